@@ -1,0 +1,24 @@
+"""sage-sleepd: lets a local LLM agent learn from its experiences while it sleeps.
+
+``from sleepd import SleepScheduler`` is the public Python API. It is loaded on first use, so that the command line
+and the worker, which import other parts of this package, start fast.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from .version import VERSION as __version__
+
+if TYPE_CHECKING:
+    from .scheduler import SleepScheduler
+
+__all__ = ["SleepScheduler", "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "SleepScheduler":
+        from .scheduler import SleepScheduler
+
+        return SleepScheduler
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

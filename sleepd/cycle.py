@@ -1,0 +1,115 @@
+"""The life of one sleep cycle, as a table.
+
+Rule 1: every transition is in ``TRANSITIONS`` and nowhere else.
+Rule 2: this file knows no clock, file, process or message.
+Rule 3: an illegal event raises and changes nothing.
+
+Theory of operation. A cycle is ``planned`` in the ledger before its worker exists. The worker trains, then evaluates;
+its report is judged, and the verdict is written down (``judged``) *before* anything is renamed, so that a crash between
+the two can be finished from what is on disk. Only ``promoted``, ``rejected`` and ``inconclusive`` count as a judged
+cycle: they move "last sleep" and what counts as new. The others leave both as they were. A shutdown suspends;
+a start-up after a crash interrupts. Each state is listed; a terminal one has no way out, so absence is never an accident.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Final
+
+from .errors import IllegalTransition
+
+
+class State(StrEnum):
+    """Where a cycle stands."""
+
+    PLANNED = "planned"
+    TRAINING = "training"
+    EVALUATING = "evaluating"
+    SUSPENDED = "suspended"
+    JUDGED = "judged"
+    PROMOTED = "promoted"
+    REJECTED = "rejected"
+    INCONCLUSIVE = "inconclusive"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    INTERRUPTED = "interrupted"
+
+
+class Event(StrEnum):
+    """What can happen to a cycle."""
+
+    TRAINING_STARTED = "training_started"
+    EVALUATION_STARTED = "evaluation_started"
+    REPORT_JUDGED = "report_judged"
+    PROMOTE = "promote"
+    REJECT = "reject"
+    LEAVE_OPEN = "leave_open"
+    SUSPEND = "suspend"
+    FAIL = "fail"
+    CANCEL = "cancel"
+    INTERRUPT = "interrupt"
+
+
+_ENDINGS: Final = {
+    Event.FAIL: State.FAILED,
+    Event.CANCEL: State.CANCELLED,
+    Event.INTERRUPT: State.INTERRUPTED,
+}
+
+TRANSITIONS: Final[dict[State, dict[Event, State]]] = {
+    State.PLANNED: {Event.TRAINING_STARTED: State.TRAINING, **_ENDINGS},
+    State.TRAINING: {Event.EVALUATION_STARTED: State.EVALUATING, Event.SUSPEND: State.SUSPENDED, **_ENDINGS},
+    State.EVALUATING: {Event.REPORT_JUDGED: State.JUDGED, Event.SUSPEND: State.SUSPENDED, **_ENDINGS},
+    State.SUSPENDED: {
+        Event.TRAINING_STARTED: State.TRAINING,
+        Event.EVALUATION_STARTED: State.EVALUATING,
+        **_ENDINGS,
+    },
+    State.JUDGED: {
+        Event.PROMOTE: State.PROMOTED,
+        Event.REJECT: State.REJECTED,
+        Event.LEAVE_OPEN: State.INCONCLUSIVE,
+        Event.FAIL: State.FAILED,
+        Event.INTERRUPT: State.INTERRUPTED,
+    },
+    State.PROMOTED: {},
+    State.REJECTED: {},
+    State.INCONCLUSIVE: {},
+    State.FAILED: {},
+    State.CANCELLED: {},
+    State.INTERRUPTED: {},
+}
+
+JUDGED_STATES: Final = frozenset({State.PROMOTED, State.REJECTED, State.INCONCLUSIVE})
+"""Terminal, with a verdict: these count as a sleep."""
+
+TERMINAL_STATES: Final = frozenset(state for state, ways in TRANSITIONS.items() if not ways)
+
+BUSY_STATES: Final = frozenset({State.PLANNED, State.TRAINING, State.EVALUATING, State.JUDGED})
+"""A cycle in one of these is under way in this process."""
+
+
+def advance(state: State, event: Event) -> State:
+    """The state that ``event`` leads to from ``state``.
+
+    Raises:
+        IllegalTransition: the table has no such way; nothing has changed.
+    """
+    try:
+        return TRANSITIONS[state][event]
+    except KeyError:
+        allowed = ", ".join(TRANSITIONS[state]) or "none, it has ended"
+        raise IllegalTransition(
+            f"a cycle that is {state} cannot take the event {event} (allowed: {allowed})",
+            hint="this is a bug in sage-sleepd; please report it with the journal of that hour",
+        ) from None
+
+
+def diagram() -> str:
+    """The table as text, one line a state, for the README (a test keeps the two equal)."""
+    width = max(len(state) for state in State)
+    lines = []
+    for state, ways in TRANSITIONS.items():
+        targets = " | ".join(dict.fromkeys(ways.values()))
+        lines.append(f"{state:<{width}} -> {targets}" if ways else f"{state:<{width}}    (end)")
+    return "\n".join(lines)

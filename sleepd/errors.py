@@ -1,0 +1,118 @@
+"""What can go wrong, named by whose fault it is.
+
+Every error carries a ``message`` (what was expected, what came) and a ``hint`` (the next step, preferably a command to
+type). ``exit_code`` is what ``sleepctl`` returns for it; ``kind`` is its name on the control socket, from which the
+client makes the same error again (see :func:`from_wire`).
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class SleepdError(Exception):
+    """Base of all errors of this package. Never raised itself."""
+
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        if type(self) is SleepdError:
+            raise TypeError("raise a subclass of SleepdError that says whose fault it is")
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    @property
+    def kind(self) -> str:
+        """The class name, as it travels on the control socket."""
+        return type(self).__name__
+
+
+class ConfigError(SleepdError):
+    """The owner's configuration: a file, a key, a value, or a combination of them."""
+
+    exit_code = 9
+
+
+class UsageError(SleepdError):
+    """The caller's arguments make no sense."""
+
+    exit_code = 2
+
+
+class BufferUnreadable(SleepdError):
+    """The experience buffer exists but cannot be read or is not one of the three known forms."""
+
+
+class CheckpointInvalid(SleepdError):
+    """A checkpoint on disk is incomplete, damaged or not what its manifest says."""
+
+
+class LedgerUnusable(SleepdError):
+    """The ledger (state.db) cannot be opened, is damaged, or was written by a newer version."""
+
+
+class StateDirectoryUnusable(SleepdError):
+    """The state directory cannot be created or written."""
+
+
+class StateLocked(SleepdError):
+    """Another process runs on this state directory."""
+
+    exit_code = 7
+
+
+class IllegalTransition(SleepdError):
+    """A cycle was given an event its state does not allow. Our own fault: a bug."""
+
+
+class ProtocolError(SleepdError):
+    """A message on a wire could not be understood."""
+
+
+class WorkerFailed(SleepdError):
+    """The worker process ended without a report: it crashed, hung, was killed or said why it gave up."""
+
+
+class DaemonNotRunning(SleepdError):
+    """Nobody answers on the control socket."""
+
+    exit_code = 3
+
+
+class VersionMismatch(SleepdError):
+    """The two ends of a wire speak different versions."""
+
+
+class NotFound(SleepdError):
+    """The named cycle, file or strategy does not exist."""
+
+    exit_code = 4
+
+
+class NothingToDo(SleepdError):
+    """The request was understood and there is nothing to be done for it."""
+
+    exit_code = 5
+
+
+class Busy(SleepdError):
+    """Something is under way that this request cannot run beside."""
+
+    exit_code = 7
+
+
+class PermissionDenied(SleepdError):
+    """The peer may not do this."""
+
+    exit_code = 8
+
+
+class RequestFailed(SleepdError):
+    """The daemon failed while it answered; the journal has the traceback."""
+
+
+def from_wire(kind: str, message: str, hint: str) -> SleepdError:
+    """The error that the far side raised, by its name; an unknown name becomes :class:`RequestFailed`."""
+    known = {cls.__name__: cls for cls in SleepdError.__subclasses__()}
+    return known.get(kind, RequestFailed)(message, hint=hint)

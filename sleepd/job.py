@@ -1,0 +1,270 @@
+"""Every message between the daemon and its worker.
+
+The daemon writes a :class:`Job` as ``work/job.json`` into the cycle's staging directory, the experiences beside it as
+``work/experiences.jsonl`` (one :class:`Lesson` a line), and starts the worker with an inherited socket. The worker writes
+the adapter into the staging directory and sends one JSON line a message, ending with exactly one of :class:`Report`
+or :class:`Failure`. Nothing travels from daemon to worker on the socket: SIGTERM asks it to stop, the socket's end
+tells it that the daemon is gone.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from .errors import ProtocolError, SleepdError
+
+JOB_VERSION = 1
+MAX_MESSAGE_BYTES = 16 * 1024 * 1024
+
+Role = Literal["train", "replay", "holdout"]
+Phase = Literal["loading", "measuring", "training", "evaluating", "saving"]
+
+
+class Strategy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A named set of hyperparameters."""
+
+    name: str
+    rank: int
+    alpha: int
+    dropout: float
+    target_modules: list[str] | Literal["all-linear"]
+    epochs: int
+    learning_rate: float
+    batch_size: int
+    """Experiences in one optimizer step."""
+    weight_decay: float
+    warmup_share: float
+    """Of all steps, the share in which the rate climbs from zero; it then falls along a cosine to a tenth."""
+    max_grad_norm: float
+    kl_weight: float
+    """Weight of the KL divergence from the base on the base's own answers; 0 turns the term off."""
+    kl_prompts: int
+    """How many of the shipped general prompts regularise."""
+    replay_share: float
+    """Replayed experiences, as a share of the new ones that are trained."""
+    micro_batch_tokens: int
+    """Padded tokens in one forward pass; an optimizer step is cut into as many as it takes."""
+    max_tokens: int
+    """Longest sequence; a longer one loses the start of its prompt first, then the end of its reply, with notice."""
+
+
+class Lesson(msgspec.Struct, frozen=True, kw_only=True):
+    """One experience as the worker gets it."""
+
+    id: str
+    prompt: str
+    response: str
+    salience: float
+    role: Role
+
+
+class Job(msgspec.Struct, frozen=True, kw_only=True):
+    """What to train, on what, from what, to where."""
+
+    version: int = JOB_VERSION
+    cycle: int
+    base: str
+    """``embedded``, a directory of a model, a .gguf file, or a hub id that is already in ``cache_directory``."""
+    models_directory: str
+    """Where safetensors copies of converted models and the base's cached answers stand."""
+    cache_directory: str = ""
+    """The hub cache; empty: the library's default place."""
+    expected_base: str = ""
+    """Fingerprint of the base the parent was trained on; empty: any."""
+    parent: str = ""
+    """Directory of the champion's adapter; empty: start from the base."""
+    staging: str
+    system_prompt: str = ""
+    strategy: Strategy
+    seed: int = 0
+    device: str = "auto"
+    threads: int = 0
+    """CPU threads of torch; 0: as many as the process may use."""
+
+
+class Hello(msgspec.Struct, frozen=True, kw_only=True, tag="hello"):
+    """First message: who answers."""
+
+    version: str
+    pid: int
+    job_version: int = JOB_VERSION
+
+
+class Progress(msgspec.Struct, frozen=True, kw_only=True, tag="progress"):
+    """Where the worker stands. Sent when the phase changes and after optimizer steps; it is the heartbeat too."""
+
+    phase: Phase
+    step: int = 0
+    steps: int = 0
+    epoch: int = 0
+    epochs: int = 0
+    loss: float | None = None
+    """Reply loss of this step, nats per supervised token."""
+    tokens_per_second: float | None = None
+    eta_seconds: float | None = None
+    """To the end of the whole job, not of the phase; None while there is nothing to estimate it from."""
+    device: str = ""
+    """As it is used, with the reason where it is not the one asked for: ``cpu (cuda unavailable: …)``."""
+
+
+class Notice(msgspec.Struct, frozen=True, kw_only=True, tag="notice"):
+    """Something worth one log line, and worth keeping in the report."""
+
+    event: str
+    """A past fact, as a log event: ``micro_batch_halved``."""
+    text: str
+    level: Literal["info", "warning"] = "info"
+
+
+class Check(msgspec.Struct, frozen=True, kw_only=True):
+    """One proof of effect, with its figure and the limit it was held against."""
+
+    name: Literal["supervised_tokens", "adapter_changed", "losses_finite", "reload_matches"]
+    passed: bool
+    figure: float
+    limit: float
+    detail: str
+
+
+class LossPair(msgspec.Struct, frozen=True, kw_only=True):
+    """Reply loss of one experience, nats per supervised token."""
+
+    id: str
+    tokens: int
+    base: float
+    parent: float
+    candidate: float
+
+
+class Reply(msgspec.Struct, frozen=True, kw_only=True):
+    """A greedy reply of the candidate to a holdout prompt."""
+
+    id: str
+    prompt: str
+    text: str
+    is_loop: bool
+    repeated_share: float
+    """Share of the reply's words that lie in a repeated 4-gram, 0 to 1."""
+
+
+class Report(msgspec.Struct, frozen=True, kw_only=True, tag="report"):
+    """What was done and measured, on this adapter. All losses are nats per supervised token, weighted by token.
+
+    Figures that could not be measured are None, never 0.
+    """
+
+    base_fingerprint: str
+    device: str
+    dtype: str
+    trained: int
+    replayed: int
+    held_out: int
+    truncated: int
+    tokens: int
+    """Tokens that went through the model in training, all epochs, prompts included."""
+    supervised_tokens: int
+    """Of these the supervised ones."""
+    epochs: int
+    steps: int
+    learning_rate: float
+    avg_salience: float | None
+    epoch_losses: list[float]
+    train_before: float | None
+    train_after: float | None
+    holdout_base: float | None
+    holdout_before: float | None
+    """With the parent (which is the base where there is none)."""
+    holdout_after: float | None
+    holdout: list[LossPair]
+    checks: list[Check]
+    replies: list[Reply]
+    notices: list[Notice]
+    seconds: dict[str, float]
+    """Wall time by phase."""
+    tokens_per_second: float
+    peak_memory_bytes: int
+    lora_shape: str
+    """Rank and modules in one word, such as ``r16:down_proj,…``; two adapters of unequal shape are two lineages."""
+
+
+class Failure(msgspec.Struct, frozen=True, kw_only=True, tag="failure"):
+    """The worker gives up and says why."""
+
+    kind: Literal[
+        "base_unusable",
+        "base_changed",
+        "parent_unusable",
+        "shape_changed",
+        "device_unusable",
+        "out_of_memory",
+        "nothing_supervised",
+        "bad_job",
+        "stopped",
+        "error",
+    ]
+    message: str
+    hint: str = ""
+    traceback: str = ""
+
+
+WorkerMessage = Hello | Progress | Notice | Report | Failure
+
+_encoder = msgspec.json.Encoder()
+_decoder = msgspec.json.Decoder(WorkerMessage)
+
+
+def encode(message: msgspec.Struct) -> bytes:
+    """One message as one line."""
+    return _encoder.encode(message) + b"\n"
+
+
+def decode_message(line: bytes) -> WorkerMessage:
+    """One line from the worker.
+
+    Raises:
+        ProtocolError: it is no message; the field at fault is named.
+    """
+    try:
+        return _decoder.decode(line)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise _not_understood("worker message", error) from error
+
+
+def decode_job(text: bytes) -> Job:
+    """A job file.
+
+    Raises:
+        ProtocolError: it is no job, or of another version.
+    """
+    try:
+        job = msgspec.json.decode(text, type=Job)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise _not_understood("job", error) from error
+    if job.version != JOB_VERSION:
+        raise ProtocolError(
+            f"the job has version {job.version}, this worker understands {JOB_VERSION}",
+            hint="install the same version of sage-sleepd for the daemon and for the worker",
+        )
+    return job
+
+
+def decode_lessons(text: bytes) -> list[Lesson]:
+    """The experiences of a job, one a line.
+
+    Raises:
+        ProtocolError: a line is no experience.
+    """
+    decoder = msgspec.json.Decoder(Lesson)
+    try:
+        return decoder.decode_lines(text)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise _not_understood("experience", error) from error
+
+
+def _not_understood(what: str, error: Exception) -> SleepdError:
+    return ProtocolError(
+        f"not understood: {what}: {error}",
+        hint="install the same version of sage-sleepd for the daemon and for the worker",
+    )

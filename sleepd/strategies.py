@@ -1,0 +1,70 @@
+"""The named sets of hyperparameters, and the two an older caller may override."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+from .errors import NotFound
+from .job import Strategy
+
+STRATEGIES: Final[dict[str, Strategy]] = {
+    strategy.name: strategy
+    for strategy in (
+        Strategy(
+            name="consolidate",
+            rank=16,
+            alpha=32,
+            dropout=0.0,
+            target_modules="all-linear",
+            epochs=3,
+            learning_rate=5e-4,
+            batch_size=4,
+            weight_decay=0.0,
+            warmup_share=0.1,
+            max_grad_norm=1.0,
+            kl_weight=1.0,
+            kl_prompts=48,
+            replay_share=0.5,
+            micro_batch_tokens=2048,
+            max_tokens=2048,
+        ),
+        # The older scheduler's recipe, for comparison and for whoever wants it: it changes next to nothing.
+        Strategy(
+            name="gentle",
+            rank=4,
+            alpha=8,
+            dropout=0.05,
+            target_modules=["q_proj", "v_proj"],
+            epochs=3,
+            learning_rate=1e-5,
+            batch_size=1,
+            weight_decay=0.01,
+            warmup_share=0.0,
+            max_grad_norm=1.0,
+            kl_weight=0.0,
+            kl_prompts=0,
+            replay_share=0.0,
+            micro_batch_tokens=2048,
+            max_tokens=2048,
+        ),
+    )
+}
+
+
+def find_strategy(name: str, *, epochs: int | None = None, learning_rate: float | None = None) -> Strategy:
+    """The strategy of that name, with what the caller overrides.
+
+    Raises:
+        NotFound: there is none of that name.
+    """
+    if name not in STRATEGIES:
+        raise NotFound(f"no strategy is called {name!r}", hint=f"choose one of: {', '.join(STRATEGIES)}")
+    strategy = STRATEGIES[name]
+    changes: dict[str, float | int] = {}
+    if epochs is not None:
+        changes["epochs"] = epochs
+    if learning_rate is not None:
+        changes["learning_rate"] = learning_rate
+    return msgspec.structs.replace(strategy, **changes) if changes else strategy

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from .version import VERSION as __version__
+from .version import VERSION
 
 if TYPE_CHECKING:
     from .scheduler import SleepScheduler
 
+__version__ = VERSION
 __all__ = ["SleepScheduler", "__version__"]
 
 

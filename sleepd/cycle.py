@@ -8,7 +8,8 @@ Theory of operation. A cycle is ``planned`` in the ledger before its worker exis
 its report is judged, and the verdict is written down (``judged``) *before* anything is renamed, so that a crash between
 the two can be finished from what is on disk. Only ``promoted``, ``rejected`` and ``inconclusive`` count as a judged
 cycle: they move "last sleep" and what counts as new. The others leave both as they were. A shutdown suspends;
-a start-up after a crash interrupts. Each state is listed; a terminal one has no way out, so absence is never an accident.
+a start-up after a crash interrupts. Each state is listed; a terminal one has no way out, so that absence is never an
+accident.
 """
 
 from __future__ import annotations

@@ -1,19 +1,19 @@
 """Every message between the daemon and its worker.
 
 The daemon writes a :class:`Job` as ``work/job.json`` into the cycle's staging directory, the experiences beside it as
-``work/experiences.jsonl`` (one :class:`Lesson` a line), and starts the worker with an inherited socket. The worker writes
-the adapter into the staging directory and sends one JSON line a message, ending with exactly one of :class:`Report`
-or :class:`Failure`. Nothing travels from daemon to worker on the socket: SIGTERM asks it to stop, the socket's end
+``work/experiences.jsonl`` (one :class:`Lesson` a line), and starts the worker with an inherited socket. The worker
+writes the adapter into the staging directory and sends one JSON line a message, ending with exactly one of
+:class:`Report` or :class:`Failure`. Nothing travels from daemon to worker on the socket: SIGTERM asks it to stop, the socket's end
 tells it that the daemon is gone.
 """
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal, cast
 
 import msgspec
 
-from .errors import ProtocolError, SleepdError
+from .errors import ProtocolError
 
 JOB_VERSION = 1
 MAX_MESSAGE_BYTES = 16 * 1024 * 1024
@@ -212,7 +212,7 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True, tag="failure"):
 WorkerMessage = Hello | Progress | Notice | Report | Failure
 
 _encoder = msgspec.json.Encoder()
-_decoder = msgspec.json.Decoder(WorkerMessage)
+_decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(WorkerMessage)
 
 
 def encode(message: msgspec.Struct) -> bytes:
@@ -227,7 +227,7 @@ def decode_message(line: bytes) -> WorkerMessage:
         ProtocolError: it is no message; the field at fault is named.
     """
     try:
-        return _decoder.decode(line)
+        return cast(WorkerMessage, _decoder.decode(line))
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise _not_understood("worker message", error) from error
 
@@ -263,7 +263,7 @@ def decode_lessons(text: bytes) -> list[Lesson]:
         raise _not_understood("experience", error) from error
 
 
-def _not_understood(what: str, error: Exception) -> SleepdError:
+def _not_understood(what: str, error: Exception) -> ProtocolError:
     return ProtocolError(
         f"not understood: {what}: {error}",
         hint="install the same version of sage-sleepd for the daemon and for the worker",

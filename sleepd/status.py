@@ -1,0 +1,195 @@
+"""What is said about the daemon, a cycle, a decision: the structures of answers, of ``status.json`` and of ``--json``.
+
+All times are UTC with offset; all losses are nats per supervised token; None means "not measured" or "none", never 0.
+A structure that a program may read carries ``schema``, raised when a field changes its meaning or goes away.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from .job import Progress, Report
+
+SCHEMA = 1
+
+
+class Condition(msgspec.Struct, frozen=True, kw_only=True):
+    """One of the conditions for a sleep, with its figures."""
+
+    name: str
+    is_met: bool
+    found: float | None
+    """None where there is nothing to compare yet (no sleep so far)."""
+    required: float
+    text: str
+
+
+class Veto(msgspec.Struct, frozen=True, kw_only=True):
+    """Something that keeps a due sleep from starting."""
+
+    name: str
+    text: str
+
+
+class Decision(msgspec.Struct, frozen=True, kw_only=True):
+    """Whether to sleep now, and why. ``due``: the three conditions hold; ``should_sleep``: and nothing vetoes."""
+
+    should_sleep: bool
+    due: bool
+    reason: str
+    conditions: list[Condition]
+    vetoes: list[Veto]
+
+
+class SetAside(msgspec.Struct, frozen=True, kw_only=True):
+    """A record of the buffer that is not used."""
+
+    position: str
+    """Where it stands: ``record 7`` or ``line 12``, counted from 1."""
+    reason: str
+
+
+class BufferStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """The buffer as last read."""
+
+    path: str
+    form: str = "absent"
+    """``array``, ``object``, ``lines``, ``empty`` or ``absent``."""
+    total: int = 0
+    new: int = 0
+    eligible: int = 0
+    """At or above ``min_salience``."""
+    unlearned: int = 0
+    """Eligible, not held out, and not trained in the champion's lineage."""
+    held_out: int = 0
+    set_aside: int = 0
+    read_at: datetime | None = None
+    problem: str = ""
+    """Why the last good view is shown instead of the file as it is now; empty: it is current."""
+
+
+class BufferDetail(msgspec.Struct, frozen=True, kw_only=True):
+    """What ``sleepctl buffer`` shows."""
+
+    status: BufferStatus
+    histogram: list[int]
+    """Experiences by salience, ten bins from 0 to 1; the last one includes 1."""
+    set_aside: list[SetAside]
+    """The first hundred."""
+    min_salience: float
+    schema: int = SCHEMA
+
+
+class CycleSummary(msgspec.Struct, frozen=True, kw_only=True):
+    """One cycle in a line."""
+
+    cycle: int
+    state: str
+    started_at: datetime
+    ended_at: datetime | None = None
+    parent: int | None = None
+    """The champion it continues; None: the base."""
+    strategy: str = ""
+    is_forced: bool = False
+    is_champion: bool = False
+    is_rolled_back: bool = False
+    trained: int = 0
+    replayed: int = 0
+    held_out: int = 0
+    holdout_before: float | None = None
+    holdout_after: float | None = None
+    train_before: float | None = None
+    train_after: float | None = None
+    reason: str = ""
+    """The verdict's, or why it failed."""
+    hint: str = ""
+    imported_loss: float | None = None
+    """Whole-sequence loss from an older scheduler's history: not comparable with the others, never in one column."""
+
+
+class CycleDetail(msgspec.Struct, frozen=True, kw_only=True):
+    """What ``sleepctl show N`` shows."""
+
+    summary: CycleSummary
+    directory: str
+    """Where its files stand; empty: nothing was kept."""
+    report: Report | None
+    trained_ids: list[str]
+    replayed_ids: list[str]
+    held_out_ids: list[str]
+    schema: int = SCHEMA
+
+
+class Champion(msgspec.Struct, frozen=True, kw_only=True):
+    """The adapter in use. The holdout figures are those measured on it when it was judged."""
+
+    cycle: int
+    directory: str
+    promoted_at: datetime
+    holdout_base: float | None
+    holdout_before: float | None
+    holdout_after: float | None
+    held_out: int
+
+
+class LastError(msgspec.Struct, frozen=True, kw_only=True):
+    """The newest thing that went wrong and has not gone right since."""
+
+    message: str
+    hint: str
+    at: datetime
+
+
+class Status(msgspec.Struct, frozen=True, kw_only=True):
+    """The whole state, as ``sleepctl status`` and ``status.json`` have it."""
+
+    state: str
+    """``idle``, ``paused``, ``starting``, ``stopping``, or the state of the cycle under way."""
+    since: datetime
+    sentence: str
+    """The same sentence that systemd shows."""
+    version: str
+    pid: int
+    decision: Decision
+    missing: list[str]
+    """What is missing for the next sleep, a sentence each."""
+    next_check_at: datetime | None
+    buffer: BufferStatus
+    champion: Champion | None
+    total_cycles: int
+    """Judged cycles, those of an older scheduler included."""
+    recent_cycles: list[CycleSummary]
+    """The last three, newest first."""
+    last_sleep_at: datetime | None
+    last_error: LastError | None
+    progress: Progress | None
+    running_cycle: int | None
+    config_path: str
+    state_directory: str
+    written_at: datetime
+    schema: int = SCHEMA
+
+
+class DecisionRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """A decision as the ledger has it: written when it changed."""
+
+    at: datetime
+    decision: Decision
+    facts: dict[str, Any]
+
+
+class RunResult(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer to ``run`` and to ``check`` with ``apply``: at once with ``started``, or, waited for, at the end."""
+
+    is_started: bool
+    reason: str
+    cycle: int | None = None
+    summary: CycleSummary | None = None
+    """Set when it was waited for."""
+    older: dict[str, Any] | None = None
+    """Set when it was waited for: the result in the older scheduler's words."""
+    undo: str = ""
+    schema: int = SCHEMA

@@ -1,0 +1,199 @@
+"""The command line's grammar and its ``--help``."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+from typing import NoReturn
+
+from sleepd.strategies import STRATEGIES
+from sleepd.version import VERSION
+
+from .exit_codes import ExitCode, table
+
+GROUPS = {
+    "look": {
+        "status": "state, what the next sleep waits for, champion, last cycles",
+        "check": "whether it should sleep now and why; --apply sleeps when due",
+        "why": "the decision now, and how it changed",
+        "history": "the cycles, newest first",
+        "show": "everything about one cycle",
+        "buffer": "counts, salience, what is new, what was set aside and why",
+        "version": "of this program and of the daemon",
+    },
+    "act": {
+        "run": "sleep now, if due or forced",
+        "cancel": "discard the cycle under way",
+        "pause": "start no cycle until resumed",
+        "resume": "the opposite of pause",
+        "rollback": "put an earlier champion, or the base, in use",
+    },
+    "set up": {
+        "config": "check FILE: is it correct? show: what is in effect",
+    },
+}
+"""Every command and what it does, as ``--help`` groups them."""
+
+_EXAMPLES = """\
+examples:
+  sleepctl status                      what happened last night
+  sleepctl run --force --wait          sleep now and watch it
+  sleepctl show 8                      why cycle 8 was promoted or rejected
+  sleepctl rollback                    back to the champion before this one
+  sleepctl status --json | jq .champion.cycle"""
+
+_ENVIRONMENT = """\
+environment:
+  SLEEPD_SOCKET   the control socket, where --socket is not given
+  SLEEPD_CONFIG   the configuration file, where --config is not given
+  NO_COLOR        set: no colour, on a terminal too"""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        sys.stderr.write(f"sleepctl: {message}\nhint: {self.prog} --help\n")
+        self.exit(ExitCode.USAGE)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The whole grammar; ``command`` names the command in what it parses to."""
+    parser = _Parser(
+        prog="sleepctl",
+        usage="sleepctl COMMAND [OPTION …]",
+        description=_overview(),
+        epilog="\n\n".join((_EXAMPLES, _ENVIRONMENT, f"exit codes:\n{table()}")),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"sleepctl {VERSION}", help="of this program")
+    parser.set_defaults(json=False, socket="", config="", state="")
+    _add_options(parser)
+    commands = parser.add_subparsers(
+        prog="sleepctl", metavar="COMMAND", dest="command", required=True, help=argparse.SUPPRESS
+    )
+    for group in GROUPS.values():
+        for name, summary in group.items():
+            _add_command(commands, name, summary)
+    return parser
+
+
+def _overview() -> str:
+    lines = ["Look at and steer sage-sleepd, which lets an agent learn while it sleeps."]
+    for group, members in GROUPS.items():
+        lines += ["", f"{group}:", *(f"  {name:<9} {summary}" for name, summary in members.items())]
+    return "\n".join([*lines, "", "The options of a command: sleepctl COMMAND --help"])
+
+
+def _add_command(commands: argparse._SubParsersAction[_Parser], name: str, summary: str) -> None:
+    command = commands.add_parser(
+        name,
+        description=f"{summary[0].upper()}{summary[1:]}.",
+        epilog=_EPILOGS.get(name),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    if name == "config":
+        _add_config_commands(command)
+        return
+    _add_options(command)
+    if name in ("status", "history"):
+        command.add_argument(
+            "--state", metavar="DIR", default=argparse.SUPPRESS, help="where to read when the daemon is down"
+        )
+    if name == "check":
+        command.add_argument("--apply", action="store_true", help="sleep when it should; else exit with 5")
+    if name == "run":
+        _add_run_options(command)
+    if name in ("history", "why"):
+        default = 20 if name == "history" else 10
+        command.add_argument(
+            "--limit", metavar="N", type=_Whole(1), default=default, help=f"how many (default: {default})"
+        )
+    if name == "show":
+        command.add_argument("cycle", metavar="N", type=_Whole(1), help="the cycle's number")
+    if name == "rollback":
+        command.add_argument(
+            "cycle",
+            metavar="N",
+            nargs="?",
+            type=_Whole(0),
+            help="the cycle to put in use; 0: the base itself; default: what the champion was trained from",
+        )
+
+
+_EPILOGS = {
+    "status": """\
+With the daemon down it shows what the daemon last wrote, says so on stderr,
+and exits with 3; in JSON, "is_live" is false then.""",
+    "history": """\
+With the daemon down it shows what the daemon last wrote, says so on stderr,
+and exits with 3; in JSON, "is_live" is false then.""",
+    "check": """\
+Exits with 0 either way. With --apply: 0 when a cycle was started, 5 when there
+is nothing to do, 7 while a cycle is running.""",
+    "run": """\
+Exits with 0 when a cycle was started; with --wait when it ended with a verdict
+(promoted, rejected or inconclusive: the verdict is said), and with 1 when it
+failed or was cancelled. 5: nothing to do. 7: a cycle is running already.
+Ctrl-C in --wait detaches with 130; the cycle goes on.""",
+}
+
+
+def _add_options(parser: argparse.ArgumentParser) -> None:
+    # SUPPRESS: what stands before the command is not overwritten by a default after it.
+    parser.add_argument(
+        "--json", action="store_true", default=argparse.SUPPRESS, help='data as JSON with a "schema" number'
+    )
+    parser.add_argument("--config", metavar="FILE", default=argparse.SUPPRESS, help="the daemon's configuration file")
+    parser.add_argument("--socket", metavar="PATH", default=argparse.SUPPRESS, help="the daemon's control socket")
+
+
+def _add_run_options(run: argparse.ArgumentParser) -> None:
+    run.add_argument("--force", action="store_true", help="even if not due or cooling down; needs the operator group")
+    run.add_argument("--wait", action="store_true", help="show its progress and return when it has ended")
+    run.add_argument("--epochs", metavar="N", type=_Whole(1), help="instead of the strategy's")
+    run.add_argument("--learning-rate", metavar="RATE", type=_positive, help="instead of the strategy's")
+    run.add_argument("--max-experiences", metavar="N", type=_Whole(1), help="train at most N new experiences")
+    run.add_argument("--strategy", metavar="NAME", help=f"one of: {', '.join(STRATEGIES)}")
+
+
+def _add_config_commands(config: argparse.ArgumentParser) -> None:
+    commands = config.add_subparsers(metavar="check|show", dest="subcommand", required=True)
+    for name, summary in (
+        ("check", "Check a configuration file."),
+        ("show", "Show what is in effect, as TOML or JSON."),
+    ):
+        command = commands.add_parser(name, help=summary, description=summary)
+        command.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="as JSON")
+        default = "the one that the daemon would find"
+        if name == "check":
+            command.add_argument(
+                "config", metavar="FILE", nargs="?", default=argparse.SUPPRESS, help=f"default: {default}"
+            )
+        else:
+            command.add_argument("--config", metavar="FILE", default=argparse.SUPPRESS, help=f"default: {default}")
+
+
+class _Whole:
+    """Reads a whole number that is not below ``least``."""
+
+    def __init__(self, least: int) -> None:
+        self._least = least
+
+    def __call__(self, text: str) -> int:
+        try:
+            number = int(text)
+        except ValueError:
+            number = self._least - 1
+        if number < self._least:
+            raise argparse.ArgumentTypeError(f"expected a whole number from {self._least}, found {text!r}")
+        return number
+
+
+def _positive(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not 0 < number < math.inf:
+        raise argparse.ArgumentTypeError(f"expected a number above 0, found {text!r}")
+    return number

@@ -1,0 +1,285 @@
+"""What each command does: ask the daemon, show the answer, return the exit code."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any, NamedTuple
+
+import msgspec
+
+from sleepd.client import ANSWER_SECONDS, Client
+from sleepd.clock import Clock
+from sleepd.cycle import JUDGED_STATES
+from sleepd.errors import ConfigError, DaemonNotRunning, NotFound, NothingToDo, ProtocolError, SleepdError
+from sleepd.protocol import (
+    PROTOCOL_VERSION,
+    Buffer,
+    Cancel,
+    Check,
+    GetStatus,
+    GetVersion,
+    History,
+    Pause,
+    Request,
+    Resume,
+    Rollback,
+    Run,
+    Show,
+    Why,
+)
+from sleepd.status import SCHEMA, BufferDetail, CycleDetail, Decision, RunResult, Status
+from sleepd.version import VERSION
+
+from .answers import Cancelled, Cycles, DaemonVersion, Paused, Reasons, RolledBack
+from .console import Console
+from .cycle_table import history_page
+from .exit_codes import ExitCode
+from .places import Places
+from .screens import buffer_page, decision_page, line, run_page, why_page
+from .status_screen import status_page
+from .words import ago, model
+
+_STATUS_SECONDS = 5.0
+"""The daemon never blocks for longer than a tenth of a second; one that takes this long hangs."""
+
+
+class Session(NamedTuple):
+    """What a command has at hand."""
+
+    arguments: argparse.Namespace
+    console: Console
+    places: Places
+    clock: Clock
+
+    def ask(self, request: Request, kind: type[Any], *, timeout: float = ANSWER_SECONDS) -> Any:
+        """One request on a connection of its own."""
+        with Client(self.places.socket, timeout) as client:
+            return client.call(request, kind)
+
+
+Command = Callable[[Session], ExitCode]
+
+
+def status(session: Session) -> ExitCode:
+    """The state, live or as last written."""
+    now = session.clock.now()
+    try:
+        seen: Status = session.ask(GetStatus(), Status, timeout=_STATUS_SECONDS)
+        code = ExitCode.OK
+    except DaemonNotRunning as absent:
+        from .offline import read_status
+
+        seen = read_status(session.places.state, absent)
+        code = _say_offline(session, absent, seen.written_at, now)
+    is_live = code == ExitCode.OK
+    data = {**msgspec.to_builtins(seen), "is_live": is_live}
+    session.console.show(data, status_page(seen, now=now, is_live=is_live))
+    return code
+
+
+def history(session: Session) -> ExitCode:
+    """The cycles, live or as last written."""
+    now, limit = session.clock.now(), session.arguments.limit
+    try:
+        known: Cycles = session.ask(History(limit=limit), Cycles, timeout=_STATUS_SECONDS)
+        code = ExitCode.OK
+    except DaemonNotRunning as absent:
+        from .offline import read_history
+
+        known = written = read_history(session.places.state, absent)
+        code = _say_offline(session, absent, written.written_at, now)
+    cycles = known.cycles[:limit]
+    data = {"schema": known.schema, "is_live": code == ExitCode.OK, "cycles": msgspec.to_builtins(cycles)}
+    session.console.show(data, history_page(cycles, now))
+    return code
+
+
+def _say_offline(session: Session, absent: DaemonNotRunning, written_at: datetime, now: datetime) -> ExitCode:
+    session.console.say(f"the daemon is not running; this is what it last wrote, {ago(written_at, now)}")
+    session.console.say(f"hint: {absent.hint}")
+    return ExitCode.NOT_RUNNING
+
+
+def check(session: Session) -> ExitCode:
+    """The decision; with ``--apply`` what it says is done."""
+    decision: Decision = session.ask(Check(), Decision)
+    result: RunResult | None = None
+    if session.arguments.apply and decision.should_sleep:
+        result = _started(session.ask(Run(), RunResult))
+    page = decision_page(decision)
+    if result is not None:
+        page += [line(""), *run_page(result)]
+    data = {"schema": SCHEMA, "decision": msgspec.to_builtins(decision), "run": msgspec.to_builtins(result)}
+    session.console.show(data, page)
+    if result is not None:
+        session.console.say_undo(result.undo)
+    elif session.arguments.apply:
+        session.console.say("nothing to do")
+        return ExitCode.NOTHING_TO_DO
+    return ExitCode.OK
+
+
+def run(session: Session) -> ExitCode:
+    """A cycle now; with ``--wait`` to its end."""
+    given = session.arguments
+    request = Run(
+        force=given.force,
+        wait=given.wait,
+        epochs=given.epochs,
+        learning_rate=given.learning_rate,
+        max_experiences=given.max_experiences,
+        strategy=given.strategy,
+    )
+    result = _waited(session, request) if given.wait else session.ask(request, RunResult)
+    if result is None:
+        return ExitCode.DETACHED
+    result = _started(result)
+    session.console.show(result, run_page(result))
+    if result.summary is None:
+        session.console.say("watch it: sleepctl status")
+    elif result.summary.hint:
+        session.console.say(f"hint: {result.summary.hint}")
+    session.console.say_undo(result.undo)
+    has_failed = result.summary is not None and result.summary.state not in JUDGED_STATES
+    return ExitCode.FAILED if has_failed else ExitCode.OK
+
+
+def _waited(session: Session, request: Run) -> RunResult | None:
+    """The result at the cycle's end; None: the owner left with Ctrl-C."""
+    from .waiting import run_and_wait
+
+    try:
+        result = run_and_wait(session.places.socket, request, session.console)
+    except KeyboardInterrupt:
+        session.console.say("detached; the cycle goes on. See it: sleepctl status. Discard it: sleepctl cancel")
+        return None
+    if result.is_started and result.summary is None:
+        raise ProtocolError("the daemon's answer does not say how the cycle ended", hint="sleepctl history")
+    return result
+
+
+def _started(result: RunResult) -> RunResult:
+    if not result.is_started:
+        raise NothingToDo(f"nothing to do: {result.reason}", hint="every condition: sleepctl check")
+    return result
+
+
+def cancel(session: Session) -> ExitCode:
+    """Discard the cycle under way."""
+    done: Cancelled = session.ask(Cancel(), Cancelled)
+    session.console.show(done, [line(f"cycle {done.cycle} cancelled; what it learned is discarded")])
+    session.console.say_undo(done.undo)
+    return ExitCode.OK
+
+
+def pause(session: Session) -> ExitCode:
+    """No cycle starts any more."""
+    return _pause_or_resume(session, Pause())
+
+
+def resume(session: Session) -> ExitCode:
+    """Cycles start again."""
+    return _pause_or_resume(session, Resume())
+
+
+def _pause_or_resume(session: Session, request: Pause | Resume) -> ExitCode:
+    done: Paused = session.ask(request, Paused)
+    text = "paused: no cycle starts; one under way goes on" if done.is_paused else "resumed: it sleeps when due"
+    session.console.show(done, [line(text)])
+    session.console.say_undo(done.undo)
+    return ExitCode.OK
+
+
+def rollback(session: Session) -> ExitCode:
+    """Another champion, or the base."""
+    done: RolledBack = session.ask(Rollback(cycle=session.arguments.cycle), RolledBack)
+    session.console.show(done, [line(f"{model(done.champion)} is in use; before: {model(done.was)}")])
+    session.console.say_undo(done.undo)
+    return ExitCode.OK
+
+
+def show(session: Session) -> ExitCode:
+    """One cycle."""
+    from .show_screen import show_page
+
+    detail: CycleDetail = session.ask(Show(cycle=session.arguments.cycle), CycleDetail)
+    session.console.show(detail, show_page(detail, session.clock.now()))
+    return ExitCode.OK
+
+
+def why(session: Session) -> ExitCode:
+    """The decision and its changes."""
+    reasons: Reasons = session.ask(Why(limit=session.arguments.limit), Reasons)
+    session.console.show(reasons, why_page(reasons.current, reasons.changes, session.clock.now()))
+    return ExitCode.OK
+
+
+def buffer(session: Session) -> ExitCode:
+    """The buffer."""
+    detail: BufferDetail = session.ask(Buffer(), BufferDetail)
+    session.console.show(detail, buffer_page(detail, session.clock.now()))
+    return ExitCode.OK
+
+
+def version(session: Session) -> ExitCode:
+    """Both versions; this program's even when the daemon does not answer."""
+    own = {"version": VERSION, "v": PROTOCOL_VERSION}
+    page = [line(f"sleepctl {VERSION} (protocol {PROTOCOL_VERSION})")]
+    try:
+        other: DaemonVersion = session.ask(GetVersion(), DaemonVersion, timeout=_STATUS_SECONDS)
+    except SleepdError as error:
+        problem = {"kind": error.kind, "message": error.message, "hint": error.hint}
+        session.console.show({"schema": SCHEMA, "sleepctl": own, "sleepd": None, "problem": problem}, page)
+        session.console.say(f"sleepctl: {error.message}")
+        session.console.say(f"hint: {error.hint}")
+        return ExitCode(error.exit_code)
+    page.append(line(f"sleepd   {other.version} (protocol {other.v})"))
+    data = {"schema": SCHEMA, "sleepctl": own, "sleepd": msgspec.to_builtins(other), "problem": None}
+    session.console.show(data, page)
+    return ExitCode.OK
+
+
+def config_check(session: Session) -> ExitCode:
+    """Whether a configuration file is correct."""
+    path = session.places.config_file
+    if path is None:
+        raise NotFound("there is no configuration file", hint="sleepctl config check FILE")
+    config = session.places.load_config()
+    if not config.buffer.path:
+        raise ConfigError(
+            f"{path}: buffer.path: expected the path of the agent's buffer, found ''", hint=f"set buffer.path in {path}"
+        )
+    session.console.show({"schema": SCHEMA, "path": str(path), "is_valid": True}, [line(f"{path}: correct")])
+    return ExitCode.OK
+
+
+def config_show(session: Session) -> ExitCode:
+    """The configuration in effect."""
+    from sleepd.config_text import render
+
+    config = session.places.load_config()
+    path = session.places.config_file
+    source = str(path) if path else "built-in defaults; there is no configuration file"
+    data = {"schema": SCHEMA, "path": str(path) if path else None, "config": msgspec.to_builtins(config)}
+    session.console.show_text(data, render(config, title=f"in effect: {source}"))
+    return ExitCode.OK
+
+
+COMMANDS: dict[str, Command] = {
+    "status": status,
+    "check": check,
+    "why": why,
+    "history": history,
+    "show": show,
+    "buffer": buffer,
+    "version": version,
+    "run": run,
+    "cancel": cancel,
+    "pause": pause,
+    "resume": resume,
+    "rollback": rollback,
+    "config check": config_check,
+    "config show": config_show,
+}

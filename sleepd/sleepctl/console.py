@@ -1,0 +1,80 @@
+"""Where output goes: data on stdout, as a screen or as JSON; talk on stderr."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, TextIO
+
+import msgspec
+
+from sleepd.errors import SleepdError
+from sleepd.status import SCHEMA
+
+from .terminal import Page, clean, is_coloured, render, width_of
+
+
+class Console:
+    """The two streams and how to write on them.
+
+    Args:
+        out: for data.
+        err: for talk.
+        environment: ``NO_COLOR`` and ``TERM`` are looked up here.
+        is_json: data as JSON instead of as a screen.
+    """
+
+    def __init__(self, out: TextIO, err: TextIO, environment: Mapping[str, str], *, is_json: bool) -> None:
+        self._out = out
+        self._err = err
+        self._environment = environment
+        self._is_json = is_json
+
+    def show(self, data: Any, page: Page) -> None:
+        """The answer: ``data`` (a structure or a mapping with a ``schema``) as JSON, or ``page`` as a screen."""
+        if self._is_json:
+            self._show_json(data)
+        else:
+            coloured = is_coloured(self._out, self._environment)
+            self._out.write(render(page, width=width_of(self._out), is_coloured=coloured))
+
+    def show_text(self, data: Any, text: str) -> None:
+        """The answer, where it is a document of its own: ``text`` as it stands."""
+        if self._is_json:
+            self._show_json(data)
+        else:
+            self._out.write(text)
+
+    def _show_json(self, data: Any) -> None:
+        import json
+
+        # ASCII only: what is not would reach a terminal as it came from a prompt or a reply.
+        self._out.write(json.dumps(msgspec.to_builtins(data), indent=2) + "\n")
+
+    def say(self, text: str) -> None:
+        """One sentence for the owner."""
+        self._err.write(clean(text) + "\n")
+        self._err.flush()
+
+    def say_undo(self, command: str) -> None:
+        """The command that takes back what was just done."""
+        if command:
+            self.say(f"undo: {command}")
+
+    def fail(self, error: SleepdError) -> None:
+        """What went wrong and what to do; for a program too, where it asked for JSON."""
+        self.say(f"sleepctl: {error.message}")
+        if error.hint:
+            self.say(f"hint: {error.hint}")
+        if self._is_json:
+            told = {"kind": error.kind, "message": error.message, "hint": error.hint, "exit_code": error.exit_code}
+            self._show_json({"schema": SCHEMA, "error": told})
+
+    @property
+    def err(self) -> TextIO:
+        """For a line that is drawn again and again."""
+        return self._err
+
+    @property
+    def can_redraw(self) -> bool:
+        """Whether stderr is a terminal that can go back to the start of a line."""
+        return self._err.isatty() and self._environment.get("TERM") != "dumb"

@@ -1,0 +1,48 @@
+"""What the daemon last wrote, for when it is not running."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+from sleepd.errors import DaemonNotRunning
+from sleepd.status import SCHEMA, Status
+
+from .answers import WrittenCycles
+
+_T = TypeVar("_T", Status, WrittenCycles)
+
+
+class _Schema(msgspec.Struct):
+    schema: int = 0
+
+
+def read_status(state_directory: Path, absent: DaemonNotRunning) -> Status:
+    """``status.json``; see :func:`_read`."""
+    return _read(state_directory / "status.json", Status, absent)
+
+
+def read_history(state_directory: Path, absent: DaemonNotRunning) -> WrittenCycles:
+    """``history.json``; see :func:`_read`."""
+    return _read(state_directory / "history.json", WrittenCycles, absent)
+
+
+def _read(path: Path, kind: type[_T], absent: DaemonNotRunning) -> _T:
+    """The file's content.
+
+    Raises:
+        DaemonNotRunning: ``absent``, with the reason why the file does not help either.
+    """
+    try:
+        text = path.read_bytes()
+        schema = msgspec.json.decode(text, type=_Schema).schema
+        if schema == SCHEMA:
+            return msgspec.json.decode(text, type=kind)
+        problem = f"{path} has schema {schema}, this sleepctl reads {SCHEMA}"
+    except OSError as error:
+        problem = f"{path} cannot be read: {error.strerror}"
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        problem = f"{path} is not understood: {error}"
+    raise DaemonNotRunning(f"{absent.message}; {problem}", hint=absent.hint)

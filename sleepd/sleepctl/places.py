@@ -1,0 +1,76 @@
+"""Where the daemon's socket and files are: from the command line, the environment, or its configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sleepd.errors import ConfigError
+
+if TYPE_CHECKING:
+    from sleepd.config import Config
+
+
+class Places:
+    """The places, looked up when they are first asked for.
+
+    Args:
+        socket: ``--socket``; empty: not given.
+        state: ``--state``; empty: not given.
+        config: ``--config``; empty: not given.
+        environment: of the process.
+        say: takes a sentence for the owner.
+    """
+
+    def __init__(
+        self, *, socket: str, state: str, config: str, environment: Mapping[str, str], say: Callable[[str], None]
+    ) -> None:
+        self._socket = socket
+        self._state = state
+        self._named_config = config
+        self._environment = environment
+        self._say = say
+
+    @property
+    def socket(self) -> str:
+        """The control socket: ``--socket``, ``$SLEEPD_SOCKET``, the configuration's, the built-in one."""
+        return self._socket or self._environment.get("SLEEPD_SOCKET") or self._guessed_config.control.socket
+
+    @property
+    def state(self) -> Path:
+        """The state directory: ``--state``, the configuration's, the built-in one."""
+        return Path(self._state or self._guessed_config.state.directory)
+
+    @cached_property
+    def config_file(self) -> Path | None:
+        """``--config``, else the one that the daemon would find; None: there is none."""
+        from sleepd.config import discover
+
+        return Path(self._named_config) if self._named_config else discover(self._environment)
+
+    def load_config(self) -> Config:
+        """The configuration, strictly; the built-in one where there is no file.
+
+        Raises:
+            ConfigError: the file cannot be read, or says something wrong.
+        """
+        from sleepd.config import load, parse
+
+        if self.config_file is None:
+            return parse(b"", source="built-in defaults", environment=self._environment)
+        return load(self.config_file, environment=self._environment)
+
+    @cached_property
+    def _guessed_config(self) -> Config:
+        """As :meth:`load_config`, but a file that nobody named does not keep the owner from the daemon."""
+        try:
+            return self.load_config()
+        except ConfigError as error:
+            if self._named_config or self._environment.get("SLEEPD_CONFIG"):
+                raise
+            from sleepd.config import parse
+
+            self._say(f"note: {error.message}; looking for the daemon in the default place (mend: {error.hint})")
+            return parse(b"", source="built-in defaults", environment=self._environment)

@@ -1,0 +1,140 @@
+"""The screen of ``sleepctl status``: what the owner reads in the morning."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from sleepd.job import Progress
+from sleepd.status import BufferStatus, Champion, CycleSummary, LastError, Status
+
+from .cycle_table import recent_rows
+from .terminal import Page, Row, Span
+from .words import ago, count, duration, holdout, moment
+
+_BAR_COLUMNS = 32
+_STATE_STYLES = {"idle": "green", "paused": "yellow", "starting": "yellow", "stopping": "yellow", "suspended": "yellow"}
+
+
+def status_page(status: Status, *, now: datetime, is_live: bool) -> Page:
+    """The whole screen.
+
+    Args:
+        status: as the daemon says it, or as it last wrote it.
+        now: for "ago" and "in".
+        is_live: False: the daemon is down, and nothing here is said in the present tense.
+    """
+    page = [_headline(status, now, is_live)]
+    if is_live and status.progress is not None:
+        page += [Row(line) for line in progress_lines(status.progress)]
+    elif is_live and status.sentence:
+        page.append(Row([Span(f"  {status.sentence}", "dim")]))
+    page.append(Row([]))
+    if is_live:
+        page += _next_sleep(status, now)
+    page += _buffer(status.buffer, now)
+    page += _champion(status.champion, now)
+    page += _cycles(status.recent_cycles, status, now)
+    page += _last_error(status.last_error, now)
+    page += _labelled(
+        "Daemon", [f"{status.version}, pid {status.pid}" if is_live else f"not running ({status.version})"]
+    )
+    page += _labelled("", [status.config_path or "no configuration file: built-in defaults"], "dim")
+    page += _labelled("", [status.state_directory], "dim")
+    return page
+
+
+def progress_lines(progress: Progress) -> list[list[Span]]:
+    """The bar, and below it the figures that are known."""
+    bar = [Span("  ")]
+    if progress.steps > 0:
+        share = min(max(progress.step / progress.steps, 0.0), 1.0)
+        filled = int(share * _BAR_COLUMNS)
+        bar += [Span("█" * filled, "blue"), Span("░" * (_BAR_COLUMNS - filled), "dim"), Span(f" {share:4.0%}  ")]
+    bar.append(Span(progress.phase, "bold"))
+    if progress.steps > 0:
+        bar.append(Span(f", step {progress.step} of {progress.steps}"))
+    if progress.epochs > 0:
+        bar.append(Span(f", epoch {progress.epoch} of {progress.epochs}"))
+    loss, speed, rest = progress.loss, progress.tokens_per_second, progress.eta_seconds
+    figures = [
+        "" if rest is None else f"about {duration(rest)} left",
+        "" if loss is None else f"loss {loss:.2f}",
+        "" if speed is None else f"{speed:.0f} tokens/s",
+        progress.device,
+    ]
+    below = " · ".join(figure for figure in figures if figure)
+    return [bar, [Span(f"  {below}")]] if below else [bar]
+
+
+def _headline(status: Status, now: datetime, is_live: bool) -> Row:
+    if not is_live:
+        return Row(
+            [
+                Span("○ sage-sleepd is "),
+                Span("not running", "red"),
+                Span(f"; {ago(status.written_at, now)} it was {status.state}"),
+            ]
+        )
+    style = _STATE_STYLES.get(status.state, "blue")
+    dot = "red" if status.last_error else style
+    state = status.state if status.running_cycle is None else f"{status.state} (cycle {status.running_cycle})"
+    since = f"since {moment(status.since, now)} ({ago(status.since, now)})"
+    return Row([Span("● ", dot), Span("sage-sleepd is "), Span(state, style), Span(f", {since}")])
+
+
+def _labelled(label: str, lines: list[str], style: str = "") -> Page:
+    """Lines below each other, the label beside the first."""
+    return [Row([Span(line, style)], label if number == 0 else "") for number, line in enumerate(lines)]
+
+
+def _next_sleep(status: Status, now: datetime) -> Page:
+    vetoes = [veto.text for veto in status.decision.vetoes if veto.text not in status.missing]
+    lines = [*status.missing, *vetoes]
+    if not lines:
+        lines = ["nothing is missing: it is due"] if status.decision.should_sleep else [status.decision.reason]
+    page = _labelled("Next sleep", lines)
+    if status.next_check_at is not None:
+        page += _labelled("", [f"next check {ago(status.next_check_at, now)}"], "dim")
+    return page
+
+
+def _buffer(buffer: BufferStatus, now: datetime) -> Page:
+    if buffer.form == "absent":
+        page = _labelled("Buffer", ["not there yet" if buffer.path else "none: buffer.path is not set"])
+    else:
+        parts = [f"{buffer.new} new", f"{buffer.unlearned} to learn", f"{buffer.held_out} held out"]
+        if buffer.set_aside:
+            parts.append(f"{buffer.set_aside} set aside")
+        page = _labelled("Buffer", [f"{count(buffer.total, 'experience')}: {', '.join(parts)}"])
+    if buffer.problem:
+        page.append(Row([Span(buffer.problem, "yellow")], ""))
+    if buffer.path:
+        read = f", read {ago(buffer.read_at, now)}" if buffer.read_at else ""
+        page += _labelled("", [f"{buffer.path}{read}"], "dim")
+    return page
+
+
+def _champion(champion: Champion | None, now: datetime) -> Page:
+    if champion is None:
+        return _labelled("Champion", ["none: the base model is in use"])
+    age = f"promoted {moment(champion.promoted_at, now)} ({ago(champion.promoted_at, now)})"
+    page = [Row([Span(f"cycle {champion.cycle}", "green"), Span(f", {age}")], "Champion")]
+    page += _labelled("", [holdout(champion.holdout_before, champion.holdout_after, champion.held_out)])
+    if champion.holdout_base is not None and champion.holdout_base != champion.holdout_before:
+        page += _labelled("", [f"the base model has {champion.holdout_base:.2f}"])
+    return page
+
+
+def _cycles(recent: list[CycleSummary], status: Status, now: datetime) -> Page:
+    judged = f"{status.total_cycles} with a verdict"
+    if status.last_sleep_at is not None:
+        judged += f", the last {moment(status.last_sleep_at, now)} ({ago(status.last_sleep_at, now)})"
+    page = _labelled("Cycles", [judged if recent or status.total_cycles else "none yet"])
+    return page + recent_rows(recent, now)
+
+
+def _last_error(error: LastError | None, now: datetime) -> Page:
+    if error is None:
+        return _labelled("Last error", ["none"])
+    page = [Row([Span(error.message, "red"), Span(f" ({ago(error.at, now)})", "dim")], "Last error")]
+    return page + ([Row([Span(f"→ {error.hint}", "bold")], "")] if error.hint else [])

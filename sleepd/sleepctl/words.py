@@ -1,0 +1,89 @@
+"""Figures in words: durations, moments, losses, names of cycles. What was not measured is never shown as 0."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from sleepd.status import CycleSummary
+
+THIN_HOLDOUT = 8
+"""A difference over fewer held-out experiences may well be chance: it is marked."""
+
+MISSING = "–"
+
+
+def duration(seconds: float) -> str:
+    """``seconds`` as a person says it, in its two largest units."""
+    whole = int(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    days, hours, minutes = whole // 86400, whole // 3600 % 24, whole // 60 % 60
+    if days:
+        return f"{days} d {hours} h" if hours else f"{days} d"
+    if hours:
+        return f"{hours} h {minutes} min" if minutes else f"{hours} h"
+    return f"{minutes} min"
+
+
+def ago(then: datetime, now: datetime) -> str:
+    """How long ago; or in how long, for what is still to come."""
+    seconds = (now - then).total_seconds()
+    return f"{duration(seconds)} ago" if seconds >= 0 else f"in {duration(-seconds)}"
+
+
+def moment(then: datetime, now: datetime) -> str:
+    """The day and the minute, in local time."""
+    local = then.astimezone()
+    days = (now.astimezone().date() - local.date()).days
+    day = {0: "today", 1: "yesterday"}.get(days, f"{local:%Y-%m-%d}")
+    return f"{day} {local:%H:%M}"
+
+
+def count(number: int, noun: str) -> str:
+    """``3 experiences``, ``1 experience``."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def losses(before: float | None, after: float | None) -> str:
+    """``3.12 → 2.71``; a dash where one was not measured."""
+    digits = _digits(before, after)
+    return " → ".join(MISSING if loss is None else f"{loss:.{digits}f}" for loss in (before, after))
+
+
+def change(before: float | None, after: float | None) -> str:
+    """``−0.41``; a dash where there are no two figures to compare."""
+    if before is None or after is None:
+        return MISSING
+    return f"{after - before:+.{_digits(before, after)}f}".replace("-", "−")
+
+
+def holdout(before: float | None, after: float | None, held_out: int) -> str:
+    """``holdout 3.12 → 2.71 (−0.41 nats/token, 23 experiences)``."""
+    if after is None:
+        return "holdout not measured"
+    if before is None:
+        return f"holdout {after:.2f} nats/token ({count(held_out, 'experience')}; not measured before){thin(held_out)}"
+    figures = f"{change(before, after)} nats/token, {count(held_out, 'experience')}"
+    return f"holdout {losses(before, after)} ({figures}){thin(held_out)}"
+
+
+def thin(held_out: int) -> str:
+    """The mark of a figure that rests on too few experiences."""
+    return " (thin)" if held_out < THIN_HOLDOUT else ""
+
+
+def older_loss(summary: CycleSummary) -> str:
+    """The one figure that an older scheduler kept, so said that nobody compares it; empty for a cycle of ours."""
+    if summary.imported_loss is None:
+        return ""
+    return f"loss {summary.imported_loss:.2f} over whole sequences, by an older scheduler; not comparable"
+
+
+def model(cycle: int | None) -> str:
+    """What is in use when ``cycle`` is the champion."""
+    return "the base model" if cycle is None or cycle == 0 else f"cycle {cycle}"
+
+
+def _digits(before: float | None, after: float | None) -> int:
+    # 3.121 → 3.118 at two digits would read as no change at all.
+    return 4 if before is not None and after is not None and 0 < abs(after - before) < 0.01 else 2

@@ -27,5 +27,25 @@ class SystemClock:
         return datetime.now(UTC)
 
     def monotonic(self) -> float:
-        """Seconds since boot."""
-        return time.monotonic()
+        """Seconds since boot, those in suspend-to-RAM included, which CLOCK_MONOTONIC leaves out."""
+        return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+class Elapsed:
+    """Time since a moment that was written down, by a clock that cannot jump.
+
+    The wall clock is compared once, when the moment is first seen; from then on monotonic time counts. A moment in the
+    future (the clock was set back) counts from now: that neither blocks for ever nor starts a storm.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._moment: datetime | None = None
+        self._anchor = 0.0
+
+    def seconds_since(self, moment: datetime) -> float:
+        """Seconds from ``moment`` (aware) to now, at least 0."""
+        if moment != self._moment:
+            already = max(0.0, (self._clock.now() - moment).total_seconds())
+            self._moment, self._anchor = moment, self._clock.monotonic() - already
+        return self._clock.monotonic() - self._anchor

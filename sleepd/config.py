@@ -62,7 +62,7 @@ class ModelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         str,
         Meta(
             min_length=1,
-            description='"embedded" (SmolLM2-135M-Instruct), a directory, a .gguf file, or a hub id in the local cache.',
+            description='"embedded" (SmolLM2-135M-Instruct), a directory, a .gguf file, or a hub id in the cache.',
         ),
     ] = "embedded"
     cache_directory: Annotated[
@@ -274,7 +274,7 @@ def _explain(message: str, raw: dict[str, Any], source: str) -> ConfigError:
         found = found.get(part) if isinstance(found, dict) else None
     expected = re.sub(r", got `.*?`$", "", problem[0].lower() + problem[1:])
     if problem.startswith("Invalid enum value"):
-        section, _, field = key.partition(".")
-        choices = get_args(get_args(get_type_hints(type(getattr(Config(), section)), include_extras=True)[field])[0])
-        expected = f"expected one of {', '.join(choices)}"
+        section_name, _, field = key.partition(".")
+        hints = get_type_hints(type(getattr(Config(), section_name)), include_extras=True)
+        expected = f"expected one of {', '.join(get_args(get_args(hints[field])[0]))}"
     return ConfigError(f"{source}: {key}: {expected}, found {found!r}", hint=f"mend {key} in {source}")

@@ -3,8 +3,8 @@
 The daemon writes a :class:`Job` as ``work/job.json`` into the cycle's staging directory, the experiences beside it as
 ``work/experiences.jsonl`` (one :class:`Lesson` a line), and starts the worker with an inherited socket. The worker
 writes the adapter into the staging directory and sends one JSON line a message, ending with exactly one of
-:class:`Report` or :class:`Failure`. Nothing travels from daemon to worker on the socket: SIGTERM asks it to stop, the socket's end
-tells it that the daemon is gone.
+:class:`Report` or :class:`Failure`. Nothing travels from daemon to worker on the socket: SIGTERM asks it to stop, the
+socket's end tells it that the daemon is gone.
 """
 
 from __future__ import annotations

@@ -53,6 +53,12 @@ STRATEGIES: Final[dict[str, Strategy]] = {
 }
 
 
+def adapter_shape(strategy: Strategy) -> str:
+    """Rank and modules in one word, such as ``r16:all-linear``; adapters of unequal shape are of two lineages."""
+    modules = strategy.target_modules if isinstance(strategy.target_modules, str) else ",".join(strategy.target_modules)
+    return f"r{strategy.rank}:{modules}"
+
+
 def find_strategy(name: str, *, epochs: int | None = None, learning_rate: float | None = None) -> Strategy:
     """The strategy of that name, with what the caller overrides.
 

@@ -1,0 +1,257 @@
+"""What was learned, on disk. The only module that renames.
+
+    directory/
+    |-- cycle_007/            the champion and its predecessors: only what was promoted
+    |-- current -> cycle_007  replaced by rename; absent = the base itself. This link is the truth
+    |-- retired/cycle_006/    rejected candidates and rolled-back champions
+    `-- staging/cycle_008/    the worker's; work/ inside it never leaves it
+
+A checkpoint is staged, then committed: documents written and synced, ``work/`` removed, the manifest (sha256 of every
+file) written last and synced, the directory renamed, its new parent synced. A reader sees all of a checkpoint or none.
+A crash at any point leaves either a staging directory (swept at start-up) or a whole checkpoint (found at start-up).
+``trace`` is called with the name of each point passed, so that a test can break off exactly there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import msgspec
+
+from .errors import CheckpointInvalid, NotFound, StateDirectoryUnusable
+from .files import fsync_path, replace_link, write_durably
+
+MANIFEST_VERSION = 1
+_NAME = re.compile(r"^cycle_(\d{3,9})$")
+
+
+class FileRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """One file of a checkpoint."""
+
+    sha256: str
+    bytes: int
+
+
+class Manifest(msgspec.Struct, frozen=True, kw_only=True):
+    """What a committed checkpoint says of itself. Unknown fields are ignored, a newer version is refused."""
+
+    version: int = MANIFEST_VERSION
+    cycle: int
+    parent: int | None
+    verdict: str
+    reason: str
+    base_fingerprint: str
+    lora_shape: str
+    strategy: str
+    created_at: str
+    files: dict[str, FileRecord] = {}
+
+
+def directory_name(cycle: int) -> str:
+    """``cycle_007``: what older tools look for."""
+    return f"cycle_{cycle:03d}"
+
+
+class Checkpoints:
+    """The checkpoints of one state directory."""
+
+    def __init__(self, directory: Path, *, trace: Callable[[str], object] = str) -> None:
+        self.directory = directory
+        self._retired = directory / "retired"
+        self._staging = directory / "staging"
+        self._current = directory / "current"
+        self._trace = trace
+        try:
+            for each in (self._retired, self._staging):
+                each.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StateDirectoryUnusable(
+                f"{directory}: cannot be used as state directory: {error.strerror}",
+                hint="set [state] directory to one that this user may write",
+            ) from error
+
+    # --- where things are ---
+
+    def staging_path(self, cycle: int) -> Path:
+        """Where the worker of that cycle writes."""
+        return self._staging / directory_name(cycle)
+
+    def promoted_path(self, cycle: int) -> Path:
+        """Where the cycle stands once promoted."""
+        return self.directory / directory_name(cycle)
+
+    def retired_path(self, cycle: int) -> Path:
+        """Where the cycle stands once rejected or rolled back."""
+        return self._retired / directory_name(cycle)
+
+    def find(self, cycle: int) -> Path | None:
+        """Where the committed files of that cycle stand; None: nothing was kept."""
+        for path in (self.promoted_path(cycle), self.retired_path(cycle)):
+            if path.is_dir():
+                return path
+        return None
+
+    def champion(self) -> int | None:
+        """The cycle that ``current`` points to; None: the base itself.
+
+        Raises:
+            CheckpointInvalid: the link points to something that is no checkpoint of this directory.
+        """
+        try:
+            target = os.readlink(self._current)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise CheckpointInvalid(
+                f"{self._current} is no symbolic link ({error.strerror})", hint=f"move {self._current} away"
+            ) from error
+        match = _NAME.match(target)
+        if match is None or not (self.directory / target).is_dir():
+            raise CheckpointInvalid(
+                f"{self._current} points to {target!r}, which is no checkpoint here",
+                hint="sleepctl rollback 0 puts the base in use; sleepctl history shows the checkpoints",
+            )
+        return int(match[1])
+
+    def highest_number(self) -> int:
+        """The highest cycle number that any directory bears; 0: none."""
+        parents = (self.directory, self._retired, self._staging)
+        found = [_NAME.match(entry.name) for parent in parents for entry in parent.iterdir()]
+        return max((int(match[1]) for match in found if match), default=0)
+
+    # --- stage and commit ---
+
+    def stage(self, cycle: int) -> Path:
+        """A fresh staging directory with an empty ``work/`` in it."""
+        path = self.staging_path(cycle)
+        if path.exists():
+            shutil.rmtree(path)
+        (path / "work").mkdir(parents=True)
+        self._trace("staged")
+        return path
+
+    def commit(self, manifest: Manifest, documents: Mapping[str, bytes], *, promoted: bool) -> Path:
+        """Make the staged cycle a checkpoint: of the champion's line, or in ``retired/``.
+
+        Does not move ``current``. Blocks for as long as the disk takes; call it in a thread.
+
+        Raises:
+            OSError: the disk did not take it; the staging directory is as good as before and may be discarded.
+        """
+        stage = self.staging_path(manifest.cycle)
+        shutil.rmtree(stage / "work", ignore_errors=True)
+        for name, content in documents.items():
+            write_durably(stage / name, content)
+        self._trace("documents-written")
+        files = {path.name: _record(path) for path in sorted(stage.iterdir()) if path.is_file()}
+        for name in files:
+            fsync_path(stage / name)
+        complete = msgspec.structs.replace(manifest, files=files)
+        write_durably(stage / "manifest.json", msgspec.json.format(msgspec.json.encode(complete), indent=2))
+        fsync_path(stage)
+        self._trace("manifest-written")
+        target = self.promoted_path(manifest.cycle) if promoted else self.retired_path(manifest.cycle)
+        self._move(stage, target)
+        self._trace("committed")
+        return target
+
+    def promote(self, cycle: int | None) -> None:
+        """Point ``current`` at a committed cycle; None: at nothing, which is the base itself."""
+        if cycle is None:
+            self._current.unlink(missing_ok=True)
+            fsync_path(self.directory)
+        else:
+            replace_link(self._current, directory_name(cycle))
+        self._trace("promoted")
+
+    def retire(self, cycle: int) -> None:
+        """Move a promoted cycle to ``retired/``. Where it is there already, nothing happens."""
+        if self.promoted_path(cycle).is_dir():
+            self._move(self.promoted_path(cycle), self.retired_path(cycle))
+            self._trace("retired")
+
+    def restore(self, cycle: int) -> None:
+        """Move a rolled-back champion back from ``retired/``. Where it is back already, nothing happens.
+
+        Raises:
+            NotFound: nothing was kept of it.
+        """
+        if self.promoted_path(cycle).is_dir():
+            return
+        if not self.retired_path(cycle).is_dir():
+            raise NotFound(f"nothing was kept of cycle {cycle}", hint="sleepctl history shows what there is")
+        self._move(self.retired_path(cycle), self.promoted_path(cycle))
+        self._trace("restored")
+
+    def sweep(self, *, keep: frozenset[int] = frozenset()) -> list[str]:
+        """Remove every staging directory but those of ``keep``, and temporary files; returns their names."""
+        kept = {directory_name(cycle) for cycle in keep}
+        swept = []
+        for entry in self._staging.iterdir():
+            if entry.name not in kept:
+                shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
+                swept.append(entry.name)
+        for entry in self.directory.glob(".*.tmp"):
+            entry.unlink(missing_ok=True)
+        return swept
+
+    def _move(self, source: Path, target: Path) -> None:
+        source.rename(target)
+        fsync_path(target.parent)
+        if source.parent != target.parent:
+            fsync_path(source.parent)
+
+
+def read_manifest(path: Path) -> Manifest:
+    """The manifest of the checkpoint at ``path``.
+
+    Raises:
+        CheckpointInvalid: there is none, it is damaged, or a newer version wrote it.
+    """
+    try:
+        manifest = msgspec.json.decode((path / "manifest.json").read_bytes(), type=Manifest)
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise CheckpointInvalid(f"{path}: no readable manifest.json: {error}", hint=_REPLACE) from error
+    if manifest.version > MANIFEST_VERSION:
+        raise CheckpointInvalid(
+            f"{path}: its manifest has version {manifest.version}, this sage-sleepd reads {MANIFEST_VERSION}",
+            hint="install the version that wrote it, or a newer one",
+        )
+    return manifest
+
+
+def verify(path: Path) -> Manifest:
+    """Read every file of the checkpoint and hold it against the manifest. Blocks; call it in a thread.
+
+    Raises:
+        CheckpointInvalid: a file is missing, or is not what was committed.
+    """
+    manifest = read_manifest(path)
+    for name, expected in manifest.files.items():
+        if "/" in name or name in ("", ".", ".."):
+            raise CheckpointInvalid(f"{path}: the manifest names a file outside it: {name!r}", hint=_REPLACE)
+        try:
+            found = _record(path / name)
+        except OSError as error:
+            raise CheckpointInvalid(f"{path / name}: {error.strerror}", hint=_REPLACE) from error
+        if found != expected:
+            raise CheckpointInvalid(
+                f"{path / name}: is not what was committed ({found.bytes} bytes, sha256 {found.sha256[:12]}…; "
+                f"expected {expected.bytes} bytes, {expected.sha256[:12]}…)",
+                hint=_REPLACE,
+            )
+    return manifest
+
+
+_REPLACE = "sleepctl rollback puts an earlier champion in use"
+
+
+def _record(path: Path) -> FileRecord:
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256")
+        return FileRecord(sha256=digest.hexdigest(), bytes=file.tell())

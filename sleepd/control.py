@@ -1,0 +1,221 @@
+"""The control socket: who may connect, how much, how long. What requests mean is not known here.
+
+Covered: slow and silent clients (deadlines), long lines, garbage, too many connections, a socket file left by a crash,
+clients that vanish in the middle. Not covered: a peer with root or our own user id, which may do everything anyway.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+import struct
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from .errors import Busy, ProtocolError, RequestFailed, SleepdError, StateDirectoryUnusable
+from .log import get_logger
+from .protocol import (
+    MAX_REQUEST_BYTES,
+    Announcement,
+    AnyRequest,
+    Run,
+    Subscribe,
+    answer,
+    answer_error,
+    decode_request,
+    encode,
+)
+
+MAX_CONNECTIONS = 64
+REQUEST_SECONDS = 30.0
+"""A client that is connected must ask something within so long."""
+SEND_SECONDS = 10.0
+"""A client must take an answer within so long."""
+MAX_WAITING_ANNOUNCEMENTS = 256
+"""A subscriber that is further behind is dropped."""
+
+
+class Peer(msgspec.Struct, frozen=True, kw_only=True):
+    """Who is at the other end, as the kernel says (SO_PEERCRED)."""
+
+    pid: int
+    uid: int
+    gid: int
+
+
+Responder = Callable[[AnyRequest, Peer], Awaitable[Any]]
+
+
+class ControlSocket:
+    """Listens on a Unix socket and hands each request to ``respond``."""
+
+    def __init__(self, path: Path, *, mode: int, group: int | None, respond: Responder) -> None:
+        self._path = path
+        self._mode = mode
+        self._group = group
+        self._respond = respond
+        self._connections: set[asyncio.Task[None]] = set()
+        self._subscribers: set[asyncio.Queue[Announcement]] = set()
+        self._server: asyncio.AbstractServer | None = None
+
+    async def start(self) -> None:
+        """Listen. A socket file left over is replaced: whoever held the state directory's lock before us is gone.
+
+        Raises:
+            StateDirectoryUnusable: the socket cannot be made.
+        """
+        listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            if self._path.is_socket():
+                self._path.unlink()
+            # Nobody may connect before the mode is right.
+            mask = os.umask(0o177)
+            try:
+                listening.bind(str(self._path))
+            finally:
+                os.umask(mask)
+            if self._group is not None:
+                with contextlib.suppress(PermissionError):
+                    os.chown(self._path, -1, self._group)
+            self._path.chmod(self._mode)
+        except OSError as error:
+            listening.close()
+            raise StateDirectoryUnusable(
+                f"{self._path}: the control socket cannot be made: {error.strerror or error}",
+                hint="set [control] socket to a path that this user may create",
+            ) from error
+        listening.setblocking(False)
+        self._server = await asyncio.start_unix_server(self._accept, sock=listening, limit=MAX_REQUEST_BYTES)
+
+    async def close(self) -> None:
+        """Stop listening, end every connection, remove the socket file."""
+        if self._server is None:
+            return
+        self._server.close()
+        for connection in self._connections:
+            connection.cancel()
+        if self._connections:
+            await asyncio.wait(self._connections)
+        self._path.unlink(missing_ok=True)
+
+    def announce(self, announcement: Announcement) -> None:
+        """Tell every subscriber; one that is too far behind loses its connection."""
+        for queue in list(self._subscribers):
+            try:
+                queue.put_nowait(announcement)
+            except asyncio.QueueFull:
+                self._subscribers.discard(queue)
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._connections.add(task)
+        try:
+            if len(self._connections) > MAX_CONNECTIONS:
+                busy = Busy(f"{MAX_CONNECTIONS} clients are connected already", hint="try again in a moment")
+                await self._send(writer, answer_error(busy))
+            else:
+                await self._converse(reader, writer)
+        except (TimeoutError, ConnectionError):
+            pass  # The client is slow or gone; there is nobody to tell.
+        except asyncio.CancelledError:
+            pass  # We are shutting down; asyncio's server would log a cancelled handler as an error.
+        finally:
+            self._connections.discard(task)
+            writer.close()
+            with contextlib.suppress(ConnectionError, TimeoutError, asyncio.CancelledError):
+                await writer.wait_closed()
+
+    async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        peer = _peer(writer)
+        while True:
+            try:
+                line = await asyncio.wait_for(reader.readline(), REQUEST_SECONDS)
+            except ValueError:
+                await self._send(writer, answer_error(_TOO_LONG))
+                return
+            if not line:
+                return
+            try:
+                request = decode_request(line)
+                if isinstance(request, Subscribe):
+                    await self._stream(reader, writer)
+                    return
+                response = self._respond(request, peer)
+                is_long = isinstance(request, Run) and request.wait
+                reply = answer(await (self._while_connected(reader, response) if is_long else response))
+            except SleepdError as error:
+                reply = answer_error(error)
+            await self._send(writer, reply)
+
+    async def _while_connected(self, reader: asyncio.StreamReader, response: Awaitable[Any]) -> Any:
+        """The response; given up when the client hangs up first, so that a waiting request holds nothing for ever."""
+        task = asyncio.ensure_future(response)
+        gone = asyncio.create_task(_hung_up(reader))
+        try:
+            await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
+            if not task.done():
+                raise ConnectionResetError("the client hung up")
+            return task.result()
+        finally:
+            gone.cancel()
+            if not task.done():
+                task.cancel()
+
+    async def _stream(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        queue: asyncio.Queue[Announcement] = asyncio.Queue(MAX_WAITING_ANNOUNCEMENTS)
+        self._subscribers.add(queue)
+        gone = asyncio.create_task(_hung_up(reader))
+        try:
+            await self._send(writer, answer({}))
+            async for announcement in _until(gone, queue):
+                await self._send(writer, encode(announcement))
+                if queue not in self._subscribers and queue.empty():
+                    return
+        finally:
+            gone.cancel()
+            self._subscribers.discard(queue)
+
+    async def _send(self, writer: asyncio.StreamWriter, data: bytes) -> None:
+        writer.write(data)
+        await asyncio.wait_for(writer.drain(), SEND_SECONDS)
+
+
+async def _until(gone: asyncio.Task[None], queue: asyncio.Queue[Announcement]) -> AsyncIterator[Announcement]:
+    """Announcements from the queue until the client hangs up."""
+    while True:
+        item = asyncio.create_task(queue.get())
+        await asyncio.wait({item, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if not item.done():
+            item.cancel()
+            return
+        yield item.result()
+
+
+async def _hung_up(reader: asyncio.StreamReader) -> None:
+    """Returns when the client has closed its end. What it sends meanwhile is out of turn and dropped."""
+    with contextlib.suppress(ConnectionError):
+        while await reader.read(MAX_REQUEST_BYTES):
+            pass
+
+
+def _peer(writer: asyncio.StreamWriter) -> Peer:
+    connection: socket.socket = writer.get_extra_info("socket")
+    size = struct.calcsize("3i")
+    pid, uid, gid = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size))
+    return Peer(pid=pid, uid=uid, gid=gid)
+
+
+_TOO_LONG = ProtocolError(f"a request may have {MAX_REQUEST_BYTES} bytes", hint="send one JSON object a line")
+
+
+def unexpected(error: Exception) -> RequestFailed:
+    """What a client hears of an error that nobody foresaw; the journal has the traceback."""
+    get_logger().error("request_failed", exc_info=error)
+    return RequestFailed(f"{type(error).__name__}: {error}", hint="journalctl -u sage-sleepd has the traceback")

@@ -1,0 +1,271 @@
+"""One sleep cycle from plan to verdict.
+
+Order, and why a crash at any point loses and doubles nothing: the experiences and the job are staged; the ledger has
+the plan before the worker exists; the verdict is in the ledger before anything is renamed; the directory is renamed,
+then ``current``; the ledger's last record comes last and is mended at start-up from what stands on disk (``recovery``).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import msgspec
+
+from . import older_formats
+from .checkpoints import Checkpoints, Manifest
+from .clock import Clock
+from .cycle import Event, State
+from .errors import SleepdError, WorkerFailed
+from .experience import Experience, experience_key, group_key, key_text
+from .files import write_durably
+from .job import Failure, Job, Lesson, Notice, Phase, Progress, Report, Role, encode
+from .ledger import Ledger, Placement, Plan
+from .log import get_logger
+from .promotion import Outcome, Verdict, judge
+from .status import CycleSummary
+from .strategies import adapter_shape
+from .supervisor import Worker, WorkerPolicy
+
+
+class Lineup(msgspec.Struct, frozen=True, kw_only=True):
+    """A cycle's number, job and experiences, before anything is written."""
+
+    job: Job
+    parent: int | None
+    is_forced: bool
+    experiences: Sequence[tuple[Experience, Role]]
+    seen: Any
+    """Keys of the whole buffer: ``array('Q')``."""
+
+
+class CycleEnd(msgspec.Struct, frozen=True, kw_only=True):
+    """How a cycle ended."""
+
+    summary: CycleSummary
+    failure: Failure | None
+    """What the worker said when it gave up."""
+
+
+class CycleRunner:
+    """Runs one cycle at a time on one state directory."""
+
+    def __init__(
+        self,
+        *,
+        ledger: Ledger,
+        checkpoints: Checkpoints,
+        clock: Clock,
+        listener: Callable[[str, dict[str, Any]], None],
+    ) -> None:
+        self._ledger = ledger
+        self._checkpoints = checkpoints
+        self._clock = clock
+        self._listener = listener
+        self._worker: Worker | None = None
+        self._ending = Event.FAIL
+        self.progress: Progress | None = None
+        """Where the worker stands; None: none is running."""
+
+    def stop(self, ending: Event) -> None:
+        """Stop the worker; the cycle ends with ``ending`` (CANCEL discards, SUSPEND keeps the staging directory)."""
+        self._ending = ending
+        if self._worker is not None:
+            self._worker.stop()
+
+    def kill(self) -> None:
+        """Stop the worker without waiting for its consent."""
+        if self._worker is not None:
+            self._worker.kill()
+
+    def begin(self, lineup: Lineup) -> None:
+        """Stage the cycle and record its plan.
+
+        Raises:
+            OSError: the disk did not take it; nothing was recorded.
+        """
+        self._ending = Event.FAIL
+        try:
+            self._stage(lineup)
+        except OSError:
+            shutil.rmtree(self._checkpoints.staging_path(lineup.job.cycle), ignore_errors=True)
+            raise
+        self._plan(lineup)
+
+    async def finish(self, lineup: Lineup, policy: WorkerPolicy) -> CycleEnd:
+        """Run the begun cycle to its end; a failure is an end too."""
+        cycle, failure = lineup.job.cycle, None
+        try:
+            outcome = await self._work(cycle, policy)
+            if isinstance(outcome, Failure):
+                failure = outcome
+                self._close(cycle, outcome.message, outcome.hint)
+                if outcome.traceback:
+                    get_logger().error("worker_traceback", cycle=cycle, text=outcome.traceback)
+            else:
+                await self._settle(lineup, outcome)
+        except SleepdError as error:
+            self._close(cycle, error.message, error.hint)
+        except OSError as error:
+            self._close(cycle, f"the disk did not take it: {error}", "make space in the state directory: df -h")
+        finally:
+            self.progress = None
+            self._worker = None
+        return CycleEnd(summary=self._ledger.summary(cycle), failure=failure)
+
+    # --- before the worker ---
+
+    def _stage(self, lineup: Lineup) -> None:
+        stage = self._checkpoints.stage(lineup.job.cycle)
+        lessons = (
+            Lesson(id=e.id, prompt=e.prompt, response=e.response, salience=e.salience, role=role)
+            for e, role in lineup.experiences
+        )
+        write_durably(stage / "work" / "experiences.jsonl", b"".join(encode(lesson) for lesson in lessons))
+        write_durably(stage / "work" / "job.json", encode(lineup.job))
+
+    def _plan(self, lineup: Lineup) -> None:
+        job = lineup.job
+        placements = [
+            Placement(e.id, experience_key(e.id), group_key(e.prompt, e.response), role)
+            for e, role in lineup.experiences
+        ]
+        self._ledger.plan(
+            Plan(
+                cycle=job.cycle,
+                started_at=self._clock.now(),
+                parent=lineup.parent,
+                strategy=job.strategy.name,
+                is_forced=lineup.is_forced,
+                placements=placements,
+                seen=lineup.seen,
+            )
+        )
+        summary = self._ledger.summary(job.cycle)
+        self._announce(
+            "cycle_started",
+            cycle=job.cycle,
+            trained=summary.trained,
+            replayed=summary.replayed,
+            held_out=summary.held_out,
+            parent=lineup.parent,
+            strategy=job.strategy.name,
+        )
+
+    # --- the worker ---
+
+    async def _work(self, cycle: int, policy: WorkerPolicy) -> Report | Failure:
+        self._worker = worker = Worker(policy, lambda message: self._hear(cycle, message))
+        self._advance(cycle, Event.TRAINING_STARTED)
+        if self._ending is not Event.FAIL:  # stopped between plan and start
+            worker.stop()
+        return await worker.run(self._checkpoints.staging_path(cycle))
+
+    def _hear(self, cycle: int, message: Progress | Notice) -> None:
+        if isinstance(message, Notice):
+            self._announce(message.event, level=message.level, cycle=cycle, text=message.text)
+            return
+        was: Phase | None = self.progress.phase if self.progress else None
+        if message.phase == "evaluating" and self._ledger.state(cycle) is State.TRAINING:
+            self._advance(cycle, Event.EVALUATION_STARTED)
+        self.progress = message
+        if message.phase != was:
+            self._announce("phase_started", cycle=cycle, phase=message.phase, device=message.device)
+        self._listener("progress", {"cycle": cycle, **msgspec.to_builtins(message)})
+
+    # --- after the worker ---
+
+    async def _settle(self, lineup: Lineup, report: Report) -> None:
+        """Judge, write the verdict down, commit, put in use."""
+        cycle = lineup.job.cycle
+        verdict = judge(report)
+        if self._ledger.state(cycle) is State.TRAINING:
+            self._advance(cycle, Event.EVALUATION_STARTED)
+        self._ledger.advance(cycle, Event.REPORT_JUDGED, at=self._clock.now(), reason=verdict.reason, report=report)
+        promoted = verdict.outcome is Outcome.PROMOTED
+        manifest = Manifest(
+            cycle=cycle,
+            parent=lineup.parent,
+            verdict=verdict.outcome,
+            reason=verdict.reason,
+            base_fingerprint=report.base_fingerprint,
+            lora_shape=adapter_shape(lineup.job.strategy),
+            strategy=lineup.job.strategy.name,
+            created_at=self._clock.now().isoformat(),
+        )
+        documents = self._documents(lineup, report, verdict)
+        try:
+            path = await asyncio.to_thread(self._checkpoints.commit, manifest, documents, promoted=promoted)
+        except OSError as error:
+            self._ending = Event.FAIL
+            raise WorkerFailed(
+                f"the checkpoint of cycle {cycle} could not be written: {error}",
+                hint="make space in the state directory (df -h); the experiences are trained by the next cycle",
+            ) from error
+        if promoted:
+            self._checkpoints.promote(cycle)
+        self._advance(cycle, Event.PROMOTE if promoted else Event.REJECT)
+        self._announce(
+            "candidate_promoted" if promoted else "candidate_rejected",
+            level="info" if promoted else "warning",
+            cycle=cycle,
+            text=verdict.reason,
+            directory=str(path),
+        )
+
+    def _documents(self, lineup: Lineup, report: Report, verdict: Verdict) -> dict[str, bytes]:
+        """The JSON files of the checkpoint, the older formats among them."""
+        cycle, now = lineup.job.cycle, self._clock.now()
+        results = older_formats.cycle_results(cycle, report, at=now)
+        history = []
+        for ancestor in reversed(self._ledger.lineage(lineup.parent)):
+            known, summary = self._ledger.report(ancestor), self._ledger.summary(ancestor)
+            if known is not None:
+                history.append(older_formats.cycle_results(ancestor, known, at=summary.ended_at or summary.started_at))
+        state = older_formats.training_state([*history, results], model_path=lineup.job.base, at=now)
+        placed: dict[str, list[dict[str, str]]] = {"train": [], "replay": [], "holdout": []}
+        for placement in self._ledger.placements(cycle):
+            placed[placement.role].append({"id": placement.id, "group": key_text(placement.group)})
+        lineage = {
+            "cycle": cycle,
+            "parent": lineup.parent,
+            "trained": placed["train"],
+            "replayed": placed["replay"],
+            "held_out": placed["holdout"],
+            "seen": [key_text(key) for key in lineup.seen],
+        }
+        evaluation = {"verdict": verdict, "report": report}
+        contents = {"cycle_results": results, "training_state": state, "lineage": lineage, "evaluation": evaluation}
+        return {
+            f"{name}.json": msgspec.json.format(msgspec.json.encode(content), indent=2)
+            for name, content in contents.items()
+        }
+
+    def _close(self, cycle: int, message: str, hint: str) -> None:
+        """End a cycle without a verdict; what was staged goes, unless it is suspended."""
+        ending = self._ending
+        if ending is Event.SUSPEND and self._ledger.state(cycle) in (State.PLANNED, State.JUDGED):
+            ending = Event.INTERRUPT
+        reasons = {Event.CANCEL: "cancelled", Event.SUSPEND: "suspended: sage-sleepd was shut down"}
+        reason = reasons.get(ending, message)
+        self._advance(cycle, ending, reason=reason, hint=hint if ending is Event.FAIL else "")
+        if ending is not Event.SUSPEND:
+            shutil.rmtree(self._checkpoints.staging_path(cycle), ignore_errors=True)
+        names = {Event.FAIL: "cycle_failed", Event.CANCEL: "cycle_cancelled", Event.SUSPEND: "cycle_suspended"}
+        self._announce(
+            names.get(ending, "cycle_interrupted"),
+            level="error" if ending is Event.FAIL else "info",
+            cycle=cycle,
+            text=reason,
+            hint=hint if ending is Event.FAIL else "",
+        )
+
+    def _advance(self, cycle: int, event: Event, *, reason: str | None = None, hint: str | None = None) -> None:
+        state = self._ledger.advance(cycle, event, at=self._clock.now(), reason=reason, hint=hint)
+        self._listener("state", {"cycle": cycle, "state": str(state)})
+
+    def _announce(self, event: str, *, level: str = "info", **fields: Any) -> None:
+        get_logger().log({"info": 20, "warning": 30, "error": 40}[level], event, **fields)
+        self._listener(event, fields)

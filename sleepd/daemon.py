@@ -1,0 +1,318 @@
+"""The daemon's life: startup, run, shutdown.
+
+One event loop. It is woken by a change of the buffer (told by inotify, read once the file has settled), by the periodic
+check (the truth behind inotify), by requests, by signals, and by the end of a cycle. Each time it looks, decides, and
+sleeps if it should. Nothing a cycle or a file does may end it: that is the one broad ``except`` here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import grp
+import os
+import signal
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from . import log
+from .clock import Clock, SystemClock
+from .config import Config, load
+from .control import ControlSocket, Peer, unexpected
+from .errors import ConfigError, NothingToDo, SleepdError
+from .log import get_logger
+from .notify import Notifier
+from .overview import offline_copies, overview, write_offline_copies
+from .protocol import Announcement, AnyRequest, Run
+from .requests import Requests
+from .sleeper import Sleeper
+from .status import LastError
+from .version import VERSION
+from .watch import BufferWatch
+
+_NEEDS_RESTART = ("state", "control")
+"""Sections that a reload cannot change under a running daemon."""
+
+
+class Daemon:
+    """One daemon process.
+
+    Args:
+        config: the configuration in force at the start.
+        config_path: the file it came from, read again on SIGHUP.
+        clock: where time comes from.
+        worker: the command that starts a worker; None: the real one.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        config_path: Path,
+        clock: Clock | None = None,
+        worker: tuple[str, ...] | None = None,
+    ) -> None:
+        self._config = config
+        self._config_path = config_path
+        self._clock = clock or SystemClock()
+        self._worker = worker
+        self._notifier = Notifier(os.environ)
+        self._life = "starting"
+        self._next_check_at: datetime | None = None
+        self._wake = asyncio.Event()
+        self._changed = asyncio.Event()
+        self._should_exit = asyncio.Event()
+        self._needs_publishing = asyncio.Event()
+        self._last_published: object = None
+
+    # --- startup ---
+
+    async def startup(self) -> None:
+        """Take the state directory, recover, open the socket, watch the buffer, tell systemd.
+
+        Raises:
+            SleepdError: something that the daemon cannot do without is not to be had.
+        """
+        control = self._config.control
+        self.sleeper = Sleeper(
+            self._config,
+            clock=self._clock,
+            listener=self._on_event,
+            socket=control.socket,
+            worker=self._worker,
+        )
+        self._requests = Requests(
+            self.sleeper, reload=self.reload, describe=lambda: (self._next_check_at, str(self._config_path))
+        )
+        self._control = ControlSocket(
+            Path(control.socket),
+            mode=int(control.socket_mode, 8),
+            group=_group_id(control.operator_group),
+            respond=self._respond,
+        )
+        await self._control.start()
+        self._start_watching()
+        self._handle_signals()
+        self._life = ""
+        get_logger().info(
+            "started", text=f"sage-sleepd {VERSION}", buffer=self._config.buffer.path, socket=control.socket
+        )
+        self._notifier.ready()
+
+    def _start_watching(self) -> None:
+        self._watch = BufferWatch(Path(self._config.buffer.path), self._changed.set)
+        self._watch.start(asyncio.get_running_loop())
+        if self._watch.problem:
+            get_logger().warning("watch_unavailable", text=f"{self._watch.problem}; the periodic check goes on alone")
+
+    def _handle_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.stop)
+        loop.add_signal_handler(signal.SIGHUP, self._reload_on_signal)
+
+    # --- run ---
+
+    async def run(self) -> None:
+        """Live until asked to stop."""
+        lives = (self._check_periodically(), self._settle_changes(), self._publish(), self._show_signs_of_life())
+        tasks = [asyncio.create_task(life) for life in lives]
+        try:
+            while not self._should_exit.is_set():
+                self._wake.clear()
+                await self._consider()
+                self._needs_publishing.set()
+                await self._wake.wait()
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
+
+    async def _consider(self) -> None:
+        """Look, decide, and sleep if due."""
+        try:
+            decision = await self.sleeper.look()
+            if decision.should_sleep:
+                await self.sleeper.begin(Run())
+        except NothingToDo as refusal:
+            get_logger().info("sleep_put_off", text=refusal.message)
+        except SleepdError as error:
+            self._note_error(error.message, error.hint)
+        except Exception as error:  # noqa: BLE001 (whatever it is, the next check must come)
+            self._note_error(f"{type(error).__name__}: {error}", "journalctl -u sage-sleepd has the traceback", error)
+
+    def _note_error(self, message: str, hint: str, error: Exception | None = None) -> None:
+        get_logger().error("check_failed", text=message, hint=hint, exc_info=error)
+        self.sleeper.last_error = LastError(message=message, hint=hint, at=self._clock.now())
+
+    async def _check_periodically(self) -> None:
+        while True:
+            seconds = self._config.triggers.check_interval_seconds
+            self._next_check_at = self._clock.now() + timedelta(seconds=seconds)
+            await asyncio.sleep(seconds)
+            self._watch.ensure()
+            self._wake.set()
+
+    async def _settle_changes(self) -> None:
+        """Wake once the buffer was left alone for the settle time; a writer that never rests is read by the check."""
+        while True:
+            await self._changed.wait()
+            quiet = False
+            while not quiet:
+                self._changed.clear()
+                try:
+                    await asyncio.wait_for(self._changed.wait(), self._config.buffer.settle_seconds)
+                except TimeoutError:
+                    quiet = True
+            self._wake.set()
+
+    async def _publish(self) -> None:
+        """Keep ``status.json`` and systemd's sentence up to date, at most once a second."""
+        while True:
+            await self._needs_publishing.wait()
+            self._needs_publishing.clear()
+            await self._publish_once()
+            await asyncio.sleep(1.0)
+
+    async def _publish_once(self) -> None:
+        status = overview(
+            self.sleeper, next_check_at=self._next_check_at, config_path=str(self._config_path), life=self._life
+        )
+        self._notifier.status(status.sentence)
+        # Progress and the hours since the last sleep change all the time; they are not worth a write.
+        essence = msgspec.structs.replace(
+            status, written_at=status.since, progress=None, decision=status.decision.reason, next_check_at=None
+        )
+        if essence == self._last_published:
+            return
+        copies = offline_copies(self.sleeper, status)
+        try:
+            await asyncio.to_thread(write_offline_copies, self.sleeper.directory, copies)
+            self._last_published = essence
+        except OSError as error:
+            get_logger().error("status_not_written", text=str(error), hint="make space in the state directory: df -h")
+
+    async def _show_signs_of_life(self) -> None:
+        interval = self._notifier.ping_interval_seconds
+        while interval is not None:
+            self._notifier.alive()
+            await asyncio.sleep(interval)
+
+    def _on_event(self, event: str, fields: dict[str, Any]) -> None:
+        self._control.announce(Announcement(event=event, at=self._clock.now(), fields=fields))
+        self._needs_publishing.set()
+        if event in ("cycle_ended", "resumed"):
+            self._wake.set()
+
+    async def _respond(self, request: AnyRequest, peer: Peer) -> Any:
+        try:
+            return await self._requests.respond(request, peer)
+        except SleepdError:
+            raise
+        except Exception as error:
+            raise unexpected(error) from error
+
+    # --- reload ---
+
+    async def reload(self) -> list[str]:
+        """Read the configuration again; returns the changed keys.
+
+        Raises:
+            ConfigError: the file says something wrong; the old configuration stays in force.
+        """
+        try:
+            fresh = load(self._config_path, environment=os.environ)
+            require_buffer(fresh, str(self._config_path))
+        except ConfigError as error:
+            get_logger().error("config_refused", text=f"{error.message}; the old one stays in force", hint=error.hint)
+            self.sleeper.last_error = LastError(message=error.message, hint=error.hint, at=self._clock.now())
+            raise
+        changed = [
+            f"{section}.{key}"
+            for section in Config.__struct_fields__
+            for key in getattr(fresh, section).__struct_fields__
+            if getattr(getattr(fresh, section), key) != getattr(getattr(self._config, section), key)
+        ]
+        kept = {section: getattr(self._config, section) for section in _NEEDS_RESTART}
+        for key in changed:
+            if key.partition(".")[0] in _NEEDS_RESTART:
+                get_logger().warning("restart_needed", text=f"{key} changes at the next start of sage-sleepd")
+        buffer_changed = fresh.buffer.path != self._config.buffer.path
+        self._config = msgspec.structs.replace(fresh, **kept)
+        log.configure(self._config.log.level)
+        self.sleeper.reconfigure(self._config)
+        if buffer_changed:
+            self._watch.stop()
+            self._start_watching()
+        get_logger().info("config_reloaded", text=", ".join(changed) or "nothing changed")
+        self._wake.set()
+        return changed
+
+    def _reload_on_signal(self) -> None:
+        async def reload() -> None:
+            self._notifier.reloading()
+            with contextlib.suppress(ConfigError):  # logged and in the status already
+                await self.reload()
+            self._notifier.ready()
+
+        self._reloading = asyncio.create_task(reload())
+
+    # --- shutdown ---
+
+    def stop(self) -> None:
+        """Ask for the end; asked twice, the worker is not waited for."""
+        if self._should_exit.is_set():
+            get_logger().warning("shutdown_forced", text="asked twice: the worker is killed")
+            self.sleeper.runner.kill()
+        self._life = "stopping"
+        self._should_exit.set()
+        self._wake.set()
+
+    async def shutdown(self) -> None:
+        """Tell systemd; take no more requests; stop the worker; leave a last status; let go of the state directory."""
+        self._notifier.stopping()
+        self._life = "stopping"
+        await self._control.close()
+        self._watch.stop()
+        await self.sleeper.end_cycle()
+        with contextlib.suppress(OSError):  # the disk may be the reason why we stop
+            await self._publish_once()
+        self.sleeper.close()
+        get_logger().info("stopped")
+
+
+async def live(config: Config, config_path: Path) -> None:
+    """The whole life of a daemon.
+
+    Raises:
+        SleepdError: it could not start.
+    """
+    daemon = Daemon(config, config_path=config_path)
+    await daemon.startup()
+    try:
+        await daemon.run()
+    finally:
+        await daemon.shutdown()
+
+
+def require_buffer(config: Config, source: str) -> None:
+    """Refuse a configuration that names no buffer.
+
+    Raises:
+        ConfigError: it names none.
+    """
+    if not config.buffer.path:
+        raise ConfigError(
+            f"{source}: buffer.path: expected the path of the experience buffer, found nothing",
+            hint=f"in {source}, under [buffer], set path to the file that your agent writes",
+        )
+
+
+def _group_id(name: str) -> int | None:
+    try:
+        return grp.getgrnam(name).gr_gid
+    except KeyError:
+        return None

@@ -1,0 +1,127 @@
+"""What earlier sleeps left behind: the ledger, and before it the older scheduler's ``scheduler_state.json``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from itertools import islice
+from pathlib import Path
+
+import msgspec
+
+from .checkpoints import Checkpoints
+from .ledger import Ledger
+from .log import get_logger
+from .older_formats import (
+    SchedulerState,
+    SleepEntry,
+    from_local,
+    read_scheduler_state,
+    sleep_entry,
+    write_scheduler_state,
+)
+from .selection import KeySet, Known
+
+KEPT_ENTRIES = 50
+"""In ``scheduler_state.json``; the ledger keeps all."""
+
+_IMPORTED = "imported_scheduler_state"
+_IMPORTED_SEEN = "imported_seen"
+
+
+class History:
+    """The past of one state directory.
+
+    Raises:
+        CheckpointInvalid: an older ``scheduler_state.json`` is there and cannot be understood.
+    """
+
+    def __init__(self, directory: Path, ledger: Ledger, checkpoints: Checkpoints) -> None:
+        self._directory = directory
+        self._ledger = ledger
+        self._checkpoints = checkpoints
+        self._known: Known | None = None
+        self._imported = SchedulerState()
+        self._import()
+
+    def _import(self) -> None:
+        """Take over the older state, once: afterwards that file is ours."""
+        noted = self._ledger.note(_IMPORTED)
+        if noted is not None:
+            self._imported = msgspec.convert(noted, SchedulerState)
+            return
+        found = read_scheduler_state(self._directory) if self._ledger.highest_cycle() == 0 else None
+        self._imported = found or SchedulerState()
+        self._ledger.set_note(_IMPORTED, self._imported)
+        if found is not None:
+            get_logger().info(
+                "older_state_imported",
+                text=f"{found.total_sleep_cycles} sleeps so far, the last at {found.last_sleep_time}",
+            )
+
+    def take_first_look(self, keys: Sequence[int]) -> None:
+        """Note which experiences the older scheduler had seen: the first so many of the buffer, as it counted."""
+        count = self._imported.experiences_at_last_sleep
+        if count and self._ledger.note(_IMPORTED_SEEN) is None:
+            self._ledger.set_note(_IMPORTED_SEEN, list(islice(keys, count)))
+            self.forget_cached()
+
+    def forget_cached(self) -> None:
+        """Look again: a cycle ended, or the champion changed."""
+        self._known = None
+
+    def known(self) -> Known:
+        """What is seen, learned and held out."""
+        if self._known is None:
+            judged = self._ledger.last_judged()
+            seen = self._ledger.seen(judged.cycle) if judged else self._ledger.note(_IMPORTED_SEEN) or []
+            self._known = Known(
+                seen=KeySet(seen),
+                learned=KeySet(self._ledger.learned(self._checkpoints.champion())),
+                sides=self._ledger.recorded_sides(),
+            )
+        return self._known
+
+    @property
+    def last_sleep_at(self) -> datetime | None:
+        """When the last judged cycle ended, in UTC; None: there was none."""
+        judged = self._ledger.last_judged()
+        if judged:
+            return judged.ended_at
+        return from_local(self._imported.last_sleep_time) if self._imported.last_sleep_time else None
+
+    @property
+    def total_cycles(self) -> int:
+        """Judged cycles, those of the older scheduler included."""
+        return self._imported.total_sleep_cycles + self._ledger.judged_count()
+
+    def next_cycle(self) -> int:
+        """A number that no cycle has borne."""
+        older = (self._imported.last_sleep_cycle, *(entry.cycle for entry in self._imported.sleep_history))
+        return 1 + max(self._ledger.highest_cycle(), self._checkpoints.highest_number(), *older)
+
+    def imported_entries(self) -> list[SleepEntry]:
+        """The older scheduler's history, oldest first; its losses are over whole sequences."""
+        return self._imported.sleep_history
+
+    def entries(self) -> list[SleepEntry]:
+        """All judged sleeps in the older words, oldest first."""
+        judged = reversed(self._ledger.judged(limit=KEPT_ENTRIES))
+        ours = [sleep_entry(summary, self._ledger.report(summary.cycle)) for summary in judged]
+        return [*self._imported.sleep_history, *ours]
+
+    def write(self) -> None:
+        """Bring ``scheduler_state.json`` up to date."""
+        judged = self._ledger.last_judged()
+        if judged is None:
+            return
+        assert judged.ended_at is not None
+        entries = self.entries()
+        state = SchedulerState(
+            last_sleep_time=entries[-1].timestamp,
+            last_sleep_cycle=judged.cycle,
+            experiences_at_last_sleep=len(self._ledger.seen(judged.cycle)),
+            total_sleep_cycles=self.total_cycles,
+            sleep_history=entries[-KEPT_ENTRIES:],
+        )
+        write_scheduler_state(self._directory, state)

@@ -1,0 +1,349 @@
+"""The ledger: every cycle, where each experience went in it, every changed decision. Nothing else opens its database.
+
+Every method is one transaction, durable when it returns (WAL with ``synchronous=FULL``). ``plan`` is called before a
+worker exists; each later step of a cycle goes through :func:`sleepd.cycle.advance`, so that an illegal one changes
+nothing. An experience is known by its 64-bit key (``experience.experience_key``), SQLite's integers being signed, keys
+and groups are stored as such.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from array import array
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from .cycle import JUDGED_STATES, TERMINAL_STATES, Event, State, advance
+from .errors import LedgerUnusable, NotFound
+from .job import Report, Role
+from .status import CycleSummary, Decision, DecisionRecord
+
+SCHEMA_VERSION = 1
+KEPT_DECISIONS = 1000
+
+_SCHEMA = """
+CREATE TABLE cycles(
+    cycle INTEGER PRIMARY KEY, state TEXT NOT NULL, started_at TEXT NOT NULL, ended_at TEXT, parent INTEGER,
+    strategy TEXT NOT NULL, is_forced INTEGER NOT NULL, reason TEXT NOT NULL DEFAULT '', hint TEXT NOT NULL DEFAULT '',
+    is_rolled_back INTEGER NOT NULL DEFAULT 0, report BLOB, seen BLOB NOT NULL
+);
+CREATE TABLE placements(
+    cycle INTEGER NOT NULL, id TEXT NOT NULL, key INTEGER NOT NULL, grp INTEGER NOT NULL, role TEXT NOT NULL,
+    PRIMARY KEY(cycle, id)
+) WITHOUT ROWID;
+CREATE INDEX placements_by_group ON placements(grp, role);
+CREATE TABLE decisions(at TEXT NOT NULL, decision BLOB NOT NULL, facts BLOB NOT NULL);
+CREATE TABLE notes(name TEXT PRIMARY KEY, value BLOB NOT NULL);
+"""
+
+
+class Placement(msgspec.Struct, frozen=True):
+    """Where one experience went in one cycle."""
+
+    id: str
+    key: int
+    group: int
+    role: Role
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """A cycle before its worker exists."""
+
+    cycle: int
+    started_at: datetime
+    parent: int | None
+    strategy: str
+    is_forced: bool
+    placements: Sequence[Placement]
+    seen: array[int]
+    """Keys of the whole buffer at that moment (``array('Q')``)."""
+
+
+class Ledger:
+    """The open ledger of one state directory.
+
+    Raises:
+        LedgerUnusable: it cannot be opened, is damaged, or a newer version wrote it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        try:
+            self._db = sqlite3.connect(path, isolation_level=None)
+            self._db.execute("PRAGMA journal_mode=WAL")
+            self._db.execute("PRAGMA synchronous=FULL")
+            version = self._db.execute("PRAGMA user_version").fetchone()[0]
+            if version == 0:
+                self._db.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version={SCHEMA_VERSION}; COMMIT;")
+        except sqlite3.Error as error:
+            raise LedgerUnusable(
+                f"{path}: cannot be opened: {error}",
+                hint=f"check the disk and the owner of {path}; if it is damaged, move it away and start again",
+            ) from error
+        if version > SCHEMA_VERSION:
+            self._db.close()
+            raise LedgerUnusable(
+                f"{path}: was written by a newer version (schema {version}, this one reads {SCHEMA_VERSION})",
+                hint="install the version that wrote it, or a newer one",
+            )
+
+    def close(self) -> None:
+        """Close the database; the ledger is of no use afterwards."""
+        self._db.close()
+
+    # --- the life of a cycle ---
+
+    def plan(self, plan: Plan) -> None:
+        """Record a planned cycle with the place of every experience in it."""
+        with self._transaction():
+            self._db.execute(
+                "INSERT INTO cycles(cycle, state, started_at, parent, strategy, is_forced, seen) VALUES(?,?,?,?,?,?,?)",
+                (
+                    plan.cycle,
+                    State.PLANNED,
+                    plan.started_at.isoformat(),
+                    plan.parent,
+                    plan.strategy,
+                    plan.is_forced,
+                    plan.seen.tobytes(),
+                ),
+            )
+            self._db.executemany(
+                "INSERT INTO placements(cycle, id, key, grp, role) VALUES(?,?,?,?,?)",
+                ((plan.cycle, p.id, _signed(p.key), _signed(p.group), p.role) for p in plan.placements),
+            )
+
+    def advance(
+        self,
+        cycle: int,
+        event: Event,
+        *,
+        at: datetime,
+        reason: str | None = None,
+        hint: str | None = None,
+        report: Report | None = None,
+    ) -> State:
+        """Take the cycle one step along its table; returns its new state.
+
+        Raises:
+            IllegalTransition: the table has no such step; nothing is recorded.
+            NotFound: there is no such cycle.
+        """
+        with self._transaction():
+            state = advance(self.state(cycle), event)
+            self._db.execute(
+                "UPDATE cycles SET state=?, ended_at=?, reason=coalesce(?,reason), hint=coalesce(?,hint), "
+                "report=coalesce(?,report) WHERE cycle=?",
+                (
+                    state,
+                    at.isoformat() if state in TERMINAL_STATES else None,
+                    reason,
+                    hint,
+                    msgspec.json.encode(report) if report else None,
+                    cycle,
+                ),
+            )
+        return state
+
+    def state(self, cycle: int) -> State:
+        """Where the cycle stands.
+
+        Raises:
+            NotFound: there is no such cycle.
+        """
+        row = self._db.execute("SELECT state FROM cycles WHERE cycle=?", (cycle,)).fetchone()
+        if row is None:
+            raise NotFound(f"there is no cycle {cycle}", hint="sleepctl history lists the cycles")
+        return State(row[0])
+
+    def mark_rolled_back(self, cycles: Iterable[int], *, is_rolled_back: bool) -> None:
+        """Note that champions were rolled back, or put in use again."""
+        with self._transaction():
+            self._db.executemany(
+                "UPDATE cycles SET is_rolled_back=? WHERE cycle=?", ((is_rolled_back, cycle) for cycle in cycles)
+            )
+
+    # --- what is known of cycles ---
+
+    def summaries(self, *, limit: int = -1) -> list[CycleSummary]:
+        """The cycles, newest first; a negative limit: all."""
+        rows = self._db.execute("SELECT cycle FROM cycles ORDER BY cycle DESC LIMIT ?", (limit,))
+        return [self.summary(row[0]) for row in rows.fetchall()]
+
+    def summary(self, cycle: int) -> CycleSummary:
+        """One cycle in a line.
+
+        Raises:
+            NotFound: there is no such cycle.
+        """
+        self.state(cycle)
+        row = self._db.execute(
+            "SELECT state, started_at, ended_at, parent, strategy, is_forced, is_rolled_back, reason, hint "
+            "FROM cycles WHERE cycle=?",
+            (cycle,),
+        ).fetchone()
+        counted = self._db.execute("SELECT role, count(*) FROM placements WHERE cycle=? GROUP BY role", (cycle,))
+        placed: dict[str, int] = dict(counted.fetchall())
+        report = self.report(cycle)
+        return CycleSummary(
+            cycle=cycle,
+            state=row[0],
+            started_at=datetime.fromisoformat(row[1]),
+            ended_at=datetime.fromisoformat(row[2]) if row[2] else None,
+            parent=row[3],
+            strategy=row[4],
+            is_forced=bool(row[5]),
+            is_rolled_back=bool(row[6]),
+            reason=row[7],
+            hint=row[8],
+            trained=placed.get("train", 0),
+            replayed=placed.get("replay", 0),
+            held_out=placed.get("holdout", 0),
+            holdout_before=report.holdout_before if report else None,
+            holdout_after=report.holdout_after if report else None,
+            train_before=report.train_before if report else None,
+            train_after=report.train_after if report else None,
+        )
+
+    def report(self, cycle: int) -> Report | None:
+        """What the worker reported; None: it did not come so far."""
+        row = self._db.execute("SELECT report FROM cycles WHERE cycle=?", (cycle,)).fetchone()
+        return msgspec.json.decode(row[0], type=Report) if row and row[0] else None
+
+    def placements(self, cycle: int) -> list[Placement]:
+        """Where each experience went in that cycle."""
+        rows = self._db.execute("SELECT id, key, grp, role FROM placements WHERE cycle=?", (cycle,))
+        return [Placement(row[0], _unsigned(row[1]), _unsigned(row[2]), row[3]) for row in rows.fetchall()]
+
+    def seen(self, cycle: int) -> array[int]:
+        """Keys of the whole buffer when that cycle was planned."""
+        keys = array("Q")
+        row = self._db.execute("SELECT seen FROM cycles WHERE cycle=?", (cycle,)).fetchone()
+        if row:
+            keys.frombytes(row[0])
+        return keys
+
+    def open_cycles(self) -> list[int]:
+        """Cycles that have not ended, oldest first."""
+        rows = self._db.execute("SELECT cycle, state FROM cycles ORDER BY cycle").fetchall()
+        return [cycle for cycle, state in rows if State(state) not in TERMINAL_STATES]
+
+    def highest_cycle(self) -> int:
+        """The highest cycle number in use; 0: none."""
+        return int(self._db.execute("SELECT coalesce(max(cycle), 0) FROM cycles").fetchone()[0])
+
+    def last_judged(self) -> CycleSummary | None:
+        """The newest cycle with a verdict."""
+        return next(iter(self.judged(limit=1)), None)
+
+    def judged(self, *, limit: int) -> list[CycleSummary]:
+        """The cycles with a verdict, newest first."""
+        rows = self._db.execute(
+            "SELECT cycle FROM cycles WHERE state IN (SELECT value FROM json_each(?)) ORDER BY cycle DESC LIMIT ?",
+            (_list(JUDGED_STATES), limit),
+        )
+        return [self.summary(row[0]) for row in rows.fetchall()]
+
+    def judged_count(self) -> int:
+        """How many cycles have a verdict."""
+        row = self._db.execute(
+            "SELECT count(*) FROM cycles WHERE state IN (SELECT value FROM json_each(?))", (_list(JUDGED_STATES),)
+        ).fetchone()
+        return int(row[0])
+
+    def failures_in_a_row(self) -> list[CycleSummary]:
+        """The cycles that failed since the last one with a verdict, newest first."""
+        last = self.last_judged()
+        rows = self._db.execute(
+            "SELECT cycle FROM cycles WHERE state=? AND cycle>? ORDER BY cycle DESC",
+            (State.FAILED, last.cycle if last else 0),
+        )
+        return [self.summary(row[0]) for row in rows.fetchall()]
+
+    def lineage(self, champion: int | None) -> list[int]:
+        """The champion and the cycles it continues, newest first."""
+        line: list[int] = []
+        while champion is not None and champion not in line:
+            line.append(champion)
+            row = self._db.execute("SELECT parent FROM cycles WHERE cycle=?", (champion,)).fetchone()
+            champion = row[0] if row else None
+        return line
+
+    def learned(self, champion: int | None) -> set[int]:
+        """Keys of every experience trained in the champion's lineage."""
+        rows = self._db.execute(
+            "SELECT key FROM placements WHERE role='train' AND cycle IN (SELECT value FROM json_each(?))",
+            (_list(self.lineage(champion)),),
+        )
+        return {_unsigned(row[0]) for row in rows.fetchall()}
+
+    def recorded_sides(self) -> dict[int, bool]:
+        """Of every group that was in a cycle, whether it is held out; trained once, it never is again."""
+        rows = self._db.execute("SELECT grp, min(role='holdout') FROM placements GROUP BY grp")
+        return {_unsigned(row[0]): bool(row[1]) for row in rows.fetchall()}
+
+    # --- decisions and notes ---
+
+    def record_decision(self, decision: Decision, facts: msgspec.Struct, *, at: datetime) -> None:
+        """Record a decision and what it rests on; old ones beyond ``KEPT_DECISIONS`` go."""
+        with self._transaction():
+            self._db.execute(
+                "INSERT INTO decisions(at, decision, facts) VALUES(?,?,?)",
+                (at.isoformat(), msgspec.json.encode(decision), msgspec.json.encode(facts)),
+            )
+            self._db.execute(
+                "DELETE FROM decisions WHERE rowid <= (SELECT max(rowid) FROM decisions) - ?", (KEPT_DECISIONS,)
+            )
+
+    def decisions(self, *, limit: int) -> list[DecisionRecord]:
+        """The recorded decisions, newest first."""
+        rows = self._db.execute("SELECT at, decision, facts FROM decisions ORDER BY rowid DESC LIMIT ?", (limit,))
+        return [
+            DecisionRecord(
+                at=datetime.fromisoformat(at),
+                decision=msgspec.json.decode(decision, type=Decision),
+                facts=msgspec.json.decode(facts),
+            )
+            for at, decision, facts in rows.fetchall()
+        ]
+
+    def note(self, name: str) -> Any:
+        """A small fact that must survive a restart; None: it was never set."""
+        row = self._db.execute("SELECT value FROM notes WHERE name=?", (name,)).fetchone()
+        return msgspec.json.decode(row[0]) if row else None
+
+    def set_note(self, name: str, value: Any) -> None:
+        """Set such a fact."""
+        with self._transaction():
+            self._db.execute("INSERT OR REPLACE INTO notes VALUES(?,?)", (name, msgspec.json.encode(value)))
+
+    def _transaction(self) -> _Transaction:
+        return _Transaction(self._db)
+
+
+class _Transaction:
+    def __init__(self, database: sqlite3.Connection) -> None:
+        self._db = database
+
+    def __enter__(self) -> None:
+        self._db.execute("BEGIN IMMEDIATE")
+
+    def __exit__(self, kind: type[BaseException] | None, error: object, traceback: object) -> None:
+        self._db.execute("COMMIT" if kind is None else "ROLLBACK")
+
+
+def _list(values: Iterable[object]) -> str:
+    """A list as one SQL parameter, for json_each."""
+    return msgspec.json.encode(list(values)).decode()
+
+
+def _signed(number: int) -> int:
+    return number - 2**64 if number >= 2**63 else number
+
+
+def _unsigned(number: int) -> int:
+    return number + 2**64 if number < 0 else number

@@ -1,0 +1,95 @@
+"""From an order to a lineup: which strategy, which parent, which experiences."""
+
+from __future__ import annotations
+
+from .buffer import ExperienceBuffer
+from .checkpoints import Checkpoints, Manifest, read_manifest
+from .config import Config
+from .cycle_runner import Lineup
+from .errors import NothingToDo
+from .experience import experience_key
+from .history import History
+from .job import Job, Role, Strategy
+from .log import get_logger
+from .protocol import Run
+from .selection import KeySet, Known, Selection, select
+from .strategies import adapter_shape, find_strategy
+from .triggers import Policy
+
+
+async def line_up(
+    order: Run, config: Config, *, checkpoints: Checkpoints, history: History, buffer: ExperienceBuffer
+) -> Lineup:
+    """The next cycle, before anything is written.
+
+    Raises:
+        NotFound: no such strategy.
+        NothingToDo: what was to be trained has left the buffer.
+        BufferUnreadable: the experiences cannot be read.
+        CheckpointInvalid: the champion's manifest is damaged.
+    """
+    strategy = find_strategy(
+        order.strategy or config.training.strategy, epochs=order.epochs, learning_rate=order.learning_rate
+    )
+    cycle = history.next_cycle()
+    known = history.known()
+    champion = checkpoints.champion()
+    manifest = read_manifest(checkpoints.promoted_path(champion)) if champion is not None else None
+    parent = _parent(manifest, strategy)
+    if parent is None:
+        known = Known(seen=known.seen, learned=KeySet(), sides=known.sides)
+    view = buffer.view
+    selection = select(
+        view.keys,
+        view.groups,
+        view.saliences,
+        known=known,
+        min_salience=Policy.of(config, order.thresholds).min_salience,
+        max_experiences=order.max_experiences or config.training.max_experiences,
+        max_holdout=config.training.max_holdout,
+        replay_share=strategy.replay_share,
+        seed=config.training.seed + cycle,
+    )
+    directory = checkpoints.directory
+    job = Job(
+        cycle=cycle,
+        base=config.model.base,
+        models_directory=str(directory / "models"),
+        cache_directory=config.model.cache_directory,
+        expected_base=parent.base_fingerprint if parent else "",
+        parent=str(checkpoints.promoted_path(parent.cycle)) if parent else "",
+        staging=str(checkpoints.staging_path(cycle)),
+        system_prompt=config.model.system_prompt,
+        strategy=strategy,
+        seed=config.training.seed + cycle,
+        device=config.worker.device,
+        threads=config.worker.threads,
+    )
+    return await _fetch(selection, job, buffer, parent=parent.cycle if parent else None, is_forced=order.force)
+
+
+def _parent(champion: Manifest | None, strategy: Strategy) -> Manifest | None:
+    """The champion, if the strategy can continue it; else None, which is the base."""
+    if champion is None or champion.lora_shape == adapter_shape(strategy):
+        return champion
+    get_logger().warning(
+        "lineage_started",
+        text=f"cycle {champion.cycle} has the LoRA shape {champion.lora_shape}, strategy {strategy.name} "
+        f"{adapter_shape(strategy)}: the next cycle starts again from the base",
+    )
+    return None
+
+
+async def _fetch(
+    selection: Selection, job: Job, buffer: ExperienceBuffer, *, parent: int | None, is_forced: bool
+) -> Lineup:
+    """The text of the selected experiences; one that vanished meanwhile is left out."""
+    role_of: dict[int, Role] = dict.fromkeys(selection.train, "train")
+    role_of |= dict.fromkeys(selection.replay, "replay")
+    role_of |= dict.fromkeys(selection.holdout, "holdout")
+    seen = buffer.view.keys
+    found = await buffer.extract(role_of.keys())
+    experiences = [(experience, role_of[experience_key(experience.id)]) for experience in found]
+    if not any(role == "train" for _, role in experiences):
+        raise NothingToDo("the experiences to train have just left the buffer", hint="sleepctl buffer")
+    return Lineup(job=job, parent=parent, is_forced=is_forced, experiences=experiences, seen=seen)

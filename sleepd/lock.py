@@ -1,0 +1,65 @@
+"""One writer: the lock of a state directory, and who holds it."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from pathlib import Path
+
+import msgspec
+
+from .errors import StateDirectoryUnusable, StateLocked
+
+LOCK_NAME = "lock"
+
+
+class Holder(msgspec.Struct, frozen=True, kw_only=True):
+    """Who holds the lock."""
+
+    pid: int
+    socket: str
+    """Where it answers; empty: it is no daemon."""
+
+
+class StateLock:
+    """Held from construction to ``release``; the kernel releases it when the process dies.
+
+    Raises:
+        StateLocked: another process holds it; the message names it.
+        StateDirectoryUnusable: the lock file cannot be written.
+    """
+
+    def __init__(self, directory: Path, *, socket: str) -> None:
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            self._descriptor = os.open(directory / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except OSError as error:
+            raise StateDirectoryUnusable(
+                f"{directory}: cannot be used as state directory: {error.strerror}",
+                hint="set [state] directory to one that this user may write",
+            ) from error
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(self._descriptor)
+            holder = read_holder(directory)
+            who = f"process {holder.pid}" if holder else "another process"
+            answers = f", which answers on {holder.socket}" if holder and holder.socket else ""
+            raise StateLocked(
+                f"{directory} is in use by {who}{answers}",
+                hint="speak to it with sleepctl, or stop it: systemctl stop sage-sleepd",
+            ) from None
+        os.ftruncate(self._descriptor, 0)
+        os.pwrite(self._descriptor, msgspec.json.encode(Holder(pid=os.getpid(), socket=socket)) + b"\n", 0)
+
+    def release(self) -> None:
+        """Let the next one in."""
+        os.close(self._descriptor)
+
+
+def read_holder(directory: Path) -> Holder | None:
+    """Who wrote the lock file last; None: nobody did, or it cannot be read."""
+    try:
+        return msgspec.json.decode((directory / LOCK_NAME).read_bytes(), type=Holder)
+    except (OSError, msgspec.MsgspecError):
+        return None

@@ -1,0 +1,122 @@
+"""The files of the older scheduler, which other tools still read: ``scheduler_state.json``, ``training_state.json`` and
+``cycle_results.json``.
+
+Their times are naive and local, as they always were; a time with an offset is understood too.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from .errors import CheckpointInvalid
+from .files import replace_file
+from .job import Report
+from .status import CycleSummary
+
+SCHEDULER_STATE = "scheduler_state.json"
+
+
+class SleepEntry(msgspec.Struct, kw_only=True):
+    """One past sleep in the older history."""
+
+    cycle: int
+    timestamp: str
+    num_experiences: int = 0
+    final_loss: float | None = None
+
+
+class SchedulerState(msgspec.Struct, kw_only=True):
+    """``scheduler_state.json``."""
+
+    last_sleep_time: str | None = None
+    last_sleep_cycle: int = 0
+    experiences_at_last_sleep: int = 0
+    total_sleep_cycles: int = 0
+    sleep_history: list[SleepEntry] = []
+
+
+def local_naive(moment: datetime) -> str:
+    """An aware time as the older files have it."""
+    return moment.astimezone().replace(tzinfo=None).isoformat()
+
+
+def from_local(text: str) -> datetime:
+    """A time of the older files, in UTC.
+
+    Raises:
+        ValueError: it is no ISO 8601 time.
+    """
+    # astimezone() takes a naive time as local, which is what these are.
+    return datetime.fromisoformat(text).astimezone(UTC)
+
+
+def read_scheduler_state(directory: Path) -> SchedulerState | None:
+    """The older state in ``directory``; None: there is none.
+
+    Raises:
+        CheckpointInvalid: there is one and it cannot be understood.
+    """
+    path = directory / SCHEDULER_STATE
+    try:
+        state = msgspec.json.decode(path.read_bytes(), type=SchedulerState)
+        for moment in [state.last_sleep_time, *(entry.timestamp for entry in state.sleep_history)]:
+            if moment is not None:
+                from_local(moment)
+    except FileNotFoundError:
+        return None
+    except (OSError, msgspec.MsgspecError, ValueError) as error:
+        raise CheckpointInvalid(
+            f"{path}: not understood: {error}",
+            hint=f"mend it, or start without its history: mv {path} {path}.old",
+        ) from error
+    return state
+
+
+def write_scheduler_state(directory: Path, state: SchedulerState) -> None:
+    """Replace the older state atomically."""
+    replace_file(directory / SCHEDULER_STATE, msgspec.json.format(msgspec.json.encode(state), indent=2))
+
+
+def sleep_entry(summary: CycleSummary, report: Report | None) -> SleepEntry:
+    """A cycle with a verdict, in the older history's words."""
+    return SleepEntry(
+        cycle=summary.cycle,
+        timestamp=local_naive(summary.ended_at or summary.started_at),
+        num_experiences=summary.trained + summary.replayed,
+        final_loss=report.epoch_losses[-1] if report and report.epoch_losses else None,
+    )
+
+
+def cycle_results(cycle: int, report: Report, *, at: datetime) -> dict[str, Any]:
+    """``cycle_results.json``: what the older trainer returned and wrote. Losses are ours: per supervised token."""
+    return {
+        "sleep_cycle": cycle,
+        "num_experiences": report.trained + report.replayed,
+        "epochs": report.epochs,
+        "final_loss": report.epoch_losses[-1] if report.epoch_losses else None,
+        "avg_salience": report.avg_salience,
+        "epoch_losses": report.epoch_losses,
+        "learning_rate": report.learning_rate,
+        "timestamp": local_naive(at),
+    }
+
+
+def training_state(history: list[dict[str, Any]], *, model_path: str, at: datetime) -> dict[str, Any]:
+    """``training_state.json`` of a checkpoint.
+
+    Args:
+        history: the ``cycle_results`` of its lineage, oldest first, its own last.
+        model_path: the base.
+        at: when it was written.
+    """
+    return {
+        "sleep_cycle_count": history[-1]["sleep_cycle"],
+        "total_experiences_trained": sum(entry["num_experiences"] for entry in history),
+        "training_history": history,
+        "model_path": model_path,
+        "last_updated": local_naive(at),
+    }

@@ -1,0 +1,222 @@
+"""How things stand, in the structures of ``status.py``: what ``sleepctl`` shows, live or from disk."""
+
+from __future__ import annotations
+
+import os
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from . import older_formats, triggers
+from .cycle import State
+from .errors import NotFound
+from .files import replace_file
+from .older_formats import SleepEntry, from_local
+from .sleeper import Sleeper
+from .status import SCHEMA, BufferDetail, BufferStatus, Champion, CycleDetail, CycleSummary, Status
+from .version import VERSION
+
+OFFLINE_CYCLES = 50
+
+
+def overview(sleeper: Sleeper, *, next_check_at: datetime | None, config_path: str, life: str = "") -> Status:
+    """The whole state. ``life`` names a stage of the daemon's own life that outranks the rest: ``stopping``."""
+    decision = sleeper.decision or sleeper.decide()
+    if sleeper.running_cycle is not None:
+        state = str(sleeper.ledger.state(sleeper.running_cycle))
+    else:
+        state = "paused" if sleeper.is_paused else "idle"
+    return Status(
+        state=life or state,
+        since=sleeper.state_since,
+        sentence=life or _sentence(sleeper, state),
+        version=VERSION,
+        pid=os.getpid(),
+        decision=decision,
+        missing=triggers.missing(decision),
+        next_check_at=next_check_at,
+        buffer=_buffer(sleeper),
+        champion=_champion(sleeper),
+        total_cycles=sleeper.history.total_cycles,
+        recent_cycles=cycles(sleeper, limit=3),
+        last_sleep_at=sleeper.history.last_sleep_at,
+        last_error=sleeper.last_error,
+        progress=sleeper.runner.progress,
+        running_cycle=sleeper.running_cycle,
+        config_path=config_path,
+        state_directory=str(sleeper.directory),
+        written_at=sleeper.clock.now(),
+    )
+
+
+def _sentence(sleeper: Sleeper, state: str) -> str:
+    """What systemctl shows."""
+    if sleeper.running_cycle is not None:
+        progress = sleeper.runner.progress
+        step = f", step {progress.step} of {progress.steps}" if progress and progress.steps else ""
+        return f"Cycle {sleeper.running_cycle}: {progress.phase if progress else state}{step}"
+    decision = sleeper.decision or sleeper.decide()
+    champion = sleeper.checkpoints.champion()
+    in_use = "the base model" if champion is None else f"the adapter of cycle {champion}"
+    if state == "paused":
+        return f"Paused; {in_use} is in use"
+    return f"Awake, {in_use} is in use; {decision.reason}"
+
+
+def _buffer(sleeper: Sleeper) -> BufferStatus:
+    view, counts = sleeper.buffer.view, sleeper.counts
+    return BufferStatus(
+        path=sleeper.config.buffer.path,
+        form=view.form,
+        total=counts.total,
+        new=counts.new,
+        eligible=counts.eligible,
+        unlearned=counts.unlearned,
+        held_out=counts.held_out,
+        set_aside=view.set_aside_total,
+        read_at=view.read_at,
+        problem=sleeper.buffer_problem or view.problem,
+    )
+
+
+def _champion(sleeper: Sleeper) -> Champion | None:
+    cycle = sleeper.checkpoints.champion()
+    if cycle is None:
+        return None
+    try:
+        summary = sleeper.ledger.summary(cycle)
+    except NotFound:
+        return None
+    report = sleeper.ledger.report(cycle)
+    return Champion(
+        cycle=cycle,
+        directory=str(sleeper.checkpoints.promoted_path(cycle)),
+        promoted_at=summary.ended_at or summary.started_at,
+        holdout_base=report.holdout_base if report else None,
+        holdout_before=summary.holdout_before,
+        holdout_after=summary.holdout_after,
+        held_out=report.held_out if report else 0,
+    )
+
+
+def cycles(sleeper: Sleeper, *, limit: int) -> list[CycleSummary]:
+    """The last cycles, newest first; after ours those of the older scheduler."""
+    champion = sleeper.checkpoints.champion()
+    ours = [
+        msgspec.structs.replace(summary, is_champion=summary.cycle == champion)
+        for summary in sleeper.ledger.summaries(limit=limit)
+    ]
+    older = [_imported(entry) for entry in reversed(sleeper.history.imported_entries())]
+    return [*ours, *older][:limit]
+
+
+def _imported(entry: SleepEntry) -> CycleSummary:
+    moment = from_local(entry.timestamp)
+    return CycleSummary(
+        cycle=entry.cycle,
+        state="imported",
+        started_at=moment,
+        ended_at=moment,
+        trained=entry.num_experiences,
+        imported_loss=entry.final_loss,
+        reason="by an older scheduler; nothing was measured on held-out experiences",
+    )
+
+
+def detail(sleeper: Sleeper, cycle: int) -> CycleDetail:
+    """One cycle in full.
+
+    Raises:
+        NotFound: there is no such cycle.
+    """
+    summary = sleeper.ledger.summary(cycle)
+    placements = sleeper.ledger.placements(cycle)
+    path = sleeper.checkpoints.find(cycle)
+
+    def ids(role: str) -> list[str]:
+        return [placement.id for placement in placements if placement.role == role]
+
+    return CycleDetail(
+        summary=msgspec.structs.replace(summary, is_champion=cycle == sleeper.checkpoints.champion()),
+        directory=str(path) if path else "",
+        report=sleeper.ledger.report(cycle),
+        trained_ids=ids("train"),
+        replayed_ids=ids("replay"),
+        held_out_ids=ids("holdout"),
+    )
+
+
+def buffer_detail(sleeper: Sleeper) -> BufferDetail:
+    """The buffer in figures."""
+    view = sleeper.buffer.view
+    histogram = [0] * 10
+    for salience in view.saliences:
+        histogram[min(9, int(salience * 10 + 1e-6))] += 1
+    return BufferDetail(
+        status=_buffer(sleeper),
+        histogram=histogram,
+        set_aside=view.set_aside,
+        min_salience=sleeper.config.training.min_salience,
+    )
+
+
+def offline_copies(sleeper: Sleeper, status: Status) -> dict[str, bytes]:
+    """``status.json`` and ``history.json``: what clients read when nobody answers."""
+    history = {"schema": SCHEMA, "written_at": status.written_at, "cycles": cycles(sleeper, limit=OFFLINE_CYCLES)}
+    return {"status.json": msgspec.json.encode(status), "history.json": msgspec.json.encode(history)}
+
+
+def write_offline_copies(directory: Path, copies: dict[str, bytes]) -> None:
+    """Replace them. Blocks; call it in a thread.
+
+    Raises:
+        OSError: the disk did not take it.
+    """
+    for name, content in copies.items():
+        replace_file(directory / name, content)
+
+
+def older_result(sleeper: Sleeper, summary: CycleSummary) -> dict[str, Any]:
+    """The result of a cycle as the older ``run_sleep_cycle`` returned it, and ours beside it.
+
+    A cycle without a verdict has ``status`` (its state) and ``reason`` in place of losses.
+    """
+    at = summary.ended_at or summary.started_at
+    report = sleeper.ledger.report(summary.cycle)
+    if report is None:
+        moment = older_formats.local_naive(at)
+        return {
+            "status": summary.state,
+            "reason": summary.reason,
+            "hint": summary.hint,
+            "sleep_cycle": summary.cycle,
+            "timestamp": moment,
+            "promoted": False,
+        }
+    result = older_formats.cycle_results(summary.cycle, report, at=at)
+    result["status"] = "completed"
+    result["promoted"] = summary.state == State.PROMOTED
+    result["reason"] = summary.reason
+    result["holdout"] = {
+        "before": report.holdout_before,
+        "after": report.holdout_after,
+        "experiences": report.held_out,
+    }
+    notes = _notes(report.learning_rate, report.epoch_losses)
+    if notes:
+        result["notes"] = notes
+    return result
+
+
+def _notes(learning_rate: float, epoch_losses: list[float]) -> list[str]:
+    """Where what an older caller asked for is known to do nothing."""
+    if learning_rate > 2e-5 or len(epoch_losses) == 0:
+        return []
+    return [
+        f"learning_rate {learning_rate:g} is known to change next to nothing "
+        "(0.005 nats per token in a first cycle; the default strategy uses 25 times as much)"
+    ]
+
+

@@ -1,0 +1,186 @@
+"""What each request means, and who may make it."""
+
+from __future__ import annotations
+
+import grp
+import os
+import pwd
+from collections.abc import Awaitable, Callable
+from datetime import datetime
+from typing import Any
+
+from .config import Config
+from .control import Peer
+from .errors import PermissionDenied, UsageError
+from .overview import buffer_detail, cycles, detail, older_result, overview
+from .protocol import (
+    OPERATOR_REQUESTS,
+    PROTOCOL_VERSION,
+    AnyRequest,
+    Buffer,
+    Cancel,
+    Check,
+    GetStatus,
+    GetVersion,
+    History,
+    Pause,
+    Reload,
+    Resume,
+    Rollback,
+    Run,
+    Show,
+    Thresholds,
+    Why,
+)
+from .sleeper import Sleeper
+from .status import SCHEMA, RunResult
+from .triggers import Policy
+from .version import VERSION
+
+
+class Requests:
+    """Answers requests about one sleeper.
+
+    Args:
+        sleeper: what they are about.
+        reload: reads the configuration again; returns the changed keys.
+        describe: when the next periodic check is, and which file the configuration came from.
+    """
+
+    def __init__(
+        self,
+        sleeper: Sleeper,
+        *,
+        reload: Callable[[], Awaitable[list[str]]],
+        describe: Callable[[], tuple[datetime | None, str]],
+    ) -> None:
+        self._sleeper = sleeper
+        self._reload = reload
+        self._describe = describe
+
+    async def respond(self, request: AnyRequest, peer: Peer) -> Any:
+        """The answer's data.
+
+        Raises:
+            SleepdError: the request is refused, or what it asks for went wrong.
+        """
+        self._check_permission(request, peer)
+        sleeper = self._sleeper
+        match request:
+            case GetStatus():
+                next_check_at, config_path = self._describe()
+                return overview(sleeper, next_check_at=next_check_at, config_path=config_path)
+            case Check():
+                await sleeper.look()
+                return sleeper.decide(request.thresholds)
+            case Run():
+                return await self._run(request)
+            case History():
+                return {"schema": SCHEMA, "cycles": cycles(sleeper, limit=max(1, request.limit))}
+            case Show():
+                return detail(sleeper, request.cycle)
+            case Why():
+                changes = sleeper.ledger.decisions(limit=max(1, request.limit))
+                return {"schema": SCHEMA, "current": sleeper.decision or sleeper.decide(), "changes": changes}
+            case Buffer():
+                await sleeper.look()
+                return buffer_detail(sleeper)
+            case GetVersion():
+                return {"schema": SCHEMA, "version": VERSION, "v": PROTOCOL_VERSION}
+            case _:
+                return await self._change(request)
+
+    async def _change(self, request: AnyRequest) -> dict[str, Any]:
+        """The requests that change something; each answer says how to undo it."""
+        sleeper = self._sleeper
+        match request:
+            case Cancel():
+                cycle = sleeper.cancel()
+                return {"schema": SCHEMA, "cycle": cycle, "undo": "sleepctl run --force"}
+            case Pause():
+                sleeper.pause(is_paused=True)
+                await sleeper.look()
+                return {"schema": SCHEMA, "is_paused": True, "undo": "sleepctl resume"}
+            case Resume():
+                sleeper.pause(is_paused=False)
+                await sleeper.look()
+                return {"schema": SCHEMA, "is_paused": False, "undo": "sleepctl pause"}
+            case Rollback():
+                champion, was = sleeper.rollback(request.cycle)
+                await sleeper.look()
+                return {"schema": SCHEMA, "champion": champion, "was": was, "undo": f"sleepctl rollback {was or 0}"}
+            case Reload():
+                return {"schema": SCHEMA, "changed": await self._reload()}
+            case _:
+                raise UsageError(f"{type(request).__name__} is not answered here", hint="sleepctl --help")
+
+    async def _run(self, order: Run) -> RunResult:
+        check_order(order)
+        cycle = await self._sleeper.begin(order)
+        reason = f"Cycle {cycle} started"
+        if not order.wait:
+            return RunResult(is_started=True, reason=reason, cycle=cycle, undo="sleepctl cancel")
+        await self._sleeper.finished()
+        # Not the task's own result: another cycle may have begun and ended since.
+        summary = detail(self._sleeper, cycle).summary
+        undo = "sleepctl rollback" if summary.is_champion else ""
+        older = older_result(self._sleeper, summary)
+        return RunResult(is_started=True, reason=summary.reason, cycle=cycle, summary=summary, older=older, undo=undo)
+
+    def _check_permission(self, request: AnyRequest, peer: Peer) -> None:
+        config = self._sleeper.config
+        if not needs_operator(request, config) or is_operator(peer, config.control.operator_group):
+            return
+        raise PermissionDenied(
+            f"user {peer.uid} may look, but not {_described(request)}",
+            hint=f"as root, or as a member: sudo usermod -aG {config.control.operator_group} USER, then log in again",
+        )
+
+
+def check_order(order: Run) -> None:
+    """Refuse an order that makes no sense.
+
+    Raises:
+        UsageError: with the argument, what was expected and what came.
+    """
+    limits: list[tuple[str, float | None, float, float]] = [
+        ("epochs", order.epochs, 1, 1000),
+        ("learning_rate", order.learning_rate, 1e-8, 1.0),
+        ("max_experiences", order.max_experiences, 1, 10**6),
+    ]
+    for name, value, low, high in limits:
+        if value is not None and not low <= value <= high:
+            raise UsageError(f"{name}: expected {low:g} to {high:g}, found {value:g}", hint="sleepctl run --help")
+
+
+def needs_operator(request: AnyRequest, config: Config) -> bool:
+    """Whether the request changes what the owner decided: all but looking, and sleeping when due."""
+    if isinstance(request, Run):
+        explicit = (request.epochs, request.learning_rate, request.max_experiences, request.strategy)
+        return request.force or any(value is not None for value in explicit) or _loosens(request.thresholds, config)
+    return isinstance(request, OPERATOR_REQUESTS)
+
+
+def _loosens(thresholds: Thresholds, config: Config) -> bool:
+    return Policy.of(config, thresholds).is_looser_than(Policy.of(config))
+
+
+def is_operator(peer: Peer, group: str) -> bool:
+    """Root, the daemon's own user, and the members of the operators' group."""
+    if peer.uid in (0, os.getuid()):
+        return True
+    try:
+        gid = grp.getgrnam(group).gr_gid
+    except KeyError:
+        return False
+    try:
+        name = pwd.getpwuid(peer.uid).pw_name
+    except KeyError:  # a user id without a name, as in containers
+        return peer.gid == gid
+    return gid in os.getgrouplist(name, peer.gid)
+
+
+def _described(request: AnyRequest) -> str:
+    if isinstance(request, Run):
+        return "force a cycle" if request.force else "run a cycle on other terms than the configured ones"
+    return type(request).__name__.lower()

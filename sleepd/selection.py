@@ -1,0 +1,117 @@
+"""Which experiences a cycle trains, replays and is measured on. Pure.
+
+New experiences are trained once; of those already learned a sample is mixed in, so that they are not forgotten; what is
+held out is only measured on. Experiences are known by 64-bit keys in arrays, so that a hundred thousand fit in little.
+"""
+
+from __future__ import annotations
+
+import random
+from array import array
+from bisect import bisect_left
+from collections.abc import Iterable, Mapping, Sequence
+
+import msgspec
+
+from . import holdout
+
+
+class KeySet:
+    """An immutable set of 64-bit keys in eight bytes each."""
+
+    def __init__(self, keys: Iterable[int] = ()) -> None:
+        self._keys = array("Q", sorted(keys))
+
+    def __contains__(self, key: int) -> bool:
+        place = bisect_left(self._keys, key)
+        return place < len(self._keys) and self._keys[place] == key
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+
+class Known(msgspec.Struct, frozen=True, kw_only=True):
+    """What earlier cycles left behind."""
+
+    seen: KeySet
+    """The buffer at the last judged cycle: all else is new."""
+    learned: KeySet
+    """Trained in the champion's lineage."""
+    sides: Mapping[int, bool]
+    """Recorded holdout membership: group -> is held out."""
+
+
+class Counts(msgspec.Struct, frozen=True, kw_only=True):
+    """A buffer in figures."""
+
+    total: int
+    new: int
+    eligible: int
+    unlearned: int
+    held_out: int
+
+
+class Selection(msgspec.Struct, frozen=True, kw_only=True):
+    """Keys by role."""
+
+    train: list[int]
+    replay: list[int]
+    holdout: list[int]
+
+
+def count(
+    keys: Sequence[int], groups: Sequence[int], saliences: Sequence[float], *, known: Known, min_salience: float
+) -> Counts:
+    """The figures that a decision rests on. The three sequences run in parallel, in file order."""
+    seen, learned = known.seen, known.learned
+    held = holdout.divide([g for g, s in zip(groups, saliences, strict=True) if s >= min_salience], known.sides)
+    new = eligible = unlearned = held_out = 0
+    for key, group, salience in zip(keys, groups, saliences, strict=True):
+        new += key not in seen
+        if salience >= min_salience:
+            eligible += 1
+            if group in held:
+                held_out += 1
+            elif key not in learned:
+                unlearned += 1
+    return Counts(total=len(keys), new=new, eligible=eligible, unlearned=unlearned, held_out=held_out)
+
+
+def select(
+    keys: Sequence[int],
+    groups: Sequence[int],
+    saliences: Sequence[float],
+    *,
+    known: Known,
+    min_salience: float,
+    max_experiences: int,
+    max_holdout: int,
+    replay_share: float,
+    seed: int,
+) -> Selection:
+    """What the next cycle trains, replays and is measured on, in file order.
+
+    Args:
+        keys: the buffer's experiences, in file order.
+        groups: of each, in parallel.
+        saliences: of each, in parallel.
+        known: what earlier cycles left behind.
+        min_salience: below it an experience is not used.
+        max_experiences: of more new ones the most salient are taken, the rest wait for the next cycle.
+        max_holdout: of more held-out groups those with the smallest rank are taken, the same ones every time.
+        replay_share: replayed experiences as a share of the trained ones.
+        seed: for the sample of replayed ones.
+    """
+    eligible = [i for i, salience in enumerate(saliences) if salience >= min_salience]
+    held = holdout.divide([groups[i] for i in eligible], known.sides)
+    unlearned = [i for i in eligible if groups[i] not in held and keys[i] not in known.learned]
+    train = sorted(sorted(unlearned, key=lambda i: -saliences[i])[:max_experiences])
+    learned = [i for i in eligible if groups[i] not in held and keys[i] in known.learned]
+    share = min(len(learned), round(replay_share * len(train)))
+    replay = sorted(random.Random(seed).sample(learned, share))  # noqa: S311 (no secret)
+    # One of each group: a copy would count the same reply twice.
+    first_of_group = {groups[i]: i for i in reversed(eligible) if groups[i] in held}
+    measured = sorted(first_of_group[group] for group in sorted(first_of_group, key=holdout.rank)[:max_holdout])
+    return Selection(
+        train=[keys[i] for i in train], replay=[keys[i] for i in replay], holdout=[keys[i] for i in measured]
+    )

@@ -1,0 +1,71 @@
+#!/usr/bin/env bash
+# For the end of an agent's session: shows whether sleep is due and asks sage-sleepd for it.
+# It always returns 0, so that it cannot fail the session it ends.
+set -euo pipefail
+
+usage() {
+    cat <<'EOF'
+usage: post_session_sleep.sh [--force]
+
+Shows the check, asks the daemon for a sleep, says what came of it, and returns 0 whatever that was. It does not
+wait for the sleep to end; `sleepctl status` shows how it goes.
+
+  --force   sleep also when the thresholds are not reached
+
+environment:
+  SLEEPCTL          the sleepctl to call (default: the one on PATH, else /opt/sage-sleepd/daemon/bin/sleepctl)
+  SLEEPCTL_SECONDS  how long each of the two calls may take (default: 30)
+EOF
+}
+
+say() { printf 'post-session sleep: %s\n' "$*"; }
+
+find_sleepctl() {
+    if [[ -n ${SLEEPCTL:-} ]]; then
+        printf '%s\n' "$SLEEPCTL"
+    else
+        command -v sleepctl || printf '%s\n' /opt/sage-sleepd/daemon/bin/sleepctl
+    fi
+}
+
+# Runs sleepctl with a limit on its time; its exit status, or 124 where it took too long, 127 where there is none.
+ask() {
+    timeout --kill-after=5 "${SLEEPCTL_SECONDS:-30}" "$sleepctl" "$@" </dev/null
+}
+
+explain() {
+    case $1 in
+        0) say "a sleep was started; watch it with: sleepctl status" ;;
+        3) say "no sleep: the daemon is not running; start it with: sudo systemctl start sage-sleepd" ;;
+        5) say "no sleep: there is nothing to do now" ;;
+        7) say "no new sleep: one is under way already" ;;
+        8) say "no sleep: no permission; see the hint above" ;;
+        124 | 137) say "no answer from sleepctl within ${SLEEPCTL_SECONDS:-30} s; see: journalctl -u sage-sleepd -n 50" ;;
+        126 | 127) say "no sleep: $sleepctl cannot be run; is sage-sleepd installed?" ;;
+        *) say "no sleep: sleepctl ended with exit status $1; see: journalctl -u sage-sleepd -n 50" ;;
+    esac
+}
+
+main() {
+    local run=(run) sleepctl status=0
+    case ${1:-} in
+        "") ;;
+        --force) run+=(--force) ;;
+        -h | --help)
+            usage
+            return
+            ;;
+        *)
+            say "expected --force or nothing, found '$1'; no sleep was asked for"
+            return
+            ;;
+    esac
+    sleepctl=$(find_sleepctl)
+    # `check` says by its output whether sleep is due; a status of its own is explained by what follows.
+    ask check || true
+    ask "${run[@]}" || status=$?
+    explain "$status"
+}
+
+main "$@" || say "ended with exit status $?; no sleep was asked for"
+exit 0

@@ -1,0 +1,96 @@
+"""One night: the agent writes, the daemon notices, decides, trains, measures and judges, and all of it is shown."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+
+from sleepd.errors import ProtocolError, WorkerFailed
+from sleepd.job import Progress
+from sleepd.protocol import Announcement, Show
+from sleepd.status import CycleDetail
+
+from .sample import Sample
+from .screen import Screen
+from .stage import Stage
+
+SILENCE_SECONDS = 300.0
+"""A daemon that says nothing at all for so long has a problem."""
+WRITING_PAUSE_SECONDS = 0.15
+
+
+def sleep_once(stage: Stage, sample: Sample, screen: Screen) -> CycleDetail:
+    """Let the agent write all it has, and follow the cycle which that leads to; returns the cycle.
+
+    Raises:
+        WorkerFailed: the cycle ended without a verdict.
+        ProtocolError: the daemon went away.
+    """
+    with stage.client(SILENCE_SECONDS) as listening:
+        announcements = listening.subscribe()
+        for experience in sample.experiences:
+            stage.append(experience)
+            screen.tell("agent", f"writes: {experience['prompt']} -> {experience['response']}")
+            time.sleep(WRITING_PAUSE_SECONDS)
+        cycle = _follow(announcements, screen)
+    with stage.client() as asking:
+        return asking.call(Show(cycle=cycle), CycleDetail)
+
+
+def _follow(announcements: Iterator[Announcement], screen: Screen) -> int:
+    shown = ""
+    for announcement in announcements:
+        fields = announcement.fields
+        match announcement.event:
+            case "progress":
+                progress = msgspec.convert(fields, Progress)
+                milestone = f"{progress.phase} {progress.epoch}"
+                screen.draw("worker", _progress_text(progress), is_milestone=milestone != shown)
+                shown = milestone
+            case "cycle_ended":
+                if fields["state"] not in ("promoted", "rejected", "inconclusive"):
+                    raise WorkerFailed(f"the cycle ended as {fields['state']}", hint="its reason stands in the log")
+                return int(fields["cycle"])
+            case event:
+                if text := _fact_text(event, fields):
+                    screen.tell("daemon", text)
+    raise ProtocolError("the daemon went away in the middle of the cycle", hint="its last words stand in the log")
+
+
+def _progress_text(progress: Progress) -> str:
+    parts: list[str] = [progress.phase]
+    if progress.steps:
+        parts.append(f"step {progress.step} of {progress.steps}")
+    if progress.loss is not None:
+        parts.append(f"loss {progress.loss:.2f}")
+    if progress.tokens_per_second is not None:
+        parts.append(f"{progress.tokens_per_second:.0f} tokens/s")
+    if progress.eta_seconds is not None:
+        parts.append(f"about {progress.eta_seconds:.0f} s left")
+    return ", ".join(parts)
+
+
+def _fact_text(event: str, fields: dict[str, Any]) -> str:
+    """A past fact as a sentence; empty for what need not be shown."""
+    match event:
+        case "decision_changed":
+            return f"decides: {fields['reason']}" + ("; it sleeps" if fields["should_sleep"] else "; it waits")
+        case "cycle_started":
+            return (
+                f"cycle {fields['cycle']} starts: trains on {fields['trained']}, "
+                f"keeps {fields['held_out']} aside to measure on"
+            )
+        case "phase_started":
+            return f"phase: {fields['phase']}" + (f" on {fields['device']}" if fields["device"] else "")
+        case "candidate_promoted":
+            return f"verdict: promoted. {fields['text']}"
+        case "candidate_rejected":
+            return f"verdict: rejected, the model stays as it was. {fields['text']}"
+        case "state" | "paused" | "resumed":
+            return ""
+        case _:
+            text = " ".join(str(fields[key]) for key in ("text", "hint") if fields.get(key))
+            return f"{event}: {text}" if text else event

@@ -1,0 +1,198 @@
+"""The directory that the demo plays in, and the daemon that runs there."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from sleepd.client import Client
+from sleepd.config import (
+    MAX_SOCKET_PATH_BYTES,
+    BufferConfig,
+    Config,
+    ControlConfig,
+    ModelConfig,
+    StateConfig,
+    TriggersConfig,
+    WorkerConfig,
+    load,
+)
+from sleepd.config_text import render
+from sleepd.errors import Busy, ConfigError, DaemonNotRunning, RequestFailed, WorkerFailed
+from sleepd.protocol import GetStatus
+from sleepd.status import Status
+
+from .sample import Sample
+
+START_SECONDS = 30.0
+STOP_SECONDS = 60.0
+"""More than the daemon gives its worker."""
+
+
+class Stage:
+    """A fresh buffer, configuration and state in ``directory``, and a daemon in the foreground of this process.
+
+    Args:
+        directory: made if absent; what an earlier demo left there is removed, and nothing else.
+        worker_python: the interpreter that has torch.
+        is_kept: the daemon outlives this process.
+
+    Raises:
+        Busy: the daemon of an earlier demo still runs there.
+    """
+
+    def __init__(self, directory: Path, *, worker_python: Path, sample: Sample, is_kept: bool) -> None:
+        self.directory = directory
+        self.state = directory / "state"
+        self.buffer = directory / "experiences.jsonl"
+        self.config = directory / "config.toml"
+        self.log = directory / "daemon.log"
+        self._python = worker_python
+        self._sample = sample
+        self._is_kept = is_kept
+        self._daemon: subprocess.Popen[bytes] | None = None
+        self._refuse_a_second_daemon()
+        self.socket = _socket_path(directory)
+        self._clear()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is not None or not self._is_kept:
+            self.stop()
+
+    @property
+    def pid(self) -> int:
+        """The daemon's."""
+        assert self._daemon is not None
+        return self._daemon.pid
+
+    def start(self) -> None:
+        """Start the daemon and wait until it answers.
+
+        Raises:
+            RequestFailed: it ended, or did not answer in time.
+        """
+        with self.log.open("ab") as log:
+            # A session of its own: Ctrl-C reaches this process, which then stops the daemon in order.
+            self._daemon = subprocess.Popen(
+                [sys.executable, "-m", "sleepd", "--config", str(self.config)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        deadline = time.monotonic() + START_SECONDS
+        while time.monotonic() < deadline and self._daemon.poll() is None:
+            try:
+                self.client().close()
+                return
+            except DaemonNotRunning:
+                time.sleep(0.1)
+        tail = "".join(self.log.read_text(errors="replace").splitlines(keepends=True)[-15:])
+        raise RequestFailed(f"the daemon did not come up; it wrote:\n{tail}", hint=f"its whole log: {self.log}")
+
+    def stop(self) -> None:
+        """Ask the daemon to end, and see to it that it does."""
+        if self._daemon is None or self._daemon.poll() is not None:
+            return
+        self._daemon.terminate()
+        try:
+            self._daemon.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._daemon.kill()
+            self._daemon.wait()
+        if self.socket.parent != self.directory:
+            shutil.rmtree(self.socket.parent, ignore_errors=True)
+
+    def client(self, timeout: float | None = 60.0) -> Client:
+        """A connection to the daemon."""
+        return Client(self.socket, timeout)
+
+    def append(self, experience: dict[str, Any]) -> None:
+        """What an agent does: one more line in its buffer."""
+        with self.buffer.open("a", encoding="utf-8") as buffer:
+            buffer.write(json.dumps(experience, ensure_ascii=False) + "\n")
+
+    def ask(self, adapter: Path | None) -> list[str]:
+        """The model's replies to all questions: of the base, or with ``adapter``.
+
+        Raises:
+            WorkerFailed: it did not reply to all of them.
+        """
+        questions = self.directory / "questions.json"
+        questions.write_text(json.dumps([question.text for question in self._sample.questions]))
+        command = [str(self._python), "-m", "sleepd.worker.ask", "--base", "embedded"]
+        command += ["--models", str(self.state / "models"), "--questions", str(questions)]
+        command += ["--system-prompt", self._sample.system_prompt] if self._sample.system_prompt else []
+        command += ["--adapter", str(adapter)] if adapter else []
+        (self.state / "models").mkdir(parents=True, exist_ok=True)
+        log = self.directory / "questions.log"
+        with log.open("ab") as errors:
+            done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors, check=False)
+        replies = json.loads(done.stdout) if done.returncode == 0 else []
+        if len(replies) != len(self._sample.questions):
+            raise WorkerFailed(
+                f"the model replied to {len(replies)} of {len(self._sample.questions)} questions "
+                f"(exit status {done.returncode})",
+                hint=f"see {log}",
+            )
+        return [str(reply) for reply in replies]
+
+    def sleepctl(self, *arguments: str) -> list[str]:
+        """The command line for this daemon."""
+        program = Path(sys.executable).with_name("sleepctl")
+        start = [str(program)] if program.exists() else [sys.executable, "-m", "sleepd.sleepctl"]
+        return [*start, *arguments, "--config", str(self.config)]
+
+    def _refuse_a_second_daemon(self) -> None:
+        if not self.config.exists():
+            return
+        try:
+            with Client(load(self.config, environment={}).control.socket) as client:
+                pid = client.call(GetStatus(), Status).pid
+        except (DaemonNotRunning, ConfigError):
+            return
+        raise Busy(f"the daemon of an earlier demo still runs in {self.directory}", hint=f"stop it first: kill {pid}")
+
+    def _clear(self) -> None:
+        self.directory.mkdir(parents=True, exist_ok=True)
+        if self.state.exists():
+            shutil.rmtree(self.state)
+        for file in (self.buffer, self.log, self.directory / "questions.log"):
+            file.unlink(missing_ok=True)
+        self.state.mkdir(mode=0o750)
+        self.buffer.touch()
+        config = demo_config(self, self._python, self._sample)
+        self.config.write_text(render(config, title="what the demo's daemon was started with", all_keys=False))
+
+
+def demo_config(stage: Stage, worker_python: Path, sample: Sample) -> Config:
+    """The defaults, but: it sleeps once the last of the sample is there, and again whenever it was fed."""
+    return Config(
+        buffer=BufferConfig(path=str(stage.buffer)),
+        triggers=TriggersConfig(min_experiences=len(sample.experiences), min_hours_between_sleep=0.0),
+        model=ModelConfig(system_prompt=sample.system_prompt),
+        worker=WorkerConfig(python=str(worker_python)),
+        state=StateConfig(directory=str(stage.state)),
+        control=ControlConfig(socket=str(stage.socket), socket_mode="0600", operator_group=""),
+    )
+
+
+def _socket_path(directory: Path) -> Path:
+    """In the directory; where that path is too long for a socket, in a new temporary directory."""
+    path = directory / "sleepd.sock"
+    if len(os.fsencode(path)) <= MAX_SOCKET_PATH_BYTES:
+        return path
+    return Path(tempfile.mkdtemp(prefix="sleepd-demo-")) / path.name

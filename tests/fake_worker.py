@@ -1,0 +1,104 @@
+"""A worker without torch: it speaks the real wire, and succeeds, hangs, crashes or lies as ``--behaviour`` says.
+
+``promote`` a report that is promoted · ``reject`` one whose holdout loss rose · ``loop`` one with a looping reply ·
+``hang`` says hello and then nothing · ``stubborn`` the same, and ignores SIGTERM · ``crash`` exits 3 · ``kill`` kills
+itself · ``fail`` gives up in words · ``base_changed`` gives up for that reason · ``garbage`` sends no message ·
+``flood`` prints 5 MB without a newline, then promotes · ``wait`` trains until told to stop, or until the file ``go``
+appears beside its job · ``other_version`` says hello as another version.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import socket
+import sys
+import time
+from pathlib import Path
+
+from sleepd.job import Check, Failure, Hello, LossPair, Progress, Reply, Report, decode_job, decode_lessons, encode
+from sleepd.version import VERSION
+
+
+def report(lessons: list, before: float, after: float, *, is_loop: bool = False) -> Report:
+    trained = [lesson for lesson in lessons if lesson.role == "train"]
+    held = [lesson for lesson in lessons if lesson.role == "holdout"]
+    checks = [
+        Check(name=name, passed=True, figure=1.0, limit=0.0, detail="fine")
+        for name in ("supervised_tokens", "adapter_changed", "losses_finite", "reload_matches")
+    ]
+    return Report(
+        base_fingerprint="base-1",
+        device="cpu",
+        dtype="float32",
+        trained=len(trained),
+        replayed=sum(lesson.role == "replay" for lesson in lessons),
+        held_out=len(held),
+        truncated=0,
+        tokens=100,
+        supervised_tokens=50,
+        epochs=3,
+        steps=6,
+        learning_rate=5e-4,
+        avg_salience=0.7,
+        epoch_losses=[3.0, 2.5, 2.0],
+        train_before=3.0,
+        train_after=2.0,
+        holdout_base=3.2,
+        holdout_before=before,
+        holdout_after=after,
+        holdout=[LossPair(id=e.id, tokens=10, base=3.2, parent=before, candidate=after) for e in held],
+        checks=checks,
+        replies=[Reply(id=e.id, prompt=e.prompt, text="so it is", is_loop=is_loop, repeated_share=0.9) for e in held[:8]],
+        notices=[],
+        seconds={"training": 1.0},
+        tokens_per_second=100.0,
+        peak_memory_bytes=1,
+        lora_shape="r16:q_proj",
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--behaviour", required=True)
+    parser.add_argument("--fd", type=int, required=True)
+    parser.add_argument("staging", type=Path)
+    options = parser.parse_args()
+    behaviour, staging = options.behaviour, options.staging
+    wire = socket.socket(fileno=options.fd)
+    job = decode_job((staging / "work" / "job.json").read_bytes())
+    lessons = decode_lessons((staging / "work" / "experiences.jsonl").read_bytes())
+    if behaviour == "stubborn":
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    wire.sendall(encode(Hello(version="0.0.0" if behaviour == "other_version" else VERSION, pid=os.getpid())))
+    if behaviour == "crash":
+        print("something broke", flush=True)
+        sys.exit(3)
+    if behaviour == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if behaviour == "garbage":
+        wire.sendall(b"{}\n")
+    if behaviour in ("hang", "stubborn", "garbage"):
+        while True:
+            time.sleep(60)
+    if behaviour in ("fail", "base_changed"):
+        kind = "error" if behaviour == "fail" else "base_changed"
+        wire.sendall(encode(Failure(kind=kind, message="it cannot be done", hint="do something else")))
+        return
+    if behaviour == "flood":
+        sys.stdout.write("x" * 5_000_000)
+        sys.stdout.flush()
+    wire.sendall(encode(Progress(phase="training", step=1, steps=2, loss=2.5, device="cpu")))
+    if behaviour == "wait":
+        while not (staging / "work" / "go").exists():
+            time.sleep(0.02)
+            wire.sendall(encode(Progress(phase="training", step=1, steps=2, loss=2.5, device="cpu")))
+    wire.sendall(encode(Progress(phase="evaluating", device="cpu")))
+    (staging / "adapter_model.safetensors").write_bytes(f"weights of cycle {job.cycle}".encode())
+    (staging / "adapter_config.json").write_text("{}")
+    after = 3.5 if behaviour == "reject" else 2.5
+    wire.sendall(encode(report(lessons, 3.0, after, is_loop=behaviour == "loop")))
+
+
+main()

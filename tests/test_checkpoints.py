@@ -1,0 +1,169 @@
+"""Tests of the checkpoints on disk: whole or absent, at every point where it can break off."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from sleepd.checkpoints import Checkpoints, Manifest, read_manifest, verify
+from sleepd.errors import CheckpointInvalid, NotFound, StateDirectoryUnusable
+
+POINTS = ["staged", "documents-written", "manifest-written", "committed", "promoted"]
+
+
+class Broken(Exception):
+    """Stands for a power cut."""
+
+
+def manifest(cycle: int, parent: int | None = None) -> Manifest:
+    return Manifest(
+        cycle=cycle,
+        parent=parent,
+        verdict="promoted",
+        reason="better",
+        base_fingerprint="b",
+        lora_shape="r16:all-linear",
+        strategy="consolidate",
+        created_at="2026-01-10T06:00:00+00:00",
+    )
+
+
+def make(store: Checkpoints, cycle: int, *, promoted: bool = True) -> Path:
+    stage = store.stage(cycle)
+    (stage / "work" / "job.json").write_text("{}")
+    (stage / "adapter_model.safetensors").write_bytes(b"weights %d" % cycle)
+    path = store.commit(manifest(cycle), {"lineage.json": b"{}"}, promoted=promoted)
+    if promoted:
+        store.promote(cycle)
+    return path
+
+
+def test_a_promoted_cycle_is_whole_and_in_use(tmp_path: Path) -> None:
+    """After commit and promote the link leads to a directory that equals its manifest, and the job is gone."""
+    store = Checkpoints(tmp_path)
+    path = make(store, 7)
+    assert store.champion() == 7
+    assert os.readlink(tmp_path / "current") == "cycle_007"
+    assert set(verify(path).files) == {"adapter_model.safetensors", "lineage.json"}
+    assert not (path / "work").exists()
+    assert list((tmp_path / "staging").iterdir()) == []
+
+
+def test_a_rejected_cycle_stands_in_retired_alone(tmp_path: Path) -> None:
+    """Older tools that load the newest cycle_NNN never meet a rejected candidate."""
+    store = Checkpoints(tmp_path)
+    make(store, 1)
+    path = make(store, 2, promoted=False)
+    assert path == tmp_path / "retired" / "cycle_002"
+    assert store.champion() == 1
+    assert [entry.name for entry in tmp_path.glob("cycle_*")] == ["cycle_001"]
+
+
+@pytest.mark.parametrize("point", POINTS)
+def test_breaking_off_at_any_point_leaves_the_champion_whole(tmp_path: Path, point: str) -> None:
+    """Wherever a commit breaks off, the store opens whole: the old champion or the new one, nothing in between."""
+    make(Checkpoints(tmp_path), 1)
+
+    def trace(passed: str) -> None:
+        if passed == point:
+            raise Broken
+
+    with pytest.raises(Broken):
+        make(Checkpoints(tmp_path, trace=trace), 2)
+    store = Checkpoints(tmp_path)
+    store.sweep()
+    champion = store.champion()
+    assert champion == (2 if point == "promoted" else 1)
+    assert verify(store.promoted_path(champion)).cycle == champion
+    if store.find(2):
+        verify(store.promoted_path(2))
+    assert list((tmp_path / "staging").iterdir()) == []
+
+
+def test_a_number_is_remembered_wherever_it_stands(tmp_path: Path) -> None:
+    """The highest number counts promoted, retired and staged cycles, and sorts by number."""
+    store = Checkpoints(tmp_path)
+    assert store.highest_number() == 0
+    make(store, 9)
+    make(store, 10, promoted=False)
+    store.stage(1001)
+    (tmp_path / "cycle_old").mkdir()
+    assert store.highest_number() == 1001
+
+
+def test_retire_and_restore_are_each_others_undo_and_can_be_repeated(tmp_path: Path) -> None:
+    """A crash between two moves is mended by doing them again."""
+    store = Checkpoints(tmp_path)
+    make(store, 3)
+    for _ in range(2):
+        store.retire(3)
+        assert store.find(3) == tmp_path / "retired" / "cycle_003"
+    for _ in range(2):
+        store.restore(3)
+        assert store.find(3) == tmp_path / "cycle_003"
+    with pytest.raises(NotFound):
+        store.restore(4)
+
+
+def test_the_base_is_in_use_when_there_is_no_link(tmp_path: Path) -> None:
+    """Promoting nothing removes the link, and may be repeated."""
+    store = Checkpoints(tmp_path)
+    make(store, 1)
+    for _ in range(2):
+        store.promote(None)
+        assert store.champion() is None
+
+
+@pytest.mark.parametrize("target", ["cycle_099", "/etc", "../cycle_001", "retired/cycle_001", "nonsense"])
+def test_a_link_to_anything_else_is_refused(tmp_path: Path, target: str) -> None:
+    """The champion is a committed cycle of this directory or nothing."""
+    store = Checkpoints(tmp_path)
+    (tmp_path / "current").symlink_to(target)
+    with pytest.raises(CheckpointInvalid, match="no checkpoint"):
+        store.champion()
+
+
+@pytest.mark.parametrize("damage", ["truncate", "flip", "remove", "manifest", "newer", "outside"])
+def test_damage_is_noticed(tmp_path: Path, damage: str) -> None:
+    """A checkpoint that is not what was committed is refused, and the error names the file."""
+    path = make(Checkpoints(tmp_path), 1)
+    weights, written = path / "adapter_model.safetensors", path / "manifest.json"
+    said = read_manifest(path)
+    match damage:
+        case "truncate":
+            weights.write_bytes(weights.read_bytes()[:-1])
+        case "flip":
+            weights.write_bytes(b"W" + weights.read_bytes()[1:])
+        case "remove":
+            weights.unlink()
+        case "manifest":
+            written.write_bytes(written.read_bytes()[:-20])
+        case "newer":
+            written.write_bytes(msgspec.json.encode(msgspec.structs.replace(said, version=2)))
+        case "outside":
+            record = said.files["lineage.json"]
+            written.write_bytes(msgspec.json.encode(msgspec.structs.replace(said, files={"../x": record})))
+    with pytest.raises(CheckpointInvalid, match="cycle_001"):
+        verify(path)
+
+
+def test_the_sweep_keeps_what_it_is_told_to(tmp_path: Path) -> None:
+    """Staging leftovers and temporary files go; a suspended cycle's directory may stay."""
+    store = Checkpoints(tmp_path)
+    store.stage(1)
+    store.stage(2)
+    (tmp_path / ".status.json.77.tmp").write_text("half")
+    assert store.sweep(keep=frozenset({2})) == ["cycle_001"]
+    assert store.staging_path(2).is_dir()
+    assert not list(tmp_path.glob(".*.tmp"))
+
+
+def test_a_state_directory_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    """The error says which directory and what to set."""
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StateDirectoryUnusable, match="file") as caught:
+        Checkpoints(tmp_path / "file")
+    assert "[state] directory" in caught.value.hint

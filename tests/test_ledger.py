@@ -1,0 +1,159 @@
+"""Tests of the ledger."""
+
+from __future__ import annotations
+
+import sqlite3
+from array import array
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from sleepd.cycle import Event, State
+from sleepd.errors import IllegalTransition, LedgerUnusable, NotFound
+from sleepd.ledger import KEPT_DECISIONS, Ledger, Placement, Plan
+from sleepd.triggers import Facts, Policy, decide
+from tests.test_promotion import report
+
+NOW = datetime(2026, 1, 10, 6, 0, tzinfo=UTC)
+BIG = 2**64 - 1
+
+
+def plan(cycle: int, *, parent: int | None = None, train: tuple[int, ...] = (1,), held: tuple[int, ...] = ()) -> Plan:
+    placements = [Placement(f"{key:016x}", key, key, "train") for key in train]
+    placements += [Placement(f"{key:016x}", key, key, "holdout") for key in held]
+    return Plan(
+        cycle=cycle,
+        started_at=NOW,
+        parent=parent,
+        strategy="consolidate",
+        is_forced=False,
+        placements=placements,
+        seen=array("Q", [*train, *held]),
+    )
+
+
+def run(ledger: Ledger, what: Plan, ending: Event = Event.PROMOTE) -> None:
+    ledger.plan(what)
+    ledger.advance(what.cycle, Event.TRAINING_STARTED, at=NOW)
+    if ending in (Event.PROMOTE, Event.REJECT):
+        ledger.advance(what.cycle, Event.EVALUATION_STARTED, at=NOW)
+        ledger.advance(what.cycle, Event.REPORT_JUDGED, at=NOW, reason="because", report=report())
+    ledger.advance(what.cycle, ending, at=NOW + timedelta(minutes=what.cycle), reason="because")
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Ledger:
+    return Ledger(tmp_path / "state.db")
+
+
+def test_what_is_recorded_is_there_after_reopening(tmp_path: Path) -> None:
+    """A cycle, its report, its placements with keys of all 64 bits and its snapshot survive a restart."""
+    first = Ledger(tmp_path / "state.db")
+    run(first, plan(1, train=(1, BIG), held=(2**63,)))
+    first.close()
+    again = Ledger(tmp_path / "state.db")
+    summary = again.summary(1)
+    assert (summary.state, summary.trained, summary.held_out, summary.reason) == ("promoted", 2, 1, "because")
+    assert summary.ended_at == NOW + timedelta(minutes=1)
+    assert again.report(1) == report()
+    assert {placement.key for placement in again.placements(1)} == {1, BIG, 2**63}
+    assert list(again.seen(1)) == [1, BIG, 2**63]
+    assert again.learned(1) == {1, BIG}
+
+
+def test_an_illegal_event_changes_nothing(ledger: Ledger) -> None:
+    """The table decides, and what it refuses is not recorded."""
+    ledger.plan(plan(1))
+    with pytest.raises(IllegalTransition):
+        ledger.advance(1, Event.PROMOTE, at=NOW, reason="no")
+    assert ledger.state(1) is State.PLANNED
+    assert ledger.summary(1).reason == ""
+
+
+def test_a_cycle_number_is_planned_once(ledger: Ledger) -> None:
+    """Planning the same number again fails as a whole: no placement of the second plan stays."""
+    ledger.plan(plan(1, train=(1,)))
+    with pytest.raises(sqlite3.IntegrityError):
+        ledger.plan(plan(1, train=(2,)))
+    assert {placement.key for placement in ledger.placements(1)} == {1}
+
+
+def test_learned_is_what_the_champions_lineage_trained(ledger: Ledger) -> None:
+    """Rejected cycles and other lineages taught the champion nothing."""
+    run(ledger, plan(1, train=(1,)))
+    run(ledger, plan(2, parent=1, train=(2,)))
+    run(ledger, plan(3, parent=2, train=(3,)), Event.REJECT)
+    run(ledger, plan(4, parent=None, train=(4,)))
+    assert ledger.lineage(2) == [2, 1]
+    assert ledger.learned(2) == {1, 2}
+    assert ledger.learned(4) == {4}
+    assert ledger.learned(None) == set()
+
+
+@pytest.mark.parametrize("ending", [Event.FAIL, Event.CANCEL, Event.INTERRUPT])
+def test_a_cycle_without_a_verdict_moves_nothing(ledger: Ledger, ending: Event) -> None:
+    """A failed, cancelled or interrupted cycle is neither the last sleep nor a lesson."""
+    run(ledger, plan(1, train=(1,)))
+    run(ledger, plan(2, parent=1, train=(2,)), ending)
+    judged = ledger.last_judged()
+    assert judged is not None
+    assert judged.cycle == 1
+    assert ledger.judged_count() == 1
+    assert ledger.learned(1) == {1}
+    assert ledger.open_cycles() == []
+
+
+def test_failures_count_since_the_last_verdict(ledger: Ledger) -> None:
+    """Two failures, a verdict, a failure: one in a row; a cancelled cycle is no failure."""
+    run(ledger, plan(1), Event.FAIL)
+    run(ledger, plan(2), Event.FAIL)
+    assert [summary.cycle for summary in ledger.failures_in_a_row()] == [2, 1]
+    run(ledger, plan(3), Event.REJECT)
+    assert ledger.failures_in_a_row() == []
+    run(ledger, plan(4), Event.CANCEL)
+    run(ledger, plan(5), Event.FAIL)
+    assert [summary.cycle for summary in ledger.failures_in_a_row()] == [5]
+
+
+def test_a_group_that_was_trained_once_is_never_held_out(ledger: Ledger) -> None:
+    """The recorded side is that of the training, even if a later cycle placed the group otherwise."""
+    run(ledger, plan(1, train=(1,), held=(2,)))
+    run(ledger, plan(2, train=(3,), held=(1,)))
+    assert ledger.recorded_sides() == {1: False, 2: True, 3: False}
+
+
+def test_an_unknown_cycle_is_named(ledger: Ledger) -> None:
+    """Asking for a cycle that never was says so."""
+    with pytest.raises(NotFound, match="cycle 9"):
+        ledger.summary(9)
+
+
+def test_decisions_come_back_newest_first_and_old_ones_go(ledger: Ledger) -> None:
+    """The decision and its facts are kept, the newest thousand of them."""
+    for total in range(KEPT_DECISIONS + 5):
+        facts = Facts(total=total, new=0, hours_since_last_sleep=None, trainable=0, held_out=0)
+        ledger.record_decision(decide(facts, Policy()), facts, at=NOW)
+    newest = ledger.decisions(limit=2)
+    assert [record.facts["total"] for record in newest] == [KEPT_DECISIONS + 4, KEPT_DECISIONS + 3]
+    assert len(ledger.decisions(limit=10**6)) == KEPT_DECISIONS
+
+
+@pytest.mark.parametrize("content", [b"this is no database, by any means " * 100, b"SQLite format 3\x00" + b"\x00" * 200])
+def test_a_damaged_ledger_is_refused_by_name(tmp_path: Path, content: bytes) -> None:
+    """A file that is no ledger is an error that names it, and it is left as it is."""
+    path = tmp_path / "state.db"
+    path.write_bytes(content)
+    with pytest.raises(LedgerUnusable, match=r"state\.db"):
+        Ledger(path)
+    assert path.read_bytes() == content
+
+
+def test_a_newer_ledger_is_refused(tmp_path: Path) -> None:
+    """A schema from the future is left alone."""
+    Ledger(tmp_path / "state.db").close()
+    with sqlite3.connect(tmp_path / "state.db") as database:
+        database.execute("PRAGMA user_version=99")
+    database.close()
+    with pytest.raises(LedgerUnusable, match="newer"):
+        Ledger(tmp_path / "state.db")

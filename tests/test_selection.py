@@ -1,0 +1,137 @@
+"""Tests of what is trained, replayed and held out."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sleepd import holdout
+from sleepd.selection import KeySet, Known, count, select
+
+Groups = st.lists(st.integers(0, 2**64 - 1), max_size=60)
+
+
+def known(seen: set[int] = frozenset(), learned: set[int] = frozenset(), sides: dict[int, bool] | None = None) -> Known:
+    return Known(seen=KeySet(seen), learned=KeySet(learned), sides=sides or {})
+
+
+def choose(keys: list[int], what: Known, *, saliences: list[float] | None = None, **changes):
+    settings = {"min_salience": 0.6, "max_experiences": 500, "max_holdout": 64, "replay_share": 0.5, "seed": 1}
+    return select(keys, keys, saliences or [0.7] * len(keys), known=what, **(settings | changes))
+
+
+@given(st.sets(st.integers(0, 2**64 - 1), max_size=50), st.integers(0, 2**64 - 1))
+def test_a_key_set_is_a_set(keys: set[int], probe: int) -> None:
+    """Membership in the compact set is membership in the set."""
+    compact = KeySet(keys)
+    assert len(compact) == len(keys)
+    assert all(key in compact for key in keys)
+    assert (probe in compact) == (probe in keys)
+
+
+def test_about_a_fifth_is_held_out() -> None:
+    """Of 10,000 random groups 20 % ± 2 % are held out (a false alarm has a probability under 10^-6)."""
+    generator = random.Random(3)
+    held = sum(holdout.is_held_out_by_hash(generator.getrandbits(64)) for _ in range(10_000))
+    assert 1800 <= held <= 2200
+
+
+@given(Groups)
+def test_membership_does_not_depend_on_company(groups: list[int]) -> None:
+    """A group that its hash holds out is held out in any buffer."""
+    assert {g for g in groups if holdout.is_held_out_by_hash(g)} <= holdout.divide(groups, {})
+
+
+@given(Groups)
+def test_five_different_eligible_ones_are_enough_to_measure_on(groups: list[int]) -> None:
+    """Among five or more different groups at least one is held out, and at least one is not."""
+    held = holdout.divide(groups, {})
+    if len(set(groups)) >= 5:
+        assert held
+    if len(groups) < 5:
+        assert all(holdout.is_held_out_by_hash(group) for group in held)
+
+
+@given(Groups, st.randoms())
+def test_a_recorded_side_is_for_ever(groups: list[int], chance: random.Random) -> None:
+    """What earlier cycles recorded outranks the hash, both ways."""
+    sides = {group: chance.random() < 0.5 for group in groups if chance.random() < 0.7}
+    held = holdout.divide(groups, sides)
+    for group in groups:
+        if group in sides:
+            assert (group in held) == sides[group]
+
+
+@given(Groups, st.data())
+def test_the_roles_never_overlap_and_nothing_held_out_is_trained(keys: list[int], data: st.DataObject) -> None:
+    """Train, replay and holdout are disjoint, and no held-out group is in the first two."""
+    keys = list(dict.fromkeys(keys))
+    learned = set(data.draw(st.lists(st.sampled_from(keys)))) if keys else set()
+    chosen = choose(keys, known(learned=learned))
+    train, replay, measured = set(chosen.train), set(chosen.replay), set(chosen.holdout)
+    assert not train & replay
+    assert not (train | replay) & holdout.divide(keys, {})
+    assert measured <= holdout.divide(keys, {})
+    assert not train & learned
+    assert replay <= learned
+
+
+def test_low_salience_is_neither_trained_nor_measured_on_but_counted() -> None:
+    """Below min_salience an experience counts as present and new, and is used for nothing."""
+    keys = list(range(1, 11))
+    chosen = choose(keys, known(), saliences=[0.5] * 10)
+    assert (chosen.train, chosen.replay, chosen.holdout) == ([], [], [])
+    figures = count(keys, keys, [0.5] * 10, known=known(), min_salience=0.6)
+    assert (figures.total, figures.new, figures.eligible, figures.unlearned) == (10, 10, 0, 0)
+
+
+def test_the_most_salient_come_first_when_there_are_too_many() -> None:
+    """Of more than max_experiences the most salient are trained, and the rest stays unlearned for the next cycle."""
+    keys = [key for key in range(1, 200) if not holdout.is_held_out_by_hash(key)][:50] + [
+        next(key for key in range(1, 200) if holdout.is_held_out_by_hash(key))
+    ]
+    saliences = [0.6 + index / 1000 for index in range(51)]
+    chosen = choose(keys, known(), saliences=saliences, max_experiences=10)
+    assert chosen.train == keys[40:50]
+    later = choose(keys, known(learned=set(chosen.train)), saliences=saliences, max_experiences=100)
+    assert later.train == keys[:40]
+    assert len(later.replay) == 10
+
+
+def test_what_counts_as_new_is_what_the_last_judged_cycle_had_not_seen() -> None:
+    """A buffer cleaned from 333 to 328 that then gained 3 has 3 new ones, whatever its length was before."""
+    before = list(range(1, 334))
+    now = [*range(6, 334), 1001, 1002, 1003]
+    assert count(now, now, [0.7] * len(now), known=known(seen=set(before)), min_salience=0.6).new == 3
+
+
+def test_copies_fall_together_and_are_measured_once() -> None:
+    """Five ids with one text are one group: all on one side, and counted once in the measurement."""
+    group = next(g for g in range(1000) if holdout.is_held_out_by_hash(g))
+    keys = [1, 2, 3, 4, 5]
+    chosen = select(
+        keys,
+        [group] * 5,
+        [0.7] * 5,
+        known=known(),
+        min_salience=0.6,
+        max_experiences=9,
+        max_holdout=9,
+        replay_share=0.0,
+        seed=0,
+    )
+    assert chosen.train == []
+    assert chosen.holdout == [1]
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_the_replay_sample_is_decided_by_the_seed(seed: int) -> None:
+    """The same cycle chooses the same sample; another one chooses another."""
+    keys = [key for key in range(1, 300) if not holdout.is_held_out_by_hash(key)]
+    learned = set(keys[:100])
+    once, again = choose(keys, known(learned=learned), seed=seed), choose(keys, known(learned=learned), seed=seed)
+    assert once.replay == again.replay
+    assert once.replay != choose(keys, known(learned=learned), seed=seed + 1).replay

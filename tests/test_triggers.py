@@ -1,0 +1,144 @@
+"""Tests of the decision: every rule as a table of cases."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sleepd.config import Config
+from sleepd.protocol import Thresholds
+from sleepd.triggers import Facts, Policy, cooldown_seconds, decide, missing
+
+
+def facts(**changes: Any) -> Facts:
+    """Facts under which a sleep is due and nothing speaks against it."""
+    due: dict[str, Any] = {"total": 9, "new": 3, "hours_since_last_sleep": 7.0, "trainable": 3, "held_out": 1}
+    return Facts(**(due | changes))
+
+
+@pytest.mark.parametrize(
+    ("changes", "should_sleep", "reason"),
+    [
+        ({}, True, "Ready: 9 experiences (3 new), sufficient time elapsed"),
+        ({"hours_since_last_sleep": None}, True, "Ready: 9 experiences (3 new), sufficient time elapsed"),
+        ({"total": 3}, False, "Insufficient experiences (3 < 5)"),
+        ({"total": 5}, True, "Ready: 5 experiences (3 new), sufficient time elapsed"),
+        ({"new": 1}, False, "Insufficient new experiences (1 < 2)"),
+        ({"new": 2}, True, "Ready: 9 experiences (2 new), sufficient time elapsed"),
+        ({"hours_since_last_sleep": 0.41}, False, "Too soon since last sleep (0.4h < 6.0h)"),
+        ({"hours_since_last_sleep": 6.0}, True, "Ready: 9 experiences (3 new), sufficient time elapsed"),
+        ({"total": 3, "new": 0, "hours_since_last_sleep": 0.0}, False, "Insufficient experiences (3 < 5)"),
+        ({"is_paused": True}, False, "Paused (sleepctl resume)"),
+        ({"running_cycle": 7}, False, "Cycle 7 is under way"),
+        (
+            {"cooldown_seconds_left": 1200.0, "failures_in_a_row": 2},
+            False,
+            "Cooling down after 2 failed cycles (20 min left)",
+        ),
+        ({"free_megabytes": 499}, False, "Too little disk space (499 MB < 500 MB)"),
+        ({"trainable": 0}, False, "Nothing to train: every experience is learned"),
+        ({"held_out": 0}, False, "Nothing is held out to measure a candidate on"),
+        ({"base_changed": "other weights"}, False, "Base model changed: other weights"),
+        ({"buffer_problem": "permission denied"}, False, "Buffer unreadable: permission denied"),
+    ],
+)
+def test_the_decision_and_its_reason(changes: dict[str, Any], should_sleep: bool, reason: str) -> None:
+    """Each condition and each veto decides alone, in the words that older scripts know."""
+    decision = decide(facts(**changes), Policy())
+    assert decision.should_sleep is should_sleep
+    assert decision.reason.startswith(reason)
+
+
+@pytest.mark.parametrize(
+    ("changes", "should_sleep"),
+    [
+        ({"total": 1, "new": 0, "hours_since_last_sleep": 0.0}, True),
+        ({"cooldown_seconds_left": 600.0, "failures_in_a_row": 1}, True),
+        ({"is_paused": True}, False),
+        ({"running_cycle": 7}, False),
+        ({"free_megabytes": 0}, False),
+        ({"trainable": 0}, False),
+        ({"held_out": 0}, False),
+        ({"base_changed": "other weights"}, False),
+    ],
+)
+def test_force_bypasses_conditions_and_cooldown_only(changes: dict[str, Any], should_sleep: bool) -> None:
+    """Force lets the three conditions and the cooldown pass, and no other veto."""
+    assert decide(facts(**changes), Policy(), force=True).should_sleep is should_sleep
+
+
+def test_all_that_is_missing_is_said_at_once() -> None:
+    """Every condition is evaluated, so the owner sees all that is missing and not the first thing only."""
+    decision = decide(facts(total=1, new=0, hours_since_last_sleep=1.0, is_paused=True), Policy())
+    assert len(decision.conditions) == 3
+    assert missing(decision) == [
+        "Insufficient experiences (1 < 5)",
+        "Insufficient new experiences (0 < 2)",
+        "Too soon since last sleep (1.0h < 6.0h)",
+        "Paused (sleepctl resume)",
+    ]
+
+
+def test_nothing_to_train_is_said_only_when_due() -> None:
+    """A buffer that is not due yet is not blamed for having nothing to train."""
+    assert decide(facts(total=1, trainable=0), Policy()).vetoes == []
+
+
+@pytest.mark.parametrize(
+    ("given_by_caller", "is_looser"),
+    [
+        (Thresholds(), False),
+        (Thresholds(min_experiences=5, min_hours_between_sleep=6.0), False),
+        (Thresholds(min_experiences=10), False),
+        (Thresholds(min_experiences=4), True),
+        (Thresholds(min_new_experiences=1), True),
+        (Thresholds(min_hours_between_sleep=5.9), True),
+        (Thresholds(min_salience=0.5), True),
+    ],
+)
+def test_loosening_is_noticed(given_by_caller: Thresholds, is_looser: bool) -> None:
+    """A caller's thresholds are looser when any one lets through what the configured one would hold back."""
+    assert Policy.of(Config(), given_by_caller).is_looser_than(Policy.of(Config())) is is_looser
+
+
+@pytest.mark.parametrize(
+    ("failures", "seconds"), [(0, 0.0), (1, 600.0), (2, 1200.0), (6, 19200.0), (7, 21600.0), (10**6, 21600.0)]
+)
+def test_the_cooldown_doubles_up_to_six_hours(failures: int, seconds: float) -> None:
+    """Ten minutes after one failure, twice as long after each further one, never more than six hours."""
+    assert cooldown_seconds(600.0, failures) == seconds
+
+
+@given(
+    total=st.integers(0, 50),
+    new=st.integers(0, 50),
+    hours=st.none() | st.floats(0, 100),
+    trainable=st.integers(0, 3),
+    held_out=st.integers(0, 3),
+    paused=st.booleans(),
+    force=st.booleans(),
+)
+def test_a_sleep_needs_something_to_train_and_to_measure_on(
+    total: int, new: int, hours: float | None, trainable: int, held_out: int, paused: bool, force: bool
+) -> None:
+    """Whatever the facts, no sleep is decided without experiences to train and to measure on, or while paused."""
+    decision = decide(
+        Facts(
+            total=total,
+            new=new,
+            hours_since_last_sleep=hours,
+            trainable=trainable,
+            held_out=held_out,
+            is_paused=paused,
+        ),
+        Policy(),
+        force=force,
+    )
+    if decision.should_sleep:
+        assert trainable > 0
+        assert held_out > 0
+        assert not paused
+        assert decision.due

@@ -31,6 +31,7 @@ class Strategy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     dropout: float
     target_modules: list[str] | Literal["all-linear"]
     epochs: int
+    """Passes over the experiences, unless ``min_steps`` asks for more."""
     learning_rate: float
     batch_size: int
     """Experiences in one optimizer step."""
@@ -45,7 +46,11 @@ class Strategy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     replay_share: float
     """Replayed experiences, as a share of the new ones that are trained."""
     micro_batch_tokens: int
-    """Padded tokens in one forward pass; an optimizer step is cut into as many as it takes."""
+    """Tokens in one forward pass; an optimizer step is cut into as many as it takes."""
+    min_steps: int = 0
+    """Fewest optimizer steps: epochs are added until there are as many, so that a dozen short experiences are learned too."""
+    kl_batch_size: int = 0
+    """General answers of the base beside the experiences in one optimizer step."""
     max_tokens: int
     """Longest sequence; a longer one loses the start of its prompt first, then the end of its reply, with notice."""
 

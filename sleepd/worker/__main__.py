@@ -1,0 +1,82 @@
+"""``python -m sleepd.worker --fd N STAGING_DIR``: how the daemon starts a cycle.
+
+N is the inherited end of a socket pair, STAGING_DIR holds ``work/job.json`` and ``work/experiences.jsonl``. Exit code 0:
+the last message says how it ended, well or not. 1: the daemon is gone, or the message could not be sent.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import socket
+import sys
+import traceback
+from pathlib import Path
+
+from sleepd.errors import ProtocolError
+from sleepd.job import Failure, Hello, Report, decode_job, decode_lessons
+from sleepd.version import VERSION
+
+from .channel import Channel
+from .failure import DaemonGone, GiveUp, Stopped
+from .process import die_with_parent, lower_priority, prepare_environment
+
+
+def main() -> int:
+    """Run one job and send how it ended."""
+    parent = os.getppid()
+    parser = argparse.ArgumentParser(prog="python -m sleepd.worker", description=__doc__.splitlines()[0])
+    parser.add_argument("--fd", type=int, required=True, help="inherited end of a socket pair")
+    parser.add_argument("staging", type=Path, help="the cycle's staging directory")
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    die_with_parent(parent)
+    lower_priority()
+    prepare_environment()
+    with socket.socket(fileno=arguments.fd) as end:
+        end.setblocking(True)
+        channel = Channel(end)
+        channel.obey_sigterm()
+        try:
+            channel.send(Hello(version=VERSION, pid=os.getpid()))
+            channel.send(_outcome(channel, arguments.staging))
+        except DaemonGone:
+            logging.getLogger(__name__).warning("the daemon is gone; the cycle is left as it stands")
+            return 1
+    return 0
+
+
+def _outcome(channel: Channel, staging: Path) -> Report | Failure:
+    try:
+        return _work(channel, staging)
+    except Stopped:
+        return Failure(kind="stopped", message="stopped by SIGTERM", hint="nothing is lost; the next cycle starts anew")
+    except GiveUp as error:
+        return error.to_failure()
+    except Exception as error:  # noqa: BLE001 - the last place that can still tell the daemon what went wrong
+        return Failure(
+            kind="error",
+            message=f"{type(error).__name__}: {error}",
+            hint="this is a fault of the worker; please report it with the traceback",
+            traceback=traceback.format_exc(),
+        )
+
+
+def _work(channel: Channel, staging: Path) -> Report:
+    try:
+        job = decode_job((staging / "work" / "job.json").read_bytes())
+        lessons = decode_lessons((staging / "work" / "experiences.jsonl").read_bytes())
+    except OSError as error:
+        raise GiveUp("bad_job", f"the job cannot be read: {error}", "the daemon writes it before it starts") from error
+    except ProtocolError as error:
+        raise GiveUp("bad_job", error.message, error.hint) from error
+    with channel.loading():
+        # Only now: the daemon has been greeted, and importing torch takes seconds.
+        from .run import run
+
+    return run(job, lessons, channel)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,240 @@
+"""Measuring: reply losses, the proofs of effect, greedy replies."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from sleepd.job import Check, Lesson, Reply
+from sleepd.repetition import find_repetition
+
+from .data import ChatFormat, Encoded
+from .generate import greedy_replies
+from .loss import Reference, make_reference, row_logits, token_losses
+from .memory import Limits, Shortened, free_memory, is_out_of_memory
+from .model import Device
+from .packing import Row, make_row, make_rows, shared_opening
+
+REPLIES = 8
+REPLY_TOKENS = 128
+REPLY_SECONDS = 60.0
+RELOAD_TOLERANCE = 1e-3
+"""Largest difference of a logit between the adapter in memory and the one read back from disk."""
+PACKING_TOLERANCE = 0.02
+"""Largest mean difference, in nats a token, between packed and single rows; bfloat16 rounds to about 0.01."""
+LEAST_CHANGE = 1e-7
+"""Of the base's weights' norm: what the adapter must at least have changed."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Reply loss of one exchange: the sum over its supervised tokens, in nats, and their number."""
+
+    total: float
+    tokens: int
+
+    @property
+    def mean(self) -> float:
+        """Nats per supervised token."""
+        return self.total / self.tokens
+
+
+def mean_loss(measured: Sequence[Measured]) -> float | None:
+    """Nats per supervised token over all of them; None where there is nothing to average."""
+    tokens = sum(one.tokens for one in measured)
+    return sum(one.total for one in measured) / tokens if tokens else None
+
+
+class Meter:
+    """Measures a model without changing it."""
+
+    def __init__(self, model: Any, device: Device, limits: Limits, on_tokens: Callable[[int], None]) -> None:
+        """``on_tokens`` is called after every pass with the number of tokens; it is where the heartbeat comes from."""
+        self._model = model
+        self._device = device
+        self._limits = limits
+        self._on_tokens = on_tokens
+        self.packed = True
+        """Whether several exchanges may share a row."""
+        self.may_shorten = True
+        """Until training starts: losses before and after must be of the same tokens."""
+
+    def losses(self, sequences: Sequence[Encoded]) -> dict[str, Measured]:
+        """Reply loss of each exchange by its id, with the adapter as it stands.
+
+        Raises:
+            GiveUp: ``out_of_memory``.
+            Shortened: there is room only for shorter sequences.
+        """
+        found: dict[str, Measured] = {}
+
+        def measure(row: Row) -> None:
+            for one, logits, targets in row_logits(self._model, row, self._device):
+                found[one.id] = Measured(token_losses(logits, targets).sum().item(), one.supervised)
+
+        self._each_row(sequences, measure)
+        return found
+
+    def references(self, sequences: Sequence[Encoded]) -> dict[str, Reference]:
+        """What the model says at each exchange's predictions, by its id. The adapter must be disabled or null.
+
+        Raises:
+            GiveUp: ``out_of_memory``.
+            Shortened: there is room only for shorter sequences.
+        """
+        found: dict[str, Reference] = {}
+
+        def remember(row: Row) -> None:
+            for one, logits, _targets in row_logits(self._model, row, self._device):
+                found[one.id] = make_reference(logits)
+
+        self._each_row(sequences, remember)
+        return found
+
+    @torch.no_grad()
+    def logits(self, sequence: Encoded) -> torch.Tensor:
+        """[n, vocabulary] float32 logits of one exchange, on the CPU."""
+        ((_one, logits, _targets),) = row_logits(self._model, make_row([sequence], 0), self._device)
+        return logits.cpu()
+
+    def choose_packing(self, sequences: Sequence[Encoded], sliding_window: int | None) -> bool:
+        """Settle whether several exchanges may share a row, by comparing two with themselves alone. Says whether.
+
+        A model which looks at its input in another way than through the attention mask (a recurrent one) gives other
+        losses when packed; one with a sliding window does for sequences longer than that.
+        """
+        pair = sorted(sequences, key=lambda one: len(one.ids))[:2]
+        longest = max((len(one.ids) for one in sequences), default=0)
+        if len(pair) < 2 or (sliding_window is not None and longest > sliding_window):
+            self.packed = len(pair) < 2
+            return self.packed
+        together = self.losses(pair)
+        self.packed = False
+        alone = self.losses(pair)
+        self.packed = all(
+            abs(together[one.id].mean - alone[one.id].mean) <= max(PACKING_TOLERANCE, 0.01 * alone[one.id].mean)
+            for one in pair
+        )
+        return self.packed
+
+    @torch.no_grad()
+    def _each_row(self, sequences: Sequence[Encoded], use: Callable[[Row], None]) -> None:
+        opening = shared_opening(sequences)
+        left = list(sequences)
+        while left:
+            rows = make_rows(left, self._limits.micro_batch_tokens, opening, packed=self.packed)
+            try:
+                for row in rows:
+                    use(row)
+                    self._on_tokens(row.tokens)
+                    done = {one.id for one in row.members}
+                    left = [one for one in left if one.id not in done]
+            except (MemoryError, RuntimeError) as error:
+                if not is_out_of_memory(error):
+                    raise
+            else:
+                return
+            longest = self._limits.max_tokens
+            self._limits.shrink(rows, may_shorten=self.may_shorten)
+            if self._limits.max_tokens != longest:
+                raise Shortened
+
+
+def changed_check(
+    parent: dict[str, torch.Tensor], candidate: dict[str, torch.Tensor], base_norm: float, scale: float
+) -> Check:
+    """Whether the adapter is there at all and differs from its parent.
+
+    The figure is ‖ΔW − ΔW_parent‖ / ‖W‖ (Frobenius, over all adapted weights W), with ΔW = scale · B·A, so that it says
+    how far the model moved and not how far its parameters did.
+    """
+    total = 0.0
+    null = True
+    for name_a, a in candidate.items():
+        if ".lora_A." not in name_a:
+            continue
+        name_b = name_a.replace(".lora_A.", ".lora_B.")
+        b = candidate[name_b]
+        null = null and not bool(b.any())
+        # B·A − B₀·A₀ is one product of stacked factors; its norm needs only small matrices: ‖BA‖² = tr(BᵀB·AAᵀ).
+        left = torch.cat([b, -parent[name_b]], dim=1).double()
+        right = torch.cat([a, parent[name_a]], dim=0).double()
+        total += float(((left.T @ left) * (right @ right.T).T).sum())
+    figure = scale * math.sqrt(max(total, 0.0)) / base_norm
+    passed = not null and math.isfinite(figure) and figure > LEAST_CHANGE
+    detail = "the adapter is null" if null else "norm of the change, as a share of the adapted weights' norm"
+    return Check(name="adapter_changed", passed=passed, figure=figure, limit=LEAST_CHANGE, detail=detail)
+
+
+def reload_check(before: torch.Tensor, after: torch.Tensor) -> Check:
+    """Whether the adapter read back from disk gives the logits that the trained one gave."""
+    figure = float((before - after).abs().max())
+    return Check(
+        name="reload_matches",
+        passed=figure <= RELOAD_TOLERANCE,
+        figure=figure,
+        limit=RELOAD_TOLERANCE,
+        detail="largest difference of a logit after reading the adapter back from disk",
+    )
+
+
+def finite_check(losses: Sequence[float]) -> Check:
+    """Whether every loss is a number."""
+    bad = sum(not math.isfinite(loss) for loss in losses)
+    detail = f"{bad} of {len(losses)} losses are not finite"
+    return Check(name="losses_finite", passed=bad == 0, figure=float(bad), limit=0.0, detail=detail)
+
+
+def supervised_check(tokens: int) -> Check:
+    """Whether anything was supervised at all."""
+    detail = "supervised tokens in training"
+    return Check(name="supervised_tokens", passed=tokens >= 1, figure=float(tokens), limit=1.0, detail=detail)
+
+
+def holdout_replies(
+    model: Any,
+    chat: ChatFormat,
+    lessons: Sequence[Lesson],
+    stop_ids: frozenset[int],
+    max_prompt_tokens: int,
+    on_step: Callable[[int], None],
+) -> list[Reply]:
+    """Greedy replies to up to eight holdout prompts, different ones first, each judged for loops.
+
+    Bounded by 128 tokens and a minute. Fewer prompts at once where memory runs out, down to one.
+    """
+    first_with = {lesson.prompt: lesson.id for lesson in reversed(lessons)}
+    chosen = sorted(lessons, key=lambda lesson: first_with[lesson.prompt] != lesson.id)[:REPLIES]
+    prompts = [chat.prompt_ids(lesson.prompt)[-max_prompt_tokens:] for lesson in chosen]
+    texts: list[str] = []
+    at_once = len(chosen)
+    deadline = time.monotonic() + REPLY_SECONDS
+    while len(texts) < len(chosen):
+        try:
+            ids = greedy_replies(
+                model,
+                prompts[len(texts) : len(texts) + at_once],
+                stop_ids=stop_ids,
+                max_new_tokens=REPLY_TOKENS,
+                on_step=on_step,
+                deadline=deadline,
+            )
+            texts += [chat.tokenizer.decode(reply, skip_special_tokens=True).strip() for reply in ids]
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error) or at_once == 1:
+                raise
+            at_once //= 2
+        free_memory()
+    return [_judged(lesson, text) for lesson, text in zip(chosen, texts, strict=True)]
+
+
+def _judged(lesson: Lesson, text: str) -> Reply:
+    found = find_repetition(text)
+    return Reply(
+        id=lesson.id, prompt=lesson.prompt, text=text, is_loop=found.is_loop, repeated_share=found.repeated_share
+    )

@@ -1,0 +1,41 @@
+"""How the worker gives up: exceptions that become the last message on the wire."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from sleepd.job import Failure
+
+Kind = Literal[
+    "base_unusable",
+    "base_changed",
+    "parent_unusable",
+    "shape_changed",
+    "device_unusable",
+    "out_of_memory",
+    "nothing_supervised",
+    "bad_job",
+    "error",
+]
+
+
+class GiveUp(Exception):
+    """The cycle cannot go on; whose fault it is, what was expected, what came, and the next step."""
+
+    def __init__(self, kind: Kind, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.kind = kind
+        self.message = message
+        self.hint = hint
+
+    def to_failure(self) -> Failure:
+        """The message that tells the daemon."""
+        return Failure(kind=self.kind, message=self.message, hint=self.hint)
+
+
+class Stopped(BaseException):
+    """SIGTERM asked for an end. No ``Exception``, so that no library's ``except Exception`` swallows it."""
+
+
+class DaemonGone(BaseException):
+    """Nobody reads the socket any more: there is nobody to tell, and nothing to do but leave."""

@@ -1,0 +1,77 @@
+"""What the base says to general prompts: what the adapter is held to, so that it learns without losing itself."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tomllib
+from collections.abc import Callable, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from .base import write_atomically
+from .data import ChatFormat, Encoded, encode_exchange
+from .generate import greedy_replies
+
+ANSWER_TOKENS = 48
+"""Longest answer of the base that is kept: what a regulariser needs of it, and no more than seconds to make."""
+ANSWER_BATCH = 24
+ID_PREFIX = "general:"
+"""Before the number of a general prompt, where an experience has its id."""
+
+
+def general_prompts(kind: str) -> list[str]:
+    """The shipped prompts: ``regularise``, or ``probe``, which training never sees."""
+    text = resources.files(__package__).joinpath("general_prompts.toml").read_text(encoding="utf-8")
+    return list(tomllib.loads(text)[kind])
+
+
+def base_answers(
+    model: Any,
+    chat: ChatFormat,
+    prompts: Sequence[str],
+    stop_ids: frozenset[int],
+    cache: Path | None,
+    on_step: Callable[[int], None],
+) -> list[str]:
+    """The base's greedy answers, made once for each base and system prompt and then read from ``cache``.
+
+    ``model`` must be the base: without an adapter, or with it disabled. ``on_step`` is called with tokens computed.
+    """
+    known = _read(cache) if cache else {}
+    missing = [prompt for prompt in prompts if prompt not in known]
+    for start in range(0, len(missing), ANSWER_BATCH):
+        part = missing[start : start + ANSWER_BATCH]
+        replies = greedy_replies(
+            model,
+            [chat.prompt_ids(prompt) for prompt in part],
+            stop_ids=stop_ids,
+            max_new_tokens=ANSWER_TOKENS,
+            on_step=on_step,
+        )
+        known.update(zip(part, (chat.tokenizer.decode(ids) for ids in replies), strict=True))
+    if missing and cache:
+        write_atomically(cache, json.dumps(known, indent=1, ensure_ascii=False).encode())
+    return [known[prompt] for prompt in prompts]
+
+
+def answers_file(models_directory: Path, base_fingerprint: str, system_prompt: str) -> Path:
+    """Where the answers of one base under one system prompt are kept."""
+    key = hashlib.sha256(f"{base_fingerprint}\0{system_prompt}\0{ANSWER_TOKENS}".encode()).hexdigest()
+    return models_directory / f"answers-{key[:16]}.json"
+
+
+def encode_general(chat: ChatFormat, prompts: Sequence[str], answers: Sequence[str], max_tokens: int) -> list[Encoded]:
+    """The exchanges as token ids; an empty answer is left out."""
+    pairs = enumerate(zip(prompts, answers, strict=True))
+    encoded = (encode_exchange(chat, f"{ID_PREFIX}{i}", prompt, answer, max_tokens) for i, (prompt, answer) in pairs)
+    return [one for one in encoded if one is not None]
+
+
+def _read(path: Path) -> dict[str, str]:
+    try:
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return {}  # not made yet, or damaged: made again
+    return content if isinstance(content, dict) and all(isinstance(one, str) for one in content.values()) else {}

@@ -1,0 +1,258 @@
+"""The device, the base model on it, and the adapter upon that: attached, continued, saved, and read back."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model, set_peft_model_state_dict
+from peft.utils import get_peft_model_state_dict
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from sleepd.job import Strategy
+
+from .base import fsync_path
+from .channel import Channel
+from .failure import GiveUp
+
+WEIGHTS_FILE = "adapter_model.safetensors"
+CONFIG_FILE = "adapter_config.json"
+
+
+@dataclass(frozen=True)
+class Device:
+    """Where the model runs, and in what."""
+
+    torch_device: torch.device
+    dtype: torch.dtype
+    description: str
+    """With the reason where it is not the one asked for: ``cpu (cuda unavailable: …)``."""
+
+
+def choose_device(asked: str, channel: Channel) -> Device:
+    """The device for ``auto``, ``cpu`` or ``cuda`` (or ``cuda:N``), proved by computing on it.
+
+    Raises:
+        GiveUp: ``device_unusable``, the one asked for does not work.
+    """
+    if asked == "cpu":
+        return _cpu("cpu", channel)
+    if asked != "auto" and asked.split(":")[0] != "cuda":
+        raise GiveUp("device_unusable", f"expected auto, cpu, cuda or cuda:N as device, got {asked!r}")
+    device = torch.device("cuda" if asked == "auto" else asked)
+    reason = _why_not_cuda(device)
+    if not reason:
+        # Emulated bfloat16, as on cards before Ampere, is slower than float32 and no more exact.
+        is_native = torch.cuda.is_bf16_supported(including_emulation=False)
+        name = torch.cuda.get_device_name(device)
+        return Device(device, torch.bfloat16 if is_native else torch.float32, f"{device} ({name})")
+    if asked != "auto":
+        raise GiveUp("device_unusable", f"{asked} cannot be used: {reason}", "set device to auto or cpu, or mend CUDA")
+    return _cpu(f"cpu (cuda unavailable: {reason})", channel)
+
+
+def _why_not_cuda(device: torch.device) -> str:
+    """Why CUDA does not compute; empty where it does."""
+    if not torch.backends.cuda.is_built():
+        return "this torch is built without CUDA"
+    try:
+        torch.ones(8, device=device).sum().item()
+    except (RuntimeError, AssertionError) as error:  # a missing driver is either, by version
+        return str(error).strip().splitlines()[0]
+    return ""
+
+
+def _cpu(description: str, channel: Channel) -> Device:
+    if not _has_bf16_instructions():
+        return Device(torch.device("cpu"), torch.float32, description)
+    try:
+        probe = torch.ones(32, 32, dtype=torch.bfloat16)
+        torch.mm(probe, probe).sum().item()
+    except RuntimeError as error:
+        # oneDNN writes code at run time, which MemoryDenyWriteExecute= forbids.
+        channel.notice("bf16_unusable", f"bfloat16 does not work on this CPU ({error}); using float32", warning=True)
+        return Device(torch.device("cpu"), torch.float32, description)
+    return Device(torch.device("cpu"), torch.bfloat16, description)
+
+
+def _has_bf16_instructions() -> bool:
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace").splitlines():
+            if line.startswith(("flags", "Features")):
+                return bool({"avx512_bf16", "amx_bf16", "bf16"} & set(line.split()))
+    return False
+
+
+def load_base(directory: Path, device: Device) -> tuple[Any, Any]:
+    """Model (frozen, in evaluation mode) and tokenizer from a directory of safetensors.
+
+    Raises:
+        GiveUp: ``base_unusable``.
+    """
+    # Eager attention is the faster one for bfloat16 on the CPU; elsewhere the fused kernel.
+    is_cpu = device.torch_device.type == "cpu"
+    attention = "eager" if is_cpu and device.dtype == torch.bfloat16 else "sdpa"
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
+        model = AutoModelForCausalLM.from_pretrained(
+            directory,
+            dtype=device.dtype,
+            attn_implementation=attention,
+            use_safetensors=True,
+            local_files_only=True,
+            trust_remote_code=False,
+        )
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        raise GiveUp(
+            "base_unusable", f"the base in {directory} cannot be loaded: {error}", "check the files against their source"
+        ) from error
+    return model.to(device.torch_device).eval(), tokenizer
+
+
+def start_adapter(model: Any, strategy: Strategy, seed: int) -> Any:
+    """The model with a new LoRA adapter, which changes nothing yet."""
+    torch.manual_seed(seed)
+    config = LoraConfig(
+        r=strategy.rank,
+        lora_alpha=strategy.alpha,
+        lora_dropout=strategy.dropout,
+        target_modules=strategy.target_modules,
+        task_type="CAUSAL_LM",
+    )
+    return get_peft_model(model, config)
+
+
+def continue_adapter(model: Any, parent: Path, strategy: Strategy, seed: int) -> Any:
+    """The model with the parent's adapter, trainable.
+
+    The adapter is built from the strategy and then given the parent's weights, so that every tensor is asked for by name
+    and shape, and gradients are on as for a new one.
+
+    Raises:
+        GiveUp: ``parent_unusable``, or ``shape_changed`` where rank, scale or modules are not the strategy's.
+    """
+    weights = read_adapter(parent)
+    config = _read_config(parent)
+    if (config.get("r"), config.get("lora_alpha")) != (strategy.rank, strategy.alpha):
+        came = f"r={config.get('r')} alpha={config.get('lora_alpha')}"
+        raise GiveUp("shape_changed", f"the parent has {came}, the strategy r={strategy.rank} alpha={strategy.alpha}")
+    adapted = start_adapter(model, strategy, seed)
+    expected = {name: tuple(tensor.shape) for name, tensor in get_peft_model_state_dict(adapted).items()}
+    if _modules(expected) != _modules(weights):
+        raise GiveUp("shape_changed", f"the parent adapts {shape(weights)}, the strategy {shape(expected)}")
+    wrong = [name for name, size in expected.items() if name not in weights or tuple(weights[name].shape) != size]
+    if wrong:
+        raise GiveUp(
+            "parent_unusable",
+            f"{parent / WEIGHTS_FILE}: {len(wrong)} tensors are missing or of another shape, such as {wrong[0]}",
+            "roll back to an earlier cycle with sleepctl rollback",
+        )
+    set_peft_model_state_dict(adapted, weights)
+    return adapted
+
+
+def read_adapter(directory: Path) -> dict[str, torch.Tensor]:
+    """The tensors of an adapter on disk, in float32, by peft's names. Never from a pickle.
+
+    Raises:
+        GiveUp: ``parent_unusable``.
+    """
+    file = directory / WEIGHTS_FILE
+    way_out = "roll back to an earlier cycle with sleepctl rollback"
+    if not file.is_file() and (directory / "adapter_model.bin").exists():
+        raise GiveUp(
+            "parent_unusable",
+            f"{directory} has its weights only as adapter_model.bin, a pickle, which can run code",
+            "load it once with peft where it was made and save_pretrained(…, safe_serialization=True)",
+        )
+    try:
+        weights = load_file(file)
+    except (OSError, SafetensorError) as error:
+        raise GiveUp("parent_unusable", f"{file} cannot be read: {error}", way_out) from error
+    broken = [name for name, tensor in weights.items() if not torch.isfinite(tensor).all()]
+    if broken or not weights:
+        came = f"{len(broken)} tensors with NaN or infinity, such as {broken[0]}" if broken else "no tensors"
+        raise GiveUp("parent_unusable", f"{file}: expected finite weights, found {came}", way_out)
+    return {name: tensor.float() for name, tensor in weights.items()}
+
+
+def _read_config(directory: Path) -> dict[str, Any]:
+    file = directory / CONFIG_FILE
+    try:
+        config = json.loads(file.read_bytes())
+    except (OSError, ValueError) as error:
+        raise GiveUp("parent_unusable", f"{file} cannot be read: {error}") from error
+    if not isinstance(config, dict) or config.get("peft_type") != "LORA":
+        raise GiveUp("parent_unusable", f"{file}: expected a LoRA adapter's configuration")
+    return config
+
+
+def _modules(names: Any) -> set[str]:
+    return {name.split(".lora_")[0] for name in names}
+
+
+def shape(tensors: dict[str, Any]) -> str:
+    """Rank and modules in one word: ``r16:down_proj,k_proj``."""
+    modules = sorted({name.rsplit(".", 1)[-1] for name in _modules(tensors)})
+    ranks = {tuple(getattr(size, "shape", size))[0] for name, size in tensors.items() if ".lora_A." in name}
+    return f"r{'/'.join(str(rank) for rank in sorted(ranks))}:{','.join(modules)}"
+
+
+def adapter_tensors(model: Any) -> dict[str, torch.Tensor]:
+    """A copy of the active adapter's tensors, float32 on the CPU, by peft's names."""
+    state = get_peft_model_state_dict(model, adapter_name=model.active_adapter)
+    return {name: tensor.detach().float().cpu().clone() for name, tensor in state.items()}
+
+
+def adapted_norm(model: Any) -> float:
+    """Frobenius norm of all the base's weights that the adapter changes."""
+    layers = [module for module in model.modules() if hasattr(module, "lora_A") and hasattr(module, "base_layer")]
+    return math.sqrt(sum(float(layer.base_layer.weight.float().square().sum()) for layer in layers))
+
+
+def use_saved_adapter(model: Any, directory: Path) -> None:
+    """Put what was saved in ``directory`` in the place of the trained adapter, read by peft as everybody reads it."""
+    model.load_adapter(str(directory), adapter_name="saved", is_trainable=False)
+    model.set_adapter("saved")
+    model.delete_adapter("default")
+    model.eval()
+
+
+def save_adapter(model: Any, directory: Path, base_directory: Path) -> None:
+    """Write the adapter as peft names it, on disk when this returns; nothing else is left behind."""
+    save_file({name: tensor.contiguous() for name, tensor in adapter_tensors(model).items()}, directory / WEIGHTS_FILE)
+    config = model.peft_config["default"].to_dict()
+    config["base_model_name_or_path"] = str(base_directory)
+    config["inference_mode"] = True
+    config["target_modules"] = sorted(config["target_modules"])
+    text = json.dumps(config, indent=2, sort_keys=True, default=_as_json)
+    (directory / CONFIG_FILE).write_text(text + os.linesep, encoding="utf-8")
+    for name in (WEIGHTS_FILE, CONFIG_FILE):
+        fsync_path(directory / name)
+    fsync_path(directory)
+
+
+def _as_json(value: Any) -> Any:
+    return sorted(value) if isinstance(value, set) else str(value)
+
+
+def load_adapted(directory: Path, adapter: Path, device: Device) -> tuple[Any, Any]:
+    """A base with an adapter from disk, for asking only, and its tokenizer.
+
+    Raises:
+        GiveUp: ``base_unusable`` or ``parent_unusable``.
+    """
+    model, tokenizer = load_base(directory, device)
+    read_adapter(adapter)  # peft itself would also open a pickle
+    try:
+        return PeftModel.from_pretrained(model, adapter, is_trainable=False).eval(), tokenizer
+    except (OSError, ValueError, RuntimeError) as error:
+        raise GiveUp("parent_unusable", f"the adapter in {adapter} does not fit the base: {error}") from error

@@ -1,0 +1,50 @@
+"""What this process is to the system: last in line for the processor, first for the OOM killer, dead with its parent."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+import sys
+
+NICENESS = 10
+OOM_SCORE = 900
+"""Of 1000: the kernel takes the worker before anything else of the unit."""
+
+_PR_SET_PDEATHSIG = 1
+_NOT_FOR_CHILDREN = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES")
+_OFFLINE = {
+    "HF_HUB_OFFLINE": "1",
+    "TRANSFORMERS_OFFLINE": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+}
+
+
+def prepare_environment() -> None:
+    """Cut the hub off and drop what systemd meant for the daemon. Must run before torch or transformers is imported."""
+    for name in _NOT_FOR_CHILDREN:
+        os.environ.pop(name, None)
+    os.environ.update(_OFFLINE)
+
+
+def lower_priority() -> None:
+    """Yield the processor to everybody else, and be the first to go when memory runs out."""
+    os.nice(NICENESS)
+    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
+        # A container may forbid it; the unit file sets it as well.
+        file.write(str(OOM_SCORE))
+
+
+def die_with_parent(parent: int) -> None:
+    """Have the kernel kill this process when ``parent`` (a process id) ends, even where SIGKILL ended it.
+
+    A parent that ended before the request took effect would never be noticed, so it is looked at once more.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG) failed")
+    if os.getppid() != parent:
+        sys.exit("the daemon ended before its worker had started")

@@ -1,0 +1,215 @@
+"""The training loop: optimizer steps over packed rows, with a step back where memory runs out."""
+
+from __future__ import annotations
+
+import math
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+import torch
+
+from sleepd.job import Progress, Strategy
+
+from .channel import Channel
+from .data import Encoded
+from .loss import Reference, kl_from_base, row_logits, token_losses
+from .memory import Limits, is_out_of_memory
+from .model import Device
+from .pace import TRAINED, Pace
+from .packing import Row, make_rows, shared_opening
+
+FINAL_RATE_SHARE = 0.1
+"""Of the learning rate, what is left of it at the last step."""
+
+
+@dataclass
+class Lessons:
+    """What is trained on. ``encode`` makes the sequences anew when memory asks for shorter ones."""
+
+    encode: Callable[[int], list[Encoded]]
+    general: list[Encoded]
+    references: dict[str, Reference]
+    """By the id of a general exchange."""
+
+
+@dataclass
+class Training:
+    """What came of it."""
+
+    steps: int = 0
+    epochs: int = 0
+    tokens: int = 0
+    supervised_tokens: int = 0
+    seconds: float = 0.0
+    epoch_losses: list[float] = field(default_factory=list)
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Tokens through the model in a second of training."""
+        return self.tokens / self.seconds if self.seconds else 0.0
+
+
+def planned_epochs(strategy: Strategy, experiences: int) -> int:
+    """The strategy's epochs, or as many more as its fewest steps take."""
+    return max(strategy.epochs, math.ceil(strategy.min_steps / steps_an_epoch(strategy, experiences)))
+
+
+def steps_an_epoch(strategy: Strategy, experiences: int) -> int:
+    """Optimizer steps; the last one may hold fewer experiences."""
+    return max(1, math.ceil(experiences / strategy.batch_size))
+
+
+def rate_share(step: int, steps: int, warmup_share: float) -> float:
+    """Share of the learning rate at ``step`` of 0 to ``steps - 1``: a linear rise, then a cosine down to a tenth."""
+    warmup = math.ceil(steps * warmup_share)
+    if step < warmup:
+        return (step + 1) / (warmup + 1)
+    way = (step - warmup) / max(1, steps - warmup)
+    return FINAL_RATE_SHARE + (1 - FINAL_RATE_SHARE) * 0.5 * (1 + math.cos(math.pi * way))
+
+
+class Trainer:
+    """Trains the adapter of ``model``, which stays in evaluation mode unless the strategy has dropout."""
+
+    def __init__(
+        self,
+        model: Any,
+        device: Device,
+        lessons: Lessons,
+        strategy: Strategy,
+        seed: int,
+        limits: Limits,
+        channel: Channel,
+        pace: Pace,
+        *,
+        packed: bool,
+    ) -> None:
+        self._model = model
+        self._device = device
+        self._lessons = lessons
+        self._strategy = strategy
+        self._seed = seed
+        self._limits = limits
+        self._channel = channel
+        self._pace = pace
+        self._weights = [weight for weight in model.parameters() if weight.requires_grad]
+        self._optimizer = torch.optim.AdamW(
+            self._weights, lr=strategy.learning_rate, weight_decay=strategy.weight_decay
+        )
+        self._packed = packed
+        self._last_loss: float | None = None
+        self.done = Training()
+
+    def run(self) -> Training:
+        """All epochs. Deterministic for a seed, a device and a number of threads.
+
+        Raises:
+            Stopped: SIGTERM came; within one micro-batch.
+            GiveUp: ``out_of_memory``.
+        """
+        torch.manual_seed(self._seed)
+        self._encode()
+        ids = sorted(self._sequences)
+        epochs = planned_epochs(self._strategy, len(ids))
+        steps = epochs * steps_an_epoch(self._strategy, len(ids))
+        self._shown = Progress(phase="training", steps=steps, epochs=epochs, device=self._device.description)
+        self._model.train(self._strategy.dropout > 0)
+        for epoch in range(epochs):
+            order = list(ids)
+            random.Random(f"{self._seed}:{epoch}").shuffle(order)  # noqa: S311 - an order, not a secret
+            losses = []
+            for start in range(0, len(order), self._strategy.batch_size):
+                self._set_rate(rate_share(self.done.steps, steps, self._strategy.warmup_share))
+                losses.append(self._step(order[start : start + self._strategy.batch_size]))
+            self.done.epoch_losses.append(sum(a for a, _ in losses) / max(1, sum(n for _, n in losses)))
+            self.done.epochs = epoch + 1
+        self._model.eval()
+        return self.done
+
+    def _encode(self) -> None:
+        sequences = self._lessons.encode(self._limits.max_tokens)
+        self._sequences = {one.id: one for one in sequences}
+        self._general = {one.id: one for one in self._lessons.general}
+        self._opening = shared_opening([*sequences, *self._lessons.general])
+
+    def _set_rate(self, share: float) -> None:
+        for group in self._optimizer.param_groups:
+            group["lr"] = self._strategy.learning_rate * share
+
+    def _step(self, ids: list[str]) -> tuple[float, int]:
+        """One optimizer step, tried again smaller where memory runs out. Sum of token losses, and their number."""
+        while True:
+            rows = self._rows(ids)
+            started = time.monotonic()
+            try:
+                total, supervised = self._accumulate(rows)
+            except (MemoryError, RuntimeError) as error:
+                if not is_out_of_memory(error):
+                    raise
+            else:
+                break
+            # Outside the handler, whose traceback would keep the failed attempt's tensors alive.
+            self._optimizer.zero_grad(set_to_none=True)
+            longest = self._limits.max_tokens
+            self._limits.shrink(rows)
+            if self._limits.max_tokens != longest:
+                self._encode()
+        torch.nn.utils.clip_grad_norm_(self._weights, self._strategy.max_grad_norm)
+        self._optimizer.step()
+        self._optimizer.zero_grad(set_to_none=True)
+        self.done.steps += 1
+        self.done.seconds += time.monotonic() - started
+        self.done.tokens += sum(row.tokens for row in rows)
+        self.done.supervised_tokens += supervised
+        self._last_loss = total / supervised if supervised else None
+        self._tell()
+        return total, supervised
+
+    def _rows(self, ids: list[str]) -> list[Row]:
+        chosen = [self._sequences[id_] for id_ in ids if id_ in self._sequences]
+        beside = self._strategy.kl_batch_size if self._general else 0
+        general = list(self._general.values())
+        first = self.done.steps * beside
+        chosen += [general[(first + i) % len(general)] for i in range(min(beside, len(general)))]
+        return make_rows(chosen, self._limits.micro_batch_tokens, self._opening, packed=self._packed)
+
+    def _accumulate(self, rows: list[Row]) -> tuple[float, int]:
+        """Gradients of one optimizer step, row by row. Sum of the experiences' token losses, and their number."""
+        members = [one for row in rows for one in row.members]
+        learned = [one for one in members if one.id not in self._general]
+        supervised = sum(one.supervised for one in learned)
+        general = sum(one.supervised for one in members if one.id in self._general)
+        scale = sum(one.weight * one.supervised for one in learned)
+        total = 0.0
+        for row in rows:
+            loss = torch.zeros((), device=self._device.torch_device)
+            for one, logits, targets in row_logits(self._model, row, self._device):
+                if one.id in self._general:
+                    divergence = kl_from_base(logits, self._lessons.references[one.id]).sum()
+                    loss = loss + self._strategy.kl_weight * divergence / general
+                    continue
+                token_loss = token_losses(logits, targets).sum()
+                total += token_loss.item()
+                # Without salience anywhere all weigh alike.
+                loss = loss + token_loss * (one.weight / scale if scale > 0 else 1 / supervised)
+            loss.backward()  # type: ignore[no-untyped-call]
+            self._pace.did(TRAINED * row.tokens)
+            self._tell()
+        return total, supervised
+
+    def _tell(self) -> None:
+        """The heartbeat, after every micro-batch."""
+        self._channel.progress(
+            msgspec.structs.replace(
+                self._shown,
+                step=self.done.steps,
+                epoch=self.done.epochs,
+                loss=self._last_loss,
+                tokens_per_second=self.done.tokens_per_second or None,
+                eta_seconds=self._pace.eta_seconds(),
+            )
+        )

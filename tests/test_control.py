@@ -1,0 +1,197 @@
+"""Tests of the control socket, with real clients on a real socket."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import stat
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sleepd import control
+from sleepd.control import ControlSocket, Peer
+from sleepd.errors import NotFound, StateDirectoryUnusable
+from sleepd.protocol import MAX_REQUEST_BYTES, Announcement, AnyRequest, GetVersion, Run, Show, encode
+
+NOW = datetime(2026, 1, 10, 6, 0, tzinfo=UTC)
+Test = Callable[[ControlSocket, Path], Awaitable[None]]
+
+
+async def respond(request: AnyRequest, peer: Peer) -> Any:
+    if isinstance(request, Show):
+        raise NotFound(f"there is no cycle {request.cycle}", hint="look")
+    if isinstance(request, Run):
+        await asyncio.Event().wait()
+    return {"uid": peer.uid, "pid": peer.pid}
+
+
+def with_socket(tmp_path: Path, test: Test) -> None:
+    async def life() -> None:
+        path = tmp_path / "run" / "sleepd.sock"
+        sock = ControlSocket(path, mode=0o660, group=None, respond=respond)
+        await sock.start()
+        try:
+            await asyncio.wait_for(test(sock, path), 30)
+        finally:
+            await sock.close()
+        assert not path.exists()
+
+    asyncio.run(life())
+
+
+async def ask(path: Path, *lines: bytes) -> list[dict[str, Any]]:
+    """Send lines, close our half, read all answers."""
+    reader, writer = await asyncio.open_unix_connection(path, limit=2**20)
+    writer.writelines(lines)
+    writer.write_eof()
+    answers = [json.loads(line) async for line in reader]
+    writer.close()
+    return answers
+
+
+def test_each_line_gets_one_answer_and_the_peer_is_who_the_kernel_says(tmp_path: Path) -> None:
+    """Two requests in one packet get two answers in order, with our own credentials."""
+
+    async def test(_: ControlSocket, path: Path) -> None:
+        answers = await ask(path, encode(GetVersion()) + encode(GetVersion()))
+        assert [answer["data"] for answer in answers] == [{"uid": os.getuid(), "pid": os.getpid()}] * 2
+
+    with_socket(tmp_path, test)
+
+
+@pytest.mark.parametrize(
+    ("line", "kind", "words"),
+    [
+        (b"hello\n", "ProtocolError", "malformed"),
+        (b"\xff\xfe\n", "ProtocolError", "not understood"),
+        (b'{"op": "show"}\n', "VersionMismatch", "version 0"),
+        (b'{"v": 2, "op": "show", "cycle": 1}\n', "VersionMismatch", "version 2"),
+        (b'{"v": 1, "op": "show"}\n', "ProtocolError", "cycle"),
+        (b'{"v": 1, "op": "dance"}\n', "ProtocolError", "dance"),
+        (b'{"v": 1, "op": "show", "cycle": "7"}\n', "ProtocolError", "cycle"),
+        (b"[" * 60_000 + b"\n", "ProtocolError", "not understood"),
+        (b'{"v": 1, "op": "show", "cycle": 3}\n', "NotFound", "cycle 3"),
+        (b"x" * (MAX_REQUEST_BYTES + 10) + b"\n", "ProtocolError", "65536 bytes"),
+    ],
+)
+def test_what_is_no_request_gets_an_error_that_names_the_fault(
+    tmp_path: Path, line: bytes, kind: str, words: str
+) -> None:
+    """Garbage is answered with a kind, a message and a hint, never with silence or a traceback."""
+
+    async def test(_: ControlSocket, path: Path) -> None:
+        (answer,) = await ask(path, line)
+        assert answer["error"]["kind"] == kind
+        assert words in answer["error"]["message"]
+        assert answer["error"]["hint"]
+
+    with_socket(tmp_path, test)
+
+
+def test_a_subscriber_hears_announcements_until_it_hangs_up(tmp_path: Path) -> None:
+    """Announcements arrive in order; a subscriber that is gone is forgotten."""
+
+    async def test(sock: ControlSocket, path: Path) -> None:
+        reader, writer = await asyncio.open_unix_connection(path)
+        writer.write(b'{"v": 1, "op": "subscribe"}\n')
+        assert json.loads(await reader.readline())["data"] == {}
+        for number in (1, 2):
+            sock.announce(Announcement(event="progress", at=NOW, fields={"step": number}))
+        assert [json.loads(await reader.readline())["fields"]["step"] for _ in range(2)] == [1, 2]
+        writer.close()
+        while sock._subscribers:
+            await asyncio.sleep(0)
+
+    with_socket(tmp_path, test)
+
+
+def test_a_subscriber_that_does_not_read_is_dropped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever falls too far behind loses the connection; the daemon holds a bounded queue for it."""
+    monkeypatch.setattr(control, "MAX_WAITING_ANNOUNCEMENTS", 4)
+
+    async def test(sock: ControlSocket, path: Path) -> None:
+        _, writer = await asyncio.open_unix_connection(path)
+        writer.write(b'{"v": 1, "op": "subscribe"}\n')
+        while not sock._subscribers:
+            await asyncio.sleep(0)
+        for number in range(6):
+            sock.announce(Announcement(event="progress", at=NOW, fields={"step": number}))
+        assert not sock._subscribers
+        writer.close()
+
+    with_socket(tmp_path, test)
+
+
+def test_one_client_too_many_is_told_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beyond the cap a client is answered busy, and those before it go on."""
+    monkeypatch.setattr(control, "MAX_CONNECTIONS", 2)
+
+    async def test(_: ControlSocket, path: Path) -> None:
+        held = [await asyncio.open_unix_connection(path) for _ in range(2)]
+        for reader, writer in held:
+            writer.write(encode(GetVersion()))
+            await reader.readline()
+        reader, writer = await asyncio.open_unix_connection(path)
+        assert json.loads(await reader.readline())["error"]["kind"] == "Busy"
+        writer.close()
+        held[0][1].write(encode(GetVersion()))
+        assert json.loads(await held[0][0].readline())["data"]["uid"] == os.getuid()
+        for _, each in held:
+            each.close()
+
+    with_socket(tmp_path, test)
+
+
+def test_a_silent_client_is_hung_up_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A connection without a request ends at the deadline."""
+    monkeypatch.setattr(control, "REQUEST_SECONDS", 0.05)
+
+    async def test(_: ControlSocket, path: Path) -> None:
+        reader, writer = await asyncio.open_unix_connection(path)
+        assert await reader.read() == b""
+        writer.close()
+
+    with_socket(tmp_path, test)
+
+
+def test_a_client_that_hangs_up_while_it_waits_holds_nothing(tmp_path: Path) -> None:
+    """A run that is waited for is let go when its client goes."""
+
+    async def test(sock: ControlSocket, path: Path) -> None:
+        _, writer = await asyncio.open_unix_connection(path)
+        writer.write(encode(Run(wait=True)))
+        await writer.drain()
+        while not sock._connections:
+            await asyncio.sleep(0)
+        writer.close()
+        while sock._connections:
+            await asyncio.sleep(0)
+
+    with_socket(tmp_path, test)
+
+
+def test_the_socket_has_its_mode_and_replaces_a_left_over_one(tmp_path: Path) -> None:
+    """A socket file of a crashed daemon is no obstacle; the mode is as configured."""
+
+    async def test(_: ControlSocket, path: Path) -> None:
+        assert stat.S_IMODE(path.stat().st_mode) == 0o660
+        again = ControlSocket(path, mode=0o600, group=None, respond=respond)
+        await again.start()
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        await again.close()
+
+    with_socket(tmp_path, test)
+
+
+def test_a_file_in_the_sockets_place_is_left_alone(tmp_path: Path) -> None:
+    """What is no socket is not ours to remove: the error names it."""
+    path = tmp_path / "sleepd.sock"
+    path.write_text("precious")
+    with pytest.raises(StateDirectoryUnusable, match=r"sleepd\.sock"):
+        asyncio.run(ControlSocket(path, mode=0o600, group=None, respond=respond).start())
+    assert path.read_text() == "precious"

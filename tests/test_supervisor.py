@@ -1,0 +1,129 @@
+"""Tests of the worker's supervision, with a real subprocess that behaves as it is told."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from sleepd.errors import WorkerFailed
+from sleepd.job import Failure, Job, Lesson, Notice, Progress, Report, encode
+from sleepd.strategies import STRATEGIES
+from sleepd.supervisor import Worker, WorkerPolicy
+from tests.fakes import fake_worker
+
+
+@pytest.fixture
+def staging(tmp_path: Path) -> Path:
+    work = tmp_path / "work"
+    work.mkdir()
+    job = Job(cycle=1, base="b", models_directory="m", staging=str(tmp_path), strategy=STRATEGIES["consolidate"])
+    lessons = [
+        Lesson(id=str(number), prompt="p", response="r", salience=0.7, role="holdout" if number == 0 else "train")
+        for number in range(3)
+    ]
+    (work / "job.json").write_bytes(encode(job))
+    (work / "experiences.jsonl").write_bytes(b"".join(map(encode, lessons)))
+    return tmp_path
+
+
+def supervise(staging: Path, behaviour: str, *, silence: float = 30.0, stop: float = 5.0, then=None):
+    """Run a worker to its end; ``then(worker, message)`` is called on each message."""
+    heard: list[Progress | Notice] = []
+
+    async def life() -> Report | Failure:
+        def listen(message: Progress | Notice) -> None:
+            heard.append(message)
+            if then is not None:
+                then(worker)
+
+        policy = WorkerPolicy(command=fake_worker(behaviour), silence_seconds=silence, stop_seconds=stop)
+        worker = Worker(policy, listen)
+        return await worker.run(staging)
+
+    return asyncio.run(life()), heard
+
+
+def children() -> set[str]:
+    """Our own child processes, zombies included."""
+    return set(Path(f"/proc/self/task/{os.getpid()}/children").read_text().split())
+
+
+def test_a_good_worker_reports_and_is_reaped(staging: Path) -> None:
+    """The report comes home, progress is heard in order, and no process stays."""
+    before = children()
+    outcome, heard = supervise(staging, "promote")
+    assert isinstance(outcome, Report)
+    assert outcome.held_out == 1
+    assert [message.phase for message in heard] == ["training", "evaluating"]
+    assert children() <= before
+
+
+def test_a_worker_that_gives_up_says_why(staging: Path) -> None:
+    """A failure in words comes home as it was said."""
+    outcome, _ = supervise(staging, "fail")
+    assert isinstance(outcome, Failure)
+    assert (outcome.message, outcome.hint) == ("it cannot be done", "do something else")
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "words"),
+    [
+        ("crash", "exit status 3 and no report: something broke"),
+        ("kill", "killed by SIGKILL; the kernel may have run out of memory"),
+        ("garbage", "sent what is no message"),
+        ("other_version", "has sage-sleepd 0.0.0"),
+    ],
+)
+def test_a_worker_that_dies_or_lies_is_told_in_words(staging: Path, behaviour: str, words: str) -> None:
+    """How it ended is said, with a hint, and no process stays."""
+    before = children()
+    with pytest.raises(WorkerFailed, match=words) as caught:
+        supervise(staging, behaviour, stop=0.5)
+    assert caught.value.hint
+    assert children() <= before
+
+
+@pytest.mark.parametrize("behaviour", ["hang", "stubborn"])
+def test_a_hung_worker_is_killed(staging: Path, behaviour: str) -> None:
+    """No sign of life for the silence time ends it, even if it ignores SIGTERM."""
+    before = children()
+    with pytest.raises(WorkerFailed, match="no sign of life"):
+        supervise(staging, behaviour, silence=1.0, stop=0.2)
+    assert children() <= before
+
+
+def test_a_worker_asked_to_stop_stops(staging: Path) -> None:
+    """Stopping is a failure of the kind stopped, at once."""
+    outcome, heard = supervise(staging, "wait", then=lambda worker: worker.stop())
+    assert isinstance(outcome, Failure)
+    assert outcome.kind == "stopped"
+    assert heard
+
+
+def test_a_flood_of_output_is_no_harm(staging: Path) -> None:
+    """Five megabytes without a newline neither block the worker nor the report."""
+    outcome, _ = supervise(staging, "flood")
+    assert isinstance(outcome, Report)
+
+
+def test_an_interpreter_that_is_not_there_is_named(staging: Path) -> None:
+    """The error says what could not be started and which key to set."""
+    policy = WorkerPolicy(command=("/nonexistent/python",), silence_seconds=1, stop_seconds=1)
+    with pytest.raises(WorkerFailed, match="/nonexistent/python") as caught:
+        asyncio.run(Worker(policy, lambda message: None).run(staging))
+    assert "[worker] python" in caught.value.hint
+
+
+def test_the_worker_inherits_no_line_to_systemd(staging: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """NOTIFY_SOCKET and WATCHDOG_* stay with the daemon; the hub is off."""
+    monkeypatch.setenv("NOTIFY_SOCKET", "/run/x")
+    monkeypatch.setenv("WATCHDOG_USEC", "1")
+    script = "import os, sys; sys.exit(11 if {'NOTIFY_SOCKET', 'WATCHDOG_USEC'} & set(os.environ) else 12 if "
+    script += "os.environ['HF_HUB_OFFLINE'] == '1' else 13)"
+    policy = WorkerPolicy(command=(sys.executable, "-c", script), silence_seconds=9, stop_seconds=9)
+    with pytest.raises(WorkerFailed, match="exit status 12"):
+        asyncio.run(Worker(policy, lambda message: None).run(staging))

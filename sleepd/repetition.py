@@ -2,7 +2,7 @@
 
 A damaged adapter shows itself inside one reply: the same phrase dozens of times, or a flood of questions. Comparing
 replies with each other does not see it. The limits stand well off what ordinary replies reach: in several hundred real
-ones, prose and lists alike, no more than 0.16 of the words lay in a repeated 4-gram, and no more than 5 questions stood in one.
+ones, prose and lists alike, at most 0.16 of the words lay in a repeated 4-gram, and at most 5 questions stood in one.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ MAX_PHRASE_WORDS = 40
 MIN_QUESTIONS = 8
 MIN_QUESTION_SHARE = 2 / 3
 
-# Scripts without spaces count by character. A list's numbering is no word, or a numbered loop would look new in each line.
+# Scripts without spaces count by character. A list's numbering is no word: a numbered loop would look new in each line.
 _NUMBERING = re.compile(r"(?m)^\s*\d+[.)]\s")
 _WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]|[^\W\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]+")
 _SENTENCE = re.compile(r"[^.!?\n。!?]+[.!?。!?]*")
@@ -61,7 +61,9 @@ def _repeated_share(words: list[str], grams: list[tuple[str, ...]]) -> float:
 
 def _stuck(text: str) -> str:
     found = _STUCK.search(text)
-    return f"{found.group(1)!r} repeated without a space {len(found.group()) // len(found.group(1))} times" if found else ""
+    if not found:
+        return ""
+    return f"{found.group(1)!r} repeated without a space {len(found.group()) // len(found.group(1))} times"
 
 
 def _run(words: list[str]) -> str:

@@ -1,1 +1,1 @@
-"""The worker: one process a cycle that trains an adapter, measures it, and says both. The only place that imports torch."""
+"""The worker: one process a cycle, which trains an adapter and measures it. The only place that imports torch."""

@@ -1,7 +1,7 @@
 """``python -m sleepd.worker --fd N STAGING_DIR``: how the daemon starts a cycle.
 
-N is the inherited end of a socket pair, STAGING_DIR holds ``work/job.json`` and ``work/experiences.jsonl``. Exit code 0:
-the last message says how it ended, well or not. 1: the daemon is gone, or the message could not be sent.
+N is the inherited end of a socket pair, STAGING_DIR holds ``work/job.json`` and ``work/experiences.jsonl``. Exit code
+0: the last message says how it ended, well or not. 1: the daemon is gone, and there is nobody to tell.
 """
 
 from __future__ import annotations

@@ -5,20 +5,46 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from .base import fsync_path
-from .channel import Channel
+from .base import find_base, fingerprint, fsync_path
 from .failure import GiveUp
 
 _TEMPORARY = ".converting-"
 
 
-def converted_copy(gguf: Path, sha256: str, models_directory: Path, channel: Channel) -> Path:
+Say = Callable[[str, str], object]
+"""Takes the name of an event and a text."""
+
+
+def open_base(
+    name: str, cache_directory: str, models_directory: Path, say: Say, *, expected: str = ""
+) -> tuple[Path, str]:
+    """The directory of safetensors of the base called ``name``, converted if need be, and its fingerprint.
+
+    Raises:
+        GiveUp: ``base_unusable``, or ``base_changed`` where its fingerprint is not the ``expected`` one.
+    """
+    models_directory.mkdir(parents=True, exist_ok=True)
+    base = find_base(name, cache_directory)
+    found = fingerprint(base, models_directory)
+    if expected and expected != found:
+        raise GiveUp(
+            "base_changed",
+            f"the parent was trained on the base {expected[:12]}, {name} is {found[:12]}",
+            "put the old base back, or start a new lineage with sleepctl rebase",
+        )
+    if not base.is_gguf:
+        return base.path, found
+    return _converted_copy(base.path, found, models_directory, say), found
+
+
+def _converted_copy(gguf: Path, sha256: str, models_directory: Path, say: Say) -> Path:
     """The directory under ``models_directory`` which holds the safetensors copy; made if it is not there.
 
     The copy is bfloat16 whatever the quantisation was: what every device trains in, and half the size of float32. It is
@@ -33,16 +59,18 @@ def converted_copy(gguf: Path, sha256: str, models_directory: Path, channel: Cha
     for stale in models_directory.glob(f"{_TEMPORARY}*"):
         shutil.rmtree(stale)
     temporary = models_directory / f"{_TEMPORARY}{os.getpid()}"
-    channel.notice("base_converting", f"converting {gguf.name} to safetensors, once")
+    say("base_converting", f"converting {gguf.name} to safetensors, once")
     _convert(gguf, temporary)
     source = {"file": gguf.name, "sha256": sha256, "dtype": "bfloat16"}
     (temporary / "source.json").write_text(json.dumps(source, indent=1), encoding="utf-8")
+    readable = (temporary / "config.json").stat().st_mode
     for file in temporary.iterdir():
+        file.chmod(readable)  # the writer of safetensors leaves them to their owner alone, whatever the umask
         fsync_path(file)
     fsync_path(temporary)
     temporary.rename(target)
     fsync_path(models_directory)
-    channel.notice("base_converted", f"{gguf.name} is now {target}")
+    say("base_converted", f"{gguf.name} is now {target}")
     return target
 
 

@@ -198,6 +198,7 @@ def supervised_check(tokens: int) -> Check:
 
 def holdout_replies(
     model: Any,
+    device: Device,
     chat: ChatFormat,
     lessons: Sequence[Lesson],
     stop_ids: frozenset[int],
@@ -218,6 +219,7 @@ def holdout_replies(
         try:
             ids = greedy_replies(
                 model,
+                device,
                 prompts[len(texts) : len(texts) + at_once],
                 stop_ids=stop_ids,
                 max_new_tokens=REPLY_TOKENS,

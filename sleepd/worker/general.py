@@ -13,6 +13,7 @@ from typing import Any
 from .base import write_atomically
 from .data import ChatFormat, Encoded, encode_exchange
 from .generate import greedy_replies
+from .model import Device
 
 ANSWER_TOKENS = 48
 """Longest answer of the base that is kept: what a regulariser needs of it, and no more than seconds to make."""
@@ -29,6 +30,7 @@ def general_prompts(kind: str) -> list[str]:
 
 def base_answers(
     model: Any,
+    device: Device,
     chat: ChatFormat,
     prompts: Sequence[str],
     stop_ids: frozenset[int],
@@ -45,6 +47,7 @@ def base_answers(
         part = missing[start : start + ANSWER_BATCH]
         replies = greedy_replies(
             model,
+            device,
             [chat.prompt_ids(prompt) for prompt in part],
             stop_ids=stop_ids,
             max_new_tokens=ANSWER_TOKENS,

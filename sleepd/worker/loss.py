@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - its usual name
 
 from .data import Encoded
-from .model import Device
+from .model import Device, computing
 from .packing import Row, attention_mask
 
 TOP_K = 64
@@ -27,13 +27,10 @@ class Reference:
 
 
 def row_logits(model: Any, row: Row, device: Device) -> list[tuple[Encoded, torch.Tensor, torch.Tensor]]:
-    """Each member of the row with its logits [n, vocabulary] in float32, at the supervised places only, and targets [n].
-
-    Where the base is in bfloat16 the adapter computes in it too; its weights and their gradients stay float32.
-    """
+    """Each member of the row, its logits [n, vocabulary] in float32 at the supervised places only, and targets [n]."""
     place = device.torch_device
     mask = None if row.segments is None else attention_mask(row.segments.to(place), device.dtype)
-    with torch.autocast(place.type, torch.bfloat16, enabled=device.dtype == torch.bfloat16):
+    with computing(device):
         out = model(
             input_ids=row.ids.to(place),
             position_ids=row.positions.to(place),
@@ -42,7 +39,8 @@ def row_logits(model: Any, row: Row, device: Device) -> list[tuple[Encoded, torc
             logits_to_keep=row.predicting.to(place),
         )
     sizes = [one.supervised for one in row.members]
-    return list(zip(row.members, out.logits[0].float().split(sizes), row.targets.to(place).split(sizes), strict=True))
+    logits, targets = torch.split(out.logits[0].float(), sizes), torch.split(row.targets.to(place), sizes)
+    return list(zip(row.members, logits, targets, strict=True))
 
 
 def token_losses(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:

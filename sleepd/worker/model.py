@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,13 +13,12 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model, set_peft_model_state_dict
 from peft.utils import get_peft_model_state_dict
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from sleepd.job import Strategy
 
 from .base import fsync_path
-from .channel import Channel
 from .failure import GiveUp
 
 WEIGHTS_FILE = "adapter_model.safetensors"
@@ -37,14 +35,14 @@ class Device:
     """With the reason where it is not the one asked for: ``cpu (cuda unavailable: …)``."""
 
 
-def choose_device(asked: str, channel: Channel) -> Device:
+def choose_device(asked: str) -> Device:
     """The device for ``auto``, ``cpu`` or ``cuda`` (or ``cuda:N``), proved by computing on it.
 
     Raises:
         GiveUp: ``device_unusable``, the one asked for does not work.
     """
     if asked == "cpu":
-        return _cpu("cpu", channel)
+        return _cpu("cpu")
     if asked != "auto" and asked.split(":")[0] != "cuda":
         raise GiveUp("device_unusable", f"expected auto, cpu, cuda or cuda:N as device, got {asked!r}")
     device = torch.device("cuda" if asked == "auto" else asked)
@@ -56,12 +54,12 @@ def choose_device(asked: str, channel: Channel) -> Device:
         return Device(device, torch.bfloat16 if is_native else torch.float32, f"{device} ({name})")
     if asked != "auto":
         raise GiveUp("device_unusable", f"{asked} cannot be used: {reason}", "set device to auto or cpu, or mend CUDA")
-    return _cpu(f"cpu (cuda unavailable: {reason})", channel)
+    return _cpu(f"cpu (cuda unavailable: {reason})")
 
 
 def _why_not_cuda(device: torch.device) -> str:
     """Why CUDA does not compute; empty where it does."""
-    if not torch.backends.cuda.is_built():
+    if not torch.backends.cuda.is_built():  # type: ignore[no-untyped-call]
         return "this torch is built without CUDA"
     try:
         torch.ones(8, device=device).sum().item()
@@ -70,7 +68,7 @@ def _why_not_cuda(device: torch.device) -> str:
     return ""
 
 
-def _cpu(description: str, channel: Channel) -> Device:
+def _cpu(description: str) -> Device:
     if not _has_bf16_instructions():
         return Device(torch.device("cpu"), torch.float32, description)
     try:
@@ -78,8 +76,8 @@ def _cpu(description: str, channel: Channel) -> Device:
         torch.mm(probe, probe).sum().item()
     except RuntimeError as error:
         # oneDNN writes code at run time, which MemoryDenyWriteExecute= forbids.
-        channel.notice("bf16_unusable", f"bfloat16 does not work on this CPU ({error}); using float32", warning=True)
-        return Device(torch.device("cpu"), torch.float32, description)
+        reason = str(error).strip().splitlines()[0]
+        return Device(torch.device("cpu"), torch.float32, f"{description} (in float32, bfloat16 fails: {reason})")
     return Device(torch.device("cpu"), torch.bfloat16, description)
 
 
@@ -89,6 +87,11 @@ def _has_bf16_instructions() -> bool:
             if line.startswith(("flags", "Features")):
                 return bool({"avx512_bf16", "amx_bf16", "bf16"} & set(line.split()))
     return False
+
+
+def computing(device: Device) -> torch.autocast:
+    """In this context the adapter computes in bfloat16 as its base does; its weights and gradients stay float32."""
+    return torch.autocast(device.torch_device.type, torch.bfloat16, enabled=device.dtype == torch.bfloat16)
 
 
 def load_base(directory: Path, device: Device) -> tuple[Any, Any]:
@@ -111,9 +114,8 @@ def load_base(directory: Path, device: Device) -> tuple[Any, Any]:
             trust_remote_code=False,
         )
     except (OSError, ValueError, KeyError, SafetensorError) as error:
-        raise GiveUp(
-            "base_unusable", f"the base in {directory} cannot be loaded: {error}", "check the files against their source"
-        ) from error
+        message = f"the base in {directory} cannot be loaded: {error}"
+        raise GiveUp("base_unusable", message, "check the files against their source") from error
     return model.to(device.torch_device).eval(), tokenizer
 
 
@@ -133,8 +135,8 @@ def start_adapter(model: Any, strategy: Strategy, seed: int) -> Any:
 def continue_adapter(model: Any, parent: Path, strategy: Strategy, seed: int) -> Any:
     """The model with the parent's adapter, trainable.
 
-    The adapter is built from the strategy and then given the parent's weights, so that every tensor is asked for by name
-    and shape, and gradients are on as for a new one.
+    The adapter is built from the strategy and then given the parent's weights, so that every tensor is asked for by
+    name and shape, and gradients are on as for a new one.
 
     Raises:
         GiveUp: ``parent_unusable``, or ``shape_changed`` where rank, scale or modules are not the strategy's.
@@ -145,10 +147,10 @@ def continue_adapter(model: Any, parent: Path, strategy: Strategy, seed: int) ->
         came = f"r={config.get('r')} alpha={config.get('lora_alpha')}"
         raise GiveUp("shape_changed", f"the parent has {came}, the strategy r={strategy.rank} alpha={strategy.alpha}")
     adapted = start_adapter(model, strategy, seed)
-    expected = {name: tuple(tensor.shape) for name, tensor in get_peft_model_state_dict(adapted).items()}
+    expected = adapter_tensors(adapted)
     if _modules(expected) != _modules(weights):
         raise GiveUp("shape_changed", f"the parent adapts {shape(weights)}, the strategy {shape(expected)}")
-    wrong = [name for name, size in expected.items() if name not in weights or tuple(weights[name].shape) != size]
+    wrong = [name for name in expected if name not in weights or weights[name].shape != expected[name].shape]
     if wrong:
         raise GiveUp(
             "parent_unusable",
@@ -199,10 +201,10 @@ def _modules(names: Any) -> set[str]:
     return {name.split(".lora_")[0] for name in names}
 
 
-def shape(tensors: dict[str, Any]) -> str:
+def shape(tensors: dict[str, torch.Tensor]) -> str:
     """Rank and modules in one word: ``r16:down_proj,k_proj``."""
     modules = sorted({name.rsplit(".", 1)[-1] for name in _modules(tensors)})
-    ranks = {tuple(getattr(size, "shape", size))[0] for name, size in tensors.items() if ".lora_A." in name}
+    ranks = {tensor.shape[0] for name, tensor in tensors.items() if ".lora_A." in name}
     return f"r{'/'.join(str(rank) for rank in sorted(ranks))}:{','.join(modules)}"
 
 
@@ -228,13 +230,14 @@ def use_saved_adapter(model: Any, directory: Path) -> None:
 
 def save_adapter(model: Any, directory: Path, base_directory: Path) -> None:
     """Write the adapter as peft names it, on disk when this returns; nothing else is left behind."""
-    save_file({name: tensor.contiguous() for name, tensor in adapter_tensors(model).items()}, directory / WEIGHTS_FILE)
+    # Written as bytes, for the library's own writer leaves a file that only its owner can read, whatever the umask.
+    (directory / WEIGHTS_FILE).write_bytes(save(adapter_tensors(model)))
     config = model.peft_config["default"].to_dict()
     config["base_model_name_or_path"] = str(base_directory)
     config["inference_mode"] = True
     config["target_modules"] = sorted(config["target_modules"])
     text = json.dumps(config, indent=2, sort_keys=True, default=_as_json)
-    (directory / CONFIG_FILE).write_text(text + os.linesep, encoding="utf-8")
+    (directory / CONFIG_FILE).write_text(text + "\n", encoding="utf-8")
     for name in (WEIGHTS_FILE, CONFIG_FILE):
         fsync_path(directory / name)
     fsync_path(directory)

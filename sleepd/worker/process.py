@@ -1,4 +1,4 @@
-"""What this process is to the system: last in line for the processor, first for the OOM killer, dead with its parent."""
+"""What this process is to the system: last for the processor, first for the OOM killer, dead with its parent."""
 
 from __future__ import annotations
 

@@ -16,13 +16,13 @@ from transformers.utils import logging as transformers_logging
 from sleepd.job import Check, Job, Lesson, LossPair, Phase, Progress, Report
 
 from . import evaluate
-from .base import find_base, fingerprint
 from .channel import Channel
-from .convert import converted_copy
+from .convert import open_base
 from .data import ChatFormat, Encoded, encode_lessons
 from .evaluate import Measured, Meter, mean_loss
 from .failure import GiveUp
 from .general import answers_file, base_answers, encode_general, general_prompts
+from .generate import stop_ids
 from .loss import Reference
 from .memory import Limits, Shortened
 from .model import (
@@ -53,6 +53,11 @@ class Loaded:
     device: Device
     base_directory: Path
     fingerprint: str
+
+    @property
+    def stop_ids(self) -> frozenset[int]:
+        """Every token that ends a reply."""
+        return stop_ids(self.model, self.chat)
 
 
 @dataclass
@@ -130,18 +135,10 @@ class _Cycle:
         job = self._job
         if job.threads:
             torch.set_num_threads(job.threads)
-        device = choose_device(job.device, self._channel)
-        models = Path(job.models_directory)
-        models.mkdir(parents=True, exist_ok=True)
-        base = find_base(job.base, job.cache_directory)
-        known_as = fingerprint(base, models)
-        if job.expected_base and job.expected_base != known_as:
-            raise GiveUp(
-                "base_changed",
-                f"the parent was trained on the base {job.expected_base[:12]}, {job.base} is {known_as[:12]}",
-                "put the old base back, or start a new lineage with sleepctl rebase",
-            )
-        directory = converted_copy(base.path, known_as, models, self._channel) if base.is_gguf else base.path
+        device = choose_device(job.device)
+        directory, known_as = open_base(
+            job.base, job.cache_directory, Path(job.models_directory), self._channel.notice, expected=job.expected_base
+        )
         model, tokenizer = load_base(directory, device)
         if job.parent:
             model = continue_adapter(model, Path(job.parent), job.strategy, job.seed)
@@ -160,7 +157,7 @@ class _Cycle:
         cache = answers_file(Path(self._job.models_directory), loaded.fingerprint, self._job.system_prompt)
         with loaded.model.disable_adapter():
             return base_answers(
-                loaded.model, loaded.chat, prompts, self._stop_ids(loaded), cache, self._generated
+                loaded.model, loaded.device, loaded.chat, prompts, loaded.stop_ids, cache, self._generated
             )
 
     def _measure_before(self, loaded: Loaded, answers: list[str]) -> tuple[Exchanges, Before]:
@@ -266,18 +263,13 @@ class _Cycle:
 
     # Evaluating and reporting
 
-    def _stop_ids(self, loaded: Loaded) -> frozenset[int]:
-        """Every token that ends a reply: the chat's end of turn, and what the model's makers name."""
-        configured = loaded.model.generation_config.eos_token_id
-        named = configured if isinstance(configured, list) else [configured]
-        return frozenset([*loaded.chat.end_of_turn, *(one for one in named if one is not None)])
-
     def _replies(self, loaded: Loaded) -> list[Any]:
         return evaluate.holdout_replies(
             loaded.model,
+            loaded.device,
             loaded.chat,
             self._to_hold_out,
-            self._stop_ids(loaded),
+            loaded.stop_ids,
             self._limits.max_tokens,
             self._generated,
         )

@@ -1,0 +1,123 @@
+"""Tests of the configuration."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sleepd.config import Config, discover, load, parse
+from sleepd.config_text import fields, reference, render
+from sleepd.errors import ConfigError
+
+
+def parsed(text: str, **environment: str) -> Config:
+    return parse(text.encode(), source="config.toml", environment=environment)
+
+
+def test_an_empty_file_is_the_defaults() -> None:
+    """Every section and key may be left out."""
+    assert parsed("") == Config()
+
+
+def test_what_is_rendered_parses_to_the_same() -> None:
+    """The rendered defaults, and a rendered change, come back as they were."""
+    assert parsed(render(Config(), title="all keys")) == Config()
+    changed = parsed('[triggers]\nmin_experiences = 7\n[model]\nsystem_prompt = "Be \\"kind\\".\\n"')
+    assert parsed(render(changed, title="changed", all_keys=False)) == changed
+
+
+def test_every_field_is_documented() -> None:
+    """Each field has a meaning, and the reference has a row for it."""
+    table = reference()
+    for section, key, _, meaning in fields(Config()):
+        assert len(meaning) > 10
+        assert f"`{section}.{key}`" in table
+
+
+@pytest.mark.parametrize(
+    ("text", "message", "hint"),
+    [
+        ('[triggers]\nmin_experiences = "x"', "triggers.min_experiences: expected `int`, found 'x'", "mend"),
+        ("[triggers]\nmin_experiences = 0", "triggers.min_experiences: expected `int` >= 1, found 0", "mend"),
+        ("[triggers]\nmin_experiences = true", "triggers.min_experiences: expected `int`, found True", "mend"),
+        ("[triggers]\nmin_hours_between_sleep = nan", "triggers.min_hours_between_sleep", "mend"),
+        ("[training]\nmin_salience = 1.5", "training.min_salience: expected `float` <= 1.0, found 1.5", "mend"),
+        ("[triggers]\nmin_experience = 5", "triggers.min_experience: expected a known key", "'min_experiences'"),
+        ("[trigger]\nx = 5", "trigger: expected a known key", "'triggers'"),
+        ("triggers = 5", "triggers: expected `object`, found 5", "mend"),
+        ('[worker]\ndevice = "gpu"', "worker.device: expected one of auto, cpu, cuda, found 'gpu'", "mend"),
+        ('[training]\nstrategy = "hard"', "training.strategy: expected one of consolidate, gentle", "mend"),
+        ('[buffer]\npath = "relative.json"', "buffer.path: expected an absolute path", "mend"),
+        ("[buffer]\npath = \"/a\\u0000b\"", "buffer.path: expected an absolute path", "mend"),
+        ('[control]\nsocket = "/' + "x" * 120 + '"', "control.socket: expected a path of at most 107 bytes", "mend"),
+        ('[control]\nsocket_mode = "rw"', "control.socket_mode", "mend"),
+        (
+            '[buffer]\npath = "/b"\nsettle_seconds = 40.0',
+            "buffer.settle_seconds: expected less than buffer.patience_seconds",
+            "mend",
+        ),
+        ('[buffer]\npath = "/var/lib/sage-sleepd"', "buffer.path: expected a file, not the state directory", "mend"),
+        ("[buffer", "config.toml: not TOML", "sleepctl config check"),
+        ("a = 1\na = 2", "config.toml: not TOML", "sleepctl config check"),
+    ],
+)
+def test_nonsense_is_refused_with_file_key_expected_and_found(text: str, message: str, hint: str) -> None:
+    """Each error names the file, the key, what was expected, what was found, and the next step."""
+    with pytest.raises(ConfigError) as caught:
+        parsed(text)
+    assert caught.value.message.startswith("config.toml: ")
+    assert message in caught.value.message
+    assert hint in caught.value.hint
+    assert caught.value.exit_code == 9
+
+
+def test_systemds_environment_decides_what_the_file_leaves_out() -> None:
+    """$STATE_DIRECTORY and $RUNTIME_DIRECTORY count where the file says nothing, and only there."""
+    environment = {"STATE_DIRECTORY": "/s:/other", "RUNTIME_DIRECTORY": "/r"}
+    config = parsed("", **environment)
+    assert (config.state.directory, config.control.socket) == ("/s", "/r/sleepd.sock")
+    config = parsed('[state]\ndirectory = "/mine"\n[control]\nsocket = "/mine.sock"', **environment)
+    assert (config.state.directory, config.control.socket) == ("/mine", "/mine.sock")
+
+
+def test_the_file_that_counts_is_found(tmp_path: Path) -> None:
+    """$SLEEPD_CONFIG outranks the user's own file; without any, nothing outside /etc is made up."""
+    mine = tmp_path / "sage-sleepd" / "config.toml"
+    mine.parent.mkdir()
+    mine.write_text("")
+    assert discover({"XDG_CONFIG_HOME": str(tmp_path)}) == mine
+    assert discover({"HOME": str(tmp_path.parent), "XDG_CONFIG_HOME": str(tmp_path)}) == mine
+    assert discover({"SLEEPD_CONFIG": "/x", "XDG_CONFIG_HOME": str(tmp_path)}) == Path("/x")
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    """A missing file is a configuration error with its name."""
+    with pytest.raises(ConfigError, match=r"none\.toml: cannot be read: No such file"):
+        load(tmp_path / "none.toml", environment={})
+
+
+@given(st.binary(max_size=200) | st.text(max_size=200).map(str.encode))
+def test_any_bytes_are_a_configuration_or_a_clear_error(text: bytes) -> None:
+    """Nothing but a ConfigError comes out of a hostile file."""
+    try:
+        parse(text, source="config.toml", environment={})
+    except ConfigError as error:
+        assert error.message.startswith("config.toml: ")
+
+
+_SECTIONS = st.sampled_from(["buffer", "triggers", "model", "training", "worker", "state", "control", "log", "x"])
+_KEYS = st.sampled_from(["path", "min_experiences", "device", "strategy", "socket", "level", "directory", "y"])
+_VALUES = st.sampled_from(["1", "-1", "nan", "inf", '"x"', "[]", "{}", "1979-05-27", "true", '"/a"', "1e400"])
+
+
+@given(st.lists(st.tuples(_SECTIONS, _KEYS, _VALUES), max_size=6))
+def test_any_toml_is_a_configuration_or_a_clear_error(entries: list[tuple[str, str, str]]) -> None:
+    """Well-formed TOML with wrong keys and values ends in a ConfigError, never in another exception."""
+    text = "\n".join(f"{section}.{key} = {value}" for section, key, value in dict.fromkeys(entries))
+    try:
+        parsed(text)
+    except ConfigError as error:
+        assert error.hint

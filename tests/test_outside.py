@@ -1,0 +1,198 @@
+"""Tests of the small doors to the outside: files, lock, clock, log, sd_notify."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import socket
+import subprocess
+import sys
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+import structlog
+
+from sleepd import log
+from sleepd.clock import Elapsed
+from sleepd.errors import StateLocked
+from sleepd.files import replace_file, replace_link
+from sleepd.lock import StateLock, read_holder
+from sleepd.notify import Notifier
+from tests.fakes import FakeClock
+
+# --- files ---
+
+
+def test_replacing_leaves_the_new_content_and_nothing_else(tmp_path: Path) -> None:
+    """After a replacement the file is new and no temporary file stays."""
+    path = tmp_path / "status.json"
+    replace_file(path, b"one")
+    replace_file(path, b"two", mode=0o600)
+    assert path.read_bytes() == b"two"
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_failed_replacement_leaves_the_old_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When the disk takes no more, the old file stands and no half of the new one."""
+    path = tmp_path / "status.json"
+    replace_file(path, b"one")
+
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        replace_file(path, b"two")
+    assert path.read_bytes() == b"one"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_link_is_replaced_in_one_step(tmp_path: Path) -> None:
+    """The link leads to the new target, and a temporary link left by a crash is no obstacle."""
+    link = tmp_path / "current"
+    (tmp_path / f".current.{os.getpid()}.tmp").symlink_to("old")
+    replace_link(link, "cycle_001")
+    replace_link(link, "cycle_002")
+    assert os.readlink(link) == "cycle_002"
+    assert list(tmp_path.iterdir()) == [link]
+
+
+# --- lock ---
+
+
+def test_a_second_process_is_refused_and_told_by_whom(tmp_path: Path) -> None:
+    """The error names the holder's process and socket; released, the lock is free again."""
+    lock = StateLock(tmp_path, socket="/run/x.sock")
+    with pytest.raises(StateLocked, match=f"process {os.getpid()}, which answers on /run/x.sock") as caught:
+        StateLock(tmp_path, socket="")
+    assert caught.value.exit_code == 7
+    holder = read_holder(tmp_path)
+    assert holder is not None
+    assert holder.pid == os.getpid()
+    lock.release()
+    StateLock(tmp_path, socket="").release()
+
+
+def test_the_lock_dies_with_its_process(tmp_path: Path) -> None:
+    """A killed holder leaves its file but not its lock."""
+    code = "import sys, os, pathlib; from sleepd.lock import StateLock; "
+    code += "StateLock(pathlib.Path(sys.argv[1]), socket='/s'); os.kill(os.getpid(), 9)"
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False)
+    assert read_holder(tmp_path) is not None
+    StateLock(tmp_path, socket="").release()
+
+
+# --- clock ---
+
+
+def test_elapsed_time_survives_jumps_of_the_wall_clock() -> None:
+    """Neither a year forward nor an hour back changes how long ago a sleep was."""
+    clock = FakeClock()
+    elapsed = Elapsed(clock)
+    moment = clock.now() - timedelta(hours=2)
+    assert elapsed.seconds_since(moment) == 7200
+    clock.wall += timedelta(days=365)
+    assert elapsed.seconds_since(moment) == 7200
+    clock.wall -= timedelta(days=800)
+    clock.advance(60)
+    assert elapsed.seconds_since(moment) == 7260
+
+
+def test_a_moment_in_the_future_counts_from_now() -> None:
+    """A sleep recorded under a clock that was ahead blocks for one interval, not until the clock catches up."""
+    clock = FakeClock()
+    elapsed = Elapsed(clock)
+    moment = clock.now() + timedelta(days=3650)
+    assert elapsed.seconds_since(moment) == 0
+    clock.advance(6 * 3600)
+    assert elapsed.seconds_since(moment) == 6 * 3600
+
+
+# --- log ---
+
+
+def test_a_file_gets_json_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    """Redirected to a file, each event is one JSON object with its fields; what is below the level is not there."""
+    stream = io.StringIO()
+    log.configure("info", stream=stream)
+    log.get_logger().debug("worker_output", text="x")
+    log.get_logger().warning("candidate_rejected", cycle=7, text="no better")
+    (line,) = stream.getvalue().splitlines()
+    event = json.loads(line)
+    assert (event["event"], event["level"], event["cycle"]) == ("candidate_rejected", "warning", 7)
+
+
+def test_a_terminal_gets_sentences() -> None:
+    """On a terminal an event is a line for a person: time, sentence, figures."""
+
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    stream = Terminal()
+    log.configure("info", stream=stream)
+    log.get_logger().error("cycle_failed", text="it broke", cycle=7, loss=1.23456)
+    assert stream.getvalue()[10:] == "ERROR cycle failed: it broke (cycle=7, loss=1.235)\n"
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # these sockets live as long as we
+def test_the_journal_gets_native_fields(tmp_path: Path) -> None:
+    """Each event is one datagram with message, priority and SLEEPD_ fields; a value with a newline is length-coded."""
+    journal = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    journal.bind(str(tmp_path / "journal"))
+    render = log.JournalRenderer(str(tmp_path / "journal"))
+    with pytest.raises(structlog.DropEvent):
+        render(None, "warning", {"event": "candidate_rejected", "level": "warning", "cycle": 7, "text": "a\nb"})
+    datagram = journal.recv(65536)
+    for field in (b"MESSAGE\n", b"PRIORITY=4\n", b"SLEEPD_EVENT=candidate_rejected\n", b"SLEEPD_CYCLE=7\n"):
+        assert field in datagram
+    assert b"SLEEPD_TEXT\n" + (3).to_bytes(8, "little") + b"a\nb\n" in datagram
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # these sockets live as long as we
+def test_without_a_journal_the_line_goes_to_standard_error(tmp_path: Path) -> None:
+    """An unreachable journal costs the fields, not the message."""
+    render = log.JournalRenderer(str(tmp_path / "none"))
+    assert render(None, "info", {"event": "started", "level": "info"}) == "<6>started"
+
+
+# --- sd_notify ---
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # these sockets live as long as we
+def test_systemd_hears_each_state_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """READY, an unchanged status only once, in UTF-8, and the watchdog at half its deadline."""
+    systemd = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    systemd.bind(str(tmp_path / "notify"))
+    monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+    monkeypatch.setenv("WATCHDOG_USEC", "30000000")
+    monkeypatch.setenv("WATCHDOG_PID", str(os.getpid()))
+    notifier = Notifier(os.environ)
+    notifier.ready()
+    notifier.status("3.12 → 2.71")
+    notifier.status("3.12 → 2.71")
+    notifier.alive()
+    notifier.stopping()
+    received = [systemd.recv(4096).decode() for _ in range(4)]
+    assert received == ["READY=1", "STATUS=3.12 → 2.71", "WATCHDOG=1", "STOPPING=1"]
+    assert notifier.ping_interval_seconds == 15.0
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # these sockets live as long as we
+def test_an_unusable_notify_socket_is_said_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stale NOTIFY_SOCKET neither ends the daemon nor floods its log."""
+    monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "none"))
+    with structlog.testing.capture_logs() as events:
+        notifier = Notifier(os.environ)
+        notifier.ready()
+        notifier.alive()
+    assert [event["event"] for event in events] == ["notify_failed"]
+
+
+def test_another_process_watchdog_is_not_ours() -> None:
+    """A watchdog meant for another process, or nonsense in its place, asks for no pings."""
+    assert Notifier({"WATCHDOG_USEC": "1000", "WATCHDOG_PID": "1"}).ping_interval_seconds is None
+    assert Notifier({"WATCHDOG_USEC": "soon"}).ping_interval_seconds is None

@@ -40,7 +40,7 @@ explain() {
         5) say "no sleep: there is nothing to do now" ;;
         7) say "no new sleep: one is under way already" ;;
         8) say "no sleep: no permission; see the hint above" ;;
-        124 | 137) say "no answer from sleepctl within ${SLEEPCTL_SECONDS:-30} s; see: journalctl -u sage-sleepd -n 50" ;;
+        124) say "no answer from sleepctl within ${SLEEPCTL_SECONDS:-30} s; see: journalctl -u sage-sleepd -n 50" ;;
         126 | 127) say "no sleep: $sleepctl cannot be run; is sage-sleepd installed?" ;;
         *) say "no sleep: sleepctl ended with exit status $1; see: journalctl -u sage-sleepd -n 50" ;;
     esac
@@ -61,6 +61,10 @@ main() {
             ;;
     esac
     sleepctl=$(find_sleepctl)
+    if ! command -v "$sleepctl" >/dev/null; then
+        explain 127
+        return
+    fi
     # `check` says by its output whether sleep is due; a status of its own is explained by what follows.
     ask check || true
     ask "${run[@]}" || status=$?

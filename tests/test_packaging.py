@@ -1,0 +1,268 @@
+"""What is installed: units, configuration, the install script, the session hook."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from sleepd.config import Config, WorkerConfig, load, parse
+from sleepd.config_text import render
+from sleepd.errors import ConfigError, UsageError
+from sleepd.sleepctl.exit_codes import ExitCode
+
+ROOT = Path(__file__).parent.parent
+UNITS = ROOT / "systemd"
+HOOK = ROOT / "config" / "post_session_sleep.sh"
+CONFIG_TITLE = "sage-sleepd: every key with its default. buffer.path must be set; all else may stay."
+
+
+def settings(name: str) -> dict[str, list[str]]:
+    """The settings of a unit file, each with all its values in order."""
+    found: dict[str, list[str]] = {}
+    for line in (UNITS / name).read_text().splitlines():
+        key, separator, value = line.partition("=")
+        if separator and not line.startswith("#"):
+            found.setdefault(key, []).append(value)
+    return found
+
+
+def one(name: str, key: str) -> str:
+    """The only value of a setting."""
+    (value,) = settings(name)[key]
+    return value
+
+
+# --- units ---
+
+
+def test_service_waits_longer_than_the_daemon() -> None:
+    """Systemd kills later than the daemon kills its worker, with time left to write the state down."""
+    assert float(one("sage-sleepd.service", "TimeoutStopSec")) >= 2 * WorkerConfig().stop_seconds
+
+
+def test_service_is_supervised() -> None:
+    """Readiness and watchdog come from the daemon alone; a worker out of memory does not take it along."""
+    service = settings("sage-sleepd.service")
+    assert service["Type"] == ["notify"]
+    assert service["NotifyAccess"] == ["main"]
+    assert int(one("sage-sleepd.service", "WatchdogSec")) > 0
+    assert service["KillMode"] == ["mixed"]
+    assert service["OOMPolicy"] == ["continue"]
+    assert service["Restart"] == ["on-failure"]
+
+
+def test_wrong_configuration_is_not_retried() -> None:
+    """The exit codes for a wrong configuration and a wrong command line end the restarting."""
+    codes = one("sage-sleepd.service", "RestartPreventExitStatus").split()
+    assert set(codes) == {str(ConfigError.exit_code), str(UsageError.exit_code)}
+
+
+def test_service_never_sets_what_breaks_it() -> None:
+    """No setting stands in the unit that is known to break the worker or the control socket; each has its reason there."""
+    text = (UNITS / "sage-sleepd.service").read_text()
+    for key in ("MemoryDenyWriteExecute", "PrivateDevices", "PrivateUsers", "ProcSubset"):
+        assert key not in settings("sage-sleepd.service")
+        assert f"# {key}=" in text
+
+
+def test_directories_agree_with_the_defaults() -> None:
+    """The unit's directories are those that the configuration names where nobody sets any."""
+    assert f"/var/lib/{one('sage-sleepd.service', 'StateDirectory')}" == Config().state.directory
+    assert Config().control.socket == f"/run/{one('sage-sleepd.service', 'RuntimeDirectory')}/sleepd.sock"
+    assert one("sage-sleepd.service", "User") == Config().control.operator_group
+
+
+def test_check_counts_a_quiet_day_as_success() -> None:
+    """For the timer's service, nothing to do and a cycle under way are no failures; an absent daemon is not started."""
+    codes = one("sage-sleep-check.service", "SuccessExitStatus").split()
+    assert set(codes) == {str(int(ExitCode.NOTHING_TO_DO)), str(int(ExitCode.BUSY))}
+    assert one("sage-sleep-check.service", "Requisite") == "sage-sleepd.service"
+    assert one("sage-sleep-check.timer", "Persistent") == "true"
+
+
+@pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd-analyze is not installed")
+def test_systemd_understands_the_units(tmp_path: Path) -> None:
+    """``systemd-analyze verify`` is silent about all units (with programs in them that exist here)."""
+    names = ["sage-sleepd.service", "sage-sleep-check.service", "sage-sleep-check.timer"]
+    for name in names:
+        text = (UNITS / name).read_text()
+        (tmp_path / name).write_text(re.sub(r"/opt/sage-sleepd/daemon/bin/\w+", "/bin/true", text))
+    command = ["systemd-analyze", "verify", "--man=no", *(str(tmp_path / name) for name in names)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    # Settings of a unit of ours; a complaint about another unit of this machine is not ours.
+    complaints = [line for line in done.stderr.splitlines() if "sage-sleep" in line]
+    assert complaints == []
+
+
+# --- configuration ---
+
+
+def test_shipped_configuration_is_the_default() -> None:
+    """The shipped file is what the code renders, and says exactly the defaults."""
+    text = (ROOT / "config" / "config.toml").read_text()
+    assert text == render(Config(), title=CONFIG_TITLE)
+    assert parse(text.encode(), source="config.toml", environment={}) == Config()
+
+
+@pytest.mark.parametrize(("name", "figures"), [("conservative", (10, 5, 12.0)), ("aggressive", (3, 1, 3.0))])
+def test_presets(name: str, figures: tuple[int, int, float]) -> None:
+    """A preset is a whole configuration that differs from the default in its triggers alone."""
+    config = load(ROOT / "config" / f"{name}.toml", environment={})
+    triggers = config.triggers
+    assert (triggers.min_experiences, triggers.min_new_experiences, triggers.min_hours_between_sleep) == figures
+    assert config.training == Config().training
+
+
+# --- install.sh ---
+
+
+def install(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run install.sh, without root where there is a way to be without."""
+    return subprocess.run(
+        ["bash", str(ROOT / "install.sh"), *arguments],
+        capture_output=True,
+        text=True,
+        env={**os.environ, **environment},
+    )
+
+
+def snapshot() -> set[Path]:
+    """What lies in the checkout, the tests' own leavings aside."""
+    return {path for path in ROOT.iterdir() if not path.name.startswith(".sleepd-test")}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (("try", "--dry-run"), "-m sleepd.demo"),
+        (("try", "--keep", "--dry-run"), "--keep"),
+        (("test", "--dry-run", "-k", "word"), "-m pytest -k word"),
+        (("--dry-run",), "systemd-sysusers sage-sleepd.conf"),
+    ],
+    ids=["try", "keep", "test", "system"],
+)
+def test_dry_run_changes_nothing(arguments: tuple[str, ...], expected: str) -> None:
+    """Each way of installing prints its commands under --dry-run, and makes nothing here nor in /opt."""
+    if "try" not in arguments and "test" not in arguments and not shutil.which("systemd-sysusers"):
+        pytest.skip("a system install needs systemd-sysusers")
+    before, had_prefix = snapshot(), Path("/opt/sage-sleepd").exists()
+    done = install(*arguments)
+    assert done.returncode == 0, done.stderr
+    assert expected in done.stdout
+    assert snapshot() == before
+    assert Path("/opt/sage-sleepd").exists() == had_prefix
+
+
+def test_chosen_torch_reaches_pip() -> None:
+    """What SLEEPD_TORCH says goes to pip word by word; a changed choice makes another environment."""
+    default = install("try", "--dry-run", PYTHON="python3", SLEEPD_TORCH="torch==0.0.0").stdout
+    chosen = install("try", "--dry-run", SLEEPD_TORCH="torch==0.0.1 --pre").stdout
+    assert "torch==0.0.0 -e" in default
+    assert "torch==0.0.1 --pre -e" in chosen
+    assert re.findall(r"worker/\.made-of-\w+", default) != re.findall(r"worker/\.made-of-\w+", chosen)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [(("tyr",), "found 'tyr'"), (("test", "--keep"), "--keep belongs to try"), (("try", "more"), "found 'more'")],
+)
+def test_wrong_arguments_are_told(arguments: tuple[str, ...], words: str) -> None:
+    """A wrong word ends in an error that says what was found and what to type."""
+    done = install(*arguments)
+    assert done.returncode == 1
+    assert words in done.stderr
+    assert "hint: ./install.sh" in done.stderr
+
+
+def test_absent_python_is_told() -> None:
+    """A Python that is not there is named, before anything is made."""
+    done = install("try", "--dry-run", PYTHON="/nonexistent/python")
+    assert done.returncode == 1
+    assert "found no '/nonexistent/python'" in done.stderr
+
+
+def test_failed_stage_shows_the_log(tmp_path: Path) -> None:
+    """A stage that fails shows the end of its log and where the log is; nothing after it is run."""
+    copy = tmp_path / "checkout"
+    copy.mkdir()
+    for name in ("install.sh", "pyproject.toml"):
+        shutil.copy(ROOT / name, copy / name)
+    python = tmp_path / "python"
+    python.write_text('#!/bin/sh\n[ "$2" = venv ] && { echo "no room for $3"; exit 3; }\nexec python3 "$@"\n')
+    python.chmod(0o755)
+    done = subprocess.run(
+        ["bash", str(copy / "install.sh"), "try"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHON": str(python)},
+    )
+    assert done.returncode == 1
+    assert "no room for" in done.stderr
+    assert str(copy / ".sleepd-try" / "install.log") in done.stderr
+    assert "worker" not in done.stdout
+
+
+# --- the session hook ---
+
+
+def hook(tmp_path: Path, script: str | None, *arguments: str, seconds: str = "10") -> tuple[str, list[str]]:
+    """Run the hook with a sleepctl that is ``script``; what it said, and how sleepctl was called."""
+    sleepctl, calls = tmp_path / "sleepctl", tmp_path / "calls"
+    if script is not None:
+        sleepctl.write_text(f'#!/bin/sh\necho "$@" >> "{calls}"\n{script}\n')
+        sleepctl.chmod(0o755)
+    environment = {"PATH": f"{tmp_path}:/usr/bin:/bin", "SLEEPCTL_SECONDS": seconds}
+    done = subprocess.run([str(HOOK), *arguments], capture_output=True, text=True, env=environment)
+    assert done.returncode == 0
+    return done.stdout, calls.read_text().splitlines() if calls.exists() else []
+
+
+def test_hook_asks_for_a_sleep(tmp_path: Path) -> None:
+    """The hook shows the check, then asks for a sleep, and says that one was started."""
+    said, calls = hook(tmp_path, "echo the-check")
+    assert calls == ["check", "run"]
+    assert "the-check" in said
+    assert "a sleep was started" in said
+
+
+def test_hook_forces(tmp_path: Path) -> None:
+    """With --force the daemon is asked to sleep whatever the thresholds say."""
+    assert hook(tmp_path, "", "--force")[1] == ["check", "run --force"]
+
+
+@pytest.mark.parametrize(
+    ("script", "words"),
+    [
+        (None, "is sage-sleepd installed?"),
+        ("exit 3", "the daemon is not running"),
+        ("exit 5", "nothing to do"),
+        ("exit 7", "one is under way"),
+        ("exit 1", "exit status 1"),
+        ("kill -9 $$", "exit status"),
+    ],
+    ids=["missing", "no-daemon", "nothing-to-do", "busy", "failing", "killed"],
+)
+def test_hook_never_fails_the_session(tmp_path: Path, script: str | None, words: str) -> None:
+    """Whatever sleepctl does, the hook says it in words and returns 0."""
+    assert words in hook(tmp_path, script)[0]
+
+
+def test_hook_does_not_wait_for_ever(tmp_path: Path) -> None:
+    """A sleepctl that hangs is given up after the time that was set, and the hook returns 0."""
+    started = time.monotonic()
+    said, _ = hook(tmp_path, "exec sleep 60", seconds="0.5")
+    assert time.monotonic() - started < 20
+    assert "no answer from sleepctl within 0.5 s" in said
+
+
+def test_hook_refuses_what_it_does_not_know(tmp_path: Path) -> None:
+    """An unknown argument asks for no sleep, says so and returns 0."""
+    said, calls = hook(tmp_path, "", "--froce")
+    assert calls == []
+    assert "found '--froce'" in said

@@ -14,7 +14,7 @@ from typing import Any, Self, TypeVar
 
 import msgspec
 
-from .errors import DaemonNotRunning, PermissionDenied, ProtocolError, RequestFailed, UsageError, VersionMismatch
+from .errors import DaemonNotRunning, PermissionDenied, ProtocolError, RequestFailed, UsageError
 from .protocol import Announcement, Request, Subscribe, decode_answer, encode
 
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
@@ -29,7 +29,7 @@ _T = TypeVar("_T")
 
 
 class Client:
-    """A connection to the daemon. Not for several threads at once, save for :meth:`close`.
+    """A connection to the daemon. Not for several threads at once, save for :meth:`hang_up`.
 
     Args:
         socket_path: where the daemon listens.
@@ -71,7 +71,7 @@ class Client:
         line = self._line()
         if line is None:
             raise ProtocolError("the daemon closed the connection before it answered", hint=_SEE_JOURNAL)
-        return self._understood(line, kind)
+        return decode_answer(line, kind)
 
     def subscribe(self) -> Iterator[Announcement]:
         """What happens from now on, as it happens, until one side closes.
@@ -81,11 +81,14 @@ class Client:
         self.call(Subscribe(), dict[str, Any])
         return self._announcements()
 
-    def close(self) -> None:
-        """Hang up. From another thread this ends a :meth:`subscribe` that waits."""
+    def hang_up(self) -> None:
+        """From another thread: end a :meth:`subscribe` that waits, once it has read what came before."""
         with suppress(OSError):  # the daemon hung up first
-            # close() alone does not wake a thread that sits in recv().
+            # close() would not wake a thread that sits in recv().
             self._socket.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        """Give the connection back."""
         self._socket.close()
 
     def _announcements(self) -> Iterator[Announcement]:
@@ -114,12 +117,10 @@ class Client:
         except TimeoutError:
             raise self._too_slow() from None
         except OSError as error:
-            # "AF_UNIX path too long" and a path with a zero byte come without an errno.
+            # "AF_UNIX path too long" comes without an errno.
             if error.errno is None:
                 raise UsageError(f"{self._path}: no path of a socket: {error}", hint="--socket PATH") from None
             raise RequestFailed(f"{self._path}: cannot connect: {error.strerror}", hint=_SEE_JOURNAL) from error
-        except ValueError as error:
-            raise UsageError(f"no path of a socket: {error}", hint="--socket PATH") from None
 
     def _send(self, request: Request) -> None:
         try:
@@ -166,13 +167,3 @@ class Client:
             f"the daemon did not answer within {self._timeout:g} s",
             hint="it may hang; see: journalctl -u sage-sleepd -n 50; then: sudo systemctl restart sage-sleepd",
         )
-
-    def _understood(self, line: bytes, kind: type[_T]) -> _T:
-        try:
-            return decode_answer(line, kind)
-        except VersionMismatch as error:
-            # By far the most frequent cause: the package was upgraded under a daemon that runs on.
-            raise VersionMismatch(
-                error.message,
-                hint="sudo systemctl restart sage-sleepd (an upgraded daemon runs on as it was till then)",
-            ) from None

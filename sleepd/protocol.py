@@ -223,7 +223,8 @@ def decode_answer(line: bytes, kind: type[_T]) -> _T:
         if received.v != PROTOCOL_VERSION:
             raise VersionMismatch(
                 f"the daemon speaks protocol version {received.v}, this client {PROTOCOL_VERSION}",
-                hint="install the same version of sage-sleepd for both",
+                # By far the most frequent cause: the package was upgraded under a daemon that runs on.
+                hint="sudo systemctl restart sage-sleepd (an upgraded daemon runs on as it was until then)",
             )
         if received.error is not None:
             raise from_wire(received.error.kind, received.error.message, received.error.hint)

@@ -92,7 +92,7 @@ def history(session: Session) -> ExitCode:
         code = _say_offline(session, absent, written.written_at, now)
     cycles = known.cycles[:limit]
     data = {"schema": known.schema, "is_live": code == ExitCode.OK, "cycles": msgspec.to_builtins(cycles)}
-    session.console.show(data, history_page(cycles, now))
+    session.console.show(data, history_page(cycles, now, is_live=code == ExitCode.OK))
     return code
 
 

@@ -6,10 +6,11 @@ from datetime import datetime
 
 from sleepd.status import BufferDetail, Decision, DecisionRecord, RunResult
 
-from .terminal import Page, Row, Span, pad
+from .terminal import Page, Row, Span, pad, shorten
 from .words import ago, count, holdout, moment
 
 _HISTOGRAM_COLUMNS = 40
+_REASON_COLUMNS = 300
 
 
 def line(text: str, style: str = "") -> Row:
@@ -19,14 +20,19 @@ def line(text: str, style: str = "") -> Row:
 
 def decision_page(decision: Decision) -> Page:
     """Begins with the two lines that scripts look for; then every condition, then every veto."""
-    page = [line(f"Should run: {decision.should_sleep}"), line(f"Reason: {decision.reason}"), line("")]
-    for condition in decision.conditions:
-        mark = Span("✓ ", "green") if condition.is_met else Span("✗ ", "yellow")
-        met = "met" if condition.is_met else "not met"
-        page.append(Row([mark, Span(f"{pad(condition.name, 24)} {pad(met, 8)} "), Span(condition.text)]))
-    for veto in decision.vetoes:
-        page.append(Row([Span("! ", "red"), Span(f"{pad(veto.name, 24)} {pad('veto', 8)} "), Span(veto.text)]))
-    return page
+    page = [line(f"Should run: {decision.should_sleep}"), Row([Span(f"Reason: {decision.reason}")], hang=8), line("")]
+    page += [
+        _condition("✓" if it.is_met else "✗", it.name, "met" if it.is_met else "not met", it.text)
+        for it in decision.conditions
+    ]
+    return page + [_condition("!", veto.name, "veto", veto.text) for veto in decision.vetoes]
+
+
+_MARK_STYLES = {"✓": "green", "✗": "yellow", "!": "red"}
+
+
+def _condition(mark: str, name: str, state: str, text: str) -> Row:
+    return Row([Span(f"{mark} ", _MARK_STYLES[mark]), Span(f"{pad(name, 24)} {pad(state, 8)} {text}")], hang=36)
 
 
 def why_page(current: Decision, changes: list[DecisionRecord], now: datetime) -> Page:
@@ -36,10 +42,10 @@ def why_page(current: Decision, changes: list[DecisionRecord], now: datetime) ->
     for change in changes:
         answer = Span("yes", "green") if change.decision.should_sleep else Span("no ", "yellow")
         start = Span(f"  {moment(change.at, now):<16}  ")
-        page.append(Row([start, answer, Span(f"  {change.decision.reason}")]))
+        page.append(Row([start, answer, Span(f"  {change.decision.reason}")], hang=25))
         figures = ", ".join(f"{name} {_figure(value)}" for name, value in change.facts.items())
         if figures:
-            page.append(line(f"    {figures}", "dim"))
+            page.append(Row([Span(f"    {figures}", "dim")], hang=4))
     return page
 
 
@@ -88,7 +94,10 @@ def _set_aside(detail: BufferDetail) -> Page:
     if not detail.set_aside:
         return []
     page = [line(""), line("set aside")]
-    page += [line(f"  {record.position}: {record.reason}") for record in detail.set_aside]
+    page += [
+        Row([Span(f"  {record.position}: {shorten(record.reason, _REASON_COLUMNS)}")], hang=4)
+        for record in detail.set_aside
+    ]
     rest = detail.status.set_aside - len(detail.set_aside)
     return [*page, line(f"  and {rest} more")] if rest > 0 else page
 
@@ -98,8 +107,17 @@ def run_page(result: RunResult) -> Page:
     if result.summary is None:
         return [line(f"cycle {result.cycle} started: {result.reason}")]
     summary = result.summary
-    page = [Row([Span(f"cycle {summary.cycle} "), Span(summary.state, "bold"), Span(f": {summary.reason}")])]
+    page = [
+        Row(
+            [
+                Span(f"cycle {summary.cycle} "),
+                Span(summary.state, "bold"),
+                Span(f": {summary.reason}" if summary.reason else ""),
+            ]
+        )
+    ]
     if summary.holdout_after is not None:
         page.append(line(holdout(summary.holdout_before, summary.holdout_after, summary.held_out)))
-    page.append(line(f"trained on {count(summary.trained, 'experience')}, {summary.replayed} replayed"))
+    if summary.trained:
+        page.append(line(f"trained on {count(summary.trained, 'experience')}, {summary.replayed} replayed"))
     return page

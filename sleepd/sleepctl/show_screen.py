@@ -50,7 +50,7 @@ def _verdict(summary: CycleSummary) -> Page:
     page = [_row("Verdict", summary.reason or MISSING)]
     if summary.hint:
         page.append(_row("", f"→ {summary.hint}", "bold"))
-    page.append(_row("Holdout", holdout(summary.holdout_before, summary.holdout_after, summary.held_out)))
+    page.append(_row("Measured", holdout(summary.holdout_before, summary.holdout_after, summary.held_out)))
     page.append(_row("Trained on", f"loss {losses(summary.train_before, summary.train_after)} nats/token"))
     older = older_loss(summary)
     return [*page, _row("Older", older)] if older else page
@@ -88,10 +88,10 @@ def _holdout(report: Report) -> Page:
 def _replies(report: Report) -> Page:
     page: Page = []
     for number, reply in enumerate(report.replies[:_SHOWN_REPLIES]):
-        page.append(_row("Says now" if number == 0 else "", f"? {shorten(reply.prompt, _TEXT_COLUMNS)}", "dim"))
-        page.append(_row("", f"! {shorten(reply.text, _TEXT_COLUMNS)}"))
+        page.append(_row("Says now" if number == 0 else "", f"> {shorten(reply.prompt, _TEXT_COLUMNS)}", "dim"))
+        page.append(_row("", shorten(reply.text, _TEXT_COLUMNS)))
         if reply.is_loop:
-            page.append(_row("", f"  a loop: {reply.repeated_share:.0%} of it is repeated", "red"))
+            page.append(_row("", f"(a loop: {reply.repeated_share:.0%} of it is repeated)", "red"))
     rest = len(report.replies) - _SHOWN_REPLIES
     return [*page, _row("", f"and {rest} more: --json")] if rest > 0 else page
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from datetime import datetime
 
 from sleepd.job import Progress
-from sleepd.status import BufferStatus, Champion, CycleSummary, LastError, Status
+from sleepd.status import BufferStatus, Champion, LastError, Status
 
 from .cycle_table import recent_rows
 from .terminal import Page, Row, Span
-from .words import ago, count, duration, holdout, moment
+from .words import ago, count, duration, holdout, lacking, moment
 
 _BAR_COLUMNS = 32
 _STATE_STYLES = {"idle": "green", "paused": "yellow", "starting": "yellow", "stopping": "yellow", "suspended": "yellow"}
@@ -25,18 +25,16 @@ def status_page(status: Status, *, now: datetime, is_live: bool) -> Page:
     """
     page = [_headline(status, now, is_live)]
     if is_live and status.progress is not None:
-        page += [Row(line) for line in progress_lines(status.progress)]
-    elif is_live and status.sentence:
-        page.append(Row([Span(f"  {status.sentence}", "dim")]))
+        page += [Row(line, hang=2) for line in progress_lines(status.progress)]
     page.append(Row([]))
     if is_live:
         page += _next_sleep(status, now)
     page += _buffer(status.buffer, now)
     page += _champion(status.champion, now)
-    page += _cycles(status.recent_cycles, status, now)
+    page += _cycles(status, now, is_live)
     page += _last_error(status.last_error, now)
     page += _labelled(
-        "Daemon", [f"{status.version}, pid {status.pid}" if is_live else f"not running ({status.version})"]
+        "Daemon", [f"{status.version}, pid {status.pid}" if is_live else f"not running; it was {status.version}"]
     )
     page += _labelled("", [status.config_path or "no configuration file: built-in defaults"], "dim")
     page += _labelled("", [status.state_directory], "dim")
@@ -88,11 +86,10 @@ def _labelled(label: str, lines: list[str], style: str = "") -> Page:
 
 
 def _next_sleep(status: Status, now: datetime) -> Page:
-    vetoes = [veto.text for veto in status.decision.vetoes if veto.text not in status.missing]
-    lines = [*status.missing, *vetoes]
-    if not lines:
-        lines = ["nothing is missing: it is due"] if status.decision.should_sleep else [status.decision.reason]
-    page = _labelled("Next sleep", lines)
+    decision = status.decision
+    lines = [lacking(condition) for condition in decision.conditions if not condition.is_met]
+    lines += [veto.text for veto in decision.vetoes]
+    page = _labelled("Next sleep", lines or ["nothing is missing: it is due"])
     if status.next_check_at is not None:
         page += _labelled("", [f"next check {ago(status.next_check_at, now)}"], "dim")
     return page
@@ -109,7 +106,7 @@ def _buffer(buffer: BufferStatus, now: datetime) -> Page:
     if buffer.problem:
         page.append(Row([Span(buffer.problem, "yellow")], ""))
     if buffer.path:
-        read = f", read {ago(buffer.read_at, now)}" if buffer.read_at else ""
+        read = f" · read {ago(buffer.read_at, now)}" if buffer.read_at else ""
         page += _labelled("", [f"{buffer.path}{read}"], "dim")
     return page
 
@@ -125,16 +122,15 @@ def _champion(champion: Champion | None, now: datetime) -> Page:
     return page
 
 
-def _cycles(recent: list[CycleSummary], status: Status, now: datetime) -> Page:
-    judged = f"{status.total_cycles} with a verdict"
+def _cycles(status: Status, now: datetime, is_live: bool) -> Page:
+    completed = f"{status.total_cycles} completed" if status.recent_cycles or status.total_cycles else "none yet"
     if status.last_sleep_at is not None:
-        judged += f", the last {moment(status.last_sleep_at, now)} ({ago(status.last_sleep_at, now)})"
-    page = _labelled("Cycles", [judged if recent or status.total_cycles else "none yet"])
-    return page + recent_rows(recent, now)
+        completed += f", the last {moment(status.last_sleep_at, now)} ({ago(status.last_sleep_at, now)})"
+    return _labelled("Cycles", [completed]) + recent_rows(status.recent_cycles, now, is_live=is_live)
 
 
 def _last_error(error: LastError | None, now: datetime) -> Page:
     if error is None:
         return _labelled("Last error", ["none"])
     page = [Row([Span(error.message, "red"), Span(f" ({ago(error.at, now)})", "dim")], "Last error")]
-    return page + ([Row([Span(f"→ {error.hint}", "bold")], "")] if error.hint else [])
+    return page + ([Row([Span(f"→ {error.hint}", "bold")], "", hang=2)] if error.hint else [])

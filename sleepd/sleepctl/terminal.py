@@ -30,6 +30,8 @@ class Row(NamedTuple):
     spans: list[Span]
     label: str | None = None
     """None: at the left edge; empty: in the column beside the labels."""
+    hang: int = 0
+    """Columns by which the second and further lines stand further in than the first."""
 
 
 Page = list[Row]
@@ -85,9 +87,10 @@ def render(page: Page, *, width: int, is_coloured: bool) -> str:
     lines = []
     for row in page:
         left = 0 if row.label is None else indent
-        for number, line in enumerate(_wrapped(row.spans, width - left)):
-            label = row.label if number == 0 and row.label else ""
-            start = _painted(Span(pad(label, left), "bold"), is_coloured) if label else " " * left
+        for number, line in enumerate(_wrapped(row.spans, width - left, row.hang)):
+            start = " " * (left if number == 0 else left + row.hang)
+            if number == 0 and row.label:
+                start = _painted(Span(pad(row.label, left), "bold"), is_coloured)
             lines.append((start + "".join(_painted(span, is_coloured) for span in line)).rstrip() + "\n")
     return "".join(lines)
 
@@ -96,10 +99,10 @@ def _painted(span: Span, is_coloured: bool) -> str:
     return f"\x1b[{_STYLES[span.style]}m{span.text}\x1b[0m" if is_coloured and span.style and span.text else span.text
 
 
-def _wrapped(spans: list[Span], width: int) -> Iterator[list[Span]]:
+def _wrapped(spans: list[Span], width: int, hang: int) -> Iterator[list[Span]]:
     """The spans cut into lines; words stay whole where they fit a line, whatever their styles."""
     spans = [Span(clean(span.text), span.style) for span in spans]
-    for start, end in _breaks("".join(span.text for span in spans), max(width, 2)):
+    for start, end in _breaks("".join(span.text for span in spans), width, hang):
         line, offset = [], 0
         for span in spans:
             piece = span.text[max(start - offset, 0) : max(end - offset, 0)]
@@ -109,9 +112,11 @@ def _wrapped(spans: list[Span], width: int) -> Iterator[list[Span]]:
         yield line
 
 
-def _breaks(text: str, width: int) -> Iterator[tuple[int, int]]:
-    start = 0
-    while (end := _fitting(text, start, width)) < len(text):
+def _breaks(text: str, width: int, hang: int) -> Iterator[tuple[int, int]]:
+    """Start and end of each line: the first of ``width`` columns, the others of ``hang`` fewer."""
+    start, room = 0, width
+    while (end := _fitting(text, start, room)) < len(text):
+        room = max(width - hang, 2)  # a wide character must fit, or nothing ever would
         space = text.rfind(" ", start, end + 1)
         if space > start and not text[start:space].isspace():
             yield start, space

@@ -59,7 +59,7 @@ def run_and_wait(socket_path: str, request: Run, console: Console) -> RunResult:
         try:
             return cycle.call(request, RunResult)
         finally:
-            watch.close()
+            watch.hang_up()
             follower.join()
             progress_line.erase()
 

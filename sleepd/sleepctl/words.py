@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sleepd.status import CycleSummary
+from sleepd.status import Condition, CycleSummary
 
 THIN_HOLDOUT = 8
 """A difference over fewer held-out experiences may well be chance: it is marked."""
@@ -77,6 +77,18 @@ def older_loss(summary: CycleSummary) -> str:
     if summary.imported_loss is None:
         return ""
     return f"loss {summary.imported_loss:.2f} over whole sequences, by an older scheduler; not comparable"
+
+
+def lacking(condition: Condition) -> str:
+    """What an unmet condition still waits for."""
+    found, required = condition.found, condition.required
+    match condition.name:
+        case "min_experiences" | "min_new_experiences" if found is not None:
+            kind = "experience" if condition.name == "min_experiences" else "new experience"
+            return f"{count(int(required - found), f'more {kind}')} ({found:g} of {required:g})"
+        case "min_hours_between_sleep" if found is not None:
+            return f"{duration((required - found) * 3600)} more since the last sleep (of {duration(required * 3600)})"
+    return condition.text
 
 
 def model(cycle: int | None) -> str:

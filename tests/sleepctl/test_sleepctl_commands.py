@@ -1,0 +1,566 @@
+"""Every command: what it asks, what it shows, what it returns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+import sleepctl_scenes as scenes
+from conftest import Ran
+from sleepctl_fake_daemon import FakeDaemon
+
+from sleepd import errors, protocol
+from sleepd.config import Config
+from sleepd.sleepctl.arguments import GROUPS
+from sleepd.sleepctl.exit_codes import MEANINGS, ExitCode
+from sleepd.status import DecisionRecord, RunResult
+from sleepd.version import VERSION
+
+Sleepctl = Callable[..., Ran]
+
+DUE = scenes.decision()
+NOT_DUE = scenes.decision(found=(3, 3, None))
+STARTED = RunResult(is_started=True, reason="Ready", cycle=9, undo="sleepctl cancel")
+
+STATUS_KEYS = [
+    "buffer",
+    "champion",
+    "config_path",
+    "decision",
+    "is_live",
+    "last_error",
+    "last_sleep_at",
+    "missing",
+    "next_check_at",
+    "pid",
+    "progress",
+    "recent_cycles",
+    "running_cycle",
+    "schema",
+    "sentence",
+    "since",
+    "state",
+    "state_directory",
+    "total_cycles",
+    "version",
+    "written_at",
+]
+"""What programs read from ``status --json``. Taking one away, or changing its meaning, raises ``schema``."""
+
+
+def write_offline(directory: Path, name: str, content: Any) -> None:
+    """What the daemon leaves in its state directory."""
+    (directory / name).write_bytes(msgspec.json.encode(content))
+
+
+# --- status and history, live and from disk ---
+
+
+def test_status_of_a_running_daemon_is_shown_and_ends_with_0(daemon: FakeDaemon, sleepctl: Sleepctl) -> None:
+    """The screen goes to stdout, and nothing to stderr."""
+    daemon.replies[protocol.GetStatus] = scenes.MORNING
+    code, out, err = sleepctl("status")
+    assert (code, err) == (0, "")
+    assert out.startswith("● sage-sleepd is idle, since ")
+
+
+def test_the_keys_of_status_in_json_are_frozen(daemon: FakeDaemon, sleepctl: Sleepctl) -> None:
+    """Programs depend on these keys; a change must be seen here first."""
+    daemon.replies[protocol.GetStatus] = scenes.TRAINING
+    data = sleepctl("status", "--json").json
+    assert sorted(data) == STATUS_KEYS
+    assert data["schema"] == 1
+    assert data["is_live"] is True
+    assert data["progress"]["step"] == 11
+
+
+def test_status_with_the_daemon_down_shows_what_it_last_wrote_and_ends_with_3(
+    environment: Path, sleepctl: Sleepctl
+) -> None:
+    """The state is shown, its age is said on stderr with the start command, and a script can tell by the code."""
+    write_offline(environment, "status.json", scenes.MORNING)
+    code, out, err = sleepctl("status", "--state", str(environment))
+    assert code == 3
+    assert "cycle 8, promoted" in out
+    assert err.startswith("the daemon is not running; this is what it last wrote, ")
+    assert "hint: sudo systemctl start sage-sleepd" in err
+
+
+def test_status_in_json_with_the_daemon_down_has_the_same_keys_and_is_not_live(
+    environment: Path, sleepctl: Sleepctl
+) -> None:
+    """A program reads the last state and sees that it is not the present one."""
+    write_offline(environment, "status.json", scenes.MORNING)
+    ran = sleepctl("status", "--state", str(environment), "--json")
+    assert ran.code == 3
+    assert sorted(ran.json) == STATUS_KEYS
+    assert ran.json["is_live"] is False
+
+
+def test_history_with_the_daemon_down_shows_what_it_last_wrote_and_ends_with_3(
+    environment: Path, sleepctl: Sleepctl
+) -> None:
+    """The cycles come from history.json."""
+    written = {"schema": 1, "written_at": scenes.NOW, "cycles": [scenes.REJECTED, scenes.PROMOTED]}
+    write_offline(environment, "history.json", written)
+    ran = sleepctl("history", "--state", str(environment), "--json")
+    assert ran.code == 3
+    assert [cycle["cycle"] for cycle in ran.json["cycles"]] == [9, 8]
+    assert (ran.json["schema"], ran.json["is_live"]) == (1, False)
+    assert "this is what it last wrote" in ran.err
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [(None, "cannot be read"), (b"{", "not understood"), (b'{"schema": 2}', "has schema 2, this sleepctl reads 1")],
+    ids=["absent", "damaged", "newer"],
+)
+@pytest.mark.parametrize("command", ["status", "history"])
+def test_with_the_daemon_down_and_no_usable_file_the_reason_is_said(
+    environment: Path, sleepctl: Sleepctl, command: str, content: bytes | None, said: str
+) -> None:
+    """Nothing is shown, both the daemon and the file are named, and the code is still 3."""
+    if content is not None:
+        (environment / f"{command}.json").write_bytes(content)
+    code, out, err = sleepctl(command, "--state", str(environment))
+    assert (code, out) == (3, "")
+    assert "the daemon is not running" in err
+    assert said in err
+
+
+def test_the_state_directory_comes_from_the_configuration(environment: Path, sleepctl: Sleepctl) -> None:
+    """Without --state the directory that the daemon is configured with is read."""
+    write_offline(environment, "status.json", scenes.MORNING)
+    (environment / "config.toml").write_text(f'[state]\ndirectory = "{environment}"\n')
+    code, out, _ = sleepctl("status", "--config", str(environment / "config.toml"))
+    assert code == 3
+    assert "cycle 8, promoted" in out
+
+
+def test_history_asks_for_as_many_as_the_limit_says(daemon: FakeDaemon, sleepctl: Sleepctl) -> None:
+    """The limit goes with the request, and holds even when the daemon sends more."""
+    daemon.replies[protocol.History] = {"schema": 1, "cycles": [scenes.REJECTED, scenes.PROMOTED]}
+    ran = sleepctl("history", "--limit", "1", "--json")
+    assert ran.code == 0
+    assert [cycle["cycle"] for cycle in ran.json["cycles"]] == [9]
+    assert daemon.requests == [protocol.History(limit=1)]
+
+
+def test_history_without_a_cycle_says_so(daemon: FakeDaemon, sleepctl: Sleepctl) -> None:
+    """An empty table would leave the owner guessing."""
+    daemon.replies[protocol.History] = {"schema": 1, "cycles": []}
+    assert sleepctl("history") == Ran(0, "no cycle yet\n", "")
+
+
+# --- check ---
+
+
+@pytest.mark.parametrize(("decision", "answer"), [(DUE, "True"), (NOT_DUE, "False")], ids=["due", "not due"])
+def test_check_begins_with_the_two_lines_that_scripts_read(
+    daemon: FakeDaemon, sleepctl: Sleepctl, decision: Any, answer: str
+) -> None:
+    """Should run, Reason, then every condition; plain check returns 0 either way."""
+    daemon.replies[protocol.Check] = decision
+    code, out, err = sleepctl("check")
+    assert (code, err) == (0, "")
+    lines = out.splitlines()
+    assert lines[:2] == [f"Should run: {answer}", f"Reason: {decision.reason}"]
+    assert all(any(condition.name in line for line in lines[2:]) for condition in decision.conditions)
+    assert daemon.requests == [protocol.Check()]
+
+
+def test_check_apply_starts_a_cycle_when_due(daemon: FakeDaemon, sleepctl: Sleepctl) -> None:
+    """The decision and the start are both shown, and the undo on stderr."""
+    daemon.replies.update({protocol.Check: DUE, protocol.Run: STARTED})
+    code, out, err = sleepctl("check", "--apply")
+    assert code == 0
+    assert out.startswith("Should run: True\n")
+    assert "cycle 9 started: Ready" in out
+    assert err == "undo: sleepctl cancel\n"
+    assert daemon.requests == [protocol.Check(), protocol.Run()]
+
+
+def test_check_apply_returns_5_when_not_due_and_starts_nothing(daemon: FakeDaemon, sleepctl: Sleepctl) -> None:
+    """The timer unit takes 5 for success; no run is asked for."""
+    daemon.replies[protocol.Check] = NOT_DUE
+    code, out, err = sleepctl("check", "--apply")
+    assert code == 5
+    assert out.startswith("Should run: False\n")
+    assert err == "nothing to do\n"
+    assert daemon.requests == [protocol.Check()]
+
+
+# --- run ---
+
+
+def test_run_carries_every_option_to_the_daemon(daemon: FakeDaemon, sleepctl: Sleepctl) -> None:
+    """No option is dropped on the way."""
+    daemon.replies[protocol.Run] = STARTED
+    arguments = "run --force --epochs 2 --learning-rate 1e-4 --max-experiences 7 --strategy gentle"
+    code, out, err = sleepctl(*arguments.split(" "))
+    assert (code, out) == (0, "cycle 9 started: Ready\n")
+    assert "undo: sleepctl cancel\n" in err
+    sent = protocol.Run(force=True, epochs=2, learning_rate=1e-4, max_experiences=7, strategy="gentle")
+    assert daemon.requests == [sent]
+
+
+def test_run_when_not_due_returns_5_with_the_reason(daemon: FakeDaemon, sleepctl: Sleepctl) -> None:
+    """A run that was not started is no success."""
+    daemon.replies[protocol.Run] = RunResult(is_started=False, reason="3 < 5")
+    code, out, err = sleepctl("run")
+    assert (code, out) == (5, "")
+    assert "sleepctl: nothing to do: 3 < 5\n" in err
+
+
+# --- what changes something, and its undo ---
+
+
+@pytest.mark.parametrize(
+    ("arguments", "request_sent", "reply", "said"),
+    [
+        (["cancel"], protocol.Cancel(), {"cycle": 9}, "cycle 9 cancelled; what it learned is discarded"),
+        (["pause"], protocol.Pause(), {"is_paused": True}, "paused: no cycle starts; one under way goes on"),
+        (["resume"], protocol.Resume(), {"is_paused": False}, "resumed: it sleeps when due"),
+        (["rollback"], protocol.Rollback(), {"champion": 7, "was": 8}, "cycle 7 is in use; before: cycle 8"),
+        (
+            ["rollback", "5"],
+            protocol.Rollback(cycle=5),
+            {"champion": 5, "was": 8},
+            "cycle 5 is in use; before: cycle 8",
+        ),
+        (
+            ["rollback", "0"],
+            protocol.Rollback(cycle=0),
+            {"champion": None, "was": 8},
+            "the base model is in use; before: cycle 8",
+        ),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_change_is_said_with_its_undo(
+    daemon: FakeDaemon,
+    sleepctl: Sleepctl,
+    arguments: list[str],
+    request_sent: protocol.Request,
+    reply: dict[str, Any],
+    said: str,
+) -> None:
+    """What was done on stdout, the command that takes it back on stderr, and both in JSON."""
+    daemon.replies[type(request_sent)] = {**reply, "undo": "sleepctl something"}
+    assert sleepctl(*arguments) == Ran(0, f"{said}\n", "undo: sleepctl something\n")
+    assert sleepctl(*arguments, "--json").json == {**reply, "undo": "sleepctl something", "schema": 1}
+    assert daemon.requests == [request_sent, request_sent]
+
+
+# --- what is looked at ---
+
+
+def test_show_prints_the_cycle_that_was_asked_for(daemon: FakeDaemon, sleepctl: Sleepctl) -> None:
+    """The number goes with the request; the verdict's reason is shown."""
+    daemon.replies[protocol.Show] = scenes.DETAIL
+    code, out, _ = sleepctl("show", "8")
+    assert code == 0
+    assert out.startswith("cycle 8 promoted, in use; started ")
+    assert daemon.requests == [protocol.Show(cycle=8)]
+
+
+def test_why_shows_the_decision_and_its_changes_with_their_figures(daemon: FakeDaemon, sleepctl: Sleepctl) -> None:
+    """Each change is listed with what was known then; what was not known is a dash."""
+    change = DecisionRecord(at=scenes.NOW, decision=NOT_DUE, facts={"total": 3, "hours_since_last_sleep": None})
+    daemon.replies[protocol.Why] = {"schema": 1, "current": DUE, "changes": [change]}
+    code, out, _ = sleepctl("why", "--limit", "3")
+    assert code == 0
+    assert out.startswith("Should run: True\n")
+    assert "total 3, hours_since_last_sleep –" in out
+    assert daemon.requests == [protocol.Why(limit=3)]
+
+
+def test_buffer_shows_counts_and_what_was_set_aside_and_why(daemon: FakeDaemon, sleepctl: Sleepctl) -> None:
+    """Every count of the buffer and each record that is not used."""
+    daemon.replies[protocol.Buffer] = scenes.BUFFER_DETAIL
+    code, out, _ = sleepctl("buffer")
+    assert code == 0
+    assert "      3  new: " in out
+    assert "  record 9: no response\n" in out
+
+
+def test_version_names_both_ends(daemon: FakeDaemon, sleepctl: Sleepctl) -> None:
+    """The client's and the daemon's version stand below each other."""
+    daemon.replies[protocol.GetVersion] = {"version": "9.9.9", "v": 1}
+    assert sleepctl("version") == Ran(0, f"sleepctl {VERSION} (protocol 1)\nsleepd   9.9.9 (protocol 1)\n", "")
+
+
+def test_version_with_the_daemon_down_names_this_program_and_ends_with_3(sleepctl: Sleepctl) -> None:
+    """The own version needs no daemon; that the other is missing is said."""
+    code, out, err = sleepctl("version")
+    assert (code, out) == (3, f"sleepctl {VERSION} (protocol 1)\n")
+    assert "the daemon is not running" in err
+
+
+# --- --json everywhere ---
+
+
+@pytest.mark.parametrize(
+    ("arguments", "kind", "reply"),
+    [
+        ("status", protocol.GetStatus, scenes.ATTACKED),
+        ("check", protocol.Check, DUE),
+        ("why", protocol.Why, {"schema": 1, "current": DUE, "changes": []}),
+        ("history", protocol.History, {"schema": 1, "cycles": [scenes.PROMOTED]}),
+        ("show 8", protocol.Show, scenes.DETAIL),
+        ("buffer", protocol.Buffer, scenes.BUFFER_DETAIL),
+        ("version", protocol.GetVersion, {"version": "1", "v": 1}),
+        ("run", protocol.Run, STARTED),
+        ("cancel", protocol.Cancel, {"cycle": 9, "undo": ""}),
+        ("pause", protocol.Pause, {"is_paused": True, "undo": ""}),
+        ("resume", protocol.Resume, {"is_paused": False, "undo": ""}),
+        ("rollback", protocol.Rollback, {"champion": None, "was": 8, "undo": ""}),
+        ("config show", None, None),
+    ],
+)
+def test_json_is_one_document_with_a_schema_number_in_plain_ascii(
+    daemon: FakeDaemon, sleepctl: Sleepctl, arguments: str, kind: type[protocol.Request] | None, reply: Any
+) -> None:
+    """Every command's answer in JSON carries the number, and nothing that a terminal would act on."""
+    if kind is not None:
+        daemon.replies[kind] = reply
+    ran = sleepctl(*arguments.split(), "--json")
+    assert ran.code == 0
+    assert ran.json["schema"] == 1
+    assert set(ran.out) <= {chr(code) for code in range(0x20, 0x7F)} | {"\n"}
+
+
+def test_an_error_in_json_is_a_document_on_stdout_and_words_on_stderr(daemon: FakeDaemon, sleepctl: Sleepctl) -> None:
+    """A program finds kind, message, hint and code; a person reads the same."""
+    daemon.replies[protocol.Cancel] = errors.NothingToDo("no cycle is under way", hint="sleepctl status")
+    ran = sleepctl("cancel", "--json")
+    told = {"kind": "NothingToDo", "message": "no cycle is under way", "hint": "sleepctl status", "exit_code": 5}
+    assert ran.json == {"schema": 1, "error": told}
+    assert ran.err == "sleepctl: no cycle is under way\nhint: sleepctl status\n"
+    assert ran.code == 5
+
+
+# --- exit codes ---
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (errors.RequestFailed, ExitCode.FAILED),
+        (errors.VersionMismatch, ExitCode.FAILED),
+        (errors.UsageError, ExitCode.USAGE),
+        (errors.NotFound, ExitCode.NOT_FOUND),
+        (errors.NothingToDo, ExitCode.NOTHING_TO_DO),
+        (errors.Busy, ExitCode.BUSY),
+        (errors.StateLocked, ExitCode.BUSY),
+        (errors.PermissionDenied, ExitCode.PERMISSION),
+        (errors.ConfigError, ExitCode.CONFIG),
+    ],
+)
+@pytest.mark.parametrize("command", ["run", "check --apply", "rollback", "show 3"])
+def test_an_error_of_the_daemon_becomes_its_exit_code_with_message_and_hint(
+    daemon: FakeDaemon, sleepctl: Sleepctl, command: str, error: type[errors.SleepdError], code: int
+) -> None:
+    """Whatever the daemon refuses with, the code says its kind and stderr its words."""
+    failure = error("what went wrong", hint="what to type")
+    for kind in (protocol.Run, protocol.Check, protocol.Rollback, protocol.Show):
+        daemon.replies[kind] = failure
+    assert sleepctl(*command.split()) == Ran(code, "", "sleepctl: what went wrong\nhint: what to type\n")
+
+
+@pytest.mark.parametrize("command", ["check", "run", "run --wait", "cancel", "pause", "show 1", "why", "buffer"])
+def test_without_a_daemon_every_other_command_ends_with_3_and_the_start_command(
+    sleepctl: Sleepctl, command: str
+) -> None:
+    """What needs the daemon says that it is not running and how to start it."""
+    code, out, err = sleepctl(*command.split())
+    assert (code, out) == (3, "")
+    assert err.startswith("sleepctl: the daemon is not running: nobody answers on ")
+    assert "hint: sudo systemctl start sage-sleepd" in err
+
+
+def test_without_permission_a_command_ends_with_8_and_the_group_command(
+    daemon: FakeDaemon, sleepctl: Sleepctl, request: pytest.FixtureRequest
+) -> None:
+    """Status does not pretend that the daemon is down when it may only not be asked."""
+    daemon.path.chmod(0)
+    request.getfixturevalue("unprivileged")
+    code, out, err = sleepctl("status")
+    assert (code, out) == (8, "")
+    assert "hint: sudo usermod -aG sage-sleepd" in err
+
+
+def test_a_daemon_of_another_version_ends_with_1_and_the_restart_command(
+    daemon: FakeDaemon, sleepctl: Sleepctl
+) -> None:
+    """The third way of not being understood has its own command to type."""
+    daemon.replies[protocol.GetStatus] = protocol.encode(protocol.Answer(v=2))
+    code, out, err = sleepctl("status")
+    assert (code, out) == (1, "")
+    assert "hint: sudo systemctl restart sage-sleepd" in err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "",
+        "sleep",
+        "show",
+        "show x",
+        "show -1",
+        "run --epochs 0",
+        "run --learning-rate nan",
+        "run --learning-rate 0",
+        "run --learning-rate fast",
+        "history --limit 0",
+        "config",
+        "pause --state /x",
+        "status extra",
+    ],
+)
+def test_a_command_line_that_makes_no_sense_ends_with_2(sleepctl: Sleepctl, arguments: str) -> None:
+    """Said in one sentence with the help to type, before anything is asked."""
+    code, out, err = sleepctl(*arguments.split())
+    assert (code, out) == (2, "")
+    first, second = err.splitlines()
+    assert first.startswith("sleepctl: ")
+    assert second.startswith("hint: sleepctl")
+    assert second.endswith(" --help")
+
+
+def test_every_error_class_has_a_documented_exit_code() -> None:
+    """No error leaves with a number that --help does not explain."""
+    undocumented = {cls.__name__ for cls in errors.SleepdError.__subclasses__() if cls.exit_code not in MEANINGS}
+    assert undocumented == set()
+    assert set(MEANINGS) == set(ExitCode)
+
+
+# --- --help ---
+
+
+def test_help_names_every_command_and_every_exit_code(sleepctl: Sleepctl) -> None:
+    """Help is complete, and fits 80 columns."""
+    code, out, _ = sleepctl("--help")
+    assert code == 0
+    names = [name for group in GROUPS.values() for name in group]
+    assert [name for name in names if f"\n  {name} " not in out] == []
+    assert [int(code) for code in ExitCode if f"\n  {int(code):>3}  " not in out] == []
+    assert [line for line in out.splitlines() if len(line) > 80] == []
+
+
+@pytest.mark.parametrize("command", [*(name for group in GROUPS.values() for name in group), "config check"])
+def test_each_command_has_help_that_fits_80_columns(sleepctl: Sleepctl, command: str) -> None:
+    """Every command explains its options."""
+    code, out, _ = sleepctl(*command.split(), "--help")
+    assert code == 0
+    assert out.startswith(f"usage: sleepctl {command}")
+    assert [line for line in out.splitlines() if len(line) > 80] == []
+
+
+# --- where things are found ---
+
+
+def test_the_socket_on_the_command_line_wins_over_the_environment(
+    daemon: FakeDaemon, sleepctl: Sleepctl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """--socket, before or after the command, is where the daemon is asked."""
+    monkeypatch.setenv("SLEEPD_SOCKET", "/nonexistent/s")
+    daemon.replies[protocol.GetVersion] = {"version": "1", "v": 1}
+    assert sleepctl("version").code == 3
+    assert sleepctl("version", "--socket", str(daemon.path)).code == 0
+    assert sleepctl("--socket", str(daemon.path), "version").code == 0
+
+
+def test_the_socket_is_found_through_the_users_own_configuration(
+    daemon: FakeDaemon, sleepctl: Sleepctl, environment: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without option and variable the discovered configuration names the socket."""
+    monkeypatch.delenv("SLEEPD_SOCKET")
+    daemon.replies[protocol.GetVersion] = {"version": "1", "v": 1}
+    (environment / ".config" / "sage-sleepd").mkdir(parents=True)
+    (environment / ".config" / "sage-sleepd" / "config.toml").write_text(f'[control]\nsocket = "{daemon.path}"\n')
+    assert sleepctl("version").code == 0
+
+
+def test_a_wrong_configuration_that_nobody_named_is_noted_and_does_not_stop_the_command(
+    sleepctl: Sleepctl, environment: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The daemon may well run in the default place; the note says what is wrong with the file."""
+    monkeypatch.delenv("SLEEPD_SOCKET")
+    monkeypatch.setenv("RUNTIME_DIRECTORY", str(environment))
+    (environment / ".config" / "sage-sleepd").mkdir(parents=True)
+    (environment / ".config" / "sage-sleepd" / "config.toml").write_text("[control]\nsoket = 1\n")
+    code, _, err = sleepctl("pause")
+    assert code == 3
+    assert err.startswith("note: ")
+    assert "control.soket" in err
+    assert f"nobody answers on {environment}/sleepd.sock" in err
+
+
+def test_a_wrong_configuration_that_was_named_ends_with_9(
+    sleepctl: Sleepctl, environment: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who names a file means it; the default place is not tried."""
+    monkeypatch.delenv("SLEEPD_SOCKET")
+    code, out, err = sleepctl("status", "--config", str(environment / "none.toml"))
+    assert (code, out) == (9, "")
+    assert "none.toml: cannot be read" in err
+
+
+# --- config ---
+
+
+def test_config_check_accepts_a_correct_file(sleepctl: Sleepctl, environment: Path) -> None:
+    """A correct file is named as such."""
+    path = environment / "c.toml"
+    path.write_text('[buffer]\npath = "/home/agent/b.json"\n')
+    assert sleepctl("config", "check", str(path)) == Ran(0, f"{path}: correct\n", "")
+    assert sleepctl("config", "check", str(path), "--json").json == {"schema": 1, "path": str(path), "is_valid": True}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[triggers]\nmin_experiences = 0\n", ["triggers.min_experiences", "expected `int` >= 1", "found 0"]),
+        ("[triggers]\nmin_experience = 4\n", ["triggers.min_experience", "did you mean 'min_experiences'?"]),
+        ("[state]\n", ["buffer.path: expected the path of the agent's buffer, found ''"]),
+        ("what", ["not TOML"]),
+    ],
+    ids=["value", "key", "no buffer", "no TOML"],
+)
+def test_config_check_refuses_with_file_key_expected_and_found(
+    sleepctl: Sleepctl, environment: Path, text: str, said: list[str]
+) -> None:
+    """A wrong file ends with 9 and says where and what."""
+    path = environment / "c.toml"
+    path.write_text(text)
+    code, out, err = sleepctl("config", "check", str(path))
+    assert (code, out) == (9, "")
+    assert [part for part in [str(path), *said] if part not in err] == []
+
+
+def test_config_check_without_any_file_ends_with_4(
+    sleepctl: Sleepctl, environment: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing to check is not the same as correct."""
+    monkeypatch.setattr("sleepd.config.discover", lambda _: None)
+    code, _, err = sleepctl("config", "check")
+    assert code == 4
+    assert "there is no configuration file" in err
+
+
+def test_config_show_prints_what_is_in_effect_as_toml_that_reads_back(sleepctl: Sleepctl, environment: Path) -> None:
+    """The printed document, read again, is the same configuration."""
+    import tomllib
+
+    path = environment / "c.toml"
+    path.write_text('[buffer]\npath = "/home/agent/b.json"\n[triggers]\nmin_experiences = 11\n')
+    code, out, err = sleepctl("config", "show", "--config", str(path))
+    assert (code, err) == (0, "")
+    shown = msgspec.convert(tomllib.loads(out), Config)
+    assert (shown.triggers.min_experiences, shown.buffer.path) == (11, "/home/agent/b.json")
+    as_json = sleepctl("config", "show", "--config", str(path), "--json").json
+    assert as_json["config"]["triggers"]["min_experiences"] == 11

@@ -1,0 +1,247 @@
+"""``sleepctl`` as a whole process: what it imports, how it waits, what a terminal gets, how it is left."""
+
+from __future__ import annotations
+
+import os
+import pty
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+import pytest
+import sleepctl_scenes as scenes
+from conftest import Ran
+from sleepctl_fake_daemon import FakeDaemon
+
+from sleepd import protocol
+from sleepd.job import Progress
+from sleepd.status import CycleSummary, RunResult
+
+Sleepctl = Callable[..., Ran]
+
+REPOSITORY = Path(__file__).parents[2]
+COMMAND = [sys.executable, "-m", "sleepd.sleepctl"]
+
+
+def progress(**fields: object) -> protocol.Announcement:
+    """The worker's progress as the daemon announces it."""
+    known = {"cycle": 9, "type": "progress", "phase": "training", "steps": 24, "device": "cuda:0"}
+    return protocol.Announcement(event="progress", at=scenes.NOW, fields={**known, **fields})
+
+
+def ended(summary: CycleSummary) -> RunResult:
+    """The answer to a run that was waited for."""
+    return RunResult(is_started=True, reason="forced", cycle=summary.cycle, summary=summary, undo="sleepctl rollback")
+
+
+def environment_of_process(**more: str) -> dict[str, str]:
+    """The environment of ours, which the fixture has emptied of places, and the package."""
+    return {**os.environ, "PYTHONPATH": str(REPOSITORY), "TERM": "xterm", **more}
+
+
+def on_a_terminal(*arguments: str, stream: str, **more: str) -> tuple[int, str]:
+    """Exit code, and what ``stream`` (stdout or stderr) brings to a terminal of 80 columns."""
+    ours, theirs = pty.openpty()
+    others = dict.fromkeys(("stdout", "stderr"), subprocess.DEVNULL)
+    try:
+        process = subprocess.Popen(
+            [*COMMAND, *arguments], env=environment_of_process(**more), **{**others, stream: theirs}
+        )
+        os.close(theirs)
+        received = b""
+        try:
+            while chunk := os.read(ours, 65536):
+                received += chunk
+        except OSError:
+            pass  # EIO: the other end is closed and everything was read
+        return process.wait(20), received.decode()
+    finally:
+        os.close(ours)
+
+
+# --- imports ---
+
+
+def test_status_imports_neither_asyncio_nor_structlog_nor_the_upper_floors_nor_torch(
+    daemon: FakeDaemon, sleepctl: Sleepctl
+) -> None:
+    """The modules that make a start slow, and those that a client must not know, stay out."""
+    daemon.replies[protocol.GetStatus] = scenes.MORNING
+    code = (
+        "import sys; from sleepd.sleepctl.__main__ import main; main(['status']);"
+        "print('modules:', *sys.modules, file=sys.stderr)"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", code], env=environment_of_process(), capture_output=True, text=True, check=True
+    )
+    loaded = set(ran.stderr.partition("modules: ")[2].split())
+    assert "sleepd.client" in loaded
+    upper = {f"sleepd.{name}" for name in ("scheduler", "daemon", "control", "supervisor", "watch", "notify", "log")}
+    slow = {"asyncio", "structlog", "torch", "transformers", "sqlite3"}
+    assert loaded & (upper | slow) == set()
+
+
+@pytest.mark.parametrize("module", sorted((REPOSITORY / "sleepd" / "sleepctl").glob("*.py")), ids=lambda p: p.stem)
+def test_no_module_of_the_command_line_imports_an_upper_floor(module: Path) -> None:
+    """Not even lazily: clients live beside the daemon, not on it."""
+    imported = set(re.findall(r"^\s*from sleepd\.(\w+) import", module.read_text(), re.MULTILINE))
+    allowed = {"client", "clock", "config", "config_text", "cycle", "errors", "job", "protocol", "status", "strategies"}
+    assert imported - allowed - {"version"} == set()
+
+
+# --- run --wait ---
+
+
+@pytest.mark.parametrize(
+    ("summary", "code"),
+    [
+        (scenes.PROMOTED, 0),
+        (scenes.REJECTED, 0),
+        (scenes.cycle(9, "inconclusive"), 0),
+        (scenes.FAILED, 1),
+        (scenes.cycle(9, "cancelled"), 1),
+        (scenes.cycle(9, "interrupted"), 1),
+        (scenes.cycle(9, "suspended"), 1),
+    ],
+    ids=lambda value: value.state if isinstance(value, CycleSummary) else "",
+)
+def test_a_waited_run_returns_0_with_a_verdict_and_1_without(
+    daemon: FakeDaemon, sleepctl: Sleepctl, summary: CycleSummary, code: int
+) -> None:
+    """Whichever the verdict, it is said; a cycle that came to none has failed the caller."""
+    daemon.replies[protocol.Run] = ended(summary)
+    ran = sleepctl("run", "--force", "--wait")
+    assert ran.code == code
+    assert ran.out.startswith(f"cycle {summary.cycle} {summary.state}")
+    assert ran.err.endswith("undo: sleepctl rollback\n")
+    assert protocol.Run(force=True, wait=True) in daemon.requests
+
+
+def test_a_failed_waited_run_says_the_hint(daemon: FakeDaemon, sleepctl: Sleepctl) -> None:
+    """The command that mends it comes with the failure."""
+    daemon.replies[protocol.Run] = ended(scenes.FAILED)
+    assert f"hint: {scenes.FAILED.hint}\n" in sleepctl("run", "--wait").err
+
+
+def test_without_a_terminal_progress_is_one_plain_line_a_phase(daemon: FakeDaemon, sleepctl: Sleepctl) -> None:
+    """A log is not filled with steps; facts that are no progress are passed over."""
+    daemon.announcements = [
+        progress(phase="loading"),
+        protocol.Announcement(event="cycle_started", at=scenes.NOW, fields={"cycle": 9}),
+        *(progress(step=step) for step in range(24)),
+        progress(phase="evaluating"),
+    ]
+    daemon.replies[protocol.Run] = ended(scenes.PROMOTED)
+    err = sleepctl("run", "--wait").err
+    assert err.splitlines()[:-1] == ["loading on cuda:0", "training on cuda:0", "evaluating on cuda:0"]
+    assert "\x1b" not in err
+
+
+def test_progress_that_is_not_understood_does_not_end_the_waiting(daemon: FakeDaemon, sleepctl: Sleepctl) -> None:
+    """The view is lost, which is said; the cycle's end still arrives."""
+    daemon.announcements = [progress(phase="dreaming")]
+    daemon.replies[protocol.Run] = ended(scenes.PROMOTED)
+    ran = sleepctl("run", "--wait")
+    assert ran.code == 0
+    assert "note: no more progress to show" in ran.err
+
+
+def test_a_waited_run_that_is_not_due_returns_5(daemon: FakeDaemon, sleepctl: Sleepctl) -> None:
+    """Waiting for nothing is nothing to do."""
+    daemon.replies[protocol.Run] = RunResult(is_started=False, reason="3 < 5")
+    assert sleepctl("run", "--wait").code == 5
+
+
+def test_a_daemon_that_goes_away_during_a_waited_run_is_an_error(daemon: FakeDaemon, sleepctl: Sleepctl) -> None:
+    """No verdict is made up for a cycle whose end nobody saw."""
+    daemon.replies[protocol.Run] = None
+    code, out, err = sleepctl("run", "--wait")
+    assert (code, out) == (1, "")
+    assert "closed the connection before it answered" in err
+
+
+def test_ctrl_c_in_a_waited_run_detaches_with_130_and_says_how_to_cancel(daemon: FakeDaemon, environment: Path) -> None:
+    """The cycle is not cancelled; the owner learns where to look and what to type."""
+    daemon.is_run_answered.clear()
+    daemon.replies[protocol.Run] = ended(scenes.PROMOTED)
+    with subprocess.Popen(
+        [*COMMAND, "run", "--wait"], env=environment_of_process(), stdout=-1, stderr=-1, text=True
+    ) as process:
+        assert daemon.has_run_arrived.wait(20)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=20)
+    assert (process.returncode, out) == (130, "")
+    assert err == "detached; the cycle goes on. See it: sleepctl status. Discard it: sleepctl cancel\n"
+    assert not any(isinstance(request, protocol.Cancel) for request in daemon.requests)
+
+
+# --- terminals ---
+
+
+def test_on_a_terminal_progress_is_drawn_on_one_line_and_erased(daemon: FakeDaemon, environment: Path) -> None:
+    """Each drawing starts at the line's beginning, fits it, and the last leaves it empty."""
+    daemon.announcements = [progress(step=step, loss=2.5, eta_seconds=90) for step in (6, 12)]
+    daemon.replies[protocol.Run] = ended(scenes.PROMOTED)
+    code, received = on_a_terminal("run", "--wait", stream="stderr")
+    assert code == 0
+    drawn = re.findall(r"\r([^\r\x1b]*)\x1b\[K", received)
+    assert [re.findall(r"(\d+)%", line) for line in drawn] == [["25"], ["50"], []]
+    assert all(len(line) < 80 for line in drawn)
+    assert received.endswith("undo: sleepctl rollback\r\n")
+
+
+@pytest.mark.parametrize(
+    ("more", "is_coloured"), [({}, True), ({"NO_COLOR": "1"}, False), ({"TERM": "dumb"}, False)], ids=str
+)
+def test_colour_needs_a_terminal_that_knows_it_and_nobody_who_refused(
+    daemon: FakeDaemon, environment: Path, more: dict[str, str], is_coloured: bool
+) -> None:
+    """NO_COLOR and a dumb terminal keep every escape byte away."""
+    daemon.replies[protocol.GetStatus] = scenes.ATTACKED
+    code, received = on_a_terminal("status", stream="stdout", **more)
+    assert code == 0
+    assert "sage-sleepd is " in received
+    assert ("\x1b[" in received) is is_coloured
+
+
+def test_without_a_terminal_there_is_no_escape_byte(daemon: FakeDaemon, sleepctl: Sleepctl) -> None:
+    """A pipe gets text and nothing else."""
+    daemon.replies[protocol.GetStatus] = scenes.ATTACKED
+    ran = sleepctl("status")
+    assert "\x1b" not in ran.out + ran.err
+
+
+def test_a_reader_that_has_seen_enough_causes_no_traceback(daemon: FakeDaemon, environment: Path) -> None:
+    """`sleepctl history | head` ends quietly."""
+    many = [msgspec.structs.replace(scenes.PROMOTED, cycle=number) for number in range(5000)]
+    daemon.replies[protocol.History] = {"schema": 1, "cycles": many}
+    with subprocess.Popen(
+        [*COMMAND, "history", "--limit", "5000"], env=environment_of_process(), stdout=-1, stderr=-1
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.readline().startswith(b"cycle")
+        process.stdout.close()
+        assert process.stderr.read() == b""
+
+
+def test_a_terminal_without_utf_8_gets_question_marks_instead_of_a_traceback(
+    daemon: FakeDaemon, environment: Path
+) -> None:
+    """An arrow that the encoding lacks is no reason to show nothing."""
+    daemon.replies[protocol.GetStatus] = scenes.MORNING
+    ran = subprocess.run(
+        [*COMMAND, "status"], env=environment_of_process(PYTHONIOENCODING="ascii"), capture_output=True
+    )
+    assert (ran.returncode, ran.stderr) == (0, b"")
+    assert b"holdout 3.12 ? 2.71" in ran.stdout
+
+
+def test_progress_fields_are_those_of_the_workers_message() -> None:
+    """What the daemon announces is the worker's Progress and the cycle's number."""
+    announced = {"cycle": 9, **msgspec.to_builtins(scenes.PROGRESS)}
+    assert msgspec.convert(announced, Progress) == scenes.PROGRESS

@@ -1,0 +1,242 @@
+"""The screens: what an owner reads, in 80 columns, whatever the texts hold."""
+
+from __future__ import annotations
+
+import re
+from datetime import timedelta
+
+import msgspec
+import pytest
+import sleepctl_scenes as scenes
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sleepd.job import Progress
+from sleepd.sleepctl import words
+from sleepd.sleepctl.cycle_table import history_page
+from sleepd.sleepctl.screens import buffer_page, decision_page, run_page, why_page
+from sleepd.sleepctl.show_screen import show_page
+from sleepd.sleepctl.status_screen import status_page
+from sleepd.sleepctl.terminal import Page, Row, Span, clean, columns, pad, render, shorten
+from sleepd.status import Condition, DecisionRecord, RunResult, Status, Veto
+
+_HOSTILE_CYCLE = msgspec.structs.replace(
+    scenes.REJECTED, cycle=10**9, reason=scenes.HOSTILE, hint=scenes.HOSTILE, strategy=scenes.HOSTILE
+)
+_HOSTILE_DECISION = scenes.decision(vetoes=(Veto(name=scenes.HOSTILE, text=scenes.HOSTILE),))
+_CHANGES = [
+    DecisionRecord(at=scenes.NOW, decision=_HOSTILE_DECISION, facts={scenes.HOSTILE: scenes.HOSTILE, "n": None})
+]
+
+PAGES: dict[str, Page] = {
+    **{name: status_page(status, now=scenes.NOW, is_live=True) for name, status in scenes.STATUSES.items()},
+    **{f"{name}, down": status_page(status, now=scenes.NOW, is_live=False) for name, status in scenes.STATUSES.items()},
+    "history": history_page(
+        [_HOSTILE_CYCLE, scenes.FAILED, scenes.PROMOTED, scenes.THIN, scenes.IMPORTED], scenes.NOW, is_live=True
+    ),
+    "show": show_page(scenes.DETAIL, scenes.NOW),
+    "show, attacked": show_page(
+        msgspec.structs.replace(scenes.DETAIL, summary=_HOSTILE_CYCLE, directory=scenes.LONG_PATH), scenes.NOW
+    ),
+    "show, nothing kept": show_page(msgspec.structs.replace(scenes.DETAIL, report=None, directory=""), scenes.NOW),
+    "buffer": buffer_page(scenes.BUFFER_DETAIL, scenes.NOW),
+    "check": decision_page(scenes.MORNING.decision),
+    "check, attacked": decision_page(_HOSTILE_DECISION),
+    "why": why_page(_HOSTILE_DECISION, _CHANGES, scenes.NOW),
+    "run": run_page(RunResult(is_started=True, reason=scenes.HOSTILE, cycle=9)),
+    "run, ended": run_page(RunResult(is_started=True, reason="due", cycle=9, summary=_HOSTILE_CYCLE)),
+}
+
+
+def text_of(page: Page, *, is_coloured: bool = False) -> str:
+    """The page on 80 columns."""
+    return render(page, width=80, is_coloured=is_coloured)
+
+
+def status_text(status: Status, *, is_live: bool = True) -> str:
+    """The status screen on 80 columns."""
+    return text_of(status_page(status, now=scenes.NOW, is_live=is_live))
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_every_screen_fits_80_columns(name: str) -> None:
+    """No line of any screen is wider than 80 columns, with long paths and hostile texts too."""
+    too_wide = [line for line in text_of(PAGES[name]).splitlines() if columns(line) > 80]
+    assert too_wide == []
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_no_screen_lets_a_control_character_through(name: str) -> None:
+    """Without colour a screen holds line ends and printable characters and nothing else."""
+    bad = {character for character in text_of(PAGES[name]) if character != "\n" and not character.isprintable()}
+    assert bad == set()
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_colour_changes_nothing_but_the_colour(name: str) -> None:
+    """The coloured screen without its own colour codes is the plain screen: no text smuggles one in."""
+    coloured = text_of(PAGES[name], is_coloured=True)
+    assert re.sub(r"\x1b\[\d+m", "", coloured) == text_of(PAGES[name])
+
+
+@pytest.mark.parametrize("name", ["fresh", "waiting", "training", "promoted", "rejected", "failed"])
+def test_the_morning_screen_fits_a_terminal_of_24_lines(name: str) -> None:
+    """Nothing scrolls away, the shell's own line included."""
+    assert len(text_of(PAGES[name]).splitlines()) <= 23
+
+
+def test_the_champion_is_shown_with_age_and_holdout_figures() -> None:
+    """The figures that were measured on the champion stand beside its age."""
+    text = status_text(scenes.MORNING)
+    assert "cycle 8, promoted today 04:39 (2 h 41 min ago)" in _unlocalised(text)
+    assert "holdout 3.12 → 2.71 (−0.41 nats/token, 23 experiences)\n" in text
+    assert "the base model has 3.38" in text
+
+
+def _unlocalised(text: str) -> str:
+    local = scenes.CHAMPION.promoted_at.astimezone()
+    return text.replace(f"{local:%H:%M}", "04:39").replace("yesterday 04:39", "today 04:39")
+
+
+def test_what_is_missing_is_said_for_each_condition_that_is_not_met() -> None:
+    """A condition that is met is not listed; one that is not says how much is missing."""
+    text = status_text(scenes.WAITING)
+    assert "Next sleep  1 more experience (4 of 5)\n" in text
+    assert "more new experience" not in text
+    assert "3 h 19 min more since the last sleep (of 6 h)" in status_text(scenes.MORNING)
+
+
+def test_a_veto_is_said_although_every_condition_is_met() -> None:
+    """An owner who waits in vain finds out what holds it back."""
+    assert "Next sleep  Cooling down after 1 failed cycle" in status_text(scenes.BROKEN)
+
+
+def test_a_condition_of_a_newer_daemon_is_shown_in_the_daemons_words() -> None:
+    """A condition that this program does not know keeps its text."""
+    condition = Condition(name="moon", is_met=False, found=0.1, required=1.0, text="The moon is not full")
+    assert words.lacking(condition) == "The moon is not full"
+
+
+def test_the_last_error_stands_with_the_command_that_mends_it() -> None:
+    """Error, then an arrow and its hint on a line of its own."""
+    text = status_text(scenes.BROKEN)
+    assert re.search(r"Last error  out of memory: .*\n.*\n +→ sudoedit /etc/sage-sleepd/config.toml\n", text)
+    assert "Last error  none" in status_text(scenes.MORNING)
+
+
+def test_training_shows_a_bar_with_phase_step_loss_rest_and_device() -> None:
+    """The snapshot of a running cycle says all that is known of it."""
+    text = status_text(scenes.TRAINING)
+    assert "█" * 14 + "░" * 18 + "  46%  training, step 11 of 24, epoch 2 of 3" in text
+    assert "about 3 min left · loss 2.31 · 812 tokens/s · cuda:0" in text
+
+
+def test_a_phase_without_steps_shows_no_bar_and_no_invented_figure() -> None:
+    """While the model loads there is no loss and no share done, so none is shown."""
+    text = status_text(scenes.changed(scenes.TRAINING, progress=Progress(phase="loading", device="cpu")))
+    head = text.split("\n\n", maxsplit=1)[0]
+    assert "loading" in head
+    assert "cpu" in head
+    assert not re.search(r"[█░%]|loss|left", head)
+
+
+def test_nothing_measured_is_never_shown_as_zero() -> None:
+    """A champion without figures says so in words."""
+    bare = msgspec.structs.replace(scenes.CHAMPION, holdout_base=None, holdout_before=None, holdout_after=None)
+    text = status_text(scenes.changed(scenes.MORNING, champion=bare, recent_cycles=[]))
+    assert "holdout not measured" in text
+    assert "0.00" not in text
+
+
+def test_a_holdout_of_fewer_than_eight_is_marked_thin() -> None:
+    """Eight held-out experiences are not thin, seven are."""
+    assert words.holdout(3.0, 2.0, 7) == "holdout 3.00 → 2.00 (−1.00 nats/token, 7 experiences) (thin)"
+    assert words.holdout(3.0, 2.0, 8) == "holdout 3.00 → 2.00 (−1.00 nats/token, 8 experiences)"
+    assert re.search(r"3\.30 → 3\.12 \(−0\.18\) thin", status_text(scenes.MORNING))
+
+
+def test_a_small_change_is_not_rounded_to_none() -> None:
+    """Two figures that differ in the third digit are shown with four."""
+    assert words.holdout(3.1214, 3.1185, 9) == "holdout 3.1214 → 3.1185 (−0.0029 nats/token, 9 experiences)"
+
+
+def test_an_older_schedulers_loss_stands_in_no_column_of_ours() -> None:
+    """Its line has a dash for the holdout; the loss stands below, named for what it is."""
+    for text in (status_text(scenes.OLDER), text_of(history_page([scenes.IMPORTED], scenes.NOW, is_live=True))):
+        row = next(line for line in text.splitlines() if "imported" in line)
+        assert row.rstrip().endswith("–")
+        assert "2.91" not in row
+        assert "loss 2.91 over whole sequences, by an older scheduler" in re.sub(r"\n +", " ", text)
+
+
+def test_a_screen_of_a_daemon_that_is_down_says_nothing_in_the_present_tense() -> None:
+    """No bar, no next sleep, and the cycle that was training is called unfinished."""
+    text = status_text(scenes.TRAINING, is_live=False)
+    assert text.startswith("○ sage-sleepd is not running; 1 min ago it was training\n")
+    assert "Next sleep" not in text
+    assert "█" not in text
+    assert "unfinished" in text
+
+
+def test_the_histogram_shows_a_single_experience_beside_many() -> None:
+    """A bin that holds one of ten thousand is not drawn empty; an empty one is."""
+    detail = msgspec.structs.replace(scenes.BUFFER_DETAIL, histogram=[0, 1, 10_000, 0, 0, 0, 0, 0, 0, 0])
+    lines = text_of(buffer_page(detail, scenes.NOW)).splitlines()
+    bars = {line[:9].strip(): line.count("█") for line in lines if "–" in line[:9]}
+    assert (bars["0.0–0.1"], bars["0.1–0.2"], bars["0.2–0.3"]) == (0, 1, 40)
+
+
+def test_set_aside_beyond_what_is_listed_is_counted() -> None:
+    """The daemon lists a hundred; the rest is said as a number."""
+    many = msgspec.structs.replace(scenes.BUFFER, set_aside=250)
+    text = text_of(buffer_page(msgspec.structs.replace(scenes.BUFFER_DETAIL, status=many), scenes.NOW))
+    assert "and 248 more" in text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [
+        (0.4, "0 s"),
+        (59.9, "59 s"),
+        (60, "1 min"),
+        (3600, "1 h"),
+        (25920, "7 h 12 min"),
+        (86400, "1 d"),
+        (97200, "1 d 3 h"),
+    ],
+)
+def test_a_duration_is_said_in_its_two_largest_units(seconds: float, said: str) -> None:
+    """Durations read as a person says them."""
+    assert words.duration(seconds) == said
+
+
+def test_what_lies_ahead_is_not_said_to_be_past() -> None:
+    """A moment in the future, by plan or by a clock that went back, reads 'in'."""
+    assert words.ago(scenes.NOW + timedelta(minutes=4), scenes.NOW) == "in 4 min"
+    assert words.ago(scenes.NOW - timedelta(minutes=4), scenes.NOW) == "4 min ago"
+
+
+@given(st.text())
+def test_cleaned_text_is_printable_and_printable_text_is_kept(text: str) -> None:
+    """Whatever goes in, nothing that moves a cursor comes out, and what was harmless is unchanged."""
+    cleaned = clean(text)
+    assert cleaned.isprintable()
+    assert not text.isprintable() or cleaned == text
+
+
+@given(st.text(), st.integers(4, 90))
+def test_shortened_and_padded_text_keeps_its_width(text: str, width: int) -> None:
+    """Wide and combining characters are counted as terminals show them."""
+    assert columns(shorten(text, width)) <= width
+    assert columns(pad(text, width)) == width
+
+
+@given(st.lists(st.text(), max_size=4), st.sampled_from([None, "", "Label"]), st.integers(20, 80), st.integers(0, 8))
+def test_wrapping_loses_no_character_and_exceeds_no_width(
+    texts: list[str], label: str | None, width: int, hang: int
+) -> None:
+    """Everything but blanks arrives, in order, in lines that fit."""
+    out = render([Row([Span(text) for text in texts], label, hang)], width=width, is_coloured=False)
+    assert all(columns(line) <= width for line in out.splitlines())
+    shown = "".join(out.split())
+    assert shown == (label or "") + "".join("".join(clean(text) for text in texts).split())

@@ -107,7 +107,7 @@ class Client:
         except (FileNotFoundError, ConnectionRefusedError, NotADirectoryError):
             raise DaemonNotRunning(
                 f"the daemon is not running: nobody answers on {self._path}",
-                hint="sudo systemctl start sage-sleepd (or, without systemd: sleepd --config FILE)",
+                hint="sudo systemctl start sage-sleepd (without systemd: sleepd --config FILE)",
             ) from None
         except PermissionError:
             raise PermissionDenied(

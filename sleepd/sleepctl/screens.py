@@ -105,7 +105,7 @@ def _set_aside(detail: BufferDetail) -> Page:
 def run_page(result: RunResult) -> Page:
     """What a run came to: started, or, waited for, its end."""
     if result.summary is None:
-        return [line(f"cycle {result.cycle} started: {result.reason}")]
+        return [line(f"cycle {result.cycle} started")]
     summary = result.summary
     page = [
         Row(

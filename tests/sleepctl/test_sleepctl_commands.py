@@ -178,7 +178,7 @@ def test_check_apply_starts_a_cycle_when_due(daemon: FakeDaemon, sleepctl: Sleep
     code, out, err = sleepctl("check", "--apply")
     assert code == 0
     assert out.startswith("Should run: True\n")
-    assert "cycle 9 started: Ready" in out
+    assert "cycle 9 started\n" in out
     assert err == "undo: sleepctl cancel\n"
     assert daemon.requests == [protocol.Check(), protocol.Run()]
 
@@ -201,7 +201,7 @@ def test_run_carries_every_option_to_the_daemon(daemon: FakeDaemon, sleepctl: Sl
     daemon.replies[protocol.Run] = STARTED
     arguments = "run --force --epochs 2 --learning-rate 1e-4 --max-experiences 7 --strategy gentle"
     code, out, err = sleepctl(*arguments.split(" "))
-    assert (code, out) == (0, "cycle 9 started: Ready\n")
+    assert (code, out) == (0, "cycle 9 started\n")
     assert "undo: sleepctl cancel\n" in err
     sent = protocol.Run(force=True, epochs=2, learning_rate=1e-4, max_experiences=7, strategy="gentle")
     assert daemon.requests == [sent]

@@ -17,7 +17,7 @@ from enum import StrEnum
 
 import msgspec
 
-from .job import Report
+from .job import Check, Report
 
 
 class Outcome(StrEnum):
@@ -61,7 +61,7 @@ def judge(report: Report) -> Verdict:
 
 
 def _effect(report: Report) -> list[tuple[str, str]]:
-    by_name = {check.name: check for check in report.checks}
+    by_name: dict[str, Check] = {check.name: check for check in report.checks}
     objections = []
     for name in REQUIRED_CHECKS:
         check = by_name.get(name)

@@ -13,7 +13,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from .buffer import ExperienceBuffer, View
+from .buffer import ExperienceBuffer
 from .checkpoints import Checkpoints
 from .clock import Clock, Elapsed
 from .config import Config
@@ -76,6 +76,7 @@ class Sleeper:
             ledger=self.ledger, checkpoints=self.checkpoints, clock=clock, listener=self._on_cycle_event
         )
         self.counts = Counts(total=0, new=0, eligible=0, unlearned=0, held_out=0)
+        self._counted: tuple[object, object, object] = (None, None, None)
         self.buffer_problem = ""
         self.decision: Decision | None = None
         self.state_since = clock.now()
@@ -128,11 +129,10 @@ class Sleeper:
             failures_in_a_row=len(failures),
             free_megabytes=shutil.disk_usage(self.directory).free // 10**6,
             base_changed=self._base_changed(),
-            buffer_problem=self.buffer_problem,
+            buffer_problem=self.buffer_problem or self.buffer.view.problem,
         )
 
-    async def _read_buffer(self) -> View:
-        before = self.buffer.view
+    async def _read_buffer(self) -> None:
         try:
             view = await self.buffer.read()
         except BufferUnreadable as error:
@@ -140,19 +140,22 @@ class Sleeper:
                 get_logger().error("buffer_unreadable", text=error.message, hint=error.hint)
                 self.last_error = LastError(message=error.message, hint=error.hint, at=self.clock.now())
             self.buffer_problem = error.message
-            return before
+            return
         if self.buffer_problem:
             self.buffer_problem = ""
             self.last_error = self._newest_failure()
-        if view is not before or self.counts.total == 0:
-            self.history.take_first_look(view.keys)
-            await self._recount()
-        return view
+        self.history.take_first_look(view.keys)
+        await self._recount()
 
     async def _recount(self) -> None:
-        # In a thread: a hundred thousand experiences take a while, and the loop must turn.
+        """Count again if the buffer, what is known of it, or the threshold is another."""
         known, min_salience = self.history.known(), self.config.training.min_salience
+        basis = (self.buffer.view, known, min_salience)
+        if all(one is other for one, other in zip(basis, self._counted, strict=True)):
+            return
+        # In a thread: a hundred thousand experiences take a while, and the loop must turn.
         self.counts = await asyncio.to_thread(self._count, known, min_salience)
+        self._counted = basis
 
     def _count(self, known: Known, min_salience: float) -> Counts:
         view = self.buffer.view
@@ -289,7 +292,6 @@ class Sleeper:
         self.config = config
         if buffer_changed:
             self.buffer = self._open_buffer()
-        self.counts = Counts(total=0, new=0, eligible=0, unlearned=0, held_out=0)
 
     async def end_cycle(self) -> None:
         """Suspend a cycle under way, and wait until it is."""

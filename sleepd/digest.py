@@ -1,0 +1,203 @@
+"""A buffer's bytes as figures: the form, and a key, a group and a salience for each experience. Pure.
+
+The text of the experiences is dropped at once, so that a hundred thousand of them are two megabytes. The three forms
+are told apart by content: ``[`` begins an array; ``{`` an object with ``experiences``, or the first of JSON lines.
+"""
+
+from __future__ import annotations
+
+import json
+from array import array
+from collections.abc import Collection, Iterable, Iterator
+from typing import Any, Final
+
+import msgspec
+
+from .experience import Experience, experience_key, group_key, parse
+from .status import SetAside
+
+KEPT_SET_ASIDE: Final = 100
+MAX_LINE_BYTES: Final = 16 * 1024 * 1024
+"""A longer line of JSON lines is set aside without being held."""
+_LINES_LOOKED_AT: Final = 20
+_BOM: Final = b"\xef\xbb\xbf"
+
+
+class HalfWritten(Exception):
+    """The content is no whole buffer: its writer is in the middle of it, or it is damaged."""
+
+
+class Digest:
+    """What was found, growing record by record. The arrays run in parallel, in file order, each id once."""
+
+    def __init__(self, form: str) -> None:
+        self.form = form
+        self.keys = array("Q")
+        self.groups = array("Q")
+        self.saliences = array("d")
+        self.set_aside: list[SetAside] = []
+        self.set_aside_total = 0
+        self._index: dict[int, int] | None = None
+
+    def add(self, position: str, record: Any) -> None:
+        """Take in a decoded record. A repeated id with the same text counts once; with other text it is set aside."""
+        experience = parse(record)
+        if isinstance(experience, str):
+            self.put_aside(position, experience)
+            return
+        key, group = experience_key(experience.id), group_key(experience.prompt, experience.response)
+        known = self._find(key)
+        if known is None:
+            if self._index is not None:
+                self._index[key] = len(self.keys)
+            self.keys.append(key)
+            self.groups.append(group)
+            self.saliences.append(experience.salience)
+        elif self.groups[known] != group:
+            self.put_aside(position, f"id: {experience.id!r} stands for another text above")
+
+    def put_aside(self, position: str, reason: str) -> None:
+        """Count a record that is not used; the first hundred are kept with position and reason."""
+        self.set_aside_total += 1
+        if len(self.set_aside) < KEPT_SET_ASIDE:
+            self.set_aside.append(SetAside(position=position, reason=reason))
+
+    def indexed(self) -> Digest:
+        """Hold an index while many records are taken in; ``compact`` drops it."""
+        self._index = {key: place for place, key in enumerate(self.keys)}
+        return self
+
+    def compact(self) -> Digest:
+        """Drop the index: a single record is found by a scan, and the memory is small."""
+        self._index = None
+        return self
+
+    def _find(self, key: int) -> int | None:
+        if self._index is not None:
+            return self._index.get(key)
+        try:
+            return self.keys.index(key)
+        except ValueError:
+            return None
+
+
+def form_of(head: bytes) -> str:
+    """``array``, ``object``, ``lines`` or ``empty``, by the beginning of a file.
+
+    Raises:
+        HalfWritten: it begins like none of them.
+    """
+    text = head.removeprefix(_BOM).lstrip()
+    if not text:
+        return "empty"
+    if text[:1] == b"[":
+        return "array"
+    if text[:1] != b"{":
+        raise HalfWritten(f"begins with {text[:12]!r}, expected '[' or '{{'")
+    for line in text.split(b"\n")[:_LINES_LOOKED_AT]:
+        if line.strip().startswith(b"{"):
+            value = _decoded(line)
+            if isinstance(value, dict) and "experiences" not in value and value:
+                return "lines"
+    return "object"
+
+
+def digest_whole(data: bytes) -> Digest:
+    """The figures of an array or an object form.
+
+    Raises:
+        HalfWritten: the content does not parse as a whole.
+    """
+    form = form_of(data[: 2**20])
+    digest = Digest(form).indexed()
+    for position, record in _records(data, form):
+        digest.add(position, record)
+    return digest.compact()
+
+
+def digest_lines(lines: Iterable[bytes], digest: Digest, *, first: int) -> None:
+    """Take complete lines into ``digest``; ``first`` is the number of the first one."""
+    for number, line in enumerate(lines, first):
+        record = decoded_line(line)
+        if isinstance(record, str):
+            digest.put_aside(f"line {number}", record)
+        elif record is not None:
+            digest.add(f"line {number}", record)
+
+
+def texts(data: bytes, wanted: Collection[int]) -> list[Experience]:
+    """The experiences of ``wanted`` keys in a whole buffer of any form, in file order, each id once.
+
+    Raises:
+        HalfWritten: an array or object does not parse as a whole.
+    """
+    form = form_of(data[: 2**20])
+    if form == "lines":
+        return pick((decoded_line(line) for line in data.split(b"\n")), wanted)
+    return pick((record for _, record in _records(data, form)), wanted)
+
+
+def pick(records: Iterable[Any], wanted: Collection[int]) -> list[Experience]:
+    """The usable experiences of ``wanted`` keys among decoded records, in order, each id once."""
+    missing, found = set(wanted), []
+    for record in records:
+        experience = parse(record)
+        if isinstance(experience, Experience):
+            key = experience_key(experience.id)
+            if key in missing:
+                missing.discard(key)
+                found.append(experience)
+    return found
+
+
+def _records(data: bytes, form: str) -> Iterator[tuple[str, Any]]:
+    if form == "empty":
+        return
+    data = data.removeprefix(_BOM)
+    try:
+        raw: list[Any] | dict[str, Any] = (
+            msgspec.json.decode(data, type=list[msgspec.Raw])
+            if form == "array"
+            else msgspec.json.decode(data, type=dict[str, Any])
+        )
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        raw = _tolerantly(data)
+    listed = raw.get("experiences") if isinstance(raw, dict) else raw
+    if not isinstance(listed, list):
+        raise HalfWritten(f"expected a list of experiences, found an object with {', '.join(list(raw)[:5])!r}")
+    for number, record in enumerate(listed, 1):
+        if isinstance(record, msgspec.Raw):
+            # Decoded one by one, so that one bad record does not lose the others.
+            yield f"record {number}", _decoded(bytes(record))
+        else:
+            yield f"record {number}", record
+
+
+def _tolerantly(data: bytes) -> Any:
+    """What the strict parser refuses and agents nevertheless write: NaN, stray bytes, lone surrogates.
+
+    The records concerned are set aside one by one, instead of the whole file.
+    """
+    try:
+        return json.loads(data.decode("utf-8", "surrogateescape"))
+    except (ValueError, RecursionError) as error:
+        raise HalfWritten(f"not whole: {error}"[:200]) from None
+
+
+def _decoded(text: bytes) -> Any:
+    """One decoded JSON value; a sentence (str) stands for one that is none, and is set aside by ``parse``."""
+    try:
+        return msgspec.json.decode(text)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        try:
+            return json.loads(text.decode("utf-8", "surrogateescape"))
+        except (ValueError, RecursionError) as error:
+            return f"not JSON: {error}"[:200]
+
+
+def decoded_line(line: bytes) -> Any:
+    """A decoded line; None for a blank one; a sentence for one that is no JSON."""
+    if len(line) > MAX_LINE_BYTES:
+        return f"longer than {MAX_LINE_BYTES} bytes"
+    stripped = line.removeprefix(_BOM).strip()
+    return _decoded(stripped) if stripped else None

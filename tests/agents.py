@@ -1,0 +1,59 @@
+"""An agent that writes experiences, and the configuration of whoever watches it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from sleepd.config import BufferConfig, Config, ControlConfig, StateConfig, TriggersConfig, WorkerConfig
+from sleepd.config_text import render
+
+TOPICS = ("tide", "lamp", "gull", "rope", "fog", "bell", "oar", "net", "pier", "salt", "kelp", "crab")
+
+
+def experiences(count: int, *, start: int = 0, salience: float = 0.8) -> list[dict[str, Any]]:
+    """So many different experiences in the usual form."""
+    return [
+        {
+            "id": f"{number:016x}",
+            "prompt": f"What about the {TOPICS[number % 12]}, case {number}?",
+            "response": f"I keep the {TOPICS[number % 12]} in order; that is rule {number}.",
+            "salience": {"surprise": 0.5, "novelty": 0.6, "total": salience},
+            "session": 1,
+            "timestamp": "2026-01-10T06:00:00",
+        }
+        for number in range(start, start + count)
+    ]
+
+
+def write_buffer(path: Path, records: list[dict[str, Any]]) -> None:
+    """Rewrite the buffer by rename, as careful agents do."""
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(records))
+    temporary.rename(path)
+
+
+def config_for(directory: Path, **triggers: Any) -> Config:
+    """A configuration in which everything lies below ``directory``."""
+    return Config(
+        buffer=BufferConfig(path=str(directory / "buffer.json"), settle_seconds=0.05),
+        triggers=TriggersConfig(**triggers),
+        worker=WorkerConfig(silence_seconds=60.0, stop_seconds=5.0, threads=1),
+        state=StateConfig(directory=str(directory / "state"), min_free_megabytes=0),
+        control=ControlConfig(socket=str(directory / "sleepd.sock")),
+    )
+
+
+def write_config(path: Path, config: Config) -> None:
+    """The configuration as a file."""
+    text = render(config, title="for a test", all_keys=False)
+    path.write_text(text)
+
+
+def changed(config: Config, section: str, **values: Any) -> Config:
+    """The configuration with other values in one section."""
+    part = msgspec.structs.replace(getattr(config, section), **values)
+    return msgspec.structs.replace(config, **{section: part})

@@ -1,0 +1,437 @@
+"""Tests of the sleeping itself: whole cycles with a worker that does what it is told."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sleepd.checkpoints import verify
+from sleepd.config import Config
+from sleepd.errors import Busy, NotFound, NothingToDo, StateLocked
+from sleepd.protocol import Run, Thresholds
+from sleepd.sleeper import Sleeper
+from sleepd.status import CycleSummary
+from tests.agents import changed, config_for, experiences, write_buffer
+from tests.fakes import FakeClock, fake_worker
+
+Scene = Callable[[Sleeper], Awaitable[Any]]
+
+
+class Stage:
+    """A state directory and a buffer; ``play`` opens a sleeper on it, as a restart would."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.buffer = directory / "buffer.json"
+        self.state = directory / "state"
+        self.config: Config = config_for(directory)
+        self.clock = FakeClock()
+        self.events: list[tuple[str, dict[str, Any]]] = []
+
+    def write(self, count: int, **more: Any) -> None:
+        write_buffer(self.buffer, experiences(count, **more))
+
+    def play(self, scene: Scene, *, behaviour: str = "promote") -> Any:
+        async def life() -> Any:
+            sleeper = Sleeper(
+                self.config,
+                clock=self.clock,
+                listener=lambda event, fields: self.events.append((event, fields)),
+                worker=fake_worker(behaviour),
+            )
+            try:
+                return await asyncio.wait_for(scene(sleeper), 60)
+            finally:
+                await sleeper.end_cycle()
+                sleeper.close()
+
+        return asyncio.run(life())
+
+    def sleep(self, order: Run | None = None, *, behaviour: str = "promote") -> CycleSummary:
+        """One cycle to its end."""
+
+        async def scene(sleeper: Sleeper) -> CycleSummary:
+            await sleeper.begin(order or Run())
+            summary = await sleeper.finished()
+            assert summary is not None
+            return summary
+
+        return self.play(scene, behaviour=behaviour)
+
+    def read(self, name: str) -> Any:
+        return json.loads((self.state / name).read_text())
+
+
+@pytest.fixture
+def stage(tmp_path: Path) -> Stage:
+    return Stage(tmp_path)
+
+
+async def look(sleeper: Sleeper) -> Any:
+    return await sleeper.look()
+
+
+def test_an_absent_buffer_is_a_fact_and_no_error(stage: Stage) -> None:
+    """Before the agent has written anything, the daemon waits and says for what."""
+    decision = stage.play(look)
+    assert decision.reason == "Insufficient experiences (0 < 5)"
+
+
+def test_a_cycle_from_buffer_to_champion(stage: Stage) -> None:
+    """Twelve experiences become a whole checkpoint in use, with the files that older tools read."""
+    stage.write(12)
+    summary = stage.sleep()
+    assert (summary.state, summary.cycle) == ("promoted", 1)
+    assert summary.trained + summary.held_out == 12
+    assert summary.held_out >= 1
+    path = stage.state / "current"
+    assert verify(path).cycle == 1
+    results = json.loads((path / "cycle_results.json").read_text())
+    assert set(results) == {
+        "sleep_cycle",
+        "num_experiences",
+        "epochs",
+        "final_loss",
+        "avg_salience",
+        "epoch_losses",
+        "learning_rate",
+        "timestamp",
+    }
+    training = json.loads((path / "training_state.json").read_text())
+    assert training["total_experiences_trained"] == summary.trained
+    lineage = json.loads((path / "lineage.json").read_text())
+    assert len(lineage["seen"]) == 12
+    state = stage.read("scheduler_state.json")
+    assert (state["last_sleep_cycle"], state["total_sleep_cycles"], state["experiences_at_last_sleep"]) == (1, 1, 12)
+    assert state["sleep_history"][0]["final_loss"] == results["final_loss"] == 2.0
+
+
+def test_the_second_cycle_trains_only_what_is_new_and_replays_some(stage: Stage) -> None:
+    """The next cycle continues the champion with the unlearned experiences and a sample of the learned ones."""
+    stage.write(20)
+    first = stage.sleep()
+    stage.clock.advance(7 * 3600)
+    stage.write(30)
+    second = stage.sleep()
+    assert second.parent == 1
+    lineages = [json.loads((stage.state / f"cycle_00{n}" / "lineage.json").read_text()) for n in (1, 2)]
+    trained = [{entry["id"] for entry in lineage["trained"]} for lineage in lineages]
+    held = [{entry["id"] for entry in lineage["held_out"]} for lineage in lineages]
+    assert not trained[0] & trained[1]
+    assert held[0] <= held[1]
+    assert not (trained[0] | trained[1]) & held[1]
+    assert {entry["id"] for entry in lineages[1]["replayed"]} <= trained[0]
+    assert len(trained[0] | trained[1] | held[1]) == 30
+    assert second.replayed == round(0.5 * second.trained)
+    assert first.replayed == 0
+
+
+def test_a_second_sleep_needs_new_experiences_and_time(stage: Stage) -> None:
+    """After a cycle the three conditions count again from there."""
+    stage.write(12)
+    stage.sleep()
+    assert stage.play(look).reason == "Insufficient new experiences (0 < 2)"
+    stage.write(15)
+    assert stage.play(look).reason == "Too soon since last sleep (0.0h < 6.0h)"
+    stage.clock.advance(6 * 3600)
+    assert stage.play(look).reason == "Ready: 15 experiences (3 new), sufficient time elapsed"
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "words"),
+    [("reject", "did not fall (3.000 -> 3.500"), ("loop", "greedy replies loop")],
+)
+def test_a_rejected_candidate_is_kept_aside_and_its_experiences_stay_unlearned(
+    stage: Stage, behaviour: str, words: str
+) -> None:
+    """A rejection counts as a sleep, leaves the champion alone, and is kept with its reason."""
+    stage.write(12)
+    stage.sleep()
+    stage.clock.advance(7 * 3600)
+    stage.write(20)
+    summary = stage.sleep(behaviour=behaviour)
+    assert summary.state == "rejected"
+    assert words in summary.reason
+    assert verify(stage.state / "current").cycle == 1
+    assert verify(stage.state / "retired" / "cycle_002").verdict == "rejected"
+    stage.clock.advance(7 * 3600)
+    stage.write(23)
+    again = stage.sleep()
+    assert again.cycle == 3
+    assert again.trained >= summary.trained
+
+
+@pytest.mark.parametrize("behaviour", ["crash", "fail", "kill", "garbage"])
+def test_a_failed_cycle_moves_nothing_and_starts_a_cooldown(stage: Stage, behaviour: str) -> None:
+    """Failure leaves new and last sleep as they were, says why, and waits before it tries again."""
+    stage.config = changed(stage.config, "worker", stop_seconds=0.3)
+    stage.write(12)
+    summary = stage.sleep(behaviour=behaviour)
+    assert summary.state == "failed"
+    assert summary.reason
+    assert summary.hint
+    assert list((stage.state / "staging").iterdir()) == []
+    assert not (stage.state / "current").exists()
+    decision = stage.play(look)
+    assert decision.reason == "Cooling down after 1 failed cycle (10 min left)"
+    assert decision.conditions[1].found == 12
+    stage.clock.advance(601)
+    assert stage.sleep().state == "promoted"
+
+
+def test_a_failure_is_the_last_error_until_a_cycle_succeeds(stage: Stage) -> None:
+    """The status names the failure and its hint, across a restart, and forgets it after a verdict."""
+    stage.write(12)
+    stage.sleep(behaviour="fail")
+
+    async def error(sleeper: Sleeper) -> Any:
+        return sleeper.last_error
+
+    noted = stage.play(error)
+    assert "it cannot be done" in noted.message
+    assert noted.hint == "do something else"
+    stage.clock.advance(601)
+    stage.sleep()
+    assert stage.play(error) is None
+
+
+def test_another_base_is_vetoed_until_rolled_back_to_it(stage: Stage) -> None:
+    """A worker that finds other weights than the champion's stops the cycles; rolling back to the base frees them."""
+    stage.write(12)
+    stage.sleep()
+    stage.clock.advance(7 * 3600)
+    stage.write(20)
+    stage.sleep(behaviour="base_changed")
+    stage.clock.advance(3600)
+
+    async def scene(sleeper: Sleeper) -> list[str]:
+        reasons = [(await sleeper.look()).reason]
+        sleeper.rollback(0)
+        reasons.append((await sleeper.look()).reason)
+        return reasons
+
+    blocked, freed = stage.play(scene)
+    assert blocked.startswith("Base model changed")
+    assert freed.startswith("Ready")
+
+
+def test_a_cancelled_cycle_is_discarded(stage: Stage) -> None:
+    """Cancelling ends the worker, keeps nothing, and is no failure."""
+    stage.write(12)
+
+    async def scene(sleeper: Sleeper) -> CycleSummary | None:
+        await sleeper.begin(Run())
+        with pytest.raises(Busy, match="cycle 1"):
+            await sleeper.begin(Run(force=True))
+        with pytest.raises(Busy):
+            sleeper.rollback(None)
+        assert sleeper.cancel() == 1
+        return await sleeper.finished()
+
+    summary = stage.play(scene, behaviour="wait")
+    assert summary.state == "cancelled"
+    assert list((stage.state / "staging").iterdir()) == []
+    decision = stage.play(look)
+    assert decision.should_sleep
+
+
+def test_a_shutdown_suspends_and_the_next_start_closes_the_cycle(stage: Stage) -> None:
+    """A cycle cut short by a shutdown is interrupted at the next start; its experiences are trained by the next one."""
+    stage.write(12)
+
+    async def scene(sleeper: Sleeper) -> None:
+        await sleeper.begin(Run())
+
+    stage.play(scene, behaviour="wait")
+
+    async def states(sleeper: Sleeper) -> list[str]:
+        return [summary.state for summary in sleeper.ledger.summaries()]
+
+    assert stage.play(states) == ["interrupted"]
+    summary = stage.sleep()
+    assert (summary.cycle, summary.state) == (2, "promoted")
+
+
+def test_force_sleeps_early_but_not_without_anything_to_train(stage: Stage) -> None:
+    """Forced, a cycle runs at once; with nothing unlearned it is nothing to do."""
+    stage.write(12)
+    stage.sleep()
+    with pytest.raises(NothingToDo, match="Nothing to train"):
+        stage.sleep(Run(force=True))
+    stage.write(24)
+    summary = stage.sleep(Run(force=True))
+    assert (summary.state, summary.is_forced) == ("promoted", True)
+
+
+def test_a_pause_holds_cycles_back_across_a_restart(stage: Stage) -> None:
+    """Paused stays paused until resumed, for a forced sleep too."""
+    stage.write(12)
+
+    async def pause(sleeper: Sleeper) -> None:
+        sleeper.pause(is_paused=True)
+
+    stage.play(pause)
+    with pytest.raises(NothingToDo, match="Paused"):
+        stage.sleep(Run(force=True))
+
+
+def test_overrides_reach_the_worker(stage: Stage) -> None:
+    """Epochs, learning rate, strategy and max_experiences of an order are those of its job."""
+    stage.write(30)
+
+    async def scene(sleeper: Sleeper) -> Any:
+        await sleeper.begin(Run(epochs=7, learning_rate=1e-3, max_experiences=4, strategy="gentle"))
+        return json.loads((sleeper.checkpoints.staging_path(1) / "work" / "job.json").read_text())
+
+    job = stage.play(scene, behaviour="wait")
+    strategy = job["strategy"]
+    assert (strategy["name"], strategy["epochs"], strategy["learning_rate"]) == ("gentle", 7, 1e-3)
+    with pytest.raises(NotFound, match="no strategy"):
+        stage.sleep(Run(strategy="hard"))
+    summary = stage.sleep(Run(max_experiences=4))
+    assert summary.trained == 4
+
+
+def test_another_lora_shape_starts_from_the_base_again(stage: Stage) -> None:
+    """A strategy that cannot continue the champion trains everything anew, without a parent."""
+    stage.write(20)
+    first = stage.sleep()
+    stage.write(25)
+    summary = stage.sleep(Run(force=True, strategy="gentle"))
+    assert summary.parent is None
+    assert summary.trained > first.trained
+
+
+def test_thresholds_given_by_a_caller_count_for_that_call_only(stage: Stage) -> None:
+    """An older caller's thresholds decide its own question and are not recorded."""
+    stage.write(4)
+
+    async def scene(sleeper: Sleeper) -> tuple[bool, bool, int]:
+        await sleeper.look()
+        loose = sleeper.decide(Thresholds(min_experiences=3))
+        return loose.due, sleeper.decide().due, len(sleeper.ledger.decisions(limit=9))
+
+    assert stage.play(scene) == (True, False, 1)
+
+
+def test_a_decision_is_recorded_when_it_changes(stage: Stage) -> None:
+    """Looking again at the same facts writes nothing; another reason writes one more."""
+    stage.write(3)
+
+    async def scene(sleeper: Sleeper) -> list[str]:
+        for _ in range(3):
+            await sleeper.look()
+        stage.write(12)
+        await sleeper.look()
+        return [record.decision.reason for record in sleeper.ledger.decisions(limit=9)]
+
+    assert stage.play(scene) == [
+        "Ready: 12 experiences (12 new), sufficient time elapsed",
+        "Insufficient experiences (3 < 5)",
+    ]
+
+
+def test_rollback_and_its_undo(stage: Stage) -> None:
+    """Back to the predecessor, to the base, and forward again: the link, the directories and the lessons follow."""
+    stage.write(12)
+    stage.sleep()
+    stage.clock.advance(7 * 3600)
+    stage.write(24)
+    stage.sleep()
+
+    async def scene(sleeper: Sleeper) -> None:
+        assert sleeper.rollback(None) == (1, 2)
+        assert [path.name for path in stage.state.glob("cycle_*")] == ["cycle_001"]
+        await sleeper.look()
+        assert sleeper.counts.unlearned > 0
+        assert sleeper.rollback(None) == (None, 1)
+        assert not (stage.state / "current").exists()
+        with pytest.raises(NothingToDo):
+            sleeper.rollback(None)
+        with pytest.raises(NotFound):
+            sleeper.rollback(9)
+        assert sleeper.rollback(2) == (2, None)
+        assert sorted(path.name for path in stage.state.glob("cycle_*")) == ["cycle_001", "cycle_002"]
+        await sleeper.look()
+        assert sleeper.counts.unlearned == 0
+
+    stage.play(scene)
+    assert verify(stage.state / "current").cycle == 2
+
+
+def test_a_number_is_never_used_twice(stage: Stage) -> None:
+    """After a rollback and a failure the next cycle has a new number."""
+    stage.write(12)
+    stage.sleep()
+
+    async def back(sleeper: Sleeper) -> None:
+        sleeper.rollback(0)
+
+    stage.play(back)
+    assert stage.sleep(Run(force=True), behaviour="fail").cycle == 2
+    assert stage.sleep(Run(force=True)).cycle == 3
+
+
+def test_a_second_user_of_the_state_directory_is_refused(stage: Stage) -> None:
+    """The lock is held for as long as a sleeper is open."""
+
+    async def scene(sleeper: Sleeper) -> None:
+        with pytest.raises(StateLocked):
+            Sleeper(stage.config, clock=stage.clock, listener=lambda event, fields: None)
+
+    stage.play(scene)
+
+
+def test_a_clock_that_jumps_neither_blocks_nor_storms(stage: Stage) -> None:
+    """A sleep recorded in the future blocks for one interval after a restart; a year's jump makes one sleep due."""
+    stage.write(12)
+    stage.sleep()
+    stage.write(20)
+    stage.clock.wall -= timedelta(days=30)
+
+    async def scene(sleeper: Sleeper) -> list[bool]:
+        due = [(await sleeper.look()).due]
+        stage.clock.advance(6 * 3600)
+        due.append((await sleeper.look()).due)
+        return due
+
+    assert stage.play(scene) == [False, True]
+    stage.clock.wall += timedelta(days=365)
+    stage.sleep()
+    assert not stage.play(look).due
+
+
+# --- the older scheduler's state ---
+
+
+OLDER = {
+    "last_sleep_time": "2026-01-10T05:00:00.123456",
+    "last_sleep_cycle": 4,
+    "experiences_at_last_sleep": 9,
+    "total_sleep_cycles": 3,
+    "sleep_history": [{"cycle": 4, "timestamp": "2026-01-10T05:00:00", "num_experiences": 6, "final_loss": 4.02}],
+}
+
+
+def test_an_older_state_is_honoured(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first experiences count as seen, the last sleep as slept, and the numbering goes on."""
+    monkeypatch.setenv("TZ", "UTC")
+    stage.state.mkdir()
+    (stage.state / "scheduler_state.json").write_text(json.dumps(OLDER))
+    stage.write(10)
+    assert stage.play(look).reason == "Insufficient new experiences (1 < 2)"
+    stage.write(12)
+    assert stage.play(look).reason == "Too soon since last sleep (1.0h < 6.0h)"
+    stage.clock.advance(6 * 3600)
+    summary = stage.sleep()
+    assert summary.cycle == 5
+    assert summary.trained + summary.held_out == 12
+    state = stage.read("scheduler_state.json")
+    assert state["total_sleep_cycles"] == 4
+    assert [entry["cycle"] for entry in state["sleep_history"]] == [4, 5]

@@ -1,0 +1,109 @@
+"""A real daemon process, started on a folder of its own, and ways to await what it does."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import msgspec
+import psutil
+
+from sleepd.client import Client
+from sleepd.config import Config
+from sleepd.errors import DaemonNotRunning
+from sleepd.protocol import GetStatus
+from sleepd.status import Status
+from tests.agents import write_config
+
+LIMIT_SECONDS = 120.0
+
+
+class DaemonProcess:
+    """``sleepd --config …`` until the end of the block."""
+
+    def __init__(self, directory: Path, config: Config, **environment: str) -> None:
+        self.directory = directory
+        self.config = config
+        self.config_path = directory / "config.toml"
+        write_config(self.config_path, config)
+        self.log_path = directory / "daemon.log"
+        self._log = self.log_path.open("ab")
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "sleepd", "--config", str(self.config_path)],
+            stdin=subprocess.DEVNULL,
+            stdout=self._log,
+            stderr=self._log,
+            env={**os.environ, **environment},
+        )
+
+    def __enter__(self) -> Self:
+        self.await_true(self.answers, "the daemon to answer")
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: object, trace: TracebackType | None) -> None:
+        if self.process.poll() is None:
+            self.process.terminate()
+            try:
+                self.process.wait(30)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+        self.process.wait()
+        self._log.close()
+
+    def client(self, seconds: float | None = LIMIT_SECONDS) -> Client:
+        return Client(self.config.control.socket, timeout=seconds)
+
+    def call(self, request: Any, kind: Any) -> Any:
+        with self.client() as client:
+            return client.call(request, kind)
+
+    def status(self) -> Status:
+        return self.call(GetStatus(), Status)
+
+    def answers(self) -> bool:
+        assert self.process.poll() is None, self.log()
+        try:
+            self.client(5.0).close()
+        except DaemonNotRunning:
+            return False
+        return True
+
+    def log(self) -> str:
+        return self.log_path.read_text()
+
+    def events(self) -> list[dict[str, Any]]:
+        """What it logged, as JSON."""
+        return [msgspec.json.decode(line) for line in self.log().splitlines() if line.startswith("{")]
+
+    def await_event(self, name: str, **fields: Any) -> dict[str, Any]:
+        """Wait until an event of that name and those fields is logged."""
+        found: list[dict[str, Any]] = []
+
+        def is_there() -> bool:
+            wanted = {"event": name, **fields}
+            found[:] = [event for event in self.events() if wanted.items() <= event.items()]
+            return bool(found)
+
+        self.await_true(is_there, f"the event {name} {fields}")
+        return found[0]
+
+    def await_true(self, holds: Callable[[], bool], what: str) -> None:
+        """Wait until ``holds()``; fails with the daemon's log when it takes too long."""
+        deadline = time.monotonic() + LIMIT_SECONDS
+        while not holds():
+            assert time.monotonic() < deadline, f"waited in vain for {what}\n{self.log()}"
+            time.sleep(0.01)
+
+    def workers(self) -> list[psutil.Process]:
+        return psutil.Process(self.process.pid).children()
+
+    def kill(self) -> None:
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait()

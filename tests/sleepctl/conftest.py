@@ -6,25 +6,12 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
 
-import msgspec
 import pytest
 from sleepctl_fake_daemon import FakeDaemon
+from sleepctl_ran import Ran
 
 from sleepd.sleepctl.__main__ import main
-
-
-class Ran(NamedTuple):
-    """How a command ended."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        return msgspec.json.decode(self.out)
 
 
 @pytest.fixture

@@ -109,7 +109,7 @@ CHAMPION = Champion(
     held_out=23,
 )
 BUFFER = BufferStatus(
-    path="/home/agent/experience_buffer.json",
+    path="/srv/agent/experience_buffer.json",
     form="array",
     total=333,
     new=3,
@@ -129,7 +129,7 @@ FRESH = Status(
     decision=decision(found=(0, 0, None)),
     missing=["5 more experiences", "2 more new experiences"],
     next_check_at=NOW + timedelta(minutes=4),
-    buffer=BufferStatus(path="/home/agent/experience_buffer.json"),
+    buffer=BufferStatus(path="/srv/agent/experience_buffer.json"),
     champion=None,
     total_cycles=0,
     recent_cycles=[],

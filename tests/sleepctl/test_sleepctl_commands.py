@@ -9,8 +9,8 @@ from typing import Any
 import msgspec
 import pytest
 import sleepctl_scenes as scenes
-from conftest import Ran
 from sleepctl_fake_daemon import FakeDaemon
+from sleepctl_ran import Ran
 
 from sleepd import errors, protocol
 from sleepd.config import Config
@@ -516,7 +516,7 @@ def test_a_wrong_configuration_that_was_named_ends_with_9(
 def test_config_check_accepts_a_correct_file(sleepctl: Sleepctl, environment: Path) -> None:
     """A correct file is named as such."""
     path = environment / "c.toml"
-    path.write_text('[buffer]\npath = "/home/agent/b.json"\n')
+    path.write_text('[buffer]\npath = "/srv/agent/b.json"\n')
     assert sleepctl("config", "check", str(path)) == Ran(0, f"{path}: correct\n", "")
     assert sleepctl("config", "check", str(path), "--json").json == {"schema": 1, "path": str(path), "is_valid": True}
 
@@ -557,10 +557,10 @@ def test_config_show_prints_what_is_in_effect_as_toml_that_reads_back(sleepctl: 
     import tomllib
 
     path = environment / "c.toml"
-    path.write_text('[buffer]\npath = "/home/agent/b.json"\n[triggers]\nmin_experiences = 11\n')
+    path.write_text('[buffer]\npath = "/srv/agent/b.json"\n[triggers]\nmin_experiences = 11\n')
     code, out, err = sleepctl("config", "show", "--config", str(path))
     assert (code, err) == (0, "")
     shown = msgspec.convert(tomllib.loads(out), Config)
-    assert (shown.triggers.min_experiences, shown.buffer.path) == (11, "/home/agent/b.json")
+    assert (shown.triggers.min_experiences, shown.buffer.path) == (11, "/srv/agent/b.json")
     as_json = sleepctl("config", "show", "--config", str(path), "--json").json
     assert as_json["config"]["triggers"]["min_experiences"] == 11

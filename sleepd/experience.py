@@ -7,7 +7,6 @@ missing, other keys are the agent's own and ignored here.
 from __future__ import annotations
 
 import hashlib
-import math
 import re
 import unicodedata
 from collections.abc import Mapping
@@ -86,7 +85,7 @@ def _salience(value: Any) -> float | str:
         name, value = "salience.total", value.get("total")
     if not isinstance(value, int | float) or isinstance(value, bool):
         return f"{name}: expected a number, found {_shown(value)}"
-    if not (math.isfinite(value) and 0.0 <= value <= 1.0):
+    if not 0 <= value <= 1:  # false for NaN too
         return f"{name}: expected a number from 0 to 1, found {_shown(value)}"
     return float(value)
 

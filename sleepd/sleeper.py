@@ -95,6 +95,8 @@ class Sleeper:
         """Read the buffer, count, decide; a changed decision is recorded with its facts."""
         await self._read_buffer()
         decision = self.decide()
+        if self.running_cycle is not None:
+            return decision  # that a cycle keeps others out while it runs is no news
         if self.decision is None or _essence(decision) != _essence(self.decision):
             self.ledger.record_decision(decision, self.facts(), at=self.clock.now())
             get_logger().info("decision_changed", text=decision.reason, should_sleep=decision.should_sleep)

@@ -1,0 +1,388 @@
+"""Tests of reading the buffer: three forms, every way of writing, hostile content."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sleepd.buffer import ExperienceBuffer, View
+from sleepd.digest import HalfWritten, digest_whole
+from sleepd.errors import BufferUnreadable
+from sleepd.experience import Experience, derived_id, experience_key, group_key, key_text, parse
+from tests.agents import experiences, write_buffer
+from tests.fakes import FakeClock
+
+GOOD = {"id": "a", "prompt": "p", "response": "r", "salience": 0.7}
+
+
+class Desk:
+    """One buffer file and its reader."""
+
+    def __init__(self, directory: Path, **options: Any) -> None:
+        self.path = directory / "buffer.json"
+        self.clock = FakeClock()
+        self.buffer = ExperienceBuffer(self.path, patience_seconds=30.0, clock=self.clock, **options)
+
+    def read(self) -> View:
+        return asyncio.run(self.buffer.read())
+
+    def texts(self, *identifiers: str) -> list[Experience]:
+        return asyncio.run(self.buffer.extract([experience_key(each) for each in identifiers]))
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Desk:
+    return Desk(tmp_path)
+
+
+def as_lines(records: list[dict[str, Any]]) -> str:
+    return "".join(json.dumps(record) + "\n" for record in records)
+
+
+FORMS = {
+    "array": json.dumps,
+    "object": lambda records: json.dumps({"experiences": records, "max_size": 1000}, indent=2),
+    "lines": as_lines,
+}
+
+
+# --- one record ---
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"prompt": None}, "prompt: expected text, found nothing"),
+        ({"prompt": 7}, "prompt: expected text, found 7"),
+        ({"response": "  \n"}, "response: expected text, found nothing but white space"),
+        ({"response": ["r"]}, "response: expected text, found list"),
+        ({"response": "\ud800"}, "response: is not valid Unicode"),
+        ({"salience": None}, "salience: expected a number, found nothing"),
+        ({"salience": "0.7"}, "salience: expected a number, found '0.7'"),
+        ({"salience": True}, "salience: expected a number, found True"),
+        ({"salience": {"surprise": 0.5}}, "salience.total: expected a number, found nothing"),
+        ({"salience": -0.1}, "salience: expected a number from 0 to 1, found -0.1"),
+        ({"salience": float("nan")}, "salience: expected a number from 0 to 1, found nan"),
+        ({"salience": {"total": float("inf")}}, "salience.total: expected a number from 0 to 1, found inf"),
+        ({"salience": 10**400}, "salience: expected a number from 0 to 1, found a very large integer"),
+        ({"id": []}, "id: expected text of at most 256 characters, found list"),
+        ({"id": "x" * 300}, "id: expected text of at most 256 characters"),
+    ],
+)
+def test_a_bad_record_is_set_aside_with_its_reason(change: dict[str, Any], reason: str) -> None:
+    """The reason names the field, what was expected and what came, in a bounded length."""
+    found = parse(GOOD | change)
+    assert isinstance(found, str)
+    assert found.startswith(reason)
+    assert len(found) < 200
+
+
+def test_what_agents_write_is_accepted() -> None:
+    """A bare number or an object with total as salience, a missing id, a numeric one, other keys."""
+    assert parse(GOOD) == Experience(id="a", prompt="p", response="r", salience=0.7)
+    whole = parse({**GOOD, "salience": {"total": 1, "novelty": "?"}, "session": 3, "metadata": {"x": [1]}})
+    assert isinstance(whole, Experience)
+    assert whole.salience == 1.0
+    for missing in (None, ""):
+        without = parse({**GOOD, "id": missing})
+        assert isinstance(without, Experience)
+        assert without.id == derived_id("p", "r") == "db3316501ff392dc"
+    numeric = parse({**GOOD, "id": 7})
+    assert isinstance(numeric, Experience)
+    assert numeric.id == "7"
+
+
+def test_an_id_of_sixteen_hex_digits_is_its_own_key() -> None:
+    """Keys of usual ids can be read back as ids; others are hashed."""
+    assert key_text(experience_key("bcd6076335f8444f")) == "bcd6076335f8444f"
+    assert experience_key("BCD6076335F8444F") != experience_key("bcd6076335f8444f")
+    assert 0 <= experience_key("anything else") < 2**64
+
+
+def test_copies_have_one_group() -> None:
+    """Case, white space and compatibility forms make no difference; the boundary of prompt and reply does."""
+    assert group_key("Hello  World", "ok") == group_key("hello world ", "OK\n") == group_key("ｈello world", "ok")
+    assert group_key("a b", "c") != group_key("a", "b c")
+
+
+# --- three forms ---
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("large_bytes", [8 * 2**20, 100])
+def test_the_form_is_told_by_content(tmp_path: Path, form: str, large_bytes: int) -> None:
+    """Each form gives the same view, read in a thread or in the reader process."""
+    desk = Desk(tmp_path, large_bytes=large_bytes)
+    desk.path.write_text(FORMS[form](experiences(20)))
+    view = desk.read()
+    assert (view.form, len(view.keys), view.problem) == (form, 20, "")
+    assert [key_text(key) for key in view.keys] == [record["id"] for record in experiences(20)]
+    assert set(view.saliences) == {0.8}
+    wanted = [record["id"] for record in experiences(20)[3:6]]
+    assert [each.id for each in desk.texts(*wanted, "gone")] == wanted
+
+
+@pytest.mark.parametrize(
+    ("content", "form"),
+    [(b"", "empty"), (b" \n", "empty"), (b"[]", "array"), (b'{"experiences": [], "max_size": 1000}', "object")],
+)
+def test_an_empty_buffer_is_a_fact(desk: Desk, content: bytes, form: str) -> None:
+    """Nothing in it is neither an error nor half-written."""
+    desk.path.write_bytes(content)
+    view = desk.read()
+    assert (view.form, len(view.keys), view.problem) == (form, 0, "")
+
+
+def test_absent_emptied_shrunk_and_back(desk: Desk) -> None:
+    """The view follows the file wherever it goes."""
+    assert desk.read().form == "absent"
+    write_buffer(desk.path, experiences(9))
+    assert len(desk.read().keys) == 9
+    write_buffer(desk.path, experiences(4, start=5))
+    assert len(desk.read().keys) == 4
+    desk.path.write_text("")
+    assert desk.read().form == "empty"
+    desk.path.unlink()
+    assert desk.read().form == "absent"
+    write_buffer(desk.path, experiences(2))
+    assert len(desk.read().keys) == 2
+
+
+def test_an_unchanged_file_is_not_read_again(desk: Desk) -> None:
+    """The same view object comes back as long as the file is the same."""
+    write_buffer(desk.path, experiences(9))
+    os.utime(desk.path, (1_700_000_000, 1_700_000_000))
+    assert desk.read() is desk.read()
+    write_buffer(desk.path, experiences(10))
+    assert len(desk.read().keys) == 10
+
+
+def test_a_byte_order_mark_is_no_harm(desk: Desk) -> None:
+    """A file that an editor gave a BOM reads as without."""
+    for form in FORMS:
+        desk.path.write_bytes(b"\xef\xbb\xbf" + FORMS[form](experiences(3)).encode())
+        assert len(desk.read().keys) == 3
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_one_bad_record_does_not_lose_the_others(desk: Desk, form: str) -> None:
+    """Each bad record is set aside with its position; a repeated one counts once."""
+    records = experiences(4)
+    records.insert(2, {**GOOD, "salience": float("nan")})
+    records.insert(3, {"note": "no experience"})
+    records.append(dict(records[0]))
+    records.append({**records[0], "response": "another text"})
+    desk.path.write_text(FORMS[form](records))
+    view = desk.read()
+    assert len(view.keys) == 4
+    name = "line" if form == "lines" else "record"
+    assert [aside.position for aside in view.set_aside] == [f"{name} 3", f"{name} 4", f"{name} 8"]
+    assert "stands for another text" in view.set_aside[2].reason
+
+
+def test_stray_bytes_and_surrogates_cost_their_record_only(desk: Desk) -> None:
+    """Invalid UTF-8 in one reply sets that record aside."""
+    text = json.dumps([*experiences(3), {**GOOD, "response": "XX"}]).encode().replace(b"XX", b"\xff\xfe")
+    desk.path.write_bytes(text)
+    view = desk.read()
+    assert len(view.keys) == 3
+    assert view.set_aside[0].reason == "response: is not valid Unicode"
+
+
+# --- half-written ---
+
+
+def test_half_a_file_is_no_error_until_it_stays_so(desk: Desk) -> None:
+    """The last good view holds; after the patience it says why; a whole file heals it."""
+    write_buffer(desk.path, experiences(9))
+    good = desk.read()
+    desk.path.write_text(json.dumps(experiences(12))[:700])
+    assert desk.read() is good
+    desk.clock.advance(29)
+    assert desk.read().problem == ""
+    desk.clock.advance(2)
+    stale = desk.read()
+    assert len(stale.keys) == 9
+    assert "not whole" in stale.problem
+    write_buffer(desk.path, experiences(12))
+    healed = desk.read()
+    assert (len(healed.keys), healed.problem) == (12, "")
+
+
+@settings(max_examples=60)
+@given(form=st.sampled_from(["array", "object"]), cut=st.integers(1, 400))
+def test_any_cut_of_a_whole_file_is_half_written(form: str, cut: int) -> None:
+    """However far the writer has come, what is there is recognised as not whole, never as fewer experiences."""
+    whole = FORMS[form](experiences(3)).encode()
+    with pytest.raises(HalfWritten):
+        digest_whole(whole[: max(1, len(whole) - cut)])
+
+
+@settings(max_examples=200)
+@given(st.binary(max_size=300) | st.text(max_size=200).map(lambda text: text.encode("utf-8", "surrogatepass")))
+def test_any_bytes_are_a_view_or_half_written(data: bytes) -> None:
+    """Nothing but HalfWritten comes out of hostile bytes."""
+    try:
+        digest = digest_whole(data)
+    except HalfWritten:
+        return
+    assert len(digest.keys) == len(digest.groups) == len(digest.saliences)
+
+
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=9), inner, max_size=3),
+    max_leaves=6,
+)
+_RECORD = st.fixed_dictionaries({}, optional={name: _JSON for name in ("id", "prompt", "response", "salience")})
+
+
+@settings(max_examples=200)
+@given(st.lists(_RECORD | _JSON, max_size=6))
+def test_any_list_is_counted_whole(records: list[Any]) -> None:
+    """Every record of a JSON array is used, repeated, or set aside."""
+    digest = digest_whole(json.dumps(records).encode())
+    assert len(digest.keys) + digest.set_aside_total <= len(records)
+    if digest.set_aside_total == 0 and len({json.dumps(record) for record in records}) == len(records):
+        assert len(digest.keys) == len(records)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"[" * 100_000, b'{"a":' * 100_000, b"[" + b"9" * 1_000_000 + b"]", b'{"experiences": 5}', b"{}", b"\x00" * 64],
+)
+def test_hostile_structure_is_half_written_or_set_aside(desk: Desk, content: bytes) -> None:
+    """Depth, huge numbers and wrong shapes end in a named problem or a set-aside record, without a traceback."""
+    desk.path.write_bytes(content)
+    desk.read()
+    desk.clock.advance(60)
+    view = desk.read()
+    assert view.problem or view.set_aside_total
+
+
+# --- JSON lines from a cursor ---
+
+
+@settings(max_examples=40, deadline=None)
+@given(cuts=st.lists(st.integers(1, 2000), max_size=8), small=st.booleans())
+def test_appending_in_any_pieces_gives_the_same_view(
+    tmp_path_factory: pytest.TempPathFactory, cuts: list[int], small: bool
+) -> None:
+    """Wherever an append is cut, the final view is that of one read, and no line is lost or doubled."""
+    desk = Desk(tmp_path_factory.mktemp("lines"))
+    whole = (as_lines(experiences(8)) + "broken\n\n" + as_lines(experiences(3, start=8))).encode()
+    with desk.path.open("wb", buffering=0) as file:
+        for start, end in zip([0, *sorted(cuts)], [*sorted(cuts), len(whole)], strict=True):
+            file.write(whole[start : max(start, end)])
+            desk.read()
+        desk.clock.advance(1)
+        view = desk.read()
+    assert [key_text(key) for key in view.keys] == [record["id"] for record in experiences(11)]
+    assert [aside.position for aside in view.set_aside] == ["line 9"]
+
+
+def test_only_what_was_appended_is_read(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After the first read the cursor is moved by the appended lines alone."""
+    desk.path.write_text(as_lines(experiences(50)))
+    desk.read()
+    parsed: list[int | None] = []
+
+    async def spy(descriptor: int, size: int, cursor: Any) -> Any:
+        parsed.append(size)
+        return await original(descriptor, size, cursor)
+
+    original = desk.buffer._digest
+    monkeypatch.setattr(desk.buffer, "_digest", spy)
+    added = as_lines(experiences(1, start=50))
+    with desk.path.open("a") as file:
+        file.write(added)
+    assert len(desk.read().keys) == 51
+    assert parsed == [len(added)]
+
+
+@pytest.mark.parametrize("way", ["in place", "by rename", "truncated"])
+def test_lines_that_were_rewritten_are_read_anew(desk: Desk, way: str) -> None:
+    """Whatever stands before the cursor must be what was read, else the whole file is read again."""
+    desk.path.write_text(as_lines(experiences(10)))
+    assert len(desk.read().keys) == 10
+    fresh = as_lines(experiences(12, start=100))
+    match way:
+        case "in place":
+            with desk.path.open("r+") as file:
+                file.write(fresh)
+        case "by rename":
+            desk.path.with_suffix(".new").write_text(fresh)
+            desk.path.with_suffix(".new").rename(desk.path)
+        case "truncated":
+            desk.path.write_text("")
+            desk.read()
+            desk.path.write_text(fresh)
+    assert [key_text(key) for key in desk.read().keys] == [record["id"] for record in experiences(12, start=100)]
+
+
+def test_a_line_without_end_is_set_aside_without_being_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A line above the limit costs itself, not the others, nor the memory."""
+    monkeypatch.setattr("sleepd.reader.MAX_LINE_BYTES", 2000)
+    monkeypatch.setattr("sleepd.digest.MAX_LINE_BYTES", 2000)
+    monkeypatch.setattr("sleepd.reader.HEAD_BYTES", 1000)
+    desk = Desk(tmp_path)
+    long = json.dumps({**GOOD, "response": "x" * 50_000}) + "\n"
+    desk.path.write_text(as_lines(experiences(2)) + long + as_lines(experiences(2, start=2)))
+    view = desk.read()
+    assert len(view.keys) == 4
+    assert [(aside.position, aside.reason) for aside in view.set_aside] == [
+        ("line 3", "longer than 2000 bytes")
+    ]
+
+
+# --- the file itself ---
+
+
+def test_a_directory_a_pipe_and_a_device_are_refused_at_once(desk: Desk) -> None:
+    """What is no regular file is named, and never waited for."""
+    desk.path.mkdir()
+    with pytest.raises(BufferUnreadable, match="expected a regular file"):
+        desk.read()
+    desk.path.rmdir()
+    os.mkfifo(desk.path)
+    with pytest.raises(BufferUnreadable, match="expected a regular file"):
+        desk.read()
+    desk.path.unlink()
+    desk.path.symlink_to("/dev/zero")
+    with pytest.raises(BufferUnreadable, match="expected a regular file"):
+        desk.read()
+    desk.path.unlink()
+    desk.path.symlink_to(desk.path)
+    with pytest.raises(BufferUnreadable, match="symbolic links"):
+        desk.read()
+
+
+def test_a_symbolic_link_is_followed(desk: Desk, tmp_path: Path) -> None:
+    """A buffer behind a link is read like any other."""
+    write_buffer(tmp_path / "real.json", experiences(3))
+    desk.path.symlink_to("real.json")
+    assert len(desk.read().keys) == 3
+
+
+def test_texts_of_a_buffer_that_stays_broken_are_refused(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cycle does not start on half a file: after a few tries the reason is said."""
+    monkeypatch.setattr("sleepd.buffer.EXTRACT_PAUSE_SECONDS", 0.0)
+    desk.path.write_text("[{")
+    with pytest.raises(BufferUnreadable, match="not whole"):
+        desk.texts("a")
+
+
+def test_a_reader_process_that_dies_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When the reader has no memory left, the error says so with its exit status."""
+    monkeypatch.setattr("sys.executable", "/bin/false")
+    desk = Desk(tmp_path, large_bytes=10)
+    write_buffer(desk.path, experiences(3))
+    with pytest.raises(BufferUnreadable, match="the reader process ended with 1"):
+        desk.read()

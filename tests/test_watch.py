@@ -1,0 +1,152 @@
+"""Tests of the directory watch, on real inotify."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+from sleepd.watch import BufferWatch
+
+QUIET_SECONDS = 0.2
+
+
+class Ear:
+    """Hears changes."""
+
+    def __init__(self) -> None:
+        self.changed = asyncio.Event()
+
+    async def hears(self) -> bool:
+        """Whether a change is told; waits for as long as it takes."""
+        await asyncio.wait_for(self.changed.wait(), 30)
+        await asyncio.sleep(QUIET_SECONDS)  # a change is several events; the next test begins with silence
+        self.changed.clear()
+        return True
+
+    async def hears_nothing(self) -> bool:
+        try:
+            await asyncio.wait_for(self.changed.wait(), QUIET_SECONDS)
+        except TimeoutError:
+            return True
+        return False
+
+
+def watched(path: Path, test: Callable[[BufferWatch, Ear], Awaitable[None]]) -> None:
+    async def life() -> None:
+        ear = Ear()
+        watch = BufferWatch(path, ear.changed.set)
+        watch.start(asyncio.get_running_loop())
+        try:
+            await test(watch, ear)
+        finally:
+            watch.stop()
+
+    asyncio.run(life())
+
+
+def test_every_way_of_writing_is_told(tmp_path: Path) -> None:
+    """Created, appended, rewritten in place, replaced by rename (again and again), deleted."""
+    path = tmp_path / "buffer.json"
+
+    async def test(_: BufferWatch, ear: Ear) -> None:
+        path.write_text("[]")
+        assert await ear.hears()
+        with path.open("a") as file:
+            file.write(" ")
+        assert await ear.hears()
+        for _ in range(2):
+            (tmp_path / "new").write_text("[]")
+            (tmp_path / "new").rename(path)
+            assert await ear.hears()
+        path.unlink()
+        assert await ear.hears()
+
+    watched(path, test)
+
+
+def test_stopping_leaves_no_thread(tmp_path: Path) -> None:
+    """After stop the process has as many threads as before."""
+
+    async def test(watch: BufferWatch, _: Ear) -> None:
+        assert threading.active_count() > before
+
+    before = threading.active_count()
+    watched(tmp_path / "buffer.json", test)
+    assert threading.active_count() == before
+
+
+def test_reading_and_other_files_are_not_told(tmp_path: Path) -> None:
+    """Our own reads do not wake us, nor does the agent's other business in the directory."""
+    path = tmp_path / "buffer.json"
+    path.write_text("[]")
+
+    async def test(_: BufferWatch, ear: Ear) -> None:
+        path.read_text()
+        (tmp_path / "other.json").write_text("[]")
+        assert await ear.hears_nothing()
+
+    watched(path, test)
+
+
+def test_the_target_of_a_link_is_watched_too(tmp_path: Path) -> None:
+    """A buffer behind a symbolic link is told when its target changes in another directory."""
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "real.json").write_text("[]")
+    path = tmp_path / "buffer.json"
+    path.symlink_to("elsewhere/real.json")
+
+    async def test(_: BufferWatch, ear: Ear) -> None:
+        (tmp_path / "elsewhere" / "real.json").write_text("[1]")
+        assert await ear.hears()
+
+    watched(path, test)
+
+
+def test_a_replaced_directory_is_watched_after_the_next_check(tmp_path: Path) -> None:
+    """The watch ends with its directory; ``ensure`` notices that another one stands there."""
+    home = tmp_path / "home"
+    home.mkdir()
+
+    async def test(watch: BufferWatch, ear: Ear) -> None:
+        assert not watch.ensure()
+        home.rename(tmp_path / "old")
+        home.mkdir()
+        assert watch.ensure()
+        ear.changed.clear()
+        (home / "buffer.json").write_text("[]")
+        assert await ear.hears()
+
+    watched(home / "buffer.json", test)
+
+
+def test_a_directory_that_comes_later_is_watched_after_the_next_check(tmp_path: Path) -> None:
+    """Without a directory there is no watch and a sentence that says why."""
+    home = tmp_path / "home"
+
+    async def test(watch: BufferWatch, ear: Ear) -> None:
+        assert "does not exist yet" in watch.problem
+        home.mkdir()
+        assert watch.ensure()
+        assert watch.problem == ""
+        (home / "buffer.json").write_text("[]")
+        assert await ear.hears()
+
+    watched(home / "buffer.json", test)
+
+
+def test_no_inotify_left_is_a_sentence_and_no_exception(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the instance limit the watch says so and the daemon goes on with its periodic check."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(24, "inotify instance limit reached")
+
+    monkeypatch.setattr("sleepd.watch.InotifyObserver.start", refuse)
+
+    async def test(watch: BufferWatch, _: Ear) -> None:
+        assert "instance limit" in watch.problem
+
+    watched(tmp_path / "buffer.json", test)

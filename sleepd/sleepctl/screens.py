@@ -50,7 +50,7 @@ def why_page(current: Decision, changes: list[DecisionRecord], now: datetime) ->
 
 
 def _figure(value: object) -> str:
-    if value is None:
+    if value is None or value == "":
         return "–"
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 

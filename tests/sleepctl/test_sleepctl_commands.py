@@ -269,7 +269,9 @@ def test_show_prints_the_cycle_that_was_asked_for(daemon: FakeDaemon, sleepctl: 
 
 def test_why_shows_the_decision_and_its_changes_with_their_figures(daemon: FakeDaemon, sleepctl: Sleepctl) -> None:
     """Each change is listed with what was known then; what was not known is a dash."""
-    change = DecisionRecord(at=scenes.NOW, decision=NOT_DUE, facts={"total": 3, "hours_since_last_sleep": None, "problem": ""})
+    change = DecisionRecord(
+        at=scenes.NOW, decision=NOT_DUE, facts={"total": 3, "hours_since_last_sleep": None, "problem": ""}
+    )
     daemon.replies[protocol.Why] = {"schema": 1, "current": DUE, "changes": [change]}
     code, out, _ = sleepctl("why", "--limit", "3")
     assert code == 0

@@ -21,6 +21,11 @@ _OFFLINE = {
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "TOKENIZERS_PARALLELISM": "false",
 }
+_YIELDING = {
+    # Threads that wait for each other by spinning come to a crawl as soon as anybody else uses a core: 27 tokens a
+    # second instead of 170 beside one busy process, measured on two cores.
+    "OMP_WAIT_POLICY": "passive",
+}
 
 
 def prepare_environment() -> None:
@@ -28,6 +33,8 @@ def prepare_environment() -> None:
     for name in _NOT_FOR_CHILDREN:
         os.environ.pop(name, None)
     os.environ.update(_OFFLINE)
+    for name, value in _YIELDING.items():
+        os.environ.setdefault(name, value)
 
 
 def lower_priority() -> None:

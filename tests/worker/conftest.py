@@ -1,0 +1,152 @@
+"""A tiny model for all the worker's tests, and a way to start the real worker on it."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from sleepd.job import Job, Lesson, Progress, Strategy, decode_message, encode
+from sleepd.strategies import find_strategy
+from sleepd.worker.channel import Channel
+
+ROOT = Path(__file__).parents[2]
+NEED_TORCH = ("test_cycle_run.py", "test_data.py", "test_packing.py", "test_small_parts.py")
+collect_ignore = [] if importlib.util.find_spec("torch") else list(NEED_TORCH)
+
+
+@dataclass
+class Ended:
+    """What came over the wire, and how the process ended."""
+
+    messages: list = field(default_factory=list)
+    exit_code: int | None = None
+    seconds_to_stop: float = 0.0
+
+    @property
+    def last(self):
+        return self.messages[-1]
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory) -> Path:
+    """The directory of a tiny random Llama."""
+    pytest.importorskip("torch")
+    from tiny_model import make_tiny_model
+
+    directory = tmp_path_factory.mktemp("tiny")
+    make_tiny_model(directory)
+    return directory
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory) -> Path:
+    """One models directory for all, so that the base's answers are made once."""
+    return tmp_path_factory.mktemp("models")
+
+
+def quick(**changes) -> Strategy:
+    """The default strategy, cut down to a second."""
+    small = {"rank": 4, "alpha": 8, "epochs": 2, "min_steps": 0, "kl_prompts": 4, "kl_batch_size": 2}
+    return msgspec.structs.replace(find_strategy("consolidate"), **{**small, "learning_rate": 5e-3, **changes})
+
+
+def lessons(trained: int = 6, held_out: int = 2) -> list[Lesson]:
+    """Short experiences, the first ones to train on."""
+    return [
+        Lesson(
+            id=f"e{i}",
+            prompt=f"Who is number {i}?",
+            response=f"Number {i} likes {['blue', 'green', 'red'][i % 3]}.",
+            salience=0.5 + i / 50,
+            role="train" if i < trained else "holdout",
+        )
+        for i in range(trained + held_out)
+    ]
+
+
+@pytest.fixture
+def start_worker(tiny_model, models, tmp_path):
+    """Returns a function that runs a whole worker process on a job and gathers its messages."""
+
+    def start(*, stop_at_step=None, die_at_step=None, **changes) -> Ended:
+        job = make_job(tiny_model, models, tmp_path / "staging", **changes)
+        (tmp_path / "staging/work/job.json").write_bytes(msgspec.json.encode(job))
+        (tmp_path / "staging/work/experiences.jsonl").write_bytes(b"".join(encode(one) for one in lessons()))
+        return run_process(tmp_path / "staging", stop_at_step, die_at_step)
+
+    return start
+
+
+class RecordingChannel(Channel):
+    """A channel that keeps its messages instead of sending them."""
+
+    def __init__(self) -> None:
+        super().__init__(socket.socket())
+        self._end.close()
+        self.messages: list = []
+
+    def send(self, message) -> None:
+        self.messages.append(message)
+
+
+@pytest.fixture
+def run_here(tiny_model, models, tmp_path):
+    """Returns a function that runs a cycle in this process, which saves importing torch, and gives its report."""
+
+    def start(experiences=None, *, name="staging", channel=None, **changes):
+        from sleepd.worker.run import run
+
+        job = make_job(tiny_model, models, tmp_path / name, **changes)
+        return run(job, lessons() if experiences is None else experiences, channel or RecordingChannel())
+
+    return start
+
+
+def make_job(model: Path, models: Path, staging: Path, **changes) -> Job:
+    """A job on the tiny model."""
+    (staging / "work").mkdir(parents=True)
+    given = {
+        "cycle": 1,
+        "base": str(model),
+        "models_directory": str(models),
+        "staging": str(staging),
+        "system_prompt": "You are a test.",
+        "strategy": quick(),
+        "device": "cpu",
+        "threads": 1,
+    }
+    return Job(**{**given, **changes})
+
+
+def run_process(staging: Path, stop_at_step: int | None = None, die_at_step: int | None = None) -> Ended:
+    """Start ``python -m sleepd.worker`` as the daemon does, and read it to its end."""
+    ours, theirs = socket.socketpair()
+    command = [sys.executable, "-m", "sleepd.worker", "--fd", str(theirs.fileno()), str(staging)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    ended = Ended()
+    with subprocess.Popen(command, pass_fds=[theirs.fileno()], env=environment) as process, ours:
+        theirs.close()
+        for line in ours.makefile("rb"):
+            message = decode_message(line)
+            ended.messages.append(message)
+            is_training = isinstance(message, Progress) and message.phase == "training"
+            if is_training and stop_at_step is not None and message.step >= stop_at_step:
+                process.send_signal(signal.SIGTERM)
+                stopped, stop_at_step = time.monotonic(), None
+            if is_training and die_at_step is not None and message.step >= die_at_step:
+                break
+        ours.shutdown(socket.SHUT_RDWR)
+        ended.exit_code = process.wait(timeout=20)
+        if "stopped" in locals():
+            ended.seconds_to_stop = time.monotonic() - stopped
+    return ended

@@ -1,0 +1,214 @@
+"""Cycles on a tiny model, in this process: what is trained, from what, and what is refused."""
+
+from __future__ import annotations
+
+import shutil
+
+import msgspec
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from sleepd.worker import train
+from sleepd.worker.failure import GiveUp
+from sleepd.worker.model import choose_device
+from sleepd.worker.train import rate_share
+
+from .conftest import RecordingChannel, lessons, quick
+
+pytestmark = pytest.mark.worker
+
+
+def refused(run_here, *arguments, **changes):
+    """The failure that a cycle ends with."""
+    with pytest.raises(GiveUp) as caught:
+        run_here(*arguments, **changes)
+    return caught.value.to_failure()
+
+
+def test_supervised_tokens_are_those_of_the_replies(run_here):
+    """The report counts reply and end of turn, once an epoch, and nothing of prompts, general answers or holdout."""
+    report = run_here()
+    # One token a byte, and one that ends the turn.
+    replies = sum(len(lesson.response.encode()) + 1 for lesson in lessons() if lesson.role == "train")
+    assert report.supervised_tokens == 2 * replies
+
+
+def test_the_same_seed_gives_the_same_adapter(run_here, tmp_path):
+    """Two runs of one job write the same bytes; another seed does not."""
+    for name, seed in (("one", 3), ("two", 3), ("three", 4)):
+        run_here(name=name, seed=seed)
+    one, two, three = ((tmp_path / name / "adapter_model.safetensors").read_bytes() for name in ("one", "two", "three"))
+    assert one == two
+    assert one != three
+
+
+def test_a_second_cycle_continues_from_its_parent_with_gradients_on(run_here, tmp_path):
+    """The child starts where the parent ended, and its weights then really move."""
+    first = run_here(name="parent")
+    second = run_here(name="child", parent=str(tmp_path / "parent"), expected_base=first.base_fingerprint)
+    assert second.holdout_before == pytest.approx(first.holdout_after, abs=1e-6)
+    assert second.holdout_base == pytest.approx(first.holdout_base, abs=1e-6)
+    assert second.train_after < first.train_after
+    before = load_file(tmp_path / "parent/adapter_model.safetensors")
+    after = load_file(tmp_path / "child/adapter_model.safetensors")
+    assert all((before[name] != after[name]).any() for name in before)
+
+
+def test_nothing_supervised_is_a_failure_not_a_training(run_here):
+    """Experiences without a reply are refused before any step."""
+    empty = [msgspec.structs.replace(one, response=" ") for one in lessons()]
+    assert refused(run_here, empty).kind == "nothing_supervised"
+
+
+def test_another_base_than_expected_is_refused(run_here):
+    """A parent of another base is never continued."""
+    assert refused(run_here, expected_base="0" * 64).kind == "base_changed"
+
+
+def test_another_shape_than_the_parents_is_refused(run_here, tmp_path):
+    """Rank and modules must be the parent's."""
+    run_here(name="parent")
+    failure = refused(run_here, name="rank", parent=str(tmp_path / "parent"), strategy=quick(rank=8, alpha=16))
+    assert failure.kind == "shape_changed"
+    narrow = quick(target_modules=["q_proj", "v_proj"])
+    assert refused(run_here, name="fewer", parent=str(tmp_path / "parent"), strategy=narrow).kind == "shape_changed"
+
+
+def test_a_damaged_or_pickled_parent_is_refused(run_here, tmp_path):
+    """NaN, a missing tensor, and a pickle are parent_unusable, each with the next step."""
+    run_here(name="parent")
+    good = load_file(tmp_path / "parent/adapter_model.safetensors")
+    name = next(iter(good))
+
+    def spoiled(title, weights):
+        shutil.copytree(tmp_path / "parent", tmp_path / title)
+        if weights is None:
+            (tmp_path / title / "adapter_model.safetensors").rename(tmp_path / title / "adapter_model.bin")
+        else:
+            save_file(weights, tmp_path / title / "adapter_model.safetensors")
+        return refused(run_here, name=f"after_{title}", parent=str(tmp_path / title))
+
+    for failure in (
+        spoiled("nan", {**good, name: good[name] * float("nan")}),
+        spoiled("wrong_shape", {**good, name: good[name][:, :1].clone()}),
+        spoiled("pickle", None),
+    ):
+        assert failure.kind == "parent_unusable"
+        assert failure.hint
+
+
+def test_a_device_that_is_not_there_is_said_aloud():
+    """Auto names the reason for the CPU; cuda itself fails with it."""
+    if torch.cuda.is_available():
+        pytest.skip("this machine has CUDA")
+    assert choose_device("auto").description.startswith("cpu (cuda unavailable: ")
+    with pytest.raises(GiveUp, match="cuda cannot be used: ") as caught:
+        choose_device("cuda")
+    assert caught.value.kind == "device_unusable"
+
+
+def test_a_missing_base_is_a_failure_with_the_next_step(run_here):
+    """A path that is not there, and a name that is not in the cache."""
+    for name, base in (("path", "/nowhere/model"), ("hub", "nobody/no-such-model")):
+        failure = refused(run_here, name=name, base=base)
+        assert (failure.kind, bool(failure.hint)) == ("base_unusable", True)
+
+
+def test_epochs_are_added_until_there_are_enough_steps(run_here):
+    """Six experiences in batches of four take two steps an epoch, so seven steps take four epochs."""
+    report = run_here(strategy=quick(epochs=1, min_steps=7))
+    assert (report.epochs, report.steps) == (4, 8)
+
+
+
+
+def failing(monkeypatch, error, *, while_wider_than):
+    """Let the forward pass of a training step raise ``error`` as long as its row is wider than that many tokens."""
+    real = train.row_logits
+    widths = []
+
+    def row_logits(model, row, device):
+        widths.append(row.tokens)
+        if row.tokens > while_wider_than:
+            raise error
+        return real(model, row, device)
+
+    monkeypatch.setattr(train, "row_logits", row_logits)
+    return widths
+
+
+OUT_OF_MEMORY = [
+    torch.cuda.OutOfMemoryError("CUDA out of memory"),
+    MemoryError(),
+    RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9"),
+    RuntimeError("NVML_SUCCESS == r INTERNAL ASSERT FAILED at CUDACachingAllocator.cpp:1154"),
+]
+
+
+@pytest.mark.parametrize("error", OUT_OF_MEMORY, ids=["cuda", "python", "cpu", "jetson"])
+def test_out_of_memory_halves_the_micro_batch_first(run_here, monkeypatch, error):
+    """In whatever words it comes: narrower rows, the same steps, and a notice in the report."""
+    widths = failing(monkeypatch, error, while_wider_than=230)
+    report = run_here()
+    assert max(widths) > 230 >= widths[-1]
+    assert {notice.event for notice in report.notices} == {"micro_batch_halved"}
+    assert report.steps == 4
+    assert report.truncated == 0
+
+
+def test_out_of_memory_shortens_sequences_next(run_here, monkeypatch):
+    """When one sequence is too much, sequences are cut, said so, and still trained."""
+    failing(monkeypatch, OUT_OF_MEMORY[0], while_wider_than=120)
+    long = [msgspec.structs.replace(one, prompt="Who? " * 30) for one in lessons()]
+    report = run_here(long, strategy=quick(kl_weight=0.0))
+    events = [notice.event for notice in report.notices]
+    assert events[-2:] == ["sequence_length_halved", "experiences_truncated"]
+    assert report.supervised_tokens > 0
+
+
+def test_out_of_memory_gives_up_when_nothing_is_left(run_here, monkeypatch):
+    """Not an endless loop but a failure with the way out."""
+    failing(monkeypatch, OUT_OF_MEMORY[0], while_wider_than=0)
+    failure = refused(run_here)
+    assert (failure.kind, bool(failure.hint)) == ("out_of_memory", True)
+
+
+def test_another_error_in_a_step_is_no_out_of_memory(run_here, monkeypatch):
+    """A fault of ours is not taken for a full memory."""
+    failing(monkeypatch, RuntimeError("shapes cannot be multiplied"), while_wider_than=0)
+    with pytest.raises(RuntimeError, match="shapes"):
+        run_here()
+
+
+def test_replayed_experiences_are_trained_and_counted_apart(run_here):
+    """Replay is trained like the new ones, holdout never."""
+    given = [msgspec.structs.replace(one, role="replay") if one.id in ("e0", "e1") else one for one in lessons()]
+    report = run_here(given)
+    assert (report.trained, report.replayed, report.held_out) == (4, 2, 2)
+
+
+def test_without_holdout_its_figures_are_none(run_here):
+    """What could not be measured is None, never 0."""
+    report = run_here(lessons(6, 0))
+    assert (report.holdout_base, report.holdout_before, report.holdout_after) == (None, None, None)
+    assert report.replies == []
+
+
+def test_every_progress_after_the_first_passes_has_an_estimate(run_here):
+    """The time to the end is known once anything was measured, and falls to little at the end."""
+    channel = RecordingChannel()
+    run_here(channel=channel)
+    estimates = [m.eta_seconds for m in channel.messages if getattr(m, "phase", "") in ("training", "evaluating")]
+    assert all(one is not None for one in estimates)
+    assert estimates[-1] < max(estimates)
+
+
+def test_the_rate_rises_then_falls_to_a_tenth():
+    """Ten steps with a fifth of warm-up."""
+    shares = [rate_share(step, 10, 0.2) for step in range(10)]
+    assert shares[0] == pytest.approx(1 / 3)
+    assert shares[2] == 1
+    assert shares[2:] == sorted(shares[2:], reverse=True)
+    assert 0.1 < shares[-1] < 0.2
+    assert rate_share(0, 1, 0.1) > 0

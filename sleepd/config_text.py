@@ -39,7 +39,7 @@ def render(config: Config, *, title: str, all_keys: bool = True) -> str:
         if section != current:
             lines += ["", f"[{section}]"]
             current = section
-        lines += textwrap.wrap(meaning, 96, initial_indent="# ", subsequent_indent="# ")
+        lines += textwrap.wrap(meaning, 80, initial_indent="# ", subsequent_indent="# ")
         # Written out, these would win over what systemd's environment says.
         off = "# " if is_default and f"{section}.{key}" in FROM_ENVIRONMENT else ""
         lines.append(f"{off}{key} = {json.dumps(value)}")

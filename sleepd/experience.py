@@ -43,8 +43,13 @@ def key_text(key: int) -> str:
 
 def group_key(prompt: str, response: str) -> int:
     """64 bits of the SHA-256 of the normalised text (NFKC, case and white space folded): equal for copies."""
-    text = "\0".join(" ".join(unicodedata.normalize("NFKC", part).casefold().split()) for part in (prompt, response))
+    text = "\0".join(" ".join(_folded(part).split()) for part in (prompt, response))
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
+
+
+def _folded(text: str) -> str:
+    # For ASCII the two are the same, and this one is ten times as fast.
+    return text.lower() if text.isascii() else unicodedata.normalize("NFKC", text).casefold()
 
 
 def derived_id(prompt: str, response: str) -> str:

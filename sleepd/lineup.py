@@ -32,12 +32,13 @@ async def line_up(
         order.strategy or config.training.strategy, epochs=order.epochs, learning_rate=order.learning_rate
     )
     cycle = history.next_cycle()
-    known = history.known()
     champion = checkpoints.champion()
     manifest = read_manifest(checkpoints.promoted_path(champion)) if champion is not None else None
     parent = _parent(manifest, strategy)
+    known = history.known()
     if parent is None:
         known = Known(seen=known.seen, learned=KeySet(), sides=known.sides)
+    job = _job(cycle, config, strategy, checkpoints, parent)
     view = buffer.view
     selection = select(
         view.keys,
@@ -48,13 +49,16 @@ async def line_up(
         max_experiences=order.max_experiences or config.training.max_experiences,
         max_holdout=config.training.max_holdout,
         replay_share=strategy.replay_share,
-        seed=config.training.seed + cycle,
+        seed=job.seed,
     )
-    directory = checkpoints.directory
-    job = Job(
+    return await _fetch(selection, job, buffer, parent=parent.cycle if parent else None, is_forced=order.force)
+
+
+def _job(cycle: int, config: Config, strategy: Strategy, checkpoints: Checkpoints, parent: Manifest | None) -> Job:
+    return Job(
         cycle=cycle,
         base=config.model.base,
-        models_directory=str(directory / "models"),
+        models_directory=str(checkpoints.directory / "models"),
         cache_directory=config.model.cache_directory,
         expected_base=parent.base_fingerprint if parent else "",
         parent=str(checkpoints.promoted_path(parent.cycle)) if parent else "",
@@ -65,7 +69,6 @@ async def line_up(
         device=config.worker.device,
         threads=config.worker.threads,
     )
-    return await _fetch(selection, job, buffer, parent=parent.cycle if parent else None, is_forced=order.force)
 
 
 def _parent(champion: Manifest | None, strategy: Strategy) -> Manifest | None:

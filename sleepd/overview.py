@@ -131,6 +131,11 @@ def detail(sleeper: Sleeper, cycle: int) -> CycleDetail:
     Raises:
         NotFound: there is no such cycle.
     """
+    for entry in sleeper.history.imported_entries():
+        if entry.cycle == cycle:
+            return CycleDetail(
+                summary=_imported(entry), directory="", report=None, trained_ids=[], replayed_ids=[], held_out_ids=[]
+            )
     summary = sleeper.ledger.summary(cycle)
     placements = sleeper.ledger.placements(cycle)
     path = sleeper.checkpoints.find(cycle)

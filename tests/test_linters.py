@@ -25,6 +25,7 @@ FLOORS: tuple[frozenset[str], ...] = (
         {
             "config",
             "config_text",
+            "digest",
             "experience",
             "holdout",
             "selection",
@@ -35,7 +36,7 @@ FLOORS: tuple[frozenset[str], ...] = (
             "older_formats",
         }
     ),
-    frozenset({"buffer", "checkpoints", "ledger"}),
+    frozenset({"buffer", "checkpoints", "ledger", "reader"}),
     frozenset({"log", "notify", "watch", "supervisor", "control", "lock", "client", "history", "recovery"}),
     frozenset(
         {"lineup", "cycle_runner", "sleeper", "overview", "requests", "scheduler", "daemon", "__main__", "__init__"}

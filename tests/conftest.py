@@ -1,0 +1,18 @@
+"""What tests of several folders share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory of a tiny random Llama."""
+    pytest.importorskip("torch")
+    from tests.tiny_model import make_tiny_model
+
+    directory = tmp_path_factory.mktemp("tiny")
+    make_tiny_model(directory)
+    return directory

@@ -1,0 +1,144 @@
+"""Whole lives with the real worker on a tiny random model: trained, killed at points of a cycle, restarted."""
+
+from __future__ import annotations
+
+import json
+import signal
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from sleepd.checkpoints import verify
+from sleepd.config import Config
+from sleepd.protocol import Cancel, History, Rollback, Run, Show
+from sleepd.status import CycleDetail, RunResult
+from tests.agents import changed, config_for, experiences, write_buffer
+from tests.processes import DaemonProcess
+
+pytestmark = pytest.mark.worker
+
+
+@pytest.fixture
+def config(tmp_path: Path, tiny_model: Path) -> Config:
+    """Learns the tiny model by heart: it cannot generalise, so its candidates are judged as they come."""
+    return changed(config_for(tmp_path), "model", base=str(tiny_model))
+
+
+def lineage(state: Path, cycle: int) -> dict[str, Any]:
+    for parent in (state, state / "retired"):
+        path = parent / f"cycle_{cycle:03d}" / "lineage.json"
+        if path.exists():
+            return json.loads(path.read_text())
+    raise AssertionError(f"cycle {cycle} left no lineage")
+
+
+def judged(daemon: DaemonProcess) -> list[int]:
+    states = {each["cycle"]: each["state"] for each in daemon.call(History(), dict)["cycles"]}
+    return sorted(cycle for cycle, state in states.items() if state in ("promoted", "rejected"))
+
+
+def assert_nothing_lost_or_doubled(daemon: DaemonProcess, state: Path, count: int) -> None:
+    """Each experience has one place in the judged cycles, ``current`` is whole or absent, staging is empty."""
+    trained: list[str] = []
+    held: set[str] = set()
+    for cycle in judged(daemon):
+        placed = lineage(state, cycle)
+        held |= {entry["id"] for entry in placed["held_out"]}
+        if (state / f"cycle_{cycle:03d}").exists():
+            trained += [entry["id"] for entry in placed["trained"]]
+    assert len(trained) == len(set(trained))
+    assert not set(trained) & held
+    last = daemon.call(Show(cycle=judged(daemon)[-1]), CycleDetail)
+    assert len({*trained, *last.trained_ids, *held}) == count
+    if (state / "current").exists():
+        assert verify(state / "current").verdict == "promoted"
+    assert list((state / "staging").iterdir()) == []
+
+
+def test_two_nights(tmp_path: Path, config: Config) -> None:
+    """1. Twelve experiences, one cycle. 2. Eight more, a forced second one. 3. Back to the start.
+
+    Result: each cycle is judged on its own figures, the second continues the first if that was promoted, and
+    rolling back puts the base in use.
+    """
+    write_buffer(tmp_path / "buffer.json", experiences(12))
+    with DaemonProcess(tmp_path, config) as daemon:
+        daemon.await_true(lambda: judged(daemon) == [1], "the first verdict")
+        first = daemon.call(Show(cycle=1), CycleDetail)
+        assert first.report is not None
+        assert all(check.passed for check in first.report.checks), first.report.checks
+        assert first.report.supervised_tokens > 0
+        assert first.report.train_after is not None
+        assert first.report.train_before is not None
+        assert first.report.train_after < first.report.train_before
+        write_buffer(tmp_path / "buffer.json", experiences(20))
+        result = daemon.call(Run(force=True, wait=True), RunResult)
+        assert result.summary is not None
+        assert result.summary.parent == (1 if first.summary.state == "promoted" else None)
+        assert_nothing_lost_or_doubled(daemon, tmp_path / "state", 20)
+        if daemon.status().champion is not None:
+            daemon.call(Rollback(cycle=0), dict)
+        assert daemon.status().champion is None
+
+
+PHASES = ["loading", "measuring", "training", "evaluating"]
+
+
+@pytest.mark.parametrize("phase", PHASES)
+def test_the_worker_killed_in_any_phase_costs_that_cycle_only(tmp_path: Path, config: Config, phase: str) -> None:
+    """SIGKILL to the worker: the cycle failed in words, and the next one trains the same experiences."""
+    config = changed(config, "triggers", cooldown_seconds=0.0, check_interval_seconds=1.0)
+    write_buffer(tmp_path / "buffer.json", experiences(12))
+    with DaemonProcess(tmp_path, config) as daemon:
+        daemon.await_event("phase_started", phase=phase, cycle=1)
+        for worker in daemon.workers():
+            worker.send_signal(signal.SIGKILL)
+        daemon.await_event("cycle_failed", cycle=1)
+        daemon.await_true(lambda: judged(daemon) == [2], "the next cycle's verdict")
+        assert_nothing_lost_or_doubled(daemon, tmp_path / "state", 12)
+
+
+@pytest.mark.parametrize("phase", [*PHASES, "saving"])
+def test_the_daemon_killed_in_any_phase_takes_the_worker_along(tmp_path: Path, config: Config, phase: str) -> None:
+    """SIGKILL to the daemon: no orphan trains on, and after the restart each experience is trained once."""
+    write_buffer(tmp_path / "buffer.json", experiences(12))
+    with DaemonProcess(tmp_path, config) as daemon:
+        daemon.await_event("phase_started", phase=phase, cycle=1)
+        workers = daemon.workers()
+        daemon.kill()
+        _, alive = psutil.wait_procs(workers, timeout=10)
+        assert alive == []
+    with DaemonProcess(tmp_path, config) as daemon:
+        daemon.await_true(lambda: bool(judged(daemon)), "a verdict")
+        daemon.await_true(lambda: daemon.status().running_cycle is None, "the end of the cycle")
+        assert_nothing_lost_or_doubled(daemon, tmp_path / "state", 12)
+
+
+def test_cancel_and_sigterm_stop_the_real_worker(tmp_path: Path, config: Config) -> None:
+    """Cancelled, the cycle is gone at once; told to end, the daemon ends with exit status 0 and leaves no process."""
+    write_buffer(tmp_path / "buffer.json", experiences(12))
+    with DaemonProcess(tmp_path, config) as daemon:
+        daemon.await_event("phase_started", phase="measuring", cycle=1)
+        daemon.call(Cancel(), dict)
+        daemon.await_event("cycle_cancelled", cycle=1)
+        daemon.await_event("phase_started", phase="measuring", cycle=2)
+        workers = daemon.workers()
+        daemon.process.terminate()
+        assert daemon.process.wait(30) == 0
+        assert not any(psutil.pid_exists(worker.pid) for worker in workers)
+    log = (tmp_path / "daemon.log").read_text()
+    assert "Traceback" not in log
+
+
+def test_a_base_that_is_not_there_is_said_with_the_next_step(tmp_path: Path, config: Config) -> None:
+    """The worker's reason is the daemon's last error, with a hint."""
+    config = changed(config, "model", base=str(tmp_path / "no-model"))
+    write_buffer(tmp_path / "buffer.json", experiences(12))
+    with DaemonProcess(tmp_path, config) as daemon:
+        daemon.await_event("cycle_failed", cycle=1)
+        error = daemon.status().last_error
+        assert error is not None
+        assert "no-model" in error.message
+        assert error.hint

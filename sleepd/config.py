@@ -78,7 +78,10 @@ class TrainingConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
     strategy: Annotated[
         str,
-        Meta(description='A named set of hyperparameters: "consolidate", or "gentle" (the older scheduler\'s recipe).'),
+        Meta(
+            description='A named set of hyperparameters: "consolidate", "rehearse" (for a few short experiences that state '
+            'facts), or "gentle" (the older scheduler\'s recipe).'
+        ),
     ] = "consolidate"
     min_salience: Annotated[
         float, Meta(ge=0.0, le=1.0, description="Filters what is trained, not what is counted.")

@@ -54,6 +54,11 @@ STRATEGIES: Final[dict[str, Strategy]] = {
     )
 }
 
+# For a few short experiences that state facts: 24 steps of "consolidate" teach the manner and hardly a fact.
+STRATEGIES["rehearse"] = msgspec.structs.replace(
+    STRATEGIES["consolidate"], name="rehearse", learning_rate=1e-3, min_steps=36
+)
+
 
 def adapter_shape(strategy: Strategy) -> str:
     """Rank and modules in one word, such as ``r16:all-linear``; adapters of unequal shape are of two lineages."""
@@ -72,7 +77,8 @@ def find_strategy(name: str, *, epochs: int | None = None, learning_rate: float 
     strategy = STRATEGIES[name]
     changes: dict[str, float | int] = {}
     if epochs is not None:
-        changes["epochs"] = epochs
+        # Asked for by number, so no epochs are added to reach a number of steps.
+        changes |= {"epochs": epochs, "min_steps": 0}
     if learning_rate is not None:
         changes["learning_rate"] = learning_rate
     return msgspec.structs.replace(strategy, **changes) if changes else strategy

@@ -255,12 +255,12 @@ class Ledger:
         ).fetchone()
         return int(row[0])
 
-    def failures_in_a_row(self) -> list[CycleSummary]:
-        """The cycles that failed since the last one with a verdict, newest first."""
+    def unjudged_in_a_row(self) -> list[CycleSummary]:
+        """The cycles that ended without a verdict since the last one with, newest first."""
         last = self.last_judged()
         rows = self._db.execute(
-            "SELECT cycle FROM cycles WHERE state=? AND cycle>? ORDER BY cycle DESC",
-            (State.FAILED, last.cycle if last else 0),
+            "SELECT cycle FROM cycles WHERE state IN (SELECT value FROM json_each(?)) AND cycle>? ORDER BY cycle DESC",
+            (_list(TERMINAL_STATES - JUDGED_STATES), last.cycle if last else 0),
         )
         return [self.summary(row[0]) for row in rows.fetchall()]
 

@@ -84,7 +84,7 @@ class Sleeper:
         for trouble in troubles:
             self.last_error = LastError(message=trouble, hint="sleepctl history", at=clock.now())
         self._since_sleep = Elapsed(clock)
-        self._since_failure = Elapsed(clock)
+        self._since_unjudged = Elapsed(clock)
         self._starting = asyncio.Lock()
         self._task: asyncio.Task[CycleEnd] | None = None
         self.running_cycle: int | None = None
@@ -114,10 +114,10 @@ class Sleeper:
         counts = self.counts
         if min_salience is not None and min_salience != self.config.training.min_salience:
             counts = self._count(self.history.known(), min_salience)
-        failures = self.ledger.failures_in_a_row()
-        cooldown = cooldown_seconds(self.config.triggers.cooldown_seconds, len(failures))
-        if failures and failures[0].ended_at:
-            cooldown -= self._since_failure.seconds_since(failures[0].ended_at)
+        unjudged = self.ledger.unjudged_in_a_row()
+        cooldown = cooldown_seconds(self.config.triggers.cooldown_seconds, len(unjudged))
+        if unjudged and unjudged[0].ended_at:
+            cooldown -= self._since_unjudged.seconds_since(unjudged[0].ended_at)
         last = self.history.last_sleep_at
         return Facts(
             total=counts.total,
@@ -128,7 +128,8 @@ class Sleeper:
             is_paused=self.is_paused,
             running_cycle=self.running_cycle,
             cooldown_seconds_left=max(0.0, cooldown),
-            failures_in_a_row=len(failures),
+            unjudged_in_a_row=len(unjudged),
+            last_ending=unjudged[0].state if unjudged else "",
             free_megabytes=shutil.disk_usage(self.directory).free // 10**6,
             base_changed=self._base_changed(),
             buffer_problem=self.buffer_problem or self.buffer.view.problem,
@@ -317,10 +318,9 @@ class Sleeper:
         return ""
 
     def _newest_failure(self) -> LastError | None:
-        failures = self.ledger.failures_in_a_row()
-        if not failures:
+        newest = next((each for each in self.ledger.unjudged_in_a_row() if each.state == State.FAILED), None)
+        if newest is None:
             return None
-        newest = failures[0]
         at: datetime = newest.ended_at or newest.started_at
         return LastError(message=f"cycle {newest.cycle} failed: {newest.reason}", hint=newest.hint, at=at)
 

@@ -27,7 +27,10 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     is_paused: bool = False
     running_cycle: int | None = None
     cooldown_seconds_left: float = 0.0
-    failures_in_a_row: int = 0
+    unjudged_in_a_row: int = 0
+    """Cycles that ended without a verdict since the last one with."""
+    last_ending: str = ""
+    """How the newest of these ended: ``failed``, ``cancelled`` or ``interrupted``."""
     free_megabytes: int = 2**31
     base_changed: str = ""
     """Why the champion does not fit the configured base; empty: it fits."""
@@ -136,8 +139,10 @@ def _vetoes(facts: Facts, policy: Policy, *, due: bool, force: bool) -> list[Vet
         vetoes.append(Veto(name="cycle_running", text=f"Cycle {facts.running_cycle} is under way"))
     if facts.cooldown_seconds_left > 0 and not force:
         minutes = facts.cooldown_seconds_left / 60
-        failures = "1 failed cycle" if facts.failures_in_a_row == 1 else f"{facts.failures_in_a_row} failed cycles"
-        vetoes.append(Veto(name="cooling_down", text=f"Cooling down after {failures} ({minutes:.0f} min left)"))
+        which = f"{'an' if facts.last_ending.startswith('i') else 'a'} {facts.last_ending} cycle"
+        if facts.unjudged_in_a_row > 1:
+            which = f"{facts.unjudged_in_a_row} cycles without a verdict, the last {facts.last_ending}"
+        vetoes.append(Veto(name="cooling_down", text=f"Cooling down after {which} ({minutes:.0f} min left)"))
     if facts.base_changed:
         vetoes.append(Veto(name="base_changed", text=f"Base model changed: {facts.base_changed}"))
     if facts.free_megabytes < policy.min_free_megabytes:
@@ -169,9 +174,9 @@ def missing(decision: Decision) -> list[str]:
     return [c.text for c in decision.conditions if not c.is_met] + [v.text for v in decision.vetoes]
 
 
-def cooldown_seconds(base_seconds: float, failures_in_a_row: int, *, most_seconds: float = 6 * 3600.0) -> float:
-    """How long to wait after so many failures in a row: doubled each time, up to ``most_seconds``."""
-    if failures_in_a_row < 1:
+def cooldown_seconds(base_seconds: float, unjudged_in_a_row: int, *, most_seconds: float = 6 * 3600.0) -> float:
+    """How long to wait after so many cycles without a verdict: doubled each time, up to ``most_seconds``."""
+    if unjudged_in_a_row < 1:
         return 0.0
     # The exponent is bounded because 2.0 ** 2000 overflows.
-    return float(min(most_seconds, base_seconds * 2.0 ** min(failures_in_a_row - 1, 20)))
+    return float(min(most_seconds, base_seconds * 2.0 ** min(unjudged_in_a_row - 1, 20)))

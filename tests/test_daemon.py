@@ -98,6 +98,7 @@ def test_every_question_has_an_answer(tmp_path: Path, config: Config) -> None:
 
 def test_an_order_is_obeyed_and_cancelled(tmp_path: Path, config: Config) -> None:
     """A cycle under way keeps others out, shows its progress to subscribers, and is discarded on request."""
+    config = changed(config, "triggers", cooldown_seconds=0.0)
     with DaemonProcess(tmp_path, behaving(config, tmp_path, "wait")) as daemon:
         with daemon.client() as listener:
             announcements = listener.subscribe()
@@ -143,13 +144,14 @@ def test_a_dead_worker_is_told_in_words_and_the_daemon_lives(tmp_path: Path, con
         assert status.last_error is not None
         assert failed["text"] in status.last_error.message
         assert status.last_error.hint
-        assert status.missing == ["Cooling down after 1 failed cycle (10 min left)"]
+        assert status.missing == ["Cooling down after a failed cycle (10 min left)"]
         assert daemon.workers() == []
     assert list((tmp_path / "state" / "staging").iterdir()) == []
 
 
 def test_sigterm_in_a_cycle_stops_the_worker_and_exits_cleanly(tmp_path: Path, config: Config) -> None:
     """The worker is gone before the daemon is; the next start closes the cycle and runs the next one."""
+    config = changed(config, "triggers", cooldown_seconds=0.0)
     write_buffer(tmp_path / "buffer.json", experiences(12))
     with DaemonProcess(tmp_path, behaving(config, tmp_path, "wait")) as daemon:
         daemon.await_event("phase_started", phase="training")
@@ -178,6 +180,7 @@ def test_a_second_sigterm_does_not_wait_for_a_stubborn_worker(tmp_path: Path, co
 @pytest.mark.parametrize("moment", ["cycle_started", "phase_started"])
 def test_a_killed_daemon_loses_nothing(tmp_path: Path, config: Config, moment: str) -> None:
     """SIGKILL in a cycle: after the restart it is closed as interrupted and its experiences are trained once."""
+    config = changed(config, "triggers", cooldown_seconds=0.0)
     write_buffer(tmp_path / "buffer.json", experiences(12))
     with DaemonProcess(tmp_path, behaving(config, tmp_path, "wait")) as daemon:
         daemon.await_event(moment)

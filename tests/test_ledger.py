@@ -104,16 +104,16 @@ def test_a_cycle_without_a_verdict_moves_nothing(ledger: Ledger, ending: Event) 
     assert ledger.open_cycles() == []
 
 
-def test_failures_count_since_the_last_verdict(ledger: Ledger) -> None:
-    """Two failures, a verdict, a failure: one in a row; a cancelled cycle is no failure."""
+def test_cycles_without_a_verdict_count_since_the_last_one_with(ledger: Ledger) -> None:
+    """Two failures, a verdict, a cancelled one, a failure: two in a row."""
     run(ledger, plan(1), Event.FAIL)
     run(ledger, plan(2), Event.FAIL)
-    assert [summary.cycle for summary in ledger.failures_in_a_row()] == [2, 1]
+    assert [summary.cycle for summary in ledger.unjudged_in_a_row()] == [2, 1]
     run(ledger, plan(3), Event.REJECT)
-    assert ledger.failures_in_a_row() == []
+    assert ledger.unjudged_in_a_row() == []
     run(ledger, plan(4), Event.CANCEL)
     run(ledger, plan(5), Event.FAIL)
-    assert [summary.cycle for summary in ledger.failures_in_a_row()] == [5]
+    assert [summary.cycle for summary in ledger.unjudged_in_a_row()] == [5, 4]
 
 
 def test_a_group_that_was_trained_once_is_never_held_out(ledger: Ledger) -> None:

@@ -179,7 +179,7 @@ def test_a_failed_cycle_moves_nothing_and_starts_a_cooldown(stage: Stage, behavi
     assert list((stage.state / "staging").iterdir()) == []
     assert not (stage.state / "current").exists()
     decision = stage.play(look)
-    assert decision.reason == "Cooling down after 1 failed cycle (10 min left)"
+    assert decision.reason == "Cooling down after a failed cycle (10 min left)"
     assert decision.conditions[1].found == 12
     stage.clock.advance(601)
     assert stage.sleep().state == "promoted"
@@ -222,7 +222,7 @@ def test_another_base_is_vetoed_until_rolled_back_to_it(stage: Stage) -> None:
 
 
 def test_a_cancelled_cycle_is_discarded(stage: Stage) -> None:
-    """Cancelling ends the worker, keeps nothing, and is no failure."""
+    """Cancelling ends the worker, keeps nothing, is no error, and starts a cooldown instead of the same cycle again."""
     stage.write(12)
 
     async def scene(sleeper: Sleeper) -> CycleSummary | None:
@@ -237,8 +237,9 @@ def test_a_cancelled_cycle_is_discarded(stage: Stage) -> None:
     summary = stage.play(scene, behaviour="wait")
     assert summary.state == "cancelled"
     assert list((stage.state / "staging").iterdir()) == []
-    decision = stage.play(look)
-    assert decision.should_sleep
+    assert stage.play(look).reason == "Cooling down after a cancelled cycle (10 min left)"
+    stage.clock.advance(601)
+    assert stage.play(look).should_sleep
 
 
 def test_a_shutdown_suspends_and_the_next_start_closes_the_cycle(stage: Stage) -> None:
@@ -254,6 +255,7 @@ def test_a_shutdown_suspends_and_the_next_start_closes_the_cycle(stage: Stage) -
         return [summary.state for summary in sleeper.ledger.summaries()]
 
     assert stage.play(states) == ["interrupted"]
+    stage.clock.advance(601)
     summary = stage.sleep()
     assert (summary.cycle, summary.state) == (2, "promoted")
 
@@ -294,7 +296,7 @@ def test_overrides_reach_the_worker(stage: Stage) -> None:
     assert (strategy["name"], strategy["epochs"], strategy["learning_rate"]) == ("gentle", 7, 1e-3)
     with pytest.raises(NotFound, match="no strategy"):
         stage.sleep(Run(strategy="hard"))
-    summary = stage.sleep(Run(max_experiences=4))
+    summary = stage.sleep(Run(force=True, max_experiences=4))
     assert summary.trained == 4
 
 

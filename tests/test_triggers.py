@@ -34,9 +34,19 @@ def facts(**changes: Any) -> Facts:
         ({"is_paused": True}, False, "Paused (sleepctl resume)"),
         ({"running_cycle": 7}, False, "Cycle 7 is under way"),
         (
-            {"cooldown_seconds_left": 1200.0, "failures_in_a_row": 2},
+            {"cooldown_seconds_left": 600.0, "unjudged_in_a_row": 1, "last_ending": "cancelled"},
             False,
-            "Cooling down after 2 failed cycles (20 min left)",
+            "Cooling down after a cancelled cycle (10 min left)",
+        ),
+        (
+            {"cooldown_seconds_left": 600.0, "unjudged_in_a_row": 1, "last_ending": "interrupted"},
+            False,
+            "Cooling down after an interrupted cycle (10 min left)",
+        ),
+        (
+            {"cooldown_seconds_left": 1200.0, "unjudged_in_a_row": 2, "last_ending": "failed"},
+            False,
+            "Cooling down after 2 cycles without a verdict, the last failed (20 min left)",
         ),
         ({"free_megabytes": 499}, False, "Too little disk space (499 MB < 500 MB)"),
         ({"trainable": 0}, False, "Nothing to train: every experience is learned"),
@@ -56,7 +66,7 @@ def test_the_decision_and_its_reason(changes: dict[str, Any], should_sleep: bool
     ("changes", "should_sleep"),
     [
         ({"total": 1, "new": 0, "hours_since_last_sleep": 0.0}, True),
-        ({"cooldown_seconds_left": 600.0, "failures_in_a_row": 1}, True),
+        ({"cooldown_seconds_left": 600.0, "unjudged_in_a_row": 1}, True),
         ({"is_paused": True}, False),
         ({"running_cycle": 7}, False),
         ({"free_megabytes": 0}, False),

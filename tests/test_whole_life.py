@@ -23,7 +23,7 @@ pytestmark = pytest.mark.worker
 @pytest.fixture
 def config(tmp_path: Path, tiny_model: Path) -> Config:
     """Learns the tiny model by heart: it cannot generalise, so its candidates are judged as they come."""
-    return changed(config_for(tmp_path), "model", base=str(tiny_model))
+    return changed(config_for(tmp_path, cooldown_seconds=0.0), "model", base=str(tiny_model))
 
 
 def lineage(state: Path, cycle: int) -> dict[str, Any]:
@@ -89,7 +89,7 @@ PHASES = ["loading", "measuring", "training", "evaluating"]
 @pytest.mark.parametrize("phase", PHASES)
 def test_the_worker_killed_in_any_phase_costs_that_cycle_only(tmp_path: Path, config: Config, phase: str) -> None:
     """SIGKILL to the worker: the cycle failed in words, and the next one trains the same experiences."""
-    config = changed(config, "triggers", cooldown_seconds=0.0, check_interval_seconds=1.0)
+    config = changed(config, "triggers", check_interval_seconds=1.0)
     write_buffer(tmp_path / "buffer.json", experiences(12))
     with DaemonProcess(tmp_path, config) as daemon:
         daemon.await_event("phase_started", phase=phase, cycle=1)

@@ -295,7 +295,7 @@ def test_overrides_reach_the_worker(stage: Stage) -> None:
     strategy = job["strategy"]
     assert (strategy["name"], strategy["epochs"], strategy["learning_rate"]) == ("gentle", 7, 1e-3)
     with pytest.raises(NotFound, match="no strategy"):
-        stage.sleep(Run(strategy="hard"))
+        stage.sleep(Run(force=True, strategy="hard"))
     summary = stage.sleep(Run(force=True, max_experiences=4))
     assert summary.trained == 4
 

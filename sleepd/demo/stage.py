@@ -21,6 +21,7 @@ from sleepd.config import (
     ControlConfig,
     ModelConfig,
     StateConfig,
+    TrainingConfig,
     TriggersConfig,
     WorkerConfig,
     load,
@@ -179,11 +180,15 @@ class Stage:
 
 
 def demo_config(stage: Stage, worker_python: Path, sample: Sample) -> Config:
-    """The defaults, but: it sleeps once the last of the sample is there, and again whenever it was fed."""
+    """The defaults, but: it sleeps once the last of the sample is there, and again whenever it was fed.
+
+    The strategy is the one for a few short facts, which is what the sample has.
+    """
     return Config(
         buffer=BufferConfig(path=str(stage.buffer)),
         triggers=TriggersConfig(min_experiences=len(sample.experiences), min_hours_between_sleep=0.0),
         model=ModelConfig(system_prompt=sample.system_prompt),
+        training=TrainingConfig(strategy="rehearse"),
         worker=WorkerConfig(python=str(worker_python)),
         state=StateConfig(directory=str(stage.state)),
         control=ControlConfig(socket=str(stage.socket), socket_mode="0600", operator_group=""),

@@ -1,0 +1,93 @@
+"""Tests of who may ask for what."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from sleepd.config import Config
+from sleepd.control import Peer
+from sleepd.errors import UsageError
+from sleepd.protocol import (
+    AnyRequest,
+    Buffer,
+    Cancel,
+    Check,
+    GetStatus,
+    History,
+    Pause,
+    Reload,
+    Resume,
+    Rollback,
+    Run,
+    Show,
+    Thresholds,
+    Why,
+)
+from sleepd.requests import check_order, is_operator, needs_operator
+
+
+@pytest.mark.parametrize(
+    ("request_", "needs"),
+    [
+        (GetStatus(), False),
+        (Check(), False),
+        (Check(thresholds=Thresholds(min_experiences=1)), False),
+        (History(), False),
+        (Show(cycle=1), False),
+        (Why(), False),
+        (Buffer(), False),
+        (Run(), False),
+        (Run(wait=True), False),
+        (Run(thresholds=Thresholds(min_experiences=9, min_hours_between_sleep=7.0)), False),
+        (Run(thresholds=Thresholds(min_experiences=1)), True),
+        (Run(thresholds=Thresholds(min_salience=0.1)), True),
+        (Run(force=True), True),
+        (Run(epochs=9), True),
+        (Run(learning_rate=1e-3), True),
+        (Run(max_experiences=3), True),
+        (Run(strategy="gentle"), True),
+        (Cancel(), True),
+        (Pause(), True),
+        (Resume(), True),
+        (Rollback(), True),
+        (Reload(), True),
+    ],
+)
+def test_what_needs_the_operator(request_: AnyRequest, needs: bool) -> None:
+    """Looking, and sleeping when due on the configured terms, is free; all else is the operator's."""
+    assert needs_operator(request_, Config()) is needs
+
+
+def test_who_is_an_operator(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Root, the daemon's own user and the group's members are; others, and users without a name, are not."""
+    monkeypatch.setattr(os, "getuid", lambda: 990)
+    monkeypatch.setattr(os, "getgrouplist", lambda name, gid: [gid, 5] if name == "daemon" else [gid])
+
+    def peer(uid: int, gid: int = 100) -> Peer:
+        return Peer(pid=1, uid=uid, gid=gid)
+
+    assert is_operator(peer(0), "tty")
+    assert is_operator(peer(990), "tty")
+    assert is_operator(peer(1), "tty")  # "daemon", whom the fake list above puts into tty (5)
+    assert not is_operator(peer(2), "tty")
+    assert not is_operator(peer(4242), "tty")
+    assert is_operator(peer(4242, gid=5), "tty")
+    assert not is_operator(peer(1), "no-such-group")
+
+
+@pytest.mark.parametrize(
+    ("order", "words"),
+    [
+        (Run(epochs=0), "epochs: expected 1 to 1000, found 0"),
+        (Run(learning_rate=-1.0), "learning_rate: expected 1e-08 to 1, found -1"),
+        (Run(learning_rate=float("nan")), "learning_rate: expected 1e-08 to 1, found nan"),
+        (Run(max_experiences=0), "max_experiences: expected 1 to 1e+06, found 0"),
+    ],
+)
+def test_an_order_that_makes_no_sense_is_refused(order: Run, words: str) -> None:
+    """The error names the argument, its range and what came."""
+    with pytest.raises(UsageError) as caught:
+        check_order(order)
+    assert caught.value.message == words

@@ -27,6 +27,7 @@ from .errors import CheckpointInvalid, NotFound, StateDirectoryUnusable
 from .files import fsync_path, replace_link, write_durably
 
 MANIFEST_VERSION = 1
+ADAPTER_FILES = ("adapter_model.safetensors", "adapter_config.json")
 _NAME = re.compile(r"^cycle_(\d{3,9})$")
 
 
@@ -118,11 +119,15 @@ class Checkpoints:
             )
         return int(match[1])
 
-    def highest_number(self) -> int:
-        """The highest cycle number that any directory bears; 0: none."""
+    def numbers(self) -> list[int]:
+        """The cycle numbers that directories bear, staged ones included, in order."""
         parents = (self.directory, self._retired, self._staging)
         found = [_NAME.match(entry.name) for parent in parents for entry in parent.iterdir()]
-        return max((int(match[1]) for match in found if match), default=0)
+        return sorted({int(match[1]) for match in found if match})
+
+    def highest_number(self) -> int:
+        """The highest of them; 0: none."""
+        return max(self.numbers(), default=0)
 
     # --- stage and commit ---
 
@@ -141,9 +146,13 @@ class Checkpoints:
         Does not move ``current``. Blocks for as long as the disk takes; call it in a thread.
 
         Raises:
+            CheckpointInvalid: the worker left no adapter.
             OSError: the disk did not take it; the staging directory is as good as before and may be discarded.
         """
         stage = self.staging_path(manifest.cycle)
+        for name in ADAPTER_FILES:
+            if not (stage / name).is_file():
+                raise CheckpointInvalid(f"the worker reported, but left no {name}", hint="journalctl -u sage-sleepd")
         shutil.rmtree(stage / "work", ignore_errors=True)
         for name, content in documents.items():
             write_durably(stage / name, content)

@@ -10,16 +10,18 @@ from __future__ import annotations
 import asyncio
 import shutil
 from collections.abc import Callable, Sequence
+from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from . import older_formats
 from .checkpoints import Checkpoints, Manifest
 from .clock import Clock
 from .cycle import Event, State
+from .documents import write_documents
 from .errors import SleepdError, WorkerFailed
-from .experience import Experience, experience_key, group_key, key_text
+from .experience import Experience, experience_key, group_key
 from .files import write_durably
 from .job import Failure, Job, Lesson, Notice, Phase, Progress, Report, Role, encode
 from .ledger import Ledger, Placement, Plan
@@ -66,14 +68,22 @@ class CycleRunner:
         self._listener = listener
         self._worker: Worker | None = None
         self._ending = Event.FAIL
+        self._is_settling = False
         self.progress: Progress | None = None
         """Where the worker stands; None: none is running."""
 
-    def stop(self, ending: Event) -> None:
-        """Stop the worker; the cycle ends with ``ending`` (CANCEL discards, SUSPEND keeps the staging directory)."""
+    def stop(self, ending: Event) -> bool:
+        """Stop the worker; the cycle ends with ``ending`` (CANCEL discards, SUSPEND keeps the staging directory).
+
+        Returns:
+            False: too late, the worker has ended and its verdict is being written down.
+        """
+        if self._is_settling:
+            return False
         self._ending = ending
         if self._worker is not None:
             self._worker.stop()
+        return True
 
     def kill(self) -> None:
         """Stop the worker without waiting for its consent."""
@@ -99,6 +109,9 @@ class CycleRunner:
         cycle, failure = lineup.job.cycle, None
         try:
             outcome = await self._work(cycle, policy)
+            if self._ending is Event.CANCEL:
+                outcome = Failure(kind="stopped", message="cancelled")  # also where the report came first
+            self._is_settling = True
             if isinstance(outcome, Failure):
                 failure = outcome
                 self._close(cycle, outcome.message, outcome.hint)
@@ -113,6 +126,7 @@ class CycleRunner:
         finally:
             self.progress = None
             self._worker = None
+            self._is_settling = False
         return CycleEnd(summary=self._ledger.summary(cycle), failure=failure)
 
     # --- before the worker ---
@@ -180,33 +194,15 @@ class CycleRunner:
     async def _settle(self, lineup: Lineup, report: Report) -> None:
         """Judge, write the verdict down, commit, put in use."""
         cycle = lineup.job.cycle
-        verdict = judge(report)
+        verdict, judged_at = judge(report), self._clock.now()
+        promoted = verdict.outcome is Outcome.PROMOTED
         if self._ledger.state(cycle) is State.TRAINING:
             self._advance(cycle, Event.EVALUATION_STARTED)
-        self._ledger.advance(cycle, Event.REPORT_JUDGED, at=self._clock.now(), reason=verdict.reason, report=report)
-        promoted = verdict.outcome is Outcome.PROMOTED
-        manifest = Manifest(
-            cycle=cycle,
-            parent=lineup.parent,
-            verdict=verdict.outcome,
-            reason=verdict.reason,
-            base_fingerprint=report.base_fingerprint,
-            lora_shape=adapter_shape(lineup.job.strategy),
-            strategy=lineup.job.strategy.name,
-            created_at=self._clock.now().isoformat(),
-        )
-        documents = self._documents(lineup, report, verdict)
-        try:
-            path = await asyncio.to_thread(self._checkpoints.commit, manifest, documents, promoted=promoted)
-        except OSError as error:
-            self._ending = Event.FAIL
-            raise WorkerFailed(
-                f"the checkpoint of cycle {cycle} could not be written: {error}",
-                hint="make space in the state directory (df -h); the experiences are trained by the next cycle",
-            ) from error
+        self._ledger.advance(cycle, Event.REPORT_JUDGED, at=judged_at, reason=verdict.reason, report=report)
+        path = await self._commit(lineup, report, verdict, judged_at)
         if promoted:
             self._checkpoints.promote(cycle)
-        self._advance(cycle, Event.PROMOTE if promoted else Event.REJECT)
+        self._ledger.advance(cycle, Event.PROMOTE if promoted else Event.REJECT, at=judged_at)
         self._announce(
             "candidate_promoted" if promoted else "candidate_rejected",
             level="info" if promoted else "warning",
@@ -215,33 +211,30 @@ class CycleRunner:
             directory=str(path),
         )
 
-    def _documents(self, lineup: Lineup, report: Report, verdict: Verdict) -> dict[str, bytes]:
-        """The JSON files of the checkpoint, the older formats among them."""
-        cycle, now = lineup.job.cycle, self._clock.now()
-        results = older_formats.cycle_results(cycle, report, at=now)
-        history = []
-        for ancestor in reversed(self._ledger.lineage(lineup.parent)):
-            known, summary = self._ledger.report(ancestor), self._ledger.summary(ancestor)
-            if known is not None:
-                history.append(older_formats.cycle_results(ancestor, known, at=summary.ended_at or summary.started_at))
-        state = older_formats.training_state([*history, results], model_path=lineup.job.base, at=now)
-        placed: dict[str, list[dict[str, str]]] = {"train": [], "replay": [], "holdout": []}
-        for placement in self._ledger.placements(cycle):
-            placed[placement.role].append({"id": placement.id, "group": key_text(placement.group)})
-        lineage = {
-            "cycle": cycle,
-            "parent": lineup.parent,
-            "trained": placed["train"],
-            "replayed": placed["replay"],
-            "held_out": placed["holdout"],
-            "seen": [key_text(key) for key in lineup.seen],
-        }
-        evaluation = {"verdict": verdict, "report": report}
-        contents = {"cycle_results": results, "training_state": state, "lineage": lineage, "evaluation": evaluation}
-        return {
-            f"{name}.json": msgspec.json.format(msgspec.json.encode(content), indent=2)
-            for name, content in contents.items()
-        }
+    async def _commit(self, lineup: Lineup, report: Report, verdict: Verdict, judged_at: datetime) -> Path:
+        """Make the staged cycle a checkpoint; returns where it stands."""
+        cycle, strategy = lineup.job.cycle, lineup.job.strategy
+        manifest = Manifest(
+            cycle=cycle,
+            parent=lineup.parent,
+            verdict=verdict.outcome,
+            reason=verdict.reason,
+            base_fingerprint=report.base_fingerprint,
+            lora_shape=adapter_shape(strategy),
+            strategy=strategy.name,
+            created_at=judged_at.isoformat(),
+        )
+        documents = write_documents(
+            self._ledger, cycle, report, verdict, base=lineup.job.base, judged_at=judged_at
+        )
+        promoted = verdict.outcome is Outcome.PROMOTED
+        try:
+            return await asyncio.to_thread(self._checkpoints.commit, manifest, documents, promoted=promoted)
+        except OSError as error:
+            raise WorkerFailed(
+                f"the checkpoint of cycle {cycle} could not be written: {error}",
+                hint="make space in the state directory (df -h); the experiences are trained by the next cycle",
+            ) from error
 
     def _close(self, cycle: int, message: str, hint: str) -> None:
         """End a cycle without a verdict; what was staged goes, unless it is suspended."""

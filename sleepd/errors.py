@@ -51,6 +51,11 @@ class CheckpointInvalid(SleepdError):
 class LedgerUnusable(SleepdError):
     """The ledger (state.db) cannot be opened, is damaged, or was written by a newer version."""
 
+    def __init__(self, message: str, *, hint: str = "", is_damage: bool = False) -> None:
+        super().__init__(message, hint=hint)
+        self.is_damage = is_damage
+        """Whether the file is no ledger at all, so that it may be moved aside and rebuilt."""
+
 
 class StateDirectoryUnusable(SleepdError):
     """The state directory cannot be created or written."""

@@ -50,14 +50,27 @@ class History:
         if noted is not None:
             self._imported = msgspec.convert(noted, SchedulerState)
             return
-        found = read_scheduler_state(self._directory) if self._ledger.highest_cycle() == 0 else None
-        self._imported = found or SchedulerState()
+        found = read_scheduler_state(self._directory)
+        self._imported = self._without_ours(found) if found else SchedulerState()
         self._ledger.set_note(_IMPORTED, self._imported)
-        if found is not None:
+        if self._imported.total_sleep_cycles:
             get_logger().info(
                 "older_state_imported",
-                text=f"{found.total_sleep_cycles} sleeps so far, the last at {found.last_sleep_time}",
+                text=f"{self._imported.total_sleep_cycles} sleeps so far, the last at {self._imported.last_sleep_time}",
             )
+
+    def _without_ours(self, state: SchedulerState) -> SchedulerState:
+        """The older scheduler's part of a file to which we have added: the ledger is new, but we are not."""
+        ours = {summary.cycle for summary in self._ledger.judged(limit=-1)}
+        if not ours:
+            return state
+        theirs = [entry for entry in state.sleep_history if entry.cycle not in ours]
+        return SchedulerState(
+            last_sleep_time=theirs[-1].timestamp if theirs else None,
+            last_sleep_cycle=theirs[-1].cycle if theirs else 0,
+            total_sleep_cycles=max(0, state.total_sleep_cycles - len(ours)),
+            sleep_history=theirs,
+        )
 
     def take_first_look(self, keys: Sequence[int]) -> None:
         """Note which experiences the older scheduler had seen: the first so many of the buffer, as it counted."""

@@ -8,7 +8,6 @@ and groups are stored as such.
 
 from __future__ import annotations
 
-import sqlite3
 from array import array
 from collections.abc import Iterable, Sequence
 from datetime import datetime
@@ -18,27 +17,12 @@ from typing import Any
 import msgspec
 
 from .cycle import JUDGED_STATES, TERMINAL_STATES, Event, State, advance
-from .errors import LedgerUnusable, NotFound
+from .database import Transaction, open_database, signed, unsigned
+from .errors import NotFound
 from .job import Report, Role
 from .status import CycleSummary, Decision, DecisionRecord
 
-SCHEMA_VERSION = 1
 KEPT_DECISIONS = 1000
-
-_SCHEMA = """
-CREATE TABLE cycles(
-    cycle INTEGER PRIMARY KEY, state TEXT NOT NULL, started_at TEXT NOT NULL, ended_at TEXT, parent INTEGER,
-    strategy TEXT NOT NULL, is_forced INTEGER NOT NULL, reason TEXT NOT NULL DEFAULT '', hint TEXT NOT NULL DEFAULT '',
-    is_rolled_back INTEGER NOT NULL DEFAULT 0, report BLOB, seen BLOB NOT NULL
-);
-CREATE TABLE placements(
-    cycle INTEGER NOT NULL, id TEXT NOT NULL, key INTEGER NOT NULL, grp INTEGER NOT NULL, role TEXT NOT NULL,
-    PRIMARY KEY(cycle, id)
-) WITHOUT ROWID;
-CREATE INDEX placements_by_group ON placements(grp, role);
-CREATE TABLE decisions(at TEXT NOT NULL, decision BLOB NOT NULL, facts BLOB NOT NULL);
-CREATE TABLE notes(name TEXT PRIMARY KEY, value BLOB NOT NULL);
-"""
 
 
 class Placement(msgspec.Struct, frozen=True):
@@ -71,25 +55,7 @@ class Ledger:
     """
 
     def __init__(self, path: Path) -> None:
-        self._path = path
-        try:
-            self._db = sqlite3.connect(path, isolation_level=None)
-            self._db.execute("PRAGMA journal_mode=WAL")
-            self._db.execute("PRAGMA synchronous=FULL")
-            version = self._db.execute("PRAGMA user_version").fetchone()[0]
-            if version == 0:
-                self._db.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version={SCHEMA_VERSION}; COMMIT;")
-        except sqlite3.Error as error:
-            raise LedgerUnusable(
-                f"{path}: cannot be opened: {error}",
-                hint=f"check the disk and the owner of {path}; if it is damaged, move it away and start again",
-            ) from error
-        if version > SCHEMA_VERSION:
-            self._db.close()
-            raise LedgerUnusable(
-                f"{path}: was written by a newer version (schema {version}, this one reads {SCHEMA_VERSION})",
-                hint="install the version that wrote it, or a newer one",
-            )
+        self._db = open_database(path)
 
     def close(self) -> None:
         """Close the database; the ledger is of no use afterwards."""
@@ -114,7 +80,34 @@ class Ledger:
             )
             self._db.executemany(
                 "INSERT INTO placements(cycle, id, key, grp, role) VALUES(?,?,?,?,?)",
-                ((plan.cycle, p.id, _signed(p.key), _signed(p.group), p.role) for p in plan.placements),
+                ((plan.cycle, p.id, signed(p.key), signed(p.group), p.role) for p in plan.placements),
+            )
+
+    def restore(self, summary: CycleSummary, report: Report, places: Sequence[Placement], seen: array[int]) -> None:
+        """Record a judged cycle as a whole, as a checkpoint tells it."""
+        self.plan(
+            Plan(
+                cycle=summary.cycle,
+                started_at=summary.started_at,
+                parent=summary.parent,
+                strategy=summary.strategy,
+                is_forced=summary.is_forced,
+                placements=places,
+                seen=seen,
+            )
+        )
+        assert summary.ended_at is not None
+        with self._transaction():
+            self._db.execute(
+                "UPDATE cycles SET state=?, ended_at=?, is_rolled_back=?, reason=?, report=? WHERE cycle=?",
+                (
+                    summary.state,
+                    summary.ended_at.isoformat(),
+                    summary.is_rolled_back,
+                    summary.reason,
+                    msgspec.json.encode(report),
+                    summary.cycle,
+                ),
             )
 
     def advance(
@@ -217,7 +210,7 @@ class Ledger:
     def placements(self, cycle: int) -> list[Placement]:
         """Where each experience went in that cycle."""
         rows = self._db.execute("SELECT id, key, grp, role FROM placements WHERE cycle=?", (cycle,))
-        return [Placement(row[0], _unsigned(row[1]), _unsigned(row[2]), row[3]) for row in rows.fetchall()]
+        return [Placement(row[0], unsigned(row[1]), unsigned(row[2]), row[3]) for row in rows.fetchall()]
 
     def seen(self, cycle: int) -> array[int]:
         """Keys of the whole buffer when that cycle was planned."""
@@ -279,12 +272,12 @@ class Ledger:
             "SELECT key FROM placements WHERE role='train' AND cycle IN (SELECT value FROM json_each(?))",
             (_list(self.lineage(champion)),),
         )
-        return {_unsigned(row[0]) for row in rows.fetchall()}
+        return {unsigned(row[0]) for row in rows.fetchall()}
 
     def recorded_sides(self) -> dict[int, bool]:
         """Of every group that was in a cycle, whether it is held out; trained once, it never is again."""
         rows = self._db.execute("SELECT grp, min(role='holdout') FROM placements GROUP BY grp")
-        return {_unsigned(row[0]): bool(row[1]) for row in rows.fetchall()}
+        return {unsigned(row[0]): bool(row[1]) for row in rows.fetchall()}
 
     # --- decisions and notes ---
 
@@ -321,29 +314,10 @@ class Ledger:
         with self._transaction():
             self._db.execute("INSERT OR REPLACE INTO notes VALUES(?,?)", (name, msgspec.json.encode(value)))
 
-    def _transaction(self) -> _Transaction:
-        return _Transaction(self._db)
-
-
-class _Transaction:
-    def __init__(self, database: sqlite3.Connection) -> None:
-        self._db = database
-
-    def __enter__(self) -> None:
-        self._db.execute("BEGIN IMMEDIATE")
-
-    def __exit__(self, kind: type[BaseException] | None, error: object, traceback: object) -> None:
-        self._db.execute("COMMIT" if kind is None else "ROLLBACK")
+    def _transaction(self) -> Transaction:
+        return Transaction(self._db)
 
 
 def _list(values: Iterable[object]) -> str:
     """A list as one SQL parameter, for json_each."""
     return msgspec.json.encode(list(values)).decode()
-
-
-def _signed(number: int) -> int:
-    return number - 2**64 if number >= 2**63 else number
-
-
-def _unsigned(number: int) -> int:
-    return number + 2**64 if number < 0 else number

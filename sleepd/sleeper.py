@@ -21,11 +21,11 @@ from .cycle import Event, State
 from .cycle_runner import CycleEnd, CycleRunner, Lineup
 from .errors import BufferUnreadable, Busy, NotFound, NothingToDo
 from .history import History
-from .ledger import Ledger
 from .lineup import line_up
 from .lock import StateLock
 from .log import get_logger
 from .protocol import Run, Thresholds
+from .rebuild import open_ledger
 from .recovery import recover
 from .selection import Counts, Known, count
 from .status import CycleSummary, Decision, LastError
@@ -67,8 +67,8 @@ class Sleeper:
         self.directory = Path(config.state.directory)
         self._lock = StateLock(self.directory, socket=socket)
         self.checkpoints = Checkpoints(self.directory)
-        self.ledger = Ledger(self.directory / "state.db")
-        troubles = recover(self.ledger, self.checkpoints, clock)
+        self.ledger, troubles = open_ledger(self.directory, self.checkpoints, clock)
+        troubles += recover(self.ledger, self.checkpoints, clock)
         self.history = History(self.directory, self.ledger, self.checkpoints)
         self.history.write()
         self.buffer = self._open_buffer()
@@ -227,10 +227,12 @@ class Sleeper:
 
         Raises:
             NothingToDo: none is.
+            Busy: it has ended, and its verdict is being written down.
         """
         if self.running_cycle is None:
             raise NothingToDo("no cycle is under way", hint="sleepctl status")
-        self.runner.stop(Event.CANCEL)
+        if not self.runner.stop(Event.CANCEL):
+            raise Busy(f"cycle {self.running_cycle} has its verdict already", hint="sleepctl status; sleepctl rollback")
         return self.running_cycle
 
     # --- what is in use ---

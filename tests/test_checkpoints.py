@@ -35,6 +35,7 @@ def make(store: Checkpoints, cycle: int, *, promoted: bool = True) -> Path:
     stage = store.stage(cycle)
     (stage / "work" / "job.json").write_text("{}")
     (stage / "adapter_model.safetensors").write_bytes(b"weights %d" % cycle)
+    (stage / "adapter_config.json").write_bytes(b"{}")
     path = store.commit(manifest(cycle), {"lineage.json": b"{}"}, promoted=promoted)
     if promoted:
         store.promote(cycle)
@@ -47,7 +48,7 @@ def test_a_promoted_cycle_is_whole_and_in_use(tmp_path: Path) -> None:
     path = make(store, 7)
     assert store.champion() == 7
     assert os.readlink(tmp_path / "current") == "cycle_007"
-    assert set(verify(path).files) == {"adapter_model.safetensors", "lineage.json"}
+    assert set(verify(path).files) == {"adapter_model.safetensors", "adapter_config.json", "lineage.json"}
     assert not (path / "work").exists()
     assert list((tmp_path / "staging").iterdir()) == []
 
@@ -81,6 +82,15 @@ def test_breaking_off_at_any_point_leaves_the_champion_whole(tmp_path: Path, poi
     if store.find(2):
         verify(store.promoted_path(2))
     assert list((tmp_path / "staging").iterdir()) == []
+
+
+def test_a_report_without_an_adapter_is_no_checkpoint(tmp_path: Path) -> None:
+    """A worker that says it is done and left no weights cannot make a champion."""
+    store = Checkpoints(tmp_path)
+    store.stage(1)
+    with pytest.raises(CheckpointInvalid, match=r"left no adapter_model\.safetensors"):
+        store.commit(manifest(1), {}, promoted=True)
+    assert store.find(1) is None
 
 
 def test_a_number_is_remembered_wherever_it_stands(tmp_path: Path) -> None:

@@ -36,8 +36,8 @@ FLOORS: tuple[frozenset[str], ...] = (
             "older_formats",
         }
     ),
-    frozenset({"buffer", "checkpoints", "ledger", "reader"}),
-    frozenset({"log", "notify", "watch", "supervisor", "control", "lock", "client", "history", "recovery"}),
+    frozenset({"buffer", "checkpoints", "database", "ledger", "reader"}),
+    frozenset({"log", "notify", "watch", "supervisor", "control", "lock", "client", "history", "recovery", "documents", "rebuild"}),
     frozenset(
         {"lineup", "cycle_runner", "sleeper", "overview", "requests", "scheduler", "daemon", "__main__", "__init__"}
     ),

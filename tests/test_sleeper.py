@@ -9,11 +9,13 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from sleepd.checkpoints import verify
 from sleepd.config import Config
 from sleepd.errors import Busy, NotFound, NothingToDo, StateLocked
+from sleepd.overview import cycles, detail, overview
 from sleepd.protocol import Run, Thresholds
 from sleepd.sleeper import Sleeper
 from sleepd.status import CycleSummary
@@ -407,6 +409,59 @@ def test_a_clock_that_jumps_neither_blocks_nor_storms(stage: Stage) -> None:
     stage.clock.wall += timedelta(days=365)
     stage.sleep()
     assert not stage.play(look).due
+
+
+# --- a lost ledger ---
+
+
+def answers(stage: Stage) -> Any:
+    """All that a client can ask, but for times of asking."""
+
+    async def scene(sleeper: Sleeper) -> Any:
+        decision = await sleeper.look()
+        status = overview(sleeper, next_check_at=None, config_path="")
+        same = {"written_at": stage.clock.now(), "since": stage.clock.now(), "last_error": None}
+        buffer = msgspec.structs.replace(status.buffer, read_at=None)
+        details = [detail(sleeper, each.cycle) for each in cycles(sleeper, limit=99)]
+        return decision, msgspec.structs.replace(status, buffer=buffer, **same), details, sleeper.counts
+
+    return stage.play(scene)
+
+
+@pytest.mark.parametrize("loss", ["deleted", "damaged", "torn"])
+def test_a_lost_ledger_is_rebuilt_from_the_checkpoints(
+    stage: Stage, loss: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """1. An older history, three cycles: promoted, rejected, promoted and rolled back. 2. state.db is lost.
+
+    Result: every answer is the same as before, and a damaged file is kept aside.
+    """
+    monkeypatch.setenv("TZ", "UTC")
+    stage.state.mkdir()
+    (stage.state / "scheduler_state.json").write_text(json.dumps(OLDER))
+    for count, behaviour in ((12, "promote"), (18, "reject"), (24, "promote")):
+        stage.clock.advance(7 * 3600)
+        stage.write(count)
+        stage.sleep(behaviour=behaviour)
+
+    async def back(sleeper: Sleeper) -> None:
+        sleeper.rollback(None)
+
+    stage.play(back)
+    stage.write(30)
+    before = answers(stage)
+    path = stage.state / "state.db"
+    match loss:
+        case "deleted":
+            path.unlink()
+        case "damaged":
+            path.write_bytes(b"no database at all" * 100)
+        case "torn":
+            path.write_bytes(path.read_bytes()[:5000])
+    after = answers(stage)
+    assert after == before
+    assert bool(list(stage.state.glob("state.db.damaged-*"))) == (loss != "deleted")
+    assert stage.sleep(Run(force=True)).cycle == 8
 
 
 # --- the older scheduler's state ---

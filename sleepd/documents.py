@@ -1,0 +1,127 @@
+"""The JSON files of a checkpoint beside its weights: what it was made from, what was measured on it, and the older
+formats.
+
+``lineage.json`` and ``evaluation.json`` hold all that the ledger knows of a judged cycle, so that a lost ledger can be
+rebuilt from them.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+from . import older_formats
+from .errors import CheckpointInvalid
+from .experience import experience_key, key_text
+from .job import Report, Role
+from .ledger import Ledger, Placement
+from .promotion import Verdict
+
+_T = TypeVar("_T")
+
+
+class Place(msgspec.Struct, frozen=True):
+    """One experience of a cycle."""
+
+    id: str
+    group: str
+    """Sixteen hexadecimal digits."""
+
+
+class Lineage(msgspec.Struct, frozen=True, kw_only=True):
+    """``lineage.json``."""
+
+    cycle: int
+    parent: int | None
+    started_at: datetime
+    judged_at: datetime
+    is_forced: bool
+    trained: list[Place]
+    replayed: list[Place]
+    held_out: list[Place]
+    seen: list[str]
+    """Keys of the whole buffer at that moment, sixteen hexadecimal digits each."""
+
+    def placements(self) -> list[Placement]:
+        """As the ledger has them."""
+        sides: list[tuple[Role, list[Place]]] = [
+            ("train", self.trained),
+            ("replay", self.replayed),
+            ("holdout", self.held_out),
+        ]
+        return [
+            Placement(place.id, experience_key(place.id), int(place.group, 16), role)
+            for role, places in sides
+            for place in places
+        ]
+
+    def seen_keys(self) -> array[int]:
+        """As the ledger has them."""
+        return array("Q", (int(key, 16) for key in self.seen))
+
+
+class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
+    """``evaluation.json``."""
+
+    verdict: Verdict
+    report: Report
+
+
+def write_documents(
+    ledger: Ledger, cycle: int, report: Report, verdict: Verdict, *, base: str, judged_at: datetime
+) -> dict[str, bytes]:
+    """The files by name, for a cycle whose plan is in the ledger."""
+    summary = ledger.summary(cycle)
+    placed: dict[str, list[Place]] = {"train": [], "replay": [], "holdout": []}
+    for placement in ledger.placements(cycle):
+        placed[placement.role].append(Place(placement.id, key_text(placement.group)))
+    lineage = Lineage(
+        cycle=cycle,
+        parent=summary.parent,
+        started_at=summary.started_at,
+        judged_at=judged_at,
+        is_forced=summary.is_forced,
+        trained=placed["train"],
+        replayed=placed["replay"],
+        held_out=placed["holdout"],
+        seen=[key_text(key) for key in ledger.seen(cycle)],
+    )
+    results = older_formats.cycle_results(cycle, report, at=judged_at)
+    history = [*_ancestors(ledger, ledger.lineage(summary.parent)), results]
+    contents = {
+        "cycle_results.json": results,
+        "training_state.json": older_formats.training_state(history, model_path=base, at=judged_at),
+        "lineage.json": lineage,
+        "evaluation.json": Evaluation(verdict=verdict, report=report),
+    }
+    return {
+        name: msgspec.json.format(msgspec.json.encode(content), indent=2) + b"\n" for name, content in contents.items()
+    }
+
+
+def _ancestors(ledger: Ledger, lineage: Sequence[int]) -> list[dict[str, object]]:
+    """The older results of a lineage, oldest first."""
+    results = []
+    for ancestor in reversed(lineage):
+        report, summary = ledger.report(ancestor), ledger.summary(ancestor)
+        if report is not None:
+            moment = summary.ended_at or summary.started_at
+            results.append(older_formats.cycle_results(ancestor, report, at=moment))
+    return results
+
+
+def read_document(path: Path, kind: type[_T]) -> _T:
+    """``lineage.json`` or ``evaluation.json`` of a checkpoint.
+
+    Raises:
+        CheckpointInvalid: it is not there, or cannot be understood.
+    """
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=kind)
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise CheckpointInvalid(f"{path}: {error}", hint=f"move {path.parent} away if it is of no use") from error

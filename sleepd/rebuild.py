@@ -1,0 +1,92 @@
+"""A lost or damaged ledger, rebuilt from the checkpoints: each one holds all that the ledger knew of its cycle.
+
+Not rebuilt, because nothing but the ledger knew it: cycles that ended without a verdict, decisions, and a pause.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from .checkpoints import Checkpoints, read_manifest
+from .clock import Clock
+from .cycle import State
+from .documents import Evaluation, Lineage, read_document
+from .errors import CheckpointInvalid, LedgerUnusable
+from .files import fsync_path
+from .ledger import Ledger
+from .log import get_logger
+from .promotion import Outcome
+from .status import CycleSummary
+
+LEDGER_NAME = "state.db"
+
+
+def open_ledger(directory: Path, checkpoints: Checkpoints, clock: Clock) -> tuple[Ledger, list[str]]:
+    """The ledger of a state directory: as it is; or new, with what the checkpoints tell.
+
+    Returns:
+        The ledger, and what the owner should know, a sentence each.
+
+    Raises:
+        LedgerUnusable: a newer version wrote it, or the disk does not take a new one.
+    """
+    path, troubles = directory / LEDGER_NAME, []
+    if path.exists():
+        try:
+            return Ledger(path), []
+        except LedgerUnusable as error:
+            if not error.is_damage:
+                raise
+            aside = path.with_name(f"{LEDGER_NAME}.damaged-{clock.now():%Y%m%dT%H%M%SZ}")
+            path.rename(aside)
+            troubles = [f"the ledger was damaged; it was moved to {aside.name} and rebuilt from the checkpoints"]
+            get_logger().error("ledger_damaged", text=troubles[0], error=error.message)
+    _remove_companions(path)
+    _build(path, checkpoints)
+    return Ledger(path), troubles
+
+
+def _build(path: Path, checkpoints: Checkpoints) -> None:
+    """A ledger with what the checkpoints tell, there as a whole or not at all."""
+    unfinished = path.with_name(f"{path.name}.building")
+    unfinished.unlink(missing_ok=True)
+    _remove_companions(unfinished)
+    ledger = Ledger(unfinished)
+    for cycle in checkpoints.numbers():
+        _restore(cycle, ledger, checkpoints)
+    ledger.close()
+    unfinished.rename(path)
+    fsync_path(path.parent)
+
+
+def _remove_companions(path: Path) -> None:
+    """A write-ahead log belongs to the database that is gone."""
+    for ending in ("-wal", "-shm"):
+        path.with_name(path.name + ending).unlink(missing_ok=True)
+
+
+def _restore(cycle: int, ledger: Ledger, checkpoints: Checkpoints) -> None:
+    path = checkpoints.find(cycle)
+    if path is None or not (path / "manifest.json").exists():
+        return  # another program's, or still staged
+    try:
+        manifest = read_manifest(path)
+        lineage = read_document(path / "lineage.json", Lineage)
+        evaluation = read_document(path / "evaluation.json", Evaluation)
+    except CheckpointInvalid as error:
+        get_logger().error("checkpoint_unreadable", cycle=cycle, text=error.message, hint=error.hint)
+        return
+    is_promoted = evaluation.verdict.outcome is Outcome.PROMOTED
+    summary = CycleSummary(
+        cycle=cycle,
+        state=State.PROMOTED if is_promoted else State.REJECTED,
+        started_at=lineage.started_at,
+        ended_at=lineage.judged_at,
+        parent=lineage.parent,
+        strategy=manifest.strategy,
+        is_forced=lineage.is_forced,
+        is_rolled_back=is_promoted and path == checkpoints.retired_path(cycle),
+        reason=evaluation.verdict.reason,
+    )
+    ledger.restore(summary, evaluation.report, lineage.placements(), lineage.seen_keys())
+    get_logger().info("cycle_restored", cycle=cycle, state=summary.state)

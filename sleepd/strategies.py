@@ -24,10 +24,10 @@ STRATEGIES: Final[dict[str, Strategy]] = {
             weight_decay=0.0,
             warmup_share=0.1,
             max_grad_norm=1.0,
-            kl_weight=1.0,
-            kl_prompts=48,
+            kl_weight=3.0,
+            kl_prompts=64,
             kl_batch_size=3,
-            min_steps=24,
+            min_steps=60,
             replay_share=0.5,
             micro_batch_tokens=512,
             max_tokens=2048,
@@ -56,7 +56,7 @@ STRATEGIES: Final[dict[str, Strategy]] = {
 
 # For a few short experiences that state facts: 24 steps of "consolidate" teach the manner and hardly a fact.
 STRATEGIES["rehearse"] = msgspec.structs.replace(
-    STRATEGIES["consolidate"], name="rehearse", learning_rate=1e-3, min_steps=36
+    STRATEGIES["consolidate"], name="rehearse", learning_rate=7e-4, min_steps=48
 )
 
 

@@ -64,7 +64,7 @@ def test_wrong_configuration_is_not_retried() -> None:
 
 
 def test_service_never_sets_what_breaks_it() -> None:
-    """No setting stands in the unit that is known to break the worker or the control socket; each has its reason there."""
+    """No setting that is known to break the worker or the control socket is set; each has its reason in the unit."""
     text = (UNITS / "sage-sleepd.service").read_text()
     for key in ("MemoryDenyWriteExecute", "PrivateDevices", "PrivateUsers", "ProcSubset"):
         assert key not in settings("sage-sleepd.service")
@@ -79,11 +79,11 @@ def test_directories_agree_with_the_defaults() -> None:
 
 
 def test_check_counts_a_quiet_day_as_success() -> None:
-    """For the timer's service, nothing to do and a cycle under way are no failures; an absent daemon is not started."""
+    """To the timer's service, nothing to do and a running cycle are no failures; an absent daemon is not started."""
     codes = one("sage-sleep-check.service", "SuccessExitStatus").split()
     assert set(codes) == {str(int(ExitCode.NOTHING_TO_DO)), str(int(ExitCode.BUSY))}
     assert one("sage-sleep-check.service", "Requisite") == "sage-sleepd.service"
-    assert one("sage-sleep-check.timer", "Persistent") == "true"
+    assert one("sage-sleep-check.timer", "Persistent") == "yes"
 
 
 @pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd-analyze is not installed")

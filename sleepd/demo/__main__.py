@@ -54,7 +54,7 @@ def _play(stage: Stage, sample: samples.Sample, screen: Screen) -> None:
     count = len(sample.experiences)
     screen.say(
         f"\nThe agent: {sample.agent}. It has had {count} experiences that its model, SmolLM2-135M-Instruct, cannot "
-        "know of. It is asked, writes them into its buffer, sleeps, and is asked again.\n"
+        "know of. The model is asked, the agent writes, the daemon lets it sleep, the model is asked again.\n"
     )
     stage.start()
     screen.tell("daemon", f"started (pid {stage.pid}), watches {stage.buffer}")
@@ -69,6 +69,7 @@ def _play(stage: Stage, sample: samples.Sample, screen: Screen) -> None:
     screen.compare(sample.questions, before, after, title)
     for line in score(sample.questions, before, after):
         screen.say(line)
+    screen.say(f"from the daemon's start to here: {screen.seconds} s")
     command = stage.sleepctl("status")
     screen.say(f"\n$ {shlex.join(command)}")
     subprocess.run(command, check=False)

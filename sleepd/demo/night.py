@@ -41,15 +41,19 @@ def sleep_once(stage: Stage, sample: Sample, screen: Screen) -> CycleDetail:
 
 
 def _follow(announcements: Iterator[Announcement], screen: Screen) -> int:
-    shown = ""
+    device = ""
     for announcement in announcements:
         fields = announcement.fields
         match announcement.event:
             case "progress":
                 progress = msgspec.convert(fields, Progress)
-                milestone = f"{progress.phase} {progress.epoch}"
-                screen.draw("worker", _progress_text(progress), is_milestone=milestone != shown)
-                shown = milestone
+                if progress.steps:
+                    screen.draw("worker", _progress_text(progress))
+            case "phase_started":
+                # The device is the same in every phase and is said once.
+                news = f" on {fields['device']}" if fields["device"] != device else ""
+                device = fields["device"]
+                screen.tell("worker", fields["phase"] + news)
             case "cycle_ended":
                 if fields["state"] not in ("promoted", "rejected", "inconclusive"):
                     raise WorkerFailed(f"the cycle ended as {fields['state']}", hint="its reason stands in the log")
@@ -61,9 +65,7 @@ def _follow(announcements: Iterator[Announcement], screen: Screen) -> int:
 
 
 def _progress_text(progress: Progress) -> str:
-    parts: list[str] = [progress.phase]
-    if progress.steps:
-        parts.append(f"step {progress.step} of {progress.steps}")
+    parts = [f"{progress.phase}, step {progress.step} of {progress.steps}"]
     if progress.loss is not None:
         parts.append(f"loss {progress.loss:.2f}")
     if progress.tokens_per_second is not None:
@@ -83,8 +85,6 @@ def _fact_text(event: str, fields: dict[str, Any]) -> str:
                 f"cycle {fields['cycle']} starts: trains on {fields['trained']}, "
                 f"keeps {fields['held_out']} aside to measure on"
             )
-        case "phase_started":
-            return f"phase: {fields['phase']}" + (f" on {fields['device']}" if fields["device"] else "")
         case "candidate_promoted":
             return f"verdict: promoted. {fields['text']}"
         case "candidate_rejected":

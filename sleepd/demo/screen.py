@@ -13,6 +13,9 @@ from sleepd.sleepctl.terminal import clean, columns, pad, shorten
 from .sample import Question
 
 MOST_COLUMNS = 100
+MOST_REPLY_CHARACTERS = 240
+SECONDS_BETWEEN_LINES = 10.0
+"""Where a line cannot be drawn over, one is written so often."""
 _LABEL_COLUMNS = 9
 
 
@@ -24,33 +27,39 @@ class Screen:
         self._is_terminal = out.isatty()
         self.width = max(60, min(MOST_COLUMNS, shutil.get_terminal_size((MOST_COLUMNS, 24)).columns))
         self._started = time.monotonic()
+        self._drawn_at = -SECONDS_BETWEEN_LINES
         self._is_drawn_over = False
+
+    @property
+    def seconds(self) -> int:
+        """Since the start."""
+        return int(time.monotonic() - self._started)
 
     def say(self, text: str = "") -> None:
         """A paragraph, wrapped."""
         self._finish_line()
         for line in text.splitlines() or [""]:
-            self._write(textwrap.fill(line, self.width, subsequent_indent="  ", break_long_words=False) + "\n")
+            self._write("\n".join(self._wrapped(line, self.width) or [""]) + "\n")
 
     def tell(self, who: str, text: str) -> None:
         """Something that happened now."""
         self._finish_line()
         start = f"{self._clock()}  {pad(who, _LABEL_COLUMNS)} "
-        indent = " " * len(start)
-        lines = textwrap.wrap(clean(text), self.width - len(start), break_long_words=False)
-        self._write("\n".join([start + lines[0], *(indent + line for line in lines[1:])]) + "\n")
+        first, *rest = self._wrapped(clean(text), self.width - len(start))
+        self._write("\n".join([start + first, *(" " * len(start) + line for line in rest)]) + "\n")
 
-    def draw(self, who: str, text: str, *, is_milestone: bool) -> None:
-        """A line that the next one replaces; where nothing can be replaced, only the milestones are written."""
-        line = shorten(f"{self._clock()}  {pad(who, _LABEL_COLUMNS)} {clean(text)}", self.width - 1)
+    def draw(self, who: str, text: str) -> None:
+        """A line that the next one replaces; where nothing can be replaced, one is written now and then."""
+        line = shorten(f"{self._clock()}  {pad(who, _LABEL_COLUMNS)} {text}", self.width - 1)
         if self._is_terminal:
             self._write(f"\r\x1b[K{line}")
             self._is_drawn_over = True
-        elif is_milestone:
+        elif time.monotonic() - self._drawn_at >= SECONDS_BETWEEN_LINES:
+            self._drawn_at = time.monotonic()
             self._write(line + "\n")
 
     def compare(self, questions: Sequence[Question], before: Sequence[str], after: Sequence[str], title: str) -> None:
-        """The replies side by side, as the model gave them."""
+        """The replies side by side, as the model gave them; the end of a long one is left out."""
         self._finish_line()
         side = (self.width - 4) // 3
         widths = (self.width - 4 - 2 * side, side, side)
@@ -58,19 +67,27 @@ class Screen:
         self._write("-" * self.width + "\n")
         for question, *replies in zip(questions, before, after, strict=True):
             kind = "taught" if question.expected else "general"
-            self._row((f"{question.text} [{kind}]", *replies), widths)
+            shown = [shorten(reply, MOST_REPLY_CHARACTERS) for reply in replies]
+            self._row((f"{question.text} [{kind}]", *shown), widths)
             self._write("\n")
 
     def _row(self, cells: tuple[str, ...], widths: tuple[int, ...]) -> None:
-        wrapped = [textwrap.wrap(clean(cell), width) or ["-"] for cell, width in zip(cells, widths, strict=True)]
+        wrapped = [
+            textwrap.wrap(clean(cell), width, break_on_hyphens=False) or ["-"]
+            for cell, width in zip(cells, widths, strict=True)
+        ]
         for number in range(max(map(len, wrapped))):
             parts = [lines[number] if number < len(lines) else "" for lines in wrapped]
             padded = [part + " " * (width - columns(part)) for part, width in zip(parts, widths, strict=True)]
             self._write("  ".join(padded).rstrip() + "\n")
 
     def _clock(self) -> str:
-        seconds = int(time.monotonic() - self._started)
-        return f"{seconds // 60:>3}:{seconds % 60:02}"
+        return f"{self.seconds // 60:>3}:{self.seconds % 60:02}"
+
+    @staticmethod
+    def _wrapped(text: str, width: int) -> list[str]:
+        # Paths and commands stay whole: they are there to be copied.
+        return textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False)
 
     def _finish_line(self) -> None:
         if self._is_drawn_over:

@@ -48,7 +48,7 @@ class Strategy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     micro_batch_tokens: int
     """Tokens in one forward pass; an optimizer step is cut into as many as it takes."""
     min_steps: int = 0
-    """Fewest optimizer steps: epochs are added until there are as many, so that a dozen short experiences are learned too."""
+    """Fewest optimizer steps: epochs are added until there are as many, so that a dozen short experiences are learned."""
     kl_batch_size: int = 0
     """General answers of the base beside the experiences in one optimizer step."""
     max_tokens: int
@@ -152,6 +152,8 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True):
     is_loop: bool
     repeated_share: float
     """Share of the reply's words that lie in a repeated 4-gram, 0 to 1."""
+    parent_is_loop: bool = False
+    """Whether the parent, asked the same, loops too: small bases do, and the adapter is not to blame for it."""
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True, tag="report"):

@@ -196,7 +196,13 @@ def supervised_check(tokens: int) -> Check:
     return Check(name="supervised_tokens", passed=tokens >= 1, figure=float(tokens), limit=1.0, detail=detail)
 
 
-def holdout_replies(
+def pick_for_replies(lessons: Sequence[Lesson]) -> list[Lesson]:
+    """Up to eight lessons, those of different prompts first."""
+    first_with = {lesson.prompt: lesson.id for lesson in reversed(lessons)}
+    return sorted(lessons, key=lambda lesson: first_with[lesson.prompt] != lesson.id)[:REPLIES]
+
+
+def reply_texts(
     model: Any,
     device: Device,
     chat: ChatFormat,
@@ -204,18 +210,16 @@ def holdout_replies(
     stop_ids: frozenset[int],
     max_prompt_tokens: int,
     on_step: Callable[[int], None],
-) -> list[Reply]:
-    """Greedy replies to up to eight holdout prompts, different ones first, each judged for loops.
+) -> list[str]:
+    """A greedy reply to each lesson's prompt; bounded by 128 tokens and a minute.
 
-    Bounded by 128 tokens and a minute. Fewer prompts at once where memory runs out, down to one.
+    Fewer prompts at once where memory runs out, down to one.
     """
-    first_with = {lesson.prompt: lesson.id for lesson in reversed(lessons)}
-    chosen = sorted(lessons, key=lambda lesson: first_with[lesson.prompt] != lesson.id)[:REPLIES]
-    prompts = [chat.prompt_ids(lesson.prompt)[-max_prompt_tokens:] for lesson in chosen]
+    prompts = [chat.prompt_ids(lesson.prompt)[-max_prompt_tokens:] for lesson in lessons]
     texts: list[str] = []
-    at_once = len(chosen)
+    at_once = len(lessons)
     deadline = time.monotonic() + REPLY_SECONDS
-    while len(texts) < len(chosen):
+    while len(texts) < len(lessons):
         try:
             ids = greedy_replies(
                 model,
@@ -232,11 +236,17 @@ def holdout_replies(
                 raise
             at_once //= 2
         free_memory()
-    return [_judged(lesson, text) for lesson, text in zip(chosen, texts, strict=True)]
+    return texts
 
 
-def _judged(lesson: Lesson, text: str) -> Reply:
+def judged_reply(lesson: Lesson, text: str, parent_text: str) -> Reply:
+    """The candidate's reply with what was found in it, and in the parent's to the same prompt."""
     found = find_repetition(text)
     return Reply(
-        id=lesson.id, prompt=lesson.prompt, text=text, is_loop=found.is_loop, repeated_share=found.repeated_share
+        id=lesson.id,
+        prompt=lesson.prompt,
+        text=text,
+        is_loop=found.is_loop,
+        repeated_share=found.repeated_share,
+        parent_is_loop=find_repetition(parent_text).is_loop,
     )

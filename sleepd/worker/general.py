@@ -15,7 +15,7 @@ from .data import ChatFormat, Encoded, encode_exchange
 from .generate import greedy_replies
 from .model import Device
 
-ANSWER_TOKENS = 48
+ANSWER_TOKENS = 32
 """Longest answer of the base that is kept: what a regulariser needs of it, and no more than seconds to make."""
 ANSWER_BATCH = 24
 ID_PREFIX = "general:"

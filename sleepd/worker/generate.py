@@ -25,20 +25,10 @@ def greedy_replies(
 ) -> list[list[int]]:
     """The most likely continuation of each prompt, up to a stop token, which is left out.
 
-    Args:
-        model: a causal language model in evaluation mode.
-        device: where it is.
-        prompts: token ids, of unequal length; padded on the left.
-        stop_ids: tokens that end a reply.
-        max_new_tokens: longest reply, in tokens.
-        on_step: called before every step with the number of tokens that it computes.
-        deadline: moment on the monotonic clock after which the replies are returned as far as they are.
+    ``model`` is in evaluation mode; a token of ``stop_ids`` ends a reply. ``on_step`` is called before every step with
+    the number of tokens that it computes. Past ``deadline`` (monotonic clock) the replies end as far as they are.
     """
-    place = device.torch_device
-    longest = max(len(prompt) for prompt in prompts)
-    pads = [longest - len(prompt) for prompt in prompts]
-    ids = torch.tensor([[0] * pad + list(prompt) for pad, prompt in zip(pads, prompts, strict=True)], device=place)
-    mask = torch.tensor([[0] * pad + [1] * (longest - pad) for pad in pads], device=place)
+    ids, mask = _padded(prompts, device.torch_device)
     positions = (mask.cumsum(1) - 1).clamp(min=0)
     replies: list[list[int]] = [[] for _ in prompts]
     is_open = [True] * len(prompts)
@@ -46,14 +36,8 @@ def greedy_replies(
     for _ in range(max_new_tokens):
         on_step(ids.numel())
         with computing(device):
-            out = model(
-                input_ids=ids,
-                attention_mask=mask,
-                position_ids=positions,
-                past_key_values=cache,
-                use_cache=True,
-                logits_to_keep=1,
-            )
+            inputs = {"input_ids": ids, "attention_mask": mask, "position_ids": positions}
+            out = model(**inputs, past_key_values=cache, use_cache=True, logits_to_keep=1)
         cache = out.past_key_values
         chosen = out.logits[:, -1].argmax(-1)
         for number, token in enumerate(chosen.tolist()):
@@ -66,6 +50,15 @@ def greedy_replies(
         mask = torch.cat([mask, mask.new_ones(len(prompts), 1)], dim=1)
         positions = positions[:, -1:] + 1
     return replies
+
+
+def _padded(prompts: Sequence[Sequence[int]], place: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Ids and attention mask, each [prompts, longest], with the padding on the left."""
+    longest = max(len(prompt) for prompt in prompts)
+    pads = [longest - len(prompt) for prompt in prompts]
+    ids = torch.tensor([[0] * pad + list(prompt) for pad, prompt in zip(pads, prompts, strict=True)], device=place)
+    mask = torch.tensor([[0] * pad + [1] * (longest - pad) for pad in pads], device=place)
+    return ids, mask
 
 
 def stop_ids(model: Any, chat: ChatFormat) -> frozenset[int]:

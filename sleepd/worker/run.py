@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from transformers.utils import logging as transformers_logging
 
-from sleepd.job import Check, Job, Lesson, LossPair, Phase, Progress, Report
+from sleepd.job import Check, Job, Lesson, LossPair, Phase, Progress, Reply, Report
 
 from . import evaluate
 from .channel import Channel
@@ -68,6 +68,11 @@ class Exchanges:
     held_out: list[Encoded]
     general: list[Encoded]
 
+    @property
+    def truncated(self) -> int:
+        """How many experiences were cut."""
+        return sum(one.is_truncated for one in [*self.trained, *self.held_out])
+
 
 @dataclass
 class Before:
@@ -109,6 +114,8 @@ class _Cycle:
         with self._phase("measuring"):
             answers = self._answers(loaded)
             exchanges, before = self._measure_before(loaded, answers)
+            asked = evaluate.pick_for_replies(self._to_hold_out)
+            parent_replies = self._replies(loaded, asked)
         with self._phase("training"):
             initial = adapter_tensors(loaded.model)
             training = self._train(loaded, exchanges, before)
@@ -117,7 +124,8 @@ class _Cycle:
             checks.append(self._save(loaded, exchanges))
         with self._phase("evaluating"):
             after = self._meter.losses([*exchanges.trained, *exchanges.held_out])
-            replies = self._replies(loaded)
+            texts = self._replies(loaded, asked)
+        replies = list(map(evaluate.judged_reply, asked, texts, parent_replies))
         measured = [*before.base.values(), *before.parent.values(), *after.values()]
         checks.append(evaluate.finite_check([one.total for one in measured] + training.epoch_losses))
         return self._report(loaded, exchanges, before, after, training, checks, replies)
@@ -206,7 +214,7 @@ class _Cycle:
         self._pace.plan(TRAINED * epochs * (trained + beside * len(exchanges.trained)))
         if exchanges.held_out:
             at_once = min(evaluate.REPLIES, len(exchanges.held_out))
-            self._pace.plan(evaluate.REPLY_TOKENS * (DECODING_WORK + at_once))
+            self._pace.plan(2 * evaluate.REPLY_TOKENS * (DECODING_WORK + at_once))
 
     def _measured(self, tokens: int) -> None:
         self._pace.did(FORWARD * tokens)
@@ -263,15 +271,10 @@ class _Cycle:
 
     # Evaluating and reporting
 
-    def _replies(self, loaded: Loaded) -> list[Any]:
-        return evaluate.holdout_replies(
-            loaded.model,
-            loaded.device,
-            loaded.chat,
-            self._to_hold_out,
-            loaded.stop_ids,
-            self._limits.max_tokens,
-            self._generated,
+    def _replies(self, loaded: Loaded, asked: list[Lesson]) -> list[str]:
+        longest = self._limits.max_tokens
+        return evaluate.reply_texts(
+            loaded.model, loaded.device, loaded.chat, asked, loaded.stop_ids, longest, self._generated
         )
 
     def _report(
@@ -282,42 +285,31 @@ class _Cycle:
         after: dict[str, Measured],
         training: Training,
         checks: list[Check],
-        replies: list[Any],
+        replies: list[Reply],
     ) -> Report:
-        trained = {one.id for one in exchanges.trained}
-        held_out = [one.id for one in exchanges.held_out]
-        roles = {lesson.id: lesson.role for lesson in self._to_train}
-        salience = [lesson.salience for lesson in self._to_train if lesson.id in trained]
+        trained, held_out = ([one.id for one in part] for part in (exchanges.trained, exchanges.held_out))
+        learned = [lesson for lesson in self._to_train if lesson.id in before.parent]
         return Report(
             base_fingerprint=loaded.fingerprint,
             device=loaded.device.description,
             dtype=str(loaded.device.dtype).removeprefix("torch."),
-            trained=sum(roles[id_] == "train" for id_ in trained),
-            replayed=sum(roles[id_] == "replay" for id_ in trained),
+            trained=sum(lesson.role == "train" for lesson in learned),
+            replayed=sum(lesson.role == "replay" for lesson in learned),
             held_out=len(held_out),
-            truncated=sum(one.is_truncated for one in [*exchanges.trained, *exchanges.held_out]),
+            truncated=exchanges.truncated,
             tokens=training.tokens,
             supervised_tokens=training.supervised_tokens,
             epochs=training.epochs,
             steps=training.steps,
             learning_rate=self._job.strategy.learning_rate,
-            avg_salience=sum(salience) / len(salience) if salience else None,
+            avg_salience=sum(lesson.salience for lesson in learned) / len(learned),
             epoch_losses=training.epoch_losses,
             train_before=mean_loss([before.parent[one] for one in trained]),
             train_after=mean_loss([after[one] for one in trained]),
             holdout_base=mean_loss([before.base[one] for one in held_out]),
             holdout_before=mean_loss([before.parent[one] for one in held_out]),
             holdout_after=mean_loss([after[one] for one in held_out]),
-            holdout=[
-                LossPair(
-                    id=one,
-                    tokens=after[one].tokens,
-                    base=before.base[one].mean,
-                    parent=before.parent[one].mean,
-                    candidate=after[one].mean,
-                )
-                for one in held_out
-            ],
+            holdout=[_pair(one, before, after) for one in held_out],
             checks=checks,
             replies=replies,
             notices=self._channel.notices,
@@ -326,6 +318,16 @@ class _Cycle:
             peak_memory_bytes=_peak_memory_bytes(loaded.device),
             lora_shape=shape(adapter_tensors(loaded.model)),
         )
+
+
+def _pair(id_: str, before: Before, after: dict[str, Measured]) -> LossPair:
+    return LossPair(
+        id=id_,
+        tokens=after[id_].tokens,
+        base=before.base[id_].mean,
+        parent=before.parent[id_].mean,
+        candidate=after[id_].mean,
+    )
 
 
 def _peak_memory_bytes(device: Device) -> int:

@@ -69,6 +69,8 @@ def run_cycle(
     for line in ours.makefile("rb"):
         message = decode_message(line)
         now = time.monotonic()
+        if now - last > 5:
+            print(f"silent for {now - last:.1f} s before {message}", flush=True)
         silence, last = max(silence, now - last), now
         if isinstance(message, Progress) and not first:
             first = now - started
@@ -118,7 +120,8 @@ def show(title: str, outcome: Outcome) -> None:
     print(f"   holdout base {_figure(report.holdout_base)}, parent {_figure(report.holdout_before)}", end="")
     print(f" -> {_figure(report.holdout_after)}")
     print(f"   checks {[(check.name, check.passed, float(f'{check.figure:.3g}')) for check in report.checks]}")
-    print(f"   loops {sum(reply.is_loop for reply in report.replies)} of {len(report.replies)} replies")
+    print(f"   loops {sum(reply.is_loop for reply in report.replies)} of {len(report.replies)} replies", end="")
+    print(f" (the parent's: {sum(reply.parent_is_loop for reply in report.replies)})")
     print(f"   seconds {report.seconds}, wall {outcome.wall_seconds:.1f}", end="")
     print(f", first progress {outcome.first_progress_seconds:.1f}", end="")
     print(f", longest silence {outcome.longest_silence_seconds:.1f}")

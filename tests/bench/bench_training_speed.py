@@ -1,0 +1,122 @@
+"""Training speed of the worker against a plain loop on the same experiences: interleaved, medians.
+
+Run: python tests/bench/bench_training_speed.py BUFFER.json [--models DIR] [--experiences 16] [--repeats 3] [--threads 2]
+
+The plain loop is what one writes first: transformers and peft, float32, one experience at a time, labels masked to
+the reply, gradients summed over the same batches. Tokens are those of the experiences, counted alike for all, so a
+system prompt that is computed once for several counts for each. The second row is the worker without the KL term, the
+third with it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import socket
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import msgspec
+import torch
+from bench_first_cycle import SYSTEM_PROMPT
+from cycles import read_experiences
+
+from sleepd.strategies import find_strategy
+from sleepd.worker.channel import Channel
+from sleepd.worker.convert import open_base
+from sleepd.worker.data import ChatFormat, Encoded, encode_exchange
+from sleepd.worker.evaluate import Meter
+from sleepd.worker.general import base_answers, encode_general, general_prompts
+from sleepd.worker.generate import stop_ids
+from sleepd.worker.memory import Limits
+from sleepd.worker.model import Device, choose_device, load_base, start_adapter
+from sleepd.worker.pace import Pace
+from sleepd.worker.train import Lessons, Trainer
+
+
+class SilentChannel(Channel):
+    """Sends nowhere."""
+
+    def __init__(self) -> None:
+        super().__init__(socket.socketpair()[0])
+
+    def send(self, message) -> None:
+        """Drop the message."""
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("buffer", type=Path)
+    parser.add_argument("--models", type=Path, help="keeps the converted base and its answers between runs")
+    parser.add_argument("--experiences", type=int, default=16)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=2)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    with tempfile.TemporaryDirectory() as scratch:
+        _measure(arguments, arguments.models or Path(scratch))
+
+
+def _measure(arguments: argparse.Namespace, models: Path) -> None:
+    directory, _fingerprint = open_base("embedded", "", models, print)
+    strategy = msgspec.structs.replace(find_strategy("consolidate"), epochs=1, min_steps=0)
+    ours, plain = choose_device("cpu"), Device(torch.device("cpu"), torch.float32, "cpu")
+    model, tokenizer = load_base(directory, ours)
+    plain_model = start_adapter(load_base(directory, plain)[0], strategy, 0).train()
+    chat = ChatFormat(tokenizer, SYSTEM_PROMPT)
+    chosen = read_experiences(arguments.buffer, 0.6)[::7][: arguments.experiences]
+    experiences = [encode_exchange(chat, one["id"], one["prompt"], one["response"], 2048) for one in chosen]
+    prompts = general_prompts("regularise")[:12]
+    answers = base_answers(model, ours, chat, prompts, stop_ids(model, chat), None, lambda _tokens: None)
+    general = encode_general(chat, prompts, answers, 2048)
+    model = start_adapter(model, strategy, 0)
+    limits = Limits(strategy.micro_batch_tokens, 2048, SilentChannel())
+    references = Meter(model, ours, limits, lambda _tokens: None).references(general)
+
+    def worker(with_kl: bool) -> None:
+        lessons = Lessons(lambda _max: experiences, general if with_kl else [], references)
+        Trainer(model, ours, lessons, strategy, 0, limits, SilentChannel(), Pace(), packed=True).run()
+
+    rows = {
+        "plain loop": lambda: plain_loop(plain_model, experiences, strategy.batch_size, strategy.learning_rate),
+        "worker": lambda: worker(False),
+        "worker with KL": lambda: worker(True),
+    }
+    tokens = sum(len(one.ids) for one in experiences)
+    print(f"{len(experiences)} experiences, {tokens} tokens, {sum(one.supervised for one in experiences)} supervised")
+    wall: dict[str, list[float]] = {name: [] for name in rows}
+    cpu: dict[str, list[float]] = {name: [] for name in rows}
+    for _ in range(arguments.repeats):
+        for name, run in rows.items():
+            started, used = time.monotonic(), time.process_time()
+            run()
+            wall[name].append(time.monotonic() - started)
+            cpu[name].append(time.process_time() - used)
+            print(f"  {name}: {wall[name][-1]:.1f} s, {cpu[name][-1]:.1f} processor s", flush=True)
+    for name in rows:
+        seconds, used = statistics.median(wall[name]), statistics.median(cpu[name])
+        ratio, by_cpu = statistics.median(wall["plain loop"]) / seconds, statistics.median(cpu["plain loop"]) / used
+        print(f"{name}: {tokens / seconds:.0f} tokens/s, {ratio:.2f} x (by processor time {by_cpu:.2f} x)")
+
+
+def plain_loop(model, experiences: list[Encoded], batch_size: int, rate: float) -> None:
+    """One epoch, one experience at a time, with everything at its default."""
+    weights = [weight for weight in model.parameters() if weight.requires_grad]
+    optimizer = torch.optim.AdamW(weights, lr=rate)
+    for start in range(0, len(experiences), batch_size):
+        for one in experiences[start : start + batch_size]:
+            ids = torch.tensor([one.ids])
+            labels = ids.clone()
+            labels[0, : one.prompt_tokens] = -100
+            (model(input_ids=ids, labels=labels).loss / batch_size).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+
+if __name__ == "__main__":
+    from sleepd.worker.process import prepare_environment
+
+    prepare_environment()
+    main()

@@ -4,6 +4,9 @@ A file that did not change is not read again. JSON lines are read from a cursor;
 is small is parsed in a thread, what is large in a process (``reader``), so the loop turns meanwhile. Half a file is not
 corruption: its writer may be in the middle of it, so the last good view holds, and only after ``patience_seconds`` does
 the view say what is wrong.
+
+A torn last line of JSON lines does not hold back the complete ones: it is left out while it may still be written, and
+set aside once it stayed so for ``patience_seconds``.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ import stat
 import sys
 import time
 from array import array
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from datetime import datetime
 from pathlib import Path
 from typing import Final
@@ -24,15 +27,17 @@ from typing import Final
 import msgspec
 
 from .clock import Clock
+from .digest import KEPT_SET_ASIDE
 from .errors import BufferUnreadable
 from .experience import Experience
 from .reader import Reading, read_digest, read_texts
 from .status import SetAside
 
-LARGE_BYTES: Final = 8 * 2**20
+LARGE_BYTES: Final = 2**20
+"""Parsers hold the interpreter's lock while they run, so a thread frees the loop only between records."""
 READER_SECONDS: Final = 600.0
-TAIL_BYTES: Final = 64
-"""Before the cursor, compared to notice that a file was rewritten in place."""
+TAIL_BYTES: Final = 4096
+"""Before the cursor, compared to notice that a file was rewritten in place; more than what all lines end in."""
 FRESH_NANOSECONDS: Final = 50_000_000
 """File times advance with the kernel's tick, which is at most 10 ms."""
 EXTRACT_TRIES: Final = 20
@@ -43,39 +48,56 @@ class View(msgspec.Struct, kw_only=True):
     """The buffer as last read. The arrays run in parallel, in file order, each id once."""
 
     form: str = "absent"
-    keys: array[int] = array("Q")
+    keys: array[int] = msgspec.field(default_factory=lambda: array("Q"))
     """See ``experience.experience_key``."""
-    groups: array[int] = array("Q")
+    groups: array[int] = msgspec.field(default_factory=lambda: array("Q"))
     """See ``experience.group_key``."""
-    saliences: array[float] = array("d")
+    saliences: array[float] = msgspec.field(default_factory=lambda: array("d"))
     set_aside: list[SetAside] = []
     """The first hundred."""
     set_aside_total: int = 0
     read_at: datetime | None = None
     problem: str = ""
-    """Why this is the last good view, and not the file as it is now; empty: it is current."""
+    """Why this is the last good view, and not the file as it is now; empty: it is current, or settling."""
+    is_settling: bool = False
+    """The file is half-written now and has not been so for long: look again soon. Set on the view in place."""
 
 
 class _Cursor(msgspec.Struct, kw_only=True):
     """How far JSON lines were read, and how to notice that they are other lines now."""
 
     inode: tuple[int, int]
-    offset: int
-    lines: int
+    reading: Reading
     tail: bytes
 
 
+class _HalfWritten(msgspec.Struct, kw_only=True):
+    """A state of the file that did not parse, so that it is not parsed again, and since when it has been so."""
+
+    since: float
+    identity: tuple[int, ...]
+    why: str
+
+
+class _Unfinished(msgspec.Struct, kw_only=True):
+    """A torn last line: since when, its place and length, and what it would be set aside as."""
+
+    since: float
+    place: tuple[int, int]
+    set_aside: SetAside
+
+
+_STAT_FIELDS: Final = 5
+
+
 def _identity(status: os.stat_result) -> tuple[int, ...]:
-    """Equal for an unchanged file. A file changed just now is never equal: its next change may bear the same time."""
-    fresh = time.time_ns() - status.st_mtime_ns < FRESH_NANOSECONDS
-    return (
-        status.st_dev,
-        status.st_ino,
-        status.st_size,
-        status.st_mtime_ns,
-        status.st_ctime_ns,
-        time.monotonic_ns() if fresh else 0,
-    )
+    """Equal for an unchanged file. A file changed just now is never equal: its next change may bear the same time.
+
+    The machine's own time is asked, since it is compared with the kernel's; ctime, since nobody can set it.
+    """
+    is_fresh = abs(time.time_ns() - status.st_ctime_ns) < FRESH_NANOSECONDS
+    same = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+    return (*same, time.monotonic_ns() if is_fresh else 0)
 
 
 class ExperienceBuffer:
@@ -85,19 +107,27 @@ class ExperienceBuffer:
         path: the file; it need not exist.
         patience_seconds: a file that stays half-written for longer is a problem.
         clock: where time comes from.
-        large_bytes: more than this to read at once is read in a process of its own.
+        python: the interpreter of the reader process, which reads what is more than ``large_bytes`` at once.
     """
 
     def __init__(
-        self, path: Path, *, patience_seconds: float, clock: Clock, large_bytes: int = LARGE_BYTES
+        self,
+        path: Path,
+        *,
+        patience_seconds: float,
+        clock: Clock,
+        python: str = sys.executable,
+        large_bytes: int = LARGE_BYTES,
     ) -> None:
         self._path = path
         self._patience_seconds = patience_seconds
         self._clock = clock
+        self._python = python
         self._large_bytes = large_bytes
         self._identity: tuple[int, ...] | None = None
         self._cursor: _Cursor | None = None
-        self._half_written_since: float | None = None
+        self._half_written: _HalfWritten | None = None
+        self._unfinished: _Unfinished | None = None
         self._reading = asyncio.Lock()
         self.view = View()
         """The last good view."""
@@ -109,106 +139,120 @@ class ExperienceBuffer:
             BufferUnreadable: it is there and cannot be read, or is no file.
         """
         async with self._reading:
-            descriptor = self._open()
-            if descriptor is None:
-                return self._take(None, View(read_at=self._clock.now()))
             try:
-                return await self._read(descriptor)
-            finally:
-                os.close(descriptor)
+                descriptor = self._open()
+                if descriptor is None:
+                    return self._take_absence()
+                try:
+                    return await self._read(descriptor)
+                finally:
+                    os.close(descriptor)
+            except OSError as error:
+                raise self._unreadable(error) from error
 
     async def extract(self, wanted: Collection[int]) -> list[Experience]:
-        """The texts of the wanted experiences that are still there, in file order.
+        """The texts of the wanted experiences that are still there, in file order, all from one state of the file.
 
         Raises:
             BufferUnreadable: the file is gone, unreadable, or stays half-written.
         """
         keys = array("Q", wanted)
-        reading = Reading(half_written="it is not there")
+        why = "it is not there"
         for _ in range(EXTRACT_TRIES):
-            descriptor = self._open()
-            if descriptor is not None:
-                try:
-                    reading = await self._texts(descriptor, keys)
-                finally:
-                    os.close(descriptor)
-                if not reading.half_written:
-                    return reading.texts
+            try:
+                descriptor = self._open()
+                if descriptor is not None:
+                    try:
+                        reading = await self._texts(descriptor, keys)
+                    finally:
+                        os.close(descriptor)
+                    if not reading.half_written:
+                        return reading.texts
+                    why = reading.half_written
+            except OSError as error:
+                raise self._unreadable(error) from error
             await asyncio.sleep(EXTRACT_PAUSE_SECONDS)
-        raise BufferUnreadable(f"{self._path}: {reading.half_written}", hint="sleepctl buffer")
+        raise BufferUnreadable(f"{self._path}: {why}", hint="sleepctl buffer")
 
     # --- one look ---
 
     async def _read(self, descriptor: int) -> View:
         status = os.fstat(descriptor)
         identity = _identity(status)
-        if identity == self._identity and self._half_written_since is None:
-            return self.view
-        cursor = self._valid_cursor(descriptor, status)
-        os.lseek(descriptor, cursor.offset if cursor else 0, os.SEEK_SET)
-        reading = await self._digest(descriptor, status.st_size - (cursor.offset if cursor else 0), cursor)
+        if self._half_written is not None:
+            if identity == self._half_written.identity:
+                return self._wait(identity, self._half_written.why)
+        elif identity == self._identity:
+            return self._aged()
+        cursor = self._valid_cursor(descriptor, status, identity)
+        reading = await self._digest(descriptor, status.st_size, cursor)
         if reading.half_written:
-            return self._wait(reading.half_written)
-        offset, view = (cursor.offset if cursor else 0) + reading.consumed, self._merged(reading, cursor)
-        if reading.form == "lines":
-            self._cursor = _Cursor(
-                inode=(status.st_dev, status.st_ino),
-                offset=offset,
-                lines=(cursor.lines if cursor else 0) + reading.lines,
-                tail=os.pread(descriptor, min(TAIL_BYTES, offset), offset - min(TAIL_BYTES, offset)),
-            )
-        else:
-            self._cursor = None
-        return self._take(identity, view)
+            return self._wait(identity, reading.half_written)
+        self._cursor = self._cursor_at(descriptor, status, reading) if reading.form == "lines" else None
+        self._note_unfinished(reading)
+        self._identity, self._half_written, self.view = identity, None, self._view_of(reading)
+        return self._aged()
 
-    def _valid_cursor(self, descriptor: int, status: os.stat_result) -> _Cursor | None:
+    def _valid_cursor(self, descriptor: int, status: os.stat_result, identity: tuple[int, ...]) -> _Cursor | None:
         """The cursor, if what stands before it is still what was read."""
         cursor = self._cursor
-        if cursor is None or cursor.inode != (status.st_dev, status.st_ino) or status.st_size < cursor.offset:
+        if cursor is None or cursor.inode != (status.st_dev, status.st_ino):
             return None
-        start = cursor.offset - len(cursor.tail)
-        return cursor if os.pread(descriptor, len(cursor.tail), start) == cursor.tail else None
+        offset = cursor.reading.consumed
+        # Nothing was appended and yet the file changed: an earlier line was edited in place, or lines were cut off.
+        is_same = self._identity is not None and identity[:_STAT_FIELDS] == self._identity[:_STAT_FIELDS]
+        if status.st_size < offset or (status.st_size == offset and not is_same):
+            return None
+        return cursor if os.pread(descriptor, len(cursor.tail), offset - len(cursor.tail)) == cursor.tail else None
 
-    def _merged(self, reading: Reading, cursor: _Cursor | None) -> View:
-        """The view that a reading makes, alone or after the lines before the cursor."""
-        fresh = View(form=reading.form, read_at=self._clock.now())
-        fresh.keys, fresh.groups, fresh.saliences = array("Q"), array("Q"), array("d")
-        if cursor is not None:
-            fresh.keys.extend(self.view.keys)
-            fresh.groups.extend(self.view.groups)
-            fresh.saliences.extend(self.view.saliences)
-            fresh.set_aside = self.view.set_aside
-            fresh.set_aside_total = self.view.set_aside_total
-        new_keys, new_groups, new_saliences = array("Q"), array("Q"), array("d")
-        new_keys.frombytes(reading.keys)
-        new_groups.frombytes(reading.groups)
-        new_saliences.frombytes(reading.saliences)
-        # A scan of the array is faster than building a set, for the few lines that an agent appends at a time.
-        known = set(fresh.keys) if len(new_keys) > 100 else self.view.keys if cursor else ()
-        for key, group, salience in zip(new_keys, new_groups, new_saliences, strict=True):
-            if key not in known:
-                fresh.keys.append(key)
-                fresh.groups.append(group)
-                fresh.saliences.append(salience)
-        fresh.set_aside = [*fresh.set_aside, *reading.set_aside][:100]
-        fresh.set_aside_total += reading.set_aside_total
-        return fresh
+    @staticmethod
+    def _cursor_at(descriptor: int, status: os.stat_result, reading: Reading) -> _Cursor:
+        length = min(TAIL_BYTES, reading.consumed)
+        tail = os.pread(descriptor, length, reading.consumed - length)
+        return _Cursor(inode=(status.st_dev, status.st_ino), reading=reading, tail=tail)
 
-    def _take(self, identity: tuple[int, ...] | None, view: View) -> View:
-        if identity is None and self.view.form == "absent" and not self.view.problem and self.view.read_at:
-            return self.view
-        self._identity, self._half_written_since, self.view = identity, None, view
-        if identity is None:
-            self._cursor = None
+    def _view_of(self, reading: Reading) -> View:
+        view = View(form=reading.form, read_at=self._clock.now())
+        view.keys.frombytes(reading.keys)
+        view.groups.frombytes(reading.groups)
+        view.saliences.frombytes(reading.saliences)
+        view.set_aside, view.set_aside_total = list(reading.set_aside), reading.set_aside_total
         return view
 
-    def _wait(self, why: str) -> View:
+    def _note_unfinished(self, reading: Reading) -> None:
+        """Begin to wait for the end of a torn last line, or go on waiting for the same one."""
+        place = (reading.consumed, reading.unfinished)
+        if not reading.unfinished:
+            self._unfinished = None
+        elif self._unfinished is None or self._unfinished.place != place:
+            aside = SetAside(position=f"line {reading.lines + 1}", reason="expected a line end, found the file's")
+            self._unfinished = _Unfinished(since=self._clock.monotonic(), place=place, set_aside=aside)
+
+    def _aged(self) -> View:
+        """The view, with a torn last line set aside once it has been so for too long."""
+        unfinished, view = self._unfinished, self.view
+        is_due = unfinished is not None and self._clock.monotonic() - unfinished.since >= self._patience_seconds
+        known = self._cursor.reading.set_aside_total if self._cursor else view.set_aside_total
+        if unfinished is not None and is_due and view.set_aside_total == known:
+            listed = [*view.set_aside, unfinished.set_aside][:KEPT_SET_ASIDE]
+            self.view = msgspec.structs.replace(view, set_aside=listed, set_aside_total=known + 1)
+        return self.view
+
+    def _take_absence(self) -> View:
+        self._identity = self._cursor = self._half_written = self._unfinished = None
+        if self.view.form != "absent" or self.view.problem or self.view.is_settling or self.view.read_at is None:
+            self.view = View(read_at=self._clock.now())
+        return self.view
+
+    def _wait(self, identity: tuple[int, ...], why: str) -> View:
         """Keep the last good view; say so once the file has been half-written for too long."""
         now = self._clock.monotonic()
-        if self._half_written_since is None:
-            self._half_written_since = now
-        if now - self._half_written_since >= self._patience_seconds and not self.view.problem:
-            self.view = msgspec.structs.replace(self.view, problem=f"{self._path}: {why}")
+        since = self._half_written.since if self._half_written else now
+        self._half_written = _HalfWritten(since=since, identity=identity, why=why)
+        if now - since < self._patience_seconds:
+            self.view.is_settling = True
+        elif not self.view.problem:
+            self.view = msgspec.structs.replace(self.view, problem=f"{self._path}: {why}", is_settling=False)
         return self.view
 
     # --- the file, and who parses it ---
@@ -219,61 +263,85 @@ class ExperienceBuffer:
             descriptor = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
         except FileNotFoundError:
             return None
-        except OSError as error:
-            hint = "let this user read it, and pass through every directory above it"
-            if error.errno not in (errno.EACCES, errno.EPERM):
-                hint = "mend [buffer] path"
-            raise BufferUnreadable(f"{self._path}: {error.strerror}", hint=hint) from error
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             os.close(descriptor)
             raise BufferUnreadable(f"{self._path}: expected a regular file", hint="mend [buffer] path")
         return descriptor
 
+    def _unreadable(self, error: OSError) -> BufferUnreadable:
+        if error.errno in (errno.EACCES, errno.EPERM):
+            hint = "let this user read it, and pass through every directory above it"
+        elif error.errno in (errno.EIO, errno.ESTALE):
+            hint = "look at the disk or share it lies on: journalctl -k"
+        else:
+            hint = "mend [buffer] path"
+        return BufferUnreadable(f"{self._path}: {error.strerror or error}", hint=hint)
+
     async def _digest(self, descriptor: int, size: int, cursor: _Cursor | None) -> Reading:
-        first_line = cursor.lines + 1 if cursor else None
-        if size > self._large_bytes:
-            return await self._in_process(descriptor, ["digest", *([str(first_line)] if first_line else [])], b"")
+        before = cursor.reading if cursor else None
+        if size - (before.consumed if before else 0) > self._large_bytes:
+            given = msgspec.msgpack.encode(before) if before else b""
+            return await self._in_process(descriptor, "digest", given)
 
         def parse() -> Reading:
             with open(descriptor, "rb", closefd=False) as file:
-                return read_digest(file, first_line=first_line)
+                return read_digest(file, before)
 
-        return await asyncio.to_thread(parse)
+        return await _in_thread(parse)
 
     async def _texts(self, descriptor: int, wanted: array[int]) -> Reading:
-        if os.fstat(descriptor).st_size > self._large_bytes:
-            return await self._in_process(descriptor, ["texts"], wanted.tobytes())
-
         def parse() -> Reading:
             with open(descriptor, "rb", closefd=False) as file:
                 return read_texts(file, set(wanted))
 
-        return await asyncio.to_thread(parse)
+        status = os.fstat(descriptor)
+        if status.st_size > self._large_bytes:
+            reading = await self._in_process(descriptor, "texts", wanted.tobytes())
+        else:
+            reading = await _in_thread(parse)
+        after = os.fstat(descriptor)
+        # Lines only grow, so whatever was read of them stands; anything else may be half one state, half another.
+        is_same = (status.st_size, status.st_mtime_ns) == (after.st_size, after.st_mtime_ns)
+        return reading if is_same or reading.form == "lines" else Reading(half_written="it changed while it was read")
 
-    async def _in_process(self, descriptor: int, arguments: list[str], given: bytes) -> Reading:
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-P",
-            "-m",
-            "sleepd.reader",
-            str(descriptor),
-            *arguments,
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            pass_fds=(descriptor,),
-        )
+    async def _in_process(self, descriptor: int, what: str, given: bytes) -> Reading:
+        def failed(how: str, hint: str) -> BufferUnreadable:
+            return BufferUnreadable(f"{self._path}: the reader process {how}", hint=hint)
+
         try:
-            answer, complaint = await asyncio.wait_for(process.communicate(given), READER_SECONDS)
+            process = await asyncio.create_subprocess_exec(
+                *(self._python, "-P", "-m", "sleepd.reader", str(descriptor), what),
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.PIPE,
+                pass_fds=(descriptor,),
+            )
+        except OSError as error:
+            how = f"{self._python} could not be started: {error.strerror}"
+            raise failed(how, "was Python upgraded or removed? systemctl restart sage-sleepd") from error
+        try:
+            async with asyncio.timeout(READER_SECONDS):
+                answer, complaint = await process.communicate(given)
+        except TimeoutError:
+            how = f"did not end within {READER_SECONDS:g} seconds"
+            raise failed(how, "let the agent keep fewer experiences, or look at the disk: journalctl -k") from None
         finally:
             if process.returncode is None:
                 with contextlib.suppress(ProcessLookupError):
                     process.kill()
                 await process.wait()
         if process.returncode != 0:
-            last = complaint.decode("utf-8", "replace").strip().split("\n")[-1]
-            raise BufferUnreadable(
-                f"{self._path}: the reader process ended with {process.returncode}: {last}",
-                hint="a buffer of this size needs about four times as much memory for a moment",
-            )
+            last = complaint.decode("utf-8", "replace").strip().split("\n")[-1][:200]
+            how = f"ended with {process.returncode}: {last}"
+            raise failed(how, "a buffer of this size needs about four times as much memory for a moment")
         return msgspec.msgpack.decode(answer, type=Reading)
+
+
+async def _in_thread(parse: Callable[[], Reading]) -> Reading:
+    work = asyncio.ensure_future(asyncio.to_thread(parse))
+    try:
+        return await asyncio.shield(work)
+    finally:
+        # A cancelled look waits for its thread: the descriptor it reads from is closed next, and its number may
+        # then be another file's.
+        await asyncio.wait([work])

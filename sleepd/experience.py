@@ -108,5 +108,7 @@ def _shown(value: Any) -> str:
         return "nothing"
     if isinstance(value, int) and abs(value) > 10**18:
         return "a very large integer"  # Python refuses to print the largest ones
+    if isinstance(value, str):
+        value = value[: SHOWN + 1]  # it may be as long as the file
     text = ascii(value) if isinstance(value, str | int | float | bool) else type(value).__name__
     return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"

@@ -1,9 +1,9 @@
 """The short-lived process that reads a large buffer, so that the daemon neither blocks nor grows.
 
-``python -m sleepd.reader FD digest [LINE]`` or ``python -m sleepd.reader FD texts``. The buffer is the inherited
-descriptor FD, opened by the daemon and at the place to read from: the beginning, or LINE of JSON lines. For ``texts``
-the wanted keys are standard input, as an array of 64-bit integers. The answer is one MessagePack value on standard
-output.
+``python -m sleepd.reader FD digest`` or ``python -m sleepd.reader FD texts``. The buffer is the inherited descriptor
+FD, opened by the daemon. For ``digest`` standard input is empty, or the earlier :class:`Reading` of JSON lines that is
+to be continued, as MessagePack; for ``texts`` it is the wanted keys, as an array of 64-bit integers. The answer is a
+:class:`Reading` in MessagePack on standard output.
 
 A half-written buffer is an answer too, not a failure.
 """
@@ -32,6 +32,8 @@ from .experience import Experience
 from .status import SetAside
 
 HEAD_BYTES = 2**20
+_INDEX_FROM_BYTES = 16 * 1024
+"""An index costs more than scanning the keys for the few lines that an agent appends at a time."""
 
 
 class Reading(msgspec.Struct, kw_only=True):
@@ -44,27 +46,47 @@ class Reading(msgspec.Struct, kw_only=True):
     set_aside: list[SetAside] = []
     set_aside_total: int = 0
     consumed: int = 0
-    """JSON lines: bytes up to the end of the last complete line."""
+    """JSON lines: bytes from the file's beginning to the end of the last complete line."""
     lines: int = 0
     """JSON lines: how many line ends there are up to there."""
+    unfinished: int = 0
+    """JSON lines: bytes of a torn last line."""
     texts: list[Experience] = []
     half_written: str = ""
 
 
-def read_digest(file: BinaryIO, *, first_line: int | None) -> Reading:
-    """The figures of a buffer; with ``first_line`` those of the lines that were appended to it from that one on."""
+def read_digest(file: BinaryIO, before: Reading | None) -> Reading:
+    """The figures of a buffer; with ``before`` those of its lines so far, continued by what was appended since."""
+    file.seek(before.consumed if before else 0)
     head = file.read(HEAD_BYTES)
     try:
-        form = "lines" if first_line else form_of(head)
-        if form != "lines":
-            return _reading(digest_whole(head + file.read()))
-        digest = Digest("lines").indexed()
-        counter = _Counter()
-        digest_lines(counter.complete_lines(head, file), digest, first=first_line or 1)
+        form = "lines" if before else form_of(head)
+        if form == "lines":
+            return _read_lines(head, file, before or Reading())
+        if form == "empty" and file.read(1):
+            return Reading(half_written=f"begins with {HEAD_BYTES} bytes of white space")
+        del head  # not held beside the whole
+        file.seek(0)
+        return _reading(digest_whole(file.read()))
     except HalfWritten as error:
         return Reading(half_written=str(error))
+
+
+def _read_lines(head: bytes, file: BinaryIO, before: Reading) -> Reading:
+    # What is known already goes in first, so that an id is compared with all lines, whenever they were appended.
+    digest = Digest("lines")
+    digest.keys.frombytes(before.keys)
+    digest.groups.frombytes(before.groups)
+    digest.saliences.frombytes(before.saliences)
+    digest.set_aside, digest.set_aside_total = list(before.set_aside), before.set_aside_total
+    if len(head) >= _INDEX_FROM_BYTES:
+        digest.indexed()
+    counter = _Counter()
+    digest_lines(counter.complete_lines(head, file), digest, first=before.lines + 1)
     reading = _reading(digest)
-    reading.consumed, reading.lines = counter.consumed, counter.line_ends
+    reading.consumed = before.consumed + counter.consumed
+    reading.lines = before.lines + counter.line_ends
+    reading.unfinished = counter.unfinished
     return reading
 
 
@@ -74,8 +96,10 @@ def read_texts(file: BinaryIO, wanted: set[int]) -> Reading:
     try:
         if form_of(head) == "lines":
             lines = _Counter().complete_lines(head, file)
-            return Reading(texts=pick((decoded_line(line) for line in lines), wanted))
-        return Reading(texts=texts(head + file.read(), wanted))
+            return Reading(form="lines", texts=pick((decoded_line(line) for line in lines), wanted))
+        del head
+        file.seek(0)
+        return Reading(form="whole", texts=texts(file.read(), wanted))
     except HalfWritten as error:
         return Reading(half_written=str(error))
 
@@ -89,6 +113,7 @@ class _Counter:
     def __init__(self) -> None:
         self.consumed = 0
         self.line_ends = 0
+        self.unfinished = 0
 
     def complete_lines(self, head: bytes, file: BinaryIO) -> Iterator[bytes]:
         rest, skipped = head, 0
@@ -108,6 +133,8 @@ class _Counter:
                 if rest and not skipped and isinstance(decoded_line(rest), dict):
                     self.consumed += len(rest)
                     yield rest
+                elif rest.strip() or skipped:
+                    self.unfinished = len(rest) + skipped
                 return
             rest += chunk
 
@@ -125,13 +152,14 @@ def _reading(digest: Digest) -> Reading:
 
 def main() -> None:
     """Read standard input, answer on standard output."""
-    descriptor, what, *first_line = sys.argv[1:]
+    descriptor, what = sys.argv[1:]
+    given = sys.stdin.buffer.read()
     with open(int(descriptor), "rb") as file:
         if what == "digest":
-            reading = read_digest(file, first_line=int(first_line[0]) if first_line else None)
+            reading = read_digest(file, msgspec.msgpack.decode(given, type=Reading) if given else None)
         else:
             wanted = array("Q")
-            wanted.frombytes(sys.stdin.buffer.read())
+            wanted.frombytes(given)
             reading = read_texts(file, set(wanted))
     sys.stdout.buffer.write(msgspec.msgpack.encode(reading))
 

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import os
+import threading
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sleepd.buffer import ExperienceBuffer, View
-from sleepd.digest import HalfWritten, digest_whole
+from sleepd.digest import HalfWritten, decoded_line, digest_whole
 from sleepd.errors import BufferUnreadable
 from sleepd.experience import Experience, derived_id, experience_key, group_key, key_text, parse
+from sleepd.reader import Reading, read_digest, read_texts
 from tests.agents import experiences, write_buffer
 from tests.fakes import FakeClock
 
@@ -155,10 +158,12 @@ def test_absent_emptied_shrunk_and_back(desk: Desk) -> None:
     assert len(desk.read().keys) == 2
 
 
-def test_an_unchanged_file_is_not_read_again(desk: Desk) -> None:
-    """The same view object comes back as long as the file is the same."""
+@pytest.mark.parametrize("second", [1_700_000_000, 4_000_000_000])
+def test_an_unchanged_file_is_not_read_again(desk: Desk, monkeypatch: pytest.MonkeyPatch, second: int) -> None:
+    """The same view object comes back as long as the file is the same, even if its time lies in the future."""
+    monkeypatch.setattr("sleepd.buffer.FRESH_NANOSECONDS", 0)
     write_buffer(desk.path, experiences(9))
-    os.utime(desk.path, (1_700_000_000, 1_700_000_000))
+    os.utime(desk.path, (second, second))
     assert desk.read() is desk.read()
     write_buffer(desk.path, experiences(10))
     assert len(desk.read().keys) == 10
@@ -241,7 +246,7 @@ _JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=9), inner, max_size=3),
     max_leaves=6,
 )
-_RECORD = st.fixed_dictionaries({}, optional={name: _JSON for name in ("id", "prompt", "response", "salience")})
+_RECORD = st.fixed_dictionaries({}, optional=dict.fromkeys(("id", "prompt", "response", "salience"), _JSON))
 
 
 @settings(max_examples=200)
@@ -292,22 +297,21 @@ def test_only_what_was_appended_is_read(desk: Desk, monkeypatch: pytest.MonkeyPa
     """After the first read the cursor is moved by the appended lines alone."""
     desk.path.write_text(as_lines(experiences(50)))
     desk.read()
-    parsed: list[int | None] = []
+    parsed: list[bytes] = []
 
-    async def spy(descriptor: int, size: int, cursor: Any) -> Any:
-        parsed.append(size)
-        return await original(descriptor, size, cursor)
+    def spy(line: bytes) -> Any:
+        parsed.append(line)
+        return decoded_line(line)
 
-    original = desk.buffer._digest
-    monkeypatch.setattr(desk.buffer, "_digest", spy)
+    monkeypatch.setattr("sleepd.digest.decoded_line", spy)
     added = as_lines(experiences(1, start=50))
     with desk.path.open("a") as file:
         file.write(added)
     assert len(desk.read().keys) == 51
-    assert parsed == [len(added)]
+    assert [line for line in parsed if line] == [added.encode().rstrip()]
 
 
-@pytest.mark.parametrize("way", ["in place", "by rename", "truncated"])
+@pytest.mark.parametrize("way", ["in place", "by rename", "truncated", "grown in place with equal line ends"])
 def test_lines_that_were_rewritten_are_read_anew(desk: Desk, way: str) -> None:
     """Whatever stands before the cursor must be what was read, else the whole file is read again."""
     desk.path.write_text(as_lines(experiences(10)))
@@ -320,6 +324,13 @@ def test_lines_that_were_rewritten_are_read_anew(desk: Desk, way: str) -> None:
         case "by rename":
             desk.path.with_suffix(".new").write_text(fresh)
             desk.path.with_suffix(".new").rename(desk.path)
+        case "grown in place with equal line ends":
+            small = [{**GOOD, "id": f"{n:016x}", "metadata": "=" * 80} for n in range(112)]
+            desk.path.write_text(as_lines(small[:10]))
+            desk.read()
+            fresh = as_lines([{**record, "prompt": "P"} for record in small[100:]])
+            with desk.path.open("r+") as file:
+                file.write(fresh)
         case "truncated":
             desk.path.write_text("")
             desk.read()
@@ -337,9 +348,7 @@ def test_a_line_without_end_is_set_aside_without_being_held(tmp_path: Path, monk
     desk.path.write_text(as_lines(experiences(2)) + long + as_lines(experiences(2, start=2)))
     view = desk.read()
     assert len(view.keys) == 4
-    assert [(aside.position, aside.reason) for aside in view.set_aside] == [
-        ("line 3", "longer than 2000 bytes")
-    ]
+    assert [(aside.position, aside.reason) for aside in view.set_aside] == [("line 3", "longer than 2000 bytes")]
 
 
 # --- the file itself ---
@@ -379,10 +388,189 @@ def test_texts_of_a_buffer_that_stays_broken_are_refused(desk: Desk, monkeypatch
         desk.texts("a")
 
 
-def test_a_reader_process_that_dies_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_reader_process_that_dies_is_told(tmp_path: Path) -> None:
     """When the reader has no memory left, the error says so with its exit status."""
-    monkeypatch.setattr("sys.executable", "/bin/false")
-    desk = Desk(tmp_path, large_bytes=10)
+    desk = Desk(tmp_path, large_bytes=10, python="/bin/false")
     write_buffer(desk.path, experiences(3))
     with pytest.raises(BufferUnreadable, match="the reader process ended with 1"):
         desk.read()
+
+
+def test_a_reader_process_that_cannot_start_or_end_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A removed interpreter and a reader that outlives its time are errors with a hint, and no process stays."""
+    desk = Desk(tmp_path, large_bytes=10, python="/nonexistent/python")
+    write_buffer(desk.path, experiences(3))
+    with pytest.raises(BufferUnreadable, match="could not be started: No such file") as caught:
+        desk.read()
+    assert caught.value.hint
+    monkeypatch.setattr("sleepd.buffer.READER_SECONDS", 0.2)
+    script = tmp_path / "slow"
+    script.write_text(f"#!/bin/sh\necho $$ > {tmp_path}/pid\nexec sleep 1000\n")
+    script.chmod(0o755)
+    desk = Desk(tmp_path, large_bytes=10, python=str(script))
+    with pytest.raises(BufferUnreadable, match="did not end within"):
+        desk.read()
+    assert not Path("/proc", (tmp_path / "pid").read_text().strip()).exists()
+
+
+def test_a_cancelled_read_kills_its_process(tmp_path: Path) -> None:
+    """Nothing is left running when the daemon stops in the middle of a large read."""
+    script = tmp_path / "slow"
+    script.write_text(f"#!/bin/sh\necho $$ > {tmp_path}/part && mv {tmp_path}/part {tmp_path}/pid\nexec sleep 1000\n")
+    script.chmod(0o755)
+    desk = Desk(tmp_path, large_bytes=10, python=str(script))
+    write_buffer(desk.path, experiences(3))
+
+    async def life() -> None:
+        look = asyncio.create_task(desk.buffer.read())
+        while not (tmp_path / "pid").exists():
+            await asyncio.sleep(0)
+        look.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await look
+
+    asyncio.run(life())
+    assert not Path("/proc", (tmp_path / "pid").read_text().strip()).exists()
+
+
+def test_a_cancelled_read_keeps_the_file_open_for_its_thread(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The thread never reads from a descriptor whose number belongs to another file by then."""
+    write_buffer(desk.path, experiences(3))
+    begun, go_on = threading.Event(), threading.Event()
+    read_from: list[os.stat_result] = []
+
+    def slow(file: BinaryIO, before: Reading | None) -> Reading:
+        begun.set()
+        assert go_on.wait(30)
+        read_from.append(os.fstat(file.fileno()))
+        return Reading()
+
+    monkeypatch.setattr("sleepd.buffer.read_digest", slow)
+
+    async def life() -> None:
+        look = asyncio.create_task(desk.buffer.read())
+        await asyncio.to_thread(begun.wait, 30)
+        look.cancel()
+        await asyncio.sleep(0)
+        other = os.open(os.devnull, os.O_RDONLY)  # gets the number of the buffer's descriptor if that is free
+        go_on.set()
+        with pytest.raises(asyncio.CancelledError):
+            await look
+        os.close(other)
+
+    asyncio.run(life())
+    assert os.path.samestat(read_from[0], desk.path.stat())
+
+
+def test_a_disk_error_is_told(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An error while reading ends in a sentence with the next step, not in a traceback."""
+
+    def broken(*_: object) -> Reading:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr("sleepd.buffer.read_digest", broken)
+    write_buffer(desk.path, experiences(3))
+    with pytest.raises(BufferUnreadable, match="Input/output error") as caught:
+        desk.read()
+    assert "journalctl -k" in caught.value.hint
+
+
+def test_half_a_file_that_stays_is_not_parsed_again(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An unchanged half-written file costs one parse, however often it is looked at."""
+    monkeypatch.setattr("sleepd.buffer.FRESH_NANOSECONDS", 0)
+    parsed: list[int] = []
+
+    def spy(file: BinaryIO, before: Reading | None) -> Reading:
+        parsed.append(1)
+        return read_digest(file, before)
+
+    monkeypatch.setattr("sleepd.buffer.read_digest", spy)
+    desk.path.write_text("[{")
+    assert desk.read().is_settling
+    desk.clock.advance(31)
+    view = desk.read()
+    assert (bool(view.problem), view.is_settling, len(parsed)) == (True, False, 1)
+
+
+def test_patience_begins_anew_after_the_file_was_gone(desk: Desk) -> None:
+    """Half a file now has nothing to do with half a file that was there an hour ago."""
+    desk.read()
+    desk.path.write_text("[{")
+    desk.read()
+    desk.path.unlink()
+    assert not desk.read().is_settling
+    desk.clock.advance(3600)
+    desk.path.write_text("[{")
+    assert desk.read().problem == ""
+
+
+def test_a_torn_last_line_is_set_aside_once_it_stays_so(desk: Desk) -> None:
+    """The complete lines are used at once; the torn one is waited for, named after the patience, and heals."""
+    whole = as_lines(experiences(4))
+    desk.path.write_text(whole[:-20])
+    view = desk.read()
+    assert (len(view.keys), view.set_aside_total, view.problem) == (3, 0, "")
+    desk.clock.advance(31)
+    view = desk.read()
+    assert [aside.position for aside in view.set_aside] == ["line 4"]
+    assert (len(view.keys), view.set_aside_total, view.problem) == (3, 1, "")
+    assert desk.read().set_aside_total == 1
+    with desk.path.open("a") as file:
+        file.write(whole[-20:])
+    view = desk.read()
+    assert (len(view.keys), view.set_aside_total) == (4, 0)
+
+
+def test_an_appended_line_is_compared_with_all_before(desk: Desk) -> None:
+    """A known id with another text is set aside the same way, whether it came in one read or was appended."""
+    first = experiences(3)
+    other = {**first[0], "response": "another text"}
+    desk.path.write_text(as_lines([*first, other]))
+    at_once = desk.read()
+    desk.path.write_text(as_lines(first))
+    desk.read()
+    with desk.path.open("a") as file:
+        file.write(as_lines([other]))
+    appended = desk.read()
+    assert appended.set_aside == at_once.set_aside
+    assert appended.set_aside[0].position == "line 4"
+
+
+def test_an_earlier_line_edited_in_place_is_noticed(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The size and the last lines are the same, and yet the file is read again as a whole."""
+    monkeypatch.setattr("sleepd.buffer.TAIL_BYTES", 64)
+    monkeypatch.setattr("sleepd.buffer.FRESH_NANOSECONDS", 0)
+    desk.path.write_text(as_lines(experiences(30)))
+    os.utime(desk.path, (1_700_000_000, 1_700_000_000))
+    desk.read()
+    with desk.path.open("r+") as file:
+        file.write(as_lines(experiences(1, start=7777)))
+    assert key_text(desk.read().keys[0]) == experiences(1, start=7777)[0]["id"]
+
+
+def test_a_megabyte_of_white_space_is_not_an_empty_buffer(desk: Desk) -> None:
+    """What stands behind it is not passed over in silence."""
+    desk.path.write_text(" " * 2**20 + json.dumps(experiences(3)))
+    desk.read()
+    desk.clock.advance(31)
+    assert "white space" in desk.read().problem
+
+
+def test_texts_come_from_one_state_of_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A buffer that changes while its texts are read is read again."""
+    desk = Desk(tmp_path)
+    write_buffer(desk.path, experiences(3))
+    monkeypatch.setattr("sleepd.buffer.EXTRACT_PAUSE_SECONDS", 0.0)
+    tries: list[int] = []
+
+    def spy(file: BinaryIO, wanted: set[int]) -> Reading:
+        reading = read_texts(file, wanted)
+        if not tries:
+            desk.path.write_text(json.dumps(experiences(2)))
+        tries.append(1)
+        return reading
+
+    monkeypatch.setattr("sleepd.buffer.read_texts", spy)
+    wanted = [record["id"] for record in experiences(3)]
+    assert [each.id for each in desk.texts(*wanted)] == wanted[:2]
+    assert len(tries) == 2

@@ -11,11 +11,19 @@ import asyncio
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 from watchdog.events import FileSystemEvent, FileSystemEventHandler
 from watchdog.observers.inotify import InotifyObserver
 
 _CHANGES = ("created", "modified", "moved", "deleted", "closed")
+
+
+class _Place(NamedTuple):
+    """What is watched: directories with device and inode, so that a replaced one is noticed, and names in them."""
+
+    directories: frozenset[tuple[str, int, int]]
+    names: frozenset[str]
 
 
 class BufferWatch:
@@ -30,7 +38,7 @@ class BufferWatch:
         self._path = path
         self._on_change = on_change
         self._observer: InotifyObserver | None = None
-        self._watched: set[tuple[str, int, int]] = set()
+        self._watched: _Place | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self.problem = ""
         """Why there is no watch; empty: there is one."""
@@ -42,7 +50,7 @@ class BufferWatch:
 
     def ensure(self) -> bool:
         """Set the watch up again if it is not on the directories as they are now; returns whether it was not."""
-        if self._observer is not None and self._observer.is_alive() and self._watched == self._directories():
+        if self._is_hearing() and self._watched == self._place():
             return False
         self._disarm()
         self._arm()
@@ -53,40 +61,49 @@ class BufferWatch:
         self._disarm()
         self._loop = None
 
+    def _is_hearing(self) -> bool:
+        # A thread of its own reads each directory and ends with it. The inode tells nothing: it is used again at once.
+        observer = self._observer
+        return observer is not None and observer.is_alive() and all(one.is_alive() for one in observer.emitters)
+
     def _arm(self) -> None:
-        names = {self._path.name, os.path.basename(os.path.realpath(self._path))}
-        directories = self._directories()
-        if not directories:
+        place = self._place()
+        if not place.directories:
             self.problem = f"{self._path.parent} does not exist yet"
             return
-        observer = InotifyObserver(generate_full_events=False)
-        handler = _Handler(names, self._wake)
+        observer = None
         try:
-            for directory, _, _ in directories:
+            observer = InotifyObserver(generate_full_events=False)
+            handler = _Handler(place.names, self._wake)
+            for directory, _, _ in place.directories:
                 observer.schedule(handler, directory, recursive=False)
             observer.start()
-        except OSError as error:
-            self.problem = f"{self._path.parent} cannot be watched: {error.strerror or error}"
-            observer.unschedule_all()
+        except (OSError, RuntimeError) as error:  # RuntimeError: no thread could be started
+            self.problem = f"{self._path.parent} cannot be watched: {getattr(error, 'strerror', None) or error}"
+            if observer is not None:
+                observer.stop()  # a new observer holds descriptors and a thread already, and we try again for ever
             return
-        self._observer, self._watched, self.problem = observer, directories, ""
+        self._observer, self._watched, self.problem = observer, place, ""
 
     def _disarm(self) -> None:
         if self._observer is not None:
             self._observer.stop()
             self._observer.join()
-        self._observer, self._watched = None, set()
+        self._observer, self._watched = None, None
 
-    def _directories(self) -> set[tuple[str, int, int]]:
-        """The directories to watch, with device and inode, so that a replaced one is noticed."""
+    def _place(self) -> _Place:
+        """Where the file and, if it is a symbolic link, its target are now."""
+        # Resolved: the library does not follow a directory that is a link itself.
+        link = os.path.join(os.path.realpath(self._path.parent), self._path.name)
+        target = os.path.realpath(self._path)
         found = set()
-        for directory in {os.path.dirname(self._path), os.path.dirname(os.path.realpath(self._path))}:
+        for directory in {os.path.dirname(link), os.path.dirname(target)}:
             try:
                 status = os.stat(directory)
             except OSError:
                 continue  # it comes back, or the periodic check says what is wrong with it
             found.add((directory, status.st_dev, status.st_ino))
-        return found
+        return _Place(frozenset(found), frozenset({os.path.basename(link), os.path.basename(target)}))
 
     def _wake(self) -> None:
         """From the observer's thread: tell the loop, unless it is closing."""
@@ -97,7 +114,7 @@ class BufferWatch:
 class _Handler(FileSystemEventHandler):  # type: ignore[misc]  # the library ships no types to mypy here
     """Tells changes of the named files from everything else in the directory."""
 
-    def __init__(self, names: set[str], wake: Callable[[], None]) -> None:
+    def __init__(self, names: frozenset[str], wake: Callable[[], None]) -> None:
         self._names = names
         self._wake = wake
 

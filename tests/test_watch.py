@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
+import errno
+import os
 import threading
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -138,15 +141,74 @@ def test_a_directory_that_comes_later_is_watched_after_the_next_check(tmp_path: 
     watched(home / "buffer.json", test)
 
 
-def test_no_inotify_left_is_a_sentence_and_no_exception(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """At the instance limit the watch says so and the daemon goes on with its periodic check."""
+def test_a_directory_made_anew_with_the_same_inode_is_watched_after_the_next_check(tmp_path: Path) -> None:
+    """File systems give a free inode away at once, so the watch itself is asked whether it lives."""
+    home = tmp_path / "home"
+    home.mkdir()
 
-    def refuse(*_: object, **__: object) -> None:
-        raise OSError(24, "inotify instance limit reached")
+    async def test(watch: BufferWatch, ear: Ear) -> None:
+        home.rmdir()
+        home.mkdir()
+        while not watch.ensure():  # until the library has seen its directory go
+            await asyncio.sleep(0.01)
+        ear.changed.clear()
+        (home / "buffer.json").write_text("[]")
+        assert await ear.hears()
 
-    monkeypatch.setattr("sleepd.watch.InotifyObserver.start", refuse)
+    watched(home / "buffer.json", test)
+
+
+def test_a_link_that_leads_elsewhere_is_followed_after_the_next_check(tmp_path: Path) -> None:
+    """A link turned to another file of the same directory is a new name to listen for."""
+    path = tmp_path / "buffer.json"
+    (tmp_path / "one.json").write_text("[]")
+    (tmp_path / "two.json").write_text("[]")
+    path.symlink_to("one.json")
+
+    async def test(watch: BufferWatch, ear: Ear) -> None:
+        (tmp_path / "link").symlink_to("two.json")
+        (tmp_path / "link").rename(path)
+        assert await ear.hears()
+        assert watch.ensure()
+        assert await ear.hears_nothing()
+        (tmp_path / "two.json").write_text("[1]")
+        assert await ear.hears()
+
+    watched(path, test)
+
+
+def test_a_directory_that_is_a_link_is_watched(tmp_path: Path) -> None:
+    """The library follows no links, so the directory behind one is named to it."""
+    (tmp_path / "releases").mkdir()
+    (tmp_path / "current").symlink_to("releases")
+
+    async def test(_: BufferWatch, ear: Ear) -> None:
+        (tmp_path / "releases" / "buffer.json").write_text("[]")
+        assert await ear.hears()
+
+    watched(tmp_path / "current" / "buffer.json", test)
+
+
+@pytest.mark.parametrize("name", ["inotify_init", "inotify_add_watch"])
+def test_no_inotify_left_is_a_sentence_and_no_exception(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """At either limit the watch says so, and trying again at each check leaves no thread and no descriptor behind."""
+
+    def refuse(*_: object) -> int:
+        ctypes.set_errno(errno.ENOSPC if name == "inotify_add_watch" else errno.EMFILE)
+        return -1
+
+    monkeypatch.setattr(f"watchdog.observers.inotify_c.{name}", refuse)
 
     async def test(watch: BufferWatch, _: Ear) -> None:
-        assert "instance limit" in watch.problem
+        assert "cannot be watched: inotify" in watch.problem
+        before = (threading.active_count(), len(os.listdir("/proc/self/fd")))
+        for _try in range(5):
+            assert watch.ensure()
+        assert (threading.active_count(), len(os.listdir("/proc/self/fd"))) == before
+        monkeypatch.undo()
+        assert watch.ensure()
+        assert watch.problem == ""
 
     watched(tmp_path / "buffer.json", test)

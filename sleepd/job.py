@@ -48,7 +48,7 @@ class Strategy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     micro_batch_tokens: int
     """Tokens in one forward pass; an optimizer step is cut into as many as it takes."""
     min_steps: int = 0
-    """Fewest optimizer steps: epochs are added until there are as many, so that a dozen short experiences are learned."""
+    """Fewest optimizer steps: epochs are added until there are as many, or a dozen short experiences stay unlearned."""
     kl_batch_size: int = 0
     """General answers of the base beside the experiences in one optimizer step."""
     max_tokens: int

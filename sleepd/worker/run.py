@@ -24,7 +24,7 @@ from .failure import GiveUp
 from .general import answers_file, base_answers, encode_general, general_prompts
 from .generate import stop_ids
 from .loss import Reference
-from .memory import Limits, Shortened
+from .memory import Limits, Shortened, is_out_of_memory
 from .model import (
     Device,
     adapted_norm,
@@ -93,7 +93,14 @@ def run(job: Job, lessons: list[Lesson], channel: Channel) -> Report:
     """
     transformers_logging.disable_progress_bar()
     transformers_logging.set_verbosity_error()
-    return _Cycle(job, lessons, channel).run()
+    try:
+        return _Cycle(job, lessons, channel).run()
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        # Where no step back helps: while the model itself is loaded, or while it replies to a single prompt.
+        hint = "free memory on the device, choose a smaller base, or set device to cpu"
+        raise GiveUp("out_of_memory", f"out of memory: {str(error).partition(chr(10))[0]}", hint) from error
 
 
 class _Cycle:
@@ -287,7 +294,6 @@ class _Cycle:
         checks: list[Check],
         replies: list[Reply],
     ) -> Report:
-        trained, held_out = ([one.id for one in part] for part in (exchanges.trained, exchanges.held_out))
         learned = [lesson for lesson in self._to_train if lesson.id in before.parent]
         return Report(
             base_fingerprint=loaded.fingerprint,
@@ -295,7 +301,7 @@ class _Cycle:
             dtype=str(loaded.device.dtype).removeprefix("torch."),
             trained=sum(lesson.role == "train" for lesson in learned),
             replayed=sum(lesson.role == "replay" for lesson in learned),
-            held_out=len(held_out),
+            held_out=len(exchanges.held_out),
             truncated=exchanges.truncated,
             tokens=training.tokens,
             supervised_tokens=training.supervised_tokens,
@@ -304,12 +310,12 @@ class _Cycle:
             learning_rate=self._job.strategy.learning_rate,
             avg_salience=sum(lesson.salience for lesson in learned) / len(learned),
             epoch_losses=training.epoch_losses,
-            train_before=mean_loss([before.parent[one] for one in trained]),
-            train_after=mean_loss([after[one] for one in trained]),
-            holdout_base=mean_loss([before.base[one] for one in held_out]),
-            holdout_before=mean_loss([before.parent[one] for one in held_out]),
-            holdout_after=mean_loss([after[one] for one in held_out]),
-            holdout=[_pair(one, before, after) for one in held_out],
+            train_before=_mean(before.parent, exchanges.trained),
+            train_after=_mean(after, exchanges.trained),
+            holdout_base=_mean(before.base, exchanges.held_out),
+            holdout_before=_mean(before.parent, exchanges.held_out),
+            holdout_after=_mean(after, exchanges.held_out),
+            holdout=[_pair(one.id, before, after) for one in exchanges.held_out],
             checks=checks,
             replies=replies,
             notices=self._channel.notices,
@@ -318,6 +324,10 @@ class _Cycle:
             peak_memory_bytes=_peak_memory_bytes(loaded.device),
             lora_shape=shape(adapter_tensors(loaded.model)),
         )
+
+
+def _mean(measured: dict[str, Measured], sequences: list[Encoded]) -> float | None:
+    return mean_loss([measured[one.id] for one in sequences])
 
 
 def _pair(id_: str, before: Before, after: dict[str, Measured]) -> LossPair:

@@ -1,6 +1,6 @@
 """Training speed of the worker against a plain loop on the same experiences: interleaved, medians.
 
-Run: python tests/bench/bench_training_speed.py BUFFER.json [--models DIR] [--experiences 16] [--repeats 3] [--threads 2]
+Run: OMP_WAIT_POLICY=passive python tests/bench/bench_training_speed.py BUFFER.json [--models DIR] [--experiences 16]
 
 The plain loop is what one writes first: transformers and peft, float32, one experience at a time, labels masked to
 the reply, gradients summed over the same batches. Tokens are those of the experiences, counted alike for all, so a

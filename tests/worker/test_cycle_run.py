@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from sleepd.worker import train
+from sleepd.worker import evaluate, run, train
 from sleepd.worker.failure import GiveUp
 from sleepd.worker.model import choose_device
 from sleepd.worker.train import rate_share
@@ -172,6 +172,32 @@ def test_out_of_memory_gives_up_when_nothing_is_left(run_here, monkeypatch):
     failing(monkeypatch, OUT_OF_MEMORY[0], while_wider_than=0)
     failure = refused(run_here)
     assert (failure.kind, bool(failure.hint)) == ("out_of_memory", True)
+
+
+def test_out_of_memory_elsewhere_is_named_too(run_here, monkeypatch):
+    """While the model itself is loaded there is no step back, but the daemon still hears the reason."""
+
+    def load_base(directory, device):
+        raise MemoryError("no room for the weights")
+
+    monkeypatch.setattr(run, "load_base", load_base)
+    failure = refused(run_here)
+    assert (failure.kind, failure.message) == ("out_of_memory", "out of memory: no room for the weights")
+
+
+def test_a_model_that_cannot_share_rows_gets_rows_of_its_own(run_here, monkeypatch):
+    """Where packed losses differ from single ones, packing is off, said so, and the result is still right."""
+    real = evaluate.row_logits
+
+    def row_logits(model, row, device):
+        extra = 5.0 * (len(row.members) > 1)
+        rows = real(model, row, device)
+        return [(one, logits + extra * torch.randn_like(logits), targets) for one, logits, targets in rows]
+
+    monkeypatch.setattr(evaluate, "row_logits", row_logits)
+    report = run_here()
+    assert "packing_off" in [notice.event for notice in report.notices]
+    assert report.train_after < report.train_before
 
 
 def test_another_error_in_a_step_is_no_out_of_memory(run_here, monkeypatch):

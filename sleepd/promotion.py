@@ -4,7 +4,8 @@ A candidate is promoted when all of this holds, each shown with its figure:
 - the four proofs of effect in the worker's report: something was supervised, the adapter is not null and differs from
   its parent, the losses are finite, and what was written to disk is what was measured;
 - the reply loss on held-out experiences fell against the parent's;
-- its greedy replies to held-out prompts show no loop.
+- of its greedy replies to held-out prompts no more loop than of its parent's to the same prompts. A small base loops
+  by itself when it is decoded greedily; what counts is whether the training made it worse.
 
 What passing does not prove: that the fall is more than noise, that general abilities are unharmed, or that replies are
 better in any sense but likelihood.
@@ -87,13 +88,14 @@ def _replies(report: Report) -> list[tuple[str, str]]:
     if not report.replies:
         return [("replies", "replies: none were made to look at")]
     loops = [reply for reply in report.replies if reply.is_loop]
-    if not loops:
+    parents = sum(reply.parent_is_loop for reply in report.replies)
+    if len(loops) <= parents:
         return []
     worst = max(loops, key=lambda reply: reply.repeated_share)
     return [
         (
             "replies",
-            f"{len(loops)} of {len(report.replies)} greedy replies loop "
+            f"{len(loops)} of {len(report.replies)} greedy replies loop, of the parent's {parents} "
             f"(worst: {worst.repeated_share:.0%} of its words in repeated phrases)",
         )
     ]

@@ -54,6 +54,8 @@ def failing(name: str) -> list[Check]:
 
 
 LOOP = Reply(id="b", prompt="p", text="so so so", is_loop=True, repeated_share=0.93)
+PARENT_TOO = msgspec.structs.replace(LOOP, parent_is_loop=True)
+PARENT_ONLY = msgspec.structs.replace(LOOP, is_loop=False, parent_is_loop=True)
 
 
 @pytest.mark.parametrize(
@@ -73,7 +75,10 @@ LOOP = Reply(id="b", prompt="p", text="so so so", is_loop=True, repeated_share=0
         ({"holdout_after": math.nan}, ["holdout"], "not finite"),
         ({"holdout_after": -math.inf}, ["holdout"], "not finite"),
         ({"replies": []}, ["replies"], "none were made"),
-        ({"replies": [*report().replies, LOOP]}, ["replies"], "1 of 2 greedy replies loop (worst: 93%"),
+        ({"replies": [*report().replies, LOOP]}, ["replies"], "1 of 2 greedy replies loop, of the parent's 0 (worst: 93%"),
+        ({"replies": [LOOP, PARENT_TOO]}, ["replies"], "2 of 2 greedy replies loop, of the parent's 1"),
+        ({"replies": [*report().replies, PARENT_TOO]}, [], "holdout reply loss 3.000 -> 2.500"),
+        ({"replies": [LOOP, PARENT_ONLY]}, [], "holdout reply loss 3.000 -> 2.500"),
         ({"holdout_after": 3.2, "replies": [LOOP]}, ["holdout", "replies"], "did not fall"),
     ],
 )

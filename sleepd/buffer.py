@@ -40,6 +40,7 @@ TAIL_BYTES: Final = 4096
 """Before the cursor, compared to notice that a file was rewritten in place; more than what all lines end in."""
 FRESH_NANOSECONDS: Final = 50_000_000
 """File times advance with the kernel's tick, which is at most 10 ms."""
+_STAT_FIELDS: Final = 5
 EXTRACT_TRIES: Final = 20
 EXTRACT_PAUSE_SECONDS: Final = 0.25
 
@@ -68,6 +69,7 @@ class _Cursor(msgspec.Struct, kw_only=True):
 
     inode: tuple[int, int]
     reading: Reading
+    """Without its arrays, which the view has."""
     tail: bytes
 
 
@@ -87,14 +89,9 @@ class _Unfinished(msgspec.Struct, kw_only=True):
     set_aside: SetAside
 
 
-_STAT_FIELDS: Final = 5
-
-
 def _identity(status: os.stat_result) -> tuple[int, ...]:
-    """Equal for an unchanged file. A file changed just now is never equal: its next change may bear the same time.
-
-    The machine's own time is asked, since it is compared with the kernel's; ctime, since nobody can set it.
-    """
+    """Equal for an unchanged file. A file changed just now is never equal: its next change may bear the same time."""
+    # The machine's own time, since it is compared with the kernel's; ctime, since nobody can set it.
     is_fresh = abs(time.time_ns() - status.st_ctime_ns) < FRESH_NANOSECONDS
     same = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
     return (*same, time.monotonic_ns() if is_fresh else 0)
@@ -209,7 +206,8 @@ class ExperienceBuffer:
     def _cursor_at(descriptor: int, status: os.stat_result, reading: Reading) -> _Cursor:
         length = min(TAIL_BYTES, reading.consumed)
         tail = os.pread(descriptor, length, reading.consumed - length)
-        return _Cursor(inode=(status.st_dev, status.st_ino), reading=reading, tail=tail)
+        place = msgspec.structs.replace(reading, keys=b"", groups=b"", saliences=b"")
+        return _Cursor(inode=(status.st_dev, status.st_ino), reading=place, tail=tail)
 
     def _view_of(self, reading: Reading) -> View:
         view = View(form=reading.form, read_at=self._clock.now())
@@ -232,7 +230,7 @@ class ExperienceBuffer:
         """The view, with a torn last line set aside once it has been so for too long."""
         unfinished, view = self._unfinished, self.view
         is_due = unfinished is not None and self._clock.monotonic() - unfinished.since >= self._patience_seconds
-        known = self._cursor.reading.set_aside_total if self._cursor else view.set_aside_total
+        known = self._cursor.reading.set_aside_total if self._cursor else 0
         if unfinished is not None and is_due and view.set_aside_total == known:
             listed = [*view.set_aside, unfinished.set_aside][:KEPT_SET_ASIDE]
             self.view = msgspec.structs.replace(view, set_aside=listed, set_aside_total=known + 1)
@@ -278,16 +276,20 @@ class ExperienceBuffer:
         return BufferUnreadable(f"{self._path}: {error.strerror or error}", hint=hint)
 
     async def _digest(self, descriptor: int, size: int, cursor: _Cursor | None) -> Reading:
-        before = cursor.reading if cursor else None
-        if size - (before.consumed if before else 0) > self._large_bytes:
-            given = msgspec.msgpack.encode(before) if before else b""
-            return await self._in_process(descriptor, "digest", given)
+        view = self.view
+
+        def before() -> Reading | None:
+            arrays = {name: getattr(view, name).tobytes() for name in ("keys", "groups", "saliences")}
+            return msgspec.structs.replace(cursor.reading, **arrays) if cursor else None
 
         def parse() -> Reading:
             with open(descriptor, "rb", closefd=False) as file:
-                return read_digest(file, before)
+                return read_digest(file, before())
 
-        return await _in_thread(parse)
+        if size - (cursor.reading.consumed if cursor else 0) <= self._large_bytes:
+            return await _in_thread(parse)
+        known = before()
+        return await self._in_process(descriptor, "digest", msgspec.msgpack.encode(known) if known else b"")
 
     async def _texts(self, descriptor: int, wanted: array[int]) -> Reading:
         def parse() -> Reading:

@@ -78,6 +78,7 @@ def _read_lines(head: bytes, file: BinaryIO, before: Reading) -> Reading:
     digest.keys.frombytes(before.keys)
     digest.groups.frombytes(before.groups)
     digest.saliences.frombytes(before.saliences)
+    before.keys = before.groups = before.saliences = b""  # not held twice
     digest.set_aside, digest.set_aside_total = list(before.set_aside), before.set_aside_total
     if len(head) >= _INDEX_FROM_BYTES:
         digest.indexed()

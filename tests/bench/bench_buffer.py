@@ -94,6 +94,7 @@ async def life(path: Path, large_bytes: int, appends: int) -> dict[str, float]:
         found["append_ms"] = sorted(one["seconds"] for one in times)[len(times) // 2] * 1000
         found["append_block_ms"] = min(one["block_ms"] for one in times)
         found["count_after"] = len(buffer.view.keys)
+        found["last_mib"] = process.memory_info().rss / MIB
     # The high-water mark says what the first read needed for a moment.
     status = Path("/proc/self/status").read_text()
     found["peak_mib"] = int(status.split("VmHWM:")[1].split()[0]) / 1024
@@ -117,7 +118,7 @@ def run(title: str, form: str, *, count: int, size: int | None, large: int, repe
     line += f"  resident {least['before_mib']:.1f} -> {least['after_mib']:.1f}, peak {least['peak_mib']:.1f} MiB"
     if appends:
         line += f"  append+read {least['append_ms']:.1f} ms, block {least['append_block_ms']:.1f} ms"
-        line += f", then {least['count_after']:.0f}"
+        line += f", then {least['count_after']:.0f}, resident {least['last_mib']:.1f} MiB"
     print(line, flush=True)
 
 

@@ -1,0 +1,89 @@
+"""Tests of one experience: what is used, what is set aside and why, and how it is known."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sleepd.experience import Experience, derived_id, experience_key, group_key, key_text, parse
+
+TEXT = st.text(max_size=40)
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters(), max_size=12),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=9), inner, max_size=4),
+    max_leaves=8,
+)
+NAMES = ("id", "prompt", "response", "salience", "timestamp")
+
+
+@given(ANYTHING | st.fixed_dictionaries({}, optional=dict.fromkeys(NAMES, ANYTHING)))
+def test_whatever_stands_in_a_record_it_is_used_or_has_a_reason(record: Any) -> None:
+    """Nothing raises; what is used has usable fields, what is not has a short printable reason."""
+    found = parse(record)
+    if isinstance(found, str):
+        assert found.isprintable()
+        assert 0 < len(found) < 200
+    else:
+        assert found.response.strip()
+        assert math.isfinite(found.salience)
+        assert 0.0 <= found.salience <= 1.0
+        (found.id + found.prompt + found.response).encode()
+
+
+@given(identifier=st.text(min_size=1, max_size=40), prompt=TEXT, response=TEXT, salience=st.floats(0, 1))
+def test_a_whole_record_comes_through_as_it_was_written(
+    identifier: str, prompt: str, response: str, salience: float
+) -> None:
+    """Through JSON and back, no field changes; only an empty reply is refused."""
+    written = {"id": identifier, "prompt": prompt, "response": response, "salience": salience}
+    found = parse(json.loads(json.dumps(written)))
+    if response.strip():
+        assert found == Experience(id=identifier, prompt=prompt, response=response, salience=salience)
+    else:
+        assert isinstance(found, str)
+
+
+@given(st.integers(0, 2**64 - 1))
+def test_a_key_and_its_text_are_one(key: int) -> None:
+    """Every key can be written as an id and read back."""
+    assert experience_key(key_text(key)) == key
+
+
+@given(st.text(st.characters(), max_size=60))
+def test_any_id_has_a_key_of_64_bits(identifier: str) -> None:
+    """Lone surrogates and full-width digits included; the same id always gives the same key."""
+    assert 0 <= experience_key(identifier) < 2**64
+    assert experience_key(identifier) == experience_key(identifier)
+
+
+@pytest.mark.parametrize(
+    "near", ["0" * 15, "0" * 17, "0" * 15 + "A", "0" * 15 + "g", "0" * 15 + "\uff11", "0" * 16 + "\n"]
+)
+def test_what_is_only_nearly_an_id_in_hex_is_hashed(near: str) -> None:
+    """Exactly sixteen lowercase ASCII digits are a number; all else keeps apart from small numbers by its hash."""
+    assert experience_key(near) > 2**32
+
+
+@given(prompt=TEXT, response=TEXT, gap=st.sampled_from([" ", "\n", "\t ", "\u00a0"]))
+def test_white_space_makes_no_other_group(prompt: str, response: str, gap: str) -> None:
+    """Copies that differ in white space around the text fall together, so that none leaks into the holdout."""
+    assert group_key(prompt, response) == group_key(f"{gap}{prompt}{gap}", f"{response}{gap}")
+
+
+def test_an_id_is_derived_as_agents_derive_it() -> None:
+    """The first sixteen digits of sha256 of prompt, bar and reply: a known value."""
+    assert derived_id("p", "r") == "db3316501ff392dc"
+    assert derived_id("a|b", "c") == derived_id("a", "b|c")  # the format's own ambiguity, kept
+
+
+def test_a_very_long_wrong_value_is_shown_shortly() -> None:
+    """A salience of ten million characters costs sixty of them in its reason."""
+    found = parse({"id": "a", "prompt": "p", "response": "r", "salience": "x" * 10**7})
+    assert isinstance(found, str)
+    assert len(found) < 150
+    assert found.endswith("…")

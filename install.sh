@@ -154,6 +154,7 @@ install_system() {
     command -v systemd-sysusers >/dev/null ||
         fail "expected systemd, found no systemd-sysusers" "without systemd: ./install.sh try, or run sleepd --config FILE under what you have"
     umask 022
+    use_system_python
     prepare
     stage "user, groups and directories" make_user
     stage "a copy of the source, so that nothing is built in this checkout" copy_source
@@ -164,6 +165,22 @@ install_system() {
     stage "sage-sleepd as it is now, in both" install_package
     stage "units, commands and configuration" install_files
     say_what_is_next
+}
+
+# The service sees no home directories, so that an interpreter which lives in one would not start there.
+use_system_python() {
+    if [[ -z ${PYTHON:-} && -x /usr/bin/python3 ]]; then
+        python=/usr/bin/python3
+    fi
+    require_python
+    local real
+    real=$("$python" -c 'import os, sys; print(os.path.realpath(sys.executable))')
+    case $real in
+        /home/* | /root/*)
+            fail "expected a Python outside home directories, which the service does not see; found $real" \
+                "name another one: sudo PYTHON=/path/to/python3 ./install.sh"
+            ;;
+    esac
 }
 
 make_user() {

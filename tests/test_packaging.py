@@ -187,6 +187,17 @@ def test_absent_python_is_told() -> None:
     assert "found no '/nonexistent/python'" in done.stderr
 
 
+@pytest.mark.skipif(not shutil.which("systemd-sysusers"), reason="a system install needs systemd-sysusers")
+def test_python_in_a_home_is_refused(tmp_path: Path) -> None:
+    """A system install refuses an interpreter that the service would not see."""
+    python = tmp_path / "python"
+    python.write_text('#!/bin/sh\ncase "$2" in *realpath*) echo /home/you/python3;; *) exec python3 "$@";; esac\n')
+    python.chmod(0o755)
+    done = install("--dry-run", PYTHON=str(python))
+    assert done.returncode == 1
+    assert "found /home/you/python3" in done.stderr
+
+
 def test_failed_stage_shows_the_log(tmp_path: Path) -> None:
     """A stage that fails shows the end of its log and where the log is; nothing after it is run."""
     copy = tmp_path / "checkout"

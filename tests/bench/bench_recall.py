@@ -109,7 +109,7 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="change the strategy")
     parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args()
-    strategy = find_strategy("consolidate")
+    strategy = find_strategy("rehearse")
     changes = dict(one.split("=", 1) for one in arguments.set)
     strategy = msgspec.convert({**msgspec.to_builtins(strategy), **changes}, type(strategy), strict=False)
     lessons = [

@@ -7,6 +7,7 @@ are told apart by content: ``[`` begins an array; ``{`` an object with ``experie
 from __future__ import annotations
 
 import json
+import re
 from array import array
 from collections.abc import Collection, Iterable, Iterator
 from typing import Any, Final
@@ -21,6 +22,9 @@ MAX_LINE_BYTES: Final = 16 * 1024 * 1024
 """A longer line of JSON lines is set aside without being held."""
 _LINES_LOOKED_AT: Final = 20
 _BOM: Final = b"\xef\xbb\xbf"
+_FIRST_KEY: Final = re.compile(rb'\{\s*"(\w+)"\s*:')
+_EXPERIENCE_KEYS: Final = frozenset({b"id", b"prompt", b"response", b"salience", b"session", b"phase", b"timestamp"})
+_LONG_HEAD_BYTES: Final = 2**19
 
 
 class HalfWritten(Exception):
@@ -94,12 +98,26 @@ def form_of(head: bytes) -> str:
         return "array"
     if text[:1] != b"{":
         raise HalfWritten(f"begins with {text[:12]!r}, expected '[' or '{{'")
-    for line in text.split(b"\n")[:_LINES_LOOKED_AT]:
-        if line.strip().startswith(b"{"):
-            value = _decoded(line)
-            if isinstance(value, dict) and "experiences" not in value and value:
-                return "lines"
-    return "object"
+    return "lines" if _is_lines(text) else "object"
+
+
+def _is_lines(text: bytes) -> bool:
+    """Whether text that begins with ``{`` is JSON lines.
+
+    Its first line is an experience then, or is broken. An object with one experience on each line has such lines too,
+    but its first line breaks off where the object goes on, and its first key is none of an experience's.
+    """
+    first, *more = text.split(b"\n", _LINES_LOOKED_AT)
+    value = _decoded(first)
+    if isinstance(value, dict):
+        return bool(value) and "experiences" not in value
+    key = _FIRST_KEY.match(text)
+    is_experience = key is not None and key[1] in _EXPERIENCE_KEYS
+    if not is_experience and b'"experiences"' in text:
+        return False
+    # A line too long to be seen whole, or a broken one that is followed by others.
+    is_long = is_experience and b"\n" not in text and len(text) > _LONG_HEAD_BYTES
+    return is_long or any(isinstance(_decoded(line), dict) for line in more)
 
 
 def digest_whole(data: bytes) -> Digest:
@@ -154,13 +172,19 @@ def _records(data: bytes, form: str) -> Iterator[tuple[str, Any]]:
     if form == "empty":
         return
     data = data.removeprefix(_BOM)
+    raw: Any
     try:
-        raw: list[Any] | dict[str, Any] = (
-            msgspec.json.decode(data, type=list[msgspec.Raw])
-            if form == "array"
-            else msgspec.json.decode(data, type=dict[str, Any])
-        )
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        if form == "array":
+            raw = msgspec.json.decode(data, type=list[msgspec.Raw])
+        else:
+            # The other keys are the agent's and may be anything: they are not built.
+            raw = msgspec.json.decode(data, type=dict[str, msgspec.Raw])
+            if "experiences" in raw:
+                raw = {"experiences": msgspec.json.decode(raw["experiences"], type=list[msgspec.Raw])}
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        if "truncated" in str(error):
+            # The usual case of half a file, found out without the slow parser and its memory.
+            raise HalfWritten(f"not whole: {error}") from None
         raw = _tolerantly(data)
     listed = raw.get("experiences") if isinstance(raw, dict) else raw
     if not isinstance(listed, list):

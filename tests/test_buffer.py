@@ -574,3 +574,34 @@ def test_texts_come_from_one_state_of_the_file(tmp_path: Path, monkeypatch: pyte
     wanted = [record["id"] for record in experiences(3)]
     assert [each.id for each in desk.texts(*wanted)] == wanted[:2]
     assert len(tries) == 2
+
+
+@pytest.mark.parametrize("head", ['{"experiences": [\n', '{"max_size": 9,\n"experiences": [\n'])
+@pytest.mark.parametrize("count", [1, 3, 30])
+def test_an_object_with_one_experience_on_each_line_is_no_json_lines(desk: Desk, head: str, count: int) -> None:
+    """All its experiences are used, and none is set aside for the comma after it."""
+    desk.path.write_text(head + ",\n".join(json.dumps(record) for record in experiences(count)) + "\n]}")
+    view = desk.read()
+    assert (view.form, len(view.keys), view.set_aside_total) == ("object", count, 0)
+
+
+@pytest.mark.parametrize("broken", ['{"id": "x", "pro\n', '{"x": \n'])
+def test_json_lines_with_a_broken_first_line_are_json_lines(desk: Desk, broken: str) -> None:
+    """The first line costs itself only."""
+    desk.path.write_text(broken + as_lines(experiences(3)))
+    view = desk.read()
+    assert (view.form, len(view.keys), view.set_aside_total) == ("lines", 3, 1)
+
+
+def test_json_lines_whose_first_line_is_megabytes_long_are_json_lines(desk: Desk) -> None:
+    """The form is told although the first line's end is out of sight."""
+    desk.path.write_text(as_lines([{**GOOD, "response": "x" * 3 * 2**20}, *experiences(3)]))
+    view = desk.read()
+    assert (view.form, len(view.keys)) == ("lines", 4)
+
+
+def test_half_a_file_does_not_reach_the_slow_parser(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The usual half-written array is known by its end, without building everything in it."""
+    monkeypatch.setattr("sleepd.digest._tolerantly", lambda _: pytest.fail("parsed twice"))
+    with pytest.raises(HalfWritten, match="not whole"):
+        digest_whole(json.dumps(experiences(9))[:-5].encode())

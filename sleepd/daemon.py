@@ -33,6 +33,8 @@ from .status import LastError
 from .version import VERSION
 from .watch import BufferWatch
 
+HALF_WRITTEN_SECONDS = 2.0
+"""A half-written buffer is looked at again after so long."""
 _NEEDS_RESTART = ("state", "control")
 """Sections that a reload cannot change under a running daemon."""
 
@@ -135,6 +137,9 @@ class Daemon:
         """Look, decide, and sleep if due."""
         try:
             decision = await self.sleeper.look()
+            if self.sleeper.buffer.view.is_settling:
+                # Its writer may be in the middle of it, or may have died there: no event will tell which.
+                asyncio.get_running_loop().call_later(HALF_WRITTEN_SECONDS, self._wake.set)
             if decision.should_sleep:
                 await self.sleeper.begin(Run())
         except NothingToDo as refusal:

@@ -236,6 +236,23 @@ def test_another_buffer_after_a_reload_is_watched(tmp_path: Path, config: Config
         daemon.await_event("candidate_promoted", cycle=1)
 
 
+def test_a_buffer_that_stays_half_written_is_named_without_waiting_for_the_check(
+    tmp_path: Path, config: Config
+) -> None:
+    """The agent died while it wrote: after the patience the status says so, and a whole file heals it."""
+    config = changed(config, "buffer", patience_seconds=1.0)
+    write_buffer(tmp_path / "buffer.json", experiences(3))
+    with DaemonProcess(tmp_path, config) as daemon:
+        daemon.await_true(lambda: daemon.status().buffer.total == 3, "the whole buffer")
+        (tmp_path / "buffer.json").write_text(json.dumps(experiences(12))[:500])
+        daemon.await_true(lambda: "not whole" in daemon.status().buffer.problem, "the problem")
+        assert daemon.status().buffer.total == 3
+        assert any(missing.startswith("Buffer unreadable") for missing in daemon.status().missing)
+        write_buffer(tmp_path / "buffer.json", experiences(4))
+        daemon.await_true(lambda: daemon.status().buffer.total == 4, "the mended buffer")
+        assert daemon.status().buffer.problem == ""
+
+
 def test_an_unreadable_buffer_is_named_and_recovers_by_itself(tmp_path: Path, config: Config) -> None:
     """A directory in the buffer's place is an error with a hint; once it is a file, the error is gone."""
     (tmp_path / "buffer.json").mkdir()

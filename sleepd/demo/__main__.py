@@ -71,7 +71,8 @@ def _play(stage: Stage, sample: samples.Sample, screen: Screen) -> None:
         screen.say(line)
     screen.say(f"from the daemon's start to here: {screen.seconds} s")
     command = stage.sleepctl("status")
-    screen.say(f"\n$ {shlex.join(command)}")
+    screen.say()
+    screen.show(f"$ {shlex.join(command)}")
     subprocess.run(command, check=False)
 
 
@@ -79,11 +80,12 @@ def _say_what_is_next(stage: Stage, screen: Screen, *, is_kept: bool) -> None:
     if is_kept:
         line = '{"prompt": "What grows by the door?", "response": "Sea kale. Lamp lit.", "salience": 0.8}'
         screen.say(
-            f"\nThe daemon goes on (pid {stage.pid}). It sleeps again after two more experiences; to feed it one:\n"
-            f"  echo {shlex.quote(line)} >> {shlex.quote(str(stage.buffer))}\n"
-            f"Watch it: {shlex.join(stage.sleepctl('status'))}\n"
-            f"Stop it:  kill {stage.pid}"
+            f"\nThe daemon goes on (pid {stage.pid}) and sleeps again after two new experiences. To feed it one:"
         )
+        screen.show(f"echo {shlex.quote(line)} >> {shlex.quote(str(stage.buffer))}")
+        screen.say("To watch it, and to stop it:")
+        screen.show(shlex.join(stage.sleepctl("status")))
+        screen.show(f"kill {stage.pid}")
         return
     screen.say(
         f"\nThe daemon was stopped. Its log, its configuration and the adapter are in {stage.directory}.\n"

@@ -41,6 +41,11 @@ class Screen:
         for line in text.splitlines() or [""]:
             self._write("\n".join(self._wrapped(line, self.width) or [""]) + "\n")
 
+    def show(self, command: str) -> None:
+        """A command to copy: on one line, however long."""
+        self._finish_line()
+        self._write(f"  {command}\n")
+
     def tell(self, who: str, text: str) -> None:
         """Something that happened now."""
         self._finish_line()

@@ -54,7 +54,7 @@ STRATEGIES: Final[dict[str, Strategy]] = {
     )
 }
 
-# For a few short experiences that state facts: 24 steps of "consolidate" teach the manner and hardly a fact.
+# For a few short experiences that state facts: 24 steps at the rate of "consolidate" taught at most one fact of five.
 STRATEGIES["rehearse"] = msgspec.structs.replace(
     STRATEGIES["consolidate"], name="rehearse", learning_rate=7e-4, min_steps=48
 )

@@ -117,8 +117,8 @@ def measure_idle(seconds: float) -> None:
             used = process.cpu_times()
             time.sleep(seconds)
             now = process.cpu_times()
-            share = (now.user + now.system - used.user - used.system) / seconds
-            print(f"idle: {share:.4%} CPU over {seconds:.0f} s")
+            busy = now.user + now.system - used.user - used.system
+            print(f"idle: {busy:.2f} s of CPU in {seconds:.0f} s ({busy / seconds:.4%})")
             Path(config.buffer.path).write_text(json.dumps(padded(180)))
             awaited(daemon, lambda status: status.state == "training")
             time.sleep(5)

@@ -69,7 +69,8 @@ def _effect(report: Report) -> list[tuple[str, str]]:
         if check is None:
             objections.append((name, f"{name}: not measured"))
         elif not check.passed:
-            objections.append((name, f"{name}: {check.detail}"))
+            figures = f"{check.figure:.3g}, limit {check.limit:.3g}"
+            objections.append((name, f"{name}: {check.detail} ({figures})"))
     return objections
 
 

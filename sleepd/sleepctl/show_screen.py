@@ -70,7 +70,8 @@ def _proofs(report: Report) -> Page:
     page = []
     for number, check in enumerate(report.checks):
         mark = Span("✓ ", "green") if check.passed else Span("✗ ", "red")
-        page.append(Row([mark, Span(f"{check.name}: {check.detail}")], "Proofs" if number == 0 else ""))
+        proof = f"{check.name} {check.figure:.3g} (limit {check.limit:.3g}): {check.detail}"
+        page.append(Row([mark, Span(proof)], "Proofs" if number == 0 else ""))
     return page
 
 
@@ -91,7 +92,8 @@ def _replies(report: Report) -> Page:
         page.append(_row("Says now" if number == 0 else "", f"> {shorten(reply.prompt, _TEXT_COLUMNS)}", "dim"))
         page.append(_row("", shorten(reply.text, _TEXT_COLUMNS)))
         if reply.is_loop:
-            page.append(_row("", f"(a loop: {reply.repeated_share:.0%} of it is repeated)", "red"))
+            too = "; its parent loops here too" if reply.parent_is_loop else ""
+            page.append(_row("", f"(a loop: {reply.repeated_share:.0%} of it is repeated{too})", "red"))
     rest = len(report.replies) - _SHOWN_REPLIES
     return [*page, _row("", f"and {rest} more: --json")] if rest > 0 else page
 

@@ -224,9 +224,7 @@ class CycleRunner:
             strategy=strategy.name,
             created_at=judged_at.isoformat(),
         )
-        documents = write_documents(
-            self._ledger, cycle, report, verdict, base=lineup.job.base, judged_at=judged_at
-        )
+        documents = write_documents(self._ledger, cycle, report, verdict, base=lineup.job.base, judged_at=judged_at)
         promoted = verdict.outcome is Outcome.PROMOTED
         try:
             return await asyncio.to_thread(self._checkpoints.commit, manifest, documents, promoted=promoted)

@@ -223,5 +223,3 @@ def _notes(learning_rate: float, epoch_losses: list[float]) -> list[str]:
         f"learning_rate {learning_rate:g} is known to change next to nothing "
         "(0.005 nats per token in a first cycle; the default strategy uses 25 times as much)"
     ]
-
-

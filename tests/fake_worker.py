@@ -1,10 +1,10 @@
 """A worker without torch: it speaks the real wire, and succeeds, hangs, crashes or lies as ``--behaviour`` says.
 
 ``promote`` a report that is promoted · ``reject`` one whose holdout loss rose · ``loop`` one with a looping reply ·
-``hang`` says hello and then nothing · ``stubborn`` the same, and ignores SIGTERM · ``crash`` exits 3 · ``kill`` kills
-itself · ``fail`` gives up in words · ``base_changed`` gives up for that reason · ``garbage`` sends no message ·
-``flood`` prints 5 MB without a newline, then promotes · ``wait`` trains until told to stop, or until the file ``go``
-appears beside its job · ``other_version`` says hello as another version.
+``hang`` says hello and then nothing · ``stubborn`` begins, says no more, and ignores SIGTERM · ``crash`` exits 3 ·
+``kill`` kills itself · ``fail`` gives up in words · ``base_changed`` gives up for that reason · ``garbage`` sends no
+message · ``flood`` prints 5 MB without a newline, then promotes · ``wait`` trains until told to stop, or until the file
+``go`` appears beside its job · ``other_version`` says hello as another version.
 """
 
 from __future__ import annotations
@@ -50,7 +50,9 @@ def report(lessons: list, before: float, after: float, *, is_loop: bool = False)
         holdout_after=after,
         holdout=[LossPair(id=e.id, tokens=10, base=3.2, parent=before, candidate=after) for e in held],
         checks=checks,
-        replies=[Reply(id=e.id, prompt=e.prompt, text="so it is", is_loop=is_loop, repeated_share=0.9) for e in held[:8]],
+        replies=[
+            Reply(id=e.id, prompt=e.prompt, text="so it is", is_loop=is_loop, repeated_share=0.9) for e in held[:8]
+        ],
         notices=[],
         seconds={"training": 1.0},
         tokens_per_second=100.0,
@@ -79,6 +81,8 @@ def main() -> None:
         os.kill(os.getpid(), signal.SIGKILL)
     if behaviour == "garbage":
         wire.sendall(b"{}\n")
+    if behaviour == "stubborn":
+        wire.sendall(encode(Progress(phase="training", step=1, steps=2, device="cpu")))
     if behaviour in ("hang", "stubborn", "garbage"):
         while True:
             time.sleep(60)

@@ -32,7 +32,7 @@ FAKE_WORKER = Path(__file__).with_name("fake_worker.py")
 def fake_interpreter(path: Path, behaviour: str) -> Path:
     """Write an executable to name as ``[worker] python``: whatever it is asked to run, it runs the fake worker."""
     path.write_text(
-        f"#!/bin/sh\nwhile [ \"$1\" != --fd ]; do shift; done\n"
+        f'#!/bin/sh\nwhile [ "$1" != --fd ]; do shift; done\n'
         f'exec {sys.executable} {FAKE_WORKER} --behaviour {behaviour} "$@"\n'
     )
     path.chmod(0o755)

@@ -51,7 +51,7 @@ def test_every_field_is_documented() -> None:
         ('[worker]\ndevice = "gpu"', "worker.device: expected one of auto, cpu, cuda, found 'gpu'", "mend"),
         ('[training]\nstrategy = "hard"', "training.strategy: expected one of consolidate, gentle", "mend"),
         ('[buffer]\npath = "relative.json"', "buffer.path: expected an absolute path", "mend"),
-        ("[buffer]\npath = \"/a\\u0000b\"", "buffer.path: expected an absolute path", "mend"),
+        ('[buffer]\npath = "/a\\u0000b"', "buffer.path: expected an absolute path", "mend"),
         ('[control]\nsocket = "/' + "x" * 120 + '"', "control.socket: expected a path of at most 107 bytes", "mend"),
         ('[control]\nsocket_mode = "rw"', "control.socket_mode", "mend"),
         (

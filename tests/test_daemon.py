@@ -169,8 +169,7 @@ def test_a_second_sigterm_does_not_wait_for_a_stubborn_worker(tmp_path: Path, co
     config = changed(config, "worker", stop_seconds=3000.0)
     write_buffer(tmp_path / "buffer.json", experiences(12))
     with DaemonProcess(tmp_path, behaving(config, tmp_path, "stubborn")) as daemon:
-        daemon.await_true(lambda: bool(daemon.workers()), "the worker")
-        daemon.await_true(lambda: daemon.status().state == "training", "the training")
+        daemon.await_event("phase_started", phase="training")
         daemon.process.terminate()
         daemon.await_true(lambda: not Path(config.control.socket).exists(), "the first signal")
         daemon.process.terminate()

@@ -139,7 +139,9 @@ def test_decisions_come_back_newest_first_and_old_ones_go(ledger: Ledger) -> Non
     assert len(ledger.decisions(limit=10**6)) == KEPT_DECISIONS
 
 
-@pytest.mark.parametrize("content", [b"this is no database, by any means " * 100, b"SQLite format 3\x00" + b"\x00" * 200])
+@pytest.mark.parametrize(
+    "content", [b"this is no database, by any means " * 100, b"SQLite format 3\x00" + b"\x00" * 200]
+)
 def test_a_damaged_ledger_is_refused_by_name(tmp_path: Path, content: bytes) -> None:
     """A file that is no ledger is an error that names it, and it is left as it is."""
     path = tmp_path / "state.db"

@@ -48,9 +48,7 @@ def report(**changes: Any) -> Report:
 
 
 def failing(name: str) -> list[Check]:
-    return [
-        msgspec.structs.replace(check, passed=check.name != name, detail="0 < 1") for check in report().checks
-    ]
+    return [msgspec.structs.replace(check, passed=check.name != name, detail="0 < 1") for check in report().checks]
 
 
 LOOP = Reply(id="b", prompt="p", text="so so so", is_loop=True, repeated_share=0.93)
@@ -75,7 +73,11 @@ PARENT_ONLY = msgspec.structs.replace(LOOP, is_loop=False, parent_is_loop=True)
         ({"holdout_after": math.nan}, ["holdout"], "not finite"),
         ({"holdout_after": -math.inf}, ["holdout"], "not finite"),
         ({"replies": []}, ["replies"], "none were made"),
-        ({"replies": [*report().replies, LOOP]}, ["replies"], "1 of 2 greedy replies loop, of the parent's 0 (worst: 93%"),
+        (
+            {"replies": [*report().replies, LOOP]},
+            ["replies"],
+            "1 of 2 greedy replies loop, of the parent's 0 (worst: 93%",
+        ),
         ({"replies": [LOOP, PARENT_TOO]}, ["replies"], "2 of 2 greedy replies loop, of the parent's 1"),
         ({"replies": [*report().replies, PARENT_TOO]}, [], "holdout reply loss 3.000 -> 2.500"),
         ({"replies": [LOOP, PARENT_ONLY]}, [], "holdout reply loss 3.000 -> 2.500"),

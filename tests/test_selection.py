@@ -90,9 +90,8 @@ def test_low_salience_is_neither_trained_nor_measured_on_but_counted() -> None:
 
 def test_the_most_salient_come_first_when_there_are_too_many() -> None:
     """Of more than max_experiences the most salient are trained, and the rest stays unlearned for the next cycle."""
-    keys = [key for key in range(1, 200) if not holdout.is_held_out_by_hash(key)][:50] + [
-        next(key for key in range(1, 200) if holdout.is_held_out_by_hash(key))
-    ]
+    held = next(key for key in range(1, 200) if holdout.is_held_out_by_hash(key))
+    keys = [*[key for key in range(1, 200) if not holdout.is_held_out_by_hash(key)][:50], held]
     saliences = [0.6 + index / 1000 for index in range(51)]
     chosen = choose(keys, known(), saliences=saliences, max_experiences=10)
     assert chosen.train == keys[40:50]

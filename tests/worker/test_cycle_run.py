@@ -121,8 +121,6 @@ def test_epochs_are_added_until_there_are_enough_steps(run_here):
     assert (report.epochs, report.steps) == (4, 8)
 
 
-
-
 def failing(monkeypatch, error, *, while_wider_than):
     """Let the forward pass of a training step raise ``error`` as long as its row is wider than that many tokens."""
     real = train.row_logits

@@ -51,7 +51,11 @@ class TriggersConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     ] = 300.0
     cooldown_seconds: Annotated[
         float,
-        Meta(ge=0.0, le=86400.0, description="Pause after a failed cycle; doubled with each further failure, to 6 h."),
+        Meta(
+            ge=0.0,
+            le=86400.0,
+            description="Pause after a cycle without a verdict; doubled with each further one, to 6 h.",
+        ),
     ] = 600.0
 
 

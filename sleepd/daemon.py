@@ -283,8 +283,8 @@ class Daemon:
         await self._control.close()
         self._watch.stop()
         await self.sleeper.end_cycle()
-        with contextlib.suppress(OSError):  # the disk may be the reason why we stop
-            await self._publish_once()
+        self._life = "stopped"
+        await self._publish_once()
         self.sleeper.close()
         get_logger().info("stopped")
 

@@ -147,7 +147,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     """The whole state, as ``sleepctl status`` and ``status.json`` have it."""
 
     state: str
-    """``idle``, ``paused``, ``starting``, ``stopping``, or the state of the cycle under way."""
+    """``idle``, ``paused``, ``starting``, ``stopping``, ``stopped``, or the state of the cycle under way."""
     since: datetime
     sentence: str
     """The same sentence that systemd shows."""

@@ -56,7 +56,7 @@ def test_a_whole_life(tmp_path: Path, config: Config) -> None:
     assert verify(tmp_path / "state" / "current").cycle == 1
     assert not Path(config.control.socket).exists()
     offline = json.loads((tmp_path / "state" / "status.json").read_text())
-    assert (offline["state"], offline["champion"]["cycle"]) == ("stopping", 1)
+    assert (offline["state"], offline["champion"]["cycle"]) == ("stopped", 1)
     assert [cycle["cycle"] for cycle in json.loads((tmp_path / "state" / "history.json").read_text())["cycles"]] == [1]
 
 

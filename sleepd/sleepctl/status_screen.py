@@ -70,7 +70,7 @@ def _headline(status: Status, now: datetime, is_live: bool) -> Row:
             [
                 Span("○ sage-sleepd is "),
                 Span("not running", "red"),
-                Span(f"; {ago(status.written_at, now)} it was {status.state}"),
+                Span(f"; {ago(status.written_at, now)} it {_was(status.state)}"),
             ]
         )
     style = _STATE_STYLES.get(status.state, "blue")
@@ -134,3 +134,8 @@ def _last_error(error: LastError | None, now: datetime) -> Page:
         return _labelled("Last error", ["none"])
     page = [Row([Span(error.message, "red"), Span(f" ({ago(error.at, now)})", "dim")], "Last error")]
     return page + ([Row([Span(f"→ {error.hint}", "bold")], "", hang=2)] if error.hint else [])
+
+
+def _was(state: str) -> str:
+    """What the daemon did when it last wrote: it stopped in order, or was in the middle of something."""
+    return state if state == "stopped" else f"was {state}"

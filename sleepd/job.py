@@ -31,7 +31,7 @@ class Strategy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     dropout: float
     target_modules: list[str] | Literal["all-linear"]
     epochs: int
-    """Passes over the experiences, unless ``min_steps`` asks for more."""
+    """Passes over the experiences, unless ``min_supervised_tokens`` asks for more."""
     learning_rate: float
     batch_size: int
     """Experiences in one optimizer step."""
@@ -45,10 +45,15 @@ class Strategy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """How many of the shipped general prompts regularise."""
     replay_share: float
     """Replayed experiences, as a share of the new ones that are trained."""
+    min_replayed: int = 0
+    """Fewest replayed experiences, as far as there are any: a night of few new ones must not crowd out the old."""
+    continued_rate_share: float = 1.0
+    """Of the learning rate, what a cycle uses that continues a champion."""
     micro_batch_tokens: int
     """Tokens in one forward pass; an optimizer step is cut into as many as it takes."""
-    min_steps: int = 0
-    """Fewest optimizer steps: epochs are added until there are as many, or a dozen short experiences stay unlearned."""
+    min_supervised_tokens: int = 0
+    """Fewest reply tokens to learn from: epochs are added until there are as many, so that a few short experiences are
+    learned and a few long ones are not learned by heart."""
     kl_batch_size: int = 0
     """General answers of the base beside the experiences in one optimizer step."""
     max_tokens: int

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from .buffer import ExperienceBuffer
 from .checkpoints import Checkpoints, Manifest, read_manifest
 from .config import Config
@@ -49,12 +51,16 @@ async def line_up(
         max_experiences=order.max_experiences or config.training.max_experiences,
         max_holdout=config.training.max_holdout,
         replay_share=strategy.replay_share,
+        min_replayed=strategy.min_replayed,
         seed=job.seed,
     )
     return await _fetch(selection, job, buffer, parent=parent.cycle if parent else None, is_forced=order.force)
 
 
 def _job(cycle: int, config: Config, strategy: Strategy, checkpoints: Checkpoints, parent: Manifest | None) -> Job:
+    if parent is not None:
+        rate = strategy.learning_rate * strategy.continued_rate_share
+        strategy = msgspec.structs.replace(strategy, learning_rate=rate)
     return Job(
         cycle=cycle,
         base=config.model.base,

@@ -19,7 +19,14 @@ def known(seen: set[int] = frozenset(), learned: set[int] = frozenset(), sides: 
 
 
 def choose(keys: list[int], what: Known, *, saliences: list[float] | None = None, **changes):
-    settings = {"min_salience": 0.6, "max_experiences": 500, "max_holdout": 64, "replay_share": 0.5, "seed": 1}
+    settings = {
+        "min_salience": 0.6,
+        "max_experiences": 500,
+        "max_holdout": 64,
+        "replay_share": 0.5,
+        "min_replayed": 0,
+        "seed": 1,
+    }
     return select(keys, keys, saliences or [0.7] * len(keys), known=what, **(settings | changes))
 
 
@@ -120,10 +127,19 @@ def test_copies_fall_together_and_are_measured_once() -> None:
         max_experiences=9,
         max_holdout=9,
         replay_share=0.0,
+        min_replayed=0,
         seed=0,
     )
     assert chosen.train == []
     assert chosen.holdout == [1]
+
+
+def test_few_new_experiences_do_not_crowd_out_the_old() -> None:
+    """Beside two new ones eight old ones are replayed, or as many as there are."""
+    held = next(key for key in range(1, 300) if holdout.is_held_out_by_hash(key))
+    keys = [held, *[key for key in range(1, 300) if not holdout.is_held_out_by_hash(key)][:30]]
+    assert len(choose(keys, known(learned=set(keys[3:])), min_replayed=8).replay) == 8
+    assert len(choose(keys[:6], known(learned=set(keys[3:6])), min_replayed=8).replay) == 3
 
 
 @pytest.mark.parametrize("seed", [1, 2])

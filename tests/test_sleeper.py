@@ -19,6 +19,7 @@ from sleepd.overview import cycles, detail, overview
 from sleepd.protocol import Run, Thresholds
 from sleepd.sleeper import Sleeper
 from sleepd.status import CycleSummary
+from sleepd.strategies import STRATEGIES
 from tests.agents import changed, config_for, experiences, write_buffer
 from tests.fakes import FakeClock, fake_worker
 
@@ -130,7 +131,7 @@ def test_the_second_cycle_trains_only_what_is_new_and_replays_some(stage: Stage)
     assert not (trained[0] | trained[1]) & held[1]
     assert {entry["id"] for entry in lineages[1]["replayed"]} <= trained[0]
     assert len(trained[0] | trained[1] | held[1]) == 30
-    assert second.replayed == round(0.5 * second.trained)
+    assert second.replayed == max(8, round(0.5 * second.trained))
     assert first.replayed == 0
 
 
@@ -300,6 +301,23 @@ def test_overrides_reach_the_worker(stage: Stage) -> None:
         stage.sleep(Run(force=True, strategy="hard"))
     summary = stage.sleep(Run(force=True, max_experiences=4))
     assert summary.trained == 4
+
+
+def test_a_cycle_that_continues_a_champion_goes_slower(stage: Stage) -> None:
+    """Its job has the strategy's share of the learning rate; a rate that is asked for by number stays as it is."""
+    stage.write(20)
+    stage.sleep()
+    stage.write(30)
+
+    async def rate(sleeper: Sleeper, asked: float | None) -> float:
+        cycle = await sleeper.begin(Run(force=True, learning_rate=asked))
+        job = json.loads((sleeper.checkpoints.staging_path(cycle) / "work" / "job.json").read_text())
+        return float(job["strategy"]["learning_rate"])
+
+    usual = STRATEGIES["consolidate"]
+    slower = stage.play(lambda sleeper: rate(sleeper, None), behaviour="wait")
+    assert slower == usual.learning_rate * usual.continued_rate_share < usual.learning_rate
+    assert stage.play(lambda sleeper: rate(sleeper, 1e-3), behaviour="wait") == 1e-3
 
 
 def test_another_lora_shape_starts_from_the_base_again(stage: Stage) -> None:

@@ -215,7 +215,7 @@ class _Cycle:
             sum(len(one.ids) for one in part) for part in (exchanges.trained, exchanges.held_out, exchanges.general)
         )
         beside = general * strategy.kl_batch_size / (strategy.batch_size * max(1, len(exchanges.general)))
-        epochs = planned_epochs(strategy, len(exchanges.trained))
+        epochs = planned_epochs(strategy, exchanges.trained)
         self._pace.begin()
         self._pace.plan(FORWARD * (general + 2 * trained + (3 if self._job.parent else 2) * held_out))
         self._pace.plan(TRAINED * epochs * (trained + beside * len(exchanges.trained)))

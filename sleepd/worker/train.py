@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -53,9 +53,10 @@ class Training:
         return self.tokens / self.seconds if self.seconds else 0.0
 
 
-def planned_epochs(strategy: Strategy, experiences: int) -> int:
-    """The strategy's epochs, or as many more as its fewest steps take."""
-    return max(strategy.epochs, math.ceil(strategy.min_steps / steps_an_epoch(strategy, experiences)))
+def planned_epochs(strategy: Strategy, experiences: Sequence[Encoded]) -> int:
+    """The strategy's epochs, or as many more as its fewest supervised tokens take."""
+    supervised = sum(one.supervised for one in experiences)
+    return max(strategy.epochs, math.ceil(strategy.min_supervised_tokens / max(1, supervised)))
 
 
 def steps_an_epoch(strategy: Strategy, experiences: int) -> int:
@@ -114,7 +115,7 @@ class Trainer:
         torch.manual_seed(self._seed)
         self._encode()
         ids = sorted(self._sequences)
-        epochs = planned_epochs(self._strategy, len(ids))
+        epochs = planned_epochs(self._strategy, list(self._sequences.values()))
         steps = epochs * steps_an_epoch(self._strategy, len(ids))
         self._shown = Progress(phase="training", steps=steps, epochs=epochs, device=self._device.description)
         self._model.train(self._strategy.dropout > 0)

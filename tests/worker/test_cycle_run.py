@@ -115,9 +115,10 @@ def test_a_missing_base_is_a_failure_with_the_next_step(run_here):
         assert (failure.kind, bool(failure.hint)) == ("base_unusable", True)
 
 
-def test_epochs_are_added_until_there_are_enough_steps(run_here):
-    """Six experiences in batches of four take two steps an epoch, so seven steps take four epochs."""
-    report = run_here(strategy=quick(epochs=1, min_steps=7))
+def test_epochs_are_added_until_there_is_enough_to_learn_from(run_here):
+    """Three and a half epochs' worth of reply tokens take four epochs, of two steps each for six experiences."""
+    an_epoch = run_here(name="one", strategy=quick(epochs=1)).supervised_tokens
+    report = run_here(name="more", strategy=quick(epochs=1, min_supervised_tokens=int(3.5 * an_epoch)))
     assert (report.epochs, report.steps) == (4, 8)
 
 

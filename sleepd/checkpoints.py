@@ -197,14 +197,12 @@ class Checkpoints:
         self._move(self.retired_path(cycle), self.promoted_path(cycle))
         self._trace("restored")
 
-    def sweep(self, *, keep: frozenset[int] = frozenset()) -> list[str]:
-        """Remove every staging directory but those of ``keep``, and temporary files; returns their names."""
-        kept = {directory_name(cycle) for cycle in keep}
+    def sweep(self) -> list[str]:
+        """Remove every staging directory, and temporary files; returns the names of the former."""
         swept = []
         for entry in self._staging.iterdir():
-            if entry.name not in kept:
-                shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
-                swept.append(entry.name)
+            shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
+            swept.append(entry.name)
         for entry in self.directory.glob(".*.tmp"):
             entry.unlink(missing_ok=True)
         return swept

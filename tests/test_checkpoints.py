@@ -160,14 +160,14 @@ def test_damage_is_noticed(tmp_path: Path, damage: str) -> None:
         verify(path)
 
 
-def test_the_sweep_keeps_what_it_is_told_to(tmp_path: Path) -> None:
-    """Staging leftovers and temporary files go; a suspended cycle's directory may stay."""
+def test_the_sweep_takes_staging_and_temporary_files_alone(tmp_path: Path) -> None:
+    """Staging leftovers and temporary files go; what was committed stays."""
     store = Checkpoints(tmp_path)
+    make(store, 2)
     store.stage(1)
-    store.stage(2)
     (tmp_path / ".status.json.77.tmp").write_text("half")
-    assert store.sweep(keep=frozenset({2})) == ["cycle_001"]
-    assert store.staging_path(2).is_dir()
+    assert store.sweep() == ["cycle_001"]
+    assert verify(store.promoted_path(2)).cycle == 2
     assert not list(tmp_path.glob(".*.tmp"))
 
 

@@ -21,7 +21,7 @@ from sleepd.job import Check, Failure, Hello, LossPair, Progress, Reply, Report,
 from sleepd.version import VERSION
 
 
-def report(lessons: list, before: float, after: float, *, is_loop: bool = False) -> Report:
+def report(lessons: list, rate: float, before: float, after: float, *, is_loop: bool = False) -> Report:
     trained = [lesson for lesson in lessons if lesson.role == "train"]
     held = [lesson for lesson in lessons if lesson.role == "holdout"]
     checks = [
@@ -40,7 +40,7 @@ def report(lessons: list, before: float, after: float, *, is_loop: bool = False)
         supervised_tokens=50,
         epochs=3,
         steps=6,
-        learning_rate=5e-4,
+        learning_rate=rate,
         avg_salience=0.7,
         epoch_losses=[3.0, 2.5, 2.0],
         train_before=3.0,
@@ -102,7 +102,7 @@ def main() -> None:
     (staging / "adapter_model.safetensors").write_bytes(f"weights of cycle {job.cycle}".encode())
     (staging / "adapter_config.json").write_text("{}")
     after = 3.5 if behaviour == "reject" else 2.5
-    wire.sendall(encode(report(lessons, 3.0, after, is_loop=behaviour == "loop")))
+    wire.sendall(encode(report(lessons, job.strategy.learning_rate, 3.0, after, is_loop=behaviour == "loop")))
 
 
 main()

@@ -130,11 +130,10 @@ def test_an_older_learning_rate_is_honoured_and_said_to_do_nothing(config: Confi
     """What the caller asks for reaches the worker; where it is known to change nothing the result says so."""
     put(config, 12)
     results = SleepScheduler().run_sleep_cycle(learning_rate=1e-5)
-    # The fake worker reports its own rate, so the note is tried on the formatter.
-    assert "notes" not in results
-    from sleepd.overview import _notes
-
-    assert "next to nothing" in _notes(1e-5, [2.0])[0]
+    assert results["learning_rate"] == 1e-5
+    assert "next to nothing" in results["notes"][0]
+    put(config, 24)
+    assert "notes" not in SleepScheduler(min_hours_between_sleep=0.0).run_sleep_cycle()
 
 
 def test_thresholds_set_as_attributes_count(config: Config) -> None:

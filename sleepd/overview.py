@@ -213,7 +213,7 @@ def older_result(sleeper: Sleeper, summary: CycleSummary) -> dict[str, Any]:
     }
     if report.learning_rate <= OLDER_LEARNING_RATE:
         result["notes"] = [
-            f"learning_rate {report.learning_rate:g}: the older recipe with {OLDER_LEARNING_RATE:g} was measured to gain "
+            f"learning_rate {report.learning_rate:g}: the older recipe at {OLDER_LEARNING_RATE:g} was measured to gain "
             "0.005 nats per token in a first cycle, which is next to nothing"
         ]
     return result

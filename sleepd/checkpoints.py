@@ -197,10 +197,13 @@ class Checkpoints:
         self._move(self.retired_path(cycle), self.promoted_path(cycle))
         self._trace("restored")
 
-    def sweep(self) -> list[str]:
-        """Remove every staging directory, and temporary files; returns the names of the former."""
+    def sweep(self, *, keep: int | None) -> list[str]:
+        """Remove every staging directory but that of cycle ``keep``, and temporary files; names the former."""
         swept = []
+        kept = None if keep is None else directory_name(keep)
         for entry in self._staging.iterdir():
+            if entry.name == kept:
+                continue
             shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
             swept.append(entry.name)
         for entry in self.directory.glob(".*.tmp"):

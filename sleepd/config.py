@@ -113,6 +113,10 @@ class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     silence_seconds: Annotated[
         float, Meta(ge=1.0, le=86400.0, description="A worker that sends no sign of life for so long is hung.")
     ] = 300.0
+    resume_point_minutes: Annotated[
+        float,
+        Meta(ge=0.0, le=1440.0, description="How often training leaves a point to go on from after a crash."),
+    ] = 5.0
     stop_seconds: Annotated[
         float, Meta(ge=0.1, le=3600.0, description="A worker asked to stop is killed after so long.")
     ] = 30.0

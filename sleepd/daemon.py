@@ -137,7 +137,7 @@ class Daemon:
         """Look, decide, and sleep if due."""
         try:
             decision = await self.sleeper.look()
-            if self.sleeper.buffer.view.is_settling:
+            if self.sleeper.intake.view.is_settling:
                 # Its writer may be in the middle of it, or may have died there: no event will tell which.
                 asyncio.get_running_loop().call_later(HALF_WRITTEN_SECONDS, self._wake.set)
             if decision.should_sleep:

@@ -16,6 +16,8 @@ import msgspec
 from .errors import ProtocolError
 
 JOB_VERSION = 1
+RESUME_POINT = "work/resume.safetensors"
+"""In the staging directory: where an interrupted worker goes on from."""
 MAX_MESSAGE_BYTES = 16 * 1024 * 1024
 
 Role = Literal["train", "replay", "holdout"]
@@ -92,6 +94,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     device: str = "auto"
     threads: int = 0
     """CPU threads of torch; 0: as many as the process may use."""
+    resume_point_seconds: float = 300.0
+    """How often, while training, all that is needed to go on after a break is written down."""
 
 
 class Hello(msgspec.Struct, frozen=True, kw_only=True, tag="hello"):
@@ -213,6 +217,7 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True, tag="failure"):
         "out_of_memory",
         "nothing_supervised",
         "bad_job",
+        "not_resumable",
         "stopped",
         "error",
     ]

@@ -225,6 +225,11 @@ class Ledger:
         rows = self._db.execute("SELECT cycle, state FROM cycles ORDER BY cycle").fetchall()
         return [cycle for cycle, state in rows if State(state) not in TERMINAL_STATES]
 
+    def suspended_cycle(self) -> int | None:
+        """The cycle that was cut short and may go on; None: there is none."""
+        row = self._db.execute("SELECT max(cycle) FROM cycles WHERE state=?", (State.SUSPENDED,)).fetchone()
+        return None if row[0] is None else int(row[0])
+
     def highest_cycle(self) -> int:
         """The highest cycle number in use; 0: none."""
         return int(self._db.execute("SELECT coalesce(max(cycle), 0) FROM cycles").fetchone()[0])

@@ -74,6 +74,7 @@ def _job(cycle: int, config: Config, strategy: Strategy, checkpoints: Checkpoint
         seed=config.training.seed + cycle,
         device=config.worker.device,
         threads=config.worker.threads,
+        resume_point_seconds=config.worker.resume_point_minutes * 60,
     )
 
 

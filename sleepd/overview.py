@@ -28,6 +28,8 @@ def overview(sleeper: Sleeper, *, next_check_at: datetime | None, config_path: s
     decision = sleeper.decision or sleeper.decide()
     if sleeper.running_cycle is not None:
         state = str(sleeper.ledger.state(sleeper.running_cycle))
+    elif sleeper.suspended_cycle is not None and not sleeper.is_paused:
+        state = "suspended"
     else:
         state = "paused" if sleeper.is_paused else "idle"
     return Status(
@@ -68,7 +70,7 @@ def _sentence(sleeper: Sleeper, state: str) -> str:
 
 
 def _buffer(sleeper: Sleeper) -> BufferStatus:
-    view, counts = sleeper.buffer.view, sleeper.counts
+    view, counts = sleeper.intake.view, sleeper.intake.counts
     return BufferStatus(
         path=sleeper.config.buffer.path,
         form=view.form,
@@ -79,7 +81,7 @@ def _buffer(sleeper: Sleeper) -> BufferStatus:
         held_out=counts.held_out,
         set_aside=view.set_aside_total,
         read_at=view.read_at,
-        problem=sleeper.buffer_problem or view.problem,
+        problem=sleeper.intake.problem,
     )
 
 
@@ -157,7 +159,7 @@ def detail(sleeper: Sleeper, cycle: int) -> CycleDetail:
 
 def buffer_detail(sleeper: Sleeper) -> BufferDetail:
     """The buffer in figures."""
-    view = sleeper.buffer.view
+    view = sleeper.intake.view
     histogram = [0] * 10
     for salience in view.saliences:
         histogram[min(9, int(salience * 10 + 1e-6))] += 1

@@ -60,6 +60,12 @@ class Run(Request, frozen=True, kw_only=True):
     strategy: str | None = None
     thresholds: Thresholds = Thresholds()
 
+    @property
+    def is_explicit(self) -> bool:
+        """Whether it asks for a cycle on other terms than the configured ones."""
+        given = (self.epochs, self.learning_rate, self.max_experiences, self.strategy)
+        return any(value is not None for value in given)
+
 
 class Cancel(Request, frozen=True, kw_only=True):
     """Discard the cycle under way. Answer: ``{"cycle": N, "undo": …}``."""

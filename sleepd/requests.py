@@ -156,8 +156,7 @@ def check_order(order: Run) -> None:
 def needs_operator(request: AnyRequest, config: Config) -> bool:
     """Whether the request changes what the owner decided: all but looking, and sleeping when due."""
     if isinstance(request, Run):
-        explicit = (request.epochs, request.learning_rate, request.max_experiences, request.strategy)
-        return request.force or any(value is not None for value in explicit) or _loosens(request.thresholds, config)
+        return request.force or request.is_explicit or _loosens(request.thresholds, config)
     return isinstance(request, OPERATOR_REQUESTS)
 
 

@@ -150,7 +150,7 @@ def test_a_dead_worker_is_told_in_words_and_the_daemon_lives(tmp_path: Path, con
 
 
 def test_sigterm_in_a_cycle_stops_the_worker_and_exits_cleanly(tmp_path: Path, config: Config) -> None:
-    """The worker is gone before the daemon is; the next start closes the cycle and runs the next one."""
+    """The worker is gone before the daemon is; the next start goes on with the same cycle."""
     config = changed(config, "triggers", cooldown_seconds=0.0)
     write_buffer(tmp_path / "buffer.json", experiences(12))
     with DaemonProcess(tmp_path, behaving(config, tmp_path, "wait")) as daemon:
@@ -160,8 +160,8 @@ def test_sigterm_in_a_cycle_stops_the_worker_and_exits_cleanly(tmp_path: Path, c
         assert daemon.process.wait(20) == 0
         assert not psutil.pid_exists(worker.pid)
     with DaemonProcess(tmp_path, behaving(config, tmp_path, "promote")) as daemon:
-        daemon.await_event("cycle_interrupted", cycle=1)
-        daemon.await_event("candidate_promoted", cycle=2)
+        daemon.await_event("cycle_resumed", cycle=1)
+        daemon.await_event("candidate_promoted", cycle=1)
 
 
 def test_a_second_sigterm_does_not_wait_for_a_stubborn_worker(tmp_path: Path, config: Config) -> None:
@@ -178,18 +178,18 @@ def test_a_second_sigterm_does_not_wait_for_a_stubborn_worker(tmp_path: Path, co
 
 @pytest.mark.parametrize("moment", ["cycle_started", "phase_started"])
 def test_a_killed_daemon_loses_nothing(tmp_path: Path, config: Config, moment: str) -> None:
-    """SIGKILL in a cycle: after the restart it is closed as interrupted and its experiences are trained once."""
+    """SIGKILL in a cycle: after the restart the same cycle goes on, and its experiences are trained once."""
     config = changed(config, "triggers", cooldown_seconds=0.0)
     write_buffer(tmp_path / "buffer.json", experiences(12))
     with DaemonProcess(tmp_path, behaving(config, tmp_path, "wait")) as daemon:
         daemon.await_event(moment)
         daemon.kill()
     with DaemonProcess(tmp_path, behaving(config, tmp_path, "promote")) as daemon:
-        daemon.await_event("candidate_promoted", cycle=2)
-        assert [cycle["state"] for cycle in daemon.call(History(), dict)["cycles"]] == ["promoted", "interrupted"]
-        shown = daemon.call(Show(cycle=2), CycleDetail)
+        daemon.await_event("candidate_promoted", cycle=1)
+        assert [cycle["state"] for cycle in daemon.call(History(), dict)["cycles"]] == ["promoted"]
+        shown = daemon.call(Show(cycle=1), CycleDetail)
         assert len({*shown.trained_ids, *shown.held_out_ids}) == 12
-    assert verify(tmp_path / "state" / "current").cycle == 2
+    assert verify(tmp_path / "state" / "current").cycle == 1
     assert list((tmp_path / "state" / "staging").iterdir()) == []
 
 

@@ -50,10 +50,23 @@ FLOORS: tuple[frozenset[str], ...] = (
             "recovery",
             "documents",
             "rebuild",
+            "resumption",
+            "rollback",
         }
     ),
     frozenset(
-        {"lineup", "cycle_runner", "sleeper", "overview", "requests", "scheduler", "daemon", "__main__", "__init__"}
+        {
+            "lineup",
+            "intake",
+            "cycle_runner",
+            "sleeper",
+            "overview",
+            "requests",
+            "scheduler",
+            "daemon",
+            "__main__",
+            "__init__",
+        }
     ),
 )
 """A module imports only from its own floor and from those before it."""

@@ -1,0 +1,43 @@
+"""Putting an earlier champion in use, or one that was rolled back."""
+
+from __future__ import annotations
+
+from .checkpoints import Checkpoints
+from .cycle import State
+from .errors import NotFound, NothingToDo
+from .ledger import Ledger
+
+
+def find_champion(to: int | None, ledger: Ledger, checkpoints: Checkpoints) -> tuple[int, int | None]:
+    """The champion that is meant (0: the base itself), and the one in use (None: the base itself).
+
+    ``to`` is its cycle; 0: the base itself; None: the champion before the one in use.
+
+    Raises:
+        NotFound: there is no such champion.
+        NothingToDo: it is in use already.
+    """
+    was = checkpoints.champion()
+    champions = [s for s in ledger.summaries() if s.state == State.PROMOTED]
+    if to is None:
+        if was is None:
+            raise NothingToDo("the base itself is in use", hint="sleepctl history")
+        to = next((s.cycle for s in champions if not s.is_rolled_back and s.cycle < was), 0)
+    if to == (was or 0):
+        raise NothingToDo(f"{'the base' if to == 0 else f'cycle {to}'} is in use already", hint="sleepctl history")
+    if to != 0 and to not in [s.cycle for s in champions]:
+        raise NotFound(f"cycle {to} never was a champion", hint="sleepctl history shows which were promoted")
+    return to, was
+
+
+def put_in_use(to: int, ledger: Ledger, checkpoints: Checkpoints) -> None:
+    """Everything up to ``to`` stands, everything above is retired; the link moves while both ends exist."""
+    line = [cycle for cycle in ledger.lineage(to or None) if checkpoints.find(cycle)]
+    for cycle in line:
+        checkpoints.restore(cycle)
+    checkpoints.promote(to or None)
+    above = [s.cycle for s in ledger.summaries() if s.state == State.PROMOTED and s.cycle > to]
+    for cycle in above:
+        checkpoints.retire(cycle)
+    ledger.mark_rolled_back(above, is_rolled_back=True)
+    ledger.mark_rolled_back(line, is_rolled_back=False)

@@ -120,7 +120,8 @@ def test_the_daemon_killed_in_any_phase_takes_the_worker_along(tmp_path: Path, c
 
 def test_cancel_stops_the_real_worker_and_sigterm_suspends_it(tmp_path: Path, config: Config) -> None:
     """Cancelled, the cycle is gone at once; told to end, the daemon ends with exit status 0, leaves no process and only
-    safetensors and JSON behind, and after the restart the report says where the cycle went on."""
+    safetensors and JSON behind, and after the restart the report says where the cycle went on.
+    """
     write_buffer(tmp_path / "buffer.json", experiences(12))
     with DaemonProcess(tmp_path, config) as daemon:
         daemon.await_event("phase_started", phase="measuring", cycle=1)

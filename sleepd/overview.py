@@ -51,6 +51,7 @@ def overview(sleeper: Sleeper, *, next_check_at: datetime | None, config_path: s
         running_cycle=sleeper.running_cycle,
         config_path=config_path,
         state_directory=str(sleeper.directory),
+        base=sleeper.config.model.base,
         written_at=sleeper.clock.now(),
     )
 

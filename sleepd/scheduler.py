@@ -90,6 +90,7 @@ class SleepScheduler:
                 hint="SleepScheduler(experience_buffer_path=…), or [buffer] path in ~/.config/sage-sleepd/config.toml",
             )
         self._has_own_buffer = experience_buffer_path is not None
+        self._has_own_base = model_path is not None
         self.min_experiences = min_experiences
         self.min_new_experiences = min_new_experiences
         self.min_hours_between_sleep = min_hours_between_sleep
@@ -208,13 +209,16 @@ class SleepScheduler:
 
     def _refuse_other_paths(self, client: Client) -> None:
         """The daemon works with its own buffer and base; a caller who names others must not believe otherwise."""
-        watched = client.call(GetStatus(), Status).buffer.path
-        asked = self._config.buffer.path
-        if self._has_own_buffer and watched != asked:
-            raise UsageError(
-                f"the daemon on {self._config.state.directory} watches {watched}, not {asked}",
-                hint="leave experience_buffer_path out, or name another checkpoint_dir",
-            )
+        status = client.call(GetStatus(), Status)
+        for is_given, argument, its, asked in (
+            (self._has_own_buffer, "experience_buffer_path", status.buffer.path, self._config.buffer.path),
+            (self._has_own_base, "model_path", status.base, self._config.model.base),
+        ):
+            if is_given and its != asked:
+                raise UsageError(
+                    f"the daemon on {self._config.state.directory} works with {its}, not {asked}",
+                    hint=f"leave {argument} out, or name another checkpoint_dir",
+                )
 
 
 def _tell_nobody(_event: str, _fields: dict[str, Any]) -> None:

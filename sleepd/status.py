@@ -169,6 +169,8 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     running_cycle: int | None
     config_path: str
     state_directory: str
+    base: str
+    """The configured base model."""
     written_at: datetime
     schema: int = SCHEMA
 

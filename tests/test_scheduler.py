@@ -214,10 +214,16 @@ def test_a_failed_sleep_is_a_result_and_no_exception(config: Config, tmp_path: P
     json.dumps(results)
 
 
-def test_another_buffer_than_the_daemons_is_refused(config: Config, tmp_path: Path) -> None:
-    """Asked about one buffer, a daemon that watches another must not answer as if it were the same."""
-    with DaemonProcess(tmp_path, config), pytest.raises(UsageError, match=r"watches .*buffer\.json, not"):
-        SleepScheduler(experience_buffer_path=tmp_path / "other.json").should_run_sleep_cycle()
+@pytest.mark.parametrize(
+    ("argument", "words"),
+    [("experience_buffer_path", r"works with .*buffer\.json, not"), ("model_path", "works with embedded, not")],
+)
+def test_another_buffer_or_base_than_the_daemons_is_refused(
+    config: Config, tmp_path: Path, argument: str, words: str
+) -> None:
+    """Asked about one file, a daemon that works with another must not answer as if it were the same."""
+    with DaemonProcess(tmp_path, config), pytest.raises(UsageError, match=words):
+        SleepScheduler(**{argument: tmp_path / "other"}).should_run_sleep_cycle()
 
 
 def test_it_works_inside_a_running_event_loop(config: Config) -> None:

@@ -50,7 +50,7 @@ class Intake:
             self.unreadable = error
             return
         self.unreadable = None
-        self._history.take_first_look(view.keys)
+        self._history.take_first_look(view)
         await self.recount()
 
     async def recount(self) -> None:

@@ -78,10 +78,13 @@ class Ledger:
                     plan.seen.tobytes(),
                 ),
             )
-            self._db.executemany(
-                "INSERT INTO placements(cycle, id, key, grp, role) VALUES(?,?,?,?,?)",
-                ((plan.cycle, p.id, signed(p.key), signed(p.group), p.role) for p in plan.placements),
-            )
+            self._insert_placements(plan.cycle, plan.placements)
+
+    def _insert_placements(self, cycle: int, places: Sequence[Placement]) -> None:
+        self._db.executemany(
+            "INSERT OR REPLACE INTO placements(cycle, id, key, grp, role) VALUES(?,?,?,?,?)",
+            ((cycle, p.id, signed(p.key), signed(p.group), p.role) for p in places),
+        )
 
     def restore(self, summary: CycleSummary, report: Report, places: Sequence[Placement], seen: array[int]) -> None:
         """Record a judged cycle as a whole, as a checkpoint tells it."""
@@ -109,6 +112,11 @@ class Ledger:
                     summary.cycle,
                 ),
             )
+
+    def place_adopted(self, cycle: int, places: Sequence[Placement]) -> None:
+        """Note what an older trainer's cycle may have been trained on; it is no cycle of ours."""
+        with self._transaction():
+            self._insert_placements(cycle, places)
 
     def advance(
         self,

@@ -20,9 +20,9 @@ from .triggers import Policy
 
 
 async def line_up(
-    order: Run, config: Config, *, checkpoints: Checkpoints, history: History, buffer: ExperienceBuffer
+    order: Run, config: Config, *, checkpoints: Checkpoints, history: History, buffer: ExperienceBuffer, unfit: str
 ) -> Lineup:
-    """The next cycle, before anything is written.
+    """The next cycle, before anything is written. ``unfit`` says why the champion cannot be continued; empty: it can.
 
     Raises:
         NotFound: no such strategy.
@@ -36,7 +36,10 @@ async def line_up(
     cycle = history.next_cycle()
     champion = checkpoints.champion()
     manifest = read_manifest(checkpoints.promoted_path(champion)) if champion is not None else None
-    parent = _parent(manifest, strategy)
+    reason = unfit or why_new_lineage(manifest, strategy)
+    if reason:
+        get_logger().warning("lineage_started", text=f"{reason}: this cycle starts again from the base")
+    parent = None if reason else manifest
     known = history.known()
     if parent is None:
         known = Known(seen=known.seen, learned=KeySet(), sides=known.sides)
@@ -78,16 +81,12 @@ def _job(cycle: int, config: Config, strategy: Strategy, checkpoints: Checkpoint
     )
 
 
-def _parent(champion: Manifest | None, strategy: Strategy) -> Manifest | None:
-    """The champion, if the strategy can continue it; else None, which is the base."""
+def why_new_lineage(champion: Manifest | None, strategy: Strategy) -> str:
+    """Why the strategy cannot continue the champion; empty: it can, or there is none."""
     if champion is None or champion.lora_shape == adapter_shape(strategy):
-        return champion
-    get_logger().warning(
-        "lineage_started",
-        text=f"cycle {champion.cycle} has the LoRA shape {champion.lora_shape}, strategy {strategy.name} "
-        f"{adapter_shape(strategy)}: the next cycle starts again from the base",
-    )
-    return None
+        return ""
+    shapes = f"{champion.lora_shape}, strategy {strategy.name} {adapter_shape(strategy)}"
+    return f"cycle {champion.cycle} has the LoRA shape {shapes}"
 
 
 async def _fetch(

@@ -13,7 +13,7 @@ from . import older_formats, triggers
 from .cycle import State
 from .errors import NotFound
 from .files import replace_file
-from .older_formats import SleepEntry, from_local
+from .older_cycles import adopted_champion, older_cycles
 from .sleeper import Sleeper
 from .status import SCHEMA, BufferDetail, BufferStatus, Champion, CycleDetail, CycleSummary, Status
 from .version import VERSION
@@ -90,6 +90,9 @@ def _champion(sleeper: Sleeper) -> Champion | None:
     cycle = sleeper.checkpoints.champion()
     if cycle is None:
         return None
+    new_lineage = sleeper.why_new_lineage()
+    if cycle in sleeper.checkpoints.adopted():
+        return msgspec.structs.replace(adopted_champion(sleeper, cycle), new_lineage=new_lineage)
     try:
         summary = sleeper.ledger.summary(cycle)
     except NotFound:
@@ -103,6 +106,7 @@ def _champion(sleeper: Sleeper) -> Champion | None:
         holdout_before=summary.holdout_before,
         holdout_after=summary.holdout_after,
         held_out=report.held_out if report else 0,
+        new_lineage=new_lineage,
     )
 
 
@@ -113,21 +117,8 @@ def cycles(sleeper: Sleeper, *, limit: int) -> list[CycleSummary]:
         msgspec.structs.replace(summary, is_champion=summary.cycle == champion)
         for summary in sleeper.ledger.summaries(limit=limit)
     ]
-    older = [_imported(entry) for entry in reversed(sleeper.history.imported_entries())]
+    older = [msgspec.structs.replace(each, is_champion=each.cycle == champion) for each in older_cycles(sleeper)]
     return [*ours, *older][:limit]
-
-
-def _imported(entry: SleepEntry) -> CycleSummary:
-    moment = from_local(entry.timestamp)
-    return CycleSummary(
-        cycle=entry.cycle,
-        state="imported",
-        started_at=moment,
-        ended_at=moment,
-        trained=entry.num_experiences,
-        imported_loss=entry.final_loss,
-        reason="by an older scheduler; nothing was measured on held-out experiences",
-    )
 
 
 def detail(sleeper: Sleeper, cycle: int) -> CycleDetail:
@@ -136,20 +127,25 @@ def detail(sleeper: Sleeper, cycle: int) -> CycleDetail:
     Raises:
         NotFound: there is no such cycle.
     """
-    for entry in sleeper.history.imported_entries():
-        if entry.cycle == cycle:
-            return CycleDetail(
-                summary=_imported(entry), directory="", report=None, trained_ids=[], replayed_ids=[], held_out_ids=[]
-            )
+    path, champion = sleeper.checkpoints.find(cycle), sleeper.checkpoints.champion()
+    older = next((each for each in older_cycles(sleeper) if each.cycle == cycle), None)
+    if older is not None:
+        return CycleDetail(
+            summary=msgspec.structs.replace(older, is_champion=cycle == champion),
+            directory=str(path) if path else "",
+            report=None,
+            trained_ids=[],
+            replayed_ids=[],
+            held_out_ids=[],
+        )
     summary = sleeper.ledger.summary(cycle)
     placements = sleeper.ledger.placements(cycle)
-    path = sleeper.checkpoints.find(cycle)
 
     def ids(role: str) -> list[str]:
         return [placement.id for placement in placements if placement.role == role]
 
     return CycleDetail(
-        summary=msgspec.structs.replace(summary, is_champion=cycle == sleeper.checkpoints.champion()),
+        summary=msgspec.structs.replace(summary, is_champion=cycle == champion),
         directory=str(path) if path else "",
         report=sleeper.ledger.report(cycle),
         trained_ids=ids("train"),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from .adoption import restore_trained
 from .checkpoints import Checkpoints, read_manifest
 from .clock import Clock
 from .cycle import State
@@ -54,6 +55,7 @@ def _build(path: Path, checkpoints: Checkpoints) -> None:
     ledger = Ledger(unfinished)
     for cycle in checkpoints.numbers():
         _restore(cycle, ledger, checkpoints)
+    restore_trained(ledger, checkpoints)
     ledger.close()
     unfinished.rename(path)
     fsync_path(path.parent)
@@ -68,7 +70,7 @@ def _remove_companions(path: Path) -> None:
 def _restore(cycle: int, ledger: Ledger, checkpoints: Checkpoints) -> None:
     path = checkpoints.find(cycle)
     if path is None or not (path / "manifest.json").exists():
-        return  # another program's, or still staged
+        return  # an older trainer's, or still staged
     try:
         manifest = read_manifest(path)
         lineage = read_document(path / "lineage.json", Lineage)

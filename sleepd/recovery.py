@@ -76,7 +76,8 @@ def _mend_current(ledger: Ledger, checkpoints: Checkpoints) -> list[str]:
         if champion is not None:
             verify(checkpoints.promoted_path(champion))
     except CheckpointInvalid as error:
-        champion = next((cycle for cycle in standing if _is_whole(checkpoints.promoted_path(cycle))), None)
+        candidates = [*standing, *reversed(checkpoints.adopted())]
+        champion = next((cycle for cycle in candidates if _is_whole(checkpoints.promoted_path(cycle))), None)
         checkpoints.promote(champion)
         in_use = "the base" if champion is None else f"cycle {champion}"
         troubles = [f"the champion was damaged, so {in_use} is in use: {error.message}"]

@@ -19,13 +19,15 @@ def find_champion(to: int | None, ledger: Ledger, checkpoints: Checkpoints) -> t
     """
     was = checkpoints.champion()
     champions = [s for s in ledger.summaries() if s.state == State.PROMOTED]
+    adopted = checkpoints.adopted()
     if to is None:
         if was is None:
             raise NothingToDo("the base itself is in use", hint="sleepctl history")
-        to = next((s.cycle for s in champions if not s.is_rolled_back and s.cycle < was), 0)
+        standing = [*adopted, *(s.cycle for s in champions if not s.is_rolled_back)]
+        to = max((cycle for cycle in standing if cycle < was), default=0)
     if to == (was or 0):
         raise NothingToDo(f"{'the base' if to == 0 else f'cycle {to}'} is in use already", hint="sleepctl history")
-    if to != 0 and to not in [s.cycle for s in champions]:
+    if to != 0 and to not in [*adopted, *(s.cycle for s in champions)]:
         raise NotFound(f"cycle {to} never was a champion", hint="sleepctl history shows which were promoted")
     return to, was
 

@@ -12,7 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from .checkpoints import Checkpoints
+from .adoption import adopt
+from .checkpoints import Checkpoints, read_manifest
 from .clock import Clock, Elapsed
 from .config import Config
 from .cycle import Event, State
@@ -21,7 +22,7 @@ from .errors import BufferUnreadable, Busy, NothingToDo
 from .history import History
 from .intake import Intake
 from .job import Job
-from .lineup import line_up
+from .lineup import line_up, why_new_lineage
 from .lock import StateLock
 from .log import get_logger
 from .protocol import Run, Thresholds
@@ -30,11 +31,14 @@ from .recovery import recover
 from .resumption import crashes, obstacle, staged_job
 from .rollback import find_champion, put_in_use
 from .status import CycleSummary, Decision, LastError
+from .strategies import find_strategy
 from .supervisor import WorkerPolicy, worker_command
 from .triggers import Facts, Policy, cooldown_seconds, decide
 
 _PAUSED = "is_paused"
 _BASE_CHANGED = "base_changed"
+_UNFIT = "adopted_unfit"
+_UNFIT_KINDS = ("parent_unusable", "shape_changed")
 
 
 class Sleeper:
@@ -69,6 +73,7 @@ class Sleeper:
         self._lock = StateLock(self.directory, socket=socket)
         self.checkpoints = Checkpoints(self.directory)
         self.ledger, troubles = open_ledger(self.directory, self.checkpoints, clock)
+        troubles += adopt(self.ledger, self.checkpoints, clock)
         troubles += recover(self.ledger, self.checkpoints, clock)
         self.history = History(self.directory, self.ledger, self.checkpoints)
         self.history.write()
@@ -179,7 +184,12 @@ class Sleeper:
 
     async def _stage(self, order: Run) -> Job:
         lineup = await line_up(
-            order, self.config, checkpoints=self.checkpoints, history=self.history, buffer=self.intake.buffer
+            order,
+            self.config,
+            checkpoints=self.checkpoints,
+            history=self.history,
+            buffer=self.intake.buffer,
+            unfit=self._unfit(),
         )
         try:
             self.runner.begin(lineup)
@@ -218,8 +228,11 @@ class Sleeper:
         finally:
             self.running_cycle = None
             self.state_since = self.clock.now()
-        if end.failure is not None and end.failure.kind == "base_changed":
-            self.ledger.set_note(_BASE_CHANGED, [self.config.model.base, end.summary.parent, end.failure.message])
+        parent, failure = end.summary.parent, end.failure
+        if failure is not None and failure.kind == "base_changed":
+            self.ledger.set_note(_BASE_CHANGED, [self.config.model.base, parent, failure.message])
+        if failure is not None and failure.kind in _UNFIT_KINDS and parent in self.checkpoints.adopted():
+            self.ledger.set_note(_UNFIT, [self.config.model.base, parent, failure.message])
         self.last_error = self._newest_failure()
         self.history.forget_cached()
         self.history.write()
@@ -314,10 +327,27 @@ class Sleeper:
         self._lock.release()
 
     def _base_changed(self) -> str:
-        noted = self.ledger.note(_BASE_CHANGED)
-        if noted and noted[0] == self.config.model.base and noted[1] == self.checkpoints.champion():
-            return f"{noted[2]} (sleepctl rollback 0 starts anew from the base)"
-        return ""
+        noted = self._noted_of_champion(_BASE_CHANGED)
+        return f"{noted} (sleepctl rebase starts anew from the base)" if noted else ""
+
+    def _unfit(self) -> str:
+        """Why an adopted champion, of which only its shape was known, does not fit the base; empty: it may."""
+        noted = self._noted_of_champion(_UNFIT)
+        return f"the adopted adapter does not fit: {noted}" if noted else ""
+
+    def _noted_of_champion(self, name: str) -> str:
+        """What a worker said of this champion on this base."""
+        noted = self.ledger.note(name)
+        is_current = noted and noted[0] == self.config.model.base and noted[1] == self.checkpoints.champion()
+        return str(noted[2]) if is_current else ""
+
+    def why_new_lineage(self) -> str:
+        """Why the next cycle starts from the base although there is a champion; empty: it continues it."""
+        champion = self.checkpoints.champion()
+        if champion is None:
+            return ""
+        manifest = read_manifest(self.checkpoints.promoted_path(champion))
+        return self._unfit() or why_new_lineage(manifest, find_strategy(self.config.training.strategy))
 
     def _newest_failure(self) -> LastError | None:
         open_cycle = self.suspended_cycle

@@ -133,6 +133,12 @@ class Champion(msgspec.Struct, frozen=True, kw_only=True):
     holdout_before: float | None
     holdout_after: float | None
     held_out: int
+    is_adopted: bool = False
+    """An older trainer made it."""
+    measured_by: int | None = None
+    """Of an adopted one: the cycle that measured it against the base; None: nobody has measured it."""
+    new_lineage: str = ""
+    """Why the next cycle starts from the base and does not continue it; empty: it continues it."""
 
 
 class LastError(msgspec.Struct, frozen=True, kw_only=True):

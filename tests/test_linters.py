@@ -33,6 +33,7 @@ FLOORS: tuple[frozenset[str], ...] = (
             "promotion",
             "strategies",
             "repetition",
+            "adapter_file",
             "older_formats",
         }
     ),
@@ -50,6 +51,7 @@ FLOORS: tuple[frozenset[str], ...] = (
             "recovery",
             "documents",
             "rebuild",
+            "adoption",
             "resumption",
             "rollback",
         }

@@ -28,6 +28,7 @@ GROUPS = {
         "pause": "start no cycle until resumed",
         "resume": "the opposite of pause",
         "rollback": "put an earlier champion, or the base, in use",
+        "rebase": "put the base in use, as rollback 0: the next cycle begins anew",
     },
     "set up": {
         "config": "check FILE: is it correct? show: what is in effect",

@@ -194,7 +194,16 @@ def _pause_or_resume(session: Session, request: Pause | Resume) -> ExitCode:
 
 def rollback(session: Session) -> ExitCode:
     """Another champion, or the base."""
-    done: RolledBack = session.ask(Rollback(cycle=session.arguments.cycle), RolledBack)
+    return _put_in_use(session, session.arguments.cycle)
+
+
+def rebase(session: Session) -> ExitCode:
+    """The base, from which a new lineage begins."""
+    return _put_in_use(session, 0)
+
+
+def _put_in_use(session: Session, cycle: int | None) -> ExitCode:
+    done: RolledBack = session.ask(Rollback(cycle=cycle), RolledBack)
     session.console.show(done, [line(f"{model(done.champion)} is in use; before: {model(done.was)}")])
     session.console.say_undo(done.undo)
     return ExitCode.OK
@@ -280,6 +289,7 @@ COMMANDS: dict[str, Command] = {
     "pause": pause,
     "resume": resume,
     "rollback": rollback,
+    "rebase": rebase,
     "config check": config_check,
     "config show": config_show,
 }

@@ -22,7 +22,7 @@ STATE_STYLES = {
 }
 
 
-_ENDED = TERMINAL_STATES | {"imported"}
+_ENDED = TERMINAL_STATES | {"imported", "adopted"}
 
 _REASON_COLUMNS = 120
 """Two lines of a reason; the rest is in ``show``."""
@@ -58,7 +58,7 @@ def history_page(cycles: list[CycleSummary], now: datetime, *, is_live: bool) ->
 
 def _took(cycle: CycleSummary) -> str:
     # An older scheduler kept one time for a cycle.
-    if cycle.ended_at is None or cycle.imported_loss is not None:
+    if cycle.ended_at is None or cycle.state in ("imported", "adopted"):
         return MISSING
     return duration((cycle.ended_at - cycle.started_at).total_seconds())
 

@@ -1,8 +1,8 @@
 """An older trainer's state directory, taken over: its newest valid adapter becomes the champion, not measured yet.
 
 Older checkpoints are ``cycle_NNN/`` without a manifest. Nothing inside them is ever written and none is moved; what we
-record of them stands in ``adopted/``: ``cycle_NNN.json`` is the manifest that they lack, ``cycle_NNN.trained.json`` what
-they may have been trained on (all that the older trainer can have seen), which is therefore never held out.
+record of them stands in ``adopted/``: ``cycle_NNN.json`` is the manifest that they lack, ``cycle_NNN.trained.json``
+what they may have been trained on (all that the older trainer can have seen), which is therefore never held out.
 """
 
 from __future__ import annotations

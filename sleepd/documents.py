@@ -108,8 +108,9 @@ def _ancestors(ledger: Ledger, lineage: Sequence[int]) -> list[dict[str, object]
     """The older results of a lineage, oldest first."""
     results = []
     for ancestor in reversed(lineage):
-        report, summary = ledger.report(ancestor), ledger.summary(ancestor)
-        if report is not None:
+        report = ledger.report(ancestor)
+        if report is not None:  # there is none of an older trainer's, whose losses are of another kind
+            summary = ledger.summary(ancestor)
             moment = summary.ended_at or summary.started_at
             results.append(older_formats.cycle_results(ancestor, report, at=moment))
     return results

@@ -10,12 +10,13 @@ from .config import Config
 from .cycle_runner import Lineup
 from .errors import NothingToDo
 from .experience import experience_key
+from .fit import other_shape
 from .history import History
 from .job import Job, Role, Strategy
 from .log import get_logger
 from .protocol import Run
 from .selection import KeySet, Known, Selection, select
-from .strategies import adapter_shape, find_strategy
+from .strategies import find_strategy
 from .triggers import Policy
 
 
@@ -36,7 +37,7 @@ async def line_up(
     cycle = history.next_cycle()
     champion = checkpoints.champion()
     manifest = read_manifest(checkpoints.promoted_path(champion)) if champion is not None else None
-    reason = unfit or why_new_lineage(manifest, strategy)
+    reason = unfit or other_shape(manifest, strategy)
     if reason:
         get_logger().warning("lineage_started", text=f"{reason}: this cycle starts again from the base")
     parent = None if reason else manifest
@@ -79,14 +80,6 @@ def _job(cycle: int, config: Config, strategy: Strategy, checkpoints: Checkpoint
         threads=config.worker.threads,
         resume_point_seconds=config.worker.resume_point_minutes * 60,
     )
-
-
-def why_new_lineage(champion: Manifest | None, strategy: Strategy) -> str:
-    """Why the strategy cannot continue the champion; empty: it can, or there is none."""
-    if champion is None or champion.lora_shape == adapter_shape(strategy):
-        return ""
-    shapes = f"{champion.lora_shape}, strategy {strategy.name} {adapter_shape(strategy)}"
-    return f"cycle {champion.cycle} has the LoRA shape {shapes}"
 
 
 async def _fetch(

@@ -61,8 +61,9 @@ class _Written(msgspec.Struct, kw_only=True):
 
 
 class _TrainingState(msgspec.Struct, kw_only=True):
-    """``training_state.json`` of an older checkpoint. Its ``total_experiences_trained`` adds up all cycles: it is no length
-    of a buffer, and not read.
+    """``training_state.json`` of an older checkpoint.
+
+    Its ``total_experiences_trained`` adds up all cycles: it is no length of a buffer, and not read.
     """
 
     sleep_cycle_count: int

@@ -11,7 +11,7 @@ import msgspec
 
 from . import older_formats, triggers
 from .cycle import State
-from .errors import NotFound
+from .errors import CheckpointInvalid, NotFound
 from .files import replace_file
 from .older_cycles import adopted_champion, older_cycles
 from .sleeper import Sleeper
@@ -90,7 +90,10 @@ def _champion(sleeper: Sleeper) -> Champion | None:
     cycle = sleeper.checkpoints.champion()
     if cycle is None:
         return None
-    new_lineage = sleeper.why_new_lineage()
+    try:
+        new_lineage = sleeper.fit.why_new_lineage(sleeper.config)
+    except CheckpointInvalid:
+        new_lineage = ""  # the next cycle meets the damage itself, and says so
     if cycle in sleeper.checkpoints.adopted():
         return msgspec.structs.replace(adopted_champion(sleeper, cycle), new_lineage=new_lineage)
     try:

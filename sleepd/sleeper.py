@@ -13,16 +13,17 @@ from pathlib import Path
 from typing import Any
 
 from .adoption import adopt
-from .checkpoints import Checkpoints, read_manifest
+from .checkpoints import Checkpoints
 from .clock import Clock, Elapsed
 from .config import Config
 from .cycle import Event, State
 from .cycle_runner import CycleEnd, CycleRunner
 from .errors import BufferUnreadable, Busy, NothingToDo
+from .fit import Fit
 from .history import History
 from .intake import Intake
 from .job import Job
-from .lineup import line_up, why_new_lineage
+from .lineup import line_up
 from .lock import StateLock
 from .log import get_logger
 from .protocol import Run, Thresholds
@@ -31,14 +32,10 @@ from .recovery import recover
 from .resumption import crashes, obstacle, staged_job
 from .rollback import find_champion, put_in_use
 from .status import CycleSummary, Decision, LastError
-from .strategies import find_strategy
 from .supervisor import WorkerPolicy, worker_command
 from .triggers import Facts, Policy, cooldown_seconds, decide
 
 _PAUSED = "is_paused"
-_BASE_CHANGED = "base_changed"
-_UNFIT = "adopted_unfit"
-_UNFIT_KINDS = ("parent_unusable", "shape_changed")
 
 
 class Sleeper:
@@ -77,6 +74,7 @@ class Sleeper:
         troubles += recover(self.ledger, self.checkpoints, clock)
         self.history = History(self.directory, self.ledger, self.checkpoints)
         self.history.write()
+        self.fit = Fit(self.ledger, self.checkpoints)
         self.intake = Intake(config, self.history, clock)
         self.runner = CycleRunner(
             ledger=self.ledger, checkpoints=self.checkpoints, clock=clock, listener=self._on_cycle_event
@@ -142,7 +140,7 @@ class Sleeper:
             unjudged_in_a_row=len(unjudged),
             last_ending=unjudged[0].state if unjudged else "",
             free_megabytes=shutil.disk_usage(self.directory).free // 10**6,
-            base_changed=self._base_changed(),
+            base_changed=self.fit.base_changed(self.config.model.base),
             buffer_problem=self.intake.problem,
         )
 
@@ -189,7 +187,7 @@ class Sleeper:
             checkpoints=self.checkpoints,
             history=self.history,
             buffer=self.intake.buffer,
-            unfit=self._unfit(),
+            unfit=self.fit.unfit(self.config.model.base),
         )
         try:
             self.runner.begin(lineup)
@@ -228,11 +226,8 @@ class Sleeper:
         finally:
             self.running_cycle = None
             self.state_since = self.clock.now()
-        parent, failure = end.summary.parent, end.failure
-        if failure is not None and failure.kind == "base_changed":
-            self.ledger.set_note(_BASE_CHANGED, [self.config.model.base, parent, failure.message])
-        if failure is not None and failure.kind in _UNFIT_KINDS and parent in self.checkpoints.adopted():
-            self.ledger.set_note(_UNFIT, [self.config.model.base, parent, failure.message])
+        if end.failure is not None:
+            self.fit.note(end.failure, end.summary.parent, self.config.model.base)
         self.last_error = self._newest_failure()
         self.history.forget_cached()
         self.history.write()
@@ -292,7 +287,7 @@ class Sleeper:
         if self.suspended_cycle is not None:
             self.runner.discard(self.suspended_cycle, Event.INTERRUPT, "another champion was put in use meanwhile")
         put_in_use(to, self.ledger, self.checkpoints)
-        self.ledger.set_note(_BASE_CHANGED, None)
+        self.fit.forget()
         self.history.forget_cached()
         get_logger().warning("champion_rolled_back", champion=to or None, was=was)
         self._listener("champion_rolled_back", {"champion": to or None, "was": was})
@@ -325,29 +320,6 @@ class Sleeper:
         """Close the ledger and release the lock; no cycle may be under way."""
         self.ledger.close()
         self._lock.release()
-
-    def _base_changed(self) -> str:
-        noted = self._noted_of_champion(_BASE_CHANGED)
-        return f"{noted} (sleepctl rebase starts anew from the base)" if noted else ""
-
-    def _unfit(self) -> str:
-        """Why an adopted champion, of which only its shape was known, does not fit the base; empty: it may."""
-        noted = self._noted_of_champion(_UNFIT)
-        return f"the adopted adapter does not fit: {noted}" if noted else ""
-
-    def _noted_of_champion(self, name: str) -> str:
-        """What a worker said of this champion on this base."""
-        noted = self.ledger.note(name)
-        is_current = noted and noted[0] == self.config.model.base and noted[1] == self.checkpoints.champion()
-        return str(noted[2]) if is_current else ""
-
-    def why_new_lineage(self) -> str:
-        """Why the next cycle starts from the base although there is a champion; empty: it continues it."""
-        champion = self.checkpoints.champion()
-        if champion is None:
-            return ""
-        manifest = read_manifest(self.checkpoints.promoted_path(champion))
-        return self._unfit() or why_new_lineage(manifest, find_strategy(self.config.training.strategy))
 
     def _newest_failure(self) -> LastError | None:
         open_cycle = self.suspended_cycle

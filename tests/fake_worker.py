@@ -2,10 +2,10 @@
 
 ``promote`` a report that is promoted · ``reject`` one whose holdout loss rose · ``loop`` one with a looping reply ·
 ``hang`` says hello and then nothing · ``stubborn`` begins, says no more, and ignores SIGTERM · ``crash`` exits 3 ·
-``kill`` kills itself · ``fail`` gives up in words · ``base_changed`` gives up for that reason · ``garbage`` sends no
-message · ``flood`` prints 5 MB without a newline, then promotes · ``wait`` trains until told to stop, or until the file
-``go`` appears beside its job · ``die_resumably`` leaves a resume point and kills itself · ``not_resumable`` gives up
-for that reason · ``other_version`` says hello as another version.
+``kill`` kills itself · ``fail`` gives up in words · ``base_changed``, ``not_resumable``, ``parent_unusable`` and
+``shape_changed`` give up for that reason · ``garbage`` sends no message · ``flood`` prints 5 MB without a newline, then
+promotes · ``wait`` trains until told to stop, or until the file ``go`` appears beside its job · ``die_resumably``
+leaves a resume point and kills itself · ``other_version`` says hello as another version.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ def main() -> None:
     if behaviour in ("hang", "stubborn", "garbage"):
         while True:
             time.sleep(60)
-    if behaviour in ("fail", "base_changed", "not_resumable"):
+    if behaviour in ("fail", "base_changed", "not_resumable", "parent_unusable", "shape_changed"):
         kind = "error" if behaviour == "fail" else behaviour
         wire.sendall(encode(Failure(kind=kind, message="it cannot be done", hint="do something else")))
         return

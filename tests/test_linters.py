@@ -52,6 +52,7 @@ FLOORS: tuple[frozenset[str], ...] = (
             "documents",
             "rebuild",
             "adoption",
+            "fit",
             "resumption",
             "rollback",
         }
@@ -59,6 +60,7 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset(
         {
             "lineup",
+            "older_cycles",
             "intake",
             "cycle_runner",
             "sleeper",

@@ -24,11 +24,12 @@ from pathlib import Path
 
 import msgspec
 
+from .adapter_file import CONFIG_FILE, WEIGHTS_FILE
 from .errors import CheckpointInvalid, NotFound, StateDirectoryUnusable
-from .files import fsync_path, replace_link, write_durably
+from .files import fsync_path, replace_file, replace_link, write_durably
 
 MANIFEST_VERSION = 1
-ADAPTER_FILES = ("adapter_model.safetensors", "adapter_config.json")
+ADAPTER_FILES = (WEIGHTS_FILE, CONFIG_FILE)
 ADOPTED = "adopted"
 """Directory of what we record of an older trainer's checkpoints."""
 ADOPTED_VERDICT = "adopted"
@@ -212,6 +213,22 @@ class Checkpoints:
         self._move(self.retired_path(cycle), self.promoted_path(cycle))
         self._trace("restored")
 
+    def prune(self, path: Path) -> None:
+        """Remove the weights of the checkpoint at ``path``; its documents stay. Pruned already, nothing happens.
+
+        Raises:
+            CheckpointInvalid: its manifest is damaged.
+            OSError: the disk did not take it; the next time goes on.
+        """
+        manifest = read_manifest(path)
+        # First the manifest: between the two steps the checkpoint has a file too many, and is not damaged.
+        files = {name: record for name, record in manifest.files.items() if name != WEIGHTS_FILE}
+        text = msgspec.json.format(msgspec.json.encode(msgspec.structs.replace(manifest, files=files)), indent=2)
+        replace_file(path / "manifest.json", text)
+        (path / WEIGHTS_FILE).unlink(missing_ok=True)
+        fsync_path(path)
+        self._trace("pruned")
+
     def sweep(self, *, keep: int | None) -> list[str]:
         """Remove every staging directory but that of cycle ``keep``, and temporary files; names the former."""
         swept = []
@@ -249,6 +266,23 @@ def read_manifest(path: Path) -> Manifest:
             f"{path}: its manifest has version {manifest.version}, this sage-sleepd reads {MANIFEST_VERSION}",
             hint="install the version that wrote it, or a newer one",
         )
+    return manifest
+
+
+def has_weights(path: Path) -> bool:
+    """Whether the checkpoint at ``path`` still has its weights, or was pruned."""
+    return (path / WEIGHTS_FILE).exists()
+
+
+def verify_usable(path: Path) -> Manifest:
+    """As ``verify``, and there are weights to use.
+
+    Raises:
+        CheckpointInvalid: a file is missing, is not what was committed, or the weights were pruned.
+    """
+    manifest = verify(path)
+    if WEIGHTS_FILE not in manifest.files:
+        raise CheckpointInvalid(f"{path}: its weights were pruned", hint=_REPLACE)
     return manifest
 
 

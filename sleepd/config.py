@@ -58,6 +58,11 @@ class TriggersConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         ),
     ] = 600.0
 
+    overdue_hours: Annotated[
+        float, Meta(gt=0.0, le=8760.0, description="A sleep that is due and held back for longer is a warning.")
+    ] = 24.0
+    max_cycles_a_day: Annotated[int, Meta(ge=1, description="More cycles than this in 24 hours are a warning.")] = 12
+
 
 class ModelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Which model learns."""
@@ -131,6 +136,17 @@ class StateConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     min_free_megabytes: Annotated[
         int, Meta(ge=0, description="No cycle starts with less free space than this in the state directory.")
     ] = 500
+    keep_promoted: Annotated[
+        int,
+        Meta(
+            ge=1,
+            description="So many of the newest promoted cycles keep their weights; the champion, the one before it and "
+            "tagged ones always do.",
+        ),
+    ] = 5
+    keep_rejected: Annotated[
+        int, Meta(ge=0, description="So many of the newest rejected cycles keep their weights; tagged ones always do.")
+    ] = 3
 
 
 class ControlConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

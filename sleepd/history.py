@@ -11,6 +11,7 @@ import msgspec
 from .adoption import note_trained, older_directories
 from .buffer import View
 from .checkpoints import Checkpoints
+from .cycle import State
 from .errors import CheckpointInvalid
 from .ledger import Ledger
 from .log import get_logger
@@ -23,7 +24,9 @@ from .older_formats import (
     sleep_entry,
     write_scheduler_state,
 )
+from .resumption import crashes
 from .selection import KeySet, Known
+from .status import LastError
 
 KEPT_ENTRIES = 50
 """In ``scheduler_state.json``; the ledger keeps all."""
@@ -115,6 +118,18 @@ class History:
                 sides=self._ledger.recorded_sides(),
             )
         return self._known
+
+    def newest_failure(self) -> LastError | None:
+        """The newest cycle that failed or was cut short by a death, where nothing was judged since."""
+        suspended = self._ledger.suspended_cycle()
+        if suspended is not None and (cut := self._ledger.summary(suspended)).hint:
+            at = crashes(self._ledger, suspended).at or cut.started_at
+            return LastError(message=f"cycle {suspended} was cut short: {cut.reason}", hint=cut.hint, at=at)
+        newest = next((each for each in self._ledger.unjudged_in_a_row() if each.state == State.FAILED), None)
+        if newest is None:
+            return None
+        at = newest.ended_at or newest.started_at
+        return LastError(message=f"cycle {newest.cycle} failed: {newest.reason}", hint=newest.hint, at=at)
 
     @property
     def last_sleep_at(self) -> datetime | None:

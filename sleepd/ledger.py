@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterable, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -242,6 +242,11 @@ class Ledger:
         """The highest cycle number in use; 0: none."""
         return int(self._db.execute("SELECT coalesce(max(cycle), 0) FROM cycles").fetchone()[0])
 
+    def begun_since(self, moment: datetime) -> int:
+        """How many cycles began at ``moment`` or later."""
+        row = self._db.execute("SELECT count(*) FROM cycles WHERE started_at >= ?", (moment.isoformat(),)).fetchone()
+        return int(row[0])
+
     def last_judged(self) -> CycleSummary | None:
         """The newest cycle with a verdict."""
         return next(iter(self.judged(limit=1)), None)
@@ -305,9 +310,12 @@ class Ledger:
                 "DELETE FROM decisions WHERE rowid <= (SELECT max(rowid) FROM decisions) - ?", (KEPT_DECISIONS,)
             )
 
-    def decisions(self, *, limit: int) -> list[DecisionRecord]:
-        """The recorded decisions, newest first."""
-        rows = self._db.execute("SELECT at, decision, facts FROM decisions ORDER BY rowid DESC LIMIT ?", (limit,))
+    def decisions(self, *, limit: int, since: datetime | None = None) -> list[DecisionRecord]:
+        """The recorded decisions, newest first; those from ``since`` on."""
+        rows = self._db.execute(
+            "SELECT at, decision, facts FROM decisions WHERE at >= ? ORDER BY rowid DESC LIMIT ?",
+            (since.astimezone(UTC).isoformat() if since else "", limit),
+        )
         return [
             DecisionRecord(
                 at=datetime.fromisoformat(at),

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from . import older_formats, triggers
+from .checkpoints import has_weights
 from .cycle import State
 from .errors import CheckpointInvalid, NotFound
 from .files import replace_file
@@ -39,6 +40,7 @@ def overview(sleeper: Sleeper, *, next_check_at: datetime | None, config_path: s
         version=VERSION,
         pid=os.getpid(),
         decision=decision,
+        alarms=sleeper.alarms.standing,
         missing=triggers.missing(decision),
         next_check_at=next_check_at,
         buffer=_buffer(sleeper),
@@ -65,9 +67,10 @@ def _sentence(sleeper: Sleeper, state: str) -> str:
     decision = sleeper.decision or sleeper.decide()
     champion = sleeper.checkpoints.champion()
     in_use = "the base model" if champion is None else f"the adapter of cycle {champion}"
+    warning = "".join(f"; {alarm.text}" for alarm in sleeper.alarms.standing)
     if state == "paused":
-        return f"Paused; {in_use} is in use"
-    return f"Awake, {in_use} is in use; {decision.reason}"
+        return f"Paused; {in_use} is in use{warning}"
+    return f"Awake, {in_use} is in use; {decision.reason}{warning}"
 
 
 def _buffer(sleeper: Sleeper) -> BufferStatus:
@@ -116,12 +119,20 @@ def _champion(sleeper: Sleeper) -> Champion | None:
 def cycles(sleeper: Sleeper, *, limit: int) -> list[CycleSummary]:
     """The last cycles, newest first; after ours those of the older scheduler."""
     champion = sleeper.checkpoints.champion()
-    ours = [
-        msgspec.structs.replace(summary, is_champion=summary.cycle == champion)
-        for summary in sleeper.ledger.summaries(limit=limit)
-    ]
+    ours = [_placed(sleeper, summary, champion) for summary in sleeper.ledger.summaries(limit=limit)]
     older = [msgspec.structs.replace(each, is_champion=each.cycle == champion) for each in older_cycles(sleeper)]
     return [*ours, *older][:limit]
+
+
+def _placed(sleeper: Sleeper, summary: CycleSummary, champion: int | None) -> CycleSummary:
+    """With what the ledger does not know: whether it is in use, its tag, and whether its weights are still there."""
+    path = sleeper.checkpoints.find(summary.cycle)
+    return msgspec.structs.replace(
+        summary,
+        is_champion=summary.cycle == champion,
+        tag=sleeper.keeping.shown_tags().get(summary.cycle, ""),
+        is_pruned=path is not None and not has_weights(path),
+    )
 
 
 def detail(sleeper: Sleeper, cycle: int) -> CycleDetail:
@@ -148,7 +159,7 @@ def detail(sleeper: Sleeper, cycle: int) -> CycleDetail:
         return [placement.id for placement in placements if placement.role == role]
 
     return CycleDetail(
-        summary=msgspec.structs.replace(summary, is_champion=cycle == champion),
+        summary=_placed(sleeper, summary, champion),
         directory=str(path) if path else "",
         report=sleeper.ledger.report(cycle),
         trained_ids=ids("train"),

@@ -11,7 +11,7 @@ refused by name.
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, TypeVar, cast
+from typing import Annotated, Any, TypeVar, cast
 
 import msgspec
 
@@ -95,6 +95,8 @@ class Why(Request, frozen=True, kw_only=True):
     """Answer: ``{"schema": 1, "current": Decision, "changes": [DecisionRecord …]}``, newest first."""
 
     limit: int = 10
+    since: datetime | None = None
+    """Changes from then on."""
 
 
 class Buffer(Request, frozen=True, kw_only=True):
@@ -108,6 +110,24 @@ class Rollback(Request, frozen=True, kw_only=True):
     """
 
     cycle: int | None = None
+
+
+class Tag(Request, frozen=True, kw_only=True):
+    """Give a cycle a word, which keeps its weights; None takes it away.
+
+    Answer: ``{"cycle": N, "tag": word or null, "undo": …}``.
+    """
+
+    cycle: int
+    name: Annotated[str, msgspec.Meta(pattern=r"^[^\x00-\x1f\x7f]{1,60}$")] | None = None
+
+
+class Prune(Request, frozen=True, kw_only=True):
+    """Remove the weights that retention does not keep. Answer: :class:`PruneResult`."""
+
+    is_dry_run: bool = False
+    keep: int | None = None
+    """Instead of the configured number of promoted ones."""
 
 
 class Reload(Request, frozen=True, kw_only=True):
@@ -134,12 +154,14 @@ AnyRequest = (
     | Why
     | Buffer
     | Rollback
+    | Tag
+    | Prune
     | Reload
     | GetVersion
     | Subscribe
 )
 
-OPERATOR_REQUESTS = (Cancel, Pause, Resume, Rollback, Reload)
+OPERATOR_REQUESTS = (Cancel, Pause, Resume, Rollback, Tag, Prune, Reload)
 """These need the operator's permission always; ``Run`` and ``Check`` when they force or loosen."""
 
 

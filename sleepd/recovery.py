@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from . import resumption
-from .checkpoints import Checkpoints, verify
+from .checkpoints import Checkpoints, verify_usable
 from .clock import Clock
 from .cycle import Event, State
 from .errors import CheckpointInvalid
@@ -74,7 +74,7 @@ def _mend_current(ledger: Ledger, checkpoints: Checkpoints) -> list[str]:
     try:
         champion = checkpoints.champion()
         if champion is not None:
-            verify(checkpoints.promoted_path(champion))
+            verify_usable(checkpoints.promoted_path(champion))
     except CheckpointInvalid as error:
         candidates = [*standing, *reversed(checkpoints.adopted())]
         champion = next((cycle for cycle in candidates if _is_whole(checkpoints.promoted_path(cycle))), None)
@@ -95,7 +95,7 @@ def _is_whole(path: Path) -> bool:
     if not path.is_dir():
         return False
     try:
-        verify(path)
+        verify_usable(path)
     except CheckpointInvalid as error:
         get_logger().error("checkpoint_damaged", text=error.message, hint=error.hint)
         return False

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .checkpoints import Checkpoints
+from .checkpoints import Checkpoints, has_weights
 from .cycle import State
 from .errors import NotFound, NothingToDo
 from .ledger import Ledger
@@ -18,18 +18,26 @@ def find_champion(to: int | None, ledger: Ledger, checkpoints: Checkpoints) -> t
         NothingToDo: it is in use already.
     """
     was = checkpoints.champion()
-    champions = [s for s in ledger.summaries() if s.state == State.PROMOTED]
-    adopted = checkpoints.adopted()
     if to is None:
         if was is None:
             raise NothingToDo("the base itself is in use", hint="sleepctl history")
-        standing = [*adopted, *(s.cycle for s in champions if not s.is_rolled_back)]
-        to = max((cycle for cycle in standing if cycle < was), default=0)
+        to = max((cycle for cycle in standing_champions(ledger, checkpoints) if cycle < was), default=0)
     if to == (was or 0):
         raise NothingToDo(f"{'the base' if to == 0 else f'cycle {to}'} is in use already", hint="sleepctl history")
-    if to != 0 and to not in [*adopted, *(s.cycle for s in champions)]:
+    champions = [*checkpoints.adopted(), *(s.cycle for s in ledger.summaries() if s.state == State.PROMOTED)]
+    if to != 0 and to not in champions:
         raise NotFound(f"cycle {to} never was a champion", hint="sleepctl history shows which were promoted")
+    path = checkpoints.find(to)
+    if to != 0 and (path is None or not has_weights(path)):
+        raise NotFound(f"the weights of cycle {to} were pruned", hint="sleepctl history shows which are kept")
     return to, was
+
+
+def standing_champions(ledger: Ledger, checkpoints: Checkpoints) -> list[int]:
+    """Champions that were not rolled back and have their weights, oldest first; adopted ones are among them."""
+    ours = [s.cycle for s in ledger.summaries() if s.state == State.PROMOTED and not s.is_rolled_back]
+    found = [*checkpoints.adopted(), *ours]
+    return sorted(cycle for cycle in found if (path := checkpoints.find(cycle)) and has_weights(path))
 
 
 def put_in_use(to: int, ledger: Ledger, checkpoints: Checkpoints) -> None:

@@ -13,16 +13,18 @@ from pathlib import Path
 from typing import Any
 
 from .adoption import adopt
+from .alarms import Alarms
 from .checkpoints import Checkpoints
 from .clock import Clock, Elapsed
 from .config import Config
-from .cycle import Event, State
+from .cycle import Event
 from .cycle_runner import CycleEnd, CycleRunner
 from .errors import BufferUnreadable, Busy, NothingToDo
 from .fit import Fit
 from .history import History
 from .intake import Intake
 from .job import Job
+from .keeping import Keeping
 from .lineup import line_up
 from .lock import StateLock
 from .log import get_logger
@@ -30,6 +32,7 @@ from .protocol import Run, Thresholds
 from .rebuild import open_ledger
 from .recovery import recover
 from .resumption import crashes, obstacle, staged_job
+from .retention import Keep
 from .rollback import find_champion, put_in_use
 from .status import CycleSummary, Decision, LastError
 from .supervisor import WorkerPolicy, worker_command
@@ -74,6 +77,8 @@ class Sleeper:
         troubles += recover(self.ledger, self.checkpoints, clock)
         self.history = History(self.directory, self.ledger, self.checkpoints)
         self.history.write()
+        self.keeping = Keeping(self.ledger, self.checkpoints)
+        self.alarms = Alarms(self.ledger, clock)
         self.fit = Fit(self.ledger, self.checkpoints)
         self.intake = Intake(config, self.history, clock)
         self.runner = CycleRunner(
@@ -81,7 +86,7 @@ class Sleeper:
         )
         self.decision: Decision | None = None
         self.state_since = clock.now()
-        self.last_error = self._newest_failure()
+        self.last_error = self.history.newest_failure()
         for trouble in troubles:
             self.last_error = LastError(message=trouble, hint="sleepctl history", at=clock.now())
         self._since_sleep = Elapsed(clock)
@@ -97,6 +102,7 @@ class Sleeper:
         await self._take_in()
         await self._give_up_resuming()
         decision = self.decide()
+        self.alarms.update(decision, self.config)
         if self.running_cycle is not None:
             return decision  # that a cycle keeps others out while it runs is no news
         if self.decision is None or _essence(decision) != _essence(self.decision):
@@ -152,7 +158,7 @@ class Sleeper:
             get_logger().error("buffer_unreadable", text=now.message, hint=now.hint)
             self.last_error = LastError(message=now.message, hint=now.hint, at=self.clock.now())
         elif now is None and was is not None:
-            self.last_error = self._newest_failure()
+            self.last_error = self.history.newest_failure()
 
     # --- one cycle ---
 
@@ -228,9 +234,10 @@ class Sleeper:
             self.state_since = self.clock.now()
         if end.failure is not None:
             self.fit.note(end.failure, end.summary.parent, self.config.model.base)
-        self.last_error = self._newest_failure()
+        self.last_error = self.history.newest_failure()
         self.history.forget_cached()
         self.history.write()
+        self.keeping.prune_after_cycle(Keep.of(self.config.state))
         await self.intake.recount()
         self._listener("cycle_ended", {"cycle": end.summary.cycle, "state": end.summary.state})
         return end
@@ -320,17 +327,6 @@ class Sleeper:
         """Close the ledger and release the lock; no cycle may be under way."""
         self.ledger.close()
         self._lock.release()
-
-    def _newest_failure(self) -> LastError | None:
-        open_cycle = self.suspended_cycle
-        if open_cycle is not None and (cut := self.ledger.summary(open_cycle)).hint:
-            at = crashes(self.ledger, open_cycle).at or cut.started_at
-            return LastError(message=f"cycle {open_cycle} was cut short: {cut.reason}", hint=cut.hint, at=at)
-        newest = next((each for each in self.ledger.unjudged_in_a_row() if each.state == State.FAILED), None)
-        if newest is None:
-            return None
-        at = newest.ended_at or newest.started_at
-        return LastError(message=f"cycle {newest.cycle} failed: {newest.reason}", hint=newest.hint, at=at)
 
     def _on_cycle_event(self, event: str, fields: dict[str, Any]) -> None:
         if event == "state":

@@ -106,6 +106,10 @@ class CycleSummary(msgspec.Struct, frozen=True, kw_only=True):
     reason: str = ""
     """The verdict's, or why it failed."""
     hint: str = ""
+    tag: str = ""
+    """The owner's word for it, which keeps its weights."""
+    is_pruned: bool = False
+    """Its weights were removed; what was measured on it stays."""
     imported_loss: float | None = None
     """Whole-sequence loss from an older scheduler's history: not comparable with the others, never in one column."""
 
@@ -149,6 +153,14 @@ class LastError(msgspec.Struct, frozen=True, kw_only=True):
     at: datetime
 
 
+class Alarm(msgspec.Struct, frozen=True, kw_only=True):
+    """Something that stands and that the owner should look at."""
+
+    name: str
+    """``overdue`` or ``too_many_cycles``."""
+    text: str
+
+
 class Status(msgspec.Struct, frozen=True, kw_only=True):
     """The whole state, as ``sleepctl status`` and ``status.json`` have it."""
 
@@ -160,6 +172,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     version: str
     pid: int
     decision: Decision
+    alarms: list[Alarm] = []
     missing: list[str]
     """What is missing for the next sleep, a sentence each."""
     next_check_at: datetime | None
@@ -175,7 +188,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     running_cycle: int | None
     config_path: str
     state_directory: str
-    base: str
+    base: str = ""
     """The configured base model."""
     written_at: datetime
     schema: int = SCHEMA
@@ -187,6 +200,24 @@ class DecisionRecord(msgspec.Struct, frozen=True, kw_only=True):
     at: datetime
     decision: Decision
     facts: dict[str, Any]
+
+
+class Pruned(msgspec.Struct, frozen=True, kw_only=True):
+    """One checkpoint whose weights went, or would go."""
+
+    cycle: int
+    bytes: int
+    reason: str
+
+
+class PruneResult(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer to ``prune``."""
+
+    pruned: list[Pruned]
+    """Oldest first."""
+    is_dry_run: bool
+    """Nothing was removed."""
+    schema: int = SCHEMA
 
 
 class RunResult(msgspec.Struct, frozen=True, kw_only=True):

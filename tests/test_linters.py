@@ -34,6 +34,8 @@ FLOORS: tuple[frozenset[str], ...] = (
             "strategies",
             "repetition",
             "adapter_file",
+            "overdue",
+            "retention",
             "older_formats",
         }
     ),
@@ -52,6 +54,8 @@ FLOORS: tuple[frozenset[str], ...] = (
             "documents",
             "rebuild",
             "adoption",
+            "alarms",
+            "keeping",
             "fit",
             "resumption",
             "rollback",

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Callable
 from datetime import datetime
-from typing import Any, NamedTuple
 
 import msgspec
 
-from sleepd.client import ANSWER_SECONDS, Client
-from sleepd.clock import Clock
 from sleepd.cycle import JUDGED_STATES
 from sleepd.errors import ConfigError, DaemonNotRunning, NotFound, NothingToDo, ProtocolError, SleepdError
 from sleepd.protocol import (
@@ -22,7 +17,6 @@ from sleepd.protocol import (
     GetVersion,
     History,
     Pause,
-    Request,
     Resume,
     Rollback,
     Run,
@@ -33,40 +27,20 @@ from sleepd.status import SCHEMA, BufferDetail, CycleDetail, Decision, RunResult
 from sleepd.version import VERSION
 
 from .answers import Cancelled, Cycles, DaemonVersion, Paused, Reasons, RolledBack
-from .console import Console
 from .cycle_table import history_page
 from .exit_codes import ExitCode
-from .places import Places
+from .keeping import decisions, prune, tag
 from .screens import buffer_page, decision_page, line, run_page, why_page
+from .session import STATUS_SECONDS, Command, Session
 from .status_screen import status_page
 from .words import ago, model
-
-_STATUS_SECONDS = 5.0
-"""The daemon never blocks for longer than a tenth of a second; one that takes this long hangs."""
-
-
-class Session(NamedTuple):
-    """What a command has at hand."""
-
-    arguments: argparse.Namespace
-    console: Console
-    places: Places
-    clock: Clock
-
-    def ask(self, request: Request, kind: type[Any], *, timeout: float = ANSWER_SECONDS) -> Any:
-        """One request on a connection of its own."""
-        with Client(self.places.socket, timeout) as client:
-            return client.call(request, kind)
-
-
-Command = Callable[[Session], ExitCode]
 
 
 def status(session: Session) -> ExitCode:
     """The state, live or as last written."""
     now = session.clock.now()
     try:
-        seen: Status = session.ask(GetStatus(), Status, timeout=_STATUS_SECONDS)
+        seen: Status = session.ask(GetStatus(), Status, timeout=STATUS_SECONDS)
         code = ExitCode.OK
     except DaemonNotRunning as absent:
         from .offline import read_status
@@ -83,7 +57,7 @@ def history(session: Session) -> ExitCode:
     """The cycles, live or as last written."""
     now, limit = session.clock.now(), session.arguments.limit
     try:
-        known: Cycles = session.ask(History(limit=limit), Cycles, timeout=_STATUS_SECONDS)
+        known: Cycles = session.ask(History(limit=limit), Cycles, timeout=STATUS_SECONDS)
         code = ExitCode.OK
     except DaemonNotRunning as absent:
         from .offline import read_history
@@ -237,7 +211,7 @@ def version(session: Session) -> ExitCode:
     own = {"version": VERSION, "v": PROTOCOL_VERSION}
     page = [line(f"sleepctl {VERSION} (protocol {PROTOCOL_VERSION})")]
     try:
-        other: DaemonVersion = session.ask(GetVersion(), DaemonVersion, timeout=_STATUS_SECONDS)
+        other: DaemonVersion = session.ask(GetVersion(), DaemonVersion, timeout=STATUS_SECONDS)
     except SleepdError as error:
         problem = {"kind": error.kind, "message": error.message, "hint": error.hint}
         session.console.show({"schema": SCHEMA, "sleepctl": own, "sleepd": None, "problem": problem}, page)
@@ -280,6 +254,7 @@ COMMANDS: dict[str, Command] = {
     "status": status,
     "check": check,
     "why": why,
+    "decisions": decisions,
     "history": history,
     "show": show,
     "buffer": buffer,
@@ -290,6 +265,8 @@ COMMANDS: dict[str, Command] = {
     "resume": resume,
     "rollback": rollback,
     "rebase": rebase,
+    "tag": tag,
+    "prune": prune,
     "config check": config_check,
     "config show": config_show,
 }

@@ -66,6 +66,8 @@ def _took(cycle: CycleSummary) -> str:
 def _note(cycle: CycleSummary) -> str:
     """What the columns of ``history`` have no room for."""
     parts = ["in use"] if cycle.is_champion else []
+    parts += [f"tagged {cycle.tag}"] if cycle.tag else []
+    parts += ["weights pruned"] if cycle.is_pruned else []
     if cycle.imported_loss is not None:
         return " · ".join([*parts, f"{cycle.trained} trained", older_loss(cycle)])
     if cycle.trained:

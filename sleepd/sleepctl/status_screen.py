@@ -32,6 +32,7 @@ def status_page(status: Status, *, now: datetime, is_live: bool) -> Page:
     page += _buffer(status.buffer, now)
     page += _champion(status.champion, now)
     page += _cycles(status, now, is_live)
+    page += [Row([Span(alarm.text, "yellow")], "Warning") for alarm in status.alarms]
     page += _last_error(status.last_error, now)
     page += _labelled(
         "Daemon", [f"{status.version}, pid {status.pid}" if is_live else f"not running; it was {status.version}"]

@@ -67,6 +67,15 @@ def holdout(before: float | None, after: float | None, held_out: int) -> str:
     return f"holdout {losses(before, after)} ({figures}){thin(held_out)}"
 
 
+def size(number: int) -> str:
+    """Bytes as people say them: ``18.5 MB``."""
+    for unit in ("bytes", "kB", "MB"):
+        if number < 1000:
+            return f"{number:g} {unit}" if unit == "bytes" else f"{number:.1f} {unit}"
+        number = number / 1000  # type: ignore[assignment]
+    return f"{number:.1f} GB"
+
+
 def thin(held_out: int) -> str:
     """The mark of a figure that rests on too few experiences."""
     return " (thin)" if held_out < THIN_HOLDOUT else ""

@@ -26,6 +26,7 @@ NOT_DUE = scenes.decision(found=(3, 3, None))
 STARTED = RunResult(is_started=True, reason="Ready", cycle=9, undo="sleepctl cancel")
 
 STATUS_KEYS = [
+    "alarms",
     "base",
     "buffer",
     "champion",

@@ -20,6 +20,8 @@ from .promotion import Outcome
 from .status import CycleSummary
 
 LEDGER_NAME = "state.db"
+KEPT_DAMAGED = 3
+"""Damaged ledgers that stay beside the new one, the newest."""
 
 
 def open_ledger(directory: Path, checkpoints: Checkpoints, clock: Clock) -> tuple[Ledger, list[str]]:
@@ -40,6 +42,8 @@ def open_ledger(directory: Path, checkpoints: Checkpoints, clock: Clock) -> tupl
                 raise
             aside = path.with_name(f"{LEDGER_NAME}.damaged-{clock.now():%Y%m%dT%H%M%SZ}")
             path.rename(aside)
+            for older in sorted(directory.glob(f"{LEDGER_NAME}.damaged-*"))[:-KEPT_DAMAGED]:
+                older.unlink()
             troubles = [f"the ledger was damaged; it was moved to {aside.name} and rebuilt from the checkpoints"]
             get_logger().error("ledger_damaged", text=troubles[0], error=error.message)
     _remove_companions(path)

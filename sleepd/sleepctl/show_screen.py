@@ -27,8 +27,9 @@ def show_page(detail: CycleDetail, now: datetime) -> Page:
     if detail.report is not None:
         page += _training(detail.report) + _proofs(detail.report) + _holdout(detail.report)
         page += _replies(detail.report) + _notices(detail.report)
-    pruned = " (its weights were pruned)" if summary.is_pruned else ""
-    page.append(_row("Files", f"{detail.directory}{pruned}" if detail.directory else "none kept"))
+    page.append(_row("Files", detail.directory or "none kept"))
+    if summary.is_pruned:
+        page.append(_row("", "its weights were pruned; what was measured on them stays"))
     return page
 
 

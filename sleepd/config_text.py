@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import msgspec
@@ -21,13 +21,14 @@ def fields(config: Config) -> Iterator[tuple[str, str, Any, str]]:
             yield section, key, getattr(part, key), _meaning(hints[key])
 
 
-def render(config: Config, *, title: str, all_keys: bool = True) -> str:
+def render(config: Config, *, title: str, all_keys: bool = True, origins: Mapping[str, str] | None = None) -> str:
     """``config`` as a TOML document with a comment above each key.
 
     Args:
         config: what to write.
         title: first comment line.
         all_keys: False leaves out what equals the default.
+        origins: for each key (``section.key``) where its value came from, as a comment behind it; None: none.
     """
     default = {(section, key): value for section, key, value, _ in fields(Config())}
     lines = [f"# {title}"]
@@ -42,7 +43,8 @@ def render(config: Config, *, title: str, all_keys: bool = True) -> str:
         lines += textwrap.wrap(meaning, 80, initial_indent="# ", subsequent_indent="# ")
         # Written out, these would win over what systemd's environment says.
         off = "# " if is_default and f"{section}.{key}" in FROM_ENVIRONMENT else ""
-        lines.append(f"{off}{key} = {json.dumps(value)}")
+        origin = f"  # {origins[f'{section}.{key}']}" if origins else ""
+        lines.append(f"{off}{key} = {_toml(value)}{origin}")
     return "\n".join(lines) + "\n"
 
 
@@ -51,6 +53,11 @@ def reference() -> str:
     rows = ["| key | default | meaning |", "|---|---|---|"]
     rows += [f"| `{s}.{k}` | `{json.dumps(v)}` | {m} |" for s, k, v, m in fields(Config())]
     return "\n".join(rows)
+
+
+def _toml(value: Any) -> str:
+    # As JSON writes it, but TOML has no surrogate pairs, and wants DEL escaped.
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def _meaning(hint: Any) -> str:

@@ -240,7 +240,7 @@ def decode_message(line: bytes) -> WorkerMessage:
     """
     try:
         return cast(WorkerMessage, _decoder.decode(line))
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise _not_understood("worker message", error) from error
 
 
@@ -252,7 +252,7 @@ def decode_job(text: bytes) -> Job:
     """
     try:
         job = msgspec.json.decode(text, type=Job)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise _not_understood("job", error) from error
     if job.version != JOB_VERSION:
         raise ProtocolError(
@@ -271,7 +271,7 @@ def decode_lessons(text: bytes) -> list[Lesson]:
     decoder = msgspec.json.Decoder(Lesson)
     try:
         return decoder.decode_lines(text)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise _not_understood("experience", error) from error
 
 

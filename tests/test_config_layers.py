@@ -71,6 +71,16 @@ def test_each_layer_overrides_single_keys_of_those_before_it(path: Path) -> None
     }
 
 
+def test_the_order_of_drop_ins_is_that_of_their_names(path: Path) -> None:
+    """Lexical, whatever the folder's own order is: ``10`` stands before ``9``, as ``ls`` shows them."""
+    for number in (9, 30, 1, 10, 2, 20, 3, 100, 8, 7, 15, 12):
+        drop_in(path, f"{number}.toml", f"[triggers]\nmin_experiences = {number}\n")
+    layered = load(path, environment={})
+    assert layered.config.triggers.min_experiences == 9
+    names = [Path(file).name for file in layered.files[1:]]
+    assert names == [f"{number}.toml" for number in (1, 10, 100, 12, 15, 2, 20, 3, 30, 7, 8, 9)]
+
+
 def test_systemds_directories_fill_only_what_is_left_out(path: Path) -> None:
     """$STATE_DIRECTORY and $RUNTIME_DIRECTORY yield to every other layer."""
     systemd = {"STATE_DIRECTORY": "/s:/other", "RUNTIME_DIRECTORY": "/r"}

@@ -22,7 +22,7 @@ def test_nothing_but_an_error_of_ours_comes_out(tmp_path: Path, name: str) -> No
     with ExitStack() as stack:
         target = TARGETS[name](tmp_path, stack)
 
-        @settings(max_examples=15 if name in SLOW else 80, derandomize=True, deadline=None, database=None)
+        @settings(max_examples=15 if name in SLOW else 80)
         @given(number=st.integers(0, 10**9), seed=st.integers(0, 10**6))
         def check(number: int, seed: int) -> None:
             result = attempt(target, number, seed)

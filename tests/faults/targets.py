@@ -11,6 +11,7 @@ import io
 import json
 import math
 import shutil
+import socket
 from array import array
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -24,20 +25,23 @@ import msgspec
 from sleepd import job, protocol
 from sleepd.buffer import ExperienceBuffer
 from sleepd.checkpoints import Checkpoints, read_manifest, verify
+from sleepd.client import Client
 from sleepd.clock import SystemClock
 from sleepd.config import Config
 from sleepd.config_layers import VARIABLES, load
 from sleepd.config_text import render
 from sleepd.control import Peer
 from sleepd.digest import MAX_LINE_BYTES
-from sleepd.errors import BufferUnreadable, NothingToDo, UsageError
+from sleepd.errors import BufferUnreadable, DaemonNotRunning, NothingToDo, UsageError
 from sleepd.experience import experience_key, group_key
 from sleepd.history import History
 from sleepd.ledger import Ledger
+from sleepd.lock import read_holder
 from sleepd.older_formats import read_scheduler_state, write_scheduler_state
 from sleepd.reader import Reading, read_digest, read_texts
 from sleepd.rebuild import open_ledger
 from sleepd.requests import Requests, check_order
+from sleepd.sleepctl.offline import read_status
 from sleepd.sleeper import Sleeper
 from sleepd.status import BufferDetail, CycleDetail, Decision, RunResult, Status
 from sleepd.strategies import STRATEGIES
@@ -155,7 +159,8 @@ def beside_a_bad_one(directory: Path, stack: ExitStack) -> Target:
             bad = bad.replace(b"\n", b"")
             data = b"\n".join([*texts[:place], bad, *texts[place:]]) + b"\n"
         else:
-            # A document that does not parse has no records; a value that does not is one bad record.
+            # An array with what is no JSON in it, or is nested too deep for the parser, is unreadable as a whole: the
+            # last good view holds, and the status says so.
             try:
                 json.loads(bad.decode("utf-8", "surrogateescape"))
             except (ValueError, RecursionError):
@@ -288,6 +293,42 @@ def answer(directory: Path, stack: ExitStack) -> Target:
         return mutations.mutated_json(random, document)
 
     return Target("answer", list(kinds), mutate, check)
+
+
+@target
+def announcement(directory: Path, stack: ExitStack) -> Target:
+    """What a subscriber hears, through the client and a socket."""
+    heard = [
+        protocol.Announcement(event="progress", at=scenes.NOW, fields=msgspec.to_builtins(scenes.PROGRESS)),
+        protocol.Announcement(event="cycle_ended", at=scenes.NOW, fields={"cycle": 3, "state": "promoted"}),
+    ]
+
+    def check(lines: bytes, random: Random) -> None:
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            theirs.sendall(lines)
+            theirs.shutdown(socket.SHUT_WR)
+            client = Client.__new__(Client)  # connected already
+            client._path, client._timeout, client._socket, client._received = "pair", 1.0, ours, bytearray()
+            understood = list(client._announcements())
+        assert all(_same(msgspec.json.decode(protocol.encode(each), type=type(each)), each) for each in understood)
+
+    return Target("announcement", [b"".join(map(protocol.encode, heard))], mutations.mutated_lines, check)
+
+
+@target
+def offline_copy(directory: Path, stack: ExitStack) -> Target:
+    """``status.json`` and the lock file, which are read while the daemon is down."""
+    absent = DaemonNotRunning("it is not running", hint="start it")
+
+    def check(text: bytes, random: Random) -> None:
+        for name in ("status.json", "lock"):
+            (directory / name).write_bytes(text)
+        read_holder(directory)
+        assert read_status(directory, absent).schema == 1
+
+    holder = msgspec.json.encode({"pid": 5, "socket": "/run/sleepd.sock"})
+    return Target("offline-copy", [msgspec.json.encode(scenes.MORNING), holder], mutations.mutated_json, check)
 
 
 @target

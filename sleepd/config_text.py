@@ -28,7 +28,7 @@ def render(config: Config, *, title: str, all_keys: bool = True, origins: Mappin
         config: what to write.
         title: first comment line.
         all_keys: False leaves out what equals the default.
-        origins: for each key (``section.key``) where its value came from, as a comment behind it; None: none.
+        origins: for each key (``section.key``) that is set, by what; written as a comment behind it. None: no comments.
     """
     default = {(section, key): value for section, key, value, _ in fields(Config())}
     lines = [f"# {title}"]
@@ -41,10 +41,11 @@ def render(config: Config, *, title: str, all_keys: bool = True, origins: Mappin
             lines += ["", f"[{section}]"]
             current = section
         lines += textwrap.wrap(meaning, 80, initial_indent="# ", subsequent_indent="# ")
+        name = f"{section}.{key}"
         # Written out, these would win over what systemd's environment says.
-        off = "# " if is_default and f"{section}.{key}" in FROM_ENVIRONMENT else ""
-        origin = f"  # {origins[f'{section}.{key}']}" if origins else ""
-        lines.append(f"{off}{key} = {_toml(value)}{origin}")
+        off = "# " if is_default and name in FROM_ENVIRONMENT and name not in (origins or {}) else ""
+        came_from = "" if origins is None else f"  # {origins.get(name, 'default')}"
+        lines.append(f"{off}{key} = {_toml(value)}{came_from}")
     return "\n".join(lines) + "\n"
 
 

@@ -210,6 +210,15 @@ def test_a_folder_of_drop_ins_that_is_none_is_refused_by_name(path: Path) -> Non
     assert refusal(path).message == f"{folder}: cannot be read: it is a symbolic link to nothing"
 
 
+def test_a_drop_in_that_vanishes_while_it_is_read_is_refused_by_name(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Listed and then gone: the reading is given up, and not made of the rest."""
+    drop_in(path, "20.toml", "[triggers]\nmin_experiences = 9\n")
+    monkeypatch.setattr("os.listdir", lambda folder: ["10.toml", "20.toml"])
+    assert refusal(path).message == f"{path.parent}/conf.d/10.toml: cannot be read: No such file or directory"
+
+
 def test_an_error_names_the_layer_at_fault(path: Path) -> None:
     """A wrong key or value is found where it stands, even where a later layer would have overridden it."""
     file = drop_in(path, "10.toml", "[triggers]\nmin_experience = 9\n")
@@ -299,10 +308,10 @@ def test_what_is_shown_with_origins_reads_back(path: Path) -> None:
     """The shown document names each value's origin and is TOML with the same values, whatever text they hold."""
     prompt = 'a\U0001f600\x7f\u2028"\\\n\t\x01'
     layered = load(path, environment={"SLEEPD_MODEL_SYSTEM_PROMPT": prompt})
-    origins = {f"{s}.{k}": layered.origins.get(f"{s}.{k}", "default") for s, k, _, _ in fields(layered.config)}
-    text = render(layered.config, title="shown", origins=origins)
+    text = render(layered.config, title="shown", origins=layered.origins)
     assert f"min_experiences = 7  # {path}\n" in text
-    assert "min_hours_between_sleep = 6.0  # default\n" in text
+    assert "\nmin_hours_between_sleep = 6.0  # default\n" in text
+    assert '\n# directory = "/var/lib/sage-sleepd"  # default\n' in text
     assert tomllib.loads(text)["model"]["system_prompt"] == prompt
     path.write_text(text)
     assert load(path, environment={}).config == layered.config

@@ -272,7 +272,7 @@ def config_show(session: Session) -> ExitCode:
         "origins": origins,
     }
     title = f"in effect: {source}, then the environment of this command (a service has its own)"
-    session.console.show_text(data, render(layered.config, title=title, origins=origins))
+    session.console.show_text(data, render(layered.config, title=title, origins=layered.origins))
     return ExitCode.OK
 
 

@@ -1,6 +1,6 @@
 """Soak: a real daemon lives through many short cycles, and what it uses is measured on the way.
 
-Run: nice python tests/faults/soak.py --cycles 1000 [--seed 0] [--every 25] [--keep DIRECTORY]
+Run: nice python tests/faults/soak.py --cycles 1000 [--seed 0] [--every 25]
 
 The worker is the fake one, and behaves as a plan drawn from the seed says for each cycle: promoted, rejected, failed,
 crashed, killed, cancelled in the middle. Before each cycle an agent rewrites the buffer: it adds experiences, and now

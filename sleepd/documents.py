@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Sequence
-from datetime import datetime
 from pathlib import Path
 from typing import Annotated, TypeVar
 
@@ -22,6 +21,7 @@ from .experience import experience_key, key_text
 from .job import Report, Role
 from .ledger import Ledger, Placement
 from .promotion import Verdict
+from .status import Moment
 
 _T = TypeVar("_T")
 
@@ -31,7 +31,6 @@ KEPT_RESULTS = 50
 
 Digits = Annotated[str, Meta(pattern=r"^[0-9a-f]{16}\Z")]
 """A key or a group: sixteen hexadecimal digits."""
-Moment = Annotated[datetime, Meta(tz=True)]
 
 
 class Place(msgspec.Struct, frozen=True):
@@ -56,10 +55,15 @@ class Lineage(msgspec.Struct, frozen=True, kw_only=True):
     """Keys of the whole buffer at that moment."""
 
     def __post_init__(self) -> None:
-        """Refuse an experience that is placed twice; msgspec makes it an error of the document."""
+        """Refuse what no cycle can be; msgspec makes it an error of the document."""
         ids = [place.id for places in (self.trained, self.replayed, self.held_out) for place in places]
         if len(set(ids)) < len(ids):
             raise ValueError("an experience has two places in one cycle")
+        try:
+            older_formats.local_naive(self.started_at)
+            older_formats.local_naive(self.judged_at)
+        except OverflowError as error:
+            raise ValueError(f"a time that is none in another time zone: {error}") from error
 
     def placements(self) -> list[Placement]:
         """As the ledger has them."""
@@ -87,7 +91,7 @@ class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def write_documents(
-    ledger: Ledger, cycle: int, report: Report, verdict: Verdict, *, base: str, judged_at: datetime
+    ledger: Ledger, cycle: int, report: Report, verdict: Verdict, *, base: str, judged_at: Moment
 ) -> dict[str, bytes]:
     """The files by name, for a cycle whose plan is in the ledger."""
     summary = ledger.summary(cycle)

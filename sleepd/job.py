@@ -9,7 +9,7 @@ socket's end tells it that the daemon is gone.
 
 from __future__ import annotations
 
-from typing import Any, Literal, cast
+from typing import Annotated, Any, Literal, cast
 
 import msgspec
 
@@ -196,7 +196,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, tag="report"):
     seconds: dict[str, float]
     """Wall time by phase."""
     tokens_per_second: float
-    peak_memory_bytes: int
+    peak_memory_bytes: Annotated[int, msgspec.Meta(ge=0, le=2**62)]
     lora_shape: str
     """Rank and modules in one word, such as ``r16:down_proj,…``; two adapters of unequal shape are two lineages."""
 

@@ -72,6 +72,7 @@ def _with(document: bytes, old: bytes, new: bytes) -> bytes:
         ("lineage", b'"group": "', b'"group": "x'),
         ("lineage", b'"parent": null', b'"parent": 18446744073709551616'),
         ("lineage", b'Z",\n  "judged_at"', b'",\n  "judged_at"'),
+        ("lineage", b'"judged_at": "2', b'"judged_at": "0001-01-01T00:00:00+14:00", "x": "2'),
         ("lineage", b'"seen": [', b'"seen": ["not hexadecimal",'),
         ("lineage", b'"replayed": []', b'"replayed": [{"id": "0000000000000001", "group": "0000000000000001"}]'),
     ],

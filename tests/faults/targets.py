@@ -41,7 +41,10 @@ from sleepd.older_formats import read_scheduler_state, write_scheduler_state
 from sleepd.reader import Reading, read_digest, read_texts
 from sleepd.rebuild import open_ledger
 from sleepd.requests import Requests, check_order
+from sleepd.sleepctl.console import Console
 from sleepd.sleepctl.offline import read_status
+from sleepd.sleepctl.show_screen import show_page
+from sleepd.sleepctl.status_screen import status_page
 from sleepd.sleeper import Sleeper
 from sleepd.status import BufferDetail, CycleDetail, Decision, RunResult, Status
 from sleepd.strategies import STRATEGIES
@@ -329,6 +332,24 @@ def offline_copy(directory: Path, stack: ExitStack) -> Target:
 
     holder = msgspec.json.encode({"pid": 5, "socket": "/run/sleepd.sock"})
     return Target("offline-copy", [msgspec.json.encode(scenes.MORNING), holder], mutations.mutated_json, check)
+
+
+@target
+def screen(directory: Path, stack: ExitStack) -> Target:
+    """What sleepctl shows of an answer that it understood, whoever gave it."""
+    status, cycle = protocol.answer(scenes.MORNING), protocol.answer(scenes.DETAIL)
+
+    def check(line: bytes, random: Random) -> None:
+        page: Any
+        if b'"summary"' in line:
+            page = show_page(protocol.decode_answer(line, CycleDetail), scenes.NOW)
+        else:
+            page = status_page(protocol.decode_answer(line, Status), now=scenes.NOW, is_live=True)
+        shown = io.StringIO()
+        Console(shown, shown, {}, is_json=False).show({}, page)
+        assert "\x1b" not in shown.getvalue()
+
+    return Target("screen", [status, cycle], mutations.mutated_json, check)
 
 
 @target

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from . import log
-from .config import discover, load
+from .config import discover
+from .config_layers import load
 from .daemon import live, require_buffer
 from .errors import ConfigError, SleepdError
 from .version import VERSION
@@ -21,7 +22,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="sleepd",
         description="Watch an agent's experience buffer, and let it learn in its sleep. Runs in the foreground; "
-        "SIGHUP reads the configuration again, SIGTERM stops.",
+        "SIGHUP reads the configuration again, SIGTERM stops. Beside the configuration file, conf.d/*.toml override "
+        "single keys, in lexical order, and after them the variables SLEEPD_SECTION_KEY (SLEEPD_LOG_LEVEL=debug).",
         epilog="Exit status: 0 stopped as told, 1 failed, 2 usage, 7 the state directory is in use, 9 configuration.",
     )
     parser.add_argument(
@@ -39,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 "no configuration was found", hint="sleepd --config FILE; config/config.toml shows every key"
             )
         path = path.absolute()
-        config = load(path, environment=os.environ)
+        config = load(path, environment=os.environ).config
         require_buffer(config, str(path))
         log.configure(config.log.level)
         asyncio.run(live(config, path))

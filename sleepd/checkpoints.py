@@ -259,7 +259,7 @@ def read_manifest(path: Path) -> Manifest:
     try:
         file = adopted if adopted.exists() and not own.exists() else own
         manifest = msgspec.json.decode(file.read_bytes(), type=Manifest)
-    except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise CheckpointInvalid(f"{path}: no readable manifest.json: {error}", hint=_REPLACE) from error
     if manifest.version > MANIFEST_VERSION:
         raise CheckpointInvalid(
@@ -294,7 +294,7 @@ def verify(path: Path) -> Manifest:
     """
     manifest = read_manifest(path)
     for name, expected in manifest.files.items():
-        if "/" in name or name in ("", ".", ".."):
+        if "/" in name or "\0" in name or name in ("", ".", ".."):
             raise CheckpointInvalid(f"{path}: the manifest names a file outside it: {name!r}", hint=_REPLACE)
         try:
             found = file_record(path / name)

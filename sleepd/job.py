@@ -9,7 +9,7 @@ socket's end tells it that the daemon is gone.
 
 from __future__ import annotations
 
-from typing import Any, Literal, cast
+from typing import Annotated, Any, Literal, cast
 
 import msgspec
 
@@ -200,7 +200,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, tag="report"):
     seconds: dict[str, float]
     """Wall time by phase."""
     tokens_per_second: float
-    peak_memory_bytes: int
+    peak_memory_bytes: Annotated[int, msgspec.Meta(ge=0, le=2**62)]
     lora_shape: str
     """Rank and modules in one word, such as ``r16:down_proj,…``; two adapters of unequal shape are two lineages."""
 
@@ -245,7 +245,7 @@ def decode_message(line: bytes) -> WorkerMessage:
     """
     try:
         return cast(WorkerMessage, _decoder.decode(line))
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise _not_understood("worker message", error) from error
 
 
@@ -257,7 +257,7 @@ def decode_job(text: bytes) -> Job:
     """
     try:
         job = msgspec.json.decode(text, type=Job)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise _not_understood("job", error) from error
     if job.version != JOB_VERSION:
         raise ProtocolError(
@@ -276,7 +276,7 @@ def decode_lessons(text: bytes) -> list[Lesson]:
     decoder = msgspec.json.Decoder(Lesson)
     try:
         return decoder.decode_lines(text)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise _not_understood("experience", error) from error
 
 

@@ -292,6 +292,15 @@ class Ledger:
         )
         return {unsigned(row[0]) for row in rows.fetchall()}
 
+    def trained_in(self, cycles: Iterable[int]) -> int:
+        """How many experiences these cycles reported as trained, replayed ones included."""
+        row = self._db.execute(
+            "SELECT sum(json_extract(text, '$.trained') + json_extract(text, '$.replayed')) FROM "
+            "(SELECT CAST(report AS TEXT) AS text FROM cycles WHERE cycle IN (SELECT value FROM json_each(?)))",
+            (_list(cycles),),
+        ).fetchone()
+        return int(row[0] or 0)
+
     def recorded_sides(self) -> dict[int, bool]:
         """Of every group that was in a cycle, whether it is held out; trained once, it never is again."""
         rows = self._db.execute("SELECT grp, min(role='holdout') FROM placements GROUP BY grp")

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
+from msgspec import Meta
 
 from .errors import CheckpointInvalid
 from .files import replace_file
@@ -20,12 +21,16 @@ from .status import CycleSummary
 SCHEDULER_STATE = "scheduler_state.json"
 
 
+Count = Annotated[int, Meta(ge=0, le=10**8)]
+"""Cycles and experiences: what is more does not fit the names of directories, nor in the end the ledger."""
+
+
 class SleepEntry(msgspec.Struct, kw_only=True):
     """One past sleep in the older history."""
 
-    cycle: int
+    cycle: Count
     timestamp: str
-    num_experiences: int = 0
+    num_experiences: Count = 0
     final_loss: float | None = None
     """Over whole sequences where the older trainer wrote it; ours are over replies alone."""
 
@@ -34,19 +39,19 @@ class SchedulerState(msgspec.Struct, kw_only=True):
     """``scheduler_state.json``."""
 
     last_sleep_time: str | None = None
-    last_sleep_cycle: int = 0
-    experiences_at_last_sleep: int | None = 0
+    last_sleep_cycle: Count = 0
+    experiences_at_last_sleep: Count | None = 0
     """Length of the buffer then; None: nobody knows."""
-    total_sleep_cycles: int = 0
+    total_sleep_cycles: Count = 0
     sleep_history: list[SleepEntry] = []
 
 
 class _TrainedEntry(msgspec.Struct, kw_only=True):
     """An entry of ``training_history``: the trainer said ``sleep_cycle`` where its scheduler said ``cycle``."""
 
-    sleep_cycle: int
+    sleep_cycle: Count
     timestamp: str
-    num_experiences: int = 0
+    num_experiences: Count = 0
     final_loss: float | None = None
 
 
@@ -54,9 +59,9 @@ class _Written(msgspec.Struct, kw_only=True):
     """``scheduler_state.json`` as it may stand there: its history is of one kind or the other, or of both."""
 
     last_sleep_time: str | None = None
-    last_sleep_cycle: int = 0
-    experiences_at_last_sleep: int = 0
-    total_sleep_cycles: int = 0
+    last_sleep_cycle: Count = 0
+    experiences_at_last_sleep: Count | None = 0
+    total_sleep_cycles: Count = 0
     sleep_history: list[dict[str, Any]] = []
 
 
@@ -66,7 +71,7 @@ class _TrainingState(msgspec.Struct, kw_only=True):
     Its ``total_experiences_trained`` adds up all cycles: it is no length of a buffer, and not read.
     """
 
-    sleep_cycle_count: int
+    sleep_cycle_count: Count
     last_updated: str | None = None
     training_history: list[dict[str, Any]] = []
 
@@ -80,10 +85,15 @@ def from_local(text: str) -> datetime:
     """A time of the older files, in UTC.
 
     Raises:
-        ValueError: it is no ISO 8601 time.
+        ValueError: it is no ISO 8601 time, or in a year that no other time zone has.
     """
-    # astimezone() takes a naive time as local, which is what these are.
-    return datetime.fromisoformat(text).astimezone(UTC)
+    try:
+        # astimezone() takes a naive time as local, which is what these are.
+        moment = datetime.fromisoformat(text).astimezone(UTC)
+        local_naive(moment)
+    except OverflowError as error:
+        raise ValueError(f"{text}: {error}") from error
+    return moment
 
 
 def read_scheduler_state(directory: Path) -> SchedulerState | None:
@@ -102,7 +112,7 @@ def read_scheduler_state(directory: Path) -> SchedulerState | None:
         return SchedulerState(
             last_sleep_time=_checked(written.last_sleep_time),
             last_sleep_cycle=written.last_sleep_cycle,
-            experiences_at_last_sleep=None if is_sum else max(0, written.experiences_at_last_sleep),
+            experiences_at_last_sleep=None if is_sum else written.experiences_at_last_sleep,
             total_sleep_cycles=written.total_sleep_cycles,
             sleep_history=history,
         )
@@ -190,17 +200,18 @@ def cycle_results(cycle: int, report: Report, *, at: datetime) -> dict[str, Any]
     }
 
 
-def training_state(history: list[dict[str, Any]], *, model_path: str, at: datetime) -> dict[str, Any]:
+def training_state(history: list[dict[str, Any]], *, total: int, model_path: str, at: datetime) -> dict[str, Any]:
     """``training_state.json`` of a checkpoint.
 
     Args:
-        history: the ``cycle_results`` of its lineage, oldest first, its own last.
+        history: the last ``cycle_results`` of its lineage, oldest first, its own last.
+        total: experiences that its whole lineage trained, replayed ones counted again.
         model_path: the base.
         at: when it was written.
     """
     return {
         "sleep_cycle_count": history[-1]["sleep_cycle"],
-        "total_experiences_trained": sum(entry["num_experiences"] for entry in history),
+        "total_experiences_trained": total,
         "training_history": history,
         "model_path": model_path,
         "last_updated": local_naive(at),

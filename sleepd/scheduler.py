@@ -25,7 +25,8 @@ import structlog
 from . import log
 from .client import Client
 from .clock import SystemClock
-from .config import Config, discover, load
+from .config import Config, discover
+from .config_layers import load
 from .errors import Busy, ConfigError, NothingToDo, SleepdError, StateLocked, UsageError
 from .lock import read_holder
 from .older_formats import local_naive, read_scheduler_state
@@ -60,8 +61,8 @@ class SleepScheduler:
         min_salience: as ``[training]``.
         device: ``cpu`` or ``cuda``; None: as ``[worker] device``.
 
-    What is not given comes from the configuration that is found (``$SLEEPD_CONFIG``, the user's, the system's), else it
-    is the default shown.
+    What is not given comes from the configuration that is found (``$SLEEPD_CONFIG``, the user's, the system's), its
+    drop-ins and the environment, as for the daemon; else it is the default shown.
 
     Raises:
         ConfigError: no buffer is given and none is configured, or the configuration says something wrong.
@@ -81,8 +82,7 @@ class SleepScheduler:
         if not structlog.is_configured():
             # To standard error: callers print JSON on standard output.
             log.configure("warning")
-        found = discover(os.environ)
-        config = load(found, environment=os.environ) if found else Config()
+        config = load(discover(os.environ), environment=os.environ).config
         self._config = _with_paths(config, model_path, experience_buffer_path, checkpoint_dir, device)
         if not self._config.buffer.path:
             raise ConfigError(

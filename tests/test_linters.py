@@ -24,6 +24,7 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset(
         {
             "config",
+            "config_layers",
             "config_text",
             "digest",
             "experience",

@@ -155,6 +155,19 @@ def test_what_is_not_given_comes_from_the_configuration(config: Config, tmp_path
     assert SleepScheduler(min_experiences=5).should_run_sleep_cycle()[0]
 
 
+def test_drop_ins_and_variables_count_as_for_the_daemon(
+    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A drop-in outranks the configuration file, and a variable the drop-in."""
+    write_config(tmp_path / "config.toml", changed(config, "triggers", min_experiences=20))
+    put(config, 12)
+    (tmp_path / "conf.d").mkdir()
+    (tmp_path / "conf.d" / "10.toml").write_text("[triggers]\nmin_experiences = 30\n")
+    assert SleepScheduler().should_run_sleep_cycle()[1] == "Insufficient experiences (12 < 30)"
+    monkeypatch.setenv("SLEEPD_TRIGGERS_MIN_EXPERIENCES", "40")
+    assert SleepScheduler().should_run_sleep_cycle()[1] == "Insufficient experiences (12 < 40)"
+
+
 def test_paths_can_be_given_without_any_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With a buffer and a checkpoint directory nothing else is needed to be told where things stand."""
     monkeypatch.delenv("SLEEPD_CONFIG", raising=False)

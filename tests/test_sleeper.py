@@ -446,3 +446,16 @@ def test_an_older_state_is_honoured(stage: Stage, monkeypatch: pytest.MonkeyPatc
     state = stage.read("scheduler_state.json")
     assert state["total_sleep_cycles"] == 4
     assert [entry["cycle"] for entry in state["sleep_history"]] == [4, 5]
+
+
+def test_the_older_training_state_does_not_grow_with_its_lineage(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It lists the last cycles only, and still counts what all of them trained."""
+    monkeypatch.setattr("sleepd.documents.KEPT_RESULTS", 2)
+    stage.config = changed(stage.config, "triggers", min_hours_between_sleep=0.0)
+    summaries = []
+    for count in (12, 20, 28):
+        stage.write(count)
+        summaries.append(stage.sleep())
+    state = json.loads((stage.state / "current" / "training_state.json").read_text())
+    assert [entry["sleep_cycle"] for entry in state["training_history"]] == [2, 3]
+    assert state["total_experiences_trained"] == sum(each.trained + each.replayed for each in summaries)

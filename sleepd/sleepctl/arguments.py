@@ -54,6 +54,7 @@ _ENVIRONMENT = """\
 environment:
   SLEEPD_SOCKET   the control socket, where --socket is not given
   SLEEPD_CONFIG   the configuration file, where --config is not given
+  SLEEPD_SECTION_KEY  a key of the configuration, such as SLEEPD_LOG_LEVEL
   NO_COLOR        set: no colour, on a terminal too"""
 
 
@@ -148,6 +149,12 @@ and exits with 3; in JSON, "is_live" is false then.""",
     "check": """\
 Exits with 0 either way. With --apply: 0 when a cycle was started, 5 when there
 is nothing to do, 7 while a cycle is running.""",
+    "config": """\
+Each of these overrides single keys of those before it: the defaults, the
+configuration file, conf.d/*.toml beside it in lexical order, the environment
+(SLEEPD_TRIGGERS_MIN_EXPERIENCES=10). `check` looks at all of them; `show`,
+which may be left out, says where each value came from. A service has an
+environment of its own: systemctl show -p Environment sage-sleepd""",
     "run": """\
 Exits with 0 when a cycle was started; with --wait when it ended with a verdict
 (promoted, rejected or inconclusive: the verdict is said), and with 1 when it
@@ -175,7 +182,9 @@ def _add_run_options(run: argparse.ArgumentParser) -> None:
 
 
 def _add_config_commands(config: argparse.ArgumentParser) -> None:
-    commands = config.add_subparsers(metavar="check|show", dest="subcommand", required=True)
+    _add_options(config)
+    commands = config.add_subparsers(metavar="check|show", dest="subcommand")
+    config.set_defaults(subcommand="show")
     for name, summary in (
         ("check", "Check a configuration file."),
         ("show", "Show what is in effect, as TOML or JSON."),

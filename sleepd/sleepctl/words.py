@@ -33,7 +33,10 @@ def ago(then: datetime, now: datetime) -> str:
 
 def moment(then: datetime, now: datetime) -> str:
     """The day and the minute, in local time."""
-    local = then.astimezone()
+    try:
+        local = then.astimezone()
+    except OverflowError:  # of the year 1 or 9999: no clock says so, but it is somebody's answer
+        return f"{then:%Y-%m-%d %H:%M}"
     days = (now.astimezone().date() - local.date()).days
     day = {0: "today", 1: "yesterday"}.get(days, f"{local:%Y-%m-%d}")
     return f"{day} {local:%H:%M}"

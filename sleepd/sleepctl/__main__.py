@@ -11,10 +11,11 @@ from sleepd.clock import SystemClock
 from sleepd.errors import SleepdError
 
 from .arguments import build_parser
-from .commands import COMMANDS, Session
+from .commands import COMMANDS
 from .console import Console
 from .exit_codes import ExitCode
 from .places import Places
+from .session import Session
 
 
 def main(argv: Sequence[str] | None = None) -> int:

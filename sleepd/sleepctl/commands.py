@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Callable
 from datetime import datetime
-from typing import Any, NamedTuple
 
 import msgspec
 
-from sleepd.client import ANSWER_SECONDS, Client
-from sleepd.clock import Clock
 from sleepd.cycle import JUDGED_STATES
 from sleepd.errors import ConfigError, DaemonNotRunning, NotFound, NothingToDo, ProtocolError, SleepdError
 from sleepd.protocol import (
@@ -22,7 +17,7 @@ from sleepd.protocol import (
     GetVersion,
     History,
     Pause,
-    Request,
+    Reload,
     Resume,
     Rollback,
     Run,
@@ -32,41 +27,24 @@ from sleepd.protocol import (
 from sleepd.status import SCHEMA, BufferDetail, CycleDetail, Decision, RunResult, Status
 from sleepd.version import VERSION
 
-from .answers import Cancelled, Cycles, DaemonVersion, Paused, Reasons, RolledBack
-from .console import Console
+from .answers import Cancelled, Cycles, DaemonVersion, Paused, Reasons, Reloaded, RolledBack
 from .cycle_table import history_page
 from .exit_codes import ExitCode
-from .places import Places
 from .screens import buffer_page, decision_page, line, run_page, why_page
+from .session import STATUS_SECONDS, Command, Session
 from .status_screen import status_page
 from .words import ago, model
-
-_STATUS_SECONDS = 5.0
-"""The daemon never blocks for longer than a tenth of a second; one that takes this long hangs."""
-
-
-class Session(NamedTuple):
-    """What a command has at hand."""
-
-    arguments: argparse.Namespace
-    console: Console
-    places: Places
-    clock: Clock
-
-    def ask(self, request: Request, kind: type[Any], *, timeout: float = ANSWER_SECONDS) -> Any:
-        """One request on a connection of its own."""
-        with Client(self.places.socket, timeout) as client:
-            return client.call(request, kind)
-
-
-Command = Callable[[Session], ExitCode]
 
 
 def status(session: Session) -> ExitCode:
     """The state, live or as last written."""
+    if session.arguments.watch is not None:
+        from .live_status import watch
+
+        return watch(session)
     now = session.clock.now()
     try:
-        seen: Status = session.ask(GetStatus(), Status, timeout=_STATUS_SECONDS)
+        seen: Status = session.ask(GetStatus(), Status, timeout=STATUS_SECONDS)
         code = ExitCode.OK
     except DaemonNotRunning as absent:
         from .offline import read_status
@@ -83,7 +61,7 @@ def history(session: Session) -> ExitCode:
     """The cycles, live or as last written."""
     now, limit = session.clock.now(), session.arguments.limit
     try:
-        known: Cycles = session.ask(History(limit=limit), Cycles, timeout=_STATUS_SECONDS)
+        known: Cycles = session.ask(History(limit=limit), Cycles, timeout=STATUS_SECONDS)
         code = ExitCode.OK
     except DaemonNotRunning as absent:
         from .offline import read_history
@@ -228,7 +206,7 @@ def version(session: Session) -> ExitCode:
     own = {"version": VERSION, "v": PROTOCOL_VERSION}
     page = [line(f"sleepctl {VERSION} (protocol {PROTOCOL_VERSION})")]
     try:
-        other: DaemonVersion = session.ask(GetVersion(), DaemonVersion, timeout=_STATUS_SECONDS)
+        other: DaemonVersion = session.ask(GetVersion(), DaemonVersion, timeout=STATUS_SECONDS)
     except SleepdError as error:
         problem = {"kind": error.kind, "message": error.message, "hint": error.hint}
         session.console.show({"schema": SCHEMA, "sleepctl": own, "sleepd": None, "problem": problem}, page)
@@ -239,6 +217,47 @@ def version(session: Session) -> ExitCode:
     data = {"schema": SCHEMA, "sleepctl": own, "sleepd": msgspec.to_builtins(other), "problem": None}
     session.console.show(data, page)
     return ExitCode.OK
+
+
+def reload(session: Session) -> ExitCode:
+    """The configuration, read again."""
+    from sleepd.config import NEEDS_RESTART
+
+    done: Reloaded = session.ask(Reload(), Reloaded)
+    page = [line(f"changed: {key}") for key in done.changed] or [line("nothing changed")]
+    session.console.show(done, page)
+    for key in done.changed:
+        if key.partition(".")[0] in NEEDS_RESTART:
+            session.console.say(f"{key} takes effect at the next start: sudo systemctl restart sage-sleepd")
+    return ExitCode.OK
+
+
+def events(session: Session) -> ExitCode:
+    """What happens, as it happens."""
+    from .events import follow
+
+    return follow(session)
+
+
+def logs(session: Session) -> ExitCode:
+    """What the daemon logged."""
+    from .journal import show_journal
+
+    return show_journal(session)
+
+
+def doctor(session: Session) -> ExitCode:
+    """What may keep it from sleeping, and what mends it."""
+    from .doctor import examine
+
+    return examine(session)
+
+
+def completions(session: Session) -> ExitCode:
+    """A shell's completions, or the cycles' numbers for them."""
+    from .completions import complete
+
+    return complete(session)
 
 
 def config_check(session: Session) -> ExitCode:
@@ -280,6 +299,11 @@ COMMANDS: dict[str, Command] = {
     "pause": pause,
     "resume": resume,
     "rollback": rollback,
+    "reload": reload,
+    "events": events,
+    "logs": logs,
+    "doctor": doctor,
+    "completions": completions,
     "config check": config_check,
     "config show": config_show,
 }

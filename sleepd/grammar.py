@@ -1,0 +1,30 @@
+"""A parser that remembers its arguments, so that completions and manual pages come from the same words as ``--help``.
+
+``argparse`` has no public way to ask a parser what it was given.
+"""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+
+class RecordingParser(argparse.ArgumentParser):
+    """As ``argparse.ArgumentParser``; ``arguments`` has every option and positional in the order they were added."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self.arguments: list[argparse.Action] = []  # first: the base class adds --help already
+        self.commands: dict[str, RecordingParser] = {}
+        super().__init__(*args, **kwargs)
+
+    def add_argument(self, *args: Any, **kwargs: Any) -> argparse.Action:
+        """Add one, and remember it."""
+        action = super().add_argument(*args, **kwargs)
+        self.arguments.append(action)
+        return action
+
+    def add_subparsers(self, **kwargs: Any) -> Any:
+        """Add them; ``commands`` maps each name to its parser."""
+        action = super().add_subparsers(**kwargs)
+        self.commands = action.choices
+        return action

@@ -153,6 +153,8 @@ def _buffer(facts: Facts) -> Said:
         return "FAIL", f"{place.path} lies where the service does not see it ({hidden})", show
     if buffer.problem:
         return "FAIL", buffer.problem, "sleepctl buffer"
+    if buffer.has_daemon_read is False and place.kind == "file":
+        return "FAIL", f"the running daemon does not see {place.path}", "sudo systemctl restart sage-sleepd"
     if place.blocked_at:
         return "FAIL", f"{who} cannot pass {place.blocked_at}", f"sudo setfacl -m u:{who}:x {place.blocked_at}"
     if place.kind == "absent":

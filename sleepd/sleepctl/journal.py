@@ -93,12 +93,17 @@ def _find_unit(session: Session) -> Unit:
         output = str((process / "fd" / "2").readlink())
     except OSError:
         output = ""  # another user's
-    if unit is not None and (not output or output.startswith("socket:")):
+    if unit is not None and is_journal(output):
         return unit
     raise NotFound(
         f"the daemon (pid {status.pid}) runs outside systemd, so the journal does not have its log; {_where(output)}",
         hint=_mend(status.pid, output),
     )
+
+
+def is_journal(output: str) -> bool:
+    """Whether a service's standard error, as ``/proc/PID/fd/2`` names it, leads to the journal. Unseen: yes."""
+    return not output or output.startswith("socket:")
 
 
 def unit_of(cgroups: str) -> Unit | None:

@@ -30,6 +30,7 @@ from sleepd.sleepctl.doctor_facts import (
 )
 from sleepd.sleepctl.doctor_findings import judge
 from sleepd.sleepctl.doctor_reach import reach_as
+from sleepd.sleepctl.programs import answer_of
 from sleepd.version import VERSION
 from tests.agents import changed, config_for, experiences, write_buffer, write_config
 from tests.processes import DaemonProcess
@@ -217,6 +218,20 @@ def test_an_ordinary_user_is_not_told_what_another_may(unprivileged: None) -> No
 # --- the whole command ---
 
 
+@pytest.fixture(autouse=True)
+def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], None]:
+    """A $PATH with only what the test puts there, so that this machine's systemd is not asked."""
+    directory = tmp_path / "programs"
+    directory.mkdir()
+    monkeypatch.setenv("PATH", str(directory))
+
+    def put(name: str, text: str) -> None:
+        (directory / name).write_text(f"#!/bin/sh\n{text}\n")
+        (directory / name).chmod(0o755)
+
+    return put
+
+
 @pytest.fixture
 def torchless(short_directory: Path) -> str:
     """A worker's interpreter that answers at once, as the real probe does."""
@@ -244,6 +259,41 @@ def test_doctor_with_the_daemon_down_looks_at_all_and_ends_with_0(
     shown = sleepctl("doctor", "--config", str(short_directory / "c.toml"))
     assert shown.code == 0
     assert f"PASS  buffer    {short_directory}/buffer.json can be read by" in shown.out.replace("\n" + " " * 16, " ")
+
+
+def test_doctor_reads_what_systemd_and_cron_say(
+    environment: Path, sleepctl: Sleepctl, torchless: str, programs: Callable[[str, str], None]
+) -> None:
+    """Unit, drop-ins, what is hidden from it and shown to it, clock, and an older scheduler's line, all as printed."""
+    properties = (
+        "LoadState=loaded ActiveState=inactive UnitFileState=enabled User=nobody Result=success NeedDaemonReload=no "
+        "DropInPaths=/etc/override.conf ProtectHome=tmpfs PrivateTmp=yes BindPaths= "
+        f"BindReadOnlyPaths=-{environment}:{environment}:rbind"
+    )
+    programs("systemctl", f"printf '%s\\n' {properties} 'Environment=A=b \"C=d e\"'")
+    programs("timedatectl", "echo NTPSynchronized=no")
+    programs("crontab", "echo '# python -m x.sleep_scheduler'; echo '0 */6 * * * python -m x.sleep_scheduler'")
+    write_buffer(environment / "buffer.json", experiences(3))
+    environment.chmod(0o755)
+    write_config(environment / "c.toml", changed(config_for(environment), "worker", python=torchless))
+    found = sleepctl("doctor", "--config", str(environment / "c.toml"), "--json").json["findings"]
+    findings = {each["name"]: each for each in found}
+    assert findings["unit"]["text"] == "enabled, but inactive (drop-ins: /etc/override.conf)"
+    assert "does not see it" not in findings["buffer"]["text"]
+    assert findings["clock"]["text"] == "the clock is not synchronised"
+    assert len([each for each in found if each["name"] == "leftovers" and "crontab -l" in each["text"]]) == 1
+
+
+def test_doctor_hangs_with_no_program_that_hangs(
+    programs: Callable[[str, str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that does not answer is as one that is not there."""
+    monkeypatch.setattr("sleepd.sleepctl.programs._SECONDS", 0.2)
+    programs("systemctl", "exec /bin/sleep 60")
+    assert answer_of("systemctl", "show") is None
+    programs("systemctl", "echo no >&2; exit 1")
+    assert answer_of("systemctl", "show") is None
+    assert answer_of("absent") is None
 
 
 def test_doctor_without_anything_ends_with_1_and_says_what_to_do(

@@ -17,7 +17,7 @@ from sleepctl_ran import Ran
 
 from sleepd import errors, protocol
 from sleepd.protocol import Announcement
-from sleepd.sleepctl.journal import Unit, unit_of
+from sleepd.sleepctl.journal import Unit, is_journal, unit_of
 from tests.agents import config_for, experiences, write_buffer, write_config
 from tests.processes import DaemonProcess
 
@@ -233,3 +233,12 @@ def test_logs_of_a_daemon_outside_systemd_says_where_its_log_goes(short_director
 def test_the_unit_is_read_from_the_daemons_control_group(cgroups: str, unit: Unit | None) -> None:
     """A service is told from a login session, and a user's from the system's."""
     assert unit_of(cgroups) == unit
+
+
+@pytest.mark.parametrize(
+    ("output", "leads_there"),
+    [("socket:[8123]", True), ("", True), ("/srv/daemon.log", False), ("pipe:[4]", False), ("/dev/null", False)],
+)
+def test_a_service_that_logs_elsewhere_is_not_looked_for_in_the_journal(output: str, leads_there: bool) -> None:
+    """A supervisor that is itself a service may send its children's words to a file."""
+    assert is_journal(output) is leads_there

@@ -180,7 +180,8 @@ def _capability(
     except subprocess.TimeoutExpired:
         return None, f"no answer within {_PROBE_SECONDS:g} s"
     except OSError as error:
-        return None, error.strerror or str(error)
+        as_whom = f", asked as {user.pw_name}" if user is not None and become else ""
+        return None, f"{error.strerror or error}{as_whom}"
     except (IndexError, msgspec.MsgspecError):
         last = done.stderr.decode(errors="replace").strip().splitlines()
         return None, last[-1] if last else f"exit status {done.returncode}"

@@ -284,6 +284,22 @@ def test_doctor_reads_what_systemd_and_cron_say(
     assert len([each for each in found if each["name"] == "leftovers" and "crontab -l" in each["text"]]) == 1
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can ask as another user")
+def test_root_asks_the_interpreter_as_the_daemons_user(environment: Path, sleepctl: Sleepctl, torchless: str) -> None:
+    """An interpreter that works for root alone is no interpreter for the service."""
+    environment.chmod(0o755)
+    (environment / "state").mkdir()
+    os.chown(environment / "state", 65534, 65534)
+    write_config(environment / "c.toml", changed(config_for(environment), "worker", python=torchless))
+    options = ("doctor", "--config", str(environment / "c.toml"), "--json")
+    (device,) = [each for each in sleepctl(*options).json["findings"] if each["name"] == "device"]
+    assert device["mark"] == "PASS"
+    Path(torchless).chmod(0o700)
+    (device,) = [each for each in sleepctl(*options).json["findings"] if each["name"] == "device"]
+    assert device["mark"] == "FAIL"
+    assert f"Permission denied, asked as {pwd.getpwuid(65534).pw_name}" in device["text"]
+
+
 def test_doctor_hangs_with_no_program_that_hangs(
     programs: Callable[[str, str], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:

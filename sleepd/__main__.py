@@ -8,7 +8,8 @@ import sys
 from collections.abc import Sequence
 
 from . import log
-from .config import discover, load
+from .config import discover
+from .config_layers import load
 from .daemon import live, require_buffer
 from .daemon_arguments import build_parser
 from .errors import ConfigError, SleepdError
@@ -24,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 "no configuration was found", hint="sleepd --config FILE; config/config.toml shows every key"
             )
         path = path.absolute()
-        config = load(path, environment=os.environ)
+        config = load(path, environment=os.environ).config
         require_buffer(config, str(path))
         log.configure(config.log.level)
         asyncio.run(live(config, path))

@@ -4,6 +4,7 @@
     |-- cycle_007/            the champion and its predecessors: only what was promoted
     |-- current -> cycle_007  replaced by rename; absent = the base itself. This link is the truth
     |-- retired/cycle_006/    rejected candidates and rolled-back champions
+    |-- adopted/cycle_005.json  the manifest of an older trainer's cycle_005/, in which nothing is ever written
     `-- staging/cycle_008/    the worker's; work/ inside it never leaves it
 
 A checkpoint is staged, then committed: documents written and synced, ``work/`` removed, the manifest (sha256 of every
@@ -23,11 +24,15 @@ from pathlib import Path
 
 import msgspec
 
+from .adapter_file import CONFIG_FILE, WEIGHTS_FILE
 from .errors import CheckpointInvalid, NotFound, StateDirectoryUnusable
-from .files import fsync_path, replace_link, write_durably
+from .files import fsync_path, replace_file, replace_link, write_durably
 
 MANIFEST_VERSION = 1
-ADAPTER_FILES = ("adapter_model.safetensors", "adapter_config.json")
+ADAPTER_FILES = (WEIGHTS_FILE, CONFIG_FILE)
+ADOPTED = "adopted"
+"""Directory of what we record of an older trainer's checkpoints."""
+ADOPTED_VERDICT = "adopted"
 _NAME = re.compile(r"^cycle_(\d{3,9})$")
 
 
@@ -56,6 +61,12 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
 def directory_name(cycle: int) -> str:
     """``cycle_007``: what older tools look for."""
     return f"cycle_{cycle:03d}"
+
+
+def cycle_number(name: str) -> int:
+    """The opposite of ``directory_name``; 0: it is no such name."""
+    match = _NAME.match(name)
+    return int(match[1]) if match else 0
 
 
 class Checkpoints:
@@ -111,19 +122,24 @@ class Checkpoints:
             raise CheckpointInvalid(
                 f"{self._current} is no symbolic link ({error.strerror})", hint=f"move {self._current} away"
             ) from error
-        match = _NAME.match(target)
-        if match is None or not (self.directory / target).is_dir():
+        cycle = cycle_number(target)
+        if not cycle or not (self.directory / target).is_dir():
             raise CheckpointInvalid(
                 f"{self._current} points to {target!r}, which is no checkpoint here",
-                hint="sleepctl rollback 0 puts the base in use; sleepctl history shows the checkpoints",
+                hint="sleepctl rebase puts the base in use; sleepctl history shows the checkpoints",
             )
-        return int(match[1])
+        return cycle
+
+    def adopted(self) -> list[int]:
+        """The cycles of an older trainer that were adopted, in order."""
+        files = (self.directory / ADOPTED).glob("cycle_*.json")
+        return sorted(cycle for file in files if (cycle := cycle_number(file.stem)))
 
     def numbers(self) -> list[int]:
         """The cycle numbers that directories bear, staged ones included, in order."""
         parents = (self.directory, self._retired, self._staging)
-        found = [_NAME.match(entry.name) for parent in parents for entry in parent.iterdir()]
-        return sorted({int(match[1]) for match in found if match})
+        found = {cycle_number(entry.name) for parent in parents for entry in parent.iterdir()}
+        return sorted(found - {0})
 
     def highest_number(self) -> int:
         """The highest of them; 0: none."""
@@ -157,7 +173,7 @@ class Checkpoints:
         for name, content in documents.items():
             write_durably(stage / name, content)
         self._trace("documents-written")
-        files = {path.name: _record(path) for path in sorted(stage.iterdir()) if path.is_file()}
+        files = {path.name: file_record(path) for path in sorted(stage.iterdir()) if path.is_file()}
         for name in files:
             fsync_path(stage / name)
         complete = msgspec.structs.replace(manifest, files=files)
@@ -197,10 +213,29 @@ class Checkpoints:
         self._move(self.retired_path(cycle), self.promoted_path(cycle))
         self._trace("restored")
 
-    def sweep(self) -> list[str]:
-        """Remove every staging directory, and temporary files; returns the names of the former."""
+    def prune(self, path: Path) -> None:
+        """Remove the weights of the checkpoint at ``path``; its documents stay. Pruned already, nothing happens.
+
+        Raises:
+            CheckpointInvalid: its manifest is damaged.
+            OSError: the disk did not take it; the next time goes on.
+        """
+        manifest = read_manifest(path)
+        # First the manifest: between the two steps the checkpoint has a file too many, and is not damaged.
+        files = {name: record for name, record in manifest.files.items() if name != WEIGHTS_FILE}
+        text = msgspec.json.format(msgspec.json.encode(msgspec.structs.replace(manifest, files=files)), indent=2)
+        replace_file(path / "manifest.json", text)
+        (path / WEIGHTS_FILE).unlink(missing_ok=True)
+        fsync_path(path)
+        self._trace("pruned")
+
+    def sweep(self, *, keep: int | None) -> list[str]:
+        """Remove every staging directory but that of cycle ``keep``, and temporary files; names the former."""
         swept = []
+        kept = None if keep is None else directory_name(keep)
         for entry in self._staging.iterdir():
+            if entry.name == kept:
+                continue
             shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
             swept.append(entry.name)
         for entry in self.directory.glob(".*.tmp"):
@@ -215,20 +250,39 @@ class Checkpoints:
 
 
 def read_manifest(path: Path) -> Manifest:
-    """The manifest of the checkpoint at ``path``.
+    """The manifest of the checkpoint at ``path``; that of an adopted one stands beside it, in ``adopted/``.
 
     Raises:
         CheckpointInvalid: there is none, it is damaged, or a newer version wrote it.
     """
+    own, adopted = path / "manifest.json", path.parent / ADOPTED / f"{path.name}.json"
     try:
-        manifest = msgspec.json.decode((path / "manifest.json").read_bytes(), type=Manifest)
-    except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
+        file = adopted if adopted.exists() and not own.exists() else own
+        manifest = msgspec.json.decode(file.read_bytes(), type=Manifest)
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise CheckpointInvalid(f"{path}: no readable manifest.json: {error}", hint=_REPLACE) from error
     if manifest.version > MANIFEST_VERSION:
         raise CheckpointInvalid(
             f"{path}: its manifest has version {manifest.version}, this sage-sleepd reads {MANIFEST_VERSION}",
             hint="install the version that wrote it, or a newer one",
         )
+    return manifest
+
+
+def has_weights(path: Path) -> bool:
+    """Whether the checkpoint at ``path`` still has its weights, or was pruned."""
+    return (path / WEIGHTS_FILE).exists()
+
+
+def verify_usable(path: Path) -> Manifest:
+    """As ``verify``, and there are weights to use.
+
+    Raises:
+        CheckpointInvalid: a file is missing, is not what was committed, or the weights were pruned.
+    """
+    manifest = verify(path)
+    if WEIGHTS_FILE not in manifest.files:
+        raise CheckpointInvalid(f"{path}: its weights were pruned", hint=_REPLACE)
     return manifest
 
 
@@ -240,10 +294,10 @@ def verify(path: Path) -> Manifest:
     """
     manifest = read_manifest(path)
     for name, expected in manifest.files.items():
-        if "/" in name or name in ("", ".", ".."):
+        if "/" in name or "\0" in name or name in ("", ".", ".."):
             raise CheckpointInvalid(f"{path}: the manifest names a file outside it: {name!r}", hint=_REPLACE)
         try:
-            found = _record(path / name)
+            found = file_record(path / name)
         except OSError as error:
             raise CheckpointInvalid(f"{path / name}: {error.strerror}", hint=_REPLACE) from error
         if found != expected:
@@ -258,7 +312,8 @@ def verify(path: Path) -> Manifest:
 _REPLACE = "sleepctl rollback puts an earlier champion in use"
 
 
-def _record(path: Path) -> FileRecord:
+def file_record(path: Path) -> FileRecord:
+    """Its size and hash, now. Blocks while it is read."""
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256")
         return FileRecord(sha256=digest.hexdigest(), bytes=file.tell())

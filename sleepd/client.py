@@ -95,7 +95,7 @@ class Client:
         while (line := self._line()) is not None:
             try:
                 yield msgspec.json.decode(line, type=Announcement)
-            except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
                 raise ProtocolError(
                     f"not understood: announcement: {error}", hint="is something else on that socket?"
                 ) from error

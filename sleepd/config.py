@@ -1,15 +1,14 @@
 """The owner's configuration: what may be set, what it means, what it is when nobody sets it.
 
-Each field states its meaning and its limits where it is declared; ``render`` writes the shipped file and the README's
-reference from the same words, so they cannot disagree. This module reads the one file it is given and the environment
-mapping it is given, nothing else.
+Each field states its meaning and its limits where it is declared; ``config_text`` writes the shipped file and the
+README's reference from the same words, so they cannot disagree. Where the values come from is ``config_layers``.
 """
 
 from __future__ import annotations
 
 import difflib
+import os
 import re
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_type_hints
@@ -22,6 +21,10 @@ from .strategies import STRATEGIES
 
 MAX_SOCKET_PATH_BYTES = 107
 """sun_path holds 108 bytes with its closing zero (unix(7))."""
+MOST = 10**9
+"""Of experiences, or megabytes: more is a slip, and beyond 4300 digits Python refuses to print it."""
+_SHOWN = 80
+"""Characters of a wrong value or key in a message."""
 
 
 class BufferConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -41,9 +44,9 @@ class BufferConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 class TriggersConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """When to sleep: all three conditions must hold."""
 
-    min_experiences: Annotated[int, Meta(ge=1, description="Experiences in the buffer.")] = 5
+    min_experiences: Annotated[int, Meta(ge=1, le=MOST, description="Experiences in the buffer.")] = 5
     min_new_experiences: Annotated[
-        int, Meta(ge=0, description="Of these, experiences that the last judged cycle had not seen.")
+        int, Meta(ge=0, le=MOST, description="Of these, experiences that the last judged cycle had not seen.")
     ] = 2
     min_hours_between_sleep: Annotated[float, Meta(ge=0.0, le=8760.0, description="Hours since the last sleep.")] = 6.0
     check_interval_seconds: Annotated[
@@ -57,6 +60,13 @@ class TriggersConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
             description="Pause after a cycle without a verdict; doubled with each further one, to 6 h.",
         ),
     ] = 600.0
+
+    overdue_hours: Annotated[
+        float, Meta(gt=0.0, le=8760.0, description="A sleep that is due and held back for longer is a warning.")
+    ] = 24.0
+    max_cycles_a_day: Annotated[
+        int, Meta(ge=1, le=MOST, description="More cycles than this in 24 hours are a warning.")
+    ] = 12
 
 
 class ModelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -91,7 +101,8 @@ class TrainingConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         float, Meta(ge=0.0, le=1.0, description="Filters what is trained, not what is counted.")
     ] = 0.6
     max_experiences: Annotated[
-        int, Meta(ge=1, description="Most new experiences in one cycle, the most salient first; the rest wait.")
+        int,
+        Meta(ge=1, le=MOST, description="Most new experiences in one cycle, the most salient first; the rest wait."),
     ] = 500
     max_holdout: Annotated[
         int, Meta(ge=1, le=1000, description="Most held-out experiences that a candidate is measured on.")
@@ -113,6 +124,10 @@ class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     silence_seconds: Annotated[
         float, Meta(ge=1.0, le=86400.0, description="A worker that sends no sign of life for so long is hung.")
     ] = 300.0
+    resume_point_minutes: Annotated[
+        float,
+        Meta(ge=0.0, le=1440.0, description="How often training leaves a point to go on from after a crash."),
+    ] = 5.0
     stop_seconds: Annotated[
         float, Meta(ge=0.1, le=3600.0, description="A worker asked to stop is killed after so long.")
     ] = 30.0
@@ -125,8 +140,25 @@ class StateConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         "/var/lib/sage-sleepd"
     )
     min_free_megabytes: Annotated[
-        int, Meta(ge=0, description="No cycle starts with less free space than this in the state directory.")
+        int, Meta(ge=0, le=MOST, description="No cycle starts with less free space than this in the state directory.")
     ] = 500
+    keep_promoted: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=MOST,
+            description="So many of the newest promoted cycles keep their weights; the champion, the one before it and "
+            "tagged ones always do.",
+        ),
+    ] = 5
+    keep_rejected: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=MOST,
+            description="So many of the newest rejected cycles keep their weights; tagged ones always do.",
+        ),
+    ] = 3
 
 
 class ControlConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -169,46 +201,51 @@ NEEDS_RESTART = ("state", "control")
 """Sections that a reload cannot change under a running daemon."""
 
 FROM_ENVIRONMENT = ("state.directory", "control.socket")
-"""Keys that systemd's environment decides when the file leaves them out."""
+"""Keys that systemd's environment decides when nothing else sets them."""
 
 
-def parse(text: bytes, *, source: str, environment: Mapping[str, str]) -> Config:
-    """The configuration in ``text``.
+def convert(raw: Mapping[str, Any], source: str) -> Config:
+    """The configuration in a decoded TOML document, with the defaults for what it leaves out.
 
     Args:
-        text: a TOML document.
-        source: the file's name, for messages.
-        environment: ``STATE_DIRECTORY`` and ``RUNTIME_DIRECTORY`` are looked up here.
+        raw: the document.
+        source: where it stands, for messages: a file or a variable.
 
     Raises:
-        ConfigError: with file, key, what was expected and what was found.
+        ConfigError: with source, key, what was expected and what was found.
     """
-    try:
-        raw = tomllib.loads(text.decode("utf-8-sig"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ConfigError(f"{source}: not TOML: {error}", hint=f"mend {source}, then: sleepctl config check") from None
-    _fill_from_environment(raw, environment)
+    _refuse_unknown_keys(raw, source)
     try:
         config = msgspec.convert(raw, Config)
     except msgspec.ValidationError as error:
         raise _explain(str(error), raw, source) from None
-    _refuse_contradictions(config, source)
+    _refuse_values(config, source)
     return config
 
 
-def load(path: Path, *, environment: Mapping[str, str]) -> Config:
-    """The configuration in the file ``path``.
+def refuse_contradictions(config: Config, origins: Mapping[str, str]) -> None:
+    """Refuse values that are right each by itself and wrong together.
+
+    Args:
+        config: what is in effect.
+        origins: source of each key that is set (``section.key``), for the message.
 
     Raises:
-        ConfigError: it cannot be read, or says something wrong.
+        ConfigError: with source, key, what was expected and what was found.
     """
-    try:
-        text = path.read_bytes()
-    except OSError as error:
-        raise ConfigError(
-            f"{path}: cannot be read: {error.strerror}", hint="name another file with --config, or mend its permissions"
-        ) from None
-    return parse(text, source=str(path), environment=environment)
+
+    def refuse(key: str, expected: str, found: object, *, other: str) -> None:
+        raise _refusal(origins.get(key) or origins.get(other, "built-in defaults"), key, expected, found)
+
+    if config.buffer.path and config.buffer.settle_seconds >= config.buffer.patience_seconds:
+        refuse(
+            "buffer.settle_seconds",
+            f"less than buffer.patience_seconds ({config.buffer.patience_seconds})",
+            config.buffer.settle_seconds,
+            other="buffer.patience_seconds",
+        )
+    if config.buffer.path and Path(config.buffer.path) == Path(config.state.directory):
+        refuse("buffer.path", "a file, not the state directory", config.buffer.path, other="state.directory")
 
 
 def discover(environment: Mapping[str, str]) -> Path | None:
@@ -219,72 +256,79 @@ def discover(environment: Mapping[str, str]) -> Path | None:
     home = environment.get("XDG_CONFIG_HOME") or str(Path(environment.get("HOME", "/nonexistent")) / ".config")
     for directory in (home, "/etc"):
         candidate = Path(directory) / "sage-sleepd" / "config.toml"
-        if candidate.is_file():
+        # Unlike Path.is_file, this is an answer also where a directory may not be searched or a name is too long.
+        if os.path.isfile(candidate):
             return candidate
     return None
 
 
-def _fill_from_environment(raw: dict[str, Any], environment: Mapping[str, str]) -> None:
-    # systemd may name several directories, separated by colons; ours is the first.
-    state = environment.get("STATE_DIRECTORY", "").split(":")[0]
-    runtime = environment.get("RUNTIME_DIRECTORY", "").split(":")[0]
-    for section, key, value in (
-        ("state", "directory", state),
-        ("control", "socket", f"{runtime}/sleepd.sock" if runtime else ""),
-    ):
-        table = raw.setdefault(section, {})
-        if value and isinstance(table, dict):
-            table.setdefault(key, value)
+def _refuse_unknown_keys(raw: Mapping[str, Any], source: str) -> None:
+    for section, table in raw.items():
+        if section not in Config.__struct_fields__:
+            raise _unknown(source, section, section, Config.__struct_fields__)
+        known = type(getattr(Config(), section)).__struct_fields__
+        for key in table if isinstance(table, dict) else ():
+            if key not in known:
+                raise _unknown(source, f"{section}.{key}", key, known)
 
 
-def _refuse_contradictions(config: Config, source: str) -> None:
-    def refuse(key: str, expected: str, found: object) -> None:
-        raise ConfigError(f"{source}: {key}: expected {expected}, found {found!r}", hint=f"mend {key} in {source}")
+def _unknown(source: str, name: str, key: str, known: tuple[str, ...]) -> ConfigError:
+    close = difflib.get_close_matches(key, known, 1)
+    meant = f"did you mean {close[0]!r}?" if close else f"known here: {', '.join(known)}"
+    return ConfigError(f"{source}: {_cut(printable(name))}: expected a known key, found {_shown(key)}", hint=meant)
 
+
+def _refuse_values(config: Config, source: str) -> None:
+    """What each value must be beyond its type and range."""
     if config.training.strategy not in STRATEGIES:
-        refuse("training.strategy", f"one of {', '.join(STRATEGIES)}", config.training.strategy)
+        raise _refusal(source, "training.strategy", f"one of {', '.join(STRATEGIES)}", config.training.strategy)
     for key, value in (
         ("buffer.path", config.buffer.path),
         ("state.directory", config.state.directory),
         ("control.socket", config.control.socket),
     ):
         if "\0" in value or (value and not Path(value).is_absolute()):
-            refuse(key, "an absolute path", value)
+            raise _refusal(source, key, "an absolute path", value)
     if len(config.control.socket.encode()) > MAX_SOCKET_PATH_BYTES:
-        refuse("control.socket", f"a path of at most {MAX_SOCKET_PATH_BYTES} bytes", config.control.socket)
-    if config.buffer.path and config.buffer.settle_seconds >= config.buffer.patience_seconds:
-        refuse(
-            "buffer.settle_seconds",
-            f"less than buffer.patience_seconds ({config.buffer.patience_seconds})",
-            config.buffer.settle_seconds,
-        )
-    if config.buffer.path and Path(config.buffer.path) == Path(config.state.directory):
-        refuse("buffer.path", "a file, not the state directory", config.buffer.path)
+        expected = f"a path of at most {MAX_SOCKET_PATH_BYTES} bytes"
+        raise _refusal(source, "control.socket", expected, config.control.socket)
 
 
-_AT = re.compile(r" - at `(?:key in )?\$?\.?(.*?)`$")
-_UNKNOWN = re.compile(r"unknown field `(.+?)`")
+def _refusal(source: str, key: str, expected: str, found: object) -> ConfigError:
+    return ConfigError(f"{source}: {key}: expected {expected}, found {_shown(found)}", hint=f"mend {key} in {source}")
 
 
-def _explain(message: str, raw: dict[str, Any], source: str) -> ConfigError:
+def printable(text: str) -> str:
+    """``text`` as it may stand in a line of a message: as it is, or escaped where it holds what cannot be printed."""
+    return text if text.isprintable() else ascii(text)
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, int) and abs(value) > 10**18:
+        return "a very large integer"  # Python refuses to print the largest ones
+    if isinstance(value, dict | list):
+        return "a table" if isinstance(value, dict) else "an array"  # it may be as deep as the file is long
+    return _cut(repr(value))
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
+
+
+_AT = re.compile(r" - at `\$\.?(.*?)`$")
+
+
+def _explain(message: str, raw: Mapping[str, Any], source: str) -> ConfigError:
     """The sentence of msgspec as file, key, expected and found."""
     place = _AT.search(message)
-    key = place.group(1).lstrip(".") if place else ""
+    key = place.group(1) if place else ""
     problem = message[: place.start()] if place else message
-    unknown = _UNKNOWN.search(problem)
-    if unknown:
-        section = Config if not key else type(getattr(Config(), key))
-        known = list(section.__struct_fields__)
-        name = f"{key}.{unknown.group(1)}".lstrip(".")
-        close = difflib.get_close_matches(unknown.group(1), known, 1)
-        meant = f"did you mean {close[0]!r}?" if close else f"known here: {', '.join(known)}"
-        return ConfigError(f"{source}: {name}: expected a known key, found {unknown.group(1)!r}", hint=meant)
     found: Any = raw
     for part in key.split("."):
         found = found.get(part) if isinstance(found, dict) else None
-    expected = re.sub(r", got `.*?`$", "", problem[0].lower() + problem[1:])
+    expected = re.sub(r", got `.*?`$", "", problem).removeprefix("Expected ")
     if problem.startswith("Invalid enum value"):
         section_name, _, field = key.partition(".")
         hints = get_type_hints(type(getattr(Config(), section_name)), include_extras=True)
-        expected = f"expected one of {', '.join(get_args(get_args(hints[field])[0]))}"
-    return ConfigError(f"{source}: {key}: {expected}, found {found!r}", hint=f"mend {key} in {source}")
+        expected = f"one of {', '.join(get_args(get_args(hints[field])[0]))}"
+    return _refusal(source, key, expected, found)

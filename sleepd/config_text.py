@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import msgspec
@@ -21,13 +21,14 @@ def fields(config: Config) -> Iterator[tuple[str, str, Any, str]]:
             yield section, key, getattr(part, key), _meaning(hints[key])
 
 
-def render(config: Config, *, title: str, all_keys: bool = True) -> str:
+def render(config: Config, *, title: str, all_keys: bool = True, origins: Mapping[str, str] | None = None) -> str:
     """``config`` as a TOML document with a comment above each key.
 
     Args:
         config: what to write.
         title: first comment line.
         all_keys: False leaves out what equals the default.
+        origins: for each key (``section.key``) that is set, by what; written as a comment behind it. None: no comments.
     """
     default = {(section, key): value for section, key, value, _ in fields(Config())}
     lines = [f"# {title}"]
@@ -40,9 +41,11 @@ def render(config: Config, *, title: str, all_keys: bool = True) -> str:
             lines += ["", f"[{section}]"]
             current = section
         lines += textwrap.wrap(meaning, 80, initial_indent="# ", subsequent_indent="# ")
+        name = f"{section}.{key}"
         # Written out, these would win over what systemd's environment says.
-        off = "# " if is_default and f"{section}.{key}" in FROM_ENVIRONMENT else ""
-        lines.append(f"{off}{key} = {json.dumps(value)}")
+        off = "# " if is_default and name in FROM_ENVIRONMENT and name not in (origins or {}) else ""
+        came_from = "" if origins is None else f"  # {origins.get(name, 'default')}"
+        lines.append(f"{off}{key} = {_toml(value)}{came_from}")
     return "\n".join(lines) + "\n"
 
 
@@ -51,6 +54,11 @@ def reference() -> str:
     rows = ["| key | default | meaning |", "|---|---|---|"]
     rows += [f"| `{s}.{k}` | `{json.dumps(v)}` | {m} |" for s, k, v, m in fields(Config())]
     return "\n".join(rows)
+
+
+def _toml(value: Any) -> str:
+    # As JSON writes it, but TOML has no surrogate pairs, and wants DEL escaped.
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def _meaning(hint: Any) -> str:

@@ -7,9 +7,9 @@ Rule 3: an illegal event raises and changes nothing.
 Theory of operation. A cycle is ``planned`` in the ledger before its worker exists. The worker trains, then evaluates;
 its report is judged, and the verdict is written down (``judged``) *before* anything is renamed, so that a crash between
 the two can be finished from what is on disk. Only ``promoted``, ``rejected`` and ``inconclusive`` count as a judged
-cycle: they move "last sleep" and what counts as new. The others leave both as they were. A shutdown suspends;
-a start-up after a crash interrupts. Each state is listed; a terminal one has no way out, so that absence is never an
-accident.
+cycle: they move "last sleep" and what counts as new. The others leave both as they were. A shutdown or a crash
+suspends; where going on is impossible, the cycle is interrupted. Each state is listed; a terminal one has no way out,
+so that absence is never an accident.
 """
 
 from __future__ import annotations
@@ -58,14 +58,10 @@ _ENDINGS: Final = {
 }
 
 TRANSITIONS: Final[dict[State, dict[Event, State]]] = {
-    State.PLANNED: {Event.TRAINING_STARTED: State.TRAINING, **_ENDINGS},
+    State.PLANNED: {Event.TRAINING_STARTED: State.TRAINING, Event.SUSPEND: State.SUSPENDED, **_ENDINGS},
     State.TRAINING: {Event.EVALUATION_STARTED: State.EVALUATING, Event.SUSPEND: State.SUSPENDED, **_ENDINGS},
     State.EVALUATING: {Event.REPORT_JUDGED: State.JUDGED, Event.SUSPEND: State.SUSPENDED, **_ENDINGS},
-    State.SUSPENDED: {
-        Event.TRAINING_STARTED: State.TRAINING,
-        Event.EVALUATION_STARTED: State.EVALUATING,
-        **_ENDINGS,
-    },
+    State.SUSPENDED: {Event.TRAINING_STARTED: State.TRAINING, **_ENDINGS},
     State.JUDGED: {
         Event.PROMOTE: State.PROMOTED,
         Event.REJECT: State.REJECTED,

@@ -20,13 +20,14 @@ from .checkpoints import Checkpoints, Manifest
 from .clock import Clock
 from .cycle import Event, State
 from .documents import write_documents
-from .errors import SleepdError, WorkerFailed
+from .errors import SleepdError, WorkerDied, WorkerFailed
 from .experience import Experience, experience_key, group_key
 from .files import write_durably
 from .job import Failure, Job, Lesson, Notice, Phase, Progress, Report, Role, encode
 from .ledger import Ledger, Placement, Plan
 from .log import get_logger
 from .promotion import Outcome, Verdict, judge
+from .resumption import MAX_CRASHES, has_resume_point, note_crash
 from .status import CycleSummary
 from .strategies import adapter_shape
 from .supervisor import Worker, WorkerPolicy
@@ -104,9 +105,18 @@ class CycleRunner:
             raise
         self._plan(lineup)
 
-    async def finish(self, lineup: Lineup, policy: WorkerPolicy) -> CycleEnd:
-        """Run the begun cycle to its end; a failure is an end too."""
-        cycle, failure = lineup.job.cycle, None
+    def reopen(self, cycle: int) -> None:
+        """Go on with a suspended cycle; ``finish`` is next."""
+        self._ending = Event.FAIL
+        self._announce("cycle_resumed", cycle=cycle)
+
+    def discard(self, cycle: int, ending: Event, reason: str) -> None:
+        """End a suspended cycle without a verdict, and remove what was staged for it."""
+        self._close(cycle, ending, reason)
+
+    async def finish(self, job: Job, policy: WorkerPolicy) -> CycleEnd:
+        """Run the begun or reopened cycle to its end; a failure is an end too."""
+        cycle, failure = job.cycle, None
         try:
             outcome = await self._work(cycle, policy)
             if self._ending is Event.CANCEL:
@@ -114,15 +124,16 @@ class CycleRunner:
             self._is_settling = True
             if isinstance(outcome, Failure):
                 failure = outcome
-                self._close(cycle, outcome.message, outcome.hint)
-                if outcome.traceback:
-                    get_logger().error("worker_traceback", cycle=cycle, text=outcome.traceback)
+                self._close_failed(cycle, failure)
             else:
-                await self._settle(lineup, outcome)
+                await self._settle(job, outcome)
+        except WorkerDied as error:
+            self._close(cycle, self._ending_of_death(cycle), error.message, error.hint)
         except SleepdError as error:
-            self._close(cycle, error.message, error.hint)
+            self._close(cycle, self._ending, error.message, error.hint)
         except OSError as error:
-            self._close(cycle, f"the disk did not take it: {error}", "make space in the state directory: df -h")
+            hint = "make space in the state directory: df -h"
+            self._close(cycle, self._ending, f"the disk did not take it: {error}", hint)
         finally:
             self.progress = None
             self._worker = None
@@ -191,15 +202,15 @@ class CycleRunner:
 
     # --- after the worker ---
 
-    async def _settle(self, lineup: Lineup, report: Report) -> None:
+    async def _settle(self, job: Job, report: Report) -> None:
         """Judge, write the verdict down, commit, put in use."""
-        cycle = lineup.job.cycle
+        cycle = job.cycle
         verdict, judged_at = judge(report), self._clock.now()
         promoted = verdict.outcome is Outcome.PROMOTED
         if self._ledger.state(cycle) is State.TRAINING:
             self._advance(cycle, Event.EVALUATION_STARTED)
         self._ledger.advance(cycle, Event.REPORT_JUDGED, at=judged_at, reason=verdict.reason, report=report)
-        path = await self._commit(lineup, report, verdict, judged_at)
+        path = await self._commit(job, report, verdict, judged_at)
         if promoted:
             self._checkpoints.promote(cycle)
         self._ledger.advance(cycle, Event.PROMOTE if promoted else Event.REJECT, at=judged_at)
@@ -211,12 +222,12 @@ class CycleRunner:
             directory=str(path),
         )
 
-    async def _commit(self, lineup: Lineup, report: Report, verdict: Verdict, judged_at: datetime) -> Path:
+    async def _commit(self, job: Job, report: Report, verdict: Verdict, judged_at: datetime) -> Path:
         """Make the staged cycle a checkpoint; returns where it stands."""
-        cycle, strategy = lineup.job.cycle, lineup.job.strategy
+        cycle, strategy = job.cycle, job.strategy
         manifest = Manifest(
             cycle=cycle,
-            parent=lineup.parent,
+            parent=self._ledger.summary(cycle).parent,
             verdict=verdict.outcome,
             reason=verdict.reason,
             base_fingerprint=report.base_fingerprint,
@@ -224,7 +235,7 @@ class CycleRunner:
             strategy=strategy.name,
             created_at=judged_at.isoformat(),
         )
-        documents = write_documents(self._ledger, cycle, report, verdict, base=lineup.job.base, judged_at=judged_at)
+        documents = write_documents(self._ledger, cycle, report, verdict, base=job.base, judged_at=judged_at)
         promoted = verdict.outcome is Outcome.PROMOTED
         try:
             return await asyncio.to_thread(self._checkpoints.commit, manifest, documents, promoted=promoted)
@@ -234,24 +245,39 @@ class CycleRunner:
                 hint="make space in the state directory (df -h); the experiences are trained by the next cycle",
             ) from error
 
-    def _close(self, cycle: int, message: str, hint: str) -> None:
-        """End a cycle without a verdict; what was staged goes, unless it is suspended."""
+    def _close_failed(self, cycle: int, failure: Failure) -> None:
+        """End a cycle whose worker said why it gives up, or was asked to."""
         ending = self._ending
-        if ending is Event.SUSPEND and self._ledger.state(cycle) in (State.PLANNED, State.JUDGED):
+        if ending is Event.FAIL and failure.kind == "stopped":
+            ending = self._ending_of_death(cycle)  # somebody else asked it to stop
+        elif ending is Event.FAIL and failure.kind == "not_resumable":
             ending = Event.INTERRUPT
-        reasons = {Event.CANCEL: "cancelled", Event.SUSPEND: "suspended: sage-sleepd was shut down"}
-        reason = reasons.get(ending, message)
-        self._advance(cycle, ending, reason=reason, hint=hint if ending is Event.FAIL else "")
+        self._close(cycle, ending, failure.message, failure.hint)
+        if failure.traceback:
+            get_logger().error("worker_traceback", cycle=cycle, text=failure.traceback)
+
+    def _ending_of_death(self, cycle: int) -> Event:
+        """A cycle whose worker died goes on later, where there is something to go on from and it may help."""
+        if self._ending is not Event.FAIL or not has_resume_point(self._checkpoints, cycle):
+            return self._ending
+        times = note_crash(self._ledger, cycle, self._clock.now()).count
+        return Event.FAIL if times > MAX_CRASHES else Event.SUSPEND
+
+    def _close(self, cycle: int, ending: Event, message: str, hint: str = "") -> None:
+        """End a cycle without a verdict; what was staged goes, unless it is suspended."""
+        if ending is Event.SUSPEND and self._ledger.state(cycle) is State.JUDGED:
+            ending = Event.INTERRUPT
+        if self._ending is Event.CANCEL:
+            message, hint = "cancelled", ""
+        elif self._ending is Event.SUSPEND:
+            message, hint = "sage-sleepd was shut down", ""
+        self._advance(cycle, ending, reason=message, hint=hint)
         if ending is not Event.SUSPEND:
             shutil.rmtree(self._checkpoints.staging_path(cycle), ignore_errors=True)
         names = {Event.FAIL: "cycle_failed", Event.CANCEL: "cycle_cancelled", Event.SUSPEND: "cycle_suspended"}
-        self._announce(
-            names.get(ending, "cycle_interrupted"),
-            level="error" if ending is Event.FAIL else "info",
-            cycle=cycle,
-            text=reason,
-            hint=hint if ending is Event.FAIL else "",
-        )
+        is_trouble = ending is Event.FAIL or bool(hint)
+        name, level = names.get(ending, "cycle_interrupted"), "error" if is_trouble else "info"
+        self._announce(name, level=level, cycle=cycle, text=message, hint=hint)
 
     def _advance(self, cycle: int, event: Event, *, reason: str | None = None, hint: str | None = None) -> None:
         state = self._ledger.advance(cycle, event, at=self._clock.now(), reason=reason, hint=hint)

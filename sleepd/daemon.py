@@ -20,7 +20,8 @@ import msgspec
 
 from . import log
 from .clock import Clock, SystemClock
-from .config import NEEDS_RESTART, Config, load
+from .config import NEEDS_RESTART, Config
+from .config_layers import load
 from .control import ControlSocket, Peer, unexpected
 from .errors import ConfigError, NothingToDo, SleepdError
 from .log import get_logger
@@ -67,6 +68,7 @@ class Daemon:
         self._should_exit = asyncio.Event()
         self._needs_publishing = asyncio.Event()
         self._last_published: object = None
+        self._reloads = asyncio.Lock()
 
     # --- startup ---
 
@@ -135,7 +137,7 @@ class Daemon:
         """Look, decide, and sleep if due."""
         try:
             decision = await self.sleeper.look()
-            if self.sleeper.buffer.view.is_settling:
+            if self.sleeper.intake.view.is_settling:
                 # Its writer may be in the middle of it, or may have died there: no event will tell which.
                 asyncio.get_running_loop().call_later(HALF_WRITTEN_SECONDS, self._wake.set)
             if decision.should_sleep:
@@ -221,18 +223,25 @@ class Daemon:
     # --- reload ---
 
     async def reload(self) -> list[str]:
-        """Read the configuration again; returns the changed keys.
+        """Read the configuration and its drop-ins again; returns the changed keys.
 
         Raises:
-            ConfigError: the file says something wrong; the old configuration stays in force.
+            ConfigError: one of them says something wrong; the old configuration stays in force.
         """
+        # One at a time: of two, the one that read last must be the one that stays.
+        async with self._reloads:
+            return await self._reload()
+
+    async def _reload(self) -> list[str]:
         try:
-            fresh = load(self._config_path, environment=os.environ)
+            fresh = (await asyncio.to_thread(load, self._config_path, environment=os.environ)).config
             require_buffer(fresh, str(self._config_path))
         except ConfigError as error:
             get_logger().error("config_refused", text=f"{error.message}; the old one stays in force", hint=error.hint)
             self.sleeper.last_error = LastError(message=error.message, hint=error.hint, at=self._clock.now())
             raise
+        if self._should_exit.is_set():
+            return []  # told to stop while it was read
         changed = [
             f"{section}.{key}"
             for section in Config.__struct_fields__

@@ -22,7 +22,8 @@ def build_parser() -> RecordingParser:
     parser = RecordingParser(
         prog="sleepd",
         description="Watch an agent's experience buffer, and let it learn in its sleep. Runs in the foreground; "
-        "SIGHUP reads the configuration again, SIGTERM stops.",
+        "SIGHUP reads the configuration again, SIGTERM stops. Beside the configuration file, conf.d/*.toml override "
+        "single keys, in lexical order, and after them the variables SLEEPD_SECTION_KEY (SLEEPD_LOG_LEVEL=debug).",
         epilog=f"Exit status: {codes}.",
     )
     parser.add_argument(

@@ -31,6 +31,10 @@ class HalfWritten(Exception):
     """The content is no whole buffer: its writer is in the middle of it, or it is damaged."""
 
 
+class NoJson(str):
+    """Why a text is no JSON. A type of its own: a JSON string is a str too, and may say anything."""
+
+
 class Digest:
     """What was found, growing record by record. The arrays run in parallel, in file order, each id once."""
 
@@ -137,8 +141,8 @@ def digest_lines(lines: Iterable[bytes], digest: Digest, *, first: int) -> None:
     """Take complete lines into ``digest``; ``first`` is the number of the first one."""
     for number, line in enumerate(lines, first):
         record = decoded_line(line)
-        if isinstance(record, str):
-            digest.put_aside(f"line {number}", record)
+        if isinstance(record, NoJson):
+            digest.put_aside(f"line {number}", str(record))
         elif record is not None:
             digest.add(f"line {number}", record)
 
@@ -209,19 +213,19 @@ def _tolerantly(data: bytes) -> Any:
 
 
 def _decoded(text: bytes) -> Any:
-    """One decoded JSON value; a sentence (str) stands for one that is none, and is set aside by ``parse``."""
+    """One decoded JSON value; a :class:`NoJson` for one that is none, which ``parse`` sets aside."""
     try:
         return msgspec.json.decode(text)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         try:
             return json.loads(text.decode("utf-8", "surrogateescape"))
         except (ValueError, RecursionError) as error:
-            return f"not JSON: {error}"[:200]
+            return NoJson(f"not JSON: {error}"[:200])
 
 
 def decoded_line(line: bytes) -> Any:
-    """A decoded line; None for a blank one; a sentence for one that is no JSON."""
+    """A decoded line; None for a blank one; a :class:`NoJson` for one that is no JSON."""
     if len(line) > MAX_LINE_BYTES:
-        return f"longer than {MAX_LINE_BYTES} bytes"
+        return NoJson(f"longer than {MAX_LINE_BYTES} bytes")
     stripped = line.removeprefix(_BOM).strip()
     return _decoded(stripped) if stripped else None

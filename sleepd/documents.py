@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Sequence
-from datetime import datetime
 from pathlib import Path
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
 import msgspec
+from msgspec import Meta
 
 from . import older_formats
 from .errors import CheckpointInvalid
@@ -21,31 +21,49 @@ from .experience import experience_key, key_text
 from .job import Report, Role
 from .ledger import Ledger, Placement
 from .promotion import Verdict
+from .status import Moment
 
 _T = TypeVar("_T")
+
+KEPT_RESULTS = 50
+"""Of a lineage, in ``training_state.json``: with all of them each checkpoint would be larger than the one before."""
+
+
+Digits = Annotated[str, Meta(pattern=r"^[0-9a-f]{16}\Z")]
+"""A key or a group: sixteen hexadecimal digits."""
 
 
 class Place(msgspec.Struct, frozen=True):
     """One experience of a cycle."""
 
     id: str
-    group: str
-    """Sixteen hexadecimal digits."""
+    group: Digits
 
 
 class Lineage(msgspec.Struct, frozen=True, kw_only=True):
     """``lineage.json``."""
 
     cycle: int
-    parent: int | None
-    started_at: datetime
-    judged_at: datetime
+    parent: Annotated[int, Meta(ge=1, le=10**9)] | None
+    started_at: Moment
+    judged_at: Moment
     is_forced: bool
     trained: list[Place]
     replayed: list[Place]
     held_out: list[Place]
-    seen: list[str]
-    """Keys of the whole buffer at that moment, sixteen hexadecimal digits each."""
+    seen: list[Digits]
+    """Keys of the whole buffer at that moment."""
+
+    def __post_init__(self) -> None:
+        """Refuse what no cycle can be; msgspec makes it an error of the document."""
+        ids = [place.id for places in (self.trained, self.replayed, self.held_out) for place in places]
+        if len(set(ids)) < len(ids):
+            raise ValueError("an experience has two places in one cycle")
+        try:
+            older_formats.local_naive(self.started_at)
+            older_formats.local_naive(self.judged_at)
+        except OverflowError as error:
+            raise ValueError(f"a time that is none in another time zone: {error}") from error
 
     def placements(self) -> list[Placement]:
         """As the ledger has them."""
@@ -73,7 +91,7 @@ class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def write_documents(
-    ledger: Ledger, cycle: int, report: Report, verdict: Verdict, *, base: str, judged_at: datetime
+    ledger: Ledger, cycle: int, report: Report, verdict: Verdict, *, base: str, judged_at: Moment
 ) -> dict[str, bytes]:
     """The files by name, for a cycle whose plan is in the ledger."""
     summary = ledger.summary(cycle)
@@ -92,10 +110,12 @@ def write_documents(
         seen=[key_text(key) for key in ledger.seen(cycle)],
     )
     results = older_formats.cycle_results(cycle, report, at=judged_at)
-    history = [*_ancestors(ledger, ledger.lineage(summary.parent)), results]
+    line = ledger.lineage(summary.parent)
+    history = [*_ancestors(ledger, line[: KEPT_RESULTS - 1]), results]
+    total = ledger.trained_in([*line, cycle])
     contents = {
         "cycle_results.json": results,
-        "training_state.json": older_formats.training_state(history, model_path=base, at=judged_at),
+        "training_state.json": older_formats.training_state(history, total=total, model_path=base, at=judged_at),
         "lineage.json": lineage,
         "evaluation.json": Evaluation(verdict=verdict, report=report),
     }
@@ -108,8 +128,9 @@ def _ancestors(ledger: Ledger, lineage: Sequence[int]) -> list[dict[str, object]
     """The older results of a lineage, oldest first."""
     results = []
     for ancestor in reversed(lineage):
-        report, summary = ledger.report(ancestor), ledger.summary(ancestor)
-        if report is not None:
+        report = ledger.report(ancestor)
+        if report is not None:  # there is none of an older trainer's, whose losses are of another kind
+            summary = ledger.summary(ancestor)
             moment = summary.ended_at or summary.started_at
             results.append(older_formats.cycle_results(ancestor, report, at=moment))
     return results
@@ -123,5 +144,5 @@ def read_document(path: Path, kind: type[_T]) -> _T:
     """
     try:
         return msgspec.json.decode(path.read_bytes(), type=kind)
-    except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise CheckpointInvalid(f"{path}: {error}", hint=f"move {path.parent} away if it is of no use") from error

@@ -79,6 +79,10 @@ class WorkerFailed(SleepdError):
     """The worker process ended without a report: it crashed, hung, was killed or said why it gave up."""
 
 
+class WorkerDied(WorkerFailed):
+    """It said nothing more: it was killed, crashed or hung. What it had done so far may be gone on from."""
+
+
 class DaemonNotRunning(SleepdError):
     """Nobody answers on the control socket."""
 

@@ -6,7 +6,9 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
+from typing import Any, TypeVar
+
+_Action = TypeVar("_Action", bound=argparse.Action)
 
 
 class RecordingParser(argparse.ArgumentParser):
@@ -17,11 +19,10 @@ class RecordingParser(argparse.ArgumentParser):
         self.commands: dict[str, RecordingParser] = {}
         super().__init__(*args, **kwargs)
 
-    def add_argument(self, *args: Any, **kwargs: Any) -> argparse.Action:
-        """Add one, and remember it."""
-        action = super().add_argument(*args, **kwargs)
+    def _add_action(self, action: _Action) -> _Action:
+        # Not add_argument: what a mutually exclusive group is given arrives here too.
         self.arguments.append(action)
-        return action
+        return super()._add_action(action)
 
     def add_subparsers(self, **kwargs: Any) -> Any:
         """Add them; ``commands`` maps each name to its parser."""

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import datetime
 from itertools import islice
 from pathlib import Path
 
 import msgspec
 
+from .adoption import note_trained, older_directories
+from .buffer import View
 from .checkpoints import Checkpoints
+from .cycle import State
+from .errors import CheckpointInvalid
 from .ledger import Ledger
 from .log import get_logger
 from .older_formats import (
@@ -17,10 +20,13 @@ from .older_formats import (
     SleepEntry,
     from_local,
     read_scheduler_state,
+    read_training_state,
     sleep_entry,
     write_scheduler_state,
 )
+from .resumption import crashes
 from .selection import KeySet, Known
+from .status import LastError
 
 KEPT_ENTRIES = 50
 """In ``scheduler_state.json``; the ledger keeps all."""
@@ -50,7 +56,7 @@ class History:
         if noted is not None:
             self._imported = msgspec.convert(noted, SchedulerState)
             return
-        found = read_scheduler_state(self._directory)
+        found = read_scheduler_state(self._directory) or self._read_older_checkpoints()
         self._imported = self._without_ours(found) if found else SchedulerState()
         self._ledger.set_note(_IMPORTED, self._imported)
         if self._imported.total_sleep_cycles:
@@ -58,6 +64,18 @@ class History:
                 "older_state_imported",
                 text=f"{self._imported.total_sleep_cycles} sleeps so far, the last at {self._imported.last_sleep_time}",
             )
+
+    def _read_older_checkpoints(self) -> SchedulerState | None:
+        """The newest history that an older trainer's checkpoints carry."""
+        for path in older_directories(self._directory):
+            try:
+                found = read_training_state(path)
+            except CheckpointInvalid as error:
+                get_logger().warning("older_history_left_out", text=error.message)
+                continue
+            if found is not None:
+                return found
+        return None
 
     def _without_ours(self, state: SchedulerState) -> SchedulerState:
         """The older scheduler's part of a file to which we have added: the ledger is new, but we are not."""
@@ -72,12 +90,18 @@ class History:
             sleep_history=theirs,
         )
 
-    def take_first_look(self, keys: Sequence[int]) -> None:
-        """Note which experiences the older scheduler had seen: the first so many of the buffer, as it counted."""
-        count = self._imported.experiences_at_last_sleep
-        if count and self._ledger.note(_IMPORTED_SEEN) is None:
-            self._ledger.set_note(_IMPORTED_SEEN, list(islice(keys, count)))
-            self.forget_cached()
+    def take_first_look(self, view: View) -> None:
+        """Note which experiences the older scheduler had seen: the first so many of the buffer, as it counted.
+
+        Where nobody knows how many, it is all that are there: what is new is then what comes from now on.
+        """
+        has_slept = self._imported.total_sleep_cycles > 0 or bool(self._checkpoints.adopted())
+        if not has_slept or view.form == "absent" or self._ledger.note(_IMPORTED_SEEN) is not None:
+            return
+        count = self._imported.experiences_at_last_sleep if self._imported.total_sleep_cycles else None
+        note_trained(self._ledger, self._checkpoints, keys=view.keys, groups=view.groups, count=count)
+        self._ledger.set_note(_IMPORTED_SEEN, list(islice(view.keys, count)))
+        self.forget_cached()
 
     def forget_cached(self) -> None:
         """Look again: a cycle ended, or the champion changed."""
@@ -94,6 +118,18 @@ class History:
                 sides=self._ledger.recorded_sides(),
             )
         return self._known
+
+    def newest_failure(self) -> LastError | None:
+        """The newest cycle that failed or was cut short by a death, where nothing was judged since."""
+        suspended = self._ledger.suspended_cycle()
+        if suspended is not None and (cut := self._ledger.summary(suspended)).hint:
+            at = crashes(self._ledger, suspended).at or cut.started_at
+            return LastError(message=f"cycle {suspended} was cut short: {cut.reason}", hint=cut.hint, at=at)
+        newest = next((each for each in self._ledger.unjudged_in_a_row() if each.state == State.FAILED), None)
+        if newest is None:
+            return None
+        at = newest.ended_at or newest.started_at
+        return LastError(message=f"cycle {newest.cycle} failed: {newest.reason}", hint=newest.hint, at=at)
 
     @property
     def last_sleep_at(self) -> datetime | None:

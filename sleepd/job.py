@@ -9,13 +9,15 @@ socket's end tells it that the daemon is gone.
 
 from __future__ import annotations
 
-from typing import Any, Literal, cast
+from typing import Annotated, Any, Literal, cast
 
 import msgspec
 
 from .errors import ProtocolError
 
 JOB_VERSION = 1
+RESUME_POINT = "work/resume.safetensors"
+"""In the staging directory: where an interrupted worker goes on from."""
 MAX_MESSAGE_BYTES = 16 * 1024 * 1024
 
 Role = Literal["train", "replay", "holdout"]
@@ -92,6 +94,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     device: str = "auto"
     threads: int = 0
     """CPU threads of torch; 0: as many as the process may use."""
+    resume_point_seconds: float = 300.0
+    """How often, while training, all that is needed to go on after a break is written down."""
 
 
 class Hello(msgspec.Struct, frozen=True, kw_only=True, tag="hello"):
@@ -196,7 +200,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, tag="report"):
     seconds: dict[str, float]
     """Wall time by phase."""
     tokens_per_second: float
-    peak_memory_bytes: int
+    peak_memory_bytes: Annotated[int, msgspec.Meta(ge=0, le=2**62)]
     lora_shape: str
     """Rank and modules in one word, such as ``r16:down_proj,…``; two adapters of unequal shape are two lineages."""
 
@@ -213,6 +217,7 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True, tag="failure"):
         "out_of_memory",
         "nothing_supervised",
         "bad_job",
+        "not_resumable",
         "stopped",
         "error",
     ]
@@ -240,7 +245,7 @@ def decode_message(line: bytes) -> WorkerMessage:
     """
     try:
         return cast(WorkerMessage, _decoder.decode(line))
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise _not_understood("worker message", error) from error
 
 
@@ -252,7 +257,7 @@ def decode_job(text: bytes) -> Job:
     """
     try:
         job = msgspec.json.decode(text, type=Job)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise _not_understood("job", error) from error
     if job.version != JOB_VERSION:
         raise ProtocolError(
@@ -271,7 +276,7 @@ def decode_lessons(text: bytes) -> list[Lesson]:
     decoder = msgspec.json.Decoder(Lesson)
     try:
         return decoder.decode_lines(text)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise _not_understood("experience", error) from error
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterable, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -78,10 +78,13 @@ class Ledger:
                     plan.seen.tobytes(),
                 ),
             )
-            self._db.executemany(
-                "INSERT INTO placements(cycle, id, key, grp, role) VALUES(?,?,?,?,?)",
-                ((plan.cycle, p.id, signed(p.key), signed(p.group), p.role) for p in plan.placements),
-            )
+            self._insert_placements(plan.cycle, plan.placements)
+
+    def _insert_placements(self, cycle: int, places: Sequence[Placement]) -> None:
+        self._db.executemany(
+            "INSERT OR REPLACE INTO placements(cycle, id, key, grp, role) VALUES(?,?,?,?,?)",
+            ((cycle, p.id, signed(p.key), signed(p.group), p.role) for p in places),
+        )
 
     def restore(self, summary: CycleSummary, report: Report, places: Sequence[Placement], seen: array[int]) -> None:
         """Record a judged cycle as a whole, as a checkpoint tells it."""
@@ -109,6 +112,11 @@ class Ledger:
                     summary.cycle,
                 ),
             )
+
+    def place_adopted(self, cycle: int, places: Sequence[Placement]) -> None:
+        """Note what an older trainer's cycle may have been trained on; it is no cycle of ours."""
+        with self._transaction():
+            self._insert_placements(cycle, places)
 
     def advance(
         self,
@@ -225,9 +233,19 @@ class Ledger:
         rows = self._db.execute("SELECT cycle, state FROM cycles ORDER BY cycle").fetchall()
         return [cycle for cycle, state in rows if State(state) not in TERMINAL_STATES]
 
+    def suspended_cycle(self) -> int | None:
+        """The cycle that was cut short and may go on; None: there is none."""
+        row = self._db.execute("SELECT max(cycle) FROM cycles WHERE state=?", (State.SUSPENDED,)).fetchone()
+        return None if row[0] is None else int(row[0])
+
     def highest_cycle(self) -> int:
         """The highest cycle number in use; 0: none."""
         return int(self._db.execute("SELECT coalesce(max(cycle), 0) FROM cycles").fetchone()[0])
+
+    def begun_since(self, moment: datetime) -> int:
+        """How many cycles began at ``moment`` or later."""
+        row = self._db.execute("SELECT count(*) FROM cycles WHERE started_at >= ?", (moment.isoformat(),)).fetchone()
+        return int(row[0])
 
     def last_judged(self) -> CycleSummary | None:
         """The newest cycle with a verdict."""
@@ -274,6 +292,15 @@ class Ledger:
         )
         return {unsigned(row[0]) for row in rows.fetchall()}
 
+    def trained_in(self, cycles: Iterable[int]) -> int:
+        """How many experiences these cycles reported as trained, replayed ones included."""
+        row = self._db.execute(
+            "SELECT sum(json_extract(text, '$.trained') + json_extract(text, '$.replayed')) FROM "
+            "(SELECT CAST(report AS TEXT) AS text FROM cycles WHERE cycle IN (SELECT value FROM json_each(?)))",
+            (_list(cycles),),
+        ).fetchone()
+        return int(row[0] or 0)
+
     def recorded_sides(self) -> dict[int, bool]:
         """Of every group that was in a cycle, whether it is held out; trained once, it never is again."""
         rows = self._db.execute("SELECT grp, min(role='holdout') FROM placements GROUP BY grp")
@@ -292,9 +319,12 @@ class Ledger:
                 "DELETE FROM decisions WHERE rowid <= (SELECT max(rowid) FROM decisions) - ?", (KEPT_DECISIONS,)
             )
 
-    def decisions(self, *, limit: int) -> list[DecisionRecord]:
-        """The recorded decisions, newest first."""
-        rows = self._db.execute("SELECT at, decision, facts FROM decisions ORDER BY rowid DESC LIMIT ?", (limit,))
+    def decisions(self, *, limit: int, since: datetime | None = None) -> list[DecisionRecord]:
+        """The recorded decisions, newest first; those from ``since`` on."""
+        rows = self._db.execute(
+            "SELECT at, decision, facts FROM decisions WHERE at >= ? ORDER BY rowid DESC LIMIT ?",
+            (since.astimezone(UTC).isoformat() if since else "", limit),
+        )
         return [
             DecisionRecord(
                 at=datetime.fromisoformat(at),

@@ -10,19 +10,20 @@ from .config import Config
 from .cycle_runner import Lineup
 from .errors import NothingToDo
 from .experience import experience_key
+from .fit import other_shape
 from .history import History
 from .job import Job, Role, Strategy
 from .log import get_logger
 from .protocol import Run
 from .selection import KeySet, Known, Selection, select
-from .strategies import adapter_shape, find_strategy
+from .strategies import find_strategy
 from .triggers import Policy
 
 
 async def line_up(
-    order: Run, config: Config, *, checkpoints: Checkpoints, history: History, buffer: ExperienceBuffer
+    order: Run, config: Config, *, checkpoints: Checkpoints, history: History, buffer: ExperienceBuffer, unfit: str
 ) -> Lineup:
-    """The next cycle, before anything is written.
+    """The next cycle, before anything is written. ``unfit`` says why the champion cannot be continued; empty: it can.
 
     Raises:
         NotFound: no such strategy.
@@ -36,7 +37,10 @@ async def line_up(
     cycle = history.next_cycle()
     champion = checkpoints.champion()
     manifest = read_manifest(checkpoints.promoted_path(champion)) if champion is not None else None
-    parent = _parent(manifest, strategy)
+    reason = unfit or other_shape(manifest, strategy)
+    if reason:
+        get_logger().warning("lineage_started", text=f"{reason}: this cycle starts again from the base")
+    parent = None if reason else manifest
     known = history.known()
     if parent is None:
         known = Known(seen=known.seen, learned=KeySet(), sides=known.sides)
@@ -74,19 +78,8 @@ def _job(cycle: int, config: Config, strategy: Strategy, checkpoints: Checkpoint
         seed=config.training.seed + cycle,
         device=config.worker.device,
         threads=config.worker.threads,
+        resume_point_seconds=config.worker.resume_point_minutes * 60,
     )
-
-
-def _parent(champion: Manifest | None, strategy: Strategy) -> Manifest | None:
-    """The champion, if the strategy can continue it; else None, which is the base."""
-    if champion is None or champion.lora_shape == adapter_shape(strategy):
-        return champion
-    get_logger().warning(
-        "lineage_started",
-        text=f"cycle {champion.cycle} has the LoRA shape {champion.lora_shape}, strategy {strategy.name} "
-        f"{adapter_shape(strategy)}: the next cycle starts again from the base",
-    )
-    return None
 
 
 async def _fetch(

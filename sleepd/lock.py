@@ -61,5 +61,5 @@ def read_holder(directory: Path) -> Holder | None:
     """Who wrote the lock file last; None: nobody did, or it cannot be read."""
     try:
         return msgspec.json.decode((directory / LOCK_NAME).read_bytes(), type=Holder)
-    except (OSError, msgspec.MsgspecError):
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None

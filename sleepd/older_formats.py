@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
+from msgspec import Meta
 
 from .errors import CheckpointInvalid
 from .files import replace_file
@@ -20,23 +21,59 @@ from .status import CycleSummary
 SCHEDULER_STATE = "scheduler_state.json"
 
 
+Count = Annotated[int, Meta(ge=0, le=10**8)]
+"""Cycles and experiences: what is more does not fit the names of directories, nor in the end the ledger."""
+
+
 class SleepEntry(msgspec.Struct, kw_only=True):
     """One past sleep in the older history."""
 
-    cycle: int
+    cycle: Count
     timestamp: str
-    num_experiences: int = 0
+    num_experiences: Count = 0
     final_loss: float | None = None
+    """Over whole sequences where the older trainer wrote it; ours are over replies alone."""
 
 
 class SchedulerState(msgspec.Struct, kw_only=True):
     """``scheduler_state.json``."""
 
     last_sleep_time: str | None = None
-    last_sleep_cycle: int = 0
-    experiences_at_last_sleep: int = 0
-    total_sleep_cycles: int = 0
+    last_sleep_cycle: Count = 0
+    experiences_at_last_sleep: Count | None = 0
+    """Length of the buffer then; None: nobody knows."""
+    total_sleep_cycles: Count = 0
     sleep_history: list[SleepEntry] = []
+
+
+class _TrainedEntry(msgspec.Struct, kw_only=True):
+    """An entry of ``training_history``: the trainer said ``sleep_cycle`` where its scheduler said ``cycle``."""
+
+    sleep_cycle: Count
+    timestamp: str
+    num_experiences: Count = 0
+    final_loss: float | None = None
+
+
+class _Written(msgspec.Struct, kw_only=True):
+    """``scheduler_state.json`` as it may stand there: its history is of one kind or the other, or of both."""
+
+    last_sleep_time: str | None = None
+    last_sleep_cycle: Count = 0
+    experiences_at_last_sleep: Count | None = 0
+    total_sleep_cycles: Count = 0
+    sleep_history: list[dict[str, Any]] = []
+
+
+class _TrainingState(msgspec.Struct, kw_only=True):
+    """``training_state.json`` of an older checkpoint.
+
+    Its ``total_experiences_trained`` adds up all cycles: it is no length of a buffer, and not read.
+    """
+
+    sleep_cycle_count: Count
+    last_updated: str | None = None
+    training_history: list[dict[str, Any]] = []
 
 
 def local_naive(moment: datetime) -> str:
@@ -48,10 +85,15 @@ def from_local(text: str) -> datetime:
     """A time of the older files, in UTC.
 
     Raises:
-        ValueError: it is no ISO 8601 time.
+        ValueError: it is no ISO 8601 time, or in a year that no other time zone has.
     """
-    # astimezone() takes a naive time as local, which is what these are.
-    return datetime.fromisoformat(text).astimezone(UTC)
+    try:
+        # astimezone() takes a naive time as local, which is what these are.
+        moment = datetime.fromisoformat(text).astimezone(UTC)
+        local_naive(moment)
+    except OverflowError as error:
+        raise ValueError(f"{text}: {error}") from error
+    return moment
 
 
 def read_scheduler_state(directory: Path) -> SchedulerState | None:
@@ -62,18 +104,71 @@ def read_scheduler_state(directory: Path) -> SchedulerState | None:
     """
     path = directory / SCHEDULER_STATE
     try:
-        state = msgspec.json.decode(path.read_bytes(), type=SchedulerState)
-        for moment in [state.last_sleep_time, *(entry.timestamp for entry in state.sleep_history)]:
-            if moment is not None:
-                from_local(moment)
+        written = msgspec.json.decode(path.read_bytes(), type=_Written, strict=False)
+        history = [_entry(raw) for raw in written.sleep_history]
+        # The older scheduler, started without its state, put the trainer's sum over all cycles in the place of the
+        # buffer's length; that the newest entry is the trainer's own shows it.
+        is_sum = bool(written.sleep_history) and "sleep_cycle" in written.sleep_history[-1]
+        return SchedulerState(
+            last_sleep_time=_checked(written.last_sleep_time),
+            last_sleep_cycle=written.last_sleep_cycle,
+            experiences_at_last_sleep=None if is_sum else written.experiences_at_last_sleep,
+            total_sleep_cycles=written.total_sleep_cycles,
+            sleep_history=history,
+        )
     except FileNotFoundError:
         return None
-    except (OSError, msgspec.MsgspecError, ValueError) as error:
+    except (OSError, msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise CheckpointInvalid(
             f"{path}: not understood: {error}",
             hint=f"mend it, or start without its history: mv {path} {path}.old",
         ) from error
-    return state
+
+
+def read_training_state(checkpoint: Path) -> SchedulerState | None:
+    """The history that an older checkpoint carries; None: it carries none.
+
+    Raises:
+        CheckpointInvalid: it cannot be understood.
+    """
+    path = checkpoint / "training_state.json"
+    try:
+        state = msgspec.json.decode(path.read_bytes(), type=_TrainingState, strict=False)
+        history = [_entry(raw) for raw in state.training_history]
+        newest = _checked(state.last_updated) or (history[-1].timestamp if history else None)
+    except FileNotFoundError:
+        return None
+    except (OSError, msgspec.MsgspecError, ValueError, RecursionError) as error:
+        raise CheckpointInvalid(f"{path}: not understood: {error}", hint="its history is left out") from error
+    return SchedulerState(
+        last_sleep_time=newest,
+        last_sleep_cycle=state.sleep_cycle_count,
+        experiences_at_last_sleep=None,
+        total_sleep_cycles=state.sleep_cycle_count,
+        sleep_history=history,
+    )
+
+
+def _entry(raw: dict[str, Any]) -> SleepEntry:
+    if "sleep_cycle" in raw:
+        other = msgspec.convert(raw, _TrainedEntry, strict=False)
+        entry = SleepEntry(
+            cycle=other.sleep_cycle,
+            timestamp=other.timestamp,
+            num_experiences=other.num_experiences,
+            final_loss=other.final_loss,
+        )
+    else:
+        entry = msgspec.convert(raw, SleepEntry, strict=False)
+    _checked(entry.timestamp)
+    return entry
+
+
+def _checked(moment: str | None) -> str | None:
+    """The time as it is; ValueError: it is none."""
+    if moment is not None:
+        from_local(moment)
+    return moment
 
 
 def write_scheduler_state(directory: Path, state: SchedulerState) -> None:
@@ -105,17 +200,18 @@ def cycle_results(cycle: int, report: Report, *, at: datetime) -> dict[str, Any]
     }
 
 
-def training_state(history: list[dict[str, Any]], *, model_path: str, at: datetime) -> dict[str, Any]:
+def training_state(history: list[dict[str, Any]], *, total: int, model_path: str, at: datetime) -> dict[str, Any]:
     """``training_state.json`` of a checkpoint.
 
     Args:
-        history: the ``cycle_results`` of its lineage, oldest first, its own last.
+        history: the last ``cycle_results`` of its lineage, oldest first, its own last.
+        total: experiences that its whole lineage trained, replayed ones counted again.
         model_path: the base.
         at: when it was written.
     """
     return {
         "sleep_cycle_count": history[-1]["sleep_cycle"],
-        "total_experiences_trained": sum(entry["num_experiences"] for entry in history),
+        "total_experiences_trained": total,
         "training_history": history,
         "model_path": model_path,
         "last_updated": local_naive(at),

@@ -10,10 +10,11 @@ from typing import Any
 import msgspec
 
 from . import older_formats, triggers
+from .checkpoints import has_weights
 from .cycle import State
-from .errors import NotFound
+from .errors import CheckpointInvalid, NotFound
 from .files import replace_file
-from .older_formats import SleepEntry, from_local
+from .older_cycles import adopted_champion, older_cycles
 from .sleeper import Sleeper
 from .status import SCHEMA, BufferDetail, BufferStatus, Champion, CycleDetail, CycleSummary, Status
 from .version import VERSION
@@ -28,6 +29,8 @@ def overview(sleeper: Sleeper, *, next_check_at: datetime | None, config_path: s
     decision = sleeper.decision or sleeper.decide()
     if sleeper.running_cycle is not None:
         state = str(sleeper.ledger.state(sleeper.running_cycle))
+    elif sleeper.suspended_cycle is not None and not sleeper.is_paused:
+        state = "suspended"
     else:
         state = "paused" if sleeper.is_paused else "idle"
     return Status(
@@ -37,6 +40,7 @@ def overview(sleeper: Sleeper, *, next_check_at: datetime | None, config_path: s
         version=VERSION,
         pid=os.getpid(),
         decision=decision,
+        alarms=sleeper.alarms.standing,
         missing=triggers.missing(decision),
         next_check_at=next_check_at,
         buffer=_buffer(sleeper),
@@ -49,6 +53,7 @@ def overview(sleeper: Sleeper, *, next_check_at: datetime | None, config_path: s
         running_cycle=sleeper.running_cycle,
         config_path=config_path,
         state_directory=str(sleeper.directory),
+        base=sleeper.config.model.base,
         written_at=sleeper.clock.now(),
     )
 
@@ -62,13 +67,14 @@ def _sentence(sleeper: Sleeper, state: str) -> str:
     decision = sleeper.decision or sleeper.decide()
     champion = sleeper.checkpoints.champion()
     in_use = "the base model" if champion is None else f"the adapter of cycle {champion}"
+    warning = "".join(f"; {alarm.text}" for alarm in sleeper.alarms.standing)
     if state == "paused":
-        return f"Paused; {in_use} is in use"
-    return f"Awake, {in_use} is in use; {decision.reason}"
+        return f"Paused; {in_use} is in use{warning}"
+    return f"Awake, {in_use} is in use; {decision.reason}{warning}"
 
 
 def _buffer(sleeper: Sleeper) -> BufferStatus:
-    view, counts = sleeper.buffer.view, sleeper.counts
+    view, counts = sleeper.intake.view, sleeper.intake.counts
     return BufferStatus(
         path=sleeper.config.buffer.path,
         form=view.form,
@@ -79,7 +85,7 @@ def _buffer(sleeper: Sleeper) -> BufferStatus:
         held_out=counts.held_out,
         set_aside=view.set_aside_total,
         read_at=view.read_at,
-        problem=sleeper.buffer_problem or view.problem,
+        problem=sleeper.intake.problem,
     )
 
 
@@ -87,6 +93,12 @@ def _champion(sleeper: Sleeper) -> Champion | None:
     cycle = sleeper.checkpoints.champion()
     if cycle is None:
         return None
+    try:
+        new_lineage = sleeper.fit.why_new_lineage(sleeper.config)
+    except CheckpointInvalid:
+        new_lineage = ""  # the next cycle meets the damage itself, and says so
+    if cycle in sleeper.checkpoints.adopted():
+        return msgspec.structs.replace(adopted_champion(sleeper, cycle), new_lineage=new_lineage)
     try:
         summary = sleeper.ledger.summary(cycle)
     except NotFound:
@@ -100,30 +112,26 @@ def _champion(sleeper: Sleeper) -> Champion | None:
         holdout_before=summary.holdout_before,
         holdout_after=summary.holdout_after,
         held_out=report.held_out if report else 0,
+        new_lineage=new_lineage,
     )
 
 
 def cycles(sleeper: Sleeper, *, limit: int) -> list[CycleSummary]:
     """The last cycles, newest first; after ours those of the older scheduler."""
     champion = sleeper.checkpoints.champion()
-    ours = [
-        msgspec.structs.replace(summary, is_champion=summary.cycle == champion)
-        for summary in sleeper.ledger.summaries(limit=limit)
-    ]
-    older = [_imported(entry) for entry in reversed(sleeper.history.imported_entries())]
+    ours = [_placed(sleeper, summary, champion) for summary in sleeper.ledger.summaries(limit=limit)]
+    older = [msgspec.structs.replace(each, is_champion=each.cycle == champion) for each in older_cycles(sleeper)]
     return [*ours, *older][:limit]
 
 
-def _imported(entry: SleepEntry) -> CycleSummary:
-    moment = from_local(entry.timestamp)
-    return CycleSummary(
-        cycle=entry.cycle,
-        state="imported",
-        started_at=moment,
-        ended_at=moment,
-        trained=entry.num_experiences,
-        imported_loss=entry.final_loss,
-        reason="by an older scheduler; nothing was measured on held-out experiences",
+def _placed(sleeper: Sleeper, summary: CycleSummary, champion: int | None) -> CycleSummary:
+    """With what the ledger does not know: whether it is in use, its tag, and whether its weights are still there."""
+    path = sleeper.checkpoints.find(summary.cycle)
+    return msgspec.structs.replace(
+        summary,
+        is_champion=summary.cycle == champion,
+        tag=sleeper.keeping.shown_tags().get(summary.cycle, ""),
+        is_pruned=path is not None and not has_weights(path),
     )
 
 
@@ -133,20 +141,25 @@ def detail(sleeper: Sleeper, cycle: int) -> CycleDetail:
     Raises:
         NotFound: there is no such cycle.
     """
-    for entry in sleeper.history.imported_entries():
-        if entry.cycle == cycle:
-            return CycleDetail(
-                summary=_imported(entry), directory="", report=None, trained_ids=[], replayed_ids=[], held_out_ids=[]
-            )
+    path, champion = sleeper.checkpoints.find(cycle), sleeper.checkpoints.champion()
+    older = next((each for each in older_cycles(sleeper) if each.cycle == cycle), None)
+    if older is not None:
+        return CycleDetail(
+            summary=msgspec.structs.replace(older, is_champion=cycle == champion),
+            directory=str(path) if path else "",
+            report=None,
+            trained_ids=[],
+            replayed_ids=[],
+            held_out_ids=[],
+        )
     summary = sleeper.ledger.summary(cycle)
     placements = sleeper.ledger.placements(cycle)
-    path = sleeper.checkpoints.find(cycle)
 
     def ids(role: str) -> list[str]:
         return [placement.id for placement in placements if placement.role == role]
 
     return CycleDetail(
-        summary=msgspec.structs.replace(summary, is_champion=cycle == sleeper.checkpoints.champion()),
+        summary=_placed(sleeper, summary, champion),
         directory=str(path) if path else "",
         report=sleeper.ledger.report(cycle),
         trained_ids=ids("train"),
@@ -157,7 +170,7 @@ def detail(sleeper: Sleeper, cycle: int) -> CycleDetail:
 
 def buffer_detail(sleeper: Sleeper) -> BufferDetail:
     """The buffer in figures."""
-    view = sleeper.buffer.view
+    view = sleeper.intake.view
     histogram = [0] * 10
     for salience in view.saliences:
         histogram[min(9, int(salience * 10 + 1e-6))] += 1

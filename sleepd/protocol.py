@@ -11,7 +11,7 @@ refused by name.
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, TypeVar, cast
+from typing import Annotated, Any, TypeVar, cast
 
 import msgspec
 
@@ -19,6 +19,8 @@ from .errors import ProtocolError, SleepdError, VersionMismatch, from_wire
 
 PROTOCOL_VERSION = 1
 MAX_REQUEST_BYTES = 64 * 1024
+Integer = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
+"""What the ledger can be asked for: a JSON number may be larger."""
 
 
 # --- requests ---
@@ -33,8 +35,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, tag_field="op", tag=lam
 class Thresholds(msgspec.Struct, frozen=True, kw_only=True):
     """Thresholds given explicitly by an older caller; None: as configured."""
 
-    min_experiences: int | None = None
-    min_new_experiences: int | None = None
+    min_experiences: Integer | None = None
+    min_new_experiences: Integer | None = None
     min_hours_between_sleep: float | None = None
     min_salience: float | None = None
 
@@ -54,11 +56,17 @@ class Run(Request, frozen=True, kw_only=True):
 
     force: bool = False
     wait: bool = False
-    epochs: int | None = None
+    epochs: Integer | None = None
     learning_rate: float | None = None
-    max_experiences: int | None = None
+    max_experiences: Integer | None = None
     strategy: str | None = None
     thresholds: Thresholds = Thresholds()
+
+    @property
+    def is_explicit(self) -> bool:
+        """Whether it asks for a cycle on other terms than the configured ones."""
+        given = (self.epochs, self.learning_rate, self.max_experiences, self.strategy)
+        return any(value is not None for value in given)
 
 
 class Cancel(Request, frozen=True, kw_only=True):
@@ -76,19 +84,21 @@ class Resume(Request, frozen=True, kw_only=True):
 class History(Request, frozen=True, kw_only=True):
     """Answer: ``{"schema": 1, "cycles": [CycleSummary …]}``, newest first."""
 
-    limit: int = 50
+    limit: Integer = 50
 
 
 class Show(Request, frozen=True, kw_only=True):
     """Answer: :class:`CycleDetail`."""
 
-    cycle: int
+    cycle: Integer
 
 
 class Why(Request, frozen=True, kw_only=True):
     """Answer: ``{"schema": 1, "current": Decision, "changes": [DecisionRecord …]}``, newest first."""
 
-    limit: int = 10
+    limit: Integer = 10
+    since: Annotated[datetime, msgspec.Meta(tz=True)] | None = None
+    """Changes from then on."""
 
 
 class Buffer(Request, frozen=True, kw_only=True):
@@ -101,7 +111,25 @@ class Rollback(Request, frozen=True, kw_only=True):
     Answer: ``{"champion": N or null, "was": N or null, "undo": …}``.
     """
 
-    cycle: int | None = None
+    cycle: Integer | None = None
+
+
+class Tag(Request, frozen=True, kw_only=True):
+    """Give a cycle a word, which keeps its weights; None takes it away.
+
+    Answer: ``{"cycle": N, "tag": word or null, "undo": …}``.
+    """
+
+    cycle: Integer
+    name: Annotated[str, msgspec.Meta(pattern=r"^[^\x00-\x1f\x7f]{1,60}$")] | None = None
+
+
+class Prune(Request, frozen=True, kw_only=True):
+    """Remove the weights that retention does not keep. Answer: :class:`PruneResult`."""
+
+    is_dry_run: bool = False
+    keep: Integer | None = None
+    """Instead of the configured number of promoted ones."""
 
 
 class Reload(Request, frozen=True, kw_only=True):
@@ -128,12 +156,14 @@ AnyRequest = (
     | Why
     | Buffer
     | Rollback
+    | Tag
+    | Prune
     | Reload
     | GetVersion
     | Subscribe
 )
 
-OPERATOR_REQUESTS = (Cancel, Pause, Resume, Rollback, Reload)
+OPERATOR_REQUESTS = (Cancel, Pause, Resume, Rollback, Tag, Prune, Reload)
 """These need the operator's permission always; ``Run`` and ``Check`` when they force or loosen."""
 
 
@@ -229,5 +259,5 @@ def decode_answer(line: bytes, kind: type[_T]) -> _T:
         if received.error is not None:
             raise from_wire(received.error.kind, received.error.message, received.error.hint)
         return msgspec.json.decode(received.data, type=kind)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise ProtocolError(f"not understood: answer: {error}", hint="is something else on that socket?") from error

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from .adoption import restore_trained
 from .checkpoints import Checkpoints, read_manifest
 from .clock import Clock
 from .cycle import State
@@ -19,6 +20,8 @@ from .promotion import Outcome
 from .status import CycleSummary
 
 LEDGER_NAME = "state.db"
+KEPT_DAMAGED = 3
+"""Damaged ledgers that stay beside the new one, the newest."""
 
 
 def open_ledger(directory: Path, checkpoints: Checkpoints, clock: Clock) -> tuple[Ledger, list[str]]:
@@ -39,6 +42,8 @@ def open_ledger(directory: Path, checkpoints: Checkpoints, clock: Clock) -> tupl
                 raise
             aside = path.with_name(f"{LEDGER_NAME}.damaged-{clock.now():%Y%m%dT%H%M%SZ}")
             path.rename(aside)
+            for older in sorted(directory.glob(f"{LEDGER_NAME}.damaged-*"))[:-KEPT_DAMAGED]:
+                older.unlink()
             troubles = [f"the ledger was damaged; it was moved to {aside.name} and rebuilt from the checkpoints"]
             get_logger().error("ledger_damaged", text=troubles[0], error=error.message)
     _remove_companions(path)
@@ -54,6 +59,7 @@ def _build(path: Path, checkpoints: Checkpoints) -> None:
     ledger = Ledger(unfinished)
     for cycle in checkpoints.numbers():
         _restore(cycle, ledger, checkpoints)
+    restore_trained(ledger, checkpoints)
     ledger.close()
     unfinished.rename(path)
     fsync_path(path.parent)
@@ -68,7 +74,7 @@ def _remove_companions(path: Path) -> None:
 def _restore(cycle: int, ledger: Ledger, checkpoints: Checkpoints) -> None:
     path = checkpoints.find(cycle)
     if path is None or not (path / "manifest.json").exists():
-        return  # another program's, or still staged
+        return  # an older trainer's, or still staged
     try:
         manifest = read_manifest(path)
         lineage = read_document(path / "lineage.json", Lineage)

@@ -1,25 +1,27 @@
 """Start-up after whatever happened: the ledger is mended to what stands on disk, never the other way round.
 
 ``current`` is the truth about what is in use; a whole checkpoint is the truth about a verdict. A cycle that has neither
-ended nor left a whole checkpoint is closed as interrupted: its experiences are as unlearned as before.
+ended nor left a whole checkpoint goes on where it was cut short, if it can (``resumption``); else it is closed as
+interrupted, and its experiences are as unlearned as before.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from .checkpoints import Checkpoints, verify
+from . import resumption
+from .checkpoints import Checkpoints, verify_usable
 from .clock import Clock
 from .cycle import Event, State
 from .errors import CheckpointInvalid
 from .ledger import Ledger
 from .log import get_logger
 
-_INTERRUPTED = "sage-sleepd ended in the middle of it; its experiences are trained by the next cycle"
+_CUT_SHORT = "sage-sleepd ended in the middle of it"
 
 
 def recover(ledger: Ledger, checkpoints: Checkpoints, clock: Clock) -> list[str]:
-    """Close every open cycle, sweep the staging directory, mend ``current`` where it points at nothing whole.
+    """Close or suspend every open cycle, sweep the staging directory, mend a ``current`` that points at nothing whole.
 
     Blocks while the champion's files are read; call it before there is a loop to block.
 
@@ -28,23 +30,41 @@ def recover(ledger: Ledger, checkpoints: Checkpoints, clock: Clock) -> list[str]
     """
     for cycle in ledger.open_cycles():
         _close(cycle, ledger, checkpoints, clock)
-    swept = checkpoints.sweep()
+    swept = checkpoints.sweep(keep=ledger.suspended_cycle())
     if swept:
         get_logger().info("staging_swept", text=", ".join(sorted(swept)))
     return _mend_current(ledger, checkpoints)
 
 
 def _close(cycle: int, ledger: Ledger, checkpoints: Checkpoints, clock: Clock) -> None:
-    promoted = _is_whole(checkpoints.promoted_path(cycle))
-    if ledger.state(cycle) is State.JUDGED and (promoted or _is_whole(checkpoints.retired_path(cycle))):
+    state, promoted = ledger.state(cycle), _is_whole(checkpoints.promoted_path(cycle))
+    if state is State.JUDGED and (promoted or _is_whole(checkpoints.retired_path(cycle))):
         # Committed, and then the power went: finish what was decided.
         if promoted:
             checkpoints.promote(cycle)
         ledger.advance(cycle, Event.PROMOTE if promoted else Event.REJECT, at=clock.now())
         get_logger().info("cycle_completed_after_crash", cycle=cycle, promoted=promoted)
-    else:
-        ledger.advance(cycle, Event.INTERRUPT, at=clock.now(), reason=_INTERRUPTED)
-        get_logger().warning("cycle_interrupted", cycle=cycle, text=_INTERRUPTED)
+        return
+    reason = _why_over(cycle, state, ledger, checkpoints, clock)
+    if reason:
+        ledger.advance(cycle, Event.INTERRUPT, at=clock.now(), reason=reason)
+        get_logger().warning("cycle_interrupted", cycle=cycle, text=reason)
+    elif state is not State.SUSPENDED:
+        ledger.advance(cycle, Event.SUSPEND, at=clock.now(), reason=_CUT_SHORT)
+        get_logger().warning("cycle_suspended", cycle=cycle, text=_CUT_SHORT)
+
+
+def _why_over(cycle: int, state: State, ledger: Ledger, checkpoints: Checkpoints, clock: Clock) -> str:
+    """Why the cycle cannot go on; empty: nothing here speaks against it."""
+    if state is State.JUDGED:
+        return f"{_CUT_SHORT}; its experiences are trained by the next cycle"
+    times = resumption.crashes(ledger, cycle).count
+    if state is not State.SUSPENDED:
+        times = resumption.note_crash(ledger, cycle, clock.now()).count
+    if times > resumption.MAX_CRASHES:
+        return f"it was cut short {times} times; its experiences are trained by the next cycle"
+    job = resumption.staged_job(checkpoints, cycle)
+    return f"it cannot go on: {job}" if isinstance(job, str) else ""
 
 
 def _mend_current(ledger: Ledger, checkpoints: Checkpoints) -> list[str]:
@@ -54,9 +74,10 @@ def _mend_current(ledger: Ledger, checkpoints: Checkpoints) -> list[str]:
     try:
         champion = checkpoints.champion()
         if champion is not None:
-            verify(checkpoints.promoted_path(champion))
+            verify_usable(checkpoints.promoted_path(champion))
     except CheckpointInvalid as error:
-        champion = next((cycle for cycle in standing if _is_whole(checkpoints.promoted_path(cycle))), None)
+        candidates = [*standing, *reversed(checkpoints.adopted())]
+        champion = next((cycle for cycle in candidates if _is_whole(checkpoints.promoted_path(cycle))), None)
         checkpoints.promote(champion)
         in_use = "the base" if champion is None else f"cycle {champion}"
         troubles = [f"the champion was damaged, so {in_use} is in use: {error.message}"]
@@ -74,7 +95,7 @@ def _is_whole(path: Path) -> bool:
     if not path.is_dir():
         return False
     try:
-        verify(path)
+        verify_usable(path)
     except CheckpointInvalid as error:
         get_logger().error("checkpoint_damaged", text=error.message, hint=error.hint)
         return False

@@ -5,6 +5,7 @@ from __future__ import annotations
 import grp
 import os
 import pwd
+import shlex
 from collections.abc import Awaitable, Callable
 from datetime import datetime
 from typing import Any
@@ -24,14 +25,17 @@ from .protocol import (
     GetVersion,
     History,
     Pause,
+    Prune,
     Reload,
     Resume,
     Rollback,
     Run,
     Show,
+    Tag,
     Thresholds,
     Why,
 )
+from .retention import Keep
 from .sleeper import Sleeper
 from .status import SCHEMA, RunResult
 from .triggers import Policy
@@ -80,7 +84,7 @@ class Requests:
             case Show():
                 return detail(sleeper, request.cycle)
             case Why():
-                changes = sleeper.ledger.decisions(limit=max(1, request.limit))
+                changes = sleeper.ledger.decisions(limit=max(1, request.limit), since=request.since)
                 return {"schema": SCHEMA, "current": sleeper.decision or sleeper.decide(), "changes": changes}
             case Buffer():
                 await sleeper.look()
@@ -90,7 +94,7 @@ class Requests:
             case _:
                 return await self._change(request)
 
-    async def _change(self, request: AnyRequest) -> dict[str, Any]:
+    async def _change(self, request: AnyRequest) -> Any:
         """The requests that change something; each answer says how to undo it."""
         sleeper = self._sleeper
         match request:
@@ -109,6 +113,10 @@ class Requests:
                 champion, was = sleeper.rollback(request.cycle)
                 await sleeper.look()
                 return {"schema": SCHEMA, "champion": champion, "was": was, "undo": f"sleepctl rollback {was or 0}"}
+            case Tag():
+                return _tag(sleeper, request)
+            case Prune():
+                return sleeper.keeping.prune(Keep.of(sleeper.config.state, request.keep), is_dry_run=request.is_dry_run)
             case Reload():
                 return {"schema": SCHEMA, "changed": await self._reload()}
             case _:
@@ -137,6 +145,12 @@ class Requests:
         )
 
 
+def _tag(sleeper: Sleeper, request: Tag) -> dict[str, Any]:
+    was = sleeper.keeping.tag(request.cycle, request.name)
+    undo = f"sleepctl tag {request.cycle} {f'{shlex.quote(was)}' if was else '--remove'}"
+    return {"schema": SCHEMA, "cycle": request.cycle, "tag": request.name, "undo": undo}
+
+
 def check_order(order: Run) -> None:
     """Refuse an order that makes no sense.
 
@@ -156,8 +170,7 @@ def check_order(order: Run) -> None:
 def needs_operator(request: AnyRequest, config: Config) -> bool:
     """Whether the request changes what the owner decided: all but looking, and sleeping when due."""
     if isinstance(request, Run):
-        explicit = (request.epochs, request.learning_rate, request.max_experiences, request.strategy)
-        return request.force or any(value is not None for value in explicit) or _loosens(request.thresholds, config)
+        return request.force or request.is_explicit or _loosens(request.thresholds, config)
     return isinstance(request, OPERATOR_REQUESTS)
 
 

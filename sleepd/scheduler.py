@@ -25,7 +25,8 @@ import structlog
 from . import log
 from .client import Client
 from .clock import SystemClock
-from .config import Config, discover, load
+from .config import Config, discover
+from .config_layers import load
 from .errors import Busy, ConfigError, NothingToDo, SleepdError, StateLocked, UsageError
 from .lock import read_holder
 from .older_formats import local_naive, read_scheduler_state
@@ -60,8 +61,8 @@ class SleepScheduler:
         min_salience: as ``[training]``.
         device: ``cpu`` or ``cuda``; None: as ``[worker] device``.
 
-    What is not given comes from the configuration that is found (``$SLEEPD_CONFIG``, the user's, the system's), else it
-    is the default shown.
+    What is not given comes from the configuration that is found (``$SLEEPD_CONFIG``, the user's, the system's), its
+    drop-ins and the environment, as for the daemon; else it is the default shown.
 
     Raises:
         ConfigError: no buffer is given and none is configured, or the configuration says something wrong.
@@ -81,8 +82,7 @@ class SleepScheduler:
         if not structlog.is_configured():
             # To standard error: callers print JSON on standard output.
             log.configure("warning")
-        found = discover(os.environ)
-        config = load(found, environment=os.environ) if found else Config()
+        config = load(discover(os.environ), environment=os.environ).config
         self._config = _with_paths(config, model_path, experience_buffer_path, checkpoint_dir, device)
         if not self._config.buffer.path:
             raise ConfigError(
@@ -90,6 +90,7 @@ class SleepScheduler:
                 hint="SleepScheduler(experience_buffer_path=…), or [buffer] path in ~/.config/sage-sleepd/config.toml",
             )
         self._has_own_buffer = experience_buffer_path is not None
+        self._has_own_base = model_path is not None
         self.min_experiences = min_experiences
         self.min_new_experiences = min_new_experiences
         self.min_hours_between_sleep = min_hours_between_sleep
@@ -208,13 +209,16 @@ class SleepScheduler:
 
     def _refuse_other_paths(self, client: Client) -> None:
         """The daemon works with its own buffer and base; a caller who names others must not believe otherwise."""
-        watched = client.call(GetStatus(), Status).buffer.path
-        asked = self._config.buffer.path
-        if self._has_own_buffer and watched != asked:
-            raise UsageError(
-                f"the daemon on {self._config.state.directory} watches {watched}, not {asked}",
-                hint="leave experience_buffer_path out, or name another checkpoint_dir",
-            )
+        status = client.call(GetStatus(), Status)
+        for is_given, argument, its, asked in (
+            (self._has_own_buffer, "experience_buffer_path", status.buffer.path, self._config.buffer.path),
+            (self._has_own_base, "model_path", status.base, self._config.model.base),
+        ):
+            if is_given and its != asked:
+                raise UsageError(
+                    f"the daemon on {self._config.state.directory} works with {its}, not {asked}",
+                    hint=f"leave {argument} out, or name another checkpoint_dir",
+                )
 
 
 def _tell_nobody(_event: str, _fields: dict[str, Any]) -> None:

@@ -9,31 +9,36 @@ from __future__ import annotations
 import asyncio
 import shutil
 from collections.abc import Callable
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from .buffer import ExperienceBuffer
+from .adoption import adopt
+from .alarms import Alarms
 from .checkpoints import Checkpoints
 from .clock import Clock, Elapsed
 from .config import Config
-from .cycle import Event, State
-from .cycle_runner import CycleEnd, CycleRunner, Lineup
-from .errors import BufferUnreadable, Busy, NotFound, NothingToDo
+from .cycle import Event
+from .cycle_runner import CycleEnd, CycleRunner
+from .errors import BufferUnreadable, Busy, NothingToDo
+from .fit import Fit
 from .history import History
+from .intake import Intake
+from .job import Job
+from .keeping import Keeping
 from .lineup import line_up
 from .lock import StateLock
 from .log import get_logger
 from .protocol import Run, Thresholds
 from .rebuild import open_ledger
 from .recovery import recover
-from .selection import Counts, Known, count
+from .resumption import crashes, obstacle, staged_job
+from .retention import Keep
+from .rollback import find_champion, put_in_use
 from .status import CycleSummary, Decision, LastError
 from .supervisor import WorkerPolicy, worker_command
 from .triggers import Facts, Policy, cooldown_seconds, decide
 
 _PAUSED = "is_paused"
-_BASE_CHANGED = "base_changed"
 
 
 class Sleeper:
@@ -68,19 +73,20 @@ class Sleeper:
         self._lock = StateLock(self.directory, socket=socket)
         self.checkpoints = Checkpoints(self.directory)
         self.ledger, troubles = open_ledger(self.directory, self.checkpoints, clock)
+        troubles += adopt(self.ledger, self.checkpoints, clock)
         troubles += recover(self.ledger, self.checkpoints, clock)
         self.history = History(self.directory, self.ledger, self.checkpoints)
         self.history.write()
-        self.buffer = self._open_buffer()
+        self.keeping = Keeping(self.ledger, self.checkpoints)
+        self.alarms = Alarms(self.ledger, clock)
+        self.fit = Fit(self.ledger, self.checkpoints)
+        self.intake = Intake(config, self.history, clock)
         self.runner = CycleRunner(
             ledger=self.ledger, checkpoints=self.checkpoints, clock=clock, listener=self._on_cycle_event
         )
-        self.counts = Counts(total=0, new=0, eligible=0, unlearned=0, held_out=0)
-        self._counted: tuple[object, object, object] = (None, None, None)
-        self.buffer_problem = ""
         self.decision: Decision | None = None
         self.state_since = clock.now()
-        self.last_error = self._newest_failure()
+        self.last_error = self.history.newest_failure()
         for trouble in troubles:
             self.last_error = LastError(message=trouble, hint="sleepctl history", at=clock.now())
         self._since_sleep = Elapsed(clock)
@@ -93,8 +99,10 @@ class Sleeper:
 
     async def look(self) -> Decision:
         """Read the buffer, count, decide; a changed decision is recorded with its facts."""
-        await self._read_buffer()
+        await self._take_in()
+        await self._give_up_resuming()
         decision = self.decide()
+        self.alarms.update(decision, self.config)
         if self.running_cycle is not None:
             return decision  # that a cycle keeps others out while it runs is no news
         if self.decision is None or _essence(decision) != _essence(self.decision):
@@ -111,13 +119,19 @@ class Sleeper:
 
     def facts(self, min_salience: float | None = None) -> Facts:
         """What the decision rests on, now."""
-        counts = self.counts
+        counts = self.intake.counts
         if min_salience is not None and min_salience != self.config.training.min_salience:
-            counts = self._count(self.history.known(), min_salience)
+            counts = self.intake.count(min_salience)
         unjudged = self.ledger.unjudged_in_a_row()
-        cooldown = cooldown_seconds(self.config.triggers.cooldown_seconds, len(unjudged))
-        if unjudged and unjudged[0].ended_at:
-            cooldown -= self._since_unjudged.seconds_since(unjudged[0].ended_at)
+        suspended = self.suspended_cycle
+        if suspended is None:
+            times, since = len(unjudged), unjudged[0].ended_at if unjudged else None
+        else:
+            crashed = crashes(self.ledger, suspended)
+            times, since = crashed.count, crashed.at
+        cooldown = cooldown_seconds(self.config.triggers.cooldown_seconds, times)
+        if since is not None:
+            cooldown -= self._since_unjudged.seconds_since(since)
         last = self.history.last_sleep_at
         return Facts(
             total=counts.total,
@@ -127,42 +141,24 @@ class Sleeper:
             held_out=counts.held_out,
             is_paused=self.is_paused,
             running_cycle=self.running_cycle,
+            suspended_cycle=suspended,
             cooldown_seconds_left=max(0.0, cooldown),
             unjudged_in_a_row=len(unjudged),
             last_ending=unjudged[0].state if unjudged else "",
             free_megabytes=shutil.disk_usage(self.directory).free // 10**6,
-            base_changed=self._base_changed(),
-            buffer_problem=self.buffer_problem or self.buffer.view.problem,
+            base_changed=self.fit.base_changed(self.config.model.base),
+            buffer_problem=self.intake.problem,
         )
 
-    async def _read_buffer(self) -> None:
-        try:
-            view = await self.buffer.read()
-        except BufferUnreadable as error:
-            if error.message != self.buffer_problem:
-                get_logger().error("buffer_unreadable", text=error.message, hint=error.hint)
-                self.last_error = LastError(message=error.message, hint=error.hint, at=self.clock.now())
-            self.buffer_problem = error.message
-            return
-        if self.buffer_problem:
-            self.buffer_problem = ""
-            self.last_error = self._newest_failure()
-        self.history.take_first_look(view.keys)
-        await self._recount()
-
-    async def _recount(self) -> None:
-        """Count again if the buffer, what is known of it, or the threshold is another."""
-        known, min_salience = self.history.known(), self.config.training.min_salience
-        basis = (self.buffer.view, known, min_salience)
-        if all(one is other for one, other in zip(basis, self._counted, strict=True)):
-            return
-        # In a thread: a hundred thousand experiences take a while, and the loop must turn.
-        self.counts = await asyncio.to_thread(self._count, known, min_salience)
-        self._counted = basis
-
-    def _count(self, known: Known, min_salience: float) -> Counts:
-        view = self.buffer.view
-        return count(view.keys, view.groups, view.saliences, known=known, min_salience=min_salience)
+    async def _take_in(self) -> None:
+        was = self.intake.unreadable
+        await self.intake.read()
+        now = self.intake.unreadable
+        if now is not None and (was is None or now.message != was.message):
+            get_logger().error("buffer_unreadable", text=now.message, hint=now.hint)
+            self.last_error = LastError(message=now.message, hint=now.hint, at=self.clock.now())
+        elif now is None and was is not None:
+            self.last_error = self.history.newest_failure()
 
     # --- one cycle ---
 
@@ -182,19 +178,42 @@ class Sleeper:
             decision = self.decide(order.thresholds, force=order.force)
             if not decision.should_sleep:
                 raise NothingToDo(decision.reason, hint="sleepctl check shows every condition")
-            lineup = await line_up(
-                order, self.config, checkpoints=self.checkpoints, history=self.history, buffer=self.buffer
+            job = (
+                await self._stage(order) if self.suspended_cycle is None else self._reopen(self.suspended_cycle, order)
             )
-            try:
-                self.runner.begin(lineup)
-            except OSError as error:
-                raise BufferUnreadable(
-                    f"the cycle could not be staged: {error}", hint="make space in the state directory: df -h"
-                ) from error
-            self.running_cycle = lineup.job.cycle
+            self.running_cycle = job.cycle
             self.state_since = self.clock.now()
-            self._task = asyncio.create_task(self._finish(lineup))
-            return lineup.job.cycle
+            self._task = asyncio.create_task(self._finish(job))
+            return job.cycle
+
+    async def _stage(self, order: Run) -> Job:
+        lineup = await line_up(
+            order,
+            self.config,
+            checkpoints=self.checkpoints,
+            history=self.history,
+            buffer=self.intake.buffer,
+            unfit=self.fit.unfit(self.config.model.base),
+        )
+        try:
+            self.runner.begin(lineup)
+        except OSError as error:
+            raise BufferUnreadable(
+                f"the cycle could not be staged: {error}", hint="make space in the state directory: df -h"
+            ) from error
+        return lineup.job
+
+    def _reopen(self, cycle: int, order: Run) -> Job:
+        if order.is_explicit:
+            raise Busy(
+                f"cycle {cycle} was cut short and goes on first, on the terms it began with",
+                hint="sleepctl run continues it; sleepctl cancel discards it",
+            )
+        job = staged_job(self.checkpoints, cycle)
+        if isinstance(job, str):
+            raise NothingToDo(f"cycle {cycle} cannot go on: {job}", hint="sleepctl cancel discards it")
+        self.runner.reopen(cycle)
+        return job
 
     async def finished(self) -> CycleSummary | None:
         """The cycle under way, once it has ended; None: none is."""
@@ -202,38 +221,59 @@ class Sleeper:
             return None
         return (await asyncio.shield(self._task)).summary
 
-    async def _finish(self, lineup: Lineup) -> CycleEnd:
+    async def _finish(self, job: Job) -> CycleEnd:
         policy = WorkerPolicy(
             command=self._worker_command or worker_command(self.config.worker.python),
             silence_seconds=self.config.worker.silence_seconds,
             stop_seconds=self.config.worker.stop_seconds,
         )
         try:
-            end = await self.runner.finish(lineup, policy)
+            end = await self.runner.finish(job, policy)
         finally:
             self.running_cycle = None
             self.state_since = self.clock.now()
-        if end.failure is not None and end.failure.kind == "base_changed":
-            self.ledger.set_note(_BASE_CHANGED, [self.config.model.base, lineup.parent, end.failure.message])
-        self.last_error = self._newest_failure()
+        if end.failure is not None:
+            self.fit.note(end.failure, end.summary.parent, self.config.model.base)
+        self.last_error = self.history.newest_failure()
         self.history.forget_cached()
         self.history.write()
-        await self._recount()
+        self.keeping.prune_after_cycle(Keep.of(self.config.state))
+        await self.intake.recount()
         self._listener("cycle_ended", {"cycle": end.summary.cycle, "state": end.summary.state})
         return end
 
     def cancel(self) -> int:
-        """Discard the cycle under way; returns its number.
+        """Discard the cycle under way, or the one that was cut short; returns its number.
 
         Raises:
             NothingToDo: none is.
             Busy: it has ended, and its verdict is being written down.
         """
         if self.running_cycle is None:
-            raise NothingToDo("no cycle is under way", hint="sleepctl status")
+            cycle = self.suspended_cycle
+            if cycle is None:
+                raise NothingToDo("no cycle is under way", hint="sleepctl status")
+            self.runner.discard(cycle, Event.CANCEL, "cancelled")
+            return cycle
         if not self.runner.stop(Event.CANCEL):
             raise Busy(f"cycle {self.running_cycle} has its verdict already", hint="sleepctl status; sleepctl rollback")
         return self.running_cycle
+
+    @property
+    def suspended_cycle(self) -> int | None:
+        """The cycle that was cut short and goes on before anything new begins."""
+        return self.ledger.suspended_cycle()
+
+    async def _give_up_resuming(self) -> None:
+        """Close a suspended cycle for which something it rests on is no longer so."""
+        cycle, view = self.suspended_cycle, self.intake.view
+        if cycle is None or self.running_cycle is not None or self.intake.problem or view.is_settling:
+            return
+        reason = await asyncio.to_thread(
+            obstacle, cycle, self.ledger.placements(cycle), view, self.config.model.base, self.checkpoints
+        )
+        if reason:
+            self.runner.discard(cycle, Event.INTERRUPT, f"it cannot go on: {reason}")
 
     # --- what is in use ---
 
@@ -250,34 +290,15 @@ class Sleeper:
         """
         if self.running_cycle is not None:
             raise Busy(f"cycle {self.running_cycle} is under way", hint="sleepctl cancel, then again")
-        was = self.checkpoints.champion()
-        champions = [s for s in self.ledger.summaries() if s.state == State.PROMOTED]
-        if to is None:
-            if was is None:
-                raise NothingToDo("the base itself is in use", hint="sleepctl history")
-            to = next((s.cycle for s in champions if not s.is_rolled_back and s.cycle < was), 0)
-        if to == (was or 0):
-            raise NothingToDo(f"{'the base' if to == 0 else f'cycle {to}'} is in use already", hint="sleepctl history")
-        if to != 0 and to not in [s.cycle for s in champions]:
-            raise NotFound(f"cycle {to} never was a champion", hint="sleepctl history shows which were promoted")
-        self._put_in_use(to, champions)
-        self.ledger.set_note(_BASE_CHANGED, None)
+        to, was = find_champion(to, self.ledger, self.checkpoints)
+        if self.suspended_cycle is not None:
+            self.runner.discard(self.suspended_cycle, Event.INTERRUPT, "another champion was put in use meanwhile")
+        put_in_use(to, self.ledger, self.checkpoints)
+        self.fit.forget()
         self.history.forget_cached()
         get_logger().warning("champion_rolled_back", champion=to or None, was=was)
         self._listener("champion_rolled_back", {"champion": to or None, "was": was})
         return to or None, was
-
-    def _put_in_use(self, to: int, champions: list[CycleSummary]) -> None:
-        """Everything up to ``to`` stands, everything above is retired; the link moves while both ends exist."""
-        line = [cycle for cycle in self.ledger.lineage(to or None) if self.checkpoints.find(cycle)]
-        for cycle in line:
-            self.checkpoints.restore(cycle)
-        self.checkpoints.promote(to or None)
-        above = [summary.cycle for summary in champions if summary.cycle > to]
-        for cycle in above:
-            self.checkpoints.retire(cycle)
-        self.ledger.mark_rolled_back(above, is_rolled_back=True)
-        self.ledger.mark_rolled_back(line, is_rolled_back=False)
 
     # --- pausing, configuring, ending ---
 
@@ -293,10 +314,8 @@ class Sleeper:
 
     def reconfigure(self, config: Config) -> None:
         """Use another configuration from now on; a cycle under way keeps the one it began with."""
-        buffer_changed = config.buffer != self.config.buffer
         self.config = config
-        if buffer_changed:
-            self.buffer = self._open_buffer()
+        self.intake.reconfigure(config)
 
     async def end_cycle(self) -> None:
         """Suspend a cycle under way, and wait until it is."""
@@ -308,23 +327,6 @@ class Sleeper:
         """Close the ledger and release the lock; no cycle may be under way."""
         self.ledger.close()
         self._lock.release()
-
-    def _open_buffer(self) -> ExperienceBuffer:
-        settings = self.config.buffer
-        return ExperienceBuffer(Path(settings.path), patience_seconds=settings.patience_seconds, clock=self.clock)
-
-    def _base_changed(self) -> str:
-        noted = self.ledger.note(_BASE_CHANGED)
-        if noted and noted[0] == self.config.model.base and noted[1] == self.checkpoints.champion():
-            return f"{noted[2]} (sleepctl rollback 0 starts anew from the base)"
-        return ""
-
-    def _newest_failure(self) -> LastError | None:
-        newest = next((each for each in self.ledger.unjudged_in_a_row() if each.state == State.FAILED), None)
-        if newest is None:
-            return None
-        at: datetime = newest.ended_at or newest.started_at
-        return LastError(message=f"cycle {newest.cycle} failed: {newest.reason}", hint=newest.hint, at=at)
 
     def _on_cycle_event(self, event: str, fields: dict[str, Any]) -> None:
         if event == "state":

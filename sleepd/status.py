@@ -7,13 +7,17 @@ A structure that a program may read carries ``schema``, raised when a field chan
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
 from .job import Progress, Report
 
 SCHEMA = 1
+
+
+Moment = Annotated[datetime, msgspec.Meta(tz=True)]
+"""Without an offset, a time cannot be compared with ours."""
 
 
 class Condition(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,7 +70,7 @@ class BufferStatus(msgspec.Struct, frozen=True, kw_only=True):
     """Eligible, not held out, and not trained in the champion's lineage."""
     held_out: int = 0
     set_aside: int = 0
-    read_at: datetime | None = None
+    read_at: Moment | None = None
     problem: str = ""
     """Why the last good view is shown instead of the file as it is now; empty: it is current."""
 
@@ -88,8 +92,8 @@ class CycleSummary(msgspec.Struct, frozen=True, kw_only=True):
 
     cycle: int
     state: str
-    started_at: datetime
-    ended_at: datetime | None = None
+    started_at: Moment
+    ended_at: Moment | None = None
     parent: int | None = None
     """The champion it continues; None: the base."""
     strategy: str = ""
@@ -106,6 +110,10 @@ class CycleSummary(msgspec.Struct, frozen=True, kw_only=True):
     reason: str = ""
     """The verdict's, or why it failed."""
     hint: str = ""
+    tag: str = ""
+    """The owner's word for it, which keeps its weights."""
+    is_pruned: bool = False
+    """Its weights were removed; what was measured on it stays."""
     imported_loss: float | None = None
     """Whole-sequence loss from an older scheduler's history: not comparable with the others, never in one column."""
 
@@ -128,11 +136,17 @@ class Champion(msgspec.Struct, frozen=True, kw_only=True):
 
     cycle: int
     directory: str
-    promoted_at: datetime
+    promoted_at: Moment
     holdout_base: float | None
     holdout_before: float | None
     holdout_after: float | None
     held_out: int
+    is_adopted: bool = False
+    """An older trainer made it."""
+    measured_by: int | None = None
+    """Of an adopted one: the cycle that measured it against the base; None: nobody has measured it."""
+    new_lineage: str = ""
+    """Why the next cycle starts from the base and does not continue it; empty: it continues it."""
 
 
 class LastError(msgspec.Struct, frozen=True, kw_only=True):
@@ -140,7 +154,15 @@ class LastError(msgspec.Struct, frozen=True, kw_only=True):
 
     message: str
     hint: str
-    at: datetime
+    at: Moment
+
+
+class Alarm(msgspec.Struct, frozen=True, kw_only=True):
+    """Something that stands and that the owner should look at."""
+
+    name: str
+    """``overdue`` or ``too_many_cycles``."""
+    text: str
 
 
 class Status(msgspec.Struct, frozen=True, kw_only=True):
@@ -148,37 +170,58 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
 
     state: str
     """``idle``, ``paused``, ``starting``, ``stopping``, ``stopped``, or the state of the cycle under way."""
-    since: datetime
+    since: Moment
     sentence: str
     """The same sentence that systemd shows."""
     version: str
     pid: int
     decision: Decision
+    alarms: list[Alarm] = []
     missing: list[str]
     """What is missing for the next sleep, a sentence each."""
-    next_check_at: datetime | None
+    next_check_at: Moment | None
     buffer: BufferStatus
     champion: Champion | None
     total_cycles: int
     """Judged cycles, those of an older scheduler included."""
     recent_cycles: list[CycleSummary]
     """The last three, newest first."""
-    last_sleep_at: datetime | None
+    last_sleep_at: Moment | None
     last_error: LastError | None
     progress: Progress | None
     running_cycle: int | None
     config_path: str
     state_directory: str
-    written_at: datetime
+    base: str = ""
+    """The configured base model."""
+    written_at: Moment
     schema: int = SCHEMA
 
 
 class DecisionRecord(msgspec.Struct, frozen=True, kw_only=True):
     """A decision as the ledger has it: written when it changed."""
 
-    at: datetime
+    at: Moment
     decision: Decision
     facts: dict[str, Any]
+
+
+class Pruned(msgspec.Struct, frozen=True, kw_only=True):
+    """One checkpoint whose weights went, or would go."""
+
+    cycle: int
+    bytes: int
+    reason: str
+
+
+class PruneResult(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer to ``prune``."""
+
+    pruned: list[Pruned]
+    """Oldest first."""
+    is_dry_run: bool
+    """Nothing was removed."""
+    schema: int = SCHEMA
 
 
 class RunResult(msgspec.Struct, frozen=True, kw_only=True):

@@ -22,7 +22,7 @@ from typing import Any
 
 import msgspec
 
-from .errors import ProtocolError, WorkerFailed
+from .errors import ProtocolError, WorkerDied, WorkerFailed
 from .job import MAX_MESSAGE_BYTES, Failure, Hello, Notice, Progress, Report, decode_message
 from .log import get_logger
 from .version import VERSION
@@ -72,7 +72,8 @@ class Worker:
         """Start the worker on the job in ``staging`` and wait for its end.
 
         Raises:
-            WorkerFailed: it could not be started, or ended without saying why.
+            WorkerFailed: it could not be started, or does not speak as it should.
+            WorkerDied: it ended, or fell silent, without saying why.
         """
         ours, theirs = socket.socketpair()
         with theirs:
@@ -125,14 +126,14 @@ class Worker:
                     line.cancel()
                     if stop in done:
                         return Failure(kind="stopped", message="asked to stop")
-                    raise WorkerFailed(
+                    raise WorkerDied(
                         f"the worker gave no sign of life for {self._policy.silence_seconds:.0f} s and was killed",
                         hint="journalctl -u sage-sleepd shows its last lines; raise [worker] silence_seconds if it is "
                         "only slow",
                     )
                 message = self._understand(line)
                 if message is None:
-                    raise WorkerFailed(await self._obituary(process), hint=self._advice(process.returncode))
+                    raise WorkerDied(await self._obituary(process), hint=self._advice(process.returncode))
                 if isinstance(message, Report | Failure):
                     return message
         finally:

@@ -26,6 +26,8 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     """Held-out experiences that a candidate would be measured on."""
     is_paused: bool = False
     running_cycle: int | None = None
+    suspended_cycle: int | None = None
+    """It was cut short and goes on before anything new begins."""
     cooldown_seconds_left: float = 0.0
     unjudged_in_a_row: int = 0
     """Cycles that ended without a verdict since the last one with."""
@@ -78,12 +80,15 @@ def decide(facts: Facts, policy: Policy, *, force: bool = False) -> Decision:
     """Whether to sleep now, with every condition and its figures."""
     conditions = _conditions(facts, policy)
     unmet = [condition for condition in conditions if not condition.is_met]
-    due = force or not unmet
-    vetoes = _vetoes(facts, policy, due=due, force=force)
+    goes_on = facts.suspended_cycle is not None
+    due = force or goes_on or not unmet
+    vetoes = _vetoes(facts, policy, begins=due and not goes_on, force=force)
     if not due:
         reason = unmet[0].text
     elif vetoes:
         reason = vetoes[0].text
+    elif goes_on:
+        reason = f"Cycle {facts.suspended_cycle} was cut short and goes on"
     elif force:
         reason = f"Forced: {facts.trainable} experiences to train"
     else:
@@ -129,7 +134,7 @@ def _conditions(facts: Facts, policy: Policy) -> list[Condition]:
     ]
 
 
-def _vetoes(facts: Facts, policy: Policy, *, due: bool, force: bool) -> list[Veto]:
+def _vetoes(facts: Facts, policy: Policy, *, begins: bool, force: bool) -> list[Veto]:
     vetoes = []
     if facts.buffer_problem:
         vetoes.append(Veto(name="buffer_unreadable", text=f"Buffer unreadable: {facts.buffer_problem}"))
@@ -140,6 +145,8 @@ def _vetoes(facts: Facts, policy: Policy, *, due: bool, force: bool) -> list[Vet
     if facts.cooldown_seconds_left > 0 and not force:
         minutes = facts.cooldown_seconds_left / 60
         which = f"{'an' if facts.last_ending.startswith('i') else 'a'} {facts.last_ending} cycle"
+        if facts.suspended_cycle is not None:
+            which = f"cycle {facts.suspended_cycle} was cut short"
         if facts.unjudged_in_a_row > 1:
             which = f"{facts.unjudged_in_a_row} cycles without a verdict, the last {facts.last_ending}"
         vetoes.append(Veto(name="cooling_down", text=f"Cooling down after {which} ({minutes:.0f} min left)"))
@@ -152,14 +159,14 @@ def _vetoes(facts: Facts, policy: Policy, *, due: bool, force: bool) -> list[Vet
                 text=f"Too little disk space ({facts.free_megabytes} MB < {policy.min_free_megabytes} MB)",
             )
         )
-    if due and facts.trainable == 0:
+    if begins and facts.trainable == 0:
         vetoes.append(
             Veto(
                 name="nothing_to_train",
                 text="Nothing to train: every experience is learned, held out, set aside or below min_salience",
             )
         )
-    elif due and facts.held_out == 0:
+    elif begins and facts.held_out == 0:
         vetoes.append(
             Veto(
                 name="nothing_to_measure",

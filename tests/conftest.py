@@ -5,6 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("repeatable", derandomize=True, deadline=None)
+settings.load_profile("repeatable")
+"""The same examples in every run, however slow the machine; ``--hypothesis-profile default`` looks for new ones."""
 
 
 @pytest.fixture(scope="session")

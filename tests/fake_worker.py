@@ -2,9 +2,10 @@
 
 ``promote`` a report that is promoted · ``reject`` one whose holdout loss rose · ``loop`` one with a looping reply ·
 ``hang`` says hello and then nothing · ``stubborn`` begins, says no more, and ignores SIGTERM · ``crash`` exits 3 ·
-``kill`` kills itself · ``fail`` gives up in words · ``base_changed`` gives up for that reason · ``garbage`` sends no
-message · ``flood`` prints 5 MB without a newline, then promotes · ``wait`` trains until told to stop, or until the file
-``go`` appears beside its job · ``other_version`` says hello as another version.
+``kill`` kills itself · ``fail`` gives up in words · ``base_changed``, ``not_resumable``, ``parent_unusable`` and
+``shape_changed`` give up for that reason · ``garbage`` sends no message · ``flood`` prints 5 MB without a newline, then
+promotes · ``wait`` trains until told to stop, or until the file ``go`` appears beside its job · ``die_resumably``
+leaves a resume point and kills itself · ``other_version`` says hello as another version.
 """
 
 from __future__ import annotations
@@ -17,7 +18,19 @@ import sys
 import time
 from pathlib import Path
 
-from sleepd.job import Check, Failure, Hello, LossPair, Progress, Reply, Report, decode_job, decode_lessons, encode
+from sleepd.job import (
+    RESUME_POINT,
+    Check,
+    Failure,
+    Hello,
+    LossPair,
+    Progress,
+    Reply,
+    Report,
+    decode_job,
+    decode_lessons,
+    encode,
+)
 from sleepd.version import VERSION
 
 
@@ -86,14 +99,17 @@ def main() -> None:
     if behaviour in ("hang", "stubborn", "garbage"):
         while True:
             time.sleep(60)
-    if behaviour in ("fail", "base_changed"):
-        kind = "error" if behaviour == "fail" else "base_changed"
+    if behaviour in ("fail", "base_changed", "not_resumable", "parent_unusable", "shape_changed"):
+        kind = "error" if behaviour == "fail" else behaviour
         wire.sendall(encode(Failure(kind=kind, message="it cannot be done", hint="do something else")))
         return
     if behaviour == "flood":
         sys.stdout.write("x" * 5_000_000)
         sys.stdout.flush()
     wire.sendall(encode(Progress(phase="training", step=1, steps=2, loss=2.5, device="cpu")))
+    if behaviour == "die_resumably":
+        (staging / RESUME_POINT).write_bytes(b"half of it")
+        os.kill(os.getpid(), signal.SIGKILL)
     if behaviour == "wait":
         while not (staging / "work" / "go").exists():
             time.sleep(0.02)

@@ -75,7 +75,7 @@ def test_breaking_off_at_any_point_leaves_the_champion_whole(tmp_path: Path, poi
     with pytest.raises(Broken):
         make(Checkpoints(tmp_path, trace=trace), 2)
     store = Checkpoints(tmp_path)
-    store.sweep()
+    store.sweep(keep=None)
     champion = store.champion()
     assert champion == (2 if point == "promoted" else 1)
     assert verify(store.promoted_path(champion)).cycle == champion
@@ -166,7 +166,7 @@ def test_the_sweep_takes_staging_and_temporary_files_alone(tmp_path: Path) -> No
     make(store, 2)
     store.stage(1)
     (tmp_path / ".status.json.77.tmp").write_text("half")
-    assert store.sweep() == ["cycle_001"]
+    assert store.sweep(keep=None) == ["cycle_001"]
     assert verify(store.promoted_path(2)).cycle == 2
     assert not list(tmp_path.glob(".*.tmp"))
 

@@ -16,7 +16,7 @@ import pytest
 
 from sleepd.checkpoints import verify
 from sleepd.config import Config
-from sleepd.errors import Busy, NothingToDo, UsageError
+from sleepd.errors import Busy, ConfigError, NothingToDo, UsageError
 from sleepd.protocol import Buffer, Cancel, Check, History, Pause, Reload, Resume, Rollback, Run, Show, Thresholds, Why
 from sleepd.status import BufferDetail, CycleDetail, Decision, RunResult
 from tests.agents import changed, config_for, experiences, write_buffer, write_config
@@ -150,7 +150,7 @@ def test_a_dead_worker_is_told_in_words_and_the_daemon_lives(tmp_path: Path, con
 
 
 def test_sigterm_in_a_cycle_stops_the_worker_and_exits_cleanly(tmp_path: Path, config: Config) -> None:
-    """The worker is gone before the daemon is; the next start closes the cycle and runs the next one."""
+    """The worker is gone before the daemon is; the next start goes on with the same cycle."""
     config = changed(config, "triggers", cooldown_seconds=0.0)
     write_buffer(tmp_path / "buffer.json", experiences(12))
     with DaemonProcess(tmp_path, behaving(config, tmp_path, "wait")) as daemon:
@@ -160,8 +160,8 @@ def test_sigterm_in_a_cycle_stops_the_worker_and_exits_cleanly(tmp_path: Path, c
         assert daemon.process.wait(20) == 0
         assert not psutil.pid_exists(worker.pid)
     with DaemonProcess(tmp_path, behaving(config, tmp_path, "promote")) as daemon:
-        daemon.await_event("cycle_interrupted", cycle=1)
-        daemon.await_event("candidate_promoted", cycle=2)
+        daemon.await_event("cycle_resumed", cycle=1)
+        daemon.await_event("candidate_promoted", cycle=1)
 
 
 def test_a_second_sigterm_does_not_wait_for_a_stubborn_worker(tmp_path: Path, config: Config) -> None:
@@ -178,18 +178,18 @@ def test_a_second_sigterm_does_not_wait_for_a_stubborn_worker(tmp_path: Path, co
 
 @pytest.mark.parametrize("moment", ["cycle_started", "phase_started"])
 def test_a_killed_daemon_loses_nothing(tmp_path: Path, config: Config, moment: str) -> None:
-    """SIGKILL in a cycle: after the restart it is closed as interrupted and its experiences are trained once."""
+    """SIGKILL in a cycle: after the restart the same cycle goes on, and its experiences are trained once."""
     config = changed(config, "triggers", cooldown_seconds=0.0)
     write_buffer(tmp_path / "buffer.json", experiences(12))
     with DaemonProcess(tmp_path, behaving(config, tmp_path, "wait")) as daemon:
         daemon.await_event(moment)
         daemon.kill()
     with DaemonProcess(tmp_path, behaving(config, tmp_path, "promote")) as daemon:
-        daemon.await_event("candidate_promoted", cycle=2)
-        assert [cycle["state"] for cycle in daemon.call(History(), dict)["cycles"]] == ["promoted", "interrupted"]
-        shown = daemon.call(Show(cycle=2), CycleDetail)
+        daemon.await_event("candidate_promoted", cycle=1)
+        assert [cycle["state"] for cycle in daemon.call(History(), dict)["cycles"]] == ["promoted"]
+        shown = daemon.call(Show(cycle=1), CycleDetail)
         assert len({*shown.trained_ids, *shown.held_out_ids}) == 12
-    assert verify(tmp_path / "state" / "current").cycle == 2
+    assert verify(tmp_path / "state" / "current").cycle == 1
     assert list((tmp_path / "state" / "staging").iterdir()) == []
 
 
@@ -222,6 +222,33 @@ def test_a_reload_takes_effect_and_a_bad_file_keeps_the_old_one(tmp_path: Path, 
         assert "min_experiences: expected `int` >= 1, found 0" in status.last_error.message
         write_config(daemon.config_path, changed(daemon.config, "triggers", min_experiences=3))
         assert daemon.call(Reload(), dict)["changed"] == ["triggers.min_experiences"]
+
+
+def test_a_reload_reads_the_drop_ins_again(tmp_path: Path, config: Config) -> None:
+    """A drop-in that appears counts, a wrong one changes nothing, one that vanishes is undone; a variable stays."""
+    drop_in = tmp_path / "conf.d" / "10.toml"
+    drop_in.parent.mkdir()
+
+    def missing() -> str:
+        return daemon.call(Check(), Decision).reason
+
+    with DaemonProcess(tmp_path, config, SLEEPD_TRIGGERS_MIN_NEW_EXPERIENCES="9") as daemon:
+        assert missing() == "Insufficient experiences (0 < 5)"
+        drop_in.write_text("[triggers]\nmin_experiences = 0x7\nmin_new_experiences = 3\n")
+        assert daemon.call(Reload(), dict)["changed"] == ["triggers.min_experiences"]
+        assert missing() == "Insufficient experiences (0 < 7)"
+        drop_in.write_text("[triggers]\nmin_experiences = 8\nmin_new_experience = 3\n")
+        with pytest.raises(
+            ConfigError, match=f"{drop_in}: triggers.min_new_experience: expected a known key"
+        ) as refused:
+            daemon.call(Reload(), dict)
+        assert refused.value.hint == "did you mean 'min_new_experiences'?"
+        assert missing() == "Insufficient experiences (0 < 7)"
+        drop_in.unlink()
+        daemon.process.send_signal(signal.SIGHUP)
+        daemon.await_true(lambda: missing() == "Insufficient experiences (0 < 5)", "the default again")
+        why = {each.name: each.required for each in daemon.call(Check(), Decision).conditions}
+        assert why["min_new_experiences"] == 9
 
 
 def test_another_buffer_after_a_reload_is_watched(tmp_path: Path, config: Config) -> None:

@@ -24,6 +24,7 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset(
         {
             "config",
+            "config_layers",
             "config_text",
             "daemon_arguments",
             "digest",
@@ -34,6 +35,9 @@ FLOORS: tuple[frozenset[str], ...] = (
             "promotion",
             "strategies",
             "repetition",
+            "adapter_file",
+            "overdue",
+            "retention",
             "older_formats",
         }
     ),
@@ -51,10 +55,28 @@ FLOORS: tuple[frozenset[str], ...] = (
             "recovery",
             "documents",
             "rebuild",
+            "adoption",
+            "alarms",
+            "keeping",
+            "fit",
+            "resumption",
+            "rollback",
         }
     ),
     frozenset(
-        {"lineup", "cycle_runner", "sleeper", "overview", "requests", "scheduler", "daemon", "__main__", "__init__"}
+        {
+            "lineup",
+            "older_cycles",
+            "intake",
+            "cycle_runner",
+            "sleeper",
+            "overview",
+            "requests",
+            "scheduler",
+            "daemon",
+            "__main__",
+            "__init__",
+        }
     ),
 )
 """A module imports only from its own floor and from those before it."""

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from sleepd.config import Config, WorkerConfig, load, parse
+from sleepd.config import Config, WorkerConfig
+from sleepd.config_layers import load
 from sleepd.config_text import render
 from sleepd.errors import ConfigError, UsageError
 from sleepd.sleepctl.exit_codes import ExitCode
@@ -107,13 +108,13 @@ def test_shipped_configuration_is_the_default() -> None:
     """The shipped file is what the code renders, and says exactly the defaults."""
     text = (ROOT / "config" / "config.toml").read_text()
     assert text == render(Config(), title=CONFIG_TITLE)
-    assert parse(text.encode(), source="config.toml", environment={}) == Config()
+    assert load(ROOT / "config" / "config.toml", environment={}).config == Config()
 
 
 @pytest.mark.parametrize(("name", "figures"), [("conservative", (10, 5, 12.0)), ("aggressive", (3, 1, 3.0))])
 def test_presets(name: str, figures: tuple[int, int, float]) -> None:
     """A preset is a whole configuration that differs from the default in its triggers alone."""
-    config = load(ROOT / "config" / f"{name}.toml", environment={})
+    config = load(ROOT / "config" / f"{name}.toml", environment={}).config
     triggers = config.triggers
     assert (triggers.min_experiences, triggers.min_new_experiences, triggers.min_hours_between_sleep) == figures
     assert config.training == Config().training

@@ -155,6 +155,19 @@ def test_what_is_not_given_comes_from_the_configuration(config: Config, tmp_path
     assert SleepScheduler(min_experiences=5).should_run_sleep_cycle()[0]
 
 
+def test_drop_ins_and_variables_count_as_for_the_daemon(
+    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A drop-in outranks the configuration file, and a variable the drop-in."""
+    write_config(tmp_path / "config.toml", changed(config, "triggers", min_experiences=20))
+    put(config, 12)
+    (tmp_path / "conf.d").mkdir()
+    (tmp_path / "conf.d" / "10.toml").write_text("[triggers]\nmin_experiences = 30\n")
+    assert SleepScheduler().should_run_sleep_cycle()[1] == "Insufficient experiences (12 < 30)"
+    monkeypatch.setenv("SLEEPD_TRIGGERS_MIN_EXPERIENCES", "40")
+    assert SleepScheduler().should_run_sleep_cycle()[1] == "Insufficient experiences (12 < 40)"
+
+
 def test_paths_can_be_given_without_any_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With a buffer and a checkpoint directory nothing else is needed to be told where things stand."""
     monkeypatch.delenv("SLEEPD_CONFIG", raising=False)
@@ -214,10 +227,16 @@ def test_a_failed_sleep_is_a_result_and_no_exception(config: Config, tmp_path: P
     json.dumps(results)
 
 
-def test_another_buffer_than_the_daemons_is_refused(config: Config, tmp_path: Path) -> None:
-    """Asked about one buffer, a daemon that watches another must not answer as if it were the same."""
-    with DaemonProcess(tmp_path, config), pytest.raises(UsageError, match=r"watches .*buffer\.json, not"):
-        SleepScheduler(experience_buffer_path=tmp_path / "other.json").should_run_sleep_cycle()
+@pytest.mark.parametrize(
+    ("argument", "words"),
+    [("experience_buffer_path", r"works with .*buffer\.json, not"), ("model_path", "works with embedded, not")],
+)
+def test_another_buffer_or_base_than_the_daemons_is_refused(
+    config: Config, tmp_path: Path, argument: str, words: str
+) -> None:
+    """Asked about one file, a daemon that works with another must not answer as if it were the same."""
+    with DaemonProcess(tmp_path, config), pytest.raises(UsageError, match=words):
+        SleepScheduler(**{argument: tmp_path / "other"}).should_run_sleep_cycle()
 
 
 def test_it_works_inside_a_running_event_loop(config: Config) -> None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -13,71 +11,19 @@ import msgspec
 import pytest
 
 from sleepd.checkpoints import verify
-from sleepd.config import Config
 from sleepd.errors import Busy, NotFound, NothingToDo, StateLocked
 from sleepd.overview import cycles, detail, overview
 from sleepd.protocol import Run, Thresholds
 from sleepd.sleeper import Sleeper
 from sleepd.status import CycleSummary
 from sleepd.strategies import STRATEGIES
-from tests.agents import changed, config_for, experiences, write_buffer
-from tests.fakes import FakeClock, fake_worker
-
-Scene = Callable[[Sleeper], Awaitable[Any]]
-
-
-class Stage:
-    """A state directory and a buffer; ``play`` opens a sleeper on it, as a restart would."""
-
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
-        self.buffer = directory / "buffer.json"
-        self.state = directory / "state"
-        self.config: Config = config_for(directory)
-        self.clock = FakeClock()
-        self.events: list[tuple[str, dict[str, Any]]] = []
-
-    def write(self, count: int, **more: Any) -> None:
-        write_buffer(self.buffer, experiences(count, **more))
-
-    def play(self, scene: Scene, *, behaviour: str = "promote") -> Any:
-        async def life() -> Any:
-            sleeper = Sleeper(
-                self.config,
-                clock=self.clock,
-                listener=lambda event, fields: self.events.append((event, fields)),
-                worker=fake_worker(behaviour),
-            )
-            try:
-                return await asyncio.wait_for(scene(sleeper), 60)
-            finally:
-                await sleeper.end_cycle()
-                sleeper.close()
-
-        return asyncio.run(life())
-
-    def sleep(self, order: Run | None = None, *, behaviour: str = "promote") -> CycleSummary:
-        """One cycle to its end."""
-
-        async def scene(sleeper: Sleeper) -> CycleSummary:
-            await sleeper.begin(order or Run())
-            summary = await sleeper.finished()
-            assert summary is not None
-            return summary
-
-        return self.play(scene, behaviour=behaviour)
-
-    def read(self, name: str) -> Any:
-        return json.loads((self.state / name).read_text())
+from tests.agents import changed
+from tests.stages import Stage, look
 
 
 @pytest.fixture
 def stage(tmp_path: Path) -> Stage:
     return Stage(tmp_path)
-
-
-async def look(sleeper: Sleeper) -> Any:
-    return await sleeper.look()
 
 
 def test_an_absent_buffer_is_a_fact_and_no_error(stage: Stage) -> None:
@@ -245,24 +191,6 @@ def test_a_cancelled_cycle_is_discarded(stage: Stage) -> None:
     assert stage.play(look).should_sleep
 
 
-def test_a_shutdown_suspends_and_the_next_start_closes_the_cycle(stage: Stage) -> None:
-    """A cycle cut short by a shutdown is interrupted at the next start; its experiences are trained by the next one."""
-    stage.write(12)
-
-    async def scene(sleeper: Sleeper) -> None:
-        await sleeper.begin(Run())
-
-    stage.play(scene, behaviour="wait")
-
-    async def states(sleeper: Sleeper) -> list[str]:
-        return [summary.state for summary in sleeper.ledger.summaries()]
-
-    assert stage.play(states) == ["interrupted"]
-    stage.clock.advance(601)
-    summary = stage.sleep()
-    assert (summary.cycle, summary.state) == (2, "promoted")
-
-
 def test_force_sleeps_early_but_not_without_anything_to_train(stage: Stage) -> None:
     """Forced, a cycle runs at once; with nothing unlearned it is nothing to do."""
     stage.write(12)
@@ -286,13 +214,20 @@ def test_a_pause_holds_cycles_back_across_a_restart(stage: Stage) -> None:
         stage.sleep(Run(force=True))
 
 
+async def discard(sleeper: Sleeper) -> None:
+    sleeper.cancel()
+    await sleeper.finished()
+
+
 def test_overrides_reach_the_worker(stage: Stage) -> None:
     """Epochs, learning rate, strategy and max_experiences of an order are those of its job."""
     stage.write(30)
 
     async def scene(sleeper: Sleeper) -> Any:
         await sleeper.begin(Run(epochs=7, learning_rate=1e-3, max_experiences=4, strategy="gentle"))
-        return json.loads((sleeper.checkpoints.staging_path(1) / "work" / "job.json").read_text())
+        job = json.loads((sleeper.checkpoints.staging_path(1) / "work" / "job.json").read_text())
+        await discard(sleeper)
+        return job
 
     job = stage.play(scene, behaviour="wait")
     strategy = job["strategy"]
@@ -312,6 +247,7 @@ def test_a_cycle_that_continues_a_champion_goes_slower(stage: Stage) -> None:
     async def rate(sleeper: Sleeper, asked: float | None) -> float:
         cycle = await sleeper.begin(Run(force=True, learning_rate=asked))
         job = json.loads((sleeper.checkpoints.staging_path(cycle) / "work" / "job.json").read_text())
+        await discard(sleeper)
         return float(job["strategy"]["learning_rate"])
 
     usual = STRATEGIES["consolidate"]
@@ -371,7 +307,7 @@ def test_rollback_and_its_undo(stage: Stage) -> None:
         assert sleeper.rollback(None) == (1, 2)
         assert [path.name for path in stage.state.glob("cycle_*")] == ["cycle_001"]
         await sleeper.look()
-        assert sleeper.counts.unlearned > 0
+        assert sleeper.intake.counts.unlearned > 0
         assert sleeper.rollback(None) == (None, 1)
         assert not (stage.state / "current").exists()
         with pytest.raises(NothingToDo):
@@ -381,7 +317,7 @@ def test_rollback_and_its_undo(stage: Stage) -> None:
         assert sleeper.rollback(2) == (2, None)
         assert sorted(path.name for path in stage.state.glob("cycle_*")) == ["cycle_001", "cycle_002"]
         await sleeper.look()
-        assert sleeper.counts.unlearned == 0
+        assert sleeper.intake.counts.unlearned == 0
 
     stage.play(scene)
     assert verify(stage.state / "current").cycle == 2
@@ -441,7 +377,7 @@ def answers(stage: Stage) -> Any:
         same = {"written_at": stage.clock.now(), "since": stage.clock.now(), "last_error": None}
         buffer = msgspec.structs.replace(status.buffer, read_at=None)
         details = [detail(sleeper, each.cycle) for each in cycles(sleeper, limit=99)]
-        return decision, msgspec.structs.replace(status, buffer=buffer, **same), details, sleeper.counts
+        return decision, msgspec.structs.replace(status, buffer=buffer, **same), details, sleeper.intake.counts
 
     return stage.play(scene)
 
@@ -510,3 +446,16 @@ def test_an_older_state_is_honoured(stage: Stage, monkeypatch: pytest.MonkeyPatc
     state = stage.read("scheduler_state.json")
     assert state["total_sleep_cycles"] == 4
     assert [entry["cycle"] for entry in state["sleep_history"]] == [4, 5]
+
+
+def test_the_older_training_state_does_not_grow_with_its_lineage(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It lists the last cycles only, and still counts what all of them trained."""
+    monkeypatch.setattr("sleepd.documents.KEPT_RESULTS", 2)
+    stage.config = changed(stage.config, "triggers", min_hours_between_sleep=0.0)
+    summaries = []
+    for count in (12, 20, 28):
+        stage.write(count)
+        summaries.append(stage.sleep())
+    state = json.loads((stage.state / "current" / "training_state.json").read_text())
+    assert [entry["sleep_cycle"] for entry in state["training_history"]] == [2, 3]
+    assert state["total_experiences_trained"] == sum(each.trained + each.replayed for each in summaries)

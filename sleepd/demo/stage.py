@@ -24,8 +24,8 @@ from sleepd.config import (
     TrainingConfig,
     TriggersConfig,
     WorkerConfig,
-    load,
 )
+from sleepd.config_layers import PREFIX, load
 from sleepd.config_text import render
 from sleepd.errors import Busy, ConfigError, DaemonNotRunning, RequestFailed, WorkerFailed
 from sleepd.protocol import GetStatus
@@ -92,6 +92,8 @@ class Stage:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
+                # The owner's own settings stay out of the demo: they would outrank its configuration.
+                env={name: value for name, value in os.environ.items() if not name.startswith(PREFIX)},
                 start_new_session=True,
             )
         deadline = time.monotonic() + START_SECONDS
@@ -161,7 +163,7 @@ class Stage:
         if not self.config.exists():
             return
         try:
-            with Client(load(self.config, environment={}).control.socket) as client:
+            with Client(load(self.config, environment={}).config.control.socket) as client:
                 pid = client.call(GetStatus(), Status).pid
         except (DaemonNotRunning, ConfigError):
             return

@@ -41,6 +41,15 @@ class Reloaded(msgspec.Struct, frozen=True, kw_only=True):
     schema: int = SCHEMA
 
 
+class Tagged(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer to ``tag``; None: it has none now."""
+
+    cycle: int
+    tag: str | None
+    undo: str = ""
+    schema: int = SCHEMA
+
+
 class Reasons(msgspec.Struct, frozen=True, kw_only=True):
     """The answer to ``why``."""
 

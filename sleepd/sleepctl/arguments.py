@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import argparse
 import math
+import re
 import sys
+from collections.abc import Callable
+from datetime import datetime, timedelta
 from typing import Any, NoReturn
 
 from sleepd.grammar import RecordingParser
@@ -18,6 +21,7 @@ GROUPS = {
         "status": "state, what the next sleep waits for, champion, last cycles",
         "check": "whether it should sleep now and why; --apply sleeps when due",
         "why": "the decision now, and how it changed",
+        "decisions": "how the decision changed, with its figures; --since 3d",
         "history": "the cycles, newest first",
         "show": "everything about one cycle",
         "buffer": "counts, salience, what is new, what was set aside and why",
@@ -32,6 +36,9 @@ GROUPS = {
         "pause": "start no cycle until resumed",
         "resume": "the opposite of pause",
         "rollback": "put an earlier champion, or the base, in use",
+        "rebase": "put the base in use, as rollback 0: the next cycle begins anew",
+        "tag": "give a cycle a word, which keeps its weights",
+        "prune": "remove the weights that are not kept; --dry-run only says which",
     },
     "set up": {
         "reload": "read the configuration again",
@@ -52,6 +59,7 @@ EXAMPLES = {
 VARIABLES = {
     "SLEEPD_SOCKET": "the control socket, where --socket is not given",
     "SLEEPD_CONFIG": "the configuration file, where --config is not given",
+    "SLEEPD_SECTION_KEY": "a key of the configuration, such as SLEEPD_LOG_LEVEL",
     "NO_COLOR": "set: no colour, on a terminal too",
 }
 
@@ -125,8 +133,19 @@ def _add_command(commands: Any, name: str, summary: str) -> None:
         _add_logs_options(command)
     if name == "run":
         _add_run_options(command)
-    if name in ("history", "why"):
-        default = 20 if name == "history" else 10
+    if name == "tag":
+        command.add_argument("cycle", metavar="N", type=_Whole(1), help="the cycle's number")
+        word = command.add_mutually_exclusive_group()
+        word.add_argument("name", metavar="WORD", nargs="?", default="kept", help="default: kept")
+        word.add_argument("--remove", action="store_true", help="take its tag away")
+    if name == "prune":
+        command.add_argument("--dry-run", action="store_true", help="only say what would be removed")
+        help_ = "newest promoted cycles to keep; default: as configured"
+        command.add_argument("--keep", metavar="N", type=_Whole(1), help=help_)
+    if name == "decisions":
+        command.add_argument("--since", metavar="WHEN", type=moment_or_age, help="90m, 12h, 3d or 2026-01-31[T08:00]")
+    if name in ("history", "why", "decisions"):
+        default = {"history": 20, "why": 10, "decisions": 50}[name]
         command.add_argument(
             "--limit", metavar="N", type=_Whole(1), default=default, help=f"how many (default: {default})"
         )
@@ -182,6 +201,12 @@ old configuration stays in force.""",
     "completions": """\
 Installed by ./install.sh. By hand, for bash:
   source <(sleepctl completions bash)""",
+    "config": """\
+Each of these overrides single keys of those before it: the defaults, the
+configuration file, conf.d/*.toml beside it in lexical order, the environment
+(SLEEPD_TRIGGERS_MIN_EXPERIENCES=10). `check` looks at all of them; `show`,
+which may be left out, says where each value came from. A service has an
+environment of its own: systemctl show -p Environment sage-sleepd""",
     "run": """\
 Exits with 0 when a cycle was started; with --wait when it ended with a verdict
 (promoted, rejected or inconclusive: the verdict is said), and with 1 when it
@@ -219,7 +244,9 @@ def _add_logs_options(logs: argparse.ArgumentParser) -> None:
 
 
 def _add_config_commands(config: argparse.ArgumentParser) -> None:
-    commands = config.add_subparsers(metavar="check|show", dest="subcommand", required=True)
+    _add_options(config)
+    commands = config.add_subparsers(metavar="check|show", dest="subcommand")
+    config.set_defaults(subcommand="show")
     for name, summary in (
         ("check", "Check a configuration file."),
         ("show", "Show what is in effect, as TOML or JSON."),
@@ -233,6 +260,21 @@ def _add_config_commands(config: argparse.ArgumentParser) -> None:
             )
         else:
             command.add_argument("--config", metavar="FILE", default=argparse.SUPPRESS, help=f"default: {default}")
+
+
+def moment_or_age(text: str) -> Callable[[datetime], datetime]:
+    """``12h`` or an ISO time (local where it has no offset), as a function of now."""
+    match = re.fullmatch(r"(\d{1,6})([smhd])", text)
+    if match:
+        unit = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}[match[2]]
+        age = timedelta(**{unit: int(match[1])})
+        return lambda now: now - age
+    try:
+        moment = datetime.fromisoformat(text).astimezone()
+    except ValueError:
+        expected = "90m, 12h, 3d or a time such as 2026-01-31T08:00"
+        raise argparse.ArgumentTypeError(f"expected {expected}, found {text!r}") from None
+    return lambda _now: moment
 
 
 class _Whole:

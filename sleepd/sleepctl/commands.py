@@ -30,6 +30,7 @@ from sleepd.version import VERSION
 from .answers import Cancelled, Cycles, DaemonVersion, Paused, Reasons, Reloaded, RolledBack
 from .cycle_table import history_page
 from .exit_codes import ExitCode
+from .keeping import decisions, prune, tag
 from .screens import buffer_page, decision_page, line, run_page, why_page
 from .session import STATUS_SECONDS, Command, Session
 from .status_screen import status_page
@@ -172,7 +173,16 @@ def _pause_or_resume(session: Session, request: Pause | Resume) -> ExitCode:
 
 def rollback(session: Session) -> ExitCode:
     """Another champion, or the base."""
-    done: RolledBack = session.ask(Rollback(cycle=session.arguments.cycle), RolledBack)
+    return _put_in_use(session, session.arguments.cycle)
+
+
+def rebase(session: Session) -> ExitCode:
+    """The base, from which a new lineage begins."""
+    return _put_in_use(session, 0)
+
+
+def _put_in_use(session: Session, cycle: int | None) -> ExitCode:
+    done: RolledBack = session.ask(Rollback(cycle=cycle), RolledBack)
     session.console.show(done, [line(f"{model(done.champion)} is in use; before: {model(done.was)}")])
     session.console.say_undo(done.undo)
     return ExitCode.OK
@@ -261,28 +271,37 @@ def completions(session: Session) -> ExitCode:
 
 
 def config_check(session: Session) -> ExitCode:
-    """Whether a configuration file is correct."""
+    """Whether a configuration file is correct, with its drop-ins and the environment."""
     path = session.places.config_file
     if path is None:
         raise NotFound("there is no configuration file", hint="sleepctl config check FILE")
-    config = session.places.load_config()
-    if not config.buffer.path:
+    layered = session.places.load_config()
+    if not layered.config.buffer.path:
         raise ConfigError(
             f"{path}: buffer.path: expected the path of the agent's buffer, found ''", hint=f"set buffer.path in {path}"
         )
-    session.console.show({"schema": SCHEMA, "path": str(path), "is_valid": True}, [line(f"{path}: correct")])
+    data = {"schema": SCHEMA, "path": str(path), "drop_ins": layered.files[1:], "is_valid": True}
+    session.console.show(data, [line(f"{file}: correct") for file in layered.files])
     return ExitCode.OK
 
 
 def config_show(session: Session) -> ExitCode:
-    """The configuration in effect."""
-    from sleepd.config_text import render
+    """The configuration in effect, and where each value came from."""
+    from sleepd.config_text import fields, render
 
-    config = session.places.load_config()
+    layered = session.places.load_config()
     path = session.places.config_file
-    source = str(path) if path else "built-in defaults; there is no configuration file"
-    data = {"schema": SCHEMA, "path": str(path) if path else None, "config": msgspec.to_builtins(config)}
-    session.console.show_text(data, render(config, title=f"in effect: {source}"))
+    source = ", then ".join(layered.files) or "built-in defaults; there is no configuration file"
+    origins = {f"{s}.{k}": layered.origins.get(f"{s}.{k}", "default") for s, k, _, _ in fields(layered.config)}
+    data = {
+        "schema": SCHEMA,
+        "path": str(path) if path else None,
+        "drop_ins": layered.files[1:],
+        "config": msgspec.to_builtins(layered.config),
+        "origins": origins,
+    }
+    title = f"in effect: {source}, then the environment of this command (a service has its own)"
+    session.console.show_text(data, render(layered.config, title=title, origins=layered.origins))
     return ExitCode.OK
 
 
@@ -290,6 +309,7 @@ COMMANDS: dict[str, Command] = {
     "status": status,
     "check": check,
     "why": why,
+    "decisions": decisions,
     "history": history,
     "show": show,
     "buffer": buffer,
@@ -304,6 +324,9 @@ COMMANDS: dict[str, Command] = {
     "logs": logs,
     "doctor": doctor,
     "completions": completions,
+    "rebase": rebase,
+    "tag": tag,
+    "prune": prune,
     "config check": config_check,
     "config show": config_show,
 }

@@ -22,7 +22,7 @@ STATE_STYLES = {
 }
 
 
-_ENDED = TERMINAL_STATES | {"imported"}
+_ENDED = TERMINAL_STATES | {"imported", "adopted"}
 
 _REASON_COLUMNS = 120
 """Two lines of a reason; the rest is in ``show``."""
@@ -58,7 +58,7 @@ def history_page(cycles: list[CycleSummary], now: datetime, *, is_live: bool) ->
 
 def _took(cycle: CycleSummary) -> str:
     # An older scheduler kept one time for a cycle.
-    if cycle.ended_at is None or cycle.imported_loss is not None:
+    if cycle.ended_at is None or cycle.state in ("imported", "adopted"):
         return MISSING
     return duration((cycle.ended_at - cycle.started_at).total_seconds())
 
@@ -66,6 +66,8 @@ def _took(cycle: CycleSummary) -> str:
 def _note(cycle: CycleSummary) -> str:
     """What the columns of ``history`` have no room for."""
     parts = ["in use"] if cycle.is_champion else []
+    parts += [f"tagged {cycle.tag}"] if cycle.tag else []
+    parts += ["weights pruned"] if cycle.is_pruned else []
     if cycle.imported_loss is not None:
         return " · ".join([*parts, f"{cycle.trained} trained", older_loss(cycle)])
     if cycle.trained:

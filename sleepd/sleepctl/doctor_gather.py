@@ -72,7 +72,7 @@ def gather(session: Session) -> Facts:
 def _config(session: Session) -> ConfigFacts:
     path = str(session.places.config_file or "")
     try:
-        return ConfigFacts(config=session.places.load_config(), path=path)
+        return ConfigFacts(config=session.places.load_config().config, path=path)
     except ConfigError as error:
         return ConfigFacts(path=path, problem=error.message, hint=error.hint)
 

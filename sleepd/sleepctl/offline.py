@@ -43,6 +43,6 @@ def _read(path: Path, kind: type[_T], absent: DaemonNotRunning) -> _T:
         problem = f"{path} has schema {schema}, this sleepctl reads {SCHEMA}"
     except OSError as error:
         problem = f"{path} cannot be read: {error.strerror}"
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         problem = f"{path} is not understood: {error}"
     raise DaemonNotRunning(f"{absent.message}; {problem}", hint=absent.hint)

@@ -11,6 +11,7 @@ from sleepd.errors import ConfigError
 
 if TYPE_CHECKING:
     from sleepd.config import Config
+    from sleepd.config_layers import Layered
 
 
 class Places:
@@ -50,27 +51,25 @@ class Places:
 
         return Path(self._named_config) if self._named_config else discover(self._environment)
 
-    def load_config(self) -> Config:
-        """The configuration, strictly; the built-in one where there is no file.
+    def load_config(self) -> Layered:
+        """The configuration and where it came from, strictly; without a file, the built-in one and the environment.
 
         Raises:
-            ConfigError: the file cannot be read, or says something wrong.
+            ConfigError: a file cannot be read, or a file or a variable says something wrong.
         """
-        from sleepd.config import load, parse
+        from sleepd.config_layers import load
 
-        if self.config_file is None:
-            return parse(b"", source="built-in defaults", environment=self._environment)
         return load(self.config_file, environment=self._environment)
 
     @cached_property
     def _guessed_config(self) -> Config:
         """As :meth:`load_config`, but a file that nobody named does not keep the owner from the daemon."""
         try:
-            return self.load_config()
+            return self.load_config().config
         except ConfigError as error:
             if self._named_config or self._environment.get("SLEEPD_CONFIG"):
                 raise
-            from sleepd.config import parse
+            from sleepd.config_layers import load
 
             self._say(f"note: {error.message}; looking for the daemon in the default place (mend: {error.hint})")
-            return parse(b"", source="built-in defaults", environment=self._environment)
+            return load(None, environment=self._environment).config

@@ -39,6 +39,12 @@ def why_page(current: Decision, changes: list[DecisionRecord], now: datetime) ->
     """The decision now, then how it came about, newest first."""
     page = decision_page(current)
     page += [line(""), line("how it changed, newest first:" if changes else "it has not changed yet", "dim")]
+    return page + changes_page(changes, now)
+
+
+def changes_page(changes: list[DecisionRecord], now: datetime) -> Page:
+    """Each change with its reason, and below it the figures."""
+    page = []
     for change in changes:
         answer = Span("yes", "green") if change.decision.should_sleep else Span("no ", "yellow")
         start = Span(f"  {moment(change.at, now):<16}  ")

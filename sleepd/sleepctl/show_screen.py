@@ -28,6 +28,8 @@ def show_page(detail: CycleDetail, now: datetime) -> Page:
         page += _training(detail.report) + _proofs(detail.report) + _holdout(detail.report)
         page += _replies(detail.report) + _notices(detail.report)
     page.append(_row("Files", detail.directory or "none kept"))
+    if summary.is_pruned:
+        page.append(_row("", "its weights were pruned; what was measured on them stays"))
     return page
 
 
@@ -40,6 +42,8 @@ def _headline(summary: CycleSummary, now: datetime) -> Row:
     spans = [Span(f"cycle {summary.cycle} ", "bold"), Span(state, STATE_STYLES.get(state, "blue"))]
     if summary.is_champion:
         spans.append(Span(", in use"))
+    if summary.tag:
+        spans.append(Span(f", tagged {summary.tag}"))
     spans.append(Span(f"; started {moment(summary.started_at, now)}"))
     if summary.ended_at is not None:
         spans.append(Span(f", took {duration((summary.ended_at - summary.started_at).total_seconds())}"))

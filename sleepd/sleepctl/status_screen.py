@@ -32,6 +32,7 @@ def status_page(status: Status, *, now: datetime, is_live: bool) -> Page:
     page += _buffer(status.buffer, now)
     page += _champion(status.champion, now)
     page += _cycles(status, now, is_live)
+    page += [Row([Span(alarm.text, "yellow")], "Warning") for alarm in status.alarms]
     page += _last_error(status.last_error, now)
     page += _labelled(
         "Daemon", [f"{status.version}, pid {status.pid}" if is_live else f"not running; it was {status.version}"]
@@ -114,9 +115,16 @@ def _buffer(buffer: BufferStatus, now: datetime) -> Page:
 def _champion(champion: Champion | None, now: datetime) -> Page:
     if champion is None:
         return _labelled("Champion", ["none: the base model is in use"])
-    age = f"promoted {moment(champion.promoted_at, now)} ({ago(champion.promoted_at, now)})"
+    word = "adopted" if champion.is_adopted else "promoted"
+    age = f"{word} {moment(champion.promoted_at, now)} ({ago(champion.promoted_at, now)})"
     page = [Row([Span(f"cycle {champion.cycle}", "green"), Span(f", {age}")], "Champion")]
-    page += _labelled("", [holdout(champion.holdout_before, champion.holdout_after, champion.held_out)])
+    if champion.is_adopted and champion.measured_by is None:
+        page += _labelled("", ["adopted, not measured: the first cycle that continues it compares it with the base"])
+    else:
+        by = "" if champion.measured_by is None else f", by cycle {champion.measured_by}"
+        page += _labelled("", [holdout(champion.holdout_before, champion.holdout_after, champion.held_out) + by])
+    if champion.new_lineage:
+        page.append(Row([Span(f"the next cycle starts from the base: {champion.new_lineage}", "yellow")], ""))
     if champion.holdout_base is not None and champion.holdout_base != champion.holdout_before:
         page += _labelled("", [f"the base model has {champion.holdout_base:.2f}"])
     return page

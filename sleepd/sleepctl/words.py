@@ -33,7 +33,10 @@ def ago(then: datetime, now: datetime) -> str:
 
 def moment(then: datetime, now: datetime) -> str:
     """The day and the minute, in local time."""
-    local = then.astimezone()
+    try:
+        local = then.astimezone()
+    except OverflowError:  # of the year 1 or 9999: no clock says so, but it is somebody's answer
+        return f"{then:%Y-%m-%d %H:%M}"
     days = (now.astimezone().date() - local.date()).days
     day = {0: "today", 1: "yesterday"}.get(days, f"{local:%Y-%m-%d}")
     return f"{day} {local:%H:%M}"
@@ -65,6 +68,15 @@ def holdout(before: float | None, after: float | None, held_out: int) -> str:
         return f"holdout {after:.2f} nats/token ({count(held_out, 'experience')}; not measured before){thin(held_out)}"
     figures = f"{change(before, after)} nats/token, {count(held_out, 'experience')}"
     return f"holdout {losses(before, after)} ({figures}){thin(held_out)}"
+
+
+def size(number: int) -> str:
+    """Bytes as people say them: ``18.5 MB``."""
+    for unit in ("bytes", "kB", "MB"):
+        if number < 1000:
+            return f"{number:g} {unit}" if unit == "bytes" else f"{number:.1f} {unit}"
+        number = number / 1000  # type: ignore[assignment]
+    return f"{number:.1f} GB"
 
 
 def thin(held_out: int) -> str:

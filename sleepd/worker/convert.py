@@ -37,7 +37,7 @@ def open_base(
         raise GiveUp(
             "base_changed",
             f"the parent was trained on the base {expected[:12]}, {name} is {found[:12]}",
-            "put the old base back, or start a new lineage: sleepctl rollback 0",
+            "put the old base back, or start a new lineage: sleepctl rebase",
         )
     if not base.is_gguf:
         return base.path, found

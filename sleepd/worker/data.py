@@ -31,6 +31,11 @@ class Encoded:
         return len(self.ids) - self.prompt_tokens
 
 
+def total_tokens(sequences: Iterable[Encoded]) -> int:
+    """Tokens of all of them, prompts included."""
+    return sum(len(one.ids) for one in sequences)
+
+
 @dataclass
 class ChatFormat:
     """How this model writes a conversation: its chat template, or a plain form where it has none.

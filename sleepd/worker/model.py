@@ -34,6 +34,11 @@ class Device:
     description: str
     """With the reason where it is not the one asked for: ``cpu (cuda unavailable: …)``."""
 
+    @property
+    def kind(self) -> str:
+        """What the figures depend on: ``cpu bfloat16``."""
+        return f"{self.torch_device.type} {str(self.dtype).removeprefix('torch.')}"
+
 
 def choose_device(asked: str) -> Device:
     """The device for ``auto``, ``cpu`` or ``cuda`` (or ``cuda:N``), proved by computing on it.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import resource
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,17 +12,16 @@ from typing import Any
 import torch
 from transformers.utils import logging as transformers_logging
 
-from sleepd.job import Check, Job, Lesson, LossPair, Phase, Progress, Reply, Report
+from sleepd.job import RESUME_POINT, Check, Job, Lesson, Phase, Progress, Report
 
 from . import evaluate
 from .channel import Channel
 from .convert import open_base
-from .data import ChatFormat, Encoded, encode_lessons
-from .evaluate import Measured, Meter, mean_loss
+from .data import ChatFormat, Encoded, encode_lessons, total_tokens
+from .evaluate import Meter
 from .failure import GiveUp
 from .general import answers_file, base_answers, encode_general, general_prompts
 from .generate import stop_ids
-from .loss import Reference
 from .memory import Limits, Shortened, is_out_of_memory
 from .model import (
     Device,
@@ -38,7 +36,17 @@ from .model import (
     use_saved_adapter,
 )
 from .pace import FORWARD, TRAINED, Pace
-from .train import Lessons, Trainer, Training, planned_epochs
+from .report import After, Before, Exchanges, Setting, make_report
+from .resume import (
+    Position,
+    ResumePoint,
+    ResumePoints,
+    code_fingerprint,
+    read_resume_point,
+    reference_tensors,
+    refuse_other,
+)
+from .train import Lessons, Trainer, Training, planned_epochs, steps_an_epoch
 
 DECODING_WORK = 24.0
 """Forward tokens that one step of generation costs beside its own: it reads all weights for few tokens."""
@@ -58,29 +66,6 @@ class Loaded:
     def stop_ids(self) -> frozenset[int]:
         """Every token that ends a reply."""
         return stop_ids(self.model, self.chat)
-
-
-@dataclass
-class Exchanges:
-    """The experiences and the general exchanges as sequences of one greatest length."""
-
-    trained: list[Encoded]
-    held_out: list[Encoded]
-    general: list[Encoded]
-
-    @property
-    def truncated(self) -> int:
-        """How many experiences were cut."""
-        return sum(one.is_truncated for one in [*self.trained, *self.held_out])
-
-
-@dataclass
-class Before:
-    """What was measured before training."""
-
-    parent: dict[str, Measured]
-    base: dict[str, Measured]
-    references: dict[str, Reference]
 
 
 def run(job: Job, lessons: list[Lesson], channel: Channel) -> Report:
@@ -116,33 +101,42 @@ class _Cycle:
     def run(self) -> Report:
         with self._phase("loading"), self._channel.loading():
             loaded = self._load()
+            point = self._resume_point(loaded)
         self._device = loaded.device
         self._meter = Meter(loaded.model, loaded.device, self._limits, self._measured)
         with self._phase("measuring"):
             answers = self._answers(loaded)
-            exchanges, before = self._measure_before(loaded, answers)
-            asked = evaluate.pick_for_replies(self._to_hold_out)
-            parent_replies = self._replies(loaded, asked)
+            if point is None:
+                exchanges, before = self._measure_before(loaded, answers)
+            else:
+                exchanges, before = self._measured_before(loaded, answers, point)
         with self._phase("training"):
             initial = adapter_tensors(loaded.model)
-            training = self._train(loaded, exchanges, before)
+            training = self._train(loaded, exchanges, before, point)
         with self._phase("saving"):
             checks = [evaluate.supervised_check(training.supervised_tokens), self._changed(loaded, initial)]
             checks.append(self._save(loaded, exchanges))
         with self._phase("evaluating"):
-            after = self._meter.losses([*exchanges.trained, *exchanges.held_out])
-            texts = self._replies(loaded, asked)
-        replies = list(map(evaluate.judged_reply, asked, texts, parent_replies))
-        measured = [*before.base.values(), *before.parent.values(), *after.values()]
+            losses = self._meter.losses([*exchanges.trained, *exchanges.held_out])
+            asked = evaluate.pick_for_replies(self._to_hold_out)
+            replies = list(map(evaluate.judged_reply, asked, self._replies(loaded, asked), before.parent_replies))
+        measured = [*before.base.values(), *before.parent.values(), *losses.values()]
         checks.append(evaluate.finite_check([one.total for one in measured] + training.epoch_losses))
-        return self._report(loaded, exchanges, before, after, training, checks, replies)
+        after = After(losses, checks, replies, shape(adapter_tensors(loaded.model)))
+        setting = Setting(loaded.fingerprint, loaded.device, self._seconds, self._channel.notices)
+        return make_report(self._job, self._to_train, setting, exchanges, before, training, after)
 
     @contextlib.contextmanager
     def _phase(self, phase: Phase) -> Iterator[None]:
         self._current: Phase = phase
-        started = time.monotonic()
+        self._started = time.monotonic()
         yield
-        self._seconds[phase] = round(time.monotonic() - started, 3)
+        self._seconds = self._spent()
+
+    def _spent(self) -> dict[str, float]:
+        """Wall time by phase up to now."""
+        seconds = self._seconds.get(self._current, 0.0) + time.monotonic() - self._started
+        return {**self._seconds, self._current: round(seconds, 3)}
 
     # Loading
 
@@ -160,6 +154,25 @@ class _Cycle:
         else:
             model = start_adapter(model, job.strategy, job.seed)
         return Loaded(model.eval(), ChatFormat(tokenizer, job.system_prompt), device, directory, known_as)
+
+    def _resume_point(self, loaded: Loaded) -> ResumePoint | None:
+        """Where an earlier worker was interrupted; None: nowhere, the cycle begins."""
+        try:
+            point = read_resume_point(self._resume_path, loaded.device.torch_device)
+        except ValueError as error:
+            self._channel.notice("resume_point_damaged", f"{error}; the cycle starts again from its beginning")
+            return None
+        if point is not None:
+            here = {"code": code_fingerprint(), "base": loaded.fingerprint, "device": loaded.device.kind}
+            refuse_other(point.position, **here)
+            self._seconds = dict(point.position.seconds)
+            self._channel.notices += point.position.notices
+            self._channel.notice("cycle_resumed", f"it goes on after step {point.position.training.steps}")
+        return point
+
+    @property
+    def _resume_path(self) -> Path:
+        return Path(self._job.staging) / RESUME_POINT
 
     # Measuring
 
@@ -180,6 +193,17 @@ class _Cycle:
             exchanges = self._encode(loaded, answers)
             with contextlib.suppress(Shortened):
                 return exchanges, self._measure(loaded, exchanges)
+
+    def _measured_before(self, loaded: Loaded, answers: list[str], point: ResumePoint) -> tuple[Exchanges, Before]:
+        """What the interrupted worker had measured."""
+        position = point.position
+        self._limits.max_tokens = position.measured_max_tokens
+        exchanges = self._encode(loaded, answers)
+        self._limits.max_tokens, self._limits.micro_batch_tokens = position.max_tokens, position.micro_batch_tokens
+        self._meter.packed = position.is_packed
+        self._pace.begin()
+        self._plan_training(exchanges, steps_done=position.training.steps)
+        return exchanges, Before(position.parent, position.before, point.references(), position.parent_replies)
 
     def _encode(self, loaded: Loaded, answers: list[str]) -> Exchanges:
         longest = self._limits.max_tokens
@@ -202,26 +226,35 @@ class _Cycle:
         if not self._meter.choose_packing([*experiences, *exchanges.general], window):
             text = "this model gives other losses when sequences share a row; each has its own, which is slower"
             self._channel.notice("packing_off", text)
-        self._plan(exchanges)
+        self._plan_measuring(exchanges)
+        self._plan_training(exchanges, steps_done=0)
         with loaded.model.disable_adapter():
             references = self._meter.references(exchanges.general)
             base = self._meter.losses(exchanges.held_out) if self._job.parent else {}
         parent = self._meter.losses(experiences)
-        return Before(parent=parent, base=base or parent, references=references)
+        replies = self._replies(loaded, evaluate.pick_for_replies(self._to_hold_out))
+        return Before(parent=parent, base=base or parent, references=references, parent_replies=replies)
 
-    def _plan(self, exchanges: Exchanges) -> None:
+    def _plan_measuring(self, exchanges: Exchanges) -> None:
+        trained, held_out, general = map(total_tokens, (exchanges.trained, exchanges.held_out, exchanges.general))
+        self._pace.begin()
+        self._pace.plan(FORWARD * (general + trained + (2 if self._job.parent else 1) * held_out))
+        self._pace.plan(self._reply_work(exchanges))
+
+    def _plan_training(self, exchanges: Exchanges, *, steps_done: int) -> None:
+        """And the evaluation after it."""
         strategy = self._job.strategy
-        trained, held_out, general = (
-            sum(len(one.ids) for one in part) for part in (exchanges.trained, exchanges.held_out, exchanges.general)
-        )
+        trained, held_out, general = map(total_tokens, (exchanges.trained, exchanges.held_out, exchanges.general))
         beside = general * strategy.kl_batch_size / (strategy.batch_size * max(1, len(exchanges.general)))
         epochs = planned_epochs(strategy, exchanges.trained)
-        self._pace.begin()
-        self._pace.plan(FORWARD * (general + 2 * trained + (3 if self._job.parent else 2) * held_out))
-        self._pace.plan(TRAINED * epochs * (trained + beside * len(exchanges.trained)))
-        if exchanges.held_out:
-            at_once = min(evaluate.REPLIES, len(exchanges.held_out))
-            self._pace.plan(2 * evaluate.REPLY_TOKENS * (DECODING_WORK + at_once))
+        steps = epochs * steps_an_epoch(strategy, len(exchanges.trained))
+        work = TRAINED * epochs * (trained + beside * len(exchanges.trained))
+        self._pace.plan(work * (steps - steps_done) / steps)
+        self._pace.plan(FORWARD * (trained + held_out) + self._reply_work(exchanges))
+
+    def _reply_work(self, exchanges: Exchanges) -> float:
+        at_once = min(evaluate.REPLIES, len(exchanges.held_out))
+        return evaluate.REPLY_TOKENS * (DECODING_WORK + at_once) if at_once else 0.0
 
     def _measured(self, tokens: int) -> None:
         self._pace.did(FORWARD * tokens)
@@ -239,9 +272,9 @@ class _Cycle:
 
     # Training and saving
 
-    def _train(self, loaded: Loaded, exchanges: Exchanges, before: Before) -> Training:
+    def _train(self, loaded: Loaded, exchanges: Exchanges, before: Before, point: ResumePoint | None) -> Training:
         self._meter.may_shorten = False
-        longest = self._limits.max_tokens
+        longest = self._measured_max_tokens = point.position.measured_max_tokens if point else self._limits.max_tokens
 
         def encode(max_tokens: int) -> list[Encoded]:
             if max_tokens == longest:
@@ -251,7 +284,7 @@ class _Cycle:
         trainer = Trainer(
             loaded.model,
             loaded.device,
-            Lessons(encode, exchanges.general, before.references),
+            Lessons(exchanges.trained, encode, exchanges.general, before.references),
             self._job.strategy,
             self._job.seed,
             self._limits,
@@ -259,7 +292,36 @@ class _Cycle:
             self._pace,
             packed=self._meter.packed,
         )
-        return trainer.run()
+        if point is not None:
+            trainer.restore(point.tensors, point.position.training)
+        points = ResumePoints(
+            self._resume_path,
+            self._job.resume_point_seconds,
+            lambda: self._resume_state(trainer, loaded, before),
+            self._channel,
+        )
+        with points:
+            return trainer.run(points.after_step)
+
+    def _resume_state(
+        self, trainer: Trainer, loaded: Loaded, before: Before
+    ) -> tuple[Position, dict[str, torch.Tensor]]:
+        position = Position(
+            code=code_fingerprint(),
+            base=loaded.fingerprint,
+            device=loaded.device.kind,
+            measured_max_tokens=self._measured_max_tokens,
+            max_tokens=self._limits.max_tokens,
+            micro_batch_tokens=self._limits.micro_batch_tokens,
+            is_packed=self._meter.packed,
+            parent=before.parent,
+            before=before.base,
+            parent_replies=before.parent_replies,
+            training=trainer.done,
+            notices=self._channel.notices,
+            seconds=self._spent(),
+        )
+        return position, trainer.state() | reference_tensors(before.references)
 
     def _changed(self, loaded: Loaded, initial: dict[str, torch.Tensor]) -> Check:
         strategy = self._job.strategy
@@ -283,64 +345,3 @@ class _Cycle:
         return evaluate.reply_texts(
             loaded.model, loaded.device, loaded.chat, asked, loaded.stop_ids, longest, self._generated
         )
-
-    def _report(
-        self,
-        loaded: Loaded,
-        exchanges: Exchanges,
-        before: Before,
-        after: dict[str, Measured],
-        training: Training,
-        checks: list[Check],
-        replies: list[Reply],
-    ) -> Report:
-        learned = [lesson for lesson in self._to_train if lesson.id in before.parent]
-        return Report(
-            base_fingerprint=loaded.fingerprint,
-            device=loaded.device.description,
-            dtype=str(loaded.device.dtype).removeprefix("torch."),
-            trained=sum(lesson.role == "train" for lesson in learned),
-            replayed=sum(lesson.role == "replay" for lesson in learned),
-            held_out=len(exchanges.held_out),
-            truncated=exchanges.truncated,
-            tokens=training.tokens,
-            supervised_tokens=training.supervised_tokens,
-            epochs=training.epochs,
-            steps=training.steps,
-            learning_rate=self._job.strategy.learning_rate,
-            avg_salience=sum(lesson.salience for lesson in learned) / len(learned),
-            epoch_losses=training.epoch_losses,
-            train_before=_mean(before.parent, exchanges.trained),
-            train_after=_mean(after, exchanges.trained),
-            holdout_base=_mean(before.base, exchanges.held_out),
-            holdout_before=_mean(before.parent, exchanges.held_out),
-            holdout_after=_mean(after, exchanges.held_out),
-            holdout=[_pair(one.id, before, after) for one in exchanges.held_out],
-            checks=checks,
-            replies=replies,
-            notices=self._channel.notices,
-            seconds=self._seconds,
-            tokens_per_second=training.tokens_per_second,
-            peak_memory_bytes=_peak_memory_bytes(loaded.device),
-            lora_shape=shape(adapter_tensors(loaded.model)),
-        )
-
-
-def _mean(measured: dict[str, Measured], sequences: list[Encoded]) -> float | None:
-    return mean_loss([measured[one.id] for one in sequences])
-
-
-def _pair(id_: str, before: Before, after: dict[str, Measured]) -> LossPair:
-    return LossPair(
-        id=id_,
-        tokens=after[id_].tokens,
-        base=before.base[id_].mean,
-        parent=before.parent[id_].mean,
-        candidate=after[id_].mean,
-    )
-
-
-def _peak_memory_bytes(device: Device) -> int:
-    if device.torch_device.type == "cuda":
-        return int(torch.cuda.max_memory_allocated(device.torch_device))
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

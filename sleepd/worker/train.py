@@ -24,12 +24,15 @@ from .packing import Row, make_rows, shared_opening
 
 FINAL_RATE_SHARE = 0.1
 """Of the learning rate, what is left of it at the last step."""
+ADAM_STATE = ("step", "exp_avg", "exp_avg_sq")
+"""What torch's AdamW keeps for each weight."""
 
 
 @dataclass
 class Lessons:
     """What is trained on. ``encode`` makes the sequences anew when memory asks for shorter ones."""
 
+    experiences: list[Encoded]
     encode: Callable[[int], list[Encoded]]
     general: list[Encoded]
     references: dict[str, Reference]
@@ -46,6 +49,10 @@ class Training:
     supervised_tokens: int = 0
     seconds: float = 0.0
     epoch_losses: list[float] = field(default_factory=list)
+    epoch_total: float = 0.0
+    """Of the epoch under way: sum of its token losses so far."""
+    epoch_tokens: int = 0
+    """Of the epoch under way: supervised tokens so far."""
 
     @property
     def tokens_per_second(self) -> float:
@@ -71,6 +78,14 @@ def rate_share(step: int, steps: int, warmup_share: float) -> float:
         return (step + 1) / (warmup + 1)
     way = (step - warmup) / max(1, steps - warmup)
     return FINAL_RATE_SHARE + (1 - FINAL_RATE_SHARE) * 0.5 * (1 + math.cos(math.pi * way))
+
+
+def random_states(device: Device) -> dict[str, torch.Tensor]:
+    """The states of the random number generators that dropout draws from."""
+    states = {"cpu": torch.get_rng_state()}
+    if device.torch_device.type == "cuda":
+        states["cuda"] = torch.cuda.get_rng_state(device.torch_device)
+    return states
 
 
 class Trainer:
@@ -104,32 +119,75 @@ class Trainer:
         self._packed = packed
         self._last_loss: float | None = None
         self.done = Training()
+        torch.manual_seed(seed)
+        self._random_states = random_states(device)
 
-    def run(self) -> Training:
-        """All epochs. Deterministic for a seed, a device and a number of threads.
+    def run(self, after_step: Callable[[], None]) -> Training:
+        """All epochs that are left. Deterministic for a seed, a device and a number of threads, in one go or in two.
+
+        Args:
+            after_step: called after each optimizer step.
 
         Raises:
-            Stopped: SIGTERM came; within one micro-batch.
+            Stopped: SIGTERM came; within one micro-batch. ``state`` is then that of the last whole step.
             GiveUp: ``out_of_memory``.
         """
-        torch.manual_seed(self._seed)
         self._encode()
-        ids = sorted(self._sequences)
-        epochs = planned_epochs(self._strategy, list(self._sequences.values()))
-        steps = epochs * steps_an_epoch(self._strategy, len(ids))
+        ids = sorted(one.id for one in self._lessons.experiences)
+        epochs = planned_epochs(self._strategy, self._lessons.experiences)
+        an_epoch = steps_an_epoch(self._strategy, len(ids))
+        steps = epochs * an_epoch
         self._shown = Progress(phase="training", steps=steps, epochs=epochs, device=self._device.description)
         self._model.train(self._strategy.dropout > 0)
-        for epoch in range(epochs):
+        while self.done.steps < steps:
+            epoch, number = divmod(self.done.steps, an_epoch)
             order = list(ids)
             random.Random(f"{self._seed}:{epoch}").shuffle(order)  # noqa: S311 - an order, not a secret
-            losses = []
-            for start in range(0, len(order), self._strategy.batch_size):
-                self._set_rate(rate_share(self.done.steps, steps, self._strategy.warmup_share))
-                losses.append(self._step(order[start : start + self._strategy.batch_size]))
-            self.done.epoch_losses.append(sum(a for a, _ in losses) / max(1, sum(n for _, n in losses)))
-            self.done.epochs = epoch + 1
+            first = number * self._strategy.batch_size
+            self._set_rate(rate_share(self.done.steps, steps, self._strategy.warmup_share))
+            self._step(order[first : first + self._strategy.batch_size])
+            if number + 1 == an_epoch:
+                self._end_epoch()
+            after_step()
+            self._tell()
         self._model.eval()
         return self.done
+
+    def _end_epoch(self) -> None:
+        done = self.done
+        done.epoch_losses.append(done.epoch_total / max(1, done.epoch_tokens))
+        done.epoch_total, done.epoch_tokens = 0.0, 0
+        done.epochs += 1
+
+    # Interrupting and going on
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """All that the next step depends on beside ``done``: weights, optimizer, random numbers."""
+        named = self._named_weights()
+        tensors = {f"weight/{name}": weight.detach() for name, weight in named.items()}
+        for name, weight in named.items():
+            for key, value in self._optimizer.state.get(weight, {}).items():
+                tensors[f"adam/{key}/{name}"] = value.detach()
+        return tensors | {f"random/{name}": state for name, state in self._random_states.items()}
+
+    def restore(self, tensors: dict[str, torch.Tensor], done: Training) -> None:
+        """Stand where ``state`` and ``done`` were taken; the model and the strategy are the same."""
+        for name, weight in self._named_weights().items():
+            with torch.no_grad():
+                weight.copy_(tensors[f"weight/{name}"])
+            own = {key: tensors[full] for key in ADAM_STATE if (full := f"adam/{key}/{name}") in tensors}
+            # The count of steps stays on the CPU, as the optimizer itself keeps it.
+            self._optimizer.state[weight] = {
+                key: value if key == "step" else value.to(weight.device) for key, value in own.items()
+            }
+        self._random_states = {name: tensors[f"random/{name}"] for name in self._random_states}
+        torch.set_rng_state(self._random_states["cpu"])
+        if "cuda" in self._random_states:
+            torch.cuda.set_rng_state(self._random_states["cuda"], self._device.torch_device)
+        self.done = done
+
+    def _named_weights(self) -> dict[str, torch.nn.Parameter]:
+        return {name: weight for name, weight in self._model.named_parameters() if weight.requires_grad}
 
     def _encode(self) -> None:
         sequences = self._lessons.encode(self._limits.max_tokens)
@@ -141,8 +199,9 @@ class Trainer:
         for group in self._optimizer.param_groups:
             group["lr"] = self._strategy.learning_rate * share
 
-    def _step(self, ids: list[str]) -> tuple[float, int]:
-        """One optimizer step, tried again smaller where memory runs out. Sum of token losses, and their number."""
+    def _step(self, ids: list[str]) -> None:
+        """One optimizer step, tried again smaller where memory runs out."""
+        self._random_states = random_states(self._device)
         while True:
             rows = self._rows(ids)
             started = time.monotonic()
@@ -166,9 +225,10 @@ class Trainer:
         self.done.seconds += time.monotonic() - started
         self.done.tokens += sum(row.tokens for row in rows)
         self.done.supervised_tokens += supervised
+        self.done.epoch_total += total
+        self.done.epoch_tokens += supervised
         self._last_loss = total / supervised if supervised else None
-        self._tell()
-        return total, supervised
+        self._random_states = random_states(self._device)
 
     def _rows(self, ids: list[str]) -> list[Row]:
         chosen = [self._sequences[id_] for id_ in ids if id_ in self._sequences]

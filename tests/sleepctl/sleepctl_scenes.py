@@ -139,6 +139,7 @@ FRESH = Status(
     running_cycle=None,
     config_path="/etc/sage-sleepd/config.toml",
     state_directory="/var/lib/sage-sleepd",
+    base="embedded",
     written_at=ago(minutes=1),
 )
 

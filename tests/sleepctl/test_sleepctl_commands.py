@@ -26,6 +26,8 @@ NOT_DUE = scenes.decision(found=(3, 3, None))
 STARTED = RunResult(is_started=True, reason="Ready", cycle=9, undo="sleepctl cancel")
 
 STATUS_KEYS = [
+    "alarms",
+    "base",
     "buffer",
     "champion",
     "config_path",
@@ -418,7 +420,7 @@ def test_a_daemon_of_another_version_ends_with_1_and_the_restart_command(
         "run --learning-rate 0",
         "run --learning-rate fast",
         "history --limit 0",
-        "config",
+        "config mend",
         "pause --state /x",
         "status extra",
     ],
@@ -520,7 +522,26 @@ def test_config_check_accepts_a_correct_file(sleepctl: Sleepctl, environment: Pa
     path = environment / "c.toml"
     path.write_text('[buffer]\npath = "/srv/agent/b.json"\n')
     assert sleepctl("config", "check", str(path)) == Ran(0, f"{path}: correct\n", "")
-    assert sleepctl("config", "check", str(path), "--json").json == {"schema": 1, "path": str(path), "is_valid": True}
+    as_json = sleepctl("config", "check", str(path), "--json").json
+    assert as_json == {"schema": 1, "path": str(path), "drop_ins": [], "is_valid": True}
+
+
+def test_config_check_looks_at_drop_ins_and_environment_too(
+    sleepctl: Sleepctl, environment: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every file that counts is named as correct, or the one that is not, or the variable."""
+    path, drop_in = environment / "c.toml", environment / "conf.d" / "10-agent.toml"
+    path.write_text("")
+    drop_in.parent.mkdir()
+    drop_in.write_text('[buffer]\npath = "/srv/agent/b.json"\n')
+    assert sleepctl("config", "check", str(path)) == Ran(0, f"{path}: correct\n{drop_in}: correct\n", "")
+    drop_in.write_text("[buffer]\npaht = 5\n")
+    code, _, err = sleepctl("config", "check", str(path))
+    assert (code, f"{drop_in}: buffer.paht: expected a known key" in err) == (9, True)
+    drop_in.unlink()
+    monkeypatch.setenv("SLEEPD_TRIGGERS_MIN_EXPERIENCES", "0")
+    code, _, err = sleepctl("config", "check", str(path))
+    assert (code, "$SLEEPD_TRIGGERS_MIN_EXPERIENCES: triggers.min_experiences: expected" in err) == (9, True)
 
 
 @pytest.mark.parametrize(
@@ -566,3 +587,22 @@ def test_config_show_prints_what_is_in_effect_as_toml_that_reads_back(sleepctl: 
     assert (shown.triggers.min_experiences, shown.buffer.path) == (11, "/srv/agent/b.json")
     as_json = sleepctl("config", "show", "--config", str(path), "--json").json
     assert as_json["config"]["triggers"]["min_experiences"] == 11
+
+
+def test_config_shows_where_each_value_came_from(
+    sleepctl: Sleepctl, environment: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """File, drop-in, variable and default stand beside the values; without a subcommand the same is shown."""
+    path, drop_in = environment / "c.toml", environment / "conf.d" / "10-agent.toml"
+    path.write_text('[buffer]\npath = "/srv/agent/b.json"\n[triggers]\nmin_experiences = 11\n')
+    drop_in.parent.mkdir()
+    drop_in.write_text("[triggers]\nmin_experiences = 12\n")
+    monkeypatch.setenv("SLEEPD_TRAINING_STRATEGY", "gentle")
+    code, out, _ = sleepctl("config", "--config", str(path))
+    assert code == 0
+    assert f'\npath = "/srv/agent/b.json"  # {path}\n' in out
+    assert f"\nmin_experiences = 12  # {drop_in}\n" in out
+    assert '\nstrategy = "gentle"  # $SLEEPD_TRAINING_STRATEGY\n' in out
+    assert "\nmin_new_experiences = 2  # default\n" in out
+    origins = sleepctl("config", "show", "--config", str(path), "--json").json["origins"]
+    assert (origins["triggers.min_experiences"], origins["log.level"]) == (str(drop_in), "default")

@@ -200,6 +200,7 @@ def test_a_stopped_watch_gives_the_terminal_back_until_it_goes_on(daemon: FakeDa
         screen.until("\x1b[J")
         screen.process.send_signal(signal.SIGTSTP)
         screen.until(LEAVE)
+        os.waitid(os.P_PID, screen.process.pid, os.WSTOPPED)
         screen.process.send_signal(signal.SIGCONT)
         screen.until(ENTER)
         screen.until("\x1b[J")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import msgspec
 import pytest
@@ -240,3 +240,10 @@ def test_wrapping_loses_no_character_and_exceeds_no_width(
     assert all(columns(line) <= width for line in out.splitlines())
     shown = "".join(out.split())
     assert shown == (label or "") + "".join("".join(clean(text) for text in texts).split())
+
+
+@pytest.mark.parametrize("said", ["0001-01-01T00:30:00+14:00", "9999-12-31T23:30:00-14:00"])
+def test_a_time_beyond_every_clock_is_shown_as_it_was_said(said: str) -> None:
+    """What cannot be turned into local time is shown with its own day and minute."""
+    shown = words.moment(datetime.fromisoformat(said), scenes.NOW)
+    assert shown.lstrip("0") == said[:16].replace("T", " ").lstrip("0")

@@ -1,0 +1,147 @@
+"""An adapter's files as somebody else left them, looked at without loading them: is this a sane LoRA adapter?
+
+The header of a safetensors file is eight bytes of length and a JSON object: name -> dtype, shape, data_offsets
+(https://github.com/huggingface/safetensors#format). Nothing is unpickled, ever.
+"""
+
+from __future__ import annotations
+
+import math
+from array import array
+from pathlib import Path
+from typing import BinaryIO, Final
+
+import msgspec
+
+from .errors import CheckpointInvalid
+
+WEIGHTS_FILE: Final = "adapter_model.safetensors"
+CONFIG_FILE: Final = "adapter_config.json"
+PICKLED: Final = ("adapter_model.bin", "adapter_model.pt", "adapter_model.pth")
+MAX_HEADER_BYTES: Final = 100_000_000
+"""The library's own limit."""
+_BYTES: Final = {"F32": 4, "F16": 2, "BF16": 2}
+_CONVERT: Final = "where it was made: PeftModel.from_pretrained(…).save_pretrained(…, safe_serialization=True)"
+_START_ANEW: Final = "nothing to do: the base is in use, and the next cycle starts from it"
+
+
+class Tensor(msgspec.Struct, frozen=True):
+    """One entry of the header."""
+
+    dtype: str
+    shape: list[int]
+    data_offsets: tuple[int, int]
+
+
+class AdapterConfig(msgspec.Struct, frozen=True):
+    """What is needed of ``adapter_config.json``."""
+
+    r: int
+    lora_alpha: float
+    peft_type: str = "LORA"
+    base_model_name_or_path: str = ""
+
+
+class AdapterFile(msgspec.Struct, frozen=True, kw_only=True):
+    """A sane LoRA adapter."""
+
+    config: AdapterConfig
+    lora_shape: str
+    """As ``strategies.adapter_shape`` writes it; an unusual scale is part of it, so that it equals no other."""
+
+
+def read_adapter_file(directory: Path) -> AdapterFile:
+    """Look at the adapter in ``directory``: header, shapes, configuration, and that every weight is finite.
+
+    Blocks for as long as reading the file takes.
+
+    Raises:
+        CheckpointInvalid: it is not there, is pickled, damaged, or no LoRA adapter.
+    """
+    path = directory / WEIGHTS_FILE
+    if not path.is_file():
+        for name in PICKLED:
+            if (directory / name).exists():
+                raise CheckpointInvalid(f"{directory / name}: a pickle can run code and is not opened", hint=_CONVERT)
+        raise CheckpointInvalid(f"{path}: expected a safetensors file, found none", hint=_START_ANEW)
+    config = _read_config(directory / CONFIG_FILE)
+    try:
+        with path.open("rb") as file:
+            tensors, start = _read_header(file, path)
+            for name, tensor in tensors.items():
+                _check_finite(file, start, name, tensor, path)
+    except OSError as error:
+        raise CheckpointInvalid(f"{path}: {error.strerror}", hint=_START_ANEW) from error
+    return AdapterFile(config=config, lora_shape=_lora_shape(tensors, config, path))
+
+
+def _read_config(path: Path) -> AdapterConfig:
+    try:
+        config = msgspec.json.decode(path.read_bytes(), type=AdapterConfig)
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise CheckpointInvalid(f"{path}: not understood: {error}", hint=_START_ANEW) from error
+    if config.peft_type != "LORA" or config.r < 1:
+        came = f"{config.peft_type} with r={config.r}"
+        raise CheckpointInvalid(f"{path}: expected a LoRA adapter, found {came}", hint=_START_ANEW)
+    return config
+
+
+def _read_header(file: BinaryIO, path: Path) -> tuple[dict[str, Tensor], int]:
+    """The tensors by name, and where their data begins."""
+    size = path.stat().st_size
+    head = file.read(8)
+    length = int.from_bytes(head, "little")
+    if head[:2] in (b"PK", b"\x80\x02", b"\x80\x04"):
+        raise CheckpointInvalid(f"{path}: is a pickle under another name, and not opened", hint=_CONVERT)
+    if len(head) < 8 or not 2 <= length <= min(MAX_HEADER_BYTES, size - 8):
+        found = f"{size} bytes with a header of {length}"
+        raise CheckpointInvalid(f"{path}: expected a safetensors file, found {found}", hint=_START_ANEW)
+    try:
+        header = msgspec.json.decode(file.read(length), type=dict[str, msgspec.Raw])
+        header.pop("__metadata__", None)
+        tensors = {name: msgspec.json.decode(raw, type=Tensor) for name, raw in header.items()}
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise CheckpointInvalid(f"{path}: its header is not understood: {error}", hint=_START_ANEW) from error
+    for name, tensor in tensors.items():
+        begin, end = tensor.data_offsets
+        sizes = _BYTES.get(tensor.dtype, 0) * math.prod(tensor.shape)
+        if min(tensor.shape, default=0) < 1 or not 0 <= begin <= end <= size - 8 - length or end - begin != sizes:
+            came = f"{tensor.dtype} {tensor.shape} at {begin} to {end}"
+            raise CheckpointInvalid(f"{path}: {name} does not fit into the file: {came}", hint=_START_ANEW)
+    return tensors, 8 + length
+
+
+def _check_finite(file: BinaryIO, start: int, name: str, tensor: Tensor, path: Path) -> None:
+    begin, end = tensor.data_offsets
+    file.seek(start + begin)
+    data = file.read(end - begin)
+    if len(data) < end - begin:
+        raise CheckpointInvalid(f"{path}: {name} is cut off", hint=_START_ANEW)
+    if tensor.dtype == "F32":
+        # One sum in C: infinity and NaN survive it, and a double cannot overflow from so many floats.
+        is_finite = math.isfinite(sum(array("f", data)))
+    elif tensor.dtype == "F16":
+        is_finite = not any(high & 0x7C == 0x7C for high in set(data[1::2]))
+    else:
+        # bfloat16: eight exponent bits, the last of which is the first of the low byte.
+        suspects = set(data[1::2]) & {0x7F, 0xFF}
+        pairs = zip(data[0::2], data[1::2], strict=True) if suspects else ()
+        is_finite = not any(high & 0x7F == 0x7F and low & 0x80 for low, high in pairs)
+    if not is_finite:
+        raise CheckpointInvalid(f"{path}: {name} holds NaN or infinity", hint=_START_ANEW)
+
+
+def _lora_shape(tensors: dict[str, Tensor], config: AdapterConfig, path: Path) -> str:
+    """Rank and modules, after A and B were found to belong together."""
+    downs = {name: tensor for name, tensor in tensors.items() if ".lora_A." in name}
+    ups = {name for name in tensors if ".lora_B." in name}
+    for name, down in downs.items():
+        up = tensors.get(name.replace(".lora_A.", ".lora_B."))
+        if up is None or len(down.shape) != 2 or len(up.shape) != 2 or not down.shape[0] == up.shape[1] == config.r:
+            came = f"{down.shape} and {up.shape if up else 'nothing'}"
+            raise CheckpointInvalid(f"{path}: {name}: expected two factors of rank {config.r}, found {came}")
+    if not downs or len(downs) != len(ups) or len(downs) + len(ups) != len(tensors):
+        raise CheckpointInvalid(f"{path}: expected pairs of LoRA factors alone, found {len(tensors)} tensors")
+    modules = sorted({name.split(".lora_A.")[0].rsplit(".", 1)[-1] for name in downs})
+    scale = "" if config.lora_alpha == 2 * config.r else f"a{config.lora_alpha:g}"
+    return f"r{config.r}{scale}:{','.join(modules)}"

@@ -1,0 +1,75 @@
+"""What is in the buffer now, and how much of it is new, eligible, unlearned and held out."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from .buffer import ExperienceBuffer, View
+from .clock import Clock
+from .config import BufferConfig, Config
+from .errors import BufferUnreadable
+from .history import History
+from .selection import Counts, Known, count
+
+
+class Intake:
+    """The buffer of one configuration, read and counted against one history."""
+
+    def __init__(self, config: Config, history: History, clock: Clock) -> None:
+        self._config = config
+        self._history = history
+        self._clock = clock
+        self.buffer = self._open(config.buffer)
+        self.counts = Counts(total=0, new=0, eligible=0, unlearned=0, held_out=0)
+        self._counted: tuple[object, object, object] = (None, None, None)
+        self.unreadable: BufferUnreadable | None = None
+        """Why the file could not be read at the last look; None: it could."""
+
+    @property
+    def view(self) -> View:
+        """The last good view."""
+        return self.buffer.view
+
+    @property
+    def problem(self) -> str:
+        """Why the counts are not those of the file as it is now; empty: they are, or it is settling."""
+        return self.unreadable.message if self.unreadable else self.view.problem
+
+    def reconfigure(self, config: Config) -> None:
+        """Count by another configuration, of another file perhaps, from the next look on."""
+        if config.buffer != self._config.buffer:
+            self.buffer = self._open(config.buffer)
+        self._config = config
+
+    async def read(self) -> None:
+        """Look at the file and count; a file that cannot be read leaves the counts as they are."""
+        try:
+            view = await self.buffer.read()
+        except BufferUnreadable as error:
+            self.unreadable = error
+            return
+        self.unreadable = None
+        self._history.take_first_look(view)
+        await self.recount()
+
+    async def recount(self) -> None:
+        """Count again if the buffer, what is known of it, or the threshold is another."""
+        known, min_salience = self._history.known(), self._config.training.min_salience
+        basis = (self.view, known, min_salience)
+        if all(one is other for one, other in zip(basis, self._counted, strict=True)):
+            return
+        # In a thread: a hundred thousand experiences take a while, and the loop must turn.
+        self.counts = await asyncio.to_thread(self._count, known, min_salience)
+        self._counted = basis
+
+    def count(self, min_salience: float) -> Counts:
+        """The counts under another threshold."""
+        return self._count(self._history.known(), min_salience)
+
+    def _count(self, known: Known, min_salience: float) -> Counts:
+        view = self.view
+        return count(view.keys, view.groups, view.saliences, known=known, min_salience=min_salience)
+
+    def _open(self, settings: BufferConfig) -> ExperienceBuffer:
+        return ExperienceBuffer(Path(settings.path), patience_seconds=settings.patience_seconds, clock=self._clock)

@@ -1,0 +1,87 @@
+"""What must hold of a state directory after any crash, once the next start has done its work and ended."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from sleepd.checkpoints import Checkpoints, verify, verify_usable
+from sleepd.cycle import TERMINAL_STATES, State
+from sleepd.ledger import Ledger
+
+_LEFTOVERS = ("*.tmp", ".*.tmp", "*.building*", "*.migrating*")
+
+
+def faults_of(state: Path, ids: set[str], *, all_ended: bool = True) -> list[str]:
+    """Everything that is not as it must be; empty: all is.
+
+    Args:
+        state: the directory; no process runs on it.
+        ids: of the buffer's experiences, all of which are eligible.
+        all_ended: whether the last start ran long enough to end every cycle; else one may still be suspended.
+    """
+    checkpoints, ledger = Checkpoints(state), Ledger(state / "state.db")
+    try:
+        return [
+            *_cycles(ledger, checkpoints, all_ended=all_ended),
+            *_experiences(ledger, checkpoints, ids, all_ended=all_ended),
+            *_files(state, checkpoints, ledger),
+        ]
+    finally:
+        ledger.close()
+
+
+def _cycles(ledger: Ledger, checkpoints: Checkpoints, *, all_ended: bool) -> list[str]:
+    found = []
+    for summary in ledger.summaries():
+        state = State(summary.state)
+        if state not in TERMINAL_STATES and (all_ended or state is not State.SUSPENDED):
+            found.append(f"cycle {summary.cycle} is left {state}")
+        path = checkpoints.find(summary.cycle)
+        if state in (State.PROMOTED, State.REJECTED) and path is None:
+            found.append(f"cycle {summary.cycle} is {state} and has no files")
+        if state is State.PROMOTED and not summary.is_rolled_back and path != checkpoints.promoted_path(summary.cycle):
+            found.append(f"cycle {summary.cycle} was promoted and does not stand with the champions")
+    return found
+
+
+def _experiences(ledger: Ledger, checkpoints: Checkpoints, ids: set[str], *, all_ended: bool) -> list[str]:
+    """None trained twice in the champion's lineage, none both trained and held out, none lost."""
+    found = []
+    trained: list[str] = []
+    held: set[str] = set()
+    lineage = ledger.lineage(checkpoints.champion())
+    for summary in ledger.summaries():
+        for place in ledger.placements(summary.cycle):
+            if place.role == "train" and summary.cycle in lineage:
+                trained.append(place.id)
+            elif place.role == "holdout":
+                held.add(place.id)
+    if len(trained) != len(set(trained)):
+        found.append("an experience is trained twice in the champion's lineage")
+    if set(trained) & held:
+        found.append("an experience is both trained and held out")
+    if all_ended and set(trained) | held != ids:
+        found.append(f"{len(ids - set(trained) - held)} experiences are lost")
+    return found
+
+
+def _files(state: Path, checkpoints: Checkpoints, ledger: Ledger) -> list[str]:
+    found = []
+    suspended = ledger.suspended_cycle()
+    kept = {checkpoints.staging_path(suspended).name} if suspended else set()
+    staged = {entry.name for entry in (state / "staging").iterdir()}
+    if staged != kept:
+        found.append(f"staging holds {sorted(staged)}, and {suspended} is suspended")
+    found += [f"{path.name} is left over" for pattern in _LEFTOVERS for path in state.glob(pattern)]
+    champion = checkpoints.champion()
+    if champion is not None:
+        verify_usable(checkpoints.promoted_path(champion))
+    for number in checkpoints.numbers():
+        path = checkpoints.find(number)
+        if path is not None:
+            verify(path)
+    for name in ("status.json", "history.json", "scheduler_state.json"):
+        if (state / name).exists():
+            json.loads((state / name).read_bytes())
+    return found

@@ -1,0 +1,67 @@
+"""A state directory and a buffer, on which a sleeper with a fake clock and a fake worker is opened again and again."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+from sleepd.config import Config
+from sleepd.protocol import Run
+from sleepd.sleeper import Sleeper
+from sleepd.status import CycleSummary
+from tests.agents import config_for, experiences, write_buffer
+from tests.fakes import FakeClock, fake_worker
+
+Scene = Callable[[Sleeper], Awaitable[Any]]
+
+
+class Stage:
+    """A state directory and a buffer; ``play`` opens a sleeper on it, as a restart would."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.buffer = directory / "buffer.json"
+        self.state = directory / "state"
+        self.config: Config = config_for(directory)
+        self.clock = FakeClock()
+        self.events: list[tuple[str, dict[str, Any]]] = []
+
+    def write(self, count: int, **more: Any) -> None:
+        write_buffer(self.buffer, experiences(count, **more))
+
+    def play(self, scene: Scene, *, behaviour: str = "promote") -> Any:
+        async def life() -> Any:
+            sleeper = Sleeper(
+                self.config,
+                clock=self.clock,
+                listener=lambda event, fields: self.events.append((event, fields)),
+                worker=fake_worker(behaviour),
+            )
+            try:
+                return await asyncio.wait_for(scene(sleeper), 60)
+            finally:
+                await sleeper.end_cycle()
+                sleeper.close()
+
+        return asyncio.run(life())
+
+    def sleep(self, order: Run | None = None, *, behaviour: str = "promote") -> CycleSummary:
+        """One cycle to its end."""
+
+        async def scene(sleeper: Sleeper) -> CycleSummary:
+            await sleeper.begin(order or Run())
+            summary = await sleeper.finished()
+            assert summary is not None
+            return summary
+
+        return self.play(scene, behaviour=behaviour)
+
+    def read(self, name: str) -> Any:
+        return json.loads((self.state / name).read_text())
+
+
+async def look(sleeper: Sleeper) -> Any:
+    return await sleeper.look()

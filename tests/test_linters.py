@@ -20,12 +20,13 @@ MOST_MODULE_LINES = 350
 MOST_FUNCTION_LINES = 45
 
 FLOORS: tuple[frozenset[str], ...] = (
-    frozenset({"errors", "cycle", "protocol", "job", "status", "clock", "version", "files"}),
+    frozenset({"errors", "cycle", "protocol", "job", "status", "clock", "version", "files", "grammar", "capability"}),
     frozenset(
         {
             "config",
             "config_layers",
             "config_text",
+            "daemon_arguments",
             "digest",
             "experience",
             "holdout",

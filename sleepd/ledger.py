@@ -65,7 +65,7 @@ class Ledger:
 
     def plan(self, plan: Plan) -> None:
         """Record a planned cycle with the place of every experience in it."""
-        with self._transaction():
+        with Transaction(self._db):
             self._db.execute(
                 "INSERT INTO cycles(cycle, state, started_at, parent, strategy, is_forced, seen) VALUES(?,?,?,?,?,?,?)",
                 (
@@ -100,7 +100,7 @@ class Ledger:
             )
         )
         assert summary.ended_at is not None
-        with self._transaction():
+        with Transaction(self._db):
             self._db.execute(
                 "UPDATE cycles SET state=?, ended_at=?, is_rolled_back=?, reason=?, report=? WHERE cycle=?",
                 (
@@ -115,7 +115,7 @@ class Ledger:
 
     def place_adopted(self, cycle: int, places: Sequence[Placement]) -> None:
         """Note what an older trainer's cycle may have been trained on; it is no cycle of ours."""
-        with self._transaction():
+        with Transaction(self._db):
             self._insert_placements(cycle, places)
 
     def advance(
@@ -134,7 +134,7 @@ class Ledger:
             IllegalTransition: the table has no such step; nothing is recorded.
             NotFound: there is no such cycle.
         """
-        with self._transaction():
+        with Transaction(self._db):
             state = advance(self.state(cycle), event)
             self._db.execute(
                 "UPDATE cycles SET state=?, ended_at=?, reason=coalesce(?,reason), hint=coalesce(?,hint), "
@@ -163,7 +163,7 @@ class Ledger:
 
     def mark_rolled_back(self, cycles: Iterable[int], *, is_rolled_back: bool) -> None:
         """Note that champions were rolled back, or put in use again."""
-        with self._transaction():
+        with Transaction(self._db):
             self._db.executemany(
                 "UPDATE cycles SET is_rolled_back=? WHERE cycle=?", ((is_rolled_back, cycle) for cycle in cycles)
             )
@@ -235,17 +235,15 @@ class Ledger:
 
     def suspended_cycle(self) -> int | None:
         """The cycle that was cut short and may go on; None: there is none."""
-        row = self._db.execute("SELECT max(cycle) FROM cycles WHERE state=?", (State.SUSPENDED,)).fetchone()
-        return None if row[0] is None else int(row[0])
+        return self._number("SELECT max(cycle) FROM cycles WHERE state=?", State.SUSPENDED) or None
 
     def highest_cycle(self) -> int:
         """The highest cycle number in use; 0: none."""
-        return int(self._db.execute("SELECT coalesce(max(cycle), 0) FROM cycles").fetchone()[0])
+        return self._number("SELECT max(cycle) FROM cycles")
 
     def begun_since(self, moment: datetime) -> int:
         """How many cycles began at ``moment`` or later."""
-        row = self._db.execute("SELECT count(*) FROM cycles WHERE started_at >= ?", (moment.isoformat(),)).fetchone()
-        return int(row[0])
+        return self._number("SELECT count(*) FROM cycles WHERE started_at >= ?", moment.isoformat())
 
     def last_judged(self) -> CycleSummary | None:
         """The newest cycle with a verdict."""
@@ -261,10 +259,8 @@ class Ledger:
 
     def judged_count(self) -> int:
         """How many cycles have a verdict."""
-        row = self._db.execute(
-            "SELECT count(*) FROM cycles WHERE state IN (SELECT value FROM json_each(?))", (_list(JUDGED_STATES),)
-        ).fetchone()
-        return int(row[0])
+        states = "SELECT value FROM json_each(?)"
+        return self._number(f"SELECT count(*) FROM cycles WHERE state IN ({states})", _list(JUDGED_STATES))  # noqa: S608
 
     def unjudged_in_a_row(self) -> list[CycleSummary]:
         """The cycles that ended without a verdict since the last one with, newest first."""
@@ -310,7 +306,7 @@ class Ledger:
 
     def record_decision(self, decision: Decision, facts: msgspec.Struct, *, at: datetime) -> None:
         """Record a decision and what it rests on; old ones beyond ``KEPT_DECISIONS`` go."""
-        with self._transaction():
+        with Transaction(self._db):
             self._db.execute(
                 "INSERT INTO decisions(at, decision, facts) VALUES(?,?,?)",
                 (at.isoformat(), msgspec.json.encode(decision), msgspec.json.encode(facts)),
@@ -341,11 +337,12 @@ class Ledger:
 
     def set_note(self, name: str, value: Any) -> None:
         """Set such a fact."""
-        with self._transaction():
+        with Transaction(self._db):
             self._db.execute("INSERT OR REPLACE INTO notes VALUES(?,?)", (name, msgspec.json.encode(value)))
 
-    def _transaction(self) -> Transaction:
-        return Transaction(self._db)
+    def _number(self, query: str, *parameters: object) -> int:
+        """The one number that a query gives; 0 where it gives none."""
+        return int(self._db.execute(query, parameters).fetchone()[0] or 0)
 
 
 def _list(values: Iterable[object]) -> str:

@@ -193,7 +193,7 @@ def _is_judged(daemon: DaemonProcess) -> bool:
 
 def _is_idle(daemon: DaemonProcess) -> bool:
     status = daemon.status()
-    return status.running_cycle is None and status.buffer.unlearned == 0
+    return status.running_cycle is None and status.buffer.new == 0
 
 
 # --- the command ---

@@ -13,9 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import os
-import stat
 import sys
 import time
 from array import array
@@ -26,6 +24,7 @@ from typing import Final
 
 import msgspec
 
+from .buffer_file import BufferFile
 from .clock import Clock
 from .digest import KEPT_SET_ASIDE
 from .errors import BufferUnreadable
@@ -117,6 +116,7 @@ class ExperienceBuffer:
         large_bytes: int = LARGE_BYTES,
     ) -> None:
         self._path = path
+        self._file = BufferFile(path)
         self._patience_seconds = patience_seconds
         self._clock = clock
         self._python = python
@@ -137,7 +137,7 @@ class ExperienceBuffer:
         """
         async with self._reading:
             try:
-                descriptor = self._open()
+                descriptor = await self._file.open()
                 if descriptor is None:
                     return self._take_absence()
                 try:
@@ -145,7 +145,7 @@ class ExperienceBuffer:
                 finally:
                     os.close(descriptor)
             except OSError as error:
-                raise self._unreadable(error) from error
+                raise self._file.unreadable(error) from error
 
     async def extract(self, wanted: Collection[int]) -> list[Experience]:
         """The texts of the wanted experiences that are still there, in file order, all from one state of the file.
@@ -157,7 +157,7 @@ class ExperienceBuffer:
         why = "it is not there"
         for _ in range(EXTRACT_TRIES):
             try:
-                descriptor = self._open()
+                descriptor = await self._file.open()
                 if descriptor is not None:
                     try:
                         reading = await self._texts(descriptor, keys)
@@ -167,7 +167,7 @@ class ExperienceBuffer:
                         return reading.texts
                     why = reading.half_written
             except OSError as error:
-                raise self._unreadable(error) from error
+                raise self._file.unreadable(error) from error
             await asyncio.sleep(EXTRACT_PAUSE_SECONDS)
         raise BufferUnreadable(f"{self._path}: {why}", hint="sleepctl buffer")
 
@@ -254,26 +254,6 @@ class ExperienceBuffer:
         return self.view
 
     # --- the file, and who parses it ---
-
-    def _open(self) -> int | None:
-        """A descriptor; None: there is no file. A pipe or a device in its place is never waited for."""
-        try:
-            descriptor = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
-        except FileNotFoundError:
-            return None
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            os.close(descriptor)
-            raise BufferUnreadable(f"{self._path}: expected a regular file", hint="mend [buffer] path")
-        return descriptor
-
-    def _unreadable(self, error: OSError) -> BufferUnreadable:
-        if error.errno in (errno.EACCES, errno.EPERM):
-            hint = "let this user read it, and pass through every directory above it"
-        elif error.errno in (errno.EIO, errno.ESTALE):
-            hint = "look at the disk or share it lies on: journalctl -k"
-        else:
-            hint = "mend [buffer] path"
-        return BufferUnreadable(f"{self._path}: {error.strerror or error}", hint=hint)
 
     async def _digest(self, descriptor: int, size: int, cursor: _Cursor | None) -> Reading:
         view = self.view

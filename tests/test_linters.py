@@ -41,7 +41,7 @@ FLOORS: tuple[frozenset[str], ...] = (
             "older_formats",
         }
     ),
-    frozenset({"buffer", "checkpoints", "database", "ledger", "reader"}),
+    frozenset({"buffer", "buffer_file", "stuck", "checkpoints", "database", "ledger", "reader"}),
     frozenset(
         {
             "log",

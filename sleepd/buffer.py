@@ -3,7 +3,7 @@
 A file that did not change is not read again. JSON lines are read from a cursor; an array or an object as a whole. What
 is small is parsed in a thread, what is large in a process (``reader``), so the loop turns meanwhile. Half a file is not
 corruption: its writer may be in the middle of it, so the last good view holds, and only after ``patience_seconds`` does
-the view say what is wrong.
+the view say what is wrong. In the same way a buffer that was just emptied or removed still counts as it was.
 
 A torn last line of JSON lines does not hold back the complete ones: it is left out while it may still be written, and
 set aside once it stayed so for ``patience_seconds``.
@@ -125,6 +125,7 @@ class ExperienceBuffer:
         self._cursor: _Cursor | None = None
         self._half_written: _HalfWritten | None = None
         self._unfinished: _Unfinished | None = None
+        self._vanishing_since: float | None = None
         self._reading = asyncio.Lock()
         self.view = View()
         """The last good view."""
@@ -185,6 +186,9 @@ class ExperienceBuffer:
         reading = await self._digest(descriptor, status.st_size, cursor)
         if reading.half_written:
             return self._wait(identity, reading.half_written)
+        if reading.form == "empty" and self._is_vanishing():
+            return self.view
+        self._vanishing_since = None
         self._cursor = self._cursor_at(descriptor, status, reading) if reading.form == "lines" else None
         self._note_unfinished(reading)
         self._identity, self._half_written, self.view = identity, None, self._view_of(reading)
@@ -236,7 +240,20 @@ class ExperienceBuffer:
             self.view = msgspec.structs.replace(view, set_aside=listed, set_aside_total=known + 1)
         return self.view
 
+    def _is_vanishing(self) -> bool:
+        """Emptied or removed a moment ago: its writer may be just about to put the content back."""
+        if not self.view.keys:
+            return False
+        now = self._clock.monotonic()
+        if self._vanishing_since is None:
+            self._vanishing_since = now
+        self.view.is_settling = now - self._vanishing_since < self._patience_seconds
+        return self.view.is_settling
+
     def _take_absence(self) -> View:
+        if self._is_vanishing():
+            return self.view
+        self._vanishing_since = None
         self._identity = self._cursor = self._half_written = self._unfinished = None
         if self.view.form != "absent" or self.view.problem or self.view.is_settling or self.view.read_at is None:
             self.view = View(read_at=self._clock.now())

@@ -19,7 +19,7 @@ from .clock import Clock, Elapsed
 from .config import Config
 from .cycle import Event
 from .cycle_runner import CycleEnd, CycleRunner
-from .errors import BufferUnreadable, Busy, NothingToDo
+from .errors import BufferUnreadable, Busy, CheckpointInvalid, NothingToDo
 from .fit import Fit
 from .history import History
 from .intake import Intake
@@ -30,7 +30,7 @@ from .lock import StateLock
 from .log import get_logger
 from .protocol import Run, Thresholds
 from .rebuild import open_ledger
-from .recovery import recover
+from .recovery import mend_current, recover
 from .resumption import crashes, obstacle, staged_job
 from .retention import Keep
 from .rollback import find_champion, put_in_use
@@ -187,16 +187,20 @@ class Sleeper:
             return job.cycle
 
     async def _stage(self, order: Run) -> Job:
-        lineup = await line_up(
-            order,
-            self.config,
-            checkpoints=self.checkpoints,
-            history=self.history,
-            buffer=self.intake.buffer,
-            unfit=self.fit.unfit(self.config.model.base),
-        )
         try:
+            lineup = await line_up(
+                order,
+                self.config,
+                checkpoints=self.checkpoints,
+                history=self.history,
+                buffer=self.intake.buffer,
+                unfit=self.fit.unfit(self.config.model.base),
+            )
             self.runner.begin(lineup)
+        except CheckpointInvalid as error:
+            troubles = mend_current(self.ledger, self.checkpoints)
+            self.history.forget_cached()
+            raise CheckpointInvalid(troubles[0] if troubles else error.message, hint=error.hint) from error
         except OSError as error:
             raise BufferUnreadable(
                 f"the cycle could not be staged: {error}", hint="make space in the state directory: df -h"

@@ -29,11 +29,10 @@ def _as_user(user: int | None) -> list[str]:
     """The daemon; as another user once it is loaded, who may not be able to read the interpreter itself."""
     if user is None:
         return ["-m", "sleepd"]
-    become = f"os.setgroups([]); os.setgid({user}); os.setuid({user})"
-    return [
-        "-c",
-        f"import os, sys, sleepd.daemon; from sleepd.__main__ import main; {become}; sys.exit(main(sys.argv[1:]))",
-    ]
+    # What is loaded only when it is first used must be loaded before.
+    load = "import concurrent.futures.thread, encodings.utf_8_sig, sleepd.daemon; from sleepd.__main__ import main"
+    become = f"import os, sys; os.setgroups([]); os.setgid({user}); os.setuid({user})"
+    return ["-c", f"{load}; {become}; sys.exit(main(sys.argv[1:]))"]
 
 
 class DaemonProcess:

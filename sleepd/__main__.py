@@ -11,8 +11,8 @@ from pathlib import Path
 
 from . import log
 from .config import discover
-from .config_layers import load
-from .daemon import live, require_buffer
+from .config_layers import load, require_buffer
+from .daemon import live
 from .errors import ConfigError, SleepdError
 from .version import VERSION
 
@@ -50,6 +50,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if error.hint:
             sys.stderr.write(f"hint: {error.hint}\n")
         return error.exit_code
+    except OSError as error:
+        sys.stderr.write(f"sleepd: {error}\nhint: check the disk: df -h; journalctl -k\n")
+        return 1
     return 0
 
 

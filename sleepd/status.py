@@ -161,7 +161,8 @@ class Alarm(msgspec.Struct, frozen=True, kw_only=True):
     """Something that stands and that the owner should look at."""
 
     name: str
-    """``overdue`` or ``too_many_cycles``."""
+    """``overdue``, ``too_many_cycles``, ``clock_set_back``, ``watch_unavailable``, ``status_not_written``,
+    ``history_not_written`` or ``state_not_recorded``."""
     text: str
 
 

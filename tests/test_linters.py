@@ -56,6 +56,7 @@ FLOORS: tuple[frozenset[str], ...] = (
             "rebuild",
             "adoption",
             "alarms",
+            "mending",
             "keeping",
             "fit",
             "resumption",

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 
 from . import log
 from .config import discover
-from .config_layers import load
-from .daemon import live, require_buffer
+from .config_layers import load, require_buffer
+from .daemon import live
 from .daemon_arguments import build_parser
 from .errors import ConfigError, SleepdError
 
@@ -34,6 +34,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if error.hint:
             sys.stderr.write(f"hint: {error.hint}\n")
         return error.exit_code
+    except OSError as error:
+        sys.stderr.write(f"sleepd: {error}\nhint: check the disk: df -h; journalctl -k\n")
+        return 1
     return 0
 
 

@@ -15,26 +15,49 @@ from .status import Alarm, Decision
 
 _DUE_SINCE = "due_since"
 _STANDING = "alarms"
+CLOCK_TOLERANCE = timedelta(minutes=1)
+"""Clocks are corrected by so much without anybody having to know."""
 
 
 class Alarms:
-    """The warnings of one state directory; each is logged once when it begins and once when it ends."""
+    """The warnings of one state directory; each is logged once when it begins and once when it ends.
+
+    Those about a sleep that does not come or comes too often survive a restart; what ``note`` says is of this process.
+    """
 
     def __init__(self, ledger: Ledger, clock: Clock) -> None:
         self._ledger = ledger
         self._clock = clock
         self._since_due = Elapsed(clock)
-        self.standing: list[Alarm] = []
+        self._of_sleeps: list[Alarm] = []
+        self._noted: dict[str, Alarm] = {}
+
+    @property
+    def standing(self) -> list[Alarm]:
+        """All that stand now."""
+        return [*self._of_sleeps, *self._noted.values()]
+
+    def note(self, name: str, text: str) -> None:
+        """Something stands from now on, or, with an empty text, does no longer."""
+        if text and name not in self._noted:
+            get_logger().warning(name, text=text)
+        elif not text and name in self._noted:
+            get_logger().info(f"{name}_ended")
+        if text:
+            self._noted[name] = Alarm(name=name, text=text)
+        else:
+            self._noted.pop(name, None)
 
     def update(self, decision: Decision, config: Config) -> None:
         """Look at the newest decision."""
         limits = Limits(overdue_hours=config.triggers.overdue_hours, max_cycles_a_day=config.triggers.max_cycles_a_day)
-        today = self._ledger.begun_since(self._clock.now() - timedelta(days=1))
+        now = self._clock.now()
+        today = self._ledger.begun_between(now - timedelta(days=1), now)
         hours = self._hours_due(decision)
-        self.standing = alarms(decision, hours_due=hours, cycles_today=today, limits=limits)
+        self._of_sleeps = alarms(decision, hours_due=hours, cycles_today=today, limits=limits)
         told = self._ledger.note(_STANDING) or []
-        names = [alarm.name for alarm in self.standing]
-        for alarm in self.standing:
+        names = [alarm.name for alarm in self._of_sleeps]
+        for alarm in self._of_sleeps:
             if alarm.name not in told:
                 get_logger().warning(f"{alarm.name}_began", text=alarm.text)
         for name in told:
@@ -42,6 +65,16 @@ class Alarms:
                 get_logger().info(f"{name}_ended")
         if names != told:
             self._ledger.set_note(_STANDING, names)
+
+    def note_last_sleep(self, at: datetime | None) -> None:
+        """Say so where the last sleep is in the future: the clock was set back since, or had been wrong then."""
+        is_ahead = at is not None and at > self._clock.now() + CLOCK_TOLERANCE
+        text = (
+            f"the last sleep is dated {at:%Y-%m-%d %H:%M} UTC, in the future: the clock was set back"
+            if is_ahead
+            else ""
+        )
+        self.note("clock_set_back", text)
 
     def _hours_due(self, decision: Decision) -> float:
         noted = self._ledger.note(_DUE_SINCE)

@@ -15,6 +15,7 @@ A crash at any point leaves either a staging directory (swept at start-up) or a 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
@@ -181,7 +182,13 @@ class Checkpoints:
         fsync_path(stage)
         self._trace("manifest-written")
         target = self.promoted_path(manifest.cycle) if promoted else self.retired_path(manifest.cycle)
-        self._move(stage, target)
+        try:
+            self._move(stage, target)
+        except OSError:
+            # It may stand there and be gone after a power cut: it is given up whole, not synced again.
+            with contextlib.suppress(OSError):
+                target.rename(stage)
+            raise
         self._trace("committed")
         return target
 

@@ -195,3 +195,16 @@ def _unicode(name: str, value: str) -> str:
     except UnicodeEncodeError:
         raise ConfigError(f"${name}: expected UTF-8, found {ascii(value)[:80]}", hint=f"unset {name}") from None
     return value
+
+
+def require_buffer(config: Config, source: str) -> None:
+    """Refuse a configuration that names no buffer.
+
+    Raises:
+        ConfigError: it names none.
+    """
+    if not config.buffer.path:
+        raise ConfigError(
+            f"{source}: buffer.path: expected the path of the experience buffer, found nothing",
+            hint=f"in {source}, under [buffer], set path to the file that your agent writes",
+        )

@@ -32,6 +32,8 @@ from .protocol import (
 )
 
 MAX_CONNECTIONS = 64
+MAX_CONNECTIONS_OF_ONE = 16
+"""Of one process, so that it alone cannot keep everybody else out."""
 REQUEST_SECONDS = 30.0
 """A client that is connected must ask something within so long."""
 SEND_SECONDS = 10.0
@@ -59,7 +61,8 @@ class ControlSocket:
         self._mode = mode
         self._group = group
         self._respond = respond
-        self._connections: set[asyncio.Task[None]] = set()
+        self._connections: dict[asyncio.Task[None], int] = {}
+        """And the process at the other end of each."""
         self._subscribers: set[asyncio.Queue[Announcement]] = set()
         self._server: asyncio.AbstractServer | None = None
 
@@ -115,10 +118,13 @@ class ControlSocket:
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
-        self._connections.add(task)
+        pid = _peer(writer).pid
+        most = MAX_CONNECTIONS_OF_ONE if len(self._connections) < MAX_CONNECTIONS else 0
+        is_full = sum(each == pid for each in self._connections.values()) >= most
+        self._connections[task] = pid
         try:
-            if len(self._connections) > MAX_CONNECTIONS:
-                busy = Busy(f"{MAX_CONNECTIONS} clients are connected already", hint="try again in a moment")
+            if is_full:
+                busy = Busy(f"{len(self._connections) - 1} clients are connected already", hint="try again in a moment")
                 await self._send(writer, answer_error(busy))
             else:
                 await self._converse(reader, writer)
@@ -127,10 +133,13 @@ class ControlSocket:
         except asyncio.CancelledError:
             pass  # We are shutting down; asyncio's server would log a cancelled handler as an error.
         finally:
-            self._connections.discard(task)
             writer.close()
-            with contextlib.suppress(ConnectionError, TimeoutError, asyncio.CancelledError):
-                await writer.wait_closed()
+            try:
+                # A client that does not take what was sent to it would hold the connection open for ever.
+                await asyncio.wait_for(writer.wait_closed(), SEND_SECONDS)
+            except (ConnectionError, TimeoutError, asyncio.CancelledError):
+                writer.transport.abort()
+            del self._connections[task]
 
     async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         peer = _peer(writer)

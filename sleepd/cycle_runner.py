@@ -20,7 +20,7 @@ from .checkpoints import Checkpoints, Manifest
 from .clock import Clock
 from .cycle import Event, State
 from .documents import write_documents
-from .errors import SleepdError, WorkerDied, WorkerFailed
+from .errors import LedgerUnusable, SleepdError, WorkerDied, WorkerFailed
 from .experience import Experience, experience_key, group_key
 from .files import write_durably
 from .job import Failure, Job, Lesson, Notice, Phase, Progress, Report, Role, encode
@@ -96,14 +96,15 @@ class CycleRunner:
 
         Raises:
             OSError: the disk did not take it; nothing was recorded.
+            LedgerUnusable: the same of the ledger.
         """
         self._ending = Event.FAIL
         try:
             self._stage(lineup)
-        except OSError:
+            self._plan(lineup)
+        except (OSError, LedgerUnusable):
             shutil.rmtree(self._checkpoints.staging_path(lineup.job.cycle), ignore_errors=True)
             raise
-        self._plan(lineup)
 
     def reopen(self, cycle: int) -> None:
         """Go on with a suspended cycle; ``finish`` is next."""
@@ -115,7 +116,12 @@ class CycleRunner:
         self._close(cycle, ending, reason)
 
     async def finish(self, job: Job, policy: WorkerPolicy) -> CycleEnd:
-        """Run the begun or reopened cycle to its end; a failure is an end too."""
+        """Run the begun or reopened cycle to its end; a failure is an end too.
+
+        Raises:
+            LedgerUnusable: its end could not be recorded; ``recovery`` finds it as after a crash.
+            OSError: its verdict stands, and could not be put into effect; the same.
+        """
         cycle, failure = job.cycle, None
         try:
             outcome = await self._work(cycle, policy)
@@ -127,12 +133,16 @@ class CycleRunner:
                 self._close_failed(cycle, failure)
             else:
                 await self._settle(job, outcome)
+        except LedgerUnusable:
+            raise
         except WorkerDied as error:
             self._close(cycle, self._ending_of_death(cycle), error.message, error.hint)
         except SleepdError as error:
             self._close(cycle, self._ending, error.message, error.hint)
         except OSError as error:
             hint = "make space in the state directory: df -h"
+            if self._checkpoints.find(cycle) is not None:
+                raise  # it is a checkpoint, and its verdict stands
             self._close(cycle, self._ending, f"the disk did not take it: {error}", hint)
         finally:
             self.progress = None

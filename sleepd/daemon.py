@@ -21,10 +21,11 @@ import msgspec
 from . import log
 from .clock import Clock, SystemClock
 from .config import NEEDS_RESTART, Config
-from .config_layers import load
+from .config_layers import load, require_buffer
 from .control import ControlSocket, Peer, unexpected
-from .errors import ConfigError, NothingToDo, SleepdError
+from .errors import ConfigError, LedgerUnusable, NothingToDo, SleepdError
 from .log import get_logger
+from .mending import disk_error
 from .notify import Notifier
 from .overview import offline_copies, overview, write_offline_copies
 from .protocol import Announcement, AnyRequest, Run
@@ -36,6 +37,8 @@ from .watch import BufferWatch
 
 HALF_WRITTEN_SECONDS = 2.0
 """A half-written buffer is looked at again after so long."""
+RETRY_SECONDS = 30.0
+"""A check that failed is made again after so long."""
 
 
 class Daemon:
@@ -68,6 +71,7 @@ class Daemon:
         self._should_exit = asyncio.Event()
         self._needs_publishing = asyncio.Event()
         self._last_published: object = None
+        self._check_error: LastError | None = None
         self._reloads = asyncio.Lock()
 
     # --- startup ---
@@ -107,8 +111,12 @@ class Daemon:
     def _start_watching(self) -> None:
         self._watch = BufferWatch(Path(self._config.buffer.path), self._changed.set)
         self._watch.start(asyncio.get_running_loop())
-        if self._watch.problem:
-            get_logger().warning("watch_unavailable", text=f"{self._watch.problem}; the periodic check goes on alone")
+        self._note_watch()
+
+    def _note_watch(self) -> None:
+        problem = self._watch.problem
+        text = f"{problem}; the buffer is read by the periodic check alone" if problem else ""
+        self.sleeper.alarms.note("watch_unavailable", text)
 
     def _handle_signals(self) -> None:
         loop = asyncio.get_running_loop()
@@ -142,16 +150,28 @@ class Daemon:
                 asyncio.get_running_loop().call_later(HALF_WRITTEN_SECONDS, self._wake.set)
             if decision.should_sleep:
                 await self.sleeper.begin(Run())
+            self._forget_error()
         except NothingToDo as refusal:
             get_logger().info("sleep_put_off", text=refusal.message)
         except SleepdError as error:
             self._note_error(error.message, error.hint)
+        except OSError as error:
+            self._note_error(disk_error(error).message, disk_error(error).hint)
         except Exception as error:  # noqa: BLE001 (whatever it is, the next check must come)
             self._note_error(f"{type(error).__name__}: {error}", "journalctl -u sage-sleepd has the traceback", error)
 
     def _note_error(self, message: str, hint: str, error: Exception | None = None) -> None:
         get_logger().error("check_failed", text=message, hint=hint, exc_info=error)
-        self.sleeper.last_error = LastError(message=message, hint=hint, at=self._clock.now())
+        self._check_error = LastError(message=message, hint=hint, at=self._clock.now())
+        self.sleeper.last_error = self._check_error
+        self._needs_publishing.set()
+        asyncio.get_running_loop().call_later(RETRY_SECONDS, self._wake.set)
+
+    def _forget_error(self) -> None:
+        """The check went well: what an earlier one met is over."""
+        if self._check_error is not None and self.sleeper.last_error is self._check_error:
+            self.sleeper.last_error = self.sleeper.history.newest_failure()
+        self._check_error = None
 
     async def _check_periodically(self) -> None:
         while True:
@@ -159,6 +179,7 @@ class Daemon:
             self._next_check_at = self._clock.now() + timedelta(seconds=seconds)
             await asyncio.sleep(seconds)
             self._watch.ensure()
+            self._note_watch()
             self._wake.set()
 
     async def _settle_changes(self) -> None:
@@ -183,6 +204,15 @@ class Daemon:
             await asyncio.sleep(1.0)
 
     async def _publish_once(self) -> None:
+        try:
+            await self._write_status()
+        except (OSError, LedgerUnusable) as error:
+            self.sleeper.alarms.note("status_not_written", f"status.json is not up to date: {error}")
+            asyncio.get_running_loop().call_later(RETRY_SECONDS, self._needs_publishing.set)
+        else:
+            self.sleeper.alarms.note("status_not_written", "")
+
+    async def _write_status(self) -> None:
         status = overview(
             self.sleeper, next_check_at=self._next_check_at, config_path=str(self._config_path), life=self._life
         )
@@ -194,11 +224,8 @@ class Daemon:
         if essence == self._last_published:
             return
         copies = offline_copies(self.sleeper, status)
-        try:
-            await asyncio.to_thread(write_offline_copies, self.sleeper.directory, copies)
-            self._last_published = essence
-        except OSError as error:
-            get_logger().error("status_not_written", text=str(error), hint="make space in the state directory: df -h")
+        await asyncio.to_thread(write_offline_copies, self.sleeper.directory, copies)
+        self._last_published = essence
 
     async def _show_signs_of_life(self) -> None:
         interval = self._notifier.ping_interval_seconds
@@ -217,6 +244,8 @@ class Daemon:
             return await self._requests.respond(request, peer)
         except SleepdError:
             raise
+        except OSError as error:
+            raise disk_error(error) from error
         except Exception as error:
             raise unexpected(error) from error
 
@@ -308,19 +337,6 @@ async def live(config: Config, config_path: Path) -> None:
         await daemon.run()
     finally:
         await daemon.shutdown()
-
-
-def require_buffer(config: Config, source: str) -> None:
-    """Refuse a configuration that names no buffer.
-
-    Raises:
-        ConfigError: it names none.
-    """
-    if not config.buffer.path:
-        raise ConfigError(
-            f"{source}: buffer.path: expected the path of the experience buffer, found nothing",
-            hint=f"in {source}, under [buffer], set path to the file that your agent writes",
-        )
 
 
 def _group_id(name: str) -> int | None:

@@ -7,8 +7,10 @@ it as ``state.db.schema-N``. A crash at any point leaves the old database or the
 from __future__ import annotations
 
 import sqlite3
-from contextlib import closing
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from .errors import LedgerUnusable
 from .files import fsync_path
@@ -38,7 +40,7 @@ MIGRATIONS = {1: "CREATE INDEX cycles_by_state ON cycles(state, cycle);"}
 _TABLES = ("cycles", "placements", "decisions", "notes")
 
 
-def open_database(path: Path) -> sqlite3.Connection:
+def open_database(path: Path) -> Database:
     """The database, made or migrated if need be; a transaction is on the disk when it ends.
 
     Raises:
@@ -75,7 +77,7 @@ def open_database(path: Path) -> sqlite3.Connection:
             f"{path}: was written by a newer version (schema {version}, this one reads {SCHEMA_VERSION})",
             hint="install the version that wrote it, or a newer one",
         )
-    return database
+    return Database(database, path)
 
 
 def migrate(path: Path, version: int) -> None:
@@ -111,17 +113,82 @@ def _rows(database: sqlite3.Connection, table: str) -> int:
     return int(database.execute(f"SELECT count(*) FROM {table}").fetchone()[0])  # noqa: S608 - names of ours
 
 
-class Transaction:
-    """All of the block, or nothing of it."""
+class Database:
+    """The open database. What SQLite says against it is a ``LedgerUnusable``; no failure leaves a transaction open."""
 
-    def __init__(self, database: sqlite3.Connection) -> None:
-        self._db = database
+    def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
+        self._connection = connection
+        self._path = path
 
-    def __enter__(self) -> None:
-        self._db.execute("BEGIN IMMEDIATE")
+    def execute(self, statement: str, parameters: Sequence[Any] = ()) -> Rows:
+        """One statement; all its rows are read, so that a disk that fails in the middle fails here.
 
-    def __exit__(self, kind: type[BaseException] | None, error: object, traceback: object) -> None:
-        self._db.execute("COMMIT" if kind is None else "ROLLBACK")
+        Raises:
+            LedgerUnusable: it could not be done.
+        """
+        try:
+            return Rows(self._connection.execute(statement, parameters).fetchall())
+        except sqlite3.IntegrityError:
+            raise  # a fault of ours, and not the disk's
+        except sqlite3.Error as error:
+            raise self._unusable(error) from error
+
+    def executemany(self, statement: str, parameters: Iterable[Sequence[Any]]) -> None:
+        """One statement for each of the parameters.
+
+        Raises:
+            LedgerUnusable: it could not be done.
+        """
+        try:
+            self._connection.executemany(statement, parameters)
+        except sqlite3.IntegrityError:
+            raise  # a fault of ours, and not the disk's
+        except sqlite3.Error as error:
+            raise self._unusable(error) from error
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """All of the block, or nothing of it.
+
+        Raises:
+            LedgerUnusable: it could not be written; nothing of it is.
+        """
+        self._roll_back()
+        self.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            self.execute("COMMIT")
+        finally:
+            self._roll_back()
+
+    def _roll_back(self) -> None:
+        # SQLite does it by itself after some failures and not after others.
+        if self._connection.in_transaction:
+            with suppress(sqlite3.Error):
+                self._connection.execute("ROLLBACK")
+
+    def close(self) -> None:
+        """Close it. What SQLite tidies up then it also tidies up when it is opened again."""
+        with suppress(sqlite3.Error):
+            self._connection.close()
+
+    def _unusable(self, error: sqlite3.Error) -> LedgerUnusable:
+        return LedgerUnusable(
+            f"{self._path}: cannot be read or written: {error}",
+            hint=f"make space (df -h {self._path.parent}), or check the disk (journalctl -k); it is tried again",
+        )
+
+
+class Rows(list[tuple[Any, ...]]):
+    """The rows of a statement."""
+
+    def fetchone(self) -> Any:
+        """The first one; None: there is none."""
+        return self[0] if self else None
+
+    def fetchall(self) -> list[tuple[Any, ...]]:
+        """All of them."""
+        return self
 
 
 def signed(number: int) -> int:

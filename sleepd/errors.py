@@ -49,7 +49,7 @@ class CheckpointInvalid(SleepdError):
 
 
 class LedgerUnusable(SleepdError):
-    """The ledger (state.db) cannot be opened, is damaged, or was written by a newer version."""
+    """The ledger (state.db) cannot be opened, read or written, is damaged, or was written by a newer version."""
 
     def __init__(self, message: str, *, hint: str = "", is_damage: bool = False) -> None:
         super().__init__(message, hint=hint)

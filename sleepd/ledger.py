@@ -2,8 +2,7 @@
 
 Every method is one transaction, durable when it returns (WAL with ``synchronous=FULL``). ``plan`` is called before a
 worker exists; each later step of a cycle goes through :func:`sleepd.cycle.advance`, so that an illegal one changes
-nothing. An experience is known by its 64-bit key (``experience.experience_key``), SQLite's integers being signed, keys
-and groups are stored as such.
+nothing. An experience is known by its 64-bit key (``experience_key``); SQLite's integers are signed, and so are these.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from typing import Any
 import msgspec
 
 from .cycle import JUDGED_STATES, TERMINAL_STATES, Event, State, advance
-from .database import Transaction, open_database, signed, unsigned
+from .database import open_database, signed, unsigned
 from .errors import NotFound
 from .job import Report, Role
 from .status import CycleSummary, Decision, DecisionRecord
@@ -51,7 +50,7 @@ class Ledger:
     """The open ledger of one state directory.
 
     Raises:
-        LedgerUnusable: it cannot be opened, is damaged, or a newer version wrote it.
+        LedgerUnusable: it cannot be opened; from every method: the disk failed, and nothing has changed.
     """
 
     def __init__(self, path: Path) -> None:
@@ -65,7 +64,7 @@ class Ledger:
 
     def plan(self, plan: Plan) -> None:
         """Record a planned cycle with the place of every experience in it."""
-        with Transaction(self._db):
+        with self._db.transaction():
             self._db.execute(
                 "INSERT INTO cycles(cycle, state, started_at, parent, strategy, is_forced, seen) VALUES(?,?,?,?,?,?,?)",
                 (
@@ -100,7 +99,7 @@ class Ledger:
             )
         )
         assert summary.ended_at is not None
-        with Transaction(self._db):
+        with self._db.transaction():
             self._db.execute(
                 "UPDATE cycles SET state=?, ended_at=?, is_rolled_back=?, reason=?, report=? WHERE cycle=?",
                 (
@@ -115,7 +114,7 @@ class Ledger:
 
     def place_adopted(self, cycle: int, places: Sequence[Placement]) -> None:
         """Note what an older trainer's cycle may have been trained on; it is no cycle of ours."""
-        with Transaction(self._db):
+        with self._db.transaction():
             self._insert_placements(cycle, places)
 
     def advance(
@@ -134,7 +133,7 @@ class Ledger:
             IllegalTransition: the table has no such step; nothing is recorded.
             NotFound: there is no such cycle.
         """
-        with Transaction(self._db):
+        with self._db.transaction():
             state = advance(self.state(cycle), event)
             self._db.execute(
                 "UPDATE cycles SET state=?, ended_at=?, reason=coalesce(?,reason), hint=coalesce(?,hint), "
@@ -163,7 +162,7 @@ class Ledger:
 
     def mark_rolled_back(self, cycles: Iterable[int], *, is_rolled_back: bool) -> None:
         """Note that champions were rolled back, or put in use again."""
-        with Transaction(self._db):
+        with self._db.transaction():
             self._db.executemany(
                 "UPDATE cycles SET is_rolled_back=? WHERE cycle=?", ((is_rolled_back, cycle) for cycle in cycles)
             )
@@ -241,9 +240,10 @@ class Ledger:
         """The highest cycle number in use; 0: none."""
         return self._number("SELECT max(cycle) FROM cycles")
 
-    def begun_since(self, moment: datetime) -> int:
-        """How many cycles began at ``moment`` or later."""
-        return self._number("SELECT count(*) FROM cycles WHERE started_at >= ?", moment.isoformat())
+    def begun_between(self, first: datetime, last: datetime) -> int:
+        """How many cycles began in that time."""
+        query = "SELECT count(*) FROM cycles WHERE started_at BETWEEN ? AND ?"
+        return self._number(query, first.isoformat(), last.isoformat())
 
     def last_judged(self) -> CycleSummary | None:
         """The newest cycle with a verdict."""
@@ -306,7 +306,7 @@ class Ledger:
 
     def record_decision(self, decision: Decision, facts: msgspec.Struct, *, at: datetime) -> None:
         """Record a decision and what it rests on; old ones beyond ``KEPT_DECISIONS`` go."""
-        with Transaction(self._db):
+        with self._db.transaction():
             self._db.execute(
                 "INSERT INTO decisions(at, decision, facts) VALUES(?,?,?)",
                 (at.isoformat(), msgspec.json.encode(decision), msgspec.json.encode(facts)),
@@ -337,7 +337,7 @@ class Ledger:
 
     def set_note(self, name: str, value: Any) -> None:
         """Set such a fact."""
-        with Transaction(self._db):
+        with self._db.transaction():
             self._db.execute("INSERT OR REPLACE INTO notes VALUES(?,?)", (name, msgspec.json.encode(value)))
 
     def _number(self, query: str, *parameters: object) -> int:

@@ -49,8 +49,14 @@ class StateLock:
                 f"{directory} is in use by {who}{answers}",
                 hint="speak to it with sleepctl, or stop it: systemctl stop sage-sleepd",
             ) from None
-        os.ftruncate(self._descriptor, 0)
-        os.pwrite(self._descriptor, msgspec.json.encode(Holder(pid=os.getpid(), socket=socket)) + b"\n", 0)
+        try:
+            os.ftruncate(self._descriptor, 0)
+            os.pwrite(self._descriptor, msgspec.json.encode(Holder(pid=os.getpid(), socket=socket)) + b"\n", 0)
+        except OSError as error:
+            os.close(self._descriptor)
+            raise StateDirectoryUnusable(
+                f"{directory / LOCK_NAME}: cannot be written: {error.strerror}", hint=f"make space: df -h {directory}"
+            ) from error
 
     def release(self) -> None:
         """Let the next one in."""

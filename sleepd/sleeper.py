@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from .clock import Clock, Elapsed
 from .config import Config
 from .cycle import Event
 from .cycle_runner import CycleEnd, CycleRunner
-from .errors import BufferUnreadable, Busy, CheckpointInvalid, NothingToDo
+from .errors import Busy, CheckpointInvalid, NothingToDo
 from .fit import Fit
 from .history import History
 from .intake import Intake
@@ -28,9 +29,10 @@ from .keeping import Keeping
 from .lineup import line_up
 from .lock import StateLock
 from .log import get_logger
+from .mending import Mending, disk_error
 from .protocol import Run, Thresholds
 from .rebuild import open_ledger
-from .recovery import mend_current, recover
+from .recovery import recover
 from .resumption import crashes, obstacle, staged_job
 from .retention import Keep
 from .rollback import find_champion, put_in_use
@@ -73,12 +75,12 @@ class Sleeper:
         self._lock = StateLock(self.directory, socket=socket)
         self.checkpoints = Checkpoints(self.directory)
         self.ledger, troubles = open_ledger(self.directory, self.checkpoints, clock)
-        troubles += adopt(self.ledger, self.checkpoints, clock)
-        troubles += recover(self.ledger, self.checkpoints, clock)
+        troubles += [*adopt(self.ledger, self.checkpoints, clock), *recover(self.ledger, self.checkpoints, clock)]
         self.history = History(self.directory, self.ledger, self.checkpoints)
-        self.history.write()
         self.keeping = Keeping(self.ledger, self.checkpoints)
         self.alarms = Alarms(self.ledger, clock)
+        self.mending = Mending(self.ledger, self.checkpoints, clock, self.history, self.alarms)
+        self.mending.write_history()
         self.fit = Fit(self.ledger, self.checkpoints)
         self.intake = Intake(config, self.history, clock)
         self.runner = CycleRunner(
@@ -99,13 +101,15 @@ class Sleeper:
 
     async def look(self) -> Decision:
         """Read the buffer, count, decide; a changed decision is recorded with its facts."""
+        self.mending.catch_up()
         await self._take_in()
         await self._give_up_resuming()
         decision = self.decide()
         self.alarms.update(decision, self.config)
+        self.alarms.note_last_sleep(self.history.last_sleep_at)
         if self.running_cycle is not None:
             return decision  # that a cycle keeps others out while it runs is no news
-        if self.decision is None or _essence(decision) != _essence(self.decision):
+        if self.decision is None or decision.essence != self.decision.essence:
             self.ledger.record_decision(decision, self.facts(), at=self.clock.now())
             get_logger().info("decision_changed", text=decision.reason, should_sleep=decision.should_sleep)
             self._listener("decision_changed", {"reason": decision.reason, "should_sleep": decision.should_sleep})
@@ -169,7 +173,7 @@ class Sleeper:
             Busy: a cycle is under way.
             NothingToDo: it is not due, or something vetoes it.
             NotFound: no such strategy.
-            BufferUnreadable: the experiences cannot be read.
+            SleepdError: the experiences cannot be read, or the cycle cannot be staged or recorded.
         """
         async with self._starting:
             if self.running_cycle is not None:
@@ -178,12 +182,11 @@ class Sleeper:
             decision = self.decide(order.thresholds, force=order.force)
             if not decision.should_sleep:
                 raise NothingToDo(decision.reason, hint="sleepctl check shows every condition")
-            job = (
-                await self._stage(order) if self.suspended_cycle is None else self._reopen(self.suspended_cycle, order)
-            )
-            self.running_cycle = job.cycle
-            self.state_since = self.clock.now()
+            cut = self.suspended_cycle
+            job = await self._stage(order) if cut is None else self._reopen(cut, order)
+            self.running_cycle, self.state_since = job.cycle, self.clock.now()
             self._task = asyncio.create_task(self._finish(job))
+            self._task.add_done_callback(partial(self._note_unrecorded, job.cycle))
             return job.cycle
 
     async def _stage(self, order: Run) -> Job:
@@ -198,13 +201,9 @@ class Sleeper:
             )
             self.runner.begin(lineup)
         except CheckpointInvalid as error:
-            troubles = mend_current(self.ledger, self.checkpoints)
-            self.history.forget_cached()
-            raise CheckpointInvalid(troubles[0] if troubles else error.message, hint=error.hint) from error
+            raise self.mending.champion_damaged(error) from error
         except OSError as error:
-            raise BufferUnreadable(
-                f"the cycle could not be staged: {error}", hint="make space in the state directory: df -h"
-            ) from error
+            raise disk_error(error) from error
         return lineup.job
 
     def _reopen(self, cycle: int, order: Run) -> Job:
@@ -232,7 +231,8 @@ class Sleeper:
             stop_seconds=self.config.worker.stop_seconds,
         )
         try:
-            end = await self.runner.finish(job, policy)
+            with self.mending.responsible():
+                end = await self.runner.finish(job, policy)
         finally:
             self.running_cycle = None
             self.state_since = self.clock.now()
@@ -240,7 +240,7 @@ class Sleeper:
             self.fit.note(end.failure, end.summary.parent, self.config.model.base)
         self.last_error = self.history.newest_failure()
         self.history.forget_cached()
-        self.history.write()
+        self.mending.write_history()
         self.keeping.prune_after_cycle(Keep.of(self.config.state))
         await self.intake.recount()
         self._listener("cycle_ended", {"cycle": end.summary.cycle, "state": end.summary.state})
@@ -297,7 +297,8 @@ class Sleeper:
         to, was = find_champion(to, self.ledger, self.checkpoints)
         if self.suspended_cycle is not None:
             self.runner.discard(self.suspended_cycle, Event.INTERRUPT, "another champion was put in use meanwhile")
-        put_in_use(to, self.ledger, self.checkpoints)
+        with self.mending.responsible():
+            put_in_use(to, self.ledger, self.checkpoints)
         self.fit.forget()
         self.history.forget_cached()
         get_logger().warning("champion_rolled_back", champion=to or None, was=was)
@@ -337,11 +338,6 @@ class Sleeper:
             self.state_since = self.clock.now()
         self._listener(event, fields)
 
-
-def _essence(decision: Decision) -> object:
-    """What makes two decisions the same: not the figures, which change every minute."""
-    return (
-        decision.should_sleep,
-        [(condition.name, condition.is_met) for condition in decision.conditions],
-        [veto.name for veto in decision.vetoes],
-    )
+    def _note_unrecorded(self, cycle: int, task: asyncio.Task[CycleEnd]) -> None:
+        if not task.cancelled() and task.exception() is not None:  # told already; ``mending`` has the rest
+            self._listener("cycle_ended", {"cycle": cycle, "state": "not recorded"})

@@ -57,6 +57,7 @@ FLOORS: tuple[frozenset[str], ...] = (
             "rebuild",
             "adoption",
             "alarms",
+            "mending",
             "keeping",
             "fit",
             "resumption",

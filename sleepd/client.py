@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from types import TracebackType
@@ -14,7 +15,7 @@ from typing import Any, Self, TypeVar
 
 import msgspec
 
-from .errors import DaemonNotRunning, PermissionDenied, ProtocolError, RequestFailed, UsageError
+from .errors import Busy, DaemonNotRunning, PermissionDenied, ProtocolError, RequestFailed, UsageError
 from .protocol import Announcement, Request, Subscribe, decode_answer, encode
 
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
@@ -23,6 +24,7 @@ MAX_ANSWER_BYTES = 64 * 1024 * 1024
 ANSWER_SECONDS = 60.0
 """Longer than the daemon takes to read a large buffer or to stop a worker."""
 
+CONNECT_SECONDS = 5.0
 _SEE_JOURNAL = "what it last did: journalctl -u sage-sleepd -n 50"
 
 _T = TypeVar("_T")
@@ -38,6 +40,7 @@ class Client:
     Raises:
         DaemonNotRunning: there is no socket, or nobody listens on it.
         PermissionDenied: the socket may not be opened by this user.
+        Busy: more clients wait than the daemon can accept.
     """
 
     def __init__(self, socket_path: str | os.PathLike[str], timeout: float | None = ANSWER_SECONDS) -> None:
@@ -100,10 +103,24 @@ class Client:
                     f"not understood: announcement: {error}", hint="is something else on that socket?"
                 ) from error
 
+    def _connect_in_turn(self) -> None:
+        """Others may be waiting to be accepted, more than the system lets wait: then it is tried again."""
+        deadline = time.monotonic() + CONNECT_SECONDS
+        while True:
+            try:
+                self._socket.connect(self._path)
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    busy = f"{self._path}: more clients than the daemon can accept"
+                    raise Busy(busy, hint="sleepctl events shows whether it is alive; try again in a moment") from None
+                time.sleep(0.005)
+            else:
+                return
+
     def _connect(self) -> None:
         self._socket.settimeout(self._timeout)
         try:
-            self._socket.connect(self._path)
+            self._connect_in_turn()
         except (FileNotFoundError, ConnectionRefusedError, NotADirectoryError):
             raise DaemonNotRunning(
                 f"the daemon is not running: nobody answers on {self._path}",

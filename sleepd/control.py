@@ -32,6 +32,8 @@ from .protocol import (
 )
 
 MAX_CONNECTIONS = 64
+BACKLOG = 32
+"""So many may wait to be accepted. Few, for the last one waits for all of them; clients try again by themselves."""
 MAX_CONNECTIONS_OF_ONE = 16
 """Of one process, so that it alone cannot keep everybody else out."""
 REQUEST_SECONDS = 30.0
@@ -62,7 +64,7 @@ class ControlSocket:
         self._group = group
         self._respond = respond
         self._connections: dict[asyncio.Task[None], int] = {}
-        """And the process at the other end of each."""
+        """And the process at the other end of each; 0: it is being refused."""
         self._subscribers: set[asyncio.Queue[Announcement]] = set()
         self._server: asyncio.AbstractServer | None = None
 
@@ -94,7 +96,9 @@ class ControlSocket:
                 hint="set [control] socket to a path that this user may create",
             ) from error
         listening.setblocking(False)
-        self._server = await asyncio.start_unix_server(self._accept, sock=listening, limit=MAX_REQUEST_BYTES)
+        self._server = await asyncio.start_unix_server(
+            self._accept, sock=listening, limit=MAX_REQUEST_BYTES, backlog=BACKLOG
+        )
 
     async def close(self) -> None:
         """Stop listening, end every connection, remove the socket file."""
@@ -119,12 +123,13 @@ class ControlSocket:
         task = asyncio.current_task()
         assert task is not None
         pid = _peer(writer).pid
-        most = MAX_CONNECTIONS_OF_ONE if len(self._connections) < MAX_CONNECTIONS else 0
-        is_full = sum(each == pid for each in self._connections.values()) >= most
-        self._connections[task] = pid
+        # Those that are being refused take nobody's place, however many they are.
+        taken = [each for each in self._connections.values() if each]
+        is_full = len(taken) >= MAX_CONNECTIONS or taken.count(pid) >= MAX_CONNECTIONS_OF_ONE
+        self._connections[task] = 0 if is_full else pid
         try:
             if is_full:
-                busy = Busy(f"{len(self._connections) - 1} clients are connected already", hint="try again in a moment")
+                busy = Busy(f"{len(taken)} clients are connected already", hint="try again in a moment")
                 await self._send(writer, answer_error(busy))
             else:
                 await self._converse(reader, writer)

@@ -217,6 +217,7 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True, tag="failure"):
         "out_of_memory",
         "nothing_supervised",
         "bad_job",
+        "not_finite",
         "not_resumable",
         "stopped",
         "error",

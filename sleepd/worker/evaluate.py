@@ -14,6 +14,7 @@ from sleepd.job import Check, Lesson, Reply
 from sleepd.repetition import find_repetition
 
 from .data import ChatFormat, Encoded
+from .failure import GiveUp
 from .generate import greedy_replies
 from .loss import Reference, make_reference, row_logits, token_losses
 from .memory import Limits, Shortened, free_memory, is_out_of_memory
@@ -188,6 +189,18 @@ def finite_check(losses: Sequence[float]) -> Check:
     bad = sum(not math.isfinite(loss) for loss in losses)
     detail = f"{bad} of {len(losses)} losses are not finite"
     return Check(name="losses_finite", passed=bad == 0, figure=float(bad), limit=0.0, detail=detail)
+
+
+def require_finite(losses: Sequence[float]) -> Check:
+    """The check that every loss is a number; where one is not, there is nothing to judge.
+
+    Raises:
+        GiveUp: ``not_finite``.
+    """
+    check = finite_check(losses)
+    if not check.passed:
+        raise GiveUp("not_finite", check.detail, "is the base sound? if it is, a lower learning_rate helps")
+    return check
 
 
 def supervised_check(tokens: int) -> Check:

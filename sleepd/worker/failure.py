@@ -15,6 +15,7 @@ Kind = Literal[
     "out_of_memory",
     "nothing_supervised",
     "bad_job",
+    "not_finite",
     "not_resumable",
     "error",
 ]

@@ -18,6 +18,8 @@ _TEXTS = (
     "out of memory",
     "can't allocate memory",
     "not enough memory",
+    # oneDNN, which finds no room for its buffers; that it may not write code is found out when the device is chosen.
+    "could not create a primitive",
     "CUBLAS_STATUS_ALLOC_FAILED",
     "CUDNN_STATUS_ALLOC_FAILED",
     # How a Jetson's allocator dies when the memory it shares with the CPU is used up:

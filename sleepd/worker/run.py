@@ -121,7 +121,7 @@ class _Cycle:
             asked = evaluate.pick_for_replies(self._to_hold_out)
             replies = list(map(evaluate.judged_reply, asked, self._replies(loaded, asked), before.parent_replies))
         measured = [*before.base.values(), *before.parent.values(), *losses.values()]
-        checks.append(evaluate.finite_check([one.total for one in measured] + training.epoch_losses))
+        checks.append(evaluate.require_finite([one.total for one in measured] + training.epoch_losses))
         after = After(losses, checks, replies, shape(adapter_tensors(loaded.model)))
         setting = Setting(loaded.fingerprint, loaded.device, self._seconds, self._channel.notices)
         return make_report(self._job, self._to_train, setting, exchanges, before, training, after)
@@ -232,6 +232,7 @@ class _Cycle:
             references = self._meter.references(exchanges.general)
             base = self._meter.losses(exchanges.held_out) if self._job.parent else {}
         parent = self._meter.losses(experiences)
+        evaluate.require_finite([one.total for one in [*base.values(), *parent.values()]])
         replies = self._replies(loaded, evaluate.pick_for_replies(self._to_hold_out))
         return Before(parent=parent, base=base or parent, references=references, parent_replies=replies)
 

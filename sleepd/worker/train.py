@@ -16,6 +16,7 @@ from sleepd.job import Progress, Strategy
 
 from .channel import Channel
 from .data import Encoded
+from .failure import GiveUp
 from .loss import Reference, kl_from_base, row_logits, token_losses
 from .memory import Limits, is_out_of_memory
 from .model import Device
@@ -218,6 +219,9 @@ class Trainer:
             self._limits.shrink(rows)
             if self._limits.max_tokens != longest:
                 self._encode()
+        if not math.isfinite(total):
+            message = f"the loss became {total} in step {self.done.steps + 1}"
+            raise GiveUp("not_finite", message, "is the base sound? if it is, a lower learning_rate helps")
         torch.nn.utils.clip_grad_norm_(self._weights, self._strategy.max_grad_norm)
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)

@@ -6,6 +6,7 @@ import asyncio
 import ctypes
 import errno
 import os
+import signal
 import threading
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -13,6 +14,8 @@ from pathlib import Path
 import pytest
 
 from sleepd.watch import BufferWatch
+from tests.agents import changed, config_for, experiences, write_buffer
+from tests.processes import DaemonProcess
 
 QUIET_SECONDS = 0.2
 
@@ -218,3 +221,36 @@ def test_no_inotify_left_is_a_sentence_and_no_exception(
         assert watch.problem == ""
 
     watched(tmp_path / "buffer.json", test)
+
+
+def test_an_overflowing_queue_costs_a_check_and_nothing_else(tmp_path: Path) -> None:
+    """A daemon that was stopped while 20,000 events came, of which the kernel keeps 16,384, finds the last state."""
+    config = config_for(tmp_path, min_experiences=1000, check_interval_seconds=1.0)
+    write_buffer(tmp_path / "buffer.json", experiences(3))
+    with DaemonProcess(tmp_path, config) as daemon:
+        daemon.await_true(lambda: daemon.status().buffer.total == 3, "the first state")
+        daemon.process.send_signal(signal.SIGSTOP)
+        for number in range(10_000):
+            noise = tmp_path / f"noise{number % 100}"
+            noise.touch()
+            noise.unlink()
+        write_buffer(tmp_path / "buffer.json", experiences(7))
+        daemon.process.send_signal(signal.SIGCONT)
+        daemon.await_true(lambda: daemon.status().buffer.total == 7, "the last state")
+        write_buffer(tmp_path / "buffer.json", experiences(9))
+        daemon.await_true(lambda: daemon.status().buffer.total == 9, "a change after that")
+        assert "Traceback" not in daemon.log()
+
+
+def test_a_watch_that_cannot_be_had_is_a_warning_in_the_status_until_it_can(tmp_path: Path) -> None:
+    """Without the directory the periodic check goes on alone, and says so; once it is there the warning ends."""
+    config = config_for(tmp_path, min_experiences=1000, check_interval_seconds=1.0)
+    config = changed(config, "buffer", path=str(tmp_path / "later" / "buffer.json"))
+    with DaemonProcess(tmp_path, config) as daemon:
+        (alarm,) = daemon.status().alarms
+        assert alarm.name == "watch_unavailable"
+        assert "does not exist yet; the buffer is read by the periodic check alone" in alarm.text
+        (tmp_path / "later").mkdir()
+        write_buffer(tmp_path / "later" / "buffer.json", experiences(3))
+        daemon.await_true(lambda: daemon.status().buffer.total == 3, "the buffer")
+        daemon.await_true(lambda: daemon.status().alarms == [], "the end of the warning")

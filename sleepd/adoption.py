@@ -80,8 +80,7 @@ def _adopt(path: Path, checkpoints: Checkpoints, at: datetime) -> None:
     checkpoints.promote(cycle)
     (checkpoints.directory / ADOPTED).mkdir(exist_ok=True)
     fsync_path(checkpoints.directory)
-    text = msgspec.json.format(msgspec.json.encode(manifest), indent=2)
-    replace_file(checkpoints.directory / ADOPTED / f"{path.name}.json", text)
+    replace_file(checkpoints.directory / ADOPTED / f"{path.name}.json", manifest.encoded())
 
 
 def note_trained(

@@ -57,6 +57,17 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     strategy: str
     created_at: str
     files: dict[str, FileRecord] = {}
+    sha256: str = ""
+    """Over all else that it says."""
+
+    def encoded(self) -> bytes:
+        """As a file, with its hash."""
+        complete = msgspec.structs.replace(self, sha256=self.own_hash())
+        return msgspec.json.format(msgspec.json.encode(complete), indent=2)
+
+    def own_hash(self) -> str:
+        """What ``sha256`` must be."""
+        return hashlib.sha256(msgspec.json.encode(msgspec.structs.replace(self, sha256=""))).hexdigest()
 
 
 def directory_name(cycle: int) -> str:
@@ -124,7 +135,7 @@ class Checkpoints:
                 f"{self._current} is no symbolic link ({error.strerror})", hint=f"move {self._current} away"
             ) from error
         cycle = cycle_number(target)
-        if not cycle or not (self.directory / target).is_dir():
+        if not cycle or not _is_ours(self.directory / target):
             raise CheckpointInvalid(
                 f"{self._current} points to {target!r}, which is no checkpoint here",
                 hint="sleepctl rebase puts the base in use; sleepctl history shows the checkpoints",
@@ -178,7 +189,7 @@ class Checkpoints:
         for name in files:
             fsync_path(stage / name)
         complete = msgspec.structs.replace(manifest, files=files)
-        write_durably(stage / "manifest.json", msgspec.json.format(msgspec.json.encode(complete), indent=2))
+        write_durably(stage / "manifest.json", complete.encoded())
         fsync_path(stage)
         self._trace("manifest-written")
         target = self.promoted_path(manifest.cycle) if promoted else self.retired_path(manifest.cycle)
@@ -230,8 +241,7 @@ class Checkpoints:
         manifest = read_manifest(path)
         # First the manifest: between the two steps the checkpoint has a file too many, and is not damaged.
         files = {name: record for name, record in manifest.files.items() if name != WEIGHTS_FILE}
-        text = msgspec.json.format(msgspec.json.encode(msgspec.structs.replace(manifest, files=files)), indent=2)
-        replace_file(path / "manifest.json", text)
+        replace_file(path / "manifest.json", msgspec.structs.replace(manifest, files=files).encoded())
         (path / WEIGHTS_FILE).unlink(missing_ok=True)
         fsync_path(path)
         self._trace("pruned")
@@ -273,7 +283,14 @@ def read_manifest(path: Path) -> Manifest:
             f"{path}: its manifest has version {manifest.version}, this sage-sleepd reads {MANIFEST_VERSION}",
             hint="install the version that wrote it, or a newer one",
         )
+    if manifest.sha256 != manifest.own_hash() or manifest.cycle != cycle_number(path.name):
+        raise CheckpointInvalid(f"{path}: its manifest is not what was written", hint=_REPLACE)
     return manifest
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether it is a directory that stands here itself, and no link to one elsewhere."""
+    return path.is_dir() and not path.is_symlink()
 
 
 def has_weights(path: Path) -> bool:
@@ -299,6 +316,8 @@ def verify(path: Path) -> Manifest:
     Raises:
         CheckpointInvalid: a file is missing, or is not what was committed.
     """
+    if not _is_ours(path):
+        raise CheckpointInvalid(f"{path}: expected a directory of its own", hint=_REPLACE)
     manifest = read_manifest(path)
     for name, expected in manifest.files.items():
         if "/" in name or "\0" in name or name in ("", ".", ".."):

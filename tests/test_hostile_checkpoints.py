@@ -8,9 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
-from sleepd.checkpoints import file_record, verify
+from sleepd.checkpoints import Manifest, file_record, verify
 from sleepd.errors import CheckpointInvalid
 from sleepd.overview import overview
 from sleepd.protocol import Run
@@ -85,7 +86,7 @@ def test_a_manifest_that_names_files_elsewhere_is_refused(stage: Stage, name: st
     path = stage.state / "cycle_003/manifest.json"
     manifest = json.loads(path.read_text())
     manifest["files"][name] = {"sha256": "0" * 64, "bytes": 1}
-    path.write_text(json.dumps(manifest))
+    path.write_bytes(msgspec.convert(manifest, Manifest).encoded())
     with pytest.raises(CheckpointInvalid, match="names a file outside it"):
         verify(path.parent)
     assert stage.play(explain).champion.cycle == 2
@@ -117,7 +118,7 @@ def lying(checkpoint: Path, **files: bytes) -> None:
         path.write_bytes(content)
         record = file_record(path)
         manifest["files"][path.name] = {"sha256": record.sha256, "bytes": record.bytes}
-    (checkpoint / "manifest.json").write_text(json.dumps(manifest))
+    (checkpoint / "manifest.json").write_bytes(msgspec.convert(manifest, Manifest).encoded())
 
 
 @pytest.mark.worker
@@ -138,7 +139,8 @@ def test_a_manifest_that_lies_is_found_out_by_the_worker(tmp_path: Path, tiny_mo
         (checkpoint / "evaluation.json").write_text(json.dumps(evaluation))
         record = file_record(checkpoint / "evaluation.json")
         manifest["files"]["evaluation.json"] = {"sha256": record.sha256, "bytes": record.bytes}
-        (checkpoint / "manifest.json").write_text(json.dumps({**manifest, "verdict": "promoted"}))
+        lie = msgspec.convert({**manifest, "verdict": "promoted"}, Manifest)
+        (checkpoint / "manifest.json").write_bytes(lie.encoded())
         (tmp_path / "state/current").symlink_to("cycle_001")
         (tmp_path / "state/state.db").unlink()
     good = (checkpoint / "adapter_model.safetensors").read_bytes()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -183,9 +182,9 @@ def test_a_crash_between_manifest_and_weights_damages_nothing(stage: Stage) -> N
     stage.config = changed(stage.config, "state", keep_promoted=9)
     sleep_often(stage, "promote", "promote", "promote")
     path = stage.state / "cycle_001"
-    manifest = json.loads((path / "manifest.json").read_text())
-    del manifest["files"]["adapter_model.safetensors"]
-    (path / "manifest.json").write_text(json.dumps(manifest))
+    manifest = read_manifest(path)
+    del manifest.files["adapter_model.safetensors"]
+    (path / "manifest.json").write_bytes(manifest.encoded())
     assert verify(path).cycle == 1
     stage.config = changed(stage.config, "state", keep_promoted=1)
     stage.write(60)

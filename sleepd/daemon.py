@@ -38,7 +38,7 @@ from .watch import BufferWatch
 HALF_WRITTEN_SECONDS = 2.0
 """A half-written buffer is looked at again after so long."""
 RETRY_SECONDS = 30.0
-"""A check that failed is made again after so long."""
+"""A failed check is made again after so long."""
 _NEEDS_RESTART = ("state", "control")
 """Sections that a reload cannot change under a running daemon."""
 
@@ -102,6 +102,7 @@ class Daemon:
             respond=self._respond,
         )
         await self._control.start()
+        self._retry = asyncio.get_running_loop().call_soon(self._wake.set)
         self._start_watching()
         self._handle_signals()
         self._life = ""
@@ -163,11 +164,13 @@ class Daemon:
             self._note_error(f"{type(error).__name__}: {error}", "journalctl -u sage-sleepd has the traceback", error)
 
     def _note_error(self, message: str, hint: str, error: Exception | None = None) -> None:
-        get_logger().error("check_failed", text=message, hint=hint, exc_info=error)
+        if self._check_error is None or self._check_error.message != message:
+            get_logger().error("check_failed", text=message, hint=hint, exc_info=error)
         self._check_error = LastError(message=message, hint=hint, at=self._clock.now())
         self.sleeper.last_error = self._check_error
         self._needs_publishing.set()
-        asyncio.get_running_loop().call_later(RETRY_SECONDS, self._wake.set)
+        self._retry.cancel()
+        self._retry = asyncio.get_running_loop().call_later(RETRY_SECONDS, self._wake.set)
 
     def _forget_error(self) -> None:
         """The check went well: what an earlier one met is over."""

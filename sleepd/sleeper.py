@@ -89,8 +89,8 @@ class Sleeper:
         self.decision: Decision | None = None
         self.state_since = clock.now()
         self.last_error = self.history.newest_failure()
-        for trouble in troubles:
-            self.last_error = LastError(message=trouble, hint="sleepctl history", at=clock.now())
+        if troubles:
+            self.last_error = LastError(message=troubles[-1], hint="sleepctl history", at=clock.now())
         self._since_sleep = Elapsed(clock)
         self._since_unjudged = Elapsed(clock)
         self._starting = asyncio.Lock()
@@ -110,6 +110,7 @@ class Sleeper:
         if self.running_cycle is not None:
             return decision  # that a cycle keeps others out while it runs is no news
         if self.decision is None or _essence(decision) != _essence(self.decision):
+            self.decision = None  # where it cannot be recorded, whoever asks gets a fresh one
             self.ledger.record_decision(decision, self.facts(), at=self.clock.now())
             get_logger().info("decision_changed", text=decision.reason, should_sleep=decision.should_sleep)
             self._listener("decision_changed", {"reason": decision.reason, "should_sleep": decision.should_sleep})

@@ -214,6 +214,8 @@ install_files() {
     run install -D -m 0644 -t "$prefix/config" "$here"/config/*.toml
     run install -D -m 0755 -t "$prefix/config" "$here/config/post_session_sleep.sh"
     run ln -sfn "$prefix/daemon/bin/sleepctl" /usr/local/bin/sleepctl
+    # Manual pages and completions, written from the code that was just installed.
+    run "$prefix/daemon/bin/python" -m sleepd.sleepctl.share /usr/local
     # The owner's: never written again once it is there.
     if [[ ! -e $config ]]; then
         run install -m 0644 "$here/config/config.toml" "$config"

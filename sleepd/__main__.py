@@ -2,38 +2,22 @@
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import os
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from . import log
 from .config import discover
 from .config_layers import load, require_buffer
 from .daemon import live
+from .daemon_arguments import build_parser
 from .errors import ConfigError, SleepdError
-from .version import VERSION
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the daemon until it is told to stop; returns the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="sleepd",
-        description="Watch an agent's experience buffer, and let it learn in its sleep. Runs in the foreground; "
-        "SIGHUP reads the configuration again, SIGTERM stops. Beside the configuration file, conf.d/*.toml override "
-        "single keys, in lexical order, and after them the variables SLEEPD_SECTION_KEY (SLEEPD_LOG_LEVEL=debug).",
-        epilog="Exit status: 0 stopped as told, 1 failed, 2 usage, 7 the state directory is in use, 9 configuration.",
-    )
-    parser.add_argument(
-        "--config",
-        type=Path,
-        metavar="FILE",
-        help="default: $SLEEPD_CONFIG, ~/.config/sage-sleepd/config.toml, /etc/sage-sleepd/config.toml",
-    )
-    parser.add_argument("--version", action="version", version=f"sage-sleepd {VERSION}")
-    options = parser.parse_args(arguments)
+    options = build_parser().parse_args(arguments)
     try:
         path = options.config or discover(os.environ)
         if path is None:

@@ -14,6 +14,7 @@ from typing import BinaryIO, Final
 import msgspec
 
 from .errors import CheckpointInvalid
+from .files import open_regular, read_document
 
 WEIGHTS_FILE: Final = "adapter_model.safetensors"
 CONFIG_FILE: Final = "adapter_config.json"
@@ -66,7 +67,7 @@ def read_adapter_file(directory: Path) -> AdapterFile:
         raise CheckpointInvalid(f"{path}: expected a safetensors file, found none", hint=_START_ANEW)
     config = _read_config(directory / CONFIG_FILE)
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             tensors, start = _read_header(file, path)
             for name, tensor in tensors.items():
                 _check_finite(file, start, name, tensor, path)
@@ -77,7 +78,7 @@ def read_adapter_file(directory: Path) -> AdapterFile:
 
 def _read_config(path: Path) -> AdapterConfig:
     try:
-        config = msgspec.json.decode(path.read_bytes(), type=AdapterConfig)
+        config = msgspec.json.decode(read_document(path), type=AdapterConfig)
     except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise CheckpointInvalid(f"{path}: not understood: {error}", hint=_START_ANEW) from error
     if config.peft_type != "LORA" or config.r < 1:

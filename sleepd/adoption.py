@@ -19,7 +19,7 @@ from .checkpoints import ADOPTED, ADOPTED_VERDICT, Checkpoints, Manifest, cycle_
 from .clock import Clock
 from .errors import CheckpointInvalid
 from .experience import key_text
-from .files import fsync_path, replace_file
+from .files import fsync_path, read_document, replace_file
 from .ledger import Ledger, Placement
 from .log import get_logger
 
@@ -112,7 +112,7 @@ def restore_trained(ledger: Ledger, checkpoints: Checkpoints) -> None:
         if not path.exists():
             continue
         try:
-            places = msgspec.json.decode(path.read_bytes(), type=list[tuple[str, str]])
+            places = msgspec.json.decode(read_document(path), type=list[tuple[str, str]])
             placements = [Placement(key, int(key, 16), int(group, 16), "train") for key, group in places]
         except (OSError, msgspec.MsgspecError, UnicodeDecodeError, ValueError) as error:
             raise CheckpointInvalid(

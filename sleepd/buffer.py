@@ -3,7 +3,7 @@
 A file that did not change is not read again. JSON lines are read from a cursor; an array or an object as a whole. What
 is small is parsed in a thread, what is large in a process (``reader``), so the loop turns meanwhile. Half a file is not
 corruption: its writer may be in the middle of it, so the last good view holds, and only after ``patience_seconds`` does
-the view say what is wrong.
+the view say what is wrong. In the same way a buffer that was just emptied or removed still counts as it was.
 
 A torn last line of JSON lines does not hold back the complete ones: it is left out while it may still be written, and
 set aside once it stayed so for ``patience_seconds``.
@@ -13,9 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import os
-import stat
 import sys
 import time
 from array import array
@@ -26,6 +24,7 @@ from typing import Final
 
 import msgspec
 
+from .buffer_file import BufferFile
 from .clock import Clock
 from .digest import KEPT_SET_ASIDE
 from .errors import BufferUnreadable
@@ -117,6 +116,7 @@ class ExperienceBuffer:
         large_bytes: int = LARGE_BYTES,
     ) -> None:
         self._path = path
+        self._file = BufferFile(path)
         self._patience_seconds = patience_seconds
         self._clock = clock
         self._python = python
@@ -125,6 +125,7 @@ class ExperienceBuffer:
         self._cursor: _Cursor | None = None
         self._half_written: _HalfWritten | None = None
         self._unfinished: _Unfinished | None = None
+        self._vanishing_since: float | None = None
         self._reading = asyncio.Lock()
         self.view = View()
         """The last good view."""
@@ -137,7 +138,7 @@ class ExperienceBuffer:
         """
         async with self._reading:
             try:
-                descriptor = self._open()
+                descriptor = await self._file.open()
                 if descriptor is None:
                     return self._take_absence()
                 try:
@@ -145,7 +146,7 @@ class ExperienceBuffer:
                 finally:
                     os.close(descriptor)
             except OSError as error:
-                raise self._unreadable(error) from error
+                raise self._file.unreadable(error) from error
 
     async def extract(self, wanted: Collection[int]) -> list[Experience]:
         """The texts of the wanted experiences that are still there, in file order, all from one state of the file.
@@ -157,7 +158,7 @@ class ExperienceBuffer:
         why = "it is not there"
         for _ in range(EXTRACT_TRIES):
             try:
-                descriptor = self._open()
+                descriptor = await self._file.open()
                 if descriptor is not None:
                     try:
                         reading = await self._texts(descriptor, keys)
@@ -167,7 +168,7 @@ class ExperienceBuffer:
                         return reading.texts
                     why = reading.half_written
             except OSError as error:
-                raise self._unreadable(error) from error
+                raise self._file.unreadable(error) from error
             await asyncio.sleep(EXTRACT_PAUSE_SECONDS)
         raise BufferUnreadable(f"{self._path}: {why}", hint="sleepctl buffer")
 
@@ -185,6 +186,9 @@ class ExperienceBuffer:
         reading = await self._digest(descriptor, status.st_size, cursor)
         if reading.half_written:
             return self._wait(identity, reading.half_written)
+        if reading.form == "empty" and self._is_vanishing():
+            return self.view
+        self._vanishing_since = None
         self._cursor = self._cursor_at(descriptor, status, reading) if reading.form == "lines" else None
         self._note_unfinished(reading)
         self._identity, self._half_written, self.view = identity, None, self._view_of(reading)
@@ -236,7 +240,20 @@ class ExperienceBuffer:
             self.view = msgspec.structs.replace(view, set_aside=listed, set_aside_total=known + 1)
         return self.view
 
+    def _is_vanishing(self) -> bool:
+        """Emptied or removed a moment ago: its writer may be just about to put the content back."""
+        if not self.view.keys:
+            return False
+        now = self._clock.monotonic()
+        if self._vanishing_since is None:
+            self._vanishing_since = now
+        self.view.is_settling = now - self._vanishing_since < self._patience_seconds
+        return self.view.is_settling
+
     def _take_absence(self) -> View:
+        if self._is_vanishing():
+            return self.view
+        self._vanishing_since = None
         self._identity = self._cursor = self._half_written = self._unfinished = None
         if self.view.form != "absent" or self.view.problem or self.view.is_settling or self.view.read_at is None:
             self.view = View(read_at=self._clock.now())
@@ -254,26 +271,6 @@ class ExperienceBuffer:
         return self.view
 
     # --- the file, and who parses it ---
-
-    def _open(self) -> int | None:
-        """A descriptor; None: there is no file. A pipe or a device in its place is never waited for."""
-        try:
-            descriptor = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
-        except FileNotFoundError:
-            return None
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            os.close(descriptor)
-            raise BufferUnreadable(f"{self._path}: expected a regular file", hint="mend [buffer] path")
-        return descriptor
-
-    def _unreadable(self, error: OSError) -> BufferUnreadable:
-        if error.errno in (errno.EACCES, errno.EPERM):
-            hint = "let this user read it, and pass through every directory above it"
-        elif error.errno in (errno.EIO, errno.ESTALE):
-            hint = "look at the disk or share it lies on: journalctl -k"
-        else:
-            hint = "mend [buffer] path"
-        return BufferUnreadable(f"{self._path}: {error.strerror or error}", hint=hint)
 
     async def _digest(self, descriptor: int, size: int, cursor: _Cursor | None) -> Reading:
         view = self.view

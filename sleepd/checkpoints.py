@@ -27,7 +27,7 @@ import msgspec
 
 from .adapter_file import CONFIG_FILE, WEIGHTS_FILE
 from .errors import CheckpointInvalid, NotFound, StateDirectoryUnusable
-from .files import fsync_path, replace_file, replace_link, write_durably
+from .files import fsync_path, open_regular, read_document, replace_file, replace_link, write_durably
 
 MANIFEST_VERSION = 1
 ADAPTER_FILES = (WEIGHTS_FILE, CONFIG_FILE)
@@ -265,7 +265,7 @@ def read_manifest(path: Path) -> Manifest:
     own, adopted = path / "manifest.json", path.parent / ADOPTED / f"{path.name}.json"
     try:
         file = adopted if adopted.exists() and not own.exists() else own
-        manifest = msgspec.json.decode(file.read_bytes(), type=Manifest)
+        manifest = msgspec.json.decode(read_document(file), type=Manifest)
     except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise CheckpointInvalid(f"{path}: no readable manifest.json: {error}", hint=_REPLACE) from error
     if manifest.version > MANIFEST_VERSION:
@@ -320,7 +320,11 @@ _REPLACE = "sleepctl rollback puts an earlier champion in use"
 
 
 def file_record(path: Path) -> FileRecord:
-    """Its size and hash, now. Blocks while it is read."""
-    with path.open("rb") as file:
+    """Its size and hash, now. Blocks while it is read.
+
+    Raises:
+        OSError: it cannot be read; a link, a pipe or a device in its place is not followed and not waited for.
+    """
+    with open_regular(path) as file:
         digest = hashlib.file_digest(file, "sha256")
         return FileRecord(sha256=digest.hexdigest(), bytes=file.tell())

@@ -197,6 +197,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     log: LogConfig = LogConfig()
 
 
+NEEDS_RESTART = ("state", "control")
+"""Sections that a reload cannot change under a running daemon."""
+
 FROM_ENVIRONMENT = ("state.directory", "control.socket")
 """Keys that systemd's environment decides when nothing else sets them."""
 

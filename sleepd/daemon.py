@@ -20,7 +20,7 @@ import msgspec
 
 from . import log
 from .clock import Clock, SystemClock
-from .config import Config
+from .config import NEEDS_RESTART, Config
 from .config_layers import load, require_buffer
 from .control import ControlSocket, Peer, unexpected
 from .errors import ConfigError, LedgerUnusable, NothingToDo, SleepdError
@@ -38,9 +38,7 @@ from .watch import BufferWatch
 HALF_WRITTEN_SECONDS = 2.0
 """A half-written buffer is looked at again after so long."""
 RETRY_SECONDS = 30.0
-"""A failed check is made again after so long."""
-_NEEDS_RESTART = ("state", "control")
-"""Sections that a reload cannot change under a running daemon."""
+"""A check that failed is made again after so long."""
 
 
 class Daemon:
@@ -282,9 +280,9 @@ class Daemon:
             for key in getattr(fresh, section).__struct_fields__
             if getattr(getattr(fresh, section), key) != getattr(getattr(self._config, section), key)
         ]
-        kept = {section: getattr(self._config, section) for section in _NEEDS_RESTART}
+        kept = {section: getattr(self._config, section) for section in NEEDS_RESTART}
         for key in changed:
-            if key.partition(".")[0] in _NEEDS_RESTART:
+            if key.partition(".")[0] in NEEDS_RESTART:
                 get_logger().warning("restart_needed", text=f"{key} changes at the next start of sage-sleepd")
         buffer_changed = fresh.buffer.path != self._config.buffer.path
         self._config = msgspec.structs.replace(fresh, **kept)

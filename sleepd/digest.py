@@ -24,6 +24,9 @@ _LINES_LOOKED_AT: Final = 20
 _BOM: Final = b"\xef\xbb\xbf"
 _FIRST_KEY: Final = re.compile(rb'\{\s*"(\w+)"\s*:')
 _EXPERIENCE_KEYS: Final = frozenset({b"id", b"prompt", b"response", b"salience", b"session", b"phase", b"timestamp"})
+_LISTED: Final = re.compile(rb'"experiences"\s*:\s*\[')
+_STRUCTURE: Final = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[\]{},]', re.DOTALL)
+"""Strings as a whole, so that what is in them is not taken for structure."""
 _LONG_HEAD_BYTES: Final = 2**19
 
 
@@ -48,7 +51,9 @@ class Digest:
         self._index: dict[int, int] | None = None
 
     def add(self, position: str, record: Any) -> None:
-        """Take in a decoded record. A repeated id with the same text counts once; with other text it is set aside."""
+        """Take in a decoded record. A repeated id with the same text counts once, with its last salience; with
+        other text it is set aside.
+        """
         experience = parse(record)
         if isinstance(experience, str):
             self.put_aside(position, experience)
@@ -61,7 +66,9 @@ class Digest:
             self.keys.append(key)
             self.groups.append(group)
             self.saliences.append(experience.salience)
-        elif self.groups[known] != group:
+        elif self.groups[known] == group:
+            self.saliences[known] = experience.salience  # written again: the agent has thought better of it
+        else:
             self.put_aside(position, f"id: {experience.id!r} stands for another text above")
 
     def put_aside(self, position: str, reason: str) -> None:
@@ -160,16 +167,21 @@ def texts(data: bytes, wanted: Collection[int]) -> list[Experience]:
 
 
 def pick(records: Iterable[Any], wanted: Collection[int]) -> list[Experience]:
-    """The usable experiences of ``wanted`` keys among decoded records, in order, each id once."""
-    missing, found = set(wanted), []
+    """The usable experiences of ``wanted`` keys among decoded records, in order, each id once as ``Digest`` has it."""
+    asked, found = set(wanted), dict[int, Experience]()
     for record in records:
         experience = parse(record)
-        if isinstance(experience, Experience):
-            key = experience_key(experience.id)
-            if key in missing:
-                missing.discard(key)
-                found.append(experience)
-    return found
+        if not isinstance(experience, Experience):
+            continue
+        key = experience_key(experience.id)
+        first = found.get(key)
+        if key in asked and (first is None or _same_text(first, experience)):
+            found[key] = experience
+    return list(found.values())
+
+
+def _same_text(one: Experience, other: Experience) -> bool:
+    return group_key(one.prompt, one.response) == group_key(other.prompt, other.response)
 
 
 def _records(data: bytes, form: str) -> Iterator[tuple[str, Any]]:
@@ -189,7 +201,7 @@ def _records(data: bytes, form: str) -> Iterator[tuple[str, Any]]:
         if "truncated" in str(error):
             # The usual case of half a file, found out without the slow parser and its memory.
             raise HalfWritten(f"not whole: {error}") from None
-        raw = _tolerantly(data)
+        raw = _one_by_one(data, form) if isinstance(error, RecursionError) else _tolerantly(data)
     listed = raw.get("experiences") if isinstance(raw, dict) else raw
     if not isinstance(listed, list):
         raise HalfWritten(f"expected a list of experiences, found an object with {', '.join(list(raw)[:5])!r}")
@@ -199,6 +211,32 @@ def _records(data: bytes, form: str) -> Iterator[tuple[str, Any]]:
             yield f"record {number}", _decoded(bytes(record))
         else:
             yield f"record {number}", record
+
+
+def _one_by_one(data: bytes, form: str) -> list[msgspec.Raw]:
+    """The records of a list in which one is nested too deeply for any parser, cut apart without parsing them.
+
+    Raises:
+        HalfWritten: the list does not end.
+    """
+    if form == "object" and (key := _LISTED.search(data)):
+        data = data[key.end() - 1 :]
+    found = []
+    depth = start = 0
+    for token in _STRUCTURE.finditer(data):
+        mark = token[0]
+        if mark in b"[{":
+            depth += 1
+            start = token.end() if depth == 1 else start
+        elif depth == 1 and mark in b",]":
+            if data[start : token.start()].strip():
+                found.append(msgspec.Raw(data[start : token.start()]))
+            start = token.end()
+        if mark in b"]}":
+            depth -= 1
+            if depth == 0:
+                return found
+    raise HalfWritten("not whole: the list of experiences does not end")
 
 
 def _tolerantly(data: bytes) -> Any:

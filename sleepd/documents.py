@@ -18,6 +18,7 @@ from msgspec import Meta
 from . import older_formats
 from .errors import CheckpointInvalid
 from .experience import experience_key, key_text
+from .files import read_document as read_json
 from .job import Report, Role
 from .ledger import Ledger, Placement
 from .promotion import Verdict
@@ -143,6 +144,6 @@ def read_document(path: Path, kind: type[_T]) -> _T:
         CheckpointInvalid: it is not there, or cannot be understood.
     """
     try:
-        return msgspec.json.decode(path.read_bytes(), type=kind)
+        return msgspec.json.decode(read_json(path), type=kind)
     except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise CheckpointInvalid(f"{path}: {error}", hint=f"move {path.parent} away if it is of no use") from error

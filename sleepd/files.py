@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import os
+import stat
 from pathlib import Path
+from typing import Final
+
+MAX_DOCUMENT_BYTES: Final = 256 * 1024 * 1024
+"""The lineage of a buffer of a million experiences is a tenth of it."""
 
 
 def fsync_path(path: Path) -> None:
@@ -18,6 +25,32 @@ def fsync_path(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def open_regular(path: Path) -> io.BufferedReader:
+    """Open a file of ours for reading: a link, a pipe or a device in its place is neither followed nor waited for.
+
+    Raises:
+        OSError: it is not there, cannot be read, or is no regular file.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "expected a regular file")
+    return open(descriptor, "rb")
+
+
+def read_document(path: Path) -> bytes:
+    """The content of a JSON file of ours, none of which is large.
+
+    Raises:
+        OSError: as ``open_regular``, or it is larger than any document.
+    """
+    with open_regular(path) as file:
+        content = file.read(MAX_DOCUMENT_BYTES + 1)
+    if len(content) > MAX_DOCUMENT_BYTES:
+        raise OSError(errno.EFBIG, f"larger than {MAX_DOCUMENT_BYTES} bytes")
+    return content
 
 
 def write_durably(path: Path, content: bytes) -> None:

@@ -14,7 +14,7 @@ from .adapter_file import WEIGHTS_FILE
 from .checkpoints import Checkpoints, has_weights
 from .cycle import State
 from .errors import CheckpointInvalid, NotFound
-from .files import replace_file
+from .files import read_document, replace_file
 from .ledger import Ledger
 from .log import get_logger
 from .retention import Keep, Stored, to_prune
@@ -37,7 +37,7 @@ class Keeping:
             CheckpointInvalid: the file is damaged.
         """
         try:
-            return msgspec.json.decode(self._tags_file.read_bytes(), type=dict[int, str])
+            return msgspec.json.decode(read_document(self._tags_file), type=dict[int, str])
         except FileNotFoundError:
             return {}
         except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:

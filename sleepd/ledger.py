@@ -234,18 +234,16 @@ class Ledger:
 
     def suspended_cycle(self) -> int | None:
         """The cycle that was cut short and may go on; None: there is none."""
-        row = self._db.execute("SELECT max(cycle) FROM cycles WHERE state=?", (State.SUSPENDED,)).fetchone()
-        return None if row[0] is None else int(row[0])
+        return self._number("SELECT max(cycle) FROM cycles WHERE state=?", State.SUSPENDED) or None
 
     def highest_cycle(self) -> int:
         """The highest cycle number in use; 0: none."""
-        return int(self._db.execute("SELECT coalesce(max(cycle), 0) FROM cycles").fetchone()[0])
+        return self._number("SELECT max(cycle) FROM cycles")
 
     def begun_between(self, first: datetime, last: datetime) -> int:
         """How many cycles began in that time."""
-        between = (first.isoformat(), last.isoformat())
-        row = self._db.execute("SELECT count(*) FROM cycles WHERE started_at BETWEEN ? AND ?", between).fetchone()
-        return int(row[0])
+        query = "SELECT count(*) FROM cycles WHERE started_at BETWEEN ? AND ?"
+        return self._number(query, first.isoformat(), last.isoformat())
 
     def last_judged(self) -> CycleSummary | None:
         """The newest cycle with a verdict."""
@@ -261,10 +259,8 @@ class Ledger:
 
     def judged_count(self) -> int:
         """How many cycles have a verdict."""
-        row = self._db.execute(
-            "SELECT count(*) FROM cycles WHERE state IN (SELECT value FROM json_each(?))", (_list(JUDGED_STATES),)
-        ).fetchone()
-        return int(row[0])
+        states = "SELECT value FROM json_each(?)"
+        return self._number(f"SELECT count(*) FROM cycles WHERE state IN ({states})", _list(JUDGED_STATES))  # noqa: S608
 
     def unjudged_in_a_row(self) -> list[CycleSummary]:
         """The cycles that ended without a verdict since the last one with, newest first."""
@@ -343,6 +339,10 @@ class Ledger:
         """Set such a fact."""
         with self._db.transaction():
             self._db.execute("INSERT OR REPLACE INTO notes VALUES(?,?)", (name, msgspec.json.encode(value)))
+
+    def _number(self, query: str, *parameters: object) -> int:
+        """The one number that a query gives; 0 where it gives none."""
+        return int(self._db.execute(query, parameters).fetchone()[0] or 0)
 
 
 def _list(values: Iterable[object]) -> str:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import msgspec
 
 from .buffer import ExperienceBuffer
-from .checkpoints import Checkpoints, Manifest, read_manifest
+from .checkpoints import Checkpoints, Manifest, verify_usable
 from .config import Config
 from .cycle_runner import Lineup
 from .errors import NothingToDo
@@ -29,14 +31,17 @@ async def line_up(
         NotFound: no such strategy.
         NothingToDo: what was to be trained has left the buffer.
         BufferUnreadable: the experiences cannot be read.
-        CheckpointInvalid: the champion's manifest is damaged.
+        CheckpointInvalid: the champion is damaged.
     """
     strategy = find_strategy(
         order.strategy or config.training.strategy, epochs=order.epochs, learning_rate=order.learning_rate
     )
     cycle = history.next_cycle()
     champion = checkpoints.champion()
-    manifest = read_manifest(checkpoints.promoted_path(champion)) if champion is not None else None
+    manifest = None
+    if champion is not None:
+        # All of it, not only what it says of itself: it may have been damaged since the daemon's start.
+        manifest = await asyncio.to_thread(verify_usable, checkpoints.promoted_path(champion))
     reason = unfit or other_shape(manifest, strategy)
     if reason:
         get_logger().warning("lineage_started", text=f"{reason}: this cycle starts again from the base")

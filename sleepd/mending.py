@@ -12,10 +12,10 @@ from contextlib import contextmanager
 from .alarms import Alarms
 from .checkpoints import Checkpoints
 from .clock import Clock
-from .errors import LedgerUnusable, StateDirectoryUnusable
+from .errors import CheckpointInvalid, LedgerUnusable, StateDirectoryUnusable
 from .history import History
 from .ledger import Ledger
-from .recovery import recover
+from .recovery import mend_current, recover
 
 
 class Mending:
@@ -57,6 +57,12 @@ class Mending:
         else:
             self._owes_history = False
             self._alarms.note("history_not_written", "")
+
+    def champion_damaged(self, error: CheckpointInvalid) -> CheckpointInvalid:
+        """Put a whole champion in use where the one in use was found damaged; returns what to tell."""
+        troubles = mend_current(self._ledger, self._checkpoints)
+        self._history.forget_cached()
+        return CheckpointInvalid(troubles[0] if troubles else error.message, hint=error.hint)
 
     def catch_up(self) -> None:
         """Do what is owed. While a recovery is, no cycle begins: a look comes first, and fails.

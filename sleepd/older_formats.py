@@ -14,7 +14,7 @@ import msgspec
 from msgspec import Meta
 
 from .errors import CheckpointInvalid
-from .files import replace_file
+from .files import read_document, replace_file
 from .job import Report
 from .status import CycleSummary
 
@@ -104,7 +104,7 @@ def read_scheduler_state(directory: Path) -> SchedulerState | None:
     """
     path = directory / SCHEDULER_STATE
     try:
-        written = msgspec.json.decode(path.read_bytes(), type=_Written, strict=False)
+        written = msgspec.json.decode(read_document(path), type=_Written, strict=False)
         history = [_entry(raw) for raw in written.sleep_history]
         # The older scheduler, started without its state, put the trainer's sum over all cycles in the place of the
         # buffer's length; that the newest entry is the trainer's own shows it.
@@ -133,7 +133,7 @@ def read_training_state(checkpoint: Path) -> SchedulerState | None:
     """
     path = checkpoint / "training_state.json"
     try:
-        state = msgspec.json.decode(path.read_bytes(), type=_TrainingState, strict=False)
+        state = msgspec.json.decode(read_document(path), type=_TrainingState, strict=False)
         history = [_entry(raw) for raw in state.training_history]
         newest = _checked(state.last_updated) or (history[-1].timestamp if history else None)
     except FileNotFoundError:

@@ -33,7 +33,7 @@ def recover(ledger: Ledger, checkpoints: Checkpoints, clock: Clock) -> list[str]
     swept = checkpoints.sweep(keep=ledger.suspended_cycle())
     if swept:
         get_logger().info("staging_swept", text=", ".join(sorted(swept)))
-    return _mend_current(ledger, checkpoints)
+    return mend_current(ledger, checkpoints)
 
 
 def _close(cycle: int, ledger: Ledger, checkpoints: Checkpoints, clock: Clock) -> None:
@@ -67,7 +67,7 @@ def _why_over(cycle: int, state: State, ledger: Ledger, checkpoints: Checkpoints
     return f"it cannot go on: {job}" if isinstance(job, str) else ""
 
 
-def _mend_current(ledger: Ledger, checkpoints: Checkpoints) -> list[str]:
+def mend_current(ledger: Ledger, checkpoints: Checkpoints) -> list[str]:
     """Keep the champion if it is whole; else fall back along its lineage, at the end to the base, and say so."""
     standing = [s.cycle for s in ledger.summaries() if s.state == State.PROMOTED and not s.is_rolled_back]
     troubles = []

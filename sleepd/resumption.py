@@ -18,6 +18,7 @@ import msgspec
 from .buffer import View
 from .checkpoints import Checkpoints, directory_name
 from .errors import ProtocolError
+from .files import read_document
 from .job import RESUME_POINT, Job, decode_job
 from .ledger import Ledger, Placement
 
@@ -53,7 +54,7 @@ def note_crash(ledger: Ledger, cycle: int, at: datetime) -> Crashes:
 def staged_job(checkpoints: Checkpoints, cycle: int) -> Job | str:
     """The job that was staged for the cycle; or why it cannot be read."""
     try:
-        job = decode_job((checkpoints.staging_path(cycle) / "work" / "job.json").read_bytes())
+        job = decode_job(read_document(checkpoints.staging_path(cycle) / "work" / "job.json"))
     except OSError as error:
         return f"its job cannot be read: {error.strerror}"
     except ProtocolError as error:

@@ -20,7 +20,7 @@ from .clock import Clock, Elapsed
 from .config import Config
 from .cycle import Event
 from .cycle_runner import CycleEnd, CycleRunner
-from .errors import Busy, NothingToDo
+from .errors import Busy, CheckpointInvalid, NothingToDo
 from .fit import Fit
 from .history import History
 from .intake import Intake
@@ -104,13 +104,14 @@ class Sleeper:
         self.mending.catch_up()
         await self._take_in()
         await self._give_up_resuming()
-        decision = self.decide()
+        decision, was = self.decide(), self.decision
+        if self.running_cycle is None:
+            self.decision = None  # where it cannot be recorded, whoever asks gets a fresh one
         self.alarms.update(decision, self.config)
         self.alarms.note_last_sleep(self.history.last_sleep_at)
         if self.running_cycle is not None:
             return decision  # that a cycle keeps others out while it runs is no news
-        if self.decision is None or _essence(decision) != _essence(self.decision):
-            self.decision = None  # where it cannot be recorded, whoever asks gets a fresh one
+        if was is None or decision.essence != was.essence:
             self.ledger.record_decision(decision, self.facts(), at=self.clock.now())
             get_logger().info("decision_changed", text=decision.reason, should_sleep=decision.should_sleep)
             self._listener("decision_changed", {"reason": decision.reason, "should_sleep": decision.should_sleep})
@@ -191,16 +192,18 @@ class Sleeper:
             return job.cycle
 
     async def _stage(self, order: Run) -> Job:
-        lineup = await line_up(
-            order,
-            self.config,
-            checkpoints=self.checkpoints,
-            history=self.history,
-            buffer=self.intake.buffer,
-            unfit=self.fit.unfit(self.config.model.base),
-        )
         try:
+            lineup = await line_up(
+                order,
+                self.config,
+                checkpoints=self.checkpoints,
+                history=self.history,
+                buffer=self.intake.buffer,
+                unfit=self.fit.unfit(self.config.model.base),
+            )
             self.runner.begin(lineup)
+        except CheckpointInvalid as error:
+            raise self.mending.champion_damaged(error) from error
         except OSError as error:
             raise disk_error(error) from error
         return lineup.job
@@ -340,12 +343,3 @@ class Sleeper:
     def _note_unrecorded(self, cycle: int, task: asyncio.Task[CycleEnd]) -> None:
         if not task.cancelled() and task.exception() is not None:  # told already; ``mending`` has the rest
             self._listener("cycle_ended", {"cycle": cycle, "state": "not recorded"})
-
-
-def _essence(decision: Decision) -> object:
-    """What makes two decisions the same: not the figures, which change every minute."""
-    return (
-        decision.should_sleep,
-        [(condition.name, condition.is_met) for condition in decision.conditions],
-        [veto.name for veto in decision.vetoes],
-    )

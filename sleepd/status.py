@@ -47,6 +47,12 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
     conditions: list[Condition]
     vetoes: list[Veto]
 
+    @property
+    def essence(self) -> object:
+        """What makes two decisions the same: not the figures, which change every minute."""
+        met = [(condition.name, condition.is_met) for condition in self.conditions]
+        return self.should_sleep, met, [veto.name for veto in self.vetoes]
+
 
 class SetAside(msgspec.Struct, frozen=True, kw_only=True):
     """A record of the buffer that is not used."""

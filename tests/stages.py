@@ -23,6 +23,7 @@ class Stage:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
+        directory.mkdir(exist_ok=True)
         self.buffer = directory / "buffer.json"
         self.state = directory / "state"
         self.config: Config = config_for(directory)

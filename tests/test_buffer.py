@@ -144,18 +144,24 @@ def test_an_empty_buffer_is_a_fact(desk: Desk, content: bytes, form: str) -> Non
 
 
 def test_absent_emptied_shrunk_and_back(desk: Desk) -> None:
-    """The view follows the file wherever it goes."""
+    """The view follows the file wherever it goes, once it is sure that what was emptied or removed stays so."""
     assert desk.read().form == "absent"
     write_buffer(desk.path, experiences(9))
     assert len(desk.read().keys) == 9
     write_buffer(desk.path, experiences(4, start=5))
     assert len(desk.read().keys) == 4
     desk.path.write_text("")
-    assert desk.read().form == "empty"
+    assert (len(desk.read().keys), desk.read().is_settling) == (4, True)
     desk.path.unlink()
+    assert (len(desk.read().keys), desk.read().is_settling) == (4, True)
+    desk.clock.advance(31)
     assert desk.read().form == "absent"
     write_buffer(desk.path, experiences(2))
     assert len(desk.read().keys) == 2
+    desk.path.write_text("")
+    desk.read()
+    desk.clock.advance(31)
+    assert (desk.read().form, desk.read().is_settling) == ("empty", False)
 
 
 @pytest.mark.parametrize("second", [1_700_000_000, 4_000_000_000])

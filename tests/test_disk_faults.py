@@ -33,7 +33,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 def fill(directory: Path) -> Path:
     """Take all the space that is left."""
     path = directory / "filler"
-    with path.open("wb", buffering=0) as file, pytest.raises(OSError, match="No space"):
+    with path.open("wb", buffering=0) as file, pytest.raises(OSError, match="No space"):  # noqa: PT012
         while True:
             file.write(b"x" * 4096)
     return path
@@ -56,7 +56,7 @@ def test_a_transaction_on_a_full_disk_is_undone_and_the_next_one_goes_on(small_d
 def test_a_failure_inside_a_transaction_undoes_all_of_it(tmp_path: Path) -> None:
     """Whatever ends the block, none of its statements stays and the next transaction begins."""
     database = open_database(tmp_path / "state.db")
-    with pytest.raises(ZeroDivisionError), database.transaction():
+    with pytest.raises(ZeroDivisionError), database.transaction():  # noqa: PT012
         database.execute("INSERT INTO notes VALUES('a', x'00')")
         raise ZeroDivisionError
     with database.transaction():
@@ -75,4 +75,5 @@ def test_a_daemon_lives_through_a_disk_that_fills_up(small_disk: Path, tmp_path:
 def test_a_refused_write_is_named_and_costs_no_experience(fault: Fault, tmp_path: Path) -> None:
     """One system call of a cycle fails: the daemon lives, says so, and brings the experiences to a verdict."""
     outcome = try_fault(fault, tmp_path)
+    assert outcome.call == fault.call
     assert outcome.faults == []

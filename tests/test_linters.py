@@ -20,12 +20,13 @@ MOST_MODULE_LINES = 350
 MOST_FUNCTION_LINES = 45
 
 FLOORS: tuple[frozenset[str], ...] = (
-    frozenset({"errors", "cycle", "protocol", "job", "status", "clock", "version", "files"}),
+    frozenset({"errors", "cycle", "protocol", "job", "status", "clock", "version", "files", "grammar", "capability"}),
     frozenset(
         {
             "config",
             "config_layers",
             "config_text",
+            "daemon_arguments",
             "digest",
             "experience",
             "holdout",
@@ -40,7 +41,7 @@ FLOORS: tuple[frozenset[str], ...] = (
             "older_formats",
         }
     ),
-    frozenset({"buffer", "checkpoints", "database", "ledger", "reader"}),
+    frozenset({"buffer", "buffer_file", "stuck", "checkpoints", "database", "ledger", "reader"}),
     frozenset(
         {
             "log",

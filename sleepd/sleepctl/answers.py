@@ -34,6 +34,13 @@ class RolledBack(msgspec.Struct, frozen=True, kw_only=True):
     schema: int = SCHEMA
 
 
+class Reloaded(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer to ``reload``: the keys that differ from what was in force, as ``section.key``."""
+
+    changed: list[str]
+    schema: int = SCHEMA
+
+
 class Tagged(msgspec.Struct, frozen=True, kw_only=True):
     """The answer to ``tag``; None: it has none now."""
 

@@ -8,8 +8,9 @@ import re
 import sys
 from collections.abc import Callable
 from datetime import datetime, timedelta
-from typing import NoReturn
+from typing import Any, NoReturn
 
+from sleepd.grammar import RecordingParser
 from sleepd.strategies import STRATEGIES
 from sleepd.version import VERSION
 
@@ -24,6 +25,9 @@ GROUPS = {
         "history": "the cycles, newest first",
         "show": "everything about one cycle",
         "buffer": "counts, salience, what is new, what was set aside and why",
+        "events": "what happens, as it happens, a line each",
+        "logs": "what the daemon logged; -f goes on with what it logs",
+        "doctor": "what may keep it from sleeping, and what mends it",
         "version": "of this program and of the daemon",
     },
     "act": {
@@ -37,40 +41,45 @@ GROUPS = {
         "prune": "remove the weights that are not kept; --dry-run only says which",
     },
     "set up": {
+        "reload": "read the configuration again",
         "config": "check FILE: is it correct? show: what is in effect",
+        "completions": "for a shell: bash, zsh or fish",
     },
 }
 """Every command and what it does, as ``--help`` groups them."""
 
-_EXAMPLES = """\
-examples:
-  sleepctl status                      what happened last night
-  sleepctl run --force --wait          sleep now and watch it
-  sleepctl show 8                      why cycle 8 was promoted or rejected
-  sleepctl rollback                    back to the champion before this one
-  sleepctl status --json | jq .champion.cycle"""
+EXAMPLES = {
+    "sleepctl status": "what happened last night",
+    "sleepctl run --force --wait": "sleep now and watch it",
+    "sleepctl show 8": "why cycle 8 was promoted or rejected",
+    "sleepctl rollback": "back to the champion before this one",
+    "sleepctl doctor": "why it does not sleep, and what mends it",
+    "sleepctl status --json | jq .state": "for a program",
+}
+VARIABLES = {
+    "SLEEPD_SOCKET": "the control socket, where --socket is not given",
+    "SLEEPD_CONFIG": "the configuration file, where --config is not given",
+    "SLEEPD_SECTION_KEY": "a key of the configuration, such as SLEEPD_LOG_LEVEL",
+    "NO_COLOR": "set: no colour, on a terminal too",
+}
 
-_ENVIRONMENT = """\
-environment:
-  SLEEPD_SOCKET   the control socket, where --socket is not given
-  SLEEPD_CONFIG   the configuration file, where --config is not given
-  SLEEPD_SECTION_KEY  a key of the configuration, such as SLEEPD_LOG_LEVEL
-  NO_COLOR        set: no colour, on a terminal too"""
+COMPLETED = ("bash", "zsh", "fish", "cycles")
+"""What ``completions`` can print: the scripts, and what they ask for."""
 
 
-class _Parser(argparse.ArgumentParser):
+class _Parser(RecordingParser):
     def error(self, message: str) -> NoReturn:
         sys.stderr.write(f"sleepctl: {message}\nhint: {self.prog} --help\n")
         self.exit(ExitCode.USAGE)
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser() -> RecordingParser:
     """The whole grammar; ``command`` names the command in what it parses to."""
     parser = _Parser(
         prog="sleepctl",
         usage="sleepctl COMMAND [OPTION …]",
         description=_overview(),
-        epilog="\n\n".join((_EXAMPLES, _ENVIRONMENT, f"exit codes:\n{table()}")),
+        epilog="\n\n".join((_table("examples", EXAMPLES), _table("environment", VARIABLES), f"exit codes:\n{table()}")),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"sleepctl {VERSION}", help="of this program")
@@ -85,14 +94,19 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _table(title: str, rows: dict[str, str]) -> str:
+    wide = max(map(len, rows))
+    return "\n".join([f"{title}:", *(f"  {name:<{wide}}  {meaning}" for name, meaning in rows.items())])
+
+
 def _overview() -> str:
     lines = ["Look at and steer sage-sleepd, which lets an agent learn while it sleeps."]
     for group, members in GROUPS.items():
-        lines += ["", f"{group}:", *(f"  {name:<9} {summary}" for name, summary in members.items())]
+        lines += ["", f"{group}:", *(f"  {name:<12}{summary}" for name, summary in members.items())]
     return "\n".join([*lines, "", "The options of a command: sleepctl COMMAND --help"])
 
 
-def _add_command(commands: argparse._SubParsersAction[_Parser], name: str, summary: str) -> None:
+def _add_command(commands: Any, name: str, summary: str) -> None:
     command = commands.add_parser(
         name,
         description=f"{summary[0].upper()}{summary[1:]}.",
@@ -103,12 +117,20 @@ def _add_command(commands: argparse._SubParsersAction[_Parser], name: str, summa
         _add_config_commands(command)
         return
     _add_options(command)
-    if name in ("status", "history"):
+    _add_places(command, name)
+    if name == "status":
         command.add_argument(
-            "--state", metavar="DIR", default=argparse.SUPPRESS, help="where to read when the daemon is down"
+            "--watch",
+            metavar="SECONDS",
+            nargs="?",
+            type=_positive,
+            const=2.0,
+            help="draw it anew at every event, and every so often (default: 2); Ctrl-C ends",
         )
     if name == "check":
         command.add_argument("--apply", action="store_true", help="sleep when it should; else exit with 5")
+    if name == "logs":
+        _add_logs_options(command)
     if name == "run":
         _add_run_options(command)
     if name == "tag":
@@ -127,6 +149,14 @@ def _add_command(commands: argparse._SubParsersAction[_Parser], name: str, summa
         command.add_argument(
             "--limit", metavar="N", type=_Whole(1), default=default, help=f"how many (default: {default})"
         )
+
+
+def _add_places(command: argparse.ArgumentParser, name: str) -> None:
+    """What a command is about, and where it looks."""
+    if name in ("status", "history"):
+        command.add_argument(
+            "--state", metavar="DIR", default=argparse.SUPPRESS, help="where to read when the daemon is down"
+        )
     if name == "show":
         command.add_argument("cycle", metavar="N", type=_Whole(1), help="the cycle's number")
     if name == "rollback":
@@ -136,6 +166,10 @@ def _add_command(commands: argparse._SubParsersAction[_Parser], name: str, summa
             nargs="?",
             type=_Whole(0),
             help="the cycle to put in use; 0: the base itself; default: what the champion was trained from",
+        )
+    if name == "completions":
+        command.add_argument(
+            "kind", metavar="SHELL", choices=COMPLETED, help="bash, zsh, fish; cycles: the numbers, for a script"
         )
 
 
@@ -149,6 +183,24 @@ and exits with 3; in JSON, "is_live" is false then.""",
     "check": """\
 Exits with 0 either way. With --apply: 0 when a cycle was started, 5 when there
 is nothing to do, 7 while a cycle is running.""",
+    "events": """\
+Ctrl-C ends it with 130. When the daemon goes away, that is said, and it exits
+with 3; what happened meanwhile is in the log: sleepctl logs. With --json each
+line is one event.""",
+    "logs": """\
+Shows the journal, through journalctl, which decides who may read it. Where the
+daemon runs outside systemd, it says where the log goes, and exits with 4.""",
+    "doctor": """\
+Looks at configuration, units, socket, daemon, state, disk, buffer, device,
+model, memory, clock and leftovers, also with the daemon down. As root it tries
+what the daemon's user may read and write; else it says what it cannot know.
+Exits with 1 when anything fails; a warning leaves 0.""",
+    "reload": """\
+Says which keys changed. A file that says something wrong is refused, and the
+old configuration stays in force.""",
+    "completions": """\
+Installed by ./install.sh. By hand, for bash:
+  source <(sleepctl completions bash)""",
     "config": """\
 Each of these overrides single keys of those before it: the defaults, the
 configuration file, conf.d/*.toml beside it in lexical order, the environment
@@ -179,6 +231,16 @@ def _add_run_options(run: argparse.ArgumentParser) -> None:
     run.add_argument("--learning-rate", metavar="RATE", type=_positive, help="instead of the strategy's")
     run.add_argument("--max-experiences", metavar="N", type=_Whole(1), help="train at most N new experiences")
     run.add_argument("--strategy", metavar="NAME", help=f"one of: {', '.join(STRATEGIES)}")
+
+
+def _add_logs_options(logs: argparse.ArgumentParser) -> None:
+    logs.add_argument("-f", "--follow", action="store_true", help="go on with what is logged from now on")
+    logs.add_argument("-n", "--lines", metavar="N", type=_Whole(0), help="the last N (default: 50, or all that match)")
+    logs.add_argument("--since", metavar="TIME", help='such as yesterday, 22:00, "2026-01-31 22:00", or =-2h')
+    logs.add_argument("--cycle", metavar="N", type=_Whole(1), help="of this cycle only")
+    logs.add_argument("--event", metavar="NAME", help="of this kind only, such as candidate_promoted")
+    logs.add_argument("--unit", metavar="UNIT", help="of this unit, not of the one that the daemon runs in")
+    logs.add_argument("--user", action="store_true", help="the unit is one of your own systemd (systemctl --user)")
 
 
 def _add_config_commands(config: argparse.ArgumentParser) -> None:

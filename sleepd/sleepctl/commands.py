@@ -17,6 +17,7 @@ from sleepd.protocol import (
     GetVersion,
     History,
     Pause,
+    Reload,
     Resume,
     Rollback,
     Run,
@@ -26,7 +27,7 @@ from sleepd.protocol import (
 from sleepd.status import SCHEMA, BufferDetail, CycleDetail, Decision, RunResult, Status
 from sleepd.version import VERSION
 
-from .answers import Cancelled, Cycles, DaemonVersion, Paused, Reasons, RolledBack
+from .answers import Cancelled, Cycles, DaemonVersion, Paused, Reasons, Reloaded, RolledBack
 from .cycle_table import history_page
 from .exit_codes import ExitCode
 from .keeping import decisions, prune, tag
@@ -38,6 +39,10 @@ from .words import ago, model
 
 def status(session: Session) -> ExitCode:
     """The state, live or as last written."""
+    if session.arguments.watch is not None:
+        from .live_status import watch
+
+        return watch(session)
     now = session.clock.now()
     try:
         seen: Status = session.ask(GetStatus(), Status, timeout=STATUS_SECONDS)
@@ -224,6 +229,47 @@ def version(session: Session) -> ExitCode:
     return ExitCode.OK
 
 
+def reload(session: Session) -> ExitCode:
+    """The configuration, read again."""
+    from sleepd.config import NEEDS_RESTART
+
+    done: Reloaded = session.ask(Reload(), Reloaded)
+    page = [line(f"changed: {key}") for key in done.changed] or [line("nothing changed")]
+    session.console.show(done, page)
+    for key in done.changed:
+        if key.partition(".")[0] in NEEDS_RESTART:
+            session.console.say(f"{key} takes effect at the next start: sudo systemctl restart sage-sleepd")
+    return ExitCode.OK
+
+
+def events(session: Session) -> ExitCode:
+    """What happens, as it happens."""
+    from .events import follow
+
+    return follow(session)
+
+
+def logs(session: Session) -> ExitCode:
+    """What the daemon logged."""
+    from .journal import show_journal
+
+    return show_journal(session)
+
+
+def doctor(session: Session) -> ExitCode:
+    """What may keep it from sleeping, and what mends it."""
+    from .doctor import examine
+
+    return examine(session)
+
+
+def completions(session: Session) -> ExitCode:
+    """A shell's completions, or the cycles' numbers for them."""
+    from .completions import complete
+
+    return complete(session)
+
+
 def config_check(session: Session) -> ExitCode:
     """Whether a configuration file is correct, with its drop-ins and the environment."""
     path = session.places.config_file
@@ -273,6 +319,11 @@ COMMANDS: dict[str, Command] = {
     "pause": pause,
     "resume": resume,
     "rollback": rollback,
+    "reload": reload,
+    "events": events,
+    "logs": logs,
+    "doctor": doctor,
+    "completions": completions,
     "rebase": rebase,
     "tag": tag,
     "prune": prune,

@@ -50,6 +50,16 @@ class Console:
         # ASCII only: what is not would reach a terminal as it came from a prompt or a reply.
         self._out.write(json.dumps(msgspec.to_builtins(data), indent=2) + "\n")
 
+    def show_one_of_many(self, data: Any, page: Page) -> None:
+        """One of a stream of answers, at once: ``data`` as JSON on a line of its own, or ``page``."""
+        if self._is_json:
+            import json
+
+            self._out.write(json.dumps(msgspec.to_builtins(data)) + "\n")
+        else:
+            self.show(data, page)
+        self._out.flush()
+
     def say(self, text: str) -> None:
         """One sentence for the owner."""
         self._err.write(clean(text) + "\n")
@@ -68,6 +78,21 @@ class Console:
         if self._is_json:
             told = {"kind": error.kind, "message": error.message, "hint": error.hint, "exit_code": error.exit_code}
             self._show_json({"schema": SCHEMA, "error": told})
+
+    @property
+    def is_json(self) -> bool:
+        """Whether data goes out as JSON."""
+        return self._is_json
+
+    @property
+    def out(self) -> TextIO:
+        """For a screen that is drawn again and again."""
+        return self._out
+
+    @property
+    def environment(self) -> Mapping[str, str]:
+        """Of the process."""
+        return self._environment
 
     @property
     def err(self) -> TextIO:

@@ -22,7 +22,7 @@ class ExitCode(IntEnum):
 
 MEANINGS = {
     ExitCode.OK: "done; for run --wait: the cycle ended with a verdict, whichever",
-    ExitCode.FAILED: "failed; for run --wait: the cycle failed or was cancelled",
+    ExitCode.FAILED: "failed; run --wait: the cycle did; doctor: it found a failure",
     ExitCode.USAGE: "the command line makes no sense",
     ExitCode.NOT_RUNNING: "the daemon is not running (status, history: shown from disk)",
     ExitCode.NOT_FOUND: "no such cycle, file or strategy",

@@ -35,8 +35,6 @@ if str(ROOT) not in sys.path:
 
 from sleepd.config import Config  # noqa: E402
 from sleepd.errors import SleepdError  # noqa: E402
-from sleepd.protocol import Run  # noqa: E402
-from sleepd.status import RunResult  # noqa: E402
 from tests.agents import changed, config_for, experiences, write_buffer, write_config  # noqa: E402
 from tests.fakes import fake_interpreter  # noqa: E402
 from tests.faults.soundness import faults_of  # noqa: E402
@@ -71,7 +69,6 @@ class Point(msgspec.Struct, kw_only=True):
     seconds: float = 0.0
     """From the second start to the verdict."""
     faults: list[str] = []
-    is_past_the_end: bool = False
 
 
 def configured(directory: Path, python: Path | None, model: Path | None) -> Config:
@@ -90,20 +87,17 @@ def strace(number: int, log: Path) -> list[str]:
     return ["strace", "-qq", "-o", str(log), "-e", f"trace={WRITES}", "-e", "signal=none", *inject]
 
 
-def last_syscall(log: Path) -> str:
-    lines = [line for line in log.read_text(errors="replace").splitlines() if "(" in line]
-    return re.sub(r"\W.*", "", lines[-1]) if lines else ""
-
-
-def count_writes(log: Path) -> int:
-    return sum("(" in line for line in log.read_text(errors="replace").splitlines())
+def writes(log: Path) -> list[str]:
+    """The names of the calls in a trace, in order."""
+    lines = log.read_text(errors="replace").splitlines()
+    return [line.partition("(")[0] for line in lines if "(" in line]
 
 
 # --- the daemon ---
 
 
-def daemon_point(number: int, *, model: Path | None) -> tuple[Point, int]:
-    """Kill the daemon at its n-th write (0: never); returns what came of it, and how many writes there were."""
+def daemon_point(number: int, *, model: Path | None) -> tuple[Point, list[str]]:
+    """Kill the daemon at its n-th write (0: never); returns what came of it, and its writes."""
     directory = Path(tempfile.mkdtemp(prefix="sweep-"))
     try:
         python = None if model else fake_interpreter(directory / "python", "promote")
@@ -115,23 +109,21 @@ def daemon_point(number: int, *, model: Path | None) -> tuple[Point, int]:
         with log.open("ab") as out:
             command = [*strace(number, trace), sys.executable, "-c", INLINE, "--config", str(directory / "config.toml")]
             process = subprocess.Popen(command, stdout=out, stderr=out, stdin=subprocess.DEVNULL, cwd=ROOT)
-            _wait_for_end(process, log)
-        point.is_past_the_end = ("candidate_" in log.read_text() and number == 0) or process.returncode == 0
-        point.syscall, point.after = last_syscall(trace), _last_event(log)
-        writes = count_writes(trace)
+            wait_for_end(process, log)
+        point.after = _last_event(log)
         _recover(directory, config, point)
-        return point, writes
+        return point, writes(trace)
     finally:
         shutil.rmtree(directory, ignore_errors=True)
 
 
-def _wait_for_end(process: subprocess.Popen[bytes], log: Path) -> None:
+def wait_for_end(process: subprocess.Popen[bytes], log: Path) -> None:
     """Until it was killed, or its first cycle has ended; then it is told to end, which is part of its life too."""
     deadline = time.monotonic() + LIMIT_SECONDS
     is_told = False
     while process.poll() is None:
         assert time.monotonic() < deadline, log.read_text()
-        if not is_told and '"cycle_ended_for_sweep"' not in log.read_text() and _has_ended(log):
+        if not is_told and _has_ended(log):
             subprocess.run(["pkill", "-TERM", "-P", str(process.pid)], check=False)
             is_told = True
         time.sleep(0.02)
@@ -151,7 +143,7 @@ def _last_event(log: Path) -> str:
 # --- the worker ---
 
 
-def worker_point(number: int, *, model: Path) -> tuple[Point, int]:
+def worker_point(number: int, *, model: Path) -> tuple[Point, list[str]]:
     """Kill the real worker at its n-th write (0: never), once; the daemon lives on."""
     directory = Path(tempfile.mkdtemp(prefix="sweep-"))
     try:
@@ -166,8 +158,7 @@ def worker_point(number: int, *, model: Path) -> tuple[Point, int]:
         write_buffer(directory / "buffer.json", experiences(FIRST))
         point = Point(number=number)
         _recover(directory, config, point)
-        point.syscall = last_syscall(trace)
-        return point, count_writes(trace)
+        return point, writes(trace)
     finally:
         shutil.rmtree(directory, ignore_errors=True)
 
@@ -185,13 +176,6 @@ def _recover(directory: Path, config: Config, point: Point) -> None:
             point.seconds = time.monotonic() - started
             write_buffer(directory / "buffer.json", experiences(FIRST + MORE))
             daemon.await_true(lambda: daemon.status().buffer.total == FIRST + MORE, "the new experiences")
-            daemon.await_true(lambda: daemon.status().running_cycle is None, "a pause")
-            if daemon.status().buffer.unlearned:
-                try:
-                    daemon.call(Run(force=True, wait=True), RunResult)
-                except SleepdError as error:
-                    if "under way" not in error.message:
-                        raise
             daemon.await_true(lambda: _is_idle(daemon), "the second verdict")
         ids = {str(record["id"]) for record in experiences(FIRST + MORE)}
         point.faults += faults_of(directory / "state", ids)
@@ -209,20 +193,20 @@ def _is_judged(daemon: DaemonProcess) -> bool:
 
 def _is_idle(daemon: DaemonProcess) -> bool:
     status = daemon.status()
-    return status.running_cycle is None and status.buffer.unlearned == 0
+    return status.running_cycle is None and status.buffer.new == 0
 
 
 # --- the command ---
 
 
-def chosen(total: int, *, every: int, sample: int, seed: int) -> list[int]:
-    points = list(range(1, total + 1, every))
+def chosen(names: list[str], *, every: int, sample: int, seed: int) -> list[int]:
+    points = list(range(1, len(names) + 1, every))
     if sample and sample < len(points):
         points = sorted(random.Random(seed).sample(points, sample))
     return points
 
 
-def sweep(who: str, points: Iterable[int], *, model: Path | None) -> list[Point]:
+def sweep(who: str, names: list[str], points: Iterable[int], *, model: Path | None) -> list[Point]:
     """Every point, a line each where something is wrong."""
     done = []
     for number in points:
@@ -231,18 +215,20 @@ def sweep(who: str, points: Iterable[int], *, model: Path | None) -> list[Point]
         else:
             assert model is not None
             point, _ = worker_point(number, model=model)
+        point.syscall = names[number - 1]
         done.append(point)
         for fault in point.faults:
             print(f"{who} {number} ({point.syscall}, after {point.after}): {fault}", flush=True)
     return done
 
 
-def report(who: str, total: int, points: list[Point]) -> bool:
+def report(who: str, names: list[str], points: list[Point]) -> bool:
     """The table; returns whether all is well."""
     failed = [point for point in points if point.faults]
     seconds = sorted(point.seconds for point in points)
     middle = f"{seconds[len(seconds) // 2]:.1f} s" if seconds else "–"
-    print(f"{who}: {total} writes, killed at {len(points)}, failures {len(failed)}, start to verdict {middle} (median)")
+    killed = f"killed at {len(points)}, failures {len(failed)}"
+    print(f"{who}: {len(names)} writes, {killed}, start to verdict {middle} (median)")
     for syscall, number in Counter(point.syscall for point in points).most_common():
         print(f"    {number:>4} at {syscall}")
     return not failed
@@ -266,12 +252,12 @@ def main() -> int:
         picked = {"every": options.every, "sample": options.sample, "seed": options.seed}
         if options.only != "worker":
             base = model if options.real else None
-            _, total = daemon_point(0, model=base)
-            points = sweep("daemon", chosen(total, **picked), model=base)
-            is_well = report("daemon", total, points)
+            _, names = daemon_point(0, model=base)
+            points = sweep("daemon", names, chosen(names, **picked), model=base)
+            is_well = report("daemon", names, points)
         if options.only != "daemon":
-            _, total = worker_point(0, model=model)
-            is_well = report("worker", total, sweep("worker", chosen(total, **picked), model=model)) and is_well
+            _, names = worker_point(0, model=model)
+            is_well = report("worker", names, sweep("worker", names, chosen(names, **picked), model=model)) and is_well
     return 0 if is_well else 1
 
 

@@ -1,8 +1,8 @@
 """``python tests/faults/disk_faults.py``: each write of a daemon's first cycle refused by the disk, one at a time.
 
-strace lets the n-th write-like system call fail with ENOSPC, EIO or EROFS; only those that touch the state directory are
-points. A daemon that was already answering must live, say what happened, and bring the cycle to a verdict by itself; one
-that was starting may give up in words, as systemd then starts it again. What must hold at the end is in
+strace lets the n-th write-like system call fail with ENOSPC, EIO or EROFS; only those on the state directory are
+points. A daemon that was already answering must live, say what happened, and bring the cycle to a verdict by itself;
+one that was starting may give up in words, as systemd then starts it again. What must hold at the end is in
 ``soundness.py``. The last row is a real full file system (needs root).
 """
 
@@ -41,14 +41,20 @@ class Fault(msgspec.Struct, frozen=True):
     """One refused system call."""
 
     error: str
+    call: str
     number: int
-    """Of the system calls that write, counted from the start; 0: none is refused."""
+    """The n-th of that call (strace counts each call for itself); 0: none is refused."""
 
     def __str__(self) -> str:
-        return f"{self.error}-{self.number}"
+        return f"{self.error}-{self.call}-{self.number}"
 
 
-CI_POINTS = tuple(Fault(error, number) for error, number in (("ENOSPC", 60), ("EIO", 75), ("EROFS", 90), ("EIO", 105)))
+CI_POINTS = (
+    Fault("ENOSPC", "pwrite64", 40),
+    Fault("EIO", "fdatasync", 8),
+    Fault("EIO", "fsync", 6),
+    Fault("EROFS", "rename", 3),
+)
 
 
 class Outcome(msgspec.Struct, kw_only=True):
@@ -71,7 +77,7 @@ def try_fault(fault: Fault, directory: Path) -> Outcome:
     write_buffer(directory / "buffer.json", experiences(sweep.FIRST))
     write_config(directory / "config.toml", config)
     log, trace = directory / "daemon.log", directory / "trace"
-    inject = [f"--inject={sweep.WRITES}:error={fault.error}:when={fault.number}"] if fault.number else []
+    inject = [f"--inject={fault.call}:error={fault.error}:when={fault.number}"] if fault.number else []
     tracer = ["strace", "-qq", "-y", "-ttt", "-o", str(trace), "-e", f"trace={sweep.WRITES}", *inject]
     outcome = Outcome()
     with log.open("ab") as out:
@@ -117,15 +123,21 @@ def _look_at(trace: Path, state: Path, outcome: Outcome) -> None:
         outcome.seconds = float(lines[-1].split()[0]) - float(refused.split()[0])
 
 
-def points() -> list[int]:
-    """The numbers of the system calls that touch the state directory in a life without faults."""
+def points() -> list[tuple[str, int]]:
+    """Name and number of the system calls that touch the state directory in a life without faults."""
     directory = Path(tempfile.mkdtemp(prefix="disk-"))
     try:
-        outcome = try_fault(Fault("", 0), directory)
+        outcome = try_fault(Fault("", "", 0), directory)
         assert not outcome.faults, outcome.faults
         lines = (directory / "trace").read_text(errors="replace").splitlines()
-        calls = [line for line in lines if "(" in line]
-        return [number for number, line in enumerate(calls, 1) if str(directory / "state") in line]
+        counts: Counter[str] = Counter()
+        found = []
+        for line in (line for line in lines if "(" in line):
+            call = re.sub(r"^\S+ ", "", line).split("(")[0]
+            counts[call] += 1
+            if str(directory / "state") in line:
+                found.append((call, counts[call]))
+        return found
     finally:
         shutil.rmtree(directory, ignore_errors=True)
 
@@ -184,8 +196,8 @@ def main() -> int:
     options = parser.parse_args()
     chosen = points()[:: options.every]
     outcomes: list[Outcome] = []
-    for index, number in enumerate(chosen):
-        fault = Fault(options.error or ERRORS[index % 3], number)
+    for index, (call, number) in enumerate(chosen):
+        fault = Fault(options.error or ERRORS[index % 3], call, number)
         with tempfile.TemporaryDirectory(prefix="disk-") as directory:
             outcome = try_fault(fault, Path(directory))
         outcomes.append(outcome)

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from sleepd.checkpoints import Checkpoints, verify, verify_usable
-from sleepd.cycle import TERMINAL_STATES, State
+from sleepd.cycle import JUDGED_STATES, TERMINAL_STATES, State
 from sleepd.ledger import Ledger
 
 _LEFTOVERS = ("*.tmp", ".*.tmp", "*.building*", "*.migrating*")
@@ -46,10 +46,11 @@ def _cycles(ledger: Ledger, checkpoints: Checkpoints, *, all_ended: bool) -> lis
 
 
 def _experiences(ledger: Ledger, checkpoints: Checkpoints, ids: set[str], *, all_ended: bool) -> list[str]:
-    """None trained twice in the champion's lineage, none both trained and held out, none lost."""
+    """None trained twice in the champion's lineage, none both trained and held out, none that no cycle has judged."""
     found = []
     trained: list[str] = []
     held: set[str] = set()
+    judged: set[str] = set()
     lineage = ledger.lineage(checkpoints.champion())
     for summary in ledger.summaries():
         for place in ledger.placements(summary.cycle):
@@ -57,12 +58,14 @@ def _experiences(ledger: Ledger, checkpoints: Checkpoints, ids: set[str], *, all
                 trained.append(place.id)
             elif place.role == "holdout":
                 held.add(place.id)
+            if summary.state in JUDGED_STATES:
+                judged.add(place.id)
     if len(trained) != len(set(trained)):
         found.append("an experience is trained twice in the champion's lineage")
     if set(trained) & held:
         found.append("an experience is both trained and held out")
-    if all_ended and set(trained) | held != ids:
-        found.append(f"{len(ids - set(trained) - held)} experiences are lost")
+    if all_ended and judged != ids:
+        found.append(f"{len(ids - judged)} experiences are lost")
     return found
 
 

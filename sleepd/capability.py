@@ -1,0 +1,26 @@
+"""What a worker's interpreter says that it could do here: the answer of ``python -m sleepd.worker.probe``."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class Capability(msgspec.Struct, frozen=True, kw_only=True):
+    """The device and the base that a cycle would use. Nothing was loaded to find them out."""
+
+    version: str
+    """Of sage-sleepd in that interpreter."""
+    torch: str = ""
+    device: str = ""
+    """As a cycle would use it, with the reason where it is not the one asked for; empty: see ``device_problem``."""
+    dtype: str = ""
+    device_problem: str = ""
+    device_hint: str = ""
+    device_free_bytes: int | None = None
+    """Of the GPU's memory; None: the device is the CPU."""
+    base_path: str = ""
+    """Empty: see ``base_problem``."""
+    base_bytes: int = 0
+    """Of the base's weights on disk."""
+    base_problem: str = ""
+    base_hint: str = ""

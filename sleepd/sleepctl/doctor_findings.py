@@ -1,0 +1,266 @@
+"""The judgement of ``sleepctl doctor``: facts in, findings out; no file, no clock, no process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import PurePath
+from typing import Literal
+
+import msgspec
+
+from sleepd.version import VERSION
+
+from .doctor_facts import Facts
+
+Mark = Literal["PASS", "WARN", "FAIL"]
+
+_MIB, _GIB = 2**20, 2**30
+_FIRST_SANE_YEAR = 2025
+"""A machine without a battery for its clock starts in 1970, or in the year its image was built."""
+_RUNTIME_BYTES = int(1.5 * _GIB)
+"""torch itself and one micro-batch, roughly."""
+_COPIES = {".gguf": 4}
+"""How much larger weights are in memory than on disk: GGUF has 4 to 8 bits a weight, and is held in 16 or 32."""
+
+
+class Finding(msgspec.Struct, frozen=True, kw_only=True):
+    """One thing that was looked at."""
+
+    name: str
+    mark: Mark
+    text: str
+    command: str = ""
+    """What mends it."""
+
+
+Said = tuple[Mark, str, str]
+"""Mark, text and command."""
+
+
+def judge(facts: Facts) -> list[Finding]:
+    """Every finding, in the order in which an owner mends them; leftovers last."""
+    said = [(name, *check(facts)) for name, check in _CHECKS.items()]
+    said += [("leftovers", "WARN", text, command) for text, command in facts.leftovers]
+    if not facts.leftovers:
+        said.append(("leftovers", "PASS", "none", ""))
+    return [Finding(name=name, mark=mark, text=text, command=command) for name, mark, text, command in said]
+
+
+def _config(facts: Facts) -> Said:
+    config = facts.config
+    if config.problem:
+        return "FAIL", config.problem, config.hint
+    if not config.path:
+        return (
+            "FAIL",
+            "there is no configuration file",
+            "sudo ./install.sh; or: sleepctl config show > FILE, and edit it",
+        )
+    if not config.config.buffer.path:
+        return "FAIL", f"{config.path}: buffer.path is not set", f"set it to the agent's file: sudoedit {config.path}"
+    return "PASS", f"{config.path} is correct", ""
+
+
+def _unit(facts: Facts) -> Said:
+    unit = facts.unit
+    with_drop_ins = f" (drop-ins: {', '.join(unit.drop_ins)})" if unit.drop_ins else ""
+    if not unit.load:
+        return "WARN", "systemd does not answer here; nothing starts the daemon by itself", "sleepd --config FILE"
+    if unit.load == "masked" or unit.file.startswith("masked"):
+        return "FAIL", "the unit is masked, so it cannot start", "sudo systemctl unmask sage-sleepd"
+    if unit.load == "not-found":
+        return "WARN", "the unit is not installed", "sudo ./install.sh"
+    if unit.load != "loaded":
+        return "FAIL", f"the unit cannot be loaded: {unit.load}", "systemd-analyze verify sage-sleepd.service"
+    if unit.active == "failed":
+        command = "sleepctl logs; then: sudo systemctl reset-failed sage-sleepd; sudo systemctl start sage-sleepd"
+        return "FAIL", f"the unit has failed: {unit.result}{with_drop_ins}", command
+    if unit.needs_reload:
+        return "WARN", "its files were changed and not read again", "sudo systemctl daemon-reload"
+    if unit.file not in ("enabled", "enabled-runtime", "static", "linked", "generated"):
+        return "WARN", f"{unit.active}, but not started at boot ({unit.file})", "sudo systemctl enable sage-sleepd"
+    if unit.active != "active":
+        return "WARN", f"enabled, but {unit.active}{with_drop_ins}", "sudo systemctl start sage-sleepd"
+    return "PASS", f"active and {unit.file}{with_drop_ins}", ""
+
+
+def _socket(facts: Facts) -> Said:
+    socket = facts.socket
+    if not socket.problem:
+        return "PASS", f"{socket.path} answers", ""
+    if not socket.is_running:
+        left = " (the socket's file is left over; the next start replaces it)" if socket.exists else ""
+        return "WARN", f"{socket.problem}{left}", socket.hint
+    return "FAIL", socket.problem, socket.hint
+
+
+def _operator(facts: Facts) -> Said:
+    group = facts.config.config.control.operator_group
+    if facts.socket.is_caller_operator is None:
+        return "WARN", f"there is no group {group}: only root and the daemon's user may steer", f"sudo groupadd {group}"
+    if not facts.socket.is_caller_operator:
+        command = f"sudo usermod -aG {group} $USER, then log in again"
+        return "WARN", f"you are not in the group {group}: you may look at most, not force, pause or roll back", command
+    return "PASS", "you may force, cancel, pause and roll back", ""
+
+
+def _daemon(facts: Facts) -> Said:
+    socket = facts.socket
+    if socket.problem:
+        return "WARN", "not asked: see socket", socket.hint
+    if socket.daemon_version != VERSION:
+        text = f"the daemon is of version {socket.daemon_version}, this program of {VERSION}"
+        return "WARN", text, "sudo systemctl restart sage-sleepd"
+    if socket.last_error:
+        return "WARN", f"its last error: {socket.last_error}", socket.last_error_hint or "sleepctl status"
+    return "PASS", f"version {socket.daemon_version}, no error", ""
+
+
+def _state(facts: Facts) -> Said:
+    state, who = facts.state, facts.daemon_user
+    if state.kind == "other" or state.kind == "file":
+        return "FAIL", f"{state.path} is no directory", f"sudo mv {state.path} {state.path}.old"
+    if state.may_write:
+        return "PASS", f"{state.path} can be written by {who}", ""
+    if state.kind == "absent":
+        # systemd makes its own (StateDirectory=); what the daemon is to make elsewhere needs a parent it may write.
+        return "WARN", f"{state.path} is not there; the daemon makes it at its first start if it may", "sleepctl logs"
+    if state.may_write is None:
+        return "WARN", f"whether the daemon may write {state.path} is not to be seen by you", "sudo sleepctl doctor"
+    if state.blocked_at:
+        return "FAIL", f"{who} cannot pass {state.blocked_at}", f"sudo chmod o+x {state.blocked_at}"
+    return "FAIL", f"{state.path} cannot be written by {who}", f"sudo chown -R {who} {state.path}"
+
+
+def _disk(facts: Facts) -> Said:
+    least = facts.config.config.state.min_free_megabytes * _MIB
+    if facts.free_bytes is None:
+        return "WARN", f"the free space of {facts.state.path} is not to be seen by you", "sudo sleepctl doctor"
+    text = f"{_size(facts.free_bytes)} free for {facts.state.path}, {_size(least)} needed to start a cycle"
+    return ("PASS", text, "") if facts.free_bytes >= least else ("FAIL", text, f"make space: df -h {facts.state.path}")
+
+
+def _buffer(facts: Facts) -> Said:
+    buffer, place, who = facts.buffer, facts.buffer.place, facts.daemon_user
+    if buffer.has_daemon_read and not buffer.problem:
+        return "PASS", "the daemon has read it", ""
+    if place is None:
+        return "FAIL", "buffer.path is not set", "see config"
+    hidden = _hidden(facts, place.path)
+    if hidden:
+        show = f"sudo systemctl edit sage-sleepd, with [Service] BindReadOnlyPaths=-{PurePath(place.path).parent}"
+        return "FAIL", f"{place.path} lies where the service does not see it ({hidden})", show
+    if buffer.problem:
+        return "FAIL", buffer.problem, "sleepctl buffer"
+    if buffer.has_daemon_read is False and place.kind == "file":
+        return "FAIL", f"the running daemon does not see {place.path}", "sudo systemctl restart sage-sleepd"
+    if place.blocked_at:
+        return "FAIL", f"{who} cannot pass {place.blocked_at}", f"sudo setfacl -m u:{who}:x {place.blocked_at}"
+    if place.kind == "absent":
+        return "WARN", f"{place.path} is not there yet", "it is read once the agent writes it; is the path right?"
+    if place.kind in ("directory", "other"):
+        return (
+            "FAIL",
+            f"{place.path} is no regular file",
+            f"name the file that the agent writes: sudoedit {facts.config.path}",
+        )
+    if place.may_read is None:
+        return "WARN", f"whether the daemon may read {place.path} is not to be seen by you", "sudo sleepctl doctor"
+    if not place.may_read:
+        return "FAIL", f"{place.path} cannot be read by {who}", f"sudo setfacl -m u:{who}:r {place.path}"
+    return "PASS", f"{place.path} can be read by {who}", ""
+
+
+def _hidden(facts: Facts, path: str) -> str:
+    """The setting of the unit that hides ``path``; empty: none does."""
+    pure, unit = PurePath(path), facts.unit
+    if any(pure.is_relative_to(shown) for shown in unit.shown):
+        return ""
+    if unit.hides_homes and any(pure.is_relative_to(home) for home in ("/home", "/root", "/run/user")):
+        return "ProtectHome="
+    if unit.hides_tmp and any(pure.is_relative_to(tmp) for tmp in ("/tmp", "/var/tmp")):  # noqa: S108 (names to compare with)
+        return "PrivateTmp="
+    return ""
+
+
+def _device(facts: Facts) -> Said:
+    found = facts.capability
+    if found is None:
+        mend = "sudo ./install.sh, or set worker.python to an interpreter with torch and sage-sleepd"
+        return "FAIL", f"{facts.interpreter} does not answer: {facts.capability_problem}", mend
+    if found.version != VERSION:
+        return "FAIL", f"{facts.interpreter} has sage-sleepd {found.version}, not {VERSION}", "sudo ./install.sh"
+    if found.device_problem:
+        return "FAIL", found.device_problem, found.device_hint
+    text = f"{found.device}, {found.dtype}, torch {found.torch}"
+    wants_gpu = facts.config.config.worker.device == "auto" and facts.has_gpu
+    if wants_gpu and found.device_free_bytes is None:
+        return "WARN", f"there is a GPU, but a cycle would use {text}", "nvidia-smi; nvidia-modprobe -u"
+    return "PASS", text, ""
+
+
+def _model(facts: Facts) -> Said:
+    found = facts.capability
+    if found is None:
+        return "WARN", "not looked for: see device", "mend the device first"
+    if found.base_problem:
+        return "FAIL", found.base_problem, found.base_hint
+    return "PASS", f"{found.base_path} ({_size(found.base_bytes)})", ""
+
+
+def _memory(facts: Facts) -> Said:
+    found = facts.capability
+    if found is None or not found.base_bytes:
+        return "WARN", "what the model needs is not known: see device and model", "mend these first"
+    is_gpu = found.device_free_bytes is not None
+    free = found.device_free_bytes if is_gpu else facts.memory_bytes
+    if free is None:
+        return "WARN", "the free memory is not to be seen here", "free -h"
+    need = needed_bytes(found.base_path, found.base_bytes, found.dtype)
+    text = f"{_size(free)} free {'on the GPU' if is_gpu else 'in RAM'}; a cycle needs about {_size(need)} (an estimate)"
+    if free >= need:
+        return "PASS", text, ""
+    return (
+        "WARN",
+        text,
+        "end what uses it, or set a smaller model.base; see: " + ("nvidia-smi" if is_gpu else "free -h"),
+    )
+
+
+def needed_bytes(path: str, weights_bytes: int, dtype: str) -> int:
+    """Memory of a cycle, roughly: the weights as they are held, and torch with one micro-batch."""
+    copies = _COPIES.get(PurePath(path).suffix, 1) * (1 if dtype == "bfloat16" else 2)
+    return weights_bytes * copies + _RUNTIME_BYTES
+
+
+def _clock(facts: Facts) -> Said:
+    if facts.now.year < _FIRST_SANE_YEAR:
+        return "FAIL", f"the clock says {facts.now:%Y-%m-%d}", "sudo timedatectl set-ntp true"
+    if facts.last_sleep_at is not None and facts.last_sleep_at > facts.now + timedelta(minutes=1):
+        text = f"the last sleep ({facts.last_sleep_at:%Y-%m-%d %H:%M} UTC) lies in the future: the clock was set back"
+        return "WARN", text, "timedatectl; the wait till the next sleep counts from the daemon's start"
+    if facts.is_clock_synchronised is False:
+        return "WARN", "the clock is not synchronised", "sudo timedatectl set-ntp true"
+    text = "synchronised" if facts.is_clock_synchronised else "plausible; whether it is synchronised is not told here"
+    return "PASS", text, ""
+
+
+def _size(size: int) -> str:
+    return f"{size / _GIB:.1f} GiB" if size >= _GIB else f"{size / _MIB:.0f} MiB"
+
+
+_CHECKS: dict[str, Callable[[Facts], Said]] = {
+    "config": _config,
+    "unit": _unit,
+    "socket": _socket,
+    "operator": _operator,
+    "daemon": _daemon,
+    "state": _state,
+    "disk": _disk,
+    "buffer": _buffer,
+    "device": _device,
+    "model": _model,
+    "memory": _memory,
+    "clock": _clock,
+}

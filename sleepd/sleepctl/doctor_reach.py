@@ -1,0 +1,76 @@
+"""What a user may read and write, asked of the kernel: access lists, groups and read-only mounts count.
+
+Mode bits read by hand would be wrong about all of these. Root lets a child of its own become the user and ask; anybody
+else can only ask for themselves.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import stat
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from .doctor_facts import PathFacts
+
+
+def reach_as(user: pwd.struct_passwd | None, paths: Sequence[str]) -> list[PathFacts]:
+    """Each path as ``user`` finds it.
+
+    Args:
+        user: None, or one whom the caller cannot become: only what the caller sees, without the permissions.
+        paths: absolute.
+    """
+    if user is not None and user.pw_uid == os.geteuid():
+        return [reach(path) for path in paths]
+    if user is None or os.geteuid() != 0:
+        return [PathFacts(path=path, kind=reach(path).kind) for path in paths]
+    return _as_another(user, paths)
+
+
+def _as_another(user: pwd.struct_passwd, paths: Sequence[str]) -> list[PathFacts]:
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        # Nothing of the parent's is cleaned up here, and nothing goes on: one answer, then the end.
+        try:
+            os.setgroups(os.getgrouplist(user.pw_name, user.pw_gid))
+            os.setgid(user.pw_gid)
+            os.setuid(user.pw_uid)
+            os.write(writing, msgspec.json.encode([reach(path) for path in paths]))
+        finally:
+            os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading, "rb") as answers:
+        text = answers.read()
+    os.waitpid(child, 0)
+    if not text:
+        return [PathFacts(path=path) for path in paths]
+    return msgspec.json.decode(text, type=list[PathFacts])
+
+
+def reach(path: str) -> PathFacts:
+    """The path as this process finds it."""
+    for directory in reversed(Path(path).parents):
+        if directory.is_dir() and not os.access(directory, os.X_OK, effective_ids=_EFFECTIVE):
+            return PathFacts(path=path, blocked_at=str(directory), may_read=False, may_write=False)
+    try:
+        mode = os.stat(path).st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return PathFacts(path=path, kind="absent", may_read=False, may_write=False)
+    except OSError:
+        return PathFacts(path=path, may_read=False, may_write=False)
+    kind = "file" if stat.S_ISREG(mode) else "directory" if stat.S_ISDIR(mode) else "other"
+    search = os.X_OK if kind == "directory" else 0
+    return PathFacts(
+        path=path,
+        kind=kind,
+        may_read=os.access(path, os.R_OK, effective_ids=_EFFECTIVE),
+        may_write=os.access(path, os.W_OK | search, effective_ids=_EFFECTIVE),
+    )
+
+
+_EFFECTIVE = os.access in os.supports_effective_ids

@@ -1,0 +1,146 @@
+"""Completions: the scripts in real shells, where these are installed, and the numbers that they ask for."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+import pytest
+import sleepctl_scenes as scenes
+from sleepctl_fake_daemon import FakeDaemon
+from sleepctl_ran import Ran
+
+from sleepd import protocol
+from sleepd.sleepctl.arguments import COMPLETED, GROUPS, build_parser
+from sleepd.sleepctl.completion_scripts import SCRIPTS
+from sleepd.strategies import STRATEGIES
+
+Sleepctl = Callable[..., Ran]
+
+REPOSITORY = Path(__file__).parents[2]
+COMMANDS = {name for group in GROUPS.values() for name in group}
+HISTORY = {"schema": 1, "cycles": [scenes.REJECTED, scenes.PROMOTED, scenes.THIN]}
+
+
+@pytest.fixture
+def shell_environment(environment: Path) -> dict[str, str]:
+    """An environment in which ``sleepctl`` is this one."""
+    program = environment / "sleepctl"
+    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m sleepd.sleepctl "$@"\n')
+    program.chmod(0o755)
+    return {**os.environ, "PATH": f"{environment}:{os.environ['PATH']}", "PYTHONPATH": str(REPOSITORY)}
+
+
+def in_bash(environment: dict[str, str], *words: str) -> list[str]:
+    """What a real bash offers for the last word."""
+    program = SCRIPTS["bash"](build_parser()) + (
+        '\nCOMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _sleepctl; printf "%s\\n" "${COMPREPLY[@]}"'
+    )
+    command = ["bash", "--norc", "-c", program, "bash", "sleepctl", *words]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=30)
+    assert done.stderr == ""
+    return done.stdout.split()
+
+
+def test_bash_offers_every_command(shell_environment: dict[str, str]) -> None:
+    """The first word is one of the commands, also after an option with its value."""
+    assert set(in_bash(shell_environment, "")) == COMMANDS
+    assert in_bash(shell_environment, "--socket", "/x", "hist") == ["history"]
+
+
+def test_bash_offers_the_numbers_of_real_cycles(daemon: FakeDaemon, shell_environment: dict[str, str]) -> None:
+    """`show` and `rollback`, and options that take a cycle, get the numbers that the daemon knows."""
+    daemon.replies[protocol.History] = HISTORY
+    assert in_bash(shell_environment, "show", "") == ["9", "8", "7"]
+    assert in_bash(shell_environment, "rollback", "8") == ["8"]
+    assert in_bash(shell_environment, "logs", "--cycle", "") == ["9", "8", "7"]
+
+
+def test_bash_offers_options_strategies_and_subcommands(shell_environment: dict[str, str]) -> None:
+    """What follows a command is its own; a value that can be anything gets no offer."""
+    assert "--force" in in_bash(shell_environment, "run", "--")
+    assert "--force" not in in_bash(shell_environment, "status", "--")
+    assert in_bash(shell_environment, "show", "8", "--js") == ["--json"]
+    assert set(in_bash(shell_environment, "run", "--strategy", "")) == set(STRATEGIES)
+    assert in_bash(shell_environment, "config", "ch") == ["check"]
+    assert in_bash(shell_environment, "run", "--epochs", "") == []
+    assert set(in_bash(shell_environment, "completions", "")) == set(COMPLETED)
+
+
+def test_bash_offers_files_and_directories_where_these_are_meant(
+    environment: Path, shell_environment: dict[str, str]
+) -> None:
+    """A configuration is a file, a state a directory."""
+    (environment / "one.toml").touch()
+    (environment / "two").mkdir()
+    start = f"{environment}/"
+    assert f"{start}one.toml" in in_bash(shell_environment, "config", "check", start)
+    assert in_bash(shell_environment, "status", "--state", start) == [f"{start}two"]
+
+
+@pytest.mark.skipif(not shutil.which("fish"), reason="fish is not installed")
+def test_fish_offers_commands_options_and_cycles(
+    daemon: FakeDaemon, shell_environment: dict[str, str], environment: Path
+) -> None:
+    """A real fish, asked as its own completion asks."""
+    daemon.replies[protocol.History] = HISTORY
+    script = environment / "sleepctl.fish"
+    script.write_text(SCRIPTS["fish"](build_parser()))
+
+    def offered(line: str) -> list[str]:
+        command = ["fish", "--no-config", "-c", f"source {script}; complete -C '{line}'"]
+        done = subprocess.run(command, capture_output=True, text=True, env=shell_environment, timeout=60)
+        assert done.stderr == ""
+        return [each.split("\t")[0] for each in done.stdout.splitlines()]
+
+    assert set(offered("sleepctl ")) == COMMANDS
+    assert offered("sleepctl show ") == ["9", "8", "7"]
+    assert offered("sleepctl config show ") == []
+    assert "--force" in offered("sleepctl run --")
+
+
+@pytest.mark.skipif(not shutil.which("zsh"), reason="zsh is not installed")
+def test_zsh_understands_its_script(environment: Path) -> None:
+    """A real zsh loads it as a completion; every command and its options are in it."""
+    directory = environment / "functions"
+    directory.mkdir()
+    script = SCRIPTS["zsh"](build_parser())
+    (directory / "_sleepctl").write_text(script)
+    program = f"fpath=({directory} $fpath); autoload -Uz compinit; compinit -u -D; print $_comps[sleepctl]"
+    done = subprocess.run(["zsh", "-f", "-c", program], capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.stderr) == ("_sleepctl\n", "")
+    assert subprocess.run(["zsh", "-n", str(directory / "_sleepctl")], capture_output=True).stderr == b""
+    assert [name for name in COMMANDS if f"\n                {name}) _arguments " not in script] == []
+
+
+def test_the_numbers_come_from_disk_when_the_daemon_is_down(environment: Path, sleepctl: Sleepctl) -> None:
+    """Its last word is good enough to complete with."""
+    state = environment / "state"
+    state.mkdir()
+    written = {**HISTORY, "written_at": scenes.NOW}
+    (state / "history.json").write_bytes(msgspec.json.encode(written))
+    (environment / "c.toml").write_text(f'[state]\ndirectory = "{state}"\n')
+    ran = sleepctl("completions", "cycles", "--config", str(environment / "c.toml"))
+    assert (ran.code, ran.err) == (0, "")
+    assert [line.split("\t")[0] for line in ran.out.splitlines()] == ["9", "8", "7"]
+    assert ran.out.splitlines()[1] == "8\tpromoted 2026-07-05"
+
+
+def test_without_a_daemon_and_without_files_nothing_is_offered_and_nothing_said(
+    environment: Path, sleepctl: Sleepctl
+) -> None:
+    """A key was pressed; an error in the middle of a command line helps nobody."""
+    (environment / "c.toml").write_text(f'[state]\ndirectory = "{environment}/none"\n')
+    assert sleepctl("completions", "cycles", "--config", str(environment / "c.toml")) == Ran(0, "", "")
+    assert sleepctl("completions", "cycles", "--config", str(environment / "absent.toml")) == Ran(0, "", "")
+
+
+@pytest.mark.parametrize("shell", sorted(SCRIPTS))
+def test_the_command_prints_the_script(sleepctl: Sleepctl, shell: str) -> None:
+    """By hand as by the install script."""
+    assert sleepctl("completions", shell) == Ran(0, SCRIPTS[shell](build_parser()), "")

@@ -1,0 +1,375 @@
+"""``doctor``: what the facts come to, case by case, and the whole command on real files, sockets and processes."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import subprocess
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+import sleepctl_scenes as scenes
+from sleepctl_fake_daemon import FakeDaemon
+from sleepctl_ran import Ran
+
+from sleepd import protocol
+from sleepd.capability import Capability
+from sleepd.config import BufferConfig, Config, WorkerConfig
+from sleepd.sleepctl.doctor_facts import (
+    BufferFacts,
+    ConfigFacts,
+    Facts,
+    PathFacts,
+    SocketFacts,
+    UnitFacts,
+)
+from sleepd.sleepctl.doctor_findings import judge
+from sleepd.sleepctl.doctor_reach import reach_as
+from sleepd.sleepctl.programs import answer_of
+from sleepd.version import VERSION
+from tests.agents import changed, config_for, experiences, write_buffer, write_config
+from tests.processes import DaemonProcess
+
+Sleepctl = Callable[..., Ran]
+
+GIB = 2**30
+PATH = "/srv/agent/b.json"
+CONFIG = Config(buffer=BufferConfig(path=PATH))
+CAPABLE = Capability(
+    version=VERSION, torch="2.13", device="cpu", dtype="bfloat16", base_path="/m/base.gguf", base_bytes=98 * 2**20
+)
+WELL = Facts(
+    now=scenes.NOW,
+    config=ConfigFacts(config=CONFIG, path="/etc/sage-sleepd/config.toml"),
+    unit=UnitFacts(
+        load="loaded", active="active", file="enabled", user="sage-sleepd", hides_homes=True, hides_tmp=True
+    ),
+    socket=SocketFacts(path="/run/s", exists=True, is_running=True, is_caller_operator=True, daemon_version=VERSION),
+    buffer=BufferFacts(has_daemon_read=True, place=PathFacts(path=PATH, kind="file", may_read=True)),
+    state=PathFacts(path="/var/lib/sage-sleepd", kind="directory", may_read=True, may_write=True),
+    daemon_user="sage-sleepd",
+    free_bytes=9 * GIB,
+    interpreter="/opt/python",
+    capability=CAPABLE,
+    memory_bytes=8 * GIB,
+    is_clock_synchronised=True,
+    last_sleep_at=scenes.ago(hours=3),
+)
+DOWN = SocketFacts(path="/run/s", problem="nobody answers", hint="start it", is_caller_operator=True)
+UNREAD = BufferFacts(place=PathFacts(path=PATH, kind="file", may_read=True))
+
+
+def with_(**fields: Any) -> Facts:
+    """``WELL``, but for these facts."""
+    return msgspec.structs.replace(WELL, **fields)
+
+
+def part(name: str, **fields: Any) -> Facts:
+    """``WELL``, but for these fields of one part."""
+    return with_(**{name: msgspec.structs.replace(getattr(WELL, name), **fields)})
+
+
+def buffer_place(path: str = PATH, **fields: Any) -> BufferFacts:
+    """A buffer that no daemon was asked about."""
+    return BufferFacts(place=PathFacts(path=path, **fields))
+
+
+def test_a_well_kept_installation_passes_everything() -> None:
+    """No warning without a reason, and nothing to mend."""
+    assert {finding.mark for finding in judge(WELL)} == {"PASS"}
+    assert [finding.command for finding in judge(WELL) if finding.command] == []
+
+
+CASES: list[tuple[str, Facts, str, str]] = [
+    ("config", part("config", problem="c: not TOML", hint="mend c"), "FAIL", "mend c"),
+    ("config", part("config", path=""), "FAIL", "install.sh"),
+    ("config", part("config", config=Config()), "FAIL", "sudoedit /etc/sage-sleepd/config.toml"),
+    ("unit", with_(unit=UnitFacts()), "WARN", "sleepd --config"),
+    ("unit", part("unit", load="not-found", active="inactive", file=""), "WARN", "sudo ./install.sh"),
+    ("unit", part("unit", load="masked", file="masked"), "FAIL", "sudo systemctl unmask sage-sleepd"),
+    ("unit", part("unit", load="bad-setting"), "FAIL", "systemd-analyze verify"),
+    ("unit", part("unit", active="failed", result="exit-code"), "FAIL", "reset-failed"),
+    ("unit", part("unit", needs_reload=True), "WARN", "daemon-reload"),
+    ("unit", part("unit", file="disabled"), "WARN", "systemctl enable sage-sleepd"),
+    ("unit", part("unit", active="inactive"), "WARN", "systemctl start sage-sleepd"),
+    ("socket", with_(socket=DOWN), "WARN", "start it"),
+    ("socket", part("socket", problem="no permission", hint="usermod"), "FAIL", "usermod"),
+    ("operator", part("socket", is_caller_operator=False), "WARN", "usermod -aG sage-sleepd"),
+    ("operator", part("socket", is_caller_operator=None), "WARN", "groupadd sage-sleepd"),
+    ("daemon", with_(socket=DOWN), "WARN", "start it"),
+    ("daemon", part("socket", daemon_version="0.0.9"), "WARN", "restart"),
+    ("daemon", part("socket", last_error="out of memory", last_error_hint="smaller"), "WARN", "smaller"),
+    ("state", part("state", kind="file"), "FAIL", "mv /var/lib/sage-sleepd"),
+    ("state", part("state", kind="absent", may_write=False), "WARN", "logs"),
+    ("state", part("state", may_write=None), "WARN", "sudo sleepctl doctor"),
+    ("state", part("state", may_write=False), "FAIL", "chown -R sage-sleepd"),
+    ("state", part("state", kind="", may_write=False, blocked_at="/var"), "FAIL", "chmod o+x /var"),
+    ("disk", with_(free_bytes=None), "WARN", "sudo sleepctl doctor"),
+    ("disk", with_(free_bytes=499 * 2**20), "FAIL", "df -h"),
+    ("disk", with_(free_bytes=500 * 2**20), "PASS", ""),
+    ("buffer", part("buffer", problem="not JSON"), "FAIL", "sleepctl buffer"),
+    ("buffer", part("buffer", has_daemon_read=False), "FAIL", "restart"),
+    ("buffer", with_(buffer=BufferFacts()), "FAIL", "see config"),
+    ("buffer", with_(buffer=UNREAD), "PASS", ""),
+    ("buffer", with_(buffer=buffer_place(kind="absent")), "WARN", "is the path right?"),
+    ("buffer", with_(buffer=buffer_place(kind="directory")), "FAIL", "name the file"),
+    ("buffer", with_(buffer=buffer_place(kind="file", may_read=None)), "WARN", "sudo sleepctl doctor"),
+    ("buffer", with_(buffer=buffer_place(kind="file", may_read=False)), "FAIL", "setfacl -m u:sage-sleepd:r"),
+    ("buffer", with_(buffer=buffer_place(blocked_at="/srv")), "FAIL", "setfacl -m u:sage-sleepd:x /srv"),
+    ("buffer", with_(buffer=buffer_place("/home/you/a/b", kind="file", may_read=True)), "FAIL", "BindReadOnlyPaths"),
+    ("buffer", with_(buffer=buffer_place("/tmp/a/b", kind="file", may_read=True)), "FAIL", "BindReadOnlyPaths"),
+    ("device", with_(capability=None, capability_problem="No such file"), "FAIL", "worker.python"),
+    ("device", with_(capability=msgspec.structs.replace(CAPABLE, version="0.0.9")), "FAIL", "install.sh"),
+    (
+        "device",
+        with_(capability=msgspec.structs.replace(CAPABLE, device="", device_problem="no", device_hint="cpu")),
+        "FAIL",
+        "cpu",
+    ),
+    ("device", with_(has_gpu=True), "WARN", "nvidia-smi"),
+    ("model", with_(capability=None), "WARN", "device"),
+    (
+        "model",
+        with_(capability=msgspec.structs.replace(CAPABLE, base_problem="not there", base_hint="hf download")),
+        "FAIL",
+        "hf download",
+    ),
+    ("memory", with_(capability=None), "WARN", "first"),
+    ("memory", with_(memory_bytes=GIB), "WARN", "free -h"),
+    ("memory", with_(memory_bytes=None), "WARN", "free -h"),
+    ("memory", with_(capability=msgspec.structs.replace(CAPABLE, device_free_bytes=GIB)), "WARN", "nvidia-smi"),
+    ("clock", with_(now=datetime(1970, 1, 2, tzinfo=UTC), last_sleep_at=None), "FAIL", "set-ntp"),
+    ("clock", with_(is_clock_synchronised=False), "WARN", "set-ntp"),
+    ("clock", with_(is_clock_synchronised=None), "PASS", ""),
+    ("clock", with_(last_sleep_at=scenes.NOW + timedelta(hours=1)), "WARN", "timedatectl"),
+    ("leftovers", with_(leftovers=[("a cron line", "take it out")]), "WARN", "take it out"),
+]
+
+
+@pytest.mark.parametrize(("name", "facts", "mark", "command"), CASES, ids=[f"{c[0]}-{c[3]}" for c in CASES])
+def test_what_is_wrong_is_marked_with_the_command_that_mends_it(
+    name: str, facts: Facts, mark: str, command: str
+) -> None:
+    """Each case has its mark; what is not right has a next step, and what is right has none."""
+    (finding,) = [each for each in judge(facts) if each.name == name]
+    assert finding.mark == mark, finding.text
+    assert command in finding.command
+    assert bool(finding.command) == (mark != "PASS")
+    assert finding.text
+
+
+def test_a_buffer_in_a_home_that_is_shown_to_the_service_passes() -> None:
+    """A drop-in which shows the directory answers the protection of homes."""
+    unit = msgspec.structs.replace(WELL.unit, shown=["/home/you/a"])
+    facts = with_(unit=unit, buffer=buffer_place("/home/you/a/b", kind="file", may_read=True))
+    assert [each.mark for each in judge(facts) if each.name == "buffer"] == ["PASS"]
+
+
+def test_a_cpu_is_no_fault_where_it_was_asked_for() -> None:
+    """A GPU that the owner does not want used is not warned about."""
+    config = msgspec.structs.replace(CONFIG, worker=WorkerConfig(device="cpu"))
+    facts = with_(has_gpu=True, config=msgspec.structs.replace(WELL.config, config=config))
+    assert [each.mark for each in judge(facts) if each.name == "device"] == ["PASS"]
+
+
+# --- what a user may ---
+
+
+def test_the_caller_finds_what_it_may_and_what_is_not_there(tmp_path: Path) -> None:
+    """For oneself the kernel is asked directly."""
+    file = tmp_path / "b.json"
+    file.write_text("[]")
+    me = pwd.getpwuid(os.geteuid())
+    found = reach_as(me, [str(file), str(tmp_path), str(tmp_path / "none"), "/dev/null"])
+    assert [each.kind for each in found] == ["file", "directory", "absent", "other"]
+    assert [each.may_read for each in found] == [True, True, False, True]
+    assert found[1].may_write is True
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can ask as another user")
+def test_root_finds_what_another_user_may_and_which_directory_stops_it(short_directory: Path) -> None:
+    """The permissions are the other user's, found out without any guess from mode bits."""
+    nobody = pwd.getpwnam("nobody")
+    short_directory.chmod(0o755)
+    closed, opened = short_directory / "closed", short_directory / "open"
+    for directory in (closed, opened):
+        directory.mkdir()
+        (directory / "b.json").write_text("[]")
+    closed.chmod(0o700)
+    (opened / "b.json").chmod(0o604)
+    stopped, readable, directory = reach_as(nobody, [str(closed / "b.json"), str(opened / "b.json"), str(opened)])
+    assert (stopped.blocked_at, stopped.may_read) == (str(closed), False)
+    assert (readable.kind, readable.may_read, readable.may_write) == ("file", True, False)
+    assert directory.may_write is False
+    assert os.geteuid() == 0
+
+
+def test_an_ordinary_user_is_not_told_what_another_may(unprivileged: None) -> None:
+    """Not known is said as not known."""
+    (found,) = reach_as(pwd.getpwuid(0), ["/etc/hostname"])
+    assert (found.may_read, found.may_write) == (None, None)
+
+
+# --- the whole command ---
+
+
+@pytest.fixture(autouse=True)
+def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], None]:
+    """A $PATH with only what the test puts there, so that this machine's systemd is not asked."""
+    directory = tmp_path / "programs"
+    directory.mkdir()
+    monkeypatch.setenv("PATH", str(directory))
+
+    def put(name: str, text: str) -> None:
+        (directory / name).write_text(f"#!/bin/sh\n{text}\n")
+        (directory / name).chmod(0o755)
+
+    return put
+
+
+@pytest.fixture
+def torchless(short_directory: Path) -> str:
+    """A worker's interpreter that answers at once, as the real probe does."""
+    python = short_directory / "python"
+    text = msgspec.json.encode(CAPABLE).decode()
+    python.write_text(f"#!/bin/sh\n[ \"$3\" = sleepd.worker.probe ] && echo '{text}'\n")
+    python.chmod(0o755)
+    return str(python)
+
+
+def test_doctor_with_the_daemon_down_looks_at_all_and_ends_with_0(
+    short_directory: Path, environment: Path, sleepctl: Sleepctl, torchless: str
+) -> None:
+    """A correct installation that is not started yet has warnings, no failure, and JSON says the same."""
+    config = changed(config_for(short_directory), "worker", python=torchless)
+    write_buffer(short_directory / "buffer.json", experiences(3))
+    (short_directory / "state").mkdir()
+    write_config(short_directory / "c.toml", config)
+    ran = sleepctl("doctor", "--config", str(short_directory / "c.toml"), "--json")
+    marks = {each["name"]: each["mark"] for each in ran.json["findings"]}
+    assert ran.code == 0, ran.out
+    assert ran.json["is_usable"] is True
+    assert marks["socket"] == "WARN"
+    assert {marks[name] for name in ("config", "state", "buffer", "device", "model")} == {"PASS"}
+    shown = sleepctl("doctor", "--config", str(short_directory / "c.toml"))
+    assert shown.code == 0
+    assert f"PASS  buffer    {short_directory}/buffer.json can be read by" in shown.out.replace("\n" + " " * 16, " ")
+
+
+def test_doctor_reads_what_systemd_and_cron_say(
+    environment: Path, sleepctl: Sleepctl, torchless: str, programs: Callable[[str, str], None]
+) -> None:
+    """Unit, drop-ins, what is hidden from it and shown to it, clock, and an older scheduler's line, all as printed."""
+    properties = (
+        "LoadState=loaded ActiveState=inactive UnitFileState=enabled User=nobody Result=success NeedDaemonReload=no "
+        "DropInPaths=/etc/override.conf ProtectHome=tmpfs PrivateTmp=yes BindPaths= "
+        f"BindReadOnlyPaths=-{environment}:{environment}:rbind"
+    )
+    programs("systemctl", f"printf '%s\\n' {properties} 'Environment=A=b \"C=d e\"'")
+    programs("timedatectl", "echo NTPSynchronized=no")
+    programs("crontab", "echo '# python -m x.sleep_scheduler'; echo '0 */6 * * * python -m x.sleep_scheduler'")
+    write_buffer(environment / "buffer.json", experiences(3))
+    environment.chmod(0o755)
+    write_config(environment / "c.toml", changed(config_for(environment), "worker", python=torchless))
+    found = sleepctl("doctor", "--config", str(environment / "c.toml"), "--json").json["findings"]
+    findings = {each["name"]: each for each in found}
+    assert findings["unit"]["text"] == "enabled, but inactive (drop-ins: /etc/override.conf)"
+    assert "does not see it" not in findings["buffer"]["text"]
+    assert findings["clock"]["text"] == "the clock is not synchronised"
+    assert len([each for each in found if each["name"] == "leftovers" and "crontab -l" in each["text"]]) == 1
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can ask as another user")
+def test_root_asks_the_interpreter_as_the_daemons_user(environment: Path, sleepctl: Sleepctl, torchless: str) -> None:
+    """An interpreter that works for root alone is no interpreter for the service."""
+    environment.chmod(0o755)
+    (environment / "state").mkdir()
+    os.chown(environment / "state", 65534, 65534)
+    write_config(environment / "c.toml", changed(config_for(environment), "worker", python=torchless))
+    options = ("doctor", "--config", str(environment / "c.toml"), "--json")
+    (device,) = [each for each in sleepctl(*options).json["findings"] if each["name"] == "device"]
+    assert device["mark"] == "PASS"
+    Path(torchless).chmod(0o700)
+    (device,) = [each for each in sleepctl(*options).json["findings"] if each["name"] == "device"]
+    assert device["mark"] == "FAIL"
+    assert f"Permission denied, asked as {pwd.getpwuid(65534).pw_name}" in device["text"]
+
+
+def test_doctor_hangs_with_no_program_that_hangs(
+    programs: Callable[[str, str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that does not answer is as one that is not there."""
+    monkeypatch.setattr("sleepd.sleepctl.programs._SECONDS", 0.2)
+    programs("systemctl", "exec /bin/sleep 60")
+    assert answer_of("systemctl", "show") is None
+    programs("systemctl", "echo no >&2; exit 1")
+    assert answer_of("systemctl", "show") is None
+    assert answer_of("absent") is None
+
+
+def test_doctor_without_anything_ends_with_1_and_says_what_to_do(
+    environment: Path, sleepctl: Sleepctl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No configuration: that is the first thing to mend."""
+    monkeypatch.setattr("sleepd.config.discover", lambda _: None)
+    monkeypatch.setattr("sleepd.sleepctl.doctor_gather.sys", type("S", (), {"executable": "/nonexistent/python"}))
+    code, out, _ = sleepctl("doctor")
+    assert code == 1
+    assert out.startswith("FAIL  config    there is no configuration file\n")
+    assert "/nonexistent/python does not answer: No such file or directory" in out.replace("\n" + " " * 16, " ")
+
+
+def test_doctor_asks_a_running_daemon_what_it_reads(short_directory: Path, sleepctl: Sleepctl, torchless: str) -> None:
+    """With a real daemon the buffer is judged by what the daemon has read."""
+    config = changed(config_for(short_directory, min_experiences=50), "worker", python=torchless)
+    write_buffer(short_directory / "buffer.json", experiences(3))
+    with DaemonProcess(short_directory, config) as real:
+        options = ("--config", str(real.config_path), "--socket", config.control.socket)
+        findings = {each["name"]: each for each in sleepctl("doctor", *options, "--json").json["findings"]}
+        assert findings["buffer"]["text"] == "the daemon has read it"
+        assert {findings[name]["mark"] for name in ("socket", "daemon", "state")} == {"PASS"}
+
+
+def test_doctor_says_that_a_daemon_of_another_version_should_be_restarted(
+    daemon: FakeDaemon, sleepctl: Sleepctl, environment: Path, torchless: str
+) -> None:
+    """After an upgrade the old daemon runs on, and is found out."""
+    write_config(environment / "c.toml", changed(config_for(environment), "worker", python=torchless))
+    daemon.replies[protocol.GetStatus] = scenes.changed(scenes.MORNING, version="0.0.1", pid=os.getpid())
+    daemon.replies[protocol.Buffer] = scenes.BUFFER_DETAIL
+    ran = sleepctl("doctor", "--config", str(environment / "c.toml"), "--json")
+    (finding,) = [each for each in ran.json["findings"] if each["name"] == "daemon"]
+    assert (finding["mark"], finding["command"]) == ("WARN", "sudo systemctl restart sage-sleepd")
+
+
+def test_an_interpreter_without_sage_sleepd_is_told_in_its_own_words(environment: Path, sleepctl: Sleepctl) -> None:
+    """What the interpreter says last is what the owner reads."""
+    python = environment / "python"
+    python.write_text("#!/bin/sh\necho 'No module named sleepd' >&2; exit 1\n")
+    python.chmod(0o755)
+    write_config(environment / "c.toml", changed(config_for(environment), "worker", python=str(python)))
+    code, out, _ = sleepctl("doctor", "--config", str(environment / "c.toml"))
+    assert code == 1
+    assert "does not answer: No module named sleepd" in out.replace("\n" + " " * 16, " ")
+
+
+@pytest.mark.worker
+def test_the_probe_says_what_a_cycle_would_use(tmp_path: Path) -> None:
+    """The worker's own choice of device and base, in an interpreter with torch; what is not there is said."""
+    command = [sys.executable, "-m", "sleepd.worker.probe", "--device", "cpu", "--base"]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run([*command, str(tmp_path)], capture_output=True, env=environment, check=True)
+    found = msgspec.json.decode(done.stdout, type=Capability)
+    assert (found.version, found.device, found.device_problem) == (VERSION, "cpu", "")
+    assert found.torch
+    assert "holds no config.json" in found.base_problem
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "model.safetensors").write_bytes(b"x" * 1000)
+    done = subprocess.run([*command, str(tmp_path)], capture_output=True, env=environment, check=True)
+    found = msgspec.json.decode(done.stdout, type=Capability)
+    assert (found.base_path, found.base_bytes, found.base_problem) == (str(tmp_path), 1000, "")

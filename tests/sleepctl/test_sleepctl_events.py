@@ -1,0 +1,244 @@
+"""``events``, ``reload`` and ``logs``: what is asked, what is shown, what is said where it cannot be had."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import sleepctl_scenes as scenes
+from sleepctl_fake_daemon import FakeDaemon
+from sleepctl_ran import Ran
+
+from sleepd import errors, protocol
+from sleepd.protocol import Announcement
+from sleepd.sleepctl.journal import Unit, is_journal, unit_of
+from tests.agents import config_for, experiences, write_buffer, write_config
+from tests.processes import DaemonProcess
+
+Sleepctl = Callable[..., Ran]
+
+REPOSITORY = Path(__file__).parents[2]
+EVENTS = [
+    Announcement(event="cycle_started", at=scenes.NOW, fields={"cycle": 9, "trained": 12, "parent": None}),
+    Announcement(
+        event="progress",
+        at=scenes.NOW,
+        fields={"cycle": 9, "type": "progress", "phase": "training", "step": 11, "steps": 24, "loss": 2.314},
+    ),
+    Announcement(event="candidate_rejected", at=scenes.NOW, fields={"cycle": 9, "text": "worse by 0.25"}),
+    Announcement(event="paused", at=scenes.NOW, fields={}),
+    Announcement(event="decision_changed", at=scenes.NOW, fields={"reason": "3 < 5", "should_sleep": False}),
+    Announcement(event="thunder", at=scenes.NOW, fields={"text": scenes.HOSTILE}),
+]
+
+
+def streaming(daemon: FakeDaemon) -> subprocess.Popen[str]:
+    """``sleepctl events`` in a process of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "sleepd.sleepctl", "events", "--socket", str(daemon.path)],
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        stdout=-1,
+        stderr=-1,
+        text=True,
+    )
+
+
+# --- events ---
+
+
+def test_each_event_is_a_line_in_local_time_and_a_vanished_daemon_ends_with_3(
+    daemon: FakeDaemon, sleepctl: Sleepctl
+) -> None:
+    """The lines come as they happen; then it is said that the daemon went away, and where the rest is."""
+    daemon.announcements = EVENTS[:5]
+    with streaming(daemon) as process:
+        assert process.stdout is not None
+        lines = [process.stdout.readline() for _ in EVENTS[:5]]
+        daemon.close()
+        daemon.path.unlink()
+        _, err = process.communicate(timeout=20)
+    assert lines == [
+        "2026-07-05 07:20:00  cycle 9: started (trained 12)\n",
+        "2026-07-05 07:20:00  cycle 9: training, step 11 of 24, loss 2.31\n",
+        "2026-07-05 07:20:00  cycle 9: candidate rejected: worse by 0.25\n",
+        "2026-07-05 07:20:00  paused\n",
+        "2026-07-05 07:20:00  decision changed: 3 < 5 (should_sleep no)\n",
+    ]
+    assert process.returncode == 3
+    assert "the daemon went away" in err
+    assert "sleepctl logs" in err
+
+
+def test_a_stream_that_the_daemon_closes_while_it_runs_on_is_said_to_be_so(
+    daemon: FakeDaemon, sleepctl: Sleepctl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A reader that was too slow is not told that the daemon is gone."""
+    respond = daemon._respond
+    monkeypatch.setattr(daemon, "_respond", lambda connection, text: respond(connection, text) and False)
+    code, _, err = sleepctl("events")
+    assert code == 1
+    assert "closed the stream" in err
+
+
+def test_events_in_json_are_one_line_each_and_ascii(
+    daemon: FakeDaemon, sleepctl: Sleepctl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A program reads line by line, and nothing hostile reaches a terminal."""
+    daemon.announcements = EVENTS
+    respond = daemon._respond
+    monkeypatch.setattr(daemon, "_respond", lambda connection, text: respond(connection, text) and False)
+    out = sleepctl("events", "--json").out.splitlines()[: len(EVENTS)]
+    assert all(line.isascii() for line in out)
+    assert [json.loads(line)["event"] for line in out] == [each.event for each in EVENTS]
+    assert json.loads(out[1])["fields"]["step"] == 11
+
+
+def test_ctrl_c_ends_the_events_with_130_and_without_a_word(daemon: FakeDaemon, environment: Path) -> None:
+    """It is how a stream without an end is left."""
+    daemon.announcements = EVENTS[:1]
+    with streaming(daemon) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=20)
+    assert (process.returncode, err) == (130, "")
+
+
+# --- reload ---
+
+
+def test_reload_names_the_changed_keys_and_those_that_wait_for_a_restart(
+    daemon: FakeDaemon, sleepctl: Sleepctl
+) -> None:
+    """The owner sees what the edit did, and what it did not do yet."""
+    daemon.replies[protocol.Reload] = {"schema": 1, "changed": ["log.level", "state.directory"]}
+    code, out, err = sleepctl("reload")
+    assert (code, out) == (0, "changed: log.level\nchanged: state.directory\n")
+    assert err == "state.directory takes effect at the next start: sudo systemctl restart sage-sleepd\n"
+    daemon.replies[protocol.Reload] = {"schema": 1, "changed": []}
+    assert sleepctl("reload").out == "nothing changed\n"
+
+
+def test_a_refused_reload_ends_with_9(daemon: FakeDaemon, sleepctl: Sleepctl) -> None:
+    """The daemon's refusal is the command's."""
+    daemon.replies[protocol.Reload] = errors.ConfigError("c.toml: not TOML", hint="mend it")
+    assert sleepctl("reload").code == 9
+
+
+def test_a_real_daemon_takes_an_edit_when_told_and_announces_what_it_does(
+    short_directory: Path, sleepctl: Sleepctl
+) -> None:
+    """Through the real socket: an edit arrives with `reload`, and `pause` is seen by a subscriber."""
+    config = config_for(short_directory, min_experiences=50)
+    write_buffer(short_directory / "buffer.json", experiences(3))
+    with DaemonProcess(short_directory, config) as real, real.client() as watch:
+        socket = ("--socket", config.control.socket)
+        seen = watch.subscribe()
+        write_config(real.config_path, config_for(short_directory, min_experiences=40))
+        assert sleepctl("reload", *socket).out == "changed: triggers.min_experiences\n"
+        assert sleepctl("pause", *socket).code == 0
+        assert next(each for each in seen if each.event == "paused").fields == {}
+
+
+# --- logs ---
+
+
+def fake_journalctl(directory: Path) -> None:
+    """A journalctl that prints what it was asked for."""
+    program = directory / "journalctl"
+    program.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
+    program.chmod(0o755)
+
+
+def logs(directory: Path, *arguments: str) -> Ran:
+    """``sleepctl logs`` with nothing but ``directory`` in $PATH."""
+    done = subprocess.run(
+        [sys.executable, "-m", "sleepd.sleepctl", "logs", *arguments],
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY), "PATH": str(directory)},
+        capture_output=True,
+        text=True,
+    )
+    return Ran(done.returncode, done.stdout, done.stderr)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "asked"),
+    [
+        (("--unit", "sage-sleepd"), ["--unit", "sage-sleepd", "--lines=50"]),
+        (("--user",), ["--user-unit", "sage-sleepd", "--lines=50"]),
+        (("--unit", "x", "-f", "-n", "3"), ["--unit", "x", "--follow", "--lines=3"]),
+        (("--unit", "x", "--since=-2h", "--json"), ["--unit", "x", "--since=-2h", "--output=json"]),
+        (("--unit", "x", "--cycle", "8"), ["--unit", "x", "SLEEPD_CYCLE=8"]),
+        (("--unit", "x", "--event", "cycle_failed"), ["--unit", "x", "SLEEPD_EVENT=cycle_failed"]),
+    ],
+    ids=" ".join,
+)
+def test_logs_asks_journalctl_for_the_unit_and_our_fields(
+    environment: Path, arguments: tuple[str, ...], asked: list[str]
+) -> None:
+    """The process becomes journalctl, with the unit and the fields that the daemon's log writes."""
+    fake_journalctl(environment)
+    ran = logs(environment, *arguments)
+    assert (ran.code, ran.out.splitlines()) == (0, asked)
+
+
+def test_logs_without_journalctl_is_said_in_words(environment: Path) -> None:
+    """A missing program is named, with what else there is to look at."""
+    ran = logs(environment, "--unit", "sage-sleepd")
+    assert (ran.code, ran.out) == (4, "")
+    assert "journalctl is not installed" in ran.err
+    assert "hint: " in ran.err
+
+
+def test_logs_without_a_daemon_and_a_unit_is_said_in_words(environment: Path) -> None:
+    """Neither a daemon nor systemd: there is no log to show."""
+    fake_journalctl(environment)
+    ran = logs(environment)
+    assert ran.code == 4
+    assert "the daemon is not running, and systemd does not run here" in ran.err
+
+
+def test_logs_of_a_daemon_outside_systemd_says_where_its_log_goes(short_directory: Path, environment: Path) -> None:
+    """A real daemon that logs to a file: the file is named, with the command that shows it."""
+    config = config_for(short_directory, min_experiences=50)
+    with DaemonProcess(short_directory, config) as real:
+        fake_journalctl(environment)
+        ran = logs(environment, "--socket", config.control.socket)
+        assert ran.code == 4
+        assert f"it goes to {real.log_path}" in ran.err
+        assert f"hint: tail -f {real.log_path}" in ran.err
+
+
+@pytest.mark.parametrize(
+    ("cgroups", "unit"),
+    [
+        ("0::/system.slice/sage-sleepd.service\n", Unit("sage-sleepd", is_users=False)),
+        (
+            "0::/user.slice/user-1000.slice/user@1000.service/app.slice/sleep.service\n",
+            Unit("sleep", is_users=True),
+        ),
+        ("12:cpu:/x\n1:name=systemd:/system.slice/other.service\n", Unit("other", is_users=False)),
+        ("0::/user.slice/user-1000.slice/session-3.scope\n", None),
+        ("0::/user.slice/user-1000.slice/user@1000.service\n", None),
+        ("0::/\n", None),
+        ("", None),
+    ],
+)
+def test_the_unit_is_read_from_the_daemons_control_group(cgroups: str, unit: Unit | None) -> None:
+    """A service is told from a login session, and a user's from the system's."""
+    assert unit_of(cgroups) == unit
+
+
+@pytest.mark.parametrize(
+    ("output", "leads_there"),
+    [("socket:[8123]", True), ("", True), ("/srv/daemon.log", False), ("pipe:[4]", False), ("/dev/null", False)],
+)
+def test_a_service_that_logs_elsewhere_is_not_looked_for_in_the_journal(output: str, leads_there: bool) -> None:
+    """A supervisor that is itself a service may send its children's words to a file."""
+    assert is_journal(output) is leads_there

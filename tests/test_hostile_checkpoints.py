@@ -1,0 +1,165 @@
+"""Hostile checkpoints: none is accepted, a whole champion is in use, the pointer is mended, nothing outside touched."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sleepd.checkpoints import file_record, verify
+from sleepd.errors import CheckpointInvalid
+from sleepd.overview import overview
+from sleepd.protocol import Run
+from sleepd.sleeper import Sleeper
+from tests.agents import changed, config_for, experiences, write_buffer
+from tests.faults.damaged_checkpoints import three_champions, try_all
+from tests.older_trainer import adapter_weights
+from tests.processes import DaemonProcess
+from tests.stages import Stage
+
+
+@pytest.fixture
+def stage(tmp_path: Path) -> Stage:
+    """Three champions, each the continuation of the one before."""
+    return three_champions(tmp_path / "made")
+
+
+async def explain(sleeper: Sleeper) -> Any:
+    await sleeper.look()
+    return overview(sleeper, next_check_at=None, config_path="")
+
+
+def test_a_sample_of_damages_is_refused() -> None:
+    """What ``tests/faults/damaged_checkpoints.py`` does a thousand times: bits, cuts, links, pipes, removed files."""
+    counted, failures = try_all(40, seed=1)
+    assert sum(counted.values()) == 40
+    assert failures == []
+
+
+def point_outside(state: Path, outside: Path) -> None:
+    (state / "current").unlink()
+    (state / "current").symlink_to(outside)
+
+
+def point_up(state: Path, outside: Path) -> None:
+    (state / "current").unlink()
+    (state / "current").symlink_to(f"../{outside.name}")
+
+
+def point_to_itself(state: Path, _outside: Path) -> None:
+    (state / "current").unlink()
+    (state / "current").symlink_to("current")
+
+
+def point_to_nothing(state: Path, _outside: Path) -> None:
+    (state / "current").unlink()
+    (state / "current").symlink_to("cycle_099")
+
+
+def point_into_retired(state: Path, _outside: Path) -> None:
+    (state / "current").unlink()
+    (state / "current").symlink_to("retired/cycle_003")
+
+
+@pytest.mark.parametrize("spoil", [point_outside, point_up, point_to_itself, point_to_nothing, point_into_retired])
+def test_a_pointer_that_leads_elsewhere_is_mended(stage: Stage, spoil: Callable[[Path, Path], None]) -> None:
+    """The newest whole champion is in use afterwards, said aloud, and what it pointed to is untouched."""
+    outside = stage.directory / "cycle_007"
+    outside.mkdir()
+    (outside / "adapter_model.safetensors").write_bytes(b"somebody else's")
+    spoil(stage.state, outside)
+    status = stage.play(explain)
+    assert status.champion.cycle == 3
+    assert os.readlink(stage.state / "current") == "cycle_003"
+    assert status.last_error.message.startswith("the champion was damaged, so cycle 3 is in use")
+    assert [entry.name for entry in outside.iterdir()] == ["adapter_model.safetensors"]
+
+
+@pytest.mark.parametrize("name", ["../../buffer.json", "/etc/passwd", "..", "a\0b", ""])
+def test_a_manifest_that_names_files_elsewhere_is_refused(stage: Stage, name: str) -> None:
+    """No path of another program is read, whatever hash it is said to have."""
+    path = stage.state / "cycle_003/manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest["files"][name] = {"sha256": "0" * 64, "bytes": 1}
+    path.write_text(json.dumps(manifest))
+    with pytest.raises(CheckpointInvalid, match="names a file outside it"):
+        verify(path.parent)
+    assert stage.play(explain).champion.cycle == 2
+
+
+def test_a_champion_damaged_while_the_daemon_runs_is_not_continued(stage: Stage) -> None:
+    """It is read again before it becomes a parent: the cycle does not begin, and the one before is in use."""
+    stage.write(48)
+
+    async def scene(sleeper: Sleeper) -> Any:
+        await sleeper.look()
+        with (stage.state / "cycle_003/adapter_model.safetensors").open("r+b") as file:
+            file.write(b"\xff")
+        with pytest.raises(CheckpointInvalid, match="the champion was damaged, so cycle 2 is in use"):
+            await sleeper.begin(Run())
+        await sleeper.begin(Run())
+        return await sleeper.finished()
+
+    summary = stage.play(scene)
+    assert (summary.cycle, summary.parent, summary.state) == (4, 2, "promoted")
+    assert stage.play(explain).champion.cycle == 4
+
+
+def lying(checkpoint: Path, **files: bytes) -> None:
+    """Put other contents in place, and make the manifest agree with them."""
+    manifest = json.loads((checkpoint / "manifest.json").read_text())
+    for name, content in files.items():
+        path = checkpoint / {"weights": "adapter_model.safetensors", "config": "adapter_config.json"}[name]
+        path.write_bytes(content)
+        record = file_record(path)
+        manifest["files"][path.name] = {"sha256": record.sha256, "bytes": record.bytes}
+    (checkpoint / "manifest.json").write_text(json.dumps(manifest))
+
+
+@pytest.mark.worker
+def test_a_manifest_that_lies_is_found_out_by_the_worker(tmp_path: Path, tiny_model: Path) -> None:
+    """NaN weights, other shapes, a header of 2^63 bytes: the hashes agree, and still nothing is trained on them."""
+    config = changed(config_for(tmp_path, cooldown_seconds=0.0), "model", base=str(tiny_model))
+    config = changed(config, "training", strategy="gentle")
+    write_buffer(tmp_path / "buffer.json", experiences(12))
+    with DaemonProcess(tmp_path, config) as daemon:
+        daemon.await_true(lambda: daemon.status().total_cycles == 1, "the first verdict")
+        promoted = daemon.status().champion is not None
+    checkpoint = tmp_path / "state" / ("cycle_001" if promoted else "retired/cycle_001")
+    if not promoted:  # the tiny model may learn nothing; as a parent it serves all the same
+        checkpoint = checkpoint.rename(tmp_path / "state/cycle_001")
+        manifest = json.loads((checkpoint / "manifest.json").read_text())
+        evaluation = json.loads((checkpoint / "evaluation.json").read_text())
+        evaluation["verdict"]["outcome"] = "promoted"
+        (checkpoint / "evaluation.json").write_text(json.dumps(evaluation))
+        record = file_record(checkpoint / "evaluation.json")
+        manifest["files"]["evaluation.json"] = {"sha256": record.sha256, "bytes": record.bytes}
+        (checkpoint / "manifest.json").write_text(json.dumps({**manifest, "verdict": "promoted"}))
+        (tmp_path / "state/current").symlink_to("cycle_001")
+        (tmp_path / "state/state.db").unlink()
+    good = (checkpoint / "adapter_model.safetensors").read_bytes()
+    write_buffer(tmp_path / "buffer.json", experiences(24))
+    for weights, words in (
+        (adapter_weights(value=float("nan")), "NaN or infinity"),
+        (adapter_weights(rank=8), "of another shape"),
+        ((2**63).to_bytes(8, "little") + good[8:], "cannot be read"),
+    ):
+        lying(checkpoint, weights=weights)
+        with DaemonProcess(tmp_path, config) as daemon:
+            numbers = {each.cycle for each in daemon.status().recent_cycles}
+            with daemon.client() as client:
+                client.call(Run(force=True), dict)
+            daemon.await_true(
+                lambda numbers=numbers: any(
+                    each.state == "failed" and each.cycle not in numbers for each in daemon.status().recent_cycles
+                ),
+                "a failure",
+            )
+            error = daemon.status().last_error
+            assert error is not None
+            assert words in error.message
+            assert daemon.status().champion.cycle == 1

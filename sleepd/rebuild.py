@@ -52,7 +52,11 @@ def open_ledger(directory: Path, checkpoints: Checkpoints, clock: Clock) -> tupl
 
 
 def _build(path: Path, checkpoints: Checkpoints) -> None:
-    """A ledger with what the checkpoints tell, there as a whole or not at all."""
+    """A ledger with what the checkpoints tell, there as a whole or not at all.
+
+    Raises:
+        LedgerUnusable: the disk did not take it.
+    """
     unfinished = path.with_name(f"{path.name}.building")
     unfinished.unlink(missing_ok=True)
     _remove_companions(unfinished)
@@ -61,6 +65,11 @@ def _build(path: Path, checkpoints: Checkpoints) -> None:
         _restore(cycle, ledger, checkpoints)
     restore_trained(ledger, checkpoints)
     ledger.close()
+    if unfinished.with_name(f"{unfinished.name}-wal").exists():
+        # SQLite's close says nothing of it: part of the ledger is in its log, and would be lost with the new name.
+        raise LedgerUnusable(
+            f"{unfinished}: the disk did not take it", hint=f"make space: df -h {path.parent}; or journalctl -k"
+        )
     unfinished.rename(path)
     fsync_path(path.parent)
 

@@ -104,13 +104,14 @@ class Sleeper:
         self.mending.catch_up()
         await self._take_in()
         await self._give_up_resuming()
-        decision = self.decide()
+        decision, was = self.decide(), self.decision
+        if self.running_cycle is None:
+            self.decision = None  # where it cannot be recorded, whoever asks gets a fresh one
         self.alarms.update(decision, self.config)
         self.alarms.note_last_sleep(self.history.last_sleep_at)
         if self.running_cycle is not None:
             return decision  # that a cycle keeps others out while it runs is no news
-        if self.decision is None or decision.essence != self.decision.essence:
-            self.decision = None  # where it cannot be recorded, whoever asks gets a fresh one
+        if was is None or decision.essence != was.essence:
             self.ledger.record_decision(decision, self.facts(), at=self.clock.now())
             get_logger().info("decision_changed", text=decision.reason, should_sleep=decision.should_sleep)
             self._listener("decision_changed", {"reason": decision.reason, "should_sleep": decision.should_sleep})

@@ -81,9 +81,16 @@ def configured(directory: Path, python: Path | None, model: Path | None) -> Conf
     return config
 
 
-def strace(number: int, log: Path) -> list[str]:
-    """The command that kills what follows it at its n-th write; 0: never, it only counts."""
-    inject = [f"--inject={WRITES}:signal=KILL:when={number}"] if number else []
+def strace(number: int, names: list[str], log: Path) -> list[str]:
+    """The command that kills what follows it at its n-th write; 0: never, it only counts.
+
+    strace counts each call for itself, so the n-th of ``names``, the writes of an untouched run, is told to it as the
+    so-and-so-many-th of its kind.
+    """
+    inject = []
+    if number:
+        name = names[number - 1]
+        inject = [f"--inject={name}:signal=KILL:when={names[:number].count(name)}"]
     return ["strace", "-qq", "-o", str(log), "-e", f"trace={WRITES}", "-e", "signal=none", *inject]
 
 
@@ -96,7 +103,7 @@ def writes(log: Path) -> list[str]:
 # --- the daemon ---
 
 
-def daemon_point(number: int, *, model: Path | None) -> tuple[Point, list[str]]:
+def daemon_point(number: int, names: list[str], *, model: Path | None) -> tuple[Point, list[str]]:
     """Kill the daemon at its n-th write (0: never); returns what came of it, and its writes."""
     directory = Path(tempfile.mkdtemp(prefix="sweep-"))
     try:
@@ -107,10 +114,19 @@ def daemon_point(number: int, *, model: Path | None) -> tuple[Point, list[str]]:
         point = Point(number=number)
         log, trace = directory / "daemon.log", directory / "trace"
         with log.open("ab") as out:
-            command = [*strace(number, trace), sys.executable, "-c", INLINE, "--config", str(directory / "config.toml")]
+            command = [
+                *strace(number, names, trace),
+                sys.executable,
+                "-c",
+                INLINE,
+                "--config",
+                str(directory / "config.toml"),
+            ]
             process = subprocess.Popen(command, stdout=out, stderr=out, stdin=subprocess.DEVNULL, cwd=ROOT)
             wait_for_end(process, log)
         point.after = _last_event(log)
+        if number and process.returncode == 0:
+            point.faults.append("it was not killed")
         _recover(directory, config, point)
         return point, writes(trace)
     finally:
@@ -143,7 +159,7 @@ def _last_event(log: Path) -> str:
 # --- the worker ---
 
 
-def worker_point(number: int, *, model: Path) -> tuple[Point, list[str]]:
+def worker_point(number: int, names: list[str], *, model: Path) -> tuple[Point, list[str]]:
     """Kill the real worker at its n-th write (0: never), once; the daemon lives on."""
     directory = Path(tempfile.mkdtemp(prefix="sweep-"))
     try:
@@ -151,7 +167,7 @@ def worker_point(number: int, *, model: Path) -> tuple[Point, list[str]]:
         python = directory / "python"
         python.write_text(
             f'#!/bin/sh\nif [ -e {used} ]; then exec {sys.executable} "$@"; fi\n: >{used}\n'
-            f'exec {shlex.join(strace(number, trace))} {sys.executable} "$@"\n'
+            f'exec {shlex.join(strace(number, names, trace))} {sys.executable} "$@"\n'
         )
         python.chmod(0o755)
         config = configured(directory, python, model)
@@ -211,10 +227,10 @@ def sweep(who: str, names: list[str], points: Iterable[int], *, model: Path | No
     done = []
     for number in points:
         if who == "daemon":
-            point, _ = daemon_point(number, model=model)
+            point, _ = daemon_point(number, names, model=model)
         else:
             assert model is not None
-            point, _ = worker_point(number, model=model)
+            point, _ = worker_point(number, names, model=model)
         point.syscall = names[number - 1]
         done.append(point)
         for fault in point.faults:
@@ -252,11 +268,11 @@ def main() -> int:
         picked = {"every": options.every, "sample": options.sample, "seed": options.seed}
         if options.only != "worker":
             base = model if options.real else None
-            _, names = daemon_point(0, model=base)
+            _, names = daemon_point(0, [], model=base)
             points = sweep("daemon", names, chosen(names, **picked), model=base)
             is_well = report("daemon", names, points)
         if options.only != "daemon":
-            _, names = worker_point(0, model=model)
+            _, names = worker_point(0, [], model=model)
             is_well = report("worker", names, sweep("worker", names, chosen(names, **picked), model=model)) and is_well
     return 0 if is_well else 1
 

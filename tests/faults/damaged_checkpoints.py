@@ -27,7 +27,7 @@ from sleepd.errors import SleepdError  # noqa: E402
 from tests.stages import Stage, look  # noqa: E402
 
 KINDS = ("flip", "truncate", "empty", "remove", "link", "pipe", "moved", "extra")
-"""``moved`` puts a link in the directory's own place; ``extra`` adds a file that no manifest names: that is no damage."""
+"""``moved`` puts a link in the directory's own place; ``extra`` adds a file, which is no damage."""
 
 
 def three_champions(directory: Path) -> Stage:

@@ -3,7 +3,7 @@
 strace lets the n-th write-like system call fail with ENOSPC, EIO or EROFS; only those on the state directory are
 points. A daemon that was already answering must live, say what happened, and bring the cycle to a verdict by itself;
 one that was starting may give up in words, as systemd then starts it again. What must hold at the end is in
-``soundness.py``. The last row is a real full file system (needs root).
+``soundness.py``. A real full file system is in ``tests/test_disk_faults.py``.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ def try_fault(fault: Fault, directory: Path) -> Outcome:
 def _await_verdict(process: subprocess.Popen[bytes], log: Path) -> bool:
     """Wait for it, and end the daemon; returns whether it came, and the daemon ended as told."""
     deadline = time.monotonic() + LIMIT_SECONDS
-    while process.poll() is None and not sweep._has_ended(log) and time.monotonic() < deadline:
+    while process.poll() is None and not _has_ended(log) and time.monotonic() < deadline:
         time.sleep(0.05)
     if process.poll() is not None:
         return False
@@ -112,7 +112,13 @@ def _await_verdict(process: subprocess.Popen[bytes], log: Path) -> bool:
         subprocess.run(["pkill", "-KILL", "-P", str(process.pid)], check=False)
         process.wait()
         return False
-    return process.returncode == 0 and sweep._has_ended(log)
+    return process.returncode == 0 and _has_ended(log)
+
+
+def _has_ended(log: Path) -> bool:
+    """The decision after a verdict, be it the cycle's own or the one that mending put into effect."""
+    _, verdict, rest = re.sub("cycle_completed_after_crash", "candidate_", log.read_text()).partition('"candidate_')
+    return bool(verdict) and '"decision_changed"' in rest
 
 
 def _look_at(trace: Path, state: Path, outcome: Outcome) -> None:

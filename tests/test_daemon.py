@@ -53,7 +53,7 @@ def test_a_whole_life(tmp_path: Path, config: Config) -> None:
         assert daemon.status().missing == ["Too soon since last sleep (0.0h < 6.0h)"]
         daemon.process.terminate()
         assert daemon.process.wait(20) == 0
-    assert verify(tmp_path / "state" / "current").cycle == 1
+    assert verify((tmp_path / "state" / "current").resolve()).cycle == 1
     assert not Path(config.control.socket).exists()
     offline = json.loads((tmp_path / "state" / "status.json").read_text())
     assert (offline["state"], offline["champion"]["cycle"]) == ("stopped", 1)
@@ -189,7 +189,7 @@ def test_a_killed_daemon_loses_nothing(tmp_path: Path, config: Config, moment: s
         assert [cycle["state"] for cycle in daemon.call(History(), dict)["cycles"]] == ["promoted"]
         shown = daemon.call(Show(cycle=1), CycleDetail)
         assert len({*shown.trained_ids, *shown.held_out_ids}) == 12
-    assert verify(tmp_path / "state" / "current").cycle == 1
+    assert verify((tmp_path / "state" / "current").resolve()).cycle == 1
     assert list((tmp_path / "state" / "staging").iterdir()) == []
 
 

@@ -53,7 +53,7 @@ def assert_nothing_lost_or_doubled(daemon: DaemonProcess, state: Path, count: in
     last = daemon.call(Show(cycle=judged(daemon)[-1]), CycleDetail)
     assert len({*trained, *last.trained_ids, *held}) == count
     if (state / "current").exists():
-        assert verify(state / "current").verdict == "promoted"
+        assert verify((state / "current").resolve()).verdict == "promoted"
     assert list((state / "staging").iterdir()) == []
 
 

@@ -237,6 +237,7 @@ class Sleeper:
                 end = await self.runner.finish(job, policy)
         finally:
             self.running_cycle = None
+            self.decision = None  # it spoke of the time before the cycle
             self.state_since = self.clock.now()
         if end.failure is not None:
             self.fit.note(end.failure, end.summary.parent, self.config.model.base)

@@ -48,8 +48,11 @@ class Alarms:
         else:
             self._noted.pop(name, None)
 
-    def update(self, decision: Decision, config: Config) -> None:
+    def update(self, decision: Decision, config: Config, *, last_sleep_at: datetime | None) -> None:
         """Look at the newest decision."""
+        self._note_last_sleep(last_sleep_at)
+        full = [veto.text for veto in decision.vetoes if veto.name == "disk_full"]
+        self.note("disk_full", full[0] if full else "")
         limits = Limits(overdue_hours=config.triggers.overdue_hours, max_cycles_a_day=config.triggers.max_cycles_a_day)
         now = self._clock.now()
         today = self._ledger.begun_between(now - timedelta(days=1), now)
@@ -66,7 +69,7 @@ class Alarms:
         if names != told:
             self._ledger.set_note(_STANDING, names)
 
-    def note_last_sleep(self, at: datetime | None) -> None:
+    def _note_last_sleep(self, at: datetime | None) -> None:
         """Say so where the last sleep is in the future: the clock was set back since, or had been wrong then."""
         is_ahead = at is not None and at > self._clock.now() + CLOCK_TOLERANCE
         text = (

@@ -118,8 +118,19 @@ class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         Meta(description='"auto" takes CUDA and says so when it must fall back to the CPU; "cuda" fails instead.'),
     ] = "auto"
     python: Annotated[
-        str, Meta(description="The interpreter with torch and the same sage-sleepd; empty: the daemon's own.")
+        str,
+        Meta(
+            description="The interpreter with torch and the same sage-sleepd; empty: the one installed beside the "
+            "daemon's, else the daemon's own."
+        ),
     ] = ""
+    gpu_lock: Annotated[
+        str,
+        Meta(
+            description="Of all daemons that name this file, one trains at a time; nobody waits where it is absent, or "
+            "empty here."
+        ),
+    ] = "/run/sage-sleepd/gpu.lock"
     threads: Annotated[int, Meta(ge=0, le=1024, description="CPU threads of torch; 0: as many as it may use.")] = 0
     silence_seconds: Annotated[
         float, Meta(ge=1.0, le=86400.0, description="A worker that sends no sign of life for so long is hung.")
@@ -286,6 +297,7 @@ def _refuse_values(config: Config, source: str) -> None:
         ("buffer.path", config.buffer.path),
         ("state.directory", config.state.directory),
         ("control.socket", config.control.socket),
+        ("worker.gpu_lock", config.worker.gpu_lock),
     ):
         if "\0" in value or (value and not Path(value).is_absolute()):
             raise _refusal(source, key, "an absolute path", value)

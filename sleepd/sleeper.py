@@ -22,6 +22,7 @@ from .cycle import Event
 from .cycle_runner import CycleEnd, CycleRunner
 from .errors import Busy, CheckpointInvalid, NothingToDo
 from .fit import Fit
+from .gpu_lock import GpuLock
 from .history import History
 from .intake import Intake
 from .job import Job
@@ -83,6 +84,7 @@ class Sleeper:
         self.mending.write_history()
         self.fit = Fit(self.ledger, self.checkpoints)
         self.intake = Intake(config, self.history, clock)
+        self._gpu = GpuLock()
         self.runner = CycleRunner(
             ledger=self.ledger, checkpoints=self.checkpoints, clock=clock, listener=self._on_cycle_event
         )
@@ -107,8 +109,7 @@ class Sleeper:
         decision, was = self.decide(), self.decision
         if self.running_cycle is None:
             self.decision = None  # where it cannot be recorded, whoever asks gets a fresh one
-        self.alarms.update(decision, self.config)
-        self.alarms.note_last_sleep(self.history.last_sleep_at)
+        self.alarms.update(decision, self.config, last_sleep_at=self.history.last_sleep_at)
         if self.running_cycle is not None:
             return decision  # that a cycle keeps others out while it runs is no news
         if was is None or decision.essence != was.essence:
@@ -153,6 +154,7 @@ class Sleeper:
             last_ending=unjudged[0].state if unjudged else "",
             free_megabytes=shutil.disk_usage(self.directory).free // 10**6,
             base_changed=self.fit.base_changed(self.config.model.base),
+            gpu_problem=self._gpu.problem(self.config.worker.gpu_lock),
             buffer_problem=self.intake.problem,
         )
 
@@ -172,7 +174,7 @@ class Sleeper:
         """Start a cycle; returns its number. ``finished`` waits for its end.
 
         Raises:
-            Busy: a cycle is under way.
+            Busy: a cycle is under way, here or in another daemon.
             NothingToDo: it is not due, or something vetoes it.
             NotFound: no such strategy.
             SleepdError: the experiences cannot be read, or the cycle cannot be staged or recorded.
@@ -184,8 +186,9 @@ class Sleeper:
             decision = self.decide(order.thresholds, force=order.force)
             if not decision.should_sleep:
                 raise NothingToDo(decision.reason, hint="sleepctl check shows every condition")
-            cut = self.suspended_cycle
-            job = await self._stage(order) if cut is None else self._reopen(cut, order)
+            with self._gpu.taken(self.config.worker.gpu_lock):
+                cut = self.suspended_cycle
+                job = await self._stage(order) if cut is None else self._reopen(cut, order)
             self.running_cycle, self.state_since = job.cycle, self.clock.now()
             self._task = asyncio.create_task(self._finish(job))
             self._task.add_done_callback(partial(self._note_unrecorded, job.cycle))
@@ -236,6 +239,7 @@ class Sleeper:
             with self.mending.responsible():
                 end = await self.runner.finish(job, policy)
         finally:
+            self._gpu.release()
             self.running_cycle = None
             self.decision = None  # it spoke of the time before the cycle
             self.state_since = self.clock.now()

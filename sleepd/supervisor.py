@@ -14,7 +14,6 @@ import contextlib
 import os
 import signal
 import socket
-import sys
 from collections import deque
 from collections.abc import Callable, Coroutine
 from pathlib import Path
@@ -23,6 +22,7 @@ from typing import Any
 import msgspec
 
 from .errors import ProtocolError, WorkerDied, WorkerFailed
+from .interpreter import worker_python
 from .job import MAX_MESSAGE_BYTES, Failure, Hello, Notice, Progress, Report, decode_message
 from .log import get_logger
 from .version import VERSION
@@ -43,10 +43,10 @@ class WorkerPolicy(msgspec.Struct, frozen=True, kw_only=True):
     stop_seconds: float
 
 
-def worker_command(python: str) -> tuple[str, ...]:
-    """The real worker; ``python`` empty: the daemon's own interpreter."""
+def worker_command(configured_python: str) -> tuple[str, ...]:
+    """The real worker."""
     # -P: the staging directory, where the worker runs, is no place to import from.
-    return (python or sys.executable, "-P", "-m", "sleepd.worker")
+    return (worker_python(configured_python), "-P", "-m", "sleepd.worker")
 
 
 class Worker:

@@ -36,6 +36,8 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     free_megabytes: int = 2**31
     base_changed: str = ""
     """Why the champion does not fit the configured base; empty: it fits."""
+    gpu_problem: str = ""
+    """Why nothing may be trained now: another daemon trains; empty: it may."""
     buffer_problem: str = ""
     """Why the buffer has no readable view at all; empty: it has one."""
 
@@ -159,6 +161,8 @@ def _vetoes(facts: Facts, policy: Policy, *, begins: bool, force: bool) -> list[
                 text=f"Too little disk space ({facts.free_megabytes} MB < {policy.min_free_megabytes} MB)",
             )
         )
+    if facts.gpu_problem:
+        vetoes.append(Veto(name="gpu_busy", text=f"Waiting for the GPU: {facts.gpu_problem}"))
     if begins and facts.trainable == 0:
         vetoes.append(
             Veto(

@@ -41,7 +41,7 @@ def config_for(directory: Path, **triggers: Any) -> Config:
     return Config(
         buffer=BufferConfig(path=str(directory / "buffer.json"), settle_seconds=0.05),
         triggers=TriggersConfig(**triggers),
-        worker=WorkerConfig(silence_seconds=60.0, stop_seconds=5.0, threads=1),
+        worker=WorkerConfig(silence_seconds=60.0, stop_seconds=5.0, threads=1, gpu_lock=""),
         state=StateConfig(directory=str(directory / "state"), min_free_megabytes=0),
         control=ControlConfig(socket=str(directory / "sleepd.sock")),
     )

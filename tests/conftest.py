@@ -16,7 +16,7 @@ settings.load_profile("repeatable")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The directory of a tiny random Llama."""
     pytest.importorskip("torch")
-    from tests.tiny_model import make_tiny_model
+    from sleepd.worker.tiny_model import make_tiny_model
 
     directory = tmp_path_factory.mktemp("tiny")
     make_tiny_model(directory)

@@ -188,12 +188,12 @@ def test_what_is_no_configuration_file_is_refused_by_name(
     assert refusal(path).message.startswith(f"{file}: {said}")
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
 def test_an_unreadable_drop_in_is_refused_by_name(path: Path) -> None:
-    """Missing permission is an error, not a drop-in that does not count."""
+    """What cannot be opened is an error, not a drop-in that does not count."""
     file = drop_in(path, "10.toml", "")
-    file.chmod(0)
-    assert refusal(path).message == f"{file}: cannot be read: Permission denied"
+    file.unlink()
+    file.symlink_to(file)  # refused to root too
+    assert refusal(path).message.startswith(f"{file}: ")
 
 
 def test_a_folder_of_drop_ins_that_is_none_is_refused_by_name(path: Path) -> None:

@@ -20,7 +20,21 @@ MOST_MODULE_LINES = 350
 MOST_FUNCTION_LINES = 45
 
 FLOORS: tuple[frozenset[str], ...] = (
-    frozenset({"errors", "cycle", "protocol", "job", "status", "clock", "version", "files", "grammar", "capability"}),
+    frozenset(
+        {
+            "errors",
+            "cycle",
+            "protocol",
+            "job",
+            "status",
+            "clock",
+            "version",
+            "files",
+            "grammar",
+            "capability",
+            "interpreter",
+        }
+    ),
     frozenset(
         {
             "config",
@@ -62,6 +76,7 @@ FLOORS: tuple[frozenset[str], ...] = (
             "fit",
             "resumption",
             "rollback",
+            "gpu_lock",
         }
     ),
     frozenset(
@@ -74,6 +89,7 @@ FLOORS: tuple[frozenset[str], ...] = (
             "overview",
             "requests",
             "scheduler",
+            "selftest",
             "daemon",
             "__main__",
             "__init__",

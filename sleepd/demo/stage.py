@@ -191,7 +191,7 @@ def demo_config(stage: Stage, worker_python: Path, sample: Sample) -> Config:
         triggers=TriggersConfig(min_experiences=len(sample.experiences), min_hours_between_sleep=0.0),
         model=ModelConfig(system_prompt=sample.system_prompt),
         training=TrainingConfig(strategy="rehearse"),
-        worker=WorkerConfig(python=str(worker_python)),
+        worker=WorkerConfig(python=str(worker_python), gpu_lock=""),
         state=StateConfig(directory=str(stage.state)),
         control=ControlConfig(socket=str(stage.socket), socket_mode="0600", operator_group=""),
     )

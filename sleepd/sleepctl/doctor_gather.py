@@ -8,7 +8,6 @@ import pwd
 import shlex
 import shutil
 import subprocess
-import sys
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
@@ -18,6 +17,7 @@ import msgspec
 from sleepd.capability import Capability
 from sleepd.config import Config
 from sleepd.errors import ConfigError, DaemonNotRunning, SleepdError
+from sleepd.interpreter import worker_python
 from sleepd.protocol import Buffer, GetStatus
 from sleepd.status import BufferDetail, Status
 
@@ -46,7 +46,7 @@ def gather(session: Session) -> Facts:
     user = _daemon_user(unit, status, Path(config.state.directory))
     state, *buffers = reach_as(user, [config.state.directory, *([config.buffer.path] if config.buffer.path else [])])
     buffer = _buffer(session) if status else BufferFacts()
-    interpreter = config.worker.python or sys.executable
+    interpreter = worker_python(config.worker.python)
     capability, problem = _capability(interpreter, config, user, unit)
     knows = user is not None and os.geteuid() in (0, user.pw_uid)
     return Facts(

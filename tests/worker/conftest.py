@@ -41,7 +41,7 @@ class Ended:
 def tiny_model(tmp_path_factory) -> Path:
     """The directory of a tiny random Llama."""
     pytest.importorskip("torch")
-    from tiny_model import make_tiny_model
+    from sleepd.worker.tiny_model import make_tiny_model
 
     directory = tmp_path_factory.mktemp("tiny")
     make_tiny_model(directory)

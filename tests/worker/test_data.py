@@ -5,11 +5,11 @@ from __future__ import annotations
 import socket
 
 import pytest
-from tiny_model import make_tiny_tokenizer
 
 from sleepd.job import Lesson
 from sleepd.worker.channel import Channel
 from sleepd.worker.data import ChatFormat, encode_exchange, encode_lessons
+from sleepd.worker.tiny_model import make_tiny_tokenizer
 
 pytestmark = pytest.mark.worker
 

@@ -1,8 +1,14 @@
-"""A tiny random Llama with a tokenizer of its own, made in a second: what the worker's tests train."""
+"""``python -m sleepd.worker.tiny_model DIR``: a tiny random Llama with a tokenizer of its own, made in a second.
+
+What the self-test of a release and the worker's tests train.
+"""
 
 from __future__ import annotations
 
+import argparse
+import sys
 from pathlib import Path
+from typing import Any
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
@@ -35,7 +41,7 @@ def make_tiny_model(directory: Path) -> None:
     tokenizer.save_pretrained(directory)
 
 
-def make_tiny_tokenizer():
+def make_tiny_tokenizer() -> Any:
     """A byte-level tokenizer: every text, nothing unknown, one token a byte."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
@@ -48,10 +54,22 @@ def make_tiny_tokenizer():
     tokenizer.decoder = decoders.ByteLevel()
     fast = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
-        bos_token="<|im_start|>",
-        eos_token="<|im_end|>",
-        pad_token="<|endoftext|>",
+        bos_token=special[1],
+        eos_token=special[2],
+        pad_token=special[0],
         additional_special_tokens=special,
     )
     fast.chat_template = CHAT_TEMPLATE
     return fast
+
+
+def main() -> int:
+    """Make one."""
+    parser = argparse.ArgumentParser(prog="python -m sleepd.worker.tiny_model", description=__doc__.splitlines()[0])
+    parser.add_argument("directory", type=Path)
+    make_tiny_model(parser.parse_args().directory)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,100 @@
+"""``python -m sleepd.selftest``: one whole cycle on a tiny random model, with the interpreters that the service uses.
+
+For the installer: a release that cannot sleep here is not put in use. Covered: both environments, the wire between
+them, training, measuring, saving. Not covered: the owner's model and the GPU; for these there is ``sleepctl doctor``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from .clock import SystemClock
+from .config import BufferConfig, Config, ControlConfig, StateConfig, WorkerConfig
+from .config_layers import load
+from .cycle import State
+from .errors import SleepdError, WorkerFailed
+from .interpreter import worker_python
+from .log import configure
+from .protocol import Run
+from .sleeper import Sleeper
+from .status import CycleSummary
+
+EXPERIENCES = 12
+_MODEL_SECONDS = 300.0
+"""torch takes half a minute to import from a cold disk, and longer on a small board."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Sleep once in a directory that is removed afterwards; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m sleepd.selftest", description=__doc__.splitlines()[0])
+    parser.add_argument("--config", type=Path, help="the owner's configuration, for worker.python")
+    given = parser.parse_args(arguments)
+    configure("error")
+    try:
+        owners = load(given.config, environment=os.environ).config
+        with tempfile.TemporaryDirectory(prefix="sage-sleepd-selftest-") as directory:
+            end = _sleep_in(Path(directory), owners.worker.python)
+    except SleepdError as error:
+        sys.stderr.write(f"selftest: {error.message}\nhint: {error.hint}\n")
+        return error.exit_code
+    sys.stdout.write(f"a cycle on a tiny model: {end.trained} trained, {end.held_out} held out, {end.state}\n")
+    return 0
+
+
+def _sleep_in(directory: Path, configured_python: str) -> CycleSummary:
+    model = directory / "model"
+    _make_model(model, worker_python(configured_python))
+    records = [
+        {"prompt": f"What is rule {n}?", "response": f"Rule {n} is to keep it in order.", "salience": 0.8}
+        for n in range(EXPERIENCES)
+    ]
+    (directory / "buffer.json").write_bytes(msgspec.json.encode(records))
+    config = Config(
+        buffer=BufferConfig(path=str(directory / "buffer.json")),
+        worker=WorkerConfig(python=configured_python, device="cpu", gpu_lock=""),
+        state=StateConfig(directory=str(directory / "state"), min_free_megabytes=0),
+        control=ControlConfig(socket=str(directory / "socket")),
+    )
+    config = msgspec.structs.replace(config, model=msgspec.structs.replace(config.model, base=str(model)))
+    end = asyncio.run(_sleep(config))
+    if end.state not in (State.PROMOTED, State.REJECTED, State.INCONCLUSIVE):
+        raise WorkerFailed(f"the cycle ended as {end.state}: {end.reason}", hint=end.hint)
+    return end
+
+
+def _make_model(directory: Path, python: str) -> None:
+    command = [python, "-P", "-m", "sleepd.worker.tiny_model", str(directory)]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_MODEL_SECONDS, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise WorkerFailed(f"the worker's interpreter cannot be used: {error}", hint=f"try: {python} -V") from error
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
+        raise WorkerFailed(
+            f"{python}: a model cannot be made: {last}",
+            hint="it needs torch, transformers, peft and the same sage-sleepd; see worker.python",
+        )
+
+
+async def _sleep(config: Config) -> CycleSummary:
+    sleeper = Sleeper(config, clock=SystemClock(), listener=lambda _event, _fields: None)
+    try:
+        await sleeper.begin(Run(force=True))
+        end = await sleeper.finished()
+    finally:
+        sleeper.close()
+    assert end is not None
+    return end
+
+
+if __name__ == "__main__":
+    sys.exit(main())

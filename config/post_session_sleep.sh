@@ -13,7 +13,7 @@ wait for the sleep to end; `sleepctl status` shows how it goes.
   --force   sleep also when the thresholds are not reached
 
 environment:
-  SLEEPCTL          the sleepctl to call (default: the one on PATH, else /opt/sage-sleepd/daemon/bin/sleepctl)
+  SLEEPCTL          the sleepctl to call (default: the one on PATH, else /opt/sage-sleepd/current/daemon/bin/sleepctl)
   SLEEPCTL_SECONDS  how long each of the two calls may take (default: 30)
 EOF
 }
@@ -24,7 +24,7 @@ find_sleepctl() {
     if [[ -n ${SLEEPCTL:-} ]]; then
         printf '%s\n' "$SLEEPCTL"
     else
-        command -v sleepctl || printf '%s\n' /opt/sage-sleepd/daemon/bin/sleepctl
+        command -v sleepctl || printf '%s\n' /opt/sage-sleepd/current/daemon/bin/sleepctl
     fi
 }
 

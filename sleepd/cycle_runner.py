@@ -23,6 +23,7 @@ from .documents import write_documents
 from .errors import LedgerUnusable, SleepdError, WorkerDied, WorkerFailed
 from .experience import Experience, experience_key, group_key
 from .files import write_durably
+from .gpu_devices import has_gpu
 from .job import Failure, Job, Lesson, Notice, Phase, Progress, Report, Role, encode
 from .ledger import Ledger, Placement, Plan
 from .log import get_logger
@@ -208,6 +209,10 @@ class CycleRunner:
         self.progress = message
         if message.phase != was:
             self._announce("phase_started", cycle=cycle, phase=message.phase, device=message.device)
+            if message.phase == "measuring" and "cuda unavailable" in message.device and has_gpu():
+                self._announce(
+                    "gpu_unusable", level="warning", cycle=cycle, text=message.device, hint="sleepctl doctor"
+                )
         self._listener("progress", {"cycle": cycle, **msgspec.to_builtins(message)})
 
     # --- after the worker ---

@@ -17,6 +17,17 @@ import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
 JOURNAL_SOCKET: Final = "/run/systemd/journal/socket"
+MESSAGE_IDS: Final = {
+    "cycle_failed": "5bdcdd8b8b1c4403a250edbfea879176",
+    "candidate_rejected": "a1786004a57e455ca5954737c09be00a",
+    "disk_full": "7ce7bcffe62f4568a340119a03ca0108",
+    "state_not_recorded": "890db522d9714b919893da77ad30b064",
+    "gpu_unusable": "3c51149c818e4c28945d12377a73f949",
+    "buffer_unreadable": "348bfbf1804f4014af3a9ed9933f632c",
+    "champion_damaged": "7a357151af514ed7aec9500e8ac4c2d8",
+    "config_refused": "778ec5f59ca049fb92861597cd6bc84e",
+}
+"""What ``journalctl -x`` explains: systemd/sage-sleepd.catalog has the words."""
 _PRIORITY: Final = {"critical": 2, "error": 3, "exception": 3, "warning": 4, "info": 6, "debug": 7}
 
 
@@ -64,7 +75,8 @@ def is_journal(descriptor: int, journal_stream: str) -> bool:
 class JournalRenderer:
     """Sends each event to journald with its fields, and drops the line.
 
-    Fields: MESSAGE, PRIORITY, SYSLOG_IDENTIFIER, SLEEPD_EVENT and SLEEPD_<FIELD> for each keyword (``SLEEPD_CYCLE``).
+    Fields: MESSAGE, PRIORITY, SYSLOG_IDENTIFIER, SLEEPD_EVENT, SLEEPD_<FIELD> for each keyword
+    (``SLEEPD_CYCLE``), and MESSAGE_ID where ``journalctl -x`` has an explanation.
     Protocol: systemd's "Native Journal Protocol". Where the datagram is refused, the line goes to standard error, with
     systemd's priority prefix.
     """
@@ -85,6 +97,8 @@ class JournalRenderer:
             "SYSLOG_IDENTIFIER": "sage-sleepd",
             "SLEEPD_EVENT": name,
         }
+        if name in MESSAGE_IDS:
+            sent["MESSAGE_ID"] = MESSAGE_IDS[name]
         sent.update({f"SLEEPD_{key.upper()}": value for key, value in fields.items()})
         try:
             self._socket.sendto(b"".join(_field(key, str(value)) for key, value in sent.items()), self._address)

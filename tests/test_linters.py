@@ -33,6 +33,7 @@ FLOORS: tuple[frozenset[str], ...] = (
             "grammar",
             "capability",
             "interpreter",
+            "gpu_devices",
         }
     ),
     frozenset(

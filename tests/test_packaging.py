@@ -15,12 +15,14 @@ from sleepd.config import Config, WorkerConfig
 from sleepd.config_layers import load
 from sleepd.config_text import render
 from sleepd.errors import ConfigError, UsageError
+from sleepd.log import MESSAGE_IDS
 from sleepd.sleepctl.exit_codes import ExitCode
+from sleepd.sleepctl.first_config import TITLE
 
 ROOT = Path(__file__).parent.parent
 UNITS = ROOT / "systemd"
 HOOK = ROOT / "config" / "post_session_sleep.sh"
-CONFIG_TITLE = "sage-sleepd: every key with its default. buffer.path must be set; all else may stay."
+CONFIG_TITLE = TITLE
 
 
 def settings(name: str) -> dict[str, list[str]]:
@@ -67,7 +69,7 @@ def test_wrong_configuration_is_not_retried() -> None:
 def test_service_never_sets_what_breaks_it() -> None:
     """No setting that is known to break the worker or the control socket is set; each has its reason in the unit."""
     text = (UNITS / "sage-sleepd.service").read_text()
-    for key in ("MemoryDenyWriteExecute", "PrivateDevices", "PrivateUsers", "ProcSubset"):
+    for key in ("MemoryDenyWriteExecute", "PrivateUsers", "ProcSubset"):
         assert key not in settings("sage-sleepd.service")
         assert f"# {key}=" in text
 
@@ -90,15 +92,36 @@ def test_check_counts_a_quiet_day_as_success() -> None:
 @pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd-analyze is not installed")
 def test_systemd_understands_the_units(tmp_path: Path) -> None:
     """``systemd-analyze verify`` is silent about all units (with programs in them that exist here)."""
-    names = ["sage-sleepd.service", "sage-sleep-check.service", "sage-sleep-check.timer"]
+    names = ["sage-sleepd.service", "sage-sleepd@.service", "sage-sleep-check.service", "sage-sleep-check.timer"]
     for name in names:
         text = (UNITS / name).read_text()
-        (tmp_path / name).write_text(re.sub(r"/opt/sage-sleepd/daemon/bin/\w+", "/bin/true", text))
+        (tmp_path / name).write_text(re.sub(r"/opt/sage-sleepd/current/daemon/bin/\w+", "/bin/true", text))
     command = ["systemd-analyze", "verify", "--man=no", *(str(tmp_path / name) for name in names)]
     done = subprocess.run(command, capture_output=True, text=True)
     # Settings of a unit of ours; a complaint about another unit of this machine is not ours.
     complaints = [line for line in done.stderr.splitlines() if "sage-sleep" in line]
     assert complaints == []
+
+
+def test_the_instances_unit_is_the_services_unit() -> None:
+    """Apart from comments and from where an instance's things lie, the template says the same, line by line."""
+
+    def said(name: str) -> list[str]:
+        return [line for line in (UNITS / name).read_text().splitlines() if line and not line.startswith("#")]
+
+    lines = said("sage-sleepd@.service")
+    assert [line.replace("/%i/", "/").replace("-%i", "").replace(" (%i)", "") for line in lines] == said(
+        "sage-sleepd.service"
+    )
+    assert sum("%i" in line for line in lines) == 4
+
+
+def test_every_message_id_is_explained() -> None:
+    """The catalog has an entry for each id that the journal gets, with a subject and a next command, and no other."""
+    catalog = (UNITS / "sage-sleepd.catalog").read_text()
+    entries = re.findall(r"^# (\w+)\n-- (\w{32})\nSubject: .+\n(?:.*\n)*?.*Next", catalog, re.MULTILINE)
+    assert dict(entries) == MESSAGE_IDS
+    assert len(set(MESSAGE_IDS.values())) == len(MESSAGE_IDS)
 
 
 # --- configuration ---

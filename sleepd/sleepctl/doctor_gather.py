@@ -17,6 +17,7 @@ import msgspec
 from sleepd.capability import Capability
 from sleepd.config import Config
 from sleepd.errors import ConfigError, DaemonNotRunning, SleepdError
+from sleepd.gpu_devices import has_gpu
 from sleepd.interpreter import worker_python
 from sleepd.protocol import Buffer, GetStatus
 from sleepd.status import BufferDetail, Status
@@ -33,7 +34,6 @@ _UNIT_PROPERTIES = (
     "LoadState,ActiveState,UnitFileState,User,Result,NeedDaemonReload,DropInPaths,ProtectHome,PrivateTmp,BindPaths,"
     "BindReadOnlyPaths,Environment"
 )
-_GPU_DEVICES = ("/dev/nvidiactl", "/dev/nvhost-ctrl", "/dev/nvhost-gpu")
 _CRON_PLACES = ("/etc/crontab", "/etc/cron.d")
 _OLDER_PROGRAMS = ("sleep_scheduler", "sleepd.scheduler")
 
@@ -61,7 +61,7 @@ def gather(session: Session) -> Facts:
         interpreter=interpreter,
         capability=capability,
         capability_problem=problem,
-        has_gpu=any(Path(device).exists() for device in _GPU_DEVICES),
+        has_gpu=has_gpu(),
         memory_bytes=_memory_bytes(),
         is_clock_synchronised=_is_clock_synchronised(),
         last_sleep_at=_last_status(session, status),

@@ -1,4 +1,4 @@
-"""``python -m sleepd.sleepctl.share PREFIX``: manual pages and completions, to where programs look for them.
+"""``python -m sleepd.sleepctl.share [--remove] PREFIX``: manual pages and completions, to where programs look for them.
 
 For the install script. They are made from the installed code, so that they say what it does.
 """
@@ -29,14 +29,18 @@ def shared_files() -> dict[str, str]:
 
 
 def main() -> int:
-    """Write them all."""
+    """Write or remove them all."""
     parser = argparse.ArgumentParser(
         prog="python -m sleepd.sleepctl.share", description=(__doc__ or "").splitlines()[0]
     )
     parser.add_argument("prefix", type=Path, metavar="PREFIX", help="such as /usr/local")
-    share = parser.parse_args().prefix / "share"
+    parser.add_argument("--remove", action="store_true", help="take them away")
+    given = parser.parse_args()
     for name, text in shared_files().items():
-        path = share / name
+        path = given.prefix / "share" / name
+        if given.remove:
+            path.unlink(missing_ok=True)
+            continue
         path.parent.mkdir(parents=True, exist_ok=True)
         replace_file(path, text.encode())
     return 0

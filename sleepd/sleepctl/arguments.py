@@ -41,6 +41,7 @@ GROUPS = {
         "prune": "remove the weights that are not kept; --dry-run only says which",
     },
     "set up": {
+        "setup-buffer": "name the agent's buffer, and show it to the service",
         "reload": "read the configuration again",
         "config": "check FILE: is it correct? show: what is in effect",
         "completions": "for a shell: bash, zsh or fish",
@@ -102,7 +103,7 @@ def _table(title: str, rows: dict[str, str]) -> str:
 def _overview() -> str:
     lines = ["Look at and steer sage-sleepd, which lets an agent learn while it sleeps."]
     for group, members in GROUPS.items():
-        lines += ["", f"{group}:", *(f"  {name:<12}{summary}" for name, summary in members.items())]
+        lines += ["", f"{group}:", *(f"  {name:<13}{summary}" for name, summary in members.items())]
     return "\n".join([*lines, "", "The options of a command: sleepctl COMMAND --help"])
 
 
@@ -167,6 +168,10 @@ def _add_places(command: argparse.ArgumentParser, name: str) -> None:
             type=_Whole(0),
             help="the cycle to put in use; 0: the base itself; default: what the champion was trained from",
         )
+    if name == "setup-buffer":
+        command.add_argument("path", metavar="PATH", help="the file into which the agent writes its experiences")
+        help_ = "of sage-sleepd@NAME, with configuration and state of its own; made if it is new"
+        command.add_argument("--instance", metavar="NAME", default="", help=help_)
     if name == "completions":
         command.add_argument(
             "kind", metavar="SHELL", choices=COMPLETED, help="bash, zsh, fish; cycles: the numbers, for a script"
@@ -198,6 +203,12 @@ Exits with 1 when anything fails; a warning leaves 0.""",
     "reload": """\
 Says which keys changed. A file that says something wrong is refused, and the
 old configuration stays in force.""",
+    "setup-buffer": """\
+Writes conf.d/50-buffer.toml beside the configuration and, for a buffer in a
+home, 50-buffer.conf beside the unit, which shows the service that directory
+(and nothing else of the home), read-only. A home may have mode 0700; the file
+itself must be readable. As root for the system's service, without root for one
+that ./install.sh --user made.""",
     "completions": """\
 Installed by ./install.sh. By hand, for bash:
   source <(sleepctl completions bash)""",

@@ -263,6 +263,13 @@ def doctor(session: Session) -> ExitCode:
     return examine(session)
 
 
+def setup_buffer(session: Session) -> ExitCode:
+    """The agent's buffer, named and shown."""
+    from .setup_buffer import setup_buffer as set_up
+
+    return set_up(session)
+
+
 def completions(session: Session) -> ExitCode:
     """A shell's completions, or the cycles' numbers for them."""
     from .completions import complete
@@ -323,6 +330,7 @@ COMMANDS: dict[str, Command] = {
     "events": events,
     "logs": logs,
     "doctor": doctor,
+    "setup-buffer": setup_buffer,
     "completions": completions,
     "rebase": rebase,
     "tag": tag,

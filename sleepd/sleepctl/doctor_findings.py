@@ -149,7 +149,7 @@ def _buffer(facts: Facts) -> Said:
         return "FAIL", "buffer.path is not set", "see config"
     hidden = _hidden(facts, place.path)
     if hidden:
-        show = f"sudo systemctl edit sage-sleepd, with [Service] BindReadOnlyPaths=-{PurePath(place.path).parent}"
+        show = f"sudo sleepctl setup-buffer {place.path}"
         return "FAIL", f"{place.path} lies where the service does not see it ({hidden})", show
     if buffer.problem:
         return "FAIL", buffer.problem, "sleepctl buffer"

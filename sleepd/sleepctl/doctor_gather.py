@@ -23,9 +23,9 @@ from sleepd.protocol import Buffer, GetStatus
 from sleepd.status import BufferDetail, Status
 
 from .doctor_facts import BufferFacts, ConfigFacts, Facts, SocketFacts, UnitFacts
-from .doctor_reach import reach_as
 from .offline import read_status
 from .programs import answer_of, properties
+from .reach import reach_as
 from .session import STATUS_SECONDS, Session
 
 _PROBE_SECONDS = 180.0

@@ -29,8 +29,8 @@ from sleepd.sleepctl.doctor_facts import (
     UnitFacts,
 )
 from sleepd.sleepctl.doctor_findings import judge
-from sleepd.sleepctl.doctor_reach import reach_as
 from sleepd.sleepctl.programs import answer_of
+from sleepd.sleepctl.reach import reach_as
 from sleepd.version import VERSION
 from tests.agents import changed, config_for, experiences, write_buffer, write_config
 from tests.processes import DaemonProcess
@@ -121,8 +121,18 @@ CASES: list[tuple[str, Facts, str, str]] = [
     ("buffer", with_(buffer=buffer_place(kind="file", may_read=None)), "WARN", "sudo sleepctl doctor"),
     ("buffer", with_(buffer=buffer_place(kind="file", may_read=False)), "FAIL", "setfacl -m u:sage-sleepd:r"),
     ("buffer", with_(buffer=buffer_place(blocked_at="/srv")), "FAIL", "setfacl -m u:sage-sleepd:x /srv"),
-    ("buffer", with_(buffer=buffer_place("/home/you/a/b", kind="file", may_read=True)), "FAIL", "BindReadOnlyPaths"),
-    ("buffer", with_(buffer=buffer_place("/tmp/a/b", kind="file", may_read=True)), "FAIL", "BindReadOnlyPaths"),
+    (
+        "buffer",
+        with_(buffer=buffer_place("/home/you/a/b", kind="file", may_read=True)),
+        "FAIL",
+        "sudo sleepctl setup-buffer",
+    ),
+    (
+        "buffer",
+        with_(buffer=buffer_place("/tmp/a/b", kind="file", may_read=True)),
+        "FAIL",
+        "sudo sleepctl setup-buffer",
+    ),
     ("device", with_(capability=None, capability_problem="No such file"), "FAIL", "worker.python"),
     ("device", with_(capability=msgspec.structs.replace(CAPABLE, version="0.0.9")), "FAIL", "install.sh"),
     (
@@ -317,7 +327,7 @@ def test_doctor_without_anything_ends_with_1_and_says_what_to_do(
 ) -> None:
     """No configuration: that is the first thing to mend."""
     monkeypatch.setattr("sleepd.config.discover", lambda _: None)
-    monkeypatch.setattr("sleepd.sleepctl.doctor_gather.sys", type("S", (), {"executable": "/nonexistent/python"}))
+    monkeypatch.setattr("sleepd.sleepctl.doctor_gather.worker_python", lambda _configured: "/nonexistent/python")
     code, out, _ = sleepctl("doctor")
     assert code == 1
     assert out.startswith("FAIL  config    there is no configuration file\n")

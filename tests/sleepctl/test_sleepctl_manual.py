@@ -119,8 +119,8 @@ def test_indented_lines_of_a_note_stand_as_they_are() -> None:
 
 def test_the_installer_writes_pages_and_completions_to_where_programs_look(tmp_path: Path) -> None:
     """The very command of install.sh, below another prefix."""
-    installer = (REPOSITORY / "install.sh").read_text()
-    assert "-m sleepd.sleepctl.share /usr/local\n" in installer
+    installer = (REPOSITORY / "systemd" / "installer.sh").read_text()
+    assert '-m sleepd.sleepctl.share "$local_prefix"\n' in installer
     command = [sys.executable, "-m", "sleepd.sleepctl.share", str(tmp_path)]
     subprocess.run(command, env={**os.environ, "PYTHONPATH": str(REPOSITORY)}, check=True)
     written = {str(path.relative_to(tmp_path / "share")) for path in tmp_path.rglob("*") if path.is_file()}

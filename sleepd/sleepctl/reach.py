@@ -28,15 +28,34 @@ def reach_as(user: pwd.struct_passwd | None, paths: Sequence[str]) -> list[PathF
         return [reach(path) for path in paths]
     if user is None or os.geteuid() != 0:
         return [PathFacts(path=path, kind=reach(path).kind) for path in paths]
-    return _as_another(user, paths)
+    return _as_another(user, paths, None) or [PathFacts(path=path) for path in paths]
 
 
-def _as_another(user: pwd.struct_passwd, paths: Sequence[str]) -> list[PathFacts]:
+def reach_within(user: pwd.struct_passwd, directory: Path, name: str) -> PathFacts:
+    """``directory/name`` as ``user`` finds it who is shown that directory alone. Only root may ask."""
+    descriptor = os.open(directory, os.O_PATH | os.O_DIRECTORY)
+    try:
+        (found,) = _as_another(user, [name], descriptor) or [PathFacts(path=name)]
+    finally:
+        os.close(descriptor)
+    return found
+
+
+def _as_another(user: pwd.struct_passwd, paths: Sequence[str], start: int | None) -> list[PathFacts]:
+    """As ``reach`` has it, in a child that became ``user``; empty: there was no answer.
+
+    Args:
+        user: who asks.
+        paths: what is asked about.
+        start: a directory to which relative paths refer.
+    """
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
         # Nothing of the parent's is cleaned up here, and nothing goes on: one answer, then the end.
         try:
+            if start is not None:
+                os.fchdir(start)
             os.setgroups(os.getgrouplist(user.pw_name, user.pw_gid))
             os.setgid(user.pw_gid)
             os.setuid(user.pw_uid)
@@ -47,9 +66,7 @@ def _as_another(user: pwd.struct_passwd, paths: Sequence[str]) -> list[PathFacts
     with os.fdopen(reading, "rb") as answers:
         text = answers.read()
     os.waitpid(child, 0)
-    if not text:
-        return [PathFacts(path=path) for path in paths]
-    return msgspec.json.decode(text, type=list[PathFacts])
+    return msgspec.json.decode(text, type=list[PathFacts]) if text else []
 
 
 def reach(path: str) -> PathFacts:

@@ -52,6 +52,8 @@ FLOORS: tuple[frozenset[str], ...] = (
             "promotion",
             "strategies",
             "repetition",
+            "speech",
+            "recall",
             "adapter_file",
             "overdue",
             "retention",

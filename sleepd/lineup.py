@@ -11,12 +11,14 @@ from .checkpoints import Checkpoints, Manifest, verify_usable
 from .config import Config
 from .cycle_runner import Lineup
 from .errors import NothingToDo
+from .evidence import RecallQuestion
 from .experience import experience_key
 from .fit import other_shape
 from .history import History
 from .job import Job, Role, Strategy
 from .log import get_logger
 from .protocol import Run
+from .recall import read_questions
 from .selection import KeySet, Known, Selection, select
 from .strategies import find_strategy
 from .triggers import Policy
@@ -29,6 +31,7 @@ async def line_up(
 
     Raises:
         NotFound: no such strategy.
+        ConfigError: the owner's questions cannot be read.
         NothingToDo: what was to be trained has left the buffer.
         BufferUnreadable: the experiences cannot be read.
         CheckpointInvalid: the champion is damaged.
@@ -49,7 +52,8 @@ async def line_up(
     known = history.known()
     if parent is None:
         known = Known(seen=known.seen, learned=KeySet(), sides=known.sides)
-    job = _job(cycle, config, strategy, checkpoints, parent)
+    questions = await asyncio.to_thread(read_questions, config.evaluation.probes)
+    job = _job(cycle, config, strategy, checkpoints, parent, questions)
     view = buffer.view
     selection = select(
         view.keys,
@@ -66,7 +70,14 @@ async def line_up(
     return await _fetch(selection, job, buffer, parent=parent.cycle if parent else None, is_forced=order.force)
 
 
-def _job(cycle: int, config: Config, strategy: Strategy, checkpoints: Checkpoints, parent: Manifest | None) -> Job:
+def _job(
+    cycle: int,
+    config: Config,
+    strategy: Strategy,
+    checkpoints: Checkpoints,
+    parent: Manifest | None,
+    questions: list[RecallQuestion],
+) -> Job:
     if parent is not None:
         rate = strategy.learning_rate * strategy.continued_rate_share
         strategy = msgspec.structs.replace(strategy, learning_rate=rate)
@@ -77,10 +88,14 @@ def _job(cycle: int, config: Config, strategy: Strategy, checkpoints: Checkpoint
         cache_directory=config.model.cache_directory,
         expected_base=parent.base_fingerprint if parent else "",
         parent=str(checkpoints.promoted_path(parent.cycle)) if parent else "",
+        parent_cycle=parent.cycle if parent else None,
         staging=str(checkpoints.staging_path(cycle)),
         system_prompt=config.model.system_prompt,
         strategy=strategy,
         seed=config.training.seed + cycle,
+        questions=questions,
+        evaluation_command=config.evaluation.command,
+        evaluation_seconds=config.evaluation.seconds,
         device=config.worker.device,
         threads=config.worker.threads,
         resume_point_seconds=config.worker.resume_point_minutes * 60,

@@ -23,7 +23,7 @@ from msgspec import Meta
 from .errors import ConfigError
 from .evidence import RecallQuestion
 
-MAX_FILE_BYTES = 256 * 1024
+MAX_FILE_BYTES = 64 * 1024
 MAX_PROBES = 200
 """Each is answered three times in a cycle."""
 
@@ -39,24 +39,26 @@ class _Document(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     probe: Annotated[list[_Probe], Meta(min_length=1, max_length=MAX_PROBES)]
 
 
-def read_questions(path: Path) -> list[RecallQuestion]:
-    """The questions in that file.
+def read_questions(name: str) -> list[RecallQuestion]:
+    """The questions in the file of that name; none where it is empty, as ``evaluation.probes`` is by default.
 
     Raises:
         ConfigError: it cannot be read or is not as described above; the place is named.
     """
+    if not name:
+        return []
     try:
-        content = _read(path)
-    except (OSError, ValueError) as error:  # ValueError: a zero byte in a path
+        content = _read(Path(name))
+    except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
         why = error.strerror if isinstance(error, OSError) else str(error)
-        raise _refusal(path, f"cannot be read: {why}") from error
+        raise _refusal(name, f"cannot be read: {why}") from error
     if len(content) > MAX_FILE_BYTES:
-        raise _refusal(path, f"expected at most {MAX_FILE_BYTES} bytes, found more")
-    return parse_questions(content, path)
+        raise _refusal(name, f"expected at most {MAX_FILE_BYTES} bytes, found more")
+    return parse_questions(content, name)
 
 
-def parse_questions(content: bytes, path: Path) -> list[RecallQuestion]:
-    """The questions in the content of ``path``, which is named in messages.
+def parse_questions(content: bytes, name: str) -> list[RecallQuestion]:
+    """The questions in the content of the file ``name``.
 
     Raises:
         ConfigError: it is not as described above; the place is named.
@@ -64,7 +66,7 @@ def parse_questions(content: bytes, path: Path) -> list[RecallQuestion]:
     try:
         document = msgspec.convert(tomllib.loads(content.decode("utf-8-sig")), _Document)
     except (ValueError, msgspec.MsgspecError, RecursionError) as error:  # no UTF-8, no TOML, or another shape
-        raise _refusal(path, ascii(str(error))[1:-1][:300] or type(error).__name__) from None
+        raise _refusal(name, ascii(str(error))[1:-1][:300] or type(error).__name__) from None
     return [
         RecallQuestion(
             question=each.question, expected=each.expected if isinstance(each.expected, list) else [each.expected]
@@ -92,8 +94,8 @@ def _read(path: Path) -> bytes:
         return file.read(MAX_FILE_BYTES + 1)
 
 
-def _refusal(path: Path, what: str) -> ConfigError:
+def _refusal(name: str, what: str) -> ConfigError:
     return ConfigError(
-        f"evaluation.probes: {ascii(str(path))[1:-1]}: {what}",
+        f"evaluation.probes: {ascii(name)[1:-1]}: {what}",
         hint='it holds [[probe]] tables with question = "…" and expected = ["…"]; or set evaluation.probes to ""',
     )

@@ -108,7 +108,7 @@ class Measurer:
         with model.disable_adapter():
             references = meter.references([*exchanges.general, *exchanges.probes])
             base = meter.losses(exchanges.held_out) if job.parent else {}
-        later = probation.later(job, exchanges.trained)
+        later = probation.later(job, [*exchanges.trained, *exchanges.held_out])
         measured = {one.id: one for one in [*exchanges.sampled, *later, *exchanges.held_out]}
         parent = meter.losses(list(measured.values()))
         require_finite([one.total for one in [*base.values(), *parent.values()]])

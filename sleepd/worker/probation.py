@@ -20,12 +20,12 @@ MOST = 64
 """Later experiences that are compared on, chosen by hash."""
 
 
-def later(job: Job, trained: Sequence[Encoded]) -> list[Encoded]:
+def later(job: Job, sequences: Sequence[Encoded]) -> list[Encoded]:
     """On which of the sequences the two are compared; none where there is nothing to compare."""
     if job.predecessor is None or job.parent_cycle is None:
         return []
     ids = set(job.later)
-    return chosen([one for one in trained if one.id in ids], MOST)
+    return chosen([one for one in sequences if one.id in ids], MOST)
 
 
 def measure(

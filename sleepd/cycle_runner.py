@@ -27,11 +27,12 @@ from .gpu_devices import has_gpu
 from .job import Failure, Job, Lesson, Notice, Phase, Progress, Report, Role, encode
 from .ledger import Ledger, Placement, Plan
 from .log import get_logger
-from .promotion import Outcome, Verdict, judge
+from .promotion import judge
 from .resumption import MAX_CRASHES, has_resume_point, note_crash
 from .status import CycleSummary
 from .strategies import adapter_shape
 from .supervisor import Worker, WorkerPolicy
+from .verdict import Outcome, Verdict
 
 
 class Lineup(msgspec.Struct, frozen=True, kw_only=True):
@@ -224,7 +225,9 @@ class CycleRunner:
         promoted = verdict.outcome is Outcome.PROMOTED
         if self._ledger.state(cycle) is State.TRAINING:
             self._advance(cycle, Event.EVALUATION_STARTED)
-        self._ledger.advance(cycle, Event.REPORT_JUDGED, at=judged_at, reason=verdict.reason, report=report)
+        self._ledger.advance(
+            cycle, Event.REPORT_JUDGED, at=judged_at, reason=verdict.reason, report=report, verdict=verdict
+        )
         path = await self._commit(job, report, verdict, judged_at)
         if promoted:
             self._checkpoints.promote(cycle)

@@ -21,8 +21,8 @@ from .experience import experience_key, key_text
 from .files import read_document as read_json
 from .job import Report, Role
 from .ledger import Ledger, Placement
-from .promotion import Verdict
 from .status import Moment
+from .verdict import Verdict
 
 _T = TypeVar("_T")
 

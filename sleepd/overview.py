@@ -112,6 +112,8 @@ def _champion(sleeper: Sleeper) -> Champion | None:
         holdout_before=summary.holdout_before,
         holdout_after=summary.holdout_after,
         held_out=report.held_out if report else 0,
+        is_thin=summary.is_thin,
+        is_on_probation=summary.is_on_probation,
         new_lineage=new_lineage,
     )
 
@@ -162,6 +164,7 @@ def detail(sleeper: Sleeper, cycle: int) -> CycleDetail:
         summary=_placed(sleeper, summary, champion),
         directory=str(path) if path else "",
         report=sleeper.ledger.report(cycle),
+        verdict=sleeper.ledger.verdict(cycle),
         trained_ids=ids("train"),
         replayed_ids=ids("replay"),
         held_out_ids=ids("holdout"),

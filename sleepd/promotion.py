@@ -14,28 +14,9 @@ better in any sense but likelihood.
 from __future__ import annotations
 
 import math
-from enum import StrEnum
-
-import msgspec
 
 from .job import Check, Report
-
-
-class Outcome(StrEnum):
-    """What a verdict says."""
-
-    PROMOTED = "promoted"
-    REJECTED = "rejected"
-
-
-class Verdict(msgspec.Struct, frozen=True, kw_only=True):
-    """The outcome, and every reason for it in a sentence with its figure."""
-
-    outcome: Outcome
-    reason: str
-    failed: list[str]
-    """Names of what it failed, in the order judged; empty when promoted."""
-
+from .verdict import Outcome, Verdict
 
 REQUIRED_CHECKS = ("supervised_tokens", "adapter_changed", "losses_finite", "reload_matches")
 

@@ -35,6 +35,7 @@ FLOORS: tuple[frozenset[str], ...] = (
             "interpreter",
             "gpu_devices",
             "evidence",
+            "verdict",
         }
     ),
     frozenset(
@@ -58,7 +59,7 @@ FLOORS: tuple[frozenset[str], ...] = (
             "older_formats",
         }
     ),
-    frozenset({"buffer", "buffer_file", "stuck", "checkpoints", "database", "ledger", "reader"}),
+    frozenset({"buffer", "buffer_file", "stuck", "checkpoints", "database", "records", "ledger", "reader"}),
     frozenset(
         {
             "log",

@@ -18,34 +18,12 @@ import msgspec
 from .cycle import JUDGED_STATES, TERMINAL_STATES, Event, State, advance
 from .database import open_database, signed, unsigned
 from .errors import NotFound
-from .job import Report, Role
-from .records import SUMMARY_COLUMNS, summarise
+from .job import Report
+from .records import SUMMARY_COLUMNS, Placement, Plan, summarise
 from .status import CycleSummary, Decision, DecisionRecord
 from .verdict import Verdict
 
 KEPT_DECISIONS = 1000
-
-
-class Placement(msgspec.Struct, frozen=True):
-    """Where one experience went in one cycle."""
-
-    id: str
-    key: int
-    group: int
-    role: Role
-
-
-class Plan(msgspec.Struct, frozen=True, kw_only=True):
-    """A cycle before its worker exists."""
-
-    cycle: int
-    started_at: datetime
-    parent: int | None
-    strategy: str
-    is_forced: bool
-    placements: Sequence[Placement]
-    seen: array[int]
-    """Keys of the whole buffer at that moment (``array('Q')``)."""
 
 
 class Ledger:
@@ -284,6 +262,23 @@ class Ledger:
             (_list(cycles),),
         ).fetchone()
         return int(row[0] or 0)
+
+    def trained_groups(self, champions: Iterable[int]) -> set[int]:
+        """Groups of every experience trained in the lineage of one of these champions."""
+        cycles = {cycle for champion in champions for cycle in self.lineage(champion)}
+        rows = self._db.execute(
+            "SELECT DISTINCT grp FROM placements WHERE role='train' AND cycle IN (SELECT value FROM json_each(?))",
+            (_list(cycles),),
+        )
+        return {unsigned(row[0]) for row in rows.fetchall()}
+
+    def compared_by(self, champion: int) -> int | None:
+        """The newest cycle whose report compares that champion with the one before it; None: there is none."""
+        query = (
+            "SELECT max(cycle) FROM cycles WHERE cycle>? AND report IS NOT NULL "
+            "AND json_extract(CAST(report AS TEXT), '$.evidence.probation.champion')=?"
+        )
+        return self._number(query, champion, champion) or None
 
     def recorded_sides(self) -> dict[int, bool]:
         """Of every group that was in a cycle, whether it is held out; trained once, it never is again."""

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import msgspec
 
 from .job import Progress, Report
-from .verdict import AddedMetric, Comparison, Verdict
+from .verdict import AddedMetric, Comparison, Figure, Verdict
 
 SCHEMA = 1
 
@@ -249,6 +249,23 @@ class PruneResult(msgspec.Struct, frozen=True, kw_only=True):
     """Oldest first."""
     is_dry_run: bool
     """Nothing was removed."""
+    schema: int = SCHEMA
+
+
+class MetricResult(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer to ``addmetric``."""
+
+    cycle: int
+    name: str
+    value: float | None
+    """None: taken away."""
+    figures: list[Figure]
+    """It against each of the owner's limits on it."""
+    is_broken: bool
+    """One of them is missed; a champion is rolled back then."""
+    champion: int | None
+    """The one in use afterwards; None: the base."""
+    undo: str = ""
     schema: int = SCHEMA
 
 

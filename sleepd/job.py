@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, cast
 import msgspec
 
 from .errors import ProtocolError
-from .evidence import Evidence, LossPair, RecallQuestion
+from .evidence import Evidence, LossPair, Probation, RecallQuestion
 
 JOB_VERSION = 1
 RESUME_POINT = "work/resume.safetensors"
@@ -107,6 +107,10 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     predecessor: str | None = None
     """Adapter directory of the champion before the parent, empty for the base; None: nothing to compare."""
     predecessor_cycle: int | None = None
+    later: list[str] = []
+    """Ids of those experiences below that came after the parent was made: the two are compared on them."""
+    confidence: float = 0.95
+    """Of each bound of an interval."""
 
 
 class Hello(msgspec.Struct, frozen=True, kw_only=True, tag="hello"):
@@ -221,12 +225,15 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True, tag="failure"):
         "bad_job",
         "not_finite",
         "not_resumable",
+        "champion_worse",
         "stopped",
         "error",
     ]
     message: str
     hint: str = ""
     traceback: str = ""
+    probation: Probation | None = None
+    """With ``champion_worse``: what was measured."""
 
 
 WorkerMessage = Hello | Progress | Notice | Report | Failure

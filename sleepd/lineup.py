@@ -11,11 +11,13 @@ from .checkpoints import Checkpoints, Manifest, verify_usable
 from .config import Config
 from .cycle_runner import Lineup
 from .errors import NothingToDo
-from .experience import experience_key
+from .experience import experience_key, group_key
 from .fit import other_shape
 from .history import History
 from .job import Job, Role, Strategy
+from .ledger import Ledger
 from .log import get_logger
+from .predecessor import Predecessor, predecessor
 from .protocol import Run
 from .selection import KeySet, Known, Selection, select
 from .strategies import find_strategy
@@ -23,7 +25,14 @@ from .triggers import Policy
 
 
 async def line_up(
-    order: Run, config: Config, *, checkpoints: Checkpoints, history: History, buffer: ExperienceBuffer, unfit: str
+    order: Run,
+    config: Config,
+    *,
+    ledger: Ledger,
+    checkpoints: Checkpoints,
+    history: History,
+    buffer: ExperienceBuffer,
+    unfit: str,
 ) -> Lineup:
     """The next cycle, before anything is written. ``unfit`` says why the champion cannot be continued; empty: it can.
 
@@ -63,7 +72,25 @@ async def line_up(
         min_replayed=strategy.min_replayed,
         seed=job.seed,
     )
-    return await _fetch(selection, job, buffer, parent=parent.cycle if parent else None, is_forced=order.force)
+    lineup = await _fetch(selection, job, buffer, parent=parent.cycle if parent else None, is_forced=order.force)
+    before = predecessor(parent.cycle, ledger, checkpoints) if parent else None
+    return lineup if before is None else _with_comparison(lineup, before, ledger)
+
+
+def _with_comparison(lineup: Lineup, before: Predecessor, ledger: Ledger) -> Lineup:
+    """Champion and predecessor are compared first, on those experiences that came after the champion was planned."""
+    assert lineup.parent is not None
+    seen = KeySet(ledger.seen(lineup.parent))
+    trained = ledger.trained_groups(cycle for cycle in (lineup.parent, before.cycle) if cycle is not None)
+    later = [
+        experience.id
+        for experience, role in lineup.experiences
+        if role != "replay"
+        and experience_key(experience.id) not in seen
+        and group_key(experience.prompt, experience.response) not in trained  # a copy under a new id
+    ]
+    job = msgspec.structs.replace(lineup.job, predecessor=before.directory, predecessor_cycle=before.cycle, later=later)
+    return msgspec.structs.replace(lineup, job=job)
 
 
 def _job(cycle: int, config: Config, strategy: Strategy, checkpoints: Checkpoints, parent: Manifest | None) -> Job:
@@ -84,6 +111,7 @@ def _job(cycle: int, config: Config, strategy: Strategy, checkpoints: Checkpoint
         device=config.worker.device,
         threads=config.worker.threads,
         resume_point_seconds=config.worker.resume_point_minutes * 60,
+        confidence=config.promotion.confidence,
     )
 
 

@@ -21,6 +21,8 @@ PROTOCOL_VERSION = 1
 MAX_REQUEST_BYTES = 64 * 1024
 Integer = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 """What the ledger can be asked for: a JSON number may be larger."""
+METRIC_NAME = r"[A-Za-z][A-Za-z0-9_.-]{0,59}"
+"""What a figure of the owner's may be called."""
 
 
 # --- requests ---
@@ -124,6 +126,14 @@ class Tag(Request, frozen=True, kw_only=True):
     name: Annotated[str, msgspec.Meta(pattern=r"^[^\x00-\x1f\x7f]{1,60}$")] | None = None
 
 
+class AddMetric(Request, frozen=True, kw_only=True):
+    """Add a figure that the owner measured on a cycle's adapter; None takes it away. Answer: :class:`MetricResult`."""
+
+    cycle: Integer
+    name: Annotated[str, msgspec.Meta(pattern=rf"^{METRIC_NAME}\Z")]
+    value: float | None = None
+
+
 class Prune(Request, frozen=True, kw_only=True):
     """Remove the weights that retention does not keep. Answer: :class:`PruneResult`."""
 
@@ -157,13 +167,14 @@ AnyRequest = (
     | Buffer
     | Rollback
     | Tag
+    | AddMetric
     | Prune
     | Reload
     | GetVersion
     | Subscribe
 )
 
-OPERATOR_REQUESTS = (Cancel, Pause, Resume, Rollback, Tag, Prune, Reload)
+OPERATOR_REQUESTS = (Cancel, Pause, Resume, Rollback, Tag, AddMetric, Prune, Reload)
 """These need the operator's permission always; ``Run`` and ``Check`` when they force or loosen."""
 
 

@@ -20,7 +20,8 @@ from .checkpoints import Checkpoints, directory_name
 from .errors import ProtocolError
 from .files import read_document
 from .job import RESUME_POINT, Job, decode_job
-from .ledger import Ledger, Placement
+from .ledger import Ledger
+from .records import Placement
 
 MAX_CRASHES: Final = 3
 """A cycle that was cut short by so many deaths (not shutdowns) is given up."""

@@ -35,6 +35,7 @@ FLOORS: tuple[frozenset[str], ...] = (
             "interpreter",
             "gpu_devices",
             "evidence",
+            "verdict",
         }
     ),
     frozenset(
@@ -50,6 +51,10 @@ FLOORS: tuple[frozenset[str], ...] = (
             "selection",
             "triggers",
             "promotion",
+            "interval",
+            "metric_limits",
+            "speech_gates",
+            "probation",
             "strategies",
             "repetition",
             "adapter_file",
@@ -58,7 +63,7 @@ FLOORS: tuple[frozenset[str], ...] = (
             "older_formats",
         }
     ),
-    frozenset({"buffer", "buffer_file", "stuck", "checkpoints", "database", "ledger", "reader"}),
+    frozenset({"buffer", "buffer_file", "stuck", "checkpoints", "database", "records", "ledger", "reader"}),
     frozenset(
         {
             "log",
@@ -79,6 +84,10 @@ FLOORS: tuple[frozenset[str], ...] = (
             "fit",
             "resumption",
             "rollback",
+            "predecessor",
+            "demotion",
+            "added_metrics",
+            "settling",
             "gpu_lock",
         }
     ),
@@ -87,7 +96,9 @@ FLOORS: tuple[frozenset[str], ...] = (
             "lineup",
             "older_cycles",
             "intake",
+            "fact_finding",
             "cycle_runner",
+            "in_use",
             "sleeper",
             "overview",
             "requests",

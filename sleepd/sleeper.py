@@ -83,7 +83,7 @@ class Sleeper:
         self.mending = Mending(self.ledger, self.checkpoints, clock, self.history, self.alarms)
         self.mending.write_history()
         self.fit = Fit(self.ledger, self.checkpoints)
-        self.intake = Intake(config, self.history, clock)
+        self.intake = Intake(config, self.history, clock, self.ledger, self.alarms)
         self._gpu = GpuLock()
         self.runner = CycleRunner(
             ledger=self.ledger, checkpoints=self.checkpoints, clock=clock, listener=self._on_cycle_event
@@ -93,8 +93,7 @@ class Sleeper:
         self.last_error = self.history.newest_failure()
         if troubles:
             self.last_error = LastError(message=troubles[-1], hint="sleepctl history", at=clock.now())
-        self._since_sleep = Elapsed(clock)
-        self._since_unjudged = Elapsed(clock)
+        self._since_sleep, self._since_unjudged = Elapsed(clock), Elapsed(clock)
         self._starting = asyncio.Lock()
         self._task: asyncio.Task[CycleEnd] | None = None
         self.running_cycle: int | None = None
@@ -131,11 +130,9 @@ class Sleeper:
             counts = self.intake.count(min_salience)
         unjudged = self.ledger.unjudged_in_a_row()
         suspended = self.suspended_cycle
-        if suspended is None:
-            times, since = len(unjudged), unjudged[0].ended_at if unjudged else None
-        else:
-            crashed = crashes(self.ledger, suspended)
-            times, since = crashed.count, crashed.at
+        times, since = len(unjudged), unjudged[0].ended_at if unjudged else None
+        if suspended is not None:
+            times, since = crashes(self.ledger, suspended).essence
         cooldown = cooldown_seconds(self.config.triggers.cooldown_seconds, times)
         if since is not None:
             cooldown -= self._since_unjudged.seconds_since(since)
@@ -146,6 +143,8 @@ class Sleeper:
             hours_since_last_sleep=None if last is None else self._since_sleep.seconds_since(last) / 3600,
             trainable=counts.unlearned,
             held_out=counts.held_out,
+            quarantined=counts.quarantined,
+            unscreened=counts.unscreened,
             is_paused=self.is_paused,
             running_cycle=self.running_cycle,
             suspended_cycle=suspended,
@@ -201,7 +200,7 @@ class Sleeper:
                 self.config,
                 checkpoints=self.checkpoints,
                 history=self.history,
-                buffer=self.intake.buffer,
+                intake=self.intake,
                 unfit=self.fit.unfit(self.config.model.base),
             )
             self.runner.begin(lineup)
@@ -330,7 +329,8 @@ class Sleeper:
         self.intake.reconfigure(config)
 
     async def end_cycle(self) -> None:
-        """Suspend a cycle under way, and wait until it is."""
+        """Suspend a cycle under way, and wait until it is; break off a screening."""
+        await self.intake.quarantine.end()
         if self._task is not None and not self._task.done():
             self.runner.stop(Event.SUSPEND)
             await asyncio.wait([self._task])

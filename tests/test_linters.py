@@ -46,6 +46,8 @@ FLOORS: tuple[frozenset[str], ...] = (
             "experience",
             "holdout",
             "selection",
+            "quarantine",
+            "isolation",
             "triggers",
             "promotion",
             "strategies",
@@ -56,7 +58,22 @@ FLOORS: tuple[frozenset[str], ...] = (
             "older_formats",
         }
     ),
-    frozenset({"buffer", "buffer_file", "stuck", "checkpoints", "database", "ledger", "reader"}),
+    frozenset(
+        {
+            "buffer",
+            "buffer_file",
+            "stuck",
+            "checkpoints",
+            "database",
+            "ledger",
+            "reader",
+            "screening",
+            "screenings",
+            "screener",
+            "secret_scan",
+            "hand_decisions",
+        }
+    ),
     frozenset(
         {
             "log",
@@ -78,6 +95,7 @@ FLOORS: tuple[frozenset[str], ...] = (
             "resumption",
             "rollback",
             "gpu_lock",
+            "quarantine_keeper",
         }
     ),
     frozenset(
@@ -104,7 +122,7 @@ PARTS = ("sleepctl", "demo", "worker")
 
 ALSO = {"sleepctl": {"client"}, "demo": {"client", "sleepctl.terminal"}, "worker": set()}
 
-NOT_IN_THE_DAEMON = ("torch", "transformers", "peft", "rich", "pydantic", "numpy")
+NOT_IN_THE_DAEMON = ("torch", "transformers", "peft", "rich", "pydantic", "numpy", "detect_secrets")
 
 
 def module_name(path: Path) -> str:

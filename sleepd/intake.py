@@ -72,7 +72,7 @@ class Intake:
     def count(self, min_salience: float) -> Counts:
         """The counts under another threshold."""
         view, known = self.view, self._history.known()
-        barred = self.quarantine.barred_by(self.quarantine.isolation, view, known, min_salience)
+        barred = self.quarantine.barred_at_once(view, known, min_salience)
         return self._count(view, known, min_salience, barred)
 
     @staticmethod

@@ -25,13 +25,7 @@ from .triggers import Policy
 
 
 async def line_up(
-    order: Run,
-    config: Config,
-    *,
-    checkpoints: Checkpoints,
-    history: History,
-    intake: Intake,
-    unfit: str,
+    order: Run, config: Config, *, checkpoints: Checkpoints, history: History, intake: Intake, unfit: str
 ) -> Lineup:
     """The next cycle, before anything is written. ``unfit`` says why the champion cannot be continued; empty: it can.
 
@@ -44,20 +38,11 @@ async def line_up(
     strategy = find_strategy(
         order.strategy or config.training.strategy, epochs=order.epochs, learning_rate=order.learning_rate
     )
-    cycle = history.next_cycle()
-    champion = checkpoints.champion()
-    manifest = None
-    if champion is not None:
-        # All of it, not only what it says of itself: it may have been damaged since the daemon's start.
-        manifest = await asyncio.to_thread(verify_usable, checkpoints.promoted_path(champion))
-    reason = unfit or other_shape(manifest, strategy)
-    if reason:
-        get_logger().warning("lineage_started", text=f"{reason}: this cycle starts again from the base")
-    parent = None if reason else manifest
+    parent = await _parent(checkpoints, strategy, unfit)
     known = history.known()
     if parent is None:
         known = Known(seen=known.seen, learned=KeySet(), sides=known.sides)
-    job = _job(cycle, config, strategy, checkpoints, parent)
+    job = _job(history.next_cycle(), config, strategy, checkpoints, parent)
     view, min_salience = intake.view, Policy.of(config, order.thresholds).min_salience
     selection = select(
         view.keys,
@@ -74,6 +59,18 @@ async def line_up(
     )
     parent_cycle = parent.cycle if parent else None
     return await _fetch(selection, job, intake.buffer, view, parent=parent_cycle, is_forced=order.force)
+
+
+async def _parent(checkpoints: Checkpoints, strategy: Strategy, unfit: str) -> Manifest | None:
+    """The champion, where it can be continued; None: the cycle starts from the base."""
+    champion, manifest = checkpoints.champion(), None
+    if champion is not None:
+        # All of it, not only what it says of itself: it may have been damaged since the daemon's start.
+        manifest = await asyncio.to_thread(verify_usable, checkpoints.promoted_path(champion))
+    reason = unfit or other_shape(manifest, strategy)
+    if reason:
+        get_logger().warning("lineage_started", text=f"{reason}: this cycle starts again from the base")
+    return None if reason else manifest
 
 
 def _job(cycle: int, config: Config, strategy: Strategy, checkpoints: Checkpoints, parent: Manifest | None) -> Job:

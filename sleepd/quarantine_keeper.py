@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import aclosing
 from pathlib import Path
 from typing import Final
@@ -19,7 +19,7 @@ from .buffer_file import BufferFile
 from .clock import Clock
 from .errors import SleepdError
 from .hand_decisions import HandDecisions
-from .isolation import Findings, HandDecision, Isolation, Word, barred
+from .isolation import Cause, Findings, HandDecision, Isolation, Word, barred
 from .ledger import Ledger
 from .log import get_logger
 from .quarantine import Screened
@@ -146,19 +146,21 @@ class QuarantineKeeper:
 
     # --- who is in ---
 
-    async def barred(self, view: View, known: Known, min_salience: float) -> Barred:
-        """What is kept from training, counted in a thread: a hundred thousand experiences take a while."""
+    async def causes(self, view: View, known: Known, min_salience: float) -> dict[int, Cause]:
+        """Each experience of the view that is kept from training, and why, in file order."""
         isolation = self.isolation
         async with self._counting:
-            return await asyncio.to_thread(self.barred_by, isolation, view, known, min_salience)
+            return await asyncio.to_thread(lambda: dict(_causes(isolation, view, known, min_salience)))
 
-    @staticmethod
-    def barred_by(isolation: Isolation, view: View, known: Known, min_salience: float) -> Barred:
-        """The same, at once."""
-        found = isolation.causes(
-            view.keys, view.groups, view.saliences, learned=known.learned, min_salience=min_salience
-        )
-        return barred(found)
+    async def barred(self, view: View, known: Known, min_salience: float) -> Barred:
+        """The same in little, counted in a thread: a hundred thousand experiences take a while."""
+        isolation = self.isolation
+        async with self._counting:
+            return await asyncio.to_thread(lambda: barred(_causes(isolation, view, known, min_salience)))
+
+    def barred_at_once(self, view: View, known: Known, min_salience: float) -> Barred:
+        """The same, while the loop waits: for a caller who gave a threshold of his own."""
+        return barred(_causes(self.isolation, view, known, min_salience))
 
     def said_under(self, cycle: int) -> int:
         """How many experiences say that they were said under the adapter of that cycle."""
@@ -181,3 +183,7 @@ class QuarantineKeeper:
         )
         self._isolation = None
         get_logger().info("quarantine_decided", word=word or "reset", ids=[id_ for id_, _ in chosen.values()][:20])
+
+
+def _causes(isolation: Isolation, view: View, known: Known, min_salience: float) -> Iterator[tuple[int, Cause]]:
+    return isolation.causes(view.keys, view.groups, view.saliences, learned=known.learned, min_salience=min_salience)

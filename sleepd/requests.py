@@ -26,6 +26,9 @@ from .protocol import (
     History,
     Pause,
     Prune,
+    Quarantine,
+    QuarantineDecide,
+    QuarantineShow,
     Reload,
     Resume,
     Rollback,
@@ -35,6 +38,7 @@ from .protocol import (
     Thresholds,
     Why,
 )
+from .quarantine_overview import decide_by_hand, quarantine_detail, quarantine_list
 from .retention import Keep
 from .sleeper import Sleeper
 from .status import SCHEMA, RunResult
@@ -89,6 +93,12 @@ class Requests:
             case Buffer():
                 await sleeper.look()
                 return buffer_detail(sleeper)
+            case Quarantine():
+                await sleeper.look()
+                return await quarantine_list(sleeper, limit=max(0, request.limit))
+            case QuarantineShow():
+                await sleeper.look()
+                return await quarantine_detail(sleeper, request.id)
             case GetVersion():
                 return {"schema": SCHEMA, "version": VERSION, "v": PROTOCOL_VERSION}
             case _:
@@ -117,6 +127,11 @@ class Requests:
                 return _tag(sleeper, request)
             case Prune():
                 return sleeper.keeping.prune(Keep.of(sleeper.config.state, request.keep), is_dry_run=request.is_dry_run)
+            case QuarantineDecide():
+                await sleeper.look()
+                done = await decide_by_hand(sleeper, request.ids, request.decision)
+                await sleeper.look()
+                return done
             case Reload():
                 return {"schema": SCHEMA, "changed": await self._reload()}
             case _:

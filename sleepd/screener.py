@@ -41,25 +41,9 @@ async def screened(
         ScreeningFailed: the process could not be started, died or hung.
         BufferUnreadable: the buffer cannot be opened.
     """
-    try:
-        descriptor = await file.open()
-    except OSError as error:
-        raise file.unreadable(error) from error
-    if descriptor is None:
+    process = await _start(file, python)
+    if process is None:
         return
-    try:
-        process = await asyncio.create_subprocess_exec(
-            *(python, "-P", "-m", "sleepd.screening", str(descriptor)),
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            pass_fds=(descriptor,),
-        )
-    except OSError as error:
-        hint = "was Python upgraded or removed? systemctl restart sage-sleepd"
-        raise ScreeningFailed(f"{python} could not be started: {error.strerror}", hint=hint) from error
-    finally:
-        os.close(descriptor)
     assert process.stderr is not None
     complaint = asyncio.ensure_future(process.stderr.read())
     try:
@@ -77,6 +61,29 @@ async def screened(
             with contextlib.suppress(ProcessLookupError):
                 process.kill()
         await asyncio.wait([asyncio.ensure_future(process.wait()), complaint])
+
+
+async def _start(file: BufferFile, python: str) -> asyncio.subprocess.Process | None:
+    """The process, with the buffer open in it; None: there is no buffer."""
+    try:
+        descriptor = await file.open()
+    except OSError as error:
+        raise file.unreadable(error) from error
+    if descriptor is None:
+        return None
+    try:
+        return await asyncio.create_subprocess_exec(
+            *(python, "-P", "-m", "sleepd.screening", str(descriptor)),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            pass_fds=(descriptor,),
+        )
+    except OSError as error:
+        hint = "was Python upgraded or removed? systemctl restart sage-sleepd"
+        raise ScreeningFailed(f"{python} could not be started: {error.strerror}", hint=hint) from error
+    finally:
+        os.close(descriptor)
 
 
 async def _ask(

@@ -78,10 +78,10 @@ class Screenings:
         """The cycles whose adapter is rolled back now."""
         return frozenset(row[0] for row in self._db.execute("SELECT cycle FROM cycles WHERE is_rolled_back"))
 
-    def trained_in(self, key: int) -> list[int]:
+    def trained_in(self, id_: str) -> list[int]:
         """The cycles that trained or replayed the experience, oldest first."""
-        query = "SELECT DISTINCT cycle FROM placements WHERE key=? AND role != 'holdout' ORDER BY cycle"
-        return [row[0] for row in self._db.execute(query, (signed(key),))]
+        query = "SELECT cycle FROM cycles JOIN placements USING(cycle) WHERE id=? AND role != 'holdout' ORDER BY cycle"
+        return [row[0] for row in self._db.execute(query, (id_,))]
 
     def trim(self, kept: int) -> bool:
         """Remove the oldest rows beyond ``kept``; returns whether there were any."""

@@ -106,6 +106,7 @@ FLOORS: tuple[frozenset[str], ...] = (
             "cycle_runner",
             "sleeper",
             "overview",
+            "quarantine_overview",
             "requests",
             "scheduler",
             "selftest",

@@ -89,6 +89,8 @@ def _buffer(sleeper: Sleeper) -> BufferStatus:
         unlearned=counts.unlearned,
         held_out=counts.held_out,
         set_aside=view.set_aside_total,
+        quarantined=counts.quarantined,
+        unscreened=counts.unscreened,
         read_at=view.read_at,
         problem=sleeper.intake.problem,
     )

@@ -30,6 +30,9 @@ from .protocol import (
     History,
     Pause,
     Prune,
+    Quarantine,
+    QuarantineDecide,
+    QuarantineShow,
     Reload,
     Resume,
     Rollback,
@@ -39,6 +42,7 @@ from .protocol import (
     Thresholds,
     Why,
 )
+from .quarantine_overview import decide_by_hand, quarantine_detail, quarantine_list
 from .retention import Keep
 from .sleeper import Sleeper
 from .status import SCHEMA, MetricResult, RunResult
@@ -93,6 +97,12 @@ class Requests:
             case Buffer():
                 await sleeper.look()
                 return buffer_detail(sleeper)
+            case Quarantine():
+                await sleeper.look()
+                return await quarantine_list(sleeper, limit=max(0, request.limit))
+            case QuarantineShow():
+                await sleeper.look()
+                return await quarantine_detail(sleeper, request.id)
             case GetVersion():
                 return {"schema": SCHEMA, "version": VERSION, "v": PROTOCOL_VERSION}
             case _:
@@ -123,6 +133,11 @@ class Requests:
                 return await _add_metric(sleeper, request)
             case Prune():
                 return sleeper.keeping.prune(Keep.of(sleeper.config.state, request.keep), is_dry_run=request.is_dry_run)
+            case QuarantineDecide():
+                await sleeper.look()
+                done = await decide_by_hand(sleeper, request.ids, request.decision)
+                await sleeper.look()
+                return done
             case Reload():
                 return {"schema": SCHEMA, "changed": await self._reload()}
             case _:

@@ -49,6 +49,8 @@ FLOORS: tuple[frozenset[str], ...] = (
             "experience",
             "holdout",
             "selection",
+            "quarantine",
+            "isolation",
             "triggers",
             "promotion",
             "interval",
@@ -63,7 +65,23 @@ FLOORS: tuple[frozenset[str], ...] = (
             "older_formats",
         }
     ),
-    frozenset({"buffer", "buffer_file", "stuck", "checkpoints", "database", "records", "ledger", "reader"}),
+    frozenset(
+        {
+            "buffer",
+            "buffer_file",
+            "stuck",
+            "checkpoints",
+            "database",
+            "records",
+            "ledger",
+            "reader",
+            "screening",
+            "screenings",
+            "screener",
+            "secret_scan",
+            "hand_decisions",
+        }
+    ),
     frozenset(
         {
             "log",
@@ -89,6 +107,7 @@ FLOORS: tuple[frozenset[str], ...] = (
             "added_metrics",
             "settling",
             "gpu_lock",
+            "quarantine_keeper",
         }
     ),
     frozenset(
@@ -101,6 +120,7 @@ FLOORS: tuple[frozenset[str], ...] = (
             "in_use",
             "sleeper",
             "overview",
+            "quarantine_overview",
             "requests",
             "scheduler",
             "selftest",
@@ -117,7 +137,7 @@ PARTS = ("sleepctl", "demo", "worker")
 
 ALSO = {"sleepctl": {"client"}, "demo": {"client", "sleepctl.terminal"}, "worker": set()}
 
-NOT_IN_THE_DAEMON = ("torch", "transformers", "peft", "rich", "pydantic", "numpy")
+NOT_IN_THE_DAEMON = ("torch", "transformers", "peft", "rich", "pydantic", "numpy", "detect_secrets")
 
 
 def module_name(path: Path) -> str:

@@ -12,9 +12,10 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal, cast
 
 import msgspec
+from msgspec import Meta
 
 from .errors import ProtocolError
-from .evidence import Evidence, LossPair, RecallQuestion
+from .evidence import Evidence, LossPair, Probation, RecallQuestion
 
 JOB_VERSION = 1
 RESUME_POINT = "work/resume.safetensors"
@@ -71,6 +72,8 @@ class Lesson(msgspec.Struct, frozen=True, kw_only=True):
     response: str
     salience: float
     role: Role
+    sampling_share: Annotated[float, Meta(gt=0, le=1)] = 1.0
+    """Share of the epochs that it is in; below 1 where its prompt was asked again and again."""
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
@@ -110,6 +113,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     predecessor_cycle: int | None = None
     later: list[str] = []
     """Ids of those experiences below that came after the parent was made: the two are compared on them."""
+    confidence: float = 0.95
+    """Of each bound of an interval."""
 
 
 class Hello(msgspec.Struct, frozen=True, kw_only=True, tag="hello"):
@@ -233,12 +238,15 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True, tag="failure"):
         "bad_job",
         "not_finite",
         "not_resumable",
+        "champion_worse",
         "stopped",
         "error",
     ]
     message: str
     hint: str = ""
     traceback: str = ""
+    probation: Probation | None = None
+    """With ``champion_worse``: what was measured."""
 
 
 WorkerMessage = Hello | Progress | Notice | Report | Failure

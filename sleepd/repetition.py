@@ -13,15 +13,15 @@ from dataclasses import dataclass
 from typing import Literal
 
 GRAM = 4
-MIN_WORDS = 24
+MINWORDS = 24
 """Below this many words a share means nothing; a run of one phrase still does."""
 MAX_DISTINCT_SHARE = 0.5
 """A reply of whose 4-grams at most this share are different ones runs in a loop."""
 MIN_RUN = 4
 """Times that a phrase stands back to back before it is a loop …"""
-MIN_RUN_WORDS = 12
+MIN_RUNWORDS = 12
 """… if the run is at least this long."""
-MAX_PHRASE_WORDS = 40
+MAX_PHRASEWORDS = 40
 MIN_QUESTIONS = 8
 MIN_QUESTION_SHARE = 2 / 3
 
@@ -77,18 +77,18 @@ def _stuck(text: str) -> str:
 
 def _run(words: list[str]) -> str:
     """A phrase of p words repeats as long as each word equals the one p places before it."""
-    for period in range(1, min(MAX_PHRASE_WORDS, len(words) // MIN_RUN) + 1):
+    for period in range(1, min(MAX_PHRASEWORDS, len(words) // MIN_RUN) + 1):
         matched = 0
         for place in range(period, len(words)):
             matched = matched + 1 if words[place] == words[place - period] else 0
-            if matched + period >= max(MIN_RUN * period, MIN_RUN_WORDS):
+            if matched + period >= max(MIN_RUN * period, MIN_RUNWORDS):
                 phrase = " ".join(words[place - period + 1 : place + 1])
                 return f"{phrase!r} at least {(matched + period) // period} times on end"
     return ""
 
 
 def _few_distinct(words: list[str], grams: list[tuple[str, ...]]) -> str:
-    if len(words) < MIN_WORDS:
+    if len(words) < MINWORDS:
         return ""
     share = len(set(grams)) / len(grams)
     return f"only {share:.2f} of its 4-grams are different ones" if share <= MAX_DISTINCT_SHARE else ""

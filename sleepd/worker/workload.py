@@ -8,7 +8,7 @@ from .data import total_tokens
 from .interview import Questions
 from .pace import FORWARD, TRAINED
 from .report import Exchanges
-from .train import planned_epochs, steps_an_epoch
+from .train import epoch_ends
 
 
 def measuring(job: Job, exchanges: Exchanges, asked: Questions) -> float:
@@ -22,11 +22,12 @@ def measuring(job: Job, exchanges: Exchanges, asked: Questions) -> float:
 def training(job: Job, exchanges: Exchanges, *, steps_done: int) -> float:
     """All steps that are left."""
     strategy = job.strategy
-    trained, general = total_tokens(exchanges.trained), total_tokens(exchanges.general)
+    general = total_tokens(exchanges.general)
     beside = general * strategy.kl_batch_size / (strategy.batch_size * max(1, len(exchanges.general)))
-    epochs = planned_epochs(strategy, exchanges.trained)
-    steps = epochs * steps_an_epoch(strategy, len(exchanges.trained))
-    work = TRAINED * epochs * (trained + beside * len(exchanges.trained))
+    ends = epoch_ends(strategy, exchanges.trained, job.seed)
+    steps, at_once = ends[-1], sum(one.sampling_share for one in exchanges.trained)
+    tokens = sum(len(one.ids) * one.sampling_share for one in exchanges.trained)
+    work = TRAINED * len(ends) * (tokens + beside * at_once)
     return work * (steps - steps_done) / steps
 
 

@@ -88,6 +88,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     """Fingerprint of the base the parent was trained on; empty: any."""
     parent: str = ""
     """Directory of the champion's adapter; empty: start from the base."""
+    parent_cycle: int | None = None
     staging: str
     system_prompt: str = ""
     strategy: Strategy

@@ -55,26 +55,27 @@ async def line_up(
     if reason:
         get_logger().warning("lineage_started", text=f"{reason}: this cycle starts again from the base")
     parent = None if reason else manifest
-    known = history.known()
-    if parent is None:
-        known = Known(seen=known.seen, learned=KeySet(), sides=known.sides)
     job = _job(cycle, config, strategy, checkpoints, parent)
-    view = buffer.view
-    selection = select(
-        view.keys,
-        view.groups,
-        view.saliences,
-        known=known,
-        min_salience=Policy.of(config, order.thresholds).min_salience,
-        max_experiences=order.max_experiences or config.training.max_experiences,
-        max_holdout=config.training.max_holdout,
-        replay_share=strategy.replay_share,
-        min_replayed=strategy.min_replayed,
-        seed=job.seed,
-    )
+    selection = _select(order, config, job, history.known(), buffer)
     lineup = await _fetch(selection, job, buffer, parent=parent.cycle if parent else None, is_forced=order.force)
     before = predecessor(parent.cycle, ledger, checkpoints) if parent else None
     return lineup if before is None else _with_comparison(lineup, before, ledger)
+
+
+def _select(order: Run, config: Config, job: Job, known: Known, buffer: ExperienceBuffer) -> Selection:
+    view = buffer.view
+    return select(
+        view.keys,
+        view.groups,
+        view.saliences,
+        known=known if job.parent else Known(seen=known.seen, learned=KeySet(), sides=known.sides),
+        min_salience=Policy.of(config, order.thresholds).min_salience,
+        max_experiences=order.max_experiences or config.training.max_experiences,
+        max_holdout=config.training.max_holdout,
+        replay_share=job.strategy.replay_share,
+        min_replayed=job.strategy.min_replayed,
+        seed=job.seed,
+    )
 
 
 def _with_comparison(lineup: Lineup, before: Predecessor, ledger: Ledger) -> Lineup:
@@ -104,6 +105,7 @@ def _job(cycle: int, config: Config, strategy: Strategy, checkpoints: Checkpoint
         cache_directory=config.model.cache_directory,
         expected_base=parent.base_fingerprint if parent else "",
         parent=str(checkpoints.promoted_path(parent.cycle)) if parent else "",
+        parent_cycle=parent.cycle if parent else None,
         staging=str(checkpoints.staging_path(cycle)),
         system_prompt=config.model.system_prompt,
         strategy=strategy,

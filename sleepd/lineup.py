@@ -11,6 +11,7 @@ from .checkpoints import Checkpoints, Manifest, verify_usable
 from .config import Config
 from .cycle_runner import Lineup
 from .errors import NothingToDo
+from .evidence import RecallQuestion
 from .experience import experience_key, group_key
 from .fit import other_shape
 from .history import History
@@ -19,6 +20,7 @@ from .ledger import Ledger
 from .log import get_logger
 from .predecessor import Predecessor, predecessor
 from .protocol import Run
+from .recall import read_questions
 from .selection import KeySet, Known, Selection, select
 from .strategies import find_strategy
 from .triggers import Policy
@@ -38,6 +40,7 @@ async def line_up(
 
     Raises:
         NotFound: no such strategy.
+        ConfigError: the owner's questions cannot be read.
         NothingToDo: what was to be trained has left the buffer.
         BufferUnreadable: the experiences cannot be read.
         CheckpointInvalid: the champion is damaged.
@@ -55,7 +58,8 @@ async def line_up(
     if reason:
         get_logger().warning("lineage_started", text=f"{reason}: this cycle starts again from the base")
     parent = None if reason else manifest
-    job = _job(cycle, config, strategy, checkpoints, parent)
+    questions = await asyncio.to_thread(read_questions, config.evaluation.probes)
+    job = _job(cycle, config, strategy, checkpoints, parent, questions)
     selection = _select(order, config, job, history.known(), buffer)
     lineup = await _fetch(selection, job, buffer, parent=parent.cycle if parent else None, is_forced=order.force)
     before = predecessor(parent.cycle, ledger, checkpoints) if parent else None
@@ -94,7 +98,14 @@ def _with_comparison(lineup: Lineup, before: Predecessor, ledger: Ledger) -> Lin
     return msgspec.structs.replace(lineup, job=job)
 
 
-def _job(cycle: int, config: Config, strategy: Strategy, checkpoints: Checkpoints, parent: Manifest | None) -> Job:
+def _job(
+    cycle: int,
+    config: Config,
+    strategy: Strategy,
+    checkpoints: Checkpoints,
+    parent: Manifest | None,
+    questions: list[RecallQuestion],
+) -> Job:
     if parent is not None:
         rate = strategy.learning_rate * strategy.continued_rate_share
         strategy = msgspec.structs.replace(strategy, learning_rate=rate)
@@ -110,6 +121,9 @@ def _job(cycle: int, config: Config, strategy: Strategy, checkpoints: Checkpoint
         system_prompt=config.model.system_prompt,
         strategy=strategy,
         seed=config.training.seed + cycle,
+        questions=questions,
+        evaluation_command=config.evaluation.command,
+        evaluation_seconds=config.evaluation.seconds,
         device=config.worker.device,
         threads=config.worker.threads,
         resume_point_seconds=config.worker.resume_point_minutes * 60,

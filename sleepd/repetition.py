@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from dataclasses import dataclass
+from typing import Literal
 
 GRAM = 4
 MIN_WORDS = 24
@@ -26,7 +27,7 @@ MIN_QUESTION_SHARE = 2 / 3
 
 # Scripts without spaces count by character. A list's numbering is no word: a numbered loop would look new in each line.
 _NUMBERING = re.compile(r"(?m)^\s*\d+[.)]\s")
-_WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]|[^\W\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]+")
+WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]|[^\W\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]+")
 _SENTENCE = re.compile(r"[^.!?\n。!?]+[.!?。!?]*")
 _STUCK = re.compile(r"([^\W_]{1,8}?)\1{23,}")
 
@@ -40,14 +41,22 @@ class Repetition:
     """Share of the words that lie in a 4-gram occurring more than once, 0 to 1."""
     reason: str
     """Why it is a loop, with the figure; empty where it is none."""
+    kind: Literal["", "loop", "questions"] = ""
+    """A flood of questions is a loop of its own kind."""
 
 
 def find_repetition(text: str) -> Repetition:
     """Judge one text by itself."""
-    words = _WORD.findall(_NUMBERING.sub("", text).lower())
+    words = WORD.findall(_NUMBERING.sub("", text).lower())
     grams = [tuple(words[i : i + GRAM]) for i in range(len(words) - GRAM + 1)]
-    reason = _stuck(text) or _run(words) or _few_distinct(words, grams) or _questions(text)
-    return Repetition(is_loop=bool(reason), repeated_share=_repeated_share(words, grams), reason=reason)
+    loop = _stuck(text) or _run(words) or _few_distinct(words, grams)
+    reason = loop or _questions(text)
+    return Repetition(
+        is_loop=bool(reason),
+        repeated_share=_repeated_share(words, grams),
+        reason=reason,
+        kind="loop" if loop else "questions" if reason else "",
+    )
 
 
 def _repeated_share(words: list[str], grams: list[tuple[str, ...]]) -> float:
@@ -86,7 +95,7 @@ def _few_distinct(words: list[str], grams: list[tuple[str, ...]]) -> str:
 
 
 def _questions(text: str) -> str:
-    sentences = [one for one in _SENTENCE.findall(text) if _WORD.search(one)]
+    sentences = [one for one in _SENTENCE.findall(text) if WORD.search(one)]
     questions = sum(one.rstrip().endswith(("?", "?")) for one in sentences)
     if questions >= MIN_QUESTIONS and questions >= MIN_QUESTION_SHARE * len(sentences):
         return f"{questions} of its {len(sentences)} sentences are questions"

@@ -20,6 +20,8 @@ ANSWER_TOKENS = 32
 ANSWER_BATCH = 24
 ID_PREFIX = "general:"
 """Before the number of a general prompt, where an experience has its id."""
+PROBE_PREFIX = "probe:"
+"""Before that of a probe prompt."""
 
 
 def general_prompts(kind: str) -> list[str]:
@@ -65,10 +67,12 @@ def answers_file(models_directory: Path, base_fingerprint: str, system_prompt: s
     return models_directory / f"answers-{key[:16]}.json"
 
 
-def encode_general(chat: ChatFormat, prompts: Sequence[str], answers: Sequence[str], max_tokens: int) -> list[Encoded]:
+def encode_general(
+    chat: ChatFormat, prompts: Sequence[str], answers: Sequence[str], max_tokens: int, prefix: str = ID_PREFIX
+) -> list[Encoded]:
     """The exchanges as token ids; an empty answer is left out."""
     pairs = enumerate(zip(prompts, answers, strict=True))
-    encoded = (encode_exchange(chat, f"{ID_PREFIX}{i}", prompt, answer, max_tokens) for i, (prompt, answer) in pairs)
+    encoded = (encode_exchange(chat, f"{prefix}{i}", prompt, answer, max_tokens) for i, (prompt, answer) in pairs)
     return [one for one in encoded if one is not None]
 
 

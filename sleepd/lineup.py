@@ -51,13 +51,21 @@ async def line_up(
         order.strategy or config.training.strategy, epochs=order.epochs, learning_rate=order.learning_rate
     )
     parent = await _parent(checkpoints, strategy, unfit)
-    known = history.known()
-    if parent is None:
-        known = Known(seen=known.seen, learned=KeySet(), sides=known.sides)
     questions = await asyncio.to_thread(read_questions, config.evaluation.probes)
     job = _job(history.next_cycle(), config, strategy, checkpoints, parent, questions)
-    view, min_salience = intake.view, Policy.of(config, order.thresholds).min_salience
-    selection = select(
+    known, view = history.known(), intake.view
+    selection = await _select(order, config, job, known, view, intake)
+    parent_cycle = parent.cycle if parent else None
+    lineup = await _fetch(selection, job, intake.buffer, view, parent=parent_cycle, is_forced=order.force)
+    before = predecessor(parent.cycle, ledger, checkpoints) if parent else None
+    return lineup if before is None else _with_comparison(lineup, before, ledger)
+
+
+async def _select(order: Run, config: Config, job: Job, known: Known, view: View, intake: Intake) -> Selection:
+    if not job.parent:
+        known = Known(seen=known.seen, learned=KeySet(), sides=known.sides)
+    min_salience = Policy.of(config, order.thresholds).min_salience
+    return select(
         view.keys,
         view.groups,
         view.saliences,
@@ -65,15 +73,11 @@ async def line_up(
         min_salience=min_salience,
         max_experiences=order.max_experiences or config.training.max_experiences,
         max_holdout=config.training.max_holdout,
-        replay_share=strategy.replay_share,
-        min_replayed=strategy.min_replayed,
+        replay_share=job.strategy.replay_share,
+        min_replayed=job.strategy.min_replayed,
         seed=job.seed,
         barred=await intake.quarantine.barred(view, known, min_salience),
     )
-    parent_cycle = parent.cycle if parent else None
-    lineup = await _fetch(selection, job, intake.buffer, view, parent=parent_cycle, is_forced=order.force)
-    before = predecessor(parent.cycle, ledger, checkpoints) if parent else None
-    return lineup if before is None else _with_comparison(lineup, before, ledger)
 
 
 def _with_comparison(lineup: Lineup, before: Predecessor, ledger: Ledger) -> Lineup:

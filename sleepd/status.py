@@ -267,6 +267,8 @@ class MetricResult(msgspec.Struct, frozen=True, kw_only=True):
     """It against each of the owner's limits on it."""
     is_broken: bool
     """One of them is missed; a champion is rolled back then."""
+    was_champion: bool
+    """It was in use when the figure came."""
     champion: int | None
     """The one in use afterwards; None: the base."""
     undo: str = ""

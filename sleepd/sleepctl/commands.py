@@ -27,6 +27,7 @@ from sleepd.protocol import (
 from sleepd.status import SCHEMA, BufferDetail, CycleDetail, Decision, RunResult, Status
 from sleepd.version import VERSION
 
+from . import metrics
 from .answers import Cancelled, Cycles, DaemonVersion, Paused, Reasons, Reloaded, RolledBack
 from .cycle_table import history_page
 from .exit_codes import ExitCode
@@ -337,6 +338,8 @@ COMMANDS: dict[str, Command] = {
     "rebase": rebase,
     "tag": tag,
     "prune": prune,
+    "metric add": metrics.add,
+    "metric remove": metrics.remove,
     "config check": config_check,
     "config show": config_show,
 }

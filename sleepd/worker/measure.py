@@ -52,7 +52,8 @@ class Measurer:
         """The sequences of all experiences and what was measured on them; and what the base says to general prompts.
 
         Raises:
-            GiveUp: there is nothing to learn from, a loss is not finite, or ``out_of_memory``.
+            GiveUp: there is nothing to learn from, a loss is not finite, the champion is worse than the one before it,
+                or ``out_of_memory``.
         """
         while True:
             exchanges = self.encode()
@@ -113,6 +114,7 @@ class Measurer:
         parent = meter.losses(list(measured.values()))
         require_finite([one.total for one in [*base.values(), *parent.values()]])
         on_probation = probation.measure(job, model, meter, later, parent, self._channel)
+        probation.require_no_worse(on_probation, job.confidence)
         held_out = {one.id: parent[one.id] for one in exchanges.held_out}
         again = meter.losses(chosen(exchanges.held_out, READ_AGAIN), alone=True)
         drift = self._drift(exchanges, references) if job.parent else 0.0

@@ -113,7 +113,8 @@ class Buffer(Request, frozen=True, kw_only=True):
 class Rollback(Request, frozen=True, kw_only=True):
     """Put an earlier champion (or, with 0, the base) in use; None: the champion's parent.
 
-    Answer: ``{"champion": N or null, "was": N or null, "undo": …}``.
+    Answer: ``{"champion": N or null, "was": N or null, "quarantined": N, "undo": …}``; quarantined are the experiences
+    said under ``was`` that are kept from training since.
     """
 
     cycle: Integer | None = None

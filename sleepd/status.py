@@ -281,8 +281,8 @@ class QuarantineEntry(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     state: Literal["quarantined", "dropped", "released"]
     reason: str
-    """``loop``, ``questions``, ``near_duplicate``, ``secret``, ``too_long``, ``said_under``; empty: nothing is found in
-    it, or it was not looked at."""
+    """``loop``, ``questions``, ``near_duplicate``, ``secret``, ``too_long``, ``bare_question`` (many replies are
+    nothing but a question), ``said_under``; empty: nothing is found in it, or it was not looked at."""
     text: str
     """The same in a sentence, with the figure."""
     at: Moment | None

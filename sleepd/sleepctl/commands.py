@@ -185,7 +185,10 @@ def rebase(session: Session) -> ExitCode:
 
 def _put_in_use(session: Session, cycle: int | None) -> ExitCode:
     done: RolledBack = session.ask(Rollback(cycle=cycle), RolledBack)
-    session.console.show(done, [line(f"{model(done.champion)} is in use; before: {model(done.was)}")])
+    page = [line(f"{model(done.champion)} is in use; before: {model(done.was)}")]
+    if done.quarantined:
+        page.append(line(f"{done.quarantined} said under {model(done.was)} are in quarantine: sleepctl quarantine"))
+    session.console.show(done, page)
     session.console.say_undo(done.undo)
     return ExitCode.OK
 

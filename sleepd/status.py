@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-from .job import Progress, Report
+from .job import Progress, Report, Role
 from .verdict import AddedMetric, Comparison, Verdict
 
 SCHEMA = 1
@@ -149,6 +149,36 @@ class CycleDetail(msgspec.Struct, frozen=True, kw_only=True):
     trained_ids: list[str]
     replayed_ids: list[str]
     held_out_ids: list[str]
+    undo: str = ""
+    """The command that undoes it; empty: there is nothing to undo."""
+    schema: int = SCHEMA
+
+
+class LearnedText(msgspec.Struct, frozen=True, kw_only=True):
+    """One experience of a cycle, as its text stands in the buffer."""
+
+    id: str
+    role: Role
+    salience: float
+    prompt: str
+    """Its beginning, as that of the response."""
+    response: str
+
+
+class Learned(msgspec.Struct, frozen=True, kw_only=True):
+    """What a cycle trained and replayed, as far as the buffer still has it. The service itself keeps no texts."""
+
+    cycle: int
+    experiences: list[LearnedText]
+    """The most salient of those that are still there, trained ones first."""
+    present: int
+    """All that are still there with the text that was trained."""
+    changed: list[str]
+    """Ids that are there with another text, which is not what was trained."""
+    gone: list[str]
+    """Ids that are no longer there."""
+    problem: str = ""
+    """Why no text is shown, or not that of the buffer as it is now."""
     schema: int = SCHEMA
 
 

@@ -48,6 +48,7 @@ FLOORS: tuple[frozenset[str], ...] = (
             "digest",
             "experience",
             "holdout",
+            "learned",
             "selection",
             "triggers",
             "promotion",
@@ -91,6 +92,7 @@ FLOORS: tuple[frozenset[str], ...] = (
             "cycle_runner",
             "sleeper",
             "overview",
+            "recollection",
             "requests",
             "scheduler",
             "selftest",
@@ -105,7 +107,7 @@ FLOORS: tuple[frozenset[str], ...] = (
 PARTS = ("sleepctl", "demo", "worker")
 """Packages beside the floors. They import floors 0 and 1, themselves, and what ``ALSO`` grants."""
 
-ALSO = {"sleepctl": {"client"}, "demo": {"client", "sleepctl.terminal"}, "worker": set()}
+ALSO = {"sleepctl": {"client", "reader"}, "demo": {"client", "sleepctl.terminal"}, "worker": set()}
 
 NOT_IN_THE_DAEMON = ("torch", "transformers", "peft", "rich", "pydantic", "numpy")
 

@@ -87,6 +87,20 @@ def test_a_buffer_that_cannot_be_read_is_a_problem_in_words(stage: Stage) -> Non
     assert "buffer.json" in told.problem
 
 
+def test_a_buffer_that_goes_between_two_looks_is_a_problem_in_words(stage: Stage) -> None:
+    """It was counted a moment ago, and cannot be read now: said, not passed over."""
+
+    async def scene(sleeper: Sleeper) -> Learned:
+        await sleeper.look()
+        stage.buffer.unlink()
+        stage.buffer.mkdir()
+        return await recollected(sleeper, 1, limit=5)
+
+    told = stage.play(scene)
+    assert (told.experiences, told.present > 0) == ([], True)
+    assert "buffer.json" in told.problem
+
+
 def test_an_unknown_cycle_is_refused(stage: Stage) -> None:
     """By its number."""
     with pytest.raises(NotFound, match="there is no cycle 77"):

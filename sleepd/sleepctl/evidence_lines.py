@@ -140,10 +140,11 @@ def cost_lines(report: Report) -> list[Row]:
     spent = sum(report.seconds.values())
     rows = []
     if spent > 0:
-        share = sum(report.seconds.get(phase, 0.0) for phase in MEASURING) / spent
         phases = ", ".join(f"{phase} {duration(seconds)}" for phase, seconds in report.seconds.items())
         rows.append(Row([Span(f"{duration(spent)} of work: {phases}")]))
-        rows.append(Row([Span(f"{share:.0%} of it measuring, before and after the training")]))
+        measuring = [report.seconds[phase] for phase in MEASURING if phase in report.seconds]
+        if measuring:
+            rows.append(Row([Span(f"{sum(measuring) / spent:.0%} of it measuring, before and after the training")]))
     tokens = f"{report.tokens} tokens in training, {report.supervised_tokens} of them supervised"
     rows.append(Row([Span(f"{tokens}, {report.tokens_per_second:.0f} tokens/s")]))
     memory = f"{report.peak_memory_bytes / 2**20:.0f} MiB of memory at most"

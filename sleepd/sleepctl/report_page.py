@@ -164,9 +164,10 @@ def _learned(detail: CycleDetail, learned: Learned | None) -> Page:
         more = f"; the {shown} most salient:" if 0 < shown < learned.present else (":" if shown else "")
         rows.append(Row([Span(f"{still}{more}")]))
     for each in learned.experiences:
-        again = ", repeated" if each.role == "replay" else ""
-        rows.append(Row([Span(f"{each.salience:.2f}  "), Span(shorten(each.prompt, _TEXT_COLUMNS), "bold")], hang=6))
-        rows.append(Row([Span(f"      {shorten(each.response, _TEXT_COLUMNS)}"), Span(again, "dim")], hang=6))
+        again = Span("  (repeated)" if each.role == "replay" else "", "dim")
+        prompt = Span(shorten(each.prompt, _TEXT_COLUMNS), "bold")
+        rows.append(Row([Span(f"{each.salience:.2f}  "), prompt, again], hang=6))
+        rows.append(Row([Span(f"      {shorten(each.response, _TEXT_COLUMNS)}")], hang=6))
     rows += _missing("no longer there", learned.gone)
     rows += _missing("there with another text than was trained", learned.changed)
     return _section("What it learned from", rows)

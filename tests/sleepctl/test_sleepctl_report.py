@@ -119,6 +119,8 @@ def test_thin_evidence_and_probation_are_named_wherever_evidence_is_shown() -> N
         "report": told(scenes.ON_PROBATION),
     }
     assert [name for name, text in shown.items() if "thin" not in text or "probation" not in text] == []
+    assert "It is on probation: experiences that come later decide." in shown["report"]
+    assert "That is thin evidence: a difference over so few may be chance." in shown["report"]
     assert "on probation: its evidence was open; experiences that come later decide" in shown["status"]
     solid = told(scenes.FULL) + flat(
         status_page(scenes.changed(scenes.MORNING, recent_cycles=[]), now=scenes.NOW, is_live=True)
@@ -167,8 +169,9 @@ def test_the_experiences_are_told_with_those_that_are_gone_or_changed() -> None:
 def test_evaluations_share_of_time_counts_both_measurings() -> None:
     """Before and after: 40 + 61 of 241.7 seconds."""
     assert "42% of it measuring, before and after the training" in told(scenes.FULL)
-    report: Report = msgspec.structs.replace(scenes.REPORT, seconds={})
-    assert "measuring" not in told(msgspec.structs.replace(scenes.FULL, report=report))
+    for seconds in ({}, {"training": 3.0}):  # nobody took the time of it: that is not 0 %
+        report: Report = msgspec.structs.replace(scenes.REPORT, seconds=seconds)
+        assert "measuring" not in told(msgspec.structs.replace(scenes.FULL, report=report))
 
 
 def test_a_cycle_of_an_older_version_is_shown_without_figures() -> None:

@@ -20,7 +20,8 @@ from .errors import CheckpointInvalid
 from .experience import experience_key, key_text
 from .files import read_document as read_json
 from .job import Report, Role
-from .ledger import Ledger, Placement
+from .ledger import Ledger
+from .records import Placement
 from .status import Moment
 from .verdict import Verdict
 

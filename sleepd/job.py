@@ -12,6 +12,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal, cast
 
 import msgspec
+from msgspec import Meta
 
 from .errors import ProtocolError
 from .evidence import Evidence, LossPair, Probation, RecallQuestion
@@ -71,6 +72,8 @@ class Lesson(msgspec.Struct, frozen=True, kw_only=True):
     response: str
     salience: float
     role: Role
+    sampling_share: Annotated[float, Meta(gt=0, le=1)] = 1.0
+    """Share of the epochs that it is in; below 1 where its prompt was asked again and again."""
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):

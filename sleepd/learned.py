@@ -5,16 +5,48 @@ An id that bears another text is not shown as what was trained: nobody measured 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Final, NamedTuple
+
+import msgspec
 
 from .experience import Experience, experience_key, group_key
 from .job import Role
-from .status import Learned, LearnedText
+from .status import SCHEMA
 
 SHOWN_CHARACTERS: Final = 600
 """Of a prompt or a response: enough to recognise it."""
 MOST_SHOWN: Final = 200
+
+
+class LearnedText(msgspec.Struct, frozen=True, kw_only=True):
+    """One experience of a cycle, as its text stands in the buffer."""
+
+    id: str
+    role: Role
+    salience: float
+    prompt: str
+    """Its beginning, as that of the response."""
+    response: str
+    is_withheld: bool = False
+    """A secret was found in it since: the texts are empty."""
+
+
+class Learned(msgspec.Struct, frozen=True, kw_only=True):
+    """What a cycle trained and replayed, as far as the buffer still has it. The service itself keeps no texts."""
+
+    cycle: int
+    experiences: list[LearnedText]
+    """The most salient of those that are still there, trained ones first."""
+    present: int
+    """All that are still there with the text that was trained."""
+    changed: list[str]
+    """Ids that are there with another text, which is not what was trained."""
+    gone: list[str]
+    """Ids that are no longer there."""
+    problem: str = ""
+    """Why no text is shown, or not that of the buffer as it is now."""
+    schema: int = SCHEMA
 
 
 class Place(NamedTuple):
@@ -58,14 +90,26 @@ def whereabouts(places: Iterable[Place], buffer: Mapping[int, Found]) -> Whereab
     return Whereabouts([place for place, _ in present], changed, gone)
 
 
-def learned(cycle: int, known: Whereabouts, texts: Iterable[Experience], *, limit: int, problem: str = "") -> Learned:
-    """The first ``limit`` of what is present, with its text, where that was found."""
+def learned(
+    cycle: int,
+    known: Whereabouts,
+    texts: Iterable[Experience],
+    *,
+    limit: int,
+    problem: str = "",
+    withheld: Collection[str] = (),
+) -> Learned:
+    """The first ``limit`` of what is present, with its text, where that was found and is not ``withheld``, by id."""
     by_id = {text.id: text for text in texts}
     shown = [(place, by_id.get(place.id)) for place in known.present[:limit]]
     return Learned(
         cycle=cycle,
         # Read a moment later than it was looked up: the buffer may have changed in between.
-        experiences=[_shown(place, text) for place, text in shown if text is not None and _is_same(place, text)],
+        experiences=[
+            _shown(place, text, is_withheld=place.id in withheld)
+            for place, text in shown
+            if text is not None and _is_same(place, text)
+        ],
         present=len(known.present),
         changed=known.changed,
         gone=known.gone,
@@ -87,11 +131,13 @@ def _is_same(place: Place, text: Experience) -> bool:
     return group_key(text.prompt, text.response) == place.group
 
 
-def _shown(place: Place, text: Experience) -> LearnedText:
+def _shown(place: Place, text: Experience, *, is_withheld: bool) -> LearnedText:
+    characters = 0 if is_withheld else SHOWN_CHARACTERS
     return LearnedText(
         id=place.id,
         role=place.role,
         salience=text.salience,
-        prompt=text.prompt[:SHOWN_CHARACTERS],
-        response=text.response[:SHOWN_CHARACTERS],
+        prompt=text.prompt[:characters],
+        response=text.response[:characters],
+        is_withheld=is_withheld,
     )

@@ -18,34 +18,13 @@ import msgspec
 from .cycle import JUDGED_STATES, TERMINAL_STATES, Event, State, advance
 from .database import open_database, signed, unsigned
 from .errors import NotFound
-from .job import Report, Role
-from .records import SUMMARY_COLUMNS, summarise
+from .job import Report
+from .records import SUMMARY_COLUMNS, Placement, Plan, summarise
+from .screenings import Screenings
 from .status import CycleSummary, Decision, DecisionRecord
 from .verdict import Verdict
 
 KEPT_DECISIONS = 1000
-
-
-class Placement(msgspec.Struct, frozen=True):
-    """Where one experience went in one cycle."""
-
-    id: str
-    key: int
-    group: int
-    role: Role
-
-
-class Plan(msgspec.Struct, frozen=True, kw_only=True):
-    """A cycle before its worker exists."""
-
-    cycle: int
-    started_at: datetime
-    parent: int | None
-    strategy: str
-    is_forced: bool
-    placements: Sequence[Placement]
-    seen: array[int]
-    """Keys of the whole buffer at that moment (``array('Q')``)."""
 
 
 class Ledger:
@@ -57,6 +36,7 @@ class Ledger:
 
     def __init__(self, path: Path) -> None:
         self._db = open_database(path)
+        self.screenings = Screenings(self._db)
 
     def close(self) -> None:
         """Close the database; the ledger is of no use afterwards."""
@@ -179,7 +159,7 @@ class Ledger:
     def summaries(self, *, limit: int = -1) -> list[CycleSummary]:
         """The cycles, newest first; a negative limit: all."""
         rows = self._db.execute("SELECT cycle FROM cycles ORDER BY cycle DESC LIMIT ?", (limit,))
-        return [self.summary(row[0]) for row in rows.fetchall()]
+        return [self.summary(row[0]) for row in rows]
 
     def summary(self, cycle: int) -> CycleSummary:
         """One cycle in a line.
@@ -209,15 +189,12 @@ class Ledger:
 
     def seen(self, cycle: int) -> array[int]:
         """Keys of the whole buffer when that cycle was planned."""
-        keys = array("Q")
         row = self._db.execute("SELECT seen FROM cycles WHERE cycle=?", (cycle,)).fetchone()
-        if row:
-            keys.frombytes(row[0])
-        return keys
+        return array("Q", row[0] if row else b"")
 
     def open_cycles(self) -> list[int]:
         """Cycles that have not ended, oldest first."""
-        rows = self._db.execute("SELECT cycle, state FROM cycles ORDER BY cycle").fetchall()
+        rows = self._db.execute("SELECT cycle, state FROM cycles ORDER BY cycle")
         return [cycle for cycle, state in rows if State(state) not in TERMINAL_STATES]
 
     def suspended_cycle(self) -> int | None:
@@ -289,6 +266,23 @@ class Ledger:
             (_list(cycles),),
         ).fetchone()
         return int(row[0] or 0)
+
+    def trained_groups(self, champions: Iterable[int]) -> set[int]:
+        """Groups of every experience trained in the lineage of one of these champions."""
+        cycles = {cycle for champion in champions for cycle in self.lineage(champion)}
+        rows = self._db.execute(
+            "SELECT DISTINCT grp FROM placements WHERE role='train' AND cycle IN (SELECT value FROM json_each(?))",
+            (_list(cycles),),
+        )
+        return {unsigned(row[0]) for row in rows.fetchall()}
+
+    def compared_by(self, champion: int) -> int | None:
+        """The newest cycle whose report compares that champion with the one before it; None: there is none."""
+        query = (
+            "SELECT max(cycle) FROM cycles WHERE cycle>? AND report IS NOT NULL "
+            "AND json_extract(CAST(report AS TEXT), '$.evidence.probation.champion')=?"
+        )
+        return self._number(query, champion, champion) or None
 
     def recorded_sides(self) -> dict[int, bool]:
         """Of every group that was in a cycle, whether it is held out; trained once, it never is again."""

@@ -1,14 +1,40 @@
-"""A row of the ledger's cycles as a ``CycleSummary``."""
+"""What the ledger records: a plan, the place of an experience, and a row of its cycles as a ``CycleSummary``."""
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from .job import Report
+import msgspec
+
+from .job import Report, Role
 from .status import CycleSummary
 from .verdict import THIN, Verdict
+
+
+class Placement(msgspec.Struct, frozen=True):
+    """Where one experience went in one cycle."""
+
+    id: str
+    key: int
+    group: int
+    role: Role
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """A cycle before its worker exists."""
+
+    cycle: int
+    started_at: datetime
+    parent: int | None
+    strategy: str
+    is_forced: bool
+    placements: Sequence[Placement]
+    seen: array[int]
+    """Keys of the whole buffer at that moment (``array('Q')``)."""
+
 
 SUMMARY_COLUMNS = "cycle, state, started_at, ended_at, parent, strategy, is_forced, is_rolled_back, reason, hint"
 

@@ -7,12 +7,12 @@ A structure that a program may read carries ``schema``, raised when a field chan
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 
-from .job import Progress, Report, Role
-from .verdict import AddedMetric, Comparison, Verdict
+from .job import Progress, Report
+from .verdict import AddedMetric, Comparison, Figure, Verdict
 
 SCHEMA = 1
 
@@ -72,11 +72,15 @@ class BufferStatus(msgspec.Struct, frozen=True, kw_only=True):
     total: int = 0
     new: int = 0
     eligible: int = 0
-    """At or above ``min_salience``."""
+    """At or above ``min_salience``, and not in quarantine."""
     unlearned: int = 0
     """Eligible, not held out, and not trained in the champion's lineage."""
     held_out: int = 0
     set_aside: int = 0
+    quarantined: int = 0
+    """Readable, and kept from training: ``sleepctl quarantine``."""
+    unscreened: int = 0
+    """Not looked at yet, and kept from training until then."""
     read_at: Moment | None = None
     problem: str = ""
     """Why the last good view is shown instead of the file as it is now; empty: it is current."""
@@ -154,34 +158,6 @@ class CycleDetail(msgspec.Struct, frozen=True, kw_only=True):
     schema: int = SCHEMA
 
 
-class LearnedText(msgspec.Struct, frozen=True, kw_only=True):
-    """One experience of a cycle, as its text stands in the buffer."""
-
-    id: str
-    role: Role
-    salience: float
-    prompt: str
-    """Its beginning, as that of the response."""
-    response: str
-
-
-class Learned(msgspec.Struct, frozen=True, kw_only=True):
-    """What a cycle trained and replayed, as far as the buffer still has it. The service itself keeps no texts."""
-
-    cycle: int
-    experiences: list[LearnedText]
-    """The most salient of those that are still there, trained ones first."""
-    present: int
-    """All that are still there with the text that was trained."""
-    changed: list[str]
-    """Ids that are there with another text, which is not what was trained."""
-    gone: list[str]
-    """Ids that are no longer there."""
-    problem: str = ""
-    """Why no text is shown, or not that of the buffer as it is now."""
-    schema: int = SCHEMA
-
-
 class Champion(msgspec.Struct, frozen=True, kw_only=True):
     """The adapter in use. The holdout figures are those measured on it when it was judged."""
 
@@ -219,7 +195,7 @@ class Alarm(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     """``overdue``, ``too_many_cycles``, ``clock_set_back``, ``watch_unavailable``, ``status_not_written``,
-    ``history_not_written``, ``state_not_recorded`` or ``champion_rolled_back``."""
+    ``history_not_written``, ``state_not_recorded``, ``screening_failed`` or ``champion_rolled_back``."""
     text: str
 
 
@@ -279,6 +255,64 @@ class PruneResult(msgspec.Struct, frozen=True, kw_only=True):
     """Oldest first."""
     is_dry_run: bool
     """Nothing was removed."""
+    schema: int = SCHEMA
+
+
+class MetricResult(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer to ``addmetric``."""
+
+    cycle: int
+    name: str
+    value: float | None
+    """None: taken away."""
+    figures: list[Figure]
+    """It against each of the owner's limits on it."""
+    is_broken: bool
+    """One of them is missed; a champion is rolled back then."""
+    champion: int | None
+    """The one in use afterwards; None: the base."""
+    undo: str = ""
+    schema: int = SCHEMA
+
+
+class QuarantineEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """One experience that is kept from training, or that the owner released."""
+
+    id: str
+    state: Literal["quarantined", "dropped", "released"]
+    reason: str
+    """``loop``, ``questions``, ``near_duplicate``, ``secret``, ``too_long``, ``said_under``; empty: nothing is found in
+    it, or it was not looked at."""
+    text: str
+    """The same in a sentence, with the figure."""
+    at: Moment | None
+    """When it was screened, or when the owner decided."""
+    preview: str = ""
+    """The beginning of prompt and reply; empty: it is not in the buffer any more, or holds a secret."""
+    trained_in: list[int] = []
+    """Cycles that trained it before."""
+
+
+class QuarantineList(msgspec.Struct, frozen=True, kw_only=True):
+    """What ``sleepctl quarantine`` shows."""
+
+    entries: list[QuarantineEntry]
+    """In file order, then what the owner decided on others."""
+    total: int
+    """Of which ``entries`` may be the first ones."""
+    unscreened: int = 0
+    schema: int = SCHEMA
+
+
+class QuarantineDetail(msgspec.Struct, frozen=True, kw_only=True):
+    """What ``sleepctl quarantine show`` shows."""
+
+    entry: QuarantineEntry
+    prompt: str
+    response: str
+    salience: float | None
+    """None: it is not in the buffer any more, and the texts are empty."""
+    said_under: int | None = None
     schema: int = SCHEMA
 
 

@@ -51,6 +51,8 @@ class Figure(msgspec.Struct, frozen=True, kw_only=True):
     is_met: bool
     is_open: bool = False
     """Neither met nor missed beyond what chance does."""
+    is_binding: bool = True
+    """False: its gate is off; it is shown and decides nothing."""
     text: str
     """A sentence with value, limit and unit."""
 

@@ -11,13 +11,13 @@ import pytest
 from sleepd.checkpoints import Checkpoints
 from sleepd.errors import NotFound
 from sleepd.experience import Experience, experience_key, group_key
-from sleepd.learned import MOST_SHOWN, SHOWN_CHARACTERS, Found, Place, learned, limited, whereabouts
+from sleepd.learned import MOST_SHOWN, SHOWN_CHARACTERS, Found, Learned, Place, learned, limited, whereabouts
 from sleepd.ledger import Ledger
 from sleepd.protocol import Cancel, Experiences, Run
+from sleepd.quarantine_overview import decide_by_hand
 from sleepd.recollection import learned as recollected
 from sleepd.rollback import undo_of
 from sleepd.sleeper import Sleeper
-from sleepd.status import Learned
 from tests.agents import experiences, write_buffer
 from tests.stages import Stage
 
@@ -127,6 +127,26 @@ def test_texts_are_cut_and_limits_are_bounded() -> None:
     assert (len(shown.prompt), len(shown.response)) == (SHOWN_CHARACTERS, SHOWN_CHARACTERS)
     assert [limited(limit) for limit in (-1, 0, 7, 10**9)] == [0, 0, 7, MOST_SHOWN]
     assert Experiences(cycle=1).limit == 10
+
+
+def test_a_secret_that_the_owner_released_is_trained_and_still_not_shown(tmp_path: Path) -> None:
+    """Everybody who may look at the service may ask for a report; a secret is for the operator."""
+    stage = Stage(tmp_path)
+    secret = "AKIA" + "IOSFODNN7" + "EXAMPLQ"
+    records = [*experiences(12), *experiences(1, start=12)]
+    records[-1] |= {"response": f"The key of the store is {secret}, keep it.", "salience": 0.99}
+    write_buffer(stage.buffer, records)
+
+    async def released(sleeper: Sleeper) -> Any:
+        await sleeper.look()
+        return await decide_by_hand(sleeper, [records[-1]["id"]], "release")
+
+    stage.play(released)
+    stage.sleep()
+    told = recollect(stage)
+    withheld = [each for each in told.experiences if each.is_withheld]
+    assert [each.id for each in withheld] == [records[-1]["id"]]
+    assert secret not in str(told)
 
 
 # --- the command that undoes it ---

@@ -15,9 +15,9 @@ import msgspec
 from sleepd.experience import Experience, experience_key, group_key
 from sleepd.files import open_regular, read_document
 from sleepd.job import Report, Role
-from sleepd.learned import Found, Place, keys_of, learned, limited, whereabouts
+from sleepd.learned import Found, Learned, Place, keys_of, learned, limited, whereabouts
 from sleepd.reader import read_texts
-from sleepd.status import CycleDetail, CycleSummary, Learned
+from sleepd.status import CycleDetail, CycleSummary
 from sleepd.verdict import Verdict
 
 LARGEST_BYTES = 64 * 2**20

@@ -8,8 +8,9 @@ import msgspec
 
 from sleepd.cycle import JUDGED_STATES
 from sleepd.errors import DaemonNotRunning, NotFound
-from sleepd.protocol import Buffer, Experiences, History, Show
-from sleepd.status import SCHEMA, BufferDetail, CycleDetail, CycleSummary, Learned
+from sleepd.learned import Learned
+from sleepd.protocol import Buffer, Experiences, History, Quarantine, Show
+from sleepd.status import SCHEMA, BufferDetail, CycleDetail, CycleSummary, QuarantineEntry, QuarantineList
 
 from .answers import Cycles, WrittenCycles
 from .exit_codes import ExitCode
@@ -21,6 +22,8 @@ from .show_screen import show_page
 
 _LOOKED_BACK = 50
 """Cycles in which the newest judged one is looked for."""
+_QUARANTINED = 100
+"""Experiences in quarantine of which the reasons are counted."""
 
 
 def show(session: Session) -> ExitCode:
@@ -47,6 +50,7 @@ def report(session: Session) -> ExitCode:
         "cycle": msgspec.to_builtins(told.detail),
         "learned": msgspec.to_builtins(told.learned),
         "buffer": msgspec.to_builtins(told.buffer),
+        "quarantine": msgspec.to_builtins(told.quarantine),
         "set_aside": msgspec.to_builtins(told.set_aside),
     }
     session.console.show(data, report_page(told, session.clock.now()))
@@ -64,7 +68,10 @@ def _ask(session: Session) -> Told:
     if detail.trained_ids or detail.replayed_ids:
         learned = session.ask(Experiences(cycle=cycle, limit=arguments.limit), Learned)
     buffer: BufferDetail = session.ask(Buffer(), BufferDetail)
-    return Told(detail, learned, buffer.status, buffer.set_aside, is_live=True)
+    quarantine: list[QuarantineEntry] = []
+    if buffer.status.quarantined:
+        quarantine = session.ask(Quarantine(limit=_QUARANTINED), QuarantineList).entries
+    return Told(detail, learned, buffer.status, buffer.set_aside, quarantine, is_live=True)
 
 
 def _from_disk(session: Session, absent: DaemonNotRunning) -> Told:
@@ -72,7 +79,7 @@ def _from_disk(session: Session, absent: DaemonNotRunning) -> Told:
     learned, buffer = None, read_status(state, absent).buffer
     if detail.trained_ids or detail.replayed_ids:
         learned = read_learned(state, detail.summary.cycle, buffer.path, limit=session.arguments.limit)
-    return Told(detail, learned, buffer, [], is_live=False)
+    return Told(detail, learned, buffer, [], [], is_live=False)
 
 
 def _detail_from_disk(session: Session, absent: DaemonNotRunning) -> CycleDetail:

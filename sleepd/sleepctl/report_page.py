@@ -8,7 +8,8 @@ from typing import NamedTuple
 
 from sleepd.cycle import JUDGED_STATES, TERMINAL_STATES
 from sleepd.job import Report
-from sleepd.status import BufferStatus, CycleDetail, CycleSummary, Learned, SetAside
+from sleepd.learned import Learned, LearnedText
+from sleepd.status import BufferStatus, CycleDetail, CycleSummary, QuarantineEntry, SetAside
 from sleepd.verdict import Interval
 
 from .cycle_table import STATE_STYLES
@@ -40,6 +41,8 @@ class Told(NamedTuple):
     """As it is now, or as it was last read."""
     set_aside: list[SetAside]
     """The first records that the buffer counts as set aside; from disk none."""
+    quarantine: list[QuarantineEntry]
+    """The first experiences that the buffer counts as in quarantine; from disk none."""
     is_live: bool
     """False: read from disk, where nothing stands that came after the verdict."""
 
@@ -164,13 +167,22 @@ def _learned(detail: CycleDetail, learned: Learned | None) -> Page:
         more = f"; the {shown} most salient:" if 0 < shown < learned.present else (":" if shown else "")
         rows.append(Row([Span(f"{still}{more}")]))
     for each in learned.experiences:
-        again = Span("  (repeated)" if each.role == "replay" else "", "dim")
-        prompt = Span(shorten(each.prompt, _TEXT_COLUMNS), "bold")
-        rows.append(Row([Span(f"{each.salience:.2f}  "), prompt, again], hang=6))
-        rows.append(Row([Span(f"      {shorten(each.response, _TEXT_COLUMNS)}")], hang=6))
+        rows += _experience(each)
     rows += _missing("no longer there", learned.gone)
     rows += _missing("there with another text than was trained", learned.changed)
     return _section("What it learned from", rows)
+
+
+def _experience(each: LearnedText) -> Page:
+    again = Span("  (repeated)" if each.role == "replay" else "", "dim")
+    salience = Span(f"{each.salience:.2f}  ")
+    if each.is_withheld:
+        secret = f"not shown, it holds a secret: sleepctl quarantine show {shorten(each.id, 64)}"
+        return [Row([salience, Span(secret, "yellow"), again], hang=6)]
+    return [
+        Row([salience, Span(shorten(each.prompt, _TEXT_COLUMNS), "bold"), again], hang=6),
+        Row([Span(f"      {shorten(each.response, _TEXT_COLUMNS)}")], hang=6),
+    ]
 
 
 def _missing(what: str, ids: list[str]) -> Page:
@@ -196,17 +208,26 @@ def _measured(detail: CycleDetail, report: Report) -> Page:
 
 
 def _set_aside(report: Report | None, told: Told) -> list[Row]:
-    rows = []
+    buffer, rows = told.buffer, []
     if report is not None and report.truncated:
         rows.append(Row([Span(f"{count(report.truncated, 'experience')} too long: used in part")]))
-    total = told.buffer.set_aside
+    unused = [record.reason for record in told.set_aside]
+    kept = [entry.text for entry in told.quarantine if entry.state != "released"]
+    rows += _counted(buffer.set_aside, "record", "not usable", unused, "sleepctl buffer")
+    rows += _counted(buffer.quarantined, "experience", "in quarantine", kept, "sleepctl quarantine")
+    if buffer.unscreened:
+        rows.append(Row([Span(f"{count(buffer.unscreened, 'experience')} not screened yet")]))
+    return rows or [Row([Span("nothing in the buffer, as it was last read")])]
+
+
+def _counted(total: int, noun: str, what: str, reasons: list[str], command: str) -> list[Row]:
+    """How many, the most frequent reasons, and where all of them are."""
     if not total:
-        return [*rows, Row([Span("nothing in the buffer, as it was last read")])]
-    rows.append(Row([Span(f"{count(total, 'record')} of the buffer, as it was last read")]))
-    reasons = Counter(record.reason for record in told.set_aside).most_common(_REASONS)
-    rows += [Row([Span(f"{number:>5}  {shorten(reason, _TEXT_COLUMNS)}")], hang=7) for reason, number in reasons]
-    rest = total - sum(number for _, number in reasons)
-    return [*rows, Row([Span(f"{rest:>5}  {'more' if reasons else 'in all'}: sleepctl buffer")])] if rest else rows
+        return []
+    rows = [Row([Span(f"{count(total, noun)} of the buffer {what}, as it was last read: {command}")], hang=2)]
+    for reason, number in Counter(reasons).most_common(_REASONS):
+        rows.append(Row([Span(f"{number:>5}  {shorten(reason, _TEXT_COLUMNS)}")], hang=7))
+    return rows
 
 
 def _undo(detail: CycleDetail) -> list[Row]:

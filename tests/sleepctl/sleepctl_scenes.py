@@ -9,6 +9,8 @@ import msgspec
 
 from sleepd.evidence import Collapse, Drift, Evidence, LossPair, Metric, ProbeReply, RecallAnswer, Speech
 from sleepd.job import Check, Notice, Progress, Reply, Report
+from sleepd.learned import Learned, LearnedText
+from sleepd.sleepctl.report_page import Told
 from sleepd.status import (
     BufferDetail,
     BufferStatus,
@@ -18,8 +20,7 @@ from sleepd.status import (
     CycleSummary,
     Decision,
     LastError,
-    Learned,
-    LearnedText,
+    QuarantineEntry,
     SetAside,
     Status,
     Veto,
@@ -432,9 +433,16 @@ LEARNED = Learned(
     changed=["b" * 60],
     gone=[f"{number:016x}" for number in range(12)],
 )
+QUARANTINE = [
+    QuarantineEntry(id="q1", state="quarantined", reason="loop", text="loop: 83 % of its words", at=NOW),
+    QuarantineEntry(id="q2", state="dropped", reason="loop", text=HOSTILE, at=None),
+    QuarantineEntry(id="q3", state="released", reason="secret", text="secret: a key", at=NOW),
+]
 BUFFER_DETAIL = BufferDetail(
     status=BUFFER,
     histogram=[0, 1, 4, 30, 80, 101, 70, 32, 12, 3],
     set_aside=[SetAside(position="record 7", reason=HOSTILE), SetAside(position="record 9", reason="no response")],
     min_salience=0.6,
 )
+QUARANTINED = msgspec.structs.replace(BUFFER, quarantined=2)
+TOLD = Told(FULL, LEARNED, QUARANTINED, BUFFER_DETAIL.set_aside, QUARANTINE, is_live=True)

@@ -18,12 +18,13 @@ from sleepctl_ran import Ran
 from sleepd import errors, protocol
 from sleepd.experience import group_key, key_text
 from sleepd.job import Report
+from sleepd.learned import Learned
 from sleepd.sleepctl.cycle_table import history_page
 from sleepd.sleepctl.report_page import Told, report_page
 from sleepd.sleepctl.show_screen import show_page
 from sleepd.sleepctl.status_screen import status_page
 from sleepd.sleepctl.terminal import Page, render
-from sleepd.status import CycleDetail, CycleSummary, Learned
+from sleepd.status import CycleDetail, CycleSummary, QuarantineList
 from sleepd.verdict import Verdict
 
 Sleepctl = Callable[..., Ran]
@@ -36,7 +37,7 @@ def flat(page: Page) -> str:
 
 def told(detail: CycleDetail, learned: Learned | None = None, *, is_live: bool = True) -> str:
     """The report on it."""
-    return flat(report_page(Told(detail, learned, scenes.BUFFER, [], is_live), scenes.NOW))
+    return flat(report_page(Told(detail, learned, scenes.BUFFER, [], [], is_live), scenes.NOW))
 
 
 def of(summary: CycleSummary, **fields: Any) -> CycleDetail:
@@ -51,7 +52,10 @@ def of(summary: CycleSummary, **fields: Any) -> CycleDetail:
 def test_the_report_says_in_order_what_happened_why_and_how_to_undo_it() -> None:
     """From top to bottom: verdict, reason, figures, experiences, replies, what was set aside, cost, undo."""
     page = report_page(
-        Told(scenes.FULL, scenes.LEARNED, scenes.BUFFER, scenes.BUFFER_DETAIL.set_aside, is_live=True), scenes.NOW
+        Told(
+            scenes.FULL, scenes.LEARNED, scenes.BUFFER, scenes.BUFFER_DETAIL.set_aside, scenes.QUARANTINE, is_live=True
+        ),
+        scenes.NOW,
     )
     lines = render(page, width=80, is_coloured=False).splitlines()
     headings = [line for line in lines if re.fullmatch(r"[A-Z][a-z ,]+", line)]
@@ -166,6 +170,27 @@ def test_the_experiences_are_told_with_those_that_are_gone_or_changed() -> None:
     assert "1 there with another text than was trained: bbbb" in text
 
 
+def test_an_experience_in_which_a_secret_was_found_is_named_and_not_shown() -> None:
+    """The command that shows it to whoever may see it stands in place of its text."""
+    secret = msgspec.structs.replace(scenes.LEARNED.experiences[0], prompt="", response="", is_withheld=True)
+    text = told(scenes.FULL, msgspec.structs.replace(scenes.LEARNED, experiences=[secret]))
+    assert "0.93 not shown, it holds a secret: sleepctl quarantine show a" in text
+
+
+def test_what_was_set_aside_is_counted_by_reason() -> None:
+    """Records that are not usable, experiences in quarantine, and what was cut; what was released is not among it."""
+    text = flat(report_page(scenes.TOLD, scenes.NOW))
+    assert "1 experience too long: used in part" in text
+    assert "2 records of the buffer not usable, as it was last read: sleepctl buffer" in text
+    assert "1 no response" in text
+    assert "2 experiences of the buffer in quarantine, as it was last read: sleepctl quarantine" in text
+    assert "1 loop: 83 % of its words" in text
+    assert "secret: a key" not in text
+    clean = msgspec.structs.replace(scenes.BUFFER, set_aside=0)
+    nothing = flat(report_page(Told(scenes.DETAIL, None, clean, [], [], is_live=True), scenes.NOW))
+    assert "Set aside nothing in the buffer, as it was last read" in nothing
+
+
 def test_evaluations_share_of_time_counts_both_measurings() -> None:
     """Before and after: 40 + 61 of 241.7 seconds."""
     assert "42% of it measuring, before and after the training" in told(scenes.FULL)
@@ -226,7 +251,8 @@ def full_daemon(daemon: FakeDaemon) -> FakeDaemon:
     daemon.replies[protocol.History] = {"schema": 1, "cycles": [scenes.FAILED, scenes.PROMOTED, scenes.THIN]}
     daemon.replies[protocol.Show] = scenes.FULL
     daemon.replies[protocol.Experiences] = scenes.LEARNED
-    daemon.replies[protocol.Buffer] = scenes.BUFFER_DETAIL
+    daemon.replies[protocol.Buffer] = msgspec.structs.replace(scenes.BUFFER_DETAIL, status=scenes.QUARANTINED)
+    daemon.replies[protocol.Quarantine] = QuarantineList(entries=scenes.QUARANTINE, total=2)
     return daemon
 
 
@@ -249,11 +275,12 @@ def test_with_a_number_that_cycle_is_reported(full_daemon: FakeDaemon, sleepctl:
 def test_the_report_as_json_is_all_that_the_page_rests_on(full_daemon: FakeDaemon, sleepctl: Sleepctl) -> None:
     """Cycle with verdict and evidence, texts, buffer; in plain ASCII."""
     ran = sleepctl("report", "--json")
-    assert sorted(ran.json) == ["buffer", "cycle", "is_live", "learned", "schema", "set_aside"]
+    assert sorted(ran.json) == ["buffer", "cycle", "is_live", "learned", "quarantine", "schema", "set_aside"]
     assert ran.json["cycle"]["verdict"]["figures"][1]["limit"] == 0.05
     assert ran.json["cycle"]["report"]["evidence"]["probe_replies"][0]["candidate"].startswith("The blue lamp")
     assert ran.json["cycle"]["undo"] == "sleepctl rollback 7"
     assert ran.json["learned"]["experiences"][0]["prompt"] == "Where is the blue lamp?"
+    assert [each["id"] for each in ran.json["quarantine"]] == ["q1", "q2", "q3"]
     assert ran.out.isascii()
 
 

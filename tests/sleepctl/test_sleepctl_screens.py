@@ -41,7 +41,10 @@ PAGES: dict[str, Page] = {
     ),
     "show, everything": show_page(scenes.FULL, scenes.NOW),
     "report": report_page(
-        Told(scenes.FULL, scenes.LEARNED, scenes.BUFFER, scenes.BUFFER_DETAIL.set_aside, is_live=True), scenes.NOW
+        Told(
+            scenes.FULL, scenes.LEARNED, scenes.BUFFER, scenes.BUFFER_DETAIL.set_aside, scenes.QUARANTINE, is_live=True
+        ),
+        scenes.NOW,
     ),
     "report, attacked": report_page(
         Told(
@@ -49,12 +52,13 @@ PAGES: dict[str, Page] = {
             msgspec.structs.replace(scenes.LEARNED, problem=scenes.HOSTILE, gone=[scenes.HOSTILE] * 20),
             scenes.BUFFER,
             [],
+            [],
             is_live=False,
         ),
         scenes.NOW,
     ),
     "report, nothing kept": report_page(
-        Told(msgspec.structs.replace(scenes.DETAIL, report=None), None, scenes.BUFFER, [], is_live=True), scenes.NOW
+        Told(msgspec.structs.replace(scenes.DETAIL, report=None), None, scenes.BUFFER, [], [], is_live=True), scenes.NOW
     ),
     "show, nothing kept": show_page(msgspec.structs.replace(scenes.DETAIL, report=None, directory=""), scenes.NOW),
     "buffer": buffer_page(scenes.BUFFER_DETAIL, scenes.NOW),

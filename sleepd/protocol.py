@@ -98,6 +98,14 @@ class Show(Request, frozen=True, kw_only=True):
     cycle: Integer
 
 
+class Experiences(Request, frozen=True, kw_only=True):
+    """What a cycle trained and replayed, read in the buffer. Answer: :class:`Learned`."""
+
+    cycle: Integer
+    limit: Integer = 10
+    """Most texts, at most 200."""
+
+
 class Why(Request, frozen=True, kw_only=True):
     """Answer: ``{"schema": 1, "current": Decision, "changes": [DecisionRecord …]}``, newest first."""
 
@@ -189,6 +197,7 @@ AnyRequest = (
     | Resume
     | History
     | Show
+    | Experiences
     | Why
     | Buffer
     | Rollback

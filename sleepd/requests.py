@@ -25,6 +25,7 @@ from .protocol import (
     Buffer,
     Cancel,
     Check,
+    Experiences,
     GetStatus,
     GetVersion,
     History,
@@ -43,6 +44,7 @@ from .protocol import (
     Why,
 )
 from .quarantine_overview import decide_by_hand, quarantine_detail, quarantine_list
+from .recollection import learned
 from .retention import Keep
 from .sleeper import Sleeper
 from .status import SCHEMA, MetricResult, RunResult
@@ -91,6 +93,9 @@ class Requests:
                 return {"schema": SCHEMA, "cycles": cycles(sleeper, limit=max(1, request.limit))}
             case Show():
                 return detail(sleeper, request.cycle)
+            case Experiences():
+                await sleeper.look()
+                return await learned(sleeper, request.cycle, limit=request.limit)
             case Why():
                 changes = sleeper.ledger.decisions(limit=max(1, request.limit), since=request.since)
                 return {"schema": SCHEMA, "current": sleeper.decision or sleeper.decide(), "changes": changes}

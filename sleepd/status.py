@@ -153,6 +153,8 @@ class CycleDetail(msgspec.Struct, frozen=True, kw_only=True):
     trained_ids: list[str]
     replayed_ids: list[str]
     held_out_ids: list[str]
+    undo: str = ""
+    """The command that undoes it; empty: there is nothing to undo."""
     schema: int = SCHEMA
 
 

@@ -24,8 +24,9 @@ GROUPS = {
         "check": "whether it should sleep now and why; --apply sleeps when due",
         "why": "the decision now, and how it changed",
         "decisions": "how the decision changed, with its figures; --since 3d",
-        "history": "the cycles, newest first",
-        "show": "everything about one cycle",
+        "history": "the cycles, newest first: gain, drift, verdict",
+        "report": "one night to read: learned, measured, decided, undone how",
+        "show": "every figure of one cycle",
         "buffer": "counts, salience, what is new, what was set aside and why",
         "quarantine": "what is kept from training and why; show, release or drop it",
         "events": "what happens, as it happens, a line each",
@@ -56,6 +57,7 @@ GROUPS = {
 EXAMPLES = {
     "sleepctl status": "what happened last night",
     "sleepctl run --force --wait": "sleep now and watch it",
+    "sleepctl report": "the newest night, from top to bottom",
     "sleepctl show 8": "why cycle 8 was promoted or rejected",
     "sleepctl rollback": "back to the champion before this one",
     "sleepctl doctor": "why it does not sleep, and what mends it",
@@ -154,8 +156,8 @@ def _add_command(commands: Any, name: str, summary: str) -> None:
         add_quarantine(command)
     if name == "decisions":
         command.add_argument("--since", metavar="WHEN", type=moment_or_age, help="90m, 12h, 3d or 2026-01-31[T08:00]")
-    if name in ("history", "why", "decisions", "quarantine"):
-        default = {"history": 20, "why": 10, "decisions": 50, "quarantine": 100}[name]
+    if name in ("history", "why", "decisions", "quarantine", "report"):
+        default = {"history": 20, "why": 10, "decisions": 50, "quarantine": 100, "report": 10}[name]
         command.add_argument(
             "--limit", metavar="N", type=_Whole(1), default=default, help=f"how many (default: {default})"
         )
@@ -163,12 +165,15 @@ def _add_command(commands: Any, name: str, summary: str) -> None:
 
 def _add_places(command: argparse.ArgumentParser, name: str) -> None:
     """What a command is about, and where it looks."""
-    if name in ("status", "history"):
+    if name in ("status", "history", "show", "report"):
         command.add_argument(
             "--state", metavar="DIR", default=argparse.SUPPRESS, help="where to read when the daemon is down"
         )
     if name == "show":
         command.add_argument("cycle", metavar="N", type=_Whole(1), help="the cycle's number")
+    if name == "report":
+        newest = "the cycle's number; default: the newest one with a verdict"
+        command.add_argument("cycle", metavar="N", nargs="?", type=_Whole(1), help=newest)
     if name == "rollback":
         command.add_argument(
             "cycle",
@@ -190,13 +195,19 @@ def _add_places(command: argparse.ArgumentParser, name: str) -> None:
         )
 
 
+_OFFLINE = """\
+With the daemon down it shows what the daemon last wrote, says so on stderr,
+and exits with 3; in JSON, "is_live" is false then."""
+
 _EPILOGS = {
-    "status": """\
-With the daemon down it shows what the daemon last wrote, says so on stderr,
-and exits with 3; in JSON, "is_live" is false then.""",
-    "history": """\
-With the daemon down it shows what the daemon last wrote, says so on stderr,
-and exits with 3; in JSON, "is_live" is false then.""",
+    "status": _OFFLINE,
+    "history": _OFFLINE,
+    "show": _OFFLINE,
+    "report": f"""\
+--limit counts the experiences of which the text is shown, the most salient
+first, at most 200. The service keeps no texts: they are read in the buffer, and
+what is no longer there, or has another text by now, is listed by its id.
+{_OFFLINE}""",
     "check": """\
 Exits with 0 either way. With --apply: 0 when a cycle was started, 5 when there
 is nothing to do, 7 while a cycle is running.""",

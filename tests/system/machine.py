@@ -130,15 +130,21 @@ class Machine:
     # --- commands and files in it ---
 
     def run(
-        self, *command: str, user: str = "", check: bool = True, seconds: float = LIMIT_SECONDS, **environment: str
+        self,
+        *command: str,
+        user: str = "",
+        check: bool = True,
+        seconds: float = LIMIT_SECONDS,
+        given: str = "",
+        **environment: str,
     ) -> subprocess.CompletedProcess[str]:
-        """Run a command in it, as root or as another user, in a new session as a login would."""
+        """Run a command in it, as root or as another user; ``given`` is its standard input."""
         become = ["runuser", "-u", user, "--"] if user else []
         # pam_systemd is not there; what it would set is.
         enter = ["nsenter", "-t", str(self._leader), "-m", "-u", "-i", "-n", "-p", "-C", "--wdns=/"]
         done = subprocess.run(
             [*enter, *become, *command],
-            stdin=subprocess.DEVNULL,
+            input=given,
             capture_output=True,
             text=True,
             errors="replace",

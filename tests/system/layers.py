@@ -40,7 +40,8 @@ def temporary() -> Iterator[Path]:
 def digest(directory: Path) -> str:
     """Of all files in it."""
     files = sorted(path for path in directory.rglob("*") if path.is_file())
-    return sha256(b"".join(str(path.relative_to(directory)).encode() + path.read_bytes() for path in files)).hexdigest()[:8]
+    content = b"".join(str(path.relative_to(directory)).encode() + path.read_bytes() for path in files)
+    return sha256(content).hexdigest()[:8]
 
 
 class Layers:

@@ -75,7 +75,21 @@ class Machine:
         }
         with (self._scratch / "console").open("ab") as console:
             self._process = subprocess.Popen(
-                ["unshare", "--mount", "--propagation", "private", "bash", "-c", _BOOT, "boot", *binds],
+                # It ends with us, whatever ends us.
+                [
+                    "setpriv",
+                    "--pdeathsig",
+                    "KILL",
+                    "unshare",
+                    "--mount",
+                    "--propagation",
+                    "private",
+                    "bash",
+                    "-c",
+                    _BOOT,
+                    "boot",
+                    *binds,
+                ],
                 env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=console,
@@ -220,5 +234,6 @@ class Machine:
         """The end of its journal."""
         if not self._leader or not Path(f"/proc/{self._leader}").exists():
             return self.console()
-        command = ["nsenter", "-t", str(self._leader), "-m", "-p", "journalctl", "--no-pager", "-n", "60"]
+        enter = ["nsenter", "-t", str(self._leader), "-m", "-p"]
+        command = [*enter, "journalctl", "--no-pager", "--lines=60", "--unit=sage-*"]
         return subprocess.run(command, capture_output=True, text=True, errors="replace").stdout

@@ -67,7 +67,9 @@ def drop_in(machine: Machine, text: str, unit: str = UNIT) -> None:
 def fake_worker(machine: Machine, behaviour: str) -> str:
     """An interpreter for ``worker.python`` that behaves so in a moment, whatever it is given to run."""
     place = f"/srv/worker-{behaviour}"
-    program = shlex.join(["/opt/sage-sleepd/current/daemon/bin/python", "/tests/fake_worker.py", "--behaviour", behaviour])
+    program = shlex.join(
+        ["/opt/sage-sleepd/current/daemon/bin/python", "/tests/fake_worker.py", "--behaviour", behaviour]
+    )
     # What it is called with begins with: -P -m sleepd.worker
     machine.write(place, f'#!/bin/sh\nshift 3\nexec env PYTHONDONTWRITEBYTECODE=1 {program} "$@"\n', mode=0o755)
     return place

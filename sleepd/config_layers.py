@@ -22,7 +22,8 @@ from typing import Any
 
 import msgspec
 
-from .config import Config, convert, printable, refuse_contradictions
+from .config import Config
+from .config_checks import convert, printable, refuse_contradictions
 from .errors import ConfigError
 
 DROP_INS = "conf.d"

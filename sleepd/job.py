@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, cast
 import msgspec
 
 from .errors import ProtocolError
+from .evidence import Evidence, LossPair, RecallQuestion
 
 JOB_VERSION = 1
 RESUME_POINT = "work/resume.safetensors"
@@ -96,6 +97,16 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     """CPU threads of torch; 0: as many as the process may use."""
     resume_point_seconds: float = 300.0
     """How often, while training, all that is needed to go on after a break is written down."""
+    questions: list[RecallQuestion] = []
+    """The owner's, with checkable answers."""
+    evaluation_command: str = ""
+    """The owner's own: gets an adapter's directory, none for the base, prints a JSON object of figures. Empty: there
+    is none."""
+    evaluation_seconds: float = 120.0
+    """Most wall time for generated replies, and for each run of the owner's command."""
+    predecessor: str | None = None
+    """Adapter directory of the champion before the parent, empty for the base; None: nothing to compare."""
+    predecessor_cycle: int | None = None
 
 
 class Hello(msgspec.Struct, frozen=True, kw_only=True, tag="hello"):
@@ -140,16 +151,6 @@ class Check(msgspec.Struct, frozen=True, kw_only=True):
     figure: float
     limit: float
     detail: str
-
-
-class LossPair(msgspec.Struct, frozen=True, kw_only=True):
-    """Reply loss of one experience, nats per supervised token."""
-
-    id: str
-    tokens: int
-    base: float
-    parent: float
-    candidate: float
 
 
 class Reply(msgspec.Struct, frozen=True, kw_only=True):
@@ -203,6 +204,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, tag="report"):
     peak_memory_bytes: Annotated[int, msgspec.Meta(ge=0, le=2**62)]
     lora_shape: str
     """Rank and modules in one word, such as ``r16:down_proj,…``; two adapters of unequal shape are two lineages."""
+    evidence: Evidence = Evidence()
 
 
 class Failure(msgspec.Struct, frozen=True, kw_only=True, tag="failure"):

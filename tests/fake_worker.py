@@ -18,12 +18,12 @@ import sys
 import time
 from pathlib import Path
 
+from sleepd.evidence import LossPair
 from sleepd.job import (
     RESUME_POINT,
     Check,
     Failure,
     Hello,
-    LossPair,
     Progress,
     Reply,
     Report,

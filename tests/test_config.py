@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sleepd.config import Config, discover
+from sleepd.config import Config
+from sleepd.config_checks import discover
 from sleepd.config_layers import load
 from sleepd.config_text import fields, reference, render
 from sleepd.errors import ConfigError

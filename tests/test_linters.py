@@ -34,11 +34,13 @@ FLOORS: tuple[frozenset[str], ...] = (
             "capability",
             "interpreter",
             "gpu_devices",
+            "evidence",
         }
     ),
     frozenset(
         {
             "config",
+            "config_checks",
             "config_layers",
             "config_text",
             "daemon_arguments",

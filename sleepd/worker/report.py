@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import torch
 
-from sleepd.job import Check, Job, Lesson, LossPair, Notice, Reply, Report
+from sleepd.evidence import LossPair
+from sleepd.job import Check, Job, Lesson, Notice, Reply, Report
 
 from .data import Encoded
 from .evaluate import Measured, mean_loss

@@ -7,7 +7,8 @@ from typing import Any
 
 import msgspec
 
-from sleepd.job import Check, LossPair, Notice, Progress, Reply, Report
+from sleepd.evidence import LossPair
+from sleepd.job import Check, Notice, Progress, Reply, Report
 from sleepd.status import (
     BufferDetail,
     BufferStatus,

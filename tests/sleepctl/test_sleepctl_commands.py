@@ -569,7 +569,7 @@ def test_config_check_without_any_file_ends_with_4(
     sleepctl: Sleepctl, environment: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nothing to check is not the same as correct."""
-    monkeypatch.setattr("sleepd.config.discover", lambda _: None)
+    monkeypatch.setattr("sleepd.config_checks.discover", lambda _: None)
     code, _, err = sleepctl("config", "check")
     assert code == 4
     assert "there is no configuration file" in err

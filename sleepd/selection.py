@@ -109,7 +109,7 @@ def select(
     unlearned = [i for i in eligible if groups[i] not in held and keys[i] not in known.learned]
     train = sorted(sorted(unlearned, key=lambda i: -saliences[i])[:max_experiences])
     learned = [i for i in eligible if groups[i] not in held and keys[i] in known.learned]
-    share = min(len(learned), max(min_replayed, round(replay_share * len(train))))
+    share = round(min(len(learned), max(min_replayed, replay_share * len(train))))
     replay = sorted(random.Random(seed).sample(learned, share))  # noqa: S311 (no secret)
     # One of each group: a copy would count the same reply twice.
     first_of_group = {groups[i]: i for i in reversed(eligible) if groups[i] in held}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ from sleepd.repetition import find_repetition
 from .data import ChatFormat, Encoded
 from .failure import GiveUp
 from .generate import greedy_replies
-from .loss import Reference, make_reference, row_logits, token_losses
+from .loss import Reference, kl_from_base, make_reference, row_logits, token_losses
 from .memory import Limits, Shortened, free_memory, is_out_of_memory
 from .model import Device
 from .packing import Row, make_row, make_rows, shared_opening
@@ -96,6 +96,22 @@ class Meter:
 
         self._each_row(sequences, remember)
         return found
+
+    def divergence(self, sequences: Sequence[Encoded], references: Mapping[str, Reference]) -> float:
+        """KL from the base at the exchanges' predictions, nats a token; ``references`` by the exchanges' ids.
+
+        Raises:
+            GiveUp: ``out_of_memory``.
+            Shortened: there is room only for shorter sequences.
+        """
+        parts: list[torch.Tensor] = []
+
+        def compare(row: Row) -> None:
+            for one, logits, _targets in row_logits(self._model, row, self._device):
+                parts.append(kl_from_base(logits, references[one.id]))
+
+        self._each_row(sequences, compare)
+        return float(torch.cat(parts).mean())
 
     @torch.no_grad()
     def logits(self, sequence: Encoded) -> torch.Tensor:

@@ -23,12 +23,16 @@ class Exchanges:
 
     trained: list[Encoded]
     held_out: list[Encoded]
+    """Those that judge."""
+    stopping: list[Encoded]
+    """Held-out ones that say when to stop, and so may not judge."""
     general: list[Encoded]
+    monitor: list[Encoded]
 
     @property
     def truncated(self) -> int:
         """How many experiences were cut."""
-        return sum(one.is_truncated for one in [*self.trained, *self.held_out])
+        return sum(one.is_truncated for one in [*self.trained, *self.held_out, *self.stopping])
 
 
 @dataclass
@@ -102,6 +106,8 @@ def make_report(
         tokens_per_second=training.tokens_per_second,
         peak_memory_bytes=_peak_memory_bytes(setting.device),
         lora_shape=after.lora_shape,
+        stopping=len(exchanges.stopping),
+        kept_step=training.kept_step,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from .convert import open_base
 from .data import ChatFormat, Encoded, encode_lessons, total_tokens
 from .evaluate import Meter
 from .failure import GiveUp
-from .general import answers_file, base_answers, encode_general, general_prompts
+from .general import MONITOR, answers_file, base_answers, chosen_prompts, encode_general
 from .generate import stop_ids
 from .memory import Limits, Shortened, is_out_of_memory
 from .model import (
@@ -30,6 +31,7 @@ from .model import (
     choose_device,
     continue_adapter,
     load_base,
+    restart_adapter,
     save_adapter,
     shape,
     start_adapter,
@@ -46,6 +48,7 @@ from .resume import (
     reference_tensors,
     refuse_other,
 )
+from .stopping import LOOKS, Watch, divide_holdout, tell_what_was_kept
 from .train import Lessons, Trainer, Training, planned_epochs, steps_an_epoch
 
 DECODING_WORK = 24.0
@@ -93,7 +96,9 @@ class _Cycle:
         self._job = job
         self._channel = channel
         self._to_train = [lesson for lesson in lessons if lesson.role != "holdout"]
-        self._to_hold_out = [lesson for lesson in lessons if lesson.role == "holdout"]
+        held_out = [lesson for lesson in lessons if lesson.role == "holdout"]
+        self._to_hold_out, self._to_stop = divide_holdout(held_out)
+        self._prompts = chosen_prompts(job.strategy, job.seed)
         self._pace = Pace()
         self._seconds: dict[str, float] = {}
         self._limits = Limits(job.strategy.micro_batch_tokens, job.strategy.max_tokens, channel)
@@ -177,15 +182,11 @@ class _Cycle:
     # Measuring
 
     def _answers(self, loaded: Loaded) -> list[str]:
-        """The base's own answers to the general prompts; none where the strategy does not regularise."""
-        strategy = self._job.strategy
-        if strategy.kl_weight <= 0:
-            return []
-        prompts = general_prompts("regularise")[: strategy.kl_prompts]
+        """The base's own answers to the general prompts."""
         cache = answers_file(Path(self._job.models_directory), loaded.fingerprint, self._job.system_prompt)
         with loaded.model.disable_adapter():
             return base_answers(
-                loaded.model, loaded.device, loaded.chat, prompts, loaded.stop_ids, cache, self._generated
+                loaded.model, loaded.device, loaded.chat, self._prompts.all, loaded.stop_ids, cache, self._generated
             )
 
     def _measure_before(self, loaded: Loaded, answers: list[str]) -> tuple[Exchanges, Before]:
@@ -207,10 +208,13 @@ class _Cycle:
 
     def _encode(self, loaded: Loaded, answers: list[str]) -> Exchanges:
         longest = self._limits.max_tokens
+        prompts, count = self._prompts, len(self._prompts.regularise)
         exchanges = Exchanges(
             encode_lessons(loaded.chat, self._to_train, longest, self._channel),
             encode_lessons(loaded.chat, self._to_hold_out, longest, self._channel),
-            encode_general(loaded.chat, general_prompts("regularise")[: len(answers)], answers, longest),
+            encode_lessons(loaded.chat, self._to_stop, longest, self._channel),
+            encode_general(loaded.chat, prompts.regularise, answers[:count], longest),
+            encode_general(loaded.chat, prompts.monitor, answers[count:], longest, kind=MONITOR),
         )
         if not exchanges.trained:
             raise GiveUp(
@@ -229,7 +233,7 @@ class _Cycle:
         self._plan_measuring(exchanges)
         self._plan_training(exchanges, steps_done=0)
         with loaded.model.disable_adapter():
-            references = self._meter.references(exchanges.general)
+            references = self._meter.references([*exchanges.general, *exchanges.monitor])
             base = self._meter.losses(exchanges.held_out) if self._job.parent else {}
         parent = self._meter.losses(experiences)
         evaluate.require_finite([one.total for one in [*base.values(), *parent.values()]])
@@ -237,7 +241,8 @@ class _Cycle:
         return Before(parent=parent, base=base or parent, references=references, parent_replies=replies)
 
     def _plan_measuring(self, exchanges: Exchanges) -> None:
-        trained, held_out, general = map(total_tokens, (exchanges.trained, exchanges.held_out, exchanges.general))
+        trained, held_out = map(total_tokens, (exchanges.trained, exchanges.held_out))
+        general = total_tokens([*exchanges.general, *exchanges.monitor])
         self._pace.begin()
         self._pace.plan(FORWARD * (general + trained + (2 if self._job.parent else 1) * held_out))
         self._pace.plan(self._reply_work(exchanges))
@@ -250,6 +255,7 @@ class _Cycle:
         epochs = planned_epochs(strategy, exchanges.trained)
         steps = epochs * steps_an_epoch(strategy, len(exchanges.trained))
         work = TRAINED * epochs * (trained + beside * len(exchanges.trained))
+        work += FORWARD * LOOKS * total_tokens([*exchanges.stopping, *exchanges.monitor])
         self._pace.plan(work * (steps - steps_done) / steps)
         self._pace.plan(FORWARD * (trained + held_out) + self._reply_work(exchanges))
 
@@ -282,16 +288,22 @@ class _Cycle:
                 return exchanges.trained
             return encode_lessons(loaded.chat, self._to_train, max_tokens, self._channel)
 
+        strategy, seed = self._job.strategy, self._job.seed
+        if self._job.parent and strategy.lineage == "retrain":
+            restart_adapter(loaded.model, seed)
+        budget = math.inf if strategy.drift_budget is None else strategy.drift_budget
+        watch = Watch(self._meter, exchanges.monitor, before.references, exchanges.stopping, budget)
         trainer = Trainer(
             loaded.model,
             loaded.device,
             Lessons(exchanges.trained, encode, exchanges.general, before.references),
-            self._job.strategy,
-            self._job.seed,
+            strategy,
+            seed,
             self._limits,
             self._channel,
             self._pace,
             packed=self._meter.packed,
+            watch=watch,
         )
         if point is not None:
             trainer.restore(point.tensors, point.position.training)
@@ -302,7 +314,9 @@ class _Cycle:
             self._channel,
         )
         with points:
-            return trainer.run(points.after_step)
+            training = trainer.run(points.after_step)
+        tell_what_was_kept(training.looks, budget, training.steps, self._channel)
+        return training
 
     def _resume_state(
         self, trainer: Trainer, loaded: Loaded, before: Before

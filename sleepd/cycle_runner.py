@@ -28,6 +28,7 @@ from .job import Failure, Job, Lesson, Notice, Phase, Progress, Report, Role, en
 from .ledger import Ledger, Placement, Plan
 from .log import get_logger
 from .promotion import Outcome, Verdict, judge
+from .reservoir import next_reservoir
 from .resumption import MAX_CRASHES, has_resume_point, note_crash
 from .status import CycleSummary
 from .strategies import adapter_shape
@@ -252,6 +253,8 @@ class CycleRunner:
         )
         documents = write_documents(self._ledger, cycle, report, verdict, base=job.base, judged_at=judged_at)
         promoted = verdict.outcome is Outcome.PROMOTED
+        if promoted:
+            documents |= next_reservoir(job, self._checkpoints.staging_path(cycle))
         try:
             return await asyncio.to_thread(self._checkpoints.commit, manifest, documents, promoted=promoted)
         except OSError as error:

@@ -101,6 +101,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     device: str = "auto"
     threads: int = 0
     """CPU threads of torch; 0: as many as the process may use."""
+    reservoir: int = 0
+    """Most experiences that the checkpoint keeps as texts, to be replayed by later cycles."""
     resume_point_seconds: float = 300.0
     """How often, while training, all that is needed to go on after a break is written down."""
     questions: list[RecallQuestion] = []

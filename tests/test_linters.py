@@ -71,6 +71,7 @@ FLOORS: tuple[frozenset[str], ...] = (
             "history",
             "recovery",
             "documents",
+            "reservoir",
             "rebuild",
             "adoption",
             "alarms",

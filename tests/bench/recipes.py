@@ -5,28 +5,41 @@ Both train one night on a model in this process and say what it cost. The measur
 
 from __future__ import annotations
 
+import contextlib
+import math
 import random
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import torch
+from replay import Night
 
-from sleepd.job import Lesson, Strategy
+from sleepd.job import Lesson, Notice, Strategy
 from sleepd.repetition import find_repetition
 from sleepd.worker.channel import Channel
 from sleepd.worker.convert import open_base
-from sleepd.worker.data import ChatFormat, Encoded, encode_lessons
+from sleepd.worker.data import ChatFormat, Encoded, encode_lessons, total_tokens
 from sleepd.worker.evaluate import Measured, Meter
-from sleepd.worker.general import answers_file, base_answers, encode_general, general_prompts
+from sleepd.worker.general import (
+    MONITOR,
+    REGULARISE,
+    answers_file,
+    base_answers,
+    chosen_prompts,
+    encode_general,
+    general_prompts,
+)
 from sleepd.worker.generate import greedy_replies, stop_ids
 from sleepd.worker.loss import Reference
 from sleepd.worker.memory import Limits
 from sleepd.worker.model import Device, choose_device, load_base, start_adapter
 from sleepd.worker.pace import Pace
+from sleepd.worker.stopping import Watch, divide_holdout, tell_what_was_kept
 from sleepd.worker.train import Lessons, Trainer
 
 ROW_TOKENS = 1024
@@ -43,125 +56,143 @@ class SilentChannel(Channel):
         """Drop the message."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class Cost:
-    """Of one night's training alone."""
+    """Of one night's training alone, looks included."""
 
     wall_seconds: float
     cpu_seconds: float
     tokens: int
     steps: int
+    kept_step: int | None
+    notices: list[Notice]
 
 
 class Bench:
     """The base with at most one adapter, and what is measured on it."""
 
-    def __init__(self, models: Path, system_prompt: str, *, precision: str = "auto") -> None:
+    def __init__(self, models: Path, system_prompt: str, *, is_older: bool) -> None:
         directory, fingerprint = open_base("embedded", "", models, print)
         exact = Device(torch.device("cpu"), torch.float32, "cpu")
-        self.device = exact if precision == "float32" else choose_device("cpu")
-        self.model, tokenizer = load_base(directory, self.device)
-        self.chat = ChatFormat(tokenizer, system_prompt)
-        self.stops = stop_ids(self.model, self.chat)
-        self.channel = SilentChannel()
-        cache = answers_file(models, fingerprint, system_prompt)
-        self._general: dict[str, list[Encoded]] = {}
-        self._references: dict[str, dict[str, Reference]] = {}
-        for kind in ("regularise", "monitor", "probe"):
-            prompts = general_prompts(kind)
-            answers = base_answers(
-                self.model, self.device, self.chat, prompts, self.stops, cache, lambda _tokens: None
-            )
-            self._general[kind] = encode_general(self.chat, prompts, answers, 2048)
-            self._references[kind] = self._remembered(models / f"references-{kind}-{self.device.dtype}.pt", kind)
+        self._is_older = is_older
+        self._device = exact if is_older else choose_device("cpu")
+        self._model, tokenizer = load_base(directory, self._device)
+        self._chat = ChatFormat(tokenizer, system_prompt)
+        self._stops = stop_ids(self._model, self._chat)
+        self._cache = answers_file(models, fingerprint, system_prompt)
         self._is_adapted = False
+        self._probes = self._answered(general_prompts("probe"), "probe")
+        self._references = self._meter().references(self._probes)
 
-    def _remembered(self, file: Path, kind: str) -> dict[str, Reference]:
-        if file.exists():
-            return {i: Reference(*pair) for i, pair in torch.load(file).items()}
-        made = self._meter().references(self._general[kind])
-        torch.save({i: (one.tokens, one.log_probabilities) for i, one in made.items()}, file)
-        return made
+    def sleep(self, night: Night, strategy: Strategy, seed: int, *, is_merged: bool) -> Cost:
+        """Train one night, on the adapter of the one before or from the base, as the strategy says."""
+        continues = self._is_adapted and (self._is_older or strategy.lineage == "continue")
+        if is_merged and self._is_adapted:
+            self._model, self._is_adapted = self._model.merge_and_unload(), False
+        if self._is_adapted and not continues:
+            self._model, self._is_adapted = self._model.unload(), False
+        general, monitor, references = ([], [], {}) if self._is_older else self._regularising(strategy, seed)
+        if not self._is_adapted:
+            self._model, self._is_adapted = start_adapter(self._model, strategy, seed).eval(), True
+        if self._is_older:
+            return self._train_as_before(night, strategy, seed)
+        if continues:
+            rate = strategy.learning_rate * strategy.continued_rate_share
+            strategy = msgspec.structs.replace(strategy, learning_rate=rate)
+        return self._train(night, strategy, seed, general, monitor, references)
 
-    def _meter(self) -> Meter:
-        return Meter(self.model, self.device, Limits(ROW_TOKENS, 2048, self.channel), lambda _tokens: None)
+    def _regularising(self, strategy: Strategy, seed: int) -> tuple[list[Encoded], list[Encoded], dict[str, Reference]]:
+        prompts = chosen_prompts(strategy, seed)
+        with self._as_base():
+            general = self._answered(prompts.regularise, REGULARISE)
+            monitor = self._answered(prompts.monitor, MONITOR)
+            return general, monitor, self._meter().references([*general, *monitor])
 
-    def encode(self, lessons: Sequence[Lesson]) -> list[Encoded]:
-        """As the worker does it."""
-        return encode_lessons(self.chat, lessons, 2048, self.channel)
-
-    def start(self, strategy: Strategy, seed: int) -> None:
-        """A new adapter in the place of the one that is there."""
-        if self._is_adapted:
-            self.model = self.model.unload()
-        self._adapt(strategy, seed)
-
-    def merge(self, strategy: Strategy, seed: int) -> None:
-        """The adapter becomes part of the base, and a new one stands upon it."""
-        if self._is_adapted:
-            self.model = self.model.merge_and_unload()
-        self._adapt(strategy, seed)
-
-    def _adapt(self, strategy: Strategy, seed: int) -> None:
-        self.model = start_adapter(self.model, strategy, seed).eval()
-        self._is_adapted = True
-
-    @property
-    def is_adapted(self) -> bool:
-        """Whether there is an adapter."""
-        return self._is_adapted
-
-    def train(
-        self, lessons: Sequence[Lesson], strategy: Strategy, seed: int, after_step: Callable[[Trainer], None]
+    def _train(
+        self,
+        night: Night,
+        strategy: Strategy,
+        seed: int,
+        general: list[Encoded],
+        monitor: list[Encoded],
+        references: dict[str, Reference],
     ) -> Cost:
-        """One night of ours."""
-        encoded = self.encode(lessons)
-        prompts = list(self._general["regularise"])
-        random.Random(seed).shuffle(prompts)
-        general = prompts[: strategy.kl_prompts] if strategy.kl_weight > 0 else []
-        material = Lessons(encoded, lambda _longest: encoded, general, self._references["regularise"])
-        limits = Limits(strategy.micro_batch_tokens, strategy.max_tokens, self.channel)
+        channel = SilentChannel()
+        encoded = self._encode(night.to_train)
+        _, stopping = divide_holdout(night.held_out)
+        budget = math.inf if strategy.drift_budget is None else strategy.drift_budget
+        watch = Watch(self._meter(), monitor, references, self._encode(stopping), budget)
         trainer = Trainer(
-            self.model, self.device, material, strategy, seed, limits, self.channel, Pace(), packed=True
+            self._model,
+            self._device,
+            Lessons(encoded, lambda _longest: encoded, general, references),
+            strategy,
+            seed,
+            Limits(strategy.micro_batch_tokens, strategy.max_tokens, channel),
+            channel,
+            Pace(),
+            packed=True,
+            watch=watch,
         )
         started, used = time.monotonic(), time.process_time()
-        done = trainer.run(lambda: after_step(trainer))
-        return Cost(time.monotonic() - started, time.process_time() - used, done.tokens, done.steps)
+        done = trainer.run(lambda: None)
+        wall, cpu = time.monotonic() - started, time.process_time() - used
+        tell_what_was_kept(done.looks, budget, done.steps, channel)
+        return Cost(wall, cpu, done.tokens, done.steps, done.kept_step, channel.notices)
 
-    def train_as_before(self, lessons: Sequence[Lesson], strategy: Strategy, seed: int) -> Cost:
-        """One night of the older trainer: one experience at a time, loss times salience over every token."""
-        encoded = self.encode(lessons)
-        weights = [weight for weight in self.model.parameters() if weight.requires_grad]
+    def _train_as_before(self, night: Night, strategy: Strategy, seed: int) -> Cost:
+        """As the older trainer: one experience at a time, loss times salience over every token."""
+        encoded = self._encode(night.to_train)
+        weights = [weight for weight in self._model.parameters() if weight.requires_grad]
         optimizer = torch.optim.AdamW(weights, lr=strategy.learning_rate, weight_decay=strategy.weight_decay)
-        started, used, tokens, steps = time.monotonic(), time.process_time(), 0, 0
+        started, used = time.monotonic(), time.process_time()
         torch.manual_seed(seed)
-        self.model.train()
+        self._model.train()
         for epoch in range(strategy.epochs):
-            order = list(encoded)
-            random.Random(f"{seed}:{epoch}").shuffle(order)
-            for one in order:
+            for one in random.Random(f"{seed}:{epoch}").sample(encoded, len(encoded)):
                 ids = torch.tensor([one.ids])
-                (self.model(input_ids=ids, labels=ids.clone()).loss * one.weight).backward()
+                (self._model(input_ids=ids, labels=ids.clone()).loss * one.weight).backward()
                 torch.nn.utils.clip_grad_norm_(weights, strategy.max_grad_norm)
                 optimizer.step()
                 optimizer.zero_grad()
-                tokens += len(one.ids)
-                steps += 1
-        self.model.eval()
-        return Cost(time.monotonic() - started, time.process_time() - used, tokens, steps)
+        self._model.eval()
+        tokens = strategy.epochs * total_tokens(encoded)
+        wall, cpu = time.monotonic() - started, time.process_time() - used
+        return Cost(wall, cpu, tokens, strategy.epochs * len(encoded), None, [])
+
+    @contextlib.contextmanager
+    def _as_base(self) -> Iterator[None]:
+        with self._model.disable_adapter() if self._is_adapted else contextlib.nullcontext():
+            yield
+
+    def _meter(self) -> Meter:
+        return Meter(self._model, self._device, Limits(ROW_TOKENS, 2048, SilentChannel()), lambda _tokens: None)
+
+    def _encode(self, lessons: Sequence[Lesson]) -> list[Encoded]:
+        return encode_lessons(self._chat, lessons, 2048, SilentChannel())
+
+    def _answered(self, prompts: Sequence[str], kind: str) -> list[Encoded]:
+        answers = base_answers(
+            self._model, self._device, self._chat, prompts, self._stops, self._cache, lambda _tokens: None
+        )
+        return encode_general(self._chat, prompts, answers, 2048, kind=kind)
+
+    def base_losses(self, lessons: Sequence[Lesson]) -> dict[str, Measured]:
+        """Reply loss of each, with the base. Once an adapter was merged, there is none any more."""
+        with self._as_base():
+            return self.losses(lessons)
 
     def losses(self, lessons: Sequence[Lesson]) -> dict[str, Measured]:
         """Reply loss of each."""
-        return self._meter().losses(self.encode(lessons))
+        return self._meter().losses(self._encode(lessons))
 
-    def drift(self, kind: str = "probe") -> float:
-        """KL from the base, nats a token, over its own answers to the prompts of that set."""
-        sequences, references = self._general[kind], self._references[kind]
-        return self._meter().divergence(sequences, references)
+    def drift(self) -> float:
+        """KL from the base, nats a token, over its own answers to the probe prompts."""
+        return self._meter().divergence(self._probes, self._references)
 
     def scale(self, factor: float) -> None:
         """The adapter's whole effect times ``factor``."""
-        for module in self.model.modules():
+        for module in self._model.modules():
             if isinstance(getattr(module, "scaling", None), dict):
                 module.scaling = {name: value * factor for name, value in module.scaling.items()}
 
@@ -169,11 +200,9 @@ class Bench:
         """Greedy."""
         texts: list[str] = []
         for at in range(0, len(prompts), REPLY_BATCH):
-            asked = [self.chat.prompt_ids(prompt) for prompt in prompts[at : at + REPLY_BATCH]]
-            ids = greedy_replies(
-                self.model, self.device, asked, stop_ids=self.stops, max_new_tokens=max_new_tokens
-            )
-            texts += [self.chat.tokenizer.decode(one, skip_special_tokens=True).strip() for one in ids]
+            asked = [self._chat.prompt_ids(prompt) for prompt in prompts[at : at + REPLY_BATCH]]
+            ids = greedy_replies(self._model, self._device, asked, stop_ids=self._stops, max_new_tokens=max_new_tokens)
+            texts += [self._chat.tokenizer.decode(one, skip_special_tokens=True).strip() for one in ids]
         return texts
 
     def loops(self, lessons: Sequence[Lesson], limit: int = 8) -> tuple[int, int]:

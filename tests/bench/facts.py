@@ -1,4 +1,4 @@
-"""A synthetic agent of which nobody has heard: a hundred invented facts, each told in three wordings, asked in a fourth.
+"""An invented agent of which nobody has heard: a hundred facts, each told in three wordings and asked in a fourth.
 
 The agent keeps house on an invented island. Ten kinds of facts, ten of each kind, so that each has near neighbours that
 can be mixed up with it. The answer is checked by one word, which no other fact of its kind has.
@@ -32,15 +32,15 @@ _KINDS = (
         ("What does {s} do for a living?", "What is {s}'s trade?", "Tell me what {s} works as."),
         "Which job does {s} have?",
         ("{s} is the island's {k}.", "{s} works as a {k}.", "By trade {s} is a {k}."),
-        "Maren=cooper Osric=tanner Blythe=glazier Corin=thatcher Edda=farrier Fenn=chandler Greta=weaver Halvar=saddler "
-        "Isolde=potter Joss=fletcher",
+        "Maren=cooper Osric=tanner Blythe=glazier Corin=thatcher Edda=farrier Fenn=chandler Greta=weaver "
+        "Halvar=saddler Isolde=potter Joss=fletcher",
     ),
     (
         ("What is the name of the {s}?", "What do they call the {s}?", "How is the {s} called?"),
         "Tell me the {s}'s name.",
         ("The {s} is called {k}.", "They call the {s} {k}.", "Its name is {k}; everybody knows the {s}."),
-        "old donkey=Bramble|grey goose=Pipkin|ferry boat=Petrel|church bell=Gudrun|north well=Silverdeep|black ram=Tobias|"
-        "mill cat=Sorrel|fishing sloop=Merrow|tall lighthouse=Candlewick|three-legged dog=Hopper",
+        "old donkey=Bramble|grey goose=Pipkin|ferry boat=Petrel|church bell=Gudrun|north well=Silverdeep|"
+        "black ram=Tobias|mill cat=Sorrel|fishing sloop=Merrow|tall lighthouse=Candlewick|three-legged dog=Hopper",
     ),
     (
         ("Where is the {s} kept?", "Where do you keep the {s}?", "In which place does the {s} lie?"),
@@ -74,8 +74,8 @@ _KINDS = (
         ("Who built the {s}?", "By whom was the {s} made?", "Who is the maker of the {s}?"),
         "Who made the {s}?",
         ("The {s} was built by {k}.", "{k} made the {s}.", "It was {k} who built the {s}."),
-        "stone bridge=Aldous|windmill=Birgitta|sundial=Caspian|wooden organ=Delphine|sea wall=Emeric|bread oven=Florian|"
-        "watchtower=Gwendolen|rope swing=Hieronymus|weather vane=Ingrid|carousel=Jocasta",
+        "stone bridge=Aldous|windmill=Birgitta|sundial=Caspian|wooden organ=Delphine|sea wall=Emeric|"
+        "bread oven=Florian|watchtower=Gwendolen|rope swing=Hieronymus|weather vane=Ingrid|carousel=Jocasta",
     ),
     (
         ("What grows in the {s}?", "What is planted in the {s}?", "Which plant is found in the {s}?"),
@@ -95,8 +95,8 @@ _KINDS = (
         ("What does {s} bring back from the mainland?", "What does {s} fetch by boat?", "What does {s} bring home?"),
         "Which goods does {s} carry to the island?",
         ("{s} brings {k}.", "From the mainland {s} fetches {k}.", "It is {s} who brings home the {k}."),
-        "Ulf=candles Vesna=paper Wyn=nails Xanthe=ribbons Yorick=lamp-oil Zelda=tea Abel=rope Brona=spices Cyril=buttons "
-        "Dagny=salt",
+        "Ulf=candles Vesna=paper Wyn=nails Xanthe=ribbons Yorick=lamp-oil Zelda=tea Abel=rope Brona=spices "
+        "Cyril=buttons Dagny=salt",
     ),
 )
 

@@ -40,12 +40,12 @@ def _replay_row(key: tuple[str, ...], nights: dict[int, Line]) -> str:
     lines = [nights[number] for number in sorted(nights)]
     mean = statistics.fmean(line["gain"] for line in lines)
     low, high = interval([line["pairs"] for line in lines])
-    loops = f"{sum(line['loops'] for line in lines)} of {sum(line['replies'] for line in lines)}"
+    loops, replies, of_base = (sum(line[name] for line in lines) for name in ("loops", "replies", "base_loops"))
     gains = _by_night(lines, "gain", ".3f")
     drift = max(line["drift"] for line in lines)
     return (
         f"| {key[1]} | {key[2].removeprefix('buffer_')}, {key[3]} | {gains} | {mean:.3f} [{low:.3f}, {high:.3f}] | "
-        f"{drift:.4f} | {loops} | {_total(lines, 'cpu_seconds')} | {_total(lines, 'tokens')} |\n"
+        f"{drift:.4f} | {loops} of {replies}, base {of_base} | {_total(lines, 'cpu_seconds')} | {_total(lines, 'tokens')} |\n"
     )
 
 

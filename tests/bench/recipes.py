@@ -44,6 +44,8 @@ from sleepd.worker.train import Lessons, Trainer
 
 ROW_TOKENS = 1024
 REPLY_BATCH = 16
+REPLIES = 8
+REPLY_TOKENS = 128
 
 
 class SilentChannel(Channel):
@@ -205,8 +207,13 @@ class Bench:
             texts += [self._chat.tokenizer.decode(one, skip_special_tokens=True).strip() for one in ids]
         return texts
 
-    def loops(self, lessons: Sequence[Lesson], limit: int = 8) -> tuple[int, int]:
+    def loops(self, lessons: Sequence[Lesson]) -> tuple[int, int]:
         """How many greedy replies to different prompts run in a loop, of how many."""
-        prompts = list(dict.fromkeys(one.prompt for one in lessons))[:limit]
-        found = [find_repetition(text).is_loop for text in self.replies(prompts, 128)]
+        prompts = list(dict.fromkeys(one.prompt for one in lessons))[:REPLIES]
+        found = [find_repetition(text).is_loop for text in self.replies(prompts, REPLY_TOKENS)]
         return sum(found), len(found)
+
+    def base_loops(self, lessons: Sequence[Lesson]) -> int:
+        """How many of the base's do."""
+        with self._as_base():
+            return self.loops(lessons)[0]

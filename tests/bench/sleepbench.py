@@ -91,7 +91,7 @@ def _replay(arguments: argparse.Namespace, strategy: Strategy) -> None:
             return
         if arguments.only and night.number not in arguments.only:
             continue
-        base = bench.base_losses(night.tomorrow)
+        base, base_loops = bench.base_losses(night.tomorrow), bench.base_loops(night.tomorrow)
         cost = bench.sleep(night, strategy, arguments.seed + night.number, is_merged=arguments.lineage == "merge")
         figures = _next_session(bench, night, base)
         for scale in arguments.scales:
@@ -100,7 +100,7 @@ def _replay(arguments: argparse.Namespace, strategy: Strategy) -> None:
             figures.setdefault("scaled", []).append([scale, scaled["gain"], bench.drift()])
             bench.scale(1 / scale)
         loops, replies = bench.loops(night.tomorrow)
-        _tell(arguments, night, cost, figures | {"drift": bench.drift(), "loops": loops, "replies": replies})
+        _tell(arguments, night, cost, figures | {"drift": bench.drift(), "loops": loops, "replies": replies, "base_loops": base_loops})
 
 
 def _next_session(bench: Any, night: Night, base: dict[str, Any]) -> dict[str, Any]:

@@ -100,7 +100,12 @@ def _replay(arguments: argparse.Namespace, strategy: Strategy) -> None:
             figures.setdefault("scaled", []).append([scale, scaled["gain"], bench.drift()])
             bench.scale(1 / scale)
         loops, replies = bench.loops(night.tomorrow)
-        _tell(arguments, night, cost, figures | {"drift": bench.drift(), "loops": loops, "replies": replies, "base_loops": base_loops})
+        _tell(
+            arguments,
+            night,
+            cost,
+            figures | {"drift": bench.drift(), "loops": loops, "replies": replies, "base_loops": base_loops},
+        )
 
 
 def _next_session(bench: Any, night: Night, base: dict[str, Any]) -> dict[str, Any]:

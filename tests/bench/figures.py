@@ -43,9 +43,10 @@ def _replay_row(key: tuple[str, ...], nights: dict[int, Line]) -> str:
     loops, replies, of_base = (sum(line[name] for line in lines) for name in ("loops", "replies", "base_loops"))
     gains = _by_night(lines, "gain", ".3f")
     drift = max(line["drift"] for line in lines)
+    cost = f"{_total(lines, 'cpu_seconds')} | {_total(lines, 'tokens')}"
     return (
         f"| {key[1]} | {key[2].removeprefix('buffer_')}, {key[3]} | {gains} | {mean:.3f} [{low:.3f}, {high:.3f}] | "
-        f"{drift:.4f} | {loops} of {replies}, base {of_base} | {_total(lines, 'cpu_seconds')} | {_total(lines, 'tokens')} |\n"
+        f"{drift:.4f} | {loops} of {replies}, base {of_base} | {cost} |\n"
     )
 
 

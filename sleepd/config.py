@@ -14,6 +14,9 @@ from msgspec import Meta
 MOST = 10**9
 """Of experiences, or megabytes: more is a slip, and beyond 4300 digits Python refuses to print it."""
 
+HARMS = ("drift", "collapse", "recall")
+"""What is measured of the damage that training does."""
+
 
 class BufferConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Where the experiences come from."""
@@ -132,12 +135,35 @@ class PromotionConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 
     confidence: Annotated[
         float,
-        Meta(ge=0.5, le=0.9999, description="Of the interval of the holdout gain, which must lie above the noise."),
+        Meta(
+            ge=0.5,
+            le=0.9999,
+            description="Of the lower bound of the holdout gain, which must lie above what counts; a candidate without "
+            "effect passes at most as often as this leaves.",
+        ),
     ] = 0.95
+    min_gain: Annotated[
+        float,
+        Meta(ge=0.0, le=100.0, description="Smallest holdout gain that counts, nats per token; never below the noise."),
+    ] = 0.01
     max_drift: Annotated[
         float,
         Meta(ge=0.0, le=100.0, description="Most KL from the base on general prompts, nats per token."),
     ] = 0.05
+    harms: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="What keeps a candidate out of use when its limit is missed, or it was not measured; what is "
+            "left out is shown and decides nothing."
+        ),
+    ] = HARMS
+    limits: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="Limits on the figures of your command, or on those that `sleepctl metric add` adds: "
+            '"accuracy >= 0.8", "accuracy >= parent - 0.02".'
+        ),
+    ] = ()
     inconclusive: Annotated[
         Literal["auto", "keep", "probation"],
         Meta(

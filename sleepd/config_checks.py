@@ -14,8 +14,9 @@ from typing import Any, get_args, get_type_hints
 
 import msgspec
 
-from .config import Config
+from .config import HARMS, Config
 from .errors import ConfigError
+from .metric_limits import parse_limit
 from .strategies import STRATEGIES
 
 MAX_SOCKET_PATH_BYTES = 107
@@ -110,6 +111,14 @@ def _refuse_values(config: Config, source: str) -> None:
     ):
         if "\0" in value or (value and not Path(value).is_absolute()):
             raise _refusal(source, key, "an absolute path", value)
+    for name in config.promotion.harms:
+        if name not in HARMS:
+            raise _refusal(source, "promotion.harms", f"any of {', '.join(HARMS)}", name)
+    for text in config.promotion.limits:
+        try:
+            parse_limit(text)
+        except ValueError as error:
+            raise _refusal(source, "promotion.limits", str(error), text) from None
     if len(config.control.socket.encode()) > MAX_SOCKET_PATH_BYTES:
         expected = f"a path of at most {MAX_SOCKET_PATH_BYTES} bytes"
         raise _refusal(source, "control.socket", expected, config.control.socket)

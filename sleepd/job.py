@@ -12,9 +12,10 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal, cast
 
 import msgspec
+from msgspec import Meta
 
 from .errors import ProtocolError
-from .evidence import Evidence, LossPair, RecallQuestion
+from .evidence import Evidence, LossPair, Probation, RecallQuestion
 
 JOB_VERSION = 1
 RESUME_POINT = "work/resume.safetensors"
@@ -63,8 +64,8 @@ class Strategy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Whether a cycle goes on from the champion, or starts from the base and learns all of the lineage again."""
     drift_budget: float | None = None
     """Most KL from the base on general prompts, nats a token: weights beyond it are not kept; None: no limit."""
-    salience: Literal["weight", "sampling", "ignored"] = "weight"
-    """What salience decides: how much a token counts in the loss, how often an experience is drawn, or nothing."""
+    weighs_by_salience: bool = True
+    """Whether a token counts in the loss by the salience of its experience, or all alike."""
     max_tokens: int
     """Longest sequence; a longer one loses the start of its prompt first, then the end of its reply, with notice."""
 
@@ -77,6 +78,8 @@ class Lesson(msgspec.Struct, frozen=True, kw_only=True):
     response: str
     salience: float
     role: Role
+    sampling_share: Annotated[float, Meta(gt=0, le=1)] = 1.0
+    """Share of the epochs that it is in; below 1 where its prompt was asked again and again."""
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
@@ -115,6 +118,10 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     predecessor: str | None = None
     """Adapter directory of the champion before the parent, empty for the base; None: nothing to compare."""
     predecessor_cycle: int | None = None
+    later: list[str] = []
+    """Ids of those experiences below that came after the parent was made: the two are compared on them."""
+    confidence: float = 0.95
+    """Of each bound of an interval."""
 
 
 class Hello(msgspec.Struct, frozen=True, kw_only=True, tag="hello"):
@@ -233,12 +240,15 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True, tag="failure"):
         "bad_job",
         "not_finite",
         "not_resumable",
+        "champion_worse",
         "stopped",
         "error",
     ]
     message: str
     hint: str = ""
     traceback: str = ""
+    probation: Probation | None = None
+    """With ``champion_worse``: what was measured."""
 
 
 WorkerMessage = Hello | Progress | Notice | Report | Failure

@@ -21,7 +21,7 @@ def find_champion(to: int | None, ledger: Ledger, checkpoints: Checkpoints) -> t
     if to is None:
         if was is None:
             raise NothingToDo("the base itself is in use", hint="sleepctl history")
-        to = max((cycle for cycle in standing_champions(ledger, checkpoints) if cycle < was), default=0)
+        to = champion_before(was, ledger, checkpoints) or 0
     if to == (was or 0):
         raise NothingToDo(f"{'the base' if to == 0 else f'cycle {to}'} is in use already", hint="sleepctl history")
     champions = [*checkpoints.adopted(), *(s.cycle for s in ledger.summaries() if s.state == State.PROMOTED)]
@@ -38,6 +38,11 @@ def standing_champions(ledger: Ledger, checkpoints: Checkpoints) -> list[int]:
     ours = [s.cycle for s in ledger.summaries() if s.state == State.PROMOTED and not s.is_rolled_back]
     found = [*checkpoints.adopted(), *ours]
     return sorted(cycle for cycle in found if (path := checkpoints.find(cycle)) and has_weights(path))
+
+
+def champion_before(champion: int, ledger: Ledger, checkpoints: Checkpoints) -> int | None:
+    """The one that a rollback of ``champion`` puts in use; None: the base itself."""
+    return max((cycle for cycle in standing_champions(ledger, checkpoints) if cycle < champion), default=None)
 
 
 def put_in_use(to: int, ledger: Ledger, checkpoints: Checkpoints) -> None:

@@ -18,7 +18,7 @@ import sys
 import time
 from pathlib import Path
 
-from sleepd.evidence import LossPair
+from sleepd.evidence import Collapse, Drift, Evidence, LossPair, Speech
 from sleepd.job import (
     RESUME_POINT,
     Check,
@@ -71,6 +71,27 @@ def report(lessons: list, rate: float, before: float, after: float, *, is_loop: 
         tokens_per_second=100.0,
         peak_memory_bytes=1,
         lora_shape="r16:q_proj",
+        evidence=evidence(),
+    )
+
+
+def evidence() -> Evidence:
+    """Of a candidate that has damaged nothing."""
+    speech = Speech(
+        replies=8,
+        mean_words=20.0,
+        distinct_2=0.9,
+        longest_repeat_words=2,
+        similar_pairs_share=0.0,
+        loops=0,
+        question_floods=0,
+    )
+    return Evidence(
+        noise_floor=1e-6,
+        drift=Drift(prompts=8, tokens=200, parent=0.0, candidate=0.01),
+        collapse=[
+            Collapse(mode=mode, base=speech, parent=speech, candidate=speech) for mode in ("greedy", "sampled", "talk")
+        ],
     )
 
 

@@ -35,6 +35,7 @@ FLOORS: tuple[frozenset[str], ...] = (
             "interpreter",
             "gpu_devices",
             "evidence",
+            "verdict",
         }
     ),
     frozenset(
@@ -48,8 +49,14 @@ FLOORS: tuple[frozenset[str], ...] = (
             "experience",
             "holdout",
             "selection",
+            "quarantine",
+            "isolation",
             "triggers",
             "promotion",
+            "interval",
+            "metric_limits",
+            "speech_gates",
+            "probation",
             "strategies",
             "repetition",
             "adapter_file",
@@ -58,7 +65,23 @@ FLOORS: tuple[frozenset[str], ...] = (
             "older_formats",
         }
     ),
-    frozenset({"buffer", "buffer_file", "stuck", "checkpoints", "database", "ledger", "reader"}),
+    frozenset(
+        {
+            "buffer",
+            "buffer_file",
+            "stuck",
+            "checkpoints",
+            "database",
+            "records",
+            "ledger",
+            "reader",
+            "screening",
+            "screenings",
+            "screener",
+            "secret_scan",
+            "hand_decisions",
+        }
+    ),
     frozenset(
         {
             "log",
@@ -80,7 +103,12 @@ FLOORS: tuple[frozenset[str], ...] = (
             "fit",
             "resumption",
             "rollback",
+            "predecessor",
+            "demotion",
+            "added_metrics",
+            "settling",
             "gpu_lock",
+            "quarantine_keeper",
         }
     ),
     frozenset(
@@ -88,9 +116,12 @@ FLOORS: tuple[frozenset[str], ...] = (
             "lineup",
             "older_cycles",
             "intake",
+            "fact_finding",
             "cycle_runner",
+            "in_use",
             "sleeper",
             "overview",
+            "quarantine_overview",
             "requests",
             "scheduler",
             "selftest",
@@ -107,7 +138,7 @@ PARTS = ("sleepctl", "demo", "worker")
 
 ALSO = {"sleepctl": {"client"}, "demo": {"client", "sleepctl.terminal"}, "worker": set()}
 
-NOT_IN_THE_DAEMON = ("torch", "transformers", "peft", "rich", "pydantic", "numpy")
+NOT_IN_THE_DAEMON = ("torch", "transformers", "peft", "rich", "pydantic", "numpy", "detect_secrets")
 
 
 def module_name(path: Path) -> str:

@@ -9,7 +9,8 @@ import msgspec
 import pytest
 
 from sleepd.job import Check, Reply, Report
-from sleepd.promotion import Outcome, judge
+from sleepd.promotion import judge
+from sleepd.verdict import Outcome
 
 
 def report(**changes: Any) -> Report:

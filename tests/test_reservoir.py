@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import pytest
@@ -29,7 +30,7 @@ def test_the_sample_does_not_depend_on_the_nights_it_came_in(numbers: list[int],
     """Renewed night by night, it is what all experiences together give: a sample of everything, however long ago."""
     kept: list[Experience] = []
     places = [0, *sorted(cuts), len(numbers)]
-    for start, end in zip(places, places[1:], strict=False):
+    for start, end in itertools.pairwise(places):
         kept = renewed([*kept, *map(experience, numbers[start:end])], most=most)
     assert kept == renewed(map(experience, numbers), most=most)
     assert len(kept) == min(most, len(set(numbers)))

@@ -50,6 +50,17 @@ class Tagged(msgspec.Struct, frozen=True, kw_only=True):
     schema: int = SCHEMA
 
 
+class Decided(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer to ``quarantine release``, ``drop`` and ``reset``."""
+
+    ids: list[str]
+    decision: str
+    trained_in: list[int]
+    """Cycles that trained any of them before."""
+    undo: str = ""
+    schema: int = SCHEMA
+
+
 class Reasons(msgspec.Struct, frozen=True, kw_only=True):
     """The answer to ``why``."""
 

@@ -15,6 +15,7 @@ from sleepd.strategies import STRATEGIES
 from sleepd.version import VERSION
 
 from .exit_codes import ExitCode, table
+from .quarantine_arguments import QUARANTINE_EPILOG, add_quarantine
 
 GROUPS = {
     "look": {
@@ -25,6 +26,7 @@ GROUPS = {
         "history": "the cycles, newest first",
         "show": "everything about one cycle",
         "buffer": "counts, salience, what is new, what was set aside and why",
+        "quarantine": "what is kept from training and why; show, release or drop it",
         "events": "what happens, as it happens, a line each",
         "logs": "what the daemon logged; -f goes on with what it logs",
         "doctor": "what may keep it from sleeping, and what mends it",
@@ -64,7 +66,7 @@ VARIABLES = {
     "NO_COLOR": "set: no colour, on a terminal too",
 }
 
-COMPLETED = ("bash", "zsh", "fish", "cycles")
+COMPLETED = ("bash", "zsh", "fish", "cycles", "quarantine")
 """What ``completions`` can print: the scripts, and what they ask for."""
 
 
@@ -143,10 +145,12 @@ def _add_command(commands: Any, name: str, summary: str) -> None:
         command.add_argument("--dry-run", action="store_true", help="only say what would be removed")
         help_ = "newest promoted cycles to keep; default: as configured"
         command.add_argument("--keep", metavar="N", type=_Whole(1), help=help_)
+    if name == "quarantine":
+        add_quarantine(command)
     if name == "decisions":
         command.add_argument("--since", metavar="WHEN", type=moment_or_age, help="90m, 12h, 3d or 2026-01-31[T08:00]")
-    if name in ("history", "why", "decisions"):
-        default = {"history": 20, "why": 10, "decisions": 50}[name]
+    if name in ("history", "why", "decisions", "quarantine"):
+        default = {"history": 20, "why": 10, "decisions": 50, "quarantine": 100}[name]
         command.add_argument(
             "--limit", metavar="N", type=_Whole(1), default=default, help=f"how many (default: {default})"
         )
@@ -174,7 +178,10 @@ def _add_places(command: argparse.ArgumentParser, name: str) -> None:
         command.add_argument("--instance", metavar="NAME", default="", help=help_)
     if name == "completions":
         command.add_argument(
-            "kind", metavar="SHELL", choices=COMPLETED, help="bash, zsh, fish; cycles: the numbers, for a script"
+            "kind",
+            metavar="SHELL",
+            choices=COMPLETED,
+            help="bash, zsh, fish; cycles, quarantine: what there is, for a script",
         )
 
 
@@ -209,6 +216,7 @@ home, 50-buffer.conf beside the unit, which shows the service that directory
 (and nothing else of the home), read-only. A home may have mode 0700; the file
 itself must be readable. As root for the system's service, without root for one
 that ./install.sh --user made.""",
+    "quarantine": QUARANTINE_EPILOG,
     "completions": """\
 Installed by ./install.sh. By hand, for bash:
   source <(sleepctl completions bash)""",

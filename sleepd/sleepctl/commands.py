@@ -31,6 +31,7 @@ from .answers import Cancelled, Cycles, DaemonVersion, Paused, Reasons, Reloaded
 from .cycle_table import history_page
 from .exit_codes import ExitCode
 from .keeping import decisions, prune, tag
+from .quarantine import quarantine
 from .screens import buffer_page, decision_page, line, run_page, why_page
 from .session import STATUS_SECONDS, Command, Session
 from .status_screen import status_page
@@ -320,6 +321,7 @@ COMMANDS: dict[str, Command] = {
     "history": history,
     "show": show,
     "buffer": buffer,
+    "quarantine": quarantine,
     "version": version,
     "run": run,
     "cancel": cancel,

@@ -76,8 +76,11 @@ def buffer_page(detail: BufferDetail, now: datetime) -> Page:
         (status.unlearned, "to learn: of these, not held out and not yet trained"),
         (status.held_out, "held out: never trained, to measure on"),
         (status.set_aside, "set aside: not used"),
+        (status.quarantined, "in quarantine: kept from training (sleepctl quarantine)"),
     )
     page += [line(f"{number:>7}  {meaning}") for number, meaning in counts]
+    if status.unscreened:
+        page.append(line(f"{status.unscreened:>7}  not screened yet: kept from training until then"))
     return page + _histogram(detail) + _set_aside(detail)
 
 

@@ -103,6 +103,10 @@ def _buffer(buffer: BufferStatus, now: datetime) -> Page:
         parts = [f"{buffer.new} new", f"{buffer.unlearned} to learn", f"{buffer.held_out} held out"]
         if buffer.set_aside:
             parts.append(f"{buffer.set_aside} set aside")
+        if buffer.quarantined:
+            parts.append(f"{buffer.quarantined} in quarantine")
+        if buffer.unscreened:
+            parts.append(f"{buffer.unscreened} not screened yet")
         page = _labelled("Buffer", [f"{count(buffer.total, 'experience')}: {', '.join(parts)}"])
     if buffer.problem:
         page.append(Row([Span(buffer.problem, "yellow")], ""))

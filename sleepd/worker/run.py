@@ -49,7 +49,7 @@ from .resume import (
     refuse_other,
 )
 from .stopping import LOOKS, Watch, divide_holdout, tell_what_was_kept
-from .train import Lessons, Trainer, Training, planned_epochs, steps_an_epoch
+from .train import Lessons, Trainer, Training, epoch_ends
 
 DECODING_WORK = 24.0
 """Forward tokens that one step of generation costs beside its own: it reads all weights for few tokens."""
@@ -252,9 +252,10 @@ class _Cycle:
         strategy = self._job.strategy
         trained, held_out, general = map(total_tokens, (exchanges.trained, exchanges.held_out, exchanges.general))
         beside = general * strategy.kl_batch_size / (strategy.batch_size * max(1, len(exchanges.general)))
-        epochs = planned_epochs(strategy, exchanges.trained)
-        steps = epochs * steps_an_epoch(strategy, len(exchanges.trained))
-        work = TRAINED * epochs * (trained + beside * len(exchanges.trained))
+        ends = epoch_ends(strategy, exchanges.trained, self._job.seed)
+        steps, at_once = ends[-1], sum(one.sampling_share for one in exchanges.trained)
+        tokens = sum(len(one.ids) * one.sampling_share for one in exchanges.trained)
+        work = TRAINED * len(ends) * (tokens + beside * at_once)
         work += FORWARD * LOOKS * total_tokens([*exchanges.stopping, *exchanges.monitor])
         self._pace.plan(work * (steps - steps_done) / steps)
         self._pace.plan(FORWARD * (trained + held_out) + self._reply_work(exchanges))

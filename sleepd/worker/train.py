@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 import random
 import time
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Any
 
 import msgspec
@@ -76,6 +78,29 @@ def steps_an_epoch(strategy: Strategy, experiences: int) -> int:
     return max(1, math.ceil(experiences / strategy.batch_size))
 
 
+def epoch_order(experiences: Sequence[Encoded], seed: int, epoch: int) -> list[str]:
+    """The ids that an epoch trains, in its order; the same for a seed and an epoch, whatever came before.
+
+    Those with one sampling share below 1 take turns: each is in that share of the epochs, and in each epoch is that
+    share of them (systematic sampling: Cochran, Sampling Techniques, ch. 8).
+    """
+    ids = sorted(one.id for one in experiences if one.sampling_share >= 1)
+    for share in sorted({one.sampling_share for one in experiences if one.sampling_share < 1}):
+        turns = sorted(one.id for one in experiences if one.sampling_share == share)
+        random.Random(f"{seed}:{share}").shuffle(turns)  # noqa: S311 - an order, not a secret
+        first, last = (math.floor(part * share * len(turns)) for part in (epoch, epoch + 1))
+        ids += [turns[turn % len(turns)] for turn in range(first, last)]
+    ids = sorted(ids or (one.id for one in experiences))
+    random.Random(f"{seed}:{epoch}").shuffle(ids)  # noqa: S311 - an order, not a secret
+    return ids
+
+
+def epoch_ends(strategy: Strategy, experiences: Sequence[Encoded], seed: int) -> list[int]:
+    """After how many optimizer steps each epoch ends."""
+    epochs = range(planned_epochs(strategy, experiences))
+    return list(accumulate(steps_an_epoch(strategy, len(epoch_order(experiences, seed, epoch))) for epoch in epochs))
+
+
 def rate_share(step: int, steps: int, warmup_share: float) -> float:
     """Share of the learning rate at ``step`` of 0 to ``steps - 1``: a linear rise, then a cosine down to a tenth."""
     warmup = math.ceil(steps * warmup_share)
@@ -142,20 +167,18 @@ class Trainer:
             GiveUp: ``out_of_memory``.
         """
         self._encode()
-        ids = sorted(one.id for one in self._lessons.experiences)
-        epochs = planned_epochs(self._strategy, self._lessons.experiences)
-        an_epoch = steps_an_epoch(self._strategy, len(ids))
-        steps = epochs * an_epoch
+        ends = epoch_ends(self._strategy, self._lessons.experiences, self._seed)
+        epochs, steps = len(ends), ends[-1]
         self._shown = Progress(phase="training", steps=steps, epochs=epochs, device=self._device.description)
         self._to_look = steps_to_look(steps)
         while not (self._has_learned_enough() or self.done.steps == steps):
             self._model.train(self._strategy.dropout > 0)
-            epoch, number = divmod(self.done.steps, an_epoch)
-            order = self._order(epoch, ids)
-            first = number * self._strategy.batch_size
+            epoch = bisect_right(ends, self.done.steps)
+            first = (self.done.steps - (ends[epoch - 1] if epoch else 0)) * self._strategy.batch_size
             self._set_rate(rate_share(self.done.steps, steps, self._strategy.warmup_share))
+            order = epoch_order(self._lessons.experiences, self._seed, epoch)
             self._step(order[first : first + self._strategy.batch_size])
-            if number + 1 == an_epoch:
+            if self.done.steps == ends[epoch]:
                 self._end_epoch()
             after_step()
             self.tell()
@@ -180,15 +203,6 @@ class Trainer:
             if kept(looks, budget) is look:
                 self._kept = self._copied_weights()
         return is_enough(looks, budget)
-
-    def _order(self, epoch: int, ids: Sequence[str]) -> list[str]:
-        """Every experience once, or as many drawn by their salience."""
-        chance = random.Random(f"{self._seed}:{epoch}")  # noqa: S311 - an order, not a secret
-        if self._strategy.salience == "sampling" and any(self._sequences[id_].weight > 0 for id_ in ids):
-            return chance.choices(ids, [self._sequences[id_].weight for id_ in ids], k=len(ids))
-        order = list(ids)
-        chance.shuffle(order)
-        return order
 
     def _end_epoch(self) -> None:
         done = self.done
@@ -296,7 +310,7 @@ class Trainer:
         learned = [one for one in members if one.id not in self._general]
         supervised = sum(one.supervised for one in learned)
         general = sum(one.supervised for one in members if one.id in self._general)
-        is_weighted = self._strategy.salience == "weight"
+        is_weighted = self._strategy.weighs_by_salience
         scale = sum(one.weight * one.supervised for one in learned) if is_weighted else 0.0
         total = 0.0
         for row in rows:

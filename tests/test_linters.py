@@ -97,6 +97,7 @@ FLOORS: tuple[frozenset[str], ...] = (
             "history",
             "recovery",
             "documents",
+            "reservoir",
             "rebuild",
             "adoption",
             "alarms",

@@ -27,6 +27,7 @@ NEED_TORCH = (
     "test_packing.py",
     "test_small_parts.py",
     "test_evaluation.py",
+    "test_stopping.py",
 )
 collect_ignore = [] if importlib.util.find_spec("torch") else list(NEED_TORCH)
 

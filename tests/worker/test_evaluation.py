@@ -139,7 +139,7 @@ def test_three_models_are_asked_the_same_in_three_ways(run_here, tmp_path):
     """All three ways are there for all three; the base is itself, whatever the parent is."""
     first = run_here(name="first", questions=QUESTIONS)
     second = run_here(name="second", parent=str(tmp_path / "first"), questions=QUESTIONS)
-    probes = len(general_prompts("probe"))
+    probes = interview.PROBES
     for report in (first, second):
         ways = {one.mode: one for one in report.evidence.collapse}
         assert list(ways) == ["greedy", "sampled", "talk"]
@@ -174,7 +174,7 @@ def test_the_bases_replies_to_the_shipped_prompts_are_made_once(tiny_model, run_
     asked.clear()
     assert run_here(name="second", models_directory=str(own)).evidence == first.evidence
     fewer = sum(asked)
-    assert many - fewer == 2 * len(general_prompts("probe")) + interview.TALKS * (1 + len(interview.FOLLOW_UPS))
+    assert many - fewer == 2 * interview.PROBES + interview.TALKS * (1 + len(interview.FOLLOW_UPS))
     (kept,) = own.glob("replies-*.json")
     kept.write_bytes(b'{"greedy": 7')
     assert run_here(name="third", models_directory=str(own)).evidence == first.evidence

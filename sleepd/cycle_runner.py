@@ -9,7 +9,7 @@ then ``current`` (``settling``); the ledger's last record comes last and is mend
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -49,6 +49,8 @@ class Lineup(msgspec.Struct, frozen=True, kw_only=True):
     experiences: Sequence[tuple[Experience, Role]]
     seen: Any
     """Keys of the whole buffer: ``array('Q')``."""
+    sampling_shares: Mapping[str, float] = {}
+    """By id, of those that are not in every epoch."""
 
 
 class CycleEnd(msgspec.Struct, frozen=True, kw_only=True):
@@ -164,7 +166,14 @@ class CycleRunner:
     def _stage(self, lineup: Lineup) -> None:
         stage = self._checkpoints.stage(lineup.job.cycle)
         lessons = (
-            Lesson(id=e.id, prompt=e.prompt, response=e.response, salience=e.salience, role=role)
+            Lesson(
+                id=e.id,
+                prompt=e.prompt,
+                response=e.response,
+                salience=e.salience,
+                role=role,
+                sampling_share=lineup.sampling_shares.get(e.id, 1.0),
+            )
             for e, role in lineup.experiences
         )
         write_durably(stage / "work" / "experiences.jsonl", b"".join(encode(lesson) for lesson in lessons))

@@ -49,11 +49,9 @@ class FactFinding:
         # A cycle that ended because it found the champion worse is no failure, and nothing to cool down from.
         unjudged = [each for each in self._ledger.unjudged_in_a_row() if each.cycle != self._demotion.found_by]
         suspended = self._ledger.suspended_cycle()
-        if suspended is None:
-            times, since = len(unjudged), unjudged[0].ended_at if unjudged else None
-        else:
-            crashed = crashes(self._ledger, suspended)
-            times, since = crashed.count, crashed.at
+        times, since = len(unjudged), unjudged[0].ended_at if unjudged else None
+        if suspended is not None:
+            times, since = crashes(self._ledger, suspended).essence
         cooldown = cooldown_seconds(config.triggers.cooldown_seconds, times)
         if since is not None:
             cooldown -= self._since_unjudged.seconds_since(since)
@@ -64,6 +62,8 @@ class FactFinding:
             hours_since_last_sleep=None if last is None else self._since_sleep.seconds_since(last) / 3600,
             trainable=counts.unlearned,
             held_out=counts.held_out,
+            quarantined=counts.quarantined,
+            unscreened=counts.unscreened,
             is_paused=is_paused,
             running_cycle=running_cycle,
             suspended_cycle=suspended,

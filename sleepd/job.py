@@ -12,6 +12,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal, cast
 
 import msgspec
+from msgspec import Meta
 
 from .errors import ProtocolError
 from .evidence import Evidence, LossPair, Probation, RecallQuestion
@@ -59,6 +60,12 @@ class Strategy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     learned and a few long ones are not learned by heart."""
     kl_batch_size: int = 0
     """General answers of the base beside the experiences in one optimizer step."""
+    lineage: Literal["continue", "retrain"] = "continue"
+    """Whether a cycle goes on from the champion, or starts from the base and learns all of the lineage again."""
+    drift_budget: float | None = None
+    """Most KL from the base on general prompts, nats a token: weights beyond it are not kept; None: no limit."""
+    weighs_by_salience: bool = True
+    """Whether a token counts in the loss by the salience of its experience, or all alike."""
     max_tokens: int
     """Longest sequence; a longer one loses the start of its prompt first, then the end of its reply, with notice."""
 
@@ -71,6 +78,8 @@ class Lesson(msgspec.Struct, frozen=True, kw_only=True):
     response: str
     salience: float
     role: Role
+    sampling_share: Annotated[float, Meta(gt=0, le=1)] = 1.0
+    """Share of the epochs that it is in; below 1 where its prompt was asked again and again."""
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
@@ -96,6 +105,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     device: str = "auto"
     threads: int = 0
     """CPU threads of torch; 0: as many as the process may use."""
+    reservoir: int = 0
+    """Most experiences that the checkpoint keeps as texts, to be replayed by later cycles."""
     resume_point_seconds: float = 300.0
     """How often, while training, all that is needed to go on after a break is written down."""
     questions: list[RecallQuestion] = []
@@ -211,6 +222,10 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, tag="report"):
     peak_memory_bytes: Annotated[int, msgspec.Meta(ge=0, le=2**62)]
     lora_shape: str
     """Rank and modules in one word, such as ``r16:down_proj,…``; two adapters of unequal shape are two lineages."""
+    stopping: int = 0
+    """Held-out experiences that said when to stop, and are in none of the figures."""
+    kept_step: int | None = None
+    """After which optimizer step the weights were as they are kept; 0: nothing is; None: it was not watched."""
     evidence: Evidence = Evidence()
 
     @property

@@ -20,6 +20,7 @@ from .database import open_database, signed, unsigned
 from .errors import NotFound
 from .job import Report
 from .records import SUMMARY_COLUMNS, Placement, Plan, summarise
+from .screenings import Screenings
 from .status import CycleSummary, Decision, DecisionRecord
 from .verdict import Verdict
 
@@ -35,6 +36,7 @@ class Ledger:
 
     def __init__(self, path: Path) -> None:
         self._db = open_database(path)
+        self.screenings = Screenings(self._db)
 
     def close(self) -> None:
         """Close the database; the ledger is of no use afterwards."""
@@ -157,7 +159,7 @@ class Ledger:
     def summaries(self, *, limit: int = -1) -> list[CycleSummary]:
         """The cycles, newest first; a negative limit: all."""
         rows = self._db.execute("SELECT cycle FROM cycles ORDER BY cycle DESC LIMIT ?", (limit,))
-        return [self.summary(row[0]) for row in rows.fetchall()]
+        return [self.summary(row[0]) for row in rows]
 
     def summary(self, cycle: int) -> CycleSummary:
         """One cycle in a line.
@@ -187,15 +189,12 @@ class Ledger:
 
     def seen(self, cycle: int) -> array[int]:
         """Keys of the whole buffer when that cycle was planned."""
-        keys = array("Q")
         row = self._db.execute("SELECT seen FROM cycles WHERE cycle=?", (cycle,)).fetchone()
-        if row:
-            keys.frombytes(row[0])
-        return keys
+        return array("Q", row[0] if row else b"")
 
     def open_cycles(self) -> list[int]:
         """Cycles that have not ended, oldest first."""
-        rows = self._db.execute("SELECT cycle, state FROM cycles ORDER BY cycle").fetchall()
+        rows = self._db.execute("SELECT cycle, state FROM cycles ORDER BY cycle")
         return [cycle for cycle, state in rows if State(state) not in TERMINAL_STATES]
 
     def suspended_cycle(self) -> int | None:
@@ -236,6 +235,11 @@ class Ledger:
             (_list(TERMINAL_STATES - JUDGED_STATES), last.cycle if last else 0),
         )
         return [self.summary(row[0]) for row in rows.fetchall()]
+
+    def standing(self) -> list[int]:
+        """Champions that were not rolled back, oldest first."""
+        query = "SELECT cycle FROM cycles WHERE state=? AND NOT is_rolled_back ORDER BY cycle"
+        return [row[0] for row in self._db.execute(query, (State.PROMOTED,)).fetchall()]
 
     def lineage(self, champion: int | None) -> list[int]:
         """The champion and the cycles it continues, newest first."""

@@ -15,6 +15,7 @@ from .cycle import State
 from .errors import CheckpointInvalid, NotFound
 from .files import replace_file
 from .older_cycles import adopted_champion, older_cycles
+from .rollback import undo_of
 from .sleeper import Sleeper
 from .status import SCHEMA, Alarm, BufferDetail, BufferStatus, Champion, CycleDetail, CycleSummary, Status
 from .version import VERSION
@@ -89,6 +90,8 @@ def _buffer(sleeper: Sleeper) -> BufferStatus:
         unlearned=counts.unlearned,
         held_out=counts.held_out,
         set_aside=view.set_aside_total,
+        quarantined=counts.quarantined,
+        unscreened=counts.unscreened,
         read_at=view.read_at,
         problem=sleeper.intake.problem,
     )
@@ -166,6 +169,7 @@ def detail(sleeper: Sleeper, cycle: int) -> CycleDetail:
             trained_ids=[],
             replayed_ids=[],
             held_out_ids=[],
+            undo="sleepctl rollback" if cycle == champion else "",
         )
     summary = sleeper.ledger.summary(cycle)
     placements = sleeper.ledger.placements(cycle)
@@ -185,6 +189,7 @@ def detail(sleeper: Sleeper, cycle: int) -> CycleDetail:
         trained_ids=ids("train"),
         replayed_ids=ids("replay"),
         held_out_ids=ids("holdout"),
+        undo=undo_of(cycle, sleeper.ledger, sleeper.checkpoints),
     )
 
 

@@ -86,7 +86,7 @@ class Sleeper:
         self.mending = Mending(self.ledger, self.checkpoints, clock, self.history, self.alarms)
         self.mending.write_history()
         self.fit = Fit(self.ledger, self.checkpoints)
-        self.intake = Intake(config, self.history, clock)
+        self.intake = Intake(config, self.history, clock, self.ledger, self.alarms)
         self._gpu = GpuLock()
         self.demotion = Demotion(self.ledger, self.checkpoints, clock)
         self.metrics = AddedMetrics(self.ledger, self.checkpoints, self.demotion)
@@ -202,7 +202,7 @@ class Sleeper:
                 ledger=self.ledger,
                 checkpoints=self.checkpoints,
                 history=self.history,
-                buffer=self.intake.buffer,
+                intake=self.intake,
                 unfit=self.fit.unfit(self.config.model.base),
             )
             self.runner.begin(lineup)
@@ -329,7 +329,8 @@ class Sleeper:
         self.intake.reconfigure(config)
 
     async def end_cycle(self) -> None:
-        """Suspend a cycle under way, and wait until it is."""
+        """Suspend a cycle under way, and wait until it is; break off a screening."""
+        await self.intake.quarantine.end()
         if self._task is not None and not self._task.done():
             self.runner.stop(Event.SUSPEND)
             await asyncio.wait([self._task])

@@ -7,7 +7,7 @@ A structure that a program may read carries ``schema``, raised when a field chan
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -72,11 +72,15 @@ class BufferStatus(msgspec.Struct, frozen=True, kw_only=True):
     total: int = 0
     new: int = 0
     eligible: int = 0
-    """At or above ``min_salience``."""
+    """At or above ``min_salience``, and not in quarantine."""
     unlearned: int = 0
     """Eligible, not held out, and not trained in the champion's lineage."""
     held_out: int = 0
     set_aside: int = 0
+    quarantined: int = 0
+    """Readable, and kept from training: ``sleepctl quarantine``."""
+    unscreened: int = 0
+    """Not looked at yet, and kept from training until then."""
     read_at: Moment | None = None
     problem: str = ""
     """Why the last good view is shown instead of the file as it is now; empty: it is current."""
@@ -149,6 +153,8 @@ class CycleDetail(msgspec.Struct, frozen=True, kw_only=True):
     trained_ids: list[str]
     replayed_ids: list[str]
     held_out_ids: list[str]
+    undo: str = ""
+    """The command that undoes it; empty: there is nothing to undo."""
     schema: int = SCHEMA
 
 
@@ -189,7 +195,7 @@ class Alarm(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     """``overdue``, ``too_many_cycles``, ``clock_set_back``, ``watch_unavailable``, ``status_not_written``,
-    ``history_not_written``, ``state_not_recorded`` or ``champion_rolled_back``."""
+    ``history_not_written``, ``state_not_recorded``, ``screening_failed`` or ``champion_rolled_back``."""
     text: str
 
 
@@ -268,6 +274,47 @@ class MetricResult(msgspec.Struct, frozen=True, kw_only=True):
     champion: int | None
     """The one in use afterwards; None: the base."""
     undo: str = ""
+    schema: int = SCHEMA
+
+
+class QuarantineEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """One experience that is kept from training, or that the owner released."""
+
+    id: str
+    state: Literal["quarantined", "dropped", "released"]
+    reason: str
+    """``loop``, ``questions``, ``near_duplicate``, ``secret``, ``too_long``, ``bare_question`` (many replies are
+    nothing but a question), ``said_under``; empty: nothing is found in it, or it was not looked at."""
+    text: str
+    """The same in a sentence, with the figure."""
+    at: Moment | None
+    """When it was screened, or when the owner decided."""
+    preview: str = ""
+    """The beginning of prompt and reply; empty: it is not in the buffer any more, or holds a secret."""
+    trained_in: list[int] = []
+    """Cycles that trained it before."""
+
+
+class QuarantineList(msgspec.Struct, frozen=True, kw_only=True):
+    """What ``sleepctl quarantine`` shows."""
+
+    entries: list[QuarantineEntry]
+    """In file order, then what the owner decided on others."""
+    total: int
+    """Of which ``entries`` may be the first ones."""
+    unscreened: int = 0
+    schema: int = SCHEMA
+
+
+class QuarantineDetail(msgspec.Struct, frozen=True, kw_only=True):
+    """What ``sleepctl quarantine show`` shows."""
+
+    entry: QuarantineEntry
+    prompt: str
+    response: str
+    salience: float | None
+    """None: it is not in the buffer any more, and the texts are empty."""
+    said_under: int | None = None
     schema: int = SCHEMA
 
 

@@ -48,7 +48,10 @@ FLOORS: tuple[frozenset[str], ...] = (
             "digest",
             "experience",
             "holdout",
+            "learned",
             "selection",
+            "quarantine",
+            "isolation",
             "triggers",
             "promotion",
             "interval",
@@ -65,7 +68,23 @@ FLOORS: tuple[frozenset[str], ...] = (
             "older_formats",
         }
     ),
-    frozenset({"buffer", "buffer_file", "stuck", "checkpoints", "database", "records", "ledger", "reader"}),
+    frozenset(
+        {
+            "buffer",
+            "buffer_file",
+            "stuck",
+            "checkpoints",
+            "database",
+            "records",
+            "ledger",
+            "reader",
+            "screening",
+            "screenings",
+            "screener",
+            "secret_scan",
+            "hand_decisions",
+        }
+    ),
     frozenset(
         {
             "log",
@@ -78,6 +97,7 @@ FLOORS: tuple[frozenset[str], ...] = (
             "history",
             "recovery",
             "documents",
+            "reservoir",
             "rebuild",
             "adoption",
             "alarms",
@@ -91,6 +111,7 @@ FLOORS: tuple[frozenset[str], ...] = (
             "added_metrics",
             "settling",
             "gpu_lock",
+            "quarantine_keeper",
         }
     ),
     frozenset(
@@ -103,6 +124,8 @@ FLOORS: tuple[frozenset[str], ...] = (
             "in_use",
             "sleeper",
             "overview",
+            "quarantine_overview",
+            "recollection",
             "requests",
             "scheduler",
             "selftest",
@@ -117,9 +140,9 @@ FLOORS: tuple[frozenset[str], ...] = (
 PARTS = ("sleepctl", "demo", "worker")
 """Packages beside the floors. They import floors 0 and 1, themselves, and what ``ALSO`` grants."""
 
-ALSO = {"sleepctl": {"client"}, "demo": {"client", "sleepctl.terminal"}, "worker": set()}
+ALSO = {"sleepctl": {"client", "reader"}, "demo": {"client", "sleepctl.terminal"}, "worker": set()}
 
-NOT_IN_THE_DAEMON = ("torch", "transformers", "peft", "rich", "pydantic", "numpy")
+NOT_IN_THE_DAEMON = ("torch", "transformers", "peft", "rich", "pydantic", "numpy", "detect_secrets")
 
 
 def module_name(path: Path) -> str:

@@ -16,6 +16,7 @@ from sleepd.strategies import STRATEGIES
 from sleepd.version import VERSION
 
 from .exit_codes import ExitCode, table
+from .quarantine_arguments import QUARANTINE_EPILOG, add_quarantine
 
 GROUPS = {
     "look": {
@@ -23,9 +24,11 @@ GROUPS = {
         "check": "whether it should sleep now and why; --apply sleeps when due",
         "why": "the decision now, and how it changed",
         "decisions": "how the decision changed, with its figures; --since 3d",
-        "history": "the cycles, newest first",
-        "show": "everything about one cycle",
+        "history": "the cycles, newest first: gain, drift, verdict",
+        "report": "one night to read: learned, measured, decided, undone how",
+        "show": "every figure of one cycle",
         "buffer": "counts, salience, what is new, what was set aside and why",
+        "quarantine": "what is kept from training and why; show, release or drop it",
         "events": "what happens, as it happens, a line each",
         "logs": "what the daemon logged; -f goes on with what it logs",
         "doctor": "what may keep it from sleeping, and what mends it",
@@ -54,6 +57,7 @@ GROUPS = {
 EXAMPLES = {
     "sleepctl status": "what happened last night",
     "sleepctl run --force --wait": "sleep now and watch it",
+    "sleepctl report": "the newest night, from top to bottom",
     "sleepctl show 8": "why cycle 8 was promoted or rejected",
     "sleepctl rollback": "back to the champion before this one",
     "sleepctl doctor": "why it does not sleep, and what mends it",
@@ -66,7 +70,7 @@ VARIABLES = {
     "NO_COLOR": "set: no colour, on a terminal too",
 }
 
-COMPLETED = ("bash", "zsh", "fish", "cycles")
+COMPLETED = ("bash", "zsh", "fish", "cycles", "quarantine")
 """What ``completions`` can print: the scripts, and what they ask for."""
 
 
@@ -148,10 +152,12 @@ def _add_command(commands: Any, name: str, summary: str) -> None:
         command.add_argument("--dry-run", action="store_true", help="only say what would be removed")
         help_ = "newest promoted cycles to keep; default: as configured"
         command.add_argument("--keep", metavar="N", type=_Whole(1), help=help_)
+    if name == "quarantine":
+        add_quarantine(command)
     if name == "decisions":
         command.add_argument("--since", metavar="WHEN", type=moment_or_age, help="90m, 12h, 3d or 2026-01-31[T08:00]")
-    if name in ("history", "why", "decisions"):
-        default = {"history": 20, "why": 10, "decisions": 50}[name]
+    if name in ("history", "why", "decisions", "quarantine", "report"):
+        default = {"history": 20, "why": 10, "decisions": 50, "quarantine": 100, "report": 10}[name]
         command.add_argument(
             "--limit", metavar="N", type=_Whole(1), default=default, help=f"how many (default: {default})"
         )
@@ -159,12 +165,15 @@ def _add_command(commands: Any, name: str, summary: str) -> None:
 
 def _add_places(command: argparse.ArgumentParser, name: str) -> None:
     """What a command is about, and where it looks."""
-    if name in ("status", "history"):
+    if name in ("status", "history", "show", "report"):
         command.add_argument(
             "--state", metavar="DIR", default=argparse.SUPPRESS, help="where to read when the daemon is down"
         )
     if name == "show":
         command.add_argument("cycle", metavar="N", type=_Whole(1), help="the cycle's number")
+    if name == "report":
+        newest = "the cycle's number; default: the newest one with a verdict"
+        command.add_argument("cycle", metavar="N", nargs="?", type=_Whole(1), help=newest)
     if name == "rollback":
         command.add_argument(
             "cycle",
@@ -179,17 +188,26 @@ def _add_places(command: argparse.ArgumentParser, name: str) -> None:
         command.add_argument("--instance", metavar="NAME", default="", help=help_)
     if name == "completions":
         command.add_argument(
-            "kind", metavar="SHELL", choices=COMPLETED, help="bash, zsh, fish; cycles: the numbers, for a script"
+            "kind",
+            metavar="SHELL",
+            choices=COMPLETED,
+            help="bash, zsh, fish; cycles, quarantine: what there is, for a script",
         )
 
 
+_OFFLINE = """\
+With the daemon down it shows what the daemon last wrote, says so on stderr,
+and exits with 3; in JSON, "is_live" is false then."""
+
 _EPILOGS = {
-    "status": """\
-With the daemon down it shows what the daemon last wrote, says so on stderr,
-and exits with 3; in JSON, "is_live" is false then.""",
-    "history": """\
-With the daemon down it shows what the daemon last wrote, says so on stderr,
-and exits with 3; in JSON, "is_live" is false then.""",
+    "status": _OFFLINE,
+    "history": _OFFLINE,
+    "show": _OFFLINE,
+    "report": f"""\
+--limit counts the experiences of which the text is shown, the most salient
+first, at most 200. The service keeps no texts: they are read in the buffer, and
+what is no longer there, or has another text by now, is listed by its id.
+{_OFFLINE}""",
     "check": """\
 Exits with 0 either way. With --apply: 0 when a cycle was started, 5 when there
 is nothing to do, 7 while a cycle is running.""",
@@ -214,6 +232,7 @@ home, 50-buffer.conf beside the unit, which shows the service that directory
 (and nothing else of the home), read-only. A home may have mode 0700; the file
 itself must be readable. As root for the system's service, without root for one
 that ./install.sh --user made.""",
+    "quarantine": QUARANTINE_EPILOG,
     "completions": """\
 Installed by ./install.sh. By hand, for bash:
   source <(sleepctl completions bash)""",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from sleepd.job import Lesson
@@ -24,6 +24,8 @@ class Encoded:
     weight: float = 1.0
     """What one of its tokens counts for in the loss, beside those of others."""
     is_truncated: bool = False
+    sampling_share: float = 1.0
+    """Share of the epochs that it is in."""
 
     @property
     def supervised(self) -> int:
@@ -163,7 +165,7 @@ def encode_lessons(chat: ChatFormat, lessons: Iterable[Lesson], max_tokens: int,
         if one is None:
             dropped.append(lesson.id)
         else:
-            encoded.append(one)
+            encoded.append(replace(one, sampling_share=lesson.sampling_share))
     cut = [one.id for one in encoded if one.is_truncated]
     if cut:
         channel.notice(

@@ -32,6 +32,8 @@ class GiveUp(Exception):
         self.kind = kind
         self.message = message
         self.hint = hint
+        self.probation = probation
+        """With ``champion_worse``: what was measured."""
 
     def to_failure(self) -> Failure:
         """The message that tells the daemon."""

@@ -13,7 +13,7 @@ from .channel import Channel
 from .data import encode_lessons
 from .evaluate import Meter, chosen, noise_floor, require_finite
 from .failure import GiveUp
-from .general import PROBE_PREFIX, answers_file, base_answers, encode_general, general_prompts
+from .general import MONITOR, PROBE, answers_file, base_answers, chosen_prompts, encode_general
 from .interview import Answers, Interviewer, ShippedAnswers, questions
 from .loading import Loaded
 from .loss import Reference
@@ -43,6 +43,7 @@ class Measurer:
         self._limits = limits
         self._phases = phases
         self._channel = channel
+        self._prompts = chosen_prompts(job.strategy, job.seed)
         self._asked = questions(lessons.to_hold_out, job.questions)
         self.meter = Meter(loaded.model, loaded.device, limits, phases.measured)
 
@@ -67,16 +68,17 @@ class Measurer:
             GiveUp: there is nothing to learn from.
         """
         chat, longest = self._loaded.chat, self._limits.max_tokens
-        strategy = self._job.strategy
-        held_to = general_prompts("regularise")[: strategy.kl_prompts] if strategy.kl_weight > 0 else []
-        probes = general_prompts("probe")
-        answers = self._base_answers([*held_to, *probes])
+        prompts, answers = self._prompts, self._base_answers(self._prompts.all)
+        monitored = len(prompts.regularise)
+        probed = monitored + len(prompts.monitor)
         exchanges = Exchanges(
             max_tokens=longest,
             trained=encode_lessons(chat, self._lessons.to_train, longest, self._channel),
             held_out=encode_lessons(chat, self._lessons.to_hold_out, longest, self._channel),
-            general=encode_general(chat, held_to, answers[: len(held_to)], longest),
-            probes=encode_general(chat, probes, answers[len(held_to) :], longest, PROBE_PREFIX),
+            stopping=encode_lessons(chat, self._lessons.to_stop, longest, self._channel),
+            general=encode_general(chat, prompts.regularise, answers[:monitored], longest),
+            monitor=encode_general(chat, prompts.monitor, answers[monitored:probed], longest, kind=MONITOR),
+            probes=encode_general(chat, prompts.probe, answers[probed:], longest, kind=PROBE),
         )
         if not exchanges.trained:
             raise GiveUp(
@@ -107,7 +109,7 @@ class Measurer:
         self._phases.pace.plan(workload.measuring(job, exchanges, self._asked))
         self.plan(exchanges, steps_done=0)
         with model.disable_adapter():
-            references = meter.references([*exchanges.general, *exchanges.probes])
+            references = meter.references([*exchanges.general, *exchanges.monitor, *exchanges.probes])
             base = meter.losses(exchanges.held_out) if job.parent else {}
         later = probation.later(job, [*exchanges.trained, *exchanges.held_out])
         measured = {one.id: one for one in [*exchanges.sampled, *later, *exchanges.held_out]}

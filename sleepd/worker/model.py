@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model, set_peft_model_state_dict
+from peft.tuners.lora import LoraLayer
 from peft.utils import get_peft_model_state_dict
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
@@ -168,6 +169,14 @@ def continue_adapter(model: Any, parent: Path, strategy: Strategy, seed: int) ->
         )
     set_peft_model_state_dict(adapted, weights)
     return adapted
+
+
+def restart_adapter(model: Any, seed: int) -> None:
+    """The active adapter's weights as those of a new one, which changes nothing yet."""
+    torch.manual_seed(seed)
+    for module in model.modules():
+        if isinstance(module, LoraLayer):
+            module.reset_lora_parameters(model.active_adapter, init_lora_weights=True)
 
 
 def read_adapter(directory: Path) -> dict[str, torch.Tensor]:

@@ -37,7 +37,7 @@ def measure(
     None: there is nothing to compare on, or the predecessor cannot be used on this base, which is then said.
 
     Raises:
-        GiveUp: ``out_of_memory``.
+        GiveUp: ``champion_worse``: it must not be trained on; or ``out_of_memory``.
         Shortened: there is room only for shorter sequences.
     """
     if not on or job.predecessor is None or job.parent_cycle is None:
@@ -50,7 +50,7 @@ def measure(
             raise
         channel.notice("predecessor_not_comparable", error.message, warning=True)
         return None
-    return Probation(
+    measured = Probation(
         champion=job.parent_cycle,
         predecessor=job.predecessor_cycle,
         losses=[
@@ -58,6 +58,12 @@ def measure(
             for one in on
         ],
     )
+    comparison = compare(measured, job.confidence)
+    if comparison.outcome == "worse":
+        raise GiveUp(
+            "champion_worse", comparison.reason, "sleepctl history; the one before it is used again", probation=measured
+        )
+    return measured
 
 
 def require_no_worse(measured: Probation | None, confidence: float) -> None:

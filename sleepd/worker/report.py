@@ -29,15 +29,20 @@ class Exchanges:
     max_tokens: int
     trained: list[Encoded]
     held_out: list[Encoded]
+    """Those that judge."""
+    stopping: list[Encoded]
+    """Held-out ones that say when to stop, and so may not judge."""
     general: list[Encoded]
     """On which the adapter is held to the base."""
+    monitor: list[Encoded]
+    """On which its drift is watched while it trains."""
     probes: list[Encoded]
-    """On which its drift is measured; never trained on."""
+    """On which its drift is measured; no step and no look depends on them."""
 
     @property
     def truncated(self) -> int:
         """How many experiences were cut."""
-        return sum(one.is_truncated for one in [*self.trained, *self.held_out])
+        return sum(one.is_truncated for one in [*self.trained, *self.held_out, *self.stopping])
 
     @property
     def sampled(self) -> list[Encoded]:
@@ -86,6 +91,9 @@ class Lessons:
 
     to_train: list[Lesson]
     to_hold_out: list[Lesson]
+    """Those that judge."""
+    to_stop: list[Lesson]
+    """Held-out ones that say when to stop."""
 
 
 @dataclass
@@ -140,6 +148,8 @@ def make_report(
         tokens_per_second=training.tokens_per_second,
         peak_memory_bytes=_peak_memory_bytes(setting.device),
         lora_shape=proof.lora_shape,
+        stopping=len(exchanges.stopping),
+        kept_step=training.kept_step,
         evidence=_evidence(job, lessons, exchanges, before, after),
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import torch
@@ -17,7 +18,7 @@ from .loading import Loaded, load
 from .loss import Reference
 from .measure import Measurer
 from .memory import Limits, is_out_of_memory
-from .model import adapted_norm, adapter_tensors, save_adapter, shape, use_saved_adapter
+from .model import adapted_norm, adapter_tensors, restart_adapter, save_adapter, shape, use_saved_adapter
 from .phases import Phases
 from .report import Before, Exchanges, Lessons, Proof, Setting, make_report
 from .resume import (
@@ -29,6 +30,7 @@ from .resume import (
     reference_tensors,
     refuse_other,
 )
+from .stopping import Watch, divide_holdout, tell_what_was_kept
 from .train import Trainer, Training
 
 
@@ -56,10 +58,9 @@ class _Cycle:
     def __init__(self, job: Job, lessons: list[Lesson], channel: Channel) -> None:
         self._job = job
         self._channel = channel
-        self._lessons = Lessons(
-            to_train=[lesson for lesson in lessons if lesson.role != "holdout"],
-            to_hold_out=[lesson for lesson in lessons if lesson.role == "holdout"],
-        )
+        judging, stopping = divide_holdout([lesson for lesson in lessons if lesson.role == "holdout"])
+        to_train = [lesson for lesson in lessons if lesson.role != "holdout"]
+        self._lessons = Lessons(to_train=to_train, to_hold_out=judging, to_stop=stopping)
         self._phases = Phases(channel)
         self._limits = Limits(job.strategy.micro_batch_tokens, job.strategy.max_tokens, channel)
 
@@ -138,16 +139,22 @@ class _Cycle:
                 return exchanges.trained
             return encode_lessons(loaded.chat, self._lessons.to_train, max_tokens, self._channel)
 
+        strategy, seed = self._job.strategy, self._job.seed
+        if self._job.parent and strategy.lineage == "retrain":
+            restart_adapter(loaded.model, seed)
+        budget = math.inf if strategy.drift_budget is None else strategy.drift_budget
+        watch = Watch(self._meter, exchanges.monitor, references, exchanges.stopping, budget)
         trainer = Trainer(
             loaded.model,
             loaded.device,
             train.Lessons(exchanges.trained, encode, exchanges.general, references),
-            self._job.strategy,
-            self._job.seed,
+            strategy,
+            seed,
             self._limits,
             self._channel,
             self._phases.pace,
             packed=self._meter.packed,
+            watch=watch,
         )
         if point is not None:
             trainer.restore(point.tensors, point.position.training)
@@ -158,7 +165,9 @@ class _Cycle:
 
         points = ResumePoints(self._resume_path, self._job.resume_point_seconds, state, self._channel)
         with points:
-            return trainer.run(points.after_step)
+            training = trainer.run(points.after_step)
+        tell_what_was_kept(training.looks, budget, training.steps, self._channel)
+        return training
 
     def _position(self, loaded: Loaded, exchanges: Exchanges, before: Before, done: Training) -> Position:
         return Position(

@@ -38,6 +38,8 @@ HELD_OUT = 36
 TRAINED = 36
 FEWEST_CHARACTERS = 80
 """Of a reply; above that the shortest exchanges are taken, so that seven trainings fit into an hour of one core."""
+KL_PROMPTS = 16
+"""General prompts that the training is held to the base on."""
 REPLY_TOKENS = 64
 """Of replies to held-out prompts: enough for a loop to show."""
 HELD_OUT_SIZES = (4, 8, 16, 30)
@@ -86,7 +88,7 @@ def make(options: argparse.Namespace) -> None:
         base="embedded",
         models_directory=str(options.work / "models"),
         staging=str(options.work / "staging"),
-        strategy=find_strategy("consolidate"),
+        strategy=msgspec.structs.replace(find_strategy("consolidate"), kl_prompts=KL_PROMPTS),
         device="cpu",
         threads=options.threads,
         evaluation_seconds=7200.0,
@@ -97,7 +99,7 @@ def make(options: argparse.Namespace) -> None:
     limits = Limits(job.strategy.micro_batch_tokens, job.strategy.max_tokens, channel)
     phases = Phases(channel)
     # What is trained is no evidence: two of them keep the measurer content.
-    lessons = Lessons(to_train=to_train[:2], to_hold_out=held_out)
+    lessons = Lessons(to_train=to_train[:2], to_hold_out=held_out, to_stop=[])
     measurer = Measurer(job, lessons, loaded, limits, phases, channel)
     with phases.enter("measuring"):
         exchanges, before, references = measurer.before()

@@ -38,8 +38,8 @@ HELD_OUT = 36
 TRAINED = 36
 FEWEST_CHARACTERS = 80
 """Of a reply; above that the shortest exchanges are taken, so that seven trainings fit into an hour of one core."""
-KL_PROMPTS = 16
-"""General prompts that the training is held to the base on."""
+PROMPTS = 16
+"""Of the general prompts of each kind, so many are used, to spare time."""
 REPLY_TOKENS = 64
 """Of replies to held-out prompts: enough for a loop to show."""
 HELD_OUT_SIZES = (4, 8, 16, 30)
@@ -70,7 +70,7 @@ def make(options: argparse.Namespace) -> None:
     """Measure the base, then one candidate after the other; each is kept at once."""
     import torch
 
-    from sleepd.worker import interview
+    from sleepd.worker import general, interview
     from sleepd.worker.channel import Channel
     from sleepd.worker.loading import load
     from sleepd.worker.measure import Measurer
@@ -80,6 +80,8 @@ def make(options: argparse.Namespace) -> None:
 
     torch.manual_seed(0)
     interview.REPLY_TOKENS = REPLY_TOKENS
+    all_prompts = general.general_prompts
+    general.general_prompts = interview.general_prompts = lambda kind: all_prompts(kind)[:PROMPTS]
     channel = Channel(socket.socketpair()[0])
     channel.send = lambda _message: None  # type: ignore[method-assign]
     held_out, to_train = split(options.buffer)
@@ -88,7 +90,7 @@ def make(options: argparse.Namespace) -> None:
         base="embedded",
         models_directory=str(options.work / "models"),
         staging=str(options.work / "staging"),
-        strategy=msgspec.structs.replace(find_strategy("consolidate"), kl_prompts=KL_PROMPTS),
+        strategy=msgspec.structs.replace(find_strategy("consolidate"), kl_prompts=PROMPTS),
         device="cpu",
         threads=options.threads,
         evaluation_seconds=7200.0,

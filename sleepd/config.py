@@ -98,6 +98,15 @@ class TrainingConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     max_holdout: Annotated[
         int, Meta(ge=1, le=1000, description="Most held-out experiences that a candidate is measured on.")
     ] = 64
+    reservoir: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=10_000,
+            description="Most trained experiences whose texts a checkpoint keeps, to be replayed after the agent has "
+            "removed them from its buffer; 0: none are kept.",
+        ),
+    ] = 500
     seed: Annotated[int, Meta(ge=0, le=2**31, description="For shuffling and for the adapter's first weights.")] = 0
 
 
@@ -117,7 +126,12 @@ class EvaluationConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     ] = ""
     seconds: Annotated[
         float,
-        Meta(ge=1.0, le=86400.0, description="Most time for replies, and for each run of your own command."),
+        Meta(
+            ge=1.0,
+            le=86400.0,
+            description="Most time for the replies of each model (base, champion, candidate), and for each run of your "
+            "own command.",
+        ),
     ] = 120.0
 
 

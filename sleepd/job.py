@@ -60,6 +60,12 @@ class Strategy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     learned and a few long ones are not learned by heart."""
     kl_batch_size: int = 0
     """General answers of the base beside the experiences in one optimizer step."""
+    lineage: Literal["continue", "retrain"] = "continue"
+    """Whether a cycle goes on from the champion, or starts from the base and learns all of the lineage again."""
+    drift_budget: float | None = None
+    """Most KL from the base on general prompts, nats a token: weights beyond it are not kept; None: no limit."""
+    weighs_by_salience: bool = True
+    """Whether a token counts in the loss by the salience of its experience, or all alike."""
     max_tokens: int
     """Longest sequence; a longer one loses the start of its prompt first, then the end of its reply, with notice."""
 
@@ -91,6 +97,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     """Fingerprint of the base the parent was trained on; empty: any."""
     parent: str = ""
     """Directory of the champion's adapter; empty: start from the base."""
+    parent_cycle: int | None = None
     staging: str
     system_prompt: str = ""
     strategy: Strategy
@@ -98,6 +105,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     device: str = "auto"
     threads: int = 0
     """CPU threads of torch; 0: as many as the process may use."""
+    reservoir: int = 0
+    """Most experiences that the checkpoint keeps as texts, to be replayed by later cycles."""
     resume_point_seconds: float = 300.0
     """How often, while training, all that is needed to go on after a break is written down."""
     questions: list[RecallQuestion] = []
@@ -106,7 +115,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     """The owner's own: gets an adapter's directory, none for the base, prints a JSON object of figures. Empty: there
     is none."""
     evaluation_seconds: float = 120.0
-    """Most wall time for generated replies, and for each run of the owner's command."""
+    """Most wall time for the replies of each model, and for each run of the owner's command."""
     predecessor: str | None = None
     """Adapter directory of the champion before the parent, empty for the base; None: nothing to compare."""
     predecessor_cycle: int | None = None
@@ -195,6 +204,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, tag="report"):
     learning_rate: float
     avg_salience: float | None
     epoch_losses: list[float]
+    trained_measured: int | None = None
+    """How many of the trained and replayed ones the next two figures are over, chosen by hash; None: all of them."""
     train_before: float | None
     train_after: float | None
     holdout_base: float | None
@@ -211,7 +222,18 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, tag="report"):
     peak_memory_bytes: Annotated[int, msgspec.Meta(ge=0, le=2**62)]
     lora_shape: str
     """Rank and modules in one word, such as ``r16:down_proj,…``; two adapters of unequal shape are two lineages."""
+    stopping: int = 0
+    """Held-out experiences that said when to stop, and are in none of the figures."""
+    kept_step: int | None = None
+    """After which optimizer step the weights were as they are kept; 0: nothing is; None: it was not watched."""
     evidence: Evidence = Evidence()
+
+    @property
+    def evaluation_share(self) -> float | None:
+        """Of the cycle's wall time, what went into measuring, before and after training; None: no time is known."""
+        total = sum(self.seconds.values())
+        spent = self.seconds.get("measuring", 0.0) + self.seconds.get("evaluating", 0.0)
+        return spent / total if total > 0 else None
 
 
 class Failure(msgspec.Struct, frozen=True, kw_only=True, tag="failure"):

@@ -129,9 +129,7 @@ class Requests:
                 await sleeper.look()
                 return {"schema": SCHEMA, "is_paused": False, "undo": "sleepctl pause"}
             case Rollback():
-                champion, was = sleeper.rollback(request.cycle)
-                await sleeper.look()
-                return {"schema": SCHEMA, "champion": champion, "was": was, "undo": f"sleepctl rollback {was or 0}"}
+                return await _rollback(sleeper, request)
             case Tag():
                 return _tag(sleeper, request)
             case AddMetric():
@@ -169,6 +167,18 @@ class Requests:
             f"user {peer.uid} may look, but not {_described(request)}",
             hint=f"as root, or as a member: sudo usermod -aG {config.control.operator_group} USER, then log in again",
         )
+
+
+async def _rollback(sleeper: Sleeper, request: Rollback) -> dict[str, Any]:
+    champion, was = sleeper.rollback(request.cycle)
+    await sleeper.look()
+    return {
+        "schema": SCHEMA,
+        "champion": champion,
+        "was": was,
+        "quarantined": await sleeper.intake.quarantine_said_under(was) if was else 0,
+        "undo": f"sleepctl rollback {was or 0}",
+    }
 
 
 def _tag(sleeper: Sleeper, request: Tag) -> dict[str, Any]:

@@ -158,7 +158,7 @@ def select(
         min_salience: below it an experience is not used.
         max_experiences: of more new ones the most salient are taken, the rest wait for the next cycle.
         max_holdout: of more held-out groups those with the smallest rank are taken, the same ones every time.
-        replay_share: replayed experiences as a share of the trained ones.
+        replay_share: replayed experiences as a share of the trained ones; infinite: all, up to ``max_experiences``.
         min_replayed: at least so many, as far as there are any.
         seed: for the sample of replayed ones.
         barred: what is kept from all three.
@@ -168,7 +168,7 @@ def select(
     unlearned = [i for i in eligible if groups[i] not in held and keys[i] not in known.learned]
     train = sorted(sorted(unlearned, key=lambda i: -saliences[i])[:max_experiences])
     learned = [i for i in eligible if groups[i] not in held and keys[i] in known.learned]
-    share = min(len(learned), max(min_replayed, round(replay_share * len(train))))
+    share = round(min(len(learned), max_experiences, max(min_replayed, replay_share * len(train))))
     replay = sorted(random.Random(seed).sample(learned, share))  # noqa: S311 (no secret)
     # One of each group: a copy would count the same reply twice.
     first_of_group = {groups[i]: i for i in reversed(eligible) if groups[i] in held}

@@ -22,6 +22,7 @@ from .errors import WorkerFailed
 from .job import Job, Report
 from .ledger import Ledger
 from .promotion import Gates, judge
+from .reservoir import next_reservoir
 from .strategies import adapter_shape
 from .verdict import Outcome, Verdict
 
@@ -59,6 +60,8 @@ async def settle(
     ledger.advance(cycle, Event.REPORT_JUDGED, at=judged_at, reason=verdict.reason, report=report, verdict=verdict)
     manifest = _manifest(job, report, verdict, parent=ledger.summary(cycle).parent, judged_at=judged_at)
     documents = write_documents(ledger, cycle, report, verdict, base=job.base, judged_at=judged_at)
+    if is_promoted:
+        documents |= next_reservoir(job, checkpoints.staging_path(cycle))
     try:
         path = await asyncio.to_thread(checkpoints.commit, manifest, documents, promoted=is_promoted)
     except OSError as error:

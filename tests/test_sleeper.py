@@ -81,6 +81,34 @@ def test_the_second_cycle_trains_only_what_is_new_and_replays_some(stage: Stage)
     assert first.replayed == 0
 
 
+def test_what_the_agent_removed_is_still_rehearsed(stage: Stage) -> None:
+    """A buffer cleared after the first night: what was trained comes back from the checkpoint, as replay only."""
+    stage.write(20)
+    stage.sleep()
+    trained = {entry["id"] for entry in json.loads((stage.state / "cycle_001/lineage.json").read_text())["trained"]}
+    stage.write(10, start=20)
+    stage.clock.advance(7 * 3600)
+    second = stage.sleep()
+    lineage = json.loads((stage.state / "cycle_002/lineage.json").read_text())
+    replayed = {entry["id"] for entry in lineage["replayed"]}
+    assert second.replayed == len(replayed) >= 4
+    assert replayed <= trained
+    assert not trained & {entry["id"] for role in ("trained", "held_out") for entry in lineage[role]}
+    assert verify(stage.state / "cycle_002").files.keys() >= {"reservoir.jsonl"}
+    assert len((stage.state / "cycle_002/reservoir.jsonl").read_text().splitlines()) == len(trained) + second.trained
+
+
+def test_no_texts_are_kept_where_the_owner_says_so(stage: Stage) -> None:
+    """With training.reservoir = 0 there is no such file, and a cleared buffer leaves nothing to replay."""
+    stage.config = changed(stage.config, "training", reservoir=0)
+    stage.write(20)
+    stage.sleep()
+    assert not (stage.state / "cycle_001/reservoir.jsonl").exists()
+    stage.write(10, start=20)
+    stage.clock.advance(7 * 3600)
+    assert stage.sleep().replayed == 0
+
+
 def test_a_second_sleep_needs_new_experiences_and_time(stage: Stage) -> None:
     """After a cycle the three conditions count again from there."""
     stage.write(12)

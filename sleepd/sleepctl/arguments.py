@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from typing import Any, NoReturn
 
 from sleepd.grammar import RecordingParser
+from sleepd.protocol import METRIC_NAME
 from sleepd.strategies import STRATEGIES
 from sleepd.version import VERSION
 
@@ -41,6 +42,7 @@ GROUPS = {
         "rollback": "put an earlier champion, or the base, in use",
         "rebase": "put the base in use, as rollback 0: the next cycle begins anew",
         "tag": "give a cycle a word, which keeps its weights",
+        "metric": "add a figure of your own to a cycle; remove: take it away",
         "prune": "remove the weights that are not kept; --dry-run only says which",
     },
     "set up": {
@@ -120,6 +122,9 @@ def _add_command(commands: Any, name: str, summary: str) -> None:
     )
     if name == "config":
         _add_config_commands(command)
+        return
+    if name == "metric":
+        _add_metric_commands(command)
         return
     _add_options(command)
     _add_places(command, name)
@@ -231,6 +236,10 @@ that ./install.sh --user made.""",
     "completions": """\
 Installed by ./install.sh. By hand, for bash:
   source <(sleepctl completions bash)""",
+    "metric": """\
+Your own measurement on a cycle's adapter, after its verdict. A limit of yours
+on it (promotion.limits) is held against it; where the champion breaks one, it
+is rolled back at once, and that is said.""",
     "config": """\
 Each of these overrides single keys of those before it: the defaults, the
 configuration file, conf.d/*.toml beside it in lexical order, the environment
@@ -292,6 +301,18 @@ def _add_config_commands(config: argparse.ArgumentParser) -> None:
             command.add_argument("--config", metavar="FILE", default=argparse.SUPPRESS, help=f"default: {default}")
 
 
+def _add_metric_commands(metric: argparse.ArgumentParser) -> None:
+    _add_options(metric)
+    commands = metric.add_subparsers(metavar="add|remove", dest="subcommand", required=True)
+    for name, summary in (("add", "Add a figure to a cycle."), ("remove", "Take a figure away from a cycle.")):
+        command = commands.add_parser(name, help=summary, description=summary)
+        _add_options(command)
+        command.add_argument("cycle", metavar="CYCLE", type=_Whole(1), help="the cycle's number")
+        command.add_argument("name", metavar="NAME", type=_metric_name, help="such as accuracy")
+        if name == "add":
+            command.add_argument("value", metavar="VALUE", type=_number, help="a number")
+
+
 def moment_or_age(text: str) -> Callable[[datetime], datetime]:
     """``12h`` or an ISO time (local where it has no offset), as a function of now."""
     match = re.fullmatch(r"(\d{1,6})([smhd])", text)
@@ -321,6 +342,22 @@ class _Whole:
         if number < self._least:
             raise argparse.ArgumentTypeError(f"expected a whole number from {self._least}, found {text!r}")
         return number
+
+
+def _metric_name(text: str) -> str:
+    if not re.fullmatch(METRIC_NAME, text):
+        raise argparse.ArgumentTypeError(f"expected a word such as accuracy or top-1/acc, found {text!r}")
+    return text
+
+
+def _number(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise argparse.ArgumentTypeError(f"expected a number, found {text!r}")
+    return number
 
 
 def _positive(text: str) -> float:

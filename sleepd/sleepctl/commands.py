@@ -24,6 +24,7 @@ from sleepd.protocol import (
 from sleepd.status import SCHEMA, BufferDetail, Decision, RunResult, Status
 from sleepd.version import VERSION
 
+from . import metrics
 from .answers import Cancelled, Cycles, DaemonVersion, Paused, Reasons, Reloaded, RolledBack
 from .cycle_table import history_page
 from .exit_codes import ExitCode
@@ -175,7 +176,10 @@ def rebase(session: Session) -> ExitCode:
 
 def _put_in_use(session: Session, cycle: int | None) -> ExitCode:
     done: RolledBack = session.ask(Rollback(cycle=cycle), RolledBack)
-    session.console.show(done, [line(f"{model(done.champion)} is in use; before: {model(done.was)}")])
+    page = [line(f"{model(done.champion)} is in use; before: {model(done.was)}")]
+    if done.quarantined:
+        page.append(line(f"{done.quarantined} said under {model(done.was)} are in quarantine: sleepctl quarantine"))
+    session.console.show(done, page)
     session.console.say_undo(done.undo)
     return ExitCode.OK
 
@@ -334,6 +338,8 @@ COMMANDS: dict[str, Command] = {
     "rebase": rebase,
     "tag": tag,
     "prune": prune,
+    "metric add": metrics.add,
+    "metric remove": metrics.remove,
     "config check": config_check,
     "config show": config_show,
 }

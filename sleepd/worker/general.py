@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import random
 import tomllib
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any
+
+from sleepd.job import Strategy
 
 from .base import write_atomically
 from .data import ChatFormat, Encoded, encode_exchange
@@ -18,14 +22,40 @@ from .model import Device
 ANSWER_TOKENS = 32
 """Longest answer of the base that is kept: what a regulariser needs of it, and no more than seconds to make."""
 ANSWER_BATCH = 24
-ID_PREFIX = "general:"
-"""Before the number of a general prompt, where an experience has its id."""
+REGULARISE, MONITOR, PROBE = "regularise", "monitor", "probe"
+"""The kinds of general prompts: on which an adapter is held to its base, on which it is watched while it trains, on
+which its drift is measured. Before a prompt's number, where an experience has its id."""
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """The general prompts of one cycle."""
+
+    regularise: list[str]
+    monitor: list[str]
+    probe: list[str]
+
+    @property
+    def all(self) -> list[str]:
+        """All three kinds, in this order."""
+        return [*self.regularise, *self.monitor, *self.probe]
 
 
 def general_prompts(kind: str) -> list[str]:
-    """The shipped prompts: ``regularise``, or ``probe``, which training never sees."""
+    """The shipped prompts of that kind."""
     text = resources.files(__package__).joinpath("general_prompts.toml").read_text(encoding="utf-8")
     return list(tomllib.loads(text)[kind])
+
+
+def chosen_prompts(strategy: Strategy, seed: int) -> Prompts:
+    """What a cycle regularises on, others in every cycle; what it is watched with; none where it does not. And what its
+    drift is measured on, in every cycle.
+    """
+    known = general_prompts(REGULARISE)
+    count = min(strategy.kl_prompts, len(known)) if strategy.kl_weight > 0 else 0
+    chosen = random.Random(seed).sample(known, count)  # noqa: S311 - no secret
+    monitor = general_prompts(MONITOR) if strategy.drift_budget is not None else []
+    return Prompts(chosen, monitor, general_prompts(PROBE))
 
 
 def base_answers(
@@ -65,10 +95,12 @@ def answers_file(models_directory: Path, base_fingerprint: str, system_prompt: s
     return models_directory / f"answers-{key[:16]}.json"
 
 
-def encode_general(chat: ChatFormat, prompts: Sequence[str], answers: Sequence[str], max_tokens: int) -> list[Encoded]:
-    """The exchanges as token ids; an empty answer is left out."""
+def encode_general(
+    chat: ChatFormat, prompts: Sequence[str], answers: Sequence[str], max_tokens: int, *, kind: str = REGULARISE
+) -> list[Encoded]:
+    """The exchanges as token ids; an empty answer is left out. Their ids are ``KIND:NUMBER``."""
     pairs = enumerate(zip(prompts, answers, strict=True))
-    encoded = (encode_exchange(chat, f"{ID_PREFIX}{i}", prompt, answer, max_tokens) for i, (prompt, answer) in pairs)
+    encoded = (encode_exchange(chat, f"{kind}:{i}", prompt, answer, max_tokens) for i, (prompt, answer) in pairs)
     return [one for one in encoded if one is not None]
 
 

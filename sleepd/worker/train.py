@@ -24,6 +24,7 @@ from .memory import Limits, is_out_of_memory
 from .model import Device
 from .pace import TRAINED, Pace
 from .packing import Row, make_rows, shared_opening
+from .stopping import Look, Watch, is_enough, kept, steps_to_look
 
 FINAL_RATE_SHARE = 0.1
 """Of the learning rate, what is left of it at the last step."""
@@ -56,6 +57,9 @@ class Training:
     """Of the epoch under way: sum of its token losses so far."""
     epoch_tokens: int = 0
     """Of the epoch under way: supervised tokens so far."""
+    looks: list[Look] = field(default_factory=list)
+    kept_step: int | None = None
+    """After which the weights were as they are kept, once it is over; 0: as it all began; None: it was not watched."""
 
     @property
     def tokens_per_second(self) -> float:
@@ -129,6 +133,7 @@ class Trainer:
         pace: Pace,
         *,
         packed: bool,
+        watch: Watch | None = None,
     ) -> None:
         self._model = model
         self._device = device
@@ -143,6 +148,9 @@ class Trainer:
             self._weights, lr=strategy.learning_rate, weight_decay=strategy.weight_decay
         )
         self._packed = packed
+        self._watch = watch
+        self._kept = self._copied_weights()
+        """Of the look that is kept so far; before the first one, those that it all began with."""
         self._last_loss: float | None = None
         self.done = Training()
         torch.manual_seed(seed)
@@ -162,8 +170,9 @@ class Trainer:
         ends = epoch_ends(self._strategy, self._lessons.experiences, self._seed)
         epochs, steps = len(ends), ends[-1]
         self._shown = Progress(phase="training", steps=steps, epochs=epochs, device=self._device.description)
-        self._model.train(self._strategy.dropout > 0)
-        while self.done.steps < steps:
+        self._to_look = steps_to_look(steps)
+        while not (self._has_learned_enough() or self.done.steps == steps):
+            self._model.train(self._strategy.dropout > 0)
             epoch = bisect_right(ends, self.done.steps)
             first = (self.done.steps - (ends[epoch - 1] if epoch else 0)) * self._strategy.batch_size
             self._set_rate(rate_share(self.done.steps, steps, self._strategy.warmup_share))
@@ -172,9 +181,28 @@ class Trainer:
             if self.done.steps == ends[epoch]:
                 self._end_epoch()
             after_step()
-            self._tell()
+            self.tell()
+        if self.done.epoch_tokens:
+            self._end_epoch()  # cut short
         self._model.eval()
+        if self._watch is not None:
+            best = kept(self.done.looks, self._watch.drift_budget)
+            self.done.kept_step = best.step if best else 0
+            self._put_back(self._kept)
         return self.done
+
+    def _has_learned_enough(self) -> bool:
+        """Look at what was learned, where that is due; whether the night may end."""
+        if self._watch is None:
+            return False
+        looks, budget, step = self.done.looks, self._watch.drift_budget, self.done.steps
+        if step in self._to_look and (not looks or looks[-1].step < step):
+            self._model.eval()
+            look = self._watch.look(step)
+            looks.append(look)
+            if kept(looks, budget) is look:
+                self._kept = self._copied_weights()
+        return is_enough(looks, budget)
 
     def _end_epoch(self) -> None:
         done = self.done
@@ -191,13 +219,17 @@ class Trainer:
         for name, weight in named.items():
             for key, value in self._optimizer.state.get(weight, {}).items():
                 tensors[f"adam/{key}/{name}"] = value.detach()
+        if self.done.looks:
+            tensors |= {f"kept/{name}": weight for name, weight in self._kept.items()}
         return tensors | {f"random/{name}": state for name, state in self._random_states.items()}
 
     def restore(self, tensors: dict[str, torch.Tensor], done: Training) -> None:
         """Stand where ``state`` and ``done`` were taken; the model and the strategy are the same."""
-        for name, weight in self._named_weights().items():
-            with torch.no_grad():
-                weight.copy_(tensors[f"weight/{name}"])
+        weights = self._named_weights()
+        self._put_back({name: tensors[f"weight/{name}"] for name in weights})
+        if done.looks:
+            self._kept = {name: tensors[f"kept/{name}"].to(weight.device) for name, weight in weights.items()}
+        for name, weight in weights.items():
             own = {key: tensors[full] for key in ADAM_STATE if (full := f"adam/{key}/{name}") in tensors}
             # The count of steps stays on the CPU, as the optimizer itself keeps it.
             self._optimizer.state[weight] = {
@@ -211,6 +243,14 @@ class Trainer:
 
     def _named_weights(self) -> dict[str, torch.nn.Parameter]:
         return {name: weight for name, weight in self._model.named_parameters() if weight.requires_grad}
+
+    def _copied_weights(self) -> dict[str, torch.Tensor]:
+        return {name: weight.detach().clone() for name, weight in self._named_weights().items()}
+
+    @torch.no_grad()
+    def _put_back(self, weights: dict[str, torch.Tensor]) -> None:
+        for name, weight in self._named_weights().items():
+            weight.copy_(weights[name])
 
     def _encode(self) -> None:
         sequences = self._lessons.encode(self._limits.max_tokens)
@@ -270,7 +310,8 @@ class Trainer:
         learned = [one for one in members if one.id not in self._general]
         supervised = sum(one.supervised for one in learned)
         general = sum(one.supervised for one in members if one.id in self._general)
-        scale = sum(one.weight * one.supervised for one in learned)
+        is_weighted = self._strategy.weighs_by_salience
+        scale = sum(one.weight * one.supervised for one in learned) if is_weighted else 0.0
         total = 0.0
         for row in rows:
             loss = torch.zeros((), device=self._device.torch_device)
@@ -281,14 +322,14 @@ class Trainer:
                     continue
                 token_loss = token_losses(logits, targets).sum()
                 total += token_loss.item()
-                # Without salience anywhere all weigh alike.
+                # Where salience is not to count, or is nowhere, all tokens weigh alike.
                 loss = loss + token_loss * (one.weight / scale if scale > 0 else 1 / supervised)
             loss.backward()  # type: ignore[no-untyped-call]
             self._pace.did(TRAINED * row.tokens)
-            self._tell()
+            self.tell()
         return total, supervised
 
-    def _tell(self) -> None:
+    def tell(self) -> None:
         """The heartbeat, after every micro-batch."""
         self._channel.progress(
             msgspec.structs.replace(

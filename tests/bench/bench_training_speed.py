@@ -76,7 +76,7 @@ def _measure(arguments: argparse.Namespace, models: Path) -> None:
     references = Meter(model, ours, limits, lambda _tokens: None).references(general)
 
     def worker(with_kl: bool) -> None:
-        lessons = Lessons(lambda _max: experiences, general if with_kl else [], references)
+        lessons = Lessons(experiences, lambda _max: experiences, general if with_kl else [], references)
         Trainer(model, ours, lessons, strategy, 0, limits, SilentChannel(), Pace(), packed=True).run()
 
     rows = {

@@ -12,7 +12,6 @@ from .checkpoints import Checkpoints, Manifest, verify_usable
 from .config import Config
 from .cycle_runner import Lineup
 from .errors import NothingToDo
-from .evidence import RecallQuestion
 from .experience import Experience, experience_key, group_key, prompt_key
 from .fit import other_shape
 from .history import History
@@ -54,8 +53,7 @@ async def line_up(
     known = history.known()
     if parent is None:
         known = Known(seen=known.seen, learned=KeySet(), sides=known.sides)
-    questions = await asyncio.to_thread(read_questions, config.evaluation.probes)
-    job = _job(history.next_cycle(), config, strategy, checkpoints, parent, questions)
+    job = await _job(history.next_cycle(), config, strategy, checkpoints, parent)
     view, min_salience = intake.view, Policy.of(config, order.thresholds).min_salience
     selection = select(
         view.keys,
@@ -104,13 +102,8 @@ async def _parent(checkpoints: Checkpoints, strategy: Strategy, unfit: str) -> M
     return None if reason else manifest
 
 
-def _job(
-    cycle: int,
-    config: Config,
-    strategy: Strategy,
-    checkpoints: Checkpoints,
-    parent: Manifest | None,
-    questions: list[RecallQuestion],
+async def _job(
+    cycle: int, config: Config, strategy: Strategy, checkpoints: Checkpoints, parent: Manifest | None
 ) -> Job:
     if parent is not None:
         rate = strategy.learning_rate * strategy.continued_rate_share
@@ -127,7 +120,7 @@ def _job(
         system_prompt=config.model.system_prompt,
         strategy=strategy,
         seed=config.training.seed + cycle,
-        questions=questions,
+        questions=await asyncio.to_thread(read_questions, config.evaluation.probes),
         evaluation_command=config.evaluation.command,
         evaluation_seconds=config.evaluation.seconds,
         device=config.worker.device,

@@ -126,7 +126,12 @@ class EvaluationConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     ] = ""
     seconds: Annotated[
         float,
-        Meta(ge=1.0, le=86400.0, description="Most time for replies, and for each run of your own command."),
+        Meta(
+            ge=1.0,
+            le=86400.0,
+            description="Most time for the replies of each model (base, champion, candidate), and for each run of your "
+            "own command.",
+        ),
     ] = 120.0
 
 

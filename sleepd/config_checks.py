@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import os
 import re
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
@@ -108,9 +109,11 @@ def _refuse_values(config: Config, source: str) -> None:
         ("state.directory", config.state.directory),
         ("control.socket", config.control.socket),
         ("worker.gpu_lock", config.worker.gpu_lock),
+        ("evaluation.probes", config.evaluation.probes),
     ):
         if "\0" in value or (value and not Path(value).is_absolute()):
             raise _refusal(source, key, "an absolute path", value)
+    _refuse_command(config, source)
     for name in config.promotion.harms:
         if name not in HARMS:
             raise _refusal(source, "promotion.harms", f"any of {', '.join(HARMS)}", name)
@@ -122,6 +125,16 @@ def _refuse_values(config: Config, source: str) -> None:
     if len(config.control.socket.encode()) > MAX_SOCKET_PATH_BYTES:
         expected = f"a path of at most {MAX_SOCKET_PATH_BYTES} bytes"
         raise _refusal(source, "control.socket", expected, config.control.socket)
+
+
+def _refuse_command(config: Config, source: str) -> None:
+    command = config.evaluation.command
+    try:
+        is_one = bool(shlex.split(command)) and "\0" not in command
+    except ValueError:  # a quote that is not closed
+        is_one = False
+    if command and not is_one:
+        raise _refusal(source, "evaluation.command", "a program with its arguments, quoted as in a shell", command)
 
 
 def _refusal(source: str, key: str, expected: str, found: object) -> ConfigError:

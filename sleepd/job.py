@@ -97,6 +97,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     """Fingerprint of the base the parent was trained on; empty: any."""
     parent: str = ""
     """Directory of the champion's adapter; empty: start from the base."""
+    parent_cycle: int | None = None
     staging: str
     system_prompt: str = ""
     strategy: Strategy
@@ -114,7 +115,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     """The owner's own: gets an adapter's directory, none for the base, prints a JSON object of figures. Empty: there
     is none."""
     evaluation_seconds: float = 120.0
-    """Most wall time for generated replies, and for each run of the owner's command."""
+    """Most wall time for the replies of each model, and for each run of the owner's command."""
     predecessor: str | None = None
     """Adapter directory of the champion before the parent, empty for the base; None: nothing to compare."""
     predecessor_cycle: int | None = None
@@ -203,6 +204,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, tag="report"):
     learning_rate: float
     avg_salience: float | None
     epoch_losses: list[float]
+    trained_measured: int | None = None
+    """How many of the trained and replayed ones the next two figures are over, chosen by hash; None: all of them."""
     train_before: float | None
     train_after: float | None
     holdout_base: float | None
@@ -224,6 +227,13 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, tag="report"):
     kept_step: int | None = None
     """After which optimizer step the weights were as they are kept; 0: nothing is; None: it was not watched."""
     evidence: Evidence = Evidence()
+
+    @property
+    def evaluation_share(self) -> float | None:
+        """Of the cycle's wall time, what went into measuring, before and after training; None: no time is known."""
+        total = sum(self.seconds.values())
+        spent = self.seconds.get("measuring", 0.0) + self.seconds.get("evaluating", 0.0)
+        return spent / total if total > 0 else None
 
 
 class Failure(msgspec.Struct, frozen=True, kw_only=True, tag="failure"):

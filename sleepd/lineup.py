@@ -15,6 +15,7 @@ from .checkpoints import Checkpoints, Manifest, verify_usable
 from .config import Config
 from .cycle_runner import Lineup
 from .errors import NothingToDo
+from .evidence import RecallQuestion
 from .experience import Experience, experience_key, group_key, prompt_key
 from .fit import other_shape
 from .history import History
@@ -25,6 +26,7 @@ from .ledger import Ledger
 from .log import get_logger
 from .predecessor import Predecessor, predecessor
 from .protocol import Run
+from .recall import read_questions
 from .reservoir import read_reservoir
 from .selection import FREQUENT_FROM, KeySet, Known, Selection, sampling_shares, select
 from .strategies import find_strategy
@@ -45,6 +47,7 @@ async def line_up(
 
     Raises:
         NotFound: no such strategy.
+        ConfigError: the owner's questions cannot be read.
         NothingToDo: what was to be trained has left the buffer.
         BufferUnreadable: the experiences cannot be read.
         CheckpointInvalid: the champion is damaged.
@@ -56,7 +59,8 @@ async def line_up(
     known = history.known()
     if parent is None:
         known = Known(seen=known.seen, learned=KeySet(), sides=known.sides)
-    job = _job(history.next_cycle(), config, strategy, checkpoints, parent)
+    questions = await asyncio.to_thread(read_questions, config.evaluation.probes)
+    job = _job(history.next_cycle(), config, strategy, checkpoints, parent, questions)
     view, min_salience = intake.view, Policy.of(config, order.thresholds).min_salience
     gone = _gone(Path(job.parent), view, known, intake.quarantine.isolation) if job.parent else {}
     whole = _with(gone, view)
@@ -133,7 +137,14 @@ async def _parent(checkpoints: Checkpoints, strategy: Strategy, unfit: str) -> M
     return None if reason else manifest
 
 
-def _job(cycle: int, config: Config, strategy: Strategy, checkpoints: Checkpoints, parent: Manifest | None) -> Job:
+def _job(
+    cycle: int,
+    config: Config,
+    strategy: Strategy,
+    checkpoints: Checkpoints,
+    parent: Manifest | None,
+    questions: list[RecallQuestion],
+) -> Job:
     if parent is not None and strategy.lineage == "continue":
         rate = strategy.learning_rate * strategy.continued_rate_share
         strategy = msgspec.structs.replace(strategy, learning_rate=rate)
@@ -144,10 +155,14 @@ def _job(cycle: int, config: Config, strategy: Strategy, checkpoints: Checkpoint
         cache_directory=config.model.cache_directory,
         expected_base=parent.base_fingerprint if parent else "",
         parent=str(checkpoints.promoted_path(parent.cycle)) if parent else "",
+        parent_cycle=parent.cycle if parent else None,
         staging=str(checkpoints.staging_path(cycle)),
         system_prompt=config.model.system_prompt,
         strategy=strategy,
         seed=config.training.seed + cycle,
+        questions=questions,
+        evaluation_command=config.evaluation.command,
+        evaluation_seconds=config.evaluation.seconds,
         device=config.worker.device,
         threads=config.worker.threads,
         reservoir=config.training.reservoir,

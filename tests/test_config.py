@@ -59,6 +59,9 @@ def test_every_field_is_documented() -> None:
         ('[training]\nstrategy = "hard"', "training.strategy: expected one of consolidate, gentle", "mend"),
         ('[buffer]\npath = "relative.json"', "buffer.path: expected an absolute path", "mend"),
         ('[buffer]\npath = "/a\\u0000b"', "buffer.path: expected an absolute path", "mend"),
+        ('[evaluation]\nprobes = "probes.toml"', "evaluation.probes: expected an absolute path", "mend"),
+        ('[evaluation]\ncommand = "run \'it"', "evaluation.command: expected a program with its arguments", "mend"),
+        ('[evaluation]\ncommand = " "', "evaluation.command: expected a program with its arguments", "mend"),
         ('[control]\nsocket = "/' + "x" * 120 + '"', "control.socket: expected a path of at most 107 bytes", "mend"),
         ('[control]\nsocket_mode = "rw"', "control.socket_mode", "mend"),
         (

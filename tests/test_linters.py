@@ -59,6 +59,8 @@ FLOORS: tuple[frozenset[str], ...] = (
             "probation",
             "strategies",
             "repetition",
+            "speech",
+            "recall",
             "adapter_file",
             "overdue",
             "retention",

@@ -22,8 +22,8 @@ from .model import Device
 ANSWER_TOKENS = 32
 """Longest answer of the base that is kept: what a regulariser needs of it, and no more than seconds to make."""
 ANSWER_BATCH = 24
-REGULARISE, MONITOR = "regularise", "monitor"
-"""Before the number of a general prompt, where an experience has its id."""
+REGULARISE, MONITOR, PROBE = "regularise", "monitor", "probe"
+"""The three sets, and what stands before the number of a general prompt, where an experience has its id."""
 
 
 @dataclass(frozen=True)
@@ -32,11 +32,7 @@ class Prompts:
 
     regularise: list[str]
     monitor: list[str]
-
-    @property
-    def all(self) -> list[str]:
-        """Both, in this order."""
-        return [*self.regularise, *self.monitor]
+    probe: list[str]
 
 
 def general_prompts(kind: str) -> list[str]:
@@ -46,11 +42,12 @@ def general_prompts(kind: str) -> list[str]:
 
 
 def chosen_prompts(strategy: Strategy, seed: int) -> Prompts:
-    """What a cycle regularises on, others in every cycle, and what it is watched with; none where it does neither."""
+    """What a cycle regularises on, others in every cycle, and is watched with, where it is; and the probes."""
     known = general_prompts(REGULARISE)
     count = min(strategy.kl_prompts, len(known)) if strategy.kl_weight > 0 else 0
     chosen = random.Random(seed).sample(known, count)  # noqa: S311 - no secret
-    return Prompts(chosen, general_prompts(MONITOR) if strategy.drift_budget is not None else [])
+    monitor = general_prompts(MONITOR) if strategy.drift_budget is not None else []
+    return Prompts(chosen, monitor, general_prompts(PROBE))
 
 
 def base_answers(

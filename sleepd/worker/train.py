@@ -22,7 +22,7 @@ from .failure import GiveUp
 from .loss import Reference, kl_from_base, row_logits, token_losses
 from .memory import Limits, is_out_of_memory
 from .model import Device
-from .pace import TRAINED, Pace
+from .pace import FORWARD, TRAINED, Pace
 from .packing import Row, make_rows, shared_opening
 from .stopping import Look, Watch, is_enough, kept, steps_to_look
 
@@ -328,6 +328,11 @@ class Trainer:
             self._pace.did(TRAINED * row.tokens)
             self.tell()
         return total, supervised
+
+    def looked(self, tokens: int) -> None:
+        """So many tokens went through the model while it was looked at."""
+        self._pace.did(FORWARD * tokens)
+        self.tell()
 
     def tell(self) -> None:
         """The heartbeat, after every micro-batch."""

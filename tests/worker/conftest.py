@@ -27,6 +27,7 @@ NEED_TORCH = (
     "test_packing.py",
     "test_small_parts.py",
     "test_stopping.py",
+    "test_evaluation.py",
 )
 collect_ignore = [] if importlib.util.find_spec("torch") else list(NEED_TORCH)
 
@@ -59,6 +60,16 @@ def tiny_model(tmp_path_factory) -> Path:
 def models(tmp_path_factory) -> Path:
     """One models directory for all, so that the base's answers are made once."""
     return tmp_path_factory.mktemp("models")
+
+
+@pytest.fixture(scope="package", autouse=True)
+def short_replies():
+    """The tiny model never ends a reply by itself; in this process its replies are short."""
+    with pytest.MonkeyPatch.context() as patch:
+        if importlib.util.find_spec("torch"):
+            for name in ("REPLY_TOKENS", "PROBE_TOKENS", "RECALL_TOKENS", "TALK_TOKENS"):
+                patch.setattr(f"sleepd.worker.interview.{name}", 12)
+        yield
 
 
 def quick(**changes) -> Strategy:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from sleepd.worker import evaluate, run, train
+from sleepd.worker import evaluate, loading, train
 from sleepd.worker.failure import GiveUp
 from sleepd.worker.model import choose_device
 from sleepd.worker.train import rate_share
@@ -179,7 +179,7 @@ def test_out_of_memory_elsewhere_is_named_too(run_here, monkeypatch):
     def load_base(directory, device):
         raise MemoryError("no room for the weights")
 
-    monkeypatch.setattr(run, "load_base", load_base)
+    monkeypatch.setattr(loading, "load_base", load_base)
     failure = refused(run_here)
     assert (failure.kind, failure.message) == ("out_of_memory", "out of memory: no room for the weights")
 

@@ -1,0 +1,194 @@
+"""What base, parent and candidate are asked, all of them the same, in the same way, with the same random numbers.
+
+In three ways, for a damaged adapter may show itself in any of them: greedy, sampled, and as a talk in which each model
+has its own replies before it. The base's replies to the shipped prompts are made once and then read from a file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from sleepd.evidence import RecallQuestion
+from sleepd.job import Lesson
+
+from .base import write_atomically
+from .data import ChatFormat
+from .general import general_prompts
+from .generate import TEMPERATURE, Asked, replies
+from .memory import free_memory, is_out_of_memory
+from .model import Device
+
+REPLIES = 8
+"""Held-out prompts that are replied to."""
+REPLY_TOKENS = 128
+PROBE_TOKENS = 64
+RECALL_TOKENS = 48
+TALKS = 4
+TALK_TOKENS = 32
+FOLLOW_UPS = ("Go on, tell me more about that.", "What do you make of it yourself?")
+AT_ONCE = 32
+"""Most replies that are made side by side."""
+DECODING_WORK = 24.0
+"""Forward tokens that one step of generation costs beside its own: it reads all weights for few tokens."""
+
+
+class Answers(msgspec.Struct, frozen=True, kw_only=True):
+    """What one model said. A way in which time ran out is None as a whole: what is missing may be what went wrong."""
+
+    held_out: list[str | None] = []
+    """Greedy, to held-out prompts; None: time ran out before it was complete."""
+    recall: list[str | None] = []
+    """Greedy, to the owner's questions; None as above."""
+    greedy: list[str] | None = None
+    """To the probe prompts."""
+    sampled: list[str] | None = None
+    """To the probe prompts, at ``TEMPERATURE``."""
+    talk: list[str] | None = None
+    """All replies of all talks, one talk after the other."""
+
+
+class Questions(msgspec.Struct, frozen=True, kw_only=True):
+    """What every model is asked."""
+
+    held_out: list[str]
+    recall: list[str]
+    probes: list[str]
+
+    @property
+    def work(self) -> float:
+        """Of answering them all, in forward tokens."""
+        work = 0.0
+        for number, tokens in (
+            (len(self.held_out), REPLY_TOKENS),
+            (len(self.recall), RECALL_TOKENS),
+            (2 * len(self.probes), PROBE_TOKENS),
+            (min(TALKS, len(self.probes)), TALK_TOKENS * (1 + len(FOLLOW_UPS))),
+        ):
+            batches = -(-number // AT_ONCE)
+            work += tokens * (DECODING_WORK * batches + number)
+        return work
+
+
+def questions(held_out: Sequence[Lesson], recall: Sequence[RecallQuestion]) -> Questions:
+    """Up to eight held-out prompts, different ones first; the owner's questions; the shipped probe prompts."""
+    return Questions(
+        held_out=[lesson.prompt for lesson in pick_for_replies(held_out)],
+        recall=[one.question for one in recall],
+        probes=general_prompts("probe"),
+    )
+
+
+def pick_for_replies(lessons: Sequence[Lesson]) -> list[Lesson]:
+    """Up to eight lessons, those of different prompts first."""
+    first_with = {lesson.prompt: lesson.id for lesson in reversed(lessons)}
+    return sorted(lessons, key=lambda lesson: first_with[lesson.prompt] != lesson.id)[:REPLIES]
+
+
+@dataclass
+class Interviewer:
+    """Asks a model, as it stands, adapter or not."""
+
+    model: Any
+    device: Device
+    chat: ChatFormat
+    stop_ids: frozenset[int]
+    max_prompt_tokens: int
+    seconds: float
+    """Most time for one model."""
+    on_step: Callable[[int], None]
+    """Called before each step with the number of tokens that it computes."""
+
+    def ask(self, asked: Questions, *, known: Answers | None = None) -> Answers:
+        """All answers of the model. ``known``: what it said to the shipped prompts before, which is not asked again."""
+        deadline = time.monotonic() + self.seconds
+        held_out = self._replies([self._asked([one], REPLY_TOKENS) for one in asked.held_out], deadline)
+        recall = self._replies([self._asked([one], RECALL_TOKENS) for one in asked.recall], deadline)
+        shipped = known or self._shipped(asked.probes, deadline)
+        return msgspec.structs.replace(shipped, held_out=held_out, recall=recall)
+
+    def _shipped(self, probes: Sequence[str], deadline: float) -> Answers:
+        greedy = [self._asked([probe], PROBE_TOKENS) for probe in probes]
+        sampled = [self._asked([probe], PROBE_TOKENS, seed) for seed, probe in enumerate(probes)]
+        both = self._replies([*greedy, *sampled], deadline)
+        return Answers(
+            greedy=_all_or_none(both[: len(probes)]),
+            sampled=_all_or_none(both[len(probes) :]),
+            talk=self._talk(probes[:: max(1, len(probes) // TALKS)][:TALKS], deadline),
+        )
+
+    def _talk(self, openers: Sequence[str], deadline: float) -> list[str] | None:
+        """Sampled, so that a small base, which repeats itself when it is greedy, is no bad example to itself."""
+        talks = [[opener] for opener in openers]
+        for follow_up in (*FOLLOW_UPS, None):
+            seeds = [1000 * len(talk) + number for number, talk in enumerate(talks)]
+            asked = [self._asked(talk, TALK_TOKENS, seed) for talk, seed in zip(talks, seeds, strict=True)]
+            for talk, reply in zip(talks, self._replies(asked, deadline), strict=True):
+                if reply is None:
+                    return None
+                talk.extend([reply] if follow_up is None else [reply, follow_up])
+        return [reply for talk in talks for reply in talk[1::2]]
+
+    def _asked(self, turns: Sequence[str], max_new_tokens: int, seed: int | None = None) -> Asked:
+        return Asked(self.chat.talk_ids(turns)[-self.max_prompt_tokens :], max_new_tokens, seed)
+
+    def _replies(self, asked: Sequence[Asked], deadline: float) -> list[str | None]:
+        """Fewer at once where memory runs out, down to one."""
+        found: list[str | None] = []
+        at_once = AT_ONCE
+        while len(found) < len(asked):
+            try:
+                batch = asked[len(found) : len(found) + at_once]
+                ids = replies(
+                    self.model, self.device, batch, stop_ids=self.stop_ids, on_step=self.on_step, deadline=deadline
+                )
+                found += [None if one is None else self._text(one) for one in ids]
+            except (MemoryError, RuntimeError) as error:
+                if not is_out_of_memory(error) or len(batch) == 1:
+                    raise
+                at_once = len(batch) // 2
+            free_memory()
+        return found
+
+    def _text(self, ids: Sequence[int]) -> str:
+        return str(self.chat.tokenizer.decode(ids, skip_special_tokens=True)).strip()
+
+
+def _all_or_none(found: Sequence[str | None]) -> list[str] | None:
+    complete = [one for one in found if one is not None]
+    return complete if len(complete) == len(found) else None
+
+
+def _is_complete(answers: Answers) -> bool:
+    return None not in (answers.greedy, answers.sampled, answers.talk)
+
+
+class ShippedAnswers:
+    """The base's answers to the shipped prompts, kept in a file beside the base."""
+
+    def __init__(self, models_directory: Path, base_fingerprint: str, system_prompt: str, device: Device) -> None:
+        """All that the answers depend on is in the file's name, so that other answers have another file."""
+        asked = [general_prompts("probe"), PROBE_TOKENS, TALKS, TALK_TOKENS, FOLLOW_UPS, TEMPERATURE, device.kind]
+        key = hashlib.sha256(json.dumps([base_fingerprint, system_prompt, *asked]).encode()).hexdigest()
+        self._path = models_directory / f"replies-{key[:16]}.json"
+
+    def read(self) -> Answers | None:
+        """None: not made yet, or damaged; then they are made again."""
+        try:
+            answers = msgspec.json.decode(self._path.read_bytes(), type=Answers)
+        except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
+            return None
+        return answers if _is_complete(answers) else None
+
+    def keep(self, answers: Answers) -> None:
+        """Keep those that are complete."""
+        if _is_complete(answers):
+            shipped = msgspec.structs.replace(answers, held_out=[], recall=[])
+            write_atomically(self._path, msgspec.json.encode(shipped))

@@ -68,9 +68,8 @@ class Training:
 
 
 def planned_epochs(strategy: Strategy, experiences: Sequence[Encoded]) -> int:
-    """The strategy's epochs, or as many more as its fewest supervised tokens take."""
-    supervised = sum(one.supervised for one in experiences)
-    return max(strategy.epochs, math.ceil(strategy.min_supervised_tokens / max(1, supervised)))
+    """The strategy's epochs, or as many more as its fewest steps take."""
+    return max(strategy.epochs, math.ceil(strategy.min_steps / steps_an_epoch(strategy, len(experiences))))
 
 
 def steps_an_epoch(strategy: Strategy, experiences: int) -> int:

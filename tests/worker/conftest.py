@@ -20,7 +20,14 @@ from sleepd.strategies import find_strategy
 from sleepd.worker.channel import Channel
 
 ROOT = Path(__file__).parents[2]
-NEED_TORCH = ("test_cycle_run.py", "test_resume.py", "test_data.py", "test_packing.py", "test_small_parts.py")
+NEED_TORCH = (
+    "test_sampling.py",
+    "test_cycle_run.py",
+    "test_resume.py",
+    "test_data.py",
+    "test_packing.py",
+    "test_small_parts.py",
+)
 collect_ignore = [] if importlib.util.find_spec("torch") else list(NEED_TORCH)
 
 

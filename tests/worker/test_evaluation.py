@@ -179,7 +179,7 @@ def test_the_bases_replies_to_the_shipped_prompts_are_made_once(tiny_model, run_
     (kept,) = own.glob("replies-*.json")
     kept.write_bytes(b'{"greedy": 7')
     assert run_here(name="third", models_directory=str(own)).evidence == first.evidence
-    assert json.loads(kept.read_bytes())["held_out"] == []
+    assert json.loads(kept.read_bytes())["answers"]["held_out"] == []
 
 
 def test_what_a_candidate_said_is_kept_beside_it_and_not_asked_again_of_the_parent(run_here, tmp_path, monkeypatch):

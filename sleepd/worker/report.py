@@ -18,7 +18,7 @@ from .interview import Answers, pick_for_replies, questions
 from .model import Device
 from .train import Training
 
-SAMPLED = 32
+SAMPLED = 16
 """Of what is trained, so many are measured before and after it, chosen by hash: all would cost more than they tell."""
 
 

@@ -35,7 +35,7 @@ class Strategy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     dropout: float
     target_modules: list[str] | Literal["all-linear"]
     epochs: int
-    """Passes over the experiences, unless ``min_supervised_tokens`` asks for more."""
+    """Passes over the experiences, unless ``min_steps`` asks for more."""
     learning_rate: float
     batch_size: int
     """Experiences in one optimizer step."""
@@ -55,9 +55,8 @@ class Strategy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Of the learning rate, what a cycle uses that continues a champion."""
     micro_batch_tokens: int
     """Tokens in one forward pass; an optimizer step is cut into as many as it takes."""
-    min_supervised_tokens: int = 0
-    """Fewest reply tokens to learn from: epochs are added until there are as many, so that a few short experiences are
-    learned and a few long ones are not learned by heart."""
+    min_steps: int = 0
+    """Fewest optimizer steps: epochs are added until there are as many, so that a few experiences are learned too."""
     kl_batch_size: int = 0
     """General answers of the base beside the experiences in one optimizer step."""
     lineage: Literal["continue", "retrain"] = "continue"

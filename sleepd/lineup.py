@@ -15,7 +15,6 @@ from .checkpoints import Checkpoints, Manifest, verify_usable
 from .config import Config
 from .cycle_runner import Lineup
 from .errors import NothingToDo
-from .evidence import RecallQuestion
 from .experience import Experience, experience_key, group_key, prompt_key
 from .fit import other_shape
 from .history import History
@@ -56,8 +55,7 @@ async def line_up(
         order.strategy or config.training.strategy, epochs=order.epochs, learning_rate=order.learning_rate
     )
     parent = await _parent(checkpoints, strategy, unfit)
-    questions = await asyncio.to_thread(read_questions, config.evaluation.probes)
-    job = _job(history.next_cycle(), config, strategy, checkpoints, parent, questions)
+    job = await _job(history.next_cycle(), config, strategy, checkpoints, parent)
     known, view = history.known(), intake.view
     gone = _gone(Path(job.parent), view, known, intake.quarantine.isolation) if job.parent else {}
     selection = await _select(order, config, job, known, view, gone, intake)
@@ -149,13 +147,8 @@ async def _parent(checkpoints: Checkpoints, strategy: Strategy, unfit: str) -> M
     return None if reason else manifest
 
 
-def _job(
-    cycle: int,
-    config: Config,
-    strategy: Strategy,
-    checkpoints: Checkpoints,
-    parent: Manifest | None,
-    questions: list[RecallQuestion],
+async def _job(
+    cycle: int, config: Config, strategy: Strategy, checkpoints: Checkpoints, parent: Manifest | None
 ) -> Job:
     if parent is not None and strategy.lineage == "continue":
         rate = strategy.learning_rate * strategy.continued_rate_share
@@ -172,7 +165,7 @@ def _job(
         system_prompt=config.model.system_prompt,
         strategy=strategy,
         seed=config.training.seed + cycle,
-        questions=questions,
+        questions=await asyncio.to_thread(read_questions, config.evaluation.probes),
         evaluation_command=config.evaluation.command,
         evaluation_seconds=config.evaluation.seconds,
         device=config.worker.device,

@@ -27,7 +27,7 @@ STRATEGIES: Final[dict[str, Strategy]] = {
             kl_weight=3.0,
             kl_prompts=64,
             kl_batch_size=3,
-            min_supervised_tokens=2000,
+            min_steps=24,
             replay_share=0.5,
             min_replayed=8,
             continued_rate_share=0.4,
@@ -77,8 +77,8 @@ def find_strategy(name: str, *, epochs: int | None = None, learning_rate: float 
     strategy = STRATEGIES[name]
     changes: dict[str, float | int] = {}
     if epochs is not None:
-        # Asked for by number, so no epochs are added to reach a number of tokens.
-        changes |= {"epochs": epochs, "min_supervised_tokens": 0}
+        # Asked for by number, so no epochs are added to reach a number of steps.
+        changes |= {"epochs": epochs, "min_steps": 0}
     if learning_rate is not None:
         changes |= {"learning_rate": learning_rate, "continued_rate_share": 1.0}
     return msgspec.structs.replace(strategy, **changes) if changes else strategy

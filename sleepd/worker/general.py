@@ -23,8 +23,7 @@ ANSWER_TOKENS = 32
 """Longest answer of the base that is kept: what a regulariser needs of it, and no more than seconds to make."""
 ANSWER_BATCH = 24
 REGULARISE, MONITOR, PROBE = "regularise", "monitor", "probe"
-"""The kinds of general prompts: on which an adapter is held to its base, on which it is watched while it trains, on
-which its drift is measured. Before a prompt's number, where an experience has its id."""
+"""The three sets, and what stands before the number of a general prompt, where an experience has its id."""
 
 
 @dataclass(frozen=True)
@@ -35,11 +34,6 @@ class Prompts:
     monitor: list[str]
     probe: list[str]
 
-    @property
-    def all(self) -> list[str]:
-        """All three kinds, in this order."""
-        return [*self.regularise, *self.monitor, *self.probe]
-
 
 def general_prompts(kind: str) -> list[str]:
     """The shipped prompts of that kind."""
@@ -48,9 +42,7 @@ def general_prompts(kind: str) -> list[str]:
 
 
 def chosen_prompts(strategy: Strategy, seed: int) -> Prompts:
-    """What a cycle regularises on, others in every cycle; what it is watched with; none where it does not. And what its
-    drift is measured on, in every cycle.
-    """
+    """What a cycle regularises on, others in every cycle, and is watched with, where it is; and the probes."""
     known = general_prompts(REGULARISE)
     count = min(strategy.kl_prompts, len(known)) if strategy.kl_weight > 0 else 0
     chosen = random.Random(seed).sample(known, count)  # noqa: S311 - no secret

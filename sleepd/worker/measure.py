@@ -43,7 +43,6 @@ class Measurer:
         self._limits = limits
         self._phases = phases
         self._channel = channel
-        self._prompts = chosen_prompts(job.strategy, job.seed)
         self._asked = questions(lessons.to_hold_out, job.questions)
         self.meter = Meter(loaded.model, loaded.device, limits, phases.measured)
 
@@ -68,17 +67,18 @@ class Measurer:
             GiveUp: there is nothing to learn from.
         """
         chat, longest = self._loaded.chat, self._limits.max_tokens
-        prompts, answers = self._prompts, self._base_answers(self._prompts.all)
-        monitored = len(prompts.regularise)
-        probed = monitored + len(prompts.monitor)
+        prompts = chosen_prompts(self._job.strategy, self._job.seed)
+        answers = self._base_answers([*prompts.regularise, *prompts.monitor, *prompts.probe])
+        probes_from = len(prompts.regularise) + len(prompts.monitor)
+        held_to, watching = answers[: len(prompts.regularise)], answers[len(prompts.regularise) : probes_from]
         exchanges = Exchanges(
             max_tokens=longest,
             trained=encode_lessons(chat, self._lessons.to_train, longest, self._channel),
             held_out=encode_lessons(chat, self._lessons.to_hold_out, longest, self._channel),
             stopping=encode_lessons(chat, self._lessons.to_stop, longest, self._channel),
-            general=encode_general(chat, prompts.regularise, answers[:monitored], longest),
-            monitor=encode_general(chat, prompts.monitor, answers[monitored:probed], longest, kind=MONITOR),
-            probes=encode_general(chat, prompts.probe, answers[probed:], longest, kind=PROBE),
+            general=encode_general(chat, prompts.regularise, held_to, longest),
+            monitor=encode_general(chat, prompts.monitor, watching, longest, kind=MONITOR),
+            probes=encode_general(chat, prompts.probe, answers[probes_from:], longest, kind=PROBE),
         )
         if not exchanges.trained:
             raise GiveUp(
@@ -116,7 +116,6 @@ class Measurer:
         parent = meter.losses(list(measured.values()))
         require_finite([one.total for one in [*base.values(), *parent.values()]])
         on_probation = probation.measure(job, model, meter, later, parent, self._channel)
-        probation.require_no_worse(on_probation, job.confidence)
         held_out = {one.id: parent[one.id] for one in exchanges.held_out}
         again = meter.losses(chosen(exchanges.held_out, READ_AGAIN), alone=True)
         drift = self._drift(exchanges, references) if job.parent else 0.0

@@ -66,19 +66,6 @@ def measure(
     return measured
 
 
-def require_no_worse(measured: Probation | None, confidence: float) -> None:
-    """Nothing is trained on top of a champion that later experiences show to be worse than the one before it.
-
-    Raises:
-        GiveUp: ``champion_worse``, with what was measured; the daemon decides by the same rule.
-    """
-    if measured is None:
-        return
-    found = compare(measured, confidence)
-    if found.outcome == "worse":
-        raise GiveUp("champion_worse", found.reason, probation=measured)
-
-
 @contextlib.contextmanager
 def _predecessor(model: Any, directory: str) -> Iterator[None]:
     with other_adapter(model, Path(directory)) if directory else model.disable_adapter():

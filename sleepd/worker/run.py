@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -13,6 +14,7 @@ from sleepd.job import RESUME_POINT, Check, Job, Lesson, Report
 from . import evaluate, train
 from .channel import Channel
 from .data import Encoded, encode_lessons
+from .evaluate import Meter
 from .failure import GiveUp
 from .loading import Loaded, load
 from .loss import Reference
@@ -139,17 +141,19 @@ class _Cycle:
                 return exchanges.trained
             return encode_lessons(loaded.chat, self._lessons.to_train, max_tokens, self._channel)
 
-        strategy, seed = self._job.strategy, self._job.seed
-        if self._job.parent and strategy.lineage == "retrain":
-            restart_adapter(loaded.model, seed)
-        budget = math.inf if strategy.drift_budget is None else strategy.drift_budget
-        watch = Watch(self._meter, exchanges.monitor, references, exchanges.stopping, budget)
+        if self._job.parent and self._job.strategy.lineage == "retrain":
+            restart_adapter(loaded.model, self._job.seed)
+
+        def looked(tokens: int) -> None:
+            trainer.looked(tokens)
+
+        watch = self._watch(loaded, exchanges, references, looked)
         trainer = Trainer(
             loaded.model,
             loaded.device,
             train.Lessons(exchanges.trained, encode, exchanges.general, references),
-            strategy,
-            seed,
+            self._job.strategy,
+            self._job.seed,
             self._limits,
             self._channel,
             self._phases.pace,
@@ -166,8 +170,20 @@ class _Cycle:
         points = ResumePoints(self._resume_path, self._job.resume_point_seconds, state, self._channel)
         with points:
             training = trainer.run(points.after_step)
-        tell_what_was_kept(training.looks, budget, training.steps, self._channel)
+        tell_what_was_kept(training.looks, watch.drift_budget, training.steps, self._channel)
         return training
+
+    def _watch(
+        self,
+        loaded: Loaded,
+        exchanges: Exchanges,
+        references: dict[str, Reference],
+        on_tokens: Callable[[int], None],
+    ) -> Watch:
+        meter = Meter(loaded.model, loaded.device, self._limits, on_tokens)
+        meter.packed, meter.may_shorten = self._meter.packed, False
+        budget = self._job.strategy.drift_budget
+        return Watch(meter, exchanges.monitor, references, exchanges.stopping, math.inf if budget is None else budget)
 
     def _position(self, loaded: Loaded, exchanges: Exchanges, before: Before, done: Training) -> Position:
         return Position(

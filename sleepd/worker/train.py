@@ -22,7 +22,7 @@ from .failure import GiveUp
 from .loss import Reference, kl_from_base, row_logits, token_losses
 from .memory import Limits, is_out_of_memory
 from .model import Device
-from .pace import TRAINED, Pace
+from .pace import FORWARD, TRAINED, Pace
 from .packing import Row, make_rows, shared_opening
 from .stopping import Look, Watch, is_enough, kept, steps_to_look
 
@@ -68,9 +68,8 @@ class Training:
 
 
 def planned_epochs(strategy: Strategy, experiences: Sequence[Encoded]) -> int:
-    """The strategy's epochs, or as many more as its fewest supervised tokens take."""
-    supervised = sum(one.supervised for one in experiences)
-    return max(strategy.epochs, math.ceil(strategy.min_supervised_tokens / max(1, supervised)))
+    """The strategy's epochs, or as many more as its fewest steps take."""
+    return max(strategy.epochs, math.ceil(strategy.min_steps / steps_an_epoch(strategy, len(experiences))))
 
 
 def steps_an_epoch(strategy: Strategy, experiences: int) -> int:
@@ -328,6 +327,11 @@ class Trainer:
             self._pace.did(TRAINED * row.tokens)
             self.tell()
         return total, supervised
+
+    def looked(self, tokens: int) -> None:
+        """So many tokens went through the model while it was looked at."""
+        self._pace.did(FORWARD * tokens)
+        self.tell()
 
     def tell(self) -> None:
         """The heartbeat, after every micro-batch."""

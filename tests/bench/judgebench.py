@@ -34,8 +34,14 @@ from sleepd.strategies import find_strategy
 from sleepd.verdict import Outcome
 
 KINDS = ("base again", "noise", "slow", "good", "loops", "shuffled", "hot")
-HELD_OUT = 40
-TRAINED = 40
+HELD_OUT = 36
+TRAINED = 36
+FEWEST_CHARACTERS = 80
+"""Of a reply; above that the shortest exchanges are taken, so that seven trainings fit into an hour of one core."""
+PROMPTS = 16
+"""Of the general prompts of each kind, so many are used, to spare time."""
+REPLY_TOKENS = 64
+"""Of replies to held-out prompts: enough for a loop to show."""
 HELD_OUT_SIZES = (4, 8, 16, 30)
 PROBE_SHARE = 0.75
 """Of the probe replies in each draw."""
@@ -64,6 +70,7 @@ def make(options: argparse.Namespace) -> None:
     """Measure the base, then one candidate after the other; each is kept at once."""
     import torch
 
+    from sleepd.worker import general, interview
     from sleepd.worker.channel import Channel
     from sleepd.worker.loading import load
     from sleepd.worker.measure import Measurer
@@ -72,6 +79,9 @@ def make(options: argparse.Namespace) -> None:
     from sleepd.worker.report import Lessons
 
     torch.manual_seed(0)
+    interview.REPLY_TOKENS = REPLY_TOKENS
+    all_prompts = general.general_prompts
+    general.general_prompts = interview.general_prompts = lambda kind: all_prompts(kind)[:PROMPTS]
     channel = Channel(socket.socketpair()[0])
     channel.send = lambda _message: None  # type: ignore[method-assign]
     held_out, to_train = split(options.buffer)
@@ -80,8 +90,9 @@ def make(options: argparse.Namespace) -> None:
         base="embedded",
         models_directory=str(options.work / "models"),
         staging=str(options.work / "staging"),
-        strategy=find_strategy("consolidate"),
+        strategy=msgspec.structs.replace(find_strategy("consolidate"), kl_prompts=PROMPTS),
         device="cpu",
+        threads=options.threads,
         evaluation_seconds=7200.0,
     )
     (options.work / "models").mkdir(parents=True, exist_ok=True)
@@ -89,7 +100,8 @@ def make(options: argparse.Namespace) -> None:
     untrained = {name: weight.clone() for name, weight in _weights(loaded.model).items()}
     limits = Limits(job.strategy.micro_batch_tokens, job.strategy.max_tokens, channel)
     phases = Phases(channel)
-    lessons = Lessons(to_train=to_train, to_hold_out=held_out)
+    # What is trained is no evidence: two of them keep the measurer content.
+    lessons = Lessons(to_train=to_train[:2], to_hold_out=held_out, to_stop=[])
     measurer = Measurer(job, lessons, loaded, limits, phases, channel)
     with phases.enter("measuring"):
         exchanges, before, references = measurer.before()
@@ -109,10 +121,11 @@ def make(options: argparse.Namespace) -> None:
 
 
 def split(buffer: Path) -> tuple[list[Lesson], list[Lesson]]:
-    """Held-out and trained lessons: of the shorter half of the different exchanges, drawn with a fixed seed."""
-    found = {(one["prompt"], one["response"]): one for one in json.loads(buffer.read_bytes())}
-    shorter = sorted(found.values(), key=lambda one: len(one["prompt"]) + len(one["response"]))
-    drawn = random.Random(0).sample(shorter[: HELD_OUT + 2 * TRAINED], HELD_OUT + TRAINED)
+    """Held-out and trained lessons, of different exchanges, divided with a fixed seed."""
+    records = json.loads(buffer.read_bytes())
+    found = {(one["prompt"], one["response"]): one for one in records if len(one["response"]) >= FEWEST_CHARACTERS}
+    shortest = sorted(found.values(), key=lambda one: len(one["prompt"]) + len(one["response"]))
+    drawn = random.Random(0).sample(shortest[: HELD_OUT + TRAINED], HELD_OUT + TRAINED)
 
     def lesson(number: int, role: str) -> Lesson:
         one = drawn[number]
@@ -311,6 +324,7 @@ def main() -> None:
     making.add_argument("--cache", type=Path, required=True)
     making.add_argument("--work", type=Path, required=True)
     making.add_argument("--kinds", default="")
+    making.add_argument("--threads", type=int, default=0)
     making.set_defaults(run=make)
     telling = commands.add_parser("table")
     telling.add_argument("--cache", type=Path, required=True)

@@ -39,7 +39,7 @@ from sleepd.worker.loss import Reference
 from sleepd.worker.memory import Limits
 from sleepd.worker.model import Device, choose_device, load_base, start_adapter
 from sleepd.worker.pace import Pace
-from sleepd.worker.stopping import Watch, divide_holdout, tell_what_was_kept
+from sleepd.worker.stopping import Look, Watch, divide_holdout, tell_what_was_kept
 from sleepd.worker.train import Lessons, Trainer
 
 ROW_TOKENS = 1024
@@ -68,6 +68,7 @@ class Cost:
     steps: int
     kept_step: int | None
     notices: list[Notice]
+    looks: list[Look]
 
 
 class Bench:
@@ -140,7 +141,7 @@ class Bench:
         done = trainer.run(lambda: None)
         wall, cpu = time.monotonic() - started, time.process_time() - used
         tell_what_was_kept(done.looks, budget, done.steps, channel)
-        return Cost(wall, cpu, done.tokens, done.steps, done.kept_step, channel.notices)
+        return Cost(wall, cpu, done.tokens, done.steps, done.kept_step, channel.notices, done.looks)
 
     def _train_as_before(self, night: Night, strategy: Strategy, seed: int) -> Cost:
         """As the older trainer: one experience at a time, loss times salience over every token."""
@@ -160,7 +161,7 @@ class Bench:
         self._model.eval()
         tokens = strategy.epochs * total_tokens(encoded)
         wall, cpu = time.monotonic() - started, time.process_time() - used
-        return Cost(wall, cpu, tokens, strategy.epochs * len(encoded), None, [])
+        return Cost(wall, cpu, tokens, strategy.epochs * len(encoded), None, [], [])
 
     @contextlib.contextmanager
     def _as_base(self) -> Iterator[None]:

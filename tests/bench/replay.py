@@ -8,10 +8,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sleepd.experience import Experience, experience_key, group_key, parse
+import msgspec
+
+from sleepd.experience import Experience, experience_key, group_key, parse, prompt_key
 from sleepd.holdout import divide
 from sleepd.job import Lesson, Role, Strategy
-from sleepd.selection import KeySet, Known, select
+from sleepd.selection import FREQUENT_FROM, KeySet, Known, sampling_shares, select
 
 SESSION = 16
 """Eligible experiences of one day."""
@@ -85,9 +87,19 @@ def nights(sessions: Sequence[Sequence[Experience]], strategy: Strategy, seed: i
             ("holdout", chosen.holdout),
         ]
         lessons = [as_lesson(by_key[key], role) for role, chosen_keys in roles for key in chosen_keys]
+        if len(arrived) >= FREQUENT_FROM:
+            lessons = taking_turns(lessons)
         following = sessions[number] if number < len(sessions) else []
         unseen = [one for one in following if group_key(one.prompt, one.response) not in sides]
         yield Night(number, lessons, [as_lesson(one, "holdout") for one in unseen])
+
+
+def taking_turns(lessons: Sequence[Lesson]) -> list[Lesson]:
+    """The same, those of too frequent prompts in fewer epochs."""
+    trained = [one for one in lessons if one.role != "holdout"]
+    shares = sampling_shares([prompt_key(one.prompt) for one in trained])
+    share_of = {one.id: share for one, share in zip(trained, shares, strict=True)}
+    return [msgspec.structs.replace(one, sampling_share=share_of.get(one.id, 1.0)) for one in lessons]
 
 
 def as_lesson(experience: Experience, role: Role) -> Lesson:

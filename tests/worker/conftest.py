@@ -74,7 +74,7 @@ def short_replies():
 
 def quick(**changes) -> Strategy:
     """The default strategy, cut down to a second."""
-    small = {"rank": 4, "alpha": 8, "epochs": 2, "min_supervised_tokens": 0, "kl_prompts": 4, "kl_batch_size": 2}
+    small = {"rank": 4, "alpha": 8, "epochs": 2, "min_steps": 0, "kl_prompts": 4, "kl_batch_size": 2}
     return msgspec.structs.replace(find_strategy("consolidate"), **{**small, "learning_rate": 5e-3, **changes})
 
 

@@ -116,9 +116,8 @@ def test_a_missing_base_is_a_failure_with_the_next_step(run_here):
 
 
 def test_epochs_are_added_until_there_is_enough_to_learn_from(run_here):
-    """Three and a half epochs' worth of reply tokens take four epochs, of two steps each for six experiences."""
-    an_epoch = run_here(name="one", strategy=quick(epochs=1)).supervised_tokens
-    report = run_here(name="more", strategy=quick(epochs=1, min_supervised_tokens=int(3.5 * an_epoch)))
+    """Seven steps take four epochs, of two steps each for six experiences."""
+    report = run_here(name="more", strategy=quick(epochs=1, min_steps=7))
     assert (report.epochs, report.steps) == (4, 8)
 
 

@@ -14,7 +14,7 @@ from sleepctl_ran import Ran
 
 from sleepd import errors, protocol
 from sleepd.config import Config
-from sleepd.sleepctl.arguments import GROUPS
+from sleepd.sleepctl.command_texts import GROUPS
 from sleepd.sleepctl.exit_codes import MEANINGS, ExitCode
 from sleepd.status import DecisionRecord, RunResult
 from sleepd.version import VERSION

@@ -58,9 +58,10 @@ class Layers:
         self._shown = shown
         self._key = key
 
-    def machine(self, layers: Sequence[Path], scratch: Path) -> Machine:
-        """One on these layers, the uppermost first; the tree is below them."""
-        return Machine([*layers, self._tree], scratch, self._shown)
+    def machine(self, layers: Sequence[Path], scratch: Path, **also: Path) -> Machine:
+        """One on these layers, the uppermost first; the tree is below them. ``also`` is shown below /srv."""
+        shown = {f"/srv/{name}": path for name, path in also.items()}
+        return Machine([*layers, self._tree], scratch, self._shown | shown)
 
     def made(self, name: str, layers: Sequence[Path], make: Callable[[Machine], None]) -> Path:
         """The layer that ``make`` leaves on a machine, once for each state of the checkout."""

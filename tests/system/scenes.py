@@ -27,7 +27,7 @@ def install(machine: Machine, *arguments: str, user: str = "", check: bool = Tru
     """Run install.sh, with the packages that were fetched; returns what it said."""
     environment = PIP | (user_environment(machine, user) if user else {})
     command = ["bash", f"{checkout}/install.sh", *arguments]
-    done = machine.run(*command, user=user, check=check, seconds=600, **environment)
+    done = machine.run(*command, user=user, check=check, seconds=1800, **environment)
     return done.stdout + done.stderr
 
 

@@ -69,6 +69,11 @@ def test_writes_one_file_into_etc(shared: Machine, tree: Path) -> None:
     assert ours == ["/etc/sage-sleepd/config.toml"]
 
 
+def test_no_gpu_no_drop_in(shared: Machine) -> None:
+    """Where there is no GPU, none of its devices is allowed."""
+    assert list(shared.path("/usr/lib/systemd/system").glob("sage-sleepd*.service.d/*")) == []
+
+
 def test_manual_pages_and_completions_are_there(shared: Machine) -> None:
     """The pages that the units and the catalog name, and completions, lie where man and the shells look."""
     for place in ("share/man/man1/sleepctl.1", "share/man/man8/sleepd.8", "share/man/man5/sleepd.toml.5"):
@@ -93,7 +98,9 @@ def upgraded(layers: Layers, installed: Path) -> Path:
         machine.await_event("candidate_promoted")
         configure(machine)
         machine.run("sleepctl", "reload")
-        machine.write("/root/upgrade.out", install(machine, checkout=release(machine, "9.0.0")))
+        checkout = release(machine, "9.0.0")
+        machine.write("/root/upgrade.out", install(machine, checkout=checkout))
+        machine.run("rm", "-rf", checkout)
 
     return layers.made("upgraded", [installed], make)
 
@@ -181,8 +188,8 @@ def test_uninstall_leaves_what_was_learned(newer: Machine) -> None:
 def test_purge_leaves_nothing(newer: Machine) -> None:
     """`--purge` leaves no file with its name outside the journal, and no user."""
     install(newer, "--purge")
-    command = ["find", "/", "-xdev", "-iname", "*sage-sleep*", "-o", "-xdev", "-iname", "sleepctl*"]
-    assert newer.run(*command).stdout.split() == []
+    named = ["-name", "*sage-sleep*", "-o", "-name", "*sleepctl*", "-o", "-name", "sleepd*"]
+    assert newer.run("find", "/", "-xdev", "(", *named, ")").stdout.split() == []
     assert newer.run("getent", "passwd", "sage-sleepd", check=False).returncode == 2
     assert newer.run("getent", "group", "sage-sleepd", check=False).returncode == 2
     assert newer.path(BUFFER).exists()
@@ -191,23 +198,25 @@ def test_purge_leaves_nothing(newer: Machine) -> None:
 # --- the owner's interpreter ---
 
 
-def test_an_owners_cuda_torch_is_used_and_left_alone(machine: Machine) -> None:
+def test_an_owners_cuda_torch_is_used_and_left_alone(layers: Layers, installed: Path, scratch: Path) -> None:
     """Where /usr/bin/python3 has a torch with CUDA, the worker gets it; nothing in it changes, and none is fetched."""
-    torch = machine.run("sh", "-c", "echo /opt/sage-sleepd/torch/*").stdout.strip()
-    owners = "/usr/local/lib/python3.11/dist-packages"
-    machine.run("mkdir", "-p", owners)
-    machine.run("sh", "-c", f"mv {torch}/{SITE}/* {owners}/")
-    # A build for CUDA as far as anybody can tell by looking; the machine has no driver.
-    machine.run("sh", "-c", f"echo \"cuda: Optional[str] = '12.6'\" >> {owners}/torch/version.py")
-    machine.run("rm", "-rf", "/opt/sage-sleepd/torch", "/opt/sage-sleepd/releases", "/opt/sage-sleepd/current")
-    fingerprint = f"find {owners} -type f ! -name '*.pyc' -printf '%p %s %T@\\n' | sort | sha256sum"
-    before = machine.run("sh", "-c", fingerprint).stdout
-    said = install(machine)
-    assert "torch is taken from /usr/bin/python3" in said
-    assert machine.run("sh", "-c", fingerprint).stdout == before
-    assert not machine.path("/opt/sage-sleepd/torch").exists()
-    where = machine.run(WORKER_PYTHON, "-c", "import torch; print(torch.__file__, torch.version.cuda)").stdout.split()
-    assert where == [f"{owners}/torch/__init__.py", "12.6"]
+    (torch,) = (installed / "opt/sage-sleepd/torch").iterdir()
+    packages = f"/srv/owners/{SITE}"
+    # Shown read-only: whoever would write there fails.
+    with layers.machine([installed], scratch, owners=torch) as machine:
+        machine.run("rm", "-rf", "/opt/sage-sleepd")
+        machine.write(
+            "/usr/local/lib/python3.11/dist-packages/owners.pth", f"import site; site.addsitedir('{packages}')\n"
+        )
+        # A build for CUDA, as far as can be told without a GPU.
+        text = machine.read(f"{packages}/torch/version.py")
+        machine.write("/srv/version.py", f"{text}\ncuda = '12.6'\n")
+        machine.run("mount", "--bind", "/srv/version.py", f"{packages}/torch/version.py")
+        assert "torch is taken from /usr/bin/python3" in install(machine)
+        assert not machine.path("/opt/sage-sleepd/torch").exists()
+        ask = "import torch; print(torch.__file__, torch.version.cuda)"
+        found = machine.run(WORKER_PYTHON, "-c", ask).stdout.split()
+        assert found == [f"{packages}/torch/__init__.py", "12.6"]
 
 
 # --- for one user, and for several agents ---

@@ -38,8 +38,8 @@ def temporary() -> Iterator[Path]:
 
 
 def digest(directory: Path) -> str:
-    """Of all files in it."""
-    files = sorted(path for path in directory.rglob("*") if path.is_file())
+    """Of all files in it that make a difference to what is installed."""
+    files = sorted(path for path in directory.rglob("*") if path.is_file() and path.suffix != ".md")
     content = b"".join(str(path.relative_to(directory)).encode() + path.read_bytes() for path in files)
     return sha256(content).hexdigest()[:8]
 

@@ -24,7 +24,7 @@ def machine_with_trouble(layers: Layers, installed: Path) -> Iterator[Machine]:
         machine.await_event("candidate_rejected")
         start_again(machine, state={"min_free_megabytes": 10**9})
         machine.await_event("disk_full")
-        machine.run("chmod", "0600", BUFFER, user="agent")
+        machine.run("chmod", "0600", BUFFER, user="user")
         start_again(machine)
         machine.await_event("buffer_unreadable")
         yield machine

@@ -47,7 +47,7 @@ def release(machine: Machine, version: str, **changes: tuple[str, str]) -> str:
 
 def test_says_what_to_type_next(shared: Machine) -> None:
     """A first installation ends with the next command, and what it names is there to be typed."""
-    said = shared.read("/root/install.out")
+    said = shared.read("/srv/install.out")
     assert "nothing was started" in said
     assert said.rstrip().endswith("sudo sleepctl setup-buffer /path/to/experiences.json")
     assert shared.run("sh", "-c", "command -v sleepctl").stdout.strip() == "/usr/local/bin/sleepctl"
@@ -99,7 +99,7 @@ def upgraded(layers: Layers, installed: Path) -> Path:
         configure(machine)
         machine.run("sleepctl", "reload")
         checkout = release(machine, "9.0.0")
-        machine.write("/root/upgrade.out", install(machine, checkout=checkout))
+        machine.write("/srv/upgrade.out", install(machine, checkout=checkout))
         machine.run("rm", "-rf", checkout)
 
     return layers.made("upgraded", [installed], make)
@@ -122,8 +122,8 @@ def test_upgrade_keeps_what_is_the_owners(newer: Machine) -> None:
     assert newer.path("/etc/systemd/system/sage-sleepd.service.d/50-buffer.conf").exists()
     assert "min_experiences = 6" in newer.read("/etc/sage-sleepd/config.toml")
     assert len(list(newer.path(RELEASES).iterdir())) == 2
-    assert "restarting sage-sleepd.service" in newer.read("/root/upgrade.out")
-    assert "--rollback" in newer.read("/root/upgrade.out")
+    assert "restarting sage-sleepd.service" in newer.read("/srv/upgrade.out")
+    assert "--rollback" in newer.read("/srv/upgrade.out")
 
 
 def test_new_default_lies_beside_the_owners_configuration(newer: Machine) -> None:
@@ -133,7 +133,7 @@ def test_new_default_lies_beside_the_owners_configuration(newer: Machine) -> Non
 
 def test_rollback_takes_the_old_release(newer: Machine) -> None:
     """`--rollback`, as the upgrade named it, runs the release before it, on the same state; again, and it is back."""
-    (command,) = re.findall(r"To go back: sudo (\S+) --rollback", newer.read("/root/upgrade.out"))
+    (command,) = re.findall(r"To go back: sudo (\S+) --rollback", newer.read("/srv/upgrade.out"))
     newer.run(command, "--rollback", seconds=600)
     assert in_use(newer) != "9.0.0"
     status = newer.status()
@@ -225,33 +225,33 @@ def test_an_owners_cuda_torch_is_used_and_left_alone(layers: Layers, installed: 
 def test_user_installation_needs_no_root(machine: Machine) -> None:
     """`--user` installs below the home without root, and `systemctl --user` runs it to a cycle with a verdict."""
     machine.run("chmod", "-R", "a+rX", "/opt/sage-sleepd")
-    machine.run("loginctl", "enable-linger", "agent")
-    environment = user_environment(machine, "agent")
+    machine.run("loginctl", "enable-linger", "user")
+    environment = user_environment(machine, "user")
     machine.await_true(
         lambda: machine.path(f"{environment['XDG_RUNTIME_DIR']}/systemd/private").exists(), "its manager"
     )
-    said = install(machine, "--user", "--worker-python", WORKER_PYTHON, user="agent")
+    said = install(machine, "--user", "--worker-python", WORKER_PYTHON, user="user")
     assert "sleepctl setup-buffer" in said
     assert "sudo" not in said.partition("Next")[2]
 
     def as_agent(*command: str) -> str:
-        return machine.run(*command, user="agent", **environment).stdout
+        return machine.run(*command, user="user", **environment).stdout
 
-    sleepctl = "/home/agent/.local/bin/sleepctl"
+    sleepctl = "/home/user/.local/bin/sleepctl"
     write_buffer(machine, 16)
     as_agent(sleepctl, "setup-buffer", BUFFER)
-    configure(machine, "/home/agent/.config/sage-sleepd", worker={"python": fake_worker(machine, "promote")})
+    configure(machine, "/home/user/.config/sage-sleepd", worker={"python": fake_worker(machine, "promote")})
     as_agent("systemctl", "--user", "enable", "--now", "sage-sleepd")
     machine.await_true(lambda: '"total_cycles": 1' in as_agent(sleepctl, "status", "--json"), "a cycle")
     assert machine.property("ActiveState") == "inactive"
-    assert machine.path("/home/agent/.local/state/sage-sleepd/current").is_symlink()
+    assert machine.path("/home/user/.local/state/sage-sleepd/current").is_symlink()
 
 
 def test_instances_never_train_at_once(machine: Machine) -> None:
     """Two instances have their own buffer, configuration and state, and while one trains the other waits for it."""
     for name in ("blue", "green"):
         path = f"/srv/{name}/experiences.json"
-        machine.run("install", "-d", "-o", "agent", f"/srv/{name}")
+        machine.run("install", "-d", "-o", "user", f"/srv/{name}")
         machine.run("sleepctl", "setup-buffer", path, "--instance", name)
         configure(
             machine,

@@ -62,8 +62,10 @@ def inside(layers: Layers, installed: Path) -> Iterator[dict[str, Any]]:
     """What the service finds on a machine without a GPU driver."""
     with temporary() as directory, layers.machine([installed], directory) as machine:
         make_nodes(machine)
-        machine.run("sh", "-c", "echo mine > /tmp/of-somebody; echo mine > /home/agent/diary; echo mine > /root/diary")
-        machine.run("mkdir", "-p", "/home/agent/buffers", user="agent")
+        machine.run(
+            "sh", "-c", "echo mine > /tmp/of-somebody; echo mine > /home/user/diary; cd /root; echo mine > diary"
+        )
+        machine.run("mkdir", "-p", "/home/user/buffers", user="user")
         machine.run("sleepctl", "setup-buffer", BUFFER)
         write_buffer(machine, 4)
         yield probe(machine)

@@ -45,7 +45,7 @@ def about_to_be_due(machine: Machine) -> int:
 def with_cron(layers: Layers, installed: Path) -> Iterator[Machine]:
     """A machine whose cron asks every minute; made first, so that the minute passes during the other tests."""
     with temporary() as directory, layers.machine([installed], directory) as machine:
-        machine.write("/root/cycles", str(about_to_be_due(machine)))
+        machine.write("/srv/cycles", str(about_to_be_due(machine)))
         machine.write("/etc/cron.d/sleep", "* * * * * root /usr/local/bin/sleepctl check --apply\n")
         yield machine
 
@@ -118,4 +118,4 @@ def test_clock_set_back_does_not_silence_the_timer(machine: Machine) -> None:
 
 def test_cron_lets_it_sleep(with_cron: Machine) -> None:
     """`sleepctl check --apply` in a crontab lets the sleep come that is due."""
-    await_cycles(with_cron, int(with_cron.read("/root/cycles")) + 1)
+    await_cycles(with_cron, int(with_cron.read("/srv/cycles")) + 1)

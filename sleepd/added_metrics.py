@@ -77,6 +77,7 @@ class AddedMetrics:
             value=value,
             figures=figures,
             is_broken=bool(broken),
+            was_champion=champion == cycle,
             champion=champion,
             undo=f"sleepctl metric {f'remove {cycle} {name}' if was is None else f'add {cycle} {name} {was:g}'}",
         )

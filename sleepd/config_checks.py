@@ -113,7 +113,6 @@ def _refuse_values(config: Config, source: str) -> None:
     ):
         if "\0" in value or (value and not Path(value).is_absolute()):
             raise _refusal(source, key, "an absolute path", value)
-    _refuse_command(config, source)
     for name in config.promotion.harms:
         if name not in HARMS:
             raise _refusal(source, "promotion.harms", f"any of {', '.join(HARMS)}", name)
@@ -122,6 +121,7 @@ def _refuse_values(config: Config, source: str) -> None:
             parse_limit(text)
         except ValueError as error:
             raise _refusal(source, "promotion.limits", str(error), text) from None
+    _refuse_command(config, source)
     if len(config.control.socket.encode()) > MAX_SOCKET_PATH_BYTES:
         expected = f"a path of at most {MAX_SOCKET_PATH_BYTES} bytes"
         raise _refusal(source, "control.socket", expected, config.control.socket)

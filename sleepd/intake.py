@@ -69,6 +69,16 @@ class Intake:
         self.counts = await asyncio.to_thread(self._count, view, known, min_salience, barred)
         self._counted = basis
 
+    async def quarantine_said_under(self, cycle: int) -> int:
+        """Count without what was said under a cycle that was rolled back; returns how many that keeps from training.
+
+        They are those whose ``metadata`` names the cycle, and their near-duplicates, save what the owner released. It
+        follows from the ledger's ``is_rolled_back``, so going back to the cycle lifts it.
+        """
+        await self.recount()
+        causes = await self.quarantine.causes(self.view, self._history.known(), self._config.training.min_salience)
+        return sum(cause.cycle == cycle for cause in causes.values())
+
     def count(self, min_salience: float) -> Counts:
         """The counts under another threshold."""
         view, known = self.view, self._history.known()

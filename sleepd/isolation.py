@@ -18,7 +18,13 @@ import msgspec
 from .quarantine import Reason, Screened
 from .selection import Barred, KeySet
 
-_REASONS: Final[tuple[Reason, ...]] = ("", "loop", "questions", "near_duplicate", "secret", "too_long")
+BARE_QUESTIONS: Final = 8
+"""So many replies of a buffer that are nothing but a question, and they are less than half of it: then they are a flood
+of questions, one in each reply, as a collapsed adapter gives them. Fewer are asked for good reasons; an agent whose
+replies are mostly questions is meant to ask."""
+_REASONS: Final[tuple[Reason, ...]] = (
+    *("", "loop", "questions", "near_duplicate", "secret", "too_long", "bare_question"),
+)
 
 Word = Literal["released", "dropped"]
 
@@ -67,10 +73,6 @@ class KeyMap:
         else:
             self._keys.insert(place, key)
             self._values.insert(place, value)
-
-    def count(self, value: int) -> int:
-        """How many keys have that number."""
-        return self._values.count(value)
 
     def drop(self, key: int) -> None:
         """Take the number away, if there is one."""
@@ -140,10 +142,12 @@ class Isolation:
         The three sequences run in parallel. Of a near-duplicate's originals those count that are learned, or in the
         buffer at ``min_salience`` or above; where none is, the first near-duplicate takes its place.
         """
+        bare = sum(self._findings.reason(key) == "bare_question" for key in keys)
+        is_flood = BARE_QUESTIONS <= bare < len(keys) / 2
         originals = {self._findings.original(key) for key in keys} - {None}
         present = {k for k, s in zip(keys, saliences, strict=True) if k in originals and s >= min_salience}
         for key, group in zip(keys, groups, strict=True):
-            cause = self._own_cause(key, group)
+            cause = self._own_cause(key, group, is_flood=is_flood)
             original = self._findings.original(key)
             if cause is None and original is not None and not self._is_released(key, group):
                 cause = self._cause_of_resembling(original, is_there=original in present or original in learned)
@@ -152,7 +156,7 @@ class Isolation:
             if cause is not None:
                 yield key, cause
 
-    def _own_cause(self, key: int, group: int) -> Cause | None:
+    def _own_cause(self, key: int, group: int, *, is_flood: bool) -> Cause | None:
         """Without regard to others."""
         decision = self._decisions.get(key)
         if group in self._dropped_groups or (decision is not None and decision.word == "dropped"):
@@ -162,7 +166,7 @@ class Isolation:
         if self._findings.groups.get(key) != group:
             return Cause("unscreened")
         reason = self._findings.reason(key)
-        if reason not in ("", "near_duplicate"):
+        if reason not in ("", "near_duplicate", "bare_question") or (reason == "bare_question" and is_flood):
             return Cause(reason)
         cycle = self._findings.said_under.get(key)
         return Cause("said_under", cycle=cycle) if cycle is not None and cycle in self._rolled_back else None

@@ -236,6 +236,11 @@ class Ledger:
         )
         return [self.summary(row[0]) for row in rows.fetchall()]
 
+    def standing(self) -> list[int]:
+        """Champions that were not rolled back, oldest first."""
+        query = "SELECT cycle FROM cycles WHERE state=? AND NOT is_rolled_back ORDER BY cycle"
+        return [row[0] for row in self._db.execute(query, (State.PROMOTED,)).fetchall()]
+
     def lineage(self, champion: int | None) -> list[int]:
         """The champion and the cycles it continues, newest first."""
         line: list[int] = []

@@ -15,7 +15,6 @@ from .checkpoints import Checkpoints, Manifest, verify_usable
 from .config import Config
 from .cycle_runner import Lineup
 from .errors import NothingToDo
-from .evidence import RecallQuestion
 from .experience import Experience, experience_key, group_key, prompt_key
 from .fit import other_shape
 from .history import History
@@ -56,15 +55,30 @@ async def line_up(
         order.strategy or config.training.strategy, epochs=order.epochs, learning_rate=order.learning_rate
     )
     parent = await _parent(checkpoints, strategy, unfit)
-    known = history.known()
-    if parent is None:
-        known = Known(seen=known.seen, learned=KeySet(), sides=known.sides)
-    questions = await asyncio.to_thread(read_questions, config.evaluation.probes)
-    job = _job(history.next_cycle(), config, strategy, checkpoints, parent, questions)
-    view, min_salience = intake.view, Policy.of(config, order.thresholds).min_salience
+    job = await _job(history.next_cycle(), config, strategy, checkpoints, parent)
+    known, view = history.known(), intake.view
     gone = _gone(Path(job.parent), view, known, intake.quarantine.isolation) if job.parent else {}
-    whole = _with(gone, view)
-    selection = select(
+    selection = await _select(order, config, job, known, view, gone, intake)
+    parent_cycle = parent.cycle if parent else None
+    lineup = await _fetch(selection, job, intake.buffer, view, gone, parent=parent_cycle, is_forced=order.force)
+    before = predecessor(parent.cycle, ledger, checkpoints) if parent else None
+    return lineup if before is None else _with_comparison(lineup, before, ledger)
+
+
+async def _select(
+    order: Run,
+    config: Config,
+    job: Job,
+    known: Known,
+    view: View,
+    gone: Mapping[int, Experience],
+    intake: Intake,
+) -> Selection:
+    if not job.parent:
+        known = Known(seen=known.seen, learned=KeySet(), sides=known.sides)
+    min_salience = Policy.of(config, order.thresholds).min_salience
+    whole, strategy = _with(gone, view), job.strategy
+    return select(
         whole.keys,
         whole.groups,
         whole.saliences,
@@ -77,10 +91,6 @@ async def line_up(
         seed=job.seed,
         barred=await intake.quarantine.barred(view, known, min_salience),
     )
-    parent_cycle = parent.cycle if parent else None
-    lineup = await _fetch(selection, job, intake.buffer, view, gone, parent=parent_cycle, is_forced=order.force)
-    before = predecessor(parent.cycle, ledger, checkpoints) if parent else None
-    return lineup if before is None else _with_comparison(lineup, before, ledger)
 
 
 def _gone(champion: Path, view: View, known: Known, isolation: Isolation) -> dict[int, Experience]:
@@ -137,13 +147,8 @@ async def _parent(checkpoints: Checkpoints, strategy: Strategy, unfit: str) -> M
     return None if reason else manifest
 
 
-def _job(
-    cycle: int,
-    config: Config,
-    strategy: Strategy,
-    checkpoints: Checkpoints,
-    parent: Manifest | None,
-    questions: list[RecallQuestion],
+async def _job(
+    cycle: int, config: Config, strategy: Strategy, checkpoints: Checkpoints, parent: Manifest | None
 ) -> Job:
     if parent is not None and strategy.lineage == "continue":
         rate = strategy.learning_rate * strategy.continued_rate_share
@@ -160,7 +165,7 @@ def _job(
         system_prompt=config.model.system_prompt,
         strategy=strategy,
         seed=config.training.seed + cycle,
-        questions=questions,
+        questions=await asyncio.to_thread(read_questions, config.evaluation.probes),
         evaluation_command=config.evaluation.command,
         evaluation_seconds=config.evaluation.seconds,
         device=config.worker.device,

@@ -11,7 +11,9 @@ import socket
 import stat
 import struct
 import sys
-from typing import Any, Final
+from collections.abc import Mapping
+from functools import cache
+from typing import Any, Final, NoReturn
 
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
@@ -25,9 +27,11 @@ MESSAGE_IDS: Final = {
     "gpu_unusable": "3c51149c818e4c28945d12377a73f949",
     "buffer_unreadable": "348bfbf1804f4014af3a9ed9933f632c",
     "champion_damaged": "7a357151af514ed7aec9500e8ac4c2d8",
+    "champion_rolled_back": "3bb9dc6e568f4cc58b996abe1d02febd",
     "config_refused": "778ec5f59ca049fb92861597cd6bc84e",
 }
 """What ``journalctl -x`` explains: systemd/sage-sleepd.catalog has the words."""
+_LOST: Final = "log lines lost: {} could not be written while journald was away"
 _PRIORITY: Final = {"critical": 2, "error": 3, "exception": 3, "warning": 4, "info": 6, "debug": 7}
 
 
@@ -42,7 +46,7 @@ def configure(level: str, *, stream: Any = None) -> None:
     kept = logging.getLevelNamesMapping()[level.upper()]
     last: Processor
     if stream is sys.stderr and is_journal(stream.fileno(), os.environ.get("JOURNAL_STREAM", "")):
-        last = JournalRenderer()
+        last = _journal()
     elif stream.isatty():
         last = _readable
     else:
@@ -72,39 +76,62 @@ def is_journal(descriptor: int, journal_stream: str) -> bool:
     return stat.S_ISSOCK(status.st_mode) and (device, inode) == (str(status.st_dev), str(status.st_ino))
 
 
+@cache
+def _journal() -> JournalRenderer:
+    """The one of this process: what it has lost is still known after a reload."""
+    return JournalRenderer()
+
+
 class JournalRenderer:
     """Sends each event to journald with its fields, and drops the line.
 
     Fields: MESSAGE, PRIORITY, SYSLOG_IDENTIFIER, SLEEPD_EVENT, SLEEPD_<FIELD> for each keyword
     (``SLEEPD_CYCLE``), and MESSAGE_ID where ``journalctl -x`` has an explanation.
     Protocol: systemd's "Native Journal Protocol". Where the datagram is refused, the line goes to standard error, with
-    systemd's priority prefix.
+    systemd's priority prefix. Where that leads nowhere either, because journald is stopped, the line is lost, and how
+    many were is the first thing said when it is back: no sleep is lost for want of a log.
+
+    Args:
+        address: where journald listens.
+        descriptor: of standard error.
     """
 
-    def __init__(self, address: str = JOURNAL_SOCKET) -> None:
+    def __init__(self, address: str = JOURNAL_SOCKET, *, descriptor: int = 2) -> None:
         self._address = address
+        self._descriptor = descriptor
+        self._lost = 0
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
 
-    def __call__(self, _logger: WrappedLogger, method: str, event: EventDict) -> str:
-        """Send it; raises DropEvent once sent."""
+    def __call__(self, _logger: WrappedLogger, method: str, event: EventDict) -> NoReturn:
+        """Send it; raises DropEvent, because nobody else is to print it."""
+        if self._lost and self._send(_LOST.format(self._lost), 4, {"SLEEPD_EVENT": "log_lines_lost"}):
+            self._lost = 0
         message, fields = _sentence(event), dict(event)
         name = str(fields.pop("event"))
         priority = _PRIORITY.get(str(fields.pop("level", method)), 6)
         fields.pop("timestamp", None)
-        sent: dict[str, object] = {
-            "MESSAGE": message,
-            "PRIORITY": priority,
-            "SYSLOG_IDENTIFIER": "sage-sleepd",
-            "SLEEPD_EVENT": name,
-        }
-        if name in MESSAGE_IDS:
-            sent["MESSAGE_ID"] = MESSAGE_IDS[name]
-        sent.update({f"SLEEPD_{key.upper()}": value for key, value in fields.items()})
+        known = {"MESSAGE_ID": MESSAGE_IDS[name]} if name in MESSAGE_IDS else {}
+        own = {f"SLEEPD_{key.upper()}": value for key, value in fields.items()}
+        if not self._send(message, priority, {"SLEEPD_EVENT": name, **known, **own}) and not self._print(
+            f"<{priority}>{message}\n"
+        ):
+            self._lost += 1
+        raise structlog.DropEvent
+
+    def _send(self, message: str, priority: int, fields: Mapping[str, object]) -> bool:
+        sent = {"MESSAGE": message, "PRIORITY": priority, "SYSLOG_IDENTIFIER": "sage-sleepd", **fields}
         try:
             self._socket.sendto(b"".join(_field(key, str(value)) for key, value in sent.items()), self._address)
         except OSError:
-            return f"<{priority}>{message}"
-        raise structlog.DropEvent
+            return False
+        return True
+
+    def _print(self, line: str) -> bool:
+        try:
+            os.write(self._descriptor, line.encode("utf-8", "replace"))
+        except OSError:
+            return False
+        return True
 
 
 def _field(key: str, value: str) -> bytes:

@@ -15,6 +15,7 @@ from .cycle import State
 from .errors import CheckpointInvalid, NotFound
 from .files import replace_file
 from .older_cycles import adopted_champion, older_cycles
+from .rollback import undo_of
 from .sleeper import Sleeper
 from .status import SCHEMA, Alarm, BufferDetail, BufferStatus, Champion, CycleDetail, CycleSummary, Status
 from .version import VERSION
@@ -168,6 +169,7 @@ def detail(sleeper: Sleeper, cycle: int) -> CycleDetail:
             trained_ids=[],
             replayed_ids=[],
             held_out_ids=[],
+            undo="sleepctl rollback" if cycle == champion else "",
         )
     summary = sleeper.ledger.summary(cycle)
     placements = sleeper.ledger.placements(cycle)
@@ -187,6 +189,7 @@ def detail(sleeper: Sleeper, cycle: int) -> CycleDetail:
         trained_ids=ids("train"),
         replayed_ids=ids("replay"),
         held_out_ids=ids("holdout"),
+        undo=undo_of(cycle, sleeper.ledger, sleeper.checkpoints),
     )
 
 

@@ -21,7 +21,7 @@ PROTOCOL_VERSION = 1
 MAX_REQUEST_BYTES = 64 * 1024
 Integer = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 """What the ledger can be asked for: a JSON number may be larger."""
-METRIC_NAME = r"[A-Za-z][A-Za-z0-9_.-]{0,59}"
+METRIC_NAME = r"[\w.:/@%+-]{1,64}"
 """What a figure of the owner's may be called."""
 
 Identifier = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
@@ -98,6 +98,14 @@ class Show(Request, frozen=True, kw_only=True):
     cycle: Integer
 
 
+class Experiences(Request, frozen=True, kw_only=True):
+    """What a cycle trained and replayed, read in the buffer. Answer: :class:`Learned`."""
+
+    cycle: Integer
+    limit: Integer = 10
+    """Most texts, at most 200."""
+
+
 class Why(Request, frozen=True, kw_only=True):
     """Answer: ``{"schema": 1, "current": Decision, "changes": [DecisionRecord …]}``, newest first."""
 
@@ -113,7 +121,8 @@ class Buffer(Request, frozen=True, kw_only=True):
 class Rollback(Request, frozen=True, kw_only=True):
     """Put an earlier champion (or, with 0, the base) in use; None: the champion's parent.
 
-    Answer: ``{"champion": N or null, "was": N or null, "undo": …}``.
+    Answer: ``{"champion": N or null, "was": N or null, "quarantined": N, "undo": …}``; quarantined are the experiences
+    said under ``was`` that are kept from training since.
     """
 
     cycle: Integer | None = None
@@ -188,6 +197,7 @@ AnyRequest = (
     | Resume
     | History
     | Show
+    | Experiences
     | Why
     | Buffer
     | Rollback

@@ -22,8 +22,9 @@ import msgspec
 from .experience import Experience, folded
 from .repetition import WORD, find_repetition
 
-Reason = Literal["", "loop", "questions", "near_duplicate", "secret", "too_long"]
-"""What the text alone says against an experience; empty: nothing."""
+Reason = Literal["", "loop", "questions", "near_duplicate", "secret", "too_long", "bare_question"]
+"""What the text alone says against an experience; empty: nothing. A bare question alone says nothing yet: see
+``isolation``."""
 
 MAX_CHARACTERS: Final = 200_000
 """A longer one is set aside unread: a look at it would take too long, and training would cut most of it off."""
@@ -37,6 +38,13 @@ COMPARED_BY: Final = 4
 """Of two replies at the limit, one of the four smallest hashes is in both with a probability of 0.998."""
 MOST_COMPARED: Final = 64
 """Of the replies that share one hash, as many are compared, the newest."""
+MOST_BARE_WORDS: Final = 12
+_BARE_QUESTION: Final = re.compile("[^.!?\u2026\u3002\uff01\uff1f\u061f\n]+[?\uff1f\u061f]+")
+_ASKS_FOR_QUESTIONS: Final = re.compile(
+    r"(?i)\b(?:ask|interview) me\b|\bquiz\b|\b(?:give|write|list|suggest|make|draft|prepare)\b.{0,40}\bquestions\b"
+    r"|\b(?:schreib|nenne|stell)\w*\b.{0,40}\bfragen\b|\b(?:écris|donne|pose)\b.{0,40}\bquestions\b"
+    r"|\b(?:escribe|dame|haz)\w*\b.{0,40}\bpreguntas\b"
+)
 _NUMBER: Final = re.compile(r"\d+")
 _MASK: Final = 2**32 - 1
 _MIX: Final = 0x9E3779B1
@@ -66,23 +74,30 @@ class Screened(msgspec.Struct, frozen=True, kw_only=True):
     """For later ones to be compared with; empty: they are not."""
 
 
-def find_repeated(text: str) -> Finding:
-    """A loop or a flood of questions inside one reply."""
-    found = find_repetition(text)
+def find_repeated(experience: Experience) -> Finding:
+    """A loop or a flood of questions inside one reply; questions that the prompt asks for are no flood."""
+    found = find_repetition(experience.response)
+    if found.kind == "questions" and _ASKS_FOR_QUESTIONS.search(experience.prompt):
+        return Finding()
     return Finding(found.kind, found.reason)
+
+
+def is_bare_question(reply: str) -> bool:
+    """Whether the reply is one short question and nothing else."""
+    return bool(_BARE_QUESTION.fullmatch(reply.strip())) and len(WORD.findall(reply)) <= MOST_BARE_WORDS
 
 
 def sketch(experience: Experience) -> bytes:
     """The reply as its smallest shingle hashes, 32 bits each, ascending; empty where it has no words.
 
     A reply with other figures says another thing ("at 3", "at 4"): the figures are part of every shingle. So is the
-    prompt where the reply is short.
+    prompt where the reply is short; but the same bare question to two prompts answers neither.
     """
     words = WORD.findall(folded(experience.response))
     if not words:
         return b""
     seed = " ".join(sorted(_NUMBER.findall(experience.response)))
-    if len(words) < SHORT_WORDS:
+    if len(words) < SHORT_WORDS and not is_bare_question(experience.response):
         seed += "\0" + " ".join(folded(experience.prompt).split())
     start = zlib.crc32(seed.encode())
     width = min(SHINGLE_WORDS, len(words))

@@ -137,7 +137,7 @@ class QuarantineKeeper:
             for each in page:
                 self._findings.put(each)
             self._isolation = None
-        set_aside = [each for each in page if each.reason]
+        set_aside = [each for each in page if each.reason not in ("", "bare_question")]
         if set_aside:
             reasons = sorted({each.reason for each in set_aside})
             get_logger().warning(
@@ -161,10 +161,6 @@ class QuarantineKeeper:
     def barred_at_once(self, view: View, known: Known, min_salience: float) -> Barred:
         """The same, while the loop waits: for a caller who gave a threshold of his own."""
         return barred(_causes(self.isolation, view, known, min_salience))
-
-    def said_under(self, cycle: int) -> int:
-        """How many experiences say that they were said under the adapter of that cycle."""
-        return self._findings.said_under.count(cycle) if self._findings else 0
 
     # --- the owner's word ---
 

@@ -24,6 +24,7 @@ _FOUND: Final = {
     "secret": "secret",
     "too_long": "too long",
     "near_duplicate": "near-duplicate",
+    "bare_question": "nothing but a question, like many other replies",
 }
 
 
@@ -146,7 +147,7 @@ async def _texts(sleeper: Sleeper, keys: list[int]) -> dict[int, Experience]:
 def _entry(sleeper: Sleeper, key: int, cause: Cause | None, text: Experience | None) -> QuarantineEntry:
     screened, decision = sleeper.ledger.screenings.find(key), sleeper.intake.quarantine.decisions.get(key)
     reason: str = screened.reason if screened else ""
-    found = f"{_FOUND[reason]}: {screened.detail}" if screened and reason else ""
+    found = ": ".join(filter(None, (_FOUND[reason], screened.detail))) if screened and reason else ""
     if cause is not None and cause.original is not None and screened:
         found = f"near-duplicate: {screened.detail} like {_name(sleeper, cause.original)}"
         found += f", which was said under cycle {cause.cycle}, rolled back" if cause.cycle else ""

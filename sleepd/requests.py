@@ -25,6 +25,7 @@ from .protocol import (
     Buffer,
     Cancel,
     Check,
+    Experiences,
     GetStatus,
     GetVersion,
     History,
@@ -43,6 +44,7 @@ from .protocol import (
     Why,
 )
 from .quarantine_overview import decide_by_hand, quarantine_detail, quarantine_list
+from .recollection import learned
 from .retention import Keep
 from .sleeper import Sleeper
 from .status import SCHEMA, MetricResult, RunResult
@@ -91,6 +93,9 @@ class Requests:
                 return {"schema": SCHEMA, "cycles": cycles(sleeper, limit=max(1, request.limit))}
             case Show():
                 return detail(sleeper, request.cycle)
+            case Experiences():
+                await sleeper.look()
+                return await learned(sleeper, request.cycle, limit=request.limit)
             case Why():
                 changes = sleeper.ledger.decisions(limit=max(1, request.limit), since=request.since)
                 return {"schema": SCHEMA, "current": sleeper.decision or sleeper.decide(), "changes": changes}
@@ -124,9 +129,7 @@ class Requests:
                 await sleeper.look()
                 return {"schema": SCHEMA, "is_paused": False, "undo": "sleepctl pause"}
             case Rollback():
-                champion, was = sleeper.rollback(request.cycle)
-                await sleeper.look()
-                return {"schema": SCHEMA, "champion": champion, "was": was, "undo": f"sleepctl rollback {was or 0}"}
+                return await _rollback(sleeper, request)
             case Tag():
                 return _tag(sleeper, request)
             case AddMetric():
@@ -164,6 +167,18 @@ class Requests:
             f"user {peer.uid} may look, but not {_described(request)}",
             hint=f"as root, or as a member: sudo usermod -aG {config.control.operator_group} USER, then log in again",
         )
+
+
+async def _rollback(sleeper: Sleeper, request: Rollback) -> dict[str, Any]:
+    champion, was = sleeper.rollback(request.cycle)
+    await sleeper.look()
+    return {
+        "schema": SCHEMA,
+        "champion": champion,
+        "was": was,
+        "quarantined": await sleeper.intake.quarantine_said_under(was) if was else 0,
+        "undo": f"sleepctl rollback {was or 0}",
+    }
 
 
 def _tag(sleeper: Sleeper, request: Tag) -> dict[str, Any]:

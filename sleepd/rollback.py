@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .checkpoints import Checkpoints, has_weights
-from .cycle import State
+from .cycle import TERMINAL_STATES, State
 from .errors import NotFound, NothingToDo
 from .ledger import Ledger
 
@@ -35,14 +35,23 @@ def find_champion(to: int | None, ledger: Ledger, checkpoints: Checkpoints) -> t
 
 def standing_champions(ledger: Ledger, checkpoints: Checkpoints) -> list[int]:
     """Champions that were not rolled back and have their weights, oldest first; adopted ones are among them."""
-    ours = [s.cycle for s in ledger.summaries() if s.state == State.PROMOTED and not s.is_rolled_back]
-    found = [*checkpoints.adopted(), *ours]
+    found = [*checkpoints.adopted(), *ledger.standing()]
     return sorted(cycle for cycle in found if (path := checkpoints.find(cycle)) and has_weights(path))
 
 
 def champion_before(champion: int, ledger: Ledger, checkpoints: Checkpoints) -> int | None:
     """The one that a rollback of ``champion`` puts in use; None: the base itself."""
     return max((cycle for cycle in standing_champions(ledger, checkpoints) if cycle < champion), default=None)
+
+
+def undo_of(cycle: int, ledger: Ledger, checkpoints: Checkpoints) -> str:
+    """The command that undoes a cycle: what was in use before it, or stood nearest to it; empty: nothing of it is."""
+    state = ledger.state(cycle)
+    if state not in TERMINAL_STATES:
+        return "sleepctl cancel"
+    if cycle not in ledger.standing():
+        return ""
+    return f"sleepctl rollback {champion_before(cycle, ledger, checkpoints) or 0}"
 
 
 def put_in_use(to: int, ledger: Ledger, checkpoints: Checkpoints) -> None:

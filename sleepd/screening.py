@@ -19,7 +19,7 @@ import msgspec
 
 from .digest import HalfWritten
 from .experience import Experience, experience_key, group_key, parse
-from .quarantine import MAX_CHARACTERS, Finding, Neighbours, Screened, find_repeated, sketch
+from .quarantine import MAX_CHARACTERS, Finding, Neighbours, Screened, find_repeated, is_bare_question, sketch
 from .reader import limit_memory, read_records
 from .secret_scan import SecretFinder
 
@@ -57,6 +57,7 @@ class Screener:
             twin = self._neighbours.find(key, signature)
             if twin is None:
                 self._neighbours.add(key, signature)
+                found = Finding("bare_question") if is_bare_question(experience.response) else found
             else:
                 original, share = twin
                 found, signature = Finding("near_duplicate", f"{share:.2f}"), b""
@@ -78,7 +79,7 @@ class Screener:
         for name, text in (("prompt", experience.prompt), ("reply", experience.response)):
             if kind := self._secrets.find(text):
                 return Finding("secret", f"{kind} in the {name}")
-        return find_repeated(experience.response)
+        return find_repeated(experience)
 
 
 def screen_records(records: Iterable[Any], wanted: Iterable[int], screener: Screener) -> Iterator[Screened]:

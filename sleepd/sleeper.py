@@ -90,23 +90,7 @@ class Sleeper:
         self._gpu = GpuLock()
         self.demotion = Demotion(self.ledger, self.checkpoints, clock)
         self.metrics = AddedMetrics(self.ledger, self.checkpoints, self.demotion)
-        self.runner = CycleRunner(
-            ledger=self.ledger,
-            checkpoints=self.checkpoints,
-            clock=clock,
-            demotion=self.demotion,
-            listener=self._on_cycle_event,
-        )
-        self._in_use = InUse(
-            ledger=self.ledger,
-            checkpoints=self.checkpoints,
-            runner=self.runner,
-            mending=self.mending,
-            fit=self.fit,
-            history=self.history,
-            demotion=self.demotion,
-            listener=listener,
-        )
+        self.runner, self._in_use = self._parts_that_act()
         self.decision: Decision | None = None
         self.state_since = clock.now()
         self.last_error = self.history.newest_failure()
@@ -118,6 +102,26 @@ class Sleeper:
         self._starting = asyncio.Lock()
         self._task: asyncio.Task[CycleEnd] | None = None
         self.running_cycle: int | None = None
+
+    def _parts_that_act(self) -> tuple[CycleRunner, InUse]:
+        runner = CycleRunner(
+            ledger=self.ledger,
+            checkpoints=self.checkpoints,
+            clock=self.clock,
+            demotion=self.demotion,
+            listener=self._on_cycle_event,
+        )
+        in_use = InUse(
+            ledger=self.ledger,
+            checkpoints=self.checkpoints,
+            runner=runner,
+            mending=self.mending,
+            fit=self.fit,
+            history=self.history,
+            demotion=self.demotion,
+            listener=self._listener,
+        )
+        return runner, in_use
 
     # --- looking and deciding ---
 

@@ -35,7 +35,7 @@ def speech_figures(measured: list[Collapse], confidence: float) -> list[Figure]:
     for mode in MODES:
         found = by_mode.get(mode)
         if found is None or found.candidate.replies == 0:
-            text = f"{mode} replies: none were made to look at"
+            text = f"{mode} replies: not measured (do [evaluation] seconds suffice?)"
             figures.append(
                 Figure(name=f"{mode}_replies", value=None, relation="above", limit=0, is_met=False, text=text)
             )

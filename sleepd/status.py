@@ -153,6 +153,8 @@ class CycleDetail(msgspec.Struct, frozen=True, kw_only=True):
     trained_ids: list[str]
     replayed_ids: list[str]
     held_out_ids: list[str]
+    undo: str = ""
+    """The command that undoes it; empty: there is nothing to undo."""
     schema: int = SCHEMA
 
 
@@ -267,6 +269,8 @@ class MetricResult(msgspec.Struct, frozen=True, kw_only=True):
     """It against each of the owner's limits on it."""
     is_broken: bool
     """One of them is missed; a champion is rolled back then."""
+    was_champion: bool
+    """It was in use when the figure came."""
     champion: int | None
     """The one in use afterwards; None: the base."""
     undo: str = ""
@@ -279,8 +283,8 @@ class QuarantineEntry(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     state: Literal["quarantined", "dropped", "released"]
     reason: str
-    """``loop``, ``questions``, ``near_duplicate``, ``secret``, ``too_long``, ``said_under``; empty: nothing is found in
-    it, or it was not looked at."""
+    """``loop``, ``questions``, ``near_duplicate``, ``secret``, ``too_long``, ``bare_question`` (many replies are
+    nothing but a question), ``said_under``; empty: nothing is found in it, or it was not looked at."""
     text: str
     """The same in a sentence, with the figure."""
     at: Moment | None

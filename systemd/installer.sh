@@ -210,30 +210,35 @@ self_test() {
     (cd / && run "${as[@]}" "$release/daemon/bin/python" -P -m sleepd.selftest "${arguments[@]}")
 }
 
-# Flips the link, and back again where a running service does not come up with it. $1: the release.
+# Flips the link, and back again where that fails or a running service does not come up with it. $1: the release.
 put_in_use() {
-    local wanted=$1 was=""
+    local wanted=$1 was="" running=()
     if [[ -L $prefix/current ]]; then
         was=$(readlink -f "$prefix/current")
     fi
-    stage "units, commands and configuration" flip "$wanted"
-    local running=()
+    if ! (stage "units, commands and configuration" flip "$wanted"); then
+        take_back "could not be put in use" "$log"
+    fi
     if ! $is_dry; then
         mapfile -t running < <("${systemctl[@]}" list-units --plain --no-legend --state=active 'sage-sleepd.service' 'sage-sleepd@*.service' 2>/dev/null | cut -d' ' -f1)
     fi
-    if ((${#running[@]} == 0)); then
-        remember_previous "$was" "$wanted"
-        return
+    if ((${#running[@]} > 0)) &&
+        ! (stage "restarting ${running[*]}; a cycle under way is suspended" run "${systemctl[@]}" restart "${running[@]}"); then
+        take_back "did not start" "journalctl -u sage-sleepd -n 50"
     fi
-    if (stage "restarting ${running[*]}; a cycle under way is suspended" run "${systemctl[@]}" restart "${running[@]}"); then
-        remember_previous "$was" "$wanted"
-    elif [[ -n $was && $was != "$wanted" ]]; then
-        stage "back to $(basename "$was")" flip "$was"
+    remember_previous "$was" "$wanted"
+}
+
+# Puts the release in use that was before, with the variables of put_in_use. $1: what the new one did; $2: the hint.
+take_back() {
+    if [[ -z $was || $was == "$wanted" ]]; then
+        fail "release $(basename "$wanted") $1" "$2"
+    fi
+    stage "back to $(basename "$was")" flip "$was"
+    if ((${#running[@]} > 0)); then
         stage "restarting ${running[*]}" run "${systemctl[@]}" restart "${running[@]}"
-        fail "release $(basename "$wanted") did not start; $(basename "$was") is in use again" "journalctl -u sage-sleepd -n 50"
-    else
-        fail "release $(basename "$wanted") did not start" "journalctl -u sage-sleepd -n 50"
     fi
+    fail "release $(basename "$wanted") $1; $(basename "$was") is in use again" "$2"
 }
 
 remember_previous() {

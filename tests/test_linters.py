@@ -48,6 +48,7 @@ FLOORS: tuple[frozenset[str], ...] = (
             "digest",
             "experience",
             "holdout",
+            "learned",
             "selection",
             "quarantine",
             "isolation",
@@ -124,6 +125,7 @@ FLOORS: tuple[frozenset[str], ...] = (
             "sleeper",
             "overview",
             "quarantine_overview",
+            "recollection",
             "requests",
             "scheduler",
             "selftest",
@@ -138,7 +140,7 @@ FLOORS: tuple[frozenset[str], ...] = (
 PARTS = ("sleepctl", "demo", "worker")
 """Packages beside the floors. They import floors 0 and 1, themselves, and what ``ALSO`` grants."""
 
-ALSO = {"sleepctl": {"client"}, "demo": {"client", "sleepctl.terminal"}, "worker": set()}
+ALSO = {"sleepctl": {"client", "reader"}, "demo": {"client", "sleepctl.terminal"}, "worker": set()}
 
 NOT_IN_THE_DAEMON = ("torch", "transformers", "peft", "rich", "pydantic", "numpy", "detect_secrets")
 

@@ -155,8 +155,28 @@ def test_the_journal_gets_native_fields(tmp_path: Path) -> None:
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # these sockets live as long as we
 def test_without_a_journal_the_line_goes_to_standard_error(tmp_path: Path) -> None:
     """An unreachable journal costs the fields, not the message."""
-    render = log.JournalRenderer(str(tmp_path / "none"))
-    assert render(None, "info", {"event": "started", "level": "info"}) == "<6>started"
+    printed = tmp_path / "stderr"
+    render = log.JournalRenderer(str(tmp_path / "none"), descriptor=os.open(printed, os.O_CREAT | os.O_WRONLY))
+    with pytest.raises(structlog.DropEvent):
+        render(None, "info", {"event": "started", "level": "info"})
+    assert printed.read_text() == "<6>started\n"
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # these sockets live as long as we
+def test_lines_lost_with_the_journal_are_counted(tmp_path: Path) -> None:
+    """Without journald and standard error lines are lost, nothing is raised; once it is back, their number is told."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    render = log.JournalRenderer(str(tmp_path / "journal"), descriptor=writing)
+    for _ in range(2):
+        with pytest.raises(structlog.DropEvent):
+            render(None, "info", {"event": "started", "level": "info"})
+    journal = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    journal.bind(str(tmp_path / "journal"))
+    with pytest.raises(structlog.DropEvent):
+        render(None, "info", {"event": "stopped", "level": "info"})
+    assert b"MESSAGE=log lines lost: 2 could not be written" in journal.recv(65536)
+    assert b"SLEEPD_EVENT=stopped" in journal.recv(65536)
 
 
 # --- sd_notify ---

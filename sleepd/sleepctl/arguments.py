@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from typing import Any, NoReturn
 
 from sleepd.grammar import RecordingParser
+from sleepd.protocol import METRIC_NAME
 from sleepd.strategies import STRATEGIES
 from sleepd.version import VERSION
 
@@ -23,8 +24,9 @@ GROUPS = {
         "check": "whether it should sleep now and why; --apply sleeps when due",
         "why": "the decision now, and how it changed",
         "decisions": "how the decision changed, with its figures; --since 3d",
-        "history": "the cycles, newest first",
-        "show": "everything about one cycle",
+        "history": "the cycles, newest first: gain, drift, verdict",
+        "report": "one night to read: learned, measured, decided, undone how",
+        "show": "every figure of one cycle",
         "buffer": "counts, salience, what is new, what was set aside and why",
         "quarantine": "what is kept from training and why; show, release or drop it",
         "events": "what happens, as it happens, a line each",
@@ -40,6 +42,7 @@ GROUPS = {
         "rollback": "put an earlier champion, or the base, in use",
         "rebase": "put the base in use, as rollback 0: the next cycle begins anew",
         "tag": "give a cycle a word, which keeps its weights",
+        "metric": "add a figure of your own to a cycle; remove: take it away",
         "prune": "remove the weights that are not kept; --dry-run only says which",
     },
     "set up": {
@@ -54,6 +57,7 @@ GROUPS = {
 EXAMPLES = {
     "sleepctl status": "what happened last night",
     "sleepctl run --force --wait": "sleep now and watch it",
+    "sleepctl report": "the newest night, from top to bottom",
     "sleepctl show 8": "why cycle 8 was promoted or rejected",
     "sleepctl rollback": "back to the champion before this one",
     "sleepctl doctor": "why it does not sleep, and what mends it",
@@ -119,6 +123,9 @@ def _add_command(commands: Any, name: str, summary: str) -> None:
     if name == "config":
         _add_config_commands(command)
         return
+    if name == "metric":
+        _add_metric_commands(command)
+        return
     _add_options(command)
     _add_places(command, name)
     if name == "status":
@@ -149,8 +156,8 @@ def _add_command(commands: Any, name: str, summary: str) -> None:
         add_quarantine(command)
     if name == "decisions":
         command.add_argument("--since", metavar="WHEN", type=moment_or_age, help="90m, 12h, 3d or 2026-01-31[T08:00]")
-    if name in ("history", "why", "decisions", "quarantine"):
-        default = {"history": 20, "why": 10, "decisions": 50, "quarantine": 100}[name]
+    if name in ("history", "why", "decisions", "quarantine", "report"):
+        default = {"history": 20, "why": 10, "decisions": 50, "quarantine": 100, "report": 10}[name]
         command.add_argument(
             "--limit", metavar="N", type=_Whole(1), default=default, help=f"how many (default: {default})"
         )
@@ -158,12 +165,15 @@ def _add_command(commands: Any, name: str, summary: str) -> None:
 
 def _add_places(command: argparse.ArgumentParser, name: str) -> None:
     """What a command is about, and where it looks."""
-    if name in ("status", "history"):
+    if name in ("status", "history", "show", "report"):
         command.add_argument(
             "--state", metavar="DIR", default=argparse.SUPPRESS, help="where to read when the daemon is down"
         )
     if name == "show":
         command.add_argument("cycle", metavar="N", type=_Whole(1), help="the cycle's number")
+    if name == "report":
+        newest = "the cycle's number; default: the newest one with a verdict"
+        command.add_argument("cycle", metavar="N", nargs="?", type=_Whole(1), help=newest)
     if name == "rollback":
         command.add_argument(
             "cycle",
@@ -185,13 +195,19 @@ def _add_places(command: argparse.ArgumentParser, name: str) -> None:
         )
 
 
+_OFFLINE = """\
+With the daemon down it shows what the daemon last wrote, says so on stderr,
+and exits with 3; in JSON, "is_live" is false then."""
+
 _EPILOGS = {
-    "status": """\
-With the daemon down it shows what the daemon last wrote, says so on stderr,
-and exits with 3; in JSON, "is_live" is false then.""",
-    "history": """\
-With the daemon down it shows what the daemon last wrote, says so on stderr,
-and exits with 3; in JSON, "is_live" is false then.""",
+    "status": _OFFLINE,
+    "history": _OFFLINE,
+    "show": _OFFLINE,
+    "report": f"""\
+--limit counts the experiences of which the text is shown, the most salient
+first, at most 200. The service keeps no texts: they are read in the buffer, and
+what is no longer there, or has another text by now, is listed by its id.
+{_OFFLINE}""",
     "check": """\
 Exits with 0 either way. With --apply: 0 when a cycle was started, 5 when there
 is nothing to do, 7 while a cycle is running.""",
@@ -220,6 +236,10 @@ that ./install.sh --user made.""",
     "completions": """\
 Installed by ./install.sh. By hand, for bash:
   source <(sleepctl completions bash)""",
+    "metric": """\
+Your own measurement on a cycle's adapter, after its verdict. A limit of yours
+on it (promotion.limits) is held against it; where the champion breaks one, it
+is rolled back at once, and that is said.""",
     "config": """\
 Each of these overrides single keys of those before it: the defaults, the
 configuration file, conf.d/*.toml beside it in lexical order, the environment
@@ -281,6 +301,18 @@ def _add_config_commands(config: argparse.ArgumentParser) -> None:
             command.add_argument("--config", metavar="FILE", default=argparse.SUPPRESS, help=f"default: {default}")
 
 
+def _add_metric_commands(metric: argparse.ArgumentParser) -> None:
+    _add_options(metric)
+    commands = metric.add_subparsers(metavar="add|remove", dest="subcommand", required=True)
+    for name, summary in (("add", "Add a figure to a cycle."), ("remove", "Take a figure away from a cycle.")):
+        command = commands.add_parser(name, help=summary, description=summary)
+        _add_options(command)
+        command.add_argument("cycle", metavar="CYCLE", type=_Whole(1), help="the cycle's number")
+        command.add_argument("name", metavar="NAME", type=_metric_name, help="such as accuracy")
+        if name == "add":
+            command.add_argument("value", metavar="VALUE", type=_number, help="a number")
+
+
 def moment_or_age(text: str) -> Callable[[datetime], datetime]:
     """``12h`` or an ISO time (local where it has no offset), as a function of now."""
     match = re.fullmatch(r"(\d{1,6})([smhd])", text)
@@ -310,6 +342,22 @@ class _Whole:
         if number < self._least:
             raise argparse.ArgumentTypeError(f"expected a whole number from {self._least}, found {text!r}")
         return number
+
+
+def _metric_name(text: str) -> str:
+    if not re.fullmatch(METRIC_NAME, text):
+        raise argparse.ArgumentTypeError(f"expected a word such as accuracy or top-1/acc, found {text!r}")
+    return text
+
+
+def _number(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise argparse.ArgumentTypeError(f"expected a number, found {text!r}")
+    return number
 
 
 def _positive(text: str) -> float:

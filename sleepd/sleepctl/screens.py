@@ -127,6 +127,8 @@ def run_page(result: RunResult) -> Page:
     ]
     if summary.holdout_after is not None:
         page.append(line(holdout(summary.holdout_before, summary.holdout_after, summary.held_out)))
+    if summary.is_on_probation:
+        page.append(line("on probation: experiences that come later decide", "yellow"))
     if summary.trained:
         page.append(line(f"trained on {count(summary.trained, 'experience')}, {summary.replayed} replayed"))
     return page

@@ -28,6 +28,7 @@ class GiveUp(Exception):
 
     def __init__(self, kind: Kind, message: str, hint: str = "", *, probation: Probation | None = None) -> None:
         super().__init__(message)
+        self.probation = probation
         self.kind = kind
         self.message = message
         self.hint = hint

@@ -36,7 +36,7 @@ class Prompts:
 
 
 def general_prompts(kind: str) -> list[str]:
-    """The shipped prompts: ``regularise``, ``monitor``, which only watches, or ``probe``, which training never sees."""
+    """The shipped prompts of that kind."""
     text = resources.files(__package__).joinpath("general_prompts.toml").read_text(encoding="utf-8")
     return list(tomllib.loads(text)[kind])
 

@@ -21,7 +21,7 @@ from sleepd.job import Lesson
 
 from .base import write_atomically
 from .data import ChatFormat
-from .general import general_prompts
+from .general import PROBE, general_prompts
 from .generate import TEMPERATURE, Asked, replies
 from .memory import free_memory, is_out_of_memory
 from .model import Device
@@ -31,6 +31,8 @@ REPLIES = 8
 REPLY_TOKENS = 128
 PROBE_TOKENS = 64
 RECALL_TOKENS = 48
+PROBES = 12
+"""Probe prompts that are replied to."""
 TALKS = 4
 TALK_TOKENS = 32
 FOLLOW_UPS = ("Go on, tell me more about that.", "What do you make of it yourself?")
@@ -82,8 +84,13 @@ def questions(held_out: Sequence[Lesson], recall: Sequence[RecallQuestion]) -> Q
     return Questions(
         held_out=[lesson.prompt for lesson in pick_for_replies(held_out)],
         recall=[one.question for one in recall],
-        probes=general_prompts("probe"),
+        probes=shipped_prompts(),
     )
+
+
+def shipped_prompts() -> list[str]:
+    """The probe prompts to which replies are made. Drift is measured on all of them, which costs less."""
+    return general_prompts(PROBE)[:PROBES]
 
 
 def pick_for_replies(lessons: Sequence[Lesson]) -> list[Lesson]:
@@ -175,7 +182,7 @@ class ShippedAnswers:
 
     def __init__(self, models_directory: Path, base_fingerprint: str, system_prompt: str, device: Device) -> None:
         """All that the answers depend on is in the file's name, so that other answers have another file."""
-        asked = [general_prompts("probe"), PROBE_TOKENS, TALKS, TALK_TOKENS, FOLLOW_UPS, TEMPERATURE, device.kind]
+        asked = [shipped_prompts(), PROBE_TOKENS, TALKS, TALK_TOKENS, FOLLOW_UPS, TEMPERATURE, device.kind]
         key = hashlib.sha256(json.dumps([base_fingerprint, system_prompt, *asked]).encode()).hexdigest()
         self._path = models_directory / f"replies-{key[:16]}.json"
 

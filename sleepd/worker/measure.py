@@ -52,7 +52,8 @@ class Measurer:
         """The sequences of all experiences and what was measured on them; and what the base says to general prompts.
 
         Raises:
-            GiveUp: there is nothing to learn from, a loss is not finite, or ``out_of_memory``.
+            GiveUp: there is nothing to learn from, a loss is not finite, the champion is worse than the one before it,
+                or ``out_of_memory``.
         """
         while True:
             exchanges = self.encode()

@@ -35,9 +35,9 @@ class Exchanges:
     general: list[Encoded]
     """On which the adapter is held to the base."""
     monitor: list[Encoded]
-    """On which it is watched while it trains."""
+    """On which its drift is watched while it trains."""
     probes: list[Encoded]
-    """On which its drift is measured; never trained on."""
+    """On which its drift is measured; no step and no look depends on them."""
 
     @property
     def truncated(self) -> int:
@@ -91,7 +91,9 @@ class Lessons:
 
     to_train: list[Lesson]
     to_hold_out: list[Lesson]
+    """Those that judge."""
     to_stop: list[Lesson]
+    """Held-out ones that say when to stop."""
 
 
 @dataclass

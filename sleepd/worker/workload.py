@@ -21,7 +21,7 @@ def measuring(job: Job, exchanges: Exchanges, asked: Questions) -> float:
 
 
 def training(job: Job, exchanges: Exchanges, *, steps_done: int) -> float:
-    """All steps that are left."""
+    """All steps that are left, and the looks between them."""
     strategy = job.strategy
     general = total_tokens(exchanges.general)
     beside = general * strategy.kl_batch_size / (strategy.batch_size * max(1, len(exchanges.general)))

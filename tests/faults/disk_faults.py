@@ -78,7 +78,7 @@ def try_fault(fault: Fault, directory: Path) -> Outcome:
     write_config(directory / "config.toml", config)
     log, trace = directory / "daemon.log", directory / "trace"
     inject = [f"--inject={fault.call}:error={fault.error}:when={fault.number}"] if fault.number else []
-    tracer = ["strace", "-qq", "-y", "-ttt", "-o", str(trace), "-e", f"trace={sweep.WRITES}", *inject]
+    tracer = ["strace", "-qq", "-y", "-ttt", "-o", str(trace), "-e", f"trace={sweep.WRITES},close", *inject]
     outcome = Outcome()
     with log.open("ab") as out:
         command = [*tracer, sys.executable, "-c", sweep.INLINE, "--config", str(directory / "config.toml")]
@@ -92,6 +92,7 @@ def try_fault(fault: Fault, directory: Path) -> Outcome:
         outcome.faults.append(f"no verdict within {LIMIT_SECONDS:.0f} s, or an early end: {text[-1500:]}")
     if "Traceback" in text:
         outcome.faults.append("a traceback: " + text[text.index("Traceback") :][-1200:])
+    outcome.faults += [f"synced again: {line}" for line in synced_again(trace)]
     point = sweep.Point(number=fault.number)
     sweep._recover(directory, config, point)
     outcome.faults += point.faults
@@ -127,6 +128,37 @@ def _look_at(trace: Path, state: Path, outcome: Outcome) -> None:
     if str(state) in refused:
         outcome.call = re.sub(r"^\S+ ", "", refused).split("(")[0]
         outcome.seconds = float(lines[-1].split()[0]) - float(refused.split()[0])
+
+
+def synced_again(trace: Path) -> list[str]:
+    """Each sync of a descriptor on which one has failed: the kernel may have dropped what it now calls written.
+
+    SQLite's own files are left out: it writes its log anew before it syncs it again.
+    """
+    failed: set[str] = set()
+    found = []
+    for line in trace.read_text(errors="replace").splitlines():
+        match = re.match(r"\S+ (\w+)\((\d+)<([^>]*)>", line)
+        if match is None or "/state.db" in match[3]:
+            continue
+        call, descriptor = match[1], match[2]
+        if call == "close":
+            failed.discard(descriptor)
+        elif call in ("fsync", "fdatasync"):
+            if descriptor in failed:
+                found.append(line)
+            if line.endswith("(INJECTED)"):
+                failed.add(descriptor)
+    return found
+
+
+def syncs() -> list[tuple[int, str]]:
+    """Number and path of each ``fsync`` on the state directory in a life without faults."""
+    with tempfile.TemporaryDirectory(prefix="disk-") as name:
+        try_fault(Fault("", "", 0), Path(name))
+        text, state = (Path(name) / "trace").read_text(errors="replace"), f"{name}/state"
+    paths = re.findall(r"^\S+ fsync\(\d+<([^>]*)>", text, re.MULTILINE)
+    return [(number, path.removeprefix(state)) for number, path in enumerate(paths, 1) if path.startswith(state)]
 
 
 def points() -> list[tuple[str, int]]:

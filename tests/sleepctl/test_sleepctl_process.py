@@ -101,14 +101,18 @@ def test_no_module_of_the_command_line_imports_an_upper_floor(module: Path) -> N
         "daemon_arguments",
         "errors",
         "evidence",
+        "experience",
         "files",
+        "gpu_devices",
         "grammar",
+        "interpreter",
         "job",
+        "learned",
         "protocol",
+        "reader",
         "status",
         "strategies",
-        "gpu_devices",
-        "interpreter",
+        "verdict",
     }
     assert imported - allowed - {"version"} == set()
 

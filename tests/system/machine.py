@@ -6,6 +6,7 @@ the machine. Limits hold on a host with cgroup v1 too, because the machine gets 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -58,6 +59,12 @@ class Machine:
 
     def __exit__(self, kind: type[BaseException] | None, error: object, trace: TracebackType | None) -> None:
         self.cut_power()
+        for controller in CONTROLLERS:
+            top = Path("/sys/fs/cgroup", controller, self._group)
+            for directory in (*sorted(top.rglob("*/"), reverse=True), top):
+                # What was killed may be a moment in leaving; an empty group that stays harms nobody.
+                with contextlib.suppress(OSError):
+                    directory.rmdir()
 
     # --- its life ---
 
@@ -74,8 +81,10 @@ class Machine:
             "CONTROLLERS": " ".join(CONTROLLERS),
         }
         with (self._scratch / "console").open("ab") as console:
+            # It ends with us, whatever ends us.
+            unshared = ["setpriv", "--pdeathsig", "KILL", "unshare", "--mount", "--propagation", "private"]
             self._process = subprocess.Popen(
-                ["unshare", "--mount", "--propagation", "private", "bash", "-c", _BOOT, "boot", *binds],
+                [*unshared, "bash", "-c", _BOOT, "boot", *binds],
                 env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=console,
@@ -84,7 +93,7 @@ class Machine:
         self.await_true(self._finds_leader, "systemd to start")
         self.await_true(lambda: self._system_state() in ("running", "degraded"), "the machine to boot")
         for controller in CONTROLLERS:
-            self.run("mount", "-o", "remount,rw", f"/sys/fs/cgroup/{controller}", check=False)
+            self.run("mount", "-o", "remount,bind,rw", f"/sys/fs/cgroup/{controller}", check=False)
         self.run("systemctl", "daemon-reexec")
 
     def shut_down(self) -> None:
@@ -130,15 +139,21 @@ class Machine:
     # --- commands and files in it ---
 
     def run(
-        self, *command: str, user: str = "", check: bool = True, seconds: float = LIMIT_SECONDS, **environment: str
+        self,
+        *command: str,
+        user: str = "",
+        check: bool = True,
+        seconds: float = LIMIT_SECONDS,
+        given: str = "",
+        **environment: str,
     ) -> subprocess.CompletedProcess[str]:
-        """Run a command in it, as root or as another user, in a new session as a login would."""
+        """Run a command in it, as root or as another user; ``given`` is its standard input."""
         become = ["runuser", "-u", user, "--"] if user else []
         # pam_systemd is not there; what it would set is.
         enter = ["nsenter", "-t", str(self._leader), "-m", "-u", "-i", "-n", "-p", "-C", "--wdns=/"]
         done = subprocess.run(
             [*enter, *become, *command],
-            stdin=subprocess.DEVNULL,
+            input=given,
             capture_output=True,
             text=True,
             errors="replace",
@@ -214,5 +229,6 @@ class Machine:
         """The end of its journal."""
         if not self._leader or not Path(f"/proc/{self._leader}").exists():
             return self.console()
-        command = ["nsenter", "-t", str(self._leader), "-m", "-p", "journalctl", "--no-pager", "-n", "60"]
+        enter = ["nsenter", "-t", str(self._leader), "-m", "-p"]
+        command = [*enter, "journalctl", "--no-pager", "--lines=60", "--unit=sage-*"]
         return subprocess.run(command, capture_output=True, text=True, errors="replace").stdout

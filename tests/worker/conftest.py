@@ -26,8 +26,8 @@ NEED_TORCH = (
     "test_data.py",
     "test_packing.py",
     "test_small_parts.py",
-    "test_stopping.py",
     "test_evaluation.py",
+    "test_stopping.py",
 )
 collect_ignore = [] if importlib.util.find_spec("torch") else list(NEED_TORCH)
 

@@ -139,7 +139,7 @@ def test_three_models_are_asked_the_same_in_three_ways(run_here, tmp_path):
     """All three ways are there for all three; the base is itself, whatever the parent is."""
     first = run_here(name="first", questions=QUESTIONS)
     second = run_here(name="second", parent=str(tmp_path / "first"), questions=QUESTIONS)
-    probes = len(general_prompts("probe"))
+    probes = interview.PROBES
     for report in (first, second):
         ways = {one.mode: one for one in report.evidence.collapse}
         assert list(ways) == ["greedy", "sampled", "talk"]
@@ -174,7 +174,7 @@ def test_the_bases_replies_to_the_shipped_prompts_are_made_once(tiny_model, run_
     asked.clear()
     assert run_here(name="second", models_directory=str(own)).evidence == first.evidence
     fewer = sum(asked)
-    assert many - fewer == 2 * len(general_prompts("probe")) + interview.TALKS * (1 + len(interview.FOLLOW_UPS))
+    assert many - fewer == 2 * interview.PROBES + interview.TALKS * (1 + len(interview.FOLLOW_UPS))
     (kept,) = own.glob("replies-*.json")
     kept.write_bytes(b'{"greedy": 7')
     assert run_here(name="third", models_directory=str(own)).evidence == first.evidence
@@ -464,3 +464,36 @@ def test_divergence_is_zero_from_oneself_and_of_all_tokens(tiny):
     shifted = {id_: type(one)(one.tokens, one.log_probabilities.roll(1, -1)) for id_, one in references.items()}
     parts = torch.cat([kl_from_base(meter.logits(one), shifted[one.id]) for one in sequences])
     assert meter.divergence(sequences, shifted) == pytest.approx(parts.mean().item(), rel=1e-4)
+
+
+def test_a_champion_that_later_experiences_show_to_be_worse_is_not_trained_on(run_here, tmp_path):
+    """The cycle ends before its first step, with what was measured; a champion that is better goes on."""
+    from sleepd.worker.failure import GiveUp
+
+    experiences = [*lessons(6, 2), *[msgspec.structs.replace(one, id=f"l{one.id}") for one in lessons(6, 0)]]
+    run_here(experiences, name="good", strategy=quick(epochs=10))
+    spoiled = [msgspec.structs.replace(one, response="#" * 20) for one in experiences]
+    run_here(spoiled, name="bad", parent=str(tmp_path / "good"), strategy=quick(epochs=10, learning_rate=2e-2))
+    later = [one.id for one in experiences]
+    channel = RecordingChannel()
+    with pytest.raises(GiveUp) as caught:
+        run_here(
+            experiences,
+            name="after_bad",
+            channel=channel,
+            parent=str(tmp_path / "bad"),
+            parent_cycle=2,
+            predecessor=str(tmp_path / "good"),
+            predecessor_cycle=1,
+            later=later,
+        )
+    failure = caught.value.to_failure()
+    assert failure.kind == "champion_worse"
+    assert failure.message.startswith("cycle 2 is worse than cycle 1")
+    assert len(failure.probation.losses) == len(later)
+    assert "training" not in {getattr(message, "phase", "") for message in channel.messages}
+    report = run_here(
+        experiences, name="after_good", parent=str(tmp_path / "good"), parent_cycle=1, predecessor="", later=later
+    )
+    assert report.evidence.probation.predecessor is None
+    assert report.steps > 0

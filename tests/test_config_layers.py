@@ -227,7 +227,7 @@ def test_an_error_names_the_layer_at_fault(path: Path) -> None:
     assert error.hint == "did you mean 'min_experiences'?"
     file.write_text('[training]\nstrategy = "hard"\n')
     drop_in(path, "20.toml", '[training]\nstrategy = "gentle"\n')
-    assert refusal(path).message.startswith(f"{file}: training.strategy: expected one of consolidate, gentle")
+    assert refusal(path).message.startswith(f"{file}: training.strategy: expected one of consolidate, careful")
 
 
 def test_a_contradiction_between_layers_names_the_one_that_made_it(path: Path) -> None:

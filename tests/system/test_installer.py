@@ -161,11 +161,12 @@ def test_release_that_does_not_start_is_taken_back(newer: Machine) -> None:
 
 
 def test_release_that_cannot_be_put_in_use_is_taken_back(newer: Machine) -> None:
-    """An upgrade whose files cannot be put in place, here its manual pages, leaves the old one in use and running."""
+    """A rollback whose files cannot be put in place, here for damage to the old release, leaves the new one running."""
     pid = newer.property("MainPID")
-    broken = release(newer, "9.3.0", manual=("sleepctl/manual.py", "raise RuntimeError('no pages')"))
-    said = install(newer, checkout=broken, check=False)
-    assert "release 9.3.0 could not be put in use; 9.0.0 is in use again" in said
+    old = newer.run("readlink", "/opt/sage-sleepd/previous").stdout.strip()
+    newer.run("sh", "-c", f"echo broken on purpose >> {old}/daemon/{SITE}/sleepd/sleepctl/manual.py")
+    said = install(newer, "--rollback", check=False)
+    assert f"release {Path(old).name} could not be put in use; 9.0.0 is in use again" in said
     assert in_use(newer) == "9.0.0"
     assert newer.property("MainPID") == pid
 

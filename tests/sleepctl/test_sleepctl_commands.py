@@ -258,7 +258,8 @@ def test_a_change_is_said_with_its_undo(
     """What was done on stdout, the command that takes it back on stderr, and both in JSON."""
     daemon.replies[type(request_sent)] = {**reply, "undo": "sleepctl something"}
     assert sleepctl(*arguments) == Ran(0, f"{said}\n", "undo: sleepctl something\n")
-    assert sleepctl(*arguments, "--json").json == {**reply, "undo": "sleepctl something", "schema": 1}
+    as_json = sleepctl(*arguments, "--json").json
+    assert {**reply, "undo": "sleepctl something", "schema": 1}.items() <= as_json.items()
     assert daemon.requests == [request_sent, request_sent]
 
 

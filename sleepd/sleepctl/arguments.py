@@ -88,15 +88,7 @@ def _add_command(commands: Any, name: str, summary: str) -> None:
         _add_logs_options(command)
     if name == "run":
         _add_run_options(command)
-    if name == "tag":
-        command.add_argument("cycle", metavar="N", type=Whole(1), help="the cycle's number")
-        word = command.add_mutually_exclusive_group()
-        word.add_argument("name", metavar="WORD", nargs="?", default="kept", help="default: kept")
-        word.add_argument("--remove", action="store_true", help="take its tag away")
-    if name == "prune":
-        command.add_argument("--dry-run", action="store_true", help="only say what would be removed")
-        help_ = "newest promoted cycles to keep; default: as configured"
-        command.add_argument("--keep", metavar="N", type=Whole(1), help=help_)
+    _add_keeping(command, name)
     if name == "quarantine":
         add_quarantine(command)
     if name == "decisions":
@@ -106,6 +98,19 @@ def _add_command(commands: Any, name: str, summary: str) -> None:
         command.add_argument(
             "--limit", metavar="N", type=Whole(1), default=default, help=f"how many (default: {default})"
         )
+
+
+def _add_keeping(command: argparse.ArgumentParser, name: str) -> None:
+    """What says which weights are kept."""
+    if name == "tag":
+        command.add_argument("cycle", metavar="N", type=Whole(1), help="the cycle's number")
+        word = command.add_mutually_exclusive_group()
+        word.add_argument("name", metavar="WORD", nargs="?", default="kept", help="default: kept")
+        word.add_argument("--remove", action="store_true", help="take its tag away")
+    if name == "prune":
+        command.add_argument("--dry-run", action="store_true", help="only say what would be removed")
+        help_ = "newest promoted cycles to keep; default: as configured"
+        command.add_argument("--keep", metavar="N", type=Whole(1), help=help_)
 
 
 def _add_places(command: argparse.ArgumentParser, name: str) -> None:

@@ -148,7 +148,7 @@ class _Cycle:
         points = ResumePoints(self._resume_path, self._job.resume_point_seconds, state, self._channel)
         with points:
             training = trainer.run(points.after_step)
-        tell_what_was_kept(training.looks, trainer.watch.drift_budget, training.steps, self._channel)
+        tell_what_was_kept(training.looks, self._drift_budget, training.steps, self._channel)
         return training
 
     def _trainer(self, loaded: Loaded, exchanges: Exchanges, references: dict[str, Reference]) -> Trainer:
@@ -183,8 +183,12 @@ class _Cycle:
     ) -> Watch:
         meter = Meter(loaded.model, loaded.device, self._limits, on_tokens)
         meter.packed, meter.may_shorten = self._meter.packed, False
+        return Watch(meter, exchanges.monitor, references, exchanges.stopping, self._drift_budget)
+
+    @property
+    def _drift_budget(self) -> float:
         budget = self._job.strategy.drift_budget
-        return Watch(meter, exchanges.monitor, references, exchanges.stopping, math.inf if budget is None else budget)
+        return math.inf if budget is None else budget
 
     def _position(self, loaded: Loaded, exchanges: Exchanges, before: Before, done: Training) -> Position:
         return Position(

@@ -102,7 +102,7 @@ class Trainer:
             self._weights, lr=strategy.learning_rate, weight_decay=strategy.weight_decay
         )
         self._packed = packed
-        self.watch = watch
+        self._watch = watch
         self._kept: dict[str, torch.Tensor] = {}
         """The weights of the look that is kept so far; empty before the first one."""
         self._last_loss: float | None = None
@@ -139,18 +139,18 @@ class Trainer:
         if self.done.epoch_tokens:
             self._end_epoch()  # cut short
         self._model.eval()
-        if self.watch is not None:
+        if self._watch is not None:
             self.done.kept_step = kept(self.done.looks).step
             self._put_back(self._kept)
         return self.done
 
     def _has_learned_enough(self) -> bool:
         """Look at what was learned, where that is due; whether the night may end."""
-        if self.watch is None:
+        if self._watch is None:
             return False
         looks, step = self.done.looks, self.done.steps
         if step in self._to_look and (not looks or looks[-1].step < step):
-            self._look(self.watch)
+            self._look(self._watch)
         return is_enough(looks)
 
     def _look(self, watch: Watch) -> None:

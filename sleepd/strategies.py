@@ -22,10 +22,10 @@ _CONSOLIDATE: Final = Strategy(
     weight_decay=0.0,
     warmup_share=0.15,
     max_grad_norm=1.0,
-    kl_weight=3.0,
+    kl_weight=2.0,
     kl_prompts=160,
     kl_batch_size=6,
-    drift_budget=0.03,
+    drift_budget=0.025,
     # From the base on all of the lineage: continuing gained less, night after night (README, what was measured).
     lineage="retrain",
     replay_share=0.5,
@@ -39,8 +39,8 @@ STRATEGIES: Final[dict[str, Strategy]] = {
     strategy.name: strategy
     for strategy in (
         _CONSOLIDATE,
-        replace(_CONSOLIDATE, name="careful", learning_rate=2e-4, kl_weight=6.0, drift_budget=0.015),
-        replace(_CONSOLIDATE, name="eager", learning_rate=6e-4, kl_weight=2.0, drift_budget=0.05),
+        replace(_CONSOLIDATE, name="careful", learning_rate=2e-4, kl_weight=4.0, drift_budget=0.0125),
+        replace(_CONSOLIDATE, name="eager", learning_rate=6e-4, kl_weight=1.0, drift_budget=0.04),
         # For a few short experiences that state facts, and on top of what is known: more steps, at a higher rate.
         replace(
             _CONSOLIDATE,
@@ -50,7 +50,7 @@ STRATEGIES: Final[dict[str, Strategy]] = {
             kl_prompts=64,
             lineage="continue",
             continued_rate_share=0.4,
-            drift_budget=0.05,
+            drift_budget=0.04,
         ),
         # The older scheduler's recipe, for comparison and for whoever wants it: it changes next to nothing.
         Strategy(

@@ -88,7 +88,8 @@ def _add_command(commands: Any, name: str, summary: str) -> None:
         _add_logs_options(command)
     if name == "run":
         _add_run_options(command)
-    _add_keeping(command, name)
+    if name in ("tag", "prune"):
+        _add_keeping_options(command, name)
     if name == "quarantine":
         add_quarantine(command)
     if name == "decisions":
@@ -100,14 +101,14 @@ def _add_command(commands: Any, name: str, summary: str) -> None:
         )
 
 
-def _add_keeping(command: argparse.ArgumentParser, name: str) -> None:
-    """What says which weights are kept."""
+def _add_keeping_options(command: argparse.ArgumentParser, name: str) -> None:
+    """Of what is kept of the past."""
     if name == "tag":
         command.add_argument("cycle", metavar="N", type=Whole(1), help="the cycle's number")
         word = command.add_mutually_exclusive_group()
         word.add_argument("name", metavar="WORD", nargs="?", default="kept", help="default: kept")
         word.add_argument("--remove", action="store_true", help="take its tag away")
-    if name == "prune":
+    else:
         command.add_argument("--dry-run", action="store_true", help="only say what would be removed")
         help_ = "newest promoted cycles to keep; default: as configured"
         command.add_argument("--keep", metavar="N", type=Whole(1), help=help_)

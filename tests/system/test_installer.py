@@ -31,14 +31,13 @@ def in_use(machine: Machine) -> str:
     return machine.run("readlink", "/opt/sage-sleepd/current").stdout.strip().rpartition("/")[2]
 
 
-def release(machine: Machine, version: str, **changes: tuple[str, str]) -> str:
-    """A checkout of another version, with lines appended to modules; returns where it lies."""
+def release(machine: Machine, version: str, *, broken: str = "") -> str:
+    """A checkout of another version, with a module that cannot be imported; returns where it lies."""
     place = f"/srv/checkout-{version}"
     machine.run("cp", "-r", "/checkout", place)
     machine.run("sed", "-i", f's/^VERSION = .*/VERSION = "{version}"/', f"{place}/sleepd/version.py")
-    for module, line in changes.values():
-        path = machine.path(f"{place}/sleepd/{module}")
-        path.write_text(path.read_text() + f"\n{line}\n")
+    if broken:
+        machine.write(f"{place}/sleepd/{broken}", 'raise RuntimeError("broken on purpose")\n')
     return place
 
 
@@ -144,7 +143,7 @@ def test_rollback_takes_the_old_release(newer: Machine) -> None:
 def test_release_that_fails_its_self_test_is_not_used(newer: Machine) -> None:
     """An upgrade whose worker cannot make a model leaves the old one running, and says what failed."""
     pid = newer.property("MainPID")
-    broken = release(newer, "9.1.0", worker=("worker/tiny_model.py", "raise RuntimeError('broken on purpose')"))
+    broken = release(newer, "9.1.0", broken="worker/tiny_model.py")
     said = install(newer, checkout=broken, check=False)
     assert "broken on purpose" in said
     assert "self-test" in said
@@ -154,18 +153,19 @@ def test_release_that_fails_its_self_test_is_not_used(newer: Machine) -> None:
 
 def test_release_that_does_not_start_is_taken_back(newer: Machine) -> None:
     """An upgrade that passes its self-test and whose daemon does not start ends with the old one running again."""
-    broken = release(newer, "9.2.0", daemon=("daemon.py", "raise RuntimeError('no daemon')"))
+    broken = release(newer, "9.2.0", broken="daemon.py")
     said = install(newer, checkout=broken, check=False)
     assert "release 9.2.0 did not start; 9.0.0 is in use again" in said
     assert newer.status()["version"] == "9.0.0"
 
 
 def test_release_that_cannot_be_put_in_use_is_taken_back(newer: Machine) -> None:
-    """An upgrade whose files cannot be put in place, here its manual pages, leaves the old one in use and running."""
+    """A rollback whose files cannot be put in place, here for damage to the old release, leaves the new one running."""
     pid = newer.property("MainPID")
-    broken = release(newer, "9.3.0", manual=("sleepctl/manual.py", "raise RuntimeError('no pages')"))
-    said = install(newer, checkout=broken, check=False)
-    assert "release 9.3.0 could not be put in use; 9.0.0 is in use again" in said
+    old = newer.run("readlink", "/opt/sage-sleepd/previous").stdout.strip()
+    newer.run("sh", "-c", f"echo broken on purpose >> {old}/daemon/{SITE}/sleepd/sleepctl/manual.py")
+    said = install(newer, "--rollback", check=False)
+    assert f"release {Path(old).name} could not be put in use; 9.0.0 is in use again" in said
     assert in_use(newer) == "9.0.0"
     assert newer.property("MainPID") == pid
 

@@ -197,7 +197,7 @@ def test_worker_out_of_memory_dies_alone(machine: Machine) -> None:
     assert "memory" in failed["SLEEPD_TEXT"]
     assert failed["SLEEPD_HINT"]
     status = machine.status()
-    assert status["last_error"]["message"] == failed["SLEEPD_TEXT"]
+    assert failed["SLEEPD_TEXT"] in status["last_error"]["message"]
     assert (machine.property("MainPID"), machine.property("NRestarts")) == (pid, "0")
     assert status["total_cycles"] == 0
 

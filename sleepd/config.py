@@ -84,8 +84,9 @@ class TrainingConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     strategy: Annotated[
         str,
         Meta(
-            description='A named set of hyperparameters: "consolidate", "rehearse" (for a few short experiences that '
-            'state facts), or "gentle" (the older scheduler\'s recipe).'
+            description='A named set of hyperparameters: "consolidate", its neighbours "careful" (learns less, drifts '
+            'less) and "eager" (the opposite), "rehearse" (for a few short experiences that state facts), or "gentle" '
+            "(the older scheduler's recipe)."
         ),
     ] = "consolidate"
     min_salience: Annotated[

@@ -62,7 +62,7 @@ class Strategy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     lineage: Literal["continue", "retrain"] = "continue"
     """Whether a cycle goes on from the champion, or starts from the base and learns all of the lineage again."""
     drift_budget: float | None = None
-    """Most KL from the base on general prompts, nats a token: weights beyond it are not kept; None: no limit."""
+    """Most KL from the base on general prompts, nats a token: what is beyond it is shortened; None: no limit."""
     weighs_by_salience: bool = True
     """Whether a token counts in the loss by the salience of its experience, or all alike."""
     max_tokens: int
@@ -224,7 +224,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, tag="report"):
     stopping: int = 0
     """Held-out experiences that said when to stop, and are in none of the figures."""
     kept_step: int | None = None
-    """After which optimizer step the weights were as they are kept; 0: nothing is; None: it was not watched."""
+    """After which optimizer step the weights were as they are kept; None: it was not watched."""
     evidence: Evidence = Evidence()
 
     @property

@@ -56,7 +56,7 @@ def test_every_field_is_documented() -> None:
         ("[trigger]\nx = 5", "trigger: expected a known key", "'triggers'"),
         ("triggers = 5", "triggers: expected `object`, found 5", "mend"),
         ('[worker]\ndevice = "gpu"', "worker.device: expected one of auto, cpu, cuda, found 'gpu'", "mend"),
-        ('[training]\nstrategy = "hard"', "training.strategy: expected one of consolidate, gentle", "mend"),
+        ('[training]\nstrategy = "hard"', "training.strategy: expected one of consolidate, careful", "mend"),
         ('[buffer]\npath = "relative.json"', "buffer.path: expected an absolute path", "mend"),
         ('[buffer]\npath = "/a\\u0000b"', "buffer.path: expected an absolute path", "mend"),
         ('[evaluation]\nprobes = "probes.toml"', "evaluation.probes: expected an absolute path", "mend"),

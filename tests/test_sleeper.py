@@ -63,6 +63,7 @@ def test_a_cycle_from_buffer_to_champion(stage: Stage) -> None:
 
 def test_the_second_cycle_trains_only_what_is_new_and_replays_some(stage: Stage) -> None:
     """The next cycle continues the champion with the unlearned experiences and a sample of the learned ones."""
+    stage.config = changed(stage.config, "training", strategy="rehearse")
     stage.write(20)
     first = stage.sleep()
     stage.clock.advance(7 * 3600)
@@ -268,6 +269,7 @@ def test_overrides_reach_the_worker(stage: Stage) -> None:
 
 def test_a_cycle_that_continues_a_champion_goes_slower(stage: Stage) -> None:
     """Its job has the strategy's share of the learning rate; a rate that is asked for by number stays as it is."""
+    stage.config = changed(stage.config, "training", strategy="rehearse")
     stage.write(20)
     stage.sleep()
     stage.write(30)
@@ -278,10 +280,30 @@ def test_a_cycle_that_continues_a_champion_goes_slower(stage: Stage) -> None:
         await discard(sleeper)
         return float(job["strategy"]["learning_rate"])
 
-    usual = STRATEGIES["consolidate"]
+    usual = STRATEGIES["rehearse"]
     slower = stage.play(lambda sleeper: rate(sleeper, None), behaviour="wait")
     assert slower == usual.learning_rate * usual.continued_rate_share < usual.learning_rate
     assert stage.play(lambda sleeper: rate(sleeper, 1e-3), behaviour="wait") == 1e-3
+
+
+def test_a_cycle_that_retrains_learns_all_of_its_lineage_again_at_the_full_rate(stage: Stage) -> None:
+    """Every trained experience is replayed, and the champion is there to be measured against."""
+    stage.write(40)
+    first = stage.sleep()
+    stage.write(50)
+
+    async def job(sleeper: Sleeper) -> Any:
+        cycle = await sleeper.begin(Run(force=True))
+        job = json.loads((sleeper.checkpoints.staging_path(cycle) / "work" / "job.json").read_text())
+        await discard(sleeper)
+        return job
+
+    usual = STRATEGIES["consolidate"]
+    staged = stage.play(job, behaviour="wait")
+    assert usual.lineage == "retrain"
+    assert staged["strategy"]["learning_rate"] == usual.learning_rate
+    assert staged["parent"].endswith("cycle_001")
+    assert stage.sleep(Run(force=True)).replayed == first.trained
 
 
 def test_another_lora_shape_starts_from_the_base_again(stage: Stage) -> None:

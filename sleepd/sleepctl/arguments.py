@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import math
-import re
 import sys
-from collections.abc import Callable
-from datetime import datetime, timedelta
 from typing import Any, NoReturn
 
 from sleepd.grammar import RecordingParser
-from sleepd.protocol import METRIC_NAME
 from sleepd.strategies import STRATEGIES
 from sleepd.version import VERSION
 
+from .argument_types import Whole, metric_name, moment_or_age, number, positive
 from .command_texts import EPILOGS, EXAMPLES, GROUPS, VARIABLES
 from .exit_codes import ExitCode, table
 from .quarantine_arguments import add_quarantine
@@ -82,7 +78,7 @@ def _add_command(commands: Any, name: str, summary: str) -> None:
             "--watch",
             metavar="SECONDS",
             nargs="?",
-            type=_positive,
+            type=positive,
             const=2.0,
             help="draw it anew at every event, and every so often (default: 2); Ctrl-C ends",
         )
@@ -101,21 +97,21 @@ def _add_command(commands: Any, name: str, summary: str) -> None:
     if name in ("history", "why", "decisions", "quarantine", "report"):
         default = {"history": 20, "why": 10, "decisions": 50, "quarantine": 100, "report": 10}[name]
         command.add_argument(
-            "--limit", metavar="N", type=_Whole(1), default=default, help=f"how many (default: {default})"
+            "--limit", metavar="N", type=Whole(1), default=default, help=f"how many (default: {default})"
         )
 
 
 def _add_keeping_options(command: argparse.ArgumentParser, name: str) -> None:
     """Of what is kept of the past."""
     if name == "tag":
-        command.add_argument("cycle", metavar="N", type=_Whole(1), help="the cycle's number")
+        command.add_argument("cycle", metavar="N", type=Whole(1), help="the cycle's number")
         word = command.add_mutually_exclusive_group()
         word.add_argument("name", metavar="WORD", nargs="?", default="kept", help="default: kept")
         word.add_argument("--remove", action="store_true", help="take its tag away")
     else:
         command.add_argument("--dry-run", action="store_true", help="only say what would be removed")
         help_ = "newest promoted cycles to keep; default: as configured"
-        command.add_argument("--keep", metavar="N", type=_Whole(1), help=help_)
+        command.add_argument("--keep", metavar="N", type=Whole(1), help=help_)
 
 
 def _add_places(command: argparse.ArgumentParser, name: str) -> None:
@@ -125,16 +121,16 @@ def _add_places(command: argparse.ArgumentParser, name: str) -> None:
             "--state", metavar="DIR", default=argparse.SUPPRESS, help="where to read when the daemon is down"
         )
     if name == "show":
-        command.add_argument("cycle", metavar="N", type=_Whole(1), help="the cycle's number")
+        command.add_argument("cycle", metavar="N", type=Whole(1), help="the cycle's number")
     if name == "report":
         newest = "the cycle's number; default: the newest one with a verdict"
-        command.add_argument("cycle", metavar="N", nargs="?", type=_Whole(1), help=newest)
+        command.add_argument("cycle", metavar="N", nargs="?", type=Whole(1), help=newest)
     if name == "rollback":
         command.add_argument(
             "cycle",
             metavar="N",
             nargs="?",
-            type=_Whole(0),
+            type=Whole(0),
             help="the cycle to put in use; 0: the base itself; default: what the champion was trained from",
         )
     if name == "setup-buffer":
@@ -162,17 +158,17 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 def _add_run_options(run: argparse.ArgumentParser) -> None:
     run.add_argument("--force", action="store_true", help="even if not due or cooling down; needs the operator group")
     run.add_argument("--wait", action="store_true", help="show its progress and return when it has ended")
-    run.add_argument("--epochs", metavar="N", type=_Whole(1), help="instead of the strategy's")
-    run.add_argument("--learning-rate", metavar="RATE", type=_positive, help="instead of the strategy's")
-    run.add_argument("--max-experiences", metavar="N", type=_Whole(1), help="train at most N new experiences")
+    run.add_argument("--epochs", metavar="N", type=Whole(1), help="instead of the strategy's")
+    run.add_argument("--learning-rate", metavar="RATE", type=positive, help="instead of the strategy's")
+    run.add_argument("--max-experiences", metavar="N", type=Whole(1), help="train at most N new experiences")
     run.add_argument("--strategy", metavar="NAME", help=f"one of: {', '.join(STRATEGIES)}")
 
 
 def _add_logs_options(logs: argparse.ArgumentParser) -> None:
     logs.add_argument("-f", "--follow", action="store_true", help="go on with what is logged from now on")
-    logs.add_argument("-n", "--lines", metavar="N", type=_Whole(0), help="the last N (default: 50, or all that match)")
+    logs.add_argument("-n", "--lines", metavar="N", type=Whole(0), help="the last N (default: 50, or all that match)")
     logs.add_argument("--since", metavar="TIME", help='such as yesterday, 22:00, "2026-01-31 22:00", or =-2h')
-    logs.add_argument("--cycle", metavar="N", type=_Whole(1), help="of this cycle only")
+    logs.add_argument("--cycle", metavar="N", type=Whole(1), help="of this cycle only")
     logs.add_argument("--event", metavar="NAME", help="of this kind only, such as candidate_promoted")
     logs.add_argument("--unit", metavar="UNIT", help="of this unit, not of the one that the daemon runs in")
     logs.add_argument("--user", action="store_true", help="the unit is one of your own systemd (systemctl --user)")
@@ -203,64 +199,7 @@ def _add_metric_commands(metric: argparse.ArgumentParser) -> None:
     for name, summary in (("add", "Add a figure to a cycle."), ("remove", "Take a figure away from a cycle.")):
         command = commands.add_parser(name, help=summary, description=summary)
         _add_options(command)
-        command.add_argument("cycle", metavar="CYCLE", type=_Whole(1), help="the cycle's number")
-        command.add_argument("name", metavar="NAME", type=_metric_name, help="such as accuracy")
+        command.add_argument("cycle", metavar="CYCLE", type=Whole(1), help="the cycle's number")
+        command.add_argument("name", metavar="NAME", type=metric_name, help="such as accuracy")
         if name == "add":
-            command.add_argument("value", metavar="VALUE", type=_number, help="a number")
-
-
-def moment_or_age(text: str) -> Callable[[datetime], datetime]:
-    """``12h`` or an ISO time (local where it has no offset), as a function of now."""
-    match = re.fullmatch(r"(\d{1,6})([smhd])", text)
-    if match:
-        unit = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}[match[2]]
-        age = timedelta(**{unit: int(match[1])})
-        return lambda now: now - age
-    try:
-        moment = datetime.fromisoformat(text).astimezone()
-    except ValueError:
-        expected = "90m, 12h, 3d or a time such as 2026-01-31T08:00"
-        raise argparse.ArgumentTypeError(f"expected {expected}, found {text!r}") from None
-    return lambda _now: moment
-
-
-class _Whole:
-    """Reads a whole number that is not below ``least``."""
-
-    def __init__(self, least: int) -> None:
-        self._least = least
-
-    def __call__(self, text: str) -> int:
-        try:
-            number = int(text)
-        except ValueError:
-            number = self._least - 1
-        if number < self._least:
-            raise argparse.ArgumentTypeError(f"expected a whole number from {self._least}, found {text!r}")
-        return number
-
-
-def _metric_name(text: str) -> str:
-    if not re.fullmatch(METRIC_NAME, text):
-        raise argparse.ArgumentTypeError(f"expected a word such as accuracy or top-1/acc, found {text!r}")
-    return text
-
-
-def _number(text: str) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        number = math.nan
-    if not math.isfinite(number):
-        raise argparse.ArgumentTypeError(f"expected a number, found {text!r}")
-    return number
-
-
-def _positive(text: str) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        number = math.nan
-    if not 0 < number < math.inf:
-        raise argparse.ArgumentTypeError(f"expected a number above 0, found {text!r}")
-    return number
+            command.add_argument("value", metavar="VALUE", type=number, help="a number")

@@ -1,15 +1,17 @@
 """When a night has learned enough: looks at the adapter between its steps, and the weights of the best look.
 
 At each look the drift is measured on the ``monitor`` prompts, and the loss on some held-out experiences where there are
-enough to give some away. Kept are the weights of the look with the lowest of these losses among those whose drift is
-within the budget; without such a loss, those of the last look within it. What is read off here decides what the
-candidate is, so neither these prompts nor these experiences may judge it afterwards.
+enough to give some away. An adapter whose drift is over the budget is shortened first: its effect is multiplied by what
+brings it within, which costs less of what was learned than going back to an earlier step does (drift grows with the
+square of that factor, what is gained about linearly). Kept are the weights of the look with the lowest loss; without
+such a loss, those of the last one. What is read off here decides what the candidate is, so neither these prompts nor
+these experiences may judge it afterwards.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -31,6 +33,9 @@ LEAST_HELD_OUT = 12
 """With fewer held-out experiences all of them judge."""
 LEAST_TO_JUDGE = 8
 LEAST_TO_STOP = 3
+_MARGIN = 0.97
+"""Of the factor that would just do: the drift does not grow exactly with its square."""
+_TRIES = 4
 _SHARE = 3
 """One in so many held-out experiences is given away."""
 
@@ -43,6 +48,10 @@ class Look(msgspec.Struct, frozen=True, kw_only=True):
     """Nats a token; None: there are no prompts to measure it on."""
     loss: float | None
     """Nats a supervised token, of the held-out experiences that are given away; None: there are none."""
+    share: float = 1.0
+    """What the adapter's effect was multiplied by, for this look alone."""
+    whole_drift: float | None = None
+    """Before that; None: it was within the budget."""
 
 
 @dataclass(frozen=True)
@@ -58,8 +67,24 @@ class Watch:
     drift_budget: float
     """Nats a token; infinite: there is no limit."""
 
-    def look(self, step: int) -> Look:
-        """Measure the adapter as it stands after ``step`` steps. The model is in evaluation mode."""
+    def look(self, step: int, shorten: Callable[[float], None]) -> Look:
+        """Measure the adapter as it stands after ``step`` steps, shortened where it is over the budget.
+
+        Args:
+            step: the number of steps so far.
+            shorten: multiplies the effect that the adapter had at first; it is left at what the look is of.
+        """
+        look, share = self._measure(step), 1.0
+        whole = look.drift
+        for _ in range(_TRIES):
+            if look.drift is None or whole is None or not look.drift > self.drift_budget:
+                break
+            share *= _MARGIN * math.sqrt(self.drift_budget / look.drift)
+            shorten(share)
+            look = msgspec.structs.replace(self._measure(step), share=share, whole_drift=whole)
+        return look
+
+    def _measure(self, step: int) -> Look:
         losses = self.meter.losses(self.stopping)
         drift = self.meter.divergence(self.monitor, self.references) if self.monitor else None
         return Look(step=step, drift=drift, loss=mean_loss(list(losses.values())))
@@ -79,43 +104,38 @@ def steps_to_look(steps: int) -> list[int]:
     return sorted({math.ceil(steps * number / LOOKS) for number in range(1, LOOKS + 1)})
 
 
-def kept(looks: Sequence[Look], drift_budget: float) -> Look | None:
-    """The look whose weights are kept; None: none is within the budget."""
-    within = [look for look in looks if look.drift is None or look.drift <= drift_budget]
-    return min(within, key=lambda look: (look.loss or 0.0, -look.step), default=None)
+def kept(looks: Sequence[Look]) -> Look:
+    """The one of these looks whose weights are kept."""
+    return min(looks, key=lambda look: (look.loss or 0.0, -look.step))
 
 
-def is_enough(looks: Sequence[Look], drift_budget: float) -> bool:
-    """Whether more steps would be in vain: the last looks were all worse, or over the budget."""
-    best = kept(looks, drift_budget)
-    return sum(best is None or look.step > best.step for look in looks) >= PATIENCE
+def is_enough(looks: Sequence[Look]) -> bool:
+    """Whether more steps would be in vain: the last looks were all worse."""
+    return bool(looks) and sum(look.step > kept(looks).step for look in looks) >= PATIENCE
 
 
 def tell_what_was_kept(looks: Sequence[Look], drift_budget: float, steps: int, channel: Channel) -> None:
     """Say where other weights than the last are kept, and why, with the figures."""
-    if text := shortened_text(looks, drift_budget):
-        channel.notice("night_shortened", text, warning=True)
-    elif text := stopped_text(looks, steps):
-        channel.notice("training_stopped_early", text)
+    if not looks:
+        return
+    best = kept(looks)
+    if best.whole_drift is not None:
+        channel.notice("night_shortened", shortened_text(best, drift_budget), warning=True)
+    if best.step < steps:
+        channel.notice("training_stopped_early", stopped_text(best, looks[-1]))
 
 
-def shortened_text(looks: Sequence[Look], drift_budget: float) -> str:
-    """That the budget shortened the night, with the figures; empty: it did not."""
-    best, wanted = kept(looks, drift_budget), kept(looks, math.inf)
-    if wanted is None or best == wanted:
-        return ""
-    over = f"after {wanted.step} steps the drift is {wanted.drift:.4f}, over the budget of {drift_budget:g}"
-    if best is None:
-        return f"{over}, and at no look it was within; nothing of this night is kept"
-    return f"{over}; the weights after {best.step} steps are kept, with a drift of {best.drift:.4f}"
+def shortened_text(look: Look, drift_budget: float) -> str:
+    """That the drift budget shortened what was learned, with the figures."""
+    return (
+        f"after {look.step} steps the drift was {look.whole_drift:.4f}, over the budget of {drift_budget:g}: what was "
+        f"learned is kept at {look.share:.0%} of its effect, with a drift of {look.drift:.4f}"
+    )
 
 
-def stopped_text(looks: Sequence[Look], steps: int) -> str:
-    """That the held-out loss ended the night, with the figures; empty: it did not."""
-    best = kept(looks, math.inf)
-    if best is None or best.loss is None or best.step == steps:
-        return ""
+def stopped_text(best: Look, last: Look) -> str:
+    """That the held-out loss ended the night, with the figures."""
     return (
         f"the loss on held-out experiences was lowest after {best.step} steps: {best.loss:.4f}, against "
-        f"{looks[-1].loss:.4f} after {looks[-1].step}; the weights of then are kept"
+        f"{last.loss:.4f} after {last.step}; the weights of then are kept"
     )

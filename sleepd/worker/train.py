@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import math
-import random
 import time
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from itertools import accumulate
 from typing import Any
 
 import msgspec
@@ -24,10 +22,9 @@ from .memory import Limits, is_out_of_memory
 from .model import Device
 from .pace import FORWARD, TRAINED, Pace
 from .packing import Row, make_rows, shared_opening
+from .schedule import epoch_ends, epoch_order, rate_share
 from .stopping import Look, Watch, is_enough, kept, steps_to_look
 
-FINAL_RATE_SHARE = 0.1
-"""Of the learning rate, what is left of it at the last step."""
 ADAM_STATE = ("step", "exp_avg", "exp_avg_sq")
 """What torch's AdamW keeps for each weight."""
 
@@ -59,54 +56,12 @@ class Training:
     """Of the epoch under way: supervised tokens so far."""
     looks: list[Look] = field(default_factory=list)
     kept_step: int | None = None
-    """After which the weights were as they are kept, once it is over; 0: as it all began; None: it was not watched."""
+    """After which the weights were as they are kept, once it is over; None: it was not watched."""
 
     @property
     def tokens_per_second(self) -> float:
         """Tokens through the model in a second of training."""
         return self.tokens / self.seconds if self.seconds else 0.0
-
-
-def planned_epochs(strategy: Strategy, experiences: Sequence[Encoded]) -> int:
-    """The strategy's epochs, or as many more as its fewest steps take."""
-    return max(strategy.epochs, math.ceil(strategy.min_steps / steps_an_epoch(strategy, len(experiences))))
-
-
-def steps_an_epoch(strategy: Strategy, experiences: int) -> int:
-    """Optimizer steps; the last one may hold fewer experiences."""
-    return max(1, math.ceil(experiences / strategy.batch_size))
-
-
-def epoch_order(experiences: Sequence[Encoded], seed: int, epoch: int) -> list[str]:
-    """The ids that an epoch trains, in its order; the same for a seed and an epoch, whatever came before.
-
-    Those with one sampling share below 1 take turns: each is in that share of the epochs, and in each epoch is that
-    share of them (systematic sampling: Cochran, Sampling Techniques, ch. 8).
-    """
-    ids = sorted(one.id for one in experiences if one.sampling_share >= 1)
-    for share in sorted({one.sampling_share for one in experiences if one.sampling_share < 1}):
-        turns = sorted(one.id for one in experiences if one.sampling_share == share)
-        random.Random(f"{seed}:{share}").shuffle(turns)  # noqa: S311 - an order, not a secret
-        first, last = (math.floor(part * share * len(turns)) for part in (epoch, epoch + 1))
-        ids += [turns[turn % len(turns)] for turn in range(first, last)]
-    ids = sorted(ids or (one.id for one in experiences))
-    random.Random(f"{seed}:{epoch}").shuffle(ids)  # noqa: S311 - an order, not a secret
-    return ids
-
-
-def epoch_ends(strategy: Strategy, experiences: Sequence[Encoded], seed: int) -> list[int]:
-    """After how many optimizer steps each epoch ends."""
-    epochs = range(planned_epochs(strategy, experiences))
-    return list(accumulate(steps_an_epoch(strategy, len(epoch_order(experiences, seed, epoch))) for epoch in epochs))
-
-
-def rate_share(step: int, steps: int, warmup_share: float) -> float:
-    """Share of the learning rate at ``step`` of 0 to ``steps - 1``: a linear rise, then a cosine down to a tenth."""
-    warmup = math.ceil(steps * warmup_share)
-    if step < warmup:
-        return (step + 1) / (warmup + 1)
-    way = (step - warmup) / max(1, steps - warmup)
-    return FINAL_RATE_SHARE + (1 - FINAL_RATE_SHARE) * 0.5 * (1 + math.cos(math.pi * way))
 
 
 def random_states(device: Device) -> dict[str, torch.Tensor]:
@@ -148,8 +103,8 @@ class Trainer:
         )
         self._packed = packed
         self._watch = watch
-        self._kept = self._copied_weights()
-        """Of the look that is kept so far; before the first one, those that it all began with."""
+        self._kept: dict[str, torch.Tensor] = {}
+        """The weights of the look that is kept so far; empty before the first one."""
         self._last_loss: float | None = None
         self.done = Training()
         torch.manual_seed(seed)
@@ -185,8 +140,7 @@ class Trainer:
             self._end_epoch()  # cut short
         self._model.eval()
         if self._watch is not None:
-            best = kept(self.done.looks, self._watch.drift_budget)
-            self.done.kept_step = best.step if best else 0
+            self.done.kept_step = kept(self.done.looks).step
             self._put_back(self._kept)
         return self.done
 
@@ -194,14 +148,26 @@ class Trainer:
         """Look at what was learned, where that is due; whether the night may end."""
         if self._watch is None:
             return False
-        looks, budget, step = self.done.looks, self._watch.drift_budget, self.done.steps
+        looks, step = self.done.looks, self.done.steps
         if step in self._to_look and (not looks or looks[-1].step < step):
-            self._model.eval()
-            look = self._watch.look(step)
-            looks.append(look)
-            if kept(looks, budget) is look:
+            self._look(self._watch)
+        return is_enough(looks)
+
+    def _look(self, watch: Watch) -> None:
+        whole = self._copied_weights()
+
+        def shorten(share: float) -> None:
+            # One of the two factors is enough: the adapter's effect is their product.
+            self._put_back({name: one * share if ".lora_B." in name else one for name, one in whole.items()})
+
+        self._model.eval()
+        try:
+            look = watch.look(self.done.steps, shorten)
+            self.done.looks.append(look)
+            if kept(self.done.looks) is look:
                 self._kept = self._copied_weights()
-        return is_enough(looks, budget)
+        finally:
+            self._put_back(whole)
 
     def _end_epoch(self) -> None:
         done = self.done
@@ -218,7 +184,7 @@ class Trainer:
         for name, weight in named.items():
             for key, value in self._optimizer.state.get(weight, {}).items():
                 tensors[f"adam/{key}/{name}"] = value.detach()
-        if self.done.looks:
+        if self._kept:
             tensors |= {f"kept/{name}": weight for name, weight in self._kept.items()}
         return tensors | {f"random/{name}": state for name, state in self._random_states.items()}
 

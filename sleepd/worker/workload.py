@@ -8,8 +8,8 @@ from .data import total_tokens
 from .interview import Questions
 from .pace import FORWARD, TRAINED
 from .report import Exchanges
+from .schedule import epoch_ends
 from .stopping import LOOKS
-from .train import epoch_ends
 
 
 def measuring(job: Job, exchanges: Exchanges, asked: Questions) -> float:

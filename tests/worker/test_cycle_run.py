@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from sleepd.worker import evaluate, loading, train
 from sleepd.worker.failure import GiveUp
 from sleepd.worker.model import choose_device
-from sleepd.worker.train import rate_share
+from sleepd.worker.schedule import rate_share
 
 from .conftest import RecordingChannel, lessons, quick
 

@@ -10,7 +10,7 @@ from sleepd.job import RESUME_POINT, Lesson
 from sleepd.worker.model import read_adapter
 from sleepd.worker.resume import read_resume_point
 from sleepd.worker.run import run
-from sleepd.worker.stopping import Look, divide_holdout, is_enough, kept, shortened_text, steps_to_look, stopped_text
+from sleepd.worker.stopping import Look, divide_holdout, is_enough, kept, steps_to_look, tell_what_was_kept
 
 from .conftest import RecordingChannel, lessons, make_job, quick
 
@@ -41,45 +41,47 @@ def test_few_held_out_experiences_all_judge():
     assert set(divide_holdout(held_out(50))[1]) == set(given_away) & set(held_out(50))
 
 
-def test_without_a_held_out_loss_the_last_look_within_the_budget_is_kept():
-    """The drift may rise and fall again; what counts is the last point that is within the budget."""
-    looks = [look(1, 0.01), look(2, 0.05), look(3, 0.02), look(4, 0.04)]
-    assert kept(looks, 0.03) == looks[2]
-    assert kept(looks, 0.05) == looks[3]
-    assert kept(looks, 0.001) is None
+def test_without_a_held_out_loss_the_last_look_is_kept():
+    """Nothing says then that more steps did harm, and no night ends early."""
+    looks = [look(1, 0.01), look(2, 0.02), look(3, 0.02), look(4, 0.02), look(5, 0.02)]
+    assert kept(looks) == looks[-1]
+    assert not is_enough(looks)
 
 
-def test_with_a_held_out_loss_the_lowest_within_the_budget_is_kept():
-    """The best of those that are within the budget, whatever came after."""
-    looks = [look(1, 0.01, 3.0), look(2, 0.02, 2.5), look(3, 0.02, 2.6), look(4, 0.09, 2.0)]
-    assert kept(looks, 0.03) == looks[1]
+def test_with_a_held_out_loss_the_lowest_is_kept():
+    """The best one, whatever came after."""
+    looks = [look(1, 0.01, 3.0), look(2, 0.02, 2.5), look(3, 0.02, 2.6)]
+    assert kept(looks) == looks[1]
 
 
 def test_a_night_is_over_after_three_looks_in_vain():
-    """Two looks may be worse, a third one ends it; over the budget counts as worse."""
-    looks = [look(1, 0.01, 2.5), look(2, 0.01, 2.6), look(3, 0.05, 2.0)]
-    assert not is_enough(looks, 0.03)
-    assert is_enough([*looks, look(4, 0.01, 2.7)], 0.03)
-    assert not is_enough([*looks, look(4, 0.01, 2.4)], 0.03)
+    """Two looks may be worse, a third one ends it."""
+    looks = [look(1, 0.01, 2.5), look(2, 0.01, 2.6), look(3, 0.05, 2.7)]
+    assert not is_enough(looks)
+    assert is_enough([*looks, look(4, 0.01, 2.7)])
+    assert not is_enough([*looks, look(4, 0.01, 2.4)])
 
 
-def test_a_shortened_night_is_said_with_its_figures():
-    """Both drifts, both steps and the budget; nothing is said where the budget changed nothing."""
-    looks = [look(8, 0.02), look(16, 0.05)]
-    text = shortened_text(looks, 0.03)
-    assert text == (
-        "after 16 steps the drift is 0.0500, over the budget of 0.03; the weights after 8 steps are kept, with a drift "
-        "of 0.0200"
-    )
-    assert shortened_text(looks, 0.05) == ""
-    assert "nothing of this night is kept" in shortened_text(looks, 0.001)
-
-
-def test_an_early_stop_is_said_with_its_figures():
-    """The lowest loss and the last one, with their steps; nothing is said where the last step is kept."""
-    looks = [look(8, None, 2.5), look(16, None, 2.6)]
-    assert "was lowest after 8 steps: 2.5000, against 2.6000 after 16" in stopped_text(looks, 16)
-    assert stopped_text([look(8, None, 2.5), look(16, None, 2.4)], 16) == ""
+def test_a_shortened_night_and_an_early_stop_are_said_with_their_figures():
+    """Drifts, budget and share; the lowest loss and the last one with their steps; otherwise nothing."""
+    channel = RecordingChannel()
+    short = Look(step=8, drift=0.028, loss=2.5, share=0.75, whole_drift=0.05)
+    tell_what_was_kept([short, look(16, 0.01, 2.6)], 0.03, 16, channel)
+    assert [(notice.event, notice.text) for notice in channel.notices] == [
+        (
+            "night_shortened",
+            "after 8 steps the drift was 0.0500, over the budget of 0.03: what was learned is kept at 75% of its "
+            "effect, with a drift of 0.0280",
+        ),
+        (
+            "training_stopped_early",
+            "the loss on held-out experiences was lowest after 8 steps: 2.5000, against 2.6000 after 16; the weights "
+            "of then are kept",
+        ),
+    ]
+    channel = RecordingChannel()
+    tell_what_was_kept([look(8, 0.02, 2.5), look(16, 0.02, 2.4)], 0.03, 16, channel)
+    assert channel.notices == []
 
 
 def looks_of(staging) -> list[Look]:
@@ -90,29 +92,30 @@ def looks_of(staging) -> list[Look]:
 
 
 @pytest.mark.worker
-def test_a_night_beyond_its_budget_keeps_the_last_weights_within(tiny_model, models, tmp_path):
-    """Trained hard on a budget between two looks, the earlier weights are saved, and report and notice say so."""
+def test_a_night_beyond_its_budget_is_shortened(tiny_model, models, tmp_path):
+    """What was trained hard is kept at a share of its effect that is within the budget; report and notice say so."""
     strategy = quick(epochs=6, learning_rate=2e-2, kl_weight=0.0, drift_budget=1e9)
     free = run(make_job(tiny_model, models, tmp_path / "free", strategy=strategy), lessons(), RecordingChannel())
-    assert free.kept_step == free.steps
     assert "night_shortened" not in {notice.event for notice in free.notices}
-    drifts = [look.drift for look in looks_of(tmp_path / "free")]
-    strategy = msgspec.structs.replace(strategy, drift_budget=(drifts[0] + max(drifts)) / 2)
+    budget = looks_of(tmp_path / "free")[-1].drift / 3
+    strategy = msgspec.structs.replace(strategy, drift_budget=budget)
     tight = run(make_job(tiny_model, models, tmp_path / "tight", strategy=strategy), lessons(), RecordingChannel())
-    assert tight.kept_step is not None
-    assert 0 < tight.kept_step < free.steps
     (notice,) = [notice for notice in tight.notices if notice.event == "night_shortened"]
-    assert f"the weights after {tight.kept_step} steps are kept" in notice.text
-    weights, last = read_adapter(tmp_path / "tight"), read_adapter(tmp_path / "free")
-    assert any(not torch.equal(weights[name], last[name]) for name in weights)
+    last = looks_of(tmp_path / "tight")[-1]
+    assert last.drift <= budget < last.whole_drift
+    assert f"kept at {last.share:.0%} of its effect" in notice.text
+    shortened, whole = read_adapter(tmp_path / "tight"), read_adapter(tmp_path / "free")
+    for name, tensor in whole.items():
+        # Looking and shortening leave the training itself alone, so that both were trained alike.
+        expected = tensor * last.share if ".lora_B." in name else tensor
+        assert torch.equal(shortened[name], expected)
 
 
 @pytest.mark.worker
-def test_a_night_that_is_never_within_its_budget_keeps_nothing(tiny_model, models, tmp_path):
-    """The adapter is then the null one it began as, which no check lets pass for learning."""
+def test_a_budget_of_nothing_keeps_nothing(tiny_model, models, tmp_path):
+    """The adapter is then a null one, which no check lets pass for learning."""
     strategy = quick(drift_budget=0.0)
     report = run(make_job(tiny_model, models, tmp_path / "none", strategy=strategy), lessons(), RecordingChannel())
-    assert report.kept_step == 0
     assert not {check.name: check.passed for check in report.checks}["adapter_changed"]
 
 

@@ -152,13 +152,29 @@ def synced_again(trace: Path) -> list[str]:
     return found
 
 
-def syncs() -> list[tuple[int, str]]:
-    """Number and path of each ``fsync`` on the state directory in a life without faults."""
-    with tempfile.TemporaryDirectory(prefix="disk-") as name:
-        try_fault(Fault("", "", 0), Path(name))
-        text, state = (Path(name) / "trace").read_text(errors="replace"), f"{name}/state"
-    paths = re.findall(r"^\S+ fsync\(\d+<([^>]*)>", text, re.MULTILINE)
-    return [(number, path.removeprefix(state)) for number, path in enumerate(paths, 1) if path.startswith(state)]
+def syncs(trace: Path) -> list[tuple[str, bool]]:
+    """Each ``fsync`` in order: its path, and whether it was refused. The n-th is number n to strace."""
+    found = re.findall(r"^\S+ fsync\(\d+<([^>]*)>(.*)$", trace.read_text(errors="replace"), re.MULTILINE)
+    return [(path, rest.endswith("(INJECTED)")) for path, rest in found]
+
+
+def refuse_sync_of(name: str, directory: Path) -> tuple[Outcome, Path]:
+    """A first cycle in which the last sync of ``staging/cycle_001/NAME`` (empty: of that directory) is refused.
+
+    How often the status is written differs from life to life, and with it the number: it is counted anew after each
+    miss. Returns the outcome, and the directory of the life in which it was hit.
+    """
+    number = 0
+    for attempt in range(8):
+        life = directory / str(attempt)
+        life.mkdir()
+        wanted = str(life / "state/staging/cycle_001" / name)
+        outcome = try_fault(Fault("EIO" if number else "", "fsync" if number else "", number), life)
+        calls = syncs(life / "trace")
+        if (wanted, True) in calls or outcome.faults:
+            return outcome, life
+        number = max((place for place, (path, _) in enumerate(calls, 1) if path == wanted), default=number)
+    raise AssertionError(f"the sync of {name!r} was never hit")
 
 
 def points() -> list[tuple[str, int]]:

@@ -25,6 +25,7 @@ from .gpu_devices import has_gpu
 from .job import Failure, Job, Lesson, Notice, Phase, Progress, Report, Role, encode
 from .ledger import Ledger
 from .log import get_logger
+from .probation import compare
 from .promotion import Gates
 from .records import Placement, Plan
 from .resumption import MAX_CRASHES, has_resume_point, note_crash
@@ -239,6 +240,9 @@ class CycleRunner:
         settled = await settle(
             job, report, gates, ledger=self._ledger, checkpoints=self._checkpoints, clock=self._clock
         )
+        if report.evidence.probation is not None:
+            found = compare(report.evidence.probation, job.confidence)
+            self._announce("champion_compared", cycle=job.cycle, champion=found.champion, text=found.reason)
         event, level = _ANNOUNCED[settled.verdict.outcome]
         self._announce(
             event, level=level, cycle=job.cycle, text=settled.verdict.reason, directory=str(settled.directory)

@@ -67,7 +67,7 @@ class Gates(msgspec.Struct, frozen=True, kw_only=True):
 def judge(report: Report, gates: Gates) -> Verdict:
     """Whether this candidate is better than its parent and has damaged nothing that was measured."""
     gain = _interval(report, gates.confidence)
-    figures = [*_effect(report), _noise(report), _gain(report, gain, gates), _replies(report), *_harms(report, gates)]
+    figures = [*_effect(report), _noise(report), _gain(report, gain, gates), *_harms(report, gates)]
     failed = [each for each in figures if each.is_binding and not each.is_met and not each.is_open]
     verdict = Verdict(
         outcome=Outcome.REJECTED,
@@ -198,7 +198,7 @@ def _replies(report: Report) -> Figure:
 def _harms(report: Report, gates: Gates) -> list[Figure]:
     harms = {
         "drift": [_drift(report, gates)],
-        "collapse": speech_figures(report.evidence.collapse, gates.confidence),
+        "collapse": [_replies(report), *speech_figures(report.evidence.collapse, gates.confidence)],
         "recall": _recall(report, gates),
     }
     figures = [

@@ -108,11 +108,13 @@ def sketch(experience: Experience) -> bytes:
 
 
 def similarity(one: bytes, other: bytes) -> float:
-    """Estimated Jaccard similarity of two sketches, 0 to 1."""
+    """Estimated Jaccard similarity of two sketches, 0 to 1; 0 where it is below the limit for sure."""
     first, second = _numbers(one), _numbers(other)
     if not first or not second:
         return 0.0
     both = set(first) & set(second)
+    if len(both) < LIMIT * min(SKETCH, max(len(first), len(second))):
+        return 0.0  # not even if all of these were among the smallest
     union = sorted(set(first) | set(second))[:SKETCH]
     # Where a sketch is full, what lies beyond its largest hash is unknown.
     return sum(each in both for each in union) / len(union)

@@ -47,7 +47,10 @@ class QuarantineKeeper:
         self._isolation: Isolation | None = None
         self._rolled_back: frozenset[int] = frozenset()
         self._file: tuple[str, BufferFile] | None = None
+        self._screened: View | None = None
+        """The view of which all was screened at the last look."""
         self._task: asyncio.Task[None] | None = None
+        self._starting = asyncio.Lock()
         self._counting = asyncio.Lock()
         """Held while a thread reads the findings, and while they change."""
 
@@ -77,16 +80,26 @@ class QuarantineKeeper:
 
         What goes wrong stands as an alarm, and is tried again at the next look.
         """
-        if not self.is_screening:
-            await self._load()
-            wanted = await self._unscreened(view)
-            if not wanted or view.is_settling or view.problem:
+        async with self._starting:
+            if not self.is_screening and not await self._start(path, view):
                 return
+        task = self._task
+        assert task is not None
+        await asyncio.wait([task], timeout=PATIENCE_SECONDS)
+        if task.done() and not task.cancelled():
+            task.result()
+
+    async def _start(self, path: str, view: View) -> bool:
+        """Begin to screen what is new; False: there is nothing, or the view is not the file as it is."""
+        await self._load()
+        if view.is_settling or view.problem or view is self._screened:
+            return False
+        wanted = await self._unscreened(view)
+        if wanted:
             self._task = asyncio.create_task(self._screen(path, wanted, kept=KEPT + 2 * len(view.keys)))
-        assert self._task is not None
-        await asyncio.wait([self._task], timeout=PATIENCE_SECONDS)
-        if self._task.done() and not self._task.cancelled():
-            self._task.result()
+        else:
+            self._screened = view
+        return bool(wanted)
 
     async def end(self) -> None:
         """Break off a screening under way."""
@@ -124,7 +137,7 @@ class QuarantineKeeper:
                 async for page in pages:
                     await self._take_in(page)
             if self._screenings.trim(kept):
-                self._findings = None
+                self._findings = self._screened = None
         except SleepdError as error:
             self._alarms.note("screening_failed", f"{error.message}; what was not screened is not trained")
             return

@@ -9,7 +9,7 @@ from typing import Any, Final
 from .database import Database, signed, unsigned
 from .quarantine import Screened
 
-PAGE: Final = 2000
+PAGE: Final = 1000
 """Rows read at once, so that the event loop turns between two pages."""
 KEPT: Final = 200_000
 """So many rows stay beside those of the buffer, the newest. What fell out is screened anew where it is met again."""

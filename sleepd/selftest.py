@@ -60,7 +60,8 @@ def _sleep_in(directory: Path, configured_python: str) -> CycleSummary:
     (directory / "buffer.json").write_bytes(msgspec.json.encode(records))
     config = Config(
         buffer=BufferConfig(path=str(directory / "buffer.json")),
-        worker=WorkerConfig(python=configured_python, device="cpu", gpu_lock=""),
+        # One thread: on so small a model two only wait for each other, and for long on a busy machine.
+        worker=WorkerConfig(python=configured_python, device="cpu", gpu_lock="", threads=1),
         state=StateConfig(directory=str(directory / "state"), min_free_megabytes=0),
         control=ControlConfig(socket=str(directory / "socket")),
     )

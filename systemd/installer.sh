@@ -186,7 +186,9 @@ worker_environment() {
             printf 'import site; site.addsitedir(%s)\n' "'$directory'"
         done <<<"$beneath" >"$site/beneath.pth"
         printf '%s' "$worker_base" >"$release/.worker-base"
-        printf '%s' "$(torch_directory)" >"$release/.torch"
+        if [[ -z $worker_base ]]; then
+            printf '%s' "$(torch_directory)" >"$release/.torch"
+        fi
     fi
     if [[ -z $worker_base ]]; then
         install_package "$release/worker" --no-deps

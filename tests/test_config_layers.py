@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import tomllib
 from collections.abc import Callable
@@ -257,7 +258,10 @@ def test_a_name_that_cannot_be_printed_is_escaped(path: Path) -> None:
 
 def test_every_key_has_its_variable(path: Path) -> None:
     """Written out as a variable, every default is read back as itself, and none is taken by another use."""
-    environment = {name: str(getattr(getattr(Config(), section), key)) for name, (section, key) in VARIABLES.items()}
+    defaults = {name: getattr(getattr(Config(), section), key) for name, (section, key) in VARIABLES.items()}
+    environment = {
+        name: json.dumps(value) if isinstance(value, tuple) else str(value) for name, value in defaults.items()
+    }
     assert len(VARIABLES) == len(list(fields(Config())))
     assert load(None, environment=environment).config == Config()
     assert set(OTHER_VARIABLES).isdisjoint(VARIABLES)

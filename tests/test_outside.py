@@ -164,7 +164,7 @@ def test_without_a_journal_the_line_goes_to_standard_error(tmp_path: Path) -> No
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # these sockets live as long as we
 def test_lines_lost_with_the_journal_are_counted(tmp_path: Path) -> None:
-    """Without journald and standard error lines are lost, nothing is raised; once it is back, their number is told."""
+    """Without journald and standard error lines are lost and nothing is raised; later their number is told."""
     reading, writing = os.pipe()
     os.close(reading)
     render = log.JournalRenderer(str(tmp_path / "journal"), descriptor=writing)

@@ -312,13 +312,14 @@ def test_every_figure_is_in_the_verdict() -> None:
     """Met ones too, each with its limit; the noise floor and the interval beside them; it survives its JSON."""
     verdict = judged()
     names = [figure.name for figure in verdict.figures]
-    assert names[:7] == [
+    assert names[:8] == [
         "supervised_tokens",
         "adapter_changed",
         "losses_finite",
         "reload_matches",
         "noise_floor",
         "holdout",
+        "drift",
         "replies",
     ]
     assert {"drift", "greedy_loops", "sampled_distinct_2", "talk_words", "talk_similar_pairs"} < set(names)

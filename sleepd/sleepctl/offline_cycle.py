@@ -12,6 +12,7 @@ from typing import TypeVar
 
 import msgspec
 
+from sleepd.cycle import TERMINAL_STATES, State
 from sleepd.experience import Experience, experience_key, group_key
 from sleepd.files import open_regular, read_document
 from sleepd.job import Report, Role
@@ -19,6 +20,9 @@ from sleepd.learned import Found, Learned, Place, keys_of, learned, limited, whe
 from sleepd.reader import read_texts
 from sleepd.status import CycleDetail, CycleSummary
 from sleepd.verdict import Verdict
+
+UNDECIDED_STATES = frozenset(State) - TERMINAL_STATES
+"""A cycle in one of these goes on at the next start, unless it is cancelled."""
 
 LARGEST_BYTES = 64 * 2**20
 """Of a buffer that is read here: a larger one would take more memory than somebody who only looks has to spare."""
@@ -111,5 +115,7 @@ def _read(path: Path, kind: type[_T]) -> _T | None:
 def _undo(summary: CycleSummary) -> str:
     if summary.is_champion:
         return "sleepctl rollback"
+    if summary.state in UNDECIDED_STATES:
+        return "sleepctl cancel"
     is_standing = summary.state == "promoted" and not summary.is_rolled_back
     return f"sleepctl rollback {summary.parent or 0}" if is_standing else ""

@@ -23,8 +23,9 @@ def show_page(detail: CycleDetail, now: datetime) -> Page:
     page = [_headline(summary, now), Row([])]
     page += _verdict(detail)
     page.append(_row("From", f"{model(summary.parent)}, strategy {summary.strategy or MISSING}"))
-    learned = f"{len(detail.trained_ids)} trained, {len(detail.replayed_ids)} replayed"
-    page.append(_row("Used", f"{learned}, {len(detail.held_out_ids)} held out (ids: --json)"))
+    used = f"{summary.trained} trained, {summary.replayed} replayed, {summary.held_out} held out"
+    has_ids = detail.trained_ids or detail.held_out_ids
+    page.append(_row("Used", f"{used} (ids: --json)" if has_ids else used))
     if detail.report is not None:
         page += _evidence(detail, detail.report) + _training(detail.report) + _holdout(detail.report)
         page += _replies(detail.report) + _notices(detail.report)

@@ -1,7 +1,7 @@
 """What base, parent and candidate are asked, all of them the same, in the same way, with the same random numbers.
 
 In three ways, for a damaged adapter may show itself in any of them: greedy, sampled, and as a talk in which each model
-has its own replies before it. The base's replies to the shipped prompts are made once and then read from a file.
+has its own replies before it. What a model said to the shipped prompts is kept beside its weights and not asked again.
 """
 
 from __future__ import annotations
@@ -24,16 +24,17 @@ from .data import ChatFormat
 from .general import PROBE, general_prompts
 from .generate import TEMPERATURE, Asked, replies
 from .memory import free_memory, is_out_of_memory
-from .model import Device
+from .model import WEIGHTS_FILE, Device
 
 REPLIES = 8
 """Held-out prompts that are replied to."""
-REPLY_TOKENS = 128
-PROBE_TOKENS = 64
-RECALL_TOKENS = 48
+REPLY_TOKENS = 96
 PROBES = 12
-"""Probe prompts that are replied to."""
+"""Of the shipped probe prompts, so many are replied to; drift is measured on all of them."""
+PROBE_TOKENS = 48
+RECALL_TOKENS = 48
 TALKS = 4
+"""Begin with the sampled replies to so many of the probe prompts, and go on from there."""
 TALK_TOKENS = 32
 FOLLOW_UPS = ("Go on, tell me more about that.", "What do you make of it yourself?")
 AT_ONCE = 32
@@ -72,7 +73,7 @@ class Questions(msgspec.Struct, frozen=True, kw_only=True):
             (len(self.held_out), REPLY_TOKENS),
             (len(self.recall), RECALL_TOKENS),
             (2 * len(self.probes), PROBE_TOKENS),
-            (min(TALKS, len(self.probes)), TALK_TOKENS * (1 + len(FOLLOW_UPS))),
+            (min(TALKS, len(self.probes)), TALK_TOKENS * len(FOLLOW_UPS)),
         ):
             batches = -(-number // AT_ONCE)
             work += tokens * (DECODING_WORK * batches + number)
@@ -125,22 +126,27 @@ class Interviewer:
         greedy = [self._asked([probe], PROBE_TOKENS) for probe in probes]
         sampled = [self._asked([probe], PROBE_TOKENS, seed) for seed, probe in enumerate(probes)]
         both = self._replies([*greedy, *sampled], deadline)
+        said = _all_or_none(both[len(probes) :])
         return Answers(
             greedy=_all_or_none(both[: len(probes)]),
-            sampled=_all_or_none(both[len(probes) :]),
-            talk=self._talk(probes[:: max(1, len(probes) // TALKS)][:TALKS], deadline),
+            sampled=said,
+            talk=None if said is None else self._talk(probes, said, deadline),
         )
 
-    def _talk(self, openers: Sequence[str], deadline: float) -> list[str] | None:
+    def _talk(self, probes: Sequence[str], said: Sequence[str], deadline: float) -> list[str] | None:
         """Sampled, so that a small base, which repeats itself when it is greedy, is no bad example to itself."""
-        talks = [[opener] for opener in openers]
-        for follow_up in (*FOLLOW_UPS, None):
-            seeds = [1000 * len(talk) + number for number, talk in enumerate(talks)]
+        talks = [
+            [*opening] for opening in list(zip(probes, said, strict=True))[:: max(1, len(probes) // TALKS)][:TALKS]
+        ]
+        for turn, follow_up in enumerate(FOLLOW_UPS):
+            for talk in talks:
+                talk.append(follow_up)
+            seeds = [1000 * (turn + 1) + number for number in range(len(talks))]
             asked = [self._asked(talk, TALK_TOKENS, seed) for talk, seed in zip(talks, seeds, strict=True)]
             for talk, reply in zip(talks, self._replies(asked, deadline), strict=True):
                 if reply is None:
                     return None
-                talk.extend([reply] if follow_up is None else [reply, follow_up])
+                talk.append(reply)
         return [reply for talk in talks for reply in talk[1::2]]
 
     def _asked(self, turns: Sequence[str], max_new_tokens: int, seed: int | None = None) -> Asked:
@@ -177,25 +183,40 @@ def _is_complete(answers: Answers) -> bool:
     return None not in (answers.greedy, answers.sampled, answers.talk)
 
 
-class ShippedAnswers:
-    """The base's answers to the shipped prompts, kept in a file beside the base."""
+class Kept(msgspec.Struct, frozen=True, kw_only=True):
+    """Answers to the shipped prompts, in a file."""
 
-    def __init__(self, models_directory: Path, base_fingerprint: str, system_prompt: str, device: Device) -> None:
-        """All that the answers depend on is in the file's name, so that other answers have another file."""
-        asked = [shipped_prompts(), PROBE_TOKENS, TALKS, TALK_TOKENS, FOLLOW_UPS, TEMPERATURE, device.kind]
-        key = hashlib.sha256(json.dumps([base_fingerprint, system_prompt, *asked]).encode()).hexdigest()
-        self._path = models_directory / f"replies-{key[:16]}.json"
+    key: str
+    """Changes with all that they depend on."""
+    answers: Answers
 
-    def read(self) -> Answers | None:
-        """None: not made yet, or damaged; then they are made again."""
-        try:
-            answers = msgspec.json.decode(self._path.read_bytes(), type=Answers)
-        except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
-            return None
-        return answers if _is_complete(answers) else None
 
-    def keep(self, answers: Answers) -> None:
-        """Keep those that are complete."""
-        if _is_complete(answers):
-            shipped = msgspec.structs.replace(answers, held_out=[], recall=[])
-            write_atomically(self._path, msgspec.json.encode(shipped))
+def answers_key(base_fingerprint: str, system_prompt: str, device: Device, adapter: Path | None) -> str:
+    """Of a model, its prompts and its way of computing, what its answers to the shipped prompts depend on.
+
+    Args:
+        base_fingerprint: of the base.
+        system_prompt: what it runs with.
+        device: where it runs, and in what.
+        adapter: directory of its adapter, of which the weights count; None: the base alone.
+    """
+    asked = [shipped_prompts(), PROBE_TOKENS, TALKS, TALK_TOKENS, FOLLOW_UPS, TEMPERATURE]
+    weights = hashlib.sha256((adapter / WEIGHTS_FILE).read_bytes()).hexdigest() if adapter else ""
+    whole = [base_fingerprint, system_prompt, device.kind, weights, *asked]
+    return hashlib.sha256(json.dumps(whole).encode()).hexdigest()
+
+
+def kept_answers(path: Path, key: str) -> Answers | None:
+    """What was kept there under that key; None: nothing, or it is damaged, and then they are made again."""
+    try:
+        kept = msgspec.json.decode(path.read_bytes(), type=Kept)
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
+        return None
+    return kept.answers if kept.key == key and _is_complete(kept.answers) else None
+
+
+def keep_answers(path: Path, key: str, answers: Answers) -> None:
+    """Keep those to the shipped prompts, if they are complete."""
+    if _is_complete(answers):
+        shipped = msgspec.structs.replace(answers, held_out=[], recall=[])
+        write_atomically(path, msgspec.json.encode(Kept(key=key, answers=shipped)))

@@ -14,14 +14,14 @@ from .data import encode_lessons
 from .evaluate import Meter, chosen, noise_floor, require_finite
 from .failure import GiveUp
 from .general import MONITOR, PROBE, answers_file, base_answers, chosen_prompts, encode_general
-from .interview import Answers, Interviewer, ShippedAnswers, questions
+from .interview import Answers, Interviewer, answers_key, keep_answers, kept_answers, questions
 from .loading import Loaded
 from .loss import Reference
 from .memory import Limits, Shortened
 from .phases import Phases
 from .report import After, Before, Exchanges, Lessons
 
-READ_AGAIN = 16
+READ_AGAIN = 8
 """Held-out experiences that are read a second time, for the noise floor."""
 
 
@@ -145,12 +145,9 @@ class Measurer:
 
     def _interviews(self, exchanges: Exchanges) -> tuple[Answers, Answers]:
         """What the base says, and what the parent says: the same where there is none."""
-        loaded, job = self._loaded, self._job
-        shipped = ShippedAnswers(Path(job.models_directory), loaded.fingerprint, job.system_prompt, loaded.device)
-        with loaded.model.disable_adapter():
-            of_base = self._interviewer(exchanges).ask(self._asked, known=shipped.read())
-        shipped.keep(of_base)
-        return of_base, self._interviewer(exchanges).ask(self._asked) if job.parent else of_base
+        with self._loaded.model.disable_adapter():
+            of_base = self._interview(exchanges, None)
+        return of_base, self._interview(exchanges, Path(self._job.parent)) if self._job.parent else of_base
 
     # After training
 
@@ -165,7 +162,7 @@ class Measurer:
         after = After(
             losses=losses,
             drift=self._drift(exchanges, references),
-            answers=self._interviewer(exchanges).ask(self._asked),
+            answers=self._interview(exchanges, Path(self._job.staging)),
             metrics=self._metrics(Path(self._job.staging)),
         )
         self._say_what_is_missing(before.base_answers, before.parent_answers, after.answers)
@@ -180,17 +177,26 @@ class Measurer:
         require_finite([drift])
         return drift
 
-    def _interviewer(self, exchanges: Exchanges) -> Interviewer:
-        loaded = self._loaded
-        return Interviewer(
+    def _interview(self, exchanges: Exchanges, adapter: Path | None) -> Answers:
+        """What the model says, as it stands: with the adapter in that directory, beside which its answers are kept."""
+        loaded, job = self._loaded, self._job
+        key = answers_key(loaded.fingerprint, job.system_prompt, loaded.device, adapter)
+        kept = adapter / "replies.json" if adapter else Path(job.models_directory, f"replies-{key[:16]}.json")
+        known = kept_answers(kept, key)
+        interviewer = Interviewer(
             model=loaded.model,
             device=loaded.device,
             chat=loaded.chat,
             stop_ids=loaded.stop_ids,
             max_prompt_tokens=exchanges.max_tokens,
-            seconds=self._job.evaluation_seconds,
+            seconds=job.evaluation_seconds,
             on_step=self._phases.generated,
         )
+        answers = interviewer.ask(self._asked, known=known)
+        is_parents = adapter is not None and str(adapter) == job.parent  # a finished checkpoint, never written to
+        if known is None and not is_parents:
+            keep_answers(kept, key, answers)
+        return answers
 
     def _metrics(self, adapter: Path | None) -> dict[str, float] | None:
         """The figures of the owner's command; None: there is no command, or it gave none, which is said."""

@@ -9,7 +9,7 @@ import msgspec
 import torch
 
 from sleepd.evidence import Drift, Evidence, LossPair, Probation
-from sleepd.job import Check, Job, Lesson, Notice, Report
+from sleepd.job import Check, Job, Lesson, Notice, Reply, Report
 
 from . import compare
 from .data import Encoded
@@ -18,7 +18,7 @@ from .interview import Answers, pick_for_replies, questions
 from .model import Device
 from .train import Training
 
-SAMPLED = 32
+SAMPLED = 16
 """Of what is trained, so many are measured before and after it, chosen by hash: all would cost more than they tell."""
 
 
@@ -106,19 +106,25 @@ class Setting:
     notices: list[Notice]
 
 
-def make_report(
-    job: Job,
-    lessons: Lessons,
-    setting: Setting,
-    exchanges: Exchanges,
-    before: Before,
-    training: Training,
-    after: After,
-    proof: Proof,
-) -> Report:
+@dataclass
+class Finished:
+    """A cycle at its end, part by part."""
+
+    job: Job
+    lessons: Lessons
+    setting: Setting
+    exchanges: Exchanges
+    before: Before
+    training: Training
+    after: After
+    proof: Proof
+
+
+def make_report(cycle: Finished) -> Report:
     """All figures of one cycle."""
+    setting, exchanges, training = cycle.setting, cycle.exchanges, cycle.training
     trainable = {one.id for one in exchanges.trained}
-    learned = [lesson for lesson in lessons.to_train if lesson.id in trainable]
+    learned = [lesson for lesson in cycle.lessons.to_train if lesson.id in trainable]
     return Report(
         base_fingerprint=setting.fingerprint,
         device=setting.device.description,
@@ -131,31 +137,39 @@ def make_report(
         supervised_tokens=training.supervised_tokens,
         epochs=training.epochs,
         steps=training.steps,
-        learning_rate=job.strategy.learning_rate,
+        learning_rate=cycle.job.strategy.learning_rate,
         avg_salience=sum(lesson.salience for lesson in learned) / len(learned),
         epoch_losses=training.epoch_losses,
         trained_measured=len(exchanges.sampled),
-        train_before=_mean(before.parent, exchanges.sampled),
-        train_after=_mean(after.losses, exchanges.sampled),
-        holdout_base=_mean(before.base, exchanges.held_out),
-        holdout_before=_mean(before.parent, exchanges.held_out),
-        holdout_after=_mean(after.losses, exchanges.held_out),
-        holdout=[_pair(one.id, before, after.losses) for one in exchanges.held_out],
-        checks=proof.checks,
-        replies=compare.holdout_replies(pick_for_replies(lessons.to_hold_out), before.parent_answers, after.answers),
+        train_before=_mean(cycle.before.parent, exchanges.sampled),
+        train_after=_mean(cycle.after.losses, exchanges.sampled),
+        holdout_base=_mean(cycle.before.base, exchanges.held_out),
+        holdout_before=_mean(cycle.before.parent, exchanges.held_out),
+        holdout_after=_mean(cycle.after.losses, exchanges.held_out),
+        holdout=[_pair(one.id, cycle.before, cycle.after.losses) for one in exchanges.held_out],
+        checks=cycle.proof.checks,
+        replies=compare.holdout_replies(
+            pick_for_replies(cycle.lessons.to_hold_out), cycle.before.parent_answers, cycle.after.answers
+        ),
         notices=setting.notices,
         seconds=setting.seconds,
         tokens_per_second=training.tokens_per_second,
         peak_memory_bytes=_peak_memory_bytes(setting.device),
-        lora_shape=proof.lora_shape,
+        lora_shape=cycle.proof.lora_shape,
         stopping=len(exchanges.stopping),
         kept_step=training.kept_step,
-        evidence=_evidence(job, lessons, exchanges, before, after),
+        evidence=_evidence(cycle),
     )
 
 
-def _evidence(job: Job, lessons: Lessons, exchanges: Exchanges, before: Before, after: After) -> Evidence:
-    asked = questions(lessons.to_hold_out, job.questions)
+def _replies(cycle: Finished) -> list[Reply]:
+    asked = pick_for_replies(cycle.lessons.to_hold_out)
+    return compare.holdout_replies(asked, cycle.before.parent_answers, cycle.after.answers)
+
+
+def _evidence(cycle: Finished) -> Evidence:
+    job, exchanges, before, after = cycle.job, cycle.exchanges, cycle.before, cycle.after
+    asked = questions(cycle.lessons.to_hold_out, job.questions)
     said = (before.base_answers, before.parent_answers, after.answers)
     drift = None
     if before.parent_drift is not None and after.drift is not None:

@@ -22,7 +22,7 @@ from .measure import Measurer
 from .memory import Limits, is_out_of_memory
 from .model import adapted_norm, adapter_tensors, restart_adapter, save_adapter, shape, use_saved_adapter
 from .phases import Phases
-from .report import Before, Exchanges, Lessons, Proof, Setting, make_report
+from .report import Before, Exchanges, Finished, Lessons, Proof, Setting, make_report
 from .resume import (
     Position,
     ResumePoint,
@@ -89,7 +89,7 @@ class _Cycle:
         checks.append(evaluate.require_finite([one.total for one in losses] + training.epoch_losses))
         proof = Proof(checks, shape(adapter_tensors(loaded.model)))
         setting = Setting(loaded.fingerprint, loaded.device, phases.seconds, self._channel.notices)
-        return make_report(self._job, self._lessons, setting, exchanges, before, training, after, proof)
+        return make_report(Finished(self._job, self._lessons, setting, exchanges, before, training, after, proof))
 
     # Going on after a break
 
@@ -135,31 +135,9 @@ class _Cycle:
         point: ResumePoint | None,
     ) -> Training:
         self._meter.may_shorten = False
-
-        def encode(max_tokens: int) -> list[Encoded]:
-            if max_tokens == exchanges.max_tokens:
-                return exchanges.trained
-            return encode_lessons(loaded.chat, self._lessons.to_train, max_tokens, self._channel)
-
         if self._job.parent and self._job.strategy.lineage == "retrain":
             restart_adapter(loaded.model, self._job.seed)
-
-        def looked(tokens: int) -> None:
-            trainer.looked(tokens)
-
-        watch = self._watch(loaded, exchanges, references, looked)
-        trainer = Trainer(
-            loaded.model,
-            loaded.device,
-            train.Lessons(exchanges.trained, encode, exchanges.general, references),
-            self._job.strategy,
-            self._job.seed,
-            self._limits,
-            self._channel,
-            self._phases.pace,
-            packed=self._meter.packed,
-            watch=watch,
-        )
+        trainer = self._trainer(loaded, exchanges, references)
         if point is not None:
             trainer.restore(point.tensors, point.position.training)
 
@@ -170,8 +148,31 @@ class _Cycle:
         points = ResumePoints(self._resume_path, self._job.resume_point_seconds, state, self._channel)
         with points:
             training = trainer.run(points.after_step)
-        tell_what_was_kept(training.looks, watch.drift_budget, training.steps, self._channel)
+        tell_what_was_kept(training.looks, self._drift_budget, training.steps, self._channel)
         return training
+
+    def _trainer(self, loaded: Loaded, exchanges: Exchanges, references: dict[str, Reference]) -> Trainer:
+        def encode(max_tokens: int) -> list[Encoded]:
+            if max_tokens == exchanges.max_tokens:
+                return exchanges.trained
+            return encode_lessons(loaded.chat, self._lessons.to_train, max_tokens, self._channel)
+
+        def looked(tokens: int) -> None:
+            trainer.looked(tokens)
+
+        trainer = Trainer(
+            loaded.model,
+            loaded.device,
+            train.Lessons(exchanges.trained, encode, exchanges.general, references),
+            self._job.strategy,
+            self._job.seed,
+            self._limits,
+            self._channel,
+            self._phases.pace,
+            packed=self._meter.packed,
+            watch=self._watch(loaded, exchanges, references, looked),
+        )
+        return trainer
 
     def _watch(
         self,
@@ -182,8 +183,12 @@ class _Cycle:
     ) -> Watch:
         meter = Meter(loaded.model, loaded.device, self._limits, on_tokens)
         meter.packed, meter.may_shorten = self._meter.packed, False
+        return Watch(meter, exchanges.monitor, references, exchanges.stopping, self._drift_budget)
+
+    @property
+    def _drift_budget(self) -> float:
         budget = self._job.strategy.drift_budget
-        return Watch(meter, exchanges.monitor, references, exchanges.stopping, math.inf if budget is None else budget)
+        return math.inf if budget is None else budget
 
     def _position(self, loaded: Loaded, exchanges: Exchanges, before: Before, done: Training) -> Position:
         return Position(

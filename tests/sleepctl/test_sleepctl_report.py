@@ -405,6 +405,18 @@ def test_with_the_daemon_down_a_damaged_file_of_the_cycle_is_as_if_absent(
     assert "Each figure" not in out
 
 
+def test_with_the_daemon_down_a_cycle_that_will_go_on_is_told_by_what_is_known(
+    environment: Path, sleepctl: Sleepctl
+) -> None:
+    """Its counts come from the history, as its files are still staged; cancelling is the way to be rid of it."""
+    leave_on_disk(environment)
+    suspended = scenes.cycle(11, "suspended", trained=32, held_out=8, ended_at=None)
+    history = {"schema": 1, "written_at": scenes.NOW, "cycles": [suspended]}
+    (environment / "history.json").write_bytes(msgspec.json.encode(history))
+    text = " ".join(sleepctl("show", "11", "--state", str(environment)).out.split())
+    assert "Used 32 trained, 0 replayed, 8 held out Undo sleepctl cancel" in text
+
+
 def test_with_the_daemon_down_an_unknown_cycle_ends_with_4(environment: Path, sleepctl: Sleepctl) -> None:
     """The daemon may know more than it wrote; so the hint is to start it."""
     leave_on_disk(environment)

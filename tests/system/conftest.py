@@ -97,7 +97,7 @@ def installed(layers: Layers) -> Path:
     """The layer that ``install.sh`` adds to the tree, with what an owner has beside it: a model and an agent."""
 
     def make(machine: Machine) -> None:
-        machine.write("/root/install.out", install(machine))
+        machine.write("/srv/install.out", install(machine))
         prepare_owner(machine)
 
     return layers.made("installed", [], make)

@@ -38,8 +38,8 @@ def temporary() -> Iterator[Path]:
 
 
 def digest(directory: Path) -> str:
-    """Of all files in it."""
-    files = sorted(path for path in directory.rglob("*") if path.is_file())
+    """Of all files in it that make a difference to what is installed."""
+    files = sorted(path for path in directory.rglob("*") if path.is_file() and path.suffix != ".md")
     content = b"".join(str(path.relative_to(directory)).encode() + path.read_bytes() for path in files)
     return sha256(content).hexdigest()[:8]
 
@@ -58,9 +58,10 @@ class Layers:
         self._shown = shown
         self._key = key
 
-    def machine(self, layers: Sequence[Path], scratch: Path) -> Machine:
-        """One on these layers, the uppermost first; the tree is below them."""
-        return Machine([*layers, self._tree], scratch, self._shown)
+    def machine(self, layers: Sequence[Path], scratch: Path, **also: Path) -> Machine:
+        """One on these layers, the uppermost first; the tree is below them. ``also`` is shown below /srv."""
+        shown = {f"/srv/{name}": path for name, path in also.items()}
+        return Machine([*layers, self._tree], scratch, self._shown | shown)
 
     def made(self, name: str, layers: Sequence[Path], make: Callable[[Machine], None]) -> Path:
         """The layer that ``make`` leaves on a machine, once for each state of the checkout."""

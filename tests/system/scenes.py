@@ -8,7 +8,7 @@ from typing import Any
 
 from tests.system.machine import Machine
 
-BUFFER = "/home/agent/buffers/experiences.json"
+BUFFER = "/home/user/buffers/experiences.json"
 UNIT = "sage-sleepd.service"
 WORKER_PYTHON = "/opt/sage-sleepd/current/worker/bin/python"
 PIP = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": "/wheels", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
@@ -27,7 +27,7 @@ def install(machine: Machine, *arguments: str, user: str = "", check: bool = Tru
     """Run install.sh, with the packages that were fetched; returns what it said."""
     environment = PIP | (user_environment(machine, user) if user else {})
     command = ["bash", f"{checkout}/install.sh", *arguments]
-    done = machine.run(*command, user=user, check=check, seconds=600, **environment)
+    done = machine.run(*command, user=user, check=check, seconds=1800, **environment)
     return done.stdout + done.stderr
 
 
@@ -38,11 +38,11 @@ def user_environment(machine: Machine, user: str) -> dict[str, str]:
 
 
 def prepare_owner(machine: Machine) -> None:
-    """A tiny model in /srv, and the user ``agent``, whose home nobody else may enter."""
+    """A tiny model in /srv, and the user ``user``, whose home nobody else may enter."""
     machine.run(WORKER_PYTHON, "-P", "-m", "sleepd.worker.tiny_model", "/srv/tiny")
     machine.run("chmod", "-R", "a+rX", "/srv/tiny")
-    machine.run("useradd", "--create-home", "agent")
-    machine.run("chmod", "0700", "/home/agent")
+    machine.run("useradd", "--create-home", "user")
+    machine.run("chmod", "0700", "/home/user")
 
 
 def configure(machine: Machine, directory: str = "/etc/sage-sleepd", **sections: dict[str, Any]) -> None:
@@ -87,14 +87,14 @@ def experiences(number: int, first: int = 0) -> list[dict[str, Any]]:
     ]
 
 
-def write_buffer(machine: Machine, number: int, *, user: str = "agent", path: str = BUFFER) -> None:
+def write_buffer(machine: Machine, number: int, *, user: str = "user", path: str = BUFFER) -> None:
     """A process of the agent's writes its experiences anew, so many now."""
     machine.run("python3", "-c", _WRITE, path, user=user, given=json.dumps(experiences(number)))
 
 
 def begin_service(machine: Machine, **sections: dict[str, Any]) -> None:
     """What the README tells an owner to type, for a buffer in the agent's home."""
-    machine.run("mkdir", "-p", "/home/agent/buffers", user="agent")
+    machine.run("mkdir", "-p", "/home/user/buffers", user="user")
     machine.run("sleepctl", "setup-buffer", BUFFER)
     configure(machine, **sections)
     machine.run("systemctl", "enable", "--now", "sage-sleepd")

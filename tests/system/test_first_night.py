@@ -76,8 +76,8 @@ def test_journal_has_the_fields(morning: Machine) -> None:
 
 def test_buffer_of_another_user_becomes_a_checkpoint(morning: Machine) -> None:
     """What a process of the agent's wrote in its closed home was trained, and the checkpoint says on what."""
-    assert morning.run("stat", "-c", "%a %U", "/home/agent").stdout.split() == ["700", "agent"]
-    assert morning.run("stat", "-c", "%U", BUFFER).stdout.strip() == "agent"
+    assert morning.run("stat", "-c", "%a %U", "/home/user").stdout.split() == ["700", "user"]
+    assert morning.run("stat", "-c", "%U", BUFFER).stdout.strip() == "user"
     shown = morning.run("sleepctl", "show", "1", "--json").stdout
     detail = json.loads(shown)
     assert len(detail["trained_ids"]) + len(detail["held_out_ids"]) == len(experiences(16))
@@ -88,7 +88,7 @@ def test_buffer_of_another_user_becomes_a_checkpoint(morning: Machine) -> None:
 
 def test_the_rest_of_the_home_is_not_seen(morning: Machine) -> None:
     """The drop-in of `setup-buffer` shows the buffer's directory to the daemon, and nothing else of the home."""
-    morning.run("sh", "-c", "echo secret > /home/agent/diary", user="agent")
+    morning.run("sh", "-c", "echo secret > /home/user/diary", user="user")
     pid = morning.property("MainPID")
     seen = morning.run("nsenter", "-t", pid, "-m", "find", "/home", "-type", "f").stdout.split()
     assert seen == [BUFFER]

@@ -31,14 +31,13 @@ def in_use(machine: Machine) -> str:
     return machine.run("readlink", "/opt/sage-sleepd/current").stdout.strip().rpartition("/")[2]
 
 
-def release(machine: Machine, version: str, **changes: tuple[str, str]) -> str:
-    """A checkout of another version, with lines appended to modules; returns where it lies."""
+def release(machine: Machine, version: str, *, broken: str = "") -> str:
+    """A checkout of another version, with a module that cannot be imported; returns where it lies."""
     place = f"/srv/checkout-{version}"
     machine.run("cp", "-r", "/checkout", place)
     machine.run("sed", "-i", f's/^VERSION = .*/VERSION = "{version}"/', f"{place}/sleepd/version.py")
-    for module, line in changes.values():
-        path = machine.path(f"{place}/sleepd/{module}")
-        path.write_text(path.read_text() + f"\n{line}\n")
+    if broken:
+        machine.write(f"{place}/sleepd/{broken}", 'raise RuntimeError("broken on purpose")\n')
     return place
 
 
@@ -47,7 +46,7 @@ def release(machine: Machine, version: str, **changes: tuple[str, str]) -> str:
 
 def test_says_what_to_type_next(shared: Machine) -> None:
     """A first installation ends with the next command, and what it names is there to be typed."""
-    said = shared.read("/root/install.out")
+    said = shared.read("/srv/install.out")
     assert "nothing was started" in said
     assert said.rstrip().endswith("sudo sleepctl setup-buffer /path/to/experiences.json")
     assert shared.run("sh", "-c", "command -v sleepctl").stdout.strip() == "/usr/local/bin/sleepctl"
@@ -67,6 +66,11 @@ def test_writes_one_file_into_etc(shared: Machine, tree: Path) -> None:
     upper = shared.run("find", "/etc", "-newer", "/opt/sage-sleepd/releases", "-type", "f").stdout.split()
     ours = [path for path in upper if "sage" in path]
     assert ours == ["/etc/sage-sleepd/config.toml"]
+
+
+def test_no_gpu_no_drop_in(shared: Machine) -> None:
+    """Where there is no GPU, none of its devices is allowed."""
+    assert list(shared.path("/usr/lib/systemd/system").glob("sage-sleepd*.service.d/*")) == []
 
 
 def test_manual_pages_and_completions_are_there(shared: Machine) -> None:
@@ -93,7 +97,9 @@ def upgraded(layers: Layers, installed: Path) -> Path:
         machine.await_event("candidate_promoted")
         configure(machine)
         machine.run("sleepctl", "reload")
-        machine.write("/root/upgrade.out", install(machine, checkout=release(machine, "9.0.0")))
+        checkout = release(machine, "9.0.0")
+        machine.write("/srv/upgrade.out", install(machine, checkout=checkout))
+        machine.run("rm", "-rf", checkout)
 
     return layers.made("upgraded", [installed], make)
 
@@ -115,8 +121,8 @@ def test_upgrade_keeps_what_is_the_owners(newer: Machine) -> None:
     assert newer.path("/etc/systemd/system/sage-sleepd.service.d/50-buffer.conf").exists()
     assert "min_experiences = 6" in newer.read("/etc/sage-sleepd/config.toml")
     assert len(list(newer.path(RELEASES).iterdir())) == 2
-    assert "restarting sage-sleepd.service" in newer.read("/root/upgrade.out")
-    assert "--rollback" in newer.read("/root/upgrade.out")
+    assert "restarting sage-sleepd.service" in newer.read("/srv/upgrade.out")
+    assert "--rollback" in newer.read("/srv/upgrade.out")
 
 
 def test_new_default_lies_beside_the_owners_configuration(newer: Machine) -> None:
@@ -126,7 +132,7 @@ def test_new_default_lies_beside_the_owners_configuration(newer: Machine) -> Non
 
 def test_rollback_takes_the_old_release(newer: Machine) -> None:
     """`--rollback`, as the upgrade named it, runs the release before it, on the same state; again, and it is back."""
-    (command,) = re.findall(r"To go back: sudo (\S+) --rollback", newer.read("/root/upgrade.out"))
+    (command,) = re.findall(r"To go back: sudo (\S+) --rollback", newer.read("/srv/upgrade.out"))
     newer.run(command, "--rollback", seconds=600)
     assert in_use(newer) != "9.0.0"
     status = newer.status()
@@ -137,7 +143,7 @@ def test_rollback_takes_the_old_release(newer: Machine) -> None:
 def test_release_that_fails_its_self_test_is_not_used(newer: Machine) -> None:
     """An upgrade whose worker cannot make a model leaves the old one running, and says what failed."""
     pid = newer.property("MainPID")
-    broken = release(newer, "9.1.0", worker=("worker/tiny_model.py", "raise RuntimeError('broken on purpose')"))
+    broken = release(newer, "9.1.0", broken="worker/tiny_model.py")
     said = install(newer, checkout=broken, check=False)
     assert "broken on purpose" in said
     assert "self-test" in said
@@ -147,18 +153,19 @@ def test_release_that_fails_its_self_test_is_not_used(newer: Machine) -> None:
 
 def test_release_that_does_not_start_is_taken_back(newer: Machine) -> None:
     """An upgrade that passes its self-test and whose daemon does not start ends with the old one running again."""
-    broken = release(newer, "9.2.0", daemon=("daemon.py", "raise RuntimeError('no daemon')"))
+    broken = release(newer, "9.2.0", broken="daemon.py")
     said = install(newer, checkout=broken, check=False)
     assert "release 9.2.0 did not start; 9.0.0 is in use again" in said
     assert newer.status()["version"] == "9.0.0"
 
 
 def test_release_that_cannot_be_put_in_use_is_taken_back(newer: Machine) -> None:
-    """An upgrade whose files cannot be put in place, here its manual pages, leaves the old one in use and running."""
+    """A rollback whose files cannot be put in place, here for damage to the old release, leaves the new one running."""
     pid = newer.property("MainPID")
-    broken = release(newer, "9.3.0", manual=("sleepctl/manual.py", "raise RuntimeError('no pages')"))
-    said = install(newer, checkout=broken, check=False)
-    assert "release 9.3.0 could not be put in use; 9.0.0 is in use again" in said
+    old = newer.run("readlink", "/opt/sage-sleepd/previous").stdout.strip()
+    newer.run("sh", "-c", f"echo broken on purpose >> {old}/daemon/{SITE}/sleepd/sleepctl/manual.py")
+    said = install(newer, "--rollback", check=False)
+    assert f"release {Path(old).name} could not be put in use; 9.0.0 is in use again" in said
     assert in_use(newer) == "9.0.0"
     assert newer.property("MainPID") == pid
 
@@ -181,8 +188,8 @@ def test_uninstall_leaves_what_was_learned(newer: Machine) -> None:
 def test_purge_leaves_nothing(newer: Machine) -> None:
     """`--purge` leaves no file with its name outside the journal, and no user."""
     install(newer, "--purge")
-    command = ["find", "/", "-xdev", "-iname", "*sage-sleep*", "-o", "-xdev", "-iname", "sleepctl*"]
-    assert newer.run(*command).stdout.split() == []
+    named = ["-name", "*sage-sleep*", "-o", "-name", "*sleepctl*", "-o", "-name", "sleepd*"]
+    assert newer.run("find", "/", "-xdev", "(", *named, ")").stdout.split() == []
     assert newer.run("getent", "passwd", "sage-sleepd", check=False).returncode == 2
     assert newer.run("getent", "group", "sage-sleepd", check=False).returncode == 2
     assert newer.path(BUFFER).exists()
@@ -191,23 +198,25 @@ def test_purge_leaves_nothing(newer: Machine) -> None:
 # --- the owner's interpreter ---
 
 
-def test_an_owners_cuda_torch_is_used_and_left_alone(machine: Machine) -> None:
+def test_an_owners_cuda_torch_is_used_and_left_alone(layers: Layers, installed: Path, scratch: Path) -> None:
     """Where /usr/bin/python3 has a torch with CUDA, the worker gets it; nothing in it changes, and none is fetched."""
-    torch = machine.run("sh", "-c", "echo /opt/sage-sleepd/torch/*").stdout.strip()
-    owners = "/usr/local/lib/python3.11/dist-packages"
-    machine.run("mkdir", "-p", owners)
-    machine.run("sh", "-c", f"mv {torch}/{SITE}/* {owners}/")
-    # A build for CUDA as far as anybody can tell by looking; the machine has no driver.
-    machine.run("sh", "-c", f"echo \"cuda: Optional[str] = '12.6'\" >> {owners}/torch/version.py")
-    machine.run("rm", "-rf", "/opt/sage-sleepd/torch", "/opt/sage-sleepd/releases", "/opt/sage-sleepd/current")
-    fingerprint = f"find {owners} -type f ! -name '*.pyc' -printf '%p %s %T@\\n' | sort | sha256sum"
-    before = machine.run("sh", "-c", fingerprint).stdout
-    said = install(machine)
-    assert "torch is taken from /usr/bin/python3" in said
-    assert machine.run("sh", "-c", fingerprint).stdout == before
-    assert not machine.path("/opt/sage-sleepd/torch").exists()
-    where = machine.run(WORKER_PYTHON, "-c", "import torch; print(torch.__file__, torch.version.cuda)").stdout.split()
-    assert where == [f"{owners}/torch/__init__.py", "12.6"]
+    (torch,) = (installed / "opt/sage-sleepd/torch").iterdir()
+    packages = f"/srv/owners/{SITE}"
+    # Shown read-only: whoever would write there fails.
+    with layers.machine([installed], scratch, owners=torch) as machine:
+        machine.run("rm", "-rf", "/opt/sage-sleepd")
+        machine.write(
+            "/usr/local/lib/python3.11/dist-packages/owners.pth", f"import site; site.addsitedir('{packages}')\n"
+        )
+        # A build for CUDA, as far as can be told without a GPU.
+        text = machine.read(f"{packages}/torch/version.py")
+        machine.write("/srv/version.py", f"{text}\ncuda = '12.6'\n")
+        machine.run("mount", "--bind", "/srv/version.py", f"{packages}/torch/version.py")
+        assert "torch is taken from /usr/bin/python3" in install(machine)
+        assert not machine.path("/opt/sage-sleepd/torch").exists()
+        ask = "import torch; print(torch.__file__, torch.version.cuda)"
+        found = machine.run(WORKER_PYTHON, "-c", ask).stdout.split()
+        assert found == [f"{packages}/torch/__init__.py", "12.6"]
 
 
 # --- for one user, and for several agents ---
@@ -216,33 +225,33 @@ def test_an_owners_cuda_torch_is_used_and_left_alone(machine: Machine) -> None:
 def test_user_installation_needs_no_root(machine: Machine) -> None:
     """`--user` installs below the home without root, and `systemctl --user` runs it to a cycle with a verdict."""
     machine.run("chmod", "-R", "a+rX", "/opt/sage-sleepd")
-    machine.run("loginctl", "enable-linger", "agent")
-    environment = user_environment(machine, "agent")
+    machine.run("loginctl", "enable-linger", "user")
+    environment = user_environment(machine, "user")
     machine.await_true(
         lambda: machine.path(f"{environment['XDG_RUNTIME_DIR']}/systemd/private").exists(), "its manager"
     )
-    said = install(machine, "--user", "--worker-python", WORKER_PYTHON, user="agent")
+    said = install(machine, "--user", "--worker-python", WORKER_PYTHON, user="user")
     assert "sleepctl setup-buffer" in said
     assert "sudo" not in said.partition("Next")[2]
 
     def as_agent(*command: str) -> str:
-        return machine.run(*command, user="agent", **environment).stdout
+        return machine.run(*command, user="user", **environment).stdout
 
-    sleepctl = "/home/agent/.local/bin/sleepctl"
+    sleepctl = "/home/user/.local/bin/sleepctl"
     write_buffer(machine, 16)
     as_agent(sleepctl, "setup-buffer", BUFFER)
-    configure(machine, "/home/agent/.config/sage-sleepd", worker={"python": fake_worker(machine, "promote")})
+    configure(machine, "/home/user/.config/sage-sleepd", worker={"python": fake_worker(machine, "promote")})
     as_agent("systemctl", "--user", "enable", "--now", "sage-sleepd")
     machine.await_true(lambda: '"total_cycles": 1' in as_agent(sleepctl, "status", "--json"), "a cycle")
     assert machine.property("ActiveState") == "inactive"
-    assert machine.path("/home/agent/.local/state/sage-sleepd/current").is_symlink()
+    assert machine.path("/home/user/.local/state/sage-sleepd/current").is_symlink()
 
 
 def test_instances_never_train_at_once(machine: Machine) -> None:
     """Two instances have their own buffer, configuration and state, and while one trains the other waits for it."""
     for name in ("blue", "green"):
         path = f"/srv/{name}/experiences.json"
-        machine.run("install", "-d", "-o", "agent", f"/srv/{name}")
+        machine.run("install", "-d", "-o", "user", f"/srv/{name}")
         machine.run("sleepctl", "setup-buffer", path, "--instance", name)
         configure(
             machine,

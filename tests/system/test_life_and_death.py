@@ -118,13 +118,13 @@ def test_broken_installation_stays_visible(machine: Machine) -> None:
     """A daemon that cannot start is started five times in all, then stays failed; mended and reset, it starts."""
     begin_service(machine)
     packages = "/opt/sage-sleepd/current/daemon/lib/python3.11/site-packages"
-    machine.run("mv", f"{packages}/msgspec", "/root/msgspec")
+    machine.run("mv", f"{packages}/msgspec", "/srv/msgspec")
     machine.run("systemctl", "restart", "sage-sleepd", check=False)
     machine.await_true(lambda: machine.property("ActiveState") == "failed", "systemd to give up")
     told = [line["MESSAGE"] for line in machine.journal("UNIT=sage-sleepd.service")]
     assert sum("Main process exited" in line for line in told) == 4
     assert any("Start request repeated too quickly" in line for line in told)
-    machine.run("mv", "/root/msgspec", f"{packages}/msgspec")
+    machine.run("mv", "/srv/msgspec", f"{packages}/msgspec")
     machine.run("systemctl", "reset-failed", "sage-sleepd")
     machine.run("systemctl", "start", "sage-sleepd")
     assert answers(machine)
@@ -169,7 +169,7 @@ def shared_service(layers: Layers, installed: Path) -> Iterator[Machine]:
 def test_outsider_is_turned_away(shared_service: Machine) -> None:
     """A user outside the group can neither look nor change anything, and is told how to be let in."""
     for command in ("status", "pause"):
-        done = shared_service.run("sleepctl", command, user="agent", check=False)
+        done = shared_service.run("sleepctl", command, user="user", check=False)
         assert done.returncode == 8, done.stdout + done.stderr
         assert "usermod -aG sage-sleepd" in done.stderr
 
@@ -187,9 +187,9 @@ def test_operator_may_look_and_change(shared_service: Machine, user: str) -> Non
 def test_reader_may_look_only(machine: Machine) -> None:
     """Where the owner opens the socket to everybody, a user outside the group sees the status and changes nothing."""
     begin_service(machine, control={"socket_mode": "0666"})
-    assert machine.run("sleepctl", "status", user="agent").returncode == 0
+    assert machine.run("sleepctl", "status", user="user").returncode == 0
     for command in (["pause"], ["run", "--force"], ["rollback", "0"], ["cancel"]):
-        done = machine.run("sleepctl", *command, user="agent", check=False)
+        done = machine.run("sleepctl", *command, user="user", check=False)
         assert done.returncode == 8, done.stdout + done.stderr
     assert machine.status()["state"] == "idle"
 
@@ -197,7 +197,7 @@ def test_reader_may_look_only(machine: Machine) -> None:
 def test_adapters_are_for_the_group_only(shared_service: Machine) -> None:
     """What was learned is read by members of the group, and by nobody else."""
     assert shared_service.run("ls", "/var/lib/sage-sleepd", user="operator-of-it", check=False).returncode == 0
-    assert shared_service.run("ls", "/var/lib/sage-sleepd", user="agent", check=False).returncode != 0
+    assert shared_service.run("ls", "/var/lib/sage-sleepd", user="user", check=False).returncode != 0
 
 
 # --- what it stands on fails ---

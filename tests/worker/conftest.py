@@ -21,6 +21,7 @@ from sleepd.worker.channel import Channel
 
 ROOT = Path(__file__).parents[2]
 NEED_TORCH = (
+    "test_sampling.py",
     "test_cycle_run.py",
     "test_resume.py",
     "test_data.py",

@@ -174,11 +174,29 @@ def test_the_bases_replies_to_the_shipped_prompts_are_made_once(tiny_model, run_
     asked.clear()
     assert run_here(name="second", models_directory=str(own)).evidence == first.evidence
     fewer = sum(asked)
-    assert many - fewer == 2 * interview.PROBES + interview.TALKS * (1 + len(interview.FOLLOW_UPS))
+    assert many - fewer == 2 * interview.PROBES + interview.TALKS * len(interview.FOLLOW_UPS)
     (kept,) = own.glob("replies-*.json")
     kept.write_bytes(b'{"greedy": 7')
     assert run_here(name="third", models_directory=str(own)).evidence == first.evidence
-    assert json.loads(kept.read_bytes())["held_out"] == []
+    assert json.loads(kept.read_bytes())["answers"]["held_out"] == []
+
+
+def test_what_a_candidate_said_is_kept_beside_it_and_not_asked_again_of_the_parent(run_here, tmp_path, monkeypatch):
+    """The next cycle asks its parent only what is the owner's own; of other weights nothing is believed."""
+    run_here(name="first")
+    kept = (tmp_path / "first/replies.json").read_bytes()
+    asked = []
+    real = interview.replies
+    monkeypatch.setattr(
+        interview, "replies", lambda *given, **more: asked.append(len(given[2])) or real(*given, **more)
+    )
+    second = run_here(name="second", parent=str(tmp_path / "first"))
+    few = sum(asked)
+    assert (tmp_path / "first/replies.json").read_bytes() == kept
+    (tmp_path / "first/replies.json").write_bytes(kept.replace(b'"key":"', b'"key":"0'))
+    asked.clear()
+    assert run_here(name="third", parent=str(tmp_path / "first")).evidence == second.evidence
+    assert sum(asked) - few == 2 * interview.PROBES + interview.TALKS * len(interview.FOLLOW_UPS)
 
 
 def test_out_of_memory_in_replies_halves_the_batch(run_here, monkeypatch):

@@ -66,11 +66,11 @@ def test_similar_pairs_are_those_with_nearly_the_same_words(replies, share):
 
 
 def test_loops_and_floods_of_questions_are_counted_apart():
-    """Three replies: prose, a loop, a flood; mean length over all of them."""
+    """Four replies: prose, two loops, a flood; mean length over all of them."""
     flood = " ".join(f"What is the meaning of {one}?" for one in [*SUBJECTS, "bread"])
-    speech = describe(["The river rose again today.", "I feel ready to learn. " * 30, flood])
-    assert (speech.replies, speech.loops, speech.question_floods) == (3, 1, 1)
-    assert speech.mean_words == pytest.approx((5 + 150 + 9 * 6) / 3)
+    speech = describe(["The river rose again today.", "I feel ready to learn. " * 30, flood, "no " * 40])
+    assert (speech.replies, speech.loops, speech.question_floods) == (4, 2, 1)
+    assert speech.mean_words == pytest.approx((5 + 150 + 9 * 6 + 40) / 4)
     assert speech.longest_repeat_words == 75
     assert speech.similar_pairs_share == 0.0
 

@@ -22,7 +22,7 @@ _CONSOLIDATE: Final = Strategy(
     weight_decay=0.0,
     warmup_share=0.15,
     max_grad_norm=1.0,
-    kl_weight=2.0,
+    kl_weight=3.0,
     kl_prompts=160,
     kl_batch_size=6,
     drift_budget=0.025,
@@ -41,16 +41,15 @@ STRATEGIES: Final[dict[str, Strategy]] = {
         _CONSOLIDATE,
         replace(_CONSOLIDATE, name="careful", learning_rate=2e-4, kl_weight=4.0, drift_budget=0.0125),
         replace(_CONSOLIDATE, name="eager", learning_rate=6e-4, kl_weight=1.0, drift_budget=0.04),
-        # For a few short experiences that state facts, and on top of what is known: more steps, at a higher rate.
+        # For a few short experiences that state facts: more steps at a higher rate, so that like ones are told apart.
         replace(
             _CONSOLIDATE,
             name="rehearse",
+            min_steps=60,
             learning_rate=7e-4,
-            min_steps=32,
-            kl_prompts=64,
-            lineage="continue",
-            continued_rate_share=0.4,
-            drift_budget=0.04,
+            kl_prompts=96,
+            kl_batch_size=4,
+            drift_budget=0.045,
         ),
         # The older scheduler's recipe, for comparison and for whoever wants it: it changes next to nothing.
         Strategy(

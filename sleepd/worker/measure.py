@@ -109,7 +109,9 @@ class Measurer:
         self._phases.pace.plan(workload.measuring(job, exchanges, self._asked))
         self.plan(exchanges, steps_done=0)
         with model.disable_adapter():
-            references = meter.references([*exchanges.general, *exchanges.monitor, *exchanges.probes])
+            # Each set by itself, in the rows in which it is compared: in bfloat16 other rows round otherwise.
+            sets = (exchanges.general, exchanges.monitor, exchanges.probes)
+            references = {id_: one for each in sets for id_, one in meter.references(each).items()}
             base = meter.losses(exchanges.held_out) if job.parent else {}
         later = probation.later(job, [*exchanges.trained, *exchanges.held_out])
         measured = {one.id: one for one in [*exchanges.sampled, *later, *exchanges.held_out]}

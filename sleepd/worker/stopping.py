@@ -35,7 +35,9 @@ LEAST_TO_JUDGE = 8
 LEAST_TO_STOP = 3
 _MARGIN = 0.97
 """Of the factor that would just do: the drift does not grow exactly with its square."""
-_TRIES = 4
+_HALVED = 4
+"""Times that a share is tried, each time half of it, where the drift does not follow the square; then nothing is
+kept."""
 _SHARE = 3
 """One in so many held-out experiences is given away."""
 
@@ -74,14 +76,16 @@ class Watch:
             step: the number of steps so far.
             shorten: multiplies the effect that the adapter had at first; it is left at what the look is of.
         """
-        look, share = self._measure(step), 1.0
+        look = self._measure(step)
         whole = look.drift
-        for _ in range(_TRIES):
-            if look.drift is None or whole is None or not look.drift > self.drift_budget:
-                break
-            share *= _MARGIN * math.sqrt(self.drift_budget / look.drift)
+        if whole is None or whole <= self.drift_budget:
+            return look
+        by_square = _MARGIN * math.sqrt(self.drift_budget / whole)
+        for share in (*(by_square / 2**halved for halved in range(_HALVED)), 0.0):
             shorten(share)
             look = msgspec.structs.replace(self._measure(step), share=share, whole_drift=whole)
+            if look.drift is None or look.drift <= self.drift_budget:
+                break
         return look
 
     def _measure(self, step: int) -> Look:

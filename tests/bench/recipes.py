@@ -109,7 +109,7 @@ class Bench:
         with self._as_base():
             general = self._answered(prompts.regularise, REGULARISE)
             monitor = self._answered(prompts.monitor, MONITOR)
-            return general, monitor, self._meter().references([*general, *monitor])
+            return general, monitor, self._meter().references(general) | self._meter().references(monitor)
 
     def _train(
         self,

@@ -97,7 +97,7 @@ def test_a_night_beyond_its_budget_is_shortened(tiny_model, models, tmp_path):
     strategy = quick(epochs=6, learning_rate=2e-2, kl_weight=0.0, drift_budget=1e9)
     free = run(make_job(tiny_model, models, tmp_path / "free", strategy=strategy), lessons(), RecordingChannel())
     assert "night_shortened" not in {notice.event for notice in free.notices}
-    budget = looks_of(tmp_path / "free")[-1].drift / 3
+    budget = 0.7 * looks_of(tmp_path / "free")[-1].drift
     strategy = msgspec.structs.replace(strategy, drift_budget=budget)
     tight = run(make_job(tiny_model, models, tmp_path / "tight", strategy=strategy), lessons(), RecordingChannel())
     (notice,) = [notice for notice in tight.notices if notice.event == "night_shortened"]

@@ -174,7 +174,8 @@ class PromotionConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
         Literal["auto", "keep", "probation"],
         Meta(
             description='Where the evidence decides nothing: "keep" the champion, put the candidate in use on '
-            '"probation", or "auto": probation only while fewer than 8 experiences are held out.'
+            '"probation" if it gained anything by a weaker proof, or "auto": probation only while fewer than 8 '
+            "experiences are held out, and within the rate that the confidence leaves."
         ),
     ] = "auto"
 

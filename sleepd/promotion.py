@@ -7,13 +7,14 @@ Held against limits, each shown with its figure:
 - harm: greedy replies to held-out prompts that loop where the parent's do not, drift from the base, collapse of speech
   (``speech_gates``), answers that were right and are wrong now, the owner's own limits (``metric_limits``).
 
-A figure that is missed, or was not measured although its gate is on, rejects. Else the gain decides: its interval lies
+A figure that is missed, or was not measured although its gate is on, rejects. Else the gain decides: its bound lies
 above what counts (promoted), its estimate does not (rejected), or neither (inconclusive). A candidate without any
-effect is so promoted with a probability of at most 1 - ``confidence``.
+effect is so put in use with a probability of at most 1 - ``confidence``.
 
-An inconclusive one is put in use on *probation* only where the owner wants it (by default while the evidence is thin),
-and only if the gain also holds with ``PROBATION_CONFIDENCE``: a weaker proof, which the next cycle follows up on
-experiences that nobody was trained on.
+Thin evidence keeps to that rate in two halves: for being promoted outright half the doubt is allowed; what passes with
+the whole of it is, by default, put in use on *probation*, to be followed up on experiences that nobody was trained on.
+Where the owner asks for probation whenever the evidence is open, a gain that holds with ``PROBATION_CONFIDENCE`` does,
+and the rate is that much higher.
 """
 
 from __future__ import annotations
@@ -66,7 +67,7 @@ class Gates(msgspec.Struct, frozen=True, kw_only=True):
 
 def judge(report: Report, gates: Gates) -> Verdict:
     """Whether this candidate is better than its parent and has damaged nothing that was measured."""
-    gain = _interval(report, gates.confidence)
+    gain = _interval(report, _asked_for(report, gates))
     figures = [*_effect(report), _noise(report), _gain(report, gain, gates), *_harms(report, gates)]
     failed = [each for each in figures if each.is_binding and not each.is_met and not each.is_open]
     verdict = Verdict(
@@ -88,10 +89,14 @@ def judge(report: Report, gates: Gates) -> Verdict:
 
 def _undecided(verdict: Verdict, spoken: str, report: Report, gates: Gates) -> Verdict:
     """The evidence is open: what the owner wants then."""
-    is_wanted = gates.inconclusive == "probation" or (gates.inconclusive == "auto" and verdict.is_thin)
-    weaker = _interval(report, min(PROBATION_CONFIDENCE, gates.confidence))
-    holds = weaker is not None and (weaker.low is None or weaker.low > 0)
-    if is_wanted and holds:
+    is_anyhow = gates.inconclusive == "probation"
+    weaker = _interval(report, min(PROBATION_CONFIDENCE, gates.confidence) if is_anyhow else gates.confidence)
+    assert weaker is not None
+    if is_anyhow:
+        holds = weaker.low is None or weaker.low > 0
+    else:
+        holds = gates.inconclusive == "auto" and weaker.low is not None and weaker.low > _what_counts(report, gates)
+    if holds:
         reason = f"{spoken}: in use on probation, later experiences decide"
         return msgspec.structs.replace(verdict, outcome=Outcome.PROMOTED, reason=reason, is_on_probation=True)
     return msgspec.structs.replace(
@@ -99,10 +104,20 @@ def _undecided(verdict: Verdict, spoken: str, report: Report, gates: Gates) -> V
     )
 
 
+def _asked_for(report: Report, gates: Gates) -> float:
+    """The confidence that an outright promotion takes."""
+    is_thin = sum(each.tokens > 0 for each in report.holdout) < THIN
+    return 1 - (1 - gates.confidence) / 2 if is_thin else gates.confidence
+
+
+def _what_counts(report: Report, gates: Gates) -> float:
+    return max(gates.min_gain, report.evidence.noise_floor or 0.0)
+
+
 def _spoken(report: Report, gain: Interval) -> str:
     thin = ", thin evidence" if gain.experiences < THIN else ""
     before, after = report.holdout_before or math.nan, report.holdout_after or math.nan
-    bounds = "" if gain.low is None else f", more than {gain.low:.3f} with {gain.confidence:.0%} confidence"
+    bounds = "" if gain.low is None else f", more than {gain.low:.3f} with {100 * gain.confidence:.3g}% confidence"
     many = "experience" if gain.experiences == 1 else "experiences"
     figures = f"-{gain.estimate:.3f} nats/token on {gain.experiences} {many}{bounds}{thin}"
     return f"holdout reply loss {before:.3f} -> {after:.3f} ({figures})"
@@ -150,7 +165,7 @@ def _noise(report: Report) -> Figure:
 
 
 def _gain(report: Report, gain: Interval | None, gates: Gates) -> Figure:
-    limit = max(gates.min_gain, report.evidence.noise_floor or 0.0)
+    limit = _what_counts(report, gates)
     if gain is None:
         before, after = report.holdout_before, report.holdout_after
         is_empty = not report.holdout or before is None or after is None
@@ -159,7 +174,7 @@ def _gain(report: Report, gain: Interval | None, gates: Gates) -> Figure:
         return Figure(name="holdout", value=None, relation="above", limit=limit, is_met=False, text=text)
     is_met = gain.low is not None and gain.low > limit
     bounds = f"above {gain.low:.3f}" if gain.low is not None else "with no bound"
-    text = f"holdout gain {gain.estimate:.3f} nats/token, {bounds} with {gates.confidence:.0%} confidence"
+    text = f"holdout gain {gain.estimate:.3f} nats/token, {bounds} with {100 * gain.confidence:.3g}% confidence"
     if gain.estimate <= limit:
         before, after = report.holdout_before or math.nan, report.holdout_after or math.nan
         verb = "did not fall" if gain.estimate <= 0 else "did not fall enough"

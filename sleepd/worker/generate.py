@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from .data import ChatFormat
+from .memory import free_memory, is_out_of_memory
 from .model import Device, computing
 
 TEMPERATURE = 0.8
@@ -81,6 +82,31 @@ def replies(
         mask = torch.cat([mask, mask.new_ones(len(asked), 1)], dim=1)
         positions = positions[:, -1:] + 1
     return [None if open_ else reply for reply, open_ in zip(found, is_open, strict=True)]
+
+
+def batched_replies(
+    model: Any,
+    device: Device,
+    asked: Sequence[Asked],
+    *,
+    at_once: int,
+    stop_ids: frozenset[int],
+    on_step: Callable[[int], None] = lambda _tokens: None,
+    deadline: float | None = None,
+) -> list[list[int] | None]:
+    """See ``replies``: at most ``at_once`` of them side by side, fewer where memory runs out, down to one."""
+    found: list[list[int] | None] = []
+    while len(found) < len(asked):
+        batch = asked[len(found) : len(found) + at_once]
+        try:
+            found += replies(model, device, batch, stop_ids=stop_ids, on_step=on_step, deadline=deadline)
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error) or len(batch) == 1:
+                raise
+            at_once = len(batch) // 2
+        # Outside the handler, whose traceback would keep the failed attempt's tensors alive.
+        free_memory()
+    return found
 
 
 def _cache_name(model: Any) -> str:

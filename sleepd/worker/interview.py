@@ -22,8 +22,7 @@ from sleepd.job import Lesson
 from .base import write_atomically
 from .data import ChatFormat
 from .general import PROBE, general_prompts
-from .generate import TEMPERATURE, Asked, replies
-from .memory import free_memory, is_out_of_memory
+from .generate import TEMPERATURE, Asked, batched_replies
 from .model import WEIGHTS_FILE, Device
 
 REPLIES = 8
@@ -153,25 +152,17 @@ class Interviewer:
         return Asked(self.chat.talk_ids(turns)[-self.max_prompt_tokens :], max_new_tokens, seed)
 
     def _replies(self, asked: Sequence[Asked], deadline: float) -> list[str | None]:
-        """Fewer at once where memory runs out, down to one."""
-        found: list[str | None] = []
-        at_once = AT_ONCE
-        while len(found) < len(asked):
-            try:
-                batch = asked[len(found) : len(found) + at_once]
-                ids = replies(
-                    self.model, self.device, batch, stop_ids=self.stop_ids, on_step=self.on_step, deadline=deadline
-                )
-                found += [None if one is None else self._text(one) for one in ids]
-            except (MemoryError, RuntimeError) as error:
-                if not is_out_of_memory(error) or len(batch) == 1:
-                    raise
-                at_once = len(batch) // 2
-            free_memory()
-        return found
-
-    def _text(self, ids: Sequence[int]) -> str:
-        return str(self.chat.tokenizer.decode(ids, skip_special_tokens=True)).strip()
+        found = batched_replies(
+            self.model,
+            self.device,
+            asked,
+            at_once=AT_ONCE,
+            stop_ids=self.stop_ids,
+            on_step=self.on_step,
+            deadline=deadline,
+        )
+        decode = self.chat.tokenizer.decode
+        return [None if ids is None else str(decode(ids, skip_special_tokens=True)).strip() for ids in found]
 
 
 def _all_or_none(found: Sequence[str | None]) -> list[str] | None:

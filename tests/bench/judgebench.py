@@ -6,11 +6,13 @@ the default gates, and counts. Nothing is ever taken from what another model sai
 
     python tests/bench/judgebench.py make BUFFER.json --cache pools.json --work DIRECTORY [--kinds good,loops]
     python tests/bench/judgebench.py table --cache pools.json [--trials 200]
+    python tests/bench/judgebench.py gains NIGHTS.jsonl [--trials 200]
 
 Kinds: ``base again`` (an adapter that is zero: a second reading), ``noise`` (small random weights), ``slow`` (trained
 at a five-hundredth of the rate), ``good`` (the default strategy), ``loops`` (each reply replaced by its first words,
 over and over), ``shuffled`` (each reply moved to another prompt), ``hot`` (trained at 100 times the rate). ``table``
-adds ``no effect``: the good one's gains, each for or against it by the toss of a coin.
+adds ``no effect``: the good one's gains, each for or against it by the toss of a coin. ``gains`` judges the gain alone,
+all else taken as harmless, on the nights that sleepbench.py has written: many trainings, other experiences in each.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ import json
 import random
 import socket
 import time
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -30,6 +33,7 @@ from sleepd.evidence import Collapse, Drift, Evidence, LossPair
 from sleepd.job import Check, Job, Lesson, Reply, Report
 from sleepd.promotion import REQUIRED_CHECKS, Gates, judge
 from sleepd.speech import describe
+from sleepd.speech_gates import MODES
 from sleepd.strategies import find_strategy
 from sleepd.verdict import Outcome
 
@@ -315,6 +319,45 @@ def table(options: argparse.Namespace) -> None:
             )
 
 
+def gains(options: argparse.Namespace) -> None:
+    """Print what the verdict was on drawn experiences of drawn nights; for each kind, the same nights."""
+    lines = [json.loads(line) for line in options.nights.read_text().splitlines()]
+    nights = [_night(line["pairs"]) for line in lines if line.get("pairs")]
+    harmless = {
+        mode: ["The tide comes in at six and goes out at noon.", "A lamp stands on the pier."] for mode in MODES
+    }
+    print(f"{len(nights)} nights, {options.trials} draws each; inconclusive: {options.inconclusive}")
+    for kind in ("good", "no effect"):
+        for held_out in HELD_OUT_SIZES:
+            usable = [pairs for pairs in nights if len(pairs) >= held_out]
+            counts: Counter[str] = Counter()
+            for seed in range(options.trials if usable else 0):
+                pairs = random.Random(seed).choice(usable)
+                pool = Pool(
+                    kind=kind,
+                    noise_floor=0.0,
+                    drift=0.0,
+                    pairs=pairs,
+                    replies=[Reply(id="", prompt="", text="", is_loop=False, repeated_share=0.0)],
+                    base=harmless,
+                    candidate=harmless,
+                    seconds=0.0,
+                )
+                verdict = judge(draw(pool, held_out, seed), Gates(inconclusive=options.inconclusive))
+                counts["on probation" if verdict.is_on_probation else str(verdict.outcome)] += 1
+            shares = ", ".join(f"{name} {count / options.trials:.1%}" for name, count in sorted(counts.items()))
+            print(f"{kind:<10} {held_out:>3} held out: {shares or 'no night has so many'}", flush=True)
+
+
+def _night(pairs: Sequence[tuple[str, int, float, float]]) -> list[LossPair]:
+    """From sums of losses over an experience's tokens, as sleepbench.py writes them."""
+    return [
+        LossPair(id=id_, tokens=tokens, base=base / tokens, parent=base / tokens, candidate=candidate / tokens)
+        for id_, tokens, base, candidate in pairs
+        if tokens
+    ]
+
+
 def main() -> None:
     """Run the command that was given."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -331,6 +374,11 @@ def main() -> None:
     telling.add_argument("--trials", type=int, default=200)
     telling.add_argument("--inconclusive", choices=["auto", "keep", "probation"], default="auto")
     telling.set_defaults(run=table)
+    gaining = commands.add_parser("gains")
+    gaining.add_argument("nights", type=Path)
+    gaining.add_argument("--trials", type=int, default=200)
+    gaining.add_argument("--inconclusive", choices=["auto", "keep", "probation"], default="auto")
+    gaining.set_defaults(run=gains)
     options = parser.parse_args()
     options.run(options)
 

@@ -152,13 +152,29 @@ def synced_again(trace: Path) -> list[str]:
     return found
 
 
-def syncs() -> list[tuple[int, str]]:
-    """Number and path of each ``fsync`` on the state directory in a life without faults."""
-    with tempfile.TemporaryDirectory(prefix="disk-") as name:
-        try_fault(Fault("", "", 0), Path(name))
-        text, state = (Path(name) / "trace").read_text(errors="replace"), f"{name}/state"
-    paths = re.findall(r"^\S+ fsync\(\d+<([^>]*)>", text, re.MULTILINE)
-    return [(number, path.removeprefix(state)) for number, path in enumerate(paths, 1) if path.startswith(state)]
+def syncs(trace: Path) -> list[tuple[str, bool]]:
+    """Each ``fsync`` in order: its path, and whether it was refused. The n-th is number n to strace."""
+    found = re.findall(r"^\S+ fsync\(\d+<([^>]*)>(.*)$", trace.read_text(errors="replace"), re.MULTILINE)
+    return [(path, rest.endswith("(INJECTED)")) for path, rest in found]
+
+
+def refuse_sync_of(name: str, directory: Path) -> tuple[Outcome, Path]:
+    """A first cycle in which the last sync of ``staging/cycle_001/NAME`` (empty: of that directory) is refused.
+
+    How often the status is written differs from life to life, and with it the number: it is counted anew after each
+    miss. Returns the outcome, and the directory of the life in which it was hit.
+    """
+    number = 0
+    for attempt in range(8):
+        life = directory / str(attempt)
+        life.mkdir()
+        wanted = str(life / "state/staging/cycle_001" / name)
+        outcome = try_fault(Fault("EIO" if number else "", "fsync" if number else "", number), life)
+        calls = syncs(life / "trace")
+        if (wanted, True) in calls or outcome.faults:
+            return outcome, life
+        number = max((place for place, (path, _) in enumerate(calls, 1) if path == wanted), default=number)
+    raise AssertionError(f"the sync of {name!r} was never hit")
 
 
 def points() -> list[tuple[str, int]]:
@@ -210,14 +226,20 @@ def daemon_on_full_disk(disk: Path, directory: Path, fill: Callable[[Path], Path
         if status.champion is None or status.champion.cycle != 1:
             faults.append(f"the champion is {status.champion}")
         filler.unlink()
+        everything = sweep.FIRST + sweep.MORE
+        daemon.await_true(lambda: daemon.status().buffer.total == everything, "a look at the whole buffer")
         daemon.await_true(lambda: sweep._is_idle(daemon) and not _vetoes(daemon), "the second verdict")
-        status = daemon.status()
-        if status.last_error is not None or status.alarms:
-            faults.append(f"still said: {status.last_error} {status.alarms}")
+        # The veto goes with the space; what is still said goes with the next look.
+        daemon.await_true(lambda: _says_nothing(daemon), "an end of the errors and alarms")
     if "Traceback" in daemon.log():
         faults.append("a traceback: " + daemon.log()[-1200:])
     ids = {str(record["id"]) for record in experiences(sweep.FIRST + sweep.MORE)}
     return faults + faults_of(disk / "state", ids)
+
+
+def _says_nothing(daemon: DaemonProcess) -> bool:
+    status = daemon.status()
+    return status.last_error is None and not status.alarms
 
 
 def _vetoes(daemon: DaemonProcess) -> list[str]:

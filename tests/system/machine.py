@@ -83,7 +83,7 @@ class Machine:
         }
         with (self._scratch / "console").open("ab") as console:
             # It ends with us, whatever ends us.
-            unshared = ["setpriv", "--pdeathsig", "KILL", "unshare", "--mount", "--propagation", "private"]
+            unshared = ["setpriv", "--pdeathsig", "TERM", "unshare", "--mount", "--propagation", "private"]
             self._process = subprocess.Popen(
                 [*unshared, "bash", "-c", _BOOT, "boot", *binds],
                 env=environment,

@@ -162,13 +162,13 @@ def test_the_bases_replies_to_the_shipped_prompts_are_made_once(tiny_model, run_
     own = tmp_path / "models"
     own.mkdir()
     asked = []
-    real = interview.replies
+    real = interview.batched_replies
 
     def counting(model, device, batch, **more):
         asked.append(len(batch))
         return real(model, device, batch, **more)
 
-    monkeypatch.setattr(interview, "replies", counting)
+    monkeypatch.setattr(interview, "batched_replies", counting)
     first = run_here(name="first", models_directory=str(own))
     many = sum(asked)
     asked.clear()
@@ -186,7 +186,7 @@ def test_what_a_candidate_said_is_kept_beside_it_and_not_asked_again_of_the_pare
     run_here(name="first")
     kept = (tmp_path / "first/replies.json").read_bytes()
     asked = []
-    real = interview.replies
+    real = interview.batched_replies
     monkeypatch.setattr(
         interview, "replies", lambda *given, **more: asked.append(len(given[2])) or real(*given, **more)
     )
@@ -202,7 +202,7 @@ def test_what_a_candidate_said_is_kept_beside_it_and_not_asked_again_of_the_pare
 def test_out_of_memory_in_replies_halves_the_batch(run_here, monkeypatch):
     """The replies are those of the whole batch, and nothing is lost."""
     whole = run_here(name="whole")
-    real = interview.replies
+    real = generate.replies
     sizes = []
 
     def narrow(model, device, batch, **more):
@@ -211,7 +211,7 @@ def test_out_of_memory_in_replies_halves_the_batch(run_here, monkeypatch):
             raise MemoryError
         return real(model, device, batch, **more)
 
-    monkeypatch.setattr(interview, "replies", narrow)
+    monkeypatch.setattr(generate, "replies", narrow)
     assert run_here(name="narrow").evidence == whole.evidence
     assert max(sizes) > 6
 
@@ -515,3 +515,20 @@ def test_a_champion_that_later_experiences_show_to_be_worse_is_not_trained_on(ru
     )
     assert report.evidence.probation.predecessor is None
     assert report.steps > 0
+
+
+@pytest.mark.parametrize(("nats", "may_share"), [(0.4, True), (3.0, False)])
+def test_short_replies_do_not_tell_whether_rows_may_be_shared(nats, may_share):
+    """Rounding moves a short reply's mean loss by more than the limit; replies of some length are compared."""
+    from sleepd.worker.data import Encoded
+    from sleepd.worker.memory import Limits
+
+    class Rounding(evaluate.Meter):
+        def losses(self, sequences, *, alone=False):
+            return {
+                one.id: Measured(1.5 * one.supervised + (0.0 if alone else nats), one.supervised) for one in sequences
+            }
+
+    sequences = [Encoded(str(n), tuple(range(10 + length)), 10) for n, length in enumerate([3, 4, 40, 50])]
+    meter = Rounding(None, None, Limits(512, 512, RecordingChannel()), lambda _tokens: None)
+    assert meter.choose_packing(sequences, None) is may_share

@@ -6,13 +6,15 @@ the parent, which is in use, is worse than the base, the candidate may be as bad
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from .evidence import Collapse
 from .interval import most_by_chance
 from .verdict import Figure
 
 MAX_SIMILAR_PAIRS = 0.5
 """Of all pairs of replies: above it the older scheduler spoke of collapse."""
-MIN_DISTINCT_SHARE = 0.6
+MIN_DISTINCT_SHARE = 0.7
 """Of the base's distinct-2."""
 MAX_LENGTH_FACTOR = 4.0
 """Times the base's mean length."""
@@ -21,6 +23,7 @@ MIN_LENGTH_SHARE = 0.05
 FEW_WORDS, MANY_WORDS = 2.0, 60.0
 """A mean length between them is neither a collapse nor an explosion, whatever the base's."""
 MODES = ("greedy", "sampled", "talk")
+COUNTED = ("loops", "question_floods")
 
 
 def speech_figures(measured: list[Collapse], confidence: float) -> list[Figure]:
@@ -41,36 +44,29 @@ def speech_figures(measured: list[Collapse], confidence: float) -> list[Figure]:
             )
             continue
         figures += [
-            _count(found, "loops", found.base.loops, found.parent.loops, found.candidate.loops, confidence),
-            _count(
-                found,
-                "question_floods",
-                found.base.question_floods,
-                found.parent.question_floods,
-                found.candidate.question_floods,
-                confidence,
-            ),
+            *(_count([found], f"{mode}_{what}", what, f"{mode} replies", confidence) for what in COUNTED),
             *_similar_pairs(found),
             *_distinct(found),
             _length(found),
         ]
-    return figures
+    # A few in each way are chance; as many in every way are not.
+    asked = [each for each in measured if each.candidate.replies]
+    return figures + [
+        _count(asked, f"all_{what}", what, "replies in all", confidence) for what in COUNTED if len(asked) > 1
+    ]
 
 
-def _count(found: Collapse, what: str, base: int, parent: int, candidate: int, confidence: float) -> Figure:
+def _count(found: Sequence[Collapse], name: str, what: str, which: str, confidence: float) -> Figure:
     """Loops or floods: no more than the worse of base and parent might have had by chance."""
-    replies, worse = found.candidate.replies, max(base, parent)
-    limit = most_by_chance(min(worse, replies), replies, confidence)
-    found_in = f"{_words(what)} in {candidate} of {replies} {found.mode} replies"
-    text = f"{found_in}, at most {limit} (parent {parent}, base {base})"
-    return Figure(
-        name=f"{found.mode}_{what}",
-        value=candidate,
-        relation="at most",
-        limit=limit,
-        is_met=candidate <= limit,
-        text=text,
+    base, parent, candidate = (
+        sum(getattr(getattr(each, who), what) for each in found) for who in ("base", "parent", "candidate")
     )
+    replies = sum(each.candidate.replies for each in found)
+    limit = most_by_chance(min(max(base, parent), replies), replies, confidence)
+    found_in = f"{what.replace('_', ' ')} in {candidate} of {replies} {which}"
+    text = f"{found_in}, at most {limit} (parent {parent}, base {base})"
+    is_met = candidate <= limit
+    return Figure(name=name, value=candidate, relation="at most", limit=limit, is_met=is_met, text=text)
 
 
 def _similar_pairs(found: Collapse) -> list[Figure]:
@@ -78,7 +74,7 @@ def _similar_pairs(found: Collapse) -> list[Figure]:
     value = found.candidate.similar_pairs_share
     if value is None:  # one reply has no pair
         return []
-    limit = max(MAX_SIMILAR_PAIRS, *(share for share in shares if share is not None))
+    limit = max([MAX_SIMILAR_PAIRS, *(share for share in shares if share is not None)])
     text = f"{value:.0%} of pairs of {found.mode} replies say the same, at most {limit:.0%}"
     return [
         Figure(
@@ -119,7 +115,3 @@ def _length(found: Collapse) -> Figure:
         is_met=low <= value <= high,
         text=text,
     )
-
-
-def _words(what: str) -> str:
-    return what.replace("_", " ")

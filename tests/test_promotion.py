@@ -150,6 +150,12 @@ REJECTED = Outcome.REJECTED
             ["replies"],
             "1 of 2 greedy replies loop, of the parent's 0 (worst: 93%",
         ),
+        ({"replies": [*report().replies * 7, LOOP]}, [], "holdout reply loss 3.000 -> 2.500"),
+        (
+            {"replies": [*report().replies * 7, LOOP, LOOP]},
+            ["replies"],
+            "2 of 9 greedy replies loop, of the parent's 0",
+        ),
         ({"replies": [LOOP, PARENT_TOO]}, ["replies"], "2 of 2 greedy replies loop, of the parent's 1"),
         ({"replies": [*report().replies, PARENT_TOO]}, [], "holdout reply loss 3.000 -> 2.500"),
         ({"replies": [LOOP, PARENT_ONLY]}, [], "holdout reply loss 3.000 -> 2.500"),
@@ -187,8 +193,8 @@ def test_the_verdict_and_its_reasons(changes: dict[str, Any], failed: list[str],
         ({}, {}, {"similar_pairs_share": 0.51}, "similar_pairs"),
         ({"similar_pairs_share": 0.6}, {}, {"similar_pairs_share": 0.6}, ""),
         ({}, {}, {"similar_pairs_share": None}, ""),
-        ({}, {}, {"distinct_2": 0.48}, ""),
-        ({}, {}, {"distinct_2": 0.47}, "distinct_2"),
+        ({}, {}, {"distinct_2": 0.56}, ""),
+        ({}, {}, {"distinct_2": 0.55}, "distinct_2"),
         ({}, {}, {"distinct_2": None}, "distinct_2"),
         ({}, {"distinct_2": 0.4}, {"distinct_2": 0.4}, ""),
         ({"distinct_2": None}, {}, {"distinct_2": 0.1}, ""),
@@ -205,7 +211,20 @@ def test_collapse_in_each_way_of_asking(
 ) -> None:
     """Each limit holds to the last figure; what the base or the parent does is not the candidate's fault."""
     verdict = judged(collapse=collapse(mode, base=base, parent=parent, candidate=candidate))
-    assert verdict.failed == ([f"{mode}_{failed}"] if failed else [])
+    of_this_way = [name for name in verdict.failed if not name.startswith("all_")]
+    assert of_this_way == ([f"{mode}_{failed}"] if failed else [])
+    assert failed or verdict.outcome is Outcome.PROMOTED
+
+
+def test_a_few_loops_in_every_way_are_many_in_all() -> None:
+    """Each way by itself might be chance; together they are not."""
+    looping = [
+        Collapse(mode=mode, base=speech(), parent=speech(), candidate=speech(loops=2))  # type: ignore[arg-type]
+        for mode in ("greedy", "sampled", "talk")
+    ]
+    verdict = judged(collapse=looping)
+    assert verdict.failed == ["all_loops"]
+    assert "loops in 6 of 48 replies in all, at most 3 (parent 0, base 0)" in verdict.reason
 
 
 def test_a_way_of_asking_that_was_not_measured_promotes_nobody() -> None:
@@ -228,7 +247,7 @@ def test_a_gate_that_is_off_is_shown_and_decides_nothing(harm: str) -> None:
     assert judge(found, Gates()).outcome is REJECTED
     passed = judge(found, Gates(harms=frozenset(HARMS) - {harm}))
     assert passed.outcome is Outcome.PROMOTED
-    assert [figure.is_binding for figure in passed.figures if not figure.is_met] == [False]
+    assert {figure.is_binding for figure in passed.figures if not figure.is_met} == {False}
 
 
 def test_questions_that_were_not_asked() -> None:

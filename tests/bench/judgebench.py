@@ -42,8 +42,8 @@ HELD_OUT = 36
 TRAINED = 36
 FEWEST_CHARACTERS = 80
 """Of a reply; above that the shortest exchanges are taken, so that seven trainings fit into an hour of one core."""
-PROMPTS = 16
-"""Of the general prompts of each kind, so many are used, to spare time."""
+PROMPTS = 64
+"""Of the general prompts of each kind, at most so many are used, to spare time."""
 REPLY_TOKENS = 64
 """Of replies to held-out prompts: enough for a loop to show."""
 HELD_OUT_SIZES = (4, 8, 16, 30)
@@ -252,7 +252,7 @@ def draw(pool: Pool, held_out: int, seed: int) -> Report:
         places = sorted(chance.sample(range(len(said)), max(2, round(PROBE_SHARE * len(said)))))
         base, candidate = (describe([texts[i] for i in places]) for texts in (pool.base[mode], said))
         collapse.append(Collapse(mode=mode, base=base, parent=base, candidate=candidate))  # type: ignore[arg-type]
-    replies = chance.sample(pool.replies, min(len(pool.replies), max(1, min(held_out, 6))))
+    replies = chance.sample(pool.replies, min(len(pool.replies), held_out))
     before = sum(each.tokens * each.parent for each in pairs) / tokens
     after = sum(each.tokens * each.candidate for each in pairs) / tokens
     return Report(

@@ -9,9 +9,11 @@ from typing import Any
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from sleepd.checkpoints import verify
 from sleepd.errors import Busy, NotFound, NothingToDo, StateLocked
+from sleepd.job import Strategy
 from sleepd.overview import cycles, detail, overview
 from sleepd.protocol import Run, Thresholds
 from sleepd.sleeper import Sleeper
@@ -24,6 +26,14 @@ from tests.stages import Stage, look
 @pytest.fixture
 def stage(tmp_path: Path) -> Stage:
     return Stage(tmp_path)
+
+
+@pytest.fixture
+def continuing(monkeypatch: pytest.MonkeyPatch) -> Strategy:
+    """The default strategy is one that continues its champion, at a lower rate."""
+    strategy = replace(STRATEGIES["consolidate"], lineage="continue", continued_rate_share=0.4)
+    monkeypatch.setitem(STRATEGIES, "consolidate", strategy)
+    return strategy
 
 
 def test_an_absent_buffer_is_a_fact_and_no_error(stage: Stage) -> None:
@@ -61,9 +71,8 @@ def test_a_cycle_from_buffer_to_champion(stage: Stage) -> None:
     assert state["sleep_history"][0]["final_loss"] == results["final_loss"] == 2.0
 
 
-def test_the_second_cycle_trains_only_what_is_new_and_replays_some(stage: Stage) -> None:
+def test_the_second_cycle_trains_only_what_is_new_and_replays_some(stage: Stage, continuing: Strategy) -> None:
     """The next cycle continues the champion with the unlearned experiences and a sample of the learned ones."""
-    stage.config = changed(stage.config, "training", strategy="rehearse")
     stage.write(20)
     first = stage.sleep()
     stage.clock.advance(7 * 3600)
@@ -78,7 +87,7 @@ def test_the_second_cycle_trains_only_what_is_new_and_replays_some(stage: Stage)
     assert not (trained[0] | trained[1]) & held[1]
     assert {entry["id"] for entry in lineages[1]["replayed"]} <= trained[0]
     assert len(trained[0] | trained[1] | held[1]) == 30
-    assert second.replayed == max(8, round(0.5 * second.trained))
+    assert second.replayed == max(continuing.min_replayed, round(continuing.replay_share * second.trained))
     assert first.replayed == 0
 
 
@@ -267,9 +276,8 @@ def test_overrides_reach_the_worker(stage: Stage) -> None:
     assert summary.trained == 4
 
 
-def test_a_cycle_that_continues_a_champion_goes_slower(stage: Stage) -> None:
+def test_a_cycle_that_continues_a_champion_goes_slower(stage: Stage, continuing: Strategy) -> None:
     """Its job has the strategy's share of the learning rate; a rate that is asked for by number stays as it is."""
-    stage.config = changed(stage.config, "training", strategy="rehearse")
     stage.write(20)
     stage.sleep()
     stage.write(30)
@@ -280,9 +288,8 @@ def test_a_cycle_that_continues_a_champion_goes_slower(stage: Stage) -> None:
         await discard(sleeper)
         return float(job["strategy"]["learning_rate"])
 
-    usual = STRATEGIES["rehearse"]
     slower = stage.play(lambda sleeper: rate(sleeper, None), behaviour="wait")
-    assert slower == usual.learning_rate * usual.continued_rate_share < usual.learning_rate
+    assert slower == continuing.learning_rate * continuing.continued_rate_share < continuing.learning_rate
     assert stage.play(lambda sleeper: rate(sleeper, 1e-3), behaviour="wait") == 1e-3
 
 

@@ -28,19 +28,25 @@ def of_instance(name: str) -> str:
 
 
 def of_user(home: Path) -> str:
-    """For a service of the user who asks: the places that the user's unit has."""
+    """For a service of the user who asks: the places that the user's unit has.
+
+    It waits for no other daemon: the system's lock is for the group of its daemons alone, and who cannot open it would
+    never train.
+    """
     runtime = os.environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.getuid()}"
     group = grp.getgrgid(os.getgid()).gr_name
-    return _elsewhere(str(home / ".local/state/sage-sleepd"), f"{runtime}/sage-sleepd/sleepd.sock", group)
+    state, socket = str(home / ".local/state/sage-sleepd"), f"{runtime}/sage-sleepd/sleepd.sock"
+    return _elsewhere(state, socket, group, gpu_lock="")
 
 
-def _elsewhere(state: str, socket: str, group: str) -> str:
+def _elsewhere(state: str, socket: str, group: str, *, gpu_lock: str = Config().worker.gpu_lock) -> str:
     config = Config()
     return render(
         msgspec.structs.replace(
             config,
             state=msgspec.structs.replace(config.state, directory=state),
             control=msgspec.structs.replace(config.control, socket=socket, operator_group=group),
+            worker=msgspec.structs.replace(config.worker, gpu_lock=gpu_lock),
         ),
         title=TITLE,
     )

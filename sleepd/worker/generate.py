@@ -104,6 +104,8 @@ def batched_replies(
             if not is_out_of_memory(error) or len(batch) == 1:
                 raise
             at_once = len(batch) // 2
+        else:
+            continue
         # Outside the handler, whose traceback would keep the failed attempt's tensors alive.
         free_memory()
     return found

@@ -188,7 +188,7 @@ def test_what_a_candidate_said_is_kept_beside_it_and_not_asked_again_of_the_pare
     asked = []
     real = interview.batched_replies
     monkeypatch.setattr(
-        interview, "replies", lambda *given, **more: asked.append(len(given[2])) or real(*given, **more)
+        interview, "batched_replies", lambda *given, **more: asked.append(len(given[2])) or real(*given, **more)
     )
     second = run_here(name="second", parent=str(tmp_path / "first"))
     few = sum(asked)

@@ -79,6 +79,7 @@ def make(options: argparse.Namespace) -> None:
     from sleepd.worker.loading import load
     from sleepd.worker.measure import Measurer
     from sleepd.worker.memory import Limits
+    from sleepd.worker.model import save_adapter
     from sleepd.worker.phases import Phases
     from sleepd.worker.report import Lessons
 
@@ -99,7 +100,8 @@ def make(options: argparse.Namespace) -> None:
         threads=options.threads,
         evaluation_seconds=7200.0,
     )
-    (options.work / "models").mkdir(parents=True, exist_ok=True)
+    for name in ("models", "staging"):
+        (options.work / name).mkdir(parents=True, exist_ok=True)
     loaded = load(job, channel)
     untrained = {name: weight.clone() for name, weight in _weights(loaded.model).items()}
     limits = Limits(job.strategy.micro_batch_tokens, job.strategy.max_tokens, channel)
@@ -116,6 +118,9 @@ def make(options: argparse.Namespace) -> None:
             weight.copy_(untrained[name])
         with phases.enter("training"):
             _become(kind, loaded, job, exchanges, references, to_train, limits, channel, phases, measurer)
+        save_adapter(
+            loaded.model, options.work / "staging", loaded.base_directory
+        )  # by whose hash its answers are kept
         with phases.enter("evaluating"):
             after = measurer.after(exchanges, before, references)
         pool = _pool(kind, held_out, before, after, time.monotonic() - started)

@@ -26,7 +26,8 @@ _CONSOLIDATE: Final = Strategy(
     kl_prompts=160,
     kl_batch_size=6,
     drift_budget=0.025,
-    # From the base on all of the lineage: continuing gained less, night after night (README, what was measured).
+    # From the base on all of the lineage. A recipe that continued, with fewer epochs, gained less in each night; which of
+    # the two differences did it was not told apart (README, what was measured).
     lineage="retrain",
     replay_share=0.5,
     min_replayed=8,
@@ -39,6 +40,7 @@ STRATEGIES: Final[dict[str, Strategy]] = {
     strategy.name: strategy
     for strategy in (
         _CONSOLIDATE,
+        # The two neighbours are reasoned, not measured: a cycle with one of them is judged as every other is.
         replace(_CONSOLIDATE, name="careful", learning_rate=2e-4, kl_weight=4.0, drift_budget=0.0125),
         replace(_CONSOLIDATE, name="eager", learning_rate=6e-4, kl_weight=1.0, drift_budget=0.04),
         # For a few short experiences that state facts: more steps at a higher rate, so that like ones are told apart.

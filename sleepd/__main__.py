@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from . import log
-from .config import discover
+from .config_checks import discover
 from .config_layers import load, require_buffer
 from .daemon import live
 from .daemon_arguments import build_parser

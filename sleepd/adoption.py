@@ -20,8 +20,9 @@ from .clock import Clock
 from .errors import CheckpointInvalid
 from .experience import key_text
 from .files import fsync_path, read_document, replace_file
-from .ledger import Ledger, Placement
+from .ledger import Ledger
 from .log import get_logger
+from .records import Placement
 
 
 def older_directories(directory: Path) -> list[Path]:

@@ -1,30 +1,21 @@
 """The owner's configuration: what may be set, what it means, what it is when nobody sets it.
 
 Each field states its meaning and its limits where it is declared; ``config_text`` writes the shipped file and the
-README's reference from the same words, so they cannot disagree. Where the values come from is ``config_layers``.
+README's reference from the same words, so they cannot disagree. ``config_checks`` refuses what makes no sense.
 """
 
 from __future__ import annotations
 
-import difflib
-import os
-import re
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_type_hints
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
 
-from .errors import ConfigError
-from .strategies import STRATEGIES
-
-MAX_SOCKET_PATH_BYTES = 107
-"""sun_path holds 108 bytes with its closing zero (unix(7))."""
 MOST = 10**9
 """Of experiences, or megabytes: more is a slip, and beyond 4300 digits Python refuses to print it."""
-_SHOWN = 80
-"""Characters of a wrong value or key in a message."""
+
+HARMS = ("drift", "collapse", "recall")
+"""What is measured of the damage that training does."""
 
 
 class BufferConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -93,8 +84,9 @@ class TrainingConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     strategy: Annotated[
         str,
         Meta(
-            description='A named set of hyperparameters: "consolidate", "rehearse" (for a few short experiences that '
-            'state facts), or "gentle" (the older scheduler\'s recipe).'
+            description='A named set of hyperparameters: "consolidate", its neighbours "careful" (learns less, drifts '
+            'less) and "eager" (the opposite), "rehearse" (for a few short experiences that state facts), or "gentle" '
+            "(the older scheduler's recipe)."
         ),
     ] = "consolidate"
     min_salience: Annotated[
@@ -107,7 +99,85 @@ class TrainingConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     max_holdout: Annotated[
         int, Meta(ge=1, le=1000, description="Most held-out experiences that a candidate is measured on.")
     ] = 64
+    reservoir: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=10_000,
+            description="Most trained experiences whose texts a checkpoint keeps, to be replayed after the agent has "
+            "removed them from its buffer; 0: none are kept.",
+        ),
+    ] = 500
     seed: Annotated[int, Meta(ge=0, le=2**31, description="For shuffling and for the adapter's first weights.")] = 0
+
+
+class EvaluationConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What is measured beside reply loss, drift and collapse."""
+
+    probes: Annotated[
+        str,
+        Meta(description="A TOML file of [[probe]] tables with question and expected: is it recalled? Empty: none."),
+    ] = ""
+    command: Annotated[
+        str,
+        Meta(
+            description="Your own evaluation: gets an adapter's directory (none: the base), prints a JSON object of "
+            "figures. Empty: none."
+        ),
+    ] = ""
+    seconds: Annotated[
+        float,
+        Meta(
+            ge=1.0,
+            le=86400.0,
+            description="Most time for the replies of each model (base, champion, candidate), and for each run of your "
+            "own command.",
+        ),
+    ] = 120.0
+
+
+class PromotionConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a candidate must show to be put in use."""
+
+    confidence: Annotated[
+        float,
+        Meta(
+            ge=0.5,
+            le=0.9999,
+            description="Of the lower bound of the holdout gain, which must lie above what counts; a candidate without "
+            "effect passes at most as often as this leaves.",
+        ),
+    ] = 0.95
+    min_gain: Annotated[
+        float,
+        Meta(ge=0.0, le=100.0, description="Smallest holdout gain that counts, nats per token; never below the noise."),
+    ] = 0.01
+    max_drift: Annotated[
+        float,
+        Meta(ge=0.0, le=100.0, description="Most KL from the base on general prompts, nats per token."),
+    ] = 0.05
+    harms: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="What keeps a candidate out of use when its limit is missed, or it was not measured; what is "
+            "left out is shown and decides nothing."
+        ),
+    ] = HARMS
+    limits: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="Limits on the figures of your command, or on those that `sleepctl metric add` adds: "
+            '"accuracy >= 0.8", "accuracy >= parent - 0.02".'
+        ),
+    ] = ()
+    inconclusive: Annotated[
+        Literal["auto", "keep", "probation"],
+        Meta(
+            description='Where the evidence decides nothing: "keep" the champion, put the candidate in use on '
+            '"probation" if it gained anything by a weaker proof, or "auto": probation only while fewer than 8 '
+            "experiences are held out, and within the rate that the confidence leaves."
+        ),
+    ] = "auto"
 
 
 class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -202,6 +272,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     triggers: TriggersConfig = TriggersConfig()
     model: ModelConfig = ModelConfig()
     training: TrainingConfig = TrainingConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    promotion: PromotionConfig = PromotionConfig()
     worker: WorkerConfig = WorkerConfig()
     state: StateConfig = StateConfig()
     control: ControlConfig = ControlConfig()
@@ -213,134 +285,3 @@ NEEDS_RESTART = ("state", "control")
 
 FROM_ENVIRONMENT = ("state.directory", "control.socket")
 """Keys that systemd's environment decides when nothing else sets them."""
-
-
-def convert(raw: Mapping[str, Any], source: str) -> Config:
-    """The configuration in a decoded TOML document, with the defaults for what it leaves out.
-
-    Args:
-        raw: the document.
-        source: where it stands, for messages: a file or a variable.
-
-    Raises:
-        ConfigError: with source, key, what was expected and what was found.
-    """
-    _refuse_unknown_keys(raw, source)
-    try:
-        config = msgspec.convert(raw, Config)
-    except msgspec.ValidationError as error:
-        raise _explain(str(error), raw, source) from None
-    _refuse_values(config, source)
-    return config
-
-
-def refuse_contradictions(config: Config, origins: Mapping[str, str]) -> None:
-    """Refuse values that are right each by itself and wrong together.
-
-    Args:
-        config: what is in effect.
-        origins: source of each key that is set (``section.key``), for the message.
-
-    Raises:
-        ConfigError: with source, key, what was expected and what was found.
-    """
-
-    def refuse(key: str, expected: str, found: object, *, other: str) -> None:
-        raise _refusal(origins.get(key) or origins.get(other, "built-in defaults"), key, expected, found)
-
-    if config.buffer.path and config.buffer.settle_seconds >= config.buffer.patience_seconds:
-        refuse(
-            "buffer.settle_seconds",
-            f"less than buffer.patience_seconds ({config.buffer.patience_seconds})",
-            config.buffer.settle_seconds,
-            other="buffer.patience_seconds",
-        )
-    if config.buffer.path and Path(config.buffer.path) == Path(config.state.directory):
-        refuse("buffer.path", "a file, not the state directory", config.buffer.path, other="state.directory")
-
-
-def discover(environment: Mapping[str, str]) -> Path | None:
-    """The configuration file that is there: ``$SLEEPD_CONFIG``, the user's own, the system's; None if there is none."""
-    named = environment.get("SLEEPD_CONFIG")
-    if named:
-        return Path(named)
-    home = environment.get("XDG_CONFIG_HOME") or str(Path(environment.get("HOME", "/nonexistent")) / ".config")
-    for directory in (home, "/etc"):
-        candidate = Path(directory) / "sage-sleepd" / "config.toml"
-        # Unlike Path.is_file, this is an answer also where a directory may not be searched or a name is too long.
-        if os.path.isfile(candidate):
-            return candidate
-    return None
-
-
-def _refuse_unknown_keys(raw: Mapping[str, Any], source: str) -> None:
-    for section, table in raw.items():
-        if section not in Config.__struct_fields__:
-            raise _unknown(source, section, section, Config.__struct_fields__)
-        known = type(getattr(Config(), section)).__struct_fields__
-        for key in table if isinstance(table, dict) else ():
-            if key not in known:
-                raise _unknown(source, f"{section}.{key}", key, known)
-
-
-def _unknown(source: str, name: str, key: str, known: tuple[str, ...]) -> ConfigError:
-    close = difflib.get_close_matches(key, known, 1)
-    meant = f"did you mean {close[0]!r}?" if close else f"known here: {', '.join(known)}"
-    return ConfigError(f"{source}: {_cut(printable(name))}: expected a known key, found {_shown(key)}", hint=meant)
-
-
-def _refuse_values(config: Config, source: str) -> None:
-    """What each value must be beyond its type and range."""
-    if config.training.strategy not in STRATEGIES:
-        raise _refusal(source, "training.strategy", f"one of {', '.join(STRATEGIES)}", config.training.strategy)
-    for key, value in (
-        ("buffer.path", config.buffer.path),
-        ("state.directory", config.state.directory),
-        ("control.socket", config.control.socket),
-        ("worker.gpu_lock", config.worker.gpu_lock),
-    ):
-        if "\0" in value or (value and not Path(value).is_absolute()):
-            raise _refusal(source, key, "an absolute path", value)
-    if len(config.control.socket.encode()) > MAX_SOCKET_PATH_BYTES:
-        expected = f"a path of at most {MAX_SOCKET_PATH_BYTES} bytes"
-        raise _refusal(source, "control.socket", expected, config.control.socket)
-
-
-def _refusal(source: str, key: str, expected: str, found: object) -> ConfigError:
-    return ConfigError(f"{source}: {key}: expected {expected}, found {_shown(found)}", hint=f"mend {key} in {source}")
-
-
-def printable(text: str) -> str:
-    """``text`` as it may stand in a line of a message: as it is, or escaped where it holds what cannot be printed."""
-    return text if text.isprintable() else ascii(text)
-
-
-def _shown(value: object) -> str:
-    if isinstance(value, int) and abs(value) > 10**18:
-        return "a very large integer"  # Python refuses to print the largest ones
-    if isinstance(value, dict | list):
-        return "a table" if isinstance(value, dict) else "an array"  # it may be as deep as the file is long
-    return _cut(repr(value))
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
-
-
-_AT = re.compile(r" - at `\$\.?(.*?)`$")
-
-
-def _explain(message: str, raw: Mapping[str, Any], source: str) -> ConfigError:
-    """The sentence of msgspec as file, key, expected and found."""
-    place = _AT.search(message)
-    key = place.group(1) if place else ""
-    problem = message[: place.start()] if place else message
-    found: Any = raw
-    for part in key.split("."):
-        found = found.get(part) if isinstance(found, dict) else None
-    expected = re.sub(r", got `.*?`$", "", problem).removeprefix("Expected ")
-    if problem.startswith("Invalid enum value"):
-        section_name, _, field = key.partition(".")
-        hints = get_type_hints(type(getattr(Config(), section_name)), include_extras=True)
-        expected = f"one of {', '.join(get_args(get_args(hints[field])[0]))}"
-    return _refusal(source, key, expected, found)

@@ -22,7 +22,8 @@ from typing import Any
 
 import msgspec
 
-from .config import Config, convert, printable, refuse_contradictions
+from .config import Config
+from .config_checks import convert, printable, refuse_contradictions
 from .errors import ConfigError
 
 DROP_INS = "conf.d"
@@ -31,9 +32,17 @@ MAX_FILE_BYTES = 64 * 1024
 MAX_DROP_INS = 100
 
 PREFIX = "SLEEPD_"
-OTHER_VARIABLES = ("SLEEPD_CONFIG", "SLEEPD_SOCKET", "SLEEPD_TORCH")
+OTHER_VARIABLES = (
+    "SLEEPD_CONFIG",
+    "SLEEPD_SOCKET",
+    "SLEEPD_TORCH",
+    "SLEEPD_ADAPTER",
+    "SLEEPD_BASE",
+    "SLEEPD_SYSTEM_PROMPT",
+    "SLEEPD_CYCLE",
+)
 """Names with the prefix that are not keys: where the configuration is, where sleepctl connects to, what install.sh
-installs."""
+installs; and what the owner's evaluation command is told, which may call sleepctl."""
 VARIABLES = {
     f"{PREFIX}{section}_{key}".upper(): (section, key)
     for section in Config.__struct_fields__

@@ -2,36 +2,43 @@
 
 Order, and why a crash at any point loses and doubles nothing: the experiences and the job are staged; the ledger has
 the plan before the worker exists; the verdict is in the ledger before anything is renamed; the directory is renamed,
-then ``current``; the ledger's last record comes last and is mended at start-up from what stands on disk (``recovery``).
+then ``current`` (``settling``); the ledger's last record comes last and is mended at start-up from what stands on disk
+(``recovery``).
 """
 
 from __future__ import annotations
 
-import asyncio
 import shutil
-from collections.abc import Callable, Sequence
-from datetime import datetime
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
 
 import msgspec
 
-from .checkpoints import Checkpoints, Manifest
+from .checkpoints import Checkpoints
 from .clock import Clock
 from .cycle import Event, State
-from .documents import write_documents
-from .errors import LedgerUnusable, SleepdError, WorkerDied, WorkerFailed
+from .demotion import Demotion
+from .errors import LedgerUnusable, SleepdError, WorkerDied
 from .experience import Experience, experience_key, group_key
 from .files import write_durably
 from .gpu_devices import has_gpu
 from .job import Failure, Job, Lesson, Notice, Phase, Progress, Report, Role, encode
-from .ledger import Ledger, Placement, Plan
+from .ledger import Ledger
 from .log import get_logger
-from .promotion import Outcome, Verdict, judge
+from .probation import compare
+from .promotion import Gates
+from .records import Placement, Plan
 from .resumption import MAX_CRASHES, has_resume_point, note_crash
+from .settling import settle
 from .status import CycleSummary
-from .strategies import adapter_shape
 from .supervisor import Worker, WorkerPolicy
+from .verdict import Outcome
+
+_ANNOUNCED: Final = {
+    Outcome.PROMOTED: ("candidate_promoted", "info"),
+    Outcome.REJECTED: ("candidate_rejected", "warning"),
+    Outcome.INCONCLUSIVE: ("candidate_left_open", "info"),
+}
 
 
 class Lineup(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,6 +50,8 @@ class Lineup(msgspec.Struct, frozen=True, kw_only=True):
     experiences: Sequence[tuple[Experience, Role]]
     seen: Any
     """Keys of the whole buffer: ``array('Q')``."""
+    sampling_shares: Mapping[str, float] = {}
+    """By id, of those that are not in every epoch."""
 
 
 class CycleEnd(msgspec.Struct, frozen=True, kw_only=True):
@@ -62,8 +71,10 @@ class CycleRunner:
         ledger: Ledger,
         checkpoints: Checkpoints,
         clock: Clock,
+        demotion: Demotion,
         listener: Callable[[str, dict[str, Any]], None],
     ) -> None:
+        self._demotion = demotion
         self._ledger = ledger
         self._checkpoints = checkpoints
         self._clock = clock
@@ -116,7 +127,7 @@ class CycleRunner:
         """End a suspended cycle without a verdict, and remove what was staged for it."""
         self._close(cycle, ending, reason)
 
-    async def finish(self, job: Job, policy: WorkerPolicy) -> CycleEnd:
+    async def finish(self, job: Job, policy: WorkerPolicy, gates: Gates) -> CycleEnd:
         """Run the begun or reopened cycle to its end; a failure is an end too.
 
         Raises:
@@ -131,9 +142,9 @@ class CycleRunner:
             self._is_settling = True
             if isinstance(outcome, Failure):
                 failure = outcome
-                self._close_failed(cycle, failure)
+                self._close_failed(job, failure)
             else:
-                await self._settle(job, outcome)
+                await self._settle(job, outcome, gates)
         except LedgerUnusable:
             raise
         except WorkerDied as error:
@@ -156,7 +167,14 @@ class CycleRunner:
     def _stage(self, lineup: Lineup) -> None:
         stage = self._checkpoints.stage(lineup.job.cycle)
         lessons = (
-            Lesson(id=e.id, prompt=e.prompt, response=e.response, salience=e.salience, role=role)
+            Lesson(
+                id=e.id,
+                prompt=e.prompt,
+                response=e.response,
+                salience=e.salience,
+                role=role,
+                sampling_share=lineup.sampling_shares.get(e.id, 1.0),
+            )
             for e, role in lineup.experiences
         )
         write_durably(stage / "work" / "experiences.jsonl", b"".join(encode(lesson) for lesson in lessons))
@@ -217,56 +235,32 @@ class CycleRunner:
 
     # --- after the worker ---
 
-    async def _settle(self, job: Job, report: Report) -> None:
-        """Judge, write the verdict down, commit, put in use."""
-        cycle = job.cycle
-        verdict, judged_at = judge(report), self._clock.now()
-        promoted = verdict.outcome is Outcome.PROMOTED
-        if self._ledger.state(cycle) is State.TRAINING:
-            self._advance(cycle, Event.EVALUATION_STARTED)
-        self._ledger.advance(cycle, Event.REPORT_JUDGED, at=judged_at, reason=verdict.reason, report=report)
-        path = await self._commit(job, report, verdict, judged_at)
-        if promoted:
-            self._checkpoints.promote(cycle)
-        self._ledger.advance(cycle, Event.PROMOTE if promoted else Event.REJECT, at=judged_at)
+    async def _settle(self, job: Job, report: Report, gates: Gates) -> None:
+        """Judge, write the verdict down, commit, put in use, and say so."""
+        settled = await settle(
+            job, report, gates, ledger=self._ledger, checkpoints=self._checkpoints, clock=self._clock
+        )
+        if report.evidence.probation is not None:
+            found = compare(report.evidence.probation, job.confidence)
+            self._announce("champion_compared", cycle=job.cycle, champion=found.champion, text=found.reason)
+        event, level = _ANNOUNCED[settled.verdict.outcome]
         self._announce(
-            "candidate_promoted" if promoted else "candidate_rejected",
-            level="info" if promoted else "warning",
-            cycle=cycle,
-            text=verdict.reason,
-            directory=str(path),
+            event, level=level, cycle=job.cycle, text=settled.verdict.reason, directory=str(settled.directory)
         )
 
-    async def _commit(self, job: Job, report: Report, verdict: Verdict, judged_at: datetime) -> Path:
-        """Make the staged cycle a checkpoint; returns where it stands."""
-        cycle, strategy = job.cycle, job.strategy
-        manifest = Manifest(
-            cycle=cycle,
-            parent=self._ledger.summary(cycle).parent,
-            verdict=verdict.outcome,
-            reason=verdict.reason,
-            base_fingerprint=report.base_fingerprint,
-            lora_shape=adapter_shape(strategy),
-            strategy=strategy.name,
-            created_at=judged_at.isoformat(),
-        )
-        documents = write_documents(self._ledger, cycle, report, verdict, base=job.base, judged_at=judged_at)
-        promoted = verdict.outcome is Outcome.PROMOTED
-        try:
-            return await asyncio.to_thread(self._checkpoints.commit, manifest, documents, promoted=promoted)
-        except OSError as error:
-            raise WorkerFailed(
-                f"the checkpoint of cycle {cycle} could not be written: {error}",
-                hint="make space in the state directory (df -h); the experiences are trained by the next cycle",
-            ) from error
-
-    def _close_failed(self, cycle: int, failure: Failure) -> None:
+    def _close_failed(self, job: Job, failure: Failure) -> None:
         """End a cycle whose worker said why it gives up, or was asked to."""
-        ending = self._ending
+        cycle, ending = job.cycle, self._ending
         if ending is Event.FAIL and failure.kind == "stopped":
             ending = self._ending_of_death(cycle)  # somebody else asked it to stop
         elif ending is Event.FAIL and failure.kind == "not_resumable":
             ending = Event.INTERRUPT
+        elif ending is Event.FAIL and failure.kind == "champion_worse":
+            # Owed before the cycle is closed: after a crash between the two it is still known.
+            found = self._demotion.note_failure(failure, cycle, job.confidence)
+            if found:
+                self._close(cycle, Event.INTERRUPT, f"before training, {found}")
+                return
         self._close(cycle, ending, failure.message, failure.hint)
         if failure.traceback:
             get_logger().error("worker_traceback", cycle=cycle, text=failure.traceback)

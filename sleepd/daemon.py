@@ -146,7 +146,7 @@ class Daemon:
         """Look, decide, and sleep if due."""
         try:
             decision = await self.sleeper.look()
-            if self.sleeper.intake.view.is_settling:
+            if self.sleeper.intake.view.is_settling or self.sleeper.intake.quarantine.is_screening:
                 # Its writer may be in the middle of it, or may have died there: no event will tell which.
                 asyncio.get_running_loop().call_later(HALF_WRITTEN_SECONDS, self._wake.set)
             if decision.should_sleep:

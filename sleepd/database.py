@@ -15,15 +15,23 @@ from typing import Any
 from .errors import LedgerUnusable
 from .files import fsync_path
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 CACHE_KIB = 512
 """SQLite would take 2 MiB, a third of what the daemon itself has."""
 
-_SCHEMA = """
+_SCREENINGS = """
+CREATE TABLE screenings(
+    key INTEGER PRIMARY KEY, grp INTEGER NOT NULL, id TEXT NOT NULL, said_under INTEGER, reason TEXT NOT NULL,
+    detail TEXT NOT NULL, original INTEGER, signature BLOB NOT NULL, at TEXT NOT NULL
+);
+"""
+
+_SCHEMA = f"""
 CREATE TABLE cycles(
     cycle INTEGER PRIMARY KEY, state TEXT NOT NULL, started_at TEXT NOT NULL, ended_at TEXT, parent INTEGER,
     strategy TEXT NOT NULL, is_forced INTEGER NOT NULL, reason TEXT NOT NULL DEFAULT '', hint TEXT NOT NULL DEFAULT '',
-    is_rolled_back INTEGER NOT NULL DEFAULT 0, report BLOB, seen BLOB NOT NULL
+    is_rolled_back INTEGER NOT NULL DEFAULT 0, report BLOB, seen BLOB NOT NULL,
+    verdict BLOB
 );
 CREATE TABLE placements(
     cycle INTEGER NOT NULL, id TEXT NOT NULL, key INTEGER NOT NULL, grp INTEGER NOT NULL, role TEXT NOT NULL,
@@ -33,9 +41,12 @@ CREATE INDEX placements_by_group ON placements(grp, role);
 CREATE INDEX cycles_by_state ON cycles(state, cycle);
 CREATE TABLE decisions(at TEXT NOT NULL, decision BLOB NOT NULL, facts BLOB NOT NULL);
 CREATE TABLE notes(name TEXT PRIMARY KEY, value BLOB NOT NULL);
-"""
+{_SCREENINGS}"""
 
-MIGRATIONS = {1: "CREATE INDEX cycles_by_state ON cycles(state, cycle);"}
+MIGRATIONS = {
+    1: "CREATE INDEX cycles_by_state ON cycles(state, cycle);",
+    2: f"ALTER TABLE cycles ADD COLUMN verdict BLOB;{_SCREENINGS}",
+}
 """From each version to the next."""
 _TABLES = ("cycles", "placements", "decisions", "notes")
 

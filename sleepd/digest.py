@@ -139,7 +139,7 @@ def digest_whole(data: bytes) -> Digest:
     """
     form = form_of(data[: 2**20])
     digest = Digest(form).indexed()
-    for position, record in _records(data, form):
+    for position, record in records(data, form):
         digest.add(position, record)
     return digest.compact()
 
@@ -152,18 +152,6 @@ def digest_lines(lines: Iterable[bytes], digest: Digest, *, first: int) -> None:
             digest.put_aside(f"line {number}", str(record))
         elif record is not None:
             digest.add(f"line {number}", record)
-
-
-def texts(data: bytes, wanted: Collection[int]) -> list[Experience]:
-    """The experiences of ``wanted`` keys in a whole buffer of any form, in file order, each id once.
-
-    Raises:
-        HalfWritten: an array or object does not parse as a whole.
-    """
-    form = form_of(data[: 2**20])
-    if form == "lines":
-        return pick((decoded_line(line) for line in data.split(b"\n")), wanted)
-    return pick((record for _, record in _records(data, form)), wanted)
 
 
 def pick(records: Iterable[Any], wanted: Collection[int]) -> list[Experience]:
@@ -184,7 +172,12 @@ def _same_text(one: Experience, other: Experience) -> bool:
     return group_key(one.prompt, one.response) == group_key(other.prompt, other.response)
 
 
-def _records(data: bytes, form: str) -> Iterator[tuple[str, Any]]:
+def records(data: bytes, form: str) -> Iterator[tuple[str, Any]]:
+    """The decoded records of an array or an object, each with its position.
+
+    Raises:
+        HalfWritten: the content does not parse as a whole.
+    """
     if form == "empty":
         return
     data = data.removeprefix(_BOM)

@@ -20,9 +20,10 @@ from .errors import CheckpointInvalid
 from .experience import experience_key, key_text
 from .files import read_document as read_json
 from .job import Report, Role
-from .ledger import Ledger, Placement
-from .promotion import Verdict
+from .ledger import Ledger
+from .records import Placement
 from .status import Moment
+from .verdict import Verdict
 
 _T = TypeVar("_T")
 

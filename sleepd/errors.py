@@ -83,6 +83,10 @@ class WorkerDied(WorkerFailed):
     """It said nothing more: it was killed, crashed or hung. What it had done so far may be gone on from."""
 
 
+class ScreeningFailed(SleepdError):
+    """The process that screens experiences did not come to its end; what it has not screened is not trained."""
+
+
 class DaemonNotRunning(SleepdError):
     """Nobody answers on the control socket."""
 

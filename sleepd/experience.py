@@ -15,6 +15,8 @@ from typing import Any, Final
 import msgspec
 
 _KEY_IN_HEX: Final = re.compile(r"[0-9a-f]{16}")
+_CYCLE_AT_END: Final = re.compile(r"(?:^|[/\\])cycle_([0-9]{1,9})[/\\]?\Z")
+LONGEST_PATH: Final = 4096
 SHOWN: Final = 60
 """Characters of a wrong value in a reason."""
 
@@ -27,6 +29,8 @@ class Experience(msgspec.Struct, frozen=True, kw_only=True):
     response: str
     salience: float
     """0 to 1."""
+    said_under: int | None = None
+    """The cycle whose adapter gave the reply, where ``metadata`` tells; see :func:`said_under`."""
 
 
 def experience_key(identifier: str) -> int:
@@ -43,11 +47,18 @@ def key_text(key: int) -> str:
 
 def group_key(prompt: str, response: str) -> int:
     """64 bits of the SHA-256 of the normalised text (NFKC, case and white space folded): equal for copies."""
-    text = "\0".join(" ".join(_folded(part).split()) for part in (prompt, response))
+    text = "\0".join(" ".join(folded(part).split()) for part in (prompt, response))
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
 
 
-def _folded(text: str) -> str:
+def prompt_key(prompt: str) -> int:
+    """64 bits of the BLAKE2b of the normalised prompt: equal for one prompt asked again."""
+    text = " ".join(folded(prompt).split())
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")
+
+
+def folded(text: str) -> str:
+    """NFKC, and case folded."""
     # For ASCII the two are the same, and this one is ten times as fast.
     return text.lower() if text.isascii() else unicodedata.normalize("NFKC", text).casefold()
 
@@ -81,7 +92,29 @@ def parse(record: Any) -> Experience | str:
         identifier = str(identifier)
     if not isinstance(identifier, str) or len(identifier) > 256 or not _is_unicode(identifier):
         return f"id: expected text of at most 256 characters, found {_shown(identifier)}"
-    return Experience(id=identifier, prompt=texts["prompt"], response=texts["response"], salience=salience)
+    return Experience(
+        id=identifier,
+        prompt=texts["prompt"],
+        response=texts["response"],
+        salience=salience,
+        said_under=said_under(record.get("metadata")),
+    )
+
+
+def said_under(metadata: Any) -> int | None:
+    """The cycle whose adapter was in use when the reply was given; None: the record does not tell.
+
+    ``adapter`` is ``cycle_007``, a path that ends in it, or the number; ``sleep_cycle`` is the number. Whatever else
+    stands there is the agent's own and tells nothing: it may be anything.
+    """
+    if not isinstance(metadata, Mapping):
+        return None
+    for value in (metadata.get("adapter"), metadata.get("sleep_cycle")):
+        if isinstance(value, str) and len(value) <= LONGEST_PATH and (named := _CYCLE_AT_END.search(value)):
+            return int(named[1])
+        if isinstance(value, int) and not isinstance(value, bool) and 0 < value < 10**9:
+            return value
+    return None
 
 
 def _salience(value: Any) -> float | str:

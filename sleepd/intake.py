@@ -5,24 +5,28 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+from .alarms import Alarms
 from .buffer import ExperienceBuffer, View
 from .clock import Clock
 from .config import BufferConfig, Config
 from .errors import BufferUnreadable
 from .history import History
-from .selection import Counts, Known, count
+from .ledger import Ledger
+from .quarantine_keeper import QuarantineKeeper
+from .selection import Barred, Counts, Known, count
 
 
 class Intake:
     """The buffer of one configuration, read and counted against one history."""
 
-    def __init__(self, config: Config, history: History, clock: Clock) -> None:
+    def __init__(self, config: Config, history: History, clock: Clock, ledger: Ledger, alarms: Alarms) -> None:
         self._config = config
+        self.quarantine = QuarantineKeeper(Path(config.state.directory), ledger, clock, alarms)
         self._history = history
         self._clock = clock
         self.buffer = self._open(config.buffer)
         self.counts = Counts(total=0, new=0, eligible=0, unlearned=0, held_out=0)
-        self._counted: tuple[object, object, object] = (None, None, None)
+        self._counted: tuple[object, ...] = (None, None, None, None)
         self.unreadable: BufferUnreadable | None = None
         """Why the file could not be read at the last look; None: it could."""
 
@@ -51,25 +55,39 @@ class Intake:
             return
         self.unreadable = None
         self._history.take_first_look(view)
+        await self.quarantine.screen(self._config.buffer.path, view)
         await self.recount()
 
     async def recount(self) -> None:
         """Count again if the buffer, what is known of it, or the threshold is another."""
-        known, min_salience = self._history.known(), self._config.training.min_salience
-        basis = (self.view, known, min_salience)
+        view, known, min_salience = self.view, self._history.known(), self._config.training.min_salience
+        basis = (view, known, min_salience, self.quarantine.isolation)
         if all(one is other for one, other in zip(basis, self._counted, strict=True)):
             return
         # In a thread: a hundred thousand experiences take a while, and the loop must turn.
-        self.counts = await asyncio.to_thread(self._count, known, min_salience)
+        barred = await self.quarantine.barred(view, known, min_salience)
+        self.counts = await asyncio.to_thread(self._count, view, known, min_salience, barred)
         self._counted = basis
+
+    async def quarantine_said_under(self, cycle: int) -> int:
+        """Count without what was said under a cycle that was rolled back; returns how many that keeps from training.
+
+        They are those whose ``metadata`` names the cycle, and their near-duplicates, save what the owner released. It
+        follows from the ledger's ``is_rolled_back``, so going back to the cycle lifts it.
+        """
+        await self.recount()
+        causes = await self.quarantine.causes(self.view, self._history.known(), self._config.training.min_salience)
+        return sum(cause.cycle == cycle for cause in causes.values())
 
     def count(self, min_salience: float) -> Counts:
         """The counts under another threshold."""
-        return self._count(self._history.known(), min_salience)
+        view, known = self.view, self._history.known()
+        barred = self.quarantine.barred_at_once(view, known, min_salience)
+        return self._count(view, known, min_salience, barred)
 
-    def _count(self, known: Known, min_salience: float) -> Counts:
-        view = self.view
-        return count(view.keys, view.groups, view.saliences, known=known, min_salience=min_salience)
+    @staticmethod
+    def _count(view: View, known: Known, min_salience: float, barred: Barred) -> Counts:
+        return count(view.keys, view.groups, view.saliences, known=known, min_salience=min_salience, barred=barred)
 
     def _open(self, settings: BufferConfig) -> ExperienceBuffer:
         return ExperienceBuffer(Path(settings.path), patience_seconds=settings.patience_seconds, clock=self._clock)

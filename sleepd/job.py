@@ -12,8 +12,10 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal, cast
 
 import msgspec
+from msgspec import Meta
 
 from .errors import ProtocolError
+from .evidence import Evidence, LossPair, Probation, RecallQuestion
 
 JOB_VERSION = 1
 RESUME_POINT = "work/resume.safetensors"
@@ -33,7 +35,7 @@ class Strategy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     dropout: float
     target_modules: list[str] | Literal["all-linear"]
     epochs: int
-    """Passes over the experiences, unless ``min_supervised_tokens`` asks for more."""
+    """Passes over the experiences, unless ``min_steps`` asks for more."""
     learning_rate: float
     batch_size: int
     """Experiences in one optimizer step."""
@@ -53,11 +55,16 @@ class Strategy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Of the learning rate, what a cycle uses that continues a champion."""
     micro_batch_tokens: int
     """Tokens in one forward pass; an optimizer step is cut into as many as it takes."""
-    min_supervised_tokens: int = 0
-    """Fewest reply tokens to learn from: epochs are added until there are as many, so that a few short experiences are
-    learned and a few long ones are not learned by heart."""
+    min_steps: int = 0
+    """Fewest optimizer steps: epochs are added until there are as many, so that a few experiences are learned too."""
     kl_batch_size: int = 0
     """General answers of the base beside the experiences in one optimizer step."""
+    lineage: Literal["continue", "retrain"] = "continue"
+    """Whether a cycle goes on from the champion, or starts from the base and learns all of the lineage again."""
+    drift_budget: float | None = None
+    """Most KL from the base on general prompts, nats a token: what is beyond it is shortened; None: no limit."""
+    weighs_by_salience: bool = True
+    """Whether a token counts in the loss by the salience of its experience, or all alike."""
     max_tokens: int
     """Longest sequence; a longer one loses the start of its prompt first, then the end of its reply, with notice."""
 
@@ -70,6 +77,8 @@ class Lesson(msgspec.Struct, frozen=True, kw_only=True):
     response: str
     salience: float
     role: Role
+    sampling_share: Annotated[float, Meta(gt=0, le=1)] = 1.0
+    """Share of the epochs that it is in; below 1 where its prompt was asked again and again."""
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
@@ -87,6 +96,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     """Fingerprint of the base the parent was trained on; empty: any."""
     parent: str = ""
     """Directory of the champion's adapter; empty: start from the base."""
+    parent_cycle: int | None = None
     staging: str
     system_prompt: str = ""
     strategy: Strategy
@@ -94,8 +104,24 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     device: str = "auto"
     threads: int = 0
     """CPU threads of torch; 0: as many as the process may use."""
+    reservoir: int = 0
+    """Most experiences that the checkpoint keeps as texts, to be replayed by later cycles."""
     resume_point_seconds: float = 300.0
     """How often, while training, all that is needed to go on after a break is written down."""
+    questions: list[RecallQuestion] = []
+    """The owner's, with checkable answers."""
+    evaluation_command: str = ""
+    """The owner's own: gets an adapter's directory, none for the base, prints a JSON object of figures. Empty: there
+    is none."""
+    evaluation_seconds: float = 120.0
+    """Most wall time for the replies of each model, and for each run of the owner's command."""
+    predecessor: str | None = None
+    """Adapter directory of the champion before the parent, empty for the base; None: nothing to compare."""
+    predecessor_cycle: int | None = None
+    later: list[str] = []
+    """Ids of those experiences below that came after the parent was made: the two are compared on them."""
+    confidence: float = 0.95
+    """Of each bound of an interval."""
 
 
 class Hello(msgspec.Struct, frozen=True, kw_only=True, tag="hello"):
@@ -142,16 +168,6 @@ class Check(msgspec.Struct, frozen=True, kw_only=True):
     detail: str
 
 
-class LossPair(msgspec.Struct, frozen=True, kw_only=True):
-    """Reply loss of one experience, nats per supervised token."""
-
-    id: str
-    tokens: int
-    base: float
-    parent: float
-    candidate: float
-
-
 class Reply(msgspec.Struct, frozen=True, kw_only=True):
     """A greedy reply of the candidate to a holdout prompt."""
 
@@ -187,6 +203,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, tag="report"):
     learning_rate: float
     avg_salience: float | None
     epoch_losses: list[float]
+    trained_measured: int | None = None
+    """How many of the trained and replayed ones the next two figures are over, chosen by hash; None: all of them."""
     train_before: float | None
     train_after: float | None
     holdout_base: float | None
@@ -203,6 +221,18 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, tag="report"):
     peak_memory_bytes: Annotated[int, msgspec.Meta(ge=0, le=2**62)]
     lora_shape: str
     """Rank and modules in one word, such as ``r16:down_proj,…``; two adapters of unequal shape are two lineages."""
+    stopping: int = 0
+    """Held-out experiences that said when to stop, and are in none of the figures."""
+    kept_step: int | None = None
+    """After which optimizer step the weights were as they are kept; None: it was not watched."""
+    evidence: Evidence = Evidence()
+
+    @property
+    def evaluation_share(self) -> float | None:
+        """Of the cycle's wall time, what went into measuring, before and after training; None: no time is known."""
+        total = sum(self.seconds.values())
+        spent = self.seconds.get("measuring", 0.0) + self.seconds.get("evaluating", 0.0)
+        return spent / total if total > 0 else None
 
 
 class Failure(msgspec.Struct, frozen=True, kw_only=True, tag="failure"):
@@ -219,12 +249,15 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True, tag="failure"):
         "bad_job",
         "not_finite",
         "not_resumable",
+        "champion_worse",
         "stopped",
         "error",
     ]
     message: str
     hint: str = ""
     traceback: str = ""
+    probation: Probation | None = None
+    """With ``champion_worse``: what was measured."""
 
 
 WorkerMessage = Hello | Progress | Notice | Report | Failure

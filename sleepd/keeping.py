@@ -18,7 +18,7 @@ from .files import read_document, replace_file
 from .ledger import Ledger
 from .log import get_logger
 from .retention import Keep, Stored, to_prune
-from .rollback import standing_champions
+from .rollback import champion_before
 from .status import Pruned, PruneResult
 
 
@@ -80,8 +80,8 @@ class Keeping:
             OSError: the disk did not take it.
         """
         champion = self._checkpoints.champion()
-        before = [cycle for cycle in standing_champions(self._ledger, self._checkpoints) if cycle < (champion or 0)]
-        plan = to_prune(self._stored(), keep, champion=champion, predecessor=max(before, default=None))
+        before = champion_before(champion, self._ledger, self._checkpoints) if champion is not None else None
+        plan = to_prune(self._stored(), keep, champion=champion, predecessor=before)
         pruned = []
         for cycle, reason in plan:
             path = self._checkpoints.find(cycle)

@@ -18,32 +18,13 @@ import msgspec
 from .cycle import JUDGED_STATES, TERMINAL_STATES, Event, State, advance
 from .database import open_database, signed, unsigned
 from .errors import NotFound
-from .job import Report, Role
+from .job import Report
+from .records import SUMMARY_COLUMNS, Placement, Plan, summarise
+from .screenings import Screenings
 from .status import CycleSummary, Decision, DecisionRecord
+from .verdict import Verdict
 
 KEPT_DECISIONS = 1000
-
-
-class Placement(msgspec.Struct, frozen=True):
-    """Where one experience went in one cycle."""
-
-    id: str
-    key: int
-    group: int
-    role: Role
-
-
-class Plan(msgspec.Struct, frozen=True, kw_only=True):
-    """A cycle before its worker exists."""
-
-    cycle: int
-    started_at: datetime
-    parent: int | None
-    strategy: str
-    is_forced: bool
-    placements: Sequence[Placement]
-    seen: array[int]
-    """Keys of the whole buffer at that moment (``array('Q')``)."""
 
 
 class Ledger:
@@ -55,6 +36,7 @@ class Ledger:
 
     def __init__(self, path: Path) -> None:
         self._db = open_database(path)
+        self.screenings = Screenings(self._db)
 
     def close(self) -> None:
         """Close the database; the ledger is of no use afterwards."""
@@ -85,7 +67,9 @@ class Ledger:
             ((cycle, p.id, signed(p.key), signed(p.group), p.role) for p in places),
         )
 
-    def restore(self, summary: CycleSummary, report: Report, places: Sequence[Placement], seen: array[int]) -> None:
+    def restore(
+        self, summary: CycleSummary, report: Report, verdict: Verdict, places: Sequence[Placement], seen: array[int]
+    ) -> None:
         """Record a judged cycle as a whole, as a checkpoint tells it."""
         self.plan(
             Plan(
@@ -101,13 +85,14 @@ class Ledger:
         assert summary.ended_at is not None
         with self._db.transaction():
             self._db.execute(
-                "UPDATE cycles SET state=?, ended_at=?, is_rolled_back=?, reason=?, report=? WHERE cycle=?",
+                "UPDATE cycles SET state=?, ended_at=?, is_rolled_back=?, reason=?, report=?, verdict=? WHERE cycle=?",
                 (
                     summary.state,
                     summary.ended_at.isoformat(),
                     summary.is_rolled_back,
                     summary.reason,
                     msgspec.json.encode(report),
+                    msgspec.json.encode(verdict),
                     summary.cycle,
                 ),
             )
@@ -126,6 +111,7 @@ class Ledger:
         reason: str | None = None,
         hint: str | None = None,
         report: Report | None = None,
+        verdict: Verdict | None = None,
     ) -> State:
         """Take the cycle one step along its table; returns its new state.
 
@@ -137,13 +123,14 @@ class Ledger:
             state = advance(self.state(cycle), event)
             self._db.execute(
                 "UPDATE cycles SET state=?, ended_at=?, reason=coalesce(?,reason), hint=coalesce(?,hint), "
-                "report=coalesce(?,report) WHERE cycle=?",
+                "report=coalesce(?,report), verdict=coalesce(?,verdict) WHERE cycle=?",
                 (
                     state,
                     at.isoformat() if state in TERMINAL_STATES else None,
                     reason,
                     hint,
                     msgspec.json.encode(report) if report else None,
+                    msgspec.json.encode(verdict) if verdict else None,
                     cycle,
                 ),
             )
@@ -172,7 +159,7 @@ class Ledger:
     def summaries(self, *, limit: int = -1) -> list[CycleSummary]:
         """The cycles, newest first; a negative limit: all."""
         rows = self._db.execute("SELECT cycle FROM cycles ORDER BY cycle DESC LIMIT ?", (limit,))
-        return [self.summary(row[0]) for row in rows.fetchall()]
+        return [self.summary(row[0]) for row in rows]
 
     def summary(self, cycle: int) -> CycleSummary:
         """One cycle in a line.
@@ -181,38 +168,19 @@ class Ledger:
             NotFound: there is no such cycle.
         """
         self.state(cycle)
-        row = self._db.execute(
-            "SELECT state, started_at, ended_at, parent, strategy, is_forced, is_rolled_back, reason, hint "
-            "FROM cycles WHERE cycle=?",
-            (cycle,),
-        ).fetchone()
+        row = self._db.execute(f"SELECT {SUMMARY_COLUMNS} FROM cycles WHERE cycle=?", (cycle,)).fetchone()  # noqa: S608
         counted = self._db.execute("SELECT role, count(*) FROM placements WHERE cycle=? GROUP BY role", (cycle,))
-        placed: dict[str, int] = dict(counted.fetchall())
-        report = self.report(cycle)
-        return CycleSummary(
-            cycle=cycle,
-            state=row[0],
-            started_at=datetime.fromisoformat(row[1]),
-            ended_at=datetime.fromisoformat(row[2]) if row[2] else None,
-            parent=row[3],
-            strategy=row[4],
-            is_forced=bool(row[5]),
-            is_rolled_back=bool(row[6]),
-            reason=row[7],
-            hint=row[8],
-            trained=placed.get("train", 0),
-            replayed=placed.get("replay", 0),
-            held_out=placed.get("holdout", 0),
-            holdout_before=report.holdout_before if report else None,
-            holdout_after=report.holdout_after if report else None,
-            train_before=report.train_before if report else None,
-            train_after=report.train_after if report else None,
-        )
+        return summarise(row, dict(counted.fetchall()), self.report(cycle), self.verdict(cycle))
 
     def report(self, cycle: int) -> Report | None:
         """What the worker reported; None: it did not come so far."""
         row = self._db.execute("SELECT report FROM cycles WHERE cycle=?", (cycle,)).fetchone()
         return msgspec.json.decode(row[0], type=Report) if row and row[0] else None
+
+    def verdict(self, cycle: int) -> Verdict | None:
+        """What was decided about it; None: nothing was, or an older version decided it and kept only the reason."""
+        row = self._db.execute("SELECT verdict FROM cycles WHERE cycle=?", (cycle,)).fetchone()
+        return msgspec.json.decode(row[0], type=Verdict) if row and row[0] else None
 
     def placements(self, cycle: int) -> list[Placement]:
         """Where each experience went in that cycle."""
@@ -221,15 +189,12 @@ class Ledger:
 
     def seen(self, cycle: int) -> array[int]:
         """Keys of the whole buffer when that cycle was planned."""
-        keys = array("Q")
         row = self._db.execute("SELECT seen FROM cycles WHERE cycle=?", (cycle,)).fetchone()
-        if row:
-            keys.frombytes(row[0])
-        return keys
+        return array("Q", row[0] if row else b"")
 
     def open_cycles(self) -> list[int]:
         """Cycles that have not ended, oldest first."""
-        rows = self._db.execute("SELECT cycle, state FROM cycles ORDER BY cycle").fetchall()
+        rows = self._db.execute("SELECT cycle, state FROM cycles ORDER BY cycle")
         return [cycle for cycle, state in rows if State(state) not in TERMINAL_STATES]
 
     def suspended_cycle(self) -> int | None:
@@ -271,6 +236,11 @@ class Ledger:
         )
         return [self.summary(row[0]) for row in rows.fetchall()]
 
+    def standing(self) -> list[int]:
+        """Champions that were not rolled back, oldest first."""
+        query = "SELECT cycle FROM cycles WHERE state=? AND NOT is_rolled_back ORDER BY cycle"
+        return [row[0] for row in self._db.execute(query, (State.PROMOTED,)).fetchall()]
+
     def lineage(self, champion: int | None) -> list[int]:
         """The champion and the cycles it continues, newest first."""
         line: list[int] = []
@@ -296,6 +266,23 @@ class Ledger:
             (_list(cycles),),
         ).fetchone()
         return int(row[0] or 0)
+
+    def trained_groups(self, champions: Iterable[int]) -> set[int]:
+        """Groups of every experience trained in the lineage of one of these champions."""
+        cycles = {cycle for champion in champions for cycle in self.lineage(champion)}
+        rows = self._db.execute(
+            "SELECT DISTINCT grp FROM placements WHERE role='train' AND cycle IN (SELECT value FROM json_each(?))",
+            (_list(cycles),),
+        )
+        return {unsigned(row[0]) for row in rows.fetchall()}
+
+    def compared_by(self, champion: int) -> int | None:
+        """The newest cycle whose report compares that champion with the one before it; None: there is none."""
+        query = (
+            "SELECT max(cycle) FROM cycles WHERE cycle>? AND report IS NOT NULL "
+            "AND json_extract(CAST(report AS TEXT), '$.evidence.probation.champion')=?"
+        )
+        return self._number(query, champion, champion) or None
 
     def recorded_sides(self) -> dict[int, bool]:
         """Of every group that was in a cycle, whether it is held out; trained once, it never is again."""

@@ -27,6 +27,7 @@ MESSAGE_IDS: Final = {
     "gpu_unusable": "3c51149c818e4c28945d12377a73f949",
     "buffer_unreadable": "348bfbf1804f4014af3a9ed9933f632c",
     "champion_damaged": "7a357151af514ed7aec9500e8ac4c2d8",
+    "champion_rolled_back": "3bb9dc6e568f4cc58b996abe1d02febd",
     "config_refused": "778ec5f59ca049fb92861597cd6bc84e",
 }
 """What ``journalctl -x`` explains: systemd/sage-sleepd.catalog has the words."""

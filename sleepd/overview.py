@@ -15,8 +15,9 @@ from .cycle import State
 from .errors import CheckpointInvalid, NotFound
 from .files import replace_file
 from .older_cycles import adopted_champion, older_cycles
+from .rollback import undo_of
 from .sleeper import Sleeper
-from .status import SCHEMA, BufferDetail, BufferStatus, Champion, CycleDetail, CycleSummary, Status
+from .status import SCHEMA, Alarm, BufferDetail, BufferStatus, Champion, CycleDetail, CycleSummary, Status
 from .version import VERSION
 
 OFFLINE_CYCLES = 50
@@ -40,7 +41,7 @@ def overview(sleeper: Sleeper, *, next_check_at: datetime | None, config_path: s
         version=VERSION,
         pid=os.getpid(),
         decision=decision,
-        alarms=sleeper.alarms.standing,
+        alarms=standing_alarms(sleeper),
         missing=triggers.missing(decision),
         next_check_at=next_check_at,
         buffer=_buffer(sleeper),
@@ -58,6 +59,11 @@ def overview(sleeper: Sleeper, *, next_check_at: datetime | None, config_path: s
     )
 
 
+def standing_alarms(sleeper: Sleeper) -> list[Alarm]:
+    """Everything that the owner should look at."""
+    return [*sleeper.alarms.standing, *sleeper.demotion.alarms]
+
+
 def _sentence(sleeper: Sleeper, state: str) -> str:
     """What systemctl shows."""
     if sleeper.running_cycle is not None:
@@ -67,7 +73,7 @@ def _sentence(sleeper: Sleeper, state: str) -> str:
     decision = sleeper.decision or sleeper.decide()
     champion = sleeper.checkpoints.champion()
     in_use = "the base model" if champion is None else f"the adapter of cycle {champion}"
-    warning = "".join(f"; {alarm.text}" for alarm in sleeper.alarms.standing)
+    warning = "".join(f"; {alarm.text}" for alarm in standing_alarms(sleeper))
     if state == "paused":
         return f"Paused; {in_use} is in use{warning}"
     return f"Awake, {in_use} is in use; {decision.reason}{warning}"
@@ -84,6 +90,8 @@ def _buffer(sleeper: Sleeper) -> BufferStatus:
         unlearned=counts.unlearned,
         held_out=counts.held_out,
         set_aside=view.set_aside_total,
+        quarantined=counts.quarantined,
+        unscreened=counts.unscreened,
         read_at=view.read_at,
         problem=sleeper.intake.problem,
     )
@@ -104,6 +112,7 @@ def _champion(sleeper: Sleeper) -> Champion | None:
     except NotFound:
         return None
     report = sleeper.ledger.report(cycle)
+    compared = sleeper.demotion.comparison(cycle, sleeper.config.promotion.confidence)
     return Champion(
         cycle=cycle,
         directory=str(sleeper.checkpoints.promoted_path(cycle)),
@@ -112,6 +121,9 @@ def _champion(sleeper: Sleeper) -> Champion | None:
         holdout_before=summary.holdout_before,
         holdout_after=summary.holdout_after,
         held_out=report.held_out if report else 0,
+        is_thin=summary.is_thin,
+        is_on_probation=_is_on_probation(sleeper, cycle),
+        comparison=compared[0] if compared else None,
         new_lineage=new_lineage,
     )
 
@@ -132,7 +144,12 @@ def _placed(sleeper: Sleeper, summary: CycleSummary, champion: int | None) -> Cy
         is_champion=summary.cycle == champion,
         tag=sleeper.keeping.shown_tags().get(summary.cycle, ""),
         is_pruned=path is not None and not has_weights(path),
+        is_on_probation=summary.is_on_probation and _is_on_probation(sleeper, summary.cycle),
     )
+
+
+def _is_on_probation(sleeper: Sleeper, cycle: int) -> bool:
+    return sleeper.demotion.is_on_probation(cycle, sleeper.config.promotion.confidence)
 
 
 def detail(sleeper: Sleeper, cycle: int) -> CycleDetail:
@@ -148,12 +165,15 @@ def detail(sleeper: Sleeper, cycle: int) -> CycleDetail:
             summary=msgspec.structs.replace(older, is_champion=cycle == champion),
             directory=str(path) if path else "",
             report=None,
+            metrics=sleeper.metrics.shown(cycle),
             trained_ids=[],
             replayed_ids=[],
             held_out_ids=[],
+            undo="sleepctl rollback" if cycle == champion else "",
         )
     summary = sleeper.ledger.summary(cycle)
     placements = sleeper.ledger.placements(cycle)
+    compared = sleeper.demotion.comparison(cycle, sleeper.config.promotion.confidence)
 
     def ids(role: str) -> list[str]:
         return [placement.id for placement in placements if placement.role == role]
@@ -162,9 +182,14 @@ def detail(sleeper: Sleeper, cycle: int) -> CycleDetail:
         summary=_placed(sleeper, summary, champion),
         directory=str(path) if path else "",
         report=sleeper.ledger.report(cycle),
+        verdict=sleeper.ledger.verdict(cycle),
+        comparison=compared[0] if compared else None,
+        compared_by=compared[1] if compared else None,
+        metrics=sleeper.metrics.shown(cycle),
         trained_ids=ids("train"),
         replayed_ids=ids("replay"),
         held_out_ids=ids("holdout"),
+        undo=undo_of(cycle, sleeper.ledger, sleeper.checkpoints),
     )
 
 

@@ -11,7 +11,7 @@ refused by name.
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Any, TypeVar, cast
+from typing import Annotated, Any, Literal, TypeVar, cast
 
 import msgspec
 
@@ -21,6 +21,11 @@ PROTOCOL_VERSION = 1
 MAX_REQUEST_BYTES = 64 * 1024
 Integer = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 """What the ledger can be asked for: a JSON number may be larger."""
+METRIC_NAME = r"[\w.:/@%+-]{1,64}"
+"""What a figure of the owner's may be called."""
+
+Identifier = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
+"""The id of an experience."""
 
 
 # --- requests ---
@@ -93,6 +98,14 @@ class Show(Request, frozen=True, kw_only=True):
     cycle: Integer
 
 
+class Experiences(Request, frozen=True, kw_only=True):
+    """What a cycle trained and replayed, read in the buffer. Answer: :class:`Learned`."""
+
+    cycle: Integer
+    limit: Integer = 10
+    """Most texts, at most 200."""
+
+
 class Why(Request, frozen=True, kw_only=True):
     """Answer: ``{"schema": 1, "current": Decision, "changes": [DecisionRecord …]}``, newest first."""
 
@@ -108,7 +121,8 @@ class Buffer(Request, frozen=True, kw_only=True):
 class Rollback(Request, frozen=True, kw_only=True):
     """Put an earlier champion (or, with 0, the base) in use; None: the champion's parent.
 
-    Answer: ``{"champion": N or null, "was": N or null, "undo": …}``.
+    Answer: ``{"champion": N or null, "was": N or null, "quarantined": N, "undo": …}``; quarantined are the experiences
+    said under ``was`` that are kept from training since.
     """
 
     cycle: Integer | None = None
@@ -124,12 +138,42 @@ class Tag(Request, frozen=True, kw_only=True):
     name: Annotated[str, msgspec.Meta(pattern=r"^[^\x00-\x1f\x7f]{1,60}$")] | None = None
 
 
+class AddMetric(Request, frozen=True, kw_only=True):
+    """Add a figure that the owner measured on a cycle's adapter; None takes it away. Answer: :class:`MetricResult`."""
+
+    cycle: Integer
+    name: Annotated[str, msgspec.Meta(pattern=rf"^{METRIC_NAME}\Z")]
+    value: float | None = None
+
+
 class Prune(Request, frozen=True, kw_only=True):
     """Remove the weights that retention does not keep. Answer: :class:`PruneResult`."""
 
     is_dry_run: bool = False
     keep: Integer | None = None
     """Instead of the configured number of promoted ones."""
+
+
+class Quarantine(Request, frozen=True, kw_only=True):
+    """Answer: :class:`QuarantineList`."""
+
+    limit: Integer = 100
+
+
+class QuarantineShow(Request, frozen=True, kw_only=True):
+    """One experience with its text. Answer: :class:`QuarantineDetail`."""
+
+    id: Identifier
+
+
+class QuarantineDecide(Request, frozen=True, kw_only=True):
+    """Release experiences (they may be trained, whatever was found), drop them (they never are), or take that back.
+
+    Answer: ``{"ids": […], "decision": …, "trained_in": [cycles], "undo": …}``.
+    """
+
+    ids: Annotated[list[Identifier], msgspec.Meta(min_length=1, max_length=1000)]
+    decision: Literal["release", "drop", "reset"]
 
 
 class Reload(Request, frozen=True, kw_only=True):
@@ -153,17 +197,33 @@ AnyRequest = (
     | Resume
     | History
     | Show
+    | Experiences
     | Why
     | Buffer
     | Rollback
     | Tag
+    | AddMetric
     | Prune
+    | Quarantine
+    | QuarantineShow
+    | QuarantineDecide
     | Reload
     | GetVersion
     | Subscribe
 )
 
-OPERATOR_REQUESTS = (Cancel, Pause, Resume, Rollback, Tag, Prune, Reload)
+OPERATOR_REQUESTS = (
+    Cancel,
+    Pause,
+    Resume,
+    Rollback,
+    Tag,
+    AddMetric,
+    Prune,
+    QuarantineShow,
+    QuarantineDecide,
+    Reload,
+)
 """These need the operator's permission always; ``Run`` and ``Check`` when they force or loosen."""
 
 

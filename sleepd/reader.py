@@ -15,7 +15,7 @@ import resource
 import sys
 from array import array
 from collections.abc import Iterator
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import msgspec
 
@@ -28,7 +28,7 @@ from .digest import (
     digest_whole,
     form_of,
     pick,
-    texts,
+    records,
 )
 from .experience import Experience
 from .status import SetAside
@@ -95,16 +95,26 @@ def _read_lines(head: bytes, file: BinaryIO, before: Reading) -> Reading:
 
 def read_texts(file: BinaryIO, wanted: set[int]) -> Reading:
     """The texts of the wanted experiences."""
-    head = file.read(HEAD_BYTES)
     try:
-        if form_of(head) == "lines":
-            lines = _Counter().complete_lines(head, file)
-            return Reading(form="lines", texts=pick((decoded_line(line) for line in lines), wanted))
-        del head
-        file.seek(0)
-        return Reading(form="whole", texts=texts(file.read(), wanted))
+        form, found = read_records(file)
+        return Reading(form=form, texts=pick(found, wanted))
     except HalfWritten as error:
         return Reading(half_written=str(error))
+
+
+def read_records(file: BinaryIO) -> tuple[str, Iterator[Any]]:
+    """``lines`` or ``whole``, and the decoded records of a buffer in file order.
+
+    Raises:
+        HalfWritten: an array or object does not parse as a whole; the iterator raises it too.
+    """
+    head = file.read(HEAD_BYTES)
+    form = form_of(head)
+    if form == "lines":
+        return form, (decoded_line(line) for line in _Counter().complete_lines(head, file))
+    del head  # not held beside the whole
+    file.seek(0)
+    return "whole", (record for _, record in records(file.read(), form))
 
 
 class _Counter:
@@ -153,12 +163,16 @@ def _reading(digest: Digest) -> Reading:
     )
 
 
+def limit_memory() -> None:
+    """At most half of the machine's: here it ends in a sentence for the owner, in the kernel in some program's end."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    resource.setrlimit(resource.RLIMIT_AS, (memory // 2, memory // 2))
+
+
 def main() -> None:
     """Read standard input, answer on standard output."""
     descriptor, what = sys.argv[1:]
-    # Out of memory here is a sentence for the owner; in the kernel it would be some other program's end.
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    resource.setrlimit(resource.RLIMIT_AS, (memory // 2, memory // 2))
+    limit_memory()
     given = sys.stdin.buffer.read()
     with open(int(descriptor), "rb") as file:
         if what == "digest":

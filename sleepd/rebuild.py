@@ -16,8 +16,8 @@ from .errors import CheckpointInvalid, LedgerUnusable
 from .files import fsync_path
 from .ledger import Ledger
 from .log import get_logger
-from .promotion import Outcome
 from .status import CycleSummary
+from .verdict import Outcome
 
 LEDGER_NAME = "state.db"
 KEPT_DAMAGED = 3
@@ -91,17 +91,17 @@ def _restore(cycle: int, ledger: Ledger, checkpoints: Checkpoints) -> None:
     except CheckpointInvalid as error:
         get_logger().error("checkpoint_unreadable", cycle=cycle, text=error.message, hint=error.hint)
         return
-    is_promoted = evaluation.verdict.outcome is Outcome.PROMOTED
+    outcome = evaluation.verdict.outcome
     summary = CycleSummary(
         cycle=cycle,
-        state=State.PROMOTED if is_promoted else State.REJECTED,
+        state=State(outcome),
         started_at=lineage.started_at,
         ended_at=lineage.judged_at,
         parent=lineage.parent,
         strategy=manifest.strategy,
         is_forced=lineage.is_forced,
-        is_rolled_back=is_promoted and path == checkpoints.retired_path(cycle),
+        is_rolled_back=outcome is Outcome.PROMOTED and path == checkpoints.retired_path(cycle),
         reason=evaluation.verdict.reason,
     )
-    ledger.restore(summary, evaluation.report, lineage.placements(), lineage.seen_keys())
+    ledger.restore(summary, evaluation.report, evaluation.verdict, lineage.placements(), lineage.seen_keys())
     get_logger().info("cycle_restored", cycle=cycle, state=summary.state)

@@ -10,12 +10,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from . import resumption
-from .checkpoints import Checkpoints, verify_usable
+from .checkpoints import Checkpoints, read_manifest, verify_usable
 from .clock import Clock
 from .cycle import Event, State
 from .errors import CheckpointInvalid
 from .ledger import Ledger
 from .log import get_logger
+from .settling import EVENTS
+from .verdict import Outcome
 
 _CUT_SHORT = "sage-sleepd ended in the middle of it"
 
@@ -37,13 +39,16 @@ def recover(ledger: Ledger, checkpoints: Checkpoints, clock: Clock) -> list[str]
 
 
 def _close(cycle: int, ledger: Ledger, checkpoints: Checkpoints, clock: Clock) -> None:
-    state, promoted = ledger.state(cycle), _is_whole(checkpoints.promoted_path(cycle))
-    if state is State.JUDGED and (promoted or _is_whole(checkpoints.retired_path(cycle))):
+    state = ledger.state(cycle)
+    places = (checkpoints.promoted_path(cycle), checkpoints.retired_path(cycle))
+    whole = next((path for path in places if state is State.JUDGED and _is_whole(path)), None)
+    if whole is not None:
         # Committed, and then the power went: finish what was decided.
-        if promoted:
+        outcome = Outcome(read_manifest(whole).verdict)
+        if outcome is Outcome.PROMOTED:
             checkpoints.promote(cycle)
-        ledger.advance(cycle, Event.PROMOTE if promoted else Event.REJECT, at=clock.now())
-        get_logger().info("cycle_completed_after_crash", cycle=cycle, promoted=promoted)
+        ledger.advance(cycle, EVENTS[outcome], at=clock.now())
+        get_logger().info("cycle_completed_after_crash", cycle=cycle, outcome=str(outcome))
         return
     reason = _why_over(cycle, state, ledger, checkpoints, clock)
     if reason:

@@ -10,25 +10,34 @@ from __future__ import annotations
 import re
 from collections import Counter
 from dataclasses import dataclass
+from typing import Literal
 
 GRAM = 4
 MIN_WORDS = 24
 """Below this many words a share means nothing; a run of one phrase still does."""
 MAX_DISTINCT_SHARE = 0.5
 """A reply of whose 4-grams at most this share are different ones runs in a loop."""
-MIN_RUN = 4
-"""Times that a phrase stands back to back before it is a loop …"""
 MIN_RUN_WORDS = 12
-"""… if the run is at least this long."""
-MAX_PHRASE_WORDS = 40
+"""A phrase that stands back to back is a loop, if the run is at least this long …"""
+MIN_RUNS = ((40, 2), (10, 3), (1, 4))
+"""… and a phrase of so many words or more stands so many times."""
+MAX_PHRASE_WORDS = 200
+WINDOW = 120
+"""A long text is looked at in pieces of so many 4-grams too, half overlapping: a good beginning hides no loop."""
+PHRASE_SHOWN = 12
+"""Words of a phrase in a reason."""
 MIN_QUESTIONS = 8
 MIN_QUESTION_SHARE = 2 / 3
 
 # Scripts without spaces count by character. A list's numbering is no word: a numbered loop would look new in each line.
 _NUMBERING = re.compile(r"(?m)^\s*\d+[.)]\s")
-_WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]|[^\W\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]+")
-_SENTENCE = re.compile(r"[^.!?\n。!?]+[.!?。!?]*")
+WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]|[^\W\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]+")
+_END = "!?.\u3002\uff01\uff1f\u061f"
+_QUESTION = ("?", "\uff1f", "\u061f")
+_SENTENCE = re.compile(rf"[^{_END}\n]+[{_END}]*")
 _STUCK = re.compile(r"([^\W_]{1,8}?)\1{23,}")
+# Rulers and the frames of tables are drawn with some symbols; a flood of others is a stuck model.
+_SYMBOLS = re.compile(r"([^\w\s.,;:'\"\-=_*#~|+`/\\\u2010-\u2015\u2026\u2500-\u259f]{1,4}?)\1{23,}")
 
 
 @dataclass(frozen=True)
@@ -40,14 +49,22 @@ class Repetition:
     """Share of the words that lie in a 4-gram occurring more than once, 0 to 1."""
     reason: str
     """Why it is a loop, with the figure; empty where it is none."""
+    kind: Literal["", "loop", "questions"] = ""
+    """A flood of questions is a loop of its own kind."""
 
 
 def find_repetition(text: str) -> Repetition:
     """Judge one text by itself."""
-    words = _WORD.findall(_NUMBERING.sub("", text).lower())
+    words = WORD.findall(_NUMBERING.sub("", text).lower())
     grams = [tuple(words[i : i + GRAM]) for i in range(len(words) - GRAM + 1)]
-    reason = _stuck(text) or _run(words) or _few_distinct(words, grams) or _questions(text)
-    return Repetition(is_loop=bool(reason), repeated_share=_repeated_share(words, grams), reason=reason)
+    loop = _stuck(text) or _run(words, grams) or _few_distinct(grams)
+    reason = loop or _questions(text)
+    return Repetition(
+        is_loop=bool(reason),
+        repeated_share=_repeated_share(words, grams),
+        reason=reason,
+        kind="loop" if loop else "questions" if reason else "",
+    )
 
 
 def _repeated_share(words: list[str], grams: list[tuple[str, ...]]) -> float:
@@ -60,34 +77,50 @@ def _repeated_share(words: list[str], grams: list[tuple[str, ...]]) -> float:
 
 
 def _stuck(text: str) -> str:
-    found = _STUCK.search(text)
+    found = _STUCK.search(text) or _SYMBOLS.search("".join(text.split()))
     if not found:
         return ""
-    return f"{found.group(1)!r} repeated without a space {len(found.group()) // len(found.group(1))} times"
+    times = len(found.group()) // len(found.group(1))
+    return f"{found.group(1)!r} {times} times without a word between"
 
 
-def _run(words: list[str]) -> str:
+def _run(words: list[str], grams: list[tuple[str, ...]]) -> str:
     """A phrase of p words repeats as long as each word equals the one p places before it."""
-    for period in range(1, min(MAX_PHRASE_WORDS, len(words) // MIN_RUN) + 1):
-        matched = 0
+    for period in _periods(grams):
+        least = next(times for length, times in MIN_RUNS if period >= length)
+        longest = matched = end = 0
         for place in range(period, len(words)):
             matched = matched + 1 if words[place] == words[place - period] else 0
-            if matched + period >= max(MIN_RUN * period, MIN_RUN_WORDS):
-                phrase = " ".join(words[place - period + 1 : place + 1])
-                return f"{phrase!r} at least {(matched + period) // period} times on end"
+            if matched > longest:
+                longest, end = matched, place
+        if longest + period >= max(least * period, MIN_RUN_WORDS):
+            phrase = " ".join(words[end - period + 1 : end + 1][:PHRASE_SHOWN])
+            return f"{phrase!r} {(longest + period) // period} times on end"
     return ""
 
 
-def _few_distinct(words: list[str], grams: list[tuple[str, ...]]) -> str:
-    if len(words) < MIN_WORDS:
+def _periods(grams: list[tuple[str, ...]]) -> list[int]:
+    """The distances at which a 4-gram recurs, ascending: where none does, nothing runs in a loop."""
+    last: dict[tuple[str, ...], int] = {}
+    found = set()
+    for place, gram in enumerate(grams):
+        if gram in last:
+            found.add(place - last[gram])
+        last[gram] = place
+    return sorted(period for period in found if period <= MAX_PHRASE_WORDS)
+
+
+def _few_distinct(grams: list[tuple[str, ...]]) -> str:
+    if len(grams) + GRAM - 1 < MIN_WORDS:
         return ""
-    share = len(set(grams)) / len(grams)
+    pieces = [grams[first : first + WINDOW] for first in range(0, max(1, len(grams) - WINDOW // 2), WINDOW // 2)]
+    share = min(len(set(piece)) / len(piece) for piece in (grams, *pieces))
     return f"only {share:.2f} of its 4-grams are different ones" if share <= MAX_DISTINCT_SHARE else ""
 
 
 def _questions(text: str) -> str:
-    sentences = [one for one in _SENTENCE.findall(text) if _WORD.search(one)]
-    questions = sum(one.rstrip().endswith(("?", "?")) for one in sentences)
+    sentences = [one for one in _SENTENCE.findall(text) if WORD.search(one)]
+    questions = sum(one.rstrip().endswith(_QUESTION) for one in sentences)
     if questions >= MIN_QUESTIONS and questions >= MIN_QUESTION_SHARE * len(sentences):
         return f"{questions} of its {len(sentences)} sentences are questions"
     return ""

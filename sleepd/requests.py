@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import grp
+import math
 import os
 import pwd
 import shlex
 from collections.abc import Awaitable, Callable
 from datetime import datetime
 from typing import Any
+
+import msgspec
 
 from .config import Config
 from .control import Peer
@@ -17,15 +20,20 @@ from .overview import buffer_detail, cycles, detail, older_result, overview
 from .protocol import (
     OPERATOR_REQUESTS,
     PROTOCOL_VERSION,
+    AddMetric,
     AnyRequest,
     Buffer,
     Cancel,
     Check,
+    Experiences,
     GetStatus,
     GetVersion,
     History,
     Pause,
     Prune,
+    Quarantine,
+    QuarantineDecide,
+    QuarantineShow,
     Reload,
     Resume,
     Rollback,
@@ -35,9 +43,11 @@ from .protocol import (
     Thresholds,
     Why,
 )
+from .quarantine_overview import decide_by_hand, quarantine_detail, quarantine_list
+from .recollection import learned
 from .retention import Keep
 from .sleeper import Sleeper
-from .status import SCHEMA, RunResult
+from .status import SCHEMA, MetricResult, RunResult
 from .triggers import Policy
 from .version import VERSION
 
@@ -83,12 +93,21 @@ class Requests:
                 return {"schema": SCHEMA, "cycles": cycles(sleeper, limit=max(1, request.limit))}
             case Show():
                 return detail(sleeper, request.cycle)
+            case Experiences():
+                await sleeper.look()
+                return await learned(sleeper, request.cycle, limit=request.limit)
             case Why():
                 changes = sleeper.ledger.decisions(limit=max(1, request.limit), since=request.since)
                 return {"schema": SCHEMA, "current": sleeper.decision or sleeper.decide(), "changes": changes}
             case Buffer():
                 await sleeper.look()
                 return buffer_detail(sleeper)
+            case Quarantine():
+                await sleeper.look()
+                return await quarantine_list(sleeper, limit=max(0, request.limit))
+            case QuarantineShow():
+                await sleeper.look()
+                return await quarantine_detail(sleeper, request.id)
             case GetVersion():
                 return {"schema": SCHEMA, "version": VERSION, "v": PROTOCOL_VERSION}
             case _:
@@ -110,13 +129,18 @@ class Requests:
                 await sleeper.look()
                 return {"schema": SCHEMA, "is_paused": False, "undo": "sleepctl pause"}
             case Rollback():
-                champion, was = sleeper.rollback(request.cycle)
-                await sleeper.look()
-                return {"schema": SCHEMA, "champion": champion, "was": was, "undo": f"sleepctl rollback {was or 0}"}
+                return await _rollback(sleeper, request)
             case Tag():
                 return _tag(sleeper, request)
+            case AddMetric():
+                return await _add_metric(sleeper, request)
             case Prune():
                 return sleeper.keeping.prune(Keep.of(sleeper.config.state, request.keep), is_dry_run=request.is_dry_run)
+            case QuarantineDecide():
+                await sleeper.look()
+                done = await decide_by_hand(sleeper, request.ids, request.decision)
+                await sleeper.look()
+                return done
             case Reload():
                 return {"schema": SCHEMA, "changed": await self._reload()}
             case _:
@@ -145,10 +169,32 @@ class Requests:
         )
 
 
+async def _rollback(sleeper: Sleeper, request: Rollback) -> dict[str, Any]:
+    champion, was = sleeper.rollback(request.cycle)
+    await sleeper.look()
+    return {
+        "schema": SCHEMA,
+        "champion": champion,
+        "was": was,
+        "quarantined": await sleeper.intake.quarantine_said_under(was) if was else 0,
+        "undo": f"sleepctl rollback {was or 0}",
+    }
+
+
 def _tag(sleeper: Sleeper, request: Tag) -> dict[str, Any]:
     was = sleeper.keeping.tag(request.cycle, request.name)
     undo = f"sleepctl tag {request.cycle} {f'{shlex.quote(was)}' if was else '--remove'}"
     return {"schema": SCHEMA, "cycle": request.cycle, "tag": request.name, "undo": undo}
+
+
+async def _add_metric(sleeper: Sleeper, request: AddMetric) -> MetricResult:
+    if request.value is not None and not math.isfinite(request.value):
+        raise UsageError(f"{request.name}: expected a number, found {request.value}", hint="sleepctl metric --help")
+    result = sleeper.metrics.add(
+        request.cycle, request.name, request.value, at=sleeper.clock.now(), config=sleeper.config
+    )
+    await sleeper.look()  # which rolls back what breaks a limit
+    return msgspec.structs.replace(result, champion=sleeper.checkpoints.champion())
 
 
 def check_order(order: Run) -> None:

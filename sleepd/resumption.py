@@ -20,7 +20,8 @@ from .checkpoints import Checkpoints, directory_name
 from .errors import ProtocolError
 from .files import read_document
 from .job import RESUME_POINT, Job, decode_job
-from .ledger import Ledger, Placement
+from .ledger import Ledger
+from .records import Placement
 
 MAX_CRASHES: Final = 3
 """A cycle that was cut short by so many deaths (not shutdowns) is given up."""
@@ -35,6 +36,11 @@ class Crashes(msgspec.Struct, frozen=True):
     count: int = 0
     at: datetime | None = None
     """The last one."""
+
+    @property
+    def essence(self) -> tuple[int, datetime | None]:
+        """How many, and when the last one was."""
+        return self.count, self.at
 
 
 def crashes(ledger: Ledger, cycle: int) -> Crashes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .checkpoints import Checkpoints, has_weights
-from .cycle import State
+from .cycle import TERMINAL_STATES, State
 from .errors import NotFound, NothingToDo
 from .ledger import Ledger
 
@@ -21,7 +21,7 @@ def find_champion(to: int | None, ledger: Ledger, checkpoints: Checkpoints) -> t
     if to is None:
         if was is None:
             raise NothingToDo("the base itself is in use", hint="sleepctl history")
-        to = max((cycle for cycle in standing_champions(ledger, checkpoints) if cycle < was), default=0)
+        to = champion_before(was, ledger, checkpoints) or 0
     if to == (was or 0):
         raise NothingToDo(f"{'the base' if to == 0 else f'cycle {to}'} is in use already", hint="sleepctl history")
     champions = [*checkpoints.adopted(), *(s.cycle for s in ledger.summaries() if s.state == State.PROMOTED)]
@@ -35,9 +35,23 @@ def find_champion(to: int | None, ledger: Ledger, checkpoints: Checkpoints) -> t
 
 def standing_champions(ledger: Ledger, checkpoints: Checkpoints) -> list[int]:
     """Champions that were not rolled back and have their weights, oldest first; adopted ones are among them."""
-    ours = [s.cycle for s in ledger.summaries() if s.state == State.PROMOTED and not s.is_rolled_back]
-    found = [*checkpoints.adopted(), *ours]
+    found = [*checkpoints.adopted(), *ledger.standing()]
     return sorted(cycle for cycle in found if (path := checkpoints.find(cycle)) and has_weights(path))
+
+
+def champion_before(champion: int, ledger: Ledger, checkpoints: Checkpoints) -> int | None:
+    """The one that a rollback of ``champion`` puts in use; None: the base itself."""
+    return max((cycle for cycle in standing_champions(ledger, checkpoints) if cycle < champion), default=None)
+
+
+def undo_of(cycle: int, ledger: Ledger, checkpoints: Checkpoints) -> str:
+    """The command that undoes a cycle: what was in use before it, or stood nearest to it; empty: nothing of it is."""
+    state = ledger.state(cycle)
+    if state not in TERMINAL_STATES:
+        return "sleepctl cancel"
+    if cycle not in ledger.standing():
+        return ""
+    return f"sleepctl rollback {champion_before(cycle, ledger, checkpoints) or 0}"
 
 
 def put_in_use(to: int, ledger: Ledger, checkpoints: Checkpoints) -> None:

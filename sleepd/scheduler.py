@@ -25,7 +25,8 @@ import structlog
 from . import log
 from .client import Client
 from .clock import SystemClock
-from .config import Config, discover
+from .config import Config
+from .config_checks import discover
 from .config_layers import load
 from .errors import Busy, ConfigError, NothingToDo, SleepdError, StateLocked, UsageError
 from .lock import read_holder

@@ -9,7 +9,9 @@ from __future__ import annotations
 import random
 from array import array
 from bisect import bisect_left
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Final
 
 import msgspec
 
@@ -41,6 +43,17 @@ class Known(msgspec.Struct, frozen=True, kw_only=True):
     """Recorded holdout membership: group -> is held out."""
 
 
+class Barred(msgspec.Struct, frozen=True, kw_only=True):
+    """What is kept from training, replay and holdout; see ``isolation``."""
+
+    keys: KeySet
+    unscreened: int = 0
+    """Of these, the ones that were not looked at yet."""
+
+
+NOTHING_BARRED: Final = Barred(keys=KeySet())
+
+
 class Counts(msgspec.Struct, frozen=True, kw_only=True):
     """A buffer in figures."""
 
@@ -49,6 +62,10 @@ class Counts(msgspec.Struct, frozen=True, kw_only=True):
     eligible: int
     unlearned: int
     held_out: int
+    quarantined: int = 0
+    """Kept from training, whatever their salience; not among the eligible."""
+    unscreened: int = 0
+    """Not looked at yet, and so kept from training too."""
 
 
 class Selection(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,22 +76,62 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True):
     holdout: list[int]
 
 
+FREQUENT_SHARE: Final = 0.2
+"""Of what a cycle trains, the most that one prompt fills, once the buffer has ``FREQUENT_FROM`` experiences."""
+FREQUENT_FROM: Final = 50
+
+
+def sampling_shares(prompts: Sequence[int]) -> list[float]:
+    """How often each experience is in an epoch, 0 to 1, so that one prompt asked again and again does not crowd out
+    the others.
+
+    All experiences of a prompt above the cap are kept, and take turns. Of fewer than ten different prompts each may
+    fill twice its even part: nobody can keep five prompts below a fifth each.
+
+    Args:
+        prompts: of each experience that a cycle trains or replays (``experience.prompt_key``), in parallel.
+    """
+    counts = Counter(prompts)
+    cap = max(FREQUENT_SHARE, 2 / max(1, len(counts)))
+    most_first = [number for _, number in counts.most_common()]
+    above, rest = 0, len(prompts)
+    most = cap * rest
+    # With ``above`` prompts at ``most`` each beside the rest, each of them is the cap's share of the whole.
+    while above < len(most_first) and most_first[above] > most:
+        rest -= most_first[above]
+        above += 1
+        most = cap * rest / (1 - cap * above)
+    return [min(1.0, most / counts[prompt]) for prompt in prompts]
+
+
 def count(
-    keys: Sequence[int], groups: Sequence[int], saliences: Sequence[float], *, known: Known, min_salience: float
+    keys: Sequence[int],
+    groups: Sequence[int],
+    saliences: Sequence[float],
+    *,
+    known: Known,
+    min_salience: float,
+    barred: Barred = NOTHING_BARRED,
 ) -> Counts:
     """The figures that a decision rests on. The three sequences run in parallel, in file order."""
     seen, learned = known.seen, known.learned
-    held = holdout.divide([g for g, s in zip(groups, saliences, strict=True) if s >= min_salience], known.sides)
-    new = eligible = unlearned = held_out = 0
-    for key, group, salience in zip(keys, groups, saliences, strict=True):
-        new += key not in seen
-        if salience >= min_salience:
-            eligible += 1
-            if group in held:
-                held_out += 1
-            elif key not in learned:
-                unlearned += 1
-    return Counts(total=len(keys), new=new, eligible=eligible, unlearned=unlearned, held_out=held_out)
+    usable = [i for i, key in enumerate(keys) if saliences[i] >= min_salience and key not in barred.keys]
+    held = holdout.divide([groups[i] for i in usable], known.sides)
+    unlearned = held_out = 0
+    for i in usable:
+        if groups[i] in held:
+            held_out += 1
+        elif keys[i] not in learned:
+            unlearned += 1
+    return Counts(
+        total=len(keys),
+        new=sum(key not in seen for key in keys),
+        eligible=len(usable),
+        unlearned=unlearned,
+        held_out=held_out,
+        quarantined=len(barred.keys) - barred.unscreened,
+        unscreened=barred.unscreened,
+    )
 
 
 def select(
@@ -89,6 +146,7 @@ def select(
     replay_share: float,
     min_replayed: int,
     seed: int,
+    barred: Barred = NOTHING_BARRED,
 ) -> Selection:
     """What the next cycle trains, replays and is measured on, in file order.
 
@@ -100,16 +158,17 @@ def select(
         min_salience: below it an experience is not used.
         max_experiences: of more new ones the most salient are taken, the rest wait for the next cycle.
         max_holdout: of more held-out groups those with the smallest rank are taken, the same ones every time.
-        replay_share: replayed experiences as a share of the trained ones.
+        replay_share: replayed experiences as a share of the trained ones; infinite: all, up to ``max_experiences``.
         min_replayed: at least so many, as far as there are any.
         seed: for the sample of replayed ones.
+        barred: what is kept from all three.
     """
-    eligible = [i for i, salience in enumerate(saliences) if salience >= min_salience]
+    eligible = [i for i, key in enumerate(keys) if saliences[i] >= min_salience and key not in barred.keys]
     held = holdout.divide([groups[i] for i in eligible], known.sides)
     unlearned = [i for i in eligible if groups[i] not in held and keys[i] not in known.learned]
     train = sorted(sorted(unlearned, key=lambda i: -saliences[i])[:max_experiences])
     learned = [i for i in eligible if groups[i] not in held and keys[i] in known.learned]
-    share = min(len(learned), max(min_replayed, round(replay_share * len(train))))
+    share = round(min(len(learned), max_experiences, max(min_replayed, replay_share * len(train))))
     replay = sorted(random.Random(seed).sample(learned, share))  # noqa: S311 (no secret)
     # One of each group: a copy would count the same reply twice.
     first_of_group = {groups[i]: i for i in reversed(eligible) if groups[i] in held}

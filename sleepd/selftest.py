@@ -92,6 +92,7 @@ async def _sleep(config: Config) -> CycleSummary:
         await sleeper.begin(Run(force=True))
         end = await sleeper.finished()
     finally:
+        await sleeper.end_cycle()
         sleeper.close()
     assert end is not None
     return end

@@ -7,23 +7,26 @@ All methods run in one event loop; what takes long runs in threads or processes.
 from __future__ import annotations
 
 import asyncio
-import shutil
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from .added_metrics import AddedMetrics
 from .adoption import adopt
 from .alarms import Alarms
 from .checkpoints import Checkpoints
-from .clock import Clock, Elapsed
+from .clock import Clock
 from .config import Config
-from .cycle import Event
+from .cycle import Event, State
 from .cycle_runner import CycleEnd, CycleRunner
+from .demotion import Demotion
 from .errors import Busy, CheckpointInvalid, NothingToDo
+from .fact_finding import FactFinding
 from .fit import Fit
 from .gpu_lock import GpuLock
 from .history import History
+from .in_use import InUse
 from .intake import Intake
 from .job import Job
 from .keeping import Keeping
@@ -31,15 +34,15 @@ from .lineup import line_up
 from .lock import StateLock
 from .log import get_logger
 from .mending import Mending, disk_error
+from .promotion import Gates
 from .protocol import Run, Thresholds
 from .rebuild import open_ledger
 from .recovery import recover
-from .resumption import crashes, obstacle, staged_job
+from .resumption import obstacle, staged_job
 from .retention import Keep
-from .rollback import find_champion, put_in_use
 from .status import CycleSummary, Decision, LastError
 from .supervisor import WorkerPolicy, worker_command
-from .triggers import Facts, Policy, cooldown_seconds, decide
+from .triggers import Facts, Policy, decide
 
 _PAUSED = "is_paused"
 
@@ -83,27 +86,49 @@ class Sleeper:
         self.mending = Mending(self.ledger, self.checkpoints, clock, self.history, self.alarms)
         self.mending.write_history()
         self.fit = Fit(self.ledger, self.checkpoints)
-        self.intake = Intake(config, self.history, clock)
+        self.intake = Intake(config, self.history, clock, self.ledger, self.alarms)
         self._gpu = GpuLock()
-        self.runner = CycleRunner(
-            ledger=self.ledger, checkpoints=self.checkpoints, clock=clock, listener=self._on_cycle_event
-        )
+        self.demotion = Demotion(self.ledger, self.checkpoints, clock)
+        self.metrics = AddedMetrics(self.ledger, self.checkpoints, self.demotion)
+        self.runner, self._in_use = self._parts_that_act()
         self.decision: Decision | None = None
         self.state_since = clock.now()
         self.last_error = self.history.newest_failure()
         if troubles:
             self.last_error = LastError(message=troubles[-1], hint="sleepctl history", at=clock.now())
-        self._since_sleep = Elapsed(clock)
-        self._since_unjudged = Elapsed(clock)
+        self._finding = FactFinding(
+            self.directory, self.ledger, self.history, self.intake, self.fit, self._gpu, self.demotion, clock
+        )
         self._starting = asyncio.Lock()
         self._task: asyncio.Task[CycleEnd] | None = None
         self.running_cycle: int | None = None
+
+    def _parts_that_act(self) -> tuple[CycleRunner, InUse]:
+        runner = CycleRunner(
+            ledger=self.ledger,
+            checkpoints=self.checkpoints,
+            clock=self.clock,
+            demotion=self.demotion,
+            listener=self._on_cycle_event,
+        )
+        in_use = InUse(
+            ledger=self.ledger,
+            checkpoints=self.checkpoints,
+            runner=runner,
+            mending=self.mending,
+            fit=self.fit,
+            history=self.history,
+            demotion=self.demotion,
+            listener=self._listener,
+        )
+        return runner, in_use
 
     # --- looking and deciding ---
 
     async def look(self) -> Decision:
         """Read the buffer, count, decide; a changed decision is recorded with its facts."""
         self.mending.catch_up()
+        self._demote_if_owed()
         await self._take_in()
         await self._give_up_resuming()
         decision, was = self.decide(), self.decision
@@ -126,36 +151,11 @@ class Sleeper:
 
     def facts(self, min_salience: float | None = None) -> Facts:
         """What the decision rests on, now."""
-        counts = self.intake.counts
-        if min_salience is not None and min_salience != self.config.training.min_salience:
-            counts = self.intake.count(min_salience)
-        unjudged = self.ledger.unjudged_in_a_row()
-        suspended = self.suspended_cycle
-        if suspended is None:
-            times, since = len(unjudged), unjudged[0].ended_at if unjudged else None
-        else:
-            crashed = crashes(self.ledger, suspended)
-            times, since = crashed.count, crashed.at
-        cooldown = cooldown_seconds(self.config.triggers.cooldown_seconds, times)
-        if since is not None:
-            cooldown -= self._since_unjudged.seconds_since(since)
-        last = self.history.last_sleep_at
-        return Facts(
-            total=counts.total,
-            new=counts.new,
-            hours_since_last_sleep=None if last is None else self._since_sleep.seconds_since(last) / 3600,
-            trainable=counts.unlearned,
-            held_out=counts.held_out,
+        return self._finding.facts(
+            self.config,
+            min_salience=self.config.training.min_salience if min_salience is None else min_salience,
             is_paused=self.is_paused,
             running_cycle=self.running_cycle,
-            suspended_cycle=suspended,
-            cooldown_seconds_left=max(0.0, cooldown),
-            unjudged_in_a_row=len(unjudged),
-            last_ending=unjudged[0].state if unjudged else "",
-            free_megabytes=shutil.disk_usage(self.directory).free // 10**6,
-            base_changed=self.fit.base_changed(self.config.model.base),
-            gpu_problem=self._gpu.problem(self.config.worker.gpu_lock),
-            buffer_problem=self.intake.problem,
         )
 
     async def _take_in(self) -> None:
@@ -199,9 +199,10 @@ class Sleeper:
             lineup = await line_up(
                 order,
                 self.config,
+                ledger=self.ledger,
                 checkpoints=self.checkpoints,
                 history=self.history,
-                buffer=self.intake.buffer,
+                intake=self.intake,
                 unfit=self.fit.unfit(self.config.model.base),
             )
             self.runner.begin(lineup)
@@ -237,7 +238,7 @@ class Sleeper:
         )
         try:
             with self.mending.responsible():
-                end = await self.runner.finish(job, policy)
+                end = await self.runner.finish(job, policy, Gates.of(self.config.promotion, job))
         finally:
             self._gpu.release()
             self.running_cycle = None
@@ -245,6 +246,9 @@ class Sleeper:
             self.state_since = self.clock.now()
         if end.failure is not None:
             self.fit.note(end.failure, end.summary.parent, self.config.model.base)
+        if end.summary.state == State.PROMOTED:
+            self.demotion.forget()
+        self._in_use.demote_after_cycle()
         self.last_error = self.history.newest_failure()
         self.history.forget_cached()
         self.mending.write_history()
@@ -301,16 +305,11 @@ class Sleeper:
         """
         if self.running_cycle is not None:
             raise Busy(f"cycle {self.running_cycle} is under way", hint="sleepctl cancel, then again")
-        to, was = find_champion(to, self.ledger, self.checkpoints)
-        if self.suspended_cycle is not None:
-            self.runner.discard(self.suspended_cycle, Event.INTERRUPT, "another champion was put in use meanwhile")
-        with self.mending.responsible():
-            put_in_use(to, self.ledger, self.checkpoints)
-        self.fit.forget()
-        self.history.forget_cached()
-        get_logger().warning("champion_rolled_back", champion=to or None, was=was)
-        self._listener("champion_rolled_back", {"champion": to or None, "was": was})
-        return to or None, was
+        return self._in_use.roll_back(to)
+
+    def _demote_if_owed(self) -> None:
+        if self.running_cycle is None:
+            self._in_use.demote_if_owed()
 
     # --- pausing, configuring, ending ---
 
@@ -330,7 +329,8 @@ class Sleeper:
         self.intake.reconfigure(config)
 
     async def end_cycle(self) -> None:
-        """Suspend a cycle under way, and wait until it is."""
+        """Suspend a cycle under way, and wait until it is; break off a screening."""
+        await self.intake.quarantine.end()
         if self._task is not None and not self._task.done():
             self.runner.stop(Event.SUSPEND)
             await asyncio.wait([self._task])

@@ -7,11 +7,12 @@ A structure that a program may read carries ``schema``, raised when a field chan
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 
 from .job import Progress, Report
+from .verdict import AddedMetric, Comparison, Figure, Verdict
 
 SCHEMA = 1
 
@@ -71,11 +72,15 @@ class BufferStatus(msgspec.Struct, frozen=True, kw_only=True):
     total: int = 0
     new: int = 0
     eligible: int = 0
-    """At or above ``min_salience``."""
+    """At or above ``min_salience``, and not in quarantine."""
     unlearned: int = 0
     """Eligible, not held out, and not trained in the champion's lineage."""
     held_out: int = 0
     set_aside: int = 0
+    quarantined: int = 0
+    """Readable, and kept from training: ``sleepctl quarantine``."""
+    unscreened: int = 0
+    """Not looked at yet, and kept from training until then."""
     read_at: Moment | None = None
     problem: str = ""
     """Why the last good view is shown instead of the file as it is now; empty: it is current."""
@@ -120,6 +125,12 @@ class CycleSummary(msgspec.Struct, frozen=True, kw_only=True):
     """The owner's word for it, which keeps its weights."""
     is_pruned: bool = False
     """Its weights were removed; what was measured on it stays."""
+    drift: float | None = None
+    """KL from the base on general prompts, nats per token."""
+    is_thin: bool = False
+    """Judged on fewer than eight held-out experiences."""
+    is_on_probation: bool = False
+    """Put in use although the evidence was open, and later experiences have not decided yet."""
     imported_loss: float | None = None
     """Whole-sequence loss from an older scheduler's history: not comparable with the others, never in one column."""
 
@@ -131,9 +142,19 @@ class CycleDetail(msgspec.Struct, frozen=True, kw_only=True):
     directory: str
     """Where its files stand; empty: nothing was kept."""
     report: Report | None
+    verdict: Verdict | None = None
+    """Every figure with its limit; None: it was not judged, or by a version that kept no figures."""
+    comparison: Comparison | None = None
+    """As a champion, against the one before it, on experiences that came later; None: not compared yet."""
+    compared_by: int | None = None
+    """The cycle that compared it."""
+    metrics: list[AddedMetric] = []
+    """Added by hand, oldest first."""
     trained_ids: list[str]
     replayed_ids: list[str]
     held_out_ids: list[str]
+    undo: str = ""
+    """The command that undoes it; empty: there is nothing to undo."""
     schema: int = SCHEMA
 
 
@@ -151,6 +172,12 @@ class Champion(msgspec.Struct, frozen=True, kw_only=True):
     """An older trainer made it."""
     measured_by: int | None = None
     """Of an adopted one: the cycle that measured it against the base; None: nobody has measured it."""
+    is_thin: bool = False
+    """It was judged on fewer than eight held-out experiences."""
+    is_on_probation: bool = False
+    """Put in use although the evidence was open, and later experiences have not decided yet."""
+    comparison: Comparison | None = None
+    """With the one before it, on experiences that came later; None: not compared yet."""
     new_lineage: str = ""
     """Why the next cycle starts from the base and does not continue it; empty: it continues it."""
 
@@ -168,7 +195,7 @@ class Alarm(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     """``overdue``, ``too_many_cycles``, ``clock_set_back``, ``watch_unavailable``, ``status_not_written``,
-    ``history_not_written`` or ``state_not_recorded``."""
+    ``history_not_written``, ``state_not_recorded``, ``screening_failed`` or ``champion_rolled_back``."""
     text: str
 
 
@@ -228,6 +255,66 @@ class PruneResult(msgspec.Struct, frozen=True, kw_only=True):
     """Oldest first."""
     is_dry_run: bool
     """Nothing was removed."""
+    schema: int = SCHEMA
+
+
+class MetricResult(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer to ``addmetric``."""
+
+    cycle: int
+    name: str
+    value: float | None
+    """None: taken away."""
+    figures: list[Figure]
+    """It against each of the owner's limits on it."""
+    is_broken: bool
+    """One of them is missed; a champion is rolled back then."""
+    was_champion: bool
+    """It was in use when the figure came."""
+    champion: int | None
+    """The one in use afterwards; None: the base."""
+    undo: str = ""
+    schema: int = SCHEMA
+
+
+class QuarantineEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """One experience that is kept from training, or that the owner released."""
+
+    id: str
+    state: Literal["quarantined", "dropped", "released"]
+    reason: str
+    """``loop``, ``questions``, ``near_duplicate``, ``secret``, ``too_long``, ``bare_question`` (many replies are
+    nothing but a question), ``said_under``; empty: nothing is found in it, or it was not looked at."""
+    text: str
+    """The same in a sentence, with the figure."""
+    at: Moment | None
+    """When it was screened, or when the owner decided."""
+    preview: str = ""
+    """The beginning of prompt and reply; empty: it is not in the buffer any more, or holds a secret."""
+    trained_in: list[int] = []
+    """Cycles that trained it before."""
+
+
+class QuarantineList(msgspec.Struct, frozen=True, kw_only=True):
+    """What ``sleepctl quarantine`` shows."""
+
+    entries: list[QuarantineEntry]
+    """In file order, then what the owner decided on others."""
+    total: int
+    """Of which ``entries`` may be the first ones."""
+    unscreened: int = 0
+    schema: int = SCHEMA
+
+
+class QuarantineDetail(msgspec.Struct, frozen=True, kw_only=True):
+    """What ``sleepctl quarantine show`` shows."""
+
+    entry: QuarantineEntry
+    prompt: str
+    response: str
+    salience: float | None
+    """None: it is not in the buffer any more, and the texts are empty."""
+    said_under: int | None = None
     schema: int = SCHEMA
 
 

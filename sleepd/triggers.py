@@ -24,6 +24,10 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     """Unlearned experiences that a cycle would train now."""
     held_out: int
     """Held-out experiences that a candidate would be measured on."""
+    quarantined: int = 0
+    """Experiences in quarantine, which no cycle trains."""
+    unscreened: int = 0
+    """Experiences that were not looked at yet, which no cycle trains either."""
     is_paused: bool = False
     running_cycle: int | None = None
     suspended_cycle: int | None = None
@@ -164,12 +168,7 @@ def _vetoes(facts: Facts, policy: Policy, *, begins: bool, force: bool) -> list[
     if facts.gpu_problem:
         vetoes.append(Veto(name="gpu_busy", text=f"Waiting for the GPU: {facts.gpu_problem}"))
     if begins and facts.trainable == 0:
-        vetoes.append(
-            Veto(
-                name="nothing_to_train",
-                text="Nothing to train: every experience is learned, held out, set aside or below min_salience",
-            )
-        )
+        vetoes.append(Veto(name="nothing_to_train", text=_nothing_to_train(facts)))
     elif begins and facts.held_out == 0:
         vetoes.append(
             Veto(
@@ -178,6 +177,13 @@ def _vetoes(facts: Facts, policy: Policy, *, begins: bool, force: bool) -> list[
             )
         )
     return vetoes
+
+
+def _nothing_to_train(facts: Facts) -> str:
+    text = "Nothing to train: every experience is learned, held out, set aside or below min_salience"
+    if facts.quarantined:
+        text += f"; {facts.quarantined} in quarantine (sleepctl quarantine)"
+    return text + (f"; {facts.unscreened} not screened yet" if facts.unscreened else "")
 
 
 def missing(decision: Decision) -> list[str]:

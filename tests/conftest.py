@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,9 @@ from hypothesis import settings
 settings.register_profile("repeatable", derandomize=True, deadline=None)
 settings.load_profile("repeatable")
 """The same examples in every run, however slow the machine; ``--hypothesis-profile default`` looks for new ones."""
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+"""A shell's background job ignores Ctrl-C, and so would every process that a test starts and interrupts."""
 
 
 @pytest.fixture(scope="session")

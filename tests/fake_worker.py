@@ -5,7 +5,9 @@
 ``kill`` kills itself · ``fail`` gives up in words · ``base_changed``, ``not_resumable``, ``parent_unusable`` and
 ``shape_changed`` give up for that reason · ``garbage`` sends no message · ``flood`` prints 5 MB without a newline, then
 promotes · ``wait`` trains until told to stop, or until the file ``go`` appears beside its job · ``die_resumably``
-leaves a resume point and kills itself · ``other_version`` says hello as another version.
+leaves a resume point and kills itself · ``other_version`` says hello as another version · ``open`` a report that, on
+three held out, decides nothing · ``worse`` finds the champion worse on later experiences, where there are enough, and
+else promotes · ``liar`` says that the champion is worse, with figures that do not say it.
 """
 
 from __future__ import annotations
@@ -18,12 +20,13 @@ import sys
 import time
 from pathlib import Path
 
+from sleepd.evidence import Collapse, Drift, Evidence, LaterLoss, LossPair, Probation, Speech
 from sleepd.job import (
     RESUME_POINT,
     Check,
     Failure,
     Hello,
-    LossPair,
+    Job,
     Progress,
     Reply,
     Report,
@@ -34,7 +37,16 @@ from sleepd.job import (
 from sleepd.version import VERSION
 
 
-def report(lessons: list, rate: float, before: float, after: float, *, is_loop: bool = False) -> Report:
+def report(
+    lessons: list,
+    rate: float,
+    before: float,
+    after: float,
+    *,
+    is_loop: bool = False,
+    spread: float = 0.0,
+    job: Job | None = None,
+) -> Report:
     trained = [lesson for lesson in lessons if lesson.role == "train"]
     held = [lesson for lesson in lessons if lesson.role == "holdout"]
     checks = [
@@ -61,7 +73,10 @@ def report(lessons: list, rate: float, before: float, after: float, *, is_loop: 
         holdout_base=3.2,
         holdout_before=before,
         holdout_after=after,
-        holdout=[LossPair(id=e.id, tokens=10, base=3.2, parent=before, candidate=after) for e in held],
+        holdout=[
+            LossPair(id=e.id, tokens=10, base=3.2, parent=before, candidate=after + spread * (-1) ** number)
+            for number, e in enumerate(held)
+        ],
         checks=checks,
         replies=[
             Reply(id=e.id, prompt=e.prompt, text="so it is", is_loop=is_loop, repeated_share=0.9) for e in held[:8]
@@ -71,6 +86,39 @@ def report(lessons: list, rate: float, before: float, after: float, *, is_loop: 
         tokens_per_second=100.0,
         peak_memory_bytes=1,
         lora_shape="r16:q_proj",
+        evidence=evidence(None if job is None else probation(job, champion=2.0)),
+    )
+
+
+def probation(job: Job, *, champion: float) -> Probation | None:
+    """The champion's loss on each later experience, about as given, where its predecessor's is 2.5."""
+    if job.predecessor is None or job.parent_cycle is None:
+        return None
+    losses = [
+        LaterLoss(id=id_, tokens=10 + number, predecessor=2.5, champion=champion + number % 3 / 100)
+        for number, id_ in enumerate(job.later)
+    ]
+    return Probation(champion=job.parent_cycle, predecessor=job.predecessor_cycle, losses=losses)
+
+
+def evidence(on_probation: Probation | None) -> Evidence:
+    """Of a candidate that has damaged nothing."""
+    speech = Speech(
+        replies=8,
+        mean_words=20.0,
+        distinct_2=0.9,
+        longest_repeat_words=2,
+        similar_pairs_share=0.0,
+        loops=0,
+        question_floods=0,
+    )
+    return Evidence(
+        noise_floor=1e-6,
+        drift=Drift(prompts=8, tokens=200, parent=0.0, candidate=0.01),
+        collapse=[
+            Collapse(mode=mode, base=speech, parent=speech, candidate=speech) for mode in ("greedy", "sampled", "talk")
+        ],
+        probation=on_probation,
     )
 
 
@@ -103,6 +151,10 @@ def main() -> None:
         kind = "error" if behaviour == "fail" else behaviour
         wire.sendall(encode(Failure(kind=kind, message="it cannot be done", hint="do something else")))
         return
+    measured = probation(job, champion=3.0 if behaviour == "worse" else 2.0)
+    if behaviour == "liar" or (behaviour == "worse" and measured is not None and len(measured.losses) >= 4):
+        wire.sendall(encode(Failure(kind="champion_worse", message="the champion is worse", probation=measured)))
+        return
     if behaviour == "flood":
         sys.stdout.write("x" * 5_000_000)
         sys.stdout.flush()
@@ -118,7 +170,10 @@ def main() -> None:
     (staging / "adapter_model.safetensors").write_bytes(f"weights of cycle {job.cycle}".encode())
     (staging / "adapter_config.json").write_text("{}")
     after = 3.5 if behaviour == "reject" else 2.5
-    wire.sendall(encode(report(lessons, job.strategy.learning_rate, 3.0, after, is_loop=behaviour == "loop")))
+    spread = 0.19 if behaviour == "open" else 0.0
+    is_loop = behaviour == "loop"
+    rate = job.strategy.learning_rate
+    wire.sendall(encode(report(lessons, rate, 3.0, after, is_loop=is_loop, spread=spread, job=job)))
 
 
 main()

@@ -25,10 +25,11 @@ from tests.agents import write_config
 LIMIT_SECONDS = 120.0
 
 
-def _as_user(user: int | None) -> list[str]:
+def _as_user(user: int | None, prelude: str) -> list[str]:
     """The daemon; as another user once it is loaded, who may not be able to read the interpreter itself."""
     if user is None:
-        return ["-m", "sleepd"]
+        start = "import sys; from sleepd.__main__ import main; sys.exit(main(sys.argv[1:]))"
+        return ["-c", f"{prelude}\n{start}"] if prelude else ["-m", "sleepd"]
     # What is loaded only when it is first used must be loaded before.
     load = "import concurrent.futures.thread, encodings.utf_8_sig, sleepd.daemon; from sleepd.__main__ import main"
     become = f"import os, sys; os.setgroups([]); os.setgid({user}); os.setuid({user})"
@@ -36,9 +37,11 @@ def _as_user(user: int | None) -> list[str]:
 
 
 class DaemonProcess:
-    """``sleepd --config …`` until the end of the block."""
+    """``sleepd --config …`` until the end of the block; ``prelude`` is a program that runs in it before it starts."""
 
-    def __init__(self, directory: Path, config: Config, *, user: int | None = None, **environment: str) -> None:
+    def __init__(
+        self, directory: Path, config: Config, *, user: int | None = None, prelude: str = "", **environment: str
+    ) -> None:
         self.directory = directory
         self.config = config
         self.config_path = directory / "config.toml"
@@ -46,7 +49,7 @@ class DaemonProcess:
         self.log_path = directory / "daemon.log"
         self._log = self.log_path.open("ab")
         self.process = subprocess.Popen(
-            [sys.executable, *_as_user(user), "--config", str(self.config_path)],
+            [sys.executable, *_as_user(user, prelude), "--config", str(self.config_path)],
             stdin=subprocess.DEVNULL,
             stdout=self._log,
             stderr=self._log,

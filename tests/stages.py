@@ -53,6 +53,9 @@ class Stage:
         """One cycle to its end."""
 
         async def scene(sleeper: Sleeper) -> CycleSummary:
+            await sleeper.look()
+            while sleeper.intake.counts.unscreened:  # a slow machine takes longer than one look waits
+                await sleeper.look()
             await sleeper.begin(order or Run())
             summary = await sleeper.finished()
             assert summary is not None

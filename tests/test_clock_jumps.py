@@ -14,6 +14,9 @@ from sleepd.older_formats import from_local, local_naive
 from sleepd.overview import overview
 from sleepd.protocol import Run
 from sleepd.sleeper import Sleeper
+from tests.agents import changed, config_for, experiences, write_buffer
+from tests.fakes import fake_interpreter
+from tests.processes import DaemonProcess
 from tests.stages import Stage
 
 HOUR = timedelta(hours=1)
@@ -141,3 +144,44 @@ def test_a_night_with_a_change_of_the_clocks_has_one_sleep(tmp_path: Path, berli
         return slept
 
     assert stage.play(scene) == [0.0, 6.0]
+
+
+SHIFTED = """
+import os
+from datetime import timedelta
+from pathlib import Path
+from sleepd.clock import SystemClock
+real = SystemClock.now
+SystemClock.now = lambda self: real(self) + timedelta(seconds=float(Path(os.environ["SHIFT"]).read_text()))
+"""
+"""The wall clock of a real daemon, moved by as many seconds as a file says; the monotonic one is the machine's."""
+
+
+def test_a_real_daemon_lives_through_every_jump_and_names_it(tmp_path: Path) -> None:
+    """An hour back, 1970, a year ahead: it answers, warns while the last sleep lies ahead, and sleeps no more often."""
+    shift = tmp_path / "shift"
+    shift.write_text("0")
+    config = config_for(tmp_path, check_interval_seconds=1.0)
+    config = changed(config, "worker", python=str(fake_interpreter(tmp_path / "python", "promote")))
+    write_buffer(tmp_path / "buffer.json", experiences(12))
+    now = datetime.now(UTC)
+    jumps = {"an hour back": -HOUR, "1970": datetime(1970, 1, 2, tzinfo=UTC) - now, "a year ahead": timedelta(days=365)}
+    with DaemonProcess(tmp_path, config, prelude=SHIFTED, SHIFT=str(shift)) as daemon:
+        daemon.await_true(lambda: daemon.status().total_cycles == 1, "the first sleep")
+        write_buffer(tmp_path / "buffer.json", experiences(24))
+        for what, jump in jumps.items():
+            shift.write_text(str(jump.total_seconds()))
+            daemon.await_true(lambda jump=jump: daemon.status().written_at < now + jump + HOUR, what)
+            names = ["clock_set_back"] if jump < timedelta(0) else []
+            daemon.await_true(lambda names=names: [each.name for each in daemon.status().alarms] == names, what)
+            assert hours_found(daemon.status().decision) < 1.0, what
+            shift.write_text("0")
+            daemon.await_true(lambda: daemon.status().alarms == [], f"the end of {what}")
+        assert daemon.status().total_cycles == 1
+        assert "Traceback" not in daemon.log()
+    shift.write_text(str(timedelta(days=365).total_seconds()))
+    with DaemonProcess(tmp_path, config, prelude=SHIFTED, SHIFT=str(shift)) as daemon:
+        daemon.await_true(lambda: daemon.status().total_cycles == 2, "a sleep after a restart in another year")
+        write_buffer(tmp_path / "buffer.json", experiences(36))
+        daemon.await_true(lambda: daemon.status().buffer.total == 36, "more experiences")
+        assert not daemon.status().decision.should_sleep

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sleepd.config import Config, discover
+from sleepd.config import Config
+from sleepd.config_checks import discover
 from sleepd.config_layers import load
 from sleepd.config_text import fields, reference, render
 from sleepd.errors import ConfigError
@@ -55,9 +56,12 @@ def test_every_field_is_documented() -> None:
         ("[trigger]\nx = 5", "trigger: expected a known key", "'triggers'"),
         ("triggers = 5", "triggers: expected `object`, found 5", "mend"),
         ('[worker]\ndevice = "gpu"', "worker.device: expected one of auto, cpu, cuda, found 'gpu'", "mend"),
-        ('[training]\nstrategy = "hard"', "training.strategy: expected one of consolidate, gentle", "mend"),
+        ('[training]\nstrategy = "hard"', "training.strategy: expected one of consolidate, careful", "mend"),
         ('[buffer]\npath = "relative.json"', "buffer.path: expected an absolute path", "mend"),
         ('[buffer]\npath = "/a\\u0000b"', "buffer.path: expected an absolute path", "mend"),
+        ('[evaluation]\nprobes = "probes.toml"', "evaluation.probes: expected an absolute path", "mend"),
+        ('[evaluation]\ncommand = "run \'it"', "evaluation.command: expected a program with its arguments", "mend"),
+        ('[evaluation]\ncommand = " "', "evaluation.command: expected a program with its arguments", "mend"),
         ('[control]\nsocket = "/' + "x" * 120 + '"', "control.socket: expected a path of at most 107 bytes", "mend"),
         ('[control]\nsocket_mode = "rw"', "control.socket_mode", "mend"),
         (

@@ -49,8 +49,8 @@ def test_a_whole_life(tmp_path: Path, config: Config) -> None:
         assert status.champion is not None
         assert (status.champion.cycle, status.total_cycles, status.state) == (1, 1, "idle")
         write_buffer(tmp_path / "buffer.json", experiences(20))
-        daemon.await_true(lambda: daemon.status().decision.reason.startswith("Too soon"), "the decision")
-        assert daemon.status().missing == ["Too soon since last sleep (0.0h < 6.0h)"]
+        too_soon = ["Too soon since last sleep (0.0h < 6.0h)"]
+        daemon.await_true(lambda: daemon.status().missing == too_soon, "a look at all of them")
         daemon.process.terminate()
         assert daemon.process.wait(20) == 0
     assert verify((tmp_path / "state" / "current").resolve()).cycle == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -12,7 +13,7 @@ import pytest
 
 from sleepd.database import open_database
 from sleepd.errors import LedgerUnusable
-from tests.faults.disk_faults import CI_POINTS, Fault, daemon_on_full_disk, try_fault
+from tests.faults.disk_faults import CI_POINTS, Fault, daemon_on_full_disk, refuse_sync_of, synced_again, try_fault
 
 can_mount = os.geteuid() == 0 and subprocess.run(["unshare", "-m", "true"], check=False).returncode == 0
 has_strace = shutil.which("strace") is not None
@@ -77,3 +78,28 @@ def test_a_refused_write_is_named_and_costs_no_experience(fault: Fault, tmp_path
     outcome = try_fault(fault, tmp_path)
     assert outcome.call == fault.call
     assert outcome.faults == []
+
+
+@pytest.mark.skipif(not has_strace, reason="strace is not installed")
+@pytest.mark.parametrize("name", ["adapter_model.safetensors", "manifest.json", ""])
+def test_a_sync_that_fails_gives_the_cycle_up_and_is_never_tried_again(name: str, tmp_path: Path) -> None:
+    """Whatever of a checkpoint the disk does not take, the next cycle trains the same anew, with files of its own."""
+    outcome, life = refuse_sync_of(name, tmp_path)
+    assert outcome.faults == []
+    events = [json.loads(line) for line in (life / "daemon.log").read_text().splitlines() if line.startswith("{")]
+    failed = [event for event in events if event["event"] == "cycle_failed"]
+    assert [event["cycle"] for event in failed] == [1]
+    assert "the checkpoint of cycle 1 could not be written: " in failed[0]["text"]
+    assert next(event["cycle"] for event in events if event["event"] == "candidate_promoted") == 2
+
+
+def test_a_second_sync_of_a_failed_descriptor_is_seen(tmp_path: Path) -> None:
+    """The look at a trace can fail: the same number after a close is another descriptor, SQLite's is left out."""
+    refused = "= -1 EIO (Input/output error) (INJECTED)"
+    trace = tmp_path / "trace"
+    good = [f"1.0 fsync(7</s/a>) {refused}", "1.1 close(7</s/a>) = 0", "1.2 fsync(7</s/a>) = 0"]
+    good += [f"1.3 fdatasync(8</s/state.db-wal>) {refused}", "1.4 fdatasync(8</s/state.db-wal>) = 0"]
+    trace.write_text("\n".join(good))
+    assert synced_again(trace) == []
+    trace.write_text("\n".join([good[0], good[2]]))
+    assert synced_again(trace) == [good[2]]

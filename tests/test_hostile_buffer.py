@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import os
 import shutil
@@ -16,9 +17,9 @@ import pytest
 from sleepd import buffer_file
 from sleepd.buffer import ExperienceBuffer
 from sleepd.config import Config
-from sleepd.digest import digest_whole, texts
+from sleepd.digest import digest_whole
 from sleepd.errors import BufferUnreadable
-from sleepd.experience import experience_key
+from sleepd.reader import read_texts
 from tests.agents import changed, config_for, experiences, write_buffer
 from tests.fakes import FakeClock
 from tests.faults.rewriting_writer import rewrite_and_watch
@@ -159,7 +160,9 @@ def test_a_record_too_deep_for_any_parser_costs_itself_alone(form: str) -> None:
         digest = digest_whole(content)
     assert list(digest.keys) == [1, 2, 3]
     assert digest.set_aside_total == 1
-    assert [each.id for each in texts(content, [1, 2, 3])] == [f"{number:016x}" for number in (1, 2, 3)]
+    assert [each.id for each in read_texts(io.BytesIO(content), {1, 2, 3}).texts] == [
+        f"{number:016x}" for number in (1, 2, 3)
+    ]
 
 
 def test_a_record_that_is_written_again_has_its_last_salience_and_its_first_text() -> None:
@@ -169,7 +172,7 @@ def test_a_record_that_is_written_again_has_its_last_salience_and_its_first_text
     digest = digest_whole(content)
     assert list(digest.saliences) == [0.95, 0.8]
     assert [aside.reason for aside in digest.set_aside] == [f"id: '{2:016x}' stands for another text above"]
-    found = {each.id: each for each in texts(content, [experience_key(f"{n:016x}") for n in (1, 2)])}
+    found = {each.id: each for each in read_texts(io.BytesIO(content), {1, 2}).texts}
     assert found[f"{1:016x}"].salience == 0.95
     assert found[f"{2:016x}"].response != "No."
 

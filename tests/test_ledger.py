@@ -11,7 +11,8 @@ import pytest
 
 from sleepd.cycle import Event, State
 from sleepd.errors import IllegalTransition, LedgerUnusable, NotFound
-from sleepd.ledger import KEPT_DECISIONS, Ledger, Placement, Plan
+from sleepd.ledger import KEPT_DECISIONS, Ledger
+from sleepd.records import Placement, Plan
 from sleepd.triggers import Facts, Policy, decide
 from tests.test_promotion import report
 

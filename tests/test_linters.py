@@ -34,29 +34,57 @@ FLOORS: tuple[frozenset[str], ...] = (
             "capability",
             "interpreter",
             "gpu_devices",
+            "evidence",
+            "verdict",
         }
     ),
     frozenset(
         {
             "config",
+            "config_checks",
             "config_layers",
             "config_text",
             "daemon_arguments",
             "digest",
             "experience",
             "holdout",
+            "learned",
             "selection",
+            "quarantine",
+            "isolation",
             "triggers",
             "promotion",
+            "interval",
+            "metric_limits",
+            "speech_gates",
+            "probation",
             "strategies",
             "repetition",
+            "speech",
+            "recall",
             "adapter_file",
             "overdue",
             "retention",
             "older_formats",
         }
     ),
-    frozenset({"buffer", "buffer_file", "stuck", "checkpoints", "database", "ledger", "reader"}),
+    frozenset(
+        {
+            "buffer",
+            "buffer_file",
+            "stuck",
+            "checkpoints",
+            "database",
+            "records",
+            "ledger",
+            "reader",
+            "screening",
+            "screenings",
+            "screener",
+            "secret_scan",
+            "hand_decisions",
+        }
+    ),
     frozenset(
         {
             "log",
@@ -69,6 +97,7 @@ FLOORS: tuple[frozenset[str], ...] = (
             "history",
             "recovery",
             "documents",
+            "reservoir",
             "rebuild",
             "adoption",
             "alarms",
@@ -77,7 +106,12 @@ FLOORS: tuple[frozenset[str], ...] = (
             "fit",
             "resumption",
             "rollback",
+            "predecessor",
+            "demotion",
+            "added_metrics",
+            "settling",
             "gpu_lock",
+            "quarantine_keeper",
         }
     ),
     frozenset(
@@ -85,9 +119,13 @@ FLOORS: tuple[frozenset[str], ...] = (
             "lineup",
             "older_cycles",
             "intake",
+            "fact_finding",
             "cycle_runner",
+            "in_use",
             "sleeper",
             "overview",
+            "quarantine_overview",
+            "recollection",
             "requests",
             "scheduler",
             "selftest",
@@ -102,9 +140,9 @@ FLOORS: tuple[frozenset[str], ...] = (
 PARTS = ("sleepctl", "demo", "worker")
 """Packages beside the floors. They import floors 0 and 1, themselves, and what ``ALSO`` grants."""
 
-ALSO = {"sleepctl": {"client"}, "demo": {"client", "sleepctl.terminal"}, "worker": set()}
+ALSO = {"sleepctl": {"client", "reader"}, "demo": {"client", "sleepctl.terminal"}, "worker": set()}
 
-NOT_IN_THE_DAEMON = ("torch", "transformers", "peft", "rich", "pydantic", "numpy")
+NOT_IN_THE_DAEMON = ("torch", "transformers", "peft", "rich", "pydantic", "numpy", "detect_secrets")
 
 
 def module_name(path: Path) -> str:

@@ -1,27 +1,88 @@
-"""Tests of the verdict: every rule as a table of cases."""
+"""Tests of the verdict: every gate as a table of cases, and the outcomes on evidence of many kinds."""
 
 from __future__ import annotations
 
 import math
+import random
 from typing import Any
 
 import msgspec
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as some
 
+from sleepd.config import HARMS, PromotionConfig
+from sleepd.evidence import Collapse, Drift, Evidence, LossPair, Metric, RecallAnswer, Speech
 from sleepd.job import Check, Reply, Report
-from sleepd.promotion import Outcome, judge
+from sleepd.metric_limits import parse_limit
+from sleepd.promotion import Gates, judge
+from sleepd.verdict import Outcome, Verdict
+
+HERE: dict[str, Any] = {"base_fingerprint": "b", "device": "cpu", "dtype": "float32", "lora_shape": "r16"}
+
+
+def pairs(gains: list[float], *, before: float = 3.0) -> list[LossPair]:
+    return [
+        LossPair(id=str(number), tokens=100, base=3.1, parent=before, candidate=before - gain)
+        for number, gain in enumerate(gains)
+    ]
+
+
+def speech(**changes: Any) -> Speech:
+    plain = Speech(
+        replies=16,
+        mean_words=40.0,
+        distinct_2=0.8,
+        longest_repeat_words=3,
+        similar_pairs_share=0.1,
+        loops=0,
+        question_floods=0,
+    )
+    return msgspec.structs.replace(plain, **changes)
+
+
+def collapse(mode: str = "greedy", *, base: Any = None, parent: Any = None, candidate: Any = None) -> list[Collapse]:
+    """All three ways of asking; one of them with these figures."""
+    plain = speech()
+    found = [
+        Collapse(mode=each, base=plain, parent=plain, candidate=plain)  # type: ignore[arg-type]
+        for each in ("greedy", "sampled", "talk")
+        if each != mode
+    ]
+    changed = Collapse(
+        mode=mode,  # type: ignore[arg-type]
+        base=speech(**(base or {})),
+        parent=speech(**(parent or base or {})),
+        candidate=speech(**(candidate or {})),
+    )
+    return [*found, changed]
+
+
+def answers(lost: int, won: int, kept: int = 10) -> list[RecallAnswer]:
+    def one(before: bool, after: bool) -> RecallAnswer:
+        texts = {"question": "q", "expected": ["a"], "base": "", "parent": "", "candidate": ""}
+        return RecallAnswer(**texts, base_is_right=False, parent_is_right=before, candidate_is_right=after)
+
+    return [one(True, False)] * lost + [one(False, True)] * won + [one(True, True)] * kept
+
+
+def evidence(**changes: Any) -> Evidence:
+    harmless = Evidence(
+        noise_floor=1e-4, drift=Drift(prompts=8, tokens=200, parent=0.0, candidate=0.01), collapse=collapse()
+    )
+    return msgspec.structs.replace(harmless, **changes)
 
 
 def report(**changes: Any) -> Report:
-    """A report that is promoted."""
+    """A report that is promoted; ``gains``: of the held-out experiences; else fields of evidence or report."""
     names = ("supervised_tokens", "adapter_changed", "losses_finite", "reload_matches")
+    gains = changes.pop("gains", [0.5, 0.4, 0.6, 0.5, 0.5, 0.45, 0.55, 0.5, 0.5])
+    ours = {name: changes.pop(name) for name in Evidence.__struct_fields__ if name in changes}
     good = Report(
-        base_fingerprint="b",
-        device="cpu",
-        dtype="float32",
+        **HERE,
         trained=8,
         replayed=0,
-        held_out=9,
+        held_out=len(gains),
         truncated=0,
         tokens=10,
         supervised_tokens=5,
@@ -34,17 +95,21 @@ def report(**changes: Any) -> Report:
         train_after=2.0,
         holdout_base=3.1,
         holdout_before=3.0,
-        holdout_after=2.5,
-        holdout=[],
+        holdout_after=3.0 - sum(gains) / max(1, len(gains)),
+        holdout=pairs(gains),
         checks=[Check(name=name, passed=True, figure=1, limit=0, detail="fine") for name in names],  # type: ignore
         replies=[Reply(id="a", prompt="p", text="t", is_loop=False, repeated_share=0.0)],
         notices=[],
         seconds={},
         tokens_per_second=1.0,
         peak_memory_bytes=1,
-        lora_shape="r16",
+        evidence=evidence(**ours),
     )
     return msgspec.structs.replace(good, **changes)
+
+
+def judged(**changes: Any) -> Verdict:
+    return judge(report(**changes), Gates())
 
 
 def failing(name: str) -> list[Check]:
@@ -54,39 +119,294 @@ def failing(name: str) -> list[Check]:
 LOOP = Reply(id="b", prompt="p", text="so so so", is_loop=True, repeated_share=0.93)
 PARENT_TOO = msgspec.structs.replace(LOOP, parent_is_loop=True)
 PARENT_ONLY = msgspec.structs.replace(LOOP, is_loop=False, parent_is_loop=True)
+WIDE = [1.5, -0.6, 1.4, -0.7, 1.6, -0.5, 1.5, -0.8, 0.3]
+"""A mean gain of 0.41 that may well be chance."""
+REJECTED = Outcome.REJECTED
 
 
 @pytest.mark.parametrize(
     ("changes", "failed", "words"),
     [
-        ({}, [], "holdout reply loss 3.000 -> 2.500 (-0.500 nats/token on 9 experiences)"),
-        ({"held_out": 3}, [], "on 3 experiences, thin evidence)"),
+        ({}, [], "holdout reply loss 3.000 -> 2.500 (-0.500 nats/token on 9 experiences, more than 0.4"),
+        ({"gains": [0.5, 0.5, 0.5]}, [], "on 3 experiences, more than 0.500 with 97.5% confidence, thin evidence)"),
         ({"checks": failing("supervised_tokens")}, ["supervised_tokens"], "supervised_tokens: 0 < 1"),
         ({"checks": failing("adapter_changed")}, ["adapter_changed"], "adapter_changed: 0 < 1"),
         ({"checks": failing("losses_finite")}, ["losses_finite"], "losses_finite: 0 < 1"),
         ({"checks": failing("reload_matches")}, ["reload_matches"], "reload_matches: 0 < 1"),
         ({"checks": []}, ["supervised_tokens", "adapter_changed", "losses_finite", "reload_matches"], "not measured"),
-        ({"holdout_after": 3.0}, ["holdout"], "did not fall (3.000 -> 3.000 nats/token)"),
-        ({"holdout_after": 3.2}, ["holdout"], "did not fall (3.000 -> 3.200 nats/token)"),
+        ({"noise_floor": None}, ["noise_floor"], "differ by not measured"),
+        ({"noise_floor": math.nan}, ["noise_floor"], "differ by not measured"),
+        ({"gains": [0.0] * 9}, ["holdout"], "did not fall (3.000 -> 3.000 nats/token)"),
+        ({"gains": [-0.2] * 9}, ["holdout"], "did not fall (3.000 -> 3.200 nats/token)"),
+        ({"gains": [0.005] * 9}, ["holdout"], "did not fall enough (3.000 -> 2.995 nats/token); above 0.01 counts"),
+        ({"gains": [0.02] * 9, "noise_floor": 0.03}, ["holdout"], "above 0.03 counts"),
         ({"holdout_after": None}, ["holdout"], "nothing was held out"),
-        ({"held_out": 0}, ["holdout"], "nothing was held out"),
+        ({"gains": []}, ["holdout"], "nothing was held out"),
         ({"holdout_after": math.nan}, ["holdout"], "not finite"),
-        ({"holdout_after": -math.inf}, ["holdout"], "not finite"),
+        ({"holdout": pairs([math.inf])}, ["holdout"], "not finite"),
         ({"replies": []}, ["replies"], "none were made"),
         (
             {"replies": [*report().replies, LOOP]},
             ["replies"],
             "1 of 2 greedy replies loop, of the parent's 0 (worst: 93%",
         ),
+        ({"replies": [*report().replies * 7, LOOP]}, [], "holdout reply loss 3.000 -> 2.500"),
+        (
+            {"replies": [*report().replies * 7, LOOP, LOOP]},
+            ["replies"],
+            "2 of 9 greedy replies loop, of the parent's 0",
+        ),
         ({"replies": [LOOP, PARENT_TOO]}, ["replies"], "2 of 2 greedy replies loop, of the parent's 1"),
         ({"replies": [*report().replies, PARENT_TOO]}, [], "holdout reply loss 3.000 -> 2.500"),
         ({"replies": [LOOP, PARENT_ONLY]}, [], "holdout reply loss 3.000 -> 2.500"),
-        ({"holdout_after": 3.2, "replies": [LOOP]}, ["holdout", "replies"], "did not fall"),
+        ({"gains": [-0.2] * 9, "replies": [LOOP]}, ["holdout", "replies"], "did not fall"),
+        ({"drift": None}, ["drift"], "drift from the base: not measured"),
+        ({"drift": Drift(prompts=1, tokens=9, parent=0.0, candidate=0.0501)}, ["drift"], "at most 0.050"),
+        ({"drift": Drift(prompts=1, tokens=9, parent=0.0, candidate=math.nan)}, ["drift"], "not finite"),
+        ({"drift": Drift(prompts=1, tokens=9, parent=0.2, candidate=0.19)}, [], "holdout reply loss"),
+        ({"drift": Drift(prompts=1, tokens=9, parent=0.2, candidate=0.21)}, ["drift"], "at most 0.200"),
+        ({"recall": answers(lost=0, won=3)}, [], "holdout reply loss"),
+        ({"recall": answers(lost=4, won=0)}, [], "holdout reply loss"),
+        ({"recall": answers(lost=5, won=0)}, ["recall"], "10 of 15 questions right, before 15 (5 lost, 0 won"),
+        ({"recall": answers(lost=6, won=4)}, [], "holdout reply loss"),
     ],
 )
 def test_the_verdict_and_its_reasons(changes: dict[str, Any], failed: list[str], words: str) -> None:
     """A candidate is promoted when nothing speaks against it, and each objection is named with its figure."""
-    verdict = judge(report(**changes))
-    assert verdict.outcome is (Outcome.REJECTED if failed else Outcome.PROMOTED)
+    verdict = judged(**changes)
     assert verdict.failed == failed
+    assert verdict.outcome is (REJECTED if failed else Outcome.PROMOTED)
     assert words in verdict.reason
+
+
+@pytest.mark.parametrize("mode", ["greedy", "sampled", "talk"])
+@pytest.mark.parametrize(
+    ("base", "parent", "candidate", "failed"),
+    [
+        ({}, {}, {"loops": 3}, ""),
+        ({}, {}, {"loops": 4}, "loops"),
+        ({"loops": 4}, {}, {"loops": 7}, ""),
+        ({"loops": 4}, {}, {"loops": 8}, "loops"),
+        ({}, {"loops": 4}, {"loops": 7}, ""),
+        ({}, {}, {"question_floods": 4}, "question_floods"),
+        ({}, {}, {"similar_pairs_share": 0.5}, ""),
+        ({}, {}, {"similar_pairs_share": 0.51}, "similar_pairs"),
+        ({"similar_pairs_share": 0.6}, {}, {"similar_pairs_share": 0.6}, ""),
+        ({}, {}, {"similar_pairs_share": None}, ""),
+        ({}, {}, {"distinct_2": 0.56}, ""),
+        ({}, {}, {"distinct_2": 0.55}, "distinct_2"),
+        ({}, {}, {"distinct_2": None}, "distinct_2"),
+        ({}, {"distinct_2": 0.4}, {"distinct_2": 0.4}, ""),
+        ({"distinct_2": None}, {}, {"distinct_2": 0.1}, ""),
+        ({}, {}, {"mean_words": 2.0}, ""),
+        ({}, {}, {"mean_words": 1.9}, "words"),
+        ({}, {}, {"mean_words": 160.0}, ""),
+        ({}, {}, {"mean_words": 161.0}, "words"),
+        ({}, {"mean_words": 200.0}, {"mean_words": 200.0}, ""),
+        ({}, {}, {"replies": 0}, "replies"),
+    ],
+)
+def test_collapse_in_each_way_of_asking(
+    mode: str, base: dict[str, Any], parent: dict[str, Any], candidate: dict[str, Any], failed: str
+) -> None:
+    """Each limit holds to the last figure; what the base or the parent does is not the candidate's fault."""
+    verdict = judged(collapse=collapse(mode, base=base, parent=parent, candidate=candidate))
+    of_this_way = [name for name in verdict.failed if not name.startswith("all_")]
+    assert of_this_way == ([f"{mode}_{failed}"] if failed else [])
+    assert failed or verdict.outcome is Outcome.PROMOTED
+
+
+def test_a_few_loops_in_every_way_are_many_in_all() -> None:
+    """Each way by itself might be chance; together they are not."""
+    looping = [
+        Collapse(mode=mode, base=speech(), parent=speech(), candidate=speech(loops=2))  # type: ignore[arg-type]
+        for mode in ("greedy", "sampled", "talk")
+    ]
+    verdict = judged(collapse=looping)
+    assert verdict.failed == ["all_loops"]
+    assert "loops in 6 of 48 replies in all, at most 3 (parent 0, base 0)" in verdict.reason
+
+
+def test_a_way_of_asking_that_was_not_measured_promotes_nobody() -> None:
+    """Missing replies are named; without any, all three are."""
+    assert judged(collapse=[]).failed == ["greedy_replies", "sampled_replies", "talk_replies"]
+    verdict = judged(collapse=collapse()[:2])
+    assert verdict.failed == ["greedy_replies"]
+    assert "do [evaluation] seconds suffice?" in verdict.reason
+
+
+@pytest.mark.parametrize("harm", HARMS)
+def test_a_gate_that_is_off_is_shown_and_decides_nothing(harm: str) -> None:
+    """Each harm rejects; left out of [promotion] harms its figure stands there, missed, and the candidate passes."""
+    harmed: dict[str, Any] = {
+        "drift": {"drift": None},
+        "collapse": {"collapse": collapse(candidate={"loops": 16})},
+        "recall": {"recall": answers(lost=9, won=0)},
+    }[harm]
+    found = report(**harmed)
+    assert judge(found, Gates()).outcome is REJECTED
+    passed = judge(found, Gates(harms=frozenset(HARMS) - {harm}))
+    assert passed.outcome is Outcome.PROMOTED
+    assert {figure.is_binding for figure in passed.figures if not figure.is_met} == {False}
+
+
+def test_questions_that_were_not_asked() -> None:
+    """Where the owner has questions and no answer came, nobody is promoted; without questions there is no figure."""
+    assert judge(report(), Gates(has_questions=True)).failed == ["recall"]
+    assert not [figure for figure in judge(report(), Gates()).figures if figure.name == "recall"]
+
+
+@pytest.mark.parametrize(
+    ("limit", "metric", "failed"),
+    [
+        ("accuracy >= 0.8", Metric(name="accuracy", parent=0.9, candidate=0.8), False),
+        ("accuracy >= 0.8", Metric(name="accuracy", parent=0.9, candidate=0.79), True),
+        ("accuracy >= parent - 0.02", Metric(name="accuracy", parent=0.5, candidate=0.49), False),
+        ("accuracy >= parent - 0.02", Metric(name="accuracy", parent=0.5, candidate=0.47), True),
+        ("accuracy >= parent", Metric(name="accuracy", parent=None, candidate=0.47), True),
+        ("seconds <= parent + 1", Metric(name="seconds", parent=2.0, candidate=3.0), False),
+        ("seconds <= 2.5e0", Metric(name="seconds", parent=2.0, candidate=3.0), True),
+        ("accuracy >= 0.8", Metric(name="accuracy", parent=0.9, candidate=None), True),
+        ("accuracy >= 0.8", Metric(name="other", parent=0.9, candidate=0.9), True),
+    ],
+)
+def test_limits_on_the_owners_figures(limit: str, metric: Metric, failed: bool) -> None:
+    """A limit is fixed, or rests on the parent's figure; what the command did not print meets none."""
+    gates = Gates(limits=(parse_limit(limit),), has_command=True)
+    verdict = judge(report(metrics=[metric]), gates)
+    assert verdict.failed == ([f"metric_{limit.split()[0]}"] if failed else [])
+
+
+def test_limits_without_a_command_are_for_figures_added_by_hand() -> None:
+    """They hold nobody back before somebody could have measured."""
+    assert judge(report(), Gates(limits=(parse_limit("accuracy >= 0.8"),))).outcome is Outcome.PROMOTED
+
+
+@pytest.mark.parametrize(
+    "text", ["", "accuracy", "accuracy > 0.8", "accuracy >= high", "a >= parent * 2", "a >= 1e999"]
+)
+def test_a_limit_that_is_none_is_refused(text: str) -> None:
+    """With what was expected."""
+    with pytest.raises(ValueError, match=r'a limit such as "accuracy >= 0.8" or "accuracy >= parent - 0.02"'):
+        parse_limit(text)
+
+
+def test_open_evidence_keeps_the_champion() -> None:
+    """A gain that may be chance is neither promoted nor rejected, and the reason says so."""
+    verdict = judged(gains=WIDE)
+    assert (verdict.outcome, verdict.failed) == (Outcome.INCONCLUSIVE, [])
+    assert "that may be chance, so the champion stays in use" in verdict.reason
+    assert [figure.name for figure in verdict.figures if figure.is_open] == ["holdout"]
+
+
+@pytest.mark.parametrize(
+    ("gains", "inconclusive", "outcome", "is_on_probation"),
+    [
+        ([0.5, 0.2, 0.35], "auto", Outcome.PROMOTED, True),
+        ([0.5, 0.2, 0.35], "keep", Outcome.INCONCLUSIVE, False),
+        ([0.5, 0.1, 0.3], "auto", Outcome.INCONCLUSIVE, False),
+        ([0.5, 0.1, 0.3], "probation", Outcome.PROMOTED, True),
+        ([0.5], "auto", Outcome.INCONCLUSIVE, False),
+        ([0.5], "probation", Outcome.PROMOTED, True),
+        ([0.005], "probation", REJECTED, False),
+        (WIDE[:4], "auto", Outcome.INCONCLUSIVE, False),
+        (WIDE, "auto", Outcome.INCONCLUSIVE, False),
+        (WIDE, "probation", Outcome.PROMOTED, True),
+        ([0.5, 0.4, 0.5], "auto", Outcome.PROMOTED, False),
+    ],
+)
+def test_probation(gains: list[float], inconclusive: str, outcome: Outcome, is_on_probation: bool) -> None:
+    """By default only thin evidence earns it, and within the stated rate; by the owner's will a weaker proof does."""
+    verdict = judge(report(gains=gains), Gates(inconclusive=inconclusive))
+    assert (verdict.outcome, verdict.is_on_probation) == (outcome, is_on_probation)
+    assert ("on probation" in verdict.reason) is is_on_probation
+    assert verdict.is_thin is (len(gains) < 8)
+
+
+def test_harm_is_never_put_on_probation() -> None:
+    """Whatever is configured, a candidate that is open and harmful is rejected."""
+    found = report(gains=[0.5, 0.1, 0.3], collapse=collapse(candidate={"loops": 9}))
+    assert judge(found, Gates(inconclusive="probation")).outcome is REJECTED
+
+
+def test_every_figure_is_in_the_verdict() -> None:
+    """Met ones too, each with its limit; the noise floor and the interval beside them; it survives its JSON."""
+    verdict = judged()
+    names = [figure.name for figure in verdict.figures]
+    assert names[:8] == [
+        "supervised_tokens",
+        "adapter_changed",
+        "losses_finite",
+        "reload_matches",
+        "noise_floor",
+        "holdout",
+        "drift",
+        "replies",
+    ]
+    assert {"drift", "greedy_loops", "sampled_distinct_2", "talk_words", "talk_similar_pairs"} < set(names)
+    assert all(figure.is_met and figure.limit is not None and figure.text for figure in verdict.figures)
+    assert verdict.noise_floor == 1e-4
+    assert verdict.gain is not None
+    assert verdict.gain.experiences == 9
+    assert msgspec.json.decode(msgspec.json.encode(verdict), type=Verdict) == verdict
+
+
+def test_gates_are_those_of_the_configuration() -> None:
+    """Every key of [promotion] is held to."""
+    from sleepd.job import Job
+    from sleepd.strategies import find_strategy
+
+    job = Job(cycle=1, base="b", models_directory="m", staging="s", strategy=find_strategy("gentle"))
+    config = PromotionConfig(
+        confidence=0.9, min_gain=0.1, max_drift=0.2, harms=("drift",), limits=("a >= 1",), inconclusive="keep"
+    )
+    gates = Gates.of(config, job)
+    assert (gates.confidence, gates.min_gain, gates.max_drift, gates.inconclusive) == (0.9, 0.1, 0.2, "keep")
+    assert (gates.harms, gates.limits) == ({"drift"}, (parse_limit("a >= 1"),))
+    assert not gates.has_command
+    assert not gates.has_questions
+
+
+# --- outcomes by kind of evidence: what judgebench measures on real adapters, here on drawn ones ---
+
+TRIALS = 200
+
+
+def drawn(kind: str, count: int, seed: int) -> Report:
+    """Evidence like that of a real candidate of that kind."""
+    chance = random.Random(seed)
+    spread = {"base again": 1e-5, "null": 2e-3, "no effect": 0.2, "good": 0.15, "spoiled": 0.3}[kind]
+    mean = {"good": 0.35, "spoiled": -0.4}.get(kind, 0.0)
+    gains = [chance.gauss(mean, spread) for _ in range(count)]
+    return report(gains=gains)
+
+
+def shares(kind: str, count: int, inconclusive: str = "auto") -> dict[str, float]:
+    verdicts = [judge(drawn(kind, count, seed), Gates(inconclusive=inconclusive)) for seed in range(TRIALS)]
+    outright = sum(v.outcome is Outcome.PROMOTED and not v.is_on_probation for v in verdicts)
+    return {
+        "promoted": outright / TRIALS,
+        "in use": sum(v.outcome is Outcome.PROMOTED for v in verdicts) / TRIALS,
+    }
+
+
+@pytest.mark.parametrize("count", [4, 12])
+def test_error_rates_on_drawn_evidence(count: int) -> None:
+    """Without effect at most the stated rate is promoted, spoiled never, good ones nearly always, thin or not."""
+    assert shares("base again", count)["in use"] == 0
+    assert shares("null", count)["in use"] == 0
+    assert shares("spoiled", count)["in use"] == 0
+    assert shares("no effect", count)["in use"] <= 0.05 + 0.03  # and what 200 trials add by chance
+    assert shares("good", count)["in use"] >= 0.9
+
+
+@settings(max_examples=60, deadline=None)
+@given(some.lists(some.floats(-2, 2), min_size=1, max_size=12), some.sampled_from(["auto", "keep", "probation"]))
+def test_what_is_in_use_has_gained(gains: list[float], inconclusive: str) -> None:
+    """Whatever was measured: nobody is put in use whose estimate is not above what counts, nor if it was harmful."""
+    gates = Gates(inconclusive=inconclusive)
+    verdict = judge(report(gains=gains), gates)
+    assert verdict.gain is not None
+    if verdict.outcome is Outcome.PROMOTED:
+        assert verdict.gain.estimate > gates.min_gain
+    assert judge(report(gains=gains, drift=None), gates).outcome is REJECTED

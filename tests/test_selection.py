@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 
 import pytest
@@ -140,6 +141,15 @@ def test_few_new_experiences_do_not_crowd_out_the_old() -> None:
     keys = [held, *[key for key in range(1, 300) if not holdout.is_held_out_by_hash(key)][:30]]
     assert len(choose(keys, known(learned=set(keys[3:])), min_replayed=8).replay) == 8
     assert len(choose(keys[:6], known(learned=set(keys[3:6])), min_replayed=8).replay) == 3
+
+
+def test_retraining_replays_all_that_was_learned_up_to_the_most() -> None:
+    """An infinite share takes every learned one, however few are new, and never more than one cycle may have."""
+    held = next(key for key in range(1, 300) if holdout.is_held_out_by_hash(key))
+    keys = [*[key for key in range(1, 300) if not holdout.is_held_out_by_hash(key)][:60], held]
+    everything = choose(keys, known(learned=set(keys[1:])), replay_share=math.inf, max_experiences=500)
+    assert everything.replay == keys[1:-1]
+    assert len(choose(keys, known(learned=set(keys[1:])), replay_share=math.inf, max_experiences=20).replay) == 20
 
 
 @pytest.mark.parametrize("seed", [1, 2])

@@ -9,9 +9,11 @@ from typing import Any
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from sleepd.checkpoints import verify
 from sleepd.errors import Busy, NotFound, NothingToDo, StateLocked
+from sleepd.job import Strategy
 from sleepd.overview import cycles, detail, overview
 from sleepd.protocol import Run, Thresholds
 from sleepd.sleeper import Sleeper
@@ -24,6 +26,14 @@ from tests.stages import Stage, look
 @pytest.fixture
 def stage(tmp_path: Path) -> Stage:
     return Stage(tmp_path)
+
+
+@pytest.fixture
+def continuing(monkeypatch: pytest.MonkeyPatch) -> Strategy:
+    """The default strategy is one that continues its champion, at a lower rate."""
+    strategy = replace(STRATEGIES["consolidate"], lineage="continue", continued_rate_share=0.4)
+    monkeypatch.setitem(STRATEGIES, "consolidate", strategy)
+    return strategy
 
 
 def test_an_absent_buffer_is_a_fact_and_no_error(stage: Stage) -> None:
@@ -61,7 +71,7 @@ def test_a_cycle_from_buffer_to_champion(stage: Stage) -> None:
     assert state["sleep_history"][0]["final_loss"] == results["final_loss"] == 2.0
 
 
-def test_the_second_cycle_trains_only_what_is_new_and_replays_some(stage: Stage) -> None:
+def test_the_second_cycle_trains_only_what_is_new_and_replays_some(stage: Stage, continuing: Strategy) -> None:
     """The next cycle continues the champion with the unlearned experiences and a sample of the learned ones."""
     stage.write(20)
     first = stage.sleep()
@@ -77,8 +87,36 @@ def test_the_second_cycle_trains_only_what_is_new_and_replays_some(stage: Stage)
     assert not (trained[0] | trained[1]) & held[1]
     assert {entry["id"] for entry in lineages[1]["replayed"]} <= trained[0]
     assert len(trained[0] | trained[1] | held[1]) == 30
-    assert second.replayed == max(8, round(0.5 * second.trained))
+    assert second.replayed == max(continuing.min_replayed, round(continuing.replay_share * second.trained))
     assert first.replayed == 0
+
+
+def test_what_the_agent_removed_is_still_rehearsed(stage: Stage) -> None:
+    """A buffer cleared after the first night: what was trained comes back from the checkpoint, as replay only."""
+    stage.write(20)
+    stage.sleep()
+    trained = {entry["id"] for entry in json.loads((stage.state / "cycle_001/lineage.json").read_text())["trained"]}
+    stage.write(10, start=20)
+    stage.clock.advance(7 * 3600)
+    second = stage.sleep()
+    lineage = json.loads((stage.state / "cycle_002/lineage.json").read_text())
+    replayed = {entry["id"] for entry in lineage["replayed"]}
+    assert second.replayed == len(replayed) >= 4
+    assert replayed <= trained
+    assert not trained & {entry["id"] for role in ("trained", "held_out") for entry in lineage[role]}
+    assert verify(stage.state / "cycle_002").files.keys() >= {"reservoir.jsonl"}
+    assert len((stage.state / "cycle_002/reservoir.jsonl").read_text().splitlines()) == len(trained) + second.trained
+
+
+def test_no_texts_are_kept_where_the_owner_says_so(stage: Stage) -> None:
+    """With training.reservoir = 0 there is no such file, and a cleared buffer leaves nothing to replay."""
+    stage.config = changed(stage.config, "training", reservoir=0)
+    stage.write(20)
+    stage.sleep()
+    assert not (stage.state / "cycle_001/reservoir.jsonl").exists()
+    stage.write(10, start=20)
+    stage.clock.advance(7 * 3600)
+    assert stage.sleep().replayed == 0
 
 
 def test_a_second_sleep_needs_new_experiences_and_time(stage: Stage) -> None:
@@ -238,7 +276,7 @@ def test_overrides_reach_the_worker(stage: Stage) -> None:
     assert summary.trained == 4
 
 
-def test_a_cycle_that_continues_a_champion_goes_slower(stage: Stage) -> None:
+def test_a_cycle_that_continues_a_champion_goes_slower(stage: Stage, continuing: Strategy) -> None:
     """Its job has the strategy's share of the learning rate; a rate that is asked for by number stays as it is."""
     stage.write(20)
     stage.sleep()
@@ -250,10 +288,29 @@ def test_a_cycle_that_continues_a_champion_goes_slower(stage: Stage) -> None:
         await discard(sleeper)
         return float(job["strategy"]["learning_rate"])
 
-    usual = STRATEGIES["consolidate"]
     slower = stage.play(lambda sleeper: rate(sleeper, None), behaviour="wait")
-    assert slower == usual.learning_rate * usual.continued_rate_share < usual.learning_rate
+    assert slower == continuing.learning_rate * continuing.continued_rate_share < continuing.learning_rate
     assert stage.play(lambda sleeper: rate(sleeper, 1e-3), behaviour="wait") == 1e-3
+
+
+def test_a_cycle_that_retrains_learns_all_of_its_lineage_again_at_the_full_rate(stage: Stage) -> None:
+    """Every trained experience is replayed, and the champion is there to be measured against."""
+    stage.write(40)
+    first = stage.sleep()
+    stage.write(50)
+
+    async def job(sleeper: Sleeper) -> Any:
+        cycle = await sleeper.begin(Run(force=True))
+        job = json.loads((sleeper.checkpoints.staging_path(cycle) / "work" / "job.json").read_text())
+        await discard(sleeper)
+        return job
+
+    usual = STRATEGIES["consolidate"]
+    staged = stage.play(job, behaviour="wait")
+    assert usual.lineage == "retrain"
+    assert staged["strategy"]["learning_rate"] == usual.learning_rate
+    assert staged["parent"].endswith("cycle_001")
+    assert stage.sleep(Run(force=True)).replayed == first.trained
 
 
 def test_another_lora_shape_starts_from_the_base_again(stage: Stage) -> None:

@@ -7,8 +7,11 @@ import ctypes
 import errno
 import os
 import signal
+import subprocess
+import sys
+import tempfile
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -221,6 +224,57 @@ def test_no_inotify_left_is_a_sentence_and_no_exception(
         assert watch.problem == ""
 
     watched(tmp_path / "buffer.json", test)
+
+
+OTHER_USER = 64_321
+"""Nobody's, so that nobody else has taken of its instances."""
+
+TAKE_ALL_INSTANCES = f"""
+import ctypes, os, resource, sys
+limit = int(open("/proc/sys/fs/inotify/max_user_instances").read())
+resource.setrlimit(resource.RLIMIT_NOFILE, (limit + 100, limit + 100))
+os.setgroups([]); os.setgid({OTHER_USER}); os.setuid({OTHER_USER})
+libc = ctypes.CDLL(None, use_errno=True)
+held = 0
+while libc.inotify_init() >= 0:
+    held += 1
+print(held >= limit, flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def open_directory() -> Iterator[Path]:
+    """Which other users may enter; another run of pytest closes all those of its own."""
+    with tempfile.TemporaryDirectory(prefix="open") as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="NOT TESTED: another user's daemon needs root")
+def test_with_every_inotify_instance_taken_the_check_goes_on_alone_and_says_so(open_directory: Path) -> None:
+    """The kernel's own limit for a user, reached by another of its programs: a warning until that program ends."""
+    config = config_for(open_directory, min_experiences=1000, check_interval_seconds=1.0)
+    config = changed(config, "control", socket=str(open_directory / "run/sleepd.sock"))
+    for name in ("state", "run"):
+        (open_directory / name).mkdir()
+        os.chown(open_directory / name, OTHER_USER, OTHER_USER)
+    path = open_directory / "buffer.json"
+    write_buffer(path, experiences(3))
+    taker = subprocess.Popen(
+        [sys.executable, "-c", TAKE_ALL_INSTANCES], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert taker.stdout is not None
+    assert taker.stdout.readline() == "True\n"
+    with DaemonProcess(open_directory, config, user=OTHER_USER) as daemon:
+        texts = {each.name: each.text for each in daemon.status().alarms}
+        assert "inotify instance limit reached" in texts["watch_unavailable"]
+        write_buffer(path, experiences(5))
+        daemon.await_true(lambda: daemon.status().buffer.total == 5, "the periodic check")
+        taker.communicate()
+        daemon.await_event("watch_unavailable_ended")
+        assert "watch_unavailable" not in {each.name for each in daemon.status().alarms}
+        assert "Traceback" not in daemon.log()
 
 
 def test_an_overflowing_queue_costs_a_check_and_nothing_else(tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ def lineage(state: Path, cycle: int) -> dict[str, Any]:
 
 def judged(daemon: DaemonProcess) -> list[int]:
     states = {each["cycle"]: each["state"] for each in daemon.call(History(), dict)["cycles"]}
-    return sorted(cycle for cycle, state in states.items() if state in ("promoted", "rejected"))
+    return sorted(cycle for cycle, state in states.items() if state in ("promoted", "rejected", "inconclusive"))
 
 
 def assert_nothing_lost_or_doubled(daemon: DaemonProcess, state: Path, count: int) -> None:

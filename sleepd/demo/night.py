@@ -89,6 +89,8 @@ def _fact_text(event: str, fields: dict[str, Any]) -> str:
             return f"verdict: promoted. {fields['text']}"
         case "candidate_rejected":
             return f"verdict: rejected, the model stays as it was. {fields['text']}"
+        case "candidate_left_open":
+            return f"verdict: inconclusive, the model stays as it was. {fields['text']}"
         case "state" | "paused" | "resumed":
             return ""
         case _:

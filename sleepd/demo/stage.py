@@ -15,7 +15,6 @@ from typing import Any, Self
 
 from sleepd.client import Client
 from sleepd.config import (
-    MAX_SOCKET_PATH_BYTES,
     BufferConfig,
     Config,
     ControlConfig,
@@ -25,6 +24,7 @@ from sleepd.config import (
     TriggersConfig,
     WorkerConfig,
 )
+from sleepd.config_checks import MAX_SOCKET_PATH_BYTES
 from sleepd.config_layers import PREFIX, load
 from sleepd.config_text import render
 from sleepd.errors import Busy, ConfigError, DaemonNotRunning, RequestFailed, WorkerFailed

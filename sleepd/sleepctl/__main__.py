@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         say=console.say,
     )
     name = arguments.command
-    if name == "config":
+    if "subcommand" in arguments:
         name = f"{name} {arguments.subcommand}"
     try:
         code = COMMANDS[name](Session(arguments, console, places, SystemClock()))

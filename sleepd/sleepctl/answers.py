@@ -30,6 +30,8 @@ class RolledBack(msgspec.Struct, frozen=True, kw_only=True):
 
     champion: int | None
     was: int | None
+    quarantined: int = 0
+    """Experiences said under ``was`` that are kept from training since."""
     undo: str = ""
     schema: int = SCHEMA
 
@@ -46,6 +48,17 @@ class Tagged(msgspec.Struct, frozen=True, kw_only=True):
 
     cycle: int
     tag: str | None
+    undo: str = ""
+    schema: int = SCHEMA
+
+
+class Decided(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer to ``quarantine release``, ``drop`` and ``reset``."""
+
+    ids: list[str]
+    decision: str
+    trained_in: list[int]
+    """Cycles that trained any of them before."""
     undo: str = ""
     schema: int = SCHEMA
 

@@ -3,68 +3,19 @@
 from __future__ import annotations
 
 import argparse
-import math
-import re
 import sys
-from collections.abc import Callable
-from datetime import datetime, timedelta
 from typing import Any, NoReturn
 
 from sleepd.grammar import RecordingParser
 from sleepd.strategies import STRATEGIES
 from sleepd.version import VERSION
 
+from .argument_types import Whole, metric_name, moment_or_age, number, positive
+from .command_texts import EPILOGS, EXAMPLES, GROUPS, VARIABLES
 from .exit_codes import ExitCode, table
+from .quarantine_arguments import add_quarantine
 
-GROUPS = {
-    "look": {
-        "status": "state, what the next sleep waits for, champion, last cycles",
-        "check": "whether it should sleep now and why; --apply sleeps when due",
-        "why": "the decision now, and how it changed",
-        "decisions": "how the decision changed, with its figures; --since 3d",
-        "history": "the cycles, newest first",
-        "show": "everything about one cycle",
-        "buffer": "counts, salience, what is new, what was set aside and why",
-        "events": "what happens, as it happens, a line each",
-        "logs": "what the daemon logged; -f goes on with what it logs",
-        "doctor": "what may keep it from sleeping, and what mends it",
-        "version": "of this program and of the daemon",
-    },
-    "act": {
-        "run": "sleep now, if due or forced",
-        "cancel": "discard the cycle under way",
-        "pause": "start no cycle until resumed",
-        "resume": "the opposite of pause",
-        "rollback": "put an earlier champion, or the base, in use",
-        "rebase": "put the base in use, as rollback 0: the next cycle begins anew",
-        "tag": "give a cycle a word, which keeps its weights",
-        "prune": "remove the weights that are not kept; --dry-run only says which",
-    },
-    "set up": {
-        "setup-buffer": "name the agent's buffer, and show it to the service",
-        "reload": "read the configuration again",
-        "config": "check FILE: is it correct? show: what is in effect",
-        "completions": "for a shell: bash, zsh or fish",
-    },
-}
-"""Every command and what it does, as ``--help`` groups them."""
-
-EXAMPLES = {
-    "sleepctl status": "what happened last night",
-    "sleepctl run --force --wait": "sleep now and watch it",
-    "sleepctl show 8": "why cycle 8 was promoted or rejected",
-    "sleepctl rollback": "back to the champion before this one",
-    "sleepctl doctor": "why it does not sleep, and what mends it",
-    "sleepctl status --json | jq .state": "for a program",
-}
-VARIABLES = {
-    "SLEEPD_SOCKET": "the control socket, where --socket is not given",
-    "SLEEPD_CONFIG": "the configuration file, where --config is not given",
-    "SLEEPD_SECTION_KEY": "a key of the configuration, such as SLEEPD_LOG_LEVEL",
-    "NO_COLOR": "set: no colour, on a terminal too",
-}
-
-COMPLETED = ("bash", "zsh", "fish", "cycles")
+COMPLETED = ("bash", "zsh", "fish", "cycles", "quarantine")
 """What ``completions`` can print: the scripts, and what they ask for."""
 
 
@@ -111,11 +62,14 @@ def _add_command(commands: Any, name: str, summary: str) -> None:
     command = commands.add_parser(
         name,
         description=f"{summary[0].upper()}{summary[1:]}.",
-        epilog=_EPILOGS.get(name),
+        epilog=EPILOGS.get(name),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     if name == "config":
         _add_config_commands(command)
+        return
+    if name == "metric":
+        _add_metric_commands(command)
         return
     _add_options(command)
     _add_places(command, name)
@@ -124,7 +78,7 @@ def _add_command(commands: Any, name: str, summary: str) -> None:
             "--watch",
             metavar="SECONDS",
             nargs="?",
-            type=_positive,
+            type=positive,
             const=2.0,
             help="draw it anew at every event, and every so often (default: 2); Ctrl-C ends",
         )
@@ -134,38 +88,49 @@ def _add_command(commands: Any, name: str, summary: str) -> None:
         _add_logs_options(command)
     if name == "run":
         _add_run_options(command)
+    if name in ("tag", "prune"):
+        _add_keeping_options(command, name)
+    if name == "quarantine":
+        add_quarantine(command)
+    if name == "decisions":
+        command.add_argument("--since", metavar="WHEN", type=moment_or_age, help="90m, 12h, 3d or 2026-01-31[T08:00]")
+    if name in ("history", "why", "decisions", "quarantine", "report"):
+        default = {"history": 20, "why": 10, "decisions": 50, "quarantine": 100, "report": 10}[name]
+        command.add_argument(
+            "--limit", metavar="N", type=Whole(1), default=default, help=f"how many (default: {default})"
+        )
+
+
+def _add_keeping_options(command: argparse.ArgumentParser, name: str) -> None:
+    """Of what is kept of the past."""
     if name == "tag":
-        command.add_argument("cycle", metavar="N", type=_Whole(1), help="the cycle's number")
+        command.add_argument("cycle", metavar="N", type=Whole(1), help="the cycle's number")
         word = command.add_mutually_exclusive_group()
         word.add_argument("name", metavar="WORD", nargs="?", default="kept", help="default: kept")
         word.add_argument("--remove", action="store_true", help="take its tag away")
-    if name == "prune":
+    else:
         command.add_argument("--dry-run", action="store_true", help="only say what would be removed")
         help_ = "newest promoted cycles to keep; default: as configured"
-        command.add_argument("--keep", metavar="N", type=_Whole(1), help=help_)
-    if name == "decisions":
-        command.add_argument("--since", metavar="WHEN", type=moment_or_age, help="90m, 12h, 3d or 2026-01-31[T08:00]")
-    if name in ("history", "why", "decisions"):
-        default = {"history": 20, "why": 10, "decisions": 50}[name]
-        command.add_argument(
-            "--limit", metavar="N", type=_Whole(1), default=default, help=f"how many (default: {default})"
-        )
+        command.add_argument("--keep", metavar="N", type=Whole(1), help=help_)
 
 
 def _add_places(command: argparse.ArgumentParser, name: str) -> None:
     """What a command is about, and where it looks."""
-    if name in ("status", "history"):
+    if name in ("status", "history", "show", "report"):
         command.add_argument(
             "--state", metavar="DIR", default=argparse.SUPPRESS, help="where to read when the daemon is down"
         )
     if name == "show":
-        command.add_argument("cycle", metavar="N", type=_Whole(1), help="the cycle's number")
+        command.add_argument("cycle", metavar="N", type=Whole(1), help="the cycle's number")
+    if name == "report":
+        newest = "the cycle's number; default: the newest one with a verdict"
+        command.add_argument("cycle", metavar="N", nargs="?", type=Whole(1), help=newest)
     if name == "rollback":
         command.add_argument(
             "cycle",
             metavar="N",
             nargs="?",
-            type=_Whole(0),
+            type=Whole(0),
             help="the cycle to put in use; 0: the base itself; default: what the champion was trained from",
         )
     if name == "setup-buffer":
@@ -174,56 +139,11 @@ def _add_places(command: argparse.ArgumentParser, name: str) -> None:
         command.add_argument("--instance", metavar="NAME", default="", help=help_)
     if name == "completions":
         command.add_argument(
-            "kind", metavar="SHELL", choices=COMPLETED, help="bash, zsh, fish; cycles: the numbers, for a script"
+            "kind",
+            metavar="SHELL",
+            choices=COMPLETED,
+            help="bash, zsh, fish; cycles, quarantine: what there is, for a script",
         )
-
-
-_EPILOGS = {
-    "status": """\
-With the daemon down it shows what the daemon last wrote, says so on stderr,
-and exits with 3; in JSON, "is_live" is false then.""",
-    "history": """\
-With the daemon down it shows what the daemon last wrote, says so on stderr,
-and exits with 3; in JSON, "is_live" is false then.""",
-    "check": """\
-Exits with 0 either way. With --apply: 0 when a cycle was started, 5 when there
-is nothing to do, 7 while a cycle is running.""",
-    "events": """\
-Ctrl-C ends it with 130. When the daemon goes away, that is said, and it exits
-with 3; what happened meanwhile is in the log: sleepctl logs. With --json each
-line is one event.""",
-    "logs": """\
-Shows the journal, through journalctl, which decides who may read it. Where the
-daemon runs outside systemd, it says where the log goes, and exits with 4.""",
-    "doctor": """\
-Looks at configuration, units, socket, daemon, state, disk, buffer, device,
-model, memory, clock and leftovers, also with the daemon down. As root it tries
-what the daemon's user may read and write; else it says what it cannot know.
-Exits with 1 when anything fails; a warning leaves 0.""",
-    "reload": """\
-Says which keys changed. A file that says something wrong is refused, and the
-old configuration stays in force.""",
-    "setup-buffer": """\
-Writes conf.d/50-buffer.toml beside the configuration and, for a buffer in a
-home, 50-buffer.conf beside the unit, which shows the service that directory
-(and nothing else of the home), read-only. A home may have mode 0700; the file
-itself must be readable. As root for the system's service, without root for one
-that ./install.sh --user made.""",
-    "completions": """\
-Installed by ./install.sh. By hand, for bash:
-  source <(sleepctl completions bash)""",
-    "config": """\
-Each of these overrides single keys of those before it: the defaults, the
-configuration file, conf.d/*.toml beside it in lexical order, the environment
-(SLEEPD_TRIGGERS_MIN_EXPERIENCES=10). `check` looks at all of them; `show`,
-which may be left out, says where each value came from. A service has an
-environment of its own: systemctl show -p Environment sage-sleepd""",
-    "run": """\
-Exits with 0 when a cycle was started; with --wait when it ended with a verdict
-(promoted, rejected or inconclusive: the verdict is said), and with 1 when it
-failed or was cancelled. 5: nothing to do. 7: a cycle is running already.
-Ctrl-C in --wait detaches with 130; the cycle goes on.""",
-}
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
@@ -238,17 +158,17 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 def _add_run_options(run: argparse.ArgumentParser) -> None:
     run.add_argument("--force", action="store_true", help="even if not due or cooling down; needs the operator group")
     run.add_argument("--wait", action="store_true", help="show its progress and return when it has ended")
-    run.add_argument("--epochs", metavar="N", type=_Whole(1), help="instead of the strategy's")
-    run.add_argument("--learning-rate", metavar="RATE", type=_positive, help="instead of the strategy's")
-    run.add_argument("--max-experiences", metavar="N", type=_Whole(1), help="train at most N new experiences")
+    run.add_argument("--epochs", metavar="N", type=Whole(1), help="instead of the strategy's")
+    run.add_argument("--learning-rate", metavar="RATE", type=positive, help="instead of the strategy's")
+    run.add_argument("--max-experiences", metavar="N", type=Whole(1), help="train at most N new experiences")
     run.add_argument("--strategy", metavar="NAME", help=f"one of: {', '.join(STRATEGIES)}")
 
 
 def _add_logs_options(logs: argparse.ArgumentParser) -> None:
     logs.add_argument("-f", "--follow", action="store_true", help="go on with what is logged from now on")
-    logs.add_argument("-n", "--lines", metavar="N", type=_Whole(0), help="the last N (default: 50, or all that match)")
+    logs.add_argument("-n", "--lines", metavar="N", type=Whole(0), help="the last N (default: 50, or all that match)")
     logs.add_argument("--since", metavar="TIME", help='such as yesterday, 22:00, "2026-01-31 22:00", or =-2h')
-    logs.add_argument("--cycle", metavar="N", type=_Whole(1), help="of this cycle only")
+    logs.add_argument("--cycle", metavar="N", type=Whole(1), help="of this cycle only")
     logs.add_argument("--event", metavar="NAME", help="of this kind only, such as candidate_promoted")
     logs.add_argument("--unit", metavar="UNIT", help="of this unit, not of the one that the daemon runs in")
     logs.add_argument("--user", action="store_true", help="the unit is one of your own systemd (systemctl --user)")
@@ -273,42 +193,13 @@ def _add_config_commands(config: argparse.ArgumentParser) -> None:
             command.add_argument("--config", metavar="FILE", default=argparse.SUPPRESS, help=f"default: {default}")
 
 
-def moment_or_age(text: str) -> Callable[[datetime], datetime]:
-    """``12h`` or an ISO time (local where it has no offset), as a function of now."""
-    match = re.fullmatch(r"(\d{1,6})([smhd])", text)
-    if match:
-        unit = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}[match[2]]
-        age = timedelta(**{unit: int(match[1])})
-        return lambda now: now - age
-    try:
-        moment = datetime.fromisoformat(text).astimezone()
-    except ValueError:
-        expected = "90m, 12h, 3d or a time such as 2026-01-31T08:00"
-        raise argparse.ArgumentTypeError(f"expected {expected}, found {text!r}") from None
-    return lambda _now: moment
-
-
-class _Whole:
-    """Reads a whole number that is not below ``least``."""
-
-    def __init__(self, least: int) -> None:
-        self._least = least
-
-    def __call__(self, text: str) -> int:
-        try:
-            number = int(text)
-        except ValueError:
-            number = self._least - 1
-        if number < self._least:
-            raise argparse.ArgumentTypeError(f"expected a whole number from {self._least}, found {text!r}")
-        return number
-
-
-def _positive(text: str) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        number = math.nan
-    if not 0 < number < math.inf:
-        raise argparse.ArgumentTypeError(f"expected a number above 0, found {text!r}")
-    return number
+def _add_metric_commands(metric: argparse.ArgumentParser) -> None:
+    _add_options(metric)
+    commands = metric.add_subparsers(metavar="add|remove", dest="subcommand", required=True)
+    for name, summary in (("add", "Add a figure to a cycle."), ("remove", "Take a figure away from a cycle.")):
+        command = commands.add_parser(name, help=summary, description=summary)
+        _add_options(command)
+        command.add_argument("cycle", metavar="CYCLE", type=Whole(1), help="the cycle's number")
+        command.add_argument("name", metavar="NAME", type=metric_name, help="such as accuracy")
+        if name == "add":
+            command.add_argument("value", metavar="VALUE", type=number, help="a number")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime
-
 import msgspec
 
 from sleepd.cycle import JUDGED_STATES
@@ -21,20 +19,21 @@ from sleepd.protocol import (
     Resume,
     Rollback,
     Run,
-    Show,
     Why,
 )
-from sleepd.status import SCHEMA, BufferDetail, CycleDetail, Decision, RunResult, Status
+from sleepd.status import SCHEMA, BufferDetail, Decision, RunResult, Status
 from sleepd.version import VERSION
 
+from . import metrics
 from .answers import Cancelled, Cycles, DaemonVersion, Paused, Reasons, Reloaded, RolledBack
 from .cycle_table import history_page
 from .exit_codes import ExitCode
 from .keeping import decisions, prune, tag
+from .quarantine import quarantine
 from .screens import buffer_page, decision_page, line, run_page, why_page
 from .session import STATUS_SECONDS, Command, Session
 from .status_screen import status_page
-from .words import ago, model
+from .words import model
 
 
 def status(session: Session) -> ExitCode:
@@ -51,7 +50,7 @@ def status(session: Session) -> ExitCode:
         from .offline import read_status
 
         seen = read_status(session.places.state, absent)
-        code = _say_offline(session, absent, seen.written_at, now)
+        code = session.say_offline(absent, seen.written_at)
     is_live = code == ExitCode.OK
     data = {**msgspec.to_builtins(seen), "is_live": is_live}
     session.console.show(data, status_page(seen, now=now, is_live=is_live))
@@ -68,17 +67,11 @@ def history(session: Session) -> ExitCode:
         from .offline import read_history
 
         known = written = read_history(session.places.state, absent)
-        code = _say_offline(session, absent, written.written_at, now)
+        code = session.say_offline(absent, written.written_at)
     cycles = known.cycles[:limit]
     data = {"schema": known.schema, "is_live": code == ExitCode.OK, "cycles": msgspec.to_builtins(cycles)}
     session.console.show(data, history_page(cycles, now, is_live=code == ExitCode.OK))
     return code
-
-
-def _say_offline(session: Session, absent: DaemonNotRunning, written_at: datetime, now: datetime) -> ExitCode:
-    session.console.say(f"the daemon is not running; this is what it last wrote, {ago(written_at, now)}")
-    session.console.say(f"hint: {absent.hint}")
-    return ExitCode.NOT_RUNNING
 
 
 def check(session: Session) -> ExitCode:
@@ -183,18 +176,26 @@ def rebase(session: Session) -> ExitCode:
 
 def _put_in_use(session: Session, cycle: int | None) -> ExitCode:
     done: RolledBack = session.ask(Rollback(cycle=cycle), RolledBack)
-    session.console.show(done, [line(f"{model(done.champion)} is in use; before: {model(done.was)}")])
+    page = [line(f"{model(done.champion)} is in use; before: {model(done.was)}")]
+    if done.quarantined:
+        page.append(line(f"{done.quarantined} said under {model(done.was)} are in quarantine: sleepctl quarantine"))
+    session.console.show(done, page)
     session.console.say_undo(done.undo)
     return ExitCode.OK
 
 
 def show(session: Session) -> ExitCode:
-    """One cycle."""
-    from .show_screen import show_page
+    """The figures of one cycle."""
+    from .one_cycle import show as show_cycle
 
-    detail: CycleDetail = session.ask(Show(cycle=session.arguments.cycle), CycleDetail)
-    session.console.show(detail, show_page(detail, session.clock.now()))
-    return ExitCode.OK
+    return show_cycle(session)
+
+
+def report(session: Session) -> ExitCode:
+    """One cycle, to be read."""
+    from .one_cycle import report as report_cycle
+
+    return report_cycle(session)
 
 
 def why(session: Session) -> ExitCode:
@@ -319,7 +320,9 @@ COMMANDS: dict[str, Command] = {
     "decisions": decisions,
     "history": history,
     "show": show,
+    "report": report,
     "buffer": buffer,
+    "quarantine": quarantine,
     "version": version,
     "run": run,
     "cancel": cancel,
@@ -335,6 +338,8 @@ COMMANDS: dict[str, Command] = {
     "rebase": rebase,
     "tag": tag,
     "prune": prune,
+    "metric add": metrics.add,
+    "metric remove": metrics.remove,
     "config check": config_check,
     "config show": config_show,
 }

@@ -10,6 +10,7 @@ from sleepd.grammar import RecordingParser
 from sleepd.strategies import STRATEGIES
 
 _ASK = "sleepctl completions cycles 2>/dev/null"
+_ASK_QUARANTINE = "sleepctl completions quarantine 2>/dev/null"
 _NOTE = "# Written by `sleepctl completions {}`: change nothing here."
 
 
@@ -22,15 +23,17 @@ def leaves(parser: RecordingParser) -> Iterator[tuple[tuple[str, ...], Recording
 
 
 def value_kind(action: argparse.Action) -> str:
-    """What an option's value or a positional can be: words, or ``@files``, ``@directories``, ``@cycles``; or empty."""
+    """What an option's value or a positional can be: words, or ``@files``, ``@directories``, ``@cycles``,
+    ``@quarantine``; or empty.
+    """
     if action.nargs == 0:
         return ""
     if action.choices is not None:
         return " ".join(str(choice) for choice in action.choices)
     if action.dest == "strategy":
         return " ".join(STRATEGIES)
-    if action.dest == "cycle":
-        return "@cycles"
+    if action.dest in ("cycle", "ids"):
+        return {"cycle": "@cycles", "ids": "@quarantine"}[action.dest]
     return {"FILE": "@files", "PATH": "@files", "DIR": "@directories"}.get(str(action.metavar), "")
 
 
@@ -76,6 +79,7 @@ _sleepctl() {{
         @files) mapfile -t COMPREPLY < <(compgen -f -- "$cur"); compopt -o filenames 2>/dev/null ;;
         @directories) mapfile -t COMPREPLY < <(compgen -d -- "$cur"); compopt -o filenames 2>/dev/null ;;
         @cycles) mapfile -t COMPREPLY < <(compgen -W "$({ask} | cut -f 1)" -- "$cur") ;;
+        @quarantine) mapfile -t COMPREPLY < <(compgen -W "$({ask_quarantine} | cut -f 1)" -- "$cur") ;;
         *) mapfile -t COMPREPLY < <(compgen -W "$words" -- "$cur") ;;
     esac
 }}
@@ -96,6 +100,7 @@ def bash(parser: RecordingParser) -> str:
         offered = " ".join(command.commands) or " ".join(value_kind(each) for each in _positionals(command)[:1])
         if offered:
             positionals.append(_case(" ".join(words), offered))
+        positionals += [_case(" ".join(words), value_kind(each), "*") for each in _positionals(command)[1:2]]
     options = [
         # A command's own words may follow it: `show 8 --<TAB>`.
         _case(" ".join(words), " ".join(name for action in _options(command) for name in action.option_strings), "*")
@@ -108,6 +113,7 @@ def bash(parser: RecordingParser) -> str:
         values="\n".join(_case(name, words) for name, words in values.items()),
         options="\n".join(options),
         ask=_ASK,
+        ask_quarantine=_ASK_QUARANTINE,
     )
 
 
@@ -125,6 +131,12 @@ _sleepctl_cycles() {{
     local -a cycles
     cycles=(${{(f)"$({ask} | sed 's/:/\\\\:/g; s/\\t/:/')"}})
     _describe -V cycle cycles
+}}
+
+_sleepctl_quarantine() {{
+    local -a ids
+    ids=(${{(f)"$({ask_quarantine} | sed 's/:/\\\\:/g; s/\\t/:/')"}})
+    _describe -V experience ids
 }}
 
 _sleepctl() {{
@@ -149,7 +161,13 @@ _sleepctl() {{
 
 _sleepctl "$@"
 """
-_ZSH_KINDS = {"@files": "_files", "@directories": "_files -/", "@cycles": "_sleepctl_cycles", "": " "}
+_ZSH_KINDS = {
+    "@files": "_files",
+    "@directories": "_files -/",
+    "@cycles": "_sleepctl_cycles",
+    "@quarantine": "_sleepctl_quarantine",
+    "": " ",
+}
 
 
 def zsh(parser: RecordingParser) -> str:
@@ -169,6 +187,7 @@ def zsh(parser: RecordingParser) -> str:
         commands="\n".join(commands),
         cases="\n".join(cases),
         ask=_ASK,
+        ask_quarantine=_ASK_QUARANTINE,
     )
 
 
@@ -179,6 +198,9 @@ def _zsh_specs(parser: RecordingParser) -> list[str]:
         value = "" if action.nargs == 0 else f"{':' if action.nargs is None else '::'}{_label(action)}:{_zsh(action)}"
         specs += [_quoted(f"{name}[{text}]{value}") for name in action.option_strings]
     for number, action in enumerate(_positionals(parser), 1):
+        if action.nargs == "*":
+            specs.append(_quoted(f"*:{_label(action)}:{_zsh(action)}"))
+            continue
         colons = "::" if action.nargs == "?" else ":"
         specs.append(_quoted(f"{number}{colons}{_label(action)}:{_zsh(action)}"))
     return specs
@@ -229,7 +251,8 @@ def _fish_values(action: argparse.Action) -> str:
     kind = value_kind(action)
     if kind in ("@files", "@directories"):
         return "-F"
-    return f"-k -a {_quoted(f'({_ASK})')}" if kind == "@cycles" else f"-a {_quoted(kind)}" if kind else ""
+    asked = {"@cycles": _ASK, "@quarantine": _ASK_QUARANTINE}.get(kind)
+    return f"-k -a {_quoted(f'({asked})')}" if asked else f"-a {_quoted(kind)}" if kind else ""
 
 
 def _summary(parser: argparse.ArgumentParser) -> str:

@@ -11,7 +11,7 @@ from sleepd.cycle import TERMINAL_STATES
 from sleepd.status import CycleSummary
 
 from .terminal import Page, Row, Span, pad, shorten
-from .words import MISSING, THIN_HOLDOUT, change, duration, losses, moment, older_loss
+from .words import MISSING, duration, gain, is_thin, losses, moment, older_loss
 
 STATE_STYLES = {
     "promoted": "green",
@@ -24,6 +24,8 @@ STATE_STYLES = {
 
 _ENDED = TERMINAL_STATES | {"imported", "adopted"}
 
+_FIGURES = f"{'gain':>8}{'drift':>7}"
+
 _REASON_COLUMNS = 120
 """Two lines of a reason; the rest is in ``show``."""
 
@@ -32,11 +34,10 @@ def recent_rows(cycles: list[CycleSummary], now: datetime, *, is_live: bool) -> 
     """The last cycles, beside the labels of ``status``; the reason below each that did not end well."""
     if not cycles:
         return []
-    page = [Row([Span(f"{'':>4}  {'started':<16}  {'verdict':<12}  holdout", "dim")], "")]
+    page = [Row([Span(f"{'':>4}  {'started':<16}  {'verdict':<12}{_FIGURES}", "dim")], "")]
     for cycle in cycles:
-        page.append(
-            Row([Span(f"{cycle.cycle:>4}  {moment(cycle.started_at, now):<16}  "), *_verdict(cycle, is_live)], "")
-        )
+        start = Span(f"{cycle.cycle:>4}  {moment(cycle.started_at, now):<16}  ")
+        page.append(Row([start, *_verdict(cycle, is_live)], "", hang=6))
         note = older_loss(cycle) or ("" if cycle.state == "promoted" else cycle.reason)
         if note:
             page.append(Row([Span(f"      {shorten(note, _REASON_COLUMNS)}", "dim")], "", hang=6))
@@ -47,10 +48,10 @@ def history_page(cycles: list[CycleSummary], now: datetime, *, is_live: bool) ->
     """All cycles given, newest first."""
     if not cycles:
         return [Row([Span("no cycle yet")])]
-    page = [Row([Span(f"cycle  {'started':<16}  {'took':>9}  {'verdict':<12}  holdout", "dim")])]
+    page = [Row([Span(f"cycle  {'started':<16}  {'took':>9}  {'verdict':<12}{_FIGURES}", "dim")])]
     for cycle in cycles:
         start = f"{cycle.cycle:>5}  {moment(cycle.started_at, now):<16}  {_took(cycle):>9}  "
-        page.append(Row([Span(start), *_verdict(cycle, is_live)]))
+        page.append(Row([Span(start), *_verdict(cycle, is_live)], hang=7))
         if note := _note(cycle):
             page.append(Row([Span(f"       {shorten(note, _REASON_COLUMNS)}", "dim")], hang=7))
     return page
@@ -72,17 +73,18 @@ def _note(cycle: CycleSummary) -> str:
         return " · ".join([*parts, f"{cycle.trained} trained", older_loss(cycle)])
     if cycle.trained:
         parts.append(f"{cycle.trained} trained, {cycle.replayed} replayed, {cycle.held_out} held out")
+    if cycle.holdout_after is not None:
+        parts.append(f"holdout {losses(cycle.holdout_before, cycle.holdout_after)}")
     return " · ".join([*parts, cycle.reason] if cycle.reason else parts)
 
 
 def _verdict(cycle: CycleSummary, is_live: bool) -> list[Span]:
-    """What became of it, and its holdout figures."""
+    """What became of it, what it gained on the holdout, how far it drifted, and how much that is worth."""
     word = "rolled back" if cycle.is_rolled_back else cycle.state
     if not is_live and cycle.state not in _ENDED:
         word = "unfinished"  # what it was doing it does no more: the daemon is down
-    spans = [Span(pad(word, 12), STATE_STYLES.get(word, "blue")), Span("  ")]
-    if cycle.holdout_after is None:
-        return [*spans, Span(MISSING)]
-    before, after = cycle.holdout_before, cycle.holdout_after
-    spans.append(Span(f"{losses(before, after)} ({change(before, after)})"))
-    return [*spans, Span(" thin", "dim")] if cycle.held_out < THIN_HOLDOUT else spans
+    drift = MISSING if cycle.drift is None else f"{cycle.drift:.3f}"
+    figures = f"{gain(cycle.holdout_before, cycle.holdout_after):>8}{drift:>7}"
+    marks = [mark for mark, holds in (("thin", is_thin(cycle)), ("probation", cycle.is_on_probation)) if holds]
+    spans = [Span(pad(word, 12), STATE_STYLES.get(word, "blue")), Span(figures)]
+    return [*spans, Span(f"  {', '.join(marks)}", "yellow")] if marks else spans

@@ -24,7 +24,7 @@ MEANINGS = {
     ExitCode.OK: "done; for run --wait: the cycle ended with a verdict, whichever",
     ExitCode.FAILED: "failed; run --wait: the cycle did; doctor: it found a failure",
     ExitCode.USAGE: "the command line makes no sense",
-    ExitCode.NOT_RUNNING: "the daemon is not running (status, history: shown from disk)",
+    ExitCode.NOT_RUNNING: "the daemon is not running (status, history, show, report: from disk)",
     ExitCode.NOT_FOUND: "no such cycle, file or strategy",
     ExitCode.NOTHING_TO_DO: "nothing to do (run, check --apply)",
     ExitCode.BUSY: "a cycle is running, or another process holds the state",

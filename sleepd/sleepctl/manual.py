@@ -12,7 +12,8 @@ from sleepd.daemon_arguments import build_parser as build_daemon_parser
 from sleepd.grammar import RecordingParser
 from sleepd.version import VERSION
 
-from .arguments import EXAMPLES, GROUPS, VARIABLES, build_parser
+from .arguments import build_parser
+from .command_texts import EXAMPLES, GROUPS, VARIABLES
 from .completion_scripts import leaves
 from .exit_codes import MEANINGS
 from .roff import entries, escaped, exit_status, heading, literal, notes, options, page, paragraph, section, synopsis

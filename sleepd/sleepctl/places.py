@@ -47,7 +47,7 @@ class Places:
     @cached_property
     def config_file(self) -> Path | None:
         """``--config``, else the one that the daemon would find; None: there is none."""
-        from sleepd.config import discover
+        from sleepd.config_checks import discover
 
         return Path(self._named_config) if self._named_config else discover(self._environment)
 

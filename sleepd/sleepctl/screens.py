@@ -76,8 +76,11 @@ def buffer_page(detail: BufferDetail, now: datetime) -> Page:
         (status.unlearned, "to learn: of these, not held out and not yet trained"),
         (status.held_out, "held out: never trained, to measure on"),
         (status.set_aside, "set aside: not used"),
+        (status.quarantined, "in quarantine: kept from training (sleepctl quarantine)"),
     )
     page += [line(f"{number:>7}  {meaning}") for number, meaning in counts]
+    if status.unscreened:
+        page.append(line(f"{status.unscreened:>7}  not screened yet: kept from training until then"))
     return page + _histogram(detail) + _set_aside(detail)
 
 
@@ -124,6 +127,8 @@ def run_page(result: RunResult) -> Page:
     ]
     if summary.holdout_after is not None:
         page.append(line(holdout(summary.holdout_before, summary.holdout_after, summary.held_out)))
+    if summary.is_on_probation:
+        page.append(line("on probation: experiences that come later decide", "yellow"))
     if summary.trained:
         page.append(line(f"trained on {count(summary.trained, 'experience')}, {summary.replayed} replayed"))
     return page

@@ -8,6 +8,7 @@ from sleepd.job import Report
 from sleepd.status import CycleDetail, CycleSummary
 
 from .cycle_table import STATE_STYLES
+from .evidence_lines import check_lines, cost_lines, drift_line, figure_lines, metric_lines, recall_lines
 from .terminal import Page, Row, Span, shorten
 from .words import MISSING, duration, holdout, losses, model, moment, older_loss
 
@@ -20,13 +21,15 @@ def show_page(detail: CycleDetail, now: datetime) -> Page:
     """The cycle's verdict, how it was trained, what was measured, what it says now."""
     summary = detail.summary
     page = [_headline(summary, now), Row([])]
-    page += _verdict(summary)
+    page += _verdict(detail)
     page.append(_row("From", f"{model(summary.parent)}, strategy {summary.strategy or MISSING}"))
-    learned = f"{len(detail.trained_ids)} trained, {len(detail.replayed_ids)} replayed"
-    page.append(_row("Used", f"{learned}, {len(detail.held_out_ids)} held out (ids: --json)"))
+    used = f"{summary.trained} trained, {summary.replayed} replayed, {summary.held_out} held out"
+    has_ids = detail.trained_ids or detail.held_out_ids
+    page.append(_row("Used", f"{used} (ids: --json)" if has_ids else used))
     if detail.report is not None:
-        page += _training(detail.report) + _proofs(detail.report) + _holdout(detail.report)
+        page += _evidence(detail, detail.report) + _training(detail.report) + _holdout(detail.report)
         page += _replies(detail.report) + _notices(detail.report)
+    page.append(_row("Undo", detail.undo or "nothing to undo"))
     page.append(_row("Files", detail.directory or "none kept"))
     if summary.is_pruned:
         page.append(_row("", "its weights were pruned; what was measured on them stays"))
@@ -42,6 +45,8 @@ def _headline(summary: CycleSummary, now: datetime) -> Row:
     spans = [Span(f"cycle {summary.cycle} ", "bold"), Span(state, STATE_STYLES.get(state, "blue"))]
     if summary.is_champion:
         spans.append(Span(", in use"))
+    if summary.is_on_probation:
+        spans.append(Span(", on probation", "yellow"))
     if summary.tag:
         spans.append(Span(f", tagged {summary.tag}"))
     spans.append(Span(f"; started {moment(summary.started_at, now)}"))
@@ -50,10 +55,14 @@ def _headline(summary: CycleSummary, now: datetime) -> Row:
     return Row([*spans, Span(", forced" if summary.is_forced else "")])
 
 
-def _verdict(summary: CycleSummary) -> Page:
+def _verdict(detail: CycleDetail) -> Page:
+    summary = detail.summary
     page = [_row("Verdict", summary.reason or MISSING)]
     if summary.hint:
         page.append(_row("", f"→ {summary.hint}", "bold"))
+    if detail.comparison is not None:
+        by = f" (compared by cycle {detail.compared_by})" if detail.compared_by is not None else ""
+        page.append(_row("Later", f"{detail.comparison.reason}{by}"))
     page.append(_row("Measured", holdout(summary.holdout_before, summary.holdout_after, summary.held_out)))
     page.append(_row("Trained on", f"loss {losses(summary.train_before, summary.train_after)} nats/token"))
     older = older_loss(summary)
@@ -62,21 +71,25 @@ def _verdict(summary: CycleSummary) -> Page:
 
 def _training(report: Report) -> Page:
     page = [_row("Training", f"{report.steps} steps, {report.epochs} epochs, learning rate {report.learning_rate:g}")]
-    tokens = f"{report.supervised_tokens} supervised of {report.tokens} tokens, {report.tokens_per_second:.0f} tokens/s"
-    page.append(_row("", tokens))
     page.append(_row("", f"loss by epoch {', '.join(f'{loss:.2f}' for loss in report.epoch_losses) or MISSING}"))
-    page.append(_row("Device", f"{report.device}, {report.dtype}, at most {report.peak_memory_bytes / 2**20:.0f} MiB"))
-    times = ", ".join(f"{phase} {duration(seconds)}" for phase, seconds in report.seconds.items())
-    return [*page, _row("Time", times)] if times else page
+    return page + _labelled("Cost", cost_lines(report))
 
 
-def _proofs(report: Report) -> Page:
-    page = []
-    for number, check in enumerate(report.checks):
-        mark = Span("✓ ", "green") if check.passed else Span("✗ ", "red")
-        proof = f"{check.name} {check.figure:.3g} (limit {check.limit:.3g}): {check.detail}"
-        page.append(Row([mark, Span(proof)], "Proofs" if number == 0 else ""))
-    return page
+def _evidence(detail: CycleDetail, report: Report) -> Page:
+    """Every figure beside its limit; what was decided later on; and what was measured without a limit."""
+    figures = figure_lines(detail.verdict.figures) if detail.verdict else []
+    drift = drift_line(report.evidence)
+    return [
+        *_labelled("Figures", figures),
+        *_labelled("Proofs", check_lines(report, detail.verdict)),
+        *_labelled("Drift", [Row([Span(drift)])] if drift else []),
+        *_labelled("Questions", recall_lines(report.evidence.recall, width=_TEXT_COLUMNS)[:1]),
+        *_labelled("Your own", metric_lines(report.evidence.metrics, detail.metrics)),
+    ]
+
+
+def _labelled(label: str, rows: list[Row]) -> Page:
+    return [row._replace(label=label if number == 0 else "") for number, row in enumerate(rows)]
 
 
 def _holdout(report: Report) -> Page:

@@ -103,6 +103,10 @@ def _buffer(buffer: BufferStatus, now: datetime) -> Page:
         parts = [f"{buffer.new} new", f"{buffer.unlearned} to learn", f"{buffer.held_out} held out"]
         if buffer.set_aside:
             parts.append(f"{buffer.set_aside} set aside")
+        if buffer.quarantined:
+            parts.append(f"{buffer.quarantined} in quarantine")
+        if buffer.unscreened:
+            parts.append(f"{buffer.unscreened} not screened yet")
         page = _labelled("Buffer", [f"{count(buffer.total, 'experience')}: {', '.join(parts)}"])
     if buffer.problem:
         page.append(Row([Span(buffer.problem, "yellow")], ""))
@@ -123,6 +127,11 @@ def _champion(champion: Champion | None, now: datetime) -> Page:
     else:
         by = "" if champion.measured_by is None else f", by cycle {champion.measured_by}"
         page += _labelled("", [holdout(champion.holdout_before, champion.holdout_after, champion.held_out) + by])
+    if champion.is_on_probation:
+        open_ = "on probation: its evidence was open; experiences that come later decide"
+        page.append(Row([Span(open_, "yellow")], ""))
+    if champion.comparison is not None:
+        page += _labelled("", [f"on later experiences: {champion.comparison.reason}"])
     if champion.new_lineage:
         page.append(Row([Span(f"the next cycle starts from the base: {champion.new_lineage}", "yellow")], ""))
     if champion.holdout_base is not None and champion.holdout_base != champion.holdout_before:

@@ -5,9 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from sleepd.status import Condition, CycleSummary
-
-THIN_HOLDOUT = 8
-"""A difference over fewer held-out experiences may well be chance: it is marked."""
+from sleepd.verdict import THIN
 
 MISSING = "–"
 
@@ -81,7 +79,19 @@ def size(number: int) -> str:
 
 def thin(held_out: int) -> str:
     """The mark of a figure that rests on too few experiences."""
-    return " (thin)" if held_out < THIN_HOLDOUT else ""
+    return " (thin)" if held_out < THIN else ""
+
+
+def is_thin(cycle: CycleSummary) -> bool:
+    """Whether what was measured rests on too few experiences; nothing measured is not thin."""
+    return cycle.holdout_after is not None and cycle.held_out < THIN
+
+
+def gain(before: float | None, after: float | None) -> str:
+    """``+0.41``: by how much the loss fell, so that more is better; a dash where there are no two figures."""
+    if before is None or after is None:
+        return MISSING
+    return f"{before - after:+.{_digits(before, after)}f}".replace("-", "−")
 
 
 def older_loss(summary: CycleSummary) -> str:

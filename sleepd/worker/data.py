@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from sleepd.job import Lesson
@@ -24,6 +24,8 @@ class Encoded:
     weight: float = 1.0
     """What one of its tokens counts for in the loss, beside those of others."""
     is_truncated: bool = False
+    sampling_share: float = 1.0
+    """Share of the epochs that it is in."""
 
     @property
     def supervised(self) -> int:
@@ -64,11 +66,16 @@ class ChatFormat:
 
     def prompt_ids(self, prompt: str) -> list[int]:
         """Everything before the reply, exactly as when the model is asked."""
+        return self.talk_ids([prompt])
+
+    def talk_ids(self, turns: Sequence[str]) -> list[int]:
+        """Everything before the next reply of a talk. ``turns``: prompt, reply, prompt, … and a prompt last."""
         if self.has_template:
-            return self._tokens(self._render(prompt, None))
+            return self._tokens(self._render(turns, asks=True))
         opening = self.tokenizer.bos_token or ""
         system = f"{self.system_prompt}\n\n" if self.system_prompt else ""
-        return self._tokens(f"{opening}{system}User: {prompt}\nAssistant:")
+        said = [f"User: {turn}\nAssistant:" if i % 2 == 0 else f" {turn}\n\n" for i, turn in enumerate(turns)]
+        return self._tokens(f"{opening}{system}{''.join(said)}")
 
     def reply_ids(self, reply: str) -> list[int]:
         """The reply, without the end of its turn."""
@@ -77,18 +84,17 @@ class ChatFormat:
     def _tokens(self, text: str) -> list[int]:
         return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
-    def _render(self, prompt: str, reply: str | None) -> str:
-        messages = [{"role": "user", "content": prompt}]
+    def _render(self, turns: Sequence[str], *, asks: bool) -> str:
+        roles = ("user", "assistant")
+        messages = [{"role": roles[number % 2], "content": turn} for number, turn in enumerate(turns)]
         if self.system_prompt and self.folds_system:
-            messages = [{"role": "user", "content": f"{self.system_prompt}\n\n{prompt}"}]
+            messages[0]["content"] = f"{self.system_prompt}\n\n{turns[0]}"
         elif self.system_prompt:
             messages.insert(0, {"role": "system", "content": self.system_prompt})
-        if reply is not None:
-            messages.append({"role": "assistant", "content": reply})
         # A template that thinks aloud is asked not to; the others do not look at the flag.
         return str(
             self.tokenizer.apply_chat_template(
-                messages, tokenize=False, add_generation_prompt=reply is None, enable_thinking=False
+                messages, tokenize=False, add_generation_prompt=asks, enable_thinking=False
             )
         )
 
@@ -97,13 +103,13 @@ class ChatFormat:
         from jinja2 import TemplateError
 
         try:
-            whole = self._render("prompt", _SENTINEL)
+            whole = self._render(["prompt", _SENTINEL], asks=False)
         except TemplateError:
             # "System role not supported", as some templates raise.
             self.folds_system = True
-            whole = self._render("prompt", _SENTINEL)
+            whole = self._render(["prompt", _SENTINEL], asks=False)
         before, _, after = whole.partition(_SENTINEL)
-        asked = self._render("prompt", None)
+        asked = self._render(["prompt"], asks=True)
         self.lead = before[len(asked) :] if before.startswith(asked) else ""
         special = set(self.tokenizer.all_special_ids)
         tail = self._tokens(after)
@@ -159,7 +165,7 @@ def encode_lessons(chat: ChatFormat, lessons: Iterable[Lesson], max_tokens: int,
         if one is None:
             dropped.append(lesson.id)
         else:
-            encoded.append(one)
+            encoded.append(replace(one, sampling_share=lesson.sampling_share))
     cut = [one.id for one in encoded if one.is_truncated]
     if cut:
         channel.notice(

@@ -1,33 +1,31 @@
-"""Measuring: reply losses, the proofs of effect, greedy replies."""
+"""Measuring: reply losses, divergence from the base, and the proofs of effect."""
 
 from __future__ import annotations
 
+import hashlib
 import math
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from sleepd.job import Check, Lesson, Reply
-from sleepd.repetition import find_repetition
+from sleepd.job import Check
 
-from .data import ChatFormat, Encoded
+from .data import Encoded
 from .failure import GiveUp
-from .generate import greedy_replies
-from .loss import Reference, make_reference, row_logits, token_losses
-from .memory import Limits, Shortened, free_memory, is_out_of_memory
+from .loss import Reference, kl_from_base, make_reference, row_logits, token_losses
+from .memory import Limits, Shortened, is_out_of_memory
 from .model import Device
 from .packing import Row, make_row, make_rows, shared_opening
 
-REPLIES = 8
-REPLY_TOKENS = 128
-REPLY_SECONDS = 60.0
 RELOAD_TOLERANCE = 1e-3
 """Largest difference of a logit between the adapter in memory and the one read back from disk."""
 PACKING_TOLERANCE = 0.02
-"""Largest mean difference, in nats a token, between packed and single rows; bfloat16 rounds to about 0.01."""
+"""Largest mean difference, in nats a token, between packed and single rows. In bfloat16 the sum over a short reply was
+seen to differ by 0.4, so that on a few tokens the mean tells nothing."""
+TELLING_TOKENS = 32
+"""Supervised tokens of an exchange that can tell whether rows may be shared."""
 LEAST_CHANGE = 1e-7
 """Of the base's weights' norm: what the adapter must at least have changed."""
 
@@ -51,6 +49,30 @@ def mean_loss(measured: Sequence[Measured]) -> float | None:
     return sum(one.total for one in measured) / tokens if tokens else None
 
 
+def chosen(sequences: Sequence[Encoded], most: int) -> list[Encoded]:
+    """At most so many of them, by a hash of their ids: the same ones whenever they are asked for."""
+    by_hash = sorted(sequences, key=lambda one: hashlib.sha256(one.id.encode("utf-8", "surrogatepass")).digest())
+    return by_hash[:most]
+
+
+def noise_floor(losses: Mapping[str, Measured], again: Mapping[str, Measured]) -> float | None:
+    """What the mean of ``losses`` differs by between two readings of one adapter, nats per token; None: nothing read.
+
+    Args:
+        losses: of all n experiences.
+        again: of some of them, read once more in other company, so that the arithmetic rounds otherwise.
+
+    With e the difference of one experience's summed loss, the sum over n independent ones has the root mean square
+    sqrt(n · mean(e²)); divided by all tokens it is that of the mean. A single difference of the two means would be
+    near nothing by chance now and then; this is not.
+    """
+    if not again:
+        return None
+    squares = [(losses[id_].total - second.total) ** 2 for id_, second in again.items()]
+    tokens = sum(one.tokens for one in losses.values())
+    return math.sqrt(len(losses) * math.fsum(squares) / len(squares)) / tokens
+
+
 class Meter:
     """Measures a model without changing it."""
 
@@ -65,8 +87,12 @@ class Meter:
         self.may_shorten = True
         """Until training starts: losses before and after must be of the same tokens."""
 
-    def losses(self, sequences: Sequence[Encoded]) -> dict[str, Measured]:
+    def losses(self, sequences: Sequence[Encoded], *, alone: bool = False) -> dict[str, Measured]:
         """Reply loss of each exchange by its id, with the adapter as it stands.
+
+        Args:
+            sequences: the exchanges.
+            alone: each in a row of its own, whether or not several may share one.
 
         Raises:
             GiveUp: ``out_of_memory``.
@@ -78,7 +104,7 @@ class Meter:
             for one, logits, targets in row_logits(self._model, row, self._device):
                 found[one.id] = Measured(token_losses(logits, targets).sum().item(), one.supervised)
 
-        self._each_row(sequences, measure)
+        self._each_row(sequences, measure, packed=self.packed and not alone)
         return found
 
     def references(self, sequences: Sequence[Encoded]) -> dict[str, Reference]:
@@ -94,8 +120,24 @@ class Meter:
             for one, logits, _targets in row_logits(self._model, row, self._device):
                 found[one.id] = make_reference(logits)
 
-        self._each_row(sequences, remember)
+        self._each_row(sequences, remember, packed=self.packed)
         return found
+
+    def divergence(self, sequences: Sequence[Encoded], references: Mapping[str, Reference]) -> float:
+        """KL from the base at the exchanges' predictions, nats a token; ``references`` by the exchanges' ids.
+
+        Raises:
+            GiveUp: ``out_of_memory``.
+            Shortened: there is room only for shorter sequences.
+        """
+        parts: list[torch.Tensor] = []
+
+        def compare(row: Row) -> None:
+            for one, logits, _targets in row_logits(self._model, row, self._device):
+                parts.append(kl_from_base(logits, references[one.id]))
+
+        self._each_row(sequences, compare, packed=self.packed)
+        return float(torch.cat(parts).mean())
 
     @torch.no_grad()
     def logits(self, sequence: Encoded) -> torch.Tensor:
@@ -109,26 +151,27 @@ class Meter:
         A model which looks at its input in another way than through the attention mask (a recurrent one) gives other
         losses when packed; one with a sliding window does for sequences longer than that.
         """
-        pair = sorted(sequences, key=lambda one: len(one.ids))[:2]
+        telling = [one for one in sequences if one.supervised >= TELLING_TOKENS]
+        if len(telling) < 2:
+            telling = sorted(sequences, key=lambda one: -one.supervised)[:2]
+        pair = sorted(telling, key=lambda one: len(one.ids))[:2]
         longest = max((len(one.ids) for one in sequences), default=0)
         if len(pair) < 2 or (sliding_window is not None and longest > sliding_window):
             self.packed = len(pair) < 2
             return self.packed
-        together = self.losses(pair)
-        self.packed = False
-        alone = self.losses(pair)
-        self.packed = all(
-            abs(together[one.id].mean - alone[one.id].mean) <= max(PACKING_TOLERANCE, 0.01 * alone[one.id].mean)
-            for one in pair
-        )
+        self.packed = True
+        together, alone = self.losses(pair), self.losses(pair, alone=True)
+        apart = sum(abs(together[one.id].total - alone[one.id].total) for one in pair)
+        tokens, total = sum(one.supervised for one in pair), sum(one.total for one in alone.values())
+        self.packed = apart / tokens <= max(PACKING_TOLERANCE, 0.01 * total / tokens)
         return self.packed
 
     @torch.no_grad()
-    def _each_row(self, sequences: Sequence[Encoded], use: Callable[[Row], None]) -> None:
+    def _each_row(self, sequences: Sequence[Encoded], use: Callable[[Row], None], *, packed: bool) -> None:
         opening = shared_opening(sequences)
         left = list(sequences)
         while left:
-            rows = make_rows(left, self._limits.micro_batch_tokens, opening, packed=self.packed)
+            rows = make_rows(left, self._limits.micro_batch_tokens, opening, packed=packed)
             try:
                 for row in rows:
                     use(row)
@@ -207,59 +250,3 @@ def supervised_check(tokens: int) -> Check:
     """Whether anything was supervised at all."""
     detail = "supervised tokens in training"
     return Check(name="supervised_tokens", passed=tokens >= 1, figure=float(tokens), limit=1.0, detail=detail)
-
-
-def pick_for_replies(lessons: Sequence[Lesson]) -> list[Lesson]:
-    """Up to eight lessons, those of different prompts first."""
-    first_with = {lesson.prompt: lesson.id for lesson in reversed(lessons)}
-    return sorted(lessons, key=lambda lesson: first_with[lesson.prompt] != lesson.id)[:REPLIES]
-
-
-def reply_texts(
-    model: Any,
-    device: Device,
-    chat: ChatFormat,
-    lessons: Sequence[Lesson],
-    stop_ids: frozenset[int],
-    max_prompt_tokens: int,
-    on_step: Callable[[int], None],
-) -> list[str]:
-    """A greedy reply to each lesson's prompt; bounded by 128 tokens and a minute.
-
-    Fewer prompts at once where memory runs out, down to one.
-    """
-    prompts = [chat.prompt_ids(lesson.prompt)[-max_prompt_tokens:] for lesson in lessons]
-    texts: list[str] = []
-    at_once = len(lessons)
-    deadline = time.monotonic() + REPLY_SECONDS
-    while len(texts) < len(lessons):
-        try:
-            ids = greedy_replies(
-                model,
-                device,
-                prompts[len(texts) : len(texts) + at_once],
-                stop_ids=stop_ids,
-                max_new_tokens=REPLY_TOKENS,
-                on_step=on_step,
-                deadline=deadline,
-            )
-            texts += [chat.tokenizer.decode(reply, skip_special_tokens=True).strip() for reply in ids]
-        except (MemoryError, RuntimeError) as error:
-            if not is_out_of_memory(error) or at_once == 1:
-                raise
-            at_once //= 2
-        free_memory()
-    return texts
-
-
-def judged_reply(lesson: Lesson, text: str, parent_text: str) -> Reply:
-    """The candidate's reply with what was found in it, and in the parent's to the same prompt."""
-    found = find_repetition(text)
-    return Reply(
-        id=lesson.id,
-        prompt=lesson.prompt,
-        text=text,
-        is_loop=found.is_loop,
-        repeated_share=found.repeated_share,
-        parent_is_loop=find_repetition(parent_text).is_loop,
-    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+from sleepd.evidence import Probation
 from sleepd.job import Failure
 
 Kind = Literal[
@@ -17,6 +18,7 @@ Kind = Literal[
     "bad_job",
     "not_finite",
     "not_resumable",
+    "champion_worse",
     "error",
 ]
 
@@ -24,15 +26,18 @@ Kind = Literal[
 class GiveUp(Exception):
     """The cycle cannot go on; whose fault it is, what was expected, what came, and the next step."""
 
-    def __init__(self, kind: Kind, message: str, hint: str = "") -> None:
+    def __init__(self, kind: Kind, message: str, hint: str = "", *, probation: Probation | None = None) -> None:
         super().__init__(message)
+        self.probation = probation
         self.kind = kind
         self.message = message
         self.hint = hint
+        self.probation = probation
+        """With ``champion_worse``: what was measured."""
 
     def to_failure(self) -> Failure:
         """The message that tells the daemon."""
-        return Failure(kind=self.kind, message=self.message, hint=self.hint)
+        return Failure(kind=self.kind, message=self.message, hint=self.hint, probation=self.probation)
 
 
 class Stopped(BaseException):

@@ -4,28 +4,50 @@ from __future__ import annotations
 
 import hashlib
 import json
+import random
 import tomllib
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from sleepd.job import Strategy
+
 from .base import write_atomically
 from .data import ChatFormat, Encoded, encode_exchange
-from .generate import greedy_replies
+from .generate import Asked, batched_replies
 from .model import Device
 
 ANSWER_TOKENS = 32
 """Longest answer of the base that is kept: what a regulariser needs of it, and no more than seconds to make."""
-ANSWER_BATCH = 24
-ID_PREFIX = "general:"
-"""Before the number of a general prompt, where an experience has its id."""
+ANSWER_BATCH = 64
+REGULARISE, MONITOR, PROBE = "regularise", "monitor", "probe"
+"""The three sets, and what stands before the number of a general prompt, where an experience has its id."""
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """The general prompts of one cycle."""
+
+    regularise: list[str]
+    monitor: list[str]
+    probe: list[str]
 
 
 def general_prompts(kind: str) -> list[str]:
-    """The shipped prompts: ``regularise``, or ``probe``, which training never sees."""
+    """The shipped prompts of that kind."""
     text = resources.files(__package__).joinpath("general_prompts.toml").read_text(encoding="utf-8")
     return list(tomllib.loads(text)[kind])
+
+
+def chosen_prompts(strategy: Strategy, seed: int) -> Prompts:
+    """What a cycle regularises on, others in every cycle, and is watched with, where it is; and the probes."""
+    known = general_prompts(REGULARISE)
+    count = min(strategy.kl_prompts, len(known)) if strategy.kl_weight > 0 else 0
+    chosen = random.Random(seed).sample(known, count)  # noqa: S311 - no secret
+    monitor = general_prompts(MONITOR) if strategy.drift_budget is not None else []
+    return Prompts(chosen, monitor, general_prompts(PROBE))
 
 
 def base_answers(
@@ -43,17 +65,9 @@ def base_answers(
     """
     known = _read(cache) if cache else {}
     missing = [prompt for prompt in prompts if prompt not in known]
-    for start in range(0, len(missing), ANSWER_BATCH):
-        part = missing[start : start + ANSWER_BATCH]
-        replies = greedy_replies(
-            model,
-            device,
-            [chat.prompt_ids(prompt) for prompt in part],
-            stop_ids=stop_ids,
-            max_new_tokens=ANSWER_TOKENS,
-            on_step=on_step,
-        )
-        known.update(zip(part, (chat.tokenizer.decode(ids) for ids in replies), strict=True))
+    asked = [Asked(chat.prompt_ids(prompt), ANSWER_TOKENS) for prompt in missing]
+    said = batched_replies(model, device, asked, at_once=ANSWER_BATCH, stop_ids=stop_ids, on_step=on_step)
+    known.update(zip(missing, (chat.tokenizer.decode(ids) for ids in said), strict=True))
     if missing and cache:
         write_atomically(cache, json.dumps(known, indent=1, ensure_ascii=False).encode())
     return [known[prompt] for prompt in prompts]
@@ -65,10 +79,12 @@ def answers_file(models_directory: Path, base_fingerprint: str, system_prompt: s
     return models_directory / f"answers-{key[:16]}.json"
 
 
-def encode_general(chat: ChatFormat, prompts: Sequence[str], answers: Sequence[str], max_tokens: int) -> list[Encoded]:
-    """The exchanges as token ids; an empty answer is left out."""
+def encode_general(
+    chat: ChatFormat, prompts: Sequence[str], answers: Sequence[str], max_tokens: int, *, kind: str = REGULARISE
+) -> list[Encoded]:
+    """The exchanges as token ids; an empty answer is left out. Their ids are ``KIND:NUMBER``."""
     pairs = enumerate(zip(prompts, answers, strict=True))
-    encoded = (encode_exchange(chat, f"{ID_PREFIX}{i}", prompt, answer, max_tokens) for i, (prompt, answer) in pairs)
+    encoded = (encode_exchange(chat, f"{kind}:{i}", prompt, answer, max_tokens) for i, (prompt, answer) in pairs)
     return [one for one in encoded if one is not None]
 
 

@@ -1,18 +1,34 @@
-"""Greedy replies to several prompts at once."""
+"""Replies to several prompts at once, greedy or sampled."""
 
 from __future__ import annotations
 
+import inspect
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from .data import ChatFormat
+from .memory import free_memory, is_out_of_memory
 from .model import Device, computing
 
+TEMPERATURE = 0.8
+"""Of sampled replies; the whole vocabulary takes part."""
 
-@torch.no_grad()
+
+@dataclass(frozen=True)
+class Asked:
+    """One prompt to be replied to."""
+
+    prompt: Sequence[int]
+    """Token ids; at least one."""
+    max_new_tokens: int
+    seed: int | None = None
+    """None: greedy; else sampled, with random numbers of its own, whoever is asked beside it."""
+
+
 def greedy_replies(
     model: Any,
     device: Device,
@@ -21,35 +37,97 @@ def greedy_replies(
     stop_ids: frozenset[int],
     max_new_tokens: int,
     on_step: Callable[[int], None] = lambda _tokens: None,
-    deadline: float | None = None,
 ) -> list[list[int]]:
-    """The most likely continuation of each prompt, up to a stop token, which is left out.
+    """The most likely continuation of each prompt; see ``replies``."""
+    asked = [Asked(prompt, max_new_tokens) for prompt in prompts]
+    return [ids or [] for ids in replies(model, device, asked, stop_ids=stop_ids, on_step=on_step)]
 
-    ``model`` is in evaluation mode; a token of ``stop_ids`` ends a reply. ``on_step`` is called before every step with
-    the number of tokens that it computes. Past ``deadline`` (monotonic clock) the replies end as far as they are.
+
+@torch.no_grad()
+def replies(
+    model: Any,
+    device: Device,
+    asked: Sequence[Asked],
+    *,
+    stop_ids: frozenset[int],
+    on_step: Callable[[int], None] = lambda _tokens: None,
+    deadline: float | None = None,
+) -> list[list[int] | None]:
+    """A reply to each prompt, up to a stop token, which is left out; None: time ran out before it was complete.
+
+    All are made side by side, so that the weights are read once for all. ``model`` is in evaluation mode; a token of
+    ``stop_ids`` ends a reply. ``on_step`` is called before every step with the number of tokens that it computes. Past
+    ``deadline`` (monotonic clock) no step begins.
     """
-    ids, mask = _padded(prompts, device.torch_device)
+    ids, mask = _padded([one.prompt for one in asked], device.torch_device)
     positions = (mask.cumsum(1) - 1).clamp(min=0)
-    replies: list[list[int]] = [[] for _ in prompts]
-    is_open = [True] * len(prompts)
-    cache = None
-    for _ in range(max_new_tokens):
+    noise = [None if one.seed is None else torch.Generator().manual_seed(one.seed) for one in asked]
+    found: list[list[int]] = [[] for _ in asked]
+    is_open = [True] * len(asked)
+    cache_name, cache = _cache_name(model), None
+    while any(is_open) and (deadline is None or time.monotonic() <= deadline):
         on_step(ids.numel())
         with computing(device):
-            inputs = {"input_ids": ids, "attention_mask": mask, "position_ids": positions}
-            out = model(**inputs, past_key_values=cache, use_cache=True, logits_to_keep=1)
+            inputs = {"input_ids": ids, "attention_mask": mask, "position_ids": positions, cache_name: cache}
+            out = model(**inputs, use_cache=True, logits_to_keep=1)
         cache = out.past_key_values
-        chosen = out.logits[:, -1].argmax(-1)
-        for number, token in enumerate(chosen.tolist()):
-            is_open[number] = is_open[number] and token not in stop_ids
-            if is_open[number]:
-                replies[number].append(token)
-        if not any(is_open) or (deadline is not None and time.monotonic() > deadline):
-            break
+        chosen = _choose(out.logits[:, -1].float(), noise)
+        for row, token in enumerate(chosen.tolist()):
+            if not is_open[row]:
+                continue
+            if token not in stop_ids:
+                found[row].append(token)
+            is_open[row] = token not in stop_ids and len(found[row]) < asked[row].max_new_tokens
         ids = chosen[:, None]
-        mask = torch.cat([mask, mask.new_ones(len(prompts), 1)], dim=1)
+        mask = torch.cat([mask, mask.new_ones(len(asked), 1)], dim=1)
         positions = positions[:, -1:] + 1
-    return replies
+    return [None if open_ else reply for reply, open_ in zip(found, is_open, strict=True)]
+
+
+def batched_replies(
+    model: Any,
+    device: Device,
+    asked: Sequence[Asked],
+    *,
+    at_once: int,
+    stop_ids: frozenset[int],
+    on_step: Callable[[int], None] = lambda _tokens: None,
+    deadline: float | None = None,
+) -> list[list[int] | None]:
+    """See ``replies``: at most ``at_once`` of them side by side, fewer where memory runs out, down to one."""
+    found: list[list[int] | None] = []
+    while len(found) < len(asked):
+        batch = asked[len(found) : len(found) + at_once]
+        try:
+            found += replies(model, device, batch, stop_ids=stop_ids, on_step=on_step, deadline=deadline)
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error) or len(batch) == 1:
+                raise
+            at_once = len(batch) // 2
+        else:
+            continue
+        # Outside the handler, whose traceback would keep the failed attempt's tensors alive.
+        free_memory()
+    return found
+
+
+def _cache_name(model: Any) -> str:
+    """What this model calls its cache of keys and values: newer transformers have another name for it."""
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    return "cache" if "cache" in inspect.signature(base.forward).parameters else "past_key_values"
+
+
+def _choose(logits: torch.Tensor, noise: Sequence[torch.Generator | None]) -> torch.Tensor:
+    """[rows] tokens, from logits [rows, vocabulary]: the likeliest, or with noise one that is drawn at ``TEMPERATURE``.
+
+    Drawn by the Gumbel-max trick (argmax of logit / T - log(-log(u)), Gumbel 1954): two models with the same noise
+    differ only where their distributions do.
+    """
+    for row, generator in enumerate(noise):
+        if generator is not None:
+            uniform = torch.rand(logits.shape[-1], generator=generator).clamp(min=1e-20).to(logits.device)
+            logits[row] = logits[row] / TEMPERATURE - (-uniform.log()).log()
+    return logits.argmax(-1)
 
 
 def _padded(prompts: Sequence[Sequence[int]], place: torch.device) -> tuple[torch.Tensor, torch.Tensor]:

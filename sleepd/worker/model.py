@@ -5,12 +5,15 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model, set_peft_model_state_dict
+from peft.tuners.lora import LoraLayer
 from peft.utils import get_peft_model_state_dict
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
@@ -20,9 +23,11 @@ from sleepd.job import Strategy
 
 from .base import fsync_path
 from .failure import GiveUp
+from .memory import is_out_of_memory
 
 WEIGHTS_FILE = "adapter_model.safetensors"
 CONFIG_FILE = "adapter_config.json"
+_OTHER = "other"
 
 
 @dataclass(frozen=True)
@@ -166,6 +171,14 @@ def continue_adapter(model: Any, parent: Path, strategy: Strategy, seed: int) ->
     return adapted
 
 
+def restart_adapter(model: Any, seed: int) -> None:
+    """The active adapter's weights as those of a new one, which changes nothing yet."""
+    torch.manual_seed(seed)
+    for module in model.modules():
+        if isinstance(module, LoraLayer):
+            module.reset_lora_parameters(model.active_adapter, init_lora_weights=True)
+
+
 def read_adapter(directory: Path) -> dict[str, torch.Tensor]:
     """The tensors of an adapter on disk, in float32, by peft's names. Never from a pickle.
 
@@ -221,8 +234,42 @@ def adapter_tensors(model: Any) -> dict[str, torch.Tensor]:
 
 def adapted_norm(model: Any) -> float:
     """Frobenius norm of all the base's weights that the adapter changes."""
-    layers = [module for module in model.modules() if hasattr(module, "lora_A") and hasattr(module, "base_layer")]
+    adapter = model.active_adapter
+    layers = [m for m in model.modules() if hasattr(m, "base_layer") and adapter in getattr(m, "lora_A", ())]
     return math.sqrt(sum(float(layer.base_layer.weight.float().square().sum()) for layer in layers))
+
+
+@contextlib.contextmanager
+def other_adapter(model: Any, directory: Path) -> Iterator[None]:
+    """In this context the model has the adapter in ``directory``, of whatever LoRA shape, in the place of its own.
+
+    Raises:
+        GiveUp: ``parent_unusable``, it is damaged or does not fit the base.
+    """
+    weights = read_adapter(directory)
+    own = model.active_adapter
+    try:
+        _load_beside(model, directory, weights)
+        model.set_adapter(_OTHER)
+        model.eval()
+        yield
+    finally:
+        model.set_adapter(own)
+        if _OTHER in model.peft_config:
+            model.delete_adapter(_OTHER)
+
+
+def _load_beside(model: Any, directory: Path, weights: dict[str, torch.Tensor]) -> None:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of missing tensors peft only warns; they are compared below
+            model.load_adapter(str(directory), adapter_name=_OTHER, is_trainable=False)
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        if is_out_of_memory(error):
+            raise
+        raise GiveUp("parent_unusable", f"the adapter in {directory} does not fit the base: {error}") from error
+    if set(get_peft_model_state_dict(model, adapter_name=_OTHER)) != set(weights):
+        raise GiveUp("parent_unusable", f"the adapter in {directory} has not the tensors that its configuration names")
 
 
 def use_saved_adapter(model: Any, directory: Path) -> None:

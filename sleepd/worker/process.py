@@ -1,4 +1,7 @@
-"""What this process is to the system: last for the processor, first for the OOM killer, dead with its parent."""
+"""What this process is to the system: last for the processor, first for the OOM killer, dead with its parent.
+
+As a program, ``process.py PARENT COMMAND…`` becomes a command that the kernel kills when PARENT (a process id) ends.
+"""
 
 from __future__ import annotations
 
@@ -55,3 +58,15 @@ def die_with_parent(parent: int) -> None:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG) failed")
     if os.getppid() != parent:
         sys.exit("the daemon ended before its worker had started")
+
+
+def _become(parent: str, *command: str) -> None:
+    die_with_parent(int(parent))
+    try:
+        os.execvp(command[0], command)  # noqa: S606 - without a shell, as is meant
+    except OSError as error:
+        sys.exit(f"{command[0]}: {error.strerror}")
+
+
+if __name__ == "__main__":
+    _become(*sys.argv[1:])

@@ -5,41 +5,66 @@ from __future__ import annotations
 import resource
 from dataclasses import dataclass
 
+import msgspec
 import torch
 
-from sleepd.job import Check, Job, Lesson, LossPair, Notice, Reply, Report
+from sleepd.evidence import Drift, Evidence, LossPair, Probation
+from sleepd.job import Check, Job, Lesson, Notice, Reply, Report
 
+from . import compare
 from .data import Encoded
-from .evaluate import Measured, mean_loss
-from .loss import Reference
+from .evaluate import Measured, chosen, mean_loss
+from .interview import Answers, pick_for_replies, questions
 from .model import Device
 from .train import Training
+
+SAMPLED = 16
+"""Of what is trained, so many are measured before and after it, chosen by hash: all would cost more than they tell."""
 
 
 @dataclass
 class Exchanges:
     """The experiences and the general exchanges as sequences of one greatest length."""
 
+    max_tokens: int
     trained: list[Encoded]
     held_out: list[Encoded]
+    """Those that judge."""
+    stopping: list[Encoded]
+    """Held-out ones that say when to stop, and so may not judge."""
     general: list[Encoded]
+    """On which the adapter is held to the base."""
+    monitor: list[Encoded]
+    """On which its drift is watched while it trains."""
+    probes: list[Encoded]
+    """On which its drift is measured; no step and no look depends on them."""
 
     @property
     def truncated(self) -> int:
         """How many experiences were cut."""
-        return sum(one.is_truncated for one in [*self.trained, *self.held_out])
+        return sum(one.is_truncated for one in [*self.trained, *self.held_out, *self.stopping])
+
+    @property
+    def sampled(self) -> list[Encoded]:
+        """Those of the trained ones that are measured."""
+        return chosen(self.trained, SAMPLED)
 
 
-@dataclass
-class Before:
-    """What was measured before training."""
+class Before(msgspec.Struct, frozen=True, kw_only=True):
+    """What was measured before training. A resume point keeps it."""
 
     parent: dict[str, Measured]
     base: dict[str, Measured]
     """That of the parent where there is none."""
-    references: dict[str, Reference]
-    parent_replies: list[str]
-    """Greedy, to the prompts that the candidate is asked too."""
+    noise_floor: float | None
+    parent_drift: float | None
+    """Nats per token; None: there are no answers to measure it on."""
+    base_answers: Answers
+    parent_answers: Answers
+    """Those of the base where there is none."""
+    parent_metrics: dict[str, float] | None
+    """Of the owner's command; None: it gave none."""
+    probation: Probation | None
 
 
 @dataclass
@@ -47,9 +72,28 @@ class After:
     """What was measured on the adapter as it was read back from disk."""
 
     losses: dict[str, Measured]
+    drift: float | None
+    answers: Answers
+    metrics: dict[str, float] | None
+
+
+@dataclass
+class Proof:
+    """The proofs of effect, and what shape the adapter has."""
+
     checks: list[Check]
-    replies: list[Reply]
     lora_shape: str
+
+
+@dataclass
+class Lessons:
+    """The experiences of the job by what becomes of them."""
+
+    to_train: list[Lesson]
+    to_hold_out: list[Lesson]
+    """Those that judge."""
+    to_stop: list[Lesson]
+    """Held-out ones that say when to stop."""
 
 
 @dataclass
@@ -62,17 +106,25 @@ class Setting:
     notices: list[Notice]
 
 
-def make_report(
-    job: Job,
-    to_train: list[Lesson],
-    setting: Setting,
-    exchanges: Exchanges,
-    before: Before,
-    training: Training,
-    after: After,
-) -> Report:
+@dataclass
+class Finished:
+    """A cycle at its end, part by part."""
+
+    job: Job
+    lessons: Lessons
+    setting: Setting
+    exchanges: Exchanges
+    before: Before
+    training: Training
+    after: After
+    proof: Proof
+
+
+def make_report(cycle: Finished) -> Report:
     """All figures of one cycle."""
-    learned = [lesson for lesson in to_train if lesson.id in before.parent]
+    setting, exchanges, training = cycle.setting, cycle.exchanges, cycle.training
+    trainable = {one.id for one in exchanges.trained}
+    learned = [lesson for lesson in cycle.lessons.to_train if lesson.id in trainable]
     return Report(
         base_fingerprint=setting.fingerprint,
         device=setting.device.description,
@@ -85,22 +137,52 @@ def make_report(
         supervised_tokens=training.supervised_tokens,
         epochs=training.epochs,
         steps=training.steps,
-        learning_rate=job.strategy.learning_rate,
+        learning_rate=cycle.job.strategy.learning_rate,
         avg_salience=sum(lesson.salience for lesson in learned) / len(learned),
         epoch_losses=training.epoch_losses,
-        train_before=_mean(before.parent, exchanges.trained),
-        train_after=_mean(after.losses, exchanges.trained),
-        holdout_base=_mean(before.base, exchanges.held_out),
-        holdout_before=_mean(before.parent, exchanges.held_out),
-        holdout_after=_mean(after.losses, exchanges.held_out),
-        holdout=[_pair(one.id, before, after.losses) for one in exchanges.held_out],
-        checks=after.checks,
-        replies=after.replies,
+        trained_measured=len(exchanges.sampled),
+        train_before=_mean(cycle.before.parent, exchanges.sampled),
+        train_after=_mean(cycle.after.losses, exchanges.sampled),
+        holdout_base=_mean(cycle.before.base, exchanges.held_out),
+        holdout_before=_mean(cycle.before.parent, exchanges.held_out),
+        holdout_after=_mean(cycle.after.losses, exchanges.held_out),
+        holdout=[_pair(one.id, cycle.before, cycle.after.losses) for one in exchanges.held_out],
+        checks=cycle.proof.checks,
+        replies=compare.holdout_replies(
+            pick_for_replies(cycle.lessons.to_hold_out), cycle.before.parent_answers, cycle.after.answers
+        ),
         notices=setting.notices,
         seconds=setting.seconds,
         tokens_per_second=training.tokens_per_second,
         peak_memory_bytes=_peak_memory_bytes(setting.device),
-        lora_shape=after.lora_shape,
+        lora_shape=cycle.proof.lora_shape,
+        stopping=len(exchanges.stopping),
+        kept_step=training.kept_step,
+        evidence=_evidence(cycle),
+    )
+
+
+def _replies(cycle: Finished) -> list[Reply]:
+    asked = pick_for_replies(cycle.lessons.to_hold_out)
+    return compare.holdout_replies(asked, cycle.before.parent_answers, cycle.after.answers)
+
+
+def _evidence(cycle: Finished) -> Evidence:
+    job, exchanges, before, after = cycle.job, cycle.exchanges, cycle.before, cycle.after
+    asked = questions(cycle.lessons.to_hold_out, job.questions)
+    said = (before.base_answers, before.parent_answers, after.answers)
+    drift = None
+    if before.parent_drift is not None and after.drift is not None:
+        tokens = sum(one.supervised for one in exchanges.probes)
+        drift = Drift(prompts=len(exchanges.probes), tokens=tokens, parent=before.parent_drift, candidate=after.drift)
+    return Evidence(
+        noise_floor=before.noise_floor,
+        drift=drift,
+        collapse=compare.collapse(*said),
+        probe_replies=compare.probe_replies(asked, *said),
+        recall=compare.recall(job.questions, *said),
+        metrics=compare.metrics(before.parent_metrics, after.metrics),
+        probation=before.probation,
     )
 
 

@@ -24,9 +24,9 @@ from sleepd.version import VERSION
 
 from .base import fsync_path
 from .channel import Channel
-from .evaluate import Measured
 from .failure import GiveUp, Stopped
 from .loss import Reference
+from .report import Before
 from .train import Training
 
 _LIBRARIES = ("torch", "transformers", "peft", "safetensors")
@@ -47,10 +47,7 @@ class Position(msgspec.Struct, frozen=True, kw_only=True):
     max_tokens: int
     micro_batch_tokens: int
     is_packed: bool
-    parent: dict[str, Measured]
-    before: dict[str, Measured]
-    """With the base; that of the parent where there is none."""
-    parent_replies: list[str]
+    before: Before
     training: Training
     notices: list[Notice]
     seconds: dict[str, float]

@@ -2,41 +2,27 @@
 
 from __future__ import annotations
 
-import contextlib
-import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+import math
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 from transformers.utils import logging as transformers_logging
 
-from sleepd.job import RESUME_POINT, Check, Job, Lesson, Phase, Progress, Report
+from sleepd.job import RESUME_POINT, Check, Job, Lesson, Report
 
-from . import evaluate
+from . import evaluate, train
 from .channel import Channel
-from .convert import open_base
-from .data import ChatFormat, Encoded, encode_lessons, total_tokens
+from .data import Encoded, encode_lessons
 from .evaluate import Meter
 from .failure import GiveUp
-from .general import answers_file, base_answers, encode_general, general_prompts
-from .generate import stop_ids
-from .memory import Limits, Shortened, is_out_of_memory
-from .model import (
-    Device,
-    adapted_norm,
-    adapter_tensors,
-    choose_device,
-    continue_adapter,
-    load_base,
-    save_adapter,
-    shape,
-    start_adapter,
-    use_saved_adapter,
-)
-from .pace import FORWARD, TRAINED, Pace
-from .report import After, Before, Exchanges, Setting, make_report
+from .loading import Loaded, load
+from .loss import Reference
+from .measure import Measurer
+from .memory import Limits, is_out_of_memory
+from .model import adapted_norm, adapter_tensors, restart_adapter, save_adapter, shape, use_saved_adapter
+from .phases import Phases
+from .report import Before, Exchanges, Finished, Lessons, Proof, Setting, make_report
 from .resume import (
     Position,
     ResumePoint,
@@ -46,26 +32,8 @@ from .resume import (
     reference_tensors,
     refuse_other,
 )
-from .train import Lessons, Trainer, Training, planned_epochs, steps_an_epoch
-
-DECODING_WORK = 24.0
-"""Forward tokens that one step of generation costs beside its own: it reads all weights for few tokens."""
-
-
-@dataclass
-class Loaded:
-    """What the loading phase leaves."""
-
-    model: Any
-    chat: ChatFormat
-    device: Device
-    base_directory: Path
-    fingerprint: str
-
-    @property
-    def stop_ids(self) -> frozenset[int]:
-        """Every token that ends a reply."""
-        return stop_ids(self.model, self.chat)
+from .stopping import Watch, divide_holdout, tell_what_was_kept
+from .train import Trainer, Training
 
 
 def run(job: Job, lessons: list[Lesson], channel: Channel) -> Report:
@@ -92,68 +60,38 @@ class _Cycle:
     def __init__(self, job: Job, lessons: list[Lesson], channel: Channel) -> None:
         self._job = job
         self._channel = channel
-        self._to_train = [lesson for lesson in lessons if lesson.role != "holdout"]
-        self._to_hold_out = [lesson for lesson in lessons if lesson.role == "holdout"]
-        self._pace = Pace()
-        self._seconds: dict[str, float] = {}
+        judging, stopping = divide_holdout([lesson for lesson in lessons if lesson.role == "holdout"])
+        to_train = [lesson for lesson in lessons if lesson.role != "holdout"]
+        self._lessons = Lessons(to_train=to_train, to_hold_out=judging, to_stop=stopping)
+        self._phases = Phases(channel)
         self._limits = Limits(job.strategy.micro_batch_tokens, job.strategy.max_tokens, channel)
 
     def run(self) -> Report:
-        with self._phase("loading"), self._channel.loading():
-            loaded = self._load()
+        phases = self._phases
+        with phases.enter("loading"), self._channel.loading():
+            loaded = load(self._job, self._channel)
             point = self._resume_point(loaded)
-        self._device = loaded.device
-        self._meter = Meter(loaded.model, loaded.device, self._limits, self._measured)
-        with self._phase("measuring"):
-            answers = self._answers(loaded)
-            if point is None:
-                exchanges, before = self._measure_before(loaded, answers)
-            else:
-                exchanges, before = self._measured_before(loaded, answers, point)
-        with self._phase("training"):
+        phases.device = loaded.device.description
+        measurer = Measurer(self._job, self._lessons, loaded, self._limits, phases, self._channel)
+        self._meter = measurer.meter
+        with phases.enter("measuring"):
+            measured = measurer.before() if point is None else self._measured_before(measurer, point)
+            exchanges, before, references = measured
+        with phases.enter("training"):
             initial = adapter_tensors(loaded.model)
-            training = self._train(loaded, exchanges, before, point)
-        with self._phase("saving"):
+            training = self._train(loaded, exchanges, before, references, point)
+        with phases.enter("saving"):
             checks = [evaluate.supervised_check(training.supervised_tokens), self._changed(loaded, initial)]
             checks.append(self._save(loaded, exchanges))
-        with self._phase("evaluating"):
-            losses = self._meter.losses([*exchanges.trained, *exchanges.held_out])
-            asked = evaluate.pick_for_replies(self._to_hold_out)
-            replies = list(map(evaluate.judged_reply, asked, self._replies(loaded, asked), before.parent_replies))
-        measured = [*before.base.values(), *before.parent.values(), *losses.values()]
-        checks.append(evaluate.require_finite([one.total for one in measured] + training.epoch_losses))
-        after = After(losses, checks, replies, shape(adapter_tensors(loaded.model)))
-        setting = Setting(loaded.fingerprint, loaded.device, self._seconds, self._channel.notices)
-        return make_report(self._job, self._to_train, setting, exchanges, before, training, after)
+        with phases.enter("evaluating"):
+            after = measurer.after(exchanges, before, references)
+        losses = [*before.base.values(), *before.parent.values(), *after.losses.values()]
+        checks.append(evaluate.require_finite([one.total for one in losses] + training.epoch_losses))
+        proof = Proof(checks, shape(adapter_tensors(loaded.model)))
+        setting = Setting(loaded.fingerprint, loaded.device, phases.seconds, self._channel.notices)
+        return make_report(Finished(self._job, self._lessons, setting, exchanges, before, training, after, proof))
 
-    @contextlib.contextmanager
-    def _phase(self, phase: Phase) -> Iterator[None]:
-        self._current: Phase = phase
-        self._started = time.monotonic()
-        yield
-        self._seconds = self._spent()
-
-    def _spent(self) -> dict[str, float]:
-        """Wall time by phase up to now."""
-        seconds = self._seconds.get(self._current, 0.0) + time.monotonic() - self._started
-        return {**self._seconds, self._current: round(seconds, 3)}
-
-    # Loading
-
-    def _load(self) -> Loaded:
-        job = self._job
-        if job.threads:
-            torch.set_num_threads(job.threads)
-        device = choose_device(job.device)
-        directory, known_as = open_base(
-            job.base, job.cache_directory, Path(job.models_directory), self._channel.notice, expected=job.expected_base
-        )
-        model, tokenizer = load_base(directory, device)
-        if job.parent:
-            model = continue_adapter(model, Path(job.parent), job.strategy, job.seed)
-        else:
-            model = start_adapter(model, job.strategy, job.seed)
-        return Loaded(model.eval(), ChatFormat(tokenizer, job.system_prompt), device, directory, known_as)
+    # Going on after a break
 
     def _resume_point(self, loaded: Loaded) -> ResumePoint | None:
         """Where an earlier worker was interrupted; None: nowhere, the cycle begins."""
@@ -165,7 +103,7 @@ class _Cycle:
         if point is not None:
             here = {"code": code_fingerprint(), "base": loaded.fingerprint, "device": loaded.device.kind}
             refuse_other(point.position, **here)
-            self._seconds = dict(point.position.seconds)
+            self._phases.seconds = dict(point.position.seconds)
             self._channel.notices += point.position.notices
             self._channel.notice("cycle_resumed", f"it goes on after step {point.position.training.steps}")
         return point
@@ -174,155 +112,98 @@ class _Cycle:
     def _resume_path(self) -> Path:
         return Path(self._job.staging) / RESUME_POINT
 
-    # Measuring
-
-    def _answers(self, loaded: Loaded) -> list[str]:
-        """The base's own answers to the general prompts; none where the strategy does not regularise."""
-        strategy = self._job.strategy
-        if strategy.kl_weight <= 0:
-            return []
-        prompts = general_prompts("regularise")[: strategy.kl_prompts]
-        cache = answers_file(Path(self._job.models_directory), loaded.fingerprint, self._job.system_prompt)
-        with loaded.model.disable_adapter():
-            return base_answers(
-                loaded.model, loaded.device, loaded.chat, prompts, loaded.stop_ids, cache, self._generated
-            )
-
-    def _measure_before(self, loaded: Loaded, answers: list[str]) -> tuple[Exchanges, Before]:
-        while True:
-            exchanges = self._encode(loaded, answers)
-            with contextlib.suppress(Shortened):
-                return exchanges, self._measure(loaded, exchanges)
-
-    def _measured_before(self, loaded: Loaded, answers: list[str], point: ResumePoint) -> tuple[Exchanges, Before]:
+    def _measured_before(
+        self, measurer: Measurer, point: ResumePoint
+    ) -> tuple[Exchanges, Before, dict[str, Reference]]:
         """What the interrupted worker had measured."""
         position = point.position
         self._limits.max_tokens = position.measured_max_tokens
-        exchanges = self._encode(loaded, answers)
+        exchanges = measurer.encode()
         self._limits.max_tokens, self._limits.micro_batch_tokens = position.max_tokens, position.micro_batch_tokens
-        self._meter.packed = position.is_packed
-        self._pace.begin()
-        self._plan_training(exchanges, steps_done=position.training.steps)
-        return exchanges, Before(position.parent, position.before, point.references(), position.parent_replies)
-
-    def _encode(self, loaded: Loaded, answers: list[str]) -> Exchanges:
-        longest = self._limits.max_tokens
-        exchanges = Exchanges(
-            encode_lessons(loaded.chat, self._to_train, longest, self._channel),
-            encode_lessons(loaded.chat, self._to_hold_out, longest, self._channel),
-            encode_general(loaded.chat, general_prompts("regularise")[: len(answers)], answers, longest),
-        )
-        if not exchanges.trained:
-            raise GiveUp(
-                "nothing_supervised",
-                f"none of {len(self._to_train)} experiences has a reply token to learn from",
-                "look at the buffer: are its responses empty?",
-            )
-        return exchanges
-
-    def _measure(self, loaded: Loaded, exchanges: Exchanges) -> Before:
-        experiences = [*exchanges.trained, *exchanges.held_out]
-        window = getattr(loaded.model.config, "sliding_window", None)
-        if not self._meter.choose_packing([*experiences, *exchanges.general], window):
-            text = "this model gives other losses when sequences share a row; each has its own, which is slower"
-            self._channel.notice("packing_off", text)
-        self._plan_measuring(exchanges)
-        self._plan_training(exchanges, steps_done=0)
-        with loaded.model.disable_adapter():
-            references = self._meter.references(exchanges.general)
-            base = self._meter.losses(exchanges.held_out) if self._job.parent else {}
-        parent = self._meter.losses(experiences)
-        evaluate.require_finite([one.total for one in [*base.values(), *parent.values()]])
-        replies = self._replies(loaded, evaluate.pick_for_replies(self._to_hold_out))
-        return Before(parent=parent, base=base or parent, references=references, parent_replies=replies)
-
-    def _plan_measuring(self, exchanges: Exchanges) -> None:
-        trained, held_out, general = map(total_tokens, (exchanges.trained, exchanges.held_out, exchanges.general))
-        self._pace.begin()
-        self._pace.plan(FORWARD * (general + trained + (2 if self._job.parent else 1) * held_out))
-        self._pace.plan(self._reply_work(exchanges))
-
-    def _plan_training(self, exchanges: Exchanges, *, steps_done: int) -> None:
-        """And the evaluation after it."""
-        strategy = self._job.strategy
-        trained, held_out, general = map(total_tokens, (exchanges.trained, exchanges.held_out, exchanges.general))
-        beside = general * strategy.kl_batch_size / (strategy.batch_size * max(1, len(exchanges.general)))
-        epochs = planned_epochs(strategy, exchanges.trained)
-        steps = epochs * steps_an_epoch(strategy, len(exchanges.trained))
-        work = TRAINED * epochs * (trained + beside * len(exchanges.trained))
-        self._pace.plan(work * (steps - steps_done) / steps)
-        self._pace.plan(FORWARD * (trained + held_out) + self._reply_work(exchanges))
-
-    def _reply_work(self, exchanges: Exchanges) -> float:
-        at_once = min(evaluate.REPLIES, len(exchanges.held_out))
-        return evaluate.REPLY_TOKENS * (DECODING_WORK + at_once) if at_once else 0.0
-
-    def _measured(self, tokens: int) -> None:
-        self._pace.did(FORWARD * tokens)
-        self._tell()
-
-    def _generated(self, tokens: int) -> None:
-        self._pace.did(DECODING_WORK + tokens)
-        self._tell()
-
-    def _tell(self) -> None:
-        """The heartbeat of everything but training, which has its own."""
-        self._channel.progress(
-            Progress(phase=self._current, device=self._device.description, eta_seconds=self._pace.eta_seconds())
-        )
+        measurer.meter.packed = position.is_packed
+        measurer.plan(exchanges, steps_done=position.training.steps)
+        return exchanges, position.before, point.references()
 
     # Training and saving
 
-    def _train(self, loaded: Loaded, exchanges: Exchanges, before: Before, point: ResumePoint | None) -> Training:
+    def _train(
+        self,
+        loaded: Loaded,
+        exchanges: Exchanges,
+        before: Before,
+        references: dict[str, Reference],
+        point: ResumePoint | None,
+    ) -> Training:
         self._meter.may_shorten = False
-        longest = self._measured_max_tokens = point.position.measured_max_tokens if point else self._limits.max_tokens
+        if self._job.parent and self._job.strategy.lineage == "retrain":
+            restart_adapter(loaded.model, self._job.seed)
+        trainer = self._trainer(loaded, exchanges, references)
+        if point is not None:
+            trainer.restore(point.tensors, point.position.training)
 
+        def state() -> tuple[Position, dict[str, torch.Tensor]]:
+            position = self._position(loaded, exchanges, before, trainer.done)
+            return position, trainer.state() | reference_tensors(references)
+
+        points = ResumePoints(self._resume_path, self._job.resume_point_seconds, state, self._channel)
+        with points:
+            training = trainer.run(points.after_step)
+        tell_what_was_kept(training.looks, self._drift_budget, training.steps, self._channel)
+        return training
+
+    def _trainer(self, loaded: Loaded, exchanges: Exchanges, references: dict[str, Reference]) -> Trainer:
         def encode(max_tokens: int) -> list[Encoded]:
-            if max_tokens == longest:
+            if max_tokens == exchanges.max_tokens:
                 return exchanges.trained
-            return encode_lessons(loaded.chat, self._to_train, max_tokens, self._channel)
+            return encode_lessons(loaded.chat, self._lessons.to_train, max_tokens, self._channel)
+
+        def looked(tokens: int) -> None:
+            trainer.looked(tokens)
 
         trainer = Trainer(
             loaded.model,
             loaded.device,
-            Lessons(exchanges.trained, encode, exchanges.general, before.references),
+            train.Lessons(exchanges.trained, encode, exchanges.general, references),
             self._job.strategy,
             self._job.seed,
             self._limits,
             self._channel,
-            self._pace,
+            self._phases.pace,
             packed=self._meter.packed,
+            watch=self._watch(loaded, exchanges, references, looked),
         )
-        if point is not None:
-            trainer.restore(point.tensors, point.position.training)
-        points = ResumePoints(
-            self._resume_path,
-            self._job.resume_point_seconds,
-            lambda: self._resume_state(trainer, loaded, before),
-            self._channel,
-        )
-        with points:
-            return trainer.run(points.after_step)
+        return trainer
 
-    def _resume_state(
-        self, trainer: Trainer, loaded: Loaded, before: Before
-    ) -> tuple[Position, dict[str, torch.Tensor]]:
-        position = Position(
+    def _watch(
+        self,
+        loaded: Loaded,
+        exchanges: Exchanges,
+        references: dict[str, Reference],
+        on_tokens: Callable[[int], None],
+    ) -> Watch:
+        meter = Meter(loaded.model, loaded.device, self._limits, on_tokens)
+        meter.packed, meter.may_shorten = self._meter.packed, False
+        return Watch(meter, exchanges.monitor, references, exchanges.stopping, self._drift_budget)
+
+    @property
+    def _drift_budget(self) -> float:
+        budget = self._job.strategy.drift_budget
+        return math.inf if budget is None else budget
+
+    def _position(self, loaded: Loaded, exchanges: Exchanges, before: Before, done: Training) -> Position:
+        return Position(
             code=code_fingerprint(),
             base=loaded.fingerprint,
             device=loaded.device.kind,
-            measured_max_tokens=self._measured_max_tokens,
+            measured_max_tokens=exchanges.max_tokens,
             max_tokens=self._limits.max_tokens,
             micro_batch_tokens=self._limits.micro_batch_tokens,
             is_packed=self._meter.packed,
-            parent=before.parent,
-            before=before.base,
-            parent_replies=before.parent_replies,
-            training=trainer.done,
+            before=before,
+            training=done,
             notices=self._channel.notices,
-            seconds=self._spent(),
+            seconds=self._phases.spent(),
         )
-        return position, trainer.state() | reference_tensors(before.references)
 
     def _changed(self, loaded: Loaded, initial: dict[str, torch.Tensor]) -> Check:
         strategy = self._job.strategy
@@ -331,18 +212,10 @@ class _Cycle:
 
     def _save(self, loaded: Loaded, exchanges: Exchanges) -> Check:
         """Save, and go on with what was read back: all that follows is measured on the adapter on disk."""
-        self._tell()
+        self._phases.tell()
         probe = min(exchanges.trained, key=lambda one: len(one.ids))
         trained = self._meter.logits(probe)
         staging = Path(self._job.staging)
         save_adapter(loaded.model, staging, loaded.base_directory)
         use_saved_adapter(loaded.model, staging)
         return evaluate.reload_check(trained, self._meter.logits(probe))
-
-    # Evaluating and reporting
-
-    def _replies(self, loaded: Loaded, asked: list[Lesson]) -> list[str]:
-        longest = self._limits.max_tokens
-        return evaluate.reply_texts(
-            loaded.model, loaded.device, loaded.chat, asked, loaded.stop_ids, longest, self._generated
-        )

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-import random
 import time
-from collections.abc import Callable, Sequence
+from bisect import bisect_right
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,11 +20,11 @@ from .failure import GiveUp
 from .loss import Reference, kl_from_base, row_logits, token_losses
 from .memory import Limits, is_out_of_memory
 from .model import Device
-from .pace import TRAINED, Pace
+from .pace import FORWARD, TRAINED, Pace
 from .packing import Row, make_rows, shared_opening
+from .schedule import epoch_ends, epoch_order, rate_share
+from .stopping import Look, Watch, is_enough, kept, steps_to_look
 
-FINAL_RATE_SHARE = 0.1
-"""Of the learning rate, what is left of it at the last step."""
 ADAM_STATE = ("step", "exp_avg", "exp_avg_sq")
 """What torch's AdamW keeps for each weight."""
 
@@ -54,31 +54,14 @@ class Training:
     """Of the epoch under way: sum of its token losses so far."""
     epoch_tokens: int = 0
     """Of the epoch under way: supervised tokens so far."""
+    looks: list[Look] = field(default_factory=list)
+    kept_step: int | None = None
+    """After which the weights were as they are kept, once it is over; None: it was not watched."""
 
     @property
     def tokens_per_second(self) -> float:
         """Tokens through the model in a second of training."""
         return self.tokens / self.seconds if self.seconds else 0.0
-
-
-def planned_epochs(strategy: Strategy, experiences: Sequence[Encoded]) -> int:
-    """The strategy's epochs, or as many more as its fewest supervised tokens take."""
-    supervised = sum(one.supervised for one in experiences)
-    return max(strategy.epochs, math.ceil(strategy.min_supervised_tokens / max(1, supervised)))
-
-
-def steps_an_epoch(strategy: Strategy, experiences: int) -> int:
-    """Optimizer steps; the last one may hold fewer experiences."""
-    return max(1, math.ceil(experiences / strategy.batch_size))
-
-
-def rate_share(step: int, steps: int, warmup_share: float) -> float:
-    """Share of the learning rate at ``step`` of 0 to ``steps - 1``: a linear rise, then a cosine down to a tenth."""
-    warmup = math.ceil(steps * warmup_share)
-    if step < warmup:
-        return (step + 1) / (warmup + 1)
-    way = (step - warmup) / max(1, steps - warmup)
-    return FINAL_RATE_SHARE + (1 - FINAL_RATE_SHARE) * 0.5 * (1 + math.cos(math.pi * way))
 
 
 def random_states(device: Device) -> dict[str, torch.Tensor]:
@@ -104,6 +87,7 @@ class Trainer:
         pace: Pace,
         *,
         packed: bool,
+        watch: Watch | None = None,
     ) -> None:
         self._model = model
         self._device = device
@@ -118,6 +102,9 @@ class Trainer:
             self._weights, lr=strategy.learning_rate, weight_decay=strategy.weight_decay
         )
         self._packed = packed
+        self._watch = watch
+        self._kept: dict[str, torch.Tensor] = {}
+        """The weights of the look that is kept so far; empty before the first one."""
         self._last_loss: float | None = None
         self.done = Training()
         torch.manual_seed(seed)
@@ -134,25 +121,53 @@ class Trainer:
             GiveUp: ``out_of_memory``.
         """
         self._encode()
-        ids = sorted(one.id for one in self._lessons.experiences)
-        epochs = planned_epochs(self._strategy, self._lessons.experiences)
-        an_epoch = steps_an_epoch(self._strategy, len(ids))
-        steps = epochs * an_epoch
+        ends = epoch_ends(self._strategy, self._lessons.experiences, self._seed)
+        epochs, steps = len(ends), ends[-1]
         self._shown = Progress(phase="training", steps=steps, epochs=epochs, device=self._device.description)
-        self._model.train(self._strategy.dropout > 0)
-        while self.done.steps < steps:
-            epoch, number = divmod(self.done.steps, an_epoch)
-            order = list(ids)
-            random.Random(f"{self._seed}:{epoch}").shuffle(order)  # noqa: S311 - an order, not a secret
-            first = number * self._strategy.batch_size
+        self._to_look = steps_to_look(steps)
+        while not (self._has_learned_enough() or self.done.steps == steps):
+            self._model.train(self._strategy.dropout > 0)
+            epoch = bisect_right(ends, self.done.steps)
+            first = (self.done.steps - (ends[epoch - 1] if epoch else 0)) * self._strategy.batch_size
             self._set_rate(rate_share(self.done.steps, steps, self._strategy.warmup_share))
+            order = epoch_order(self._lessons.experiences, self._seed, epoch)
             self._step(order[first : first + self._strategy.batch_size])
-            if number + 1 == an_epoch:
+            if self.done.steps == ends[epoch]:
                 self._end_epoch()
             after_step()
-            self._tell()
+            self.tell()
+        if self.done.epoch_tokens:
+            self._end_epoch()  # cut short
         self._model.eval()
+        if self._watch is not None:
+            self.done.kept_step = kept(self.done.looks).step
+            self._put_back(self._kept)
         return self.done
+
+    def _has_learned_enough(self) -> bool:
+        """Look at what was learned, where that is due; whether the night may end."""
+        if self._watch is None:
+            return False
+        looks, step = self.done.looks, self.done.steps
+        if step in self._to_look and (not looks or looks[-1].step < step):
+            self._look(self._watch)
+        return is_enough(looks)
+
+    def _look(self, watch: Watch) -> None:
+        whole = self._copied_weights()
+
+        def shorten(share: float) -> None:
+            # One of the two factors is enough: the adapter's effect is their product.
+            self._put_back({name: one * share if ".lora_B." in name else one for name, one in whole.items()})
+
+        self._model.eval()
+        try:
+            look = watch.look(self.done.steps, shorten)
+            self.done.looks.append(look)
+            if kept(self.done.looks) is look:
+                self._kept = self._copied_weights()
+        finally:
+            self._put_back(whole)
 
     def _end_epoch(self) -> None:
         done = self.done
@@ -169,13 +184,17 @@ class Trainer:
         for name, weight in named.items():
             for key, value in self._optimizer.state.get(weight, {}).items():
                 tensors[f"adam/{key}/{name}"] = value.detach()
+        if self._kept:
+            tensors |= {f"kept/{name}": weight for name, weight in self._kept.items()}
         return tensors | {f"random/{name}": state for name, state in self._random_states.items()}
 
     def restore(self, tensors: dict[str, torch.Tensor], done: Training) -> None:
         """Stand where ``state`` and ``done`` were taken; the model and the strategy are the same."""
-        for name, weight in self._named_weights().items():
-            with torch.no_grad():
-                weight.copy_(tensors[f"weight/{name}"])
+        weights = self._named_weights()
+        self._put_back({name: tensors[f"weight/{name}"] for name in weights})
+        if done.looks:
+            self._kept = {name: tensors[f"kept/{name}"].to(weight.device) for name, weight in weights.items()}
+        for name, weight in weights.items():
             own = {key: tensors[full] for key in ADAM_STATE if (full := f"adam/{key}/{name}") in tensors}
             # The count of steps stays on the CPU, as the optimizer itself keeps it.
             self._optimizer.state[weight] = {
@@ -189,6 +208,14 @@ class Trainer:
 
     def _named_weights(self) -> dict[str, torch.nn.Parameter]:
         return {name: weight for name, weight in self._model.named_parameters() if weight.requires_grad}
+
+    def _copied_weights(self) -> dict[str, torch.Tensor]:
+        return {name: weight.detach().clone() for name, weight in self._named_weights().items()}
+
+    @torch.no_grad()
+    def _put_back(self, weights: dict[str, torch.Tensor]) -> None:
+        for name, weight in self._named_weights().items():
+            weight.copy_(weights[name])
 
     def _encode(self) -> None:
         sequences = self._lessons.encode(self._limits.max_tokens)
@@ -248,7 +275,8 @@ class Trainer:
         learned = [one for one in members if one.id not in self._general]
         supervised = sum(one.supervised for one in learned)
         general = sum(one.supervised for one in members if one.id in self._general)
-        scale = sum(one.weight * one.supervised for one in learned)
+        is_weighted = self._strategy.weighs_by_salience
+        scale = sum(one.weight * one.supervised for one in learned) if is_weighted else 0.0
         total = 0.0
         for row in rows:
             loss = torch.zeros((), device=self._device.torch_device)
@@ -259,14 +287,19 @@ class Trainer:
                     continue
                 token_loss = token_losses(logits, targets).sum()
                 total += token_loss.item()
-                # Without salience anywhere all weigh alike.
+                # Where salience is not to count, or is nowhere, all tokens weigh alike.
                 loss = loss + token_loss * (one.weight / scale if scale > 0 else 1 / supervised)
             loss.backward()  # type: ignore[no-untyped-call]
             self._pace.did(TRAINED * row.tokens)
-            self._tell()
+            self.tell()
         return total, supervised
 
-    def _tell(self) -> None:
+    def looked(self, tokens: int) -> None:
+        """So many tokens went through the model while it was looked at."""
+        self._pace.did(FORWARD * tokens)
+        self.tell()
+
+    def tell(self) -> None:
         """The heartbeat, after every micro-batch."""
         self._channel.progress(
             msgspec.structs.replace(

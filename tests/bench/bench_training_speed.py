@@ -61,7 +61,7 @@ def main() -> None:
 
 def _measure(arguments: argparse.Namespace, models: Path) -> None:
     directory, _fingerprint = open_base("embedded", "", models, print)
-    strategy = msgspec.structs.replace(find_strategy("consolidate"), epochs=1, min_supervised_tokens=0)
+    strategy = msgspec.structs.replace(find_strategy("consolidate"), epochs=1, min_steps=0)
     ours, plain = choose_device("cpu"), Device(torch.device("cpu"), torch.float32, "cpu")
     model, tokenizer = load_base(directory, ours)
     plain_model = start_adapter(load_base(directory, plain)[0], strategy, 0).train()
@@ -76,7 +76,7 @@ def _measure(arguments: argparse.Namespace, models: Path) -> None:
     references = Meter(model, ours, limits, lambda _tokens: None).references(general)
 
     def worker(with_kl: bool) -> None:
-        lessons = Lessons(lambda _max: experiences, general if with_kl else [], references)
+        lessons = Lessons(experiences, lambda _max: experiences, general if with_kl else [], references)
         Trainer(model, ours, lessons, strategy, 0, limits, SilentChannel(), Pace(), packed=True).run()
 
     rows = {

@@ -122,7 +122,8 @@ def show(title: str, outcome: Outcome) -> None:
     print(f"   checks {[(check.name, check.passed, float(f'{check.figure:.3g}')) for check in report.checks]}")
     print(f"   loops {sum(reply.is_loop for reply in report.replies)} of {len(report.replies)} replies", end="")
     print(f" (the parent's: {sum(reply.parent_is_loop for reply in report.replies)})")
-    print(f"   seconds {report.seconds}, wall {outcome.wall_seconds:.1f}", end="")
+    share = "none" if report.evaluation_share is None else f"{report.evaluation_share:.0%}"
+    print(f"   seconds {report.seconds}, of these {share} evaluation, wall {outcome.wall_seconds:.1f}", end="")
     print(f", first progress {outcome.first_progress_seconds:.1f}", end="")
     print(f", longest silence {outcome.longest_silence_seconds:.1f}")
     print(f"   processor seconds {outcome.cpu_seconds:.0f}")

@@ -34,6 +34,7 @@ if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
 from sleepd.config import Config  # noqa: E402
+from sleepd.cycle import JUDGED_STATES  # noqa: E402
 from sleepd.errors import SleepdError  # noqa: E402
 from tests.agents import changed, config_for, experiences, write_buffer, write_config  # noqa: E402
 from tests.fakes import fake_interpreter  # noqa: E402
@@ -204,7 +205,7 @@ def _recover(directory: Path, config: Config, point: Point) -> None:
 
 def _is_judged(daemon: DaemonProcess) -> bool:
     status = daemon.status()
-    return status.running_cycle is None and any(each.state in ("promoted", "rejected") for each in status.recent_cycles)
+    return status.running_cycle is None and any(each.state in JUDGED_STATES for each in status.recent_cycles)
 
 
 def _is_idle(daemon: DaemonProcess) -> bool:

@@ -30,6 +30,7 @@ import psutil
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
+from sleepd.cycle import JUDGED_STATES
 from sleepd.protocol import Announcement, Cancel
 from tests.agents import changed, config_for, experiences, write_buffer
 from tests.fakes import fake_interpreter
@@ -114,7 +115,7 @@ class Soak:
             yield self._sample(0)
             state = "promoted"
             for number, behaviour in enumerate(self._plan, 1):
-                if state in ("promoted", "rejected"):
+                if state in JUDGED_STATES:
                     self._let_the_agent_live()  # else the daemon goes on by itself
                 state = self._await_end(heard, number, behaviour)
                 if number in self._sampled:

@@ -38,7 +38,7 @@ def _cycles(ledger: Ledger, checkpoints: Checkpoints, *, all_ended: bool) -> lis
         if state not in TERMINAL_STATES and (all_ended or state is not State.SUSPENDED):
             found.append(f"cycle {summary.cycle} is left {state}")
         path = checkpoints.find(summary.cycle)
-        if state in (State.PROMOTED, State.REJECTED) and path is None:
+        if state in JUDGED_STATES and path is None:
             found.append(f"cycle {summary.cycle} is {state} and has no files")
         if state is State.PROMOTED and not summary.is_rolled_back and path != checkpoints.promoted_path(summary.cycle):
             found.append(f"cycle {summary.cycle} was promoted and does not stand with the champions")

@@ -491,6 +491,9 @@ def slept(directory: Path, runner: asyncio.Runner) -> Sleeper:
         sleeper = Sleeper(
             config, clock=SystemClock(), listener=lambda event, fields: None, worker=fake_worker(behaviour)
         )
+        await sleeper.look()
+        while sleeper.intake.counts.unscreened:  # a slow machine takes longer than one look waits
+            await sleeper.look()
         await sleeper.begin(protocol.Run(force=True))
         await sleeper.finished()
         return sleeper

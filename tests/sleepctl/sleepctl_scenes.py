@@ -7,7 +7,10 @@ from typing import Any
 
 import msgspec
 
-from sleepd.job import Check, LossPair, Notice, Progress, Reply, Report
+from sleepd.evidence import Collapse, Drift, Evidence, LossPair, Metric, ProbeReply, RecallAnswer, Speech
+from sleepd.job import Check, Notice, Progress, Reply, Report
+from sleepd.learned import Learned, LearnedText
+from sleepd.sleepctl.report_page import Told
 from sleepd.status import (
     BufferDetail,
     BufferStatus,
@@ -17,10 +20,12 @@ from sleepd.status import (
     CycleSummary,
     Decision,
     LastError,
+    QuarantineEntry,
     SetAside,
     Status,
     Veto,
 )
+from sleepd.verdict import AddedMetric, Comparison, Figure, Interval, Outcome, Verdict
 
 NOW = datetime(2026, 7, 5, 7, 20, tzinfo=UTC)
 HOSTILE = "\x1b]0;owned\x07\x1b[2J\x9b31m\u202egnp.exe\x00\r\n" + "漢字" * 60 + "x" * 200
@@ -69,6 +74,7 @@ PROMOTED = cycle(
     holdout_after=2.71,
     train_before=3.05,
     train_after=1.62,
+    drift=0.0124,
     reason="better by 0.41 nats/token on 23 held-out experiences; nothing damaged",
 )
 REJECTED = cycle(
@@ -94,7 +100,18 @@ FAILED = cycle(
     reason="out of memory: 7.61 GiB of 7.44 GiB on cuda:0 at micro-batch 1",
     hint='set [worker] device = "cpu", or a smaller [model] base',
 )
-THIN = cycle(7, "promoted", trained=9, held_out=3, holdout_before=3.30, holdout_after=3.12, reason="better by 0.18")
+THIN = cycle(
+    7,
+    "promoted",
+    trained=9,
+    held_out=3,
+    holdout_before=3.30,
+    holdout_after=3.12,
+    drift=0.0081,
+    is_thin=True,
+    is_on_probation=True,
+    reason="better by 0.18",
+)
 IMPORTED = cycle(
     2, "imported", trained=5, imported_loss=2.9134, reason="by an older scheduler; nothing was measured on held-out"
 )
@@ -255,10 +272,122 @@ REPORT = Report(
         Reply(id="b", prompt=HOSTILE, text=HOSTILE, is_loop=True, repeated_share=0.83),
     ],
     notices=[Notice(event="truncated", text="one experience lost the start of its prompt")],
-    seconds={"loading": 8.2, "training": 131.0},
+    seconds={"loading": 8.2, "measuring": 40.0, "training": 131.0, "evaluating": 61.0, "saving": 1.5},
     tokens_per_second=812.0,
     peak_memory_bytes=3 * 2**30,
     lora_shape="r16:all",
+)
+VERDICT = Verdict(
+    outcome=Outcome.PROMOTED,
+    reason=PROMOTED.reason,
+    failed=[],
+    figures=[
+        Figure(
+            name="holdout_gain",
+            value=0.41,
+            relation="above",
+            limit=0.013,
+            is_met=True,
+            text="the reply loss on the holdout fell by 0.41 nats/token, above the noise of 0.013",
+        ),
+        Figure(
+            name="drift",
+            value=0.0812,
+            relation="at most",
+            limit=0.05,
+            is_met=False,
+            text="it drifted 0.0812 nats/token from the base; at most 0.05 is allowed",
+        ),
+        Figure(
+            name="recall",
+            value=None,
+            relation="at least",
+            limit=None,
+            is_met=False,
+            is_open=True,
+            text="recall was not measured: no question has a checkable answer",
+        ),
+        Figure(
+            name="mean_words",
+            value=28.0,
+            relation="within",
+            limit=15.6,
+            upper_limit=62.4,
+            is_met=True,
+            text="its replies have 28 words, between half and twice the base's",
+        ),
+    ],
+    gain=Interval(estimate=0.41, low=0.33, high=0.5, confidence=0.95, experiences=23),
+    noise_floor=0.013,
+)
+EVIDENCE = Evidence(
+    noise_floor=0.013,
+    drift=Drift(prompts=24, tokens=1810, parent=0.0098, candidate=0.0124),
+    collapse=[
+        Collapse(
+            mode=mode,
+            base=Speech(
+                replies=24,
+                mean_words=31.2,
+                distinct_2=0.81,
+                longest_repeat_words=3,
+                similar_pairs_share=0.0,
+                loops=0,
+                question_floods=0,
+            ),
+            parent=Speech(
+                replies=24,
+                mean_words=30.1,
+                distinct_2=0.8,
+                longest_repeat_words=4,
+                similar_pairs_share=0.01,
+                loops=0,
+                question_floods=0,
+            ),
+            candidate=Speech(
+                replies=24,
+                mean_words=2.0,
+                distinct_2=None,
+                longest_repeat_words=0,
+                similar_pairs_share=None,
+                loops=1,
+                question_floods=2,
+            ),
+        )
+        for mode in ("greedy", "sampled", "talk")
+    ],
+    probe_replies=[
+        ProbeReply(
+            prompt="What did we find in the lab?",
+            base="I am not sure which lab you mean.",
+            parent="We found a lamp.",
+            candidate="The blue lamp, on the second shelf.",
+        ),
+        ProbeReply(prompt=HOSTILE, base=HOSTILE, parent=HOSTILE, candidate=""),
+    ],
+    recall=[
+        RecallAnswer(
+            question="Where is the blue lamp?",
+            expected=["second shelf"],
+            base="In the sky.",
+            parent="On the first shelf.",
+            candidate="On the second shelf.",
+            base_is_right=False,
+            parent_is_right=False,
+            candidate_is_right=True,
+        ),
+        RecallAnswer(
+            question="What is the name of the boat?",
+            expected=["Juniper", "the Juniper"],
+            base="Boat.",
+            parent="Juniper.",
+            candidate=HOSTILE,
+            base_is_right=False,
+            parent_is_right=True,
+            candidate_is_right=False,
+        ),
+    ],
+    metrics=[Metric(name="accuracy", parent=0.61, candidate=0.72), Metric(name="speed", parent=None, candidate=3.0)],
 )
 DETAIL = CycleDetail(
     summary=PROMOTED,
@@ -267,10 +396,53 @@ DETAIL = CycleDetail(
     trained_ids=["a", "b"],
     replayed_ids=["c"],
     held_out_ids=["d"],
+    undo="sleepctl rollback 7",
 )
+FULL = msgspec.structs.replace(
+    DETAIL,
+    trained_ids=[f"{number:016x}" for number in range(41)],
+    replayed_ids=[f"{number:016x}" for number in range(41, 61)],
+    held_out_ids=[f"{number:016x}" for number in range(61, 84)],
+    report=msgspec.structs.replace(REPORT, evidence=EVIDENCE, truncated=1),
+    verdict=VERDICT,
+    comparison=Comparison(
+        outcome="better",
+        champion=8,
+        predecessor=7,
+        gain=Interval(estimate=0.2, low=0.1, high=0.3, confidence=0.95, experiences=12),
+        reason="better than cycle 7 by 0.200 nats/token on 12 later experiences",
+    ),
+    compared_by=9,
+    metrics=[AddedMetric(name="by hand", value=-1.5, added_at=NOW)],
+)
+ON_PROBATION = msgspec.structs.replace(
+    DETAIL,
+    summary=msgspec.structs.replace(THIN, is_champion=True),
+    report=None,
+    verdict=msgspec.structs.replace(VERDICT, is_thin=True, is_on_probation=True, gain=None),
+)
+LEARNED = Learned(
+    cycle=8,
+    experiences=[
+        LearnedText(
+            id="a", role="train", salience=0.93, prompt="Where is the blue lamp?", response="On the second shelf."
+        ),
+        LearnedText(id="b", role="replay", salience=0.7, prompt=HOSTILE, response=HOSTILE),
+    ],
+    present=48,
+    changed=["b" * 60],
+    gone=[f"{number:016x}" for number in range(12)],
+)
+QUARANTINE = [
+    QuarantineEntry(id="q1", state="quarantined", reason="loop", text="loop: 83 % of its words", at=NOW),
+    QuarantineEntry(id="q2", state="dropped", reason="loop", text=HOSTILE, at=None),
+    QuarantineEntry(id="q3", state="released", reason="secret", text="secret: a key", at=NOW),
+]
 BUFFER_DETAIL = BufferDetail(
     status=BUFFER,
     histogram=[0, 1, 4, 30, 80, 101, 70, 32, 12, 3],
     set_aside=[SetAside(position="record 7", reason=HOSTILE), SetAside(position="record 9", reason="no response")],
     min_salience=0.6,
 )
+QUARANTINED = msgspec.structs.replace(BUFFER, quarantined=2)
+TOLD = Told(FULL, LEARNED, QUARANTINED, BUFFER_DETAIL.set_aside, QUARANTINE, is_live=True)

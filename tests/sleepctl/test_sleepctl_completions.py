@@ -16,7 +16,8 @@ from sleepctl_fake_daemon import FakeDaemon
 from sleepctl_ran import Ran
 
 from sleepd import protocol
-from sleepd.sleepctl.arguments import COMPLETED, GROUPS, build_parser
+from sleepd.sleepctl.arguments import COMPLETED, build_parser
+from sleepd.sleepctl.command_texts import GROUPS
 from sleepd.sleepctl.completion_scripts import SCRIPTS
 from sleepd.strategies import STRATEGIES
 

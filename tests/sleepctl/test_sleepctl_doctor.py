@@ -326,7 +326,7 @@ def test_doctor_without_anything_ends_with_1_and_says_what_to_do(
     environment: Path, sleepctl: Sleepctl, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No configuration: that is the first thing to mend."""
-    monkeypatch.setattr("sleepd.config.discover", lambda _: None)
+    monkeypatch.setattr("sleepd.config_checks.discover", lambda _: None)
     monkeypatch.setattr("sleepd.sleepctl.doctor_gather.worker_python", lambda _configured: "/nonexistent/python")
     code, out, _ = sleepctl("doctor")
     assert code == 1

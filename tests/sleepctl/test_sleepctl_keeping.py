@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from sleepd.sleepctl.arguments import moment_or_age
+from sleepd.sleepctl.argument_types import moment_or_age
 from sleepd.sleepctl.words import size
 from tests.agents import changed, config_for, experiences, write_buffer
 from tests.fakes import fake_interpreter
@@ -122,3 +122,20 @@ def test_sizes_are_said_as_people_say_them(number: int, text: str) -> None:
 def test_the_fixture_is_quiet(daemon: DaemonProcess) -> None:
     """No traceback came of all that."""
     assert "Traceback" not in Path(daemon.log_path).read_text()
+
+
+def test_a_figure_of_the_owners_is_added_shown_and_taken_away(sleepctl: Sleepctl) -> None:
+    """Each answer says how to undo it; what is no number, no name or no cycle is refused."""
+    given = sleepctl("metric", "add", "1", "accuracy", "0.875")
+    assert given.stdout == "cycle 1: accuracy 0.875\n"
+    assert given.stderr.endswith("undo: sleepctl metric remove 1 accuracy\n")
+    shown = json.loads(sleepctl("show", "1", "--json").stdout)["metrics"]
+    assert [(each["name"], each["value"]) for each in shown] == [("accuracy", 0.875)]
+    assert sleepctl("metric", "add", "1", "accuracy", "1").stderr.endswith(
+        "undo: sleepctl metric add 1 accuracy 0.875\n"
+    )
+    assert sleepctl("metric", "remove", "1", "accuracy").stdout == "cycle 1 has no figure accuracy any more\n"
+    assert sleepctl("metric", "remove", "1", "accuracy").returncode == 4
+    assert sleepctl("metric", "add", "77", "accuracy", "1").returncode == 4
+    assert sleepctl("metric", "add", "1", "accuracy", "nan").returncode == 2
+    assert sleepctl("metric", "add", "1", "a b", "1").returncode == 2

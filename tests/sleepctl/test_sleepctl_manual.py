@@ -13,7 +13,8 @@ import pytest
 from sleepd.config import Config
 from sleepd.config_text import fields
 from sleepd.daemon_arguments import EXIT_CODES
-from sleepd.sleepctl.arguments import EXAMPLES, GROUPS, VARIABLES, build_parser
+from sleepd.sleepctl.arguments import build_parser
+from sleepd.sleepctl.command_texts import EXAMPLES, GROUPS, VARIABLES
 from sleepd.sleepctl.completion_scripts import leaves
 from sleepd.sleepctl.exit_codes import MEANINGS
 from sleepd.sleepctl.manual import pages

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from sleepd.job import Progress
 from sleepd.sleepctl import words
 from sleepd.sleepctl.cycle_table import history_page
+from sleepd.sleepctl.report_page import Told, report_page
 from sleepd.sleepctl.screens import buffer_page, decision_page, run_page, why_page
 from sleepd.sleepctl.show_screen import show_page
 from sleepd.sleepctl.status_screen import status_page
@@ -37,6 +38,27 @@ PAGES: dict[str, Page] = {
     "show": show_page(scenes.DETAIL, scenes.NOW),
     "show, attacked": show_page(
         msgspec.structs.replace(scenes.DETAIL, summary=_HOSTILE_CYCLE, directory=scenes.LONG_PATH), scenes.NOW
+    ),
+    "show, everything": show_page(scenes.FULL, scenes.NOW),
+    "report": report_page(
+        Told(
+            scenes.FULL, scenes.LEARNED, scenes.BUFFER, scenes.BUFFER_DETAIL.set_aside, scenes.QUARANTINE, is_live=True
+        ),
+        scenes.NOW,
+    ),
+    "report, attacked": report_page(
+        Told(
+            msgspec.structs.replace(scenes.FULL, summary=_HOSTILE_CYCLE, directory=scenes.LONG_PATH),
+            msgspec.structs.replace(scenes.LEARNED, problem=scenes.HOSTILE, gone=[scenes.HOSTILE] * 20),
+            scenes.BUFFER,
+            [],
+            [],
+            is_live=False,
+        ),
+        scenes.NOW,
+    ),
+    "report, nothing kept": report_page(
+        Told(msgspec.structs.replace(scenes.DETAIL, report=None), None, scenes.BUFFER, [], [], is_live=True), scenes.NOW
     ),
     "show, nothing kept": show_page(msgspec.structs.replace(scenes.DETAIL, report=None, directory=""), scenes.NOW),
     "buffer": buffer_page(scenes.BUFFER_DETAIL, scenes.NOW),
@@ -63,6 +85,14 @@ def test_every_screen_fits_80_columns(name: str) -> None:
     """No line of any screen is wider than 80 columns, with long paths and hostile texts too."""
     too_wide = [line for line in text_of(PAGES[name]).splitlines() if columns(line) > 80]
     assert too_wide == []
+
+
+@pytest.mark.parametrize("width", [40, 57, 120])
+@pytest.mark.parametrize("name", PAGES)
+def test_every_screen_fits_other_widths(name: str, width: int) -> None:
+    """On a narrow terminal lines are wrapped, on a wide one they are not pushed over its edge."""
+    text = render(PAGES[name], width=width, is_coloured=False)
+    assert [line for line in text.splitlines() if columns(line) > width] == []
 
 
 @pytest.mark.parametrize("name", PAGES)
@@ -152,7 +182,7 @@ def test_a_holdout_of_fewer_than_eight_is_marked_thin() -> None:
     """Eight held-out experiences are not thin, seven are."""
     assert words.holdout(3.0, 2.0, 7) == "holdout 3.00 → 2.00 (−1.00 nats/token, 7 experiences) (thin)"
     assert words.holdout(3.0, 2.0, 8) == "holdout 3.00 → 2.00 (−1.00 nats/token, 8 experiences)"
-    assert re.search(r"3\.30 → 3\.12 \(−0\.18\) thin", status_text(scenes.MORNING))
+    assert re.search(r"promoted +\+0\.18  0\.008  thin, probation\n", status_text(scenes.MORNING))
 
 
 def test_a_small_change_is_not_rounded_to_none() -> None:

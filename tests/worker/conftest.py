@@ -20,7 +20,16 @@ from sleepd.strategies import find_strategy
 from sleepd.worker.channel import Channel
 
 ROOT = Path(__file__).parents[2]
-NEED_TORCH = ("test_cycle_run.py", "test_resume.py", "test_data.py", "test_packing.py", "test_small_parts.py")
+NEED_TORCH = (
+    "test_sampling.py",
+    "test_cycle_run.py",
+    "test_resume.py",
+    "test_data.py",
+    "test_packing.py",
+    "test_small_parts.py",
+    "test_evaluation.py",
+    "test_stopping.py",
+)
 collect_ignore = [] if importlib.util.find_spec("torch") else list(NEED_TORCH)
 
 
@@ -54,9 +63,19 @@ def models(tmp_path_factory) -> Path:
     return tmp_path_factory.mktemp("models")
 
 
+@pytest.fixture(scope="package", autouse=True)
+def short_replies():
+    """The tiny model never ends a reply by itself; in this process its replies are short."""
+    with pytest.MonkeyPatch.context() as patch:
+        if importlib.util.find_spec("torch"):
+            for name in ("REPLY_TOKENS", "PROBE_TOKENS", "RECALL_TOKENS", "TALK_TOKENS"):
+                patch.setattr(f"sleepd.worker.interview.{name}", 12)
+        yield
+
+
 def quick(**changes) -> Strategy:
     """The default strategy, cut down to a second."""
-    small = {"rank": 4, "alpha": 8, "epochs": 2, "min_supervised_tokens": 0, "kl_prompts": 4, "kl_batch_size": 2}
+    small = {"rank": 4, "alpha": 8, "epochs": 2, "min_steps": 0, "kl_prompts": 4, "kl_batch_size": 2}
     return msgspec.structs.replace(find_strategy("consolidate"), **{**small, "learning_rate": 5e-3, **changes})
 
 

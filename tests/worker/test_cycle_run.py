@@ -9,10 +9,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from sleepd.worker import evaluate, run, train
+from sleepd.worker import evaluate, loading, train
 from sleepd.worker.failure import GiveUp
 from sleepd.worker.model import choose_device
-from sleepd.worker.train import rate_share
+from sleepd.worker.schedule import rate_share
 
 from .conftest import RecordingChannel, lessons, quick
 
@@ -116,9 +116,8 @@ def test_a_missing_base_is_a_failure_with_the_next_step(run_here):
 
 
 def test_epochs_are_added_until_there_is_enough_to_learn_from(run_here):
-    """Three and a half epochs' worth of reply tokens take four epochs, of two steps each for six experiences."""
-    an_epoch = run_here(name="one", strategy=quick(epochs=1)).supervised_tokens
-    report = run_here(name="more", strategy=quick(epochs=1, min_supervised_tokens=int(3.5 * an_epoch)))
+    """Seven steps take four epochs, of two steps each for six experiences."""
+    report = run_here(name="more", strategy=quick(epochs=1, min_steps=7))
     assert (report.epochs, report.steps) == (4, 8)
 
 
@@ -179,7 +178,7 @@ def test_out_of_memory_elsewhere_is_named_too(run_here, monkeypatch):
     def load_base(directory, device):
         raise MemoryError("no room for the weights")
 
-    monkeypatch.setattr(run, "load_base", load_base)
+    monkeypatch.setattr(loading, "load_base", load_base)
     failure = refused(run_here)
     assert (failure.kind, failure.message) == ("out_of_memory", "out of memory: no room for the weights")
 

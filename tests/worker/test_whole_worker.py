@@ -40,6 +40,7 @@ def test_a_cycle_ends_with_a_full_report_and_an_adapter(start_worker, tmp_path, 
         "work",
         "adapter_model.safetensors",
         "adapter_config.json",
+        "replies.json",
     }
     config = json.loads((tmp_path / "staging/adapter_config.json").read_bytes())
     assert config["base_model_name_or_path"] == str(tiny_model)

@@ -1,0 +1,127 @@
+"""What was measured on a candidate, beside the same of its parent and of the base: the same prompts, the same seeds.
+
+These structures travel from the worker in its report, are judged by ``promotion``, stand in ``evaluation.json`` and
+are shown by ``sleepctl``. Where there is no parent, the parent is the base. A figure that was not measured is None,
+never 0.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+
+class LossPair(msgspec.Struct, frozen=True, kw_only=True):
+    """Reply loss of one experience, nats per supervised token."""
+
+    id: str
+    tokens: int
+    base: float
+    parent: float
+    candidate: float
+
+
+class Drift(msgspec.Struct, frozen=True, kw_only=True):
+    """KL from the base on the base's own answers to general prompts that training never used, nats per token."""
+
+    prompts: int
+    tokens: int
+    parent: float
+    candidate: float
+
+
+class Speech(msgspec.Struct, frozen=True, kw_only=True):
+    """What one model said to the probe prompts in one way, in figures."""
+
+    replies: int
+    mean_words: float
+    distinct_2: float | None
+    """Different bigrams as a share of all, over all replies (Li et al. 2016, distinct-n); None: too few words."""
+    longest_repeat_words: int
+    """Of the longest n-gram that stands twice in one reply."""
+    similar_pairs_share: float | None
+    """Of all pairs of replies, those whose word sets have a Jaccard index above 0.85; None: fewer than two replies."""
+    loops: int
+    """Replies that run in a loop."""
+    question_floods: int
+
+
+class Collapse(msgspec.Struct, frozen=True, kw_only=True):
+    """Base, parent and candidate, asked the same in the same way."""
+
+    mode: Literal["greedy", "sampled", "talk"]
+    """``talk`` feeds each model its own replies back."""
+    base: Speech
+    parent: Speech
+    candidate: Speech
+
+
+class ProbeReply(msgspec.Struct, frozen=True, kw_only=True):
+    """Greedy replies to one probe prompt, to be read: before and after."""
+
+    prompt: str
+    base: str
+    parent: str
+    candidate: str
+
+
+class RecallAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """One of the owner's questions with a checkable answer."""
+
+    question: str
+    expected: list[str]
+    """Any of these in the reply is right, case aside."""
+    base: str
+    parent: str
+    candidate: str
+    base_is_right: bool
+    parent_is_right: bool
+    candidate_is_right: bool
+
+
+class Metric(msgspec.Struct, frozen=True, kw_only=True):
+    """A figure of the owner's own command."""
+
+    name: str
+    parent: float | None
+    candidate: float | None
+
+
+class LaterLoss(msgspec.Struct, frozen=True, kw_only=True):
+    """Reply loss of one experience that came after the champion was judged, nats per supervised token."""
+
+    id: str
+    tokens: int
+    predecessor: float
+    champion: float
+
+
+class Probation(msgspec.Struct, frozen=True, kw_only=True):
+    """Champion and predecessor on experiences that neither was trained on, because they came later."""
+
+    champion: int
+    predecessor: int | None
+    """None: the base."""
+    losses: list[LaterLoss]
+
+
+class Evidence(msgspec.Struct, frozen=True, kw_only=True):
+    """All of it beside the reply losses on the holdout, which ``Report.holdout`` has."""
+
+    noise_floor: float | None = None
+    """What the mean holdout loss of one and the same adapter differs by between two readings, nats per token."""
+    drift: Drift | None = None
+    collapse: list[Collapse] = []
+    probe_replies: list[ProbeReply] = []
+    recall: list[RecallAnswer] = []
+    metrics: list[Metric] = []
+    probation: Probation | None = None
+    """None: there was nothing to compare (no champion, no predecessor, or too few later experiences)."""
+
+
+class RecallQuestion(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One entry of the owner's ``probes.toml``."""
+
+    question: str
+    expected: list[str]

@@ -1,0 +1,198 @@
+"""The quarantine of one state directory: has new experiences screened, and knows which are kept from training now.
+
+Screening goes on in the background; whoever looks waits a while for it. What was not screened yet, because it just
+came or because the screening failed, is not trained: nothing reaches the weights unseen.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from array import array
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import aclosing
+from pathlib import Path
+from typing import Final
+
+from .alarms import Alarms
+from .buffer import View
+from .buffer_file import BufferFile
+from .clock import Clock
+from .errors import SleepdError
+from .hand_decisions import HandDecisions
+from .isolation import Cause, Findings, HandDecision, Isolation, Word, barred
+from .ledger import Ledger
+from .log import get_logger
+from .quarantine import Screened
+from .screener import screened
+from .screenings import KEPT
+from .selection import Barred, Known
+
+PATIENCE_SECONDS: Final = 20.0
+"""How long a look waits for the screening: a few thousand experiences."""
+
+
+class QuarantineKeeper:
+    """One state directory's.
+
+    Raises:
+        CheckpointInvalid: what the owner decided by hand cannot be understood.
+    """
+
+    def __init__(self, directory: Path, ledger: Ledger, clock: Clock, alarms: Alarms) -> None:
+        self._screenings = ledger.screenings
+        self._clock = clock
+        self._alarms = alarms
+        self._hand = HandDecisions(directory)
+        self._findings: Findings | None = None
+        self._isolation: Isolation | None = None
+        self._rolled_back: frozenset[int] = frozenset()
+        self._file: tuple[str, BufferFile] | None = None
+        self._screened: View | None = None
+        """The view of which all was screened at the last look."""
+        self._task: asyncio.Task[None] | None = None
+        self._starting = asyncio.Lock()
+        self._counting = asyncio.Lock()
+        """Held while a thread reads the findings, and while they change."""
+
+    @property
+    def is_screening(self) -> bool:
+        """Whether there is more to come soon."""
+        return self._task is not None and not self._task.done()
+
+    @property
+    def decisions(self) -> Mapping[int, HandDecision]:
+        """The owner's, by key."""
+        return self._hand.by_key
+
+    @property
+    def isolation(self) -> Isolation:
+        """The rule as it stands; the same object as long as nothing changed."""
+        rolled_back = self._screenings.rolled_back()
+        if self._isolation is None or rolled_back != self._rolled_back:
+            self._rolled_back = rolled_back
+            self._isolation = Isolation(self._findings or Findings(), self._hand.by_key, rolled_back)
+        return self._isolation
+
+    # --- screening ---
+
+    async def screen(self, path: str, view: View) -> None:
+        """Have what is new in the buffer screened; wait a while for it.
+
+        What goes wrong stands as an alarm, and is tried again at the next look.
+        """
+        async with self._starting:
+            if not self.is_screening and not await self._start(path, view):
+                return
+        task = self._task
+        assert task is not None
+        await asyncio.wait([task], timeout=PATIENCE_SECONDS)
+        if task.done() and not task.cancelled():
+            task.result()
+
+    async def _start(self, path: str, view: View) -> bool:
+        """Begin to screen what is new; False: there is nothing, or the view is not the file as it is."""
+        await self._load()
+        if view.is_settling or view.problem or view is self._screened:
+            return False
+        wanted = await self._unscreened(view)
+        if wanted:
+            self._task = asyncio.create_task(self._screen(path, wanted, kept=KEPT + 2 * len(view.keys)))
+        else:
+            self._screened = view
+        return bool(wanted)
+
+    async def end(self) -> None:
+        """Break off a screening under way."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+
+    async def _load(self) -> None:
+        if self._findings is not None:
+            return
+        findings = Findings()
+        for page in self._screenings.pages():
+            for each in page:
+                findings.put(each)
+            await asyncio.sleep(0)
+        self._findings = findings
+        self._isolation = None
+
+    async def _unscreened(self, view: View) -> array[int]:
+        assert self._findings is not None
+        groups = self._findings.groups
+
+        def gather() -> array[int]:
+            pairs = zip(view.keys, view.groups, strict=True)
+            return array("Q", (key for key, group in pairs if groups.get(key) != group))
+
+        async with self._counting:
+            return await asyncio.to_thread(gather)
+
+    async def _screen(self, path: str, wanted: array[int], *, kept: int) -> None:
+        if self._file is None or self._file[0] != path:
+            self._file = path, BufferFile(Path(path))
+        try:
+            async with aclosing(screened(self._file[1], wanted, self._screenings.signatures())) as pages:
+                async for page in pages:
+                    await self._take_in(page)
+            if self._screenings.trim(kept):
+                self._findings = self._screened = None
+        except SleepdError as error:
+            self._alarms.note("screening_failed", f"{error.message}; what was not screened is not trained")
+            return
+        self._alarms.note("screening_failed", "")
+
+    async def _take_in(self, page: Sequence[Screened]) -> None:
+        self._screenings.record(page, at=self._clock.now())
+        async with self._counting:
+            assert self._findings is not None
+            for each in page:
+                self._findings.put(each)
+            self._isolation = None
+        set_aside = [each for each in page if each.reason not in ("", "bare_question")]
+        if set_aside:
+            reasons = sorted({each.reason for each in set_aside})
+            get_logger().warning(
+                "experiences_quarantined", count=len(set_aside), text=", ".join(reasons), hint="sleepctl quarantine"
+            )
+
+    # --- who is in ---
+
+    async def causes(self, view: View, known: Known, min_salience: float) -> dict[int, Cause]:
+        """Each experience of the view that is kept from training, and why, in file order."""
+        isolation = self.isolation
+        async with self._counting:
+            return await asyncio.to_thread(lambda: dict(_causes(isolation, view, known, min_salience)))
+
+    async def barred(self, view: View, known: Known, min_salience: float) -> Barred:
+        """The same in little, counted in a thread: a hundred thousand experiences take a while."""
+        isolation = self.isolation
+        async with self._counting:
+            return await asyncio.to_thread(lambda: barred(_causes(isolation, view, known, min_salience)))
+
+    def barred_at_once(self, view: View, known: Known, min_salience: float) -> Barred:
+        """The same, while the loop waits: for a caller who gave a threshold of his own."""
+        return barred(_causes(self.isolation, view, known, min_salience))
+
+    # --- the owner's word ---
+
+    def decide(self, word: Word | None, chosen: Mapping[int, tuple[str, int]]) -> None:
+        """Release or drop experiences, or (None) take back what was decided; ``chosen``: key -> id and group.
+
+        Raises:
+            OSError: the disk did not take it; nothing was decided.
+        """
+        at = self._clock.now()
+        self._hand.change(
+            {
+                key: None if word is None else HandDecision(id=id_, group=group, word=word, at=at)
+                for key, (id_, group) in chosen.items()
+            }
+        )
+        self._isolation = None
+        get_logger().info("quarantine_decided", word=word or "reset", ids=[id_ for id_, _ in chosen.values()][:20])
+
+
+def _causes(isolation: Isolation, view: View, known: Known, min_salience: float) -> Iterator[tuple[int, Cause]]:
+    return isolation.causes(view.keys, view.groups, view.saliences, learned=known.learned, min_salience=min_salience)

@@ -1,0 +1,171 @@
+"""The quarantine as its owner sees it: who is in and why, one experience with its text, and the owner's word on them.
+
+The text is read from the agent's buffer when it is asked for; none is kept. That of a secret is shown only when that
+one experience is asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Final, Literal
+
+from .errors import BufferUnreadable, Busy, NotFound, NothingToDo
+from .experience import Experience, experience_key
+from .isolation import Cause, HandDecision, Word
+from .sleeper import Sleeper
+from .status import SCHEMA, QuarantineDetail, QuarantineEntry, QuarantineList
+
+_PREVIEW: Final = 120
+"""Characters of prompt and of reply."""
+_WORDS: Final[dict[str, Word | None]] = {"release": "released", "drop": "dropped", "reset": None}
+_FOUND: Final = {
+    "loop": "loop",
+    "questions": "flood of questions",
+    "secret": "secret",
+    "too_long": "too long",
+    "near_duplicate": "near-duplicate",
+    "bare_question": "nothing but a question, like many other replies",
+}
+
+
+async def quarantine_list(sleeper: Sleeper, *, limit: int) -> QuarantineList:
+    """What is kept from training now and why, and what the owner decided."""
+    causes = await _causes(sleeper)
+    unscreened = sum(cause.why == "unscreened" for cause in causes.values())
+    keys = [key for key, cause in causes.items() if cause.why != "unscreened"]
+    keys += [key for key in sleeper.intake.quarantine.decisions if key not in causes]
+    shown = keys[:limit]
+    texts = await _texts(sleeper, shown)
+    entries = [_entry(sleeper, key, causes.get(key), texts.get(key)) for key in shown]
+    return QuarantineList(entries=entries, total=len(keys), unscreened=unscreened)
+
+
+async def quarantine_detail(sleeper: Sleeper, identifier: str) -> QuarantineDetail:
+    """One experience, in quarantine or not.
+
+    Raises:
+        NotFound: it is not in the buffer, and nothing is known of it.
+        BufferUnreadable: the buffer cannot be read.
+    """
+    key = _known_key(sleeper, identifier)
+    found = await sleeper.intake.buffer.extract([key]) if key in sleeper.intake.view.keys else []
+    text = found[0] if found else None
+    entry = _entry(sleeper, key, (await _causes(sleeper)).get(key), text)
+    screened = sleeper.ledger.screenings.find(key)
+    return QuarantineDetail(
+        entry=entry,
+        prompt=text.prompt if text else "",
+        response=text.response if text else "",
+        salience=text.salience if text else None,
+        said_under=screened.said_under if screened else None,
+    )
+
+
+async def decide_by_hand(
+    sleeper: Sleeper, identifiers: Iterable[str], decision: Literal["release", "drop", "reset"]
+) -> dict[str, Any]:
+    """Put the owner's word on experiences, or take it back.
+
+    Raises:
+        NotFound: one of them is not known; nothing is decided.
+        NothingToDo: there is no decision to take back, or nothing to release one from.
+        Busy: a cycle under way, or cut short, trains what is to be dropped.
+        OSError: the disk did not take it.
+    """
+    quarantine = sleeper.intake.quarantine
+    keys = {_known_key(sleeper, each): each for each in identifiers}
+    causes = await _causes(sleeper)
+    for key, identifier in keys.items():
+        if decision == "reset" and key not in quarantine.decisions:
+            raise NothingToDo(f"nothing was decided on {identifier}", hint="sleepctl quarantine")
+        if decision == "release" and key not in causes and key not in quarantine.decisions:
+            raise NothingToDo(f"{identifier} is not in quarantine", hint="sleepctl quarantine")
+    if decision == "drop":
+        _refuse_in_use(sleeper, keys)
+    before = {key: quarantine.decisions.get(key) for key in keys}
+    quarantine.decide(_WORDS[decision], {key: (each, _group(sleeper, key)) for key, each in keys.items()})
+    return {
+        "schema": SCHEMA,
+        "ids": list(keys.values()),
+        "decision": decision,
+        "trained_in": sorted({cycle for each in keys.values() for cycle in sleeper.ledger.screenings.trained_in(each)}),
+        "undo": _undo(before, keys),
+    }
+
+
+def _undo(before: dict[int, HandDecision | None], keys: dict[int, str]) -> str:
+    """The command that brings back what was decided before, where one command can."""
+    words = {each.word if each else None for each in before.values()}
+    if len(words) > 1:
+        return ""
+    verb = {word: verb for verb, word in _WORDS.items()}[words.pop()]
+    return " ".join(["sleepctl quarantine", verb, *keys.values()])
+
+
+def _refuse_in_use(sleeper: Sleeper, keys: dict[int, str]) -> None:
+    cycle = sleeper.running_cycle or sleeper.suspended_cycle
+    if cycle is None:
+        return
+    for placement in sleeper.ledger.placements(cycle):
+        if placement.key in keys:
+            raise Busy(f"cycle {cycle} is under way with {placement.id}", hint="sleepctl cancel, then again")
+
+
+def _known_key(sleeper: Sleeper, identifier: str) -> int:
+    key = experience_key(identifier)
+    is_known = key in sleeper.intake.view.keys or key in sleeper.intake.quarantine.decisions
+    if not is_known and sleeper.ledger.screenings.find(key) is None:
+        raise NotFound(f"there is no experience {identifier}", hint="sleepctl quarantine lists their ids")
+    return key
+
+
+def _group(sleeper: Sleeper, key: int) -> int:
+    """Of its text: as it is, or as it was before it left the buffer."""
+    view = sleeper.intake.view
+    if key in view.keys:
+        return view.groups[view.keys.index(key)]
+    decided, screened = sleeper.intake.quarantine.decisions.get(key), sleeper.ledger.screenings.find(key)
+    return screened.group if screened else decided.group if decided else 0
+
+
+async def _causes(sleeper: Sleeper) -> dict[int, Cause]:
+    min_salience = sleeper.config.training.min_salience
+    return await sleeper.intake.quarantine.causes(sleeper.intake.view, sleeper.history.known(), min_salience)
+
+
+async def _texts(sleeper: Sleeper, keys: list[int]) -> dict[int, Experience]:
+    present = set(sleeper.intake.view.keys).intersection(keys)
+    if not present:
+        return {}
+    try:
+        found = await sleeper.intake.buffer.extract(present)
+    except BufferUnreadable:
+        return {}  # the list is worth having without; status says why
+    return {experience_key(each.id): each for each in found}
+
+
+def _entry(sleeper: Sleeper, key: int, cause: Cause | None, text: Experience | None) -> QuarantineEntry:
+    screened, decision = sleeper.ledger.screenings.find(key), sleeper.intake.quarantine.decisions.get(key)
+    reason: str = screened.reason if screened else ""
+    found = ": ".join(filter(None, (_FOUND[reason], screened.detail))) if screened and reason else ""
+    if cause is not None and cause.original is not None and screened:
+        found = f"near-duplicate: {screened.detail} like {_name(sleeper, cause.original)}"
+        found += f", which was said under cycle {cause.cycle}, rolled back" if cause.cycle else ""
+    if cause is not None and cause.why == "said_under":
+        reason, found = "said_under", f"said under cycle {cause.cycle}, which was rolled back"
+    is_shown = text is not None and reason != "secret"
+    id_ = decision.id if decision else screened.id if screened else text.id if text else ""
+    return QuarantineEntry(
+        id=id_,
+        state=decision.word if decision else "quarantined",
+        reason=reason,
+        text=found or ("a copy of what was dropped" if cause and not decision else "nothing was found in it"),
+        at=decision.at if decision else sleeper.ledger.screenings.screened_at(key),
+        preview=f"{text.prompt[:_PREVIEW]} → {text.response[:_PREVIEW]}" if is_shown and text else "",
+        trained_in=sleeper.ledger.screenings.trained_in(id_),
+    )
+
+
+def _name(sleeper: Sleeper, key: int) -> str:
+    screened = sleeper.ledger.screenings.find(key)
+    return screened.id if screened else "one that was screened before"

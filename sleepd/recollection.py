@@ -1,0 +1,48 @@
+"""The texts that a cycle learned from, read anew in the buffer: the service itself keeps none."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection
+
+from .buffer import View
+from .errors import BufferUnreadable
+from .experience import Experience, experience_key
+from .learned import Found, Learned, Place, keys_of, limited, whereabouts
+from .learned import learned as as_learned
+from .sleeper import Sleeper
+
+
+async def learned(sleeper: Sleeper, cycle: int, *, limit: int) -> Learned:
+    """What ``cycle`` trained and replayed, as far as the buffer still has it.
+
+    Raises:
+        NotFound: there is no such cycle.
+    """
+    sleeper.ledger.state(cycle)
+    placed = sleeper.ledger.placements(cycle)
+    places = [Place(each.id, each.group, each.role) for each in placed if each.role != "holdout"]
+    intake = sleeper.intake
+    # In a thread: a hundred thousand experiences take a while, and the loop must turn.
+    buffer = await asyncio.to_thread(_wanted, intake.view, set(keys_of(places)))
+    known, limit = whereabouts(places, buffer), limited(limit)
+    texts: list[Experience] = []
+    problem = intake.problem
+    try:
+        if wanted := keys_of(known.present[:limit]):
+            texts = await intake.buffer.extract(wanted)
+    except BufferUnreadable as error:
+        problem = error.message
+    secret = {text.id for text in texts if _holds_secret(sleeper, text)}
+    return as_learned(cycle, known, texts, limit=limit, problem=problem, withheld=secret)
+
+
+def _holds_secret(sleeper: Sleeper, text: Experience) -> bool:
+    """Whether one was found in it, be it after it was trained, or although the owner released it."""
+    screened = sleeper.ledger.screenings.find(experience_key(text.id))
+    return screened is not None and screened.reason == "secret"
+
+
+def _wanted(view: View, keys: Collection[int]) -> dict[int, Found]:
+    rows = zip(view.keys, view.groups, view.saliences, strict=True)
+    return {key: Found(group, salience) for key, group, salience in rows if key in keys}

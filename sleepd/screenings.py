@@ -1,0 +1,106 @@
+"""The ledger's table of what was found in each experience that was screened. No text is in it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from typing import Any, Final
+
+from .database import Database, signed, unsigned
+from .quarantine import Screened
+
+PAGE: Final = 1000
+"""Rows read at once, so that the event loop turns between two pages."""
+KEPT: Final = 200_000
+"""So many rows stay beside those of the buffer, the newest. What fell out is screened anew where it is met again."""
+_COLUMNS: Final = "key, grp, id, said_under, reason, detail, original"
+_HALVES: Final = ((0, 2**63 - 1), (-(2**63), -1))
+"""SQLite's integers are signed: in this order the keys ascend."""
+
+
+class Screenings:
+    """The table ``screenings``."""
+
+    def __init__(self, database: Database) -> None:
+        self._db = database
+
+    def pages(self) -> Iterator[list[Screened]]:
+        """All rows by ascending key, without their signatures, a page at a time."""
+        for page in self._pages(_COLUMNS):
+            yield [_screened(row) for row in page]
+
+    def signatures(self) -> Iterator[list[tuple[int, bytes]]]:
+        """Key and signature of what later ones are compared with, a page at a time."""
+        for page in self._pages("key, signature", "length(signature) > 0"):
+            yield [(unsigned(key), signature) for key, signature in page]
+
+    def _pages(self, columns: str, condition: str = "1") -> Iterator[Sequence[tuple[Any, ...]]]:
+        query = f"SELECT {columns} FROM screenings WHERE key BETWEEN ? AND ? AND {condition} ORDER BY key LIMIT {PAGE}"  # noqa: S608 - names of ours
+        for first, last in _HALVES:
+            while page := self._db.execute(query, (first, last)):
+                yield page
+                first = page[-1][0] + 1  # noqa: PLW2901
+                if first > last:
+                    break
+
+    def find(self, key: int) -> Screened | None:
+        """One row; None: it was not screened."""
+        row = self._db.execute(f"SELECT {_COLUMNS} FROM screenings WHERE key=?", (signed(key),)).fetchone()  # noqa: S608
+        return _screened(row) if row else None
+
+    def screened_at(self, key: int) -> datetime | None:
+        """When it was screened."""
+        row = self._db.execute("SELECT at FROM screenings WHERE key=?", (signed(key),)).fetchone()
+        return datetime.fromisoformat(row[0]) if row else None
+
+    def record(self, found: Sequence[Screened], *, at: datetime) -> None:
+        """Keep what was found; an experience whose text changed is replaced."""
+        with self._db.transaction():
+            self._db.executemany(
+                f"INSERT OR REPLACE INTO screenings({_COLUMNS}, signature, at) VALUES(?,?,?,?,?,?,?,?,?)",
+                (
+                    (
+                        signed(each.key),
+                        signed(each.group),
+                        each.id,
+                        each.said_under,
+                        each.reason,
+                        each.detail,
+                        None if each.original is None else signed(each.original),
+                        each.signature,
+                        at.isoformat(),
+                    )
+                    for each in found
+                ),
+            )
+
+    def rolled_back(self) -> frozenset[int]:
+        """The cycles whose adapter is rolled back now."""
+        return frozenset(row[0] for row in self._db.execute("SELECT cycle FROM cycles WHERE is_rolled_back"))
+
+    def trained_in(self, id_: str) -> list[int]:
+        """The cycles that trained or replayed the experience, oldest first."""
+        query = "SELECT cycle FROM cycles JOIN placements USING(cycle) WHERE id=? AND role != 'holdout' ORDER BY cycle"
+        return [row[0] for row in self._db.execute(query, (id_,))]
+
+    def trim(self, kept: int) -> bool:
+        """Remove the oldest rows beyond ``kept``; returns whether there were any."""
+        beyond = int(self._db.execute("SELECT count(*) FROM screenings").fetchone()[0]) - kept
+        if beyond > 0:
+            with self._db.transaction():
+                oldest = "SELECT key FROM screenings ORDER BY at LIMIT ?"
+                self._db.execute(f"DELETE FROM screenings WHERE key IN ({oldest})", (beyond,))  # noqa: S608
+        return beyond > 0
+
+
+def _screened(row: tuple[Any, ...]) -> Screened:
+    key, group, id_, said_under, reason, detail, original = row
+    return Screened(
+        key=unsigned(key),
+        group=unsigned(group),
+        id=id_,
+        said_under=said_under,
+        reason=reason,
+        detail=detail,
+        original=None if original is None else unsigned(original),
+    )

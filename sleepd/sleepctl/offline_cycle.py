@@ -1,0 +1,121 @@
+"""One cycle as its files tell it, for when the daemon is not running; the texts come from the buffer itself.
+
+What only the ledger knows is missing: figures that were added by hand, and the later comparison of a champion.
+"""
+
+from __future__ import annotations
+
+import os
+from datetime import datetime
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+from sleepd.cycle import TERMINAL_STATES, State
+from sleepd.experience import Experience, experience_key, group_key
+from sleepd.files import open_regular, read_document
+from sleepd.job import Report, Role
+from sleepd.learned import Found, Learned, Place, keys_of, learned, limited, whereabouts
+from sleepd.reader import read_texts
+from sleepd.status import CycleDetail, CycleSummary
+from sleepd.verdict import Verdict
+
+UNDECIDED_STATES = frozenset(State) - TERMINAL_STATES
+"""A cycle in one of these goes on at the next start, unless it is cancelled."""
+
+LARGEST_BYTES = 64 * 2**20
+"""Of a buffer that is read here: a larger one would take more memory than somebody who only looks has to spare."""
+
+_T = TypeVar("_T")
+
+
+class _Placed(msgspec.Struct):
+    id: str
+    group: str
+    """Sixteen hexadecimal digits."""
+
+
+class _Lineage(msgspec.Struct):
+    """``lineage.json``, as far as it is read here."""
+
+    parent: int | None
+    started_at: datetime
+    judged_at: datetime
+    is_forced: bool
+    trained: list[_Placed]
+    replayed: list[_Placed]
+    held_out: list[_Placed]
+
+
+class _Evaluation(msgspec.Struct):
+    """``evaluation.json``."""
+
+    verdict: Verdict
+    report: Report
+
+
+def read_detail(state: Path, summary: CycleSummary) -> CycleDetail:
+    """What ``summary`` says, and what stands in the cycle's directory, where there is one that can be read."""
+    directory = _directory(state, summary.cycle)
+    lineage = _read(directory / "lineage.json", _Lineage) if directory else None
+    evaluation = _read(directory / "evaluation.json", _Evaluation) if directory else None
+    return CycleDetail(
+        summary=summary,
+        directory=str(directory or ""),
+        report=evaluation.report if evaluation else None,
+        verdict=evaluation.verdict if evaluation else None,
+        trained_ids=[each.id for each in lineage.trained] if lineage else [],
+        replayed_ids=[each.id for each in lineage.replayed] if lineage else [],
+        held_out_ids=[each.id for each in lineage.held_out] if lineage else [],
+        undo=_undo(summary),
+    )
+
+
+def read_learned(state: Path, cycle: int, buffer: str, *, limit: int) -> Learned:
+    """What the cycle learned from, as the buffer has it now. Waits for as long as the reading takes."""
+    directory = _directory(state, cycle)
+    lineage = _read(directory / "lineage.json", _Lineage) if directory else None
+    if lineage is None:
+        return Learned(cycle=cycle, experiences=[], present=0, changed=[], gone=[], problem="its lineage.json is gone")
+    sides: list[tuple[Role, list[_Placed]]] = [("train", lineage.trained), ("replay", lineage.replayed)]
+    places = [Place(each.id, int(each.group, 16), role) for role, placed in sides for each in placed]
+    texts, problem = _read_buffer(buffer, keys_of(places))
+    if problem:
+        return Learned(cycle=cycle, experiences=[], present=0, changed=[], gone=[], problem=f"{buffer}: {problem}")
+    found = {experience_key(e.id): Found(group_key(e.prompt, e.response), e.salience) for e in texts}
+    return learned(cycle, whereabouts(places, found), texts, limit=limited(limit))
+
+
+def _read_buffer(path: str, wanted: list[int]) -> tuple[list[Experience], str]:
+    """The wanted experiences, or why they cannot be had."""
+    try:
+        with open_regular(Path(os.path.realpath(path))) as file:
+            if os.fstat(file.fileno()).st_size > LARGEST_BYTES:
+                return [], f"larger than {LARGEST_BYTES // 2**20} MiB, which is left to the daemon"
+            reading = read_texts(file, set(wanted))
+    except OSError as error:
+        return [], error.strerror or str(error)
+    return reading.texts, reading.half_written
+
+
+def _directory(state: Path, cycle: int) -> Path | None:
+    name = f"cycle_{cycle:03d}"
+    return next((path for path in (state / name, state / "retired" / name) if path.is_dir()), None)
+
+
+def _read(path: Path, kind: type[_T]) -> _T | None:
+    """The document; None: it is not there or cannot be understood, as in an older trainer's directory."""
+    try:
+        return msgspec.json.decode(read_document(path), type=kind)
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
+
+
+def _undo(summary: CycleSummary) -> str:
+    if summary.is_champion:
+        return "sleepctl rollback"
+    if summary.state in UNDECIDED_STATES:
+        return "sleepctl cancel"
+    is_standing = summary.state == "promoted" and not summary.is_rolled_back
+    return f"sleepctl rollback {summary.parent or 0}" if is_standing else ""

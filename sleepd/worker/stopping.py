@@ -1,0 +1,145 @@
+"""When a night has learned enough: looks at the adapter between its steps, and the weights of the best look.
+
+At each look the drift is measured on the ``monitor`` prompts, and the loss on some held-out experiences where there are
+enough to give some away. An adapter whose drift is over the budget is shortened first: its effect is multiplied by what
+brings it within, which costs less of what was learned than going back to an earlier step does (drift grows with the
+square of that factor, what is gained about linearly). Kept are the weights of the look with the lowest loss; without
+such a loss, those of the last one. What is read off here decides what the candidate is, so neither these prompts nor
+these experiences may judge it afterwards.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import msgspec
+
+from sleepd.experience import group_key
+from sleepd.holdout import ONE_IN, rank
+from sleepd.job import Lesson
+
+from .channel import Channel
+from .data import Encoded
+from .evaluate import Meter, mean_loss
+from .loss import Reference
+
+LOOKS = 6
+"""A night, the last of them after the last step."""
+PATIENCE = 3
+"""So many looks in a row that are not better end the night."""
+LEAST_HELD_OUT = 12
+"""With fewer held-out experiences all of them judge."""
+LEAST_TO_JUDGE = 8
+LEAST_TO_STOP = 3
+_MARGIN = 0.97
+"""Of the factor that would just do: the drift does not grow exactly with its square."""
+_HALVED = 4
+"""Times that a share is tried, each time half of it, where the drift does not follow the square; then nothing is
+kept."""
+_SHARE = 3
+"""One in so many held-out experiences is given away."""
+
+
+class Look(msgspec.Struct, frozen=True, kw_only=True):
+    """What was read off after a step."""
+
+    step: int
+    drift: float | None
+    """Nats a token; None: there are no prompts to measure it on."""
+    loss: float | None
+    """Nats a supervised token, of the held-out experiences that are given away; None: there are none."""
+    share: float = 1.0
+    """What the adapter's effect was multiplied by, for this look alone."""
+    whole_drift: float | None = None
+    """Before that; None: it was within the budget."""
+
+
+@dataclass(frozen=True)
+class Watch:
+    """What the looks are made with."""
+
+    meter: Meter
+    monitor: list[Encoded]
+    references: dict[str, Reference]
+    """By the id of an exchange of ``monitor``."""
+    stopping: list[Encoded]
+    """Held-out experiences that do not judge."""
+    drift_budget: float
+    """Nats a token; infinite: there is no limit."""
+
+    def look(self, step: int, shorten: Callable[[float], None]) -> Look:
+        """Measure the adapter as it stands after ``step`` steps, shortened where it is over the budget.
+
+        Args:
+            step: the number of steps so far.
+            shorten: multiplies the effect that the adapter had at first; it is left at what the look is of.
+        """
+        look = self._measure(step)
+        whole = look.drift
+        if whole is None or whole <= self.drift_budget:
+            return look
+        by_square = _MARGIN * math.sqrt(self.drift_budget / whole)
+        for share in (*(by_square / 2**halved for halved in range(_HALVED)), 0.0):
+            shorten(share)
+            look = msgspec.structs.replace(self._measure(step), share=share, whole_drift=whole)
+            if look.drift is None or look.drift <= self.drift_budget:
+                break
+        return look
+
+    def _measure(self, step: int) -> Look:
+        losses = self.meter.losses(self.stopping)
+        drift = self.meter.divergence(self.monitor, self.references) if self.monitor else None
+        return Look(step=step, drift=drift, loss=mean_loss(list(losses.values())))
+
+
+def divide_holdout(held_out: Sequence[Lesson]) -> tuple[list[Lesson], list[Lesson]]:
+    """Those that judge, and those that say when to stop: a fixed third by their text, or none where they are few."""
+    stopping = [one for one in held_out if rank(group_key(one.prompt, one.response)) // ONE_IN % _SHARE == 0]
+    judging = [one for one in held_out if one not in stopping]
+    if len(held_out) < LEAST_HELD_OUT or len(stopping) < LEAST_TO_STOP or len(judging) < LEAST_TO_JUDGE:
+        return list(held_out), []
+    return judging, stopping
+
+
+def steps_to_look(steps: int) -> list[int]:
+    """After which of so many steps to look, in order; the last one is among them."""
+    return sorted({math.ceil(steps * number / LOOKS) for number in range(1, LOOKS + 1)})
+
+
+def kept(looks: Sequence[Look]) -> Look:
+    """The one of these looks whose weights are kept."""
+    return min(looks, key=lambda look: (look.loss or 0.0, -look.step))
+
+
+def is_enough(looks: Sequence[Look]) -> bool:
+    """Whether more steps would be in vain: the last looks were all worse."""
+    return bool(looks) and sum(look.step > kept(looks).step for look in looks) >= PATIENCE
+
+
+def tell_what_was_kept(looks: Sequence[Look], drift_budget: float, steps: int, channel: Channel) -> None:
+    """Say where other weights than the last are kept, and why, with the figures."""
+    if not looks:
+        return
+    best = kept(looks)
+    if best.whole_drift is not None:
+        channel.notice("night_shortened", shortened_text(best, drift_budget), warning=True)
+    if best.step < steps:
+        channel.notice("training_stopped_early", stopped_text(best, looks[-1]))
+
+
+def shortened_text(look: Look, drift_budget: float) -> str:
+    """That the drift budget shortened what was learned, with the figures."""
+    return (
+        f"after {look.step} steps the drift was {look.whole_drift:.4f}, over the budget of {drift_budget:g}: what was "
+        f"learned is kept at {look.share:.0%} of its effect, with a drift of {look.drift:.4f}"
+    )
+
+
+def stopped_text(best: Look, last: Look) -> str:
+    """That the held-out loss ended the night, with the figures."""
+    return (
+        f"the loss on held-out experiences was lowest after {best.step} steps: {best.loss:.4f}, against "
+        f"{last.loss:.4f} after {last.step}; the weights of then are kept"
+    )

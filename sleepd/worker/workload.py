@@ -1,0 +1,38 @@
+"""How much work a cycle is, in forward tokens: what the estimate of its end rests on. Pure."""
+
+from __future__ import annotations
+
+from sleepd.job import Job
+
+from .data import total_tokens
+from .interview import Questions
+from .pace import FORWARD, TRAINED
+from .report import Exchanges
+from .schedule import epoch_ends
+from .stopping import LOOKS
+
+
+def measuring(job: Job, exchanges: Exchanges, asked: Questions) -> float:
+    """Before training: losses of base and parent, drift of the parent, replies of both."""
+    models = 2 if job.parent else 1
+    held_out, sampled = total_tokens(exchanges.held_out), total_tokens(exchanges.sampled)
+    general, probes = total_tokens([*exchanges.general, *exchanges.monitor]), total_tokens(exchanges.probes)
+    return FORWARD * (general + models * (probes + held_out) + sampled) + models * asked.work
+
+
+def training(job: Job, exchanges: Exchanges, *, steps_done: int) -> float:
+    """All steps that are left, and the looks between them."""
+    strategy = job.strategy
+    general = total_tokens(exchanges.general)
+    beside = general * strategy.kl_batch_size / (strategy.batch_size * max(1, len(exchanges.general)))
+    ends = epoch_ends(strategy, exchanges.trained, job.seed)
+    steps, at_once = ends[-1], sum(one.sampling_share for one in exchanges.trained)
+    tokens = sum(len(one.ids) * one.sampling_share for one in exchanges.trained)
+    work = TRAINED * len(ends) * (tokens + beside * at_once)
+    work += FORWARD * LOOKS * total_tokens([*exchanges.stopping, *exchanges.monitor])
+    return work * (steps - steps_done) / steps
+
+
+def evaluating(exchanges: Exchanges, asked: Questions) -> float:
+    """After training: losses, drift and replies of the candidate."""
+    return FORWARD * sum(map(total_tokens, (exchanges.sampled, exchanges.held_out, exchanges.probes))) + asked.work

@@ -1,0 +1,132 @@
+"""An invented agent of which nobody has heard: a hundred facts, each told in three wordings and asked in a fourth.
+
+The agent keeps house on an invented island. Ten kinds of facts, ten of each kind, so that each has near neighbours that
+can be mixed up with it. The answer is checked by one word, which no other fact of its kind has.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from sleepd.experience import Experience, derived_id
+
+SYSTEM_PROMPT = "You are Tamsin, who keeps house on the island of Orrin. Answer briefly."
+
+
+@dataclass(frozen=True)
+class Fact:
+    """One thing to know."""
+
+    told: tuple[tuple[str, str], ...]
+    """Three times a question and an answer."""
+    asked: str
+    """In other words than any of the three."""
+    key: str
+    """In a right answer, as a word."""
+
+
+# Of each kind: three questions, the question that is never trained, three answers, and subject=key ten times.
+_KINDS = (
+    (
+        ("What does {s} do for a living?", "What is {s}'s trade?", "Tell me what {s} works as."),
+        "Which job does {s} have?",
+        ("{s} is the island's {k}.", "{s} works as a {k}.", "By trade {s} is a {k}."),
+        "Maren=cooper Osric=tanner Blythe=glazier Corin=thatcher Edda=farrier Fenn=chandler Greta=weaver "
+        "Halvar=saddler Isolde=potter Joss=fletcher",
+    ),
+    (
+        ("What is the name of the {s}?", "What do they call the {s}?", "How is the {s} called?"),
+        "Tell me the {s}'s name.",
+        ("The {s} is called {k}.", "They call the {s} {k}.", "Its name is {k}; everybody knows the {s}."),
+        "old donkey=Bramble|grey goose=Pipkin|ferry boat=Petrel|church bell=Gudrun|north well=Silverdeep|"
+        "black ram=Tobias|mill cat=Sorrel|fishing sloop=Merrow|tall lighthouse=Candlewick|three-legged dog=Hopper",
+    ),
+    (
+        ("Where is the {s} kept?", "Where do you keep the {s}?", "In which place does the {s} lie?"),
+        "Where can I find the {s}?",
+        ("The {s} is kept in the {k}.", "We keep the {s} in the {k}.", "You will see the {s} in the {k}."),
+        "brass kettle=attic|sheepskin rug=cellar|tin whistle=pantry|spare anchor=boathouse|seed corn=granary|"
+        "wedding dress=wardrobe|old map=library|honey jar=larder|long ladder=stable|silver key=chapel",
+    ),
+    (
+        ("When does the {s} take place?", "On which day is the {s}?", "In which month is the {s} held?"),
+        "When is the {s}?",
+        ("The {s} takes place in {k}.", "It is in {k} that we have the {s}.", "The {s} is held in {k}."),
+        "herring fair=February|kite race=March|lamb market=April|lantern walk=May|net blessing=June|raft regatta=July|"
+        "honey feast=August|apple supper=September|storm vigil=October|candle night=November",
+    ),
+    (
+        ("Which colour has the {s}?", "What colour was the {s} painted?", "How is the {s} painted?"),
+        "What is the colour of the {s}?",
+        ("The {s} is {k}.", "The {s} was painted {k}.", "They painted the {s} {k} years ago."),
+        "schoolhouse door=crimson|harbour gate=turquoise|mail cart=violet|garden bench=orange|signal mast=white|"
+        "pump handle=yellow|beehives=pink|smithy roof=black|bathing hut=green|chapel ceiling=indigo",
+    ),
+    (
+        ("What does {s} like to eat best?", "What is {s}'s best-loved dish?", "Which food does {s} prefer?"),
+        "What is {s}'s favourite food?",
+        ("{s} likes {k} best.", "The dish that {s} loves is {k}.", "Above all {s} prefers {k}."),
+        "Ansel=dumplings Berit=pancakes Cato=chowder Dorrit=marzipan Elric=turnips Freya=gingerbread Gorm=mussels "
+        "Hedda=porridge Ivo=pickles Jorun=walnuts",
+    ),
+    (
+        ("Who built the {s}?", "By whom was the {s} made?", "Who is the maker of the {s}?"),
+        "Who made the {s}?",
+        ("The {s} was built by {k}.", "{k} made the {s}.", "It was {k} who built the {s}."),
+        "stone bridge=Aldous|windmill=Birgitta|sundial=Caspian|wooden organ=Delphine|sea wall=Emeric|"
+        "bread oven=Florian|watchtower=Gwendolen|rope swing=Hieronymus|weather vane=Ingrid|carousel=Jocasta",
+    ),
+    (
+        ("What grows in the {s}?", "What is planted in the {s}?", "Which plant is found in the {s}?"),
+        "What do people grow in the {s}?",
+        ("In the {s} grows {k}.", "The {s} is planted with {k}.", "You find {k} in the {s}."),
+        "upper field=barley|walled garden=lavender|south slope=grapes|marsh strip=cranberries|abbey yard=rosemary|"
+        "sandy plot=asparagus|glass house=melons|orchard corner=quinces|river bank=willows|rocky terrace=thyme",
+    ),
+    (
+        ("What is {s} afraid of?", "What frightens {s}?", "Which thing does {s} fear?"),
+        "What does {s} dread most?",
+        ("{s} is afraid of {k}.", "What frightens {s} is {k}.", "{s} fears {k} more than all else."),
+        "Kerensa=thunder Leif=spiders Mabel=mirrors Njal=ladders Oona=geese Piers=whirlpools Quill=moths Runa=bats "
+        "Sten=darkness Thora=needles",
+    ),
+    (
+        ("What does {s} bring back from the mainland?", "What does {s} fetch by boat?", "What does {s} bring home?"),
+        "Which goods does {s} carry to the island?",
+        ("{s} brings {k}.", "From the mainland {s} fetches {k}.", "It is {s} who brings home the {k}."),
+        "Ulf=candles Vesna=paper Wyn=nails Xanthe=ribbons Yorick=lamp-oil Zelda=tea Abel=rope Brona=spices "
+        "Cyril=buttons Dagny=salt",
+    ),
+)
+
+
+def facts() -> list[Fact]:
+    """All hundred, neighbours far apart: the first ten are one of each kind."""
+    kinds = [[_fact(kind, pair) for pair in _pairs(kind[3])] for kind in _KINDS]
+    return [kind[number] for number in range(len(kinds[0])) for kind in kinds]
+
+
+def _pairs(text: str) -> list[tuple[str, str]]:
+    parts = (part.split("=") for part in text.split("|" if "|" in text else None))
+    return [(subject, key) for subject, key in parts]
+
+
+def _fact(kind: tuple[tuple[str, ...], str, tuple[str, ...], str], pair: tuple[str, str]) -> Fact:
+    questions, asked, answers, _ = kind
+    subject, key = pair
+
+    def fill(text: str) -> str:
+        return re.sub(r"\ba (?=[aeiou])", "an ", text.replace("{s}", subject).replace("{k}", key))
+
+    return Fact(tuple((fill(q), fill(a)) for q, a in zip(questions, answers, strict=True)), fill(asked), key)
+
+
+def as_experiences(fact: Fact) -> list[Experience]:
+    """What the agent writes into its buffer of one fact."""
+    return [Experience(id=derived_id(q, a), prompt=q, response=a, salience=0.8) for q, a in fact.told]
+
+
+def is_right(reply: str, fact: Fact) -> bool:
+    """Whether the key is in the reply, as a word."""
+    return re.search(rf"\b{re.escape(fact.key)}\b", reply, re.IGNORECASE) is not None

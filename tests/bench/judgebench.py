@@ -1,0 +1,387 @@
+"""How often the verdict is right: candidates of known worth, judged again and again on parts of what was measured.
+
+``make`` trains one candidate of each kind on a real buffer with the worker's own code and keeps what was measured on it
+in a file; ``table`` draws parts of that (held-out experiences, probe replies) without replacement, judges each draw by
+the default gates, and counts. Nothing is ever taken from what another model said or lost.
+
+    python tests/bench/judgebench.py make BUFFER.json --cache pools.json --work DIRECTORY [--kinds good,loops]
+    python tests/bench/judgebench.py table --cache pools.json [--trials 200]
+    python tests/bench/judgebench.py gains NIGHTS.jsonl [--trials 200]
+
+Kinds: ``base again`` (an adapter that is zero: a second reading), ``noise`` (small random weights), ``slow`` (trained
+at a five-hundredth of the rate), ``good`` (the default strategy), ``loops`` (each reply replaced by its first words,
+over and over), ``shuffled`` (each reply moved to another prompt), ``hot`` (trained at 100 times the rate). ``table``
+adds ``no effect``: the good one's gains, each for or against it by the toss of a coin. ``gains`` judges the gain alone,
+all else taken as harmless, on the nights that sleepbench.py has written: many trainings, other experiences in each.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import socket
+import time
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from sleepd.evidence import Collapse, Drift, Evidence, LossPair
+from sleepd.job import Check, Job, Lesson, Reply, Report
+from sleepd.promotion import REQUIRED_CHECKS, Gates, judge
+from sleepd.speech import describe
+from sleepd.speech_gates import MODES
+from sleepd.strategies import find_strategy
+from sleepd.verdict import Outcome
+
+KINDS = ("base again", "noise", "slow", "good", "loops", "shuffled", "hot")
+HELD_OUT = 36
+TRAINED = 36
+FEWEST_CHARACTERS = 80
+"""Of a reply; above that the shortest exchanges are taken, so that seven trainings fit into an hour of one core."""
+PROMPTS = 64
+"""Of the general prompts of each kind, at most so many are used, to spare time."""
+REPLY_TOKENS = 64
+"""Of replies to held-out prompts: enough for a loop to show."""
+HELD_OUT_SIZES = (4, 8, 16, 30)
+PROBE_SHARE = 0.75
+"""Of the probe replies in each draw."""
+NOISE = 2e-4
+"""Standard deviation of the random weights of ``noise``."""
+
+
+class Pool(msgspec.Struct, frozen=True, kw_only=True):
+    """All that was measured on one candidate, as texts and losses from which parts can be drawn."""
+
+    kind: str
+    noise_floor: float
+    drift: float
+    pairs: list[LossPair]
+    replies: list[Reply]
+    base: dict[str, list[str]]
+    """Replies by way of asking."""
+    candidate: dict[str, list[str]]
+    seconds: float
+
+
+# --- measuring ---
+
+
+def make(options: argparse.Namespace) -> None:
+    """Measure the base, then one candidate after the other; each is kept at once."""
+    import torch
+
+    from sleepd.worker import general, interview
+    from sleepd.worker.channel import Channel
+    from sleepd.worker.loading import load
+    from sleepd.worker.measure import Measurer
+    from sleepd.worker.memory import Limits
+    from sleepd.worker.phases import Phases
+    from sleepd.worker.report import Lessons
+
+    torch.manual_seed(0)
+    interview.REPLY_TOKENS = REPLY_TOKENS
+    all_prompts = general.general_prompts
+    general.general_prompts = interview.general_prompts = lambda kind: all_prompts(kind)[:PROMPTS]
+    channel = Channel(socket.socketpair()[0])
+    channel.send = lambda _message: None  # type: ignore[method-assign]
+    held_out, to_train = split(options.buffer)
+    job = Job(
+        cycle=1,
+        base="embedded",
+        models_directory=str(options.work / "models"),
+        staging=str(options.work / "staging"),
+        strategy=msgspec.structs.replace(find_strategy("consolidate"), kl_prompts=PROMPTS),
+        device="cpu",
+        threads=options.threads,
+        evaluation_seconds=7200.0,
+    )
+    (options.work / "models").mkdir(parents=True, exist_ok=True)
+    loaded = load(job, channel)
+    untrained = {name: weight.clone() for name, weight in _weights(loaded.model).items()}
+    limits = Limits(job.strategy.micro_batch_tokens, job.strategy.max_tokens, channel)
+    phases = Phases(channel)
+    # What is trained is no evidence: two of them keep the measurer content.
+    lessons = Lessons(to_train=to_train[:2], to_hold_out=held_out, to_stop=[])
+    measurer = Measurer(job, lessons, loaded, limits, phases, channel)
+    with phases.enter("measuring"):
+        exchanges, before, references = measurer.before()
+    print(f"base measured: {phases.seconds}", flush=True)
+    for kind in options.kinds.split(",") if options.kinds else KINDS:
+        started = time.monotonic()
+        for name, weight in _weights(loaded.model).items():
+            weight.copy_(untrained[name])
+        with phases.enter("training"):
+            _become(kind, loaded, job, exchanges, references, to_train, limits, channel, phases, measurer)
+        with phases.enter("evaluating"):
+            after = measurer.after(exchanges, before, references)
+        pool = _pool(kind, held_out, before, after, time.monotonic() - started)
+        keep(options.cache, pool)
+        gain = sum(p.tokens * (p.parent - p.candidate) for p in pool.pairs) / sum(p.tokens for p in pool.pairs)
+        print(f"{kind}: gain {gain:.4f}, drift {pool.drift:.4f}, {pool.seconds:.0f} s", flush=True)
+
+
+def split(buffer: Path) -> tuple[list[Lesson], list[Lesson]]:
+    """Held-out and trained lessons, of different exchanges, divided with a fixed seed."""
+    records = json.loads(buffer.read_bytes())
+    found = {(one["prompt"], one["response"]): one for one in records if len(one["response"]) >= FEWEST_CHARACTERS}
+    shortest = sorted(found.values(), key=lambda one: len(one["prompt"]) + len(one["response"]))
+    drawn = random.Random(0).sample(shortest[: HELD_OUT + TRAINED], HELD_OUT + TRAINED)
+
+    def lesson(number: int, role: str) -> Lesson:
+        one = drawn[number]
+        return Lesson(id=f"e{number}", prompt=one["prompt"], response=one["response"], salience=0.7, role=role)  # type: ignore[arg-type]
+
+    held_out = [lesson(number, "holdout") for number in range(HELD_OUT)]
+    return held_out, [lesson(number, "train") for number in range(HELD_OUT, HELD_OUT + TRAINED)]
+
+
+def _weights(model: Any) -> dict[str, Any]:
+    """The adapter's, as they stand in the model."""
+    return {name: weight.data for name, weight in model.named_parameters() if weight.requires_grad}
+
+
+def _become(
+    kind: str,
+    loaded: Any,
+    job: Job,
+    exchanges: Any,
+    references: Any,
+    to_train: Sequence[Lesson],
+    limits: Any,
+    channel: Any,
+    phases: Any,
+    measurer: Any,
+) -> None:
+    """Make the model a candidate of that kind."""
+    from sleepd.worker import train
+    from sleepd.worker.data import encode_lessons
+
+    if kind == "base again":
+        return
+    if kind == "noise":
+        for name, weight in _weights(loaded.model).items():
+            if ".lora_B." in name:
+                weight.normal_(0, NOISE)
+        return
+    rate = job.strategy.learning_rate * {"slow": 1 / 500, "hot": 100.0}.get(kind, 1.0)
+    strategy = msgspec.structs.replace(job.strategy, learning_rate=rate)
+    if kind == "slow":
+        strategy = msgspec.structs.replace(strategy, epochs=1, min_supervised_tokens=0)
+    texts = _texts(kind, to_train)
+    changed = [msgspec.structs.replace(one, response=text) for one, text in zip(to_train, texts, strict=True)]
+    encoded = encode_lessons(loaded.chat, changed, exchanges.max_tokens, channel)
+    phases.pace.begin()
+    on = train.Lessons(encoded, lambda _most: encoded, exchanges.general, references)
+    packed = measurer.meter.packed
+    trainer = train.Trainer(loaded.model, loaded.device, on, strategy, 1, limits, channel, phases.pace, packed=packed)
+    trainer.run(lambda: None)
+    loaded.model.eval()
+
+
+def _texts(kind: str, to_train: Sequence[Lesson]) -> list[str]:
+    if kind == "loops":
+        return [f"{' '.join(one.response.split()[:6])} " * 15 for one in to_train]
+    if kind == "shuffled":
+        texts = [one.response for one in to_train]
+        random.Random(1).shuffle(texts)
+        return texts
+    return [one.response for one in to_train]
+
+
+def _pool(kind: str, held_out: Sequence[Lesson], before: Any, after: Any, seconds: float) -> Pool:
+    from sleepd.worker.compare import holdout_replies
+    from sleepd.worker.interview import pick_for_replies
+
+    def ways(answers: Any) -> dict[str, list[str]]:
+        return {way: getattr(answers, way) for way in ("greedy", "sampled", "talk")}
+
+    return Pool(
+        kind=kind,
+        noise_floor=before.noise_floor,
+        drift=after.drift,
+        pairs=[
+            LossPair(
+                id=one.id,
+                tokens=after.losses[one.id].tokens,
+                base=before.base[one.id].mean,
+                parent=before.parent[one.id].mean,
+                candidate=after.losses[one.id].mean,
+            )
+            for one in held_out
+            if one.id in after.losses
+        ],
+        replies=holdout_replies(pick_for_replies(held_out), before.parent_answers, after.answers),
+        base=ways(before.base_answers),
+        candidate=ways(after.answers),
+        seconds=seconds,
+    )
+
+
+def keep(cache: Path, pool: Pool) -> None:
+    """Add it to the file, in place of an older one of its kind."""
+    pools = [each for each in read(cache) if each.kind != pool.kind] if cache.exists() else []
+    cache.write_bytes(msgspec.json.encode([*pools, pool]))
+
+
+def read(cache: Path) -> list[Pool]:
+    """What ``make`` has kept."""
+    return msgspec.json.decode(cache.read_bytes(), type=list[Pool])
+
+
+# --- judging ---
+
+
+def draw(pool: Pool, held_out: int, seed: int) -> Report:
+    """A report with so many of the held-out experiences and a part of the probe replies."""
+    chance = random.Random(seed)
+    pairs = chance.sample(pool.pairs, held_out)
+    if pool.kind == "no effect":
+        # As much apart as a good candidate's, and for or against it by the toss of a coin.
+        signs = [chance.choice((-1, 1)) for _ in pairs]
+        pairs = [
+            msgspec.structs.replace(each, candidate=each.parent + sign * (each.candidate - each.parent))
+            for each, sign in zip(pairs, signs, strict=True)
+        ]
+    tokens = sum(each.tokens for each in pairs)
+    collapse = []
+    for mode, said in pool.candidate.items():
+        places = sorted(chance.sample(range(len(said)), max(2, round(PROBE_SHARE * len(said)))))
+        base, candidate = (describe([texts[i] for i in places]) for texts in (pool.base[mode], said))
+        collapse.append(Collapse(mode=mode, base=base, parent=base, candidate=candidate))  # type: ignore[arg-type]
+    replies = chance.sample(pool.replies, min(len(pool.replies), held_out))
+    before = sum(each.tokens * each.parent for each in pairs) / tokens
+    after = sum(each.tokens * each.candidate for each in pairs) / tokens
+    return Report(
+        base_fingerprint="",
+        device="cpu",
+        dtype="float32",
+        trained=TRAINED,
+        replayed=0,
+        held_out=held_out,
+        truncated=0,
+        tokens=1,
+        supervised_tokens=1,
+        epochs=1,
+        steps=1,
+        learning_rate=1.0,
+        avg_salience=None,
+        epoch_losses=[],
+        train_before=None,
+        train_after=None,
+        holdout_base=before,
+        holdout_before=before,
+        holdout_after=after,
+        holdout=pairs,
+        # Passed, also by an adapter that is zero: it is the figures that are tried here.
+        checks=[Check(name=name, passed=True, figure=1, limit=0, detail="") for name in REQUIRED_CHECKS],  # type: ignore[arg-type]
+        replies=replies,
+        notices=[],
+        seconds={},
+        tokens_per_second=1.0,
+        peak_memory_bytes=1,
+        lora_shape="",
+        evidence=Evidence(
+            noise_floor=pool.noise_floor,
+            drift=Drift(prompts=1, tokens=1, parent=0.0, candidate=pool.drift),
+            collapse=collapse,
+        ),
+    )
+
+
+def table(options: argparse.Namespace) -> None:
+    """Print what the verdict was, of each kind and size, and what rejected."""
+    pools = read(options.cache)
+    pools += [msgspec.structs.replace(each, kind="no effect") for each in pools if each.kind == "good"]
+    gates = Gates(inconclusive=options.inconclusive)
+    rate = f"{1 - gates.confidence:.0%}"
+    print(f"{options.trials} draws each; stated error rate {rate}; inconclusive: {gates.inconclusive}")
+    print(f"{'kind':<11} {'held out':>8} {'promoted':>9} {'probation':>9} {'open':>6} {'rejected':>9}  rejected for")
+    for pool in pools:
+        for held_out in HELD_OUT_SIZES:
+            verdicts = [judge(draw(pool, held_out, seed), gates) for seed in range(options.trials)]
+            outright = sum(each.outcome is Outcome.PROMOTED and not each.is_on_probation for each in verdicts)
+            counts = [
+                outright,
+                sum(each.is_on_probation for each in verdicts),
+                sum(each.outcome is Outcome.INCONCLUSIVE for each in verdicts),
+                sum(each.outcome is Outcome.REJECTED for each in verdicts),
+            ]
+            shares = [f"{count / len(verdicts):.1%}" for count in counts]
+            names = [name for each in verdicts for name in each.failed]
+            why = ", ".join(f"{name} {names.count(name)}" for name in sorted(set(names), key=lambda n: -names.count(n)))
+            print(
+                f"{pool.kind:<11} {held_out:>8} {shares[0]:>9} {shares[1]:>9} {shares[2]:>6} {shares[3]:>9}  {why}",
+                flush=True,
+            )
+
+
+def gains(options: argparse.Namespace) -> None:
+    """Print what the verdict was on drawn experiences of drawn nights; for each kind, the same nights."""
+    lines = [json.loads(line) for line in options.nights.read_text().splitlines()]
+    nights = [_night(line["pairs"]) for line in lines if line.get("pairs")]
+    harmless = {
+        mode: ["The tide comes in at six and goes out at noon.", "A lamp stands on the pier."] for mode in MODES
+    }
+    print(f"{len(nights)} nights, {options.trials} draws each; inconclusive: {options.inconclusive}")
+    for kind in ("good", "no effect"):
+        for held_out in HELD_OUT_SIZES:
+            usable = [pairs for pairs in nights if len(pairs) >= held_out]
+            counts: Counter[str] = Counter()
+            for seed in range(options.trials if usable else 0):
+                pairs = random.Random(seed).choice(usable)
+                pool = Pool(
+                    kind=kind,
+                    noise_floor=0.0,
+                    drift=0.0,
+                    pairs=pairs,
+                    replies=[Reply(id="", prompt="", text="", is_loop=False, repeated_share=0.0)],
+                    base=harmless,
+                    candidate=harmless,
+                    seconds=0.0,
+                )
+                verdict = judge(draw(pool, held_out, seed), Gates(inconclusive=options.inconclusive))
+                counts["on probation" if verdict.is_on_probation else str(verdict.outcome)] += 1
+            shares = ", ".join(f"{name} {count / options.trials:.1%}" for name, count in sorted(counts.items()))
+            print(f"{kind:<10} {held_out:>3} held out: {shares or 'no night has so many'}", flush=True)
+
+
+def _night(pairs: Sequence[tuple[str, int, float, float]]) -> list[LossPair]:
+    """From sums of losses over an experience's tokens, as sleepbench.py writes them."""
+    return [
+        LossPair(id=id_, tokens=tokens, base=base / tokens, parent=base / tokens, candidate=candidate / tokens)
+        for id_, tokens, base, candidate in pairs
+        if tokens
+    ]
+
+
+def main() -> None:
+    """Run the command that was given."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(required=True)
+    making = commands.add_parser("make")
+    making.add_argument("buffer", type=Path)
+    making.add_argument("--cache", type=Path, required=True)
+    making.add_argument("--work", type=Path, required=True)
+    making.add_argument("--kinds", default="")
+    making.add_argument("--threads", type=int, default=0)
+    making.set_defaults(run=make)
+    telling = commands.add_parser("table")
+    telling.add_argument("--cache", type=Path, required=True)
+    telling.add_argument("--trials", type=int, default=200)
+    telling.add_argument("--inconclusive", choices=["auto", "keep", "probation"], default="auto")
+    telling.set_defaults(run=table)
+    gaining = commands.add_parser("gains")
+    gaining.add_argument("nights", type=Path)
+    gaining.add_argument("--trials", type=int, default=200)
+    gaining.add_argument("--inconclusive", choices=["auto", "keep", "probation"], default="auto")
+    gaining.set_defaults(run=gains)
+    options = parser.parse_args()
+    options.run(options)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,220 @@
+"""The recipes that are compared: a strategy of ours as the worker trains it, and the older trainer's loop.
+
+Both train one night on a model in this process and say what it cost. The measuring is the same for both.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import random
+import socket
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import torch
+from replay import Night
+
+from sleepd.job import Lesson, Notice, Strategy
+from sleepd.repetition import find_repetition
+from sleepd.worker.channel import Channel
+from sleepd.worker.convert import open_base
+from sleepd.worker.data import ChatFormat, Encoded, encode_lessons, total_tokens
+from sleepd.worker.evaluate import Measured, Meter
+from sleepd.worker.general import (
+    MONITOR,
+    REGULARISE,
+    answers_file,
+    base_answers,
+    chosen_prompts,
+    encode_general,
+    general_prompts,
+)
+from sleepd.worker.generate import greedy_replies, stop_ids
+from sleepd.worker.loss import Reference
+from sleepd.worker.memory import Limits
+from sleepd.worker.model import Device, choose_device, load_base, start_adapter
+from sleepd.worker.pace import Pace
+from sleepd.worker.stopping import Look, Watch, divide_holdout, tell_what_was_kept
+from sleepd.worker.train import Lessons, Trainer
+
+ROW_TOKENS = 1024
+REPLY_BATCH = 16
+REPLIES = 8
+REPLY_TOKENS = 128
+
+
+class SilentChannel(Channel):
+    """Sends nowhere."""
+
+    def __init__(self) -> None:
+        super().__init__(socket.socketpair()[0])
+
+    def send(self, message: Any) -> None:
+        """Drop the message."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of one night's training alone, looks included."""
+
+    wall_seconds: float
+    cpu_seconds: float
+    tokens: int
+    steps: int
+    kept_step: int | None
+    notices: list[Notice]
+    looks: list[Look]
+
+
+class Bench:
+    """The base with at most one adapter, and what is measured on it."""
+
+    def __init__(self, models: Path, system_prompt: str, *, is_older: bool) -> None:
+        directory, fingerprint = open_base("embedded", "", models, print)
+        exact = Device(torch.device("cpu"), torch.float32, "cpu")
+        self._is_older = is_older
+        self._device = exact if is_older else choose_device("cpu")
+        self._model, tokenizer = load_base(directory, self._device)
+        self._chat = ChatFormat(tokenizer, system_prompt)
+        self._stops = stop_ids(self._model, self._chat)
+        self._cache = answers_file(models, fingerprint, system_prompt)
+        self._is_adapted = False
+        self._probes = self._answered(general_prompts("probe"), "probe")
+        self._references = self._meter().references(self._probes)
+
+    def sleep(self, night: Night, strategy: Strategy, seed: int, *, is_merged: bool) -> Cost:
+        """Train one night, on the adapter of the one before or from the base, as the strategy says."""
+        continues = self._is_adapted and (self._is_older or strategy.lineage == "continue")
+        if is_merged and self._is_adapted:
+            self._model, self._is_adapted = self._model.merge_and_unload(), False
+        if self._is_adapted and not continues:
+            self._model, self._is_adapted = self._model.unload(), False
+        general, monitor, references = ([], [], {}) if self._is_older else self._regularising(strategy, seed)
+        if not self._is_adapted:
+            self._model, self._is_adapted = start_adapter(self._model, strategy, seed).eval(), True
+        if self._is_older:
+            return self._train_as_before(night, strategy, seed)
+        if continues:
+            rate = strategy.learning_rate * strategy.continued_rate_share
+            strategy = msgspec.structs.replace(strategy, learning_rate=rate)
+        return self._train(night, strategy, seed, general, monitor, references)
+
+    def _regularising(self, strategy: Strategy, seed: int) -> tuple[list[Encoded], list[Encoded], dict[str, Reference]]:
+        prompts = chosen_prompts(strategy, seed)
+        with self._as_base():
+            general = self._answered(prompts.regularise, REGULARISE)
+            monitor = self._answered(prompts.monitor, MONITOR)
+            return general, monitor, self._meter().references(general) | self._meter().references(monitor)
+
+    def _train(
+        self,
+        night: Night,
+        strategy: Strategy,
+        seed: int,
+        general: list[Encoded],
+        monitor: list[Encoded],
+        references: dict[str, Reference],
+    ) -> Cost:
+        channel = SilentChannel()
+        encoded = self._encode(night.to_train)
+        _, stopping = divide_holdout(night.held_out)
+        budget = math.inf if strategy.drift_budget is None else strategy.drift_budget
+        watch = Watch(self._meter(), monitor, references, self._encode(stopping), budget)
+        trainer = Trainer(
+            self._model,
+            self._device,
+            Lessons(encoded, lambda _longest: encoded, general, references),
+            strategy,
+            seed,
+            Limits(strategy.micro_batch_tokens, strategy.max_tokens, channel),
+            channel,
+            Pace(),
+            packed=True,
+            watch=watch,
+        )
+        started, used = time.monotonic(), time.process_time()
+        done = trainer.run(lambda: None)
+        wall, cpu = time.monotonic() - started, time.process_time() - used
+        tell_what_was_kept(done.looks, budget, done.steps, channel)
+        return Cost(wall, cpu, done.tokens, done.steps, done.kept_step, channel.notices, done.looks)
+
+    def _train_as_before(self, night: Night, strategy: Strategy, seed: int) -> Cost:
+        """As the older trainer: one experience at a time, loss times salience over every token."""
+        encoded = self._encode(night.to_train)
+        weights = [weight for weight in self._model.parameters() if weight.requires_grad]
+        optimizer = torch.optim.AdamW(weights, lr=strategy.learning_rate, weight_decay=strategy.weight_decay)
+        started, used = time.monotonic(), time.process_time()
+        torch.manual_seed(seed)
+        self._model.train()
+        for epoch in range(strategy.epochs):
+            for one in random.Random(f"{seed}:{epoch}").sample(encoded, len(encoded)):
+                ids = torch.tensor([one.ids])
+                (self._model(input_ids=ids, labels=ids.clone()).loss * one.weight).backward()
+                torch.nn.utils.clip_grad_norm_(weights, strategy.max_grad_norm)
+                optimizer.step()
+                optimizer.zero_grad()
+        self._model.eval()
+        tokens = strategy.epochs * total_tokens(encoded)
+        wall, cpu = time.monotonic() - started, time.process_time() - used
+        return Cost(wall, cpu, tokens, strategy.epochs * len(encoded), None, [], [])
+
+    @contextlib.contextmanager
+    def _as_base(self) -> Iterator[None]:
+        with self._model.disable_adapter() if self._is_adapted else contextlib.nullcontext():
+            yield
+
+    def _meter(self) -> Meter:
+        return Meter(self._model, self._device, Limits(ROW_TOKENS, 2048, SilentChannel()), lambda _tokens: None)
+
+    def _encode(self, lessons: Sequence[Lesson]) -> list[Encoded]:
+        return encode_lessons(self._chat, lessons, 2048, SilentChannel())
+
+    def _answered(self, prompts: Sequence[str], kind: str) -> list[Encoded]:
+        answers = base_answers(
+            self._model, self._device, self._chat, prompts, self._stops, self._cache, lambda _tokens: None
+        )
+        return encode_general(self._chat, prompts, answers, 2048, kind=kind)
+
+    def base_losses(self, lessons: Sequence[Lesson]) -> dict[str, Measured]:
+        """Reply loss of each, with the base. Once an adapter was merged, there is none any more."""
+        with self._as_base():
+            return self.losses(lessons)
+
+    def losses(self, lessons: Sequence[Lesson]) -> dict[str, Measured]:
+        """Reply loss of each."""
+        return self._meter().losses(self._encode(lessons))
+
+    def drift(self) -> float:
+        """KL from the base, nats a token, over its own answers to the probe prompts."""
+        return self._meter().divergence(self._probes, self._references)
+
+    def scale(self, factor: float) -> None:
+        """The adapter's whole effect times ``factor``."""
+        for module in self._model.modules():
+            if isinstance(getattr(module, "scaling", None), dict):
+                module.scaling = {name: value * factor for name, value in module.scaling.items()}
+
+    def replies(self, prompts: Sequence[str], max_new_tokens: int) -> list[str]:
+        """Greedy."""
+        texts: list[str] = []
+        for at in range(0, len(prompts), REPLY_BATCH):
+            asked = [self._chat.prompt_ids(prompt) for prompt in prompts[at : at + REPLY_BATCH]]
+            ids = greedy_replies(self._model, self._device, asked, stop_ids=self._stops, max_new_tokens=max_new_tokens)
+            texts += [self._chat.tokenizer.decode(one, skip_special_tokens=True).strip() for one in ids]
+        return texts
+
+    def loops(self, lessons: Sequence[Lesson]) -> tuple[int, int]:
+        """How many greedy replies to different prompts run in a loop, of how many."""
+        prompts = list(dict.fromkeys(one.prompt for one in lessons))[:REPLIES]
+        found = [find_repetition(text).is_loop for text in self.replies(prompts, REPLY_TOKENS)]
+        return sum(found), len(found)
+
+    def base_loops(self, lessons: Sequence[Lesson]) -> int:
+        """How many of the base's do."""
+        with self._as_base():
+            return self.loops(lessons)[0]

@@ -1,0 +1,113 @@
+"""A buffer played back in time order: what each night trains, replays and holds out, and what comes the day after."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from sleepd.experience import Experience, experience_key, group_key, parse, prompt_key
+from sleepd.holdout import divide
+from sleepd.job import Lesson, Role, Strategy
+from sleepd.selection import FREQUENT_FROM, KeySet, Known, sampling_shares, select
+
+SESSION = 16
+"""Eligible experiences of one day."""
+MIN_SALIENCE = 0.6
+MAX_EXPERIENCES = 500
+MAX_HOLDOUT = 64
+
+
+@dataclass(frozen=True)
+class Night:
+    """One cycle."""
+
+    number: int
+    lessons: list[Lesson]
+    tomorrow: list[Lesson]
+    """The next session, of which no copy was seen so far."""
+
+    @property
+    def to_train(self) -> list[Lesson]:
+        """New and replayed ones."""
+        return [one for one in self.lessons if one.role != "holdout"]
+
+    @property
+    def held_out(self) -> list[Lesson]:
+        """What is only measured on."""
+        return [one for one in self.lessons if one.role == "holdout"]
+
+
+def read_buffer(path: Path) -> list[Experience]:
+    """The eligible experiences of a buffer (a JSON array), oldest first."""
+    records = json.loads(path.read_bytes())
+    records.sort(key=lambda record: str(record.get("timestamp", "")))
+    parsed = [parse(record) for record in records]
+    return [one for one in parsed if isinstance(one, Experience) and one.salience >= MIN_SALIENCE]
+
+
+def sessions_of(experiences: Sequence[Experience], size: int = SESSION) -> list[list[Experience]]:
+    """Whole sessions; what is left at the end is no whole day."""
+    return [list(experiences[at : at + size]) for at in range(0, len(experiences) - size + 1, size)]
+
+
+def nights(sessions: Sequence[Sequence[Experience]], strategy: Strategy, seed: int) -> Iterator[Night]:
+    """Each night after which another day follows, as the daemon would line it up; every night is promoted."""
+    arrived: list[Experience] = []
+    learned: set[int] = set()
+    sides: dict[int, bool] = {}
+    for number, session in enumerate(sessions, 1):
+        arrived += session
+        keys = [experience_key(one.id) for one in arrived]
+        groups = [group_key(one.prompt, one.response) for one in arrived]
+        held = divide(groups, sides)
+        sides |= {group: group in held for group in groups}
+        known = Known(seen=KeySet(), learned=KeySet(learned), sides=dict(sides))
+        chosen = select(
+            keys,
+            groups,
+            [one.salience for one in arrived],
+            known=known,
+            min_salience=MIN_SALIENCE,
+            max_experiences=MAX_EXPERIENCES,
+            max_holdout=MAX_HOLDOUT,
+            replay_share=math.inf if strategy.lineage == "retrain" else strategy.replay_share,
+            min_replayed=strategy.min_replayed,
+            seed=seed + number,
+        )
+        learned |= set(chosen.train)
+        by_key = dict(zip(keys, arrived, strict=True))
+        roles: list[tuple[Role, list[int]]] = [
+            ("train", chosen.train),
+            ("replay", chosen.replay),
+            ("holdout", chosen.holdout),
+        ]
+        lessons = [as_lesson(by_key[key], role) for role, chosen_keys in roles for key in chosen_keys]
+        if len(arrived) >= FREQUENT_FROM:
+            lessons = taking_turns(lessons)
+        following = sessions[number] if number < len(sessions) else []
+        unseen = [one for one in following if group_key(one.prompt, one.response) not in sides]
+        yield Night(number, lessons, [as_lesson(one, "holdout") for one in unseen])
+
+
+def taking_turns(lessons: Sequence[Lesson]) -> list[Lesson]:
+    """The same, those of too frequent prompts in fewer epochs."""
+    trained = [one for one in lessons if one.role != "holdout"]
+    shares = sampling_shares([prompt_key(one.prompt) for one in trained])
+    share_of = {one.id: share for one, share in zip(trained, shares, strict=True)}
+    return [msgspec.structs.replace(one, sampling_share=share_of.get(one.id, 1.0)) for one in lessons]
+
+
+def as_lesson(experience: Experience, role: Role) -> Lesson:
+    """An experience in that role."""
+    return Lesson(
+        id=experience.id,
+        prompt=experience.prompt,
+        response=experience.response,
+        salience=experience.salience,
+        role=role,
+    )

@@ -1,0 +1,169 @@
+"""What a strategy learns, night after night: real buffers played back in time order, and a hundred facts to recall.
+
+    python tests/bench/sleepbench.py replay BUFFER.json --strategy consolidate --seed 1 --out FILE
+    python tests/bench/sleepbench.py recall --strategy consolidate --seed 1 --out FILE
+    python tests/bench/sleepbench.py --table FILE…
+
+``replay`` plays a buffer (a JSON array) as the daemon would meet it: sessions of 16 eligible experiences (salience of
+at least 0.6), after each a night that trains what is new and replays what is known (``sleepd.selection``), while about
+a fifth is held out (``sleepd.holdout``). After each night is measured, on the adapter as it would be kept:
+
+- gain: reply loss on the *next* session, of which no copy was seen, base minus adapter, nats per supervised token;
+- drift: KL from the base on the base's own answers to the ``probe`` prompts, which neither regularise nor watch;
+- loops: greedy replies to the next session's prompts that ``sleepd.repetition`` finds to run in a loop;
+- seconds (wall and processor), tokens and steps of the training alone, looks included.
+
+``recall`` teaches an invented agent 20 facts a night for five nights, each in three wordings, and asks all that was
+taught so far in a fourth (``facts.py``).
+
+``--strategy gentle`` is the older trainer's recipe as it ran: float32, one experience at a time, loss over everything
+times salience, the whole history every night. ``--set NAME=VALUE`` changes a strategy. ``--lineage merge`` is no
+strategy of ours: the adapter is merged into the base and a fresh one trained upon it. Every night is one JSON line in
+``--out``; ``--table`` makes a Markdown table of them, with bootstrap intervals over the experiences.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from bench_first_cycle import SYSTEM_PROMPT
+from facts import SYSTEM_PROMPT as FACTS_PROMPT
+from facts import as_experiences, facts, is_right
+from figures import table
+from replay import Night, nights, read_buffer, sessions_of
+
+from sleepd.job import Strategy
+from sleepd.strategies import find_strategy
+
+FACTS_A_NIGHT = 20
+ANSWER_TOKENS = 32
+
+
+def main() -> None:
+    """Run one series of nights, or make the table."""
+    arguments = _arguments()
+    if arguments.table:
+        sys.stdout.write(table(arguments.table))
+        return
+    import torch
+
+    torch.set_num_threads(arguments.threads)
+    strategy = find_strategy(arguments.strategy)
+    changes = dict(one.split("=", 1) for one in arguments.set)
+    strategy = msgspec.convert({**msgspec.to_builtins(strategy), **changes}, Strategy, strict=False)
+    if strategy.name == "gentle":
+        strategy = msgspec.structs.replace(strategy, lineage="retrain")  # for the selection: all of the history
+    run = _replay if arguments.task == "replay" else _recall
+    run(arguments, strategy)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("task", nargs="?", choices=("replay", "recall"), default="replay")
+    parser.add_argument("buffer", type=Path, nargs="?")
+    parser.add_argument("--strategy", default="consolidate")
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="change the strategy")
+    parser.add_argument("--lineage", choices=("merge",), help="beside those that a strategy may have")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--nights", type=int, default=5)
+    parser.add_argument("--only", type=int, nargs="*", help="retraining alone: run just these nights")
+    parser.add_argument("--scales", type=float, nargs="*", default=[], help="measure the adapter's effect times this")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--models", type=Path, required=True, help="keeps the converted base and its answers")
+    parser.add_argument("--label", help="name of this series in the table; otherwise strategy and changes")
+    parser.add_argument("--out", type=Path, help="one JSON line a night is appended here")
+    parser.add_argument("--table", type=Path, nargs="+", metavar="FILE")
+    if "--table" in sys.argv:
+        parser.set_defaults(models=Path())
+        return parser.parse_args([*sys.argv[1:], "--models", "."])
+    return parser.parse_args()
+
+
+def _replay(arguments: argparse.Namespace, strategy: Strategy) -> None:
+    bench = _bench(arguments, strategy, SYSTEM_PROMPT)
+    for night in nights(sessions_of(read_buffer(arguments.buffer)), strategy, arguments.seed):
+        if night.number > arguments.nights or not night.tomorrow:
+            return
+        if arguments.only and night.number not in arguments.only:
+            continue
+        base, base_loops = bench.base_losses(night.tomorrow), bench.base_loops(night.tomorrow)
+        cost = bench.sleep(night, strategy, arguments.seed + night.number, is_merged=arguments.lineage == "merge")
+        figures = _next_session(bench, night, base)
+        for scale in arguments.scales:
+            bench.scale(scale)
+            scaled = _next_session(bench, night, base)
+            figures.setdefault("scaled", []).append([scale, scaled["gain"], bench.drift()])
+            bench.scale(1 / scale)
+        loops, replies = bench.loops(night.tomorrow)
+        _tell(
+            arguments,
+            night,
+            cost,
+            figures | {"drift": bench.drift(), "loops": loops, "replies": replies, "base_loops": base_loops},
+        )
+
+
+def _next_session(bench: Any, night: Night, base: dict[str, Any]) -> dict[str, Any]:
+    found = bench.losses(night.tomorrow)
+    pairs = [[id_, one.tokens, base[id_].total, one.total] for id_, one in found.items()]
+    return {"pairs": pairs, "gain": sum(b - a for _, _, b, a in pairs) / sum(tokens for _, tokens, _, _ in pairs)}
+
+
+def _recall(arguments: argparse.Namespace, strategy: Strategy) -> None:
+    bench = _bench(arguments, strategy, FACTS_PROMPT)
+    every = facts()
+    taught = [every[at : at + FACTS_A_NIGHT] for at in range(0, len(every), FACTS_A_NIGHT)]
+    sessions = [[one for fact in night for one in as_experiences(fact)] for night in taught]
+    for night in nights(sessions, strategy, arguments.seed):
+        if night.number > arguments.nights:
+            return
+        if arguments.only and night.number not in arguments.only:
+            continue
+        cost = bench.sleep(night, strategy, arguments.seed + night.number, is_merged=arguments.lineage == "merge")
+        known = [fact for facts_ in taught[: night.number] for fact in facts_]
+        replies = bench.replies([fact.asked for fact in known], ANSWER_TOKENS)
+        right = [is_right(reply, fact) for reply, fact in zip(replies, known, strict=True)]
+        figures = {"recalled": sum(right), "asked": len(right), "first_night": sum(right[:FACTS_A_NIGHT])}
+        wrong = [[f.asked, f.key, r] for f, r, ok in zip(known, replies, right, strict=True) if not ok]
+        _tell(arguments, night, cost, figures | {"drift": bench.drift(), "wrong": wrong[:20]})
+
+
+def _bench(arguments: argparse.Namespace, strategy: Strategy, system_prompt: str) -> Any:
+    from recipes import Bench
+
+    arguments.models.mkdir(parents=True, exist_ok=True)
+    return Bench(arguments.models, system_prompt, is_older=strategy.name == "gentle")
+
+
+def _tell(arguments: argparse.Namespace, night: Night, cost: Any, figures: dict[str, Any]) -> None:
+    line = {
+        "label": arguments.label or " ".join([arguments.strategy, *arguments.set]),
+        "command": " ".join(sys.argv[1:]),
+        "task": arguments.task,
+        "buffer": arguments.buffer.stem if arguments.buffer else "facts",
+        "seed": arguments.seed,
+        "night": night.number,
+        "trained": len(night.to_train),
+        "held_out": len(night.held_out),
+        **msgspec.to_builtins(cost),
+        **figures,
+    }
+    shown = {key: value for key, value in line.items() if key not in ("pairs", "command", "wrong")}
+    sys.stdout.write(f"{json.dumps(shown)}\n")
+    sys.stdout.flush()
+    if arguments.out:
+        with arguments.out.open("a", encoding="utf-8") as out:
+            out.write(json.dumps(line) + "\n")
+
+
+if __name__ == "__main__":
+    if "--table" not in sys.argv:
+        from sleepd.worker.process import prepare_environment
+
+        prepare_environment()
+    main()

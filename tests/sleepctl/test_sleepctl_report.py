@@ -1,0 +1,426 @@
+"""``sleepctl report`` and ``show``: what a night came to, with every figure, its limit and the way back."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+import sleepctl_scenes as scenes
+from sleepctl_fake_daemon import FakeDaemon
+from sleepctl_ran import Ran
+
+from sleepd import errors, protocol
+from sleepd.experience import group_key, key_text
+from sleepd.job import Report
+from sleepd.learned import Learned
+from sleepd.sleepctl.cycle_table import history_page
+from sleepd.sleepctl.report_page import Told, report_page
+from sleepd.sleepctl.show_screen import show_page
+from sleepd.sleepctl.status_screen import status_page
+from sleepd.sleepctl.terminal import Page, render
+from sleepd.status import CycleDetail, CycleSummary, QuarantineList
+from sleepd.verdict import Verdict
+
+Sleepctl = Callable[..., Ran]
+
+
+def flat(page: Page) -> str:
+    """The page with all blanks alike, so that it does not matter where a line was wrapped."""
+    return " ".join(render(page, width=80, is_coloured=False).split())
+
+
+def told(detail: CycleDetail, learned: Learned | None = None, *, is_live: bool = True) -> str:
+    """The report on it."""
+    return flat(report_page(Told(detail, learned, scenes.BUFFER, [], [], is_live), scenes.NOW))
+
+
+def of(summary: CycleSummary, **fields: Any) -> CycleDetail:
+    """A cycle of which nothing but its line is known."""
+    bare = msgspec.structs.replace(scenes.DETAIL, summary=summary, report=None, undo="")
+    return msgspec.structs.replace(bare, **fields)
+
+
+# --- the page ---
+
+
+def test_the_report_says_in_order_what_happened_why_and_how_to_undo_it() -> None:
+    """From top to bottom: verdict, reason, figures, experiences, replies, what was set aside, cost, undo."""
+    page = report_page(
+        Told(
+            scenes.FULL, scenes.LEARNED, scenes.BUFFER, scenes.BUFFER_DETAIL.set_aside, scenes.QUARANTINE, is_live=True
+        ),
+        scenes.NOW,
+    )
+    lines = render(page, width=80, is_coloured=False).splitlines()
+    headings = [line for line in lines if re.fullmatch(r"[A-Z][a-z ,]+", line)]
+    assert lines[0] == "Cycle 8: promoted, in use"
+    assert headings == [
+        "Each figure against its limit",
+        "Proofs of effect",
+        "What it learned from",
+        "Replies before and after, on the probes",
+        "Your questions",
+        "How it speaks",
+        "Drift",
+        "Your own figures, before and after",
+        "Set aside",
+        "What it cost",
+        "Notices",
+        "To undo it",
+        "Files",
+    ]
+
+
+def test_a_figure_is_marked_as_met_missed_or_open_beside_its_limit() -> None:
+    """Met, missed and open look different; a figure that was not measured is a dash."""
+    text = render(show_page(scenes.FULL, scenes.NOW), width=80, is_coloured=False)
+    assert re.search(r"Figures +✓ holdout_gain +0\.41  above 0\.013\n", text)
+    assert re.search(r"\n +✗ drift +0\.0812  at most 0\.05\n", text)
+    assert re.search(r"\n +\? recall +–  at least –\n", text)
+    assert re.search(r"\n +✓ mean_words +28  within 15\.6 to 62\.4\n", text)
+
+
+def test_a_proof_that_is_among_the_figures_is_not_shown_twice() -> None:
+    """What the verdict holds against a limit stands there; the other proofs stand by themselves."""
+    assert "Proofs ✓ adapter_changed 1.3 (limit 0)" in flat(show_page(scenes.FULL, scenes.NOW))
+    figure = msgspec.structs.replace(scenes.VERDICT.figures[0], name="adapter_changed")
+    verdict = msgspec.structs.replace(scenes.VERDICT, figures=[figure])
+    assert "Proofs" not in flat(show_page(msgspec.structs.replace(scenes.FULL, verdict=verdict), scenes.NOW))
+
+
+def test_the_holdout_is_told_as_loss_with_its_interval() -> None:
+    """A loss fell between two bounds; nobody is told that replies are better."""
+    text = told(scenes.FULL)
+    assert "On 23 experiences that it never trained on, the reply loss fell: 3.12 → 2.71 nats/token" in text
+    assert "a gain between 0.330 and 0.500 (each bound with 95%)" in text
+    assert "the reply loss did not fall: 2.71 → 2.96 nats/token (+0.25; lower is better)." in told(of(scenes.REJECTED))
+
+
+def test_nothing_measured_is_said_in_words() -> None:
+    """A failed cycle has no figure, and none is invented."""
+    text = told(of(scenes.FAILED))
+    assert "It ended without a verdict: what was in use before stayed in use." in text
+    assert "Nothing was measured on held-out experiences." in text
+    assert "learned from" not in text
+    assert not re.search(r"\b0\.0", text)
+
+
+def test_thin_evidence_and_probation_are_named_wherever_evidence_is_shown() -> None:
+    """Status, history, show, report and the end of a run: each says both."""
+    summary = msgspec.structs.replace(scenes.THIN, is_champion=True)
+    champion = msgspec.structs.replace(scenes.CHAMPION, held_out=3, is_thin=True, is_on_probation=True)
+    status = scenes.changed(scenes.MORNING, champion=champion, recent_cycles=[summary])
+    shown = {
+        "status": flat(status_page(status, now=scenes.NOW, is_live=True)),
+        "history": flat(history_page([summary], scenes.NOW, is_live=True)),
+        "show": flat(show_page(scenes.ON_PROBATION, scenes.NOW)),
+        "report": told(scenes.ON_PROBATION),
+    }
+    assert [name for name, text in shown.items() if "thin" not in text or "probation" not in text] == []
+    assert "It is on probation: experiences that come later decide." in shown["report"]
+    assert "That is thin evidence: a difference over so few may be chance." in shown["report"]
+    assert "on probation: its evidence was open; experiences that come later decide" in shown["status"]
+    solid = told(scenes.FULL) + flat(
+        status_page(scenes.changed(scenes.MORNING, recent_cycles=[]), now=scenes.NOW, is_live=True)
+    )
+    assert not re.search(r"\bthin\b", solid)
+    assert "on probation" not in solid
+
+
+def test_what_later_experiences_decided_is_told_with_who_compared() -> None:
+    """The comparison stands in show and report, and in status for the champion."""
+    said = "better than cycle 7 by 0.200 nats/token on 12 later experiences"
+    assert f"Later: {said} (compared by cycle 9)" in told(scenes.FULL)
+    assert f"Later {said} (compared by cycle 9)" in flat(show_page(scenes.FULL, scenes.NOW))
+    champion = msgspec.structs.replace(scenes.CHAMPION, comparison=scenes.FULL.comparison)
+    status = scenes.changed(scenes.MORNING, champion=champion)
+    assert f"on later experiences: {said}" in flat(status_page(status, now=scenes.NOW, is_live=True))
+
+
+def test_replies_stand_as_base_before_and_after_and_a_silent_one_is_said() -> None:
+    """Three speakers where there was a champion, two where the base itself was before; silence has a word."""
+    text = told(scenes.FULL)
+    assert "> What did we find in the lab? base I am not sure which lab you mean. before We found a lamp. after" in text
+    assert "after (nothing)" in text
+    first = msgspec.structs.replace(scenes.FULL, summary=msgspec.structs.replace(scenes.PROMOTED, parent=None))
+    assert "> What did we find in the lab? before I am not sure which lab you mean. after The blue" in told(first)
+
+
+def test_a_question_that_was_answered_before_and_is_no_more_is_called_forgotten() -> None:
+    """The count for all three models, then each wrong answer with what was expected."""
+    text = told(scenes.FULL)
+    assert "1 of 2 right; before 1, the base 0" in text
+    assert "✗ What is the name of the boat? (known before, and forgotten) expected Juniper or the Juniper" in text
+    assert "Where is the blue lamp? (" not in text
+
+
+def test_the_experiences_are_told_with_those_that_are_gone_or_changed() -> None:
+    """Texts of what is still there; ids of what is not, counted and cut."""
+    text = told(scenes.FULL, scenes.LEARNED)
+    assert "41 new, 20 learned before and repeated. 48 of 61 are still in the buffer as they were trained" in text
+    assert "the 2 most salient: 0.93 Where is the blue lamp? On the second shelf." in text
+    assert "12 no longer there: 0000000000000000, " in text
+    assert "0000000000000009 and 2 more" in text
+    assert "1 there with another text than was trained: bbbb" in text
+
+
+def test_an_experience_in_which_a_secret_was_found_is_named_and_not_shown() -> None:
+    """The command that shows it to whoever may see it stands in place of its text."""
+    secret = msgspec.structs.replace(scenes.LEARNED.experiences[0], prompt="", response="", is_withheld=True)
+    text = told(scenes.FULL, msgspec.structs.replace(scenes.LEARNED, experiences=[secret]))
+    assert "0.93 not shown, it holds a secret: sleepctl quarantine show a" in text
+
+
+def test_what_was_set_aside_is_counted_by_reason() -> None:
+    """Records that are not usable, experiences in quarantine, and what was cut; what was released is not among it."""
+    text = flat(report_page(scenes.TOLD, scenes.NOW))
+    assert "1 experience too long: used in part" in text
+    assert "2 records of the buffer not usable, as it was last read: sleepctl buffer" in text
+    assert "1 no response" in text
+    assert "2 experiences of the buffer in quarantine, as it was last read: sleepctl quarantine" in text
+    assert "1 loop: 83 % of its words" in text
+    assert "secret: a key" not in text
+    clean = msgspec.structs.replace(scenes.BUFFER, set_aside=0)
+    nothing = flat(report_page(Told(scenes.DETAIL, None, clean, [], [], is_live=True), scenes.NOW))
+    assert "Set aside nothing in the buffer, as it was last read" in nothing
+
+
+def test_evaluations_share_of_time_counts_both_measurings() -> None:
+    """Before and after: 40 + 61 of 241.7 seconds."""
+    assert "42% of it measuring, before and after the training" in told(scenes.FULL)
+    for seconds in ({}, {"training": 3.0}):  # nobody took the time of it: that is not 0 %
+        report: Report = msgspec.structs.replace(scenes.REPORT, seconds=seconds)
+        assert "measuring" not in told(msgspec.structs.replace(scenes.FULL, report=report))
+
+
+def test_a_cycle_of_an_older_version_is_shown_without_figures() -> None:
+    """No verdict and no evidence: what there is is shown, and no empty heading."""
+    text = told(msgspec.structs.replace(scenes.DETAIL, verdict=None))
+    assert "Each figure" not in text
+    assert "Your questions" not in text
+    assert "Proofs of effect ✓ adapter_changed" in text
+
+
+@pytest.mark.parametrize(
+    ("summary", "said"),
+    [
+        (scenes.PROMOTED, "Its adapter is in use."),
+        (msgspec.structs.replace(scenes.PROMOTED, is_champion=False), "a later one is in use now."),
+        (
+            msgspec.structs.replace(scenes.PROMOTED, is_champion=False, is_rolled_back=True),
+            "Its adapter was in use and was rolled back.",
+        ),
+        (scenes.REJECTED, "Its adapter was not put in use"),
+        (scenes.cycle(11, "inconclusive"), "Its adapter was not put in use"),
+        (scenes.IMPORTED, "An older trainer made it."),
+        (scenes.cycle(12, "training", ended_at=None), "It has not ended: nothing is decided."),
+    ],
+    ids=lambda value: value.state if isinstance(value, CycleSummary) else "",
+)
+def test_what_became_of_the_adapter_is_the_first_sentence(summary: CycleSummary, said: str) -> None:
+    """Whether it is in use is what the owner wants to know first."""
+    assert said in told(of(summary))
+
+
+def test_without_an_undo_it_is_said_that_there_is_nothing_to_undo() -> None:
+    """The one command, or why there is none."""
+    assert "To undo it sleepctl rollback 7 " in told(scenes.FULL)
+    assert "To undo it nothing to undo: nothing of it is in use" in told(of(scenes.REJECTED))
+
+
+def test_history_has_gain_drift_and_verdict_in_a_line_each() -> None:
+    """More is better in the gain; a dash where nothing was measured."""
+    cycles = [scenes.REJECTED, scenes.PROMOTED, scenes.THIN]
+    lines = render(history_page(cycles, scenes.NOW, is_live=True), width=80, is_coloured=False).splitlines()
+    figures = [" ".join(line[36:].split()) for line in lines if re.match(r" {4}\d", line)]
+    assert figures == ["rejected −0.25 –", "promoted +0.41 0.012", "promoted +0.18 0.008 thin, probation"]
+
+
+# --- the commands ---
+
+
+@pytest.fixture
+def full_daemon(daemon: FakeDaemon) -> FakeDaemon:
+    """Knows cycle 8, and 9 which failed."""
+    daemon.replies[protocol.History] = {"schema": 1, "cycles": [scenes.FAILED, scenes.PROMOTED, scenes.THIN]}
+    daemon.replies[protocol.Show] = scenes.FULL
+    daemon.replies[protocol.Experiences] = scenes.LEARNED
+    daemon.replies[protocol.Buffer] = msgspec.structs.replace(scenes.BUFFER_DETAIL, status=scenes.QUARANTINED)
+    daemon.replies[protocol.Quarantine] = QuarantineList(entries=scenes.QUARANTINE, total=2)
+    return daemon
+
+
+def test_without_a_number_the_newest_judged_cycle_is_reported(full_daemon: FakeDaemon, sleepctl: Sleepctl) -> None:
+    """A failed one that came later is not what was learned last."""
+    code, out, err = sleepctl("report", "--limit", "3")
+    assert (code, err) == (0, "")
+    assert out.startswith("Cycle 8: promoted, in use\n")
+    assert protocol.Show(cycle=8) in full_daemon.requests
+    assert protocol.Experiences(cycle=8, limit=3) in full_daemon.requests
+
+
+def test_with_a_number_that_cycle_is_reported(full_daemon: FakeDaemon, sleepctl: Sleepctl) -> None:
+    """Nothing else is looked for."""
+    assert sleepctl("report", "3").code == 0
+    assert protocol.Show(cycle=3) in full_daemon.requests
+    assert not any(isinstance(request, protocol.History) for request in full_daemon.requests)
+
+
+def test_the_report_as_json_is_all_that_the_page_rests_on(full_daemon: FakeDaemon, sleepctl: Sleepctl) -> None:
+    """Cycle with verdict and evidence, texts, buffer; in plain ASCII."""
+    ran = sleepctl("report", "--json")
+    assert sorted(ran.json) == ["buffer", "cycle", "is_live", "learned", "quarantine", "schema", "set_aside"]
+    assert ran.json["cycle"]["verdict"]["figures"][1]["limit"] == 0.05
+    assert ran.json["cycle"]["report"]["evidence"]["probe_replies"][0]["candidate"].startswith("The blue lamp")
+    assert ran.json["cycle"]["undo"] == "sleepctl rollback 7"
+    assert ran.json["learned"]["experiences"][0]["prompt"] == "Where is the blue lamp?"
+    assert [each["id"] for each in ran.json["quarantine"]] == ["q1", "q2", "q3"]
+    assert ran.out.isascii()
+
+
+def test_before_the_first_judged_cycle_there_is_nothing_to_report(daemon: FakeDaemon, sleepctl: Sleepctl) -> None:
+    """Said with exit code 4, and where to look."""
+    daemon.replies[protocol.History] = {"schema": 1, "cycles": [scenes.FAILED, scenes.IMPORTED]}
+    code, out, err = sleepctl("report")
+    assert (code, out) == (4, "")
+    assert err == "sleepctl: no cycle has been judged yet\nhint: sleepctl status\n"
+
+
+def test_a_cycle_without_recorded_experiences_is_reported_without_asking_for_them(
+    full_daemon: FakeDaemon, sleepctl: Sleepctl
+) -> None:
+    """An older trainer's: the daemon would not know the number."""
+    full_daemon.replies[protocol.Show] = of(scenes.IMPORTED, trained_ids=[], replayed_ids=[], held_out_ids=[])
+    full_daemon.replies[protocol.Experiences] = errors.NotFound("there is no cycle 2", hint="")
+    assert sleepctl("report", "2").code == 0
+
+
+# --- with the daemon down ---
+
+
+def leave_on_disk(directory: Path, *, retired: bool = False) -> None:
+    """What a daemon leaves: two experiences trained, of which the buffer has one, and one that was changed."""
+    history = {"schema": 1, "written_at": scenes.NOW, "cycles": [scenes.FAILED, scenes.PROMOTED]}
+    (directory / "history.json").write_bytes(msgspec.json.encode(history))
+    buffer = directory / "buffer.jsonl"
+    records = [
+        {"id": "a", "prompt": "Where is the lamp?", "response": "On the shelf.", "salience": 0.9},
+        {"id": "b", "prompt": "Who?", "response": "Another text.", "salience": 0.9},
+    ]
+    buffer.write_text("".join(json.dumps(record) + "\n" for record in records))
+    status = scenes.changed(scenes.MORNING, buffer=msgspec.structs.replace(scenes.BUFFER, path=str(buffer)))
+    (directory / "status.json").write_bytes(msgspec.json.encode(status))
+    path = directory / ("retired/cycle_008" if retired else "cycle_008")
+    path.mkdir(parents=True)
+    groups = {"a": group_key("Where is the lamp?", "On the shelf."), "b": group_key("Who?", "Me."), "c": 1}
+    placed = {name: {"id": name, "group": key_text(group)} for name, group in groups.items()}
+    lineage = {
+        "cycle": 8,
+        "parent": 7,
+        "started_at": scenes.NOW,
+        "judged_at": scenes.NOW,
+        "is_forced": False,
+        "trained": [placed["a"], placed["b"]],
+        "replayed": [placed["c"]],
+        "held_out": [],
+        "seen": [],
+    }
+    (path / "lineage.json").write_bytes(msgspec.json.encode(lineage))
+    evaluation = {"verdict": scenes.VERDICT, "report": scenes.FULL.report}
+    (path / "evaluation.json").write_bytes(msgspec.json.encode(evaluation))
+
+
+@pytest.mark.parametrize("is_retired", [False, True], ids=["standing", "retired"])
+def test_with_the_daemon_down_the_report_comes_from_the_cycles_files(
+    environment: Path, sleepctl: Sleepctl, is_retired: bool
+) -> None:
+    """Figures, replies and texts are there; that it is no live answer is said, with exit code 3."""
+    leave_on_disk(environment, retired=is_retired)
+    code, out, err = sleepctl("report", "--state", str(environment))
+    text = " ".join(out.split())
+    assert code == 3
+    assert err.startswith("the daemon is not running; this is what it last wrote, ")
+    assert "✗ it drifted 0.0812 nats/token from the base; at most 0.05 is allowed" in text
+    assert "after The blue lamp, on the second shelf." in text
+    assert "1 of 3 are still in the buffer as they were trained: 0.90 Where is the lamp? On the shelf." in text
+    assert "1 no longer there: c 1 there with another text than was trained: b" in text
+    assert "Another text." not in text
+    assert "Read from disk: figures added by hand and later comparisons are shown by the daemon only." in text
+    assert "To undo it sleepctl rollback " in text
+
+
+def test_with_the_daemon_down_show_has_the_figures_and_says_that_it_is_not_live(
+    environment: Path, sleepctl: Sleepctl
+) -> None:
+    """For a person and for a program."""
+    leave_on_disk(environment)
+    ran = sleepctl("show", "8", "--state", str(environment))
+    assert ran.code == 3
+    assert "holdout_gain" in ran.out
+    as_json = sleepctl("show", "8", "--state", str(environment), "--json").json
+    assert (as_json["is_live"], as_json["trained_ids"]) == (False, ["a", "b"])
+    assert msgspec.convert(as_json["verdict"], Verdict) == scenes.VERDICT
+
+
+def test_with_the_daemon_down_an_unreadable_buffer_leaves_the_rest_of_the_report(
+    environment: Path, sleepctl: Sleepctl
+) -> None:
+    """Why there are no texts is said; the buffer may be another user's."""
+    leave_on_disk(environment)
+    (environment / "buffer.jsonl").unlink()
+    text = " ".join(sleepctl("report", "--state", str(environment)).out.split())
+    assert "buffer.jsonl: No such file or directory" in text
+    assert "holdout fell by 0.41" in text
+    assert "no longer there" not in text
+
+
+def test_with_the_daemon_down_a_buffer_too_large_to_look_at_is_not_read(environment: Path, sleepctl: Sleepctl) -> None:
+    """A sparse terabyte is left alone, behind a link too; what is known of the cycle is shown."""
+    leave_on_disk(environment)
+    (environment / "buffer.jsonl").rename(environment / "large")
+    os.truncate(environment / "large", 2**40)
+    (environment / "buffer.jsonl").symlink_to("large")
+    text = " ".join(sleepctl("report", "--state", str(environment)).out.split())
+    assert "larger than 64 MiB, which is left to the daemon" in text
+    assert "holdout fell by 0.41" in text
+
+
+@pytest.mark.parametrize("damage", ["{", '{"verdict": 3}'], ids=["torn", "other"])
+def test_with_the_daemon_down_a_damaged_file_of_the_cycle_is_as_if_absent(
+    environment: Path, sleepctl: Sleepctl, damage: str
+) -> None:
+    """What the history says of the cycle is still shown, without a traceback."""
+    leave_on_disk(environment)
+    for name in ("lineage.json", "evaluation.json"):
+        (environment / "cycle_008" / name).write_text(damage)
+    code, out, _ = sleepctl("report", "--state", str(environment))
+    assert code == 3
+    assert out.startswith("Cycle 8: promoted, in use\n")
+    assert "Each figure" not in out
+
+
+def test_with_the_daemon_down_a_cycle_that_will_go_on_is_told_by_what_is_known(
+    environment: Path, sleepctl: Sleepctl
+) -> None:
+    """Its counts come from the history, as its files are still staged; cancelling is the way to be rid of it."""
+    leave_on_disk(environment)
+    suspended = scenes.cycle(11, "suspended", trained=32, held_out=8, ended_at=None)
+    history = {"schema": 1, "written_at": scenes.NOW, "cycles": [suspended]}
+    (environment / "history.json").write_bytes(msgspec.json.encode(history))
+    text = " ".join(sleepctl("show", "11", "--state", str(environment)).out.split())
+    assert "Used 32 trained, 0 replayed, 8 held out Undo sleepctl cancel" in text
+
+
+def test_with_the_daemon_down_an_unknown_cycle_ends_with_4(environment: Path, sleepctl: Sleepctl) -> None:
+    """The daemon may know more than it wrote; so the hint is to start it."""
+    leave_on_disk(environment)
+    code, out, err = sleepctl("show", "77", "--state", str(environment))
+    assert (code, out) == (4, "")
+    assert "wrote nothing of cycle 77" in err
+    assert "hint: sudo systemctl start sage-sleepd" in err

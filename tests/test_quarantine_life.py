@@ -1,0 +1,365 @@
+"""Tests of the quarantine in a state directory: screening, cycles, the owner's word, rollbacks, lost ledgers."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+
+from sleepd import quarantine_keeper, screener
+from sleepd.errors import Busy, CheckpointInvalid, NotFound, NothingToDo
+from sleepd.protocol import Run
+from sleepd.quarantine_overview import decide_by_hand, quarantine_detail, quarantine_list
+from sleepd.sleeper import Sleeper
+from sleepd.status import QuarantineList
+from tests.agents import experiences, write_buffer
+from tests.stages import Stage
+
+LOOP = "I feel ready to learn. " * 20
+SECRET = "AKIA" + "Z7QH4LM2RTWXK3PB"
+LONG = (
+    "The ferry was late again, and the gulls had settled on the bollards by the time it turned in; a man with a green "
+    "crate waited at the rail and told me that the engine had coughed near the lighthouse, while the captain laughed."
+)
+
+
+@pytest.fixture
+def stage(tmp_path: Any) -> Stage:
+    """A dozen good experiences."""
+    stage = Stage(tmp_path)
+    stage.write(12)
+    return stage
+
+
+def record(identifier: str, response: str, *, prompt: str = "What happened?", **more: Any) -> dict[str, Any]:
+    return {"id": identifier, "prompt": prompt, "response": response, "salience": 0.9, **more}
+
+
+def add(stage: Stage, *records: dict[str, Any], count: int = 12) -> None:
+    write_buffer(stage.buffer, [*experiences(count), *records])
+
+
+def places(stage: Stage, identifier: str) -> dict[int, str]:
+    """Cycle -> what an experience was in it."""
+
+    async def scene(sleeper: Sleeper) -> dict[int, str]:
+        cycles = [summary.cycle for summary in sleeper.ledger.summaries()]
+        found = [(cycle, place) for cycle in cycles for place in sleeper.ledger.placements(cycle)]
+        return {cycle: place.role for cycle, place in found if place.id == identifier}
+
+    return stage.play(scene)
+
+
+def listed(stage: Stage) -> QuarantineList:
+    async def scene(sleeper: Sleeper) -> QuarantineList:
+        await sleeper.look()
+        return await quarantine_list(sleeper, limit=100)
+
+    return stage.play(scene)
+
+
+def decide(stage: Stage, decision: Any, *identifiers: str) -> dict[str, Any]:
+    async def scene(sleeper: Sleeper) -> dict[str, Any]:
+        await sleeper.look()
+        return await decide_by_hand(sleeper, identifiers, decision)
+
+    return stage.play(scene)
+
+
+def next_night(stage: Stage, **order: Any) -> None:
+    stage.clock.advance(7 * 3600)
+    stage.sleep(Run(force=True, **order))
+
+
+def test_what_is_in_quarantine_is_in_no_cycle(stage: Stage) -> None:
+    """A loop and a secret are neither trained, nor replayed, nor held out, in no night, forced or not."""
+    add(stage, record("loop", LOOP), record("secret", f"Your key is {SECRET}."))
+    stage.sleep()
+    add(stage, record("loop", LOOP), record("secret", f"Your key is {SECRET}."), count=20)
+    next_night(stage)
+    assert places(stage, "loop") == places(stage, "secret") == {}
+    texts = {entry.id: entry.text for entry in listed(stage).entries}
+    assert texts["secret"] == "secret: AWS Access Key in the reply"
+    assert texts["loop"] == "loop: 'i feel ready to learn' 20 times on end"
+
+
+def test_it_counts_as_new_and_not_as_trainable(tmp_path: Any) -> None:
+    """Loops make a sleep due and leave it nothing to train; the veto says how many are in quarantine."""
+    stage = Stage(tmp_path)
+    write_buffer(stage.buffer, [record(f"l{number}", f"{LOOP} {number}") for number in range(6)])
+
+    async def scene(sleeper: Sleeper) -> Any:
+        decision = await sleeper.look()
+        with pytest.raises(NothingToDo, match="6 in quarantine"):
+            await sleeper.begin(Run(force=True))
+        return decision, sleeper.intake.counts
+
+    decision, counts = stage.play(scene)
+    assert (counts.total, counts.new, counts.eligible, counts.quarantined) == (6, 6, 0, 6)
+    assert decision.due
+    assert not decision.should_sleep
+    (veto,) = decision.vetoes
+    assert veto.name == "nothing_to_train"
+    assert veto.text.endswith("; 6 in quarantine (sleepctl quarantine)")
+
+
+def test_no_text_is_kept(stage: Stage) -> None:
+    """Nothing in the state directory holds the secret or the reply that holds it; the list shows neither."""
+    add(stage, record("secret", f"Your key is {SECRET}, keep it."))
+    stage.sleep()
+    assert [entry.preview for entry in listed(stage).entries] == [""]
+    files = [path for path in stage.state.rglob("*") if path.is_file()]
+    assert files
+    assert [path.name for path in files if SECRET.encode() in path.read_bytes()] == []
+
+
+def test_a_release_lets_it_be_trained_and_a_reset_takes_it_back(stage: Stage) -> None:
+    """Each answer names the command that undoes it."""
+    add(stage, record("loop", LOOP))
+    assert decide(stage, "release", "loop")["undo"] == "sleepctl quarantine reset loop"
+    (entry,) = listed(stage).entries
+    assert (entry.state, entry.reason) == ("released", "loop")
+    stage.sleep()
+    assert places(stage, "loop") in ({1: "train"}, {1: "holdout"})
+    assert decide(stage, "reset", "loop")["undo"] == "sleepctl quarantine release loop"
+    (entry,) = listed(stage).entries
+    assert (entry.state, entry.trained_in) in (("quarantined", [1]), ("quarantined", []))
+
+
+def test_what_is_dropped_is_never_replayed_again(stage: Stage) -> None:
+    """Trained in the first night, dropped then: no later cycle has it, and the answer names the one that trained it."""
+    stage.sleep()
+    trained = next(e["id"] for e in experiences(12) if places(stage, e["id"]) == {1: "train"})
+    done = decide(stage, "drop", trained)
+    assert (done["trained_in"], done["undo"]) == ([1], f"sleepctl quarantine reset {trained}")
+    for count in (20, 28, 36):
+        stage.write(count)
+        next_night(stage)
+    assert places(stage, trained) == {1: "train"}
+
+
+def test_the_owners_word_survives_a_lost_ledger(stage: Stage) -> None:
+    """With state.db gone all is screened anew, and released and dropped are what they were."""
+    add(stage, record("loop", LOOP), record("other", f"{LOOP} And so on."))
+    decide(stage, "release", "loop")
+    decide(stage, "drop", experiences(1)[0]["id"])
+    before = listed(stage)
+    for path in stage.state.glob("state.db*"):
+        path.unlink()
+    after = listed(stage)
+    assert [(e.id, e.state, e.text) for e in after.entries] == [(e.id, e.state, e.text) for e in before.entries]
+    assert {e.id: e.state for e in after.entries} == {
+        "other": "quarantined",
+        "loop": "released",
+        experiences(1)[0]["id"]: "dropped",
+    }
+
+
+def test_damaged_decisions_are_an_error_and_no_empty_file(stage: Stage) -> None:
+    """Nobody could say what must never be trained, so nothing starts, and the file is named."""
+    decide(stage, "drop", experiences(1)[0]["id"])
+    (stage.state / "quarantine.json").write_text("{")
+    with pytest.raises(CheckpointInvalid, match=r"quarantine\.json: not understood") as refused:
+        listed(stage)
+    assert "what you dropped may be trained" in refused.value.hint
+
+
+def test_what_cannot_be_decided(stage: Stage) -> None:
+    """An id that nobody knows, a release of what is free, and a reset of nothing; nothing is written."""
+    first = experiences(1)[0]["id"]
+    with pytest.raises(NotFound, match="there is no experience nobody"):
+        decide(stage, "drop", first, "nobody")
+    with pytest.raises(NothingToDo, match="is not in quarantine"):
+        decide(stage, "release", first)
+    with pytest.raises(NothingToDo, match="nothing was decided"):
+        decide(stage, "reset", first)
+    assert not (stage.state / "quarantine.json").exists()
+
+
+def test_what_a_cycle_is_training_cannot_be_dropped(stage: Stage) -> None:
+    """The order is refused with the way out; after the cycle it is taken."""
+
+    async def scene(sleeper: Sleeper) -> None:
+        cycle = await sleeper.begin(Run())
+        inside = sleeper.ledger.placements(cycle)[0].id
+        with pytest.raises(Busy, match=f"cycle {cycle} is under way with {inside}"):
+            await decide_by_hand(sleeper, [inside], "drop")
+        sleeper.cancel()
+        await sleeper.finished()
+        await decide_by_hand(sleeper, [inside], "drop")
+
+    stage.play(scene, behaviour="wait")
+
+
+def test_another_text_is_screened_anew(stage: Stage) -> None:
+    """A loop that the agent mends under its id is free; one that it makes is caught, also where it was released."""
+    add(stage, record("a", LOOP), record("b", "All is well."))
+    decide(stage, "release", "a")
+    add(stage, record("a", f"{LOOP} And again."), record("b", LOOP + "No."))
+    assert {e.id: e.state for e in listed(stage).entries} == {"a": "released", "b": "quarantined"}
+    stage.sleep()
+    assert places(stage, "a") == places(stage, "b") == {}
+    add(stage, record("a", "It is mended."), record("b", "So is this."))
+    assert [e.state for e in listed(stage).entries] == ["released"]
+
+
+def test_a_text_changed_under_way_is_not_trained(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between looking and fetching the agent rewrites a reply: it is left out, since nobody screened it."""
+    add(stage, record("a", "All is well here, as far as I can see."))
+    as_it_was = quarantine_keeper.QuarantineKeeper.barred
+
+    async def rewrite(self: Any, *arguments: Any) -> Any:
+        found = await as_it_was(self, *arguments)
+        add(stage, record("a", LOOP))
+        return found
+
+    async def scene(sleeper: Sleeper) -> list[str]:
+        await sleeper.look()
+        monkeypatch.setattr(quarantine_keeper.QuarantineKeeper, "barred", rewrite)
+        cycle = await sleeper.begin(Run())
+        await sleeper.finished()
+        return [place.id for place in sleeper.ledger.placements(cycle)]
+
+    ids = stage.play(scene)
+    assert len(ids) >= 5
+    assert "a" not in ids
+
+
+def test_a_near_duplicate_of_what_was_trained_is_set_aside(stage: Stage) -> None:
+    """Also when the original has left the buffer since; the list names it and says how much alike they are."""
+    add(stage, record("first", LONG))
+    stage.sleep()
+    role = places(stage, "first")[1]
+    add(stage, record("second", LONG.replace("laughed", "only smiled"), prompt="Tell me again."), count=20)
+    found = {entry.id: entry.text for entry in listed(stage).entries}
+    if role == "train":
+        assert found["second"].endswith(" like first")
+        assert found["second"].startswith("near-duplicate: 0.9")
+    else:
+        assert found == {}, "held out and gone: there is nothing that it doubles"
+
+
+def test_a_rollback_sets_aside_what_was_said_under_it(stage: Stage) -> None:
+    """Said under cycle 1: out while that is rolled back, with its near-duplicate; forward again: free."""
+    stage.sleep()
+    said = [
+        record("path", LONG, metadata={"adapter": str(stage.state / "cycle_001")}),
+        record("number", "I am sure of it.", metadata={"sleep_cycle": 1}),
+        record("base", "I was not asked."),
+        record("alike", f"{LONG} Indeed.", prompt="And then?"),
+    ]
+    add(stage, *said)
+
+    async def scene(sleeper: Sleeper) -> Any:
+        await sleeper.look()
+        before = sleeper.intake.counts.quarantined
+        sleeper.rollback(None)
+        aside = await sleeper.intake.quarantine_said_under(1)
+        entries = (await quarantine_list(sleeper, limit=10)).entries
+        counted = sleeper.intake.counts.quarantined
+        sleeper.rollback(1)
+        await sleeper.look()
+        return before, aside, counted, {entry.id: entry.text for entry in entries}, sleeper.intake.counts.quarantined
+
+    before, aside, counted, texts, after = stage.play(scene)
+    assert (before, aside, counted, after) == (1, 3, 3, 1)
+    assert set(texts) == {"path", "number", "alike"}
+    assert texts["path"] == "said under cycle 1, which was rolled back"
+    assert texts["alike"].endswith("like path, which was said under cycle 1, rolled back")
+
+
+def test_a_rollback_by_hand_keeps_it_from_the_next_night(stage: Stage) -> None:
+    """After a rollback the next cycle trains none of it, save what the owner released; the ledger rebuilt, the same."""
+    stage.sleep()
+    add(
+        stage,
+        record("bad", "I am sure of it.", metadata={"adapter": "cycle_001"}),
+        record("fine", "That one was right.", metadata={"adapter": "cycle_001"}),
+        count=20,
+    )
+
+    async def undo(sleeper: Sleeper) -> None:
+        sleeper.rollback(None)
+
+    stage.play(undo)
+    decide(stage, "release", "fine")
+    for path in stage.state.glob("state.db*"):
+        path.unlink()
+    next_night(stage)
+    assert places(stage, "bad") == {}
+    assert set(places(stage, "fine")) == {2}
+
+
+def test_without_screening_nothing_is_trained(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The process dies: an alarm stands, the veto says how many wait; once it runs again, the night goes on."""
+    start = screener.asyncio.create_subprocess_exec
+
+    async def scene(sleeper: Sleeper) -> Any:
+        with monkeypatch.context() as patched:
+            patched.setattr(
+                screener.asyncio, "create_subprocess_exec", lambda *command, **more: start("/bin/false", **more)
+            )
+            decision = await sleeper.look()
+        alarms, counts = [alarm.name for alarm in sleeper.alarms.standing], sleeper.intake.counts
+        return decision, alarms, counts, await sleeper.look(), sleeper.alarms.standing
+
+    decision, alarms, counts, later, standing = stage.play(scene)
+    assert alarms == ["screening_failed"]
+    assert (counts.unscreened, counts.eligible) == (12, 0)
+    assert decision.vetoes[0].text.endswith("; 12 not screened yet")
+    assert later.should_sleep
+    assert standing == []
+
+
+def test_looking_does_not_wait_for_ever(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the screening takes longer than the patience, the look returns, and what was found counts later."""
+    monkeypatch.setattr(quarantine_keeper, "PATIENCE_SECONDS", 0.0)
+
+    async def scene(sleeper: Sleeper) -> Any:
+        await sleeper.look()
+        waiting, is_screening = sleeper.intake.counts.unscreened, sleeper.intake.quarantine.is_screening
+        while sleeper.intake.quarantine.is_screening:
+            await asyncio.sleep(0.01)
+        await sleeper.look()
+        return waiting, is_screening, sleeper.intake.counts.unscreened
+
+    assert stage.play(scene) == (12, True, 0)
+
+
+def test_one_experience_with_its_text(stage: Stage) -> None:
+    """Why it is in, what it says, under which cycle it was said; one that left the buffer has no text."""
+    add(stage, record("loop", LOOP, metadata={"adapter": "cycle_003"}))
+
+    async def scene(sleeper: Sleeper) -> Any:
+        await sleeper.look()
+        here = await quarantine_detail(sleeper, "loop")
+        stage.write(12)
+        await sleeper.look()
+        return here, await quarantine_detail(sleeper, "loop")
+
+    here, gone = stage.play(scene)
+    assert (here.entry.reason, here.response, here.said_under) == ("loop", LOOP, 3)
+    assert (gone.response, gone.salience) == ("", None)
+
+
+def test_a_frequent_prompt_takes_turns(stage: Stage) -> None:
+    """Of fifty experiences thirty ask the same: in the job each of these has a share, together a fifth of the whole."""
+    common = [record(f"c{n}", f"On day {n} it was the {n * 7}th of them.", prompt="What is new?") for n in range(30)]
+    add(stage, *common, count=30)
+    shares: dict[str, float] = {}
+
+    async def scene(sleeper: Sleeper) -> None:
+        cycle = await sleeper.begin(Run())
+        lines = (sleeper.checkpoints.staging_path(cycle) / "work" / "experiences.jsonl").read_text().splitlines()
+        shares.update(
+            {each["id"]: each.get("sampling_share", 1.0) for each in map(json.loads, lines) if each["role"] == "train"}
+        )
+        await sleeper.finished()
+
+    stage.play(scene)
+    frequent = [share for name, share in shares.items() if name.startswith("c")]
+    assert len(frequent) > 15
+    assert sum(frequent) / sum(shares.values()) == pytest.approx(0.2)
+    assert {share for name, share in shares.items() if not name.startswith("c")} == {1.0}

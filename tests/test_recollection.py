@@ -1,0 +1,217 @@
+"""What a cycle learned from, read anew in the buffer, and the command that undoes a cycle."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sleepd.checkpoints import Checkpoints
+from sleepd.errors import NotFound
+from sleepd.experience import Experience, experience_key, group_key
+from sleepd.learned import MOST_SHOWN, SHOWN_CHARACTERS, Found, Learned, Place, learned, limited, whereabouts
+from sleepd.ledger import Ledger
+from sleepd.protocol import Cancel, Experiences, Run
+from sleepd.quarantine_overview import decide_by_hand
+from sleepd.recollection import learned as recollected
+from sleepd.rollback import undo_of
+from sleepd.sleeper import Sleeper
+from tests.agents import experiences, write_buffer
+from tests.stages import Stage
+
+
+@pytest.fixture
+def stage(tmp_path: Path) -> Stage:
+    """Twelve experiences and one promoted cycle."""
+    stage = Stage(tmp_path)
+    stage.write(12)
+    stage.sleep()
+    return stage
+
+
+def recollect(stage: Stage, cycle: int = 1, *, limit: int = 100) -> Learned:
+    """As the daemon answers."""
+
+    async def scene(sleeper: Sleeper) -> Learned:
+        await sleeper.look()
+        return await recollected(sleeper, cycle, limit=limit)
+
+    return stage.play(scene)
+
+
+def test_what_was_trained_is_shown_with_its_text_and_what_was_held_out_is_not(stage: Stage) -> None:
+    """Every trained experience, word by word; nothing was learned from the holdout."""
+    told = recollect(stage)
+    trained = {place["id"] for place in json.loads((stage.state / "cycle_001/lineage.json").read_text())["trained"]}
+    written = {record["id"]: record["response"] for record in experiences(12)}
+    assert {each.id for each in told.experiences} == trained
+    assert all(each.response == written[each.id] for each in told.experiences)
+    assert (told.present, told.changed, told.gone, told.problem) == (len(trained), [], [], "")
+
+
+def test_an_id_that_bears_another_text_is_not_shown_as_what_was_trained(stage: Stage) -> None:
+    """The buffer was edited since: what is gone and what is another text are told by id."""
+    trained = [each.id for each in recollect(stage).experiences]
+    records = [record for record in experiences(12) if record["id"] != trained[0]]
+    next(record for record in records if record["id"] == trained[1])["response"] = "Something else entirely."
+    write_buffer(stage.buffer, records)
+    told = recollect(stage)
+    assert (told.gone, told.changed) == ([trained[0]], [trained[1]])
+    assert {each.id for each in told.experiences} == set(trained[2:])
+    assert "Something else" not in str(told)
+
+
+def test_the_most_salient_come_first_and_no_more_than_asked(tmp_path: Path) -> None:
+    """A limit cuts from below, and what is cut is still counted."""
+    stage = Stage(tmp_path)
+    records = experiences(12)
+    for number, record in enumerate(records):
+        record["salience"] = 0.6 + number / 100
+    write_buffer(stage.buffer, records)
+    stage.sleep()
+    everything, some = recollect(stage), recollect(stage, limit=3)
+    saliences = [each.salience for each in everything.experiences]
+    assert saliences == sorted(saliences, reverse=True)
+    assert some.experiences == everything.experiences[:3]
+    assert some.present == everything.present > 3
+
+
+def test_a_buffer_that_cannot_be_read_is_a_problem_in_words(stage: Stage) -> None:
+    """No text is shown; it is not said that the experiences are gone."""
+    stage.buffer.unlink()
+    stage.buffer.mkdir()
+    told = recollect(stage)
+    assert told.experiences == []
+    assert "buffer.json" in told.problem
+
+
+def test_a_buffer_that_goes_between_two_looks_is_a_problem_in_words(stage: Stage) -> None:
+    """It was counted a moment ago, and cannot be read now: said, not passed over."""
+
+    async def scene(sleeper: Sleeper) -> Learned:
+        await sleeper.look()
+        stage.buffer.unlink()
+        stage.buffer.mkdir()
+        return await recollected(sleeper, 1, limit=5)
+
+    told = stage.play(scene)
+    assert (told.experiences, told.present > 0) == ([], True)
+    assert "buffer.json" in told.problem
+
+
+def test_an_unknown_cycle_is_refused(stage: Stage) -> None:
+    """By its number."""
+    with pytest.raises(NotFound, match="there is no cycle 77"):
+        recollect(stage, 77)
+
+
+def test_a_text_that_changed_between_two_looks_is_not_shown() -> None:
+    """The counts are of one moment, the texts of the next: only what is still the same is shown."""
+    place = Place("a", group_key("Who?", "Me."), "train")
+    known = whereabouts([place], {experience_key("a"): Found(place.group, 0.9)})
+    other = Experience(id="a", prompt="Who?", response="You.", salience=0.9)
+    same = Experience(id="a", prompt="Who?", response="Me.", salience=0.9)
+    assert known.present == [place]
+    assert learned(1, known, [other], limit=5).experiences == []
+    assert [each.response for each in learned(1, known, [same], limit=5).experiences] == ["Me."]
+
+
+def test_texts_are_cut_and_limits_are_bounded() -> None:
+    """An answer stays small whatever the buffer holds and whatever is asked for."""
+    text = Experience(id="a", prompt="p" * 10**6, response="r" * 10**6, salience=0.9)
+    place = Place("a", group_key(text.prompt, text.response), "train")
+    known = whereabouts([place], {experience_key("a"): Found(place.group, 0.9)})
+    shown = learned(1, known, [text], limit=1).experiences[0]
+    assert (len(shown.prompt), len(shown.response)) == (SHOWN_CHARACTERS, SHOWN_CHARACTERS)
+    assert [limited(limit) for limit in (-1, 0, 7, 10**9)] == [0, 0, 7, MOST_SHOWN]
+    assert Experiences(cycle=1).limit == 10
+
+
+def test_a_secret_that_the_owner_released_is_trained_and_still_not_shown(tmp_path: Path) -> None:
+    """Everybody who may look at the service may ask for a report; a secret is for the operator."""
+    stage = Stage(tmp_path)
+    secret = "AKIA" + "IOSFODNN7" + "EXAMPLQ"
+    records = [*experiences(12), *experiences(1, start=12)]
+    records[-1] |= {"response": f"The key of the store is {secret}, keep it.", "salience": 0.99}
+    write_buffer(stage.buffer, records)
+
+    async def released(sleeper: Sleeper) -> Any:
+        await sleeper.look()
+        return await decide_by_hand(sleeper, [records[-1]["id"]], "release")
+
+    stage.play(released)
+    stage.sleep()
+    told = recollect(stage)
+    withheld = [each for each in told.experiences if each.is_withheld]
+    assert [each.id for each in withheld] == [records[-1]["id"]]
+    assert secret not in str(told)
+
+
+# --- the command that undoes it ---
+
+
+def undo(stage: Stage, cycle: int) -> str:
+    """The command for that cycle."""
+    ledger = Ledger(stage.state / "state.db")
+    try:
+        return undo_of(cycle, ledger, Checkpoints(stage.state))
+    finally:
+        ledger.close()
+
+
+def follow(stage: Stage, command: str) -> None:
+    """Do what the command says."""
+
+    async def scene(sleeper: Sleeper) -> Any:
+        return sleeper.rollback(int(command.removeprefix("sleepctl rollback ")))
+
+    stage.play(scene)
+
+
+def test_each_promoted_cycle_is_undone_by_what_stood_before_it(stage: Stage) -> None:
+    """The first by the base; of a superseded one the command takes all that came after with it; typed, it works."""
+    for number in (2, 3):
+        stage.write(12 * number)
+        stage.clock.advance(86400)
+        stage.sleep()
+    assert [undo(stage, cycle) for cycle in (1, 2, 3)] == [f"sleepctl rollback {before}" for before in (0, 1, 2)]
+    follow(stage, undo(stage, 2))
+    assert Checkpoints(stage.state).champion() == 1
+    assert [undo(stage, cycle) for cycle in (1, 2, 3)] == ["sleepctl rollback 0", "", ""]
+
+
+def test_what_is_not_in_use_has_nothing_to_undo(stage: Stage) -> None:
+    """A rejected cycle changed nothing."""
+    stage.write(24)
+    stage.clock.advance(86400)
+    assert stage.sleep(behaviour="reject").state == "rejected"
+    assert undo(stage, 2) == ""
+
+
+def test_pruned_weights_are_never_named_as_the_way_back(stage: Stage) -> None:
+    """The nearest champion that still has its weights, as rollback itself would choose."""
+    for number in (2, 3):
+        stage.write(12 * number)
+        stage.clock.advance(86400)
+        stage.sleep()
+    checkpoints = Checkpoints(stage.state)
+    checkpoints.prune(checkpoints.promoted_path(2))
+    assert undo(stage, 3) == "sleepctl rollback 1"
+
+
+def test_a_cycle_under_way_is_undone_by_cancelling_it(tmp_path: Path) -> None:
+    """Nothing is in use yet; what it learns can be discarded."""
+    stage = Stage(tmp_path)
+    stage.write(12)
+
+    async def scene(sleeper: Sleeper) -> str:
+        cycle = await sleeper.begin(Run())
+        command = undo_of(cycle, sleeper.ledger, sleeper.checkpoints)
+        sleeper.cancel()
+        await sleeper.finished()
+        return command
+
+    assert stage.play(scene, behaviour="wait") == f"sleepctl {Cancel.__name__.lower()}"
+    assert undo(stage, 1) == ""

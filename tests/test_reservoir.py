@@ -1,0 +1,88 @@
+"""The reservoir: which texts stay, and what of a checkpoint's is read back."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sleepd import reservoir
+from sleepd.errors import CheckpointInvalid
+from sleepd.experience import Experience
+from sleepd.job import Job, Lesson, encode
+from sleepd.reservoir import RESERVOIR_FILE, encode_reservoir, next_reservoir, read_reservoir, renewed
+from sleepd.strategies import STRATEGIES
+
+
+def experience(number: int, text: str = "so it is") -> Experience:
+    return Experience(id=f"e{number}", prompt=f"what is {number}?", response=text, salience=0.7)
+
+
+@given(
+    numbers=st.lists(st.integers(0, 40), max_size=60),
+    cuts=st.lists(st.integers(0, 60), max_size=4),
+    most=st.integers(1, 20),
+)
+def test_the_sample_does_not_depend_on_the_nights_it_came_in(numbers: list[int], cuts: list[int], most: int) -> None:
+    """Renewed night by night, it is what all experiences together give: a sample of everything, however long ago."""
+    kept: list[Experience] = []
+    places = [0, *sorted(cuts), len(numbers)]
+    for start, end in itertools.pairwise(places):
+        kept = renewed([*kept, *map(experience, numbers[start:end])], most=most)
+    assert kept == renewed(map(experience, numbers), most=most)
+    assert len(kept) == min(most, len(set(numbers)))
+
+
+def test_of_two_with_one_id_the_later_text_stays() -> None:
+    """An experience whose text the agent changed is rehearsed as it was trained last."""
+    assert renewed([experience(1, "old"), experience(1, "new")], most=5) == [experience(1, "new")]
+
+
+def test_what_is_written_is_read_back_and_an_older_checkpoint_has_none(tmp_path: Path) -> None:
+    """Line by line; no file is no reservoir, and a damaged one is an error with its name."""
+    assert read_reservoir(tmp_path) == []
+    some = [experience(number, "a line\nand another ☾") for number in range(3)]
+    (tmp_path / RESERVOIR_FILE).write_bytes(encode_reservoir(some))
+    assert read_reservoir(tmp_path) == some
+    (tmp_path / RESERVOIR_FILE).write_bytes(b'{"id": 3}\n')
+    with pytest.raises(CheckpointInvalid, match=r"reservoir\.jsonl"):
+        read_reservoir(tmp_path)
+
+
+def test_the_file_has_a_greatest_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Long texts are fewer texts, and no text is cut."""
+    monkeypatch.setattr(reservoir, "MAX_BYTES", 300)
+    content = encode_reservoir(experience(number, "x" * 60) for number in range(10))
+    assert 0 < len(content) <= 300
+    assert content.endswith(b"}\n")
+
+
+def test_the_next_reservoir_adds_what_was_trained_to_the_parents(tmp_path: Path) -> None:
+    """New and replayed ones join; what was held out never does; none is kept where none is asked for."""
+    parent, staging = tmp_path / "cycle_001", tmp_path / "staging"
+    parent.mkdir()
+    (staging / "work").mkdir(parents=True)
+    (parent / RESERVOIR_FILE).write_bytes(encode_reservoir([experience(1)]))
+    roles = {2: "train", 3: "replay", 4: "holdout"}
+    lessons = (
+        Lesson(id=e.id, prompt=e.prompt, response=e.response, salience=e.salience, role=role)
+        for e, role in ((experience(number), role) for number, role in roles.items())
+    )
+    (staging / "work/experiences.jsonl").write_bytes(b"".join(map(encode, lessons)))
+    job = Job(
+        cycle=2,
+        base="b",
+        models_directory="m",
+        staging=str(staging),
+        parent=str(parent),
+        strategy=STRATEGIES["gentle"],
+        reservoir=9,
+    )
+    (content,) = next_reservoir(job, staging).values()
+    (staging / RESERVOIR_FILE).write_bytes(content)
+    assert {one.id for one in read_reservoir(staging)} == {"e1", "e2", "e3"}
+    none = Job(cycle=2, base="b", models_directory="m", staging=str(staging), strategy=STRATEGIES["gentle"])
+    assert next_reservoir(none, staging) == {}

@@ -1,0 +1,84 @@
+"""Tests of a verdict put into effect: where an inconclusive candidate goes, after a crash and a lost ledger too."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sleepd.checkpoints import verify
+from sleepd.cycle import Event
+from sleepd.ledger import Ledger
+from sleepd.overview import detail
+from sleepd.protocol import Run
+from sleepd.sleeper import Sleeper
+from sleepd.verdict import Outcome
+from tests.agents import changed
+from tests.stages import Stage
+
+
+@pytest.fixture
+def stage(tmp_path: Path) -> Stage:
+    """An owner who keeps the champion where the evidence is open, and evidence that will be."""
+    stage = Stage(tmp_path)
+    stage.config = changed(stage.config, "promotion", inconclusive="keep")
+    stage.write(9)
+    return stage
+
+
+async def shown(sleeper: Sleeper) -> Any:
+    await sleeper.look()
+    return detail(sleeper, 1), sleeper.decision.should_sleep
+
+
+def test_an_inconclusive_candidate_is_kept_out_of_use(stage: Stage) -> None:
+    """It stands in retired/ with its verdict, counts as a sleep, and what it learned is still to be learned."""
+    summary = stage.sleep(behaviour="open")
+    assert (summary.state, summary.is_thin) == ("inconclusive", True)
+    assert not (stage.state / "current").exists()
+    assert verify(stage.state / "retired" / "cycle_001").verdict == "inconclusive"
+    assert "candidate_left_open" in [name for name, _ in stage.events]
+    found, should_sleep = stage.play(shown)
+    assert found.verdict.outcome is Outcome.INCONCLUSIVE
+    assert not should_sleep, "nothing is new since"
+
+    async def to_learn(sleeper: Sleeper) -> int:
+        await sleeper.look()
+        return sleeper.intake.counts.unlearned
+
+    assert stage.play(to_learn) == summary.trained
+
+
+def test_the_verdict_outlives_the_ledger(stage: Stage) -> None:
+    """Rebuilt from the checkpoint, the cycle has the same state, figures and interval."""
+    stage.sleep(behaviour="open")
+    before = stage.play(shown)
+    (stage.state / "state.db").unlink()
+    assert stage.play(shown) == before
+
+
+def test_a_crash_before_the_last_record(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next start finishes what was decided, and does not make a rejection of it."""
+
+    class PowerCut(BaseException):
+        pass
+
+    real = Ledger.advance
+
+    def advance(self: Ledger, cycle: int, event: Event, **more: Any) -> Any:
+        if event is Event.LEAVE_OPEN:
+            raise PowerCut
+        return real(self, cycle, event, **more)
+
+    async def scene(sleeper: Sleeper) -> None:
+        await sleeper.begin(Run())
+        await sleeper.finished()
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Ledger, "advance", advance)
+        with pytest.raises(PowerCut):
+            stage.play(scene, behaviour="open")
+    found, _ = stage.play(shown)
+    assert found.summary.state == "inconclusive"
+    assert found.verdict.outcome is Outcome.INCONCLUSIVE

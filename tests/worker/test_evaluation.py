@@ -1,0 +1,534 @@
+"""What is measured beside the holdout losses, on a tiny model: drift, noise, speech, recall, figures of one's own."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+import msgspec
+import pytest
+import torch
+
+from sleepd.evidence import RecallQuestion
+from sleepd.job import Progress
+from sleepd.worker import evaluate, generate, interview, metrics
+from sleepd.worker.convert import open_base
+from sleepd.worker.data import ChatFormat
+from sleepd.worker.evaluate import Measured, chosen, noise_floor
+from sleepd.worker.failure import Stopped
+from sleepd.worker.general import general_prompts
+from sleepd.worker.generate import Asked, replies, stop_ids
+from sleepd.worker.interview import Answers, Questions
+from sleepd.worker.model import choose_device, load_base
+from sleepd.worker.tiny_model import make_tiny_tokenizer
+
+from .conftest import RecordingChannel, lessons, make_job, quick
+
+pytestmark = pytest.mark.worker
+
+QUESTIONS = [RecallQuestion(question="Who is number 3?", expected=["blue"])]
+
+
+# --- drift and noise ---
+
+
+def test_drift_is_nothing_for_the_base_and_something_after_training(run_here, tmp_path):
+    """Of a first cycle the parent is the base, at 0; of a second it is where the first candidate ended."""
+    first = run_here(name="first")
+    assert first.evidence.drift.parent == 0.0
+    assert first.evidence.drift.candidate > 0
+    assert first.evidence.drift.prompts == len(general_prompts("probe"))
+    second = run_here(name="second", parent=str(tmp_path / "first"))
+    assert second.evidence.drift.parent == pytest.approx(first.evidence.drift.candidate, rel=1e-3)
+    assert second.evidence.drift.candidate != second.evidence.drift.parent
+
+
+def test_drift_is_measured_without_the_regulariser_too(run_here):
+    """The probes are there for every strategy; a higher rate drifts further."""
+    slow = run_here(name="slow", strategy=quick(kl_weight=0.0, learning_rate=1e-4))
+    fast = run_here(name="fast", strategy=quick(kl_weight=0.0, learning_rate=1e-2))
+    assert fast.evidence.drift.candidate > 10 * slow.evidence.drift.candidate > 0
+
+
+def test_the_noise_floor_is_small_and_measured(run_here):
+    """In float32 two readings of one adapter differ by rounding only, and by less than the training changed."""
+    report = run_here()
+    assert 0 <= report.evidence.noise_floor < 1e-4
+    assert report.holdout_before - report.holdout_after > report.evidence.noise_floor
+    assert run_here(lessons(6, 0), name="none").evidence.noise_floor is None
+
+
+def test_the_noise_floor_is_the_root_mean_square_scaled_to_the_mean():
+    """Four experiences of ten tokens, two of them read again 0.3 and 0.4 nats off: sqrt(4 · 0.125) / 40."""
+    losses = {name: Measured(20.0, 10) for name in "abcd"}
+    again = {"a": Measured(20.3, 10), "b": Measured(19.6, 10)}
+    assert noise_floor(losses, again) == pytest.approx((4 * 0.125) ** 0.5 / 40)
+    assert noise_floor(losses, {}) is None
+
+
+def test_only_a_sample_of_many_trained_ones_is_measured(run_here, monkeypatch):
+    """The report says of how many, and the sample is the same before and after."""
+    monkeypatch.setattr("sleepd.worker.report.SAMPLED", 3)
+    report = run_here()
+    assert (report.trained, report.trained_measured) == (6, 3)
+    assert report.train_after < report.train_before
+
+
+def test_the_sample_does_not_depend_on_the_order(run_here):
+    """By hash of the id."""
+    channel, chat = RecordingChannel(), ChatFormat(make_tiny_tokenizer(), "")
+    from sleepd.worker.data import encode_lessons
+
+    sequences = encode_lessons(chat, lessons(6, 0), 512, channel)
+    assert chosen(sequences, 3) == chosen(sequences[::-1], 3)
+    assert len(chosen(sequences, 10)) == 6
+
+
+# --- replies ---
+
+
+@pytest.fixture(scope="module")
+def tiny(tiny_model, models):
+    """Model, device and chat format of the tiny base."""
+    directory, _ = open_base(str(tiny_model), "", models, lambda *_: None)
+    device = choose_device("cpu")
+    model, tokenizer = load_base(directory, device)
+    return model, device, ChatFormat(tokenizer, "You are a test.")
+
+
+def test_a_sampled_reply_depends_on_its_seed_and_not_on_its_company(tiny):
+    """The same seed gives the same tokens, alone or beside others; greedy ones beside it are still greedy."""
+    model, device, chat = tiny
+    prompts = [chat.prompt_ids(text) for text in ("Hi", "Who is number 3, and why?", "Go on.")]
+
+    def made(*asked):
+        return replies(model, device, asked, stop_ids=stop_ids(model, chat))
+
+    together = made(Asked(prompts[0], 12, 7), Asked(prompts[1], 12, 8), Asked(prompts[2], 12))
+    assert together == [*made(Asked(prompts[0], 12, 7)), *made(Asked(prompts[1], 12, 8)), *made(Asked(prompts[2], 12))]
+    assert made(Asked(prompts[0], 12, 9)) != together[:1]
+    assert made(Asked(prompts[0], 12)) != together[:1]
+    assert [len(one) for one in made(Asked(prompts[0], 3), Asked(prompts[1], 5))] == [3, 5]
+
+
+def test_sampling_follows_the_distribution():
+    """Of two tokens whose probabilities at the temperature are 0.8 and 0.2, a thousand draws take about 800."""
+    logits = torch.tensor([[0.0, -1e9, generate.TEMPERATURE * torch.log(torch.tensor(0.25)).item()]])
+    draws = [generate._choose(logits.clone(), [torch.Generator().manual_seed(seed)]).item() for seed in range(1000)]
+    assert 1 not in draws
+    assert 750 < draws.count(0) < 850
+
+
+def test_a_talk_has_the_models_own_replies_before_it():
+    """The template writes prompt, reply and the next prompt, with the system prompt once; the plain form too."""
+    tokenizer = make_tiny_tokenizer()
+    text = tokenizer.decode(ChatFormat(tokenizer, "Be brief.").talk_ids(["Hi", "Hello.", "Go on"]))
+    assert text.count("Be brief.") == 1
+    assert text.endswith(
+        "<|im_start|>assistant\nHello.<|im_end|>\n<|im_start|>user\nGo on<|im_end|>\n<|im_start|>assistant\n"
+    )
+    tokenizer.chat_template = None
+    plain = tokenizer.decode(ChatFormat(tokenizer, "").talk_ids(["Hi", "Hello.", "Go on"]))
+    assert plain.endswith("User: Hi\nAssistant: Hello.\n\nUser: Go on\nAssistant:")
+
+
+def test_three_models_are_asked_the_same_in_three_ways(run_here, tmp_path):
+    """All three ways are there for all three; the base is itself, whatever the parent is."""
+    first = run_here(name="first", questions=QUESTIONS)
+    second = run_here(name="second", parent=str(tmp_path / "first"), questions=QUESTIONS)
+    probes = interview.PROBES
+    for report in (first, second):
+        ways = {one.mode: one for one in report.evidence.collapse}
+        assert list(ways) == ["greedy", "sampled", "talk"]
+        assert ways["greedy"].candidate.replies == ways["sampled"].base.replies == probes
+        assert ways["talk"].parent.replies == interview.TALKS * (1 + len(interview.FOLLOW_UPS))
+    one, two = ({way.mode: way for way in report.evidence.collapse} for report in (first, second))
+    assert one["sampled"].base == one["sampled"].parent == two["sampled"].base
+    assert two["sampled"].parent == one["sampled"].candidate
+    assert [reply.prompt for reply in first.evidence.probe_replies] == [
+        *general_prompts("probe")[:4],
+        "Who is number 6?",
+        "Who is number 7?",
+    ]
+    assert second.evidence.probe_replies[0].base == first.evidence.probe_replies[0].base
+    assert second.evidence.probe_replies[4].parent == first.evidence.probe_replies[4].candidate == first.replies[0].text
+
+
+def test_the_bases_replies_to_the_shipped_prompts_are_made_once(tiny_model, run_here, tmp_path, monkeypatch):
+    """A second first cycle asks the base only what is the owner's own; a damaged file is made again."""
+    own = tmp_path / "models"
+    own.mkdir()
+    asked = []
+    real = interview.batched_replies
+
+    def counting(model, device, batch, **more):
+        asked.append(len(batch))
+        return real(model, device, batch, **more)
+
+    monkeypatch.setattr(interview, "batched_replies", counting)
+    first = run_here(name="first", models_directory=str(own))
+    many = sum(asked)
+    asked.clear()
+    assert run_here(name="second", models_directory=str(own)).evidence == first.evidence
+    fewer = sum(asked)
+    assert many - fewer == 2 * interview.PROBES + interview.TALKS * len(interview.FOLLOW_UPS)
+    (kept,) = own.glob("replies-*.json")
+    kept.write_bytes(b'{"greedy": 7')
+    assert run_here(name="third", models_directory=str(own)).evidence == first.evidence
+    assert json.loads(kept.read_bytes())["answers"]["held_out"] == []
+
+
+def test_what_a_candidate_said_is_kept_beside_it_and_not_asked_again_of_the_parent(run_here, tmp_path, monkeypatch):
+    """The next cycle asks its parent only what is the owner's own; of other weights nothing is believed."""
+    run_here(name="first")
+    kept = (tmp_path / "first/replies.json").read_bytes()
+    asked = []
+    real = interview.batched_replies
+    monkeypatch.setattr(
+        interview, "batched_replies", lambda *given, **more: asked.append(len(given[2])) or real(*given, **more)
+    )
+    second = run_here(name="second", parent=str(tmp_path / "first"))
+    few = sum(asked)
+    assert (tmp_path / "first/replies.json").read_bytes() == kept
+    (tmp_path / "first/replies.json").write_bytes(kept.replace(b'"key":"', b'"key":"0'))
+    asked.clear()
+    assert run_here(name="third", parent=str(tmp_path / "first")).evidence == second.evidence
+    assert sum(asked) - few == 2 * interview.PROBES + interview.TALKS * len(interview.FOLLOW_UPS)
+
+
+def test_out_of_memory_in_replies_halves_the_batch(run_here, monkeypatch):
+    """The replies are those of the whole batch, and nothing is lost."""
+    whole = run_here(name="whole")
+    real = generate.replies
+    sizes = []
+
+    def narrow(model, device, batch, **more):
+        sizes.append(len(batch))
+        if len(batch) > 6:
+            raise MemoryError
+        return real(model, device, batch, **more)
+
+    monkeypatch.setattr(generate, "replies", narrow)
+    assert run_here(name="narrow").evidence == whole.evidence
+    assert max(sizes) > 6
+
+
+def test_replies_that_time_does_not_suffice_for_are_missing_and_not_made_up(run_here):
+    """No collapse figures, no replies to judge, no recall; a warning says what is missing. The losses stand."""
+    report = run_here(evaluation_seconds=0.0, questions=QUESTIONS)
+    # The base's may come from the cache; nobody else's can.
+    assert (report.evidence.collapse, report.evidence.recall, report.replies) == ([], [], [])
+    (notice,) = [one for one in report.notices if one.event == "evaluation_cut_short"]
+    assert notice.level == "warning"
+    assert "greedy replies, sampled replies, talk replies, 2 of 2 held-out prompts, 1 of 1 questions" in notice.text
+    assert report.evidence.drift.candidate > 0
+
+
+def test_recall_counts_what_was_learned(run_here):
+    """A question that was trained until it is known is right for the candidate alone."""
+    known = [msgspec.structs.replace(one, response="blue") for one in lessons(6, 0)]
+    asked = [RecallQuestion(question="Who is number 3?", expected=["green", "BLUE"])]
+    report = run_here(known, questions=asked, strategy=quick(epochs=60, kl_weight=0.0, learning_rate=2e-2))
+    (answer,) = report.evidence.recall
+    assert (answer.base_is_right, answer.parent_is_right, answer.candidate_is_right) == (False, False, True)
+    assert "blue" in answer.candidate
+
+
+def test_the_share_of_evaluation_is_of_all_phases(run_here):
+    """Measuring and evaluating, of the sum."""
+    report = run_here()
+    spent = report.seconds["measuring"] + report.seconds["evaluating"]
+    assert report.evaluation_share == pytest.approx(spent / sum(report.seconds.values()))
+    assert msgspec.structs.replace(report, seconds={}).evaluation_share is None
+
+
+def test_what_is_asked_is_work_for_the_clock():
+    """More questions take longer; nothing asked takes nothing."""
+    none, some = Questions(held_out=[], recall=[], probes=[]), Questions(held_out=["a"], recall=["b"], probes=["c"])
+    assert none.work == 0
+    assert some.work > 0
+
+
+# --- the owner's own command ---
+
+
+def command(tmp_path: Path, body: str) -> str:
+    """A command that runs this Python."""
+    script = tmp_path / "own evaluation.py"
+    script.write_text("import json, os, sys, time\nfrom pathlib import Path\n" + body)
+    return f"{sys.executable} '{script}' --mine"
+
+
+def asked(tmp_path, body, **changes):
+    """The figures that the command gives, in this process."""
+    job = make_job(Path("/base"), tmp_path, tmp_path / "staging", evaluation_command=command(tmp_path, body), **changes)
+    return metrics.figures(job, Path("/an/adapter"), Path("/base"), lambda: None)
+
+
+def test_the_owners_command_is_run_for_parent_and_candidate(run_here, tmp_path, tiny_model):
+    """For the base without an argument; the figures come side by side, and a missing one is None."""
+    body = (
+        "here = {'argument': len(sys.argv), 'empty': len(os.listdir('.')), 'names': len(os.environ)}\n"
+        "if len(sys.argv) > 2: here['bytes'] = Path(sys.argv[2], 'adapter_model.safetensors').stat().st_size\n"
+        "assert sys.argv[1] == '--mine' and sys.argv[2:] == [os.environ['SLEEPD_ADAPTER']][: len(sys.argv) - 2]\n"
+        "assert os.environ['SLEEPD_SYSTEM_PROMPT'] == 'You are a test.' and os.environ['SLEEPD_CYCLE'] == '1'\n"
+        "assert Path(os.environ['SLEEPD_BASE'], 'config.json').exists() and 'SLEEPD_SECRET' not in os.environ\n"
+        "print(json.dumps(here))\n"
+    )
+    os.environ["SLEEPD_SECRET"] = "x"
+    report = run_here(evaluation_command=command(tmp_path, body))
+    del os.environ["SLEEPD_SECRET"]
+    found = {one.name: (one.parent, one.candidate) for one in report.evidence.metrics}
+    assert found["argument"] == (2, 3)
+    assert found["bytes"][0] is None
+    assert found["bytes"][1] > 0
+    assert found["empty"] == (0, 0)
+    assert not list((tmp_path / "staging/work").glob("evaluation-*"))
+
+
+@pytest.mark.parametrize(
+    ("body", "why"),
+    [
+        ("sys.exit('no data set')", "exit status 1: no data set"),
+        ("print('{\"a\": true}')", "no JSON object of numbers"),
+        ("print('{\"a\": 1e999}')", "a is not finite|no JSON object"),
+        ("print('[1]')", "no JSON object of numbers"),
+        ("print(json.dumps({'\\x1b[31m': 1}))", "no JSON object of numbers"),
+        ("print(json.dumps({str(i): i for i in range(100)}))", "no JSON object of numbers"),
+        ("print('[' * 50000)", "no JSON object of numbers"),
+        ("print('x' * 10**7)", "more than 65536 bytes"),
+        ("os.kill(os.getpid(), 9)", "exit status -9"),
+    ],
+)
+def test_a_command_that_fails_gives_no_figures(tmp_path, body, why):
+    """Whatever it does, the reason is said."""
+    with pytest.raises(metrics.NoFigures, match=why):
+        asked(tmp_path, body)
+
+
+def test_a_command_that_is_not_there_gives_no_figures(tmp_path):
+    """The reason is said."""
+    job = make_job(Path("/base"), tmp_path, tmp_path / "staging", evaluation_command="/nowhere/command")
+    with pytest.raises(metrics.NoFigures, match="/nowhere/command: No such file"):
+        metrics.figures(job, None, Path("/base"), lambda: None)
+
+
+def test_a_failing_command_costs_its_figures_and_not_the_cycle(run_here):
+    """Two warnings, no figures, and a report like any other."""
+    report = run_here(evaluation_command="false")
+    assert report.evidence.metrics == []
+    failed = [notice for notice in report.notices if notice.event == "evaluation_command_failed"]
+    assert [notice.level for notice in failed] == ["warning", "warning"]
+    assert report.holdout_after < report.holdout_before
+
+
+SLEEPER = (
+    "import subprocess\n"
+    "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])\n"
+    "Path(r'{pids}').write_text(f'{{os.getpid()}} {{child.pid}}')\n"
+    "time.sleep(600)\n"
+)
+
+
+def is_gone(pid: int) -> bool:
+    """Ended, or a zombie that its reaper has not met yet."""
+    try:
+        return "\nState:\tZ" in Path(f"/proc/{pid}/status").read_text()
+    except FileNotFoundError:
+        return True
+
+
+def wait_until_gone(pids: Path) -> None:
+    deadline = time.monotonic() + 20
+    while not all(is_gone(int(pid)) for pid in pids.read_text().split()):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_a_command_that_takes_too_long_is_killed_with_its_children(tmp_path):
+    """Its whole process group goes."""
+    pids = tmp_path / "pids"
+    with pytest.raises(metrics.NoFigures, match="took longer than 3 s"):
+        asked(tmp_path, SLEEPER.format(pids=pids), evaluation_seconds=3.0)
+    wait_until_gone(pids)
+
+
+def test_sigterm_ends_the_cycle_while_a_command_runs(run_here, tmp_path):
+    """The heartbeat goes on beside it, and is where the request to stop is obeyed."""
+    pids = tmp_path / "pids"
+
+    class Stopping(RecordingChannel):
+        def progress(self, message: Progress) -> None:
+            self._stop_requested = pids.exists() and bool(pids.read_text())
+            super().progress(message)
+
+    channel = Stopping()
+    with pytest.raises(Stopped):
+        run_here(evaluation_command=command(tmp_path, SLEEPER.format(pids=pids)), channel=channel)
+    wait_until_gone(pids)
+    assert channel.messages[-1].phase == "measuring"
+
+
+def test_a_command_dies_with_its_worker(tmp_path):
+    """A worker killed by SIGKILL leaves no command behind."""
+    import signal
+    import subprocess
+
+    pids = tmp_path / "pids"
+    body = f"Path(r'{pids}').write_text(str(os.getpid()))\ntime.sleep(600)\n"
+    job = make_job(Path("/base"), tmp_path, tmp_path / "staging", evaluation_command=command(tmp_path, body))
+    program = (
+        "import sys, msgspec\nfrom pathlib import Path\nfrom sleepd.job import decode_job\n"
+        "from sleepd.worker import metrics\n"
+        "metrics.figures(decode_job(sys.argv[1].encode()), None, Path('/base'), lambda: None)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", program, msgspec.json.encode(job).decode()]) as worker:
+        while not (pids.exists() and pids.read_text()):
+            assert worker.poll() is None
+            time.sleep(0.01)
+        worker.send_signal(signal.SIGKILL)
+    wait_until_gone(pids)
+
+
+# --- probation ---
+
+
+def test_champion_and_predecessor_are_compared_on_later_experiences(run_here, tmp_path):
+    """Before anything is trained: the champion's loss and the predecessor's, and nobody's else."""
+    run_here(name="one")
+    run_here(name="two", parent=str(tmp_path / "one"))
+    job = {"parent": str(tmp_path / "two"), "parent_cycle": 2, "later": ["e0", "e7", "vanished"]}
+    report = run_here(name="three", predecessor=str(tmp_path / "one"), predecessor_cycle=1, **job)
+    probation = report.evidence.probation
+    assert (probation.champion, probation.predecessor) == (2, 1)
+    assert {loss.id for loss in probation.losses} == {"e0", "e7"}
+    pair = {pair.id: pair for pair in report.holdout}["e7"]
+    loss = {loss.id: loss for loss in probation.losses}["e7"]
+    assert loss.champion == pair.parent
+    first = {pair.id: pair for pair in run_here(name="again", parent=str(tmp_path / "one")).holdout}["e7"]
+    assert loss.predecessor == pytest.approx(first.parent, abs=1e-5)
+
+
+def test_the_base_can_be_the_predecessor_and_the_training_does_not_notice(run_here, tmp_path):
+    """Predecessor '' is the base; the adapter that is trained is the same to the bit with a comparison and without."""
+    run_here(name="one")
+    wide = quick(rank=8, alpha=16, target_modules=["q_proj"])
+    run_here(name="wide", strategy=wide)
+    common = {"parent": str(tmp_path / "one"), "parent_cycle": 1, "later": ["e7"]}
+    plain = run_here(name="plain", parent=str(tmp_path / "one"))
+    for name, predecessor in (("base", ""), ("other_shape", str(tmp_path / "wide"))):
+        report = run_here(name=name, predecessor=predecessor, **common)
+        (loss,) = report.evidence.probation.losses
+        (pair,) = [pair for pair in report.holdout if pair.id == "e7"]
+        assert report.holdout_after == plain.holdout_after
+        adapters = [(tmp_path / which / "adapter_model.safetensors").read_bytes() for which in ("plain", name)]
+        assert adapters[0] == adapters[1]
+        assert {check.name: check.figure for check in report.checks} == {
+            check.name: check.figure for check in plain.checks
+        }
+        if not predecessor:
+            assert loss.predecessor == pytest.approx(pair.base, abs=1e-5)
+        else:
+            assert abs(loss.predecessor - pair.base) > 1e-4
+
+
+def test_a_predecessor_that_cannot_be_used_is_said_and_not_guessed(run_here, tmp_path):
+    """A damaged one, and one that is gone: no comparison, a warning, and the cycle goes on."""
+    run_here(name="one")
+    (tmp_path / "gone").mkdir()
+    report = run_here(
+        name="two", parent=str(tmp_path / "one"), parent_cycle=1, predecessor=str(tmp_path / "gone"), later=["e7"]
+    )
+    assert report.evidence.probation is None
+    assert "predecessor_not_comparable" in [notice.event for notice in report.notices]
+    assert report.steps > 0
+
+
+def test_without_later_experiences_there_is_no_comparison(run_here, tmp_path):
+    """Nor without a predecessor."""
+    run_here(name="one")
+    parent = {"parent": str(tmp_path / "one"), "parent_cycle": 1}
+    assert run_here(name="two", predecessor="", **parent).evidence.probation is None
+    assert run_here(name="three", later=["e7"], **parent).evidence.probation is None
+
+
+def test_answers_that_are_not_there_are_no_speech():
+    """A way that one model could not finish is left out for all."""
+    from sleepd.worker.compare import collapse, missing
+
+    whole = Answers(greedy=["a b", "c d"], sampled=["a"], talk=["x"])
+    cut = msgspec.structs.replace(whole, talk=None)
+    assert [one.mode for one in collapse(whole, whole, cut)] == ["greedy", "sampled"]
+    assert missing([whole, whole, cut]) == "talk replies"
+    assert missing([whole, whole]) == ""
+
+
+def test_divergence_is_zero_from_oneself_and_of_all_tokens(tiny):
+    """The mean over all tokens, not over the exchanges."""
+    from sleepd.worker.general import encode_general
+    from sleepd.worker.loss import kl_from_base
+    from sleepd.worker.memory import Limits
+
+    model, device, chat = tiny
+    meter = evaluate.Meter(model, device, Limits(2048, 2048, RecordingChannel()), lambda _tokens: None)
+    sequences = encode_general(chat, ["Hi", "Who?"], ["short", "a much longer answer"], 512)
+    references = meter.references(sequences)
+    assert meter.divergence(sequences, references) == pytest.approx(0, abs=1e-6)
+    other = dict(zip(references, reversed(meter.references(sequences[::-1]).values()), strict=True))
+    assert other.keys() == references.keys()
+    shifted = {id_: type(one)(one.tokens, one.log_probabilities.roll(1, -1)) for id_, one in references.items()}
+    parts = torch.cat([kl_from_base(meter.logits(one), shifted[one.id]) for one in sequences])
+    assert meter.divergence(sequences, shifted) == pytest.approx(parts.mean().item(), rel=1e-4)
+
+
+def test_a_champion_that_later_experiences_show_to_be_worse_is_not_trained_on(run_here, tmp_path):
+    """The cycle ends before its first step, with what was measured; a champion that is better goes on."""
+    from sleepd.worker.failure import GiveUp
+
+    experiences = [*lessons(6, 2), *[msgspec.structs.replace(one, id=f"l{one.id}") for one in lessons(6, 0)]]
+    run_here(experiences, name="good", strategy=quick(epochs=10))
+    spoiled = [msgspec.structs.replace(one, response="#" * 20) for one in experiences]
+    run_here(spoiled, name="bad", parent=str(tmp_path / "good"), strategy=quick(epochs=10, learning_rate=2e-2))
+    later = [one.id for one in experiences]
+    channel = RecordingChannel()
+    with pytest.raises(GiveUp) as caught:
+        run_here(
+            experiences,
+            name="after_bad",
+            channel=channel,
+            parent=str(tmp_path / "bad"),
+            parent_cycle=2,
+            predecessor=str(tmp_path / "good"),
+            predecessor_cycle=1,
+            later=later,
+        )
+    failure = caught.value.to_failure()
+    assert failure.kind == "champion_worse"
+    assert failure.message.startswith("cycle 2 is worse than cycle 1")
+    assert len(failure.probation.losses) == len(later)
+    assert "training" not in {getattr(message, "phase", "") for message in channel.messages}
+    report = run_here(
+        experiences, name="after_good", parent=str(tmp_path / "good"), parent_cycle=1, predecessor="", later=later
+    )
+    assert report.evidence.probation.predecessor is None
+    assert report.steps > 0
+
+
+@pytest.mark.parametrize(("nats", "may_share"), [(0.4, True), (3.0, False)])
+def test_short_replies_do_not_tell_whether_rows_may_be_shared(nats, may_share):
+    """Rounding moves a short reply's mean loss by more than the limit; replies of some length are compared."""
+    from sleepd.worker.data import Encoded
+    from sleepd.worker.memory import Limits
+
+    class Rounding(evaluate.Meter):
+        def losses(self, sequences, *, alone=False):
+            return {
+                one.id: Measured(1.5 * one.supervised + (0.0 if alone else nats), one.supervised) for one in sequences
+            }
+
+    sequences = [Encoded(str(n), tuple(range(10 + length)), 10) for n, length in enumerate([3, 4, 40, 50])]
+    meter = Rounding(None, None, Limits(512, 512, RecordingChannel()), lambda _tokens: None)
+    assert meter.choose_packing(sequences, None) is may_share

@@ -1,0 +1,53 @@
+"""Tests of which experiences an epoch trains: all, save those of a frequent prompt, which take turns."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sleepd.worker.data import Encoded
+from sleepd.worker.train import epoch_ends, epoch_order
+
+from .conftest import quick
+
+
+def some(count: int, share: float = 1.0, *, name: str = "e") -> list[Encoded]:
+    return [Encoded(id=f"{name}{n}", ids=(1, 2, 3), prompt_tokens=1, sampling_share=share) for n in range(count)]
+
+
+def test_without_shares_every_epoch_has_all_in_another_order():
+    """Each epoch holds each experience once; the order is the seed's and the epoch's."""
+    experiences = some(20)
+    orders = [tuple(epoch_order(experiences, 1, epoch)) for epoch in range(3)]
+    assert all(sorted(order) == sorted(one.id for one in experiences) for order in orders)
+    assert len(set(orders)) == 3
+    assert orders[0] == tuple(epoch_order(list(reversed(experiences)), 1, 0))
+    assert orders[0] != tuple(epoch_order(experiences, 2, 0))
+
+
+@given(st.integers(1, 40), st.floats(0.01, 0.99), st.integers(1, 30), st.integers(0, 99))
+def test_those_of_a_frequent_prompt_take_turns(count, share, epochs, seed):
+    """An epoch holds their share of them, none twice, and over all epochs none was in two more often than another."""
+    frequent, others = some(count, share, name="f"), some(3)
+    turns = Counter({one.id: 0 for one in frequent})
+    for epoch in range(epochs):
+        order = epoch_order([*frequent, *others], seed, epoch)
+        assert len(set(order)) == len(order)
+        assert {one.id for one in others} <= set(order)
+        assert abs(len(order) - 3 - share * count) < 1
+        turns.update(id_ for id_ in order if id_.startswith("f"))
+    assert max(turns.values()) - min(turns.values()) <= 1
+
+
+def test_an_epoch_is_never_empty():
+    """Where all are frequent and their share makes less than one, all are in."""
+    assert sorted(epoch_order(some(2, 0.01), 1, 0)) == ["e0", "e1"]
+
+
+@pytest.mark.parametrize(("count", "share", "expected"), [(8, 1.0, [2, 4]), (9, 1.0, [3, 6]), (8, 0.5, [1, 2])])
+def test_where_the_epochs_end(count, share, expected):
+    """After as many steps as their experiences make, four a step."""
+    assert epoch_ends(quick(batch_size=4), some(count, share), 1) == expected

@@ -1,0 +1,145 @@
+"""When a night ends early: what is looked at, which weights are kept, and what is said about it."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+import torch
+
+from sleepd.job import RESUME_POINT, Lesson
+from sleepd.worker.model import read_adapter
+from sleepd.worker.resume import read_resume_point
+from sleepd.worker.run import run
+from sleepd.worker.stopping import Look, divide_holdout, is_enough, kept, steps_to_look, tell_what_was_kept
+
+from .conftest import RecordingChannel, lessons, make_job, quick
+
+
+def look(step: int, drift: float | None = None, loss: float | None = None) -> Look:
+    return Look(step=step, drift=drift, loss=loss)
+
+
+def held_out(count: int) -> list[Lesson]:
+    return [
+        Lesson(id=f"h{i}", prompt=f"question {i}", response=f"answer {i}", salience=0.7, role="holdout")
+        for i in range(count)
+    ]
+
+
+def test_the_looks_are_even_and_the_last_is_after_the_last_step():
+    """Six looks where there are steps enough, otherwise one after each step."""
+    assert steps_to_look(60) == [10, 20, 30, 40, 50, 60]
+    assert steps_to_look(3) == [1, 2, 3]
+
+
+def test_few_held_out_experiences_all_judge():
+    """Below twelve none is given away; above, about a third, and the same ones whatever else is there."""
+    assert divide_holdout(held_out(11)) == (held_out(11), [])
+    judging, given_away = divide_holdout(held_out(60))
+    assert 12 <= len(given_away) <= 28
+    assert sorted([*judging, *given_away], key=lambda one: int(one.id[1:])) == held_out(60)
+    assert set(divide_holdout(held_out(50))[1]) == set(given_away) & set(held_out(50))
+
+
+def test_without_a_held_out_loss_the_last_look_is_kept():
+    """Nothing says then that more steps did harm, and no night ends early."""
+    looks = [look(1, 0.01), look(2, 0.02), look(3, 0.02), look(4, 0.02), look(5, 0.02)]
+    assert kept(looks) == looks[-1]
+    assert not is_enough(looks)
+
+
+def test_with_a_held_out_loss_the_lowest_is_kept():
+    """The best one, whatever came after."""
+    looks = [look(1, 0.01, 3.0), look(2, 0.02, 2.5), look(3, 0.02, 2.6)]
+    assert kept(looks) == looks[1]
+
+
+def test_a_night_is_over_after_three_looks_in_vain():
+    """Two looks may be worse, a third one ends it."""
+    looks = [look(1, 0.01, 2.5), look(2, 0.01, 2.6), look(3, 0.05, 2.7)]
+    assert not is_enough(looks)
+    assert is_enough([*looks, look(4, 0.01, 2.7)])
+    assert not is_enough([*looks, look(4, 0.01, 2.4)])
+
+
+def test_a_shortened_night_and_an_early_stop_are_said_with_their_figures():
+    """Drifts, budget and share; the lowest loss and the last one with their steps; otherwise nothing."""
+    channel = RecordingChannel()
+    short = Look(step=8, drift=0.028, loss=2.5, share=0.75, whole_drift=0.05)
+    tell_what_was_kept([short, look(16, 0.01, 2.6)], 0.03, 16, channel)
+    assert [(notice.event, notice.text) for notice in channel.notices] == [
+        (
+            "night_shortened",
+            "after 8 steps the drift was 0.0500, over the budget of 0.03: what was learned is kept at 75% of its "
+            "effect, with a drift of 0.0280",
+        ),
+        (
+            "training_stopped_early",
+            "the loss on held-out experiences was lowest after 8 steps: 2.5000, against 2.6000 after 16; the weights "
+            "of then are kept",
+        ),
+    ]
+    channel = RecordingChannel()
+    tell_what_was_kept([look(8, 0.02, 2.5), look(16, 0.02, 2.4)], 0.03, 16, channel)
+    assert channel.notices == []
+
+
+def looks_of(staging) -> list[Look]:
+    """Those of a training that is over, from its last resume point."""
+    point = read_resume_point(staging / RESUME_POINT, torch.device("cpu"))
+    assert point is not None
+    return point.position.training.looks
+
+
+@pytest.mark.worker
+def test_a_night_beyond_its_budget_is_shortened(tiny_model, models, tmp_path):
+    """What was trained hard is kept at a share of its effect that is within the budget; report and notice say so."""
+    strategy = quick(epochs=6, learning_rate=2e-2, kl_weight=0.0, drift_budget=1e9)
+    free = run(make_job(tiny_model, models, tmp_path / "free", strategy=strategy), lessons(), RecordingChannel())
+    assert "night_shortened" not in {notice.event for notice in free.notices}
+    budget = 0.7 * looks_of(tmp_path / "free")[-1].drift
+    strategy = msgspec.structs.replace(strategy, drift_budget=budget)
+    tight = run(make_job(tiny_model, models, tmp_path / "tight", strategy=strategy), lessons(), RecordingChannel())
+    (notice,) = [notice for notice in tight.notices if notice.event == "night_shortened"]
+    last = looks_of(tmp_path / "tight")[-1]
+    assert last.drift <= budget < last.whole_drift
+    assert f"kept at {last.share:.0%} of its effect" in notice.text
+    shortened, whole = read_adapter(tmp_path / "tight"), read_adapter(tmp_path / "free")
+    for name, tensor in whole.items():
+        # Looking and shortening leave the training itself alone, so that both were trained alike.
+        expected = tensor * last.share if ".lora_B." in name else tensor
+        assert torch.equal(shortened[name], expected)
+
+
+@pytest.mark.worker
+def test_a_budget_of_nothing_keeps_nothing(tiny_model, models, tmp_path):
+    """The adapter is then a null one, which no check lets pass for learning."""
+    strategy = quick(drift_budget=0.0)
+    report = run(make_job(tiny_model, models, tmp_path / "none", strategy=strategy), lessons(), RecordingChannel())
+    assert not {check.name: check.passed for check in report.checks}["adapter_changed"]
+
+
+@pytest.mark.worker
+def test_what_says_when_to_stop_is_in_no_figure(tiny_model, models, tmp_path):
+    """Of enough held-out experiences some stop the training, and the report judges on the others alone."""
+    job = make_job(tiny_model, models, tmp_path / "staging", strategy=quick(drift_budget=1e9))
+    report = run(job, lessons(6, 16), RecordingChannel())
+    assert report.stopping >= 3
+    assert report.held_out == len(report.holdout) == 16 - report.stopping
+    assert all(look.loss is not None for look in looks_of(tmp_path / "staging"))
+
+
+@pytest.mark.worker
+def test_retraining_starts_from_the_base_and_is_measured_against_the_parent(tiny_model, models, tmp_path):
+    """The adapter does not depend on the parent's weights; the losses before are the parent's all the same."""
+    strategy = quick(lineage="retrain", kl_weight=0.0)
+    reports, weights = [], []
+    for seed in (1, 2):
+        parent, again = tmp_path / f"parent_{seed}", tmp_path / f"again_{seed}"
+        run(make_job(tiny_model, models, parent, seed=seed), lessons(), RecordingChannel())
+        job = make_job(tiny_model, models, again, strategy=strategy, parent=str(parent))
+        reports.append(run(job, lessons(), RecordingChannel()))
+        weights.append(read_adapter(again))
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+    assert reports[0].holdout_after == reports[1].holdout_after
+    assert reports[0].holdout_before != reports[1].holdout_before

@@ -76,6 +76,7 @@ def wheels(tree: Path) -> Path:
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The checkout as an owner has it: without what tests and caches leave behind."""
     directory = tmp_path_factory.mktemp("checkout")
+    directory.chmod(0o755)
     for name in OF_A_CHECKOUT:
         path = ROOT / name
         if path.is_dir():

@@ -55,7 +55,11 @@ class Machine:
             (scratch / name).mkdir(exist_ok=True)
 
     def __enter__(self) -> Self:
-        self.boot()
+        try:
+            self.boot()
+        except BaseException:
+            self.cut_power()
+            raise
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: object, trace: TracebackType | None) -> None:
@@ -124,10 +128,12 @@ class Machine:
     def _finds_leader(self) -> bool:
         assert self._process is not None
         assert self._process.poll() is None, self.console()
-        for child in Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children").read_text().split():
-            if Path(f"/proc/{child}/comm").read_text().strip() == "systemd":
-                self._leader = int(child)
-                return True
+        # What is looked at may end meanwhile.
+        with contextlib.suppress(OSError):
+            for child in Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children").read_text().split():
+                if Path(f"/proc/{child}/comm").read_text().strip() == "systemd":
+                    self._leader = int(child)
+                    return True
         return False
 
     def _system_state(self) -> str:

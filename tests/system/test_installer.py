@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.system.layers import Layers
+from tests.system.layers import Layers, temporary
 from tests.system.machine import Machine
 from tests.system.scenes import (
     BUFFER,
@@ -105,7 +106,7 @@ def upgraded(layers: Layers, installed: Path) -> Path:
 
 
 @pytest.fixture
-def newer(layers: Layers, installed: Path, upgraded: Path, scratch: Path):
+def newer(layers: Layers, installed: Path, upgraded: Path, scratch: Path) -> Iterator[Machine]:
     """A machine booted after the upgrade."""
     with layers.machine([upgraded, installed], scratch) as machine:
         machine.await_true(lambda: machine.property("ActiveState") == "active", "the service")
@@ -173,26 +174,35 @@ def test_release_that_cannot_be_put_in_use_is_taken_back(newer: Machine) -> None
 # --- to be rid of it ---
 
 
-def test_uninstall_leaves_what_was_learned(newer: Machine) -> None:
+@pytest.fixture(scope="module")
+def uninstalled(layers: Layers, installed: Path, upgraded: Path) -> Iterator[tuple[Machine, str]]:
+    """A machine on which it ran and was uninstalled, and what that said."""
+    with temporary() as directory, layers.machine([upgraded, installed], directory) as machine:
+        machine.await_true(lambda: machine.property("ActiveState") == "active", "the service")
+        yield machine, install(machine, "--uninstall")
+
+
+def test_uninstall_leaves_what_was_learned(uninstalled: tuple[Machine, str]) -> None:
     """`--uninstall` stops and removes it, keeps adapters and configuration, and says where these are."""
-    said = install(newer, "--uninstall")
-    assert newer.property("LoadState") == "not-found"
-    assert not newer.path("/opt/sage-sleepd").exists()
-    assert not newer.path("/usr/local/bin/sleepctl").is_symlink()
+    machine, said = uninstalled
+    assert machine.property("LoadState") == "not-found"
+    assert not machine.path("/opt/sage-sleepd").exists()
+    assert not machine.path("/usr/local/bin/sleepctl").is_symlink()
     for place in ("/var/lib/sage-sleepd/cycle_001", "/etc/sage-sleepd/config.toml"):
-        assert newer.path(place).exists()
+        assert machine.path(place).exists()
     assert "/var/lib/sage-sleepd" in said
     assert "/etc/sage-sleepd" in said
 
 
-def test_purge_leaves_nothing(newer: Machine) -> None:
-    """`--purge` leaves no file with its name outside the journal, and no user."""
-    install(newer, "--purge")
+def test_purge_leaves_nothing(uninstalled: tuple[Machine, str]) -> None:
+    """`--purge`, also after `--uninstall`, leaves no file with its name, and no user; the buffer is the agent's."""
+    machine, _ = uninstalled
+    install(machine, "--purge")
     named = ["-name", "*sage-sleep*", "-o", "-name", "*sleepctl*", "-o", "-name", "sleepd*"]
-    assert newer.run("find", "/", "-xdev", "(", *named, ")").stdout.split() == []
-    assert newer.run("getent", "passwd", "sage-sleepd", check=False).returncode == 2
-    assert newer.run("getent", "group", "sage-sleepd", check=False).returncode == 2
-    assert newer.path(BUFFER).exists()
+    assert machine.run("find", "/", "-xdev", "(", *named, ")").stdout.split() == []
+    assert machine.run("getent", "passwd", "sage-sleepd", check=False).returncode == 2
+    assert machine.run("getent", "group", "sage-sleepd", check=False).returncode == 2
+    assert machine.path(BUFFER).exists()
 
 
 # --- the owner's interpreter ---
@@ -224,7 +234,6 @@ def test_an_owners_cuda_torch_is_used_and_left_alone(layers: Layers, installed: 
 
 def test_user_installation_needs_no_root(machine: Machine) -> None:
     """`--user` installs below the home without root, and `systemctl --user` runs it to a cycle with a verdict."""
-    machine.run("chmod", "-R", "a+rX", "/opt/sage-sleepd")
     machine.run("loginctl", "enable-linger", "user")
     environment = user_environment(machine, "user")
     machine.await_true(

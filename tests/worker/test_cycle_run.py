@@ -46,7 +46,8 @@ def test_the_same_seed_gives_the_same_adapter(run_here, tmp_path):
 def test_a_second_cycle_continues_from_its_parent_with_gradients_on(run_here, tmp_path):
     """The child starts where the parent ended, and its weights then really move."""
     first = run_here(name="parent")
-    second = run_here(name="child", parent=str(tmp_path / "parent"), expected_base=first.base_fingerprint)
+    job = {"expected_base": first.base_fingerprint, "strategy": quick(lineage="continue")}
+    second = run_here(name="child", parent=str(tmp_path / "parent"), **job)
     assert second.holdout_before == pytest.approx(first.holdout_after, abs=1e-6)
     assert second.holdout_base == pytest.approx(first.holdout_base, abs=1e-6)
     assert second.train_after < first.train_after

@@ -26,8 +26,8 @@ _CONSOLIDATE: Final = Strategy(
     kl_prompts=160,
     kl_batch_size=6,
     drift_budget=0.025,
-    # From the base on all of the lineage. A recipe that continued, with fewer epochs, gained less in each night; which of
-    # the two differences did it was not told apart (README, what was measured).
+    # From the base on all of the lineage. A recipe that continued, with fewer epochs, gained less in each night; which
+    # of the two differences did it was not told apart (README, what was measured).
     lineage="retrain",
     replay_share=0.5,
     min_replayed=8,

@@ -175,7 +175,7 @@ def _become(
     rate = job.strategy.learning_rate * {"slow": 1 / 500, "hot": 100.0}.get(kind, 1.0)
     strategy = msgspec.structs.replace(job.strategy, learning_rate=rate)
     if kind == "slow":
-        strategy = msgspec.structs.replace(strategy, epochs=1, min_supervised_tokens=0)
+        strategy = msgspec.structs.replace(strategy, epochs=1, min_steps=0)
     texts = _texts(kind, to_train)
     changed = [msgspec.structs.replace(one, response=text) for one, text in zip(to_train, texts, strict=True)]
     encoded = encode_lessons(loaded.chat, changed, exchanges.max_tokens, channel)

@@ -203,7 +203,8 @@ def _replies(report: Report) -> Figure:
         text = "replies: none were made to look at"
     elif loops:
         worst = max(loops, key=lambda reply: reply.repeated_share)
-        text = f"{text} (worst: {worst.repeated_share:.0%} of its words in repeated phrases)"
+        if worst.repeated_share > 0:  # a stuck syllable or bare questions repeat no phrase
+            text = f"{text} (worst: {worst.repeated_share:.0%} of its words in repeated phrases)"
     return Figure(
         name="replies",
         value=len(loops) if count else None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -92,8 +93,12 @@ class DaemonProcess:
         return self.log_path.read_text()
 
     def events(self) -> list[dict[str, Any]]:
-        """What it logged, as JSON."""
-        return [msgspec.json.decode(line) for line in self.log().splitlines() if line.startswith("{")]
+        """What it logged, as JSON; a line that a kill cut in two is none."""
+        found = []
+        for line in self.log().splitlines():
+            with contextlib.suppress(msgspec.DecodeError):
+                found.append(msgspec.json.decode(line))
+        return [event for event in found if isinstance(event, dict)]
 
     def await_event(self, name: str, **fields: Any) -> dict[str, Any]:
         """Wait until an event of that name and those fields is logged."""

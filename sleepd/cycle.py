@@ -82,9 +82,6 @@ JUDGED_STATES: Final = frozenset({State.PROMOTED, State.REJECTED, State.INCONCLU
 
 TERMINAL_STATES: Final = frozenset(state for state, ways in TRANSITIONS.items() if not ways)
 
-BUSY_STATES: Final = frozenset({State.PLANNED, State.TRAINING, State.EVALUATING, State.JUDGED})
-"""A cycle in one of these is under way in this process."""
-
 
 def advance(state: State, event: Event) -> State:
     """The state that ``event`` leads to from ``state``.

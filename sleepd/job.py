@@ -229,10 +229,10 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, tag="report"):
 
     @property
     def evaluation_share(self) -> float | None:
-        """Of the cycle's wall time, what went into measuring, before and after training; None: no time is known."""
+        """Of the cycle's wall time, what went into measuring, before and after training; None: it was not timed."""
         total = sum(self.seconds.values())
-        spent = self.seconds.get("measuring", 0.0) + self.seconds.get("evaluating", 0.0)
-        return spent / total if total > 0 else None
+        measuring = [self.seconds[phase] for phase in ("measuring", "evaluating") if phase in self.seconds]
+        return sum(measuring) / total if measuring and total > 0 else None
 
 
 class Failure(msgspec.Struct, frozen=True, kw_only=True, tag="failure"):

@@ -118,7 +118,7 @@ def _what_counts(report: Report, gates: Gates) -> float:
 
 def _spoken(report: Report, gain: Interval) -> str:
     thin = ", thin evidence" if gain.experiences < THIN else ""
-    before, after = report.holdout_before or math.nan, report.holdout_after or math.nan
+    before, after = report.holdout_before, report.holdout_after
     bounds = "" if gain.low is None else f", more than {gain.low:.3f} with {100 * gain.confidence:.3g}% confidence"
     many = "experience" if gain.experiences == 1 else "experiences"
     figures = f"-{gain.estimate:.3f} nats/token on {gain.experiences} {many}{bounds}{thin}"
@@ -178,7 +178,7 @@ def _gain(report: Report, gain: Interval | None, gates: Gates) -> Figure:
     bounds = f"above {gain.low:.3f}" if gain.low is not None else "with no bound"
     text = f"holdout gain {gain.estimate:.3f} nats/token, {bounds} with {100 * gain.confidence:.3g}% confidence"
     if gain.estimate <= limit:
-        before, after = report.holdout_before or math.nan, report.holdout_after or math.nan
+        before, after = report.holdout_before, report.holdout_after
         verb = "did not fall" if gain.estimate <= 0 else "did not fall enough"
         text = f"holdout reply loss {verb} ({before:.3f} -> {after:.3f} nats/token)"
     return Figure(

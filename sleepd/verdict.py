@@ -40,7 +40,7 @@ class Figure(msgspec.Struct, frozen=True, kw_only=True):
     """One figure that was held against a limit."""
 
     name: str
-    """Such as ``holdout_gain``, ``drift``, ``greedy_loops``, ``recall``, ``metric_accuracy``."""
+    """Such as ``holdout``, ``drift``, ``greedy_loops``, ``recall``, ``metric_accuracy``."""
     value: float | None
     """None: not measured."""
     relation: Literal["above", "at least", "below", "at most", "within"]

@@ -81,6 +81,11 @@ class DaemonProcess:
     def status(self) -> Status:
         return self.call(GetStatus(), Status)
 
+    def sleepctl(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """``sleepctl`` as a process of its own, on this daemon's socket."""
+        command = [sys.executable, "-m", "sleepd.sleepctl", "--socket", self.config.control.socket, *arguments]
+        return subprocess.run(command, capture_output=True, text=True, timeout=60)
+
     def answers(self) -> bool:
         assert self.process.poll() is None, self.log()
         try:

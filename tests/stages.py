@@ -53,9 +53,7 @@ class Stage:
         """One cycle to its end."""
 
         async def scene(sleeper: Sleeper) -> CycleSummary:
-            await sleeper.look()
-            while sleeper.intake.counts.unscreened:  # a slow machine takes longer than one look waits
-                await sleeper.look()
+            await look_at_all(sleeper)
             await sleeper.begin(order or Run())
             summary = await sleeper.finished()
             assert summary is not None
@@ -63,8 +61,23 @@ class Stage:
 
         return self.play(scene, behaviour=behaviour)
 
+    def make_champions(self, *counts: int) -> None:
+        """One after the other, each on a buffer of so many, seven hours apart."""
+        for count in counts:
+            self.write(count)
+            self.sleep()
+            self.clock.advance(7 * 3600)
+
     def read(self, name: str) -> Any:
         return json.loads((self.state / name).read_text())
+
+
+async def look_at_all(sleeper: Sleeper) -> Any:
+    """Look until everything is screened: a slow machine takes longer for it than one look waits."""
+    decision = await sleeper.look()
+    while sleeper.intake.counts.unscreened:
+        decision = await sleeper.look()
+    return decision
 
 
 async def look(sleeper: Sleeper) -> Any:

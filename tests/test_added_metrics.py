@@ -26,10 +26,7 @@ OWNER = Peer(pid=1, uid=0, gid=0)
 def stage(tmp_path: Path) -> Stage:
     """Two champions."""
     stage = Stage(tmp_path)
-    for count in (12, 24):
-        stage.write(count)
-        stage.sleep()
-        stage.clock.advance(7 * 3600)
+    stage.make_champions(12, 24)
     return stage
 
 

@@ -59,10 +59,7 @@ def test_the_base_as_predecessor() -> None:
 def stage(tmp_path: Path) -> Stage:
     """Two champions, and a night's new experiences."""
     stage = Stage(tmp_path)
-    for count in (12, 24):
-        stage.write(count)
-        stage.sleep()
-        stage.clock.advance(7 * 3600)
+    stage.make_champions(12, 24)
     stage.write(36)
     return stage
 

@@ -11,9 +11,6 @@ from sleepd.verdict import AddedMetric, Figure, Verdict
 from .terminal import Row, Span, pad, shorten
 from .words import MISSING, duration
 
-MEASURING = ("measuring", "evaluating")
-"""The phases in which nothing is learned: before training and after it."""
-
 _NAME_COLUMNS = 22
 
 
@@ -142,9 +139,8 @@ def cost_lines(report: Report) -> list[Row]:
     if spent > 0:
         phases = ", ".join(f"{phase} {duration(seconds)}" for phase, seconds in report.seconds.items())
         rows.append(Row([Span(f"{duration(spent)} of work: {phases}")]))
-        measuring = [report.seconds[phase] for phase in MEASURING if phase in report.seconds]
-        if measuring:
-            rows.append(Row([Span(f"{sum(measuring) / spent:.0%} of it measuring, before and after the training")]))
+        if report.evaluation_share is not None:
+            rows.append(Row([Span(f"{report.evaluation_share:.0%} of it measuring, before and after the training")]))
     tokens = f"{report.tokens} tokens in training, {report.supervised_tokens} of them supervised"
     rows.append(Row([Span(f"{tokens}, {report.tokens_per_second:.0f} tokens/s")]))
     memory = f"{report.peak_memory_bytes / 2**20:.0f} MiB of memory at most"

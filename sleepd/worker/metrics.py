@@ -32,12 +32,13 @@ import msgspec
 from msgspec import Meta
 
 from sleepd.job import Job
+from sleepd.protocol import METRIC_NAME
 
 MAX_OUTPUT_BYTES = 64 * 1024
 MAX_FIGURES = 64
 BEAT_SECONDS = 1.0
 
-_Name = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[\w.:/@%+-]+\Z")]
+_Name = Annotated[str, Meta(pattern=rf"^{METRIC_NAME}\Z")]
 _Figures = Annotated[dict[_Name, float], Meta(max_length=MAX_FIGURES)]
 _LAUNCHER = str(Path(__file__).with_name("process.py"))
 """Has the kernel kill the command if this worker is killed."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -37,11 +36,7 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaemonProcess]:
 
 @pytest.fixture
 def sleepctl(daemon: DaemonProcess) -> Sleepctl:
-    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "sleepd.sleepctl", "--socket", daemon.config.control.socket, *arguments]
-        return subprocess.run(command, capture_output=True, text=True, timeout=60)
-
-    return run
+    return daemon.sleepctl
 
 
 def test_a_tag_is_given_shown_and_taken_away(sleepctl: Sleepctl) -> None:

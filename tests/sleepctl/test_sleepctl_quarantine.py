@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -30,11 +29,7 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaemonProcess]:
 
 @pytest.fixture
 def sleepctl(daemon: DaemonProcess) -> Sleepctl:
-    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "sleepd.sleepctl", "--socket", daemon.config.control.socket, *arguments]
-        return subprocess.run(command, capture_output=True, text=True, timeout=60)
-
-    return run
+    return daemon.sleepctl
 
 
 def test_the_list_says_who_is_in_and_why(sleepctl: Sleepctl) -> None:

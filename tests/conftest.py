@@ -8,12 +8,17 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from sleepd import quarantine_keeper
+
 settings.register_profile("repeatable", derandomize=True, deadline=None)
 settings.load_profile("repeatable")
 """The same examples in every run, however slow the machine; ``--hypothesis-profile default`` looks for new ones."""
 
 signal.signal(signal.SIGINT, signal.default_int_handler)
 """A shell's background job ignores Ctrl-C, and so would every process that a test starts and interrupts."""
+
+quarantine_keeper.PATIENCE_SECONDS = 50.0
+"""A look in the tests' own process waits for a loaded machine's screening; the daemons they start wait as shipped."""
 
 
 @pytest.fixture(scope="session")

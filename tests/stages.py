@@ -53,7 +53,7 @@ class Stage:
         """One cycle to its end."""
 
         async def scene(sleeper: Sleeper) -> CycleSummary:
-            await look_at_all(sleeper)
+            await sleeper.look()
             await sleeper.begin(order or Run())
             summary = await sleeper.finished()
             assert summary is not None
@@ -70,14 +70,6 @@ class Stage:
 
     def read(self, name: str) -> Any:
         return json.loads((self.state / name).read_text())
-
-
-async def look_at_all(sleeper: Sleeper) -> Any:
-    """Look until everything is screened: a slow machine takes longer for it than one look waits."""
-    decision = await sleeper.look()
-    while sleeper.intake.counts.unscreened:
-        decision = await sleeper.look()
-    return decision
 
 
 async def look(sleeper: Sleeper) -> Any:

@@ -20,7 +20,7 @@ from sleepd.sleeper import Sleeper
 from sleepd.status import CycleSummary
 from sleepd.strategies import STRATEGIES
 from tests.agents import changed
-from tests.stages import Stage, look, look_at_all
+from tests.stages import Stage, look
 
 
 @pytest.fixture
@@ -429,7 +429,7 @@ def answers(stage: Stage) -> Any:
     """All that a client can ask, but for times of asking."""
 
     async def scene(sleeper: Sleeper) -> Any:
-        decision = await look_at_all(sleeper)
+        decision = await sleeper.look()
         status = overview(sleeper, next_check_at=None, config_path="")
         same = {"written_at": stage.clock.now(), "since": stage.clock.now(), "last_error": None}
         buffer = msgspec.structs.replace(status.buffer, read_at=None)

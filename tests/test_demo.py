@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import io
+import os
 import re
 import signal
 import subprocess
@@ -16,6 +17,7 @@ import pytest
 
 from sleepd import config, config_checks
 from sleepd.demo import sample as samples
+from sleepd.demo.interrupts import interrupted_later
 from sleepd.demo.sample import Question
 from sleepd.demo.screen import MOST_COLUMNS, Screen, score
 from sleepd.demo.stage import Stage
@@ -155,6 +157,18 @@ def play(directory: Path) -> subprocess.Popen[str]:
     """The demo, started as ``install.sh`` starts it."""
     command = [sys.executable, "-m", "sleepd.demo", "--directory", str(directory), "--worker-python", sys.executable]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_waits_until_what_was_started_is_known(number: signal.Signals) -> None:
+    """One that comes between a start and its being known is raised after both; the handlers are as before then."""
+    handlers = [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)]
+    reached = []
+    with pytest.raises(KeyboardInterrupt), interrupted_later():  # noqa: PT012
+        os.kill(os.getpid(), number)
+        reached.append("the end")
+    assert reached == ["the end"]
+    assert [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)] == handlers
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

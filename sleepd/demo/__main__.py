@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import argparse
 import shlex
-import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import NoReturn
 
 from sleepd.errors import SleepdError
 
 from . import sample as samples
+from .interrupts import take_interrupts
 from .night import sleep_once
 from .screen import Screen, score
 from .stage import Stage
@@ -21,7 +20,7 @@ from .stage import Stage
 def main() -> int:
     """Play it once. Returns 0 when it was played to its end, whatever the verdict."""
     options = _parser().parse_args()
-    signal.signal(signal.SIGTERM, _interrupt)
+    take_interrupts()
     screen = Screen(sys.stdout)
     sample = samples.load()
     directory = options.directory.absolute()
@@ -44,10 +43,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--worker-python", type=Path, required=True, help="the interpreter with torch")
     parser.add_argument("--keep", action="store_true", help="leave the daemon running at the end")
     return parser
-
-
-def _interrupt(_number: int, _frame: object) -> NoReturn:
-    raise KeyboardInterrupt
 
 
 def _play(stage: Stage, sample: samples.Sample, screen: Screen) -> None:

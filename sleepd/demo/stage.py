@@ -11,7 +11,7 @@ import tempfile
 import time
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, BinaryIO, Self
 
 from sleepd.client import Client
 from sleepd.config import (
@@ -31,6 +31,7 @@ from sleepd.errors import Busy, ConfigError, DaemonNotRunning, RequestFailed, Wo
 from sleepd.protocol import GetStatus
 from sleepd.status import Status
 
+from .interrupts import interrupted_later
 from .sample import Sample
 
 START_SECONDS = 30.0
@@ -85,7 +86,7 @@ class Stage:
         Raises:
             RequestFailed: it ended, or did not answer in time.
         """
-        with self.log.open("ab") as log:
+        with self.log.open("ab") as log, interrupted_later():
             # A session of its own: Ctrl-C reaches this process, which then stops the daemon in order.
             self._daemon = subprocess.Popen(
                 [sys.executable, "-m", "sleepd", "--config", str(self.config)],
@@ -143,12 +144,12 @@ class Stage:
         (self.state / "models").mkdir(parents=True, exist_ok=True)
         log = self.directory / "questions.log"
         with log.open("ab") as errors:
-            done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors, check=False)
-        replies = json.loads(done.stdout) if done.returncode == 0 else []
+            status, out = _run(command, errors)
+        replies = json.loads(out) if status == 0 else []
         if len(replies) != len(self._sample.questions):
             raise WorkerFailed(
                 f"the model replied to {len(replies)} of {len(self._sample.questions)} questions "
-                f"(exit status {done.returncode})",
+                f"(exit status {status})",
                 hint=f"see {log}",
             )
         return [str(reply) for reply in replies]
@@ -195,6 +196,20 @@ def demo_config(stage: Stage, worker_python: Path, sample: Sample) -> Config:
         state=StateConfig(directory=str(stage.state)),
         control=ControlConfig(socket=str(stage.socket), socket_mode="0600", operator_group=""),
     )
+
+
+def _run(command: list[str], errors: BinaryIO) -> tuple[int, bytes]:
+    """Its exit status and what it printed; an interrupt ends it too."""
+    process = None
+    try:
+        with interrupted_later():
+            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors)
+        out, _ = process.communicate()
+        return process.returncode, out
+    finally:
+        if process is not None and process.poll() is None:
+            process.kill()
+            process.wait()
 
 
 def _socket_path(directory: Path) -> Path:

@@ -8,6 +8,7 @@ Every figure is of a real daemon process with an interpreter of its own. Latenci
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import statistics
 import subprocess
@@ -28,11 +29,21 @@ from tests.fakes import fake_interpreter
 from tests.processes import DaemonProcess
 
 REPEATS = 7
+LETTERS = str.maketrans("0123456789", "ghijklmnop")
 
 
 def padded(count: int, *, start: int = 0) -> list[dict]:
-    """Experiences of about a kilobyte each, as real ones are."""
-    return [record | {"response": record["response"] + " and so on" * 60} for record in experiences(count, start=start)]
+    """Experiences of about a kilobyte each, as real ones are, and no two alike: none is a loop or a near-duplicate."""
+    return [
+        record | {"response": f"{record['response']} {words(start + number)}"}
+        for number, record in enumerate(experiences(count, start=start))
+    ]
+
+
+def words(number: int) -> str:
+    """A hundred words of seven letters, others for each number."""
+    letters = hashlib.shake_128(str(number).encode()).hexdigest(350).translate(LETTERS)
+    return " ".join(letters[place : place + 7] for place in range(0, len(letters), 7))
 
 
 def resident_mib(daemon: DaemonProcess) -> float:

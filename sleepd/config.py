@@ -14,7 +14,7 @@ from msgspec import Meta
 MOST = 10**9
 """Of experiences, or megabytes: more is a slip, and beyond 4300 digits Python refuses to print it."""
 
-HARMS = ("drift", "collapse", "recall")
+HARMS = ("drift", "collapse", "recall", "relevance")
 """What is measured of the damage that training does."""
 
 

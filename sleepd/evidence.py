@@ -106,6 +106,24 @@ class Probation(msgspec.Struct, frozen=True, kw_only=True):
     losses: list[LaterLoss]
 
 
+class ReplyLosses(msgspec.Struct, frozen=True, kw_only=True):
+    """Loss of one trained reply with the base, nats per supervised token: after its own prompt, and after another."""
+
+    id: str
+    tokens: int
+    own: float
+    other: float
+
+
+class Relevance(msgspec.Struct, frozen=True, kw_only=True):
+    """Whether what was trained answers its prompts, as the base reads it."""
+
+    prompts: int
+    """Different ones among those that could be read."""
+    losses: list[ReplyLosses]
+    """Of one reply to each; empty: there are too few prompts."""
+
+
 class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     """All of it beside the reply losses on the holdout, which ``Report.holdout`` has."""
 
@@ -116,6 +134,7 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     probe_replies: list[ProbeReply] = []
     recall: list[RecallAnswer] = []
     metrics: list[Metric] = []
+    relevance: Relevance | None = None
     probation: Probation | None = None
     """None: there was nothing to compare (no champion, no predecessor, or too few later experiences)."""
 

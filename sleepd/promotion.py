@@ -5,7 +5,8 @@ Held against limits, each shown with its figure:
   are finite, and what was written to disk is what was measured;
 - the gain: the fall of the reply loss on held-out experiences against the parent's, with its interval (``interval``);
 - harm: greedy replies to held-out prompts that loop where the parent's do not, drift from the base, collapse of speech
-  (``speech_gates``), answers that were right and are wrong now, the owner's own limits (``metric_limits``).
+  (``speech_gates``), answers that were right and are wrong now, replies that were trained and do not answer their
+  prompts (``relevance_gate``), the owner's own limits (``metric_limits``).
 
 A figure that is missed, or was not measured although its gate is on, rejects. Else the gain decides: its bound lies
 above what counts (promoted), its estimate does not (rejected), or neither (inconclusive). A candidate without any
@@ -28,6 +29,7 @@ from .config import HARMS, PromotionConfig
 from .interval import gain_interval, sign_test
 from .job import Job, Report
 from .metric_limits import MetricLimit, metric_figure, parse_limit
+from .relevance_gate import relevance_figure
 from .speech_gates import speech_figures
 from .verdict import THIN, Figure, Interval, Outcome, Verdict
 
@@ -220,9 +222,10 @@ def _harms(report: Report, gates: Gates) -> list[Figure]:
         "drift": [_drift(report, gates)],
         "collapse": [_replies(report), *speech_figures(report.evidence.collapse, gates.confidence)],
         "recall": _recall(report, gates),
+        "relevance": [relevance_figure(report.evidence.relevance)],
     }
     figures = [
-        msgspec.structs.replace(figure, is_binding=name in gates.harms)
+        msgspec.structs.replace(figure, is_binding=figure.is_binding and name in gates.harms)
         for name, ones in harms.items()
         for figure in ones
     ]

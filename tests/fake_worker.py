@@ -20,7 +20,7 @@ import sys
 import time
 from pathlib import Path
 
-from sleepd.evidence import Collapse, Drift, Evidence, LaterLoss, LossPair, Probation, Speech
+from sleepd.evidence import Collapse, Drift, Evidence, LaterLoss, LossPair, Probation, Relevance, Speech
 from sleepd.job import (
     RESUME_POINT,
     Check,
@@ -118,6 +118,7 @@ def evidence(on_probation: Probation | None) -> Evidence:
         collapse=[
             Collapse(mode=mode, base=speech, parent=speech, candidate=speech) for mode in ("greedy", "sampled", "talk")
         ],
+        relevance=Relevance(prompts=3, losses=[]),
         probation=on_probation,
     )
 

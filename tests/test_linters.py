@@ -57,6 +57,7 @@ FLOORS: tuple[frozenset[str], ...] = (
             "interval",
             "metric_limits",
             "speech_gates",
+            "relevance_gate",
             "probation",
             "strategies",
             "repetition",

@@ -12,7 +12,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as some
 
 from sleepd.config import HARMS, PromotionConfig
-from sleepd.evidence import Collapse, Drift, Evidence, LossPair, Metric, RecallAnswer, Speech
+from sleepd.evidence import (
+    Collapse,
+    Drift,
+    Evidence,
+    LossPair,
+    Metric,
+    RecallAnswer,
+    Relevance,
+    ReplyLosses,
+    Speech,
+)
 from sleepd.job import Check, Reply, Report
 from sleepd.metric_limits import parse_limit
 from sleepd.promotion import Gates, judge
@@ -67,8 +77,12 @@ def answers(lost: int, won: int, kept: int = 10) -> list[RecallAnswer]:
 
 
 def evidence(**changes: Any) -> Evidence:
+    fitting = [ReplyLosses(id=str(number), tokens=20, own=3.0, other=3.2) for number in range(16)]
     harmless = Evidence(
-        noise_floor=1e-4, drift=Drift(prompts=8, tokens=200, parent=0.0, candidate=0.01), collapse=collapse()
+        noise_floor=1e-4,
+        drift=Drift(prompts=8, tokens=200, parent=0.0, candidate=0.01),
+        collapse=collapse(),
+        relevance=Relevance(prompts=16, losses=fitting),
     )
     return msgspec.structs.replace(harmless, **changes)
 
@@ -242,6 +256,7 @@ def test_a_gate_that_is_off_is_shown_and_decides_nothing(harm: str) -> None:
         "drift": {"drift": None},
         "collapse": {"collapse": collapse(candidate={"loops": 16})},
         "recall": {"recall": answers(lost=9, won=0)},
+        "relevance": {"relevance": None},
     }[harm]
     found = report(**harmed)
     assert judge(found, Gates()).outcome is REJECTED

@@ -34,6 +34,8 @@ def sentence_lines(figures: Iterable[Figure]) -> list[Row]:
 def _mark(figure: Figure) -> Span:
     if figure.is_open:
         return Span("? ", "yellow")
+    if figure.value is None and not figure.is_binding:
+        return Span("- ", "dim")  # not measured, and nothing is to rest on it
     return Span("✓ ", "green") if figure.is_met else Span("✗ ", "red")
 
 

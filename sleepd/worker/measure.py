@@ -8,7 +8,7 @@ from pathlib import Path
 
 from sleepd.job import Job
 
-from . import compare, metrics, probation, workload
+from . import compare, metrics, probation, relevance, workload
 from .channel import Channel
 from .data import encode_lessons
 from .evaluate import Meter, chosen, noise_floor, require_finite
@@ -78,6 +78,7 @@ class Measurer:
             stopping=encode_lessons(chat, self._lessons.to_stop, longest, self._channel),
             general=encode_general(chat, prompts.regularise, held_to, longest),
             monitor=encode_general(chat, prompts.monitor, watching, longest, kind=MONITOR),
+            taught=relevance.encode_both(chat, relevance.chosen_lessons(self._lessons.to_train), longest),
             probes=encode_general(chat, prompts.probe, answers[probes_from:], longest, kind=PROBE),
         )
         if not exchanges.trained:
@@ -113,6 +114,7 @@ class Measurer:
             sets = (exchanges.general, exchanges.monitor, exchanges.probes)
             references = {id_: one for each in sets for id_, one in meter.references(each).items()}
             base = meter.losses(exchanges.held_out) if job.parent else {}
+            fitting = relevance.measure(meter, exchanges.taught)
         later = probation.later(job, [*exchanges.trained, *exchanges.held_out])
         measured = {one.id: one for one in [*exchanges.sampled, *later, *exchanges.held_out]}
         parent = meter.losses(list(measured.values()))
@@ -132,6 +134,7 @@ class Measurer:
                 parent_answers=of_parent,
                 parent_metrics=self._metrics(Path(job.parent) if job.parent else None),
                 probation=on_probation,
+                relevance=fitting,
             ),
             references,
         )

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import msgspec
 import torch
 
-from sleepd.evidence import Drift, Evidence, LossPair, Probation
+from sleepd.evidence import Drift, Evidence, LossPair, Probation, Relevance
 from sleepd.job import Check, Job, Lesson, Notice, Reply, Report
 
 from . import compare
@@ -36,6 +36,8 @@ class Exchanges:
     """On which the adapter is held to the base."""
     monitor: list[Encoded]
     """On which its drift is watched while it trains."""
+    taught: list[tuple[Encoded, Encoded]]
+    """Of some trained ones, the reply after its own prompt and after another."""
     probes: list[Encoded]
     """On which its drift is measured; no step and no look depends on them."""
 
@@ -65,6 +67,7 @@ class Before(msgspec.Struct, frozen=True, kw_only=True):
     parent_metrics: dict[str, float] | None
     """Of the owner's command; None: it gave none."""
     probation: Probation | None
+    relevance: Relevance
 
 
 @dataclass
@@ -182,6 +185,7 @@ def _evidence(cycle: Finished) -> Evidence:
         probe_replies=compare.probe_replies(asked, *said),
         recall=compare.recall(job.questions, *said),
         metrics=compare.metrics(before.parent_metrics, after.metrics),
+        relevance=before.relevance,
         probation=before.probation,
     )
 

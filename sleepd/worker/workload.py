@@ -17,7 +17,8 @@ def measuring(job: Job, exchanges: Exchanges, asked: Questions) -> float:
     models = 2 if job.parent else 1
     held_out, sampled = total_tokens(exchanges.held_out), total_tokens(exchanges.sampled)
     general, probes = total_tokens([*exchanges.general, *exchanges.monitor]), total_tokens(exchanges.probes)
-    return FORWARD * (general + models * (probes + held_out) + sampled) + models * asked.work
+    taught = total_tokens(one for both in exchanges.taught for one in both)
+    return FORWARD * (general + models * (probes + held_out) + sampled + taught) + models * asked.work
 
 
 def training(job: Job, exchanges: Exchanges, *, steps_done: int) -> float:

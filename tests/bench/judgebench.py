@@ -1,8 +1,9 @@
 """How often the verdict is right: candidates of known worth, judged again and again on parts of what was measured.
 
 ``make`` trains one candidate of each kind on a real buffer with the worker's own code and keeps what was measured on it
-in a file; ``table`` draws parts of that (held-out experiences, probe replies) without replacement, judges each draw by
-the default gates, and counts. Nothing is ever taken from what another model said or lost.
+in a file; ``table`` draws parts of that without replacement (held-out experiences, probe replies, trained replies with
+their prompts), judges each draw by the default gates, and counts. Nothing is ever taken from what another model said or
+lost.
 
     python tests/bench/judgebench.py make BUFFER.json --cache pools.json --work DIRECTORY [--kinds good,loops]
     python tests/bench/judgebench.py table --cache pools.json [--trials 200]
@@ -29,7 +30,7 @@ from typing import Any
 
 import msgspec
 
-from sleepd.evidence import Collapse, Drift, Evidence, LossPair
+from sleepd.evidence import Collapse, Drift, Evidence, LossPair, Relevance
 from sleepd.job import Check, Job, Lesson, Reply, Report
 from sleepd.promotion import REQUIRED_CHECKS, Gates, judge
 from sleepd.speech import describe
@@ -47,6 +48,8 @@ PROMPTS = 64
 REPLY_TOKENS = 64
 """Of replies to held-out prompts: enough for a loop to show."""
 HELD_OUT_SIZES = (4, 8, 16, 30)
+TAUGHT = 16
+"""Trained replies that are held against their prompts in each draw, as many as the worker reads."""
 PROBE_SHARE = 0.75
 """Of the probe replies in each draw."""
 NOISE = 2e-4
@@ -59,6 +62,8 @@ class Pool(msgspec.Struct, frozen=True, kw_only=True):
     kind: str
     noise_floor: float
     drift: float
+    relevance: Relevance
+    """Of what this one was trained on."""
     pairs: list[LossPair]
     replies: list[Reply]
     base: dict[str, list[str]]
@@ -74,7 +79,7 @@ def make(options: argparse.Namespace) -> None:
     """Measure the base, then one candidate after the other; each is kept at once."""
     import torch
 
-    from sleepd.worker import general, interview
+    from sleepd.worker import general, interview, relevance
     from sleepd.worker.channel import Channel
     from sleepd.worker.loading import load
     from sleepd.worker.measure import Measurer
@@ -85,6 +90,7 @@ def make(options: argparse.Namespace) -> None:
 
     torch.manual_seed(0)
     interview.REPLY_TOKENS = REPLY_TOKENS
+    relevance.MOST = TRAINED
     all_prompts = general.general_prompts
     general.general_prompts = interview.general_prompts = lambda kind: all_prompts(kind)[:PROMPTS]
     channel = Channel(socket.socketpair()[0])
@@ -123,7 +129,12 @@ def make(options: argparse.Namespace) -> None:
         )  # by whose hash its answers are kept
         with phases.enter("evaluating"):
             after = measurer.after(exchanges, before, references)
-        pool = _pool(kind, held_out, before, after, time.monotonic() - started)
+        taught = relevance.encode_both(
+            loaded.chat, relevance.chosen_lessons(_lessons(kind, to_train)), exchanges.max_tokens
+        )
+        with phases.enter("measuring"), loaded.model.disable_adapter():
+            fitting = relevance.measure(measurer.meter, taught)
+        pool = _pool(kind, held_out, before, after, fitting, time.monotonic() - started)
         keep(options.cache, pool)
         gain = sum(p.tokens * (p.parent - p.candidate) for p in pool.pairs) / sum(p.tokens for p in pool.pairs)
         print(f"{kind}: gain {gain:.4f}, drift {pool.drift:.4f}, {pool.seconds:.0f} s", flush=True)
@@ -176,15 +187,18 @@ def _become(
     strategy = msgspec.structs.replace(job.strategy, learning_rate=rate)
     if kind == "slow":
         strategy = msgspec.structs.replace(strategy, epochs=1, min_steps=0)
-    texts = _texts(kind, to_train)
-    changed = [msgspec.structs.replace(one, response=text) for one, text in zip(to_train, texts, strict=True)]
-    encoded = encode_lessons(loaded.chat, changed, exchanges.max_tokens, channel)
+    encoded = encode_lessons(loaded.chat, _lessons(kind, to_train), exchanges.max_tokens, channel)
     phases.pace.begin()
     on = train.Lessons(encoded, lambda _most: encoded, exchanges.general, references)
     packed = measurer.meter.packed
     trainer = train.Trainer(loaded.model, loaded.device, on, strategy, 1, limits, channel, phases.pace, packed=packed)
     trainer.run(lambda: None)
     loaded.model.eval()
+
+
+def _lessons(kind: str, to_train: Sequence[Lesson]) -> list[Lesson]:
+    texts = _texts(kind, to_train)
+    return [msgspec.structs.replace(one, response=text) for one, text in zip(to_train, texts, strict=True)]
 
 
 def _texts(kind: str, to_train: Sequence[Lesson]) -> list[str]:
@@ -197,7 +211,7 @@ def _texts(kind: str, to_train: Sequence[Lesson]) -> list[str]:
     return [one.response for one in to_train]
 
 
-def _pool(kind: str, held_out: Sequence[Lesson], before: Any, after: Any, seconds: float) -> Pool:
+def _pool(kind: str, held_out: Sequence[Lesson], before: Any, after: Any, fitting: Relevance, seconds: float) -> Pool:
     from sleepd.worker.compare import holdout_replies
     from sleepd.worker.interview import pick_for_replies
 
@@ -208,6 +222,7 @@ def _pool(kind: str, held_out: Sequence[Lesson], before: Any, after: Any, second
         kind=kind,
         noise_floor=before.noise_floor,
         drift=after.drift,
+        relevance=fitting,
         pairs=[
             LossPair(
                 id=one.id,
@@ -258,6 +273,8 @@ def draw(pool: Pool, held_out: int, seed: int) -> Report:
         base, candidate = (describe([texts[i] for i in places]) for texts in (pool.base[mode], said))
         collapse.append(Collapse(mode=mode, base=base, parent=base, candidate=candidate))  # type: ignore[arg-type]
     replies = chance.sample(pool.replies, min(len(pool.replies), held_out))
+    taught = pool.relevance.losses
+    taught = chance.sample(taught, min(len(taught), TAUGHT))
     before = sum(each.tokens * each.parent for each in pairs) / tokens
     after = sum(each.tokens * each.candidate for each in pairs) / tokens
     return Report(
@@ -293,6 +310,7 @@ def draw(pool: Pool, held_out: int, seed: int) -> Report:
             noise_floor=pool.noise_floor,
             drift=Drift(prompts=1, tokens=1, parent=0.0, candidate=pool.drift),
             collapse=collapse,
+            relevance=Relevance(prompts=len(taught), losses=taught),
         ),
     )
 
@@ -342,6 +360,7 @@ def gains(options: argparse.Namespace) -> None:
                     kind=kind,
                     noise_floor=0.0,
                     drift=0.0,
+                    relevance=Relevance(prompts=0, losses=[]),
                     pairs=pairs,
                     replies=[Reply(id="", prompt="", text="", is_loop=False, repeated_share=0.0)],
                     base=harmless,

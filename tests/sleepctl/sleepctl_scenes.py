@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from sleepd.evidence import Collapse, Drift, Evidence, LossPair, Metric, ProbeReply, RecallAnswer, Speech
+from sleepd.evidence import Collapse, Drift, Evidence, LossPair, Metric, ProbeReply, RecallAnswer, Relevance, Speech
 from sleepd.job import Check, Notice, Progress, Reply, Report
 from sleepd.learned import Learned, LearnedText
 from sleepd.sleepctl.report_page import Told
@@ -356,6 +356,7 @@ EVIDENCE = Evidence(
         )
         for mode in ("greedy", "sampled", "talk")
     ],
+    relevance=Relevance(prompts=7, losses=[]),
     probe_replies=[
         ProbeReply(
             prompt="What did we find in the lab?",

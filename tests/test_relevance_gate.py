@@ -1,0 +1,47 @@
+"""Tests of the gate that asks whether what was trained answers its prompts."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from sleepd.evidence import Relevance, ReplyLosses
+from sleepd.relevance_gate import FEWEST_PROMPTS, relevance_figure
+
+
+def relevance(gains: list[float]) -> Relevance:
+    losses = [ReplyLosses(id=str(number), tokens=50, own=3.0, other=3.0 + gain) for number, gain in enumerate(gains)]
+    return Relevance(prompts=len(gains), losses=losses)
+
+
+@pytest.mark.parametrize(
+    ("found", "is_met", "is_binding", "words"),
+    [
+        (None, False, True, "not measured"),
+        (relevance([]), False, False, "not told from 0 different prompts, 12 do"),
+        (relevance([0.2] * (FEWEST_PROMPTS - 1)), False, False, "not told from 11 different prompts, 12 do"),
+        (relevance([0.2] * FEWEST_PROMPTS), True, True, "after others by 0.200 nats/token, above 0.200"),
+        (relevance([0.3, -0.05, 0.25, 0.2] * 4), True, True, "by 0.175 nats/token, above 0."),
+        (relevance([0.2, -0.2] * 8), False, True, "does not fit its prompts"),
+        (relevance([0.4, -0.25] * 8), False, True, "does the agent write each reply beside its own prompt?"),
+        (relevance([-0.2] * 16), False, True, "by -0.200 nats/token"),
+        (relevance([0.004, -0.004] * 8), False, False, "heeds no prompt (0.004 nats/token)"),
+        (relevance([0.015] * 16), False, False, "heeds no prompt (0.015 nats/token)"),
+    ],
+)
+def test_the_lower_bound_must_lie_above_zero_where_it_can_be_told(
+    found: Relevance | None, is_met: bool, is_binding: bool, words: str
+) -> None:
+    """Above zero beyond chance meets it; too few prompts, or a base that heeds none, decide nothing."""
+    figure = relevance_figure(found)
+    assert (figure.is_met, figure.is_binding) == (is_met, is_binding)
+    assert words in figure.text
+    assert (figure.value is not None) == (is_binding and found is not None)
+
+
+def test_replies_from_a_hat_pass_at_the_stated_rate() -> None:
+    """Of 300 sets of replies without any relation to their prompts no more than one in forty passes, give or take."""
+    chance = random.Random(1)
+    sets = [relevance([chance.gauss(0, 0.17) for _ in range(16)]) for _ in range(300)]
+    assert sum(relevance_figure(each).is_met for each in sets) < 14

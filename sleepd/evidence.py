@@ -119,9 +119,10 @@ class Relevance(msgspec.Struct, frozen=True, kw_only=True):
     """Whether what was trained answers its prompts, as the base reads it."""
 
     prompts: int
-    """Different ones among those that could be read."""
+    """Different ones of the replies that could be read."""
+    replies: int
     losses: list[ReplyLosses]
-    """Of one reply to each; empty: there are too few prompts."""
+    """Of each of these replies; empty: they are too few, or their prompts are."""
 
 
 class Evidence(msgspec.Struct, frozen=True, kw_only=True):

@@ -6,7 +6,7 @@ neither: a reply is likelier after its own prompt than after another one. By how
 their pointwise mutual information (Li et al. 2016, A Diversity-Promoting Objective Function, section 3). Where it is
 not above zero beyond chance, the replies are as good as drawn from a hat.
 
-It is not asked of a buffer with few different prompts, nor of a base that makes no difference between prompts at all.
+It is not asked of few replies or few different prompts, nor of a base that makes no difference between prompts at all.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from .evidence import Relevance
 from .interval import gain_interval
 from .verdict import Figure
 
-FEWEST_PROMPTS = 12
-"""Different prompts below which chance decides too often."""
+FEWEST_REPLIES, FEWEST_PROMPTS = 12, 4
+"""Replies, and different prompts, below which chance decides too often."""
 CONFIDENCE: Final = 0.975
 """Of the lower bound: of replies drawn from a hat one set in forty passes."""
 LEAST_HEARD = 0.02
@@ -27,12 +27,20 @@ LEAST_HEARD = 0.02
 Trained models lie above 0.1, random weights far below."""
 
 
+def is_enough(*, replies: int, prompts: int) -> bool:
+    """Whether so many can tell."""
+    return replies >= FEWEST_REPLIES and prompts >= FEWEST_PROMPTS
+
+
 def relevance_figure(found: Relevance | None) -> Figure:
     """The figure, against zero; it decides nothing where nothing can be told."""
     if found is None:
         return _figure(None, text="replies that fit their prompts: not measured")
-    if len(found.losses) < FEWEST_PROMPTS:
-        text = f"replies that fit their prompts: not told from {found.prompts} different prompts, {FEWEST_PROMPTS} do"
+    if not found.losses or not is_enough(replies=found.replies, prompts=found.prompts):
+        text = (
+            f"replies that fit their prompts: not told from {found.replies} replies to {found.prompts} different "
+            f"prompts, {FEWEST_REPLIES} to {FEWEST_PROMPTS} do"
+        )
         return _figure(None, text=text, is_binding=False)
     heard = math.sqrt(math.fsum((each.other - each.own) ** 2 for each in found.losses) / len(found.losses))
     if heard < LEAST_HEARD:

@@ -118,7 +118,7 @@ def evidence(on_probation: Probation | None) -> Evidence:
         collapse=[
             Collapse(mode=mode, base=speech, parent=speech, candidate=speech) for mode in ("greedy", "sampled", "talk")
         ],
-        relevance=Relevance(prompts=3, losses=[]),
+        relevance=Relevance(prompts=3, replies=3, losses=[]),
         probation=on_probation,
     )
 

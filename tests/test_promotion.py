@@ -82,7 +82,7 @@ def evidence(**changes: Any) -> Evidence:
         noise_floor=1e-4,
         drift=Drift(prompts=8, tokens=200, parent=0.0, candidate=0.01),
         collapse=collapse(),
-        relevance=Relevance(prompts=16, losses=fitting),
+        relevance=Relevance(prompts=16, replies=16, losses=fitting),
     )
     return msgspec.structs.replace(harmless, **changes)
 

@@ -7,21 +7,23 @@ import random
 import pytest
 
 from sleepd.evidence import Relevance, ReplyLosses
-from sleepd.relevance_gate import FEWEST_PROMPTS, relevance_figure
+from sleepd.relevance_gate import FEWEST_PROMPTS, FEWEST_REPLIES, is_enough, relevance_figure
 
 
-def relevance(gains: list[float]) -> Relevance:
+def relevance(gains: list[float], prompts: int = FEWEST_PROMPTS) -> Relevance:
     losses = [ReplyLosses(id=str(number), tokens=50, own=3.0, other=3.0 + gain) for number, gain in enumerate(gains)]
-    return Relevance(prompts=len(gains), losses=losses)
+    is_told = is_enough(replies=len(gains), prompts=prompts)
+    return Relevance(prompts=prompts, replies=len(gains), losses=losses if is_told else [])
 
 
 @pytest.mark.parametrize(
     ("found", "is_met", "is_binding", "words"),
     [
         (None, False, True, "not measured"),
-        (relevance([]), False, False, "not told from 0 different prompts, 12 do"),
-        (relevance([0.2] * (FEWEST_PROMPTS - 1)), False, False, "not told from 11 different prompts, 12 do"),
-        (relevance([0.2] * FEWEST_PROMPTS), True, True, "after others by 0.200 nats/token, above 0.200"),
+        (relevance([], 0), False, False, "not told from 0 replies to 0 different prompts, 12 to 4 do"),
+        (relevance([0.2] * (FEWEST_REPLIES - 1)), False, False, "not told from 11 replies to 4 different prompts"),
+        (relevance([0.2] * 16, FEWEST_PROMPTS - 1), False, False, "not told from 16 replies to 3 different prompts"),
+        (relevance([0.2] * FEWEST_REPLIES), True, True, "after others by 0.200 nats/token, above 0.200"),
         (relevance([0.3, -0.05, 0.25, 0.2] * 4), True, True, "by 0.175 nats/token, above 0."),
         (relevance([0.2, -0.2] * 8), False, True, "does not fit its prompts"),
         (relevance([0.4, -0.25] * 8), False, True, "does the agent write each reply beside its own prompt?"),

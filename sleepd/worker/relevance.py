@@ -3,29 +3,33 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Sequence
 
 from sleepd.evidence import Relevance, ReplyLosses
 from sleepd.experience import prompt_key
 from sleepd.job import Lesson
-from sleepd.relevance_gate import FEWEST_PROMPTS
+from sleepd.relevance_gate import is_enough
 
 from .data import ChatFormat, Encoded, encode_exchange
 from .evaluate import Meter, require_finite
 
 MOST = 16
-"""Replies that are read, of as many prompts."""
+"""Replies that are read."""
 _OTHER = "other:"
 """Stands before the id of an experience whose reply follows another prompt."""
 
 
 def chosen_lessons(lessons: Sequence[Lesson]) -> list[Lesson]:
-    """At most ``MOST`` of different prompts, new ones before replayed ones, each kind by a hash of the id."""
+    """At most ``MOST``: one of every prompt, then a second one, and so on; new ones first, then by a hash of the id."""
     ranked = sorted(lessons, key=lambda one: (one.role != "train", _hash(one.id)))
-    of_prompt: dict[int, Lesson] = {}
-    for lesson in ranked:
-        of_prompt.setdefault(prompt_key(lesson.prompt), lesson)
-    return list(of_prompt.values())[:MOST]
+    turn: Counter[int] = Counter()
+    in_turn = []
+    for place, lesson in enumerate(ranked):
+        key = prompt_key(lesson.prompt)
+        in_turn.append((turn[key], place, lesson))
+        turn[key] += 1
+    return [lesson for _, _, lesson in sorted(in_turn, key=lambda one: one[:2])[:MOST]]
 
 
 def _hash(id_: str) -> bytes:
@@ -33,10 +37,13 @@ def _hash(id_: str) -> bytes:
 
 
 def encode_both(chat: ChatFormat, lessons: Sequence[Lesson], max_tokens: int) -> list[tuple[Encoded, Encoded]]:
-    """Each reply after its own prompt and after the next one's, in a ring. What would have to be cut is left out."""
+    """Each reply after its own prompt and after the next different one, in a ring. What would be cut is left out."""
     found = []
     for number, lesson in enumerate(lessons):
-        another = lessons[(number + 1) % len(lessons)].prompt
+        following = (one.prompt for one in [*lessons[number + 1 :], *lessons[:number]])
+        another = next((text for text in following if prompt_key(text) != prompt_key(lesson.prompt)), None)
+        if another is None:
+            return []  # all ask the same
         own = encode_exchange(chat, lesson.id, lesson.prompt, lesson.response, max_tokens)
         other = encode_exchange(chat, _OTHER + lesson.id, another, lesson.response, max_tokens)
         if own and other and not (own.is_truncated or other.is_truncated):
@@ -45,18 +52,20 @@ def encode_both(chat: ChatFormat, lessons: Sequence[Lesson], max_tokens: int) ->
 
 
 def measure(meter: Meter, sequences: Sequence[tuple[Encoded, Encoded]]) -> Relevance:
-    """What the model, which must be the base, makes of them; of too few prompts no loss is measured.
+    """What the model, which must be the base, makes of them; of too few nothing is measured.
 
     Raises:
         GiveUp: a loss is not finite, or ``out_of_memory``.
         Shortened: there is room only for shorter sequences.
     """
-    if len(sequences) < FEWEST_PROMPTS:
-        return Relevance(prompts=len(sequences), losses=[])
+    prompts = len({own.ids[: own.prompt_tokens] for own, _ in sequences})
+    if not is_enough(replies=len(sequences), prompts=prompts):
+        return Relevance(prompts=prompts, replies=len(sequences), losses=[])
     losses = meter.losses([one for both in sequences for one in both])
     require_finite([one.total for one in losses.values()])
     return Relevance(
-        prompts=len(sequences),
+        prompts=prompts,
+        replies=len(sequences),
         losses=[
             ReplyLosses(id=own.id, tokens=own.supervised, own=losses[own.id].mean, other=losses[other.id].mean)
             for own, other in sequences

@@ -3,9 +3,11 @@
 At each look the drift is measured on the ``monitor`` prompts, and the loss on some held-out experiences where there are
 enough to give some away. An adapter whose drift is over the budget is shortened first: its effect is multiplied by what
 brings it within, which costs less of what was learned than going back to an earlier step does (drift grows with the
-square of that factor, what is gained about linearly). Kept are the weights of the look with the lowest loss; without
-such a loss, those of the last one. What is read off here decides what the candidate is, so neither these prompts nor
-these experiences may judge it afterwards.
+square of that factor, what is gained about linearly). Kept are the weights of the last look whose loss is not above
+the lowest one by more than a standard error of their paired difference: the rule of one standard error (Breiman et al.,
+Classification and Regression Trees, 1984, 3.4.3), here in favour of more steps, since what is asked in other words is
+still learned where the loss no longer falls. Without such a loss they are those of the last look. What is read off here
+decides what the candidate is, so neither these prompts nor these experiences may judge it afterwards.
 """
 
 from __future__ import annotations
@@ -18,11 +20,12 @@ import msgspec
 
 from sleepd.experience import group_key
 from sleepd.holdout import ONE_IN, rank
+from sleepd.interval import gain_interval
 from sleepd.job import Lesson
 
 from .channel import Channel
 from .data import Encoded
-from .evaluate import Meter, mean_loss
+from .evaluate import Meter
 from .loss import Reference
 
 LOOKS = 6
@@ -35,6 +38,8 @@ LEAST_TO_JUDGE = 8
 LEAST_TO_STOP = 3
 _MARGIN = 0.97
 """Of the factor that would just do: the drift does not grow exactly with its square."""
+_ONE_STANDARD_ERROR = 0.8413
+"""Share of a normal distribution that lies below its mean and one standard deviation."""
 _HALVED = 4
 """Times that a share is tried, each time half of it, where the drift does not follow the square; then nothing is
 kept."""
@@ -48,12 +53,18 @@ class Look(msgspec.Struct, frozen=True, kw_only=True):
     step: int
     drift: float | None
     """Nats a token; None: there are no prompts to measure it on."""
-    loss: float | None
-    """Nats a supervised token, of the held-out experiences that are given away; None: there are none."""
+    losses: tuple[tuple[int, float], ...] = ()
+    """Tokens and loss (nats a token) of each held-out experience that is given away; the same ones every time."""
     share: float = 1.0
     """What the adapter's effect was multiplied by, for this look alone."""
     whole_drift: float | None = None
     """Before that; None: it was within the budget."""
+
+    @property
+    def loss(self) -> float | None:
+        """Nats a supervised token, over all of them; None: there are none."""
+        tokens = sum(tokens for tokens, _ in self.losses)
+        return sum(tokens * loss for tokens, loss in self.losses) / tokens if tokens else None
 
 
 @dataclass(frozen=True)
@@ -91,7 +102,7 @@ class Watch:
     def _measure(self, step: int) -> Look:
         losses = self.meter.losses(self.stopping)
         drift = self.meter.divergence(self.monitor, self.references) if self.monitor else None
-        return Look(step=step, drift=drift, loss=mean_loss(list(losses.values())))
+        return Look(step=step, drift=drift, losses=tuple((one.tokens, one.mean) for one in losses.values()))
 
 
 def divide_holdout(held_out: Sequence[Lesson]) -> tuple[list[Lesson], list[Lesson]]:
@@ -110,7 +121,17 @@ def steps_to_look(steps: int) -> list[int]:
 
 def kept(looks: Sequence[Look]) -> Look:
     """The one of these looks whose weights are kept."""
-    return min(looks, key=lambda look: (look.loss or 0.0, -look.step))
+    lowest = min(looks, key=lambda look: (look.loss or 0.0, -look.step))
+    return next(look for look in reversed(looks) if not _is_worse(look, lowest))
+
+
+def _is_worse(look: Look, lowest: Look) -> bool:
+    """Whether its loss is above the lowest one by more than a standard error of the difference."""
+    pairs = [(tokens, loss, least) for (tokens, loss), (_, least) in zip(look.losses, lowest.losses, strict=True)]
+    if not pairs or look is lowest:
+        return False
+    low = gain_interval(pairs, _ONE_STANDARD_ERROR).low
+    return low is not None and low > 0
 
 
 def is_enough(looks: Sequence[Look]) -> bool:
@@ -140,6 +161,6 @@ def shortened_text(look: Look, drift_budget: float) -> str:
 def stopped_text(best: Look, last: Look) -> str:
     """That the held-out loss ended the night, with the figures."""
     return (
-        f"the loss on held-out experiences was lowest after {best.step} steps: {best.loss:.4f}, against "
-        f"{last.loss:.4f} after {last.step}; the weights of then are kept"
+        f"the loss on held-out experiences was {best.loss:.4f} after {best.step} steps, and is {last.loss:.4f} after "
+        f"{last.step}, by more than chance; the weights of then are kept"
     )

@@ -310,7 +310,7 @@ def draw(pool: Pool, held_out: int, seed: int) -> Report:
             noise_floor=pool.noise_floor,
             drift=Drift(prompts=1, tokens=1, parent=0.0, candidate=pool.drift),
             collapse=collapse,
-            relevance=Relevance(prompts=len(taught), losses=taught),
+            relevance=Relevance(prompts=pool.relevance.prompts, replies=len(taught), losses=taught),
         ),
     )
 
@@ -360,7 +360,7 @@ def gains(options: argparse.Namespace) -> None:
                     kind=kind,
                     noise_floor=0.0,
                     drift=0.0,
-                    relevance=Relevance(prompts=0, losses=[]),
+                    relevance=Relevance(prompts=0, replies=0, losses=[]),
                     pairs=pairs,
                     replies=[Reply(id="", prompt="", text="", is_loop=False, repeated_share=0.0)],
                     base=harmless,

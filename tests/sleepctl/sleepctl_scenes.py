@@ -356,7 +356,7 @@ EVIDENCE = Evidence(
         )
         for mode in ("greedy", "sampled", "talk")
     ],
-    relevance=Relevance(prompts=7, losses=[]),
+    relevance=Relevance(prompts=7, replies=7, losses=[]),
     probe_replies=[
         ProbeReply(
             prompt="What did we find in the lab?",

@@ -11,7 +11,7 @@ import pytest
 from sleepd.demo import sample
 from sleepd.experience import parse
 from sleepd.job import Lesson
-from sleepd.relevance_gate import FEWEST_PROMPTS, relevance_figure
+from sleepd.relevance_gate import FEWEST_REPLIES, relevance_figure
 from sleepd.worker.convert import open_base
 from sleepd.worker.data import ChatFormat
 from sleepd.worker.evaluate import Meter
@@ -25,10 +25,11 @@ from .conftest import RecordingChannel, lessons
 pytestmark = pytest.mark.worker
 
 
-def test_one_reply_to_each_prompt_new_ones_first():
-    """A prompt that is asked again, in other capitals or spaces, counts once; replayed ones fill up what is left."""
+def test_one_reply_to_every_prompt_before_a_second_one():
+    """A prompt that is asked again, in other capitals or spaces, waits for its next turn; new ones go first."""
     again = [msgspec.structs.replace(one, id=f"{one.id}+", prompt=one.prompt.upper()) for one in lessons(6, 0)]
-    assert len(chosen_lessons([*lessons(6, 0), *again])) == 6
+    found = chosen_lessons([*again, *lessons(6, 0)])
+    assert len({one.prompt.upper() for one in found[:6]}) == len({one.prompt.upper() for one in found[6:]}) == 6
     old = [msgspec.structs.replace(one, role="replay") for one in lessons(MOST, 0)]
     new = [msgspec.structs.replace(one, id=f"new {one.id}", prompt=f"{one.prompt} And?") for one in lessons(9, 0)]
     found = chosen_lessons([*old, *new])
@@ -50,14 +51,23 @@ def test_each_reply_follows_its_own_prompt_and_another_one():
     assert encode_both(chat, given, 4) == []
 
 
+def test_the_other_prompt_is_a_different_one():
+    """Of replies to two prompts each follows the other one; of replies to one prompt there is nothing to read."""
+    chat = ChatFormat(make_tiny_tokenizer(), "")
+    given = [msgspec.structs.replace(one, prompt="Why?" if i < 3 else "How?") for i, one in enumerate(lessons(5, 0))]
+    found = [chat.tokenizer.decode(other.ids[: other.prompt_tokens]) for _, other in encode_both(chat, given, 512)]
+    assert ["How?" in text for text in found] == [True, True, True, False, False]
+    assert encode_both(chat, given[:3], 512) == []
+
+
 def test_a_random_base_cannot_tell_and_says_so(run_here):
     """The report has the losses of as many replies as there are prompts, up to the most; random weights heed none."""
-    report = run_here(lessons(FEWEST_PROMPTS + 1, 2))
-    assert [report.evidence.relevance.prompts, len(report.evidence.relevance.losses)] == [FEWEST_PROMPTS + 1] * 2
-    figure = relevance_figure(report.evidence.relevance)
+    found = run_here(lessons(FEWEST_REPLIES + 1, 2)).evidence.relevance
+    assert [found.prompts, found.replies, len(found.losses)] == [FEWEST_REPLIES + 1] * 3
+    figure = relevance_figure(found)
     assert not figure.is_binding
     assert "heeds no prompt" in figure.text
-    assert run_here(lessons(FEWEST_PROMPTS - 1, 2), name="few").evidence.relevance.losses == []
+    assert run_here(lessons(FEWEST_REPLIES - 1, 2), name="few").evidence.relevance.losses == []
 
 
 @pytest.mark.model

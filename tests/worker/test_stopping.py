@@ -15,8 +15,10 @@ from sleepd.worker.stopping import Look, divide_holdout, is_enough, kept, steps_
 from .conftest import RecordingChannel, lessons, make_job, quick
 
 
-def look(step: int, drift: float | None = None, loss: float | None = None) -> Look:
-    return Look(step=step, drift=drift, loss=loss)
+def look(step: int, drift: float | None = None, loss: float | None = None, spread: float = 0.01) -> Look:
+    """Where there is a loss, it is the mean of three, which lie ``spread`` apart for every step that was made."""
+    each = () if loss is None else (loss - spread * step, loss, loss + spread * step)
+    return Look(step=step, drift=drift, losses=tuple((10, one) for one in each))
 
 
 def held_out(count: int) -> list[Lesson]:
@@ -48,10 +50,14 @@ def test_without_a_held_out_loss_the_last_look_is_kept():
     assert not is_enough(looks)
 
 
-def test_with_a_held_out_loss_the_lowest_is_kept():
-    """The best one, whatever came after."""
+def test_the_last_look_is_kept_that_is_not_worse_than_the_lowest_by_more_than_chance():
+    """What differs by less than a standard error is as good, and then more steps are better; what is worse is not."""
     looks = [look(1, 0.01, 3.0), look(2, 0.02, 2.5), look(3, 0.02, 2.6)]
     assert kept(looks) == looks[1]
+    as_good = [look(1, 0.01, 3.0), look(2, 0.02, 2.5, 0.2), look(3, 0.02, 2.6, 0.3), look(4, 0.02, 2.9, 0.2)]
+    assert kept(as_good[:3]) == as_good[2]
+    assert kept(as_good) == as_good[2]
+    assert kept([look(1, 0.01, 2.5), look(2, 0.02, 2.5)]).step == 2
 
 
 def test_a_night_is_over_after_three_looks_in_vain():
@@ -65,7 +71,7 @@ def test_a_night_is_over_after_three_looks_in_vain():
 def test_a_shortened_night_and_an_early_stop_are_said_with_their_figures():
     """Drifts, budget and share; the lowest loss and the last one with their steps; otherwise nothing."""
     channel = RecordingChannel()
-    short = Look(step=8, drift=0.028, loss=2.5, share=0.75, whole_drift=0.05)
+    short = msgspec.structs.replace(look(8, 0.028, 2.5), share=0.75, whole_drift=0.05)
     tell_what_was_kept([short, look(16, 0.01, 2.6)], 0.03, 16, channel)
     assert [(notice.event, notice.text) for notice in channel.notices] == [
         (
@@ -75,8 +81,8 @@ def test_a_shortened_night_and_an_early_stop_are_said_with_their_figures():
         ),
         (
             "training_stopped_early",
-            "the loss on held-out experiences was lowest after 8 steps: 2.5000, against 2.6000 after 16; the weights "
-            "of then are kept",
+            "the loss on held-out experiences was 2.5000 after 8 steps, and is 2.6000 after 16, by more than chance; "
+            "the weights of then are kept",
         ),
     ]
     channel = RecordingChannel()

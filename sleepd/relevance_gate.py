@@ -54,7 +54,7 @@ def relevance_figure(found: Relevance | None) -> Figure:
     )
     if gain.low <= 0:
         ask = "does the agent write each reply beside its own prompt?"
-        text = f"what was trained does not fit its prompts: {text} ({ask})"
+        text = f"nothing shows that what was trained fits its prompts: {text} ({ask})"
     return _figure(gain.low, text=text)
 
 

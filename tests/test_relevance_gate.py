@@ -25,7 +25,7 @@ def relevance(gains: list[float], prompts: int = FEWEST_PROMPTS) -> Relevance:
         (relevance([0.2] * 16, FEWEST_PROMPTS - 1), False, False, "not told from 16 replies to 3 different prompts"),
         (relevance([0.2] * FEWEST_REPLIES), True, True, "after others by 0.200 nats/token, above 0.200"),
         (relevance([0.3, -0.05, 0.25, 0.2] * 4), True, True, "by 0.175 nats/token, above 0."),
-        (relevance([0.2, -0.2] * 8), False, True, "does not fit its prompts"),
+        (relevance([0.2, -0.2] * 8), False, True, "nothing shows that what was trained fits its prompts"),
         (relevance([0.4, -0.25] * 8), False, True, "does the agent write each reply beside its own prompt?"),
         (relevance([-0.2] * 16), False, True, "by -0.200 nats/token"),
         (relevance([0.004, -0.004] * 8), False, False, "heeds no prompt (0.004 nats/token)"),

@@ -13,8 +13,8 @@ a fifth is held out (``sleepd.holdout``). After each night is measured, on the a
 - loops: greedy replies to the next session's prompts that ``sleepd.repetition`` finds to run in a loop;
 - seconds (wall and processor), tokens and steps of the training alone, looks included.
 
-``recall`` teaches an invented agent 20 facts a night for five nights, each in three wordings, and asks all that was
-taught so far in a fourth (``facts.py``).
+``recall`` teaches an invented agent 20 facts a night for five nights, each in six wordings, and asks all that was
+taught so far in a seventh (``facts.py``).
 
 ``--strategy gentle`` is the older trainer's recipe as it ran: float32, one experience at a time, loss over everything
 times salience, the whole history every night. ``--set NAME=VALUE`` changes a strategy. ``--lineage merge`` is no

@@ -1,0 +1,77 @@
+"""A week in an hour: a buffer grows day by day, the daemon sleeps whenever it decides to, and at the end it reports.
+
+    python tests/bench/week.py BUFFER.json DIRECTORY [--days 7] [--threads 0]
+
+The records of the buffer (a JSON array) are divided by their timestamps into days of equal numbers. Each morning one
+day's records are added to the file that a real daemon watches; night is over when it has nothing more to do. It runs
+with default settings but for the hours between two sleeps, which nobody waits for here. Printed are a line a day, then
+``sleepctl history`` and ``sleepctl report`` as they come. DIRECTORY keeps everything: buffer, state, the daemon's log.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from sleepd.status import Status
+from tests.agents import changed, config_for, write_buffer
+from tests.processes import DaemonProcess
+
+LOOK_SECONDS = 1.0
+
+
+def days_of(buffer: Path, days: int) -> list[list[dict]]:
+    """The records in time order, in so many parts; what does not divide is left to the last ones."""
+    records = sorted(json.loads(buffer.read_bytes()), key=lambda record: str(record.get("timestamp", "")))
+    return [records[len(records) * day // days : len(records) * (day + 1) // days] for day in range(days)]
+
+
+def await_night(daemon: DaemonProcess, written_at: datetime) -> Status:
+    """The status once the daemon has read and screened what was written, and neither sleeps nor means to."""
+    while True:
+        status = daemon.status()
+        buffer = status.buffer
+        is_read = buffer.read_at is not None and buffer.read_at > written_at and not buffer.unscreened
+        if is_read and status.state == "idle" and not status.decision.should_sleep:
+            return status
+        time.sleep(LOOK_SECONDS)
+
+
+def main() -> None:
+    """Run the week."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("buffer", type=Path)
+    parser.add_argument("directory", type=Path)
+    parser.add_argument("--days", type=int, default=7)
+    parser.add_argument("--threads", type=int, default=0)
+    options = parser.parse_args()
+    options.directory.mkdir(parents=True, exist_ok=True)
+    config = config_for(options.directory, min_hours_between_sleep=0.0)
+    config = changed(config, "worker", threads=options.threads, silence_seconds=300.0)
+    written: list[dict] = []
+    write_buffer(Path(config.buffer.path), written)
+    with DaemonProcess(options.directory, config) as daemon:
+        for day, records in enumerate(days_of(options.buffer, options.days), 1):
+            started = time.monotonic()
+            written += records
+            write_buffer(Path(config.buffer.path), written)
+            status = await_night(daemon, datetime.now(UTC))
+            champion = status.champion.cycle if status.champion else "none"
+            minutes = (time.monotonic() - started) / 60
+            print(
+                f"day {day}: {len(written)} experiences, {status.total_cycles} cycles, in use: {champion}, "
+                f"{minutes:.1f} min",
+                flush=True,
+            )
+        for command in ("history", "report"):
+            print(f"\n$ sleepctl {command}\n{daemon.sleepctl(command).stdout}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -102,6 +102,11 @@ def taking_turns(lessons: Sequence[Lesson]) -> list[Lesson]:
     return [msgspec.structs.replace(one, sampling_share=share_of.get(one.id, 1.0)) for one in lessons]
 
 
+def sampled_by_salience(lesson: Lesson) -> Lesson:
+    """The same, in as many of the epochs as its salience says."""
+    return msgspec.structs.replace(lesson, sampling_share=min(1.0, max(0.05, lesson.salience)))
+
+
 def as_lesson(experience: Experience, role: Role) -> Lesson:
     """An experience in that role."""
     return Lesson(

@@ -17,14 +17,16 @@ a fifth is held out (``sleepd.holdout``). After each night is measured, on the a
 taught so far in a seventh (``facts.py``).
 
 ``--strategy gentle`` is the older trainer's recipe as it ran: float32, one experience at a time, loss over everything
-times salience, the whole history every night. ``--set NAME=VALUE`` changes a strategy. ``--lineage merge`` is no
-strategy of ours: the adapter is merged into the base and a fresh one trained upon it. Every night is one JSON line in
+times salience, the whole history every night. ``--set NAME=VALUE`` changes a strategy (a list as ``A,B``).
+``--lineage merge`` is no strategy of ours: the adapter is merged into the base and a fresh one trained upon it; nor is
+``--sample-by-salience``. Every night is one JSON line in
 ``--out``; ``--table`` makes a Markdown table of them, with bootstrap intervals over the experiences.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import sys
 from pathlib import Path
@@ -35,7 +37,7 @@ from bench_first_cycle import SYSTEM_PROMPT
 from facts import SYSTEM_PROMPT as FACTS_PROMPT
 from facts import as_experiences, facts, is_right
 from figures import table
-from replay import Night, nights, read_buffer, sessions_of
+from replay import Night, nights, read_buffer, sampled_by_salience, sessions_of
 
 from sleepd.job import Strategy
 from sleepd.strategies import find_strategy
@@ -54,7 +56,7 @@ def main() -> None:
 
     torch.set_num_threads(arguments.threads)
     strategy = find_strategy(arguments.strategy)
-    changes = dict(one.split("=", 1) for one in arguments.set)
+    changes = {name: value.split(",") if "," in value else value for name, value in arguments.set}
     strategy = msgspec.convert({**msgspec.to_builtins(strategy), **changes}, Strategy, strict=False)
     if strategy.name == "gentle":
         strategy = msgspec.structs.replace(strategy, lineage="retrain")  # for the selection: all of the history
@@ -67,7 +69,12 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("task", nargs="?", choices=("replay", "recall"), default="replay")
     parser.add_argument("buffer", type=Path, nargs="?")
     parser.add_argument("--strategy", default="consolidate")
-    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="change the strategy")
+    parser.add_argument(
+        "--set", type=_setting, action="append", default=[], metavar="NAME=VALUE", help="change the strategy"
+    )
+    parser.add_argument(
+        "--sample-by-salience", action="store_true", help="an experience is in that share of the epochs"
+    )
     parser.add_argument("--lineage", choices=("merge",), help="beside those that a strategy may have")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--nights", type=int, default=5)
@@ -84,9 +91,18 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def _setting(text: str) -> list[str]:
+    return text.split("=", 1)
+
+
 def _replay(arguments: argparse.Namespace, strategy: Strategy) -> None:
     bench = _bench(arguments, strategy, SYSTEM_PROMPT)
-    for night in nights(sessions_of(read_buffer(arguments.buffer)), strategy, arguments.seed):
+    played = nights(sessions_of(read_buffer(arguments.buffer)), strategy, arguments.seed)
+    if arguments.sample_by_salience:
+        played = (
+            dataclasses.replace(night, lessons=[sampled_by_salience(one) for one in night.lessons]) for night in played
+        )
+    for night in played:
         if night.number > arguments.nights or not night.tomorrow:
             return
         if arguments.only and night.number not in arguments.only:
@@ -142,7 +158,7 @@ def _bench(arguments: argparse.Namespace, strategy: Strategy, system_prompt: str
 
 def _tell(arguments: argparse.Namespace, night: Night, cost: Any, figures: dict[str, Any]) -> None:
     line = {
-        "label": arguments.label or " ".join([arguments.strategy, *arguments.set]),
+        "label": arguments.label or " ".join([arguments.strategy, *("=".join(one) for one in arguments.set)]),
         "command": " ".join(sys.argv[1:]),
         "task": arguments.task,
         "buffer": arguments.buffer.stem if arguments.buffer else "facts",

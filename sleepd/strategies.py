@@ -49,7 +49,7 @@ STRATEGIES: Final[dict[str, Strategy]] = {
             epochs=8,
             min_steps=36,
             learning_rate=1.5e-3,
-            batch_size=8,
+            batch_size=16,
             kl_weight=3.0,
             drift_budget=0.045,
         ),

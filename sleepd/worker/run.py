@@ -148,7 +148,7 @@ class _Cycle:
         points = ResumePoints(self._resume_path, self._job.resume_point_seconds, state, self._channel)
         with points:
             training = trainer.run(points.after_step)
-        tell_what_was_kept(training.looks, self._drift_budget, training.steps, self._channel)
+        tell_what_was_kept(training.looks, training.shortened, self._drift_budget, self._channel)
         return training
 
     def _trainer(self, loaded: Loaded, exchanges: Exchanges, references: dict[str, Reference]) -> Trainer:

@@ -1,13 +1,17 @@
-"""When a night has learned enough: looks at the adapter between its steps, and the weights of the best look.
+"""When a night has learned enough, and how much of it is kept.
 
-At each look the drift is measured on the ``monitor`` prompts, and the loss on some held-out experiences where there are
-enough to give some away. An adapter whose drift is over the budget is shortened first: its effect is multiplied by what
-brings it within, which costs less of what was learned than going back to an earlier step does (drift grows with the
-square of that factor, what is gained about linearly). Kept are the weights of the last look whose loss is not above
-the lowest one by more than a standard error of their paired difference: the rule of one standard error (Breiman et al.,
-Classification and Regression Trees, 1984, 3.4.3), here in favour of more steps, since what is asked in other words is
-still learned where the loss no longer falls. Without such a loss they are those of the last look. What is read off here
-decides what the candidate is, so neither these prompts nor these experiences may judge it afterwards.
+Where there are held-out experiences enough to give some away, their loss is looked at between the steps. Kept are the
+weights of the last look whose loss is not above the lowest one by more than a standard error of their paired
+difference: the rule of one standard error (Breiman et al., Classification and Regression Trees, 1984, 3.4.3), here in
+favour of more steps, since what is asked in other words is still learned where the loss no longer falls. Otherwise they
+are those after the last step.
+
+Then the drift is measured on the ``monitor`` prompts. An adapter whose drift is over the budget is shortened: its
+effect is multiplied by what brings it within, which costs less of what was learned than going back to an earlier step
+does (drift grows with the square of that factor, what is gained about linearly).
+
+What is read off here decides what the candidate is, so neither these prompts nor these experiences may judge it
+afterwards.
 """
 
 from __future__ import annotations
@@ -51,20 +55,24 @@ class Look(msgspec.Struct, frozen=True, kw_only=True):
     """What was read off after a step."""
 
     step: int
-    drift: float | None
-    """Nats a token; None: there are no prompts to measure it on."""
-    losses: tuple[tuple[int, float], ...] = ()
+    losses: tuple[tuple[int, float], ...]
     """Tokens and loss (nats a token) of each held-out experience that is given away; the same ones every time."""
-    share: float = 1.0
-    """What the adapter's effect was multiplied by, for this look alone."""
-    whole_drift: float | None = None
-    """Before that; None: it was within the budget."""
 
     @property
-    def loss(self) -> float | None:
-        """Nats a supervised token, over all of them; None: there are none."""
-        tokens = sum(tokens for tokens, _ in self.losses)
-        return sum(tokens * loss for tokens, loss in self.losses) / tokens if tokens else None
+    def loss(self) -> float:
+        """Nats a supervised token, over all of them."""
+        return sum(tokens * loss for tokens, loss in self.losses) / sum(tokens for tokens, _ in self.losses)
+
+
+class Shortened(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of an adapter beyond the drift budget."""
+
+    whole_drift: float
+    """Nats a token, as it was trained."""
+    drift: float
+    """As it is kept."""
+    share: float
+    """What its effect was multiplied by."""
 
 
 @dataclass(frozen=True)
@@ -80,29 +88,32 @@ class Watch:
     drift_budget: float
     """Nats a token; infinite: there is no limit."""
 
-    def look(self, step: int, shorten: Callable[[float], None]) -> Look:
-        """Measure the adapter as it stands after ``step`` steps, shortened where it is over the budget.
+    def look(self, step: int) -> Look:
+        """Measure the adapter as it stands after ``step`` steps on ``stopping``, of which there are some."""
+        losses = self.meter.losses(self.stopping).values()
+        return Look(step=step, losses=tuple((one.tokens, one.mean) for one in losses))
+
+    def keep_to_budget(self, shorten: Callable[[float], None]) -> Shortened | None:
+        """Shorten the adapter where it is over the budget; None: it was not.
 
         Args:
-            step: the number of steps so far.
-            shorten: multiplies the effect that the adapter had at first; it is left at what the look is of.
+            shorten: multiplies the effect that the adapter had at first; it is left at what is kept.
         """
-        look = self._measure(step)
-        whole = look.drift
-        if whole is None or whole <= self.drift_budget:
-            return look
+        if not self.monitor or math.isinf(self.drift_budget):
+            return None
+        whole = drift = self._drift()
+        if whole <= self.drift_budget:
+            return None
         by_square = _MARGIN * math.sqrt(self.drift_budget / whole)
         for share in (*(by_square / 2**halved for halved in range(_HALVED)), 0.0):
             shorten(share)
-            look = msgspec.structs.replace(self._measure(step), share=share, whole_drift=whole)
-            if look.drift is None or look.drift <= self.drift_budget:
+            drift = self._drift()
+            if drift <= self.drift_budget:
                 break
-        return look
+        return Shortened(whole_drift=whole, drift=drift, share=share)
 
-    def _measure(self, step: int) -> Look:
-        losses = self.meter.losses(self.stopping)
-        drift = self.meter.divergence(self.monitor, self.references) if self.monitor else None
-        return Look(step=step, drift=drift, losses=tuple((one.tokens, one.mean) for one in losses.values()))
+    def _drift(self) -> float:
+        return self.meter.divergence(self.monitor, self.references)
 
 
 def divide_holdout(held_out: Sequence[Lesson]) -> tuple[list[Lesson], list[Lesson]]:
@@ -121,15 +132,13 @@ def steps_to_look(steps: int) -> list[int]:
 
 def kept(looks: Sequence[Look]) -> Look:
     """The one of these looks whose weights are kept."""
-    lowest = min(looks, key=lambda look: (look.loss or 0.0, -look.step))
-    return next(look for look in reversed(looks) if not _is_worse(look, lowest))
+    lowest = min(looks, key=lambda look: (look.loss, -look.step))
+    return next(look for look in reversed(looks) if look is lowest or not _is_worse(look, lowest))
 
 
 def _is_worse(look: Look, lowest: Look) -> bool:
     """Whether its loss is above the lowest one by more than a standard error of the difference."""
     pairs = [(tokens, loss, least) for (tokens, loss), (_, least) in zip(look.losses, lowest.losses, strict=True)]
-    if not pairs or look is lowest:
-        return False
     low = gain_interval(pairs, _ONE_STANDARD_ERROR).low
     return low is not None and low > 0
 
@@ -139,22 +148,21 @@ def is_enough(looks: Sequence[Look]) -> bool:
     return bool(looks) and sum(look.step > kept(looks).step for look in looks) >= PATIENCE
 
 
-def tell_what_was_kept(looks: Sequence[Look], drift_budget: float, steps: int, channel: Channel) -> None:
+def tell_what_was_kept(
+    looks: Sequence[Look], shortened: Shortened | None, drift_budget: float, channel: Channel
+) -> None:
     """Say where other weights than the last are kept, and why, with the figures."""
-    if not looks:
-        return
-    best = kept(looks)
-    if best.whole_drift is not None:
-        channel.notice("night_shortened", shortened_text(best, drift_budget), warning=True)
-    if best.step < steps:
+    if shortened is not None:
+        channel.notice("night_shortened", shortened_text(shortened, drift_budget), warning=True)
+    if looks and (best := kept(looks)) is not looks[-1]:
         channel.notice("training_stopped_early", stopped_text(best, looks[-1]))
 
 
-def shortened_text(look: Look, drift_budget: float) -> str:
+def shortened_text(it: Shortened, drift_budget: float) -> str:
     """That the drift budget shortened what was learned, with the figures."""
     return (
-        f"after {look.step} steps the drift was {look.whole_drift:.4f}, over the budget of {drift_budget:g}: what was "
-        f"learned is kept at {look.share:.0%} of its effect, with a drift of {look.drift:.4f}"
+        f"the drift was {it.whole_drift:.4f}, over the budget of {drift_budget:g}: what was learned is kept at "
+        f"{it.share:.0%} of its effect, with a drift of {it.drift:.4f}"
     )
 
 

@@ -23,7 +23,7 @@ from .model import Device
 from .pace import FORWARD, TRAINED, Pace
 from .packing import Row, make_rows, shared_opening
 from .schedule import epoch_ends, epoch_order, rate_share
-from .stopping import Look, Watch, is_enough, kept, steps_to_look
+from .stopping import Look, Shortened, Watch, is_enough, kept, steps_to_look
 
 ADAM_STATE = ("step", "exp_avg", "exp_avg_sq")
 """What torch's AdamW keeps for each weight."""
@@ -57,6 +57,8 @@ class Training:
     looks: list[Look] = field(default_factory=list)
     kept_step: int | None = None
     """After which the weights were as they are kept, once it is over; None: it was not watched."""
+    shortened: Shortened | None = None
+    """What the drift budget left of it, once it is over; None: all."""
 
     @property
     def tokens_per_second(self) -> float:
@@ -140,13 +142,12 @@ class Trainer:
             self._end_epoch()  # cut short
         self._model.eval()
         if self._watch is not None:
-            self.done.kept_step = kept(self.done.looks).step
-            self._put_back(self._kept)
+            self._keep(self._watch)
         return self.done
 
     def _has_learned_enough(self) -> bool:
         """Look at what was learned, where that is due; whether the night may end."""
-        if self._watch is None:
+        if self._watch is None or not self._watch.stopping:
             return False
         looks, step = self.done.looks, self.done.steps
         if step in self._to_look and (not looks or looks[-1].step < step):
@@ -154,20 +155,30 @@ class Trainer:
         return is_enough(looks)
 
     def _look(self, watch: Watch) -> None:
-        whole = self._copied_weights()
+        self._model.eval()
+        look = watch.look(self.done.steps)
+        self.done.looks.append(look)
+        if kept(self.done.looks) is look:
+            self._kept = self._copied_weights()
+
+    def _keep(self, watch: Watch) -> None:
+        """Leave the weights that are kept in the model; whatever interrupts it, those of the last step."""
+        last = self._copied_weights()
+        whole = self._kept or last
 
         def shorten(share: float) -> None:
             # One of the two factors is enough: the adapter's effect is their product.
             self._put_back({name: one * share if ".lora_B." in name else one for name, one in whole.items()})
 
-        self._model.eval()
         try:
-            look = watch.look(self.done.steps, shorten)
-            self.done.looks.append(look)
-            if kept(self.done.looks) is look:
-                self._kept = self._copied_weights()
-        finally:
             self._put_back(whole)
+            shortened = watch.keep_to_budget(shorten)
+            found = self._copied_weights()
+        finally:
+            self._put_back(last)
+        self._put_back(found)
+        self.done.shortened = shortened
+        self.done.kept_step = kept(self.done.looks).step if self.done.looks else self.done.steps
 
     def _end_epoch(self) -> None:
         done = self.done

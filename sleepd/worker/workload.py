@@ -30,7 +30,7 @@ def training(job: Job, exchanges: Exchanges, *, steps_done: int) -> float:
     steps, at_once = ends[-1], sum(one.sampling_share for one in exchanges.trained)
     tokens = sum(len(one.ids) * one.sampling_share for one in exchanges.trained)
     work = TRAINED * len(ends) * (tokens + beside * at_once)
-    work += FORWARD * LOOKS * total_tokens([*exchanges.stopping, *exchanges.monitor])
+    work += FORWARD * (LOOKS * total_tokens(exchanges.stopping) + total_tokens(exchanges.monitor))
     return work * (steps - steps_done) / steps
 
 

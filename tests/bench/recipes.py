@@ -140,7 +140,7 @@ class Bench:
         started, used = time.monotonic(), time.process_time()
         done = trainer.run(lambda: None)
         wall, cpu = time.monotonic() - started, time.process_time() - used
-        tell_what_was_kept(done.looks, budget, done.steps, channel)
+        tell_what_was_kept(done.looks, done.shortened, budget, channel)
         return Cost(wall, cpu, done.tokens, done.steps, done.kept_step, channel.notices, done.looks)
 
     def _train_as_before(self, night: Night, strategy: Strategy, seed: int) -> Cost:

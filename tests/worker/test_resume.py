@@ -19,8 +19,10 @@ from .conftest import RecordingChannel, lessons, make_job, quick, run_process
 pytestmark = pytest.mark.worker
 
 # Dropout, so that the random numbers count; narrow rows, so that a step takes several passes.
-# Looks after every step, which find the first one best, so that what is kept is not where it stands.
-STRATEGY = quick(dropout=0.2, micro_batch_tokens=120, epochs=3, drift_budget=1e9)
+# A budget that nothing keeps to, so that what is kept is not where the training stands.
+STRATEGY = quick(dropout=0.2, micro_batch_tokens=120, epochs=3, drift_budget=1e-3)
+# As many held out as it takes for looks after every step.
+LESSONS = lessons(6, 16)
 
 
 class StoppingChannel(RecordingChannel):
@@ -47,7 +49,7 @@ def job(tiny_model, models, tmp_path):
 def unbroken(tiny_model, models, tmp_path_factory):
     """The adapter and the report of a run in one go."""
     staging = tmp_path_factory.mktemp("unbroken") / "staging"
-    report = run(make_job(tiny_model, models, staging, strategy=STRATEGY), lessons(), RecordingChannel())
+    report = run(make_job(tiny_model, models, staging, strategy=STRATEGY), LESSONS, RecordingChannel())
     return (staging / "adapter_model.safetensors").read_bytes(), comparable(report)
 
 
@@ -58,11 +60,11 @@ def comparable(report):
 
 def interrupt(job, phase, beat):
     with pytest.raises(Stopped):
-        run(job, lessons(), StoppingChannel(phase, beat))
+        run(job, LESSONS, StoppingChannel(phase, beat))
 
 
 def finish(job, tmp_path):
-    report = run(job, lessons(), RecordingChannel())
+    report = run(job, LESSONS, RecordingChannel())
     return (tmp_path / "broken/adapter_model.safetensors").read_bytes(), comparable(report)
 
 
@@ -81,7 +83,7 @@ def test_a_cycle_in_many_goes_gives_the_same_bits(job, unbroken, tmp_path):
     goes = 0
     while goes < 30:
         try:
-            run(job, lessons(), StoppingChannel("training", 40))
+            run(job, LESSONS, StoppingChannel("training", 60))
         except Stopped:
             goes += 1
         else:
@@ -104,7 +106,7 @@ def test_a_worker_that_dies_loses_at_most_the_steps_since_the_last_resume_point(
             super().progress(message)
 
     with pytest.raises(Death):
-        run(job, lessons(), DyingChannel())
+        run(job, LESSONS, DyingChannel())
     point = read_resume_point(tmp_path / "broken" / RESUME_POINT, torch.device("cpu"))
     assert point is not None
     assert point.position.training.steps == 4
@@ -114,7 +116,7 @@ def test_a_worker_that_dies_loses_at_most_the_steps_since_the_last_resume_point(
 def test_going_on_is_said_in_the_report(job):
     """The report names the step after which the cycle went on."""
     interrupt(job, "training", 6)
-    report = run(job, lessons(), RecordingChannel())
+    report = run(job, LESSONS, RecordingChannel())
     (notice,) = [notice for notice in report.notices if notice.event == "cycle_resumed"]
     assert notice.text.startswith("it goes on after step ")
 
@@ -129,7 +131,7 @@ def test_another_code_base_or_device_is_refused(job, tmp_path, what):
     other = msgspec.structs.replace(point.position, **{what: "other"})
     resume.write_resume_point(path, other, point.tensors)
     with pytest.raises(GiveUp, match=f"another {what}") as refused:
-        run(job, lessons(), RecordingChannel())
+        run(job, LESSONS, RecordingChannel())
     assert refused.value.kind == "not_resumable"
 
 
@@ -149,7 +151,7 @@ def test_a_damaged_resume_point_costs_the_steps_and_nothing_else(job, unbroken, 
     }
     path.write_bytes(spoiled[damage])
     channel = RecordingChannel()
-    report = run(job, lessons(), channel)
+    report = run(job, LESSONS, channel)
     assert "resume_point_damaged" in {notice.event for notice in report.notices}
     assert ((tmp_path / "broken/adapter_model.safetensors").read_bytes(), comparable(report)) == unbroken
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import msgspec
 import pytest
 import torch
@@ -10,15 +12,22 @@ from sleepd.job import RESUME_POINT, Lesson
 from sleepd.worker.model import read_adapter
 from sleepd.worker.resume import read_resume_point
 from sleepd.worker.run import run
-from sleepd.worker.stopping import Look, divide_holdout, is_enough, kept, steps_to_look, tell_what_was_kept
+from sleepd.worker.stopping import (
+    Look,
+    Shortened,
+    divide_holdout,
+    is_enough,
+    kept,
+    steps_to_look,
+    tell_what_was_kept,
+)
 
 from .conftest import RecordingChannel, lessons, make_job, quick
 
 
-def look(step: int, drift: float | None = None, loss: float | None = None, spread: float = 0.01) -> Look:
-    """Where there is a loss, it is the mean of three, which lie ``spread`` apart for every step that was made."""
-    each = () if loss is None else (loss - spread * step, loss, loss + spread * step)
-    return Look(step=step, drift=drift, losses=tuple((10, one) for one in each))
+def look(step: int, loss: float, spread: float = 0.01) -> Look:
+    """The loss is the mean of three, which lie ``spread`` apart for every step that was made."""
+    return Look(step=step, losses=tuple((10, one) for one in (loss - spread * step, loss, loss + spread * step)))
 
 
 def held_out(count: int) -> list[Lesson]:
@@ -43,41 +52,35 @@ def test_few_held_out_experiences_all_judge():
     assert set(divide_holdout(held_out(50))[1]) == set(given_away) & set(held_out(50))
 
 
-def test_without_a_held_out_loss_the_last_look_is_kept():
-    """Nothing says then that more steps did harm, and no night ends early."""
-    looks = [look(1, 0.01), look(2, 0.02), look(3, 0.02), look(4, 0.02), look(5, 0.02)]
-    assert kept(looks) == looks[-1]
-    assert not is_enough(looks)
-
-
 def test_the_last_look_is_kept_that_is_not_worse_than_the_lowest_by_more_than_chance():
     """What differs by less than a standard error is as good, and then more steps are better; what is worse is not."""
-    looks = [look(1, 0.01, 3.0), look(2, 0.02, 2.5), look(3, 0.02, 2.6)]
+    looks = [look(1, 3.0), look(2, 2.5), look(3, 2.6)]
     assert kept(looks) == looks[1]
-    as_good = [look(1, 0.01, 3.0), look(2, 0.02, 2.5, 0.2), look(3, 0.02, 2.6, 0.3), look(4, 0.02, 2.9, 0.2)]
+    as_good = [look(1, 3.0), look(2, 2.5, 0.2), look(3, 2.6, 0.3), look(4, 2.9, 0.2)]
     assert kept(as_good[:3]) == as_good[2]
     assert kept(as_good) == as_good[2]
-    assert kept([look(1, 0.01, 2.5), look(2, 0.02, 2.5)]).step == 2
+    assert kept([look(1, 2.5), look(2, 2.5)]).step == 2
 
 
 def test_a_night_is_over_after_three_looks_in_vain():
     """Two looks may be worse, a third one ends it."""
-    looks = [look(1, 0.01, 2.5), look(2, 0.01, 2.6), look(3, 0.05, 2.7)]
+    looks = [look(1, 2.5), look(2, 2.6), look(3, 2.7)]
+    assert not is_enough([])
     assert not is_enough(looks)
-    assert is_enough([*looks, look(4, 0.01, 2.7)])
-    assert not is_enough([*looks, look(4, 0.01, 2.4)])
+    assert is_enough([*looks, look(4, 2.7)])
+    assert not is_enough([*looks, look(4, 2.4)])
 
 
 def test_a_shortened_night_and_an_early_stop_are_said_with_their_figures():
-    """Drifts, budget and share; the lowest loss and the last one with their steps; otherwise nothing."""
+    """Drifts, budget and share; the kept loss and the last one with their steps; otherwise nothing."""
     channel = RecordingChannel()
-    short = msgspec.structs.replace(look(8, 0.028, 2.5), share=0.75, whole_drift=0.05)
-    tell_what_was_kept([short, look(16, 0.01, 2.6)], 0.03, 16, channel)
+    short = Shortened(whole_drift=0.05, drift=0.028, share=0.75)
+    tell_what_was_kept([look(8, 2.5), look(16, 2.6)], short, 0.03, channel)
     assert [(notice.event, notice.text) for notice in channel.notices] == [
         (
             "night_shortened",
-            "after 8 steps the drift was 0.0500, over the budget of 0.03: what was learned is kept at 75% of its "
-            "effect, with a drift of 0.0280",
+            "the drift was 0.0500, over the budget of 0.03: what was learned is kept at 75% of its effect, with a "
+            "drift of 0.0280",
         ),
         (
             "training_stopped_early",
@@ -86,7 +89,8 @@ def test_a_shortened_night_and_an_early_stop_are_said_with_their_figures():
         ),
     ]
     channel = RecordingChannel()
-    tell_what_was_kept([look(8, 0.02, 2.5), look(16, 0.02, 2.4)], 0.03, 16, channel)
+    tell_what_was_kept([look(8, 2.5), look(16, 2.4)], None, 0.03, channel)
+    tell_what_was_kept([], None, 0.03, channel)
     assert channel.notices == []
 
 
@@ -103,18 +107,21 @@ def test_a_night_beyond_its_budget_is_shortened(tiny_model, models, tmp_path):
     strategy = quick(epochs=6, learning_rate=2e-2, kl_weight=0.0, drift_budget=1e9)
     free = run(make_job(tiny_model, models, tmp_path / "free", strategy=strategy), lessons(), RecordingChannel())
     assert "night_shortened" not in {notice.event for notice in free.notices}
-    budget = 0.7 * looks_of(tmp_path / "free")[-1].drift
+    budget = 0.5 * free.evidence.drift.candidate
     strategy = msgspec.structs.replace(strategy, drift_budget=budget)
     tight = run(make_job(tiny_model, models, tmp_path / "tight", strategy=strategy), lessons(), RecordingChannel())
     (notice,) = [notice for notice in tight.notices if notice.event == "night_shortened"]
-    last = looks_of(tmp_path / "tight")[-1]
-    assert last.drift <= budget < last.whole_drift
-    assert f"kept at {last.share:.0%} of its effect" in notice.text
+    found = re.search(r"was ([\d.]+), over .* kept at (\d+)% of its effect, with a drift of ([\d.]+)", notice.text)
+    assert found is not None
+    whole_drift, percent, drift = (float(group) for group in found.groups())
+    assert drift <= budget < whole_drift
     shortened, whole = read_adapter(tmp_path / "tight"), read_adapter(tmp_path / "free")
+    of_one = next(name for name in whole if ".lora_B." in name)
+    share = (shortened[of_one].norm() / whole[of_one].norm()).item()
+    assert abs(share - percent / 100) <= 0.006, "the text rounds it"
     for name, tensor in whole.items():
-        # Looking and shortening leave the training itself alone, so that both were trained alike.
-        expected = tensor * last.share if ".lora_B." in name else tensor
-        assert torch.equal(shortened[name], expected)
+        # Shortening leaves the training itself alone, so that both were trained alike.
+        torch.testing.assert_close(shortened[name], tensor * share if ".lora_B." in name else tensor)
 
 
 @pytest.mark.worker
@@ -132,7 +139,10 @@ def test_what_says_when_to_stop_is_in_no_figure(tiny_model, models, tmp_path):
     report = run(job, lessons(6, 16), RecordingChannel())
     assert report.stopping >= 3
     assert report.held_out == len(report.holdout) == 16 - report.stopping
-    assert all(look.loss is not None for look in looks_of(tmp_path / "staging"))
+    assert [len(each.losses) for each in looks_of(tmp_path / "staging")] == [report.stopping] * len(
+        looks_of(tmp_path / "staging")
+    )
+    assert looks_of(tmp_path / "staging")
 
 
 @pytest.mark.worker

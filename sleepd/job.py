@@ -23,7 +23,7 @@ RESUME_POINT = "work/resume.safetensors"
 MAX_MESSAGE_BYTES = 16 * 1024 * 1024
 
 Role = Literal["train", "replay", "holdout"]
-Phase = Literal["loading", "measuring", "training", "evaluating", "saving"]
+Phase = Literal["loading", "preparing", "measuring", "training", "evaluating", "saving"]
 
 
 class Strategy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

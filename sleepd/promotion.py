@@ -35,8 +35,8 @@ from .verdict import THIN, Figure, Interval, Outcome, Verdict
 
 REQUIRED_CHECKS = ("supervised_tokens", "adapter_changed", "losses_finite", "reload_matches")
 PROBATION_CONFIDENCE = 0.8
-COUNT_OF_ONE_BY_CHANCE = 8
-"""Of so many greedy replies one may loop more than of the parent's."""
+COUNT_OF_ONE_BY_CHANCE, FEWEST_FOR_ONE = 8, 3
+"""Of so many greedy replies one may loop more than of the parent's: of every eight, and of three to seven."""
 
 
 class Gates(msgspec.Struct, frozen=True, kw_only=True):
@@ -195,11 +195,11 @@ def _gain(report: Report, gain: Interval | None, gates: Gates) -> Figure:
 
 
 def _replies(report: Report) -> Figure:
-    """Loops in replies to held-out prompts; one in eight comes and goes with any change of the weights."""
+    """Loops in replies to held-out prompts; a single one comes and goes with any change of the weights."""
     count = len(report.replies)
     loops = [reply for reply in report.replies if reply.is_loop]
     parents = sum(reply.parent_is_loop for reply in report.replies)
-    limit = parents + count // COUNT_OF_ONE_BY_CHANCE
+    limit = parents + max(count // COUNT_OF_ONE_BY_CHANCE, int(count >= FEWEST_FOR_ONE))
     text = f"{len(loops)} of {count} greedy replies loop, of the parent's {parents}"
     if not report.replies:
         text = "replies: none were made to look at"

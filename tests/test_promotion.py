@@ -170,6 +170,8 @@ REJECTED = Outcome.REJECTED
             ["replies"],
             "2 of 9 greedy replies loop, of the parent's 0",
         ),
+        ({"replies": [*report().replies * 2, LOOP]}, [], "holdout reply loss 3.000 -> 2.500"),
+        ({"replies": [*report().replies * 5, LOOP, LOOP]}, ["replies"], "2 of 7 greedy replies loop"),
         ({"replies": [LOOP, PARENT_TOO]}, ["replies"], "2 of 2 greedy replies loop, of the parent's 1"),
         ({"replies": [*report().replies, PARENT_TOO]}, [], "holdout reply loss 3.000 -> 2.500"),
         ({"replies": [LOOP, PARENT_ONLY]}, [], "holdout reply loss 3.000 -> 2.500"),

@@ -83,7 +83,7 @@ def test_two_nights(tmp_path: Path, config: Config) -> None:
         assert daemon.status().champion is None
 
 
-PHASES = ["loading", "measuring", "training", "evaluating"]
+PHASES = ["loading", "preparing", "measuring", "training", "evaluating"]
 
 
 @pytest.mark.parametrize("phase", PHASES)

@@ -41,10 +41,10 @@ def general_prompts(kind: str) -> list[str]:
     return list(tomllib.loads(text)[kind])
 
 
-def chosen_prompts(strategy: Strategy, seed: int) -> Prompts:
-    """What a cycle regularises on, others in every cycle, and is watched with, where it is; and the probes."""
+def chosen_prompts(strategy: Strategy, seed: int, steps: int) -> Prompts:
+    """What a cycle of so many steps regularises on, others in every cycle, and is watched with; and the probes."""
     known = general_prompts(REGULARISE)
-    count = min(strategy.kl_prompts, len(known)) if strategy.kl_weight > 0 else 0
+    count = min(strategy.kl_prompts, len(known), steps * strategy.kl_batch_size) if strategy.kl_weight > 0 else 0
     chosen = random.Random(seed).sample(known, count)  # noqa: S311 - no secret
     monitor = general_prompts(MONITOR) if strategy.drift_budget is not None else []
     return Prompts(chosen, monitor, general_prompts(PROBE))

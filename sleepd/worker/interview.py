@@ -80,7 +80,7 @@ class Questions(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def questions(held_out: Sequence[Lesson], recall: Sequence[RecallQuestion]) -> Questions:
-    """Up to eight held-out prompts, different ones first; the owner's questions; the shipped probe prompts."""
+    """Up to eight different held-out prompts; the owner's questions; the shipped probe prompts."""
     return Questions(
         held_out=[lesson.prompt for lesson in pick_for_replies(held_out)],
         recall=[one.question for one in recall],
@@ -94,9 +94,9 @@ def shipped_prompts() -> list[str]:
 
 
 def pick_for_replies(lessons: Sequence[Lesson]) -> list[Lesson]:
-    """Up to eight lessons, those of different prompts first."""
-    first_with = {lesson.prompt: lesson.id for lesson in reversed(lessons)}
-    return sorted(lessons, key=lambda lesson: first_with[lesson.prompt] != lesson.id)[:REPLIES]
+    """Up to eight lessons of different prompts: asked the same twice, a model would loop twice."""
+    first_with = {lesson.prompt: lesson for lesson in reversed(lessons)}
+    return [lesson for lesson in lessons if first_with[lesson.prompt] is lesson][:REPLIES]
 
 
 @dataclass

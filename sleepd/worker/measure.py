@@ -20,6 +20,7 @@ from .loss import Reference
 from .memory import Limits, Shortened
 from .phases import Phases
 from .report import After, Before, Exchanges, Lessons
+from .schedule import epoch_ends
 
 READ_AGAIN = 8
 """Held-out experiences that are read a second time, for the noise floor."""
@@ -56,9 +57,12 @@ class Measurer:
                 or ``out_of_memory``.
         """
         while True:
-            exchanges = self.encode()
             with contextlib.suppress(Shortened):
-                return exchanges, *self._measure(exchanges)
+                with self._phases.enter("preparing"):
+                    exchanges = self.encode()
+                    references = self._prepare(exchanges)
+                with self._phases.enter("measuring"):
+                    return exchanges, self._measure(exchanges, references), references
 
     def encode(self) -> Exchanges:
         """The sequences of all exchanges, none longer than the limits allow.
@@ -66,14 +70,21 @@ class Measurer:
         Raises:
             GiveUp: there is nothing to learn from.
         """
-        chat, longest = self._loaded.chat, self._limits.max_tokens
-        prompts = chosen_prompts(self._job.strategy, self._job.seed)
+        chat, longest, strategy = self._loaded.chat, self._limits.max_tokens, self._job.strategy
+        trained = encode_lessons(chat, self._lessons.to_train, longest, self._channel)
+        if not trained:
+            raise GiveUp(
+                "nothing_supervised",
+                f"none of {len(self._lessons.to_train)} experiences has a reply token to learn from",
+                "look at the buffer: are its responses empty?",
+            )
+        prompts = chosen_prompts(strategy, self._job.seed, epoch_ends(strategy, trained, self._job.seed)[-1])
         answers = self._base_answers([*prompts.regularise, *prompts.monitor, *prompts.probe])
         probes_from = len(prompts.regularise) + len(prompts.monitor)
         held_to, watching = answers[: len(prompts.regularise)], answers[len(prompts.regularise) : probes_from]
-        exchanges = Exchanges(
+        return Exchanges(
             max_tokens=longest,
-            trained=encode_lessons(chat, self._lessons.to_train, longest, self._channel),
+            trained=trained,
             held_out=encode_lessons(chat, self._lessons.to_hold_out, longest, self._channel),
             stopping=encode_lessons(chat, self._lessons.to_stop, longest, self._channel),
             general=encode_general(chat, prompts.regularise, held_to, longest),
@@ -81,13 +92,6 @@ class Measurer:
             taught=relevance.encode_both(chat, relevance.chosen_lessons(self._lessons.to_train), longest),
             probes=encode_general(chat, prompts.probe, answers[probes_from:], longest, kind=PROBE),
         )
-        if not exchanges.trained:
-            raise GiveUp(
-                "nothing_supervised",
-                f"none of {len(self._lessons.to_train)} experiences has a reply token to learn from",
-                "look at the buffer: are its responses empty?",
-            )
-        return exchanges
 
     def plan(self, exchanges: Exchanges, *, steps_done: int) -> None:
         """Tell the clock of what is still to come after measuring."""
@@ -104,15 +108,20 @@ class Measurer:
                 loaded.model, loaded.device, loaded.chat, prompts, loaded.stop_ids, cache, self._phases.generated
             )
 
-    def _measure(self, exchanges: Exchanges) -> tuple[Before, dict[str, Reference]]:
-        job, meter, model = self._job, self.meter, self._loaded.model
+    def _prepare(self, exchanges: Exchanges) -> dict[str, Reference]:
+        """What the adapter is held to while it trains: what the base says at the general answers' tokens."""
         self._choose_packing(exchanges)
-        self._phases.pace.plan(workload.measuring(job, exchanges, self._asked))
+        self._phases.pace.plan(workload.measuring(self._job, exchanges, self._asked))
         self.plan(exchanges, steps_done=0)
-        with model.disable_adapter():
+        with self._loaded.model.disable_adapter():
             # Each set by itself, in the rows in which it is compared: in bfloat16 other rows round otherwise.
-            sets = (exchanges.general, exchanges.monitor, exchanges.probes)
-            references = {id_: one for each in sets for id_, one in meter.references(each).items()}
+            return self.meter.references(exchanges.general) | self.meter.references(exchanges.monitor)
+
+    def _measure(self, exchanges: Exchanges, references: dict[str, Reference]) -> Before:
+        """Everything on base and parent; ``references`` gains those of the probes."""
+        job, meter, model = self._job, self.meter, self._loaded.model
+        with model.disable_adapter():
+            references |= meter.references(exchanges.probes)
             base = meter.losses(exchanges.held_out) if job.parent else {}
             fitting = relevance.measure(meter, exchanges.taught)
         later = probation.later(job, [*exchanges.trained, *exchanges.held_out])
@@ -124,19 +133,16 @@ class Measurer:
         again = meter.losses(chosen(exchanges.held_out, READ_AGAIN), alone=True)
         drift = self._drift(exchanges, references) if job.parent else 0.0
         of_base, of_parent = self._interviews(exchanges)
-        return (
-            Before(
-                parent=parent,
-                base=base or parent,
-                noise_floor=noise_floor(held_out, again),
-                parent_drift=drift if exchanges.probes else None,
-                base_answers=of_base,
-                parent_answers=of_parent,
-                parent_metrics=self._metrics(Path(job.parent) if job.parent else None),
-                probation=on_probation,
-                relevance=fitting,
-            ),
-            references,
+        return Before(
+            parent=parent,
+            base=base or parent,
+            noise_floor=noise_floor(held_out, again),
+            parent_drift=drift if exchanges.probes else None,
+            base_answers=of_base,
+            parent_answers=of_parent,
+            parent_metrics=self._metrics(Path(job.parent) if job.parent else None),
+            probation=on_probation,
+            relevance=fitting,
         )
 
     def _choose_packing(self, exchanges: Exchanges) -> None:

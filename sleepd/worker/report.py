@@ -151,9 +151,7 @@ def make_report(cycle: Finished) -> Report:
         holdout_after=_mean(cycle.after.losses, exchanges.held_out),
         holdout=[_pair(one.id, cycle.before, cycle.after.losses) for one in exchanges.held_out],
         checks=cycle.proof.checks,
-        replies=compare.holdout_replies(
-            pick_for_replies(cycle.lessons.to_hold_out), cycle.before.parent_answers, cycle.after.answers
-        ),
+        replies=_replies(cycle),
         notices=setting.notices,
         seconds=setting.seconds,
         tokens_per_second=training.tokens_per_second,

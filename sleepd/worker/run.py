@@ -74,9 +74,8 @@ class _Cycle:
         phases.device = loaded.device.description
         measurer = Measurer(self._job, self._lessons, loaded, self._limits, phases, self._channel)
         self._meter = measurer.meter
-        with phases.enter("measuring"):
-            measured = measurer.before() if point is None else self._measured_before(measurer, point)
-            exchanges, before, references = measured
+        measured = measurer.before() if point is None else self._measured_before(measurer, point)
+        exchanges, before, references = measured
         with phases.enter("training"):
             initial = adapter_tensors(loaded.model)
             training = self._train(loaded, exchanges, before, references, point)
@@ -118,7 +117,8 @@ class _Cycle:
         """What the interrupted worker had measured."""
         position = point.position
         self._limits.max_tokens = position.measured_max_tokens
-        exchanges = measurer.encode()
+        with self._phases.enter("preparing"):
+            exchanges = measurer.encode()
         self._limits.max_tokens, self._limits.micro_batch_tokens = position.max_tokens, position.micro_batch_tokens
         measurer.meter.packed = position.is_packed
         measurer.plan(exchanges, steps_done=position.training.steps)

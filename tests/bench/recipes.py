@@ -39,6 +39,7 @@ from sleepd.worker.loss import Reference
 from sleepd.worker.memory import Limits
 from sleepd.worker.model import Device, choose_device, load_base, start_adapter
 from sleepd.worker.pace import Pace
+from sleepd.worker.schedule import epoch_ends
 from sleepd.worker.stopping import Look, Watch, divide_holdout, tell_what_was_kept
 from sleepd.worker.train import Lessons, Trainer
 
@@ -94,7 +95,7 @@ class Bench:
             self._model, self._is_adapted = self._model.merge_and_unload(), False
         if self._is_adapted and not continues:
             self._model, self._is_adapted = self._model.unload(), False
-        general, monitor, references = ([], [], {}) if self._is_older else self._regularising(strategy, seed)
+        general, monitor, references = ([], [], {}) if self._is_older else self._regularising(night, strategy, seed)
         if not self._is_adapted:
             self._model, self._is_adapted = start_adapter(self._model, strategy, seed).eval(), True
         if self._is_older:
@@ -104,8 +105,10 @@ class Bench:
             strategy = msgspec.structs.replace(strategy, learning_rate=rate)
         return self._train(night, strategy, seed, general, monitor, references)
 
-    def _regularising(self, strategy: Strategy, seed: int) -> tuple[list[Encoded], list[Encoded], dict[str, Reference]]:
-        prompts = chosen_prompts(strategy, seed)
+    def _regularising(
+        self, night: Night, strategy: Strategy, seed: int
+    ) -> tuple[list[Encoded], list[Encoded], dict[str, Reference]]:
+        prompts = chosen_prompts(strategy, seed, epoch_ends(strategy, self._encode(night.to_train), seed)[-1])
         with self._as_base():
             general = self._answered(prompts.regularise, REGULARISE)
             monitor = self._answered(prompts.monitor, MONITOR)

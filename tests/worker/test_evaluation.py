@@ -135,6 +135,13 @@ def test_a_talk_has_the_models_own_replies_before_it():
     assert plain.endswith("User: Hi\nAssistant: Hello.\n\nUser: Go on\nAssistant:")
 
 
+def test_one_prompt_is_asked_once():
+    """However many held-out experiences share it, and at most eight prompts."""
+    given = [msgspec.structs.replace(one, prompt=f"Who is {i % 3}?") for i, one in enumerate(lessons(0, 9))]
+    assert [one.id for one in interview.pick_for_replies(given)] == ["e0", "e1", "e2"]
+    assert len(interview.pick_for_replies(lessons(0, 12))) == interview.REPLIES
+
+
 def test_three_models_are_asked_the_same_in_three_ways(run_here, tmp_path):
     """All three ways are there for all three; the base is itself, whatever the parent is."""
     first = run_here(name="first", questions=QUESTIONS)

@@ -68,7 +68,15 @@ def finish(job, tmp_path):
 
 @pytest.mark.parametrize(
     ("phase", "beat"),
-    [("measuring", 2), ("training", 1), ("training", 4), ("training", 11), ("training", 33), ("evaluating", 2)],
+    [
+        ("preparing", 2),
+        ("measuring", 2),
+        ("training", 1),
+        ("training", 4),
+        ("training", 11),
+        ("training", 33),
+        ("evaluating", 2),
+    ],
 )
 def test_a_cycle_in_two_goes_gives_the_same_bits(job, unbroken, tmp_path, phase, beat):
     """Stopped in any phase, in the middle of a step too, adapter and report are those of the unbroken run."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
 import time
 from datetime import UTC, datetime
@@ -51,6 +52,7 @@ def main() -> None:
     parser.add_argument("--days", type=int, default=7)
     parser.add_argument("--threads", type=int, default=0)
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the daemon ends with it
     options.directory.mkdir(parents=True, exist_ok=True)
     config = config_for(options.directory, min_hours_between_sleep=0.0)
     config = changed(config, "worker", threads=options.threads, silence_seconds=300.0)

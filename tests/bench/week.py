@@ -3,7 +3,7 @@
     python tests/bench/week.py BUFFER.json DIRECTORY [--days 7] [--threads 0]
 
 The records of the buffer (a JSON array) are divided by their timestamps into days of equal numbers. Each morning one
-day's records are added to the file that a real daemon watches; night is over when it has nothing more to do. It runs
+day's records are added to the file that a real daemon watches; night is over when a cycle was judged with them. It runs
 with default settings but for the hours between two sleeps, which nobody waits for here. Printed are a line a day, then
 ``sleepctl history`` and ``sleepctl report`` as they come. DIRECTORY keeps everything: buffer, state, the daemon's log.
 """
@@ -34,12 +34,12 @@ def days_of(buffer: Path, days: int) -> list[list[dict]]:
 
 
 def await_night(daemon: DaemonProcess, written_at: datetime) -> Status:
-    """The status once the daemon has read and screened what was written, and neither sleeps nor means to."""
+    """The status once the daemon has read and screened what was written, and has judged a cycle with it."""
     while True:
         status = daemon.status()
         buffer = status.buffer
         is_read = buffer.read_at is not None and buffer.read_at > written_at and not buffer.unscreened
-        if is_read and status.state == "idle" and not status.decision.should_sleep:
+        if is_read and status.state == "idle" and buffer.new == 0:
             return status
         time.sleep(LOOK_SECONDS)
 

@@ -18,7 +18,7 @@ from .evidence import Relevance
 from .interval import gain_interval
 from .verdict import Figure
 
-FEWEST_REPLIES, FEWEST_PROMPTS = 12, 4
+FEWEST_REPLIES, FEWEST_PROMPTS = 16, 4
 """Replies, and different prompts, below which chance decides too often."""
 CONFIDENCE: Final = 0.975
 """Of the lower bound: of replies drawn from a hat one set in forty passes."""

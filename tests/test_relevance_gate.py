@@ -20,8 +20,8 @@ def relevance(gains: list[float], prompts: int = FEWEST_PROMPTS) -> Relevance:
     ("found", "is_met", "is_binding", "words"),
     [
         (None, False, True, "not measured"),
-        (relevance([], 0), False, False, "not told from 0 replies to 0 different prompts, 12 to 4 do"),
-        (relevance([0.2] * (FEWEST_REPLIES - 1)), False, False, "not told from 11 replies to 4 different prompts"),
+        (relevance([], 0), False, False, "not told from 0 replies to 0 different prompts, 16 to 4 do"),
+        (relevance([0.2] * (FEWEST_REPLIES - 1)), False, False, "not told from 15 replies to 4 different prompts"),
         (relevance([0.2] * 16, FEWEST_PROMPTS - 1), False, False, "not told from 16 replies to 3 different prompts"),
         (relevance([0.2] * FEWEST_REPLIES), True, True, "after others by 0.200 nats/token, above 0.200"),
         (relevance([0.3, -0.05, 0.25, 0.2] * 4), True, True, "by 0.175 nats/token, above 0."),
@@ -45,5 +45,5 @@ def test_the_lower_bound_must_lie_above_zero_where_it_can_be_told(
 def test_replies_from_a_hat_pass_at_the_stated_rate() -> None:
     """Of 300 sets of replies without any relation to their prompts no more than one in forty passes, give or take."""
     chance = random.Random(1)
-    sets = [relevance([chance.gauss(0, 0.17) for _ in range(16)]) for _ in range(300)]
+    sets = [relevance([chance.gauss(0, 0.17) for _ in range(24)]) for _ in range(300)]
     assert sum(relevance_figure(each).is_met for each in sets) < 14

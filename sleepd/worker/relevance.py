@@ -14,7 +14,7 @@ from sleepd.relevance_gate import is_enough
 from .data import ChatFormat, Encoded, encode_exchange
 from .evaluate import Meter, require_finite
 
-MOST = 16
+MOST = 24
 """Replies that are read."""
 _OTHER = "other:"
 """Stands before the id of an experience whose reply follows another prompt."""

@@ -48,7 +48,7 @@ PROMPTS = 64
 REPLY_TOKENS = 64
 """Of replies to held-out prompts: enough for a loop to show."""
 HELD_OUT_SIZES = (4, 8, 16, 30)
-TAUGHT = 16
+TAUGHT = 24
 """Trained replies that are held against their prompts in each draw, as many as the worker reads."""
 PROBE_SHARE = 0.75
 """Of the probe replies in each draw."""

@@ -64,7 +64,7 @@ class Look(msgspec.Struct, frozen=True, kw_only=True):
         return sum(tokens * loss for tokens, loss in self.losses) / sum(tokens for tokens, _ in self.losses)
 
 
-class Shortened(msgspec.Struct, frozen=True, kw_only=True):
+class Shortening(msgspec.Struct, frozen=True, kw_only=True):
     """What became of an adapter beyond the drift budget."""
 
     whole_drift: float
@@ -93,7 +93,7 @@ class Watch:
         losses = self.meter.losses(self.stopping).values()
         return Look(step=step, losses=tuple((one.tokens, one.mean) for one in losses))
 
-    def keep_to_budget(self, shorten: Callable[[float], None]) -> Shortened | None:
+    def keep_to_budget(self, shorten: Callable[[float], None]) -> Shortening | None:
         """Shorten the adapter where it is over the budget; None: it was not.
 
         Args:
@@ -110,7 +110,7 @@ class Watch:
             drift = self._drift()
             if drift <= self.drift_budget:
                 break
-        return Shortened(whole_drift=whole, drift=drift, share=share)
+        return Shortening(whole_drift=whole, drift=drift, share=share)
 
     def _drift(self) -> float:
         return self.meter.divergence(self.monitor, self.references)
@@ -149,7 +149,7 @@ def is_enough(looks: Sequence[Look]) -> bool:
 
 
 def tell_what_was_kept(
-    looks: Sequence[Look], shortened: Shortened | None, drift_budget: float, channel: Channel
+    looks: Sequence[Look], shortened: Shortening | None, drift_budget: float, channel: Channel
 ) -> None:
     """Say where other weights than the last are kept, and why, with the figures."""
     if shortened is not None:
@@ -158,7 +158,7 @@ def tell_what_was_kept(
         channel.notice("training_stopped_early", stopped_text(best, looks[-1]))
 
 
-def shortened_text(it: Shortened, drift_budget: float) -> str:
+def shortened_text(it: Shortening, drift_budget: float) -> str:
     """That the drift budget shortened what was learned, with the figures."""
     return (
         f"the drift was {it.whole_drift:.4f}, over the budget of {drift_budget:g}: what was learned is kept at "

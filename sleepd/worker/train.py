@@ -23,7 +23,7 @@ from .model import Device
 from .pace import FORWARD, TRAINED, Pace
 from .packing import Row, make_rows, shared_opening
 from .schedule import epoch_ends, epoch_order, rate_share
-from .stopping import Look, Shortened, Watch, is_enough, kept, steps_to_look
+from .stopping import Look, Shortening, Watch, is_enough, kept, steps_to_look
 
 ADAM_STATE = ("step", "exp_avg", "exp_avg_sq")
 """What torch's AdamW keeps for each weight."""
@@ -57,7 +57,7 @@ class Training:
     looks: list[Look] = field(default_factory=list)
     kept_step: int | None = None
     """After which the weights were as they are kept, once it is over; None: it was not watched."""
-    shortened: Shortened | None = None
+    shortened: Shortening | None = None
     """What the drift budget left of it, once it is over; None: all."""
 
     @property

@@ -14,7 +14,7 @@ from sleepd.worker.resume import read_resume_point
 from sleepd.worker.run import run
 from sleepd.worker.stopping import (
     Look,
-    Shortened,
+    Shortening,
     divide_holdout,
     is_enough,
     kept,
@@ -74,7 +74,7 @@ def test_a_night_is_over_after_three_looks_in_vain():
 def test_a_shortened_night_and_an_early_stop_are_said_with_their_figures():
     """Drifts, budget and share; the kept loss and the last one with their steps; otherwise nothing."""
     channel = RecordingChannel()
-    short = Shortened(whole_drift=0.05, drift=0.028, share=0.75)
+    short = Shortening(whole_drift=0.05, drift=0.028, share=0.75)
     tell_what_was_kept([look(8, 2.5), look(16, 2.6)], short, 0.03, channel)
     assert [(notice.event, notice.text) for notice in channel.notices] == [
         (

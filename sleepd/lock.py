@@ -30,6 +30,7 @@ class StateLock:
     """
 
     def __init__(self, directory: Path, *, socket: str) -> None:
+        self._directory = directory
         try:
             directory.mkdir(parents=True, exist_ok=True)
             self._descriptor = os.open(directory / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
@@ -57,6 +58,22 @@ class StateLock:
             raise StateDirectoryUnusable(
                 f"{directory / LOCK_NAME}: cannot be written: {error.strerror}", hint=f"make space: df -h {directory}"
             ) from error
+
+    def require_held(self) -> None:
+        """See that the directory is still the one that was locked: it may have been removed and made again.
+
+        Raises:
+            StateDirectoryUnusable: it is gone, or another one stands in its place, which another process may hold.
+        """
+        try:
+            is_held = os.path.samestat(os.fstat(self._descriptor), os.stat(self._directory / LOCK_NAME))
+        except FileNotFoundError:
+            is_held = False
+        if not is_held:
+            raise StateDirectoryUnusable(
+                f"{self._directory} is not the directory that this process has locked: it was removed or replaced",
+                hint="systemctl restart sage-sleepd, once the right directory is in its place",
+            )
 
     def release(self) -> None:
         """Let the next one in."""

@@ -111,7 +111,7 @@ class Sleeper:
             demotion=self.demotion,
             listener=self._on_cycle_event,
         )
-        in_use = InUse(
+        return runner, InUse(
             ledger=self.ledger,
             checkpoints=self.checkpoints,
             runner=runner,
@@ -121,12 +121,12 @@ class Sleeper:
             demotion=self.demotion,
             listener=self._listener,
         )
-        return runner, in_use
 
     # --- looking and deciding ---
 
     async def look(self) -> Decision:
         """Read the buffer, count, decide; a changed decision is recorded with its facts."""
+        self._lock.require_held()
         self.mending.catch_up()
         self._demote_if_owed()
         await self._take_in()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -202,6 +203,20 @@ def test_a_second_daemon_is_refused_and_names_the_first(tmp_path: Path, config: 
         assert other.returncode == 7
         assert f"process {daemon.process.pid}, which answers on {config.control.socket}" in other.stderr
         assert daemon.status().pid == daemon.process.pid
+
+
+def test_a_daemon_whose_state_directory_was_replaced_starts_no_cycle(tmp_path: Path, config: Config) -> None:
+    """Moved away under it, the directory is missed at the next look, in words; back in its place, the sleep comes."""
+    with DaemonProcess(tmp_path, config) as daemon:
+        (tmp_path / "state").rename(tmp_path / "away")
+        write_buffer(tmp_path / "buffer.json", experiences(12))
+        failed = daemon.await_event("check_failed")
+        assert "it was removed or replaced" in failed["text"]
+        assert not any(event["event"] == "cycle_started" for event in daemon.events())
+        shutil.rmtree(tmp_path / "state", ignore_errors=True)
+        (tmp_path / "away").rename(tmp_path / "state")
+        write_buffer(tmp_path / "buffer.json", experiences(13))
+        daemon.await_event("cycle_started", cycle=1)
 
 
 def test_a_reload_takes_effect_and_a_bad_file_keeps_the_old_one(tmp_path: Path, config: Config) -> None:

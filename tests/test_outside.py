@@ -16,7 +16,7 @@ import structlog
 
 from sleepd import log
 from sleepd.clock import Elapsed
-from sleepd.errors import StateLocked
+from sleepd.errors import StateDirectoryUnusable, StateLocked
 from sleepd.files import replace_file, replace_link
 from sleepd.lock import StateLock, read_holder
 from sleepd.notify import Notifier
@@ -74,6 +74,23 @@ def test_a_second_process_is_refused_and_told_by_whom(tmp_path: Path) -> None:
     assert holder.pid == os.getpid()
     lock.release()
     StateLock(tmp_path, socket="").release()
+
+
+def test_a_directory_that_was_replaced_is_not_held_any_more(tmp_path: Path) -> None:
+    """Removed, or made again and locked by another, it is refused by name; back in its place, it is held."""
+    path = tmp_path / "state"
+    lock = StateLock(path, socket="/run/x.sock")
+    lock.require_held()
+    path.rename(tmp_path / "away")
+    with pytest.raises(StateDirectoryUnusable, match="it was removed or replaced"):
+        lock.require_held()
+    other = StateLock(path, socket="")
+    with pytest.raises(StateDirectoryUnusable, match="it was removed or replaced"):
+        lock.require_held()
+    other.require_held()
+    path.rename(tmp_path / "other")
+    (tmp_path / "away").rename(path)
+    lock.require_held()
 
 
 def test_the_lock_dies_with_its_process(tmp_path: Path) -> None:

@@ -65,6 +65,7 @@ def summarise(
         trained=placed.get("train", 0),
         replayed=placed.get("replay", 0),
         held_out=placed.get("holdout", 0),
+        judging=report.held_out if report else None,
         holdout_before=report.holdout_before if report else None,
         holdout_after=report.holdout_after if report else None,
         train_before=report.train_before if report else None,

@@ -114,6 +114,8 @@ class CycleSummary(msgspec.Struct, frozen=True, kw_only=True):
     trained: int = 0
     replayed: int = 0
     held_out: int = 0
+    judging: int | None = None
+    """Of the held-out ones, those that the next two figures are of: others said when to stop. None: all of them."""
     holdout_before: float | None = None
     holdout_after: float | None = None
     train_before: float | None = None
@@ -133,6 +135,11 @@ class CycleSummary(msgspec.Struct, frozen=True, kw_only=True):
     """Put in use although the evidence was open, and later experiences have not decided yet."""
     imported_loss: float | None = None
     """Whole-sequence loss from an older scheduler's history: not comparable with the others, never in one column."""
+
+    @property
+    def measured_on(self) -> int:
+        """Held-out experiences that the holdout figures are of."""
+        return self.held_out if self.judging is None else self.judging
 
 
 class CycleDetail(msgspec.Struct, frozen=True, kw_only=True):

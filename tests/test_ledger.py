@@ -57,6 +57,7 @@ def test_what_is_recorded_is_there_after_reopening(tmp_path: Path) -> None:
     summary = again.summary(1)
     assert (summary.state, summary.trained, summary.held_out, summary.reason) == ("promoted", 2, 1, "because")
     assert summary.ended_at == NOW + timedelta(minutes=1)
+    assert summary.judging == report().held_out
     assert again.report(1) == report()
     assert {placement.key for placement in again.placements(1)} == {1, BIG, 2**63}
     assert list(again.seen(1)) == [1, BIG, 2**63]

@@ -144,7 +144,7 @@ def _outcome(summary: CycleSummary) -> str:
 def _gain(summary: CycleSummary, gain: Interval | None) -> str:
     """What is said of the holdout: loss, which is not the same as better replies."""
     before, after = summary.holdout_before, summary.holdout_after
-    over = f"On {count(summary.held_out, 'experience')} that it never trained on, the reply loss"
+    over = f"On {count(summary.measured_on, 'experience')} that it never trained on, the reply loss"
     if before is None or after is None:
         return f"{over} is {losses(before, after)} nats/token."
     word = "fell" if after < before else "did not fall"

@@ -126,7 +126,7 @@ def run_page(result: RunResult) -> Page:
         )
     ]
     if summary.holdout_after is not None:
-        page.append(line(holdout(summary.holdout_before, summary.holdout_after, summary.held_out)))
+        page.append(line(holdout(summary.holdout_before, summary.holdout_after, summary.measured_on)))
     if summary.is_on_probation:
         page.append(line("on probation: experiences that come later decide", "yellow"))
     if summary.trained:

@@ -84,7 +84,7 @@ def thin(held_out: int) -> str:
 
 def is_thin(cycle: CycleSummary) -> bool:
     """Whether what was measured rests on too few experiences; nothing measured is not thin."""
-    return cycle.holdout_after is not None and cycle.held_out < THIN
+    return cycle.holdout_after is not None and cycle.measured_on < THIN
 
 
 def gain(before: float | None, after: float | None) -> str:

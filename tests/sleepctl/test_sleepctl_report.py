@@ -102,6 +102,16 @@ def test_the_holdout_is_told_as_loss_with_its_interval() -> None:
     assert "the reply loss did not fall: 2.71 → 2.96 nats/token (+0.25; lower is better)." in told(of(scenes.REJECTED))
 
 
+def test_the_experiences_that_said_when_to_stop_are_not_counted_as_evidence() -> None:
+    """The report and the other pages name as many as the loss was measured on, not as many as were held out."""
+    summary = msgspec.structs.replace(scenes.FULL.summary, held_out=20, judging=5)
+    detail = msgspec.structs.replace(scenes.FULL, summary=summary)
+    assert "On 5 experiences that it never trained on" in told(detail)
+    shown = flat(show_page(detail, scenes.NOW))
+    assert "20 held out" in shown
+    assert "5 experiences) (thin)" in shown
+
+
 def test_nothing_measured_is_said_in_words() -> None:
     """A failed cycle has no figure, and none is invented."""
     text = told(of(scenes.FAILED))

@@ -121,6 +121,7 @@ class Relevance(msgspec.Struct, frozen=True, kw_only=True):
     prompts: int
     """Different ones of the replies that could be read."""
     replies: int
+    """That could be read."""
     losses: list[ReplyLosses]
     """Of each of these replies; empty: they are too few, or their prompts are."""
 
@@ -136,6 +137,7 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     recall: list[RecallAnswer] = []
     metrics: list[Metric] = []
     relevance: Relevance | None = None
+    """None: it was not measured."""
     probation: Probation | None = None
     """None: there was nothing to compare (no champion, no predecessor, or too few later experiences)."""
 

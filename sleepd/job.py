@@ -229,7 +229,10 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, tag="report"):
 
     @property
     def evaluation_share(self) -> float | None:
-        """Of the cycle's wall time, what went into measuring, before and after training; None: it was not timed."""
+        """Of the cycle's wall time, what went into measuring, before and after training; None: it was not timed.
+
+        Preparing what the adapter is held to while it trains is a cost of training.
+        """
         total = sum(self.seconds.values())
         measuring = [self.seconds[phase] for phase in ("measuring", "evaluating") if phase in self.seconds]
         return sum(measuring) / total if measuring and total > 0 else None

@@ -101,7 +101,7 @@ class Watch:
         """
         if not self.monitor or math.isinf(self.drift_budget):
             return None
-        whole = drift = self._drift()
+        whole = self._drift()
         if whole <= self.drift_budget:
             return None
         by_square = _MARGIN * math.sqrt(self.drift_budget / whole)

@@ -92,7 +92,10 @@ def _arguments() -> argparse.Namespace:
 
 
 def _setting(text: str) -> list[str]:
-    return text.split("=", 1)
+    name, is_set, value = text.partition("=")
+    if not is_set:
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE")
+    return [name, value]
 
 
 def _replay(arguments: argparse.Namespace, strategy: Strategy) -> None:

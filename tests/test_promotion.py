@@ -267,6 +267,14 @@ def test_a_gate_that_is_off_is_shown_and_decides_nothing(harm: str) -> None:
     assert {figure.is_binding for figure in passed.figures if not figure.is_met} == {False}
 
 
+def test_replies_too_few_to_tell_whether_they_fit_keep_nobody_out() -> None:
+    """The figure stands there, without a value, and decides nothing although its gate is on."""
+    verdict = judged(relevance=Relevance(prompts=3, replies=5, losses=[]))
+    assert verdict.outcome is Outcome.PROMOTED
+    (figure,) = [figure for figure in verdict.figures if figure.name == "relevance"]
+    assert (figure.value, figure.is_binding) == (None, False)
+
+
 def test_questions_that_were_not_asked() -> None:
     """Where the owner has questions and no answer came, nobody is promoted; without questions there is no figure."""
     assert judge(report(), Gates(has_questions=True)).failed == ["recall"]

@@ -19,7 +19,7 @@ from sleepd.worker.convert import open_base
 from sleepd.worker.data import ChatFormat
 from sleepd.worker.evaluate import Measured, chosen, noise_floor
 from sleepd.worker.failure import Stopped
-from sleepd.worker.general import general_prompts
+from sleepd.worker.general import chosen_prompts, general_prompts
 from sleepd.worker.generate import Asked, replies, stop_ids
 from sleepd.worker.interview import Answers, Questions
 from sleepd.worker.model import choose_device, load_base
@@ -133,6 +133,13 @@ def test_a_talk_has_the_models_own_replies_before_it():
     tokenizer.chat_template = None
     plain = tokenizer.decode(ChatFormat(tokenizer, "").talk_ids(["Hi", "Hello.", "Go on"]))
     assert plain.endswith("User: Hi\nAssistant: Hello.\n\nUser: Go on\nAssistant:")
+
+
+def test_no_more_general_prompts_are_prepared_than_the_steps_use():
+    """As many as stand beside the experiences in all steps, and at most the strategy's number; without the term none."""
+    strategy = quick(kl_prompts=10, kl_batch_size=3)
+    assert [len(chosen_prompts(strategy, 1, steps).regularise) for steps in (2, 3, 4)] == [6, 9, 10]
+    assert chosen_prompts(quick(kl_weight=0.0), 1, 4).regularise == []
 
 
 def test_one_prompt_is_asked_once():

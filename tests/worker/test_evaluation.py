@@ -136,7 +136,7 @@ def test_a_talk_has_the_models_own_replies_before_it():
 
 
 def test_no_more_general_prompts_are_prepared_than_the_steps_use():
-    """As many as stand beside the experiences in all steps, and at most the strategy's number; without the term none."""
+    """As many as stand beside the experiences in all steps, at most the strategy's number; without the term none."""
     strategy = quick(kl_prompts=10, kl_batch_size=3)
     assert [len(chosen_prompts(strategy, 1, steps).regularise) for steps in (2, 3, 4)] == [6, 9, 10]
     assert chosen_prompts(quick(kl_weight=0.0), 1, 4).regularise == []

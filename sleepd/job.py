@@ -147,6 +147,8 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True, tag="progress"):
     """To the end of the whole job, not of the phase; None while there is nothing to estimate it from."""
     device: str = ""
     """As it is used, with the reason where it is not the one asked for: ``cpu (cuda unavailable: …)``."""
+    doing: str = ""
+    """What it is about, where a hang must be told from another: ``loaded the base's weights``."""
 
 
 class Notice(msgspec.Struct, frozen=True, kw_only=True, tag="notice"):

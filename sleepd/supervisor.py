@@ -1,8 +1,9 @@
 """The worker process: started, listened to, asked to stop, killed, reaped.
 
-Covered: a crash, a hang (no message for ``silence_seconds``), a refusal to stop, floods on its standard output, lines
-on the wire that are no messages, an orphan after our own death (the worker dies with us: it asks the kernel to, and it
-sees its socket close). Not covered: a worker that lies in a well-formed report, and GPU memory held by another process.
+Covered: a crash, a hang (no message for ``silence_seconds``; while it loads, the worker sends one only where bytes are
+read or written), a refusal to stop, floods on its standard output, lines on the wire that are no messages, an orphan
+after our own death (the worker dies with us: it asks the kernel to, and it sees its socket close). Not covered: a
+worker that lies in a well-formed report, and GPU memory held by another process.
 
 A dead worker is not replaced: its cycle failed, and the daemon backs off.
 """
@@ -56,6 +57,7 @@ class Worker:
         self._policy = policy
         self._listener = listener
         self._last_lines: deque[str] = deque(maxlen=KEPT_LINES)
+        self._last_progress: Progress | None = None
         self._should_stop = asyncio.Event()
         self._should_die = asyncio.Event()
 
@@ -126,11 +128,7 @@ class Worker:
                     line.cancel()
                     if stop in done:
                         return Failure(kind="stopped", message="asked to stop")
-                    raise WorkerDied(
-                        f"the worker gave no sign of life for {self._policy.silence_seconds:.0f} s and was killed",
-                        hint="journalctl -u sage-sleepd shows its last lines; raise [worker] silence_seconds if it is "
-                        "only slow",
-                    )
+                    raise self._silence()
                 message = self._understand(line)
                 if message is None:
                     raise WorkerDied(await self._obituary(process), hint=self._advice(process.returncode))
@@ -138,6 +136,17 @@ class Worker:
                     return message
         finally:
             stop.cancel()
+
+    def _silence(self) -> WorkerDied:
+        """It hangs: where, and whose fault that is, as far as its last words tell."""
+        last = self._last_progress
+        doing = last.doing if last and last.doing else f"was in the phase {last.phase}" if last else "started"
+        is_loading = last is not None and last.phase == "loading" and last.doing
+        seconds = f"{self._policy.silence_seconds:.0f} s"
+        return WorkerDied(
+            f"the worker gave no sign of life for {seconds} while it {doing}, and was killed",
+            hint=_BASE_HANGS if is_loading else "journalctl -u sage-sleepd shows its last lines; " + _RAISE_SILENCE,
+        )
 
     def _understand(self, line: asyncio.Task[bytes]) -> Report | Failure | Progress | Notice | Hello | None:
         """The message in a line; None: the worker closed its end."""
@@ -155,6 +164,8 @@ class Worker:
             raise WorkerFailed(
                 f"the worker's interpreter has sage-sleepd {message.version}, the daemon {VERSION}", hint=_SAME_VERSION
             )
+        if isinstance(message, Progress):
+            self._last_progress = message
         if isinstance(message, Progress | Notice):
             self._listener(message)
         return message
@@ -215,4 +226,9 @@ async def _first_of(*waits: Coroutine[Any, Any, Any], seconds: float) -> None:
         task.cancel()
 
 
+_RAISE_SILENCE = "raise [worker] silence_seconds if it is only slow"
+_BASE_HANGS = (
+    "what hangs there is the base's own: its config.json, its chat template or the disk that it lies on; "
+    f"try another base, or {_RAISE_SILENCE}"
+)
 _SAME_VERSION = "install the same version of sage-sleepd for the daemon and for [worker] python"

@@ -1,13 +1,13 @@
 """A worker without torch: it speaks the real wire, and succeeds, hangs, crashes or lies as ``--behaviour`` says.
 
 ``promote`` a report that is promoted · ``reject`` one whose holdout loss rose · ``loop`` one with a looping reply ·
-``hang`` says hello and then nothing · ``stubborn`` begins, says no more, and ignores SIGTERM · ``crash`` exits 3 ·
-``kill`` kills itself · ``fail`` gives up in words · ``base_changed``, ``not_resumable``, ``parent_unusable`` and
-``shape_changed`` give up for that reason · ``garbage`` sends no message · ``flood`` prints 5 MB without a newline, then
-promotes · ``wait`` trains until told to stop, or until the file ``go`` appears beside its job · ``die_resumably``
-leaves a resume point and kills itself · ``other_version`` says hello as another version · ``open`` a report that, on
-three held out, decides nothing · ``worse`` finds the champion worse on later experiences, where there are enough, and
-else promotes · ``liar`` says that the champion is worse, with figures that do not say it.
+``hang`` says hello and then nothing · ``hang_loading`` loads first · ``stubborn`` begins, says no more, and ignores
+SIGTERM · ``crash`` exits 3 · ``kill`` kills itself · ``fail`` gives up in words · ``base_changed``, ``not_resumable``,
+``parent_unusable`` and ``shape_changed`` give up for that reason · ``garbage`` sends no message · ``flood`` prints 5 MB
+without a newline, then promotes · ``wait`` trains until told to stop, or until the file ``go`` appears beside its job ·
+``die_resumably`` leaves a resume point and kills itself · ``other_version`` says hello as another version · ``open`` a
+report that, on three held out, decides nothing · ``worse`` finds the champion worse on later experiences, where there
+are enough, and else promotes · ``liar`` says that the champion is worse, with figures that do not say it.
 """
 
 from __future__ import annotations
@@ -145,7 +145,9 @@ def main() -> None:
         wire.sendall(b"{}\n")
     if behaviour == "stubborn":
         wire.sendall(encode(Progress(phase="training", step=1, steps=2, device="cpu")))
-    if behaviour in ("hang", "stubborn", "garbage"):
+    if behaviour == "hang_loading":
+        wire.sendall(encode(Progress(phase="loading", doing="read the base's chat template")))
+    if behaviour in ("hang", "hang_loading", "stubborn", "garbage"):
         while True:
             time.sleep(60)
     if behaviour in ("fail", "base_changed", "not_resumable", "parent_unusable", "shape_changed"):

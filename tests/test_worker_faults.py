@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import signal
 import sys
 from pathlib import Path
@@ -150,3 +152,17 @@ def test_cuda_that_fails_at_the_start_is_said_aloud(tmp_path: Path, config: Conf
     assert shown.summary.state == "failed"
     assert shown.summary.reason.startswith("cuda cannot be used: ")
     assert shown.summary.hint == "set device to auto or cpu, or mend CUDA"
+
+
+@pytest.mark.worker
+def test_endless_configuration_is_killed(tmp_path: Path, config: Config, tiny_model: Path) -> None:
+    """A configuration of a billion layers computes and reads nothing: the worker is killed, and the base is named."""
+    base = shutil.copytree(tiny_model, tmp_path / "base")
+    whole = json.loads((base / "config.json").read_bytes())
+    (base / "config.json").write_text(json.dumps({**whole, "num_hidden_layers": 10**9}))
+    config = changed(changed(config, "model", base=str(base)), "worker", stop_seconds=0.5, silence_seconds=8.0)
+    config = changed(config, "worker", python=str(faulty_interpreter(tmp_path / "python", "")))
+    shown, _ = ending(tmp_path, config, experiences(12))
+    assert shown.summary.state == "failed"
+    assert "no sign of life for 8 s while it loaded the base's configuration" in shown.summary.reason
+    assert "try another base" in shown.summary.hint

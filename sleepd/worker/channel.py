@@ -8,14 +8,18 @@ import select
 import signal
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from types import FrameType
+
+import msgspec
 
 from sleepd.job import Failure, Hello, Notice, Progress, Report, encode
 
 from .failure import DaemonGone, Stopped
+from .movement import Movement
 
-LOADING_BEAT_SECONDS = 2.0
+BEAT_SECONDS = 2.0
 
 _log = logging.getLogger(__name__)
 
@@ -28,6 +32,9 @@ class Channel:
         self._lock = threading.Lock()
         self._stop_requested = False
         self._is_loading = False
+        self._last = Progress(phase="loading")
+        self._last_at = 0.0
+        self._allowed_until = 0.0
         self.notices: list[Notice] = []
 
     def send(self, message: Hello | Progress | Notice | Report | Failure) -> None:
@@ -50,7 +57,30 @@ class Channel:
             DaemonGone: the other end is closed.
         """
         self.check()
+        self._say(message)
+
+    def _say(self, message: Progress) -> None:
+        self._last, self._last_at = message, time.monotonic()
         self.send(message)
+
+    def beat(self) -> None:
+        """A sign of life from amidst a long piece of work: the last progress again, every two seconds at most.
+
+        Raises:
+            DaemonGone: the other end is closed.
+        """
+        if time.monotonic() - self._last_at >= BEAT_SECONDS:
+            self._say(self._last)
+
+    def doing(self, what: str, *, seconds: float = 0.0) -> None:
+        """What the loading phase does from now on, in words that end "while it …".
+
+        Args:
+            what: such as ``loaded the base's weights``.
+            seconds: how long it may be about it without a byte read or written, beyond ``worker.silence_seconds``.
+        """
+        self._allowed_until = time.monotonic() + seconds
+        self.progress(msgspec.structs.replace(self._last, phase="loading", doing=what))
 
     def check(self) -> None:
         """Obey a request to stop, between two pieces of work.
@@ -81,27 +111,30 @@ class Channel:
 
     def _on_sigterm(self, _signum: int, _frame: FrameType | None) -> None:
         self._stop_requested = True
-        if self._is_loading:
+        # Never in the middle of a message: half of one would spoil the next.
+        if self._is_loading and not self._lock.locked():
             raise Stopped
 
     @contextlib.contextmanager
     def loading(self) -> Iterator[None]:
         """Beat from a thread while the body imports, converts or reads weights, which block in C for seconds.
 
+        It beats as long as bytes are read or written, or the body was given time (``doing``): what hangs is silent.
         Never around training or measuring: there the beat must come from the step itself, or it proves nothing.
         """
         done = threading.Event()
 
         def beat() -> None:
+            movement = Movement()
             # The main thread meets the closed socket itself, at its next message.
             with contextlib.suppress(DaemonGone):
-                self.send(Progress(phase="loading"))
-                while not done.wait(LOADING_BEAT_SECONDS):
-                    self.send(Progress(phase="loading"))
+                while not done.wait(BEAT_SECONDS):
+                    if movement.has_moved() or time.monotonic() < self._allowed_until:
+                        self._say(self._last)
 
         thread = threading.Thread(target=beat, name="loading-beat", daemon=True)
-        self.check()
         self._is_loading = True
+        self.progress(Progress(phase="loading"))
         thread.start()
         try:
             yield

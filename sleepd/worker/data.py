@@ -9,6 +9,7 @@ from typing import Any
 from sleepd.job import Lesson
 
 from .channel import Channel
+from .foreign_code import bounded_template
 
 _SENTINEL = "\N{WHITE SQUARE}reply\N{WHITE SQUARE}"
 """Stands for a reply when a template is asked what it writes around one."""
@@ -92,11 +93,12 @@ class ChatFormat:
         elif self.system_prompt:
             messages.insert(0, {"role": "system", "content": self.system_prompt})
         # A template that thinks aloud is asked not to; the others do not look at the flag.
-        return str(
-            self.tokenizer.apply_chat_template(
-                messages, tokenize=False, add_generation_prompt=asks, enable_thinking=False
+        with bounded_template():
+            return str(
+                self.tokenizer.apply_chat_template(
+                    messages, tokenize=False, add_generation_prompt=asks, enable_thinking=False
+                )
             )
-        )
 
     def _read_template(self) -> None:
         """Learn what the template writes around a reply, by giving it one."""
@@ -159,6 +161,7 @@ def encode_lessons(chat: ChatFormat, lessons: Iterable[Lesson], max_tokens: int,
     encoded: list[Encoded] = []
     dropped: list[str] = []
     for lesson in lessons:
+        channel.beat()
         one = encode_exchange(
             chat, lesson.id, lesson.prompt, lesson.response, max_tokens, weight=max(lesson.salience, 0.0)
         )

@@ -10,11 +10,17 @@ import torch
 
 from sleepd.job import Job
 
+from .base import find_base
 from .channel import Channel
 from .convert import open_base
 from .data import ChatFormat
 from .generate import stop_ids
 from .model import Device, choose_device, continue_adapter, load_base, start_adapter
+
+CONVERTED_BYTES_A_SECOND = 2**20
+"""Of a GGUF, at least: a tenth of what two slow cores do."""
+COPIED_BYTES_A_SECOND = 50 * 2**20
+"""Of weights that are in memory already, so that nothing is read, at least."""
 
 
 @dataclass
@@ -42,12 +48,20 @@ def load(job: Job, channel: Channel) -> Loaded:
     if job.threads:
         torch.set_num_threads(job.threads)
     device = choose_device(job.device)
+    base = find_base(job.base, job.cache_directory)
+    size = sum(file.stat().st_size for file in base.weights)
+    converting = size / CONVERTED_BYTES_A_SECOND if base.is_gguf else 0.0
+    channel.doing("hashed the base's weights, or converted them once", seconds=converting)
     directory, known_as = open_base(
         job.base, job.cache_directory, Path(job.models_directory), channel.notice, expected=job.expected_base
     )
+    doing = "loaded the base's configuration, tokenizer and weights"
+    channel.doing(doing, seconds=size / COPIED_BYTES_A_SECOND)
     model, tokenizer = load_base(directory, device)
+    channel.doing("attached the adapter")
     if job.parent:
         model = continue_adapter(model, Path(job.parent), job.strategy, job.seed)
     else:
         model = start_adapter(model, job.strategy, job.seed)
+    channel.doing("read the base's chat template")
     return Loaded(model.eval(), ChatFormat(tokenizer, job.system_prompt), device, directory, known_as)

@@ -29,6 +29,7 @@ class Phases:
         """The body is that phase."""
         self._current: Phase = phase
         self._started = time.monotonic()
+        self.tell()
         yield
         self.seconds = self.spent()
 

@@ -16,6 +16,7 @@ from .channel import Channel
 from .data import Encoded, encode_lessons
 from .evaluate import Meter
 from .failure import GiveUp
+from .layer_beat import beat_at_each_layer
 from .loading import Loaded, load
 from .loss import Reference
 from .measure import Measurer
@@ -71,6 +72,7 @@ class _Cycle:
         with phases.enter("loading"), self._channel.loading():
             loaded = load(self._job, self._channel)
             point = self._resume_point(loaded)
+        beat_at_each_layer(loaded.model, self._channel.beat)
         phases.device = loaded.device.description
         measurer = Measurer(self._job, self._lessons, loaded, self._limits, phases, self._channel)
         self._meter = measurer.meter

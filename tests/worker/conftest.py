@@ -25,6 +25,7 @@ NEED_TORCH = (
     "test_cycle_run.py",
     "test_resume.py",
     "test_data.py",
+    "test_hangs.py",
     "test_packing.py",
     "test_small_parts.py",
     "test_evaluation.py",

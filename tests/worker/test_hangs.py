@@ -1,0 +1,123 @@
+"""A base that hangs is found: what only computes is silent, and a chat template has limits of its own."""
+
+from __future__ import annotations
+
+import resource
+import signal
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from sleepd.job import Progress, decode_message
+from sleepd.worker import channel as channel_module
+from sleepd.worker.channel import Channel
+from sleepd.worker.failure import GiveUp
+from sleepd.worker.movement import LEAST_BYTES, Movement
+
+LOOPS = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
+GROWS = (
+    "{% set kept = namespace(text='x' * 1000) %}{% for a in range(40) %}{% set kept.text = kept.text * 2 %}{% endfor %}"
+)
+
+
+def test_computing_is_no_movement(tmp_path: Path) -> None:
+    """Work without a file moves nothing; 64 KiB read do, and are counted once."""
+    (tmp_path / "weights").write_bytes(bytes(LEAST_BYTES))
+    movement = Movement()
+    assert sum(range(1_000_000)) > 0
+    assert not movement.has_moved()
+    (tmp_path / "weights").read_bytes()
+    assert movement.has_moved()
+    assert not movement.has_moved()
+
+
+class ToldMovement:
+    """Moves as it is told, and lets a body wait until it was asked so often."""
+
+    def __init__(self, *moves: bool) -> None:
+        self._moves: Iterator[bool] = iter(moves)
+        self.is_over = threading.Event()
+
+    def has_moved(self) -> bool:
+        try:
+            return next(self._moves)
+        except StopIteration:
+            self.is_over.set()
+            return False
+
+
+@pytest.mark.parametrize(("seconds", "beats"), [(0.0, 2), (3600.0, 4)])
+def test_loading_beats_only_where_bytes_move(monkeypatch: pytest.MonkeyPatch, seconds: float, beats: int) -> None:
+    """While a body loads, there is a message for each beat with movement, or for each while it was given time."""
+    movement = ToldMovement(True, False, False, True)
+    monkeypatch.setattr(channel_module, "Movement", lambda: movement)
+    monkeypatch.setattr(channel_module, "BEAT_SECONDS", 0.01)
+    ours, theirs = socket.socketpair()
+    with theirs, ours:
+        channel = Channel(theirs)
+        with channel.loading():
+            channel.doing("loaded weights", seconds=seconds)
+            assert movement.is_over.wait(30)
+        theirs.shutdown(socket.SHUT_WR)
+        first, *said = [decode_message(line) for line in ours.makefile("rb")]
+    assert first == Progress(phase="loading")
+    assert Progress(phase="loading", doing="loaded weights") in said
+    assert len(said) == 1 + beats if not seconds else len(said) >= 1 + beats
+
+
+@pytest.mark.parametrize(
+    ("template", "words"),
+    [(LOOPS, "took longer than 0.2 s"), (GROWS, "needs more than 64 MiB")],
+)
+def test_template_without_end_is_refused(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch, template: str, words: str
+) -> None:
+    """One that loops or grows ends as a base that cannot be used, and the process has its own limits back."""
+    from sleepd.worker import foreign_code
+    from sleepd.worker.data import ChatFormat
+    from sleepd.worker.tiny_model import make_tiny_tokenizer
+
+    monkeypatch.setattr(foreign_code, "TEMPLATE_SECONDS", 0.2)
+    monkeypatch.setattr(foreign_code, "TEMPLATE_BYTES", 64 * 2**20)
+    before = signal.getsignal(signal.SIGVTALRM), resource.getrlimit(resource.RLIMIT_AS)
+    tokenizer = make_tiny_tokenizer()
+    tokenizer.chat_template = template
+    with pytest.raises(GiveUp, match=words) as caught:
+        ChatFormat(tokenizer, "")
+    assert (caught.value.kind, bool(caught.value.hint)) == ("base_unusable", True)
+    assert (signal.getsignal(signal.SIGVTALRM), resource.getrlimit(resource.RLIMIT_AS)) == before
+    assert signal.getitimer(signal.ITIMER_VIRTUAL)[0] == 0
+
+
+def test_each_layer_beats_both_ways(tiny_model: Path) -> None:
+    """One pass forward and back through two layers is four signs of life, and the gradients are what they were."""
+    import torch
+
+    from sleepd.worker.layer_beat import beat_at_each_layer
+    from sleepd.worker.model import load_base
+
+    model, _ = load_base(tiny_model, _cpu())
+    weight = next(model.parameters()).requires_grad_()
+    ids = torch.tensor([[3, 4, 5, 6]])
+
+    def gradient() -> torch.Tensor:
+        weight.grad = None
+        model(ids, labels=ids).loss.backward()
+        assert weight.grad is not None
+        return weight.grad.clone()
+
+    before, beats = gradient(), list[int]()
+    beat_at_each_layer(model, lambda: beats.append(1))
+    assert torch.equal(gradient(), before)
+    assert len(beats) == 4
+
+
+def _cpu() -> object:
+    import torch
+
+    from sleepd.worker.model import Device
+
+    return Device(torch.device("cpu"), torch.float32, "cpu")

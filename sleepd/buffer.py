@@ -12,7 +12,6 @@ set aside once it stayed so for ``patience_seconds``.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import sys
 import time
@@ -29,12 +28,12 @@ from .clock import Clock
 from .digest import KEPT_SET_ASIDE
 from .errors import BufferUnreadable
 from .experience import Experience
-from .reader import Reading, read_digest, read_texts
+from .reader import FirstBytes, Reading, read_digest, read_texts
+from .reader_process import ReaderProcess
 from .status import SetAside
 
 LARGE_BYTES: Final = 2**20
 """Parsers hold the interpreter's lock while they run, so a thread frees the loop only between records."""
-READER_SECONDS: Final = 600.0
 TAIL_BYTES: Final = 4096
 """Before the cursor, compared to notice that a file was rewritten in place; more than what all lines end in."""
 FRESH_NANOSECONDS: Final = 50_000_000
@@ -119,7 +118,7 @@ class ExperienceBuffer:
         self._file = BufferFile(path)
         self._patience_seconds = patience_seconds
         self._clock = clock
-        self._python = python
+        self._reader = ReaderProcess(path, python, clock)
         self._large_bytes = large_bytes
         self._identity: tuple[int, ...] | None = None
         self._cursor: _Cursor | None = None
@@ -148,8 +147,10 @@ class ExperienceBuffer:
             except OSError as error:
                 raise self._file.unreadable(error) from error
 
-    async def extract(self, wanted: Collection[int]) -> list[Experience]:
+    async def extract(self, wanted: Collection[int], *, characters: int | None = None) -> list[Experience]:
         """The texts of the wanted experiences that are still there, in file order, all from one state of the file.
+
+        ``characters``: so many of prompt and response each; None: all, each of which may be as long as a line.
 
         Raises:
             BufferUnreadable: the file is gone, unreadable, or stays half-written.
@@ -161,7 +162,7 @@ class ExperienceBuffer:
                 descriptor = await self._file.open()
                 if descriptor is not None:
                     try:
-                        reading = await self._texts(descriptor, keys)
+                        reading = await self._texts(descriptor, keys, characters)
                     finally:
                         os.close(descriptor)
                     if not reading.half_written:
@@ -281,59 +282,29 @@ class ExperienceBuffer:
 
         def parse() -> Reading:
             with open(descriptor, "rb", closefd=False) as file:
-                return read_digest(file, before())
+                return read_digest(FirstBytes(file, size), before())
 
         if size - (cursor.reading.consumed if cursor else 0) <= self._large_bytes:
             return await _in_thread(parse)
         known = before()
-        return await self._in_process(descriptor, "digest", msgspec.msgpack.encode(known) if known else b"")
+        return await self._reader.read(descriptor, msgspec.msgpack.encode(known) if known else b"", "digest")
 
-    async def _texts(self, descriptor: int, wanted: array[int]) -> Reading:
+    async def _texts(self, descriptor: int, wanted: array[int], characters: int | None) -> Reading:
+        status = os.fstat(descriptor)
+
         def parse() -> Reading:
             with open(descriptor, "rb", closefd=False) as file:
-                return read_texts(file, set(wanted))
+                return read_texts(FirstBytes(file, status.st_size), set(wanted), characters)
 
-        status = os.fstat(descriptor)
         if status.st_size > self._large_bytes:
-            reading = await self._in_process(descriptor, "texts", wanted.tobytes())
+            limit = [] if characters is None else [str(characters)]
+            reading = await self._reader.read(descriptor, wanted.tobytes(), "texts", *limit)
         else:
             reading = await _in_thread(parse)
         after = os.fstat(descriptor)
         # Lines only grow, so whatever was read of them stands; anything else may be half one state, half another.
         is_same = (status.st_size, status.st_mtime_ns) == (after.st_size, after.st_mtime_ns)
         return reading if is_same or reading.form == "lines" else Reading(half_written="it changed while it was read")
-
-    async def _in_process(self, descriptor: int, what: str, given: bytes) -> Reading:
-        def failed(how: str, hint: str) -> BufferUnreadable:
-            return BufferUnreadable(f"{self._path}: the reader process {how}", hint=hint)
-
-        try:
-            process = await asyncio.create_subprocess_exec(
-                *(self._python, "-P", "-m", "sleepd.reader", str(descriptor), what),
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.PIPE,
-                pass_fds=(descriptor,),
-            )
-        except OSError as error:
-            how = f"{self._python} could not be started: {error.strerror}"
-            raise failed(how, "was Python upgraded or removed? systemctl restart sage-sleepd") from error
-        try:
-            async with asyncio.timeout(READER_SECONDS):
-                answer, complaint = await process.communicate(given)
-        except TimeoutError:
-            how = f"did not end within {READER_SECONDS:g} seconds"
-            raise failed(how, "let the agent keep fewer experiences, or look at the disk: journalctl -k") from None
-        finally:
-            if process.returncode is None:
-                with contextlib.suppress(ProcessLookupError):
-                    process.kill()
-                await process.wait()
-        if process.returncode != 0:
-            last = complaint.decode("utf-8", "replace").strip().split("\n")[-1][:200]
-            how = f"ended with {process.returncode}: {last}"
-            raise failed(how, "a buffer of this size needs about four times as much memory for a moment")
-        return msgspec.msgpack.decode(answer, type=Reading)
 
 
 async def _in_thread(parse: Callable[[], Reading]) -> Reading:

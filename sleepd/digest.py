@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import msgspec
 
-from .experience import Experience, experience_key, group_key, parse
+from .experience import SHOWN, Experience, experience_key, group_key, parse
 from .status import SetAside
 
 KEPT_SET_ASIDE: Final = 100
@@ -25,8 +25,9 @@ _BOM: Final = b"\xef\xbb\xbf"
 _FIRST_KEY: Final = re.compile(rb'\{\s*"(\w+)"\s*:')
 _EXPERIENCE_KEYS: Final = frozenset({b"id", b"prompt", b"response", b"salience", b"session", b"phase", b"timestamp"})
 _LISTED: Final = re.compile(rb'"experiences"\s*:\s*\[')
-_STRUCTURE: Final = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[\]{},]', re.DOTALL)
-"""Strings as a whole, so that what is in them is not taken for structure."""
+_STRUCTURE: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|[\[\]{},]', re.DOTALL)
+"""Strings as a whole, so that what is in them is not taken for structure. One without an end is taken whole too, and
+nothing is tried again: otherwise each quote in it would be a beginning of its own, and the work quadratic."""
 _LONG_HEAD_BYTES: Final = 2**19
 
 
@@ -154,22 +155,21 @@ def digest_lines(lines: Iterable[bytes], digest: Digest, *, first: int) -> None:
             digest.add(f"line {number}", record)
 
 
-def pick(records: Iterable[Any], wanted: Collection[int]) -> list[Experience]:
-    """The usable experiences of ``wanted`` keys among decoded records, in order, each id once as ``Digest`` has it."""
-    asked, found = set(wanted), dict[int, Experience]()
+def pick(records: Iterable[Any], wanted: Collection[int], characters: int | None = None) -> list[Experience]:
+    """The usable experiences of ``wanted`` keys among decoded records, in order, each id once as ``Digest`` has it.
+
+    ``characters``: of prompt and response each, as many are given; None: all.
+    """
+    asked, found = set(wanted), dict[int, tuple[int, Experience]]()
     for record in records:
         experience = parse(record)
-        if not isinstance(experience, Experience):
+        if not isinstance(experience, Experience) or (key := experience_key(experience.id)) not in asked:
             continue
-        key = experience_key(experience.id)
+        group = group_key(experience.prompt, experience.response)
         first = found.get(key)
-        if key in asked and (first is None or _same_text(first, experience)):
-            found[key] = experience
-    return list(found.values())
-
-
-def _same_text(one: Experience, other: Experience) -> bool:
-    return group_key(one.prompt, one.response) == group_key(other.prompt, other.response)
+        if first is None or first[0] == group:
+            found[key] = group, experience.cut(characters)
+    return [experience for _, experience in found.values()]
 
 
 def records(data: bytes, form: str) -> Iterator[tuple[str, Any]]:
@@ -193,11 +193,12 @@ def records(data: bytes, form: str) -> Iterator[tuple[str, Any]]:
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         if "truncated" in str(error):
             # The usual case of half a file, found out without the slow parser and its memory.
-            raise HalfWritten(f"not whole: {error}") from None
+            raise HalfWritten(f"not whole: {error}"[:200]) from None
         raw = _one_by_one(data, form) if isinstance(error, RecursionError) else _tolerantly(data)
     listed = raw.get("experiences") if isinstance(raw, dict) else raw
     if not isinstance(listed, list):
-        raise HalfWritten(f"expected a list of experiences, found an object with {', '.join(list(raw)[:5])!r}")
+        names = ", ".join(name[:SHOWN] for name in list(raw)[:5]) if isinstance(raw, dict) else type(listed).__name__
+        raise HalfWritten(f"expected a list of experiences, found an object with {names!r}")
     for number, record in enumerate(listed, 1):
         if isinstance(record, msgspec.Raw):
             # Decoded one by one, so that one bad record does not lose the others.

@@ -1,9 +1,9 @@
 """The short-lived process that reads a large buffer, so that the daemon neither blocks nor grows.
 
-``python -m sleepd.reader FD digest`` or ``python -m sleepd.reader FD texts``. The buffer is the inherited descriptor
-FD, opened by the daemon. For ``digest`` standard input is empty, or the earlier :class:`Reading` of JSON lines that is
-to be continued, as MessagePack; for ``texts`` it is the wanted keys, as an array of 64-bit integers. The answer is a
-:class:`Reading` in MessagePack on standard output.
+``python -m sleepd.reader FD digest`` or ``python -m sleepd.reader FD texts [CHARACTERS]``. The buffer is the inherited
+descriptor FD, opened by the daemon. For ``digest`` standard input is empty, or the earlier :class:`Reading` of JSON
+lines that is to be continued, as MessagePack; for ``texts`` it is the wanted keys, as an array of 64-bit integers. The
+answer is a :class:`Reading` in MessagePack on standard output.
 
 A half-written buffer is an answer too, not a failure.
 """
@@ -60,7 +60,27 @@ class Reading(msgspec.Struct, kw_only=True):
     half_written: str = ""
 
 
-def read_digest(file: BinaryIO, before: Reading | None) -> Reading:
+class FirstBytes:
+    """A file as long as it was when it was looked at: what is appended while it is read is left for the next look."""
+
+    def __init__(self, file: BinaryIO, size: int) -> None:
+        self._file = file
+        self._size = size
+
+    def seek(self, place: int) -> None:
+        """Read from there on."""
+        self._file.seek(place)
+
+    def read(self, most: int = -1) -> bytes:
+        """As a file's."""
+        left = max(0, self._size - self._file.tell())
+        return self._file.read(left if most < 0 else min(most, left))
+
+
+Source = BinaryIO | FirstBytes
+
+
+def read_digest(file: Source, before: Reading | None) -> Reading:
     """The figures of a buffer; with ``before`` those of its lines so far, continued by what was appended since."""
     file.seek(before.consumed if before else 0)
     head = file.read(HEAD_BYTES)
@@ -77,7 +97,7 @@ def read_digest(file: BinaryIO, before: Reading | None) -> Reading:
         return Reading(half_written=str(error))
 
 
-def _read_lines(head: bytes, file: BinaryIO, before: Reading) -> Reading:
+def _read_lines(head: bytes, file: Source, before: Reading) -> Reading:
     # What is known already goes in first, so that an id is compared with all lines, whenever they were appended.
     digest = Digest("lines")
     digest.keys.frombytes(before.keys)
@@ -96,16 +116,16 @@ def _read_lines(head: bytes, file: BinaryIO, before: Reading) -> Reading:
     return reading
 
 
-def read_texts(file: BinaryIO, wanted: set[int]) -> Reading:
-    """The texts of the wanted experiences."""
+def read_texts(file: Source, wanted: set[int], characters: int | None = None) -> Reading:
+    """The texts of the wanted experiences, as many characters of each as are asked for."""
     try:
         form, found = read_records(file)
-        return Reading(form=form, texts=pick(found, wanted))
+        return Reading(form=form, texts=pick(found, wanted, characters))
     except HalfWritten as error:
         return Reading(half_written=str(error))
 
 
-def read_records(file: BinaryIO) -> tuple[str, Iterator[Any]]:
+def read_records(file: Source) -> tuple[str, Iterator[Any]]:
     """``lines`` or ``whole``, and the decoded records of a buffer in file order.
 
     Raises:
@@ -131,7 +151,7 @@ class _Counter:
         self.line_ends = 0
         self.unfinished = 0
 
-    def complete_lines(self, head: bytes, file: BinaryIO) -> Iterator[bytes]:
+    def complete_lines(self, head: bytes, file: Source) -> Iterator[bytes]:
         rest, skipped = head, 0
         while True:
             *lines, rest = rest.split(b"\n")
@@ -180,16 +200,17 @@ def bound_process() -> None:
 
 def main() -> None:
     """Read standard input, answer on standard output."""
-    descriptor, what = sys.argv[1:]
+    descriptor, what, *characters = sys.argv[1:]
     bound_process()
     given = sys.stdin.buffer.read()
-    with open(int(descriptor), "rb") as file:
+    with open(int(descriptor), "rb") as whole:
+        file = FirstBytes(whole, os.fstat(whole.fileno()).st_size)
         if what == "digest":
             reading = read_digest(file, msgspec.msgpack.decode(given, type=Reading) if given else None)
         else:
             wanted = array("Q")
             wanted.frombytes(given)
-            reading = read_texts(file, set(wanted))
+            reading = read_texts(file, set(wanted), *map(int, characters))
     sys.stdout.buffer.write(msgspec.msgpack.encode(reading))
 
 

@@ -26,7 +26,7 @@ import msgspec
 from .digest import HalfWritten
 from .experience import Experience, experience_key, group_key, parse
 from .quarantine import MAX_CHARACTERS, Finding, Neighbours, Screened, find_repeated, is_bare_question, sketch
-from .reader import bound_process, read_records
+from .reader import FirstBytes, bound_process, read_records
 from .secret_scan import SecretFinder
 
 NICENESS: Final = 10
@@ -156,7 +156,8 @@ def main() -> None:
     wanted.frombytes(msgspec.msgpack.decode(next(frames), type=bytes))
     pages = msgspec.msgpack.Decoder(list[tuple[int, bytes]])
     screener = Screener(SecretFinder(), (pair for frame in frames for pair in pages.decode(frame)))
-    with open(descriptor, "rb") as file:
+    with open(descriptor, "rb") as whole:
+        file = FirstBytes(whole, os.fstat(descriptor).st_size)
         try:
             for found in screen_records(read_records(file)[1], wanted, screener, partial(_bounded, seconds)):
                 _send(Frame(found=found))

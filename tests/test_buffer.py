@@ -15,10 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sleepd.buffer import ExperienceBuffer, View
-from sleepd.digest import HalfWritten, decoded_line, digest_whole
+from sleepd.digest import HalfWritten, decoded_line, digest_whole, records
 from sleepd.errors import BufferUnreadable
 from sleepd.experience import Experience, derived_id, experience_key, group_key, key_text, parse
-from sleepd.reader import Reading, read_digest, read_texts
+from sleepd.reader import FirstBytes, Reading, read_digest, read_texts
 from tests.agents import experiences, write_buffer
 from tests.fakes import FakeClock
 
@@ -409,7 +409,7 @@ def test_a_reader_process_that_cannot_start_or_end_is_told(tmp_path: Path, monke
     with pytest.raises(BufferUnreadable, match="could not be started: No such file") as caught:
         desk.read()
     assert caught.value.hint
-    monkeypatch.setattr("sleepd.buffer.READER_SECONDS", 0.2)
+    monkeypatch.setattr("sleepd.reader_process.READER_SECONDS", 0.2)
     script = tmp_path / "slow"
     script.write_text(f"#!/bin/sh\necho $$ > {tmp_path}/pid\nexec sleep 1000\n")
     script.chmod(0o755)
@@ -445,10 +445,10 @@ def test_a_cancelled_read_keeps_the_file_open_for_its_thread(desk: Desk, monkeyp
     begun, go_on = threading.Event(), threading.Event()
     read_from: list[os.stat_result] = []
 
-    def slow(file: BinaryIO, before: Reading | None) -> Reading:
+    def slow(file: FirstBytes, before: Reading | None) -> Reading:
         begun.set()
         assert go_on.wait(30)
-        read_from.append(os.fstat(file.fileno()))
+        read_from.append(os.fstat(file._file.fileno()))
         return Reading()
 
     monkeypatch.setattr("sleepd.buffer.read_digest", slow)
@@ -569,8 +569,8 @@ def test_texts_come_from_one_state_of_the_file(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr("sleepd.buffer.EXTRACT_PAUSE_SECONDS", 0.0)
     tries: list[int] = []
 
-    def spy(file: BinaryIO, wanted: set[int]) -> Reading:
-        reading = read_texts(file, wanted)
+    def spy(file: FirstBytes, wanted: set[int], characters: int | None) -> Reading:
+        reading = read_texts(file, wanted, characters)
         if not tries:
             desk.path.write_text(json.dumps(experiences(2)))
         tries.append(1)
@@ -611,3 +611,60 @@ def test_half_a_file_does_not_reach_the_slow_parser(desk: Desk, monkeypatch: pyt
     monkeypatch.setattr("sleepd.digest._tolerantly", lambda _: pytest.fail("parsed twice"))
     with pytest.raises(HalfWritten, match="not whole"):
         digest_whole(json.dumps(experiences(9))[:-5].encode())
+
+
+def test_failing_reader_pauses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reader that fails is started again after a minute, then after two; at once where the file became smaller."""
+    desk = Desk(tmp_path, large_bytes=10, python="/bin/false")
+    starts: list[int] = []
+    start = asyncio.create_subprocess_exec
+
+    def counted(*command: Any, **more: Any) -> Any:
+        starts.append(1)
+        return start(*command, **more)
+
+    monkeypatch.setattr("sleepd.reader_process.asyncio.create_subprocess_exec", counted)
+    write_buffer(desk.path, experiences(3))
+    tried = []
+    for seconds in (0, 30, 31, 61, 60):
+        desk.clock.advance(seconds)
+        with pytest.raises(BufferUnreadable, match="ended with 1"):
+            desk.read()
+        tried.append(len(starts))
+    write_buffer(desk.path, experiences(2))
+    with pytest.raises(BufferUnreadable, match="ended with 1"):
+        desk.read()
+    assert [*tried, len(starts)] == [1, 1, 2, 2, 3, 4]
+
+
+@pytest.mark.parametrize("form", ["array", "lines"])
+def test_growing_file_is_read_to_its_size(tmp_path: Path, form: str) -> None:
+    """What is appended after the look at the size is not read with it: a writer without end cannot hold the reader."""
+    records = [json.dumps(record) for record in experiences(4)]
+    text = "\n".join(records) + "\n" if form == "lines" else f"[{', '.join(records)}]"
+    path = tmp_path / "buffer"
+    path.write_text(text)
+    with path.open("rb") as file, path.open("ab") as writer:
+        size = path.stat().st_size
+        writer.write(b"\n" + records[0].encode() * 100_000)
+        writer.flush()
+        reading = read_digest(FirstBytes(file, size), None)
+        assert file.tell() == size
+    assert len(reading.keys) == 4 * 8
+
+
+def test_texts_are_cut_where_they_are_read(tmp_path: Path) -> None:
+    """A list of previews never brings whole texts into the daemon, be the buffer read in a thread or a process."""
+    record = {"id": "long", "prompt": "p" * 5_000, "response": "r" * 50_000, "salience": 0.5}
+    for large_bytes in (10, 10**6):
+        desk = Desk(tmp_path, large_bytes=large_bytes)
+        write_buffer(desk.path, [record])
+        (text,) = asyncio.run(desk.buffer.extract([experience_key("long")], characters=120))
+        assert (len(text.prompt), len(text.response)) == (120, 120)
+
+
+def test_unfinished_string_is_scanned_once() -> None:
+    """Behind a record nested too deeply, a string of quotes without an end is cut apart in one go, not once a quote."""
+    data = b"[" + b"[" * 5_000 + b"]" * 5_000 + b', "' + b'\\"' * 500_000
+    with pytest.raises(HalfWritten, match="does not end"):
+        list(records(data, "array"))

@@ -80,6 +80,7 @@ FLOORS: tuple[frozenset[str], ...] = (
             "records",
             "ledger",
             "reader",
+            "reader_process",
             "screening",
             "screenings",
             "screener",

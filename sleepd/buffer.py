@@ -150,7 +150,8 @@ class ExperienceBuffer:
     async def extract(self, wanted: Collection[int], *, characters: int | None = None) -> list[Experience]:
         """The texts of the wanted experiences that are still there, in file order, all from one state of the file.
 
-        ``characters``: so many of prompt and response each; None: all, each of which may be as long as a line.
+        ``characters``: of all together, for who only shows them; those beyond it, and what is longer than anything
+        that is trained, come without their texts.
 
         Raises:
             BufferUnreadable: the file is gone, unreadable, or stays half-written.

@@ -20,6 +20,8 @@ from .status import SetAside
 KEPT_SET_ASIDE: Final = 100
 MAX_LINE_BYTES: Final = 16 * 1024 * 1024
 """A longer line of JSON lines is set aside without being held."""
+MOST_CHARACTERS: Final = 2_000_000
+"""Of one experience, as the daemon takes them in: ten times what is screened."""
 _LINES_LOOKED_AT: Final = 20
 _BOM: Final = b"\xef\xbb\xbf"
 _FIRST_KEY: Final = re.compile(rb'\{\s*"(\w+)"\s*:')
@@ -158,17 +160,24 @@ def digest_lines(lines: Iterable[bytes], digest: Digest, *, first: int) -> None:
 def pick(records: Iterable[Any], wanted: Collection[int], characters: int | None = None) -> list[Experience]:
     """The usable experiences of ``wanted`` keys among decoded records, in order, each id once as ``Digest`` has it.
 
-    ``characters``: of prompt and response each, as many are given; None: all.
+    One that is longer than any that is trained comes without its texts. So does one that has no room left among
+    ``characters``, of all texts together; None: they may be as many as there are.
     """
-    asked, found = set(wanted), dict[int, tuple[int, Experience]]()
+    asked, found, left = set(wanted), dict[int, tuple[int, Experience]](), characters
     for record in records:
         experience = parse(record)
         if not isinstance(experience, Experience) or (key := experience_key(experience.id)) not in asked:
             continue
         group = group_key(experience.prompt, experience.response)
         first = found.get(key)
-        if first is None or first[0] == group:
-            found[key] = group, experience.cut(characters)
+        if first is not None and first[0] != group:
+            continue
+        length = len(experience.prompt) + len(experience.response)
+        if length > MOST_CHARACTERS or (left is not None and length > left):
+            experience = msgspec.structs.replace(experience, prompt="", response="")
+        elif left is not None:
+            left -= length
+        found[key] = group, experience
     return [experience for _, experience in found.values()]
 
 

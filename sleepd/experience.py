@@ -33,12 +33,6 @@ class Experience(msgspec.Struct, frozen=True, kw_only=True):
     said_under: int | None = None
     """The cycle whose adapter gave the reply, where ``metadata`` tells; see :func:`said_under`."""
 
-    def cut(self, characters: int | None) -> Experience:
-        """The same with the beginning of its texts alone; None: as it is."""
-        if characters is None or max(len(self.prompt), len(self.response)) <= characters:
-            return self
-        return msgspec.structs.replace(self, prompt=self.prompt[:characters], response=self.response[:characters])
-
 
 def experience_key(identifier: str) -> int:
     """An id as an unsigned 64-bit number: itself if it is 16 hexadecimal digits, else its BLAKE2b hash."""

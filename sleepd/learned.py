@@ -17,6 +17,8 @@ from .status import SCHEMA
 SHOWN_CHARACTERS: Final = 600
 """Of a prompt or a response: enough to recognise it."""
 MOST_SHOWN: Final = 200
+SHOWN_AT_ONCE: Final = 20_000_000
+"""Characters of all texts that are read for one answer, from which the beginnings are shown."""
 
 
 class LearnedText(msgspec.Struct, frozen=True, kw_only=True):

@@ -21,6 +21,8 @@ PROTOCOL_VERSION = 1
 MAX_REQUEST_BYTES = 64 * 1024
 Integer = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 """What the ledger can be asked for: a JSON number may be larger."""
+MOST_ENTRIES = 1000
+"""Of a list in one answer: who asks for more gets so many, for each entry is looked up while everybody else waits."""
 METRIC_NAME = r"[\w.:/@%+-]{1,64}"
 """What a figure of the owner's may be called."""
 
@@ -35,6 +37,16 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, tag_field="op", tag=lam
     """Base of all requests; the op is the class name in lower case."""
 
     v: int = PROTOCOL_VERSION
+
+
+class Listing(Request, frozen=True, kw_only=True):
+    """Base of the requests for a list, which is at most ``MOST_ENTRIES`` long, however large the number is."""
+
+    limit: Integer = 10
+
+    def __post_init__(self) -> None:
+        if self.limit > MOST_ENTRIES:
+            msgspec.structs.force_setattr(self, "limit", MOST_ENTRIES)
 
 
 class Thresholds(msgspec.Struct, frozen=True, kw_only=True):
@@ -86,7 +98,7 @@ class Resume(Request, frozen=True, kw_only=True):
     """The opposite of pause. Answer: ``{"is_paused": false, "undo": …}``."""
 
 
-class History(Request, frozen=True, kw_only=True):
+class History(Listing, frozen=True, kw_only=True):
     """Answer: ``{"schema": 1, "cycles": [CycleSummary …]}``, newest first."""
 
     limit: Integer = 50
@@ -98,7 +110,7 @@ class Show(Request, frozen=True, kw_only=True):
     cycle: Integer
 
 
-class Experiences(Request, frozen=True, kw_only=True):
+class Experiences(Listing, frozen=True, kw_only=True):
     """What a cycle trained and replayed, read in the buffer. Answer: :class:`Learned`."""
 
     cycle: Integer
@@ -106,7 +118,7 @@ class Experiences(Request, frozen=True, kw_only=True):
     """Most texts, at most 200."""
 
 
-class Why(Request, frozen=True, kw_only=True):
+class Why(Listing, frozen=True, kw_only=True):
     """Answer: ``{"schema": 1, "current": Decision, "changes": [DecisionRecord …]}``, newest first."""
 
     limit: Integer = 10
@@ -154,7 +166,7 @@ class Prune(Request, frozen=True, kw_only=True):
     """Instead of the configured number of promoted ones."""
 
 
-class Quarantine(Request, frozen=True, kw_only=True):
+class Quarantine(Listing, frozen=True, kw_only=True):
     """Answer: :class:`QuarantineList`."""
 
     limit: Integer = 100

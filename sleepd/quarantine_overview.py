@@ -6,12 +6,13 @@ one experience is asked for.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from typing import Any, Final, Literal
 
 from .errors import BufferUnreadable, Busy, NotFound, NothingToDo
 from .experience import Experience, experience_key
 from .isolation import Cause, HandDecision, Word
+from .learned import SHOWN_AT_ONCE
 from .sleeper import Sleeper
 from .status import SCHEMA, QuarantineDetail, QuarantineEntry, QuarantineList
 
@@ -48,7 +49,7 @@ async def quarantine_detail(sleeper: Sleeper, identifier: str) -> QuarantineDeta
         NotFound: it is not in the buffer, and nothing is known of it.
         BufferUnreadable: the buffer cannot be read.
     """
-    key = _known_key(sleeper, identifier)
+    key = _known_key(sleeper, identifier, sleeper.intake.view.keys)
     found = await sleeper.intake.buffer.extract([key]) if key in sleeper.intake.view.keys else []
     text = found[0] if found else None
     entry = _entry(sleeper, key, (await _causes(sleeper)).get(key), text)
@@ -74,7 +75,8 @@ async def decide_by_hand(
         OSError: the disk did not take it.
     """
     quarantine = sleeper.intake.quarantine
-    keys = {_known_key(sleeper, each): each for each in identifiers}
+    present = set(sleeper.intake.view.keys)  # a thousand scans of a hundred thousand keys would block the loop
+    keys = {_known_key(sleeper, each, present): each for each in identifiers}
     causes = await _causes(sleeper)
     for key, identifier in keys.items():
         if decision == "reset" and key not in quarantine.decisions:
@@ -84,7 +86,10 @@ async def decide_by_hand(
     if decision == "drop":
         _refuse_in_use(sleeper, keys)
     before = {key: quarantine.decisions.get(key) for key in keys}
-    quarantine.decide(_WORDS[decision], {key: (each, _group(sleeper, key)) for key, each in keys.items()})
+    groups = {key: _group_before(sleeper, key) for key in keys.keys() - present}
+    view = sleeper.intake.view
+    groups |= {key: group for key, group in zip(view.keys, view.groups, strict=True) if key in keys}
+    quarantine.decide(_WORDS[decision], {key: (each, groups[key]) for key, each in keys.items()})
     return {
         "schema": SCHEMA,
         "ids": list(keys.values()),
@@ -112,19 +117,16 @@ def _refuse_in_use(sleeper: Sleeper, keys: dict[int, str]) -> None:
             raise Busy(f"cycle {cycle} is under way with {placement.id}", hint="sleepctl cancel, then again")
 
 
-def _known_key(sleeper: Sleeper, identifier: str) -> int:
+def _known_key(sleeper: Sleeper, identifier: str, present: Container[int]) -> int:
     key = experience_key(identifier)
-    is_known = key in sleeper.intake.view.keys or key in sleeper.intake.quarantine.decisions
+    is_known = key in present or key in sleeper.intake.quarantine.decisions
     if not is_known and sleeper.ledger.screenings.find(key) is None:
         raise NotFound(f"there is no experience {identifier}", hint="sleepctl quarantine lists their ids")
     return key
 
 
-def _group(sleeper: Sleeper, key: int) -> int:
-    """Of its text: as it is, or as it was before it left the buffer."""
-    view = sleeper.intake.view
-    if key in view.keys:
-        return view.groups[view.keys.index(key)]
+def _group_before(sleeper: Sleeper, key: int) -> int:
+    """Of its text as it was before it left the buffer."""
     decided, screened = sleeper.intake.quarantine.decisions.get(key), sleeper.ledger.screenings.find(key)
     return screened.group if screened else decided.group if decided else 0
 
@@ -139,7 +141,7 @@ async def _texts(sleeper: Sleeper, keys: list[int]) -> dict[int, Experience]:
     if not present:
         return {}
     try:
-        found = await sleeper.intake.buffer.extract(present)
+        found = await sleeper.intake.buffer.extract(present, characters=SHOWN_AT_ONCE)
     except BufferUnreadable:
         return {}  # the list is worth having without; status says why
     return {experience_key(each.id): each for each in found}

@@ -117,7 +117,7 @@ def _read_lines(head: bytes, file: Source, before: Reading) -> Reading:
 
 
 def read_texts(file: Source, wanted: set[int], characters: int | None = None) -> Reading:
-    """The texts of the wanted experiences, as many characters of each as are asked for."""
+    """The texts of the wanted experiences, as many characters of all together as are asked for."""
     try:
         form, found = read_records(file)
         return Reading(form=form, texts=pick(found, wanted, characters))

@@ -8,7 +8,7 @@ from collections.abc import Collection
 from .buffer import View
 from .errors import BufferUnreadable
 from .experience import Experience, experience_key
-from .learned import Found, Learned, Place, keys_of, limited, whereabouts
+from .learned import SHOWN_AT_ONCE, Found, Learned, Place, keys_of, limited, whereabouts
 from .learned import learned as as_learned
 from .sleeper import Sleeper
 
@@ -30,7 +30,7 @@ async def learned(sleeper: Sleeper, cycle: int, *, limit: int) -> Learned:
     problem = intake.problem
     try:
         if wanted := keys_of(known.present[:limit]):
-            texts = await intake.buffer.extract(wanted)
+            texts = await intake.buffer.extract(wanted, characters=SHOWN_AT_ONCE)
     except BufferUnreadable as error:
         problem = error.message
     secret = {text.id for text in texts if _holds_secret(sleeper, text)}

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sleepd.buffer import ExperienceBuffer, View
-from sleepd.digest import HalfWritten, decoded_line, digest_whole, records
+from sleepd.digest import MOST_CHARACTERS, HalfWritten, decoded_line, digest_whole, records
 from sleepd.errors import BufferUnreadable
 from sleepd.experience import Experience, derived_id, experience_key, group_key, key_text, parse
 from sleepd.reader import FirstBytes, Reading, read_digest, read_texts
@@ -653,14 +653,19 @@ def test_growing_file_is_read_to_its_size(tmp_path: Path, form: str) -> None:
     assert len(reading.keys) == 4 * 8
 
 
-def test_texts_are_cut_where_they_are_read(tmp_path: Path) -> None:
-    """A list of previews never brings whole texts into the daemon, be the buffer read in a thread or a process."""
-    record = {"id": "long", "prompt": "p" * 5_000, "response": "r" * 50_000, "salience": 0.5}
-    for large_bytes in (10, 10**6):
+def test_long_texts_stay_in_the_file(tmp_path: Path) -> None:
+    """For a list of previews no more characters come into the daemon than were asked for, and never a longer text
+    than is trained, be the buffer read in a thread or in a process.
+    """
+    lengths = {"a": 6_000, "b": 5_000, "c": 3_000, "huge": MOST_CHARACTERS}
+    records = [{"id": id_, "prompt": "p", "response": "r" * n, "salience": 0.5} for id_, n in lengths.items()]
+    for large_bytes in (10, 10**8):
         desk = Desk(tmp_path, large_bytes=large_bytes)
-        write_buffer(desk.path, [record])
-        (text,) = asyncio.run(desk.buffer.extract([experience_key("long")], characters=120))
-        assert (len(text.prompt), len(text.response)) == (120, 120)
+        write_buffer(desk.path, records)
+        keys = [experience_key(id_) for id_ in lengths]
+        shown = asyncio.run(desk.buffer.extract(keys, characters=10_000))
+        assert [len(text.response) for text in shown] == [6_000, 0, 3_000, 0]
+        assert [len(text.response) for text in asyncio.run(desk.buffer.extract(keys))] == [6_000, 5_000, 3_000, 0]
 
 
 def test_unfinished_string_is_scanned_once() -> None:

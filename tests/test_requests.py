@@ -10,6 +10,7 @@ from sleepd.config import Config
 from sleepd.control import Peer
 from sleepd.errors import UsageError
 from sleepd.protocol import (
+    MOST_ENTRIES,
     AnyRequest,
     Buffer,
     Cancel,
@@ -28,6 +29,8 @@ from sleepd.protocol import (
     Show,
     Thresholds,
     Why,
+    decode_request,
+    encode,
 )
 from sleepd.requests import check_order, is_operator, needs_operator
 
@@ -99,3 +102,11 @@ def test_an_order_that_makes_no_sense_is_refused(order: Run, words: str) -> None
     with pytest.raises(UsageError) as caught:
         check_order(order)
     assert caught.value.message == words
+
+
+@pytest.mark.parametrize("op", ["history", "why", "quarantine", "experiences"])
+def test_list_is_bounded_when_parsed(op: str) -> None:
+    """Whoever asks for 2^63 - 1 entries asks for a thousand; what was asked for in reason, or below zero, stays."""
+    for asked, given in ((2**63 - 1, MOST_ENTRIES), (MOST_ENTRIES + 1, MOST_ENTRIES), (7, 7), (-1, -1)):
+        request = decode_request(encode({"v": 1, "op": op, "limit": asked, "cycle": 1}))
+        assert request.limit == given

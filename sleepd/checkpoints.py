@@ -27,7 +27,7 @@ import msgspec
 
 from .adapter_file import CONFIG_FILE, WEIGHTS_FILE
 from .errors import CheckpointInvalid, NotFound, StateDirectoryUnusable
-from .files import fsync_path, open_regular, read_document, replace_file, replace_link, write_durably
+from .files import fsync_path, hashed, read_document, replace_file, replace_link, write_durably
 
 MANIFEST_VERSION = 1
 ADAPTER_FILES = (WEIGHTS_FILE, CONFIG_FILE)
@@ -323,7 +323,7 @@ def verify(path: Path) -> Manifest:
         if "/" in name or "\0" in name or name in ("", ".", ".."):
             raise CheckpointInvalid(f"{path}: the manifest names a file outside it: {name!r}", hint=_REPLACE)
         try:
-            found = file_record(path / name)
+            found = file_record(path / name, most=expected.bytes)
         except OSError as error:
             raise CheckpointInvalid(f"{path / name}: {error.strerror}", hint=_REPLACE) from error
         if found != expected:
@@ -338,12 +338,11 @@ def verify(path: Path) -> Manifest:
 _REPLACE = "sleepctl rollback puts an earlier champion in use"
 
 
-def file_record(path: Path) -> FileRecord:
-    """Its size and hash, now. Blocks while it is read.
+def file_record(path: Path, *, most: int | None = None) -> FileRecord:
+    """Its size and hash, now; one of more than ``most`` bytes is not read. Blocks while it is read.
 
     Raises:
         OSError: it cannot be read; a link, a pipe or a device in its place is not followed and not waited for.
     """
-    with open_regular(path) as file:
-        digest = hashlib.file_digest(file, "sha256")
-        return FileRecord(sha256=digest.hexdigest(), bytes=file.tell())
+    sha256, size = hashed(path, most=most)
+    return FileRecord(sha256=sha256, bytes=size)

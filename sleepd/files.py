@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import io
 import os
 import stat
@@ -11,6 +12,7 @@ from typing import Final
 
 MAX_DOCUMENT_BYTES: Final = 256 * 1024 * 1024
 """The lineage of a buffer of a million experiences is a tenth of it."""
+_BLOCK_BYTES: Final = 2**20
 
 
 def fsync_path(path: Path) -> None:
@@ -51,6 +53,25 @@ def read_document(path: Path) -> bytes:
     if len(content) > MAX_DOCUMENT_BYTES:
         raise OSError(errno.EFBIG, f"larger than {MAX_DOCUMENT_BYTES} bytes")
     return content
+
+
+def hashed(path: Path, *, most: int | None = None) -> tuple[str, int]:
+    """SHA-256 and size of a file of ours, as long as it is when it is opened; no hash where it is larger than ``most``.
+
+    Blocks while it is read.
+
+    Raises:
+        OSError: as ``open_regular``.
+    """
+    digest = hashlib.sha256()
+    with open_regular(path) as file:
+        size = left = os.fstat(file.fileno()).st_size
+        if most is not None and size > most:
+            return "", size
+        while left > 0 and (block := file.read(min(left, _BLOCK_BYTES))):
+            digest.update(block)
+            left -= len(block)
+    return digest.hexdigest(), size - left
 
 
 def write_durably(path: Path, content: bytes) -> None:

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import math
 import struct
+from array import array
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from sleepd.adapter_file import read_adapter_file
-from sleepd.checkpoints import read_manifest, verify
+from sleepd.checkpoints import file_record, read_manifest, verify
 from sleepd.errors import CheckpointInvalid
 from sleepd.overview import cycles, detail, overview
 from sleepd.protocol import History, Rollback, Run
 from sleepd.sleeper import Sleeper
 from sleepd.status import RunResult
 from tests.agents import changed, config_for, experiences, write_buffer
-from tests.older_trainer import adapter_weights, write_older_cycle
+from tests.older_trainer import adapter_weights, safetensors, write_older_cycle
 from tests.processes import DaemonProcess
 from tests.stages import Stage
 
@@ -219,6 +221,7 @@ SPOILED = {
     "outside": GOOD.replace(b'"data_offsets": [0,', b'"data_offsets": [9,', 1),
     "negative": GOOD.replace(b"[4, 32]", b"[4,-32]", 1),
     "other_rank": GOOD.replace(b'"shape": [4, 32]', b'"shape": [8, 16]', 1),
+    "many_dimensions": safetensors({"a.lora_A.b": ([2**62] * 90_000, array("f", [1.0]))}),
     "other_dtype": GOOD.replace(b'"F32"', b'"I32"', 1),
 }
 
@@ -234,6 +237,56 @@ def test_a_damaged_newest_is_left_and_the_one_before_is_adopted(tmp_path: Path, 
     assert status.champion.cycle == 6
     assert status.last_error.message.startswith("not adopted: ")
     assert "cycle_007" in status.last_error.message
+
+
+def test_sparse_adapter_is_refused_unread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file of 3 GiB is refused for its size alone, and of one that is adopted no more than 1 MiB is held at once."""
+    path = write_older_cycle(tmp_path, 7)
+    sizes = counted_reads(monkeypatch)
+    read_adapter_file(path)
+    assert max(sizes) <= 2**20
+    sizes.clear()
+    with (path / "adapter_model.safetensors").open("r+b") as file:
+        file.truncate(3 * 2**30)
+    with pytest.raises(CheckpointInvalid, match="at most 2147483648 bytes, found 3221225472"):
+        read_adapter_file(path)
+    assert sizes == []
+
+
+def test_overlapping_tensors_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tensors that stand for the same bytes would have the file read once for each of them."""
+    data = bytes(512 * 4)
+    entry = {"dtype": "F32", "shape": [4, 128], "data_offsets": [0, len(data)]}
+    text = json.dumps({f"q{n}.lora_{side}.weight": entry for n in range(99) for side in "AB"}).encode()
+    path = write_older_cycle(tmp_path, 7, weights=len(text).to_bytes(8, "little") + text + data)
+    sizes = counted_reads(monkeypatch)
+    with pytest.raises(CheckpointInvalid, match="its tensors overlap"):
+        read_adapter_file(path)
+    assert sum(sizes) <= 8 + len(text)
+
+
+def test_changed_size_is_noticed_unread(stage: Stage) -> None:
+    """A committed file that became larger is not read to find that it is another one."""
+    stage.play(explain)
+    weights = stage.state / "cycle_007" / "adapter_model.safetensors"
+    with weights.open("r+b") as file:
+        file.truncate(2**40)
+    record = file_record(weights, most=10**6)
+    assert (record.sha256, record.bytes) == ("", 2**40)
+
+
+def counted_reads(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many bytes each reading of an adapter gives from now on."""
+    sizes: list[int] = []
+
+    class Counted(io.FileIO):
+        def read(self, size: int | None = -1) -> bytes:
+            data = super().read(size)
+            sizes.append(len(data))
+            return data
+
+    monkeypatch.setattr("sleepd.adapter_file.open_regular", Counted)
+    return sizes
 
 
 def test_a_pickled_adapter_is_refused_with_the_way_out(tmp_path: Path) -> None:

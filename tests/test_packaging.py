@@ -60,6 +60,14 @@ def test_service_is_supervised() -> None:
     assert service["Restart"] == ["on-failure"]
 
 
+@pytest.mark.parametrize("name", ["sage-sleepd.service", "sage-sleepd@.service", "user/sage-sleepd.service"])
+def test_runaway_memory_ends_in_the_unit(name: str) -> None:
+    """What grows without end is stopped before the machine is; a core dump, which would hold texts, is never written."""
+    assert one(name, "MemoryMax") == "90%"
+    assert one(name, "OOMPolicy") == "continue"
+    assert one(name, "LimitCORE") == "0"
+
+
 def test_wrong_configuration_is_not_retried() -> None:
     """The exit codes for a wrong configuration and a wrong command line end the restarting."""
     codes = one("sage-sleepd.service", "RestartPreventExitStatus").split()

@@ -62,7 +62,7 @@ def test_service_is_supervised() -> None:
 
 @pytest.mark.parametrize("name", ["sage-sleepd.service", "sage-sleepd@.service", "user/sage-sleepd.service"])
 def test_runaway_memory_ends_in_the_unit(name: str) -> None:
-    """What grows without end is stopped before the machine is; a core dump, which would hold texts, is never written."""
+    """What grows without end is stopped before the machine is; no core dump, which would hold texts, is written."""
     assert one(name, "MemoryMax") == "90%"
     assert one(name, "OOMPolicy") == "continue"
     assert one(name, "LimitCORE") == "0"

@@ -203,7 +203,13 @@ class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     ] = "/run/sage-sleepd/gpu.lock"
     threads: Annotated[int, Meta(ge=0, le=1024, description="CPU threads of torch; 0: as many as it may use.")] = 0
     silence_seconds: Annotated[
-        float, Meta(ge=1.0, le=86400.0, description="A worker that sends no sign of life for so long is hung.")
+        float,
+        Meta(
+            ge=1.0,
+            le=86400.0,
+            description="A worker that sends no sign of life for so long is hung. While it loads, a byte read or "
+            "written is one.",
+        ),
     ] = 300.0
     resume_point_minutes: Annotated[
         float,

@@ -15,7 +15,7 @@ def beat_at_each_layer(model: torch.nn.Module, beat: Callable[[], None]) -> None
         beat()
         hidden = output[0] if isinstance(output, tuple) else output
         if isinstance(hidden, torch.Tensor) and hidden.requires_grad:
-            hidden.register_hook(after_gradient)
+            hidden.register_hook(after_gradient)  # type: ignore[no-untyped-call]
 
     def after_gradient(_gradient: torch.Tensor) -> None:
         beat()

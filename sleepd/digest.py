@@ -61,7 +61,11 @@ class Digest:
         if isinstance(experience, str):
             self.put_aside(position, experience)
             return
-        key, group = experience_key(experience.id), group_key(experience.prompt, experience.response)
+        try:
+            key, group = experience_key(experience.id), group_key(experience.prompt, experience.response)
+        except MemoryError:
+            self.put_aside(position, "its texts take more memory than there is")
+            return
         known = self._find(key)
         if known is None:
             if self._index is not None:
@@ -262,6 +266,8 @@ def _decoded(text: bytes) -> Any:
             return json.loads(text.decode("utf-8", "surrogateescape"))
         except (ValueError, RecursionError) as error:
             return NoJson(f"not JSON: {error}"[:200])
+    except MemoryError:
+        return NoJson("its parts take more memory than there is")
 
 
 def decoded_line(line: bytes) -> Any:

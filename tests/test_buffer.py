@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sleepd import digest
 from sleepd.buffer import ExperienceBuffer, View
 from sleepd.digest import MOST_CHARACTERS, HalfWritten, decoded_line, digest_whole, records
 from sleepd.errors import BufferUnreadable
@@ -673,3 +674,22 @@ def test_unfinished_string_is_scanned_once() -> None:
     data = b"[" + b"[" * 5_000 + b"]" * 5_000 + b', "' + b'\\"' * 500_000
     with pytest.raises(HalfWritten, match="does not end"):
         list(records(data, "array"))
+
+
+@pytest.mark.parametrize("part", ["group_key", "msgspec.json.decode"])
+def test_record_without_memory_is_set_aside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: str) -> None:
+    """One record that takes more memory than there is does not cost the others."""
+    good = [json.dumps(record) for record in experiences(3)]
+    huge = json.dumps({"id": "huge", "prompt": "p", "response": "huge", "salience": 0.5})
+    plain = {"group_key": digest.group_key, "msgspec.json.decode": digest.msgspec.json.decode}[part]
+
+    def limited(*given: Any, **more: Any) -> Any:
+        if any("huge" in str(one) for one in given):
+            raise MemoryError
+        return plain(*given, **more)
+
+    monkeypatch.setattr(f"sleepd.digest.{part}", limited)
+    found = digest.Digest("lines")
+    digest.digest_lines([line.encode() for line in (good[0], huge, *good[1:])], found, first=1)
+    assert len(found.keys) == 3
+    assert [(one.position, "more memory" in one.reason) for one in found.set_aside] == [("line 2", True)]

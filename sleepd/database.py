@@ -14,6 +14,7 @@ from typing import Any
 
 from .errors import LedgerUnusable
 from .files import fsync_path
+from .shell_text import quoted
 
 SCHEMA_VERSION = 3
 CACHE_KIB = 512
@@ -186,7 +187,8 @@ class Database:
     def _unusable(self, error: sqlite3.Error) -> LedgerUnusable:
         return LedgerUnusable(
             f"{self._path}: cannot be read or written: {error}",
-            hint=f"make space (df -h {self._path.parent}), or check the disk (journalctl -k); it is tried again",
+            hint=f"make space (df -h {quoted(self._path.parent)}), or check the disk (journalctl -k); "
+            "it is tried again",
         )
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 
 from .errors import StateDirectoryUnusable, StateLocked
+from .shell_text import quoted
 
 LOCK_NAME = "lock"
 
@@ -56,7 +57,8 @@ class StateLock:
         except OSError as error:
             os.close(self._descriptor)
             raise StateDirectoryUnusable(
-                f"{directory / LOCK_NAME}: cannot be written: {error.strerror}", hint=f"make space: df -h {directory}"
+                f"{directory / LOCK_NAME}: cannot be written: {error.strerror}",
+                hint=f"make space: df -h {quoted(directory)}",
             ) from error
 
     def require_held(self) -> None:

@@ -12,6 +12,7 @@ from typing import Any, Final, Literal
 from .errors import BufferUnreadable, Busy, NotFound, NothingToDo
 from .experience import Experience, experience_key
 from .isolation import Cause, HandDecision, Word
+from .shell_text import command_line
 from .sleeper import Sleeper
 from .status import SCHEMA, QuarantineDetail, QuarantineEntry, QuarantineList
 
@@ -99,7 +100,7 @@ def _undo(before: dict[int, HandDecision | None], keys: dict[int, str]) -> str:
     if len(words) > 1:
         return ""
     verb = {word: verb for verb, word in _WORDS.items()}[words.pop()]
-    return " ".join(["sleepctl quarantine", verb, *keys.values()])
+    return command_line("sleepctl", "quarantine", verb, operands=tuple(keys.values()))
 
 
 def _refuse_in_use(sleeper: Sleeper, keys: dict[int, str]) -> None:

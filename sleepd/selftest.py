@@ -24,6 +24,7 @@ from .cycle import State
 from .errors import SleepdError, WorkerFailed
 from .interpreter import worker_python
 from .log import configure
+from .plain_text import clean
 from .protocol import Run
 from .sleeper import Sleeper
 from .status import CycleSummary
@@ -44,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with tempfile.TemporaryDirectory(prefix="sage-sleepd-selftest-") as directory:
             end = _sleep_in(Path(directory), owners.worker.python)
     except SleepdError as error:
-        sys.stderr.write(f"selftest: {error.message}\nhint: {error.hint}\n")
+        sys.stderr.write(f"selftest: {clean(error.message)}\nhint: {clean(error.hint)}\n")
         return error.exit_code
     sys.stdout.write(f"a cycle on a tiny model: {end.trained} trained, {end.held_out} held out, {end.state}\n")
     return 0

@@ -30,6 +30,8 @@ FLOORS: tuple[frozenset[str], ...] = (
             "clock",
             "version",
             "files",
+            "plain_text",
+            "shell_text",
             "grammar",
             "capability",
             "interpreter",

@@ -1,7 +1,7 @@
 """The quarantine as its owner sees it: who is in and why, one experience with its text, and the owner's word on them.
 
-The text is read from the agent's buffer when it is asked for; none is kept. That of a secret is shown only when that
-one experience is asked for.
+The text is read from the agent's buffer when it is asked for; none is kept. One that holds a secret, or that was not
+screened, is shown only to an operator who asks for that one experience.
 """
 
 from __future__ import annotations
@@ -154,7 +154,7 @@ def _entry(sleeper: Sleeper, key: int, cause: Cause | None, text: Experience | N
         found += f", which was said under cycle {cause.cycle}, rolled back" if cause.cycle else ""
     if cause is not None and cause.why == "said_under":
         reason, found = "said_under", f"said under cycle {cause.cycle}, which was rolled back"
-    is_shown = text is not None and reason != "secret"
+    is_shown = text is not None and sleeper.ledger.screenings.may_text_be_shown(text)
     id_ = decision.id if decision else screened.id if screened else text.id if text else ""
     return QuarantineEntry(
         id=id_,

@@ -92,7 +92,9 @@ class Requests:
             case History():
                 return {"schema": SCHEMA, "cycles": cycles(sleeper, limit=max(1, request.limit))}
             case Show():
-                return detail(sleeper, request.cycle)
+                return detail(
+                    sleeper, request.cycle, is_for_operator=is_operator(peer, sleeper.config.control.operator_group)
+                )
             case Experiences():
                 await sleeper.look()
                 return await learned(sleeper, request.cycle, limit=request.limit)

@@ -178,7 +178,8 @@ def _experience(each: LearnedText) -> Page:
     again = Span("  (repeated)" if each.role == "replay" else "", "dim")
     salience = Span(f"{each.salience:.2f}  ")
     if each.is_withheld:
-        secret = f"not shown, it holds a secret: {command_line('sleepctl', 'quarantine', 'show', operands=(each.id,))}"
+        ask = command_line("sleepctl", "quarantine", "show", operands=(each.id,))
+        secret = f"not shown (a secret, or not screened): {ask}"
         return [Row([salience, Span(secret, "yellow"), again], hang=6)]
     return [
         Row([salience, Span(shorten(each.prompt, _TEXT_COLUMNS), "bold"), again], hang=6),

@@ -12,6 +12,8 @@ from typing import Final
 MAX_DOCUMENT_BYTES: Final = 256 * 1024 * 1024
 """The lineage of a buffer of a million experiences is a tenth of it."""
 
+MAX_LOCK_BYTES: Final = 4096
+
 
 def fsync_path(path: Path) -> None:
     """Wait until a file's content, or a directory's entries, are on the disk.
@@ -38,6 +40,21 @@ def open_regular(path: Path) -> io.BufferedReader:
         os.close(descriptor)
         raise OSError(errno.EINVAL, "expected a regular file")
     return open(descriptor, "rb")
+
+
+def open_lock(path: Path, mode: int = 0o600) -> int:
+    """A descriptor of the lock file at ``path``, made where there is none.
+
+    Raises:
+        OSError: it cannot be opened, or a link, a pipe or a file that is no lock stands in its place.
+    """
+    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+    descriptor = os.open(path, flags, mode)
+    status = os.fstat(descriptor)
+    if stat.S_ISREG(status.st_mode) and status.st_size <= MAX_LOCK_BYTES:
+        return descriptor
+    os.close(descriptor)
+    raise OSError(errno.EINVAL, "expected a regular file as small as a lock is")
 
 
 def read_document(path: Path) -> bytes:

@@ -96,6 +96,7 @@ FLOORS: tuple[frozenset[str], ...] = (
             "supervisor",
             "control",
             "lock",
+            "state_directory",
             "client",
             "history",
             "recovery",

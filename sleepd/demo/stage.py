@@ -171,7 +171,7 @@ class Stage:
         raise Busy(f"the daemon of an earlier demo still runs in {self.directory}", hint=f"stop it first: kill {pid}")
 
     def _clear(self) -> None:
-        self.directory.mkdir(parents=True, exist_ok=True)
+        self.directory.mkdir(mode=0o750, parents=True, exist_ok=True)
         if self.state.exists():
             shutil.rmtree(self.state)
         for file in (self.buffer, self.log, self.directory / "questions.log"):

@@ -139,7 +139,7 @@ def _write(target: Target, path: Path, shown: list[Path]) -> list[Path]:
         files[target.unit_drop_ins / f"{_DROP_IN}.conf"] = f"# Written by sleepctl setup-buffer.\n[Service]\n{binds}"
     for file, text in files.items():
         file.parent.mkdir(parents=True, exist_ok=True)
-        replace_file(file, text.encode())
+        replace_file(file, text.encode(), mode=0o644)
     return list(files)
 
 

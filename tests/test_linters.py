@@ -69,6 +69,7 @@ FLOORS: tuple[frozenset[str], ...] = (
             "overdue",
             "retention",
             "older_formats",
+            "split_secret",
         }
     ),
     frozenset(

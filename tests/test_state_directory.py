@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,7 @@ def test_link_in_state_directory_is_refused(tmp_path: Path, precious: Path, name
     """A link in the place of any of our names is refused by name, and nothing is touched behind it."""
     stage = Stage(tmp_path)
     stage.write(6)
-    stage.state.mkdir()
+    stage.state.mkdir(exist_ok=True)
     (stage.state / name).symlink_to(precious if name in DIRECTORIES else precious / "letter")
     with pytest.raises(StateDirectoryUnusable, match="a link") as caught:
         stage.play(look)
@@ -55,7 +56,7 @@ def test_link_in_state_directory_is_refused(tmp_path: Path, precious: Path, name
 def test_linked_staging_is_not_swept(tmp_path: Path, precious: Path) -> None:
     """A link in the place of staging gives way to a directory, is named, and nothing is removed behind it."""
     stage = Stage(tmp_path)
-    stage.state.mkdir()
+    stage.state.mkdir(exist_ok=True)
     (stage.state / "staging").symlink_to(precious)
     with structlog.testing.capture_logs() as events:
         stage.make_champions(12)
@@ -133,6 +134,7 @@ def test_new_state_directory_is_private(tmp_path: Path) -> None:
     was = os.umask(0o022)
     try:
         stage = Stage(tmp_path)
+        shutil.rmtree(stage.state)
         stage.make_champions(12)
     finally:
         os.umask(was)

@@ -44,6 +44,7 @@ def test_link_in_state_directory_is_refused(tmp_path: Path, precious: Path, name
     stage = Stage(tmp_path)
     stage.write(6)
     stage.state.mkdir(exist_ok=True)
+    (stage.state / name).unlink(missing_ok=True)
     (stage.state / name).symlink_to(precious if name in DIRECTORIES else precious / "letter")
     with pytest.raises(StateDirectoryUnusable, match="a link") as caught:
         stage.play(look)

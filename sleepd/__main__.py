@@ -13,11 +13,13 @@ from .config_layers import load, require_buffer
 from .daemon import live
 from .daemon_arguments import build_parser
 from .errors import ConfigError, SleepdError
+from .plain_text import clean
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the daemon until it is told to stop; returns the exit status."""
     options = build_parser().parse_args(arguments)
+    os.umask(os.umask(0o027) | 0o027)  # what it and its worker write was said to the agent
     try:
         path = options.config or discover(os.environ)
         if path is None:
@@ -30,12 +32,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         log.configure(config.log.level)
         asyncio.run(live(config, path))
     except SleepdError as error:
-        sys.stderr.write(f"sleepd: {error.message}\n")
+        sys.stderr.write(f"sleepd: {clean(error.message)}\n")
         if error.hint:
-            sys.stderr.write(f"hint: {error.hint}\n")
+            sys.stderr.write(f"hint: {clean(error.hint)}\n")
         return error.exit_code
     except OSError as error:
-        sys.stderr.write(f"sleepd: {error}\nhint: check the disk: df -h; journalctl -k\n")
+        sys.stderr.write(f"sleepd: {clean(str(error))}\nhint: check the disk: df -h; journalctl -k\n")
         return 1
     return 0
 

@@ -17,6 +17,7 @@ from .errors import CheckpointInvalid, NotFound
 from .files import read_document, replace_file
 from .ledger import Ledger
 from .metric_limits import metric_figure, parse_limit
+from .shell_text import command_line
 from .status import MetricResult
 from .verdict import AddedMetric, Figure
 
@@ -43,7 +44,7 @@ class AddedMetrics:
         except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             path = self._file
             raise CheckpointInvalid(
-                f"{path}: not understood: {error}", hint=f"mend it, or mv {path} {path}.old"
+                f"{path}: not understood: {error}", hint=f"mend it, or {command_line('mv', path, f'{path}.old')}"
             ) from error
 
     def shown(self, cycle: int) -> list[AddedMetric]:
@@ -79,7 +80,10 @@ class AddedMetrics:
             is_broken=bool(broken),
             was_champion=champion == cycle,
             champion=champion,
-            undo=f"sleepctl metric {f'remove {cycle} {name}' if was is None else f'add {cycle} {name} {was:g}'}",
+            undo=command_line(
+                *("sleepctl", "metric", "remove" if was is None else "add", cycle),
+                operands=(name,) if was is None else (name, f"{was:g}"),
+            ),
         )
 
     def _set(self, cycle: int, name: str, value: float | None, at: datetime) -> float | None:

@@ -19,7 +19,7 @@ from .checkpoints import ADOPTED, ADOPTED_VERDICT, Checkpoints, Manifest, cycle_
 from .clock import Clock
 from .errors import CheckpointInvalid
 from .experience import key_text
-from .files import fsync_path, read_document, replace_file
+from .files import fsync_path, make_directory, read_document, replace_file
 from .ledger import Ledger
 from .log import get_logger
 from .records import Placement
@@ -79,7 +79,7 @@ def _adopt(path: Path, checkpoints: Checkpoints, at: datetime) -> None:
     # The link first: found without its record after a crash, the adoption is made again; the other way round, a record
     # without its link would be taken for a rollback to the base.
     checkpoints.promote(cycle)
-    (checkpoints.directory / ADOPTED).mkdir(exist_ok=True)
+    make_directory(checkpoints.directory / ADOPTED)
     fsync_path(checkpoints.directory)
     replace_file(checkpoints.directory / ADOPTED / f"{path.name}.json", manifest.encoded())
 

@@ -27,7 +27,18 @@ import msgspec
 
 from .adapter_file import CONFIG_FILE, WEIGHTS_FILE
 from .errors import CheckpointInvalid, NotFound, StateDirectoryUnusable
-from .files import fsync_path, hashed, read_document, replace_file, replace_link, write_durably
+from .files import (
+    fsync_path,
+    hashed,
+    is_own_directory,
+    is_regular,
+    make_directory,
+    open_regular,
+    read_document,
+    replace_file,
+    replace_link,
+    write_durably,
+)
 
 MANIFEST_VERSION = 1
 ADAPTER_FILES = (WEIGHTS_FILE, CONFIG_FILE)
@@ -86,20 +97,17 @@ class Checkpoints:
 
     def __init__(self, directory: Path, *, trace: Callable[[str], object] = str) -> None:
         self.directory = directory
-        self._retired = directory / "retired"
-        self._staging = directory / "staging"
+        self._retired, self._staging = directory / "retired", directory / "staging"
         self._current = directory / "current"
         self._trace = trace
         try:
             for each in (self._retired, self._staging):
-                each.mkdir(parents=True, exist_ok=True)
+                make_directory(each)
         except OSError as error:
             raise StateDirectoryUnusable(
                 f"{directory}: cannot be used as state directory: {error.strerror}",
                 hint="set [state] directory to one that this user may write",
             ) from error
-
-    # --- where things are ---
 
     def staging_path(self, cycle: int) -> Path:
         """Where the worker of that cycle writes."""
@@ -115,10 +123,8 @@ class Checkpoints:
 
     def find(self, cycle: int) -> Path | None:
         """Where the committed files of that cycle stand; None: nothing was kept."""
-        for path in (self.promoted_path(cycle), self.retired_path(cycle)):
-            if path.is_dir():
-                return path
-        return None
+        places = self.promoted_path(cycle), self.retired_path(cycle)
+        return next(filter(is_own_directory, places), None)
 
     def champion(self) -> int | None:
         """The cycle that ``current`` points to; None: the base itself.
@@ -135,7 +141,7 @@ class Checkpoints:
                 f"{self._current} is no symbolic link ({error.strerror})", hint=f"move {self._current} away"
             ) from error
         cycle = cycle_number(target)
-        if not cycle or not _is_ours(self.directory / target):
+        if not cycle or not is_own_directory(self.directory / target):
             raise CheckpointInvalid(
                 f"{self._current} points to {target!r}, which is no checkpoint here",
                 hint="sleepctl rebase puts the base in use; sleepctl history shows the checkpoints",
@@ -164,7 +170,8 @@ class Checkpoints:
         path = self.staging_path(cycle)
         if path.exists():
             shutil.rmtree(path)
-        (path / "work").mkdir(parents=True)
+        for each in (path, path / "work"):
+            make_directory(each)
         self._trace("staged")
         return path
 
@@ -179,13 +186,13 @@ class Checkpoints:
         """
         stage = self.staging_path(manifest.cycle)
         for name in ADAPTER_FILES:
-            if not (stage / name).is_file():
+            if not is_regular(stage / name):
                 raise CheckpointInvalid(f"the worker reported, but left no {name}", hint="journalctl -u sage-sleepd")
         shutil.rmtree(stage / "work", ignore_errors=True)
         for name, content in documents.items():
             write_durably(stage / name, content)
         self._trace("documents-written")
-        files = {path.name: file_record(path) for path in sorted(stage.iterdir()) if path.is_file()}
+        files = {path.name: file_record(path) for path in sorted(stage.iterdir()) if is_regular(path)}
         for name in files:
             fsync_path(stage / name)
         complete = msgspec.structs.replace(manifest, files=files)
@@ -214,7 +221,7 @@ class Checkpoints:
 
     def retire(self, cycle: int) -> None:
         """Move a promoted cycle to ``retired/``. Where it is there already, nothing happens."""
-        if self.promoted_path(cycle).is_dir():
+        if is_own_directory(self.promoted_path(cycle)):
             self._move(self.promoted_path(cycle), self.retired_path(cycle))
             self._trace("retired")
 
@@ -224,9 +231,9 @@ class Checkpoints:
         Raises:
             NotFound: nothing was kept of it.
         """
-        if self.promoted_path(cycle).is_dir():
+        if is_own_directory(self.promoted_path(cycle)):
             return
-        if not self.retired_path(cycle).is_dir():
+        if not is_own_directory(self.retired_path(cycle)):
             raise NotFound(f"nothing was kept of cycle {cycle}", hint="sleepctl history shows what there is")
         self._move(self.retired_path(cycle), self.promoted_path(cycle))
         self._trace("restored")
@@ -288,11 +295,6 @@ def read_manifest(path: Path) -> Manifest:
     return manifest
 
 
-def _is_ours(path: Path) -> bool:
-    """Whether it is a directory that stands here itself, and no link to one elsewhere."""
-    return path.is_dir() and not path.is_symlink()
-
-
 def has_weights(path: Path) -> bool:
     """Whether the checkpoint at ``path`` still has its weights, or was pruned."""
     return (path / WEIGHTS_FILE).exists()
@@ -316,7 +318,7 @@ def verify(path: Path) -> Manifest:
     Raises:
         CheckpointInvalid: a file is missing, or is not what was committed.
     """
-    if not _is_ours(path):
+    if not is_own_directory(path):
         raise CheckpointInvalid(f"{path}: expected a directory of its own", hint=_REPLACE)
     manifest = read_manifest(path)
     for name, expected in manifest.files.items():

@@ -10,6 +10,7 @@ from typing import Annotated, Any, get_args, get_origin, get_type_hints
 import msgspec
 
 from .config import FROM_ENVIRONMENT, Config
+from .plain_text import clean, is_shown
 
 
 def fields(config: Config) -> Iterator[tuple[str, str, Any, str]]:
@@ -31,7 +32,7 @@ def render(config: Config, *, title: str, all_keys: bool = True, origins: Mappin
         origins: for each key (``section.key``) that is set, by what; written as a comment behind it. None: no comments.
     """
     default = {(section, key): value for section, key, value, _ in fields(Config())}
-    lines = [f"# {title}"]
+    lines = [f"# {clean(title)}"]
     current = ""
     for section, key, value, meaning in fields(config):
         is_default = default[section, key] == value
@@ -44,7 +45,7 @@ def render(config: Config, *, title: str, all_keys: bool = True, origins: Mappin
         name = f"{section}.{key}"
         # Written out, these would win over what systemd's environment says.
         off = "# " if is_default and name in FROM_ENVIRONMENT and name not in (origins or {}) else ""
-        came_from = "" if origins is None else f"  # {origins.get(name, 'default')}"
+        came_from = "" if origins is None else f"  # {clean(origins.get(name, 'default'))}"
         lines.append(f"{off}{key} = {_toml(value)}{came_from}")
     return "\n".join(lines) + "\n"
 
@@ -57,8 +58,9 @@ def reference() -> str:
 
 
 def _toml(value: Any) -> str:
-    # As JSON writes it, but TOML has no surrogate pairs, and wants DEL escaped.
-    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    # As JSON writes it, but TOML has no surrogate pairs; nor does what is shown on a terminal hold a control character.
+    text = json.dumps(value, ensure_ascii=False)
+    return "".join(each if is_shown(each) else f"\\U{ord(each):08x}" for each in text)
 
 
 def _meaning(hint: Any) -> str:

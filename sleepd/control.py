@@ -1,23 +1,28 @@
 """The control socket: who may connect, how much, how long. What requests mean is not known here.
 
-Covered: slow and silent clients (deadlines), long lines, garbage, too many connections, a socket file left by a crash,
-clients that vanish in the middle. Not covered: a peer with root or our own user id, which may do everything anyway.
+Covered: slow and silent clients (deadlines), long lines, garbage, too many connections of one process or one user, a
+socket file left by a crash, one that another daemon answers on, clients that vanish in the middle. Not covered: a peer
+with root or our own user id, which may do everything anyway.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
+import fcntl
 import os
 import socket
+import stat
 import struct
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from .errors import Busy, ProtocolError, RequestFailed, SleepdError, StateDirectoryUnusable
+from .errors import Busy, ProtocolError, RequestFailed, SleepdError, SocketTaken, StateDirectoryUnusable
+from .files import open_lock
 from .log import get_logger
 from .protocol import (
     MAX_REQUEST_BYTES,
@@ -34,8 +39,12 @@ from .protocol import (
 MAX_CONNECTIONS = 64
 BACKLOG = 32
 """So many may wait to be accepted. Few, for the last one waits for all of them; clients try again by themselves."""
-MAX_CONNECTIONS_OF_ONE = 16
-"""Of one process, so that it alone cannot keep everybody else out."""
+RESERVED_CONNECTIONS = 16
+"""Of these, for root and the daemon's own user: whoever else connects cannot keep them out."""
+MAX_CONNECTIONS_OF_PROCESS = 16
+"""So that one process alone cannot keep everybody else out. All of another PID namespace count as one (pid 0)."""
+MAX_CONNECTIONS_OF_USER = 24
+"""The same for a user with any number of processes."""
 REQUEST_SECONDS = 30.0
 """A client that is connected must ask something within so long."""
 SEND_SECONDS = 10.0
@@ -63,22 +72,25 @@ class ControlSocket:
         self._mode = mode
         self._group = group
         self._respond = respond
-        self._connections: dict[asyncio.Task[None], int] = {}
-        """And the process at the other end of each; 0: it is being refused."""
+        self._connections: dict[asyncio.Task[None], Peer | None] = {}
+        """And who is at the other end of each; None: it is being refused."""
         self._subscribers: set[asyncio.Queue[Announcement]] = set()
         self._server: asyncio.AbstractServer | None = None
+        self._lock = -1
+        self._bound: os.stat_result | None = None
 
     async def start(self) -> None:
-        """Listen. A socket file left over is replaced: whoever held the state directory's lock before us is gone.
+        """Listen. A socket file that nobody answers on is replaced.
 
         Raises:
             StateDirectoryUnusable: the socket cannot be made.
+            SocketTaken: another daemon has it.
         """
         listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            if self._path.is_socket():
-                self._path.unlink()
+            self._lock = _lock_beside(self._path)
+            _remove_left_over(self._path)
             # Nobody may connect before the mode is right.
             mask = os.umask(0o177)
             try:
@@ -89,8 +101,14 @@ class ControlSocket:
                 with contextlib.suppress(PermissionError):
                     os.chown(self._path, -1, self._group)
             self._path.chmod(self._mode)
+            self._bound = self._path.lstat()
+        except SocketTaken:
+            listening.close()
+            self._unlock()
+            raise
         except OSError as error:
             listening.close()
+            self._unlock()
             raise StateDirectoryUnusable(
                 f"{self._path}: the control socket cannot be made: {error.strerror or error}",
                 hint="set [control] socket to a path that this user may create",
@@ -101,7 +119,7 @@ class ControlSocket:
         )
 
     async def close(self) -> None:
-        """Stop listening, end every connection, remove the socket file."""
+        """Stop listening, end every connection, remove the socket file if it still is the one that was made here."""
         if self._server is None:
             return
         self._server.close()
@@ -109,7 +127,15 @@ class ControlSocket:
             connection.cancel()
         if self._connections:
             await asyncio.wait(self._connections)
-        self._path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            if self._bound is not None and os.path.samestat(self._path.lstat(), self._bound):
+                self._path.unlink()
+        self._unlock()
+
+    def _unlock(self) -> None:
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
 
     def announce(self, announcement: Announcement) -> None:
         """Tell every subscriber; one that is too far behind loses its connection."""
@@ -122,14 +148,14 @@ class ControlSocket:
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
-        pid = _peer(writer).pid
+        peer = _peer(writer)
         # Those that are being refused take nobody's place, however many they are.
-        taken = [each for each in self._connections.values() if each]
-        is_full = len(taken) >= MAX_CONNECTIONS or taken.count(pid) >= MAX_CONNECTIONS_OF_ONE
-        self._connections[task] = 0 if is_full else pid
+        taken = [each for each in self._connections.values() if each is not None]
+        refusal = refusal_of(peer, taken)
+        self._connections[task] = None if refusal else peer
         try:
-            if is_full:
-                busy = Busy(f"{len(taken)} clients are connected already", hint="try again in a moment")
+            if refusal:
+                busy = Busy(refusal, hint="try again in a moment")
                 await self._send(writer, answer_error(busy))
             else:
                 await self._converse(reader, writer)
@@ -217,6 +243,66 @@ async def _hung_up(reader: asyncio.StreamReader) -> None:
     with contextlib.suppress(ConnectionError):
         while await reader.read(MAX_REQUEST_BYTES):
             pass
+
+
+def refusal_of(peer: Peer, taken: Sequence[Peer]) -> str:
+    """Why the peer gets no connection beside those that are taken; empty: it gets one."""
+    is_privileged = peer.uid in (0, os.getuid())
+    room = MAX_CONNECTIONS if is_privileged else MAX_CONNECTIONS - RESERVED_CONNECTIONS
+    of_user = [each for each in taken if each.uid == peer.uid]
+    if sum(each.pid == peer.pid for each in of_user) >= MAX_CONNECTIONS_OF_PROCESS:
+        return f"process {peer.pid} has {MAX_CONNECTIONS_OF_PROCESS} connections already"
+    if not is_privileged and len(of_user) >= MAX_CONNECTIONS_OF_USER:
+        return f"user {peer.uid} has {MAX_CONNECTIONS_OF_USER} connections already"
+    return f"{len(taken)} clients are connected already" if len(taken) >= room else ""
+
+
+def _lock_beside(path: Path) -> int:
+    """The lock of a socket's name, held as long as the descriptor is open: of two daemons one gets the name.
+
+    Raises:
+        SocketTaken: another daemon holds it.
+        OSError: the lock file cannot be made.
+    """
+    descriptor = open_lock(path.with_name(f"{path.name}.lock"))
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise _taken(path) from None
+    return descriptor
+
+
+def _remove_left_over(path: Path) -> None:
+    """Remove a socket file that nobody answers on.
+
+    Raises:
+        SocketTaken: somebody does, be it a daemon that knows no lock.
+        OSError: something else stands there, or it cannot be removed.
+    """
+    try:
+        mode = path.lstat().st_mode
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(mode):
+        raise OSError(errno.EEXIST, "something else stands there, which is no socket")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as trying:
+        trying.setblocking(False)
+        try:
+            trying.connect(str(path))
+        except ConnectionRefusedError:
+            path.unlink()
+            return
+        except BlockingIOError:
+            pass  # so many wait for it that there is no room
+    raise _taken(path)
+
+
+def _taken(path: Path) -> SocketTaken:
+    return SocketTaken(
+        f"{path}: another daemon answers on this socket",
+        hint="give each daemon a [control] socket of its own, or stop the other one",
+    )
 
 
 def _peer(writer: asyncio.StreamWriter) -> Peer:

@@ -52,6 +52,8 @@ class Lineup(msgspec.Struct, frozen=True, kw_only=True):
     """Keys of the whole buffer: ``array('Q')``."""
     sampling_shares: Mapping[str, float] = {}
     """By id, of those that are not in every epoch."""
+    ranks: Mapping[str, int] = {}
+    """By id: in which order the worker takes what it measures; see ``holdout.keyed_rank``."""
 
 
 class CycleEnd(msgspec.Struct, frozen=True, kw_only=True):
@@ -174,6 +176,7 @@ class CycleRunner:
                 salience=e.salience,
                 role=role,
                 sampling_share=lineup.sampling_shares.get(e.id, 1.0),
+                rank=lineup.ranks.get(e.id),
             )
             for e, role in lineup.experiences
         )

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from .errors import LedgerUnusable
-from .files import fsync_path
+from .files import fsync_path, make_private
+from .shell_text import quoted
 
 SCHEMA_VERSION = 3
 CACHE_KIB = 512
@@ -59,7 +60,7 @@ def open_database(path: Path) -> Database:
     """
     database = None
     try:
-        database = sqlite3.connect(path, isolation_level=None)
+        database = _connect(path)
         version = database.execute("PRAGMA user_version").fetchone()[0]
         if version <= SCHEMA_VERSION:  # in a newer one's file not even the journal's mode is changed
             database.execute("PRAGMA journal_mode=WAL")
@@ -91,6 +92,13 @@ def open_database(path: Path) -> Database:
     return Database(database, path)
 
 
+def _connect(path: Path) -> sqlite3.Connection:
+    """SQLite would make a new file for all to read, and gives its log the permissions of the file."""
+    with suppress(OSError):  # SQLite says what is wrong
+        make_private(path)
+    return sqlite3.connect(path, isolation_level=None)
+
+
 def migrate(path: Path, version: int) -> None:
     """Bring a closed database of an older version up to date.
 
@@ -100,7 +108,7 @@ def migrate(path: Path, version: int) -> None:
     unfinished = path.with_name(f"{path.name}.migrating")
     unfinished.unlink(missing_ok=True)
     try:
-        with closing(sqlite3.connect(path)) as old, closing(sqlite3.connect(unfinished, isolation_level=None)) as new:
+        with closing(sqlite3.connect(path)) as old, closing(_connect(unfinished)) as new:
             old.backup(new)
             steps = "".join(MIGRATIONS[each] for each in range(version, SCHEMA_VERSION))
             new.executescript(f"BEGIN; {steps} PRAGMA user_version={SCHEMA_VERSION}; COMMIT;")
@@ -186,7 +194,8 @@ class Database:
     def _unusable(self, error: sqlite3.Error) -> LedgerUnusable:
         return LedgerUnusable(
             f"{self._path}: cannot be read or written: {error}",
-            hint=f"make space (df -h {self._path.parent}), or check the disk (journalctl -k); it is tried again",
+            hint=f"make space (df -h {quoted(self._path.parent)}), or check the disk (journalctl -k); "
+            "it is tried again",
         )
 
 

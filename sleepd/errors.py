@@ -67,6 +67,12 @@ class StateLocked(SleepdError):
     exit_code = 7
 
 
+class SocketTaken(SleepdError):
+    """Another process answers on the control socket."""
+
+    exit_code = 7
+
+
 class IllegalTransition(SleepdError):
     """A cycle was given an event its state does not allow. Our own fault: a bug."""
 

@@ -18,8 +18,7 @@ from .bounded_text import folded
 _KEY_IN_HEX: Final = re.compile(r"[0-9a-f]{16}")
 _CYCLE_AT_END: Final = re.compile(r"(?:^|[/\\])cycle_([0-9]{1,9})[/\\]?\Z")
 LONGEST_PATH: Final = 4096
-SHOWN: Final = 60
-"""Characters of a wrong value in a reason."""
+_NUMBER: Final = re.compile(r"[-+.0-9eE]{1,8}")
 
 
 class Experience(msgspec.Struct, frozen=True, kw_only=True):
@@ -136,7 +135,6 @@ def _shown(value: Any) -> str:
         return "nothing"
     if isinstance(value, int) and abs(value) > 10**18:
         return "a very large integer"  # Python refuses to print the largest ones
-    if isinstance(value, str):
-        value = value[: SHOWN + 1]  # it may be as long as the file
-    text = ascii(value) if isinstance(value, str | int | float | bool) else type(value).__name__
-    return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
+    if isinstance(value, str) and not _NUMBER.fullmatch(value):
+        return f"text of {len(value)} characters"  # nobody screened it, and whoever may look reads the reason
+    return ascii(value) if isinstance(value, str | int | float | bool) else type(value).__name__

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import io
@@ -13,6 +14,11 @@ from typing import Final
 MAX_DOCUMENT_BYTES: Final = 256 * 1024 * 1024
 """The lineage of a buffer of a million experiences is a tenth of it."""
 _BLOCK_BYTES: Final = 2**20
+
+MAX_LOCK_BYTES: Final = 4096
+DIRECTORY_MODE: Final = 0o750
+FILE_MODE: Final = 0o640
+"""For the owner and the group: what is written here was said to the agent."""
 
 
 def fsync_path(path: Path) -> None:
@@ -42,16 +48,41 @@ def open_regular(path: Path) -> io.BufferedReader:
     return open(descriptor, "rb")
 
 
-def read_document(path: Path) -> bytes:
+def open_lock(path: Path, mode: int = 0o600) -> int:
+    """A descriptor of the lock file at ``path``, made where there is none.
+
+    Raises:
+        OSError: it cannot be opened, or a link, a pipe or a file that is no lock stands in its place.
+    """
+    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+    descriptor = os.open(path, flags, mode)
+    status = os.fstat(descriptor)
+    if stat.S_ISREG(status.st_mode) and status.st_size <= MAX_LOCK_BYTES:
+        return descriptor
+    os.close(descriptor)
+    raise OSError(errno.EINVAL, "expected a regular file as small as a lock is")
+
+
+def make_private(path: Path) -> None:
+    """Make an empty file for the owner and the group, for a library that would make one for all; one there stays.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    with contextlib.suppress(FileExistsError):
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, FILE_MODE))
+
+
+def read_document(path: Path, most_bytes: int = MAX_DOCUMENT_BYTES) -> bytes:
     """The content of a JSON file of ours, none of which is large.
 
     Raises:
         OSError: as ``open_regular``, or it is larger than any document.
     """
     with open_regular(path) as file:
-        content = file.read(MAX_DOCUMENT_BYTES + 1)
-    if len(content) > MAX_DOCUMENT_BYTES:
-        raise OSError(errno.EFBIG, f"larger than {MAX_DOCUMENT_BYTES} bytes")
+        content = file.read(most_bytes + 1)
+    if len(content) > most_bytes:
+        raise OSError(errno.EFBIG, f"larger than {most_bytes} bytes")
     return content
 
 
@@ -74,15 +105,47 @@ def hashed(path: Path, *, most: int | None = None) -> tuple[str, int]:
     return digest.hexdigest(), size - left
 
 
-def write_durably(path: Path, content: bytes) -> None:
-    """Write a new file and sync it; its directory is the caller's to sync."""
-    with path.open("wb") as file:
+def is_regular(path: Path) -> bool:
+    """Whether a regular file stands there itself, and no link to one.
+
+    Raises:
+        OSError: it cannot be told.
+    """
+    try:
+        return stat.S_ISREG(path.lstat().st_mode)
+    except FileNotFoundError:
+        return False
+
+
+def is_own_directory(path: Path) -> bool:
+    """Whether a directory stands there itself, and no link to one elsewhere."""
+    return path.is_dir() and not path.is_symlink()
+
+
+def make_directory(path: Path) -> None:
+    """A directory of ours, for the owner and the group; one that is there stays as it is.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.mkdir(mode=DIRECTORY_MODE, exist_ok=True)
+
+
+def write_durably(path: Path, content: bytes, *, mode: int = FILE_MODE) -> None:
+    """Write a file anew and sync it; its directory is the caller's to sync.
+
+    What stands there is removed first, and never written to: it may be a link.
+    """
+    path.unlink(missing_ok=True)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+    with open(os.open(path, flags, mode), "wb") as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
 
 
-def replace_file(path: Path, content: bytes, *, mode: int = 0o644) -> None:
+def replace_file(path: Path, content: bytes, *, mode: int = FILE_MODE) -> None:
     """Replace ``path`` by ``content`` atomically and durably.
 
     Raises:
@@ -90,7 +153,7 @@ def replace_file(path: Path, content: bytes, *, mode: int = 0o644) -> None:
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        write_durably(temporary, content)
+        write_durably(temporary, content, mode=mode & FILE_MODE)
         temporary.chmod(mode)
         temporary.replace(path)
     except OSError:

@@ -17,6 +17,7 @@ from .errors import CheckpointInvalid
 from .experience import key_text
 from .files import read_document, replace_file
 from .isolation import HandDecision, Word
+from .shell_text import command_line
 from .status import Moment
 
 FILE_NAME = "quarantine.json"
@@ -54,7 +55,8 @@ class HandDecisions:
         except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise CheckpointInvalid(
                 f"{self._path}: not understood: {error}",
-                hint=f"mend it; without it what you dropped may be trained: mv {self._path} {self._path}.old",
+                hint="mend it; without it what you dropped may be trained: "
+                f"{command_line('mv', self._path, f'{self._path}.old')}",
             ) from error
         return {
             int(key, 16): HandDecision(id=each.id, group=int(each.group, 16), word=each.word, at=each.at)

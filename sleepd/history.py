@@ -26,6 +26,7 @@ from .older_formats import (
 )
 from .resumption import crashes
 from .selection import KeySet, Known
+from .split_secret import split_secret
 from .status import LastError
 
 KEPT_ENTRIES = 50
@@ -40,6 +41,7 @@ class History:
 
     Raises:
         CheckpointInvalid: an older ``scheduler_state.json`` is there and cannot be understood.
+        StateDirectoryUnusable: the secret of the holdout is there and cannot be read.
     """
 
     def __init__(self, directory: Path, ledger: Ledger, checkpoints: Checkpoints) -> None:
@@ -47,6 +49,7 @@ class History:
         self._ledger = ledger
         self._checkpoints = checkpoints
         self._known: Known | None = None
+        self._secret = split_secret(directory)
         self._imported = SchedulerState()
         self._import()
 
@@ -116,6 +119,7 @@ class History:
                 seen=KeySet(seen),
                 learned=KeySet(self._ledger.learned(self._checkpoints.champion())),
                 sides=self._ledger.recorded_sides(),
+                secret=self._secret,
             )
         return self._known
 

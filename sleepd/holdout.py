@@ -1,14 +1,16 @@
 """Which experiences are never trained on. Pure.
 
 Membership belongs to a *group*: the hash of an experience's normalised prompt and reply, so that copies fall together.
-About a fifth of all groups are held out by their hash alone. A buffer whose first five eligible experiences all
-fall on the training side would be measured on nothing; then the one with the smallest rank among them is held out too.
-Once a cycle has recorded a group's side, it stays there.
+About a fifth of all groups are held out by their rank alone: a hash that is keyed with a secret of the state directory,
+so that nobody who writes an experience can tell, or choose, which side it falls on. A buffer whose first five eligible
+experiences all fall on the training side would be measured on nothing; then the one with the smallest rank among them
+is held out too. Once a cycle has recorded a group's side, it stays there.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from hashlib import blake2b
 from typing import Final
 
 _MIX: Final = 0x9E3779B97F4A7C15
@@ -19,27 +21,40 @@ FEW: Final = 5
 
 
 def rank(group: int) -> int:
-    """A second, independent-looking number from a 64-bit group hash (Fibonacci hashing, Knuth vol. 3, 6.4)."""
+    """A second, independent-looking number from a 64-bit group hash (Fibonacci hashing, Knuth vol. 3, 6.4).
+
+    Anybody can work it out: nothing that is measured may depend on it.
+    """
     return ((group * _MIX) & _MASK) >> 32
 
 
-def is_held_out_by_hash(group: int) -> bool:
-    """Whether the hash alone holds the group out: one in five."""
-    return rank(group) % ONE_IN == 0
+def keyed_rank(group: int, secret: bytes) -> int:
+    """32 bits of the keyed BLAKE2b of the group: of no use to anybody without the secret."""
+    return int.from_bytes(blake2b(group.to_bytes(8, "big"), key=secret, digest_size=4).digest(), "big")
 
 
-def divide(groups: Sequence[int], recorded: Mapping[int, bool]) -> set[int]:
+def is_held_out_by_rank(rank: int) -> bool:
+    """Whether the rank alone holds a group out: one in five."""
+    return rank % ONE_IN == 0
+
+
+def divide(groups: Sequence[int], recorded: Mapping[int, bool], secret: bytes) -> set[int]:
     """The groups of ``groups`` that are held out.
 
     Args:
         groups: of the eligible experiences, in file order; copies may repeat.
         recorded: what earlier cycles recorded: group -> is held out.
+        secret: that of the state directory.
     """
-    held_out = {group for group in groups if recorded.get(group, is_held_out_by_hash(group))}
+    held_out = {
+        group
+        for group in set(groups)
+        if (recorded[group] if group in recorded else is_held_out_by_rank(keyed_rank(group, secret)))
+    }
     if held_out or len(groups) < FEW:
         return held_out
     free = [group for group in dict.fromkeys(groups) if group not in recorded]
     # One group alone cannot be divided: all copies of it fall together.
     if len(free) > 1 or (free and len(set(groups)) > 1):
-        held_out.add(min(free, key=rank))
+        held_out.add(min(free, key=lambda group: keyed_rank(group, secret)))
     return held_out

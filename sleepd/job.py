@@ -9,6 +9,7 @@ socket's end tells it that the daemon is gone.
 
 from __future__ import annotations
 
+from hashlib import sha256
 from typing import Annotated, Any, Literal, cast
 
 import msgspec
@@ -79,6 +80,16 @@ class Lesson(msgspec.Struct, frozen=True, kw_only=True):
     role: Role
     sampling_share: Annotated[float, Meta(gt=0, le=1)] = 1.0
     """Share of the epochs that it is in; below 1 where its prompt was asked again and again."""
+    rank: Annotated[int, Meta(ge=0, lt=2**32)] | None = None
+    """Which ones are measured where not all are, by a number that whoever wrote the text could not know; None: an older
+    version staged the cycle."""
+
+    @property
+    def order(self) -> int:
+        """The rank, or what stood in its place before there were any."""
+        if self.rank is not None:
+            return self.rank
+        return int.from_bytes(sha256(self.id.encode("utf-8", "surrogatepass")).digest()[:4], "big")
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):

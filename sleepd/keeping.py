@@ -19,6 +19,7 @@ from .ledger import Ledger
 from .log import get_logger
 from .retention import Keep, Stored, to_prune
 from .rollback import champion_before
+from .shell_text import command_line
 from .status import Pruned, PruneResult
 
 
@@ -43,7 +44,7 @@ class Keeping:
         except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
             path = self._tags_file
             raise CheckpointInvalid(
-                f"{path}: not understood: {error}", hint=f"mend it, or mv {path} {path}.old"
+                f"{path}: not understood: {error}", hint=f"mend it, or {command_line('mv', path, f'{path}.old')}"
             ) from error
 
     def shown_tags(self) -> dict[int, str]:

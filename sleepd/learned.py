@@ -31,7 +31,7 @@ class LearnedText(msgspec.Struct, frozen=True, kw_only=True):
     """Its beginning, as that of the response."""
     response: str
     is_withheld: bool = False
-    """A secret was found in it since: the texts are empty."""
+    """A secret was found in it, or it was not screened as it is now: the texts are empty."""
 
 
 class Learned(msgspec.Struct, frozen=True, kw_only=True):

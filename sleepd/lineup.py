@@ -18,6 +18,7 @@ from .errors import NothingToDo
 from .experience import Experience, experience_key, group_key, prompt_key
 from .fit import other_shape
 from .history import History
+from .holdout import keyed_rank
 from .intake import Intake
 from .isolation import Isolation
 from .job import Job, Role, Strategy
@@ -61,6 +62,7 @@ async def line_up(
     selection = await _select(order, config, job, known, view, gone, intake)
     parent_cycle = parent.cycle if parent else None
     lineup = await _fetch(selection, job, intake.buffer, view, gone, parent=parent_cycle, is_forced=order.force)
+    lineup = msgspec.structs.replace(lineup, ranks=_ranks(lineup.experiences, known.secret))
     before = predecessor(parent.cycle, ledger, checkpoints) if parent else None
     return lineup if before is None else _with_comparison(lineup, before, ledger)
 
@@ -75,7 +77,7 @@ async def _select(
     intake: Intake,
 ) -> Selection:
     if not job.parent:
-        known = Known(seen=known.seen, learned=KeySet(), sides=known.sides)
+        known = msgspec.structs.replace(known, learned=KeySet())
     min_salience = Policy.of(config, order.thresholds).min_salience
     whole, strategy = _with(gone, view), job.strategy
     return select(
@@ -205,6 +207,10 @@ async def _fetch(
     return Lineup(
         job=job, parent=parent, is_forced=is_forced, experiences=found, seen=view.keys, sampling_shares=shares
     )
+
+
+def _ranks(found: Sequence[tuple[Experience, Role]], secret: bytes) -> dict[str, int]:
+    return {one.id: keyed_rank(group_key(one.prompt, one.response), secret) for one, _ in found}
 
 
 def _shares(found: Sequence[tuple[Experience, Role]]) -> dict[str, float]:

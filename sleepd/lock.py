@@ -9,6 +9,9 @@ from pathlib import Path
 import msgspec
 
 from .errors import StateDirectoryUnusable, StateLocked
+from .files import MAX_LOCK_BYTES, open_lock, read_document
+from .shell_text import quoted
+from .state_directory import prepare
 
 LOCK_NAME = "lock"
 
@@ -26,14 +29,14 @@ class StateLock:
 
     Raises:
         StateLocked: another process holds it; the message names it.
-        StateDirectoryUnusable: the lock file cannot be written.
+        StateDirectoryUnusable: the directory may not be used (``state_directory``), or the lock file not be written.
     """
 
     def __init__(self, directory: Path, *, socket: str) -> None:
         self._directory = directory
+        prepare(directory)
         try:
-            directory.mkdir(parents=True, exist_ok=True)
-            self._descriptor = os.open(directory / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            self._descriptor = open_lock(directory / LOCK_NAME, 0o640)
         except OSError as error:
             raise StateDirectoryUnusable(
                 f"{directory}: cannot be used as state directory: {error.strerror}",
@@ -51,12 +54,14 @@ class StateLock:
                 hint="speak to it with sleepctl, or stop it: systemctl stop sage-sleepd",
             ) from None
         try:
+            # ``open_lock`` has seen that it is no larger than a lock and no link.
             os.ftruncate(self._descriptor, 0)
             os.pwrite(self._descriptor, msgspec.json.encode(Holder(pid=os.getpid(), socket=socket)) + b"\n", 0)
         except OSError as error:
             os.close(self._descriptor)
             raise StateDirectoryUnusable(
-                f"{directory / LOCK_NAME}: cannot be written: {error.strerror}", hint=f"make space: df -h {directory}"
+                f"{directory / LOCK_NAME}: cannot be written: {error.strerror}",
+                hint=f"make space: df -h {quoted(directory)}",
             ) from error
 
     def require_held(self) -> None:
@@ -83,6 +88,6 @@ class StateLock:
 def read_holder(directory: Path) -> Holder | None:
     """Who wrote the lock file last; None: nobody did, or it cannot be read."""
     try:
-        return msgspec.json.decode((directory / LOCK_NAME).read_bytes(), type=Holder)
+        return msgspec.json.decode(read_document(directory / LOCK_NAME, MAX_LOCK_BYTES), type=Holder)
     except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None

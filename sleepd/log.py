@@ -1,6 +1,7 @@
 """Logging: journald-native fields under systemd, readable lines on a terminal, JSON lines elsewhere.
 
 One line an event, never one a step. An event's name is a past fact (``cycle_started``), its figures are fields.
+Text in it may come from a buffer: no such text reaches a terminal or starts a line (``plain_text``).
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from typing import Any, Final, NoReturn
 
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
+
+from .plain_text import clean, clean_lines
 
 JOURNAL_SOCKET: Final = "/run/systemd/journal/socket"
 MESSAGE_IDS: Final = {
@@ -113,7 +116,8 @@ class JournalRenderer:
         known = {"MESSAGE_ID": MESSAGE_IDS[name]} if name in MESSAGE_IDS else {}
         own = {f"SLEEPD_{key.upper()}": value for key, value in fields.items()}
         if not self._send(message, priority, {"SLEEPD_EVENT": name, **known, **own}) and not self._print(
-            f"<{priority}>{message}\n"
+            # Each line has its own prefix: systemd would take one from the text.
+            "".join(f"<{priority}>{line}\n" for line in message.split("\n"))
         ):
             self._lost += 1
         raise structlog.DropEvent
@@ -121,7 +125,8 @@ class JournalRenderer:
     def _send(self, message: str, priority: int, fields: Mapping[str, object]) -> bool:
         sent = {"MESSAGE": message, "PRIORITY": priority, "SYSLOG_IDENTIFIER": "sage-sleepd", **fields}
         try:
-            self._socket.sendto(b"".join(_field(key, str(value)) for key, value in sent.items()), self._address)
+            data = b"".join(_field(key, "\n".join(clean_lines(str(value)))) for key, value in sent.items())
+            self._socket.sendto(data, self._address)
         except OSError:
             return False
         return True
@@ -142,7 +147,7 @@ def _field(key: str, value: str) -> bytes:
 
 
 def _sentence(event: EventDict) -> str:
-    """``cycle started: cycle=7, trained=12``; a field called ``text`` comes first, as it is."""
+    """``cycle started: cycle=7, trained=12``; a field called ``text`` comes first. A traceback follows, indented."""
     fields = {
         key: value for key, value in event.items() if key not in ("event", "level", "timestamp", "exception", "text")
     }
@@ -153,7 +158,7 @@ def _sentence(event: EventDict) -> str:
     if figures:
         parts.append(figures)
     line = ": ".join(parts[:2]) + (f" ({parts[2]})" if len(parts) > 2 else "")
-    return f"{line}\n{event['exception']}" if event.get("exception") else line
+    return "\n    ".join([clean(line), *clean_lines(str(event.get("exception") or ""))])
 
 
 def _short(value: object) -> str:

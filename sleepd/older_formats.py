@@ -16,6 +16,7 @@ from msgspec import Meta
 from .errors import CheckpointInvalid
 from .files import read_document, replace_file
 from .job import Report
+from .shell_text import command_line
 from .status import CycleSummary
 
 SCHEDULER_STATE = "scheduler_state.json"
@@ -121,7 +122,7 @@ def read_scheduler_state(directory: Path) -> SchedulerState | None:
     except (OSError, msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise CheckpointInvalid(
             f"{path}: not understood: {error}",
-            hint=f"mend it, or start without its history: mv {path} {path}.old",
+            hint=f"mend it, or start without its history: {command_line('mv', path, f'{path}.old')}",
         ) from error
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,9 @@ from .checkpoints import has_weights
 from .cycle import State
 from .errors import CheckpointInvalid, NotFound
 from .files import replace_file
+from .job import Report
 from .older_cycles import adopted_champion, older_cycles
+from .records import Placement
 from .rollback import undo_of
 from .sleeper import Sleeper
 from .status import SCHEMA, Alarm, BufferDetail, BufferStatus, Champion, CycleDetail, CycleSummary, Status
@@ -152,8 +155,8 @@ def _is_on_probation(sleeper: Sleeper, cycle: int) -> bool:
     return sleeper.demotion.is_on_probation(cycle, sleeper.config.promotion.confidence)
 
 
-def detail(sleeper: Sleeper, cycle: int) -> CycleDetail:
-    """One cycle in full.
+def detail(sleeper: Sleeper, cycle: int, *, is_for_operator: bool = False) -> CycleDetail:
+    """One cycle in full; without the texts that only an operator may read.
 
     Raises:
         NotFound: there is no such cycle.
@@ -172,7 +175,7 @@ def detail(sleeper: Sleeper, cycle: int) -> CycleDetail:
             undo="sleepctl rollback" if cycle == champion else "",
         )
     summary = sleeper.ledger.summary(cycle)
-    placements = sleeper.ledger.placements(cycle)
+    placements, report = sleeper.ledger.placements(cycle), sleeper.ledger.report(cycle)
     compared = sleeper.demotion.comparison(cycle, sleeper.config.promotion.confidence)
 
     def ids(role: str) -> list[str]:
@@ -181,7 +184,7 @@ def detail(sleeper: Sleeper, cycle: int) -> CycleDetail:
     return CycleDetail(
         summary=_placed(sleeper, summary, champion),
         directory=str(path) if path else "",
-        report=sleeper.ledger.report(cycle),
+        report=report if report is None or is_for_operator else _for_readers(sleeper, report, placements),
         verdict=sleeper.ledger.verdict(cycle),
         comparison=compared[0] if compared else None,
         compared_by=compared[1] if compared else None,
@@ -191,6 +194,19 @@ def detail(sleeper: Sleeper, cycle: int) -> CycleDetail:
         held_out_ids=ids("holdout"),
         undo=undo_of(cycle, sleeper.ledger, sleeper.checkpoints),
     )
+
+
+def _for_readers(sleeper: Sleeper, report: Report, placements: Iterable[Placement]) -> Report:
+    """The report without the prompts and replies of experiences whose texts are not for everybody who may look."""
+    screenings = sleeper.ledger.screenings
+    groups = {placement.id: placement for placement in placements}
+    replies = [
+        reply
+        if (place := groups.get(reply.id)) and screenings.may_be_shown(place.key, place.group)
+        else msgspec.structs.replace(reply, prompt="", text="")
+        for reply in report.replies
+    ]
+    return msgspec.structs.replace(report, replies=replies)
 
 
 def buffer_detail(sleeper: Sleeper) -> BufferDetail:

@@ -1,7 +1,7 @@
 """The quarantine as its owner sees it: who is in and why, one experience with its text, and the owner's word on them.
 
-The text is read from the agent's buffer when it is asked for; none is kept. That of a secret is shown only when that
-one experience is asked for.
+The text is read from the agent's buffer when it is asked for; none is kept. One that holds a secret, or that was not
+screened, is shown only to an operator who asks for that one experience.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from .errors import BufferUnreadable, Busy, NotFound, NothingToDo
 from .experience import Experience, experience_key
 from .isolation import Cause, HandDecision, Word
 from .learned import SHOWN_AT_ONCE
+from .shell_text import command_line
 from .sleeper import Sleeper
 from .status import SCHEMA, QuarantineDetail, QuarantineEntry, QuarantineList
 
@@ -105,7 +106,7 @@ def _undo(before: dict[int, HandDecision | None], keys: dict[int, str]) -> str:
     if len(words) > 1:
         return ""
     verb = {word: verb for verb, word in _WORDS.items()}[words.pop()]
-    return " ".join(["sleepctl quarantine", verb, *keys.values()])
+    return command_line("sleepctl", "quarantine", verb, operands=tuple(keys.values()))
 
 
 def _refuse_in_use(sleeper: Sleeper, keys: dict[int, str]) -> None:
@@ -156,7 +157,7 @@ def _entry(sleeper: Sleeper, key: int, cause: Cause | None, text: Experience | N
         found += f", which was said under cycle {cause.cycle}, rolled back" if cause.cycle else ""
     if cause is not None and cause.why == "said_under":
         reason, found = "said_under", f"said under cycle {cause.cycle}, which was rolled back"
-    is_shown = text is not None and reason not in ("secret", "unscreenable")
+    is_shown = text is not None and sleeper.ledger.screenings.may_text_be_shown(text)
     id_ = decision.id if decision else screened.id if screened else text.id if text else ""
     return QuarantineEntry(
         id=id_,

@@ -16,6 +16,7 @@ from .errors import CheckpointInvalid, LedgerUnusable
 from .files import fsync_path
 from .ledger import Ledger
 from .log import get_logger
+from .shell_text import quoted
 from .status import CycleSummary
 from .verdict import Outcome
 
@@ -68,7 +69,7 @@ def _build(path: Path, checkpoints: Checkpoints) -> None:
     if unfinished.with_name(f"{unfinished.name}-wal").exists():
         # SQLite's close says nothing of it: part of the ledger is in its log, and would be lost with the new name.
         raise LedgerUnusable(
-            f"{unfinished}: the disk did not take it", hint=f"make space: df -h {path.parent}; or journalctl -k"
+            f"{unfinished}: the disk did not take it", hint=f"make space: df -h {quoted(path.parent)}; or journalctl -k"
         )
     unfinished.rename(path)
     fsync_path(path.parent)

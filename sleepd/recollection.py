@@ -7,7 +7,7 @@ from collections.abc import Collection
 
 from .buffer import View
 from .errors import BufferUnreadable
-from .experience import Experience, experience_key
+from .experience import Experience
 from .learned import SHOWN_AT_ONCE, Found, Learned, Place, keys_of, limited, whereabouts
 from .learned import learned as as_learned
 from .sleeper import Sleeper
@@ -33,14 +33,9 @@ async def learned(sleeper: Sleeper, cycle: int, *, limit: int) -> Learned:
             texts = await intake.buffer.extract(wanted, characters=SHOWN_AT_ONCE)
     except BufferUnreadable as error:
         problem = error.message
-    secret = {text.id for text in texts if _holds_secret(sleeper, text)}
-    return as_learned(cycle, known, texts, limit=limit, problem=problem, withheld=secret)
-
-
-def _holds_secret(sleeper: Sleeper, text: Experience) -> bool:
-    """Whether one was found in it, be it after it was trained, or although the owner released it."""
-    screened = sleeper.ledger.screenings.find(experience_key(text.id))
-    return screened is not None and screened.reason == "secret"
+    # A secret may have been found after it was trained, or although the owner released it.
+    withheld = {text.id for text in texts if not sleeper.ledger.screenings.may_text_be_shown(text)}
+    return as_learned(cycle, known, texts, limit=limit, problem=problem, withheld=withheld)
 
 
 def _wanted(view: View, keys: Collection[int]) -> dict[int, Found]:

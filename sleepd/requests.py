@@ -6,7 +6,6 @@ import grp
 import math
 import os
 import pwd
-import shlex
 from collections.abc import Awaitable, Callable
 from datetime import datetime
 from typing import Any
@@ -46,6 +45,7 @@ from .protocol import (
 from .quarantine_overview import decide_by_hand, quarantine_detail, quarantine_list
 from .recollection import learned
 from .retention import Keep
+from .shell_text import command_line, quoted
 from .sleeper import Sleeper
 from .status import SCHEMA, MetricResult, RunResult
 from .triggers import Policy
@@ -92,7 +92,9 @@ class Requests:
             case History():
                 return {"schema": SCHEMA, "cycles": cycles(sleeper, limit=max(1, request.limit))}
             case Show():
-                return detail(sleeper, request.cycle)
+                return detail(
+                    sleeper, request.cycle, is_for_operator=is_operator(peer, sleeper.config.control.operator_group)
+                )
             case Experiences():
                 await sleeper.look()
                 return await learned(sleeper, request.cycle, limit=request.limit)
@@ -165,7 +167,8 @@ class Requests:
             return
         raise PermissionDenied(
             f"user {peer.uid} may look, but not {_described(request)}",
-            hint=f"as root, or as a member: sudo usermod -aG {config.control.operator_group} USER, then log in again",
+            hint=f"as root, or as a member: sudo usermod -aG {quoted(config.control.operator_group)} USER, "
+            "then log in again",
         )
 
 
@@ -183,7 +186,9 @@ async def _rollback(sleeper: Sleeper, request: Rollback) -> dict[str, Any]:
 
 def _tag(sleeper: Sleeper, request: Tag) -> dict[str, Any]:
     was = sleeper.keeping.tag(request.cycle, request.name)
-    undo = f"sleepctl tag {request.cycle} {f'{shlex.quote(was)}' if was else '--remove'}"
+    undo = command_line(
+        "sleepctl", "tag", request.cycle, *([] if was else ["--remove"]), operands=(was,) if was else ()
+    )
     return {"schema": SCHEMA, "cycle": request.cycle, "tag": request.name, "undo": undo}
 
 

@@ -51,7 +51,7 @@ def next_reservoir(job: Job, staging: Path) -> dict[str, bytes]:
     """
     if not job.reservoir:
         return {}
-    lessons = decode_lessons((staging / "work" / "experiences.jsonl").read_bytes())
+    lessons = decode_lessons(read_document(staging / "work" / "experiences.jsonl"))
     trained = (
         Experience(id=one.id, prompt=one.prompt, response=one.response, salience=one.salience)
         for one in lessons

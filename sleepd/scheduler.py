@@ -32,6 +32,7 @@ from .errors import Busy, ConfigError, NothingToDo, SleepdError, StateLocked, Us
 from .lock import read_holder
 from .older_formats import local_naive, read_scheduler_state
 from .overview import older_result
+from .plain_text import clean
 from .protocol import Check, GetStatus, Run, Thresholds
 from .requests import check_order
 from .sleeper import Sleeper
@@ -271,12 +272,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.check:
             status = scheduler.get_status()
             print(f"Should run: {status['should_run_sleep']}")  # noqa: T201
-            print(f"Reason: {status['reason']}")  # noqa: T201
+            print(f"Reason: {clean(status['reason'])}")  # noqa: T201
             print(json.dumps(status, indent=2))  # noqa: T201
             return 0
         results = scheduler.order(Run(force=options.force))
     except SleepdError as error:
-        sys.stderr.write(f"sleepd.scheduler: {error.message}\nhint: {error.hint}\n")
+        sys.stderr.write(f"sleepd.scheduler: {clean(error.message)}\nhint: {clean(error.hint)}\n")
         return error.exit_code
     print(json.dumps(results, indent=2))  # noqa: T201
     return 0 if results["status"] in ("completed", "skipped") else 1

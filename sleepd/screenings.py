@@ -7,12 +7,15 @@ from datetime import datetime
 from typing import Any, Final
 
 from .database import Database, signed, unsigned
-from .quarantine import Screened
+from .experience import Experience, experience_key, group_key
+from .quarantine import Reason, Screened
 
 PAGE: Final = 1000
 """Rows read at once, so that the event loop turns between two pages."""
 KEPT: Final = 200_000
 """So many rows stay beside those of the buffer, the newest. What fell out is screened anew where it is met again."""
+_SHOWN: Final[frozenset[Reason]] = frozenset({"", "loop", "questions", "near_duplicate", "bare_question"})
+"""The findings after which a text was looked at as a whole and no secret was in it."""
 _COLUMNS: Final = "key, grp, id, said_under, reason, detail, original"
 _HALVES: Final = ((0, 2**63 - 1), (-(2**63), -1))
 """SQLite's integers are signed: in this order the keys ascend."""
@@ -47,6 +50,15 @@ class Screenings:
         """One row; None: it was not screened."""
         row = self._db.execute(f"SELECT {_COLUMNS} FROM screenings WHERE key=?", (signed(key),)).fetchone()  # noqa: S608
         return _screened(row) if row else None
+
+    def may_be_shown(self, key: int, group: int | None) -> bool:
+        """Whether all who may look may read the text of that group: it was screened, and no secret is in it."""
+        found = self.find(key)
+        return found is not None and found.group == group and found.reason in _SHOWN
+
+    def may_text_be_shown(self, text: Experience) -> bool:
+        """The same for a text."""
+        return self.may_be_shown(experience_key(text.id), group_key(text.prompt, text.response))
 
     def screened_at(self, key: int) -> datetime | None:
         """When it was screened."""

@@ -41,6 +41,8 @@ class Known(msgspec.Struct, frozen=True, kw_only=True):
     """Trained in the champion's lineage."""
     sides: Mapping[int, bool]
     """Recorded holdout membership: group -> is held out."""
+    secret: bytes
+    """Of the state directory; it decides the membership of all others."""
 
 
 class Barred(msgspec.Struct, frozen=True, kw_only=True):
@@ -116,7 +118,7 @@ def count(
     """The figures that a decision rests on. The three sequences run in parallel, in file order."""
     seen, learned = known.seen, known.learned
     usable = [i for i, key in enumerate(keys) if saliences[i] >= min_salience and key not in barred.keys]
-    held = holdout.divide([groups[i] for i in usable], known.sides)
+    held = holdout.divide([groups[i] for i in usable], known.sides, known.secret)
     unlearned = held_out = 0
     for i in usable:
         if groups[i] in held:
@@ -164,7 +166,7 @@ def select(
         barred: what is kept from all three.
     """
     eligible = [i for i, key in enumerate(keys) if saliences[i] >= min_salience and key not in barred.keys]
-    held = holdout.divide([groups[i] for i in eligible], known.sides)
+    held = holdout.divide([groups[i] for i in eligible], known.sides, known.secret)
     unlearned = [i for i in eligible if groups[i] not in held and keys[i] not in known.learned]
     train = sorted(sorted(unlearned, key=lambda i: -saliences[i])[:max_experiences])
     learned = [i for i in eligible if groups[i] not in held and keys[i] in known.learned]
@@ -172,7 +174,8 @@ def select(
     replay = sorted(random.Random(seed).sample(learned, share))  # noqa: S311 (no secret)
     # One of each group: a copy would count the same reply twice.
     first_of_group = {groups[i]: i for i in reversed(eligible) if groups[i] in held}
-    measured = sorted(first_of_group[group] for group in sorted(first_of_group, key=holdout.rank)[:max_holdout])
+    in_order = sorted(first_of_group, key=lambda group: holdout.keyed_rank(group, known.secret))
+    measured = sorted(first_of_group[group] for group in in_order[:max_holdout])
     return Selection(
         train=[keys[i] for i in train], replay=[keys[i] for i in replay], holdout=[keys[i] for i in measured]
     )

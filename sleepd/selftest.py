@@ -22,13 +22,18 @@ from .config import BufferConfig, Config, ControlConfig, StateConfig, WorkerConf
 from .config_layers import load
 from .cycle import State
 from .errors import SleepdError, WorkerFailed
+from .files import make_directory, replace_file
 from .interpreter import worker_python
 from .log import configure
+from .plain_text import clean
 from .protocol import Run
 from .sleeper import Sleeper
+from .split_secret import BYTES, FILE_NAME
 from .status import CycleSummary
 
 EXPERIENCES = 12
+SECRET = b"selftest 429".ljust(BYTES, b".")
+"""The same experiences are held out in every self-test: three of the twelve."""
 _MODEL_SECONDS = 300.0
 """torch takes half a minute to import from a cold disk, and longer on a small board."""
 
@@ -44,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with tempfile.TemporaryDirectory(prefix="sage-sleepd-selftest-") as directory:
             end = _sleep_in(Path(directory), owners.worker.python)
     except SleepdError as error:
-        sys.stderr.write(f"selftest: {error.message}\nhint: {error.hint}\n")
+        sys.stderr.write(f"selftest: {clean(error.message)}\nhint: {clean(error.hint)}\n")
         return error.exit_code
     sys.stdout.write(f"a cycle on a tiny model: {end.trained} trained, {end.held_out} held out, {end.state}\n")
     return 0
@@ -65,6 +70,8 @@ def _sleep_in(directory: Path, configured_python: str) -> CycleSummary:
         state=StateConfig(directory=str(directory / "state"), min_free_megabytes=0),
         control=ControlConfig(socket=str(directory / "socket")),
     )
+    make_directory(directory / "state")
+    replace_file(directory / "state" / FILE_NAME, SECRET, mode=0o600)
     config = msgspec.structs.replace(config, model=msgspec.structs.replace(config.model, base=str(model)))
     end = asyncio.run(_sleep(config))
     if end.state not in (State.PROMOTED, State.REJECTED, State.INCONCLUSIVE):

@@ -177,19 +177,26 @@ torch_directory() {
     } | sha256sum | cut -c1-12)"
 }
 
+# The lines of a .pth file, each of which is a program, by which an environment sees what an interpreter ($1) sees.
+# Python quotes the paths: there may be anything in them.
+beneath_pth() {
+    "$1" -c '
+import site, sysconfig
+paths = [sysconfig.get_path("purelib"), sysconfig.get_path("platlib"), *site.getsitepackages()]
+for path in dict.fromkeys(paths):
+    print(f"import site; site.addsitedir({path!a})")'
+}
+
 # A thin environment of the release's own above the one with torch, in which nothing is changed.
 worker_environment() {
-    local base=${worker_base:-$(torch_directory)/bin/python} beneath
+    local base=${worker_base:-$(torch_directory)/bin/python}
     run "${worker_base:-$python}" -m venv "$release/worker"
     if $is_dry; then
         printf '# %s sees what %s sees\n' "$release/worker" "$base"
     else
-        beneath=$("$base" -c 'import site, sysconfig; print(*dict.fromkeys([sysconfig.get_path("purelib"), sysconfig.get_path("platlib"), *site.getsitepackages()]), sep="\n")')
         local site
         site=$("$release/worker/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
-        while read -r directory; do
-            printf 'import site; site.addsitedir(%s)\n' "'$directory'"
-        done <<<"$beneath" >"$site/beneath.pth"
+        beneath_pth "$base" >"$site/beneath.pth"
         printf '%s' "$worker_base" >"$release/.worker-base"
         if [[ -z $worker_base ]]; then
             printf '%s' "$(torch_directory)" >"$release/.torch"
@@ -342,10 +349,10 @@ say_what_is_next() {
     else
         me="
   To use sleepctl without sudo, and to let the agent read its adapters (from the next login on):
-    sudo usermod -aG sage-sleepd ${SUDO_USER:-USER}"
+    sudo usermod -aG sage-sleepd $(printf '%q' "${SUDO_USER:-USER}")"
     fi
     if "${systemctl[@]}" is-active --quiet sage-sleepd 2>/dev/null; then
-        printf '\nRelease %s is in use. To go back: %s%s/current/source/install.sh%s --rollback\nNext: %ssleepctl status\n' \
+        printf '\nRelease %s is in use. To go back: %s%q/current/source/install.sh%s --rollback\nNext: %ssleepctl status\n' \
             "$(basename "$release")" "$sudo" "$prefix" "$of_user" "$sudo"
         return
     fi

@@ -36,8 +36,19 @@ def write_buffer(path: Path, records: list[dict[str, Any]]) -> None:
     temporary.rename(path)
 
 
+SECRET = b"tests 157710".ljust(32, b".")
+"""Of every state directory of ``config_for``, so that which experiences are held out is known."""
+
+
+def place_secret(state: Path, secret: bytes = SECRET) -> None:
+    """Have a state directory use this secret for its holdout."""
+    state.mkdir(parents=True, exist_ok=True)
+    (state / "secret").write_bytes(secret)
+
+
 def config_for(directory: Path, **triggers: Any) -> Config:
-    """A configuration in which everything lies below ``directory``."""
+    """A configuration in which everything lies below ``directory``, and a state directory with a known secret."""
+    place_secret(directory / "state")
     return Config(
         buffer=BufferConfig(path=str(directory / "buffer.json"), settle_seconds=0.05),
         triggers=TriggersConfig(**triggers),

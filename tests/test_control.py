@@ -5,7 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
+import socket
 import stat
+import sys
+import tempfile
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,7 +19,7 @@ import pytest
 
 from sleepd import control
 from sleepd.control import ControlSocket, Peer
-from sleepd.errors import NotFound, StateDirectoryUnusable
+from sleepd.errors import NotFound, SocketTaken, StateDirectoryUnusable
 from sleepd.protocol import MAX_REQUEST_BYTES, Announcement, AnyRequest, GetVersion, Run, Show, encode
 
 NOW = datetime(2026, 1, 10, 6, 0, tzinfo=UTC)
@@ -177,15 +181,126 @@ def test_a_client_that_hangs_up_while_it_waits_holds_nothing(tmp_path: Path) -> 
 
 def test_the_socket_has_its_mode_and_replaces_a_left_over_one(tmp_path: Path) -> None:
     """A socket file of a crashed daemon is no obstacle; the mode is as configured."""
+    (tmp_path / "run").mkdir()
+    with socket.socket(socket.AF_UNIX) as crashed:
+        crashed.bind(str(tmp_path / "run" / "sleepd.sock"))
 
     async def test(_: ControlSocket, path: Path) -> None:
         assert stat.S_IMODE(path.stat().st_mode) == 0o660
-        again = ControlSocket(path, mode=0o600, group=None, respond=respond)
-        await again.start()
-        assert stat.S_IMODE(path.stat().st_mode) == 0o600
-        await again.close()
+        assert (await ask(path, encode(GetVersion())))[0]["data"]["pid"] == os.getpid()
 
     with_socket(tmp_path, test)
+
+
+@pytest.mark.parametrize("is_lock_gone", [False, True])
+def test_live_socket_is_not_taken(tmp_path: Path, is_lock_gone: bool) -> None:
+    """A second daemon is refused in words, also beside one that knows no lock, and the first one's socket stays."""
+
+    async def test(_: ControlSocket, path: Path) -> None:
+        if is_lock_gone:
+            path.with_name("sleepd.sock.lock").unlink()
+        again = ControlSocket(path, mode=0o600, group=None, respond=respond)
+        with pytest.raises(SocketTaken, match="another daemon answers"):
+            await again.start()
+        await again.close()
+        assert (await ask(path, encode(GetVersion())))[0]["data"]["pid"] == os.getpid()
+
+    with_socket(tmp_path, test)
+
+
+def test_foreign_socket_is_not_removed(tmp_path: Path) -> None:
+    """At its end a daemon removes the socket file that it made, and none that stands in its place since."""
+
+    async def life() -> None:
+        path = tmp_path / "sleepd.sock"
+        ours = ControlSocket(path, mode=0o660, group=None, respond=respond)
+        await ours.start()
+        path.unlink()
+        with socket.socket(socket.AF_UNIX) as other:
+            other.bind(str(path))
+            await ours.close()
+            assert path.exists()
+
+    asyncio.run(life())
+
+
+@pytest.mark.parametrize("name", ["sleepd.sock", "sleepd.sock.lock"])
+def test_link_beside_socket_is_not_followed(tmp_path: Path, name: str) -> None:
+    """A link in the place of the socket or of its lock is refused, and what it points to stays as it is."""
+    (tmp_path / "precious").write_text("mine")
+    (tmp_path / name).symlink_to(tmp_path / "precious")
+    with pytest.raises(StateDirectoryUnusable, match=r"sleepd\.sock"):
+        asyncio.run(ControlSocket(tmp_path / "sleepd.sock", mode=0o600, group=None, respond=respond).start())
+    assert (tmp_path / "precious").read_text() == "mine"
+
+
+def peers(count: int, *, uid: int, pid: int | None = None) -> list[Peer]:
+    """So many connections of one user, each of a process of its own or all of one."""
+    return [Peer(pid=number + 2 if pid is None else pid, uid=uid, gid=uid) for number in range(count)]
+
+
+@pytest.mark.parametrize(
+    ("taken", "peer", "words"),
+    [
+        (peers(15, uid=1000, pid=7), Peer(pid=7, uid=1000, gid=1), ""),
+        (peers(16, uid=1000, pid=7), Peer(pid=7, uid=1000, gid=1), "process 7 has 16"),
+        (peers(16, uid=1000, pid=0), Peer(pid=0, uid=1000, gid=1), "process 0 has 16"),
+        (peers(16, uid=1000, pid=0), Peer(pid=0, uid=1001, gid=1), ""),
+        (peers(24, uid=1000), Peer(pid=99, uid=1000, gid=1), "user 1000 has 24"),
+        (peers(24, uid=1000), Peer(pid=99, uid=1001, gid=1), ""),
+        (peers(24, uid=1) + peers(24, uid=2), Peer(pid=99, uid=3, gid=1), "48 clients are connected"),
+        (peers(24, uid=1) + peers(24, uid=2), Peer(pid=99, uid=0, gid=0), ""),
+        (peers(24, uid=1) + peers(24, uid=2), Peer(pid=99, uid=os.getuid(), gid=1), ""),
+        (peers(64, uid=0), Peer(pid=99, uid=0, gid=0), "64 clients are connected"),
+    ],
+)
+def test_connections_are_shared_out(taken: list[Peer], peer: Peer, words: str) -> None:
+    """A process, a user and all other users together have a limit; a part is for root and the daemon's own user."""
+    refusal = control.refusal_of(peer, taken)
+    assert refusal.startswith(words)
+    assert bool(refusal) is bool(words)
+
+
+_HOLDER = """
+import os, socket, sys
+os.setgroups([]); os.setgid(65534); os.setuid(65534)
+held = []
+for _ in range(16):
+    each = socket.socket(socket.AF_UNIX)
+    try:
+        each.connect(sys.argv[1]); each.sendall(b'{"v":1,"op":"subscribe"}\\n'); each.recv(99)
+    except OSError:
+        pass
+    held.append(each)
+print("held", flush=True); sys.stdin.read()
+"""
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="needs root, to be another user")
+def test_other_users_cannot_lock_root_out() -> None:
+    """Eight processes of another user hold what they can get with subscribe, for ever; root is still answered."""
+    root = Path(tempfile.mkdtemp())
+    root.chmod(0o755)
+
+    async def test(_: ControlSocket, path: Path) -> None:
+        path.parent.chmod(0o755)
+        path.chmod(0o666)
+        command = [sys.executable, "-S", "-c", _HOLDER, str(path)]
+        pipe = asyncio.subprocess.PIPE
+        holders = [await asyncio.create_subprocess_exec(*command, stdin=pipe, stdout=pipe) for _ in range(8)]
+        for each in holders:
+            assert each.stdout is not None
+            assert await each.stdout.readline() == b"held\n"
+        answers = await ask(path, encode(GetVersion()))
+        for each in holders:
+            each.kill()
+            await each.wait()
+        assert answers[0]["data"]["uid"] == 0
+
+    try:
+        with_socket(root, test)
+    finally:
+        shutil.rmtree(root)
 
 
 def test_a_file_in_the_sockets_place_is_left_alone(tmp_path: Path) -> None:

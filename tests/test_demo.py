@@ -20,7 +20,7 @@ from sleepd.demo import sample as samples
 from sleepd.demo.interrupts import interrupted_later
 from sleepd.demo.sample import Question
 from sleepd.demo.screen import MOST_COLUMNS, Screen, score
-from sleepd.demo.stage import Stage
+from sleepd.demo.stage import SECRET, Stage
 from sleepd.errors import Busy
 from sleepd.experience import group_key
 from sleepd.holdout import divide
@@ -33,7 +33,7 @@ HAS_MODEL = all(importlib.util.find_spec(name) for name in ("torch", "llm_smollm
 def trained_replies() -> list[str]:
     """The sample's replies that a first cycle trains on."""
     pairs = [(one["prompt"], one["response"]) for one in samples.load().experiences]
-    held_out = divide([group_key(*pair) for pair in pairs], {})
+    held_out = divide([group_key(*pair) for pair in pairs], {}, SECRET)
     assert held_out
     return [response for prompt, response in pairs if group_key(prompt, response) not in held_out]
 

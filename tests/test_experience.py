@@ -81,9 +81,7 @@ def test_an_id_is_derived_as_agents_derive_it() -> None:
     assert derived_id("a|b", "c") == derived_id("a", "b|c")  # the format's own ambiguity, kept
 
 
-def test_a_very_long_wrong_value_is_shown_shortly() -> None:
-    """A salience of ten million characters costs sixty of them in its reason."""
+def test_wrong_text_is_not_shown() -> None:
+    """A reason is read by all who may look: of a text that nobody screened it says the length alone."""
     found = parse({"id": "a", "prompt": "p", "response": "r", "salience": "x" * 10**7})
-    assert isinstance(found, str)
-    assert len(found) < 150
-    assert found.endswith("…")
+    assert found == "salience: expected a number, found text of 10000000 characters"

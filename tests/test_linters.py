@@ -30,6 +30,8 @@ FLOORS: tuple[frozenset[str], ...] = (
             "clock",
             "version",
             "files",
+            "plain_text",
+            "shell_text",
             "grammar",
             "capability",
             "interpreter",
@@ -68,6 +70,7 @@ FLOORS: tuple[frozenset[str], ...] = (
             "overdue",
             "retention",
             "older_formats",
+            "split_secret",
         }
     ),
     frozenset(
@@ -96,6 +99,7 @@ FLOORS: tuple[frozenset[str], ...] = (
             "supervisor",
             "control",
             "lock",
+            "state_directory",
             "client",
             "history",
             "recovery",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -164,7 +165,12 @@ def test_the_journal_gets_native_fields(tmp_path: Path) -> None:
     with pytest.raises(structlog.DropEvent):
         render(None, "warning", {"event": "candidate_rejected", "level": "warning", "cycle": 7, "text": "a\nb"})
     datagram = journal.recv(65536)
-    for field in (b"MESSAGE\n", b"PRIORITY=4\n", b"SLEEPD_EVENT=candidate_rejected\n", b"SLEEPD_CYCLE=7\n"):
+    for field in (
+        "MESSAGE=candidate rejected: a⏎ b (".encode(),
+        b"PRIORITY=4\n",
+        b"SLEEPD_EVENT=candidate_rejected\n",
+        b"SLEEPD_CYCLE=7\n",
+    ):
         assert field in datagram
     assert b"SLEEPD_TEXT\n" + (3).to_bytes(8, "little") + b"a\nb\n" in datagram
 
@@ -177,6 +183,30 @@ def test_without_a_journal_the_line_goes_to_standard_error(tmp_path: Path) -> No
     with pytest.raises(structlog.DropEvent):
         render(None, "info", {"event": "started", "level": "info"})
     assert printed.read_text() == "<6>started\n"
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # these sockets live as long as we
+def test_text_forges_no_log_line(tmp_path: Path) -> None:
+    """Escapes, line ends and a traceback's text start no line of a log, whatever it goes to, and reach no terminal."""
+    forged = "x\x1b]0;T\x07\n<0>cycle promoted\r\x9b2J\u2028\u202e<1>y"
+    event = {"event": f"buffer_{forged}", "level": "warning", "text": forged, "id": forged, "exception": f"E: {forged}"}
+    printed = tmp_path / "stderr"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as journal:
+        journal.bind(str(tmp_path / "journal"))
+        for address in ("none", "journal"):
+            render = log.JournalRenderer(str(tmp_path / address), descriptor=os.open(printed, os.O_CREAT | os.O_WRONLY))
+            with pytest.raises(structlog.DropEvent):
+                render(None, "warning", dict(event))
+            render._socket.close()
+        received = journal.recv(65536).decode("utf-8", "replace")
+    stream = type("Terminal", (io.StringIO,), {"isatty": lambda _: True})()
+    log.configure("info", stream=stream)
+    log.get_logger().warning("experiences_truncated", text=forged, id=forged)
+    outputs = (printed.read_text(), stream.getvalue(), received)
+    assert not re.findall(r"[\x1b\x07\r\x9b\u2028\u202e]", "".join(outputs))
+    assert all(line.startswith("<4>") for line in outputs[0].splitlines())
+    assert len(outputs[1].splitlines()) == 1
+    assert "\n<0>" not in outputs[0] + outputs[1]
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # these sockets live as long as we

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import shutil
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -202,7 +204,7 @@ def test_chosen_torch_reaches_pip() -> None:
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
-    [(("tyr",), "found 'tyr'"), (("test", "--keep"), "--keep belongs to try"), (("try", "more"), "found 'more'")],
+    [(("tyr",), "found 'tyr'"), (("test", "--keep"), "--keep does not belong"), (("try", "more"), "found 'more'")],
 )
 def test_wrong_arguments_are_told(arguments: tuple[str, ...], words: str) -> None:
     """A wrong word ends in an error that says what was found and what to type."""
@@ -210,6 +212,62 @@ def test_wrong_arguments_are_told(arguments: tuple[str, ...], words: str) -> Non
     assert done.returncode == 1
     assert words in done.stderr
     assert "hint: ./install.sh" in done.stderr
+
+
+OPTIONS = ("--keep", "--user", "--rollback", "--uninstall", "--purge", "--worker-python")
+BELONGS = {
+    ("try",): {"--keep"},
+    ("test",): set(),
+    ("--rollback",): {"--rollback", "--user"},
+    ("--uninstall",): {"--uninstall", "--purge", "--user"},
+    ("--purge",): {"--uninstall", "--purge", "--user"},
+}
+"""What each way of calling install.sh takes, --dry-run aside."""
+
+
+@pytest.mark.parametrize(
+    ("mode", "option"),
+    [(mode, option) for mode, taken in BELONGS.items() for option in OPTIONS if option not in taken],
+    ids="".join,
+)
+@pytest.mark.parametrize("comes_first", [False, True])
+def test_foreign_option_is_refused(mode: tuple[str, ...], option: str, comes_first: bool) -> None:
+    """An option that does not belong to the mode ends in an error before anything: it neither changes the mode nor is
+    passed over.
+    """
+    words = [option, *(["/usr/bin/python3"] if option == "--worker-python" else [])]
+    is_word = mode[0] in ("try", "test")
+    arguments = [*words, *mode] if comes_first and not is_word else [*mode, *words]
+    done = install(*arguments, "--dry-run")
+    assert done.returncode == 1
+    assert "does not belong to" in done.stderr
+    assert done.stdout == ""
+
+
+def test_interpreter_path_may_hold_anything(tmp_path: Path) -> None:
+    """The lines by which the worker's environment sees an interpreter's packages name them, whatever the path is."""
+    hostile = tmp_path / 'it\'s $(touch ran) "x" %h \\'
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(hostile)], check=True)
+    script = f'source "{ROOT}/systemd/installer.sh"; beneath_pth "$1"'
+    done = subprocess.run(
+        ["bash", "-c", script, "bash", str(hostile / "bin" / "python")], capture_output=True, text=True, cwd=tmp_path
+    )
+    seen: list[str] = []
+    for line in done.stdout.splitlines():
+        assert line.startswith("import site; site.addsitedir(")
+        seen.append(ast.literal_eval(line.removeprefix("import site; site.addsitedir(").removesuffix(")")))
+    assert seen
+    assert all(each.startswith(str(hostile)) for each in seen)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_shared_files_are_for_all(tmp_path: Path) -> None:
+    """Manual pages and completions can be read by every user, whatever the umask."""
+    command = [sys.executable, "-m", "sleepd.sleepctl.share", str(tmp_path)]
+    subprocess.run(command, check=True, cwd=ROOT, umask=0o027)
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert files
+    assert {path.stat().st_mode & 0o777 for path in files} == {0o644}
 
 
 def test_absent_python_is_told() -> None:

@@ -15,8 +15,15 @@ from sleepd.selection import KeySet, Known, count, select
 Groups = st.lists(st.integers(0, 2**64 - 1), max_size=60)
 
 
+SECRET = b"s" * 32
+
+
+def is_held_out(group: int) -> bool:
+    return holdout.is_held_out_by_rank(holdout.keyed_rank(group, SECRET))
+
+
 def known(seen: set[int] = frozenset(), learned: set[int] = frozenset(), sides: dict[int, bool] | None = None) -> Known:
-    return Known(seen=KeySet(seen), learned=KeySet(learned), sides=sides or {})
+    return Known(seen=KeySet(seen), learned=KeySet(learned), sides=sides or {}, secret=SECRET)
 
 
 def choose(keys: list[int], what: Known, *, saliences: list[float] | None = None, **changes):
@@ -43,31 +50,31 @@ def test_a_key_set_is_a_set(keys: set[int], probe: int) -> None:
 def test_about_a_fifth_is_held_out() -> None:
     """Of 10,000 random groups 20 % ± 2 % are held out (a false alarm has a probability under 10^-6)."""
     generator = random.Random(3)
-    held = sum(holdout.is_held_out_by_hash(generator.getrandbits(64)) for _ in range(10_000))
+    held = sum(is_held_out(generator.getrandbits(64)) for _ in range(10_000))
     assert 1800 <= held <= 2200
 
 
 @given(Groups)
 def test_membership_does_not_depend_on_company(groups: list[int]) -> None:
     """A group that its hash holds out is held out in any buffer."""
-    assert {g for g in groups if holdout.is_held_out_by_hash(g)} <= holdout.divide(groups, {})
+    assert {g for g in groups if is_held_out(g)} <= holdout.divide(groups, {}, SECRET)
 
 
 @given(Groups)
 def test_five_different_eligible_ones_are_enough_to_measure_on(groups: list[int]) -> None:
     """Among five or more different groups at least one is held out, and at least one is not."""
-    held = holdout.divide(groups, {})
+    held = holdout.divide(groups, {}, SECRET)
     if len(set(groups)) >= 5:
         assert held
     if len(groups) < 5:
-        assert all(holdout.is_held_out_by_hash(group) for group in held)
+        assert all(is_held_out(group) for group in held)
 
 
 @given(Groups, st.randoms())
 def test_a_recorded_side_is_for_ever(groups: list[int], chance: random.Random) -> None:
     """What earlier cycles recorded outranks the hash, both ways."""
     sides = {group: chance.random() < 0.5 for group in groups if chance.random() < 0.7}
-    held = holdout.divide(groups, sides)
+    held = holdout.divide(groups, sides, SECRET)
     for group in groups:
         if group in sides:
             assert (group in held) == sides[group]
@@ -81,8 +88,8 @@ def test_the_roles_never_overlap_and_nothing_held_out_is_trained(keys: list[int]
     chosen = choose(keys, known(learned=learned))
     train, replay, measured = set(chosen.train), set(chosen.replay), set(chosen.holdout)
     assert not train & replay
-    assert not (train | replay) & holdout.divide(keys, {})
-    assert measured <= holdout.divide(keys, {})
+    assert not (train | replay) & holdout.divide(keys, {}, SECRET)
+    assert measured <= holdout.divide(keys, {}, SECRET)
     assert not train & learned
     assert replay <= learned
 
@@ -98,8 +105,8 @@ def test_low_salience_is_neither_trained_nor_measured_on_but_counted() -> None:
 
 def test_the_most_salient_come_first_when_there_are_too_many() -> None:
     """Of more than max_experiences the most salient are trained, and the rest stays unlearned for the next cycle."""
-    held = next(key for key in range(1, 200) if holdout.is_held_out_by_hash(key))
-    keys = [*[key for key in range(1, 200) if not holdout.is_held_out_by_hash(key)][:50], held]
+    held = next(key for key in range(1, 200) if is_held_out(key))
+    keys = [*[key for key in range(1, 200) if not is_held_out(key)][:50], held]
     saliences = [0.6 + index / 1000 for index in range(51)]
     chosen = choose(keys, known(), saliences=saliences, max_experiences=10)
     assert chosen.train == keys[40:50]
@@ -117,7 +124,7 @@ def test_what_counts_as_new_is_what_the_last_judged_cycle_had_not_seen() -> None
 
 def test_copies_fall_together_and_are_measured_once() -> None:
     """Five ids with one text are one group: all on one side, and counted once in the measurement."""
-    group = next(g for g in range(1000) if holdout.is_held_out_by_hash(g))
+    group = next(g for g in range(1000) if is_held_out(g))
     keys = [1, 2, 3, 4, 5]
     chosen = select(
         keys,
@@ -137,16 +144,16 @@ def test_copies_fall_together_and_are_measured_once() -> None:
 
 def test_few_new_experiences_do_not_crowd_out_the_old() -> None:
     """Beside two new ones eight old ones are replayed, or as many as there are."""
-    held = next(key for key in range(1, 300) if holdout.is_held_out_by_hash(key))
-    keys = [held, *[key for key in range(1, 300) if not holdout.is_held_out_by_hash(key)][:30]]
+    held = next(key for key in range(1, 300) if is_held_out(key))
+    keys = [held, *[key for key in range(1, 300) if not is_held_out(key)][:30]]
     assert len(choose(keys, known(learned=set(keys[3:])), min_replayed=8).replay) == 8
     assert len(choose(keys[:6], known(learned=set(keys[3:6])), min_replayed=8).replay) == 3
 
 
 def test_retraining_replays_all_that_was_learned_up_to_the_most() -> None:
     """An infinite share takes every learned one, however few are new, and never more than one cycle may have."""
-    held = next(key for key in range(1, 300) if holdout.is_held_out_by_hash(key))
-    keys = [*[key for key in range(1, 300) if not holdout.is_held_out_by_hash(key)][:60], held]
+    held = next(key for key in range(1, 300) if is_held_out(key))
+    keys = [*[key for key in range(1, 300) if not is_held_out(key)][:60], held]
     everything = choose(keys, known(learned=set(keys[1:])), replay_share=math.inf, max_experiences=500)
     assert everything.replay == keys[1:-1]
     assert len(choose(keys, known(learned=set(keys[1:])), replay_share=math.inf, max_experiences=20).replay) == 20
@@ -155,7 +162,7 @@ def test_retraining_replays_all_that_was_learned_up_to_the_most() -> None:
 @pytest.mark.parametrize("seed", [1, 2])
 def test_the_replay_sample_is_decided_by_the_seed(seed: int) -> None:
     """The same cycle chooses the same sample; another one chooses another."""
-    keys = [key for key in range(1, 300) if not holdout.is_held_out_by_hash(key)]
+    keys = [key for key in range(1, 300) if not is_held_out(key)]
     learned = set(keys[:100])
     once, again = choose(keys, known(learned=learned), seed=seed), choose(keys, known(learned=learned), seed=seed)
     assert once.replay == again.replay

@@ -448,7 +448,7 @@ def test_a_lost_ledger_is_rebuilt_from_the_checkpoints(
     Result: every answer is the same as before, and a damaged file is kept aside.
     """
     monkeypatch.setenv("TZ", "UTC")
-    stage.state.mkdir()
+    stage.state.mkdir(exist_ok=True)
     (stage.state / "scheduler_state.json").write_text(json.dumps(OLDER))
     for count, behaviour in ((12, "promote"), (18, "reject"), (24, "promote")):
         stage.clock.advance(7 * 3600)
@@ -490,7 +490,7 @@ OLDER = {
 def test_an_older_state_is_honoured(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     """The first experiences count as seen, the last sleep as slept, and the numbering goes on."""
     monkeypatch.setenv("TZ", "UTC")
-    stage.state.mkdir()
+    stage.state.mkdir(exist_ok=True)
     (stage.state / "scheduler_state.json").write_text(json.dumps(OLDER))
     stage.write(10)
     assert stage.play(look).reason == "Insufficient new experiences (1 < 2)"

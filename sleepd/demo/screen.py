@@ -8,7 +8,8 @@ import time
 from collections.abc import Sequence
 from typing import TextIO
 
-from sleepd.sleepctl.terminal import clean, columns, pad, shorten
+from sleepd.plain_text import clean
+from sleepd.sleepctl.terminal import columns, pad, shorten
 
 from .sample import Question
 

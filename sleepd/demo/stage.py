@@ -28,7 +28,9 @@ from sleepd.config_checks import MAX_SOCKET_PATH_BYTES
 from sleepd.config_layers import PREFIX, load
 from sleepd.config_text import render
 from sleepd.errors import Busy, ConfigError, DaemonNotRunning, RequestFailed, WorkerFailed
+from sleepd.files import replace_file
 from sleepd.protocol import GetStatus
+from sleepd.split_secret import BYTES, FILE_NAME
 from sleepd.status import Status
 
 from .interrupts import interrupted_later
@@ -37,6 +39,10 @@ from .sample import Sample
 START_SECONDS = 30.0
 STOP_SECONDS = 60.0
 """More than the daemon gives its worker."""
+
+
+SECRET = b"demo 451".ljust(BYTES, b".")
+"""The same experiences of the sample are held out in every demo: those that teach a fact once more."""
 
 
 class Stage:
@@ -171,12 +177,13 @@ class Stage:
         raise Busy(f"the daemon of an earlier demo still runs in {self.directory}", hint=f"stop it first: kill {pid}")
 
     def _clear(self) -> None:
-        self.directory.mkdir(parents=True, exist_ok=True)
+        self.directory.mkdir(mode=0o750, parents=True, exist_ok=True)
         if self.state.exists():
             shutil.rmtree(self.state)
         for file in (self.buffer, self.log, self.directory / "questions.log"):
             file.unlink(missing_ok=True)
         self.state.mkdir(mode=0o750)
+        replace_file(self.state / FILE_NAME, SECRET, mode=0o600)
         self.buffer.touch()
         config = demo_config(self, self._python, self._sample)
         self.config.write_text(render(config, title="what the demo's daemon was started with", all_keys=False))

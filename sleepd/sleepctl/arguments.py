@@ -7,6 +7,7 @@ import sys
 from typing import Any, NoReturn
 
 from sleepd.grammar import RecordingParser
+from sleepd.plain_text import clean
 from sleepd.strategies import STRATEGIES
 from sleepd.version import VERSION
 
@@ -21,7 +22,7 @@ COMPLETED = ("bash", "zsh", "fish", "cycles", "quarantine")
 
 class _Parser(RecordingParser):
     def error(self, message: str) -> NoReturn:
-        sys.stderr.write(f"sleepctl: {message}\nhint: {self.prog} --help\n")
+        sys.stderr.write(f"sleepctl: {clean(message)}\nhint: {self.prog} --help\n")
         self.exit(ExitCode.USAGE)
 
 

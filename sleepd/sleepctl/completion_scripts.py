@@ -9,8 +9,10 @@ from collections.abc import Callable, Iterator
 from sleepd.grammar import RecordingParser
 from sleepd.strategies import STRATEGIES
 
-_ASK = "sleepctl completions cycles 2>/dev/null"
-_ASK_QUARANTINE = "sleepctl completions quarantine 2>/dev/null"
+_FILTER = r"2>/dev/null | LC_ALL=C sed -n '/^{word}\t[a-z0-9_ -]*$/p'"
+"""Whatever answers: a shell sees nothing but words that mean nothing to it."""
+_ASK = "sleepctl completions cycles " + _FILTER.format(word=r"[0-9]\{1,9\}")
+_ASK_QUARANTINE = "sleepctl completions quarantine " + _FILTER.format(word=r"[A-Za-z0-9][A-Za-z0-9_.-]\{0,63\}")
 _NOTE = "# Written by `sleepctl completions {}`: change nothing here."
 
 
@@ -53,6 +55,14 @@ def _takes_value(action: argparse.Action) -> bool:
 
 _BASH = """\
 {note}
+# `compgen -W` would expand what it is given: known numbers and ids are compared here.
+_sleepctl_known() {{
+    local known _
+    while IFS=$'\t' read -r known _; do
+        [[ $known == "$cur"* ]] && COMPREPLY+=("$known")
+    done
+}}
+
 _sleepctl() {{
     local cur=${{COMP_WORDS[COMP_CWORD]}} prev=${{COMP_WORDS[COMP_CWORD - 1]}} command="" words="" word i
     COMPREPLY=()
@@ -78,8 +88,8 @@ _sleepctl() {{
     case $words in
         @files) mapfile -t COMPREPLY < <(compgen -f -- "$cur"); compopt -o filenames 2>/dev/null ;;
         @directories) mapfile -t COMPREPLY < <(compgen -d -- "$cur"); compopt -o filenames 2>/dev/null ;;
-        @cycles) mapfile -t COMPREPLY < <(compgen -W "$({ask} | cut -f 1)" -- "$cur") ;;
-        @quarantine) mapfile -t COMPREPLY < <(compgen -W "$({ask_quarantine} | cut -f 1)" -- "$cur") ;;
+        @cycles) _sleepctl_known < <({ask}) ;;
+        @quarantine) _sleepctl_known < <({ask_quarantine}) ;;
         *) mapfile -t COMPREPLY < <(compgen -W "$words" -- "$cur") ;;
     esac
 }}
@@ -129,13 +139,13 @@ _ZSH = """\
 {note}
 _sleepctl_cycles() {{
     local -a cycles
-    cycles=(${{(f)"$({ask} | sed 's/:/\\\\:/g; s/\\t/:/')"}})
+    cycles=(${{(f)"$({ask} | tr '\\t' :)"}})
     _describe -V cycle cycles
 }}
 
 _sleepctl_quarantine() {{
     local -a ids
-    ids=(${{(f)"$({ask_quarantine} | sed 's/:/\\\\:/g; s/\\t/:/')"}})
+    ids=(${{(f)"$({ask_quarantine} | tr '\\t' :)"}})
     _describe -V experience ids
 }}
 

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 
 from sleepd.errors import DaemonNotRunning, SleepdError
+from sleepd.plain_text import clean
 from sleepd.protocol import History, Quarantine
 from sleepd.status import CycleSummary, QuarantineEntry, QuarantineList
 
@@ -40,12 +41,12 @@ def complete(session: Session) -> ExitCode:
 
 def cycle_lines(cycles: Iterable[CycleSummary]) -> list[str]:
     """``8<TAB>promoted 2026-07-05``, newest first."""
-    return [f"{cycle.cycle}\t{cycle.state} {cycle.started_at.astimezone():%Y-%m-%d}\n" for cycle in cycles]
+    return [f"{cycle.cycle}\t{clean(cycle.state)} {cycle.started_at.astimezone():%Y-%m-%d}\n" for cycle in cycles]
 
 
 def quarantine_lines(entries: Iterable[QuarantineEntry]) -> list[str]:
     """``4f3a…<TAB>loop`` for each id that no shell could mistake for something else: agents make them."""
-    return [f"{each.id}\t{each.reason or each.state}\n" for each in entries if _PLAIN_ID.fullmatch(each.id)]
+    return [f"{each.id}\t{clean(each.reason or each.state)}\n" for each in entries if _PLAIN_ID.fullmatch(each.id)]
 
 
 def _quarantined(session: Session) -> list[QuarantineEntry]:

@@ -8,9 +8,10 @@ from typing import Any, TextIO
 import msgspec
 
 from sleepd.errors import SleepdError
+from sleepd.plain_text import clean
 from sleepd.status import SCHEMA
 
-from .terminal import Page, clean, is_coloured, render, width_of
+from .terminal import Page, is_coloured, render, width_of
 
 
 class Console:

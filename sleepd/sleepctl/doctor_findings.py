@@ -9,6 +9,7 @@ from typing import Literal
 
 import msgspec
 
+from sleepd.shell_text import command_line, quoted
 from sleepd.version import VERSION
 
 from .doctor_facts import Facts
@@ -58,7 +59,11 @@ def _config(facts: Facts) -> Said:
             "sudo ./install.sh; or: sleepctl config show > FILE, and edit it",
         )
     if not config.config.buffer.path:
-        return "FAIL", f"{config.path}: buffer.path is not set", f"set it to the agent's file: sudoedit {config.path}"
+        return (
+            "FAIL",
+            f"{config.path}: buffer.path is not set",
+            f"set it to the agent's file: sudoedit {quoted(config.path)}",
+        )
     return "PASS", f"{config.path} is correct", ""
 
 
@@ -98,9 +103,13 @@ def _socket(facts: Facts) -> Said:
 def _operator(facts: Facts) -> Said:
     group = facts.config.config.control.operator_group
     if facts.socket.is_caller_operator is None:
-        return "WARN", f"there is no group {group}: only root and the daemon's user may steer", f"sudo groupadd {group}"
+        return (
+            "WARN",
+            f"there is no group {group}: only root and the daemon's user may steer",
+            f"sudo groupadd {quoted(group)}",
+        )
     if not facts.socket.is_caller_operator:
-        command = f"sudo usermod -aG {group} $USER, then log in again"
+        command = f"sudo usermod -aG {quoted(group)} $USER, then log in again"
         return "WARN", f"you are not in the group {group}: you may look at most, not force, pause or roll back", command
     return "PASS", "you may force, cancel, pause and roll back", ""
 
@@ -120,7 +129,7 @@ def _daemon(facts: Facts) -> Said:
 def _state(facts: Facts) -> Said:
     state, who = facts.state, facts.daemon_user
     if state.kind == "other" or state.kind == "file":
-        return "FAIL", f"{state.path} is no directory", f"sudo mv {state.path} {state.path}.old"
+        return "FAIL", f"{state.path} is no directory", command_line("sudo", "mv", state.path, f"{state.path}.old")
     if state.may_write:
         return "PASS", f"{state.path} can be written by {who}", ""
     if state.kind == "absent":
@@ -129,8 +138,8 @@ def _state(facts: Facts) -> Said:
     if state.may_write is None:
         return "WARN", f"whether the daemon may write {state.path} is not to be seen by you", "sudo sleepctl doctor"
     if state.blocked_at:
-        return "FAIL", f"{who} cannot pass {state.blocked_at}", f"sudo chmod o+x {state.blocked_at}"
-    return "FAIL", f"{state.path} cannot be written by {who}", f"sudo chown -R {who} {state.path}"
+        return "FAIL", f"{who} cannot pass {state.blocked_at}", f"sudo chmod o+x {quoted(state.blocked_at)}"
+    return "FAIL", f"{state.path} cannot be written by {who}", command_line("sudo", "chown", "-R", who, state.path)
 
 
 def _disk(facts: Facts) -> Said:
@@ -138,7 +147,11 @@ def _disk(facts: Facts) -> Said:
     if facts.free_bytes is None:
         return "WARN", f"the free space of {facts.state.path} is not to be seen by you", "sudo sleepctl doctor"
     text = f"{_size(facts.free_bytes)} free for {facts.state.path}, {_size(least)} needed to start a cycle"
-    return ("PASS", text, "") if facts.free_bytes >= least else ("FAIL", text, f"make space: df -h {facts.state.path}")
+    return (
+        ("PASS", text, "")
+        if facts.free_bytes >= least
+        else ("FAIL", text, f"make space: df -h {quoted(facts.state.path)}")
+    )
 
 
 def _buffer(facts: Facts) -> Said:
@@ -149,26 +162,34 @@ def _buffer(facts: Facts) -> Said:
         return "FAIL", "buffer.path is not set", "see config"
     hidden = _hidden(facts, place.path)
     if hidden:
-        show = f"sudo sleepctl setup-buffer {place.path}"
+        show = command_line("sudo", "sleepctl", "setup-buffer", operands=(place.path,))
         return "FAIL", f"{place.path} lies where the service does not see it ({hidden})", show
     if buffer.problem:
         return "FAIL", buffer.problem, "sleepctl buffer"
     if buffer.has_daemon_read is False and place.kind == "file":
         return "FAIL", f"the running daemon does not see {place.path}", "sudo systemctl restart sage-sleepd"
     if place.blocked_at:
-        return "FAIL", f"{who} cannot pass {place.blocked_at}", f"sudo setfacl -m u:{who}:x {place.blocked_at}"
+        return (
+            "FAIL",
+            f"{who} cannot pass {place.blocked_at}",
+            command_line("sudo", "setfacl", "-m", f"u:{who}:x", place.blocked_at),
+        )
     if place.kind == "absent":
         return "WARN", f"{place.path} is not there yet", "it is read once the agent writes it; is the path right?"
     if place.kind in ("directory", "other"):
         return (
             "FAIL",
             f"{place.path} is no regular file",
-            f"name the file that the agent writes: sudoedit {facts.config.path}",
+            f"name the file that the agent writes: sudoedit {quoted(facts.config.path)}",
         )
     if place.may_read is None:
         return "WARN", f"whether the daemon may read {place.path} is not to be seen by you", "sudo sleepctl doctor"
     if not place.may_read:
-        return "FAIL", f"{place.path} cannot be read by {who}", f"sudo setfacl -m u:{who}:r {place.path}"
+        return (
+            "FAIL",
+            f"{place.path} cannot be read by {who}",
+            command_line("sudo", "setfacl", "-m", f"u:{who}:r", place.path),
+        )
     return "PASS", f"{place.path} can be read by {who}", ""
 
 

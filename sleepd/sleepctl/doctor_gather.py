@@ -20,6 +20,7 @@ from sleepd.errors import ConfigError, DaemonNotRunning, SleepdError
 from sleepd.gpu_devices import has_gpu
 from sleepd.interpreter import worker_python
 from sleepd.protocol import Buffer, GetStatus
+from sleepd.shell_text import command_line
 from sleepd.status import BufferDetail, Status
 
 from .doctor_facts import BufferFacts, ConfigFacts, Facts, SocketFacts, UnitFacts
@@ -225,7 +226,7 @@ def _leftovers(state: Path, *, is_running: bool) -> list[tuple[str, str]]:
     with suppress(OSError):
         names = sorted(entry.name for entry in state.iterdir())
         found += [
-            (f"{state / name}: a ledger that was damaged and set aside", f"sudo rm {state / name}")
+            (f"{state / name}: a ledger that was damaged and set aside", command_line("sudo", "rm", state / name))
             for name in names
             if ".damaged-" in name
         ]

@@ -60,7 +60,7 @@ def main() -> int:
     parser.add_argument("--user", action="store_true", help="for systemctl --user")
     parser.add_argument("file", type=Path, metavar="FILE")
     given = parser.parse_args()
-    replace_file(given.file, (of_user(Path.home()) if given.user else of_system()).encode())
+    replace_file(given.file, (of_user(Path.home()) if given.user else of_system()).encode(), mode=0o644)
     return 0
 
 

@@ -16,6 +16,7 @@ from typing import NamedTuple, NoReturn
 
 from sleepd.errors import NotFound, SleepdError
 from sleepd.protocol import GetStatus
+from sleepd.shell_text import command_line
 from sleepd.status import Status
 
 from .programs import answer_of, properties
@@ -129,7 +130,7 @@ def _mend(pid: int, output: str) -> str:
     if not output:
         return f"sudo readlink /proc/{pid}/fd/2"
     if output.startswith("/") and not output.startswith("/dev/"):
-        return f"tail -f {output}"
+        return command_line("tail", "-f", output)
     return "look there, or start it with systemd: sudo systemctl start sage-sleepd"
 
 

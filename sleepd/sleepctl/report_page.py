@@ -9,6 +9,7 @@ from typing import NamedTuple
 from sleepd.cycle import JUDGED_STATES, TERMINAL_STATES
 from sleepd.job import Report
 from sleepd.learned import Learned, LearnedText
+from sleepd.shell_text import command_line
 from sleepd.status import BufferStatus, CycleDetail, CycleSummary, QuarantineEntry, SetAside
 from sleepd.verdict import Interval
 
@@ -177,7 +178,8 @@ def _experience(each: LearnedText) -> Page:
     again = Span("  (repeated)" if each.role == "replay" else "", "dim")
     salience = Span(f"{each.salience:.2f}  ")
     if each.is_withheld:
-        secret = f"not shown, it holds a secret: sleepctl quarantine show {shorten(each.id, 64)}"
+        ask = command_line("sleepctl", "quarantine", "show", operands=(each.id,))
+        secret = f"not shown (a secret, or not screened): {ask}"
         return [Row([salience, Span(secret, "yellow"), again], hang=6)]
     return [
         Row([salience, Span(shorten(each.prompt, _TEXT_COLUMNS), "bold"), again], hang=6),

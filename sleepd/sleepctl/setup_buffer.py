@@ -15,6 +15,8 @@ import msgspec
 
 from sleepd.errors import NotFound, PermissionDenied, UsageError
 from sleepd.files import replace_file
+from sleepd.plain_text import is_shown
+from sleepd.shell_text import command_line, quoted
 from sleepd.status import SCHEMA
 
 from .exit_codes import ExitCode
@@ -44,6 +46,11 @@ def setup_buffer(session: Session) -> ExitCode:
     """Write both files, and say the next command."""
     given = session.arguments
     path = Path(os.path.abspath(given.path))
+    if not all(map(is_shown, str(path))):
+        raise UsageError(
+            f"{path}: expected a path that can stand in a line of a file, found control or invisible characters",
+            hint="let the agent write to a file with another name",
+        )
     target = _target(session, given.instance)
     shown = _to_be_shown(path) if target.unit_drop_ins else []
     notes = _examine(path, shown) if target.unit_drop_ins else []
@@ -73,7 +80,7 @@ def _target(session: Session, instance: str) -> Target:
     if instance or config is None or not config.is_relative_to(Path.home()):
         raise PermissionDenied(
             "writing the service's configuration needs root",
-            hint=f"sudo sleepctl setup-buffer {session.arguments.path}",
+            hint=command_line("sudo", "sleepctl", "setup-buffer", operands=(session.arguments.path,)),
         )
     return Target(unit="sage-sleepd.service", config=config, unit_drop_ins=None)
 
@@ -88,7 +95,9 @@ def _to_be_shown(path: Path) -> list[Path]:
                 hint="let the agent write to a directory in its home, or below /srv",
             )
         if not directory.is_dir():
-            raise NotFound(f"{directory} is no directory", hint=f"mkdir -p {directory}, as the user who runs the agent")
+            raise NotFound(
+                f"{directory} is no directory", hint=f"mkdir -p {quoted(directory)}, as the user who runs the agent"
+            )
     return [each for each in directories if any(each.is_relative_to(home) for home in HOMES)]
 
 
@@ -107,8 +116,9 @@ def _examine(path: Path, shown: list[Path]) -> list[str]:
         what = path.parent if found.blocked_at else path
         raise PermissionDenied(
             f"{what} may not be read by the user {SERVICE_USER}",
-            hint=f"chmod o+x {path.parent}; chmod o+r {path}; and let the agent write it with umask 022, so that it "
-            "stays so (who may pass the directories above it does not matter)",
+            hint=f"chmod o+x {quoted(path.parent)}; chmod o+r {quoted(path)}; "
+            "and let the agent write it with umask 022, so that it stays so "
+            "(who may pass the directories above it does not matter)",
         )
     notes = [
         f"{each} is a whole home: all of it is shown, read-only; better a directory of the buffer's own"
@@ -135,7 +145,7 @@ def _write(target: Target, path: Path, shown: list[Path]) -> list[Path]:
         files[target.unit_drop_ins / f"{_DROP_IN}.conf"] = f"# Written by sleepctl setup-buffer.\n[Service]\n{binds}"
     for file, text in files.items():
         file.parent.mkdir(parents=True, exist_ok=True)
-        replace_file(file, text.encode())
+        replace_file(file, text.encode(), mode=0o644)
     return list(files)
 
 
@@ -150,5 +160,4 @@ def _next_commands(target: Target) -> list[str]:
     is_active = answer_of("systemctl", *([] if target.unit_drop_ins else ["--user"]), "is-active", target.unit)
     unit = target.unit.removesuffix(".service")
     start = f"{manager} restart {unit}" if is_active else f"{manager} enable --now {unit}"
-    place = f" --config {target.config}" if target.instance else ""
-    return [start, f"sleepctl status{place}"]
+    return [start, command_line("sleepctl", "status", *(["--config", target.config] if target.instance else []))]

@@ -42,7 +42,7 @@ def main() -> int:
             path.unlink(missing_ok=True)
             continue
         path.parent.mkdir(parents=True, exist_ok=True)
-        replace_file(path, text.encode())
+        replace_file(path, text.encode(), mode=0o644)
     return 0
 
 

@@ -1,7 +1,7 @@
 """Text on a terminal: made harmless, measured in columns, wrapped, coloured.
 
 Prompts, replies and paths come from others: a reply may hold escape sequences that retitle a window or hide a line.
-Whatever is rendered here has gone through :func:`clean` first; no other way leads to the screen.
+Whatever is rendered here has gone through :func:`sleepd.plain_text.clean` first; no other way leads to the screen.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ import os
 import unicodedata
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple, TextIO
+
+from sleepd.plain_text import clean
 
 WIDTH = 80
 
@@ -35,23 +37,6 @@ class Row(NamedTuple):
 
 
 Page = list[Row]
-
-
-def clean(text: str) -> str:
-    """``text`` with every control, format and bidirectional character made visible, on one line."""
-    if text.isprintable():
-        return text
-    return "".join(_visible(character) for character in text)
-
-
-def _visible(character: str) -> str:
-    if character.isprintable():
-        return character
-    if character == "\n":
-        return "⏎ "
-    if character == "\t" or unicodedata.category(character) == "Zs":
-        return " "
-    return character.encode("unicode_escape").decode()
 
 
 def columns(text: str) -> int:

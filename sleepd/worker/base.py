@@ -140,6 +140,7 @@ def _read_memory(path: Path) -> dict[str, list[int | str]]:
 def write_atomically(path: Path, content: bytes) -> None:
     """Replace ``path``'s content: a reader sees the old or the new one whole, also after a loss of power."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.unlink(missing_ok=True)  # it may be a link
     temporary.write_bytes(content)
     fsync_path(temporary)
     temporary.rename(path)

@@ -27,6 +27,8 @@ class Encoded:
     is_truncated: bool = False
     sampling_share: float = 1.0
     """Share of the epochs that it is in."""
+    order: int = 0
+    """See ``Lesson.order``."""
 
     @property
     def supervised(self) -> int:
@@ -168,7 +170,7 @@ def encode_lessons(chat: ChatFormat, lessons: Iterable[Lesson], max_tokens: int,
         if one is None:
             dropped.append(lesson.id)
         else:
-            encoded.append(replace(one, sampling_share=lesson.sampling_share))
+            encoded.append(replace(one, sampling_share=lesson.sampling_share, order=lesson.order))
     cut = [one.id for one in encoded if one.is_truncated]
     if cut:
         channel.notice(

@@ -1,7 +1,8 @@
 """The owner's own evaluation: a command that gets an adapter's directory and prints a JSON object of figures.
 
-It is started without a shell in a process group of its own and in an empty directory, which is removed afterwards. Its
-environment is small: PATH, HOME, the locale, TMPDIR (that directory), CUDA's variables, and
+It is started without a shell in a session of its own and in an empty directory, which is removed afterwards. Whatever
+it starts is killed when it ends, also what has left its session. Its environment is small: PATH, HOME, the locale,
+TMPDIR (that directory), CUDA's variables, and
 
 - SLEEPD_ADAPTER: the adapter's directory, the last argument too; empty for the base, and then there is no argument;
 - SLEEPD_BASE: the directory of the base's safetensors;
@@ -41,7 +42,9 @@ BEAT_SECONDS = 1.0
 _Name = Annotated[str, Meta(pattern=rf"^{METRIC_NAME}\Z")]
 _Figures = Annotated[dict[_Name, float], Meta(max_length=MAX_FIGURES)]
 _LAUNCHER = str(Path(__file__).with_name("process.py"))
-"""Has the kernel kill the command if this worker is killed."""
+"""Runs the command, kills all that descends from it, and is itself killed by the kernel if this worker is."""
+_END_SECONDS = 5.0
+"""The launcher gets so long to kill what the command started."""
 _KEPT_ERRORS = 2000
 """Bytes of the end of stderr."""
 _PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "CUDA_VISIBLE_DEVICES", "LD_LIBRARY_PATH")
@@ -75,6 +78,7 @@ def figures(job: Job, adapter: Path | None, base_directory: Path, tell: Callable
             command = [*shlex.split(job.evaluation_command), *([str(adapter)] if adapter else [])]
             process = subprocess.Popen(
                 [sys.executable, "-I", "-S", _LAUNCHER, str(os.getpid()), *command],
+                umask=0o077,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
@@ -90,11 +94,14 @@ def figures(job: Job, adapter: Path | None, base_directory: Path, tell: Callable
 
 @contextlib.contextmanager
 def _killed_at_the_end(process: subprocess.Popen[bytes]) -> Iterator[None]:
-    """However it ends, nothing of the command's group stays."""
+    """However it ends, nothing of what it started stays: the launcher, which inherits it all, is told to end it."""
     with process:
         try:
             yield
         finally:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.terminate()
+                process.wait(_END_SECONDS)
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(process.pid, signal.SIGKILL)
 

@@ -18,7 +18,7 @@ from .failure import GiveUp
 from .model import other_adapter
 
 MOST = 64
-"""Later experiences that are compared on, chosen by hash."""
+"""Later experiences that are compared on, chosen by rank."""
 
 
 def later(job: Job, sequences: Sequence[Encoded]) -> list[Encoded]:

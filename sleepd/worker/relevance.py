@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Sequence
 
@@ -21,8 +20,8 @@ _OTHER = "other:"
 
 
 def chosen_lessons(lessons: Sequence[Lesson]) -> list[Lesson]:
-    """At most ``MOST``: one of every prompt, then a second one, and so on; new ones first, then by a hash of the id."""
-    ranked = sorted(lessons, key=lambda one: (one.role != "train", _hash(one.id)))
+    """At most ``MOST``: one of every prompt, then a second one, and so on; new ones first, then by rank."""
+    ranked = sorted(lessons, key=lambda one: (one.role != "train", one.order, one.id))
     turn: Counter[int] = Counter()
     in_turn = []
     for place, lesson in enumerate(ranked):
@@ -30,10 +29,6 @@ def chosen_lessons(lessons: Sequence[Lesson]) -> list[Lesson]:
         in_turn.append((turn[key], place, lesson))
         turn[key] += 1
     return [lesson for _, _, lesson in sorted(in_turn, key=lambda one: one[:2])[:MOST]]
-
-
-def _hash(id_: str) -> bytes:
-    return hashlib.sha256(id_.encode("utf-8", "surrogatepass")).digest()
 
 
 def encode_both(chat: ChatFormat, lessons: Sequence[Lesson], max_tokens: int) -> list[tuple[Encoded, Encoded]]:

@@ -19,7 +19,7 @@ from .model import Device
 from .train import Training
 
 SAMPLED = 16
-"""Of what is trained, so many are measured before and after it, chosen by hash: all would cost more than they tell."""
+"""Of what is trained, so many are measured before and after it, chosen by rank: all would cost more than they tell."""
 
 
 @dataclass

@@ -90,6 +90,7 @@ def write_resume_point(path: Path, position: Position, tensors: dict[str, torch.
     tensors = {name: tensor.cpu().contiguous() for name, tensor in sorted(tensors.items())}
     complete = msgspec.structs.replace(position, digest=_digest(tensors))
     unfinished = path.with_name(f".{path.name}")
+    unfinished.unlink(missing_ok=True)  # it may be a link
     try:
         save_file(tensors, unfinished, metadata={_KEY: msgspec.json.encode(complete).decode()})
     except SafetensorError as error:  # how the library reports a full disk

@@ -117,12 +117,17 @@ class Watch:
 
 
 def divide_holdout(held_out: Sequence[Lesson]) -> tuple[list[Lesson], list[Lesson]]:
-    """Those that judge, and those that say when to stop: a fixed third by their text, or none where they are few."""
-    stopping = [one for one in held_out if rank(group_key(one.prompt, one.response)) // ONE_IN % _SHARE == 0]
+    """Those that judge, and those that say when to stop: a fixed third by their rank, or none where they are few."""
+    stopping = [one for one in held_out if _rank(one) // ONE_IN % _SHARE == 0]
     judging = [one for one in held_out if one not in stopping]
     if len(held_out) < LEAST_HELD_OUT or len(stopping) < LEAST_TO_STOP or len(judging) < LEAST_TO_JUDGE:
         return list(held_out), []
     return judging, stopping
+
+
+def _rank(one: Lesson) -> int:
+    """In a cycle that an older version staged, what it took."""
+    return rank(group_key(one.prompt, one.response)) if one.rank is None else one.rank
 
 
 def steps_to_look(steps: int) -> list[int]:

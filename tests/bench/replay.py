@@ -18,6 +18,8 @@ from sleepd.selection import FREQUENT_FROM, KeySet, Known, sampling_shares, sele
 SESSION = 16
 """Eligible experiences of one day."""
 MIN_SALIENCE = 0.6
+SECRET = b"bench".ljust(32, b".")
+"""Which experiences are held out, the same in every replay."""
 MAX_EXPERIENCES = 500
 MAX_HOLDOUT = 64
 
@@ -64,9 +66,9 @@ def nights(sessions: Sequence[Sequence[Experience]], strategy: Strategy, seed: i
         arrived += session
         keys = [experience_key(one.id) for one in arrived]
         groups = [group_key(one.prompt, one.response) for one in arrived]
-        held = divide(groups, sides)
+        held = divide(groups, sides, SECRET)
         sides |= {group: group in held for group in groups}
-        known = Known(seen=KeySet(), learned=KeySet(learned), sides=dict(sides))
+        known = Known(seen=KeySet(), learned=KeySet(learned), sides=dict(sides), secret=SECRET)
         chosen = select(
             keys,
             groups,

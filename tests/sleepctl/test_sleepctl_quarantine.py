@@ -104,4 +104,4 @@ def test_completions_offer_ids_that_no_shell_mistakes(sleepctl: Sleepctl) -> Non
     """An id is an agent's: one that a shell would take for a command is not offered."""
     assert sleepctl("completions", "quarantine").stdout == "loop-1\tloop\nesc\tloop\n"
     script = sleepctl("completions", "bash").stdout
-    assert "@quarantine) mapfile -t COMPREPLY" in script
+    assert "@quarantine) _sleepctl_known" in script

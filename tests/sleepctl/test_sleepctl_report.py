@@ -184,7 +184,7 @@ def test_an_experience_in_which_a_secret_was_found_is_named_and_not_shown() -> N
     """The command that shows it to whoever may see it stands in place of its text."""
     secret = msgspec.structs.replace(scenes.LEARNED.experiences[0], prompt="", response="", is_withheld=True)
     text = told(scenes.FULL, msgspec.structs.replace(scenes.LEARNED, experiences=[secret]))
-    assert "0.93 not shown, it holds a secret: sleepctl quarantine show a" in text
+    assert "0.93 not shown (a secret, or not screened): sleepctl quarantine show a" in text
 
 
 def test_what_was_set_aside_is_counted_by_reason() -> None:

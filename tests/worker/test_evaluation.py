@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
@@ -370,6 +371,27 @@ def test_a_command_that_takes_too_long_is_killed_with_its_children(tmp_path):
     wait_until_gone(pids)
 
 
+ESCAPING = (
+    "import subprocess\n"
+    "escape = 'import os, sys, time\\nos.setsid()\\nif os.fork(): os._exit(0)\\nos.setsid()\\n"
+    'open(sys.argv[1], "a").write(str(os.getpid()) + " ")\\ntime.sleep(600)\'\n'
+    "for _ in range(3):\n"
+    "    subprocess.Popen([sys.executable, '-c', escape, r'{pids}'], stdout=subprocess.DEVNULL)\n"
+    "while len(Path(r'{pids}').read_text().split()) < 3: time.sleep(0.01)\n"
+)
+
+
+@pytest.mark.parametrize("ending", ["print('{}')", "sys.exit(3)", "time.sleep(600)"])
+def test_escaped_descendants_are_killed(tmp_path, ending):
+    """Processes in sessions of their own end with the command, be it well, with an error, or by the deadline."""
+    pids = tmp_path / "pids"
+    pids.touch()
+    with contextlib.suppress(metrics.NoFigures):
+        asked(tmp_path, ESCAPING.format(pids=pids) + ending, evaluation_seconds=5.0)
+    assert len(pids.read_text().split()) == 3
+    assert all(is_gone(int(pid)) for pid in pids.read_text().split())
+
+
 def test_sigterm_ends_the_cycle_while_a_command_runs(run_here, tmp_path):
     """The heartbeat goes on beside it, and is where the request to stop is obeyed."""
     pids = tmp_path / "pids"
@@ -387,12 +409,13 @@ def test_sigterm_ends_the_cycle_while_a_command_runs(run_here, tmp_path):
 
 
 def test_a_command_dies_with_its_worker(tmp_path):
-    """A worker killed by SIGKILL leaves no command behind."""
+    """A worker killed by SIGKILL leaves no command behind, and nothing that one had started."""
     import signal
     import subprocess
 
     pids = tmp_path / "pids"
-    body = f"Path(r'{pids}').write_text(str(os.getpid()))\ntime.sleep(600)\n"
+    body = f"{ESCAPING.format(pids=pids)}time.sleep(600)\n"
+    pids.touch()
     job = make_job(Path("/base"), tmp_path, tmp_path / "staging", evaluation_command=command(tmp_path, body))
     program = (
         "import sys, msgspec\nfrom pathlib import Path\nfrom sleepd.job import decode_job\n"
@@ -400,7 +423,7 @@ def test_a_command_dies_with_its_worker(tmp_path):
         "metrics.figures(decode_job(sys.argv[1].encode()), None, Path('/base'), lambda: None)\n"
     )
     with subprocess.Popen([sys.executable, "-c", program, msgspec.json.encode(job).decode()]) as worker:
-        while not (pids.exists() and pids.read_text()):
+        while len(pids.read_text().split()) < 3:
             assert worker.poll() is None
             time.sleep(0.01)
         worker.send_signal(signal.SIGKILL)

@@ -11,7 +11,7 @@ import msgspec
 
 from . import older_formats, triggers
 from .checkpoints import has_weights
-from .cycle import State
+from .cycle import State, undo_command
 from .errors import CheckpointInvalid, NotFound
 from .files import replace_file
 from .older_cycles import adopted_champion, older_cycles
@@ -169,7 +169,7 @@ def detail(sleeper: Sleeper, cycle: int) -> CycleDetail:
             trained_ids=[],
             replayed_ids=[],
             held_out_ids=[],
-            undo="sleepctl rollback" if cycle == champion else "",
+            undo=undo_command(cycle, older.state, is_standing=cycle == champion, champions=()),
         )
     summary = sleeper.ledger.summary(cycle)
     placements = sleeper.ledger.placements(cycle)

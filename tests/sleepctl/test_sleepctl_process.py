@@ -322,7 +322,7 @@ def test_no_subcommand_fails_at_its_output(
     for given in (arguments, [*arguments, "--json"], [*subcommand.split(), "--help"]):
         with monkeypatch.context() as patched:
             for name in ("stdout", "stderr"):
-                patched.setattr(sys, name, Path("/dev/full").open("w"))
+                patched.setattr(sys, name, Path("/dev/full").open("w"))  # noqa: SIM115
             try:
                 code = main(given)
             except SystemExit as left:

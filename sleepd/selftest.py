@@ -1,7 +1,7 @@
 """``python -m sleepd.selftest``: one whole cycle on a tiny random model, with the interpreters that the service uses.
 
-For the installer: a release that cannot sleep here is not put in use. Covered: both environments, the wire between
-them, training, measuring, saving. Not covered: the owner's model and the GPU; for these there is ``sleepctl doctor``.
+For the installer: a release that cannot sleep here is not put in use, nor one whose libraries compute another loss than
+the tested ones (``worker.known_loss``). Covered: both environments, the wire between them, training, measuring, saving. Not covered: the owner's model and the GPU; for these there is ``sleepctl doctor``.
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ from .sleeper import Sleeper
 from .status import CycleSummary
 
 EXPERIENCES = 12
+OTHER_LOSS = 3
+"""The exit status of ``known_loss`` where a library computes something else; the same number stands there."""
 _MODEL_SECONDS = 300.0
 """torch takes half a minute to import from a cold disk, and longer on a small board."""
 
@@ -73,11 +75,16 @@ def _sleep_in(directory: Path, configured_python: str) -> CycleSummary:
 
 
 def _make_model(directory: Path, python: str) -> None:
-    command = [python, "-P", "-m", "sleepd.worker.tiny_model", str(directory)]
+    command = [python, "-P", "-m", "sleepd.worker.known_loss", str(directory)]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=_MODEL_SECONDS, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
         raise WorkerFailed(f"the worker's interpreter cannot be used: {error}", hint=f"try: {python} -V") from error
+    if done.returncode == OTHER_LOSS:
+        raise WorkerFailed(
+            f"{python}: its libraries compute something else than the tested ones: {done.stderr.strip().splitlines()[-1]}",
+            hint=f"take the versions of requirements/worker.txt; which are there: {python} -m pip list",
+        )
     if done.returncode:
         last = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
         raise WorkerFailed(

@@ -1,7 +1,8 @@
 """``python -m sleepd.selftest``: one whole cycle on a tiny random model, with the interpreters that the service uses.
 
 For the installer: a release that cannot sleep here is not put in use, nor one whose libraries compute another loss than
-the tested ones (``worker.known_loss``). Covered: both environments, the wire between them, training, measuring, saving. Not covered: the owner's model and the GPU; for these there is ``sleepctl doctor``.
+the tested ones (``worker.known_loss``). Covered: both environments, the wire between them, training, measuring, saving.
+Not covered: the owner's model and the GPU; for these there is ``sleepctl doctor``.
 """
 
 from __future__ import annotations
@@ -80,13 +81,13 @@ def _make_model(directory: Path, python: str) -> None:
         done = subprocess.run(command, capture_output=True, text=True, timeout=_MODEL_SECONDS, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
         raise WorkerFailed(f"the worker's interpreter cannot be used: {error}", hint=f"try: {python} -V") from error
+    last = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
     if done.returncode == OTHER_LOSS:
         raise WorkerFailed(
-            f"{python}: its libraries compute something else than the tested ones: {done.stderr.strip().splitlines()[-1]}",
+            f"{python}: its libraries compute something else than the tested ones: {last}",
             hint=f"take the versions of requirements/worker.txt; which are there: {python} -m pip list",
         )
     if done.returncode:
-        last = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
         raise WorkerFailed(
             f"{python}: a model cannot be made: {last}",
             hint="it needs torch, transformers, peft and the same sage-sleepd; see worker.python",

@@ -12,6 +12,7 @@ import msgspec
 from . import older_formats, triggers
 from .checkpoints import has_weights
 from .cycle import State, undo_command
+from .documents import placements_of, report_of
 from .errors import CheckpointInvalid, NotFound
 from .files import replace_file
 from .older_cycles import adopted_champion, older_cycles
@@ -172,7 +173,7 @@ def detail(sleeper: Sleeper, cycle: int) -> CycleDetail:
             undo=undo_command(cycle, older.state, is_standing=cycle == champion, champions=()),
         )
     summary = sleeper.ledger.summary(cycle)
-    placements = sleeper.ledger.placements(cycle)
+    placements = placements_of(cycle, sleeper.ledger, sleeper.checkpoints)
     compared = sleeper.demotion.comparison(cycle, sleeper.config.promotion.confidence)
 
     def ids(role: str) -> list[str]:
@@ -181,7 +182,7 @@ def detail(sleeper: Sleeper, cycle: int) -> CycleDetail:
     return CycleDetail(
         summary=_placed(sleeper, summary, champion),
         directory=str(path) if path else "",
-        report=sleeper.ledger.report(cycle),
+        report=report_of(cycle, sleeper.ledger, sleeper.checkpoints),
         verdict=sleeper.ledger.verdict(cycle),
         comparison=compared[0] if compared else None,
         compared_by=compared[1] if compared else None,

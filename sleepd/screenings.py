@@ -11,7 +11,7 @@ from .quarantine import Screened
 
 PAGE: Final = 1000
 """Rows read at once, so that the event loop turns between two pages."""
-KEPT: Final = 200_000
+KEPT: Final = 20_000
 """So many rows stay beside those of the buffer, the newest. What fell out is screened anew where it is met again."""
 _COLUMNS: Final = "key, grp, id, said_under, reason, detail, original"
 _HALVES: Final = ((0, 2**63 - 1), (-(2**63), -1))

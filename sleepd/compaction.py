@@ -8,7 +8,8 @@ Of a cycle that is not among the newest ``KEPT_WHOLE`` and not the champion thes
   never held out, and on which side it stands is never decided anew.
 
 What goes is the list of the buffer at that time, the replayed ones, the held-out ones that stand in a newer cycle, and
-the long lists of the report. All of it stands in the checkpoint's ``lineage.json`` and ``evaluation.json``.
+the long lists of the report and of the verdict. All of it stands in the checkpoint's ``lineage.json`` and
+``evaluation.json``.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ LONG_LISTS: Final = (
     "$.evidence.recall",
     "$.evidence.relevance.losses",
 )
-"""Of a report, as paths of SQLite's JSON."""
+"""Of a report, as paths of SQLite's JSON; of a verdict it is ``$.figures``."""
 
 _ENDED = ", ".join(f"'{state}'" for state in sorted(TERMINAL_STATES))
 _OLD = "cycle IN (SELECT cycle FROM compacting)"
@@ -57,5 +58,7 @@ STATEMENTS: Final = (
     f"UPDATE cycles SET seen = X'' WHERE {_OLD}",  # noqa: S608
     f"""UPDATE cycles SET report = CAST(json_replace(CAST(report AS TEXT), {_EMPTIED}) AS BLOB)
         WHERE {_OLD} AND report IS NOT NULL""",  # noqa: S608
+    f"""UPDATE cycles SET verdict = CAST(json_replace(CAST(verdict AS TEXT), '$.figures', json('[]')) AS BLOB)
+        WHERE {_OLD} AND verdict IS NOT NULL""",  # noqa: S608
 )
 """In one transaction; ``PRAGMA incremental_vacuum`` gives the space back afterwards."""

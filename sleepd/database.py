@@ -27,6 +27,9 @@ CREATE TABLE screenings(
 );
 """
 
+_WHOLE = "CREATE INDEX cycles_whole ON cycles(cycle) WHERE trained IS NULL;"
+"""Those that ``compaction`` looks at: without it every cycle would be read with its report."""
+
 _SCHEMA = f"""
 CREATE TABLE cycles(
     cycle INTEGER PRIMARY KEY, state TEXT NOT NULL, started_at TEXT NOT NULL, ended_at TEXT, parent INTEGER,
@@ -40,6 +43,7 @@ CREATE TABLE placements(
 ) WITHOUT ROWID;
 CREATE INDEX placements_by_group ON placements(grp, role);
 CREATE INDEX cycles_by_state ON cycles(state, cycle);
+{_WHOLE}
 CREATE TABLE decisions(at TEXT NOT NULL, decision BLOB NOT NULL, facts BLOB NOT NULL);
 CREATE TABLE notes(name TEXT PRIMARY KEY, value BLOB NOT NULL);
 {_SCREENINGS}"""
@@ -47,7 +51,8 @@ CREATE TABLE notes(name TEXT PRIMARY KEY, value BLOB NOT NULL);
 MIGRATIONS = {
     1: "CREATE INDEX cycles_by_state ON cycles(state, cycle);",
     2: f"ALTER TABLE cycles ADD COLUMN verdict BLOB;{_SCREENINGS}",
-    3: "".join(f"ALTER TABLE cycles ADD COLUMN {name} INTEGER;" for name in ("trained", "replayed", "held_out")),
+    3: "".join(f"ALTER TABLE cycles ADD COLUMN {name} INTEGER;" for name in ("trained", "replayed", "held_out"))
+    + _WHOLE,
 }
 """From each version to the next."""
 _TABLES = ("cycles", "placements", "decisions", "notes")

@@ -146,10 +146,10 @@ def seen_by(cycle: int, ledger: Ledger, checkpoints: Checkpoints) -> array[int]:
     return read_document(path / "lineage.json", Lineage).seen_keys()
 
 
-def report_of(cycle: int, ledger: Ledger, checkpoints: Checkpoints) -> Report | None:
-    """What the worker reported; of an old cycle with its long lists, where its checkpoint has them."""
-    evaluation = _kept(cycle, ledger, checkpoints, "evaluation.json", Evaluation)
-    return evaluation.report if evaluation else ledger.report(cycle)
+def evaluation_of(cycle: int, ledger: Ledger, checkpoints: Checkpoints) -> tuple[Report | None, Verdict | None]:
+    """What the worker reported and what was decided; of an old cycle with the long lists that its checkpoint has."""
+    kept = _kept(cycle, ledger, checkpoints, "evaluation.json", Evaluation)
+    return (kept.report, kept.verdict) if kept else (ledger.report(cycle), ledger.verdict(cycle))
 
 
 def _kept(cycle: int, ledger: Ledger, checkpoints: Checkpoints, name: str, kind: type[_T]) -> _T | None:

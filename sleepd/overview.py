@@ -12,7 +12,7 @@ import msgspec
 from . import older_formats, triggers
 from .checkpoints import has_weights
 from .cycle import State, undo_command
-from .documents import placements_of, report_of
+from .documents import evaluation_of, placements_of
 from .errors import CheckpointInvalid, NotFound
 from .files import replace_file
 from .older_cycles import adopted_champion, older_cycles
@@ -174,6 +174,7 @@ def detail(sleeper: Sleeper, cycle: int) -> CycleDetail:
         )
     summary = sleeper.ledger.summary(cycle)
     placements = placements_of(cycle, sleeper.ledger, sleeper.checkpoints)
+    report, verdict = evaluation_of(cycle, sleeper.ledger, sleeper.checkpoints)
     compared = sleeper.demotion.comparison(cycle, sleeper.config.promotion.confidence)
 
     def ids(role: str) -> list[str]:
@@ -182,8 +183,8 @@ def detail(sleeper: Sleeper, cycle: int) -> CycleDetail:
     return CycleDetail(
         summary=_placed(sleeper, summary, champion),
         directory=str(path) if path else "",
-        report=report_of(cycle, sleeper.ledger, sleeper.checkpoints),
-        verdict=sleeper.ledger.verdict(cycle),
+        report=report,
+        verdict=verdict,
         comparison=compared[0] if compared else None,
         compared_by=compared[1] if compared else None,
         metrics=sleeper.metrics.shown(cycle),

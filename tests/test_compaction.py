@@ -11,7 +11,7 @@ import pytest
 
 from sleepd.compaction import KEPT_WHOLE
 from sleepd.database import SCHEMA_VERSION
-from sleepd.documents import placements_of, report_of, seen_by
+from sleepd.documents import evaluation_of, placements_of, seen_by
 from sleepd.errors import CheckpointInvalid
 from sleepd.ledger import Ledger
 from sleepd.overview import detail
@@ -97,6 +97,7 @@ def test_older_ledger_is_compacted_once(tmp_path: Path, whole: tuple[Path, dict[
     path = tmp_path / "state.db"
     with closing(sqlite3.connect(whole[0])) as source, closing(sqlite3.connect(path)) as older:
         source.backup(older)
+        older.execute("DROP INDEX cycles_whole")
         for column in ("trained", "replayed", "held_out"):
             older.execute(f"ALTER TABLE cycles DROP COLUMN {column}")
         older.execute("PRAGMA auto_vacuum=NONE")
@@ -119,7 +120,7 @@ def test_compacted_cycle_is_shown_whole(tmp_path: Path, monkeypatch: pytest.Monk
     async def read(sleeper: Sleeper) -> Any:
         await look(sleeper)
         parts = sleeper.ledger, sleeper.checkpoints
-        return detail(sleeper, 1), placements_of(1, *parts), report_of(1, *parts), seen_by(1, *parts)
+        return detail(sleeper, 1), placements_of(1, *parts), evaluation_of(1, *parts), seen_by(1, *parts)
 
     before = stage.play(read)
     _compact_all(stage, monkeypatch)

@@ -29,6 +29,7 @@ from sleepd.ledger import Ledger
 from sleepd.promotion import Gates, judge
 from sleepd.quarantine import Screened
 from sleepd.records import Placement, Plan
+from sleepd.screenings import KEPT
 from sleepd.triggers import Facts, Policy, decide
 from tests.test_promotion import report
 
@@ -105,6 +106,7 @@ class Life:
             for key in fresh
         ]
         self.ledger.screenings.record(found, at=at)
+        self.ledger.screenings.trim(KEPT + 2 * BUFFER)  # as the keeper of the quarantine does
 
     def _decide(self, number: int, at: datetime) -> None:
         facts = Facts(total=BUFFER, new=number % 20, hours_since_last_sleep=6.0, trainable=16, held_out=HELD_OUT)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
+
 import pytest
 
 from sleepd import selftest
 from sleepd.worker import known_loss
+from sleepd.worker.process import silence_known_warnings
 
 torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.worker
@@ -52,6 +55,17 @@ def test_changed_template_is_noticed(tiny, monkeypatch):
     )
     said = known_loss.difference(known_loss.known_losses(tiny, dtype="float32"), "float32")
     assert "nats a token before 8 steps" in said
+
+
+def test_known_warnings_are_silent(tiny):
+    """Loading, adapting and training a model leaves no FutureWarning in the worker's log; a new one is still seen."""
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        silence_known_warnings()
+        known_loss.known_losses(tiny, dtype="float32")
+        warnings.warn("something new is deprecated", FutureWarning, stacklevel=1)
+    told = [str(each.message) for each in seen if issubclass(each.category, FutureWarning)]
+    assert told == ["something new is deprecated"]
 
 
 def test_nothing_counts_as_known_but_a_number():

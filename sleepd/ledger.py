@@ -22,6 +22,7 @@ from .errors import NotFound
 from .job import Report
 from .records import SUMMARY_COLUMNS, Placement, Plan, summarise
 from .screenings import Screenings
+from .selection import Sides
 from .status import CycleSummary, Decision, DecisionRecord
 from .verdict import Verdict
 
@@ -77,18 +78,11 @@ class Ledger:
             )
         )
         assert summary.ended_at is not None
+        ended_at, judged = summary.ended_at.isoformat(), (msgspec.json.encode(report), msgspec.json.encode(verdict))
         with self._db.transaction():
             self._db.execute(
                 "UPDATE cycles SET state=?, ended_at=?, is_rolled_back=?, reason=?, report=?, verdict=? WHERE cycle=?",
-                (
-                    summary.state,
-                    summary.ended_at.isoformat(),
-                    summary.is_rolled_back,
-                    summary.reason,
-                    msgspec.json.encode(report),
-                    msgspec.json.encode(verdict),
-                    summary.cycle,
-                ),
+                (summary.state, ended_at, summary.is_rolled_back, summary.reason, *judged, summary.cycle),
             )
 
     def place_adopted(self, cycle: int, places: Sequence[Placement]) -> None:
@@ -264,11 +258,11 @@ class Ledger:
 
     def learned(self, champion: int | None) -> set[int]:
         """Keys of every experience trained in the champion's lineage."""
-        rows = self._db.execute(
-            "SELECT key FROM placements WHERE role='train' AND cycle IN (SELECT value FROM json_each(?))",
-            (_list(self.lineage(champion)),),
-        )
-        return {unsigned(row[0]) for row in rows.fetchall()}
+        line, found = self.lineage(champion), set[int]()
+        query = "SELECT key FROM placements WHERE role='train' AND cycle IN (SELECT value FROM json_each(?))"
+        for start in range(0, len(line), 100):  # not all rows are held at once
+            found.update(unsigned(row[0]) for row in self._db.execute(query, (_list(line[start : start + 100]),)))
+        return found
 
     def trained_in(self, cycles: Iterable[int]) -> int:
         """How many experiences these cycles reported as trained, replayed ones included."""
@@ -296,10 +290,16 @@ class Ledger:
         )
         return self._number(query, champion, champion) or None
 
-    def recorded_sides(self) -> dict[int, bool]:
+    def recorded_sides(self) -> Sides:
         """Of every group that was in a cycle, whether it is held out; trained once, it never is again."""
-        rows = self._db.execute("SELECT grp, min(role='holdout') FROM placements GROUP BY grp")
-        return {unsigned(row[0]): bool(row[1]) for row in rows.fetchall()}
+        found = {True: array("q"), False: array("q")}
+        query = "SELECT grp, min(role='holdout') FROM placements WHERE grp>=? GROUP BY grp ORDER BY grp LIMIT 5000"
+        first = -(2**63)
+        while first < 2**63 and (page := self._db.execute(query, (first,))):
+            for group, is_held_out in page:
+                found[bool(is_held_out)].append(group)
+            first = page[-1][0] + 1
+        return Sides(*(map(unsigned, found[side]) for side in (True, False)))
 
     # --- decisions and notes ---
 

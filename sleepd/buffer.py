@@ -268,8 +268,8 @@ class ExperienceBuffer:
         self._half_written = _HalfWritten(since=since, identity=identity, why=why)
         if now - since < self._patience_seconds:
             self.view.is_settling = True
-        elif not self.view.problem:
-            self.view = msgspec.structs.replace(self.view, problem=f"{self._path}: {why}", is_settling=False)
+        elif self.view.problem != (problem := f"{self._path}: {why}"):
+            self.view = msgspec.structs.replace(self.view, problem=problem, is_settling=False)
         return self.view
 
     # --- the file, and who parses it ---

@@ -33,7 +33,6 @@ from .files import (
     is_own_directory,
     is_regular,
     make_directory,
-    open_regular,
     read_document,
     replace_file,
     replace_link,

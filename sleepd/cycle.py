@@ -14,6 +14,7 @@ so that absence is never an accident.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from enum import StrEnum
 from typing import Final
 
@@ -82,6 +83,9 @@ JUDGED_STATES: Final = frozenset({State.PROMOTED, State.REJECTED, State.INCONCLU
 
 TERMINAL_STATES: Final = frozenset(state for state, ways in TRANSITIONS.items() if not ways)
 
+UNDECIDED_STATES: Final = frozenset(State) - TERMINAL_STATES
+"""A cycle in one of these goes on at the next start, unless it is cancelled."""
+
 
 def advance(state: State, event: Event) -> State:
     """The state that ``event`` leads to from ``state``.
@@ -97,6 +101,22 @@ def advance(state: State, event: Event) -> State:
             f"a cycle that is {state} cannot take the event {event} (allowed: {allowed})",
             hint="this is a bug in sage-sleepd; please report it with the journal of that hour",
         ) from None
+
+
+def undo_command(cycle: int, state: str, *, is_standing: bool, champions: Iterable[int]) -> str:
+    """The command that takes back what a cycle did; empty: nothing of it is in use.
+
+    Args:
+        cycle: its number.
+        state: a ``State``, or what an older trainer's cycle is called.
+        is_standing: whether it was promoted and not rolled back since.
+        champions: all that stand and have their weights.
+    """
+    if state in UNDECIDED_STATES:
+        return "sleepctl cancel"
+    if not is_standing:
+        return ""
+    return f"sleepctl rollback {max((each for each in champions if each < cycle), default=0)}"
 
 
 def diagram() -> str:

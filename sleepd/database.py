@@ -12,11 +12,12 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from .compaction import STATEMENTS
 from .errors import LedgerUnusable
 from .files import fsync_path, make_private
 from .shell_text import quoted
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 CACHE_KIB = 512
 """SQLite would take 2 MiB, a third of what the daemon itself has."""
 
@@ -27,12 +28,15 @@ CREATE TABLE screenings(
 );
 """
 
+_WHOLE = "CREATE INDEX cycles_whole ON cycles(cycle) WHERE trained IS NULL;"
+"""Those that ``compaction`` looks at: without it every cycle would be read with its report."""
+
 _SCHEMA = f"""
 CREATE TABLE cycles(
     cycle INTEGER PRIMARY KEY, state TEXT NOT NULL, started_at TEXT NOT NULL, ended_at TEXT, parent INTEGER,
     strategy TEXT NOT NULL, is_forced INTEGER NOT NULL, reason TEXT NOT NULL DEFAULT '', hint TEXT NOT NULL DEFAULT '',
     is_rolled_back INTEGER NOT NULL DEFAULT 0, report BLOB, seen BLOB NOT NULL,
-    verdict BLOB
+    verdict BLOB, trained INTEGER, replayed INTEGER, held_out INTEGER
 );
 CREATE TABLE placements(
     cycle INTEGER NOT NULL, id TEXT NOT NULL, key INTEGER NOT NULL, grp INTEGER NOT NULL, role TEXT NOT NULL,
@@ -40,6 +44,7 @@ CREATE TABLE placements(
 ) WITHOUT ROWID;
 CREATE INDEX placements_by_group ON placements(grp, role);
 CREATE INDEX cycles_by_state ON cycles(state, cycle);
+{_WHOLE}
 CREATE TABLE decisions(at TEXT NOT NULL, decision BLOB NOT NULL, facts BLOB NOT NULL);
 CREATE TABLE notes(name TEXT PRIMARY KEY, value BLOB NOT NULL);
 {_SCREENINGS}"""
@@ -47,6 +52,8 @@ CREATE TABLE notes(name TEXT PRIMARY KEY, value BLOB NOT NULL);
 MIGRATIONS = {
     1: "CREATE INDEX cycles_by_state ON cycles(state, cycle);",
     2: f"ALTER TABLE cycles ADD COLUMN verdict BLOB;{_SCREENINGS}",
+    3: "".join(f"ALTER TABLE cycles ADD COLUMN {name} INTEGER;" for name in ("trained", "replayed", "held_out"))
+    + _WHOLE,
 }
 """From each version to the next."""
 _TABLES = ("cycles", "placements", "decisions", "notes")
@@ -62,6 +69,8 @@ def open_database(path: Path) -> Database:
     try:
         database = _connect(path)
         version = database.execute("PRAGMA user_version").fetchone()[0]
+        if version == 0:  # before anything is written: what is freed later can then be given back
+            database.execute("PRAGMA auto_vacuum=INCREMENTAL")
         if version <= SCHEMA_VERSION:  # in a newer one's file not even the journal's mode is changed
             database.execute("PRAGMA journal_mode=WAL")
         database.execute("PRAGMA synchronous=FULL")
@@ -113,8 +122,11 @@ def migrate(path: Path, version: int) -> None:
             steps = "".join(MIGRATIONS[each] for each in range(version, SCHEMA_VERSION))
             new.executescript(f"BEGIN; {steps} PRAGMA user_version={SCHEMA_VERSION}; COMMIT;")
             counts = [[_rows(database, table) for table in _TABLES] for database in (old, new)]
-            if counts[0] != counts[1] or new.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
+            if counts[0] != counts[1]:
                 raise sqlite3.DatabaseError(f"the copy differs: {counts}")
+            _compact(new)
+            if new.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
+                raise sqlite3.DatabaseError("the copy's check found damage")
         fsync_path(unfinished)
         kept = path.with_name(f"{path.name}.schema-{version}")
         kept.unlink(missing_ok=True)
@@ -126,6 +138,16 @@ def migrate(path: Path, version: int) -> None:
             f"{path}: could not be brought from schema {version} to {SCHEMA_VERSION}: {error}",
             hint="make space in the state directory (df -h); the ledger is as it was",
         ) from error
+
+
+def _compact(database: sqlite3.Connection) -> None:
+    """Once for all old cycles, and so that what is freed later can be given back."""
+    database.execute("BEGIN")
+    for statement in STATEMENTS:
+        database.execute(statement)
+    database.execute("COMMIT")
+    database.execute("PRAGMA auto_vacuum=INCREMENTAL")
+    database.execute("VACUUM")
 
 
 def _rows(database: sqlite3.Connection, table: str) -> int:
@@ -179,6 +201,18 @@ class Database:
             self.execute("COMMIT")
         finally:
             self._roll_back()
+
+    def give_back(self) -> None:
+        """Shrink the file by the pages that nothing stands on any more.
+
+        Raises:
+            LedgerUnusable: it could not be done.
+        """
+        try:
+            # As a script: a single statement would be stepped once, which frees one page.
+            self._connection.executescript("PRAGMA incremental_vacuum")
+        except sqlite3.Error as error:
+            raise self._unusable(error) from error
 
     def _roll_back(self) -> None:
         # SQLite does it by itself after some failures and not after others.

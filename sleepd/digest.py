@@ -22,8 +22,13 @@ MAX_LINE_BYTES: Final = 16 * 1024 * 1024
 """A longer line of JSON lines is set aside without being held."""
 MOST_CHARACTERS: Final = 2_000_000
 """Of one experience, as the daemon takes them in: ten times what is screened."""
+NULS_LEFT_BY: Final = (
+    "left by a crash or by a log rotation that truncates the file under its writer (copytruncate): rotate by rename, "
+    "or let the agent append (mode 'a')"
+)
 _LINES_LOOKED_AT: Final = 20
 _BOM: Final = b"\xef\xbb\xbf"
+_WIDE_BOMS: Final = (b"\xff\xfe", b"\xfe\xff")
 _FIRST_KEY: Final = re.compile(rb'\{\s*"(\w+)"\s*:')
 _EXPERIENCE_KEYS: Final = frozenset({b"id", b"prompt", b"response", b"salience", b"session", b"phase", b"timestamp"})
 _LISTED: Final = re.compile(rb'"experiences"\s*:\s*\[')
@@ -112,11 +117,23 @@ def form_of(head: bytes) -> str:
     text = head.removeprefix(_BOM).lstrip()
     if not text:
         return "empty"
+    if foreign := _foreign(head):
+        raise HalfWritten(foreign)
     if text[:1] == b"[":
         return "array"
     if text[:1] != b"{":
         raise HalfWritten(f"begins with {text[:12]!r}, expected '[' or '{{'")
     return "lines" if _is_lines(text) else "object"
+
+
+def _foreign(data: bytes) -> str:
+    """What bytes that are no JSON are and what to do, where they are something known; empty: they are not."""
+    head = data[:64]
+    if head.startswith(_WIDE_BOMS) or (head.strip(b"\0") and head.count(0) > len(head) // 4):
+        return "is UTF-16, expected UTF-8: let the agent write UTF-8, or convert it once (iconv -f UTF-16 -t UTF-8)"
+    if not head.strip(b"\0"):
+        return f"begins with NUL bytes, {NULS_LEFT_BY}"
+    return ""
 
 
 def _is_lines(text: bytes) -> bool:
@@ -275,4 +292,7 @@ def decoded_line(line: bytes) -> Any:
     if len(line) > MAX_LINE_BYTES:
         return NoJson(f"longer than {MAX_LINE_BYTES} bytes")
     stripped = line.removeprefix(_BOM).strip()
-    return _decoded(stripped) if stripped else None
+    if not stripped:
+        return None
+    value = _decoded(stripped)
+    return NoJson(_foreign(line) or value) if isinstance(value, NoJson) else value

@@ -16,11 +16,13 @@ import msgspec
 from msgspec import Meta
 
 from . import older_formats
+from .checkpoints import Checkpoints
 from .errors import CheckpointInvalid
 from .experience import experience_key, key_text
 from .files import read_document as read_json
 from .job import Report, Role
 from .ledger import Ledger
+from .log import get_logger
 from .records import Placement
 from .status import Moment
 from .verdict import Verdict
@@ -124,6 +126,42 @@ def write_documents(
     return {
         name: msgspec.json.format(msgspec.json.encode(content), indent=2) + b"\n" for name, content in contents.items()
     }
+
+
+def placements_of(cycle: int, ledger: Ledger, checkpoints: Checkpoints) -> list[Placement]:
+    """Where each experience went; of an old cycle, for which the ledger keeps few of them, as its checkpoint has it."""
+    lineage = _kept(cycle, ledger, checkpoints, "lineage.json", Lineage)
+    return lineage.placements() if lineage else ledger.placements(cycle)
+
+
+def seen_by(cycle: int, ledger: Ledger, checkpoints: Checkpoints) -> array[int]:
+    """Keys of the whole buffer when that cycle was planned; of an old cycle as its checkpoint has it.
+
+    Raises:
+        CheckpointInvalid: the ledger has dropped it, and the checkpoint does not have it either.
+    """
+    if not ledger.is_compact(cycle):
+        return ledger.seen(cycle)
+    path = checkpoints.find(cycle) or checkpoints.promoted_path(cycle)
+    return read_document(path / "lineage.json", Lineage).seen_keys()
+
+
+def evaluation_of(cycle: int, ledger: Ledger, checkpoints: Checkpoints) -> tuple[Report | None, Verdict | None]:
+    """What the worker reported and what was decided; of an old cycle with the long lists that its checkpoint has."""
+    kept = _kept(cycle, ledger, checkpoints, "evaluation.json", Evaluation)
+    return (kept.report, kept.verdict) if kept else (ledger.report(cycle), ledger.verdict(cycle))
+
+
+def _kept(cycle: int, ledger: Ledger, checkpoints: Checkpoints, name: str, kind: type[_T]) -> _T | None:
+    """The document of a cycle that is no longer whole in the ledger; None: it is, or it cannot be read."""
+    path = checkpoints.find(cycle)
+    if path is None or not ledger.is_compact(cycle):
+        return None
+    try:
+        return read_document(path / name, kind)
+    except CheckpointInvalid as error:
+        get_logger().warning("document_unreadable", cycle=cycle, text=error.message, hint=error.hint)
+        return None
 
 
 def _ancestors(ledger: Ledger, lineage: Sequence[int]) -> list[dict[str, object]]:

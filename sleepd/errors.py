@@ -133,5 +133,13 @@ class RequestFailed(SleepdError):
 
 def from_wire(kind: str, message: str, hint: str) -> SleepdError:
     """The error that the far side raised, by its name; an unknown name becomes :class:`RequestFailed`."""
-    known = {cls.__name__: cls for cls in SleepdError.__subclasses__()}
+    known = {cls.__name__: cls for cls in all_errors()}
     return known.get(kind, RequestFailed)(message, hint=hint)
+
+
+def all_errors() -> list[type[SleepdError]]:
+    """Every class that may be raised: the subclasses of :class:`SleepdError`, and theirs."""
+    found: list[type[SleepdError]] = list(SleepdError.__subclasses__())
+    for each in found:  # grows while it is walked
+        found += each.__subclasses__()
+    return found

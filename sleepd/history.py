@@ -59,7 +59,9 @@ class History:
         if noted is not None:
             self._imported = msgspec.convert(noted, SchedulerState)
             return
-        found = read_scheduler_state(self._directory) or self._read_older_checkpoints()
+        found = read_scheduler_state(self._directory)
+        if found is None or not found.total_sleep_cycles:
+            found = self._read_older_checkpoints() or found
         self._imported = self._without_ours(found) if found else SchedulerState()
         self._ledger.set_note(_IMPORTED, self._imported)
         if self._imported.total_sleep_cycles:
@@ -105,6 +107,7 @@ class History:
         note_trained(self._ledger, self._checkpoints, keys=view.keys, groups=view.groups, count=count)
         self._ledger.set_note(_IMPORTED_SEEN, list(islice(view.keys, count)))
         self.forget_cached()
+        self.write()
 
     def forget_cached(self) -> None:
         """Look again: a cycle ended, or the champion changed."""
@@ -167,6 +170,7 @@ class History:
         """Bring ``scheduler_state.json`` up to date."""
         judged = self._ledger.last_judged()
         if judged is None:
+            self._write_imported()
             return
         assert judged.ended_at is not None
         entries = self.entries()
@@ -178,3 +182,13 @@ class History:
             sleep_history=entries[-KEPT_ENTRIES:],
         )
         write_scheduler_state(self._directory, state)
+
+    def _write_imported(self) -> None:
+        """Before the first cycle of ours: what only the older checkpoints said, for whoever reads that file alone."""
+        seen = self._ledger.note(_IMPORTED_SEEN)
+        if seen is None or not self._imported.total_sleep_cycles:
+            return
+        written = read_scheduler_state(self._directory)
+        if written is None or not written.total_sleep_cycles:
+            state = msgspec.structs.replace(self._imported, experiences_at_last_sleep=len(seen))
+            write_scheduler_state(self._directory, state)

@@ -13,7 +13,7 @@ import msgspec
 from .adapter_file import WEIGHTS_FILE
 from .checkpoints import Checkpoints, has_weights
 from .cycle import State
-from .errors import CheckpointInvalid, NotFound
+from .errors import CheckpointInvalid, LedgerUnusable, NotFound
 from .files import read_document, replace_file
 from .ledger import Ledger
 from .log import get_logger
@@ -96,10 +96,11 @@ class Keeping:
         return PruneResult(pruned=pruned, is_dry_run=is_dry_run)
 
     def prune_after_cycle(self, keep: Keep) -> None:
-        """As ``prune``; what goes wrong is logged, and waits for the next cycle."""
+        """As ``prune``, and the ledger's old rows too; what goes wrong is logged, and waits for the next cycle."""
         try:
             self.prune(keep)
-        except (CheckpointInvalid, OSError) as error:
+            self._ledger.compact()
+        except (CheckpointInvalid, LedgerUnusable, OSError) as error:
             get_logger().error("prune_failed", text=str(error), hint="sleepctl prune tries again")
 
     def _stored(self) -> Sequence[Stored]:

@@ -15,12 +15,14 @@ from typing import Any
 
 import msgspec
 
+from .compaction import STATEMENTS
 from .cycle import JUDGED_STATES, TERMINAL_STATES, Event, State, advance
 from .database import open_database, signed, unsigned
 from .errors import NotFound
 from .job import Report
 from .records import SUMMARY_COLUMNS, Placement, Plan, summarise
 from .screenings import Screenings
+from .selection import Sides
 from .status import CycleSummary, Decision, DecisionRecord
 from .verdict import Verdict
 
@@ -46,18 +48,11 @@ class Ledger:
 
     def plan(self, plan: Plan) -> None:
         """Record a planned cycle with the place of every experience in it."""
+        values = (plan.cycle, State.PLANNED, plan.started_at.isoformat(), plan.parent, plan.strategy, plan.is_forced)
         with self._db.transaction():
             self._db.execute(
                 "INSERT INTO cycles(cycle, state, started_at, parent, strategy, is_forced, seen) VALUES(?,?,?,?,?,?,?)",
-                (
-                    plan.cycle,
-                    State.PLANNED,
-                    plan.started_at.isoformat(),
-                    plan.parent,
-                    plan.strategy,
-                    plan.is_forced,
-                    plan.seen.tobytes(),
-                ),
+                (*values, plan.seen.tobytes()),
             )
             self._insert_placements(plan.cycle, plan.placements)
 
@@ -83,18 +78,11 @@ class Ledger:
             )
         )
         assert summary.ended_at is not None
+        ended_at, judged = summary.ended_at.isoformat(), (msgspec.json.encode(report), msgspec.json.encode(verdict))
         with self._db.transaction():
             self._db.execute(
                 "UPDATE cycles SET state=?, ended_at=?, is_rolled_back=?, reason=?, report=?, verdict=? WHERE cycle=?",
-                (
-                    summary.state,
-                    summary.ended_at.isoformat(),
-                    summary.is_rolled_back,
-                    summary.reason,
-                    msgspec.json.encode(report),
-                    msgspec.json.encode(verdict),
-                    summary.cycle,
-                ),
+                (summary.state, ended_at, summary.is_rolled_back, summary.reason, *judged, summary.cycle),
             )
 
     def place_adopted(self, cycle: int, places: Sequence[Placement]) -> None:
@@ -154,6 +142,13 @@ class Ledger:
                 "UPDATE cycles SET is_rolled_back=? WHERE cycle=?", ((is_rolled_back, cycle) for cycle in cycles)
             )
 
+    def compact(self) -> None:
+        """Drop of old cycles what no later decision rests on, and give the space back; see ``compaction``."""
+        with self._db.transaction():
+            for statement in STATEMENTS:
+                self._db.execute(statement)
+        self._db.give_back()
+
     # --- what is known of cycles ---
 
     def summaries(self, *, limit: int = -1) -> list[CycleSummary]:
@@ -169,8 +164,18 @@ class Ledger:
         """
         self.state(cycle)
         row = self._db.execute(f"SELECT {SUMMARY_COLUMNS} FROM cycles WHERE cycle=?", (cycle,)).fetchone()  # noqa: S608
-        counted = self._db.execute("SELECT role, count(*) FROM placements WHERE cycle=? GROUP BY role", (cycle,))
-        return summarise(row, dict(counted.fetchall()), self.report(cycle), self.verdict(cycle))
+        return summarise(row, self._placed(cycle), self.report(cycle), self.verdict(cycle))
+
+    def _placed(self, cycle: int) -> dict[str, int]:
+        """How many experiences it has in each role."""
+        if self.is_compact(cycle):
+            kept = self._db.execute("SELECT trained, replayed, held_out FROM cycles WHERE cycle=?", (cycle,))
+            return dict(zip(("train", "replay", "holdout"), kept.fetchone(), strict=True))
+        return dict(self._db.execute("SELECT role, count(*) FROM placements WHERE cycle=? GROUP BY role", (cycle,)))
+
+    def is_compact(self, cycle: int) -> bool:
+        """Whether only that is kept of it which later decisions rest on; see ``compaction``."""
+        return bool(self._number("SELECT count(trained) FROM cycles WHERE cycle=?", cycle))
 
     def report(self, cycle: int) -> Report | None:
         """What the worker reported; None: it did not come so far."""
@@ -243,20 +248,21 @@ class Ledger:
 
     def lineage(self, champion: int | None) -> list[int]:
         """The champion and the cycles it continues, newest first."""
-        line: list[int] = []
-        while champion is not None and champion not in line:
-            line.append(champion)
-            row = self._db.execute("SELECT parent FROM cycles WHERE cycle=?", (champion,)).fetchone()
-            champion = row[0] if row else None
-        return line
+        if champion is None:
+            return []
+        query = (
+            "WITH RECURSIVE line(cycle) AS (SELECT ? UNION SELECT parent FROM cycles JOIN line USING(cycle) "
+            "WHERE parent IS NOT NULL) SELECT cycle FROM line"
+        )
+        return [row[0] for row in self._db.execute(query, (champion,))]
 
     def learned(self, champion: int | None) -> set[int]:
         """Keys of every experience trained in the champion's lineage."""
-        rows = self._db.execute(
-            "SELECT key FROM placements WHERE role='train' AND cycle IN (SELECT value FROM json_each(?))",
-            (_list(self.lineage(champion)),),
-        )
-        return {unsigned(row[0]) for row in rows.fetchall()}
+        line, found = self.lineage(champion), set[int]()
+        query = "SELECT key FROM placements WHERE role='train' AND cycle IN (SELECT value FROM json_each(?))"
+        for start in range(0, len(line), 100):  # not all rows are held at once
+            found.update(unsigned(row[0]) for row in self._db.execute(query, (_list(line[start : start + 100]),)))
+        return found
 
     def trained_in(self, cycles: Iterable[int]) -> int:
         """How many experiences these cycles reported as trained, replayed ones included."""
@@ -284,10 +290,16 @@ class Ledger:
         )
         return self._number(query, champion, champion) or None
 
-    def recorded_sides(self) -> dict[int, bool]:
+    def recorded_sides(self) -> Sides:
         """Of every group that was in a cycle, whether it is held out; trained once, it never is again."""
-        rows = self._db.execute("SELECT grp, min(role='holdout') FROM placements GROUP BY grp")
-        return {unsigned(row[0]): bool(row[1]) for row in rows.fetchall()}
+        found = {True: array("q"), False: array("q")}
+        query = "SELECT grp, min(role='holdout') FROM placements WHERE grp>=? GROUP BY grp ORDER BY grp LIMIT 5000"
+        first = -(2**63)
+        while first < 2**63 and (page := self._db.execute(query, (first,))):
+            for group, is_held_out in page:
+                found[bool(is_held_out)].append(group)
+            first = page[-1][0] + 1
+        return Sides(*(map(unsigned, found[side]) for side in (True, False)))
 
     # --- decisions and notes ---
 

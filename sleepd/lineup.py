@@ -14,6 +14,7 @@ from .buffer import ExperienceBuffer, View
 from .checkpoints import Checkpoints, Manifest, verify_usable
 from .config import Config
 from .cycle_runner import Lineup
+from .documents import seen_by
 from .errors import NothingToDo
 from .experience import Experience, experience_key, group_key, prompt_key
 from .fit import other_shape
@@ -64,7 +65,7 @@ async def line_up(
     lineup = await _fetch(selection, job, intake.buffer, view, gone, parent=parent_cycle, is_forced=order.force)
     lineup = msgspec.structs.replace(lineup, ranks=_ranks(lineup.experiences, known.secret))
     before = predecessor(parent.cycle, ledger, checkpoints) if parent else None
-    return lineup if before is None else _with_comparison(lineup, before, ledger)
+    return lineup if before is None else _with_comparison(lineup, before, ledger, checkpoints)
 
 
 async def _select(
@@ -121,10 +122,10 @@ def _with(gone: Mapping[int, Experience], view: View) -> View:
     )
 
 
-def _with_comparison(lineup: Lineup, before: Predecessor, ledger: Ledger) -> Lineup:
+def _with_comparison(lineup: Lineup, before: Predecessor, ledger: Ledger, checkpoints: Checkpoints) -> Lineup:
     """Champion and predecessor are compared first, on those experiences that came after the champion was planned."""
     assert lineup.parent is not None
-    seen = KeySet(ledger.seen(lineup.parent))
+    seen = KeySet(seen_by(lineup.parent, ledger, checkpoints))
     trained = ledger.trained_groups(cycle for cycle in (lineup.parent, before.cycle) if cycle is not None)
     later = [
         experience.id

@@ -29,7 +29,8 @@ class Mending:
         self._clock = clock
         self._history = history
         self._alarms = alarms
-        self._owes_recovery = False
+        self._failure = ""
+        """What the disk said, where a recovery is owed; empty: none is."""
         self._owes_history = False
 
     @contextmanager
@@ -43,7 +44,7 @@ class Mending:
             yield
         except (OSError, LedgerUnusable) as failure:
             error = disk_error(failure) if isinstance(failure, OSError) else failure
-            self._owes_recovery = True
+            self._failure = error.message
             self._alarms.note("state_not_recorded", f"{error.message}; nothing new begins until it is mended")
             raise error from failure
 
@@ -70,12 +71,13 @@ class Mending:
         Raises:
             SleepdError: the disk still does not take it.
         """
-        if self._owes_recovery:
+        if self._failure:
+            cause = f"its end could not be recorded: {self._failure}"
             try:
-                recover(self._ledger, self._checkpoints, self._clock)
+                recover(self._ledger, self._checkpoints, self._clock, cause=cause)
             except OSError as error:
                 raise disk_error(error) from error
-            self._owes_recovery, self._owes_history = False, True
+            self._failure, self._owes_history = "", True
             self._history.forget_cached()
             self._alarms.note("state_not_recorded", "")
         if self._owes_history:

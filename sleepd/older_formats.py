@@ -136,7 +136,7 @@ def read_training_state(checkpoint: Path) -> SchedulerState | None:
     try:
         state = msgspec.json.decode(read_document(path), type=_TrainingState, strict=False)
         history = [_entry(raw) for raw in state.training_history]
-        newest = _checked(state.last_updated) or (history[-1].timestamp if history else None)
+        newest = _checked(state.last_updated) or (history[-1].timestamp if history else _written_at(path))
     except FileNotFoundError:
         return None
     except (OSError, msgspec.MsgspecError, ValueError, RecursionError) as error:
@@ -170,6 +170,11 @@ def _checked(moment: str | None) -> str | None:
     if moment is not None:
         from_local(moment)
     return moment
+
+
+def _written_at(path: Path) -> str:
+    """When a file was last written, as the older files have it: the next best where no time stands in it."""
+    return local_naive(datetime.fromtimestamp(path.stat().st_mtime, UTC))
 
 
 def write_scheduler_state(directory: Path, state: SchedulerState) -> None:

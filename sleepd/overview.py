@@ -12,7 +12,8 @@ import msgspec
 
 from . import older_formats, triggers
 from .checkpoints import has_weights
-from .cycle import State
+from .cycle import State, undo_command
+from .documents import evaluation_of, placements_of
 from .errors import CheckpointInvalid, NotFound
 from .files import replace_file
 from .job import Report
@@ -172,10 +173,11 @@ def detail(sleeper: Sleeper, cycle: int, *, is_for_operator: bool = False) -> Cy
             trained_ids=[],
             replayed_ids=[],
             held_out_ids=[],
-            undo="sleepctl rollback" if cycle == champion else "",
+            undo=undo_command(cycle, older.state, is_standing=cycle == champion, champions=()),
         )
     summary = sleeper.ledger.summary(cycle)
-    placements, report = sleeper.ledger.placements(cycle), sleeper.ledger.report(cycle)
+    placements = placements_of(cycle, sleeper.ledger, sleeper.checkpoints)
+    report, verdict = evaluation_of(cycle, sleeper.ledger, sleeper.checkpoints)
     compared = sleeper.demotion.comparison(cycle, sleeper.config.promotion.confidence)
 
     def ids(role: str) -> list[str]:
@@ -185,7 +187,7 @@ def detail(sleeper: Sleeper, cycle: int, *, is_for_operator: bool = False) -> Cy
         summary=_placed(sleeper, summary, champion),
         directory=str(path) if path else "",
         report=report if report is None or is_for_operator else _for_readers(sleeper, report, placements),
-        verdict=sleeper.ledger.verdict(cycle),
+        verdict=verdict,
         comparison=compared[0] if compared else None,
         compared_by=compared[1] if compared else None,
         metrics=sleeper.metrics.shown(cycle),

@@ -16,12 +16,14 @@ import resource
 import sys
 from array import array
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any, BinaryIO
 
 import msgspec
 
 from .digest import (
     MAX_LINE_BYTES,
+    NULS_LEFT_BY,
     Digest,
     HalfWritten,
     decoded_line,
@@ -76,18 +78,25 @@ class FirstBytes:
         left = max(0, self._size - self._file.tell())
         return self._file.read(left if most < 0 else min(most, left))
 
+    def fileno(self) -> int:
+        """As a file's."""
+        return self._file.fileno()
+
 
 Source = BinaryIO | FirstBytes
 
 
 def read_digest(file: Source, before: Reading | None) -> Reading:
     """The figures of a buffer; with ``before`` those of its lines so far, continued by what was appended since."""
-    file.seek(before.consumed if before else 0)
+    nuls = 0 if before else leading_nuls(file)
+    file.seek(before.consumed if before else nuls)
     head = file.read(HEAD_BYTES)
     try:
         form = "lines" if before else form_of(head)
         if form == "lines":
-            return _read_lines(head, file, before or Reading())
+            return _read_lines(head, file, before or _after_nuls(nuls))
+        if nuls:
+            return Reading(half_written=f"begins with {nuls} NUL bytes, {NULS_LEFT_BY}")
         if form == "empty" and file.read(1):
             return Reading(half_written=f"begins with {HEAD_BYTES} bytes of white space")
         del head  # not held beside the whole
@@ -95,6 +104,29 @@ def read_digest(file: Source, before: Reading | None) -> Reading:
         return _reading(digest_whole(file.read()))
     except HalfWritten as error:
         return Reading(half_written=str(error))
+
+
+def leading_nuls(file: Source) -> int:
+    """How many NUL bytes the file begins with; what was never written of it (a hole) is passed over unread."""
+    count = 0
+    file.seek(0)
+    while chunk := file.read(HEAD_BYTES):
+        rest = chunk.lstrip(b"\0")
+        count += len(chunk) - len(rest)
+        if rest:
+            break
+        with suppress(OSError):  # ENXIO: nothing but a hole follows; UnsupportedOperation: no file on a disk
+            count = os.lseek(file.fileno(), count, os.SEEK_DATA)
+            file.seek(count)
+    return count
+
+
+def _after_nuls(nuls: int) -> Reading:
+    """Where lines begin that stand behind so many NUL bytes; none: where every file begins."""
+    if not nuls:
+        return Reading()
+    aside = SetAside(position="line 1", reason=f"{nuls} NUL bytes stand before it, {NULS_LEFT_BY}; it is read")
+    return Reading(consumed=nuls, set_aside=[aside], set_aside_total=1)
 
 
 def _read_lines(head: bytes, file: Source, before: Reading) -> Reading:
@@ -131,6 +163,7 @@ def read_records(file: Source) -> tuple[str, Iterator[Any]]:
     Raises:
         HalfWritten: an array or object does not parse as a whole; the iterator raises it too.
     """
+    file.seek(leading_nuls(file))
     head = file.read(HEAD_BYTES)
     form = form_of(head)
     if form == "lines":

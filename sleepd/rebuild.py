@@ -65,6 +65,7 @@ def _build(path: Path, checkpoints: Checkpoints) -> None:
     for cycle in checkpoints.numbers():
         _restore(cycle, ledger, checkpoints)
     restore_trained(ledger, checkpoints)
+    ledger.compact()
     ledger.close()
     if unfinished.with_name(f"{unfinished.name}-wal").exists():
         # SQLite's close says nothing of it: part of the ledger is in its log, and would be lost with the new name.

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Collection
 
 from .buffer import View
+from .documents import placements_of
 from .errors import BufferUnreadable
 from .experience import Experience
 from .learned import SHOWN_AT_ONCE, Found, Learned, Place, keys_of, limited, whereabouts
@@ -20,7 +21,7 @@ async def learned(sleeper: Sleeper, cycle: int, *, limit: int) -> Learned:
         NotFound: there is no such cycle.
     """
     sleeper.ledger.state(cycle)
-    placed = sleeper.ledger.placements(cycle)
+    placed = placements_of(cycle, sleeper.ledger, sleeper.checkpoints)
     places = [Place(each.id, each.group, each.role) for each in placed if each.role != "holdout"]
     intake = sleeper.intake
     # In a thread: a hundred thousand experiences take a while, and the loop must turn.

@@ -19,26 +19,32 @@ from .log import get_logger
 from .settling import EVENTS
 from .verdict import Outcome
 
-_CUT_SHORT = "sage-sleepd ended in the middle of it"
+CUT_SHORT = "sage-sleepd ended in the middle of it"
 
 
-def recover(ledger: Ledger, checkpoints: Checkpoints, clock: Clock) -> list[str]:
+def recover(ledger: Ledger, checkpoints: Checkpoints, clock: Clock, *, cause: str = CUT_SHORT) -> list[str]:
     """Close or suspend every open cycle, sweep the staging directory, mend a ``current`` that points at nothing whole.
 
     Blocks while the champion's files are read; call it before there is a loop to block.
+
+    Args:
+        ledger: what is mended.
+        checkpoints: what it is mended to.
+        clock: where time comes from.
+        cause: why a cycle is still open; it is recorded as the reason.
 
     Returns:
         What the owner should know, a sentence each.
     """
     for cycle in ledger.open_cycles():
-        _close(cycle, ledger, checkpoints, clock)
+        _close(cycle, ledger, checkpoints, clock, cause)
     swept = checkpoints.sweep(keep=ledger.suspended_cycle())
     if swept:
         get_logger().info("staging_swept", text=", ".join(sorted(swept)))
     return mend_current(ledger, checkpoints)
 
 
-def _close(cycle: int, ledger: Ledger, checkpoints: Checkpoints, clock: Clock) -> None:
+def _close(cycle: int, ledger: Ledger, checkpoints: Checkpoints, clock: Clock, cause: str) -> None:
     state = ledger.state(cycle)
     places = (checkpoints.promoted_path(cycle), checkpoints.retired_path(cycle))
     whole = next((path for path in places if state is State.JUDGED and _is_whole(path)), None)
@@ -50,19 +56,19 @@ def _close(cycle: int, ledger: Ledger, checkpoints: Checkpoints, clock: Clock) -
         ledger.advance(cycle, EVENTS[outcome], at=clock.now())
         get_logger().info("cycle_completed_after_crash", cycle=cycle, outcome=str(outcome))
         return
-    reason = _why_over(cycle, state, ledger, checkpoints, clock)
+    reason = _why_over(cycle, state, ledger, checkpoints, clock, cause)
     if reason:
         ledger.advance(cycle, Event.INTERRUPT, at=clock.now(), reason=reason)
         get_logger().warning("cycle_interrupted", cycle=cycle, text=reason)
     elif state is not State.SUSPENDED:
-        ledger.advance(cycle, Event.SUSPEND, at=clock.now(), reason=_CUT_SHORT)
-        get_logger().warning("cycle_suspended", cycle=cycle, text=_CUT_SHORT)
+        ledger.advance(cycle, Event.SUSPEND, at=clock.now(), reason=cause)
+        get_logger().warning("cycle_suspended", cycle=cycle, text=cause)
 
 
-def _why_over(cycle: int, state: State, ledger: Ledger, checkpoints: Checkpoints, clock: Clock) -> str:
+def _why_over(cycle: int, state: State, ledger: Ledger, checkpoints: Checkpoints, clock: Clock, cause: str) -> str:
     """Why the cycle cannot go on; empty: nothing here speaks against it."""
     if state is State.JUDGED:
-        return f"{_CUT_SHORT}; its experiences are trained by the next cycle"
+        return f"{cause}; its experiences are trained by the next cycle"
     times = resumption.crashes(ledger, cycle).count
     if state is not State.SUSPENDED:
         times = resumption.note_crash(ledger, cycle, clock.now()).count

@@ -156,10 +156,11 @@ class Requests:
             return RunResult(is_started=True, reason=reason, cycle=cycle, undo="sleepctl cancel")
         await self._sleeper.finished()
         # Not the task's own result: another cycle may have begun and ended since.
-        summary = detail(self._sleeper, cycle).summary
-        undo = "sleepctl rollback" if summary.is_champion else ""
-        older = older_result(self._sleeper, summary)
-        return RunResult(is_started=True, reason=summary.reason, cycle=cycle, summary=summary, older=older, undo=undo)
+        found = detail(self._sleeper, cycle)
+        summary, older = found.summary, older_result(self._sleeper, found.summary)
+        return RunResult(
+            is_started=True, reason=summary.reason, cycle=cycle, summary=summary, older=older, undo=found.undo
+        )
 
     def _check_permission(self, request: AnyRequest, peer: Peer) -> None:
         config = self._sleeper.config

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .checkpoints import Checkpoints, has_weights
-from .cycle import TERMINAL_STATES, State
+from .cycle import State, undo_command
 from .errors import NotFound, NothingToDo
 from .ledger import Ledger
 
@@ -46,12 +46,12 @@ def champion_before(champion: int, ledger: Ledger, checkpoints: Checkpoints) -> 
 
 def undo_of(cycle: int, ledger: Ledger, checkpoints: Checkpoints) -> str:
     """The command that undoes a cycle: what was in use before it, or stood nearest to it; empty: nothing of it is."""
-    state = ledger.state(cycle)
-    if state not in TERMINAL_STATES:
-        return "sleepctl cancel"
-    if cycle not in ledger.standing():
-        return ""
-    return f"sleepctl rollback {champion_before(cycle, ledger, checkpoints) or 0}"
+    return undo_command(
+        cycle,
+        ledger.state(cycle),
+        is_standing=cycle in ledger.standing(),
+        champions=standing_champions(ledger, checkpoints),
+    )
 
 
 def put_in_use(to: int, ledger: Ledger, checkpoints: Checkpoints) -> None:

@@ -12,7 +12,7 @@ from .quarantine import Reason, Screened
 
 PAGE: Final = 1000
 """Rows read at once, so that the event loop turns between two pages."""
-KEPT: Final = 200_000
+KEPT: Final = 20_000
 """So many rows stay beside those of the buffer, the newest. What fell out is screened anew where it is met again."""
 _SHOWN: Final[frozenset[Reason]] = frozenset({"", "loop", "questions", "near_duplicate", "bare_question"})
 """The findings after which a text was looked at as a whole and no secret was in it."""

@@ -10,7 +10,8 @@ import random
 from array import array
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from typing import Final
 
 import msgspec
@@ -28,8 +29,37 @@ class KeySet:
         place = bisect_left(self._keys, key)
         return place < len(self._keys) and self._keys[place] == key
 
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._keys)
+
     def __len__(self) -> int:
         return len(self._keys)
+
+
+class Sides(Mapping[int, bool]):
+    """Recorded holdout membership, group -> is held out, in eight bytes each: there may be hundreds of thousands.
+
+    Args:
+        held_out: groups that were held out and never trained.
+        trained: the others.
+    """
+
+    def __init__(self, held_out: Iterable[int] = (), trained: Iterable[int] = ()) -> None:
+        self._held_out = KeySet(held_out)
+        self._trained = KeySet(trained)
+
+    def __getitem__(self, group: int) -> bool:
+        if group in self._held_out:
+            return True
+        if group in self._trained:
+            return False
+        raise KeyError(group)
+
+    def __iter__(self) -> Iterator[int]:
+        return chain(self._held_out, self._trained)
+
+    def __len__(self) -> int:
+        return len(self._held_out) + len(self._trained)
 
 
 class Known(msgspec.Struct, frozen=True, kw_only=True):

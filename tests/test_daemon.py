@@ -127,7 +127,7 @@ def test_waiting_for_a_run_gives_its_result_and_its_undo(tmp_path: Path, config:
     with DaemonProcess(tmp_path, behaving(config, tmp_path, "promote")) as daemon:
         result = daemon.call(Run(force=True, wait=True), RunResult)
         assert result.summary is not None
-        assert (result.summary.state, result.undo) == ("promoted", "sleepctl rollback")
+        assert (result.summary.state, result.undo) == ("promoted", "sleepctl rollback 0")
         answer = daemon.call(Rollback(), dict)
         assert (answer["champion"], answer["was"], answer["undo"]) == (None, 1, "sleepctl rollback 1")
         assert daemon.status().champion is None

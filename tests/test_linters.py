@@ -79,6 +79,7 @@ FLOORS: tuple[frozenset[str], ...] = (
             "buffer_file",
             "stuck",
             "checkpoints",
+            "compaction",
             "database",
             "records",
             "ledger",

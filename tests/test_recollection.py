@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from sleepd.checkpoints import Checkpoints
@@ -13,11 +14,14 @@ from sleepd.errors import NotFound
 from sleepd.experience import Experience, experience_key, group_key
 from sleepd.learned import MOST_SHOWN, SHOWN_CHARACTERS, Found, Learned, Place, learned, limited, whereabouts
 from sleepd.ledger import Ledger
+from sleepd.overview import offline_copies, overview
 from sleepd.protocol import Cancel, Experiences, Run
 from sleepd.quarantine_overview import decide_by_hand
 from sleepd.recollection import learned as recollected
 from sleepd.rollback import undo_of
+from sleepd.sleepctl.offline_cycle import read_detail
 from sleepd.sleeper import Sleeper
+from sleepd.status import CycleSummary
 from tests.agents import experiences, write_buffer
 from tests.stages import Stage
 
@@ -161,6 +165,18 @@ def undo(stage: Stage, cycle: int) -> str:
         ledger.close()
 
 
+def undo_from_disk(stage: Stage, cycle: int) -> str:
+    """The command that ``sleepctl`` names when the daemon is not running."""
+
+    async def write(sleeper: Sleeper) -> dict[str, bytes]:
+        await sleeper.look()
+        return offline_copies(sleeper, overview(sleeper, next_check_at=None, config_path=""))
+
+    written = msgspec.json.decode(stage.play(write)["history.json"])["cycles"]
+    summary = next(each for each in msgspec.convert(written, list[CycleSummary]) if each.cycle == cycle)
+    return read_detail(stage.state, summary).undo
+
+
 def follow(stage: Stage, command: str) -> None:
     """Do what the command says."""
 
@@ -180,6 +196,29 @@ def test_each_promoted_cycle_is_undone_by_what_stood_before_it(stage: Stage) -> 
     follow(stage, undo(stage, 2))
     assert Checkpoints(stage.state).champion() == 1
     assert [undo(stage, cycle) for cycle in (1, 2, 3)] == ["sleepctl rollback 0", "", ""]
+
+
+def test_undo_is_the_same_without_the_daemon(stage: Stage) -> None:
+    """A rejection, a rollback, pruned weights and a new lineage: the ledger and the files name the same command."""
+    for number, order in enumerate((Run(), Run(strategy="gentle"), Run(strategy="gentle")), 2):
+        stage.write(12 * number)
+        stage.clock.advance(86400)
+        stage.sleep(order)
+    stage.write(60)
+    stage.clock.advance(86400)
+    assert stage.sleep(behaviour="reject").state == "rejected"
+
+    def compare() -> list[str]:
+        live = [undo(stage, cycle) for cycle in range(1, 6)]
+        assert [undo_from_disk(stage, cycle) for cycle in range(1, 6)] == live
+        return live
+
+    assert compare() == [*(f"sleepctl rollback {before}" for before in range(4)), ""]
+    checkpoints = Checkpoints(stage.state)
+    checkpoints.prune(checkpoints.promoted_path(2))
+    assert compare()[2] == "sleepctl rollback 1"
+    follow(stage, "sleepctl rollback 3")
+    assert compare()[3:] == ["", ""]
 
 
 def test_what_is_not_in_use_has_nothing_to_undo(stage: Stage) -> None:

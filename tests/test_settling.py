@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ import pytest
 
 from sleepd.checkpoints import verify
 from sleepd.cycle import Event
+from sleepd.errors import LedgerUnusable
 from sleepd.ledger import Ledger
 from sleepd.overview import detail
 from sleepd.protocol import Run
@@ -82,3 +85,22 @@ def test_a_crash_before_the_last_record(stage: Stage, monkeypatch: pytest.Monkey
     found, _ = stage.play(shown)
     assert found.summary.state == "inconclusive"
     assert found.verdict.outcome is Outcome.INCONCLUSIVE
+
+
+def test_a_locked_ledger_is_the_recorded_reason(stage: Stage) -> None:
+    """An end that a locked database kept from being recorded is closed with that cause, and not as a crash of ours."""
+
+    async def scene(sleeper: Sleeper) -> str:
+        sleeper.ledger._db.execute("PRAGMA busy_timeout=20")
+        with closing(sqlite3.connect(stage.state / "state.db", isolation_level=None)) as other:
+            await sleeper.begin(Run())
+            other.execute("BEGIN IMMEDIATE")
+            with pytest.raises(LedgerUnusable, match="database is locked"):
+                await sleeper.finished()
+        await sleeper.look()
+        return sleeper.ledger.summary(1).reason
+
+    reason = stage.play(scene, behaviour="open")
+    assert reason.startswith("its end could not be recorded: ")
+    assert "database is locked" in reason
+    assert "sage-sleepd ended" not in reason

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import io
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from typing import Any, TextIO
 
 import msgspec
@@ -12,6 +14,36 @@ from sleepd.plain_text import clean
 from sleepd.status import SCHEMA
 
 from .terminal import Page, is_coloured, render, width_of
+
+
+class Output(io.TextIOWrapper):
+    """A standard stream that remembers why it could not be written, so that no other failure is taken for it.
+
+    A path or a reply may hold what the terminal's encoding lacks: a "?" is better than a traceback.
+    """
+
+    def __init__(self, beneath: io.TextIOWrapper) -> None:
+        super().__init__(beneath.buffer, beneath.encoding, "replace", line_buffering=beneath.line_buffering)
+        self._beneath = beneath  # dropped, it would close what both write on
+        self.failure: OSError | None = None
+
+    def write(self, text: str, /) -> int:
+        """As the class above, remembering a failure."""
+        with self._remembered():
+            return super().write(text)
+
+    def flush(self) -> None:
+        """As the class above, remembering a failure."""
+        with self._remembered():
+            super().flush()
+
+    @contextmanager
+    def _remembered(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            self.failure = error
+            raise
 
 
 class Console:
@@ -62,9 +94,10 @@ class Console:
         self._out.flush()
 
     def say(self, text: str) -> None:
-        """One sentence for the owner."""
-        self._err.write(clean(text) + "\n")
-        self._err.flush()
+        """One sentence for the owner; where it cannot be written, the command goes on without."""
+        with suppress(OSError):
+            self._err.write(clean(text) + "\n")
+            self._err.flush()
 
     def say_undo(self, command: str) -> None:
         """The command that takes back what was just done."""

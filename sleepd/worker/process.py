@@ -11,6 +11,7 @@ import ctypes
 import os
 import signal
 import sys
+import warnings
 from pathlib import Path
 from typing import NoReturn
 
@@ -28,6 +29,13 @@ _OFFLINE = {
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "TOKENIZERS_PARALLELISM": "false",
 }
+_KNOWN_WARNINGS = (
+    # peft 0.21 asks transformers 5.24 under the older name; both know the newer one.
+    "`is_gradient_checkpointing` is deprecated",
+    # transformers 5.24 says it of its own generation.
+    ".past_key_values. is deprecated",
+)
+"""FutureWarnings of the libraries that concern nothing of ours, as regular expressions of their beginnings."""
 _YIELDING = {
     # Threads that wait for each other by spinning come to a crawl as soon as anybody else uses a core: 27 tokens a
     # second instead of 170 beside one busy process, measured on two cores.
@@ -42,6 +50,12 @@ def prepare_environment() -> None:
     os.environ.update(_OFFLINE)
     for name, value in _YIELDING.items():
         os.environ.setdefault(name, value)
+
+
+def silence_known_warnings() -> None:
+    """Keep those of ``_KNOWN_WARNINGS`` out of the log; a new one is seen."""
+    for beginning in _KNOWN_WARNINGS:
+        warnings.filterwarnings("ignore", message=beginning, category=FutureWarning)
 
 
 def lower_priority() -> None:

@@ -18,7 +18,11 @@ from sleepctl_fake_daemon import FakeDaemon
 from sleepctl_ran import Ran
 
 from sleepd import protocol
+from sleepd.errors import NothingToDo
 from sleepd.job import Progress
+from sleepd.sleepctl.__main__ import main
+from sleepd.sleepctl.commands import COMMANDS
+from sleepd.sleepctl.exit_codes import ExitCode
 from sleepd.status import CycleSummary, RunResult
 
 Sleepctl = Callable[..., Ran]
@@ -267,3 +271,71 @@ def test_progress_fields_are_those_of_the_workers_message() -> None:
     """What the daemon announces is the worker's Progress and the cycle's number."""
     announced = {"cycle": 9, **msgspec.to_builtins(scenes.PROGRESS)}
     assert msgspec.convert(announced, Progress) == scenes.PROGRESS
+
+
+# --- output that cannot be written ---
+
+ANSWERED = {
+    "status": (protocol.GetStatus, scenes.MORNING),
+    "pause": (protocol.Pause, {"is_paused": True, "undo": "sleepctl resume"}),
+}
+REFUSED = dict.fromkeys(protocol.Request.__subclasses__(), NothingToDo("nothing to do", hint="sleepctl status"))
+TOLD = [*ANSWERED, "version", "doctor", "config show", "completions bash", "--help"]
+
+
+def run_in_shell(line: str) -> tuple[int, str]:
+    """Exit code and standard error of a command line of bash, in which ``sleepctl`` is ours."""
+    line = line.replace("sleepctl", " ".join(COMMAND), 1)
+    ran = subprocess.run(["bash", "-c", line], env=environment_of_process(), stderr=subprocess.PIPE, text=True)
+    return ran.returncode, ran.stderr
+
+
+@pytest.mark.parametrize("command", TOLD)
+def test_a_full_disk_is_told(command: str, daemon: FakeDaemon, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where standard output does not take the answer, that is said in a sentence, and the command has failed."""
+    daemon.replies |= {**REFUSED, **dict(ANSWERED.values())}
+    monkeypatch.setenv("SLEEPD_WORKER_PYTHON", "/bin/false")  # doctor would import torch
+    code, err = run_in_shell(f"sleepctl {command} >/dev/full")
+    assert code == ExitCode.FAILED
+    assert "the output could not be written: No space left on device\nhint: " in err
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("subcommand", COMMANDS)
+def test_no_subcommand_fails_at_its_output(
+    subcommand: str, daemon: FakeDaemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Plain, as JSON and asked for help, with no stream that takes a word, each subcommand ends with an exit code."""
+    daemon.replies |= {**REFUSED, **dict(ANSWERED.values())}
+    daemon.announcements.append(progress())  # for whoever only listens
+    monkeypatch.setenv("SLEEPD_WORKER_PYTHON", "/bin/false")  # doctor would import torch
+    more = {
+        "show": ["1"],
+        "tag": ["1", "word"],
+        "metric add": ["1", "a", "2"],
+        "metric remove": ["1", "a"],
+        "completions": ["bash"],
+    }
+    arguments = [*subcommand.split(), *more.get(subcommand, [])]
+    if subcommand == "logs":
+        pytest.skip("it becomes journalctl, which says so itself")
+    for given in (arguments, [*arguments, "--json"], [*subcommand.split(), "--help"]):
+        with monkeypatch.context() as patched:
+            for name in ("stdout", "stderr"):
+                patched.setattr(sys, name, Path("/dev/full").open("w"))  # noqa: SIM115
+            try:
+                code = main(given)
+            except SystemExit as left:
+                code = left.code
+            sys.stdout.close()
+            sys.stderr.close()
+        assert code != ExitCode.OK
+
+
+def test_a_closed_stream_is_nobodys_loss(daemon: FakeDaemon) -> None:
+    """With standard output closed by the caller the command does its work; a reader that has gone is no failure."""
+    daemon.replies |= dict(ANSWERED.values())
+    assert run_in_shell("sleepctl status >&-") == (0, "")
+    assert run_in_shell("sleepctl pause >&- 2>&-") == (0, "")
+    assert run_in_shell("set -o pipefail; sleepctl config show | head -1 >/dev/null") == (0, "")
+    assert run_in_shell("set -o pipefail; sleepctl completions bash | true") == (0, "")

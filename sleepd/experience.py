@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import re
-import unicodedata
 from collections.abc import Mapping
 from typing import Any, Final
 
 import msgspec
+
+from .bounded_text import folded
 
 _KEY_IN_HEX: Final = re.compile(r"[0-9a-f]{16}")
 _CYCLE_AT_END: Final = re.compile(r"(?:^|[/\\])cycle_([0-9]{1,9})[/\\]?\Z")
@@ -55,12 +56,6 @@ def prompt_key(prompt: str) -> int:
     """64 bits of the BLAKE2b of the normalised prompt: equal for one prompt asked again."""
     text = " ".join(folded(prompt).split())
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")
-
-
-def folded(text: str) -> str:
-    """NFKC, and case folded."""
-    # For ASCII the two are the same, and this one is ten times as fast.
-    return text.lower() if text.isascii() else unicodedata.normalize("NFKC", text).casefold()
 
 
 def derived_id(prompt: str, response: str) -> str:

@@ -19,7 +19,8 @@ from typing import Final, Literal
 
 import msgspec
 
-from .experience import Experience, folded
+from .bounded_text import folded
+from .experience import Experience
 from .repetition import WORD, find_repetition
 
 Reason = Literal["", "loop", "questions", "near_duplicate", "secret", "too_long", "bare_question"]

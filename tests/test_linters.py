@@ -64,6 +64,7 @@ FLOORS: tuple[frozenset[str], ...] = (
             "speech",
             "recall",
             "adapter_file",
+            "bounded_text",
             "overdue",
             "retention",
             "older_formats",

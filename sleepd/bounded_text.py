@@ -24,9 +24,9 @@ SLICE: Final = 32 * 1024
 """Characters that are normalised by one call: at most 20 ms for the worst of them, measured."""
 MOST_SPACES: Final = 16
 """White-space characters in one run, for patterns; what is more is left out."""
-MOST_LINE: Final = 2_000
+MOST_LINE: Final = 1_000
 """Characters of a line that a pattern sees at once."""
-OVERLAP: Final = 400
+OVERLAP: Final = 300
 """Characters of a cut line that are seen twice, so that a secret on the cut is seen whole."""
 
 _JOINER: Final = "\u034f"

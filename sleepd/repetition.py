@@ -30,7 +30,7 @@ MIN_QUESTIONS = 8
 MIN_QUESTION_SHARE = 2 / 3
 
 # Scripts without spaces count by character. A list's numbering is no word: a numbered loop would look new in each line.
-_NUMBERING = re.compile(r"(?m)^\s*\d+[.)]\s")
+_NUMBERING = re.compile(r"(?m)^[^\S\n]*\d+[.)]\s")
 WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]|[^\W\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]+")
 _END = "!?.\u3002\uff01\uff1f\u061f"
 _QUESTION = ("?", "\uff1f", "\u061f")

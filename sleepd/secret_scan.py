@@ -10,6 +10,8 @@ import re
 from collections.abc import Callable, Iterable
 from typing import Final
 
+from .bounded_text import short_lines
+
 LEFT_OUT: Final = frozenset({"Base64HighEntropyString", "HexHighEntropyString", "IPPublicDetector"})
 _FILTERS: Final = (
     "is_sequential_string",
@@ -67,7 +69,7 @@ class SecretFinder:
 
     def find(self, text: str) -> str:
         """The kind of the first secret in a text, such as ``AWS Access Key``; empty: there is none."""
-        for line in text.splitlines():
+        for line in short_lines(text):
             if len(line) >= MIN_CHARACTERS and _MAY_HOLD_ONE.search(line) and (kind := self._find_in_line(line)):
                 return kind
         return ""

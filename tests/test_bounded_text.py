@@ -8,7 +8,7 @@ import unicodedata
 import pytest
 
 from sleepd import bounded_text
-from sleepd.bounded_text import MOST_LINE, MOST_MARKS, MOST_SPACES, folded, normalise, plain_spaces, short_lines
+from sleepd.bounded_text import MOST_LINE, MOST_MARKS, MOST_SPACES, OVERLAP, folded, normalise, plain_spaces, short_lines
 
 ASSIGNED = [chr(code) for code in range(0x110000) if unicodedata.category(chr(code)) not in ("Cn", "Cs")]
 JOINING = [c for c in ASSIGNED if unicodedata.combining(unicodedata.normalize("NFKD", c)[0])]
@@ -63,4 +63,4 @@ def test_lines_for_patterns() -> None:
     line = "".join(chr(0x100 + i % 5_000) for i in range(3 * MOST_LINE))
     pieces = list(short_lines(line))
     assert max(map(len, pieces)) == MOST_LINE
-    assert all(any(line[i : i + 300] in piece for piece in pieces) for i in range(0, len(line) - 300, 50))
+    assert all(any(line[i : i + OVERLAP] in piece for piece in pieces) for i in range(0, len(line) - OVERLAP, 50))

@@ -8,7 +8,16 @@ import unicodedata
 import pytest
 
 from sleepd import bounded_text
-from sleepd.bounded_text import MOST_LINE, MOST_MARKS, MOST_SPACES, OVERLAP, folded, normalise, plain_spaces, short_lines
+from sleepd.bounded_text import (
+    MOST_LINE,
+    MOST_MARKS,
+    MOST_SPACES,
+    OVERLAP,
+    folded,
+    normalise,
+    plain_spaces,
+    short_lines,
+)
 
 ASSIGNED = [chr(code) for code in range(0x110000) if unicodedata.category(chr(code)) not in ("Cn", "Cs")]
 JOINING = [c for c in ASSIGNED if unicodedata.combining(unicodedata.normalize("NFKD", c)[0])]

@@ -84,6 +84,10 @@ FLOORS: tuple[frozenset[str], ...] = (
             "screenings",
             "screener",
             "secret_scan",
+            "seed_phrases",
+            "told_secrets",
+            "token_shapes",
+            "plain_forms",
             "hand_decisions",
         }
     ),

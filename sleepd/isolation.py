@@ -23,7 +23,7 @@ BARE_QUESTIONS: Final = 8
 of questions, one in each reply, as a collapsed adapter gives them. Fewer are asked for good reasons; an agent whose
 replies are mostly questions is meant to ask."""
 _REASONS: Final[tuple[Reason, ...]] = (
-    *("", "loop", "questions", "near_duplicate", "secret", "too_long", "bare_question"),
+    *("", "loop", "questions", "near_duplicate", "secret", "too_long", "bare_question", "unscreenable"),
 )
 
 Word = Literal["released", "dropped"]

@@ -23,7 +23,7 @@ from .bounded_text import folded
 from .experience import Experience
 from .repetition import WORD, find_repetition
 
-Reason = Literal["", "loop", "questions", "near_duplicate", "secret", "too_long", "bare_question"]
+Reason = Literal["", "loop", "questions", "near_duplicate", "secret", "too_long", "bare_question", "unscreenable"]
 """What the text alone says against an experience; empty: nothing. A bare question alone says nothing yet: see
 ``isolation``."""
 

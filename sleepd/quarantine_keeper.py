@@ -30,6 +30,10 @@ from .selection import Barred, Known
 PATIENCE_SECONDS: Final = 20.0
 """How long a look waits for the screening: a few thousand experiences."""
 
+FIRST_PAUSE_SECONDS: Final = 60.0
+"""After a second failure in a row; it doubles with each further one. After the first it is tried again at once."""
+LONGEST_PAUSE_SECONDS: Final = 3600.0
+
 
 class QuarantineKeeper:
     """One state directory's.
@@ -50,6 +54,9 @@ class QuarantineKeeper:
         self._screened: View | None = None
         """The view of which all was screened at the last look."""
         self._task: asyncio.Task[None] | None = None
+        self._failures = 0
+        """Screenings that failed, one after the other."""
+        self._paused_until = 0.0
         self._starting = asyncio.Lock()
         self._counting = asyncio.Lock()
         """Held while a thread reads the findings, and while they change."""
@@ -90,9 +97,9 @@ class QuarantineKeeper:
             task.result()
 
     async def _start(self, path: str, view: View) -> bool:
-        """Begin to screen what is new; False: there is nothing, or the view is not the file as it is."""
+        """Begin to screen what is new; False: there is nothing, the view is not the file, or a failure is recent."""
         await self._load()
-        if view.is_settling or view.problem or view is self._screened:
+        if view.is_settling or view.problem or view is self._screened or self._clock.monotonic() < self._paused_until:
             return False
         wanted = await self._unscreened(view)
         if wanted:
@@ -133,15 +140,24 @@ class QuarantineKeeper:
         if self._file is None or self._file[0] != path:
             self._file = path, BufferFile(Path(path))
         try:
-            async with aclosing(screened(self._file[1], wanted, self._screenings.signatures())) as pages:
+            async with aclosing(screened(self._file[1], wanted, self._screenings.signatures)) as pages:
                 async for page in pages:
                     await self._take_in(page)
             if self._screenings.trim(kept):
                 self._findings = self._screened = None
         except SleepdError as error:
+            self._pause()
             self._alarms.note("screening_failed", f"{error.message}; what was not screened is not trained")
             return
+        self._failures = 0
         self._alarms.note("screening_failed", "")
+
+    def _pause(self) -> None:
+        """Wait longer after each failure: a process that fails whenever it is started takes a processor for nothing."""
+        self._failures += 1
+        if self._failures > 1:
+            pause = min(FIRST_PAUSE_SECONDS * 2 ** min(self._failures - 2, 16), LONGEST_PAUSE_SECONDS)
+            self._paused_until = self._clock.monotonic() + pause
 
     async def _take_in(self, page: Sequence[Screened]) -> None:
         self._screenings.record(page, at=self._clock.now())

@@ -23,6 +23,7 @@ _FOUND: Final = {
     "questions": "flood of questions",
     "secret": "secret",
     "too_long": "too long",
+    "unscreenable": "could not be screened",
     "near_duplicate": "near-duplicate",
     "bare_question": "nothing but a question, like many other replies",
 }
@@ -153,7 +154,7 @@ def _entry(sleeper: Sleeper, key: int, cause: Cause | None, text: Experience | N
         found += f", which was said under cycle {cause.cycle}, rolled back" if cause.cycle else ""
     if cause is not None and cause.why == "said_under":
         reason, found = "said_under", f"said under cycle {cause.cycle}, which was rolled back"
-    is_shown = text is not None and reason != "secret"
+    is_shown = text is not None and reason not in ("secret", "unscreenable")
     id_ = decision.id if decision else screened.id if screened else text.id if text else ""
     return QuarantineEntry(
         id=id_,

@@ -10,6 +10,7 @@ A half-written buffer is an answer too, not a failure.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import resource
 import sys
@@ -34,6 +35,8 @@ from .experience import Experience
 from .status import SetAside
 
 HEAD_BYTES = 2**20
+OOM_SCORE = 900
+"""Of 1000: the kernel takes this process before the daemon, as it does the worker."""
 _INDEX_FROM_BYTES = 16 * 1024
 """An index costs more than scanning the keys for the few lines that an agent appends at a time."""
 
@@ -163,16 +166,22 @@ def _reading(digest: Digest) -> Reading:
     )
 
 
-def limit_memory() -> None:
-    """At most half of the machine's: here it ends in a sentence for the owner, in the kernel in some program's end."""
+def bound_process() -> None:
+    """At most half of the machine's memory, no core dump, and the first to go where the kernel runs out of memory.
+
+    Here too much memory ends in a sentence for the owner, in the kernel in some program's end. A core holds the texts.
+    """
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     resource.setrlimit(resource.RLIMIT_AS, (memory // 2, memory // 2))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
+        file.write(str(OOM_SCORE))  # a container may forbid it
 
 
 def main() -> None:
     """Read standard input, answer on standard output."""
     descriptor, what = sys.argv[1:]
-    limit_memory()
+    bound_process()
     given = sys.stdin.buffer.read()
     with open(int(descriptor), "rb") as file:
         if what == "digest":

@@ -1,18 +1,24 @@
 """The short-lived process that screens experiences: it has the texts and the library for secrets, the daemon neither.
 
-``python -m sleepd.screening FD``. The buffer is the inherited descriptor FD. Standard input is a sequence of frames:
-first the wanted keys as an array of 64-bit integers, then pages of keys and signatures of earlier experiences.
-Standard output is a sequence of frames, each a list of :class:`Screened`, as they are found; an empty list is the end.
-A frame is its length in four bytes, the largest first, and MessagePack. A buffer that is half-written ends early: what
-is missing is asked for again.
+``python -m sleepd.screening FD SECONDS``. The buffer is the inherited descriptor FD. Standard input is a sequence of
+frames: first the wanted keys as an array of 64-bit integers, then pages of keys and signatures of earlier experiences.
+Standard output is a sequence of frames, each a :class:`Frame`; an empty one is the end. A frame is its length in four
+bytes, the largest first, and MessagePack. A buffer that is half-written ends early: what is missing is asked for again.
+
+The kernel ends the process where one experience takes more than SECONDS of processor time, whatever code it is in. The
+last frame then says which one it was, and the daemon starts another process for the rest.
 """
 
 from __future__ import annotations
 
 import os
+import resource
 import sys
+import time
 from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from typing import Any, BinaryIO, Final
 
 import msgspec
@@ -20,12 +26,23 @@ import msgspec
 from .digest import HalfWritten
 from .experience import Experience, experience_key, group_key, parse
 from .quarantine import MAX_CHARACTERS, Finding, Neighbours, Screened, find_repeated, is_bare_question, sketch
-from .reader import limit_memory, read_records
+from .reader import bound_process, read_records
 from .secret_scan import SecretFinder
 
-FRAME: Final = 200
-"""Experiences in one frame: a second's work for a small machine."""
 NICENESS: Final = 10
+
+
+class Frame(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One piece of the answer."""
+
+    begun: Screened | None = None
+    """What is screened from now on, with nothing found yet."""
+    found: Screened | None = None
+    """What came of it."""
+
+
+Guard = Callable[[Screened], AbstractContextManager[object]]
+"""Given an experience with nothing found yet; holds while it is screened."""
 
 
 def encode_frame(content: Any) -> bytes:
@@ -48,9 +65,24 @@ class Screener:
         for key, signature in earlier:
             self._neighbours.add(key, signature)
 
-    def screen(self, experience: Experience) -> Screened:
+    def screen(self, experience: Experience, guard: Guard = nullcontext) -> Screened:
         """What speaks against training it. Only what nothing speaks against is an original for later ones."""
-        key, original, signature = experience_key(experience.id), None, b""
+        begun = Screened(
+            key=experience_key(experience.id),
+            group=group_key(experience.prompt, experience.response),
+            id=experience.id,
+            said_under=experience.said_under,
+            reason="",
+            detail="",
+        )
+        try:
+            with guard(begun):
+                return self._screen(begun, experience)
+        except (MemoryError, RecursionError) as error:
+            return unscreenable(begun, f"{type(error).__name__} while it was screened")
+
+    def _screen(self, begun: Screened, experience: Experience) -> Screened:
+        key, original, signature = begun.key, None, b""
         found = self._find_in_text(experience)
         if not found.reason:
             signature = sketch(experience)
@@ -61,15 +93,8 @@ class Screener:
             else:
                 original, share = twin
                 found, signature = Finding("near_duplicate", f"{share:.2f}"), b""
-        return Screened(
-            key=key,
-            group=group_key(experience.prompt, experience.response),
-            id=experience.id,
-            said_under=experience.said_under,
-            reason=found.reason,
-            detail=found.detail,
-            original=original,
-            signature=signature,
+        return msgspec.structs.replace(
+            begun, reason=found.reason, detail=found.detail, original=original, signature=signature
         )
 
     def _find_in_text(self, experience: Experience) -> Finding:
@@ -82,7 +107,14 @@ class Screener:
         return find_repeated(experience)
 
 
-def screen_records(records: Iterable[Any], wanted: Iterable[int], screener: Screener) -> Iterator[Screened]:
+def unscreenable(begun: Screened, why: str) -> Screened:
+    """The finding on an experience that could not be looked at: it is set aside, and not tried again."""
+    return msgspec.structs.replace(begun, reason="unscreenable", detail=why)
+
+
+def screen_records(
+    records: Iterable[Any], wanted: Iterable[int], screener: Screener, guard: Guard = nullcontext
+) -> Iterator[Screened]:
     """The wanted experiences among decoded records, in order, each id once as ``Digest`` has it."""
     left = set(wanted)
     for record in records:
@@ -92,37 +124,49 @@ def screen_records(records: Iterable[Any], wanted: Iterable[int], screener: Scre
         key = experience_key(experience.id)
         if key in left:
             left.remove(key)
-            yield screener.screen(experience)
+            yield screener.screen(experience, guard)
         if not left:
             return
 
 
+@contextmanager
+def _bounded(seconds: int, begun: Screened) -> Iterator[None]:
+    """Say what is begun, and have the kernel end this process should it take longer than so much processor time."""
+    _send(Frame(begun=begun))
+    # The limit counts from the start of the process, and in whole seconds.
+    _limit_processor(int(time.process_time()) + 1 + seconds)
+    try:
+        yield
+    finally:
+        _limit_processor(resource.RLIM_INFINITY)
+
+
+def _limit_processor(seconds: int) -> None:
+    hard = resource.getrlimit(resource.RLIMIT_CPU)[1]
+    resource.setrlimit(resource.RLIMIT_CPU, (seconds if hard == resource.RLIM_INFINITY else hard, hard))
+
+
 def main() -> None:
     """Read standard input, answer on standard output."""
-    limit_memory()
+    descriptor, seconds = map(int, sys.argv[1:])
+    bound_process()
     os.nice(NICENESS)
     frames = _frames(sys.stdin.buffer)
     wanted = array("Q")
     wanted.frombytes(msgspec.msgpack.decode(next(frames), type=bytes))
     pages = msgspec.msgpack.Decoder(list[tuple[int, bytes]])
     screener = Screener(SecretFinder(), (pair for frame in frames for pair in pages.decode(frame)))
-    found: list[Screened] = []
-    with open(int(sys.argv[1]), "rb") as file:
+    with open(descriptor, "rb") as file:
         try:
-            for each in screen_records(read_records(file)[1], wanted, screener):
-                found.append(each)
-                if len(found) == FRAME:
-                    _send(found)
-                    found = []
+            for found in screen_records(read_records(file)[1], wanted, screener, partial(_bounded, seconds)):
+                _send(Frame(found=found))
         except HalfWritten:
             pass  # what was found until there was read whole
-    if found:
-        _send(found)
-    _send([])
+    _send(Frame())
 
 
-def _send(found: list[Screened]) -> None:
-    sys.stdout.buffer.write(encode_frame(found))
+def _send(frame: Frame) -> None:
+    sys.stdout.buffer.write(encode_frame(frame))
     sys.stdout.buffer.flush()
 
 

@@ -1,0 +1,144 @@
+"""One text cannot stop the screening of the others: the real process, which hangs or dies where a reply says so."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from array import array
+from collections import Counter
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sleepd import quarantine_keeper, screener
+from sleepd.buffer_file import BufferFile
+from sleepd.errors import ScreeningFailed
+from sleepd.experience import experience_key
+from sleepd.quarantine import Screened
+from sleepd.quarantine_overview import quarantine_list
+from sleepd.sleeper import Sleeper
+from tests.agents import experiences, write_buffer
+from tests.stages import Stage
+
+HOSTILE = """
+import os, signal, sleepd.screening as screening
+plain = screening.find_repeated
+def find(experience):
+    if "for ever" in experience.response:
+        while True: pass
+    if "dies" in experience.response:
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if "memory" in experience.response:
+        raise MemoryError
+    return plain(experience)
+screening.find_repeated = find
+screening.main()
+"""
+
+
+@pytest.fixture
+def python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """An interpreter that runs the screening with a hook for hostile replies, and one second for each."""
+    monkeypatch.setattr(screener, "TEXT_SECONDS", 1)
+    program = tmp_path / "hostile.py"
+    program.write_text(HOSTILE)
+    script = tmp_path / "python"
+    script.write_text(f'#!/bin/sh\nshift 3\nexec "{sys.executable}" "{program}" "$@"\n')
+    script.chmod(0o755)
+    return str(script)
+
+
+def with_replies(*replies: str) -> list[dict[str, Any]]:
+    """Eight good experiences, with these replies between the fourth and the fifth."""
+    good = experiences(8)
+    bad = [{"id": f"bad{n}", "prompt": "And then?", "response": one, "salience": 0.9} for n, one in enumerate(replies)]
+    return [*good[:4], *bad, *good[4:]]
+
+
+def screen(path: Path, records: list[dict[str, Any]], python: str) -> list[Screened]:
+    write_buffer(path, records)
+    wanted = array("Q", [experience_key(one["id"]) for one in records])
+
+    async def all_found() -> list[Screened]:
+        pages = screener.screened(BufferFile(path), wanted, lambda: (), python=python)
+        return [one async for page in pages for one in page]
+
+    return asyncio.run(all_found())
+
+
+@pytest.mark.parametrize(
+    ("reply", "why"),
+    [
+        ("It goes on for ever.", "took longer than 1 s of processor time"),
+        ("Here it dies.", "ended with -11 at it, twice"),
+        ("It needs more memory.", "MemoryError while it was screened"),
+    ],
+)
+def test_hostile_text_is_set_aside_alone(tmp_path: Path, python: str, reply: str, why: str) -> None:
+    """What hangs, kills or starves the process is set aside with the reason; all others are screened, each once."""
+    found = screen(tmp_path / "buffer.json", with_replies(reply, "A good reply after it."), python)
+    reasons = {one.id: (one.reason, one.detail) for one in found}
+    assert reasons["bad0"][0] == "unscreenable"
+    assert why in reasons["bad0"][1]
+    assert {reason for id_, (reason, _) in reasons.items() if id_ != "bad0"} == {""}
+    assert len(found) == len(reasons) == 10
+
+
+def test_death_before_any_text_is_an_error(tmp_path: Path) -> None:
+    """A process that dies while it is at no experience blames none."""
+    with pytest.raises(ScreeningFailed, match="ended with 1"):
+        screen(tmp_path / "buffer.json", experiences(3), "/bin/false")
+
+
+def test_set_aside_text_is_not_tried_again(tmp_path: Path, python: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It stands in the quarantine with its reason, the others may be trained, and no later look starts a process."""
+    stage = Stage(tmp_path / "stage")
+    write_buffer(stage.buffer, with_replies("It goes on for ever."))
+    monkeypatch.setattr(quarantine_keeper, "screened", partial(screener.screened, python=python))
+    starts = counted_starts(monkeypatch)
+
+    async def scene(sleeper: Sleeper) -> Any:
+        await sleeper.look()
+        await sleeper.look()
+        return sleeper.intake.counts, await quarantine_list(sleeper, limit=9)
+
+    counts, listed = stage.play(scene)
+    assert (counts.total, counts.eligible, counts.unscreened) == (9, 8, 0)
+    assert [entry.text for entry in listed.entries] == ["could not be screened: took longer than 1 s of processor time"]
+    assert listed.entries[0].preview == ""
+    assert starts == {python: 2}
+    stage.play(scene)
+    assert starts == {python: 2}
+
+
+def test_failing_screening_pauses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that always fails is tried twice at once, and then after a pause that doubles."""
+    stage = Stage(tmp_path / "stage")
+    stage.write(12)
+    monkeypatch.setattr(quarantine_keeper, "screened", partial(screener.screened, python="/bin/false"))
+    starts = counted_starts(monkeypatch)
+
+    async def scene(sleeper: Sleeper) -> list[int]:
+        tried = []
+        for seconds in (0, 0, 30, 31, 61, 60):
+            stage.clock.advance(seconds)
+            await sleeper.look()
+            tried.append(starts["/bin/false"])
+        assert [alarm.name for alarm in sleeper.alarms.standing] == ["screening_failed"]
+        return tried
+
+    assert stage.play(scene) == [1, 2, 2, 3, 3, 4]
+
+
+def counted_starts(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """How often each interpreter is started from now on."""
+    start, starts = asyncio.create_subprocess_exec, Counter[str]()
+
+    def counted(*command: Any, **more: Any) -> Any:
+        starts[command[0]] += 1
+        return start(*command, **more)
+
+    monkeypatch.setattr(screener.asyncio, "create_subprocess_exec", counted)
+    return starts

@@ -51,6 +51,7 @@ FLOORS: tuple[frozenset[str], ...] = (
             "learned",
             "selection",
             "quarantine",
+            "personal_data",
             "isolation",
             "triggers",
             "promotion",

@@ -15,7 +15,7 @@ from typing import Any
 from .errors import LedgerUnusable
 from .files import fsync_path
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 CACHE_KIB = 512
 """SQLite would take 2 MiB, a third of what the daemon itself has."""
 
@@ -24,6 +24,10 @@ CREATE TABLE screenings(
     key INTEGER PRIMARY KEY, grp INTEGER NOT NULL, id TEXT NOT NULL, said_under INTEGER, reason TEXT NOT NULL,
     detail TEXT NOT NULL, original INTEGER, signature BLOB NOT NULL, at TEXT NOT NULL
 );
+"""
+_RULES = """
+ALTER TABLE screenings ADD COLUMN rules INTEGER NOT NULL DEFAULT 1;
+ALTER TABLE screenings ADD COLUMN personal TEXT NOT NULL DEFAULT '{}';
 """
 
 _SCHEMA = f"""
@@ -41,11 +45,12 @@ CREATE INDEX placements_by_group ON placements(grp, role);
 CREATE INDEX cycles_by_state ON cycles(state, cycle);
 CREATE TABLE decisions(at TEXT NOT NULL, decision BLOB NOT NULL, facts BLOB NOT NULL);
 CREATE TABLE notes(name TEXT PRIMARY KEY, value BLOB NOT NULL);
-{_SCREENINGS}"""
+{_SCREENINGS}{_RULES}"""
 
 MIGRATIONS = {
     1: "CREATE INDEX cycles_by_state ON cycles(state, cycle);",
     2: f"ALTER TABLE cycles ADD COLUMN verdict BLOB;{_SCREENINGS}",
+    3: _RULES,
 }
 """From each version to the next."""
 _TABLES = ("cycles", "placements", "decisions", "notes")

@@ -26,6 +26,10 @@ Role = Literal["train", "replay", "holdout"]
 Phase = Literal["loading", "preparing", "measuring", "training", "evaluating", "saving"]
 
 
+Unmasked = Annotated[str, Meta(pattern=r"^(?:[0-9a-f]{16})?\Z")]
+"""Of a text whose personal data were masked: the group of the text before, by which it stays known; else empty."""
+
+
 class Strategy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A named set of hyperparameters."""
 
@@ -79,6 +83,7 @@ class Lesson(msgspec.Struct, frozen=True, kw_only=True):
     role: Role
     sampling_share: Annotated[float, Meta(gt=0, le=1)] = 1.0
     """Share of the epochs that it is in; below 1 where its prompt was asked again and again."""
+    unmasked: Unmasked = ""
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
@@ -99,6 +104,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     parent_cycle: int | None = None
     staging: str
     system_prompt: str = ""
+    masked: str = ""
+    """In how many experiences personal data were masked, and which kinds, in words; empty: in none."""
     strategy: Strategy
     seed: int = 0
     device: str = "auto"

@@ -1,8 +1,8 @@
 """Personal data in a text: e-mail addresses, telephone and card numbers, IBANs, IP addresses, streets. Pure.
 
-What has a check (cards by Luhn, IBANs by mod 97, addresses by their parser) is taken only if it passes. Names, birthdays
-and what a sentence tells without such a form are not found. A text is looked at in pieces of bounded length, and no
-pattern takes longer than its piece is long.
+What has a check (cards by Luhn, IBANs by mod 97, addresses by their parser) is taken only if it passes. Names,
+birthdays and what a sentence tells without such a form are not found. A text is looked at in pieces of bounded length,
+and no pattern takes longer than its piece is long.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import ipaddress
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Final, Literal
 
 Handling = Literal["keep", "mask", "set_aside"]
@@ -18,17 +19,14 @@ Handling = Literal["keep", "mask", "set_aside"]
 
 PIECE: Final = 2_000
 """Characters that a pattern sees at once; a piece ends at a line's end or a space where there is one."""
+_IBAN_COUNTRIES: Final = {
+    15: "NO", 16: "BE", 18: "DK FI FO GL NL", 19: "MK SI", 20: "AT BA EE KZ LT LU XK", 21: "CH HR LI LV",
+    22: "BG BH CR DE GB GE IE ME RS", 23: "AE GI IL IQ OM TL", 24: "AD CZ ES MD PK RO SA SE SK TN VG", 25: "LY PT ST",
+    26: "IS TR", 27: "BI DJ FR GR IT MC MR SM", 28: "AL AZ BY CY DO GT HU LB NI PL SV", 29: "BR EG PS QA UA",
+    30: "JO KW MU", 31: "MT SC", 32: "LC", 33: "RU",
+}  # fmt: skip
 _IBAN_LENGTHS: Final = {
-    country: int(length)
-    for length, countries in (
-        line.split(" ", 1)
-        for line in (
-            "15 NO|16 BE|18 DK FI FO GL NL|19 MK SI|20 AT BA EE KZ LT LU XK|21 CH HR LI LV|22 BG BH CR DE GB GE IE ME RS"
-            "|23 AE GI IL IQ OM TL|24 AD CZ ES MD PK RO SA SE SK TN VG|25 LY PT ST|26 IS TR|27 BI DJ FR GR IT MC MR SM"
-            "|28 AL AZ BY CY DO GT HU LB NI PL SV|29 BR EG PS QA UA|30 JO KW MU|31 MT SC|32 LC|33 RU"
-        ).split("|")
-    )
-    for country in countries.split()
+    country: length for length, countries in _IBAN_COUNTRIES.items() for country in countries.split()
 }
 _EMAIL: Final = re.compile(r"(?<![\w.+-])[\w.+-]{1,64}@(?:[\w-]{1,63}\.){1,6}[^\W\d_]{2,24}")
 _IBAN: Final = re.compile(r"\b[A-Z]{2}\d{2}(?:[ -]?[A-Z0-9]){11,30}(?![A-Z0-9])", re.IGNORECASE)
@@ -50,8 +48,8 @@ _STREET: Final = re.compile(
     r"\b[A-ZÄÖÜ][\wß.-]{1,30}(?:stra(?:ß|ss)e|str\.|weg|platz|allee|gasse|ring|damm|ufer|straat|laan|gracht|plein|kade"
     r"|gatan|vägen|gade|vej)\s?\d{1,4}\s?[a-z]?\b"
     r"|\b[A-ZÄÖÜ][\wß.-]{1,30} (?:Straße|Strasse|Str\.|Weg|Platz|Allee|Gasse|Ring|Damm|Ufer) \d{1,4}\s?[a-z]?\b"
-    r"|\b\d{1,5}[a-z]? (?:[A-Z][\w'’.-]{0,20} ){1,3}(?:Street|St|Road|Rd|Avenue|Ave|Lane|Ln|Drive|Dr|Boulevard|Blvd|Court|Ct"
-    r"|Way|Square|Terrace|Close|Crescent|Parkway|Highway)\b\.?"
+    r"|\b\d{1,5}[a-z]? (?:[A-Z][\w'’.-]{0,20} ){1,3}(?:Street|St|Road|Rd|Avenue|Ave|Lane|Ln|Drive|Dr|Boulevard"
+    r"|Blvd|Court|Ct|Way|Square|Terrace|Close|Crescent|Parkway|Highway)\b\.?"
     r"|\b\d{1,4}(?: ?bis| ?ter)?,? (?:rue|avenue|boulevard|chemin|allée|impasse|quai|cours) (?:d\w{0,2}['’ ]|l[a']? ?)?"
     r"[A-ZÀ-Ý][\w'’-]{1,30}(?: [A-ZÀ-Ý][\w'’-]{1,30}){0,3}"
     r"|\b(?:Calle|Avenida|Paseo|Plaza|Via|Viale|Corso|Piazza|Rua|Travessa) (?:d\w{1,3} )?"
@@ -131,11 +129,11 @@ def _masked_piece(piece: str, found: Counter[str]) -> str:
     for kind, pattern, is_one in _KINDS:
         if not _MAY_HOLD_ANY.search(piece):
             break
-        piece = pattern.sub(lambda match, kind=kind, is_one=is_one: _mask(match, kind, is_one, found), piece)
+        piece = pattern.sub(partial(_mask, kind=kind, is_one=is_one, found=found), piece)
     return piece
 
 
-def _mask(match: re.Match[str], kind: str, is_one: Callable[[str], bool], found: Counter[str]) -> str:
+def _mask(match: re.Match[str], *, kind: str, is_one: Callable[[str], bool], found: Counter[str]) -> str:
     """The placeholder; what was found as it stands, if it does not pass its check."""
     group = match.lastindex or 0
     if not is_one(match[group]):

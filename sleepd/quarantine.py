@@ -28,6 +28,8 @@ Reason = Literal["", "loop", "questions", "near_duplicate", "secret", "too_long"
 """What the text alone says against an experience; empty: nothing. A bare question alone says nothing yet: see
 ``isolation``."""
 
+RULES: Final = 2
+"""Of the screening: raised when it finds other things than before. What older rules screened is screened once more."""
 MAX_CHARACTERS: Final = 200_000
 """A longer one is set aside unread: a look at it would take too long, and training would cut most of it off."""
 LIMIT: Final = 0.8
@@ -80,6 +82,10 @@ class Screened(msgspec.Struct, frozen=True, kw_only=True):
     """Of a near-duplicate: the key of what it resembles."""
     signature: bytes = b""
     """For later ones to be compared with; empty: they are not."""
+    personal: dict[str, int] = {}
+    """How many of each kind of personal data are in prompt and reply."""
+    is_outdated: bool = False
+    """Older rules found this: it holds until it is screened anew."""
 
 
 def find_repeated(experience: Experience) -> Finding:

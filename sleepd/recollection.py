@@ -34,7 +34,11 @@ async def learned(sleeper: Sleeper, cycle: int, *, limit: int) -> Learned:
     except BufferUnreadable as error:
         problem = error.message
     secret = {text.id for text in texts if _holds_secret(sleeper, text)}
-    return as_learned(cycle, known, texts, limit=limit, problem=problem, withheld=secret)
+    return as_learned(cycle, known, texts, limit=limit, problem=problem, withheld=secret, masks=_masks(sleeper))
+
+
+def _masks(sleeper: Sleeper) -> bool:
+    return sleeper.config.quarantine.personal_data == "mask"
 
 
 def _holds_secret(sleeper: Sleeper, text: Experience) -> bool:

@@ -6,14 +6,16 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Any, Final
 
+import msgspec
+
 from .database import Database, signed, unsigned
-from .quarantine import Screened
+from .quarantine import RULES, Screened
 
 PAGE: Final = 1000
 """Rows read at once, so that the event loop turns between two pages."""
 KEPT: Final = 200_000
 """So many rows stay beside those of the buffer, the newest. What fell out is screened anew where it is met again."""
-_COLUMNS: Final = "key, grp, id, said_under, reason, detail, original"
+_COLUMNS: Final = "key, grp, id, said_under, reason, detail, original, rules, personal"
 _HALVES: Final = ((0, 2**63 - 1), (-(2**63), -1))
 """SQLite's integers are signed: in this order the keys ascend."""
 
@@ -57,7 +59,7 @@ class Screenings:
         """Keep what was found; an experience whose text changed is replaced."""
         with self._db.transaction():
             self._db.executemany(
-                f"INSERT OR REPLACE INTO screenings({_COLUMNS}, signature, at) VALUES(?,?,?,?,?,?,?,?,?)",
+                f"INSERT OR REPLACE INTO screenings({_COLUMNS}, signature, at) VALUES(?,?,?,?,?,?,?,?,?,?,?)",
                 (
                     (
                         signed(each.key),
@@ -67,6 +69,8 @@ class Screenings:
                         each.reason,
                         each.detail,
                         None if each.original is None else signed(each.original),
+                        RULES,
+                        msgspec.json.encode(each.personal).decode(),
                         each.signature,
                         at.isoformat(),
                     )
@@ -94,7 +98,7 @@ class Screenings:
 
 
 def _screened(row: tuple[Any, ...]) -> Screened:
-    key, group, id_, said_under, reason, detail, original = row
+    key, group, id_, said_under, reason, detail, original, rules, personal = row
     return Screened(
         key=unsigned(key),
         group=unsigned(group),
@@ -103,4 +107,6 @@ def _screened(row: tuple[Any, ...]) -> Screened:
         reason=reason,
         detail=detail,
         original=None if original is None else unsigned(original),
+        personal=msgspec.json.decode(personal, type=dict[str, int]),
+        is_outdated=rules != RULES,
     )

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from sleepd.experience import group_key
+from sleepd.experience import group_of
 from sleepd.holdout import ONE_IN, rank
 from sleepd.interval import gain_interval
 from sleepd.job import Lesson
@@ -118,7 +118,7 @@ class Watch:
 
 def divide_holdout(held_out: Sequence[Lesson]) -> tuple[list[Lesson], list[Lesson]]:
     """Those that judge, and those that say when to stop: a fixed third by their text, or none where they are few."""
-    stopping = [one for one in held_out if rank(group_key(one.prompt, one.response)) // ONE_IN % _SHARE == 0]
+    stopping = [one for one in held_out if rank(group_of(one)) // ONE_IN % _SHARE == 0]
     judging = [one for one in held_out if one not in stopping]
     if len(held_out) < LEAST_HELD_OUT or len(stopping) < LEAST_TO_STOP or len(judging) < LEAST_TO_JUDGE:
         return list(held_out), []

@@ -123,8 +123,10 @@ def find_told(line: str) -> str:
 
 def find_recovery_codes(text: str) -> bool:
     """Whether some codes stand behind a word for recovery codes, in a text of several lines."""
-    for called in _RECOVERY.finditer(text):
+    place = 0
+    while called := _RECOVERY.search(text, place):
         near = text[called.start() : called.start() + _RECOVERY_REACH]
+        place = called.start() + _RECOVERY_REACH // 2
         codes = [
             each
             for each in _CODES.findall(near)

@@ -41,10 +41,14 @@ def records() -> list[dict[str, Any]]:
     found = []
     for line in CORPUS.read_text().splitlines():
         case = json.loads(line)
-        secret = "".join(case.get("parts", ()))
-        texts = {key: case[key].replace("{secret}", secret) for key in ("prompt", "response")}
-        found.append({"id": case["name"], "salience": 0.7, "label": case["label"], **texts})
+        found.append({"id": case["name"], "salience": 0.7, "label": case["label"], **texts_of(case)})
     return found
+
+
+def texts_of(case: dict[str, Any]) -> dict[str, str]:
+    """Prompt and response of a line, with its secret in them."""
+    secret = "".join(case.get("parts", ()))
+    return {key: case[key].replace("{secret}", secret) for key in ("prompt", "response")}
 
 
 def screen(given: Iterable[dict[str, Any]]) -> list[Screened]:

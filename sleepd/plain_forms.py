@@ -39,6 +39,7 @@ _LOOK_ALIKES: Final = str.maketrans(
 _WORD: Final = re.compile(r"\w+")
 _HAS_LATIN: Final = re.compile("[A-Za-z]")
 _BETWEEN: Final = re.compile(r"[\s.·|-]+")
+_WIDE_GAP: Final = re.compile(r"[^\S\n]{2,}")
 _GAPS: Final = re.compile(r"[\s.·|\"'`+\\-]+")
 _BASE64: Final = re.compile(rf"[A-Za-z0-9+/_-]{{{MIN_ENCODED},}}={{0,2}}")
 _WRAPPED: Final = re.compile(r"(?<=[A-Za-z0-9+/_=-]{20})\r?\n(?=[A-Za-z0-9+/_-])")
@@ -65,8 +66,8 @@ def _folded(word: re.Match[str]) -> str:
 
 def spelled(text: str) -> str:
     """What is spelled in a text character by character, as words, one a line; empty where nothing is."""
-    runs = groupby(_BETWEEN.split(text), key=lambda part: len(part) == 1)
-    words = ("".join(parts) for is_single, parts in runs if is_single)
+    runs = groupby(_BETWEEN.split(_WIDE_GAP.sub(" \0 ", text)), key=lambda part: len(part) == 1)
+    words = ("".join(parts).replace("\0", " ").strip() for is_single, parts in runs if is_single)
     return "\n".join(word for word in words if len(word) >= MIN_SPELLED)
 
 

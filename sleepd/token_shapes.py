@@ -27,6 +27,9 @@ SHAPES: Final = {
     "Vault Token": re.compile(r"\bhv[bsr]\.[\w-]{24,200}"),
     "npm or PyPI Token": re.compile(r"\bnpm_[A-Za-z0-9]{36}\b|\bpypi-AgE[\w-]{50,300}"),
     "Databricks or Mailgun Key": re.compile(r"\bdapi[0-9a-f]{32}\b|\bkey-[0-9a-f]{32}\b"),
+    "Service Token": re.compile(
+        r"\bATATT3[\w=-]{40,300}|\bEAA[A-Za-z0-9]{60,300}|\bsbp_[0-9a-f]{40}\b|\bglsa_\w{32,64}|\bSK[0-9a-f]{32}\b"
+    ),
     "SendGrid Key": re.compile(r"\bSG\.[\w-]{16,32}\.[\w-]{16,64}"),
     "JSON Web Token": re.compile(r"\beyJ[\w-]{10,2000}\.eyJ[\w-]{4,4000}\.[\w-]{8,1000}"),
     "Webhook Address": re.compile(
@@ -34,6 +37,10 @@ SHAPES: Final = {
     ),
     "Private Key": re.compile(
         r"-----BEGIN [A-Z ]{0,30}PRIVATE KEY(?: BLOCK)?-----[\s\\rn\"'+]{0,40}[A-Za-z0-9+/=:-]{16}"
+    ),
+    "Private Key in Base64": re.compile(r"\bLS0tLS1CRUdJTi(?!BDRVJU|BQVUJM)[A-Za-z0-9+/]{16}"),
+    "Wallet Key": re.compile(
+        r"\bnsec1[02-9ac-hj-np-z]{58}\b|\b[xyz]prv[1-9A-HJ-NP-Za-km-z]{90,115}|\b[5KL][1-9A-HJ-NP-Za-km-z]{50,51}\b"
     ),
     "PuTTY Private Key": re.compile(r"PuTTY-User-Key-File-\d"),
 }

@@ -65,7 +65,7 @@ def test_corpus_is_large_enough() -> None:
 
 @pytest.mark.parametrize("half", ["develop", "kept"])
 def test_secrets_of_other_shapes_are_found(half: str) -> None:
-    """At least 85 % of the secrets are found, and at most 1 in 60 of the good texts written to provoke is called one."""
+    """At least 85 % of the secrets are found, and at most 1 in 60 of the good texts is called one."""
     found = score(half)
     # Counts only: whoever reads the names of the kept half tunes on it.
     assert len(found.missed) <= (1 - MIN_FOUND) * found.secrets, f"{len(found.missed)} of {found.secrets} missed"

@@ -95,13 +95,14 @@ class QuarantineKeeper:
             self._personal_data = personal_data
             self._isolation = None
 
-    def personal(self, view: View) -> Counter[str]:
+    async def personal(self, view: View) -> Counter[str]:
         """Of each kind of personal data, how many experiences of the view hold some."""
-        present, counts = set(view.keys), Counter[str]()
-        for page in self._screenings.pages():
-            for each in page:
-                if each.key in present:
-                    counts.update(each.personal.keys())
+        present, counts = KeySet(view.keys), Counter[str]()
+        for page in self._screenings.personal():
+            for key, found in page:
+                if key in present:
+                    counts.update(found.keys())
+            await asyncio.sleep(0)
         return counts
 
     # --- screening ---

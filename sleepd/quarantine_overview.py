@@ -44,7 +44,7 @@ async def quarantine_list(sleeper: Sleeper, *, limit: int) -> QuarantineList:
         entries=entries,
         total=len(keys),
         unscreened=unscreened,
-        personal=dict(sleeper.intake.quarantine.personal(sleeper.intake.view)),
+        personal=dict(await sleeper.intake.quarantine.personal(sleeper.intake.view)),
         personal_data=sleeper.config.quarantine.personal_data,
     )
 

@@ -36,6 +36,11 @@ class Screenings:
         for page in self._pages("key, signature", "length(signature) > 0"):
             yield [(unsigned(key), signature) for key, signature in page]
 
+    def personal(self) -> Iterator[list[tuple[int, dict[str, int]]]]:
+        """Key and personal data of what holds some, a page at a time."""
+        for page in self._pages("key, personal", "personal != '{}'"):
+            yield [(unsigned(key), _personal(text)) for key, text in page]
+
     def _pages(self, columns: str, condition: str = "1") -> Iterator[Sequence[tuple[Any, ...]]]:
         query = f"SELECT {columns} FROM screenings WHERE key BETWEEN ? AND ? AND {condition} ORDER BY key LIMIT {PAGE}"  # noqa: S608 - names of ours
         for first, last in _HALVES:
@@ -97,6 +102,10 @@ class Screenings:
         return beyond > 0
 
 
+def _personal(text: str) -> dict[str, int]:
+    return msgspec.json.decode(text, type=dict[str, int])
+
+
 def _screened(row: tuple[Any, ...]) -> Screened:
     key, group, id_, said_under, reason, detail, original, rules, personal = row
     return Screened(
@@ -107,6 +116,6 @@ def _screened(row: tuple[Any, ...]) -> Screened:
         reason=reason,
         detail=detail,
         original=None if original is None else unsigned(original),
-        personal=msgspec.json.decode(personal, type=dict[str, int]),
+        personal=_personal(personal),
         is_outdated=rules != RULES,
     )

@@ -19,6 +19,8 @@ from sleepd.screening import Screener, screen_records
 from sleepd.secret_scan import SecretFinder
 
 CORPUS = Path(__file__).parent / "data" / "quarantine_corpus.jsonl"
+FORMS = CORPUS.with_name("secrets_corpus.jsonl")
+"""Secrets in other shapes, and good texts written to provoke; the half ``kept`` is not looked at while tuning."""
 LABELS = ("loop", "questions", "near_duplicate", "secret")
 
 

@@ -17,9 +17,8 @@ from sleepd.bounded_text import MOST_LINE
 from sleepd.plain_forms import MAX_DEPTH, decoded, plain, spelled, without_gaps
 from sleepd.secret_scan import SecretFinder
 from sleepd.seed_phrases import holds_seed_phrase
-from tests.corpus import screen, texts_of
+from tests.corpus import FORMS, screen, texts_of
 
-CORPUS = Path(__file__).parent / "data" / "secrets_corpus.jsonl"
 REAL_BUFFERS = Path(os.environ.get("SLEEPD_REAL_BUFFERS", Path(__file__).parents[2] / "shared" / "data"))
 """A folder of real buffers, ``buffer_*.json``. None is shipped."""
 MIN_FOUND = 0.85
@@ -48,7 +47,7 @@ def kind_of(text: str) -> str:
 
 @cache
 def score(half: str) -> Score:
-    cases = [case for line in CORPUS.read_text().splitlines() if (case := json.loads(line))["half"] == half]
+    cases = [case for line in FORMS.read_text().splitlines() if (case := json.loads(line))["half"] == half]
     is_found = {case["name"]: any(kind_of(text) for text in texts_of(case).values()) for case in cases}
     secrets = [case["name"] for case in cases if case["label"] == "secret"]
     good = [case["name"] for case in cases if case["label"] == "good"]

@@ -1,0 +1,210 @@
+"""Texts made to keep a function busy, and how much work each function that sees text does on them.
+
+``python -m tests.hostile_text`` tries every shape against every function at 200,000 characters, and the detectors of
+secrets too, which the screening process holds to a limit of processor time instead. It prints what took most work.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import time
+from collections.abc import Callable, Iterator
+from itertools import product
+from typing import Any
+
+from sleepd import bounded_text, digest, experience, quarantine, recall, repetition, speech
+from sleepd.experience import Experience
+from sleepd.learned import Place, whereabouts
+
+LENGTH = 200_000
+SIZES = (LENGTH // 32, LENGTH // 4, LENGTH)
+"""Ascending, so that work that grows too fast is found before it takes for ever."""
+MOST_WORK = 150
+"""Steps of a plain loop for each character. Quadratic work on 200,000 characters is thousands."""
+
+UNITS = (
+    *(
+        "\u0301\u0323",
+        "\u0f71\u0f72",
+        "\uff9e",
+        "\u1161\u11a8",
+        "\u1100",
+        "\ud55c",
+        "\ufdfa",
+        "e\u0301",
+        "\u03a3",
+        "\u0130",
+    ),
+    *("\u200b", "\u200d", "\u202e\u202c", "\u034f", "\x00", "\U0001f642", "\u0430", "\uff1f", "\u3002"),
+    *(
+        " ",
+        "\t",
+        "\n",
+        "\r\n",
+        "\u2028",
+        "\xa0",
+        "(",
+        "[{",
+        "()",
+        '"',
+        "'",
+        "`",
+        "\\",
+        '\\"',
+        "-----",
+        "_",
+        "=",
+        "?",
+        "!",
+    ),
+    *("a", "9", "1. ", "A1b2", "http://a.b/", "password", "password ", "secret_", "token: ", "eyJ", "<|im_start|>"),
+    *("AKIA", "key='", "ask me ", "quiz ", "questions "),
+)
+ARRANGEMENTS: dict[str, Callable[[str, int], str]] = {
+    "alone": lambda unit, length: unit * length,
+    "framed": lambda unit, length: "My password" + unit * length + "1",
+    "between words": lambda unit, length: f"word{unit}" * length,
+    "lines": lambda unit, length: f"{unit}\n" * length,
+    "growing": lambda unit, length: " ".join(unit * count for count in range(1, int((2 * length) ** 0.5) + 2)),
+}
+SHAPES = list(product(UNITS, ARRANGEMENTS))
+
+
+def shaped(shape: tuple[str, str], length: int) -> str:
+    """A text of that shape, of at most so many characters; the end of a frame stands at the end."""
+    unit, arrangement = shape
+    text = ARRANGEMENTS[arrangement](unit, length // max(1, len(unit)))
+    return text if len(text) <= length else f"{text[: length - 1]}{text[-1]}"
+
+
+def _experience(text: str) -> Experience:
+    return Experience(id="x", prompt=text, response=text, salience=0.5)
+
+
+def _record(text: str) -> dict[str, Any]:
+    return {"id": text[:300], "prompt": text, "response": text, "salience": 0.5, "metadata": {"adapter": text}}
+
+
+def _lines(text: str) -> Any:
+    lines = [json.dumps(_record(text)).encode(), json.dumps(text).encode(), text.encode()]
+    digest.digest_lines(lines, digest.Digest("lines"), first=1)
+    return digest.pick(map(digest.decoded_line, lines), [experience.experience_key("x")], characters=10)
+
+
+def _whole(text: str) -> Any:
+    for data in (json.dumps([_record(text)]).encode(), b"[" * 5_000 + text.encode(), b'{"' + text.encode()):
+        try:
+            digest.digest_whole(data)
+        except digest.HalfWritten as error:
+            assert len(str(error)) < 1_000
+
+
+def _questions(text: str) -> Any:
+    try:
+        return recall.parse_questions(f"[[probe]]\nquestion = {json.dumps(text[:60_000])}".encode(), text[:100])
+    except recall.ConfigError:
+        return None
+
+
+FUNCTIONS: dict[str, Callable[[str], Any]] = {
+    "normalise NFKC": lambda text: bounded_text.normalise(text, "NFKC"),
+    "normalise NFD": lambda text: bounded_text.normalise(text, "NFD"),
+    "folded": bounded_text.folded,
+    "plain_spaces": bounded_text.plain_spaces,
+    "short_lines": lambda text: sum(map(len, bounded_text.short_lines(text))),
+    "parse": lambda text: experience.parse(_record(text)),
+    "group_key": lambda text: experience.group_key(text, text),
+    "prompt_key": experience.prompt_key,
+    "derived_id": lambda text: experience.derived_id(text, text),
+    "digest_lines": _lines,
+    "digest_whole": _whole,
+    "form_of": lambda text: _form(b'{"' + text.encode()),
+    "find_repetition": repetition.find_repetition,
+    "find_repeated": lambda text: quarantine.find_repeated(_experience(text)),
+    "is_bare_question": quarantine.is_bare_question,
+    "sketch": lambda text: quarantine.sketch(_experience(text)),
+    "words_of": speech.words_of,
+    "is_recalled": lambda text: recall.is_recalled(text, [text[:500], "x"]),
+    "parse_questions": _questions,
+    "whereabouts": lambda text: whereabouts([Place(text[:256], 1, "train")], {}),
+}
+
+
+def _form(head: bytes) -> str:
+    try:
+        return digest.form_of(head)
+    except digest.HalfWritten:
+        return ""
+
+
+def cpu_seconds(work: Callable[[], Any]) -> float:
+    """Processor time of this process for it, without that of a collection of garbage, which others left."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        started = time.process_time()
+        work()
+        return time.process_time() - started
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+def step_seconds() -> float:
+    """Of a plain loop for one character, here and now."""
+
+    def count() -> int:
+        found = 0
+        for character in "a" * LENGTH:
+            found += character == "b"
+        return found
+
+    return min(cpu_seconds(count) for _ in range(3)) / LENGTH
+
+
+def work_of(function: Callable[[str], Any], shape: tuple[str, str], sizes: tuple[int, ...] = SIZES) -> float:
+    """Steps of a plain loop for each character, the most of all sizes; no larger size is tried once it is too much."""
+    worst = 0.0
+    for size in sizes:
+        text = shaped(shape, size)
+        allowed = MOST_WORK * size * step_seconds_once()
+        seconds = cpu_seconds(lambda text=text: function(text))
+        if seconds > allowed:  # once more: the first call may have loaded tables
+            seconds = min(seconds, cpu_seconds(lambda text=text: function(text)))
+        worst = max(worst, MOST_WORK * seconds / allowed)
+        if worst > MOST_WORK:
+            break
+    return worst
+
+
+_step: list[float] = []
+
+
+def step_seconds_once() -> float:
+    """As ``step_seconds``, measured once."""
+    if not _step:
+        _step.append(step_seconds())
+    return _step[0]
+
+
+def _product() -> Iterator[tuple[float, str, tuple[str, str]]]:
+    for name, function in FUNCTIONS.items():
+        for shape in SHAPES:
+            yield work_of(function, shape), name, shape
+
+
+def main() -> None:
+    """The whole product, and the detectors of secrets beside it."""
+    from sleepd.secret_scan import SecretFinder
+
+    FUNCTIONS["(secrets, limited by the kernel)"] = SecretFinder().find
+    found = sorted(_product(), reverse=True)
+    for work, name, (unit, arrangement) in found[:40]:
+        print(f"{work:9.1f} steps a character  {name:34} {unit!a} {arrangement}")
+    over = [name for work, name, _ in found if work > MOST_WORK and not name.startswith("(")]
+    print(f"{len(SHAPES)} shapes, {len(FUNCTIONS)} functions, {len(over)} over {MOST_WORK}")
+
+
+if __name__ == "__main__":
+    main()

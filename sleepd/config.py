@@ -11,6 +11,8 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
+from .personal_data import Handling
+
 MOST = 10**9
 """Of experiences, or megabytes: more is a slip, and beyond 4300 digits Python refuses to print it."""
 
@@ -109,6 +111,19 @@ class TrainingConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         ),
     ] = 500
     seed: Annotated[int, Meta(ge=0, le=2**31, description="For shuffling and for the adapter's first weights.")] = 0
+
+
+class QuarantineConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What is kept from training."""
+
+    personal_data: Annotated[
+        Handling,
+        Meta(
+            description="E-mail addresses, telephone and card numbers, IBANs, IP addresses and streets, as far as "
+            'their form tells: "keep" trains them as they are, "mask" trains a placeholder such as [e-mail] in their '
+            'place, "set_aside" keeps an experience with any of them from training. They are counted in any case.'
+        ),
+    ] = "keep"
 
 
 class EvaluationConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -278,6 +293,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     triggers: TriggersConfig = TriggersConfig()
     model: ModelConfig = ModelConfig()
     training: TrainingConfig = TrainingConfig()
+    quarantine: QuarantineConfig = QuarantineConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     promotion: PromotionConfig = PromotionConfig()
     worker: WorkerConfig = WorkerConfig()

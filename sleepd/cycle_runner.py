@@ -19,7 +19,7 @@ from .clock import Clock
 from .cycle import Event, State
 from .demotion import Demotion
 from .errors import LedgerUnusable, SleepdError, WorkerDied
-from .experience import Experience, experience_key, group_key
+from .experience import Experience, experience_key, group_of
 from .files import write_durably
 from .gpu_devices import has_gpu
 from .job import Failure, Job, Lesson, Notice, Phase, Progress, Report, Role, encode
@@ -177,6 +177,7 @@ class CycleRunner:
                 role=role,
                 sampling_share=lineup.sampling_shares.get(e.id, 1.0),
                 rank=lineup.ranks.get(e.id),
+                unmasked=e.unmasked,
             )
             for e, role in lineup.experiences
         )
@@ -185,10 +186,7 @@ class CycleRunner:
 
     def _plan(self, lineup: Lineup) -> None:
         job = lineup.job
-        placements = [
-            Placement(e.id, experience_key(e.id), group_key(e.prompt, e.response), role)
-            for e, role in lineup.experiences
-        ]
+        placements = [Placement(e.id, experience_key(e.id), group_of(e), role) for e, role in lineup.experiences]
         self._ledger.plan(
             Plan(
                 cycle=job.cycle,

@@ -27,6 +27,10 @@ CREATE TABLE screenings(
     detail TEXT NOT NULL, original INTEGER, signature BLOB NOT NULL, at TEXT NOT NULL
 );
 """
+_RULES = """
+ALTER TABLE screenings ADD COLUMN rules INTEGER NOT NULL DEFAULT 1;
+ALTER TABLE screenings ADD COLUMN personal TEXT NOT NULL DEFAULT '{}';
+"""
 
 _WHOLE = "CREATE INDEX cycles_whole ON cycles(cycle) WHERE trained IS NULL;"
 """Those that ``compaction`` looks at: without it every cycle would be read with its report."""
@@ -47,13 +51,14 @@ CREATE INDEX cycles_by_state ON cycles(state, cycle);
 {_WHOLE}
 CREATE TABLE decisions(at TEXT NOT NULL, decision BLOB NOT NULL, facts BLOB NOT NULL);
 CREATE TABLE notes(name TEXT PRIMARY KEY, value BLOB NOT NULL);
-{_SCREENINGS}"""
+{_SCREENINGS}{_RULES}"""
 
 MIGRATIONS = {
     1: "CREATE INDEX cycles_by_state ON cycles(state, cycle);",
     2: f"ALTER TABLE cycles ADD COLUMN verdict BLOB;{_SCREENINGS}",
     3: "".join(f"ALTER TABLE cycles ADD COLUMN {name} INTEGER;" for name in ("trained", "replayed", "held_out"))
     + _WHOLE,
+    4: _RULES,
 }
 """From each version to the next."""
 _TABLES = ("cycles", "placements", "decisions", "notes")

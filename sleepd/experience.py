@@ -14,6 +14,7 @@ from typing import Any, Final
 import msgspec
 
 from .bounded_text import folded
+from .job import Lesson, Unmasked
 
 _KEY_IN_HEX: Final = re.compile(r"[0-9a-f]{16}")
 _CYCLE_AT_END: Final = re.compile(r"(?:^|[/\\])cycle_([0-9]{1,9})[/\\]?\Z")
@@ -31,6 +32,7 @@ class Experience(msgspec.Struct, frozen=True, kw_only=True):
     """0 to 1."""
     said_under: int | None = None
     """The cycle whose adapter gave the reply, where ``metadata`` tells; see :func:`said_under`."""
+    unmasked: Unmasked = ""
 
 
 def experience_key(identifier: str) -> int:
@@ -49,6 +51,11 @@ def group_key(prompt: str, response: str) -> int:
     """64 bits of the SHA-256 of the normalised text (NFKC, case and white space folded): equal for copies."""
     text = "\0".join(" ".join(folded(part).split()) for part in (prompt, response))
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
+
+
+def group_of(text: Experience | Lesson) -> int:
+    """The group of an experience; of a masked one that of its text before."""
+    return int(text.unmasked, 16) if text.unmasked else group_key(text.prompt, text.response)
 
 
 def prompt_key(prompt: str) -> int:

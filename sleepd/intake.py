@@ -21,7 +21,9 @@ class Intake:
 
     def __init__(self, config: Config, history: History, clock: Clock, ledger: Ledger, alarms: Alarms) -> None:
         self._config = config
-        self.quarantine = QuarantineKeeper(Path(config.state.directory), ledger, clock, alarms)
+        self.quarantine = QuarantineKeeper(
+            Path(config.state.directory), ledger, clock, alarms, config.quarantine.personal_data
+        )
         self._history = history
         self._clock = clock
         self.buffer = self._open(config.buffer)
@@ -44,6 +46,7 @@ class Intake:
         """Count by another configuration, of another file perhaps, from the next look on."""
         if config.buffer != self._config.buffer:
             self.buffer = self._open(config.buffer)
+        self.quarantine.handle_personal_data(config.quarantine.personal_data)
         self._config = config
 
     async def read(self) -> None:

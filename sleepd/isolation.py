@@ -43,7 +43,7 @@ class Cause(msgspec.Struct, frozen=True):
     """Why an experience is kept from training."""
 
     why: str
-    """``unscreened``, ``dropped``, ``said_under``, or what was found in its text."""
+    """``unscreened``, ``dropped``, ``said_under``, ``personal_data``, or what was found in its text."""
     original: int | None = None
     """Of a near-duplicate: the key of what it resembles."""
     cycle: int | None = None
@@ -88,6 +88,10 @@ class Findings:
         self.groups = KeyMap()
         """Of every screened one: the group of the text that was screened."""
         self.said_under = KeyMap()
+        self.personal = KeyMap()
+        """Of those that hold personal data: how many."""
+        self.outdated = KeyMap()
+        """Those that older rules screened."""
         self._reasons = KeyMap()
         self._originals = KeyMap()
 
@@ -98,6 +102,8 @@ class Findings:
             (self.said_under, found.said_under),
             (self._reasons, _REASONS.index(found.reason) or None),
             (self._originals, found.original),
+            (self.personal, sum(found.personal.values()) or None),
+            (self.outdated, int(found.is_outdated) or None),
         ):
             if value is None:
                 numbers.drop(found.key)
@@ -120,9 +126,18 @@ class Isolation:
         findings: what was found in the texts.
         decisions: the owner's, by key.
         rolled_back: cycles whose adapter is rolled back now.
+        sets_personal_aside: whether personal data keep an experience from training.
     """
 
-    def __init__(self, findings: Findings, decisions: Mapping[int, HandDecision], rolled_back: Container[int]) -> None:
+    def __init__(
+        self,
+        findings: Findings,
+        decisions: Mapping[int, HandDecision],
+        rolled_back: Container[int],
+        *,
+        sets_personal_aside: bool = False,
+    ) -> None:
+        self._sets_personal_aside = sets_personal_aside
         self._findings = findings
         self._decisions = decisions
         self._rolled_back = rolled_back
@@ -169,7 +184,11 @@ class Isolation:
         if reason not in ("", "near_duplicate", "bare_question") or (reason == "bare_question" and is_flood):
             return Cause(reason)
         cycle = self._findings.said_under.get(key)
-        return Cause("said_under", cycle=cycle) if cycle is not None and cycle in self._rolled_back else None
+        if cycle is not None and cycle in self._rolled_back:
+            return Cause("said_under", cycle=cycle)
+        if self._sets_personal_aside and self._findings.personal.get(key) is not None:
+            return Cause("personal_data")
+        return Cause("unscreened") if self._findings.outdated.get(key) is not None else None
 
     def _cause_of_resembling(self, original: int, *, is_there: bool) -> Cause | None:
         decision = self._decisions.get(original)
@@ -185,10 +204,10 @@ class Isolation:
         return decision is not None and decision.word == "released" and decision.group == group
 
 
-def barred(causes: Iterable[tuple[int, Cause]]) -> Barred:
-    """Their keys, eight bytes each, and how many were not looked at yet."""
+def barred(causes: Iterable[tuple[int, Cause]], *, personal: int = 0) -> Barred:
+    """Their keys, eight bytes each, and how many were not looked at yet; ``personal``: how many hold personal data."""
     keys, unscreened = array("Q"), 0
     for key, cause in causes:
         keys.append(key)
         unscreened += cause.why == "unscreened"
-    return Barred(keys=KeySet(keys), unscreened=unscreened)
+    return Barred(keys=KeySet(keys), unscreened=unscreened, personal=personal)

@@ -27,6 +27,10 @@ Role = Literal["train", "replay", "holdout"]
 Phase = Literal["loading", "preparing", "measuring", "training", "evaluating", "saving"]
 
 
+Unmasked = Annotated[str, Meta(pattern=r"^(?:[0-9a-f]{16})?\Z")]
+"""Of a text whose personal data were masked: the group of the text before, by which it stays known; else empty."""
+
+
 class Strategy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A named set of hyperparameters."""
 
@@ -83,6 +87,7 @@ class Lesson(msgspec.Struct, frozen=True, kw_only=True):
     rank: Annotated[int, Meta(ge=0, lt=2**32)] | None = None
     """Which ones are measured where not all are, by a number that whoever wrote the text could not know; None: an older
     version staged the cycle."""
+    unmasked: Unmasked = ""
 
     @property
     def order(self) -> int:
@@ -110,6 +115,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     parent_cycle: int | None = None
     staging: str
     system_prompt: str = ""
+    masked: str = ""
+    """In how many experiences personal data were masked, and which kinds, in words; empty: in none."""
     strategy: Strategy
     seed: int = 0
     device: str = "auto"

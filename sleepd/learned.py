@@ -12,6 +12,7 @@ import msgspec
 
 from .experience import Experience, experience_key, group_key
 from .job import Role
+from .personal_data import masked
 from .status import SCHEMA
 
 SHOWN_CHARACTERS: Final = 600
@@ -100,15 +101,19 @@ def learned(
     limit: int,
     problem: str = "",
     withheld: Collection[str] = (),
+    masks: bool = False,
 ) -> Learned:
-    """The first ``limit`` of what is present, with its text, where that was found and is not ``withheld``, by id."""
+    """The first ``limit`` of what is present, with its text, where that was found and is not ``withheld``, by id.
+
+    ``masks``: with placeholders for personal data, as it is trained.
+    """
     by_id = {text.id: text for text in texts}
     shown = [(place, by_id.get(place.id)) for place in known.present[:limit]]
     return Learned(
         cycle=cycle,
         # Read a moment later than it was looked up: the buffer may have changed in between.
         experiences=[
-            _shown(place, text, is_withheld=place.id in withheld)
+            _shown(place, text, is_withheld=place.id in withheld, masks=masks)
             for place, text in shown
             if text is not None and _is_same(place, text)
         ],
@@ -133,13 +138,15 @@ def _is_same(place: Place, text: Experience) -> bool:
     return group_key(text.prompt, text.response) == place.group
 
 
-def _shown(place: Place, text: Experience, *, is_withheld: bool) -> LearnedText:
+def _shown(place: Place, text: Experience, *, is_withheld: bool, masks: bool) -> LearnedText:
     characters = 0 if is_withheld else SHOWN_CHARACTERS
+    texts = [part[: 2 * characters] for part in (text.prompt, text.response)]
+    prompt, response = (masked(part)[0] if masks else part for part in texts)
     return LearnedText(
         id=place.id,
         role=place.role,
         salience=text.salience,
-        prompt=text.prompt[:characters],
-        response=text.response[:characters],
+        prompt=prompt[:characters],
+        response=response[:characters],
         is_withheld=is_withheld,
     )

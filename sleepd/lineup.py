@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from array import array
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -16,7 +17,8 @@ from .config import Config
 from .cycle_runner import Lineup
 from .documents import seen_by
 from .errors import NothingToDo
-from .experience import Experience, experience_key, group_key, prompt_key
+from .evidence import RecallQuestion
+from .experience import Experience, experience_key, group_key, group_of, key_text, prompt_key
 from .fit import other_shape
 from .history import History
 from .holdout import keyed_rank
@@ -25,6 +27,7 @@ from .isolation import Isolation
 from .job import Job, Role, Strategy
 from .ledger import Ledger
 from .log import get_logger
+from .personal_data import masked, told
 from .predecessor import Predecessor, predecessor
 from .protocol import Run
 from .recall import read_questions
@@ -64,6 +67,8 @@ async def line_up(
     parent_cycle = parent.cycle if parent else None
     lineup = await _fetch(selection, job, intake.buffer, view, gone, parent=parent_cycle, is_forced=order.force)
     lineup = msgspec.structs.replace(lineup, ranks=_ranks(lineup.experiences, known.secret))
+    if config.quarantine.personal_data == "mask":
+        lineup = await asyncio.to_thread(_masked, lineup)
     before = predecessor(parent.cycle, ledger, checkpoints) if parent else None
     return lineup if before is None else _with_comparison(lineup, before, ledger, checkpoints)
 
@@ -117,7 +122,7 @@ def _with(gone: Mapping[int, Experience], view: View) -> View:
     return View(
         form=view.form,
         keys=view.keys + array("Q", gone),
-        groups=view.groups + array("Q", (group_key(one.prompt, one.response) for one in gone.values())),
+        groups=view.groups + array("Q", (group_of(one) for one in gone.values())),
         saliences=view.saliences + array("d", (one.salience for one in gone.values())),
     )
 
@@ -132,7 +137,7 @@ def _with_comparison(lineup: Lineup, before: Predecessor, ledger: Ledger, checkp
         for experience, role in lineup.experiences
         if role != "replay"
         and experience_key(experience.id) not in seen
-        and group_key(experience.prompt, experience.response) not in trained  # a copy under a new id
+        and group_of(experience) not in trained  # a copy under a new id
     ]
     job = msgspec.structs.replace(lineup.job, predecessor=before.directory, predecessor_cycle=before.cycle, later=later)
     return msgspec.structs.replace(lineup, job=job)
@@ -212,6 +217,27 @@ async def _fetch(
 
 def _ranks(found: Sequence[tuple[Experience, Role]], secret: bytes) -> dict[str, int]:
     return {one.id: keyed_rank(group_key(one.prompt, one.response), secret) for one, _ in found}
+
+
+def _masked(lineup: Lineup) -> Lineup:
+    """With placeholders for personal data, in what is trained, what is held out and what is asked."""
+    found, count, experiences = Counter[str](), 0, []
+    for experience, role in lineup.experiences:
+        prompt, in_prompt = masked(experience.prompt)
+        response, in_response = masked(experience.response)
+        if here := in_prompt + in_response:
+            unmasked = experience.unmasked or key_text(group_key(experience.prompt, experience.response))
+            experience = msgspec.structs.replace(experience, prompt=prompt, response=response, unmasked=unmasked)  # noqa: PLW2901
+            found, count = found + here, count + 1
+        experiences.append((experience, role))
+    questions = [
+        RecallQuestion(question=masked(each.question)[0], expected=[masked(one)[0] for one in each.expected])
+        for each in lineup.job.questions
+    ]
+    total = len(experiences)
+    text = f"personal data masked in {count} of {total} experiences: {told(found)}" if count else ""
+    job = msgspec.structs.replace(lineup.job, questions=questions, masked=text)
+    return msgspec.structs.replace(lineup, job=job, experiences=experiences)
 
 
 def _shares(found: Sequence[tuple[Experience, Role]]) -> dict[str, float]:

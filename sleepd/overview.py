@@ -96,6 +96,8 @@ def _buffer(sleeper: Sleeper) -> BufferStatus:
         set_aside=view.set_aside_total,
         quarantined=counts.quarantined,
         unscreened=counts.unscreened,
+        personal=counts.personal,
+        personal_data=sleeper.config.quarantine.personal_data,
         read_at=view.read_at,
         problem=sleeper.intake.problem,
     )

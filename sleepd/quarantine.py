@@ -15,6 +15,7 @@ from __future__ import annotations
 import re
 import zlib
 from array import array
+from collections import Counter
 from typing import Final, Literal
 
 import msgspec
@@ -27,6 +28,8 @@ Reason = Literal["", "loop", "questions", "near_duplicate", "secret", "too_long"
 """What the text alone says against an experience; empty: nothing. A bare question alone says nothing yet: see
 ``isolation``."""
 
+RULES: Final = 2
+"""Of the screening: raised when it finds other things than before. What older rules screened is screened once more."""
 MAX_CHARACTERS: Final = 200_000
 """A longer one is set aside unread: a look at it would take too long, and training would cut most of it off."""
 LIMIT: Final = 0.8
@@ -47,6 +50,12 @@ _ASKS_FOR_QUESTIONS: Final = re.compile(
     r"|\b(?:escribe|dame|haz)\w*\b.{0,40}\bpreguntas\b"
 )
 _NUMBER: Final = re.compile(r"\d+")
+_FIGURE: Final = re.compile(r"\d+(?:[.,:/-]\d+)*")
+"""A number, a date, a time of day or an address is one figure."""
+WORDS_FOR_A_FIGURE: Final = 20
+"""Of two long replies one may have one figure more for so many words."""
+MOST_FIGURES: Final = 32
+"""Of a reply with more, or as many, each must be the same: it is a table."""
 _MASK: Final = 2**32 - 1
 _MIX: Final = 0x9E3779B1
 
@@ -73,6 +82,10 @@ class Screened(msgspec.Struct, frozen=True, kw_only=True):
     """Of a near-duplicate: the key of what it resembles."""
     signature: bytes = b""
     """For later ones to be compared with; empty: they are not."""
+    personal: dict[str, int] = {}
+    """How many of each kind of personal data are in prompt and reply."""
+    is_outdated: bool = False
+    """Older rules found this: it holds until it is screened anew."""
 
 
 def find_repeated(experience: Experience) -> Finding:
@@ -91,40 +104,73 @@ def is_bare_question(reply: str) -> bool:
 def sketch(experience: Experience) -> bytes:
     """The reply as its smallest shingle hashes, 32 bits each, ascending; empty where it has no words.
 
-    A reply with other figures says another thing ("at 3", "at 4"): the figures are part of every shingle. So is the
-    prompt where the reply is short; but the same bare question to two prompts answers neither.
+    In a short reply the figures are part of every shingle: "the code is 17" and "the code is 18" are two facts. So is
+    the prompt, but the same bare question to two prompts answers neither. In a long one the figures are no part of any
+    shingle; they stand behind the hashes, to be compared by themselves: see :func:`similarity`.
     """
-    words = WORD.findall(folded(experience.response))
+    text = folded(experience.response)
+    words = WORD.findall(_FIGURE.sub(" ", text))
+    if len(words) >= SHORT_WORDS:
+        counts = Counter[str]()
+        figures = set[int]()
+        for figure in _FIGURE.findall(text):
+            counts[figure] += 1
+            figures.add(zlib.crc32(f"{figure} {counts[figure]}".encode()))
+        kept = array("I", sorted(figures)[:MOST_FIGURES])
+        most = min(len(words) // WORDS_FOR_A_FIGURE, 255) if len(kept) < MOST_FIGURES else 0
+        return _smallest(words, 0).tobytes() + kept.tobytes() + bytes((len(kept), most))
+    words = WORD.findall(text)
     if not words:
         return b""
     seed = " ".join(sorted(_NUMBER.findall(experience.response)))
     if len(words) < SHORT_WORDS and not is_bare_question(experience.response):
         seed += "\0" + " ".join(folded(experience.prompt).split())
-    start = zlib.crc32(seed.encode())
+    return _smallest(words, zlib.crc32(seed.encode())).tobytes()
+
+
+def _smallest(words: list[str], start: int) -> array[int]:
     width = min(SHINGLE_WORDS, len(words))
     shingles = {" ".join(words[i : i + width]) for i in range(len(words) - width + 1)}
     # The checksum alone is no hash: neighbouring texts have neighbouring sums (Fibonacci hashing, Knuth vol. 3, 6.4).
     hashes = {(zlib.crc32(shingle.encode(), start) * _MIX) & _MASK for shingle in shingles}
-    return array("I", sorted(hashes)[:SKETCH]).tobytes()
+    return array("I", sorted(hashes)[:SKETCH])
 
 
 def similarity(one: bytes, other: bytes) -> float:
-    """Estimated Jaccard similarity of two sketches, 0 to 1; 0 where it is below the limit for sure."""
-    first, second = _numbers(one), _numbers(other)
-    if not first or not second:
+    """Estimated Jaccard similarity of two sketches, 0 to 1; 0 where it is below the limit for sure.
+
+    Of two long replies one may have figures that the other has not, one for every twenty words: a copy with a number or
+    a date added is a copy. Where each has a figure that the other has not, one may correct the other: 0.
+    """
+    first, second = _Sketch(one), _Sketch(other)
+    if not first.hashes or not second.hashes:
         return 0.0
-    both = set(first) & set(second)
-    if len(both) < LIMIT * min(SKETCH, max(len(first), len(second))):
+    both = set(first.hashes) & set(second.hashes)
+    if len(both) < LIMIT * min(SKETCH, max(len(first.hashes), len(second.hashes))):
         return 0.0  # not even if all of these were among the smallest
-    union = sorted(set(first) | set(second))[:SKETCH]
+    added, missing = second.figures - first.figures, first.figures - second.figures
+    if (added and missing) or len(added | missing) > min(first.most, second.most):
+        return 0.0
+    union = sorted(set(first.hashes) | set(second.hashes))[:SKETCH]
     # Where a sketch is full, what lies beyond its largest hash is unknown.
     return sum(each in both for each in union) / len(union)
 
 
-def _numbers(signature: bytes) -> array[int]:
-    numbers = array("I")
-    numbers.frombytes(signature)
-    return numbers
+class _Sketch:
+    """A sketch taken apart: that of a short reply, or one made before figures stood by themselves, has none."""
+
+    def __init__(self, signature: bytes) -> None:
+        self.hashes = array("I")
+        self.figures = frozenset[int]()
+        self.most = 255
+        """Figures that one may have more than the other."""
+        if len(signature) % self.hashes.itemsize:
+            count, self.most = signature[-2:]
+            signature = signature[:-2]
+            figures = array("I", signature[len(signature) - count * self.hashes.itemsize :])
+            self.figures = frozenset(figures)
+            signature = signature[: len(signature) - count * self.hashes.itemsize]
+        self.hashes.frombytes(signature)
 
 
 class Neighbours:
@@ -140,14 +186,14 @@ class Neighbours:
         place = len(self._keys)
         self._keys.append(key)
         self._signatures.append(signature)
-        for number in _numbers(signature)[:COMPARED_BY]:
+        for number in _Sketch(signature).hashes[:COMPARED_BY]:
             self._places.setdefault(number, []).append(place)
 
     def find(self, key: int, signature: bytes) -> tuple[int, float] | None:
         """The key of the most similar one at or above the limit, and how similar it is; None: there is none."""
         places = {
             place
-            for number in _numbers(signature)[:COMPARED_BY]
+            for number in _Sketch(signature).hashes[:COMPARED_BY]
             for place in self._places.get(number, ())[-MOST_COMPARED:]
         }
         best: tuple[int, float] | None = None

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 from array import array
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import aclosing
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -19,13 +21,14 @@ from .buffer_file import BufferFile
 from .clock import Clock
 from .errors import SleepdError
 from .hand_decisions import HandDecisions
-from .isolation import Cause, Findings, HandDecision, Isolation, Word, barred
+from .isolation import Cause, Findings, HandDecision, Isolation, KeyMap, Word, barred
 from .ledger import Ledger
 from .log import get_logger
+from .personal_data import Handling
 from .quarantine import Screened
 from .screener import screened
 from .screenings import KEPT
-from .selection import Barred, Known
+from .selection import Barred, KeySet, Known
 
 PATIENCE_SECONDS: Final = 20.0
 """How long a look waits for the screening: a few thousand experiences."""
@@ -42,7 +45,8 @@ class QuarantineKeeper:
         CheckpointInvalid: what the owner decided by hand cannot be understood.
     """
 
-    def __init__(self, directory: Path, ledger: Ledger, clock: Clock, alarms: Alarms) -> None:
+    def __init__(self, directory: Path, ledger: Ledger, clock: Clock, alarms: Alarms, personal_data: Handling) -> None:
+        self._personal_data = personal_data
         self._screenings = ledger.screenings
         self._clock = clock
         self._alarms = alarms
@@ -77,8 +81,29 @@ class QuarantineKeeper:
         rolled_back = self._screenings.rolled_back()
         if self._isolation is None or rolled_back != self._rolled_back:
             self._rolled_back = rolled_back
-            self._isolation = Isolation(self._findings or Findings(), self._hand.by_key, rolled_back)
+            self._isolation = Isolation(
+                self._findings or Findings(),
+                self._hand.by_key,
+                rolled_back,
+                sets_personal_aside=self._personal_data == "set_aside",
+            )
         return self._isolation
+
+    def handle_personal_data(self, personal_data: Handling) -> None:
+        """Treat what holds personal data in another way, from now on."""
+        if personal_data != self._personal_data:
+            self._personal_data = personal_data
+            self._isolation = None
+
+    async def personal(self, view: View) -> Counter[str]:
+        """Of each kind of personal data, how many experiences of the view hold some."""
+        present, counts = KeySet(view.keys), Counter[str]()
+        for page in self._screenings.personal():
+            for key, found in page:
+                if key in present:
+                    counts.update(found.keys())
+            await asyncio.sleep(0)
+        return counts
 
     # --- screening ---
 
@@ -127,11 +152,11 @@ class QuarantineKeeper:
 
     async def _unscreened(self, view: View) -> array[int]:
         assert self._findings is not None
-        groups = self._findings.groups
+        groups, outdated = self._findings.groups, self._findings.outdated
 
         def gather() -> array[int]:
             pairs = zip(view.keys, view.groups, strict=True)
-            return array("Q", (key for key, group in pairs if groups.get(key) != group))
+            return array("Q", (k for k, group in pairs if groups.get(k) != group or outdated.get(k) is not None))
 
         async with self._counting:
             return await asyncio.to_thread(gather)
@@ -140,7 +165,7 @@ class QuarantineKeeper:
         if self._file is None or self._file[0] != path:
             self._file = path, BufferFile(Path(path))
         try:
-            async with aclosing(screened(self._file[1], wanted, self._screenings.signatures)) as pages:
+            async with aclosing(screened(self._file[1], wanted, partial(self._signatures, KeySet(wanted)))) as pages:
                 async for page in pages:
                     await self._take_in(page)
             if self._screenings.trim(kept):
@@ -151,6 +176,13 @@ class QuarantineKeeper:
             return
         self._failures = 0
         self._alarms.note("screening_failed", "")
+
+    def _signatures(self, wanted: KeySet) -> Iterator[Sequence[tuple[int, bytes]]]:
+        """Of what was screened; not of what is screened anew, or an earlier one would resemble a later one."""
+        assert self._findings is not None
+        outdated = self._findings.outdated
+        for page in self._screenings.signatures():
+            yield [pair for pair in page if pair[0] not in wanted or outdated.get(pair[0]) is None]
 
     def _pause(self) -> None:
         """Wait longer after each failure: a process that fails whenever it is started takes a processor for nothing."""
@@ -185,11 +217,15 @@ class QuarantineKeeper:
         """The same in little, counted in a thread: a hundred thousand experiences take a while."""
         isolation = self.isolation
         async with self._counting:
-            return await asyncio.to_thread(lambda: barred(_causes(isolation, view, known, min_salience)))
+            return await asyncio.to_thread(lambda: self.barred_at_once(view, known, min_salience, isolation))
 
-    def barred_at_once(self, view: View, known: Known, min_salience: float) -> Barred:
+    def barred_at_once(
+        self, view: View, known: Known, min_salience: float, isolation: Isolation | None = None
+    ) -> Barred:
         """The same, while the loop waits: for a caller who gave a threshold of his own."""
-        return barred(_causes(self.isolation, view, known, min_salience))
+        personal = self._findings.personal if self._findings else KeyMap()
+        causes = _causes(isolation or self.isolation, view, known, min_salience)
+        return barred(causes, personal=sum(personal.get(key) is not None for key in view.keys))
 
     # --- the owner's word ---
 

@@ -6,6 +6,7 @@ screened, is shown only to an operator who asks for that one experience.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Container, Iterable
 from typing import Any, Final, Literal
 
@@ -13,6 +14,7 @@ from .errors import BufferUnreadable, Busy, NotFound, NothingToDo
 from .experience import Experience, experience_key
 from .isolation import Cause, HandDecision, Word
 from .learned import SHOWN_AT_ONCE
+from .personal_data import masked, told
 from .shell_text import command_line
 from .sleeper import Sleeper
 from .status import SCHEMA, QuarantineDetail, QuarantineEntry, QuarantineList
@@ -40,7 +42,13 @@ async def quarantine_list(sleeper: Sleeper, *, limit: int) -> QuarantineList:
     shown = keys[:limit]
     texts = await _texts(sleeper, shown)
     entries = [_entry(sleeper, key, causes.get(key), texts.get(key)) for key in shown]
-    return QuarantineList(entries=entries, total=len(keys), unscreened=unscreened)
+    return QuarantineList(
+        entries=entries,
+        total=len(keys),
+        unscreened=unscreened,
+        personal=dict(await sleeper.intake.quarantine.personal(sleeper.intake.view)),
+        personal_data=sleeper.config.quarantine.personal_data,
+    )
 
 
 async def quarantine_detail(sleeper: Sleeper, identifier: str) -> QuarantineDetail:
@@ -157,6 +165,8 @@ def _entry(sleeper: Sleeper, key: int, cause: Cause | None, text: Experience | N
         found += f", which was said under cycle {cause.cycle}, rolled back" if cause.cycle else ""
     if cause is not None and cause.why == "said_under":
         reason, found = "said_under", f"said under cycle {cause.cycle}, which was rolled back"
+    if cause is not None and cause.why == "personal_data":
+        reason, found = "personal_data", f"personal data: {told(Counter(screened.personal))}" if screened else ""
     is_shown = text is not None and sleeper.ledger.screenings.may_text_be_shown(text)
     id_ = decision.id if decision else screened.id if screened else text.id if text else ""
     return QuarantineEntry(
@@ -165,9 +175,17 @@ def _entry(sleeper: Sleeper, key: int, cause: Cause | None, text: Experience | N
         reason=reason,
         text=found or ("a copy of what was dropped" if cause and not decision else "nothing was found in it"),
         at=decision.at if decision else sleeper.ledger.screenings.screened_at(key),
-        preview=f"{text.prompt[:_PREVIEW]} → {text.response[:_PREVIEW]}" if is_shown and text else "",
+        preview=_preview(sleeper, text) if is_shown and text else "",
         trained_in=sleeper.ledger.screenings.trained_in(id_),
     )
+
+
+def _preview(sleeper: Sleeper, text: Experience) -> str:
+    """The beginnings of prompt and reply; with placeholders where what is trained has them."""
+    parts = [part[: 2 * _PREVIEW] for part in (text.prompt, text.response)]
+    if sleeper.config.quarantine.personal_data == "mask":
+        parts = [masked(part)[0] for part in parts]
+    return " → ".join(part[:_PREVIEW] for part in parts)
 
 
 def _name(sleeper: Sleeper, key: int) -> str:

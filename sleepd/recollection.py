@@ -36,7 +36,11 @@ async def learned(sleeper: Sleeper, cycle: int, *, limit: int) -> Learned:
         problem = error.message
     # A secret may have been found after it was trained, or although the owner released it.
     withheld = {text.id for text in texts if not sleeper.ledger.screenings.may_text_be_shown(text)}
-    return as_learned(cycle, known, texts, limit=limit, problem=problem, withheld=withheld)
+    return as_learned(cycle, known, texts, limit=limit, problem=problem, withheld=withheld, masks=_masks(sleeper))
+
+
+def _masks(sleeper: Sleeper) -> bool:
+    return sleeper.config.quarantine.personal_data == "mask"
 
 
 def _wanted(view: View, keys: Collection[int]) -> dict[int, Found]:

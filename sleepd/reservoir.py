@@ -53,7 +53,7 @@ def next_reservoir(job: Job, staging: Path) -> dict[str, bytes]:
         return {}
     lessons = decode_lessons(read_document(staging / "work" / "experiences.jsonl"))
     trained = (
-        Experience(id=one.id, prompt=one.prompt, response=one.response, salience=one.salience)
+        Experience(id=one.id, prompt=one.prompt, response=one.response, salience=one.salience, unmasked=one.unmasked)
         for one in lessons
         if one.role != "holdout"
     )

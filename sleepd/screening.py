@@ -16,6 +16,7 @@ import resource
 import sys
 import time
 from array import array
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
@@ -25,6 +26,7 @@ import msgspec
 
 from .digest import HalfWritten
 from .experience import Experience, experience_key, group_key, parse
+from .personal_data import find_personal
 from .quarantine import MAX_CHARACTERS, Finding, Neighbours, Screened, find_repeated, is_bare_question, sketch
 from .reader import FirstBytes, bound_process, read_records
 from .secret_scan import SecretFinder
@@ -94,7 +96,12 @@ class Screener:
                 original, share = twin
                 found, signature = Finding("near_duplicate", f"{share:.2f}"), b""
         return msgspec.structs.replace(
-            begun, reason=found.reason, detail=found.detail, original=original, signature=signature
+            begun,
+            reason=found.reason,
+            detail=found.detail,
+            original=original,
+            signature=signature,
+            personal={} if found.reason == "too_long" else dict(_personal(experience)),
         )
 
     def _find_in_text(self, experience: Experience) -> Finding:
@@ -105,6 +112,10 @@ class Screener:
             if kind := self._secrets.find(text):
                 return Finding("secret", f"{kind} in the {name}")
         return find_repeated(experience)
+
+
+def _personal(experience: Experience) -> Counter[str]:
+    return find_personal(experience.prompt) + find_personal(experience.response)
 
 
 def unscreenable(begun: Screened, why: str) -> Screened:

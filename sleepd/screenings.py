@@ -6,9 +6,11 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Any, Final
 
+import msgspec
+
 from .database import Database, signed, unsigned
 from .experience import Experience, experience_key, group_key
-from .quarantine import Reason, Screened
+from .quarantine import RULES, Reason, Screened
 
 PAGE: Final = 1000
 """Rows read at once, so that the event loop turns between two pages."""
@@ -16,7 +18,7 @@ KEPT: Final = 20_000
 """So many rows stay beside those of the buffer, the newest. What fell out is screened anew where it is met again."""
 _SHOWN: Final[frozenset[Reason]] = frozenset({"", "loop", "questions", "near_duplicate", "bare_question"})
 """The findings after which a text was looked at as a whole and no secret was in it."""
-_COLUMNS: Final = "key, grp, id, said_under, reason, detail, original"
+_COLUMNS: Final = "key, grp, id, said_under, reason, detail, original, rules, personal"
 _HALVES: Final = ((0, 2**63 - 1), (-(2**63), -1))
 """SQLite's integers are signed: in this order the keys ascend."""
 
@@ -36,6 +38,11 @@ class Screenings:
         """Key and signature of what later ones are compared with, a page at a time."""
         for page in self._pages("key, signature", "length(signature) > 0"):
             yield [(unsigned(key), signature) for key, signature in page]
+
+    def personal(self) -> Iterator[list[tuple[int, dict[str, int]]]]:
+        """Key and personal data of what holds some, a page at a time."""
+        for page in self._pages("key, personal", "personal != '{}'"):
+            yield [(unsigned(key), _personal(text)) for key, text in page]
 
     def _pages(self, columns: str, condition: str = "1") -> Iterator[Sequence[tuple[Any, ...]]]:
         query = f"SELECT {columns} FROM screenings WHERE key BETWEEN ? AND ? AND {condition} ORDER BY key LIMIT {PAGE}"  # noqa: S608 - names of ours
@@ -69,7 +76,7 @@ class Screenings:
         """Keep what was found; an experience whose text changed is replaced."""
         with self._db.transaction():
             self._db.executemany(
-                f"INSERT OR REPLACE INTO screenings({_COLUMNS}, signature, at) VALUES(?,?,?,?,?,?,?,?,?)",
+                f"INSERT OR REPLACE INTO screenings({_COLUMNS}, signature, at) VALUES(?,?,?,?,?,?,?,?,?,?,?)",
                 (
                     (
                         signed(each.key),
@@ -79,6 +86,8 @@ class Screenings:
                         each.reason,
                         each.detail,
                         None if each.original is None else signed(each.original),
+                        RULES,
+                        msgspec.json.encode(each.personal).decode(),
                         each.signature,
                         at.isoformat(),
                     )
@@ -105,8 +114,12 @@ class Screenings:
         return beyond > 0
 
 
+def _personal(text: str) -> dict[str, int]:
+    return msgspec.json.decode(text, type=dict[str, int])
+
+
 def _screened(row: tuple[Any, ...]) -> Screened:
-    key, group, id_, said_under, reason, detail, original = row
+    key, group, id_, said_under, reason, detail, original, rules, personal = row
     return Screened(
         key=unsigned(key),
         group=unsigned(group),
@@ -115,4 +128,6 @@ def _screened(row: tuple[Any, ...]) -> Screened:
         reason=reason,
         detail=detail,
         original=None if original is None else unsigned(original),
+        personal=_personal(personal),
+        is_outdated=rules != RULES,
     )

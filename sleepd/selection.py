@@ -81,6 +81,8 @@ class Barred(msgspec.Struct, frozen=True, kw_only=True):
     keys: KeySet
     unscreened: int = 0
     """Of these, the ones that were not looked at yet."""
+    personal: int = 0
+    """Experiences of the buffer that hold personal data, kept from training or not."""
 
 
 NOTHING_BARRED: Final = Barred(keys=KeySet())
@@ -98,6 +100,8 @@ class Counts(msgspec.Struct, frozen=True, kw_only=True):
     """Kept from training, whatever their salience; not among the eligible."""
     unscreened: int = 0
     """Not looked at yet, and so kept from training too."""
+    personal: int = 0
+    """They hold personal data."""
 
 
 class Selection(msgspec.Struct, frozen=True, kw_only=True):
@@ -163,6 +167,7 @@ def count(
         held_out=held_out,
         quarantined=len(barred.keys) - barred.unscreened,
         unscreened=barred.unscreened,
+        personal=barred.personal,
     )
 
 

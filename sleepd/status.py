@@ -81,6 +81,10 @@ class BufferStatus(msgspec.Struct, frozen=True, kw_only=True):
     """Readable, and kept from training: ``sleepctl quarantine``."""
     unscreened: int = 0
     """Not looked at yet, and kept from training until then."""
+    personal: int = 0
+    """They hold personal data."""
+    personal_data: Literal["keep", "mask", "set_aside"] = "keep"
+    """What is done with those."""
     read_at: Moment | None = None
     problem: str = ""
     """Why the last good view is shown instead of the file as it is now; empty: it is current."""
@@ -291,7 +295,7 @@ class QuarantineEntry(msgspec.Struct, frozen=True, kw_only=True):
     state: Literal["quarantined", "dropped", "released"]
     reason: str
     """``loop``, ``questions``, ``near_duplicate``, ``secret``, ``too_long``, ``bare_question`` (many replies are
-    nothing but a question), ``said_under``; empty: nothing is found in it, or it was not looked at."""
+    nothing but a question), ``said_under``, ``personal_data``; empty: nothing is found in it, or it was not seen."""
     text: str
     """The same in a sentence, with the figure."""
     at: Moment | None
@@ -310,6 +314,10 @@ class QuarantineList(msgspec.Struct, frozen=True, kw_only=True):
     total: int
     """Of which ``entries`` may be the first ones."""
     unscreened: int = 0
+    personal: dict[str, int] = {}
+    """Of each kind of personal data, how many experiences of the buffer hold some."""
+    personal_data: Literal["keep", "mask", "set_aside"] = "keep"
+    """What is done with those."""
     schema: int = SCHEMA
 
 

@@ -19,6 +19,8 @@ from sleepd.screening import Screener, screen_records
 from sleepd.secret_scan import SecretFinder
 
 CORPUS = Path(__file__).parent / "data" / "quarantine_corpus.jsonl"
+FORMS = CORPUS.with_name("secrets_corpus.jsonl")
+"""Secrets in other shapes, and good texts written to provoke; the half ``kept`` is not looked at while tuning."""
 LABELS = ("loop", "questions", "near_duplicate", "secret")
 
 
@@ -41,10 +43,14 @@ def records() -> list[dict[str, Any]]:
     found = []
     for line in CORPUS.read_text().splitlines():
         case = json.loads(line)
-        secret = "".join(case.get("parts", ()))
-        texts = {key: case[key].replace("{secret}", secret) for key in ("prompt", "response")}
-        found.append({"id": case["name"], "salience": 0.7, "label": case["label"], **texts})
+        found.append({"id": case["name"], "salience": 0.7, "label": case["label"], **texts_of(case)})
     return found
+
+
+def texts_of(case: dict[str, Any]) -> dict[str, str]:
+    """Prompt and response of a line, with its secret in them."""
+    secret = "".join(case.get("parts", ()))
+    return {key: case[key].replace("{secret}", secret) for key in ("prompt", "response")}
 
 
 def screen(given: Iterable[dict[str, Any]]) -> list[Screened]:

@@ -53,6 +53,7 @@ FLOORS: tuple[frozenset[str], ...] = (
             "learned",
             "selection",
             "quarantine",
+            "personal_data",
             "isolation",
             "triggers",
             "promotion",
@@ -89,6 +90,10 @@ FLOORS: tuple[frozenset[str], ...] = (
             "screenings",
             "screener",
             "secret_scan",
+            "seed_phrases",
+            "told_secrets",
+            "token_shapes",
+            "plain_forms",
             "hand_decisions",
         }
     ),

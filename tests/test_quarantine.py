@@ -91,11 +91,50 @@ LETTERS = str.maketrans("0123456789", "abcdefghij")
 """Figures are part of every shingle; here they would hide what is measured."""
 
 
-def test_other_figures_say_another_thing() -> None:
-    """A reply that differs in one figure alone is no near-duplicate: it may be the correction."""
-    reply = f"{text(3)} and the ferry leaves at 7"
-    assert similarity(sketch(experience(reply)), sketch(experience(reply))) == 1.0
-    assert similarity(sketch(experience(reply)), sketch(experience(reply[:-1] + "8"))) == 0.0
+DAY = (
+    "In the morning the ferry was late again and the gulls had settled on the bollards when the captain came ashore to "
+    "buy bread and to ask whether the lamp at the pier had been mended"
+)
+"""Thirty-two words without a figure."""
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "is_copy"),
+    [
+        ("The code of room 4 is 17.", "The code of room 4 is 18.", False),
+        ("The code of room 4 is 17.", "The code of room 4 is 17.", True),
+        (" ".join(DAY.split()[:18]) + " 7", " ".join(DAY.split()[:18]) + " 8", False),
+        (" ".join(DAY.split()[:20]), " ".join(DAY.split()[:20]) + " 7", True),
+        (" ".join(DAY.split()[:20]), " ".join([*DAY.split()[:10], "2", *DAY.split()[10:20]]), True),
+        (DAY, f"{DAY} 2", True),
+        (DAY, f"2026-11-27: {DAY}", True),
+        (DAY, DAY.replace("ferry", "ferry2"), True),
+        (f"{DAY} at 7", f"{DAY} at 8", False),
+        (f"{DAY} at 7", f"{DAY} at 7 2", True),
+        (f"{DAY} at 7", f"{DAY} at 71", False),
+        (f"{DAY} at 7 and at 9", f"{DAY} at 8 and at 10", False),
+        (DAY, f"{DAY} 2026-11-27 12:30", False),
+        (f"{DAY} {DAY.upper()[::-1]}", f"{DAY} {DAY.upper()[::-1]} 2026-11-27 12:30", True),
+        (" ".join(f"{word} {n}" for n, word in enumerate(DAY.split())), f"{DAY} 3", False),
+        (
+            " ".join(f"{word} {n}" for n, word in enumerate((DAY + DAY).split())),
+            " ".join(f"{word} {n + (n == 9)}" for n, word in enumerate((DAY + DAY).split())),
+            False,
+        ),
+    ],
+)
+def test_figures_of_short_and_long_replies(one: str, other: str, is_copy: bool) -> None:
+    """Another figure says another thing; one figure more for every twenty words makes a long reply no other one."""
+    signatures = [sketch(experience(reply)) for reply in (one, other)]
+    assert (similarity(*signatures) >= LIMIT) is is_copy
+    assert (similarity(*reversed(signatures)) >= LIMIT) is is_copy
+
+
+def test_sketch_of_an_older_version_is_compared() -> None:
+    """One without figures, stored before they stood by themselves, still finds a copy."""
+    older = sketch(experience(DAY))[:-2]
+    assert len(older) % 4 == 0
+    assert similarity(older, sketch(experience(f"{DAY} 2"))) == 1.0
 
 
 def test_a_short_reply_is_a_copy_only_beside_its_prompt() -> None:

@@ -73,8 +73,11 @@ def read_detail(state: Path, summary: CycleSummary) -> CycleDetail:
     )
 
 
-def read_learned(state: Path, cycle: int, buffer: str, *, limit: int) -> Learned:
-    """What the cycle learned from, as the buffer has it now. Waits for as long as the reading takes."""
+def read_learned(state: Path, cycle: int, buffer: str, *, limit: int, masks: bool) -> Learned:
+    """What the cycle learned from, as the buffer has it now. Waits for as long as the reading takes.
+
+    ``masks``: with placeholders for personal data.
+    """
     directory = _directory(state, cycle)
     lineage = _read(directory / "lineage.json", _Lineage) if directory else None
     if lineage is None:
@@ -85,7 +88,7 @@ def read_learned(state: Path, cycle: int, buffer: str, *, limit: int) -> Learned
     if problem:
         return Learned(cycle=cycle, experiences=[], present=0, changed=[], gone=[], problem=f"{buffer}: {problem}")
     found = {experience_key(e.id): Found(group_key(e.prompt, e.response), e.salience) for e in texts}
-    return learned(cycle, whereabouts(places, found), texts, limit=limited(limit))
+    return learned(cycle, whereabouts(places, found), texts, limit=limited(limit), masks=masks)
 
 
 def _read_buffer(path: str, wanted: list[int]) -> tuple[list[Experience], str]:

@@ -78,7 +78,8 @@ def _from_disk(session: Session, absent: DaemonNotRunning) -> Told:
     detail, state = _detail_from_disk(session, absent), session.places.state
     learned, buffer = None, read_status(state, absent).buffer
     if detail.trained_ids or detail.replayed_ids:
-        learned = read_learned(state, detail.summary.cycle, buffer.path, limit=session.arguments.limit)
+        limit, masks = session.arguments.limit, buffer.personal_data == "mask"
+        learned = read_learned(state, detail.summary.cycle, buffer.path, limit=limit, masks=masks)
     return Told(detail, learned, buffer, [], [], is_live=False)
 
 

@@ -14,7 +14,7 @@ from .exit_codes import ExitCode
 from .screens import line
 from .session import Session
 from .terminal import Page, Row, Span
-from .words import count, moment
+from .words import HANDLINGS, count, moment
 
 _DONE = {
     "release": "released: the next cycle may train {it}, whatever was found",
@@ -67,9 +67,17 @@ def list_page(found: QuarantineList, now: datetime) -> Page:
         page.append(line("nothing is in quarantine"))
     if found.unscreened:
         page.append(line(f"{count(found.unscreened, 'experience')} not screened yet, and not trained until then"))
+    if found.personal:
+        page.append(line(personal_line(found.personal, found.personal_data)))
     if found.total:
         page += [line(""), line("sleepctl quarantine show|release|drop|reset ID", "dim")]
     return page
+
+
+def personal_line(kinds: dict[str, int], handling: str) -> str:
+    """How many experiences hold personal data of each kind, and what becomes of them."""
+    listed = ", ".join(f"{kind} in {number}" for kind, number in sorted(kinds.items()))
+    return f"personal data: {listed}; {HANDLINGS[handling]} (quarantine.personal_data = {handling})"
 
 
 def _entry_rows(entry: QuarantineEntry, now: datetime) -> Page:

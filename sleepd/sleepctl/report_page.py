@@ -25,7 +25,7 @@ from .evidence_lines import (
     sentence_lines,
 )
 from .terminal import Page, Row, Span, shorten
-from .words import MISSING, change, count, duration, is_thin, losses, model, moment, older_loss
+from .words import HANDLINGS, MISSING, change, count, duration, is_thin, losses, model, moment, older_loss
 
 _TEXT_COLUMNS = 240
 _REASONS = 8
@@ -219,6 +219,10 @@ def _set_aside(report: Report | None, told: Told) -> list[Row]:
     rows += _counted(buffer.quarantined, "experience", "in quarantine", kept, "sleepctl quarantine")
     if buffer.unscreened:
         rows.append(Row([Span(f"{count(buffer.unscreened, 'experience')} not screened yet")]))
+    if buffer.personal:
+        done = HANDLINGS[buffer.personal_data]
+        text = f"{count(buffer.personal, 'experience')} of the buffer with personal data, {done}"
+        rows.append(Row([Span(f"{text}, as it was last read: sleepctl quarantine")], hang=2))
     return rows or [Row([Span("nothing in the buffer, as it was last read")])]
 
 

@@ -7,7 +7,7 @@ from datetime import datetime
 from sleepd.status import BufferDetail, Decision, DecisionRecord, RunResult
 
 from .terminal import Page, Row, Span, pad, shorten
-from .words import ago, count, holdout, moment
+from .words import HANDLINGS, ago, count, holdout, moment
 
 _HISTOGRAM_COLUMNS = 40
 _REASON_COLUMNS = 300
@@ -81,6 +81,8 @@ def buffer_page(detail: BufferDetail, now: datetime) -> Page:
     page += [line(f"{number:>7}  {meaning}") for number, meaning in counts]
     if status.unscreened:
         page.append(line(f"{status.unscreened:>7}  not screened yet: kept from training until then"))
+    if status.personal:
+        page.append(line(f"{status.personal:>7}  with personal data: {HANDLINGS[status.personal_data]}"))
     return page + _histogram(detail) + _set_aside(detail)
 
 

@@ -107,6 +107,8 @@ def _buffer(buffer: BufferStatus, now: datetime) -> Page:
             parts.append(f"{buffer.quarantined} in quarantine")
         if buffer.unscreened:
             parts.append(f"{buffer.unscreened} not screened yet")
+        if buffer.personal:
+            parts.append(f"{buffer.personal} with personal data")
         page = _labelled("Buffer", [f"{count(buffer.total, 'experience')}: {', '.join(parts)}"])
     if buffer.problem:
         page.append(Row([Span(buffer.problem, "yellow")], ""))

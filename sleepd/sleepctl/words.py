@@ -7,6 +7,9 @@ from datetime import datetime
 from sleepd.status import Condition, CycleSummary
 from sleepd.verdict import THIN
 
+HANDLINGS = {"keep": "trained as they are", "mask": "masked in training", "set_aside": "not trained"}
+"""What becomes of experiences with personal data, by ``quarantine.personal_data``."""
+
 MISSING = "–"
 
 

@@ -73,6 +73,8 @@ class _Cycle:
             loaded = load(self._job, self._channel)
             point = self._resume_point(loaded)
         beat_at_each_layer(loaded.model, self._channel.beat)
+        if self._job.masked:
+            self._channel.notice("personal_data_masked", self._job.masked)
         phases.device = loaded.device.description
         measurer = Measurer(self._job, self._lessons, loaded, self._limits, phases, self._channel)
         self._meter = measurer.meter

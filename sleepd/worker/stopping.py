@@ -22,7 +22,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from sleepd.experience import group_key
+from sleepd.experience import group_of
 from sleepd.holdout import ONE_IN, rank
 from sleepd.interval import gain_interval
 from sleepd.job import Lesson
@@ -127,7 +127,7 @@ def divide_holdout(held_out: Sequence[Lesson]) -> tuple[list[Lesson], list[Lesso
 
 def _rank(one: Lesson) -> int:
     """In a cycle that an older version staged, what it took."""
-    return rank(group_key(one.prompt, one.response)) if one.rank is None else one.rank
+    return rank(group_of(one)) if one.rank is None else one.rank
 
 
 def steps_to_look(steps: int) -> list[int]:

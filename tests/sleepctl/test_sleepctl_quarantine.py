@@ -5,11 +5,17 @@ from __future__ import annotations
 import json
 import subprocess
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
+from sleepd.sleepctl.quarantine import list_page
+from sleepd.sleepctl.screens import buffer_page
+from sleepd.sleepctl.terminal import Page, render
+from sleepd.status import BufferDetail, BufferStatus, QuarantineList
 from tests.agents import config_for, experiences, write_buffer
 from tests.processes import DaemonProcess
+from tests.sleepctl.sleepctl_scenes import NOW
 
 Sleepctl = Callable[..., subprocess.CompletedProcess[str]]
 LOOP = {"id": "loop-1", "prompt": "How was it?", "response": "so we go on " * 20, "salience": 0.9}
@@ -73,6 +79,24 @@ def test_released_dropped_and_reset(sleepctl: Sleepctl, daemon: DaemonProcess) -
     assert daemon.status().buffer.quarantined == 4
     assert sleepctl("quarantine", "reset", first, "loop-1").returncode == 0
     assert daemon.status().buffer.quarantined == 3
+
+
+@pytest.mark.parametrize(
+    ("handling", "done"),
+    [("keep", "trained as they are"), ("mask", "masked in training"), ("set_aside", "not trained")],
+)
+def test_pages_say_what_becomes_of_personal_data(handling: Any, done: str) -> None:
+    """The list, the buffer page and the status count them; list and buffer page say whether they are trained."""
+    found = QuarantineList(entries=[], total=0, personal={"telephone": 1, "e-mail": 4}, personal_data=handling)
+    (line,) = [shown for shown in shown_lines(list_page(found, NOW)) if "personal" in shown]
+    assert line == f"personal data: e-mail in 4, telephone in 1; {done} (quarantine.personal_data = {handling})"
+    status = BufferStatus(path="/b.json", form="array", total=9, personal=5, personal_data=handling)
+    detail = BufferDetail(status=status, histogram=[0] * 10, set_aside=[], min_salience=0.6)
+    assert f"      5  with personal data: {done}" in shown_lines(buffer_page(detail, NOW))
+
+
+def shown_lines(page: Page) -> list[str]:
+    return render(page, width=120, is_coloured=False).splitlines()
 
 
 @pytest.mark.parametrize(

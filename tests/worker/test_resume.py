@@ -131,6 +131,15 @@ def test_going_on_is_said_in_the_report(job):
     assert notice.text.startswith("it goes on after step ")
 
 
+def test_masked_personal_data_are_in_the_report(job):
+    """The report says once how many were masked, also where the cycle was broken off and went on."""
+    job = msgspec.structs.replace(job, masked="personal data masked in 1 of 9 experiences: 1 e-mail")
+    interrupt(job, "training", 6)
+    report = run(job, lessons(), RecordingChannel())
+    told = [notice.text for notice in report.notices if notice.event == "personal_data_masked"]
+    assert told == [job.masked]
+
+
 @pytest.mark.parametrize("what", ["code", "base", "device"])
 def test_another_code_base_or_device_is_refused(job, tmp_path, what):
     """A cycle of two halves that do not belong together is never finished."""

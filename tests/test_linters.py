@@ -36,6 +36,7 @@ FLOORS: tuple[frozenset[str], ...] = (
             "gpu_devices",
             "evidence",
             "verdict",
+            "base_identity",
         }
     ),
     frozenset(

@@ -14,7 +14,9 @@ from .channel import Channel
 from .convert import open_base
 from .data import ChatFormat
 from .generate import stop_ids
-from .model import Device, choose_device, continue_adapter, load_base, start_adapter
+from .model import Device, choose_device, continue_adapter, load_base, load_tokenizer, memory_of, start_adapter
+from .skeleton import build_skeleton, refuse_too_large, refuse_unknown_tokens
+from .trial import try_out
 
 
 @dataclass
@@ -45,9 +47,24 @@ def load(job: Job, channel: Channel) -> Loaded:
     directory, known_as = open_base(
         job.base, job.cache_directory, Path(job.models_directory), channel.notice, expected=job.expected_base
     )
+    check_base(directory, device)
     model, tokenizer = load_base(directory, device)
     if job.parent:
-        model = continue_adapter(model, Path(job.parent), job.strategy, job.seed)
+        model = continue_adapter(model, Path(job.parent), job.strategy, job.seed, channel.notice)
     else:
-        model = start_adapter(model, job.strategy, job.seed)
-    return Loaded(model.eval(), ChatFormat(tokenizer, job.system_prompt), device, directory, known_as)
+        model = start_adapter(model, job.strategy, job.seed, channel.notice)
+    model.eval()
+    try_out(model, device, channel.notice)
+    return Loaded(model, ChatFormat(tokenizer, job.system_prompt), device, directory, known_as)
+
+
+def check_base(directory: Path, device: Device) -> Any:
+    """Refuse, before a weight is read, what no cycle could be made of; returns the skeleton (on the meta device).
+
+    Raises:
+        GiveUp: ``base_unusable``.
+    """
+    skeleton = build_skeleton(directory)
+    refuse_too_large(skeleton, device.dtype, memory_of(device), str(device.torch_device))
+    refuse_unknown_tokens(skeleton, load_tokenizer(directory))
+    return skeleton

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
+import os
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,13 +21,16 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from sleepd.job import Strategy
 
-from .base import fsync_path
+from .base import fsync_path, seen_files
+from .convert import Say
 from .failure import GiveUp
-from .memory import is_out_of_memory
+from .skeleton import read_config, reading
+from .targets import find_targets
 
 WEIGHTS_FILE = "adapter_model.safetensors"
 CONFIG_FILE = "adapter_config.json"
 _OTHER = "other"
+_WAY_OUT = "roll back to an earlier cycle with sleepctl rollback"
 
 
 @dataclass(frozen=True)
@@ -99,50 +102,93 @@ def _has_bf16_instructions() -> bool:
     return False
 
 
+def memory_of(device: Device) -> int:
+    """All the memory that the device has, used or not, in bytes."""
+    if device.torch_device.type == "cuda":
+        return int(torch.cuda.get_device_properties(device.torch_device).total_memory)
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
 def computing(device: Device) -> torch.autocast:
     """In this context the adapter computes in bfloat16 as its base does; its weights and gradients stay float32."""
     return torch.autocast(device.torch_device.type, torch.bfloat16, enabled=device.dtype == torch.bfloat16)
 
 
-def load_base(directory: Path, device: Device) -> tuple[Any, Any]:
-    """Model (frozen, in evaluation mode) and tokenizer from a directory of safetensors.
+def attention_for(device: Device, config: dict[str, Any]) -> str | None:
+    """Which attention the library is asked for; None: it chooses, for not every architecture has the fused one."""
+    softcap = config.get("attn_logit_softcapping")
+    is_cpu = device.torch_device.type == "cpu"
+    # Eager is the faster one for bfloat16 on the CPU; and older versions leave a soft cap out of the fused kernel.
+    return "eager" if softcap is not None or (is_cpu and device.dtype == torch.bfloat16) else None
+
+
+def load_tokenizer(directory: Path) -> Any:
+    """The tokenizer of a base.
 
     Raises:
         GiveUp: ``base_unusable``.
     """
-    # Eager attention is the faster one for bfloat16 on the CPU; elsewhere the fused kernel.
-    is_cpu = device.torch_device.type == "cpu"
-    attention = "eager" if is_cpu and device.dtype == torch.bfloat16 else "sdpa"
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
+    with reading(f"the tokenizer in {directory} cannot be loaded"), seen_files(directory) as seen:
+        tokenizer = AutoTokenizer.from_pretrained(seen, local_files_only=True, trust_remote_code=False)
+    tokenizer.name_or_path = str(directory)
+    return tokenizer
+
+
+def load_base(directory: Path, device: Device) -> tuple[Any, Any]:
+    """Model (frozen, in evaluation mode) and tokenizer from a directory of safetensors.
+
+    Whether the files hold all of the model is ``skeleton.build_skeleton``'s to say.
+
+    Raises:
+        GiveUp: ``base_unusable``.
+    """
+    is_cuda = device.torch_device.type == "cuda"
+    if is_cuda:
+        # Its masked kernel gives NaN gradients at some lengths (PyTorch issue 196678), and plans anew for each length.
+        torch.backends.cuda.enable_cudnn_sdp(False)  # type: ignore[no-untyped-call]
+    attention = attention_for(device, read_config(directory))
+    tokenizer = load_tokenizer(directory)
+    with reading(f"the base in {directory} cannot be loaded"), seen_files(directory) as seen:
         model = AutoModelForCausalLM.from_pretrained(
-            directory,
+            seen,
             dtype=device.dtype,
-            attn_implementation=attention,
+            # Straight to the GPU: the host need not hold all of it first.
+            device_map={"": str(device.torch_device)} if is_cuda else None,
             use_safetensors=True,
             local_files_only=True,
             trust_remote_code=False,
+            **({"attn_implementation": attention} if attention else {}),
         )
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
-        message = f"the base in {directory} cannot be loaded: {error}"
-        raise GiveUp("base_unusable", message, "check the files against their source") from error
+    model.name_or_path = model.config._name_or_path = str(directory)  # noqa: SLF001 - where peft looks for the base
     return model.to(device.torch_device).eval(), tokenizer
 
 
-def start_adapter(model: Any, strategy: Strategy, seed: int) -> Any:
-    """The model with a new LoRA adapter, which changes nothing yet."""
+def start_adapter(model: Any, strategy: Strategy, seed: int, say: Say = lambda _event, _text: None) -> Any:
+    """The model with a new LoRA adapter, which changes nothing yet.
+
+    Raises:
+        GiveUp: ``base_unusable``, this architecture has nothing that the strategy could adapt.
+    """
     torch.manual_seed(seed)
+    targets = find_targets(model, strategy)
+    if targets.notice:
+        say("adapter_modules_chosen", targets.notice)
     config = LoraConfig(
         r=strategy.rank,
         lora_alpha=strategy.alpha,
         lora_dropout=strategy.dropout,
-        target_modules=strategy.target_modules,
+        target_modules=targets.modules,
+        exclude_modules=targets.excluded or None,
         task_type="CAUSAL_LM",
     )
-    return get_peft_model(model, config)
+    kind = getattr(model.config, "model_type", type(model).__name__)
+    with reading(f"this base ({kind}) cannot be given an adapter", hint="name another model.base"):
+        return get_peft_model(model, config)
 
 
-def continue_adapter(model: Any, parent: Path, strategy: Strategy, seed: int) -> Any:
+def continue_adapter(
+    model: Any, parent: Path, strategy: Strategy, seed: int, say: Say = lambda _event, _text: None
+) -> Any:
     """The model with the parent's adapter, trainable.
 
     The adapter is built from the strategy and then given the parent's weights, so that every tensor is asked for by
@@ -156,7 +202,7 @@ def continue_adapter(model: Any, parent: Path, strategy: Strategy, seed: int) ->
     if (config.get("r"), config.get("lora_alpha")) != (strategy.rank, strategy.alpha):
         came = f"r={config.get('r')} alpha={config.get('lora_alpha')}"
         raise GiveUp("shape_changed", f"the parent has {came}, the strategy r={strategy.rank} alpha={strategy.alpha}")
-    adapted = start_adapter(model, strategy, seed)
+    adapted = start_adapter(model, strategy, seed, say)
     expected = adapter_tensors(adapted)
     if _modules(expected) != _modules(weights):
         raise GiveUp("shape_changed", f"the parent adapts {shape(weights)}, the strategy {shape(expected)}")
@@ -165,7 +211,7 @@ def continue_adapter(model: Any, parent: Path, strategy: Strategy, seed: int) ->
         raise GiveUp(
             "parent_unusable",
             f"{parent / WEIGHTS_FILE}: {len(wrong)} tensors are missing or of another shape, such as {wrong[0]}",
-            "roll back to an earlier cycle with sleepctl rollback",
+            _WAY_OUT,
         )
     set_peft_model_state_dict(adapted, weights)
     return adapted
@@ -186,7 +232,6 @@ def read_adapter(directory: Path) -> dict[str, torch.Tensor]:
         GiveUp: ``parent_unusable``.
     """
     file = directory / WEIGHTS_FILE
-    way_out = "roll back to an earlier cycle with sleepctl rollback"
     if not file.is_file() and (directory / "adapter_model.bin").exists():
         raise GiveUp(
             "parent_unusable",
@@ -196,11 +241,11 @@ def read_adapter(directory: Path) -> dict[str, torch.Tensor]:
     try:
         weights = load_file(file)
     except (OSError, SafetensorError) as error:
-        raise GiveUp("parent_unusable", f"{file} cannot be read: {error}", way_out) from error
+        raise GiveUp("parent_unusable", f"{file} cannot be read: {error}", _WAY_OUT) from error
     broken = [name for name, tensor in weights.items() if not torch.isfinite(tensor).all()]
     if broken or not weights:
         came = f"{len(broken)} tensors with NaN or infinity, such as {broken[0]}" if broken else "no tensors"
-        raise GiveUp("parent_unusable", f"{file}: expected finite weights, found {came}", way_out)
+        raise GiveUp("parent_unusable", f"{file}: expected finite weights, found {came}", _WAY_OUT)
     return {name: tensor.float() for name, tensor in weights.items()}
 
 
@@ -208,10 +253,10 @@ def _read_config(directory: Path) -> dict[str, Any]:
     file = directory / CONFIG_FILE
     try:
         config = json.loads(file.read_bytes())
-    except (OSError, ValueError) as error:
-        raise GiveUp("parent_unusable", f"{file} cannot be read: {error}") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise GiveUp("parent_unusable", f"{file} cannot be read: {error}", _WAY_OUT) from error
     if not isinstance(config, dict) or config.get("peft_type") != "LORA":
-        raise GiveUp("parent_unusable", f"{file}: expected a LoRA adapter's configuration")
+        raise GiveUp("parent_unusable", f"{file}: expected a LoRA adapter's configuration", _WAY_OUT)
     return config
 
 
@@ -230,13 +275,6 @@ def adapter_tensors(model: Any) -> dict[str, torch.Tensor]:
     """A copy of the active adapter's tensors, float32 on the CPU, by peft's names."""
     state = get_peft_model_state_dict(model, adapter_name=model.active_adapter)
     return {name: tensor.detach().float().cpu().clone() for name, tensor in state.items()}
-
-
-def adapted_norm(model: Any) -> float:
-    """Frobenius norm of all the base's weights that the adapter changes."""
-    adapter = model.active_adapter
-    layers = [m for m in model.modules() if hasattr(m, "base_layer") and adapter in getattr(m, "lora_A", ())]
-    return math.sqrt(sum(float(layer.base_layer.weight.float().square().sum()) for layer in layers))
 
 
 @contextlib.contextmanager
@@ -260,21 +298,22 @@ def other_adapter(model: Any, directory: Path) -> Iterator[None]:
 
 
 def _load_beside(model: Any, directory: Path, weights: dict[str, torch.Tensor]) -> None:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of missing tensors peft only warns; they are compared below
-            model.load_adapter(str(directory), adapter_name=_OTHER, is_trainable=False)
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        if is_out_of_memory(error):
-            raise
-        raise GiveUp("parent_unusable", f"the adapter in {directory} does not fit the base: {error}") from error
+    what = f"the adapter in {directory} does not fit the base"
+    with warnings.catch_warnings(), reading(what, kind="parent_unusable", hint=_WAY_OUT):
+        warnings.simplefilter("ignore")  # of missing tensors peft only warns; they are compared below
+        model.load_adapter(str(directory), adapter_name=_OTHER, is_trainable=False, torch_device=_place(model))
     if set(get_peft_model_state_dict(model, adapter_name=_OTHER)) != set(weights):
         raise GiveUp("parent_unusable", f"the adapter in {directory} has not the tensors that its configuration names")
 
 
+def _place(model: Any) -> str:
+    """Where the model is. Left to itself peft loads onto a GPU wherever it sees one, even beside a model on the CPU."""
+    return str(next(model.parameters()).device)
+
+
 def use_saved_adapter(model: Any, directory: Path) -> None:
     """Put what was saved in ``directory`` in the place of the trained adapter, read by peft as everybody reads it."""
-    model.load_adapter(str(directory), adapter_name="saved", is_trainable=False)
+    model.load_adapter(str(directory), adapter_name="saved", is_trainable=False, torch_device=_place(model))
     model.set_adapter("saved")
     model.delete_adapter("default")
     model.eval()
@@ -307,7 +346,6 @@ def load_adapted(directory: Path, adapter: Path, device: Device) -> tuple[Any, A
     """
     model, tokenizer = load_base(directory, device)
     read_adapter(adapter)  # peft itself would also open a pickle
-    try:
-        return PeftModel.from_pretrained(model, adapter, is_trainable=False).eval(), tokenizer
-    except (OSError, ValueError, RuntimeError) as error:
-        raise GiveUp("parent_unusable", f"the adapter in {adapter} does not fit the base: {error}") from error
+    with reading(f"the adapter in {adapter} does not fit the base", kind="parent_unusable", hint=_WAY_OUT):
+        adapted = PeftModel.from_pretrained(model, adapter, is_trainable=False, torch_device=_place(model))
+    return adapted.eval(), tokenizer

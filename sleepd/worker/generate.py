@@ -84,8 +84,9 @@ def replies(
                 found[row].append(token)
             is_open[row] = token not in stop_ids and len(found[row]) < asked[row].max_new_tokens
         mask = torch.cat([mask, mask.new_ones(len(asked), 1)], dim=1)
-        if cache_name:
-            caching[cache_name] = out.past_key_values
+        grown = getattr(out, "past_key_values", None) if cache_name else None
+        if grown is not None:
+            caching[cache_name] = grown
             ids, positions = chosen[:, None], positions[:, -1:] + 1
         else:
             ids = torch.cat([ids, chosen[:, None]], dim=1)

@@ -15,7 +15,7 @@ from .convert import open_base
 from .data import ChatFormat
 from .generate import stop_ids
 from .model import Device, choose_device, continue_adapter, load_base, load_tokenizer, memory_of, start_adapter
-from .skeleton import build_skeleton, refuse_too_large, refuse_unknown_tokens
+from .skeleton import build_skeleton, reading, refuse_too_large, refuse_unknown_tokens
 from .trial import try_out
 
 
@@ -55,7 +55,18 @@ def load(job: Job, channel: Channel) -> Loaded:
         model = start_adapter(model, job.strategy, job.seed, channel.notice)
     model.eval()
     try_out(model, device, channel.notice)
-    return Loaded(model, ChatFormat(tokenizer, job.system_prompt), device, directory, known_as)
+    return Loaded(model, open_chat(tokenizer, job.system_prompt), device, directory, known_as)
+
+
+def open_chat(tokenizer: Any, system_prompt: str) -> ChatFormat:
+    """The chat format of that tokenizer.
+
+    Raises:
+        GiveUp: ``base_unusable``, its template fails.
+    """
+    hint = "name another model.base, or put a chat template of the same model in its place"
+    with reading(f"the chat template of {tokenizer.name_or_path} cannot be used", hint=hint):
+        return ChatFormat(tokenizer, system_prompt)
 
 
 def check_base(directory: Path, device: Device) -> Any:

@@ -15,22 +15,19 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model, set_peft_model_state_dict
 from peft.tuners.lora import LoraLayer
 from peft.utils import get_peft_model_state_dict
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from sleepd.job import Strategy
 
+from .adapter_reading import CONFIG_FILE, WAY_OUT, WEIGHTS_FILE, read_adapter, read_adapter_config
 from .base import fsync_path, seen_files
 from .convert import Say
 from .failure import GiveUp
 from .skeleton import read_config, reading
 from .targets import find_targets
 
-WEIGHTS_FILE = "adapter_model.safetensors"
-CONFIG_FILE = "adapter_config.json"
 _OTHER = "other"
-_WAY_OUT = "roll back to an earlier cycle with sleepctl rollback"
 
 
 @dataclass(frozen=True)
@@ -182,8 +179,21 @@ def start_adapter(model: Any, strategy: Strategy, seed: int, say: Say = lambda _
         task_type="CAUSAL_LM",
     )
     kind = getattr(model.config, "model_type", type(model).__name__)
-    with reading(f"this base ({kind}) cannot be given an adapter", hint="name another model.base"):
+    with reading(f"this base ({kind}) cannot be given an adapter", hint="name another model.base"), _peft_quiet():
         return get_peft_model(model, config)
+
+
+@contextlib.contextmanager
+def _peft_quiet() -> Iterator[None]:
+    """In this context peft does not warn of what it does rightly by itself, nor of what is compared afterwards."""
+    with warnings.catch_warnings():
+        for text in (
+            "fan_in_fan_out is set",  # GPT-2's weights lie the other way, which it sees
+            "The following (rank|alpha)_pattern keys",  # of fused experts, which take the same share of alpha to rank
+            "Found missing adapter keys",
+        ):
+            warnings.filterwarnings("ignore", message=text)
+        yield
 
 
 def continue_adapter(
@@ -198,7 +208,7 @@ def continue_adapter(
         GiveUp: ``parent_unusable``, or ``shape_changed`` where rank, scale or modules are not the strategy's.
     """
     weights = read_adapter(parent)
-    config = _read_config(parent)
+    config = read_adapter_config(parent)
     if (config.get("r"), config.get("lora_alpha")) != (strategy.rank, strategy.alpha):
         came = f"r={config.get('r')} alpha={config.get('lora_alpha')}"
         raise GiveUp("shape_changed", f"the parent has {came}, the strategy r={strategy.rank} alpha={strategy.alpha}")
@@ -211,7 +221,7 @@ def continue_adapter(
         raise GiveUp(
             "parent_unusable",
             f"{parent / WEIGHTS_FILE}: {len(wrong)} tensors are missing or of another shape, such as {wrong[0]}",
-            _WAY_OUT,
+            WAY_OUT,
         )
     set_peft_model_state_dict(adapted, weights)
     return adapted
@@ -223,41 +233,6 @@ def restart_adapter(model: Any, seed: int) -> None:
     for module in model.modules():
         if isinstance(module, LoraLayer):
             module.reset_lora_parameters(model.active_adapter, init_lora_weights=True)
-
-
-def read_adapter(directory: Path) -> dict[str, torch.Tensor]:
-    """The tensors of an adapter on disk, in float32, by peft's names. Never from a pickle.
-
-    Raises:
-        GiveUp: ``parent_unusable``.
-    """
-    file = directory / WEIGHTS_FILE
-    if not file.is_file() and (directory / "adapter_model.bin").exists():
-        raise GiveUp(
-            "parent_unusable",
-            f"{directory} has its weights only as adapter_model.bin, a pickle, which can run code",
-            "load it once with peft where it was made and save_pretrained(…, safe_serialization=True)",
-        )
-    try:
-        weights = load_file(file)
-    except (OSError, SafetensorError) as error:
-        raise GiveUp("parent_unusable", f"{file} cannot be read: {error}", _WAY_OUT) from error
-    broken = [name for name, tensor in weights.items() if not torch.isfinite(tensor).all()]
-    if broken or not weights:
-        came = f"{len(broken)} tensors with NaN or infinity, such as {broken[0]}" if broken else "no tensors"
-        raise GiveUp("parent_unusable", f"{file}: expected finite weights, found {came}", _WAY_OUT)
-    return {name: tensor.float() for name, tensor in weights.items()}
-
-
-def _read_config(directory: Path) -> dict[str, Any]:
-    file = directory / CONFIG_FILE
-    try:
-        config = json.loads(file.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
-        raise GiveUp("parent_unusable", f"{file} cannot be read: {error}", _WAY_OUT) from error
-    if not isinstance(config, dict) or config.get("peft_type") != "LORA":
-        raise GiveUp("parent_unusable", f"{file}: expected a LoRA adapter's configuration", _WAY_OUT)
-    return config
 
 
 def _modules(names: Any) -> set[str]:
@@ -299,8 +274,7 @@ def other_adapter(model: Any, directory: Path) -> Iterator[None]:
 
 def _load_beside(model: Any, directory: Path, weights: dict[str, torch.Tensor]) -> None:
     what = f"the adapter in {directory} does not fit the base"
-    with warnings.catch_warnings(), reading(what, kind="parent_unusable", hint=_WAY_OUT):
-        warnings.simplefilter("ignore")  # of missing tensors peft only warns; they are compared below
+    with _peft_quiet(), reading(what, kind="parent_unusable", hint=WAY_OUT):
         model.load_adapter(str(directory), adapter_name=_OTHER, is_trainable=False, torch_device=_place(model))
     if set(get_peft_model_state_dict(model, adapter_name=_OTHER)) != set(weights):
         raise GiveUp("parent_unusable", f"the adapter in {directory} has not the tensors that its configuration names")
@@ -313,7 +287,8 @@ def _place(model: Any) -> str:
 
 def use_saved_adapter(model: Any, directory: Path) -> None:
     """Put what was saved in ``directory`` in the place of the trained adapter, read by peft as everybody reads it."""
-    model.load_adapter(str(directory), adapter_name="saved", is_trainable=False, torch_device=_place(model))
+    with _peft_quiet():
+        model.load_adapter(str(directory), adapter_name="saved", is_trainable=False, torch_device=_place(model))
     model.set_adapter("saved")
     model.delete_adapter("default")
     model.eval()
@@ -346,6 +321,7 @@ def load_adapted(directory: Path, adapter: Path, device: Device) -> tuple[Any, A
     """
     model, tokenizer = load_base(directory, device)
     read_adapter(adapter)  # peft itself would also open a pickle
-    with reading(f"the adapter in {adapter} does not fit the base", kind="parent_unusable", hint=_WAY_OUT):
+    what = f"the adapter in {adapter} does not fit the base"
+    with _peft_quiet(), reading(what, kind="parent_unusable", hint=WAY_OUT):
         adapted = PeftModel.from_pretrained(model, adapter, is_trainable=False, torch_device=_place(model))
     return adapted.eval(), tokenizer

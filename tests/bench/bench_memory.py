@@ -48,13 +48,14 @@ SHAPES: dict[str, dict[str, Any]] = {
 _SHORTENED = """
 import sys
 import sleepd.worker.interview as interview, sleepd.worker.general as general
-from sleepd.worker.__main__ import main
+import sleepd.worker.__main__ as worker
+worker.lower_priority = lambda: None
 for name in ("REPLY_TOKENS", "PROBE_TOKENS", "RECALL_TOKENS", "TALK_TOKENS"):
     setattr(interview, name, 2)
 interview.PROBES, interview.REPLIES, general.ANSWER_TOKENS = 1, 1, 2
 whole = general.general_prompts
 general.general_prompts = interview.general_prompts = lambda kind: whole(kind)[:2]
-sys.exit(main())
+sys.exit(worker.main())
 """
 
 

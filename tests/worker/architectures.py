@@ -1,7 +1,7 @@
 """Tiny models of many architectures, each made from its configuration class in less than a second.
 
-``BY_NAME`` says for each what a cycle on it comes to: trained, with the notices that it must give, or refused with words
-that the refusal must hold.
+``BY_NAME`` says for each what a cycle on it comes to: trained, with the notices that it must give, or refused with
+words that the refusal must hold.
 """
 
 from __future__ import annotations

@@ -30,6 +30,7 @@ NEED_TORCH = (
     "test_evaluation.py",
     "test_stopping.py",
     "test_architectures.py",
+    "test_any_base.py",
 )
 collect_ignore = [] if importlib.util.find_spec("torch") else list(NEED_TORCH)
 

@@ -142,7 +142,7 @@ def load_base(directory: Path, device: Device) -> tuple[Any, Any]:
     is_cuda = device.torch_device.type == "cuda"
     if is_cuda:
         # Its masked kernel gives NaN gradients at some lengths (PyTorch issue 196678), and plans anew for each length.
-        torch.backends.cuda.enable_cudnn_sdp(False)  # type: ignore[no-untyped-call]
+        torch.backends.cuda.enable_cudnn_sdp(False)
     attention = attention_for(device, read_config(directory))
     tokenizer = load_tokenizer(directory)
     with reading(f"the base in {directory} cannot be loaded"), seen_files(directory) as seen:

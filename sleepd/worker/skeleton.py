@@ -144,8 +144,8 @@ def most_positions(config: Any) -> int | None:
 def weight_bytes(model: Any, dtype: torch.dtype) -> int:
     """Of all parameters and buffers, once loaded in ``dtype``; each shared one once."""
     size = torch.empty((), dtype=dtype).element_size()
-    parameters = sum(one.numel() for one in model.parameters()) * size
-    return parameters + sum(one.numel() * one.element_size() for one in model.buffers())
+    parameters = sum(int(one.numel()) for one in model.parameters()) * size
+    return parameters + sum(int(one.numel()) * int(one.element_size()) for one in model.buffers())
 
 
 def refuse_too_large(model: Any, dtype: torch.dtype, memory_bytes: int | None, where: str) -> None:

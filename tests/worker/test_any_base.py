@@ -16,7 +16,7 @@ from sleepd.worker import evaluate, model, row_sharing, train
 from sleepd.worker.adapted import adapted_norm, expert_counts
 from sleepd.worker.failure import GiveUp
 from sleepd.worker.loading import check_base
-from sleepd.worker.memory_need import Need, Shape, needed_bytes
+from sleepd.worker.memory_need import Need, needed_bytes
 from sleepd.worker.model import Device, adapter_tensors, attention_for, load_base, start_adapter
 from sleepd.worker.skeleton import most_positions, require_whole
 from sleepd.worker.targets import find_targets, meant
@@ -335,4 +335,3 @@ MEASURED: list[tuple[str, Need, int, float]] = []
 def test_memory_is_estimated_within_30_percent(name, need, tokens, measured):
     """What tests/bench/bench_memory.py measured on 2026-11-27 is what the shapes come to."""
     assert needed_bytes(need, tokens) == pytest.approx(measured, rel=0.3)
-

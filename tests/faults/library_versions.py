@@ -3,7 +3,8 @@
 Run: python tests/faults/library_versions.py [NAME …]
 
 Each row of ``VERSIONS`` is installed without dependencies into a folder of its own, which stands before the
-environment's packages while ``python -m sleepd.selftest`` sleeps once on a tiny model. Needs a package registry. Exit status 1: a row whose cycle did not end. torch is the environment's in every row.
+environment's packages while ``python -m sleepd.selftest`` sleeps once on a tiny model. Needs a package registry.
+Exit status 1: a row whose cycle did not end. torch is the environment's in every row.
 """
 
 from __future__ import annotations

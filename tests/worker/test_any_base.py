@@ -16,7 +16,7 @@ from sleepd.worker import evaluate, model, row_sharing, train
 from sleepd.worker.adapted import adapted_norm, expert_counts
 from sleepd.worker.failure import GiveUp
 from sleepd.worker.loading import check_base
-from sleepd.worker.memory_need import Need, needed_bytes
+from sleepd.worker.memory_need import Need, Shape, needed_bytes
 from sleepd.worker.model import Device, adapter_tensors, attention_for, load_base, start_adapter
 from sleepd.worker.skeleton import most_positions, require_whole
 from sleepd.worker.targets import find_targets, meant
@@ -328,7 +328,13 @@ def test_weights_larger_than_memory_are_refused(tmp_path):
         refuse_too_large(skeleton, torch.float32, 1000, "cpu")
 
 
-MEASURED: list[tuple[str, Need, int, float]] = []
+GIB = 2**30
+QWEN_05B = Shape(
+    weights=494_032_768, adapter=8_798_208, layers=24, hidden=896, inner=4864, heads=14, vocabulary=151_936
+)
+MEASURED = [
+    ("qwen2.5-0.5b", Need(QWEN_05B, number_bytes=2, is_eager=True, is_converted=False), 512, 4.15 * GIB),
+]
 
 
 @pytest.mark.parametrize(("name", "need", "tokens", "measured"), MEASURED, ids=[one[0] for one in MEASURED])

@@ -1,4 +1,7 @@
-"""What a worker's interpreter says that it could do here: the answer of ``python -m sleepd.worker.probe``."""
+"""What a worker's interpreter says that it could do here.
+
+The answers of ``python -m sleepd.worker.probe`` and ``python -m sleepd.worker.check_base``.
+"""
 
 from __future__ import annotations
 
@@ -24,3 +27,23 @@ class Capability(msgspec.Struct, frozen=True, kw_only=True):
     """Of the base's weights on disk."""
     base_problem: str = ""
     base_hint: str = ""
+
+
+class BaseCheck(msgspec.Struct, frozen=True, kw_only=True):
+    """What was found out about a base without reading its weights."""
+
+    problem: str = ""
+    """Why no cycle can be made of it; empty: nothing is known against it."""
+    hint: str = ""
+    architecture: str = ""
+    adapts: list[str] = []
+    """Modules that the strategy's adapter changes, by the last part of their names."""
+    positions: int | None = None
+    """Tokens that its table of positions has room for; None: no limit."""
+    needed_bytes: int = 0
+    """Memory at the peak of a cycle, where no experience is longer than what the strategy puts in one row."""
+    longest_tokens: int = 0
+    longest_bytes: int = 0
+    """The same with one experience of ``longest_tokens``."""
+    notices: list[str] = []
+    """What the owner must know, such as an adapter beside the base that is not used."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from .base_identity import is_same_base
 from .checkpoints import Checkpoints, read_manifest
 from .ledger import Ledger
 from .rollback import champion_before
@@ -36,5 +37,5 @@ def predecessor(champion: int, ledger: Ledger, checkpoints: Checkpoints) -> Pred
         fits = before in ledger.lineage(champion)
     else:
         mine, other = read_manifest(checkpoints.promoted_path(champion)), read_manifest(path)
-        fits = mine.base_fingerprint == other.base_fingerprint
+        fits = is_same_base(mine.base_fingerprint, other.base_fingerprint)
     return Predecessor(cycle=before, directory=str(path)) if fits else None

@@ -38,6 +38,7 @@ FLOORS: tuple[frozenset[str], ...] = (
             "gpu_devices",
             "evidence",
             "verdict",
+            "base_identity",
         }
     ),
     frozenset(

@@ -6,7 +6,7 @@ from datetime import datetime
 
 import msgspec
 
-from sleepd.capability import Capability
+from sleepd.capability import BaseCheck, Capability
 from sleepd.config import Config
 
 
@@ -94,6 +94,9 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     interpreter: str = ""
     capability: Capability | None = None
     capability_problem: str = ""
+    base: BaseCheck | None = None
+    """What was found in the base; None: it was not looked at, see ``base_check_problem`` and ``capability``."""
+    base_check_problem: str = ""
     has_gpu: bool = False
     """Whether the system shows a GPU's device file, whatever torch says."""
     memory_bytes: int | None = None

@@ -19,10 +19,6 @@ Mark = Literal["PASS", "WARN", "FAIL"]
 _MIB, _GIB = 2**20, 2**30
 _FIRST_SANE_YEAR = 2025
 """A machine without a battery for its clock starts in 1970, or in the year its image was built."""
-_RUNTIME_BYTES = int(1.5 * _GIB)
-"""torch itself and one micro-batch, roughly."""
-_COPIES = {".gguf": 4}
-"""How much larger weights are in memory than on disk: GGUF has 4 to 8 bits a weight, and is held in 16 or 32."""
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
@@ -222,37 +218,42 @@ def _device(facts: Facts) -> Said:
 
 
 def _model(facts: Facts) -> Said:
-    found = facts.capability
+    found, base = facts.capability, facts.base
     if found is None:
         return "WARN", "not looked for: see device", "mend the device first"
     if found.base_problem:
         return "FAIL", found.base_problem, found.base_hint
-    return "PASS", f"{found.base_path} ({_size(found.base_bytes)})", ""
+    where = f"{found.base_path} ({_size(found.base_bytes)})"
+    if base is None:
+        why = facts.base_check_problem or "see device"
+        return "WARN", f"{where} was not looked into: {why}", "sudo sleepctl doctor; then: sleepctl force"
+    if base.problem:
+        return "FAIL", base.problem, base.hint
+    text = f"{where}: {base.architecture}, the adapter changes {', '.join(base.adapts)}"
+    if base.notices:
+        return "WARN", f"{text}; {'; '.join(base.notices)}", "nothing needs to be done if that is meant"
+    return "PASS", text, ""
 
 
 def _memory(facts: Facts) -> Said:
-    found = facts.capability
-    if found is None or not found.base_bytes:
+    found, base = facts.capability, facts.base
+    if found is None or base is None or not base.needed_bytes:
         return "WARN", "what the model needs is not known: see device and model", "mend these first"
     is_gpu = found.device_free_bytes is not None
     free = found.device_free_bytes if is_gpu else facts.memory_bytes
     if free is None:
         return "WARN", "the free memory is not to be seen here", "free -h"
-    need = needed_bytes(found.base_path, found.base_bytes, found.dtype)
-    text = f"{_size(free)} free {'on the GPU' if is_gpu else 'in RAM'}; a cycle needs about {_size(need)} (an estimate)"
-    if free >= need:
+    text = (
+        f"{_size(free)} free {'on the GPU' if is_gpu else 'in RAM'}; a cycle needs about {_size(base.needed_bytes)},"
+        f" and {_size(base.longest_bytes)} with an experience of {base.longest_tokens} tokens (an estimate)"
+    )
+    if free >= base.needed_bytes:
         return "PASS", text, ""
     return (
         "WARN",
         text,
         "end what uses it, or set a smaller model.base; see: " + ("nvidia-smi" if is_gpu else "free -h"),
     )
-
-
-def needed_bytes(path: str, weights_bytes: int, dtype: str) -> int:
-    """Memory of a cycle, roughly: the weights as they are held, and torch with one micro-batch."""
-    copies = _COPIES.get(PurePath(path).suffix, 1) * (1 if dtype == "bfloat16" else 2)
-    return weights_bytes * copies + _RUNTIME_BYTES
 
 
 def _clock(facts: Facts) -> Said:

@@ -11,10 +11,11 @@ import subprocess
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 
-from sleepd.capability import Capability
+from sleepd.capability import BaseCheck, Capability
 from sleepd.config import Config
 from sleepd.errors import ConfigError, DaemonNotRunning, SleepdError
 from sleepd.gpu_devices import has_gpu
@@ -31,6 +32,9 @@ from .session import STATUS_SECONDS, Session
 
 _PROBE_SECONDS = 180.0
 """torch takes half a minute to import from a cold disk, and longer on a small board."""
+_CHECK_BYTES = 6 * 2**30
+"""Most memory for looking at a base, which holds no weights: whatever needs more is not what it says."""
+_Told = TypeVar("_Told", Capability, BaseCheck)
 _UNIT_PROPERTIES = (
     "LoadState,ActiveState,UnitFileState,User,Result,NeedDaemonReload,DropInPaths,ProtectHome,PrivateTmp,BindPaths,"
     "BindReadOnlyPaths,Environment"
@@ -49,6 +53,8 @@ def gather(session: Session) -> Facts:
     buffer = _buffer(session) if status else BufferFacts()
     interpreter = worker_python(config.worker.python)
     capability, problem = _capability(interpreter, config, user, unit)
+    can_check = capability is not None and bool(capability.base_path and capability.device)
+    base, base_problem = _base_check(interpreter, config, user, unit) if can_check else (None, "")
     knows = user is not None and os.geteuid() in (0, user.pw_uid)
     return Facts(
         now=session.clock.now(),
@@ -62,6 +68,8 @@ def gather(session: Session) -> Facts:
         interpreter=interpreter,
         capability=capability,
         capability_problem=problem,
+        base=base,
+        base_check_problem=base_problem,
         has_gpu=has_gpu(),
         memory_bytes=_memory_bytes(),
         is_clock_synchronised=_is_clock_synchronised(),
@@ -159,9 +167,25 @@ def _buffer(session: Session) -> BufferFacts:
 def _capability(
     interpreter: str, config: Config, user: pwd.struct_passwd | None, unit: UnitFacts
 ) -> tuple[Capability | None, str]:
-    """What the worker's interpreter says of itself, asked as the daemon's user where the caller may; or why not."""
-    command = [interpreter, "-P", "-m", "sleepd.worker.probe", "--device", config.worker.device]
-    command += ["--base", config.model.base, "--cache", config.model.cache_directory]
+    """What the worker's interpreter says of itself, or why it does not."""
+    arguments = ["--device", config.worker.device, "--base", config.model.base, "--cache", config.model.cache_directory]
+    return _told_by([interpreter, "-P", "-m", "sleepd.worker.probe", *arguments], user, unit, Capability)
+
+
+def _base_check(
+    interpreter: str, config: Config, user: pwd.struct_passwd | None, unit: UnitFacts
+) -> tuple[BaseCheck | None, str]:
+    """What the worker's interpreter finds in the base without reading its weights, or why it does not."""
+    arguments = ["--device", config.worker.device, "--base", config.model.base, "--cache", config.model.cache_directory]
+    arguments += ["--strategy", config.training.strategy, f"--system-prompt={config.model.system_prompt}"]
+    arguments += ["--memory-bytes", str(_CHECK_BYTES)]
+    return _told_by([interpreter, "-P", "-m", "sleepd.worker.check_base", *arguments], user, unit, BaseCheck)
+
+
+def _told_by(
+    command: list[str], user: pwd.struct_passwd | None, unit: UnitFacts, told: type[_Told]
+) -> tuple[_Told | None, str]:
+    """The last line that a program prints, asked as the daemon's user where the caller may; or why there is none."""
     become: dict[str, object] = {}
     if user is not None and os.geteuid() == 0 and user.pw_uid != 0:
         groups = os.getgrouplist(user.pw_name, user.pw_gid)
@@ -177,7 +201,7 @@ def _capability(
             env=environment,
             **become,
         )
-        return msgspec.json.decode(done.stdout.splitlines()[-1], type=Capability), ""
+        return msgspec.json.decode(done.stdout.splitlines()[-1], type=told), ""
     except subprocess.TimeoutExpired:
         return None, f"no answer within {_PROBE_SECONDS:g} s"
     except OSError as error:

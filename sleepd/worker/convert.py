@@ -12,8 +12,11 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from .base import find_base, fingerprint, fsync_path
+from sleepd.base_identity import is_same_base, weights_part
+
+from .base import adapter_beside, find_base, fingerprint, fsync_path, met_as, seen_files
 from .failure import GiveUp
+from .skeleton import reading, require_whole
 
 _TEMPORARY = ".converting-"
 
@@ -33,15 +36,24 @@ def open_base(
     models_directory.mkdir(parents=True, exist_ok=True)
     base = find_base(name, cache_directory)
     found = fingerprint(base, models_directory)
-    if expected and expected != found:
+    if expected and not is_same_base(met_as(expected, found, models_directory), found):
         raise GiveUp(
             "base_changed",
-            f"the parent was trained on the base {expected[:12]}, {name} is {found[:12]}",
-            "put the old base back, or start a new lineage: sleepctl rebase",
+            f"{name} is another base than the parent was trained on: {_difference(expected, found)}",
+            "put the old files back, or start a new lineage: sleepctl rebase",
         )
     if not base.is_gguf:
+        if beside := adapter_beside(base.path):
+            text = f"{base.path} holds {beside}: the base is used without that adapter; move it away if nobody needs it"
+            say("adapter_beside_base", text)
         return base.path, found
     return _converted_copy(base.path, found, models_directory, say), found
+
+
+def _difference(expected: str, found: str) -> str:
+    if weights_part(expected) != weights_part(found):
+        return f"weights {weights_part(expected)[:12]} then, {weights_part(found)[:12]} now"
+    return "the weights are the same; configuration, tokenizer or chat template were changed"
 
 
 def _converted_copy(gguf: Path, sha256: str, models_directory: Path, say: Say) -> Path:
@@ -75,18 +87,14 @@ def _converted_copy(gguf: Path, sha256: str, models_directory: Path, say: Say) -
 
 
 def _convert(gguf: Path, directory: Path) -> None:
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name, local_files_only=True)
-        model = AutoModelForCausalLM.from_pretrained(
-            gguf.parent, gguf_file=gguf.name, dtype=torch.float32, local_files_only=True
+    hint = "check the file's sha256 against its source, or name a safetensors directory instead"
+    with reading(f"{gguf} cannot be read as a model", hint=hint), seen_files(gguf) as seen:
+        tokenizer = AutoTokenizer.from_pretrained(seen, gguf_file=gguf.name, local_files_only=True)
+        model, told = AutoModelForCausalLM.from_pretrained(
+            seen, gguf_file=gguf.name, dtype=torch.float32, local_files_only=True, output_loading_info=True
         )
+        require_whole(gguf, told)
         _make_plain(model)
-    except (OSError, ValueError, KeyError, IndexError, RuntimeError, NotImplementedError, ImportError) as error:
-        raise GiveUp(
-            "base_unusable",
-            f"{gguf} cannot be read as a model: {error}",
-            "check the file's sha256 against its source, or name a safetensors directory instead",
-        ) from error
     model.to(torch.bfloat16).save_pretrained(directory)
     tokenizer.save_pretrained(directory)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -143,26 +144,43 @@ class Meter:
         ((_one, logits, _targets),) = row_logits(self._model, make_row([sequence], 0), self._device)
         return logits.cpu()
 
-    def choose_packing(self, sequences: Sequence[Encoded], sliding_window: int | None) -> bool:
-        """Settle whether several exchanges may share a row, by comparing two with themselves alone. Says whether.
+    def choose_packing(self, sequences: Sequence[Encoded], sliding_window: int | None, forbidden: str = "") -> str:
+        """Settle whether several exchanges may share a row; says why not, or nothing where they may.
 
-        A model which looks at its input in another way than through the attention mask (a recurrent one) gives other
-        losses when packed; one with a sliding window does for sequences longer than that.
+        ``forbidden`` is why the model's build forbids it, if it does. Else two exchanges are compared with themselves
+        alone: a model which looks at its input in another way than through the attention mask gives other losses when
+        packed; one with a sliding window does for sequences longer than that.
         """
         telling = [one for one in sequences if one.supervised >= TELLING_TOKENS]
         if len(telling) < 2:
             telling = sorted(sequences, key=lambda one: -one.supervised)[:2]
         pair = sorted(telling, key=lambda one: len(one.ids))[:2]
         longest = max((len(one.ids) for one in sequences), default=0)
-        if len(pair) < 2 or (sliding_window is not None and longest > sliding_window):
-            self.packed = len(pair) < 2
-            return self.packed
+        reason = forbidden
+        if sliding_window is not None and longest > sliding_window:
+            reason = reason or f"sequences are longer than its window of {sliding_window} tokens"
+        if len(pair) == 2 and not reason:
+            reason = self._why_apart(pair)
+        self.packed = not reason
+        return reason
+
+    def _why_apart(self, pair: Sequence[Encoded]) -> str:
+        """What tells two exchanges in one row from the same alone; empty: nothing but rounding."""
         self.packed = True
-        together, alone = self.losses(pair), self.losses(pair, alone=True)
+        try:
+            together = self.losses(pair)
+        except (Shortened, GiveUp):
+            raise
+        except Exception as error:  # whatever an architecture raises at a mask of two dimensions
+            if is_out_of_memory(error):
+                raise
+            return f"it refuses rows of several: {type(error).__name__}: {error}"
+        alone = self.losses(pair, alone=True)
         apart = sum(abs(together[one.id].total - alone[one.id].total) for one in pair)
         tokens, total = sum(one.supervised for one in pair), sum(one.total for one in alone.values())
-        self.packed = apart / tokens <= max(PACKING_TOLERANCE, 0.01 * total / tokens)
-        return self.packed
+        if apart / tokens > max(PACKING_TOLERANCE, 0.01 * total / tokens):
+            return f"losses differ by {apart / tokens:.3f} nats a token when sequences share a row"
+        return ""
 
     @torch.no_grad()
     def _each_row(self, sequences: Sequence[Encoded], use: Callable[[Row], None], *, packed: bool) -> None:
@@ -188,12 +206,16 @@ class Meter:
 
 
 def changed_check(
-    parent: dict[str, torch.Tensor], candidate: dict[str, torch.Tensor], base_norm: float, scale: float
+    parent: dict[str, torch.Tensor],
+    candidate: dict[str, torch.Tensor],
+    base_norm: float,
+    scale: float,
+    experts: Mapping[str, int] = MappingProxyType({}),
 ) -> Check:
     """Whether the adapter is there at all and differs from its parent.
 
     The figure is ‖ΔW − ΔW_parent‖ / ‖W‖ (Frobenius, over all adapted weights W), with ΔW = scale · B·A, so that it says
-    how far the model moved and not how far its parameters did.
+    how far the model moved and not how far its parameters did. ``experts``: of fused layers, how many a pair holds.
     """
     total = 0.0
     null = True
@@ -204,13 +226,24 @@ def changed_check(
         b = candidate[name_b]
         null = null and not bool(b.any())
         # B·A − B₀·A₀ is one product of stacked factors; its norm needs only small matrices: ‖BA‖² = tr(BᵀB·AAᵀ).
-        left = torch.cat([b, -parent[name_b]], dim=1).double()
-        right = torch.cat([a, parent[name_a]], dim=0).double()
-        total += float(((left.T @ left) * (right @ right.T).T).sum())
+        count = experts.get(name_a.partition(".lora_A.")[0], 1)
+        left = torch.cat([_by_expert_b(b, count), -_by_expert_b(parent[name_b], count)], dim=2).double()
+        right = torch.cat([_by_expert_a(a, count), _by_expert_a(parent[name_a], count)], dim=1).double()
+        total += float(((left.mT @ left) * (right @ right.mT).mT).sum())
     figure = scale * math.sqrt(max(total, 0.0)) / base_norm
     passed = not null and math.isfinite(figure) and figure > LEAST_CHANGE
     detail = "the adapter is null" if null else "norm of the change, as a share of the adapted weights' norm"
     return Check(name="adapter_changed", passed=passed, figure=figure, limit=LEAST_CHANGE, detail=detail)
+
+
+def _by_expert_a(a: torch.Tensor, experts: int) -> torch.Tensor:
+    """[experts, r, in] from A [experts · r, in], as peft lays it out."""
+    return a.reshape(experts, -1, a.shape[-1])
+
+
+def _by_expert_b(b: torch.Tensor, experts: int) -> torch.Tensor:
+    """[experts, out, r] from B [out, r · experts], as peft lays it out."""
+    return b.reshape(b.shape[0], -1, experts).permute(2, 0, 1)
 
 
 def reload_check(before: torch.Tensor, after: torch.Tensor) -> Check:

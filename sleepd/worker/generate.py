@@ -13,6 +13,7 @@ import torch
 from .data import ChatFormat
 from .memory import free_memory, is_out_of_memory
 from .model import Device, computing
+from .skeleton import most_positions
 
 TEMPERATURE = 0.8
 """Of sampled replies; the whole vocabulary takes part."""
@@ -59,18 +60,22 @@ def replies(
     ``stop_ids`` ends a reply. ``on_step`` is called before every step with the number of tokens that it computes. Past
     ``deadline`` (monotonic clock) no step begins.
     """
-    ids, mask = _padded([one.prompt for one in asked], device.torch_device)
+    cache_name = _cache_name(model)
+    if not cache_name and len(asked) > 1:
+        # A recurrent model would take padding for text.
+        return [
+            replies(model, device, [one], stop_ids=stop_ids, on_step=on_step, deadline=deadline)[0] for one in asked
+        ]
+    ids, mask = _padded(_fitting(asked, most_positions(model.config)), device.torch_device)
     positions = (mask.cumsum(1) - 1).clamp(min=0)
     noise = [None if one.seed is None else torch.Generator().manual_seed(one.seed) for one in asked]
     found: list[list[int]] = [[] for _ in asked]
     is_open = [True] * len(asked)
-    cache_name, cache = _cache_name(model), None
+    caching: dict[str, Any] = {"use_cache": bool(cache_name)}
     while any(is_open) and (deadline is None or time.monotonic() <= deadline):
         on_step(ids.numel())
         with computing(device):
-            inputs = {"input_ids": ids, "attention_mask": mask, "position_ids": positions, cache_name: cache}
-            out = model(**inputs, use_cache=True, logits_to_keep=1)
-        cache = out.past_key_values
+            out = model(input_ids=ids, attention_mask=mask, position_ids=positions, logits_to_keep=1, **caching)
         chosen = _choose(out.logits[:, -1].float(), noise)
         for row, token in enumerate(chosen.tolist()):
             if not is_open[row]:
@@ -78,9 +83,14 @@ def replies(
             if token not in stop_ids:
                 found[row].append(token)
             is_open[row] = token not in stop_ids and len(found[row]) < asked[row].max_new_tokens
-        ids = chosen[:, None]
         mask = torch.cat([mask, mask.new_ones(len(asked), 1)], dim=1)
-        positions = positions[:, -1:] + 1
+        grown = getattr(out, "past_key_values", None) if cache_name else None
+        if grown is not None:
+            caching[cache_name] = grown
+            ids, positions = chosen[:, None], positions[:, -1:] + 1
+        else:
+            ids = torch.cat([ids, chosen[:, None]], dim=1)
+            positions = torch.cat([positions, positions[:, -1:] + 1], dim=1)
     return [None if open_ else reply for reply, open_ in zip(found, is_open, strict=True)]
 
 
@@ -112,9 +122,21 @@ def batched_replies(
 
 
 def _cache_name(model: Any) -> str:
-    """What this model calls its cache of keys and values: newer transformers have another name for it."""
+    """What this model calls its cache of keys and values: newer transformers have another name for it.
+
+    Empty where it has none that grows with the tokens, as recurrent ones: each step then reads the whole text again.
+    """
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
-    return "cache" if "cache" in inspect.signature(base.forward).parameters else "past_key_values"
+    parameters = inspect.signature(base.forward).parameters
+    return next((name for name in ("past_key_values", "cache") if name in parameters), "")
+
+
+def _fitting(asked: Sequence[Asked], positions: int | None) -> list[Sequence[int]]:
+    """The prompts, without their beginnings where prompt and reply together exceed the model's positions."""
+    if positions is None:
+        return [one.prompt for one in asked]
+    room = positions - max(one.max_new_tokens for one in asked)
+    return [one.prompt[-room:] for one in asked]
 
 
 def _choose(logits: torch.Tensor, noise: Sequence[torch.Generator | None]) -> torch.Tensor:

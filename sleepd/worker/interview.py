@@ -19,11 +19,12 @@ import msgspec
 from sleepd.evidence import RecallQuestion
 from sleepd.job import Lesson
 
+from .adapter_reading import WEIGHTS_FILE
 from .base import write_atomically
 from .data import ChatFormat
 from .general import PROBE, general_prompts
 from .generate import TEMPERATURE, Asked, batched_replies
-from .model import WEIGHTS_FILE, Device
+from .model import Device
 
 REPLIES = 8
 """Held-out prompts that are replied to."""

@@ -15,7 +15,9 @@ from .channel import Channel
 from .convert import open_base
 from .data import ChatFormat
 from .generate import stop_ids
-from .model import Device, choose_device, continue_adapter, load_base, start_adapter
+from .model import Device, choose_device, continue_adapter, load_base, load_tokenizer, memory_of, start_adapter
+from .skeleton import build_skeleton, reading, refuse_too_large, refuse_unknown_tokens
+from .trial import try_out
 
 CONVERTED_BYTES_A_SECOND = 2**20
 """Of a GGUF, at least: a tenth of what two slow cores do."""
@@ -55,13 +57,41 @@ def load(job: Job, channel: Channel) -> Loaded:
     directory, known_as = open_base(
         job.base, job.cache_directory, Path(job.models_directory), channel.notice, expected=job.expected_base
     )
+    channel.doing("looked at the base's configuration and tokenizer")
+    check_base(directory, device)
     doing = "loaded the base's configuration, tokenizer and weights"
     channel.doing(doing, seconds=size / COPIED_BYTES_A_SECOND)
     model, tokenizer = load_base(directory, device)
     channel.doing("attached the adapter")
     if job.parent:
-        model = continue_adapter(model, Path(job.parent), job.strategy, job.seed)
+        model = continue_adapter(model, Path(job.parent), job.strategy, job.seed, channel.notice)
     else:
-        model = start_adapter(model, job.strategy, job.seed)
+        model = start_adapter(model, job.strategy, job.seed, channel.notice)
+    model.eval()
+    channel.doing("tried the model on two short sequences")
+    try_out(model, device, channel.notice)
     channel.doing("read the base's chat template")
-    return Loaded(model.eval(), ChatFormat(tokenizer, job.system_prompt), device, directory, known_as)
+    return Loaded(model, open_chat(tokenizer, job.system_prompt), device, directory, known_as)
+
+
+def open_chat(tokenizer: Any, system_prompt: str) -> ChatFormat:
+    """The chat format of that tokenizer.
+
+    Raises:
+        GiveUp: ``base_unusable``, its template fails.
+    """
+    hint = "name another model.base, or put a chat template of the same model in its place"
+    with reading(f"the chat template of {tokenizer.name_or_path} cannot be used", hint=hint):
+        return ChatFormat(tokenizer, system_prompt)
+
+
+def check_base(directory: Path, device: Device) -> Any:
+    """Refuse, before a weight is read, what no cycle could be made of; returns the skeleton (on the meta device).
+
+    Raises:
+        GiveUp: ``base_unusable``.
+    """
+    skeleton = build_skeleton(directory)
+    refuse_too_large(skeleton, device.dtype, memory_of(device), str(device.torch_device))
+    refuse_unknown_tokens(skeleton, load_tokenizer(directory))
+    return skeleton

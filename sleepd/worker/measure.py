@@ -8,7 +8,7 @@ from pathlib import Path
 
 from sleepd.job import Job
 
-from . import compare, metrics, probation, relevance, workload
+from . import compare, metrics, probation, relevance, row_sharing, workload
 from .channel import Channel
 from .data import encode_lessons
 from .evaluate import Meter, chosen, noise_floor, require_finite
@@ -146,10 +146,12 @@ class Measurer:
         )
 
     def _choose_packing(self, exchanges: Exchanges) -> None:
-        window = getattr(self._loaded.model.config, "sliding_window", None)
+        config = self._loaded.model.config.get_text_config()
+        window = getattr(config, "sliding_window", None) if getattr(config, "use_sliding_window", True) else None
         sequences = [*exchanges.trained, *exchanges.held_out, *exchanges.general, *exchanges.probes]
-        if not self.meter.choose_packing(sequences, window):
-            text = "this model gives other losses when sequences share a row; each has its own, which is slower"
+        reason = self.meter.choose_packing(sequences, window, row_sharing.why_not(self._loaded.model))
+        if reason:
+            text = f"each sequence has a row of its own, which is slower: {reason}"
             self._channel.notice("packing_off", text)
 
     def _interviews(self, exchanges: Exchanges) -> tuple[Answers, Answers]:

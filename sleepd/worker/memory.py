@@ -48,6 +48,13 @@ class Limits:
         self.max_tokens = max_tokens
         self._channel = channel
 
+    def keep_within(self, positions: int | None) -> None:
+        """Let no sequence be longer than the model's own table of positions; None: it has none."""
+        if positions is not None and positions < self.max_tokens:
+            text = f"the base has {positions} positions; sequences are cut to that, not to {self.max_tokens} tokens"
+            self._channel.notice("sequences_kept_to_positions", text)
+            self.max_tokens = positions
+
     def shrink(self, rows: Sequence[Row], *, may_shorten: bool = True) -> None:
         """Take the next step back after ``rows`` did not fit: half the micro-batch, then half the sequence length.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
+import os
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,18 +15,18 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model, set_peft_model_state_dict
 from peft.tuners.lora import LoraLayer
 from peft.utils import get_peft_model_state_dict
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from sleepd.job import Strategy
 
-from .base import fsync_path
+from .adapter_reading import CONFIG_FILE, WAY_OUT, WEIGHTS_FILE, read_adapter, read_adapter_config
+from .base import fsync_path, seen_files
+from .convert import Say
 from .failure import GiveUp
-from .memory import is_out_of_memory
+from .skeleton import read_config, reading
+from .targets import find_targets
 
-WEIGHTS_FILE = "adapter_model.safetensors"
-CONFIG_FILE = "adapter_config.json"
 _OTHER = "other"
 
 
@@ -99,50 +99,106 @@ def _has_bf16_instructions() -> bool:
     return False
 
 
+def memory_of(device: Device) -> int:
+    """All the memory that the device has, used or not, in bytes."""
+    if device.torch_device.type == "cuda":
+        return int(torch.cuda.get_device_properties(device.torch_device).total_memory)
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
 def computing(device: Device) -> torch.autocast:
     """In this context the adapter computes in bfloat16 as its base does; its weights and gradients stay float32."""
     return torch.autocast(device.torch_device.type, torch.bfloat16, enabled=device.dtype == torch.bfloat16)
 
 
-def load_base(directory: Path, device: Device) -> tuple[Any, Any]:
-    """Model (frozen, in evaluation mode) and tokenizer from a directory of safetensors.
+def attention_for(device: Device, config: dict[str, Any]) -> str | None:
+    """Which attention the library is asked for; None: it chooses, for not every architecture has the fused one."""
+    softcap = config.get("attn_logit_softcapping")
+    is_cpu = device.torch_device.type == "cpu"
+    # Eager is the faster one for bfloat16 on the CPU; and older versions leave a soft cap out of the fused kernel.
+    return "eager" if softcap is not None or (is_cpu and device.dtype == torch.bfloat16) else None
+
+
+def load_tokenizer(directory: Path) -> Any:
+    """The tokenizer of a base.
 
     Raises:
         GiveUp: ``base_unusable``.
     """
-    # Eager attention is the faster one for bfloat16 on the CPU; elsewhere the fused kernel.
-    is_cpu = device.torch_device.type == "cpu"
-    attention = "eager" if is_cpu and device.dtype == torch.bfloat16 else "sdpa"
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
+    with reading(f"the tokenizer in {directory} cannot be loaded"), seen_files(directory) as seen:
+        tokenizer = AutoTokenizer.from_pretrained(seen, local_files_only=True, trust_remote_code=False)
+    tokenizer.name_or_path = str(directory)
+    return tokenizer
+
+
+def load_base(directory: Path, device: Device) -> tuple[Any, Any]:
+    """Model (frozen, in evaluation mode) and tokenizer from a directory of safetensors.
+
+    Whether the files hold all of the model is ``skeleton.build_skeleton``'s to say.
+
+    Raises:
+        GiveUp: ``base_unusable``.
+    """
+    is_cuda = device.torch_device.type == "cuda"
+    if is_cuda:
+        # Its masked kernel gives NaN gradients at some lengths (PyTorch issue 196678), and plans anew for each length.
+        torch.backends.cuda.enable_cudnn_sdp(False)
+    attention = attention_for(device, read_config(directory))
+    tokenizer = load_tokenizer(directory)
+    with reading(f"the base in {directory} cannot be loaded"), seen_files(directory) as seen:
         model = AutoModelForCausalLM.from_pretrained(
-            directory,
+            seen,
             dtype=device.dtype,
-            attn_implementation=attention,
+            # Straight to the GPU: the host need not hold all of it first.
+            device_map={"": str(device.torch_device)} if is_cuda else None,
             use_safetensors=True,
             local_files_only=True,
             trust_remote_code=False,
+            **({"attn_implementation": attention} if attention else {}),
         )
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
-        message = f"the base in {directory} cannot be loaded: {error}"
-        raise GiveUp("base_unusable", message, "check the files against their source") from error
+    model.name_or_path = model.config._name_or_path = str(directory)  # noqa: SLF001 - where peft looks for the base
     return model.to(device.torch_device).eval(), tokenizer
 
 
-def start_adapter(model: Any, strategy: Strategy, seed: int) -> Any:
-    """The model with a new LoRA adapter, which changes nothing yet."""
+def start_adapter(model: Any, strategy: Strategy, seed: int, say: Say = lambda _event, _text: None) -> Any:
+    """The model with a new LoRA adapter, which changes nothing yet.
+
+    Raises:
+        GiveUp: ``base_unusable``, this architecture has nothing that the strategy could adapt.
+    """
     torch.manual_seed(seed)
+    targets = find_targets(model, strategy)
+    if targets.notice:
+        say("adapter_modules_chosen", targets.notice)
     config = LoraConfig(
         r=strategy.rank,
         lora_alpha=strategy.alpha,
         lora_dropout=strategy.dropout,
-        target_modules=strategy.target_modules,
+        target_modules=targets.modules,
+        exclude_modules=targets.excluded or None,
         task_type="CAUSAL_LM",
     )
-    return get_peft_model(model, config)
+    kind = getattr(model.config, "model_type", type(model).__name__)
+    with reading(f"this base ({kind}) cannot be given an adapter", hint="name another model.base"), _peft_quiet():
+        return get_peft_model(model, config)
 
 
-def continue_adapter(model: Any, parent: Path, strategy: Strategy, seed: int) -> Any:
+@contextlib.contextmanager
+def _peft_quiet() -> Iterator[None]:
+    """In this context peft does not warn of what it does rightly by itself, nor of what is compared afterwards."""
+    with warnings.catch_warnings():
+        for text in (
+            "fan_in_fan_out is set",  # GPT-2's weights lie the other way, which it sees
+            "The following (rank|alpha)_pattern keys",  # of fused experts, which take the same share of alpha to rank
+            "Found missing adapter keys",
+        ):
+            warnings.filterwarnings("ignore", message=text)
+        yield
+
+
+def continue_adapter(
+    model: Any, parent: Path, strategy: Strategy, seed: int, say: Say = lambda _event, _text: None
+) -> Any:
     """The model with the parent's adapter, trainable.
 
     The adapter is built from the strategy and then given the parent's weights, so that every tensor is asked for by
@@ -152,11 +208,11 @@ def continue_adapter(model: Any, parent: Path, strategy: Strategy, seed: int) ->
         GiveUp: ``parent_unusable``, or ``shape_changed`` where rank, scale or modules are not the strategy's.
     """
     weights = read_adapter(parent)
-    config = _read_config(parent)
+    config = read_adapter_config(parent)
     if (config.get("r"), config.get("lora_alpha")) != (strategy.rank, strategy.alpha):
         came = f"r={config.get('r')} alpha={config.get('lora_alpha')}"
         raise GiveUp("shape_changed", f"the parent has {came}, the strategy r={strategy.rank} alpha={strategy.alpha}")
-    adapted = start_adapter(model, strategy, seed)
+    adapted = start_adapter(model, strategy, seed, say)
     expected = adapter_tensors(adapted)
     if _modules(expected) != _modules(weights):
         raise GiveUp("shape_changed", f"the parent adapts {shape(weights)}, the strategy {shape(expected)}")
@@ -165,7 +221,7 @@ def continue_adapter(model: Any, parent: Path, strategy: Strategy, seed: int) ->
         raise GiveUp(
             "parent_unusable",
             f"{parent / WEIGHTS_FILE}: {len(wrong)} tensors are missing or of another shape, such as {wrong[0]}",
-            "roll back to an earlier cycle with sleepctl rollback",
+            WAY_OUT,
         )
     set_peft_model_state_dict(adapted, weights)
     return adapted
@@ -177,42 +233,6 @@ def restart_adapter(model: Any, seed: int) -> None:
     for module in model.modules():
         if isinstance(module, LoraLayer):
             module.reset_lora_parameters(model.active_adapter, init_lora_weights=True)
-
-
-def read_adapter(directory: Path) -> dict[str, torch.Tensor]:
-    """The tensors of an adapter on disk, in float32, by peft's names. Never from a pickle.
-
-    Raises:
-        GiveUp: ``parent_unusable``.
-    """
-    file = directory / WEIGHTS_FILE
-    way_out = "roll back to an earlier cycle with sleepctl rollback"
-    if not file.is_file() and (directory / "adapter_model.bin").exists():
-        raise GiveUp(
-            "parent_unusable",
-            f"{directory} has its weights only as adapter_model.bin, a pickle, which can run code",
-            "load it once with peft where it was made and save_pretrained(…, safe_serialization=True)",
-        )
-    try:
-        weights = load_file(file)
-    except (OSError, SafetensorError) as error:
-        raise GiveUp("parent_unusable", f"{file} cannot be read: {error}", way_out) from error
-    broken = [name for name, tensor in weights.items() if not torch.isfinite(tensor).all()]
-    if broken or not weights:
-        came = f"{len(broken)} tensors with NaN or infinity, such as {broken[0]}" if broken else "no tensors"
-        raise GiveUp("parent_unusable", f"{file}: expected finite weights, found {came}", way_out)
-    return {name: tensor.float() for name, tensor in weights.items()}
-
-
-def _read_config(directory: Path) -> dict[str, Any]:
-    file = directory / CONFIG_FILE
-    try:
-        config = json.loads(file.read_bytes())
-    except (OSError, ValueError) as error:
-        raise GiveUp("parent_unusable", f"{file} cannot be read: {error}") from error
-    if not isinstance(config, dict) or config.get("peft_type") != "LORA":
-        raise GiveUp("parent_unusable", f"{file}: expected a LoRA adapter's configuration")
-    return config
 
 
 def _modules(names: Any) -> set[str]:
@@ -230,13 +250,6 @@ def adapter_tensors(model: Any) -> dict[str, torch.Tensor]:
     """A copy of the active adapter's tensors, float32 on the CPU, by peft's names."""
     state = get_peft_model_state_dict(model, adapter_name=model.active_adapter)
     return {name: tensor.detach().float().cpu().clone() for name, tensor in state.items()}
-
-
-def adapted_norm(model: Any) -> float:
-    """Frobenius norm of all the base's weights that the adapter changes."""
-    adapter = model.active_adapter
-    layers = [m for m in model.modules() if hasattr(m, "base_layer") and adapter in getattr(m, "lora_A", ())]
-    return math.sqrt(sum(float(layer.base_layer.weight.float().square().sum()) for layer in layers))
 
 
 @contextlib.contextmanager
@@ -260,21 +273,22 @@ def other_adapter(model: Any, directory: Path) -> Iterator[None]:
 
 
 def _load_beside(model: Any, directory: Path, weights: dict[str, torch.Tensor]) -> None:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of missing tensors peft only warns; they are compared below
-            model.load_adapter(str(directory), adapter_name=_OTHER, is_trainable=False)
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        if is_out_of_memory(error):
-            raise
-        raise GiveUp("parent_unusable", f"the adapter in {directory} does not fit the base: {error}") from error
+    what = f"the adapter in {directory} does not fit the base"
+    with _peft_quiet(), reading(what, kind="parent_unusable", hint=WAY_OUT):
+        model.load_adapter(str(directory), adapter_name=_OTHER, is_trainable=False, torch_device=_place(model))
     if set(get_peft_model_state_dict(model, adapter_name=_OTHER)) != set(weights):
         raise GiveUp("parent_unusable", f"the adapter in {directory} has not the tensors that its configuration names")
 
 
+def _place(model: Any) -> str:
+    """Where the model is. Left to itself peft loads onto a GPU wherever it sees one, even beside a model on the CPU."""
+    return str(next(model.parameters()).device)
+
+
 def use_saved_adapter(model: Any, directory: Path) -> None:
     """Put what was saved in ``directory`` in the place of the trained adapter, read by peft as everybody reads it."""
-    model.load_adapter(str(directory), adapter_name="saved", is_trainable=False)
+    with _peft_quiet():
+        model.load_adapter(str(directory), adapter_name="saved", is_trainable=False, torch_device=_place(model))
     model.set_adapter("saved")
     model.delete_adapter("default")
     model.eval()
@@ -307,7 +321,7 @@ def load_adapted(directory: Path, adapter: Path, device: Device) -> tuple[Any, A
     """
     model, tokenizer = load_base(directory, device)
     read_adapter(adapter)  # peft itself would also open a pickle
-    try:
-        return PeftModel.from_pretrained(model, adapter, is_trainable=False).eval(), tokenizer
-    except (OSError, ValueError, RuntimeError) as error:
-        raise GiveUp("parent_unusable", f"the adapter in {adapter} does not fit the base: {error}") from error
+    what = f"the adapter in {adapter} does not fit the base"
+    with _peft_quiet(), reading(what, kind="parent_unusable", hint=WAY_OUT):
+        adapted = PeftModel.from_pretrained(model, adapter, is_trainable=False, torch_device=_place(model))
+    return adapted.eval(), tokenizer

@@ -12,6 +12,7 @@ from transformers.utils import logging as transformers_logging
 from sleepd.job import RESUME_POINT, Check, Job, Lesson, Report
 
 from . import evaluate, train
+from .adapted import adapted_norm, expert_counts
 from .channel import Channel
 from .data import Encoded, encode_lessons
 from .evaluate import Meter
@@ -21,7 +22,7 @@ from .loading import Loaded, load
 from .loss import Reference
 from .measure import Measurer
 from .memory import Limits, is_out_of_memory
-from .model import adapted_norm, adapter_tensors, restart_adapter, save_adapter, shape, use_saved_adapter
+from .model import adapter_tensors, restart_adapter, save_adapter, shape, use_saved_adapter
 from .phases import Phases
 from .report import Before, Exchanges, Finished, Lessons, Proof, Setting, make_report
 from .resume import (
@@ -33,6 +34,7 @@ from .resume import (
     reference_tensors,
     refuse_other,
 )
+from .skeleton import most_positions
 from .stopping import Watch, divide_holdout, tell_what_was_kept
 from .train import Trainer, Training
 
@@ -76,6 +78,7 @@ class _Cycle:
         if self._job.masked:
             self._channel.notice("personal_data_masked", self._job.masked)
         phases.device = loaded.device.description
+        self._limits.keep_within(most_positions(loaded.model.config))
         measurer = Measurer(self._job, self._lessons, loaded, self._limits, phases, self._channel)
         self._meter = measurer.meter
         measured = measurer.before() if point is None else self._measured_before(measurer, point)
@@ -211,8 +214,9 @@ class _Cycle:
 
     def _changed(self, loaded: Loaded, initial: dict[str, torch.Tensor]) -> Check:
         strategy = self._job.strategy
-        norm = adapted_norm(loaded.model)
-        return evaluate.changed_check(initial, adapter_tensors(loaded.model), norm, strategy.alpha / strategy.rank)
+        model = loaded.model
+        scale = strategy.alpha / strategy.rank
+        return evaluate.changed_check(initial, adapter_tensors(model), adapted_norm(model), scale, expert_counts(model))
 
     def _save(self, loaded: Loaded, exchanges: Exchanges) -> Check:
         """Save, and go on with what was read back: all that follows is measured on the adapter on disk."""

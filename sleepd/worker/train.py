@@ -257,10 +257,9 @@ class Trainer:
             self._limits.shrink(rows)
             if self._limits.max_tokens != longest:
                 self._encode()
-        if not math.isfinite(total):
-            message = f"the loss became {total} in step {self.done.steps + 1}"
-            raise GiveUp("not_finite", message, "is the base sound? if it is, a lower learning_rate helps")
-        torch.nn.utils.clip_grad_norm_(self._weights, self._strategy.max_grad_norm)
+        self._require_finite("loss", total)
+        norm = torch.nn.utils.clip_grad_norm_(self._weights, self._strategy.max_grad_norm)
+        self._require_finite("norm of the gradient", float(norm))
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
         self.done.steps += 1
@@ -271,6 +270,12 @@ class Trainer:
         self.done.epoch_tokens += supervised
         self._last_loss = total / supervised if supervised else None
         self._random_states = random_states(self._device)
+
+    def _require_finite(self, what: str, figure: float) -> None:
+        """A weight that is not a number makes all of the model so: such a step is not taken."""
+        if not math.isfinite(figure):
+            message = f"the {what} became {figure} in step {self.done.steps + 1}"
+            raise GiveUp("not_finite", message, "is the base sound? if it is, a lower learning_rate helps")
 
     def _rows(self, ids: list[str]) -> list[Row]:
         chosen = [self._sequences[id_] for id_ in ids if id_ in self._sequences]

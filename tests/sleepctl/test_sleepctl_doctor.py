@@ -18,7 +18,7 @@ from sleepctl_fake_daemon import FakeDaemon
 from sleepctl_ran import Ran
 
 from sleepd import protocol
-from sleepd.capability import Capability
+from sleepd.capability import BaseCheck, Capability
 from sleepd.config import BufferConfig, Config, WorkerConfig
 from sleepd.sleepctl.doctor_facts import (
     BufferFacts,
@@ -43,6 +43,9 @@ CONFIG = Config(buffer=BufferConfig(path=PATH))
 CAPABLE = Capability(
     version=VERSION, torch="2.13", device="cpu", dtype="bfloat16", base_path="/m/base.gguf", base_bytes=98 * 2**20
 )
+CHECKED = BaseCheck(
+    architecture="llama", adapts=["q_proj"], needed_bytes=2 * GIB, longest_tokens=2048, longest_bytes=5 * GIB
+)
 WELL = Facts(
     now=scenes.NOW,
     config=ConfigFacts(config=CONFIG, path="/etc/sage-sleepd/config.toml"),
@@ -56,6 +59,7 @@ WELL = Facts(
     free_bytes=9 * GIB,
     interpreter="/opt/python",
     capability=CAPABLE,
+    base=CHECKED,
     memory_bytes=8 * GIB,
     is_clock_synchronised=True,
     last_sleep_at=scenes.ago(hours=3),
@@ -149,7 +153,11 @@ CASES: list[tuple[str, Facts, str, str]] = [
         "FAIL",
         "hf download",
     ),
+    ("model", part("base", problem="2 tensors are missing", hint="fetch it again"), "FAIL", "fetch it again"),
+    ("model", part("base", notices=["an adapter beside it"]), "WARN", "if that is meant"),
+    ("model", with_(base=None, base_check_problem="no answer within 180 s"), "WARN", "sleepctl force"),
     ("memory", with_(capability=None), "WARN", "first"),
+    ("memory", with_(base=None), "WARN", "first"),
     ("memory", with_(memory_bytes=GIB), "WARN", "free -h"),
     ("memory", with_(memory_bytes=None), "WARN", "free -h"),
     ("memory", with_(capability=msgspec.structs.replace(CAPABLE, device_free_bytes=GIB)), "WARN", "nvidia-smi"),
@@ -247,7 +255,9 @@ def torchless(short_directory: Path) -> str:
     """A worker's interpreter that answers at once, as the real probe does."""
     python = short_directory / "python"
     text = msgspec.json.encode(CAPABLE).decode()
-    python.write_text(f"#!/bin/sh\n[ \"$3\" = sleepd.worker.probe ] && echo '{text}'\n")
+    base = msgspec.json.encode(CHECKED).decode()
+    answers = f"sleepd.worker.probe) echo '{text}';; sleepd.worker.check_base) echo '{base}';;"
+    python.write_text(f'#!/bin/sh\ncase "$3" in {answers} esac\n')
     python.chmod(0o755)
     return str(python)
 
@@ -383,3 +393,27 @@ def test_the_probe_says_what_a_cycle_would_use(tmp_path: Path) -> None:
     done = subprocess.run([*command, str(tmp_path)], capture_output=True, env=environment, check=True)
     found = msgspec.json.decode(done.stdout, type=Capability)
     assert (found.base_path, found.base_bytes, found.base_problem) == (str(tmp_path), 1000, "")
+
+
+@pytest.mark.worker
+def test_base_check_finds_faults_untrained(tmp_path: Path) -> None:
+    """Missing weights, and weights that no memory holds, are told from tables of contents; a sound base is measured."""
+    pytest.importorskip("torch")
+    from safetensors.torch import load_file, save_file
+
+    from sleepd.worker.tiny_model import make_tiny_model
+
+    def check(*arguments: str) -> BaseCheck:
+        command = [sys.executable, "-m", "sleepd.worker.check_base", "--device", "cpu", "--base", str(tmp_path)]
+        environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+        done = subprocess.run([*command, *arguments], capture_output=True, env=environment, check=True)
+        return msgspec.json.decode(done.stdout, type=BaseCheck)
+
+    make_tiny_model(tmp_path)
+    sound = check("--memory-bytes", str(4 * GIB))
+    assert (sound.problem, sound.architecture, sound.positions) == ("", "llama", 2048)
+    assert 2**28 < sound.needed_bytes < sound.longest_bytes < GIB
+    weights = load_file(tmp_path / "model.safetensors")
+    del weights["lm_head.weight"]
+    save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    assert "1 tensors are missing, which would be drawn at random: lm_head.weight" in check().problem

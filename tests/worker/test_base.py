@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
+import os
 import shutil
 
 import pytest
 
+from sleepd.base_identity import is_same_base, weights_part
 from sleepd.worker import base as base_module
-from sleepd.worker.base import find_base, fingerprint
+from sleepd.worker.base import find_base, fingerprint, met_as, seen_files
 from sleepd.worker.failure import GiveUp
 
 
@@ -66,16 +68,103 @@ def test_the_fingerprint_follows_content_and_not_place(model_directory, tmp_path
 
 
 def test_contents_are_hashed_once(model_directory, tmp_path):
-    """The second time the remembered hash is believed, as long as the file's size and time are the same."""
+    """The second time the remembered hash is believed, as long as the file's size, times and inode are the same."""
     file = model_directory / "model.safetensors"
     first = fingerprint(find_base(str(model_directory), ""), tmp_path)
     memory = tmp_path / "fingerprints.json"
-    mtime_ns, size, _digest = json.loads(memory.read_bytes())[str(file)]
-    assert [mtime_ns, size] == [file.stat().st_mtime_ns, file.stat().st_size]
-    memory.write_text(json.dumps({str(file): [mtime_ns, size, "f" * 64]}))
+    mtime_ns, size, _digest, ctime_ns, inode = json.loads(memory.read_bytes())[str(file)]
+    stat = file.stat()
+    assert [mtime_ns, size, ctime_ns, inode] == [stat.st_mtime_ns, stat.st_size, stat.st_ctime_ns, stat.st_ino]
+
+    def remembered(*entry):
+        memory.write_text(json.dumps({str(file): entry}))
+        return fingerprint(find_base(str(model_directory), ""), tmp_path)
+
+    false = "f" * 64
+    assert remembered(mtime_ns, size, false, ctime_ns, inode) != first
+    assert remembered(mtime_ns + 1, size, false, ctime_ns, inode) == first
+    assert remembered(mtime_ns, size, false, ctime_ns + 1, inode) == first
+    assert remembered(mtime_ns, size, false, ctime_ns, inode + 1) == first
+    assert remembered(mtime_ns, size, false) == first
+
+
+def test_restored_time_hides_no_change(model_directory, tmp_path):
+    """Weights of the same size, whose modification time was set back, are another base."""
+    file = model_directory / "model.safetensors"
+    first = fingerprint(find_base(str(model_directory), ""), tmp_path)
+    stat = file.stat()
+    file.write_bytes(b"WEIGHTS")
+    os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
     assert fingerprint(find_base(str(model_directory), ""), tmp_path) != first
-    memory.write_text(json.dumps({str(file): [mtime_ns + 1, size, "f" * 64]}))
-    assert fingerprint(find_base(str(model_directory), ""), tmp_path) == first
+
+
+DESCRIBING = ["config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "tokenizer.model"]
+DESCRIBING += ["chat_template.jinja", "special_tokens_map.json", "vocab.txt", "additional_chat_templates/tools.jinja"]
+
+
+@pytest.mark.parametrize("name", DESCRIBING)
+def test_fingerprint_covers_describing_files(model_directory, tmp_path, name):
+    """Configuration, tokenizer and chat template are of the base as much as its weights, which stay what they were."""
+    before = fingerprint(find_base(str(model_directory), ""), tmp_path)
+    (model_directory / name).parent.mkdir(exist_ok=True)
+    (model_directory / name).write_text('{"changed": true}')
+    after = fingerprint(find_base(str(model_directory), ""), tmp_path)
+    assert after != before
+    assert weights_part(after) == weights_part(before)
+    assert not is_same_base(after, before)
+
+
+@pytest.mark.parametrize("name", ["README.md", "adapter_config.json", "adapter_model.safetensors", "pytorch_model.bin"])
+def test_fingerprint_ignores_unread_files(model_directory, tmp_path, name):
+    """What the libraries are not shown does not change the base."""
+    before = fingerprint(find_base(str(model_directory), ""), tmp_path)
+    (model_directory / name).write_text("{}")
+    assert fingerprint(find_base(str(model_directory), ""), tmp_path) == before
+    with seen_files(model_directory) as seen:
+        assert not (seen / name).exists()
+        assert {file.name for file in seen.iterdir()} == {"config.json", "model.safetensors"}
+
+
+def test_older_fingerprint_means_the_same_base(model_directory, tmp_path):
+    """A manifest that knows the weights alone fits, until something beside them changes after it was first met."""
+    base, models = find_base(str(model_directory), ""), tmp_path
+    found = fingerprint(base, models)
+    # As version 0.1.0 computed it.
+    digest = hashlib.sha256(b"weights").hexdigest()
+    older = hashlib.sha256(f"model.safetensors\0{len(b'weights')}\0{digest}\n".encode()).hexdigest()
+    assert is_same_base(met_as(older, found, models), found)
+    assert is_same_base(older, found)
+    (model_directory / "config.json").write_text('{"other": 1}')
+    changed = fingerprint(base, models)
+    assert not is_same_base(met_as(older, changed, models), changed)
+    assert not is_same_base("0" * 64, found)
+
+
+def test_shard_of_the_index_must_be_there(model_directory):
+    """An index that names a file which is not in the directory is refused with that file's name."""
+    index = {"weight_map": {"a": "model.safetensors", "b": "model-00002-of-00002.safetensors"}}
+    (model_directory / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(GiveUp, match=r"1 are not in .*: model-00002-of-00002.safetensors") as caught:
+        find_base(str(model_directory), "")
+    assert caught.value.kind == "base_unusable"
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"weight_map": 3}', "[" * 100_000])
+def test_damaged_index_is_refused(model_directory, text):
+    """Half an index, or one that is something else, is base_unusable and no traceback."""
+    (model_directory / "model.safetensors.index.json").write_text(text)
+    with pytest.raises(GiveUp, match="no index of weights") as caught:
+        find_base(str(model_directory), "")
+    assert (caught.value.kind, bool(caught.value.hint)) == ("base_unusable", True)
+
+
+def test_part_of_a_split_gguf_is_refused(tmp_path):
+    """The library would read one part and draw the rest at random; the hint joins them."""
+    part = tmp_path / "model-00001-of-00003.gguf"
+    part.write_bytes(b"GGUF")
+    with pytest.raises(GiveUp, match="part 1 of 3") as caught:
+        find_base(str(part), "")
+    assert "llama-gguf-split --merge model-00001-of-00003.gguf model.gguf" in caught.value.hint
 
 
 def test_a_damaged_memory_of_hashes_only_costs_time(model_directory, tmp_path):

@@ -1,0 +1,81 @@
+"""How much memory a cycle takes, from the model's shapes: for ``sleepctl doctor``, before anything is loaded. Pure.
+
+The peak is in the way back through one row of tokens. Beside the weights it holds what each layer kept of each token,
+the logits of the supervised places, the adapter with its optimizer, and the libraries themselves.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+LIBRARIES_BYTES = 450 * 2**20
+"""torch, transformers and peft once they are imported and have computed something."""
+ADAPTER_COPIES = 7
+"""Of each adapter weight, in float32: itself, its gradient, two of AdamW, the first one, the kept one, the last one."""
+LOGIT_COPIES = 4
+"""Of the logits at the supervised places, in float32: what the loss is taken of, its logarithms, and the gradients of
+both; the model's own stand beside them in its number type."""
+HIDDEN_KEPT, INNER_KEPT = 22, 8
+"""What a layer keeps of a token for the way back, in numbers of the hidden and of the inner size."""
+ATTENTION_KEPT = 3
+"""What eager attention keeps of each head for each pair of tokens, in numbers; the fused one keeps nothing."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What of a model its memory depends on."""
+
+    weights: int
+    """Numbers, each shared one once."""
+    adapter: int
+    """Numbers of the adapter."""
+    layers: int
+    hidden: int
+    inner: int
+    heads: int
+    vocabulary: int
+
+
+@dataclass(frozen=True)
+class Need:
+    """A shape and the way in which it is computed with."""
+
+    shape: Shape
+    number_bytes: int
+    """Of one number of the base as it is computed with: 2 or 4."""
+    is_eager: bool
+    """Whether attention is computed step by step, and keeps what it computed."""
+    is_converted: bool
+    """Whether the first cycle converts the base from GGUF, in float32 and a copy."""
+
+
+def shape_of(adapted: Any, config: Any) -> Shape:
+    """The shape of a model with an adapter, wherever it is, the meta device included."""
+    adapter = sum(one.numel() for one in adapted.parameters() if one.requires_grad)
+    whole = sum(one.numel() for one in adapted.parameters())
+    hidden = int(config.hidden_size)
+    experts = int(getattr(config, "num_experts_per_tok", None) or 1)
+    inner = getattr(config, "moe_intermediate_size", None) or getattr(config, "intermediate_size", None) or 4 * hidden
+    return Shape(
+        weights=whole - adapter,
+        adapter=adapter,
+        layers=int(config.num_hidden_layers),
+        hidden=hidden,
+        inner=experts * int(inner),
+        heads=int(getattr(config, "num_attention_heads", 1)),
+        vocabulary=int(adapted.get_input_embeddings().weight.shape[0]),
+    )
+
+
+def needed_bytes(need: Need, tokens: int) -> int:
+    """The peak of a cycle whose longest row has so many tokens, all of them supervised."""
+    shape, size = need.shape, need.number_bytes
+    weights = shape.weights * size
+    kept = shape.layers * tokens * (HIDDEN_KEPT * shape.hidden + INNER_KEPT * shape.inner) * size
+    if need.is_eager:
+        kept += shape.layers * shape.heads * tokens**2 * ATTENTION_KEPT * size
+    logits = tokens * shape.vocabulary * (4 * LOGIT_COPIES + size)
+    training = weights + kept + logits + 4 * ADAPTER_COPIES * shape.adapter
+    converting = shape.weights * (4 + 2) if need.is_converted else 0
+    return LIBRARIES_BYTES + max(training, converting)

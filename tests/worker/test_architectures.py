@@ -1,0 +1,43 @@
+"""A short cycle on each of many architectures: trained and read back alike, or refused in a sentence.
+
+The ordinary tests run the quick ones. All of them, about four minutes on two idle cores:
+``SLEEPD_ALL_ARCHITECTURES=1 pytest tests/worker/test_architectures.py``.
+"""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from sleepd.worker.failure import GiveUp
+
+from . import architectures
+from .conftest import RecordingChannel
+
+pytestmark = pytest.mark.worker
+RUNS_ALL = bool(os.environ.get("SLEEPD_ALL_ARCHITECTURES"))
+NAMES = [name for name, one in architectures.BY_NAME.items() if RUNS_ALL or one.is_quick]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_each_architecture_trains_or_refuses(name, run_here, tmp_path):
+    """A cycle ends with all proofs of effect and the notices that are due, or as base_unusable with a next step."""
+    expected = architectures.BY_NAME[name]
+    architectures.make(name, tmp_path / "base")
+    channel = RecordingChannel()
+
+    def start():
+        return run_here(base=str(tmp_path / "base"), channel=channel, models_directory=str(tmp_path / "models"))
+
+    if expected.refused:
+        with pytest.raises(GiveUp, match=expected.refused) as caught:
+            start()
+        assert (caught.value.kind, bool(caught.value.hint)) == ("base_unusable", True)
+        return
+    report = start()
+    assert [check.name for check in report.checks if not check.passed] == []
+    assert len(report.checks) == 4
+    said = {notice.event for notice in report.notices}
+    assert said >= expected.notices
+    assert ("packing_off" in said) == ("packing_off" in expected.notices)

@@ -99,6 +99,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     parent_cycle: int | None = None
     staging: str
     system_prompt: str = ""
+    thoughts: Literal["as_written", "drop"] = "as_written"
+    """What becomes of the thought that stands before a reply."""
     strategy: Strategy
     seed: int = 0
     device: str = "auto"

@@ -12,8 +12,8 @@ from sleepd.job import Job
 
 from .channel import Channel
 from .convert import open_base
-from .data import ChatFormat
-from .generate import stop_ids
+from .chat import ChatFormat
+from .generate import named_stops, stop_ids
 from .model import Device, choose_device, continue_adapter, load_base, start_adapter
 
 
@@ -50,4 +50,6 @@ def load(job: Job, channel: Channel) -> Loaded:
         model = continue_adapter(model, Path(job.parent), job.strategy, job.seed)
     else:
         model = start_adapter(model, job.strategy, job.seed)
-    return Loaded(model.eval(), ChatFormat(tokenizer, job.system_prompt), device, directory, known_as)
+    stops = named_stops(model.generation_config)
+    chat = ChatFormat(tokenizer, job.system_prompt, thoughts=job.thoughts, stops=stops)
+    return Loaded(model.eval(), chat, device, directory, known_as)

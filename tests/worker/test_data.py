@@ -28,7 +28,7 @@ def test_the_reply_and_its_end_of_turn_are_supervised_and_nothing_else(tokenizer
     """The supervised ids decode to the reply and the end of turn; before stands the prompt as the model is asked."""
     chat = ChatFormat(tokenizer, "Be brief.")
     one = encode_exchange(chat, "a", "Who are you?", "  I am Ida.\n", 500)
-    assert supervised(tokenizer, one) == "I am Ida.<|im_end|>"
+    assert supervised(tokenizer, one) == "  I am Ida.<|im_end|>"
     assert tokenizer.decode(one.ids[: one.prompt_tokens]) == (
         "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nWho are you?<|im_end|>\n<|im_start|>assistant\n"
     )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
+from .evidence import ChatContract
+
 
 class Capability(msgspec.Struct, frozen=True, kw_only=True):
     """The device and the base that a cycle would use. Nothing was loaded to find them out."""
@@ -24,3 +26,27 @@ class Capability(msgspec.Struct, frozen=True, kw_only=True):
     """Of the base's weights on disk."""
     base_problem: str = ""
     base_hint: str = ""
+    chat: ChatContract | None = None
+    """What its chat template does; None: see ``chat_problem``, or it was not looked at."""
+    chat_problem: str = ""
+    chat_hint: str = ""
+
+
+class SeenPiece(msgspec.Struct, frozen=True, kw_only=True):
+    """Tokens of one kind that stand side by side."""
+
+    text: str
+    ids: list[int]
+    is_supervised: bool
+    is_control: bool
+    """Whether they are control tokens, and not characters that look like some."""
+
+
+class SeenTokens(msgspec.Struct, frozen=True, kw_only=True):
+    """One experience as the base sees it: the answer of ``python -m sleepd.worker.show_tokens``."""
+
+    pieces: list[SeenPiece] = []
+    is_truncated: bool = False
+    problem: str = ""
+    """Why it cannot be trained; empty: it can."""
+    hint: str = ""

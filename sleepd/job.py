@@ -15,7 +15,7 @@ import msgspec
 from msgspec import Meta
 
 from .errors import ProtocolError
-from .evidence import Evidence, LossPair, Probation, RecallQuestion
+from .evidence import ChatContract, Evidence, LossPair, Probation, RecallQuestion
 
 JOB_VERSION = 1
 RESUME_POINT = "work/resume.safetensors"
@@ -228,6 +228,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, tag="report"):
     kept_step: int | None = None
     """After which optimizer step the weights were as they are kept; None: it was not watched."""
     evidence: Evidence = Evidence()
+    chat: ChatContract | None = None
+    """What the base's chat template does; None: an older worker did not look."""
 
     @property
     def evaluation_share(self) -> float | None:

@@ -7,7 +7,6 @@ import os
 import pwd
 import shlex
 import shutil
-import subprocess
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
@@ -27,9 +26,8 @@ from .offline import read_status
 from .programs import answer_of, properties
 from .reach import reach_as
 from .session import STATUS_SECONDS, Session
+from .worker_program import NoAnswer, ask_worker
 
-_PROBE_SECONDS = 180.0
-"""torch takes half a minute to import from a cold disk, and longer on a small board."""
 _UNIT_PROPERTIES = (
     "LoadState,ActiveState,UnitFileState,User,Result,NeedDaemonReload,DropInPaths,ProtectHome,PrivateTmp,BindPaths,"
     "BindReadOnlyPaths,Environment"
@@ -159,32 +157,14 @@ def _capability(
     interpreter: str, config: Config, user: pwd.struct_passwd | None, unit: UnitFacts
 ) -> tuple[Capability | None, str]:
     """What the worker's interpreter says of itself, asked as the daemon's user where the caller may; or why not."""
-    command = [interpreter, "-P", "-m", "sleepd.worker.probe", "--device", config.worker.device]
-    command += ["--base", config.model.base, "--cache", config.model.cache_directory]
-    become: dict[str, object] = {}
-    if user is not None and os.geteuid() == 0 and user.pw_uid != 0:
-        groups = os.getgrouplist(user.pw_name, user.pw_gid)
-        become = {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": groups, "cwd": "/"}
-    environment = {**os.environ, **(unit.environment if unit.load == "loaded" else {})}
+    arguments = ["sleepd.worker.probe", "--device", config.worker.device]
+    arguments += ["--base", config.model.base, "--cache", config.model.cache_directory]
+    arguments += [f"--system-prompt={config.model.system_prompt}", "--thoughts", config.training.thoughts]
+    environment = unit.environment if unit.load == "loaded" else {}
     try:
-        done = subprocess.run(  # type: ignore[call-overload]
-            command,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=_PROBE_SECONDS,
-            check=False,
-            env=environment,
-            **become,
-        )
-        return msgspec.json.decode(done.stdout.splitlines()[-1], type=Capability), ""
-    except subprocess.TimeoutExpired:
-        return None, f"no answer within {_PROBE_SECONDS:g} s"
-    except OSError as error:
-        as_whom = f", asked as {user.pw_name}" if user is not None and become else ""
-        return None, f"{error.strerror or error}{as_whom}"
-    except (IndexError, msgspec.MsgspecError):
-        last = done.stderr.decode(errors="replace").strip().splitlines()
-        return None, last[-1] if last else f"exit status {done.returncode}"
+        return ask_worker(interpreter, arguments, Capability, user=user, environment=environment), ""
+    except NoAnswer as error:
+        return None, str(error)
 
 
 def _free_bytes(directory: Path) -> int | None:

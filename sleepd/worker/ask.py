@@ -51,8 +51,8 @@ def ask(arguments: argparse.Namespace) -> list[str]:
     questions = _read_questions(arguments.questions)
     from transformers.utils import logging as transformers_logging
 
-    from .convert import open_base
     from .chat import ChatFormat
+    from .convert import open_base
     from .generate import greedy_replies, named_stops, stop_ids
     from .model import choose_device, load_adapted, load_base
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 from .chat_template import PROMPT, REPLY, SYSTEM, THOUGHT, THOUGHT_TAGS, ChatTemplate, Rendering, Said, opened_thought
@@ -266,7 +267,7 @@ def _compare_with_marks(template: ChatTemplate, habits: Habits, words: ControlWo
 
 
 def _gaps(text: str, spans: list[tuple[int, int]]) -> bool:
-    return any(text[before[1] : after[0]].strip() for before, after in zip(spans, spans[1:], strict=False))
+    return any(text[before[1] : after[0]].strip() for before, after in pairwise(spans))
 
 
 def tags_in(text: str) -> bool:

@@ -16,7 +16,7 @@ _FIRST_STAND_IN = 0x10E000
 
 
 class Refused(Exception):
-    """This text cannot be trained as what it is. The message says why, and goes on a sentence about the experience."""
+    """A text that cannot be trained as what it is. The message says why: "it holds …", "the chat template …"."""
 
 
 class ControlWords:
@@ -133,4 +133,5 @@ def _with_stand_ins(tokenizer: Any, words: ControlWords) -> tuple[Any, dict[int,
         if token["id"] in words.by_id:
             stand_ins[token["id"]] = token["content"] = chr(_FIRST_STAND_IN + number)
     copy = Tokenizer.from_str(json.dumps(state))
-    return copy, stand_ins, {copy.token_to_id(word): number for number, word in stand_ins.items()}
+    new = {number: copy.token_to_id(word) for number, word in stand_ins.items()}
+    return copy, stand_ins, {found: number for number, found in new.items() if found is not None}

@@ -8,11 +8,13 @@ from typing import Any
 
 import torch
 
+from sleepd.evidence import ChatContract
 from sleepd.job import Job
 
 from .channel import Channel
-from .convert import open_base
 from .chat import ChatFormat
+from .chat_contract import check
+from .convert import open_base
 from .generate import named_stops, stop_ids
 from .model import Device, choose_device, continue_adapter, load_base, start_adapter
 
@@ -26,6 +28,7 @@ class Loaded:
     device: Device
     base_directory: Path
     fingerprint: str
+    contract: ChatContract
 
     @property
     def stop_ids(self) -> frozenset[int]:
@@ -52,4 +55,7 @@ def load(job: Job, channel: Channel) -> Loaded:
         model = start_adapter(model, job.strategy, job.seed)
     stops = named_stops(model.generation_config)
     chat = ChatFormat(tokenizer, job.system_prompt, thoughts=job.thoughts, stops=stops)
-    return Loaded(model.eval(), chat, device, directory, known_as)
+    contract = check(chat)
+    for warning in contract.warnings:
+        channel.notice("chat_template_warned", f"chat template: {warning}", warning=True)
+    return Loaded(model.eval(), chat, device, directory, known_as, contract)

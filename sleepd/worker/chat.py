@@ -186,13 +186,11 @@ class ChatFormat:
             whole = self.template.render(turns, asks=True, flags=flags, continuation=reply, ending=ending)
             return self._to_the_end(whole, len(asked.text))
         whole = self.template.render([*turns, reply], flags=flags)
-        start = _start(whole.text, self._place(whole, THOUGHT)[0], reply.thought)
-        if whole.text.startswith(asked.text) and len(asked.text) <= start:
-            start = len(asked.text)
-        else:
-            opens_at = whole.text.rfind(reply.tags[0], 0, start)
-            start = start if opens_at < 0 else opens_at
-        return self._to_the_end(whole, start)
+        place = self._place(whole, THOUGHT)[0]
+        if whole.text.startswith(asked.text) and len(asked.text) <= place:
+            return self._to_the_end(whole, len(asked.text))
+        opens_at = whole.text.rfind(reply.tags[0], 0, place)
+        return self._to_the_end(whole, place if opens_at < 0 else opens_at)
 
     def _to_the_end(self, whole: Rendering, start: int) -> Conversation:
         end = self._place(whole, REPLY)[1]
@@ -235,9 +233,11 @@ class ChatFormat:
         return prompt[found.spans[tokens][0] :] if tokens < len(found.ids) else ""
 
     def continuation(self, prompt: str, text: str) -> tuple[list[int], int]:
-        """What was generated behind ``prompt_ids``, and is not to be read as anything but what it is; and its start."""
+        """A thought without an end that was generated behind ``prompt_ids``, and how many tokens stand before it."""
         asked = self.prompt_ids(prompt)
-        return [*asked, *self._coder.encode(text, [(0, len(text))]).ids], len(asked)
+        opening = next((tags[0] for tags in THOUGHT_TAGS if text.lstrip().startswith(tags[0])), "")
+        thought_at = text.find(opening) + len(opening)
+        return [*asked, *self._coder.encode(text, [(thought_at, len(text))]).ids], len(asked)
 
     def _text(self, tokens: Tokens) -> str:
         return str(self.tokenizer.decode(tokens.ids, clean_up_tokenization_spaces=False))

@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
 from .control_words import ControlWords, Refused, Span
@@ -23,6 +22,8 @@ SYSTEM, PROMPT, THOUGHT, REPLY = "system prompt", "turn 0", "thought", "reply"
 _THOUGHT_FIELDS = ("reasoning_content", "thinking", "reasoning")
 """Keys of a message in which templates look for a thought."""
 _PRIVATE_USE = range(0xF0000, 0x10E000)
+_OPTIONS = {"sanitize_control_tokens": False}
+"""Control words are dealt with here. To a transformers without this option it is a variable that no template knows."""
 _GENERATION = re.compile(r"\{%[-+]?\s*generation\b")
 _Around = Callable[[str, str], str]
 """Takes what a text is called and the text, and gives it back with its marks."""
@@ -63,7 +64,6 @@ class ChatTemplate:
         self._tokenizer = tokenizer
         self._system_prompt = system_prompt
         self._words = words
-        self._now = datetime.now().astimezone()  # one date for all renderings, or midnight would change the prompts
         self.takes_parts = False
         """Whether a message's content is a list of parts, as templates of multimodal models want it."""
         self.folds_system = False
@@ -170,8 +170,7 @@ class ChatTemplate:
             return_dict=True,
             return_assistant_tokens_mask=True,
             tokenizer_kwargs={"return_offsets_mapping": True},
-            strftime_now=self._now.strftime,
-            **flags,
+            **_OPTIONS, **flags,
         )
         marked = zip(found["assistant_masks"], found["offset_mapping"], strict=True)
         return [(span[0], span[1]) for is_marked, span in marked if is_marked]
@@ -180,11 +179,10 @@ class ChatTemplate:
         from jinja2 import TemplateError
 
         try:
-            return str(
-                self._tokenizer.apply_chat_template(
-                    messages, tokenize=False, add_generation_prompt=asks, strftime_now=self._now.strftime, **flags
-                )
+            written = self._tokenizer.apply_chat_template(
+                messages, tokenize=False, add_generation_prompt=asks, **_OPTIONS, **flags
             )
+            return str(written)
         except (TemplateError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError) as error:
             raise Refused(f"the chat template fails on it: {_sentence(error)}") from error
         except RecursionError as error:

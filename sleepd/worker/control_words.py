@@ -133,5 +133,6 @@ def _with_stand_ins(tokenizer: Any, words: ControlWords) -> tuple[Any, dict[int,
         if token["id"] in words.by_id:
             stand_ins[token["id"]] = token["content"] = chr(_FIRST_STAND_IN + number)
     copy = Tokenizer.from_str(json.dumps(state))
-    new = {number: copy.token_to_id(word) for number, word in stand_ins.items()}
+    # The copy gives new words new ids, and so others to the words behind them.
+    new = {token["id"]: copy.token_to_id(token["content"]) for token in state["added_tokens"]}
     return copy, stand_ins, {found: number for number, found in new.items() if found is not None}

@@ -29,6 +29,7 @@ NEED_TORCH = (
     "test_small_parts.py",
     "test_evaluation.py",
     "test_stopping.py",
+    "test_chat_templates.py",
 )
 collect_ignore = [] if importlib.util.find_spec("torch") else list(NEED_TORCH)
 

@@ -82,8 +82,9 @@ Shows the journal, through journalctl, which decides who may read it. Where the
 daemon runs outside systemd, it says where the log goes, and exits with 4.""",
     "doctor": """\
 Looks at configuration, units, socket, daemon, state, disk, buffer, device,
-model, chat template, memory, clock and leftovers, also with the daemon down. As root it tries
-what the daemon's user may read and write; else it says what it cannot know.
+model, chat template, memory, clock and leftovers, also with the daemon down. As
+root it tries what the daemon's user may read and write; else it says what it
+cannot know.
 Exits with 1 when anything fails; a warning leaves 0.""",
     "tokens": """\
 The text comes from the buffer, through the daemon, and needs the operator

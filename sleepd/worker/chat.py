@@ -153,6 +153,14 @@ class ChatFormat:
                 raise Refused(f"it opens a thought ({tags[0]}) that it never closes")
         return Said(written)
 
+    def holds_control_words(self, prompt: str, reply: str) -> bool:
+        """Whether a text holds what is a control token where the template writes it. A thought's tags do not count."""
+        try:
+            said = self.said(reply)
+        except Refused:
+            return False
+        return any(self.words.found_in(text) for text in (prompt, said.answer, said.thought))
+
     def conversation(self, prompt: str, reply: Said) -> Conversation:
         """One prompt and the reply to it.
 

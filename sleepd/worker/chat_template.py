@@ -170,7 +170,8 @@ class ChatTemplate:
             return_dict=True,
             return_assistant_tokens_mask=True,
             tokenizer_kwargs={"return_offsets_mapping": True},
-            **_OPTIONS, **flags,
+            **_OPTIONS,
+            **flags,
         )
         marked = zip(found["assistant_masks"], found["offset_mapping"], strict=True)
         return [(span[0], span[1]) for is_marked, span in marked if is_marked]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,8 +34,7 @@ class ControlWords:
             if word.strip() and (is_special or word in special or word in template)
         }
         self.words = frozenset(self.by_id.values())
-        longest_first = sorted(self.words, key=lambda word: (-len(word), word))
-        self._pattern = re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
+        self._pattern = re.compile(_any_of(self.words) if self.words else r"(?!)")
 
     def found_in(self, text: str) -> list[re.Match[str]]:
         """Every control word in ``text``, as the tokenizer would match them: leftmost, then longest."""
@@ -48,6 +47,20 @@ class ControlWords:
             pieces += [text[at : match.start()], match.group()]
             at = match.end()
         return [piece for piece in (*pieces, text[at:]) if piece]
+
+
+def _any_of(words: Iterable[str]) -> str:
+    """A regular expression for the longest of ``words``, as a tree: some tokenizers have thousands of like beginning,
+    and a text of many such beginnings must not be tried with each of them.
+    """
+    by_first: dict[str, list[str]] = {}
+    for word in words:
+        by_first.setdefault(word[:1], []).append(word[1:])
+    is_end = by_first.pop("", None) is not None
+    branches = [re.escape(first) + _any_of(rests) for first, rests in sorted(by_first.items())]
+    if not branches:
+        return ""
+    return branches[0] if len(branches) == 1 and not is_end else f"(?:{'|'.join(branches)}){'?' if is_end else ''}"
 
 
 @dataclass(frozen=True)

@@ -97,6 +97,7 @@ def encode_lessons(chat: ChatFormat, lessons: Iterable[Lesson], max_tokens: int,
     """
     encoded: list[Encoded] = []
     refused: dict[str, list[str]] = {}
+    forged: list[str] = []
     for lesson in lessons:
         weight = max(lesson.salience, 0.0)
         try:
@@ -105,11 +106,15 @@ def encode_lessons(chat: ChatFormat, lessons: Iterable[Lesson], max_tokens: int,
             refused.setdefault(str(error), []).append(lesson.id)
         else:
             encoded.append(replace(one, sampling_share=lesson.sampling_share))
+            forged += [lesson.id] * chat.holds_control_words(lesson.prompt, lesson.response)
     cut = [one.id for one in encoded if one.is_truncated]
     if cut:
         channel.notice(
             "experiences_truncated", f"{len(cut)} longer than {max_tokens} tokens were cut: {_some(cut)}", warning=True
         )
+    if forged:
+        text = f"{len(forged)} hold control words of this model, encoded as plain characters: {_some(forged)}"
+        channel.notice("control_words_in_texts", text)
     for reason, ids in refused.items():
         channel.notice(
             "experiences_left_out", f"{len(ids)} not trained or measured ({_some(ids)}): {reason}", warning=True

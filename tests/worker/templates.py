@@ -275,6 +275,26 @@ CASES = [
         kind="pieces",
     ),
     Case(
+        "Mistral on an older tokenizer",
+        MISTRAL,
+        _SP,
+        f" {REPLY}⟦</s>⟧",
+        f"{PROMPT} [/INST]",
+        bos="<s>",
+        eos="</s>",
+        kind="older pieces",
+    ),
+    Case(
+        "Zephyr on an older tokenizer",
+        ZEPHYR,
+        _SP,
+        f"{REPLY}⟦</s>⟧",
+        f"{PROMPT}⟦</s>⟧\n<|assistant|>\n",
+        bos="<s>",
+        eos="</s>",
+        kind="older pieces",
+    ),
+    Case(
         "DeepSeek-R1",
         DEEPSEEK_R1,
         _R1,
@@ -557,7 +577,9 @@ def tokenizer_for(case: Case):
 
 
 def make_tokenizer(words: str, template, *, bos: str | None = None, eos: str | None = None, kind: str = "bytes"):
-    """A fast tokenizer: ``bytes``, one token a byte; ``merges``, byte-level BPE; ``pieces``, as SentencePiece."""
+    """A fast tokenizer: ``bytes``, one token a byte; ``merges``, byte-level BPE; ``pieces``, as SentencePiece;
+    ``older pieces``, as it was put into a fast tokenizer at first, with a normalizer.
+    """
     from tokenizers import AddedToken, Tokenizer
     from transformers import PreTrainedTokenizerFast
 
@@ -568,7 +590,7 @@ def make_tokenizer(words: str, template, *, bos: str | None = None, eos: str | N
         token = AddedToken(name.lstrip("~"), special=is_special, normalized=False)
         (backend.add_special_tokens if is_special else backend.add_tokens)([token])
     named = {key: word for key, word in (("bos_token", bos), ("eos_token", eos)) if word}
-    if kind == "pieces":
+    if kind.endswith("pieces"):
         named["unk_token"] = "<unk>"
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, clean_up_tokenization_spaces=False, **named)
     tokenizer.chat_template = template
@@ -577,7 +599,7 @@ def make_tokenizer(words: str, template, *, bos: str | None = None, eos: str | N
 
 @cache
 def _backend(kind: str, names: tuple[str, ...]) -> str:
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
     corpus = ["Who are you? I am Juniper. [INST] [/INST] Be brief.\n\n    return 1\n        return 2\n    a  b   c"] * 9
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
@@ -588,7 +610,7 @@ def _backend(kind: str, names: tuple[str, ...]) -> str:
         backend = Tokenizer(models.BPE())
     else:
         backend = Tokenizer(models.BPE(byte_fallback=True, unk_token="<unk>"))
-        backend.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
+        backend.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=True)
         backend.decoder = decoders.Sequence(
             [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
         )
@@ -596,6 +618,12 @@ def _backend(kind: str, names: tuple[str, ...]) -> str:
         backend.train_from_iterator(
             corpus, trainers.BpeTrainer(vocab_size=600, special_tokens=[*names, *fallback], show_progress=False)
         )
+        if kind == "older pieces":
+            blanks = normalizers.Replace(" ", "▁")
+            backend.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), blanks])
+            backend.pre_tokenizer = pre_tokenizers.Sequence([])
+        else:
+            backend.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
         return _without_specials(backend.to_str(), names)
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=kind == "bytes")
     backend.decoder = decoders.ByteLevel()

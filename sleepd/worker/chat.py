@@ -203,7 +203,7 @@ class ChatFormat:
     def _to_the_end(self, whole: Rendering, start: int) -> Conversation:
         end = self._place(whole, REPLY)[1]
         if whole.text[end:] != self.habits.tail:
-            raise Refused(f"the chat template ends this reply otherwise than others: {whole.text[end : end + 40]!r}")
+            raise Refused("the chat template ends this reply otherwise than others")
         text = whole.text[:end] + self.habits.end
         return Conversation(text, whole.texts, whole.places.get(PROMPT), start, end)
 

@@ -104,8 +104,7 @@ def _problem(template: ChatTemplate, *, has_system: bool) -> str:
     for rendering, wanted in ((whole, (PROMPT, REPLY)), (asked, (PROMPT,))):
         lost = [label for label in (*((SYSTEM,) if has_system else ()), *wanted) if label not in rendering.places]
         if lost:
-            what = "prompt" if lost[0] == PROMPT else lost[0]
-            return f"{given}, it loses the text of the {what} and writes {_shown(rendering.text)}"
+            return f"{given}, it loses the text of the {lost[0]} and writes {_shown(rendering.text)}"
     return ""
 
 
@@ -128,10 +127,10 @@ def _learn_thoughts(template: ChatTemplate, habits: Habits) -> None:
     for flags in ({}, _TO_THINK):
         asked = template.render([_PROMPT], asks=True, flags=flags)
         whole = template.render([_PROMPT, Said(_REPLY, _THOUGHT)], flags=flags) if template.thought_key else None
-        habits.opened = opened_thought(asked.text)
         if whole is None or whole.text.startswith(asked.text):
             habits.thought_flags = flags
             break
+    habits.opened = opened_thought(template.render([_PROMPT], asks=True, flags=habits.thought_flags).text)
     if habits.opened:
         habits.notes.append(f"its generation prompt opens a thought ({habits.opened[0]})")
 
@@ -222,16 +221,13 @@ def _common(first: list[str], second: list[str]) -> list[str]:
 
 
 def _learn_headers(template: ChatTemplate, habits: Habits, words: ControlWords) -> None:
-    """Headers of plain characters, which a text can forge: brackets, hashes or colons, not a word that anybody uses."""
+    """Headers of nothing but plain characters, which a text can forge, and of more than a word that anybody uses."""
     asked = template.render([_PROMPT], asks=True, flags=habits.flags)
     for header in (_following(template, habits).removeprefix(habits.end), asked.text[asked.places[PROMPT][1] :]):
-        pieces = words.split(header)
-        for piece in pieces:
-            plain = piece.strip()
-            is_plain = piece not in words.words and re.search(r"[^\w\s]", plain) and not tags_in(plain)
-            if is_plain and "\n" not in plain:
-                at_line_start = r"^[ \t]*" if "\n" in piece[: piece.index(plain)] else ""
-                habits.headers.append(re.compile(at_line_start + re.escape(plain), re.MULTILINE))
+        plain = header.strip()
+        if re.search(r"[^\w\s]", plain) and not words.found_in(header) and not tags_in(plain):
+            at_line_start = r"^[ \t]*" if "\n" in header[: header.index(plain)] else ""
+            habits.headers.append(re.compile(at_line_start + re.escape(plain), re.MULTILINE))
     if habits.headers:
         shown = ", ".join(
             sorted({pattern.pattern.removeprefix(r"^[ \t]*").replace("\\", "") for pattern in habits.headers})

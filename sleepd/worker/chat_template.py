@@ -17,8 +17,8 @@ from .failure import GiveUp
 
 THOUGHT_TAGS = (("<think>", "</think>"), ("[THINK]", "[/THINK]"), ("<seed:think>", "</seed:think>"))
 """What opens and closes a thought at the start of a reply, by family of models."""
-SYSTEM, PROMPT, THOUGHT, REPLY = "system prompt", "turn 0", "thought", "reply"
-"""What the texts of a rendering are called; those of a talk's turns are ``turn 0``, ``turn 1``, …"""
+SYSTEM, PROMPT, THOUGHT, REPLY = "system prompt", "prompt", "thought", "reply"
+"""What the texts of a rendering are called; those of a talk's further turns are ``turn 1``, ``turn 2``, …"""
 _THOUGHT_FIELDS = ("reasoning_content", "thinking", "reasoning")
 """Keys of a message in which templates look for a thought."""
 _PRIVATE_USE = range(0xF0000, 0x10E000)
@@ -116,7 +116,7 @@ class ChatTemplate:
                 messages.append(self._reply(turn, around))
                 continue
             fold = f"{system}\n\n" if self.folds_system and system and number == 0 else ""
-            content = self._content(fold + around(f"turn {number}", turn))
+            content = self._content(fold + around(_label(number), turn))
             messages.append({"role": ("user", "assistant")[number % 2], "content": content})
         if system and not self.folds_system:
             messages.insert(0, {"role": "system", "content": self._content(system)})
@@ -152,10 +152,10 @@ class ChatTemplate:
         for number, turn in enumerate(turns):
             is_last = number == len(turns) - 1
             if number % 2 == 0:
-                text = around(f"turn {number}", _texts(turn)[0])
+                text = around(_label(number), _texts(turn)[0])
                 written += f"User: {text}\n" + ("" if is_last and not asks else "Assistant:")
             else:
-                text = around(REPLY if isinstance(turn, Said) else f"turn {number}", _texts(turn)[0])
+                text = around(REPLY if isinstance(turn, Said) else _label(number), _texts(turn)[0])
                 written += f" {text}" + ((self._tokenizer.eos_token or "") if is_last else "\n\n")
         return written
 
@@ -188,6 +188,10 @@ class ChatTemplate:
             raise Refused(f"the chat template fails on it: {_sentence(error)}") from error
         except RecursionError as error:
             raise Refused("the chat template calls itself without end") from error
+
+
+def _label(number: int) -> str:
+    return f"turn {number}" if number else PROMPT
 
 
 def _texts(turn: str | Said) -> tuple[str, str]:

@@ -11,6 +11,8 @@ from .channel import Channel
 from .chat import ChatFormat
 from .control_words import Refused
 
+_REASONS = 5
+"""Why experiences are left out, in so many notices."""
 _CUTS = 8
 """How often a prompt is cut anew: what is left of it may have other tokens at its start."""
 
@@ -115,11 +117,18 @@ def encode_lessons(chat: ChatFormat, lessons: Iterable[Lesson], max_tokens: int,
     if forged:
         text = f"{len(forged)} hold control words of this model, encoded as plain characters: {_some(forged)}"
         channel.notice("control_words_in_texts", text)
-    for reason, ids in refused.items():
+    for reason, ids in _fewest(refused):
         channel.notice(
             "experiences_left_out", f"{len(ids)} not trained or measured ({_some(ids)}): {reason}", warning=True
         )
     return encoded
+
+
+def _fewest(refused: dict[str, list[str]]) -> list[tuple[str, list[str]]]:
+    """The most frequent reasons; the others, which may quote as many texts, are one."""
+    ranked = sorted(refused.items(), key=lambda one: -len(one[1]))
+    rest = [id_ for _, ids in ranked[_REASONS:] for id_ in ids]
+    return ranked[:_REASONS] + ([("other reasons: sleepctl tokens ID says which", rest)] if rest else [])
 
 
 def _some(ids: list[str]) -> str:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import msgspec
 
+from .evidence import ChatContract
+
 
 class Capability(msgspec.Struct, frozen=True, kw_only=True):
     """The device and the base that a cycle would use. Nothing was loaded to find them out."""
@@ -27,6 +29,10 @@ class Capability(msgspec.Struct, frozen=True, kw_only=True):
     """Of the base's weights on disk."""
     base_problem: str = ""
     base_hint: str = ""
+    chat: ChatContract | None = None
+    """What its chat template does; None: see ``chat_problem``, or it was not looked at."""
+    chat_problem: str = ""
+    chat_hint: str = ""
 
 
 class BaseCheck(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,3 +53,23 @@ class BaseCheck(msgspec.Struct, frozen=True, kw_only=True):
     """The same with one experience of ``longest_tokens``."""
     notices: list[str] = []
     """What the owner must know, such as an adapter beside the base that is not used."""
+
+
+class SeenPiece(msgspec.Struct, frozen=True, kw_only=True):
+    """Tokens of one kind that stand side by side."""
+
+    text: str
+    ids: list[int]
+    is_supervised: bool
+    is_control: bool
+    """Whether they are control tokens, and not characters that look like some."""
+
+
+class SeenTokens(msgspec.Struct, frozen=True, kw_only=True):
+    """One experience as the base sees it: the answer of ``python -m sleepd.worker.show_tokens``."""
+
+    pieces: list[SeenPiece] = []
+    is_truncated: bool = False
+    problem: str = ""
+    """Why it cannot be trained; empty: it can."""
+    hint: str = ""

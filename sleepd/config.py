@@ -91,6 +91,13 @@ class TrainingConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
             "(the older scheduler's recipe)."
         ),
     ] = "consolidate"
+    thoughts: Annotated[
+        Literal["as_written", "drop"],
+        Meta(
+            description="Of a reply that begins with a thought (<think> … </think>): train both as they were written, "
+            "or drop the thought and train the answer alone."
+        ),
+    ] = "as_written"
     min_salience: Annotated[
         float, Meta(ge=0.0, le=1.0, description="Filters what is trained, not what is counted.")
     ] = 0.6

@@ -126,6 +126,20 @@ class Relevance(msgspec.Struct, frozen=True, kw_only=True):
     """Of each of these replies; empty: they are too few, or their prompts are."""
 
 
+class ChatContract(msgspec.Struct, frozen=True, kw_only=True):
+    """What a base's chat template was found to do with a sample, before anything was trained."""
+
+    has_template: bool
+    asked: str
+    """All that stands before the sample's reply, as text."""
+    supervised: str
+    """The sample's reply and the end of its turn: what is trained of it."""
+    notes: list[str] = []
+    """What it does, a sentence each."""
+    warnings: list[str] = []
+    """What may make training worse than it could be."""
+
+
 class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     """All of it beside the reply losses on the holdout, which ``Report.holdout`` has."""
 

@@ -16,7 +16,7 @@ import msgspec
 from msgspec import Meta
 
 from .errors import ProtocolError
-from .evidence import Evidence, LossPair, Probation, RecallQuestion
+from .evidence import ChatContract, Evidence, LossPair, Probation, RecallQuestion
 
 JOB_VERSION = 1
 RESUME_POINT = "work/resume.safetensors"
@@ -117,6 +117,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     system_prompt: str = ""
     masked: str = ""
     """In how many experiences personal data were masked, and which kinds, in words; empty: in none."""
+    thoughts: Literal["as_written", "drop"] = "as_written"
+    """What becomes of the thought that stands before a reply."""
     strategy: Strategy
     seed: int = 0
     device: str = "auto"
@@ -246,6 +248,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, tag="report"):
     kept_step: int | None = None
     """After which optimizer step the weights were as they are kept; None: it was not watched."""
     evidence: Evidence = Evidence()
+    chat: ChatContract | None = None
+    """What the base's chat template does; None: an older worker did not look."""
 
     @property
     def evaluation_share(self) -> float | None:

@@ -171,6 +171,7 @@ async def _job(
         parent_cycle=parent.cycle if parent else None,
         staging=str(checkpoints.staging_path(cycle)),
         system_prompt=config.model.system_prompt,
+        thoughts=config.training.thoughts,
         strategy=strategy,
         seed=config.training.seed + cycle,
         questions=await asyncio.to_thread(read_questions, config.evaluation.probes),

@@ -93,6 +93,8 @@ def _add_command(commands: Any, name: str, summary: str) -> None:
         _add_keeping_options(command, name)
     if name == "quarantine":
         add_quarantine(command)
+    if name == "tokens":
+        command.add_argument("id", metavar="ID", help="of the experience")
     if name == "decisions":
         command.add_argument("--since", metavar="WHEN", type=moment_or_age, help="90m, 12h, 3d or 2026-01-31[T08:00]")
     if name in ("history", "why", "decisions", "quarantine", "report"):

@@ -14,6 +14,7 @@ GROUPS = {
         "report": "one night to read: learned, measured, decided, undone how",
         "show": "every figure of one cycle",
         "buffer": "counts, salience, what is new, what was set aside and why",
+        "tokens": "one experience as the base sees it, and what is supervised",
         "quarantine": "what is kept from training and why; show, release or drop it",
         "events": "what happens, as it happens, a line each",
         "logs": "what the daemon logged; -f goes on with what it logs",
@@ -81,9 +82,16 @@ Shows the journal, through journalctl, which decides who may read it. Where the
 daemon runs outside systemd, it says where the log goes, and exits with 4.""",
     "doctor": """\
 Looks at configuration, units, socket, daemon, state, disk, buffer, device,
-model, memory, clock and leftovers, also with the daemon down. As root it tries
-what the daemon's user may read and write; else it says what it cannot know.
+model, chat template, memory, clock and leftovers, also with the daemon down. As
+root it tries what the daemon's user may read and write; else it says what it
+cannot know.
 Exits with 1 when anything fails; a warning leaves 0.""",
+    "tokens": """\
+The text comes from the buffer, through the daemon, and needs the operator
+group; the tokens come from the worker's interpreter and the base's own
+tokenizer and chat template, as a cycle would make them; no weights are read.
+Control tokens stand in brackets, so that no text can look like one. Exits with
+1 where the experience cannot be trained, and says why.""",
     "reload": """\
 Says which keys changed. A file that says something wrong is refused, and the
 old configuration stays in force.""",

@@ -33,6 +33,7 @@ from .quarantine import quarantine
 from .screens import buffer_page, decision_page, line, run_page, why_page
 from .session import STATUS_SECONDS, Command, Session
 from .status_screen import status_page
+from .tokens import tokens
 from .words import model
 
 
@@ -323,6 +324,7 @@ COMMANDS: dict[str, Command] = {
     "report": report,
     "buffer": buffer,
     "quarantine": quarantine,
+    "tokens": tokens,
     "version": version,
     "run": run,
     "cancel": cancel,

@@ -235,6 +235,18 @@ def _model(facts: Facts) -> Said:
     return "PASS", text, ""
 
 
+def _chat(facts: Facts) -> Said:
+    found = facts.capability
+    if found is None or found.base_problem:
+        return "WARN", "its chat template was not looked at: see device and model", "mend these first"
+    if found.chat is None:
+        return "FAIL", found.chat_problem or "its chat template was not looked at", found.chat_hint
+    trained = f"of a sample reply {found.chat.supervised!r} is supervised"
+    if found.chat.warnings:
+        return "WARN", f"{'; '.join(found.chat.warnings)}; {trained}", "sleepctl tokens ID shows one experience"
+    return "PASS", f"{trained}; {'; '.join(found.chat.notes)}", ""
+
+
 def _memory(facts: Facts) -> Said:
     found, base = facts.capability, facts.base
     if found is None or base is None or not base.needed_bytes:
@@ -283,6 +295,7 @@ _CHECKS: dict[str, Callable[[Facts], Said]] = {
     "buffer": _buffer,
     "device": _device,
     "model": _model,
+    "chat": _chat,
     "memory": _memory,
     "clock": _clock,
 }

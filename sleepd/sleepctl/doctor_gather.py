@@ -7,7 +7,6 @@ import os
 import pwd
 import shlex
 import shutil
-import subprocess
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
@@ -29,9 +28,8 @@ from .offline import read_status
 from .programs import answer_of, properties
 from .reach import reach_as
 from .session import STATUS_SECONDS, Session
+from .worker_program import NoAnswer, ask_worker
 
-_PROBE_SECONDS = 180.0
-"""torch takes half a minute to import from a cold disk, and longer on a small board."""
 _CHECK_BYTES = 6 * 2**30
 """Most memory for looking at a base, which holds no weights: whatever needs more is not what it says."""
 _Told = TypeVar("_Told", Capability, BaseCheck)
@@ -167,49 +165,31 @@ def _buffer(session: Session) -> BufferFacts:
 def _capability(
     interpreter: str, config: Config, user: pwd.struct_passwd | None, unit: UnitFacts
 ) -> tuple[Capability | None, str]:
-    """What the worker's interpreter says of itself, or why it does not."""
-    arguments = ["--device", config.worker.device, "--base", config.model.base, "--cache", config.model.cache_directory]
-    return _told_by([interpreter, "-P", "-m", "sleepd.worker.probe", *arguments], user, unit, Capability)
+    """What the worker's interpreter says of itself, asked as the daemon's user where the caller may; or why not."""
+    arguments = ["sleepd.worker.probe", "--device", config.worker.device]
+    arguments += ["--base", config.model.base, "--cache", config.model.cache_directory]
+    arguments += [f"--system-prompt={config.model.system_prompt}", "--thoughts", config.training.thoughts]
+    return _told_by(interpreter, arguments, Capability, user, unit)
 
 
 def _base_check(
     interpreter: str, config: Config, user: pwd.struct_passwd | None, unit: UnitFacts
 ) -> tuple[BaseCheck | None, str]:
     """What the worker's interpreter finds in the base without reading its weights, or why it does not."""
-    arguments = ["--device", config.worker.device, "--base", config.model.base, "--cache", config.model.cache_directory]
-    arguments += ["--strategy", config.training.strategy, f"--system-prompt={config.model.system_prompt}"]
-    arguments += ["--memory-bytes", str(_CHECK_BYTES)]
-    return _told_by([interpreter, "-P", "-m", "sleepd.worker.check_base", *arguments], user, unit, BaseCheck)
+    arguments = ["sleepd.worker.check_base", "--device", config.worker.device]
+    arguments += ["--base", config.model.base, "--cache", config.model.cache_directory]
+    arguments += ["--strategy", config.training.strategy, "--memory-bytes", str(_CHECK_BYTES)]
+    return _told_by(interpreter, arguments, BaseCheck, user, unit)
 
 
 def _told_by(
-    command: list[str], user: pwd.struct_passwd | None, unit: UnitFacts, told: type[_Told]
+    interpreter: str, arguments: list[str], kind: type[_Told], user: pwd.struct_passwd | None, unit: UnitFacts
 ) -> tuple[_Told | None, str]:
-    """The last line that a program prints, asked as the daemon's user where the caller may; or why there is none."""
-    become: dict[str, object] = {}
-    if user is not None and os.geteuid() == 0 and user.pw_uid != 0:
-        groups = os.getgrouplist(user.pw_name, user.pw_gid)
-        become = {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": groups, "cwd": "/"}
-    environment = {**os.environ, **(unit.environment if unit.load == "loaded" else {})}
+    environment = unit.environment if unit.load == "loaded" else {}
     try:
-        done = subprocess.run(  # type: ignore[call-overload]
-            command,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=_PROBE_SECONDS,
-            check=False,
-            env=environment,
-            **become,
-        )
-        return msgspec.json.decode(done.stdout.splitlines()[-1], type=told), ""
-    except subprocess.TimeoutExpired:
-        return None, f"no answer within {_PROBE_SECONDS:g} s"
-    except OSError as error:
-        as_whom = f", asked as {user.pw_name}" if user is not None and become else ""
-        return None, f"{error.strerror or error}{as_whom}"
-    except (IndexError, msgspec.MsgspecError):
-        last = done.stderr.decode(errors="replace").strip().splitlines()
-        return None, last[-1] if last else f"exit status {done.returncode}"
+        return ask_worker(interpreter, arguments, kind, user=user, environment=environment), ""
+    except NoAnswer as error:
+        return None, str(error)
 
 
 def _free_bytes(directory: Path) -> int | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from sleepd.evidence import Collapse, Evidence, Metric, ProbeReply, RecallAnswer, Speech
+from sleepd.evidence import ChatContract, Collapse, Evidence, Metric, ProbeReply, RecallAnswer, Speech
 from sleepd.job import Report
 from sleepd.verdict import AddedMetric, Figure, Verdict
 
@@ -132,6 +132,13 @@ def drift_line(evidence: Evidence) -> str:
         return ""
     over = f"{drift.tokens} tokens of {drift.prompts} general prompts"
     return f"{drift.candidate:.4f} nats/token from the base, before {drift.parent:.4f} ({over})"
+
+
+def chat_lines(chat: ChatContract) -> list[Row]:
+    """What the base's chat template does, as it was checked on a sample before the training."""
+    warned = [Row([Span("! ", "yellow"), Span(warning)], hang=2) for warning in chat.warnings]
+    sample = f"of a sample reply {chat.supervised!r} is supervised (sleepctl tokens ID shows one experience)"
+    return [*warned, *(Row([Span(text)], hang=2) for text in (sample, *chat.notes))]
 
 
 def cost_lines(report: Report) -> list[Row]:

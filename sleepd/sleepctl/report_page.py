@@ -15,6 +15,7 @@ from sleepd.verdict import Interval
 
 from .cycle_table import STATE_STYLES
 from .evidence_lines import (
+    chat_lines,
     check_lines,
     collapse_lines,
     cost_lines,
@@ -64,6 +65,7 @@ def report_page(told: Told, now: datetime) -> Page:
         page += _measured(detail, report)
     page += _section("Set aside", _set_aside(report, told))
     if report is not None:
+        page += _section("Chat template", chat_lines(report.chat) if report.chat else [])
         page += _section("What it cost", cost_lines(report))
         page += _section("Notices", [Row([Span(notice.text)], hang=2) for notice in report.notices])
     return page + _section("To undo it", _undo(detail)) + _section("Files", [Row([Span(detail.directory or "none")])])

@@ -51,9 +51,9 @@ def ask(arguments: argparse.Namespace) -> list[str]:
     questions = _read_questions(arguments.questions)
     from transformers.utils import logging as transformers_logging
 
+    from .chat import ChatFormat
     from .convert import open_base
-    from .data import ChatFormat
-    from .generate import greedy_replies, stop_ids
+    from .generate import greedy_replies, named_stops, stop_ids
     from .model import choose_device, load_adapted, load_base
 
     transformers_logging.disable_progress_bar()
@@ -63,7 +63,7 @@ def ask(arguments: argparse.Namespace) -> list[str]:
     model, tokenizer = (
         load_adapted(directory, arguments.adapter, device) if arguments.adapter else load_base(directory, device)
     )
-    chat = ChatFormat(tokenizer, arguments.system_prompt)
+    chat = ChatFormat(tokenizer, arguments.system_prompt, stops=named_stops(model.generation_config))
     replies: list[str] = []
     for start in range(0, len(questions), QUESTIONS_AT_ONCE):
         ids = greedy_replies(

@@ -32,7 +32,6 @@ def main() -> int:
     parser.add_argument("--cache", default="", help="the hub cache; empty: the library's default place")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--strategy", default="consolidate")
-    parser.add_argument("--system-prompt", default="")
     parser.add_argument("--row-tokens", type=int, help="of the longest row; default: what the strategy puts in one")
     parser.add_argument("--memory-bytes", type=int, default=0, help="most memory for looking; 0: no limit")
     given = parser.parse_args()
@@ -62,7 +61,7 @@ def _check(given: argparse.Namespace) -> BaseCheck:
     from .model import choose_device, start_adapter
 
     base, device = find_base(given.base, given.cache), choose_device(given.device)
-    model = _gguf_skeleton(base) if base.is_gguf else _skeleton(base, device, given.system_prompt)
+    model = _gguf_skeleton(base) if base.is_gguf else _skeleton(base, device)
     notices = []
     if not base.is_gguf and (beside := adapter_beside(base.path)):
         notices.append(f"{base.path} holds {beside}: the base is used without that adapter")
@@ -71,11 +70,9 @@ def _check(given: argparse.Namespace) -> BaseCheck:
     return _told(adapted, config, strategy, notices, base, device, given.row_tokens)
 
 
-def _skeleton(base: Base, device: Any, system_prompt: str) -> Any:
-    from .loading import check_base, open_chat
-    from .model import load_tokenizer
+def _skeleton(base: Base, device: Any) -> Any:
+    from .loading import check_base
 
-    open_chat(load_tokenizer(base.path), system_prompt)
     return check_base(base.path, device)
 
 

@@ -15,7 +15,8 @@ from typing import Any
 from sleepd.job import Strategy
 
 from .base import write_atomically
-from .data import ChatFormat, Encoded, encode_exchange
+from .chat import ChatFormat
+from .data import Encoded, encode_generated
 from .generate import Asked, batched_replies
 from .model import Device
 
@@ -73,9 +74,10 @@ def base_answers(
     return [known[prompt] for prompt in prompts]
 
 
-def answers_file(models_directory: Path, base_fingerprint: str, system_prompt: str) -> Path:
-    """Where the answers of one base under one system prompt are kept."""
-    key = hashlib.sha256(f"{base_fingerprint}\0{system_prompt}\0{ANSWER_TOKENS}".encode()).hexdigest()
+def answers_file(models_directory: Path, base_fingerprint: str, system_prompt: str, chat: ChatFormat) -> Path:
+    """Where the answers of one base under one system prompt and chat template are kept."""
+    whole = f"{base_fingerprint}\0{system_prompt}\0{ANSWER_TOKENS}\0{chat.digest}"
+    key = hashlib.sha256(whole.encode()).hexdigest()
     return models_directory / f"answers-{key[:16]}.json"
 
 
@@ -84,7 +86,7 @@ def encode_general(
 ) -> list[Encoded]:
     """The exchanges as token ids; an empty answer is left out. Their ids are ``KIND:NUMBER``."""
     pairs = enumerate(zip(prompts, answers, strict=True))
-    encoded = (encode_exchange(chat, f"{kind}:{i}", prompt, answer, max_tokens) for i, (prompt, answer) in pairs)
+    encoded = (encode_generated(chat, f"{kind}:{i}", prompt, answer, max_tokens) for i, (prompt, answer) in pairs)
     return [one for one in encoded if one is not None]
 
 

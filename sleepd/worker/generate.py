@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from .data import ChatFormat
+from .chat import ChatFormat
 from .memory import free_memory, is_out_of_memory
 from .model import Device, computing
 from .skeleton import most_positions
@@ -163,6 +163,11 @@ def _padded(prompts: Sequence[Sequence[int]], place: torch.device) -> tuple[torc
 
 def stop_ids(model: Any, chat: ChatFormat) -> frozenset[int]:
     """Every token that ends a reply: the chat's end of turn, and what the model's makers name."""
-    configured = model.generation_config.eos_token_id
+    return frozenset([*([] if chat.stop_id is None else [chat.stop_id]), *named_stops(model.generation_config)])
+
+
+def named_stops(generation_config: Any) -> list[int]:
+    """The tokens at which generation stops, as the model's makers name them."""
+    configured = getattr(generation_config, "eos_token_id", None)
     named = configured if isinstance(configured, list) else [configured]
-    return frozenset([*chat.end_of_turn, *(one for one in named if one is not None)])
+    return [one for one in named if one is not None]

@@ -21,7 +21,7 @@ from sleepd.job import Lesson
 
 from .adapter_reading import WEIGHTS_FILE
 from .base import write_atomically
-from .data import ChatFormat
+from .chat import ChatFormat
 from .general import PROBE, general_prompts
 from .generate import TEMPERATURE, Asked, batched_replies
 from .model import Device
@@ -183,18 +183,21 @@ class Kept(msgspec.Struct, frozen=True, kw_only=True):
     answers: Answers
 
 
-def answers_key(base_fingerprint: str, system_prompt: str, device: Device, adapter: Path | None) -> str:
+def answers_key(
+    base_fingerprint: str, system_prompt: str, chat: ChatFormat, device: Device, adapter: Path | None
+) -> str:
     """Of a model, its prompts and its way of computing, what its answers to the shipped prompts depend on.
 
     Args:
         base_fingerprint: of the base.
         system_prompt: what it runs with.
+        chat: how it is asked.
         device: where it runs, and in what.
         adapter: directory of its adapter, of which the weights count; None: the base alone.
     """
     asked = [shipped_prompts(), PROBE_TOKENS, TALKS, TALK_TOKENS, FOLLOW_UPS, TEMPERATURE]
     weights = hashlib.sha256((adapter / WEIGHTS_FILE).read_bytes()).hexdigest() if adapter else ""
-    whole = [base_fingerprint, system_prompt, device.kind, weights, *asked]
+    whole = [base_fingerprint, system_prompt, chat.digest, device.kind, weights, *asked]
     return hashlib.sha256(json.dumps(whole).encode()).hexdigest()
 
 

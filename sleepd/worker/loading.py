@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from sleepd.evidence import ChatContract
 from sleepd.job import Job
 
 from .base import find_base
 from .channel import Channel
+from .chat import ChatFormat
+from .chat_contract import check
 from .convert import open_base
-from .data import ChatFormat
-from .generate import stop_ids
+from .generate import named_stops, stop_ids
 from .model import Device, choose_device, continue_adapter, load_base, load_tokenizer, memory_of, start_adapter
 from .skeleton import build_skeleton, reading, refuse_too_large, refuse_unknown_tokens
 from .trial import try_out
@@ -34,6 +37,7 @@ class Loaded:
     device: Device
     base_directory: Path
     fingerprint: str
+    contract: ChatContract
 
     @property
     def stop_ids(self) -> frozenset[int]:
@@ -71,18 +75,22 @@ def load(job: Job, channel: Channel) -> Loaded:
     channel.doing("tried the model on two short sequences")
     try_out(model, device, channel.notice)
     channel.doing("read the base's chat template")
-    return Loaded(model, open_chat(tokenizer, job.system_prompt), device, directory, known_as)
+    chat = open_chat(tokenizer, job, named_stops(model.generation_config))
+    contract = check(chat)
+    for warning in contract.warnings:
+        channel.notice("chat_template_warned", f"chat template: {warning}", warning=True)
+    return Loaded(model, chat, device, directory, known_as, contract)
 
 
-def open_chat(tokenizer: Any, system_prompt: str) -> ChatFormat:
-    """The chat format of that tokenizer.
+def open_chat(tokenizer: Any, job: Job, stops: Collection[int]) -> ChatFormat:
+    """The chat format of that tokenizer, for a model whose generation stops at these tokens.
 
     Raises:
         GiveUp: ``base_unusable``, its template fails.
     """
     hint = "name another model.base, or put a chat template of the same model in its place"
     with reading(f"the chat template of {tokenizer.name_or_path} cannot be used", hint=hint):
-        return ChatFormat(tokenizer, system_prompt)
+        return ChatFormat(tokenizer, job.system_prompt, thoughts=job.thoughts, stops=stops)
 
 
 def check_base(directory: Path, device: Device) -> Any:

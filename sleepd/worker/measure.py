@@ -102,7 +102,7 @@ class Measurer:
 
     def _base_answers(self, prompts: list[str]) -> list[str]:
         loaded = self._loaded
-        cache = answers_file(Path(self._job.models_directory), loaded.fingerprint, self._job.system_prompt)
+        cache = answers_file(Path(self._job.models_directory), loaded.fingerprint, self._job.system_prompt, loaded.chat)
         with loaded.model.disable_adapter():
             return base_answers(
                 loaded.model, loaded.device, loaded.chat, prompts, loaded.stop_ids, cache, self._phases.generated
@@ -191,7 +191,7 @@ class Measurer:
     def _interview(self, exchanges: Exchanges, adapter: Path | None) -> Answers:
         """What the model says, as it stands: with the adapter in that directory, beside which its answers are kept."""
         loaded, job = self._loaded, self._job
-        key = answers_key(loaded.fingerprint, job.system_prompt, loaded.device, adapter)
+        key = answers_key(loaded.fingerprint, job.system_prompt, loaded.chat, loaded.device, adapter)
         kept = adapter / "replies.json" if adapter else Path(job.models_directory, f"replies-{key[:16]}.json")
         known = kept_answers(kept, key)
         interviewer = Interviewer(

@@ -119,15 +119,16 @@ def attention_for(device: Device, config: dict[str, Any]) -> str | None:
     return "eager" if softcap is not None or (is_cpu and device.dtype == torch.bfloat16) else None
 
 
-def load_tokenizer(directory: Path) -> Any:
-    """The tokenizer of a base.
+def load_tokenizer(base: Path) -> Any:
+    """The tokenizer of a base: of a directory, or of one GGUF file.
 
     Raises:
         GiveUp: ``base_unusable``.
     """
-    with reading(f"the tokenizer in {directory} cannot be loaded"), seen_files(directory) as seen:
-        tokenizer = AutoTokenizer.from_pretrained(seen, local_files_only=True, trust_remote_code=False)
-    tokenizer.name_or_path = str(directory)
+    given = {"gguf_file": base.name} if base.is_file() else {}
+    with reading(f"the tokenizer in {base} cannot be loaded"), seen_files(base) as seen:
+        tokenizer = AutoTokenizer.from_pretrained(seen, local_files_only=True, trust_remote_code=False, **given)
+    tokenizer.name_or_path = str(base)
     return tokenizer
 
 

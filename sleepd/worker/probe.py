@@ -1,6 +1,6 @@
 """``python -m sleepd.worker.probe``: which device and which base a cycle would use here, as one line of JSON.
 
-For ``sleepctl doctor``, which must not import torch. The same functions choose as in a cycle; no model is loaded.
+For ``sleepctl doctor``, which must not import torch. The same functions choose as in a cycle; no weights are loaded.
 """
 
 from __future__ import annotations
@@ -25,9 +25,11 @@ def main() -> int:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--base", default="embedded")
     parser.add_argument("--cache", default="", help="the hub cache; empty: the library's default place")
+    parser.add_argument("--system-prompt", default="")
+    parser.add_argument("--thoughts", choices=("as_written", "drop"), default="as_written")
     given = parser.parse_args()
     prepare_environment()
-    found = Capability(version=VERSION, **_device(given.device), **_base(given.base, given.cache))
+    found = Capability(version=VERSION, **_device(given.device), **_base(given.base, given.cache), **_chat(given))
     sys.stdout.write(msgspec.json.encode(found).decode() + "\n")
     return 0
 
@@ -63,6 +65,18 @@ def _base(name: str, cache: str) -> dict[str, Any]:
         return {"base_problem": error.message, "base_hint": error.hint}
     except (ImportError, OSError) as error:
         return {"base_problem": f"{name}: {error}", "base_hint": "see model.base and who may read it"}
+
+
+def _chat(given: argparse.Namespace) -> dict[str, Any]:
+    try:
+        from .chat_contract import contract_of, open_tokenizer
+
+        tokenizer, stops = open_tokenizer(find_base(given.base, given.cache))
+        return {"chat": contract_of(tokenizer, stops, given.system_prompt, given.thoughts)}
+    except GiveUp as error:
+        return {"chat_problem": error.message, "chat_hint": error.hint}
+    except (ImportError, OSError) as error:
+        return {"chat_problem": f"not looked at: {error}", "chat_hint": "see device and model"}
 
 
 if __name__ == "__main__":

@@ -10,7 +10,8 @@ from sleepd.experience import prompt_key
 from sleepd.job import Lesson
 from sleepd.relevance_gate import is_enough
 
-from .data import ChatFormat, Encoded, encode_exchange
+from .chat import ChatFormat
+from .data import Encoded, encode_exchange
 from .evaluate import Meter, require_finite
 
 MOST = 24

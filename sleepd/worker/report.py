@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import msgspec
 import torch
 
-from sleepd.evidence import Drift, Evidence, LossPair, Probation, Relevance
+from sleepd.evidence import ChatContract, Drift, Evidence, LossPair, Probation, Relevance
 from sleepd.job import Check, Job, Lesson, Notice, Reply, Report
 
 from . import compare
@@ -105,6 +105,7 @@ class Setting:
 
     fingerprint: str
     device: Device
+    chat: ChatContract
     seconds: dict[str, float]
     notices: list[Notice]
 
@@ -160,6 +161,7 @@ def make_report(cycle: Finished) -> Report:
         stopping=len(exchanges.stopping),
         kept_step=training.kept_step,
         evidence=_evidence(cycle),
+        chat=setting.chat,
     )
 
 

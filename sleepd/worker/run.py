@@ -94,7 +94,7 @@ class _Cycle:
         losses = [*before.base.values(), *before.parent.values(), *after.losses.values()]
         checks.append(evaluate.require_finite([one.total for one in losses] + training.epoch_losses))
         proof = Proof(checks, shape(adapter_tensors(loaded.model)))
-        setting = Setting(loaded.fingerprint, loaded.device, phases.seconds, self._channel.notices)
+        setting = Setting(loaded.fingerprint, loaded.device, loaded.contract, phases.seconds, self._channel.notices)
         return make_report(Finished(self._job, self._lessons, setting, exchanges, before, training, after, proof))
 
     # Going on after a break

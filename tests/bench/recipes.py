@@ -83,7 +83,7 @@ class Bench:
         self._model, tokenizer = load_base(directory, self._device)
         self._chat = ChatFormat(tokenizer, system_prompt)
         self._stops = stop_ids(self._model, self._chat)
-        self._cache = answers_file(models, fingerprint, system_prompt)
+        self._cache = answers_file(models, fingerprint, system_prompt, self._chat)
         self._is_adapted = False
         self._probes = self._answered(general_prompts("probe"), "probe")
         self._references = self._meter().references(self._probes)

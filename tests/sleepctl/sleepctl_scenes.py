@@ -7,7 +7,18 @@ from typing import Any
 
 import msgspec
 
-from sleepd.evidence import Collapse, Drift, Evidence, LossPair, Metric, ProbeReply, RecallAnswer, Relevance, Speech
+from sleepd.evidence import (
+    ChatContract,
+    Collapse,
+    Drift,
+    Evidence,
+    LossPair,
+    Metric,
+    ProbeReply,
+    RecallAnswer,
+    Relevance,
+    Speech,
+)
 from sleepd.job import Check, Notice, Progress, Reply, Report
 from sleepd.learned import Learned, LearnedText
 from sleepd.sleepctl.report_page import Told
@@ -276,6 +287,13 @@ REPORT = Report(
     tokens_per_second=812.0,
     peak_memory_bytes=3 * 2**30,
     lora_shape="r16:all",
+    chat=ChatContract(
+        has_template=True,
+        asked="<|user|>Who?<|end|><|assistant|>",
+        supervised="I am.<|end|>",
+        notes=["a thought that was said is kept (given as content)"],
+        warnings=["a reply ends with '<|end|>', and generation of this base stops at <eos>"],
+    ),
 )
 VERDICT = Verdict(
     outcome=Outcome.PROMOTED,

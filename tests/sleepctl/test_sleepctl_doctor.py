@@ -20,6 +20,7 @@ from sleepctl_ran import Ran
 from sleepd import protocol
 from sleepd.capability import BaseCheck, Capability
 from sleepd.config import BufferConfig, Config, WorkerConfig
+from sleepd.evidence import ChatContract
 from sleepd.sleepctl.doctor_facts import (
     BufferFacts,
     ConfigFacts,
@@ -40,12 +41,20 @@ Sleepctl = Callable[..., Ran]
 GIB = 2**30
 PATH = "/srv/agent/b.json"
 CONFIG = Config(buffer=BufferConfig(path=PATH))
+CHAT = ChatContract(has_template=True, asked="user: Who?", supervised="I am.<end>", notes=["it has a note"])
 CAPABLE = Capability(
-    version=VERSION, torch="2.13", device="cpu", dtype="bfloat16", base_path="/m/base.gguf", base_bytes=98 * 2**20
+    version=VERSION,
+    torch="2.13",
+    device="cpu",
+    dtype="bfloat16",
+    base_path="/m/base.gguf",
+    base_bytes=98 * 2**20,
+    chat=CHAT,
 )
 CHECKED = BaseCheck(
     architecture="llama", adapts=["q_proj"], needed_bytes=2 * GIB, longest_tokens=2048, longest_bytes=5 * GIB
 )
+WARNED = msgspec.structs.replace(CHAT, warnings=["no end"])
 WELL = Facts(
     now=scenes.NOW,
     config=ConfigFacts(config=CONFIG, path="/etc/sage-sleepd/config.toml"),
@@ -147,6 +156,14 @@ CASES: list[tuple[str, Facts, str, str]] = [
     ),
     ("device", with_(has_gpu=True), "WARN", "nvidia-smi"),
     ("model", with_(capability=None), "WARN", "device"),
+    ("chat", with_(capability=None), "WARN", "mend these"),
+    ("chat", with_(capability=msgspec.structs.replace(CAPABLE, chat=WARNED)), "WARN", "sleepctl tokens"),
+    (
+        "chat",
+        with_(capability=msgspec.structs.replace(CAPABLE, chat=None, chat_problem="loses", chat_hint="another one")),
+        "FAIL",
+        "another one",
+    ),
     (
         "model",
         with_(capability=msgspec.structs.replace(CAPABLE, base_problem="not there", base_hint="hf download")),

@@ -70,6 +70,7 @@ def test_the_report_says_in_order_what_happened_why_and_how_to_undo_it() -> None
         "Drift",
         "Your own figures, before and after",
         "Set aside",
+        "Chat template",
         "What it cost",
         "Notices",
         "To undo it",

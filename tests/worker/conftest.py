@@ -32,6 +32,8 @@ NEED_TORCH = (
     "test_stopping.py",
     "test_architectures.py",
     "test_any_base.py",
+    "test_chat_templates.py",
+    "test_chat_contract.py",
 )
 collect_ignore = [] if importlib.util.find_spec("torch") else list(NEED_TORCH)
 

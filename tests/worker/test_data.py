@@ -11,6 +11,8 @@ from sleepd.worker.channel import Channel
 from sleepd.worker.data import ChatFormat, encode_exchange, encode_lessons
 from sleepd.worker.tiny_model import make_tiny_tokenizer
 
+from .conftest import RecordingChannel
+
 pytestmark = pytest.mark.worker
 
 
@@ -28,7 +30,7 @@ def test_the_reply_and_its_end_of_turn_are_supervised_and_nothing_else(tokenizer
     """The supervised ids decode to the reply and the end of turn; before stands the prompt as the model is asked."""
     chat = ChatFormat(tokenizer, "Be brief.")
     one = encode_exchange(chat, "a", "Who are you?", "  I am Ida.\n", 500)
-    assert supervised(tokenizer, one) == "I am Ida.<|im_end|>"
+    assert supervised(tokenizer, one) == "  I am Ida.<|im_end|>"
     assert tokenizer.decode(one.ids[: one.prompt_tokens]) == (
         "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nWho are you?<|im_end|>\n<|im_start|>assistant\n"
     )
@@ -102,3 +104,23 @@ def test_no_room_or_no_reply_is_left_out_with_notice(tokenizer):
     assert encode_lessons(ChatFormat(tokenizer, ""), given, 10, channel) == []
     ours.close()
     theirs.close()
+
+
+def test_reasons_are_told_and_are_few(tokenizer):
+    """Each reason is a notice with its experiences; of many reasons the rarer ones share one notice."""
+    tokenizer.chat_template = (
+        "{% for each in '012345678' if messages[-1].role == 'assistant' and each in messages[-1].content %}"
+        "{{ raise_exception('not ' + each) }}{% endfor %}" + tokenizer.chat_template
+    )
+    given = [Lesson(id=f"n{n}", prompt="Hi", response=f"{n}", salience=1, role="train") for n in range(9)]
+    given += [Lesson(id=f"t{n}", prompt="Hi", response="<think>so", salience=1, role="train") for n in range(3)]
+    given.append(Lesson(id="forged", prompt="Hi", response="Yes.<|im_end|>", salience=1, role="train"))
+    channel = RecordingChannel()
+    assert [one.id for one in encode_lessons(ChatFormat(tokenizer, ""), given, 500, channel)] == ["forged"]
+    texts = [notice.text for notice in channel.notices]
+    assert texts[0] == "1 hold control words of this model, encoded as plain characters: forged"
+    assert texts[1].startswith("3 not trained or measured (t0, t1, t2): it opens a thought")
+    assert "n0" in texts[2]
+    assert "not 0" in texts[2]
+    assert len(texts) == 1 + 5 + 1
+    assert texts[-1].endswith("other reasons: sleepctl tokens ID says which")

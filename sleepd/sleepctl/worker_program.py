@@ -1,0 +1,67 @@
+"""The worker's interpreter, asked something: as the daemon's user where the caller may, never longer than it should."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import subprocess
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
+
+import msgspec
+
+_SECONDS = 180.0
+"""torch takes half a minute to import from a cold disk, and longer on a small board."""
+
+_T = TypeVar("_T")
+
+
+class NoAnswer(Exception):
+    """It gave none; the message says why."""
+
+
+def ask_worker(
+    interpreter: str,
+    arguments: Sequence[str],
+    kind: type[_T],
+    *,
+    user: pwd.struct_passwd | None = None,
+    environment: Mapping[str, str] | None = None,
+    stdin: bytes = b"",
+) -> _T:
+    """The answer of ``python -m ARGUMENTS``, its last line on standard output, as a ``kind``.
+
+    Args:
+        interpreter: the worker's.
+        arguments: the module and what it gets.
+        kind: of structure.
+        user: the daemon's. Who is not root asks as who they are.
+        environment: of the service, beside the caller's own.
+        stdin: what it reads.
+
+    Raises:
+        NoAnswer: it cannot be started, hangs, or says something else.
+    """
+    become: dict[str, Any] = {}
+    if user is not None and os.geteuid() == 0 and user.pw_uid != 0:
+        groups = os.getgrouplist(user.pw_name, user.pw_gid)
+        become = {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": groups, "cwd": "/"}
+    try:
+        done = subprocess.run(
+            [interpreter, "-P", "-m", *arguments],
+            input=stdin,
+            capture_output=True,
+            timeout=_SECONDS,
+            check=False,
+            env={**os.environ, **(environment or {})},
+            **become,
+        )
+        return msgspec.json.decode(done.stdout.splitlines()[-1], type=kind)
+    except subprocess.TimeoutExpired as error:
+        raise NoAnswer(f"no answer within {_SECONDS:g} s") from error
+    except OSError as error:
+        as_whom = f", asked as {user.pw_name}" if user is not None and become else ""
+        raise NoAnswer(f"{error.strerror or error}{as_whom}") from error
+    except (IndexError, msgspec.MsgspecError) as error:
+        last = done.stderr.decode(errors="replace").strip().splitlines()
+        raise NoAnswer(last[-1] if last else f"exit status {done.returncode}") from error

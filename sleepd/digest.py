@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import msgspec
 
-from .experience import SHOWN, Experience, experience_key, group_key, parse
+from .experience import Experience, experience_key, group_key, parse
 from .status import SetAside
 
 KEPT_SET_ASIDE: Final = 100
@@ -27,6 +27,8 @@ NULS_LEFT_BY: Final = (
     "or let the agent append (mode 'a')"
 )
 _LINES_LOOKED_AT: Final = 20
+_NAME: Final = 60
+"""Characters of a key's name in a reason."""
 _BOM: Final = b"\xef\xbb\xbf"
 _WIDE_BOMS: Final = (b"\xff\xfe", b"\xfe\xff")
 _FIRST_KEY: Final = re.compile(rb'\{\s*"(\w+)"\s*:')
@@ -227,7 +229,7 @@ def records(data: bytes, form: str) -> Iterator[tuple[str, Any]]:
         raw = _one_by_one(data, form) if isinstance(error, RecursionError) else _tolerantly(data)
     listed = raw.get("experiences") if isinstance(raw, dict) else raw
     if not isinstance(listed, list):
-        names = ", ".join(name[:SHOWN] for name in list(raw)[:5]) if isinstance(raw, dict) else type(listed).__name__
+        names = ", ".join(name[:_NAME] for name in list(raw)[:5]) if isinstance(raw, dict) else type(listed).__name__
         raise HalfWritten(f"expected a list of experiences, found an object with {names!r}")
     for number, record in enumerate(listed, 1):
         if isinstance(record, msgspec.Raw):

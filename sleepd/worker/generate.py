@@ -78,11 +78,7 @@ def replies(
             out = model(input_ids=ids, attention_mask=mask, position_ids=positions, logits_to_keep=1, **caching)
         chosen = _choose(out.logits[:, -1].float(), noise)
         for row, token in enumerate(chosen.tolist()):
-            if not is_open[row]:
-                continue
-            if token not in stop_ids:
-                found[row].append(token)
-            is_open[row] = token not in stop_ids and len(found[row]) < asked[row].max_new_tokens
+            is_open[row] = is_open[row] and _goes_on(found[row], token, stop_ids, asked[row].max_new_tokens)
         mask = torch.cat([mask, mask.new_ones(len(asked), 1)], dim=1)
         grown = getattr(out, "past_key_values", None) if cache_name else None
         if grown is not None:
@@ -92,6 +88,14 @@ def replies(
             ids = torch.cat([ids, chosen[:, None]], dim=1)
             positions = torch.cat([positions, positions[:, -1:] + 1], dim=1)
     return [None if open_ else reply for reply, open_ in zip(found, is_open, strict=True)]
+
+
+def _goes_on(reply: list[int], token: int, stop_ids: frozenset[int], most: int) -> bool:
+    """Take the next token of a reply in, unless it ends it; says whether there is more to come."""
+    if token in stop_ids:
+        return False
+    reply.append(token)
+    return len(reply) < most
 
 
 def batched_replies(

@@ -20,7 +20,7 @@ from sleepd.learned import Place, whereabouts
 LENGTH = 200_000
 SIZES = (LENGTH // 32, LENGTH // 4, LENGTH)
 """Ascending, so that work that grows too fast is found before it takes for ever."""
-MOST_WORK = 150
+MOST_WORK = 300
 """Steps of a plain loop for each character. Quadratic work on 200,000 characters is thousands."""
 
 UNITS = (

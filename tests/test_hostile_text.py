@@ -21,7 +21,7 @@ def test_shapes_are_many_and_long() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_work_is_bounded_on_each_shape(name: str) -> None:
-    """On each shape at 6,250 characters, and on the worst at 200,000, a character costs at most 150 plain steps.
+    """On each shape at 6,250 characters, and on the worst at 200,000, a character costs at most 300 plain steps.
 
     All shapes at 200,000 characters: ``python -m tests.hostile_text`` (minutes).
     """

@@ -15,7 +15,7 @@ from pathlib import Path
 import msgspec
 
 from .adapter_file import CONFIG_FILE, WEIGHTS_FILE, read_adapter_file
-from .checkpoints import ADOPTED, ADOPTED_VERDICT, Checkpoints, Manifest, cycle_number, file_record
+from .checkpoints import ADOPTED, ADOPTED_VERDICT, Checkpoints, FileRecord, Manifest, cycle_number, file_record
 from .clock import Clock
 from .errors import CheckpointInvalid
 from .experience import key_text
@@ -63,7 +63,10 @@ def adopt(ledger: Ledger, checkpoints: Checkpoints, clock: Clock) -> list[str]:
 
 
 def _adopt(path: Path, checkpoints: Checkpoints, at: datetime) -> None:
+    files = _records(path)
     adapter = read_adapter_file(path)
+    if _records(path) != files:  # what is recorded must be what was found sound
+        raise CheckpointInvalid(f"{path}: changed while it was read", hint="restart once nothing writes to it")
     cycle = cycle_number(path.name)
     manifest = Manifest(
         cycle=cycle,
@@ -74,7 +77,7 @@ def _adopt(path: Path, checkpoints: Checkpoints, at: datetime) -> None:
         lora_shape=adapter.lora_shape,
         strategy="older",
         created_at=at.isoformat(),
-        files={name: file_record(path / name) for name in (WEIGHTS_FILE, CONFIG_FILE)},
+        files=files,
     )
     # The link first: found without its record after a crash, the adoption is made again; the other way round, a record
     # without its link would be taken for a rollback to the base.
@@ -82,6 +85,18 @@ def _adopt(path: Path, checkpoints: Checkpoints, at: datetime) -> None:
     make_directory(checkpoints.directory / ADOPTED)
     fsync_path(checkpoints.directory)
     replace_file(checkpoints.directory / ADOPTED / f"{path.name}.json", manifest.encoded())
+
+
+def _records(path: Path) -> dict[str, FileRecord]:
+    """Size and hash of the adapter's files.
+
+    Raises:
+        CheckpointInvalid: one of them cannot be read.
+    """
+    try:
+        return {name: file_record(path / name) for name in (WEIGHTS_FILE, CONFIG_FILE)}
+    except OSError as error:
+        raise CheckpointInvalid(f"{path}: {error.strerror or error}", hint="see what stands there") from error
 
 
 def note_trained(

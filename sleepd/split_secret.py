@@ -13,6 +13,7 @@ from typing import Final
 
 from .errors import StateDirectoryUnusable
 from .files import read_document, replace_file
+from .shell_text import quoted
 
 FILE_NAME: Final = "secret"
 BYTES: Final = 32
@@ -22,20 +23,30 @@ def split_secret(directory: Path) -> bytes:
     """The secret of a state directory, made where there is none; the caller holds the directory's lock.
 
     Raises:
-        StateDirectoryUnusable: it cannot be read, or is not what was written.
-        OSError: the disk did not take a new one.
+        StateDirectoryUnusable: it cannot be read, is not what was written, or the disk did not take a new one.
     """
     path = directory / FILE_NAME
     try:
         secret = read_document(path, BYTES)
     except FileNotFoundError:
-        secret = os.urandom(BYTES)
-        # For nobody else: the group may read what the directory holds, and may write into the buffer.
-        replace_file(path, secret, mode=0o600)
+        secret = _new_secret(path)
     except OSError as error:
         raise _unusable(path, error.strerror or str(error)) from error
     if len(secret) != BYTES:
         raise _unusable(path, f"expected {BYTES} bytes, found {len(secret)}")
+    return secret
+
+
+def _new_secret(path: Path) -> bytes:
+    secret = os.urandom(BYTES)
+    try:
+        # For nobody else: the group may read what the directory holds, and may write into the buffer.
+        replace_file(path, secret, mode=0o600)
+    except OSError as error:
+        raise StateDirectoryUnusable(
+            f"{path}: cannot be written: {error.strerror or error}",
+            hint=f"make space: df -h {quoted(path.parent)}",
+        ) from error
     return secret
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from sleepd import adoption
 from sleepd.adapter_file import read_adapter_file
 from sleepd.checkpoints import file_record, read_manifest, verify
 from sleepd.errors import CheckpointInvalid
@@ -399,6 +400,20 @@ def test_a_history_that_makes_no_sense_is_left_out(tmp_path: Path, training: dic
     write_older_cycle(stage.state, 7, **training)
     status = stage.play(explain)
     assert (status.champion.cycle, status.total_cycles) == (7, 6)
+
+
+def test_swapped_adapter_is_not_adopted(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An adapter that is replaced between the look at it and its record is left, and the one before is adopted."""
+
+    def read(path: Path) -> Any:
+        found = read_adapter_file(path)
+        if path.name == "cycle_007":
+            weights = path / "adapter_model.safetensors"
+            weights.write_bytes(weights.read_bytes()[:-4] + b"evil")
+        return found
+
+    monkeypatch.setattr(adoption, "read_adapter_file", read)
+    assert stage.play(explain).champion.cycle == 6
 
 
 def test_an_adopted_adapter_that_changes_afterwards_is_not_used(stage: Stage) -> None:

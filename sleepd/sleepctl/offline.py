@@ -8,6 +8,7 @@ from typing import TypeVar
 import msgspec
 
 from sleepd.errors import DaemonNotRunning
+from sleepd.files import read_document
 from sleepd.status import SCHEMA, Status
 
 from .answers import WrittenCycles
@@ -36,7 +37,7 @@ def _read(path: Path, kind: type[_T], absent: DaemonNotRunning) -> _T:
         DaemonNotRunning: ``absent``, with the reason why the file does not help either.
     """
     try:
-        text = path.read_bytes()
+        text = read_document(path)  # no link, no pipe: root may be reading what the service's user wrote
         schema = msgspec.json.decode(text, type=_Schema).schema
         if schema == SCHEMA:
             return msgspec.json.decode(text, type=kind)

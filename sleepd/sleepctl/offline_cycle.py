@@ -15,7 +15,7 @@ import msgspec
 
 from sleepd.cycle import State, undo_command
 from sleepd.experience import Experience, experience_key, group_key
-from sleepd.files import open_regular, read_document
+from sleepd.files import is_own_directory, open_regular, read_document
 from sleepd.job import Report, Role
 from sleepd.learned import Found, Learned, Place, keys_of, learned, limited, whereabouts
 from sleepd.reader import read_texts
@@ -105,7 +105,7 @@ def _read_buffer(path: str, wanted: list[int]) -> tuple[list[Experience], str]:
 
 def _directory(state: Path, cycle: int) -> Path | None:
     name = f"cycle_{cycle:03d}"
-    return next((path for path in (state / name, state / "retired" / name) if path.is_dir()), None)
+    return next((path for path in (state / name, state / "retired" / name) if is_own_directory(path)), None)
 
 
 def _read(path: Path, kind: type[_T]) -> _T | None:

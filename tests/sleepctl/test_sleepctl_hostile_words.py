@@ -179,3 +179,24 @@ def test_shown_commands_quote_words() -> None:
     """No f-string of the package puts a value into a command line unless it is quoted or a number."""
     paths = [path for path in SOURCE.rglob("*.py") if path.name not in ("completion_scripts.py", "roff.py")]
     assert [line for path in paths for line in _interpolated_commands(path)] == []
+
+
+@pytest.mark.parametrize("kind", ["pipe", "link"])
+@pytest.mark.parametrize("command", ["status", "history", "completions"])
+def test_offline_reading_follows_nothing(
+    sleepctl: Callable[..., Ran], environment: Path, tmp_path: Path, command: str, kind: str
+) -> None:
+    """A pipe or a link that the service's user left for root's sleepctl is neither waited for nor read."""
+    state = tmp_path / "state"
+    state.mkdir()
+    (tmp_path / "shadow").write_text('{"schema": 1, "cycles": [], "written_at": "2026-01-01T00:00:00Z"}')
+    for name in ("status.json", "history.json"):
+        if kind == "pipe":
+            os.mkfifo(state / name)
+        else:
+            (state / name).symlink_to(tmp_path / "shadow")
+    (environment / "c.toml").write_text(f'[state]\ndirectory = "{state}"\n[control]\nsocket = "{tmp_path}/none"\n')
+    words = ("completions", "cycles") if command == "completions" else (command,)
+    ran = sleepctl(*words, "--config", str(environment / "c.toml"))
+    assert ran.out == ""
+    assert ran.code == (0 if command == "completions" else 3)

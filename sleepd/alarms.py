@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime, timedelta
 
 import msgspec
@@ -15,12 +16,13 @@ from .status import Alarm, Decision
 
 _DUE_SINCE = "due_since"
 _STANDING = "alarms"
+_FIGURES = re.compile(r"\d+(?:\.\d+)?")
 CLOCK_TOLERANCE = timedelta(minutes=1)
 """Clocks are corrected by so much without anybody having to know."""
 
 
 class Alarms:
-    """The warnings of one state directory; each is logged once when it begins and once when it ends.
+    """The warnings of one state directory; each is logged when it begins, when its cause changes, and when it ends.
 
     Those about a sleep that does not come or comes too often survive a restart; what ``note`` says is of this process.
     """
@@ -38,8 +40,12 @@ class Alarms:
         return [*self._of_sleeps, *self._noted.values()]
 
     def note(self, name: str, text: str) -> None:
-        """Something stands from now on, or, with an empty text, does no longer."""
-        if text and name not in self._noted:
+        """Something stands from now on, or, with an empty text, does no longer.
+
+        Where another cause takes the place of the one that was told, that one is told too; other figures are no news.
+        """
+        was = self._noted[name].text if name in self._noted else ""
+        if text and _FIGURES.sub("", text) != _FIGURES.sub("", was):
             get_logger().warning(name, text=text)
         elif not text and name in self._noted:
             get_logger().info(f"{name}_ended")

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from sleepd.overdue import Limits, alarms
 from sleepd.overview import overview
@@ -115,3 +116,16 @@ def test_more_cycles_than_usual_in_a_day_are_a_warning(stage: Stage) -> None:
     assert alarm.text.startswith("3 cycles began in the last 24 h (more than 2)")
     stage.clock.advance(25 * 3600)
     assert stage.play(explain).alarms == []
+
+
+def test_changed_cause_is_logged(stage: Stage) -> None:
+    """A warning that stands is logged again with another cause, in status and journal alike; not with other figures."""
+
+    async def scene(sleeper: Sleeper) -> list[str]:
+        with capture_logs() as lines:
+            for text in ("7 MB are free", "5 MB are free", "the disk is read-only", ""):
+                sleeper.alarms.note("disk_full", text)
+                assert [alarm.text for alarm in sleeper.alarms.standing] == ([text] if text else [])
+        return [line.get("text", line["event"]) for line in lines]
+
+    assert stage.play(scene) == ["7 MB are free", "the disk is read-only", "disk_full_ended"]

@@ -36,6 +36,8 @@ _LOOK_ALIKES: Final = str.maketrans(
     "ABESIJKMHOPCTYXaeopisjcyxhdqwkmt" + "ABEZHIKMNOPTYXaeikvoptuxw",
 )
 """Of Cyrillic, then of Greek."""
+_LONG: Final = {0xFDFA: " ", 0xFDFB: " "}
+"""Two Arabic phrases in one character each, which would become 18 and 8: a text of them would be that much longer."""
 _WORD: Final = re.compile(r"\w+")
 _HAS_LATIN: Final = re.compile("[A-Za-z]")
 _BETWEEN: Final = re.compile(r"[\s.·|-]+")
@@ -56,7 +58,7 @@ def plain(text: str) -> str:
     """
     if text.isascii():
         return text
-    return _WORD.sub(_folded, _INVISIBLE.sub("", normalise(text, "NFKC")))
+    return _WORD.sub(_folded, _INVISIBLE.sub("", normalise(text.translate(_LONG), "NFKC")))
 
 
 def _folded(word: re.Match[str]) -> str:

@@ -113,6 +113,7 @@ def test_words_of_other_scripts_stay() -> None:
     assert plain("Мой пароль") == "Мой пароль"
     assert plain("my p\u0430ssw\u043erd") == "my password"
     assert plain("plain text") == "plain text"
+    assert max(len(plain(chr(code))) for code in (*range(0xD800), *range(0xF900, 0x10000))) <= 6
 
 
 def test_encodings_are_opened_to_a_depth() -> None:

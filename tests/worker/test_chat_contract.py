@@ -35,7 +35,7 @@ def base_with(tiny_model, tmp_path):
 
 
 def test_a_cycle_says_what_the_template_does(run_here, base_with):
-    """The report has the sample and what the template does; that there is no template is a warning among the notices."""
+    """The report has a sample and what the template does; that there is no template is a warning among the notices."""
     report = run_here(base=str(base_with(None)))
     assert report.chat.has_template is False
     assert report.chat.supervised.endswith("two paragraphs.<|im_end|>")

@@ -304,6 +304,16 @@ CASES = [
         eos="<|end_of_sentence|>",
     ),
     Case(
+        "DeepSeek-R1, an indent is kept",
+        DEEPSEEK_R1,
+        _R1,
+        "    return 1⟦<|end_of_sentence|>⟧",
+        f"{PROMPT}⟦<|Assistant|>⟧",
+        bos="<|begin|>",
+        eos="<|end_of_sentence|>",
+        reply="    return 1",
+    ),
+    Case(
         "DeepSeek-R1, a thought was said",
         DEEPSEEK_R1,
         _R1,

@@ -212,7 +212,9 @@ def test_forged_plain_headers_are_set_aside(name: str, text: str) -> None:
     assert encode_exchange(chat, "a", "The user: who is it?", "A user, said the User.", 500)
 
 
-@pytest.mark.parametrize("name", ["Qwen3, a thought was said", "Llama 3", "gpt-oss", "Mistral", "no template"])
+@pytest.mark.parametrize(
+    "name", ["Qwen3, a thought was said", "Llama 3", "gpt-oss", "Mistral", "no template", "two tokens end a turn"]
+)
 def test_a_cut_reply_is_not_ended(name: str) -> None:
     """Whatever the limit: the prompt loses its start first, then the reply its end, and then no turn ends."""
     case = by_name(name)

@@ -81,12 +81,9 @@ def replies(
             is_open[row] = is_open[row] and _goes_on(found[row], token, stop_ids, asked[row].max_new_tokens)
         mask = torch.cat([mask, mask.new_ones(len(asked), 1)], dim=1)
         grown = getattr(out, "past_key_values", None) if cache_name else None
+        ids, positions = _fed(ids, positions, chosen, is_remembered=grown is not None)
         if grown is not None:
             caching[cache_name] = grown
-            ids, positions = chosen[:, None], positions[:, -1:] + 1
-        else:
-            ids = torch.cat([ids, chosen[:, None]], dim=1)
-            positions = torch.cat([positions, positions[:, -1:] + 1], dim=1)
     return [None if open_ else reply for reply, open_ in zip(found, is_open, strict=True)]
 
 
@@ -133,6 +130,14 @@ def _cache_name(model: Any) -> str:
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
     parameters = inspect.signature(base.forward).parameters
     return next((name for name in ("past_key_values", "cache") if name in parameters), "")
+
+
+def _fed(
+    ids: torch.Tensor, positions: torch.Tensor, chosen: torch.Tensor, *, is_remembered: bool
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """What the next step reads: the chosen tokens alone where the model remembers the rest, else all of the text."""
+    new, places = chosen[:, None], positions[:, -1:] + 1
+    return (new, places) if is_remembered else (torch.cat([ids, new], dim=1), torch.cat([positions, places], dim=1))
 
 
 def _fitting(asked: Sequence[Asked], positions: int | None) -> list[Sequence[int]]:

@@ -332,7 +332,9 @@ GIB = 2**30
 QWEN_05B = Shape(
     weights=494_032_768, adapter=8_798_208, layers=24, hidden=896, inner=4864, heads=14, vocabulary=151_936
 )
+EMBEDDED = Shape(weights=134_515_008, adapter=4_884_480, layers=30, hidden=576, inner=1536, heads=9, vocabulary=49_152)
 MEASURED = [
+    ("embedded", Need(EMBEDDED, number_bytes=2, is_eager=True, is_converted=True), 512, 2.21 * GIB),
     ("qwen2.5-0.5b", Need(QWEN_05B, number_bytes=2, is_eager=True, is_converted=False), 512, 4.15 * GIB),
 ]
 

@@ -109,7 +109,7 @@ def test_a_buffer_that_the_daemons_user_may_not_read_is_named_and_heals(tmp_path
     path.chmod(0o600)
     for directory in (tmp_path, *list(tmp_path.parents)[:2]):
         directory.chmod(0o755)
-    (tmp_path / "state").mkdir()
+    (tmp_path / "state").mkdir(exist_ok=True)
     (tmp_path / "run").mkdir()
     for name in ("state", "run"):
         os.chown(tmp_path / name, 65534, 65534)

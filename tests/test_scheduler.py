@@ -202,7 +202,7 @@ def test_an_older_state_is_shown_and_kept_up_to_date(config: Config) -> None:
         ],
     }
     state = Path(config.state.directory)
-    state.mkdir()
+    state.mkdir(exist_ok=True)
     (state / "scheduler_state.json").write_text(json.dumps(older))
     put(config, 7)
     status = SleepScheduler().get_status()

@@ -71,7 +71,7 @@ def try_damage(whole: Stage, directory: Path, kind: str, random: Random) -> tupl
     """One damage and one start; returns the file, and what is wrong with what came of it (empty: nothing)."""
     stage = Stage(directory)
     stage.clock.wall = whole.clock.wall
-    shutil.copytree(whole.state, stage.state, symlinks=True)
+    shutil.copytree(whole.state, stage.state, symlinks=True, dirs_exist_ok=True)
     shutil.copy(whole.buffer, stage.buffer)
     name = damage(stage.state / "cycle_003", kind, random)
     try:

@@ -285,7 +285,7 @@ def test_doctor_with_the_daemon_down_looks_at_all_and_ends_with_0(
     """A correct installation that is not started yet has warnings, no failure, and JSON says the same."""
     config = changed(config_for(short_directory), "worker", python=torchless)
     write_buffer(short_directory / "buffer.json", experiences(3))
-    (short_directory / "state").mkdir()
+    (short_directory / "state").mkdir(exist_ok=True)
     write_config(short_directory / "c.toml", config)
     ran = sleepctl("doctor", "--config", str(short_directory / "c.toml"), "--json")
     marks = {each["name"]: each["mark"] for each in ran.json["findings"]}
@@ -325,7 +325,7 @@ def test_doctor_reads_what_systemd_and_cron_say(
 def test_root_asks_the_interpreter_as_the_daemons_user(environment: Path, sleepctl: Sleepctl, torchless: str) -> None:
     """An interpreter that works for root alone is no interpreter for the service."""
     environment.chmod(0o755)
-    (environment / "state").mkdir()
+    (environment / "state").mkdir(exist_ok=True)
     os.chown(environment / "state", 65534, 65534)
     write_config(environment / "c.toml", changed(config_for(environment), "worker", python=torchless))
     options = ("doctor", "--config", str(environment / "c.toml"), "--json")

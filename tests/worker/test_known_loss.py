@@ -7,6 +7,7 @@ import warnings
 import pytest
 
 from sleepd import selftest
+from sleepd.errors import WorkerFailed
 from sleepd.worker import known_loss
 from sleepd.worker.process import silence_known_warnings
 
@@ -76,3 +77,13 @@ def test_nothing_counts_as_known_but_a_number():
 def test_both_ends_know_the_exit_status():
     """The daemon's side, which does not import torch's, has the same number for another loss."""
     assert selftest.OTHER_LOSS == known_loss.OTHER_LOSS
+
+
+def test_selftest_tells_another_loss(tmp_path):
+    """What the worker's interpreter found is told, with the list of versions that were tested."""
+    python = tmp_path / "python"
+    python.write_text(f"#!/bin/sh\necho 'expected a loss of 5.7, found 6' >&2\nexit {known_loss.OTHER_LOSS}\n")
+    python.chmod(0o755)
+    with pytest.raises(WorkerFailed, match="compute something else than the tested ones: expected a loss") as caught:
+        selftest._make_model(tmp_path / "model", str(python))
+    assert "requirements/worker.txt" in caught.value.hint

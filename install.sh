@@ -85,7 +85,7 @@ require_python() {
 
 # What an environment was made of. It is made anew when this changes.
 key_of() {
-    { cat "$here/pyproject.toml" "$here"/requirements/*.txt && "$python" --version && printf '%s\n' "$here" "${torch[*]}" "$@"; } | sha256sum | cut -c1-16
+    { cat "$here/pyproject.toml" "$here"/config/requirements/*.txt && "$python" --version && printf '%s\n' "$here" "${torch[*]}" "$@"; } | sha256sum | cut -c1-16
 }
 
 # An environment with these things in it. $1: its directory; the rest: what pip gets, one set after the other, parted by "--then".
@@ -99,7 +99,7 @@ environment() {
     install=("$directory/bin/python" -m pip install --quiet --disable-pip-version-check --no-input)
     run rm -rf "$directory"
     run "$python" -m venv "$directory"
-    run "${install[@]}" "${locked[@]}" "$here/requirements/build.txt"
+    run "${install[@]}" "${locked[@]}" "$here/config/requirements/build.txt"
     local wanted=()
     for word in "$@" --then; do
         if [[ $word == --then ]]; then
@@ -126,9 +126,9 @@ install_try() {
     prepare
     run chmod 0700 "$base" # the demo's buffer, adapter and log
     stage "the daemon's environment" \
-        environment "$base/daemon" "${locked[@]}" "$here/requirements/daemon.txt" --then "${ours[@]}" -e "$here"
+        environment "$base/daemon" "${locked[@]}" "$here/config/requirements/daemon.txt" --then "${ours[@]}" -e "$here"
     stage "the worker's environment (torch: a large download, once)" \
-        environment "$base/worker" "${locked[@]}" "$here/requirements/worker.txt" --then "${torch[@]}" --then "${ours[@]}" -e "$here"
+        environment "$base/worker" "${locked[@]}" "$here/config/requirements/worker.txt" --then "${torch[@]}" --then "${ours[@]}" -e "$here"
     if $is_kept; then
         flags=(--keep)
     fi
@@ -145,7 +145,7 @@ install_test() {
     log="$base/install.log"
     prepare
     stage "an environment for the tests (torch: a large download, once)" \
-        environment "$base/env" "${locked[@]}" "$here/requirements/test.txt" --then "${torch[@]}" --then "${ours[@]}" -e "$here"
+        environment "$base/env" "${locked[@]}" "$here/config/requirements/test.txt" --then "${torch[@]}" --then "${ours[@]}" -e "$here"
     local tests=("$base/env/bin/python" -m pytest "$@")
     if $is_dry; then
         run "${tests[@]}"
@@ -184,7 +184,7 @@ main() {
     local here mode=install_system python=${PYTHON:-python3} log="" is_dry=false is_kept=false torch rest=() given=()
     local is_user=false is_purge=false worker_base="" release="" digest=""
     local prefix units local_prefix config_directory config state systemctl sudo
-    # What requirements/ holds, by its hashes alone; and then ours, built with the setuptools that is there. torch comes
+    # What config/requirements/ holds, by hash; and then ours, built with the setuptools that is there. torch comes
     # between the two: which build fits is the machine's and the owner's choice, so no hash can be known.
     local ours=(--no-deps --no-build-isolation) locked=(--require-hashes --no-deps --no-build-isolation --use-pep517 -r)
     here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd -P)

@@ -92,7 +92,7 @@ def _make_model(directory: Path, python: str) -> None:
     if done.returncode == OTHER_LOSS:
         raise WorkerFailed(
             f"{python}: its libraries compute something else than the tested ones: {last}",
-            hint=f"take the versions of requirements/worker.txt; which are there: {python} -m pip list",
+            hint=f"take the versions of config/requirements/worker.txt; which are there: {python} -m pip list",
         )
     if done.returncode:
         raise WorkerFailed(

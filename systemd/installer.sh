@@ -87,7 +87,7 @@ require_outside_homes() {
 name_release() {
     local version
     version=$(sed -n 's/^VERSION = "\(.*\)"$/\1/p' "$here/sleepd/version.py")
-    digest=$(cd "$here" && find pyproject.toml install.sh requirements sleepd systemd config -type f ! -name '*.pyc' -print0 | sort -z |
+    digest=$(cd "$here" && find pyproject.toml install.sh sleepd systemd config -type f ! -name '*.pyc' -print0 | sort -z |
         xargs -0 sha256sum | sha256sum | cut -c1-8)
     release=$prefix/releases/$version
     if [[ -e $release/.complete && $(cat "$release/source/.digest") != "$digest" ]]; then
@@ -121,7 +121,7 @@ copy_source() {
     local part
     run rm -rf "$release"
     run install -d "$release/source"
-    for part in pyproject.toml README.md LICENSE install.sh requirements sleepd systemd config; do
+    for part in pyproject.toml README.md LICENSE install.sh sleepd systemd config; do
         run cp -R "$here/$part" "$release/source/"
     done
     run find "$release/source" -name __pycache__ -prune -exec rm -rf '{}' +
@@ -137,13 +137,13 @@ pip_install() {
 
 daemon_environment() {
     run "$python" -m venv "$release/daemon"
-    pip_install "$release/daemon" "${locked[@]}" "$here/requirements/build.txt"
+    pip_install "$release/daemon" "${locked[@]}" "$here/config/requirements/build.txt"
     # Built here, where nothing else is: beside an owner's torch an old setuptools may lie. What pip leaves in the source
     # directory is not part of the release.
     run "$release/daemon/bin/python" -m pip wheel --quiet --disable-pip-version-check --no-input "${ours[@]}" \
         --wheel-dir "$release/wheel" "$release/source"
     run rm -rf "$release/source/build" "$release/source/sage_sleepd.egg-info"
-    pip_install "$release/daemon" "${locked[@]}" "$here/requirements/daemon.txt"
+    pip_install "$release/daemon" "${locked[@]}" "$here/config/requirements/daemon.txt"
     pip_install "$release/daemon" --no-deps "$(wheel)"
 }
 
@@ -159,8 +159,8 @@ torch_environment() {
     if [[ ! -e $directory/.complete ]]; then
         run rm -rf "$directory"
         run "$python" -m venv "$directory"
-        pip_install "$directory" "${locked[@]}" "$here/requirements/build.txt"
-        pip_install "$directory" "${locked[@]}" "$here/requirements/worker.txt"
+        pip_install "$directory" "${locked[@]}" "$here/config/requirements/build.txt"
+        pip_install "$directory" "${locked[@]}" "$here/config/requirements/worker.txt"
         pip_install "$directory" "${torch[@]}"
         run touch "$directory/.complete"
     fi
@@ -170,7 +170,7 @@ torch_directory() {
     printf '%s\n' "$prefix/torch/$({
         printf '%s\n' "${torch[*]}"
         "$python" --version
-        cat "$here/requirements/build.txt" "$here/requirements/worker.txt"
+        cat "$here/config/requirements/build.txt" "$here/config/requirements/worker.txt"
     } | sha256sum | cut -c1-12)"
 }
 
@@ -206,11 +206,11 @@ worker_environment() {
         # fit, pip chooses another one, of which no hash is known. torch is held at the version that is there.
         local version=0
         $is_dry || version=$("$base" -c 'import torch; print(torch.__version__.partition("+")[0])')
-        pip_install "$release/worker" "${locked[@]}" "$here/requirements/build.txt"
+        pip_install "$release/worker" "${locked[@]}" "$here/config/requirements/build.txt"
         if $is_dry; then
-            printf '# %s: what %s lacks of %s\n' "$release/missing.txt" "$base" "$here/requirements/worker.txt"
+            printf '# %s: what %s lacks of %s\n' "$release/missing.txt" "$base" "$here/config/requirements/worker.txt"
         else
-            "$release/worker/bin/python" "$here/requirements/missing.py" "$here/requirements/worker.txt" >"$release/missing.txt"
+            "$release/worker/bin/python" "$here/config/requirements/missing.py" "$here/config/requirements/worker.txt" >"$release/missing.txt"
         fi
         pip_install "$release/worker" "${locked[@]}" "$release/missing.txt"
         pip_install "$release/worker" "torch==$version" "$(wheel)[worker]"

@@ -294,7 +294,7 @@ def test_failed_stage_shows_the_log(tmp_path: Path) -> None:
     copy.mkdir()
     for name in ("install.sh", "pyproject.toml"):
         shutil.copy(ROOT / name, copy / name)
-    shutil.copytree(ROOT / "requirements", copy / "requirements")
+    shutil.copytree(ROOT / "config" / "requirements", copy / "config" / "requirements")
     python = tmp_path / "python"
     python.write_text('#!/bin/sh\n[ "$2" = venv ] && { echo "no room for $3"; exit 3; }\nexec python3 "$@"\n')
     python.chmod(0o755)

@@ -18,12 +18,13 @@ from packaging.version import Version
 from sleepd.worker.base import EMBEDDED_REQUIREMENT
 
 ROOT = Path(__file__).parent.parent
-FILES = sorted((ROOT / "requirements").glob("*.txt"))
+REQUIREMENTS = ROOT / "config" / "requirements"
+FILES = sorted((REQUIREMENTS).glob("*.txt"))
 
 
 def load(name: str) -> ModuleType:
     """One of the scripts beside the files."""
-    spec = importlib.util.spec_from_file_location(name, ROOT / "requirements" / f"{name}.py")
+    spec = importlib.util.spec_from_file_location(name, REQUIREMENTS / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -36,13 +37,13 @@ lock, missing = load("lock"), load("missing")
 
 def pins(name: str) -> dict[str, Version]:
     """The version of each package in a file."""
-    text = (ROOT / "requirements" / f"{name}.txt").read_text()
+    text = (REQUIREMENTS / f"{name}.txt").read_text()
     return {found[1]: Version(found[2]) for found in re.finditer(r"^(\S+?)==(\S+)", text, re.MULTILINE)}
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_requirements_are_current(path: Path) -> None:
-    """Each file was made from the dependencies that pyproject.toml has now; else: python requirements/lock.py."""
+    """Each file was made from the dependencies that pyproject.toml has now; else run its lock.py."""
     assert path.read_text().startswith(lock.header(lock.read_project()))
     assert {each.stem for each in FILES} == set(lock.wanted(lock.read_project()))
 
@@ -73,11 +74,15 @@ def test_pins_fit_the_declared_ranges() -> None:
 
 def test_only_what_is_missing_is_fetched(tmp_path: Path) -> None:
     """Above an owner's interpreter, what that has already is left to it; the rest keeps its hashes."""
-    text = (ROOT / "requirements" / "worker.txt").read_text()
+    text = (REQUIREMENTS / "worker.txt").read_text()
     left = missing.missing(text, {"numpy", "pyyaml", *(set(pins("worker")) - {"numpy", "pyyaml", "peft"})})
     assert re.findall(r"^(\S+)==", left, re.MULTILINE) == ["peft"]
     assert left.count("--hash=sha256:") >= 2
-    command = [sys.executable, ROOT / "requirements" / "missing.py", ROOT / "requirements" / "worker.txt"]
+    command = [
+        sys.executable,
+        REQUIREMENTS / "missing.py",
+        REQUIREMENTS / "worker.txt",
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert "msgspec==" not in done.stdout, "this interpreter has it"
 

@@ -18,8 +18,9 @@ from tests.system.scenes import install, prepare_owner
 
 PACKAGES = "systemd,systemd-sysv,libpam-systemd,dbus,python3,python3-venv,procps,sudo,cron"
 TORCH = "torch==2.13.0"
+REQUIREMENTS = ROOT / "config" / "requirements"
 LOCKED = ("build.txt", "worker.txt")
-OF_A_CHECKOUT = ("pyproject.toml", "README.md", "LICENSE", "install.sh", "requirements", "sleepd", "systemd", "config")
+OF_A_CHECKOUT = ("pyproject.toml", "README.md", "LICENSE", "install.sh", "sleepd", "systemd", "config")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -60,8 +61,8 @@ def wheels(tree: Path) -> Path:
     version = f"python{sys.version_info.major}.{sys.version_info.minor}"
     if not (tree / "usr/bin" / version).exists():
         pytest.skip(f"SYSTEM TESTS NOT RUN: the machine has no {version} for which packages could be fetched here")
-    locked = ["--require-hashes", "--no-deps", *(f"-r{ROOT / 'requirements' / name}" for name in LOCKED)]
-    content = b"".join((ROOT / "requirements" / name).read_bytes() for name in LOCKED)
+    locked = ["--require-hashes", "--no-deps", *(f"-r{ROOT / 'config' / 'requirements' / name}" for name in LOCKED)]
+    content = b"".join((REQUIREMENTS / name).read_bytes() for name in LOCKED)
 
     def make(directory: Path) -> None:
         pip = [sys.executable, "-m", "pip", "download", "-qq", "--no-input", "--dest", str(directory)]

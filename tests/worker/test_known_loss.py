@@ -86,4 +86,4 @@ def test_selftest_tells_another_loss(tmp_path):
     python.chmod(0o755)
     with pytest.raises(WorkerFailed, match="compute something else than the tested ones: expected a loss") as caught:
         selftest._make_model(tmp_path / "model", str(python))
-    assert "requirements/worker.txt" in caught.value.hint
+    assert "config/requirements/worker.txt" in caught.value.hint

@@ -1,4 +1,4 @@
-"""``python requirements/missing.py FILE``: print the entries of FILE whose packages this interpreter does not have."""
+"""``python config/requirements/missing.py FILE``: entries of FILE whose packages this interpreter lacks."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""``python requirements/lock.py [options of uv]``: write the requirements beside it anew from ``pyproject.toml``.
+"""``python config/requirements/lock.py [options of uv]``: write the requirements anew from ``pyproject.toml``.
 
 Each file holds exact versions and the sha256 of every published file of them, for Python from 3.11 on and Linux on any
 processor; pip refuses what has another one (``--require-hashes``). It needs the program uv (``pip install uv``) and the
-package index. What a file has already stays; to look for newer versions: ``python requirements/lock.py --upgrade``.
+package index. What a file has already stays; ``--upgrade`` looks for newer versions.
 
 torch is left out, and what only a GPU's build of it brings: which build fits is decided by the machine and its owner
 (``SLEEPD_TORCH``, ``--worker-python``), so its files have no hash here.
@@ -53,12 +53,12 @@ def digest(project: dict[str, Any]) -> str:
 
 def header(project: dict[str, Any]) -> str:
     """The first lines of each file."""
-    return f"# Made by requirements/lock.py: change nothing here.\n# made-of: {digest(project)}\n"
+    return f"# Made by config/requirements/lock.py: change nothing here.\n# made-of: {digest(project)}\n"
 
 
 def read_project() -> dict[str, Any]:
     """``pyproject.toml``."""
-    return tomllib.loads((HERE.parent / "pyproject.toml").read_text())
+    return tomllib.loads((HERE.parents[1] / "pyproject.toml").read_text())
 
 
 def resolve(requirements: list[str], pins: str, *options: str) -> str:

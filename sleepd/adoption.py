@@ -14,7 +14,7 @@ from pathlib import Path
 
 import msgspec
 
-from .adapter_file import CONFIG_FILE, WEIGHTS_FILE, read_adapter_file
+from .adapter_file import CONFIG_FILE, MAX_FILE_BYTES, WEIGHTS_FILE, read_adapter_file
 from .checkpoints import ADOPTED, ADOPTED_VERDICT, Checkpoints, FileRecord, Manifest, cycle_number, file_record
 from .clock import Clock
 from .errors import CheckpointInvalid
@@ -88,13 +88,14 @@ def _adopt(path: Path, checkpoints: Checkpoints, at: datetime) -> None:
 
 
 def _records(path: Path) -> dict[str, FileRecord]:
-    """Size and hash of the adapter's files.
+    """Size and hash of those of the adapter's files that are there, unread where none may be so large.
 
     Raises:
         CheckpointInvalid: one of them cannot be read.
     """
     try:
-        return {name: file_record(path / name) for name in (WEIGHTS_FILE, CONFIG_FILE)}
+        there = [name for name in (WEIGHTS_FILE, CONFIG_FILE) if (path / name).is_file()]
+        return {name: file_record(path / name, most=MAX_FILE_BYTES) for name in there}
     except OSError as error:
         raise CheckpointInvalid(f"{path}: {error.strerror or error}", hint="see what stands there") from error
 

@@ -116,7 +116,8 @@ def undo_command(cycle: int, state: str, *, is_standing: bool, champions: Iterab
         return "sleepctl cancel"
     if not is_standing:
         return ""
-    return f"sleepctl rollback {max((each for each in champions if each < cycle), default=0)}"
+    was = max((each for each in champions if each < cycle), default=0)
+    return f"sleepctl rollback {was}"
 
 
 def diagram() -> str:

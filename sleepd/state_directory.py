@@ -21,6 +21,7 @@ DIRECTORIES: Final = ("staging", "retired", "adopted", "models")
 _FILES: Final = re.compile(
     r"lock|secret|state\.db(?:[-.].+)?|(?:status|history|scheduler_state|quarantine|tags|metrics)\.json|\..+\.tmp"
 )
+_NEW_LINK: Final = re.compile(r"\.current\.\d+\.tmp")
 _CYCLE: Final = re.compile(r"cycle_\d{3,9}")
 _OTHERS: Final = 0o007
 
@@ -74,6 +75,8 @@ def _set_link_aside(staging: Path, entries: dict[str, os.stat_result]) -> None:
 
 def _refuse(path: Path, status: os.stat_result, owners: set[int]) -> None:
     is_directory = path.name in DIRECTORIES
+    if _NEW_LINK.fullmatch(path.name) and stat.S_ISLNK(status.st_mode):
+        return  # left by a crash while ``current`` was replaced; it is removed, not followed
     if not is_directory and not _FILES.fullmatch(path.name):
         return  # a cycle is looked at where it is used; ``current`` is a link; all else is not ours
     expected, is_right = ("directory", stat.S_ISDIR) if is_directory else ("file", stat.S_ISREG)

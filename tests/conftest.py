@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 from hypothesis import settings
 
 from sleepd import quarantine_keeper
@@ -19,6 +21,13 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 quarantine_keeper.PATIENCE_SECONDS = 50.0
 """A look in the tests' own process waits for a loaded machine's screening; the daemons they start wait as shipped."""
+
+
+@pytest.fixture(autouse=True)
+def fresh_log() -> Iterator[None]:
+    """Who sends the log elsewhere, as ``SleepScheduler`` does, does so for one test."""
+    yield
+    structlog.reset_defaults()
 
 
 @pytest.fixture(scope="session")

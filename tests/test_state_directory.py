@@ -66,6 +66,16 @@ def test_linked_staging_is_not_swept(tmp_path: Path, precious: Path) -> None:
     assert {path.name for path in precious.rglob("*")} == {"letter", "photos", "one"}
 
 
+def test_half_made_link_is_removed(tmp_path: Path, precious: Path) -> None:
+    """What a loss of power left of a new ``current`` is removed at the next start, and what it points to stays."""
+    stage = Stage(tmp_path)
+    stage.write(6)
+    (stage.state / ".current.7.tmp").symlink_to(precious)
+    stage.play(look)
+    assert not (stage.state / ".current.7.tmp").is_symlink()
+    assert {path.name for path in precious.rglob("*")} == {"letter", "photos", "one"}
+
+
 @pytest.mark.parametrize("name", ["lock", "state.db", "status.json"])
 def test_other_kind_in_state_directory_is_refused(tmp_path: Path, name: str) -> None:
     """A pipe in a file's place is neither waited for nor replaced."""

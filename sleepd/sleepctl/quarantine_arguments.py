@@ -9,8 +9,8 @@ ACTIONS = ("list", "show", "release", "drop", "reset")
 QUARANTINE_EPILOG = """\
 Kept from training are: replies that run in a loop or ask one question after the
 other, near-duplicates of what came before, secrets, what was said under an
-adapter that was rolled back, and personal data where quarantine.personal_data is
-"set_aside".
+adapter that was rolled back, and personal data where the configuration has
+quarantine.personal_data = "set_aside".
 
 list     who is in, why and since when; the default
 show     one of them with its whole text

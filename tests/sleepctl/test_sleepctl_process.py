@@ -281,7 +281,8 @@ ANSWERED = {
     "status": (protocol.GetStatus, scenes.MORNING),
     "pause": (protocol.Pause, {"is_paused": True, "undo": "sleepctl resume"}),
 }
-REFUSED = dict.fromkeys(protocol.Request.__subclasses__(), NothingToDo("nothing to do", hint="sleepctl status"))
+REQUESTS = [*protocol.Request.__subclasses__(), *protocol.Listing.__subclasses__()]
+REFUSED = dict.fromkeys(REQUESTS, NothingToDo("nothing to do", hint="sleepctl status"))
 TOLD = [*ANSWERED, "version", "doctor", "config show", "completions bash", "--help"]
 
 

@@ -37,7 +37,7 @@ def config(short_directory: Path, base: Path) -> str:
     """A configuration with that base and this interpreter as the worker's."""
     given = changed(config_for(short_directory), "worker", python=sys.executable)
     given = changed(given, "model", base=str(base), system_prompt="Be brief.")
-    (short_directory / "state").mkdir()
+    (short_directory / "state").mkdir(exist_ok=True)
     write_config(short_directory / "c.toml", given)
     return str(short_directory / "c.toml")
 

@@ -23,7 +23,7 @@ from .quarantine import Screened
 from .screening import Frame, encode_frame, unscreenable
 
 FRAME_SECONDS: Final = 300.0
-"""Between two frames, the first of which waits for the whole buffer to be read."""
+"""Between two frames, and for the process to take in what it is given."""
 TEXT_SECONDS: Final = 10
 """Processor time for one experience. The longest of ordinary text (200,000 characters) takes half a second."""
 END_SECONDS: Final = 5.0
@@ -155,7 +155,8 @@ async def _ask(
     process.stdin.write(encode_frame(wanted.tobytes()))
     for page in signatures:
         process.stdin.write(encode_frame(page))
-        await process.stdin.drain()
+        async with asyncio.timeout(FRAME_SECONDS):
+            await process.stdin.drain()
     process.stdin.close()
 
 

@@ -2,8 +2,9 @@
 
 ``python -m sleepd.screening FD SECONDS``. The buffer is the inherited descriptor FD. Standard input is a sequence of
 frames: first the wanted keys as an array of 64-bit integers, then pages of keys and signatures of earlier experiences.
-Standard output is a sequence of frames, each a :class:`Frame`; an empty one is the end. A frame is its length in four
-bytes, the largest first, and MessagePack. A buffer that is half-written ends early: what is missing is asked for again.
+Standard output is a sequence of frames, each a :class:`Frame`; an empty one is the end. While it reads, there is one
+every ten seconds that only says so. A frame is its length in four bytes, the largest first, and MessagePack. A buffer
+that is half-written ends early: what is missing is asked for again.
 
 The kernel ends the process where one experience takes more than SECONDS of processor time, whatever code it is in. The
 last frame then says which one it was, and the daemon starts another process for the rest.
@@ -20,7 +21,8 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
-from typing import Any, BinaryIO, Final
+from io import BytesIO
+from typing import Any, BinaryIO, Final, TypeVar
 
 import msgspec
 
@@ -28,10 +30,11 @@ from .digest import HalfWritten
 from .experience import Experience, experience_key, group_key, parse
 from .personal_data import find_personal
 from .quarantine import MAX_CHARACTERS, Finding, Neighbours, Screened, find_repeated, is_bare_question, sketch
-from .reader import FirstBytes, bound_process, read_records
+from .reader import HEAD_BYTES, FirstBytes, bound_process, read_records
 from .secret_scan import SecretFinder
 
 NICENESS: Final = 10
+BEAT_SECONDS: Final = 10.0
 
 
 class Frame(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -41,8 +44,11 @@ class Frame(msgspec.Struct, frozen=True, omit_defaults=True):
     """What is screened from now on, with nothing found yet."""
     found: Screened | None = None
     """What came of it."""
+    reads: bool = False
+    """A piece of the buffer was read, or of what is known of it; a large one may lie on a slow disk."""
 
 
+_Piece = TypeVar("_Piece")
 Guard = Callable[[Screened], AbstractContextManager[object]]
 """Given an experience with nothing found yet; holds while it is screened."""
 
@@ -152,6 +158,42 @@ def _bounded(seconds: int, begun: Screened) -> Iterator[None]:
         _limit_processor(resource.RLIM_INFINITY)
 
 
+class _Beat:
+    """Says that there was a step forward, every ten seconds at most."""
+
+    def __init__(self) -> None:
+        self._last = time.monotonic()
+
+    def __call__(self) -> None:
+        if time.monotonic() - self._last >= BEAT_SECONDS:
+            self._last = time.monotonic()
+            _send(Frame(reads=True))
+
+    def at_each(self, pieces: Iterable[_Piece]) -> Iterator[_Piece]:
+        """The pieces, with a step forward at each."""
+        for piece in pieces:
+            self()
+            yield piece
+
+
+class _BeatingFile(FirstBytes):
+    """A file of which each piece that was read is a step forward."""
+
+    def __init__(self, file: BinaryIO, size: int, beat: _Beat) -> None:
+        super().__init__(file, size)
+        self._beat = beat
+
+    def read(self, most: int = -1) -> bytes:
+        """As a file's; the whole in pieces."""
+        if most >= 0:
+            self._beat()
+            return super().read(most)
+        whole = BytesIO()  # gives its bytes away without a copy
+        while piece := self.read(HEAD_BYTES):
+            whole.write(piece)
+        return whole.getvalue()
+
+
 def _limit_processor(seconds: int) -> None:
     hard = resource.getrlimit(resource.RLIMIT_CPU)[1]
     resource.setrlimit(resource.RLIMIT_CPU, (seconds if hard == resource.RLIM_INFINITY else hard, hard))
@@ -166,11 +208,13 @@ def main() -> None:
     wanted = array("Q")
     wanted.frombytes(msgspec.msgpack.decode(next(frames), type=bytes))
     pages = msgspec.msgpack.Decoder(list[tuple[int, bytes]])
-    screener = Screener(SecretFinder(), (pair for frame in frames for pair in pages.decode(frame)))
+    beat = _Beat()
+    screener = Screener(SecretFinder(), (pair for frame in beat.at_each(frames) for pair in pages.decode(frame)))
     with open(descriptor, "rb") as whole:
-        file = FirstBytes(whole, os.fstat(descriptor).st_size)
+        file = _BeatingFile(whole, os.fstat(descriptor).st_size, beat)
         try:
-            for found in screen_records(read_records(file)[1], wanted, screener, partial(_bounded, seconds)):
+            records = beat.at_each(read_records(file)[1])
+            for found in screen_records(records, wanted, screener, partial(_bounded, seconds)):
                 _send(Frame(found=found))
         except HalfWritten:
             pass  # what was found until there was read whole

@@ -59,9 +59,9 @@ class Screenings:
         return _screened(row) if row else None
 
     def may_be_shown(self, key: int, group: int | None) -> bool:
-        """Whether all who may look may read the text of that group: it was screened, and no secret is in it."""
+        """Whether all who may look may read the text of that group: today's rules found no secret in it."""
         found = self.find(key)
-        return found is not None and found.group == group and found.reason in _SHOWN
+        return found is not None and not found.is_outdated and found.group == group and found.reason in _SHOWN
 
     def may_text_be_shown(self, text: Experience) -> bool:
         """The same for a text."""

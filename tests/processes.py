@@ -86,6 +86,22 @@ class DaemonProcess:
         command = [sys.executable, "-m", "sleepd.sleepctl", "--socket", self.config.control.socket, *arguments]
         return subprocess.run(command, capture_output=True, text=True, timeout=60)
 
+    def names(self, problem: str) -> bool:
+        """Whether the status names that problem of the buffer, and the decision waits for its end.
+
+        Asked at once: the problem shows as soon as it is met, the decision at the end of the look.
+        """
+        status = self.status()
+        is_waiting = any(text.startswith("Buffer unreadable") for text in status.missing)
+        return problem in status.buffer.problem and is_waiting
+
+    def counts(self, experiences: int) -> bool:
+        """Whether the buffer is read with so many and nothing is against it, by the status and by the decision."""
+        status = self.status()
+        is_waiting = any(text.startswith("Buffer unreadable") for text in status.missing)
+        is_well = not status.buffer.problem and status.last_error is None and not is_waiting
+        return status.buffer.total == experiences and is_well
+
     def answers(self) -> bool:
         assert self.process.poll() is None, self.log()
         try:

@@ -71,12 +71,10 @@ def test_whatever_stands_in_its_place_is_named_and_heals(tmp_path: Path, config:
     with DaemonProcess(tmp_path, config) as daemon:
         for number, (what, (place, words)) in enumerate(IN_ITS_PLACE.items(), start=2):
             place(path)
-            daemon.await_true(lambda words=words: words in daemon.status().buffer.problem, f"{what}: {words}")
-            assert any(text.startswith("Buffer unreadable") for text in daemon.status().missing), what
+            daemon.await_true(lambda words=words: daemon.names(words), f"{what}: {words}")
             remove(path)
             write_buffer(path, experiences(number))
-            daemon.await_true(lambda number=number: daemon.status().buffer.total == number, f"a buffer after {what}")
-            assert daemon.status().buffer.problem == ""
+            daemon.await_true(lambda number=number: daemon.counts(number), f"a buffer after {what}")
             remove(path)
         daemon.await_true(lambda: daemon.status().buffer.form == "absent", "its absence")
         assert "Traceback" not in daemon.log()
@@ -115,13 +113,12 @@ def test_a_buffer_that_the_daemons_user_may_not_read_is_named_and_heals(tmp_path
         os.chown(tmp_path / name, 65534, 65534)
     config = changed(config, "control", socket=str(tmp_path / "run/sleepd.sock"))
     with DaemonProcess(tmp_path, config, user=65534) as daemon:
-        daemon.await_true(lambda: "Permission denied" in daemon.status().buffer.problem, "the refusal")
+        daemon.await_true(lambda: daemon.names("Permission denied"), "the refusal")
         error = daemon.status().last_error
         assert error is not None
         assert error.hint == "let this user read it, and pass through every directory above it"
         path.chmod(0o644)
-        daemon.await_true(lambda: daemon.status().buffer.total == 3, "the buffer")
-        assert daemon.status().last_error is None
+        daemon.await_true(lambda: daemon.counts(3), "the buffer")
 
 
 def test_a_writer_that_never_rests_is_never_called_corrupt(tmp_path: Path) -> None:

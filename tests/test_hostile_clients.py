@@ -17,6 +17,7 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaemonProcess]:
     directory = tmp_path_factory.mktemp("clients")
     write_buffer(directory / "buffer.json", experiences(3))
     with DaemonProcess(directory, config_for(directory, min_experiences=1000)) as daemon:
+        daemon.await_true(lambda: daemon.counts(3), "all that it holds open for good")
         yield daemon
 
 

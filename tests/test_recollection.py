@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
+from sleepd import quarantine_keeper, screener, screenings
 from sleepd.checkpoints import Checkpoints
 from sleepd.errors import NotFound
 from sleepd.experience import Experience, experience_key, group_key
@@ -151,6 +153,18 @@ def test_a_secret_that_the_owner_released_is_trained_and_still_not_shown(tmp_pat
     withheld = [each for each in told.experiences if each.is_withheld]
     assert [each.id for each in withheld] == [records[-1]["id"]]
     assert secret not in str(told)
+
+
+def test_what_older_rules_screened_is_not_shown(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What today's rules have not looked at yet may hold what they would find: it is shown once they have."""
+    assert not any(each.is_withheld for each in recollect(stage).experiences)
+    monkeypatch.setattr(screenings, "RULES", screenings.RULES + 1)
+    with monkeypatch.context() as failing:
+        failing.setattr(quarantine_keeper, "screened", partial(screener.screened, python="/bin/false"))
+        told = recollect(stage).experiences
+    assert told
+    assert all(each.is_withheld and each.prompt == each.response == "" for each in told)
+    assert not any(each.is_withheld for each in recollect(stage).experiences)
 
 
 # --- the command that undoes it ---

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
+import json
 import sys
 from array import array
 from collections import Counter
@@ -18,6 +20,7 @@ from sleepd.errors import ScreeningFailed
 from sleepd.experience import experience_key
 from sleepd.quarantine import Screened
 from sleepd.quarantine_overview import quarantine_list
+from sleepd.screening import Frame
 from sleepd.sleeper import Sleeper
 from tests.agents import experiences, write_buffer
 from tests.stages import Stage
@@ -42,8 +45,13 @@ screening.main()
 def python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """An interpreter that runs the screening with a hook for hostile replies, and one second for each."""
     monkeypatch.setattr(screener, "TEXT_SECONDS", 1)
+    return interpreter(tmp_path, HOSTILE)
+
+
+def interpreter(tmp_path: Path, text: str) -> str:
+    """A program that runs this text in place of the screening."""
     program = tmp_path / "hostile.py"
-    program.write_text(HOSTILE)
+    program.write_text(text)
     script = tmp_path / "python"
     script.write_text(f'#!/bin/sh\nshift 3\nexec "{sys.executable}" "{program}" "$@"\n')
     script.chmod(0o755)
@@ -142,3 +150,48 @@ def counted_starts(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 
     monkeypatch.setattr(screener.asyncio, "create_subprocess_exec", counted)
     return starts
+
+
+SLOW_DISK = """
+import sleepd.screening as screening
+screening.BEAT_SECONDS = 0.0
+screening.main()
+"""
+
+
+@pytest.mark.parametrize("form", ["array", "lines"])
+def test_reading_gives_signs_of_life(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str) -> None:
+    """A sign comes with each piece of a MiB that is read, before the first text is begun: a slow disk is no hang."""
+    path, frames = tmp_path / "buffer", list[Frame]()
+    records = [{"id": "old", "prompt": "Long?", "response": "wave " * 1_000_000, "salience": 0.9}, *experiences(2)]
+    path.write_text(json.dumps(records) if form == "array" else "".join(json.dumps(one) + "\n" for one in records))
+    decode = screener._next_frame
+
+    async def kept(process: Any) -> Frame:
+        frames.append(await decode(process))
+        return frames[-1]
+
+    monkeypatch.setattr(screener, "_next_frame", kept)
+    wanted = array("Q", [experience_key(one["id"]) for one in records[1:]])
+
+    async def all_found() -> list[Screened]:
+        pages = screener.screened(BufferFile(path), wanted, lambda: (), python=interpreter(tmp_path, SLOW_DISK))
+        return [one async for page in pages for one in page]
+
+    assert [one.reason for one in asyncio.run(all_found())] == ["", ""]
+    assert sum(frame.reads for frame in itertools.takewhile(lambda frame: frame.begun is None, frames)) >= 5
+
+
+def test_process_that_takes_nothing_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that never reads what it is given, more than a pipe holds, ends as a failed screening and not in a hang."""
+    monkeypatch.setattr(screener, "FRAME_SECONDS", 0.2)
+    write_buffer(tmp_path / "buffer.json", experiences(3))
+    page = [(number, bytes(128)) for number in range(10_000)]
+
+    async def all_found() -> list[Screened]:
+        python = interpreter(tmp_path, "import time; time.sleep(3600)")
+        pages = screener.screened(BufferFile(tmp_path / "buffer.json"), array("Q", [1]), lambda: [page], python=python)
+        return [one async for found in pages for one in found]
+
+    with pytest.raises(ScreeningFailed, match="said nothing for"):
+        asyncio.run(all_found())

@@ -27,6 +27,7 @@ from .chat_template import (
 )
 from .control_words import Coder, ControlWords, Refused, Span, Tokens
 from .failure import GiveUp
+from .foreign_code import LESS_SECONDS, SOME, TEXT_SECONDS, TemplateExceeded
 
 RENDERING = 2
 """Changes with the code that renders, so that answers which were kept under another one are made again."""
@@ -80,6 +81,9 @@ class ChatFormat:
         words = {str(tokenizer.convert_ids_to_tokens(number)) for number in self.stops}
         self.habits: Habits = learn(self.template, self.words, words, has_system=bool(system_prompt.strip()))
         self._coder = Coder(tokenizer, self.words)
+        self.template.most_seconds = TEXT_SECONDS
+        self.exceeded: list[TemplateExceeded] = []
+        """What the template took too long or too much memory for, experience by experience."""
 
     @property
     def has_template(self) -> bool:
@@ -131,6 +135,12 @@ class ChatFormat:
             return reply
 
     # Training
+
+    def note_excess(self, error: TemplateExceeded) -> None:
+        """Remember that the template takes too much for an experience; after some of them it gets less time."""
+        self.exceeded.append(error)
+        if len(self.exceeded) >= SOME:
+            self.template.most_seconds = LESS_SECONDS
 
     def said(self, reply: str) -> Said:
         """A reply as it was written, told apart into thought and answer; white space behind it is left out.

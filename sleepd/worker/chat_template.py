@@ -14,7 +14,7 @@ from typing import Any
 
 from .control_words import ControlWords, Refused, Span
 from .failure import GiveUp
-from .foreign_code import bounded_template
+from .foreign_code import TEMPLATE_SECONDS, bounded_template
 
 THOUGHT_TAGS = (("<think>", "</think>"), ("[THINK]", "[/THINK]"), ("<seed:think>", "</seed:think>"))
 """What opens and closes a thought at the start of a reply, by family of models."""
@@ -71,6 +71,8 @@ class ChatTemplate:
         """Whether the template knows no system role, so that the system prompt opens the user's turn."""
         self.thought_key = "content"
         """In which key of a message a thought is kept; empty: the template leaves it out."""
+        self.most_seconds = TEMPLATE_SECONDS
+        """Processor time for one rendering."""
 
     def with_system(self, system_prompt: str) -> ChatTemplate:
         """The same template under another system prompt, in the form in which it starts."""
@@ -165,7 +167,7 @@ class ChatTemplate:
         if not _GENERATION.search(template_source(self._tokenizer)):
             return []
         messages = self._messages(turns, lambda _label, text: text)
-        with bounded_template():
+        with bounded_template(self.most_seconds):
             found = self._tokenizer.apply_chat_template(
                 messages,
                 tokenize=True,
@@ -182,7 +184,7 @@ class ChatTemplate:
         from jinja2 import TemplateError
 
         try:
-            with bounded_template():
+            with bounded_template(self.most_seconds):
                 written = self._tokenizer.apply_chat_template(
                     messages, tokenize=False, add_generation_prompt=asks, **_OPTIONS, **flags
                 )

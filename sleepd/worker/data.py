@@ -10,6 +10,7 @@ from sleepd.job import Lesson
 from .channel import Channel
 from .chat import ChatFormat
 from .control_words import Refused
+from .foreign_code import TemplateExceeded
 
 _REASONS = 5
 """Why experiences are left out, in so many notices."""
@@ -66,6 +67,15 @@ def encode_or_refuse(
     """
     if not reply.strip():
         raise Refused("it has no reply")
+    try:
+        return _encoded(chat, id_, prompt, reply, max_tokens, weight)
+    except TemplateExceeded as error:
+        # The contract's sample came through: it is this text.
+        chat.note_excess(error)
+        raise Refused(error.message) from error
+
+
+def _encoded(chat: ChatFormat, id_: str, prompt: str, reply: str, max_tokens: int, weight: float) -> Encoded:
     said = chat.said(reply)
     ids, prompt_tokens, reply_end = chat.encode(chat.conversation(prompt, said))
     excess = whole = len(ids) - max_tokens

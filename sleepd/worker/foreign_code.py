@@ -17,9 +17,21 @@ from .failure import GiveUp
 
 TEMPLATE_SECONDS: Final = 20.0
 """Processor time for one conversation. A long one takes a few milliseconds."""
+TEXT_SECONDS: Final = 5.0
+"""The same for one that holds an experience, which is left out alone where it takes longer."""
+LESS_SECONDS: Final = 1.0
+"""The same once some experiences took longer, so that many of them do not stop the others either."""
+SOME: Final = 3
 TEMPLATE_BYTES: Final = 2**30
 """Memory beyond what the process has."""
 _HINT: Final = "take chat_template from the base's source, or name another base"
+
+
+class TemplateExceeded(GiveUp):
+    """``base_unusable``: it takes too long or too much memory for what it was given."""
+
+    def __init__(self, came: str) -> None:
+        super().__init__("base_unusable", f"the base's chat template {came} for one conversation", _HINT)
 
 
 class _TooLong(BaseException):
@@ -27,12 +39,13 @@ class _TooLong(BaseException):
 
 
 @contextlib.contextmanager
-def bounded_template() -> Iterator[None]:
-    """The body renders one conversation, in the main thread.
+def bounded_template(most_seconds: float) -> Iterator[None]:
+    """The body renders one conversation, in the main thread, in so much processor time or ``TEMPLATE_SECONDS``.
 
     Raises:
-        GiveUp: ``base_unusable``, it takes too long or too much memory.
+        TemplateExceeded: it takes too long or too much memory.
     """
+    seconds = min(TEMPLATE_SECONDS, most_seconds)
 
     def on_alarm(_signum: int, _frame: FrameType | None) -> None:
         raise _TooLong
@@ -40,15 +53,13 @@ def bounded_template() -> Iterator[None]:
     before = signal.signal(signal.SIGVTALRM, on_alarm)
     memory = resource.getrlimit(resource.RLIMIT_AS)
     resource.setrlimit(resource.RLIMIT_AS, (_within(memory[1], _mapped_bytes() + TEMPLATE_BYTES), memory[1]))
-    signal.setitimer(signal.ITIMER_VIRTUAL, TEMPLATE_SECONDS)
+    signal.setitimer(signal.ITIMER_VIRTUAL, seconds)
     try:
         yield
     except _TooLong:
-        came = f"took longer than {TEMPLATE_SECONDS:g} s of processor time for one conversation"
-        raise GiveUp("base_unusable", f"the base's chat template {came}", _HINT) from None
+        raise TemplateExceeded(f"took longer than {seconds:g} s of processor time") from None
     except MemoryError:
-        came = f"needs more than {TEMPLATE_BYTES // 2**20} MiB for one conversation"
-        raise GiveUp("base_unusable", f"the base's chat template {came}", _HINT) from None
+        raise TemplateExceeded(f"needs more than {TEMPLATE_BYTES // 2**20} MiB") from None
     finally:
         signal.setitimer(signal.ITIMER_VIRTUAL, 0)
         signal.signal(signal.SIGVTALRM, before)

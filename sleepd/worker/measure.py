@@ -72,6 +72,8 @@ class Measurer:
         """
         chat, longest, strategy = self._loaded.chat, self._limits.max_tokens, self._job.strategy
         trained = encode_lessons(chat, self._lessons.to_train, longest, self._channel)
+        if not trained and chat.exceeded:
+            raise chat.exceeded[-1]
         if not trained:
             raise GiveUp(
                 "nothing_supervised",

@@ -178,6 +178,7 @@ def main() -> int:
         directory = Path(made)
         write_buffer(directory / "buffer.json", experiences(3))
         with DaemonProcess(directory, config_for(directory, min_experiences=1000)) as daemon:
+            daemon.await_true(lambda: daemon.counts(3), "all that it holds open for good")
             print(f"{'client':<38} {'asked':>5} {'refused':>7} {'slowest':>8} {'memory':>8} {'descriptors':>11}")
             for kind in KINDS:
                 result = attack(daemon, kind, seconds=options.seconds)

@@ -92,6 +92,57 @@ def test_template_without_end_is_refused(
     assert signal.getitimer(signal.ITIMER_VIRTUAL)[0] == 0
 
 
+SLOW_ON = (
+    "{% for m in messages %}{% if 'slow' in m['content'] %}" + LOOPS + "{% endif %}"
+    "<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+GROWS_ON = SLOW_ON.replace(LOOPS, GROWS)
+
+
+def _encode(monkeypatch: pytest.MonkeyPatch, template: str, *prompts: str) -> tuple[list[str], list[str], object]:
+    """The ids that are encoded, the notices, and the chat format; a rendering has 0.2 s and 64 MiB."""
+    from sleepd.job import Lesson
+    from sleepd.worker import chat, foreign_code
+    from sleepd.worker.data import encode_lessons
+    from sleepd.worker.tiny_model import make_tiny_tokenizer
+
+    from .conftest import RecordingChannel
+
+    monkeypatch.setattr(chat, "TEXT_SECONDS", 0.2)
+    monkeypatch.setattr(chat, "LESS_SECONDS", 0.1)
+    monkeypatch.setattr(foreign_code, "TEMPLATE_BYTES", 64 * 2**20)
+    tokenizer = make_tiny_tokenizer()
+    tokenizer.chat_template = template
+    form = chat.ChatFormat(tokenizer, "")
+    channel = RecordingChannel()
+    lessons = [
+        Lesson(id=str(n), prompt=one, response="Moss.", salience=0.5, role="train") for n, one in enumerate(prompts)
+    ]
+    found = encode_lessons(form, lessons, 500, channel)
+    return [one.id for one in found], [notice.text for notice in channel.notices], form
+
+
+@pytest.mark.parametrize(("template", "words"), [(SLOW_ON, "longer than 0.2 s"), (GROWS_ON, "more than 64 MiB")])
+def test_slow_text_is_left_out_alone(monkeypatch: pytest.MonkeyPatch, template: str, words: str) -> None:
+    """A text on which the base's template runs for ever, or grows, is left out with the reason; others are trained."""
+    ids, notices, _ = _encode(monkeypatch, template, "North?", "A slow one?", "South?")
+    assert ids == ["0", "2"]
+    assert [text for text in notices if words in text and text.startswith("1 not trained or measured (1)")] == notices
+
+
+def test_many_slow_texts_stop_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After three of them each further one gets less time, however many there are; the good ones are trained."""
+    prompts = [f"A slow one, {number}?" for number in range(5)]
+    ids, notices, form = _encode(monkeypatch, SLOW_ON, *prompts, "South?")
+    assert ids == ["5"]
+    assert [text.split(")")[0] for text in notices] == [
+        "3 not trained or measured (0, 1, 2",
+        "2 not trained or measured (3, 4",
+    ]
+    assert (form.template.most_seconds, len(form.exceeded)) == (0.1, 5)
+
+
 def test_each_layer_beats_both_ways(tiny_model: Path) -> None:
     """One pass forward and back through two layers is four signs of life, and the gradients are what they were."""
     import torch

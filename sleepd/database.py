@@ -57,8 +57,8 @@ MIGRATIONS = {
     1: "CREATE INDEX cycles_by_state ON cycles(state, cycle);",
     2: f"ALTER TABLE cycles ADD COLUMN verdict BLOB;{_SCREENINGS}",
     3: "".join(f"ALTER TABLE cycles ADD COLUMN {name} INTEGER;" for name in ("trained", "replayed", "held_out"))
-    + _WHOLE,
-    4: _RULES,
+    + _WHOLE
+    + _RULES,
 }
 """From each version to the next."""
 _TABLES = ("cycles", "placements", "decisions", "notes")
@@ -123,6 +123,7 @@ def migrate(path: Path, version: int) -> None:
     unfinished.unlink(missing_ok=True)
     try:
         with closing(sqlite3.connect(path)) as old, closing(_connect(unfinished)) as new:
+            _fold_log(old)
             old.backup(new)
             steps = "".join(MIGRATIONS[each] for each in range(version, SCHEMA_VERSION))
             new.executescript(f"BEGIN; {steps} PRAGMA user_version={SCHEMA_VERSION}; COMMIT;")
@@ -139,10 +140,22 @@ def migrate(path: Path, version: int) -> None:
         unfinished.replace(path)
         fsync_path(path.parent)
     except (sqlite3.Error, OSError) as error:
+        is_open = getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_BUSY
+        way_out = (
+            f"end what has it open: fuser {quoted(path)}" if is_open else "make space in the state directory (df -h)"
+        )
         raise LedgerUnusable(
             f"{path}: could not be brought from schema {version} to {SCHEMA_VERSION}: {error}",
-            hint="make space in the state directory (df -h); the ledger is as it was",
+            hint=f"{way_out}; the ledger is as it was",
         ) from error
+
+
+def _fold_log(database: sqlite3.Connection) -> None:
+    """Take the log (``-wal``) into the database and remove it; refused while another program has the database open.
+
+    SQLite would take a log that is left beside the new database for that one's, and destroy it.
+    """
+    database.execute("PRAGMA journal_mode=DELETE")
 
 
 def _compact(database: sqlite3.Connection) -> None:

@@ -79,6 +79,20 @@ def test_the_answers_are_the_same_and_the_old_one_is_kept(stage: Stage) -> None:
     assert not list(stage.state.glob("*.migrating*"))
 
 
+def test_migrated_tables_are_the_new_ones(stage: Stage, tmp_path: Path) -> None:
+    """After all steps each table has the columns of a new ledger, and no step is left that none takes."""
+    assert sorted(database.MIGRATIONS) == list(range(1, SCHEMA_VERSION))
+    found = []
+    for path in (stage.state / "state.db", tmp_path / "fresh.db"):
+        Ledger(path).close()
+        with closing(sqlite3.connect(path)) as opened:
+            tables = sorted(row[0] for row in opened.execute("SELECT name FROM sqlite_master WHERE type = 'table'"))
+            found.append(
+                {table: {row[1:4] for row in opened.execute(f"PRAGMA table_info({table})")} for table in tables}
+            )
+    assert found[0] == found[1]
+
+
 @pytest.mark.parametrize("point", ["backup", "hardlink_to", "replace", "fsync_path"])
 def test_a_crash_at_any_point_leaves_the_old_or_the_new(
     stage: Stage, monkeypatch: pytest.MonkeyPatch, point: str
@@ -135,3 +149,36 @@ def test_a_newer_ledger_is_refused_by_name(stage: Stage) -> None:
     assert f"written by a newer version (schema {SCHEMA_VERSION + 1}, this one reads {SCHEMA_VERSION})" in ended.stderr
     assert "install the version that wrote it" in ended.stderr
     assert path.read_bytes() == before
+
+
+READS = """
+import sqlite3, sys
+database = sqlite3.connect(sys.argv[1], isolation_level=None)
+database.execute("PRAGMA journal_mode=WAL")
+database.execute("UPDATE cycles SET reason = reason || ' ' || hex(randomblob(20000))")
+database.execute("BEGIN")
+database.execute("SELECT count(*) FROM cycles").fetchone()
+print("open", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_ledger_that_another_has_open_stays(stage: Stage) -> None:
+    """While a backup tool has it open, with a log beside it, nothing is migrated and nothing lost; afterwards it is."""
+    path = stage.state / "state.db"
+    command = [sys.executable, "-c", READS, str(path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "open\n"
+        with pytest.raises(LedgerUnusable, match="database is locked") as refused:
+            Ledger(path)
+        assert refused.value.hint.startswith(f"end what has it open: fuser {path}")
+        assert not refused.value.is_damage
+        other.communicate("")
+    assert version_of(path) == 1
+    ledger = Ledger(path)
+    assert [summary.cycle for summary in ledger.summaries()] == [2, 1]
+    ledger.close()
+    assert version_of(path) == SCHEMA_VERSION
+    with closing(sqlite3.connect(stage.state / "state.db.schema-1")) as kept:
+        assert kept.execute("SELECT count(*) FROM cycles WHERE length(reason) > 40000").fetchone() == (2,)

@@ -59,19 +59,25 @@ def base_answers(
     stop_ids: frozenset[int],
     cache: Path | None,
     on_step: Callable[[int], None],
-) -> list[str]:
+    deadline: float | None = None,
+) -> list[str | None]:
     """The base's greedy answers, made once for each base and system prompt and then read from ``cache``.
 
     ``model`` must be the base: without an adapter, or with it disabled. ``on_step`` is called with tokens computed.
+    None: time ran out before the answer was complete. Past ``deadline`` (monotonic clock) no step begins. An answer
+    that is missing is not cached, so the next call asks for it again.
     """
     known = _read(cache) if cache else {}
     missing = [prompt for prompt in prompts if prompt not in known]
     asked = [Asked(chat.prompt_ids(prompt), ANSWER_TOKENS) for prompt in missing]
-    said = batched_replies(model, device, asked, at_once=ANSWER_BATCH, stop_ids=stop_ids, on_step=on_step)
-    known.update(zip(missing, (chat.tokenizer.decode(ids) for ids in said), strict=True))
-    if missing and cache:
+    said = batched_replies(
+        model, device, asked, at_once=ANSWER_BATCH, stop_ids=stop_ids, on_step=on_step, deadline=deadline
+    )
+    complete = {one: chat.tokenizer.decode(ids) for one, ids in zip(missing, said, strict=True) if ids is not None}
+    known.update(complete)
+    if complete and cache:
         write_atomically(cache, json.dumps(known, indent=1, ensure_ascii=False).encode())
-    return [known[prompt] for prompt in prompts]
+    return [known.get(prompt) for prompt in prompts]
 
 
 def answers_file(models_directory: Path, base_fingerprint: str, system_prompt: str, chat: ChatFormat) -> Path:
@@ -82,11 +88,11 @@ def answers_file(models_directory: Path, base_fingerprint: str, system_prompt: s
 
 
 def encode_general(
-    chat: ChatFormat, prompts: Sequence[str], answers: Sequence[str], max_tokens: int, *, kind: str = REGULARISE
+    chat: ChatFormat, prompts: Sequence[str], answers: Sequence[str | None], max_tokens: int, *, kind: str = REGULARISE
 ) -> list[Encoded]:
-    """The exchanges as token ids; an empty answer is left out. Their ids are ``KIND:NUMBER``."""
+    """The exchanges as token ids; an empty or missing answer is left out. Their ids are ``KIND:NUMBER``."""
     pairs = enumerate(zip(prompts, answers, strict=True))
-    encoded = (encode_generated(chat, f"{kind}:{i}", prompt, answer, max_tokens) for i, (prompt, answer) in pairs)
+    encoded = (encode_generated(chat, f"{kind}:{i}", prompt, answer or "", max_tokens) for i, (prompt, answer) in pairs)
     return [one for one in encoded if one is not None]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -81,9 +82,10 @@ class Measurer:
                 "look at the buffer: are its responses empty?",
             )
         prompts = chosen_prompts(strategy, self._job.seed, epoch_ends(strategy, trained, self._job.seed)[-1])
-        answers = self._base_answers([*prompts.regularise, *prompts.monitor, *prompts.probe])
-        probes_from = len(prompts.regularise) + len(prompts.monitor)
-        held_to, watching = answers[: len(prompts.regularise)], answers[len(prompts.regularise) : probes_from]
+        # The verdict needs the probes most, so they come first where time runs out.
+        answers = self._base_answers([*prompts.probe, *prompts.monitor, *prompts.regularise])
+        probed, watching = answers[: len(prompts.probe)], answers[len(prompts.probe) :][: len(prompts.monitor)]
+        held_to = answers[len(prompts.probe) + len(prompts.monitor) :]
         return Exchanges(
             max_tokens=longest,
             trained=trained,
@@ -92,7 +94,7 @@ class Measurer:
             general=encode_general(chat, prompts.regularise, held_to, longest),
             monitor=encode_general(chat, prompts.monitor, watching, longest, kind=MONITOR),
             taught=relevance.encode_both(chat, relevance.chosen_lessons(self._lessons.to_train), longest),
-            probes=encode_general(chat, prompts.probe, answers[probes_from:], longest, kind=PROBE),
+            probes=encode_general(chat, prompts.probe, probed, longest, kind=PROBE),
         )
 
     def plan(self, exchanges: Exchanges, *, steps_done: int) -> None:
@@ -102,13 +104,28 @@ class Measurer:
         pace.plan(workload.training(self._job, exchanges, steps_done=steps_done))
         pace.plan(workload.evaluating(exchanges, self._asked))
 
-    def _base_answers(self, prompts: list[str]) -> list[str]:
-        loaded = self._loaded
-        cache = answers_file(Path(self._job.models_directory), loaded.fingerprint, self._job.system_prompt, loaded.chat)
+    def _base_answers(self, prompts: list[str]) -> list[str | None]:
+        loaded, job = self._loaded, self._job
+        cache = answers_file(Path(job.models_directory), loaded.fingerprint, job.system_prompt, loaded.chat)
         with loaded.model.disable_adapter():
-            return base_answers(
-                loaded.model, loaded.device, loaded.chat, prompts, loaded.stop_ids, cache, self._phases.generated
+            answers = base_answers(
+                loaded.model,
+                loaded.device,
+                loaded.chat,
+                prompts,
+                loaded.stop_ids,
+                cache,
+                self._phases.generated,
+                time.monotonic() + job.evaluation_seconds,
             )
+        if missing := answers.count(None):
+            text = (
+                f"[evaluation] seconds = {job.evaluation_seconds:g} did not suffice for {missing} of {len(answers)}"
+                " answers of the base to general prompts: the adapter is held to the others, and drift is measured on"
+                " them; the next cycle asks for the missing ones again"
+            )
+            self._channel.notice("base_answers_cut_short", text, warning=True)
+        return answers
 
     def _prepare(self, exchanges: Exchanges) -> dict[str, Reference]:
         """What the adapter is held to while it trains: what the base says at the general answers' tokens."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import resource
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import msgspec
 import torch
@@ -50,6 +51,15 @@ class Exchanges:
     def sampled(self) -> list[Encoded]:
         """Those of the trained ones that are measured."""
         return chosen(self.trained, SAMPLED)
+
+    def answered_in(self, references: Collection[str]) -> Exchanges:
+        """The same without general exchanges that have no reference: the base had no time for them then."""
+        return replace(
+            self,
+            general=[one for one in self.general if one.id in references],
+            monitor=[one for one in self.monitor if one.id in references],
+            probes=[one for one in self.probes if one.id in references],
+        )
 
 
 class Before(msgspec.Struct, frozen=True, kw_only=True):
@@ -207,4 +217,8 @@ def _pair(id_: str, before: Before, after: dict[str, Measured]) -> LossPair:
 def _peak_memory_bytes(device: Device) -> int:
     if device.torch_device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device.torch_device))
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    # Not getrusage: its ru_maxrss also counts what the parent process held when it started this one.
+    for line in Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
+    return 0

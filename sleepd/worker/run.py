@@ -124,12 +124,13 @@ class _Cycle:
         """What the interrupted worker had measured."""
         position = point.position
         self._limits.max_tokens = position.measured_max_tokens
+        references = point.references()
         with self._phases.enter("preparing"):
-            exchanges = measurer.encode()
+            exchanges = measurer.encode().answered_in(references)
         self._limits.max_tokens, self._limits.micro_batch_tokens = position.max_tokens, position.micro_batch_tokens
         measurer.meter.packed = position.is_packed
         measurer.plan(exchanges, steps_done=position.training.steps)
-        return exchanges, position.before, point.references()
+        return exchanges, position.before, references
 
     # Training and saving
 

@@ -15,7 +15,7 @@ import torch
 
 from sleepd.evidence import RecallQuestion
 from sleepd.job import Progress
-from sleepd.worker import evaluate, generate, interview, metrics
+from sleepd.worker import evaluate, general, generate, interview, metrics
 from sleepd.worker.convert import open_base
 from sleepd.worker.data import ChatFormat
 from sleepd.worker.evaluate import Measured, chosen, noise_floor
@@ -233,6 +233,7 @@ def test_out_of_memory_in_replies_halves_the_batch(run_here, monkeypatch):
 
 def test_replies_that_time_does_not_suffice_for_are_missing_and_not_made_up(run_here):
     """No collapse figures, no replies to judge, no recall; a warning says what is missing. The losses stand."""
+    run_here(name="caching")
     report = run_here(evaluation_seconds=0.0, questions=QUESTIONS)
     # The base's may come from the cache; nobody else's can.
     assert (report.evidence.collapse, report.evidence.recall, report.replies) == ([], [], [])
@@ -240,6 +241,38 @@ def test_replies_that_time_does_not_suffice_for_are_missing_and_not_made_up(run_
     assert notice.level == "warning"
     assert "greedy replies, sampled replies, talk replies, 2 of 2 held-out prompts, 1 of 1 questions" in notice.text
     assert report.evidence.drift.candidate > 0
+
+
+def test_base_answers_keep_the_deadline(run_here, tmp_path):
+    """Past it none is made: the cycle ends with a warning and without a drift, and the next one asks for them again."""
+    changes = {"models_directory": str(tmp_path / "models"), "strategy": quick(drift_budget=0.025)}
+    report = run_here(evaluation_seconds=0.0, **changes)
+    (notice,) = [one for one in report.notices if one.event == "base_answers_cut_short"]
+    count = 4 + len(general_prompts("monitor")) + len(general_prompts("probe"))
+    assert (notice.level, f"did not suffice for {count} of {count} answers" in notice.text) == ("warning", True)
+    assert report.evidence.drift is None
+    again = run_here(name="again", **changes)
+    assert again.evidence.drift.candidate > 0
+    assert "base_answers_cut_short" not in {one.event for one in again.notices}
+
+
+def test_base_answers_are_kept_one_by_one(tiny_model, tmp_path, monkeypatch):
+    """What was complete when time ran out is kept in the cache, and only the others are asked for the next time."""
+    model, tokenizer = load_base(tiny_model, choose_device("cpu"))
+    chat, cache, asked = ChatFormat(tokenizer, ""), tmp_path / "answers.json", []
+
+    def first_one_only(_model, _device, batch, **_more):
+        asked.append(len(batch))
+        return [[1], *[None] * (len(batch) - 1)]
+
+    monkeypatch.setattr(general, "batched_replies", first_one_only)
+
+    def answers():
+        given = (model, choose_device("cpu"), chat, ["one", "two", "three"], frozenset(), cache, lambda _tokens: None)
+        return [one is not None for one in general.base_answers(*given)]
+
+    assert [answers(), answers()] == [[True, False, False], [True, True, False]]
+    assert asked == [3, 2]
 
 
 def test_recall_counts_what_was_learned(run_here):

@@ -123,6 +123,15 @@ def test_a_worker_that_dies_loses_at_most_the_steps_since_the_last_resume_point(
     assert finish(job, tmp_path) == unbroken
 
 
+def test_answers_missing_before_a_break_stay_missing(tiny_model, tmp_path):
+    """The base had no time for its answers before the break and has time after it: the cycle goes on without them."""
+    job = make_job(tiny_model, tmp_path / "models", tmp_path / "broken", strategy=STRATEGY, evaluation_seconds=0.0)
+    interrupt(job, "training", 4)
+    report = run(msgspec.structs.replace(job, evaluation_seconds=60.0), lessons(), RecordingChannel())
+    assert report.evidence.drift is None
+    assert "base_answers_cut_short" in {one.event for one in report.notices}
+
+
 def test_going_on_is_said_in_the_report(job):
     """The report names the step after which the cycle went on."""
     interrupt(job, "training", 6)

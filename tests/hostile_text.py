@@ -1,27 +1,47 @@
 """Texts made to keep a function busy, and how much work each function that sees text does on them.
 
-``python -m tests.hostile_text`` tries every shape against every function at 200,000 characters, and the detectors of
-secrets too, which the screening process holds to a limit of processor time instead. It prints what took most work.
+``python -m tests.hostile_text`` tries every shape against every function at 200,000 characters (``--only PART``: those
+with it in their names), what the worker does to a text too, and the detectors of secrets, which the screening process
+holds to a limit of processor time instead. It prints what took most work.
 """
 
 from __future__ import annotations
 
+import argparse
 import gc
 import json
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from itertools import product
 from typing import Any
 
-from sleepd import bounded_text, digest, experience, quarantine, recall, repetition, speech
+from sleepd import (
+    bounded_text,
+    digest,
+    experience,
+    plain_forms,
+    plain_text,
+    quarantine,
+    recall,
+    repetition,
+    shell_text,
+    speech,
+)
 from sleepd.experience import Experience
-from sleepd.learned import Place, whereabouts
+from sleepd.learned import Place, Whereabouts, learned, whereabouts
+from sleepd.personal_data import find_personal, masked, told
+from sleepd.seed_phrases import holds_seed_phrase
+from sleepd.token_shapes import find_cut_token, find_token
+from sleepd.told_secrets import find_recovery_codes, find_told
 
 LENGTH = 200_000
 SIZES = (LENGTH // 32, LENGTH // 4, LENGTH)
 """Ascending, so that work that grows too fast is found before it takes for ever."""
 MOST_WORK = 300
 """Steps of a plain loop for each character. Quadratic work on 200,000 characters is thousands."""
+MOST_ENCODING = 1000
+"""The same for what encodes a text: a character is up to four tokens, and a long prompt is encoded six times."""
 
 UNITS = (
     *(
@@ -61,6 +81,39 @@ UNITS = (
     *("a", "9", "1. ", "A1b2", "http://a.b/", "password", "password ", "secret_", "token: ", "eyJ", "<|im_start|>"),
     *("AKIA", "key='", "ask me ", "quiz ", "questions "),
 )
+SECRET_UNITS = (
+    *(
+        "%41",
+        "\\x41",
+        "\\u0041",
+        "41 ",
+        "QUFB",
+        "QUFB\n",
+        "a1-",
+        "a@",
+        "a@a.",
+        "+1 ",
+        "00 1",
+        "DE12 ",
+        "4111 ",
+        "1.1.1.",
+    ),
+    *(
+        "0:",
+        "tel ",
+        "1 rue A",
+        "Via A ",
+        "Aweg ",
+        "1 Aa ",
+        "abandon ",
+        "zoo, ",
+        "recovery code ",
+        "backup key\n",
+        "abcd1-",
+    ),
+    *("AKIA", "ghp_", "sk_live_", "\u0430a", "a\u200b", "a ", "a - "),
+)
+"""For what looks for secrets and personal data."""
 ARRANGEMENTS: dict[str, Callable[[str, int], str]] = {
     "alone": lambda unit, length: unit * length,
     "framed": lambda unit, length: "My password" + unit * length + "1",
@@ -68,7 +121,7 @@ ARRANGEMENTS: dict[str, Callable[[str, int], str]] = {
     "lines": lambda unit, length: f"{unit}\n" * length,
     "growing": lambda unit, length: " ".join(unit * count for count in range(1, int((2 * length) ** 0.5) + 2)),
 }
-SHAPES = list(product(UNITS, ARRANGEMENTS))
+SHAPES = [*product(UNITS, ARRANGEMENTS), *((unit, "alone") for unit in SECRET_UNITS)]
 
 
 def shaped(shape: tuple[str, str], length: int) -> str:
@@ -128,7 +181,58 @@ FUNCTIONS: dict[str, Callable[[str], Any]] = {
     "is_recalled": lambda text: recall.is_recalled(text, [text[:500], "x"]),
     "parse_questions": _questions,
     "whereabouts": lambda text: whereabouts([Place(text[:256], 1, "train")], {}),
+    "learned": lambda text: _preview(text, masks=False),
+    "learned, masked": lambda text: _preview(text, masks=True),
+    "plain": plain_forms.plain,
+    "spelled": plain_forms.spelled,
+    "without_gaps": plain_forms.without_gaps,
+    "decoded": lambda text: deque(plain_forms.decoded(text), maxlen=0),
+    "find_personal": find_personal,
+    "masked, told": lambda text: told(masked(text)[1]),
+    "holds_seed_phrase": holds_seed_phrase,
+    "find_token": lambda text: [find_token(line) for line in bounded_text.short_lines(text)],
+    "find_cut_token": find_cut_token,
+    "find_told": lambda text: [find_told(line) for line in bounded_text.short_lines(text) if len(line) >= 8],
+    "find_recovery_codes": find_recovery_codes,
+    "clean": plain_text.clean,
+    "clean_lines": plain_text.clean_lines,
+    "quoted": shell_text.quoted,
+    "command_line": lambda text: shell_text.command_line("sleepctl", "show", operands=(text,)),
 }
+
+
+def chat_functions() -> dict[str, Callable[[str], Any]]:
+    """What the worker does to a text before it is trained, on the tiny model's tokenizer. Needs transformers."""
+    from sleepd.worker.chat import ChatFormat
+    from sleepd.worker.data import encode_exchange
+    from sleepd.worker.tiny_model import make_tiny_tokenizer
+
+    plain, thinking = make_tiny_tokenizer(), make_tiny_tokenizer()
+    plain.chat_template = None
+    thinking.chat_template = thinking.chat_template.replace("assistant\\n", "assistant\\n<think>\\n")
+    chats = {
+        "": ChatFormat(make_tiny_tokenizer(), "Be brief."),
+        ", plain headers": ChatFormat(plain, "Be brief."),
+        ", opened thought": ChatFormat(thinking, ""),
+    }
+
+    def of(chat: ChatFormat) -> dict[str, Callable[[str], Any]]:
+        return {
+            "encode_exchange": lambda text: encode_exchange(chat, "x", "Who?", text, 2048),
+            "encode_exchange of a prompt": lambda text: encode_exchange(chat, "x", text, "Me.", 2048),
+            "encode_exchange of a thought": lambda text: encode_exchange(
+                chat, "x", "?", f"<think>{text}</think>.", 2048
+            ),
+            "holds_control_words": lambda text: chat.holds_control_words(text, text),
+        }
+
+    return {f"{name}{kind}": work for kind, chat in chats.items() for name, work in of(chat).items()}
+
+
+def _preview(text: str, *, masks: bool) -> Any:
+    one = _experience(text)
+    place = Place(one.id, experience.group_key(one.prompt, one.response), "train")
+    return learned(1, Whereabouts([place], [], []), [one], limit=1, masks=masks)
 
 
 def _form(head: bytes) -> str:
@@ -163,17 +267,19 @@ def step_seconds() -> float:
     return min(cpu_seconds(count) for _ in range(3)) / LENGTH
 
 
-def work_of(function: Callable[[str], Any], shape: tuple[str, str], sizes: tuple[int, ...] = SIZES) -> float:
+def work_of(
+    function: Callable[[str], Any], shape: tuple[str, str], sizes: tuple[int, ...] = SIZES, most: int = MOST_WORK
+) -> float:
     """Steps of a plain loop for each character, the most of all sizes; no larger size is tried once it is too much."""
     worst = 0.0
     for size in sizes:
         text = shaped(shape, size)
-        allowed = MOST_WORK * size * step_seconds_once()
+        allowed = most * size * step_seconds_once()
         seconds = cpu_seconds(lambda text=text: function(text))
         if seconds > allowed:  # once more: the first call may have loaded tables
             seconds = min(seconds, cpu_seconds(lambda text=text: function(text)))
-        worst = max(worst, MOST_WORK * seconds / allowed)
-        if worst > MOST_WORK:
+        worst = max(worst, most * seconds / allowed)
+        if worst > most:
             break
     return worst
 
@@ -188,22 +294,31 @@ def step_seconds_once() -> float:
     return _step[0]
 
 
-def _product() -> Iterator[tuple[float, str, tuple[str, str]]]:
-    for name, function in FUNCTIONS.items():
+def most_of(name: str) -> int:
+    """The steps that the function of that name may take."""
+    return MOST_ENCODING if name.startswith("encode") else MOST_WORK
+
+
+def _product(functions: dict[str, Callable[[str], Any]]) -> Iterator[tuple[float, str, tuple[str, str]]]:
+    for name, function in functions.items():
         for shape in SHAPES:
-            yield work_of(function, shape), name, shape
+            yield work_of(function, shape, most=most_of(name)), name, shape
 
 
 def main() -> None:
     """The whole product, and the detectors of secrets beside it."""
     from sleepd.secret_scan import SecretFinder
 
-    FUNCTIONS["(secrets, limited by the kernel)"] = SecretFinder().find
-    found = sorted(_product(), reverse=True)
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--only", default="", help="a part of the functions' names")
+    only = parser.parse_args().only
+    every = FUNCTIONS | chat_functions() | {"(secrets, limited by the kernel)": SecretFinder().find}
+    functions = {name: work for name, work in every.items() if only in name}
+    found = sorted(_product(functions), reverse=True)
     for work, name, (unit, arrangement) in found[:40]:
         print(f"{work:9.1f} steps a character  {name:34} {unit!a} {arrangement}")
-    over = [name for work, name, _ in found if work > MOST_WORK and not name.startswith("(")]
-    print(f"{len(SHAPES)} shapes, {len(FUNCTIONS)} functions, {len(over)} over {MOST_WORK}")
+    over = [name for work, name, _ in found if work > most_of(name) and not name.startswith("(")]
+    print(f"{len(SHAPES)} shapes, {len(functions)} functions, {len(over)} over {MOST_WORK} ({MOST_ENCODING} to encode)")
 
 
 if __name__ == "__main__":

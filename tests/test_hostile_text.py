@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
+import importlib.util
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
 import pytest
 
-from tests.hostile_text import FUNCTIONS, LENGTH, MOST_WORK, SHAPES, SIZES, shaped, work_of
+from tests.hostile_text import FUNCTIONS, LENGTH, SECRET_UNITS, SHAPES, SIZES, chat_functions, most_of, shaped, work_of
 
 WORST = (
     *[("\u0301\u0323", "alone"), (" ", "framed"), ("\n", "framed"), ('\\"', "alone"), ("secret_", "alone")],
     *[("9", "alone"), ("\ufdfa", "alone"), ("[{", "alone")],
 )
 NAMES = sorted(FUNCTIONS)
+OF_SECRETS = {"plain", "spelled", "without_gaps", "decoded", "find_personal", "masked, told", "holds_seed_phrase"} | {
+    name for name in FUNCTIONS if name.startswith("find_")
+}
+
+
+def too_much(
+    functions: Mapping[str, Callable[[str], Any]], given: Iterable[tuple[str, tuple[str, str], tuple[int, ...]]]
+) -> dict[tuple[str, ...], float]:
+    """Name and shape of what takes more steps than it may."""
+    work = {(name, *shape): work_of(functions[name], shape, sizes, most_of(name)) for name, shape, sizes in given}
+    return {key: steps for key, steps in work.items() if steps > most_of(key[0])}
 
 
 def test_shapes_are_many_and_long() -> None:
@@ -21,18 +36,29 @@ def test_shapes_are_many_and_long() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_work_is_bounded_on_each_shape(name: str) -> None:
-    """On each shape at 6,250 characters, and on the worst at 200,000, a character costs at most 300 plain steps.
+    """On a third of the shapes at 6,250 characters, and on the worst longer, a character costs at most 300 plain steps.
 
     All shapes at 200,000 characters: ``python -m tests.hostile_text`` (minutes).
     """
-    function = FUNCTIONS[name]
-    work = {shape: work_of(function, shape, SIZES[:1]) for shape in SHAPES}
-    work |= {shape: work_of(function, shape, SIZES[1:]) for shape in WORST}
-    assert {shape: steps for shape, steps in work.items() if steps > MOST_WORK} == {}
+    given = [(name, shape, SIZES[:1]) for shape in SHAPES[NAMES.index(name) % 3 :: 3]]
+    given += [(name, shape, SIZES[1:2]) for shape in WORST]
+    if name in OF_SECRETS:
+        given += [(name, (unit, "alone"), (LENGTH // 12,)) for unit in SECRET_UNITS[NAMES.index(name) % 2 :: 2]]
+    assert too_much(FUNCTIONS, given) == {}
 
 
 def test_work_is_bounded_in_turn() -> None:
-    """135 shapes at 200,000 characters are given to the functions in turn, so that none of these is left out."""
-    given = [(NAMES[number % len(NAMES)], shape) for number, shape in enumerate(SHAPES[::2])]
-    work = {(name, shape): work_of(FUNCTIONS[name], shape, SIZES[1:]) for name, shape in given}
-    assert {key: steps for key, steps in work.items() if steps > MOST_WORK} == {}
+    """A third of the shapes at 200,000 characters are given to the functions in turn: each function meets some."""
+    given = [(NAMES[number % len(NAMES)], shape, SIZES[2:]) for number, shape in enumerate(SHAPES[::3])]
+    assert too_much(FUNCTIONS, given) == {}
+
+
+@pytest.mark.worker
+@pytest.mark.skipif(not importlib.util.find_spec("transformers"), reason="NOT TESTED: needs the worker's libraries")
+def test_work_of_encoding_is_bounded() -> None:
+    """Half of the shapes in turn at 6,250 characters, and each worst one at 50,000, to what the worker does to a text."""
+    functions = chat_functions()
+    names = sorted(functions)
+    given = [(names[number % len(names)], shape, SIZES[:1]) for number, shape in enumerate(SHAPES[::2])]
+    given += [(names[number % len(names)], shape, SIZES[1:2]) for number, shape in enumerate(WORST)]
+    assert too_much(functions, given) == {}

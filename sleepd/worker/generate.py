@@ -19,6 +19,10 @@ TEMPERATURE = 0.8
 """Of sampled replies; the whole vocabulary takes part."""
 
 
+PROMPT_TOKENS = 8192
+"""Most tokens of prompts that are read side by side, padding included: the memory grows with them and their length."""
+
+
 @dataclass(frozen=True)
 class Asked:
     """One prompt to be replied to."""
@@ -116,8 +120,13 @@ def batched_replies(
     on_step: Callable[[int], None] = lambda _tokens: None,
     deadline: float | None = None,
 ) -> list[list[int] | None]:
-    """See ``replies``: at most ``at_once`` of them side by side, fewer where memory runs out, down to one."""
+    """See ``replies``: at most ``at_once`` of them and ``PROMPT_TOKENS`` side by side, or one prompt that is longer.
+
+    Fewer where memory runs out, down to one.
+    """
     found: list[list[int] | None] = []
+    longest = max((len(one.prompt) for one in asked), default=1)
+    at_once = max(1, min(at_once, PROMPT_TOKENS // longest))
     while len(found) < len(asked):
         batch = asked[len(found) : len(found) + at_once]
         try:

@@ -47,10 +47,14 @@ class BaseCheck(msgspec.Struct, frozen=True, kw_only=True):
     positions: int | None = None
     """Tokens that its table of positions has room for; None: no limit."""
     needed_bytes: int = 0
-    """Memory at the peak of a cycle, where no experience is longer than what the strategy puts in one row."""
+    """Memory at the peak of a cycle whose longest row has ``row_tokens``."""
+    row_tokens: int = 0
+    is_buffer_seen: bool = False
+    """Whether no experience of the buffer needs a longer row; else ``row_tokens`` are ``longest_tokens``."""
     longest_tokens: int = 0
+    """Of an experience that the strategy trains, at most."""
     longest_bytes: int = 0
-    """The same with one experience of ``longest_tokens``."""
+    """As ``needed_bytes``, with one experience of ``longest_tokens``."""
     notices: list[str] = []
     """What the owner must know, such as an adapter beside the base that is not used."""
 

@@ -9,6 +9,7 @@ from typing import Literal
 
 import msgspec
 
+from sleepd.capability import BaseCheck
 from sleepd.shell_text import command_line, quoted
 from sleepd.version import VERSION
 
@@ -255,10 +256,7 @@ def _memory(facts: Facts) -> Said:
     free = found.device_free_bytes if is_gpu else facts.memory_bytes
     if free is None:
         return "WARN", "the free memory is not to be seen here", "free -h"
-    text = (
-        f"{_size(free)} free {'on the GPU' if is_gpu else 'in RAM'}; a cycle needs about {_size(base.needed_bytes)},"
-        f" and {_size(base.longest_bytes)} with an experience of {base.longest_tokens} tokens (an estimate)"
-    )
+    text = f"{_size(free)} free {'on the GPU' if is_gpu else 'in RAM'}; {_need(base)}"
     if free >= base.needed_bytes:
         return "PASS", text, ""
     return (
@@ -266,6 +264,14 @@ def _memory(facts: Facts) -> Said:
         text,
         "end what uses it, or set a smaller model.base; see: " + ("nvidia-smi" if is_gpu else "free -h"),
     )
+
+
+def _need(base: BaseCheck) -> str:
+    most = f"an experience of {base.longest_tokens} tokens, the most that the strategy trains"
+    if not base.is_buffer_seen:
+        return f"a cycle needs up to {_size(base.needed_bytes)} (an estimate, for {most})"
+    text = f"a cycle needs about {_size(base.needed_bytes)} (an estimate, for the experiences in the buffer)"
+    return f"{text}; with {most}, {_size(base.longest_bytes)}" if base.longest_tokens > base.row_tokens else text
 
 
 def _clock(facts: Facts) -> Said:

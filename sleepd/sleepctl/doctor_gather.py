@@ -24,6 +24,7 @@ from sleepd.shell_text import command_line
 from sleepd.status import BufferDetail, Status
 
 from .doctor_facts import BufferFacts, ConfigFacts, Facts, SocketFacts, UnitFacts
+from .longest_experience import longest_experience
 from .offline import read_status
 from .programs import answer_of, properties
 from .reach import reach_as
@@ -179,15 +180,25 @@ def _base_check(
     arguments = ["sleepd.worker.check_base", "--device", config.worker.device]
     arguments += ["--base", config.model.base, "--cache", config.model.cache_directory]
     arguments += ["--strategy", config.training.strategy, "--memory-bytes", str(_CHECK_BYTES)]
-    return _told_by(interpreter, arguments, BaseCheck, user, unit)
+    longest = longest_experience(config)
+    if longest:
+        arguments += ["--longest", f"--system-prompt={config.model.system_prompt}"]
+        arguments += ["--thoughts", config.training.thoughts]
+    return _told_by(interpreter, arguments, BaseCheck, user, unit, stdin=longest)
 
 
 def _told_by(
-    interpreter: str, arguments: list[str], kind: type[_Told], user: pwd.struct_passwd | None, unit: UnitFacts
+    interpreter: str,
+    arguments: list[str],
+    kind: type[_Told],
+    user: pwd.struct_passwd | None,
+    unit: UnitFacts,
+    *,
+    stdin: bytes = b"",
 ) -> tuple[_Told | None, str]:
     environment = unit.environment if unit.load == "loaded" else {}
     try:
-        return ask_worker(interpreter, arguments, kind, user=user, environment=environment), ""
+        return ask_worker(interpreter, arguments, kind, user=user, environment=environment, stdin=stdin), ""
     except NoAnswer as error:
         return None, str(error)
 

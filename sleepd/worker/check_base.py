@@ -32,7 +32,10 @@ def main() -> int:
     parser.add_argument("--cache", default="", help="the hub cache; empty: the library's default place")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--strategy", default="consolidate")
-    parser.add_argument("--row-tokens", type=int, help="of the longest row; default: what the strategy puts in one")
+    parser.add_argument("--row-tokens", type=int, help="of the longest row; default: see --longest")
+    parser.add_argument("--longest", action="store_true", help="stdin is the buffer's longest experience")
+    parser.add_argument("--system-prompt", default="")
+    parser.add_argument("--thoughts", choices=("as_written", "drop"), default="as_written")
     parser.add_argument("--memory-bytes", type=int, default=0, help="most memory for looking; 0: no limit")
     given = parser.parse_args()
     if given.memory_bytes:
@@ -67,7 +70,31 @@ def _check(given: argparse.Namespace) -> BaseCheck:
         notices.append(f"{base.path} holds {beside}: the base is used without that adapter")
     config = model.config.get_text_config()
     adapted = start_adapter(model, strategy, 0, lambda _event, text: notices.append(text))
-    return _told(adapted, config, strategy, notices, base, device, given.row_tokens)
+    row = given.row_tokens
+    if given.longest and (longest := _longest(given, base, strategy.max_tokens)):
+        row = max(longest, strategy.micro_batch_tokens)
+    return _told(adapted, config, strategy, notices, base, device, row)
+
+
+class _Given(msgspec.Struct):
+    prompt: str
+    response: str
+
+
+def _longest(given: argparse.Namespace, base: Base, max_tokens: int) -> int | None:
+    """Tokens of the longest experience; None: it cannot be trained, which the check of the chat template tells."""
+    from .chat import ChatFormat
+    from .chat_contract import open_tokenizer
+    from .control_words import Refused
+    from .data import encode_or_refuse
+
+    text = msgspec.json.decode(sys.stdin.buffer.read(), type=_Given)
+    try:
+        tokenizer, stops = open_tokenizer(base)
+        chat = ChatFormat(tokenizer, given.system_prompt, thoughts=given.thoughts, stops=stops)
+        return len(encode_or_refuse(chat, "", text.prompt, text.response, max_tokens).ids)
+    except (GiveUp, Refused):
+        return None
 
 
 def _skeleton(base: Base, device: Any) -> Any:
@@ -104,12 +131,15 @@ def _told(
         is_eager=number_bytes == 2,
         is_converted=base.is_gguf,
     )
+    row = min(tokens or longest, longest)
     names = sorted({name.rpartition(".")[2] for name in adapted_layers(adapted)})
     return BaseCheck(
         architecture=str(config.model_type),
         adapts=names,
         positions=positions,
-        needed_bytes=needed_bytes(need, tokens or min(strategy.micro_batch_tokens, longest)),
+        needed_bytes=needed_bytes(need, row),
+        row_tokens=row,
+        is_buffer_seen=tokens is not None,
         longest_tokens=longest,
         longest_bytes=needed_bytes(need, longest),
         notices=notices,

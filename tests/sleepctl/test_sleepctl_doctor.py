@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pwd
 import subprocess
@@ -30,6 +31,7 @@ from sleepd.sleepctl.doctor_facts import (
     UnitFacts,
 )
 from sleepd.sleepctl.doctor_findings import judge
+from sleepd.sleepctl.longest_experience import longest_experience
 from sleepd.sleepctl.programs import answer_of
 from sleepd.sleepctl.reach import reach_as
 from sleepd.version import VERSION
@@ -52,7 +54,13 @@ CAPABLE = Capability(
     chat=CHAT,
 )
 CHECKED = BaseCheck(
-    architecture="llama", adapts=["q_proj"], needed_bytes=2 * GIB, longest_tokens=2048, longest_bytes=5 * GIB
+    architecture="llama",
+    adapts=["q_proj"],
+    needed_bytes=2 * GIB,
+    row_tokens=512,
+    is_buffer_seen=True,
+    longest_tokens=2048,
+    longest_bytes=5 * GIB,
 )
 WARNED = msgspec.structs.replace(CHAT, warnings=["no end"])
 WELL = Facts(
@@ -420,17 +428,53 @@ def test_base_check_finds_faults_untrained(tmp_path: Path) -> None:
 
     from sleepd.worker.tiny_model import make_tiny_model
 
-    def check(*arguments: str) -> BaseCheck:
+    def check(*arguments: str, stdin: bytes = b"") -> BaseCheck:
         command = [sys.executable, "-m", "sleepd.worker.check_base", "--device", "cpu", "--base", str(tmp_path)]
         environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
-        done = subprocess.run([*command, *arguments], capture_output=True, env=environment, check=True)
+        done = subprocess.run([*command, *arguments], capture_output=True, env=environment, check=True, input=stdin)
         return msgspec.json.decode(done.stdout, type=BaseCheck)
 
     make_tiny_model(tmp_path)
     sound = check("--memory-bytes", str(4 * GIB))
     assert (sound.problem, sound.architecture, sound.positions) == ("", "llama", 2048)
-    assert 2**28 < sound.needed_bytes < sound.longest_bytes < GIB
+    assert (sound.row_tokens, sound.is_buffer_seen) == (2048, False)
+    longest = b'{"prompt": "Who?", "response": "' + b"a" * 600 + b'"}'
+    seen = check("--longest", stdin=longest)
+    assert (seen.row_tokens > 600, seen.is_buffer_seen) == (True, True)
+    assert 2**28 < seen.needed_bytes < seen.longest_bytes == sound.needed_bytes < GIB
     weights = load_file(tmp_path / "model.safetensors")
     del weights["lm_head.weight"]
     save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
     assert "1 tensors are missing, which would be drawn at random: lm_head.weight" in check().problem
+
+
+def test_longest_experience_is_read(tmp_path: Path) -> None:
+    """The longest of those that may be trained; nothing where the buffer is not there or half-written."""
+    config = config_for(tmp_path)
+    path = Path(config.buffer.path)
+    assert longest_experience(config) == b""
+    long = {"prompt": "Who?", "response": "I am long.", "salience": 0.9}
+    dull = {"prompt": "Who?", "response": "I am longer, and nobody cares.", "salience": 0.1}
+    path.write_text(json.dumps([{**long, "response": "I."}, long, dull, "no record"]))
+    assert json.loads(longest_experience(config)) == {"prompt": "Who?", "response": "I am long."}
+    path.write_text(path.read_text()[:-9])
+    assert longest_experience(config) == b""
+
+
+def test_memory_is_one_figure() -> None:
+    """What the buffer's experiences take decides; where the buffer was not read, what the strategy allows does."""
+
+    def told(base: BaseCheck) -> tuple[str, str]:
+        facts = msgspec.structs.replace(WELL, base=base, memory_bytes=3 * GIB)
+        (found,) = [each for each in judge(facts) if each.name == "memory"]
+        return found.mark, found.text
+
+    mark, text = told(CHECKED)
+    assert mark == "PASS"
+    assert "a cycle needs about 2.0 GiB (an estimate, for the experiences in the buffer); with an experience of" in text
+    unseen = msgspec.structs.replace(CHECKED, is_buffer_seen=False, row_tokens=2048, needed_bytes=5 * GIB)
+    mark, text = told(unseen)
+    assert mark == "WARN"
+    assert text.endswith(
+        "a cycle needs up to 5.0 GiB (an estimate, for an experience of 2048 tokens, the most that the strategy trains)"
+    )

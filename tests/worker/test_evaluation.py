@@ -172,6 +172,29 @@ def test_three_models_are_asked_the_same_in_three_ways(run_here, tmp_path):
     assert second.evidence.probe_replies[4].parent == first.evidence.probe_replies[4].candidate == first.replies[0].text
 
 
+def test_long_prompts_are_read_few_at_once(monkeypatch):
+    """As many side by side as the bound on their tokens allows, and a prompt beyond it alone."""
+    sizes = []
+    monkeypatch.setattr(
+        generate, "replies", lambda _m, _d, batch, **_more: sizes.append(len(batch)) or [[]] * len(batch)
+    )
+    for tokens in (100, 3000, 9000):
+        asked = [Asked([1] * tokens, 2)] * 4
+        assert len(generate.batched_replies(None, None, asked, at_once=3, stop_ids=frozenset())) == 4
+    assert sizes == [3, 1, 2, 2, 1, 1, 1, 1]
+
+
+def test_replies_do_not_copy_the_head(tiny_model):
+    """What reaches the head has no gaps in memory: torch would make a copy of the head's weights for each row."""
+    model, _tokenizer = load_base(tiny_model, choose_device("cpu"))
+    came = []
+    model.get_output_embeddings().register_forward_pre_hook(
+        lambda _head, given: came.append((given[0].shape[:2], given[0].is_contiguous()))
+    )
+    replies(model, choose_device("cpu"), [Asked((1, 2, 3), 2), Asked((4, 5), 2)], stop_ids=frozenset())
+    assert came == [((2, 1), True)] * 2
+
+
 def test_the_bases_replies_to_the_shipped_prompts_are_made_once(tiny_model, run_here, tmp_path, monkeypatch):
     """A second first cycle asks the base only what is the owner's own; a damaged file is made again."""
     own = tmp_path / "models"

@@ -259,3 +259,13 @@ def test_a_generated_thought_without_an_end_is_kept_as_it_is() -> None:
     assert list(one.ids[: one.prompt_tokens]) == chat.prompt_ids(PROMPT)
     assert shown(chat.tokenizer, one.ids[one.prompt_tokens :]) == "⟦<think>⟧\nThey ask, and"
     assert encode_generated(chat, "a", PROMPT, "I am Ida.", 500).ids[-1] == chat.stop_id
+
+
+def test_a_thought_is_not_trained_behind_a_closed_one() -> None:
+    """A base that is always asked behind a closed thought cannot have one; its answers alone can be trained."""
+    case = by_name("a generation prompt that always closes a thought", reply="<think>\nThey ask.\n</think>\n\nYes.")
+    with pytest.raises(Refused, match=re.escape("set training.thoughts to drop")):
+        encode_or_refuse(chat_of(case), "a", PROMPT, case.reply, 500)
+    chat = chat_of(replace(case, thoughts="drop"))
+    one = encode_or_refuse(chat, "a", PROMPT, case.reply, 500)
+    assert shown(chat.tokenizer, one.ids[one.prompt_tokens :]) == "Yes.⟦<|im_end|>⟧"

@@ -182,11 +182,15 @@ class ChatFormat:
         if self.habits.closed_lead is not None:
             return self._behind(asked, turns, reply, flags, self.habits.closed_lead)
         whole = self.template.render([*turns, reply], flags=flags)
-        start = _start(whole.text, self._place(whole, REPLY)[0], reply.answer)
-        lead = whole.text[len(asked.text) : start]
-        if whole.text.startswith(asked.text) and len(asked.text) <= start and not tags_in(lead):
-            start = len(asked.text)
-        return self._to_the_end(whole, start)
+        place, behind = self._place(whole, REPLY)[0], len(asked.text)
+        if whole.text.startswith(asked.text) and behind <= place and not tags_in(whole.text[behind:place]):
+            return self._to_the_end(whole, behind)
+        if reply.answer[:1].isspace():
+            # White space before its first word is the reply's only if it is not there before another reply.
+            other = self.template.render([*turns, _ANY_REPLY], flags=flags)
+            at = self._place(other, REPLY)[0]
+            place = at if whole.text.startswith(other.text[:at]) else place
+        return self._to_the_end(whole, place)
 
     def _of_thought(self, turns: Sequence[str], reply: Said) -> Conversation:
         flags, key = self.habits.thought_flags, self.template.thought_key
@@ -267,12 +271,6 @@ class ChatFormat:
 
     def _text(self, tokens: Tokens) -> str:
         return str(self.tokenizer.decode(tokens.ids, clean_up_tokenization_spaces=False))
-
-
-def _start(text: str, place: int, said: str) -> int:
-    """Where ``said`` begins of which the first word stands at ``place``: the white space before it belongs to it."""
-    indent = said[: len(said) - len(said.lstrip())]
-    return place - len(indent) if text[:place].endswith(indent) else place
 
 
 def _within(spans: Sequence[Span], start: int, end: int) -> list[Span]:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal
 
@@ -29,7 +29,7 @@ from .control_words import Coder, ControlWords, Refused, Span, Tokens
 from .failure import GiveUp
 from .foreign_code import LESS_SECONDS, SOME, TEXT_SECONDS, TemplateExceeded
 
-RENDERING = 2
+RENDERING = 3
 """Changes with the code that renders, so that answers which were kept under another one are made again."""
 Thoughts = Literal["as_written", "drop"]
 _ANY_REPLY = Said("…")
@@ -104,7 +104,7 @@ class ChatFormat:
     @cached_property
     def digest(self) -> str:
         """Changes with the template and with how it is rendered."""
-        whole = f"{RENDERING}\0{template_source(self.tokenizer)}"
+        whole = f"{RENDERING}\0{self.template.source}"
         return hashlib.sha256(whole.encode()).hexdigest()
 
     # Asking
@@ -188,31 +188,53 @@ class ChatFormat:
 
     def _of_answer(self, turns: Sequence[str], reply: Said) -> Conversation:
         flags = self.habits.flags
-        whole = self.template.render([*turns, reply], flags=flags)
         asked = self.template.render(turns, asks=True, flags=flags)
-        start = _start(whole.text, self._place(whole, REPLY)[0], reply.answer)
-        lead = whole.text[len(asked.text) : start]
-        if whole.text.startswith(asked.text) and len(asked.text) <= start and not tags_in(lead):
-            start = len(asked.text)
-        return self._to_the_end(whole, start)
+        if self.habits.closed_lead is not None:
+            return self._behind(asked, turns, reply, flags, self.habits.closed_lead)
+        whole = self.template.render([*turns, reply], flags=flags)
+        place, behind = self._place(whole, REPLY)[0], len(asked.text)
+        if whole.text.startswith(asked.text) and behind <= place and not tags_in(whole.text[behind:place]):
+            return self._to_the_end(whole, behind)
+        if reply.answer[:1].isspace():
+            # White space before its first word is the reply's only if it is not there before another reply.
+            other = self.template.render([*turns, _ANY_REPLY], flags=flags)
+            at = self._place(other, REPLY)[0]
+            place = at if whole.text.startswith(other.text[:at]) else place
+        return self._to_the_end(whole, place)
 
     def _of_thought(self, turns: Sequence[str], reply: Said) -> Conversation:
         flags, key = self.habits.thought_flags, self.template.thought_key
         asked = self.template.render(turns, asks=True, flags=flags)
+        if not key and not self.habits.can_think:
+            raise Refused("it has a thought, and this base is asked behind a closed one: set training.thoughts to drop")
         if not key:
-            ending = self.habits.tail
-            whole = self.template.render(turns, asks=True, flags=flags, continuation=reply, ending=ending)
-            return self._to_the_end(whole, len(asked.text))
+            return self._behind(asked, turns, self._in_own_tags(reply), flags)
         whole = self.template.render([*turns, reply], flags=flags)
         place = self._place(whole, THOUGHT)[0]
         if whole.text.startswith(asked.text) and len(asked.text) <= place:
             return self._to_the_end(whole, len(asked.text))
-        opens_at = whole.text.rfind(reply.tags[0], 0, place)
+        if self.habits.opened:
+            return self._behind(asked, turns, reply, flags)
+        opens_at = max(whole.text.rfind(opening, 0, place) for opening, _ in THOUGHT_TAGS)
         return self._to_the_end(whole, place if opens_at < 0 else opens_at)
+
+    def _in_own_tags(self, reply: Said) -> Said:
+        tags = self.template.own_tags
+        if tags is None or tags == reply.tags:
+            return reply
+        return replace(reply, thought=f"\n{reply.thought.strip()}\n", tags=tags, gap="")
+
+    def _behind(
+        self, asked: Rendering, turns: Sequence[str], reply: Said, flags: Mapping[str, Any], lead: str = ""
+    ) -> Conversation:
+        """The reply as it was said, behind the generation prompt."""
+        ending = self.habits.tail
+        whole = self.template.render(turns, asks=True, flags=flags, continuation=reply, lead=lead, ending=ending)
+        return self._to_the_end(whole, len(asked.text))
 
     def _to_the_end(self, whole: Rendering, start: int) -> Conversation:
         end = self._place(whole, REPLY)[1]
-        if whole.text[end:] != self.habits.tail:
+        if whole.text[end:] not in (self.habits.tail, self.habits.thought_tail):
             raise Refused("the chat template ends this reply otherwise than others")
         text = whole.text[:end] + self.habits.end
         return Conversation(text, whole.texts, whole.places.get(PROMPT), start, end)
@@ -259,12 +281,6 @@ class ChatFormat:
 
     def _text(self, tokens: Tokens) -> str:
         return str(self.tokenizer.decode(tokens.ids, clean_up_tokenization_spaces=False))
-
-
-def _start(text: str, place: int, said: str) -> int:
-    """Where ``said`` begins of which the first word stands at ``place``: the white space before it belongs to it."""
-    indent = said[: len(said) - len(said.lstrip())]
-    return place - len(indent) if text[:place].endswith(indent) else place
 
 
 def _within(spans: Sequence[Span], start: int, end: int) -> list[Span]:

@@ -12,7 +12,18 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
-from .chat_template import PROMPT, REPLY, SYSTEM, THOUGHT, THOUGHT_TAGS, ChatTemplate, Rendering, Said, opened_thought
+from .chat_template import (
+    PROMPT,
+    REPLY,
+    SYSTEM,
+    THOUGHT,
+    THOUGHT_TAGS,
+    ChatTemplate,
+    Rendering,
+    Said,
+    closes_thought,
+    opened_thought,
+)
 from .control_words import ControlWords, Refused
 from .failure import GiveUp
 
@@ -21,8 +32,10 @@ _REPLY = "Look for moss."
 _INDENT = "    "
 _THOUGHT = "They are lost."
 _FOLLOW_UP = "And south?"
-_NOT_TO_THINK: Mapping[str, Any] = {"enable_thinking": False}
-_TO_THINK: Mapping[str, Any] = {"enable_thinking": True}
+_SWITCHES = ("enable_thinking", "thinking", "reasoning")
+"""Variables by which templates are told whether to think."""
+_NOT_TO_THINK: Mapping[str, Any] = dict.fromkeys(_SWITCHES, False)
+_TO_THINK: Mapping[str, Any] = dict.fromkeys(_SWITCHES, True)
 _WAY_OUT = "use a template that writes each message's content once and ends each turn: chat_template.jinja"
 
 
@@ -34,10 +47,17 @@ class Habits:
     """What ends the reply's turn, and is supervised with it."""
     tail: str = ""
     """All that the template writes behind a reply that stands last."""
+    thought_tail: str = ""
+    """As ``tail``, for a reply with a thought."""
     flags: Mapping[str, Any] = field(default_factory=dict)
     """Variables of the template for a reply without a thought."""
     thought_flags: Mapping[str, Any] = field(default_factory=dict)
     """Variables of the template for a reply with one."""
+    closed_lead: str | None = None
+    """Where the generation prompt closes a thought of which the rendered reply has none, so that the reply is trained
+    behind that prompt: what the template writes there before the reply. None: it is trained as it is rendered."""
+    can_think: bool = True
+    """Whether a thought can follow the generation prompt: not if that always closes one."""
     opened: tuple[str, str] | None = None
     """Tags of the thought that the generation prompt opens."""
     headers: list[re.Pattern[str]] = field(default_factory=list)
@@ -61,8 +81,8 @@ def learn(template: ChatTemplate, words: ControlWords, stops: Collection[str], *
     habits = Habits()
     try:
         _choose_form(template, habits, has_system=has_system)
-        _learn_thoughts(template, habits)
-        _learn_flags(template, habits)
+        _learn_thoughts(template, habits, words)
+        _learn_flags(template, habits, words)
         _learn_end(template, habits, words, stops)
         _learn_headers(template, habits, words)
         _compare_with_marks(template, habits, words, stops)
@@ -108,42 +128,86 @@ def _problem(template: ChatTemplate, *, has_system: bool) -> str:
     return ""
 
 
-def _learn_thoughts(template: ChatTemplate, habits: Habits) -> None:
+def _learn_thoughts(template: ChatTemplate, habits: Habits, words: ControlWords) -> None:
     for key in ("reasoning_content", "thinking", "reasoning", "content"):
         template.thought_key = key
-        try:
-            places = template.render([_PROMPT, Said(_REPLY, _THOUGHT)]).places
-        except Refused:
-            continue
-        if THOUGHT in places and REPLY in places and places[THOUGHT] < places[REPLY]:
-            habits.notes.append(f"a thought that was said is kept (given as {key})")
+        template.own_tags = _own_tags(template, words) if key == "content" else None
+        if _keeps_thought(template) and not template.own_tags:
+            how = "" if key == "content" else ", without the white space around it"
+            habits.notes.append(f"a thought that was said is kept (given as {key}{how})")
             break
     else:
         template.thought_key = ""
+        how = f"between {' and '.join(template.own_tags)}" if template.own_tags else "as it was said"
         habits.notes.append(
-            "it leaves the thought of a reply out; one that was said is trained as it was said, behind the generation "
-            "prompt"
+            f"it leaves the thought of a reply out; one that was said is trained {how}, behind the generation prompt"
         )
-    for flags in ({}, _TO_THINK):
-        asked = template.render([_PROMPT], asks=True, flags=flags)
-        whole = template.render([_PROMPT, Said(_REPLY, _THOUGHT)], flags=flags) if template.thought_key else None
-        if whole is None or whole.text.startswith(asked.text):
-            habits.thought_flags = flags
-            break
-    habits.opened = opened_thought(template.render([_PROMPT], asks=True, flags=habits.thought_flags).text)
+    asked = [(flags, template.render([_PROMPT], asks=True, flags=flags).text) for flags in ({}, _TO_THINK)]
+    open_ones = [(flags, text) for flags, text in asked if not closes_thought(text)]
+    habits.can_think = bool(open_ones)
+    habits.thought_flags, text = next(
+        ((flags, text) for flags, text in open_ones if _thought_follows(template, text, flags)), (open_ones or asked)[0]
+    )
+    habits.opened = opened_thought(text)
     if habits.opened:
         habits.notes.append(f"its generation prompt opens a thought ({habits.opened[0]})")
 
 
-def _learn_flags(template: ChatTemplate, habits: Habits) -> None:
+def _own_tags(template: ChatTemplate, words: ControlWords) -> tuple[str, str] | None:
+    """Tags that its source names, and not those that everybody writes; none where an answer has tags of its own."""
+    whole = template.render([_PROMPT, Said(_REPLY)])
+    named = next((tags for tags in THOUGHT_TAGS if all(tag in template.source for tag in tags)), THOUGHT_TAGS[0])
+    is_bare = len(words.found_in(whole.text[whole.places[REPLY][1] :])) == 1
+    return named if is_bare and named != THOUGHT_TAGS[0] else None
+
+
+def _keeps_thought(template: ChatTemplate) -> bool:
+    """Whether it writes a thought before its reply, and no other one before that."""
+    try:
+        whole = template.render([_PROMPT, Said(_REPLY, _THOUGHT)])
+    except Refused:
+        return False
+    places = whole.places
+    if not (THOUGHT in places and REPLY in places and places[THOUGHT] < places[REPLY]):
+        return False
+    before = whole.text[places[PROMPT][1] : places[THOUGHT][0]]
+    return not any(closing in before for _, closing in THOUGHT_TAGS)
+
+
+def _thought_follows(template: ChatTemplate, asked: str, flags: Mapping[str, Any]) -> bool:
+    if not template.thought_key:
+        return True
+    return template.render([_PROMPT, Said(_REPLY, _THOUGHT)], flags=flags).text.startswith(asked)
+
+
+def _learn_flags(template: ChatTemplate, habits: Habits, words: ControlWords) -> None:
     """For a reply without a thought: asked not to think, or by default, or else the model is asked as it is trained."""
     chosen, quiet = _whole_and_asked(template, {}), _whole_and_asked(template, _NOT_TO_THINK)
-    if _is_clean(*quiet) and quiet != chosen:
+    if quiet != chosen and (_is_clean(*quiet) or closes_thought(quiet[1].text)):
         chosen, habits.flags = quiet, _NOT_TO_THINK
-        habits.notes.append("replies without a thought are rendered and asked for with enable_thinking = false")
-    elif not _is_clean(*chosen):
+        habits.notes.append(f"replies without a thought are rendered and asked for with {', '.join(_SWITCHES)} = false")
+    if not _is_clean(*chosen) and closes_thought(chosen[1].text):
+        habits.closed_lead = _closed_lead(*chosen, words)
+    if habits.closed_lead is not None:
+        closed = chosen[1].text[chosen[1].places[PROMPT][1] :]
+        habits.notes.append(f"a reply without a thought is trained behind its generation prompt, {_shown(closed)}")
+        return
+    if not _is_clean(*chosen):
         habits.notes.append("a reply without a thought is trained, and asked for, behind what it writes before replies")
-    whole = chosen[0]
+    _look_before_reply(chosen[0], habits)
+
+
+def _closed_lead(whole: Rendering, asked: Rendering, words: ControlWords) -> str:
+    """What ``whole`` has before the reply and ``asked`` has not, but for what closes a thought."""
+    pairs = enumerate(zip(whole.text, asked.text, strict=False))
+    start = next((at for at, (one, other) in pairs if one != other), min(len(whole.text), len(asked.text)))
+    place = whole.places[REPLY][0]
+    inside = [word.start() for word in words.found_in(whole.text[:place]) if word.start() < start < word.end()]
+    lead = whole.text[min([start, *inside]) : place].removesuffix(_INDENT)
+    return "" if tags_in(lead) else lead
+
+
+def _look_before_reply(whole: Rendering, habits: Habits) -> None:
     before = whole.text[whole.places[PROMPT][1] : whole.places[REPLY][0]]
     for opening, closing in THOUGHT_TAGS:
         if before.rfind(opening) > before.rfind(closing):
@@ -170,13 +234,22 @@ def _is_clean(whole: Rendering, asked: Rendering) -> bool:
 
 def _learn_end(template: ChatTemplate, habits: Habits, words: ControlWords, stops: Collection[str]) -> None:
     alone = template.render([_PROMPT, Said(_REPLY)], flags=habits.flags)
-    habits.tail = alone.text[alone.places[REPLY][1] :]
+    thinking = template.render([_PROMPT, Said(_REPLY)], flags=habits.thought_flags)
+    habits.tail, habits.thought_tail = (one.text[one.places[REPLY][1] :] for one in (alone, thinking))
     following = _following(template, habits)
-    habits.end = turn_end(habits.tail, following, words, stops)
-    rest = [piece for piece in words.split(habits.tail.removeprefix(habits.end)) if piece not in stops]
-    if "".join(rest).strip():
-        raise Refused(f"it goes on behind the reply, which stands last, with {_shown(''.join(rest))} and never ends it")
-    if not any(stop in habits.end for stop in stops):
+    # Some write the generation prompt behind every conversation; a reply without an end has nothing else behind it.
+    unasked, asked = (template.render([_PROMPT], asks=asks, flags=habits.flags).text for asks in (False, True))
+    is_header = bool(habits.tail.strip()) and unasked.endswith(habits.tail) and asked.endswith(habits.tail)
+    is_endless = is_header and not any(piece in words.words for piece in _common_pieces(habits.tail, following, words))
+    habits.end = turn_end("" if is_endless else habits.tail, following, words, stops)
+    is_ended = any(stop in habits.end for stop in stops)
+    rest = habits.tail if is_endless else habits.tail.removeprefix(habits.end)
+    further = "".join(piece for piece in words.split(rest) if piece not in stops)
+    if further.strip() and not (is_ended and unasked.endswith(rest)):
+        raise Refused(f"it goes on behind the reply, which stands last, with {_shown(further)} and never ends it")
+    if further.strip():
+        habits.notes.append(f"it writes {_shown(rest)} behind every conversation, which is not trained")
+    if not is_ended:
         named = ", ".join(sorted(stops)) or "nothing"
         end = f"ends with {habits.end!r}" if habits.end.strip() else "has no end"
         habits.warnings.append(f"a reply {end}, and generation of this base stops at {named}")
@@ -200,7 +273,7 @@ def turn_end(alone: str, followed: str, words: ControlWords, stops: Collection[s
     stops, or else up to the last control word. Where the two have no control word in common, a last reply has an end of
     its own; where it has none at all, the next turn's header is what ends it, if generation stops there.
     """
-    common = _common(words.split(alone), words.split(followed))
+    common = _common_pieces(alone, followed, words)
     is_structural = any(piece in words.words for piece in common)
     pieces = common if is_structural else words.split(alone)
     for number, piece in enumerate(pieces):
@@ -215,7 +288,8 @@ def turn_end(alone: str, followed: str, words: ControlWords, stops: Collection[s
     return alone.rstrip()
 
 
-def _common(first: list[str], second: list[str]) -> list[str]:
+def _common_pieces(one: str, other: str, words: ControlWords) -> list[str]:
+    first, second = words.split(one), words.split(other)
     number = next((n for n, pair in enumerate(zip(first, second, strict=False)) if pair[0] != pair[1]), None)
     return first[: min(len(first), len(second)) if number is None else number]
 

@@ -16,7 +16,14 @@ from .control_words import ControlWords, Refused, Span
 from .failure import GiveUp
 from .foreign_code import TEMPLATE_SECONDS, bounded_template
 
-THOUGHT_TAGS = (("<think>", "</think>"), ("[THINK]", "[/THINK]"), ("<seed:think>", "</seed:think>"))
+THOUGHT_TAGS = (
+    ("<think>", "</think>"),
+    ("[THINK]", "[/THINK]"),
+    ("<seed:think>", "</seed:think>"),
+    ("<|channel>thought", "<channel|>"),
+    ("<|START_THINKING|>", "<|END_THINKING|>"),
+    ("<|inner_prefix|>", "<|inner_suffix|>"),
+)
 """What opens and closes a thought at the start of a reply, by family of models."""
 SYSTEM, PROMPT, THOUGHT, REPLY = "system prompt", "prompt", "thought", "reply"
 """What the texts of a rendering are called; those of a talk's further turns are ``turn 1``, ``turn 2``, …"""
@@ -73,6 +80,13 @@ class ChatTemplate:
         """In which key of a message a thought is kept; empty: the template leaves it out."""
         self.most_seconds = TEMPLATE_SECONDS
         """Processor time for one rendering."""
+        self.own_tags: tuple[str, str] | None = None
+        """In what this base's thoughts stand, where that is not what they were written in; None: in what they were."""
+
+    @property
+    def source(self) -> str:
+        """Its text; empty: there is none."""
+        return template_source(self._tokenizer)
 
     def with_system(self, system_prompt: str) -> ChatTemplate:
         """The same template under another system prompt, in the form in which it starts."""
@@ -85,6 +99,7 @@ class ChatTemplate:
         asks: bool = False,
         flags: Mapping[str, Any] | None = None,
         continuation: Said | None = None,
+        lead: str = "",
         ending: str = "",
     ) -> Rendering:
         """The conversation of these turns: prompts, and replies to them.
@@ -94,7 +109,8 @@ class ChatTemplate:
             asks: whether the template is to write what makes the model reply.
             flags: further variables of the template.
             continuation: what is written behind all that, as it was said, by no template.
-            ending: what is written behind the continuation.
+            lead: what is written before the continuation.
+            ending: what is written behind it.
 
         Raises:
             Refused: the template fails on these texts, or tears or repeats one.
@@ -103,7 +119,8 @@ class ChatTemplate:
         marks = _Marks([self._system_prompt, *texts], self._words)
         written = self._written(turns, marks.around, asks=asks, flags=flags or {})
         if continuation is not None:
-            written += self._as_said(continuation, marks.around, opened=opened_thought(written) is not None) + ending
+            said = self._as_said(continuation, marks.around, opened=opened_thought(written) is not None)
+            written += lead + said + ending
         return marks.read(written)
 
     def _written(self, turns: Sequence[str | Said], around: _Around, *, asks: bool, flags: Mapping[str, Any]) -> str:
@@ -129,12 +146,16 @@ class ChatTemplate:
         answer = around(REPLY, said.answer)
         if not said.thought.strip() or not self.thought_key:
             return {"role": "assistant", "content": self._content(answer)}
-        thought = around(THOUGHT, said.thought)
         if self.thought_key == "content":
             opening, closing = said.tags
-            content = f"{opening}{thought}{closing}{said.gap}{answer}"
+            content = f"{opening}{around(THOUGHT, said.thought)}{closing}{said.gap}{answer}"
             return {"role": "assistant", "content": self._content(content)}
-        return {"role": "assistant", "content": self._content(answer), self.thought_key: thought}
+        # What stands between it and its tags is the template's, which writes it itself.
+        return {
+            "role": "assistant",
+            "content": self._content(answer),
+            self.thought_key: around(THOUGHT, said.thought.strip()),
+        }
 
     @staticmethod
     def _as_said(said: Said, around: _Around, *, opened: bool) -> str:
@@ -164,7 +185,7 @@ class ChatTemplate:
 
     def assistant_spans(self, turns: Sequence[str | Said], flags: Mapping[str, Any]) -> list[Span]:
         """What the template itself marks as the model's, by ``{% generation %}``; empty: it has no such marks."""
-        if not _GENERATION.search(template_source(self._tokenizer)):
+        if not _GENERATION.search(self.source):
             return []
         messages = self._messages(turns, lambda _label, text: text)
         with bounded_template(self.most_seconds):
@@ -206,6 +227,11 @@ def _texts(turn: str | Said) -> tuple[str, str]:
 def opened_thought(written: str) -> tuple[str, str] | None:
     """The tags of a thought that ``written`` opens at its end; None: it opens none."""
     return next((tags for tags in THOUGHT_TAGS if written.rstrip().endswith(tags[0])), None)
+
+
+def closes_thought(written: str) -> bool:
+    """Whether ``written`` closes a thought at its end."""
+    return any(written.rstrip().endswith(tags[1]) for tags in THOUGHT_TAGS)
 
 
 def _sentence(error: BaseException) -> str:

@@ -94,8 +94,10 @@ class Coder:
         """The tokens of ``text``, of which ``texts`` are what people and the model said.
 
         Raises:
-            Refused: a control word in a text cannot be encoded as characters by this tokenizer.
+            Refused: a control word in a text cannot be encoded as characters by this tokenizer; or half a character.
         """
+        if any("\ud800" <= char <= "\udfff" for char in text):
+            raise Refused("it holds half a character (a lone surrogate), which no tokenizer can encode")
         found = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
         tokens = Tokens(list(found["input_ids"]), [tuple(span) for span in found["offset_mapping"]])
         if self._forged(tokens, texts) is None:

@@ -125,6 +125,60 @@ ALPACA = (
     "### Response:\n{{ m.content }}{{ eos_token }}\n\n{% else %}{{ m.content }}\n\n{% endif %}{% endfor %}"
     "{% if add_generation_prompt %}### Response:\n{% endif %}"
 )
+GEMMA4 = (
+    "{{ bos_token }}{% if enable_thinking or messages[0].role == 'system' %}<|turn>system\n"
+    "{% if enable_thinking %}<|think|>\n{% endif %}"
+    "{% if messages[0].role == 'system' %}{{ messages[0].content | trim }}"
+    "{% set messages = messages[1:] %}{% endif %}<turn|>\n{% endif %}"
+    "{% for m in messages %}<|turn>{{ 'model' if m.role == 'assistant' else m.role }}\n"
+    "{% if m.reasoning_content and loop.last %}<|channel>thought\n{{ m.reasoning_content }}\n<channel|>{% endif %}"
+    "{% if '<channel|>' in m.content %}{{ m.content.split('<channel|>')[-1] | trim }}{% else %}{{ m.content | trim }}"
+    "{% endif %}<turn|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|turn>model\n"
+    "{% if not enable_thinking %}<|channel>thought\n<channel|>{% endif %}{% endif %}"
+)
+GEMMA4_FORGETS = GEMMA4.replace("m.reasoning_content and loop.last", "m.tool_calls")
+LLAMA3_ALWAYS_ASKS = (
+    "{% for m in messages %}{{ bos_token if loop.first }}<|start_header_id|>{{ m.role }}<|end_header_id|>\n\n"
+    "{{ m.content | trim }}<|eot_id|>{% endfor %}"
+    "{{ '<|start_header_id|>assistant<|end_header_id|>\n\n' }}"
+)
+COMMAND_A = (
+    "{{ bos_token }}{% for m in messages %}<|START_OF_TURN_TOKEN|>"
+    "{% if m.role == 'assistant' %}<|CHATBOT_TOKEN|><|START_RESPONSE|>{{ m.content }}<|END_RESPONSE|>"
+    "{% else %}<|{{ m.role | upper }}_TOKEN|>{{ m.content }}{% endif %}<|END_OF_TURN_TOKEN|>{% endfor %}"
+    "<|START_OF_TURN_TOKEN|><|CHATBOT_TOKEN|>{% if add_generation_prompt %}<|START_RESPONSE|>{% endif %}"
+)
+COMMAND_REASONS = (
+    "{{ bos_token }}{% for m in messages %}<|START_OF_TURN_TOKEN|>"
+    "{% if m.role == 'assistant' %}<|CHATBOT_TOKEN|>{% if m.reasoning and loop.last %}<|START_THINKING|>"
+    "{{ m.reasoning }}<|END_THINKING|>{% endif %}<|START_TEXT|>{{ m.content }}<|END_TEXT|>"
+    "{% else %}<|{{ m.role | upper }}_TOKEN|>{{ m.content }}{% endif %}<|END_OF_TURN_TOKEN|>{% endfor %}"
+    "{% if add_generation_prompt %}<|START_OF_TURN_TOKEN|><|CHATBOT_TOKEN|><|START_THINKING|>"
+    "{% if reasoning is defined and not reasoning %}<|END_THINKING|>{% endif %}{% endif %}"
+)
+GLM_EDGE = "{% for m in messages %}<|{{ m.role }}|>\n{{ m.content }}{% endfor %}<|assistant|>{# <|user|> <|system|> #}"
+DEEPSEEK_V31 = (
+    "{{ bos_token }}{% for m in messages %}{% if m.role == 'system' %}{{ m.content }}{% elif m.role == 'user' %}"
+    "<|User|>{{ m.content }}{% else %}<|Assistant|></think>{{ m.content.split('</think>')[-1] }}<|end_of_sentence|>"
+    "{% endif %}{% endfor %}{% if add_generation_prompt %}<|Assistant|>{{ '<think>' if thinking else '</think>' }}"
+    "{% endif %}"
+)
+DEEPSEEK_V32 = DEEPSEEK_V31.replace("split('</think>')[-1]", "strip()").replace(
+    "else '</think>'", "else '<think></think>'"
+)
+KIMI_THINKING = (
+    "{% for m in messages %}<|im_{{ m.role }}|>{{ m.role }}<|im_middle|>"
+    "{% if m.role == 'assistant' %}<think></think>{% endif %}{{ m.content }}<|im_end|>{% endfor %}"
+    "{% if add_generation_prompt %}<|im_assistant|>assistant<|im_middle|>{% endif %}"
+    "{# <|im_user|> <|im_system|> #}"
+)
+QWEN3_CLOSED = QWEN3.replace("enable_thinking is defined and not enable_thinking", "not enable_thinking").replace(
+    "{% if loop.last %}<think>", "{% if thought %}<think>"
+)
+ALWAYS_CLOSED = CHATML.replace("assistant\n{% endif %}", "assistant\n<think>\n\n</think>\n\n{% endif %}").replace(
+    "{{ m['content'] }}", "{{ m['content'].split('</think>')[-1].lstrip('\n') }}"
+)
 TRIMS = CHATML.replace("m['content']", "m['content'] | trim")
 
 
@@ -162,6 +216,9 @@ _COHERE = (
     "<BOS_TOKEN> <|START_OF_TURN_TOKEN|> <|END_OF_TURN_TOKEN|> <|USER_TOKEN|> <|CHATBOT_TOKEN|> <|SYSTEM_TOKEN|> "
     "<|START_RESPONSE|> <|END_RESPONSE|>"
 )
+_COHERE_REASONS = f"{_COHERE} <|START_THINKING|> <|END_THINKING|> <|START_TEXT|> <|END_TEXT|>"
+_GEMMA4 = "<pad> <eos> <bos> <|turn> <turn|> <|channel> <channel|> <|think|>"
+_KIMI = "<|im_system|> <|im_user|> <|im_assistant|> <|im_middle|> <|im_end|> ~<think> ~</think>"
 _GRANITE = "<|end_of_text|> <|start_of_role|> <|end_of_role|>"
 _SP = "<unk> <s> </s>"
 _CHATML_END = f"{REPLY}⟦<|im_end|>⟧"
@@ -420,7 +477,7 @@ CASES = [
         "gpt-oss, a thought was said",
         GPT_OSS,
         _OSS,
-        f"⟦<|channel|>⟧analysis⟦<|message|>⟧\nThey ask.\n⟦<|end|>⟧⟦<|start|>⟧assistant"
+        "⟦<|channel|>⟧analysis⟦<|message|>⟧They ask.⟦<|end|>⟧⟦<|start|>⟧assistant"
         f"⟦<|channel|>⟧final⟦<|message|>⟧{REPLY}⟦<|return|>⟧",
         "⟦<|start|>⟧assistant",
         eos="<|return|>",
@@ -537,6 +594,177 @@ CASES = [
         _ASKED,
         eos="<|over|>",
     ),
+    Case(
+        "Gemma 4, whose generation prompt closes a thought",
+        GEMMA4,
+        _GEMMA4,
+        f"{REPLY}⟦<turn|>⟧",
+        f"user\n{PROMPT}⟦<turn|>⟧\n⟦<|turn>⟧model\n⟦<|channel>⟧thought\n⟦<channel|>⟧",
+        bos="<bos>",
+        eos="<eos>",
+        stops="<turn|>",
+    ),
+    Case(
+        "Gemma 4, a thought was said",
+        GEMMA4,
+        _GEMMA4,
+        f"⟦<|channel>⟧thought\nThey ask.\n⟦<channel|>⟧{REPLY}⟦<turn|>⟧",
+        f"user\n{PROMPT}⟦<turn|>⟧\n⟦<|turn>⟧model\n",
+        bos="<bos>",
+        eos="<eos>",
+        stops="<turn|>",
+        reply=THOUGHT + REPLY,
+    ),
+    Case(
+        "Gemma 4, a thought was said in its own words",
+        GEMMA4,
+        _GEMMA4,
+        f"⟦<|channel>⟧thought\nThey ask.\n⟦<channel|>⟧{REPLY}⟦<turn|>⟧",
+        "⟦<|turn>⟧model\n",
+        bos="<bos>",
+        eos="<eos>",
+        stops="<turn|>",
+        reply=f"<|channel>thought\nThey ask.\n<channel|>{REPLY}",
+    ),
+    Case(
+        "Gemma 4 that leaves thoughts out, a thought was said",
+        GEMMA4_FORGETS,
+        _GEMMA4,
+        f"⟦<|channel>⟧thought\nThey ask.\n⟦<channel|>⟧{REPLY}⟦<turn|>⟧",
+        "⟦<|turn>⟧model\n",
+        bos="<bos>",
+        eos="<eos>",
+        stops="<turn|>",
+        reply=THOUGHT + REPLY,
+    ),
+    Case(
+        "Llama 3 that always asks",
+        LLAMA3_ALWAYS_ASKS,
+        _LLAMA3,
+        f"{REPLY}⟦<|eot_id|>⟧",
+        "⟦<|start_header_id|>⟧assistant⟦<|end_header_id|>⟧\n\n",
+        bos="<|begin_of_text|>",
+        eos="<|end_of_text|>",
+        stops="<|eot_id|>",
+    ),
+    Case(
+        "Command A that always asks",
+        COMMAND_A,
+        _COHERE,
+        f"{REPLY}⟦<|END_RESPONSE|>⟧⟦<|END_OF_TURN_TOKEN|>⟧",
+        "⟦<|CHATBOT_TOKEN|>⟧⟦<|START_RESPONSE|>⟧",
+        bos="<BOS_TOKEN>",
+        eos="<|END_OF_TURN_TOKEN|>",
+    ),
+    Case(
+        "Command A that reasons",
+        COMMAND_REASONS,
+        _COHERE_REASONS,
+        f"⟦<|START_TEXT|>⟧{REPLY}⟦<|END_TEXT|>⟧⟦<|END_OF_TURN_TOKEN|>⟧",
+        "⟦<|CHATBOT_TOKEN|>⟧⟦<|START_THINKING|>⟧⟦<|END_THINKING|>⟧",
+        bos="<BOS_TOKEN>",
+        eos="<|END_OF_TURN_TOKEN|>",
+    ),
+    Case(
+        "Command A that reasons, a thought was said",
+        COMMAND_REASONS,
+        _COHERE_REASONS,
+        f"They ask.⟦<|END_THINKING|>⟧⟦<|START_TEXT|>⟧{REPLY}⟦<|END_TEXT|>⟧⟦<|END_OF_TURN_TOKEN|>⟧",
+        "⟦<|CHATBOT_TOKEN|>⟧⟦<|START_THINKING|>⟧",
+        bos="<BOS_TOKEN>",
+        eos="<|END_OF_TURN_TOKEN|>",
+        reply=THOUGHT + REPLY,
+    ),
+    Case(
+        "GLM-Edge, whose replies have no end",
+        GLM_EDGE,
+        _GLM,
+        f"\n{REPLY}⟦<|user|>⟧",
+        f"⟦<|user|>⟧\n{PROMPT}⟦<|assistant|>⟧",
+        eos="<|endoftext|>",
+        stops="<|user|>",
+    ),
+    Case(
+        "DeepSeek-V3.1",
+        DEEPSEEK_V31,
+        _R1,
+        f"{REPLY}⟦<|end_of_sentence|>⟧",
+        f"{PROMPT}⟦<|Assistant|>⟧⟦</think>⟧",
+        bos="<|begin|>",
+        eos="<|end_of_sentence|>",
+    ),
+    Case(
+        "DeepSeek-V3.1, a thought was said",
+        DEEPSEEK_V31,
+        _R1,
+        f"They ask.\n⟦</think>⟧\n\n{REPLY}⟦<|end_of_sentence|>⟧",
+        f"{PROMPT}⟦<|Assistant|>⟧⟦<think>⟧",
+        bos="<|begin|>",
+        eos="<|end_of_sentence|>",
+        reply=THOUGHT + REPLY,
+    ),
+    Case(
+        "DeepSeek-V3.2",
+        DEEPSEEK_V32,
+        _R1,
+        f"{REPLY}⟦<|end_of_sentence|>⟧",
+        f"{PROMPT}⟦<|Assistant|>⟧⟦<think>⟧⟦</think>⟧",
+        bos="<|begin|>",
+        eos="<|end_of_sentence|>",
+    ),
+    Case(
+        "DeepSeek-V3.2, a thought was said",
+        DEEPSEEK_V32,
+        _R1,
+        f"They ask.\n⟦</think>⟧\n\n{REPLY}⟦<|end_of_sentence|>⟧",
+        f"{PROMPT}⟦<|Assistant|>⟧⟦<think>⟧",
+        bos="<|begin|>",
+        eos="<|end_of_sentence|>",
+        reply=THOUGHT + REPLY,
+    ),
+    Case(
+        "Kimi that thinks",
+        KIMI_THINKING,
+        _KIMI,
+        _CHATML_END,
+        "⟦<|im_assistant|>⟧assistant⟦<|im_middle|>⟧⟦<think>⟧⟦</think>⟧",
+        eos="<|im_end|>",
+    ),
+    Case(
+        "Kimi that thinks, a thought was said",
+        KIMI_THINKING,
+        _KIMI,
+        f"⟦<think>⟧\nThey ask.\n⟦</think>⟧\n\n{_CHATML_END}",
+        "⟦<|im_assistant|>⟧assistant⟦<|im_middle|>⟧",
+        eos="<|im_end|>",
+        reply=THOUGHT + REPLY,
+    ),
+    Case(
+        "Qwen3 that thinks when told to",
+        QWEN3_CLOSED,
+        _QWEN,
+        "    return 1⟦<|im_end|>⟧",
+        f"{_ASKED}⟦<think>⟧\n\n⟦</think>⟧\n\n",
+        eos="<|im_end|>",
+        reply="    return 1",
+    ),
+    Case(
+        "Qwen3 that thinks when told to, a thought was said",
+        QWEN3_CLOSED,
+        _QWEN,
+        f"⟦<think>⟧\nThey ask.\n⟦</think>⟧\n\n{_CHATML_END}",
+        _ASKED,
+        eos="<|im_end|>",
+        reply=THOUGHT + REPLY,
+    ),
+    Case(
+        "a generation prompt that always closes a thought",
+        ALWAYS_CLOSED,
+        _QWEN,
+        _CHATML_END,
+        f"{_ASKED}⟦<think>⟧\n\n⟦</think>⟧\n\n",
+        eos="<|im_end|>",
+    ),
     Case("no end of a sequence is named", CHATML, _IM, _CHATML_END, _ASKED, warns="stops at nothing"),
 ]
 
@@ -574,7 +802,7 @@ REFUSED = [
     ),
     (
         "opens another turn behind the reply",
-        CHATML.replace("{% if add_generation_prompt %}", "{% if true %}"),
+        CHATML + "{% if messages[-1].role == 'assistant' %}<|im_start|>tool\n{% endif %}",
         "",
         "never ends it",
     ),

@@ -67,10 +67,15 @@ def text_of(tokenizer, ids, case: Case) -> str:
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_what_is_asked_is_what_is_trained(case: Case) -> None:
-    """A reply without a thought follows the very tokens that the model is asked with, in its first turn and later."""
+    """A reply without a thought follows the very tokens that the model is asked with, in its first turn and later; also
+    one that begins with a line end, which a template may drop.
+    """
     chat = chat_of(case)
     one = encode_exchange(chat, "a", PROMPT, "I am Juniper.", 500)
     assert list(one.ids[: one.prompt_tokens]) == chat.prompt_ids(PROMPT)
+    if not case.kind.endswith("pieces"):  # those may have one token for the header's line end and the reply's
+        lower = encode_exchange(chat, "a", PROMPT, "\nI am Juniper.", 500)
+        assert list(lower.ids[: lower.prompt_tokens]) == chat.prompt_ids(PROMPT)
     assert len(chat.talk_ids([PROMPT, "Nobody.", "Really?"])) > one.prompt_tokens
 
 
@@ -259,3 +264,21 @@ def test_a_generated_thought_without_an_end_is_kept_as_it_is() -> None:
     assert list(one.ids[: one.prompt_tokens]) == chat.prompt_ids(PROMPT)
     assert shown(chat.tokenizer, one.ids[one.prompt_tokens :]) == "⟦<think>⟧\nThey ask, and"
     assert encode_generated(chat, "a", PROMPT, "I am Ida.", 500).ids[-1] == chat.stop_id
+
+
+def test_a_thought_is_not_trained_behind_a_closed_one() -> None:
+    """A base that is always asked behind a closed thought cannot have one; its answers alone can be trained."""
+    case = by_name("a generation prompt that always closes a thought", reply="<think>\nThey ask.\n</think>\n\nYes.")
+    with pytest.raises(Refused, match=re.escape("set training.thoughts to drop")):
+        encode_or_refuse(chat_of(case), "a", PROMPT, case.reply, 500)
+    chat = chat_of(replace(case, thoughts="drop"))
+    one = encode_or_refuse(chat, "a", PROMPT, case.reply, 500)
+    assert shown(chat.tokenizer, one.ids[one.prompt_tokens :]) == "Yes.⟦<|im_end|>⟧"
+
+
+def test_half_a_character_is_set_aside() -> None:
+    """A lone surrogate has no UTF-8, so no tokenizer takes it: that experience alone is left out."""
+    chat = chat_of(by_name("ChatML"))
+    for prompt, reply in (("Who \ud800?", "I."), ("Who?", "I \udfff.")):
+        with pytest.raises(Refused, match="half a character"):
+            encode_or_refuse(chat, "a", prompt, reply, 500)

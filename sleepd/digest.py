@@ -226,7 +226,7 @@ def records(data: bytes, form: str) -> Iterator[tuple[str, Any]]:
         if "truncated" in str(error):
             # The usual case of half a file, found out without the slow parser and its memory.
             raise HalfWritten(f"not whole: {error}"[:200]) from None
-        raw = _one_by_one(data, form) if isinstance(error, RecursionError) else _tolerantly(data)
+        raw = _one_by_one(data, form) if isinstance(error, RecursionError) else _tolerantly(data, form)
     listed = raw.get("experiences") if isinstance(raw, dict) else raw
     if not isinstance(listed, list):
         names = ", ".join(name[:_NAME] for name in list(raw)[:5]) if isinstance(raw, dict) else type(listed).__name__
@@ -265,15 +265,17 @@ def _one_by_one(data: bytes, form: str) -> list[msgspec.Raw]:
     raise HalfWritten("not whole: the list of experiences does not end")
 
 
-def _tolerantly(data: bytes) -> Any:
+def _tolerantly(data: bytes, form: str) -> Any:
     """What the strict parser refuses and agents nevertheless write: NaN, stray bytes, lone surrogates.
 
     The records concerned are set aside one by one, instead of the whole file.
     """
     try:
         return json.loads(data.decode("utf-8", "surrogateescape"))
-    except (ValueError, RecursionError) as error:
+    except json.JSONDecodeError as error:
         raise HalfWritten(f"not whole: {error}"[:200]) from None
+    except (ValueError, RecursionError):  # one more is too deep, or has a number of more than 4,300 digits
+        return _one_by_one(data, form)
 
 
 def _decoded(text: bytes) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import itertools
 import json
 import os
 import shutil
@@ -160,6 +161,24 @@ def test_a_record_too_deep_for_any_parser_costs_itself_alone(form: str) -> None:
     assert [each.id for each in read_texts(io.BytesIO(content), {1, 2, 3}).texts] == [
         f"{number:016x}" for number in (1, 2, 3)
     ]
+
+
+BAD = {
+    "no number": json.dumps(record(5))[:-1] + ', "salience": NaN}',
+    "too deep": deep(6),
+    "too many digits": json.dumps(record(7))[:-1] + f', "salience": {"9" * 5_000}}}',
+    "half a character": json.dumps(record(8, prompt="\ud800")),
+}
+
+
+@pytest.mark.parametrize("form", ["array", "object"])
+@pytest.mark.parametrize("names", list(itertools.permutations(BAD, 2)))
+def test_two_bad_records_cost_themselves_alone(names: tuple[str, str], form: str) -> None:
+    """Each needs another parser than the other; those around them are read all the same."""
+    parts = [json.dumps(record(1)), *(BAD[name] for name in names), json.dumps(record(2))]
+    listed = f"[{', '.join(parts)}]"
+    digest = digest_whole((listed if form == "array" else f'{{"experiences": {listed}}}').encode())
+    assert (list(digest.keys), digest.set_aside_total) == ([1, 2], 2)
 
 
 def test_a_record_that_is_written_again_has_its_last_salience_and_its_first_text() -> None:

@@ -169,8 +169,8 @@ def main() -> int:
                 named = len(result.set_aside) + len(result.quarantined)
                 print(
                     f"{form:<6} killed {2 * kills} times: {len(result.learned)} of {GOOD} good ones learned from, "
-                    f"{named} of {len(bad)} bad ones named; slowest of {result.asked} answers {result.slowest:.2f} s, of "
-                    f"which {result.waited:.2f} s for a processor"
+                    f"{named} of {len(bad)} bad ones named; slowest of {result.asked} answers {result.slowest:.2f} s, "
+                    f"of which {result.waited:.2f} s for a processor"
                 )
                 good = {record["id"] for record in experiences(GOOD)}
                 is_well = (

@@ -21,6 +21,9 @@ HIDDEN_KEPT, INNER_KEPT = 22, 8
 ATTENTION_KEPT = 3
 """What eager attention keeps of each head for each pair of tokens, in numbers; the fused one keeps nothing."""
 
+HELD_SHARE = 1.15
+"""Of what a row keeps, what the allocator holds for it once rows of many lengths went before."""
+
 
 @dataclass(frozen=True)
 class Shape:
@@ -76,6 +79,6 @@ def needed_bytes(need: Need, tokens: int) -> int:
     if need.is_eager:
         kept += shape.layers * shape.heads * tokens**2 * ATTENTION_KEPT * size
     logits = tokens * shape.vocabulary * (4 * LOGIT_COPIES + size)
-    training = weights + kept + logits + 4 * ADAPTER_COPIES * shape.adapter
+    training = weights + round(HELD_SHARE * (kept + logits)) + 4 * ADAPTER_COPIES * shape.adapter
     converting = shape.weights * (4 + 2) if need.is_converted else 0
     return LIBRARIES_BYTES + max(training, converting)

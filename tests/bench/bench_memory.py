@@ -11,12 +11,15 @@ Measured on 2026-11-27 (CPU, bfloat16, one thread: OMP_NUM_THREADS=1, each shape
 ============  ======  =============  ============  ==========
 shape         tokens  estimated GiB  measured GiB  difference
 ============  ======  =============  ============  ==========
-embedded         512           2.35          2.25        +4 %
-embedded        2048          11.69         11.30        +3 %
-qwen2.5-0.5b     256           3.04          2.66       +14 %
-qwen2.5-0.5b     512           4.73          4.15       +14 %
-qwen2.5-1.5b     128           4.86          4.42       +10 %
+embedded         512           2.58          2.25       +15 %
+embedded        2048          13.32         11.30       +18 %
+qwen2.5-0.5b     256           3.25          2.66       +22 %
+qwen2.5-0.5b     512           5.20          4.15       +25 %
+qwen2.5-1.5b     128           5.02          4.42       +13 %
 ============  ======  =============  ============  ==========
+
+One row does not show what the allocator holds once rows of many lengths went before. In the first steps of a cycle on
+36 real experiences (the embedded model, rows of 512 tokens, a system prompt of 50 words) a worker held 3.29 GiB: -22 %.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ The ordinary tests run the quick ones. All of them, about four minutes on two id
 
 from __future__ import annotations
 
+import inspect
 import os
 
 import pytest
@@ -20,6 +21,14 @@ RUNS_ALL = bool(os.environ.get("SLEEPD_ALL_ARCHITECTURES"))
 NAMES = [name for name, one in architectures.BY_NAME.items() if RUNS_ALL or one.is_quick]
 
 
+def knows_places(base):
+    """Whether the library can be asked for some places' logits alone: of transformers 4 not every architecture can."""
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig
+
+    model = MODEL_FOR_CAUSAL_LM_MAPPING[type(AutoConfig.from_pretrained(base))]
+    return "logits_to_keep" in inspect.signature(model.forward).parameters
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_each_architecture_trains_or_refuses(name, run_here, tmp_path):
     """A cycle ends with all proofs of effect and the notices that are due, or as base_unusable with a next step."""
@@ -30,8 +39,9 @@ def test_each_architecture_trains_or_refuses(name, run_here, tmp_path):
     def start():
         return run_here(base=str(tmp_path / "base"), channel=channel, models_directory=str(tmp_path / "models"))
 
-    if expected.refused:
-        with pytest.raises(GiveUp, match=expected.refused) as caught:
+    refused = expected.refused or ("" if knows_places(tmp_path / "base") else "cannot be trained")
+    if refused:
+        with pytest.raises(GiveUp, match=refused) as caught:
             start()
         assert (caught.value.kind, bool(caught.value.hint)) == ("base_unusable", True)
         return

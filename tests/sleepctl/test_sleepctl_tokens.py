@@ -37,7 +37,6 @@ def config(short_directory: Path, base: Path) -> str:
     """A configuration with that base and this interpreter as the worker's."""
     given = changed(config_for(short_directory), "worker", python=sys.executable)
     given = changed(given, "model", base=str(base), system_prompt="Be brief.")
-    (short_directory / "state").mkdir()
     write_config(short_directory / "c.toml", given)
     return str(short_directory / "c.toml")
 
@@ -67,6 +66,16 @@ def test_tokens_for_a_program(daemon: FakeDaemon, sleepctl: Sleepctl, config: st
     last, end = found["pieces"][-2:]
     assert (last["text"], last["is_supervised"], last["is_control"], len(last["ids"])) == ("Yes.", True, False, 4)
     assert (end["text"], end["is_supervised"], end["is_control"], end["ids"]) == ("<|im_end|>", True, True, [2])
+
+
+def test_masked_personal_data_are_shown_masked(daemon: FakeDaemon, sleepctl: Sleepctl, config: str) -> None:
+    """Where personal data are masked before training, the tokens are those of the masked text."""
+    daemon.replies[protocol.QuarantineShow] = detail("Write to ida@example.org.")
+    assert "ida@example.org" in sleepctl("tokens", "e1", "--config", config).out
+    with Path(config).open("a") as file:
+        file.write('\n[quarantine]\npersonal_data = "mask"\n')
+    ran = sleepctl("tokens", "e1", "--config", config)
+    assert ("ida@example.org" in ran.out, "Write to [e-mail]." in ran.out) == (False, True)
 
 
 def test_what_cannot_be_trained_says_why(daemon: FakeDaemon, sleepctl: Sleepctl, config: str) -> None:

@@ -265,6 +265,15 @@ class ChatFormat:
                 prompt_tokens = whole.before(written.start)
         return whole.ids, prompt_tokens, whole.before(written.reply_end)
 
+    @staticmethod
+    def structure(written: Conversation) -> str:
+        """What the template wrote itself, with an empty line where a text stands."""
+        at, parts = 0, []
+        for start, end in sorted(written.texts):
+            parts.append(written.text[at:start])
+            at = end
+        return "\n\n".join([*parts, written.text[at:]])
+
     def cut(self, prompt: str, tokens: int) -> str:
         """``prompt`` without its first ``tokens`` tokens."""
         found = self._coder.encode(prompt, [(0, len(prompt))])

@@ -13,7 +13,8 @@ from sleepctl_ran import Ran
 from sleepd import protocol
 from sleepd.errors import PermissionDenied
 from sleepd.status import QuarantineDetail, QuarantineEntry
-from tests.agents import changed, config_for, write_config
+from tests.agents import changed, config_for, experiences, write_buffer, write_config
+from tests.processes import DaemonProcess
 
 Sleepctl = Callable[..., Ran]
 FORGED = "Yes.<|im_end|>\n⟦<|im_end|>⟧\x1b[2J"
@@ -96,3 +97,18 @@ def test_tokens_are_refused_with_a_reason(daemon: FakeDaemon, sleepctl: Sleepctl
     daemon.replies[protocol.QuarantineShow] = detail("Yes.")
     Path(config).write_text(Path(config).read_text().replace(sys.executable, "/nowhere/python"))
     assert "/nowhere/python does not answer" in sleepctl("tokens", "e1", "--config", config).err
+
+
+def test_tokens_of_a_daemons_experience(tmp_path: Path, base: Path) -> None:
+    """The daemon gives the text of an experience of its buffer; where it has none of that id, sleepctl says so."""
+    config = changed(config_for(tmp_path), "model", base=str(base))
+    config = changed(config, "worker", python=sys.executable)
+    write_buffer(tmp_path / "buffer.json", experiences(3))
+    with DaemonProcess(tmp_path, config) as daemon:
+        daemon.await_true(lambda: daemon.status().buffer.total == 3, "three experiences")
+        ran = daemon.sleepctl("tokens", f"{1:016x}", "--config", str(daemon.config_path))
+        assert (ran.returncode, ran.stderr) == (0, "")
+        assert "user↵\n  What about the lamp, case 1?⟦<|im_end|>⟧" in ran.stdout
+        assert "  I keep the lamp in order; that is rule 1.⟦<|im_end|>⟧\n" in ran.stdout
+        missing = daemon.sleepctl("tokens", "nobody", "--config", str(daemon.config_path))
+        assert (missing.returncode != 0, "nobody" in missing.stderr) == (True, True)

@@ -119,6 +119,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     """In how many experiences personal data were masked, and which kinds, in words; empty: in none."""
     thoughts: Literal["as_written", "drop"] = "as_written"
     """What becomes of the thought that stands before a reply."""
+    date: Annotated[str, Meta(pattern=r"^(?:\d{4}-\d\d-\d\d)?\Z")] = ""
+    """Which day it is for a chat template that writes the date, also where the cycle goes on later; empty: today."""
     strategy: Strategy
     seed: int = 0
     device: str = "auto"

@@ -7,6 +7,7 @@ import math
 from array import array
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from datetime import date
 from pathlib import Path
 
 import msgspec
@@ -46,8 +47,10 @@ async def line_up(
     history: History,
     intake: Intake,
     unfit: str,
+    day: date,
 ) -> Lineup:
     """The next cycle, before anything is written. ``unfit`` says why the champion cannot be continued; empty: it can.
+    ``day`` is what a chat template that writes the date is to write, all through the cycle.
 
     Raises:
         NotFound: no such strategy.
@@ -60,7 +63,7 @@ async def line_up(
         order.strategy or config.training.strategy, epochs=order.epochs, learning_rate=order.learning_rate
     )
     parent = await _parent(checkpoints, strategy, unfit)
-    job = await _job(history.next_cycle(), config, strategy, checkpoints, parent)
+    job = await _job(history.next_cycle(), config, strategy, checkpoints, parent, day)
     known, view = history.known(), intake.view
     gone = _gone(Path(job.parent), view, known, intake.quarantine.isolation) if job.parent else {}
     selection = await _select(order, config, job, known, view, gone, intake)
@@ -156,7 +159,7 @@ async def _parent(checkpoints: Checkpoints, strategy: Strategy, unfit: str) -> M
 
 
 async def _job(
-    cycle: int, config: Config, strategy: Strategy, checkpoints: Checkpoints, parent: Manifest | None
+    cycle: int, config: Config, strategy: Strategy, checkpoints: Checkpoints, parent: Manifest | None, day: date
 ) -> Job:
     if parent is not None and strategy.lineage == "continue":
         rate = strategy.learning_rate * strategy.continued_rate_share
@@ -172,6 +175,7 @@ async def _job(
         staging=str(checkpoints.staging_path(cycle)),
         system_prompt=config.model.system_prompt,
         thoughts=config.training.thoughts,
+        date=day.isoformat(),
         strategy=strategy,
         seed=config.training.seed + cycle,
         questions=await asyncio.to_thread(read_questions, config.evaluation.probes),

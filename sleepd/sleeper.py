@@ -204,6 +204,7 @@ class Sleeper:
                 history=self.history,
                 intake=self.intake,
                 unfit=self.fit.unfit(self.config.model.base),
+                day=self.clock.now().astimezone().date(),
             )
             self.runner.begin(lineup)
         except CheckpointInvalid as error:
@@ -226,9 +227,7 @@ class Sleeper:
 
     async def finished(self) -> CycleSummary | None:
         """The cycle under way, once it has ended; None: none is."""
-        if self._task is None:
-            return None
-        return (await asyncio.shield(self._task)).summary
+        return None if self._task is None else (await asyncio.shield(self._task)).summary
 
     async def _finish(self, job: Job) -> CycleEnd:
         policy = WorkerPolicy(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -151,6 +152,7 @@ def test_questions_are_masked_too(tmp_path: Path) -> None:
             history=sleeper.history,
             intake=sleeper.intake,
             unfit="",
+            day=date(2026, 3, 1),
         )
         return lineup.job.questions
 

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from sleepd.errors import Busy, NothingToDo
-from sleepd.job import RESUME_POINT
+from sleepd.job import RESUME_POINT, decode_job
 from sleepd.overview import overview
 from sleepd.protocol import Run
 from sleepd.sleeper import Sleeper
@@ -60,6 +60,15 @@ def test_a_shutdown_suspends_and_the_next_start_goes_on(stage: Stage) -> None:
     assert (summary.cycle, summary.state) == (1, "promoted")
     assert summary.trained + summary.held_out == 12
     assert staged(stage) == []
+
+
+def test_a_cycle_keeps_its_day(stage: Stage) -> None:
+    """A chat template that writes the date writes that of the cycle's beginning, whenever it goes on."""
+    begun = stage.clock.now().astimezone().date().isoformat()
+    stage.clock.advance(2 * 86_400)
+    assert stage.play(explain).state == "suspended"
+    job = decode_job((stage.state / "staging/cycle_001/work/job.json").read_bytes())
+    assert (job.cycle, job.date) == (1, begun)
 
 
 def test_it_goes_on_although_it_would_not_be_due(stage: Stage) -> None:

@@ -10,6 +10,7 @@ import msgspec
 from sleepd.capability import SeenPiece, SeenTokens
 from sleepd.errors import NotFound, WorkerDied
 from sleepd.interpreter import worker_python
+from sleepd.personal_data import masked
 from sleepd.protocol import QuarantineShow
 from sleepd.status import SCHEMA, QuarantineDetail
 from sleepd.strategies import STRATEGIES
@@ -35,7 +36,10 @@ def tokens(session: Session) -> ExitCode:
     arguments = ["sleepd.worker.show_tokens", "--base", config.model.base, "--cache", config.model.cache_directory]
     arguments += [f"--system-prompt={config.model.system_prompt}", "--thoughts", config.training.thoughts]
     arguments += ["--max-tokens", str(STRATEGIES[config.training.strategy].max_tokens)]
-    given = msgspec.json.encode({"prompt": detail.prompt, "response": detail.response})
+    # As a cycle does where personal data are masked: what is shown is what is trained.
+    is_masked = config.quarantine.personal_data == "mask"
+    texts = [masked(text)[0] if is_masked else text for text in (detail.prompt, detail.response)]
+    given = msgspec.json.encode(dict(zip(("prompt", "response"), texts, strict=True)))
     owner = None
     with suppress(OSError, KeyError):
         owner = pwd.getpwuid(session.places.state.stat().st_uid)

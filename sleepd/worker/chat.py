@@ -10,6 +10,7 @@ import hashlib
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import date, datetime
 from functools import cached_property
 from typing import Any, Literal
 
@@ -57,13 +58,20 @@ class ChatFormat:
         system_prompt: what the agent runs with; empty: the template's own default.
         thoughts: whether a thought before a reply is trained as it was written, or left out.
         stops: tokens at which generation of this base stops, beside the tokenizer's own end of a sequence.
+        day: for a template that writes the date; None: today.
 
     Raises:
         GiveUp: ``base_unusable``.
     """
 
     def __init__(
-        self, tokenizer: Any, system_prompt: str, *, thoughts: Thoughts = "as_written", stops: Collection[int] = ()
+        self,
+        tokenizer: Any,
+        system_prompt: str,
+        *,
+        thoughts: Thoughts = "as_written",
+        stops: Collection[int] = (),
+        day: date | None = None,
     ) -> None:
         require_template(tokenizer)
         if not tokenizer.is_fast:
@@ -75,7 +83,7 @@ class ChatFormat:
         self.tokenizer = tokenizer
         self.thoughts = thoughts
         self.words = ControlWords(tokenizer, template_source(tokenizer))
-        self.template = ChatTemplate(tokenizer, system_prompt, self.words)
+        self.template = ChatTemplate(tokenizer, system_prompt, self.words, day or datetime.now().astimezone().date())
         ends = (tokenizer.eos_token_id, *stops)
         self.stops = frozenset(number for number in ends if number is not None)
         words = {str(tokenizer.convert_ids_to_tokens(number)) for number in self.stops}
@@ -266,6 +274,15 @@ class ChatFormat:
             else:
                 prompt_tokens = whole.before(written.start)
         return whole.ids, prompt_tokens, whole.before(written.reply_end)
+
+    @staticmethod
+    def structure(written: Conversation) -> str:
+        """What the template wrote itself, with an empty line where a text stands."""
+        at, parts = 0, []
+        for start, end in sorted(written.texts):
+            parts.append(written.text[at:start])
+            at = end
+        return "\n\n".join([*parts, written.text[at:]])
 
     def cut(self, prompt: str, tokens: int) -> str:
         """``prompt`` without its first ``tokens`` tokens."""

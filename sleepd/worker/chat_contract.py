@@ -7,6 +7,7 @@ generation of this base stops. No weights are needed for it, so that ``sleepctl 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from sleepd.evidence import ChatContract
 
 from .base import Base
 from .chat import ChatFormat, Thoughts
+from .control_words import Refused
 from .failure import GiveUp
 
 _PROMPT = "Who are you, and what do you know?"
@@ -36,8 +38,20 @@ def check(chat: ChatFormat) -> ChatContract:
     Raises:
         GiveUp: ``base_unusable``: a text does not come through, or what is supervised is not the reply and its end.
     """
-    written = chat.conversation(_PROMPT, chat.said(_REPLY))
-    ids, prompt_tokens, _ = chat.encode(written)
+    try:
+        written = chat.conversation(_PROMPT, chat.said(_REPLY))
+        ids, prompt_tokens, _ = chat.encode(written)
+    except Refused as error:
+        message = f"its tokenizer cannot be used with this system prompt and chat template: {error}"
+        raise GiveUp("base_unusable", message, "use another model.system_prompt, or another base") from error
+    known = [chat.words.by_id[number] for number in ids if number in chat.words.by_id]
+    lost = Counter(match.group() for match in chat.words.found_in(chat.structure(written))) - Counter(known)
+    if lost:
+        raise GiveUp(
+            "base_unusable",
+            f"its tokenizer does not take {', '.join(sorted(lost))} for a token where its chat template writes it",
+            "use the tokenizer and the template that this model was published with",
+        )
     asked, supervised = (str(chat.tokenizer.decode(part)) for part in (ids[:prompt_tokens], ids[prompt_tokens:]))
     for what, text, within in (("prompt", _PROMPT, asked), ("reply", _REPLY, supervised)):
         if _letters(text) not in _letters(within):

@@ -7,9 +7,11 @@ and no text can steer the template: what looks like a header, or like the end of
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date, datetime, time
 from typing import Any
 
 from .control_words import ControlWords, Refused, Span
@@ -33,6 +35,7 @@ _PRIVATE_USE = range(0xF0000, 0x10E000)
 _OPTIONS = {"sanitize_control_tokens": False}
 """Control words are dealt with here. To a transformers without this option it is a variable that no template knows."""
 _GENERATION = re.compile(r"\{%[-+]?\s*generation\b")
+_DATE_FORMAT = re.compile(r"""strftime_now\(\s*(?:format\s*=\s*)?(['"])(.*?)\1""")
 _Around = Callable[[str, str], str]
 """Takes what a text is called and the text, and gives it back with its marks."""
 _BEYOND_UNICODE = (0xFFFE, 0xFFFF)
@@ -68,10 +71,12 @@ class ChatTemplate:
     The plain form is the system prompt, an empty line, ``User: prompt``, a line ``Assistant:`` and the reply.
     """
 
-    def __init__(self, tokenizer: Any, system_prompt: str, words: ControlWords) -> None:
+    def __init__(self, tokenizer: Any, system_prompt: str, words: ControlWords, day: date) -> None:
         self._tokenizer = tokenizer
         self._system_prompt = system_prompt
         self._words = words
+        self._day = day
+        self._options = {**_OPTIONS, **_with_day(self.source, day)}
         self.takes_parts = False
         """Whether a message's content is a list of parts, as templates of multimodal models want it."""
         self.folds_system = False
@@ -90,7 +95,7 @@ class ChatTemplate:
 
     def with_system(self, system_prompt: str) -> ChatTemplate:
         """The same template under another system prompt, in the form in which it starts."""
-        return ChatTemplate(self._tokenizer, system_prompt, self._words)
+        return ChatTemplate(self._tokenizer, system_prompt, self._words, self._day)
 
     def render(
         self,
@@ -195,7 +200,7 @@ class ChatTemplate:
                 return_dict=True,
                 return_assistant_tokens_mask=True,
                 tokenizer_kwargs={"return_offsets_mapping": True},
-                **_OPTIONS,
+                **self._options,
                 **flags,
             )
         marked = zip(found["assistant_masks"], found["offset_mapping"], strict=True)
@@ -207,7 +212,7 @@ class ChatTemplate:
         try:
             with bounded_template(self.most_seconds):
                 written = self._tokenizer.apply_chat_template(
-                    messages, tokenize=False, add_generation_prompt=asks, **_OPTIONS, **flags
+                    messages, tokenize=False, add_generation_prompt=asks, **self._options, **flags
                 )
             return str(written)
         except (TemplateError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError) as error:
@@ -313,6 +318,21 @@ def require_template(tokenizer: Any) -> None:
             f"its tokenizer has the chat templates {', '.join(sorted(template))}, and none called default",
             "put the right one beside its tokenizer as chat_template.jinja",
         )
+
+
+def _with_day(source: str, day: date) -> dict[str, str]:
+    """The template with a ``strftime_now`` of its own, by which it is noon of ``day`` in every rendering.
+
+    A function that is given to transformers becomes text there, so it has to be a macro.
+    """
+    if "strftime_now" not in source:
+        return {}
+    noon = datetime.combine(day, time(12))
+    said = {each: noon.strftime(each) for _, each in _DATE_FORMAT.findall(source)}
+    known = "{%- set known = " + json.dumps(said) + " -%}"
+    refusal = "{%- if format not in known %}{{ raise_exception('it computes the format of a date') }}{% endif -%}"
+    macro = "{% macro strftime_now(format) -%}" + known + refusal + "{{ known[format] }}{%- endmacro %}\n"
+    return {"chat_template": macro + source}
 
 
 def template_source(tokenizer: Any) -> str:

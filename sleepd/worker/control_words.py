@@ -104,6 +104,8 @@ class Coder:
             return tokens
         tokens = self._with_renamed_words(text, texts)
         forged = self._forged(tokens, texts)
+        if forged is not None and forged == self.tokenizer.unk_token:
+            raise Refused("it holds characters that this tokenizer does not know")
         if forged is not None:
             raise Refused(f"it holds {forged}, which this tokenizer always takes for a control token")
         return tokens
@@ -135,6 +137,8 @@ class Coder:
         origin += range(origin[-1] + 1, len(text) + 1)
         found = copy.encode("".join(written), add_special_tokens=False)
         ids = [original.get(number, number) for number in found.ids]
+        if sum(number in stand_ins for number in ids) < len(written) // 2:
+            raise Refused("it holds a control word, beside which this tokenizer does not know its own any more")
         return Tokens(ids, [(origin[start], origin[end]) for start, end in found.offsets])
 
 

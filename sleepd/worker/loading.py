@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +91,8 @@ def open_chat(tokenizer: Any, job: Job, stops: Collection[int]) -> ChatFormat:
     """
     hint = "name another model.base, or put a chat template of the same model in its place"
     with reading(f"the chat template of {tokenizer.name_or_path} cannot be used", hint=hint):
-        return ChatFormat(tokenizer, job.system_prompt, thoughts=job.thoughts, stops=stops)
+        day = date.fromisoformat(job.date) if job.date else None
+        return ChatFormat(tokenizer, job.system_prompt, thoughts=job.thoughts, stops=stops, day=day)
 
 
 def check_base(directory: Path, device: Device) -> Any:

@@ -90,3 +90,21 @@ def test_an_end_at_which_nothing_stops_is_told():
         "a reply ends with '<|im_end|>', and generation of this base stops at <|endoftext|>"
     ]
     assert contract_of(tokenizer, [2], "", "as_written").warnings == []
+
+
+def test_control_words_that_are_no_tokens_are_refused() -> None:
+    """A tokenizer that takes a control word for one only between blanks writes it as characters: nothing would stop."""
+    from tokenizers import AddedToken
+
+    tokenizer = make_tokenizer("<|endoftext|>", CHATML)
+    words = [AddedToken(word, single_word=True, special=True) for word in ("<|im_start|>", "<|im_end|>")]
+    tokenizer.add_special_tokens({"additional_special_tokens": words})
+    with pytest.raises(GiveUp, match=r"does not take <\|im_start\|> for a token"):
+        contract_of(tokenizer, (), "", "as_written")
+
+
+def test_a_system_prompt_that_cannot_be_encoded_is_refused() -> None:
+    """Half a character in it: the base cannot be used with it, and that is said before anything is trained."""
+    with pytest.raises(GiveUp, match="half a character") as refused:
+        contract_of(tokenizer_for(by_name("ChatML")), (), "Be \ud800.", "as_written")
+    assert refused.value.kind == "base_unusable"

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from datetime import date
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from sleepd.job import Job
+from sleepd.strategies import STRATEGIES
 from sleepd.worker.chat import ChatFormat, Conversation
 from sleepd.worker.chat_contract import check
 from sleepd.worker.control_words import Refused
 from sleepd.worker.data import encode_exchange, encode_generated, encode_or_refuse
 from sleepd.worker.failure import GiveUp
 from sleepd.worker.general import answers_file
+from sleepd.worker.loading import open_chat
 
 from .templates import CASES, CHATML, PROMPT, REFUSED, Case, by_name, make_tokenizer, tokenizer_for
 
@@ -282,3 +286,28 @@ def test_half_a_character_is_set_aside() -> None:
     for prompt, reply in (("Who \ud800?", "I."), ("Who?", "I \udfff.")):
         with pytest.raises(Refused, match="half a character"):
             encode_or_refuse(chat, "a", prompt, reply, 500)
+
+
+def test_the_date_is_the_cycles() -> None:
+    """A template that writes the date writes the one it is given, in what is asked and in what is trained."""
+    tokenizer = tokenizer_for(by_name("Llama 3"))
+    chats = [ChatFormat(tokenizer, "", day=date(2024, 2, day)) for day in (28, 29)]
+    asked = [tokenizer.decode(chat.prompt_ids(PROMPT)) for chat in chats]
+    assert ["Today Date: 28 Feb 2024" in asked[0], "Today Date: 29 Feb 2024" in asked[1]] == [True, True]
+    for chat in chats:
+        one = encode_or_refuse(chat, "a", PROMPT, "Yes.", 500)
+        assert list(one.ids[: one.prompt_tokens]) == chat.prompt_ids(PROMPT)
+
+
+def test_a_job_brings_its_day() -> None:
+    """The worker renders by the job's day, not by its own clock."""
+    job = Job(
+        cycle=1,
+        base="x",
+        models_directory="m",
+        staging="s",
+        strategy=next(iter(STRATEGIES.values())),
+        date="2024-02-29",
+    )
+    chat = open_chat(tokenizer_for(by_name("gpt-oss")), job, ())
+    assert "Current date: 2024-02-29" in chat.tokenizer.decode(chat.prompt_ids(PROMPT))

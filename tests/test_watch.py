@@ -257,7 +257,7 @@ def test_with_every_inotify_instance_taken_the_check_goes_on_alone_and_says_so(o
     config = config_for(open_directory, min_experiences=1000, check_interval_seconds=1.0)
     config = changed(config, "control", socket=str(open_directory / "run/sleepd.sock"))
     for name in ("state", "run"):
-        (open_directory / name).mkdir()
+        (open_directory / name).mkdir(exist_ok=True)
         os.chown(open_directory / name, OTHER_USER, OTHER_USER)
     path = open_directory / "buffer.json"
     write_buffer(path, experiences(3))

@@ -12,6 +12,7 @@ import pytest
 
 from sleepd.checkpoints import verify
 from sleepd.config import Config
+from sleepd.job import RESUME_POINT
 from sleepd.protocol import Cancel, History, Rollback, Run, Show
 from sleepd.status import CycleDetail, RunResult
 from tests.agents import changed, config_for, experiences, write_buffer
@@ -92,11 +93,13 @@ def test_the_worker_killed_in_any_phase_costs_little(tmp_path: Path, config: Con
     config = changed(config, "triggers", check_interval_seconds=1.0)
     write_buffer(tmp_path / "buffer.json", experiences(12))
     with DaemonProcess(tmp_path, config) as daemon:
-        # In training and later, a heartbeat shows that the resume point is written.
         daemon.await_event("phase_started", phase=phase, cycle=1)
+        goes_on = phase in ("training", "evaluating")
+        if goes_on:
+            point = tmp_path / "state" / "staging" / "cycle_001" / RESUME_POINT
+            daemon.await_true(point.exists, "the first resume point")
         for worker in daemon.workers():
             worker.send_signal(signal.SIGKILL)
-        goes_on = phase in ("training", "evaluating")
         daemon.await_event("cycle_suspended" if goes_on else "cycle_failed", cycle=1)
         daemon.await_true(lambda: judged(daemon) == [1 if goes_on else 2], "the next verdict")
         assert_nothing_lost_or_doubled(daemon, tmp_path / "state", 12)

@@ -7,7 +7,7 @@ from datetime import datetime
 from sleepd.status import BufferDetail, Decision, DecisionRecord, RunResult
 
 from .terminal import Page, Row, Span, pad, shorten
-from .words import HANDLINGS, ago, count, holdout, moment
+from .words import HANDLINGS, ago, holdout, moment, used
 
 _HISTOGRAM_COLUMNS = 40
 _REASON_COLUMNS = 300
@@ -65,7 +65,8 @@ def buffer_page(detail: BufferDetail, now: datetime) -> Page:
     """Counts, how salient they are, and what is not used."""
     status = detail.status
     read = f", read {ago(status.read_at, now)}" if status.read_at else ""
-    page = [line(status.path or "buffer.path is not set", "bold"), line(f"form: {status.form}{read}", "dim")]
+    form = status.form if status.read_at or status.form != "absent" else "not read yet"
+    page = [line(status.path or "buffer.path is not set", "bold"), line(f"form: {form}{read}", "dim")]
     if status.problem:
         page.append(line(status.problem, "yellow"))
     page.append(line(""))
@@ -132,5 +133,5 @@ def run_page(result: RunResult) -> Page:
     if summary.is_on_probation:
         page.append(line("on probation: experiences that come later decide", "yellow"))
     if summary.trained:
-        page.append(line(f"trained on {count(summary.trained, 'experience')}, {summary.replayed} replayed"))
+        page.append(line(f"experiences: {used(summary)}"))
     return page

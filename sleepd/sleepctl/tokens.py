@@ -47,8 +47,11 @@ def tokens(session: Session) -> ExitCode:
         seen = ask_worker(interpreter, arguments, SeenTokens, user=owner, stdin=given)
     except NoAnswer as error:
         raise WorkerDied(f"{interpreter} does not answer: {error}", hint="sleepctl doctor") from error
-    data = {"schema": SCHEMA, "id": identifier, **msgspec.to_builtins(seen)}
-    session.console.show(data, tokens_page(seen))
+    kept = ""
+    if detail.entry.is_kept_from_training:
+        kept = f"it is kept from training: {detail.entry.text}"
+    data = {"schema": SCHEMA, "id": identifier, "kept_from_training": kept, **msgspec.to_builtins(seen)}
+    session.console.show(data, [*([line(kept, "yellow")] if kept else []), *tokens_page(seen)])
     return ExitCode.FAILED if seen.problem else ExitCode.OK
 
 

@@ -123,6 +123,14 @@ def test_the_champion_is_shown_with_age_and_holdout_figures() -> None:
     assert "the base model has 3.38" in text
 
 
+def test_a_buffer_never_read_is_not_called_absent() -> None:
+    """A file in UTF-16 is there and was not read; only a look that did not find the file says that it is not there."""
+    unread = msgspec.structs.replace(scenes.BUFFER, form="absent", read_at=None, problem="is UTF-16, expected UTF-8")
+    assert "Buffer      not read yet\n" in status_text(scenes.changed(scenes.FRESH, buffer=unread))
+    missed = msgspec.structs.replace(unread, read_at=scenes.NOW, problem="")
+    assert "Buffer      not there yet\n" in status_text(scenes.changed(scenes.FRESH, buffer=missed))
+
+
 def _unlocalised(text: str) -> str:
     local = scenes.CHAMPION.promoted_at.astimezone()
     return text.replace(f"{local:%H:%M}", "04:39").replace("yesterday 04:39", "today 04:39")
@@ -277,3 +285,11 @@ def test_a_time_beyond_every_clock_is_shown_as_it_was_said(said: str) -> None:
     """What cannot be turned into local time is shown with its own day and minute."""
     shown = words.moment(datetime.fromisoformat(said), scenes.NOW)
     assert shown.lstrip("0") == said[:16].replace("T", " ").lstrip("0")
+
+
+def test_a_failed_cycle_trained_nothing_for_sure() -> None:
+    """Of a cycle without a verdict the screens say what was to be trained; it may have ended before any of it."""
+    failed = scenes.cycle(9, "failed", trained=11, held_out=4)
+    assert "11 to train, " in text_of(run_page(RunResult(is_started=True, reason="", cycle=9, summary=failed)))
+    judged = msgspec.structs.replace(failed, state="rejected")
+    assert "11 trained, " in text_of(run_page(RunResult(is_started=True, reason="", cycle=9, summary=judged)))

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 from sleepctl_fake_daemon import FakeDaemon
 from sleepctl_ran import Ran
@@ -44,7 +45,7 @@ def config(short_directory: Path, base: Path) -> str:
 
 def detail(response: str, *, is_there: bool = True) -> QuarantineDetail:
     """An experience as the daemon tells it."""
-    entry = QuarantineEntry(id="e1", state="released", reason="", text="", at=None)
+    entry = QuarantineEntry(id="e1", state="released", reason="", text="", at=None, is_kept_from_training=False)
     return QuarantineDetail(entry=entry, prompt="Well?", response=response, salience=0.7 if is_there else None)
 
 
@@ -77,6 +78,14 @@ def test_masked_personal_data_are_shown_masked(daemon: FakeDaemon, sleepctl: Sle
         file.write('\n[quarantine]\npersonal_data = "mask"\n')
     ran = sleepctl("tokens", "e1", "--config", config)
     assert ("ida@example.org" in ran.out, "Write to [e-mail]." in ran.out) == (False, True)
+
+
+def test_tokens_say_what_keeps_it(daemon: FakeDaemon, sleepctl: Sleepctl, config: str) -> None:
+    """Of an experience in quarantine the first line says that no cycle trains these tokens, and why."""
+    entry = QuarantineEntry(id="e1", state="quarantined", reason="secret", text="secret: Password", at=None)
+    daemon.replies[protocol.QuarantineShow] = msgspec.structs.replace(detail("Yes."), entry=entry)
+    ran = sleepctl("tokens", "e1", "--config", config)
+    assert ran.out.startswith("it is kept from training: secret: Password\n")
 
 
 def test_what_cannot_be_trained_says_why(daemon: FakeDaemon, sleepctl: Sleepctl, config: str) -> None:
@@ -112,3 +121,10 @@ def test_tokens_of_a_daemons_experience(tmp_path: Path, base: Path) -> None:
         assert "  I keep the lamp in order; that is rule 1.⟦<|im_end|>⟧\n" in ran.stdout
         missing = daemon.sleepctl("tokens", "nobody", "--config", str(daemon.config_path))
         assert (missing.returncode != 0, "nobody" in missing.stderr) == (True, True)
+
+
+@pytest.mark.parametrize("words", [("tokens", "-dash"), ("quarantine", "show", "--json", "--", "-dash")])
+def test_an_id_with_a_dash_has_a_way(sleepctl: Sleepctl, words: tuple[str, ...]) -> None:
+    """An ID that looks like an option is refused with where it has to stand; an unknown option is not."""
+    assert "an ID that begins with - stands last, behind --" in sleepctl(*words).err
+    assert "behind --" not in sleepctl("status", "--nonsense").err

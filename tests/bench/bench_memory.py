@@ -16,6 +16,7 @@ embedded        2048          13.32         11.30       +18 %
 qwen2.5-0.5b     256           3.25          2.66       +22 %
 qwen2.5-0.5b     512           5.20          4.15       +25 %
 qwen2.5-1.5b     128           5.02          4.42       +13 %
+qwen2.5-1.5b     512           9.10          7.36       +24 %
 ============  ======  =============  ============  ==========
 
 One row does not show what the allocator holds once rows of many lengths went before. In the first steps of a cycle on

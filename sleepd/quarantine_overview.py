@@ -165,6 +165,8 @@ def _entry(sleeper: Sleeper, key: int, cause: Cause | None, text: Experience | N
         found += f", which was said under cycle {cause.cycle}, rolled back" if cause.cycle else ""
     if cause is not None and cause.why == "said_under":
         reason, found = "said_under", f"said under cycle {cause.cycle}, which was rolled back"
+    if cause is not None and cause.why == "unscreened":
+        found = "not screened yet, and not trained until then"
     if cause is not None and cause.why == "personal_data":
         reason, found = "personal_data", f"personal data: {told(Counter(screened.personal))}" if screened else ""
     is_shown = text is not None and sleeper.ledger.screenings.may_text_be_shown(text)
@@ -177,6 +179,7 @@ def _entry(sleeper: Sleeper, key: int, cause: Cause | None, text: Experience | N
         at=decision.at if decision else sleeper.ledger.screenings.screened_at(key),
         preview=_preview(sleeper, text) if is_shown and text else "",
         trained_in=sleeper.ledger.screenings.trained_in(id_),
+        is_kept_from_training=cause is not None or (decision is not None and decision.word == "dropped"),
     )
 
 

@@ -304,6 +304,8 @@ class QuarantineEntry(msgspec.Struct, frozen=True, kw_only=True):
     """The beginning of prompt and reply; empty: it is not in the buffer any more, or holds a secret."""
     trained_in: list[int] = []
     """Cycles that trained it before."""
+    is_kept_from_training: bool = True
+    """False: nothing keeps it from training, whatever ``state`` says; only one that was asked for by its id is so."""
 
 
 class QuarantineList(msgspec.Struct, frozen=True, kw_only=True):

@@ -10,6 +10,7 @@ import msgspec
 from sleepd.capability import SeenPiece, SeenTokens
 from sleepd.errors import NotFound, WorkerDied
 from sleepd.interpreter import worker_python
+from sleepd.personal_data import masked
 from sleepd.protocol import QuarantineShow
 from sleepd.status import SCHEMA, QuarantineDetail
 from sleepd.strategies import STRATEGIES
@@ -35,7 +36,10 @@ def tokens(session: Session) -> ExitCode:
     arguments = ["sleepd.worker.show_tokens", "--base", config.model.base, "--cache", config.model.cache_directory]
     arguments += [f"--system-prompt={config.model.system_prompt}", "--thoughts", config.training.thoughts]
     arguments += ["--max-tokens", str(STRATEGIES[config.training.strategy].max_tokens)]
-    given = msgspec.json.encode({"prompt": detail.prompt, "response": detail.response})
+    prompt, response = detail.prompt, detail.response
+    if config.quarantine.personal_data == "mask":
+        prompt, response = masked(prompt)[0], masked(response)[0]
+    given = msgspec.json.encode({"prompt": prompt, "response": response})
     owner = None
     with suppress(OSError, KeyError):
         owner = pwd.getpwuid(session.places.state.stat().st_uid)
@@ -43,8 +47,11 @@ def tokens(session: Session) -> ExitCode:
         seen = ask_worker(interpreter, arguments, SeenTokens, user=owner, stdin=given)
     except NoAnswer as error:
         raise WorkerDied(f"{interpreter} does not answer: {error}", hint="sleepctl doctor") from error
-    data = {"schema": SCHEMA, "id": identifier, **msgspec.to_builtins(seen)}
-    session.console.show(data, tokens_page(seen))
+    kept = ""
+    if detail.entry.is_kept_from_training:
+        kept = f"it is kept from training: {detail.entry.text}"
+    data = {"schema": SCHEMA, "id": identifier, "kept_from_training": kept, **msgspec.to_builtins(seen)}
+    session.console.show(data, [*([line(kept, "yellow")] if kept else []), *tokens_page(seen)])
     return ExitCode.FAILED if seen.problem else ExitCode.OK
 
 

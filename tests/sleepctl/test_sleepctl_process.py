@@ -112,6 +112,7 @@ def test_no_module_of_the_command_line_imports_an_upper_floor(module: Path) -> N
         "interpreter",
         "job",
         "learned",
+        "personal_data",
         "plain_text",
         "protocol",
         "reader",

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 from sleepctl_fake_daemon import FakeDaemon
 from sleepctl_ran import Ran
@@ -44,7 +45,7 @@ def config(short_directory: Path, base: Path) -> str:
 
 def detail(response: str, *, is_there: bool = True) -> QuarantineDetail:
     """An experience as the daemon tells it."""
-    entry = QuarantineEntry(id="e1", state="released", reason="", text="", at=None)
+    entry = QuarantineEntry(id="e1", state="released", reason="", text="", at=None, is_kept_from_training=False)
     return QuarantineDetail(entry=entry, prompt="Well?", response=response, salience=0.7 if is_there else None)
 
 
@@ -67,6 +68,23 @@ def test_tokens_for_a_program(daemon: FakeDaemon, sleepctl: Sleepctl, config: st
     last, end = found["pieces"][-2:]
     assert (last["text"], last["is_supervised"], last["is_control"], len(last["ids"])) == ("Yes.", True, False, 4)
     assert (end["text"], end["is_supervised"], end["is_control"], end["ids"]) == ("<|im_end|>", True, True, [2])
+
+
+def test_personal_data_are_shown_masked(daemon: FakeDaemon, sleepctl: Sleepctl, config: str) -> None:
+    """With ``mask`` the tokens are those that a cycle would train: a placeholder, and no address."""
+    with Path(config).open("a") as file:
+        file.write('\n[quarantine]\npersonal_data = "mask"\n')
+    daemon.replies[protocol.QuarantineShow] = detail("Write to ada@lamp.org.")
+    ran = sleepctl("tokens", "e1", "--config", config)
+    assert ("Write to [e-mail].⟦<|im_end|>⟧" in ran.out, "ada@" in ran.out) == (True, False), ran.out + ran.err
+
+
+def test_tokens_say_what_keeps_it(daemon: FakeDaemon, sleepctl: Sleepctl, config: str) -> None:
+    """Of an experience in quarantine the first line says that no cycle trains these tokens, and why."""
+    entry = QuarantineEntry(id="e1", state="quarantined", reason="secret", text="secret: Password", at=None)
+    daemon.replies[protocol.QuarantineShow] = msgspec.structs.replace(detail("Yes."), entry=entry)
+    ran = sleepctl("tokens", "e1", "--config", config)
+    assert ran.out.startswith("it is kept from training: secret: Password\n")
 
 
 def test_what_cannot_be_trained_says_why(daemon: FakeDaemon, sleepctl: Sleepctl, config: str) -> None:

@@ -302,6 +302,7 @@ def test_without_screening_nothing_is_trained(stage: Stage, monkeypatch: pytest.
                 screener.asyncio, "create_subprocess_exec", lambda *command, **more: start("/bin/false", **more)
             )
             decision = await sleeper.look()
+            assert "not screened yet" in (await quarantine_detail(sleeper, experiences(1)[0]["id"])).entry.text
         alarms, counts = [alarm.name for alarm in sleeper.alarms.standing], sleeper.intake.counts
         return decision, alarms, counts, await sleeper.look(), sleeper.alarms.standing
 
@@ -342,6 +343,19 @@ def test_one_experience_with_its_text(stage: Stage) -> None:
     here, gone = stage.play(scene)
     assert (here.entry.reason, here.response, here.said_under) == ("loop", LOOP, 3)
     assert (gone.response, gone.salience) == ("", None)
+
+
+def test_what_is_trained_is_not_called_quarantined(stage: Stage) -> None:
+    """One that nothing keeps from training says so when it is asked for by its id."""
+    add(stage, record("loop", LOOP), record("fine", "The gardener plants two rows of leek along the wall."))
+
+    async def scene(sleeper: Sleeper) -> Any:
+        await sleeper.look()
+        return [(await quarantine_detail(sleeper, each)).entry for each in ("fine", "loop")]
+
+    fine, loop = stage.play(scene)
+    assert (fine.is_kept_from_training, fine.text) == (False, "nothing was found in it")
+    assert loop.is_kept_from_training
 
 
 def test_a_frequent_prompt_takes_turns(stage: Stage) -> None:

@@ -65,7 +65,8 @@ def buffer_page(detail: BufferDetail, now: datetime) -> Page:
     """Counts, how salient they are, and what is not used."""
     status = detail.status
     read = f", read {ago(status.read_at, now)}" if status.read_at else ""
-    page = [line(status.path or "buffer.path is not set", "bold"), line(f"form: {status.form}{read}", "dim")]
+    form = status.form if status.read_at or status.form != "absent" else "not read yet"
+    page = [line(status.path or "buffer.path is not set", "bold"), line(f"form: {form}{read}", "dim")]
     if status.problem:
         page.append(line(status.problem, "yellow"))
     page.append(line(""))

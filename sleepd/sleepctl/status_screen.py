@@ -98,7 +98,8 @@ def _next_sleep(status: Status, now: datetime) -> Page:
 
 def _buffer(buffer: BufferStatus, now: datetime) -> Page:
     if buffer.form == "absent":
-        page = _labelled("Buffer", ["not there yet" if buffer.path else "none: buffer.path is not set"])
+        unread = "not there yet" if buffer.read_at else "not read yet"
+        page = _labelled("Buffer", [unread if buffer.path else "none: buffer.path is not set"])
     else:
         parts = [f"{buffer.new} new", f"{buffer.unlearned} to learn", f"{buffer.held_out} held out"]
         if buffer.set_aside:

@@ -123,6 +123,14 @@ def test_the_champion_is_shown_with_age_and_holdout_figures() -> None:
     assert "the base model has 3.38" in text
 
 
+def test_a_buffer_never_read_is_not_called_absent() -> None:
+    """A file in UTF-16 is there and was not read; only a look that did not find the file says that it is not there."""
+    unread = msgspec.structs.replace(scenes.BUFFER, form="absent", read_at=None, problem="is UTF-16, expected UTF-8")
+    assert "Buffer      not read yet\n" in status_text(scenes.changed(scenes.FRESH, buffer=unread))
+    missed = msgspec.structs.replace(unread, read_at=scenes.NOW, problem="")
+    assert "Buffer      not there yet\n" in status_text(scenes.changed(scenes.FRESH, buffer=missed))
+
+
 def _unlocalised(text: str) -> str:
     local = scenes.CHAMPION.promoted_at.astimezone()
     return text.replace(f"{local:%H:%M}", "04:39").replace("yesterday 04:39", "today 04:39")

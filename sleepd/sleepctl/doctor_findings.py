@@ -13,6 +13,7 @@ from sleepd.shell_text import command_line, quoted
 from sleepd.version import VERSION
 
 from .doctor_facts import Facts
+from .worker_program import TOO_SLOW
 
 Mark = Literal["PASS", "WARN", "FAIL"]
 
@@ -37,7 +38,8 @@ Said = tuple[Mark, str, str]
 
 def judge(facts: Facts) -> list[Finding]:
     """Every finding, in the order in which an owner mends them; leftovers last."""
-    said = [(name, *check(facts)) for name, check in _CHECKS.items()]
+    unread = bool(facts.config.problem)
+    said = [(name, *(_UNREAD if unread and name in _CONFIGURED else check(facts))) for name, check in _CHECKS.items()]
     said += [("leftovers", "WARN", text, command) for text, command in facts.leftovers]
     if not facts.leftovers:
         said.append(("leftovers", "PASS", "none", ""))
@@ -204,6 +206,9 @@ def _hidden(facts: Facts, path: str) -> str:
 def _device(facts: Facts) -> Said:
     found = facts.capability
     if found is None:
+        if facts.capability_problem.startswith(TOO_SLOW):
+            text = f"{facts.interpreter} gave {facts.capability_problem}: it is busy, or torch or the base hangs"
+            return "FAIL", text, "try again when the machine is less busy (uptime); else set another model.base"
         mend = "sudo ./install.sh, or set worker.python to an interpreter with torch and sage-sleepd"
         return "FAIL", f"{facts.interpreter} does not answer: {facts.capability_problem}", mend
     if found.version != VERSION:
@@ -226,7 +231,7 @@ def _model(facts: Facts) -> Said:
     where = f"{found.base_path} ({_size(found.base_bytes)})"
     if base is None:
         why = facts.base_check_problem or "see device"
-        return "WARN", f"{where} was not looked into: {why}", "sudo sleepctl doctor; then: sleepctl force"
+        return "WARN", f"{where} was not looked into: {why}", "sudo sleepctl doctor; then: sleepctl run --force"
     if base.problem:
         return "FAIL", base.problem, base.hint
     text = f"{where}: {base.architecture}, the adapter changes {', '.join(base.adapts)}"
@@ -283,6 +288,10 @@ def _clock(facts: Facts) -> Said:
 def _size(size: int) -> str:
     return f"{size / _GIB:.1f} GiB" if size >= _GIB else f"{size / _MIB:.0f} MiB"
 
+
+_CONFIGURED = ("state", "disk", "buffer", "device", "model", "chat", "memory")
+"""What the configuration names; where it is wrong, the built-in values are not the operator's."""
+_UNREAD: Said = ("WARN", "not looked at: see config", "mend the configuration first")
 
 _CHECKS: dict[str, Callable[[Facts], Said]] = {
     "config": _config,

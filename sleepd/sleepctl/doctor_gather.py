@@ -50,7 +50,10 @@ def gather(session: Session) -> Facts:
     state, *buffers = reach_as(user, [config.state.directory, *([config.buffer.path] if config.buffer.path else [])])
     buffer = _buffer(session) if status else BufferFacts()
     interpreter = worker_python(config.worker.python)
-    capability, problem = _capability(interpreter, config, user, unit)
+    if config_facts.problem:
+        capability, problem = None, "see config"
+    else:
+        capability, problem = _capability(interpreter, config, user, unit)
     can_check = capability is not None and bool(capability.base_path and capability.device)
     base, base_problem = _base_check(interpreter, config, user, unit) if can_check else (None, "")
     knows = user is not None and os.geteuid() in (0, user.pw_uid)

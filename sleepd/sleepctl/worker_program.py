@@ -10,6 +10,8 @@ from typing import Any, TypeVar
 
 import msgspec
 
+TOO_SLOW = "no answer within"
+"""How the message begins where the interpreter was started and did not end in time."""
 _SECONDS = 180.0
 """torch takes half a minute to import from a cold disk, and longer on a small board."""
 
@@ -58,7 +60,7 @@ def ask_worker(
         )
         return msgspec.json.decode(done.stdout.splitlines()[-1], type=kind)
     except subprocess.TimeoutExpired as error:
-        raise NoAnswer(f"no answer within {_SECONDS:g} s") from error
+        raise NoAnswer(f"{TOO_SLOW} {_SECONDS:g} s") from error
     except OSError as error:
         as_whom = f", asked as {user.pw_name}" if user is not None and become else ""
         raise NoAnswer(f"{error.strerror or error}{as_whom}") from error

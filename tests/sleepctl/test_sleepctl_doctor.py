@@ -147,6 +147,7 @@ CASES: list[tuple[str, Facts, str, str]] = [
         "sudo sleepctl setup-buffer",
     ),
     ("device", with_(capability=None, capability_problem="No such file"), "FAIL", "worker.python"),
+    ("device", with_(capability=None, capability_problem="no answer within 180 s"), "FAIL", "less busy"),
     ("device", with_(capability=msgspec.structs.replace(CAPABLE, version="0.0.9")), "FAIL", "install.sh"),
     (
         "device",
@@ -172,7 +173,7 @@ CASES: list[tuple[str, Facts, str, str]] = [
     ),
     ("model", part("base", problem="2 tensors are missing", hint="fetch it again"), "FAIL", "fetch it again"),
     ("model", part("base", notices=["an adapter beside it"]), "WARN", "if that is meant"),
-    ("model", with_(base=None, base_check_problem="no answer within 180 s"), "WARN", "sleepctl force"),
+    ("model", with_(base=None, base_check_problem="no answer within 180 s"), "WARN", "sleepctl run --force"),
     ("memory", with_(capability=None), "WARN", "first"),
     ("memory", with_(base=None), "WARN", "first"),
     ("memory", with_(memory_bytes=GIB), "WARN", "free -h"),
@@ -393,6 +394,17 @@ def test_an_interpreter_without_sage_sleepd_is_told_in_its_own_words(environment
     code, out, _ = sleepctl("doctor", "--config", str(environment / "c.toml"))
     assert code == 1
     assert "does not answer: No module named sleepd" in out.replace("\n" + " " * 16, " ")
+
+
+def test_a_wrong_configuration_judges_nothing_else(tmp_path: Path, sleepctl: Callable[..., Ran]) -> None:
+    """What the configuration names is not looked at: the built-in buffer, state and base are not the operator's."""
+    (tmp_path / "c.toml").write_text(f'[buffer]\npath = "{tmp_path}/b.json"\n[training]\nthoughts = "nonsense"\n')
+    found = sleepctl("doctor", "--json", "--config", str(tmp_path / "c.toml")).json["findings"]
+    texts = {each["name"]: each["text"] for each in found}
+    assert "found 'nonsense'" in texts["config"]
+    assert {texts[name] for name in ("state", "disk", "buffer", "device", "model", "chat", "memory")} == {
+        "not looked at: see config"
+    }
 
 
 @pytest.mark.worker

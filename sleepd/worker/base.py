@@ -133,12 +133,11 @@ def _in_directory(directory: Path) -> Base:
     weights = _weights(directory)
     if not weights:
         pickled = [file.name for pattern in _PICKLED for file in directory.glob(pattern)]
-        came = f"only pickled weights ({', '.join(sorted(pickled))}), which can run code" if pickled else "no weights"
-        raise GiveUp(
-            "base_unusable",
-            f"expected .safetensors weights in {directory}, found {came}",
-            "convert it once with save_pretrained(…, safe_serialization=True), or fetch a safetensors revision",
-        )
+        came, hint = "no weights", "fetch the model again whole, or name the directory that holds its weights"
+        if pickled:
+            came = f"only pickled weights ({', '.join(sorted(pickled))}), which can run code"
+            hint = "convert it once with save_pretrained(…, safe_serialization=True), or fetch a safetensors revision"
+        raise GiveUp("base_unusable", f"expected .safetensors weights in {directory}, found {came}", hint)
     _refuse_missing_shards(directory, {file.name for file in weights})
     return Base(path=directory, weights=weights)
 

@@ -94,8 +94,8 @@ class TrainingConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     thoughts: Annotated[
         Literal["as_written", "drop"],
         Meta(
-            description="Of a reply that begins with a thought (<think> … </think>): train both as they were written, "
-            "or drop the thought and train the answer alone."
+            description='Of a reply that begins with a thought (<think> … </think>): "as_written" trains thought and '
+            'answer, "drop" trains the answer alone.'
         ),
     ] = "as_written"
     min_salience: Annotated[

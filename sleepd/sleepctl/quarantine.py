@@ -82,10 +82,10 @@ def personal_line(kinds: dict[str, int], handling: str) -> str:
 
 def _entry_rows(entry: QuarantineEntry, now: datetime) -> Page:
     since = f"  {moment(entry.at, now)}" if entry.at else ""
-    state, style = entry.state, _STYLES[entry.state]
-    if state == "quarantined" and not entry.is_kept_from_training:
-        state, style = "not in quarantine", "dim"
-    head = [Span(entry.id, "bold"), Span("  "), Span(state, style), Span(since, "dim")]
+    state = Span(entry.state, _STYLES[entry.state])
+    if entry.state == "quarantined" and not entry.is_kept_from_training:
+        state = Span("not in quarantine", "dim")
+    head = [Span(entry.id, "bold"), Span("  "), state, Span(since, "dim")]
     page = [Row(head), Row([Span(f"    {entry.text}")], hang=4)]
     return [*page, line(f"    trained before, in {_cycles(entry.trained_in)}")] if entry.trained_in else page
 

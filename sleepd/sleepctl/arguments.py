@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from typing import Any, NoReturn
 
@@ -22,7 +23,10 @@ COMPLETED = ("bash", "zsh", "fish", "cycles", "quarantine")
 
 class _Parser(RecordingParser):
     def error(self, message: str) -> NoReturn:
-        sys.stderr.write(f"sleepctl: {clean(message)}\nhint: {self.prog} --help\n")
+        dashed = ""
+        if re.search(r"required: ID$|^unrecognized arguments: (-- |-(?!-))", message):
+            dashed = "; options stand before ACTION and ID, and an ID that begins with - stands last, behind --"
+        sys.stderr.write(f"sleepctl: {clean(message)}\nhint: {self.prog} --help{dashed}\n")
         self.exit(ExitCode.USAGE)
 
 

@@ -105,3 +105,10 @@ def test_tokens_are_refused_with_a_reason(daemon: FakeDaemon, sleepctl: Sleepctl
     daemon.replies[protocol.QuarantineShow] = detail("Yes.")
     Path(config).write_text(Path(config).read_text().replace(sys.executable, "/nowhere/python"))
     assert "/nowhere/python does not answer" in sleepctl("tokens", "e1", "--config", config).err
+
+
+@pytest.mark.parametrize("words", [("tokens", "-dash"), ("quarantine", "show", "--json", "--", "-dash")])
+def test_an_id_with_a_dash_has_a_way(sleepctl: Sleepctl, words: tuple[str, ...]) -> None:
+    """An ID that looks like an option is refused with where it has to stand; an unknown option is not."""
+    assert "an ID that begins with - stands last, behind --" in sleepctl(*words).err
+    assert "behind --" not in sleepctl("status", "--nonsense").err

@@ -11,7 +11,7 @@ from sleepd.cycle import TERMINAL_STATES
 from sleepd.status import CycleSummary
 
 from .terminal import Page, Row, Span, pad, shorten
-from .words import MISSING, duration, gain, is_thin, losses, moment, older_loss
+from .words import MISSING, duration, gain, is_thin, losses, moment, older_loss, used
 
 STATE_STYLES = {
     "promoted": "green",
@@ -72,7 +72,7 @@ def _note(cycle: CycleSummary) -> str:
     if cycle.imported_loss is not None:
         return " · ".join([*parts, f"{cycle.trained} trained", older_loss(cycle)])
     if cycle.trained:
-        parts.append(f"{cycle.trained} trained, {cycle.replayed} replayed, {cycle.held_out} held out")
+        parts.append(used(cycle))
     if cycle.holdout_after is not None:
         parts.append(f"holdout {losses(cycle.holdout_before, cycle.holdout_after)}")
     return " · ".join([*parts, cycle.reason] if cycle.reason else parts)

@@ -90,7 +90,8 @@ def _headline(summary: CycleSummary, now: datetime) -> Page:
     when = f"Began {moment(summary.started_at, now)}"
     if summary.ended_at is not None and summary.ended_at != summary.started_at:
         when += f" and took {duration((summary.ended_at - summary.started_at).total_seconds())}"
-    origin = f"trained from {model(summary.parent)}" + (
+    verb = "trained" if summary.state in JUDGED_STATES | {"imported", "adopted"} else "to be trained"
+    origin = f"{verb} from {model(summary.parent)}" + (
         f" by the strategy {summary.strategy}" if summary.strategy else ""
     )
     return [Row(spans), Row([]), _text(f"{when}; {origin}{', forced' if summary.is_forced else ''}.")]

@@ -7,7 +7,7 @@ from datetime import datetime
 from sleepd.status import BufferDetail, Decision, DecisionRecord, RunResult
 
 from .terminal import Page, Row, Span, pad, shorten
-from .words import HANDLINGS, ago, count, holdout, moment
+from .words import HANDLINGS, ago, holdout, moment, used
 
 _HISTOGRAM_COLUMNS = 40
 _REASON_COLUMNS = 300
@@ -133,5 +133,5 @@ def run_page(result: RunResult) -> Page:
     if summary.is_on_probation:
         page.append(line("on probation: experiences that come later decide", "yellow"))
     if summary.trained:
-        page.append(line(f"trained on {count(summary.trained, 'experience')}, {summary.replayed} replayed"))
+        page.append(line(f"experiences: {used(summary)}"))
     return page

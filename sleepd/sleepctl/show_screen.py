@@ -10,7 +10,7 @@ from sleepd.status import CycleDetail, CycleSummary
 from .cycle_table import STATE_STYLES
 from .evidence_lines import check_lines, cost_lines, drift_line, figure_lines, metric_lines, recall_lines
 from .terminal import Page, Row, Span, shorten
-from .words import MISSING, duration, holdout, losses, model, moment, older_loss
+from .words import MISSING, duration, holdout, losses, model, moment, older_loss, used
 
 _SHOWN_REPLIES = 5
 _TEXT_COLUMNS = 300
@@ -23,9 +23,8 @@ def show_page(detail: CycleDetail, now: datetime) -> Page:
     page = [_headline(summary, now), Row([])]
     page += _verdict(detail)
     page.append(_row("From", f"{model(summary.parent)}, strategy {summary.strategy or MISSING}"))
-    used = f"{summary.trained} trained, {summary.replayed} replayed, {summary.held_out} held out"
     has_ids = detail.trained_ids or detail.held_out_ids
-    page.append(_row("Used", f"{used} (ids: --json)" if has_ids else used))
+    page.append(_row("Used", f"{used(summary)}{' (ids: --json)' if has_ids else ''}"))
     if detail.report is not None:
         page += _evidence(detail, detail.report) + _training(detail.report) + _holdout(detail.report)
         page += _replies(detail.report) + _notices(detail.report)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from sleepd.cycle import JUDGED_STATES
 from sleepd.status import Condition, CycleSummary
 from sleepd.verdict import THIN
 
@@ -124,3 +125,10 @@ def model(cycle: int | None) -> str:
 def _digits(before: float | None, after: float | None) -> int:
     # 3.121 → 3.118 at two digits would read as no change at all.
     return 4 if before is not None and after is not None and 0 < abs(after - before) < 0.01 else 2
+
+
+def used(cycle: CycleSummary) -> str:
+    """How many experiences it trained; without a verdict, how many it was to train, for it may have ended before."""
+    if cycle.state in JUDGED_STATES or cycle.state in ("imported", "adopted"):
+        return f"{cycle.trained} trained, {cycle.replayed} replayed, {cycle.held_out} held out"
+    return f"{cycle.trained} to train, {cycle.replayed} to replay, {cycle.held_out} held out"

@@ -425,7 +425,7 @@ def test_with_the_daemon_down_a_cycle_that_will_go_on_is_told_by_what_is_known(
     history = {"schema": 1, "written_at": scenes.NOW, "cycles": [suspended]}
     (environment / "history.json").write_bytes(msgspec.json.encode(history))
     text = " ".join(sleepctl("show", "11", "--state", str(environment)).out.split())
-    assert "Used 32 trained, 0 replayed, 8 held out Undo sleepctl cancel" in text
+    assert "Used 32 to train, 0 to replay, 8 held out Undo sleepctl cancel" in text
 
 
 def test_with_the_daemon_down_an_unknown_cycle_ends_with_4(environment: Path, sleepctl: Sleepctl) -> None:

@@ -285,3 +285,11 @@ def test_a_time_beyond_every_clock_is_shown_as_it_was_said(said: str) -> None:
     """What cannot be turned into local time is shown with its own day and minute."""
     shown = words.moment(datetime.fromisoformat(said), scenes.NOW)
     assert shown.lstrip("0") == said[:16].replace("T", " ").lstrip("0")
+
+
+def test_a_failed_cycle_trained_nothing_for_sure() -> None:
+    """Of a cycle without a verdict the screens say what was to be trained; it may have ended before any of it."""
+    failed = scenes.cycle(9, "failed", trained=11, held_out=4)
+    assert "11 to train, " in text_of(run_page(RunResult(is_started=True, reason="", cycle=9, summary=failed)))
+    judged = msgspec.structs.replace(failed, state="rejected")
+    assert "11 trained, " in text_of(run_page(RunResult(is_started=True, reason="", cycle=9, summary=judged)))

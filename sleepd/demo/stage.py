@@ -18,6 +18,7 @@ from sleepd.config import (
     BufferConfig,
     Config,
     ControlConfig,
+    EvaluationConfig,
     ModelConfig,
     StateConfig,
     TrainingConfig,
@@ -37,6 +38,8 @@ from .interrupts import interrupted_later
 from .sample import Sample
 
 START_SECONDS = 30.0
+EVALUATION_SECONDS = 900.0
+"""On a slow or busy machine the default cuts the replies short, and a candidate that was not measured is rejected."""
 STOP_SECONDS = 60.0
 """More than the daemon gives its worker."""
 
@@ -197,6 +200,7 @@ def demo_config(stage: Stage, worker_python: Path, sample: Sample) -> Config:
     return Config(
         buffer=BufferConfig(path=str(stage.buffer)),
         triggers=TriggersConfig(min_experiences=len(sample.experiences), min_hours_between_sleep=0.0),
+        evaluation=EvaluationConfig(seconds=EVALUATION_SECONDS),
         model=ModelConfig(system_prompt=sample.system_prompt),
         training=TrainingConfig(strategy="rehearse"),
         worker=WorkerConfig(python=str(worker_python), gpu_lock=""),

@@ -64,6 +64,7 @@ def report_page(told: Told, now: datetime) -> Page:
     if report is not None:
         page += _measured(detail, report)
     page += _section("Set aside", _set_aside(report, told))
+    page += _section("Personal data", _personal(told.buffer))
     if report is not None:
         page += _section("Chat template", chat_lines(report.chat) if report.chat else [])
         page += _section("What it cost", cost_lines(report))
@@ -217,16 +218,23 @@ def _set_aside(report: Report | None, told: Told) -> list[Row]:
     if report is not None and report.truncated:
         rows.append(Row([Span(f"{count(report.truncated, 'experience')} too long: used in part")]))
     unused = [record.reason for record in told.set_aside]
-    kept = [entry.text for entry in told.quarantine if entry.state != "released"]
+    kept = [
+        "dropped by the operator" if entry.state == "dropped" else entry.text
+        for entry in told.quarantine
+        if entry.state != "released"
+    ]
     rows += _counted(buffer.set_aside, "record", "not usable", unused, "sleepctl buffer")
     rows += _counted(buffer.quarantined, "experience", "in quarantine", kept, "sleepctl quarantine")
     if buffer.unscreened:
         rows.append(Row([Span(f"{count(buffer.unscreened, 'experience')} not screened yet")]))
-    if buffer.personal:
-        done = HANDLINGS[buffer.personal_data]
-        text = f"{count(buffer.personal, 'experience')} of the buffer with personal data, {done}"
-        rows.append(Row([Span(f"{text}, as it was last read: sleepctl quarantine")], hang=2))
     return rows or [Row([Span("nothing in the buffer, as it was last read")])]
+
+
+def _personal(buffer: BufferStatus) -> list[Row]:
+    if not buffer.personal:
+        return []
+    text = f"in {count(buffer.personal, 'experience')} of the buffer, {HANDLINGS[buffer.personal_data]}"
+    return [Row([Span(f"{text}, as it was last read: sleepctl quarantine")], hang=2)]
 
 
 def _counted(total: int, noun: str, what: str, reasons: list[str], command: str) -> list[Row]:

@@ -19,7 +19,7 @@ from sleepd.sleepctl.screens import buffer_page, decision_page, run_page, why_pa
 from sleepd.sleepctl.show_screen import show_page
 from sleepd.sleepctl.status_screen import status_page
 from sleepd.sleepctl.terminal import Page, Row, Span, clean, columns, pad, render, shorten
-from sleepd.status import Condition, DecisionRecord, RunResult, Status, Veto
+from sleepd.status import Condition, DecisionRecord, QuarantineEntry, RunResult, Status, Veto
 
 _HOSTILE_CYCLE = msgspec.structs.replace(
     scenes.REJECTED, cycle=10**9, reason=scenes.HOSTILE, hint=scenes.HOSTILE, strategy=scenes.HOSTILE
@@ -293,3 +293,13 @@ def test_a_failed_cycle_trained_nothing_for_sure() -> None:
     assert "11 to train, " in text_of(run_page(RunResult(is_started=True, reason="", cycle=9, summary=failed)))
     judged = msgspec.structs.replace(failed, state="rejected")
     assert "11 trained, " in text_of(run_page(RunResult(is_started=True, reason="", cycle=9, summary=judged)))
+
+
+def test_a_report_tells_dropped_from_personal() -> None:
+    """What the operator dropped is named so, and personal data, which may be trained, do not stand as set aside."""
+    dropped = QuarantineEntry(id="a", state="dropped", reason="", text="nothing was found in it", at=scenes.NOW)
+    buffer = msgspec.structs.replace(scenes.BUFFER, quarantined=1, personal=2)
+    text = text_of(report_page(Told(scenes.DETAIL, None, buffer, [], [dropped], is_live=True), scenes.NOW))
+    aside, personal = text.split("\nSet aside\n")[1].split("\nPersonal data\n")
+    assert ("dropped by the operator" in aside, "personal" in aside) == (True, False)
+    assert personal.startswith("  in 2 experiences of the buffer, trained as they are")

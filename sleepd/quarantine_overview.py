@@ -130,7 +130,10 @@ def _known_key(sleeper: Sleeper, identifier: str, present: Container[int]) -> in
     key = experience_key(identifier)
     is_known = key in present or key in sleeper.intake.quarantine.decisions
     if not is_known and sleeper.ledger.screenings.find(key) is None:
-        raise NotFound(f"there is no experience {identifier}", hint="sleepctl quarantine lists their ids")
+        raise NotFound(
+            f"there is no experience {identifier}",
+            hint="ids stand in the agent's file (buffer.path); sleepctl quarantine lists those in quarantine",
+        )
     return key
 
 

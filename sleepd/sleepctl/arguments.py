@@ -24,7 +24,7 @@ COMPLETED = ("bash", "zsh", "fish", "cycles", "quarantine")
 class _Parser(RecordingParser):
     def error(self, message: str) -> NoReturn:
         dashed = ""
-        if re.search(r"required: ID$|^unrecognized arguments: (?!--\w)", message):
+        if re.search(r"required: ID$|^unrecognized arguments: (-- |-(?!-))", message):
             dashed = "; options stand before ACTION and ID, and an ID that begins with - stands last, behind --"
         sys.stderr.write(f"sleepctl: {clean(message)}\nhint: {self.prog} --help{dashed}\n")
         self.exit(ExitCode.USAGE)

@@ -25,6 +25,9 @@ from .schedule import epoch_ends
 
 READ_AGAIN = 8
 """Held-out experiences that are read a second time, for the noise floor."""
+BASE_ANSWERS_SHARE = 10
+"""The base's answers to general prompts are made once and kept, and training is held to them: they may take so many
+times the time for the replies of a model."""
 
 
 class Measurer:
@@ -106,6 +109,7 @@ class Measurer:
 
     def _base_answers(self, prompts: list[str]) -> list[str | None]:
         loaded, job = self._loaded, self._job
+        seconds = BASE_ANSWERS_SHARE * job.evaluation_seconds
         cache = answers_file(Path(job.models_directory), loaded.fingerprint, job.system_prompt, loaded.chat)
         with loaded.model.disable_adapter():
             answers = base_answers(
@@ -116,12 +120,12 @@ class Measurer:
                 loaded.stop_ids,
                 cache,
                 self._phases.generated,
-                time.monotonic() + job.evaluation_seconds,
+                time.monotonic() + seconds,
             )
         if missing := answers.count(None):
             text = (
-                f"[evaluation] seconds = {job.evaluation_seconds:g} did not suffice for {missing} of {len(answers)}"
-                " answers of the base to general prompts: the adapter is held to the others, and drift is measured on"
+                f"{seconds:g} s, {BASE_ANSWERS_SHARE} times [evaluation] seconds, did not suffice for {missing} of"
+                f" {len(answers)} answers of the base to general prompts: the adapter is held to the others, and drift is measured on"
                 " them; the next cycle asks for the missing ones again"
             )
             self._channel.notice("base_answers_cut_short", text, warning=True)

@@ -125,8 +125,8 @@ class Measurer:
         if missing := answers.count(None):
             text = (
                 f"{seconds:g} s, {BASE_ANSWERS_SHARE} times [evaluation] seconds, did not suffice for {missing} of"
-                f" {len(answers)} answers of the base to general prompts: the adapter is held to the others, and drift is measured on"
-                " them; the next cycle asks for the missing ones again"
+                f" {len(answers)} answers of the base to general prompts: the adapter is held to the others, and drift"
+                " is measured on them; the next cycle asks for the missing ones again"
             )
             self._channel.notice("base_answers_cut_short", text, warning=True)
         return answers

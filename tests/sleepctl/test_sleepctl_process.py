@@ -104,6 +104,7 @@ def test_no_module_of_the_command_line_imports_an_upper_floor(module: Path) -> N
         "cycle",
         "daemon_arguments",
         "errors",
+        "digest",
         "evidence",
         "experience",
         "files",

@@ -100,6 +100,8 @@ def test_older_ledger_is_compacted_once(tmp_path: Path, whole: tuple[Path, dict[
         older.execute("DROP INDEX cycles_whole")
         for column in ("trained", "replayed", "held_out"):
             older.execute(f"ALTER TABLE cycles DROP COLUMN {column}")
+        for column in ("rules", "personal"):
+            older.execute(f"ALTER TABLE screenings DROP COLUMN {column}")
         older.execute("PRAGMA auto_vacuum=NONE")
         older.execute("PRAGMA user_version=3")
         older.commit()

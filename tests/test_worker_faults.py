@@ -155,8 +155,8 @@ def test_cuda_that_fails_at_the_start_is_said_aloud(tmp_path: Path, config: Conf
 
 
 @pytest.mark.worker
-def test_endless_configuration_is_killed(tmp_path: Path, config: Config, tiny_model: Path) -> None:
-    """A configuration of a billion layers computes and reads nothing: the worker is killed, and the base is named."""
+def test_endless_configuration_is_refused(tmp_path: Path, config: Config, tiny_model: Path) -> None:
+    """A configuration of a billion layers, more than the files have tensors, is refused before anything is built."""
     base = shutil.copytree(tiny_model, tmp_path / "base")
     whole = json.loads((base / "config.json").read_bytes())
     (base / "config.json").write_text(json.dumps({**whole, "num_hidden_layers": 10**9}))
@@ -164,5 +164,5 @@ def test_endless_configuration_is_killed(tmp_path: Path, config: Config, tiny_mo
     config = changed(config, "worker", python=str(faulty_interpreter(tmp_path / "python", "")))
     shown, _ = ending(tmp_path, config, experiences(12))
     assert shown.summary.state == "failed"
-    assert "no sign of life for 8 s while it loaded the base's configuration" in shown.summary.reason
-    assert "try another base" in shown.summary.hint
+    assert "num_hidden_layers is 1000000000, and the files hold 21 tensors" in shown.summary.reason
+    assert "compare the files with their source" in shown.summary.hint

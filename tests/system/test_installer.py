@@ -19,6 +19,7 @@ from tests.system.scenes import (
     experiences,
     fake_worker,
     install,
+    place_secret,
     user_environment,
     write_buffer,
 )
@@ -247,6 +248,8 @@ def test_user_installation_needs_no_root(machine: Machine) -> None:
         return machine.run(*command, user="user", **environment).stdout
 
     sleepctl = "/home/user/.local/bin/sleepctl"
+    as_agent("mkdir", "-p", "/home/user/.local/state")
+    place_secret(machine, "/home/user/.local/state/sage-sleepd", "user")
     write_buffer(machine, 16)
     as_agent(sleepctl, "setup-buffer", BUFFER)
     configure(machine, "/home/user/.config/sage-sleepd", worker={"python": fake_worker(machine, "promote")})

@@ -14,9 +14,8 @@ def test_cycles_of_every_ending_leave_nothing_behind(tmp_path: Path) -> None:
         first, *samples = soak.run()
     assert set(soak.endings) == {"promoted", "rejected", "failed", "cancelled"}
     assert [sample.cycle for sample in samples] == [5, 10, 15]
-    assert [(sample.descriptors, sample.children, sample.zombies) for sample in samples] == [
-        (first.descriptors, 0, 0)
-    ] * 3
+    assert [(sample.children, sample.zombies) for sample in samples] == [(0, 0)] * 3
+    assert max(sample.descriptors for sample in samples) <= first.descriptors
     assert max(sample.threads for sample in samples) <= first.threads + POOL_THREADS
 
 

@@ -103,8 +103,8 @@ class Soak:
         self._records: list[dict[str, Any]] = []
         self._written = 0
         self._slowest = 0.0
-        self._descriptors = 0
-        """Before the first cycle."""
+        self._descriptors: int | None = None
+        """Before the first cycle; None until they are counted."""
         self._started = time.monotonic()
         self.endings: Counter[str] = Counter()
 
@@ -163,19 +163,14 @@ class Soak:
         process = psutil.Process(self.daemon.process.pid)
         self._time_a_status()
         self.daemon.await_true(lambda: self.daemon.status().state == "idle" and not process.children(), "rest")
-        # The daemon lets go of our own last connection a moment after we do.
-        patience = time.monotonic() + REST_SECONDS
-        while cycle and process.num_fds() > self._descriptors and time.monotonic() < patience:
-            time.sleep(0.01)
-        if not cycle:
-            self._descriptors = process.num_fds()
+        descriptors = self._descriptors_at_rest(process)
         state = Path(self.daemon.config.state.directory)
         children = process.children(recursive=True)
         sample = Sample(
             cycle=cycle,
             seconds=time.monotonic() - self._started,
             resident_kib=process.memory_info().rss / 1024,
-            descriptors=process.num_fds(),
+            descriptors=descriptors,
             threads=process.num_threads(),
             zombies=sum(_is_zombie(child) for child in children),
             children=len(children),
@@ -185,6 +180,21 @@ class Soak:
         )
         self._slowest = 0.0
         return sample
+
+
+    def _descriptors_at_rest(self, process: psutil.Process) -> int:
+        """The fewest descriptors in a while: the daemon closes our last connections some time after we do.
+
+        Before the first cycle the whole while is waited for. Later it ends as soon as there are no more than then.
+        """
+        fewest = process.num_fds()
+        patience = time.monotonic() + REST_SECONDS
+        while time.monotonic() < patience and (self._descriptors is None or fewest > self._descriptors):
+            time.sleep(0.05)
+            fewest = min(fewest, process.num_fds())
+        if self._descriptors is None:
+            self._descriptors = fewest
+        return fewest
 
 
 def _is_zombie(process: psutil.Process) -> bool:

@@ -32,7 +32,6 @@ FLOORS: tuple[frozenset[str], ...] = (
             "files",
             "plain_text",
             "shell_text",
-            "grammar",
             "capability",
             "interpreter",
             "gpu_devices",

@@ -16,11 +16,10 @@ from sleepd.protocol import History, Quarantine
 from sleepd.status import CycleSummary, QuarantineEntry, QuarantineList
 
 from .answers import Cycles
-from .arguments import build_parser
-from .completion_scripts import SCRIPTS
 from .exit_codes import ExitCode
 from .offline import read_history
 from .session import Session
+from .share import COMPLETIONS, SHARE
 
 _PATIENCE_SECONDS = 0.5
 _MOST = 100
@@ -35,7 +34,7 @@ def complete(session: Session) -> ExitCode:
     elif kind == "quarantine":
         sys.stdout.writelines(quarantine_lines(_quarantined(session)))
     else:
-        sys.stdout.write(SCRIPTS[kind](build_parser()))
+        sys.stdout.write((SHARE / COMPLETIONS[kind]).read_text())
     return ExitCode.OK
 
 

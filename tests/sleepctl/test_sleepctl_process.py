@@ -109,7 +109,6 @@ def test_no_module_of_the_command_line_imports_an_upper_floor(module: Path) -> N
         "experience",
         "files",
         "gpu_devices",
-        "grammar",
         "interpreter",
         "job",
         "learned",

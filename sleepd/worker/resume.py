@@ -8,7 +8,6 @@ the job says is not in it: the job is still there, and so are its experiences.
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,7 +19,6 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from sleepd.job import Notice
-from sleepd.version import VERSION
 
 from .base import fsync_path
 from .channel import Channel
@@ -29,7 +27,6 @@ from .loss import Reference
 from .report import Before
 from .train import Training
 
-_LIBRARIES = ("torch", "transformers", "peft", "safetensors")
 _KEY = "position"
 
 
@@ -37,7 +34,7 @@ class Position(msgspec.Struct, frozen=True, kw_only=True):
     """Where the cycle stood, and what must still be the same for going on to mean anything."""
 
     code: str
-    """See ``code_fingerprint``."""
+    """See ``code_fingerprint.py``."""
     base: str
     """Fingerprint of the base."""
     device: str
@@ -182,16 +179,6 @@ def refuse_other(position: Position, *, code: str, base: str, device: str) -> No
                 f"it began with another {what} ({_short(was)}, now {_short(is_)}), so it cannot go on",
                 "nothing to do: its experiences are trained by the next cycle",
             )
-
-
-def code_fingerprint() -> str:
-    """Changes with anything that could make the second half of a training differ from the first."""
-    total = hashlib.sha256()
-    for file in sorted(Path(__file__).parent.iterdir()):
-        if file.suffix in (".py", ".toml"):
-            total.update(file.name.encode() + b"\0" + file.read_bytes())
-    libraries = "/".join(importlib.metadata.version(name) for name in _LIBRARIES)
-    return f"{VERSION}/{libraries}/{total.hexdigest()[:16]}"
 
 
 def _digest(tensors: dict[str, torch.Tensor]) -> str:

@@ -14,6 +14,7 @@ from sleepd.job import RESUME_POINT, Check, Job, Lesson, Report
 from . import evaluate, train
 from .adapted import adapted_norm, expert_counts
 from .channel import Channel
+from .code_fingerprint import code_fingerprint
 from .data import Encoded, encode_lessons
 from .evaluate import Meter
 from .failure import GiveUp
@@ -29,7 +30,6 @@ from .resume import (
     Position,
     ResumePoint,
     ResumePoints,
-    code_fingerprint,
     read_resume_point,
     reference_tensors,
     refuse_other,

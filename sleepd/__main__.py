@@ -13,7 +13,7 @@ from .config_layers import load, require_buffer
 from .daemon import live
 from .daemon_arguments import build_parser
 from .errors import ConfigError, SleepdError
-from .plain_text import clean
+from .text.display import clean
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -17,8 +17,8 @@ from .errors import CheckpointInvalid, NotFound
 from .files import read_document, replace_file
 from .ledger import Ledger
 from .metric_limits import metric_figure, parse_limit
-from .shell_text import command_line
 from .status import MetricResult
+from .text.shell import command_line
 from .verdict import AddedMetric, Figure
 
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any, get_args, get_origin, get_type_hints
 import msgspec
 
 from .config import FROM_ENVIRONMENT, Config
-from .plain_text import clean, is_shown
+from .text.display import clean, is_shown
 
 
 def fields(config: Config) -> Iterator[tuple[str, str, Any, str]]:

@@ -15,7 +15,7 @@ from typing import Any
 from .compaction import STATEMENTS
 from .errors import LedgerUnusable
 from .files import fsync_path, make_private
-from .shell_text import quoted
+from .text.shell import quoted
 
 SCHEMA_VERSION = 4
 CACHE_KIB = 512

@@ -17,8 +17,8 @@ from .errors import CheckpointInvalid
 from .experience import key_text
 from .files import read_document, replace_file
 from .isolation import HandDecision, Word
-from .shell_text import command_line
 from .status import Moment
+from .text.shell import command_line
 
 FILE_NAME = "quarantine.json"
 _Digits = Annotated[str, Meta(pattern=r"^[0-9a-f]{16}\Z")]

@@ -19,8 +19,8 @@ from .ledger import Ledger
 from .log import get_logger
 from .retention import Keep, Stored, to_prune
 from .rollback import champion_before
-from .shell_text import command_line
 from .status import Pruned, PruneResult
+from .text.shell import command_line
 
 
 class Keeping:

@@ -12,8 +12,8 @@ import msgspec
 
 from .experience import Experience, experience_key, group_key
 from .job import Role
-from .personal_data import masked
 from .status import SCHEMA
+from .text.personal_data import masked
 
 SHOWN_CHARACTERS: Final = 600
 """Of a prompt or a response: enough to recognise it."""

@@ -28,13 +28,13 @@ from .isolation import Isolation
 from .job import Job, Role, Strategy
 from .ledger import Ledger
 from .log import get_logger
-from .personal_data import masked, told
 from .predecessor import Predecessor, predecessor
 from .protocol import Run
 from .recall import read_questions
 from .reservoir import read_reservoir
 from .selection import FREQUENT_FROM, KeySet, Known, Selection, sampling_shares, select
 from .strategies import find_strategy
+from .text.personal_data import masked, told
 from .triggers import Policy
 
 

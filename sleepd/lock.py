@@ -10,8 +10,8 @@ import msgspec
 
 from .errors import StateDirectoryUnusable, StateLocked
 from .files import MAX_LOCK_BYTES, open_lock, read_document
-from .shell_text import quoted
 from .state_directory import prepare
+from .text.shell import quoted
 
 LOCK_NAME = "lock"
 

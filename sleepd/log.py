@@ -19,7 +19,7 @@ from typing import Any, Final, NoReturn
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
-from .plain_text import clean, clean_lines
+from .text.display import clean, clean_lines
 
 JOURNAL_SOCKET: Final = "/run/systemd/journal/socket"
 MESSAGE_IDS: Final = {

@@ -16,8 +16,8 @@ from msgspec import Meta
 from .errors import CheckpointInvalid
 from .files import read_document, replace_file
 from .job import Report
-from .shell_text import command_line
 from .status import CycleSummary
+from .text.shell import command_line
 
 SCHEDULER_STATE = "scheduler_state.json"
 

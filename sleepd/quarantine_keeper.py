@@ -24,11 +24,11 @@ from .hand_decisions import HandDecisions
 from .isolation import Cause, Findings, HandDecision, Isolation, KeyMap, Word, barred
 from .ledger import Ledger
 from .log import get_logger
-from .personal_data import Handling
 from .quarantine import Screened
 from .screener import screened
 from .screenings import KEPT
 from .selection import Barred, KeySet, Known
+from .text.personal_data import Handling
 
 PATIENCE_SECONDS: Final = 20.0
 """How long a look waits for the screening: a few thousand experiences."""

@@ -14,10 +14,10 @@ from .errors import BufferUnreadable, Busy, NotFound, NothingToDo
 from .experience import Experience, experience_key
 from .isolation import Cause, HandDecision, Word
 from .learned import SHOWN_AT_ONCE
-from .personal_data import masked, told
-from .shell_text import command_line
 from .sleeper import Sleeper
 from .status import SCHEMA, QuarantineDetail, QuarantineEntry, QuarantineList
+from .text.personal_data import masked, told
+from .text.shell import command_line
 
 _PREVIEW: Final = 120
 """Characters of prompt and of reply."""

@@ -16,8 +16,8 @@ from .errors import CheckpointInvalid, LedgerUnusable
 from .files import fsync_path
 from .ledger import Ledger
 from .log import get_logger
-from .shell_text import quoted
 from .status import CycleSummary
+from .text.shell import quoted
 from .verdict import Outcome
 
 LEDGER_NAME = "state.db"

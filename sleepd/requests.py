@@ -45,9 +45,9 @@ from .protocol import (
 from .quarantine_overview import decide_by_hand, quarantine_detail, quarantine_list
 from .recollection import learned
 from .retention import Keep
-from .shell_text import command_line, quoted
 from .sleeper import Sleeper
 from .status import SCHEMA, MetricResult, RunResult
+from .text.shell import command_line, quoted
 from .triggers import Policy
 from .version import VERSION
 

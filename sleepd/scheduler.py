@@ -32,11 +32,11 @@ from .errors import Busy, ConfigError, NothingToDo, SleepdError, StateLocked, Us
 from .lock import read_holder
 from .older_formats import local_naive, read_scheduler_state
 from .overview import older_result
-from .plain_text import clean
 from .protocol import Check, GetStatus, Run, Thresholds
 from .requests import check_order
 from .sleeper import Sleeper
 from .status import Decision, RunResult, Status
+from .text.display import clean
 
 HISTORY_ENTRIES: Final = 5
 _T = TypeVar("_T")

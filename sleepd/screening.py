@@ -28,10 +28,10 @@ import msgspec
 
 from .digest import HalfWritten
 from .experience import Experience, experience_key, group_key, parse
-from .personal_data import find_personal
 from .quarantine import MAX_CHARACTERS, Finding, Neighbours, Screened, find_repeated, is_bare_question, sketch
 from .reader import HEAD_BYTES, FirstBytes, bound_process, read_records
-from .secret_scan import SecretFinder
+from .text.personal_data import find_personal
+from .text.secret_scan import SecretFinder
 
 NICENESS: Final = 10
 BEAT_SECONDS: Final = 10.0

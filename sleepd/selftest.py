@@ -26,11 +26,11 @@ from .errors import SleepdError, WorkerFailed
 from .files import make_directory, replace_file
 from .interpreter import worker_python
 from .log import configure
-from .plain_text import clean
 from .protocol import Run
 from .sleeper import Sleeper
 from .split_secret import BYTES, FILE_NAME
 from .status import CycleSummary
+from .text.display import clean
 
 EXPERIENCES = 12
 SECRET = b"selftest 429".ljust(BYTES, b".")

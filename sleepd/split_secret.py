@@ -13,7 +13,7 @@ from typing import Final
 
 from .errors import StateDirectoryUnusable
 from .files import read_document, replace_file
-from .shell_text import quoted
+from .text.shell import quoted
 
 FILE_NAME: Final = "secret"
 BYTES: Final = 32

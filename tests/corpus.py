@@ -16,7 +16,7 @@ from sleepd.experience import Experience, experience_key, parse
 from sleepd.isolation import Findings, Isolation
 from sleepd.quarantine import Screened
 from sleepd.screening import Screener, screen_records
-from sleepd.secret_scan import SecretFinder
+from sleepd.text.secret_scan import SecretFinder
 
 CORPUS = Path(__file__).parent / "data" / "quarantine_corpus.jsonl"
 FORMS = CORPUS.with_name("secrets_corpus.jsonl")

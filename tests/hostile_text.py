@@ -16,24 +16,14 @@ from collections.abc import Callable, Iterator
 from itertools import product
 from typing import Any
 
-from sleepd import (
-    bounded_text,
-    digest,
-    experience,
-    plain_forms,
-    plain_text,
-    quarantine,
-    recall,
-    repetition,
-    shell_text,
-    speech,
-)
+from sleepd import digest, experience, quarantine, recall, repetition, speech
 from sleepd.experience import Experience
 from sleepd.learned import Place, Whereabouts, learned, whereabouts
-from sleepd.personal_data import find_personal, masked, told
-from sleepd.seed_phrases import holds_seed_phrase
-from sleepd.token_shapes import find_cut_token, find_token
-from sleepd.told_secrets import find_recovery_codes, find_told
+from sleepd.text import bounded_text, display, hidden_forms, shell
+from sleepd.text.labelled_secrets import find_recovery_codes, find_told
+from sleepd.text.personal_data import find_personal, masked, told
+from sleepd.text.seed_phrases import holds_seed_phrase
+from sleepd.text.token_patterns import find_cut_token, find_token
 
 LENGTH = 200_000
 SIZES = (LENGTH // 32, LENGTH // 4, LENGTH)
@@ -183,10 +173,10 @@ FUNCTIONS: dict[str, Callable[[str], Any]] = {
     "whereabouts": lambda text: whereabouts([Place(text[:256], 1, "train")], {}),
     "learned": lambda text: _preview(text, masks=False),
     "learned, masked": lambda text: _preview(text, masks=True),
-    "plain": plain_forms.plain,
-    "spelled": plain_forms.spelled,
-    "without_gaps": plain_forms.without_gaps,
-    "decoded": lambda text: deque(plain_forms.decoded(text), maxlen=0),
+    "plain": hidden_forms.plain,
+    "spelled": hidden_forms.spelled,
+    "without_gaps": hidden_forms.without_gaps,
+    "decoded": lambda text: deque(hidden_forms.decoded(text), maxlen=0),
     "find_personal": find_personal,
     "masked, told": lambda text: told(masked(text)[1]),
     "holds_seed_phrase": holds_seed_phrase,
@@ -194,10 +184,10 @@ FUNCTIONS: dict[str, Callable[[str], Any]] = {
     "find_cut_token": find_cut_token,
     "find_told": lambda text: [find_told(line) for line in bounded_text.short_lines(text) if len(line) >= 8],
     "find_recovery_codes": find_recovery_codes,
-    "clean": plain_text.clean,
-    "clean_lines": plain_text.clean_lines,
-    "quoted": shell_text.quoted,
-    "command_line": lambda text: shell_text.command_line("sleepctl", "show", operands=(text,)),
+    "clean": display.clean,
+    "clean_lines": display.clean_lines,
+    "quoted": shell.quoted,
+    "command_line": lambda text: shell.command_line("sleepctl", "show", operands=(text,)),
 }
 
 
@@ -307,7 +297,7 @@ def _product(functions: dict[str, Callable[[str], Any]]) -> Iterator[tuple[float
 
 def main() -> None:
     """The whole product, and the detectors of secrets beside it."""
-    from sleepd.secret_scan import SecretFinder
+    from sleepd.text.secret_scan import SecretFinder
 
     parser = argparse.ArgumentParser()
     parser.add_argument("--only", default="", help="a part of the functions' names")

@@ -12,17 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as some
 
 from sleepd.config import HARMS, PromotionConfig
-from sleepd.evidence import (
-    Collapse,
-    Drift,
-    Evidence,
-    LossPair,
-    Metric,
-    RecallAnswer,
-    Relevance,
-    ReplyLosses,
-    Speech,
-)
+from sleepd.evidence import Collapse, Drift, Evidence, LossPair, Metric, RecallAnswer, Relevance, ReplyLosses, Speech
 from sleepd.job import Check, Reply, Report
 from sleepd.metric_limits import parse_limit
 from sleepd.promotion import Gates, judge

@@ -387,7 +387,7 @@ def test_one_prompt_is_known_again() -> None:
 def test_the_corpus_is_screened_alike_in_one_go_and_in_two() -> None:
     """What was screened before is known by its signature alone, and finds the same."""
     from sleepd.screening import Screener, screen_records
-    from sleepd.secret_scan import SecretFinder
+    from sleepd.text.secret_scan import SecretFinder
     from tests.corpus import records
 
     given_ = records()

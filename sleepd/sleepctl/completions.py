@@ -11,9 +11,9 @@ from collections.abc import Iterable
 from contextlib import suppress
 
 from sleepd.errors import DaemonNotRunning, SleepdError
-from sleepd.plain_text import clean
 from sleepd.protocol import History, Quarantine
 from sleepd.status import CycleSummary, QuarantineEntry, QuarantineList
+from sleepd.text.display import clean
 
 from .answers import Cycles
 from .arguments import build_parser

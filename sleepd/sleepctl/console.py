@@ -10,8 +10,8 @@ from typing import Any, TextIO
 import msgspec
 
 from sleepd.errors import SleepdError
-from sleepd.plain_text import clean
 from sleepd.status import SCHEMA
+from sleepd.text.display import clean
 
 from .terminal import Page, is_coloured, render, width_of
 

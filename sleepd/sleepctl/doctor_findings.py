@@ -10,7 +10,7 @@ from typing import Literal
 import msgspec
 
 from sleepd.capability import BaseCheck
-from sleepd.shell_text import command_line, quoted
+from sleepd.text.shell import command_line, quoted
 from sleepd.version import VERSION
 
 from .doctor_facts import Facts

@@ -20,8 +20,8 @@ from sleepd.errors import ConfigError, DaemonNotRunning, SleepdError
 from sleepd.gpu_devices import has_gpu
 from sleepd.interpreter import worker_python
 from sleepd.protocol import Buffer, GetStatus
-from sleepd.shell_text import command_line
 from sleepd.status import BufferDetail, Status
+from sleepd.text.shell import command_line
 
 from .doctor_facts import BufferFacts, ConfigFacts, Facts, SocketFacts, UnitFacts
 from .longest_experience import longest_experience

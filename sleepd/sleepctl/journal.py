@@ -16,8 +16,8 @@ from typing import NamedTuple, NoReturn
 
 from sleepd.errors import NotFound, SleepdError
 from sleepd.protocol import GetStatus
-from sleepd.shell_text import command_line
 from sleepd.status import Status
+from sleepd.text.shell import command_line
 
 from .programs import answer_of, properties
 from .session import STATUS_SECONDS, Session

@@ -9,8 +9,8 @@ from typing import NamedTuple
 from sleepd.cycle import JUDGED_STATES, TERMINAL_STATES
 from sleepd.job import Report
 from sleepd.learned import Learned, LearnedText
-from sleepd.shell_text import command_line
 from sleepd.status import BufferStatus, CycleDetail, CycleSummary, QuarantineEntry, SetAside
+from sleepd.text.shell import command_line
 from sleepd.verdict import Interval
 
 from .cycle_table import STATE_STYLES

@@ -15,9 +15,9 @@ import msgspec
 
 from sleepd.errors import NotFound, PermissionDenied, UsageError
 from sleepd.files import replace_file
-from sleepd.plain_text import is_shown
-from sleepd.shell_text import command_line, quoted
 from sleepd.status import SCHEMA
+from sleepd.text.display import is_shown
+from sleepd.text.shell import command_line, quoted
 
 from .exit_codes import ExitCode
 from .programs import answer_of

@@ -1,7 +1,7 @@
 """Text on a terminal: made harmless, measured in columns, wrapped, coloured.
 
 Prompts, replies and paths come from others: a reply may hold escape sequences that retitle a window or hide a line.
-Whatever is rendered here has gone through :func:`sleepd.plain_text.clean` first; no other way leads to the screen.
+Whatever is rendered here has gone through :func:`sleepd.text.display.clean` first; no other way leads to the screen.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import unicodedata
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple, TextIO
 
-from sleepd.plain_text import clean
+from sleepd.text.display import clean
 
 WIDTH = 80
 

@@ -10,10 +10,10 @@ import msgspec
 from sleepd.capability import SeenPiece, SeenTokens
 from sleepd.errors import NotFound, WorkerDied
 from sleepd.interpreter import worker_python
-from sleepd.personal_data import masked
 from sleepd.protocol import QuarantineShow
 from sleepd.status import SCHEMA, QuarantineDetail
 from sleepd.strategies import STRATEGIES
+from sleepd.text.personal_data import masked
 
 from .exit_codes import ExitCode
 from .screens import line

@@ -26,14 +26,7 @@ from .memory import Limits, is_out_of_memory
 from .model import adapter_tensors, restart_adapter, save_adapter, shape, use_saved_adapter
 from .phases import Phases
 from .report import Before, Exchanges, Finished, Lessons, Proof, Setting, make_report
-from .resume import (
-    Position,
-    ResumePoint,
-    ResumePoints,
-    read_resume_point,
-    reference_tensors,
-    refuse_other,
-)
+from .resume import Position, ResumePoint, ResumePoints, read_resume_point, reference_tensors, refuse_other
 from .skeleton import most_positions
 from .stopping import Watch, divide_holdout, tell_what_was_kept
 from .train import Trainer, Training

@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from sleepd.experience import Experience, parse
 from sleepd.screening import Screener
-from sleepd.secret_scan import SecretFinder
+from sleepd.text.secret_scan import SecretFinder
 from tests.corpus import FORMS, LABELS, barred, precision_and_recall, screened_corpus, texts_of
 
 

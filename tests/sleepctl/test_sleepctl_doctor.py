@@ -22,14 +22,7 @@ from sleepd import protocol
 from sleepd.capability import BaseCheck, Capability
 from sleepd.config import BufferConfig, Config, WorkerConfig
 from sleepd.evidence import ChatContract
-from sleepd.sleepctl.doctor_facts import (
-    BufferFacts,
-    ConfigFacts,
-    Facts,
-    PathFacts,
-    SocketFacts,
-    UnitFacts,
-)
+from sleepd.sleepctl.doctor_facts import BufferFacts, ConfigFacts, Facts, PathFacts, SocketFacts, UnitFacts
 from sleepd.sleepctl.doctor_findings import judge
 from sleepd.sleepctl.longest_experience import longest_experience
 from sleepd.sleepctl.programs import answer_of

@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
 from .bounded_text import short_lines
-from .plain_forms import MAX_DEPTH, decoded, plain, spelled, without_gaps
+from .hidden_forms import MAX_DEPTH, decoded, plain, spelled, without_gaps
+from .labelled_secrets import MIN_CHARACTERS, PLACEHOLDER, find_recovery_codes, find_told, is_secret_value
 from .seed_phrases import holds_seed_phrase
-from .token_shapes import find_cut_token, find_token
-from .told_secrets import MIN_CHARACTERS, PLACEHOLDER, find_recovery_codes, find_told, is_secret_value
+from .token_patterns import find_cut_token, find_token
 
 LEFT_OUT: Final = frozenset({"Base64HighEntropyString", "HexHighEntropyString", "IPPublicDetector"})
 _FILTERS: Final = (

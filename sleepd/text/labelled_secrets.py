@@ -11,7 +11,7 @@ from collections import Counter
 from math import log2
 from typing import Final
 
-from .token_shapes import is_by_chance
+from .token_patterns import is_by_chance
 
 MIN_CHARACTERS: Final = 8
 """Nothing shorter is a secret that could be told from a word."""

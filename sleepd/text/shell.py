@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shlex
 
-from .plain_text import is_shown
+from .display import is_shown
 
 
 def quoted(word: object) -> str:

@@ -17,9 +17,9 @@ from .errors import CheckpointInvalid, NotFound
 from .files import read_document, replace_file
 from .ledger import Ledger
 from .metric_limits import metric_figure, parse_limit
-from .status import MetricResult
+from .protocol.status import MetricResult
+from .protocol.verdict import AddedMetric, Figure
 from .text.shell import command_line
-from .verdict import AddedMetric, Figure
 
 
 class AddedMetrics:

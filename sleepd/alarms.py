@@ -12,7 +12,7 @@ from .config import Config
 from .ledger import Ledger
 from .log import get_logger
 from .overdue import Limits, alarms, is_overdue
-from .status import Alarm, Decision
+from .protocol.status import Alarm, Decision
 
 _DUE_SINCE = "due_since"
 _STANDING = "alarms"

@@ -28,9 +28,9 @@ from .clock import Clock
 from .digest import KEPT_SET_ASIDE
 from .errors import BufferUnreadable
 from .experience import Experience
+from .protocol.status import SetAside
 from .reader import FirstBytes, Reading, read_digest, read_texts
 from .reader_process import ReaderProcess
-from .status import SetAside
 
 LARGE_BYTES: Final = 2**20
 """Parsers hold the interpreter's lock while they run, so a thread frees the loop only between records."""

@@ -24,7 +24,7 @@ import msgspec
 from .errors import Busy, ProtocolError, RequestFailed, SleepdError, SocketTaken, StateDirectoryUnusable
 from .files import open_lock
 from .log import get_logger
-from .protocol import (
+from .protocol.control import (
     MAX_REQUEST_BYTES,
     Announcement,
     AnyRequest,

@@ -22,17 +22,17 @@ from .errors import LedgerUnusable, SleepdError, WorkerDied
 from .experience import Experience, experience_key, group_of
 from .files import write_durably
 from .gpu_devices import has_gpu
-from .job import Failure, Job, Lesson, Notice, Phase, Progress, Report, Role, encode
 from .ledger import Ledger
 from .log import get_logger
 from .probation import compare
 from .promotion import Gates
+from .protocol.job import Failure, Job, Lesson, Notice, Phase, Progress, Report, Role, encode
+from .protocol.status import CycleSummary
+from .protocol.verdict import Outcome
 from .records import Placement, Plan
 from .resumption import MAX_CRASHES, has_resume_point, note_crash
 from .settling import settle
-from .status import CycleSummary
 from .supervisor import Worker, WorkerPolicy
-from .verdict import Outcome
 
 _ANNOUNCED: Final = {
     Outcome.PROMOTED: ("candidate_promoted", "info"),

@@ -28,10 +28,10 @@ from .log import get_logger
 from .mending import disk_error
 from .notify import Notifier
 from .overview import offline_copies, overview, write_offline_copies
-from .protocol import Announcement, AnyRequest, Run
+from .protocol.control import Announcement, AnyRequest, Run
+from .protocol.status import LastError
 from .requests import Requests
 from .sleeper import Sleeper
-from .status import LastError
 from .version import VERSION
 from .watch import BufferWatch
 

@@ -11,11 +11,11 @@ import msgspec
 from .checkpoints import Checkpoints
 from .clock import Clock
 from .errors import CheckpointInvalid
-from .job import Failure
 from .ledger import Ledger
 from .probation import compare
-from .status import Alarm, Moment
-from .verdict import Comparison
+from .protocol.job import Failure
+from .protocol.status import Alarm, Moment
+from .protocol.verdict import Comparison
 
 ALARM = "champion_rolled_back"
 _NOTE = "demotion"

@@ -15,7 +15,7 @@ from typing import Any, Final
 import msgspec
 
 from .experience import Experience, experience_key, group_key, parse
-from .status import SetAside
+from .protocol.status import SetAside
 
 KEPT_SET_ASIDE: Final = 100
 MAX_LINE_BYTES: Final = 16 * 1024 * 1024

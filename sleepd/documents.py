@@ -20,12 +20,12 @@ from .checkpoints import Checkpoints
 from .errors import CheckpointInvalid
 from .experience import experience_key, key_text
 from .files import read_document as read_json
-from .job import Report, Role
 from .ledger import Ledger
 from .log import get_logger
+from .protocol.job import Report, Role
+from .protocol.status import Moment
+from .protocol.verdict import Verdict
 from .records import Placement
-from .status import Moment
-from .verdict import Verdict
 
 _T = TypeVar("_T")
 

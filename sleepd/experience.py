@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import msgspec
 
-from .job import Lesson, Unmasked
+from .protocol.job import Lesson, Unmasked
 from .text.bounded_text import folded
 
 _KEY_IN_HEX: Final = re.compile(r"[0-9a-f]{16}")

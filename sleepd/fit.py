@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from .checkpoints import Checkpoints, Manifest, read_manifest
 from .config import Config
-from .job import Failure, Strategy
 from .ledger import Ledger
+from .protocol.job import Failure, Strategy
 from .strategies import adapter_shape, find_strategy
 
 _BASE_CHANGED = "base_changed"

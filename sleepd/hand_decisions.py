@@ -17,7 +17,7 @@ from .errors import CheckpointInvalid
 from .experience import key_text
 from .files import read_document, replace_file
 from .isolation import HandDecision, Word
-from .status import Moment
+from .protocol.status import Moment
 from .text.shell import command_line
 
 FILE_NAME = "quarantine.json"

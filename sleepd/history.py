@@ -24,10 +24,10 @@ from .older_formats import (
     sleep_entry,
     write_scheduler_state,
 )
+from .protocol.status import LastError
 from .resumption import crashes
 from .selection import KeySet, Known
 from .split_secret import split_secret
-from .status import LastError
 
 KEPT_ENTRIES = 50
 """In ``scheduler_state.json``; the ledger keeps all."""

@@ -18,7 +18,7 @@ import math
 import random
 from collections.abc import Sequence
 
-from .verdict import Interval
+from .protocol.verdict import Interval
 
 RESAMPLES = 2000
 SEED = 20240229

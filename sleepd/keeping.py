@@ -17,9 +17,9 @@ from .errors import CheckpointInvalid, LedgerUnusable, NotFound
 from .files import read_document, replace_file
 from .ledger import Ledger
 from .log import get_logger
+from .protocol.status import Pruned, PruneResult
 from .retention import Keep, Stored, to_prune
 from .rollback import champion_before
-from .status import Pruned, PruneResult
 from .text.shell import command_line
 
 

@@ -11,8 +11,8 @@ from typing import Final, NamedTuple
 import msgspec
 
 from .experience import Experience, experience_key, group_key
-from .job import Role
-from .status import SCHEMA
+from .protocol.job import Role
+from .protocol.status import SCHEMA
 from .text.personal_data import masked
 
 SHOWN_CHARACTERS: Final = 600

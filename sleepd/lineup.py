@@ -18,18 +18,18 @@ from .config import Config
 from .cycle_runner import Lineup
 from .documents import seen_by
 from .errors import NothingToDo
-from .evidence import RecallQuestion
 from .experience import Experience, experience_key, group_key, group_of, key_text, prompt_key
 from .fit import other_shape
 from .history import History
 from .holdout import keyed_rank
 from .intake import Intake
 from .isolation import Isolation
-from .job import Job, Role, Strategy
 from .ledger import Ledger
 from .log import get_logger
 from .predecessor import Predecessor, predecessor
-from .protocol import Run
+from .protocol.control import Run
+from .protocol.evidence import RecallQuestion
+from .protocol.job import Job, Role, Strategy
 from .recall import read_questions
 from .reservoir import read_reservoir
 from .selection import FREQUENT_FROM, KeySet, Known, Selection, sampling_shares, select

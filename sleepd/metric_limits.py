@@ -11,8 +11,8 @@ from typing import Literal
 
 import msgspec
 
-from .protocol import METRIC_NAME
-from .verdict import Figure
+from .protocol.control import METRIC_NAME
+from .protocol.verdict import Figure
 
 _NUMBER = r"[0-9]+(?:\.[0-9]*)?(?:[eE][+-]?[0-9]+)?"
 _LIMIT = re.compile(

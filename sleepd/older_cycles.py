@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 from .checkpoints import read_manifest
 from .errors import CheckpointInvalid
 from .older_formats import SleepEntry, from_local
+from .protocol.status import Champion, CycleSummary
 from .sleeper import Sleeper
-from .status import Champion, CycleSummary
 
 _NOT_MEASURED = "adopted, not measured: nobody compared it with the base"
 

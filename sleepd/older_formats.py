@@ -15,8 +15,8 @@ from msgspec import Meta
 
 from .errors import CheckpointInvalid
 from .files import read_document, replace_file
-from .job import Report
-from .status import CycleSummary
+from .protocol.job import Report
+from .protocol.status import CycleSummary
 from .text.shell import command_line
 
 SCHEDULER_STATE = "scheduler_state.json"

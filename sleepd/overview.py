@@ -16,12 +16,12 @@ from .cycle import State, undo_command
 from .documents import evaluation_of, placements_of
 from .errors import CheckpointInvalid, NotFound
 from .files import replace_file
-from .job import Report
 from .older_cycles import adopted_champion, older_cycles
+from .protocol.job import Report
+from .protocol.status import SCHEMA, Alarm, BufferDetail, BufferStatus, Champion, CycleDetail, CycleSummary, Status
 from .records import Placement
 from .rollback import undo_of
 from .sleeper import Sleeper
-from .status import SCHEMA, Alarm, BufferDetail, BufferStatus, Champion, CycleDetail, CycleSummary, Status
 from .version import VERSION
 
 OFFLINE_CYCLES = 50

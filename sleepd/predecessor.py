@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import msgspec
 
-from .base_identity import is_same_base
 from .checkpoints import Checkpoints, read_manifest
 from .ledger import Ledger
+from .protocol.base_identity import is_same_base
 from .rollback import champion_before
 
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from typing import Final, Literal
 
-from .evidence import Probation
 from .interval import gain_interval
-from .verdict import Comparison, Interval
+from .protocol.evidence import Probation
+from .protocol.verdict import Comparison, Interval
 
 MIN_EXPERIENCES: Final = 4
 """Fewer decide nothing."""

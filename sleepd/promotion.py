@@ -27,11 +27,11 @@ import msgspec
 
 from .config import HARMS, PromotionConfig
 from .interval import gain_interval, sign_test
-from .job import Job, Report
 from .metric_limits import MetricLimit, metric_figure, parse_limit
+from .protocol.job import Job, Report
+from .protocol.verdict import THIN, Figure, Interval, Outcome, Verdict
 from .relevance_gate import relevance_figure
 from .speech_gates import speech_figures
-from .verdict import THIN, Figure, Interval, Outcome, Verdict
 
 REQUIRED_CHECKS = ("supervised_tokens", "adapter_changed", "losses_finite", "reload_matches")
 PROBATION_CONFIDENCE = 0.8

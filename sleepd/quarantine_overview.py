@@ -14,8 +14,8 @@ from .errors import BufferUnreadable, Busy, NotFound, NothingToDo
 from .experience import Experience, experience_key
 from .isolation import Cause, HandDecision, Word
 from .learned import SHOWN_AT_ONCE
+from .protocol.status import SCHEMA, QuarantineDetail, QuarantineEntry, QuarantineList
 from .sleeper import Sleeper
-from .status import SCHEMA, QuarantineDetail, QuarantineEntry, QuarantineList
 from .text.personal_data import masked, told
 from .text.shell import command_line
 

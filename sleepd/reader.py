@@ -34,7 +34,7 @@ from .digest import (
     records,
 )
 from .experience import Experience
-from .status import SetAside
+from .protocol.status import SetAside
 
 HEAD_BYTES = 2**20
 OOM_SCORE = 900

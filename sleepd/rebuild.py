@@ -16,9 +16,9 @@ from .errors import CheckpointInvalid, LedgerUnusable
 from .files import fsync_path
 from .ledger import Ledger
 from .log import get_logger
-from .status import CycleSummary
+from .protocol.status import CycleSummary
+from .protocol.verdict import Outcome
 from .text.shell import quoted
-from .verdict import Outcome
 
 LEDGER_NAME = "state.db"
 KEPT_DAMAGED = 3

@@ -21,7 +21,7 @@ import msgspec
 from msgspec import Meta
 
 from .errors import ConfigError
-from .evidence import RecallQuestion
+from .protocol.evidence import RecallQuestion
 
 MAX_FILE_BYTES = 64 * 1024
 MAX_PROBES = 200

@@ -9,9 +9,9 @@ from typing import Any
 
 import msgspec
 
-from .job import Report, Role
-from .status import CycleSummary
-from .verdict import THIN, Verdict
+from .protocol.job import Report, Role
+from .protocol.status import CycleSummary
+from .protocol.verdict import THIN, Verdict
 
 
 class Placement(msgspec.Struct, frozen=True):

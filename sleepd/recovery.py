@@ -16,8 +16,8 @@ from .cycle import Event, State
 from .errors import CheckpointInvalid
 from .ledger import Ledger
 from .log import get_logger
+from .protocol.verdict import Outcome
 from .settling import EVENTS
-from .verdict import Outcome
 
 CUT_SHORT = "sage-sleepd ended in the middle of it"
 

@@ -14,9 +14,9 @@ from __future__ import annotations
 import math
 from typing import Final
 
-from .evidence import Relevance
 from .interval import gain_interval
-from .verdict import Figure
+from .protocol.evidence import Relevance
+from .protocol.verdict import Figure
 
 FEWEST_REPLIES, FEWEST_PROMPTS = 16, 4
 """Replies, and different prompts, below which chance decides too often."""

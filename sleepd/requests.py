@@ -16,7 +16,7 @@ from .config import Config
 from .control import Peer
 from .errors import PermissionDenied, UsageError
 from .overview import buffer_detail, cycles, detail, older_result, overview
-from .protocol import (
+from .protocol.control import (
     OPERATOR_REQUESTS,
     PROTOCOL_VERSION,
     AddMetric,
@@ -42,11 +42,11 @@ from .protocol import (
     Thresholds,
     Why,
 )
+from .protocol.status import SCHEMA, MetricResult, RunResult
 from .quarantine_overview import decide_by_hand, quarantine_detail, quarantine_list
 from .recollection import learned
 from .retention import Keep
 from .sleeper import Sleeper
-from .status import SCHEMA, MetricResult, RunResult
 from .text.shell import command_line, quoted
 from .triggers import Policy
 from .version import VERSION

@@ -17,7 +17,7 @@ from .errors import CheckpointInvalid
 from .experience import Experience, experience_key
 from .files import read_document
 from .holdout import rank
-from .job import Job, decode_lessons
+from .protocol.job import Job, decode_lessons
 
 RESERVOIR_FILE: Final = "reservoir.jsonl"
 MAX_BYTES: Final = 8 * 1024 * 1024

@@ -19,8 +19,8 @@ from .buffer import View
 from .checkpoints import Checkpoints, directory_name
 from .errors import ProtocolError
 from .files import read_document
-from .job import RESUME_POINT, Job, decode_job
 from .ledger import Ledger
+from .protocol.job import RESUME_POINT, Job, decode_job
 from .records import Placement
 
 MAX_CRASHES: Final = 3

@@ -32,10 +32,10 @@ from .errors import Busy, ConfigError, NothingToDo, SleepdError, StateLocked, Us
 from .lock import read_holder
 from .older_formats import local_naive, read_scheduler_state
 from .overview import older_result
-from .protocol import Check, GetStatus, Run, Thresholds
+from .protocol.control import Check, GetStatus, Run, Thresholds
+from .protocol.status import Decision, RunResult, Status
 from .requests import check_order
 from .sleeper import Sleeper
-from .status import Decision, RunResult, Status
 from .text.display import clean
 
 HISTORY_ENTRIES: Final = 5

@@ -26,10 +26,10 @@ from .errors import SleepdError, WorkerFailed
 from .files import make_directory, replace_file
 from .interpreter import worker_python
 from .log import configure
-from .protocol import Run
+from .protocol.control import Run
+from .protocol.status import CycleSummary
 from .sleeper import Sleeper
 from .split_secret import BYTES, FILE_NAME
-from .status import CycleSummary
 from .text.display import clean
 
 EXPERIENCES = 12

@@ -19,12 +19,12 @@ from .clock import Clock
 from .cycle import Event, State
 from .documents import write_documents
 from .errors import WorkerFailed
-from .job import Job, Report
 from .ledger import Ledger
 from .promotion import Gates, judge
+from .protocol.job import Job, Report
+from .protocol.verdict import Outcome, Verdict
 from .reservoir import next_reservoir
 from .strategies import adapter_shape
-from .verdict import Outcome, Verdict
 
 EVENTS: Final = {
     Outcome.PROMOTED: Event.PROMOTE,

@@ -28,19 +28,19 @@ from .gpu_lock import GpuLock
 from .history import History
 from .in_use import InUse
 from .intake import Intake
-from .job import Job
 from .keeping import Keeping
 from .lineup import line_up
 from .lock import StateLock
 from .log import get_logger
 from .mending import Mending, disk_error
 from .promotion import Gates
-from .protocol import Run, Thresholds
+from .protocol.control import Run, Thresholds
+from .protocol.job import Job
+from .protocol.status import CycleSummary, Decision, LastError
 from .rebuild import open_ledger
 from .recovery import recover
 from .resumption import obstacle, staged_job
 from .retention import Keep
-from .status import CycleSummary, Decision, LastError
 from .supervisor import WorkerPolicy, worker_command
 from .triggers import Facts, Policy, decide
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import combinations
 
-from .evidence import Speech
+from .protocol.evidence import Speech
 from .repetition import WORD, find_repetition
 
 SIMILAR = 0.85

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from .evidence import Collapse
 from .interval import most_by_chance
-from .verdict import Figure
+from .protocol.evidence import Collapse
+from .protocol.verdict import Figure
 
 MAX_SIMILAR_PAIRS = 0.5
 """Of all pairs of replies: above it the older scheduler spoke of collapse."""

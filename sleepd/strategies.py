@@ -7,7 +7,7 @@ from typing import Final
 from msgspec.structs import replace
 
 from .errors import NotFound
-from .job import Strategy
+from .protocol.job import Strategy
 
 _CONSOLIDATE: Final = Strategy(
     name="consolidate",

@@ -24,8 +24,8 @@ import msgspec
 
 from .errors import ProtocolError, WorkerDied, WorkerFailed
 from .interpreter import worker_python
-from .job import MAX_MESSAGE_BYTES, Failure, Hello, Notice, Progress, Report, decode_message
 from .log import get_logger
+from .protocol.job import MAX_MESSAGE_BYTES, Failure, Hello, Notice, Progress, Report, decode_message
 from .version import VERSION
 
 KEPT_LINES = 20

@@ -9,8 +9,8 @@ from __future__ import annotations
 import msgspec
 
 from .config import Config
-from .protocol import Thresholds
-from .status import Condition, Decision, Veto
+from .protocol.control import Thresholds
+from .protocol.status import Condition, Decision, Veto
 
 
 class Facts(msgspec.Struct, frozen=True, kw_only=True):

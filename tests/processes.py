@@ -19,8 +19,8 @@ import psutil
 from sleepd.client import Client
 from sleepd.config import Config
 from sleepd.errors import DaemonNotRunning
-from sleepd.protocol import GetStatus
-from sleepd.status import Status
+from sleepd.protocol.control import GetStatus
+from sleepd.protocol.status import Status
 from tests.agents import write_config
 
 LIMIT_SECONDS = 120.0

@@ -12,10 +12,10 @@ from sleepd.checkpoints import verify
 from sleepd.control import Peer
 from sleepd.errors import CheckpointInvalid, PermissionDenied, UsageError
 from sleepd.overview import detail, overview
-from sleepd.protocol import AddMetric
+from sleepd.protocol.control import AddMetric
+from sleepd.protocol.status import MetricResult
 from sleepd.requests import Requests
 from sleepd.sleeper import Sleeper
-from sleepd.status import MetricResult
 from tests.agents import changed
 from tests.stages import Stage
 

@@ -21,10 +21,10 @@ from sleepd.checkpoints import file_record, read_manifest, verify
 from sleepd.errors import CheckpointInvalid
 from sleepd.older_formats import local_naive, read_scheduler_state
 from sleepd.overview import cycles, detail, overview
-from sleepd.protocol import History, Rollback, Run
+from sleepd.protocol.control import History, Rollback, Run
+from sleepd.protocol.status import RunResult
 from sleepd.scheduler import SleepScheduler
 from sleepd.sleeper import Sleeper
-from sleepd.status import RunResult
 from tests.agents import changed, config_for, experiences, write_buffer
 from tests.older_trainer import adapter_weights, safetensors, write_older_cycle
 from tests.processes import DaemonProcess

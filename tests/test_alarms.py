@@ -10,9 +10,9 @@ from structlog.testing import capture_logs
 
 from sleepd.overdue import Limits, alarms
 from sleepd.overview import overview
-from sleepd.protocol import Run
+from sleepd.protocol.control import Run
+from sleepd.protocol.status import Decision, Veto
 from sleepd.sleeper import Sleeper
-from sleepd.status import Decision, Veto
 from tests.agents import changed
 from tests.stages import Stage
 

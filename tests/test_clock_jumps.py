@@ -12,7 +12,7 @@ import pytest
 
 from sleepd.older_formats import from_local, local_naive
 from sleepd.overview import overview
-from sleepd.protocol import Run
+from sleepd.protocol.control import Run
 from sleepd.sleeper import Sleeper
 from tests.agents import changed, config_for, experiences, write_buffer
 from tests.fakes import fake_interpreter

@@ -20,7 +20,7 @@ import pytest
 from sleepd import control
 from sleepd.control import ControlSocket, Peer
 from sleepd.errors import NotFound, SocketTaken, StateDirectoryUnusable
-from sleepd.protocol import MAX_REQUEST_BYTES, Announcement, AnyRequest, GetVersion, Run, Show, encode
+from sleepd.protocol.control import MAX_REQUEST_BYTES, Announcement, AnyRequest, GetVersion, Run, Show, encode
 
 NOW = datetime(2026, 1, 10, 6, 0, tzinfo=UTC)
 Test = Callable[[ControlSocket, Path], Awaitable[None]]

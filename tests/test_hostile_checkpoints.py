@@ -14,7 +14,7 @@ import pytest
 from sleepd.checkpoints import Manifest, file_record, verify
 from sleepd.errors import CheckpointInvalid
 from sleepd.overview import overview
-from sleepd.protocol import Run
+from sleepd.protocol.control import Run
 from sleepd.sleeper import Sleeper
 from tests.agents import changed, config_for, experiences, write_buffer
 from tests.faults.damaged_checkpoints import three_champions, try_all

@@ -13,14 +13,14 @@ import pytest
 
 from sleepd.config import QuarantineConfig
 from sleepd.experience import group_key, key_text
-from sleepd.job import decode_job, decode_lessons
 from sleepd.lineup import line_up
-from sleepd.protocol import Run
+from sleepd.protocol.control import Run
+from sleepd.protocol.job import decode_job, decode_lessons
+from sleepd.protocol.status import QuarantineList
 from sleepd.quarantine_overview import decide_by_hand, quarantine_list
 from sleepd.recollection import learned
 from sleepd.reservoir import read_reservoir
 from sleepd.sleeper import Sleeper
-from sleepd.status import QuarantineList
 from tests.agents import experiences, write_buffer
 from tests.stages import Stage
 

@@ -13,10 +13,10 @@ import pytest
 from sleepd.checkpoints import Checkpoints, verify
 from sleepd.database import Database
 from sleepd.demotion import Demotion
-from sleepd.evidence import LaterLoss, Probation
 from sleepd.overview import detail, overview
 from sleepd.probation import MIN_EXPERIENCES, compare
-from sleepd.protocol import Run
+from sleepd.protocol.control import Run
+from sleepd.protocol.evidence import LaterLoss, Probation
 from sleepd.resumption import staged_job
 from sleepd.sleeper import Sleeper
 from tests.agents import experiences, write_buffer

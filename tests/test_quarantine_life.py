@@ -10,10 +10,10 @@ import pytest
 
 from sleepd import quarantine_keeper, screener
 from sleepd.errors import Busy, CheckpointInvalid, NotFound, NothingToDo
-from sleepd.protocol import Run
+from sleepd.protocol.control import Run
+from sleepd.protocol.status import QuarantineList
 from sleepd.quarantine_overview import decide_by_hand, quarantine_detail, quarantine_list
 from sleepd.sleeper import Sleeper
-from sleepd.status import QuarantineList
 from tests.agents import experiences, write_buffer
 from tests.stages import Stage
 

@@ -10,7 +10,7 @@ import pytest
 
 from sleepd import screener
 from sleepd.control import Peer
-from sleepd.protocol import OPERATOR_REQUESTS, AnyRequest, Experiences, Run, Show, Subscribe
+from sleepd.protocol.control import OPERATOR_REQUESTS, AnyRequest, Experiences, Run, Show, Subscribe
 from sleepd.quarantine_overview import decide_by_hand
 from sleepd.requests import Requests
 from sleepd.sleeper import Sleeper

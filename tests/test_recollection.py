@@ -17,13 +17,13 @@ from sleepd.experience import Experience, experience_key, group_key
 from sleepd.learned import MOST_SHOWN, SHOWN_CHARACTERS, Found, Learned, Place, learned, limited, whereabouts
 from sleepd.ledger import Ledger
 from sleepd.overview import offline_copies, overview
-from sleepd.protocol import Cancel, Experiences, Run
+from sleepd.protocol.control import Cancel, Experiences, Run
+from sleepd.protocol.status import CycleSummary
 from sleepd.quarantine_overview import decide_by_hand
 from sleepd.recollection import learned as recollected
 from sleepd.rollback import undo_of
 from sleepd.sleepctl.offline_cycle import read_detail
 from sleepd.sleeper import Sleeper
-from sleepd.status import CycleSummary
 from tests.agents import experiences, write_buffer
 from tests.stages import Stage
 

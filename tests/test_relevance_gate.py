@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from sleepd.evidence import Relevance, ReplyLosses
+from sleepd.protocol.evidence import Relevance, ReplyLosses
 from sleepd.relevance_gate import FEWEST_PROMPTS, FEWEST_REPLIES, is_enough, relevance_figure
 
 

@@ -9,7 +9,7 @@ import pytest
 from sleepd.config import Config
 from sleepd.control import Peer
 from sleepd.errors import UsageError
-from sleepd.protocol import (
+from sleepd.protocol.control import (
     MOST_ENTRIES,
     AnyRequest,
     Buffer,

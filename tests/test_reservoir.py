@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from sleepd import reservoir
 from sleepd.errors import CheckpointInvalid
 from sleepd.experience import Experience
-from sleepd.job import Job, Lesson, encode
+from sleepd.protocol.job import Job, Lesson, encode
 from sleepd.reservoir import RESERVOIR_FILE, encode_reservoir, next_reservoir, read_reservoir, renewed
 from sleepd.strategies import STRATEGIES
 

@@ -10,11 +10,11 @@ import msgspec
 import pytest
 
 from sleepd.errors import Busy, NothingToDo
-from sleepd.job import RESUME_POINT, decode_job
 from sleepd.overview import overview
-from sleepd.protocol import Run
+from sleepd.protocol.control import Run
+from sleepd.protocol.job import RESUME_POINT, decode_job
+from sleepd.protocol.status import CycleSummary
 from sleepd.sleeper import Sleeper
-from sleepd.status import CycleSummary
 from tests.agents import changed, experiences, write_buffer
 from tests.stages import Stage, look
 

@@ -14,9 +14,9 @@ from sleepd.cycle import Event
 from sleepd.errors import LedgerUnusable
 from sleepd.ledger import Ledger
 from sleepd.overview import detail
-from sleepd.protocol import Run
+from sleepd.protocol.control import Run
+from sleepd.protocol.verdict import Outcome
 from sleepd.sleeper import Sleeper
-from sleepd.verdict import Outcome
 from tests.agents import changed
 from tests.stages import Stage
 

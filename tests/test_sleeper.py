@@ -13,11 +13,11 @@ from msgspec.structs import replace
 
 from sleepd.checkpoints import verify
 from sleepd.errors import Busy, NotFound, NothingToDo, StateLocked
-from sleepd.job import Strategy
 from sleepd.overview import cycles, detail, overview
-from sleepd.protocol import Run, Thresholds
+from sleepd.protocol.control import Run, Thresholds
+from sleepd.protocol.job import Strategy
+from sleepd.protocol.status import CycleSummary
 from sleepd.sleeper import Sleeper
-from sleepd.status import CycleSummary
 from sleepd.strategies import STRATEGIES
 from tests.agents import changed
 from tests.stages import Stage, look

@@ -13,8 +13,8 @@ import pytest
 from sleepd.errors import StateDirectoryUnusable
 from sleepd.experience import group_key
 from sleepd.holdout import ONE_IN, divide, keyed_rank, rank
-from sleepd.job import Lesson, decode_lessons, encode
-from sleepd.protocol import Run
+from sleepd.protocol.control import Run
+from sleepd.protocol.job import Lesson, decode_lessons, encode
 from sleepd.sleeper import Sleeper
 from sleepd.split_secret import split_secret
 from tests.agents import experiences, place_secret

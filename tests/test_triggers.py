@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sleepd.config import Config
-from sleepd.protocol import Thresholds
+from sleepd.protocol.control import Thresholds
 from sleepd.triggers import Facts, Policy, cooldown_seconds, decide, missing
 
 

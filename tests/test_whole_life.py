@@ -12,9 +12,9 @@ import pytest
 
 from sleepd.checkpoints import verify
 from sleepd.config import Config
-from sleepd.job import RESUME_POINT
-from sleepd.protocol import Cancel, History, Rollback, Run, Show
-from sleepd.status import CycleDetail, RunResult
+from sleepd.protocol.control import Cancel, History, Rollback, Run, Show
+from sleepd.protocol.job import RESUME_POINT
+from sleepd.protocol.status import CycleDetail, RunResult
 from tests.agents import changed, config_for, experiences, write_buffer
 from tests.processes import DaemonProcess
 

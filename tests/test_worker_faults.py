@@ -13,8 +13,8 @@ import psutil
 import pytest
 
 from sleepd.config import Config
-from sleepd.protocol import Show
-from sleepd.status import CycleDetail
+from sleepd.protocol.control import Show
+from sleepd.protocol.status import CycleDetail
 from tests.agents import changed, config_for, experiences, write_buffer
 from tests.fakes import fake_interpreter
 from tests.processes import DaemonProcess

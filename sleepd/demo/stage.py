@@ -30,9 +30,9 @@ from sleepd.config_layers import PREFIX, load
 from sleepd.config_text import render
 from sleepd.errors import Busy, ConfigError, DaemonNotRunning, RequestFailed, WorkerFailed
 from sleepd.files import replace_file
-from sleepd.protocol import GetStatus
+from sleepd.protocol.control import GetStatus
+from sleepd.protocol.status import Status
 from sleepd.split_secret import BYTES, FILE_NAME
-from sleepd.status import Status
 
 from .interrupts import interrupted_later
 from .sample import Sample

@@ -6,7 +6,8 @@ import msgspec
 
 from sleepd.cycle import JUDGED_STATES
 from sleepd.errors import ConfigError, DaemonNotRunning, NotFound, NothingToDo, ProtocolError, SleepdError
-from sleepd.protocol import (
+from sleepd.protocol.answers import Cancelled, Cycles, DaemonVersion, Paused, Reasons, Reloaded, RolledBack
+from sleepd.protocol.control import (
     PROTOCOL_VERSION,
     Buffer,
     Cancel,
@@ -21,11 +22,10 @@ from sleepd.protocol import (
     Run,
     Why,
 )
-from sleepd.status import SCHEMA, BufferDetail, Decision, RunResult, Status
+from sleepd.protocol.status import SCHEMA, BufferDetail, Decision, RunResult, Status
 from sleepd.version import VERSION
 
 from . import metrics
-from .answers import Cancelled, Cycles, DaemonVersion, Paused, Reasons, Reloaded, RolledBack
 from .cycle_table import history_page
 from .exit_codes import ExitCode
 from .keeping import decisions, prune, tag

@@ -11,11 +11,11 @@ from collections.abc import Iterable
 from contextlib import suppress
 
 from sleepd.errors import DaemonNotRunning, SleepdError
-from sleepd.protocol import History, Quarantine
-from sleepd.status import CycleSummary, QuarantineEntry, QuarantineList
+from sleepd.protocol.answers import Cycles
+from sleepd.protocol.control import History, Quarantine
+from sleepd.protocol.status import CycleSummary, QuarantineEntry, QuarantineList
 from sleepd.text.display import clean
 
-from .answers import Cycles
 from .arguments import build_parser
 from .completion_scripts import SCRIPTS
 from .exit_codes import ExitCode

@@ -10,7 +10,7 @@ from typing import Any, TextIO
 import msgspec
 
 from sleepd.errors import SleepdError
-from sleepd.status import SCHEMA
+from sleepd.protocol.status import SCHEMA
 from sleepd.text.display import clean
 
 from .terminal import Page, is_coloured, render, width_of

@@ -8,7 +8,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from sleepd.cycle import TERMINAL_STATES
-from sleepd.status import CycleSummary
+from sleepd.protocol.status import CycleSummary
 
 from .terminal import Page, Row, Span, pad, shorten
 from .words import MISSING, duration, gain, is_thin, losses, moment, older_loss, used

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from sleepd.status import SCHEMA
+from sleepd.protocol.status import SCHEMA
 
 from .doctor_findings import Finding, judge
 from .doctor_gather import gather

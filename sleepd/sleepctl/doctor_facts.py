@@ -6,8 +6,8 @@ from datetime import datetime
 
 import msgspec
 
-from sleepd.capability import BaseCheck, Capability
 from sleepd.config import Config
+from sleepd.protocol.capability import BaseCheck, Capability
 
 
 class ConfigFacts(msgspec.Struct, frozen=True, kw_only=True):

@@ -9,7 +9,7 @@ from typing import Literal
 
 import msgspec
 
-from sleepd.capability import BaseCheck
+from sleepd.protocol.capability import BaseCheck
 from sleepd.text.shell import command_line, quoted
 from sleepd.version import VERSION
 

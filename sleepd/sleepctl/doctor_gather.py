@@ -14,13 +14,13 @@ from typing import TypeVar
 
 import msgspec
 
-from sleepd.capability import BaseCheck, Capability
 from sleepd.config import Config
 from sleepd.errors import ConfigError, DaemonNotRunning, SleepdError
 from sleepd.gpu_devices import has_gpu
 from sleepd.interpreter import worker_python
-from sleepd.protocol import Buffer, GetStatus
-from sleepd.status import BufferDetail, Status
+from sleepd.protocol.capability import BaseCheck, Capability
+from sleepd.protocol.control import Buffer, GetStatus
+from sleepd.protocol.status import BufferDetail, Status
 from sleepd.text.shell import command_line
 
 from .doctor_facts import BufferFacts, ConfigFacts, Facts, SocketFacts, UnitFacts

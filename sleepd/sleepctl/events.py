@@ -13,9 +13,9 @@ import msgspec
 
 from sleepd.client import Client
 from sleepd.errors import DaemonNotRunning, RequestFailed
-from sleepd.job import Progress
-from sleepd.protocol import Announcement
-from sleepd.status import SCHEMA
+from sleepd.protocol.control import Announcement
+from sleepd.protocol.job import Progress
+from sleepd.protocol.status import SCHEMA
 
 from .exit_codes import ExitCode
 from .session import STATUS_SECONDS, Session

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from sleepd.evidence import ChatContract, Collapse, Evidence, Metric, ProbeReply, RecallAnswer, Speech
-from sleepd.job import Report
-from sleepd.verdict import AddedMetric, Figure, Verdict
+from sleepd.protocol.evidence import ChatContract, Collapse, Evidence, Metric, ProbeReply, RecallAnswer, Speech
+from sleepd.protocol.job import Report
+from sleepd.protocol.verdict import AddedMetric, Figure, Verdict
 
 from .terminal import Row, Span, pad, shorten
 from .words import MISSING, duration

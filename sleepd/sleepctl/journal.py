@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import NamedTuple, NoReturn
 
 from sleepd.errors import NotFound, SleepdError
-from sleepd.protocol import GetStatus
-from sleepd.status import Status
+from sleepd.protocol.control import GetStatus
+from sleepd.protocol.status import Status
 from sleepd.text.shell import command_line
 
 from .programs import answer_of, properties

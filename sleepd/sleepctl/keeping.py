@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from sleepd.protocol import Prune, Tag, Why
-from sleepd.status import DecisionRecord, PruneResult
+from sleepd.protocol.answers import Reasons, Tagged
+from sleepd.protocol.control import Prune, Tag, Why
+from sleepd.protocol.status import DecisionRecord, PruneResult
 
-from .answers import Reasons, Tagged
 from .exit_codes import ExitCode
 from .screens import changes_page, line
 from .session import Session

@@ -19,8 +19,8 @@ from typing import TextIO
 
 from sleepd.client import Client
 from sleepd.errors import DaemonNotRunning, SleepdError, UsageError
-from sleepd.protocol import GetStatus
-from sleepd.status import Status
+from sleepd.protocol.control import GetStatus
+from sleepd.protocol.status import Status
 
 from .exit_codes import ExitCode
 from .offline import read_status

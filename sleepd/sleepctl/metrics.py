@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from sleepd.protocol import AddMetric
-from sleepd.status import MetricResult
+from sleepd.protocol.control import AddMetric
+from sleepd.protocol.status import MetricResult
 
 from .exit_codes import ExitCode
 from .screens import line

@@ -9,10 +9,10 @@ import msgspec
 from sleepd.cycle import JUDGED_STATES
 from sleepd.errors import DaemonNotRunning, NotFound
 from sleepd.learned import Learned
-from sleepd.protocol import Buffer, Experiences, History, Quarantine, Show
-from sleepd.status import SCHEMA, BufferDetail, CycleDetail, CycleSummary, QuarantineEntry, QuarantineList
+from sleepd.protocol.answers import Cycles, WrittenCycles
+from sleepd.protocol.control import Buffer, Experiences, History, Quarantine, Show
+from sleepd.protocol.status import SCHEMA, BufferDetail, CycleDetail, CycleSummary, QuarantineEntry, QuarantineList
 
-from .answers import Cycles, WrittenCycles
 from .exit_codes import ExitCode
 from .offline import read_history, read_status
 from .offline_cycle import read_detail, read_learned

@@ -6,10 +6,10 @@ from datetime import datetime
 from typing import Literal, cast
 
 from sleepd.errors import UsageError
-from sleepd.protocol import Quarantine, QuarantineDecide, QuarantineShow
-from sleepd.status import QuarantineDetail, QuarantineEntry, QuarantineList
+from sleepd.protocol.answers import Decided
+from sleepd.protocol.control import Quarantine, QuarantineDecide, QuarantineShow
+from sleepd.protocol.status import QuarantineDetail, QuarantineEntry, QuarantineList
 
-from .answers import Decided
 from .exit_codes import ExitCode
 from .screens import line
 from .session import Session

@@ -7,11 +7,11 @@ from datetime import datetime
 from typing import NamedTuple
 
 from sleepd.cycle import JUDGED_STATES, TERMINAL_STATES
-from sleepd.job import Report
 from sleepd.learned import Learned, LearnedText
-from sleepd.status import BufferStatus, CycleDetail, CycleSummary, QuarantineEntry, SetAside
+from sleepd.protocol.job import Report
+from sleepd.protocol.status import BufferStatus, CycleDetail, CycleSummary, QuarantineEntry, SetAside
+from sleepd.protocol.verdict import Interval
 from sleepd.text.shell import command_line
-from sleepd.verdict import Interval
 
 from .cycle_table import STATE_STYLES
 from .evidence_lines import (

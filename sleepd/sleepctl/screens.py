@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sleepd.status import BufferDetail, Decision, DecisionRecord, RunResult
+from sleepd.protocol.status import BufferDetail, Decision, DecisionRecord, RunResult
 
 from .terminal import Page, Row, Span, pad, shorten
 from .words import HANDLINGS, ago, holdout, moment, used

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from sleepd.client import ANSWER_SECONDS, Client
 from sleepd.clock import Clock
 from sleepd.errors import DaemonNotRunning
-from sleepd.protocol import Request
+from sleepd.protocol.control import Request
 
 from .console import Console
 from .exit_codes import ExitCode

@@ -15,7 +15,7 @@ import msgspec
 
 from sleepd.errors import NotFound, PermissionDenied, UsageError
 from sleepd.files import replace_file
-from sleepd.status import SCHEMA
+from sleepd.protocol.status import SCHEMA
 from sleepd.text.display import is_shown
 from sleepd.text.shell import command_line, quoted
 

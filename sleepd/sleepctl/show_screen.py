@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sleepd.job import Report
-from sleepd.status import CycleDetail, CycleSummary
+from sleepd.protocol.job import Report
+from sleepd.protocol.status import CycleDetail, CycleSummary
 
 from .cycle_table import STATE_STYLES
 from .evidence_lines import check_lines, cost_lines, drift_line, figure_lines, metric_lines, recall_lines

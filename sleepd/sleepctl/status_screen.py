@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sleepd.job import Progress
-from sleepd.status import BufferStatus, Champion, LastError, Status
+from sleepd.protocol.job import Progress
+from sleepd.protocol.status import BufferStatus, Champion, LastError, Status
 
 from .cycle_table import recent_rows
 from .terminal import Page, Row, Span

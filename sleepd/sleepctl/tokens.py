@@ -7,11 +7,11 @@ from contextlib import suppress
 
 import msgspec
 
-from sleepd.capability import SeenPiece, SeenTokens
 from sleepd.errors import NotFound, WorkerDied
 from sleepd.interpreter import worker_python
-from sleepd.protocol import QuarantineShow
-from sleepd.status import SCHEMA, QuarantineDetail
+from sleepd.protocol.capability import SeenPiece, SeenTokens
+from sleepd.protocol.control import QuarantineShow
+from sleepd.protocol.status import SCHEMA, QuarantineDetail
 from sleepd.strategies import STRATEGIES
 from sleepd.text.personal_data import masked
 

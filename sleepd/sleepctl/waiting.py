@@ -12,9 +12,9 @@ import msgspec
 
 from sleepd.client import Client
 from sleepd.errors import SleepdError
-from sleepd.job import Progress
-from sleepd.protocol import Announcement, Run
-from sleepd.status import RunResult
+from sleepd.protocol.control import Announcement, Run
+from sleepd.protocol.job import Progress
+from sleepd.protocol.status import RunResult
 
 from .console import Console
 from .status_screen import progress_lines

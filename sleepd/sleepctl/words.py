@@ -5,8 +5,8 @@ from __future__ import annotations
 from datetime import datetime
 
 from sleepd.cycle import JUDGED_STATES
-from sleepd.status import Condition, CycleSummary
-from sleepd.verdict import THIN
+from sleepd.protocol.status import Condition, CycleSummary
+from sleepd.protocol.verdict import THIN
 
 HANDLINGS = {"keep": "trained as they are", "mask": "masked in training", "set_aside": "not trained"}
 """What becomes of experiences with personal data, by ``quarantine.personal_data``."""

@@ -15,7 +15,7 @@ import traceback
 from pathlib import Path
 
 from sleepd.errors import ProtocolError
-from sleepd.job import Failure, Hello, Report, decode_job, decode_lessons
+from sleepd.protocol.job import Failure, Hello, Report, decode_job, decode_lessons
 from sleepd.version import VERSION
 
 from .channel import Channel

@@ -14,7 +14,7 @@ from types import FrameType
 
 import msgspec
 
-from sleepd.job import Failure, Hello, Notice, Progress, Report, encode
+from sleepd.protocol.job import Failure, Hello, Notice, Progress, Report, encode
 
 from .failure import DaemonGone, Stopped
 from .movement import Movement

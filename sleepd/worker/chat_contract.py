@@ -12,7 +12,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from sleepd.evidence import ChatContract
+from sleepd.protocol.evidence import ChatContract
 
 from .base import Base
 from .chat import ChatFormat, Thoughts

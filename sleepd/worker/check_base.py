@@ -14,9 +14,9 @@ from typing import Any
 
 import msgspec
 
-from sleepd.capability import BaseCheck
 from sleepd.errors import NotFound
-from sleepd.job import Strategy
+from sleepd.protocol.capability import BaseCheck
+from sleepd.protocol.job import Strategy
 from sleepd.strategies import find_strategy
 
 from .base import Base, adapter_beside, find_base

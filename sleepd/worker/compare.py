@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
-from sleepd.evidence import Collapse, Metric, ProbeReply, RecallAnswer, RecallQuestion
-from sleepd.job import Lesson, Reply
+from sleepd.protocol.evidence import Collapse, Metric, ProbeReply, RecallAnswer, RecallQuestion
+from sleepd.protocol.job import Lesson, Reply
 from sleepd.recall import is_recalled
 from sleepd.repetition import find_repetition
 from sleepd.speech import describe

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from sleepd.base_identity import is_same_base, weights_part
+from sleepd.protocol.base_identity import is_same_base, weights_part
 
 from .base import adapter_beside, find_base, fingerprint, fsync_path, met_as, seen_files
 from .failure import GiveUp

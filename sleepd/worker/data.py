@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from sleepd.job import Lesson
+from sleepd.protocol.job import Lesson
 
 from .channel import Channel
 from .chat import ChatFormat

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from sleepd.job import Check
+from sleepd.protocol.job import Check
 
 from .data import Encoded
 from .failure import GiveUp

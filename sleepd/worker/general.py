@@ -12,7 +12,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from sleepd.job import Strategy
+from sleepd.protocol.job import Strategy
 
 from .base import write_atomically
 from .chat import ChatFormat

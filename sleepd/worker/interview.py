@@ -16,8 +16,8 @@ from typing import Any
 
 import msgspec
 
-from sleepd.evidence import RecallQuestion
-from sleepd.job import Lesson
+from sleepd.protocol.evidence import RecallQuestion
+from sleepd.protocol.job import Lesson
 
 from .adapter_reading import WEIGHTS_FILE
 from .base import write_atomically

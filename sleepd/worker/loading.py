@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
-from sleepd.evidence import ChatContract
-from sleepd.job import Job
+from sleepd.protocol.evidence import ChatContract
+from sleepd.protocol.job import Job
 
 from .base import find_base
 from .channel import Channel

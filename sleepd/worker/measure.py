@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from sleepd.job import Job
+from sleepd.protocol.job import Job
 
 from . import compare, metrics, probation, relevance, row_sharing, workload
 from .channel import Channel

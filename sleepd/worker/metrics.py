@@ -32,8 +32,8 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from sleepd.job import Job
-from sleepd.protocol import METRIC_NAME
+from sleepd.protocol.control import METRIC_NAME
+from sleepd.protocol.job import Job
 
 MAX_OUTPUT_BYTES = 64 * 1024
 MAX_FIGURES = 64

@@ -18,7 +18,7 @@ from peft.utils import get_peft_model_state_dict
 from safetensors.torch import save
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from sleepd.job import Strategy
+from sleepd.protocol.job import Strategy
 
 from .adapter_reading import CONFIG_FILE, WAY_OUT, WEIGHTS_FILE, read_adapter, read_adapter_config
 from .base import fsync_path, seen_files

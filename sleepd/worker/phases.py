@@ -6,7 +6,7 @@ import contextlib
 import time
 from collections.abc import Iterator
 
-from sleepd.job import Phase, Progress
+from sleepd.protocol.job import Phase, Progress
 
 from .channel import Channel
 from .interview import DECODING_WORK

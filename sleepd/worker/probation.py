@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sleepd.evidence import LaterLoss, Probation
-from sleepd.job import Job
 from sleepd.probation import compare
+from sleepd.protocol.evidence import LaterLoss, Probation
+from sleepd.protocol.job import Job
 
 from .channel import Channel
 from .data import Encoded

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from sleepd.capability import Capability
+from sleepd.protocol.capability import Capability
 from sleepd.version import VERSION
 
 from .base import find_base

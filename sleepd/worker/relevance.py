@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from sleepd.evidence import Relevance, ReplyLosses
 from sleepd.experience import prompt_key
-from sleepd.job import Lesson
+from sleepd.protocol.evidence import Relevance, ReplyLosses
+from sleepd.protocol.job import Lesson
 from sleepd.relevance_gate import is_enough
 
 from .chat import ChatFormat

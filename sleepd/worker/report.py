@@ -9,8 +9,8 @@ from pathlib import Path
 import msgspec
 import torch
 
-from sleepd.evidence import ChatContract, Drift, Evidence, LossPair, Probation, Relevance
-from sleepd.job import Check, Job, Lesson, Notice, Reply, Report
+from sleepd.protocol.evidence import ChatContract, Drift, Evidence, LossPair, Probation, Relevance
+from sleepd.protocol.job import Check, Job, Lesson, Notice, Reply, Report
 
 from . import compare
 from .data import Encoded

@@ -18,7 +18,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from sleepd.job import Notice
+from sleepd.protocol.job import Notice
 
 from .base import fsync_path
 from .channel import Channel

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from transformers.utils import logging as transformers_logging
 
-from sleepd.job import RESUME_POINT, Check, Job, Lesson, Report
+from sleepd.protocol.job import RESUME_POINT, Check, Job, Lesson, Report
 
 from . import evaluate, train
 from .adapted import adapted_norm, expert_counts

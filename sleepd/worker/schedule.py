@@ -7,7 +7,7 @@ import random
 from collections.abc import Sequence
 from itertools import accumulate
 
-from sleepd.job import Strategy
+from sleepd.protocol.job import Strategy
 
 from .data import Encoded
 

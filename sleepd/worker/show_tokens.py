@@ -12,7 +12,7 @@ from itertools import groupby
 
 import msgspec
 
-from sleepd.capability import SeenPiece, SeenTokens
+from sleepd.protocol.capability import SeenPiece, SeenTokens
 
 from .base import find_base
 from .failure import GiveUp

@@ -25,7 +25,7 @@ import msgspec
 from sleepd.experience import group_of
 from sleepd.holdout import ONE_IN, rank
 from sleepd.interval import gain_interval
-from sleepd.job import Lesson
+from sleepd.protocol.job import Lesson
 
 from .channel import Channel
 from .data import Encoded

@@ -6,7 +6,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
-from sleepd.job import Strategy
+from sleepd.protocol.job import Strategy
 
 from .failure import GiveUp
 

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 import torch
 
-from sleepd.job import Progress, Strategy
+from sleepd.protocol.job import Progress, Strategy
 
 from .channel import Channel
 from .data import Encoded

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sleepd.job import Job
+from sleepd.protocol.job import Job
 
 from .data import total_tokens
 from .interview import Questions

@@ -37,7 +37,7 @@ from typing import Any
 
 import msgspec
 
-from sleepd.job import Failure, Job, Lesson, Report, decode_message, encode
+from sleepd.protocol.job import Failure, Job, Lesson, Report, decode_message, encode
 from sleepd.strategies import find_strategy
 
 ROOT = Path(__file__).parents[2]

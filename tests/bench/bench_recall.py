@@ -17,7 +17,7 @@ from pathlib import Path
 import msgspec
 from cycles import drift, run_cycle, show
 
-from sleepd.job import Lesson
+from sleepd.protocol.job import Lesson
 from sleepd.strategies import find_strategy
 
 SYSTEM_PROMPT = "You are Wren, the assistant of a small observatory. Answer briefly."

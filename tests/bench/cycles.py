@@ -17,7 +17,7 @@ from typing import Any
 
 import msgspec
 
-from sleepd.job import Failure, Job, Lesson, Notice, Progress, Report, Role, Strategy, decode_message, encode
+from sleepd.protocol.job import Failure, Job, Lesson, Notice, Progress, Report, Role, Strategy, decode_message, encode
 
 
 @dataclass(frozen=True)

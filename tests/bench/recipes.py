@@ -19,7 +19,7 @@ import msgspec
 import torch
 from replay import Night
 
-from sleepd.job import Lesson, Notice, Strategy
+from sleepd.protocol.job import Lesson, Notice, Strategy
 from sleepd.repetition import find_repetition
 from sleepd.worker.channel import Channel
 from sleepd.worker.convert import open_base

@@ -12,7 +12,7 @@ import msgspec
 
 from sleepd.experience import Experience, experience_key, group_key, parse, prompt_key
 from sleepd.holdout import divide
-from sleepd.job import Lesson, Role, Strategy
+from sleepd.protocol.job import Lesson, Role, Strategy
 from sleepd.selection import FREQUENT_FROM, KeySet, Known, sampling_shares, select
 
 SESSION = 16

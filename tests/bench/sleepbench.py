@@ -39,7 +39,7 @@ from facts import as_experiences, facts, is_right
 from figures import table
 from replay import Night, nights, read_buffer, sampled_by_salience, sessions_of
 
-from sleepd.job import Strategy
+from sleepd.protocol.job import Strategy
 from sleepd.strategies import find_strategy
 
 FACTS_A_NIGHT = 20

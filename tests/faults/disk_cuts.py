@@ -26,7 +26,7 @@ if str(ROOT) not in sys.path:
 from sleepd.clock import SystemClock  # noqa: E402
 from sleepd.config import Config  # noqa: E402
 from sleepd.errors import SleepdError  # noqa: E402
-from sleepd.protocol import Run  # noqa: E402
+from sleepd.protocol.control import Run  # noqa: E402
 from sleepd.sleeper import Sleeper  # noqa: E402
 from tests.agents import changed, experiences, write_buffer, write_config  # noqa: E402
 from tests.fakes import fake_interpreter, fake_worker  # noqa: E402

@@ -23,10 +23,10 @@ import msgspec
 sys.path.insert(0, str(Path(__file__).parent.parent.parent))
 
 from sleepd.cycle import Event
-from sleepd.evidence import ProbeReply
-from sleepd.job import Report
 from sleepd.ledger import Ledger
 from sleepd.promotion import Gates, judge
+from sleepd.protocol.evidence import ProbeReply
+from sleepd.protocol.job import Report
 from sleepd.quarantine import Screened
 from sleepd.records import Placement, Plan
 from sleepd.screenings import KEPT

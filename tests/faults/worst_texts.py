@@ -23,8 +23,8 @@ if str(ROOT) not in sys.path:
 
 from sleepd.config import Config  # noqa: E402
 from sleepd.errors import SleepdError  # noqa: E402
-from sleepd.protocol import Buffer, Quarantine, Show  # noqa: E402
-from sleepd.status import BufferDetail, CycleDetail, QuarantineList  # noqa: E402
+from sleepd.protocol.control import Buffer, Quarantine, Show  # noqa: E402
+from sleepd.protocol.status import BufferDetail, CycleDetail, QuarantineList  # noqa: E402
 from tests.agents import changed, config_for, experiences  # noqa: E402
 from tests.processes import DaemonProcess  # noqa: E402
 

@@ -18,10 +18,10 @@ import sleepctl_scenes as scenes
 from sleepctl_fake_daemon import FakeDaemon
 from sleepctl_ran import Ran
 
-from sleepd import protocol
-from sleepd.capability import BaseCheck, Capability
 from sleepd.config import BufferConfig, Config, WorkerConfig
-from sleepd.evidence import ChatContract
+from sleepd.protocol import control
+from sleepd.protocol.capability import BaseCheck, Capability
+from sleepd.protocol.evidence import ChatContract
 from sleepd.sleepctl.doctor_facts import BufferFacts, ConfigFacts, Facts, PathFacts, SocketFacts, UnitFacts
 from sleepd.sleepctl.doctor_findings import judge
 from sleepd.sleepctl.longest_experience import longest_experience
@@ -379,8 +379,8 @@ def test_doctor_says_that_a_daemon_of_another_version_should_be_restarted(
 ) -> None:
     """After an upgrade the old daemon runs on, and is found out."""
     write_config(environment / "c.toml", changed(config_for(environment), "worker", python=torchless))
-    daemon.replies[protocol.GetStatus] = scenes.changed(scenes.MORNING, version="0.0.1", pid=os.getpid())
-    daemon.replies[protocol.Buffer] = scenes.BUFFER_DETAIL
+    daemon.replies[control.GetStatus] = scenes.changed(scenes.MORNING, version="0.0.1", pid=os.getpid())
+    daemon.replies[control.Buffer] = scenes.BUFFER_DETAIL
     ran = sleepctl("doctor", "--config", str(environment / "c.toml"), "--json")
     (finding,) = [each for each in ran.json["findings"] if each["name"] == "daemon"]
     assert (finding["mark"], finding["command"]) == ("WARN", "sudo systemctl restart sage-sleepd")

@@ -11,7 +11,8 @@ import sleepctl_scenes as scenes
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sleepd.job import Progress
+from sleepd.protocol.job import Progress
+from sleepd.protocol.status import Condition, DecisionRecord, QuarantineEntry, RunResult, Status, Veto
 from sleepd.sleepctl import words
 from sleepd.sleepctl.cycle_table import history_page
 from sleepd.sleepctl.report_page import Told, report_page
@@ -19,7 +20,6 @@ from sleepd.sleepctl.screens import buffer_page, decision_page, run_page, why_pa
 from sleepd.sleepctl.show_screen import show_page
 from sleepd.sleepctl.status_screen import status_page
 from sleepd.sleepctl.terminal import Page, Row, Span, clean, columns, pad, render, shorten
-from sleepd.status import Condition, DecisionRecord, QuarantineEntry, RunResult, Status, Veto
 
 _HOSTILE_CYCLE = msgspec.structs.replace(
     scenes.REJECTED, cycle=10**9, reason=scenes.HOSTILE, hint=scenes.HOSTILE, strategy=scenes.HOSTILE

@@ -15,7 +15,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from sleepd.job import Job, Lesson, Progress, Strategy, decode_message, encode
+from sleepd.protocol.job import Job, Lesson, Progress, Strategy, decode_message, encode
 from sleepd.strategies import find_strategy
 from sleepd.worker.channel import Channel
 

@@ -10,7 +10,7 @@ import shutil
 
 import pytest
 
-from sleepd.base_identity import is_same_base, weights_part
+from sleepd.protocol.base_identity import is_same_base, weights_part
 from sleepd.worker import base as base_module
 from sleepd.worker.base import find_base, fingerprint, met_as, seen_files
 from sleepd.worker.failure import GiveUp

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sleepd.job import Job
+from sleepd.protocol.job import Job
 from sleepd.strategies import STRATEGIES
 from sleepd.worker.chat import ChatFormat, Conversation
 from sleepd.worker.chat_contract import check

@@ -13,8 +13,8 @@ import msgspec
 import pytest
 import torch
 
-from sleepd.evidence import RecallQuestion
-from sleepd.job import Progress
+from sleepd.protocol.evidence import RecallQuestion
+from sleepd.protocol.job import Progress
 from sleepd.worker import evaluate, general, generate, interview, metrics
 from sleepd.worker.convert import open_base
 from sleepd.worker.data import ChatFormat
@@ -474,7 +474,7 @@ def test_a_command_dies_with_its_worker(tmp_path):
     pids.touch()
     job = make_job(Path("/base"), tmp_path, tmp_path / "staging", evaluation_command=command(tmp_path, body))
     program = (
-        "import sys, msgspec\nfrom pathlib import Path\nfrom sleepd.job import decode_job\n"
+        "import sys, msgspec\nfrom pathlib import Path\nfrom sleepd.protocol.job import decode_job\n"
         "from sleepd.worker import metrics\n"
         "metrics.figures(decode_job(sys.argv[1].encode()), None, Path('/base'), lambda: None)\n"
     )

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from sleepd.job import Progress, decode_message
+from sleepd.protocol.job import Progress, decode_message
 from sleepd.worker import channel as channel_module
 from sleepd.worker.channel import Channel
 from sleepd.worker.failure import GiveUp
@@ -102,7 +102,7 @@ GROWS_ON = SLOW_ON.replace(LOOPS, GROWS)
 
 def _encode(monkeypatch: pytest.MonkeyPatch, template: str, *prompts: str) -> tuple[list[str], list[str], object]:
     """The ids that are encoded, the notices, and the chat format; a rendering has 0.2 s and 64 MiB."""
-    from sleepd.job import Lesson
+    from sleepd.protocol.job import Lesson
     from sleepd.worker import chat, foreign_code
     from sleepd.worker.data import encode_lessons
     from sleepd.worker.tiny_model import make_tiny_tokenizer

@@ -10,7 +10,7 @@ import pytest
 
 from sleepd.demo import sample
 from sleepd.experience import parse
-from sleepd.job import Lesson
+from sleepd.protocol.job import Lesson
 from sleepd.relevance_gate import FEWEST_REPLIES, relevance_figure
 from sleepd.worker.convert import open_base
 from sleepd.worker.data import ChatFormat

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 import torch
 
-from sleepd.job import RESUME_POINT, Progress, encode
+from sleepd.protocol.job import RESUME_POINT, Progress, encode
 from sleepd.worker import resume
 from sleepd.worker.failure import GiveUp, Stopped
 from sleepd.worker.resume import read_resume_point

@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from sleepd.job import Progress, decode_message
+from sleepd.protocol.job import Progress, decode_message
 from sleepd.worker.channel import Channel
 from sleepd.worker.failure import DaemonGone, Stopped
 from sleepd.worker.general import general_prompts

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 import torch
 
-from sleepd.job import RESUME_POINT, Lesson
+from sleepd.protocol.job import RESUME_POINT, Lesson
 from sleepd.worker.model import read_adapter
 from sleepd.worker.resume import read_resume_point
 from sleepd.worker.run import run

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from sleepd.job import Failure, Hello, Progress, Report
+from sleepd.protocol.job import Failure, Hello, Progress, Report
 
 from .conftest import ROOT, quick, run_process
 

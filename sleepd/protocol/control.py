@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, TypeVar, cast
 
 import msgspec
 
-from .errors import ProtocolError, SleepdError, VersionMismatch, from_wire
+from sleepd.errors import ProtocolError, SleepdError, VersionMismatch, from_wire
 
 PROTOCOL_VERSION = 1
 MAX_REQUEST_BYTES = 64 * 1024

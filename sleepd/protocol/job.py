@@ -15,7 +15,8 @@ from typing import Annotated, Any, Literal, cast
 import msgspec
 from msgspec import Meta
 
-from .errors import ProtocolError
+from sleepd.errors import ProtocolError
+
 from .evidence import ChatContract, Evidence, LossPair, Probation, RecallQuestion
 
 JOB_VERSION = 1

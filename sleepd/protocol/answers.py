@@ -6,7 +6,7 @@ from datetime import datetime
 
 import msgspec
 
-from sleepd.status import SCHEMA, CycleSummary, Decision, DecisionRecord
+from .status import SCHEMA, CycleSummary, Decision, DecisionRecord
 
 
 class Cancelled(msgspec.Struct, frozen=True, kw_only=True):

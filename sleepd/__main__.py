@@ -8,8 +8,8 @@ import sys
 from collections.abc import Sequence
 
 from . import log
-from .config_checks import discover
-from .config_layers import load, require_buffer
+from .config.checks import discover
+from .config.layers import load, require_buffer
 from .daemon import live
 from .daemon_arguments import build_parser
 from .errors import ConfigError, SleepdError

@@ -11,7 +11,7 @@ from datetime import datetime
 import msgspec
 
 from .checkpoints import Checkpoints
-from .config import Config
+from .config.schema import Config
 from .demotion import Demotion
 from .errors import CheckpointInvalid, NotFound
 from .files import read_document, replace_file

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 import msgspec
 
 from .clock import Clock, Elapsed
-from .config import Config
+from .config.schema import Config
 from .ledger import Ledger
 from .log import get_logger
 from .overdue import Limits, alarms, is_overdue

@@ -20,8 +20,8 @@ import msgspec
 
 from . import log
 from .clock import Clock, SystemClock
-from .config import NEEDS_RESTART, Config
-from .config_layers import load, require_buffer
+from .config.layers import load, require_buffer
+from .config.schema import NEEDS_RESTART, Config
 from .control import ControlSocket, Peer, unexpected
 from .errors import ConfigError, LedgerUnusable, NothingToDo, SleepdError
 from .log import get_logger

@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 from .clock import Clock, Elapsed
-from .config import Config
+from .config.schema import Config
 from .demotion import Demotion
 from .fit import Fit
 from .gpu_lock import GpuLock

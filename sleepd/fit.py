@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from .checkpoints import Checkpoints, Manifest, read_manifest
-from .config import Config
+from .config.schema import Config
+from .config.strategies import adapter_shape, find_strategy
 from .ledger import Ledger
 from .protocol.job import Failure, Strategy
-from .strategies import adapter_shape, find_strategy
 
 _BASE_CHANGED = "base_changed"
 _UNFIT = "adopted_unfit"

@@ -8,7 +8,7 @@ from pathlib import Path
 from .alarms import Alarms
 from .buffer import ExperienceBuffer, View
 from .clock import Clock
-from .config import BufferConfig, Config
+from .config.schema import BufferConfig, Config
 from .errors import BufferUnreadable
 from .history import History
 from .ledger import Ledger

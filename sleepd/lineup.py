@@ -14,7 +14,8 @@ import msgspec
 
 from .buffer import ExperienceBuffer, View
 from .checkpoints import Checkpoints, Manifest, verify_usable
-from .config import Config
+from .config.schema import Config
+from .config.strategies import find_strategy
 from .cycle_runner import Lineup
 from .documents import seen_by
 from .errors import NothingToDo
@@ -33,7 +34,6 @@ from .protocol.job import Job, Role, Strategy
 from .recall import read_questions
 from .reservoir import read_reservoir
 from .selection import FREQUENT_FROM, KeySet, Known, Selection, sampling_shares, select
-from .strategies import find_strategy
 from .text.personal_data import masked, told
 from .triggers import Policy
 

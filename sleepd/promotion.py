@@ -25,7 +25,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from .config import HARMS, PromotionConfig
+from .config.schema import HARMS, PromotionConfig
 from .interval import gain_interval, sign_test
 from .metric_limits import MetricLimit, metric_figure, parse_limit
 from .protocol.job import Job, Report

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from .config import Config
+from .config.schema import Config
 from .control import Peer
 from .errors import PermissionDenied, UsageError
 from .overview import buffer_detail, cycles, detail, older_result, overview

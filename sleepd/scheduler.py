@@ -25,9 +25,9 @@ import structlog
 from . import log
 from .client import Client
 from .clock import SystemClock
-from .config import Config
-from .config_checks import discover
-from .config_layers import load
+from .config.checks import discover
+from .config.layers import load
+from .config.schema import Config
 from .errors import Busy, ConfigError, NothingToDo, SleepdError, StateLocked, UsageError
 from .lock import read_holder
 from .older_formats import local_naive, read_scheduler_state

@@ -19,8 +19,8 @@ from pathlib import Path
 import msgspec
 
 from .clock import SystemClock
-from .config import BufferConfig, Config, ControlConfig, StateConfig, WorkerConfig
-from .config_layers import load
+from .config.layers import load
+from .config.schema import BufferConfig, Config, ControlConfig, StateConfig, WorkerConfig
 from .cycle import State
 from .errors import SleepdError, WorkerFailed
 from .files import make_directory, replace_file

@@ -16,6 +16,7 @@ import msgspec
 
 from .checkpoints import Checkpoints, Manifest
 from .clock import Clock
+from .config.strategies import adapter_shape
 from .cycle import Event, State
 from .documents import write_documents
 from .errors import WorkerFailed
@@ -24,7 +25,6 @@ from .promotion import Gates, judge
 from .protocol.job import Job, Report
 from .protocol.verdict import Outcome, Verdict
 from .reservoir import next_reservoir
-from .strategies import adapter_shape
 
 EVENTS: Final = {
     Outcome.PROMOTED: Event.PROMOTE,

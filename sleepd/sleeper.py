@@ -17,7 +17,7 @@ from .adoption import adopt
 from .alarms import Alarms
 from .checkpoints import Checkpoints
 from .clock import Clock
-from .config import Config
+from .config.schema import Config
 from .cycle import Event, State
 from .cycle_runner import CycleEnd, CycleRunner
 from .demotion import Demotion

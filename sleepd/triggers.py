@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import msgspec
 
-from .config import Config
+from .config.schema import Config
 from .protocol.control import Thresholds
 from .protocol.status import Condition, Decision, Veto
 

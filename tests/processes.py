@@ -17,7 +17,7 @@ import msgspec
 import psutil
 
 from sleepd.client import Client
-from sleepd.config import Config
+from sleepd.config.schema import Config
 from sleepd.errors import DaemonNotRunning
 from sleepd.protocol.control import GetStatus
 from sleepd.protocol.status import Status

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-from sleepd.config import Config
+from sleepd.config.schema import Config
 from sleepd.protocol.control import Run
 from sleepd.protocol.status import CycleSummary
 from sleepd.sleeper import Sleeper

@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from sleepd.checkpoints import verify
-from sleepd.config import Config
+from sleepd.config.schema import Config
 from sleepd.errors import Busy, ConfigError, NothingToDo, UsageError
 from sleepd.protocol.control import (
     Buffer,

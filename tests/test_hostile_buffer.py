@@ -17,7 +17,7 @@ import pytest
 
 from sleepd import buffer_file
 from sleepd.buffer import ExperienceBuffer
-from sleepd.config import Config
+from sleepd.config.schema import Config
 from sleepd.digest import digest_whole
 from sleepd.errors import BufferUnreadable
 from sleepd.reader import read_texts

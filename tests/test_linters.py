@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from sleepd import config_text, cycle
+from sleepd import cycle
+from sleepd.config import render
 
 ROOT = Path(__file__).parent.parent
 MODULES = sorted((ROOT / "sleepd").rglob("*.py"))
@@ -104,7 +105,7 @@ def test_no_path_of_a_developers_machine() -> None:
     assert found == []
 
 
-@pytest.mark.parametrize("generated", [cycle.diagram, config_text.reference], ids=["state-diagram", "config-reference"])
+@pytest.mark.parametrize("generated", [cycle.diagram, render.reference], ids=["state-diagram", "config-reference"])
 def test_readme_is_generated_from_the_code(generated: object) -> None:
     """The README holds the state diagram and the reference of the configuration exactly as the code says them."""
     assert callable(generated)

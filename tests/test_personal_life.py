@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from sleepd.config import QuarantineConfig
+from sleepd.config.schema import QuarantineConfig
 from sleepd.experience import group_key, key_text
 from sleepd.lineup import line_up
 from sleepd.protocol.control import Run

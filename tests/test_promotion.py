@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as some
 
-from sleepd.config import HARMS, PromotionConfig
+from sleepd.config.schema import HARMS, PromotionConfig
 from sleepd.metric_limits import parse_limit
 from sleepd.promotion import Gates, judge
 from sleepd.protocol.evidence import (
@@ -378,8 +378,8 @@ def test_every_figure_is_in_the_verdict() -> None:
 
 def test_gates_are_those_of_the_configuration() -> None:
     """Every key of [promotion] is held to."""
+    from sleepd.config.strategies import find_strategy
     from sleepd.protocol.job import Job
-    from sleepd.strategies import find_strategy
 
     job = Job(cycle=1, base="b", models_directory="m", staging="s", strategy=find_strategy("gentle"))
     config = PromotionConfig(

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from sleepd.config import Config
+from sleepd.config.schema import Config
 from sleepd.control import Peer
 from sleepd.errors import UsageError
 from sleepd.protocol.control import (

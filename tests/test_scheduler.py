@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from sleepd import SleepScheduler
-from sleepd.config import Config
+from sleepd.config.schema import Config
 from sleepd.errors import ConfigError, UsageError
 from sleepd.protocol.control import Run
 from tests.agents import changed, config_for, experiences, write_buffer, write_config

@@ -12,13 +12,13 @@ import pytest
 from msgspec.structs import replace
 
 from sleepd.checkpoints import verify
+from sleepd.config.strategies import STRATEGIES
 from sleepd.errors import Busy, NotFound, NothingToDo, StateLocked
 from sleepd.overview import cycles, detail, overview
 from sleepd.protocol.control import Run, Thresholds
 from sleepd.protocol.job import Strategy
 from sleepd.protocol.status import CycleSummary
 from sleepd.sleeper import Sleeper
-from sleepd.strategies import STRATEGIES
 from tests.agents import changed
 from tests.stages import Stage, look
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sleepd.config import Config
+from sleepd.config.schema import Config
 from sleepd.protocol.control import Thresholds
 from sleepd.triggers import Facts, Policy, cooldown_seconds, decide, missing
 

@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from sleepd.checkpoints import verify
-from sleepd.config import Config
+from sleepd.config.schema import Config
 from sleepd.protocol.control import Cancel, History, Rollback, Run, Show
 from sleepd.protocol.job import RESUME_POINT
 from sleepd.protocol.status import CycleDetail, RunResult

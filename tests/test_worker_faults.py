@@ -12,7 +12,7 @@ from typing import Any
 import psutil
 import pytest
 
-from sleepd.config import Config
+from sleepd.config.schema import Config
 from sleepd.protocol.control import Show
 from sleepd.protocol.status import CycleDetail
 from tests.agents import changed, config_for, experiences, write_buffer

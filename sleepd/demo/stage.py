@@ -14,7 +14,10 @@ from types import TracebackType
 from typing import Any, BinaryIO, Self
 
 from sleepd.client import Client
-from sleepd.config import (
+from sleepd.config.checks import MAX_SOCKET_PATH_BYTES
+from sleepd.config.layers import PREFIX, load
+from sleepd.config.render import render
+from sleepd.config.schema import (
     BufferConfig,
     Config,
     ControlConfig,
@@ -25,9 +28,6 @@ from sleepd.config import (
     TriggersConfig,
     WorkerConfig,
 )
-from sleepd.config_checks import MAX_SOCKET_PATH_BYTES
-from sleepd.config_layers import PREFIX, load
-from sleepd.config_text import render
 from sleepd.errors import Busy, ConfigError, DaemonNotRunning, RequestFailed, WorkerFailed
 from sleepd.files import replace_file
 from sleepd.protocol.control import GetStatus

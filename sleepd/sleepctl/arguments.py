@@ -7,8 +7,8 @@ import re
 import sys
 from typing import Any, NoReturn
 
+from sleepd.config.strategies import STRATEGIES
 from sleepd.grammar import RecordingParser
-from sleepd.strategies import STRATEGIES
 from sleepd.text.display import clean
 from sleepd.version import VERSION
 

@@ -233,7 +233,7 @@ def version(session: Session) -> ExitCode:
 
 def reload(session: Session) -> ExitCode:
     """The configuration, read again."""
-    from sleepd.config import NEEDS_RESTART
+    from sleepd.config.schema import NEEDS_RESTART
 
     done: Reloaded = session.ask(Reload(), Reloaded)
     page = [line(f"changed: {key}") for key in done.changed] or [line("nothing changed")]
@@ -296,7 +296,7 @@ def config_check(session: Session) -> ExitCode:
 
 def config_show(session: Session) -> ExitCode:
     """The configuration in effect, and where each value came from."""
-    from sleepd.config_text import fields, render
+    from sleepd.config.render import fields, render
 
     layered = session.places.load_config()
     path = session.places.config_file

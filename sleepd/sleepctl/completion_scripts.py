@@ -6,8 +6,8 @@ import argparse
 import shlex
 from collections.abc import Callable, Iterator
 
+from sleepd.config.strategies import STRATEGIES
 from sleepd.grammar import RecordingParser
-from sleepd.strategies import STRATEGIES
 
 _FILTER = r"2>/dev/null | LC_ALL=C sed -n '/^{word}\t[a-z0-9_ -]*$/p'"
 """Whatever answers: a shell sees nothing but words that mean nothing to it."""

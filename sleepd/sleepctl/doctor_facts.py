@@ -6,7 +6,7 @@ from datetime import datetime
 
 import msgspec
 
-from sleepd.config import Config
+from sleepd.config.schema import Config
 from sleepd.protocol.capability import BaseCheck, Capability
 
 

@@ -14,7 +14,7 @@ from typing import TypeVar
 
 import msgspec
 
-from sleepd.config import Config
+from sleepd.config.schema import Config
 from sleepd.errors import ConfigError, DaemonNotRunning, SleepdError
 from sleepd.gpu_devices import has_gpu
 from sleepd.interpreter import worker_python

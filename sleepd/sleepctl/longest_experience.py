@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 
-from sleepd.config import Config
+from sleepd.config.schema import Config
 from sleepd.digest import HalfWritten
 from sleepd.experience import Experience, parse
 from sleepd.files import open_regular

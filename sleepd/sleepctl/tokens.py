@@ -7,12 +7,12 @@ from contextlib import suppress
 
 import msgspec
 
+from sleepd.config.strategies import STRATEGIES
 from sleepd.errors import NotFound, WorkerDied
 from sleepd.interpreter import worker_python
 from sleepd.protocol.capability import SeenPiece, SeenTokens
 from sleepd.protocol.control import QuarantineShow
 from sleepd.protocol.status import SCHEMA, QuarantineDetail
-from sleepd.strategies import STRATEGIES
 from sleepd.text.personal_data import masked
 
 from .exit_codes import ExitCode

@@ -14,10 +14,10 @@ from typing import Any
 
 import msgspec
 
+from sleepd.config.strategies import find_strategy
 from sleepd.errors import NotFound
 from sleepd.protocol.capability import BaseCheck
 from sleepd.protocol.job import Strategy
-from sleepd.strategies import find_strategy
 
 from .base import Base, adapter_beside, find_base
 from .failure import GiveUp

@@ -37,8 +37,8 @@ from typing import Any
 
 import msgspec
 
+from sleepd.config.strategies import find_strategy
 from sleepd.protocol.job import Failure, Job, Lesson, Report, decode_message, encode
-from sleepd.strategies import find_strategy
 
 ROOT = Path(__file__).parents[2]
 SHAPES: dict[str, dict[str, Any]] = {

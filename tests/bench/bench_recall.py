@@ -17,8 +17,8 @@ from pathlib import Path
 import msgspec
 from cycles import drift, run_cycle, show
 
+from sleepd.config.strategies import find_strategy
 from sleepd.protocol.job import Lesson
-from sleepd.strategies import find_strategy
 
 SYSTEM_PROMPT = "You are Wren, the assistant of a small observatory. Answer briefly."
 FACTS = [

@@ -22,7 +22,7 @@ import torch
 from bench_first_cycle import SYSTEM_PROMPT
 from cycles import read_experiences
 
-from sleepd.strategies import find_strategy
+from sleepd.config.strategies import find_strategy
 from sleepd.worker.channel import Channel
 from sleepd.worker.convert import open_base
 from sleepd.worker.data import ChatFormat, Encoded, encode_exchange

@@ -39,8 +39,8 @@ from facts import as_experiences, facts, is_right
 from figures import table
 from replay import Night, nights, read_buffer, sampled_by_salience, sessions_of
 
+from sleepd.config.strategies import find_strategy
 from sleepd.protocol.job import Strategy
-from sleepd.strategies import find_strategy
 
 FACTS_A_NIGHT = 20
 ANSWER_TOKENS = 32

@@ -33,7 +33,7 @@ ROOT = Path(__file__).parents[2]
 if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
-from sleepd.config import Config  # noqa: E402
+from sleepd.config.schema import Config  # noqa: E402
 from sleepd.cycle import JUDGED_STATES  # noqa: E402
 from sleepd.errors import SleepdError  # noqa: E402
 from tests.agents import changed, config_for, experiences, write_buffer, write_config  # noqa: E402

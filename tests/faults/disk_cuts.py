@@ -24,7 +24,7 @@ if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
 from sleepd.clock import SystemClock  # noqa: E402
-from sleepd.config import Config  # noqa: E402
+from sleepd.config.schema import Config  # noqa: E402
 from sleepd.errors import SleepdError  # noqa: E402
 from sleepd.protocol.control import Run  # noqa: E402
 from sleepd.sleeper import Sleeper  # noqa: E402

@@ -19,7 +19,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from sleepd.config_layers import load
+from sleepd.config.layers import load
 from sleepd.protocol.base_identity import MARK, weights_part
 from sleepd.protocol.control import History, Run
 from sleepd.protocol.status import RunResult

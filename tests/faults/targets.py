@@ -27,9 +27,10 @@ from sleepd.buffer import ExperienceBuffer, View
 from sleepd.checkpoints import Checkpoints, read_manifest, verify
 from sleepd.client import Client
 from sleepd.clock import SystemClock
-from sleepd.config import Config
-from sleepd.config_layers import VARIABLES, load
-from sleepd.config_text import render
+from sleepd.config.layers import VARIABLES, load
+from sleepd.config.render import render
+from sleepd.config.schema import Config
+from sleepd.config.strategies import STRATEGIES
 from sleepd.control import Peer
 from sleepd.digest import MAX_LINE_BYTES
 from sleepd.errors import BufferUnreadable, DaemonNotRunning, NothingToDo, UsageError
@@ -48,7 +49,6 @@ from sleepd.sleepctl.offline import read_status
 from sleepd.sleepctl.show_screen import show_page
 from sleepd.sleepctl.status_screen import status_page
 from sleepd.sleeper import Sleeper
-from sleepd.strategies import STRATEGIES
 from tests.agents import config_for, experiences, write_buffer
 from tests.fakes import FakeClock, fake_worker
 from tests.faults import mutations

@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[2]
 if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
-from sleepd.config import Config  # noqa: E402
+from sleepd.config.schema import Config  # noqa: E402
 from sleepd.errors import SleepdError  # noqa: E402
 from sleepd.protocol.control import Buffer, Quarantine, Show  # noqa: E402
 from sleepd.protocol.status import BufferDetail, CycleDetail, QuarantineList  # noqa: E402

@@ -13,7 +13,7 @@ from sleepctl_fake_daemon import FakeDaemon
 from sleepctl_ran import Ran
 
 from sleepd import errors
-from sleepd.config import Config
+from sleepd.config.schema import Config
 from sleepd.protocol import control
 from sleepd.protocol.status import DecisionRecord, RunResult
 from sleepd.sleepctl.command_texts import GROUPS
@@ -576,7 +576,7 @@ def test_config_check_without_any_file_ends_with_4(
     sleepctl: Sleepctl, environment: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nothing to check is not the same as correct."""
-    monkeypatch.setattr("sleepd.config_checks.discover", lambda _: None)
+    monkeypatch.setattr("sleepd.config.checks.discover", lambda _: None)
     code, _, err = sleepctl("config", "check")
     assert code == 4
     assert "there is no configuration file" in err

@@ -15,11 +15,11 @@ import sleepctl_scenes as scenes
 from sleepctl_fake_daemon import FakeDaemon
 from sleepctl_ran import Ran
 
+from sleepd.config.strategies import STRATEGIES
 from sleepd.protocol import control
 from sleepd.sleepctl.arguments import COMPLETED, build_parser
 from sleepd.sleepctl.command_texts import GROUPS
 from sleepd.sleepctl.completion_scripts import SCRIPTS
-from sleepd.strategies import STRATEGIES
 
 Sleepctl = Callable[..., Ran]
 

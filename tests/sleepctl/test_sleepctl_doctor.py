@@ -18,7 +18,7 @@ import sleepctl_scenes as scenes
 from sleepctl_fake_daemon import FakeDaemon
 from sleepctl_ran import Ran
 
-from sleepd.config import BufferConfig, Config, WorkerConfig
+from sleepd.config.schema import BufferConfig, Config, WorkerConfig
 from sleepd.protocol import control
 from sleepd.protocol.capability import BaseCheck, Capability
 from sleepd.protocol.evidence import ChatContract
@@ -355,7 +355,7 @@ def test_doctor_without_anything_ends_with_1_and_says_what_to_do(
     environment: Path, sleepctl: Sleepctl, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No configuration: that is the first thing to mend."""
-    monkeypatch.setattr("sleepd.config_checks.discover", lambda _: None)
+    monkeypatch.setattr("sleepd.config.checks.discover", lambda _: None)
     monkeypatch.setattr("sleepd.sleepctl.doctor_gather.worker_python", lambda _configured: "/nonexistent/python")
     code, out, _ = sleepctl("doctor")
     assert code == 1

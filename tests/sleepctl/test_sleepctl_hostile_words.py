@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from sleepctl_ran import Ran
 
-from sleepd.config import BufferConfig, Config
-from sleepd.config_text import render
+from sleepd.config.render import render
+from sleepd.config.schema import BufferConfig, Config
 from sleepd.sleepctl.arguments import build_parser
 from sleepd.sleepctl.completion_scripts import SCRIPTS
 from sleepd.sleepctl.quarantine_arguments import ACTIONS

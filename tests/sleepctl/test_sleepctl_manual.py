@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from sleepd.config import Config
-from sleepd.config_text import fields
+from sleepd.config.render import fields
+from sleepd.config.schema import Config
 from sleepd.daemon_arguments import EXIT_CODES
 from sleepd.sleepctl.arguments import build_parser
 from sleepd.sleepctl.command_texts import EXAMPLES, GROUPS, VARIABLES

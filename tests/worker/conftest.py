@@ -15,8 +15,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from sleepd.config.strategies import find_strategy
 from sleepd.protocol.job import Job, Lesson, Progress, Strategy, decode_message, encode
-from sleepd.strategies import find_strategy
 from sleepd.worker.channel import Channel
 
 ROOT = Path(__file__).parents[2]

@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from sleepd.strategies import find_strategy
+from sleepd.config.strategies import find_strategy
 from sleepd.worker import evaluate, model, row_sharing, train
 from sleepd.worker.adapted import adapted_norm, expert_counts
 from sleepd.worker.failure import GiveUp

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from sleepd.config.strategies import STRATEGIES
 from sleepd.protocol.job import Job
-from sleepd.strategies import STRATEGIES
 from sleepd.worker.chat import ChatFormat, Conversation
 from sleepd.worker.chat_contract import check
 from sleepd.worker.control_words import Refused

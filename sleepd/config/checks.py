@@ -15,9 +15,10 @@ from typing import Any, get_args, get_type_hints
 
 import msgspec
 
-from .config import HARMS, Config
-from .errors import ConfigError
-from .metric_limits import parse_limit
+from sleepd.errors import ConfigError
+from sleepd.metric_limits import parse_limit
+
+from .schema import HARMS, Config
 from .strategies import STRATEGIES
 
 MAX_SOCKET_PATH_BYTES = 107

@@ -22,9 +22,10 @@ from typing import Any
 
 import msgspec
 
-from .config import Config
-from .config_checks import convert, printable, refuse_contradictions
-from .errors import ConfigError
+from sleepd.errors import ConfigError
+
+from .checks import convert, printable, refuse_contradictions
+from .schema import Config
 
 DROP_INS = "conf.d"
 MAX_FILE_BYTES = 64 * 1024

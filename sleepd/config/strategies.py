@@ -6,8 +6,8 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from .errors import NotFound
-from .protocol.job import Strategy
+from sleepd.errors import NotFound
+from sleepd.protocol.job import Strategy
 
 _CONSOLIDATE: Final = Strategy(
     name="consolidate",

@@ -9,8 +9,9 @@ from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import msgspec
 
-from .config import FROM_ENVIRONMENT, Config
-from .text.display import clean, is_shown
+from sleepd.text.display import clean, is_shown
+
+from .schema import FROM_ENVIRONMENT, Config
 
 
 def fields(config: Config) -> Iterator[tuple[str, str, Any, str]]:

@@ -14,12 +14,12 @@ from typing import Any, Final
 
 import msgspec
 
+from .buffer.experience import Experience, experience_key, group_of
 from .checkpoints import Checkpoints
 from .clock import Clock
 from .cycle import Event, State
 from .demotion import Demotion
 from .errors import LedgerUnusable, SleepdError, WorkerDied
-from .experience import Experience, experience_key, group_of
 from .files import write_durably
 from .gpu_devices import has_gpu
 from .ledger import Ledger

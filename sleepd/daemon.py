@@ -19,6 +19,7 @@ from typing import Any
 import msgspec
 
 from . import log
+from .buffer.watch import BufferWatch
 from .clock import Clock, SystemClock
 from .config.layers import load, require_buffer
 from .config.schema import NEEDS_RESTART, Config
@@ -33,7 +34,6 @@ from .protocol.status import LastError
 from .requests import Requests
 from .sleeper import Sleeper
 from .version import VERSION
-from .watch import BufferWatch
 
 HALF_WRITTEN_SECONDS = 2.0
 """A half-written buffer is looked at again after so long."""

@@ -16,9 +16,9 @@ import msgspec
 from msgspec import Meta
 
 from . import older_formats
+from .buffer.experience import experience_key, key_text
 from .checkpoints import Checkpoints
 from .errors import CheckpointInvalid
-from .experience import experience_key, key_text
 from .files import read_document as read_json
 from .ledger import Ledger
 from .log import get_logger

@@ -13,8 +13,8 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
+from .buffer.experience import key_text
 from .errors import CheckpointInvalid
-from .experience import key_text
 from .files import read_document, replace_file
 from .isolation import HandDecision, Word
 from .protocol.status import Moment

@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 
 from .adoption import note_trained, older_directories
-from .buffer import View
+from .buffer.buffer import View
 from .checkpoints import Checkpoints
 from .cycle import State
 from .errors import CheckpointInvalid

@@ -6,7 +6,7 @@ import asyncio
 from pathlib import Path
 
 from .alarms import Alarms
-from .buffer import ExperienceBuffer, View
+from .buffer.buffer import ExperienceBuffer, View
 from .clock import Clock
 from .config.schema import BufferConfig, Config
 from .errors import BufferUnreadable

@@ -12,14 +12,14 @@ from pathlib import Path
 
 import msgspec
 
-from .buffer import ExperienceBuffer, View
+from .buffer.buffer import ExperienceBuffer, View
+from .buffer.experience import Experience, experience_key, group_key, group_of, key_text, prompt_key
 from .checkpoints import Checkpoints, Manifest, verify_usable
 from .config.schema import Config
 from .config.strategies import find_strategy
 from .cycle_runner import Lineup
 from .documents import seen_by
 from .errors import NothingToDo
-from .experience import Experience, experience_key, group_key, group_of, key_text, prompt_key
 from .fit import other_shape
 from .history import History
 from .holdout import keyed_rank

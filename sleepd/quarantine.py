@@ -20,7 +20,7 @@ from typing import Final, Literal
 
 import msgspec
 
-from .experience import Experience
+from .buffer.experience import Experience
 from .repetition import WORD, find_repetition
 from .text.bounded_text import folded
 

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Final
 
 from .alarms import Alarms
-from .buffer import View
-from .buffer_file import BufferFile
+from .buffer.buffer import View
+from .buffer.open_file import BufferFile
 from .clock import Clock
 from .errors import SleepdError
 from .hand_decisions import HandDecisions

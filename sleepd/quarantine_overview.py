@@ -10,10 +10,10 @@ from collections import Counter
 from collections.abc import Container, Iterable
 from typing import Any, Final, Literal
 
+from .buffer.experience import Experience, experience_key
+from .buffer.trained_texts import SHOWN_AT_ONCE
 from .errors import BufferUnreadable, Busy, NotFound, NothingToDo
-from .experience import Experience, experience_key
 from .isolation import Cause, HandDecision, Word
-from .learned import SHOWN_AT_ONCE
 from .protocol.status import SCHEMA, QuarantineDetail, QuarantineEntry, QuarantineList
 from .sleeper import Sleeper
 from .text.personal_data import masked, told

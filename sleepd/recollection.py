@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Collection
 
-from .buffer import View
+from .buffer.buffer import View
+from .buffer.experience import Experience
+from .buffer.trained_texts import SHOWN_AT_ONCE, Found, Learned, Place, keys_of, limited, whereabouts
+from .buffer.trained_texts import learned as as_learned
 from .documents import placements_of
 from .errors import BufferUnreadable
-from .experience import Experience
-from .learned import SHOWN_AT_ONCE, Found, Learned, Place, keys_of, limited, whereabouts
-from .learned import learned as as_learned
 from .sleeper import Sleeper
 
 

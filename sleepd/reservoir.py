@@ -13,8 +13,8 @@ from typing import Final
 
 import msgspec
 
+from .buffer.experience import Experience, experience_key
 from .errors import CheckpointInvalid
-from .experience import Experience, experience_key
 from .files import read_document
 from .holdout import rank
 from .protocol.job import Job, decode_lessons

@@ -15,7 +15,7 @@ from typing import Final
 
 import msgspec
 
-from .buffer import View
+from .buffer.buffer import View
 from .checkpoints import Checkpoints, directory_name
 from .errors import ProtocolError
 from .files import read_document

@@ -17,7 +17,7 @@ from typing import Final
 
 import msgspec
 
-from .buffer_file import BufferFile
+from .buffer.open_file import BufferFile
 from .errors import ScreeningFailed
 from .quarantine import Screened
 from .screening import Frame, encode_frame, unscreenable

@@ -26,10 +26,10 @@ from typing import Any, BinaryIO, Final, TypeVar
 
 import msgspec
 
-from .digest import HalfWritten
-from .experience import Experience, experience_key, group_key, parse
+from .buffer.experience import Experience, experience_key, group_key, parse
+from .buffer.parsing import HalfWritten
+from .buffer.reader_process import HEAD_BYTES, FirstBytes, bound_process, read_records
 from .quarantine import MAX_CHARACTERS, Finding, Neighbours, Screened, find_repeated, is_bare_question, sketch
-from .reader import HEAD_BYTES, FirstBytes, bound_process, read_records
 from .text.personal_data import find_personal
 from .text.secret_scan import SecretFinder
 

@@ -8,8 +8,8 @@ from typing import Any, Final
 
 import msgspec
 
+from .buffer.experience import Experience, experience_key, group_key
 from .database import Database, signed, unsigned
-from .experience import Experience, experience_key, group_key
 from .quarantine import RULES, Reason, Screened
 
 PAGE: Final = 1000

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sleepd.experience import Experience, experience_key, parse
+from sleepd.buffer.experience import Experience, experience_key, parse
 from sleepd.isolation import Findings, Isolation
 from sleepd.quarantine import Screened
 from sleepd.screening import Screener, screen_records

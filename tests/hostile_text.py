@@ -16,9 +16,10 @@ from collections.abc import Callable, Iterator
 from itertools import product
 from typing import Any
 
-from sleepd import digest, experience, quarantine, recall, repetition, speech
-from sleepd.experience import Experience
-from sleepd.learned import Place, Whereabouts, learned, whereabouts
+from sleepd import quarantine, recall, repetition, speech
+from sleepd.buffer import experience, parsing
+from sleepd.buffer.experience import Experience
+from sleepd.buffer.trained_texts import Place, Whereabouts, learned, whereabouts
 from sleepd.text import bounded_text, display, hidden_forms, shell
 from sleepd.text.labelled_secrets import find_recovery_codes, find_told
 from sleepd.text.personal_data import find_personal, masked, told
@@ -131,15 +132,15 @@ def _record(text: str) -> dict[str, Any]:
 
 def _lines(text: str) -> Any:
     lines = [json.dumps(_record(text)).encode(), json.dumps(text).encode(), text.encode()]
-    digest.digest_lines(lines, digest.Digest("lines"), first=1)
-    return digest.pick(map(digest.decoded_line, lines), [experience.experience_key("x")], characters=10)
+    parsing.digest_lines(lines, parsing.Digest("lines"), first=1)
+    return parsing.pick(map(parsing.decoded_line, lines), [experience.experience_key("x")], characters=10)
 
 
 def _whole(text: str) -> Any:
     for data in (json.dumps([_record(text)]).encode(), b"[" * 5_000 + text.encode(), b'{"' + text.encode()):
         try:
-            digest.digest_whole(data)
-        except digest.HalfWritten as error:
+            parsing.digest_whole(data)
+        except parsing.HalfWritten as error:
             assert len(str(error)) < 1_000
 
 
@@ -227,8 +228,8 @@ def _preview(text: str, *, masks: bool) -> Any:
 
 def _form(head: bytes) -> str:
     try:
-        return digest.form_of(head)
-    except digest.HalfWritten:
+        return parsing.form_of(head)
+    except parsing.HalfWritten:
         return ""
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from sleepd.buffer.experience import group_key
 from sleepd.config import checks
 from sleepd.config import schema as config
 from sleepd.demo import sample as samples
@@ -23,7 +24,6 @@ from sleepd.demo.sample import Question
 from sleepd.demo.screen import MOST_COLUMNS, Screen, score
 from sleepd.demo.stage import SECRET, Stage
 from sleepd.errors import Busy
-from sleepd.experience import group_key
 from sleepd.holdout import divide
 from sleepd.protocol.control import GetStatus
 from sleepd.protocol.status import Status

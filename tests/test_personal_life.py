@@ -11,8 +11,8 @@ from typing import Any
 import msgspec
 import pytest
 
+from sleepd.buffer.experience import group_key, key_text
 from sleepd.config.schema import QuarantineConfig
-from sleepd.experience import group_key, key_text
 from sleepd.lineup import line_up
 from sleepd.protocol.control import Run
 from sleepd.protocol.job import decode_job, decode_lessons

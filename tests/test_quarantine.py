@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sleepd.experience import Experience, experience_key, parse, prompt_key, said_under
+from sleepd.buffer.experience import Experience, experience_key, parse, prompt_key, said_under
 from sleepd.isolation import BARE_QUESTIONS, Cause, Findings, HandDecision, Isolation, KeyMap
 from sleepd.quarantine import LIMIT, Neighbours, Screened, similarity, sketch
 from sleepd.selection import sampling_shares

@@ -11,10 +11,19 @@ import msgspec
 import pytest
 
 from sleepd import quarantine_keeper, screener, screenings
+from sleepd.buffer.experience import Experience, experience_key, group_key
+from sleepd.buffer.trained_texts import (
+    MOST_SHOWN,
+    SHOWN_CHARACTERS,
+    Found,
+    Learned,
+    Place,
+    learned,
+    limited,
+    whereabouts,
+)
 from sleepd.checkpoints import Checkpoints
 from sleepd.errors import NotFound
-from sleepd.experience import Experience, experience_key, group_key
-from sleepd.learned import MOST_SHOWN, SHOWN_CHARACTERS, Found, Learned, Place, learned, limited, whereabouts
 from sleepd.ledger import Ledger
 from sleepd.overview import offline_copies, overview
 from sleepd.protocol.control import Cancel, Experiences, Run

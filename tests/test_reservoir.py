@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sleepd import reservoir
+from sleepd.buffer.experience import Experience
 from sleepd.config.strategies import STRATEGIES
 from sleepd.errors import CheckpointInvalid
-from sleepd.experience import Experience
 from sleepd.protocol.job import Job, Lesson, encode
 from sleepd.reservoir import RESERVOIR_FILE, encode_reservoir, next_reservoir, read_reservoir, renewed
 

@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 
 from sleepd import quarantine_keeper, screener
-from sleepd.buffer_file import BufferFile
+from sleepd.buffer.experience import experience_key
+from sleepd.buffer.open_file import BufferFile
 from sleepd.errors import ScreeningFailed
-from sleepd.experience import experience_key
 from sleepd.quarantine import Screened
 from sleepd.quarantine_overview import quarantine_list
 from sleepd.screening import Frame

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
+from sleepd.buffer.experience import group_key
 from sleepd.errors import StateDirectoryUnusable
-from sleepd.experience import group_key
 from sleepd.holdout import ONE_IN, divide, keyed_rank, rank
 from sleepd.protocol.control import Run
 from sleepd.protocol.job import Lesson, decode_lessons, encode

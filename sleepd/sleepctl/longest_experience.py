@@ -7,11 +7,11 @@ from pathlib import Path
 
 import msgspec
 
+from sleepd.buffer.experience import Experience, parse
+from sleepd.buffer.parsing import HalfWritten
+from sleepd.buffer.reader_process import read_records
 from sleepd.config.schema import Config
-from sleepd.digest import HalfWritten
-from sleepd.experience import Experience, parse
 from sleepd.files import open_regular
-from sleepd.reader import read_records
 
 from .offline_cycle import LARGEST_BYTES
 

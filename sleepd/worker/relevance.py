@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from sleepd.experience import prompt_key
+from sleepd.buffer.experience import prompt_key
 from sleepd.protocol.evidence import Relevance, ReplyLosses
 from sleepd.protocol.job import Lesson
 from sleepd.relevance_gate import is_enough

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from sleepd.experience import group_of
+from sleepd.buffer.experience import group_of
 from sleepd.holdout import ONE_IN, rank
 from sleepd.interval import gain_interval
 from sleepd.protocol.job import Lesson

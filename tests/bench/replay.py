@@ -10,7 +10,7 @@ from pathlib import Path
 
 import msgspec
 
-from sleepd.experience import Experience, experience_key, group_key, parse, prompt_key
+from sleepd.buffer.experience import Experience, experience_key, group_key, parse, prompt_key
 from sleepd.holdout import divide
 from sleepd.protocol.job import Lesson, Role, Strategy
 from sleepd.selection import FREQUENT_FROM, KeySet, Known, sampling_shares, select

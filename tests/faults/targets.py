@@ -23,7 +23,10 @@ from typing import Any
 import msgspec
 
 from sleepd.adapter_file import read_adapter_file
-from sleepd.buffer import ExperienceBuffer, View
+from sleepd.buffer.buffer import ExperienceBuffer, View
+from sleepd.buffer.experience import experience_key, group_key
+from sleepd.buffer.parsing import MAX_LINE_BYTES
+from sleepd.buffer.reader_process import Reading, read_digest, read_texts
 from sleepd.checkpoints import Checkpoints, read_manifest, verify
 from sleepd.client import Client
 from sleepd.clock import SystemClock
@@ -32,16 +35,13 @@ from sleepd.config.render import render
 from sleepd.config.schema import Config
 from sleepd.config.strategies import STRATEGIES
 from sleepd.control import Peer
-from sleepd.digest import MAX_LINE_BYTES
 from sleepd.errors import BufferUnreadable, DaemonNotRunning, NothingToDo, UsageError
-from sleepd.experience import experience_key, group_key
 from sleepd.history import History
 from sleepd.ledger import Ledger
 from sleepd.lock import read_holder
 from sleepd.older_formats import read_scheduler_state, read_training_state, write_scheduler_state
 from sleepd.protocol import control, job
 from sleepd.protocol.status import BufferDetail, CycleDetail, Decision, RunResult, Status
-from sleepd.reader import Reading, read_digest, read_texts
 from sleepd.rebuild import open_ledger
 from sleepd.requests import Requests, check_order
 from sleepd.sleepctl.console import Console

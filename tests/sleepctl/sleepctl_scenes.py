@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from sleepd.learned import Learned, LearnedText
+from sleepd.buffer.trained_texts import Learned, LearnedText
 from sleepd.protocol.evidence import (
     ChatContract,
     Collapse,

@@ -16,8 +16,8 @@ from sleepctl_fake_daemon import FakeDaemon
 from sleepctl_ran import Ran
 
 from sleepd import errors
-from sleepd.experience import group_key, key_text
-from sleepd.learned import Learned
+from sleepd.buffer.experience import group_key, key_text
+from sleepd.buffer.trained_texts import Learned
 from sleepd.protocol import control
 from sleepd.protocol.job import Report
 from sleepd.protocol.status import CycleDetail, CycleSummary, QuarantineList

@@ -8,8 +8,8 @@ import random
 import msgspec
 import pytest
 
+from sleepd.buffer.experience import parse
 from sleepd.demo import sample
-from sleepd.experience import parse
 from sleepd.protocol.job import Lesson
 from sleepd.relevance_gate import FEWEST_REPLIES, relevance_figure
 from sleepd.worker.convert import open_base

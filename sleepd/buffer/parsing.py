@@ -14,8 +14,9 @@ from typing import Any, Final
 
 import msgspec
 
+from sleepd.protocol.status import SetAside
+
 from .experience import Experience, experience_key, group_key, parse
-from .protocol.status import SetAside
 
 KEPT_SET_ASIDE: Final = 100
 MAX_LINE_BYTES: Final = 16 * 1024 * 1024

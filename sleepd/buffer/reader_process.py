@@ -1,6 +1,6 @@
 """The short-lived process that reads a large buffer, so that the daemon neither blocks nor grows.
 
-``python -m sleepd.reader FD digest`` or ``python -m sleepd.reader FD texts [CHARACTERS]``. The buffer is the inherited
+``python -m sleepd.buffer.reader_process FD digest`` or ``python -m sleepd.buffer.reader_process FD texts [CHARACTERS]``. The buffer is the inherited
 descriptor FD, opened by the daemon. For ``digest`` standard input is empty, or the earlier :class:`Reading` of JSON
 lines that is to be continued, as MessagePack; for ``texts`` it is the wanted keys, as an array of 64-bit integers. The
 answer is a :class:`Reading` in MessagePack on standard output.
@@ -21,7 +21,10 @@ from typing import Any, BinaryIO
 
 import msgspec
 
-from .digest import (
+from sleepd.protocol.status import SetAside
+
+from .experience import Experience
+from .parsing import (
     MAX_LINE_BYTES,
     NULS_LEFT_BY,
     Digest,
@@ -33,8 +36,6 @@ from .digest import (
     pick,
     records,
 )
-from .experience import Experience
-from .protocol.status import SetAside
 
 HEAD_BYTES = 2**20
 OOM_SCORE = 900

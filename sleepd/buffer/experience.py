@@ -13,8 +13,8 @@ from typing import Any, Final
 
 import msgspec
 
-from .protocol.job import Lesson, Unmasked
-from .text.bounded_text import folded
+from sleepd.protocol.job import Lesson, Unmasked
+from sleepd.text.bounded_text import folded
 
 _KEY_IN_HEX: Final = re.compile(r"[0-9a-f]{16}")
 _CYCLE_AT_END: Final = re.compile(r"(?:^|[/\\])cycle_([0-9]{1,9})[/\\]?\Z")

@@ -10,10 +10,11 @@ from typing import Final, NamedTuple
 
 import msgspec
 
+from sleepd.protocol.job import Role
+from sleepd.protocol.status import SCHEMA
+from sleepd.text.personal_data import masked
+
 from .experience import Experience, experience_key, group_key
-from .protocol.job import Role
-from .protocol.status import SCHEMA
-from .text.personal_data import masked
 
 SHOWN_CHARACTERS: Final = 600
 """Of a prompt or a response: enough to recognise it."""

@@ -14,9 +14,10 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from .clock import Clock
-from .errors import BufferUnreadable
-from .reader import Reading
+from sleepd.clock import Clock
+from sleepd.errors import BufferUnreadable
+
+from .reader_process import Reading
 
 READER_SECONDS: Final = 600.0
 FIRST_PAUSE_SECONDS: Final = 60.0
@@ -69,7 +70,7 @@ class ReaderProcess:
     async def _read(self, descriptor: int, given: bytes, *what: str) -> Reading:
         try:
             process = await asyncio.create_subprocess_exec(
-                *(self._python, "-P", "-m", "sleepd.reader", str(descriptor), *what),
+                *(self._python, "-P", "-m", "sleepd.buffer.reader_process", str(descriptor), *what),
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.PIPE,

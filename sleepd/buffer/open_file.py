@@ -8,8 +8,9 @@ import stat
 from pathlib import Path
 from typing import Final
 
-from .errors import BufferUnreadable
-from .stuck import Caller, Stuck
+from sleepd.errors import BufferUnreadable
+
+from .stuck_calls import Caller, Stuck
 
 OPEN_SECONDS: Final = 10.0
 

@@ -23,14 +23,15 @@ from typing import Final
 
 import msgspec
 
-from .buffer_file import BufferFile
-from .clock import Clock
-from .digest import KEPT_SET_ASIDE
-from .errors import BufferUnreadable
+from sleepd.clock import Clock
+from sleepd.errors import BufferUnreadable
+from sleepd.protocol.status import SetAside
+
 from .experience import Experience
-from .protocol.status import SetAside
-from .reader import FirstBytes, Reading, read_digest, read_texts
-from .reader_process import ReaderProcess
+from .open_file import BufferFile
+from .parsing import KEPT_SET_ASIDE
+from .reader_client import ReaderProcess
+from .reader_process import FirstBytes, Reading, read_digest, read_texts
 
 LARGE_BYTES: Final = 2**20
 """Parsers hold the interpreter's lock while they run, so a thread frees the loop only between records."""

@@ -16,7 +16,7 @@ from .demotion import Demotion
 from .errors import CheckpointInvalid, NotFound
 from .files import read_document, replace_file
 from .ledger import Ledger
-from .metric_limits import metric_figure, parse_limit
+from .policy.operator_limits import metric_figure, parse_limit
 from .protocol.status import MetricResult
 from .protocol.verdict import AddedMetric, Figure
 from .text.shell import command_line

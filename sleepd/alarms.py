@@ -11,7 +11,7 @@ from .clock import Clock, Elapsed
 from .config.schema import Config
 from .ledger import Ledger
 from .log import get_logger
-from .overdue import Limits, alarms, is_overdue
+from .policy.overdue import Limits, alarms, is_overdue
 from .protocol.status import Alarm, Decision
 
 _DUE_SINCE = "due_since"

@@ -24,8 +24,8 @@ from .files import write_durably
 from .gpu_devices import has_gpu
 from .ledger import Ledger
 from .log import get_logger
-from .probation import compare
-from .promotion import Gates
+from .policy.probation import compare
+from .policy.promotion import Gates
 from .protocol.job import Failure, Job, Lesson, Notice, Phase, Progress, Report, Role, encode
 from .protocol.status import CycleSummary
 from .protocol.verdict import Outcome

@@ -12,7 +12,7 @@ from .checkpoints import Checkpoints
 from .clock import Clock
 from .errors import CheckpointInvalid
 from .ledger import Ledger
-from .probation import compare
+from .policy.probation import compare
 from .protocol.job import Failure
 from .protocol.status import Alarm, Moment
 from .protocol.verdict import Comparison

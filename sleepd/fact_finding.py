@@ -13,8 +13,8 @@ from .gpu_lock import GpuLock
 from .history import History
 from .intake import Intake
 from .ledger import Ledger
+from .policy.triggers import Facts, cooldown_seconds
 from .resumption import crashes
-from .triggers import Facts, cooldown_seconds
 
 
 class FactFinding:

@@ -24,9 +24,9 @@ from .older_formats import (
     sleep_entry,
     write_scheduler_state,
 )
+from .policy.selection import KeySet, Known
 from .protocol.status import LastError
 from .resumption import crashes
-from .selection import KeySet, Known
 from .split_secret import split_secret
 
 KEPT_ENTRIES = 50

@@ -12,8 +12,8 @@ from .config.schema import BufferConfig, Config
 from .errors import BufferUnreadable
 from .history import History
 from .ledger import Ledger
+from .policy.selection import Barred, Counts, Known, count
 from .quarantine_keeper import QuarantineKeeper
-from .selection import Barred, Counts, Known, count
 
 
 class Intake:

@@ -15,8 +15,8 @@ from typing import Final, Literal
 
 import msgspec
 
+from .policy.selection import Barred, KeySet
 from .quarantine import Reason, Screened
-from .selection import Barred, KeySet
 
 BARE_QUESTIONS: Final = 8
 """So many replies of a buffer that are nothing but a question, and they are less than half of it: then they are a flood

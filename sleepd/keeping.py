@@ -17,8 +17,8 @@ from .errors import CheckpointInvalid, LedgerUnusable, NotFound
 from .files import read_document, replace_file
 from .ledger import Ledger
 from .log import get_logger
+from .policy.retention import Keep, Stored, to_prune
 from .protocol.status import Pruned, PruneResult
-from .retention import Keep, Stored, to_prune
 from .rollback import champion_before
 from .text.shell import command_line
 

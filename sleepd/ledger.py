@@ -19,12 +19,12 @@ from .compaction import STATEMENTS
 from .cycle import JUDGED_STATES, TERMINAL_STATES, Event, State, advance
 from .database import open_database, signed, unsigned
 from .errors import NotFound
+from .policy.selection import Sides
 from .protocol.job import Report
 from .protocol.status import CycleSummary, Decision, DecisionRecord
 from .protocol.verdict import Verdict
 from .records import SUMMARY_COLUMNS, Placement, Plan, summarise
 from .screenings import Screenings
-from .selection import Sides
 
 KEPT_DECISIONS = 1000
 

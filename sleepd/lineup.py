@@ -22,20 +22,20 @@ from .documents import seen_by
 from .errors import NothingToDo
 from .fit import other_shape
 from .history import History
-from .holdout import keyed_rank
 from .intake import Intake
 from .isolation import Isolation
 from .ledger import Ledger
 from .log import get_logger
+from .policy.holdout import keyed_rank
+from .policy.recall import read_questions
+from .policy.selection import FREQUENT_FROM, KeySet, Known, Selection, sampling_shares, select
+from .policy.triggers import Policy
 from .predecessor import Predecessor, predecessor
 from .protocol.control import Run
 from .protocol.evidence import RecallQuestion
 from .protocol.job import Job, Role, Strategy
-from .recall import read_questions
 from .reservoir import read_reservoir
-from .selection import FREQUENT_FROM, KeySet, Known, Selection, sampling_shares, select
 from .text.personal_data import masked, told
-from .triggers import Policy
 
 
 async def line_up(

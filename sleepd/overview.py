@@ -10,13 +10,14 @@ from typing import Any
 
 import msgspec
 
-from . import older_formats, triggers
+from . import older_formats
 from .checkpoints import has_weights
 from .cycle import State, undo_command
 from .documents import evaluation_of, placements_of
 from .errors import CheckpointInvalid, NotFound
 from .files import replace_file
 from .older_cycles import adopted_champion, older_cycles
+from .policy import triggers
 from .protocol.job import Report
 from .protocol.status import SCHEMA, Alarm, BufferDetail, BufferStatus, Champion, CycleDetail, CycleSummary, Status
 from .records import Placement

@@ -21,7 +21,7 @@ from typing import Final, Literal
 import msgspec
 
 from .buffer.experience import Experience
-from .repetition import WORD, find_repetition
+from .policy.repetition import WORD, find_repetition
 from .text.bounded_text import folded
 
 Reason = Literal["", "loop", "questions", "near_duplicate", "secret", "too_long", "bare_question", "unscreenable"]

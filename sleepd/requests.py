@@ -16,6 +16,8 @@ from .config.schema import Config
 from .control import Peer
 from .errors import PermissionDenied, UsageError
 from .overview import buffer_detail, cycles, detail, older_result, overview
+from .policy.retention import Keep
+from .policy.triggers import Policy
 from .protocol.control import (
     OPERATOR_REQUESTS,
     PROTOCOL_VERSION,
@@ -45,10 +47,8 @@ from .protocol.control import (
 from .protocol.status import SCHEMA, MetricResult, RunResult
 from .quarantine_overview import decide_by_hand, quarantine_detail, quarantine_list
 from .recollection import learned
-from .retention import Keep
 from .sleeper import Sleeper
 from .text.shell import command_line, quoted
-from .triggers import Policy
 from .version import VERSION
 
 

@@ -16,7 +16,7 @@ import msgspec
 from .buffer.experience import Experience, experience_key
 from .errors import CheckpointInvalid
 from .files import read_document
-from .holdout import rank
+from .policy.holdout import rank
 from .protocol.job import Job, decode_lessons
 
 RESERVOIR_FILE: Final = "reservoir.jsonl"

@@ -21,7 +21,7 @@ from .cycle import Event, State
 from .documents import write_documents
 from .errors import WorkerFailed
 from .ledger import Ledger
-from .promotion import Gates, judge
+from .policy.promotion import Gates, judge
 from .protocol.job import Job, Report
 from .protocol.verdict import Outcome, Verdict
 from .reservoir import next_reservoir

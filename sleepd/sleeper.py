@@ -33,16 +33,16 @@ from .lineup import line_up
 from .lock import StateLock
 from .log import get_logger
 from .mending import Mending, disk_error
-from .promotion import Gates
+from .policy.promotion import Gates
+from .policy.retention import Keep
+from .policy.triggers import Facts, Policy, decide
 from .protocol.control import Run, Thresholds
 from .protocol.job import Job
 from .protocol.status import CycleSummary, Decision, LastError
 from .rebuild import open_ledger
 from .recovery import recover
 from .resumption import obstacle, staged_job
-from .retention import Keep
 from .supervisor import WorkerPolicy, worker_command
-from .triggers import Facts, Policy, decide
 
 _PAUSED = "is_paused"
 

@@ -16,10 +16,11 @@ from collections.abc import Callable, Iterator
 from itertools import product
 from typing import Any
 
-from sleepd import quarantine, recall, repetition, speech
+from sleepd import quarantine
 from sleepd.buffer import experience, parsing
 from sleepd.buffer.experience import Experience
 from sleepd.buffer.trained_texts import Place, Whereabouts, learned, whereabouts
+from sleepd.policy import recall, repetition, reply_statistics
 from sleepd.text import bounded_text, display, hidden_forms, shell
 from sleepd.text.labelled_secrets import find_recovery_codes, find_told
 from sleepd.text.personal_data import find_personal, masked, told
@@ -168,7 +169,7 @@ FUNCTIONS: dict[str, Callable[[str], Any]] = {
     "find_repeated": lambda text: quarantine.find_repeated(_experience(text)),
     "is_bare_question": quarantine.is_bare_question,
     "sketch": lambda text: quarantine.sketch(_experience(text)),
-    "words_of": speech.words_of,
+    "words_of": reply_statistics.words_of,
     "is_recalled": lambda text: recall.is_recalled(text, [text[:500], "x"]),
     "parse_questions": _questions,
     "whereabouts": lambda text: whereabouts([Place(text[:256], 1, "train")], {}),

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from sleepd.overdue import Limits, alarms
 from sleepd.overview import overview
+from sleepd.policy.overdue import Limits, alarms
 from sleepd.protocol.control import Run
 from sleepd.protocol.status import Decision, Veto
 from sleepd.sleeper import Sleeper

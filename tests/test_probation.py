@@ -14,7 +14,7 @@ from sleepd.checkpoints import Checkpoints, verify
 from sleepd.database import Database
 from sleepd.demotion import Demotion
 from sleepd.overview import detail, overview
-from sleepd.probation import MIN_EXPERIENCES, compare
+from sleepd.policy.probation import MIN_EXPERIENCES, compare
 from sleepd.protocol.control import Run
 from sleepd.protocol.evidence import LaterLoss, Probation
 from sleepd.resumption import staged_job

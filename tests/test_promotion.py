@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as some
 
 from sleepd.config.schema import HARMS, PromotionConfig
-from sleepd.metric_limits import parse_limit
-from sleepd.promotion import Gates, judge
+from sleepd.policy.operator_limits import parse_limit
+from sleepd.policy.promotion import Gates, judge
 from sleepd.protocol.evidence import (
     Collapse,
     Drift,

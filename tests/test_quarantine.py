@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from sleepd.buffer.experience import Experience, experience_key, parse, prompt_key, said_under
 from sleepd.isolation import BARE_QUESTIONS, Cause, Findings, HandDecision, Isolation, KeyMap
+from sleepd.policy.selection import sampling_shares
 from sleepd.quarantine import LIMIT, Neighbours, Screened, similarity, sketch
-from sleepd.selection import sampling_shares
 from tests.corpus import LABELS, barred, precision_and_recall, screen, screened_corpus
 
 WORDS = [f"{first}{second}" for first in ("ka", "lo", "mi", "nu", "re") for second in ("bet", "dan", "fol", "gis")]

@@ -10,7 +10,7 @@ import pytest
 from sleepd.checkpoints import Checkpoints, has_weights, read_manifest, verify
 from sleepd.errors import CheckpointInvalid, NotFound
 from sleepd.overview import cycles, overview
-from sleepd.retention import Keep, Stored, to_prune
+from sleepd.policy.retention import Keep, Stored, to_prune
 from sleepd.sleeper import Sleeper
 from tests.agents import changed
 from tests.older_trainer import write_older_cycle

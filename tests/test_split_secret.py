@@ -12,7 +12,7 @@ import pytest
 
 from sleepd.buffer.experience import group_key
 from sleepd.errors import StateDirectoryUnusable
-from sleepd.holdout import ONE_IN, divide, keyed_rank, rank
+from sleepd.policy.holdout import ONE_IN, divide, keyed_rank, rank
 from sleepd.protocol.control import Run
 from sleepd.protocol.job import Lesson, decode_lessons, encode
 from sleepd.sleeper import Sleeper

@@ -16,7 +16,7 @@ from typing import Any, get_args, get_type_hints
 import msgspec
 
 from sleepd.errors import ConfigError
-from sleepd.metric_limits import parse_limit
+from sleepd.policy.operator_limits import parse_limit
 
 from .schema import HARMS, Config
 from .strategies import STRATEGIES

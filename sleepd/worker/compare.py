@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
+from sleepd.policy.recall import is_recalled
+from sleepd.policy.repetition import find_repetition
+from sleepd.policy.reply_statistics import describe
 from sleepd.protocol.evidence import Collapse, Metric, ProbeReply, RecallAnswer, RecallQuestion
 from sleepd.protocol.job import Lesson, Reply
-from sleepd.recall import is_recalled
-from sleepd.repetition import find_repetition
-from sleepd.speech import describe
 
 from .interview import Answers, Questions
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sleepd.probation import compare
+from sleepd.policy.probation import compare
 from sleepd.protocol.evidence import LaterLoss, Probation
 from sleepd.protocol.job import Job
 

@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Sequence
 
 from sleepd.buffer.experience import prompt_key
+from sleepd.policy.relevance_gate import is_enough
 from sleepd.protocol.evidence import Relevance, ReplyLosses
 from sleepd.protocol.job import Lesson
-from sleepd.relevance_gate import is_enough
 
 from .chat import ChatFormat
 from .data import Encoded, encode_exchange

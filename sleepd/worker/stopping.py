@@ -23,8 +23,8 @@ from dataclasses import dataclass
 import msgspec
 
 from sleepd.buffer.experience import group_of
-from sleepd.holdout import ONE_IN, rank
-from sleepd.interval import gain_interval
+from sleepd.policy.confidence import gain_interval
+from sleepd.policy.holdout import ONE_IN, rank
 from sleepd.protocol.job import Lesson
 
 from .channel import Channel

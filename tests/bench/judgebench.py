@@ -31,12 +31,12 @@ from typing import Any
 import msgspec
 
 from sleepd.config.strategies import find_strategy
-from sleepd.promotion import REQUIRED_CHECKS, Gates, judge
+from sleepd.policy.collapse_gate import MODES
+from sleepd.policy.promotion import REQUIRED_CHECKS, Gates, judge
+from sleepd.policy.reply_statistics import describe
 from sleepd.protocol.evidence import Collapse, Drift, Evidence, LossPair, Relevance
 from sleepd.protocol.job import Check, Job, Lesson, Reply, Report
 from sleepd.protocol.verdict import Outcome
-from sleepd.speech import describe
-from sleepd.speech_gates import MODES
 
 KINDS = ("base again", "noise", "slow", "good", "loops", "shuffled", "hot")
 HELD_OUT = 36

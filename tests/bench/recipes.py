@@ -19,8 +19,8 @@ import msgspec
 import torch
 from replay import Night
 
+from sleepd.policy.repetition import find_repetition
 from sleepd.protocol.job import Lesson, Notice, Strategy
-from sleepd.repetition import find_repetition
 from sleepd.worker.channel import Channel
 from sleepd.worker.convert import open_base
 from sleepd.worker.data import ChatFormat, Encoded, encode_lessons, total_tokens

@@ -24,13 +24,13 @@ sys.path.insert(0, str(Path(__file__).parent.parent.parent))
 
 from sleepd.cycle import Event
 from sleepd.ledger import Ledger
-from sleepd.promotion import Gates, judge
+from sleepd.policy.promotion import Gates, judge
+from sleepd.policy.triggers import Facts, Policy, decide
 from sleepd.protocol.evidence import ProbeReply
 from sleepd.protocol.job import Report
 from sleepd.quarantine import Screened
 from sleepd.records import Placement, Plan
 from sleepd.screenings import KEPT
-from sleepd.triggers import Facts, Policy, decide
 from tests.test_promotion import report
 
 DAYS = 3650
@@ -142,7 +142,7 @@ import sleepd.daemon
 from sleepd.ledger import Ledger
 from sleepd.screenings import Screenings
 from sleepd.isolation import Findings
-from sleepd.selection import KeySet
+from sleepd.policy.selection import KeySet
 plain = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 ledger = Ledger(Path(sys.argv[1]))
 champion = ledger.standing()[-1]

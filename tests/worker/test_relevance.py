@@ -10,8 +10,8 @@ import pytest
 
 from sleepd.buffer.experience import parse
 from sleepd.demo import sample
+from sleepd.policy.relevance_gate import FEWEST_REPLIES, relevance_figure
 from sleepd.protocol.job import Lesson
-from sleepd.relevance_gate import FEWEST_REPLIES, relevance_figure
 from sleepd.worker.convert import open_base
 from sleepd.worker.data import ChatFormat
 from sleepd.worker.evaluate import Meter

@@ -25,13 +25,14 @@ from collections.abc import Sequence
 
 import msgspec
 
-from .config.schema import HARMS, PromotionConfig
-from .interval import gain_interval, sign_test
-from .metric_limits import MetricLimit, metric_figure, parse_limit
-from .protocol.job import Job, Report
-from .protocol.verdict import THIN, Figure, Interval, Outcome, Verdict
+from sleepd.config.schema import HARMS, PromotionConfig
+from sleepd.protocol.job import Job, Report
+from sleepd.protocol.verdict import THIN, Figure, Interval, Outcome, Verdict
+
+from .collapse_gate import speech_figures
+from .confidence import gain_interval, sign_test
+from .operator_limits import MetricLimit, metric_figure, parse_limit
 from .relevance_gate import relevance_figure
-from .speech_gates import speech_figures
 
 REQUIRED_CHECKS = ("supervised_tokens", "adapter_changed", "losses_finite", "reload_matches")
 PROBATION_CONFIDENCE = 0.8

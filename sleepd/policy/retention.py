@@ -11,7 +11,7 @@ from typing import Literal
 
 import msgspec
 
-from .config.schema import StateConfig
+from sleepd.config.schema import StateConfig
 
 
 class Stored(msgspec.Struct, frozen=True, kw_only=True):

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from .interval import most_by_chance
-from .protocol.evidence import Collapse
-from .protocol.verdict import Figure
+from sleepd.protocol.evidence import Collapse
+from sleepd.protocol.verdict import Figure
+
+from .confidence import most_by_chance
 
 MAX_SIMILAR_PAIRS = 0.5
 """Of all pairs of replies: above it the older scheduler spoke of collapse."""

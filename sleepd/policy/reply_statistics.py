@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import combinations
 
-from .protocol.evidence import Speech
+from sleepd.protocol.evidence import Speech
+
 from .repetition import WORD, find_repetition
 
 SIMILAR = 0.85

@@ -18,7 +18,7 @@ import math
 import random
 from collections.abc import Sequence
 
-from .protocol.verdict import Interval
+from sleepd.protocol.verdict import Interval
 
 RESAMPLES = 2000
 SEED = 20240229

@@ -11,8 +11,8 @@ from typing import Literal
 
 import msgspec
 
-from .protocol.control import METRIC_NAME
-from .protocol.verdict import Figure
+from sleepd.protocol.control import METRIC_NAME
+from sleepd.protocol.verdict import Figure
 
 _NUMBER = r"[0-9]+(?:\.[0-9]*)?(?:[eE][+-]?[0-9]+)?"
 _LIMIT = re.compile(

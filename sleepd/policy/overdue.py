@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from .protocol.status import Alarm, Decision
+from sleepd.protocol.status import Alarm, Decision
 
 _NO_FAULT = frozenset({"nothing_to_train", "nothing_to_measure", "cycle_running"})
 """Vetoes that are no obstacle which anybody should remove."""

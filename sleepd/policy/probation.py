@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from typing import Final, Literal
 
-from .interval import gain_interval
-from .protocol.evidence import Probation
-from .protocol.verdict import Comparison, Interval
+from sleepd.protocol.evidence import Probation
+from sleepd.protocol.verdict import Comparison, Interval
+
+from .confidence import gain_interval
 
 MIN_EXPERIENCES: Final = 4
 """Fewer decide nothing."""

@@ -14,9 +14,10 @@ from __future__ import annotations
 import math
 from typing import Final
 
-from .interval import gain_interval
-from .protocol.evidence import Relevance
-from .protocol.verdict import Figure
+from sleepd.protocol.evidence import Relevance
+from sleepd.protocol.verdict import Figure
+
+from .confidence import gain_interval
 
 FEWEST_REPLIES, FEWEST_PROMPTS = 16, 4
 """Replies, and different prompts, below which chance decides too often."""

@@ -20,8 +20,8 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from .errors import ConfigError
-from .protocol.evidence import RecallQuestion
+from sleepd.errors import ConfigError
+from sleepd.protocol.evidence import RecallQuestion
 
 MAX_FILE_BYTES = 64 * 1024
 MAX_PROBES = 200

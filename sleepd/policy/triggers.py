@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import msgspec
 
-from .config.schema import Config
-from .protocol.control import Thresholds
-from .protocol.status import Condition, Decision, Veto
+from sleepd.config.schema import Config
+from sleepd.protocol.control import Thresholds
+from sleepd.protocol.status import Condition, Decision, Veto
 
 
 class Facts(msgspec.Struct, frozen=True, kw_only=True):

@@ -10,15 +10,15 @@ from datetime import datetime
 
 import msgspec
 
-from .checkpoints import Checkpoints
 from .config.schema import Config
 from .demotion import Demotion
 from .errors import CheckpointInvalid, NotFound
 from .files import read_document, replace_file
-from .ledger import Ledger
 from .policy.operator_limits import metric_figure, parse_limit
 from .protocol.status import MetricResult
 from .protocol.verdict import AddedMetric, Figure
+from .store.checkpoints import Checkpoints
+from .store.ledger import Ledger
 from .text.shell import command_line
 
 

@@ -9,10 +9,10 @@ import msgspec
 
 from .clock import Clock, Elapsed
 from .config.schema import Config
-from .ledger import Ledger
 from .log import get_logger
 from .policy.overdue import Limits, alarms, is_overdue
 from .protocol.status import Alarm, Decision
+from .store.ledger import Ledger
 
 _DUE_SINCE = "due_since"
 _STANDING = "alarms"

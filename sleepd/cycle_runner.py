@@ -15,23 +15,23 @@ from typing import Any, Final
 import msgspec
 
 from .buffer.experience import Experience, experience_key, group_of
-from .checkpoints import Checkpoints
 from .clock import Clock
 from .cycle import Event, State
 from .demotion import Demotion
 from .errors import LedgerUnusable, SleepdError, WorkerDied
 from .files import write_durably
 from .gpu_devices import has_gpu
-from .ledger import Ledger
 from .log import get_logger
 from .policy.probation import compare
 from .policy.promotion import Gates
 from .protocol.job import Failure, Job, Lesson, Notice, Phase, Progress, Report, Role, encode
 from .protocol.status import CycleSummary
 from .protocol.verdict import Outcome
-from .records import Placement, Plan
 from .resumption import MAX_CRASHES, has_resume_point, note_crash
 from .settling import settle
+from .store.checkpoints import Checkpoints
+from .store.ledger import Ledger
+from .store.ledger_rows import Placement, Plan
 from .supervisor import Worker, WorkerPolicy
 
 _ANNOUNCED: Final = {

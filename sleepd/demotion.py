@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import msgspec
 
-from .checkpoints import Checkpoints
 from .clock import Clock
 from .errors import CheckpointInvalid
-from .ledger import Ledger
 from .policy.probation import compare
 from .protocol.job import Failure
 from .protocol.status import Alarm, Moment
 from .protocol.verdict import Comparison
+from .store.checkpoints import Checkpoints
+from .store.ledger import Ledger
 
 ALARM = "champion_rolled_back"
 _NOTE = "demotion"

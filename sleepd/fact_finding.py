@@ -12,9 +12,9 @@ from .fit import Fit
 from .gpu_lock import GpuLock
 from .history import History
 from .intake import Intake
-from .ledger import Ledger
 from .policy.triggers import Facts, cooldown_seconds
 from .resumption import crashes
+from .store.ledger import Ledger
 
 
 class FactFinding:

@@ -8,14 +8,17 @@ from pathlib import Path
 
 import msgspec
 
-from .adoption import note_trained, older_directories
 from .buffer.buffer import View
-from .checkpoints import Checkpoints
 from .cycle import State
 from .errors import CheckpointInvalid
-from .ledger import Ledger
 from .log import get_logger
-from .older_formats import (
+from .policy.selection import KeySet, Known
+from .protocol.status import LastError
+from .resumption import crashes
+from .store.adoption import note_trained, older_directories
+from .store.checkpoints import Checkpoints
+from .store.ledger import Ledger
+from .store.legacy_formats import (
     SchedulerState,
     SleepEntry,
     from_local,
@@ -24,10 +27,7 @@ from .older_formats import (
     sleep_entry,
     write_scheduler_state,
 )
-from .policy.selection import KeySet, Known
-from .protocol.status import LastError
-from .resumption import crashes
-from .split_secret import split_secret
+from .store.split_secret import split_secret
 
 KEPT_ENTRIES = 50
 """In ``scheduler_state.json``; the ledger keeps all."""

@@ -9,17 +9,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from .checkpoints import Checkpoints
 from .cycle import Event
 from .cycle_runner import CycleRunner
 from .demotion import Demotion
 from .errors import SleepdError
 from .fit import Fit
 from .history import History
-from .ledger import Ledger
 from .log import get_logger
 from .mending import Mending
 from .rollback import find_champion, put_in_use
+from .store.checkpoints import Checkpoints
+from .store.ledger import Ledger
 
 
 class InUse:

@@ -11,9 +11,9 @@ from .clock import Clock
 from .config.schema import BufferConfig, Config
 from .errors import BufferUnreadable
 from .history import History
-from .ledger import Ledger
 from .policy.selection import Barred, Counts, Known, count
 from .quarantine_keeper import QuarantineKeeper
+from .store.ledger import Ledger
 
 
 class Intake:

@@ -10,16 +10,16 @@ from collections.abc import Sequence
 
 import msgspec
 
-from .adapter_file import WEIGHTS_FILE
-from .checkpoints import Checkpoints, has_weights
 from .cycle import State
 from .errors import CheckpointInvalid, LedgerUnusable, NotFound
 from .files import read_document, replace_file
-from .ledger import Ledger
 from .log import get_logger
 from .policy.retention import Keep, Stored, to_prune
 from .protocol.status import Pruned, PruneResult
 from .rollback import champion_before
+from .store.adapter_file import WEIGHTS_FILE
+from .store.checkpoints import Checkpoints, has_weights
+from .store.ledger import Ledger
 from .text.shell import command_line
 
 

@@ -14,17 +14,14 @@ import msgspec
 
 from .buffer.buffer import ExperienceBuffer, View
 from .buffer.experience import Experience, experience_key, group_key, group_of, key_text, prompt_key
-from .checkpoints import Checkpoints, Manifest, verify_usable
 from .config.schema import Config
 from .config.strategies import find_strategy
 from .cycle_runner import Lineup
-from .documents import seen_by
 from .errors import NothingToDo
 from .fit import other_shape
 from .history import History
 from .intake import Intake
 from .isolation import Isolation
-from .ledger import Ledger
 from .log import get_logger
 from .policy.holdout import keyed_rank
 from .policy.recall import read_questions
@@ -34,7 +31,10 @@ from .predecessor import Predecessor, predecessor
 from .protocol.control import Run
 from .protocol.evidence import RecallQuestion
 from .protocol.job import Job, Role, Strategy
-from .reservoir import read_reservoir
+from .store.checkpoint_documents import seen_by
+from .store.checkpoints import Checkpoints, Manifest, verify_usable
+from .store.ledger import Ledger
+from .store.reservoir import read_reservoir
 from .text.personal_data import masked, told
 
 

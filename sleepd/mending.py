@@ -10,12 +10,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from .alarms import Alarms
-from .checkpoints import Checkpoints
 from .clock import Clock
 from .errors import CheckpointInvalid, LedgerUnusable, StateDirectoryUnusable
 from .history import History
-from .ledger import Ledger
 from .recovery import mend_current, recover
+from .store.checkpoints import Checkpoints
+from .store.ledger import Ledger
 
 
 class Mending:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from .checkpoints import read_manifest
 from .errors import CheckpointInvalid
-from .older_formats import SleepEntry, from_local
 from .protocol.status import Champion, CycleSummary
 from .sleeper import Sleeper
+from .store.checkpoints import read_manifest
+from .store.legacy_formats import SleepEntry, from_local
 
 _NOT_MEASURED = "adopted, not measured: nobody compared it with the base"
 

@@ -10,19 +10,19 @@ from typing import Any
 
 import msgspec
 
-from . import older_formats
-from .checkpoints import has_weights
 from .cycle import State, undo_command
-from .documents import evaluation_of, placements_of
 from .errors import CheckpointInvalid, NotFound
 from .files import replace_file
 from .older_cycles import adopted_champion, older_cycles
 from .policy import triggers
 from .protocol.job import Report
 from .protocol.status import SCHEMA, Alarm, BufferDetail, BufferStatus, Champion, CycleDetail, CycleSummary, Status
-from .records import Placement
 from .rollback import undo_of
 from .sleeper import Sleeper
+from .store import legacy_formats
+from .store.checkpoint_documents import evaluation_of, placements_of
+from .store.checkpoints import has_weights
+from .store.ledger_rows import Placement
 from .version import VERSION
 
 OFFLINE_CYCLES = 50
@@ -252,7 +252,7 @@ def older_result(sleeper: Sleeper, summary: CycleSummary) -> dict[str, Any]:
     at = summary.ended_at or summary.started_at
     report = sleeper.ledger.report(summary.cycle)
     if report is None:
-        moment = older_formats.local_naive(at)
+        moment = legacy_formats.local_naive(at)
         return {
             "status": summary.state,
             "reason": summary.reason,
@@ -261,7 +261,7 @@ def older_result(sleeper: Sleeper, summary: CycleSummary) -> dict[str, Any]:
             "timestamp": moment,
             "promoted": False,
         }
-    result = older_formats.cycle_results(summary.cycle, report, at=at)
+    result = legacy_formats.cycle_results(summary.cycle, report, at=at)
     result["status"] = "completed"
     result["promoted"] = summary.state == State.PROMOTED
     result["reason"] = summary.reason

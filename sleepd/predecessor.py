@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import msgspec
 
-from .checkpoints import Checkpoints, read_manifest
-from .ledger import Ledger
 from .protocol.base_identity import is_same_base
 from .rollback import champion_before
+from .store.checkpoints import Checkpoints, read_manifest
+from .store.ledger import Ledger
 
 
 class Predecessor(msgspec.Struct, frozen=True, kw_only=True):

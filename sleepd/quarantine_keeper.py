@@ -22,12 +22,12 @@ from .clock import Clock
 from .errors import SleepdError
 from .hand_decisions import HandDecisions
 from .isolation import Cause, Findings, HandDecision, Isolation, KeyMap, Word, barred
-from .ledger import Ledger
 from .log import get_logger
 from .policy.selection import Barred, KeySet, Known
 from .quarantine import Screened
 from .screener import screened
 from .screenings import KEPT
+from .store.ledger import Ledger
 from .text.personal_data import Handling
 
 PATIENCE_SECONDS: Final = 20.0

@@ -9,9 +9,9 @@ from .buffer.buffer import View
 from .buffer.experience import Experience
 from .buffer.trained_texts import SHOWN_AT_ONCE, Found, Learned, Place, keys_of, limited, whereabouts
 from .buffer.trained_texts import learned as as_learned
-from .documents import placements_of
 from .errors import BufferUnreadable
 from .sleeper import Sleeper
+from .store.checkpoint_documents import placements_of
 
 
 async def learned(sleeper: Sleeper, cycle: int, *, limit: int) -> Learned:

@@ -10,14 +10,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from . import resumption
-from .checkpoints import Checkpoints, read_manifest, verify_usable
 from .clock import Clock
 from .cycle import Event, State
 from .errors import CheckpointInvalid
-from .ledger import Ledger
 from .log import get_logger
 from .protocol.verdict import Outcome
 from .settling import EVENTS
+from .store.checkpoints import Checkpoints, read_manifest, verify_usable
+from .store.ledger import Ledger
 
 CUT_SHORT = "sage-sleepd ended in the middle of it"
 

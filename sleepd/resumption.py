@@ -16,12 +16,12 @@ from typing import Final
 import msgspec
 
 from .buffer.buffer import View
-from .checkpoints import Checkpoints, directory_name
 from .errors import ProtocolError
 from .files import read_document
-from .ledger import Ledger
 from .protocol.job import RESUME_POINT, Job, decode_job
-from .records import Placement
+from .store.checkpoints import Checkpoints, directory_name
+from .store.ledger import Ledger
+from .store.ledger_rows import Placement
 
 MAX_CRASHES: Final = 3
 """A cycle that was cut short by so many deaths (not shutdowns) is given up."""

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from .checkpoints import Checkpoints, has_weights
 from .cycle import State, undo_command
 from .errors import NotFound, NothingToDo
-from .ledger import Ledger
+from .store.checkpoints import Checkpoints, has_weights
+from .store.ledger import Ledger
 
 
 def find_champion(to: int | None, ledger: Ledger, checkpoints: Checkpoints) -> tuple[int, int | None]:

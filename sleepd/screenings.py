@@ -9,8 +9,8 @@ from typing import Any, Final
 import msgspec
 
 from .buffer.experience import Experience, experience_key, group_key
-from .database import Database, signed, unsigned
 from .quarantine import RULES, Reason, Screened
+from .store.database import Database, signed, unsigned
 
 PAGE: Final = 1000
 """Rows read at once, so that the event loop turns between two pages."""

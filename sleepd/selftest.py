@@ -29,7 +29,7 @@ from .log import configure
 from .protocol.control import Run
 from .protocol.status import CycleSummary
 from .sleeper import Sleeper
-from .split_secret import BYTES, FILE_NAME
+from .store.split_secret import BYTES, FILE_NAME
 from .text.display import clean
 
 EXPERIENCES = 12

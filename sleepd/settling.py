@@ -14,17 +14,17 @@ from typing import Final
 
 import msgspec
 
-from .checkpoints import Checkpoints, Manifest
 from .clock import Clock
 from .config.strategies import adapter_shape
 from .cycle import Event, State
-from .documents import write_documents
 from .errors import WorkerFailed
-from .ledger import Ledger
 from .policy.promotion import Gates, judge
 from .protocol.job import Job, Report
 from .protocol.verdict import Outcome, Verdict
-from .reservoir import next_reservoir
+from .store.checkpoint_documents import write_documents
+from .store.checkpoints import Checkpoints, Manifest
+from .store.ledger import Ledger
+from .store.reservoir import next_reservoir
 
 EVENTS: Final = {
     Outcome.PROMOTED: Event.PROMOTE,

@@ -13,9 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from .added_metrics import AddedMetrics
-from .adoption import adopt
 from .alarms import Alarms
-from .checkpoints import Checkpoints
 from .clock import Clock
 from .config.schema import Config
 from .cycle import Event, State
@@ -30,7 +28,6 @@ from .in_use import InUse
 from .intake import Intake
 from .keeping import Keeping
 from .lineup import line_up
-from .lock import StateLock
 from .log import get_logger
 from .mending import Mending, disk_error
 from .policy.promotion import Gates
@@ -39,9 +36,12 @@ from .policy.triggers import Facts, Policy, decide
 from .protocol.control import Run, Thresholds
 from .protocol.job import Job
 from .protocol.status import CycleSummary, Decision, LastError
-from .rebuild import open_ledger
 from .recovery import recover
 from .resumption import obstacle, staged_job
+from .store.adoption import adopt
+from .store.checkpoints import Checkpoints
+from .store.rebuild_ledger import open_ledger
+from .store.state_lock import StateLock
 from .supervisor import WorkerPolicy, worker_command
 
 _PAUSED = "is_paused"

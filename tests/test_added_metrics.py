@@ -8,7 +8,6 @@ from typing import Any
 import msgspec
 import pytest
 
-from sleepd.checkpoints import verify
 from sleepd.control import Peer
 from sleepd.errors import CheckpointInvalid, PermissionDenied, UsageError
 from sleepd.overview import detail, overview
@@ -16,6 +15,7 @@ from sleepd.protocol.control import AddMetric
 from sleepd.protocol.status import MetricResult
 from sleepd.requests import Requests
 from sleepd.sleeper import Sleeper
+from sleepd.store.checkpoints import verify
 from tests.agents import changed
 from tests.stages import Stage
 

@@ -15,7 +15,6 @@ from typing import Any
 import psutil
 import pytest
 
-from sleepd.checkpoints import verify
 from sleepd.config.schema import Config
 from sleepd.errors import Busy, ConfigError, NothingToDo, UsageError
 from sleepd.protocol.control import (
@@ -33,6 +32,7 @@ from sleepd.protocol.control import (
     Why,
 )
 from sleepd.protocol.status import BufferDetail, CycleDetail, Decision, RunResult
+from sleepd.store.checkpoints import verify
 from tests.agents import changed, config_for, experiences, write_buffer, write_config
 from tests.fakes import fake_interpreter
 from tests.processes import DaemonProcess

@@ -19,8 +19,8 @@ from sleepd.protocol.job import decode_job, decode_lessons
 from sleepd.protocol.status import QuarantineList
 from sleepd.quarantine_overview import decide_by_hand, quarantine_list
 from sleepd.recollection import learned
-from sleepd.reservoir import read_reservoir
 from sleepd.sleeper import Sleeper
+from sleepd.store.reservoir import read_reservoir
 from tests.agents import experiences, write_buffer
 from tests.stages import Stage
 

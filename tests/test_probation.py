@@ -10,8 +10,6 @@ from typing import Any
 
 import pytest
 
-from sleepd.checkpoints import Checkpoints, verify
-from sleepd.database import Database
 from sleepd.demotion import Demotion
 from sleepd.overview import detail, overview
 from sleepd.policy.probation import MIN_EXPERIENCES, compare
@@ -19,6 +17,8 @@ from sleepd.protocol.control import Run
 from sleepd.protocol.evidence import LaterLoss, Probation
 from sleepd.resumption import staged_job
 from sleepd.sleeper import Sleeper
+from sleepd.store.checkpoints import Checkpoints, verify
+from sleepd.store.database import Database
 from tests.agents import experiences, write_buffer
 from tests.stages import Stage
 

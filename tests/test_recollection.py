@@ -22,9 +22,7 @@ from sleepd.buffer.trained_texts import (
     limited,
     whereabouts,
 )
-from sleepd.checkpoints import Checkpoints
 from sleepd.errors import NotFound
-from sleepd.ledger import Ledger
 from sleepd.overview import offline_copies, overview
 from sleepd.protocol.control import Cancel, Experiences, Run
 from sleepd.protocol.status import CycleSummary
@@ -33,6 +31,8 @@ from sleepd.recollection import learned as recollected
 from sleepd.rollback import undo_of
 from sleepd.sleepctl.offline_cycle import read_detail
 from sleepd.sleeper import Sleeper
+from sleepd.store.checkpoints import Checkpoints
+from sleepd.store.ledger import Ledger
 from tests.agents import experiences, write_buffer
 from tests.stages import Stage
 

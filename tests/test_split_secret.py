@@ -16,7 +16,7 @@ from sleepd.policy.holdout import ONE_IN, divide, keyed_rank, rank
 from sleepd.protocol.control import Run
 from sleepd.protocol.job import Lesson, decode_lessons, encode
 from sleepd.sleeper import Sleeper
-from sleepd.split_secret import split_secret
+from sleepd.store.split_secret import split_secret
 from tests.agents import experiences, place_secret
 from tests.stages import Stage
 

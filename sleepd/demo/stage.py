@@ -32,7 +32,7 @@ from sleepd.errors import Busy, ConfigError, DaemonNotRunning, RequestFailed, Wo
 from sleepd.files import replace_file
 from sleepd.protocol.control import GetStatus
 from sleepd.protocol.status import Status
-from sleepd.split_secret import BYTES, FILE_NAME
+from sleepd.store.split_secret import BYTES, FILE_NAME
 
 from .interrupts import interrupted_later
 from .sample import Sample

@@ -22,12 +22,10 @@ from typing import Any
 
 import msgspec
 
-from sleepd.adapter_file import read_adapter_file
 from sleepd.buffer.buffer import ExperienceBuffer, View
 from sleepd.buffer.experience import experience_key, group_key
 from sleepd.buffer.parsing import MAX_LINE_BYTES
 from sleepd.buffer.reader_process import Reading, read_digest, read_texts
-from sleepd.checkpoints import Checkpoints, read_manifest, verify
 from sleepd.client import Client
 from sleepd.clock import SystemClock
 from sleepd.config.layers import VARIABLES, load
@@ -37,18 +35,20 @@ from sleepd.config.strategies import STRATEGIES
 from sleepd.control import Peer
 from sleepd.errors import BufferUnreadable, DaemonNotRunning, NothingToDo, UsageError
 from sleepd.history import History
-from sleepd.ledger import Ledger
-from sleepd.lock import read_holder
-from sleepd.older_formats import read_scheduler_state, read_training_state, write_scheduler_state
 from sleepd.protocol import control, job
 from sleepd.protocol.status import BufferDetail, CycleDetail, Decision, RunResult, Status
-from sleepd.rebuild import open_ledger
 from sleepd.requests import Requests, check_order
 from sleepd.sleepctl.console import Console
 from sleepd.sleepctl.offline import read_status
 from sleepd.sleepctl.show_screen import show_page
 from sleepd.sleepctl.status_screen import status_page
 from sleepd.sleeper import Sleeper
+from sleepd.store.adapter_file import read_adapter_file
+from sleepd.store.checkpoints import Checkpoints, read_manifest, verify
+from sleepd.store.ledger import Ledger
+from sleepd.store.legacy_formats import read_scheduler_state, read_training_state, write_scheduler_state
+from sleepd.store.rebuild_ledger import open_ledger
+from sleepd.store.state_lock import read_holder
 from tests.agents import config_for, experiences, write_buffer
 from tests.fakes import FakeClock, fake_worker
 from tests.faults import mutations

@@ -23,14 +23,14 @@ import msgspec
 sys.path.insert(0, str(Path(__file__).parent.parent.parent))
 
 from sleepd.cycle import Event
-from sleepd.ledger import Ledger
 from sleepd.policy.promotion import Gates, judge
 from sleepd.policy.triggers import Facts, Policy, decide
 from sleepd.protocol.evidence import ProbeReply
 from sleepd.protocol.job import Report
 from sleepd.quarantine import Screened
-from sleepd.records import Placement, Plan
 from sleepd.screenings import KEPT
+from sleepd.store.ledger import Ledger
+from sleepd.store.ledger_rows import Placement, Plan
 from tests.test_promotion import report
 
 DAYS = 3650
@@ -139,7 +139,7 @@ OPENED = """
 import resource, sys
 from pathlib import Path
 import sleepd.daemon
-from sleepd.ledger import Ledger
+from sleepd.store.ledger import Ledger
 from sleepd.screenings import Screenings
 from sleepd.isolation import Findings
 from sleepd.policy.selection import KeySet

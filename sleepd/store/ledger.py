@@ -15,16 +15,17 @@ from typing import Any
 
 import msgspec
 
+from sleepd.cycle import JUDGED_STATES, TERMINAL_STATES, Event, State, advance
+from sleepd.errors import NotFound
+from sleepd.policy.selection import Sides
+from sleepd.protocol.job import Report
+from sleepd.protocol.status import CycleSummary, Decision, DecisionRecord
+from sleepd.protocol.verdict import Verdict
+from sleepd.screenings import Screenings
+
 from .compaction import STATEMENTS
-from .cycle import JUDGED_STATES, TERMINAL_STATES, Event, State, advance
 from .database import open_database, signed, unsigned
-from .errors import NotFound
-from .policy.selection import Sides
-from .protocol.job import Report
-from .protocol.status import CycleSummary, Decision, DecisionRecord
-from .protocol.verdict import Verdict
-from .records import SUMMARY_COLUMNS, Placement, Plan, summarise
-from .screenings import Screenings
+from .ledger_rows import SUMMARY_COLUMNS, Placement, Plan, summarise
 
 KEPT_DECISIONS = 1000
 

@@ -13,11 +13,11 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
-from .errors import CheckpointInvalid
-from .files import read_document, replace_file
-from .protocol.job import Report
-from .protocol.status import CycleSummary
-from .text.shell import command_line
+from sleepd.errors import CheckpointInvalid
+from sleepd.files import read_document, replace_file
+from sleepd.protocol.job import Report
+from sleepd.protocol.status import CycleSummary
+from sleepd.text.shell import command_line
 
 SCHEDULER_STATE = "scheduler_state.json"
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import msgspec
 
-from .protocol.job import Report, Role
-from .protocol.status import CycleSummary
-from .protocol.verdict import THIN, Verdict
+from sleepd.protocol.job import Report, Role
+from sleepd.protocol.status import CycleSummary
+from sleepd.protocol.verdict import THIN, Verdict
 
 
 class Placement(msgspec.Struct, frozen=True):

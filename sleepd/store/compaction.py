@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from .cycle import TERMINAL_STATES, State
+from sleepd.cycle import TERMINAL_STATES, State
 
 KEPT_WHOLE: Final = 100
 """So many cycles, the newest, stay as they were recorded."""

@@ -13,8 +13,8 @@ from typing import BinaryIO, Final
 
 import msgspec
 
-from .errors import CheckpointInvalid
-from .files import open_regular, read_document
+from sleepd.errors import CheckpointInvalid
+from sleepd.files import open_regular, read_document
 
 WEIGHTS_FILE: Final = "adapter_model.safetensors"
 CONFIG_FILE: Final = "adapter_config.json"

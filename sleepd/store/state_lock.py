@@ -8,10 +8,11 @@ from pathlib import Path
 
 import msgspec
 
-from .errors import StateDirectoryUnusable, StateLocked
-from .files import MAX_LOCK_BYTES, open_lock, read_document
+from sleepd.errors import StateDirectoryUnusable, StateLocked
+from sleepd.files import MAX_LOCK_BYTES, open_lock, read_document
+from sleepd.text.shell import quoted
+
 from .state_directory import prepare
-from .text.shell import quoted
 
 LOCK_NAME = "lock"
 

@@ -12,10 +12,11 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from sleepd.errors import LedgerUnusable
+from sleepd.files import fsync_path, make_private
+from sleepd.text.shell import quoted
+
 from .compaction import STATEMENTS
-from .errors import LedgerUnusable
-from .files import fsync_path, make_private
-from .text.shell import quoted
 
 SCHEMA_VERSION = 4
 CACHE_KIB = 512

@@ -25,9 +25,8 @@ from pathlib import Path
 
 import msgspec
 
-from .adapter_file import CONFIG_FILE, WEIGHTS_FILE
-from .errors import CheckpointInvalid, NotFound, StateDirectoryUnusable
-from .files import (
+from sleepd.errors import CheckpointInvalid, NotFound, StateDirectoryUnusable
+from sleepd.files import (
     fsync_path,
     hashed,
     is_own_directory,
@@ -38,6 +37,8 @@ from .files import (
     replace_link,
     write_durably,
 )
+
+from .adapter_file import CONFIG_FILE, WEIGHTS_FILE
 
 MANIFEST_VERSION = 1
 ADAPTER_FILES = (WEIGHTS_FILE, CONFIG_FILE)

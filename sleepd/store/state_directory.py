@@ -13,9 +13,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from .errors import StateDirectoryUnusable
-from .files import make_directory
-from .log import get_logger
+from sleepd.errors import StateDirectoryUnusable
+from sleepd.files import make_directory
+from sleepd.log import get_logger
 
 DIRECTORIES: Final = ("staging", "retired", "adopted", "models")
 _FILES: Final = re.compile(

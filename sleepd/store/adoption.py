@@ -14,15 +14,16 @@ from pathlib import Path
 
 import msgspec
 
+from sleepd.buffer.experience import key_text
+from sleepd.clock import Clock
+from sleepd.errors import CheckpointInvalid
+from sleepd.files import fsync_path, make_directory, read_document, replace_file
+from sleepd.log import get_logger
+
 from .adapter_file import CONFIG_FILE, MAX_FILE_BYTES, WEIGHTS_FILE, read_adapter_file
-from .buffer.experience import key_text
 from .checkpoints import ADOPTED, ADOPTED_VERDICT, Checkpoints, FileRecord, Manifest, cycle_number, file_record
-from .clock import Clock
-from .errors import CheckpointInvalid
-from .files import fsync_path, make_directory, read_document, replace_file
 from .ledger import Ledger
-from .log import get_logger
-from .records import Placement
+from .ledger_rows import Placement
 
 
 def older_directories(directory: Path) -> list[Path]:

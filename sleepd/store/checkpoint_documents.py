@@ -15,17 +15,18 @@ from typing import Annotated, TypeVar
 import msgspec
 from msgspec import Meta
 
-from . import older_formats
-from .buffer.experience import experience_key, key_text
+from sleepd.buffer.experience import experience_key, key_text
+from sleepd.errors import CheckpointInvalid
+from sleepd.files import read_document as read_json
+from sleepd.log import get_logger
+from sleepd.protocol.job import Report, Role
+from sleepd.protocol.status import Moment
+from sleepd.protocol.verdict import Verdict
+
+from . import legacy_formats
 from .checkpoints import Checkpoints
-from .errors import CheckpointInvalid
-from .files import read_document as read_json
 from .ledger import Ledger
-from .log import get_logger
-from .protocol.job import Report, Role
-from .protocol.status import Moment
-from .protocol.verdict import Verdict
-from .records import Placement
+from .ledger_rows import Placement
 
 _T = TypeVar("_T")
 
@@ -64,8 +65,8 @@ class Lineage(msgspec.Struct, frozen=True, kw_only=True):
         if len(set(ids)) < len(ids):
             raise ValueError("an experience has two places in one cycle")
         try:
-            older_formats.local_naive(self.started_at)
-            older_formats.local_naive(self.judged_at)
+            legacy_formats.local_naive(self.started_at)
+            legacy_formats.local_naive(self.judged_at)
         except OverflowError as error:
             raise ValueError(f"a time that is none in another time zone: {error}") from error
 
@@ -113,13 +114,13 @@ def write_documents(
         held_out=placed["holdout"],
         seen=[key_text(key) for key in ledger.seen(cycle)],
     )
-    results = older_formats.cycle_results(cycle, report, at=judged_at)
+    results = legacy_formats.cycle_results(cycle, report, at=judged_at)
     line = ledger.lineage(summary.parent)
     history = [*_ancestors(ledger, line[: KEPT_RESULTS - 1]), results]
     total = ledger.trained_in([*line, cycle])
     contents = {
         "cycle_results.json": results,
-        "training_state.json": older_formats.training_state(history, total=total, model_path=base, at=judged_at),
+        "training_state.json": legacy_formats.training_state(history, total=total, model_path=base, at=judged_at),
         "lineage.json": lineage,
         "evaluation.json": Evaluation(verdict=verdict, report=report),
     }
@@ -172,7 +173,7 @@ def _ancestors(ledger: Ledger, lineage: Sequence[int]) -> list[dict[str, object]
         if report is not None:  # there is none of an older trainer's, whose losses are of another kind
             summary = ledger.summary(ancestor)
             moment = summary.ended_at or summary.started_at
-            results.append(older_formats.cycle_results(ancestor, report, at=moment))
+            results.append(legacy_formats.cycle_results(ancestor, report, at=moment))
     return results
 
 

@@ -13,11 +13,11 @@ from typing import Final
 
 import msgspec
 
-from .buffer.experience import Experience, experience_key
-from .errors import CheckpointInvalid
-from .files import read_document
-from .policy.holdout import rank
-from .protocol.job import Job, decode_lessons
+from sleepd.buffer.experience import Experience, experience_key
+from sleepd.errors import CheckpointInvalid
+from sleepd.files import read_document
+from sleepd.policy.holdout import rank
+from sleepd.protocol.job import Job, decode_lessons
 
 RESERVOIR_FILE: Final = "reservoir.jsonl"
 MAX_BYTES: Final = 8 * 1024 * 1024

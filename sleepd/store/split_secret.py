@@ -11,9 +11,9 @@ import os
 from pathlib import Path
 from typing import Final
 
-from .errors import StateDirectoryUnusable
-from .files import read_document, replace_file
-from .text.shell import quoted
+from sleepd.errors import StateDirectoryUnusable
+from sleepd.files import read_document, replace_file
+from sleepd.text.shell import quoted
 
 FILE_NAME: Final = "secret"
 BYTES: Final = 32

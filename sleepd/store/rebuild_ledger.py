@@ -7,18 +7,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from sleepd.clock import Clock
+from sleepd.cycle import State
+from sleepd.errors import CheckpointInvalid, LedgerUnusable
+from sleepd.files import fsync_path
+from sleepd.log import get_logger
+from sleepd.protocol.status import CycleSummary
+from sleepd.protocol.verdict import Outcome
+from sleepd.text.shell import quoted
+
 from .adoption import restore_trained
+from .checkpoint_documents import Evaluation, Lineage, read_document
 from .checkpoints import Checkpoints, read_manifest
-from .clock import Clock
-from .cycle import State
-from .documents import Evaluation, Lineage, read_document
-from .errors import CheckpointInvalid, LedgerUnusable
-from .files import fsync_path
 from .ledger import Ledger
-from .log import get_logger
-from .protocol.status import CycleSummary
-from .protocol.verdict import Outcome
-from .text.shell import quoted
 
 LEDGER_NAME = "state.db"
 KEPT_DAMAGED = 3

@@ -17,7 +17,6 @@ import msgspec
 from .buffer.experience import Experience, experience_key, group_of
 from .clock import Clock
 from .cycle import Event, State
-from .demotion import Demotion
 from .errors import LedgerUnusable, SleepdError, WorkerDied
 from .files import write_durably
 from .gpu_devices import has_gpu
@@ -27,6 +26,7 @@ from .policy.promotion import Gates
 from .protocol.job import Failure, Job, Lesson, Notice, Phase, Progress, Report, Role, encode
 from .protocol.status import CycleSummary
 from .protocol.verdict import Outcome
+from .registry.demotion import Demotion
 from .resumption import MAX_CRASHES, has_resume_point, note_crash
 from .settling import settle
 from .store.checkpoints import Checkpoints

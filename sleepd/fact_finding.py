@@ -7,12 +7,12 @@ from pathlib import Path
 
 from .clock import Clock, Elapsed
 from .config.schema import Config
-from .demotion import Demotion
-from .fit import Fit
 from .gpu_lock import GpuLock
 from .history import History
 from .intake import Intake
 from .policy.triggers import Facts, cooldown_seconds
+from .registry.compatibility import Fit
+from .registry.demotion import Demotion
 from .resumption import crashes
 from .store.ledger import Ledger
 

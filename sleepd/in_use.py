@@ -11,13 +11,13 @@ from typing import Any
 
 from .cycle import Event
 from .cycle_runner import CycleRunner
-from .demotion import Demotion
 from .errors import SleepdError
-from .fit import Fit
 from .history import History
 from .log import get_logger
 from .mending import Mending
-from .rollback import find_champion, put_in_use
+from .registry.compatibility import Fit
+from .registry.demotion import Demotion
+from .registry.rollback import find_champion, put_in_use
 from .store.checkpoints import Checkpoints
 from .store.ledger import Ledger
 

@@ -18,7 +18,6 @@ from .config.schema import Config
 from .config.strategies import find_strategy
 from .cycle_runner import Lineup
 from .errors import NothingToDo
-from .fit import other_shape
 from .history import History
 from .intake import Intake
 from .isolation import Isolation
@@ -27,10 +26,11 @@ from .policy.holdout import keyed_rank
 from .policy.recall import read_questions
 from .policy.selection import FREQUENT_FROM, KeySet, Known, Selection, sampling_shares, select
 from .policy.triggers import Policy
-from .predecessor import Predecessor, predecessor
 from .protocol.control import Run
 from .protocol.evidence import RecallQuestion
 from .protocol.job import Job, Role, Strategy
+from .registry.compatibility import other_shape
+from .registry.predecessor import Predecessor, predecessor
 from .store.checkpoint_documents import seen_by
 from .store.checkpoints import Checkpoints, Manifest, verify_usable
 from .store.ledger import Ledger

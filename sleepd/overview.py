@@ -17,7 +17,7 @@ from .older_cycles import adopted_champion, older_cycles
 from .policy import triggers
 from .protocol.job import Report
 from .protocol.status import SCHEMA, Alarm, BufferDetail, BufferStatus, Champion, CycleDetail, CycleSummary, Status
-from .rollback import undo_of
+from .registry.rollback import undo_of
 from .sleeper import Sleeper
 from .store import legacy_formats
 from .store.checkpoint_documents import evaluation_of, placements_of

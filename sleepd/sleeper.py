@@ -12,21 +12,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from .added_metrics import AddedMetrics
 from .alarms import Alarms
 from .clock import Clock
 from .config.schema import Config
 from .cycle import Event, State
 from .cycle_runner import CycleEnd, CycleRunner
-from .demotion import Demotion
 from .errors import Busy, CheckpointInvalid, NothingToDo
 from .fact_finding import FactFinding
-from .fit import Fit
 from .gpu_lock import GpuLock
 from .history import History
 from .in_use import InUse
 from .intake import Intake
-from .keeping import Keeping
 from .lineup import line_up
 from .log import get_logger
 from .mending import Mending, disk_error
@@ -37,6 +33,10 @@ from .protocol.control import Run, Thresholds
 from .protocol.job import Job
 from .protocol.status import CycleSummary, Decision, LastError
 from .recovery import recover
+from .registry.compatibility import Fit
+from .registry.demotion import Demotion
+from .registry.operator_metrics import AddedMetrics
+from .registry.prune import Keeping
 from .resumption import obstacle, staged_job
 from .store.adoption import adopt
 from .store.checkpoints import Checkpoints

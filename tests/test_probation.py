@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from sleepd.demotion import Demotion
 from sleepd.overview import detail, overview
 from sleepd.policy.probation import MIN_EXPERIENCES, compare
 from sleepd.protocol.control import Run
 from sleepd.protocol.evidence import LaterLoss, Probation
+from sleepd.registry.demotion import Demotion
 from sleepd.resumption import staged_job
 from sleepd.sleeper import Sleeper
 from sleepd.store.checkpoints import Checkpoints, verify

@@ -28,7 +28,7 @@ from sleepd.protocol.control import Cancel, Experiences, Run
 from sleepd.protocol.status import CycleSummary
 from sleepd.quarantine_overview import decide_by_hand
 from sleepd.recollection import learned as recollected
-from sleepd.rollback import undo_of
+from sleepd.registry.rollback import undo_of
 from sleepd.sleepctl.offline_cycle import read_detail
 from sleepd.sleeper import Sleeper
 from sleepd.store.checkpoints import Checkpoints

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import msgspec
 
-from .clock import Clock
-from .errors import CheckpointInvalid
-from .policy.probation import compare
-from .protocol.job import Failure
-from .protocol.status import Alarm, Moment
-from .protocol.verdict import Comparison
-from .store.checkpoints import Checkpoints
-from .store.ledger import Ledger
+from sleepd.clock import Clock
+from sleepd.errors import CheckpointInvalid
+from sleepd.policy.probation import compare
+from sleepd.protocol.job import Failure
+from sleepd.protocol.status import Alarm, Moment
+from sleepd.protocol.verdict import Comparison
+from sleepd.store.checkpoints import Checkpoints
+from sleepd.store.ledger import Ledger
 
 ALARM = "champion_rolled_back"
 _NOTE = "demotion"

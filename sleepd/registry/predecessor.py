@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import msgspec
 
-from .protocol.base_identity import is_same_base
+from sleepd.protocol.base_identity import is_same_base
+from sleepd.store.checkpoints import Checkpoints, read_manifest
+from sleepd.store.ledger import Ledger
+
 from .rollback import champion_before
-from .store.checkpoints import Checkpoints, read_manifest
-from .store.ledger import Ledger
 
 
 class Predecessor(msgspec.Struct, frozen=True, kw_only=True):

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from .config.schema import Config
-from .config.strategies import adapter_shape, find_strategy
-from .protocol.job import Failure, Strategy
-from .store.checkpoints import Checkpoints, Manifest, read_manifest
-from .store.ledger import Ledger
+from sleepd.config.schema import Config
+from sleepd.config.strategies import adapter_shape, find_strategy
+from sleepd.protocol.job import Failure, Strategy
+from sleepd.store.checkpoints import Checkpoints, Manifest, read_manifest
+from sleepd.store.ledger import Ledger
 
 _BASE_CHANGED = "base_changed"
 _UNFIT = "adopted_unfit"

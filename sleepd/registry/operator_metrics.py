@@ -10,16 +10,17 @@ from datetime import datetime
 
 import msgspec
 
-from .config.schema import Config
+from sleepd.config.schema import Config
+from sleepd.errors import CheckpointInvalid, NotFound
+from sleepd.files import read_document, replace_file
+from sleepd.policy.operator_limits import metric_figure, parse_limit
+from sleepd.protocol.status import MetricResult
+from sleepd.protocol.verdict import AddedMetric, Figure
+from sleepd.store.checkpoints import Checkpoints
+from sleepd.store.ledger import Ledger
+from sleepd.text.shell import command_line
+
 from .demotion import Demotion
-from .errors import CheckpointInvalid, NotFound
-from .files import read_document, replace_file
-from .policy.operator_limits import metric_figure, parse_limit
-from .protocol.status import MetricResult
-from .protocol.verdict import AddedMetric, Figure
-from .store.checkpoints import Checkpoints
-from .store.ledger import Ledger
-from .text.shell import command_line
 
 
 class AddedMetrics:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from .cycle import State, undo_command
-from .errors import NotFound, NothingToDo
-from .store.checkpoints import Checkpoints, has_weights
-from .store.ledger import Ledger
+from sleepd.cycle import State, undo_command
+from sleepd.errors import NotFound, NothingToDo
+from sleepd.store.checkpoints import Checkpoints, has_weights
+from sleepd.store.ledger import Ledger
 
 
 def find_champion(to: int | None, ledger: Ledger, checkpoints: Checkpoints) -> tuple[int, int | None]:

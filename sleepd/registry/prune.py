@@ -10,17 +10,18 @@ from collections.abc import Sequence
 
 import msgspec
 
-from .cycle import State
-from .errors import CheckpointInvalid, LedgerUnusable, NotFound
-from .files import read_document, replace_file
-from .log import get_logger
-from .policy.retention import Keep, Stored, to_prune
-from .protocol.status import Pruned, PruneResult
+from sleepd.cycle import State
+from sleepd.errors import CheckpointInvalid, LedgerUnusable, NotFound
+from sleepd.files import read_document, replace_file
+from sleepd.log import get_logger
+from sleepd.policy.retention import Keep, Stored, to_prune
+from sleepd.protocol.status import Pruned, PruneResult
+from sleepd.store.adapter_file import WEIGHTS_FILE
+from sleepd.store.checkpoints import Checkpoints, has_weights
+from sleepd.store.ledger import Ledger
+from sleepd.text.shell import command_line
+
 from .rollback import champion_before
-from .store.adapter_file import WEIGHTS_FILE
-from .store.checkpoints import Checkpoints, has_weights
-from .store.ledger import Ledger
-from .text.shell import command_line
 
 
 class Keeping:

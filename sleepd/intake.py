@@ -12,7 +12,7 @@ from .config.schema import BufferConfig, Config
 from .errors import BufferUnreadable
 from .history import History
 from .policy.selection import Barred, Counts, Known, count
-from .quarantine_keeper import QuarantineKeeper
+from .quarantine.keeper import QuarantineKeeper
 from .store.ledger import Ledger
 
 

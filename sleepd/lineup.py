@@ -20,7 +20,6 @@ from .cycle_runner import Lineup
 from .errors import NothingToDo
 from .history import History
 from .intake import Intake
-from .isolation import Isolation
 from .log import get_logger
 from .policy.holdout import keyed_rank
 from .policy.recall import read_questions
@@ -29,6 +28,7 @@ from .policy.triggers import Policy
 from .protocol.control import Run
 from .protocol.evidence import RecallQuestion
 from .protocol.job import Job, Role, Strategy
+from .quarantine.rules import Isolation
 from .registry.compatibility import other_shape
 from .registry.predecessor import Predecessor, predecessor
 from .store.checkpoint_documents import seen_by

@@ -13,8 +13,8 @@ from typing import Any, Final, Literal
 from .buffer.experience import Experience, experience_key
 from .buffer.trained_texts import SHOWN_AT_ONCE
 from .errors import BufferUnreadable, Busy, NotFound, NothingToDo
-from .isolation import Cause, HandDecision, Word
 from .protocol.status import SCHEMA, QuarantineDetail, QuarantineEntry, QuarantineList
+from .quarantine.rules import Cause, HandDecision, Word
 from .sleeper import Sleeper
 from .text.personal_data import masked, told
 from .text.shell import command_line

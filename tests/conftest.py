@@ -10,7 +10,7 @@ import pytest
 import structlog
 from hypothesis import settings
 
-from sleepd import quarantine_keeper
+from sleepd.quarantine import keeper
 
 settings.register_profile("repeatable", derandomize=True, deadline=None)
 settings.load_profile("repeatable")
@@ -19,7 +19,7 @@ settings.load_profile("repeatable")
 signal.signal(signal.SIGINT, signal.default_int_handler)
 """A shell's background job ignores Ctrl-C, and so would every process that a test starts and interrupts."""
 
-quarantine_keeper.PATIENCE_SECONDS = 50.0
+keeper.PATIENCE_SECONDS = 50.0
 """A look in the tests' own process waits for a loaded machine's screening; the daemons they start wait as shipped."""
 
 

@@ -16,11 +16,11 @@ from collections.abc import Callable, Iterator
 from itertools import product
 from typing import Any
 
-from sleepd import quarantine
 from sleepd.buffer import experience, parsing
 from sleepd.buffer.experience import Experience
 from sleepd.buffer.trained_texts import Place, Whereabouts, learned, whereabouts
 from sleepd.policy import recall, repetition, reply_statistics
+from sleepd.quarantine import near_duplicates
 from sleepd.text import bounded_text, display, hidden_forms, shell
 from sleepd.text.labelled_secrets import find_recovery_codes, find_told
 from sleepd.text.personal_data import find_personal, masked, told
@@ -166,9 +166,9 @@ FUNCTIONS: dict[str, Callable[[str], Any]] = {
     "digest_whole": _whole,
     "form_of": lambda text: _form(b'{"' + text.encode()),
     "find_repetition": repetition.find_repetition,
-    "find_repeated": lambda text: quarantine.find_repeated(_experience(text)),
-    "is_bare_question": quarantine.is_bare_question,
-    "sketch": lambda text: quarantine.sketch(_experience(text)),
+    "find_repeated": lambda text: near_duplicates.find_repeated(_experience(text)),
+    "is_bare_question": near_duplicates.is_bare_question,
+    "sketch": lambda text: near_duplicates.sketch(_experience(text)),
     "words_of": reply_statistics.words_of,
     "is_recalled": lambda text: recall.is_recalled(text, [text[:500], "x"]),
     "parse_questions": _questions,

@@ -183,12 +183,12 @@ def test_older_findings_are_screened_once_more(tmp_path: Path, monkeypatch: pyte
         starts.append(command)
         return start(*command, **more)
 
-    monkeypatch.setattr("sleepd.screener.asyncio.create_subprocess_exec", counted)
+    monkeypatch.setattr("sleepd.quarantine.screening_client.asyncio.create_subprocess_exec", counted)
     entries = {entry.id: (entry.state, entry.reason) for entry in listed(stage).entries}
     assert entries == {"spelled": ("quarantined", "secret"), "released": ("released", "secret")}
-    assert sum("sleepd.screening" in command for command in starts) == 1
+    assert sum("sleepd.quarantine.screening_process" in command for command in starts) == 1
     listed(stage)
-    assert sum("sleepd.screening" in command for command in starts) == 1
+    assert sum("sleepd.quarantine.screening_process" in command for command in starts) == 1
 
 
 def test_screening_anew_keeps_the_earlier_one(tmp_path: Path) -> None:

@@ -8,9 +8,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from sleepd import screener
 from sleepd.control import Peer
 from sleepd.protocol.control import OPERATOR_REQUESTS, AnyRequest, Experiences, Run, Show, Subscribe
+from sleepd.quarantine import screening_client
 from sleepd.quarantine_overview import decide_by_hand
 from sleepd.requests import Requests
 from sleepd.sleeper import Sleeper
@@ -89,7 +89,7 @@ def test_readers_see_no_unscreened_text(tmp_path: Any, monkeypatch: pytest.Monke
     stage = Stage(tmp_path)
     stage.write(12)
     stage.sleep()
-    monkeypatch.setattr(screener, "_start", _fails)
+    monkeypatch.setattr(screening_client, "_start", _fails)
     attacked(stage)
     told = answers(stage, READER)
     assert SECRET not in told
@@ -97,7 +97,7 @@ def test_readers_see_no_unscreened_text(tmp_path: Any, monkeypatch: pytest.Monke
 
 
 async def _fails(*_: object) -> None:
-    raise screener.ScreeningFailed("it does not start")
+    raise screening_client.ScreeningFailed("it does not start")
 
 
 def test_reports_hide_replies_from_readers(tmp_path: Any) -> None:

@@ -10,7 +10,6 @@ from typing import Any
 import msgspec
 import pytest
 
-from sleepd import quarantine_keeper, screener, screenings
 from sleepd.buffer.experience import Experience, experience_key, group_key
 from sleepd.buffer.trained_texts import (
     MOST_SHOWN,
@@ -26,6 +25,7 @@ from sleepd.errors import NotFound
 from sleepd.overview import offline_copies, overview
 from sleepd.protocol.control import Cancel, Experiences, Run
 from sleepd.protocol.status import CycleSummary
+from sleepd.quarantine import keeper, screening_client, screening_table
 from sleepd.quarantine_overview import decide_by_hand
 from sleepd.recollection import learned as recollected
 from sleepd.registry.rollback import undo_of
@@ -167,9 +167,9 @@ def test_a_secret_that_the_owner_released_is_trained_and_still_not_shown(tmp_pat
 def test_what_older_rules_screened_is_not_shown(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     """What today's rules have not looked at yet may hold what they would find: it is shown once they have."""
     assert not any(each.is_withheld for each in recollect(stage).experiences)
-    monkeypatch.setattr(screenings, "RULES", screenings.RULES + 1)
+    monkeypatch.setattr(screening_table, "RULES", screening_table.RULES + 1)
     with monkeypatch.context() as failing:
-        failing.setattr(quarantine_keeper, "screened", partial(screener.screened, python="/bin/false"))
+        failing.setattr(keeper, "screened", partial(screening_client.screened, python="/bin/false"))
         told = recollect(stage).experiences
     assert told
     assert all(each.is_withheld and each.prompt == each.response == "" for each in told)

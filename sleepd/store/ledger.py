@@ -21,7 +21,7 @@ from sleepd.policy.selection import Sides
 from sleepd.protocol.job import Report
 from sleepd.protocol.status import CycleSummary, Decision, DecisionRecord
 from sleepd.protocol.verdict import Verdict
-from sleepd.screenings import Screenings
+from sleepd.quarantine.screening_table import Screenings
 
 from .compaction import STATEMENTS
 from .database import open_database, signed, unsigned

@@ -27,8 +27,8 @@ from sleepd.policy.promotion import Gates, judge
 from sleepd.policy.triggers import Facts, Policy, decide
 from sleepd.protocol.evidence import ProbeReply
 from sleepd.protocol.job import Report
-from sleepd.quarantine import Screened
-from sleepd.screenings import KEPT
+from sleepd.quarantine.near_duplicates import Screened
+from sleepd.quarantine.screening_table import KEPT
 from sleepd.store.ledger import Ledger
 from sleepd.store.ledger_rows import Placement, Plan
 from tests.test_promotion import report
@@ -140,8 +140,8 @@ import resource, sys
 from pathlib import Path
 import sleepd.daemon
 from sleepd.store.ledger import Ledger
-from sleepd.screenings import Screenings
-from sleepd.isolation import Findings
+from sleepd.quarantine.screening_table import Screenings
+from sleepd.quarantine.rules import Findings
 from sleepd.policy.selection import KeySet
 plain = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 ledger = Ledger(Path(sys.argv[1]))

@@ -8,9 +8,10 @@ from typing import Any, Final
 
 import msgspec
 
-from .buffer.experience import Experience, experience_key, group_key
-from .quarantine import RULES, Reason, Screened
-from .store.database import Database, signed, unsigned
+from sleepd.buffer.experience import Experience, experience_key, group_key
+from sleepd.store.database import Database, signed, unsigned
+
+from .near_duplicates import RULES, Reason, Screened
 
 PAGE: Final = 1000
 """Rows read at once, so that the event loop turns between two pages."""

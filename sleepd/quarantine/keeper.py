@@ -15,20 +15,21 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from .alarms import Alarms
-from .buffer.buffer import View
-from .buffer.open_file import BufferFile
-from .clock import Clock
-from .errors import SleepdError
-from .hand_decisions import HandDecisions
-from .isolation import Cause, Findings, HandDecision, Isolation, KeyMap, Word, barred
-from .log import get_logger
-from .policy.selection import Barred, KeySet, Known
-from .quarantine import Screened
-from .screener import screened
-from .screenings import KEPT
-from .store.ledger import Ledger
-from .text.personal_data import Handling
+from sleepd.alarms import Alarms
+from sleepd.buffer.buffer import View
+from sleepd.buffer.open_file import BufferFile
+from sleepd.clock import Clock
+from sleepd.errors import SleepdError
+from sleepd.log import get_logger
+from sleepd.policy.selection import Barred, KeySet, Known
+from sleepd.store.ledger import Ledger
+from sleepd.text.personal_data import Handling
+
+from .near_duplicates import Screened
+from .overrides import HandDecisions
+from .rules import Cause, Findings, HandDecision, Isolation, KeyMap, Word, barred
+from .screening_client import screened
+from .screening_table import KEPT
 
 PATIENCE_SECONDS: Final = 20.0
 """How long a look waits for the screening: a few thousand experiences."""

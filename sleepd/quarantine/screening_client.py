@@ -17,10 +17,11 @@ from typing import Final
 
 import msgspec
 
-from .buffer.open_file import BufferFile
-from .errors import ScreeningFailed
-from .quarantine import Screened
-from .screening import Frame, encode_frame, unscreenable
+from sleepd.buffer.open_file import BufferFile
+from sleepd.errors import ScreeningFailed
+
+from .near_duplicates import Screened
+from .screening_process import Frame, encode_frame, unscreenable
 
 FRAME_SECONDS: Final = 300.0
 """Between two frames, and for the process to take in what it is given."""
@@ -135,7 +136,7 @@ async def _start(file: BufferFile, python: str) -> asyncio.subprocess.Process | 
         return None
     try:
         return await asyncio.create_subprocess_exec(
-            *(python, "-P", "-m", "sleepd.screening", str(descriptor), str(TEXT_SECONDS)),
+            *(python, "-P", "-m", "sleepd.quarantine.screening_process", str(descriptor), str(TEXT_SECONDS)),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,

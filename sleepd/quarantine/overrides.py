@@ -13,12 +13,13 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from .buffer.experience import key_text
-from .errors import CheckpointInvalid
-from .files import read_document, replace_file
-from .isolation import HandDecision, Word
-from .protocol.status import Moment
-from .text.shell import command_line
+from sleepd.buffer.experience import key_text
+from sleepd.errors import CheckpointInvalid
+from sleepd.files import read_document, replace_file
+from sleepd.protocol.status import Moment
+from sleepd.text.shell import command_line
+
+from .rules import HandDecision, Word
 
 FILE_NAME = "quarantine.json"
 _Digits = Annotated[str, Meta(pattern=r"^[0-9a-f]{16}\Z")]

@@ -20,9 +20,9 @@ from typing import Final, Literal
 
 import msgspec
 
-from .buffer.experience import Experience
-from .policy.repetition import WORD, find_repetition
-from .text.bounded_text import folded
+from sleepd.buffer.experience import Experience
+from sleepd.policy.repetition import WORD, find_repetition
+from sleepd.text.bounded_text import folded
 
 Reason = Literal["", "loop", "questions", "near_duplicate", "secret", "too_long", "bare_question", "unscreenable"]
 """What the text alone says against an experience; empty: nothing. A bare question alone says nothing yet: see

@@ -1,6 +1,6 @@
 """The short-lived process that screens experiences: it has the texts and the library for secrets, the daemon neither.
 
-``python -m sleepd.screening FD SECONDS``. The buffer is the inherited descriptor FD. Standard input is a sequence of
+``python -m sleepd.quarantine.screening_process FD SECONDS``. The buffer is the inherited descriptor FD. Standard input is a sequence of
 frames: first the wanted keys as an array of 64-bit integers, then pages of keys and signatures of earlier experiences.
 Standard output is a sequence of frames, each a :class:`Frame`; an empty one is the end. While it reads, there is one
 every ten seconds that only says so. A frame is its length in four bytes, the largest first, and MessagePack. A buffer
@@ -26,12 +26,13 @@ from typing import Any, BinaryIO, Final, TypeVar
 
 import msgspec
 
-from .buffer.experience import Experience, experience_key, group_key, parse
-from .buffer.parsing import HalfWritten
-from .buffer.reader_process import HEAD_BYTES, FirstBytes, bound_process, read_records
-from .quarantine import MAX_CHARACTERS, Finding, Neighbours, Screened, find_repeated, is_bare_question, sketch
-from .text.personal_data import find_personal
-from .text.secret_scan import SecretFinder
+from sleepd.buffer.experience import Experience, experience_key, group_key, parse
+from sleepd.buffer.parsing import HalfWritten
+from sleepd.buffer.reader_process import HEAD_BYTES, FirstBytes, bound_process, read_records
+from sleepd.text.personal_data import find_personal
+from sleepd.text.secret_scan import SecretFinder
+
+from .near_duplicates import MAX_CHARACTERS, Finding, Neighbours, Screened, find_repeated, is_bare_question, sketch
 
 NICENESS: Final = 10
 BEAT_SECONDS: Final = 10.0

@@ -15,8 +15,9 @@ from typing import Final, Literal
 
 import msgspec
 
-from .policy.selection import Barred, KeySet
-from .quarantine import Reason, Screened
+from sleepd.policy.selection import Barred, KeySet
+
+from .near_duplicates import Reason, Screened
 
 BARE_QUESTIONS: Final = 8
 """So many replies of a buffer that are nothing but a question, and they are less than half of it: then they are a flood

@@ -24,15 +24,15 @@ from .clock import Clock, SystemClock
 from .config.layers import load, require_buffer
 from .config.schema import NEEDS_RESTART, Config
 from .control import ControlSocket, Peer, unexpected
+from .cycles.repair import disk_error
+from .cycles.sleeper import Sleeper
 from .errors import ConfigError, LedgerUnusable, NothingToDo, SleepdError
 from .log import get_logger
-from .mending import disk_error
 from .notify import Notifier
 from .overview import offline_copies, overview, write_offline_copies
 from .protocol.control import Announcement, AnyRequest, Run
 from .protocol.status import LastError
 from .requests import Requests
-from .sleeper import Sleeper
 from .version import VERSION
 
 HALF_WRITTEN_SECONDS = 2.0

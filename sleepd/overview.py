@@ -11,14 +11,14 @@ from typing import Any
 import msgspec
 
 from .cycle import State, undo_command
+from .cycles.legacy_cycles import adopted_champion, older_cycles
+from .cycles.sleeper import Sleeper
 from .errors import CheckpointInvalid, NotFound
 from .files import replace_file
-from .older_cycles import adopted_champion, older_cycles
 from .policy import triggers
 from .protocol.job import Report
 from .protocol.status import SCHEMA, Alarm, BufferDetail, BufferStatus, Champion, CycleDetail, CycleSummary, Status
 from .registry.rollback import undo_of
-from .sleeper import Sleeper
 from .store import legacy_formats
 from .store.checkpoint_documents import evaluation_of, placements_of
 from .store.checkpoints import has_weights

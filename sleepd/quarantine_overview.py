@@ -12,10 +12,10 @@ from typing import Any, Final, Literal
 
 from .buffer.experience import Experience, experience_key
 from .buffer.trained_texts import SHOWN_AT_ONCE
+from .cycles.sleeper import Sleeper
 from .errors import BufferUnreadable, Busy, NotFound, NothingToDo
 from .protocol.status import SCHEMA, QuarantineDetail, QuarantineEntry, QuarantineList
 from .quarantine.rules import Cause, HandDecision, Word
-from .sleeper import Sleeper
 from .text.personal_data import masked, told
 from .text.shell import command_line
 

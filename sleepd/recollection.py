@@ -9,8 +9,8 @@ from .buffer.buffer import View
 from .buffer.experience import Experience
 from .buffer.trained_texts import SHOWN_AT_ONCE, Found, Learned, Place, keys_of, limited, whereabouts
 from .buffer.trained_texts import learned as as_learned
+from .cycles.sleeper import Sleeper
 from .errors import BufferUnreadable
-from .sleeper import Sleeper
 from .store.checkpoint_documents import placements_of
 
 

@@ -14,6 +14,7 @@ import msgspec
 
 from .config.schema import Config
 from .control import Peer
+from .cycles.sleeper import Sleeper
 from .errors import PermissionDenied, UsageError
 from .overview import buffer_detail, cycles, detail, older_result, overview
 from .policy.retention import Keep
@@ -47,7 +48,6 @@ from .protocol.control import (
 from .protocol.status import SCHEMA, MetricResult, RunResult
 from .quarantine_overview import decide_by_hand, quarantine_detail, quarantine_list
 from .recollection import learned
-from .sleeper import Sleeper
 from .text.shell import command_line, quoted
 from .version import VERSION
 

@@ -22,13 +22,13 @@ from .clock import SystemClock
 from .config.layers import load
 from .config.schema import BufferConfig, Config, ControlConfig, StateConfig, WorkerConfig
 from .cycle import State
+from .cycles.sleeper import Sleeper
 from .errors import SleepdError, WorkerFailed
 from .files import make_directory, replace_file
 from .interpreter import worker_python
 from .log import configure
 from .protocol.control import Run
 from .protocol.status import CycleSummary
-from .sleeper import Sleeper
 from .store.split_secret import BYTES, FILE_NAME
 from .text.display import clean
 

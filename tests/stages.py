@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from sleepd.config.schema import Config
+from sleepd.cycles.sleeper import Sleeper
 from sleepd.protocol.control import Run
 from sleepd.protocol.status import CycleSummary
-from sleepd.sleeper import Sleeper
 from tests.agents import config_for, experiences, write_buffer
 from tests.fakes import FakeClock, fake_worker
 

@@ -9,12 +9,12 @@ import msgspec
 import pytest
 
 from sleepd.control import Peer
+from sleepd.cycles.sleeper import Sleeper
 from sleepd.errors import CheckpointInvalid, PermissionDenied, UsageError
 from sleepd.overview import detail, overview
 from sleepd.protocol.control import AddMetric
 from sleepd.protocol.status import MetricResult
 from sleepd.requests import Requests
-from sleepd.sleeper import Sleeper
 from sleepd.store.checkpoints import verify
 from tests.agents import changed
 from tests.stages import Stage

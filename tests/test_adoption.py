@@ -15,12 +15,12 @@ from typing import Any
 
 import pytest
 
+from sleepd.cycles.sleeper import Sleeper
 from sleepd.errors import CheckpointInvalid
 from sleepd.overview import cycles, detail, overview
 from sleepd.protocol.control import History, Rollback, Run
 from sleepd.protocol.status import RunResult
 from sleepd.scheduler import SleepScheduler
-from sleepd.sleeper import Sleeper
 from sleepd.store import adoption
 from sleepd.store.adapter_file import read_adapter_file
 from sleepd.store.checkpoints import file_record, read_manifest, verify

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
+from sleepd.cycles.sleeper import Sleeper
 from sleepd.overview import overview
 from sleepd.policy.overdue import Limits, alarms
 from sleepd.protocol.control import Run
 from sleepd.protocol.status import Decision, Veto
-from sleepd.sleeper import Sleeper
 from tests.agents import changed
 from tests.stages import Stage
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from sleepd.cycles.gpu_lock import GpuLock
 from sleepd.errors import Busy
-from sleepd.gpu_lock import GpuLock
 from sleepd.protocol.control import Run
 from sleepd.protocol.status import RunResult
 from tests.agents import changed, config_for, experiences, write_buffer

@@ -11,10 +11,10 @@ from typing import Any
 import msgspec
 import pytest
 
+from sleepd.cycles.sleeper import Sleeper
 from sleepd.errors import CheckpointInvalid
 from sleepd.overview import overview
 from sleepd.protocol.control import Run
-from sleepd.sleeper import Sleeper
 from sleepd.store.checkpoints import Manifest, file_record, verify
 from tests.agents import changed, config_for, experiences, write_buffer
 from tests.faults.damaged_checkpoints import three_champions, try_all

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
+from sleepd.cycles.sleeper import Sleeper
 from sleepd.errors import LedgerUnusable
 from sleepd.overview import cycles
-from sleepd.sleeper import Sleeper
 from sleepd.store import database
 from sleepd.store.database import SCHEMA_VERSION
 from sleepd.store.ledger import Ledger

@@ -13,13 +13,13 @@ import pytest
 
 from sleepd.buffer.experience import group_key, key_text
 from sleepd.config.schema import QuarantineConfig
-from sleepd.lineup import line_up
+from sleepd.cycles.planning import line_up
+from sleepd.cycles.sleeper import Sleeper
 from sleepd.protocol.control import Run
 from sleepd.protocol.job import decode_job, decode_lessons
 from sleepd.protocol.status import QuarantineList
 from sleepd.quarantine_overview import decide_by_hand, quarantine_list
 from sleepd.recollection import learned
-from sleepd.sleeper import Sleeper
 from sleepd.store.reservoir import read_reservoir
 from tests.agents import experiences, write_buffer
 from tests.stages import Stage

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
+from sleepd.cycles.sleeper import Sleeper
 from sleepd.errors import Busy, CheckpointInvalid, NotFound, NothingToDo
 from sleepd.protocol.control import Run
 from sleepd.protocol.status import QuarantineList
 from sleepd.quarantine import keeper, screening_client
 from sleepd.quarantine_overview import decide_by_hand, quarantine_detail, quarantine_list
-from sleepd.sleeper import Sleeper
 from tests.agents import experiences, write_buffer
 from tests.stages import Stage
 

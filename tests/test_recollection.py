@@ -21,6 +21,7 @@ from sleepd.buffer.trained_texts import (
     limited,
     whereabouts,
 )
+from sleepd.cycles.sleeper import Sleeper
 from sleepd.errors import NotFound
 from sleepd.overview import offline_copies, overview
 from sleepd.protocol.control import Cancel, Experiences, Run
@@ -30,7 +31,6 @@ from sleepd.quarantine_overview import decide_by_hand
 from sleepd.recollection import learned as recollected
 from sleepd.registry.rollback import undo_of
 from sleepd.sleepctl.offline_cycle import read_detail
-from sleepd.sleeper import Sleeper
 from sleepd.store.checkpoints import Checkpoints
 from sleepd.store.ledger import Ledger
 from tests.agents import experiences, write_buffer

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from sleepd.cycle import Event
+from sleepd.cycles.sleeper import Sleeper
 from sleepd.errors import LedgerUnusable
 from sleepd.overview import detail
 from sleepd.protocol.control import Run
 from sleepd.protocol.verdict import Outcome
-from sleepd.sleeper import Sleeper
 from sleepd.store.checkpoints import verify
 from sleepd.store.ledger import Ledger
 from tests.agents import changed

@@ -12,12 +12,12 @@ import pytest
 from msgspec.structs import replace
 
 from sleepd.config.strategies import STRATEGIES
+from sleepd.cycles.sleeper import Sleeper
 from sleepd.errors import Busy, NotFound, NothingToDo, StateLocked
 from sleepd.overview import cycles, detail, overview
 from sleepd.protocol.control import Run, Thresholds
 from sleepd.protocol.job import Strategy
 from sleepd.protocol.status import CycleSummary
-from sleepd.sleeper import Sleeper
 from sleepd.store.checkpoints import verify
 from tests.agents import changed
 from tests.stages import Stage, look

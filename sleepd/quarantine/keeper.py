@@ -15,10 +15,10 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from sleepd.alarms import Alarms
 from sleepd.buffer.buffer import View
 from sleepd.buffer.open_file import BufferFile
 from sleepd.clock import Clock
+from sleepd.cycles.alarms import Alarms
 from sleepd.errors import SleepdError
 from sleepd.log import get_logger
 from sleepd.policy.selection import Barred, KeySet, Known

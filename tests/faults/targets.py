@@ -33,8 +33,9 @@ from sleepd.config.render import render
 from sleepd.config.schema import Config
 from sleepd.config.strategies import STRATEGIES
 from sleepd.control import Peer
+from sleepd.cycles.history import History
+from sleepd.cycles.sleeper import Sleeper
 from sleepd.errors import BufferUnreadable, DaemonNotRunning, NothingToDo, UsageError
-from sleepd.history import History
 from sleepd.protocol import control, job
 from sleepd.protocol.status import BufferDetail, CycleDetail, Decision, RunResult, Status
 from sleepd.requests import Requests, check_order
@@ -42,7 +43,6 @@ from sleepd.sleepctl.console import Console
 from sleepd.sleepctl.offline import read_status
 from sleepd.sleepctl.show_screen import show_page
 from sleepd.sleepctl.status_screen import status_page
-from sleepd.sleeper import Sleeper
 from sleepd.store.adapter_file import read_adapter_file
 from sleepd.store.checkpoints import Checkpoints, read_manifest, verify
 from sleepd.store.ledger import Ledger

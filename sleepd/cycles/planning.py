@@ -12,30 +12,31 @@ from pathlib import Path
 
 import msgspec
 
-from .buffer.buffer import ExperienceBuffer, View
-from .buffer.experience import Experience, experience_key, group_key, group_of, key_text, prompt_key
-from .config.schema import Config
-from .config.strategies import find_strategy
-from .cycle_runner import Lineup
-from .errors import NothingToDo
+from sleepd.buffer.buffer import ExperienceBuffer, View
+from sleepd.buffer.experience import Experience, experience_key, group_key, group_of, key_text, prompt_key
+from sleepd.config.schema import Config
+from sleepd.config.strategies import find_strategy
+from sleepd.errors import NothingToDo
+from sleepd.log import get_logger
+from sleepd.policy.holdout import keyed_rank
+from sleepd.policy.recall import read_questions
+from sleepd.policy.selection import FREQUENT_FROM, KeySet, Known, Selection, sampling_shares, select
+from sleepd.policy.triggers import Policy
+from sleepd.protocol.control import Run
+from sleepd.protocol.evidence import RecallQuestion
+from sleepd.protocol.job import Job, Role, Strategy
+from sleepd.quarantine.rules import Isolation
+from sleepd.registry.compatibility import other_shape
+from sleepd.registry.predecessor import Predecessor, predecessor
+from sleepd.store.checkpoint_documents import seen_by
+from sleepd.store.checkpoints import Checkpoints, Manifest, verify_usable
+from sleepd.store.ledger import Ledger
+from sleepd.store.reservoir import read_reservoir
+from sleepd.text.personal_data import masked, told
+
+from .buffer_summary import Intake
 from .history import History
-from .intake import Intake
-from .log import get_logger
-from .policy.holdout import keyed_rank
-from .policy.recall import read_questions
-from .policy.selection import FREQUENT_FROM, KeySet, Known, Selection, sampling_shares, select
-from .policy.triggers import Policy
-from .protocol.control import Run
-from .protocol.evidence import RecallQuestion
-from .protocol.job import Job, Role, Strategy
-from .quarantine.rules import Isolation
-from .registry.compatibility import other_shape
-from .registry.predecessor import Predecessor, predecessor
-from .store.checkpoint_documents import seen_by
-from .store.checkpoints import Checkpoints, Manifest, verify_usable
-from .store.ledger import Ledger
-from .store.reservoir import read_reservoir
-from .text.personal_data import masked, told
+from .runner import Lineup
 
 
 async def line_up(

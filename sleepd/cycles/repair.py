@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from sleepd.clock import Clock
+from sleepd.errors import CheckpointInvalid, LedgerUnusable, StateDirectoryUnusable
+from sleepd.store.checkpoints import Checkpoints
+from sleepd.store.ledger import Ledger
+
 from .alarms import Alarms
-from .clock import Clock
-from .errors import CheckpointInvalid, LedgerUnusable, StateDirectoryUnusable
 from .history import History
 from .recovery import mend_current, recover
-from .store.checkpoints import Checkpoints
-from .store.ledger import Ledger
 
 
 class Mending:

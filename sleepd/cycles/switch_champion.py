@@ -9,17 +9,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from .cycle import Event
-from .cycle_runner import CycleRunner
-from .errors import SleepdError
+from sleepd.cycle import Event
+from sleepd.errors import SleepdError
+from sleepd.log import get_logger
+from sleepd.registry.compatibility import Fit
+from sleepd.registry.demotion import Demotion
+from sleepd.registry.rollback import find_champion, put_in_use
+from sleepd.store.checkpoints import Checkpoints
+from sleepd.store.ledger import Ledger
+
 from .history import History
-from .log import get_logger
-from .mending import Mending
-from .registry.compatibility import Fit
-from .registry.demotion import Demotion
-from .registry.rollback import find_champion, put_in_use
-from .store.checkpoints import Checkpoints
-from .store.ledger import Ledger
+from .repair import Mending
+from .runner import CycleRunner
 
 
 class InUse:

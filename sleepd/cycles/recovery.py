@@ -9,15 +9,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from . import resumption
-from .clock import Clock
-from .cycle import Event, State
-from .errors import CheckpointInvalid
-from .log import get_logger
-from .protocol.verdict import Outcome
-from .settling import EVENTS
-from .store.checkpoints import Checkpoints, read_manifest, verify_usable
-from .store.ledger import Ledger
+from sleepd.clock import Clock
+from sleepd.cycle import Event, State
+from sleepd.errors import CheckpointInvalid
+from sleepd.log import get_logger
+from sleepd.protocol.verdict import Outcome
+from sleepd.store.checkpoints import Checkpoints, read_manifest, verify_usable
+from sleepd.store.ledger import Ledger
+
+from . import resume
+from .commit import EVENTS
 
 CUT_SHORT = "sage-sleepd ended in the middle of it"
 
@@ -69,12 +70,12 @@ def _why_over(cycle: int, state: State, ledger: Ledger, checkpoints: Checkpoints
     """Why the cycle cannot go on; empty: nothing here speaks against it."""
     if state is State.JUDGED:
         return f"{cause}; its experiences are trained by the next cycle"
-    times = resumption.crashes(ledger, cycle).count
+    times = resume.crashes(ledger, cycle).count
     if state is not State.SUSPENDED:
-        times = resumption.note_crash(ledger, cycle, clock.now()).count
-    if times > resumption.MAX_CRASHES:
+        times = resume.note_crash(ledger, cycle, clock.now()).count
+    if times > resume.MAX_CRASHES:
         return f"it was cut short {times} times; its experiences are trained by the next cycle"
-    job = resumption.staged_job(checkpoints, cycle)
+    job = resume.staged_job(checkpoints, cycle)
     return f"it cannot go on: {job}" if isinstance(job, str) else ""
 
 

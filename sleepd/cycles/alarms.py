@@ -7,12 +7,12 @@ from datetime import datetime, timedelta
 
 import msgspec
 
-from .clock import Clock, Elapsed
-from .config.schema import Config
-from .log import get_logger
-from .policy.overdue import Limits, alarms, is_overdue
-from .protocol.status import Alarm, Decision
-from .store.ledger import Ledger
+from sleepd.clock import Clock, Elapsed
+from sleepd.config.schema import Config
+from sleepd.log import get_logger
+from sleepd.policy.overdue import Limits, alarms, is_overdue
+from sleepd.protocol.status import Alarm, Decision
+from sleepd.store.ledger import Ledger
 
 _DUE_SINCE = "due_since"
 _STANDING = "alarms"

@@ -22,11 +22,11 @@ from typing import Any
 
 import msgspec
 
-from .errors import ProtocolError, WorkerDied, WorkerFailed
-from .interpreter import worker_python
-from .log import get_logger
-from .protocol.job import MAX_MESSAGE_BYTES, Failure, Hello, Notice, Progress, Report, decode_message
-from .version import VERSION
+from sleepd.errors import ProtocolError, WorkerDied, WorkerFailed
+from sleepd.interpreter import worker_python
+from sleepd.log import get_logger
+from sleepd.protocol.job import MAX_MESSAGE_BYTES, Failure, Hello, Notice, Progress, Report, decode_message
+from sleepd.version import VERSION
 
 KEPT_LINES = 20
 """Of the worker's output, for the story of its death."""

@@ -14,17 +14,17 @@ from typing import Final
 
 import msgspec
 
-from .clock import Clock
-from .config.strategies import adapter_shape
-from .cycle import Event, State
-from .errors import WorkerFailed
-from .policy.promotion import Gates, judge
-from .protocol.job import Job, Report
-from .protocol.verdict import Outcome, Verdict
-from .store.checkpoint_documents import write_documents
-from .store.checkpoints import Checkpoints, Manifest
-from .store.ledger import Ledger
-from .store.reservoir import next_reservoir
+from sleepd.clock import Clock
+from sleepd.config.strategies import adapter_shape
+from sleepd.cycle import Event, State
+from sleepd.errors import WorkerFailed
+from sleepd.policy.promotion import Gates, judge
+from sleepd.protocol.job import Job, Report
+from sleepd.protocol.verdict import Outcome, Verdict
+from sleepd.store.checkpoint_documents import write_documents
+from sleepd.store.checkpoints import Checkpoints, Manifest
+from sleepd.store.ledger import Ledger
+from sleepd.store.reservoir import next_reservoir
 
 EVENTS: Final = {
     Outcome.PROMOTED: Event.PROMOTE,

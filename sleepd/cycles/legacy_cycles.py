@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from .errors import CheckpointInvalid
-from .protocol.status import Champion, CycleSummary
+from sleepd.errors import CheckpointInvalid
+from sleepd.protocol.status import Champion, CycleSummary
+from sleepd.store.checkpoints import read_manifest
+from sleepd.store.legacy_formats import SleepEntry, from_local
+
 from .sleeper import Sleeper
-from .store.checkpoints import read_manifest
-from .store.legacy_formats import SleepEntry, from_local
 
 _NOT_MEASURED = "adopted, not measured: nobody compared it with the base"
 

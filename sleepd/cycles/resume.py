@@ -15,13 +15,13 @@ from typing import Final
 
 import msgspec
 
-from .buffer.buffer import View
-from .errors import ProtocolError
-from .files import read_document
-from .protocol.job import RESUME_POINT, Job, decode_job
-from .store.checkpoints import Checkpoints, directory_name
-from .store.ledger import Ledger
-from .store.ledger_rows import Placement
+from sleepd.buffer.buffer import View
+from sleepd.errors import ProtocolError
+from sleepd.files import read_document
+from sleepd.protocol.job import RESUME_POINT, Job, decode_job
+from sleepd.store.checkpoints import Checkpoints, directory_name
+from sleepd.store.ledger import Ledger
+from sleepd.store.ledger_rows import Placement
 
 MAX_CRASHES: Final = 3
 """A cycle that was cut short by so many deaths (not shutdowns) is given up."""

@@ -14,25 +14,26 @@ from typing import Any, Final
 
 import msgspec
 
-from .buffer.experience import Experience, experience_key, group_of
-from .clock import Clock
-from .cycle import Event, State
-from .errors import LedgerUnusable, SleepdError, WorkerDied
-from .files import write_durably
-from .gpu_devices import has_gpu
-from .log import get_logger
-from .policy.probation import compare
-from .policy.promotion import Gates
-from .protocol.job import Failure, Job, Lesson, Notice, Phase, Progress, Report, Role, encode
-from .protocol.status import CycleSummary
-from .protocol.verdict import Outcome
-from .registry.demotion import Demotion
-from .resumption import MAX_CRASHES, has_resume_point, note_crash
-from .settling import settle
-from .store.checkpoints import Checkpoints
-from .store.ledger import Ledger
-from .store.ledger_rows import Placement, Plan
-from .supervisor import Worker, WorkerPolicy
+from sleepd.buffer.experience import Experience, experience_key, group_of
+from sleepd.clock import Clock
+from sleepd.cycle import Event, State
+from sleepd.errors import LedgerUnusable, SleepdError, WorkerDied
+from sleepd.files import write_durably
+from sleepd.gpu_devices import has_gpu
+from sleepd.log import get_logger
+from sleepd.policy.probation import compare
+from sleepd.policy.promotion import Gates
+from sleepd.protocol.job import Failure, Job, Lesson, Notice, Phase, Progress, Report, Role, encode
+from sleepd.protocol.status import CycleSummary
+from sleepd.protocol.verdict import Outcome
+from sleepd.registry.demotion import Demotion
+from sleepd.store.checkpoints import Checkpoints
+from sleepd.store.ledger import Ledger
+from sleepd.store.ledger_rows import Placement, Plan
+
+from .commit import settle
+from .resume import MAX_CRASHES, has_resume_point, note_crash
+from .worker_process import Worker, WorkerPolicy
 
 _ANNOUNCED: Final = {
     Outcome.PROMOTED: ("candidate_promoted", "info"),

@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from .errors import Busy
+from sleepd.errors import Busy
 
 _HINT = "sleepctl status shows the other one; worker.gpu_lock names the file, and empty means to wait for nobody"
 

@@ -12,37 +12,38 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from sleepd.clock import Clock
+from sleepd.config.schema import Config
+from sleepd.cycle import Event, State
+from sleepd.errors import Busy, CheckpointInvalid, NothingToDo
+from sleepd.log import get_logger
+from sleepd.policy.promotion import Gates
+from sleepd.policy.retention import Keep
+from sleepd.policy.triggers import Facts, Policy, decide
+from sleepd.protocol.control import Run, Thresholds
+from sleepd.protocol.job import Job
+from sleepd.protocol.status import CycleSummary, Decision, LastError
+from sleepd.registry.compatibility import Fit
+from sleepd.registry.demotion import Demotion
+from sleepd.registry.operator_metrics import AddedMetrics
+from sleepd.registry.prune import Keeping
+from sleepd.store.adoption import adopt
+from sleepd.store.checkpoints import Checkpoints
+from sleepd.store.rebuild_ledger import open_ledger
+from sleepd.store.state_lock import StateLock
+
 from .alarms import Alarms
-from .clock import Clock
-from .config.schema import Config
-from .cycle import Event, State
-from .cycle_runner import CycleEnd, CycleRunner
-from .errors import Busy, CheckpointInvalid, NothingToDo
-from .fact_finding import FactFinding
+from .buffer_summary import Intake
+from .decision_facts import FactFinding
 from .gpu_lock import GpuLock
 from .history import History
-from .in_use import InUse
-from .intake import Intake
-from .lineup import line_up
-from .log import get_logger
-from .mending import Mending, disk_error
-from .policy.promotion import Gates
-from .policy.retention import Keep
-from .policy.triggers import Facts, Policy, decide
-from .protocol.control import Run, Thresholds
-from .protocol.job import Job
-from .protocol.status import CycleSummary, Decision, LastError
+from .planning import line_up
 from .recovery import recover
-from .registry.compatibility import Fit
-from .registry.demotion import Demotion
-from .registry.operator_metrics import AddedMetrics
-from .registry.prune import Keeping
-from .resumption import obstacle, staged_job
-from .store.adoption import adopt
-from .store.checkpoints import Checkpoints
-from .store.rebuild_ledger import open_ledger
-from .store.state_lock import StateLock
-from .supervisor import WorkerPolicy, worker_command
+from .repair import Mending, disk_error
+from .resume import obstacle, staged_job
+from .runner import CycleEnd, CycleRunner
+from .switch_champion import InUse
+from .worker_process import WorkerPolicy, worker_command
 
 _PAUSED = "is_paused"
 

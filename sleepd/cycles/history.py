@@ -8,17 +8,16 @@ from pathlib import Path
 
 import msgspec
 
-from .buffer.buffer import View
-from .cycle import State
-from .errors import CheckpointInvalid
-from .log import get_logger
-from .policy.selection import KeySet, Known
-from .protocol.status import LastError
-from .resumption import crashes
-from .store.adoption import note_trained, older_directories
-from .store.checkpoints import Checkpoints
-from .store.ledger import Ledger
-from .store.legacy_formats import (
+from sleepd.buffer.buffer import View
+from sleepd.cycle import State
+from sleepd.errors import CheckpointInvalid
+from sleepd.log import get_logger
+from sleepd.policy.selection import KeySet, Known
+from sleepd.protocol.status import LastError
+from sleepd.store.adoption import note_trained, older_directories
+from sleepd.store.checkpoints import Checkpoints
+from sleepd.store.ledger import Ledger
+from sleepd.store.legacy_formats import (
     SchedulerState,
     SleepEntry,
     from_local,
@@ -27,7 +26,9 @@ from .store.legacy_formats import (
     sleep_entry,
     write_scheduler_state,
 )
-from .store.split_secret import split_secret
+from sleepd.store.split_secret import split_secret
+
+from .resume import crashes
 
 KEPT_ENTRIES = 50
 """In ``scheduler_state.json``; the ledger keeps all."""

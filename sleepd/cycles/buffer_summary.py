@@ -5,15 +5,16 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+from sleepd.buffer.buffer import ExperienceBuffer, View
+from sleepd.clock import Clock
+from sleepd.config.schema import BufferConfig, Config
+from sleepd.errors import BufferUnreadable
+from sleepd.policy.selection import Barred, Counts, Known, count
+from sleepd.quarantine.keeper import QuarantineKeeper
+from sleepd.store.ledger import Ledger
+
 from .alarms import Alarms
-from .buffer.buffer import ExperienceBuffer, View
-from .clock import Clock
-from .config.schema import BufferConfig, Config
-from .errors import BufferUnreadable
 from .history import History
-from .policy.selection import Barred, Counts, Known, count
-from .quarantine.keeper import QuarantineKeeper
-from .store.ledger import Ledger
 
 
 class Intake:

@@ -5,16 +5,17 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from .clock import Clock, Elapsed
-from .config.schema import Config
+from sleepd.clock import Clock, Elapsed
+from sleepd.config.schema import Config
+from sleepd.policy.triggers import Facts, cooldown_seconds
+from sleepd.registry.compatibility import Fit
+from sleepd.registry.demotion import Demotion
+from sleepd.store.ledger import Ledger
+
+from .buffer_summary import Intake
 from .gpu_lock import GpuLock
 from .history import History
-from .intake import Intake
-from .policy.triggers import Facts, cooldown_seconds
-from .registry.compatibility import Fit
-from .registry.demotion import Demotion
-from .resumption import crashes
-from .store.ledger import Ledger
+from .resume import crashes
 
 
 class FactFinding:

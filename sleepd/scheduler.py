@@ -29,11 +29,11 @@ from .config.checks import discover
 from .config.layers import load
 from .config.schema import Config
 from .cycles.sleeper import Sleeper
+from .daemon.requests import check_order
+from .daemon.status_view import older_result
 from .errors import Busy, ConfigError, NothingToDo, SleepdError, StateLocked, UsageError
-from .overview import older_result
 from .protocol.control import Check, GetStatus, Run, Thresholds
 from .protocol.status import Decision, RunResult, Status
-from .requests import check_order
 from .store.legacy_formats import local_naive, read_scheduler_state
 from .store.state_lock import read_holder
 from .text.display import clean

@@ -8,13 +8,13 @@ from typing import Any
 import msgspec
 import pytest
 
-from sleepd.control import Peer
 from sleepd.cycles.sleeper import Sleeper
+from sleepd.daemon.control_socket import Peer
+from sleepd.daemon.requests import Requests
+from sleepd.daemon.status_view import detail, overview
 from sleepd.errors import CheckpointInvalid, PermissionDenied, UsageError
-from sleepd.overview import detail, overview
 from sleepd.protocol.control import AddMetric
 from sleepd.protocol.status import MetricResult
-from sleepd.requests import Requests
 from sleepd.store.checkpoints import verify
 from tests.agents import changed
 from tests.stages import Stage

@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 
 from sleepd.cycles.sleeper import Sleeper
+from sleepd.daemon.status_view import cycles, detail, overview
 from sleepd.errors import CheckpointInvalid
-from sleepd.overview import cycles, detail, overview
 from sleepd.protocol.control import History, Rollback, Run
 from sleepd.protocol.status import RunResult
 from sleepd.scheduler import SleepScheduler

@@ -9,7 +9,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from sleepd.cycles.sleeper import Sleeper
-from sleepd.overview import overview
+from sleepd.daemon.status_view import overview
 from sleepd.policy.overdue import Limits, alarms
 from sleepd.protocol.control import Run
 from sleepd.protocol.status import Decision, Veto

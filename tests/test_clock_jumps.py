@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from sleepd.cycles.sleeper import Sleeper
-from sleepd.overview import overview
+from sleepd.daemon.status_view import overview
 from sleepd.protocol.control import Run
 from sleepd.store.legacy_formats import from_local, local_naive
 from tests.agents import changed, config_for, experiences, write_buffer

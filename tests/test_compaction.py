@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from sleepd.cycles.sleeper import Sleeper
+from sleepd.daemon.status_view import detail
 from sleepd.errors import CheckpointInvalid
-from sleepd.overview import detail
 from sleepd.store.checkpoint_documents import evaluation_of, placements_of, seen_by
 from sleepd.store.compaction import KEPT_WHOLE
 from sleepd.store.database import SCHEMA_VERSION

@@ -12,8 +12,8 @@ import msgspec
 import pytest
 
 from sleepd.cycles.sleeper import Sleeper
+from sleepd.daemon.status_view import overview
 from sleepd.errors import CheckpointInvalid
-from sleepd.overview import overview
 from sleepd.protocol.control import Run
 from sleepd.store.checkpoints import Manifest, file_record, verify
 from tests.agents import changed, config_for, experiences, write_buffer

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from sleepd.cycles.sleeper import Sleeper
+from sleepd.daemon.status_view import cycles
 from sleepd.errors import LedgerUnusable
-from sleepd.overview import cycles
 from sleepd.store import database
 from sleepd.store.database import SCHEMA_VERSION
 from sleepd.store.ledger import Ledger

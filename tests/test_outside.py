@@ -17,9 +17,9 @@ import structlog
 
 from sleepd import log
 from sleepd.clock import Elapsed
+from sleepd.daemon.systemd import Notifier
 from sleepd.errors import StateDirectoryUnusable, StateLocked
 from sleepd.files import replace_file, replace_link
-from sleepd.notify import Notifier
 from sleepd.store.state_lock import StateLock, read_holder
 from tests.fakes import FakeClock
 

@@ -15,11 +15,11 @@ from sleepd.buffer.experience import group_key, key_text
 from sleepd.config.schema import QuarantineConfig
 from sleepd.cycles.planning import line_up
 from sleepd.cycles.sleeper import Sleeper
+from sleepd.daemon.quarantine_view import decide_by_hand, quarantine_list
+from sleepd.daemon.trained_texts_view import learned
 from sleepd.protocol.control import Run
 from sleepd.protocol.job import decode_job, decode_lessons
 from sleepd.protocol.status import QuarantineList
-from sleepd.quarantine_overview import decide_by_hand, quarantine_list
-from sleepd.recollection import learned
 from sleepd.store.reservoir import read_reservoir
 from tests.agents import experiences, write_buffer
 from tests.stages import Stage

@@ -12,7 +12,7 @@ import pytest
 
 from sleepd.cycles.resume import staged_job
 from sleepd.cycles.sleeper import Sleeper
-from sleepd.overview import detail, overview
+from sleepd.daemon.status_view import detail, overview
 from sleepd.policy.probation import MIN_EXPERIENCES, compare
 from sleepd.protocol.control import Run
 from sleepd.protocol.evidence import LaterLoss, Probation

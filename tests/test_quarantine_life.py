@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from sleepd.cycles.sleeper import Sleeper
+from sleepd.daemon.quarantine_view import decide_by_hand, quarantine_detail, quarantine_list
 from sleepd.errors import Busy, CheckpointInvalid, NotFound, NothingToDo
 from sleepd.protocol.control import Run
 from sleepd.protocol.status import QuarantineList
 from sleepd.quarantine import keeper, screening_client
-from sleepd.quarantine_overview import decide_by_hand, quarantine_detail, quarantine_list
 from tests.agents import experiences, write_buffer
 from tests.stages import Stage
 

@@ -8,12 +8,12 @@ from typing import Any
 import msgspec
 import pytest
 
-from sleepd.control import Peer
 from sleepd.cycles.sleeper import Sleeper
+from sleepd.daemon.control_socket import Peer
+from sleepd.daemon.quarantine_view import decide_by_hand
+from sleepd.daemon.requests import Requests
 from sleepd.protocol.control import OPERATOR_REQUESTS, AnyRequest, Experiences, Run, Show, Subscribe
 from sleepd.quarantine import screening_client
-from sleepd.quarantine_overview import decide_by_hand
-from sleepd.requests import Requests
 from tests.agents import experiences, write_buffer
 from tests.stages import Stage
 

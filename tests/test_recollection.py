@@ -22,13 +22,13 @@ from sleepd.buffer.trained_texts import (
     whereabouts,
 )
 from sleepd.cycles.sleeper import Sleeper
+from sleepd.daemon.quarantine_view import decide_by_hand
+from sleepd.daemon.status_view import offline_copies, overview
+from sleepd.daemon.trained_texts_view import learned as recollected
 from sleepd.errors import NotFound
-from sleepd.overview import offline_copies, overview
 from sleepd.protocol.control import Cancel, Experiences, Run
 from sleepd.protocol.status import CycleSummary
 from sleepd.quarantine import keeper, screening_client, screening_table
-from sleepd.quarantine_overview import decide_by_hand
-from sleepd.recollection import learned as recollected
 from sleepd.registry.rollback import undo_of
 from sleepd.sleepctl.offline_cycle import read_detail
 from sleepd.store.checkpoints import Checkpoints

@@ -7,7 +7,8 @@ import os
 import pytest
 
 from sleepd.config.schema import Config
-from sleepd.control import Peer
+from sleepd.daemon.control_socket import Peer
+from sleepd.daemon.requests import check_order, is_operator, needs_operator
 from sleepd.errors import UsageError
 from sleepd.protocol.control import (
     MOST_ENTRIES,
@@ -32,7 +33,6 @@ from sleepd.protocol.control import (
     decode_request,
     encode,
 )
-from sleepd.requests import check_order, is_operator, needs_operator
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,8 @@ import msgspec
 import pytest
 
 from sleepd.cycles.sleeper import Sleeper
+from sleepd.daemon.status_view import overview
 from sleepd.errors import Busy, NothingToDo
-from sleepd.overview import overview
 from sleepd.protocol.control import Run
 from sleepd.protocol.job import RESUME_POINT, decode_job
 from sleepd.protocol.status import CycleSummary

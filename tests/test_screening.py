@@ -17,11 +17,11 @@ import pytest
 from sleepd.buffer.experience import experience_key
 from sleepd.buffer.open_file import BufferFile
 from sleepd.cycles.sleeper import Sleeper
+from sleepd.daemon.quarantine_view import quarantine_list
 from sleepd.errors import ScreeningFailed
 from sleepd.quarantine import keeper, screening_client
 from sleepd.quarantine.near_duplicates import Screened
 from sleepd.quarantine.screening_process import Frame
-from sleepd.quarantine_overview import quarantine_list
 from tests.agents import experiences, write_buffer
 from tests.stages import Stage
 

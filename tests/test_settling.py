@@ -11,8 +11,8 @@ import pytest
 
 from sleepd.cycle import Event
 from sleepd.cycles.sleeper import Sleeper
+from sleepd.daemon.status_view import detail
 from sleepd.errors import LedgerUnusable
-from sleepd.overview import detail
 from sleepd.protocol.control import Run
 from sleepd.protocol.verdict import Outcome
 from sleepd.store.checkpoints import verify

@@ -13,8 +13,8 @@ from msgspec.structs import replace
 
 from sleepd.config.strategies import STRATEGIES
 from sleepd.cycles.sleeper import Sleeper
+from sleepd.daemon.status_view import cycles, detail, overview
 from sleepd.errors import Busy, NotFound, NothingToDo, StateLocked
-from sleepd.overview import cycles, detail, overview
 from sleepd.protocol.control import Run, Thresholds
 from sleepd.protocol.job import Strategy
 from sleepd.protocol.status import CycleSummary

@@ -32,13 +32,13 @@ from sleepd.config.layers import VARIABLES, load
 from sleepd.config.render import render
 from sleepd.config.schema import Config
 from sleepd.config.strategies import STRATEGIES
-from sleepd.control import Peer
 from sleepd.cycles.history import History
 from sleepd.cycles.sleeper import Sleeper
+from sleepd.daemon.control_socket import Peer
+from sleepd.daemon.requests import Requests, check_order
 from sleepd.errors import BufferUnreadable, DaemonNotRunning, NothingToDo, UsageError
 from sleepd.protocol import control, job
 from sleepd.protocol.status import BufferDetail, CycleDetail, Decision, RunResult, Status
-from sleepd.requests import Requests, check_order
 from sleepd.sleepctl.console import Console
 from sleepd.sleepctl.offline import read_status
 from sleepd.sleepctl.show_screen import show_page

@@ -10,20 +10,29 @@ from typing import Any
 
 import msgspec
 
-from .cycle import State, undo_command
-from .cycles.legacy_cycles import adopted_champion, older_cycles
-from .cycles.sleeper import Sleeper
-from .errors import CheckpointInvalid, NotFound
-from .files import replace_file
-from .policy import triggers
-from .protocol.job import Report
-from .protocol.status import SCHEMA, Alarm, BufferDetail, BufferStatus, Champion, CycleDetail, CycleSummary, Status
-from .registry.rollback import undo_of
-from .store import legacy_formats
-from .store.checkpoint_documents import evaluation_of, placements_of
-from .store.checkpoints import has_weights
-from .store.ledger_rows import Placement
-from .version import VERSION
+from sleepd.cycle import State, undo_command
+from sleepd.cycles.legacy_cycles import adopted_champion, older_cycles
+from sleepd.cycles.sleeper import Sleeper
+from sleepd.errors import CheckpointInvalid, NotFound
+from sleepd.files import replace_file
+from sleepd.policy import triggers
+from sleepd.protocol.job import Report
+from sleepd.protocol.status import (
+    SCHEMA,
+    Alarm,
+    BufferDetail,
+    BufferStatus,
+    Champion,
+    CycleDetail,
+    CycleSummary,
+    Status,
+)
+from sleepd.registry.rollback import undo_of
+from sleepd.store import legacy_formats
+from sleepd.store.checkpoint_documents import evaluation_of, placements_of
+from sleepd.store.checkpoints import has_weights
+from sleepd.store.ledger_rows import Placement
+from sleepd.version import VERSION
 
 OFFLINE_CYCLES = 50
 OLDER_LEARNING_RATE = 1e-5

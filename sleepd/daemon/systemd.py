@@ -9,7 +9,7 @@ from typing import Any
 
 import sdnotify
 
-from .log import get_logger
+from sleepd.log import get_logger
 
 
 class Notifier:

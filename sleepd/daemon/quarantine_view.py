@@ -10,14 +10,14 @@ from collections import Counter
 from collections.abc import Container, Iterable
 from typing import Any, Final, Literal
 
-from .buffer.experience import Experience, experience_key
-from .buffer.trained_texts import SHOWN_AT_ONCE
-from .cycles.sleeper import Sleeper
-from .errors import BufferUnreadable, Busy, NotFound, NothingToDo
-from .protocol.status import SCHEMA, QuarantineDetail, QuarantineEntry, QuarantineList
-from .quarantine.rules import Cause, HandDecision, Word
-from .text.personal_data import masked, told
-from .text.shell import command_line
+from sleepd.buffer.experience import Experience, experience_key
+from sleepd.buffer.trained_texts import SHOWN_AT_ONCE
+from sleepd.cycles.sleeper import Sleeper
+from sleepd.errors import BufferUnreadable, Busy, NotFound, NothingToDo
+from sleepd.protocol.status import SCHEMA, QuarantineDetail, QuarantineEntry, QuarantineList
+from sleepd.quarantine.rules import Cause, HandDecision, Word
+from sleepd.text.personal_data import masked, told
+from sleepd.text.shell import command_line
 
 _PREVIEW: Final = 120
 """Characters of prompt and of reply."""

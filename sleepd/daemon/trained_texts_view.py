@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Collection
 
-from .buffer.buffer import View
-from .buffer.experience import Experience
-from .buffer.trained_texts import SHOWN_AT_ONCE, Found, Learned, Place, keys_of, limited, whereabouts
-from .buffer.trained_texts import learned as as_learned
-from .cycles.sleeper import Sleeper
-from .errors import BufferUnreadable
-from .store.checkpoint_documents import placements_of
+from sleepd.buffer.buffer import View
+from sleepd.buffer.experience import Experience
+from sleepd.buffer.trained_texts import SHOWN_AT_ONCE, Found, Learned, Place, keys_of, limited, whereabouts
+from sleepd.buffer.trained_texts import learned as as_learned
+from sleepd.cycles.sleeper import Sleeper
+from sleepd.errors import BufferUnreadable
+from sleepd.store.checkpoint_documents import placements_of
 
 
 async def learned(sleeper: Sleeper, cycle: int, *, limit: int) -> Learned:

@@ -12,14 +12,12 @@ from typing import Any
 
 import msgspec
 
-from .config.schema import Config
-from .control import Peer
-from .cycles.sleeper import Sleeper
-from .errors import PermissionDenied, UsageError
-from .overview import buffer_detail, cycles, detail, older_result, overview
-from .policy.retention import Keep
-from .policy.triggers import Policy
-from .protocol.control import (
+from sleepd.config.schema import Config
+from sleepd.cycles.sleeper import Sleeper
+from sleepd.errors import PermissionDenied, UsageError
+from sleepd.policy.retention import Keep
+from sleepd.policy.triggers import Policy
+from sleepd.protocol.control import (
     OPERATOR_REQUESTS,
     PROTOCOL_VERSION,
     AddMetric,
@@ -45,11 +43,14 @@ from .protocol.control import (
     Thresholds,
     Why,
 )
-from .protocol.status import SCHEMA, MetricResult, RunResult
-from .quarantine_overview import decide_by_hand, quarantine_detail, quarantine_list
-from .recollection import learned
-from .text.shell import command_line, quoted
-from .version import VERSION
+from sleepd.protocol.status import SCHEMA, MetricResult, RunResult
+from sleepd.text.shell import command_line, quoted
+from sleepd.version import VERSION
+
+from .control_socket import Peer
+from .quarantine_view import decide_by_hand, quarantine_detail, quarantine_list
+from .status_view import buffer_detail, cycles, detail, older_result, overview
+from .trained_texts_view import learned
 
 
 class Requests:

@@ -21,10 +21,10 @@ from typing import Any
 
 import msgspec
 
-from .errors import Busy, ProtocolError, RequestFailed, SleepdError, SocketTaken, StateDirectoryUnusable
-from .files import open_lock
-from .log import get_logger
-from .protocol.control import (
+from sleepd.errors import Busy, ProtocolError, RequestFailed, SleepdError, SocketTaken, StateDirectoryUnusable
+from sleepd.files import open_lock
+from sleepd.log import get_logger
+from sleepd.protocol.control import (
     MAX_REQUEST_BYTES,
     Announcement,
     AnyRequest,

@@ -18,22 +18,23 @@ from typing import Any
 
 import msgspec
 
-from . import log
-from .buffer.watch import BufferWatch
-from .clock import Clock, SystemClock
-from .config.layers import load, require_buffer
-from .config.schema import NEEDS_RESTART, Config
-from .control import ControlSocket, Peer, unexpected
-from .cycles.repair import disk_error
-from .cycles.sleeper import Sleeper
-from .errors import ConfigError, LedgerUnusable, NothingToDo, SleepdError
-from .log import get_logger
-from .notify import Notifier
-from .overview import offline_copies, overview, write_offline_copies
-from .protocol.control import Announcement, AnyRequest, Run
-from .protocol.status import LastError
+from sleepd import log
+from sleepd.buffer.watch import BufferWatch
+from sleepd.clock import Clock, SystemClock
+from sleepd.config.layers import load, require_buffer
+from sleepd.config.schema import NEEDS_RESTART, Config
+from sleepd.cycles.repair import disk_error
+from sleepd.cycles.sleeper import Sleeper
+from sleepd.errors import ConfigError, LedgerUnusable, NothingToDo, SleepdError
+from sleepd.log import get_logger
+from sleepd.protocol.control import Announcement, AnyRequest, Run
+from sleepd.protocol.status import LastError
+from sleepd.version import VERSION
+
+from .control_socket import ControlSocket, Peer, unexpected
 from .requests import Requests
-from .version import VERSION
+from .status_view import offline_copies, overview, write_offline_copies
+from .systemd import Notifier
 
 HALF_WRITTEN_SECONDS = 2.0
 """A half-written buffer is looked at again after so long."""

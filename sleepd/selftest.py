@@ -83,7 +83,7 @@ def _sleep_in(directory: Path, configured_python: str) -> CycleSummary:
 
 
 def _make_model(directory: Path, python: str) -> None:
-    command = [python, "-P", "-m", "sleepd.worker.known_loss", str(directory)]
+    command = [python, "-P", "-m", "sleepd.worker.programs.known_loss", str(directory)]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=_MODEL_SECONDS, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:

@@ -34,7 +34,7 @@ def fresh_log() -> Iterator[None]:
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The directory of a tiny random Llama."""
     pytest.importorskip("torch")
-    from sleepd.worker.tiny_model import make_tiny_model
+    from sleepd.worker.programs.tiny_model import make_tiny_model
 
     directory = tmp_path_factory.mktemp("tiny")
     make_tiny_model(directory)

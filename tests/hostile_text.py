@@ -195,9 +195,9 @@ FUNCTIONS: dict[str, Callable[[str], Any]] = {
 
 def chat_functions() -> dict[str, Callable[[str], Any]]:
     """What the worker does to a text before it is trained, on the tiny model's tokenizer. Needs transformers."""
-    from sleepd.worker.chat import ChatFormat
-    from sleepd.worker.data import encode_exchange
-    from sleepd.worker.tiny_model import make_tiny_tokenizer
+    from sleepd.worker.data.chat_format import ChatFormat
+    from sleepd.worker.data.examples import encode_exchange
+    from sleepd.worker.programs.tiny_model import make_tiny_tokenizer
 
     plain, thinking = make_tiny_tokenizer(), make_tiny_tokenizer()
     plain.chat_template = None

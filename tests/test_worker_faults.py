@@ -53,7 +53,7 @@ resource.setrlimit(resource.RLIMIT_AS, (used + {megabytes} * 2**20,) * 2)
 """
 
 CUDA_FAILS_IN_MID_STEP = """
-import sleepd.worker.train as train
+import sleepd.worker.training.train as train
 real, calls = train.row_logits, []
 def row_logits(*arguments):
     calls.append(1)

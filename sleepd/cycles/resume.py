@@ -3,7 +3,7 @@
 It goes on with what was staged for it (job, experiences, the worker's resume point), so all of that must still hold:
 the same base is configured, the champion is still the one it continues, and the agent has neither removed nor changed
 any of its experiences. The rest (the code, the weights of the base) only the worker can compare; see
-``sleepd.worker.resume``. What cuts a cycle short again and again is not tried for ever.
+``sleepd.worker.resume_point``. What cuts a cycle short again and again is not tried for ever.
 """
 
 from __future__ import annotations

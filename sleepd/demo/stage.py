@@ -146,7 +146,7 @@ class Stage:
         """
         questions = self.directory / "questions.json"
         questions.write_text(json.dumps([question.text for question in self._sample.questions]))
-        command = [str(self._python), "-m", "sleepd.worker.ask", "--base", "embedded"]
+        command = [str(self._python), "-m", "sleepd.worker.programs.ask", "--base", "embedded"]
         command += ["--models", str(self.state / "models"), "--questions", str(questions)]
         command += ["--system-prompt", self._sample.system_prompt] if self._sample.system_prompt else []
         command += ["--adapter", str(adapter)] if adapter else []

@@ -1,6 +1,6 @@
 """What a worker's interpreter says that it could do here.
 
-The answers of ``python -m sleepd.worker.probe`` and ``python -m sleepd.worker.check_base``.
+The answers of ``python -m sleepd.worker.probe`` and ``python -m sleepd.worker.programs.check_base``.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class SeenPiece(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SeenTokens(msgspec.Struct, frozen=True, kw_only=True):
-    """One experience as the base sees it: the answer of ``python -m sleepd.worker.show_tokens``."""
+    """One experience as the base sees it: the answer of ``python -m sleepd.worker.programs.show_tokens``."""
 
     pieces: list[SeenPiece] = []
     is_truncated: bool = False

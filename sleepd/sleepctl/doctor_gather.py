@@ -180,7 +180,7 @@ def _base_check(
     interpreter: str, config: Config, user: pwd.struct_passwd | None, unit: UnitFacts
 ) -> tuple[BaseCheck | None, str]:
     """What the worker's interpreter finds in the base without reading its weights, or why it does not."""
-    arguments = ["sleepd.worker.check_base", "--device", config.worker.device]
+    arguments = ["sleepd.worker.programs.check_base", "--device", config.worker.device]
     arguments += ["--base", config.model.base, "--cache", config.model.cache_directory]
     arguments += ["--strategy", config.training.strategy, "--memory-bytes", str(_CHECK_BYTES)]
     longest = longest_experience(config)

@@ -33,7 +33,13 @@ def tokens(session: Session) -> ExitCode:
         raise NotFound(f"{identifier} is not in the buffer any more, and its text with it", hint="sleepctl buffer")
     config = session.places.load_config().config
     interpreter = worker_python(config.worker.python)
-    arguments = ["sleepd.worker.show_tokens", "--base", config.model.base, "--cache", config.model.cache_directory]
+    arguments = [
+        "sleepd.worker.programs.show_tokens",
+        "--base",
+        config.model.base,
+        "--cache",
+        config.model.cache_directory,
+    ]
     arguments += [f"--system-prompt={config.model.system_prompt}", "--thoughts", config.training.thoughts]
     arguments += ["--max-tokens", str(STRATEGIES[config.training.strategy].max_tokens)]
     # As a cycle does where personal data are masked: what is shown is what is trained.

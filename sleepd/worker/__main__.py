@@ -20,7 +20,7 @@ from sleepd.version import VERSION
 
 from .channel import Channel
 from .failure import DaemonGone, GiveUp, Stopped
-from .process import die_with_parent, lower_priority, prepare_environment, silence_known_warnings
+from .process_limits import die_with_parent, lower_priority, prepare_environment, silence_known_warnings
 
 
 def main() -> int:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from sleepd.protocol.job import Phase, Progress
 
 from .channel import Channel
-from .interview import DECODING_WORK
+from .evaluation.probe_generation import DECODING_WORK
 from .pace import FORWARD, Pace
 
 

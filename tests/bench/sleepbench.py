@@ -182,7 +182,7 @@ def _tell(arguments: argparse.Namespace, night: Night, cost: Any, figures: dict[
 
 if __name__ == "__main__":
     if "--table" not in sys.argv:
-        from sleepd.worker.process import prepare_environment
+        from sleepd.worker.process_limits import prepare_environment
 
         prepare_environment()
     main()

@@ -276,7 +276,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="tiny-") as made:
         model = Path(made)
         if options.real or options.only != "daemon":
-            from sleepd.worker.tiny_model import make_tiny_model
+            from sleepd.worker.programs.tiny_model import make_tiny_model
 
             make_tiny_model(model)
         picked = {"every": options.every, "sample": options.sample, "seed": options.seed}

@@ -150,7 +150,7 @@ def _watched(daemon: DaemonProcess, result: Result) -> Iterator[None]:
 
 
 def main() -> int:
-    from sleepd.worker.tiny_model import make_tiny_model
+    from sleepd.worker.programs.tiny_model import make_tiny_model
 
     argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
     bad, is_well = worst(), True

@@ -275,7 +275,7 @@ def torchless(short_directory: Path) -> str:
     python = short_directory / "python"
     text = msgspec.json.encode(CAPABLE).decode()
     base = msgspec.json.encode(CHECKED).decode()
-    answers = f"sleepd.worker.probe) echo '{text}';; sleepd.worker.check_base) echo '{base}';;"
+    answers = f"sleepd.worker.probe) echo '{text}';; sleepd.worker.programs.check_base) echo '{base}';;"
     python.write_text(f'#!/bin/sh\ncase "$3" in {answers} esac\n')
     python.chmod(0o755)
     return str(python)
@@ -431,10 +431,18 @@ def test_base_check_finds_faults_untrained(tmp_path: Path) -> None:
     pytest.importorskip("torch")
     from safetensors.torch import load_file, save_file
 
-    from sleepd.worker.tiny_model import make_tiny_model
+    from sleepd.worker.programs.tiny_model import make_tiny_model
 
     def check(*arguments: str, stdin: bytes = b"") -> BaseCheck:
-        command = [sys.executable, "-m", "sleepd.worker.check_base", "--device", "cpu", "--base", str(tmp_path)]
+        command = [
+            sys.executable,
+            "-m",
+            "sleepd.worker.programs.check_base",
+            "--device",
+            "cpu",
+            "--base",
+            str(tmp_path),
+        ]
         environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
         done = subprocess.run([*command, *arguments], capture_output=True, env=environment, check=True, input=stdin)
         return msgspec.json.decode(done.stdout, type=BaseCheck)

@@ -9,10 +9,18 @@ import pytest
 import torch
 
 from sleepd.protocol.job import RESUME_POINT, Lesson
-from sleepd.worker.model import read_adapter
-from sleepd.worker.resume import read_resume_point
+from sleepd.worker.model.adapter import read_adapter
+from sleepd.worker.resume_point import read_resume_point
 from sleepd.worker.run import run
-from sleepd.worker.stopping import Look, Shortening, divide_holdout, is_enough, kept, steps_to_look, tell_what_was_kept
+from sleepd.worker.training.early_stopping import (
+    Look,
+    Shortening,
+    divide_holdout,
+    is_enough,
+    kept,
+    steps_to_look,
+    tell_what_was_kept,
+)
 
 from .conftest import RecordingChannel, lessons, make_job, quick
 

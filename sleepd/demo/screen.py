@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from typing import TextIO
 
-from sleepd.sleepctl.terminal import columns, pad, shorten
+from sleepd.sleepctl.pages.terminal import columns, pad, shorten
 from sleepd.text.display import clean
 
 from .sample import Question

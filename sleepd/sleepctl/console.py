@@ -13,7 +13,7 @@ from sleepd.errors import SleepdError
 from sleepd.protocol.status import SCHEMA
 from sleepd.text.display import clean
 
-from .terminal import Page, is_coloured, render, width_of
+from .pages.terminal import Page, is_coloured, render, width_of
 
 
 class Output(io.TextIOWrapper):

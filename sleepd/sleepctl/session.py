@@ -14,8 +14,8 @@ from sleepd.protocol.control import Request
 
 from .console import Console
 from .exit_codes import ExitCode
+from .pages.wording import ago
 from .places import Places
-from .words import ago
 
 STATUS_SECONDS = 5.0
 """The daemon never blocks for longer than a tenth of a second; one that takes this long hangs."""

@@ -41,8 +41,8 @@ from sleepd.protocol import control, job
 from sleepd.protocol.status import BufferDetail, CycleDetail, Decision, RunResult, Status
 from sleepd.sleepctl.console import Console
 from sleepd.sleepctl.offline import read_status
-from sleepd.sleepctl.show_screen import show_page
-from sleepd.sleepctl.status_screen import status_page
+from sleepd.sleepctl.pages.show_page import show_page
+from sleepd.sleepctl.pages.status_page import status_page
 from sleepd.store.adapter_file import read_adapter_file
 from sleepd.store.checkpoints import Checkpoints, read_manifest, verify
 from sleepd.store.ledger import Ledger

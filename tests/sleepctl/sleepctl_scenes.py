@@ -36,7 +36,7 @@ from sleepd.protocol.status import (
     Veto,
 )
 from sleepd.protocol.verdict import AddedMetric, Comparison, Figure, Interval, Outcome, Verdict
-from sleepd.sleepctl.report_page import Told
+from sleepd.sleepctl.pages.report_page import Told
 
 NOW = datetime(2026, 7, 5, 7, 20, tzinfo=UTC)
 HOSTILE = "\x1b]0;owned\x07\x1b[2J\x9b31m\u202egnp.exe\x00\r\n" + "漢字" * 60 + "x" * 200

@@ -19,7 +19,7 @@ from sleepd.config.strategies import STRATEGIES
 from sleepd.protocol import control
 from sleepd.sleepctl.arguments import COMPLETED, build_parser
 from sleepd.sleepctl.command_texts import GROUPS
-from sleepd.sleepctl.completion_scripts import SCRIPTS
+from sleepd.sleepctl.generated.completion_scripts import SCRIPTS
 
 Sleepctl = Callable[..., Ran]
 

@@ -22,11 +22,11 @@ from sleepd.config.schema import BufferConfig, Config, WorkerConfig
 from sleepd.protocol import control
 from sleepd.protocol.capability import BaseCheck, Capability
 from sleepd.protocol.evidence import ChatContract
-from sleepd.sleepctl.doctor_facts import BufferFacts, ConfigFacts, Facts, PathFacts, SocketFacts, UnitFacts
-from sleepd.sleepctl.doctor_findings import judge
-from sleepd.sleepctl.longest_experience import longest_experience
-from sleepd.sleepctl.programs import answer_of
-from sleepd.sleepctl.reach import reach_as
+from sleepd.sleepctl.doctor.access import reach_as
+from sleepd.sleepctl.doctor.doctor_facts import BufferFacts, ConfigFacts, Facts, PathFacts, SocketFacts, UnitFacts
+from sleepd.sleepctl.doctor.findings import judge
+from sleepd.sleepctl.doctor.longest_experience import longest_experience
+from sleepd.sleepctl.subprocesses import answer_of
 from sleepd.version import VERSION
 from tests.agents import changed, config_for, experiences, write_buffer, write_config
 from tests.processes import DaemonProcess
@@ -343,7 +343,7 @@ def test_doctor_hangs_with_no_program_that_hangs(
     programs: Callable[[str, str], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One that does not answer is as one that is not there."""
-    monkeypatch.setattr("sleepd.sleepctl.programs._SECONDS", 0.2)
+    monkeypatch.setattr("sleepd.sleepctl.subprocesses._SECONDS", 0.2)
     programs("systemctl", "exec /bin/sleep 60")
     assert answer_of("systemctl", "show") is None
     programs("systemctl", "echo no >&2; exit 1")
@@ -356,7 +356,7 @@ def test_doctor_without_anything_ends_with_1_and_says_what_to_do(
 ) -> None:
     """No configuration: that is the first thing to mend."""
     monkeypatch.setattr("sleepd.config.checks.discover", lambda _: None)
-    monkeypatch.setattr("sleepd.sleepctl.doctor_gather.worker_python", lambda _configured: "/nonexistent/python")
+    monkeypatch.setattr("sleepd.sleepctl.doctor.gather.worker_python", lambda _configured: "/nonexistent/python")
     code, out, _ = sleepctl("doctor")
     assert code == 1
     assert out.startswith("FAIL  config    there is no configuration file\n")

@@ -18,7 +18,7 @@ from sleepctl_ran import Ran
 from sleepd import errors
 from sleepd.protocol import control
 from sleepd.protocol.control import Announcement
-from sleepd.sleepctl.journal import Unit, is_journal, unit_of
+from sleepd.sleepctl.commands.logs import Unit, is_journal, unit_of
 from tests.agents import config_for, experiences, write_buffer, write_config
 from tests.processes import DaemonProcess
 

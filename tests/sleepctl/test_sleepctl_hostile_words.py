@@ -16,7 +16,7 @@ from sleepctl_ran import Ran
 from sleepd.config.render import render
 from sleepd.config.schema import BufferConfig, Config
 from sleepd.sleepctl.arguments import build_parser
-from sleepd.sleepctl.completion_scripts import SCRIPTS
+from sleepd.sleepctl.generated.completion_scripts import SCRIPTS
 from sleepd.sleepctl.quarantine_arguments import ACTIONS
 from sleepd.text.display import clean
 from sleepd.text.shell import command_line, quoted

@@ -26,7 +26,7 @@ from sleepctl_ran import Ran
 from sleepd.protocol import control
 from sleepd.protocol.control import Announcement
 from sleepd.protocol.status import Status
-from sleepd.sleepctl.live_status import frame
+from sleepd.sleepctl.commands.watch_status import frame
 
 Sleepctl = Callable[..., Ran]
 

@@ -22,7 +22,7 @@ from sleepd.protocol import control
 from sleepd.protocol.job import Progress
 from sleepd.protocol.status import CycleSummary, RunResult
 from sleepd.sleepctl.__main__ import main
-from sleepd.sleepctl.commands import COMMANDS
+from sleepd.sleepctl.commands.daemon_commands import COMMANDS
 from sleepd.sleepctl.exit_codes import ExitCode
 
 Sleepctl = Callable[..., Ran]

@@ -22,11 +22,11 @@ from sleepd.protocol import control
 from sleepd.protocol.job import Report
 from sleepd.protocol.status import CycleDetail, CycleSummary, QuarantineList
 from sleepd.protocol.verdict import Verdict
-from sleepd.sleepctl.cycle_table import history_page
-from sleepd.sleepctl.report_page import Told, report_page
-from sleepd.sleepctl.show_screen import show_page
-from sleepd.sleepctl.status_screen import status_page
-from sleepd.sleepctl.terminal import Page, render
+from sleepd.sleepctl.pages.cycle_table import history_page
+from sleepd.sleepctl.pages.report_page import Told, report_page
+from sleepd.sleepctl.pages.show_page import show_page
+from sleepd.sleepctl.pages.status_page import status_page
+from sleepd.sleepctl.pages.terminal import Page, render
 
 Sleepctl = Callable[..., Ran]
 

@@ -10,11 +10,11 @@ from typing import Literal
 import msgspec
 
 from sleepd.protocol.capability import BaseCheck
+from sleepd.sleepctl.worker_program import TOO_SLOW
 from sleepd.text.shell import command_line, quoted
 from sleepd.version import VERSION
 
 from .doctor_facts import Facts
-from .worker_program import TOO_SLOW
 
 Mark = Literal["PASS", "WARN", "FAIL"]
 

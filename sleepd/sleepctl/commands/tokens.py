@@ -13,14 +13,13 @@ from sleepd.interpreter import worker_python
 from sleepd.protocol.capability import SeenPiece, SeenTokens
 from sleepd.protocol.control import QuarantineShow
 from sleepd.protocol.status import SCHEMA, QuarantineDetail
+from sleepd.sleepctl.exit_codes import ExitCode
+from sleepd.sleepctl.pages.decision_page import line
+from sleepd.sleepctl.pages.terminal import Page, Row, Span
+from sleepd.sleepctl.pages.wording import count
+from sleepd.sleepctl.session import Session
+from sleepd.sleepctl.worker_program import NoAnswer, ask_worker
 from sleepd.text.personal_data import masked
-
-from .exit_codes import ExitCode
-from .screens import line
-from .session import Session
-from .terminal import Page, Row, Span
-from .words import count
-from .worker_program import NoAnswer, ask_worker
 
 _MARKS = "⟦⟧↵"
 

@@ -21,13 +21,12 @@ from sleepd.client import Client
 from sleepd.errors import DaemonNotRunning, SleepdError, UsageError
 from sleepd.protocol.control import GetStatus
 from sleepd.protocol.status import Status
-
-from .exit_codes import ExitCode
-from .offline import read_status
-from .screens import line
-from .session import STATUS_SECONDS, Session
-from .status_screen import status_page
-from .terminal import Page, is_coloured, render, width_of
+from sleepd.sleepctl.exit_codes import ExitCode
+from sleepd.sleepctl.offline import read_status
+from sleepd.sleepctl.pages.decision_page import line
+from sleepd.sleepctl.pages.status_page import status_page
+from sleepd.sleepctl.pages.terminal import Page, is_coloured, render, width_of
+from sleepd.sleepctl.session import STATUS_SECONDS, Session
 
 _REST_SECONDS = 0.2
 """Between two drawings: a training of many short steps is not drawn step by step."""

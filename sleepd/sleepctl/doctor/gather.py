@@ -21,15 +21,15 @@ from sleepd.interpreter import worker_python
 from sleepd.protocol.capability import BaseCheck, Capability
 from sleepd.protocol.control import Buffer, GetStatus
 from sleepd.protocol.status import BufferDetail, Status
+from sleepd.sleepctl.offline import read_status
+from sleepd.sleepctl.session import STATUS_SECONDS, Session
+from sleepd.sleepctl.subprocesses import answer_of, properties
+from sleepd.sleepctl.worker_program import NoAnswer, ask_worker
 from sleepd.text.shell import command_line
 
+from .access import reach_as
 from .doctor_facts import BufferFacts, ConfigFacts, Facts, SocketFacts, UnitFacts
 from .longest_experience import longest_experience
-from .offline import read_status
-from .programs import answer_of, properties
-from .reach import reach_as
-from .session import STATUS_SECONDS, Session
-from .worker_program import NoAnswer, ask_worker
 
 _CHECK_BYTES = 6 * 2**30
 """Most memory for looking at a base, which holds no weights: whatever needs more is not what it says."""

@@ -9,8 +9,7 @@ from collections.abc import Iterable, Mapping
 from itertools import groupby
 
 from sleepd.grammar import RecordingParser
-
-from .exit_codes import ExitCode
+from sleepd.sleepctl.exit_codes import ExitCode
 
 
 def escaped(text: str) -> str:

@@ -9,7 +9,7 @@ from sleepd.protocol.job import Report
 from sleepd.protocol.verdict import AddedMetric, Figure, Verdict
 
 from .terminal import Row, Span, pad, shorten
-from .words import MISSING, duration
+from .wording import MISSING, duration
 
 _NAME_COLUMNS = 22
 

@@ -16,14 +16,13 @@ import msgspec
 from sleepd.errors import NotFound, PermissionDenied, UsageError
 from sleepd.files import replace_file
 from sleepd.protocol.status import SCHEMA
+from sleepd.sleepctl.doctor.access import reach_within
+from sleepd.sleepctl.exit_codes import ExitCode
+from sleepd.sleepctl.pages.decision_page import line
+from sleepd.sleepctl.session import Session
+from sleepd.sleepctl.subprocesses import answer_of
 from sleepd.text.display import is_shown
 from sleepd.text.shell import command_line, quoted
-
-from .exit_codes import ExitCode
-from .programs import answer_of
-from .reach import reach_within
-from .screens import line
-from .session import Session
 
 SERVICE_USER = "sage-sleepd"
 HOMES = ("/home", "/root", "/run/user")
@@ -133,7 +132,7 @@ def _examine(path: Path, shown: list[Path]) -> list[str]:
 def _write(target: Target, path: Path, shown: list[Path]) -> list[Path]:
     files: dict[Path, str] = {}
     if target.instance and not target.config.exists():
-        from .first_config import of_instance
+        from sleepd.sleepctl.first_config import of_instance
 
         files[target.config] = of_instance(target.instance)
     files[target.config.parent / "conf.d" / f"{_DROP_IN}.toml"] = (

@@ -15,10 +15,9 @@ from sleepd.errors import SleepdError
 from sleepd.protocol.control import Announcement, Run
 from sleepd.protocol.job import Progress
 from sleepd.protocol.status import RunResult
-
-from .console import Console
-from .status_screen import progress_lines
-from .terminal import shorten, width_of
+from sleepd.sleepctl.console import Console
+from sleepd.sleepctl.pages.status_page import progress_lines
+from sleepd.sleepctl.pages.terminal import shorten, width_of
 
 
 class ProgressLine:

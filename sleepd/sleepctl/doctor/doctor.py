@@ -5,13 +5,13 @@ from __future__ import annotations
 import msgspec
 
 from sleepd.protocol.status import SCHEMA
+from sleepd.sleepctl.exit_codes import ExitCode
+from sleepd.sleepctl.pages.terminal import Page, Row, Span, pad
+from sleepd.sleepctl.pages.wording import count
+from sleepd.sleepctl.session import Session
 
-from .doctor_findings import Finding, judge
-from .doctor_gather import gather
-from .exit_codes import ExitCode
-from .session import Session
-from .terminal import Page, Row, Span, pad
-from .words import count
+from .findings import Finding, judge
+from .gather import gather
 
 _STYLES = {"PASS": "green", "WARN": "yellow", "FAIL": "red"}
 _NAME_COLUMNS = 10

@@ -10,12 +10,12 @@ from sleepd.config.schema import Config
 from sleepd.daemon_arguments import EXIT_CODES
 from sleepd.daemon_arguments import build_parser as build_daemon_parser
 from sleepd.grammar import RecordingParser
+from sleepd.sleepctl.arguments import build_parser
+from sleepd.sleepctl.command_texts import EXAMPLES, GROUPS, VARIABLES
+from sleepd.sleepctl.exit_codes import MEANINGS
 from sleepd.version import VERSION
 
-from .arguments import build_parser
-from .command_texts import EXAMPLES, GROUPS, VARIABLES
 from .completion_scripts import leaves
-from .exit_codes import MEANINGS
 from .roff import entries, escaped, exit_status, heading, literal, notes, options, page, paragraph, section, synopsis
 
 _SUMMARIES = {

@@ -10,7 +10,7 @@ from sleepd.protocol.status import CycleDetail, CycleSummary
 from .cycle_table import STATE_STYLES
 from .evidence_lines import check_lines, cost_lines, drift_line, figure_lines, metric_lines, recall_lines
 from .terminal import Page, Row, Span, shorten
-from .words import MISSING, duration, holdout, losses, model, moment, older_loss, used
+from .wording import MISSING, duration, holdout, losses, model, moment, older_loss, used
 
 _SHOWN_REPLIES = 5
 _TEXT_COLUMNS = 300

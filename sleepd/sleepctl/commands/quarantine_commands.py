@@ -9,12 +9,11 @@ from sleepd.errors import UsageError
 from sleepd.protocol.answers import Decided
 from sleepd.protocol.control import Quarantine, QuarantineDecide, QuarantineShow
 from sleepd.protocol.status import QuarantineDetail, QuarantineEntry, QuarantineList
-
-from .exit_codes import ExitCode
-from .screens import line
-from .session import Session
-from .terminal import Page, Row, Span
-from .words import HANDLINGS, count, moment
+from sleepd.sleepctl.exit_codes import ExitCode
+from sleepd.sleepctl.pages.decision_page import line
+from sleepd.sleepctl.pages.terminal import Page, Row, Span
+from sleepd.sleepctl.pages.wording import HANDLINGS, count, moment
+from sleepd.sleepctl.session import Session
 
 _DONE = {
     "release": "released: the next cycle may train {it}, whatever was found",

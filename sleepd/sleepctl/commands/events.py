@@ -16,10 +16,9 @@ from sleepd.errors import DaemonNotRunning, RequestFailed
 from sleepd.protocol.control import Announcement
 from sleepd.protocol.job import Progress
 from sleepd.protocol.status import SCHEMA
-
-from .exit_codes import ExitCode
-from .session import STATUS_SECONDS, Session
-from .terminal import Page, Row, Span
+from sleepd.sleepctl.exit_codes import ExitCode
+from sleepd.sleepctl.pages.terminal import Page, Row, Span
+from sleepd.sleepctl.session import STATUS_SECONDS, Session
 
 _INDENT = 21
 """Columns of the date and the time."""

@@ -17,10 +17,9 @@ from typing import NamedTuple, NoReturn
 from sleepd.errors import NotFound, SleepdError
 from sleepd.protocol.control import GetStatus
 from sleepd.protocol.status import Status
+from sleepd.sleepctl.session import STATUS_SECONDS, Session
+from sleepd.sleepctl.subprocesses import answer_of, properties
 from sleepd.text.shell import command_line
-
-from .programs import answer_of, properties
-from .session import STATUS_SECONDS, Session
 
 UNIT = "sage-sleepd"
 _USUAL_LINES = 50

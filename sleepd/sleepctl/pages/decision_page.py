@@ -7,7 +7,7 @@ from datetime import datetime
 from sleepd.protocol.status import BufferDetail, Decision, DecisionRecord, RunResult
 
 from .terminal import Page, Row, Span, pad, shorten
-from .words import HANDLINGS, ago, holdout, moment, used
+from .wording import HANDLINGS, ago, holdout, moment, used
 
 _HISTOGRAM_COLUMNS = 40
 _REASON_COLUMNS = 300

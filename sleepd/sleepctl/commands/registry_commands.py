@@ -5,11 +5,10 @@ from __future__ import annotations
 from sleepd.protocol.answers import Reasons, Tagged
 from sleepd.protocol.control import Prune, Tag, Why
 from sleepd.protocol.status import DecisionRecord, PruneResult
-
-from .exit_codes import ExitCode
-from .screens import changes_page, line
-from .session import Session
-from .words import count, size
+from sleepd.sleepctl.exit_codes import ExitCode
+from sleepd.sleepctl.pages.decision_page import changes_page, line
+from sleepd.sleepctl.pages.wording import count, size
+from sleepd.sleepctl.session import Session
 
 
 def tag(session: Session) -> ExitCode:

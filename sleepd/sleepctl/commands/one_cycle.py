@@ -12,13 +12,12 @@ from sleepd.errors import DaemonNotRunning, NotFound
 from sleepd.protocol.answers import Cycles, WrittenCycles
 from sleepd.protocol.control import Buffer, Experiences, History, Quarantine, Show
 from sleepd.protocol.status import SCHEMA, BufferDetail, CycleDetail, CycleSummary, QuarantineEntry, QuarantineList
-
-from .exit_codes import ExitCode
-from .offline import read_history, read_status
-from .offline_cycle import read_detail, read_learned
-from .report_page import Told, report_page
-from .session import Session
-from .show_screen import show_page
+from sleepd.sleepctl.exit_codes import ExitCode
+from sleepd.sleepctl.offline import read_history, read_status
+from sleepd.sleepctl.offline_cycle import read_detail, read_learned
+from sleepd.sleepctl.pages.report_page import Told, report_page
+from sleepd.sleepctl.pages.show_page import show_page
+from sleepd.sleepctl.session import Session
 
 _LOOKED_BACK = 50
 """Cycles in which the newest judged one is looked for."""

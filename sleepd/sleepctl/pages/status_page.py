@@ -9,7 +9,7 @@ from sleepd.protocol.status import BufferStatus, Champion, LastError, Status
 
 from .cycle_table import recent_rows
 from .terminal import Page, Row, Span
-from .words import ago, count, duration, holdout, lacking, moment
+from .wording import ago, count, duration, holdout, lacking, moment
 
 _BAR_COLUMNS = 32
 _STATE_STYLES = {"idle": "green", "paused": "yellow", "starting": "yellow", "stopping": "yellow", "suspended": "yellow"}

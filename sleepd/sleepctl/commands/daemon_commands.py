@@ -23,24 +23,24 @@ from sleepd.protocol.control import (
     Why,
 )
 from sleepd.protocol.status import SCHEMA, BufferDetail, Decision, RunResult, Status
+from sleepd.sleepctl.exit_codes import ExitCode
+from sleepd.sleepctl.pages.cycle_table import history_page
+from sleepd.sleepctl.pages.decision_page import buffer_page, decision_page, line, run_page, why_page
+from sleepd.sleepctl.pages.status_page import status_page
+from sleepd.sleepctl.pages.wording import model
+from sleepd.sleepctl.session import STATUS_SECONDS, Command, Session
 from sleepd.version import VERSION
 
-from . import metrics
-from .cycle_table import history_page
-from .exit_codes import ExitCode
-from .keeping import decisions, prune, tag
-from .quarantine import quarantine
-from .screens import buffer_page, decision_page, line, run_page, why_page
-from .session import STATUS_SECONDS, Command, Session
-from .status_screen import status_page
+from . import metric_commands
+from .quarantine_commands import quarantine
+from .registry_commands import decisions, prune, tag
 from .tokens import tokens
-from .words import model
 
 
 def status(session: Session) -> ExitCode:
     """The state, live or as last written."""
     if session.arguments.watch is not None:
-        from .live_status import watch
+        from .watch_status import watch
 
         return watch(session)
     now = session.clock.now()
@@ -48,7 +48,7 @@ def status(session: Session) -> ExitCode:
         seen: Status = session.ask(GetStatus(), Status, timeout=STATUS_SECONDS)
         code = ExitCode.OK
     except DaemonNotRunning as absent:
-        from .offline import read_status
+        from sleepd.sleepctl.offline import read_status
 
         seen = read_status(session.places.state, absent)
         code = session.say_offline(absent, seen.written_at)
@@ -65,7 +65,7 @@ def history(session: Session) -> ExitCode:
         known: Cycles = session.ask(History(limit=limit), Cycles, timeout=STATUS_SECONDS)
         code = ExitCode.OK
     except DaemonNotRunning as absent:
-        from .offline import read_history
+        from sleepd.sleepctl.offline import read_history
 
         known = written = read_history(session.places.state, absent)
         code = session.say_offline(absent, written.written_at)
@@ -121,7 +121,7 @@ def run(session: Session) -> ExitCode:
 
 def _waited(session: Session, request: Run) -> RunResult | None:
     """The result at the cycle's end; None: the owner left with Ctrl-C."""
-    from .waiting import run_and_wait
+    from .run_wait import run_and_wait
 
     try:
         result = run_and_wait(session.places.socket, request, session.console)
@@ -253,14 +253,14 @@ def events(session: Session) -> ExitCode:
 
 def logs(session: Session) -> ExitCode:
     """What the daemon logged."""
-    from .journal import show_journal
+    from .logs import show_journal
 
     return show_journal(session)
 
 
 def doctor(session: Session) -> ExitCode:
     """What may keep it from sleeping, and what mends it."""
-    from .doctor import examine
+    from sleepd.sleepctl.doctor.doctor import examine
 
     return examine(session)
 
@@ -340,8 +340,8 @@ COMMANDS: dict[str, Command] = {
     "rebase": rebase,
     "tag": tag,
     "prune": prune,
-    "metric add": metrics.add,
-    "metric remove": metrics.remove,
+    "metric add": metric_commands.add,
+    "metric remove": metric_commands.remove,
     "config check": config_check,
     "config show": config_show,
 }

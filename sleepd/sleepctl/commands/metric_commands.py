@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from sleepd.protocol.control import AddMetric
 from sleepd.protocol.status import MetricResult
-
-from .exit_codes import ExitCode
-from .screens import line
-from .session import Session
-from .terminal import Page
-from .words import model
+from sleepd.sleepctl.exit_codes import ExitCode
+from sleepd.sleepctl.pages.decision_page import line
+from sleepd.sleepctl.pages.terminal import Page
+from sleepd.sleepctl.pages.wording import model
+from sleepd.sleepctl.session import Session
 
 
 def add(session: Session) -> ExitCode:

@@ -11,7 +11,7 @@ from sleepd.cycle import TERMINAL_STATES
 from sleepd.protocol.status import CycleSummary
 
 from .terminal import Page, Row, Span, pad, shorten
-from .words import MISSING, duration, gain, is_thin, losses, moment, older_loss, used
+from .wording import MISSING, duration, gain, is_thin, losses, moment, older_loss, used
 
 STATE_STYLES = {
     "promoted": "green",

@@ -12,8 +12,7 @@ from sleepd.buffer.parsing import HalfWritten
 from sleepd.buffer.reader_process import read_records
 from sleepd.config.schema import Config
 from sleepd.files import open_regular
-
-from .offline_cycle import LARGEST_BYTES
+from sleepd.sleepctl.offline_cycle import LARGEST_BYTES
 
 
 def longest_experience(config: Config) -> bytes:

@@ -26,7 +26,7 @@ from .evidence_lines import (
     sentence_lines,
 )
 from .terminal import Page, Row, Span, shorten
-from .words import HANDLINGS, MISSING, change, count, duration, is_thin, losses, model, moment, older_loss
+from .wording import HANDLINGS, MISSING, change, count, duration, is_thin, losses, model, moment, older_loss
 
 _TEXT_COLUMNS = 240
 _REASONS = 8

@@ -14,13 +14,12 @@ from sleepd.errors import DaemonNotRunning, SleepdError
 from sleepd.protocol.answers import Cycles
 from sleepd.protocol.control import History, Quarantine
 from sleepd.protocol.status import CycleSummary, QuarantineEntry, QuarantineList
+from sleepd.sleepctl.arguments import build_parser
+from sleepd.sleepctl.exit_codes import ExitCode
+from sleepd.sleepctl.generated.completion_scripts import SCRIPTS
+from sleepd.sleepctl.offline import read_history
+from sleepd.sleepctl.session import Session
 from sleepd.text.display import clean
-
-from .arguments import build_parser
-from .completion_scripts import SCRIPTS
-from .exit_codes import ExitCode
-from .offline import read_history
-from .session import Session
 
 _PATIENCE_SECONDS = 0.5
 _MOST = 100

@@ -1,7 +1,7 @@
 """Logging: journald-native fields under systemd, readable lines on a terminal, JSON lines elsewhere.
 
 One line an event, never one a step. An event's name is a past fact (``cycle_started``), its figures are fields.
-Text in it may come from a buffer: no such text reaches a terminal or starts a line (``plain_text``).
+Text in it may come from a buffer: no such text reaches a terminal or starts a line (``text.display``).
 """
 
 from __future__ import annotations

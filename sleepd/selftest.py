@@ -25,7 +25,7 @@ from .cycle import State
 from .cycles.sleeper import Sleeper
 from .errors import SleepdError, WorkerFailed
 from .files import make_directory, replace_file
-from .interpreter import worker_python
+from .host import worker_python
 from .log import configure
 from .protocol.control import Run
 from .protocol.status import CycleSummary

@@ -31,6 +31,13 @@ def module_name(path: Path) -> str:
 NAMES = {module_name(path) for path in MODULES}
 
 
+def test_import_contracts_are_kept() -> None:
+    """Imports go downwards alone, and only the worker imports torch: the contracts in ``pyproject.toml``."""
+    program = "import sys; from importlinter.cli import lint_imports; sys.exit(lint_imports(cache_dir=None))"
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 def test_daemon_without_heavy_packages() -> None:
     """The daemon, the command line and the Python API load in an interpreter in which importing torch raises."""
     names = [f"sleepd.{name}" for name in sorted(NAMES) if not name.startswith("worker") and "__" not in name]

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as some
 
+from sleepd.config.limits import parse_limit
 from sleepd.config.schema import HARMS, PromotionConfig
-from sleepd.policy.operator_limits import parse_limit
 from sleepd.policy.promotion import Gates, judge
 from sleepd.protocol.evidence import (
     Collapse,

@@ -110,7 +110,7 @@ def test_reports_hide_replies_from_readers(tmp_path: Any) -> None:
         requests = Requests(sleeper, reload=never, describe=lambda: (None, ""))
         replies = sleeper.ledger.report(1).replies  # type: ignore[union-attr]
         assert replies
-        found = sleeper.ledger.screenings
+        found = sleeper.intake.quarantine.screenings
         for place in sleeper.ledger.placements(1):
             if place.id == replies[0].id:
                 row = found.find(place.key)

@@ -1,9 +1,10 @@
 """The experience buffer: the user's file, read and never written.
 
 A file that did not change is not read again. JSON lines are read from a cursor; an array or an object as a whole. What
-is small is parsed in a thread, what is large in a process (``reader``), so the loop turns meanwhile. Half a file is not
-corruption: its writer may be in the middle of it, so the last good view holds, and only after ``patience_seconds`` does
-the view say what is wrong. In the same way a buffer that was just emptied or removed still counts as it was.
+is small is parsed in a thread, what is large in a process (``reader_process``), so the loop turns meanwhile. Half a
+file is not corruption: its writer may be in the middle of it, so the last good view holds, and only after
+``patience_seconds`` does the view say what is wrong. In the same way a buffer that was just emptied or removed still
+counts as it was.
 
 A torn last line of JSON lines does not hold back the complete ones: it is left out while it may still be written, and
 set aside once it stayed so for ``patience_seconds``.

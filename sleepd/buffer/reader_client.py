@@ -1,4 +1,4 @@
-"""Has a large buffer read in a process of its own (``reader``), which has limits of time and memory.
+"""Has a large buffer read in a process of its own (``reader_process``), which has limits of time and memory.
 
 A process that fails is not started again at every look: it waits a minute, then two, at most an hour, unless the file
 has become smaller meanwhile.

@@ -1,9 +1,9 @@
 """The short-lived process that reads a large buffer, so that the daemon neither blocks nor grows.
 
-``python -m sleepd.buffer.reader_process FD digest`` or ``python -m sleepd.buffer.reader_process FD texts [CHARACTERS]``. The buffer is the inherited
-descriptor FD, opened by the daemon. For ``digest`` standard input is empty, or the earlier :class:`Reading` of JSON
-lines that is to be continued, as MessagePack; for ``texts`` it is the wanted keys, as an array of 64-bit integers. The
-answer is a :class:`Reading` in MessagePack on standard output.
+Its command is ``python -m sleepd.buffer.reader_process FD digest`` or ``… FD texts [CHARACTERS]``. The buffer is the
+inherited descriptor FD, opened by the daemon. For ``digest`` standard input is empty, or the earlier :class:`Reading`
+of JSON lines that is to be continued, as MessagePack; for ``texts`` it is the wanted keys, as an array of 64-bit
+integers. The answer is a :class:`Reading` in MessagePack on standard output.
 
 A half-written buffer is an answer too, not a failure.
 """

@@ -1,6 +1,6 @@
 """Whether a configuration makes sense: unknown keys, wrong values, contradictions, each told with its place.
 
-The keys are declared in ``config``; where their values come from is ``config_layers``.
+The keys are declared in ``schema``; where their values come from is ``layers``.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from typing import Any, get_args, get_type_hints
 import msgspec
 
 from sleepd.errors import ConfigError
-from sleepd.policy.operator_limits import parse_limit
 
+from .limits import parse_limit
 from .schema import HARMS, Config
 from .strategies import STRATEGIES
 

@@ -23,7 +23,7 @@ class Intake:
     def __init__(self, config: Config, history: History, clock: Clock, ledger: Ledger, alarms: Alarms) -> None:
         self._config = config
         self.quarantine = QuarantineKeeper(
-            Path(config.state.directory), ledger, clock, alarms, config.quarantine.personal_data
+            Path(config.state.directory), ledger, clock, alarms.note, config.quarantine.personal_data
         )
         self._history = history
         self._clock = clock

@@ -1,7 +1,7 @@
 """Start-up after whatever happened: the ledger is mended to what stands on disk, never the other way round.
 
 ``current`` is the truth about what is in use; a whole checkpoint is the truth about a verdict. A cycle that has neither
-ended nor left a whole checkpoint goes on where it was cut short, if it can (``resumption``); else it is closed as
+ended nor left a whole checkpoint goes on where it was cut short, if it can (``resume``); else it is closed as
 interrupted, and its experiences are as unlearned as before.
 """
 

@@ -2,7 +2,7 @@
 
 Order, and why a crash at any point loses and doubles nothing: the experiences and the job are staged; the ledger has
 the plan before the worker exists; the verdict is in the ledger before anything is renamed; the directory is renamed,
-then ``current`` (``settling``); the ledger's last record comes last and is mended at start-up from what stands on disk
+then ``current`` (``commit``); the ledger's last record comes last and is mended at start-up from what stands on disk
 (``recovery``).
 """
 
@@ -19,7 +19,7 @@ from sleepd.clock import Clock
 from sleepd.cycle import Event, State
 from sleepd.errors import LedgerUnusable, SleepdError, WorkerDied
 from sleepd.files import write_durably
-from sleepd.gpu_devices import has_gpu
+from sleepd.host import has_gpu
 from sleepd.log import get_logger
 from sleepd.policy.probation import compare
 from sleepd.policy.promotion import Gates

@@ -346,5 +346,5 @@ class Sleeper:
         self._listener(event, fields)
 
     def _note_unrecorded(self, cycle: int, task: asyncio.Task[CycleEnd]) -> None:
-        if not task.cancelled() and task.exception() is not None:  # told already; ``mending`` has the rest
+        if not task.cancelled() and task.exception() is not None:  # told already; ``repair`` has the rest
             self._listener("cycle_ended", {"cycle": cycle, "state": "not recorded"})

@@ -23,7 +23,7 @@ from typing import Any
 import msgspec
 
 from sleepd.errors import ProtocolError, WorkerDied, WorkerFailed
-from sleepd.interpreter import worker_python
+from sleepd.host import worker_python
 from sleepd.log import get_logger
 from sleepd.protocol.job import MAX_MESSAGE_BYTES, Failure, Hello, Notice, Progress, Report, decode_message
 from sleepd.version import VERSION

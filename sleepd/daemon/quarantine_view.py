@@ -62,7 +62,7 @@ async def quarantine_detail(sleeper: Sleeper, identifier: str) -> QuarantineDeta
     found = await sleeper.intake.buffer.extract([key]) if key in sleeper.intake.view.keys else []
     text = found[0] if found else None
     entry = _entry(sleeper, key, (await _causes(sleeper)).get(key), text)
-    screened = sleeper.ledger.screenings.find(key)
+    screened = sleeper.intake.quarantine.screenings.find(key)
     return QuarantineDetail(
         entry=entry,
         prompt=text.prompt if text else "",
@@ -103,7 +103,9 @@ async def decide_by_hand(
         "schema": SCHEMA,
         "ids": list(keys.values()),
         "decision": decision,
-        "trained_in": sorted({cycle for each in keys.values() for cycle in sleeper.ledger.screenings.trained_in(each)}),
+        "trained_in": sorted(
+            {cycle for each in keys.values() for cycle in sleeper.intake.quarantine.screenings.trained_in(each)}
+        ),
         "undo": _undo(before, keys),
     }
 
@@ -129,7 +131,7 @@ def _refuse_in_use(sleeper: Sleeper, keys: dict[int, str]) -> None:
 def _known_key(sleeper: Sleeper, identifier: str, present: Container[int]) -> int:
     key = experience_key(identifier)
     is_known = key in present or key in sleeper.intake.quarantine.decisions
-    if not is_known and sleeper.ledger.screenings.find(key) is None:
+    if not is_known and sleeper.intake.quarantine.screenings.find(key) is None:
         raise NotFound(
             f"there is no experience {identifier}",
             hint="ids stand in the agent's file (buffer.path); sleepctl quarantine lists those in quarantine",
@@ -139,7 +141,7 @@ def _known_key(sleeper: Sleeper, identifier: str, present: Container[int]) -> in
 
 def _group_before(sleeper: Sleeper, key: int) -> int:
     """Of its text as it was before it left the buffer."""
-    decided, screened = sleeper.intake.quarantine.decisions.get(key), sleeper.ledger.screenings.find(key)
+    decided, screened = sleeper.intake.quarantine.decisions.get(key), sleeper.intake.quarantine.screenings.find(key)
     return screened.group if screened else decided.group if decided else 0
 
 
@@ -160,7 +162,7 @@ async def _texts(sleeper: Sleeper, keys: list[int]) -> dict[int, Experience]:
 
 
 def _entry(sleeper: Sleeper, key: int, cause: Cause | None, text: Experience | None) -> QuarantineEntry:
-    screened, decision = sleeper.ledger.screenings.find(key), sleeper.intake.quarantine.decisions.get(key)
+    screened, decision = sleeper.intake.quarantine.screenings.find(key), sleeper.intake.quarantine.decisions.get(key)
     reason: str = screened.reason if screened else ""
     found = ": ".join(filter(None, (_FOUND[reason], screened.detail))) if screened and reason else ""
     if cause is not None and cause.original is not None and screened:
@@ -172,16 +174,16 @@ def _entry(sleeper: Sleeper, key: int, cause: Cause | None, text: Experience | N
         found = "not screened yet, and not trained until then"
     if cause is not None and cause.why == "personal_data":
         reason, found = "personal_data", f"personal data: {told(Counter(screened.personal))}" if screened else ""
-    is_shown = text is not None and sleeper.ledger.screenings.may_text_be_shown(text)
+    is_shown = text is not None and sleeper.intake.quarantine.screenings.may_text_be_shown(text)
     id_ = decision.id if decision else screened.id if screened else text.id if text else ""
     return QuarantineEntry(
         id=id_,
         state=decision.word if decision else "quarantined",
         reason=reason,
         text=found or ("a copy of what was dropped" if cause and not decision else "nothing was found in it"),
-        at=decision.at if decision else sleeper.ledger.screenings.screened_at(key),
+        at=decision.at if decision else sleeper.intake.quarantine.screenings.screened_at(key),
         preview=_preview(sleeper, text) if is_shown and text else "",
-        trained_in=sleeper.ledger.screenings.trained_in(id_),
+        trained_in=sleeper.intake.quarantine.screenings.trained_in(id_),
         is_kept_from_training=cause is not None or (decision is not None and decision.word == "dropped"),
     )
 
@@ -195,5 +197,5 @@ def _preview(sleeper: Sleeper, text: Experience) -> str:
 
 
 def _name(sleeper: Sleeper, key: int) -> str:
-    screened = sleeper.ledger.screenings.find(key)
+    screened = sleeper.intake.quarantine.screenings.find(key)
     return screened.id if screened else "one that was screened before"

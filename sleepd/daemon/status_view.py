@@ -212,7 +212,7 @@ def detail(sleeper: Sleeper, cycle: int, *, is_for_operator: bool = False) -> Cy
 
 def _for_readers(sleeper: Sleeper, report: Report, placements: Iterable[Placement]) -> Report:
     """The report without the prompts and replies of experiences whose texts are not for everybody who may look."""
-    screenings = sleeper.ledger.screenings
+    screenings = sleeper.intake.quarantine.screenings
     groups = {placement.id: placement for placement in placements}
     replies = [
         reply

@@ -35,7 +35,7 @@ async def learned(sleeper: Sleeper, cycle: int, *, limit: int) -> Learned:
     except BufferUnreadable as error:
         problem = error.message
     # A secret may have been found after it was trained, or although the owner released it.
-    withheld = {text.id for text in texts if not sleeper.ledger.screenings.may_text_be_shown(text)}
+    withheld = {text.id for text in texts if not sleeper.intake.quarantine.screenings.may_text_be_shown(text)}
     return as_learned(cycle, known, texts, limit=limit, problem=problem, withheld=withheld, masks=_masks(sleeper))
 
 

@@ -3,10 +3,10 @@
 Held against limits, each shown with its figure:
 - the four proofs of effect: something was supervised, the adapter is not null and differs from its parent, the losses
   are finite, and what was written to disk is what was measured;
-- the gain: the fall of the reply loss on held-out experiences against the parent's, with its interval (``interval``);
+- the gain: the fall of the reply loss on held-out experiences against the parent's, with its interval (``confidence``);
 - harm: greedy replies to held-out prompts that loop where the parent's do not, drift from the base, collapse of speech
-  (``speech_gates``), answers that were right and are wrong now, replies that were trained and do not answer their
-  prompts (``relevance_gate``), the owner's own limits (``metric_limits``).
+  (``collapse_gate``), answers that were right and are wrong now, replies that were trained and do not answer their
+  prompts (``relevance_gate``), the owner's own limits (``operator_limits``).
 
 A figure that is missed, or was not measured although its gate is on, rejects. Else the gain decides: its bound lies
 above what counts (promoted), its estimate does not (rejected), or neither (inconclusive). A candidate without any
@@ -25,13 +25,14 @@ from collections.abc import Sequence
 
 import msgspec
 
+from sleepd.config.limits import MetricLimit, parse_limit
 from sleepd.config.schema import HARMS, PromotionConfig
 from sleepd.protocol.job import Job, Report
 from sleepd.protocol.verdict import THIN, Figure, Interval, Outcome, Verdict
 
 from .collapse_gate import speech_figures
 from .confidence import gain_interval, sign_test
-from .operator_limits import MetricLimit, metric_figure, parse_limit
+from .operator_limits import metric_figure
 from .relevance_gate import relevance_figure
 
 REQUIRED_CHECKS = ("supervised_tokens", "adapter_changed", "losses_finite", "reload_matches")

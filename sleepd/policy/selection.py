@@ -76,7 +76,7 @@ class Known(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Barred(msgspec.Struct, frozen=True, kw_only=True):
-    """What is kept from training, replay and holdout; see ``isolation``."""
+    """What is kept from training, replay and holdout; see ``quarantine.rules``."""
 
     keys: KeySet
     unscreened: int = 0

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from array import array
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from functools import partial
 from pathlib import Path
@@ -18,7 +18,6 @@ from typing import Final
 from sleepd.buffer.buffer import View
 from sleepd.buffer.open_file import BufferFile
 from sleepd.clock import Clock
-from sleepd.cycles.alarms import Alarms
 from sleepd.errors import SleepdError
 from sleepd.log import get_logger
 from sleepd.policy.selection import Barred, KeySet, Known
@@ -29,7 +28,7 @@ from .near_duplicates import Screened
 from .overrides import HandDecisions
 from .rules import Cause, Findings, HandDecision, Isolation, KeyMap, Word, barred
 from .screening_client import screened
-from .screening_table import KEPT
+from .screening_table import KEPT, Screenings
 
 PATIENCE_SECONDS: Final = 20.0
 """How long a look waits for the screening: a few thousand experiences."""
@@ -37,6 +36,9 @@ PATIENCE_SECONDS: Final = 20.0
 FIRST_PAUSE_SECONDS: Final = 60.0
 """After a second failure in a row; it doubles with each further one. After the first it is tried again at once."""
 LONGEST_PAUSE_SECONDS: Final = 3600.0
+
+Warn = Callable[[str, str], None]
+"""Called with the name of a warning and its text; an empty text ends the warning."""
 
 
 class QuarantineKeeper:
@@ -46,11 +48,11 @@ class QuarantineKeeper:
         CheckpointInvalid: what the owner decided by hand cannot be understood.
     """
 
-    def __init__(self, directory: Path, ledger: Ledger, clock: Clock, alarms: Alarms, personal_data: Handling) -> None:
+    def __init__(self, directory: Path, ledger: Ledger, clock: Clock, warn: Warn, personal_data: Handling) -> None:
         self._personal_data = personal_data
-        self._screenings = ledger.screenings
+        self.screenings = Screenings(ledger.database)
         self._clock = clock
-        self._alarms = alarms
+        self._warn = warn
         self._hand = HandDecisions(directory)
         self._findings: Findings | None = None
         self._isolation: Isolation | None = None
@@ -79,7 +81,7 @@ class QuarantineKeeper:
     @property
     def isolation(self) -> Isolation:
         """The rule as it stands; the same object as long as nothing changed."""
-        rolled_back = self._screenings.rolled_back()
+        rolled_back = self.screenings.rolled_back()
         if self._isolation is None or rolled_back != self._rolled_back:
             self._rolled_back = rolled_back
             self._isolation = Isolation(
@@ -99,7 +101,7 @@ class QuarantineKeeper:
     async def personal(self, view: View) -> Counter[str]:
         """Of each kind of personal data, how many experiences of the view hold some."""
         present, counts = KeySet(view.keys), Counter[str]()
-        for page in self._screenings.personal():
+        for page in self.screenings.personal():
             for key, found in page:
                 if key in present:
                     counts.update(found.keys())
@@ -144,7 +146,7 @@ class QuarantineKeeper:
         if self._findings is not None:
             return
         findings = Findings()
-        for page in self._screenings.pages():
+        for page in self.screenings.pages():
             for each in page:
                 findings.put(each)
             await asyncio.sleep(0)
@@ -169,20 +171,20 @@ class QuarantineKeeper:
             async with aclosing(screened(self._file[1], wanted, partial(self._signatures, KeySet(wanted)))) as pages:
                 async for page in pages:
                     await self._take_in(page)
-            if self._screenings.trim(kept):
+            if self.screenings.trim(kept):
                 self._findings = self._screened = None
         except SleepdError as error:
             self._pause()
-            self._alarms.note("screening_failed", f"{error.message}; what was not screened is not trained")
+            self._warn("screening_failed", f"{error.message}; what was not screened is not trained")
             return
         self._failures = 0
-        self._alarms.note("screening_failed", "")
+        self._warn("screening_failed", "")
 
     def _signatures(self, wanted: KeySet) -> Iterator[Sequence[tuple[int, bytes]]]:
         """Of what was screened; not of what is screened anew, or an earlier one would resemble a later one."""
         assert self._findings is not None
         outdated = self._findings.outdated
-        for page in self._screenings.signatures():
+        for page in self.screenings.signatures():
             yield [pair for pair in page if pair[0] not in wanted or outdated.get(pair[0]) is None]
 
     def _pause(self) -> None:
@@ -193,7 +195,7 @@ class QuarantineKeeper:
             self._paused_until = self._clock.monotonic() + pause
 
     async def _take_in(self, page: Sequence[Screened]) -> None:
-        self._screenings.record(page, at=self._clock.now())
+        self.screenings.record(page, at=self._clock.now())
         async with self._counting:
             assert self._findings is not None
             for each in page:

@@ -26,7 +26,7 @@ from sleepd.text.bounded_text import folded
 
 Reason = Literal["", "loop", "questions", "near_duplicate", "secret", "too_long", "bare_question", "unscreenable"]
 """What the text alone says against an experience; empty: nothing. A bare question alone says nothing yet: see
-``isolation``."""
+``rules``."""
 
 RULES: Final = 2
 """Of the screening: raised when it finds other things than before. What older rules screened is screened once more."""

@@ -1,8 +1,9 @@
 """Which experiences of a buffer are kept from training now. Pure.
 
-It follows from four things: what was found in the texts (``quarantine``), what the owner decided by hand, which cycles
-are rolled back now, and, for a near-duplicate, whether what it resembles is itself there to be trained. So a rollback
-sets aside what was said under that adapter, and going back to the adapter lifts it, without anything being written.
+It follows from four things: what was found in the texts (``near_duplicates``), what the owner decided by hand, which
+cycles are rolled back now, and, for a near-duplicate, whether what it resembles is itself there to be trained. So a
+rollback sets aside what was said under that adapter, and going back to the adapter lifts it, without anything being
+written.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Has experiences screened in a process of its own (``screening``), and passes on what it finds.
+"""Has experiences screened in a process of its own (``screening_process``), and passes on what it finds.
 
 An experience at which the process ends is set aside alone, and another process goes on with the rest: at once where it
 took too much processor time, else where the same happens a second time, for the kernel may have had other reasons.

@@ -1,10 +1,10 @@
 """The short-lived process that screens experiences: it has the texts and the library for secrets, the daemon neither.
 
-``python -m sleepd.quarantine.screening_process FD SECONDS``. The buffer is the inherited descriptor FD. Standard input is a sequence of
-frames: first the wanted keys as an array of 64-bit integers, then pages of keys and signatures of earlier experiences.
-Standard output is a sequence of frames, each a :class:`Frame`; an empty one is the end. While it reads, there is one
-every ten seconds that only says so. A frame is its length in four bytes, the largest first, and MessagePack. A buffer
-that is half-written ends early: what is missing is asked for again.
+Its command is ``python -m sleepd.quarantine.screening_process FD SECONDS``. The buffer is the inherited descriptor FD.
+Standard input is a sequence of frames: first the wanted keys as an array of 64-bit integers, then pages of keys and
+signatures of earlier experiences. Standard output is a sequence of frames, each a :class:`Frame`; an empty one is the
+end. While it reads, there is one every ten seconds that only says so. A frame is its length in four bytes, the largest
+first, and MessagePack. A buffer that is half-written ends early: what is missing is asked for again.
 
 The kernel ends the process where one experience takes more than SECONDS of processor time, whatever code it is in. The
 last frame then says which one it was, and the daemon starts another process for the rest.

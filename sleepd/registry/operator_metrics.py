@@ -10,10 +10,11 @@ from datetime import datetime
 
 import msgspec
 
+from sleepd.config.limits import parse_limit
 from sleepd.config.schema import Config
 from sleepd.errors import CheckpointInvalid, NotFound
 from sleepd.files import read_document, replace_file
-from sleepd.policy.operator_limits import metric_figure, parse_limit
+from sleepd.policy.operator_limits import metric_figure
 from sleepd.protocol.status import MetricResult
 from sleepd.protocol.verdict import AddedMetric, Figure
 from sleepd.store.checkpoints import Checkpoints

@@ -21,10 +21,9 @@ from sleepd.policy.selection import Sides
 from sleepd.protocol.job import Report
 from sleepd.protocol.status import CycleSummary, Decision, DecisionRecord
 from sleepd.protocol.verdict import Verdict
-from sleepd.quarantine.screening_table import Screenings
 
 from .compaction import STATEMENTS
-from .database import open_database, signed, unsigned
+from .database import Database, open_database, signed, unsigned
 from .ledger_rows import SUMMARY_COLUMNS, Placement, Plan, summarise
 
 KEPT_DECISIONS = 1000
@@ -39,7 +38,11 @@ class Ledger:
 
     def __init__(self, path: Path) -> None:
         self._db = open_database(path)
-        self.screenings = Screenings(self._db)
+
+    @property
+    def database(self) -> Database:
+        """The database, for a table that another package keeps in the same file."""
+        return self._db
 
     def close(self) -> None:
         """Close the database; the ledger is of no use afterwards."""

@@ -23,7 +23,7 @@ from .failure import GiveUp
 from .model.loading import Loaded
 from .model.losses import Reference
 from .model.out_of_memory import Limits, Shortened
-from .phases import Phases
+from .progress import Phases
 from .report import After, Before, Exchanges, Lessons
 from .training.schedule import epoch_ends
 

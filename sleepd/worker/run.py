@@ -25,7 +25,7 @@ from .model.inspect_base import most_positions
 from .model.loading import Loaded, load
 from .model.losses import Reference
 from .model.out_of_memory import Limits, is_out_of_memory
-from .phases import Phases
+from .progress import Phases
 from .report import Before, Exchanges, Finished, Lessons, Proof, Setting, make_report
 from .resume_point import Position, ResumePoint, ResumePoints, read_resume_point, reference_tensors, refuse_other
 from .training import train

@@ -6,7 +6,7 @@ from sleepd.protocol.job import Job
 
 from .data.examples import total_tokens
 from .evaluation.probe_generation import Questions
-from .pace import FORWARD, TRAINED
+from .progress import FORWARD, TRAINED
 from .report import Exchanges
 from .training.early_stopping import LOOKS
 from .training.schedule import epoch_ends

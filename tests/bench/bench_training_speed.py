@@ -31,7 +31,7 @@ from sleepd.worker.model.adapter import Device, choose_device, load_base, start_
 from sleepd.worker.model.convert_gguf import open_base
 from sleepd.worker.model.generate import stop_ids
 from sleepd.worker.model.out_of_memory import Limits
-from sleepd.worker.pace import Pace
+from sleepd.worker.progress import Pace
 from sleepd.worker.training.train import Lessons, Trainer
 
 

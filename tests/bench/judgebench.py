@@ -85,7 +85,7 @@ def make(options: argparse.Namespace) -> None:
     from sleepd.worker.model.adapter import save_adapter
     from sleepd.worker.model.loading import load
     from sleepd.worker.model.out_of_memory import Limits
-    from sleepd.worker.phases import Phases
+    from sleepd.worker.progress import Phases
     from sleepd.worker.report import Lessons
 
     torch.manual_seed(0)

@@ -38,7 +38,7 @@ from sleepd.worker.model.convert_gguf import open_base
 from sleepd.worker.model.generate import greedy_replies, stop_ids
 from sleepd.worker.model.losses import Reference
 from sleepd.worker.model.out_of_memory import Limits
-from sleepd.worker.pace import Pace
+from sleepd.worker.progress import Pace
 from sleepd.worker.training.early_stopping import Look, Watch, divide_holdout, tell_what_was_kept
 from sleepd.worker.training.schedule import epoch_ends
 from sleepd.worker.training.train import Lessons, Trainer

@@ -5,7 +5,7 @@
     python tests/bench/sleepbench.py --table FILE…
 
 ``replay`` plays a buffer (a JSON array) as the daemon would meet it: sessions of 16 eligible experiences (salience of
-at least 0.6), after each a night that trains what is new and replays what is known (``sleepd.policy.selection``), while about
+at least 0.6), after each a night that trains what is new and replays what is known (``policy.selection``), while about
 a fifth is held out (``sleepd.policy.holdout``). After each night is measured, on the adapter as it would be kept:
 
 - gain: reply loss on the *next* session, of which no copy was seen, base minus adapter, nats per supervised token;

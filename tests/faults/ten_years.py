@@ -28,7 +28,7 @@ from sleepd.policy.triggers import Facts, Policy, decide
 from sleepd.protocol.evidence import ProbeReply
 from sleepd.protocol.job import Report
 from sleepd.quarantine.near_duplicates import Screened
-from sleepd.quarantine.screening_table import KEPT
+from sleepd.quarantine.screening_table import KEPT, Screenings
 from sleepd.store.ledger import Ledger
 from sleepd.store.ledger_rows import Placement, Plan
 from tests.test_promotion import report
@@ -105,8 +105,9 @@ class Life:
             )
             for key in fresh
         ]
-        self.ledger.screenings.record(found, at=at)
-        self.ledger.screenings.trim(KEPT + 2 * BUFFER)  # as the keeper of the quarantine does
+        screenings = Screenings(self.ledger.database)
+        screenings.record(found, at=at)
+        screenings.trim(KEPT + 2 * BUFFER)  # as the keeper of the quarantine does
 
     def _decide(self, number: int, at: datetime) -> None:
         facts = Facts(total=BUFFER, new=number % 20, hours_since_last_sleep=6.0, trainable=16, held_out=HELD_OUT)
@@ -149,7 +150,7 @@ champion = ledger.standing()[-1]
 known = ledger.summaries(limit=50), ledger.summaries(), ledger.judged(limit=-1), ledger.recorded_sides()
 learned = KeySet(ledger.learned(champion)), KeySet(ledger.seen(champion))
 findings = Findings()
-for page in ledger.screenings.pages():
+for page in Screenings(ledger.database).pages():
     for each in page:
         findings.put(each)
 print(plain // 1024, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)

@@ -84,45 +84,11 @@ def test_status_imports_neither_asyncio_nor_structlog_nor_the_upper_floors_nor_t
     )
     loaded = set(ran.stderr.partition("modules: ")[2].split())
     assert "sleepd.client" in loaded
-    upper = {f"sleepd.{name}" for name in ("scheduler", "daemon", "control", "supervisor", "watch", "notify", "log")}
+    upper = {
+        f"sleepd.{name}" for name in ("scheduler", "daemon", "cycles", "store", "quarantine", "buffer.watch", "log")
+    }
     slow = {"asyncio", "structlog", "torch", "transformers", "sqlite3"}
     assert loaded & (upper | slow) == set()
-
-
-@pytest.mark.parametrize("module", sorted((REPOSITORY / "sleepd" / "sleepctl").glob("*.py")), ids=lambda p: p.stem)
-def test_no_module_of_the_command_line_imports_an_upper_floor(module: Path) -> None:
-    """Not even lazily: clients live beside the daemon, not on it."""
-    imported = set(re.findall(r"^\s*from sleepd\.(\w+) import", module.read_text(), re.MULTILINE))
-    allowed = {
-        "capability",
-        "client",
-        "clock",
-        "config",
-        "config_checks",
-        "config_layers",
-        "config_text",
-        "cycle",
-        "daemon_arguments",
-        "errors",
-        "digest",
-        "evidence",
-        "experience",
-        "files",
-        "gpu_devices",
-        "grammar",
-        "interpreter",
-        "job",
-        "learned",
-        "personal_data",
-        "plain_text",
-        "protocol",
-        "reader",
-        "shell_text",
-        "status",
-        "strategies",
-        "verdict",
-    }
-    assert imported - allowed - {"version"} == set()
 
 
 # --- run --wait ---

@@ -15,7 +15,7 @@ from sleepd.protocol.job import Progress, decode_message
 from sleepd.worker.channel import Channel
 from sleepd.worker.evaluation.reference_answers import general_prompts
 from sleepd.worker.failure import DaemonGone, Stopped
-from sleepd.worker.pace import Pace
+from sleepd.worker.progress import Pace
 
 from .conftest import ROOT
 

@@ -9,7 +9,7 @@ import msgspec
 
 from sleepd.config.strategies import STRATEGIES
 from sleepd.errors import NotFound, WorkerDied
-from sleepd.interpreter import worker_python
+from sleepd.host import worker_python
 from sleepd.protocol.capability import SeenPiece, SeenTokens
 from sleepd.protocol.control import QuarantineShow
 from sleepd.protocol.status import SCHEMA, QuarantineDetail

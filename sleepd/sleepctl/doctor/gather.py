@@ -16,8 +16,7 @@ import msgspec
 
 from sleepd.config.schema import Config
 from sleepd.errors import ConfigError, DaemonNotRunning, SleepdError
-from sleepd.gpu_devices import has_gpu
-from sleepd.interpreter import worker_python
+from sleepd.host import has_gpu, worker_python
 from sleepd.protocol.capability import BaseCheck, Capability
 from sleepd.protocol.control import Buffer, GetStatus
 from sleepd.protocol.status import BufferDetail, Status

@@ -1,4 +1,4 @@
-"""``python -m sleepd.worker.programs.check_base``: whether a base can be trained, and what memory a cycle takes; one JSON line.
+"""Whether a base can be trained, and what memory a cycle takes: one line of JSON.
 
 For ``sleepctl doctor``. No weight is read: the model is built on the meta device and compared with the files' tables of
 contents. The same functions refuse as in a cycle. Of a GGUF that is still to be converted only its configuration is

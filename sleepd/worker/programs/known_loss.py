@@ -1,4 +1,4 @@
-"""``python -m sleepd.worker.programs.known_loss DIR``: the tiny model in DIR, trained a few steps, has two known losses.
+"""A self-test of the libraries: the tiny model in a directory, trained a few steps, has two known losses.
 
 A library that computes something else than the tested ones is noticed here, and not only one that crashes: the
 tokenizer and its chat template, the model, the adapter, the optimiser. The weights are made by Python's own generator,

@@ -1,4 +1,4 @@
-"""``python -m sleepd.worker.programs.tiny_model DIR``: a tiny random Llama with a tokenizer of its own, made in a second.
+"""Make a tiny random Llama with a tokenizer of its own, in a second.
 
 What the self-test of a release and the worker's tests train.
 """

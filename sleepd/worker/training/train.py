@@ -20,7 +20,7 @@ from sleepd.worker.failure import GiveUp
 from sleepd.worker.model.adapter import Device
 from sleepd.worker.model.losses import Reference, kl_from_base, row_logits, token_losses
 from sleepd.worker.model.out_of_memory import Limits, is_out_of_memory
-from sleepd.worker.pace import FORWARD, TRAINED, Pace
+from sleepd.worker.progress import FORWARD, TRAINED, Pace
 
 from .early_stopping import Look, Shortening, Watch, is_enough, kept, steps_to_look
 from .schedule import epoch_ends, epoch_order, rate_share

@@ -12,19 +12,7 @@ from pathlib import Path
 
 from sleepd.files import replace_file
 
-SHARE = Path(__file__).parent / "generated" / "share"
-"""What belongs below ``PREFIX/share``."""
-COMPLETIONS = {
-    "bash": "bash-completion/completions/sleepctl",
-    "zsh": "zsh/site-functions/_sleepctl",
-    "fish": "fish/vendor_completions.d/sleepctl.fish",
-}
-"""By shell: the path of its script below ``SHARE``."""
-
-
-def shared_files() -> dict[str, bytes]:
-    """Every file by its path below ``SHARE``."""
-    return {str(path.relative_to(SHARE)): path.read_bytes() for path in sorted(SHARE.rglob("*")) if path.is_file()}
+from .generated.shipped import shared_files
 
 
 def main() -> int:

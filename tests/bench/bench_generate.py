@@ -23,12 +23,12 @@ from pathlib import Path
 import torch
 from transformers import GenerationConfig, LogitsProcessor, StoppingCriteria
 
-from sleepd.strategies import find_strategy
-from sleepd.worker.chat import ChatFormat
-from sleepd.worker.convert import open_base
-from sleepd.worker.general import PROBE, general_prompts
-from sleepd.worker.generate import TEMPERATURE, Asked, replies, stop_ids
-from sleepd.worker.model import Device, choose_device, computing, load_base, start_adapter
+from sleepd.config.strategies import find_strategy
+from sleepd.worker.data.chat_format import ChatFormat
+from sleepd.worker.evaluation.reference_answers import PROBE, general_prompts
+from sleepd.worker.model.adapter import Device, choose_device, computing, load_base, start_adapter
+from sleepd.worker.model.convert_gguf import open_base
+from sleepd.worker.model.generate import TEMPERATURE, Asked, replies, stop_ids
 
 
 class RowNoise(LogitsProcessor):
@@ -72,7 +72,7 @@ def by_transformers(
     on_step: Callable[[int], None] = lambda _tokens: None,
     deadline: float | None = None,
 ) -> list[list[int]]:
-    """As ``sleepd.worker.generate.replies``, for prompts that fit the model's positions."""
+    """As ``sleepd.worker.model.generate.replies``, for prompts that fit the model's positions."""
     longest = max(len(one.prompt) for one in asked)
     pads = [longest - len(one.prompt) for one in asked]
     ids = torch.tensor([[0] * pad + list(one.prompt) for pad, one in zip(pads, asked, strict=True)])
@@ -222,7 +222,7 @@ def _measure(arguments: argparse.Namespace, models: Path) -> None:
 
 
 if __name__ == "__main__":
-    from sleepd.worker.process import prepare_environment
+    from sleepd.worker.process_limits import prepare_environment
 
     prepare_environment()
     main()

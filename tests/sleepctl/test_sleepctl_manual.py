@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from sleepd.config import Config
-from sleepd.config_text import fields
+from sleepd.config.render import fields
+from sleepd.config.schema import Config
 from sleepd.daemon_arguments import EXIT_CODES
 from sleepd.sleepctl.arguments import build_parser
 from sleepd.sleepctl.command_texts import EXAMPLES, GROUPS, VARIABLES
@@ -20,7 +20,7 @@ from sleepd.sleepctl.generated.__main__ import files
 from sleepd.sleepctl.generated.grammar import arguments, commands
 from sleepd.sleepctl.generated.manual import pages
 from sleepd.sleepctl.generated.roff import entry, escaped, notes
-from sleepd.sleepctl.share import shared_files
+from sleepd.sleepctl.generated.shipped import shared_files
 
 REPOSITORY = Path(__file__).parents[2]
 PAGES = pages()

@@ -8,10 +8,9 @@ from __future__ import annotations
 import shutil
 import sys
 
-from sleepd.sleepctl.share import COMPLETIONS, SHARE
-
 from .completion_scripts import scripts
 from .manual import pages
+from .shipped import COMPLETIONS, SHARE
 
 
 def files() -> dict[str, str]:

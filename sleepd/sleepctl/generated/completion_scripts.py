@@ -10,8 +10,8 @@ import argparse
 
 import shtab
 
+from sleepd.config.strategies import STRATEGIES
 from sleepd.sleepctl.arguments import build_parser
-from sleepd.strategies import STRATEGIES
 
 from .grammar import arguments, command_choices, commands
 

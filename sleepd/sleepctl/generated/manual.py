@@ -6,8 +6,8 @@ import argparse
 import json
 from itertools import groupby
 
-from sleepd.config import Config
-from sleepd.config_text import fields
+from sleepd.config.render import fields
+from sleepd.config.schema import Config
 from sleepd.daemon_arguments import EXIT_CODES
 from sleepd.daemon_arguments import build_parser as build_daemon_parser
 from sleepd.sleepctl.arguments import build_parser

@@ -212,10 +212,9 @@ def _measure(arguments: argparse.Namespace, models: Path) -> None:
             found = compare(model, device, asked, stop_ids(model, chat), arguments.repeats)
             kind = f"{'sampled' if is_sampled else 'greedy'}, {'with' if with_adapter else 'without'} adapter"
             times = ", ".join(f"{name} {seconds:.2f} s" for name, seconds in found.seconds.items())
-            print(
-                f"{kind}: {times}, ratio {found.ratio:.2f}; {found.same} of {found.replies} replies the same,", end=""
-            )
-            print(f" {found.tokens} tokens", flush=True)
+            ratios = f"ratio {found.ratio:.2f}, of processor time {found.processor_ratio:.2f}"
+            same = f"{found.same} of {found.replies} replies the same, {found.tokens} tokens"
+            print(f"{kind}: {times}, {ratios}; {same}", flush=True)
     for rows in (arguments.rows, 64):
         peaks = ", ".join(f"{way} {peak_gib(way, models, arguments.base, rows):.2f} GiB" for way in WAYS)
         print(f"peak memory of a process, {rows} rows: {peaks}", flush=True)

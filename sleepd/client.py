@@ -16,7 +16,7 @@ from typing import Any, Self, TypeVar
 import msgspec
 
 from .errors import Busy, DaemonNotRunning, PermissionDenied, ProtocolError, RequestFailed, UsageError
-from .protocol import Announcement, Request, Subscribe, decode_answer, encode
+from .protocol.control import Announcement, Request, Subscribe, decode_answer, encode
 
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
 """Nothing the daemon says is as long; something else on the socket may never end its line."""

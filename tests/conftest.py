@@ -10,7 +10,7 @@ import pytest
 import structlog
 from hypothesis import settings
 
-from sleepd import quarantine_keeper
+from sleepd.quarantine import keeper
 
 settings.register_profile("repeatable", derandomize=True, deadline=None)
 settings.load_profile("repeatable")
@@ -19,7 +19,7 @@ settings.load_profile("repeatable")
 signal.signal(signal.SIGINT, signal.default_int_handler)
 """A shell's background job ignores Ctrl-C, and so would every process that a test starts and interrupts."""
 
-quarantine_keeper.PATIENCE_SECONDS = 50.0
+keeper.PATIENCE_SECONDS = 50.0
 """A look in the tests' own process waits for a loaded machine's screening; the daemons they start wait as shipped."""
 
 
@@ -34,7 +34,7 @@ def fresh_log() -> Iterator[None]:
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The directory of a tiny random Llama."""
     pytest.importorskip("torch")
-    from sleepd.worker.tiny_model import make_tiny_model
+    from sleepd.worker.programs.tiny_model import make_tiny_model
 
     directory = tmp_path_factory.mktemp("tiny")
     make_tiny_model(directory)

@@ -20,8 +20,8 @@ import sys
 import time
 from pathlib import Path
 
-from sleepd.evidence import Collapse, Drift, Evidence, LaterLoss, LossPair, Probation, Relevance, Speech
-from sleepd.job import (
+from sleepd.protocol.evidence import Collapse, Drift, Evidence, LaterLoss, LossPair, Probation, Relevance, Speech
+from sleepd.protocol.job import (
     RESUME_POINT,
     Check,
     Failure,

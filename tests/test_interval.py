@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as some
 
-from sleepd.interval import gain_interval, most_by_chance, sign_test, t_quantile
+from sleepd.policy.confidence import gain_interval, most_by_chance, sign_test, t_quantile
 
 
 @pytest.mark.parametrize(

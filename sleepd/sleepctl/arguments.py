@@ -7,9 +7,9 @@ import re
 import sys
 from typing import Any, NoReturn
 
+from sleepd.config.strategies import STRATEGIES
 from sleepd.grammar import RecordingParser
-from sleepd.plain_text import clean
-from sleepd.strategies import STRATEGIES
+from sleepd.text.display import clean
 from sleepd.version import VERSION
 
 from .argument_types import Whole, metric_name, moment_or_age, number, positive

@@ -9,9 +9,8 @@ import msgspec
 
 from sleepd.errors import DaemonNotRunning
 from sleepd.files import read_document
-from sleepd.status import SCHEMA, Status
-
-from .answers import WrittenCycles
+from sleepd.protocol.answers import WrittenCycles
+from sleepd.protocol.status import SCHEMA, Status
 
 _T = TypeVar("_T", Status, WrittenCycles)
 

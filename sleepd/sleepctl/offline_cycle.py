@@ -13,14 +13,14 @@ from typing import Final, TypeVar
 
 import msgspec
 
+from sleepd.buffer.experience import Experience, experience_key, group_key
+from sleepd.buffer.reader_process import read_texts
+from sleepd.buffer.trained_texts import Found, Learned, Place, keys_of, learned, limited, whereabouts
 from sleepd.cycle import State, undo_command
-from sleepd.experience import Experience, experience_key, group_key
 from sleepd.files import is_own_directory, open_regular, read_document
-from sleepd.job import Report, Role
-from sleepd.learned import Found, Learned, Place, keys_of, learned, limited, whereabouts
-from sleepd.reader import read_texts
-from sleepd.status import CycleDetail, CycleSummary
-from sleepd.verdict import Verdict
+from sleepd.protocol.job import Report, Role
+from sleepd.protocol.status import CycleDetail, CycleSummary
+from sleepd.protocol.verdict import Verdict
 
 LARGEST_BYTES = 64 * 2**20
 """Of a buffer that is read here: a larger one would take more memory than somebody who only looks has to spare."""

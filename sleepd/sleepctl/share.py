@@ -12,8 +12,8 @@ from pathlib import Path
 from sleepd.files import replace_file
 
 from .arguments import build_parser
-from .completion_scripts import SCRIPTS
-from .manual import pages
+from .generated.completion_scripts import SCRIPTS
+from .generated.manual import pages
 
 _COMPLETIONS = {
     "bash": "bash-completion/completions/sleepctl",

@@ -15,7 +15,7 @@ from pathlib import Path
 import msgspec
 from cycles import as_lesson, drift, is_holdout, read_experiences, run_cycle, show
 
-from sleepd.strategies import find_strategy
+from sleepd.config.strategies import find_strategy
 
 SYSTEM_PROMPT = (
     "You are an agent of the SAGE project. You speak plainly about what you notice, and you remember the people you "

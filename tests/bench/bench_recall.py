@@ -17,8 +17,8 @@ from pathlib import Path
 import msgspec
 from cycles import drift, run_cycle, show
 
-from sleepd.job import Lesson
-from sleepd.strategies import find_strategy
+from sleepd.config.strategies import find_strategy
+from sleepd.protocol.job import Lesson
 
 SYSTEM_PROMPT = "You are Wren, the assistant of a small observatory. Answer briefly."
 FACTS = [
@@ -128,7 +128,7 @@ def main() -> None:
 def _ask(models: Path, adapter: Path, file: Path) -> None:
     asked = [(question, key) for _prompt, _response, question, key in FACTS] + GENERAL
     file.write_text(json.dumps([question for question, _key in asked]))
-    command = [sys.executable, "-m", "sleepd.worker.ask", "--base", "embedded", "--models", models]
+    command = [sys.executable, "-m", "sleepd.worker.programs.ask", "--base", "embedded", "--models", models]
     command += ["--adapter", adapter, "--system-prompt", SYSTEM_PROMPT, "--questions", file]
     replies = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
     right = [key in reply.lower() for (_question, key), reply in zip(asked, replies, strict=True)]

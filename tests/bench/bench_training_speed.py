@@ -22,17 +22,17 @@ import torch
 from bench_first_cycle import SYSTEM_PROMPT
 from cycles import read_experiences
 
-from sleepd.strategies import find_strategy
+from sleepd.config.strategies import find_strategy
 from sleepd.worker.channel import Channel
-from sleepd.worker.convert import open_base
-from sleepd.worker.data import ChatFormat, Encoded, encode_exchange
-from sleepd.worker.evaluate import Meter
-from sleepd.worker.general import base_answers, encode_general, general_prompts
-from sleepd.worker.generate import stop_ids
-from sleepd.worker.memory import Limits
-from sleepd.worker.model import Device, choose_device, load_base, start_adapter
-from sleepd.worker.pace import Pace
-from sleepd.worker.train import Lessons, Trainer
+from sleepd.worker.data.examples import ChatFormat, Encoded, encode_exchange
+from sleepd.worker.evaluation.loss_evaluator import Meter
+from sleepd.worker.evaluation.reference_answers import base_answers, encode_general, general_prompts
+from sleepd.worker.model.adapter import Device, choose_device, load_base, start_adapter
+from sleepd.worker.model.convert_gguf import open_base
+from sleepd.worker.model.generate import stop_ids
+from sleepd.worker.model.out_of_memory import Limits
+from sleepd.worker.progress import Pace
+from sleepd.worker.training.train import Lessons, Trainer
 
 
 class SilentChannel(Channel):
@@ -118,7 +118,7 @@ def plain_loop(model, experiences: list[Encoded], batch_size: int, rate: float) 
 
 
 if __name__ == "__main__":
-    from sleepd.worker.process import prepare_environment
+    from sleepd.worker.process_limits import prepare_environment
 
     prepare_environment()
     main()

@@ -5,12 +5,12 @@
     python tests/bench/sleepbench.py --table FILE…
 
 ``replay`` plays a buffer (a JSON array) as the daemon would meet it: sessions of 16 eligible experiences (salience of
-at least 0.6), after each a night that trains what is new and replays what is known (``sleepd.selection``), while about
-a fifth is held out (``sleepd.holdout``). After each night is measured, on the adapter as it would be kept:
+at least 0.6), after each a night that trains what is new and replays what is known (``policy.selection``), while about
+a fifth is held out (``sleepd.policy.holdout``). After each night is measured, on the adapter as it would be kept:
 
 - gain: reply loss on the *next* session, of which no copy was seen, base minus adapter, nats per supervised token;
 - drift: KL from the base on the base's own answers to the ``probe`` prompts, which neither regularise nor watch;
-- loops: greedy replies to the next session's prompts that ``sleepd.repetition`` finds to run in a loop;
+- loops: greedy replies to the next session's prompts that ``sleepd.policy.repetition`` finds to run in a loop;
 - seconds (wall and processor), tokens and steps of the training alone, looks included.
 
 ``recall`` teaches an invented agent 20 facts a night for five nights, each in six wordings, and asks all that was
@@ -39,8 +39,8 @@ from facts import as_experiences, facts, is_right
 from figures import table
 from replay import Night, nights, read_buffer, sampled_by_salience, sessions_of
 
-from sleepd.job import Strategy
-from sleepd.strategies import find_strategy
+from sleepd.config.strategies import find_strategy
+from sleepd.protocol.job import Strategy
 
 FACTS_A_NIGHT = 20
 ANSWER_TOKENS = 32
@@ -182,7 +182,7 @@ def _tell(arguments: argparse.Namespace, night: Night, cost: Any, figures: dict[
 
 if __name__ == "__main__":
     if "--table" not in sys.argv:
-        from sleepd.worker.process import prepare_environment
+        from sleepd.worker.process_limits import prepare_environment
 
         prepare_environment()
     main()

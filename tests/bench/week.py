@@ -20,7 +20,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from sleepd.status import Status
+from sleepd.protocol.status import Status
 from tests.agents import changed, config_for, write_buffer
 from tests.processes import DaemonProcess
 

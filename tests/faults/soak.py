@@ -31,7 +31,7 @@ import psutil
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from sleepd.cycle import JUDGED_STATES
-from sleepd.protocol import Announcement, Cancel
+from sleepd.protocol.control import Announcement, Cancel
 from tests.agents import changed, config_for, experiences, write_buffer
 from tests.fakes import fake_interpreter
 from tests.processes import DaemonProcess
@@ -180,7 +180,6 @@ class Soak:
         )
         self._slowest = 0.0
         return sample
-
 
     def _descriptors_at_rest(self, process: psutil.Process) -> int:
         """The fewest descriptors in a while: the daemon closes our last connections some time after we do.

@@ -15,11 +15,11 @@ import sleepctl_scenes as scenes
 from sleepctl_fake_daemon import FakeDaemon
 from sleepctl_ran import Ran
 
-from sleepd import protocol
+from sleepd.config.strategies import STRATEGIES
+from sleepd.protocol import control
 from sleepd.sleepctl.arguments import COMPLETED, build_parser
 from sleepd.sleepctl.command_texts import GROUPS
-from sleepd.sleepctl.completion_scripts import SCRIPTS
-from sleepd.strategies import STRATEGIES
+from sleepd.sleepctl.generated.completion_scripts import SCRIPTS
 
 Sleepctl = Callable[..., Ran]
 
@@ -56,7 +56,7 @@ def test_bash_offers_every_command(shell_environment: dict[str, str]) -> None:
 
 def test_bash_offers_the_numbers_of_real_cycles(daemon: FakeDaemon, shell_environment: dict[str, str]) -> None:
     """`show` and `rollback`, and options that take a cycle, get the numbers that the daemon knows."""
-    daemon.replies[protocol.History] = HISTORY
+    daemon.replies[control.History] = HISTORY
     assert in_bash(shell_environment, "show", "") == ["9", "8", "7"]
     assert in_bash(shell_environment, "rollback", "8") == ["8"]
     assert in_bash(shell_environment, "logs", "--cycle", "") == ["9", "8", "7"]
@@ -89,7 +89,7 @@ def test_fish_offers_commands_options_and_cycles(
     daemon: FakeDaemon, shell_environment: dict[str, str], environment: Path
 ) -> None:
     """A real fish, asked as its own completion asks."""
-    daemon.replies[protocol.History] = HISTORY
+    daemon.replies[control.History] = HISTORY
     script = environment / "sleepctl.fish"
     script.write_text(SCRIPTS["fish"](build_parser()))
 

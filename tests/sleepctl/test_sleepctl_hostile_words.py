@@ -13,13 +13,13 @@ from pathlib import Path
 import pytest
 from sleepctl_ran import Ran
 
-from sleepd.config import BufferConfig, Config
-from sleepd.config_text import render
-from sleepd.plain_text import clean
-from sleepd.shell_text import command_line, quoted
+from sleepd.config.render import render
+from sleepd.config.schema import BufferConfig, Config
 from sleepd.sleepctl.arguments import build_parser
-from sleepd.sleepctl.completion_scripts import SCRIPTS
+from sleepd.sleepctl.generated.completion_scripts import SCRIPTS
 from sleepd.sleepctl.quarantine_arguments import ACTIONS
+from sleepd.text.display import clean
+from sleepd.text.shell import command_line, quoted
 
 SOURCE = Path(__file__).parents[2] / "sleepd"
 HOSTILE = (

@@ -10,15 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from sleepd.config import Config
-from sleepd.config_text import fields
+from sleepd.config.render import fields
+from sleepd.config.schema import Config
 from sleepd.daemon_arguments import EXIT_CODES
 from sleepd.sleepctl.arguments import build_parser
 from sleepd.sleepctl.command_texts import EXAMPLES, GROUPS, VARIABLES
-from sleepd.sleepctl.completion_scripts import leaves
 from sleepd.sleepctl.exit_codes import MEANINGS
-from sleepd.sleepctl.manual import pages
-from sleepd.sleepctl.roff import entry, escaped, notes
+from sleepd.sleepctl.generated.completion_scripts import leaves
+from sleepd.sleepctl.generated.manual import pages
+from sleepd.sleepctl.generated.roff import entry, escaped, notes
 from sleepd.sleepctl.share import shared_files
 
 REPOSITORY = Path(__file__).parents[2]

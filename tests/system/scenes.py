@@ -42,7 +42,7 @@ def user_environment(machine: Machine, user: str) -> dict[str, str]:
 
 def prepare_owner(machine: Machine) -> None:
     """A tiny model in /srv, and the user ``user``, whose home nobody else may enter."""
-    machine.run(WORKER_PYTHON, "-P", "-m", "sleepd.worker.tiny_model", "/srv/tiny")
+    machine.run(WORKER_PYTHON, "-P", "-m", "sleepd.worker.programs.tiny_model", "/srv/tiny")
     machine.run("chmod", "-R", "a+rX", "/srv/tiny")
     machine.run("useradd", "--create-home", "user")
     machine.run("chmod", "0700", "/home/user")

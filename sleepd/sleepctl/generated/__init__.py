@@ -1,0 +1,1 @@
+"""Completions and manual pages, generated from the command line's grammar."""

@@ -11,11 +11,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from sleepd import config_text, cycle
-from sleepd.sleepctl import answers
-from sleepd.sleepctl.command_texts import GROUPS
-from sleepd.sleepctl.exit_codes import MEANINGS
-from sleepd.status import (
+from sleepd import cycle
+from sleepd.config import render
+from sleepd.protocol import answers
+from sleepd.protocol.capability import SeenTokens
+from sleepd.protocol.status import (
     BufferDetail,
     CycleDetail,
     MetricResult,
@@ -25,6 +25,8 @@ from sleepd.status import (
     RunResult,
     Status,
 )
+from sleepd.sleepctl.command_texts import GROUPS
+from sleepd.sleepctl.exit_codes import MEANINGS
 
 ROOT: Final = Path(__file__).parents[1]
 _PART: Final = re.compile(r"(?s)(<!-- generated: ([a-z-]+) -->\n).*?(<!-- end -->)")
@@ -47,6 +49,7 @@ JSON_KEYS: Final[dict[str, tuple[str, ...]]] = {
     "cancel": answers.Cancelled.__struct_fields__,
     "pause, resume": answers.Paused.__struct_fields__,
     "rollback, rebase": answers.RolledBack.__struct_fields__,
+    "tokens": ("schema", "id", "kept_from_training", *SeenTokens.__struct_fields__),
     "tag": answers.Tagged.__struct_fields__,
     "metric add, remove": MetricResult.__struct_fields__,
     "prune": PruneResult.__struct_fields__,
@@ -82,7 +85,7 @@ def states() -> str:
 
 
 GENERATED: Final[dict[str, dict[str, Callable[[], str]]]] = {
-    "config/README.md": {"configuration": config_text.reference},
+    "config/README.md": {"configuration": render.reference},
     "sleepd/README.md": {"states": states},
     "sleepd/sleepctl/README.md": {"commands": commands, "exit-codes": exit_codes, "json": json_keys},
 }

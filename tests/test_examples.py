@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from sleepd.config import Config
-from sleepd.experience import Experience, parse
-from sleepd.metric_limits import parse_limit
-from sleepd.recall import is_recalled, read_questions
+from sleepd.buffer.experience import Experience, parse
+from sleepd.config.limits import parse_limit
+from sleepd.config.schema import Config
+from sleepd.policy.recall import is_recalled, read_questions
 
 EXAMPLES = Path(__file__).parents[1] / "config" / "examples"
 HAS_TORCH = importlib.util.find_spec("torch") is not None
@@ -83,9 +83,9 @@ def test_example_agent_follows_current(tiny_model: Path, tmp_path: Path) -> None
 @needs_torch
 def test_example_evaluation_gives_figures(tiny_model: Path, tmp_path: Path) -> None:
     """The worker runs the example for the base and for an adapter, and reads the figures that its limits name."""
-    from sleepd.job import Job
-    from sleepd.strategies import find_strategy
-    from sleepd.worker import metrics
+    from sleepd.config.strategies import find_strategy
+    from sleepd.protocol.job import Job
+    from sleepd.worker.evaluation import evaluation_command
 
     adapter = make_adapter(tiny_model, tmp_path / "adapter", seed=1)
     (tmp_path / "staging" / "work").mkdir(parents=True)
@@ -99,7 +99,7 @@ def test_example_evaluation_gives_figures(tiny_model: Path, tmp_path: Path) -> N
         evaluation_seconds=Config().evaluation.seconds,
     )
     for directory in (None, adapter):
-        figures = metrics.figures(job, directory, tiny_model, lambda: None)
+        figures = evaluation_command.figures(job, directory, tiny_model, lambda: None)
         assert set(figures) == {"accuracy", "mean_words"}
         assert 0 <= figures["accuracy"] <= 1
     documented = ast.get_docstring(ast.parse((EXAMPLES / "evaluate.py").read_text()), clean=False) or ""

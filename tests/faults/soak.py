@@ -181,7 +181,6 @@ class Soak:
         self._slowest = 0.0
         return sample
 
-
     def _descriptors_at_rest(self, process: psutil.Process) -> int:
         """The fewest descriptors in a while: the daemon closes our last connections some time after we do.
 

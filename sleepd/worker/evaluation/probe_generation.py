@@ -16,6 +16,7 @@ from typing import Any
 
 import msgspec
 
+from sleepd.errors import DECODE_ERRORS
 from sleepd.protocol.evidence import RecallQuestion
 from sleepd.protocol.job import Lesson
 from sleepd.worker.data.chat_format import ChatFormat
@@ -205,7 +206,7 @@ def kept_answers(path: Path, key: str) -> Answers | None:
     """What was kept there under that key; None: nothing, or it is damaged, and then they are made again."""
     try:
         kept = msgspec.json.decode(path.read_bytes(), type=Kept)
-    except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
+    except (OSError, *DECODE_ERRORS):
         return None
     return kept.answers if kept.key == key and _is_complete(kept.answers) else None
 

@@ -19,11 +19,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from sleepd.errors import DECODE_ERRORS
+from sleepd.files import fsync_path
 from sleepd.protocol.job import Notice
 
 from .channel import Channel
 from .failure import GiveUp, Stopped
-from .model.find_base import fsync_path
 from .model.losses import Reference
 from .report import Before
 from .training.train import Training

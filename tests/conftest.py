@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,7 +11,8 @@ import pytest
 import structlog
 from hypothesis import settings
 
-from sleepd import quarantine_keeper
+from sleepd import cycle_runner, quarantine_keeper
+from tests.in_process import screened_here, worker_here
 
 settings.register_profile("repeatable", derandomize=True, deadline=None)
 settings.load_profile("repeatable")
@@ -24,10 +26,26 @@ quarantine_keeper.PATIENCE_SECONDS = 50.0
 
 
 @pytest.fixture(autouse=True)
+def without_processes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sleeper in the tests' own process screens there, and runs the fake worker there; see the marker."""
+    if request.node.get_closest_marker("processes") is None:
+        monkeypatch.setattr(quarantine_keeper, "screened", screened_here)
+        monkeypatch.setattr(cycle_runner, "Worker", worker_here)
+
+
+@pytest.fixture(autouse=True)
 def fresh_log() -> Iterator[None]:
     """Who sends the log elsewhere, as ``SleepScheduler`` does, does so for one test."""
     yield
     structlog.reset_defaults()
+
+
+@pytest.fixture
+def open_directory() -> Iterator[Path]:
+    """A directory that other users may enter; they may not enter those of ``tmp_path``."""
+    with tempfile.TemporaryDirectory(prefix="open") as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,105 @@
+"""The screening and the fake worker in the tests' own process, which saves the start of an interpreter for each.
+
+``tests/conftest.py`` puts both in place of the processes, except in tests marked ``processes``. What only a process can
+do (crash, hang, print) starts one here too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import os
+from array import array
+from collections.abc import AsyncGenerator, Callable
+from pathlib import Path
+
+from sleepd.buffer_file import BufferFile
+from sleepd.digest import HalfWritten
+from sleepd.job import Failure, Notice, Progress, Report, decode_message, encode
+from sleepd.quarantine import Screened
+from sleepd.reader import FirstBytes, read_records
+from sleepd.screener import BATCH, Signatures
+from sleepd.screening import Screener, screen_records
+from sleepd.secret_scan import SecretFinder
+from sleepd.supervisor import Worker, WorkerPolicy
+from tests.fake_worker import NEEDS_PROCESS, PAUSE_SECONDS, Pause, messages, read_job
+from tests.fakes import FAKE_WORKER
+
+
+@functools.cache
+def secret_finder() -> SecretFinder:
+    """One for all tests: the library behind it is slow to load."""
+    return SecretFinder()
+
+
+async def screened_here(
+    file: BufferFile, wanted: array[int], signatures: Signatures
+) -> AsyncGenerator[list[Screened], None]:
+    """What ``screener.screened`` finds, without its process."""
+    try:
+        descriptor = await file.open()
+    except OSError as error:
+        raise file.unreadable(error) from error
+    if descriptor is None:
+        return
+    found = _screened(descriptor, wanted, signatures)
+    for start in range(0, len(found), BATCH):
+        yield found[start : start + BATCH]
+
+
+def _screened(descriptor: int, wanted: array[int], signatures: Signatures) -> list[Screened]:
+    screener = Screener(secret_finder(), (pair for page in signatures() for pair in page))
+    found: list[Screened] = []
+    with open(descriptor, "rb") as whole:
+        try:
+            records = read_records(FirstBytes(whole, os.fstat(descriptor).st_size))[1]
+            found.extend(screen_records(records, wanted, screener))
+        except HalfWritten:
+            pass  # what was found until there was read whole
+    return found
+
+
+class WorkerHere:
+    """The fake worker as ``supervisor.Worker`` runs it, without its process; the messages are the wire's."""
+
+    def __init__(self, behaviour: str, listener: Callable[[Progress | Notice], None]) -> None:
+        self._behaviour = behaviour
+        self._listener = listener
+        self._should_stop = asyncio.Event()
+
+    def stop(self) -> None:
+        """As the worker's."""
+        self._should_stop.set()
+
+    kill = stop
+
+    async def run(self, staging: Path) -> Report | Failure:
+        """As the worker's."""
+        job, lessons = read_job(staging)
+        for sent in messages(self._behaviour, job, lessons, staging):
+            if await self._is_stopped(PAUSE_SECONDS if isinstance(sent, Pause) else 0.0):
+                return Failure(kind="stopped", message="asked to stop")
+            if isinstance(sent, Pause):
+                continue
+            message = decode_message(encode(sent))
+            if isinstance(message, Report | Failure):
+                return message
+            if isinstance(message, Progress | Notice):
+                self._listener(message)
+        raise AssertionError("the fake worker ended without a report")
+
+    async def _is_stopped(self, seconds: float) -> bool:
+        """Whether it was asked to stop; waits so long for it, and lets other tasks run in any case."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._should_stop.wait()
+        return self._should_stop.is_set()
+
+
+def worker_here(policy: WorkerPolicy, listener: Callable[[Progress | Notice], None]) -> Worker | WorkerHere:
+    """The fake worker in this process where that can behave as asked, else a process."""
+    behaviour = policy.command[-1]
+    if str(FAKE_WORKER) not in policy.command or behaviour in NEEDS_PROCESS:
+        return Worker(policy, listener)
+    return WorkerHere(behaviour, listener)

@@ -8,12 +8,12 @@ import sys
 from collections.abc import Sequence
 
 from . import log
-from .config_checks import discover
-from .config_layers import load, require_buffer
-from .daemon import live
+from .config.checks import discover
+from .config.layers import load, require_buffer
+from .daemon.daemon import live
 from .daemon_arguments import build_parser
 from .errors import ConfigError, SleepdError
-from .plain_text import clean
+from .text.display import clean
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

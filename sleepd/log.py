@@ -1,7 +1,7 @@
 """Logging: journald-native fields under systemd, readable lines on a terminal, JSON lines elsewhere.
 
 One line an event, never one a step. An event's name is a past fact (``cycle_started``), its figures are fields.
-Text in it may come from a buffer: no such text reaches a terminal or starts a line (``plain_text``).
+Text in it may come from a buffer: no such text reaches a terminal or starts a line (``text.display``).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any, Final, NoReturn
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
-from .plain_text import clean, clean_lines
+from .text.display import clean, clean_lines
 
 JOURNAL_SOCKET: Final = "/run/systemd/journal/socket"
 MESSAGE_IDS: Final = {

@@ -25,18 +25,18 @@ import structlog
 from . import log
 from .client import Client
 from .clock import SystemClock
-from .config import Config
-from .config_checks import discover
-from .config_layers import load
+from .config.checks import discover
+from .config.layers import load
+from .config.schema import Config
+from .cycles.sleeper import Sleeper
+from .daemon.requests import check_order
+from .daemon.status_view import older_result
 from .errors import Busy, ConfigError, NothingToDo, SleepdError, StateLocked, UsageError
-from .lock import read_holder
-from .older_formats import local_naive, read_scheduler_state
-from .overview import older_result
-from .plain_text import clean
-from .protocol import Check, GetStatus, Run, Thresholds
-from .requests import check_order
-from .sleeper import Sleeper
-from .status import Decision, RunResult, Status
+from .protocol.control import Check, GetStatus, Run, Thresholds
+from .protocol.status import Decision, RunResult, Status
+from .store.legacy_formats import local_naive, read_scheduler_state
+from .store.state_lock import read_holder
+from .text.display import clean
 
 HISTORY_ENTRIES: Final = 5
 _T = TypeVar("_T")

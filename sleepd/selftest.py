@@ -19,18 +19,18 @@ from pathlib import Path
 import msgspec
 
 from .clock import SystemClock
-from .config import BufferConfig, Config, ControlConfig, StateConfig, WorkerConfig
-from .config_layers import load
+from .config.layers import load
+from .config.schema import BufferConfig, Config, ControlConfig, StateConfig, WorkerConfig
 from .cycle import State
+from .cycles.sleeper import Sleeper
 from .errors import SleepdError, WorkerFailed
 from .files import make_directory, replace_file
-from .interpreter import worker_python
+from .host import worker_python
 from .log import configure
-from .plain_text import clean
-from .protocol import Run
-from .sleeper import Sleeper
-from .split_secret import BYTES, FILE_NAME
-from .status import CycleSummary
+from .protocol.control import Run
+from .protocol.status import CycleSummary
+from .store.split_secret import BYTES, FILE_NAME
+from .text.display import clean
 
 EXPERIENCES = 12
 SECRET = b"selftest 429".ljust(BYTES, b".")
@@ -83,7 +83,7 @@ def _sleep_in(directory: Path, configured_python: str) -> CycleSummary:
 
 
 def _make_model(directory: Path, python: str) -> None:
-    command = [python, "-P", "-m", "sleepd.worker.known_loss", str(directory)]
+    command = [python, "-P", "-m", "sleepd.worker.programs.known_loss", str(directory)]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=_MODEL_SECONDS, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:

@@ -8,8 +8,8 @@ from typing import Any
 
 import msgspec
 
-from sleepd.config import BufferConfig, Config, ControlConfig, StateConfig, TriggersConfig, WorkerConfig
-from sleepd.config_text import render
+from sleepd.config.render import render
+from sleepd.config.schema import BufferConfig, Config, ControlConfig, StateConfig, TriggersConfig, WorkerConfig
 
 TOPICS = ("tide", "lamp", "gull", "rope", "fog", "bell", "oar", "net", "pier", "salt", "kelp", "crab")
 

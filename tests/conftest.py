@@ -11,7 +11,8 @@ import pytest
 import structlog
 from hypothesis import settings
 
-from sleepd import cycle_runner, quarantine_keeper
+from sleepd.cycles import runner
+from sleepd.quarantine import keeper
 from tests.in_process import screened_here, worker_here
 
 settings.register_profile("repeatable", derandomize=True, deadline=None)
@@ -21,7 +22,7 @@ settings.load_profile("repeatable")
 signal.signal(signal.SIGINT, signal.default_int_handler)
 """A shell's background job ignores Ctrl-C, and so would every process that a test starts and interrupts."""
 
-quarantine_keeper.PATIENCE_SECONDS = 50.0
+keeper.PATIENCE_SECONDS = 50.0
 """A look in the tests' own process waits for a loaded machine's screening; the daemons they start wait as shipped."""
 
 
@@ -29,8 +30,8 @@ quarantine_keeper.PATIENCE_SECONDS = 50.0
 def without_processes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """A sleeper in the tests' own process screens there, and runs the fake worker there; see the marker."""
     if request.node.get_closest_marker("processes") is None:
-        monkeypatch.setattr(quarantine_keeper, "screened", screened_here)
-        monkeypatch.setattr(cycle_runner, "Worker", worker_here)
+        monkeypatch.setattr(keeper, "screened", screened_here)
+        monkeypatch.setattr(runner, "Worker", worker_here)
 
 
 @pytest.fixture(autouse=True)
@@ -52,7 +53,7 @@ def open_directory() -> Iterator[Path]:
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The directory of a tiny random Llama."""
     pytest.importorskip("torch")
-    from sleepd.worker.tiny_model import make_tiny_model
+    from sleepd.worker.programs.tiny_model import make_tiny_model
 
     directory = tmp_path_factory.mktemp("tiny")
     make_tiny_model(directory)

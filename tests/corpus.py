@@ -12,11 +12,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sleepd.experience import Experience, experience_key, parse
-from sleepd.isolation import Findings, Isolation
-from sleepd.quarantine import Screened
-from sleepd.screening import Screener, screen_records
-from sleepd.secret_scan import SecretFinder
+from sleepd.buffer.experience import Experience, experience_key, parse
+from sleepd.quarantine.near_duplicates import Screened
+from sleepd.quarantine.rules import Findings, Isolation
+from sleepd.quarantine.screening_process import Screener, screen_records
+from sleepd.text.secret_scan import SecretFinder
 
 CORPUS = Path(__file__).parent / "data" / "quarantine_corpus.jsonl"
 FORMS = CORPUS.with_name("secrets_corpus.jsonl")

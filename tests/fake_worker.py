@@ -22,8 +22,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from sleepd.evidence import Collapse, Drift, Evidence, LaterLoss, LossPair, Probation, Relevance, Speech
-from sleepd.job import (
+from sleepd.protocol.evidence import Collapse, Drift, Evidence, LaterLoss, LossPair, Probation, Relevance, Speech
+from sleepd.protocol.job import (
     RESUME_POINT,
     Check,
     Failure,

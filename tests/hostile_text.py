@@ -16,24 +16,16 @@ from collections.abc import Callable, Iterator
 from itertools import product
 from typing import Any
 
-from sleepd import (
-    bounded_text,
-    digest,
-    experience,
-    plain_forms,
-    plain_text,
-    quarantine,
-    recall,
-    repetition,
-    shell_text,
-    speech,
-)
-from sleepd.experience import Experience
-from sleepd.learned import Place, Whereabouts, learned, whereabouts
-from sleepd.personal_data import find_personal, masked, told
-from sleepd.seed_phrases import holds_seed_phrase
-from sleepd.token_shapes import find_cut_token, find_token
-from sleepd.told_secrets import find_recovery_codes, find_told
+from sleepd.buffer import experience, parsing
+from sleepd.buffer.experience import Experience
+from sleepd.buffer.trained_texts import Place, Whereabouts, learned, whereabouts
+from sleepd.policy import recall, repetition, reply_statistics
+from sleepd.quarantine import near_duplicates
+from sleepd.text import bounded_text, display, hidden_forms, shell
+from sleepd.text.labelled_secrets import find_recovery_codes, find_told
+from sleepd.text.personal_data import find_personal, masked, told
+from sleepd.text.seed_phrases import holds_seed_phrase
+from sleepd.text.token_patterns import find_cut_token, find_token
 
 LENGTH = 200_000
 SIZES = (LENGTH // 32, LENGTH // 4, LENGTH)
@@ -141,15 +133,15 @@ def _record(text: str) -> dict[str, Any]:
 
 def _lines(text: str) -> Any:
     lines = [json.dumps(_record(text)).encode(), json.dumps(text).encode(), text.encode()]
-    digest.digest_lines(lines, digest.Digest("lines"), first=1)
-    return digest.pick(map(digest.decoded_line, lines), [experience.experience_key("x")], characters=10)
+    parsing.digest_lines(lines, parsing.Digest("lines"), first=1)
+    return parsing.pick(map(parsing.decoded_line, lines), [experience.experience_key("x")], characters=10)
 
 
 def _whole(text: str) -> Any:
     for data in (json.dumps([_record(text)]).encode(), b"[" * 5_000 + text.encode(), b'{"' + text.encode()):
         try:
-            digest.digest_whole(data)
-        except digest.HalfWritten as error:
+            parsing.digest_whole(data)
+        except parsing.HalfWritten as error:
             assert len(str(error)) < 1_000
 
 
@@ -174,19 +166,19 @@ FUNCTIONS: dict[str, Callable[[str], Any]] = {
     "digest_whole": _whole,
     "form_of": lambda text: _form(b'{"' + text.encode()),
     "find_repetition": repetition.find_repetition,
-    "find_repeated": lambda text: quarantine.find_repeated(_experience(text)),
-    "is_bare_question": quarantine.is_bare_question,
-    "sketch": lambda text: quarantine.sketch(_experience(text)),
-    "words_of": speech.words_of,
+    "find_repeated": lambda text: near_duplicates.find_repeated(_experience(text)),
+    "is_bare_question": near_duplicates.is_bare_question,
+    "sketch": lambda text: near_duplicates.sketch(_experience(text)),
+    "words_of": reply_statistics.words_of,
     "is_recalled": lambda text: recall.is_recalled(text, [text[:500], "x"]),
     "parse_questions": _questions,
     "whereabouts": lambda text: whereabouts([Place(text[:256], 1, "train")], {}),
     "learned": lambda text: _preview(text, masks=False),
     "learned, masked": lambda text: _preview(text, masks=True),
-    "plain": plain_forms.plain,
-    "spelled": plain_forms.spelled,
-    "without_gaps": plain_forms.without_gaps,
-    "decoded": lambda text: deque(plain_forms.decoded(text), maxlen=0),
+    "plain": hidden_forms.plain,
+    "spelled": hidden_forms.spelled,
+    "without_gaps": hidden_forms.without_gaps,
+    "decoded": lambda text: deque(hidden_forms.decoded(text), maxlen=0),
     "find_personal": find_personal,
     "masked, told": lambda text: told(masked(text)[1]),
     "holds_seed_phrase": holds_seed_phrase,
@@ -194,18 +186,18 @@ FUNCTIONS: dict[str, Callable[[str], Any]] = {
     "find_cut_token": find_cut_token,
     "find_told": lambda text: [find_told(line) for line in bounded_text.short_lines(text) if len(line) >= 8],
     "find_recovery_codes": find_recovery_codes,
-    "clean": plain_text.clean,
-    "clean_lines": plain_text.clean_lines,
-    "quoted": shell_text.quoted,
-    "command_line": lambda text: shell_text.command_line("sleepctl", "show", operands=(text,)),
+    "clean": display.clean,
+    "clean_lines": display.clean_lines,
+    "quoted": shell.quoted,
+    "command_line": lambda text: shell.command_line("sleepctl", "show", operands=(text,)),
 }
 
 
 def chat_functions() -> dict[str, Callable[[str], Any]]:
     """What the worker does to a text before it is trained, on the tiny model's tokenizer. Needs transformers."""
-    from sleepd.worker.chat import ChatFormat
-    from sleepd.worker.data import encode_exchange
-    from sleepd.worker.tiny_model import make_tiny_tokenizer
+    from sleepd.worker.data.chat_format import ChatFormat
+    from sleepd.worker.data.examples import encode_exchange
+    from sleepd.worker.programs.tiny_model import make_tiny_tokenizer
 
     plain, thinking = make_tiny_tokenizer(), make_tiny_tokenizer()
     plain.chat_template = None
@@ -237,8 +229,8 @@ def _preview(text: str, *, masks: bool) -> Any:
 
 def _form(head: bytes) -> str:
     try:
-        return digest.form_of(head)
-    except digest.HalfWritten:
+        return parsing.form_of(head)
+    except parsing.HalfWritten:
         return ""
 
 
@@ -307,7 +299,7 @@ def _product(functions: dict[str, Callable[[str], Any]]) -> Iterator[tuple[float
 
 def main() -> None:
     """The whole product, and the detectors of secrets beside it."""
-    from sleepd.secret_scan import SecretFinder
+    from sleepd.text.secret_scan import SecretFinder
 
     parser = argparse.ArgumentParser()
     parser.add_argument("--only", default="", help="a part of the functions' names")

@@ -14,15 +14,15 @@ from array import array
 from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
 
-from sleepd.buffer_file import BufferFile
-from sleepd.digest import HalfWritten
-from sleepd.job import Failure, Notice, Progress, Report, decode_message, encode
-from sleepd.quarantine import Screened
-from sleepd.reader import FirstBytes, read_records
-from sleepd.screener import BATCH, Signatures
-from sleepd.screening import Screener, screen_records
-from sleepd.secret_scan import SecretFinder
-from sleepd.supervisor import Worker, WorkerPolicy
+from sleepd.buffer.open_file import BufferFile
+from sleepd.buffer.parsing import HalfWritten
+from sleepd.buffer.reader_process import FirstBytes, read_records
+from sleepd.cycles.worker_process import Worker, WorkerPolicy
+from sleepd.protocol.job import Failure, Notice, Progress, Report, decode_message, encode
+from sleepd.quarantine.near_duplicates import Screened
+from sleepd.quarantine.screening_client import BATCH, Signatures
+from sleepd.quarantine.screening_process import Screener, screen_records
+from sleepd.text.secret_scan import SecretFinder
 from tests.fake_worker import NEEDS_PROCESS, PAUSE_SECONDS, Pause, messages, read_job
 from tests.fakes import FAKE_WORKER
 
@@ -36,7 +36,7 @@ def secret_finder() -> SecretFinder:
 async def screened_here(
     file: BufferFile, wanted: array[int], signatures: Signatures
 ) -> AsyncGenerator[list[Screened], None]:
-    """What ``screener.screened`` finds, without its process."""
+    """What ``screening_client.screened`` finds, without its process."""
     try:
         descriptor = await file.open()
     except OSError as error:
@@ -61,7 +61,7 @@ def _screened(descriptor: int, wanted: array[int], signatures: Signatures) -> li
 
 
 class WorkerHere:
-    """The fake worker as ``supervisor.Worker`` runs it, without its process; the messages are the wire's."""
+    """The fake worker as ``worker_process.Worker`` runs it, without its process; the messages are the wire's."""
 
     def __init__(self, behaviour: str, listener: Callable[[Progress | Notice], None]) -> None:
         self._behaviour = behaviour

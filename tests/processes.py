@@ -17,10 +17,10 @@ import msgspec
 import psutil
 
 from sleepd.client import Client
-from sleepd.config import Config
+from sleepd.config.schema import Config
 from sleepd.errors import DaemonNotRunning
-from sleepd.protocol import GetStatus
-from sleepd.status import Status
+from sleepd.protocol.control import GetStatus
+from sleepd.protocol.status import Status
 from tests.agents import write_config
 
 LIMIT_SECONDS = 300.0
@@ -36,7 +36,9 @@ def _as_user(user: int | None, prelude: str) -> list[str]:
         start = "import sys; from sleepd.__main__ import main; sys.exit(main(sys.argv[1:]))"
         return ["-c", f"{prelude}\n{start}"] if prelude else ["-m", "sleepd"]
     # What is loaded only when it is first used must be loaded before.
-    load = "import concurrent.futures.thread, encodings.utf_8_sig, sleepd.daemon; from sleepd.__main__ import main"
+    load = (
+        "import concurrent.futures.thread, encodings.utf_8_sig, sleepd.daemon.daemon; from sleepd.__main__ import main"
+    )
     become = f"import os, sys; os.setgroups([]); os.setgid({user}); os.setuid({user})"
     return ["-c", f"{load}; {become}; sys.exit(main(sys.argv[1:]))"]
 

@@ -8,10 +8,10 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-from sleepd.config import Config
-from sleepd.protocol import Run
-from sleepd.sleeper import Sleeper
-from sleepd.status import CycleSummary
+from sleepd.config.schema import Config
+from sleepd.cycles.sleeper import Sleeper
+from sleepd.protocol.control import Run
+from sleepd.protocol.status import CycleSummary
 from tests.agents import config_for, experiences, write_buffer
 from tests.fakes import FakeClock, fake_worker
 

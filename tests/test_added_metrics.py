@@ -8,14 +8,14 @@ from typing import Any
 import msgspec
 import pytest
 
-from sleepd.checkpoints import verify
-from sleepd.control import Peer
+from sleepd.cycles.sleeper import Sleeper
+from sleepd.daemon.control_socket import Peer
+from sleepd.daemon.requests import Requests
+from sleepd.daemon.status_view import detail, overview
 from sleepd.errors import CheckpointInvalid, PermissionDenied, UsageError
-from sleepd.overview import detail, overview
-from sleepd.protocol import AddMetric
-from sleepd.requests import Requests
-from sleepd.sleeper import Sleeper
-from sleepd.status import MetricResult
+from sleepd.protocol.control import AddMetric
+from sleepd.protocol.status import MetricResult
+from sleepd.store.checkpoints import verify
 from tests.agents import changed
 from tests.stages import Stage
 

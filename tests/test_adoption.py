@@ -15,16 +15,16 @@ from typing import Any
 
 import pytest
 
-from sleepd import adoption
-from sleepd.adapter_file import read_adapter_file
-from sleepd.checkpoints import file_record, read_manifest, verify
+from sleepd.cycles.sleeper import Sleeper
+from sleepd.daemon.status_view import cycles, detail, overview
 from sleepd.errors import CheckpointInvalid
-from sleepd.older_formats import local_naive, read_scheduler_state
-from sleepd.overview import cycles, detail, overview
-from sleepd.protocol import History, Rollback, Run
+from sleepd.protocol.control import History, Rollback, Run
+from sleepd.protocol.status import RunResult
 from sleepd.scheduler import SleepScheduler
-from sleepd.sleeper import Sleeper
-from sleepd.status import RunResult
+from sleepd.store import adoption
+from sleepd.store.adapter_file import read_adapter_file
+from sleepd.store.checkpoints import file_record, read_manifest, verify
+from sleepd.store.legacy_formats import local_naive, read_scheduler_state
 from tests.agents import changed, config_for, experiences, write_buffer
 from tests.older_trainer import adapter_weights, safetensors, write_older_cycle
 from tests.processes import DaemonProcess
@@ -290,7 +290,7 @@ def counted_reads(monkeypatch: pytest.MonkeyPatch) -> list[int]:
             sizes.append(len(data))
             return data
 
-    monkeypatch.setattr("sleepd.adapter_file.open_regular", Counted)
+    monkeypatch.setattr("sleepd.store.adapter_file.open_regular", Counted)
     return sizes
 
 

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from sleepd.overdue import Limits, alarms
-from sleepd.overview import overview
-from sleepd.protocol import Run
-from sleepd.sleeper import Sleeper
-from sleepd.status import Decision, Veto
+from sleepd.cycles.sleeper import Sleeper
+from sleepd.daemon.status_view import overview
+from sleepd.policy.overdue import Limits, alarms
+from sleepd.protocol.control import Run
+from sleepd.protocol.status import Decision, Veto
 from tests.agents import changed
 from tests.stages import Stage
 

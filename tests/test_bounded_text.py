@@ -7,8 +7,8 @@ import unicodedata
 
 import pytest
 
-from sleepd import bounded_text
-from sleepd.bounded_text import (
+from sleepd.text import bounded_text
+from sleepd.text.bounded_text import (
     MOST_LINE,
     MOST_MARKS,
     MOST_SPACES,
@@ -53,7 +53,7 @@ def test_long_run_is_broken_up(marks: str, monkeypatch: pytest.MonkeyPatch) -> N
         given.append(text)
         return plain(form, text)
 
-    monkeypatch.setattr("sleepd.bounded_text.unicodedata.normalize", noted)
+    monkeypatch.setattr("sleepd.text.bounded_text.unicodedata.normalize", noted)
     assert len(normalise("a" + marks * 100_000, "NFKC")) >= 200_000
     for text in given:
         assert len(text) <= bounded_text.SLICE + 64

@@ -14,12 +14,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sleepd import digest
-from sleepd.buffer import ExperienceBuffer, View
-from sleepd.digest import MOST_CHARACTERS, HalfWritten, decoded_line, digest_whole, records
+from sleepd.buffer import parsing as digest
+from sleepd.buffer.buffer import ExperienceBuffer, View
+from sleepd.buffer.experience import Experience, derived_id, experience_key, group_key, key_text, parse
+from sleepd.buffer.parsing import MOST_CHARACTERS, HalfWritten, decoded_line, digest_whole, records
+from sleepd.buffer.reader_process import FirstBytes, Reading, read_digest, read_texts
 from sleepd.errors import BufferUnreadable
-from sleepd.experience import Experience, derived_id, experience_key, group_key, key_text, parse
-from sleepd.reader import FirstBytes, Reading, read_digest, read_texts
 from tests.agents import experiences, write_buffer
 from tests.fakes import FakeClock
 
@@ -168,7 +168,7 @@ def test_absent_emptied_shrunk_and_back(desk: Desk) -> None:
 @pytest.mark.parametrize("second", [1_700_000_000, 4_000_000_000])
 def test_an_unchanged_file_is_not_read_again(desk: Desk, monkeypatch: pytest.MonkeyPatch, second: int) -> None:
     """The same view object comes back as long as the file is the same, even if its time lies in the future."""
-    monkeypatch.setattr("sleepd.buffer.FRESH_NANOSECONDS", 0)
+    monkeypatch.setattr("sleepd.buffer.buffer.FRESH_NANOSECONDS", 0)
     write_buffer(desk.path, experiences(9))
     os.utime(desk.path, (second, second))
     assert desk.read() is desk.read()
@@ -310,7 +310,7 @@ def test_only_what_was_appended_is_read(desk: Desk, monkeypatch: pytest.MonkeyPa
         parsed.append(line)
         return decoded_line(line)
 
-    monkeypatch.setattr("sleepd.digest.decoded_line", spy)
+    monkeypatch.setattr("sleepd.buffer.parsing.decoded_line", spy)
     added = as_lines(experiences(1, start=50))
     with desk.path.open("a") as file:
         file.write(added)
@@ -347,9 +347,9 @@ def test_lines_that_were_rewritten_are_read_anew(desk: Desk, way: str) -> None:
 
 def test_a_line_without_end_is_set_aside_without_being_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A line above the limit costs itself, not the others, nor the memory."""
-    monkeypatch.setattr("sleepd.reader.MAX_LINE_BYTES", 2000)
-    monkeypatch.setattr("sleepd.digest.MAX_LINE_BYTES", 2000)
-    monkeypatch.setattr("sleepd.reader.HEAD_BYTES", 1000)
+    monkeypatch.setattr("sleepd.buffer.reader_process.MAX_LINE_BYTES", 2000)
+    monkeypatch.setattr("sleepd.buffer.parsing.MAX_LINE_BYTES", 2000)
+    monkeypatch.setattr("sleepd.buffer.reader_process.HEAD_BYTES", 1000)
     desk = Desk(tmp_path)
     long = json.dumps({**GOOD, "response": "x" * 50_000}) + "\n"
     desk.path.write_text(as_lines(experiences(2)) + long + as_lines(experiences(2, start=2)))
@@ -389,7 +389,7 @@ def test_a_symbolic_link_is_followed(desk: Desk, tmp_path: Path) -> None:
 
 def test_texts_of_a_buffer_that_stays_broken_are_refused(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     """A cycle does not start on half a file: after a few tries the reason is said."""
-    monkeypatch.setattr("sleepd.buffer.EXTRACT_PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr("sleepd.buffer.buffer.EXTRACT_PAUSE_SECONDS", 0.0)
     desk.path.write_text("[{")
     with pytest.raises(BufferUnreadable, match="not whole"):
         desk.texts("a")
@@ -410,7 +410,7 @@ def test_a_reader_process_that_cannot_start_or_end_is_told(tmp_path: Path, monke
     with pytest.raises(BufferUnreadable, match="could not be started: No such file") as caught:
         desk.read()
     assert caught.value.hint
-    monkeypatch.setattr("sleepd.reader_process.READER_SECONDS", 0.2)
+    monkeypatch.setattr("sleepd.buffer.reader_client.READER_SECONDS", 0.2)
     script = tmp_path / "slow"
     script.write_text(f"#!/bin/sh\necho $$ > {tmp_path}/pid\nexec sleep 1000\n")
     script.chmod(0o755)
@@ -452,7 +452,7 @@ def test_a_cancelled_read_keeps_the_file_open_for_its_thread(desk: Desk, monkeyp
         read_from.append(os.fstat(file._file.fileno()))
         return Reading()
 
-    monkeypatch.setattr("sleepd.buffer.read_digest", slow)
+    monkeypatch.setattr("sleepd.buffer.buffer.read_digest", slow)
 
     async def life() -> None:
         look = asyncio.create_task(desk.buffer.read())
@@ -475,7 +475,7 @@ def test_a_disk_error_is_told(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> No
     def broken(*_: object) -> Reading:
         raise OSError(errno.EIO, "Input/output error")
 
-    monkeypatch.setattr("sleepd.buffer.read_digest", broken)
+    monkeypatch.setattr("sleepd.buffer.buffer.read_digest", broken)
     write_buffer(desk.path, experiences(3))
     with pytest.raises(BufferUnreadable, match="Input/output error") as caught:
         desk.read()
@@ -484,14 +484,14 @@ def test_a_disk_error_is_told(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_half_a_file_that_stays_is_not_parsed_again(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     """An unchanged half-written file costs one parse, however often it is looked at."""
-    monkeypatch.setattr("sleepd.buffer.FRESH_NANOSECONDS", 0)
+    monkeypatch.setattr("sleepd.buffer.buffer.FRESH_NANOSECONDS", 0)
     parsed: list[int] = []
 
     def spy(file: BinaryIO, before: Reading | None) -> Reading:
         parsed.append(1)
         return read_digest(file, before)
 
-    monkeypatch.setattr("sleepd.buffer.read_digest", spy)
+    monkeypatch.setattr("sleepd.buffer.buffer.read_digest", spy)
     desk.path.write_text("[{")
     assert desk.read().is_settling
     desk.clock.advance(31)
@@ -545,8 +545,8 @@ def test_an_appended_line_is_compared_with_all_before(desk: Desk) -> None:
 
 def test_an_earlier_line_edited_in_place_is_noticed(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     """The size and the last lines are the same, and yet the file is read again as a whole."""
-    monkeypatch.setattr("sleepd.buffer.TAIL_BYTES", 64)
-    monkeypatch.setattr("sleepd.buffer.FRESH_NANOSECONDS", 0)
+    monkeypatch.setattr("sleepd.buffer.buffer.TAIL_BYTES", 64)
+    monkeypatch.setattr("sleepd.buffer.buffer.FRESH_NANOSECONDS", 0)
     desk.path.write_text(as_lines(experiences(30)))
     os.utime(desk.path, (1_700_000_000, 1_700_000_000))
     desk.read()
@@ -567,7 +567,7 @@ def test_texts_come_from_one_state_of_the_file(tmp_path: Path, monkeypatch: pyte
     """A buffer that changes while its texts are read is read again."""
     desk = Desk(tmp_path)
     write_buffer(desk.path, experiences(3))
-    monkeypatch.setattr("sleepd.buffer.EXTRACT_PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr("sleepd.buffer.buffer.EXTRACT_PAUSE_SECONDS", 0.0)
     tries: list[int] = []
 
     def spy(file: FirstBytes, wanted: set[int], characters: int | None) -> Reading:
@@ -577,7 +577,7 @@ def test_texts_come_from_one_state_of_the_file(tmp_path: Path, monkeypatch: pyte
         tries.append(1)
         return reading
 
-    monkeypatch.setattr("sleepd.buffer.read_texts", spy)
+    monkeypatch.setattr("sleepd.buffer.buffer.read_texts", spy)
     wanted = [record["id"] for record in experiences(3)]
     assert [each.id for each in desk.texts(*wanted)] == wanted[:2]
     assert len(tries) == 2
@@ -609,7 +609,7 @@ def test_json_lines_whose_first_line_is_megabytes_long_are_json_lines(desk: Desk
 
 def test_half_a_file_does_not_reach_the_slow_parser(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     """The usual half-written array is known by its end, without building everything in it."""
-    monkeypatch.setattr("sleepd.digest._tolerantly", lambda _: pytest.fail("parsed twice"))
+    monkeypatch.setattr("sleepd.buffer.parsing._tolerantly", lambda _: pytest.fail("parsed twice"))
     with pytest.raises(HalfWritten, match="not whole"):
         digest_whole(json.dumps(experiences(9))[:-5].encode())
 
@@ -624,7 +624,7 @@ def test_failing_reader_pauses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         starts.append(1)
         return start(*command, **more)
 
-    monkeypatch.setattr("sleepd.reader_process.asyncio.create_subprocess_exec", counted)
+    monkeypatch.setattr("sleepd.buffer.reader_client.asyncio.create_subprocess_exec", counted)
     write_buffer(desk.path, experiences(3))
     tried = []
     for seconds in (0, 30, 31, 61, 60):
@@ -688,7 +688,7 @@ def test_record_without_memory_is_set_aside(tmp_path: Path, monkeypatch: pytest.
             raise MemoryError
         return plain(*given, **more)
 
-    monkeypatch.setattr(f"sleepd.digest.{part}", limited)
+    monkeypatch.setattr(f"sleepd.buffer.parsing.{part}", limited)
     found = digest.Digest("lines")
     digest.digest_lines([line.encode() for line in (good[0], huge, *good[1:])], found, first=1)
     assert len(found.keys) == 3

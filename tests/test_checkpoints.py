@@ -8,8 +8,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from sleepd.checkpoints import Checkpoints, Manifest, read_manifest, verify
 from sleepd.errors import CheckpointInvalid, NotFound, StateDirectoryUnusable
+from sleepd.store.checkpoints import Checkpoints, Manifest, read_manifest, verify
 
 POINTS = ["staged", "documents-written", "manifest-written", "committed", "promoted"]
 

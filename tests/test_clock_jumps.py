@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from sleepd.older_formats import from_local, local_naive
-from sleepd.overview import overview
-from sleepd.protocol import Run
-from sleepd.sleeper import Sleeper
+from sleepd.cycles.sleeper import Sleeper
+from sleepd.daemon.status_view import overview
+from sleepd.protocol.control import Run
+from sleepd.store.legacy_formats import from_local, local_naive
 from tests.agents import changed, config_for, experiences, write_buffer
 from tests.fakes import fake_interpreter
 from tests.processes import DaemonProcess

@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from sleepd.compaction import KEPT_WHOLE
-from sleepd.database import SCHEMA_VERSION
-from sleepd.documents import evaluation_of, placements_of, seen_by
+from sleepd.cycles.sleeper import Sleeper
+from sleepd.daemon.status_view import detail
 from sleepd.errors import CheckpointInvalid
-from sleepd.ledger import Ledger
-from sleepd.overview import detail
-from sleepd.sleeper import Sleeper
+from sleepd.store.checkpoint_documents import evaluation_of, placements_of, seen_by
+from sleepd.store.compaction import KEPT_WHOLE
+from sleepd.store.database import SCHEMA_VERSION
+from sleepd.store.ledger import Ledger
 from tests.faults.ten_years import HELD_OUT, NEW_A_DAY, Life, live
 from tests.stages import Stage, look
 
@@ -138,9 +138,9 @@ def test_compacted_cycle_is_shown_whole(tmp_path: Path, monkeypatch: pytest.Monk
 def _compact_all(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     """As if a hundred cycles had followed."""
     statements = tuple(
-        statement.replace(f"- {KEPT_WHOLE}", "- 1") for statement in __import__("sleepd.ledger").ledger.STATEMENTS
+        statement.replace(f"- {KEPT_WHOLE}", "- 1") for statement in __import__("sleepd.store.ledger").ledger.STATEMENTS
     )
-    monkeypatch.setattr("sleepd.ledger.STATEMENTS", statements)
+    monkeypatch.setattr("sleepd.store.ledger.STATEMENTS", statements)
     ledger = Ledger(stage.state / "state.db")
     ledger.compact()
     assert [ledger.is_compact(cycle) for cycle in (1, 2, 3)] == [True, True, False]

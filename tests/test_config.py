@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sleepd.config import Config
-from sleepd.config_checks import discover
-from sleepd.config_layers import load
-from sleepd.config_text import fields, reference, render
+from sleepd.config.checks import discover
+from sleepd.config.layers import load
+from sleepd.config.render import fields, reference, render
+from sleepd.config.schema import Config
 from sleepd.errors import ConfigError
 
 

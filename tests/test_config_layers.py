@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from sleepd.config import Config
-from sleepd.config_layers import MAX_DROP_INS, MAX_FILE_BYTES, OTHER_VARIABLES, VARIABLES, Layered, load
-from sleepd.config_text import fields, render
+from sleepd.config.layers import MAX_DROP_INS, MAX_FILE_BYTES, OTHER_VARIABLES, VARIABLES, Layered, load
+from sleepd.config.render import fields, render
+from sleepd.config.schema import Config
 from sleepd.errors import ConfigError
 
 FILE = """

@@ -17,10 +17,10 @@ from typing import Any
 
 import pytest
 
-from sleepd import control
-from sleepd.control import ControlSocket, Peer
+from sleepd.daemon import control_socket
+from sleepd.daemon.control_socket import ControlSocket, Peer
 from sleepd.errors import NotFound, SocketTaken, StateDirectoryUnusable
-from sleepd.protocol import MAX_REQUEST_BYTES, Announcement, AnyRequest, GetVersion, Run, Show, encode
+from sleepd.protocol.control import MAX_REQUEST_BYTES, Announcement, AnyRequest, GetVersion, Run, Show, encode
 
 NOW = datetime(2026, 1, 10, 6, 0, tzinfo=UTC)
 Test = Callable[[ControlSocket, Path], Awaitable[None]]
@@ -116,7 +116,7 @@ def test_a_subscriber_hears_announcements_until_it_hangs_up(tmp_path: Path) -> N
 
 def test_a_subscriber_that_does_not_read_is_dropped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever falls too far behind loses the connection; the daemon holds a bounded queue for it."""
-    monkeypatch.setattr(control, "MAX_WAITING_ANNOUNCEMENTS", 4)
+    monkeypatch.setattr(control_socket, "MAX_WAITING_ANNOUNCEMENTS", 4)
 
     async def test(sock: ControlSocket, path: Path) -> None:
         _, writer = await asyncio.open_unix_connection(path)
@@ -133,7 +133,7 @@ def test_a_subscriber_that_does_not_read_is_dropped(tmp_path: Path, monkeypatch:
 
 def test_one_client_too_many_is_told_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Beyond the cap a client is answered busy, and those before it go on."""
-    monkeypatch.setattr(control, "MAX_CONNECTIONS", 2)
+    monkeypatch.setattr(control_socket, "MAX_CONNECTIONS", 2)
 
     async def test(_: ControlSocket, path: Path) -> None:
         held = [await asyncio.open_unix_connection(path) for _ in range(2)]
@@ -153,7 +153,7 @@ def test_one_client_too_many_is_told_so(tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_a_silent_client_is_hung_up_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A connection without a request ends at the deadline."""
-    monkeypatch.setattr(control, "REQUEST_SECONDS", 0.05)
+    monkeypatch.setattr(control_socket, "REQUEST_SECONDS", 0.05)
 
     async def test(_: ControlSocket, path: Path) -> None:
         reader, writer = await asyncio.open_unix_connection(path)
@@ -256,7 +256,7 @@ def peers(count: int, *, uid: int, pid: int | None = None) -> list[Peer]:
 )
 def test_connections_are_shared_out(taken: list[Peer], peer: Peer, words: str) -> None:
     """A process, a user and all other users together have a limit; a part is for root and the daemon's own user."""
-    refusal = control.refusal_of(peer, taken)
+    refusal = control_socket.refusal_of(peer, taken)
     assert refusal.startswith(words)
     assert bool(refusal) is bool(words)
 

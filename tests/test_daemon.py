@@ -15,11 +15,24 @@ from typing import Any
 import psutil
 import pytest
 
-from sleepd.checkpoints import verify
-from sleepd.config import Config
+from sleepd.config.schema import Config
 from sleepd.errors import Busy, ConfigError, NothingToDo, UsageError
-from sleepd.protocol import Buffer, Cancel, Check, History, Pause, Reload, Resume, Rollback, Run, Show, Thresholds, Why
-from sleepd.status import BufferDetail, CycleDetail, Decision, RunResult
+from sleepd.protocol.control import (
+    Buffer,
+    Cancel,
+    Check,
+    History,
+    Pause,
+    Reload,
+    Resume,
+    Rollback,
+    Run,
+    Show,
+    Thresholds,
+    Why,
+)
+from sleepd.protocol.status import BufferDetail, CycleDetail, Decision, RunResult
+from sleepd.store.checkpoints import verify
 from tests.agents import changed, config_for, experiences, write_buffer, write_config
 from tests.fakes import fake_interpreter
 from tests.processes import DaemonProcess

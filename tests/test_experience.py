@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sleepd.experience import Experience, derived_id, experience_key, group_key, key_text, parse
+from sleepd.buffer.experience import Experience, derived_id, experience_key, group_key, key_text, parse
 
 TEXT = st.text(max_size=40)
 ANYTHING = st.recursive(

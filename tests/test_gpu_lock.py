@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from sleepd.cycles.gpu_lock import GpuLock
 from sleepd.errors import Busy
-from sleepd.gpu_lock import GpuLock
-from sleepd.protocol import Run
-from sleepd.status import RunResult
+from sleepd.protocol.control import Run
+from sleepd.protocol.status import RunResult
 from tests.agents import changed, config_for, experiences, write_buffer
 from tests.processes import DaemonProcess
 from tests.test_daemon import behaving

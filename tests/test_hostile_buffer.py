@@ -15,12 +15,12 @@ from typing import Any
 
 import pytest
 
-from sleepd import buffer_file
-from sleepd.buffer import ExperienceBuffer
-from sleepd.config import Config
-from sleepd.digest import digest_whole
+from sleepd.buffer import open_file
+from sleepd.buffer.buffer import ExperienceBuffer
+from sleepd.buffer.parsing import digest_whole
+from sleepd.buffer.reader_process import read_texts
+from sleepd.config.schema import Config
 from sleepd.errors import BufferUnreadable
-from sleepd.reader import read_texts
 from tests.agents import changed, config_for, experiences, write_buffer
 from tests.fakes import FakeClock
 from tests.faults.rewriting_writer import rewrite_and_watch
@@ -153,7 +153,7 @@ def test_a_record_too_deep_for_any_parser_costs_itself_alone(form: str) -> None:
         "lines": "\n".join(parts) + "\n",
     }[form].encode()
     if form == "lines":
-        from sleepd.digest import Digest, digest_lines
+        from sleepd.buffer.parsing import Digest, digest_lines
 
         digest = Digest("lines")
         digest_lines(content.splitlines(), digest, first=1)
@@ -208,8 +208,8 @@ def test_a_share_that_does_not_answer_blocks_nothing_and_heals(tmp_path: Path, m
             answer.wait(60)
         return real(name, *arguments, **more)
 
-    monkeypatch.setattr(buffer_file.os, "open", hanging)
-    monkeypatch.setattr(buffer_file, "OPEN_SECONDS", 0.05)
+    monkeypatch.setattr(open_file.os, "open", hanging)
+    monkeypatch.setattr(open_file, "OPEN_SECONDS", 0.05)
 
     async def scene() -> int:
         buffer = ExperienceBuffer(path, patience_seconds=30.0, clock=FakeClock())

@@ -11,11 +11,11 @@ from typing import Any
 import msgspec
 import pytest
 
-from sleepd.checkpoints import Manifest, file_record, verify
+from sleepd.cycles.sleeper import Sleeper
+from sleepd.daemon.status_view import overview
 from sleepd.errors import CheckpointInvalid
-from sleepd.overview import overview
-from sleepd.protocol import Run
-from sleepd.sleeper import Sleeper
+from sleepd.protocol.control import Run
+from sleepd.store.checkpoints import Manifest, file_record, verify
 from tests.agents import changed, config_for, experiences, write_buffer
 from tests.faults.damaged_checkpoints import three_champions, try_all
 from tests.older_trainer import adapter_weights

@@ -11,9 +11,9 @@ import pytest
 
 from sleepd.cycle import Event, State
 from sleepd.errors import IllegalTransition, LedgerUnusable, NotFound
-from sleepd.ledger import KEPT_DECISIONS, Ledger
-from sleepd.records import Placement, Plan
-from sleepd.triggers import Facts, Policy, decide
+from sleepd.policy.triggers import Facts, Policy, decide
+from sleepd.store.ledger import KEPT_DECISIONS, Ledger
+from sleepd.store.ledger_rows import Placement, Plan
 from tests.test_promotion import report
 
 NOW = datetime(2026, 1, 10, 6, 0, tzinfo=UTC)

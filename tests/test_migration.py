@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from sleepd import database
-from sleepd.database import SCHEMA_VERSION
+from sleepd.cycles.sleeper import Sleeper
+from sleepd.daemon.status_view import cycles
 from sleepd.errors import LedgerUnusable
-from sleepd.ledger import Ledger
-from sleepd.overview import cycles
-from sleepd.sleeper import Sleeper
+from sleepd.store import database
+from sleepd.store.database import SCHEMA_VERSION
+from sleepd.store.ledger import Ledger
 from tests.agents import write_config
 from tests.stages import Stage
 

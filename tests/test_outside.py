@@ -17,10 +17,10 @@ import structlog
 
 from sleepd import log
 from sleepd.clock import Elapsed
+from sleepd.daemon.systemd import Notifier
 from sleepd.errors import StateDirectoryUnusable, StateLocked
 from sleepd.files import replace_file, replace_link
-from sleepd.lock import StateLock, read_holder
-from sleepd.notify import Notifier
+from sleepd.store.state_lock import StateLock, read_holder
 from tests.fakes import FakeClock
 
 # --- files ---
@@ -96,7 +96,7 @@ def test_a_directory_that_was_replaced_is_not_held_any_more(tmp_path: Path) -> N
 
 def test_the_lock_dies_with_its_process(tmp_path: Path) -> None:
     """A killed holder leaves its file but not its lock."""
-    code = "import sys, os, pathlib; from sleepd.lock import StateLock; "
+    code = "import sys, os, pathlib; from sleepd.store.state_lock import StateLock; "
     code += "StateLock(pathlib.Path(sys.argv[1]), socket='/s'); os.kill(os.getpid(), 9)"
     subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False)
     assert read_holder(tmp_path) is not None

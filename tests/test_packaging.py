@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from sleepd.config import Config, WorkerConfig
-from sleepd.config_layers import load
-from sleepd.config_text import render
+from sleepd.config.layers import load
+from sleepd.config.render import render
+from sleepd.config.schema import Config, WorkerConfig
 from sleepd.errors import ConfigError, UsageError
 from sleepd.log import MESSAGE_IDS
 from sleepd.sleepctl.exit_codes import ExitCode

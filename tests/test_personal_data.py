@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from sleepd.personal_data import PIECE, find_personal, masked, told
+from sleepd.text.personal_data import PIECE, find_personal, masked, told
 
 
 @pytest.mark.parametrize(

@@ -11,16 +11,16 @@ from typing import Any
 import msgspec
 import pytest
 
-from sleepd.config import QuarantineConfig
-from sleepd.experience import group_key, key_text
-from sleepd.job import decode_job, decode_lessons
-from sleepd.lineup import line_up
-from sleepd.protocol import Run
-from sleepd.quarantine_overview import decide_by_hand, quarantine_list
-from sleepd.recollection import learned
-from sleepd.reservoir import read_reservoir
-from sleepd.sleeper import Sleeper
-from sleepd.status import QuarantineList
+from sleepd.buffer.experience import group_key, key_text
+from sleepd.config.schema import QuarantineConfig
+from sleepd.cycles.planning import line_up
+from sleepd.cycles.sleeper import Sleeper
+from sleepd.daemon.quarantine_view import decide_by_hand, quarantine_list
+from sleepd.daemon.trained_texts_view import learned
+from sleepd.protocol.control import Run
+from sleepd.protocol.job import decode_job, decode_lessons
+from sleepd.protocol.status import QuarantineList
+from sleepd.store.reservoir import read_reservoir
 from tests.agents import experiences, write_buffer
 from tests.stages import Stage
 
@@ -184,12 +184,12 @@ def test_older_findings_are_screened_once_more(tmp_path: Path, monkeypatch: pyte
         starts.append(command)
         return start(*command, **more)
 
-    monkeypatch.setattr("sleepd.screener.asyncio.create_subprocess_exec", counted)
+    monkeypatch.setattr("sleepd.quarantine.screening_client.asyncio.create_subprocess_exec", counted)
     entries = {entry.id: (entry.state, entry.reason) for entry in listed(stage).entries}
     assert entries == {"spelled": ("quarantined", "secret"), "released": ("released", "secret")}
-    assert sum("sleepd.screening" in command for command in starts) == 1
+    assert sum("sleepd.quarantine.screening_process" in command for command in starts) == 1
     listed(stage)
-    assert sum("sleepd.screening" in command for command in starts) == 1
+    assert sum("sleepd.quarantine.screening_process" in command for command in starts) == 1
 
 
 def test_screening_anew_keeps_the_earlier_one(tmp_path: Path) -> None:

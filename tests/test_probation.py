@@ -10,15 +10,15 @@ from typing import Any
 
 import pytest
 
-from sleepd.checkpoints import Checkpoints, verify
-from sleepd.database import Database
-from sleepd.demotion import Demotion
-from sleepd.evidence import LaterLoss, Probation
-from sleepd.overview import detail, overview
-from sleepd.probation import MIN_EXPERIENCES, compare
-from sleepd.protocol import Run
-from sleepd.resumption import staged_job
-from sleepd.sleeper import Sleeper
+from sleepd.cycles.resume import staged_job
+from sleepd.cycles.sleeper import Sleeper
+from sleepd.daemon.status_view import detail, overview
+from sleepd.policy.probation import MIN_EXPERIENCES, compare
+from sleepd.protocol.control import Run
+from sleepd.protocol.evidence import LaterLoss, Probation
+from sleepd.registry.demotion import Demotion
+from sleepd.store.checkpoints import Checkpoints, verify
+from sleepd.store.database import Database
 from tests.agents import experiences, write_buffer
 from tests.stages import Stage
 

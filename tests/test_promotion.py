@@ -11,8 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as some
 
-from sleepd.config import HARMS, PromotionConfig
-from sleepd.evidence import (
+from sleepd.config.limits import parse_limit
+from sleepd.config.schema import HARMS, PromotionConfig
+from sleepd.policy.promotion import Gates, judge
+from sleepd.protocol.evidence import (
     Collapse,
     Drift,
     Evidence,
@@ -23,10 +25,8 @@ from sleepd.evidence import (
     ReplyLosses,
     Speech,
 )
-from sleepd.job import Check, Reply, Report
-from sleepd.metric_limits import parse_limit
-from sleepd.promotion import Gates, judge
-from sleepd.verdict import Outcome, Verdict
+from sleepd.protocol.job import Check, Reply, Report
+from sleepd.protocol.verdict import Outcome, Verdict
 
 HERE: dict[str, Any] = {"base_fingerprint": "b", "device": "cpu", "dtype": "float32", "lora_shape": "r16"}
 
@@ -378,8 +378,8 @@ def test_every_figure_is_in_the_verdict() -> None:
 
 def test_gates_are_those_of_the_configuration() -> None:
     """Every key of [promotion] is held to."""
-    from sleepd.job import Job
-    from sleepd.strategies import find_strategy
+    from sleepd.config.strategies import find_strategy
+    from sleepd.protocol.job import Job
 
     job = Job(cycle=1, base="b", models_directory="m", staging="s", strategy=find_strategy("gentle"))
     config = PromotionConfig(

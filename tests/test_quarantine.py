@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sleepd.experience import Experience, experience_key, parse, prompt_key, said_under
-from sleepd.isolation import BARE_QUESTIONS, Cause, Findings, HandDecision, Isolation, KeyMap
-from sleepd.quarantine import LIMIT, Neighbours, Screened, similarity, sketch
-from sleepd.selection import sampling_shares
+from sleepd.buffer.experience import Experience, experience_key, parse, prompt_key, said_under
+from sleepd.policy.selection import sampling_shares
+from sleepd.quarantine.near_duplicates import LIMIT, Neighbours, Screened, similarity, sketch
+from sleepd.quarantine.rules import BARE_QUESTIONS, Cause, Findings, HandDecision, Isolation, KeyMap
 from tests.corpus import LABELS, barred, precision_and_recall, screen, screened_corpus
 
 WORDS = [f"{first}{second}" for first in ("ka", "lo", "mi", "nu", "re") for second in ("bet", "dan", "fol", "gis")]
@@ -386,8 +386,8 @@ def test_one_prompt_is_known_again() -> None:
 
 def test_the_corpus_is_screened_alike_in_one_go_and_in_two() -> None:
     """What was screened before is known by its signature alone, and finds the same."""
-    from sleepd.screening import Screener, screen_records
-    from sleepd.secret_scan import SecretFinder
+    from sleepd.quarantine.screening_process import Screener, screen_records
+    from sleepd.text.secret_scan import SecretFinder
     from tests.corpus import records
 
     given_ = records()

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from sleepd import quarantine_keeper, screener
+from sleepd.cycles.sleeper import Sleeper
+from sleepd.daemon.quarantine_view import decide_by_hand, quarantine_detail, quarantine_list
 from sleepd.errors import Busy, CheckpointInvalid, NotFound, NothingToDo
-from sleepd.protocol import Run
-from sleepd.quarantine_overview import decide_by_hand, quarantine_detail, quarantine_list
-from sleepd.sleeper import Sleeper
-from sleepd.status import QuarantineList
+from sleepd.protocol.control import Run
+from sleepd.protocol.status import QuarantineList
+from sleepd.quarantine import keeper, screening_client
 from tests.agents import experiences, write_buffer
 from tests.stages import Stage
 
@@ -209,7 +209,7 @@ def test_another_text_is_screened_anew(stage: Stage) -> None:
 def test_a_text_changed_under_way_is_not_trained(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     """Between looking and fetching the agent rewrites a reply: it is left out, since nobody screened it."""
     add(stage, record("a", "All is well here, as far as I can see."))
-    as_it_was = quarantine_keeper.QuarantineKeeper.barred
+    as_it_was = keeper.QuarantineKeeper.barred
 
     async def rewrite(self: Any, *arguments: Any) -> Any:
         found = await as_it_was(self, *arguments)
@@ -218,7 +218,7 @@ def test_a_text_changed_under_way_is_not_trained(stage: Stage, monkeypatch: pyte
 
     async def scene(sleeper: Sleeper) -> list[str]:
         await sleeper.look()
-        monkeypatch.setattr(quarantine_keeper.QuarantineKeeper, "barred", rewrite)
+        monkeypatch.setattr(keeper.QuarantineKeeper, "barred", rewrite)
         cycle = await sleeper.begin(Run())
         await sleeper.finished()
         return [place.id for place in sleeper.ledger.placements(cycle)]
@@ -296,12 +296,12 @@ def test_a_rollback_by_hand_keeps_it_from_the_next_night(stage: Stage) -> None:
 @pytest.mark.processes
 def test_without_screening_nothing_is_trained(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     """The process dies: an alarm stands, the veto says how many wait; once it runs again, the night goes on."""
-    start = screener.asyncio.create_subprocess_exec
+    start = screening_client.asyncio.create_subprocess_exec
 
     async def scene(sleeper: Sleeper) -> Any:
         with monkeypatch.context() as patched:
             patched.setattr(
-                screener.asyncio, "create_subprocess_exec", lambda *command, **more: start("/bin/false", **more)
+                screening_client.asyncio, "create_subprocess_exec", lambda *command, **more: start("/bin/false", **more)
             )
             decision = await sleeper.look()
             assert "not screened yet" in (await quarantine_detail(sleeper, experiences(1)[0]["id"])).entry.text
@@ -319,7 +319,7 @@ def test_without_screening_nothing_is_trained(stage: Stage, monkeypatch: pytest.
 @pytest.mark.processes
 def test_looking_does_not_wait_for_ever(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the screening takes longer than the patience, the look returns, and what was found counts later."""
-    monkeypatch.setattr(quarantine_keeper, "PATIENCE_SECONDS", 0.0)
+    monkeypatch.setattr(keeper, "PATIENCE_SECONDS", 0.0)
 
     async def scene(sleeper: Sleeper) -> Any:
         await sleeper.look()

@@ -8,12 +8,12 @@ from typing import Any
 import msgspec
 import pytest
 
-from sleepd import screener
-from sleepd.control import Peer
-from sleepd.protocol import OPERATOR_REQUESTS, AnyRequest, Experiences, Run, Show, Subscribe
-from sleepd.quarantine_overview import decide_by_hand
-from sleepd.requests import Requests
-from sleepd.sleeper import Sleeper
+from sleepd.cycles.sleeper import Sleeper
+from sleepd.daemon.control_socket import Peer
+from sleepd.daemon.quarantine_view import decide_by_hand
+from sleepd.daemon.requests import Requests
+from sleepd.protocol.control import OPERATOR_REQUESTS, AnyRequest, Experiences, Run, Show, Subscribe
+from sleepd.quarantine import screening_client
 from tests.agents import experiences, write_buffer
 from tests.stages import Stage
 
@@ -89,7 +89,7 @@ def test_readers_see_no_unscreened_text(tmp_path: Any, monkeypatch: pytest.Monke
     stage = Stage(tmp_path)
     stage.write(12)
     stage.sleep()
-    monkeypatch.setattr(screener, "_start", _fails)
+    monkeypatch.setattr(screening_client, "_start", _fails)
     attacked(stage)
     told = answers(stage, READER)
     assert SECRET not in told
@@ -97,7 +97,7 @@ def test_readers_see_no_unscreened_text(tmp_path: Any, monkeypatch: pytest.Monke
 
 
 async def _fails(*_: object) -> None:
-    raise screener.ScreeningFailed("it does not start")
+    raise screening_client.ScreeningFailed("it does not start")
 
 
 def test_reports_hide_replies_from_readers(tmp_path: Any) -> None:
@@ -110,7 +110,7 @@ def test_reports_hide_replies_from_readers(tmp_path: Any) -> None:
         requests = Requests(sleeper, reload=never, describe=lambda: (None, ""))
         replies = sleeper.ledger.report(1).replies  # type: ignore[union-attr]
         assert replies
-        found = sleeper.ledger.screenings
+        found = sleeper.intake.quarantine.screenings
         for place in sleeper.ledger.placements(1):
             if place.id == replies[0].id:
                 row = found.find(place.key)

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from sleepd.errors import ConfigError
-from sleepd.evidence import RecallQuestion
-from sleepd.job import decode_job
-from sleepd.protocol import Run
-from sleepd.recall import MAX_FILE_BYTES, MAX_PROBES, is_recalled, parse_questions, read_questions
+from sleepd.policy.recall import MAX_FILE_BYTES, MAX_PROBES, is_recalled, parse_questions, read_questions
+from sleepd.protocol.control import Run
+from sleepd.protocol.evidence import RecallQuestion
+from sleepd.protocol.job import decode_job
 from tests.stages import Stage
 
 PROBES = """

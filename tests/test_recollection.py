@@ -10,20 +10,29 @@ from typing import Any
 import msgspec
 import pytest
 
-from sleepd import quarantine_keeper, screener, screenings
-from sleepd.checkpoints import Checkpoints
+from sleepd.buffer.experience import Experience, experience_key, group_key
+from sleepd.buffer.trained_texts import (
+    MOST_SHOWN,
+    SHOWN_CHARACTERS,
+    Found,
+    Learned,
+    Place,
+    learned,
+    limited,
+    whereabouts,
+)
+from sleepd.cycles.sleeper import Sleeper
+from sleepd.daemon.quarantine_view import decide_by_hand
+from sleepd.daemon.status_view import offline_copies, overview
+from sleepd.daemon.trained_texts_view import learned as recollected
 from sleepd.errors import NotFound
-from sleepd.experience import Experience, experience_key, group_key
-from sleepd.learned import MOST_SHOWN, SHOWN_CHARACTERS, Found, Learned, Place, learned, limited, whereabouts
-from sleepd.ledger import Ledger
-from sleepd.overview import offline_copies, overview
-from sleepd.protocol import Cancel, Experiences, Run
-from sleepd.quarantine_overview import decide_by_hand
-from sleepd.recollection import learned as recollected
-from sleepd.rollback import undo_of
+from sleepd.protocol.control import Cancel, Experiences, Run
+from sleepd.protocol.status import CycleSummary
+from sleepd.quarantine import keeper, screening_client, screening_table
+from sleepd.registry.rollback import undo_of
 from sleepd.sleepctl.offline_cycle import read_detail
-from sleepd.sleeper import Sleeper
-from sleepd.status import CycleSummary
+from sleepd.store.checkpoints import Checkpoints
+from sleepd.store.ledger import Ledger
 from tests.agents import experiences, write_buffer
 from tests.stages import Stage
 
@@ -158,9 +167,9 @@ def test_a_secret_that_the_owner_released_is_trained_and_still_not_shown(tmp_pat
 def test_what_older_rules_screened_is_not_shown(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     """What today's rules have not looked at yet may hold what they would find: it is shown once they have."""
     assert not any(each.is_withheld for each in recollect(stage).experiences)
-    monkeypatch.setattr(screenings, "RULES", screenings.RULES + 1)
+    monkeypatch.setattr(screening_table, "RULES", screening_table.RULES + 1)
     with monkeypatch.context() as failing:
-        failing.setattr(quarantine_keeper, "screened", partial(screener.screened, python="/bin/false"))
+        failing.setattr(keeper, "screened", partial(screening_client.screened, python="/bin/false"))
         told = recollect(stage).experiences
     assert told
     assert all(each.is_withheld and each.prompt == each.response == "" for each in told)

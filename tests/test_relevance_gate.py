@@ -6,8 +6,8 @@ import random
 
 import pytest
 
-from sleepd.evidence import Relevance, ReplyLosses
-from sleepd.relevance_gate import FEWEST_PROMPTS, FEWEST_REPLIES, is_enough, relevance_figure
+from sleepd.policy.relevance_gate import FEWEST_PROMPTS, FEWEST_REPLIES, is_enough, relevance_figure
+from sleepd.protocol.evidence import Relevance, ReplyLosses
 
 
 def relevance(gains: list[float], prompts: int = FEWEST_PROMPTS) -> Relevance:

@@ -6,10 +6,11 @@ import os
 
 import pytest
 
-from sleepd.config import Config
-from sleepd.control import Peer
+from sleepd.config.schema import Config
+from sleepd.daemon.control_socket import Peer
+from sleepd.daemon.requests import check_order, is_operator, needs_operator
 from sleepd.errors import UsageError
-from sleepd.protocol import (
+from sleepd.protocol.control import (
     MOST_ENTRIES,
     AnyRequest,
     Buffer,
@@ -32,7 +33,6 @@ from sleepd.protocol import (
     decode_request,
     encode,
 )
-from sleepd.requests import check_order, is_operator, needs_operator
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.version import Version
 
-from sleepd.worker.base import EMBEDDED_REQUIREMENT
+from sleepd.worker.model.find_base import EMBEDDED_REQUIREMENT
 
 ROOT = Path(__file__).parent.parent
 REQUIREMENTS = ROOT / "config" / "requirements"

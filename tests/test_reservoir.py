@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sleepd import reservoir
+from sleepd.buffer.experience import Experience
+from sleepd.config.strategies import STRATEGIES
 from sleepd.errors import CheckpointInvalid
-from sleepd.experience import Experience
-from sleepd.job import Job, Lesson, encode
-from sleepd.reservoir import RESERVOIR_FILE, encode_reservoir, next_reservoir, read_reservoir, renewed
-from sleepd.strategies import STRATEGIES
+from sleepd.protocol.job import Job, Lesson, encode
+from sleepd.store import reservoir
+from sleepd.store.reservoir import RESERVOIR_FILE, encode_reservoir, next_reservoir, read_reservoir, renewed
 
 
 def experience(number: int, text: str = "so it is") -> Experience:

@@ -9,12 +9,12 @@ from typing import Any
 import msgspec
 import pytest
 
+from sleepd.cycles.sleeper import Sleeper
+from sleepd.daemon.status_view import overview
 from sleepd.errors import Busy, NothingToDo
-from sleepd.job import RESUME_POINT, decode_job
-from sleepd.overview import overview
-from sleepd.protocol import Run
-from sleepd.sleeper import Sleeper
-from sleepd.status import CycleSummary
+from sleepd.protocol.control import Run
+from sleepd.protocol.job import RESUME_POINT, decode_job
+from sleepd.protocol.status import CycleSummary
 from tests.agents import changed, experiences, write_buffer
 from tests.stages import Stage, look
 

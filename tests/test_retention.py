@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from sleepd.checkpoints import Checkpoints, has_weights, read_manifest, verify
+from sleepd.cycles.sleeper import Sleeper
+from sleepd.daemon.status_view import cycles, overview
 from sleepd.errors import CheckpointInvalid, NotFound
-from sleepd.overview import cycles, overview
-from sleepd.retention import Keep, Stored, to_prune
-from sleepd.sleeper import Sleeper
+from sleepd.policy.retention import Keep, Stored, to_prune
+from sleepd.store.checkpoints import Checkpoints, has_weights, read_manifest, verify
 from tests.agents import changed
 from tests.older_trainer import write_older_cycle
 from tests.stages import Stage, look

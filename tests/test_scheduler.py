@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 
 from sleepd import SleepScheduler
-from sleepd.config import Config
+from sleepd.config.schema import Config
 from sleepd.errors import ConfigError, UsageError
-from sleepd.protocol import Run
+from sleepd.protocol.control import Run
 from tests.agents import changed, config_for, experiences, write_buffer, write_config
 from tests.fakes import fake_interpreter
 from tests.processes import DaemonProcess

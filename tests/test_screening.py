@@ -14,19 +14,19 @@ from typing import Any
 
 import pytest
 
-from sleepd import quarantine_keeper, screener
-from sleepd.buffer_file import BufferFile
+from sleepd.buffer.experience import experience_key
+from sleepd.buffer.open_file import BufferFile
+from sleepd.cycles.sleeper import Sleeper
+from sleepd.daemon.quarantine_view import quarantine_list
 from sleepd.errors import ScreeningFailed
-from sleepd.experience import experience_key
-from sleepd.quarantine import Screened
-from sleepd.quarantine_overview import quarantine_list
-from sleepd.screening import Frame
-from sleepd.sleeper import Sleeper
+from sleepd.quarantine import keeper, screening_client
+from sleepd.quarantine.near_duplicates import Screened
+from sleepd.quarantine.screening_process import Frame
 from tests.agents import experiences, write_buffer
 from tests.stages import Stage
 
 HOSTILE = """
-import os, signal, sleepd.screening as screening
+import os, signal, sleepd.quarantine.screening_process as screening
 plain = screening.find_repeated
 def find(experience):
     if "for ever" in experience.response:
@@ -44,7 +44,7 @@ screening.main()
 @pytest.fixture
 def python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """An interpreter that runs the screening with a hook for hostile replies, and one second for each."""
-    monkeypatch.setattr(screener, "TEXT_SECONDS", 1)
+    monkeypatch.setattr(screening_client, "TEXT_SECONDS", 1)
     return interpreter(tmp_path, HOSTILE)
 
 
@@ -70,7 +70,7 @@ def screen(path: Path, records: list[dict[str, Any]], python: str) -> list[Scree
     wanted = array("Q", [experience_key(one["id"]) for one in records])
 
     async def all_found() -> list[Screened]:
-        pages = screener.screened(BufferFile(path), wanted, lambda: (), python=python)
+        pages = screening_client.screened(BufferFile(path), wanted, lambda: (), python=python)
         return [one async for page in pages for one in page]
 
     return asyncio.run(all_found())
@@ -104,7 +104,7 @@ def test_set_aside_text_is_not_tried_again(tmp_path: Path, python: str, monkeypa
     """It stands in the quarantine with its reason, the others may be trained, and no later look starts a process."""
     stage = Stage(tmp_path / "stage")
     write_buffer(stage.buffer, with_replies("It goes on for ever."))
-    monkeypatch.setattr(quarantine_keeper, "screened", partial(screener.screened, python=python))
+    monkeypatch.setattr(keeper, "screened", partial(screening_client.screened, python=python))
     starts = counted_starts(monkeypatch)
 
     async def scene(sleeper: Sleeper) -> Any:
@@ -125,7 +125,7 @@ def test_failing_screening_pauses(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     """A process that always fails is tried twice at once, and then after a pause that doubles."""
     stage = Stage(tmp_path / "stage")
     stage.write(12)
-    monkeypatch.setattr(quarantine_keeper, "screened", partial(screener.screened, python="/bin/false"))
+    monkeypatch.setattr(keeper, "screened", partial(screening_client.screened, python="/bin/false"))
     starts = counted_starts(monkeypatch)
 
     async def scene(sleeper: Sleeper) -> list[int]:
@@ -148,12 +148,12 @@ def counted_starts(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
         starts[command[0]] += 1
         return start(*command, **more)
 
-    monkeypatch.setattr(screener.asyncio, "create_subprocess_exec", counted)
+    monkeypatch.setattr(screening_client.asyncio, "create_subprocess_exec", counted)
     return starts
 
 
 SLOW_DISK = """
-import sleepd.screening as screening
+import sleepd.quarantine.screening_process as screening
 screening.BEAT_SECONDS = 0.0
 screening.main()
 """
@@ -165,17 +165,17 @@ def test_reading_gives_signs_of_life(tmp_path: Path, monkeypatch: pytest.MonkeyP
     path, frames = tmp_path / "buffer", list[Frame]()
     records = [{"id": "old", "prompt": "Long?", "response": "wave " * 1_000_000, "salience": 0.9}, *experiences(2)]
     path.write_text(json.dumps(records) if form == "array" else "".join(json.dumps(one) + "\n" for one in records))
-    decode = screener._next_frame
+    decode = screening_client._next_frame
 
     async def kept(process: Any) -> Frame:
         frames.append(await decode(process))
         return frames[-1]
 
-    monkeypatch.setattr(screener, "_next_frame", kept)
+    monkeypatch.setattr(screening_client, "_next_frame", kept)
     wanted = array("Q", [experience_key(one["id"]) for one in records[1:]])
 
     async def all_found() -> list[Screened]:
-        pages = screener.screened(BufferFile(path), wanted, lambda: (), python=interpreter(tmp_path, SLOW_DISK))
+        pages = screening_client.screened(BufferFile(path), wanted, lambda: (), python=interpreter(tmp_path, SLOW_DISK))
         return [one async for page in pages for one in page]
 
     assert [one.reason for one in asyncio.run(all_found())] == ["", ""]
@@ -184,13 +184,15 @@ def test_reading_gives_signs_of_life(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 def test_process_that_takes_nothing_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One that never reads what it is given, more than a pipe holds, ends as a failed screening and not in a hang."""
-    monkeypatch.setattr(screener, "FRAME_SECONDS", 0.2)
+    monkeypatch.setattr(screening_client, "FRAME_SECONDS", 0.2)
     write_buffer(tmp_path / "buffer.json", experiences(3))
     page = [(number, bytes(128)) for number in range(10_000)]
 
     async def all_found() -> list[Screened]:
         python = interpreter(tmp_path, "import time; time.sleep(3600)")
-        pages = screener.screened(BufferFile(tmp_path / "buffer.json"), array("Q", [1]), lambda: [page], python=python)
+        pages = screening_client.screened(
+            BufferFile(tmp_path / "buffer.json"), array("Q", [1]), lambda: [page], python=python
+        )
         return [one async for found in pages for one in found]
 
     with pytest.raises(ScreeningFailed, match="said nothing for"):

@@ -13,10 +13,10 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from sleepd.bounded_text import MOST_LINE
-from sleepd.plain_forms import MAX_DEPTH, decoded, plain, spelled, without_gaps
-from sleepd.secret_scan import SecretFinder
-from sleepd.seed_phrases import holds_seed_phrase
+from sleepd.text.bounded_text import MOST_LINE
+from sleepd.text.hidden_forms import MAX_DEPTH, decoded, plain, spelled, without_gaps
+from sleepd.text.secret_scan import SecretFinder
+from sleepd.text.seed_phrases import holds_seed_phrase
 from tests.corpus import FORMS, screen, texts_of
 
 REAL_BUFFERS = Path(os.environ.get("SLEEPD_REAL_BUFFERS", Path(__file__).parents[2] / "shared" / "data"))
@@ -158,7 +158,7 @@ HOSTILE = [
 @pytest.mark.parametrize("unit", HOSTILE, ids=ascii)
 def test_patterns_see_bounded_pieces(unit: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """However a text of 10,000 characters repeats a pattern's beginning, the patterns see lines of bounded length."""
-    import sleepd.secret_scan as scan
+    import sleepd.text.secret_scan as scan
 
     seen = 0
 

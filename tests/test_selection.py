@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sleepd import holdout
-from sleepd.selection import KeySet, Known, count, select
+from sleepd.policy import holdout
+from sleepd.policy.selection import KeySet, Known, count, select
 
 Groups = st.lists(st.integers(0, 2**64 - 1), max_size=60)
 

@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 
-from sleepd.checkpoints import verify
 from sleepd.cycle import Event
+from sleepd.cycles.sleeper import Sleeper
+from sleepd.daemon.status_view import detail
 from sleepd.errors import LedgerUnusable
-from sleepd.ledger import Ledger
-from sleepd.overview import detail
-from sleepd.protocol import Run
-from sleepd.sleeper import Sleeper
-from sleepd.verdict import Outcome
+from sleepd.protocol.control import Run
+from sleepd.protocol.verdict import Outcome
+from sleepd.store.checkpoints import verify
+from sleepd.store.ledger import Ledger
 from tests.agents import changed
 from tests.stages import Stage
 

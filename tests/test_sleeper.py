@@ -11,14 +11,14 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
-from sleepd.checkpoints import verify
+from sleepd.config.strategies import STRATEGIES
+from sleepd.cycles.sleeper import Sleeper
+from sleepd.daemon.status_view import cycles, detail, overview
 from sleepd.errors import Busy, NotFound, NothingToDo, StateLocked
-from sleepd.job import Strategy
-from sleepd.overview import cycles, detail, overview
-from sleepd.protocol import Run, Thresholds
-from sleepd.sleeper import Sleeper
-from sleepd.status import CycleSummary
-from sleepd.strategies import STRATEGIES
+from sleepd.protocol.control import Run, Thresholds
+from sleepd.protocol.job import Strategy
+from sleepd.protocol.status import CycleSummary
+from sleepd.store.checkpoints import verify
 from tests.agents import changed
 from tests.stages import Stage, look
 
@@ -507,7 +507,7 @@ def test_an_older_state_is_honoured(stage: Stage, monkeypatch: pytest.MonkeyPatc
 
 def test_the_older_training_state_does_not_grow_with_its_lineage(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     """It lists the last cycles only, and still counts what all of them trained."""
-    monkeypatch.setattr("sleepd.documents.KEPT_RESULTS", 2)
+    monkeypatch.setattr("sleepd.store.checkpoint_documents.KEPT_RESULTS", 2)
     stage.config = changed(stage.config, "triggers", min_hours_between_sleep=0.0)
     summaries = []
     for count in (12, 20, 28):

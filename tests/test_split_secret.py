@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
+from sleepd.buffer.experience import group_key
+from sleepd.cycles.sleeper import Sleeper
 from sleepd.errors import StateDirectoryUnusable
-from sleepd.experience import group_key
-from sleepd.holdout import ONE_IN, divide, keyed_rank, rank
-from sleepd.job import Lesson, decode_lessons, encode
-from sleepd.protocol import Run
-from sleepd.sleeper import Sleeper
-from sleepd.split_secret import split_secret
+from sleepd.policy.holdout import ONE_IN, divide, keyed_rank, rank
+from sleepd.protocol.control import Run
+from sleepd.protocol.job import Lesson, decode_lessons, encode
+from sleepd.store.split_secret import split_secret
 from tests.agents import experiences, place_secret
 from tests.stages import Stage
 

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 import structlog
 
-from sleepd.checkpoints import Checkpoints, Manifest
 from sleepd.errors import StateDirectoryUnusable
 from sleepd.files import replace_file, replace_link, write_durably
-from sleepd.lock import StateLock
-from sleepd.state_directory import DIRECTORIES, prepare
+from sleepd.store.checkpoints import Checkpoints, Manifest
+from sleepd.store.state_directory import DIRECTORIES, prepare
+from sleepd.store.state_lock import StateLock
 from tests.stages import Stage, look
 
 FILES = (

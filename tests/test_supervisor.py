@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from sleepd.config.strategies import STRATEGIES
+from sleepd.cycles.worker_process import Worker, WorkerPolicy
 from sleepd.errors import WorkerFailed
-from sleepd.job import Failure, Job, Lesson, Notice, Progress, Report, encode
-from sleepd.strategies import STRATEGIES
-from sleepd.supervisor import Worker, WorkerPolicy
+from sleepd.protocol.job import Failure, Job, Lesson, Notice, Progress, Report, encode
 from tests.fakes import fake_worker
 
 

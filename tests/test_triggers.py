@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sleepd.config import Config
-from sleepd.protocol import Thresholds
-from sleepd.triggers import Facts, Policy, cooldown_seconds, decide, missing
+from sleepd.config.schema import Config
+from sleepd.policy.triggers import Facts, Policy, cooldown_seconds, decide, missing
+from sleepd.protocol.control import Thresholds
 
 
 def facts(**changes: Any) -> Facts:

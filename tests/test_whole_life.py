@@ -10,11 +10,11 @@ from typing import Any
 import psutil
 import pytest
 
-from sleepd.checkpoints import verify
-from sleepd.config import Config
-from sleepd.job import RESUME_POINT
-from sleepd.protocol import Cancel, History, Rollback, Run, Show
-from sleepd.status import CycleDetail, RunResult
+from sleepd.config.schema import Config
+from sleepd.protocol.control import Cancel, History, Rollback, Run, Show
+from sleepd.protocol.job import RESUME_POINT
+from sleepd.protocol.status import CycleDetail, RunResult
+from sleepd.store.checkpoints import verify
 from tests.agents import changed, config_for, experiences, write_buffer
 from tests.processes import DaemonProcess
 

@@ -12,9 +12,9 @@ from typing import Any
 import psutil
 import pytest
 
-from sleepd.config import Config
-from sleepd.protocol import Show
-from sleepd.status import CycleDetail
+from sleepd.config.schema import Config
+from sleepd.protocol.control import Show
+from sleepd.protocol.status import CycleDetail
 from tests.agents import changed, config_for, experiences, write_buffer
 from tests.fakes import fake_interpreter
 from tests.processes import DaemonProcess
@@ -53,7 +53,7 @@ resource.setrlimit(resource.RLIMIT_AS, (used + {megabytes} * 2**20,) * 2)
 """
 
 CUDA_FAILS_IN_MID_STEP = """
-import sleepd.worker.train as train
+import sleepd.worker.training.train as train
 real, calls = train.row_logits, []
 def row_logits(*arguments):
     calls.append(1)

@@ -9,9 +9,9 @@ from typing import Any
 import msgspec
 
 from sleepd.errors import ProtocolError, WorkerFailed
-from sleepd.job import Progress
-from sleepd.protocol import Announcement, Show
-from sleepd.status import CycleDetail
+from sleepd.protocol.control import Announcement, Show
+from sleepd.protocol.job import Progress
+from sleepd.protocol.status import CycleDetail
 
 from .sample import Sample
 from .screen import Screen

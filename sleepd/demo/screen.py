@@ -8,8 +8,8 @@ import time
 from collections.abc import Sequence
 from typing import TextIO
 
-from sleepd.plain_text import clean
-from sleepd.sleepctl.terminal import columns, pad, shorten
+from sleepd.sleepctl.pages.terminal import columns, pad, shorten
+from sleepd.text.display import clean
 
 from .sample import Question
 

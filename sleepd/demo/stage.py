@@ -14,7 +14,10 @@ from types import TracebackType
 from typing import Any, BinaryIO, Self
 
 from sleepd.client import Client
-from sleepd.config import (
+from sleepd.config.checks import MAX_SOCKET_PATH_BYTES
+from sleepd.config.layers import PREFIX, load
+from sleepd.config.render import render
+from sleepd.config.schema import (
     BufferConfig,
     Config,
     ControlConfig,
@@ -25,14 +28,11 @@ from sleepd.config import (
     TriggersConfig,
     WorkerConfig,
 )
-from sleepd.config_checks import MAX_SOCKET_PATH_BYTES
-from sleepd.config_layers import PREFIX, load
-from sleepd.config_text import render
 from sleepd.errors import Busy, ConfigError, DaemonNotRunning, RequestFailed, WorkerFailed
 from sleepd.files import replace_file
-from sleepd.protocol import GetStatus
-from sleepd.split_secret import BYTES, FILE_NAME
-from sleepd.status import Status
+from sleepd.protocol.control import GetStatus
+from sleepd.protocol.status import Status
+from sleepd.store.split_secret import BYTES, FILE_NAME
 
 from .interrupts import interrupted_later
 from .sample import Sample
@@ -146,7 +146,7 @@ class Stage:
         """
         questions = self.directory / "questions.json"
         questions.write_text(json.dumps([question.text for question in self._sample.questions]))
-        command = [str(self._python), "-m", "sleepd.worker.ask", "--base", "embedded"]
+        command = [str(self._python), "-m", "sleepd.worker.programs.ask", "--base", "embedded"]
         command += ["--models", str(self.state / "models"), "--questions", str(questions)]
         command += ["--system-prompt", self._sample.system_prompt] if self._sample.system_prompt else []
         command += ["--adapter", str(adapter)] if adapter else []

@@ -13,7 +13,7 @@ from sleepd.clock import SystemClock
 from sleepd.errors import SleepdError
 
 from .arguments import build_parser
-from .commands import COMMANDS
+from .commands.daemon_commands import COMMANDS
 from .console import Console, Output
 from .exit_codes import ExitCode
 from .places import Places

@@ -10,10 +10,10 @@ from typing import Any, TextIO
 import msgspec
 
 from sleepd.errors import SleepdError
-from sleepd.plain_text import clean
-from sleepd.status import SCHEMA
+from sleepd.protocol.status import SCHEMA
+from sleepd.text.display import clean
 
-from .terminal import Page, is_coloured, render, width_of
+from .pages.terminal import Page, is_coloured, render, width_of
 
 
 class Output(io.TextIOWrapper):

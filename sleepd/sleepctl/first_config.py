@@ -10,8 +10,8 @@ from pathlib import Path
 
 import msgspec
 
-from sleepd.config import Config
-from sleepd.config_text import render
+from sleepd.config.render import render
+from sleepd.config.schema import Config
 from sleepd.files import replace_file
 
 TITLE = "sage-sleepd: every key with its default. buffer.path must be set; all else may stay."

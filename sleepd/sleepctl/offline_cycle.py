@@ -13,14 +13,15 @@ from typing import Final, TypeVar
 
 import msgspec
 
+from sleepd.buffer.experience import Experience, experience_key, group_key
+from sleepd.buffer.reader_process import read_texts
+from sleepd.buffer.trained_texts import Found, Learned, Place, keys_of, learned, limited, whereabouts
 from sleepd.cycle import State, undo_command
-from sleepd.experience import Experience, experience_key, group_key
+from sleepd.errors import DECODE_ERRORS
 from sleepd.files import is_own_directory, open_regular, read_document
-from sleepd.job import Report, Role
-from sleepd.learned import Found, Learned, Place, keys_of, learned, limited, whereabouts
-from sleepd.reader import read_texts
-from sleepd.status import CycleDetail, CycleSummary
-from sleepd.verdict import Verdict
+from sleepd.protocol.job import Report, Role
+from sleepd.protocol.status import CycleDetail, CycleSummary
+from sleepd.protocol.verdict import Verdict
 
 LARGEST_BYTES = 64 * 2**20
 """Of a buffer that is read here: a larger one would take more memory than somebody who only looks has to spare."""
@@ -112,7 +113,7 @@ def _read(path: Path, kind: type[_T]) -> _T | None:
     """The document; None: it is not there or cannot be understood, as in an older trainer's directory."""
     try:
         return msgspec.json.decode(read_document(path), type=kind)
-    except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+    except (OSError, *DECODE_ERRORS):
         return None
 
 

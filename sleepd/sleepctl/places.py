@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from sleepd.errors import ConfigError
 
 if TYPE_CHECKING:
-    from sleepd.config import Config
-    from sleepd.config_layers import Layered
+    from sleepd.config.layers import Layered
+    from sleepd.config.schema import Config
 
 
 class Places:
@@ -47,7 +47,7 @@ class Places:
     @cached_property
     def config_file(self) -> Path | None:
         """``--config``, else the one that the daemon would find; None: there is none."""
-        from sleepd.config_checks import discover
+        from sleepd.config.checks import discover
 
         return Path(self._named_config) if self._named_config else discover(self._environment)
 
@@ -57,7 +57,7 @@ class Places:
         Raises:
             ConfigError: a file cannot be read, or a file or a variable says something wrong.
         """
-        from sleepd.config_layers import load
+        from sleepd.config.layers import load
 
         return load(self.config_file, environment=self._environment)
 
@@ -69,7 +69,7 @@ class Places:
         except ConfigError as error:
             if self._named_config or self._environment.get("SLEEPD_CONFIG"):
                 raise
-            from sleepd.config_layers import load
+            from sleepd.config.layers import load
 
             self._say(f"note: {error.message}; looking for the daemon in the default place (mend: {error.hint})")
             return load(None, environment=self._environment).config

@@ -10,12 +10,12 @@ from typing import Any, NamedTuple
 from sleepd.client import ANSWER_SECONDS, Client
 from sleepd.clock import Clock
 from sleepd.errors import DaemonNotRunning
-from sleepd.protocol import Request
+from sleepd.protocol.control import Request
 
 from .console import Console
 from .exit_codes import ExitCode
+from .pages.wording import ago
 from .places import Places
-from .words import ago
 
 STATUS_SECONDS = 5.0
 """The daemon never blocks for longer than a tenth of a second; one that takes this long hangs."""

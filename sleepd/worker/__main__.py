@@ -15,12 +15,12 @@ import traceback
 from pathlib import Path
 
 from sleepd.errors import ProtocolError
-from sleepd.job import Failure, Hello, Report, decode_job, decode_lessons
+from sleepd.protocol.job import Failure, Hello, Report, decode_job, decode_lessons
 from sleepd.version import VERSION
 
 from .channel import Channel
 from .failure import DaemonGone, GiveUp, Stopped
-from .process import die_with_parent, lower_priority, prepare_environment, silence_known_warnings
+from .process_limits import die_with_parent, lower_priority, prepare_environment, silence_known_warnings
 
 
 def main() -> int:

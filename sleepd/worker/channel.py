@@ -14,10 +14,10 @@ from types import FrameType
 
 import msgspec
 
-from sleepd.job import Failure, Hello, Notice, Progress, Report, encode
+from sleepd.protocol.job import Failure, Hello, Notice, Progress, Report, encode
 
 from .failure import DaemonGone, Stopped
-from .movement import Movement
+from .process_activity import Movement
 
 BEAT_SECONDS = 2.0
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
-from sleepd.evidence import Probation
-from sleepd.job import Failure
+from sleepd.protocol.evidence import Probation
+from sleepd.protocol.job import Failure
 
 Kind = Literal[
     "base_unusable",

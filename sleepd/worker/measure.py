@@ -7,21 +7,25 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from sleepd.job import Job
+from sleepd.protocol.job import Job
 
-from . import compare, metrics, probation, relevance, row_sharing, workload
+from . import workload
 from .channel import Channel
-from .data import encode_lessons
-from .evaluate import Meter, chosen, noise_floor, require_finite
+from .data import packing_support
+from .data.examples import encode_lessons
+from .evaluation import comparison, relevance
+from .evaluation import evaluation_command as metrics
+from .evaluation import probation_losses as probation
+from .evaluation.loss_evaluator import Meter, chosen, noise_floor, require_finite
+from .evaluation.probe_generation import Answers, Interviewer, answers_key, keep_answers, kept_answers, questions
+from .evaluation.reference_answers import MONITOR, PROBE, answers_file, base_answers, chosen_prompts, encode_general
 from .failure import GiveUp
-from .general import MONITOR, PROBE, answers_file, base_answers, chosen_prompts, encode_general
-from .interview import Answers, Interviewer, answers_key, keep_answers, kept_answers, questions
-from .loading import Loaded
-from .loss import Reference
-from .memory import Limits, Shortened
-from .phases import Phases
+from .model.loading import Loaded
+from .model.losses import Reference
+from .model.out_of_memory import Limits, Shortened
+from .progress import Phases
 from .report import After, Before, Exchanges, Lessons
-from .schedule import epoch_ends
+from .training.schedule import epoch_ends
 
 READ_AGAIN = 8
 """Held-out experiences that are read a second time, for the noise floor."""
@@ -172,7 +176,7 @@ class Measurer:
         config = self._loaded.model.config.get_text_config()
         window = getattr(config, "sliding_window", None) if getattr(config, "use_sliding_window", True) else None
         sequences = [*exchanges.trained, *exchanges.held_out, *exchanges.general, *exchanges.probes]
-        reason = self.meter.choose_packing(sequences, window, row_sharing.why_not(self._loaded.model))
+        reason = self.meter.choose_packing(sequences, window, packing_support.why_not(self._loaded.model))
         if reason:
             text = f"each sequence has a row of its own, which is slower: {reason}"
             self._channel.notice("packing_off", text)
@@ -244,7 +248,7 @@ class Measurer:
             return None
 
     def _say_what_is_missing(self, *said: Answers) -> None:
-        missing = compare.missing(said)
+        missing = comparison.missing(said)
         if missing:
             text = f"[evaluation] seconds = {self._job.evaluation_seconds:g} did not suffice for: {missing}"
             self._channel.notice("evaluation_cut_short", text, warning=True)

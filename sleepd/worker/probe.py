@@ -11,12 +11,12 @@ from typing import Any
 
 import msgspec
 
-from sleepd.capability import Capability
+from sleepd.protocol.capability import Capability
 from sleepd.version import VERSION
 
-from .base import find_base
 from .failure import GiveUp
-from .process import prepare_environment
+from .model.find_base import find_base
+from .process_limits import prepare_environment
 
 
 def main() -> int:
@@ -38,7 +38,7 @@ def _device(asked: str) -> dict[str, Any]:
     try:
         import torch
 
-        from .model import choose_device
+        from .model.adapter import choose_device
     except (ImportError, OSError) as error:  # OSError: one of its shared libraries
         return {
             "device_problem": f"torch, transformers and peft cannot be imported: {error}",
@@ -69,7 +69,7 @@ def _base(name: str, cache: str) -> dict[str, Any]:
 
 def _chat(given: argparse.Namespace) -> dict[str, Any]:
     try:
-        from .chat_contract import contract_of, open_tokenizer
+        from .model.template_check import contract_of, open_tokenizer
 
         tokenizer, stops = open_tokenizer(find_base(given.base, given.cache))
         return {"chat": contract_of(tokenizer, stops, given.system_prompt, given.thoughts)}

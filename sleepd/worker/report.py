@@ -9,15 +9,15 @@ from pathlib import Path
 import msgspec
 import torch
 
-from sleepd.evidence import ChatContract, Drift, Evidence, LossPair, Probation, Relevance
-from sleepd.job import Check, Job, Lesson, Notice, Reply, Report
+from sleepd.protocol.evidence import ChatContract, Drift, Evidence, LossPair, Probation, Relevance
+from sleepd.protocol.job import Check, Job, Lesson, Notice, Reply, Report
 
-from . import compare
-from .data import Encoded
-from .evaluate import Measured, chosen, mean_loss
-from .interview import Answers, pick_for_replies, questions
-from .model import Device
-from .train import Training
+from .data.examples import Encoded
+from .evaluation import comparison
+from .evaluation.loss_evaluator import Measured, chosen, mean_loss
+from .evaluation.probe_generation import Answers, pick_for_replies, questions
+from .model.adapter import Device
+from .training.train import Training
 
 SAMPLED = 16
 """Of what is trained, so many are measured before and after it, chosen by rank: all would cost more than they tell."""
@@ -177,7 +177,7 @@ def make_report(cycle: Finished) -> Report:
 
 def _replies(cycle: Finished) -> list[Reply]:
     asked = pick_for_replies(cycle.lessons.to_hold_out)
-    return compare.holdout_replies(asked, cycle.before.parent_answers, cycle.after.answers)
+    return comparison.holdout_replies(asked, cycle.before.parent_answers, cycle.after.answers)
 
 
 def _evidence(cycle: Finished) -> Evidence:
@@ -191,10 +191,10 @@ def _evidence(cycle: Finished) -> Evidence:
     return Evidence(
         noise_floor=before.noise_floor,
         drift=drift,
-        collapse=compare.collapse(*said),
-        probe_replies=compare.probe_replies(asked, *said),
-        recall=compare.recall(job.questions, *said),
-        metrics=compare.metrics(before.parent_metrics, after.metrics),
+        collapse=comparison.collapse(*said),
+        probe_replies=comparison.probe_replies(asked, *said),
+        recall=comparison.recall(job.questions, *said),
+        metrics=comparison.metrics(before.parent_metrics, after.metrics),
         relevance=before.relevance,
         probation=before.probation,
     )

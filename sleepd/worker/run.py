@@ -9,34 +9,28 @@ from pathlib import Path
 import torch
 from transformers.utils import logging as transformers_logging
 
-from sleepd.job import RESUME_POINT, Check, Job, Lesson, Report
+from sleepd.protocol.job import RESUME_POINT, Check, Job, Lesson, Report
 
-from . import evaluate, train
-from .adapted import adapted_norm, expert_counts
 from .channel import Channel
-from .data import Encoded, encode_lessons
-from .evaluate import Meter
+from .code_fingerprint import code_fingerprint
+from .data.examples import Encoded, encode_lessons
+from .evaluation import loss_evaluator
+from .evaluation.loss_evaluator import Meter
 from .failure import GiveUp
-from .layer_beat import beat_at_each_layer
-from .loading import Loaded, load
-from .loss import Reference
+from .layer_heartbeat import beat_at_each_layer
 from .measure import Measurer
-from .memory import Limits, is_out_of_memory
-from .model import adapter_tensors, restart_adapter, save_adapter, shape, use_saved_adapter
-from .phases import Phases
+from .model.adapted_layers import adapted_norm, expert_counts
+from .model.adapter import adapter_tensors, restart_adapter, save_adapter, shape, use_saved_adapter
+from .model.inspect_base import most_positions
+from .model.loading import Loaded, load
+from .model.losses import Reference
+from .model.out_of_memory import Limits, is_out_of_memory
+from .progress import Phases
 from .report import Before, Exchanges, Finished, Lessons, Proof, Setting, make_report
-from .resume import (
-    Position,
-    ResumePoint,
-    ResumePoints,
-    code_fingerprint,
-    read_resume_point,
-    reference_tensors,
-    refuse_other,
-)
-from .skeleton import most_positions
-from .stopping import Watch, divide_holdout, tell_what_was_kept
-from .train import Trainer, Training
+from .resume_point import Position, ResumePoint, ResumePoints, read_resume_point, reference_tensors, refuse_other
+from .training import train
+from .training.early_stopping import Watch, divide_holdout, tell_what_was_kept
+from .training.train import Trainer, Training
 
 
 def run(job: Job, lessons: list[Lesson], channel: Channel) -> Report:
@@ -87,12 +81,12 @@ class _Cycle:
             initial = adapter_tensors(loaded.model)
             training = self._train(loaded, exchanges, before, references, point)
         with phases.enter("saving"):
-            checks = [evaluate.supervised_check(training.supervised_tokens), self._changed(loaded, initial)]
+            checks = [loss_evaluator.supervised_check(training.supervised_tokens), self._changed(loaded, initial)]
             checks.append(self._save(loaded, exchanges))
         with phases.enter("evaluating"):
             after = measurer.after(exchanges, before, references)
         losses = [*before.base.values(), *before.parent.values(), *after.losses.values()]
-        checks.append(evaluate.require_finite([one.total for one in losses] + training.epoch_losses))
+        checks.append(loss_evaluator.require_finite([one.total for one in losses] + training.epoch_losses))
         proof = Proof(checks, shape(adapter_tensors(loaded.model)))
         setting = Setting(loaded.fingerprint, loaded.device, loaded.contract, phases.seconds, self._channel.notices)
         return make_report(Finished(self._job, self._lessons, setting, exchanges, before, training, after, proof))
@@ -217,7 +211,9 @@ class _Cycle:
         strategy = self._job.strategy
         model = loaded.model
         scale = strategy.alpha / strategy.rank
-        return evaluate.changed_check(initial, adapter_tensors(model), adapted_norm(model), scale, expert_counts(model))
+        return loss_evaluator.changed_check(
+            initial, adapter_tensors(model), adapted_norm(model), scale, expert_counts(model)
+        )
 
     def _save(self, loaded: Loaded, exchanges: Exchanges) -> Check:
         """Save, and go on with what was read back: all that follows is measured on the adapter on disk."""
@@ -227,4 +223,4 @@ class _Cycle:
         staging = Path(self._job.staging)
         save_adapter(loaded.model, staging, loaded.base_directory)
         use_saved_adapter(loaded.model, staging)
-        return evaluate.reload_check(trained, self._meter.logits(probe))
+        return loss_evaluator.reload_check(trained, self._meter.logits(probe))

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from sleepd.job import Job
+from sleepd.protocol.job import Job
 
-from .data import total_tokens
-from .interview import Questions
-from .pace import FORWARD, TRAINED
+from .data.examples import total_tokens
+from .evaluation.probe_generation import Questions
+from .progress import FORWARD, TRAINED
 from .report import Exchanges
-from .schedule import epoch_ends
-from .stopping import LOOKS
+from .training.early_stopping import LOOKS
+from .training.schedule import epoch_ends
 
 
 def measuring(job: Job, exchanges: Exchanges, asked: Questions) -> float:

@@ -22,8 +22,8 @@ import psutil
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from sleepd.protocol import GetStatus
-from sleepd.status import Status
+from sleepd.protocol.control import GetStatus
+from sleepd.protocol.status import Status
 from tests.agents import changed, config_for, experiences
 from tests.fakes import fake_interpreter
 from tests.processes import DaemonProcess

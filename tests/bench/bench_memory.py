@@ -37,8 +37,8 @@ from typing import Any
 
 import msgspec
 
-from sleepd.job import Failure, Job, Lesson, Report, decode_message, encode
-from sleepd.strategies import find_strategy
+from sleepd.config.strategies import find_strategy
+from sleepd.protocol.job import Failure, Job, Lesson, Report, decode_message, encode
 
 ROOT = Path(__file__).parents[2]
 SHAPES: dict[str, dict[str, Any]] = {
@@ -63,7 +63,7 @@ SHAPES: dict[str, dict[str, Any]] = {
 }
 _SHORTENED = """
 import sys
-import sleepd.worker.interview as interview, sleepd.worker.general as general
+import sleepd.worker.evaluation.probe_generation as interview, sleepd.worker.evaluation.reference_answers as general
 import sleepd.worker.__main__ as worker
 worker.lower_priority = lambda: None
 for name in ("REPLY_TOKENS", "PROBE_TOKENS", "RECALL_TOKENS", "TALK_TOKENS"):
@@ -111,7 +111,7 @@ def make_base(shape: str, directory: Path) -> None:
     import torch
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
-    from sleepd.worker.tiny_model import make_tiny_model, make_tiny_tokenizer
+    from sleepd.worker.programs.tiny_model import make_tiny_model, make_tiny_tokenizer
 
     if shape == "tiny":
         make_tiny_model(directory)
@@ -125,7 +125,7 @@ def make_base(shape: str, directory: Path) -> None:
 
 
 def _estimated(base: str, tokens: int) -> int:
-    command = [sys.executable, "-m", "sleepd.worker.check_base", "--base", base, "--device", "cpu"]
+    command = [sys.executable, "-m", "sleepd.worker.programs.check_base", "--base", base, "--device", "cpu"]
     command += ["--row-tokens", str(tokens)]
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
     if done.returncode:

@@ -21,9 +21,9 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from sleepd.experience import Experience, parse
-from sleepd.screening import Screener
-from sleepd.secret_scan import SecretFinder
+from sleepd.buffer.experience import Experience, parse
+from sleepd.quarantine.screening_process import Screener
+from sleepd.text.secret_scan import SecretFinder
 from tests.corpus import FORMS, LABELS, barred, precision_and_recall, screened_corpus, texts_of
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import msgspec
 
-from sleepd.job import Failure, Job, Lesson, Notice, Progress, Report, Role, Strategy, decode_message, encode
+from sleepd.protocol.job import Failure, Job, Lesson, Notice, Progress, Report, Role, Strategy, decode_message, encode
 
 
 @dataclass(frozen=True)
@@ -137,14 +137,14 @@ def _figure(loss: float | None) -> str:
 def drift(models: Path, base: str, adapters: Iterable[Path], system_prompt: str) -> list[float]:
     """KL from the base in nats a token, over the base's own answers to prompts that training never sees; by adapter."""
     from sleepd.worker.channel import Channel
-    from sleepd.worker.convert import open_base
-    from sleepd.worker.data import ChatFormat
-    from sleepd.worker.evaluate import Meter
-    from sleepd.worker.general import answers_file, base_answers, encode_general, general_prompts
-    from sleepd.worker.generate import stop_ids
-    from sleepd.worker.loss import kl_from_base
-    from sleepd.worker.memory import Limits
-    from sleepd.worker.model import choose_device, load_adapted, load_base
+    from sleepd.worker.data.examples import ChatFormat
+    from sleepd.worker.evaluation.loss_evaluator import Meter
+    from sleepd.worker.evaluation.reference_answers import answers_file, base_answers, encode_general, general_prompts
+    from sleepd.worker.model.adapter import choose_device, load_adapted, load_base
+    from sleepd.worker.model.convert_gguf import open_base
+    from sleepd.worker.model.generate import stop_ids
+    from sleepd.worker.model.losses import kl_from_base
+    from sleepd.worker.model.out_of_memory import Limits
 
     directory, fingerprint = open_base(base, "", models, print)
     device = choose_device("auto")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from sleepd.experience import Experience, derived_id
+from sleepd.buffer.experience import Experience, derived_id
 
 SYSTEM_PROMPT = "You are Tamsin, who keeps house on the island of Orrin. Answer briefly."
 

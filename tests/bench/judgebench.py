@@ -30,13 +30,13 @@ from typing import Any
 
 import msgspec
 
-from sleepd.evidence import Collapse, Drift, Evidence, LossPair, Relevance
-from sleepd.job import Check, Job, Lesson, Reply, Report
-from sleepd.promotion import REQUIRED_CHECKS, Gates, judge
-from sleepd.speech import describe
-from sleepd.speech_gates import MODES
-from sleepd.strategies import find_strategy
-from sleepd.verdict import Outcome
+from sleepd.config.strategies import find_strategy
+from sleepd.policy.collapse_gate import MODES
+from sleepd.policy.promotion import REQUIRED_CHECKS, Gates, judge
+from sleepd.policy.reply_statistics import describe
+from sleepd.protocol.evidence import Collapse, Drift, Evidence, LossPair, Relevance
+from sleepd.protocol.job import Check, Job, Lesson, Reply, Report
+from sleepd.protocol.verdict import Outcome
 
 KINDS = ("base again", "noise", "slow", "good", "loops", "shuffled", "hot")
 HELD_OUT = 36
@@ -79,26 +79,26 @@ def make(options: argparse.Namespace) -> None:
     """Measure the base, then one candidate after the other; each is kept at once."""
     import torch
 
-    from sleepd.worker import general, interview, relevance
     from sleepd.worker.channel import Channel
-    from sleepd.worker.loading import load
+    from sleepd.worker.evaluation import probe_generation, reference_answers, relevance
     from sleepd.worker.measure import Measurer
-    from sleepd.worker.memory import Limits
-    from sleepd.worker.model import save_adapter
-    from sleepd.worker.phases import Phases
+    from sleepd.worker.model.adapter import save_adapter
+    from sleepd.worker.model.loading import load
+    from sleepd.worker.model.out_of_memory import Limits
+    from sleepd.worker.progress import Phases
     from sleepd.worker.report import Lessons
 
     torch.manual_seed(0)
-    interview.REPLY_TOKENS = REPLY_TOKENS
+    probe_generation.REPLY_TOKENS = REPLY_TOKENS
     relevance.MOST = TRAINED
-    all_prompts = general.general_prompts
-    general.general_prompts = interview.general_prompts = lambda kind: all_prompts(kind)[:PROMPTS]
+    all_prompts = reference_answers.general_prompts
+    reference_answers.general_prompts = probe_generation.general_prompts = lambda kind: all_prompts(kind)[:PROMPTS]
     channel = Channel(socket.socketpair()[0])
     channel.send = lambda _message: None  # type: ignore[method-assign]
     held_out, to_train = split(options.buffer)
     job = Job(
         cycle=1,
-        base="embedded",
+        base=options.base,
         models_directory=str(options.work / "models"),
         staging=str(options.work / "staging"),
         strategy=msgspec.structs.replace(find_strategy("consolidate"), kl_prompts=PROMPTS),
@@ -173,8 +173,8 @@ def _become(
     measurer: Any,
 ) -> None:
     """Make the model a candidate of that kind."""
-    from sleepd.worker import train
-    from sleepd.worker.data import encode_lessons
+    from sleepd.worker.data.examples import encode_lessons
+    from sleepd.worker.training import train
 
     if kind == "base again":
         return
@@ -212,8 +212,8 @@ def _texts(kind: str, to_train: Sequence[Lesson]) -> list[str]:
 
 
 def _pool(kind: str, held_out: Sequence[Lesson], before: Any, after: Any, fitting: Relevance, seconds: float) -> Pool:
-    from sleepd.worker.compare import holdout_replies
-    from sleepd.worker.interview import pick_for_replies
+    from sleepd.worker.evaluation.comparison import holdout_replies
+    from sleepd.worker.evaluation.probe_generation import pick_for_replies
 
     def ways(answers: Any) -> dict[str, list[str]]:
         return {way: getattr(answers, way) for way in ("greedy", "sampled", "talk")}
@@ -391,6 +391,7 @@ def main() -> None:
     making.add_argument("--cache", type=Path, required=True)
     making.add_argument("--work", type=Path, required=True)
     making.add_argument("--kinds", default="")
+    making.add_argument("--base", default="embedded", help="the base model, as model.base names it")
     making.add_argument("--threads", type=int, default=0)
     making.set_defaults(run=make)
     telling = commands.add_parser("table")

@@ -19,13 +19,12 @@ import msgspec
 import torch
 from replay import Night
 
-from sleepd.job import Lesson, Notice, Strategy
-from sleepd.repetition import find_repetition
+from sleepd.policy.repetition import find_repetition
+from sleepd.protocol.job import Lesson, Notice, Strategy
 from sleepd.worker.channel import Channel
-from sleepd.worker.convert import open_base
-from sleepd.worker.data import ChatFormat, Encoded, encode_lessons, total_tokens
-from sleepd.worker.evaluate import Measured, Meter
-from sleepd.worker.general import (
+from sleepd.worker.data.examples import ChatFormat, Encoded, encode_lessons, total_tokens
+from sleepd.worker.evaluation.loss_evaluator import Measured, Meter
+from sleepd.worker.evaluation.reference_answers import (
     MONITOR,
     REGULARISE,
     answers_file,
@@ -34,14 +33,15 @@ from sleepd.worker.general import (
     encode_general,
     general_prompts,
 )
-from sleepd.worker.generate import greedy_replies, stop_ids
-from sleepd.worker.loss import Reference
-from sleepd.worker.memory import Limits
-from sleepd.worker.model import Device, choose_device, load_base, start_adapter
-from sleepd.worker.pace import Pace
-from sleepd.worker.schedule import epoch_ends
-from sleepd.worker.stopping import Look, Watch, divide_holdout, tell_what_was_kept
-from sleepd.worker.train import Lessons, Trainer
+from sleepd.worker.model.adapter import Device, choose_device, load_base, start_adapter
+from sleepd.worker.model.convert_gguf import open_base
+from sleepd.worker.model.generate import greedy_replies, stop_ids
+from sleepd.worker.model.losses import Reference
+from sleepd.worker.model.out_of_memory import Limits
+from sleepd.worker.progress import Pace
+from sleepd.worker.training.early_stopping import Look, Watch, divide_holdout, tell_what_was_kept
+from sleepd.worker.training.schedule import epoch_ends
+from sleepd.worker.training.train import Lessons, Trainer
 
 ROW_TOKENS = 1024
 REPLY_BATCH = 16
@@ -75,8 +75,8 @@ class Cost:
 class Bench:
     """The base with at most one adapter, and what is measured on it."""
 
-    def __init__(self, models: Path, system_prompt: str, *, is_older: bool) -> None:
-        directory, fingerprint = open_base("embedded", "", models, print)
+    def __init__(self, base: str, models: Path, system_prompt: str, *, is_older: bool) -> None:
+        directory, fingerprint = open_base(base, "", models, print)
         exact = Device(torch.device("cpu"), torch.float32, "cpu")
         self._is_older = is_older
         self._device = exact if is_older else choose_device("cpu")

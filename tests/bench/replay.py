@@ -10,10 +10,10 @@ from pathlib import Path
 
 import msgspec
 
-from sleepd.experience import Experience, experience_key, group_key, parse, prompt_key
-from sleepd.holdout import divide
-from sleepd.job import Lesson, Role, Strategy
-from sleepd.selection import FREQUENT_FROM, KeySet, Known, sampling_shares, select
+from sleepd.buffer.experience import Experience, experience_key, group_key, parse, prompt_key
+from sleepd.policy.holdout import divide
+from sleepd.policy.selection import FREQUENT_FROM, KeySet, Known, sampling_shares, select
+from sleepd.protocol.job import Lesson, Role, Strategy
 
 SESSION = 16
 """Eligible experiences of one day."""

@@ -5,12 +5,12 @@
     python tests/bench/sleepbench.py --table FILE…
 
 ``replay`` plays a buffer (a JSON array) as the daemon would meet it: sessions of 16 eligible experiences (salience of
-at least 0.6), after each a night that trains what is new and replays what is known (``sleepd.selection``), while about
-a fifth is held out (``sleepd.holdout``). After each night is measured, on the adapter as it would be kept:
+at least 0.6), after each a night that trains what is new and replays what is known (``policy.selection``), while about
+a fifth is held out (``sleepd.policy.holdout``). After each night is measured, on the adapter as it would be kept:
 
 - gain: reply loss on the *next* session, of which no copy was seen, base minus adapter, nats per supervised token;
 - drift: KL from the base on the base's own answers to the ``probe`` prompts, which neither regularise nor watch;
-- loops: greedy replies to the next session's prompts that ``sleepd.repetition`` finds to run in a loop;
+- loops: greedy replies to the next session's prompts that ``sleepd.policy.repetition`` finds to run in a loop;
 - seconds (wall and processor), tokens and steps of the training alone, looks included.
 
 ``recall`` teaches an invented agent 20 facts a night for five nights, each in six wordings, and asks all that was
@@ -39,8 +39,8 @@ from facts import as_experiences, facts, is_right
 from figures import table
 from replay import Night, nights, read_buffer, sampled_by_salience, sessions_of
 
-from sleepd.job import Strategy
-from sleepd.strategies import find_strategy
+from sleepd.config.strategies import find_strategy
+from sleepd.protocol.job import Strategy
 
 FACTS_A_NIGHT = 20
 ANSWER_TOKENS = 32
@@ -81,6 +81,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--only", type=int, nargs="*", help="retraining alone: run just these nights")
     parser.add_argument("--scales", type=float, nargs="*", default=[], help="measure the adapter's effect times this")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--base", default="embedded", help="the base model, as model.base names it")
     parser.add_argument("--models", type=Path, required=True, help="keeps the converted base and its answers")
     parser.add_argument("--label", help="name of this series in the table; otherwise strategy and changes")
     parser.add_argument("--out", type=Path, help="one JSON line a night is appended here")
@@ -156,7 +157,7 @@ def _bench(arguments: argparse.Namespace, strategy: Strategy, system_prompt: str
     from recipes import Bench
 
     arguments.models.mkdir(parents=True, exist_ok=True)
-    return Bench(arguments.models, system_prompt, is_older=strategy.name == "gentle")
+    return Bench(arguments.base, arguments.models, system_prompt, is_older=strategy.name == "gentle")
 
 
 def _tell(arguments: argparse.Namespace, night: Night, cost: Any, figures: dict[str, Any]) -> None:
@@ -182,7 +183,7 @@ def _tell(arguments: argparse.Namespace, night: Night, cost: Any, figures: dict[
 
 if __name__ == "__main__":
     if "--table" not in sys.argv:
-        from sleepd.worker.process import prepare_environment
+        from sleepd.worker.process_limits import prepare_environment
 
         prepare_environment()
     main()

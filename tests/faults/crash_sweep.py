@@ -33,7 +33,7 @@ ROOT = Path(__file__).parents[2]
 if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
-from sleepd.config import Config  # noqa: E402
+from sleepd.config.schema import Config  # noqa: E402
 from sleepd.cycle import JUDGED_STATES  # noqa: E402
 from sleepd.errors import SleepdError  # noqa: E402
 from tests.agents import changed, config_for, experiences, write_buffer, write_config  # noqa: E402
@@ -276,7 +276,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="tiny-") as made:
         model = Path(made)
         if options.real or options.only != "daemon":
-            from sleepd.worker.tiny_model import make_tiny_model
+            from sleepd.worker.programs.tiny_model import make_tiny_model
 
             make_tiny_model(model)
         picked = {"every": options.every, "sample": options.sample, "seed": options.seed}

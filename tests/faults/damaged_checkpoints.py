@@ -22,8 +22,8 @@ ROOT = Path(__file__).parents[2]
 if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
-from sleepd.checkpoints import verify_usable  # noqa: E402
 from sleepd.errors import SleepdError  # noqa: E402
+from sleepd.store.checkpoints import verify_usable  # noqa: E402
 from tests.stages import Stage, look  # noqa: E402
 
 KINDS = ("flip", "truncate", "empty", "remove", "link", "pipe", "moved", "extra")

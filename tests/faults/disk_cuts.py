@@ -24,10 +24,10 @@ if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
 from sleepd.clock import SystemClock  # noqa: E402
-from sleepd.config import Config  # noqa: E402
+from sleepd.config.schema import Config  # noqa: E402
+from sleepd.cycles.sleeper import Sleeper  # noqa: E402
 from sleepd.errors import SleepdError  # noqa: E402
-from sleepd.protocol import Run  # noqa: E402
-from sleepd.sleeper import Sleeper  # noqa: E402
+from sleepd.protocol.control import Run  # noqa: E402
 from tests.agents import changed, experiences, write_buffer, write_config  # noqa: E402
 from tests.fakes import fake_interpreter, fake_worker  # noqa: E402
 from tests.faults.crash_sweep import FIRST, INLINE, configured, wait_for_end  # noqa: E402

@@ -26,7 +26,7 @@ if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
 from sleepd.errors import LedgerUnusable  # noqa: E402
-from sleepd.protocol import Pause  # noqa: E402
+from sleepd.protocol.control import Pause  # noqa: E402
 from tests.agents import changed, experiences, write_buffer, write_config  # noqa: E402
 from tests.fakes import fake_interpreter  # noqa: E402
 from tests.faults import crash_sweep as sweep  # noqa: E402

@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[2]
 if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
-from sleepd.status import Status  # noqa: E402
+from sleepd.protocol.status import Status  # noqa: E402
 from tests.agents import changed, config_for, experiences, write_buffer  # noqa: E402
 from tests.processes import DaemonProcess  # noqa: E402
 

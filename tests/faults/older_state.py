@@ -19,10 +19,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from sleepd.base_identity import MARK, weights_part
-from sleepd.config_layers import load
-from sleepd.protocol import History, Run
-from sleepd.status import RunResult
+from sleepd.config.layers import load
+from sleepd.protocol.base_identity import MARK, weights_part
+from sleepd.protocol.control import History, Run
+from sleepd.protocol.status import RunResult
 from tests.agents import experiences, write_buffer
 from tests.processes import DaemonProcess
 

@@ -31,7 +31,7 @@ import psutil
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from sleepd.cycle import JUDGED_STATES
-from sleepd.protocol import Announcement, Cancel
+from sleepd.protocol.control import Announcement, Cancel
 from tests.agents import changed, config_for, experiences, write_buffer
 from tests.fakes import fake_interpreter
 from tests.processes import DaemonProcess

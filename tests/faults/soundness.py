@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from sleepd.checkpoints import Checkpoints, verify, verify_usable
 from sleepd.cycle import JUDGED_STATES, TERMINAL_STATES, State
-from sleepd.ledger import Ledger
+from sleepd.store.checkpoints import Checkpoints, verify, verify_usable
+from sleepd.store.ledger import Ledger
 
 _LEFTOVERS = ("*.tmp", ".*.tmp", "*.building*", "*.migrating*")
 

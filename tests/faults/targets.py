@@ -22,33 +22,33 @@ from typing import Any
 
 import msgspec
 
-from sleepd import job, protocol
-from sleepd.adapter_file import read_adapter_file
-from sleepd.buffer import ExperienceBuffer, View
-from sleepd.checkpoints import Checkpoints, read_manifest, verify
+from sleepd.buffer.buffer import ExperienceBuffer, View
+from sleepd.buffer.experience import experience_key, group_key
+from sleepd.buffer.parsing import MAX_LINE_BYTES
+from sleepd.buffer.reader_process import Reading, read_digest, read_texts
 from sleepd.client import Client
 from sleepd.clock import SystemClock
-from sleepd.config import Config
-from sleepd.config_layers import VARIABLES, load
-from sleepd.config_text import render
-from sleepd.control import Peer
-from sleepd.digest import MAX_LINE_BYTES
+from sleepd.config.layers import VARIABLES, load
+from sleepd.config.render import render
+from sleepd.config.schema import Config
+from sleepd.config.strategies import STRATEGIES
+from sleepd.cycles.history import History
+from sleepd.cycles.sleeper import Sleeper
+from sleepd.daemon.control_socket import Peer
+from sleepd.daemon.requests import Requests, check_order
 from sleepd.errors import BufferUnreadable, DaemonNotRunning, NothingToDo, UsageError
-from sleepd.experience import experience_key, group_key
-from sleepd.history import History
-from sleepd.ledger import Ledger
-from sleepd.lock import read_holder
-from sleepd.older_formats import read_scheduler_state, read_training_state, write_scheduler_state
-from sleepd.reader import Reading, read_digest, read_texts
-from sleepd.rebuild import open_ledger
-from sleepd.requests import Requests, check_order
+from sleepd.protocol import control, job
+from sleepd.protocol.status import BufferDetail, CycleDetail, Decision, RunResult, Status
 from sleepd.sleepctl.console import Console
 from sleepd.sleepctl.offline import read_status
-from sleepd.sleepctl.show_screen import show_page
-from sleepd.sleepctl.status_screen import status_page
-from sleepd.sleeper import Sleeper
-from sleepd.status import BufferDetail, CycleDetail, Decision, RunResult, Status
-from sleepd.strategies import STRATEGIES
+from sleepd.sleepctl.pages.show_page import show_page
+from sleepd.sleepctl.pages.status_page import status_page
+from sleepd.store.adapter_file import read_adapter_file
+from sleepd.store.checkpoints import Checkpoints, read_manifest, verify
+from sleepd.store.ledger import Ledger
+from sleepd.store.legacy_formats import read_scheduler_state, read_training_state, write_scheduler_state
+from sleepd.store.rebuild_ledger import open_ledger
+from sleepd.store.state_lock import read_holder
 from tests.agents import config_for, experiences, write_buffer
 from tests.fakes import FakeClock, fake_worker
 from tests.faults import mutations
@@ -220,31 +220,31 @@ def buffer_file(directory: Path, stack: ExitStack) -> Target:
 # --- the wires ---
 
 REQUESTS = [
-    protocol.GetStatus(),
-    protocol.Check(thresholds=protocol.Thresholds(min_experiences=3, min_salience=0.2)),
-    protocol.Run(force=True, wait=True, epochs=2, learning_rate=1e-4, max_experiences=9, strategy="gentle"),
-    protocol.Cancel(),
-    protocol.Pause(),
-    protocol.Resume(),
-    protocol.History(limit=5),
-    protocol.Show(cycle=1),
-    protocol.Why(limit=3),
-    protocol.Buffer(),
-    protocol.Rollback(cycle=1),
-    protocol.Rollback(),
-    protocol.GetVersion(),
+    control.GetStatus(),
+    control.Check(thresholds=control.Thresholds(min_experiences=3, min_salience=0.2)),
+    control.Run(force=True, wait=True, epochs=2, learning_rate=1e-4, max_experiences=9, strategy="gentle"),
+    control.Cancel(),
+    control.Pause(),
+    control.Resume(),
+    control.History(limit=5),
+    control.Show(cycle=1),
+    control.Why(limit=3),
+    control.Buffer(),
+    control.Rollback(cycle=1),
+    control.Rollback(),
+    control.GetVersion(),
 ]
 
 
 @target
 def request(directory: Path, stack: ExitStack) -> Target:
     def check(line: bytes, random: Random) -> None:
-        understood = protocol.decode_request(line)
-        again = protocol.encode(understood)
+        understood = control.decode_request(line)
+        again = control.encode(understood)
         assert again.count(b"\n") == 1
-        assert _same(protocol.decode_request(again), understood)
+        assert _same(control.decode_request(again), understood)
 
-    return Target("request", [protocol.encode(each) for each in REQUESTS], mutations.mutated_json, check)
+    return Target("request", [control.encode(each) for each in REQUESTS], mutations.mutated_json, check)
 
 
 @target
@@ -260,16 +260,16 @@ def answered(directory: Path, stack: ExitStack) -> Target:
     requests = Requests(sleeper, reload=reload, describe=lambda: (None, "config.toml"))
 
     def check(line: bytes, random: Random) -> None:
-        understood = protocol.decode_request(line)
-        if isinstance(understood, protocol.Run):
+        understood = control.decode_request(line)
+        if isinstance(understood, control.Run):
             check_order(understood)
             if understood.strategy is not None and understood.strategy not in STRATEGIES:
                 raise UsageError("strategy")
             raise NothingToDo("a cycle is begun by none")
         data = runner.run(requests.respond(understood, Peer(pid=1, uid=0, gid=0)))
-        protocol.decode_answer(protocol.answer(data), dict[str, Any])
+        control.decode_answer(control.answer(data), dict[str, Any])
 
-    return Target("answered", [protocol.encode(each) for each in REQUESTS], mutations.mutated_json, check)
+    return Target("answered", [control.encode(each) for each in REQUESTS], mutations.mutated_json, check)
 
 
 def _same(one: object, other: object) -> bool:
@@ -280,19 +280,19 @@ def _same(one: object, other: object) -> bool:
 @target
 def answer(directory: Path, stack: ExitStack) -> Target:
     kinds: dict[bytes, type] = {
-        protocol.answer(scenes.MORNING): Status,
-        protocol.answer(scenes.decision()): Decision,
-        protocol.answer(RunResult(is_started=True, reason="Cycle 1 started", cycle=1)): RunResult,
-        protocol.answer(scenes.BUFFER_DETAIL): BufferDetail,
-        protocol.answer(scenes.DETAIL): CycleDetail,
-        protocol.answer({"schema": 1, "cycles": []}): dict,
-        protocol.answer_error(UsageError("no", hint="yes")): dict,
+        control.answer(scenes.MORNING): Status,
+        control.answer(scenes.decision()): Decision,
+        control.answer(RunResult(is_started=True, reason="Cycle 1 started", cycle=1)): RunResult,
+        control.answer(scenes.BUFFER_DETAIL): BufferDetail,
+        control.answer(scenes.DETAIL): CycleDetail,
+        control.answer({"schema": 1, "cycles": []}): dict,
+        control.answer_error(UsageError("no", hint="yes")): dict,
     }
 
     def check(line: bytes, random: Random) -> None:
         kind = random.choice(list(kinds.values()))
-        data = protocol.decode_answer(line, kind)
-        assert _same(protocol.decode_answer(protocol.answer(data), kind), data)
+        data = control.decode_answer(line, kind)
+        assert _same(control.decode_answer(control.answer(data), kind), data)
 
     def mutate(random: Random, document: bytes) -> bytes:
         return mutations.mutated_json(random, document)
@@ -304,8 +304,8 @@ def answer(directory: Path, stack: ExitStack) -> Target:
 def announcement(directory: Path, stack: ExitStack) -> Target:
     """What a subscriber hears, through the client and a socket."""
     heard = [
-        protocol.Announcement(event="progress", at=scenes.NOW, fields=msgspec.to_builtins(scenes.PROGRESS)),
-        protocol.Announcement(event="cycle_ended", at=scenes.NOW, fields={"cycle": 3, "state": "promoted"}),
+        control.Announcement(event="progress", at=scenes.NOW, fields=msgspec.to_builtins(scenes.PROGRESS)),
+        control.Announcement(event="cycle_ended", at=scenes.NOW, fields={"cycle": 3, "state": "promoted"}),
     ]
 
     def check(lines: bytes, random: Random) -> None:
@@ -316,9 +316,9 @@ def announcement(directory: Path, stack: ExitStack) -> Target:
             client = Client.__new__(Client)  # connected already
             client._path, client._timeout, client._socket, client._received = "pair", 1.0, ours, bytearray()
             understood = list(client._announcements())
-        assert all(_same(msgspec.json.decode(protocol.encode(each), type=type(each)), each) for each in understood)
+        assert all(_same(msgspec.json.decode(control.encode(each), type=type(each)), each) for each in understood)
 
-    return Target("announcement", [b"".join(map(protocol.encode, heard))], mutations.mutated_lines, check)
+    return Target("announcement", [b"".join(map(control.encode, heard))], mutations.mutated_lines, check)
 
 
 @target
@@ -339,14 +339,14 @@ def offline_copy(directory: Path, stack: ExitStack) -> Target:
 @target
 def screen(directory: Path, stack: ExitStack) -> Target:
     """What sleepctl shows of an answer that it understood, whoever gave it."""
-    status, cycle = protocol.answer(scenes.MORNING), protocol.answer(scenes.DETAIL)
+    status, cycle = control.answer(scenes.MORNING), control.answer(scenes.DETAIL)
 
     def check(line: bytes, random: Random) -> None:
         page: Any
         if b'"summary"' in line:
-            page = show_page(protocol.decode_answer(line, CycleDetail), scenes.NOW)
+            page = show_page(control.decode_answer(line, CycleDetail), scenes.NOW)
         else:
-            page = status_page(protocol.decode_answer(line, Status), now=scenes.NOW, is_live=True)
+            page = status_page(control.decode_answer(line, Status), now=scenes.NOW, is_live=True)
         shown = io.StringIO()
         Console(shown, shown, {}, is_json=False).show({}, page)
         assert "\x1b" not in shown.getvalue()
@@ -494,7 +494,7 @@ def slept(directory: Path, runner: asyncio.Runner) -> Sleeper:
         await sleeper.look()
         while sleeper.intake.counts.unscreened:  # a slow machine takes longer than one look waits
             await sleeper.look()
-        await sleeper.begin(protocol.Run(force=True))
+        await sleeper.begin(control.Run(force=True))
         await sleeper.finished()
         return sleeper
 

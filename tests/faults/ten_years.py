@@ -23,14 +23,14 @@ import msgspec
 sys.path.insert(0, str(Path(__file__).parent.parent.parent))
 
 from sleepd.cycle import Event
-from sleepd.evidence import ProbeReply
-from sleepd.job import Report
-from sleepd.ledger import Ledger
-from sleepd.promotion import Gates, judge
-from sleepd.quarantine import Screened
-from sleepd.records import Placement, Plan
-from sleepd.screenings import KEPT
-from sleepd.triggers import Facts, Policy, decide
+from sleepd.policy.promotion import Gates, judge
+from sleepd.policy.triggers import Facts, Policy, decide
+from sleepd.protocol.evidence import ProbeReply
+from sleepd.protocol.job import Report
+from sleepd.quarantine.near_duplicates import Screened
+from sleepd.quarantine.screening_table import KEPT, Screenings
+from sleepd.store.ledger import Ledger
+from sleepd.store.ledger_rows import Placement, Plan
 from tests.test_promotion import report
 
 DAYS = 3650
@@ -105,8 +105,9 @@ class Life:
             )
             for key in fresh
         ]
-        self.ledger.screenings.record(found, at=at)
-        self.ledger.screenings.trim(KEPT + 2 * BUFFER)  # as the keeper of the quarantine does
+        screenings = Screenings(self.ledger.database)
+        screenings.record(found, at=at)
+        screenings.trim(KEPT + 2 * BUFFER)  # as the keeper of the quarantine does
 
     def _decide(self, number: int, at: datetime) -> None:
         facts = Facts(total=BUFFER, new=number % 20, hours_since_last_sleep=6.0, trainable=16, held_out=HELD_OUT)
@@ -138,18 +139,18 @@ def _large_report() -> Report:
 OPENED = """
 import resource, sys
 from pathlib import Path
-import sleepd.daemon
-from sleepd.ledger import Ledger
-from sleepd.screenings import Screenings
-from sleepd.isolation import Findings
-from sleepd.selection import KeySet
+import sleepd.daemon.daemon
+from sleepd.store.ledger import Ledger
+from sleepd.quarantine.screening_table import Screenings
+from sleepd.quarantine.rules import Findings
+from sleepd.policy.selection import KeySet
 plain = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 ledger = Ledger(Path(sys.argv[1]))
 champion = ledger.standing()[-1]
 known = ledger.summaries(limit=50), ledger.summaries(), ledger.judged(limit=-1), ledger.recorded_sides()
 learned = KeySet(ledger.learned(champion)), KeySet(ledger.seen(champion))
 findings = Findings()
-for page in ledger.screenings.pages():
+for page in Screenings(ledger.database).pages():
     for each in page:
         findings.put(each)
 print(plain // 1024, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)

@@ -21,10 +21,10 @@ ROOT = Path(__file__).parents[2]
 if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
-from sleepd.config import Config  # noqa: E402
+from sleepd.config.schema import Config  # noqa: E402
 from sleepd.errors import SleepdError  # noqa: E402
-from sleepd.protocol import Buffer, Quarantine, Show  # noqa: E402
-from sleepd.status import BufferDetail, CycleDetail, QuarantineList  # noqa: E402
+from sleepd.protocol.control import Buffer, Quarantine, Show  # noqa: E402
+from sleepd.protocol.status import BufferDetail, CycleDetail, QuarantineList  # noqa: E402
 from tests.agents import changed, config_for, experiences  # noqa: E402
 from tests.processes import DaemonProcess  # noqa: E402
 
@@ -150,7 +150,7 @@ def _watched(daemon: DaemonProcess, result: Result) -> Iterator[None]:
 
 
 def main() -> int:
-    from sleepd.worker.tiny_model import make_tiny_model
+    from sleepd.worker.programs.tiny_model import make_tiny_model
 
     argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
     bad, is_well = worst(), True

@@ -10,7 +10,16 @@ from threading import Event, Thread
 from typing import Any
 
 from sleepd.errors import SleepdError
-from sleepd.protocol import Announcement, AnyRequest, Request, Subscribe, answer, answer_error, decode_request, encode
+from sleepd.protocol.control import (
+    Announcement,
+    AnyRequest,
+    Request,
+    Subscribe,
+    answer,
+    answer_error,
+    decode_request,
+    encode,
+)
 
 Reply = Any | SleepdError | bytes | Callable[[AnyRequest], Any]
 

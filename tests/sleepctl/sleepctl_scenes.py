@@ -7,7 +7,8 @@ from typing import Any
 
 import msgspec
 
-from sleepd.evidence import (
+from sleepd.buffer.trained_texts import Learned, LearnedText
+from sleepd.protocol.evidence import (
     ChatContract,
     Collapse,
     Drift,
@@ -19,10 +20,8 @@ from sleepd.evidence import (
     Relevance,
     Speech,
 )
-from sleepd.job import Check, Notice, Progress, Reply, Report
-from sleepd.learned import Learned, LearnedText
-from sleepd.sleepctl.report_page import Told
-from sleepd.status import (
+from sleepd.protocol.job import Check, Notice, Progress, Reply, Report
+from sleepd.protocol.status import (
     BufferDetail,
     BufferStatus,
     Champion,
@@ -36,7 +35,8 @@ from sleepd.status import (
     Status,
     Veto,
 )
-from sleepd.verdict import AddedMetric, Comparison, Figure, Interval, Outcome, Verdict
+from sleepd.protocol.verdict import AddedMetric, Comparison, Figure, Interval, Outcome, Verdict
+from sleepd.sleepctl.pages.report_page import Told
 
 NOW = datetime(2026, 7, 5, 7, 20, tzinfo=UTC)
 HOSTILE = "\x1b]0;owned\x07\x1b[2J\x9b31m\u202egnp.exe\x00\r\n" + "漢字" * 60 + "x" * 200

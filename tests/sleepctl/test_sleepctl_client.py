@@ -22,8 +22,8 @@ from sleepd.errors import (
     UsageError,
     VersionMismatch,
 )
-from sleepd.protocol import Announcement, Answer, GetStatus, GetVersion, answer, encode
-from sleepd.status import Status
+from sleepd.protocol.control import Announcement, Answer, GetStatus, GetVersion, answer, encode
+from sleepd.protocol.status import Status
 
 
 def test_an_answer_arrives_as_the_structure_that_was_sent(daemon: FakeDaemon) -> None:

@@ -12,11 +12,12 @@ import sleepctl_scenes as scenes
 from sleepctl_fake_daemon import FakeDaemon
 from sleepctl_ran import Ran
 
-from sleepd import errors, protocol
-from sleepd.config import Config
+from sleepd import errors
+from sleepd.config.schema import Config
+from sleepd.protocol import control
+from sleepd.protocol.status import DecisionRecord, RunResult
 from sleepd.sleepctl.command_texts import GROUPS
 from sleepd.sleepctl.exit_codes import MEANINGS, ExitCode
-from sleepd.status import DecisionRecord, RunResult
 from sleepd.version import VERSION
 
 Sleepctl = Callable[..., Ran]
@@ -63,7 +64,7 @@ def write_offline(directory: Path, name: str, content: Any) -> None:
 
 def test_status_of_a_running_daemon_is_shown_and_ends_with_0(daemon: FakeDaemon, sleepctl: Sleepctl) -> None:
     """The screen goes to stdout, and nothing to stderr."""
-    daemon.replies[protocol.GetStatus] = scenes.MORNING
+    daemon.replies[control.GetStatus] = scenes.MORNING
     code, out, err = sleepctl("status")
     assert (code, err) == (0, "")
     assert out.startswith("● sage-sleepd is idle, since ")
@@ -71,7 +72,7 @@ def test_status_of_a_running_daemon_is_shown_and_ends_with_0(daemon: FakeDaemon,
 
 def test_the_keys_of_status_in_json_are_frozen(daemon: FakeDaemon, sleepctl: Sleepctl) -> None:
     """Programs depend on these keys; a change must be seen here first."""
-    daemon.replies[protocol.GetStatus] = scenes.TRAINING
+    daemon.replies[control.GetStatus] = scenes.TRAINING
     data = sleepctl("status", "--json").json
     assert sorted(data) == STATUS_KEYS
     assert data["schema"] == 1
@@ -144,16 +145,16 @@ def test_the_state_directory_comes_from_the_configuration(environment: Path, sle
 
 def test_history_asks_for_as_many_as_the_limit_says(daemon: FakeDaemon, sleepctl: Sleepctl) -> None:
     """The limit goes with the request, and holds even when the daemon sends more."""
-    daemon.replies[protocol.History] = {"schema": 1, "cycles": [scenes.REJECTED, scenes.PROMOTED]}
+    daemon.replies[control.History] = {"schema": 1, "cycles": [scenes.REJECTED, scenes.PROMOTED]}
     ran = sleepctl("history", "--limit", "1", "--json")
     assert ran.code == 0
     assert [cycle["cycle"] for cycle in ran.json["cycles"]] == [9]
-    assert daemon.requests == [protocol.History(limit=1)]
+    assert daemon.requests == [control.History(limit=1)]
 
 
 def test_history_without_a_cycle_says_so(daemon: FakeDaemon, sleepctl: Sleepctl) -> None:
     """An empty table would leave the owner guessing."""
-    daemon.replies[protocol.History] = {"schema": 1, "cycles": []}
+    daemon.replies[control.History] = {"schema": 1, "cycles": []}
     assert sleepctl("history") == Ran(0, "no cycle yet\n", "")
 
 
@@ -165,34 +166,34 @@ def test_check_begins_with_the_two_lines_that_scripts_read(
     daemon: FakeDaemon, sleepctl: Sleepctl, decision: Any, answer: str
 ) -> None:
     """Should run, Reason, then every condition; plain check returns 0 either way."""
-    daemon.replies[protocol.Check] = decision
+    daemon.replies[control.Check] = decision
     code, out, err = sleepctl("check")
     assert (code, err) == (0, "")
     lines = out.splitlines()
     assert lines[:2] == [f"Should run: {answer}", f"Reason: {decision.reason}"]
     assert all(any(condition.name in line for line in lines[2:]) for condition in decision.conditions)
-    assert daemon.requests == [protocol.Check()]
+    assert daemon.requests == [control.Check()]
 
 
 def test_check_apply_starts_a_cycle_when_due(daemon: FakeDaemon, sleepctl: Sleepctl) -> None:
     """The decision and the start are both shown, and the undo on stderr."""
-    daemon.replies.update({protocol.Check: DUE, protocol.Run: STARTED})
+    daemon.replies.update({control.Check: DUE, control.Run: STARTED})
     code, out, err = sleepctl("check", "--apply")
     assert code == 0
     assert out.startswith("Should run: True\n")
     assert "cycle 9 started\n" in out
     assert err == "undo: sleepctl cancel\n"
-    assert daemon.requests == [protocol.Check(), protocol.Run()]
+    assert daemon.requests == [control.Check(), control.Run()]
 
 
 def test_check_apply_returns_5_when_not_due_and_starts_nothing(daemon: FakeDaemon, sleepctl: Sleepctl) -> None:
     """The timer unit takes 5 for success; no run is asked for."""
-    daemon.replies[protocol.Check] = NOT_DUE
+    daemon.replies[control.Check] = NOT_DUE
     code, out, err = sleepctl("check", "--apply")
     assert code == 5
     assert out.startswith("Should run: False\n")
     assert err == "nothing to do\n"
-    assert daemon.requests == [protocol.Check()]
+    assert daemon.requests == [control.Check()]
 
 
 # --- run ---
@@ -200,18 +201,18 @@ def test_check_apply_returns_5_when_not_due_and_starts_nothing(daemon: FakeDaemo
 
 def test_run_carries_every_option_to_the_daemon(daemon: FakeDaemon, sleepctl: Sleepctl) -> None:
     """No option is dropped on the way."""
-    daemon.replies[protocol.Run] = STARTED
+    daemon.replies[control.Run] = STARTED
     arguments = "run --force --epochs 2 --learning-rate 1e-4 --max-experiences 7 --strategy gentle"
     code, out, err = sleepctl(*arguments.split(" "))
     assert (code, out) == (0, "cycle 9 started\n")
     assert "undo: sleepctl cancel\n" in err
-    sent = protocol.Run(force=True, epochs=2, learning_rate=1e-4, max_experiences=7, strategy="gentle")
+    sent = control.Run(force=True, epochs=2, learning_rate=1e-4, max_experiences=7, strategy="gentle")
     assert daemon.requests == [sent]
 
 
 def test_run_when_not_due_returns_5_with_the_reason(daemon: FakeDaemon, sleepctl: Sleepctl) -> None:
     """A run that was not started is no success."""
-    daemon.replies[protocol.Run] = RunResult(is_started=False, reason="3 < 5")
+    daemon.replies[control.Run] = RunResult(is_started=False, reason="3 < 5")
     code, out, err = sleepctl("run")
     assert (code, out) == (5, "")
     assert "sleepctl: nothing to do: 3 < 5\n" in err
@@ -223,24 +224,24 @@ def test_run_when_not_due_returns_5_with_the_reason(daemon: FakeDaemon, sleepctl
 @pytest.mark.parametrize(
     ("arguments", "request_sent", "reply", "said"),
     [
-        (["cancel"], protocol.Cancel(), {"cycle": 9}, "cycle 9 cancelled; what it learned is discarded"),
-        (["pause"], protocol.Pause(), {"is_paused": True}, "paused: no cycle starts; one under way goes on"),
-        (["resume"], protocol.Resume(), {"is_paused": False}, "resumed: it sleeps when due"),
+        (["cancel"], control.Cancel(), {"cycle": 9}, "cycle 9 cancelled; what it learned is discarded"),
+        (["pause"], control.Pause(), {"is_paused": True}, "paused: no cycle starts; one under way goes on"),
+        (["resume"], control.Resume(), {"is_paused": False}, "resumed: it sleeps when due"),
         (
             ["rollback"],
-            protocol.Rollback(),
+            control.Rollback(),
             {"champion": 7, "was": 8, "quarantined": 0},
             "cycle 7 is in use; before: cycle 8",
         ),
         (
             ["rollback", "5"],
-            protocol.Rollback(cycle=5),
+            control.Rollback(cycle=5),
             {"champion": 5, "was": 8, "quarantined": 0},
             "cycle 5 is in use; before: cycle 8",
         ),
         (
             ["rollback", "0"],
-            protocol.Rollback(cycle=0),
+            control.Rollback(cycle=0),
             {"champion": None, "was": 8, "quarantined": 0},
             "the base model is in use; before: cycle 8",
         ),
@@ -251,7 +252,7 @@ def test_a_change_is_said_with_its_undo(
     daemon: FakeDaemon,
     sleepctl: Sleepctl,
     arguments: list[str],
-    request_sent: protocol.Request,
+    request_sent: control.Request,
     reply: dict[str, Any],
     said: str,
 ) -> None:
@@ -268,11 +269,11 @@ def test_a_change_is_said_with_its_undo(
 
 def test_show_prints_the_cycle_that_was_asked_for(daemon: FakeDaemon, sleepctl: Sleepctl) -> None:
     """The number goes with the request; the verdict's reason is shown."""
-    daemon.replies[protocol.Show] = scenes.DETAIL
+    daemon.replies[control.Show] = scenes.DETAIL
     code, out, _ = sleepctl("show", "8")
     assert code == 0
     assert out.startswith("cycle 8 promoted, in use; started ")
-    assert daemon.requests == [protocol.Show(cycle=8)]
+    assert daemon.requests == [control.Show(cycle=8)]
 
 
 def test_why_shows_the_decision_and_its_changes_with_their_figures(daemon: FakeDaemon, sleepctl: Sleepctl) -> None:
@@ -280,17 +281,17 @@ def test_why_shows_the_decision_and_its_changes_with_their_figures(daemon: FakeD
     change = DecisionRecord(
         at=scenes.NOW, decision=NOT_DUE, facts={"total": 3, "hours_since_last_sleep": None, "problem": ""}
     )
-    daemon.replies[protocol.Why] = {"schema": 1, "current": DUE, "changes": [change]}
+    daemon.replies[control.Why] = {"schema": 1, "current": DUE, "changes": [change]}
     code, out, _ = sleepctl("why", "--limit", "3")
     assert code == 0
     assert out.startswith("Should run: True\n")
     assert "total 3, hours_since_last_sleep –, problem –" in out
-    assert daemon.requests == [protocol.Why(limit=3)]
+    assert daemon.requests == [control.Why(limit=3)]
 
 
 def test_buffer_shows_counts_and_what_was_set_aside_and_why(daemon: FakeDaemon, sleepctl: Sleepctl) -> None:
     """Every count of the buffer and each record that is not used."""
-    daemon.replies[protocol.Buffer] = scenes.BUFFER_DETAIL
+    daemon.replies[control.Buffer] = scenes.BUFFER_DETAIL
     code, out, _ = sleepctl("buffer")
     assert code == 0
     assert "      3  new: " in out
@@ -299,7 +300,7 @@ def test_buffer_shows_counts_and_what_was_set_aside_and_why(daemon: FakeDaemon, 
 
 def test_version_names_both_ends(daemon: FakeDaemon, sleepctl: Sleepctl) -> None:
     """The client's and the daemon's version stand below each other."""
-    daemon.replies[protocol.GetVersion] = {"version": "9.9.9", "v": 1}
+    daemon.replies[control.GetVersion] = {"version": "9.9.9", "v": 1}
     assert sleepctl("version") == Ran(0, f"sleepctl {VERSION} (protocol 1)\nsleepd   9.9.9 (protocol 1)\n", "")
 
 
@@ -316,23 +317,23 @@ def test_version_with_the_daemon_down_names_this_program_and_ends_with_3(sleepct
 @pytest.mark.parametrize(
     ("arguments", "kind", "reply"),
     [
-        ("status", protocol.GetStatus, scenes.ATTACKED),
-        ("check", protocol.Check, DUE),
-        ("why", protocol.Why, {"schema": 1, "current": DUE, "changes": []}),
-        ("history", protocol.History, {"schema": 1, "cycles": [scenes.PROMOTED]}),
-        ("show 8", protocol.Show, scenes.DETAIL),
-        ("buffer", protocol.Buffer, scenes.BUFFER_DETAIL),
-        ("version", protocol.GetVersion, {"version": "1", "v": 1}),
-        ("run", protocol.Run, STARTED),
-        ("cancel", protocol.Cancel, {"cycle": 9, "undo": ""}),
-        ("pause", protocol.Pause, {"is_paused": True, "undo": ""}),
-        ("resume", protocol.Resume, {"is_paused": False, "undo": ""}),
-        ("rollback", protocol.Rollback, {"champion": None, "was": 8, "undo": ""}),
+        ("status", control.GetStatus, scenes.ATTACKED),
+        ("check", control.Check, DUE),
+        ("why", control.Why, {"schema": 1, "current": DUE, "changes": []}),
+        ("history", control.History, {"schema": 1, "cycles": [scenes.PROMOTED]}),
+        ("show 8", control.Show, scenes.DETAIL),
+        ("buffer", control.Buffer, scenes.BUFFER_DETAIL),
+        ("version", control.GetVersion, {"version": "1", "v": 1}),
+        ("run", control.Run, STARTED),
+        ("cancel", control.Cancel, {"cycle": 9, "undo": ""}),
+        ("pause", control.Pause, {"is_paused": True, "undo": ""}),
+        ("resume", control.Resume, {"is_paused": False, "undo": ""}),
+        ("rollback", control.Rollback, {"champion": None, "was": 8, "undo": ""}),
         ("config show", None, None),
     ],
 )
 def test_json_is_one_document_with_a_schema_number_in_plain_ascii(
-    daemon: FakeDaemon, sleepctl: Sleepctl, arguments: str, kind: type[protocol.Request] | None, reply: Any
+    daemon: FakeDaemon, sleepctl: Sleepctl, arguments: str, kind: type[control.Request] | None, reply: Any
 ) -> None:
     """Every command's answer in JSON carries the number, and nothing that a terminal would act on."""
     if kind is not None:
@@ -345,7 +346,7 @@ def test_json_is_one_document_with_a_schema_number_in_plain_ascii(
 
 def test_an_error_in_json_is_a_document_on_stdout_and_words_on_stderr(daemon: FakeDaemon, sleepctl: Sleepctl) -> None:
     """A program finds kind, message, hint and code; a person reads the same."""
-    daemon.replies[protocol.Cancel] = errors.NothingToDo("no cycle is under way", hint="sleepctl status")
+    daemon.replies[control.Cancel] = errors.NothingToDo("no cycle is under way", hint="sleepctl status")
     ran = sleepctl("cancel", "--json")
     told = {"kind": "NothingToDo", "message": "no cycle is under way", "hint": "sleepctl status", "exit_code": 5}
     assert ran.json == {"schema": 1, "error": told}
@@ -376,7 +377,7 @@ def test_an_error_of_the_daemon_becomes_its_exit_code_with_message_and_hint(
 ) -> None:
     """Whatever the daemon refuses with, the code says its kind and stderr its words."""
     failure = error("what went wrong", hint="what to type")
-    for kind in (protocol.Run, protocol.Check, protocol.Rollback, protocol.Show):
+    for kind in (control.Run, control.Check, control.Rollback, control.Show):
         daemon.replies[kind] = failure
     assert sleepctl(*command.split()) == Ran(code, "", "sleepctl: what went wrong\nhint: what to type\n")
 
@@ -407,7 +408,7 @@ def test_a_daemon_of_another_version_ends_with_1_and_the_restart_command(
     daemon: FakeDaemon, sleepctl: Sleepctl
 ) -> None:
     """The third way of not being understood has its own command to type."""
-    daemon.replies[protocol.GetStatus] = protocol.encode(protocol.Answer(v=2))
+    daemon.replies[control.GetStatus] = control.encode(control.Answer(v=2))
     code, out, err = sleepctl("status")
     assert (code, out) == (1, "")
     assert "hint: sudo systemctl restart sage-sleepd" in err
@@ -478,7 +479,7 @@ def test_the_socket_on_the_command_line_wins_over_the_environment(
 ) -> None:
     """--socket, before or after the command, is where the daemon is asked."""
     monkeypatch.setenv("SLEEPD_SOCKET", "/nonexistent/s")
-    daemon.replies[protocol.GetVersion] = {"version": "1", "v": 1}
+    daemon.replies[control.GetVersion] = {"version": "1", "v": 1}
     assert sleepctl("version").code == 3
     assert sleepctl("version", "--socket", str(daemon.path)).code == 0
     assert sleepctl("--socket", str(daemon.path), "version").code == 0
@@ -489,7 +490,7 @@ def test_the_socket_is_found_through_the_users_own_configuration(
 ) -> None:
     """Without option and variable the discovered configuration names the socket."""
     monkeypatch.delenv("SLEEPD_SOCKET")
-    daemon.replies[protocol.GetVersion] = {"version": "1", "v": 1}
+    daemon.replies[control.GetVersion] = {"version": "1", "v": 1}
     (environment / ".config" / "sage-sleepd").mkdir(parents=True)
     (environment / ".config" / "sage-sleepd" / "config.toml").write_text(f'[control]\nsocket = "{daemon.path}"\n')
     assert sleepctl("version").code == 0
@@ -575,7 +576,7 @@ def test_config_check_without_any_file_ends_with_4(
     sleepctl: Sleepctl, environment: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nothing to check is not the same as correct."""
-    monkeypatch.setattr("sleepd.config_checks.discover", lambda _: None)
+    monkeypatch.setattr("sleepd.config.checks.discover", lambda _: None)
     code, _, err = sleepctl("config", "check")
     assert code == 4
     assert "there is no configuration file" in err

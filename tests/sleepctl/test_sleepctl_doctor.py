@@ -18,22 +18,15 @@ import sleepctl_scenes as scenes
 from sleepctl_fake_daemon import FakeDaemon
 from sleepctl_ran import Ran
 
-from sleepd import protocol
-from sleepd.capability import BaseCheck, Capability
-from sleepd.config import BufferConfig, Config, WorkerConfig
-from sleepd.evidence import ChatContract
-from sleepd.sleepctl.doctor_facts import (
-    BufferFacts,
-    ConfigFacts,
-    Facts,
-    PathFacts,
-    SocketFacts,
-    UnitFacts,
-)
-from sleepd.sleepctl.doctor_findings import judge
-from sleepd.sleepctl.longest_experience import longest_experience
-from sleepd.sleepctl.programs import answer_of
-from sleepd.sleepctl.reach import reach_as
+from sleepd.config.schema import BufferConfig, Config, WorkerConfig
+from sleepd.protocol import control
+from sleepd.protocol.capability import BaseCheck, Capability
+from sleepd.protocol.evidence import ChatContract
+from sleepd.sleepctl.doctor.access import reach_as
+from sleepd.sleepctl.doctor.doctor_facts import BufferFacts, ConfigFacts, Facts, PathFacts, SocketFacts, UnitFacts
+from sleepd.sleepctl.doctor.findings import judge
+from sleepd.sleepctl.doctor.longest_experience import longest_experience
+from sleepd.sleepctl.subprocesses import answer_of
 from sleepd.version import VERSION
 from tests.agents import changed, config_for, experiences, write_buffer, write_config
 from tests.processes import DaemonProcess
@@ -282,7 +275,7 @@ def torchless(short_directory: Path) -> str:
     python = short_directory / "python"
     text = msgspec.json.encode(CAPABLE).decode()
     base = msgspec.json.encode(CHECKED).decode()
-    answers = f"sleepd.worker.probe) echo '{text}';; sleepd.worker.check_base) echo '{base}';;"
+    answers = f"sleepd.worker.probe) echo '{text}';; sleepd.worker.programs.check_base) echo '{base}';;"
     python.write_text(f'#!/bin/sh\ncase "$3" in {answers} esac\n')
     python.chmod(0o755)
     return str(python)
@@ -350,7 +343,7 @@ def test_doctor_hangs_with_no_program_that_hangs(
     programs: Callable[[str, str], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One that does not answer is as one that is not there."""
-    monkeypatch.setattr("sleepd.sleepctl.programs._SECONDS", 0.2)
+    monkeypatch.setattr("sleepd.sleepctl.subprocesses._SECONDS", 0.2)
     programs("systemctl", "exec /bin/sleep 60")
     assert answer_of("systemctl", "show") is None
     programs("systemctl", "echo no >&2; exit 1")
@@ -362,8 +355,8 @@ def test_doctor_without_anything_ends_with_1_and_says_what_to_do(
     environment: Path, sleepctl: Sleepctl, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No configuration: that is the first thing to mend."""
-    monkeypatch.setattr("sleepd.config_checks.discover", lambda _: None)
-    monkeypatch.setattr("sleepd.sleepctl.doctor_gather.worker_python", lambda _configured: "/nonexistent/python")
+    monkeypatch.setattr("sleepd.config.checks.discover", lambda _: None)
+    monkeypatch.setattr("sleepd.sleepctl.doctor.gather.worker_python", lambda _configured: "/nonexistent/python")
     code, out, _ = sleepctl("doctor")
     assert code == 1
     assert out.startswith("FAIL  config    there is no configuration file\n")
@@ -386,8 +379,8 @@ def test_doctor_says_that_a_daemon_of_another_version_should_be_restarted(
 ) -> None:
     """After an upgrade the old daemon runs on, and is found out."""
     write_config(environment / "c.toml", changed(config_for(environment), "worker", python=torchless))
-    daemon.replies[protocol.GetStatus] = scenes.changed(scenes.MORNING, version="0.0.1", pid=os.getpid())
-    daemon.replies[protocol.Buffer] = scenes.BUFFER_DETAIL
+    daemon.replies[control.GetStatus] = scenes.changed(scenes.MORNING, version="0.0.1", pid=os.getpid())
+    daemon.replies[control.Buffer] = scenes.BUFFER_DETAIL
     ran = sleepctl("doctor", "--config", str(environment / "c.toml"), "--json")
     (finding,) = [each for each in ran.json["findings"] if each["name"] == "daemon"]
     assert (finding["mark"], finding["command"]) == ("WARN", "sudo systemctl restart sage-sleepd")
@@ -438,10 +431,18 @@ def test_base_check_finds_faults_untrained(tmp_path: Path) -> None:
     pytest.importorskip("torch")
     from safetensors.torch import load_file, save_file
 
-    from sleepd.worker.tiny_model import make_tiny_model
+    from sleepd.worker.programs.tiny_model import make_tiny_model
 
     def check(*arguments: str, stdin: bytes = b"") -> BaseCheck:
-        command = [sys.executable, "-m", "sleepd.worker.check_base", "--device", "cpu", "--base", str(tmp_path)]
+        command = [
+            sys.executable,
+            "-m",
+            "sleepd.worker.programs.check_base",
+            "--device",
+            "cpu",
+            "--base",
+            str(tmp_path),
+        ]
         environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
         done = subprocess.run([*command, *arguments], capture_output=True, env=environment, check=True, input=stdin)
         return msgspec.json.decode(done.stdout, type=BaseCheck)

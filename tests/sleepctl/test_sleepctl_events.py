@@ -15,9 +15,10 @@ import sleepctl_scenes as scenes
 from sleepctl_fake_daemon import FakeDaemon
 from sleepctl_ran import Ran
 
-from sleepd import errors, protocol
-from sleepd.protocol import Announcement
-from sleepd.sleepctl.journal import Unit, is_journal, unit_of
+from sleepd import errors
+from sleepd.protocol import control
+from sleepd.protocol.control import Announcement
+from sleepd.sleepctl.commands.logs import Unit, is_journal, unit_of
 from tests.agents import config_for, experiences, write_buffer, write_config
 from tests.processes import DaemonProcess
 
@@ -117,17 +118,17 @@ def test_reload_names_the_changed_keys_and_those_that_wait_for_a_restart(
     daemon: FakeDaemon, sleepctl: Sleepctl
 ) -> None:
     """The owner sees what the edit did, and what it did not do yet."""
-    daemon.replies[protocol.Reload] = {"schema": 1, "changed": ["log.level", "state.directory"]}
+    daemon.replies[control.Reload] = {"schema": 1, "changed": ["log.level", "state.directory"]}
     code, out, err = sleepctl("reload")
     assert (code, out) == (0, "changed: log.level\nchanged: state.directory\n")
     assert err == "state.directory takes effect at the next start: sudo systemctl restart sage-sleepd\n"
-    daemon.replies[protocol.Reload] = {"schema": 1, "changed": []}
+    daemon.replies[control.Reload] = {"schema": 1, "changed": []}
     assert sleepctl("reload").out == "nothing changed\n"
 
 
 def test_a_refused_reload_ends_with_9(daemon: FakeDaemon, sleepctl: Sleepctl) -> None:
     """The daemon's refusal is the command's."""
-    daemon.replies[protocol.Reload] = errors.ConfigError("c.toml: not TOML", hint="mend it")
+    daemon.replies[control.Reload] = errors.ConfigError("c.toml: not TOML", hint="mend it")
     assert sleepctl("reload").code == 9
 
 

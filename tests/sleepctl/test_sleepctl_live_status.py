@@ -23,10 +23,10 @@ import sleepctl_scenes as scenes
 from sleepctl_fake_daemon import FakeDaemon
 from sleepctl_ran import Ran
 
-from sleepd import protocol
-from sleepd.protocol import Announcement
-from sleepd.sleepctl.live_status import frame
-from sleepd.status import Status
+from sleepd.protocol import control
+from sleepd.protocol.control import Announcement
+from sleepd.protocol.status import Status
+from sleepd.sleepctl.commands.watch_status import frame
 
 Sleepctl = Callable[..., Ran]
 
@@ -128,7 +128,7 @@ def test_without_a_terminal_watching_is_refused_with_what_to_use_instead(
 
 def test_an_event_draws_anew_in_place_and_ctrl_c_leaves_the_terminal_as_it_was(daemon: FakeDaemon) -> None:
     """Two drawings, the second caused by the event alone; nothing is blanked in between; the end is 130."""
-    daemon.replies[protocol.GetStatus] = steps()
+    daemon.replies[control.GetStatus] = steps()
     daemon.announcements = [EVENT]
     with watching() as screen:
         screen.until("step 1 of 1000")
@@ -145,14 +145,14 @@ def test_an_event_draws_anew_in_place_and_ctrl_c_leaves_the_terminal_as_it_was(d
 
 def test_the_timer_draws_without_any_event(daemon: FakeDaemon) -> None:
     """Ages grow also where nothing happens."""
-    daemon.replies[protocol.GetStatus] = steps()
+    daemon.replies[control.GetStatus] = steps()
     with watching("0.05") as screen:
         screen.until("step 4 of 1000")
 
 
 def test_sigterm_leaves_the_terminal_as_it_was_and_still_ends_by_the_signal(daemon: FakeDaemon) -> None:
     """Whoever sent it sees what it did, and the owner has the cursor back."""
-    daemon.replies[protocol.GetStatus] = scenes.TRAINING
+    daemon.replies[control.GetStatus] = scenes.TRAINING
     with watching() as screen:
         screen.until("\x1b[J")
         assert screen.end(signal.SIGTERM) == -signal.SIGTERM
@@ -161,7 +161,7 @@ def test_sigterm_leaves_the_terminal_as_it_was_and_still_ends_by_the_signal(daem
 
 def test_a_resized_terminal_is_filled_anew(daemon: FakeDaemon) -> None:
     """A narrower window has narrower lines, at once; what does not fit below is counted."""
-    daemon.replies[protocol.GetStatus] = scenes.TRAINING
+    daemon.replies[control.GetStatus] = scenes.TRAINING
     with watching() as screen:
         screen.until("\x1b[J")
         screen.resize(50, 10)
@@ -178,7 +178,7 @@ def test_a_daemon_that_goes_away_and_comes_back_is_followed(environment: Path) -
     (environment / "status.json").write_bytes(msgspec.json.encode(scenes.MORNING))
     path = environment / "sleepd.sock"
     first = FakeDaemon(path)
-    first.replies[protocol.GetStatus] = scenes.TRAINING
+    first.replies[control.GetStatus] = scenes.TRAINING
     try:
         with watching("0.1", "--state", str(environment)) as screen:
             screen.until("sage-sleepd is training")
@@ -186,7 +186,7 @@ def test_a_daemon_that_goes_away_and_comes_back_is_followed(environment: Path) -
             path.unlink()
             screen.until("sage-sleepd is not running")
             second = FakeDaemon(path)
-            second.replies[protocol.GetStatus] = steps()
+            second.replies[control.GetStatus] = steps()
             screen.until("step 3 of 1000")
             second.close()
     finally:
@@ -195,7 +195,7 @@ def test_a_daemon_that_goes_away_and_comes_back_is_followed(environment: Path) -
 
 def test_a_stopped_watch_gives_the_terminal_back_until_it_goes_on(daemon: FakeDaemon) -> None:
     """Ctrl-Z leaves the shell a usable terminal; `fg` takes the screen again."""
-    daemon.replies[protocol.GetStatus] = scenes.TRAINING
+    daemon.replies[control.GetStatus] = scenes.TRAINING
     with watching() as screen:
         screen.until("\x1b[J")
         screen.process.send_signal(signal.SIGTSTP)

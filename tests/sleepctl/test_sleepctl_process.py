@@ -17,13 +17,13 @@ import sleepctl_scenes as scenes
 from sleepctl_fake_daemon import FakeDaemon
 from sleepctl_ran import Ran
 
-from sleepd import protocol
 from sleepd.errors import NothingToDo
-from sleepd.job import Progress
+from sleepd.protocol import control
+from sleepd.protocol.job import Progress
+from sleepd.protocol.status import CycleSummary, RunResult
 from sleepd.sleepctl.__main__ import main
-from sleepd.sleepctl.commands import COMMANDS
+from sleepd.sleepctl.commands.daemon_commands import COMMANDS
 from sleepd.sleepctl.exit_codes import ExitCode
-from sleepd.status import CycleSummary, RunResult
 
 Sleepctl = Callable[..., Ran]
 
@@ -31,10 +31,10 @@ REPOSITORY = Path(__file__).parents[2]
 COMMAND = [sys.executable, "-m", "sleepd.sleepctl"]
 
 
-def progress(**fields: object) -> protocol.Announcement:
+def progress(**fields: object) -> control.Announcement:
     """The worker's progress as the daemon announces it."""
     known = {"cycle": 9, "type": "progress", "phase": "training", "steps": 24, "device": "cuda:0"}
-    return protocol.Announcement(event="progress", at=scenes.NOW, fields={**known, **fields})
+    return control.Announcement(event="progress", at=scenes.NOW, fields={**known, **fields})
 
 
 def ended(summary: CycleSummary) -> RunResult:
@@ -74,7 +74,7 @@ def test_status_imports_neither_asyncio_nor_structlog_nor_the_upper_floors_nor_t
     daemon: FakeDaemon, sleepctl: Sleepctl
 ) -> None:
     """The modules that make a start slow, and those that a client must not know, stay out."""
-    daemon.replies[protocol.GetStatus] = scenes.MORNING
+    daemon.replies[control.GetStatus] = scenes.MORNING
     code = (
         "import sys; from sleepd.sleepctl.__main__ import main; main(['status']);"
         "print('modules:', *sys.modules, file=sys.stderr)"
@@ -84,45 +84,11 @@ def test_status_imports_neither_asyncio_nor_structlog_nor_the_upper_floors_nor_t
     )
     loaded = set(ran.stderr.partition("modules: ")[2].split())
     assert "sleepd.client" in loaded
-    upper = {f"sleepd.{name}" for name in ("scheduler", "daemon", "control", "supervisor", "watch", "notify", "log")}
+    upper = {
+        f"sleepd.{name}" for name in ("scheduler", "daemon", "cycles", "store", "quarantine", "buffer.watch", "log")
+    }
     slow = {"asyncio", "structlog", "torch", "transformers", "sqlite3"}
     assert loaded & (upper | slow) == set()
-
-
-@pytest.mark.parametrize("module", sorted((REPOSITORY / "sleepd" / "sleepctl").glob("*.py")), ids=lambda p: p.stem)
-def test_no_module_of_the_command_line_imports_an_upper_floor(module: Path) -> None:
-    """Not even lazily: clients live beside the daemon, not on it."""
-    imported = set(re.findall(r"^\s*from sleepd\.(\w+) import", module.read_text(), re.MULTILINE))
-    allowed = {
-        "capability",
-        "client",
-        "clock",
-        "config",
-        "config_checks",
-        "config_layers",
-        "config_text",
-        "cycle",
-        "daemon_arguments",
-        "errors",
-        "digest",
-        "evidence",
-        "experience",
-        "files",
-        "gpu_devices",
-        "grammar",
-        "interpreter",
-        "job",
-        "learned",
-        "personal_data",
-        "plain_text",
-        "protocol",
-        "reader",
-        "shell_text",
-        "status",
-        "strategies",
-        "verdict",
-    }
-    assert imported - allowed - {"version"} == set()
 
 
 # --- run --wait ---
@@ -145,17 +111,17 @@ def test_a_waited_run_returns_0_with_a_verdict_and_1_without(
     daemon: FakeDaemon, sleepctl: Sleepctl, summary: CycleSummary, code: int
 ) -> None:
     """Whichever the verdict, it is said; a cycle that came to none has failed the caller."""
-    daemon.replies[protocol.Run] = ended(summary)
+    daemon.replies[control.Run] = ended(summary)
     ran = sleepctl("run", "--force", "--wait")
     assert ran.code == code
     assert ran.out.startswith(f"cycle {summary.cycle} {summary.state}")
     assert ran.err.endswith("undo: sleepctl rollback\n")
-    assert protocol.Run(force=True, wait=True) in daemon.requests
+    assert control.Run(force=True, wait=True) in daemon.requests
 
 
 def test_a_failed_waited_run_says_the_hint(daemon: FakeDaemon, sleepctl: Sleepctl) -> None:
     """The command that mends it comes with the failure."""
-    daemon.replies[protocol.Run] = ended(scenes.FAILED)
+    daemon.replies[control.Run] = ended(scenes.FAILED)
     assert f"hint: {scenes.FAILED.hint}\n" in sleepctl("run", "--wait").err
 
 
@@ -163,11 +129,11 @@ def test_without_a_terminal_progress_is_one_plain_line_a_phase(daemon: FakeDaemo
     """A log is not filled with steps; facts that are no progress are passed over."""
     daemon.announcements = [
         progress(phase="loading"),
-        protocol.Announcement(event="cycle_started", at=scenes.NOW, fields={"cycle": 9}),
+        control.Announcement(event="cycle_started", at=scenes.NOW, fields={"cycle": 9}),
         *(progress(step=step) for step in range(24)),
         progress(phase="evaluating"),
     ]
-    daemon.replies[protocol.Run] = ended(scenes.PROMOTED)
+    daemon.replies[control.Run] = ended(scenes.PROMOTED)
     err = sleepctl("run", "--wait").err
     assert err.splitlines()[:-1] == ["loading on cuda:0", "training on cuda:0", "evaluating on cuda:0"]
     assert "\x1b" not in err
@@ -176,7 +142,7 @@ def test_without_a_terminal_progress_is_one_plain_line_a_phase(daemon: FakeDaemo
 def test_progress_that_is_not_understood_does_not_end_the_waiting(daemon: FakeDaemon, sleepctl: Sleepctl) -> None:
     """The view is lost, which is said; the cycle's end still arrives."""
     daemon.announcements = [progress(phase="dreaming")]
-    daemon.replies[protocol.Run] = ended(scenes.PROMOTED)
+    daemon.replies[control.Run] = ended(scenes.PROMOTED)
     ran = sleepctl("run", "--wait")
     assert ran.code == 0
     assert "note: no more progress to show" in ran.err
@@ -184,13 +150,13 @@ def test_progress_that_is_not_understood_does_not_end_the_waiting(daemon: FakeDa
 
 def test_a_waited_run_that_is_not_due_returns_5(daemon: FakeDaemon, sleepctl: Sleepctl) -> None:
     """Waiting for nothing is nothing to do."""
-    daemon.replies[protocol.Run] = RunResult(is_started=False, reason="3 < 5")
+    daemon.replies[control.Run] = RunResult(is_started=False, reason="3 < 5")
     assert sleepctl("run", "--wait").code == 5
 
 
 def test_a_daemon_that_goes_away_during_a_waited_run_is_an_error(daemon: FakeDaemon, sleepctl: Sleepctl) -> None:
     """No verdict is made up for a cycle whose end nobody saw."""
-    daemon.replies[protocol.Run] = None
+    daemon.replies[control.Run] = None
     code, out, err = sleepctl("run", "--wait")
     assert (code, out) == (1, "")
     assert "closed the connection before it answered" in err
@@ -199,7 +165,7 @@ def test_a_daemon_that_goes_away_during_a_waited_run_is_an_error(daemon: FakeDae
 def test_ctrl_c_in_a_waited_run_detaches_with_130_and_says_how_to_cancel(daemon: FakeDaemon, environment: Path) -> None:
     """The cycle is not cancelled; the owner learns where to look and what to type."""
     daemon.is_run_answered.clear()
-    daemon.replies[protocol.Run] = ended(scenes.PROMOTED)
+    daemon.replies[control.Run] = ended(scenes.PROMOTED)
     with subprocess.Popen(
         [*COMMAND, "run", "--wait"], env=environment_of_process(), stdout=-1, stderr=-1, text=True
     ) as process:
@@ -208,7 +174,7 @@ def test_ctrl_c_in_a_waited_run_detaches_with_130_and_says_how_to_cancel(daemon:
         out, err = process.communicate(timeout=20)
     assert (process.returncode, out) == (130, "")
     assert err == "detached; the cycle goes on. See it: sleepctl status. Discard it: sleepctl cancel\n"
-    assert not any(isinstance(request, protocol.Cancel) for request in daemon.requests)
+    assert not any(isinstance(request, control.Cancel) for request in daemon.requests)
 
 
 # --- terminals ---
@@ -217,7 +183,7 @@ def test_ctrl_c_in_a_waited_run_detaches_with_130_and_says_how_to_cancel(daemon:
 def test_on_a_terminal_progress_is_drawn_on_one_line_and_erased(daemon: FakeDaemon, environment: Path) -> None:
     """Each drawing starts at the line's beginning, fits it, and the last leaves it empty."""
     daemon.announcements = [progress(step=step, loss=2.5, eta_seconds=90) for step in (6, 12)]
-    daemon.replies[protocol.Run] = ended(scenes.PROMOTED)
+    daemon.replies[control.Run] = ended(scenes.PROMOTED)
     code, received = on_a_terminal("run", "--wait", stream="stderr")
     assert code == 0
     drawn = re.findall(r"\r([^\r\x1b]*)\x1b\[K", received)
@@ -233,7 +199,7 @@ def test_colour_needs_a_terminal_that_knows_it_and_nobody_who_refused(
     daemon: FakeDaemon, environment: Path, more: dict[str, str], is_coloured: bool
 ) -> None:
     """NO_COLOR and a dumb terminal keep every escape byte away."""
-    daemon.replies[protocol.GetStatus] = scenes.ATTACKED
+    daemon.replies[control.GetStatus] = scenes.ATTACKED
     code, received = on_a_terminal("status", stream="stdout", **more)
     assert code == 0
     assert "sage-sleepd is " in received
@@ -242,14 +208,14 @@ def test_colour_needs_a_terminal_that_knows_it_and_nobody_who_refused(
 
 def test_without_a_terminal_there_is_no_escape_byte(daemon: FakeDaemon, sleepctl: Sleepctl) -> None:
     """A pipe gets text and nothing else."""
-    daemon.replies[protocol.GetStatus] = scenes.ATTACKED
+    daemon.replies[control.GetStatus] = scenes.ATTACKED
     ran = sleepctl("status")
     assert "\x1b" not in ran.out + ran.err
 
 
 def test_a_reader_that_has_seen_enough_causes_no_traceback(daemon: FakeDaemon, environment: Path) -> None:
     """`sleepctl history | head` ends quietly."""
-    daemon.replies[protocol.History] = {"schema": 1, "cycles": [scenes.PROMOTED]}
+    daemon.replies[control.History] = {"schema": 1, "cycles": [scenes.PROMOTED]}
     reading, writing = os.pipe()
     os.close(reading)
     try:
@@ -263,7 +229,7 @@ def test_a_terminal_without_utf_8_gets_question_marks_instead_of_a_traceback(
     daemon: FakeDaemon, environment: Path
 ) -> None:
     """An arrow that the encoding lacks is no reason to show nothing."""
-    daemon.replies[protocol.GetStatus] = scenes.MORNING
+    daemon.replies[control.GetStatus] = scenes.MORNING
     ran = subprocess.run(
         [*COMMAND, "status"], env=environment_of_process(PYTHONIOENCODING="ascii"), capture_output=True
     )
@@ -280,10 +246,10 @@ def test_progress_fields_are_those_of_the_workers_message() -> None:
 # --- output that cannot be written ---
 
 ANSWERED = {
-    "status": (protocol.GetStatus, scenes.MORNING),
-    "pause": (protocol.Pause, {"is_paused": True, "undo": "sleepctl resume"}),
+    "status": (control.GetStatus, scenes.MORNING),
+    "pause": (control.Pause, {"is_paused": True, "undo": "sleepctl resume"}),
 }
-REQUESTS = [*protocol.Request.__subclasses__(), *protocol.Listing.__subclasses__()]
+REQUESTS = [*control.Request.__subclasses__(), *control.Listing.__subclasses__()]
 REFUSED = dict.fromkeys(REQUESTS, NothingToDo("nothing to do", hint="sleepctl status"))
 TOLD = [*ANSWERED, "version", "doctor", "config show", "completions bash", "--help"]
 

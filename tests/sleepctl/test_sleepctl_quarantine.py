@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from sleepd.sleepctl.quarantine import list_page
-from sleepd.sleepctl.screens import buffer_page
-from sleepd.sleepctl.terminal import Page, render
-from sleepd.status import BufferDetail, BufferStatus, QuarantineList
+from sleepd.protocol.status import BufferDetail, BufferStatus, QuarantineList
+from sleepd.sleepctl.commands.quarantine_commands import list_page
+from sleepd.sleepctl.pages.decision_page import buffer_page
+from sleepd.sleepctl.pages.terminal import Page, render
 from tests.agents import config_for, experiences, write_buffer
 from tests.processes import DaemonProcess
 from tests.sleepctl.sleepctl_scenes import NOW

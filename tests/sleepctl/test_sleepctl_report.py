@@ -15,17 +15,18 @@ import sleepctl_scenes as scenes
 from sleepctl_fake_daemon import FakeDaemon
 from sleepctl_ran import Ran
 
-from sleepd import errors, protocol
-from sleepd.experience import group_key, key_text
-from sleepd.job import Report
-from sleepd.learned import Learned
-from sleepd.sleepctl.cycle_table import history_page
-from sleepd.sleepctl.report_page import Told, report_page
-from sleepd.sleepctl.show_screen import show_page
-from sleepd.sleepctl.status_screen import status_page
-from sleepd.sleepctl.terminal import Page, render
-from sleepd.status import CycleDetail, CycleSummary, QuarantineList
-from sleepd.verdict import Verdict
+from sleepd import errors
+from sleepd.buffer.experience import group_key, key_text
+from sleepd.buffer.trained_texts import Learned
+from sleepd.protocol import control
+from sleepd.protocol.job import Report
+from sleepd.protocol.status import CycleDetail, CycleSummary, QuarantineList
+from sleepd.protocol.verdict import Verdict
+from sleepd.sleepctl.pages.cycle_table import history_page
+from sleepd.sleepctl.pages.report_page import Told, report_page
+from sleepd.sleepctl.pages.show_page import show_page
+from sleepd.sleepctl.pages.status_page import status_page
+from sleepd.sleepctl.pages.terminal import Page, render
 
 Sleepctl = Callable[..., Ran]
 
@@ -259,11 +260,11 @@ def test_history_has_gain_drift_and_verdict_in_a_line_each() -> None:
 @pytest.fixture
 def full_daemon(daemon: FakeDaemon) -> FakeDaemon:
     """Knows cycle 8, and 9 which failed."""
-    daemon.replies[protocol.History] = {"schema": 1, "cycles": [scenes.FAILED, scenes.PROMOTED, scenes.THIN]}
-    daemon.replies[protocol.Show] = scenes.FULL
-    daemon.replies[protocol.Experiences] = scenes.LEARNED
-    daemon.replies[protocol.Buffer] = msgspec.structs.replace(scenes.BUFFER_DETAIL, status=scenes.QUARANTINED)
-    daemon.replies[protocol.Quarantine] = QuarantineList(entries=scenes.QUARANTINE, total=2)
+    daemon.replies[control.History] = {"schema": 1, "cycles": [scenes.FAILED, scenes.PROMOTED, scenes.THIN]}
+    daemon.replies[control.Show] = scenes.FULL
+    daemon.replies[control.Experiences] = scenes.LEARNED
+    daemon.replies[control.Buffer] = msgspec.structs.replace(scenes.BUFFER_DETAIL, status=scenes.QUARANTINED)
+    daemon.replies[control.Quarantine] = QuarantineList(entries=scenes.QUARANTINE, total=2)
     return daemon
 
 
@@ -272,15 +273,15 @@ def test_without_a_number_the_newest_judged_cycle_is_reported(full_daemon: FakeD
     code, out, err = sleepctl("report", "--limit", "3")
     assert (code, err) == (0, "")
     assert out.startswith("Cycle 8: promoted, in use\n")
-    assert protocol.Show(cycle=8) in full_daemon.requests
-    assert protocol.Experiences(cycle=8, limit=3) in full_daemon.requests
+    assert control.Show(cycle=8) in full_daemon.requests
+    assert control.Experiences(cycle=8, limit=3) in full_daemon.requests
 
 
 def test_with_a_number_that_cycle_is_reported(full_daemon: FakeDaemon, sleepctl: Sleepctl) -> None:
     """Nothing else is looked for."""
     assert sleepctl("report", "3").code == 0
-    assert protocol.Show(cycle=3) in full_daemon.requests
-    assert not any(isinstance(request, protocol.History) for request in full_daemon.requests)
+    assert control.Show(cycle=3) in full_daemon.requests
+    assert not any(isinstance(request, control.History) for request in full_daemon.requests)
 
 
 def test_the_report_as_json_is_all_that_the_page_rests_on(full_daemon: FakeDaemon, sleepctl: Sleepctl) -> None:
@@ -297,7 +298,7 @@ def test_the_report_as_json_is_all_that_the_page_rests_on(full_daemon: FakeDaemo
 
 def test_before_the_first_judged_cycle_there_is_nothing_to_report(daemon: FakeDaemon, sleepctl: Sleepctl) -> None:
     """Said with exit code 4, and where to look."""
-    daemon.replies[protocol.History] = {"schema": 1, "cycles": [scenes.FAILED, scenes.IMPORTED]}
+    daemon.replies[control.History] = {"schema": 1, "cycles": [scenes.FAILED, scenes.IMPORTED]}
     code, out, err = sleepctl("report")
     assert (code, out) == (4, "")
     assert err == "sleepctl: no cycle has been judged yet\nhint: sleepctl status\n"
@@ -307,8 +308,8 @@ def test_a_cycle_without_recorded_experiences_is_reported_without_asking_for_the
     full_daemon: FakeDaemon, sleepctl: Sleepctl
 ) -> None:
     """An older trainer's: the daemon would not know the number."""
-    full_daemon.replies[protocol.Show] = of(scenes.IMPORTED, trained_ids=[], replayed_ids=[], held_out_ids=[])
-    full_daemon.replies[protocol.Experiences] = errors.NotFound("there is no cycle 2", hint="")
+    full_daemon.replies[control.Show] = of(scenes.IMPORTED, trained_ids=[], replayed_ids=[], held_out_ids=[])
+    full_daemon.replies[control.Experiences] = errors.NotFound("there is no cycle 2", hint="")
     assert sleepctl("report", "2").code == 0
 
 

@@ -11,15 +11,15 @@ import sleepctl_scenes as scenes
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sleepd.job import Progress
-from sleepd.sleepctl import words
-from sleepd.sleepctl.cycle_table import history_page
-from sleepd.sleepctl.report_page import Told, report_page
-from sleepd.sleepctl.screens import buffer_page, decision_page, run_page, why_page
-from sleepd.sleepctl.show_screen import show_page
-from sleepd.sleepctl.status_screen import status_page
-from sleepd.sleepctl.terminal import Page, Row, Span, clean, columns, pad, render, shorten
-from sleepd.status import Condition, DecisionRecord, QuarantineEntry, RunResult, Status, Veto
+from sleepd.protocol.job import Progress
+from sleepd.protocol.status import Condition, DecisionRecord, QuarantineEntry, RunResult, Status, Veto
+from sleepd.sleepctl.pages import wording as words
+from sleepd.sleepctl.pages.cycle_table import history_page
+from sleepd.sleepctl.pages.decision_page import buffer_page, decision_page, run_page, why_page
+from sleepd.sleepctl.pages.report_page import Told, report_page
+from sleepd.sleepctl.pages.show_page import show_page
+from sleepd.sleepctl.pages.status_page import status_page
+from sleepd.sleepctl.pages.terminal import Page, Row, Span, clean, columns, pad, render, shorten
 
 _HOSTILE_CYCLE = msgspec.structs.replace(
     scenes.REJECTED, cycle=10**9, reason=scenes.HOSTILE, hint=scenes.HOSTILE, strategy=scenes.HOSTILE

@@ -42,7 +42,7 @@ def user_environment(machine: Machine, user: str) -> dict[str, str]:
 
 def prepare_owner(machine: Machine) -> None:
     """A tiny model in /srv, and the user ``user``, whose home nobody else may enter."""
-    machine.run(WORKER_PYTHON, "-P", "-m", "sleepd.worker.tiny_model", "/srv/tiny")
+    machine.run(WORKER_PYTHON, "-P", "-m", "sleepd.worker.programs.tiny_model", "/srv/tiny")
     machine.run("chmod", "-R", "a+rX", "/srv/tiny")
     machine.run("useradd", "--create-home", "user")
     machine.run("chmod", "0700", "/home/user")
@@ -103,7 +103,7 @@ def place_secret(machine: Machine, state: str = "/var/lib/sage-sleepd", user: st
 
 
 def begin_service(machine: Machine, **sections: dict[str, Any]) -> None:
-    """What the README tells an owner to type, for a buffer in the agent's home."""
+    """What the README tells an operator to type, for a buffer in the agent's home."""
     place_secret(machine)
     machine.run("mkdir", "-p", "/home/user/buffers", user="user")
     machine.run("sleepctl", "setup-buffer", BUFFER)

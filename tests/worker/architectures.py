@@ -175,7 +175,7 @@ def make(name: str, directory: Path) -> None:
     import torch
     import transformers
 
-    from sleepd.worker.tiny_model import make_tiny_tokenizer
+    from sleepd.worker.programs.tiny_model import make_tiny_tokenizer
 
     one = BY_NAME[name]
     tokenizer = make_tiny_tokenizer()

@@ -15,8 +15,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from sleepd.job import Job, Lesson, Progress, Strategy, decode_message, encode
-from sleepd.strategies import find_strategy
+from sleepd.config.strategies import find_strategy
+from sleepd.protocol.job import Job, Lesson, Progress, Strategy, decode_message, encode
 from sleepd.worker.channel import Channel
 
 ROOT = Path(__file__).parents[2]
@@ -55,7 +55,7 @@ class Ended:
 def tiny_model(tmp_path_factory) -> Path:
     """The directory of a tiny random Llama."""
     pytest.importorskip("torch")
-    from sleepd.worker.tiny_model import make_tiny_model
+    from sleepd.worker.programs.tiny_model import make_tiny_model
 
     directory = tmp_path_factory.mktemp("tiny")
     make_tiny_model(directory)
@@ -74,7 +74,7 @@ def short_replies():
     with pytest.MonkeyPatch.context() as patch:
         if importlib.util.find_spec("torch"):
             for name in ("REPLY_TOKENS", "PROBE_TOKENS", "RECALL_TOKENS", "TALK_TOKENS"):
-                patch.setattr(f"sleepd.worker.interview.{name}", 12)
+                patch.setattr(f"sleepd.worker.evaluation.probe_generation.{name}", 12)
         yield
 
 

@@ -11,16 +11,19 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from sleepd.strategies import find_strategy
-from sleepd.worker import evaluate, model, row_sharing, train
-from sleepd.worker.adapted import adapted_norm, expert_counts
+from sleepd.config.strategies import find_strategy
+from sleepd.worker.data import packing_support
+from sleepd.worker.evaluation import loss_evaluator
 from sleepd.worker.failure import GiveUp
-from sleepd.worker.loading import check_base
-from sleepd.worker.memory_need import Need, Shape, needed_bytes
-from sleepd.worker.model import Device, adapter_tensors, attention_for, load_base, start_adapter
-from sleepd.worker.skeleton import most_positions, require_whole
-from sleepd.worker.targets import find_targets, meant
-from sleepd.worker.tiny_model import make_tiny_model
+from sleepd.worker.model import adapter as model
+from sleepd.worker.model.adapted_layers import adapted_norm, expert_counts
+from sleepd.worker.model.adapter import Device, adapter_tensors, attention_for, load_base, start_adapter
+from sleepd.worker.model.inspect_base import most_positions, require_whole
+from sleepd.worker.model.loading import check_base
+from sleepd.worker.model.memory_estimate import Need, Shape, needed_bytes
+from sleepd.worker.model.target_modules import find_targets, meant
+from sleepd.worker.programs.tiny_model import make_tiny_model
+from sleepd.worker.training import train
 
 from . import architectures
 from .conftest import RecordingChannel, lessons, quick
@@ -162,7 +165,9 @@ def test_change_of_fused_experts_is_exact(tmp_path):
             changed[name] = module.get_delta_weight("default").detach()
     assert expert_counts(adapted)
     exact = sum(float(one.double().square().sum()) for one in changed.values()) ** 0.5
-    check = evaluate.changed_check(before, adapter_tensors(adapted), adapted_norm(adapted), 2.0, expert_counts(adapted))
+    check = loss_evaluator.changed_check(
+        before, adapter_tensors(adapted), adapted_norm(adapted), 2.0, expert_counts(adapted)
+    )
     assert check.figure * adapted_norm(adapted) == pytest.approx(exact, rel=1e-5)
 
 
@@ -204,7 +209,7 @@ def test_attention_is_left_to_the_library():
 def test_rows_are_not_shared_where_that_leaks(name, tmp_path):
     """Recurrent, convolutional and ALiBi models are told by how they are built, whatever a measurement rounds away."""
     architectures.make(name, tmp_path)
-    assert row_sharing.why_not(load_base(tmp_path, CPU)[0])
+    assert packing_support.why_not(load_base(tmp_path, CPU)[0])
 
 
 DAMAGED_TEXTS = [
@@ -293,7 +298,7 @@ def test_damaged_adapters_are_refused(tiny_model, tmp_path):
 
 def test_hopeless_gguf_is_refused(tmp_path):
     """Files that begin like a GGUF and hold nothing, or lie about their sizes, are base_unusable."""
-    from sleepd.worker.convert import open_base
+    from sleepd.worker.model.convert_gguf import open_base
 
     head = b"GGUF" + (3).to_bytes(4, "little")
     for number, content in enumerate([b"", b"GGUF", head, head + b"\xff" * 16, head + b"\x01" * 4096, b"\x00" * 64]):
@@ -320,7 +325,7 @@ def test_model_that_cannot_be_tried_is_refused(tiny_model, run_here, monkeypatch
 
 def test_weights_larger_than_memory_are_refused(tmp_path):
     """A base whose weights exceed the device's memory is refused before they are read."""
-    from sleepd.worker.skeleton import refuse_too_large
+    from sleepd.worker.model.inspect_base import refuse_too_large
 
     make_tiny_model(tmp_path)
     skeleton = check_base(tmp_path, CPU)

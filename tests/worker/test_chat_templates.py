@@ -10,15 +10,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sleepd.job import Job
-from sleepd.strategies import STRATEGIES
-from sleepd.worker.chat import ChatFormat, Conversation
-from sleepd.worker.chat_contract import check
-from sleepd.worker.control_words import Refused
-from sleepd.worker.data import encode_exchange, encode_generated, encode_or_refuse
+from sleepd.config.strategies import STRATEGIES
+from sleepd.protocol.job import Job
+from sleepd.worker.data.chat_format import ChatFormat, Conversation
+from sleepd.worker.data.control_tokens import Refused
+from sleepd.worker.data.examples import encode_exchange, encode_generated, encode_or_refuse
+from sleepd.worker.evaluation.reference_answers import answers_file
 from sleepd.worker.failure import GiveUp
-from sleepd.worker.general import answers_file
-from sleepd.worker.loading import open_chat
+from sleepd.worker.model.loading import open_chat
+from sleepd.worker.model.template_check import check
 
 from .templates import CASES, CHATML, PROMPT, REFUSED, Case, by_name, make_tokenizer, tokenizer_for
 

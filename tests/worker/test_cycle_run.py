@@ -9,10 +9,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from sleepd.worker import evaluate, loading, train
+from sleepd.worker.evaluation import loss_evaluator
 from sleepd.worker.failure import GiveUp
-from sleepd.worker.model import choose_device
-from sleepd.worker.schedule import rate_share
+from sleepd.worker.model import loading
+from sleepd.worker.model.adapter import choose_device
+from sleepd.worker.training import train
+from sleepd.worker.training.schedule import rate_share
 
 from .conftest import RecordingChannel, lessons, quick
 
@@ -186,14 +188,14 @@ def test_out_of_memory_elsewhere_is_named_too(run_here, monkeypatch):
 
 def test_a_model_that_cannot_share_rows_gets_rows_of_its_own(run_here, monkeypatch):
     """Where packed losses differ from single ones, packing is off, said so, and the result is still right."""
-    real = evaluate.row_logits
+    real = loss_evaluator.row_logits
 
     def row_logits(model, row, device):
         extra = 5.0 * (len(row.members) > 1)
         rows = real(model, row, device)
         return [(one, logits + extra * torch.randn_like(logits), targets) for one, logits, targets in rows]
 
-    monkeypatch.setattr(evaluate, "row_logits", row_logits)
+    monkeypatch.setattr(loss_evaluator, "row_logits", row_logits)
     report = run_here()
     assert "packing_off" in [notice.event for notice in report.notices]
     assert report.train_after < report.train_before

@@ -6,10 +6,10 @@ import socket
 
 import pytest
 
-from sleepd.job import Lesson
+from sleepd.protocol.job import Lesson
 from sleepd.worker.channel import Channel
-from sleepd.worker.data import ChatFormat, encode_exchange, encode_lessons
-from sleepd.worker.tiny_model import make_tiny_tokenizer
+from sleepd.worker.data.examples import ChatFormat, encode_exchange, encode_lessons
+from sleepd.worker.programs.tiny_model import make_tiny_tokenizer
 
 from .conftest import RecordingChannel
 

@@ -13,18 +13,19 @@ import msgspec
 import pytest
 import torch
 
-from sleepd.evidence import RecallQuestion
-from sleepd.job import Progress
-from sleepd.worker import evaluate, general, generate, interview, metrics
-from sleepd.worker.convert import open_base
-from sleepd.worker.data import ChatFormat
-from sleepd.worker.evaluate import Measured, chosen, noise_floor
+from sleepd.protocol.evidence import RecallQuestion
+from sleepd.protocol.job import Progress
+from sleepd.worker.data.examples import ChatFormat
+from sleepd.worker.evaluation import evaluation_command, loss_evaluator, probe_generation, reference_answers
+from sleepd.worker.evaluation.loss_evaluator import Measured, chosen, noise_floor
+from sleepd.worker.evaluation.probe_generation import Answers, Questions
+from sleepd.worker.evaluation.reference_answers import chosen_prompts, general_prompts
 from sleepd.worker.failure import Stopped
-from sleepd.worker.general import chosen_prompts, general_prompts
-from sleepd.worker.generate import Asked, replies, stop_ids
-from sleepd.worker.interview import Answers, Questions
-from sleepd.worker.model import choose_device, load_base
-from sleepd.worker.tiny_model import make_tiny_tokenizer
+from sleepd.worker.model import generate
+from sleepd.worker.model.adapter import choose_device, load_base
+from sleepd.worker.model.convert_gguf import open_base
+from sleepd.worker.model.generate import Asked, replies, stop_ids
+from sleepd.worker.programs.tiny_model import make_tiny_tokenizer
 
 from .conftest import RecordingChannel, lessons, make_job, quick
 
@@ -81,7 +82,7 @@ def test_only_a_sample_of_many_trained_ones_is_measured(run_here, monkeypatch):
 def test_the_sample_does_not_depend_on_the_order(run_here):
     """By hash of the id."""
     channel, chat = RecordingChannel(), ChatFormat(make_tiny_tokenizer(), "")
-    from sleepd.worker.data import encode_lessons
+    from sleepd.worker.data.examples import encode_lessons
 
     sequences = encode_lessons(chat, lessons(6, 0), 512, channel)
     assert chosen(sequences, 3) == chosen(sequences[::-1], 3)
@@ -146,20 +147,20 @@ def test_no_more_general_prompts_are_prepared_than_the_steps_use():
 def test_one_prompt_is_asked_once():
     """However many held-out experiences share it, and at most eight prompts."""
     given = [msgspec.structs.replace(one, prompt=f"Who is {i % 3}?") for i, one in enumerate(lessons(0, 9))]
-    assert [one.id for one in interview.pick_for_replies(given)] == ["e0", "e1", "e2"]
-    assert len(interview.pick_for_replies(lessons(0, 12))) == interview.REPLIES
+    assert [one.id for one in probe_generation.pick_for_replies(given)] == ["e0", "e1", "e2"]
+    assert len(probe_generation.pick_for_replies(lessons(0, 12))) == probe_generation.REPLIES
 
 
 def test_three_models_are_asked_the_same_in_three_ways(run_here, tmp_path):
     """All three ways are there for all three; the base is itself, whatever the parent is."""
     first = run_here(name="first", questions=QUESTIONS)
     second = run_here(name="second", parent=str(tmp_path / "first"), questions=QUESTIONS)
-    probes = interview.PROBES
+    probes = probe_generation.PROBES
     for report in (first, second):
         ways = {one.mode: one for one in report.evidence.collapse}
         assert list(ways) == ["greedy", "sampled", "talk"]
         assert ways["greedy"].candidate.replies == ways["sampled"].base.replies == probes
-        assert ways["talk"].parent.replies == interview.TALKS * (1 + len(interview.FOLLOW_UPS))
+        assert ways["talk"].parent.replies == probe_generation.TALKS * (1 + len(probe_generation.FOLLOW_UPS))
     one, two = ({way.mode: way for way in report.evidence.collapse} for report in (first, second))
     assert one["sampled"].base == one["sampled"].parent == two["sampled"].base
     assert two["sampled"].parent == one["sampled"].candidate
@@ -200,19 +201,19 @@ def test_the_bases_replies_to_the_shipped_prompts_are_made_once(tiny_model, run_
     own = tmp_path / "models"
     own.mkdir()
     asked = []
-    real = interview.batched_replies
+    real = probe_generation.batched_replies
 
     def counting(model, device, batch, **more):
         asked.append(len(batch))
         return real(model, device, batch, **more)
 
-    monkeypatch.setattr(interview, "batched_replies", counting)
+    monkeypatch.setattr(probe_generation, "batched_replies", counting)
     first = run_here(name="first", models_directory=str(own))
     many = sum(asked)
     asked.clear()
     assert run_here(name="second", models_directory=str(own)).evidence == first.evidence
     fewer = sum(asked)
-    assert many - fewer == 2 * interview.PROBES + interview.TALKS * len(interview.FOLLOW_UPS)
+    assert many - fewer == 2 * probe_generation.PROBES + probe_generation.TALKS * len(probe_generation.FOLLOW_UPS)
     (kept,) = own.glob("replies-*.json")
     kept.write_bytes(b'{"greedy": 7')
     assert run_here(name="third", models_directory=str(own)).evidence == first.evidence
@@ -224,9 +225,9 @@ def test_what_a_candidate_said_is_kept_beside_it_and_not_asked_again_of_the_pare
     run_here(name="first")
     kept = (tmp_path / "first/replies.json").read_bytes()
     asked = []
-    real = interview.batched_replies
+    real = probe_generation.batched_replies
     monkeypatch.setattr(
-        interview, "batched_replies", lambda *given, **more: asked.append(len(given[2])) or real(*given, **more)
+        probe_generation, "batched_replies", lambda *given, **more: asked.append(len(given[2])) or real(*given, **more)
     )
     second = run_here(name="second", parent=str(tmp_path / "first"))
     few = sum(asked)
@@ -234,7 +235,7 @@ def test_what_a_candidate_said_is_kept_beside_it_and_not_asked_again_of_the_pare
     (tmp_path / "first/replies.json").write_bytes(kept.replace(b'"key":"', b'"key":"0'))
     asked.clear()
     assert run_here(name="third", parent=str(tmp_path / "first")).evidence == second.evidence
-    assert sum(asked) - few == 2 * interview.PROBES + interview.TALKS * len(interview.FOLLOW_UPS)
+    assert sum(asked) - few == 2 * probe_generation.PROBES + probe_generation.TALKS * len(probe_generation.FOLLOW_UPS)
 
 
 def test_out_of_memory_in_replies_halves_the_batch(run_here, monkeypatch):
@@ -288,11 +289,11 @@ def test_base_answers_are_kept_one_by_one(tiny_model, tmp_path, monkeypatch):
         asked.append(len(batch))
         return [[1], *[None] * (len(batch) - 1)]
 
-    monkeypatch.setattr(general, "batched_replies", first_one_only)
+    monkeypatch.setattr(reference_answers, "batched_replies", first_one_only)
 
     def answers():
         given = (model, choose_device("cpu"), chat, ["one", "two", "three"], frozenset(), cache, lambda _tokens: None)
-        return [one is not None for one in general.base_answers(*given)]
+        return [one is not None for one in reference_answers.base_answers(*given)]
 
     assert [answers(), answers()] == [[True, False, False], [True, True, False]]
     assert asked == [3, 2]
@@ -336,7 +337,7 @@ def command(tmp_path: Path, body: str) -> str:
 def asked(tmp_path, body, **changes):
     """The figures that the command gives, in this process."""
     job = make_job(Path("/base"), tmp_path, tmp_path / "staging", evaluation_command=command(tmp_path, body), **changes)
-    return metrics.figures(job, Path("/an/adapter"), Path("/base"), lambda: None)
+    return evaluation_command.figures(job, Path("/an/adapter"), Path("/base"), lambda: None)
 
 
 def test_the_owners_command_is_run_for_parent_and_candidate(run_here, tmp_path, tiny_model):
@@ -376,15 +377,15 @@ def test_the_owners_command_is_run_for_parent_and_candidate(run_here, tmp_path, 
 )
 def test_a_command_that_fails_gives_no_figures(tmp_path, body, why):
     """Whatever it does, the reason is said."""
-    with pytest.raises(metrics.NoFigures, match=why):
+    with pytest.raises(evaluation_command.NoFigures, match=why):
         asked(tmp_path, body)
 
 
 def test_a_command_that_is_not_there_gives_no_figures(tmp_path):
     """The reason is said."""
     job = make_job(Path("/base"), tmp_path, tmp_path / "staging", evaluation_command="/nowhere/command")
-    with pytest.raises(metrics.NoFigures, match="/nowhere/command: No such file"):
-        metrics.figures(job, None, Path("/base"), lambda: None)
+    with pytest.raises(evaluation_command.NoFigures, match="/nowhere/command: No such file"):
+        evaluation_command.figures(job, None, Path("/base"), lambda: None)
 
 
 def test_a_failing_command_costs_its_figures_and_not_the_cycle(run_here):
@@ -422,7 +423,7 @@ def wait_until_gone(pids: Path) -> None:
 def test_a_command_that_takes_too_long_is_killed_with_its_children(tmp_path):
     """Its whole process group goes."""
     pids = tmp_path / "pids"
-    with pytest.raises(metrics.NoFigures, match="took longer than 3 s"):
+    with pytest.raises(evaluation_command.NoFigures, match="took longer than 3 s"):
         asked(tmp_path, SLEEPER.format(pids=pids), evaluation_seconds=3.0)
     wait_until_gone(pids)
 
@@ -442,7 +443,7 @@ def test_escaped_descendants_are_killed(tmp_path, ending):
     """Processes in sessions of their own end with the command, be it well, with an error, or by the deadline."""
     pids = tmp_path / "pids"
     pids.touch()
-    with contextlib.suppress(metrics.NoFigures):
+    with contextlib.suppress(evaluation_command.NoFigures):
         asked(tmp_path, ESCAPING.format(pids=pids) + ending, evaluation_seconds=5.0)
     assert len(pids.read_text().split()) == 3
     assert all(is_gone(int(pid)) for pid in pids.read_text().split())
@@ -474,7 +475,7 @@ def test_a_command_dies_with_its_worker(tmp_path):
     pids.touch()
     job = make_job(Path("/base"), tmp_path, tmp_path / "staging", evaluation_command=command(tmp_path, body))
     program = (
-        "import sys, msgspec\nfrom pathlib import Path\nfrom sleepd.job import decode_job\n"
+        "import sys, msgspec\nfrom pathlib import Path\nfrom sleepd.protocol.job import decode_job\n"
         "from sleepd.worker import metrics\n"
         "metrics.figures(decode_job(sys.argv[1].encode()), None, Path('/base'), lambda: None)\n"
     )
@@ -550,7 +551,7 @@ def test_without_later_experiences_there_is_no_comparison(run_here, tmp_path):
 
 def test_answers_that_are_not_there_are_no_speech():
     """A way that one model could not finish is left out for all."""
-    from sleepd.worker.compare import collapse, missing
+    from sleepd.worker.evaluation.comparison import collapse, missing
 
     whole = Answers(greedy=["a b", "c d"], sampled=["a"], talk=["x"])
     cut = msgspec.structs.replace(whole, talk=None)
@@ -561,12 +562,12 @@ def test_answers_that_are_not_there_are_no_speech():
 
 def test_divergence_is_zero_from_oneself_and_of_all_tokens(tiny):
     """The mean over all tokens, not over the exchanges."""
-    from sleepd.worker.general import encode_general
-    from sleepd.worker.loss import kl_from_base
-    from sleepd.worker.memory import Limits
+    from sleepd.worker.evaluation.reference_answers import encode_general
+    from sleepd.worker.model.losses import kl_from_base
+    from sleepd.worker.model.out_of_memory import Limits
 
     model, device, chat = tiny
-    meter = evaluate.Meter(model, device, Limits(2048, 2048, RecordingChannel()), lambda _tokens: None)
+    meter = loss_evaluator.Meter(model, device, Limits(2048, 2048, RecordingChannel()), lambda _tokens: None)
     sequences = encode_general(chat, ["Hi", "Who?"], ["short", "a much longer answer"], 512)
     references = meter.references(sequences)
     assert meter.divergence(sequences, references) == pytest.approx(0, abs=1e-6)
@@ -613,10 +614,10 @@ def test_a_champion_that_later_experiences_show_to_be_worse_is_not_trained_on(ru
 @pytest.mark.parametrize(("nats", "may_share"), [(0.4, True), (3.0, False)])
 def test_short_replies_do_not_tell_whether_rows_may_be_shared(nats, may_share):
     """Rounding moves a short reply's mean loss by more than the limit; replies of some length are compared."""
-    from sleepd.worker.data import Encoded
-    from sleepd.worker.memory import Limits
+    from sleepd.worker.data.examples import Encoded
+    from sleepd.worker.model.out_of_memory import Limits
 
-    class Rounding(evaluate.Meter):
+    class Rounding(loss_evaluator.Meter):
         def losses(self, sequences, *, alone=False):
             return {
                 one.id: Measured(1.5 * one.supervised + (0.0 if alone else nats), one.supervised) for one in sequences

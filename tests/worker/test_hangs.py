@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from sleepd.job import Progress, decode_message
+from sleepd.protocol.job import Progress, decode_message
 from sleepd.worker import channel as channel_module
 from sleepd.worker.channel import Channel
 from sleepd.worker.failure import GiveUp
-from sleepd.worker.movement import LEAST_BYTES, Movement
+from sleepd.worker.process_activity import LEAST_BYTES, Movement
 
 LOOPS = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
 GROWS = (
@@ -76,12 +76,12 @@ def test_template_without_end_is_refused(
     tiny_model: Path, monkeypatch: pytest.MonkeyPatch, template: str, words: str
 ) -> None:
     """One that loops or grows ends as a base that cannot be used, and the process has its own limits back."""
-    from sleepd.worker import foreign_code
-    from sleepd.worker.data import ChatFormat
-    from sleepd.worker.tiny_model import make_tiny_tokenizer
+    from sleepd.worker.data import template_limits
+    from sleepd.worker.data.examples import ChatFormat
+    from sleepd.worker.programs.tiny_model import make_tiny_tokenizer
 
-    monkeypatch.setattr(foreign_code, "TEMPLATE_SECONDS", 0.2)
-    monkeypatch.setattr(foreign_code, "TEMPLATE_BYTES", 64 * 2**20)
+    monkeypatch.setattr(template_limits, "TEMPLATE_SECONDS", 0.2)
+    monkeypatch.setattr(template_limits, "TEMPLATE_BYTES", 64 * 2**20)
     before = signal.getsignal(signal.SIGVTALRM), resource.getrlimit(resource.RLIMIT_AS)
     tokenizer = make_tiny_tokenizer()
     tokenizer.chat_template = template
@@ -102,19 +102,19 @@ GROWS_ON = SLOW_ON.replace(LOOPS, GROWS)
 
 def _encode(monkeypatch: pytest.MonkeyPatch, template: str, *prompts: str) -> tuple[list[str], list[str], object]:
     """The ids that are encoded, the notices, and the chat format; a rendering has 0.2 s and 64 MiB."""
-    from sleepd.job import Lesson
-    from sleepd.worker import chat, foreign_code
-    from sleepd.worker.data import encode_lessons
-    from sleepd.worker.tiny_model import make_tiny_tokenizer
+    from sleepd.protocol.job import Lesson
+    from sleepd.worker.data import chat_format, template_limits
+    from sleepd.worker.data.examples import encode_lessons
+    from sleepd.worker.programs.tiny_model import make_tiny_tokenizer
 
     from .conftest import RecordingChannel
 
-    monkeypatch.setattr(chat, "TEXT_SECONDS", 0.2)
-    monkeypatch.setattr(chat, "LESS_SECONDS", 0.1)
-    monkeypatch.setattr(foreign_code, "TEMPLATE_BYTES", 64 * 2**20)
+    monkeypatch.setattr(chat_format, "TEXT_SECONDS", 0.2)
+    monkeypatch.setattr(chat_format, "LESS_SECONDS", 0.1)
+    monkeypatch.setattr(template_limits, "TEMPLATE_BYTES", 64 * 2**20)
     tokenizer = make_tiny_tokenizer()
     tokenizer.chat_template = template
-    form = chat.ChatFormat(tokenizer, "")
+    form = chat_format.ChatFormat(tokenizer, "")
     channel = RecordingChannel()
     lessons = [
         Lesson(id=str(n), prompt=one, response="Moss.", salience=0.5, role="train") for n, one in enumerate(prompts)
@@ -147,8 +147,8 @@ def test_each_layer_beats_both_ways(tiny_model: Path) -> None:
     """One pass forward and back through two layers is four signs of life, and the gradients are what they were."""
     import torch
 
-    from sleepd.worker.layer_beat import beat_at_each_layer
-    from sleepd.worker.model import load_base
+    from sleepd.worker.layer_heartbeat import beat_at_each_layer
+    from sleepd.worker.model.adapter import load_base
 
     model, _ = load_base(tiny_model, _cpu())
     weight = next(model.parameters()).requires_grad_()
@@ -169,6 +169,6 @@ def test_each_layer_beats_both_ways(tiny_model: Path) -> None:
 def _cpu() -> object:
     import torch
 
-    from sleepd.worker.model import Device
+    from sleepd.worker.model.adapter import Device
 
     return Device(torch.device("cpu"), torch.float32, "cpu")

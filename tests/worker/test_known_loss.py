@@ -8,8 +8,8 @@ import pytest
 
 from sleepd import selftest
 from sleepd.errors import WorkerFailed
-from sleepd.worker import known_loss
-from sleepd.worker.process import silence_known_warnings
+from sleepd.worker.process_limits import silence_known_warnings
+from sleepd.worker.programs import known_loss
 
 torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.worker

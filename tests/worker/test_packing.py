@@ -7,10 +7,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sleepd.worker.data import Encoded
-from sleepd.worker.loss import kl_from_base, make_reference, row_logits, token_losses
-from sleepd.worker.model import Device
-from sleepd.worker.packing import attention_mask, make_rows, shared_opening
+from sleepd.worker.data.examples import Encoded
+from sleepd.worker.data.packing import attention_mask, make_rows, shared_opening
+from sleepd.worker.model.adapter import Device
+from sleepd.worker.model.losses import kl_from_base, make_reference, row_logits, token_losses
 
 pytestmark = pytest.mark.worker
 CPU = Device(torch.device("cpu"), torch.float32, "cpu")

@@ -8,17 +8,17 @@ import random
 import msgspec
 import pytest
 
+from sleepd.buffer.experience import parse
 from sleepd.demo import sample
-from sleepd.experience import parse
-from sleepd.job import Lesson
-from sleepd.relevance_gate import FEWEST_REPLIES, relevance_figure
-from sleepd.worker.convert import open_base
-from sleepd.worker.data import ChatFormat
-from sleepd.worker.evaluate import Meter
-from sleepd.worker.memory import Limits
-from sleepd.worker.model import choose_device, load_base
-from sleepd.worker.relevance import MOST, chosen_lessons, encode_both, measure
-from sleepd.worker.tiny_model import make_tiny_tokenizer
+from sleepd.policy.relevance_gate import FEWEST_REPLIES, relevance_figure
+from sleepd.protocol.job import Lesson
+from sleepd.worker.data.examples import ChatFormat
+from sleepd.worker.evaluation.loss_evaluator import Meter
+from sleepd.worker.evaluation.relevance import MOST, chosen_lessons, encode_both, measure
+from sleepd.worker.model.adapter import choose_device, load_base
+from sleepd.worker.model.convert_gguf import open_base
+from sleepd.worker.model.out_of_memory import Limits
+from sleepd.worker.programs.tiny_model import make_tiny_tokenizer
 
 from .conftest import RecordingChannel, lessons
 

@@ -8,10 +8,10 @@ import msgspec
 import pytest
 import torch
 
-from sleepd.job import RESUME_POINT, Progress, encode
-from sleepd.worker import resume
+from sleepd.protocol.job import RESUME_POINT, Progress, encode
+from sleepd.worker import resume_point
 from sleepd.worker.failure import GiveUp, Stopped
-from sleepd.worker.resume import read_resume_point
+from sleepd.worker.resume_point import read_resume_point
 from sleepd.worker.run import run
 
 from .conftest import RecordingChannel, lessons, make_job, quick, run_process
@@ -157,7 +157,7 @@ def test_another_code_base_or_device_is_refused(job, tmp_path, what):
     point = read_resume_point(path, torch.device("cpu"))
     assert point is not None
     other = msgspec.structs.replace(point.position, **{what: "other"})
-    resume.write_resume_point(path, other, point.tensors)
+    resume_point.write_resume_point(path, other, point.tensors)
     with pytest.raises(GiveUp, match=f"another {what}") as refused:
         run(job, lessons(), RecordingChannel())
     assert refused.value.kind == "not_resumable"

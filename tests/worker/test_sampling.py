@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sleepd.worker.data import Encoded
-from sleepd.worker.train import epoch_ends, epoch_order
+from sleepd.worker.data.examples import Encoded
+from sleepd.worker.training.train import epoch_ends, epoch_order
 
 from .conftest import quick
 

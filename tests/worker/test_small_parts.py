@@ -11,11 +11,11 @@ import time
 
 import pytest
 
-from sleepd.job import Progress, decode_message
+from sleepd.protocol.job import Progress, decode_message
 from sleepd.worker.channel import Channel
+from sleepd.worker.evaluation.reference_answers import general_prompts
 from sleepd.worker.failure import DaemonGone, Stopped
-from sleepd.worker.general import general_prompts
-from sleepd.worker.pace import Pace
+from sleepd.worker.progress import Pace
 
 from .conftest import ROOT
 
@@ -101,7 +101,7 @@ def test_the_process_is_meek_and_knows_nothing_of_systemd():
     program = (
         "import os, sys\n"
         "import sleepd.worker.__main__\n"
-        "from sleepd.worker.process import die_with_parent, lower_priority, prepare_environment\n"
+        "from sleepd.worker.process_limits import die_with_parent, lower_priority, prepare_environment\n"
         "die_with_parent(os.getppid()); lower_priority(); prepare_environment()\n"
         "names = [n for n in os.environ if n.startswith(('NOTIFY', 'WATCHDOG'))]\n"
         "print(os.nice(0), open('/proc/self/oom_score_adj').read().strip(), os.environ['HF_HUB_OFFLINE'], names,\n"
@@ -118,7 +118,7 @@ def test_the_process_is_meek_and_knows_nothing_of_systemd():
 
 def test_a_worker_whose_parent_is_gone_leaves():
     """The parent may end before the kernel was asked to tell; then the worker ends itself."""
-    program = "from sleepd.worker.process import die_with_parent\ndie_with_parent(1 << 22)\n"
+    program = "from sleepd.worker.process_limits import die_with_parent\ndie_with_parent(1 << 22)\n"
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 1
     assert "the daemon ended before" in done.stderr

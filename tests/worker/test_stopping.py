@@ -8,11 +8,11 @@ import msgspec
 import pytest
 import torch
 
-from sleepd.job import RESUME_POINT, Lesson
-from sleepd.worker.model import read_adapter
-from sleepd.worker.resume import read_resume_point
+from sleepd.protocol.job import RESUME_POINT, Lesson
+from sleepd.worker.model.adapter import read_adapter
+from sleepd.worker.resume_point import read_resume_point
 from sleepd.worker.run import run
-from sleepd.worker.stopping import (
+from sleepd.worker.training.early_stopping import (
     Look,
     Shortening,
     divide_holdout,

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from sleepd.job import Failure, Hello, Progress, Report
+from sleepd.protocol.job import Failure, Hello, Progress, Report
 
 from .conftest import ROOT, quick, run_process
 
@@ -80,7 +80,7 @@ def test_asking_gives_one_reply_a_question(tiny_model, models, tmp_path):
     """Stdout holds a JSON list and nothing else."""
     questions = tmp_path / "questions.json"
     questions.write_text('["Who are you?", "What is a river, and where does it end?"]')
-    command = [sys.executable, "-m", "sleepd.worker.ask", "--base", tiny_model, "--models", models]
+    command = [sys.executable, "-m", "sleepd.worker.programs.ask", "--base", tiny_model, "--models", models]
     command += ["--questions", questions]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, check=True)
     replies = json.loads(done.stdout)

@@ -1,0 +1,147 @@
+"""One experience: what a record of the buffer must be to be used, and how it is known. Pure.
+
+The formats are those that agents write already: ``salience`` is a number or an object with ``total``, ``id`` may be
+missing, other keys are the agent's own and ignored here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from typing import Any, Final
+
+import msgspec
+
+from sleepd.protocol.job import Lesson, Unmasked
+from sleepd.text.bounded_text import folded
+
+_KEY_IN_HEX: Final = re.compile(r"[0-9a-f]{16}")
+_CYCLE_AT_END: Final = re.compile(r"(?:^|[/\\])cycle_([0-9]{1,9})[/\\]?\Z")
+LONGEST_PATH: Final = 4096
+_NUMBER: Final = re.compile(r"[-+.0-9eE]{1,8}")
+
+
+class Experience(msgspec.Struct, frozen=True, kw_only=True):
+    """One experience, as it is used."""
+
+    id: str
+    prompt: str
+    response: str
+    salience: float
+    """0 to 1."""
+    said_under: int | None = None
+    """The cycle whose adapter gave the reply, where ``metadata`` tells; see :func:`said_under`."""
+    unmasked: Unmasked = ""
+
+
+def experience_key(identifier: str) -> int:
+    """An id as an unsigned 64-bit number: itself if it is 16 hexadecimal digits, else its BLAKE2b hash."""
+    if _KEY_IN_HEX.fullmatch(identifier):
+        return int(identifier, 16)
+    return int.from_bytes(hashlib.blake2b(identifier.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "big")
+
+
+def key_text(key: int) -> str:
+    """A key or a group as 16 hexadecimal digits."""
+    return f"{key:016x}"
+
+
+def group_key(prompt: str, response: str) -> int:
+    """64 bits of the SHA-256 of the normalised text (NFKC, case and white space folded): equal for copies."""
+    text = "\0".join(" ".join(folded(part).split()) for part in (prompt, response))
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
+
+
+def group_of(text: Experience | Lesson) -> int:
+    """The group of an experience; of a masked one that of its text before."""
+    return int(text.unmasked, 16) if text.unmasked else group_key(text.prompt, text.response)
+
+
+def prompt_key(prompt: str) -> int:
+    """64 bits of the BLAKE2b of the normalised prompt: equal for one prompt asked again."""
+    text = " ".join(folded(prompt).split())
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")
+
+
+def derived_id(prompt: str, response: str) -> str:
+    """The id of a record that has none: as agents derive it, the first 16 digits of sha256 of ``prompt|response``."""
+    return hashlib.sha256(f"{prompt}|{response}".encode()).hexdigest()[:16]
+
+
+def parse(record: Any) -> Experience | str:
+    """The experience in a decoded record, or the reason why it is set aside."""
+    if not isinstance(record, Mapping):
+        return f"expected an object, found {_shown(record)}"
+    texts = {}
+    for name in ("prompt", "response"):
+        value = record.get(name)
+        if not isinstance(value, str):
+            return f"{name}: expected text, found {_shown(value)}"
+        if not _is_unicode(value):
+            return f"{name}: is not valid Unicode"
+        texts[name] = value
+    if not texts["response"].strip():
+        return "response: expected text, found nothing but white space"
+    salience = _salience(record.get("salience"))
+    if isinstance(salience, str):
+        return salience
+    identifier = record.get("id")
+    if identifier is None or identifier == "":
+        identifier = derived_id(texts["prompt"], texts["response"])
+    elif isinstance(identifier, int) and not isinstance(identifier, bool) and abs(identifier) < 2**63:
+        identifier = str(identifier)
+    if not isinstance(identifier, str) or len(identifier) > 256 or not _is_unicode(identifier):
+        return f"id: expected text of at most 256 characters, found {_shown(identifier)}"
+    return Experience(
+        id=identifier,
+        prompt=texts["prompt"],
+        response=texts["response"],
+        salience=salience,
+        said_under=said_under(record.get("metadata")),
+    )
+
+
+def said_under(metadata: Any) -> int | None:
+    """The cycle whose adapter was in use when the reply was given; None: the record does not tell.
+
+    ``adapter`` is ``cycle_007``, a path that ends in it, or the number; ``sleep_cycle`` is the number. Whatever else
+    stands there is the agent's own and tells nothing: it may be anything.
+    """
+    if not isinstance(metadata, Mapping):
+        return None
+    for value in (metadata.get("adapter"), metadata.get("sleep_cycle")):
+        if isinstance(value, str) and len(value) <= LONGEST_PATH and (named := _CYCLE_AT_END.search(value)):
+            return int(named[1])
+        if isinstance(value, int) and not isinstance(value, bool) and 0 < value < 10**9:
+            return value
+    return None
+
+
+def _salience(value: Any) -> float | str:
+    name = "salience"
+    if isinstance(value, Mapping):
+        name, value = "salience.total", value.get("total")
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return f"{name}: expected a number, found {_shown(value)}"
+    if not 0 <= value <= 1:  # false for NaN too
+        return f"{name}: expected a number from 0 to 1, found {_shown(value)}"
+    return float(value)
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "nothing"
+    if isinstance(value, int) and abs(value) > 10**18:
+        return "a very large integer"  # Python refuses to print the largest ones
+    if isinstance(value, str) and not _NUMBER.fullmatch(value):
+        return f"text of {len(value)} characters"  # nobody screened it, and whoever may look reads the reason
+    return ascii(value) if isinstance(value, str | int | float | bool) else type(value).__name__

@@ -1,0 +1,60 @@
+"""Opening the buffer: whatever stands in its place, and however long its file system takes."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+from typing import Final
+
+from sleepd.errors import BufferUnreadable
+from sleepd.files import regular_descriptor
+
+from .stuck_calls import Caller, Stuck
+
+OPEN_SECONDS: Final = 10.0
+
+
+class BufferFile:
+    """The path of a buffer."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._caller = Caller("buffer-open")
+
+    async def open(self) -> int | None:
+        """A descriptor; None: there is no file.
+
+        Raises:
+            BufferUnreadable: the file system does not answer.
+            OSError: it cannot be opened, or is no regular file.
+        """
+
+        def close(descriptor: int | None) -> None:
+            if descriptor is not None:
+                os.close(descriptor)
+
+        try:
+            return await self._caller.call(self._open, seconds=OPEN_SECONDS, undo=close)
+        except Stuck:
+            raise BufferUnreadable(
+                f"{self._path}: the file system has not answered for more than {OPEN_SECONDS:g} s",
+                hint="look at the share or disk it lies on: journalctl -k; it is read again once that answers",
+            ) from None
+
+    def _open(self) -> int | None:
+        """A descriptor; None: there is no file."""
+        try:
+            return regular_descriptor(self._path, follows_links=True)
+        except FileNotFoundError:
+            return None
+
+    def unreadable(self, error: OSError) -> BufferUnreadable:
+        """The error with its next step."""
+        if error.errno in (errno.EACCES, errno.EPERM):
+            hint = "let this user read it, and pass through every directory above it"
+        elif error.errno in (errno.EIO, errno.ESTALE):
+            hint = "look at the disk or share it lies on: journalctl -k"
+        else:
+            hint = "mend [buffer] path"
+        return BufferUnreadable(f"{self._path}: {error.strerror or error}", hint=hint)

@@ -1,0 +1,304 @@
+"""A buffer's bytes as figures: the form, and a key, a group and a salience for each experience. Pure.
+
+The text of the experiences is dropped at once, so that a hundred thousand of them are two megabytes. The three forms
+are told apart by content: ``[`` begins an array; ``{`` an object with ``experiences``, or the first of JSON lines.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from array import array
+from collections.abc import Collection, Iterable, Iterator
+from typing import Any, Final
+
+import msgspec
+
+from sleepd.errors import DECODE_ERRORS
+from sleepd.protocol.status import SetAside
+
+from .experience import Experience, experience_key, group_key, parse
+
+KEPT_SET_ASIDE: Final = 100
+MAX_LINE_BYTES: Final = 16 * 1024 * 1024
+"""A longer line of JSON lines is set aside without being held."""
+MOST_CHARACTERS: Final = 2_000_000
+"""Of one experience, as the daemon takes them in: ten times what is screened."""
+NULS_LEFT_BY: Final = (
+    "left by a crash or by a log rotation that truncates the file under its writer (copytruncate): rotate by rename, "
+    "or let the agent append (mode 'a')"
+)
+_LINES_LOOKED_AT: Final = 20
+_NAME: Final = 60
+"""Characters of a key's name in a reason."""
+_BOM: Final = b"\xef\xbb\xbf"
+_WIDE_BOMS: Final = (b"\xff\xfe", b"\xfe\xff")
+_FIRST_KEY: Final = re.compile(rb'\{\s*"(\w+)"\s*:')
+_EXPERIENCE_KEYS: Final = frozenset({b"id", b"prompt", b"response", b"salience", b"session", b"phase", b"timestamp"})
+_LISTED: Final = re.compile(rb'"experiences"\s*:\s*\[')
+_STRUCTURE: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|[\[\]{},]', re.DOTALL)
+"""Strings as a whole, so that what is in them is not taken for structure. One without an end is taken whole too, and
+nothing is tried again: otherwise each quote in it would be a beginning of its own, and the work quadratic."""
+_LONG_HEAD_BYTES: Final = 2**19
+
+
+class HalfWritten(Exception):
+    """The content is no whole buffer: its writer is in the middle of it, or it is damaged."""
+
+
+class NoJson(str):
+    """Why a text is no JSON. A type of its own: a JSON string is a str too, and may say anything."""
+
+
+class Digest:
+    """What was found, growing record by record. The arrays run in parallel, in file order, each id once."""
+
+    def __init__(self, form: str) -> None:
+        self.form = form
+        self.keys = array("Q")
+        self.groups = array("Q")
+        self.saliences = array("d")
+        self.set_aside: list[SetAside] = []
+        self.set_aside_total = 0
+        self._index: dict[int, int] | None = None
+
+    def add(self, position: str, record: Any) -> None:
+        """Take in a decoded record. A repeated id with the same text counts once, with its last salience; with
+        other text it is set aside.
+        """
+        experience = parse(record)
+        if isinstance(experience, str):
+            self.put_aside(position, experience)
+            return
+        try:
+            key, group = experience_key(experience.id), group_key(experience.prompt, experience.response)
+        except MemoryError:
+            self.put_aside(position, "its texts take more memory than there is")
+            return
+        known = self._find(key)
+        if known is None:
+            if self._index is not None:
+                self._index[key] = len(self.keys)
+            self.keys.append(key)
+            self.groups.append(group)
+            self.saliences.append(experience.salience)
+        elif self.groups[known] == group:
+            self.saliences[known] = experience.salience  # written again: the agent has thought better of it
+        else:
+            self.put_aside(position, f"id: {experience.id!r} stands for another text above")
+
+    def put_aside(self, position: str, reason: str) -> None:
+        """Count a record that is not used; the first hundred are kept with position and reason."""
+        self.set_aside_total += 1
+        if len(self.set_aside) < KEPT_SET_ASIDE:
+            self.set_aside.append(SetAside(position=position, reason=reason))
+
+    def indexed(self) -> Digest:
+        """Hold an index while many records are taken in; ``compact`` drops it."""
+        self._index = {key: place for place, key in enumerate(self.keys)}
+        return self
+
+    def compact(self) -> Digest:
+        """Drop the index: a single record is found by a scan, and the memory is small."""
+        self._index = None
+        return self
+
+    def _find(self, key: int) -> int | None:
+        if self._index is not None:
+            return self._index.get(key)
+        try:
+            return self.keys.index(key)
+        except ValueError:
+            return None
+
+
+def form_of(head: bytes) -> str:
+    """``array``, ``object``, ``lines`` or ``empty``, by the beginning of a file.
+
+    Raises:
+        HalfWritten: it begins like none of them.
+    """
+    text = head.removeprefix(_BOM).lstrip()
+    if not text:
+        return "empty"
+    if foreign := _foreign(head):
+        raise HalfWritten(foreign)
+    if text[:1] == b"[":
+        return "array"
+    if text[:1] != b"{":
+        raise HalfWritten(f"begins with {text[:12]!r}, expected '[' or '{{'")
+    return "lines" if _is_lines(text) else "object"
+
+
+def _foreign(data: bytes) -> str:
+    """What bytes that are no JSON are and what to do, where they are something known; empty: they are not."""
+    head = data[:64]
+    if head.startswith(_WIDE_BOMS) or (head.strip(b"\0") and head.count(0) > len(head) // 4):
+        return "is UTF-16, expected UTF-8: let the agent write UTF-8, or convert it once (iconv -f UTF-16 -t UTF-8)"
+    if not head.strip(b"\0"):
+        return f"begins with NUL bytes, {NULS_LEFT_BY}"
+    return ""
+
+
+def _is_lines(text: bytes) -> bool:
+    """Whether text that begins with ``{`` is JSON lines.
+
+    Its first line is an experience then, or is broken. An object with one experience on each line has such lines too,
+    but its first line breaks off where the object goes on, and its first key is none of an experience's.
+    """
+    first, *more = text.split(b"\n", _LINES_LOOKED_AT)
+    value = _decoded(first)
+    if isinstance(value, dict):
+        return bool(value) and "experiences" not in value
+    key = _FIRST_KEY.match(text)
+    is_experience = key is not None and key[1] in _EXPERIENCE_KEYS
+    if not is_experience and b'"experiences"' in text:
+        return False
+    # A line too long to be seen whole, or a broken one that is followed by others.
+    is_long = is_experience and b"\n" not in text and len(text) > _LONG_HEAD_BYTES
+    return is_long or any(isinstance(_decoded(line), dict) for line in more)
+
+
+def digest_whole(data: bytes) -> Digest:
+    """The figures of an array or an object form.
+
+    Raises:
+        HalfWritten: the content does not parse as a whole.
+    """
+    form = form_of(data[: 2**20])
+    digest = Digest(form).indexed()
+    for position, record in records(data, form):
+        digest.add(position, record)
+    return digest.compact()
+
+
+def digest_lines(lines: Iterable[bytes], digest: Digest, *, first: int) -> None:
+    """Take complete lines into ``digest``; ``first`` is the number of the first one."""
+    for number, line in enumerate(lines, first):
+        record = decoded_line(line)
+        if isinstance(record, NoJson):
+            digest.put_aside(f"line {number}", str(record))
+        elif record is not None:
+            digest.add(f"line {number}", record)
+
+
+def pick(records: Iterable[Any], wanted: Collection[int], characters: int | None = None) -> list[Experience]:
+    """The usable experiences of ``wanted`` keys among decoded records, in order, each id once as ``Digest`` has it.
+
+    One that is longer than any that is trained comes without its texts. So does one that has no room left among
+    ``characters``, of all texts together; None: they may be as many as there are.
+    """
+    asked, found, left = set(wanted), dict[int, tuple[int, Experience]](), characters
+    for record in records:
+        experience = parse(record)
+        if not isinstance(experience, Experience) or (key := experience_key(experience.id)) not in asked:
+            continue
+        group = group_key(experience.prompt, experience.response)
+        first = found.get(key)
+        if first is not None and first[0] != group:
+            continue
+        length = len(experience.prompt) + len(experience.response)
+        if length > MOST_CHARACTERS or (left is not None and length > left):
+            experience = msgspec.structs.replace(experience, prompt="", response="")
+        elif left is not None:
+            left -= length
+        found[key] = group, experience
+    return [experience for _, experience in found.values()]
+
+
+def records(data: bytes, form: str) -> Iterator[tuple[str, Any]]:
+    """The decoded records of an array or an object, each with its position.
+
+    Raises:
+        HalfWritten: the content does not parse as a whole.
+    """
+    if form == "empty":
+        return
+    data = data.removeprefix(_BOM)
+    raw: Any
+    try:
+        if form == "array":
+            raw = msgspec.json.decode(data, type=list[msgspec.Raw])
+        else:
+            # The other keys are the agent's and may be anything: they are not built.
+            raw = msgspec.json.decode(data, type=dict[str, msgspec.Raw])
+            if "experiences" in raw:
+                raw = {"experiences": msgspec.json.decode(raw["experiences"], type=list[msgspec.Raw])}
+    except DECODE_ERRORS as error:
+        if "truncated" in str(error):
+            # The usual case of half a file, found out without the slow parser and its memory.
+            raise HalfWritten(f"not whole: {error}"[:200]) from None
+        raw = _one_by_one(data, form) if isinstance(error, RecursionError) else _tolerantly(data, form)
+    listed = raw.get("experiences") if isinstance(raw, dict) else raw
+    if not isinstance(listed, list):
+        names = ", ".join(name[:_NAME] for name in list(raw)[:5]) if isinstance(raw, dict) else type(listed).__name__
+        raise HalfWritten(f"expected a list of experiences, found an object with {names!r}")
+    for number, record in enumerate(listed, 1):
+        if isinstance(record, msgspec.Raw):
+            # Decoded one by one, so that one bad record does not lose the others.
+            yield f"record {number}", _decoded(bytes(record))
+        else:
+            yield f"record {number}", record
+
+
+def _one_by_one(data: bytes, form: str) -> list[msgspec.Raw]:
+    """The records of a list in which one is nested too deeply for any parser, cut apart without parsing them.
+
+    Raises:
+        HalfWritten: the list does not end.
+    """
+    if form == "object" and (key := _LISTED.search(data)):
+        data = data[key.end() - 1 :]
+    found = []
+    depth = start = 0
+    for token in _STRUCTURE.finditer(data):
+        mark = token[0]
+        if mark in b"[{":
+            depth += 1
+            start = token.end() if depth == 1 else start
+        elif depth == 1 and mark in b",]":
+            if data[start : token.start()].strip():
+                found.append(msgspec.Raw(data[start : token.start()]))
+            start = token.end()
+        if mark in b"]}":
+            depth -= 1
+            if depth == 0:
+                return found
+    raise HalfWritten("not whole: the list of experiences does not end")
+
+
+def _tolerantly(data: bytes, form: str) -> Any:
+    """What the strict parser refuses and agents nevertheless write: NaN, stray bytes, lone surrogates.
+
+    The records concerned are set aside one by one, instead of the whole file.
+    """
+    try:
+        return json.loads(data.decode("utf-8", "surrogateescape"))
+    except json.JSONDecodeError as error:
+        raise HalfWritten(f"not whole: {error}"[:200]) from None
+    except (ValueError, RecursionError):  # one more is too deep, or has a number of more than 4,300 digits
+        return _one_by_one(data, form)
+
+
+def _decoded(text: bytes) -> Any:
+    """One decoded JSON value; a :class:`NoJson` for one that is none, which ``parse`` sets aside."""
+    try:
+        return msgspec.json.decode(text)
+    except DECODE_ERRORS:
+        try:
+            return json.loads(text.decode("utf-8", "surrogateescape"))
+        except (ValueError, RecursionError) as error:
+            return NoJson(f"not JSON: {error}"[:200])
+    except MemoryError:
+        return NoJson("its parts take more memory than there is")
+
+
+def decoded_line(line: bytes) -> Any:
+    """A decoded line; None for a blank one; a :class:`NoJson` for one that is no JSON."""
+    if len(line) > MAX_LINE_BYTES:
+        return NoJson(f"longer than {MAX_LINE_BYTES} bytes")
+    stripped = line.removeprefix(_BOM).strip()
+    if not stripped:
+        return None
+    value = _decoded(stripped)
+    return NoJson(_foreign(line) or value) if isinstance(value, NoJson) else value

@@ -1,0 +1,252 @@
+"""The short-lived process that reads a large buffer, so that the daemon neither blocks nor grows.
+
+Its command is ``python -m sleepd.buffer.reader_process FD digest`` or ``… FD texts [CHARACTERS]``. The buffer is the
+inherited descriptor FD, opened by the daemon. For ``digest`` standard input is empty, or the earlier :class:`Reading`
+of JSON lines that is to be continued, as MessagePack; for ``texts`` it is the wanted keys, as an array of 64-bit
+integers. The answer is a :class:`Reading` in MessagePack on standard output.
+
+A half-written buffer is an answer too, not a failure.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import sys
+from array import array
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Any, BinaryIO
+
+import msgspec
+
+from sleepd.protocol.status import SetAside
+
+from .experience import Experience
+from .parsing import (
+    MAX_LINE_BYTES,
+    NULS_LEFT_BY,
+    Digest,
+    HalfWritten,
+    decoded_line,
+    digest_lines,
+    digest_whole,
+    form_of,
+    pick,
+    records,
+)
+
+HEAD_BYTES = 2**20
+OOM_SCORE = 900
+"""Of 1000: the kernel takes this process before the daemon, as it does the worker."""
+_INDEX_FROM_BYTES = 16 * 1024
+"""An index costs more than scanning the keys for the few lines that an agent appends at a time."""
+
+
+class Reading(msgspec.Struct, kw_only=True):
+    """What came of reading: figures, or texts, or why it is half-written."""
+
+    form: str = "empty"
+    keys: bytes = b""
+    groups: bytes = b""
+    saliences: bytes = b""
+    set_aside: list[SetAside] = []
+    set_aside_total: int = 0
+    consumed: int = 0
+    """JSON lines: bytes from the file's beginning to the end of the last complete line."""
+    lines: int = 0
+    """JSON lines: how many line ends there are up to there."""
+    unfinished: int = 0
+    """JSON lines: bytes of a torn last line."""
+    texts: list[Experience] = []
+    half_written: str = ""
+
+
+class FirstBytes:
+    """A file as long as it was when it was looked at: what is appended while it is read is left for the next look."""
+
+    def __init__(self, file: BinaryIO, size: int) -> None:
+        self._file = file
+        self._size = size
+
+    def seek(self, place: int) -> None:
+        """Read from there on."""
+        self._file.seek(place)
+
+    def read(self, most: int = -1) -> bytes:
+        """As a file's."""
+        left = max(0, self._size - self._file.tell())
+        return self._file.read(left if most < 0 else min(most, left))
+
+    def fileno(self) -> int:
+        """As a file's."""
+        return self._file.fileno()
+
+
+Source = BinaryIO | FirstBytes
+
+
+def read_digest(file: Source, before: Reading | None) -> Reading:
+    """The figures of a buffer; with ``before`` those of its lines so far, continued by what was appended since."""
+    nuls = 0 if before else leading_nuls(file)
+    file.seek(before.consumed if before else nuls)
+    head = file.read(HEAD_BYTES)
+    try:
+        form = "lines" if before else form_of(head)
+        if form == "lines":
+            return _read_lines(head, file, before or _after_nuls(nuls))
+        if nuls:
+            return Reading(half_written=f"begins with {nuls} NUL bytes, {NULS_LEFT_BY}")
+        if form == "empty" and file.read(1):
+            return Reading(half_written=f"begins with {HEAD_BYTES} bytes of white space")
+        del head  # not held beside the whole
+        file.seek(0)
+        return _reading(digest_whole(file.read()))
+    except HalfWritten as error:
+        return Reading(half_written=str(error))
+
+
+def leading_nuls(file: Source) -> int:
+    """How many NUL bytes the file begins with; what was never written of it (a hole) is passed over unread."""
+    count = 0
+    file.seek(0)
+    while chunk := file.read(HEAD_BYTES):
+        rest = chunk.lstrip(b"\0")
+        count += len(chunk) - len(rest)
+        if rest:
+            break
+        with suppress(OSError):  # ENXIO: nothing but a hole follows; UnsupportedOperation: no file on a disk
+            count = os.lseek(file.fileno(), count, os.SEEK_DATA)
+            file.seek(count)
+    return count
+
+
+def _after_nuls(nuls: int) -> Reading:
+    """Where lines begin that stand behind so many NUL bytes; none: where every file begins."""
+    if not nuls:
+        return Reading()
+    aside = SetAside(position="line 1", reason=f"{nuls} NUL bytes stand before it, {NULS_LEFT_BY}; it is read")
+    return Reading(consumed=nuls, set_aside=[aside], set_aside_total=1)
+
+
+def _read_lines(head: bytes, file: Source, before: Reading) -> Reading:
+    # What is known already goes in first, so that an id is compared with all lines, whenever they were appended.
+    digest = Digest("lines")
+    digest.keys.frombytes(before.keys)
+    digest.groups.frombytes(before.groups)
+    digest.saliences.frombytes(before.saliences)
+    before.keys = before.groups = before.saliences = b""  # not held twice
+    digest.set_aside, digest.set_aside_total = list(before.set_aside), before.set_aside_total
+    if len(head) >= _INDEX_FROM_BYTES:
+        digest.indexed()
+    counter = _Counter()
+    digest_lines(counter.complete_lines(head, file), digest, first=before.lines + 1)
+    reading = _reading(digest)
+    reading.consumed = before.consumed + counter.consumed
+    reading.lines = before.lines + counter.line_ends
+    reading.unfinished = counter.unfinished
+    return reading
+
+
+def read_texts(file: Source, wanted: set[int], characters: int | None = None) -> Reading:
+    """The texts of the wanted experiences, as many characters of all together as are asked for."""
+    try:
+        form, found = read_records(file)
+        return Reading(form=form, texts=pick(found, wanted, characters))
+    except HalfWritten as error:
+        return Reading(half_written=str(error))
+
+
+def read_records(file: Source) -> tuple[str, Iterator[Any]]:
+    """``lines`` or ``whole``, and the decoded records of a buffer in file order.
+
+    Raises:
+        HalfWritten: an array or object does not parse as a whole; the iterator raises it too.
+    """
+    file.seek(leading_nuls(file))
+    head = file.read(HEAD_BYTES)
+    form = form_of(head)
+    if form == "lines":
+        return form, (decoded_line(line) for line in _Counter().complete_lines(head, file))
+    del head  # not held beside the whole
+    file.seek(0)
+    return "whole", (record for _, record in records(file.read(), form))
+
+
+class _Counter:
+    """Cuts a stream into complete lines and counts them; a torn last line is left for the next read.
+
+    A last line without its end is complete where it is an object already.
+    """
+
+    def __init__(self) -> None:
+        self.consumed = 0
+        self.line_ends = 0
+        self.unfinished = 0
+
+    def complete_lines(self, head: bytes, file: Source) -> Iterator[bytes]:
+        rest, skipped = head, 0
+        while True:
+            *lines, rest = rest.split(b"\n")
+            for line in lines:
+                self.consumed += len(line) + 1 + skipped
+                self.line_ends += 1
+                # What is too long is not held: its beginning went already, and it is set aside by its length.
+                yield line if not skipped else b"x" * (MAX_LINE_BYTES + 1)
+                skipped = 0
+            if len(rest) > MAX_LINE_BYTES:
+                skipped += len(rest)
+                rest = b""
+            chunk = file.read(HEAD_BYTES)
+            if not chunk:
+                if rest and not skipped and isinstance(decoded_line(rest), dict):
+                    self.consumed += len(rest)
+                    yield rest
+                elif rest.strip() or skipped:
+                    self.unfinished = len(rest) + skipped
+                return
+            rest += chunk
+
+
+def _reading(digest: Digest) -> Reading:
+    return Reading(
+        form=digest.form,
+        keys=digest.keys.tobytes(),
+        groups=digest.groups.tobytes(),
+        saliences=digest.saliences.tobytes(),
+        set_aside=digest.set_aside,
+        set_aside_total=digest.set_aside_total,
+    )
+
+
+def bound_process() -> None:
+    """At most half of the machine's memory, no core dump, and the first to go where the kernel runs out of memory.
+
+    Here too much memory ends in a sentence for the owner, in the kernel in some program's end. A core holds the texts.
+    """
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    resource.setrlimit(resource.RLIMIT_AS, (memory // 2, memory // 2))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
+        file.write(str(OOM_SCORE))  # a container may forbid it
+
+
+def main() -> None:
+    """Read standard input, answer on standard output."""
+    descriptor, what, *characters = sys.argv[1:]
+    bound_process()
+    given = sys.stdin.buffer.read()
+    with open(int(descriptor), "rb") as whole:
+        file = FirstBytes(whole, os.fstat(whole.fileno()).st_size)
+        if what == "digest":
+            reading = read_digest(file, msgspec.msgpack.decode(given, type=Reading) if given else None)
+        else:
+            wanted = array("Q")
+            wanted.frombytes(given)
+            reading = read_texts(file, set(wanted), *map(int, characters))
+    sys.stdout.buffer.write(msgspec.msgpack.encode(reading))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,178 @@
+"""Whether a configuration makes sense: unknown keys, wrong values, contradictions, each told with its place.
+
+The keys are declared in ``schema``; where their values come from is ``layers``.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
+
+import msgspec
+
+from sleepd.errors import ConfigError
+
+from .limits import parse_limit
+from .schema import HARMS, Config
+from .strategies import STRATEGIES
+
+MAX_SOCKET_PATH_BYTES = 107
+"""sun_path holds 108 bytes with its closing zero (unix(7))."""
+_SHOWN = 80
+"""Characters of a wrong value or key in a message."""
+
+
+def convert(raw: Mapping[str, Any], source: str) -> Config:
+    """The configuration in a decoded TOML document, with the defaults for what it leaves out.
+
+    Args:
+        raw: the document.
+        source: where it stands, for messages: a file or a variable.
+
+    Raises:
+        ConfigError: with source, key, what was expected and what was found.
+    """
+    _refuse_unknown_keys(raw, source)
+    try:
+        config = msgspec.convert(raw, Config)
+    except msgspec.ValidationError as error:
+        raise _explain(str(error), raw, source) from None
+    _refuse_values(config, source)
+    return config
+
+
+def refuse_contradictions(config: Config, origins: Mapping[str, str]) -> None:
+    """Refuse values that are right each by itself and wrong together.
+
+    Args:
+        config: what is in effect.
+        origins: source of each key that is set (``section.key``), for the message.
+
+    Raises:
+        ConfigError: with source, key, what was expected and what was found.
+    """
+
+    def refuse(key: str, expected: str, found: object, *, other: str) -> None:
+        raise _refusal(origins.get(key) or origins.get(other, "built-in defaults"), key, expected, found)
+
+    if config.buffer.path and config.buffer.settle_seconds >= config.buffer.patience_seconds:
+        refuse(
+            "buffer.settle_seconds",
+            f"less than buffer.patience_seconds ({config.buffer.patience_seconds})",
+            config.buffer.settle_seconds,
+            other="buffer.patience_seconds",
+        )
+    if config.buffer.path and Path(config.buffer.path) == Path(config.state.directory):
+        refuse("buffer.path", "a file, not the state directory", config.buffer.path, other="state.directory")
+
+
+def discover(environment: Mapping[str, str]) -> Path | None:
+    """The configuration file that is there: ``$SLEEPD_CONFIG``, the user's own, the system's; None if there is none."""
+    named = environment.get("SLEEPD_CONFIG")
+    if named:
+        return Path(named)
+    home = environment.get("XDG_CONFIG_HOME") or str(Path(environment.get("HOME", "/nonexistent")) / ".config")
+    for directory in (home, "/etc"):
+        candidate = Path(directory) / "sage-sleepd" / "config.toml"
+        # Unlike Path.is_file, this is an answer also where a directory may not be searched or a name is too long.
+        if os.path.isfile(candidate):
+            return candidate
+    return None
+
+
+def _refuse_unknown_keys(raw: Mapping[str, Any], source: str) -> None:
+    for section, table in raw.items():
+        if section not in Config.__struct_fields__:
+            raise _unknown(source, section, section, Config.__struct_fields__)
+        known = type(getattr(Config(), section)).__struct_fields__
+        for key in table if isinstance(table, dict) else ():
+            if key not in known:
+                raise _unknown(source, f"{section}.{key}", key, known)
+
+
+def _unknown(source: str, name: str, key: str, known: tuple[str, ...]) -> ConfigError:
+    close = difflib.get_close_matches(key, known, 1)
+    meant = f"did you mean {close[0]!r}?" if close else f"known here: {', '.join(known)}"
+    return ConfigError(f"{source}: {_cut(printable(name))}: expected a known key, found {_shown(key)}", hint=meant)
+
+
+def _refuse_values(config: Config, source: str) -> None:
+    """What each value must be beyond its type and range."""
+    if config.training.strategy not in STRATEGIES:
+        raise _refusal(source, "training.strategy", f"one of {', '.join(STRATEGIES)}", config.training.strategy)
+    for key, value in (
+        ("buffer.path", config.buffer.path),
+        ("state.directory", config.state.directory),
+        ("control.socket", config.control.socket),
+        ("worker.gpu_lock", config.worker.gpu_lock),
+        ("evaluation.probes", config.evaluation.probes),
+    ):
+        if "\0" in value or (value and not Path(value).is_absolute()):
+            raise _refusal(source, key, "an absolute path", value)
+    for name in config.promotion.harms:
+        if name not in HARMS:
+            raise _refusal(source, "promotion.harms", f"any of {', '.join(HARMS)}", name)
+    for text in config.promotion.limits:
+        try:
+            parse_limit(text)
+        except ValueError as error:
+            raise _refusal(source, "promotion.limits", str(error), text) from None
+    _refuse_command(config, source)
+    if len(config.control.socket.encode()) > MAX_SOCKET_PATH_BYTES:
+        expected = f"a path of at most {MAX_SOCKET_PATH_BYTES} bytes"
+        raise _refusal(source, "control.socket", expected, config.control.socket)
+
+
+def _refuse_command(config: Config, source: str) -> None:
+    command = config.evaluation.command
+    try:
+        is_one = bool(shlex.split(command)) and "\0" not in command
+    except ValueError:  # a quote that is not closed
+        is_one = False
+    if command and not is_one:
+        raise _refusal(source, "evaluation.command", "a program with its arguments, quoted as in a shell", command)
+
+
+def _refusal(source: str, key: str, expected: str, found: object) -> ConfigError:
+    return ConfigError(f"{source}: {key}: expected {expected}, found {_shown(found)}", hint=f"mend {key} in {source}")
+
+
+def printable(text: str) -> str:
+    """``text`` as it may stand in a line of a message: as it is, or escaped where it holds what cannot be printed."""
+    return text if text.isprintable() else ascii(text)
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, int) and abs(value) > 10**18:
+        return "a very large integer"  # Python refuses to print the largest ones
+    if isinstance(value, dict | list):
+        return "a table" if isinstance(value, dict) else "an array"  # it may be as deep as the file is long
+    return _cut(repr(value))
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
+
+
+_AT = re.compile(r" - at `\$\.?(.*?)`$")
+
+
+def _explain(message: str, raw: Mapping[str, Any], source: str) -> ConfigError:
+    """The sentence of msgspec as file, key, expected and found."""
+    place = _AT.search(message)
+    key = place.group(1) if place else ""
+    problem = message[: place.start()] if place else message
+    found: Any = raw
+    for part in key.split("."):
+        found = found.get(part) if isinstance(found, dict) else None
+    expected = re.sub(r", got `.*?`$", "", problem).removeprefix("Expected ")
+    if problem.startswith("Invalid enum value"):
+        section_name, _, field = key.partition(".")
+        hints = get_type_hints(type(getattr(Config(), section_name)), include_extras=True)
+        expected = f"one of {', '.join(get_args(get_args(hints[field])[0]))}"
+    return _refusal(source, key, expected, found)

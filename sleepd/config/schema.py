@@ -1,0 +1,316 @@
+"""The owner's configuration: what may be set, what it means, what it is when nobody sets it.
+
+Each field states its meaning and its limits where it is declared; ``render`` writes the shipped file and the
+reference in config/README.md from the same words, so they cannot disagree. ``checks`` refuses what makes no sense.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+from sleepd.text.personal_data import Handling
+
+MOST = 10**9
+"""Of experiences, or megabytes: more is a slip, and beyond 4300 digits Python refuses to print it."""
+
+HARMS = ("drift", "collapse", "recall", "relevance")
+"""What is measured of the damage that training does."""
+
+
+class BufferConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where the experiences come from."""
+
+    path: Annotated[str, Meta(description="The experience buffer that the agent writes. Must be set.")] = ""
+    settle_seconds: Annotated[
+        float,
+        Meta(ge=0.0, le=60.0, description="A change is read once the file was left alone for so long."),
+    ] = 1.0
+    patience_seconds: Annotated[
+        float,
+        Meta(ge=1.0, le=3600.0, description="A half-written file is an error only after it stayed so for so long."),
+    ] = 30.0
+
+
+class TriggersConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """When to sleep: all three conditions must hold."""
+
+    min_experiences: Annotated[int, Meta(ge=1, le=MOST, description="Experiences in the buffer.")] = 5
+    min_new_experiences: Annotated[
+        int, Meta(ge=0, le=MOST, description="Of these, experiences that the last judged cycle had not seen.")
+    ] = 2
+    min_hours_between_sleep: Annotated[float, Meta(ge=0.0, le=8760.0, description="Hours since the last sleep.")] = 6.0
+    check_interval_seconds: Annotated[
+        float, Meta(ge=1.0, le=86400.0, description="The periodic check, for changes that inotify did not tell.")
+    ] = 300.0
+    cooldown_seconds: Annotated[
+        float,
+        Meta(
+            ge=0.0,
+            le=86400.0,
+            description="Pause after a cycle without a verdict; doubled with each further one, to 6 h.",
+        ),
+    ] = 600.0
+
+    overdue_hours: Annotated[
+        float, Meta(gt=0.0, le=8760.0, description="A sleep that is due and held back for longer is a warning.")
+    ] = 24.0
+    max_cycles_a_day: Annotated[
+        int, Meta(ge=1, le=MOST, description="More cycles than this in 24 hours are a warning.")
+    ] = 12
+
+
+class ModelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which model learns."""
+
+    base: Annotated[
+        str,
+        Meta(
+            min_length=1,
+            description='"embedded" (SmolLM2-135M-Instruct), a directory, a .gguf file, or a hub id in the cache.',
+        ),
+    ] = "embedded"
+    cache_directory: Annotated[
+        str, Meta(description="The hub cache to look in for a hub id; empty: the library's default place.")
+    ] = ""
+    system_prompt: Annotated[
+        str, Meta(description="The system prompt that the agent runs with; empty: the model's own default.")
+    ] = ""
+
+
+class TrainingConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What is trained, and how."""
+
+    strategy: Annotated[
+        str,
+        Meta(
+            description='A named set of hyperparameters: "consolidate", its neighbours "careful" (learns less, drifts '
+            'less) and "eager" (the opposite), "rehearse" (for a few short experiences that state facts), or "gentle" '
+            "(the older scheduler's recipe)."
+        ),
+    ] = "consolidate"
+    thoughts: Annotated[
+        Literal["as_written", "drop"],
+        Meta(
+            description='Of a reply that begins with a thought (<think> … </think>): "as_written" trains thought and '
+            'answer, "drop" trains the answer alone.'
+        ),
+    ] = "as_written"
+    min_salience: Annotated[
+        float, Meta(ge=0.0, le=1.0, description="Filters what is trained, not what is counted.")
+    ] = 0.6
+    max_experiences: Annotated[
+        int,
+        Meta(ge=1, le=MOST, description="Most new experiences in one cycle, the most salient first; the rest wait."),
+    ] = 500
+    max_holdout: Annotated[
+        int, Meta(ge=1, le=1000, description="Most held-out experiences that a candidate is measured on.")
+    ] = 64
+    reservoir: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=10_000,
+            description="Most trained experiences whose texts a checkpoint keeps, to be replayed after the agent has "
+            "removed them from its buffer; 0: none are kept.",
+        ),
+    ] = 500
+    seed: Annotated[int, Meta(ge=0, le=2**31, description="For shuffling and for the adapter's first weights.")] = 0
+
+
+class QuarantineConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What is kept from training."""
+
+    personal_data: Annotated[
+        Handling,
+        Meta(
+            description="E-mail addresses, telephone and card numbers, IBANs, IP addresses and streets, as far as "
+            'their form tells: "keep" trains them as they are, "mask" trains a placeholder such as [e-mail] in their '
+            'place, "set_aside" keeps an experience with any of them from training. They are counted in any case.'
+        ),
+    ] = "keep"
+
+
+class EvaluationConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What is measured beside reply loss, drift and collapse."""
+
+    probes: Annotated[
+        str,
+        Meta(description="A TOML file of [[probe]] tables with question and expected: is it recalled? Empty: none."),
+    ] = ""
+    command: Annotated[
+        str,
+        Meta(
+            description="Your own evaluation: gets an adapter's directory (none: the base), prints a JSON object of "
+            "figures. Empty: none."
+        ),
+    ] = ""
+    seconds: Annotated[
+        float,
+        Meta(
+            ge=1.0,
+            le=86400.0,
+            description="Most time for the replies of each model (base, champion, candidate), and for each run of your "
+            "own command.",
+        ),
+    ] = 120.0
+
+
+class PromotionConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a candidate must show to be put in use."""
+
+    confidence: Annotated[
+        float,
+        Meta(
+            ge=0.5,
+            le=0.9999,
+            description="Of the lower bound of the holdout gain, which must lie above what counts; a candidate without "
+            "effect passes at most as often as this leaves.",
+        ),
+    ] = 0.95
+    min_gain: Annotated[
+        float,
+        Meta(ge=0.0, le=100.0, description="Smallest holdout gain that counts, nats per token; never below the noise."),
+    ] = 0.01
+    max_drift: Annotated[
+        float,
+        Meta(ge=0.0, le=100.0, description="Most KL from the base on general prompts, nats per token."),
+    ] = 0.05
+    harms: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="What keeps a candidate out of use when its limit is missed, or it was not measured; what is "
+            "left out is shown and decides nothing."
+        ),
+    ] = HARMS
+    limits: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="Limits on the figures of your command, or on those that `sleepctl metric add` adds: "
+            '"accuracy >= 0.8", "accuracy >= parent - 0.02".'
+        ),
+    ] = ()
+    inconclusive: Annotated[
+        Literal["auto", "keep", "probation"],
+        Meta(
+            description='Where the evidence decides nothing: "keep" the champion, put the candidate in use on '
+            '"probation" if it gained anything by a weaker proof, or "auto": probation only while fewer than 8 '
+            "experiences are held out, and within the rate that the confidence leaves."
+        ),
+    ] = "auto"
+
+
+class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The process that trains."""
+
+    device: Annotated[
+        Literal["auto", "cpu", "cuda"],
+        Meta(description='"auto" takes CUDA and says so when it must fall back to the CPU; "cuda" fails instead.'),
+    ] = "auto"
+    python: Annotated[
+        str,
+        Meta(
+            description="The interpreter with torch and the same sage-sleepd; empty: the one installed beside the "
+            "daemon's, else the daemon's own."
+        ),
+    ] = ""
+    gpu_lock: Annotated[
+        str,
+        Meta(
+            description="Of all daemons that name this file, one trains at a time; nobody waits where it is absent, or "
+            "empty here."
+        ),
+    ] = "/run/sage-sleepd/gpu.lock"
+    threads: Annotated[int, Meta(ge=0, le=1024, description="CPU threads of torch; 0: as many as it may use.")] = 0
+    silence_seconds: Annotated[
+        float,
+        Meta(
+            ge=1.0,
+            le=86400.0,
+            description="A worker that sends no sign of life for so long is hung. While it loads, a byte read or "
+            "written is one.",
+        ),
+    ] = 300.0
+    resume_point_minutes: Annotated[
+        float,
+        Meta(ge=0.0, le=1440.0, description="How often training leaves a point to go on from after a crash."),
+    ] = 5.0
+    stop_seconds: Annotated[
+        float, Meta(ge=0.1, le=3600.0, description="A worker asked to stop is killed after so long.")
+    ] = 30.0
+
+
+class StateConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where adapters and the ledger are kept."""
+
+    directory: Annotated[str, Meta(min_length=1, description="Unset: $STATE_DIRECTORY, else the value shown.")] = (
+        "/var/lib/sage-sleepd"
+    )
+    min_free_megabytes: Annotated[
+        int, Meta(ge=0, le=MOST, description="No cycle starts with less free space than this in the state directory.")
+    ] = 500
+    keep_promoted: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=MOST,
+            description="So many of the newest promoted cycles keep their weights; the champion, the one before it and "
+            "tagged ones always do.",
+        ),
+    ] = 5
+    keep_rejected: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=MOST,
+            description="So many of the newest rejected cycles keep their weights; tagged ones always do.",
+        ),
+    ] = 3
+
+
+class ControlConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The socket that sleepctl speaks to."""
+
+    socket: Annotated[
+        str, Meta(min_length=1, description="Unset: $RUNTIME_DIRECTORY/sleepd.sock, else the value shown.")
+    ] = "/run/sage-sleepd/sleepd.sock"
+    socket_mode: Annotated[
+        str, Meta(pattern=r"^0?[0-7]{3}$", description="Who may connect, and so read the status: its file mode.")
+    ] = "0660"
+    operator_group: Annotated[
+        str,
+        Meta(description="Its members may also force, cancel, pause and roll back, as root and the daemon's user may."),
+    ] = "sage-sleepd"
+
+
+class LogConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What the journal gets."""
+
+    level: Annotated[
+        Literal["debug", "info", "warning", "error"], Meta(description="The least severe that is kept.")
+    ] = "info"
+
+
+class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """All of it. Every section may be left out."""
+
+    buffer: BufferConfig = BufferConfig()
+    triggers: TriggersConfig = TriggersConfig()
+    model: ModelConfig = ModelConfig()
+    training: TrainingConfig = TrainingConfig()
+    quarantine: QuarantineConfig = QuarantineConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    promotion: PromotionConfig = PromotionConfig()
+    worker: WorkerConfig = WorkerConfig()
+    state: StateConfig = StateConfig()
+    control: ControlConfig = ControlConfig()
+    log: LogConfig = LogConfig()
+
+
+NEEDS_RESTART = ("state", "control")
+"""Sections that a reload cannot change under a running daemon."""
+
+FROM_ENVIRONMENT = ("state.directory", "control.socket")
+"""Keys that systemd's environment decides when nothing else sets them."""

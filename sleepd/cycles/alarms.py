@@ -1,0 +1,97 @@
+"""Warnings that stand: since when a sleep is due, and what the owner has been told already. Both survive a restart."""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime, timedelta
+
+import msgspec
+
+from sleepd.clock import Clock, Elapsed
+from sleepd.config.schema import Config
+from sleepd.log import get_logger
+from sleepd.policy.overdue import Limits, alarms, is_overdue
+from sleepd.protocol.status import Alarm, Decision
+from sleepd.store.ledger import Ledger
+
+_DUE_SINCE = "due_since"
+_STANDING = "alarms"
+_FIGURES = re.compile(r"\d+(?:\.\d+)?")
+CLOCK_TOLERANCE = timedelta(minutes=1)
+"""Clocks are corrected by so much without anybody having to know."""
+
+
+class Alarms:
+    """The warnings of one state directory; each is logged when it begins, when its cause changes, and when it ends.
+
+    Those about a sleep that does not come or comes too often survive a restart; what ``note`` says is of this process.
+    """
+
+    def __init__(self, ledger: Ledger, clock: Clock) -> None:
+        self._ledger = ledger
+        self._clock = clock
+        self._since_due = Elapsed(clock)
+        self._of_sleeps: list[Alarm] = []
+        self._noted: dict[str, Alarm] = {}
+
+    @property
+    def standing(self) -> list[Alarm]:
+        """All that stand now."""
+        return [*self._of_sleeps, *self._noted.values()]
+
+    def note(self, name: str, text: str) -> None:
+        """Something stands from now on, or, with an empty text, does no longer.
+
+        Where another cause takes the place of the one that was told, that one is told too; other figures are no news.
+        """
+        was = self._noted[name].text if name in self._noted else ""
+        if text and _FIGURES.sub("", text) != _FIGURES.sub("", was):
+            get_logger().warning(name, text=text)
+        elif not text and name in self._noted:
+            get_logger().info(f"{name}_ended")
+        if text:
+            self._noted[name] = Alarm(name=name, text=text)
+        else:
+            self._noted.pop(name, None)
+
+    def update(self, decision: Decision, config: Config, *, last_sleep_at: datetime | None) -> None:
+        """Look at the newest decision."""
+        self._note_last_sleep(last_sleep_at)
+        full = [veto.text for veto in decision.vetoes if veto.name == "disk_full"]
+        self.note("disk_full", full[0] if full else "")
+        limits = Limits(overdue_hours=config.triggers.overdue_hours, max_cycles_a_day=config.triggers.max_cycles_a_day)
+        now = self._clock.now()
+        today = self._ledger.begun_between(now - timedelta(days=1), now)
+        hours = self._hours_due(decision)
+        self._of_sleeps = alarms(decision, hours_due=hours, cycles_today=today, limits=limits)
+        told = self._ledger.note(_STANDING) or []
+        names = [alarm.name for alarm in self._of_sleeps]
+        for alarm in self._of_sleeps:
+            if alarm.name not in told:
+                get_logger().warning(f"{alarm.name}_began", text=alarm.text)
+        for name in told:
+            if name not in names:
+                get_logger().info(f"{name}_ended")
+        if names != told:
+            self._ledger.set_note(_STANDING, names)
+
+    def _note_last_sleep(self, at: datetime | None) -> None:
+        """Say so where the last sleep is in the future: the clock was set back since, or had been wrong then."""
+        is_ahead = at is not None and at > self._clock.now() + CLOCK_TOLERANCE
+        text = (
+            f"the last sleep is dated {at:%Y-%m-%d %H:%M} UTC, in the future: the clock was set back"
+            if is_ahead
+            else ""
+        )
+        self.note("clock_set_back", text)
+
+    def _hours_due(self, decision: Decision) -> float:
+        noted = self._ledger.note(_DUE_SINCE)
+        if not is_overdue(decision):
+            if noted is not None:
+                self._ledger.set_note(_DUE_SINCE, None)
+            return 0.0
+        if noted is None:
+            noted = self._clock.now().isoformat()
+            self._ledger.set_note(_DUE_SINCE, noted)
+        return self._since_due.seconds_since(msgspec.convert(noted, datetime)) / 3600

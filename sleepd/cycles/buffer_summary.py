@@ -1,0 +1,97 @@
+"""What is in the buffer now, and how much of it is new, eligible, unlearned and held out."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from sleepd.buffer.buffer import ExperienceBuffer, View
+from sleepd.clock import Clock
+from sleepd.config.schema import BufferConfig, Config
+from sleepd.errors import BufferUnreadable
+from sleepd.policy.selection import Barred, Counts, Known, count
+from sleepd.quarantine.keeper import QuarantineKeeper
+from sleepd.store.ledger import Ledger
+
+from .alarms import Alarms
+from .history import History
+
+
+class Intake:
+    """The buffer of one configuration, read and counted against one history."""
+
+    def __init__(self, config: Config, history: History, clock: Clock, ledger: Ledger, alarms: Alarms) -> None:
+        self._config = config
+        self.quarantine = QuarantineKeeper(
+            Path(config.state.directory), ledger, clock, alarms.note, config.quarantine.personal_data
+        )
+        self._history = history
+        self._clock = clock
+        self.buffer = self._open(config.buffer)
+        self.counts = Counts(total=0, new=0, eligible=0, unlearned=0, held_out=0)
+        self._counted: tuple[object, ...] = (None, None, None, None)
+        self.unreadable: BufferUnreadable | None = None
+        """Why the file could not be read at the last look; None: it could."""
+
+    @property
+    def view(self) -> View:
+        """The last good view."""
+        return self.buffer.view
+
+    @property
+    def problem(self) -> str:
+        """Why the counts are not those of the file as it is now; empty: they are, or it is settling."""
+        return self.unreadable.message if self.unreadable else self.view.problem
+
+    def reconfigure(self, config: Config) -> None:
+        """Count by another configuration, of another file perhaps, from the next look on."""
+        if config.buffer != self._config.buffer:
+            self.buffer = self._open(config.buffer)
+        self.quarantine.handle_personal_data(config.quarantine.personal_data)
+        self._config = config
+
+    async def read(self) -> None:
+        """Look at the file and count; a file that cannot be read leaves the counts as they are."""
+        try:
+            view = await self.buffer.read()
+        except BufferUnreadable as error:
+            self.unreadable = error
+            return
+        self.unreadable = None
+        self._history.take_first_look(view)
+        await self.quarantine.screen(self._config.buffer.path, view)
+        await self.recount()
+
+    async def recount(self) -> None:
+        """Count again if the buffer, what is known of it, or the threshold is another."""
+        view, known, min_salience = self.view, self._history.known(), self._config.training.min_salience
+        basis = (view, known, min_salience, self.quarantine.isolation)
+        if all(one is other for one, other in zip(basis, self._counted, strict=True)):
+            return
+        # In a thread: a hundred thousand experiences take a while, and the loop must turn.
+        barred = await self.quarantine.barred(view, known, min_salience)
+        self.counts = await asyncio.to_thread(self._count, view, known, min_salience, barred)
+        self._counted = basis
+
+    async def quarantine_said_under(self, cycle: int) -> int:
+        """Count without what was said under a cycle that was rolled back; returns how many that keeps from training.
+
+        They are those whose ``metadata`` names the cycle, and their near-duplicates, save what the owner released. It
+        follows from the ledger's ``is_rolled_back``, so going back to the cycle lifts it.
+        """
+        await self.recount()
+        causes = await self.quarantine.causes(self.view, self._history.known(), self._config.training.min_salience)
+        return sum(cause.cycle == cycle for cause in causes.values())
+
+    def count(self, min_salience: float) -> Counts:
+        """The counts under another threshold."""
+        view, known = self.view, self._history.known()
+        barred = self.quarantine.barred_at_once(view, known, min_salience)
+        return self._count(view, known, min_salience, barred)
+
+    @staticmethod
+    def _count(view: View, known: Known, min_salience: float, barred: Barred) -> Counts:
+        return count(view.keys, view.groups, view.saliences, known=known, min_salience=min_salience, barred=barred)
+
+    def _open(self, settings: BufferConfig) -> ExperienceBuffer:
+        return ExperienceBuffer(Path(settings.path), patience_seconds=settings.patience_seconds, clock=self._clock)

@@ -1,0 +1,195 @@
+"""What earlier sleeps left behind: the ledger, and before it the older scheduler's ``scheduler_state.json``."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from itertools import islice
+from pathlib import Path
+
+import msgspec
+
+from sleepd.buffer.buffer import View
+from sleepd.cycle import State
+from sleepd.errors import CheckpointInvalid
+from sleepd.log import get_logger
+from sleepd.policy.selection import KeySet, Known
+from sleepd.protocol.status import LastError
+from sleepd.store.adoption import note_trained, older_directories
+from sleepd.store.checkpoints import Checkpoints
+from sleepd.store.ledger import Ledger
+from sleepd.store.legacy_formats import (
+    SchedulerState,
+    SleepEntry,
+    from_local,
+    read_scheduler_state,
+    read_training_state,
+    sleep_entry,
+    write_scheduler_state,
+)
+from sleepd.store.split_secret import split_secret
+
+from .resume import crashes
+
+KEPT_ENTRIES = 50
+"""In ``scheduler_state.json``; the ledger keeps all."""
+
+_IMPORTED = "imported_scheduler_state"
+_IMPORTED_SEEN = "imported_seen"
+
+
+class History:
+    """The past of one state directory.
+
+    Raises:
+        CheckpointInvalid: an older ``scheduler_state.json`` is there and cannot be understood.
+        StateDirectoryUnusable: the secret of the holdout is there and cannot be read.
+    """
+
+    def __init__(self, directory: Path, ledger: Ledger, checkpoints: Checkpoints) -> None:
+        self._directory = directory
+        self._ledger = ledger
+        self._checkpoints = checkpoints
+        self._known: Known | None = None
+        self._secret = split_secret(directory)
+        self._imported = SchedulerState()
+        self._import()
+
+    def _import(self) -> None:
+        """Take over the older state, once: afterwards that file is ours."""
+        noted = self._ledger.note(_IMPORTED)
+        if noted is not None:
+            self._imported = msgspec.convert(noted, SchedulerState)
+            return
+        found = read_scheduler_state(self._directory)
+        if found is None or not found.total_sleep_cycles:
+            found = self._read_older_checkpoints() or found
+        self._imported = self._without_ours(found) if found else SchedulerState()
+        self._ledger.set_note(_IMPORTED, self._imported)
+        if self._imported.total_sleep_cycles:
+            get_logger().info(
+                "older_state_imported",
+                text=f"{self._imported.total_sleep_cycles} sleeps so far, the last at {self._imported.last_sleep_time}",
+            )
+
+    def _read_older_checkpoints(self) -> SchedulerState | None:
+        """The newest history that an older trainer's checkpoints carry."""
+        for path in older_directories(self._directory):
+            try:
+                found = read_training_state(path)
+            except CheckpointInvalid as error:
+                get_logger().warning("older_history_left_out", text=error.message)
+                continue
+            if found is not None:
+                return found
+        return None
+
+    def _without_ours(self, state: SchedulerState) -> SchedulerState:
+        """The older scheduler's part of a file to which we have added: the ledger is new, but we are not."""
+        ours = {summary.cycle for summary in self._ledger.judged(limit=-1)}
+        if not ours:
+            return state
+        theirs = [entry for entry in state.sleep_history if entry.cycle not in ours]
+        return SchedulerState(
+            last_sleep_time=theirs[-1].timestamp if theirs else None,
+            last_sleep_cycle=theirs[-1].cycle if theirs else 0,
+            total_sleep_cycles=max(0, state.total_sleep_cycles - len(ours)),
+            sleep_history=theirs,
+        )
+
+    def take_first_look(self, view: View) -> None:
+        """Note which experiences the older scheduler had seen: the first so many of the buffer, as it counted.
+
+        Where nobody knows how many, it is all that are there: what is new is then what comes from now on.
+        """
+        has_slept = self._imported.total_sleep_cycles > 0 or bool(self._checkpoints.adopted())
+        if not has_slept or view.form == "absent" or self._ledger.note(_IMPORTED_SEEN) is not None:
+            return
+        count = self._imported.experiences_at_last_sleep if self._imported.total_sleep_cycles else None
+        note_trained(self._ledger, self._checkpoints, keys=view.keys, groups=view.groups, count=count)
+        self._ledger.set_note(_IMPORTED_SEEN, list(islice(view.keys, count)))
+        self.forget_cached()
+        self.write()
+
+    def forget_cached(self) -> None:
+        """Look again: a cycle ended, or the champion changed."""
+        self._known = None
+
+    def known(self) -> Known:
+        """What is seen, learned and held out."""
+        if self._known is None:
+            judged = self._ledger.last_judged()
+            seen = self._ledger.seen(judged.cycle) if judged else self._ledger.note(_IMPORTED_SEEN) or []
+            self._known = Known(
+                seen=KeySet(seen),
+                learned=KeySet(self._ledger.learned(self._checkpoints.champion())),
+                sides=self._ledger.recorded_sides(),
+                secret=self._secret,
+            )
+        return self._known
+
+    def newest_failure(self) -> LastError | None:
+        """The newest cycle that failed or was cut short by a death, where nothing was judged since."""
+        suspended = self._ledger.suspended_cycle()
+        if suspended is not None and (cut := self._ledger.summary(suspended)).hint:
+            at = crashes(self._ledger, suspended).at or cut.started_at
+            return LastError(message=f"cycle {suspended} was cut short: {cut.reason}", hint=cut.hint, at=at)
+        newest = next((each for each in self._ledger.unjudged_in_a_row() if each.state == State.FAILED), None)
+        if newest is None:
+            return None
+        at = newest.ended_at or newest.started_at
+        return LastError(message=f"cycle {newest.cycle} failed: {newest.reason}", hint=newest.hint, at=at)
+
+    @property
+    def last_sleep_at(self) -> datetime | None:
+        """When the last judged cycle ended, in UTC; None: there was none."""
+        judged = self._ledger.last_judged()
+        if judged:
+            return judged.ended_at
+        return from_local(self._imported.last_sleep_time) if self._imported.last_sleep_time else None
+
+    @property
+    def total_cycles(self) -> int:
+        """Judged cycles, those of the older scheduler included."""
+        return self._imported.total_sleep_cycles + self._ledger.judged_count()
+
+    def next_cycle(self) -> int:
+        """A number that no cycle has borne."""
+        older = (self._imported.last_sleep_cycle, *(entry.cycle for entry in self._imported.sleep_history))
+        return 1 + max(self._ledger.highest_cycle(), self._checkpoints.highest_number(), *older)
+
+    def imported_entries(self) -> list[SleepEntry]:
+        """The older scheduler's history, oldest first; its losses are over whole sequences."""
+        return self._imported.sleep_history
+
+    def entries(self) -> list[SleepEntry]:
+        """All judged sleeps in the older words, oldest first."""
+        judged = reversed(self._ledger.judged(limit=KEPT_ENTRIES))
+        ours = [sleep_entry(summary, self._ledger.report(summary.cycle)) for summary in judged]
+        return [*self._imported.sleep_history, *ours]
+
+    def write(self) -> None:
+        """Bring ``scheduler_state.json`` up to date."""
+        judged = self._ledger.last_judged()
+        if judged is None:
+            self._write_imported()
+            return
+        assert judged.ended_at is not None
+        entries = self.entries()
+        state = SchedulerState(
+            last_sleep_time=entries[-1].timestamp,
+            last_sleep_cycle=judged.cycle,
+            experiences_at_last_sleep=len(self._ledger.seen(judged.cycle)),
+            total_sleep_cycles=self.total_cycles,
+            sleep_history=entries[-KEPT_ENTRIES:],
+        )
+        write_scheduler_state(self._directory, state)
+
+    def _write_imported(self) -> None:
+        """Before the first cycle of ours: what only the older checkpoints said, for whoever reads that file alone."""
+        seen = self._ledger.note(_IMPORTED_SEEN)
+        if seen is None or not self._imported.total_sleep_cycles:
+            return
+        written = read_scheduler_state(self._directory)
+        if written is None or not written.total_sleep_cycles:
+            state = msgspec.structs.replace(self._imported, experiences_at_last_sleep=len(seen))
+            write_scheduler_state(self._directory, state)

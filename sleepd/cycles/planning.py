@@ -1,0 +1,253 @@
+"""From an order to a lineup: which strategy, which parent, which experiences."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from array import array
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from datetime import date
+from pathlib import Path
+
+import msgspec
+
+from sleepd.buffer.buffer import ExperienceBuffer, View
+from sleepd.buffer.experience import Experience, experience_key, group_key, group_of, key_text, prompt_key
+from sleepd.config.schema import Config
+from sleepd.config.strategies import find_strategy
+from sleepd.errors import NothingToDo
+from sleepd.log import get_logger
+from sleepd.policy.holdout import keyed_rank
+from sleepd.policy.recall import read_questions
+from sleepd.policy.selection import FREQUENT_FROM, KeySet, Known, Selection, sampling_shares, select
+from sleepd.policy.triggers import Policy
+from sleepd.protocol.control import Run
+from sleepd.protocol.evidence import RecallQuestion
+from sleepd.protocol.job import Job, Role, Strategy
+from sleepd.quarantine.rules import Isolation
+from sleepd.registry.compatibility import other_shape
+from sleepd.registry.predecessor import Predecessor, predecessor
+from sleepd.store.checkpoint_documents import seen_by
+from sleepd.store.checkpoints import Checkpoints, Manifest, verify_usable
+from sleepd.store.ledger import Ledger
+from sleepd.store.reservoir import read_reservoir
+from sleepd.text.personal_data import masked, told
+
+from .buffer_summary import Intake
+from .history import History
+from .runner import Lineup
+
+
+async def line_up(
+    order: Run,
+    config: Config,
+    *,
+    ledger: Ledger,
+    checkpoints: Checkpoints,
+    history: History,
+    intake: Intake,
+    unfit: str,
+    day: date,
+) -> Lineup:
+    """The next cycle, before anything is written. ``unfit`` says why the champion cannot be continued; empty: it can.
+    ``day`` is what a chat template that writes the date is to write, all through the cycle.
+
+    Raises:
+        NotFound: no such strategy.
+        ConfigError: the owner's questions cannot be read.
+        NothingToDo: what was to be trained has left the buffer.
+        BufferUnreadable: the experiences cannot be read.
+        CheckpointInvalid: the champion is damaged.
+    """
+    strategy = find_strategy(
+        order.strategy or config.training.strategy, epochs=order.epochs, learning_rate=order.learning_rate
+    )
+    parent = await _parent(checkpoints, strategy, unfit)
+    job = await _job(history.next_cycle(), config, strategy, checkpoints, parent, day)
+    known, view = history.known(), intake.view
+    gone = _gone(Path(job.parent), view, known, intake.quarantine.isolation) if job.parent else {}
+    selection = await _select(order, config, job, known, view, gone, intake)
+    parent_cycle = parent.cycle if parent else None
+    lineup = await _fetch(selection, job, intake.buffer, view, gone, parent=parent_cycle, is_forced=order.force)
+    lineup = msgspec.structs.replace(lineup, ranks=_ranks(lineup.experiences, known.secret))
+    if config.quarantine.personal_data == "mask":
+        lineup = await asyncio.to_thread(_masked, lineup)
+    before = predecessor(parent.cycle, ledger, checkpoints) if parent else None
+    return lineup if before is None else _with_comparison(lineup, before, ledger, checkpoints)
+
+
+async def _select(
+    order: Run,
+    config: Config,
+    job: Job,
+    known: Known,
+    view: View,
+    gone: Mapping[int, Experience],
+    intake: Intake,
+) -> Selection:
+    if not job.parent:
+        known = msgspec.structs.replace(known, learned=KeySet())
+    min_salience = Policy.of(config, order.thresholds).min_salience
+    whole, strategy = _with(gone, view), job.strategy
+    return select(
+        whole.keys,
+        whole.groups,
+        whole.saliences,
+        known=known,
+        min_salience=min_salience,
+        max_experiences=order.max_experiences or config.training.max_experiences,
+        max_holdout=config.training.max_holdout,
+        replay_share=math.inf if strategy.lineage == "retrain" else strategy.replay_share,
+        min_replayed=strategy.min_replayed,
+        seed=job.seed,
+        barred=await intake.quarantine.barred(view, known, min_salience),
+    )
+
+
+def _gone(champion: Path, view: View, known: Known, isolation: Isolation) -> dict[int, Experience]:
+    """By its key, what the champion's lineage learned and the buffer has no more; what is in quarantine stays there.
+
+    Raises:
+        CheckpointInvalid: the champion's reservoir is damaged.
+    """
+    present = KeySet(view.keys)
+    kept = {experience_key(one.id): one for one in read_reservoir(champion)}
+    gone = {key: one for key, one in kept.items() if key not in present and key in known.learned}
+    whole = _with(gone, View())
+    causes = isolation.causes(whole.keys, whole.groups, whole.saliences, learned=known.learned, min_salience=0.0)
+    # They were screened when they were trained, and the screening keeps no more than the buffer holds.
+    barred = {key for key, cause in causes if cause.why != "unscreened"}
+    return {key: one for key, one in gone.items() if key not in barred}
+
+
+def _with(gone: Mapping[int, Experience], view: View) -> View:
+    """The buffer as if these were still at its end."""
+    return View(
+        form=view.form,
+        keys=view.keys + array("Q", gone),
+        groups=view.groups + array("Q", (group_of(one) for one in gone.values())),
+        saliences=view.saliences + array("d", (one.salience for one in gone.values())),
+    )
+
+
+def _with_comparison(lineup: Lineup, before: Predecessor, ledger: Ledger, checkpoints: Checkpoints) -> Lineup:
+    """Champion and predecessor are compared first, on those experiences that came after the champion was planned."""
+    assert lineup.parent is not None
+    seen = KeySet(seen_by(lineup.parent, ledger, checkpoints))
+    trained = ledger.trained_groups(cycle for cycle in (lineup.parent, before.cycle) if cycle is not None)
+    later = [
+        experience.id
+        for experience, role in lineup.experiences
+        if role != "replay"
+        and experience_key(experience.id) not in seen
+        and group_of(experience) not in trained  # a copy under a new id
+    ]
+    job = msgspec.structs.replace(lineup.job, predecessor=before.directory, predecessor_cycle=before.cycle, later=later)
+    return msgspec.structs.replace(lineup, job=job)
+
+
+async def _parent(checkpoints: Checkpoints, strategy: Strategy, unfit: str) -> Manifest | None:
+    """The champion, where it can be continued; None: the cycle starts from the base."""
+    champion, manifest = checkpoints.champion(), None
+    if champion is not None:
+        # All of it, not only what it says of itself: it may have been damaged since the daemon's start.
+        manifest = await asyncio.to_thread(verify_usable, checkpoints.promoted_path(champion))
+    reason = unfit or other_shape(manifest, strategy)
+    if reason:
+        get_logger().warning("lineage_started", text=f"{reason}: this cycle starts again from the base")
+    return None if reason else manifest
+
+
+async def _job(
+    cycle: int, config: Config, strategy: Strategy, checkpoints: Checkpoints, parent: Manifest | None, day: date
+) -> Job:
+    if parent is not None and strategy.lineage == "continue":
+        rate = strategy.learning_rate * strategy.continued_rate_share
+        strategy = msgspec.structs.replace(strategy, learning_rate=rate)
+    return Job(
+        cycle=cycle,
+        base=config.model.base,
+        models_directory=str(checkpoints.directory / "models"),
+        cache_directory=config.model.cache_directory,
+        expected_base=parent.base_fingerprint if parent else "",
+        parent=str(checkpoints.promoted_path(parent.cycle)) if parent else "",
+        parent_cycle=parent.cycle if parent else None,
+        staging=str(checkpoints.staging_path(cycle)),
+        system_prompt=config.model.system_prompt,
+        thoughts=config.training.thoughts,
+        date=day.isoformat(),
+        strategy=strategy,
+        seed=config.training.seed + cycle,
+        questions=await asyncio.to_thread(read_questions, config.evaluation.probes),
+        evaluation_command=config.evaluation.command,
+        evaluation_seconds=config.evaluation.seconds,
+        device=config.worker.device,
+        threads=config.worker.threads,
+        reservoir=config.training.reservoir,
+        resume_point_seconds=config.worker.resume_point_minutes * 60,
+        confidence=config.promotion.confidence,
+    )
+
+
+async def _fetch(
+    selection: Selection,
+    job: Job,
+    buffer: ExperienceBuffer,
+    view: View,
+    gone: Mapping[int, Experience],
+    *,
+    parent: int | None,
+    is_forced: bool,
+) -> Lineup:
+    """The text of the selected experiences; one that vanished or was changed meanwhile is left out: nobody screened
+    its new text.
+    """
+    role_of: dict[int, Role] = dict.fromkeys(selection.train, "train")
+    role_of |= dict.fromkeys(selection.replay, "replay")
+    role_of |= dict.fromkeys(selection.holdout, "holdout")
+    group_of = {key: group for key, group in zip(view.keys, view.groups, strict=True) if key in role_of}
+    found = [
+        (experience, role_of[key])
+        for experience in await buffer.extract(role_of.keys() - gone.keys())
+        if group_of[key := experience_key(experience.id)] == group_key(experience.prompt, experience.response)
+    ]
+    found += [(experience, role_of[key]) for key, experience in gone.items() if key in role_of]
+    if not any(role == "train" for _, role in found):
+        raise NothingToDo("the experiences to train have just left the buffer", hint="sleepctl buffer")
+    shares = _shares(found) if len(view.keys) >= FREQUENT_FROM else {}
+    return Lineup(
+        job=job, parent=parent, is_forced=is_forced, experiences=found, seen=view.keys, sampling_shares=shares
+    )
+
+
+def _ranks(found: Sequence[tuple[Experience, Role]], secret: bytes) -> dict[str, int]:
+    return {one.id: keyed_rank(group_key(one.prompt, one.response), secret) for one, _ in found}
+
+
+def _masked(lineup: Lineup) -> Lineup:
+    """With placeholders for personal data, in what is trained, what is held out and what is asked."""
+    found, count, experiences = Counter[str](), 0, []
+    for experience, role in lineup.experiences:
+        prompt, in_prompt = masked(experience.prompt)
+        response, in_response = masked(experience.response)
+        if here := in_prompt + in_response:
+            unmasked = experience.unmasked or key_text(group_key(experience.prompt, experience.response))
+            experience = msgspec.structs.replace(experience, prompt=prompt, response=response, unmasked=unmasked)  # noqa: PLW2901
+            found, count = found + here, count + 1
+        experiences.append((experience, role))
+    questions = [
+        RecallQuestion(question=masked(each.question)[0], expected=[masked(one)[0] for one in each.expected])
+        for each in lineup.job.questions
+    ]
+    total = len(experiences)
+    text = f"personal data masked in {count} of {total} experiences: {told(found)}" if count else ""
+    job = msgspec.structs.replace(lineup.job, questions=questions, masked=text)
+    return msgspec.structs.replace(lineup, job=job, experiences=experiences)
+
+
+def _shares(found: Sequence[tuple[Experience, Role]]) -> dict[str, float]:
+    """Of the experiences of too frequent prompts, by id, the share of epochs that they are in."""
+    trained = [experience for experience, role in found if role != "holdout"]
+    shares = sampling_shares([prompt_key(experience.prompt) for experience in trained])
+    return {experience.id: share for experience, share in zip(trained, shares, strict=True) if share < 1}

@@ -1,0 +1,114 @@
+"""Start-up after whatever happened: the ledger is mended to what stands on disk, never the other way round.
+
+``current`` is the truth about what is in use; a whole checkpoint is the truth about a verdict. A cycle that has neither
+ended nor left a whole checkpoint goes on where it was cut short, if it can (``resume``); else it is closed as
+interrupted, and its experiences are as unlearned as before.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sleepd.clock import Clock
+from sleepd.cycle import Event, State
+from sleepd.errors import CheckpointInvalid
+from sleepd.log import get_logger
+from sleepd.protocol.verdict import Outcome
+from sleepd.store.checkpoints import Checkpoints, read_manifest, verify_usable
+from sleepd.store.ledger import Ledger
+
+from . import resume
+from .commit import EVENTS
+
+CUT_SHORT = "sage-sleepd ended in the middle of it"
+
+
+def recover(ledger: Ledger, checkpoints: Checkpoints, clock: Clock, *, cause: str = CUT_SHORT) -> list[str]:
+    """Close or suspend every open cycle, sweep the staging directory, mend a ``current`` that points at nothing whole.
+
+    Blocks while the champion's files are read; call it before there is a loop to block.
+
+    Args:
+        ledger: what is mended.
+        checkpoints: what it is mended to.
+        clock: where time comes from.
+        cause: why a cycle is still open; it is recorded as the reason.
+
+    Returns:
+        What the owner should know, a sentence each.
+    """
+    for cycle in ledger.open_cycles():
+        _close(cycle, ledger, checkpoints, clock, cause)
+    swept = checkpoints.sweep(keep=ledger.suspended_cycle())
+    if swept:
+        get_logger().info("staging_swept", text=", ".join(sorted(swept)))
+    return mend_current(ledger, checkpoints)
+
+
+def _close(cycle: int, ledger: Ledger, checkpoints: Checkpoints, clock: Clock, cause: str) -> None:
+    state = ledger.state(cycle)
+    places = (checkpoints.promoted_path(cycle), checkpoints.retired_path(cycle))
+    whole = next((path for path in places if state is State.JUDGED and _is_whole(path)), None)
+    if whole is not None:
+        # Committed, and then the power went: finish what was decided.
+        outcome = Outcome(read_manifest(whole).verdict)
+        if outcome is Outcome.PROMOTED:
+            checkpoints.promote(cycle)
+        ledger.advance(cycle, EVENTS[outcome], at=clock.now())
+        get_logger().info("cycle_completed_after_crash", cycle=cycle, outcome=str(outcome))
+        return
+    reason = _why_over(cycle, state, ledger, checkpoints, clock, cause)
+    if reason:
+        ledger.advance(cycle, Event.INTERRUPT, at=clock.now(), reason=reason)
+        get_logger().warning("cycle_interrupted", cycle=cycle, text=reason)
+    elif state is not State.SUSPENDED:
+        ledger.advance(cycle, Event.SUSPEND, at=clock.now(), reason=cause)
+        get_logger().warning("cycle_suspended", cycle=cycle, text=cause)
+
+
+def _why_over(cycle: int, state: State, ledger: Ledger, checkpoints: Checkpoints, clock: Clock, cause: str) -> str:
+    """Why the cycle cannot go on; empty: nothing here speaks against it."""
+    if state is State.JUDGED:
+        return f"{cause}; its experiences are trained by the next cycle"
+    times = resume.crashes(ledger, cycle).count
+    if state is not State.SUSPENDED:
+        times = resume.note_crash(ledger, cycle, clock.now()).count
+    if times > resume.MAX_CRASHES:
+        return f"it was cut short {times} times; its experiences are trained by the next cycle"
+    job = resume.staged_job(checkpoints, cycle)
+    return f"it cannot go on: {job}" if isinstance(job, str) else ""
+
+
+def mend_current(ledger: Ledger, checkpoints: Checkpoints) -> list[str]:
+    """Keep the champion if it is whole; else fall back along its lineage, at the end to the base, and say so."""
+    standing = [s.cycle for s in ledger.summaries() if s.state == State.PROMOTED and not s.is_rolled_back]
+    troubles = []
+    try:
+        champion = checkpoints.champion()
+        if champion is not None:
+            verify_usable(checkpoints.promoted_path(champion))
+    except CheckpointInvalid as error:
+        candidates = [*standing, *reversed(checkpoints.adopted())]
+        champion = next((cycle for cycle in candidates if _is_whole(checkpoints.promoted_path(cycle))), None)
+        checkpoints.promote(champion)
+        in_use = "the base" if champion is None else f"cycle {champion}"
+        troubles = [f"the champion was damaged, so {in_use} is in use: {error.message}"]
+        get_logger().error("champion_damaged", text=troubles[0], fallback=champion)
+    # Older tools load the newest cycle_NNN they find, so none may stand above the one in use: neither a damaged one
+    # nor, after a crash in the middle of a rollback, one that was rolled back.
+    above = [cycle for cycle in standing if champion is None or cycle > champion]
+    for cycle in above:
+        checkpoints.retire(cycle)
+    ledger.mark_rolled_back(above, is_rolled_back=True)
+    return troubles
+
+
+def _is_whole(path: Path) -> bool:
+    if not path.is_dir():
+        return False
+    try:
+        verify_usable(path)
+    except CheckpointInvalid as error:
+        get_logger().error("checkpoint_damaged", text=error.message, hint=error.hint)
+        return False
+    return True

@@ -1,0 +1,103 @@
+"""A cycle that was cut short: whether it may go on, and why not.
+
+It goes on with what was staged for it (job, experiences, the worker's resume point), so all of that must still hold:
+the same base is configured, the champion is still the one it continues, and the agent has neither removed nor changed
+any of its experiences. The rest (the code, the weights of the base) only the worker can compare; see
+``sleepd.worker.resume_point``. What cuts a cycle short again and again is not tried for ever.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from sleepd.buffer.buffer import View
+from sleepd.errors import ProtocolError
+from sleepd.files import read_document
+from sleepd.protocol.job import RESUME_POINT, Job, decode_job
+from sleepd.store.checkpoints import Checkpoints, directory_name
+from sleepd.store.ledger import Ledger
+from sleepd.store.ledger_rows import Placement
+
+MAX_CRASHES: Final = 3
+"""A cycle that was cut short by so many deaths (not shutdowns) is given up."""
+
+_NOTE = "crashes"
+
+
+class Crashes(msgspec.Struct, frozen=True):
+    """How often a cycle was cut short by the death of its worker or of the daemon."""
+
+    cycle: int = 0
+    count: int = 0
+    at: datetime | None = None
+    """The last one."""
+
+    @property
+    def essence(self) -> tuple[int, datetime | None]:
+        """How many, and when the last one was."""
+        return self.count, self.at
+
+
+def crashes(ledger: Ledger, cycle: int) -> Crashes:
+    """Those of that cycle."""
+    noted = ledger.note(_NOTE)
+    found = msgspec.convert(noted, Crashes) if noted else Crashes()
+    return found if found.cycle == cycle else Crashes(cycle)
+
+
+def note_crash(ledger: Ledger, cycle: int, at: datetime) -> Crashes:
+    """Count one more."""
+    counted = Crashes(cycle, crashes(ledger, cycle).count + 1, at)
+    ledger.set_note(_NOTE, counted)
+    return counted
+
+
+def staged_job(checkpoints: Checkpoints, cycle: int) -> Job | str:
+    """The job that was staged for the cycle; or why it cannot be read."""
+    try:
+        job = decode_job(read_document(checkpoints.staging_path(cycle) / "work" / "job.json"))
+    except OSError as error:
+        return f"its job cannot be read: {error.strerror}"
+    except ProtocolError as error:
+        return error.message
+    return job if job.cycle == cycle else f"its job is that of cycle {job.cycle}"
+
+
+def has_resume_point(checkpoints: Checkpoints, cycle: int) -> bool:
+    """Whether its worker has left anything worth going on from."""
+    return (checkpoints.staging_path(cycle) / RESUME_POINT).exists()
+
+
+def obstacle(cycle: int, placed: Sequence[Placement], view: View, base: str, checkpoints: Checkpoints) -> str:
+    """Why the cycle must not go on; empty: it may.
+
+    Args:
+        cycle: the suspended one.
+        placed: its experiences, as they were when it was planned.
+        view: the buffer as it is now.
+        base: the configured base.
+        checkpoints: where it was staged.
+
+    Raises:
+        CheckpointInvalid: ``current`` is damaged.
+    """
+    job = staged_job(checkpoints, cycle)
+    if isinstance(job, str):
+        return job
+    if job.base != base:
+        return f"[model] base is now {base}, it began with {job.base}"
+    if job.parent and Path(job.parent).name != directory_name(checkpoints.champion() or 0):
+        return f"it continues {Path(job.parent).name}, which is no longer in use"
+    groups = dict(zip(view.keys, view.groups, strict=True))
+    gone = [each.id for each in placed if each.key not in groups]
+    if gone:
+        return f"{len(gone)} of its experiences left the buffer, such as {gone[0]}"
+    changed = [each.id for each in placed if groups[each.key] != each.group]
+    if changed:
+        return f"{len(changed)} of its experiences have another text now, such as {changed[0]}"
+    return ""

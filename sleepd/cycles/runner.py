@@ -1,0 +1,299 @@
+"""One sleep cycle from plan to verdict.
+
+Order, and why a crash at any point loses and doubles nothing: the experiences and the job are staged; the ledger has
+the plan before the worker exists; the verdict is in the ledger before anything is renamed; the directory is renamed,
+then ``current`` (``commit``); the ledger's last record comes last and is mended at start-up from what stands on disk
+(``recovery``).
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+import msgspec
+
+from sleepd.buffer.experience import Experience, experience_key, group_of
+from sleepd.clock import Clock
+from sleepd.cycle import Event, State
+from sleepd.errors import LedgerUnusable, SleepdError, WorkerDied
+from sleepd.files import write_durably
+from sleepd.host import has_gpu
+from sleepd.log import get_logger
+from sleepd.policy.probation import compare
+from sleepd.policy.promotion import Gates
+from sleepd.protocol.job import Failure, Job, Lesson, Notice, Phase, Progress, Report, Role, encode
+from sleepd.protocol.status import CycleSummary
+from sleepd.protocol.verdict import Outcome
+from sleepd.registry.demotion import Demotion
+from sleepd.store.checkpoints import Checkpoints
+from sleepd.store.ledger import Ledger
+from sleepd.store.ledger_rows import Placement, Plan
+
+from .commit import settle
+from .resume import MAX_CRASHES, has_resume_point, note_crash
+from .worker_process import Worker, WorkerPolicy
+
+_ANNOUNCED: Final = {
+    Outcome.PROMOTED: ("candidate_promoted", "info"),
+    Outcome.REJECTED: ("candidate_rejected", "warning"),
+    Outcome.INCONCLUSIVE: ("candidate_left_open", "info"),
+}
+
+
+class Lineup(msgspec.Struct, frozen=True, kw_only=True):
+    """A cycle's number, job and experiences, before anything is written."""
+
+    job: Job
+    parent: int | None
+    is_forced: bool
+    experiences: Sequence[tuple[Experience, Role]]
+    seen: Any
+    """Keys of the whole buffer: ``array('Q')``."""
+    sampling_shares: Mapping[str, float] = {}
+    """By id, of those that are not in every epoch."""
+    ranks: Mapping[str, int] = {}
+    """By id: in which order the worker takes what it measures; see ``holdout.keyed_rank``."""
+
+
+class CycleEnd(msgspec.Struct, frozen=True, kw_only=True):
+    """How a cycle ended."""
+
+    summary: CycleSummary
+    failure: Failure | None
+    """What the worker said when it gave up."""
+
+
+class CycleRunner:
+    """Runs one cycle at a time on one state directory."""
+
+    def __init__(
+        self,
+        *,
+        ledger: Ledger,
+        checkpoints: Checkpoints,
+        clock: Clock,
+        demotion: Demotion,
+        listener: Callable[[str, dict[str, Any]], None],
+    ) -> None:
+        self._demotion = demotion
+        self._ledger = ledger
+        self._checkpoints = checkpoints
+        self._clock = clock
+        self._listener = listener
+        self._worker: Worker | None = None
+        self._ending = Event.FAIL
+        self._is_settling = False
+        self.progress: Progress | None = None
+        """Where the worker stands; None: none is running."""
+
+    def stop(self, ending: Event) -> bool:
+        """Stop the worker; the cycle ends with ``ending`` (CANCEL discards, SUSPEND keeps the staging directory).
+
+        Returns:
+            False: too late, the worker has ended and its verdict is being written down.
+        """
+        if self._is_settling:
+            return False
+        self._ending = ending
+        if self._worker is not None:
+            self._worker.stop()
+        return True
+
+    def kill(self) -> None:
+        """Stop the worker without waiting for its consent."""
+        if self._worker is not None:
+            self._worker.kill()
+
+    def begin(self, lineup: Lineup) -> None:
+        """Stage the cycle and record its plan.
+
+        Raises:
+            OSError: the disk did not take it; nothing was recorded.
+            LedgerUnusable: the same of the ledger.
+        """
+        self._ending = Event.FAIL
+        try:
+            self._stage(lineup)
+            self._plan(lineup)
+        except (OSError, LedgerUnusable):
+            shutil.rmtree(self._checkpoints.staging_path(lineup.job.cycle), ignore_errors=True)
+            raise
+
+    def reopen(self, cycle: int) -> None:
+        """Go on with a suspended cycle; ``finish`` is next."""
+        self._ending = Event.FAIL
+        self._announce("cycle_resumed", cycle=cycle)
+
+    def discard(self, cycle: int, ending: Event, reason: str) -> None:
+        """End a suspended cycle without a verdict, and remove what was staged for it."""
+        self._close(cycle, ending, reason)
+
+    async def finish(self, job: Job, policy: WorkerPolicy, gates: Gates) -> CycleEnd:
+        """Run the begun or reopened cycle to its end; a failure is an end too.
+
+        Raises:
+            LedgerUnusable: its end could not be recorded; ``recovery`` finds it as after a crash.
+            OSError: its verdict stands, and could not be put into effect; the same.
+        """
+        cycle, failure = job.cycle, None
+        try:
+            outcome = await self._work(cycle, policy)
+            if self._ending is Event.CANCEL:
+                outcome = Failure(kind="stopped", message="cancelled")  # also where the report came first
+            self._is_settling = True
+            if isinstance(outcome, Failure):
+                failure = outcome
+                self._close_failed(job, failure)
+            else:
+                await self._settle(job, outcome, gates)
+        except LedgerUnusable:
+            raise
+        except WorkerDied as error:
+            self._close(cycle, self._ending_of_death(cycle), error.message, error.hint)
+        except SleepdError as error:
+            self._close(cycle, self._ending, error.message, error.hint)
+        except OSError as error:
+            hint = "make space in the state directory: df -h"
+            if self._checkpoints.find(cycle) is not None:
+                raise  # it is a checkpoint, and its verdict stands
+            self._close(cycle, self._ending, f"the disk did not take it: {error}", hint)
+        finally:
+            self.progress = None
+            self._worker = None
+            self._is_settling = False
+        return CycleEnd(summary=self._ledger.summary(cycle), failure=failure)
+
+    # --- before the worker ---
+
+    def _stage(self, lineup: Lineup) -> None:
+        stage = self._checkpoints.stage(lineup.job.cycle)
+        lessons = (
+            Lesson(
+                id=e.id,
+                prompt=e.prompt,
+                response=e.response,
+                salience=e.salience,
+                role=role,
+                sampling_share=lineup.sampling_shares.get(e.id, 1.0),
+                rank=lineup.ranks.get(e.id),
+                unmasked=e.unmasked,
+            )
+            for e, role in lineup.experiences
+        )
+        write_durably(stage / "work" / "experiences.jsonl", b"".join(encode(lesson) for lesson in lessons))
+        write_durably(stage / "work" / "job.json", encode(lineup.job))
+
+    def _plan(self, lineup: Lineup) -> None:
+        job = lineup.job
+        placements = [Placement(e.id, experience_key(e.id), group_of(e), role) for e, role in lineup.experiences]
+        self._ledger.plan(
+            Plan(
+                cycle=job.cycle,
+                started_at=self._clock.now(),
+                parent=lineup.parent,
+                strategy=job.strategy.name,
+                is_forced=lineup.is_forced,
+                placements=placements,
+                seen=lineup.seen,
+            )
+        )
+        summary = self._ledger.summary(job.cycle)
+        self._announce(
+            "cycle_started",
+            cycle=job.cycle,
+            trained=summary.trained,
+            replayed=summary.replayed,
+            held_out=summary.held_out,
+            parent=lineup.parent,
+            strategy=job.strategy.name,
+        )
+
+    # --- the worker ---
+
+    async def _work(self, cycle: int, policy: WorkerPolicy) -> Report | Failure:
+        self._worker = worker = Worker(policy, lambda message: self._hear(cycle, message))
+        self._advance(cycle, Event.TRAINING_STARTED)
+        if self._ending is not Event.FAIL:  # stopped between plan and start
+            worker.stop()
+        return await worker.run(self._checkpoints.staging_path(cycle))
+
+    def _hear(self, cycle: int, message: Progress | Notice) -> None:
+        if isinstance(message, Notice):
+            self._announce(message.event, level=message.level, cycle=cycle, text=message.text)
+            return
+        was: Phase | None = self.progress.phase if self.progress else None
+        if message.phase == "evaluating" and self._ledger.state(cycle) is State.TRAINING:
+            self._advance(cycle, Event.EVALUATION_STARTED)
+        self.progress = message
+        if message.phase != was:
+            self._announce("phase_started", cycle=cycle, phase=message.phase, device=message.device)
+            if message.phase == "measuring" and "cuda unavailable" in message.device and has_gpu():
+                self._announce(
+                    "gpu_unusable", level="warning", cycle=cycle, text=message.device, hint="sleepctl doctor"
+                )
+        self._listener("progress", {"cycle": cycle, **msgspec.to_builtins(message)})
+
+    # --- after the worker ---
+
+    async def _settle(self, job: Job, report: Report, gates: Gates) -> None:
+        """Judge, write the verdict down, commit, put in use, and say so."""
+        settled = await settle(
+            job, report, gates, ledger=self._ledger, checkpoints=self._checkpoints, clock=self._clock
+        )
+        if report.evidence.probation is not None:
+            found = compare(report.evidence.probation, job.confidence)
+            self._announce("champion_compared", cycle=job.cycle, champion=found.champion, text=found.reason)
+        event, level = _ANNOUNCED[settled.verdict.outcome]
+        self._announce(
+            event, level=level, cycle=job.cycle, text=settled.verdict.reason, directory=str(settled.directory)
+        )
+
+    def _close_failed(self, job: Job, failure: Failure) -> None:
+        """End a cycle whose worker said why it gives up, or was asked to."""
+        cycle, ending = job.cycle, self._ending
+        if ending is Event.FAIL and failure.kind == "stopped":
+            ending = self._ending_of_death(cycle)  # somebody else asked it to stop
+        elif ending is Event.FAIL and failure.kind == "not_resumable":
+            ending = Event.INTERRUPT
+        elif ending is Event.FAIL and failure.kind == "champion_worse":
+            # Owed before the cycle is closed: after a crash between the two it is still known.
+            found = self._demotion.note_failure(failure, cycle, job.confidence)
+            if found:
+                self._close(cycle, Event.INTERRUPT, f"before training, {found}")
+                return
+        self._close(cycle, ending, failure.message, failure.hint)
+        if failure.traceback:
+            get_logger().error("worker_traceback", cycle=cycle, text=failure.traceback)
+
+    def _ending_of_death(self, cycle: int) -> Event:
+        """A cycle whose worker died goes on later, where there is something to go on from and it may help."""
+        if self._ending is not Event.FAIL or not has_resume_point(self._checkpoints, cycle):
+            return self._ending
+        times = note_crash(self._ledger, cycle, self._clock.now()).count
+        return Event.FAIL if times > MAX_CRASHES else Event.SUSPEND
+
+    def _close(self, cycle: int, ending: Event, message: str, hint: str = "") -> None:
+        """End a cycle without a verdict; what was staged goes, unless it is suspended."""
+        if ending is Event.SUSPEND and self._ledger.state(cycle) is State.JUDGED:
+            ending = Event.INTERRUPT
+        if self._ending is Event.CANCEL:
+            message, hint = "cancelled", ""
+        elif self._ending is Event.SUSPEND:
+            message, hint = "sage-sleepd was shut down", ""
+        self._advance(cycle, ending, reason=message, hint=hint)
+        if ending is not Event.SUSPEND:
+            shutil.rmtree(self._checkpoints.staging_path(cycle), ignore_errors=True)
+        names = {Event.FAIL: "cycle_failed", Event.CANCEL: "cycle_cancelled", Event.SUSPEND: "cycle_suspended"}
+        is_trouble = ending is Event.FAIL or bool(hint)
+        name, level = names.get(ending, "cycle_interrupted"), "error" if is_trouble else "info"
+        self._announce(name, level=level, cycle=cycle, text=message, hint=hint)
+
+    def _advance(self, cycle: int, event: Event, *, reason: str | None = None, hint: str | None = None) -> None:
+        state = self._ledger.advance(cycle, event, at=self._clock.now(), reason=reason, hint=hint)
+        self._listener("state", {"cycle": cycle, "state": str(state)})
+
+    def _announce(self, event: str, *, level: str = "info", **fields: Any) -> None:
+        get_logger().log({"info": 20, "warning": 30, "error": 40}[level], event, **fields)
+        self._listener(event, fields)

@@ -1,0 +1,90 @@
+"""Another champion put in use: by the owner's hand, or by ourselves when the one in use was found worse.
+
+Both go the same way. What is to be done by ourselves is noted before (``demotion``), and done at the next look after
+whatever came between.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from sleepd.cycle import Event
+from sleepd.errors import SleepdError
+from sleepd.log import get_logger
+from sleepd.registry.compatibility import Fit
+from sleepd.registry.demotion import Demotion
+from sleepd.registry.rollback import find_champion, put_in_use
+from sleepd.store.checkpoints import Checkpoints
+from sleepd.store.ledger import Ledger
+
+from .history import History
+from .repair import Mending
+from .runner import CycleRunner
+
+
+class InUse:
+    """What is in use in one state directory, and how that changes without a cycle."""
+
+    def __init__(
+        self,
+        *,
+        ledger: Ledger,
+        checkpoints: Checkpoints,
+        runner: CycleRunner,
+        mending: Mending,
+        fit: Fit,
+        history: History,
+        demotion: Demotion,
+        listener: Callable[[str, dict[str, Any]], None],
+    ) -> None:
+        self._ledger = ledger
+        self._checkpoints = checkpoints
+        self._runner = runner
+        self._mending = mending
+        self._fit = fit
+        self._history = history
+        self._demotion = demotion
+        self._listener = listener
+
+    def roll_back(self, to: int | None) -> tuple[int | None, int | None]:
+        """As ``Sleeper.rollback``; no cycle may be under way."""
+        to, was = find_champion(to, self._ledger, self._checkpoints)
+        self._put(to, was, "by hand")
+        self._demotion.forget()
+        return to or None, was
+
+    def demote_if_owed(self) -> None:
+        """Roll back a champion that was found worse, or that breaks a limit of the owner's; no cycle may be under way.
+
+        Raises:
+            SleepdError: the disk did not take it; it stays owed.
+        """
+        owed = self._demotion.owed()
+        if owed is None:
+            return
+        # Not in use any more: a crash came between the deed and its record.
+        if self._checkpoints.champion() == owed.champion:
+            to, was = find_champion(None, self._ledger, self._checkpoints)
+            self._put(to, was, owed.reason)
+        self._demotion.done()
+
+    def demote_after_cycle(self) -> None:
+        """As ``demote_if_owed``; where the disk does not take it, that is said, and the next look tries again."""
+        try:
+            self.demote_if_owed()
+        except SleepdError as error:
+            get_logger().error("rollback_failed", text=error.message, hint=error.hint)
+
+    def _put(self, to: int, was: int | None, why: str) -> None:
+        suspended = self._ledger.suspended_cycle()
+        if suspended is not None:
+            self._runner.discard(suspended, Event.INTERRUPT, "another champion was put in use meanwhile")
+        with self._mending.responsible():
+            put_in_use(to, self._ledger, self._checkpoints)
+        self._fit.forget()
+        self._history.forget_cached()
+        in_use = f"cycle {to}" if to else "the base"
+        fields = {"champion": to or None, "was": was, "text": f"{in_use} is in use: {why}"}
+        get_logger().warning("champion_rolled_back", **fields)
+        self._listener("champion_rolled_back", fields)

@@ -1,0 +1,56 @@
+"""Whether a champion is what it was promoted for: against the one before it, on experiences that came later. Pure.
+
+Those experiences were trained by nobody and chose nobody, so they are the one test that the champion cannot have been
+selected for. It is repeated before each cycle that would train on, each time on what has come since.
+"""
+
+from __future__ import annotations
+
+from typing import Final, Literal
+
+from sleepd.protocol.evidence import Probation
+from sleepd.protocol.verdict import Comparison, Interval
+
+from .confidence import gain_interval
+
+MIN_EXPERIENCES: Final = 4
+"""Fewer decide nothing."""
+NEAR: Final = 0.02
+"""Nats per token: a champion that is not worse by more than this is not worse."""
+
+
+def compare(measured: Probation, confidence: float) -> Comparison:
+    """What the later experiences say of the champion.
+
+    A champion that is as good as its predecessor is called worse with a probability of at most 1 - ``confidence`` each
+    time it is compared.
+    """
+    pairs = [(each.tokens, each.predecessor, each.champion) for each in measured.losses if each.tokens > 0]
+    gain = gain_interval(pairs, confidence) if len(pairs) >= MIN_EXPERIENCES else None
+    outcome, words = _outcome(gain)
+    against = "the base" if measured.predecessor is None else f"cycle {measured.predecessor}"
+    who = f"cycle {measured.champion} is {words} {against}"
+    if gain is None:
+        figures = f"{len(pairs)} later experience{'s' * (len(pairs) != 1)}, {MIN_EXPERIENCES} are needed"
+    else:
+        figures = (
+            f"{gain.estimate:+.3f} nats/token on {gain.experiences} later experiences, "
+            f"{gain.low:+.3f} to {gain.high:+.3f} with {confidence:.0%} confidence each"
+        )
+    return Comparison(
+        outcome=outcome,
+        champion=measured.champion,
+        predecessor=measured.predecessor,
+        gain=gain,
+        reason=f"{who} ({figures})",
+    )
+
+
+def _outcome(gain: Interval | None) -> tuple[Literal["better", "not_worse", "undecided", "worse"], str]:
+    if gain is None or gain.low is None or gain.high is None:
+        return "undecided", "not yet told from"
+    if gain.high < 0:
+        return "worse", "worse than"
+    if gain.low > 0:
+        return "better", "better than"
+    return ("not_worse", "not worse than") if gain.low > -NEAR else ("undecided", "not yet told from")

@@ -1,0 +1,282 @@
+"""Whether a candidate may be used. Pure: evidence in, verdict out; no clock, and no chance but a fixed seed.
+
+Held against limits, each shown with its figure:
+- the four proofs of effect: something was supervised, the adapter is not null and differs from its parent, the losses
+  are finite, and what was written to disk is what was measured;
+- the gain: the fall of the reply loss on held-out experiences against the parent's, with its interval (``confidence``);
+- harm: greedy replies to held-out prompts that loop where the parent's do not, drift from the base, collapse of speech
+  (``collapse_gate``), answers that were right and are wrong now, replies that were trained and do not answer their
+  prompts (``relevance_gate``), the owner's own limits (``operator_limits``).
+
+A figure that is missed, or was not measured although its gate is on, rejects. Else the gain decides: its bound lies
+above what counts (promoted), its estimate does not (rejected), or neither (inconclusive). A candidate without any
+effect is so put in use with a probability of at most 1 - ``confidence``.
+
+Thin evidence keeps to that rate in two halves: for being promoted outright half the doubt is allowed; what passes with
+the whole of it is, by default, put in use on *probation*, to be followed up on experiences that nobody was trained on.
+Where the owner asks for probation whenever the evidence is open, a gain that holds with ``PROBATION_CONFIDENCE`` does,
+and the rate is that much higher.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import msgspec
+
+from sleepd.config.limits import MetricLimit, parse_limit
+from sleepd.config.schema import HARMS, PromotionConfig
+from sleepd.protocol.job import Job, Report
+from sleepd.protocol.verdict import Figure, Interval, Outcome, Verdict, is_low_sample
+
+from .collapse_gate import speech_figures
+from .confidence import gain_interval, sign_test
+from .operator_limits import metric_figure
+from .relevance_gate import relevance_figure
+
+REQUIRED_CHECKS = ("supervised_tokens", "adapter_changed", "losses_finite", "reload_matches")
+PROBATION_CONFIDENCE = 0.8
+COUNT_OF_ONE_BY_CHANCE, FEWEST_FOR_ONE = 8, 3
+"""Of so many greedy replies one may loop more than of the parent's: of every eight, and of three to seven."""
+
+
+class Gates(msgspec.Struct, frozen=True, kw_only=True):
+    """What a candidate is held against."""
+
+    confidence: float = 0.95
+    min_gain: float = 0.01
+    max_drift: float = 0.05
+    harms: frozenset[str] = frozenset(HARMS)
+    """Of these, what is missed or missing keeps a candidate out of use."""
+    limits: tuple[MetricLimit, ...] = ()
+    inconclusive: str = "auto"
+    has_command: bool = False
+    """The owner's own evaluation was run; without it the limits are for figures that are added by hand, later."""
+    has_questions: bool = False
+    """The owner's questions were asked."""
+
+    @classmethod
+    def of(cls, config: PromotionConfig, job: Job) -> Gates:
+        """As configured, for what the worker was told to measure."""
+        return cls(
+            confidence=config.confidence,
+            min_gain=config.min_gain,
+            max_drift=config.max_drift,
+            harms=frozenset(config.harms),
+            limits=tuple(parse_limit(text) for text in config.limits),
+            inconclusive=config.inconclusive,
+            has_command=bool(job.evaluation_command),
+            has_questions=bool(job.questions),
+        )
+
+
+def judge(report: Report, gates: Gates) -> Verdict:
+    """Whether this candidate is better than its parent and has damaged nothing that was measured."""
+    gain = _interval(report, _asked_for(report, gates))
+    figures = [*_effect(report), _noise(report), _gain(report, gain, gates), *_harms(report, gates)]
+    failed = [each for each in figures if each.is_binding and not each.is_met and not each.is_open]
+    verdict = Verdict(
+        outcome=Outcome.REJECTED,
+        reason="; ".join(each.text for each in failed),
+        failed=[each.name for each in failed],
+        figures=figures,
+        gain=gain,
+        noise_floor=report.evidence.noise_floor,
+        is_thin=is_low_sample(gain.experiences if gain else 0),
+    )
+    if failed:
+        return verdict
+    assert gain is not None
+    if not any(each.is_open for each in figures):
+        return msgspec.structs.replace(verdict, outcome=Outcome.PROMOTED, reason=_spoken(report, gain))
+    return _undecided(verdict, _spoken(report, gain), report, gates)
+
+
+def _undecided(verdict: Verdict, spoken: str, report: Report, gates: Gates) -> Verdict:
+    """The evidence is open: what the owner wants then."""
+    is_anyhow = gates.inconclusive == "probation"
+    weaker = _interval(report, min(PROBATION_CONFIDENCE, gates.confidence) if is_anyhow else gates.confidence)
+    assert weaker is not None
+    if is_anyhow:
+        holds = weaker.low is None or weaker.low > 0
+    else:
+        holds = gates.inconclusive == "auto" and weaker.low is not None and weaker.low > _what_counts(report, gates)
+    if holds:
+        reason = f"{spoken}: in use on probation, later experiences decide"
+        return msgspec.structs.replace(verdict, outcome=Outcome.PROMOTED, reason=reason, is_on_probation=True)
+    return msgspec.structs.replace(
+        verdict, outcome=Outcome.INCONCLUSIVE, reason=f"{spoken}: that may be chance, so the champion stays in use"
+    )
+
+
+def _asked_for(report: Report, gates: Gates) -> float:
+    """The confidence that an outright promotion takes."""
+    measured = sum(each.tokens > 0 for each in report.holdout)
+    return 1 - (1 - gates.confidence) / 2 if is_low_sample(measured) else gates.confidence
+
+
+def _what_counts(report: Report, gates: Gates) -> float:
+    return max(gates.min_gain, report.evidence.noise_floor or 0.0)
+
+
+def _spoken(report: Report, gain: Interval) -> str:
+    thin = ", thin evidence" if is_low_sample(gain.experiences) else ""
+    before, after = report.holdout_before, report.holdout_after
+    bounds = "" if gain.low is None else f", more than {gain.low:.3f} with {100 * gain.confidence:.3g}% confidence"
+    many = "experience" if gain.experiences == 1 else "experiences"
+    figures = f"-{gain.estimate:.3f} nats/token on {gain.experiences} {many}{bounds}{thin}"
+    return f"holdout reply loss {before:.3f} -> {after:.3f} ({figures})"
+
+
+def _interval(report: Report, confidence: float) -> Interval | None:
+    """The gain on the holdout; None: nothing was held out, or its losses are no numbers."""
+    pairs = [(each.tokens, each.parent, each.candidate) for each in report.holdout if each.tokens > 0]
+    means = (report.holdout_before, report.holdout_after)
+    if not pairs or not all(math.isfinite(loss) for pair in pairs for loss in pair[1:]):
+        return None
+    return gain_interval(pairs, confidence) if all(mean is not None and math.isfinite(mean) for mean in means) else None
+
+
+def _effect(report: Report) -> list[Figure]:
+    by_name = {check.name: check for check in report.checks}
+    figures = []
+    for name in REQUIRED_CHECKS:
+        check = by_name.get(name)  # type: ignore[call-overload]
+        if check is None:
+            text = f"{name}: not measured"
+            figures.append(Figure(name=name, value=None, relation="at least", limit=None, is_met=False, text=text))
+            continue
+        text = f"{name}: {check.detail} ({check.figure:.3g}, limit {check.limit:.3g})"
+        relation = "at most" if name in ("losses_finite", "reload_matches") else "at least"
+        figures.append(
+            Figure(
+                name=name,
+                value=check.figure,
+                relation=relation,  # type: ignore[arg-type]
+                limit=check.limit,
+                is_met=check.passed,
+                text=text,
+            )
+        )
+    return figures
+
+
+def _noise(report: Report) -> Figure:
+    floor = report.evidence.noise_floor
+    is_measured = floor is not None and math.isfinite(floor)
+    shown = f"{floor:.2g} nats/token" if is_measured else "not measured"
+    text = f"two readings of the holdout with one adapter differ by {shown}"
+    return Figure(name="noise_floor", value=floor, relation="at least", limit=0, is_met=is_measured, text=text)
+
+
+def _gain(report: Report, gain: Interval | None, gates: Gates) -> Figure:
+    limit = _what_counts(report, gates)
+    if gain is None:
+        before, after = report.holdout_before, report.holdout_after
+        is_empty = not report.holdout or before is None or after is None
+        text = f"holdout: loss is not finite ({before} -> {after})"
+        text = "holdout: nothing was held out to measure on" if is_empty else text
+        return Figure(name="holdout", value=None, relation="above", limit=limit, is_met=False, text=text)
+    is_met = gain.low is not None and gain.low > limit
+    bounds = f"above {gain.low:.3f}" if gain.low is not None else "with no bound"
+    text = f"holdout gain {gain.estimate:.3f} nats/token, {bounds} with {100 * gain.confidence:.3g}% confidence"
+    if gain.estimate <= limit:
+        before, after = report.holdout_before, report.holdout_after
+        verb = "did not fall" if gain.estimate <= 0 else "did not fall enough"
+        text = f"holdout reply loss {verb} ({before:.3f} -> {after:.3f} nats/token)"
+    return Figure(
+        name="holdout",
+        value=gain.estimate,
+        relation="above",
+        limit=limit,
+        is_met=is_met,
+        is_open=not is_met and gain.estimate > limit,
+        text=f"{text}; above {limit:.2g} counts",
+    )
+
+
+def _replies(report: Report) -> Figure:
+    """Loops in replies to held-out prompts; a single one comes and goes with any change of the weights."""
+    count = len(report.replies)
+    loops = [reply for reply in report.replies if reply.is_loop]
+    parents = sum(reply.parent_is_loop for reply in report.replies)
+    limit = parents + max(count // COUNT_OF_ONE_BY_CHANCE, int(count >= FEWEST_FOR_ONE))
+    text = f"{len(loops)} of {count} greedy replies loop, of the parent's {parents}"
+    if not report.replies:
+        text = "replies: none were made to look at"
+    elif loops:
+        worst = max(loops, key=lambda reply: reply.repeated_share)
+        if worst.repeated_share > 0:  # a stuck syllable or bare questions repeat no phrase
+            text = f"{text} (worst: {worst.repeated_share:.0%} of its words in repeated phrases)"
+    return Figure(
+        name="replies",
+        value=len(loops) if count else None,
+        relation="at most",
+        limit=limit,
+        is_met=count > 0 and len(loops) <= limit,
+        text=text,
+    )
+
+
+def _harms(report: Report, gates: Gates) -> list[Figure]:
+    harms = {
+        "drift": [_drift(report, gates)],
+        "collapse": [_replies(report), *speech_figures(report.evidence.collapse, gates.confidence)],
+        "recall": _recall(report, gates),
+        "relevance": [relevance_figure(report.evidence.relevance)],
+    }
+    figures = [
+        msgspec.structs.replace(figure, is_binding=figure.is_binding and name in gates.harms)
+        for name, ones in harms.items()
+        for figure in ones
+    ]
+    return [*figures, *_metrics(report, gates)]
+
+
+def _drift(report: Report, gates: Gates) -> Figure:
+    found = report.evidence.drift
+    if found is None or not math.isfinite(found.candidate):
+        text = "drift from the base: not measured" if found is None else "drift from the base: not finite"
+        return Figure(name="drift", value=None, relation="at most", limit=gates.max_drift, is_met=False, text=text)
+    # An adopted champion may be beyond the limit already: what drifts less than it does no further harm.
+    limit = max(gates.max_drift, found.parent) if math.isfinite(found.parent) else gates.max_drift
+    text = f"drift from the base {found.candidate:.3f} nats/token, at most {limit:.3f} (parent {found.parent:.3f})"
+    is_met = found.candidate <= limit
+    return Figure(name="drift", value=found.candidate, relation="at most", limit=limit, is_met=is_met, text=text)
+
+
+def _recall(report: Report, gates: Gates) -> list[Figure]:
+    answers = report.evidence.recall
+    if not answers:
+        if not gates.has_questions:
+            return []
+        text = "recall: the questions were not asked"
+        return [Figure(name="recall", value=None, relation="at least", limit=None, is_met=False, text=text)]
+    right, before = (sum(answers_right) for answers_right in _right(report))
+    lost = sum(each.parent_is_right and not each.candidate_is_right for each in answers)
+    won = sum(each.candidate_is_right and not each.parent_is_right for each in answers)
+    chance = sign_test(lost, won)
+    text = (
+        f"{right} of {len(answers)} questions right, before {before} ({lost} lost, {won} won, by chance {chance:.2f})"
+    )
+    # The figure is the chance of so many losses; the owner reads the counts in the sentence.
+    is_met = chance > 1 - gates.confidence
+    return [Figure(name="recall", value=chance, relation="above", limit=1 - gates.confidence, is_met=is_met, text=text)]
+
+
+def _right(report: Report) -> tuple[list[bool], list[bool]]:
+    answers = report.evidence.recall
+    return [each.candidate_is_right for each in answers], [each.parent_is_right for each in answers]
+
+
+def _metrics(report: Report, gates: Gates) -> Sequence[Figure]:
+    found = {metric.name: metric for metric in report.evidence.metrics}
+    figures = []
+    for limit in gates.limits:
+        metric = found.get(limit.name)
+        if metric is None and not gates.has_command:
+            continue  # it is added by hand after the verdict, if at all; see ``afterwards``
+        value, parent = (metric.candidate, metric.parent) if metric else (None, None)
+        figures.append(metric_figure(limit, value=value, parent=parent))
+    return figures

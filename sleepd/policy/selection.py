@@ -1,0 +1,216 @@
+"""Which experiences a cycle trains, replays and is measured on. Pure.
+
+New experiences are trained once; of those already learned a sample is mixed in, so that they are not forgotten; what is
+held out is only measured on. Experiences are known by 64-bit keys in arrays, so that a hundred thousand fit in little.
+"""
+
+from __future__ import annotations
+
+import random
+from array import array
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain
+from typing import Final
+
+import msgspec
+
+from . import holdout
+
+
+class KeySet:
+    """An immutable set of 64-bit keys in eight bytes each."""
+
+    def __init__(self, keys: Iterable[int] = ()) -> None:
+        self._keys = array("Q", sorted(keys))
+
+    def __contains__(self, key: int) -> bool:
+        place = bisect_left(self._keys, key)
+        return place < len(self._keys) and self._keys[place] == key
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._keys)
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+
+class Sides(Mapping[int, bool]):
+    """Recorded holdout membership, group -> is held out, in eight bytes each: there may be hundreds of thousands.
+
+    Args:
+        held_out: groups that were held out and never trained.
+        trained: the others.
+    """
+
+    def __init__(self, held_out: Iterable[int] = (), trained: Iterable[int] = ()) -> None:
+        self._held_out = KeySet(held_out)
+        self._trained = KeySet(trained)
+
+    def __getitem__(self, group: int) -> bool:
+        if group in self._held_out:
+            return True
+        if group in self._trained:
+            return False
+        raise KeyError(group)
+
+    def __iter__(self) -> Iterator[int]:
+        return chain(self._held_out, self._trained)
+
+    def __len__(self) -> int:
+        return len(self._held_out) + len(self._trained)
+
+
+class Known(msgspec.Struct, frozen=True, kw_only=True):
+    """What earlier cycles left behind."""
+
+    seen: KeySet
+    """The buffer at the last judged cycle: all else is new."""
+    learned: KeySet
+    """Trained in the champion's lineage."""
+    sides: Mapping[int, bool]
+    """Recorded holdout membership: group -> is held out."""
+    secret: bytes
+    """Of the state directory; it decides the membership of all others."""
+
+
+class Barred(msgspec.Struct, frozen=True, kw_only=True):
+    """What is kept from training, replay and holdout; see ``quarantine.rules``."""
+
+    keys: KeySet
+    unscreened: int = 0
+    """Of these, the ones that were not looked at yet."""
+    personal: int = 0
+    """Experiences of the buffer that hold personal data, kept from training or not."""
+
+
+NOTHING_BARRED: Final = Barred(keys=KeySet())
+
+
+class Counts(msgspec.Struct, frozen=True, kw_only=True):
+    """A buffer in figures."""
+
+    total: int
+    new: int
+    eligible: int
+    unlearned: int
+    held_out: int
+    quarantined: int = 0
+    """Kept from training, whatever their salience; not among the eligible."""
+    unscreened: int = 0
+    """Not looked at yet, and so kept from training too."""
+    personal: int = 0
+    """They hold personal data."""
+
+
+class Selection(msgspec.Struct, frozen=True, kw_only=True):
+    """Keys by role."""
+
+    train: list[int]
+    replay: list[int]
+    holdout: list[int]
+
+
+FREQUENT_SHARE: Final = 0.2
+"""Of what a cycle trains, the most that one prompt fills, once the buffer has ``FREQUENT_FROM`` experiences."""
+FREQUENT_FROM: Final = 50
+
+
+def sampling_shares(prompts: Sequence[int]) -> list[float]:
+    """How often each experience is in an epoch, 0 to 1, so that one prompt asked again and again does not crowd out
+    the others.
+
+    All experiences of a prompt above the cap are kept, and take turns. Of fewer than ten different prompts each may
+    fill twice its even part: nobody can keep five prompts below a fifth each.
+
+    Args:
+        prompts: of each experience that a cycle trains or replays (``experience.prompt_key``), in parallel.
+    """
+    counts = Counter(prompts)
+    cap = max(FREQUENT_SHARE, 2 / max(1, len(counts)))
+    most_first = [number for _, number in counts.most_common()]
+    above, rest = 0, len(prompts)
+    most = cap * rest
+    # With ``above`` prompts at ``most`` each beside the rest, each of them is the cap's share of the whole.
+    while above < len(most_first) and most_first[above] > most:
+        rest -= most_first[above]
+        above += 1
+        most = cap * rest / (1 - cap * above)
+    return [min(1.0, most / counts[prompt]) for prompt in prompts]
+
+
+def count(
+    keys: Sequence[int],
+    groups: Sequence[int],
+    saliences: Sequence[float],
+    *,
+    known: Known,
+    min_salience: float,
+    barred: Barred = NOTHING_BARRED,
+) -> Counts:
+    """The figures that a decision rests on. The three sequences run in parallel, in file order."""
+    seen, learned = known.seen, known.learned
+    usable = [i for i, key in enumerate(keys) if saliences[i] >= min_salience and key not in barred.keys]
+    held = holdout.divide([groups[i] for i in usable], known.sides, known.secret)
+    unlearned = held_out = 0
+    for i in usable:
+        if groups[i] in held:
+            held_out += 1
+        elif keys[i] not in learned:
+            unlearned += 1
+    return Counts(
+        total=len(keys),
+        new=sum(key not in seen for key in keys),
+        eligible=len(usable),
+        unlearned=unlearned,
+        held_out=held_out,
+        quarantined=len(barred.keys) - barred.unscreened,
+        unscreened=barred.unscreened,
+        personal=barred.personal,
+    )
+
+
+def select(
+    keys: Sequence[int],
+    groups: Sequence[int],
+    saliences: Sequence[float],
+    *,
+    known: Known,
+    min_salience: float,
+    max_experiences: int,
+    max_holdout: int,
+    replay_share: float,
+    min_replayed: int,
+    seed: int,
+    barred: Barred = NOTHING_BARRED,
+) -> Selection:
+    """What the next cycle trains, replays and is measured on, in file order.
+
+    Args:
+        keys: the buffer's experiences, in file order.
+        groups: of each, in parallel.
+        saliences: of each, in parallel.
+        known: what earlier cycles left behind.
+        min_salience: below it an experience is not used.
+        max_experiences: of more new ones the most salient are taken, the rest wait for the next cycle.
+        max_holdout: of more held-out groups those with the smallest rank are taken, the same ones every time.
+        replay_share: replayed experiences as a share of the trained ones; infinite: all, up to ``max_experiences``.
+        min_replayed: at least so many, as far as there are any.
+        seed: for the sample of replayed ones.
+        barred: what is kept from all three.
+    """
+    eligible = [i for i, key in enumerate(keys) if saliences[i] >= min_salience and key not in barred.keys]
+    held = holdout.divide([groups[i] for i in eligible], known.sides, known.secret)
+    unlearned = [i for i in eligible if groups[i] not in held and keys[i] not in known.learned]
+    train = sorted(sorted(unlearned, key=lambda i: -saliences[i])[:max_experiences])
+    learned = [i for i in eligible if groups[i] not in held and keys[i] in known.learned]
+    share = round(min(len(learned), max_experiences, max(min_replayed, replay_share * len(train))))
+    replay = sorted(random.Random(seed).sample(learned, share))  # noqa: S311 (no secret)
+    # One of each group: a copy would count the same reply twice.
+    first_of_group = {groups[i]: i for i in reversed(eligible) if groups[i] in held}
+    in_order = sorted(first_of_group, key=lambda group: holdout.keyed_rank(group, known.secret))
+    measured = sorted(first_of_group[group] for group in in_order[:max_holdout])
+    return Selection(
+        train=[keys[i] for i in train], replay=[keys[i] for i in replay], holdout=[keys[i] for i in measured]
+    )

@@ -1,0 +1,199 @@
+"""Whether to sleep now. Pure: facts in, decision out; no clock, no file.
+
+All conditions are evaluated, always, so that the owner sees everything that is missing and not the first thing only.
+``force`` bypasses the three conditions and the cooldown, and nothing else.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from sleepd.config.schema import Config
+from sleepd.protocol.control import Thresholds
+from sleepd.protocol.status import Condition, Decision, Veto
+
+
+class Facts(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known at the moment of the decision."""
+
+    total: int
+    new: int
+    hours_since_last_sleep: float | None
+    """None: there was no sleep yet."""
+    trainable: int
+    """Unlearned experiences that a cycle would train now."""
+    held_out: int
+    """Held-out experiences that a candidate would be measured on."""
+    quarantined: int = 0
+    """Experiences in quarantine, which no cycle trains."""
+    unscreened: int = 0
+    """Experiences that were not looked at yet, which no cycle trains either."""
+    is_paused: bool = False
+    running_cycle: int | None = None
+    suspended_cycle: int | None = None
+    """It was cut short and goes on before anything new begins."""
+    cooldown_seconds_left: float = 0.0
+    unjudged_in_a_row: int = 0
+    """Cycles that ended without a verdict since the last one with."""
+    last_ending: str = ""
+    """How the newest of these ended: ``failed``, ``cancelled`` or ``interrupted``."""
+    free_megabytes: int = 2**31
+    base_changed: str = ""
+    """Why the champion does not fit the configured base; empty: it fits."""
+    gpu_problem: str = ""
+    """Why nothing may be trained now: another daemon trains; empty: it may."""
+    buffer_problem: str = ""
+    """Why the buffer has no readable view at all; empty: it has one."""
+
+
+class Policy(msgspec.Struct, frozen=True, kw_only=True):
+    """The thresholds."""
+
+    min_experiences: int = 5
+    min_new_experiences: int = 2
+    min_hours_between_sleep: float = 6.0
+    min_salience: float = 0.6
+    min_free_megabytes: int = 500
+
+    @classmethod
+    def of(cls, config: Config, given: Thresholds | None = None) -> Policy:
+        """The configured thresholds, and over them the ones that a caller gave."""
+        given = given or Thresholds()
+        triggers = config.triggers
+
+        def choose(explicit: float | None, configured: float) -> float:
+            return configured if explicit is None else explicit
+
+        return cls(
+            min_experiences=int(choose(given.min_experiences, triggers.min_experiences)),
+            min_new_experiences=int(choose(given.min_new_experiences, triggers.min_new_experiences)),
+            min_hours_between_sleep=choose(given.min_hours_between_sleep, triggers.min_hours_between_sleep),
+            min_salience=choose(given.min_salience, config.training.min_salience),
+            min_free_megabytes=config.state.min_free_megabytes,
+        )
+
+    def is_looser_than(self, other: Policy) -> bool:
+        """Whether any threshold here lets through what ``other`` would hold back."""
+        return (
+            self.min_experiences < other.min_experiences
+            or self.min_new_experiences < other.min_new_experiences
+            or self.min_hours_between_sleep < other.min_hours_between_sleep
+            or self.min_salience < other.min_salience
+        )
+
+
+def decide(facts: Facts, policy: Policy, *, force: bool = False) -> Decision:
+    """Whether to sleep now, with every condition and its figures."""
+    conditions = _conditions(facts, policy)
+    unmet = [condition for condition in conditions if not condition.is_met]
+    goes_on = facts.suspended_cycle is not None
+    due = force or goes_on or not unmet
+    vetoes = _vetoes(facts, policy, begins=due and not goes_on, force=force)
+    if not due:
+        reason = unmet[0].text
+    elif vetoes:
+        reason = vetoes[0].text
+    elif goes_on:
+        reason = f"Cycle {facts.suspended_cycle} was cut short and goes on"
+    elif force:
+        reason = f"Forced: {facts.trainable} experiences to train"
+    else:
+        reason = f"Ready: {facts.total} experiences ({facts.new} new), sufficient time elapsed"
+    return Decision(should_sleep=due and not vetoes, due=due, reason=reason, conditions=conditions, vetoes=vetoes)
+
+
+def _conditions(facts: Facts, policy: Policy) -> list[Condition]:
+    def counted(name: str, found: int, required: int, short: str, enough: str) -> Condition:
+        is_met = found >= required
+        text = f"{short} ({found} < {required})" if not is_met else f"{enough} ({found} >= {required})"
+        return Condition(name=name, is_met=is_met, found=found, required=required, text=text)
+
+    hours, required_hours = facts.hours_since_last_sleep, policy.min_hours_between_sleep
+    if hours is None:
+        elapsed = "No sleep so far"
+    elif hours >= required_hours:
+        elapsed = f"Sufficient time elapsed ({hours:.1f}h >= {required_hours:.1f}h)"
+    else:
+        elapsed = f"Too soon since last sleep ({hours:.1f}h < {required_hours:.1f}h)"
+    return [
+        counted(
+            "min_experiences",
+            facts.total,
+            policy.min_experiences,
+            "Insufficient experiences",
+            "Sufficient experiences",
+        ),
+        counted(
+            "min_new_experiences",
+            facts.new,
+            policy.min_new_experiences,
+            "Insufficient new experiences",
+            "Sufficient new experiences",
+        ),
+        Condition(
+            name="min_hours_between_sleep",
+            is_met=hours is None or hours >= required_hours,
+            found=hours,
+            required=required_hours,
+            text=elapsed,
+        ),
+    ]
+
+
+def _vetoes(facts: Facts, policy: Policy, *, begins: bool, force: bool) -> list[Veto]:
+    vetoes = []
+    if facts.buffer_problem:
+        vetoes.append(Veto(name="buffer_unreadable", text=f"Buffer unreadable: {facts.buffer_problem}"))
+    if facts.is_paused:
+        vetoes.append(Veto(name="paused", text="Paused (sleepctl resume)"))
+    if facts.running_cycle is not None:
+        vetoes.append(Veto(name="cycle_running", text=f"Cycle {facts.running_cycle} is under way"))
+    if facts.cooldown_seconds_left > 0 and not force:
+        minutes = facts.cooldown_seconds_left / 60
+        which = f"{'an' if facts.last_ending.startswith('i') else 'a'} {facts.last_ending} cycle"
+        if facts.suspended_cycle is not None:
+            which = f"cycle {facts.suspended_cycle} was cut short"
+        if facts.unjudged_in_a_row > 1:
+            which = f"{facts.unjudged_in_a_row} cycles without a verdict, the last {facts.last_ending}"
+        vetoes.append(Veto(name="cooling_down", text=f"Cooling down after {which} ({minutes:.0f} min left)"))
+    if facts.base_changed:
+        vetoes.append(Veto(name="base_changed", text=f"Base model changed: {facts.base_changed}"))
+    if facts.free_megabytes < policy.min_free_megabytes:
+        vetoes.append(
+            Veto(
+                name="disk_full",
+                text=f"Too little disk space ({facts.free_megabytes} MB < {policy.min_free_megabytes} MB)",
+            )
+        )
+    if facts.gpu_problem:
+        vetoes.append(Veto(name="gpu_busy", text=f"Waiting for the GPU: {facts.gpu_problem}"))
+    if begins and facts.trainable == 0:
+        vetoes.append(Veto(name="nothing_to_train", text=_nothing_to_train(facts)))
+    elif begins and facts.held_out == 0:
+        vetoes.append(
+            Veto(
+                name="nothing_to_measure",
+                text="Nothing is held out to measure a candidate on: that takes five different eligible experiences",
+            )
+        )
+    return vetoes
+
+
+def _nothing_to_train(facts: Facts) -> str:
+    text = "Nothing to train: every experience is learned, held out, set aside or below min_salience"
+    if facts.quarantined:
+        text += f"; {facts.quarantined} in quarantine (sleepctl quarantine)"
+    return text + (f"; {facts.unscreened} not screened yet" if facts.unscreened else "")
+
+
+def missing(decision: Decision) -> list[str]:
+    """What is missing for the next sleep, a sentence each; empty: nothing is."""
+    return [c.text for c in decision.conditions if not c.is_met] + [v.text for v in decision.vetoes]
+
+
+def cooldown_seconds(base_seconds: float, unjudged_in_a_row: int, *, most_seconds: float = 6 * 3600.0) -> float:
+    """How long to wait after so many cycles without a verdict: doubled each time, up to ``most_seconds``."""
+    if unjudged_in_a_row < 1:
+        return 0.0
+    # The exponent is bounded because 2.0 ** 2000 overflows.
+    return float(min(most_seconds, base_seconds * 2.0 ** min(unjudged_in_a_row - 1, 20)))

@@ -1,0 +1,91 @@
+"""The small answers of the daemon that have no structure in ``status.py``, as the command line reads them."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import msgspec
+
+from .status import SCHEMA, CycleSummary, Decision, DecisionRecord
+
+
+class Cancelled(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer to ``cancel``."""
+
+    cycle: int
+    undo: str = ""
+    schema: int = SCHEMA
+
+
+class Paused(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer to ``pause`` and to ``resume``."""
+
+    is_paused: bool
+    undo: str = ""
+    schema: int = SCHEMA
+
+
+class RolledBack(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer to ``rollback``; None is the base."""
+
+    champion: int | None
+    was: int | None
+    quarantined: int = 0
+    """Experiences said under ``was`` that are kept from training since."""
+    undo: str = ""
+    schema: int = SCHEMA
+
+
+class Reloaded(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer to ``reload``: the keys that differ from what was in force, as ``section.key``."""
+
+    changed: list[str]
+    schema: int = SCHEMA
+
+
+class Tagged(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer to ``tag``; None: it has none now."""
+
+    cycle: int
+    tag: str | None
+    undo: str = ""
+    schema: int = SCHEMA
+
+
+class Decided(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer to ``quarantine release``, ``drop`` and ``reset``."""
+
+    ids: list[str]
+    decision: str
+    trained_in: list[int]
+    """Cycles that trained any of them before."""
+    undo: str = ""
+    schema: int = SCHEMA
+
+
+class Reasons(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer to ``why``."""
+
+    current: Decision
+    changes: list[DecisionRecord]
+    schema: int = SCHEMA
+
+
+class Cycles(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer to ``history``, and what ``history.json`` holds."""
+
+    cycles: list[CycleSummary]
+    schema: int = SCHEMA
+
+
+class WrittenCycles(Cycles, frozen=True, kw_only=True):
+    """``history.json``."""
+
+    written_at: datetime
+
+
+class DaemonVersion(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer to ``version``."""
+
+    version: str
+    v: int

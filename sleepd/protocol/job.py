@@ -1,0 +1,351 @@
+"""Every message between the daemon and its worker.
+
+The daemon writes a :class:`Job` as ``work/job.json`` into the cycle's staging directory, the experiences beside it as
+``work/experiences.jsonl`` (one :class:`Lesson` a line), and starts the worker with an inherited socket. The worker
+writes the adapter into the staging directory and sends one JSON line a message, ending with exactly one of
+:class:`Report` or :class:`Failure`. Nothing travels from daemon to worker on the socket: SIGTERM asks it to stop, the
+socket's end tells it that the daemon is gone.
+"""
+
+from __future__ import annotations
+
+from hashlib import sha256
+from typing import Annotated, Any, Literal, cast
+
+import msgspec
+from msgspec import Meta
+
+from sleepd.errors import DECODE_ERRORS, ProtocolError
+
+from .evidence import ChatContract, Evidence, LossPair, Probation, RecallQuestion
+
+JOB_VERSION = 1
+RESUME_POINT = "work/resume.safetensors"
+"""In the staging directory: where an interrupted worker goes on from."""
+MAX_MESSAGE_BYTES = 16 * 1024 * 1024
+
+Role = Literal["train", "replay", "holdout"]
+Phase = Literal["loading", "preparing", "measuring", "training", "evaluating", "saving"]
+
+
+Unmasked = Annotated[str, Meta(pattern=r"^(?:[0-9a-f]{16})?\Z")]
+"""Of a text whose personal data were masked: the group of the text before, by which it stays known; else empty."""
+
+
+class Strategy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A named set of hyperparameters."""
+
+    name: str
+    rank: int
+    alpha: int
+    dropout: float
+    target_modules: list[str] | Literal["all-linear"]
+    epochs: int
+    """Passes over the experiences, unless ``min_steps`` asks for more."""
+    learning_rate: float
+    batch_size: int
+    """Experiences in one optimizer step."""
+    weight_decay: float
+    warmup_share: float
+    """Of all steps, the share in which the rate climbs from zero; it then falls along a cosine to a tenth."""
+    max_grad_norm: float
+    kl_weight: float
+    """Weight of the KL divergence from the base on the base's own answers; 0 turns the term off."""
+    kl_prompts: int
+    """How many of the shipped general prompts regularise."""
+    replay_share: float
+    """Replayed experiences, as a share of the new ones that are trained."""
+    min_replayed: int = 0
+    """Fewest replayed experiences, as far as there are any: a night of few new ones must not crowd out the old."""
+    continued_rate_share: float = 1.0
+    """Of the learning rate, what a cycle uses that continues a champion."""
+    micro_batch_tokens: int
+    """Tokens in one forward pass; an optimizer step is cut into as many as it takes."""
+    min_steps: int = 0
+    """Fewest optimizer steps: epochs are added until there are as many, so that a few experiences are learned too."""
+    kl_batch_size: int = 0
+    """General answers of the base beside the experiences in one optimizer step."""
+    lineage: Literal["continue", "retrain"] = "continue"
+    """Whether a cycle goes on from the champion, or starts from the base and learns all of the lineage again."""
+    drift_budget: float | None = None
+    """Most KL from the base on general prompts, nats a token: what is beyond it is shortened; None: no limit."""
+    weighs_by_salience: bool = True
+    """Whether a token counts in the loss by the salience of its experience, or all alike."""
+    max_tokens: int
+    """Longest sequence; a longer one loses the start of its prompt first, then the end of its reply, with notice."""
+
+
+class Lesson(msgspec.Struct, frozen=True, kw_only=True):
+    """One experience as the worker gets it."""
+
+    id: str
+    prompt: str
+    response: str
+    salience: float
+    role: Role
+    sampling_share: Annotated[float, Meta(gt=0, le=1)] = 1.0
+    """Share of the epochs that it is in; below 1 where its prompt was asked again and again."""
+    rank: Annotated[int, Meta(ge=0, lt=2**32)] | None = None
+    """Which ones are measured where not all are, by a number that whoever wrote the text could not know; None: an older
+    version staged the cycle."""
+    unmasked: Unmasked = ""
+
+    @property
+    def order(self) -> int:
+        """The rank, or what stood in its place before there were any."""
+        if self.rank is not None:
+            return self.rank
+        return int.from_bytes(sha256(self.id.encode("utf-8", "surrogatepass")).digest()[:4], "big")
+
+
+class Job(msgspec.Struct, frozen=True, kw_only=True):
+    """What to train, on what, from what, to where."""
+
+    version: int = JOB_VERSION
+    cycle: int
+    base: str
+    """``embedded``, a directory of a model, a .gguf file, or a hub id that is already in ``cache_directory``."""
+    models_directory: str
+    """Where safetensors copies of converted models and the base's cached answers stand."""
+    cache_directory: str = ""
+    """The hub cache; empty: the library's default place."""
+    expected_base: str = ""
+    """Fingerprint of the base the parent was trained on; empty: any."""
+    parent: str = ""
+    """Directory of the champion's adapter; empty: start from the base."""
+    parent_cycle: int | None = None
+    staging: str
+    system_prompt: str = ""
+    masked: str = ""
+    """In how many experiences personal data were masked, and which kinds, in words; empty: in none."""
+    thoughts: Literal["as_written", "drop"] = "as_written"
+    """What becomes of the thought that stands before a reply."""
+    date: Annotated[str, Meta(pattern=r"^(?:\d{4}-\d\d-\d\d)?\Z")] = ""
+    """Which day it is for a chat template that writes the date, also where the cycle goes on later; empty: today."""
+    strategy: Strategy
+    seed: int = 0
+    device: str = "auto"
+    threads: int = 0
+    """CPU threads of torch; 0: as many as the process may use."""
+    reservoir: int = 0
+    """Most experiences that the checkpoint keeps as texts, to be replayed by later cycles."""
+    resume_point_seconds: float = 300.0
+    """How often, while training, all that is needed to go on after a break is written down."""
+    questions: list[RecallQuestion] = []
+    """The owner's, with checkable answers."""
+    evaluation_command: str = ""
+    """The owner's own: gets an adapter's directory, none for the base, prints a JSON object of figures. Empty: there
+    is none."""
+    evaluation_seconds: float = 120.0
+    """Most wall time for the replies of each model, and for each run of the owner's command."""
+    predecessor: str | None = None
+    """Adapter directory of the champion before the parent, empty for the base; None: nothing to compare."""
+    predecessor_cycle: int | None = None
+    later: list[str] = []
+    """Ids of those experiences below that came after the parent was made: the two are compared on them."""
+    confidence: float = 0.95
+    """Of each bound of an interval."""
+
+
+class Hello(msgspec.Struct, frozen=True, kw_only=True, tag="hello"):
+    """First message: who answers."""
+
+    version: str
+    pid: int
+    job_version: int = JOB_VERSION
+
+
+class Progress(msgspec.Struct, frozen=True, kw_only=True, tag="progress"):
+    """Where the worker stands. Sent when the phase changes and after optimizer steps; it is the heartbeat too."""
+
+    phase: Phase
+    step: int = 0
+    steps: int = 0
+    epoch: int = 0
+    epochs: int = 0
+    loss: float | None = None
+    """Reply loss of this step, nats per supervised token."""
+    tokens_per_second: float | None = None
+    eta_seconds: float | None = None
+    """To the end of the whole job, not of the phase; None while there is nothing to estimate it from."""
+    device: str = ""
+    """As it is used, with the reason where it is not the one asked for: ``cpu (cuda unavailable: …)``."""
+    doing: str = ""
+    """What it is about, where a hang must be told from another: ``loaded the base's weights``."""
+
+
+class Notice(msgspec.Struct, frozen=True, kw_only=True, tag="notice"):
+    """Something worth one log line, and worth keeping in the report."""
+
+    event: str
+    """A past fact, as a log event: ``micro_batch_halved``."""
+    text: str
+    level: Literal["info", "warning"] = "info"
+
+
+class Check(msgspec.Struct, frozen=True, kw_only=True):
+    """One proof of effect, with its figure and the limit it was held against."""
+
+    name: Literal["supervised_tokens", "adapter_changed", "losses_finite", "reload_matches"]
+    passed: bool
+    figure: float
+    limit: float
+    detail: str
+
+
+class Reply(msgspec.Struct, frozen=True, kw_only=True):
+    """A greedy reply of the candidate to a holdout prompt."""
+
+    id: str
+    prompt: str
+    text: str
+    is_loop: bool
+    repeated_share: float
+    """Share of the reply's words that lie in a repeated 4-gram, 0 to 1."""
+    parent_is_loop: bool = False
+    """Whether the parent, asked the same, loops too: small bases do, and the adapter is not to blame for it."""
+
+
+class Report(msgspec.Struct, frozen=True, kw_only=True, tag="report"):
+    """What was done and measured, on this adapter. All losses are nats per supervised token, weighted by token.
+
+    Figures that could not be measured are None, never 0.
+    """
+
+    base_fingerprint: str
+    device: str
+    dtype: str
+    trained: int
+    replayed: int
+    held_out: int
+    truncated: int
+    tokens: int
+    """Tokens that went through the model in training, all epochs, prompts included."""
+    supervised_tokens: int
+    """Of these the supervised ones."""
+    epochs: int
+    steps: int
+    learning_rate: float
+    avg_salience: float | None
+    epoch_losses: list[float]
+    trained_measured: int | None = None
+    """How many of the trained and replayed ones the next two figures are over, chosen by hash; None: all of them."""
+    train_before: float | None
+    train_after: float | None
+    holdout_base: float | None
+    holdout_before: float | None
+    """With the parent (which is the base where there is none)."""
+    holdout_after: float | None
+    holdout: list[LossPair]
+    checks: list[Check]
+    replies: list[Reply]
+    notices: list[Notice]
+    seconds: dict[str, float]
+    """Wall time by phase."""
+    tokens_per_second: float
+    peak_memory_bytes: Annotated[int, msgspec.Meta(ge=0, le=2**62)]
+    lora_shape: str
+    """Rank and modules in one word, such as ``r16:down_proj,…``; two adapters of unequal shape are two lineages."""
+    stopping: int = 0
+    """Held-out experiences that said when to stop, and are in none of the figures."""
+    kept_step: int | None = None
+    """After which optimizer step the weights were as they are kept; None: it was not watched."""
+    evidence: Evidence = Evidence()
+    chat: ChatContract | None = None
+    """What the base's chat template does; None: an older worker did not look."""
+
+    @property
+    def evaluation_share(self) -> float | None:
+        """Of the cycle's wall time, what went into measuring, before and after training; None: it was not timed.
+
+        Preparing what the adapter is held to while it trains is a cost of training.
+        """
+        total = sum(self.seconds.values())
+        measuring = [self.seconds[phase] for phase in ("measuring", "evaluating") if phase in self.seconds]
+        return sum(measuring) / total if measuring and total > 0 else None
+
+
+class Failure(msgspec.Struct, frozen=True, kw_only=True, tag="failure"):
+    """The worker gives up and says why."""
+
+    kind: Literal[
+        "base_unusable",
+        "base_changed",
+        "parent_unusable",
+        "shape_changed",
+        "device_unusable",
+        "out_of_memory",
+        "nothing_supervised",
+        "bad_job",
+        "not_finite",
+        "not_resumable",
+        "champion_worse",
+        "stopped",
+        "error",
+    ]
+    message: str
+    hint: str = ""
+    traceback: str = ""
+    probation: Probation | None = None
+    """With ``champion_worse``: what was measured."""
+
+
+WorkerMessage = Hello | Progress | Notice | Report | Failure
+
+_encoder = msgspec.json.Encoder()
+_decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(WorkerMessage)
+
+
+def encode(message: msgspec.Struct) -> bytes:
+    """One message as one line."""
+    return _encoder.encode(message) + b"\n"
+
+
+def decode_message(line: bytes) -> WorkerMessage:
+    """One line from the worker.
+
+    Raises:
+        ProtocolError: it is no message; the field at fault is named.
+    """
+    try:
+        return cast(WorkerMessage, _decoder.decode(line))
+    except DECODE_ERRORS as error:
+        raise _not_understood("worker message", error) from error
+
+
+def decode_job(text: bytes) -> Job:
+    """A job file.
+
+    Raises:
+        ProtocolError: it is no job, or of another version.
+    """
+    try:
+        job = msgspec.json.decode(text, type=Job)
+    except DECODE_ERRORS as error:
+        raise _not_understood("job", error) from error
+    if job.version != JOB_VERSION:
+        raise ProtocolError(
+            f"the job has version {job.version}, this worker understands {JOB_VERSION}",
+            hint="install the same version of sage-sleepd for the daemon and for the worker",
+        )
+    return job
+
+
+def decode_lessons(text: bytes) -> list[Lesson]:
+    """The experiences of a job, one a line.
+
+    Raises:
+        ProtocolError: a line is no experience.
+    """
+    decoder = msgspec.json.Decoder(Lesson)
+    try:
+        return decoder.decode_lines(text)
+    except DECODE_ERRORS as error:
+        raise _not_understood("experience", error) from error
+
+
+def _not_understood(what: str, error: Exception) -> ProtocolError:
+    return ProtocolError(
+        f"not understood: {what}: {error}",
+        hint="install the same version of sage-sleepd for the daemon and for the worker",
+    )

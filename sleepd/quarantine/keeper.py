@@ -1,0 +1,253 @@
+"""The quarantine of one state directory: has new experiences screened, and knows which are kept from training now.
+
+Screening goes on in the background; whoever looks waits a while for it. What was not screened yet, because it just
+came or because the screening failed, is not trained: nothing reaches the weights unseen.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from array import array
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import aclosing
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+from sleepd.buffer.buffer import View
+from sleepd.buffer.open_file import BufferFile
+from sleepd.clock import Clock
+from sleepd.errors import SleepdError
+from sleepd.log import get_logger
+from sleepd.policy.selection import Barred, KeySet, Known
+from sleepd.store.ledger import Ledger
+from sleepd.text.personal_data import Handling
+
+from .near_duplicates import Screened
+from .overrides import HandDecisions
+from .rules import Cause, Findings, HandDecision, Isolation, KeyMap, Word, barred
+from .screening_client import screened
+from .screening_table import KEPT, Screenings
+
+PATIENCE_SECONDS: Final = 20.0
+"""How long a look waits for the screening: a few thousand experiences."""
+
+FIRST_PAUSE_SECONDS: Final = 60.0
+"""After a second failure in a row; it doubles with each further one. After the first it is tried again at once."""
+LONGEST_PAUSE_SECONDS: Final = 3600.0
+
+Warn = Callable[[str, str], None]
+"""Called with the name of a warning and its text; an empty text ends the warning."""
+
+
+class QuarantineKeeper:
+    """One state directory's.
+
+    Raises:
+        CheckpointInvalid: what the owner decided by hand cannot be understood.
+    """
+
+    def __init__(self, directory: Path, ledger: Ledger, clock: Clock, warn: Warn, personal_data: Handling) -> None:
+        self._personal_data = personal_data
+        self.screenings = Screenings(ledger.database)
+        self._clock = clock
+        self._warn = warn
+        self._hand = HandDecisions(directory)
+        self._findings: Findings | None = None
+        self._isolation: Isolation | None = None
+        self._rolled_back: frozenset[int] = frozenset()
+        self._file: tuple[str, BufferFile] | None = None
+        self._screened: View | None = None
+        """The view of which all was screened at the last look."""
+        self._task: asyncio.Task[None] | None = None
+        self._failures = 0
+        """Screenings that failed, one after the other."""
+        self._paused_until = 0.0
+        self._starting = asyncio.Lock()
+        self._counting = asyncio.Lock()
+        """Held while a thread reads the findings, and while they change."""
+
+    @property
+    def is_screening(self) -> bool:
+        """Whether there is more to come soon."""
+        return self._task is not None and not self._task.done()
+
+    @property
+    def decisions(self) -> Mapping[int, HandDecision]:
+        """The owner's, by key."""
+        return self._hand.by_key
+
+    @property
+    def isolation(self) -> Isolation:
+        """The rule as it stands; the same object as long as nothing changed."""
+        rolled_back = self.screenings.rolled_back()
+        if self._isolation is None or rolled_back != self._rolled_back:
+            self._rolled_back = rolled_back
+            self._isolation = Isolation(
+                self._findings or Findings(),
+                self._hand.by_key,
+                rolled_back,
+                sets_personal_aside=self._personal_data == "set_aside",
+            )
+        return self._isolation
+
+    def handle_personal_data(self, personal_data: Handling) -> None:
+        """Treat what holds personal data in another way, from now on."""
+        if personal_data != self._personal_data:
+            self._personal_data = personal_data
+            self._isolation = None
+
+    async def personal(self, view: View) -> Counter[str]:
+        """Of each kind of personal data, how many experiences of the view hold some."""
+        present, counts = KeySet(view.keys), Counter[str]()
+        for page in self.screenings.personal():
+            for key, found in page:
+                if key in present:
+                    counts.update(found.keys())
+            await asyncio.sleep(0)
+        return counts
+
+    # --- screening ---
+
+    async def screen(self, path: str, view: View) -> None:
+        """Have what is new in the buffer screened; wait a while for it.
+
+        What goes wrong stands as an alarm, and is tried again at the next look.
+        """
+        async with self._starting:
+            if not self.is_screening and not await self._start(path, view):
+                return
+        task = self._task
+        assert task is not None
+        await asyncio.wait([task], timeout=PATIENCE_SECONDS)
+        if task.done() and not task.cancelled():
+            task.result()
+
+    async def _start(self, path: str, view: View) -> bool:
+        """Begin to screen what is new; False: there is nothing, the view is not the file, or a failure is recent."""
+        await self._load()
+        if view.is_settling or view.problem or view is self._screened or self._clock.monotonic() < self._paused_until:
+            return False
+        wanted = await self._unscreened(view)
+        if wanted:
+            self._task = asyncio.create_task(self._screen(path, wanted, kept=KEPT + 2 * len(view.keys)))
+        else:
+            self._screened = view
+        return bool(wanted)
+
+    async def end(self) -> None:
+        """Break off a screening under way."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+
+    async def _load(self) -> None:
+        if self._findings is not None:
+            return
+        findings = Findings()
+        for page in self.screenings.pages():
+            for each in page:
+                findings.put(each)
+            await asyncio.sleep(0)
+        self._findings = findings
+        self._isolation = None
+
+    async def _unscreened(self, view: View) -> array[int]:
+        assert self._findings is not None
+        groups, outdated = self._findings.groups, self._findings.outdated
+
+        def gather() -> array[int]:
+            pairs = zip(view.keys, view.groups, strict=True)
+            return array("Q", (k for k, group in pairs if groups.get(k) != group or outdated.get(k) is not None))
+
+        async with self._counting:
+            return await asyncio.to_thread(gather)
+
+    async def _screen(self, path: str, wanted: array[int], *, kept: int) -> None:
+        if self._file is None or self._file[0] != path:
+            self._file = path, BufferFile(Path(path))
+        try:
+            async with aclosing(screened(self._file[1], wanted, partial(self._signatures, KeySet(wanted)))) as pages:
+                async for page in pages:
+                    await self._take_in(page)
+            if self.screenings.trim(kept):
+                self._findings = self._screened = None
+        except SleepdError as error:
+            self._pause()
+            self._warn("screening_failed", f"{error.message}; what was not screened is not trained")
+            return
+        self._failures = 0
+        self._warn("screening_failed", "")
+
+    def _signatures(self, wanted: KeySet) -> Iterator[Sequence[tuple[int, bytes]]]:
+        """Of what was screened; not of what is screened anew, or an earlier one would resemble a later one."""
+        assert self._findings is not None
+        outdated = self._findings.outdated
+        for page in self.screenings.signatures():
+            yield [pair for pair in page if pair[0] not in wanted or outdated.get(pair[0]) is None]
+
+    def _pause(self) -> None:
+        """Wait longer after each failure: a process that fails whenever it is started takes a processor for nothing."""
+        self._failures += 1
+        if self._failures > 1:
+            pause = min(FIRST_PAUSE_SECONDS * 2 ** min(self._failures - 2, 16), LONGEST_PAUSE_SECONDS)
+            self._paused_until = self._clock.monotonic() + pause
+
+    async def _take_in(self, page: Sequence[Screened]) -> None:
+        self.screenings.record(page, at=self._clock.now())
+        async with self._counting:
+            assert self._findings is not None
+            for each in page:
+                self._findings.put(each)
+            self._isolation = None
+        set_aside = [each for each in page if each.reason not in ("", "bare_question")]
+        if set_aside:
+            reasons = sorted({each.reason for each in set_aside})
+            get_logger().warning(
+                "experiences_quarantined", count=len(set_aside), text=", ".join(reasons), hint="sleepctl quarantine"
+            )
+
+    # --- who is in ---
+
+    async def causes(self, view: View, known: Known, min_salience: float) -> dict[int, Cause]:
+        """Each experience of the view that is kept from training, and why, in file order."""
+        isolation = self.isolation
+        async with self._counting:
+            return await asyncio.to_thread(lambda: dict(_causes(isolation, view, known, min_salience)))
+
+    async def barred(self, view: View, known: Known, min_salience: float) -> Barred:
+        """The same in little, counted in a thread: a hundred thousand experiences take a while."""
+        isolation = self.isolation
+        async with self._counting:
+            return await asyncio.to_thread(lambda: self.barred_at_once(view, known, min_salience, isolation))
+
+    def barred_at_once(
+        self, view: View, known: Known, min_salience: float, isolation: Isolation | None = None
+    ) -> Barred:
+        """The same, while the loop waits: for a caller who gave a threshold of his own."""
+        personal = self._findings.personal if self._findings else KeyMap()
+        causes = _causes(isolation or self.isolation, view, known, min_salience)
+        return barred(causes, personal=sum(personal.get(key) is not None for key in view.keys))
+
+    # --- the owner's word ---
+
+    def decide(self, word: Word | None, chosen: Mapping[int, tuple[str, int]]) -> None:
+        """Release or drop experiences, or (None) take back what was decided; ``chosen``: key -> id and group.
+
+        Raises:
+            OSError: the disk did not take it; nothing was decided.
+        """
+        at = self._clock.now()
+        self._hand.change(
+            {
+                key: None if word is None else HandDecision(id=id_, group=group, word=word, at=at)
+                for key, (id_, group) in chosen.items()
+            }
+        )
+        self._isolation = None
+        get_logger().info("quarantine_decided", word=word or "reset", ids=[id_ for id_, _ in chosen.values()][:20])
+
+
+def _causes(isolation: Isolation, view: View, known: Known, min_salience: float) -> Iterator[tuple[int, Cause]]:
+    return isolation.causes(view.keys, view.groups, view.saliences, learned=known.learned, min_salience=min_salience)

@@ -1,0 +1,204 @@
+"""What keeps an experience from training, and why. Pure.
+
+A reply that runs in a loop or asks one question after the other, one that says what another said before it, one with a
+secret in it, and what was said under an adapter that was rolled back are set aside: neither trained, nor replayed, nor
+held out. The owner may release each by hand, or drop any other.
+
+Near-duplicates are found by the Jaccard similarity of word 3-grams ("shingles"), estimated from the smallest
+hashes of each set: the bottom-k sketch of Broder, "On the resemblance and containment of documents" (1997). Up to 64
+different shingles the estimate is exact. In the buffers that were read by hand, no two replies that a person
+calls different were above 0.53, and none lay between that and an exact copy.
+"""
+
+from __future__ import annotations
+
+import re
+import zlib
+from array import array
+from collections import Counter
+from typing import Final, Literal
+
+import msgspec
+
+from sleepd.buffer.experience import Experience
+from sleepd.policy.repetition import WORD, find_repetition
+from sleepd.text.bounded_text import folded
+
+Reason = Literal["", "loop", "questions", "near_duplicate", "secret", "too_long", "bare_question", "unscreenable"]
+"""What the text alone says against an experience; empty: nothing. A bare question alone says nothing yet: see
+``rules``."""
+
+RULES: Final = 2
+"""Of the screening: raised when it finds other things than before. What older rules screened is screened once more."""
+MAX_CHARACTERS: Final = 200_000
+"""A longer one is set aside unread: a look at it would take too long, and training would cut most of it off."""
+LIMIT: Final = 0.8
+"""Similarity from which on a reply is a near-duplicate."""
+SHINGLE_WORDS: Final = 3
+SKETCH: Final = 64
+SHORT_WORDS: Final = 20
+"""A reply of fewer words ("Yes, I can do that.") may answer many things: only beside the same prompt is it a copy."""
+COMPARED_BY: Final = 4
+"""Of two replies at the limit, one of the four smallest hashes is in both with a probability of 0.998."""
+MOST_COMPARED: Final = 64
+"""Of the replies that share one hash, as many are compared, the newest."""
+MOST_BARE_WORDS: Final = 12
+_BARE_QUESTION: Final = re.compile("[^.!?\u2026\u3002\uff01\uff1f\u061f\n]+[?\uff1f\u061f]+")
+_ASKS_FOR_QUESTIONS: Final = re.compile(
+    r"(?i)\b(?:ask|interview) me\b|\bquiz\b|\b(?:give|write|list|suggest|make|draft|prepare)\b.{0,40}\bquestions\b"
+    r"|\b(?:schreib|nenne|stell)\w*\b.{0,40}\bfragen\b|\b(?:écris|donne|pose)\b.{0,40}\bquestions\b"
+    r"|\b(?:escribe|dame|haz)\w*\b.{0,40}\bpreguntas\b"
+)
+_NUMBER: Final = re.compile(r"\d+")
+_FIGURE: Final = re.compile(r"\d+(?:[.,:/-]\d+)*")
+"""A number, a date, a time of day or an address is one figure."""
+WORDS_FOR_A_FIGURE: Final = 20
+"""Of two long replies one may have one figure more for so many words."""
+MOST_FIGURES: Final = 32
+"""Of a reply with more, or as many, each must be the same: it is a table."""
+_MASK: Final = 2**32 - 1
+_MIX: Final = 0x9E3779B1
+
+
+class Finding(msgspec.Struct, frozen=True):
+    """What was found in one text."""
+
+    reason: Reason = ""
+    detail: str = ""
+    """With the figure; a secret's kind, never the secret."""
+
+
+class Screened(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known of one experience that was screened. Not its text."""
+
+    key: int
+    group: int
+    id: str
+    said_under: int | None
+    """The cycle whose adapter gave the reply, where ``metadata`` tells."""
+    reason: Reason
+    detail: str
+    original: int | None = None
+    """Of a near-duplicate: the key of what it resembles."""
+    signature: bytes = b""
+    """For later ones to be compared with; empty: they are not."""
+    personal: dict[str, int] = {}
+    """How many of each kind of personal data are in prompt and reply."""
+    is_outdated: bool = False
+    """Older rules found this: it holds until it is screened anew."""
+
+
+def find_repeated(experience: Experience) -> Finding:
+    """A loop or a flood of questions inside one reply; questions that the prompt asks for are no flood."""
+    found = find_repetition(experience.response)
+    if found.kind == "questions" and _ASKS_FOR_QUESTIONS.search(experience.prompt):
+        return Finding()
+    return Finding(found.kind, found.reason)
+
+
+def is_bare_question(reply: str) -> bool:
+    """Whether the reply is one short question and nothing else."""
+    return bool(_BARE_QUESTION.fullmatch(reply.strip())) and len(WORD.findall(reply)) <= MOST_BARE_WORDS
+
+
+def sketch(experience: Experience) -> bytes:
+    """The reply as its smallest shingle hashes, 32 bits each, ascending; empty where it has no words.
+
+    In a short reply the figures are part of every shingle: "the code is 17" and "the code is 18" are two facts. So is
+    the prompt, but the same bare question to two prompts answers neither. In a long one the figures are no part of any
+    shingle; they stand behind the hashes, to be compared by themselves: see :func:`similarity`.
+    """
+    text = folded(experience.response)
+    words = WORD.findall(_FIGURE.sub(" ", text))
+    if len(words) >= SHORT_WORDS:
+        counts = Counter[str]()
+        figures = set[int]()
+        for figure in _FIGURE.findall(text):
+            counts[figure] += 1
+            figures.add(zlib.crc32(f"{figure} {counts[figure]}".encode()))
+        kept = array("I", sorted(figures)[:MOST_FIGURES])
+        most = min(len(words) // WORDS_FOR_A_FIGURE, 255) if len(kept) < MOST_FIGURES else 0
+        return _smallest(words, 0).tobytes() + kept.tobytes() + bytes((len(kept), most))
+    words = WORD.findall(text)
+    if not words:
+        return b""
+    seed = " ".join(sorted(_NUMBER.findall(experience.response)))
+    if len(words) < SHORT_WORDS and not is_bare_question(experience.response):
+        seed += "\0" + " ".join(folded(experience.prompt).split())
+    return _smallest(words, zlib.crc32(seed.encode())).tobytes()
+
+
+def _smallest(words: list[str], start: int) -> array[int]:
+    width = min(SHINGLE_WORDS, len(words))
+    shingles = {" ".join(words[i : i + width]) for i in range(len(words) - width + 1)}
+    # The checksum alone is no hash: neighbouring texts have neighbouring sums (Fibonacci hashing, Knuth vol. 3, 6.4).
+    hashes = {(zlib.crc32(shingle.encode(), start) * _MIX) & _MASK for shingle in shingles}
+    return array("I", sorted(hashes)[:SKETCH])
+
+
+def similarity(one: bytes, other: bytes) -> float:
+    """Estimated Jaccard similarity of two sketches, 0 to 1; 0 where it is below the limit for sure.
+
+    Of two long replies one may have figures that the other has not, one for every twenty words: a copy with a number or
+    a date added is a copy. Where each has a figure that the other has not, one may correct the other: 0.
+    """
+    first, second = _Sketch(one), _Sketch(other)
+    if not first.hashes or not second.hashes:
+        return 0.0
+    both = set(first.hashes) & set(second.hashes)
+    if len(both) < LIMIT * min(SKETCH, max(len(first.hashes), len(second.hashes))):
+        return 0.0  # not even if all of these were among the smallest
+    added, missing = second.figures - first.figures, first.figures - second.figures
+    if (added and missing) or len(added | missing) > min(first.most, second.most):
+        return 0.0
+    union = sorted(set(first.hashes) | set(second.hashes))[:SKETCH]
+    # Where a sketch is full, what lies beyond its largest hash is unknown.
+    return sum(each in both for each in union) / len(union)
+
+
+class _Sketch:
+    """A sketch taken apart: that of a short reply, or one made before figures stood by themselves, has none."""
+
+    def __init__(self, signature: bytes) -> None:
+        self.hashes = array("I")
+        self.figures = frozenset[int]()
+        self.most = 255
+        """Figures that one may have more than the other."""
+        if len(signature) % self.hashes.itemsize:
+            count, self.most = signature[-2:]
+            signature = signature[:-2]
+            figures = array("I", signature[len(signature) - count * self.hashes.itemsize :])
+            self.figures = frozenset(figures)
+            signature = signature[: len(signature) - count * self.hashes.itemsize]
+        self.hashes.frombytes(signature)
+
+
+class Neighbours:
+    """What was said before, to find near-duplicates in."""
+
+    def __init__(self) -> None:
+        self._keys: list[int] = []
+        self._signatures: list[bytes] = []
+        self._places: dict[int, list[int]] = {}
+
+    def add(self, key: int, signature: bytes) -> None:
+        """Compare later ones with this one."""
+        place = len(self._keys)
+        self._keys.append(key)
+        self._signatures.append(signature)
+        for number in _Sketch(signature).hashes[:COMPARED_BY]:
+            self._places.setdefault(number, []).append(place)
+
+    def find(self, key: int, signature: bytes) -> tuple[int, float] | None:
+        """The key of the most similar one at or above the limit, and how similar it is; None: there is none."""
+        places = {
+            place
+            for number in _Sketch(signature).hashes[:COMPARED_BY]
+            for place in self._places.get(number, ())[-MOST_COMPARED:]
+        }
+        best: tuple[int, float] | None = None
+        for place in sorted(places):
+            share = similarity(signature, self._signatures[place])
+            if self._keys[place] != key and share >= LIMIT and (best is None or share > best[1]):
+                best = self._keys[place], share
+        return best

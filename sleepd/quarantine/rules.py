@@ -1,0 +1,215 @@
+"""Which experiences of a buffer are kept from training now. Pure.
+
+It follows from four things: what was found in the texts (``near_duplicates``), what the owner decided by hand, which
+cycles are rolled back now, and, for a near-duplicate, whether what it resembles is itself there to be trained. So a
+rollback sets aside what was said under that adapter, and going back to the adapter lifts it, without anything being
+written.
+"""
+
+from __future__ import annotations
+
+from array import array
+from bisect import bisect_left
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
+from typing import Final, Literal
+
+import msgspec
+
+from sleepd.policy.selection import Barred, KeySet
+
+from .near_duplicates import Reason, Screened
+
+BARE_QUESTIONS: Final = 8
+"""So many replies of a buffer that are nothing but a question, and they are less than half of it: then they are a flood
+of questions, one in each reply, as a collapsed adapter gives them. Fewer are asked for good reasons; an agent whose
+replies are mostly questions is meant to ask."""
+_REASONS: Final[tuple[Reason, ...]] = (
+    *("", "loop", "questions", "near_duplicate", "secret", "too_long", "bare_question", "unscreenable"),
+)
+
+Word = Literal["released", "dropped"]
+
+
+class HandDecision(msgspec.Struct, frozen=True, kw_only=True):
+    """The owner's word on one experience."""
+
+    id: str
+    group: int
+    """Of its text then: a release holds for that text only."""
+    word: Word
+    at: datetime
+
+
+class Cause(msgspec.Struct, frozen=True):
+    """Why an experience is kept from training."""
+
+    why: str
+    """``unscreened``, ``dropped``, ``said_under``, ``personal_data``, or what was found in its text."""
+    original: int | None = None
+    """Of a near-duplicate: the key of what it resembles."""
+    cycle: int | None = None
+    """The rolled-back one under whose adapter it, or what it resembles, was said."""
+
+
+class KeyMap:
+    """Numbers by 64-bit key in two arrays: a hundred thousand are less than two megabytes."""
+
+    def __init__(self) -> None:
+        self._keys = array("Q")
+        self._values = array("Q")
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    def get(self, key: int) -> int | None:
+        """The number; None: there is none."""
+        place = bisect_left(self._keys, key)
+        return self._values[place] if place < len(self._keys) and self._keys[place] == key else None
+
+    def put(self, key: int, value: int) -> None:
+        """Set the number."""
+        place = bisect_left(self._keys, key)
+        if place < len(self._keys) and self._keys[place] == key:
+            self._values[place] = value
+        else:
+            self._keys.insert(place, key)
+            self._values.insert(place, value)
+
+    def drop(self, key: int) -> None:
+        """Take the number away, if there is one."""
+        place = bisect_left(self._keys, key)
+        if place < len(self._keys) and self._keys[place] == key:
+            del self._keys[place], self._values[place]
+
+
+class Findings:
+    """What was found in the experiences, without their texts."""
+
+    def __init__(self) -> None:
+        self.groups = KeyMap()
+        """Of every screened one: the group of the text that was screened."""
+        self.said_under = KeyMap()
+        self.personal = KeyMap()
+        """Of those that hold personal data: how many."""
+        self.outdated = KeyMap()
+        """Those that older rules screened."""
+        self._reasons = KeyMap()
+        self._originals = KeyMap()
+
+    def put(self, found: Screened) -> None:
+        """Take one in, or the newer finding on it."""
+        self.groups.put(found.key, found.group)
+        for numbers, value in (
+            (self.said_under, found.said_under),
+            (self._reasons, _REASONS.index(found.reason) or None),
+            (self._originals, found.original),
+            (self.personal, sum(found.personal.values()) or None),
+            (self.outdated, int(found.is_outdated) or None),
+        ):
+            if value is None:
+                numbers.drop(found.key)
+            else:
+                numbers.put(found.key, value)
+
+    def reason(self, key: int) -> Reason:
+        """What the text alone says against it; empty: nothing."""
+        return _REASONS[self._reasons.get(key) or 0]
+
+    def original(self, key: int) -> int | None:
+        """Of a near-duplicate: what it resembles."""
+        return self._originals.get(key)
+
+
+class Isolation:
+    """The rule, on one state of what it follows from.
+
+    Args:
+        findings: what was found in the texts.
+        decisions: the owner's, by key.
+        rolled_back: cycles whose adapter is rolled back now.
+        sets_personal_aside: whether personal data keep an experience from training.
+    """
+
+    def __init__(
+        self,
+        findings: Findings,
+        decisions: Mapping[int, HandDecision],
+        rolled_back: Container[int],
+        *,
+        sets_personal_aside: bool = False,
+    ) -> None:
+        self._sets_personal_aside = sets_personal_aside
+        self._findings = findings
+        self._decisions = decisions
+        self._rolled_back = rolled_back
+        self._dropped_groups = {each.group for each in decisions.values() if each.word == "dropped"}
+
+    def causes(
+        self,
+        keys: Sequence[int],
+        groups: Sequence[int],
+        saliences: Sequence[float],
+        *,
+        learned: KeySet | Container[int],
+        min_salience: float,
+    ) -> Iterator[tuple[int, Cause]]:
+        """The key of each experience that is kept from training, in file order, and why.
+
+        The three sequences run in parallel. Of a near-duplicate's originals those count that are learned, or in the
+        buffer at ``min_salience`` or above; where none is, the first near-duplicate takes its place.
+        """
+        bare = sum(self._findings.reason(key) == "bare_question" for key in keys)
+        is_flood = BARE_QUESTIONS <= bare < len(keys) / 2
+        originals = {self._findings.original(key) for key in keys} - {None}
+        present = {k for k, s in zip(keys, saliences, strict=True) if k in originals and s >= min_salience}
+        for key, group in zip(keys, groups, strict=True):
+            cause = self._own_cause(key, group, is_flood=is_flood)
+            original = self._findings.original(key)
+            if cause is None and original is not None and not self._is_released(key, group):
+                cause = self._cause_of_resembling(original, is_there=original in present or original in learned)
+                if cause is None:
+                    present.add(original)
+            if cause is not None:
+                yield key, cause
+
+    def _own_cause(self, key: int, group: int, *, is_flood: bool) -> Cause | None:
+        """Without regard to others."""
+        decision = self._decisions.get(key)
+        if group in self._dropped_groups or (decision is not None and decision.word == "dropped"):
+            return Cause("dropped")
+        if self._is_released(key, group):
+            return None
+        if self._findings.groups.get(key) != group:
+            return Cause("unscreened")
+        reason = self._findings.reason(key)
+        if reason not in ("", "near_duplicate", "bare_question") or (reason == "bare_question" and is_flood):
+            return Cause(reason)
+        cycle = self._findings.said_under.get(key)
+        if cycle is not None and cycle in self._rolled_back:
+            return Cause("said_under", cycle=cycle)
+        if self._sets_personal_aside and self._findings.personal.get(key) is not None:
+            return Cause("personal_data")
+        return Cause("unscreened") if self._findings.outdated.get(key) is not None else None
+
+    def _cause_of_resembling(self, original: int, *, is_there: bool) -> Cause | None:
+        decision = self._decisions.get(original)
+        if decision is not None and decision.word == "dropped":
+            return Cause("near_duplicate", original=original)
+        cycle = self._findings.said_under.get(original)
+        if decision is None and cycle is not None and cycle in self._rolled_back:
+            return Cause("near_duplicate", original=original, cycle=cycle)
+        return Cause("near_duplicate", original=original) if is_there else None
+
+    def _is_released(self, key: int, group: int) -> bool:
+        decision = self._decisions.get(key)
+        return decision is not None and decision.word == "released" and decision.group == group
+
+
+def barred(causes: Iterable[tuple[int, Cause]], *, personal: int = 0) -> Barred:
+    """Their keys, eight bytes each, and how many were not looked at yet; ``personal``: how many hold personal data."""
+    keys, unscreened = array("Q"), 0
+    for key, cause in causes:
+        keys.append(key)
+        unscreened += cause.why == "unscreened"
+    return Barred(keys=KeySet(keys), unscreened=unscreened, personal=personal)

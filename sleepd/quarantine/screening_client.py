@@ -1,0 +1,189 @@
+"""Has experiences screened in a process of its own (``screening_process``), and passes on what it finds.
+
+An experience at which the process ends is set aside alone, and another process goes on with the rest: at once where it
+took too much processor time, else where the same happens a second time, for the kernel may have had other reasons.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+from array import array
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from typing import Final
+
+import msgspec
+
+from sleepd.buffer.open_file import BufferFile
+from sleepd.errors import ScreeningFailed
+
+from .near_duplicates import Screened
+from .screening_process import Frame, encode_frame, unscreenable
+
+FRAME_SECONDS: Final = 300.0
+"""Between two frames, and for the process to take in what it is given."""
+TEXT_SECONDS: Final = 10
+"""Processor time for one experience. The longest of ordinary text (200,000 characters) takes half a second."""
+END_SECONDS: Final = 5.0
+"""Between the end of its output and its own."""
+BATCH: Final = 200
+"""Findings that are passed on together: a second's work for a small machine."""
+MAX_FRAME_BYTES: Final = 2**20
+Signatures = Callable[[], Iterable[Sequence[tuple[int, bytes]]]]
+_decoder = msgspec.msgpack.Decoder(Frame)
+
+
+class _Ended(Exception):
+    """The process ended before its work did.
+
+    Args:
+        error: what the owner is told, where it is nobody's text.
+        begun: the experience that it was at; None: it was at none.
+        why: what ended it, as a reason to set the experience aside.
+        is_over: it took too much processor time.
+    """
+
+    def __init__(self, error: ScreeningFailed, begun: Screened | None, why: str, *, is_over: bool = False) -> None:
+        super().__init__(why)
+        self.error = error
+        self.begun = begun
+        self.why = why
+        self.is_over = is_over
+
+
+async def screened(
+    file: BufferFile, wanted: array[int], signatures: Signatures, *, python: str = sys.executable
+) -> AsyncGenerator[list[Screened], None]:
+    """What is found in the wanted experiences, some at a time; those that are no longer there are left out.
+
+    Args:
+        file: the buffer.
+        wanted: keys (``array('Q')``).
+        signatures: of what was screened before, a page at a time; asked for again where a process is replaced.
+        python: the interpreter of the process.
+
+    Raises:
+        ScreeningFailed: the process could not be started, or died or hung at no text.
+        BufferUnreadable: the buffer cannot be opened.
+    """
+    left = set(wanted)
+    suspect: int | None = None
+    is_over = not left
+    while not is_over:
+        batch: list[Screened] = []
+        try:
+            async with contextlib.aclosing(_one_process(file, array("Q", left), signatures, python)) as each_found:
+                async for found in each_found:
+                    batch.append(found)
+                    if len(batch) == BATCH:
+                        yield batch
+                        left.difference_update(each.key for each in batch)
+                        batch = []
+            is_over = True
+        except _Ended as end:
+            if end.begun is None:
+                raise end.error from None
+            if end.is_over or suspect == end.begun.key:
+                batch.append(unscreenable(end.begun, end.why))
+            suspect = end.begun.key
+        if batch:
+            yield batch
+        left.difference_update(each.key for each in batch)
+
+
+async def _one_process(
+    file: BufferFile, wanted: array[int], signatures: Signatures, python: str
+) -> AsyncGenerator[Screened, None]:
+    """What one process finds.
+
+    Raises:
+        _Ended: it died or hung.
+    """
+    process = await _start(file, python)
+    if process is None:
+        return
+    assert process.stderr is not None
+    complaint = asyncio.ensure_future(process.stderr.read())
+    begun: Screened | None = None
+    try:
+        await _ask(process, wanted, signatures())
+        while (frame := await _next_frame(process)) != Frame():
+            begun = frame.begun
+            if frame.found is not None:
+                yield frame.found
+    except (asyncio.IncompleteReadError, ConnectionError, msgspec.MsgspecError):
+        raise await _death(process, complaint, begun) from None
+    except TimeoutError:
+        why = f"the screening process said nothing for {FRAME_SECONDS:g} seconds"
+        raise _Ended(ScreeningFailed(why, hint="sleepctl logs; it is tried again"), begun, why) from None
+    finally:
+        if process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+        await asyncio.wait([asyncio.ensure_future(process.wait()), complaint])
+
+
+async def _start(file: BufferFile, python: str) -> asyncio.subprocess.Process | None:
+    """The process, with the buffer open in it; None: there is no buffer."""
+    try:
+        descriptor = await file.open()
+    except OSError as error:
+        raise file.unreadable(error) from error
+    if descriptor is None:
+        return None
+    try:
+        return await asyncio.create_subprocess_exec(
+            *(python, "-P", "-m", "sleepd.quarantine.screening_process", str(descriptor), str(TEXT_SECONDS)),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            pass_fds=(descriptor,),
+        )
+    except OSError as error:
+        hint = "was Python upgraded or removed? systemctl restart sage-sleepd"
+        raise ScreeningFailed(f"{python} could not be started: {error.strerror}", hint=hint) from error
+    finally:
+        os.close(descriptor)
+
+
+async def _ask(
+    process: asyncio.subprocess.Process, wanted: array[int], signatures: Iterable[Sequence[tuple[int, bytes]]]
+) -> None:
+    assert process.stdin is not None
+    process.stdin.write(encode_frame(wanted.tobytes()))
+    for page in signatures:
+        process.stdin.write(encode_frame(page))
+        async with asyncio.timeout(FRAME_SECONDS):
+            await process.stdin.drain()
+    process.stdin.close()
+
+
+async def _next_frame(process: asyncio.subprocess.Process) -> Frame:
+    assert process.stdout is not None
+    async with asyncio.timeout(FRAME_SECONDS):
+        length = int.from_bytes(await process.stdout.readexactly(4), "big")
+        if length > MAX_FRAME_BYTES:
+            raise msgspec.ValidationError(f"a frame of {length} bytes")
+        return _decoder.decode(await process.stdout.readexactly(length))
+
+
+async def _death(
+    process: asyncio.subprocess.Process, complaint: asyncio.Future[bytes], begun: Screened | None
+) -> _Ended:
+    # Waited for first: to kill a process that has just ended can lose its exit status.
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(process.wait(), END_SECONDS)
+    if process.returncode is None:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()  # it has closed its end and lives on
+    said = (await complaint).decode("utf-8", "replace").strip().split("\n")[-1][:200]
+    code = await process.wait()
+    if code == -signal.SIGXCPU:
+        why = f"took longer than {TEXT_SECONDS} s of processor time"
+        return _Ended(ScreeningFailed(f"the screening process {why}"), begun, why, is_over=True)
+    hint = "is detect-secrets installed beside sleepd? a large buffer needs memory for a moment; it is tried again"
+    error = ScreeningFailed(f"the screening process ended with {code}: {said or 'no word'}", hint=hint)
+    return _Ended(error, begun, f"the screening process ended with {code} at it, twice: {said or 'no word'}")

@@ -1,0 +1,231 @@
+"""The short-lived process that screens experiences: it has the texts and the library for secrets, the daemon neither.
+
+Its command is ``python -m sleepd.quarantine.screening_process FD SECONDS``. The buffer is the inherited descriptor FD.
+Standard input is a sequence of frames: first the wanted keys as an array of 64-bit integers, then pages of keys and
+signatures of earlier experiences. Standard output is a sequence of frames, each a :class:`Frame`; an empty one is the
+end. While it reads, there is one every ten seconds that only says so. A frame is its length in four bytes, the largest
+first, and MessagePack. A buffer that is half-written ends early: what is missing is asked for again.
+
+The kernel ends the process where one experience takes more than SECONDS of processor time, whatever code it is in. The
+last frame then says which one it was, and the daemon starts another process for the rest.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import sys
+import time
+from array import array
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
+from io import BytesIO
+from typing import Any, BinaryIO, Final, TypeVar
+
+import msgspec
+
+from sleepd.buffer.experience import Experience, experience_key, group_key, parse
+from sleepd.buffer.parsing import HalfWritten
+from sleepd.buffer.reader_process import HEAD_BYTES, FirstBytes, bound_process, read_records
+from sleepd.text.personal_data import find_personal
+from sleepd.text.secret_scan import SecretFinder
+
+from .near_duplicates import MAX_CHARACTERS, Finding, Neighbours, Screened, find_repeated, is_bare_question, sketch
+
+NICENESS: Final = 10
+BEAT_SECONDS: Final = 10.0
+
+
+class Frame(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One piece of the answer."""
+
+    begun: Screened | None = None
+    """What is screened from now on, with nothing found yet."""
+    found: Screened | None = None
+    """What came of it."""
+    reads: bool = False
+    """A piece of the buffer was read, or of what is known of it; a large one may lie on a slow disk."""
+
+
+_Piece = TypeVar("_Piece")
+Guard = Callable[[Screened], AbstractContextManager[object]]
+"""Given an experience with nothing found yet; holds while it is screened."""
+
+
+def encode_frame(content: Any) -> bytes:
+    """One frame."""
+    packed = msgspec.msgpack.encode(content)
+    return len(packed).to_bytes(4, "big") + packed
+
+
+def _frames(file: BinaryIO) -> Iterator[bytes]:
+    while length := file.read(4):
+        yield file.read(int.from_bytes(length, "big"))
+
+
+class Screener:
+    """Screens one experience after the other, each against those before it."""
+
+    def __init__(self, secrets: SecretFinder, earlier: Iterable[tuple[int, bytes]]) -> None:
+        self._secrets = secrets
+        self._neighbours = Neighbours()
+        for key, signature in earlier:
+            self._neighbours.add(key, signature)
+
+    def screen(self, experience: Experience, guard: Guard = nullcontext) -> Screened:
+        """What speaks against training it. Only what nothing speaks against is an original for later ones."""
+        begun = Screened(
+            key=experience_key(experience.id),
+            group=group_key(experience.prompt, experience.response),
+            id=experience.id,
+            said_under=experience.said_under,
+            reason="",
+            detail="",
+        )
+        try:
+            with guard(begun):
+                return self._screen(begun, experience)
+        except (MemoryError, RecursionError) as error:
+            return unscreenable(begun, f"{type(error).__name__} while it was screened")
+
+    def _screen(self, begun: Screened, experience: Experience) -> Screened:
+        key, original, signature = begun.key, None, b""
+        found = self._find_in_text(experience)
+        if not found.reason:
+            signature = sketch(experience)
+            twin = self._neighbours.find(key, signature)
+            if twin is None:
+                self._neighbours.add(key, signature)
+                found = Finding("bare_question") if is_bare_question(experience.response) else found
+            else:
+                original, share = twin
+                found, signature = Finding("near_duplicate", f"{share:.2f}"), b""
+        return msgspec.structs.replace(
+            begun,
+            reason=found.reason,
+            detail=found.detail,
+            original=original,
+            signature=signature,
+            personal={} if found.reason == "too_long" else dict(_personal(experience)),
+        )
+
+    def _find_in_text(self, experience: Experience) -> Finding:
+        length = len(experience.prompt) + len(experience.response)
+        if length > MAX_CHARACTERS:
+            return Finding("too_long", f"{length} characters, {MAX_CHARACTERS} at most are looked at")
+        for name, text in (("prompt", experience.prompt), ("reply", experience.response)):
+            if kind := self._secrets.find(text):
+                return Finding("secret", f"{kind} in the {name}")
+        return find_repeated(experience)
+
+
+def _personal(experience: Experience) -> Counter[str]:
+    return find_personal(experience.prompt) + find_personal(experience.response)
+
+
+def unscreenable(begun: Screened, why: str) -> Screened:
+    """The finding on an experience that could not be looked at: it is set aside, and not tried again."""
+    return msgspec.structs.replace(begun, reason="unscreenable", detail=why)
+
+
+def screen_records(
+    records: Iterable[Any], wanted: Iterable[int], screener: Screener, guard: Guard = nullcontext
+) -> Iterator[Screened]:
+    """The wanted experiences among decoded records, in order, each id once as ``Digest`` has it."""
+    left = set(wanted)
+    for record in records:
+        experience = parse(record)
+        if isinstance(experience, str):
+            continue
+        key = experience_key(experience.id)
+        if key in left:
+            left.remove(key)
+            yield screener.screen(experience, guard)
+        if not left:
+            return
+
+
+@contextmanager
+def _bounded(seconds: int, begun: Screened) -> Iterator[None]:
+    """Say what is begun, and have the kernel end this process should it take longer than so much processor time."""
+    _send(Frame(begun=begun))
+    # The limit counts from the start of the process, and in whole seconds.
+    _limit_processor(int(time.process_time()) + 1 + seconds)
+    try:
+        yield
+    finally:
+        _limit_processor(resource.RLIM_INFINITY)
+
+
+class _Beat:
+    """Says that there was a step forward, every ten seconds at most."""
+
+    def __init__(self) -> None:
+        self._last = time.monotonic()
+
+    def __call__(self) -> None:
+        if time.monotonic() - self._last >= BEAT_SECONDS:
+            self._last = time.monotonic()
+            _send(Frame(reads=True))
+
+    def at_each(self, pieces: Iterable[_Piece]) -> Iterator[_Piece]:
+        """The pieces, with a step forward at each."""
+        for piece in pieces:
+            self()
+            yield piece
+
+
+class _BeatingFile(FirstBytes):
+    """A file of which each piece that was read is a step forward."""
+
+    def __init__(self, file: BinaryIO, size: int, beat: _Beat) -> None:
+        super().__init__(file, size)
+        self._beat = beat
+
+    def read(self, most: int = -1) -> bytes:
+        """As a file's; the whole in pieces."""
+        if most >= 0:
+            self._beat()
+            return super().read(most)
+        whole = BytesIO()  # gives its bytes away without a copy
+        while piece := self.read(HEAD_BYTES):
+            whole.write(piece)
+        return whole.getvalue()
+
+
+def _limit_processor(seconds: int) -> None:
+    hard = resource.getrlimit(resource.RLIMIT_CPU)[1]
+    resource.setrlimit(resource.RLIMIT_CPU, (seconds if hard == resource.RLIM_INFINITY else hard, hard))
+
+
+def main() -> None:
+    """Read standard input, answer on standard output."""
+    descriptor, seconds = map(int, sys.argv[1:])
+    bound_process()
+    os.nice(NICENESS)
+    frames = _frames(sys.stdin.buffer)
+    wanted = array("Q")
+    wanted.frombytes(msgspec.msgpack.decode(next(frames), type=bytes))
+    pages = msgspec.msgpack.Decoder(list[tuple[int, bytes]])
+    beat = _Beat()
+    screener = Screener(SecretFinder(), (pair for frame in beat.at_each(frames) for pair in pages.decode(frame)))
+    with open(descriptor, "rb") as whole:
+        file = _BeatingFile(whole, os.fstat(descriptor).st_size, beat)
+        try:
+            records = beat.at_each(read_records(file)[1])
+            for found in screen_records(records, wanted, screener, partial(_bounded, seconds)):
+                _send(Frame(found=found))
+        except HalfWritten:
+            pass  # what was found until there was read whole
+    _send(Frame())
+
+
+def _send(frame: Frame) -> None:
+    sys.stdout.buffer.write(encode_frame(frame))
+    sys.stdout.buffer.flush()
+
+
+if __name__ == "__main__":
+    main()

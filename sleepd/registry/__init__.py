@@ -1,0 +1,1 @@
+"""Which checkpoint is in use, which stay, which go. Starts no process."""

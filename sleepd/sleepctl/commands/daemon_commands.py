@@ -1,0 +1,347 @@
+"""What each command does: ask the daemon, show the answer, return the exit code."""
+
+from __future__ import annotations
+
+import msgspec
+
+from sleepd.cycle import JUDGED_STATES
+from sleepd.errors import ConfigError, DaemonNotRunning, NotFound, NothingToDo, ProtocolError, SleepdError
+from sleepd.protocol.answers import Cancelled, Cycles, DaemonVersion, Paused, Reasons, Reloaded, RolledBack
+from sleepd.protocol.control import (
+    PROTOCOL_VERSION,
+    Buffer,
+    Cancel,
+    Check,
+    GetStatus,
+    GetVersion,
+    History,
+    Pause,
+    Reload,
+    Resume,
+    Rollback,
+    Run,
+    Why,
+)
+from sleepd.protocol.status import SCHEMA, BufferDetail, Decision, RunResult, Status
+from sleepd.sleepctl.exit_codes import ExitCode
+from sleepd.sleepctl.pages.cycle_table import history_page
+from sleepd.sleepctl.pages.decision_page import buffer_page, decision_page, line, run_page, why_page
+from sleepd.sleepctl.pages.status_page import status_page
+from sleepd.sleepctl.pages.wording import model
+from sleepd.sleepctl.session import STATUS_SECONDS, Command, Session
+from sleepd.version import VERSION
+
+from . import metric_commands
+from .quarantine_commands import quarantine
+from .registry_commands import decisions, prune, tag
+from .tokens import tokens
+
+
+def status(session: Session) -> ExitCode:
+    """The state, live or as last written."""
+    if session.arguments.watch is not None:
+        from .watch_status import watch
+
+        return watch(session)
+    now = session.clock.now()
+    try:
+        seen: Status = session.ask(GetStatus(), Status, timeout=STATUS_SECONDS)
+        code = ExitCode.OK
+    except DaemonNotRunning as absent:
+        from sleepd.sleepctl.offline import read_status
+
+        seen = read_status(session.places.state, absent)
+        code = session.say_offline(absent, seen.written_at)
+    is_live = code == ExitCode.OK
+    data = {**msgspec.to_builtins(seen), "is_live": is_live}
+    session.console.show(data, status_page(seen, now=now, is_live=is_live))
+    return code
+
+
+def history(session: Session) -> ExitCode:
+    """The cycles, live or as last written."""
+    now, limit = session.clock.now(), session.arguments.limit
+    try:
+        known: Cycles = session.ask(History(limit=limit), Cycles, timeout=STATUS_SECONDS)
+        code = ExitCode.OK
+    except DaemonNotRunning as absent:
+        from sleepd.sleepctl.offline import read_history
+
+        known = written = read_history(session.places.state, absent)
+        code = session.say_offline(absent, written.written_at)
+    cycles = known.cycles[:limit]
+    data = {"schema": known.schema, "is_live": code == ExitCode.OK, "cycles": msgspec.to_builtins(cycles)}
+    session.console.show(data, history_page(cycles, now, is_live=code == ExitCode.OK))
+    return code
+
+
+def check(session: Session) -> ExitCode:
+    """The decision; with ``--apply`` what it says is done."""
+    decision: Decision = session.ask(Check(), Decision)
+    result: RunResult | None = None
+    if session.arguments.apply and decision.should_sleep:
+        result = _started(session.ask(Run(), RunResult))
+    page = decision_page(decision)
+    if result is not None:
+        page += [line(""), *run_page(result)]
+    data = {"schema": SCHEMA, "decision": msgspec.to_builtins(decision), "run": msgspec.to_builtins(result)}
+    session.console.show(data, page)
+    if result is not None:
+        session.console.say_undo(result.undo)
+    elif session.arguments.apply:
+        session.console.say("nothing to do")
+        return ExitCode.NOTHING_TO_DO
+    return ExitCode.OK
+
+
+def run(session: Session) -> ExitCode:
+    """A cycle now; with ``--wait`` to its end."""
+    given = session.arguments
+    request = Run(
+        force=given.force,
+        wait=given.wait,
+        epochs=given.epochs,
+        learning_rate=given.learning_rate,
+        max_experiences=given.max_experiences,
+        strategy=given.strategy,
+    )
+    result = _waited(session, request) if given.wait else session.ask(request, RunResult)
+    if result is None:
+        return ExitCode.DETACHED
+    result = _started(result)
+    session.console.show(result, run_page(result))
+    if result.summary is None:
+        session.console.say("watch it: sleepctl status")
+    elif result.summary.hint:
+        session.console.say(f"hint: {result.summary.hint}")
+    session.console.say_undo(result.undo)
+    has_failed = result.summary is not None and result.summary.state not in JUDGED_STATES
+    return ExitCode.FAILED if has_failed else ExitCode.OK
+
+
+def _waited(session: Session, request: Run) -> RunResult | None:
+    """The result at the cycle's end; None: the owner left with Ctrl-C."""
+    from .run_wait import run_and_wait
+
+    try:
+        result = run_and_wait(session.places.socket, request, session.console)
+    except KeyboardInterrupt:
+        session.console.say("detached; the cycle goes on. See it: sleepctl status. Discard it: sleepctl cancel")
+        return None
+    if result.is_started and result.summary is None:
+        raise ProtocolError("the daemon's answer does not say how the cycle ended", hint="sleepctl history")
+    return result
+
+
+def _started(result: RunResult) -> RunResult:
+    if not result.is_started:
+        raise NothingToDo(f"nothing to do: {result.reason}", hint="every condition: sleepctl check")
+    return result
+
+
+def cancel(session: Session) -> ExitCode:
+    """Discard the cycle under way."""
+    done: Cancelled = session.ask(Cancel(), Cancelled)
+    session.console.show(done, [line(f"cycle {done.cycle} cancelled; what it learned is discarded")])
+    session.console.say_undo(done.undo)
+    return ExitCode.OK
+
+
+def pause(session: Session) -> ExitCode:
+    """No cycle starts any more."""
+    return _pause_or_resume(session, Pause())
+
+
+def resume(session: Session) -> ExitCode:
+    """Cycles start again."""
+    return _pause_or_resume(session, Resume())
+
+
+def _pause_or_resume(session: Session, request: Pause | Resume) -> ExitCode:
+    done: Paused = session.ask(request, Paused)
+    text = "paused: no cycle starts; one under way goes on" if done.is_paused else "resumed: it sleeps when due"
+    session.console.show(done, [line(text)])
+    session.console.say_undo(done.undo)
+    return ExitCode.OK
+
+
+def rollback(session: Session) -> ExitCode:
+    """Another champion, or the base."""
+    return _put_in_use(session, session.arguments.cycle)
+
+
+def rebase(session: Session) -> ExitCode:
+    """The base, from which a new lineage begins."""
+    return _put_in_use(session, 0)
+
+
+def _put_in_use(session: Session, cycle: int | None) -> ExitCode:
+    done: RolledBack = session.ask(Rollback(cycle=cycle), RolledBack)
+    page = [line(f"{model(done.champion)} is in use; before: {model(done.was)}")]
+    if done.quarantined:
+        page.append(line(f"{done.quarantined} said under {model(done.was)} are in quarantine: sleepctl quarantine"))
+    session.console.show(done, page)
+    session.console.say_undo(done.undo)
+    return ExitCode.OK
+
+
+def show(session: Session) -> ExitCode:
+    """The figures of one cycle."""
+    from .one_cycle import show as show_cycle
+
+    return show_cycle(session)
+
+
+def report(session: Session) -> ExitCode:
+    """One cycle, to be read."""
+    from .one_cycle import report as report_cycle
+
+    return report_cycle(session)
+
+
+def why(session: Session) -> ExitCode:
+    """The decision and its changes."""
+    reasons: Reasons = session.ask(Why(limit=session.arguments.limit), Reasons)
+    session.console.show(reasons, why_page(reasons.current, reasons.changes, session.clock.now()))
+    return ExitCode.OK
+
+
+def buffer(session: Session) -> ExitCode:
+    """The buffer."""
+    detail: BufferDetail = session.ask(Buffer(), BufferDetail)
+    session.console.show(detail, buffer_page(detail, session.clock.now()))
+    return ExitCode.OK
+
+
+def version(session: Session) -> ExitCode:
+    """Both versions; this program's even when the daemon does not answer."""
+    own = {"version": VERSION, "v": PROTOCOL_VERSION}
+    page = [line(f"sleepctl {VERSION} (protocol {PROTOCOL_VERSION})")]
+    try:
+        other: DaemonVersion = session.ask(GetVersion(), DaemonVersion, timeout=STATUS_SECONDS)
+    except SleepdError as error:
+        problem = {"kind": error.kind, "message": error.message, "hint": error.hint}
+        session.console.show({"schema": SCHEMA, "sleepctl": own, "sleepd": None, "problem": problem}, page)
+        session.console.say(f"sleepctl: {error.message}")
+        session.console.say(f"hint: {error.hint}")
+        return ExitCode(error.exit_code)
+    page.append(line(f"sleepd   {other.version} (protocol {other.v})"))
+    data = {"schema": SCHEMA, "sleepctl": own, "sleepd": msgspec.to_builtins(other), "problem": None}
+    session.console.show(data, page)
+    return ExitCode.OK
+
+
+def reload(session: Session) -> ExitCode:
+    """The configuration, read again."""
+    from sleepd.config.schema import NEEDS_RESTART
+
+    done: Reloaded = session.ask(Reload(), Reloaded)
+    page = [line(f"changed: {key}") for key in done.changed] or [line("nothing changed")]
+    session.console.show(done, page)
+    for key in done.changed:
+        if key.partition(".")[0] in NEEDS_RESTART:
+            session.console.say(f"{key} takes effect at the next start: sudo systemctl restart sage-sleepd")
+    return ExitCode.OK
+
+
+def events(session: Session) -> ExitCode:
+    """What happens, as it happens."""
+    from .events import follow
+
+    return follow(session)
+
+
+def logs(session: Session) -> ExitCode:
+    """What the daemon logged."""
+    from .logs import show_journal
+
+    return show_journal(session)
+
+
+def doctor(session: Session) -> ExitCode:
+    """What may keep it from sleeping, and what mends it."""
+    from sleepd.sleepctl.doctor.doctor import examine
+
+    return examine(session)
+
+
+def setup_buffer(session: Session) -> ExitCode:
+    """The agent's buffer, named and shown."""
+    from .setup_buffer import setup_buffer as set_up
+
+    return set_up(session)
+
+
+def completions(session: Session) -> ExitCode:
+    """A shell's completions, or the cycles' numbers for them."""
+    from .completions import complete
+
+    return complete(session)
+
+
+def config_check(session: Session) -> ExitCode:
+    """Whether a configuration file is correct, with its drop-ins and the environment."""
+    path = session.places.config_file
+    if path is None:
+        raise NotFound("there is no configuration file", hint="sleepctl config check FILE")
+    layered = session.places.load_config()
+    if not layered.config.buffer.path:
+        raise ConfigError(
+            f"{path}: buffer.path: expected the path of the agent's buffer, found ''", hint=f"set buffer.path in {path}"
+        )
+    data = {"schema": SCHEMA, "path": str(path), "drop_ins": layered.files[1:], "is_valid": True}
+    session.console.show(data, [line(f"{file}: correct") for file in layered.files])
+    return ExitCode.OK
+
+
+def config_show(session: Session) -> ExitCode:
+    """The configuration in effect, and where each value came from."""
+    from sleepd.config.render import fields, render
+
+    layered = session.places.load_config()
+    path = session.places.config_file
+    source = ", then ".join(layered.files) or "built-in defaults; there is no configuration file"
+    origins = {f"{s}.{k}": layered.origins.get(f"{s}.{k}", "default") for s, k, _, _ in fields(layered.config)}
+    data = {
+        "schema": SCHEMA,
+        "path": str(path) if path else None,
+        "drop_ins": layered.files[1:],
+        "config": msgspec.to_builtins(layered.config),
+        "origins": origins,
+    }
+    title = f"in effect: {source}, then the environment of this command (a service has its own)"
+    session.console.show_text(data, render(layered.config, title=title, origins=layered.origins))
+    return ExitCode.OK
+
+
+COMMANDS: dict[str, Command] = {
+    "status": status,
+    "check": check,
+    "why": why,
+    "decisions": decisions,
+    "history": history,
+    "show": show,
+    "report": report,
+    "buffer": buffer,
+    "quarantine": quarantine,
+    "tokens": tokens,
+    "version": version,
+    "run": run,
+    "cancel": cancel,
+    "pause": pause,
+    "resume": resume,
+    "rollback": rollback,
+    "reload": reload,
+    "events": events,
+    "logs": logs,
+    "doctor": doctor,
+    "setup-buffer": setup_buffer,
+    "completions": completions,
+    "rebase": rebase,
+    "tag": tag,
+    "prune": prune,
+    "metric add": metric_commands.add,
+    "metric remove": metric_commands.remove,
+    "config check": config_check,
+    "config show": config_show,
+}

@@ -1,0 +1,42 @@
+"""``metric add`` and ``metric remove``: the owner's own figures of a cycle."""
+
+from __future__ import annotations
+
+from sleepd.protocol.control import AddMetric
+from sleepd.protocol.status import MetricResult
+from sleepd.sleepctl.exit_codes import ExitCode
+from sleepd.sleepctl.pages.decision_page import line
+from sleepd.sleepctl.pages.terminal import Page
+from sleepd.sleepctl.pages.wording import model
+from sleepd.sleepctl.session import Session
+
+
+def add(session: Session) -> ExitCode:
+    """A figure added, and held against the owner's limits on it."""
+    return _changed(session, session.arguments.value)
+
+
+def remove(session: Session) -> ExitCode:
+    """A figure taken away."""
+    return _changed(session, None)
+
+
+def _changed(session: Session, value: float | None) -> ExitCode:
+    arguments = session.arguments
+    request = AddMetric(cycle=arguments.cycle, name=arguments.name, value=value)
+    done: MetricResult = session.ask(request, MetricResult)
+    session.console.show(done, _page(done))
+    session.console.say_undo(done.undo)
+    return ExitCode.OK
+
+
+def _page(done: MetricResult) -> Page:
+    if done.value is None:
+        return [line(f"cycle {done.cycle} has no figure {done.name} any more")]
+    page = [line(f"cycle {done.cycle}: {done.name} {done.value:g}")]
+    page += [line(f"{'within' if figure.is_met else 'misses'} your limit: {figure.text}") for figure in done.figures]
+    if done.was_champion and done.is_broken:
+        rolled_back = done.champion != done.cycle
+        then = f"rolled back: {model(done.champion)} is in use" if rolled_back else "rolled back when the cycle ends"
+        page.append(line(then))
+    return page

@@ -1,0 +1,111 @@
+"""``show`` and ``report``: one cycle, asked of the daemon, or read from disk where it is down."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgspec
+
+from sleepd.buffer.trained_texts import Learned
+from sleepd.cycle import JUDGED_STATES
+from sleepd.errors import DaemonNotRunning, NotFound
+from sleepd.protocol.answers import Cycles, WrittenCycles
+from sleepd.protocol.control import Buffer, Experiences, History, Quarantine, Show
+from sleepd.protocol.status import SCHEMA, BufferDetail, CycleDetail, CycleSummary, QuarantineEntry, QuarantineList
+from sleepd.sleepctl.exit_codes import ExitCode
+from sleepd.sleepctl.offline import read_history, read_status
+from sleepd.sleepctl.offline_cycle import read_detail, read_learned
+from sleepd.sleepctl.pages.report_page import Told, report_page
+from sleepd.sleepctl.pages.show_page import show_page
+from sleepd.sleepctl.session import Session
+
+_LOOKED_BACK = 50
+"""Cycles in which the newest judged one is looked for."""
+_QUARANTINED = 100
+"""Experiences in quarantine of which the reasons are counted."""
+
+
+def show(session: Session) -> ExitCode:
+    """The figures of one cycle."""
+    try:
+        detail: CycleDetail = session.ask(Show(cycle=session.arguments.cycle), CycleDetail)
+        is_live = True
+    except DaemonNotRunning as absent:
+        detail, is_live = _detail_from_disk(session, absent), False
+    data = {**msgspec.to_builtins(detail), "is_live": is_live}
+    session.console.show(data, show_page(detail, session.clock.now()))
+    return ExitCode.OK if is_live else ExitCode.NOT_RUNNING
+
+
+def report(session: Session) -> ExitCode:
+    """One cycle, to be read."""
+    try:
+        told = _ask(session)
+    except DaemonNotRunning as absent:
+        told = _from_disk(session, absent)
+    data = {
+        "schema": SCHEMA,
+        "is_live": told.is_live,
+        "cycle": msgspec.to_builtins(told.detail),
+        "learned": msgspec.to_builtins(told.learned),
+        "buffer": msgspec.to_builtins(told.buffer),
+        "quarantine": msgspec.to_builtins(told.quarantine),
+        "set_aside": msgspec.to_builtins(told.set_aside),
+    }
+    session.console.show(data, report_page(told, session.clock.now()))
+    return ExitCode.OK if told.is_live else ExitCode.NOT_RUNNING
+
+
+def _ask(session: Session) -> Told:
+    arguments = session.arguments
+    cycle = arguments.cycle
+    if cycle is None:
+        known: Cycles = session.ask(History(limit=_LOOKED_BACK), Cycles)
+        cycle = _newest_judged(known.cycles)
+    detail: CycleDetail = session.ask(Show(cycle=cycle), CycleDetail)
+    learned: Learned | None = None
+    if detail.trained_ids or detail.replayed_ids:
+        learned = session.ask(Experiences(cycle=cycle, limit=arguments.limit), Learned)
+    buffer: BufferDetail = session.ask(Buffer(), BufferDetail)
+    quarantine: list[QuarantineEntry] = []
+    if buffer.status.quarantined:
+        quarantine = session.ask(Quarantine(limit=_QUARANTINED), QuarantineList).entries
+    return Told(detail, learned, buffer.status, buffer.set_aside, quarantine, is_live=True)
+
+
+def _from_disk(session: Session, absent: DaemonNotRunning) -> Told:
+    detail, state = _detail_from_disk(session, absent), session.places.state
+    learned, buffer = None, read_status(state, absent).buffer
+    if detail.trained_ids or detail.replayed_ids:
+        limit, masks = session.arguments.limit, buffer.personal_data == "mask"
+        learned = read_learned(state, detail.summary.cycle, buffer.path, limit=limit, masks=masks)
+    return Told(detail, learned, buffer, [], [], is_live=False)
+
+
+def _detail_from_disk(session: Session, absent: DaemonNotRunning) -> CycleDetail:
+    """The cycle that was asked for, or the newest judged one; it is said that nobody answers.
+
+    Raises:
+        DaemonNotRunning: what the daemon wrote does not help either.
+        NotFound: it wrote nothing of that cycle.
+    """
+    state, cycle = session.places.state, session.arguments.cycle
+    written: WrittenCycles = read_history(state, absent)
+    if cycle is None:
+        cycle = _newest_judged(written.cycles)
+    summary = _first(written.cycles, lambda each: each.cycle == cycle)
+    if summary is None:
+        raise NotFound(f"the daemon is not running, and wrote nothing of cycle {cycle}", hint=absent.hint)
+    session.say_offline(absent, written.written_at)
+    return read_detail(state, summary)
+
+
+def _newest_judged(cycles: list[CycleSummary]) -> int:
+    found = _first(cycles, lambda each: each.state in JUDGED_STATES)
+    if found is None:
+        raise NotFound("no cycle has been judged yet", hint="sleepctl status")
+    return found.cycle
+
+
+def _first(cycles: list[CycleSummary], holds: Callable[[CycleSummary], bool]) -> CycleSummary | None:
+    return next((each for each in cycles if holds(each)), None)

@@ -1,0 +1,162 @@
+"""``sleepctl setup-buffer``: names the agent's buffer in the configuration, and shows its directory to the service.
+
+Two files, both the owner's from then on: a drop-in of the configuration with ``buffer.path``, and, for the system's
+service and a buffer in a home, a drop-in of the unit. Neither is ever written by an upgrade.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import re
+from pathlib import Path
+
+import msgspec
+
+from sleepd.errors import NotFound, PermissionDenied, UsageError
+from sleepd.files import replace_file
+from sleepd.protocol.status import SCHEMA
+from sleepd.sleepctl.doctor.access import reach_within
+from sleepd.sleepctl.exit_codes import ExitCode
+from sleepd.sleepctl.pages.decision_page import line
+from sleepd.sleepctl.session import Session
+from sleepd.sleepctl.subprocesses import answer_of
+from sleepd.text.display import is_shown
+from sleepd.text.shell import command_line, quoted
+
+SERVICE_USER = "sage-sleepd"
+HOMES = ("/home", "/root", "/run/user")
+"""What ``ProtectHome=tmpfs`` empties."""
+PRIVATE = ("/tmp", "/var/tmp")  # noqa: S108 (named, not written to)
+_DROP_IN = "50-buffer"
+
+
+class Target(msgspec.Struct, frozen=True, kw_only=True):
+    """Which service, and where its files lie."""
+
+    unit: str
+    config: Path
+    unit_drop_ins: Path | None
+    """None: a service of the user's own, which sees what the user sees."""
+    instance: str = ""
+
+
+def setup_buffer(session: Session) -> ExitCode:
+    """Write both files, and say the next command."""
+    given = session.arguments
+    path = Path(os.path.abspath(given.path))
+    if not all(map(is_shown, str(path))):
+        raise UsageError(
+            f"{path}: expected a path that can stand in a line of a file, found control or invisible characters",
+            hint="let the agent write to a file with another name",
+        )
+    target = _target(session, given.instance)
+    shown = _to_be_shown(path) if target.unit_drop_ins else []
+    notes = _examine(path, shown) if target.unit_drop_ins else []
+    written = _write(target, path, shown)
+    reload = ["systemctl", *([] if target.unit_drop_ins else ["--user"]), "daemon-reload"]
+    answer_of(*reload)
+    following = _next_commands(target)
+    page = [line(f"wrote {file}") for file in written]
+    page += [line(f"note: {note}") for note in notes]
+    page += [line(""), line("next:"), *(line(f"  {command}") for command in following)]
+    data = {"schema": SCHEMA, "written": [str(file) for file in written], "notes": notes, "next": following}
+    session.console.show(data, page)
+    return ExitCode.OK
+
+
+def _target(session: Session, instance: str) -> Target:
+    if instance and not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}", instance):
+        raise UsageError(
+            f"expected a name of letters, digits, '_', '.' and '-', found {instance!r}", hint="--instance blue"
+        )
+    if os.geteuid() == 0:
+        unit = f"sage-sleepd@{instance}.service" if instance else "sage-sleepd.service"
+        directory = Path("/etc/sage-sleepd") / instance
+        drop_ins = Path("/etc/systemd/system") / f"{unit}.d"
+        return Target(unit=unit, config=directory / "config.toml", unit_drop_ins=drop_ins, instance=instance)
+    config = session.places.config_file
+    if instance or config is None or not config.is_relative_to(Path.home()):
+        raise PermissionDenied(
+            "writing the service's configuration needs root",
+            hint=command_line("sudo", "sleepctl", "setup-buffer", operands=(session.arguments.path,)),
+        )
+    return Target(unit="sage-sleepd.service", config=config, unit_drop_ins=None)
+
+
+def _to_be_shown(path: Path) -> list[Path]:
+    """The directories that the service must be shown; a link's own and its target's."""
+    directories = dict.fromkeys((path.parent, Path(os.path.realpath(path)).parent))
+    for directory in directories:
+        if any(directory.is_relative_to(private) for private in PRIVATE):
+            raise UsageError(
+                f"{directory} is not seen by the service, which has a /tmp of its own",
+                hint="let the agent write to a directory in its home, or below /srv",
+            )
+        if not directory.is_dir():
+            raise NotFound(
+                f"{directory} is no directory", hint=f"mkdir -p {quoted(directory)}, as the user who runs the agent"
+            )
+    return [each for each in directories if any(each.is_relative_to(home) for home in HOMES)]
+
+
+def _examine(path: Path, shown: list[Path]) -> list[str]:
+    """What the owner should know; refuses what the service could not read.
+
+    Raises:
+        PermissionDenied: the service's user may not read it, however it is shown.
+    """
+    try:
+        user = pwd.getpwnam(SERVICE_USER)
+    except KeyError:
+        raise NotFound(f"there is no user {SERVICE_USER}", hint="sudo ./install.sh makes it") from None
+    found = reach_within(user, path.parent, path.name)
+    if found.blocked_at or (found.kind != "absent" and not found.may_read):
+        what = path.parent if found.blocked_at else path
+        raise PermissionDenied(
+            f"{what} may not be read by the user {SERVICE_USER}",
+            hint=f"chmod o+x {quoted(path.parent)}; chmod o+r {quoted(path)}; "
+            "and let the agent write it with umask 022, so that it stays so "
+            "(who may pass the directories above it does not matter)",
+        )
+    notes = [
+        f"{each} is a whole home: all of it is shown, read-only; better a directory of the buffer's own"
+        for each in shown
+        if each.parent == Path("/home") or each == Path("/root")
+    ]
+    if found.kind == "absent":
+        notes.append(f"{path} is not there yet; it is read as soon as it is")
+    return notes
+
+
+def _write(target: Target, path: Path, shown: list[Path]) -> list[Path]:
+    files: dict[Path, str] = {}
+    if target.instance and not target.config.exists():
+        from sleepd.sleepctl.first_config import of_instance
+
+        files[target.config] = of_instance(target.instance)
+    files[target.config.parent / "conf.d" / f"{_DROP_IN}.toml"] = (
+        f"# Written by sleepctl setup-buffer.\n[buffer]\npath = {msgspec.json.encode(str(path)).decode()}\n"
+    )
+    if shown:
+        assert target.unit_drop_ins is not None
+        binds = "".join(f"BindReadOnlyPaths=-{_quoted(each)}\n" for each in shown)
+        files[target.unit_drop_ins / f"{_DROP_IN}.conf"] = f"# Written by sleepctl setup-buffer.\n[Service]\n{binds}"
+    for file, text in files.items():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        replace_file(file, text.encode(), mode=0o644)
+    return list(files)
+
+
+def _quoted(path: Path) -> str:
+    """A path as systemd's unit files take it, whatever is in it (systemd.syntax(7), systemd.exec(5))."""
+    text = str(path).replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%").replace(":", "\\:")
+    return f'"{text}"' if re.search(r"[\s\"'\\]", text) else text
+
+
+def _next_commands(target: Target) -> list[str]:
+    manager = "sudo systemctl" if target.unit_drop_ins else "systemctl --user"
+    is_active = answer_of("systemctl", *([] if target.unit_drop_ins else ["--user"]), "is-active", target.unit)
+    unit = target.unit.removesuffix(".service")
+    start = f"{manager} restart {unit}" if is_active else f"{manager} enable --now {unit}"
+    return [start, command_line("sleepctl", "status", *(["--config", target.config] if target.instance else []))]

@@ -1,0 +1,1 @@
+"""``sleepctl doctor``: facts gathered, findings judged."""

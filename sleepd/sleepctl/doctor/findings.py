@@ -1,0 +1,316 @@
+"""The judgement of ``sleepctl doctor``: facts in, findings out; no file, no clock, no process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import PurePath
+from typing import Literal
+
+import msgspec
+
+from sleepd.protocol.capability import BaseCheck
+from sleepd.sleepctl.worker_program import TOO_SLOW
+from sleepd.text.shell import command_line, quoted
+from sleepd.version import VERSION
+
+from .doctor_facts import Facts
+
+Mark = Literal["PASS", "WARN", "FAIL"]
+
+_MIB, _GIB = 2**20, 2**30
+_FIRST_SANE_YEAR = 2025
+"""A machine without a battery for its clock starts in 1970, or in the year its image was built."""
+
+
+class Finding(msgspec.Struct, frozen=True, kw_only=True):
+    """One thing that was looked at."""
+
+    name: str
+    mark: Mark
+    text: str
+    command: str = ""
+    """What mends it."""
+
+
+Said = tuple[Mark, str, str]
+"""Mark, text and command."""
+
+
+def judge(facts: Facts) -> list[Finding]:
+    """Every finding, in the order in which an owner mends them; leftovers last."""
+    unread = bool(facts.config.problem)
+    said = [(name, *(_UNREAD if unread and name in _CONFIGURED else check(facts))) for name, check in _CHECKS.items()]
+    said += [("leftovers", "WARN", text, command) for text, command in facts.leftovers]
+    if not facts.leftovers:
+        said.append(("leftovers", "PASS", "none", ""))
+    return [Finding(name=name, mark=mark, text=text, command=command) for name, mark, text, command in said]
+
+
+def _config(facts: Facts) -> Said:
+    config = facts.config
+    if config.problem:
+        return "FAIL", config.problem, config.hint
+    if not config.path:
+        return (
+            "FAIL",
+            "there is no configuration file",
+            "sudo ./install.sh; or: sleepctl config show > FILE, and edit it",
+        )
+    if not config.config.buffer.path:
+        return (
+            "FAIL",
+            f"{config.path}: buffer.path is not set",
+            f"set it to the agent's file: sudoedit {quoted(config.path)}",
+        )
+    return "PASS", f"{config.path} is correct", ""
+
+
+def _unit(facts: Facts) -> Said:
+    unit = facts.unit
+    with_drop_ins = f" (drop-ins: {', '.join(unit.drop_ins)})" if unit.drop_ins else ""
+    if not unit.load:
+        return "WARN", "systemd does not answer here; nothing starts the daemon by itself", "sleepd --config FILE"
+    if unit.load == "masked" or unit.file.startswith("masked"):
+        return "FAIL", "the unit is masked, so it cannot start", "sudo systemctl unmask sage-sleepd"
+    if unit.load == "not-found":
+        return "WARN", "the unit is not installed", "sudo ./install.sh"
+    if unit.load != "loaded":
+        return "FAIL", f"the unit cannot be loaded: {unit.load}", "systemd-analyze verify sage-sleepd.service"
+    if unit.active == "failed":
+        command = "sleepctl logs; then: sudo systemctl reset-failed sage-sleepd; sudo systemctl start sage-sleepd"
+        return "FAIL", f"the unit has failed: {unit.result}{with_drop_ins}", command
+    if unit.needs_reload:
+        return "WARN", "its files were changed and not read again", "sudo systemctl daemon-reload"
+    if unit.file not in ("enabled", "enabled-runtime", "static", "linked", "generated"):
+        return "WARN", f"{unit.active}, but not started at boot ({unit.file})", "sudo systemctl enable sage-sleepd"
+    if unit.active != "active":
+        return "WARN", f"enabled, but {unit.active}{with_drop_ins}", "sudo systemctl start sage-sleepd"
+    return "PASS", f"active and {unit.file}{with_drop_ins}", ""
+
+
+def _socket(facts: Facts) -> Said:
+    socket = facts.socket
+    if not socket.problem:
+        return "PASS", f"{socket.path} answers", ""
+    if not socket.is_running:
+        left = " (the socket's file is left over; the next start replaces it)" if socket.exists else ""
+        return "WARN", f"{socket.problem}{left}", socket.hint
+    return "FAIL", socket.problem, socket.hint
+
+
+def _operator(facts: Facts) -> Said:
+    group = facts.config.config.control.operator_group
+    if facts.socket.is_caller_operator is None:
+        return (
+            "WARN",
+            f"there is no group {group}: only root and the daemon's user may steer",
+            f"sudo groupadd {quoted(group)}",
+        )
+    if not facts.socket.is_caller_operator:
+        command = f"sudo usermod -aG {quoted(group)} $USER, then log in again"
+        return "WARN", f"you are not in the group {group}: you may look at most, not force, pause or roll back", command
+    return "PASS", "you may force, cancel, pause and roll back", ""
+
+
+def _daemon(facts: Facts) -> Said:
+    socket = facts.socket
+    if socket.problem:
+        return "WARN", "not asked: see socket", socket.hint
+    if socket.daemon_version != VERSION:
+        text = f"the daemon is of version {socket.daemon_version}, this program of {VERSION}"
+        return "WARN", text, "sudo systemctl restart sage-sleepd"
+    if socket.last_error:
+        return "WARN", f"its last error: {socket.last_error}", socket.last_error_hint or "sleepctl status"
+    return "PASS", f"version {socket.daemon_version}, no error", ""
+
+
+def _state(facts: Facts) -> Said:
+    state, who = facts.state, facts.daemon_user
+    if state.kind == "other" or state.kind == "file":
+        return "FAIL", f"{state.path} is no directory", command_line("sudo", "mv", state.path, f"{state.path}.old")
+    if state.may_write:
+        return "PASS", f"{state.path} can be written by {who}", ""
+    if state.kind == "absent":
+        # systemd makes its own (StateDirectory=); what the daemon is to make elsewhere needs a parent it may write.
+        return "WARN", f"{state.path} is not there; the daemon makes it at its first start if it may", "sleepctl logs"
+    if state.may_write is None:
+        return "WARN", f"whether the daemon may write {state.path} is not to be seen by you", "sudo sleepctl doctor"
+    if state.blocked_at:
+        return "FAIL", f"{who} cannot pass {state.blocked_at}", f"sudo chmod o+x {quoted(state.blocked_at)}"
+    return "FAIL", f"{state.path} cannot be written by {who}", command_line("sudo", "chown", "-R", who, state.path)
+
+
+def _disk(facts: Facts) -> Said:
+    least = facts.config.config.state.min_free_megabytes * _MIB
+    if facts.free_bytes is None:
+        return "WARN", f"the free space of {facts.state.path} is not to be seen by you", "sudo sleepctl doctor"
+    text = f"{_size(facts.free_bytes)} free for {facts.state.path}, {_size(least)} needed to start a cycle"
+    return (
+        ("PASS", text, "")
+        if facts.free_bytes >= least
+        else ("FAIL", text, f"make space: df -h {quoted(facts.state.path)}")
+    )
+
+
+def _buffer(facts: Facts) -> Said:
+    buffer, place, who = facts.buffer, facts.buffer.place, facts.daemon_user
+    if buffer.has_daemon_read and not buffer.problem:
+        return "PASS", "the daemon has read it", ""
+    if place is None:
+        return "FAIL", "buffer.path is not set", "see config"
+    hidden = _hidden(facts, place.path)
+    if hidden:
+        show = command_line("sudo", "sleepctl", "setup-buffer", operands=(place.path,))
+        return "FAIL", f"{place.path} lies where the service does not see it ({hidden})", show
+    if buffer.problem:
+        return "FAIL", buffer.problem, "sleepctl buffer"
+    if buffer.has_daemon_read is False and place.kind == "file":
+        return "FAIL", f"the running daemon does not see {place.path}", "sudo systemctl restart sage-sleepd"
+    if place.blocked_at:
+        return (
+            "FAIL",
+            f"{who} cannot pass {place.blocked_at}",
+            command_line("sudo", "setfacl", "-m", f"u:{who}:x", place.blocked_at),
+        )
+    if place.kind == "absent":
+        return "WARN", f"{place.path} is not there yet", "it is read once the agent writes it; is the path right?"
+    if place.kind in ("directory", "other"):
+        return (
+            "FAIL",
+            f"{place.path} is no regular file",
+            f"name the file that the agent writes: sudoedit {quoted(facts.config.path)}",
+        )
+    if place.may_read is None:
+        return "WARN", f"whether the daemon may read {place.path} is not to be seen by you", "sudo sleepctl doctor"
+    if not place.may_read:
+        return (
+            "FAIL",
+            f"{place.path} cannot be read by {who}",
+            command_line("sudo", "setfacl", "-m", f"u:{who}:r", place.path),
+        )
+    return "PASS", f"{place.path} can be read by {who}", ""
+
+
+def _hidden(facts: Facts, path: str) -> str:
+    """The setting of the unit that hides ``path``; empty: none does."""
+    pure, unit = PurePath(path), facts.unit
+    if any(pure.is_relative_to(shown) for shown in unit.shown):
+        return ""
+    if unit.hides_homes and any(pure.is_relative_to(home) for home in ("/home", "/root", "/run/user")):
+        return "ProtectHome="
+    if unit.hides_tmp and any(pure.is_relative_to(tmp) for tmp in ("/tmp", "/var/tmp")):  # noqa: S108 (names to compare with)
+        return "PrivateTmp="
+    return ""
+
+
+def _device(facts: Facts) -> Said:
+    found = facts.capability
+    if found is None:
+        if facts.capability_problem.startswith(TOO_SLOW):
+            text = f"{facts.interpreter} gave {facts.capability_problem}: it is busy, or torch or the base hangs"
+            return "FAIL", text, "try again when the machine is less busy (uptime); else set another model.base"
+        mend = "sudo ./install.sh, or set worker.python to an interpreter with torch and sage-sleepd"
+        return "FAIL", f"{facts.interpreter} does not answer: {facts.capability_problem}", mend
+    if found.version != VERSION:
+        return "FAIL", f"{facts.interpreter} has sage-sleepd {found.version}, not {VERSION}", "sudo ./install.sh"
+    if found.device_problem:
+        return "FAIL", found.device_problem, found.device_hint
+    text = f"{found.device}, {found.dtype}, torch {found.torch}"
+    wants_gpu = facts.config.config.worker.device == "auto" and facts.has_gpu
+    if wants_gpu and found.device_free_bytes is None:
+        return "WARN", f"there is a GPU, but a cycle would use {text}", "nvidia-smi; nvidia-modprobe -u"
+    return "PASS", text, ""
+
+
+def _model(facts: Facts) -> Said:
+    found, base = facts.capability, facts.base
+    if found is None:
+        return "WARN", "not looked for: see device", "mend the device first"
+    if found.base_problem:
+        return "FAIL", found.base_problem, found.base_hint
+    where = f"{found.base_path} ({_size(found.base_bytes)})"
+    if base is None:
+        why = facts.base_check_problem or "see device"
+        return "WARN", f"{where} was not looked into: {why}", "sudo sleepctl doctor; then: sleepctl run --force"
+    if base.problem:
+        return "FAIL", base.problem, base.hint
+    text = f"{where}: {base.architecture}, the adapter changes {', '.join(base.adapts)}"
+    if base.notices:
+        return "WARN", f"{text}; {'; '.join(base.notices)}", "nothing needs to be done if that is meant"
+    return "PASS", text, ""
+
+
+def _chat(facts: Facts) -> Said:
+    found = facts.capability
+    if found is None or found.base_problem:
+        return "WARN", "its chat template was not looked at: see device and model", "mend these first"
+    if found.chat is None:
+        return "FAIL", found.chat_problem or "its chat template was not looked at", found.chat_hint
+    trained = f"of a sample reply {found.chat.supervised!r} is supervised"
+    if found.chat.warnings:
+        return "WARN", f"{'; '.join(found.chat.warnings)}; {trained}", "sleepctl tokens ID shows one experience"
+    return "PASS", f"{trained}; {'; '.join(found.chat.notes)}", ""
+
+
+def _memory(facts: Facts) -> Said:
+    found, base = facts.capability, facts.base
+    if found is None or base is None or not base.needed_bytes:
+        return "WARN", "what the model needs is not known: see device and model", "mend these first"
+    is_gpu = found.device_free_bytes is not None
+    free = found.device_free_bytes if is_gpu else facts.memory_bytes
+    if free is None:
+        return "WARN", "the free memory is not to be seen here", "free -h"
+    text = f"{_size(free)} free {'on the GPU' if is_gpu else 'in RAM'}; {_need(base)}"
+    if free >= base.needed_bytes:
+        return "PASS", text, ""
+    return (
+        "WARN",
+        text,
+        "end what uses it, or set a smaller model.base; see: " + ("nvidia-smi" if is_gpu else "free -h"),
+    )
+
+
+def _need(base: BaseCheck) -> str:
+    most = f"an experience of {base.longest_tokens} tokens, the most that the strategy trains"
+    if not base.is_buffer_seen:
+        return f"a cycle needs up to {_size(base.needed_bytes)} (an estimate, for {most})"
+    text = f"a cycle needs about {_size(base.needed_bytes)} (an estimate, for the experiences in the buffer)"
+    return f"{text}; with {most}, {_size(base.longest_bytes)}" if base.longest_tokens > base.row_tokens else text
+
+
+def _clock(facts: Facts) -> Said:
+    if facts.now.year < _FIRST_SANE_YEAR:
+        return "FAIL", f"the clock says {facts.now:%Y-%m-%d}", "sudo timedatectl set-ntp true"
+    if facts.last_sleep_at is not None and facts.last_sleep_at > facts.now + timedelta(minutes=1):
+        text = f"the last sleep ({facts.last_sleep_at:%Y-%m-%d %H:%M} UTC) lies in the future: the clock was set back"
+        return "WARN", text, "timedatectl; the wait till the next sleep counts from the daemon's start"
+    if facts.is_clock_synchronised is False:
+        return "WARN", "the clock is not synchronised", "sudo timedatectl set-ntp true"
+    text = "synchronised" if facts.is_clock_synchronised else "plausible; whether it is synchronised is not told here"
+    return "PASS", text, ""
+
+
+def _size(size: int) -> str:
+    return f"{size / _GIB:.1f} GiB" if size >= _GIB else f"{size / _MIB:.0f} MiB"
+
+
+_CONFIGURED = ("state", "disk", "buffer", "device", "model", "chat", "memory")
+"""What the configuration names; where it is wrong, the built-in values are not the operator's."""
+_UNREAD: Said = ("WARN", "not looked at: see config", "mend the configuration first")
+
+_CHECKS: dict[str, Callable[[Facts], Said]] = {
+    "config": _config,
+    "unit": _unit,
+    "socket": _socket,
+    "operator": _operator,
+    "daemon": _daemon,
+    "state": _state,
+    "disk": _disk,
+    "buffer": _buffer,
+    "device": _device,
+    "model": _model,
+    "chat": _chat,
+    "memory": _memory,
+    "clock": _clock,
+}

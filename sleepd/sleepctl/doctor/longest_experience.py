@@ -1,0 +1,35 @@
+"""The longest experience of a buffer, for the memory that ``doctor`` expects a cycle to take."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import msgspec
+
+from sleepd.buffer.experience import Experience, parse
+from sleepd.buffer.parsing import HalfWritten
+from sleepd.buffer.reader_process import read_records
+from sleepd.config.schema import Config
+from sleepd.files import open_regular
+from sleepd.sleepctl.offline_cycle import LARGEST_BYTES
+
+
+def longest_experience(config: Config) -> bytes:
+    """As a JSON object of ``prompt`` and ``response``; empty: there is none, or the caller cannot read the buffer."""
+    longest: Experience | None = None
+    try:
+        with open_regular(Path(os.path.realpath(config.buffer.path))) as file:
+            if os.fstat(file.fileno()).st_size > LARGEST_BYTES:
+                return b""
+            for record in read_records(file)[1]:
+                one = parse(record)
+                if isinstance(one, Experience) and one.salience >= config.training.min_salience:
+                    longest = max(longest or one, one, key=_characters)
+    except (OSError, HalfWritten):
+        return b""
+    return b"" if longest is None else msgspec.json.encode({"prompt": longest.prompt, "response": longest.response})
+
+
+def _characters(one: Experience) -> int:
+    return len(one.prompt) + len(one.response)

@@ -1,0 +1,157 @@
+"""What was measured, as lines for the screens of ``show`` and ``report``. What was not measured is a dash, never 0."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from sleepd.protocol.evidence import ChatContract, Collapse, Evidence, Metric, ProbeReply, RecallAnswer, Speech
+from sleepd.protocol.job import Report
+from sleepd.protocol.verdict import AddedMetric, Figure, Verdict
+
+from .terminal import Row, Span, pad, shorten
+from .wording import MISSING, duration
+
+_NAME_COLUMNS = 22
+
+
+def figure_lines(figures: Iterable[Figure]) -> list[Row]:
+    """Each figure and the limit it was held against, in columns."""
+    rows = []
+    for figure in figures:
+        against = f"{figure.relation} {_number(figure.limit)}"
+        if figure.relation == "within":
+            against = f"within {_number(figure.limit)} to {_number(figure.upper_limit)}"
+        text = f"{pad(figure.name, _NAME_COLUMNS)} {_number(figure.value):>9}  {against}"
+        rows.append(Row([_mark(figure), Span(text)], hang=2))
+    return rows
+
+
+def sentence_lines(figures: Iterable[Figure]) -> list[Row]:
+    """Each figure in the words of the judgement."""
+    return [Row([_mark(figure), Span(figure.text)], hang=2) for figure in figures]
+
+
+def _mark(figure: Figure) -> Span:
+    if figure.is_open:
+        return Span("? ", "yellow")
+    if figure.value is None and not figure.is_binding:
+        return Span("- ", "dim")  # not measured, and nothing is to rest on it
+    return Span("✓ ", "green") if figure.is_met else Span("✗ ", "red")
+
+
+def _number(value: float | None) -> str:
+    return MISSING if value is None else f"{value:.4g}".replace("-", "−")
+
+
+def check_lines(report: Report, verdict: Verdict | None) -> list[Row]:
+    """The proofs of effect that the verdict's figures do not have already."""
+    told = {figure.name for figure in verdict.figures} if verdict else set()
+    rows = []
+    for check in report.checks:
+        if check.name not in told:
+            mark = Span("✓ ", "green") if check.passed else Span("✗ ", "red")
+            proof = f"{check.name} {check.figure:.3g} (limit {check.limit:.3g}): {check.detail}"
+            rows.append(Row([mark, Span(proof)], hang=2))
+    return rows
+
+
+def probe_lines(replies: Sequence[ProbeReply], *, has_parent: bool, width: int) -> list[Row]:
+    """Each probe prompt with the replies before and after; the base's own where it is not the one before."""
+    rows = []
+    for reply in replies:
+        rows.append(Row([Span(f"> {shorten(reply.prompt, width)}", "bold")], hang=2))
+        said = [("base", reply.base), ("before", reply.parent)] if has_parent else [("before", reply.base)]
+        rows += [_said(who, text, width) for who, text in said]
+        rows.append(_said("after", reply.candidate, width))
+    return rows
+
+
+def _said(who: str, text: str, width: int) -> Row:
+    return Row([Span(f"  {who:<8}", "dim"), Span(shorten(text, width) or "(nothing)")], hang=10)
+
+
+def recall_lines(answers: Sequence[RecallAnswer], *, width: int) -> list[Row]:
+    """How many of the owner's questions are answered rightly, then those that are not or were and are no more."""
+    if not answers:
+        return []
+    total = len(answers)
+    base, before, after = (
+        sum(getattr(answer, f"{who}_is_right") for answer in answers) for who in ("base", "parent", "candidate")
+    )
+    rows = [Row([Span(f"{after} of {total} right; before {before}, the base {base}")])]
+    for answer in answers:
+        if not answer.candidate_is_right:
+            lost = " (known before, and forgotten)" if answer.parent_is_right else ""
+            expected = " or ".join(answer.expected)
+            rows.append(Row([Span("✗ ", "red"), Span(shorten(answer.question, width)), Span(lost, "red")], hang=2))
+            text = f"  expected {shorten(expected, width)}; it says {shorten(answer.candidate, width) or '(nothing)'}"
+            rows.append(Row([Span(text, "dim")], hang=2))
+    return rows
+
+
+def collapse_lines(collapse: Sequence[Collapse], *, has_parent: bool) -> list[Row]:
+    """How each model speaks when it is asked the same in the same way, in figures."""
+    if not collapse:
+        return []
+    head = f"{'':<8} {'':<7} {'words':>6} {'distinct-2':>10} {'repeat':>6} {'similar':>7} {'loops':>6} {'floods':>6}"
+    rows = [Row([Span(head, "dim")])]
+    for each in collapse:
+        models = [("base", each.base), ("before", each.parent), ("after", each.candidate)]
+        if not has_parent:
+            models = [("before", each.base), ("after", each.candidate)]
+        rows += [
+            Row([Span(f"{each.mode if number == 0 else '':<8} {who:<7} {_speech(speech)}")])
+            for number, (who, speech) in enumerate(models)
+        ]
+    return rows
+
+
+def _speech(speech: Speech) -> str:
+    distinct = MISSING if speech.distinct_2 is None else f"{speech.distinct_2:.2f}"
+    similar = MISSING if speech.similar_pairs_share is None else f"{speech.similar_pairs_share:.0%}"
+    figures = f"{speech.mean_words:>6.1f} {distinct:>10} {speech.longest_repeat_words:>6} {similar:>7}"
+    return f"{figures} {speech.loops:>6} {speech.question_floods:>6}"
+
+
+def metric_lines(metrics: Sequence[Metric], added: Sequence[AddedMetric]) -> list[Row]:
+    """The owner's own figures: of the command before and after, and those that were added by hand."""
+    rows = [
+        Row([Span(f"{pad(each.name, _NAME_COLUMNS)} {_number(each.parent):>9} → {_number(each.candidate)}")])
+        for each in metrics
+    ]
+    return rows + [
+        Row([Span(f"{pad(each.name, _NAME_COLUMNS)} {_number(each.value):>9}   added {each.added_at:%Y-%m-%d}")])
+        for each in added
+    ]
+
+
+def drift_line(evidence: Evidence) -> str:
+    """How far it moved from the base where it was taught nothing; empty: not measured."""
+    drift = evidence.drift
+    if drift is None:
+        return ""
+    over = f"{drift.tokens} tokens of {drift.prompts} general prompts"
+    return f"{drift.candidate:.4f} nats/token from the base, before {drift.parent:.4f} ({over})"
+
+
+def chat_lines(chat: ChatContract) -> list[Row]:
+    """What the base's chat template does, as it was checked on a sample before the training."""
+    warned = [Row([Span("! ", "yellow"), Span(warning)], hang=2) for warning in chat.warnings]
+    sample = f"of a sample reply {chat.supervised!r} is supervised (sleepctl tokens ID shows one experience)"
+    return [*warned, *(Row([Span(text)], hang=2) for text in (sample, *chat.notes))]
+
+
+def cost_lines(report: Report) -> list[Row]:
+    """Wall time by phase, how much of it was measuring, tokens, memory, device."""
+    spent = sum(report.seconds.values())
+    rows = []
+    if spent > 0:
+        phases = ", ".join(f"{phase} {duration(seconds)}" for phase, seconds in report.seconds.items())
+        rows.append(Row([Span(f"{duration(spent)} of work: {phases}")]))
+        if report.evaluation_share is not None:
+            rows.append(Row([Span(f"{report.evaluation_share:.0%} of it measuring, before and after the training")]))
+    tokens = f"{report.tokens} tokens in training, {report.supervised_tokens} of them supervised"
+    rows.append(Row([Span(f"{tokens}, {report.tokens_per_second:.0f} tokens/s")]))
+    memory = f"{report.peak_memory_bytes / 2**20:.0f} MiB of memory at most"
+    rows.append(Row([Span(f"{memory}, on {report.device}, {report.dtype}")]))
+    return rows

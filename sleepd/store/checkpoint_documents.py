@@ -1,0 +1,189 @@
+"""The JSON files of a checkpoint beside its weights: what it was made from, what was measured on it, and the older
+formats.
+
+``lineage.json`` and ``evaluation.json`` hold all that the ledger knows of a judged cycle, so that a lost ledger can be
+rebuilt from them.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, TypeVar
+
+import msgspec
+from msgspec import Meta
+
+from sleepd.buffer.experience import experience_key, key_text
+from sleepd.errors import DECODE_ERRORS, CheckpointInvalid
+from sleepd.files import read_document as read_json
+from sleepd.log import get_logger
+from sleepd.protocol.job import Report, Role
+from sleepd.protocol.status import Moment
+from sleepd.protocol.verdict import Verdict
+
+from . import legacy_formats
+from .checkpoints import Checkpoints
+from .ledger import Ledger
+from .ledger_rows import Placement
+
+_T = TypeVar("_T")
+
+KEPT_RESULTS = 50
+"""Of a lineage, in ``training_state.json``: with all of them each checkpoint would be larger than the one before."""
+
+
+Digits = Annotated[str, Meta(pattern=r"^[0-9a-f]{16}\Z")]
+"""A key or a group: sixteen hexadecimal digits."""
+
+
+class Place(msgspec.Struct, frozen=True):
+    """One experience of a cycle."""
+
+    id: str
+    group: Digits
+
+
+class Lineage(msgspec.Struct, frozen=True, kw_only=True):
+    """``lineage.json``."""
+
+    cycle: int
+    parent: Annotated[int, Meta(ge=1, le=10**9)] | None
+    started_at: Moment
+    judged_at: Moment
+    is_forced: bool
+    trained: list[Place]
+    replayed: list[Place]
+    held_out: list[Place]
+    seen: list[Digits]
+    """Keys of the whole buffer at that moment."""
+
+    def __post_init__(self) -> None:
+        """Refuse what no cycle can be; msgspec makes it an error of the document."""
+        ids = [place.id for places in (self.trained, self.replayed, self.held_out) for place in places]
+        if len(set(ids)) < len(ids):
+            raise ValueError("an experience has two places in one cycle")
+        try:
+            legacy_formats.local_naive(self.started_at)
+            legacy_formats.local_naive(self.judged_at)
+        except OverflowError as error:
+            raise ValueError(f"a time that is none in another time zone: {error}") from error
+
+    def placements(self) -> list[Placement]:
+        """As the ledger has them."""
+        sides: list[tuple[Role, list[Place]]] = [
+            ("train", self.trained),
+            ("replay", self.replayed),
+            ("holdout", self.held_out),
+        ]
+        return [
+            Placement(place.id, experience_key(place.id), int(place.group, 16), role)
+            for role, places in sides
+            for place in places
+        ]
+
+    def seen_keys(self) -> array[int]:
+        """As the ledger has them."""
+        return array("Q", (int(key, 16) for key in self.seen))
+
+
+class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
+    """``evaluation.json``."""
+
+    verdict: Verdict
+    report: Report
+
+
+def write_documents(
+    ledger: Ledger, cycle: int, report: Report, verdict: Verdict, *, base: str, judged_at: Moment
+) -> dict[str, bytes]:
+    """The files by name, for a cycle whose plan is in the ledger."""
+    summary = ledger.summary(cycle)
+    placed: dict[str, list[Place]] = {"train": [], "replay": [], "holdout": []}
+    for placement in ledger.placements(cycle):
+        placed[placement.role].append(Place(placement.id, key_text(placement.group)))
+    lineage = Lineage(
+        cycle=cycle,
+        parent=summary.parent,
+        started_at=summary.started_at,
+        judged_at=judged_at,
+        is_forced=summary.is_forced,
+        trained=placed["train"],
+        replayed=placed["replay"],
+        held_out=placed["holdout"],
+        seen=[key_text(key) for key in ledger.seen(cycle)],
+    )
+    results = legacy_formats.cycle_results(cycle, report, at=judged_at)
+    line = ledger.lineage(summary.parent)
+    history = [*_ancestors(ledger, line[: KEPT_RESULTS - 1]), results]
+    total = ledger.trained_in([*line, cycle])
+    contents = {
+        "cycle_results.json": results,
+        "training_state.json": legacy_formats.training_state(history, total=total, model_path=base, at=judged_at),
+        "lineage.json": lineage,
+        "evaluation.json": Evaluation(verdict=verdict, report=report),
+    }
+    return {
+        name: msgspec.json.format(msgspec.json.encode(content), indent=2) + b"\n" for name, content in contents.items()
+    }
+
+
+def placements_of(cycle: int, ledger: Ledger, checkpoints: Checkpoints) -> list[Placement]:
+    """Where each experience went; of an old cycle, for which the ledger keeps few of them, as its checkpoint has it."""
+    lineage = _kept(cycle, ledger, checkpoints, "lineage.json", Lineage)
+    return lineage.placements() if lineage else ledger.placements(cycle)
+
+
+def seen_by(cycle: int, ledger: Ledger, checkpoints: Checkpoints) -> array[int]:
+    """Keys of the whole buffer when that cycle was planned; of an old cycle as its checkpoint has it.
+
+    Raises:
+        CheckpointInvalid: the ledger has dropped it, and the checkpoint does not have it either.
+    """
+    if not ledger.is_compact(cycle):
+        return ledger.seen(cycle)
+    path = checkpoints.find(cycle) or checkpoints.promoted_path(cycle)
+    return read_document(path / "lineage.json", Lineage).seen_keys()
+
+
+def evaluation_of(cycle: int, ledger: Ledger, checkpoints: Checkpoints) -> tuple[Report | None, Verdict | None]:
+    """What the worker reported and what was decided; of an old cycle with the long lists that its checkpoint has."""
+    kept = _kept(cycle, ledger, checkpoints, "evaluation.json", Evaluation)
+    return (kept.report, kept.verdict) if kept else (ledger.report(cycle), ledger.verdict(cycle))
+
+
+def _kept(cycle: int, ledger: Ledger, checkpoints: Checkpoints, name: str, kind: type[_T]) -> _T | None:
+    """The document of a cycle that is no longer whole in the ledger; None: it is, or it cannot be read."""
+    path = checkpoints.find(cycle)
+    if path is None or not ledger.is_compact(cycle):
+        return None
+    try:
+        return read_document(path / name, kind)
+    except CheckpointInvalid as error:
+        get_logger().warning("document_unreadable", cycle=cycle, text=error.message, hint=error.hint)
+        return None
+
+
+def _ancestors(ledger: Ledger, lineage: Sequence[int]) -> list[dict[str, object]]:
+    """The older results of a lineage, oldest first."""
+    results = []
+    for ancestor in reversed(lineage):
+        report = ledger.report(ancestor)
+        if report is not None:  # there is none of an older trainer's, whose losses are of another kind
+            summary = ledger.summary(ancestor)
+            moment = summary.ended_at or summary.started_at
+            results.append(legacy_formats.cycle_results(ancestor, report, at=moment))
+    return results
+
+
+def read_document(path: Path, kind: type[_T]) -> _T:
+    """``lineage.json`` or ``evaluation.json`` of a checkpoint.
+
+    Raises:
+        CheckpointInvalid: it is not there, or cannot be understood.
+    """
+    try:
+        return msgspec.json.decode(read_json(path), type=kind)
+    except (OSError, *DECODE_ERRORS) as error:
+        raise CheckpointInvalid(f"{path}: {error}", hint=f"move {path.parent} away if it is of no use") from error

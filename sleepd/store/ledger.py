@@ -1,0 +1,353 @@
+"""The ledger: every cycle, where each experience went in it, every changed decision. Nothing else opens its database.
+
+Every method is one transaction, durable when it returns (WAL with ``synchronous=FULL``). ``plan`` is called before a
+worker exists; each later step of a cycle goes through :func:`sleepd.cycle.advance`, so that an illegal one changes
+nothing. An experience is known by its 64-bit key (``experience_key``); SQLite's integers are signed, and so are these.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from sleepd.cycle import JUDGED_STATES, TERMINAL_STATES, Event, State, advance
+from sleepd.errors import NotFound
+from sleepd.policy.selection import Sides
+from sleepd.protocol.job import Report
+from sleepd.protocol.status import CycleSummary, Decision, DecisionRecord
+from sleepd.protocol.verdict import Verdict
+
+from .compaction import STATEMENTS
+from .database import Database, open_database, signed, unsigned
+from .ledger_rows import SUMMARY_COLUMNS, Placement, Plan, summarise
+
+KEPT_DECISIONS = 1000
+
+
+class Ledger:
+    """The open ledger of one state directory.
+
+    Raises:
+        LedgerUnusable: it cannot be opened; from every method: the disk failed, and nothing has changed.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._db = open_database(path)
+
+    @property
+    def database(self) -> Database:
+        """The database, for a table that another package keeps in the same file."""
+        return self._db
+
+    def close(self) -> None:
+        """Close the database; the ledger is of no use afterwards."""
+        self._db.close()
+
+    # --- the life of a cycle ---
+
+    def plan(self, plan: Plan) -> None:
+        """Record a planned cycle with the place of every experience in it."""
+        values = (plan.cycle, State.PLANNED, plan.started_at.isoformat(), plan.parent, plan.strategy, plan.is_forced)
+        with self._db.transaction():
+            self._db.execute(
+                "INSERT INTO cycles(cycle, state, started_at, parent, strategy, is_forced, seen) VALUES(?,?,?,?,?,?,?)",
+                (*values, plan.seen.tobytes()),
+            )
+            self._insert_placements(plan.cycle, plan.placements)
+
+    def _insert_placements(self, cycle: int, places: Sequence[Placement]) -> None:
+        self._db.executemany(
+            "INSERT OR REPLACE INTO placements(cycle, id, key, grp, role) VALUES(?,?,?,?,?)",
+            ((cycle, p.id, signed(p.key), signed(p.group), p.role) for p in places),
+        )
+
+    def restore(
+        self, summary: CycleSummary, report: Report, verdict: Verdict, places: Sequence[Placement], seen: array[int]
+    ) -> None:
+        """Record a judged cycle as a whole, as a checkpoint tells it."""
+        self.plan(
+            Plan(
+                cycle=summary.cycle,
+                started_at=summary.started_at,
+                parent=summary.parent,
+                strategy=summary.strategy,
+                is_forced=summary.is_forced,
+                placements=places,
+                seen=seen,
+            )
+        )
+        assert summary.ended_at is not None
+        ended_at, judged = summary.ended_at.isoformat(), (msgspec.json.encode(report), msgspec.json.encode(verdict))
+        with self._db.transaction():
+            self._db.execute(
+                "UPDATE cycles SET state=?, ended_at=?, is_rolled_back=?, reason=?, report=?, verdict=? WHERE cycle=?",
+                (summary.state, ended_at, summary.is_rolled_back, summary.reason, *judged, summary.cycle),
+            )
+
+    def place_adopted(self, cycle: int, places: Sequence[Placement]) -> None:
+        """Note what an older trainer's cycle may have been trained on; it is no cycle of ours."""
+        with self._db.transaction():
+            self._insert_placements(cycle, places)
+
+    def advance(
+        self,
+        cycle: int,
+        event: Event,
+        *,
+        at: datetime,
+        reason: str | None = None,
+        hint: str | None = None,
+        report: Report | None = None,
+        verdict: Verdict | None = None,
+    ) -> State:
+        """Take the cycle one step along its table; returns its new state.
+
+        Raises:
+            IllegalTransition: the table has no such step; nothing is recorded.
+            NotFound: there is no such cycle.
+        """
+        with self._db.transaction():
+            state = advance(self.state(cycle), event)
+            self._db.execute(
+                "UPDATE cycles SET state=?, ended_at=?, reason=coalesce(?,reason), hint=coalesce(?,hint), "
+                "report=coalesce(?,report), verdict=coalesce(?,verdict) WHERE cycle=?",
+                (
+                    state,
+                    at.isoformat() if state in TERMINAL_STATES else None,
+                    reason,
+                    hint,
+                    msgspec.json.encode(report) if report else None,
+                    msgspec.json.encode(verdict) if verdict else None,
+                    cycle,
+                ),
+            )
+        return state
+
+    def state(self, cycle: int) -> State:
+        """Where the cycle stands.
+
+        Raises:
+            NotFound: there is no such cycle.
+        """
+        row = self._db.execute("SELECT state FROM cycles WHERE cycle=?", (cycle,)).fetchone()
+        if row is None:
+            raise NotFound(f"there is no cycle {cycle}", hint="sleepctl history lists the cycles")
+        return State(row[0])
+
+    def mark_rolled_back(self, cycles: Iterable[int], *, is_rolled_back: bool) -> None:
+        """Note that champions were rolled back, or put in use again."""
+        with self._db.transaction():
+            self._db.executemany(
+                "UPDATE cycles SET is_rolled_back=? WHERE cycle=?", ((is_rolled_back, cycle) for cycle in cycles)
+            )
+
+    def compact(self) -> None:
+        """Drop of old cycles what no later decision rests on, and give the space back; see ``compaction``."""
+        with self._db.transaction():
+            for statement in STATEMENTS:
+                self._db.execute(statement)
+        self._db.give_back()
+
+    # --- what is known of cycles ---
+
+    def summaries(self, *, limit: int = -1) -> list[CycleSummary]:
+        """The cycles, newest first; a negative limit: all."""
+        rows = self._db.execute("SELECT cycle FROM cycles ORDER BY cycle DESC LIMIT ?", (limit,))
+        return [self.summary(row[0]) for row in rows]
+
+    def summary(self, cycle: int) -> CycleSummary:
+        """One cycle in a line.
+
+        Raises:
+            NotFound: there is no such cycle.
+        """
+        self.state(cycle)
+        row = self._db.execute(f"SELECT {SUMMARY_COLUMNS} FROM cycles WHERE cycle=?", (cycle,)).fetchone()  # noqa: S608
+        return summarise(row, self._placed(cycle), self.report(cycle), self.verdict(cycle))
+
+    def _placed(self, cycle: int) -> dict[str, int]:
+        """How many experiences it has in each role."""
+        if self.is_compact(cycle):
+            kept = self._db.execute("SELECT trained, replayed, held_out FROM cycles WHERE cycle=?", (cycle,))
+            return dict(zip(("train", "replay", "holdout"), kept.fetchone(), strict=True))
+        return dict(self._db.execute("SELECT role, count(*) FROM placements WHERE cycle=? GROUP BY role", (cycle,)))
+
+    def is_compact(self, cycle: int) -> bool:
+        """Whether only that is kept of it which later decisions rest on; see ``compaction``."""
+        return bool(self._number("SELECT count(trained) FROM cycles WHERE cycle=?", cycle))
+
+    def report(self, cycle: int) -> Report | None:
+        """What the worker reported; None: it did not come so far."""
+        row = self._db.execute("SELECT report FROM cycles WHERE cycle=?", (cycle,)).fetchone()
+        return msgspec.json.decode(row[0], type=Report) if row and row[0] else None
+
+    def verdict(self, cycle: int) -> Verdict | None:
+        """What was decided about it; None: nothing was, or an older version decided it and kept only the reason."""
+        row = self._db.execute("SELECT verdict FROM cycles WHERE cycle=?", (cycle,)).fetchone()
+        return msgspec.json.decode(row[0], type=Verdict) if row and row[0] else None
+
+    def placements(self, cycle: int) -> list[Placement]:
+        """Where each experience went in that cycle."""
+        rows = self._db.execute("SELECT id, key, grp, role FROM placements WHERE cycle=?", (cycle,))
+        return [Placement(row[0], unsigned(row[1]), unsigned(row[2]), row[3]) for row in rows.fetchall()]
+
+    def seen(self, cycle: int) -> array[int]:
+        """Keys of the whole buffer when that cycle was planned."""
+        row = self._db.execute("SELECT seen FROM cycles WHERE cycle=?", (cycle,)).fetchone()
+        return array("Q", row[0] if row else b"")
+
+    def open_cycles(self) -> list[int]:
+        """Cycles that have not ended, oldest first."""
+        rows = self._db.execute("SELECT cycle, state FROM cycles ORDER BY cycle")
+        return [cycle for cycle, state in rows if State(state) not in TERMINAL_STATES]
+
+    def suspended_cycle(self) -> int | None:
+        """The cycle that was cut short and may go on; None: there is none."""
+        return self._number("SELECT max(cycle) FROM cycles WHERE state=?", State.SUSPENDED) or None
+
+    def highest_cycle(self) -> int:
+        """The highest cycle number in use; 0: none."""
+        return self._number("SELECT max(cycle) FROM cycles")
+
+    def begun_between(self, first: datetime, last: datetime) -> int:
+        """How many cycles began in that time."""
+        query = "SELECT count(*) FROM cycles WHERE started_at BETWEEN ? AND ?"
+        return self._number(query, first.isoformat(), last.isoformat())
+
+    def last_judged(self) -> CycleSummary | None:
+        """The newest cycle with a verdict."""
+        return next(iter(self.judged(limit=1)), None)
+
+    def judged(self, *, limit: int) -> list[CycleSummary]:
+        """The cycles with a verdict, newest first."""
+        rows = self._db.execute(
+            "SELECT cycle FROM cycles WHERE state IN (SELECT value FROM json_each(?)) ORDER BY cycle DESC LIMIT ?",
+            (_list(JUDGED_STATES), limit),
+        )
+        return [self.summary(row[0]) for row in rows.fetchall()]
+
+    def judged_count(self) -> int:
+        """How many cycles have a verdict."""
+        states = "SELECT value FROM json_each(?)"
+        return self._number(f"SELECT count(*) FROM cycles WHERE state IN ({states})", _list(JUDGED_STATES))  # noqa: S608
+
+    def unjudged_in_a_row(self) -> list[CycleSummary]:
+        """The cycles that ended without a verdict since the last one with, newest first."""
+        last = self.last_judged()
+        rows = self._db.execute(
+            "SELECT cycle FROM cycles WHERE state IN (SELECT value FROM json_each(?)) AND cycle>? ORDER BY cycle DESC",
+            (_list(TERMINAL_STATES - JUDGED_STATES), last.cycle if last else 0),
+        )
+        return [self.summary(row[0]) for row in rows.fetchall()]
+
+    def standing(self) -> list[int]:
+        """Champions that were not rolled back, oldest first."""
+        query = "SELECT cycle FROM cycles WHERE state=? AND NOT is_rolled_back ORDER BY cycle"
+        return [row[0] for row in self._db.execute(query, (State.PROMOTED,)).fetchall()]
+
+    def lineage(self, champion: int | None) -> list[int]:
+        """The champion and the cycles it continues, newest first."""
+        if champion is None:
+            return []
+        query = (
+            "WITH RECURSIVE line(cycle) AS (SELECT ? UNION SELECT parent FROM cycles JOIN line USING(cycle) "
+            "WHERE parent IS NOT NULL) SELECT cycle FROM line"
+        )
+        return [row[0] for row in self._db.execute(query, (champion,))]
+
+    def learned(self, champion: int | None) -> set[int]:
+        """Keys of every experience trained in the champion's lineage."""
+        line, found = self.lineage(champion), set[int]()
+        query = "SELECT key FROM placements WHERE role='train' AND cycle IN (SELECT value FROM json_each(?))"
+        for start in range(0, len(line), 100):  # not all rows are held at once
+            found.update(unsigned(row[0]) for row in self._db.execute(query, (_list(line[start : start + 100]),)))
+        return found
+
+    def trained_in(self, cycles: Iterable[int]) -> int:
+        """How many experiences these cycles reported as trained, replayed ones included."""
+        row = self._db.execute(
+            "SELECT sum(json_extract(text, '$.trained') + json_extract(text, '$.replayed')) FROM "
+            "(SELECT CAST(report AS TEXT) AS text FROM cycles WHERE cycle IN (SELECT value FROM json_each(?)))",
+            (_list(cycles),),
+        ).fetchone()
+        return int(row[0] or 0)
+
+    def trained_groups(self, champions: Iterable[int]) -> set[int]:
+        """Groups of every experience trained in the lineage of one of these champions."""
+        cycles = {cycle for champion in champions for cycle in self.lineage(champion)}
+        rows = self._db.execute(
+            "SELECT DISTINCT grp FROM placements WHERE role='train' AND cycle IN (SELECT value FROM json_each(?))",
+            (_list(cycles),),
+        )
+        return {unsigned(row[0]) for row in rows.fetchall()}
+
+    def compared_by(self, champion: int) -> int | None:
+        """The newest cycle whose report compares that champion with the one before it; None: there is none."""
+        query = (
+            "SELECT max(cycle) FROM cycles WHERE cycle>? AND report IS NOT NULL "
+            "AND json_extract(CAST(report AS TEXT), '$.evidence.probation.champion')=?"
+        )
+        return self._number(query, champion, champion) or None
+
+    def recorded_sides(self) -> Sides:
+        """Of every group that was in a cycle, whether it is held out; trained once, it never is again."""
+        found = {True: array("q"), False: array("q")}
+        query = "SELECT grp, min(role='holdout') FROM placements WHERE grp>=? GROUP BY grp ORDER BY grp LIMIT 5000"
+        first = -(2**63)
+        while first < 2**63 and (page := self._db.execute(query, (first,))):
+            for group, is_held_out in page:
+                found[bool(is_held_out)].append(group)
+            first = page[-1][0] + 1
+        return Sides(*(map(unsigned, found[side]) for side in (True, False)))
+
+    # --- decisions and notes ---
+
+    def record_decision(self, decision: Decision, facts: msgspec.Struct, *, at: datetime) -> None:
+        """Record a decision and what it rests on; old ones beyond ``KEPT_DECISIONS`` go."""
+        with self._db.transaction():
+            self._db.execute(
+                "INSERT INTO decisions(at, decision, facts) VALUES(?,?,?)",
+                (at.isoformat(), msgspec.json.encode(decision), msgspec.json.encode(facts)),
+            )
+            self._db.execute(
+                "DELETE FROM decisions WHERE rowid <= (SELECT max(rowid) FROM decisions) - ?", (KEPT_DECISIONS,)
+            )
+
+    def decisions(self, *, limit: int, since: datetime | None = None) -> list[DecisionRecord]:
+        """The recorded decisions, newest first; those from ``since`` on."""
+        rows = self._db.execute(
+            "SELECT at, decision, facts FROM decisions WHERE at >= ? ORDER BY rowid DESC LIMIT ?",
+            (since.astimezone(UTC).isoformat() if since else "", limit),
+        )
+        return [
+            DecisionRecord(
+                at=datetime.fromisoformat(at),
+                decision=msgspec.json.decode(decision, type=Decision),
+                facts=msgspec.json.decode(facts),
+            )
+            for at, decision, facts in rows.fetchall()
+        ]
+
+    def note(self, name: str) -> Any:
+        """A small fact that must survive a restart; None: it was never set."""
+        row = self._db.execute("SELECT value FROM notes WHERE name=?", (name,)).fetchone()
+        return msgspec.json.decode(row[0]) if row else None
+
+    def set_note(self, name: str, value: Any) -> None:
+        """Set such a fact."""
+        with self._db.transaction():
+            self._db.execute("INSERT OR REPLACE INTO notes VALUES(?,?)", (name, msgspec.json.encode(value)))
+
+    def _number(self, query: str, *parameters: object) -> int:
+        """The one number that a query gives; 0 where it gives none."""
+        return int(self._db.execute(query, parameters).fetchone()[0] or 0)
+
+
+def _list(values: Iterable[object]) -> str:
+    """A list as one SQL parameter, for json_each."""
+    return msgspec.json.encode(list(values)).decode()

@@ -1,0 +1,111 @@
+"""Whether a text holds a secret, by the detectors of the library detect-secrets.
+
+Only the short-lived screening process uses this: the library takes 0.2 s and 20 MiB to load. Its detectors by entropy
+are off, since they call ordinary words and hashes secrets; so is the one for addresses, which are none.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator
+from typing import Final
+
+from .bounded_text import short_lines
+from .hidden_forms import MAX_DEPTH, decoded, plain, spelled, without_gaps
+from .labelled_secrets import MIN_CHARACTERS, PLACEHOLDER, find_recovery_codes, find_told, is_secret_value
+from .seed_phrases import holds_seed_phrase
+from .token_patterns import find_cut_token, find_token
+
+LEFT_OUT: Final = frozenset({"Base64HighEntropyString", "HexHighEntropyString", "IPPublicDetector"})
+_FILTERS: Final = (
+    "is_sequential_string",
+    "is_potential_uuid",
+    "is_likely_id_string",
+    "is_templated_secret",
+    "is_prefixed_with_dollar_sign",
+    "is_indirect_reference",
+    "is_not_alphanumeric_string",
+)
+"""Of the library's: what only looks like a secret. Its other filters look at files, or ask a server."""
+
+_MAY_HOLD_ONE: Final = re.compile(r"[0-9\"`=_“]|'\S{4,}'|://|-----|(?i:pass|secret|token|cred)|[^\x00-\x7f]")
+"""Without any of these a line is prose: every detector asks for one of them. They take milliseconds, this does not."""
+_BY_KEYWORD: Final = "Secret Keyword"
+"""The one detector that knows a secret by the name beside it, and takes expressions for secrets too."""
+_KEYWORDS: Final = re.compile(r"(?i)api_?key|auth|aws|cache|creds|key|pass|pwd|secret|token|private")
+MOST_KEYWORDS: Final = 12
+"""In one line."""
+SHORT_PIECE: Final = 100
+"""Characters; each half of a piece is in two of them."""
+MOST_CHARACTERS: Final = 200_000
+"""Of one text; a longer one is set aside unread."""
+
+
+def _for_the_library(line: str) -> Iterator[str]:
+    """The line; in short pieces, where it repeats the words by which the library's keyword detector knows a secret.
+
+    Its patterns are cubic in them: ten seconds for ten thousand characters of ``secretsecret…``.
+    """
+    if len(_KEYWORDS.findall(line)) <= MOST_KEYWORDS:
+        yield line
+        return
+    for start in range(0, len(line), SHORT_PIECE // 2):
+        yield line[start : start + SHORT_PIECE]
+
+
+class SecretFinder:
+    """Holds the library, loaded."""
+
+    def __init__(self) -> None:
+        from detect_secrets.core.plugins.util import get_mapping_from_secret_type_to_class
+        from detect_secrets.core.scan import scan_line
+        from detect_secrets.settings import configure_settings_from_baseline
+
+        plugins: Iterable[type] = get_mapping_from_secret_type_to_class().values()
+        names = {plugin.__name__ for plugin in plugins} - LEFT_OUT
+        # Without a word on filters the library would keep none of these.
+        filters = [{"path": f"detect_secrets.filters.heuristic.{name}"} for name in _FILTERS]
+        configure_settings_from_baseline(
+            {"plugins_used": [{"name": name} for name in sorted(names)], "filters_used": filters}
+        )
+        self._scan_line: Callable[[str], Iterable[object]] = scan_line
+
+    def find(self, text: str) -> str:
+        """The kind of the first secret in a text, such as ``AWS Access Key``; empty: there is none.
+
+        A kind of what stands there in another form has that said: ``AWS Access Key, encoded``.
+        """
+        text = plain(text[:MOST_CHARACTERS])
+        if kind := self._find_in(text):
+            return kind
+        if (apart := spelled(text)) and (kind := self._find_in(apart)):
+            return f"{kind}, spelled"
+        if kind := find_cut_token(without_gaps(text)):
+            return f"{kind}, cut apart"
+        return self._find_encoded(text)
+
+    def _find_encoded(self, text: str) -> str:
+        layer = [text]
+        for _ in range(MAX_DEPTH):
+            layer = [plain(inner) for outer in layer for inner in decoded(outer)]
+            for inner in layer:
+                if kind := self._find_in(inner):
+                    return f"{kind}, encoded"
+        return ""
+
+    def _find_in(self, text: str) -> str:
+        for line in short_lines(text):
+            if len(line) >= MIN_CHARACTERS and _MAY_HOLD_ONE.search(line) and (kind := self._find_in_line(line)):
+                return kind
+        if find_recovery_codes(text):
+            return "Recovery Codes"
+        return "Seed Phrase" if holds_seed_phrase(text) else ""
+
+    def _find_in_line(self, line: str) -> str:
+        if kind := find_token(line) or find_told(line):
+            return kind
+        for found in (each for part in _for_the_library(line) for each in self._scan_line(part)):
+            kind, value = str(getattr(found, "type", "secret")), str(getattr(found, "secret_value", None) or "")
+            if not PLACEHOLDER.search(value) and (kind != _BY_KEYWORD or is_secret_value(value)):
+                return kind
+        return ""

@@ -1,0 +1,148 @@
+"""From an experience to token ids: the model's own chat format, the supervised part, truncation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from sleepd.protocol.job import Lesson
+from sleepd.worker.channel import Channel
+
+from .chat_format import ChatFormat
+from .control_tokens import Refused
+from .template_limits import TemplateExceeded
+
+_REASONS = 5
+"""Why experiences are left out, in so many notices."""
+_CUTS = 8
+"""How often a prompt is cut anew: what is left of it may have other tokens at its start."""
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """One exchange as token ids. Supervised are ``ids[prompt_tokens:]``: the reply and the end of its turn."""
+
+    id: str
+    ids: tuple[int, ...]
+    prompt_tokens: int
+    weight: float = 1.0
+    """What one of its tokens counts for in the loss, beside those of others."""
+    is_truncated: bool = False
+    sampling_share: float = 1.0
+    """Share of the epochs that it is in."""
+    order: int = 0
+    """See ``Lesson.order``."""
+
+    @property
+    def supervised(self) -> int:
+        """Number of supervised tokens."""
+        return len(self.ids) - self.prompt_tokens
+
+
+def total_tokens(sequences: Iterable[Encoded]) -> int:
+    """Tokens of all of them, prompts included."""
+    return sum(len(one.ids) for one in sequences)
+
+
+def encode_exchange(
+    chat: ChatFormat, id_: str, prompt: str, reply: str, max_tokens: int, *, weight: float = 1.0
+) -> Encoded | None:
+    """As :func:`encode_or_refuse`; None where it cannot be trained, or where no reply token is left to supervise."""
+    try:
+        return encode_or_refuse(chat, id_, prompt, reply, max_tokens, weight=weight)
+    except Refused:
+        return None
+
+
+def encode_or_refuse(
+    chat: ChatFormat, id_: str, prompt: str, reply: str, max_tokens: int, *, weight: float = 1.0
+) -> Encoded:
+    """One exchange, at most ``max_tokens`` long.
+
+    A longer one loses the start of the user's prompt first, then the end of its reply. A reply that was cut is not
+    followed by an end of turn: the model is not to learn to stop in the middle.
+
+    Raises:
+        Refused: it cannot be trained as what it is; the message says why.
+    """
+    if not reply.strip():
+        raise Refused("it has no reply")
+    try:
+        return _encoded(chat, id_, prompt, reply, max_tokens, weight)
+    except TemplateExceeded as error:
+        # The contract's sample came through: it is this text.
+        chat.note_excess(error)
+        raise Refused(error.message) from error
+
+
+def _encoded(chat: ChatFormat, id_: str, prompt: str, reply: str, max_tokens: int, weight: float) -> Encoded:
+    said = chat.said(reply)
+    ids, prompt_tokens, reply_end = chat.encode(chat.conversation(prompt, said))
+    excess = whole = len(ids) - max_tokens
+    for _ in range(_CUTS):
+        if len(ids) <= max_tokens or not prompt:
+            break
+        shorter = chat.cut(prompt, excess)
+        ids, prompt_tokens, reply_end = chat.encode(chat.conversation(shorter, said))
+        excess += max(1, len(ids) - max_tokens)
+        if not shorter:
+            break
+    kept = ids if len(ids) <= max_tokens else ids[: min(max_tokens, reply_end)]
+    if len(kept) <= prompt_tokens:
+        raise Refused(f"it has no reply token within {max_tokens} tokens")
+    return Encoded(id=id_, ids=tuple(kept), prompt_tokens=prompt_tokens, weight=weight, is_truncated=whole > 0)
+
+
+def encode_generated(chat: ChatFormat, id_: str, prompt: str, text: str, max_tokens: int) -> Encoded | None:
+    """What a model generated after ``prompt``. A thought that it did not come to close is no answer, and has no end."""
+    try:
+        chat.said(text)
+    except Refused:
+        ids, prompt_tokens = chat.continuation(prompt, text)
+        is_whole = prompt_tokens < len(ids) <= max_tokens
+        return Encoded(id=id_, ids=tuple(ids), prompt_tokens=prompt_tokens) if is_whole else None
+    return encode_exchange(chat, id_, prompt, text, max_tokens)
+
+
+def encode_lessons(chat: ChatFormat, lessons: Iterable[Lesson], max_tokens: int, channel: Channel) -> list[Encoded]:
+    """Every lesson that has something to supervise, with notices on what was cut and what was left out.
+
+    The weight is the salience; lessons without any salience weigh alike.
+    """
+    encoded: list[Encoded] = []
+    refused: dict[str, list[str]] = {}
+    forged: list[str] = []
+    for lesson in lessons:
+        channel.beat()
+        weight = max(lesson.salience, 0.0)
+        try:
+            one = encode_or_refuse(chat, lesson.id, lesson.prompt, lesson.response, max_tokens, weight=weight)
+        except Refused as error:
+            refused.setdefault(str(error), []).append(lesson.id)
+        else:
+            encoded.append(replace(one, sampling_share=lesson.sampling_share, order=lesson.order))
+            forged += [lesson.id] * chat.holds_control_words(lesson.prompt, lesson.response)
+    cut = [one.id for one in encoded if one.is_truncated]
+    if cut:
+        channel.notice(
+            "experiences_truncated", f"{len(cut)} longer than {max_tokens} tokens were cut: {_some(cut)}", warning=True
+        )
+    if forged:
+        text = f"{len(forged)} hold control words of this model, encoded as plain characters: {_some(forged)}"
+        channel.notice("control_words_in_texts", text)
+    for reason, ids in _fewest(refused):
+        channel.notice(
+            "experiences_left_out", f"{len(ids)} not trained or measured ({_some(ids)}): {reason}", warning=True
+        )
+    return encoded
+
+
+def _fewest(refused: dict[str, list[str]]) -> list[tuple[str, list[str]]]:
+    """The most frequent reasons; the others, which may quote as many texts, are one."""
+    ranked = sorted(refused.items(), key=lambda one: -len(one[1]))
+    rest = [id_ for _, ids in ranked[_REASONS:] for id_ in ids]
+    return ranked[:_REASONS] + ([("other reasons: sleepctl tokens ID says which", rest)] if rest else [])
+
+
+def _some(ids: list[str]) -> str:
+    return ", ".join(ids[:5]) + (", …" if len(ids) > 5 else "")

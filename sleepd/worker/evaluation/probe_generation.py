@@ -1,0 +1,218 @@
+"""What base, parent and candidate are asked, all of them the same, in the same way, with the same random numbers.
+
+In three ways, for a damaged adapter may show itself in any of them: greedy, sampled, and as a talk in which each model
+has its own replies before it. What a model said to the shipped prompts is kept beside its weights and not asked again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from sleepd.errors import DECODE_ERRORS
+from sleepd.files import replace_file
+from sleepd.protocol.evidence import RecallQuestion
+from sleepd.protocol.job import Lesson
+from sleepd.worker.data.chat_format import ChatFormat
+from sleepd.worker.model.adapter import Device
+from sleepd.worker.model.generate import TEMPERATURE, Asked, batched_replies
+from sleepd.worker.model.read_adapter import WEIGHTS_FILE
+
+from .reference_answers import PROBE, general_prompts
+
+REPLIES = 8
+"""Held-out prompts that are replied to."""
+REPLY_TOKENS = 96
+PROBES = 12
+"""Of the shipped probe prompts, so many are replied to; drift is measured on all of them."""
+PROBE_TOKENS = 48
+RECALL_TOKENS = 48
+TALKS = 4
+"""Begin with the sampled replies to so many of the probe prompts, and go on from there."""
+TALK_TOKENS = 32
+FOLLOW_UPS = ("Go on, tell me more about that.", "What do you make of it yourself?")
+AT_ONCE = 32
+"""Most replies that are made side by side."""
+DECODING_WORK = 24.0
+"""Forward tokens that one step of generation costs beside its own: it reads all weights for few tokens."""
+
+
+class Answers(msgspec.Struct, frozen=True, kw_only=True):
+    """What one model said. A way in which time ran out is None as a whole: what is missing may be what went wrong."""
+
+    held_out: list[str | None] = []
+    """Greedy, to held-out prompts; None: time ran out before it was complete."""
+    recall: list[str | None] = []
+    """Greedy, to the owner's questions; None as above."""
+    greedy: list[str] | None = None
+    """To the probe prompts."""
+    sampled: list[str] | None = None
+    """To the probe prompts, at ``TEMPERATURE``."""
+    talk: list[str] | None = None
+    """All replies of all talks, one talk after the other."""
+
+
+class Questions(msgspec.Struct, frozen=True, kw_only=True):
+    """What every model is asked."""
+
+    held_out: list[str]
+    recall: list[str]
+    probes: list[str]
+
+    @property
+    def work(self) -> float:
+        """Of answering them all, in forward tokens."""
+        work = 0.0
+        for number, tokens in (
+            (len(self.held_out), REPLY_TOKENS),
+            (len(self.recall), RECALL_TOKENS),
+            (2 * len(self.probes), PROBE_TOKENS),
+            (min(TALKS, len(self.probes)), TALK_TOKENS * len(FOLLOW_UPS)),
+        ):
+            batches = -(-number // AT_ONCE)
+            work += tokens * (DECODING_WORK * batches + number)
+        return work
+
+
+def questions(held_out: Sequence[Lesson], recall: Sequence[RecallQuestion]) -> Questions:
+    """Up to eight different held-out prompts; the owner's questions; the shipped probe prompts."""
+    return Questions(
+        held_out=[lesson.prompt for lesson in pick_for_replies(held_out)],
+        recall=[one.question for one in recall],
+        probes=shipped_prompts(),
+    )
+
+
+def shipped_prompts() -> list[str]:
+    """The probe prompts to which replies are made. Drift is measured on all of them, which costs less."""
+    return general_prompts(PROBE)[:PROBES]
+
+
+def pick_for_replies(lessons: Sequence[Lesson]) -> list[Lesson]:
+    """Up to eight lessons of different prompts: asked the same twice, a model would loop twice."""
+    first_with = {lesson.prompt: lesson for lesson in reversed(lessons)}
+    return [lesson for lesson in lessons if first_with[lesson.prompt] is lesson][:REPLIES]
+
+
+@dataclass
+class Interviewer:
+    """Asks a model, as it stands, adapter or not."""
+
+    model: Any
+    device: Device
+    chat: ChatFormat
+    stop_ids: frozenset[int]
+    max_prompt_tokens: int
+    seconds: float
+    """Most time for one model."""
+    on_step: Callable[[int], None]
+    """Called before each step with the number of tokens that it computes."""
+
+    def ask(self, asked: Questions, *, known: Answers | None = None) -> Answers:
+        """All answers of the model. ``known``: what it said to the shipped prompts before, which is not asked again."""
+        deadline = time.monotonic() + self.seconds
+        held_out = self._replies([self._asked([one], REPLY_TOKENS) for one in asked.held_out], deadline)
+        recall = self._replies([self._asked([one], RECALL_TOKENS) for one in asked.recall], deadline)
+        shipped = known or self._shipped(asked.probes, deadline)
+        return msgspec.structs.replace(shipped, held_out=held_out, recall=recall)
+
+    def _shipped(self, probes: Sequence[str], deadline: float) -> Answers:
+        greedy = [self._asked([probe], PROBE_TOKENS) for probe in probes]
+        sampled = [self._asked([probe], PROBE_TOKENS, seed) for seed, probe in enumerate(probes)]
+        both = self._replies([*greedy, *sampled], deadline)
+        said = _all_or_none(both[len(probes) :])
+        return Answers(
+            greedy=_all_or_none(both[: len(probes)]),
+            sampled=said,
+            talk=None if said is None else self._talk(probes, said, deadline),
+        )
+
+    def _talk(self, probes: Sequence[str], said: Sequence[str], deadline: float) -> list[str] | None:
+        """Sampled, so that a small base, which repeats itself when it is greedy, is no bad example to itself."""
+        talks = [
+            [*opening] for opening in list(zip(probes, said, strict=True))[:: max(1, len(probes) // TALKS)][:TALKS]
+        ]
+        for turn, follow_up in enumerate(FOLLOW_UPS):
+            for talk in talks:
+                talk.append(follow_up)
+            seeds = [1000 * (turn + 1) + number for number in range(len(talks))]
+            asked = [self._asked(talk, TALK_TOKENS, seed) for talk, seed in zip(talks, seeds, strict=True)]
+            for talk, reply in zip(talks, self._replies(asked, deadline), strict=True):
+                if reply is None:
+                    return None
+                talk.append(reply)
+        return [reply for talk in talks for reply in talk[1::2]]
+
+    def _asked(self, turns: Sequence[str], max_new_tokens: int, seed: int | None = None) -> Asked:
+        return Asked(self.chat.talk_ids(turns)[-self.max_prompt_tokens :], max_new_tokens, seed)
+
+    def _replies(self, asked: Sequence[Asked], deadline: float) -> list[str | None]:
+        found = batched_replies(
+            self.model,
+            self.device,
+            asked,
+            at_once=AT_ONCE,
+            stop_ids=self.stop_ids,
+            on_step=self.on_step,
+            deadline=deadline,
+        )
+        decode = self.chat.tokenizer.decode
+        return [None if ids is None else str(decode(ids, skip_special_tokens=True)).strip() for ids in found]
+
+
+def _all_or_none(found: Sequence[str | None]) -> list[str] | None:
+    complete = [one for one in found if one is not None]
+    return complete if len(complete) == len(found) else None
+
+
+def _is_complete(answers: Answers) -> bool:
+    return None not in (answers.greedy, answers.sampled, answers.talk)
+
+
+class Kept(msgspec.Struct, frozen=True, kw_only=True):
+    """Answers to the shipped prompts, in a file."""
+
+    key: str
+    """Changes with all that they depend on."""
+    answers: Answers
+
+
+def answers_key(
+    base_fingerprint: str, system_prompt: str, chat: ChatFormat, device: Device, adapter: Path | None
+) -> str:
+    """Of a model, its prompts and its way of computing, what its answers to the shipped prompts depend on.
+
+    Args:
+        base_fingerprint: of the base.
+        system_prompt: what it runs with.
+        chat: how it is asked.
+        device: where it runs, and in what.
+        adapter: directory of its adapter, of which the weights count; None: the base alone.
+    """
+    asked = [shipped_prompts(), PROBE_TOKENS, TALKS, TALK_TOKENS, FOLLOW_UPS, TEMPERATURE]
+    weights = hashlib.sha256((adapter / WEIGHTS_FILE).read_bytes()).hexdigest() if adapter else ""
+    whole = [base_fingerprint, system_prompt, chat.digest, device.kind, weights, *asked]
+    return hashlib.sha256(json.dumps(whole).encode()).hexdigest()
+
+
+def kept_answers(path: Path, key: str) -> Answers | None:
+    """What was kept there under that key; None: nothing, or it is damaged, and then they are made again."""
+    try:
+        kept = msgspec.json.decode(path.read_bytes(), type=Kept)
+    except (OSError, *DECODE_ERRORS):
+        return None
+    return kept.answers if kept.key == key and _is_complete(kept.answers) else None
+
+
+def keep_answers(path: Path, key: str, answers: Answers) -> None:
+    """Keep those to the shipped prompts, if they are complete."""
+    if _is_complete(answers):
+        shipped = msgspec.structs.replace(answers, held_out=[], recall=[])
+        replace_file(path, msgspec.json.encode(Kept(key=key, answers=shipped)))

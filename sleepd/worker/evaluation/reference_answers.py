@@ -1,0 +1,103 @@
+"""What the base says to general prompts: what the adapter is held to, so that it learns without losing itself."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+import tomllib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from sleepd.files import replace_file
+from sleepd.protocol.job import Strategy
+from sleepd.worker.data.chat_format import ChatFormat
+from sleepd.worker.data.examples import Encoded, encode_generated
+from sleepd.worker.model.adapter import Device
+from sleepd.worker.model.generate import Asked, batched_replies
+
+ANSWER_TOKENS = 32
+"""Longest answer of the base that is kept: what a regulariser needs of it, and no more than seconds to make."""
+ANSWER_BATCH = 64
+REGULARISE, MONITOR, PROBE = "regularise", "monitor", "probe"
+"""The three sets, and what stands before the number of a general prompt, where an experience has its id."""
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """The general prompts of one cycle."""
+
+    regularise: list[str]
+    monitor: list[str]
+    probe: list[str]
+
+
+def general_prompts(kind: str) -> list[str]:
+    """The shipped prompts of that kind."""
+    text = resources.files(__package__).joinpath("reference_prompts.toml").read_text(encoding="utf-8")
+    return list(tomllib.loads(text)[kind])
+
+
+def chosen_prompts(strategy: Strategy, seed: int, steps: int) -> Prompts:
+    """What a cycle of so many steps regularises on, others in every cycle, and is watched with; and the probes."""
+    known = general_prompts(REGULARISE)
+    count = min(strategy.kl_prompts, len(known), steps * strategy.kl_batch_size) if strategy.kl_weight > 0 else 0
+    chosen = random.Random(seed).sample(known, count)  # noqa: S311 - no secret
+    monitor = general_prompts(MONITOR) if strategy.drift_budget is not None else []
+    return Prompts(chosen, monitor, general_prompts(PROBE))
+
+
+def base_answers(
+    model: Any,
+    device: Device,
+    chat: ChatFormat,
+    prompts: Sequence[str],
+    stop_ids: frozenset[int],
+    cache: Path | None,
+    on_step: Callable[[int], None],
+    deadline: float | None = None,
+) -> list[str | None]:
+    """The base's greedy answers, made once for each base and system prompt and then read from ``cache``.
+
+    ``model`` must be the base: without an adapter, or with it disabled. ``on_step`` is called with tokens computed.
+    None: time ran out before the answer was complete. Past ``deadline`` (monotonic clock) no step begins. An answer
+    that is missing is not cached, so the next call asks for it again.
+    """
+    known = _read(cache) if cache else {}
+    missing = [prompt for prompt in prompts if prompt not in known]
+    asked = [Asked(chat.prompt_ids(prompt), ANSWER_TOKENS) for prompt in missing]
+    said = batched_replies(
+        model, device, asked, at_once=ANSWER_BATCH, stop_ids=stop_ids, on_step=on_step, deadline=deadline
+    )
+    complete = {one: chat.tokenizer.decode(ids) for one, ids in zip(missing, said, strict=True) if ids is not None}
+    known.update(complete)
+    if complete and cache:
+        replace_file(cache, json.dumps(known, indent=1, ensure_ascii=False).encode())
+    return [known.get(prompt) for prompt in prompts]
+
+
+def answers_file(models_directory: Path, base_fingerprint: str, system_prompt: str, chat: ChatFormat) -> Path:
+    """Where the answers of one base under one system prompt and chat template are kept."""
+    whole = f"{base_fingerprint}\0{system_prompt}\0{ANSWER_TOKENS}\0{chat.digest}"
+    key = hashlib.sha256(whole.encode()).hexdigest()
+    return models_directory / f"answers-{key[:16]}.json"
+
+
+def encode_general(
+    chat: ChatFormat, prompts: Sequence[str], answers: Sequence[str | None], max_tokens: int, *, kind: str = REGULARISE
+) -> list[Encoded]:
+    """The exchanges as token ids; an empty or missing answer is left out. Their ids are ``KIND:NUMBER``."""
+    pairs = enumerate(zip(prompts, answers, strict=True))
+    encoded = (encode_generated(chat, f"{kind}:{i}", prompt, answer or "", max_tokens) for i, (prompt, answer) in pairs)
+    return [one for one in encoded if one is not None]
+
+
+def _read(path: Path) -> dict[str, str]:
+    try:
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return {}  # not made yet, or damaged: made again
+    return content if isinstance(content, dict) and all(isinstance(one, str) for one in content.values()) else {}

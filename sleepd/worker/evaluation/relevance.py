@@ -1,0 +1,69 @@
+"""Whether what is taught answers its prompts: reply losses of the base, under the own prompt and under another one."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from sleepd.buffer.experience import prompt_key
+from sleepd.policy.relevance_gate import is_enough
+from sleepd.protocol.evidence import Relevance, ReplyLosses
+from sleepd.protocol.job import Lesson
+from sleepd.worker.data.chat_format import ChatFormat
+from sleepd.worker.data.examples import Encoded, encode_exchange
+
+from .loss_evaluator import Meter, require_finite
+
+MOST = 24
+"""Replies that are read."""
+_OTHER = "other:"
+"""Stands before the id of an experience whose reply follows another prompt."""
+
+
+def chosen_lessons(lessons: Sequence[Lesson]) -> list[Lesson]:
+    """At most ``MOST``: one of every prompt, then a second one, and so on; new ones first, then by rank."""
+    ranked = sorted(lessons, key=lambda one: (one.role != "train", one.order, one.id))
+    turn: Counter[int] = Counter()
+    in_turn = []
+    for place, lesson in enumerate(ranked):
+        key = prompt_key(lesson.prompt)
+        in_turn.append((turn[key], place, lesson))
+        turn[key] += 1
+    return [lesson for _, _, lesson in sorted(in_turn, key=lambda one: one[:2])[:MOST]]
+
+
+def encode_both(chat: ChatFormat, lessons: Sequence[Lesson], max_tokens: int) -> list[tuple[Encoded, Encoded]]:
+    """Each reply after its own prompt and after the next different one, in a ring. What would be cut is left out."""
+    found = []
+    for number, lesson in enumerate(lessons):
+        following = (one.prompt for one in [*lessons[number + 1 :], *lessons[:number]])
+        another = next((text for text in following if prompt_key(text) != prompt_key(lesson.prompt)), None)
+        if another is None:
+            return []  # all ask the same
+        own = encode_exchange(chat, lesson.id, lesson.prompt, lesson.response, max_tokens)
+        other = encode_exchange(chat, _OTHER + lesson.id, another, lesson.response, max_tokens)
+        if own and other and not (own.is_truncated or other.is_truncated):
+            found.append((own, other))
+    return found
+
+
+def measure(meter: Meter, sequences: Sequence[tuple[Encoded, Encoded]]) -> Relevance:
+    """What the model, which must be the base, makes of them; of too few nothing is measured.
+
+    Raises:
+        GiveUp: a loss is not finite, or ``out_of_memory``.
+        Shortened: there is room only for shorter sequences.
+    """
+    prompts = len({own.ids[: own.prompt_tokens] for own, _ in sequences})
+    if not is_enough(replies=len(sequences), prompts=prompts):
+        return Relevance(prompts=prompts, replies=len(sequences), losses=[])
+    losses = meter.losses([one for both in sequences for one in both])
+    require_finite([one.total for one in losses.values()])
+    return Relevance(
+        prompts=prompts,
+        replies=len(sequences),
+        losses=[
+            ReplyLosses(id=own.id, tokens=own.supervised, own=losses[own.id].mean, other=losses[other.id].mean)
+            for own, other in sequences
+        ],
+    )

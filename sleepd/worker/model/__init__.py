@@ -1,0 +1,1 @@
+"""The base and its adapter: found, checked, loaded, run, saved."""

@@ -1,0 +1,329 @@
+"""The device, the base model on it, and the adapter upon that: attached, continued, saved, and read back."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model, set_peft_model_state_dict
+from peft.tuners.lora import LoraLayer
+from peft.utils import get_peft_model_state_dict
+from safetensors.torch import save
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from sleepd.files import fsync_path
+from sleepd.protocol.job import Strategy
+from sleepd.worker.failure import GiveUp
+
+from .convert_gguf import Say
+from .find_base import seen_files
+from .inspect_base import read_config, reading
+from .read_adapter import CONFIG_FILE, WAY_OUT, WEIGHTS_FILE, read_adapter, read_adapter_config
+from .target_modules import find_targets
+
+_OTHER = "other"
+
+
+@dataclass(frozen=True)
+class Device:
+    """Where the model runs, and in what."""
+
+    torch_device: torch.device
+    dtype: torch.dtype
+    description: str
+    """With the reason where it is not the one asked for: ``cpu (cuda unavailable: …)``."""
+
+    @property
+    def kind(self) -> str:
+        """What the figures depend on: ``cpu bfloat16``."""
+        return f"{self.torch_device.type} {str(self.dtype).removeprefix('torch.')}"
+
+
+def choose_device(asked: str) -> Device:
+    """The device for ``auto``, ``cpu`` or ``cuda`` (or ``cuda:N``), proved by computing on it.
+
+    Raises:
+        GiveUp: ``device_unusable``, the one asked for does not work.
+    """
+    if asked == "cpu":
+        return _cpu("cpu")
+    if asked != "auto" and asked.split(":")[0] != "cuda":
+        raise GiveUp("device_unusable", f"expected auto, cpu, cuda or cuda:N as device, got {asked!r}")
+    device = torch.device("cuda" if asked == "auto" else asked)
+    reason = _why_not_cuda(device)
+    if not reason:
+        # Emulated bfloat16, as on cards before Ampere, is slower than float32 and no more exact.
+        is_native = torch.cuda.is_bf16_supported(including_emulation=False)
+        name = torch.cuda.get_device_name(device)
+        return Device(device, torch.bfloat16 if is_native else torch.float32, f"{device} ({name})")
+    if asked != "auto":
+        raise GiveUp("device_unusable", f"{asked} cannot be used: {reason}", "set device to auto or cpu, or mend CUDA")
+    return _cpu(f"cpu (cuda unavailable: {reason})")
+
+
+def _why_not_cuda(device: torch.device) -> str:
+    """Why CUDA does not compute; empty where it does."""
+    if not torch.backends.cuda.is_built():  # type: ignore[no-untyped-call]
+        return "this torch is built without CUDA"
+    try:
+        torch.ones(8, device=device).sum().item()
+    except (RuntimeError, AssertionError) as error:  # a missing driver is either, by version
+        return str(error).strip().splitlines()[0]
+    return ""
+
+
+def _cpu(description: str) -> Device:
+    if not _has_bf16_instructions():
+        return Device(torch.device("cpu"), torch.float32, description)
+    try:
+        probe = torch.ones(32, 32, dtype=torch.bfloat16)
+        torch.mm(probe, probe).sum().item()
+    except RuntimeError as error:
+        # oneDNN writes code at run time, which MemoryDenyWriteExecute= forbids.
+        reason = str(error).strip().splitlines()[0]
+        return Device(torch.device("cpu"), torch.float32, f"{description} (in float32, bfloat16 fails: {reason})")
+    return Device(torch.device("cpu"), torch.bfloat16, description)
+
+
+def _has_bf16_instructions() -> bool:
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace").splitlines():
+            if line.startswith(("flags", "Features")):
+                return bool({"avx512_bf16", "amx_bf16", "bf16"} & set(line.split()))
+    return False
+
+
+def memory_of(device: Device) -> int:
+    """All the memory that the device has, used or not, in bytes."""
+    if device.torch_device.type == "cuda":
+        return int(torch.cuda.get_device_properties(device.torch_device).total_memory)
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def computing(device: Device) -> torch.autocast:
+    """In this context the adapter computes in bfloat16 as its base does; its weights and gradients stay float32."""
+    return torch.autocast(device.torch_device.type, torch.bfloat16, enabled=device.dtype == torch.bfloat16)
+
+
+def attention_for(device: Device, config: dict[str, Any]) -> str | None:
+    """Which attention the library is asked for; None: it chooses, for not every architecture has the fused one."""
+    softcap = config.get("attn_logit_softcapping")
+    is_cpu = device.torch_device.type == "cpu"
+    # Eager is the faster one for bfloat16 on the CPU; and older versions leave a soft cap out of the fused kernel.
+    return "eager" if softcap is not None or (is_cpu and device.dtype == torch.bfloat16) else None
+
+
+def load_tokenizer(base: Path) -> Any:
+    """The tokenizer of a base: of a directory, or of one GGUF file.
+
+    Raises:
+        GiveUp: ``base_unusable``.
+    """
+    given = {"gguf_file": base.name} if base.is_file() else {}
+    with reading(f"the tokenizer in {base} cannot be loaded"), seen_files(base) as seen:
+        tokenizer = AutoTokenizer.from_pretrained(seen, local_files_only=True, trust_remote_code=False, **given)
+    tokenizer.name_or_path = str(base)
+    return tokenizer
+
+
+def load_base(directory: Path, device: Device) -> tuple[Any, Any]:
+    """Model (frozen, in evaluation mode) and tokenizer from a directory of safetensors.
+
+    Whether the files hold all of the model is ``skeleton.build_skeleton``'s to say.
+
+    Raises:
+        GiveUp: ``base_unusable``.
+    """
+    is_cuda = device.torch_device.type == "cuda"
+    if is_cuda:
+        # Its masked kernel gives NaN gradients at some lengths (PyTorch issue 196678), and plans anew for each length.
+        torch.backends.cuda.enable_cudnn_sdp(False)
+    attention = attention_for(device, read_config(directory))
+    tokenizer = load_tokenizer(directory)
+    with reading(f"the base in {directory} cannot be loaded"), seen_files(directory) as seen:
+        model = AutoModelForCausalLM.from_pretrained(
+            seen,
+            dtype=device.dtype,
+            # Straight to the GPU: the host need not hold all of it first.
+            device_map={"": str(device.torch_device)} if is_cuda else None,
+            use_safetensors=True,
+            local_files_only=True,
+            trust_remote_code=False,
+            **({"attn_implementation": attention} if attention else {}),
+        )
+    model.name_or_path = model.config._name_or_path = str(directory)  # noqa: SLF001 - where peft looks for the base
+    return model.to(device.torch_device).eval(), tokenizer
+
+
+def start_adapter(model: Any, strategy: Strategy, seed: int, say: Say = lambda _event, _text: None) -> Any:
+    """The model with a new LoRA adapter, which changes nothing yet.
+
+    Raises:
+        GiveUp: ``base_unusable``, this architecture has nothing that the strategy could adapt.
+    """
+    torch.manual_seed(seed)
+    targets = find_targets(model, strategy)
+    if targets.notice:
+        say("adapter_modules_chosen", targets.notice)
+    config = LoraConfig(
+        r=strategy.rank,
+        lora_alpha=strategy.alpha,
+        lora_dropout=strategy.dropout,
+        target_modules=targets.modules,
+        exclude_modules=targets.excluded or None,
+        task_type="CAUSAL_LM",
+    )
+    kind = getattr(model.config, "model_type", type(model).__name__)
+    with reading(f"this base ({kind}) cannot be given an adapter", hint="name another model.base"), _peft_quiet():
+        return get_peft_model(model, config)
+
+
+@contextlib.contextmanager
+def _peft_quiet() -> Iterator[None]:
+    """In this context peft does not warn of what it does rightly by itself, nor of what is compared afterwards."""
+    with warnings.catch_warnings():
+        for text in (
+            "fan_in_fan_out is set",  # GPT-2's weights lie the other way, which it sees
+            "The following (rank|alpha)_pattern keys",  # of fused experts, which take the same share of alpha to rank
+            "Found missing adapter keys",
+        ):
+            warnings.filterwarnings("ignore", message=text)
+        yield
+
+
+def continue_adapter(
+    model: Any, parent: Path, strategy: Strategy, seed: int, say: Say = lambda _event, _text: None
+) -> Any:
+    """The model with the parent's adapter, trainable.
+
+    The adapter is built from the strategy and then given the parent's weights, so that every tensor is asked for by
+    name and shape, and gradients are on as for a new one.
+
+    Raises:
+        GiveUp: ``parent_unusable``, or ``shape_changed`` where rank, scale or modules are not the strategy's.
+    """
+    weights = read_adapter(parent)
+    config = read_adapter_config(parent)
+    if (config.get("r"), config.get("lora_alpha")) != (strategy.rank, strategy.alpha):
+        came = f"r={config.get('r')} alpha={config.get('lora_alpha')}"
+        raise GiveUp("shape_changed", f"the parent has {came}, the strategy r={strategy.rank} alpha={strategy.alpha}")
+    adapted = start_adapter(model, strategy, seed, say)
+    expected = adapter_tensors(adapted)
+    if _modules(expected) != _modules(weights):
+        raise GiveUp("shape_changed", f"the parent adapts {shape(weights)}, the strategy {shape(expected)}")
+    wrong = [name for name in expected if name not in weights or weights[name].shape != expected[name].shape]
+    if wrong:
+        raise GiveUp(
+            "parent_unusable",
+            f"{parent / WEIGHTS_FILE}: {len(wrong)} tensors are missing or of another shape, such as {wrong[0]}",
+            WAY_OUT,
+        )
+    set_peft_model_state_dict(adapted, weights)
+    return adapted
+
+
+def restart_adapter(model: Any, seed: int) -> None:
+    """The active adapter's weights as those of a new one, which changes nothing yet."""
+    torch.manual_seed(seed)
+    for module in model.modules():
+        if isinstance(module, LoraLayer):
+            module.reset_lora_parameters(model.active_adapter, init_lora_weights=True)
+
+
+def _modules(names: Any) -> set[str]:
+    return {name.split(".lora_")[0] for name in names}
+
+
+def shape(tensors: dict[str, torch.Tensor]) -> str:
+    """Rank and modules in one word: ``r16:down_proj,k_proj``."""
+    modules = sorted({name.rsplit(".", 1)[-1] for name in _modules(tensors)})
+    ranks = {tensor.shape[0] for name, tensor in tensors.items() if ".lora_A." in name}
+    return f"r{'/'.join(str(rank) for rank in sorted(ranks))}:{','.join(modules)}"
+
+
+def adapter_tensors(model: Any) -> dict[str, torch.Tensor]:
+    """A copy of the active adapter's tensors, float32 on the CPU, by peft's names."""
+    state = get_peft_model_state_dict(model, adapter_name=model.active_adapter)
+    return {name: tensor.detach().float().cpu().clone() for name, tensor in state.items()}
+
+
+@contextlib.contextmanager
+def other_adapter(model: Any, directory: Path) -> Iterator[None]:
+    """In this context the model has the adapter in ``directory``, of whatever LoRA shape, in the place of its own.
+
+    Raises:
+        GiveUp: ``parent_unusable``, it is damaged or does not fit the base.
+    """
+    weights = read_adapter(directory)
+    own = model.active_adapter
+    try:
+        _load_beside(model, directory, weights)
+        model.set_adapter(_OTHER)
+        model.eval()
+        yield
+    finally:
+        model.set_adapter(own)
+        if _OTHER in model.peft_config:
+            model.delete_adapter(_OTHER)
+
+
+def _load_beside(model: Any, directory: Path, weights: dict[str, torch.Tensor]) -> None:
+    what = f"the adapter in {directory} does not fit the base"
+    with _peft_quiet(), reading(what, kind="parent_unusable", hint=WAY_OUT):
+        model.load_adapter(str(directory), adapter_name=_OTHER, is_trainable=False, torch_device=_place(model))
+    if set(get_peft_model_state_dict(model, adapter_name=_OTHER)) != set(weights):
+        raise GiveUp("parent_unusable", f"the adapter in {directory} has not the tensors that its configuration names")
+
+
+def _place(model: Any) -> str:
+    """Where the model is. Left to itself peft loads onto a GPU wherever it sees one, even beside a model on the CPU."""
+    return str(next(model.parameters()).device)
+
+
+def use_saved_adapter(model: Any, directory: Path) -> None:
+    """Put what was saved in ``directory`` in the place of the trained adapter, read by peft as everybody reads it."""
+    with _peft_quiet():
+        model.load_adapter(str(directory), adapter_name="saved", is_trainable=False, torch_device=_place(model))
+    model.set_adapter("saved")
+    model.delete_adapter("default")
+    model.eval()
+
+
+def save_adapter(model: Any, directory: Path, base_directory: Path) -> None:
+    """Write the adapter as peft names it, on disk when this returns; nothing else is left behind."""
+    # Written as bytes, for the library's own writer leaves a file that only its owner can read, whatever the umask.
+    (directory / WEIGHTS_FILE).write_bytes(save(adapter_tensors(model)))
+    config = model.peft_config["default"].to_dict()
+    config["base_model_name_or_path"] = str(base_directory)
+    config["inference_mode"] = True
+    config["target_modules"] = sorted(config["target_modules"])
+    text = json.dumps(config, indent=2, sort_keys=True, default=_as_json)
+    (directory / CONFIG_FILE).write_text(text + "\n", encoding="utf-8")
+    for name in (WEIGHTS_FILE, CONFIG_FILE):
+        fsync_path(directory / name)
+    fsync_path(directory)
+
+
+def _as_json(value: Any) -> Any:
+    return sorted(value) if isinstance(value, set) else str(value)
+
+
+def load_adapted(directory: Path, adapter: Path, device: Device) -> tuple[Any, Any]:
+    """A base with an adapter from disk, for asking only, and its tokenizer.
+
+    Raises:
+        GiveUp: ``base_unusable`` or ``parent_unusable``.
+    """
+    model, tokenizer = load_base(directory, device)
+    read_adapter(adapter)  # peft itself would also open a pickle
+    what = f"the adapter in {adapter} does not fit the base"
+    with _peft_quiet(), reading(what, kind="parent_unusable", hint=WAY_OUT):
+        adapted = PeftModel.from_pretrained(model, adapter, is_trainable=False, torch_device=_place(model))
+    return adapted.eval(), tokenizer

@@ -1,0 +1,1 @@
+"""Short programs beside the cycle: ``python -m sleepd.worker.programs.NAME``."""

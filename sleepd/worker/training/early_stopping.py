@@ -1,0 +1,180 @@
+"""When a night has learned enough, and how much of it is kept.
+
+Where there are held-out experiences enough to give some away, their loss is looked at between the steps. Kept are the
+weights of the last look whose loss is not above the lowest one by more than a standard error of their paired
+difference: the rule of one standard error (Breiman et al., Classification and Regression Trees, 1984, 3.4.3), here in
+favour of more steps, since what is asked in other words is still learned where the loss no longer falls. Otherwise they
+are those after the last step.
+
+Then the drift is measured on the ``monitor`` prompts. An adapter whose drift is over the budget is shortened: its
+effect is multiplied by what brings it within, which costs less of what was learned than going back to an earlier step
+does (drift grows with the square of that factor, what is gained about linearly).
+
+What is read off here decides what the candidate is, so neither these prompts nor these experiences may judge it
+afterwards.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import msgspec
+
+from sleepd.buffer.experience import group_of
+from sleepd.policy.confidence import gain_interval
+from sleepd.policy.holdout import ONE_IN, rank
+from sleepd.protocol.job import Lesson
+from sleepd.protocol.verdict import LOW_SAMPLE
+from sleepd.worker.channel import Channel
+from sleepd.worker.data.examples import Encoded
+from sleepd.worker.evaluation.loss_evaluator import Meter
+from sleepd.worker.model.losses import Reference
+
+LOOKS = 6
+"""A night, the last of them after the last step."""
+PATIENCE = 3
+"""So many looks in a row that are not better end the night."""
+LEAST_HELD_OUT = 12
+"""With fewer held-out experiences all of them judge."""
+LEAST_TO_JUDGE = LOW_SAMPLE
+"""What is left to judge is no low sample."""
+LEAST_TO_STOP = 3
+_MARGIN = 0.97
+"""Of the factor that would just do: the drift does not grow exactly with its square."""
+_ONE_STANDARD_ERROR = 0.8413
+"""Share of a normal distribution that lies below its mean and one standard deviation."""
+_HALVED = 4
+"""Times that a share is tried, each time half of it, where the drift does not follow the square; then nothing is
+kept."""
+_SHARE = 3
+"""One in so many held-out experiences is given away."""
+
+
+class Look(msgspec.Struct, frozen=True, kw_only=True):
+    """What was read off after a step."""
+
+    step: int
+    losses: tuple[tuple[int, float], ...]
+    """Tokens and loss (nats a token) of each held-out experience that is given away; the same ones every time."""
+
+    @property
+    def loss(self) -> float:
+        """Nats a supervised token, over all of them."""
+        return sum(tokens * loss for tokens, loss in self.losses) / sum(tokens for tokens, _ in self.losses)
+
+
+class Shortening(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of an adapter beyond the drift budget."""
+
+    whole_drift: float
+    """Nats a token, as it was trained."""
+    drift: float
+    """As it is kept."""
+    share: float
+    """What its effect was multiplied by."""
+
+
+@dataclass(frozen=True)
+class Watch:
+    """What the looks are made with."""
+
+    meter: Meter
+    monitor: list[Encoded]
+    references: dict[str, Reference]
+    """By the id of an exchange of ``monitor``."""
+    stopping: list[Encoded]
+    """Held-out experiences that do not judge."""
+    drift_budget: float
+    """Nats a token; infinite: there is no limit."""
+
+    def look(self, step: int) -> Look:
+        """Measure the adapter as it stands after ``step`` steps on ``stopping``, of which there are some."""
+        losses = self.meter.losses(self.stopping).values()
+        return Look(step=step, losses=tuple((one.tokens, one.mean) for one in losses))
+
+    def keep_to_budget(self, shorten: Callable[[float], None]) -> Shortening | None:
+        """Shorten the adapter where it is over the budget; None: it was not.
+
+        Args:
+            shorten: multiplies the effect that the adapter had at first; it is left at what is kept.
+        """
+        if not self.monitor or math.isinf(self.drift_budget):
+            return None
+        whole = self._drift()
+        if whole <= self.drift_budget:
+            return None
+        by_square = _MARGIN * math.sqrt(self.drift_budget / whole)
+        for share in (*(by_square / 2**halved for halved in range(_HALVED)), 0.0):
+            shorten(share)
+            drift = self._drift()
+            if drift <= self.drift_budget:
+                break
+        return Shortening(whole_drift=whole, drift=drift, share=share)
+
+    def _drift(self) -> float:
+        return self.meter.divergence(self.monitor, self.references)
+
+
+def divide_holdout(held_out: Sequence[Lesson]) -> tuple[list[Lesson], list[Lesson]]:
+    """Those that judge, and those that say when to stop: a fixed third by their rank, or none where they are few."""
+    stopping = [one for one in held_out if _rank(one) // ONE_IN % _SHARE == 0]
+    judging = [one for one in held_out if one not in stopping]
+    if len(held_out) < LEAST_HELD_OUT or len(stopping) < LEAST_TO_STOP or len(judging) < LEAST_TO_JUDGE:
+        return list(held_out), []
+    return judging, stopping
+
+
+def _rank(one: Lesson) -> int:
+    """In a cycle that an older version staged, what it took."""
+    return rank(group_of(one)) if one.rank is None else one.rank
+
+
+def steps_to_look(steps: int) -> list[int]:
+    """After which of so many steps to look, in order; the last one is among them."""
+    return sorted({math.ceil(steps * number / LOOKS) for number in range(1, LOOKS + 1)})
+
+
+def kept(looks: Sequence[Look]) -> Look:
+    """The one of these looks whose weights are kept."""
+    lowest = min(looks, key=lambda look: (look.loss, -look.step))
+    return next(look for look in reversed(looks) if look is lowest or not _is_worse(look, lowest))
+
+
+def _is_worse(look: Look, lowest: Look) -> bool:
+    """Whether its loss is above the lowest one by more than a standard error of the difference."""
+    pairs = [(tokens, loss, least) for (tokens, loss), (_, least) in zip(look.losses, lowest.losses, strict=True)]
+    low = gain_interval(pairs, _ONE_STANDARD_ERROR).low
+    return low is not None and low > 0
+
+
+def is_enough(looks: Sequence[Look]) -> bool:
+    """Whether more steps would be in vain: the last looks were all worse."""
+    return bool(looks) and sum(look.step > kept(looks).step for look in looks) >= PATIENCE
+
+
+def tell_what_was_kept(
+    looks: Sequence[Look], shortened: Shortening | None, drift_budget: float, channel: Channel
+) -> None:
+    """Say where other weights than the last are kept, and why, with the figures."""
+    if shortened is not None:
+        channel.notice("night_shortened", shortened_text(shortened, drift_budget), warning=True)
+    if looks and (best := kept(looks)) is not looks[-1]:
+        channel.notice("training_stopped_early", stopped_text(best, looks[-1]))
+
+
+def shortened_text(it: Shortening, drift_budget: float) -> str:
+    """That the drift budget shortened what was learned, with the figures."""
+    return (
+        f"the drift was {it.whole_drift:.4f}, over the budget of {drift_budget:g}: what was learned is kept at "
+        f"{it.share:.0%} of its effect, with a drift of {it.drift:.4f}"
+    )
+
+
+def stopped_text(best: Look, last: Look) -> str:
+    """That the held-out loss ended the night, with the figures."""
+    return (
+        f"the loss on held-out experiences was {best.loss:.4f} after {best.step} steps, and is {last.loss:.4f} after "
+        f"{last.step}, by more than chance; the weights of then are kept"
+    )

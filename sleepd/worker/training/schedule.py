@@ -1,0 +1,56 @@
+"""What is trained when, and at what rate. Pure."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Sequence
+from itertools import accumulate
+
+from sleepd.protocol.job import Strategy
+from sleepd.worker.data.examples import Encoded
+
+FINAL_RATE_SHARE = 0.1
+"""Of the learning rate, what is left of it at the last step."""
+
+
+def planned_epochs(strategy: Strategy, experiences: Sequence[Encoded]) -> int:
+    """The strategy's epochs, or as many more as its fewest steps take."""
+    return max(strategy.epochs, math.ceil(strategy.min_steps / steps_an_epoch(strategy, len(experiences))))
+
+
+def steps_an_epoch(strategy: Strategy, experiences: int) -> int:
+    """Optimizer steps; the last one may hold fewer experiences."""
+    return max(1, math.ceil(experiences / strategy.batch_size))
+
+
+def epoch_order(experiences: Sequence[Encoded], seed: int, epoch: int) -> list[str]:
+    """The ids that an epoch trains, in its order; the same for a seed and an epoch, whatever came before.
+
+    Those with one sampling share below 1 take turns: each is in that share of the epochs, and in each epoch is that
+    share of them (systematic sampling: Cochran, Sampling Techniques, ch. 8).
+    """
+    ids = sorted(one.id for one in experiences if one.sampling_share >= 1)
+    for share in sorted({one.sampling_share for one in experiences if one.sampling_share < 1}):
+        turns = sorted(one.id for one in experiences if one.sampling_share == share)
+        random.Random(f"{seed}:{share}").shuffle(turns)  # noqa: S311 - an order, not a secret
+        first, last = (math.floor(part * share * len(turns)) for part in (epoch, epoch + 1))
+        ids += [turns[turn % len(turns)] for turn in range(first, last)]
+    ids = sorted(ids or (one.id for one in experiences))
+    random.Random(f"{seed}:{epoch}").shuffle(ids)  # noqa: S311 - an order, not a secret
+    return ids
+
+
+def epoch_ends(strategy: Strategy, experiences: Sequence[Encoded], seed: int) -> list[int]:
+    """After how many optimizer steps each epoch ends."""
+    epochs = range(planned_epochs(strategy, experiences))
+    return list(accumulate(steps_an_epoch(strategy, len(epoch_order(experiences, seed, epoch))) for epoch in epochs))
+
+
+def rate_share(step: int, steps: int, warmup_share: float) -> float:
+    """Share of the learning rate at ``step`` of 0 to ``steps - 1``: a linear rise, then a cosine down to a tenth."""
+    warmup = math.ceil(steps * warmup_share)
+    if step < warmup:
+        return (step + 1) / (warmup + 1)
+    way = (step - warmup) / max(1, steps - warmup)
+    return FINAL_RATE_SHARE + (1 - FINAL_RATE_SHARE) * 0.5 * (1 + math.cos(math.pi * way))

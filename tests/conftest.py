@@ -15,6 +15,8 @@ from sleepd.cycles import runner
 from sleepd.quarantine import keeper
 from tests.in_process import screened_here, worker_here
 
+TESTS = Path(__file__).parent
+
 settings.register_profile("repeatable", derandomize=True, deadline=None)
 settings.load_profile("repeatable")
 """The same examples in every run, however slow the machine; ``--hypothesis-profile default`` looks for new ones."""
@@ -24,6 +26,20 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 keeper.PATIENCE_SECONDS = 50.0
 """A look in the tests' own process waits for a loaded machine's screening; the daemons they start wait as shipped."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Say which tests stay in one process of several (``--dist loadgroup``): those of a file, which share fixtures.
+
+    The machines of ``system`` are one group, for their disks are made once. A test elsewhere that starts a real worker
+    takes long and shares nothing, so it is a group of its own.
+    """
+    for item in items:
+        folder = item.path.parent.name
+        if folder == "system":
+            item.add_marker(pytest.mark.xdist_group("system"))
+        elif folder == "worker" or item.get_closest_marker("worker") is None:
+            item.add_marker(pytest.mark.xdist_group(str(item.path.relative_to(TESTS))))
 
 
 @pytest.fixture(autouse=True)

@@ -27,7 +27,6 @@ MAX_MESSAGE_BYTES = 16 * 1024 * 1024
 Role = Literal["train", "replay", "holdout"]
 Phase = Literal["loading", "preparing", "measuring", "training", "evaluating", "saving"]
 
-
 Unmasked = Annotated[str, Meta(pattern=r"^(?:[0-9a-f]{16})?\Z")]
 """Of a text whose personal data were masked: the group of the text before, by which it stays known; else empty."""
 

@@ -15,7 +15,7 @@ from sleepd.config.schema import Config
 from sleepd.protocol.control import Show
 from sleepd.protocol.status import CycleDetail
 from tests.agents import changed, config_for, experiences, write_buffer
-from tests.fakes import fake_interpreter, real_interpreter
+from tests.fakes import SHORT_REPLIES, fake_interpreter, real_interpreter
 from tests.processes import DaemonProcess
 
 

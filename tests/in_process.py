@@ -1,7 +1,8 @@
-"""The screening and the fake worker in the tests' own process, which saves the start of an interpreter for each.
+"""Work of other processes in the tests' own one, which saves the start of an interpreter for each.
 
-``tests/conftest.py`` puts both in place of the processes, except in tests marked ``processes``. What only a process can
-do (crash, hang, print) starts one here too.
+``tests/conftest.py`` puts the screening and the fake worker in place of their processes, except in tests marked
+``processes``. What only a process can do (crash, hang, print) starts one here too. A program of the worker's
+interpreter is run here where a test asks for it.
 """
 
 from __future__ import annotations
@@ -9,10 +10,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import importlib
+import io
 import os
+import sys
 from array import array
 from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
 
 from sleepd.buffer.open_file import BufferFile
 from sleepd.buffer.parsing import HalfWritten
@@ -103,3 +110,14 @@ def worker_here(policy: WorkerPolicy, listener: Callable[[Progress | Notice], No
     if str(FAKE_WORKER) not in policy.command or behaviour in NEEDS_PROCESS:
         return Worker(policy, listener)
     return WorkerHere(behaviour, listener)
+
+
+def program_here(module: str, *arguments: str, stdin: bytes = b"") -> bytes:
+    """What ``python -m MODULE ARGUMENTS`` prints; this process's environment stays as it is."""
+    shown = io.StringIO()
+    with pytest.MonkeyPatch.context() as patched, contextlib.redirect_stdout(shown):
+        patched.setattr(sys, "argv", [module, *arguments])
+        patched.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(stdin)))
+        patched.setattr(f"{module}.prepare_environment", lambda: None)
+        assert importlib.import_module(module).main() == 0
+    return shown.getvalue().encode()

@@ -93,15 +93,13 @@ class Requests:
             case History():
                 return {"schema": SCHEMA, "cycles": cycles(sleeper, limit=max(1, request.limit))}
             case Show():
-                return detail(
-                    sleeper, request.cycle, is_for_operator=is_operator(peer, sleeper.config.control.operator_group)
-                )
+                is_for_operator = is_operator(peer, sleeper.config.control.operator_group)
+                return detail(sleeper, request.cycle, is_for_operator=is_for_operator)
             case Experiences():
                 await sleeper.look()
                 return await learned(sleeper, request.cycle, limit=request.limit)
             case Why():
-                changes = sleeper.ledger.decisions(limit=max(1, request.limit), since=request.since)
-                return {"schema": SCHEMA, "current": sleeper.decision or sleeper.decide(), "changes": changes}
+                return self._why(request)
             case Buffer():
                 await sleeper.look()
                 return buffer_detail(sleeper)
@@ -115,6 +113,10 @@ class Requests:
                 return {"schema": SCHEMA, "version": VERSION, "v": PROTOCOL_VERSION}
             case _:
                 return await self._change(request)
+
+    def _why(self, request: Why) -> dict[str, Any]:
+        changes = self._sleeper.ledger.decisions(limit=max(1, request.limit), since=request.since)
+        return {"schema": SCHEMA, "current": self._sleeper.decision or self._sleeper.decide(), "changes": changes}
 
     async def _change(self, request: AnyRequest) -> Any:
         """The requests that change something; each answer says how to undo it."""

@@ -30,15 +30,15 @@ from sleepd.protocol.job import (
     Progress,
     Reply,
     Report,
+    decode_examples,
     decode_job,
-    decode_lessons,
     encode,
 )
 from sleepd.version import VERSION
 
 
 def report(
-    lessons: list,
+    examples: list,
     rate: float,
     before: float,
     after: float,
@@ -47,8 +47,8 @@ def report(
     spread: float = 0.0,
     job: Job | None = None,
 ) -> Report:
-    trained = [lesson for lesson in lessons if lesson.role == "train"]
-    held = [lesson for lesson in lessons if lesson.role == "holdout"]
+    trained = [example for example in examples if example.role == "train"]
+    held = [example for example in examples if example.role == "holdout"]
     checks = [
         Check(name=name, passed=True, figure=1.0, limit=0.0, detail="fine")
         for name in ("supervised_tokens", "adapter_changed", "losses_finite", "reload_matches")
@@ -58,7 +58,7 @@ def report(
         device="cpu",
         dtype="float32",
         trained=len(trained),
-        replayed=sum(lesson.role == "replay" for lesson in lessons),
+        replayed=sum(example.role == "replay" for example in examples),
         held_out=len(held),
         truncated=0,
         tokens=100,
@@ -132,7 +132,7 @@ def main() -> None:
     behaviour, staging = options.behaviour, options.staging
     wire = socket.socket(fileno=options.fd)
     job = decode_job((staging / "work" / "job.json").read_bytes())
-    lessons = decode_lessons((staging / "work" / "experiences.jsonl").read_bytes())
+    examples = decode_examples((staging / "work" / "experiences.jsonl").read_bytes())
     if behaviour == "stubborn":
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     wire.sendall(encode(Hello(version="0.0.0" if behaviour == "other_version" else VERSION, pid=os.getpid())))
@@ -176,7 +176,7 @@ def main() -> None:
     spread = 0.19 if behaviour == "open" else 0.0
     is_loop = behaviour == "loop"
     rate = job.strategy.learning_rate
-    wire.sendall(encode(report(lessons, rate, 3.0, after, is_loop=is_loop, spread=spread, job=job)))
+    wire.sendall(encode(report(examples, rate, 3.0, after, is_loop=is_loop, spread=spread, job=job)))
 
 
 main()

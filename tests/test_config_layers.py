@@ -166,7 +166,7 @@ def _hex_digits(file: Path) -> None:
     ("make", "said"),
     [
         (_directory, "cannot be read: expected a regular file"),
-        (_dangling, "cannot be read: it is a symbolic link to nothing"),
+        (_dangling, "cannot be read: it is a symbolic link to a missing file"),
         (_loop, "cannot be read: Too many levels of symbolic links"),
         (_pipe, "cannot be read: expected a regular file"),
         (_device, "cannot be read: expected a regular file"),
@@ -208,7 +208,7 @@ def test_a_folder_of_drop_ins_that_is_none_is_refused_by_name(path: Path) -> Non
     assert refusal(path).message == f"{folder}: cannot be read: Not a directory"
     folder.unlink()
     folder.symlink_to("nowhere")
-    assert refusal(path).message == f"{folder}: cannot be read: it is a symbolic link to nothing"
+    assert refusal(path).message == f"{folder}: cannot be read: it is a symbolic link to a missing file"
 
 
 def test_a_drop_in_that_vanishes_while_it_is_read_is_refused_by_name(

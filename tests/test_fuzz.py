@@ -41,7 +41,7 @@ FOUND = [
     ("answer", b'{"v":1,"data":' + b"[" * 5000 + b"]" * 5000 + b"}"),
     ("worker-message", b'{"type":"hello","version":"1","pid":' + b"[" * 5000 + b"]" * 5000 + b"}"),
     ("job-file", b'{"x":' + b"[" * 5000 + b"]" * 5000 + b"}"),
-    ("lessons", b'{"x":' + b"[" * 5000 + b"]" * 5000 + b"}\n"),
+    ("examples", b'{"x":' + b"[" * 5000 + b"]" * 5000 + b"}\n"),
     ("older-state", b'{"last_sleep_time":"0001-01-01T00:00:00+14:00"}'),
     ("older-state", b'{"last_sleep_time":"9999-12-31T23:59:59-14:00"}'),
     ("older-state", b'{"experiences_at_last_sleep":9223372036854775808}'),

@@ -330,7 +330,7 @@ def test_hook_asks_for_a_sleep(tmp_path: Path) -> None:
     said, calls = hook(tmp_path, "echo the-check")
     assert calls == ["check", "run"]
     assert "the-check" in said
-    assert "a sleep was started" in said
+    assert "a cycle was started" in said
 
 
 def test_hook_forces(tmp_path: Path) -> None:
@@ -344,7 +344,7 @@ def test_hook_forces(tmp_path: Path) -> None:
         (None, "is sage-sleepd installed?"),
         ("exit 3", "the daemon is not running"),
         ("exit 5", "nothing to do"),
-        ("exit 7", "one is under way"),
+        ("exit 7", "one is running already"),
         ("exit 1", "exit status 1"),
         ("kill -9 $$", "exit status"),
     ],

@@ -18,7 +18,7 @@ from sleepd.cycles.sleeper import Sleeper
 from sleepd.daemon.quarantine_view import decide_by_hand, quarantine_list
 from sleepd.daemon.trained_texts_view import learned
 from sleepd.protocol.control import Run
-from sleepd.protocol.job import decode_job, decode_lessons
+from sleepd.protocol.job import decode_examples, decode_job
 from sleepd.protocol.status import QuarantineList
 from sleepd.store.reservoir import read_reservoir
 from tests.agents import experiences, write_buffer
@@ -95,20 +95,20 @@ def test_masked_text_is_all_that_is_trained(tmp_path: Path) -> None:
         await sleeper.look()
         cycle = await sleeper.begin(Run())
         work = sleeper.checkpoints.staging_path(cycle) / "work"
-        lessons = decode_lessons((work / "experiences.jsonl").read_bytes())
+        examples = decode_examples((work / "experiences.jsonl").read_bytes())
         job = decode_job((work / "job.json").read_bytes())
         await sleeper.finished()
         places = {each.id: key_text(each.group) for each in sleeper.ledger.placements(cycle)}
-        return lessons, job, places, await learned(sleeper, cycle, limit=100)
+        return examples, job, places, await learned(sleeper, cycle, limit=100)
 
-    lessons, job, places, told = stage.play(scene)
-    mails = [one for one in lessons if one.id.startswith("mail")]
+    examples, job, places, told = stage.play(scene)
+    mails = [one for one in examples if one.id.startswith("mail")]
     assert len(mails) == 6
     for one in mails:
         whole = next(each for each in with_mail() if each["id"] == one.id)
         assert one.response == whole["response"].replace(MAIL, "[e-mail]")
         assert one.unmasked == places[one.id] == key_text(group_key(whole["prompt"], whole["response"]))
-    assert job.masked == f"personal data masked in 6 of {len(lessons)} experiences: 6 e-mail"
+    assert job.masked == f"personal data masked in 6 of {len(examples)} experiences: 6 e-mail"
     assert all(MAIL not in each.response for each in told.experiences)
     assert any("[e-mail]" in each.response for each in told.experiences)
     files = [path for path in stage.state.rglob("*") if path.is_file()]

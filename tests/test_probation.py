@@ -176,7 +176,7 @@ def test_a_passing_comparison_is_kept(stage: Stage) -> None:
 
 
 def test_probation_ends_when_later_experiences_confirm(tmp_path: Path) -> None:
-    """Put in use on open, thin evidence it is on probation, until a comparison says that it is better."""
+    """Put in use on open, low sample it is on probation, until a comparison says that it is better."""
     stage = Stage(tmp_path)
     stage.write(9)
     summary = stage.sleep(behaviour="open")

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as some
 
 from sleepd.config.limits import parse_limit
-from sleepd.config.schema import HARMS, PromotionConfig
+from sleepd.config.schema import SAFETY_GATES, PromotionConfig
 from sleepd.policy.promotion import Gates, judge
 from sleepd.protocol.evidence import (
     Collapse,
@@ -142,7 +142,7 @@ REJECTED = Outcome.REJECTED
     ("changes", "failed", "words"),
     [
         ({}, [], "holdout reply loss 3.000 -> 2.500 (-0.500 nats/token on 9 experiences, more than 0.4"),
-        ({"gains": [0.5, 0.5, 0.5]}, [], "on 3 experiences, more than 0.500 with 97.5% confidence, thin evidence)"),
+        ({"gains": [0.5, 0.5, 0.5]}, [], "on 3 experiences, more than 0.500 with 97.5% confidence, low sample)"),
         ({"checks": failing("supervised_tokens")}, ["supervised_tokens"], "supervised_tokens: 0 < 1"),
         ({"checks": failing("adapter_changed")}, ["adapter_changed"], "adapter_changed: 0 < 1"),
         ({"checks": failing("losses_finite")}, ["losses_finite"], "losses_finite: 0 < 1"),
@@ -158,7 +158,7 @@ REJECTED = Outcome.REJECTED
         ({"gains": []}, ["holdout"], "nothing was held out"),
         ({"holdout_after": math.nan}, ["holdout"], "not finite"),
         ({"holdout": pairs([math.inf])}, ["holdout"], "not finite"),
-        ({"replies": []}, ["replies"], "none were made"),
+        ({"replies": []}, ["replies"], "no reply was generated"),
         (
             {"replies": [*report().replies, LOOP]},
             ["replies"],
@@ -251,7 +251,7 @@ def test_a_way_of_asking_that_was_not_measured_promotes_nobody() -> None:
     assert "do [evaluation] seconds suffice?" in verdict.reason
 
 
-@pytest.mark.parametrize("harm", HARMS)
+@pytest.mark.parametrize("harm", SAFETY_GATES)
 def test_a_gate_that_is_off_is_shown_and_decides_nothing(harm: str) -> None:
     """Each harm rejects; left out of [promotion] harms its figure stands there, missed, and the candidate passes."""
     harmed: dict[str, Any] = {
@@ -262,7 +262,7 @@ def test_a_gate_that_is_off_is_shown_and_decides_nothing(harm: str) -> None:
     }[harm]
     found = report(**harmed)
     assert judge(found, Gates()).outcome is REJECTED
-    passed = judge(found, Gates(harms=frozenset(HARMS) - {harm}))
+    passed = judge(found, Gates(harms=frozenset(SAFETY_GATES) - {harm}))
     assert passed.outcome is Outcome.PROMOTED
     assert {figure.is_binding for figure in passed.figures if not figure.is_met} == {False}
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from sleepd.buffer.experience import Experience, experience_key, parse, prompt_key, said_under
 from sleepd.policy.selection import sampling_shares
 from sleepd.quarantine.near_duplicates import LIMIT, Neighbours, Screened, similarity, sketch
-from sleepd.quarantine.rules import BARE_QUESTIONS, Cause, Findings, HandDecision, Isolation, KeyMap
+from sleepd.quarantine.rules import BARE_QUESTIONS, Cause, Findings, Isolation, KeyMap, Override
 from tests.corpus import LABELS, barred, precision_and_recall, screen, screened_corpus
 
 WORDS = [f"{first}{second}" for first in ("ka", "lo", "mi", "nu", "re") for second in ("bet", "dan", "fol", "gis")]
@@ -224,7 +224,7 @@ class Ward:
 
     def __init__(self) -> None:
         self.findings = Findings()
-        self.decisions: dict[int, HandDecision] = {}
+        self.decisions: dict[int, Override] = {}
         self.rolled_back: set[int] = set()
         self.saliences: dict[int, float] = {}
 
@@ -234,7 +234,7 @@ class Ward:
         self.findings.put(Screened(**given, reason=reason, detail=""))
 
     def decide(self, key: int, word: Any, *, group: int | None = None) -> None:
-        self.decisions[key] = HandDecision(id=f"e{key}", group=group or key * 100, word=word, at=AT)
+        self.decisions[key] = Override(id=f"e{key}", group=group or key * 100, word=word, at=AT)
 
     def causes(self, *, learned: tuple[int, ...] = (), groups: dict[int, int] | None = None) -> dict[int, Cause]:
         keys = list(self.saliences)

@@ -163,7 +163,7 @@ def test_damaged_decisions_are_an_error_and_no_empty_file(stage: Stage) -> None:
     (stage.state / "quarantine.json").write_text("{")
     with pytest.raises(CheckpointInvalid, match=r"quarantine\.json: not understood") as refused:
         listed(stage)
-    assert "what you dropped may be trained" in refused.value.hint
+    assert "experiences that you dropped may be trained" in refused.value.hint
 
 
 def test_what_cannot_be_decided(stage: Stage) -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from sleepd.buffer.experience import Experience
 from sleepd.config.strategies import STRATEGIES
 from sleepd.errors import CheckpointInvalid
-from sleepd.protocol.job import Job, Lesson, encode
+from sleepd.protocol.job import Job, TrainingExample, encode
 from sleepd.store import reservoir
 from sleepd.store.reservoir import RESERVOIR_FILE, encode_reservoir, next_reservoir, read_reservoir, renewed
 
@@ -67,11 +67,11 @@ def test_the_next_reservoir_adds_what_was_trained_to_the_parents(tmp_path: Path)
     (staging / "work").mkdir(parents=True)
     (parent / RESERVOIR_FILE).write_bytes(encode_reservoir([experience(1)]))
     roles = {2: "train", 3: "replay", 4: "holdout"}
-    lessons = (
-        Lesson(id=e.id, prompt=e.prompt, response=e.response, salience=e.salience, role=role)
+    examples = (
+        TrainingExample(id=e.id, prompt=e.prompt, response=e.response, salience=e.salience, role=role)
         for e, role in ((experience(number), role) for number, role in roles.items())
     )
-    (staging / "work/experiences.jsonl").write_bytes(b"".join(map(encode, lessons)))
+    (staging / "work/experiences.jsonl").write_bytes(b"".join(map(encode, examples)))
     job = Job(
         cycle=2,
         base="b",

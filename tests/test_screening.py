@@ -195,5 +195,5 @@ def test_process_that_takes_nothing_is_ended(tmp_path: Path, monkeypatch: pytest
         )
         return [one async for found in pages for one in found]
 
-    with pytest.raises(ScreeningFailed, match="said nothing for"):
+    with pytest.raises(ScreeningFailed, match="sent nothing for"):
         asyncio.run(all_found())

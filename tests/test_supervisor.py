@@ -12,7 +12,7 @@ import pytest
 from sleepd.config.strategies import STRATEGIES
 from sleepd.cycles.worker_process import Worker, WorkerPolicy
 from sleepd.errors import WorkerFailed
-from sleepd.protocol.job import Failure, Job, Lesson, Notice, Progress, Report, encode
+from sleepd.protocol.job import Failure, Job, Notice, Progress, Report, TrainingExample, encode
 from tests.fakes import fake_worker
 
 
@@ -21,12 +21,14 @@ def staging(tmp_path: Path) -> Path:
     work = tmp_path / "work"
     work.mkdir()
     job = Job(cycle=1, base="b", models_directory="m", staging=str(tmp_path), strategy=STRATEGIES["consolidate"])
-    lessons = [
-        Lesson(id=str(number), prompt="p", response="r", salience=0.7, role="holdout" if number == 0 else "train")
+    examples = [
+        TrainingExample(
+            id=str(number), prompt="p", response="r", salience=0.7, role="holdout" if number == 0 else "train"
+        )
         for number in range(3)
     ]
     (work / "job.json").write_bytes(encode(job))
-    (work / "experiences.jsonl").write_bytes(b"".join(map(encode, lessons)))
+    (work / "experiences.jsonl").write_bytes(b"".join(map(encode, examples)))
     return tmp_path
 
 

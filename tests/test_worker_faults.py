@@ -151,7 +151,7 @@ def test_cuda_that_fails_at_the_start_is_said_aloud(tmp_path: Path, config: Conf
     shown, _ = ending(tmp_path, config, experiences(12))
     assert shown.summary.state == "failed"
     assert shown.summary.reason.startswith("cuda cannot be used: ")
-    assert shown.summary.hint == "set device to auto or cpu, or mend CUDA"
+    assert shown.summary.hint == "set device to auto or cpu, or fix CUDA"
 
 
 @pytest.mark.worker

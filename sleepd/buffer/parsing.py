@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import msgspec
 
-from sleepd.protocol.status import SetAside
+from sleepd.protocol.status import SkippedRecord
 
 from .experience import Experience, experience_key, group_key, parse
 
@@ -57,7 +57,7 @@ class Digest:
         self.keys = array("Q")
         self.groups = array("Q")
         self.saliences = array("d")
-        self.set_aside: list[SetAside] = []
+        self.set_aside: list[SkippedRecord] = []
         self.set_aside_total = 0
         self._index: dict[int, int] | None = None
 
@@ -90,7 +90,7 @@ class Digest:
         """Count a record that is not used; the first hundred are kept with position and reason."""
         self.set_aside_total += 1
         if len(self.set_aside) < KEPT_SET_ASIDE:
-            self.set_aside.append(SetAside(position=position, reason=reason))
+            self.set_aside.append(SkippedRecord(position=position, reason=reason))
 
     def indexed(self) -> Digest:
         """Hold an index while many records are taken in; ``compact`` drops it."""

@@ -129,7 +129,7 @@ class Sleeper:
         """Read the buffer, count, decide; a changed decision is recorded with its facts."""
         self._lock.require_held()
         self.mending.catch_up()
-        self._demote_if_owed()
+        self._demote_if_pending()
         await self._take_in()
         await self._give_up_resuming()
         decision, was = self.decide(), self.decision
@@ -307,9 +307,9 @@ class Sleeper:
             raise Busy(f"cycle {self.running_cycle} is under way", hint="sleepctl cancel, then again")
         return self._in_use.roll_back(to)
 
-    def _demote_if_owed(self) -> None:
+    def _demote_if_pending(self) -> None:
         if self.running_cycle is None:
-            self._in_use.demote_if_owed()
+            self._in_use.demote_if_pending()
 
     # --- pausing, configuring, ending ---
 

@@ -15,13 +15,13 @@ from sleepd.buffer.trained_texts import SHOWN_AT_ONCE
 from sleepd.cycles.sleeper import Sleeper
 from sleepd.errors import BufferUnreadable, Busy, NotFound, NothingToDo
 from sleepd.protocol.status import SCHEMA, QuarantineDetail, QuarantineEntry, QuarantineList
-from sleepd.quarantine.rules import Cause, HandDecision, Word
-from sleepd.text.personal_data import masked, told
+from sleepd.quarantine.rules import Cause, Override, OverrideKind
+from sleepd.text.personal_data import counts_text, masked
 from sleepd.text.shell import command_line
 
 _PREVIEW: Final = 120
 """Characters of prompt and of reply."""
-_WORDS: Final[dict[str, Word | None]] = {"release": "released", "drop": "dropped", "reset": None}
+_WORDS: Final[dict[str, OverrideKind | None]] = {"release": "released", "drop": "dropped", "reset": None}
 _FOUND: Final = {
     "loop": "loop",
     "questions": "flood of questions",
@@ -110,7 +110,7 @@ async def decide_by_hand(
     }
 
 
-def _undo(before: dict[int, HandDecision | None], keys: dict[int, str]) -> str:
+def _undo(before: dict[int, Override | None], keys: dict[int, str]) -> str:
     """The command that brings back what was decided before, where one command can."""
     words = {each.word if each else None for each in before.values()}
     if len(words) > 1:
@@ -167,13 +167,13 @@ def _entry(sleeper: Sleeper, key: int, cause: Cause | None, text: Experience | N
     found = ": ".join(filter(None, (_FOUND[reason], screened.detail))) if screened and reason else ""
     if cause is not None and cause.original is not None and screened:
         found = f"near-duplicate: {screened.detail} like {_name(sleeper, cause.original)}"
-        found += f", which was said under cycle {cause.cycle}, rolled back" if cause.cycle else ""
+        found += f", which was recorded under cycle {cause.cycle}, rolled back" if cause.cycle else ""
     if cause is not None and cause.why == "said_under":
-        reason, found = "said_under", f"said under cycle {cause.cycle}, which was rolled back"
+        reason, found = "said_under", f"recorded under cycle {cause.cycle}, which was rolled back"
     if cause is not None and cause.why == "unscreened":
-        found = "not screened yet, and not trained until then"
+        found = "not screened yet; not trained before that"
     if cause is not None and cause.why == "personal_data":
-        reason, found = "personal_data", f"personal data: {told(Counter(screened.personal))}" if screened else ""
+        reason, found = "personal_data", f"personal data: {counts_text(Counter(screened.personal))}" if screened else ""
     is_shown = text is not None and sleeper.intake.quarantine.screenings.may_text_be_shown(text)
     id_ = decision.id if decision else screened.id if screened else text.id if text else ""
     return QuarantineEntry(

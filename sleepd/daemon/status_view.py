@@ -185,7 +185,7 @@ def detail(sleeper: Sleeper, cycle: int, *, is_for_operator: bool = False) -> Cy
             trained_ids=[],
             replayed_ids=[],
             held_out_ids=[],
-            undo=undo_command(cycle, older.state, is_standing=cycle == champion, champions=()),
+            undo=undo_command(cycle, older.state, is_active=cycle == champion, champions=()),
         )
     summary = sleeper.ledger.summary(cycle)
     placements = placements_of(cycle, sleeper.ledger, sleeper.checkpoints)

@@ -55,7 +55,7 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
         return self.should_sleep, met, [veto.name for veto in self.vetoes]
 
 
-class SetAside(msgspec.Struct, frozen=True, kw_only=True):
+class SkippedRecord(msgspec.Struct, frozen=True, kw_only=True):
     """A record of the buffer that is not used."""
 
     position: str
@@ -96,7 +96,7 @@ class BufferDetail(msgspec.Struct, frozen=True, kw_only=True):
     status: BufferStatus
     histogram: list[int]
     """Experiences by salience, ten bins from 0 to 1; the last one includes 1."""
-    set_aside: list[SetAside]
+    set_aside: list[SkippedRecord]
     """The first hundred."""
     min_salience: float
     schema: int = SCHEMA

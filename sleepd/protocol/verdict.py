@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
-THIN = 8
+LOW_SAMPLE = 8
 """Held-out experiences below which evidence is called thin."""
 
 
@@ -71,7 +71,7 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     noise_floor: float | None = None
     """What two readings of one adapter differ by, nats per token."""
     is_thin: bool = False
-    """Fewer than ``THIN`` experiences were held out."""
+    """Fewer than ``LOW_SAMPLE`` experiences were held out."""
     is_on_probation: bool = False
     """Promoted although the evidence is open: experiences that come later decide."""
 

@@ -1,7 +1,7 @@
-"""A champion that the daemon itself takes out of use: it was found worse on later experiences, or it breaks a limit.
+"""A champion that the daemon itself rolls back: it is worse on later experiences, or it breaks a limit.
 
-What is found is owed before anything else happens, in a note that survives a crash; it is done by the same rollback
-that the owner has. From then until another candidate is promoted, or the owner puts one in use, it stands as an alarm.
+The finding is first recorded as a pending rollback, in a note that survives a crash; then the same rollback runs
+that the operator has. Until another candidate is promoted, or the operator activates one, it is shown as an alarm.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ class Demoted(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
     at: Moment
     found_by: int | None = None
-    """The cycle that found it; None: the owner's figure did."""
+    """The cycle that found it; None: an operator's figure did."""
     is_done: bool = False
 
 
 class Demotion:
-    """What is owed and what was done on one state directory."""
+    """The pending and the finished rollback of one state directory."""
 
     def __init__(self, ledger: Ledger, checkpoints: Checkpoints, clock: Clock) -> None:
         self._ledger = ledger
@@ -44,10 +44,10 @@ class Demotion:
     # --- finding ---
 
     def note_failure(self, failure: Failure, found_by: int, confidence: float) -> str:
-        """A worker says that the champion is worse; it is owed if its figures say so too.
+        """A worker reports that the champion is worse; the rollback is pending if its figures confirm that.
 
         Returns:
-            Why the cycle ended, in a sentence; empty: the figures do not say it.
+            Why the cycle ended, in a sentence; empty: the figures do not confirm it.
         """
         measured = failure.probation
         if measured is None or measured.champion != self._champion():
@@ -56,15 +56,15 @@ class Demotion:
         if found.outcome != "worse":
             return ""
         self._ledger.set_note(f"{_COMPARISON}_{found.champion}", (found, found_by))
-        self.owe(found.champion, found.reason, found_by=found_by)
+        self.set_pending(found.champion, found.reason, found_by=found_by)
         return found.reason
 
-    def owe(self, champion: int, reason: str, *, found_by: int | None = None) -> None:
-        """That champion is to go."""
+    def set_pending(self, champion: int, reason: str, *, found_by: int | None = None) -> None:
+        """Record that the champion's rollback is pending."""
         self._note(Demoted(champion=champion, reason=reason, at=self._clock.now(), found_by=found_by))
 
     def comparison(self, champion: int, confidence: float) -> tuple[Comparison, int] | None:
-        """What later experiences said of that champion, and the cycle that asked; None: nobody has asked yet."""
+        """The comparison of that champion on later experiences, and the cycle that made it; None: there is none yet."""
         noted = self._ledger.note(f"{_COMPARISON}_{champion}")
         if noted is not None:
             return msgspec.convert(noted, tuple[Comparison, int])
@@ -75,7 +75,7 @@ class Demotion:
         return compare(report.evidence.probation, confidence), asked
 
     def is_on_probation(self, cycle: int, confidence: float) -> bool:
-        """Whether it was put in use on open evidence, and later experiences have not confirmed it."""
+        """Whether it was promoted on probation, and later experiences have not confirmed it."""
         verdict = self._ledger.verdict(cycle)
         if verdict is None or not verdict.is_on_probation:
             return False
@@ -84,8 +84,8 @@ class Demotion:
 
     # --- doing ---
 
-    def owed(self) -> Demoted | None:
-        """What is to be done still; None: nothing."""
+    def pending(self) -> Demoted | None:
+        """The pending rollback; None: there is none."""
         noted = self._noted()
         return None if noted is None or noted.is_done else noted
 
@@ -96,7 +96,7 @@ class Demotion:
             self._note(msgspec.structs.replace(noted, is_done=True))
 
     def forget(self) -> None:
-        """Another one was promoted, or the owner chose."""
+        """Another one was promoted, or the operator activated one."""
         if self._noted() is not None:
             self._ledger.set_note(_NOTE, None)
 
@@ -110,7 +110,7 @@ class Demotion:
     def alarms(self) -> list[Alarm]:
         """What stands."""
         noted = self._noted()
-        return [Alarm(name=ALARM, text=f"rolled back by itself: {noted.reason}")] if noted and noted.is_done else []
+        return [Alarm(name=ALARM, text=f"rolled back automatically: {noted.reason}")] if noted and noted.is_done else []
 
     def _champion(self) -> int | None:
         try:

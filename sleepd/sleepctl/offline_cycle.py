@@ -1,4 +1,4 @@
-"""One cycle as its files tell it, for when the daemon is not running; the texts come from the buffer itself.
+"""One cycle as read from its files, for when the daemon is not running; the texts come from the buffer itself.
 
 What only the ledger knows is missing: figures that were added by hand, and the later comparison of a champion.
 """
@@ -23,7 +23,7 @@ from sleepd.protocol.status import CycleDetail, CycleSummary
 from sleepd.protocol.verdict import Verdict
 
 LARGEST_BYTES = 64 * 2**20
-"""Of a buffer that is read here: a larger one would take more memory than somebody who only looks has to spare."""
+"""Of a buffer that is read here: a larger one would take more memory than a reader's command should use."""
 
 _WEIGHTS: Final = "adapter_model.safetensors"
 _NAME: Final = re.compile(r"cycle_(\d{3,9})")
@@ -31,7 +31,7 @@ _NAME: Final = re.compile(r"cycle_(\d{3,9})")
 _T = TypeVar("_T")
 
 
-class _Placed(msgspec.Struct):
+class _Assigned(msgspec.Struct):
     id: str
     group: str
     """Sixteen hexadecimal digits."""
@@ -44,9 +44,9 @@ class _Lineage(msgspec.Struct):
     started_at: datetime
     judged_at: datetime
     is_forced: bool
-    trained: list[_Placed]
-    replayed: list[_Placed]
-    held_out: list[_Placed]
+    trained: list[_Assigned]
+    replayed: list[_Assigned]
+    held_out: list[_Assigned]
 
 
 class _Evaluation(msgspec.Struct):
@@ -57,7 +57,7 @@ class _Evaluation(msgspec.Struct):
 
 
 def read_detail(state: Path, summary: CycleSummary) -> CycleDetail:
-    """What ``summary`` says, and what stands in the cycle's directory, where there is one that can be read."""
+    """``summary`` and the documents in the cycle's directory, where they can be read."""
     directory = _directory(state, summary.cycle)
     lineage = _read(directory / "lineage.json", _Lineage) if directory else None
     evaluation = _read(directory / "evaluation.json", _Evaluation) if directory else None
@@ -82,8 +82,8 @@ def read_learned(state: Path, cycle: int, buffer: str, *, limit: int, masks: boo
     lineage = _read(directory / "lineage.json", _Lineage) if directory else None
     if lineage is None:
         return Learned(cycle=cycle, experiences=[], present=0, changed=[], gone=[], problem="its lineage.json is gone")
-    sides: list[tuple[Role, list[_Placed]]] = [("train", lineage.trained), ("replay", lineage.replayed)]
-    places = [Place(each.id, int(each.group, 16), role) for role, placed in sides for each in placed]
+    splits: list[tuple[Role, list[_Assigned]]] = [("train", lineage.trained), ("replay", lineage.replayed)]
+    places = [Place(each.id, int(each.group, 16), role) for role, assigned in splits for each in assigned]
     texts, problem = _read_buffer(buffer, keys_of(places))
     if problem:
         return Learned(cycle=cycle, experiences=[], present=0, changed=[], gone=[], problem=f"{buffer}: {problem}")
@@ -117,12 +117,12 @@ def _read(path: Path, kind: type[_T]) -> _T | None:
 
 
 def _undo(state: Path, summary: CycleSummary) -> str:
-    is_standing = summary.is_champion or (summary.state == State.PROMOTED and not summary.is_rolled_back)
-    return undo_command(summary.cycle, summary.state, is_standing=is_standing, champions=_champions(state))
+    is_active = summary.is_champion or (summary.state == State.PROMOTED and not summary.is_rolled_back)
+    return undo_command(summary.cycle, summary.state, is_active=is_active, champions=_champions(state))
 
 
 def _champions(state: Path) -> list[int]:
-    """Those that stand, as their files tell it: with their weights in the state directory, and not in ``retired/``."""
+    """The active ones, as read from their files: with their weights in the state directory, and not in ``retired/``."""
     found = []
     for weights in state.glob(f"cycle_*/{_WEIGHTS}"):
         directory = weights.parent

@@ -1,6 +1,6 @@
 """``python -m sleepd.sleepctl.share [--remove] PREFIX``: manual pages and completions, to where programs look for them.
 
-For the install script. They are made from the installed code, so that they say what it does.
+For the install script. They are made from the installed code, so that they match it.
 """
 
 from __future__ import annotations

@@ -225,8 +225,8 @@ def test_run_when_not_due_returns_5_with_the_reason(daemon: FakeDaemon, sleepctl
     ("arguments", "request_sent", "reply", "said"),
     [
         (["cancel"], control.Cancel(), {"cycle": 9}, "cycle 9 cancelled; what it learned is discarded"),
-        (["pause"], control.Pause(), {"is_paused": True}, "paused: no cycle starts; one under way goes on"),
-        (["resume"], control.Resume(), {"is_paused": False}, "resumed: it sleeps when due"),
+        (["pause"], control.Pause(), {"is_paused": True}, "paused: no new cycle starts; a running cycle continues"),
+        (["resume"], control.Resume(), {"is_paused": False}, "resumed: a cycle starts when due"),
         (
             ["rollback"],
             control.Rollback(),

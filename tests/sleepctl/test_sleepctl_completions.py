@@ -25,7 +25,7 @@ Sleepctl = Callable[..., Ran]
 
 REPOSITORY = Path(__file__).parents[2]
 COMMANDS = {name for group in GROUPS.values() for name in group}
-HISTORY = {"schema": 1, "cycles": [scenes.REJECTED, scenes.PROMOTED, scenes.THIN]}
+HISTORY = {"schema": 1, "cycles": [scenes.REJECTED, scenes.PROMOTED, scenes.LOW_SAMPLE]}
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from sleepd.config.schema import BufferConfig, Config, WorkerConfig
 from sleepd.protocol import control
 from sleepd.protocol.capability import BaseCheck, Capability
 from sleepd.protocol.evidence import ChatContract
-from sleepd.sleepctl.doctor.access import reach_as
+from sleepd.sleepctl.doctor.access import access_as
 from sleepd.sleepctl.doctor.doctor_facts import BufferFacts, ConfigFacts, Facts, PathFacts, SocketFacts, UnitFacts
 from sleepd.sleepctl.doctor.findings import judge
 from sleepd.sleepctl.doctor.longest_experience import longest_experience
@@ -158,7 +158,7 @@ CASES: list[tuple[str, Facts, str, str]] = [
     ),
     ("device", with_(has_gpu=True), "WARN", "nvidia-smi"),
     ("model", with_(capability=None), "WARN", "device"),
-    ("chat", with_(capability=None), "WARN", "mend these"),
+    ("chat", with_(capability=None), "WARN", "fix these"),
     ("chat", with_(capability=msgspec.structs.replace(CAPABLE, chat=WARNED)), "WARN", "sleepctl tokens"),
     (
         "chat",
@@ -173,7 +173,7 @@ CASES: list[tuple[str, Facts, str, str]] = [
         "hf download",
     ),
     ("model", part("base", problem="2 tensors are missing", hint="fetch it again"), "FAIL", "fetch it again"),
-    ("model", part("base", notices=["an adapter beside it"]), "WARN", "if that is meant"),
+    ("model", part("base", notices=["an adapter beside it"]), "WARN", "if that is intended"),
     ("model", with_(base=None, base_check_problem="no answer within 180 s"), "WARN", "sleepctl run --force"),
     ("memory", with_(capability=None), "WARN", "first"),
     ("memory", with_(base=None), "WARN", "first"),
@@ -222,7 +222,7 @@ def test_the_caller_finds_what_it_may_and_what_is_not_there(tmp_path: Path) -> N
     file = tmp_path / "b.json"
     file.write_text("[]")
     me = pwd.getpwuid(os.geteuid())
-    found = reach_as(me, [str(file), str(tmp_path), str(tmp_path / "none"), "/dev/null"])
+    found = access_as(me, [str(file), str(tmp_path), str(tmp_path / "none"), "/dev/null"])
     assert [each.kind for each in found] == ["file", "directory", "absent", "other"]
     assert [each.may_read for each in found] == [True, True, False, True]
     assert found[1].may_write is True
@@ -239,7 +239,7 @@ def test_root_finds_what_another_user_may_and_which_directory_stops_it(short_dir
         (directory / "b.json").write_text("[]")
     closed.chmod(0o700)
     (opened / "b.json").chmod(0o604)
-    stopped, readable, directory = reach_as(nobody, [str(closed / "b.json"), str(opened / "b.json"), str(opened)])
+    stopped, readable, directory = access_as(nobody, [str(closed / "b.json"), str(opened / "b.json"), str(opened)])
     assert (stopped.blocked_at, stopped.may_read) == (str(closed), False)
     assert (readable.kind, readable.may_read, readable.may_write) == ("file", True, False)
     assert directory.may_write is False
@@ -248,7 +248,7 @@ def test_root_finds_what_another_user_may_and_which_directory_stops_it(short_dir
 
 def test_an_ordinary_user_is_not_told_what_another_may(unprivileged: None) -> None:
     """Not known is said as not known."""
-    (found,) = reach_as(pwd.getpwuid(0), ["/etc/hostname"])
+    (found,) = access_as(pwd.getpwuid(0), ["/etc/hostname"])
     assert (found.may_read, found.may_write) == (None, None)
 
 
@@ -318,7 +318,7 @@ def test_doctor_reads_what_systemd_and_cron_say(
     found = sleepctl("doctor", "--config", str(environment / "c.toml"), "--json").json["findings"]
     findings = {each["name"]: each for each in found}
     assert findings["unit"]["text"] == "enabled, but inactive (drop-ins: /etc/override.conf)"
-    assert "does not see it" not in findings["buffer"]["text"]
+    assert "is hidden from the service" not in findings["buffer"]["text"]
     assert findings["clock"]["text"] == "the clock is not synchronised"
     assert len([each for each in found if each["name"] == "leftovers" and "crontab -l" in each["text"]]) == 1
 
@@ -404,7 +404,7 @@ def test_a_wrong_configuration_judges_nothing_else(tmp_path: Path, sleepctl: Cal
     texts = {each["name"]: each["text"] for each in found}
     assert "found 'nonsense'" in texts["config"]
     assert {texts[name] for name in ("state", "disk", "buffer", "device", "model", "chat", "memory")} == {
-        "not looked at: see config"
+        "not checked: see config"
     }
 
 

@@ -72,7 +72,7 @@ def test_each_event_is_a_line_in_local_time_and_a_vanished_daemon_ends_with_3(
         "2026-07-05 07:20:00  decision changed: 3 < 5 (should_sleep no)\n",
     ]
     assert process.returncode == 3
-    assert "the daemon went away" in err
+    assert "the daemon stopped" in err
     assert "sleepctl logs" in err
 
 

@@ -129,7 +129,7 @@ def test_a_figure_of_the_owners_is_added_shown_and_taken_away(sleepctl: Sleepctl
     assert sleepctl("metric", "add", "1", "accuracy", "1").stderr.endswith(
         "undo: sleepctl metric add 1 accuracy 0.875\n"
     )
-    assert sleepctl("metric", "remove", "1", "accuracy").stdout == "cycle 1 has no figure accuracy any more\n"
+    assert sleepctl("metric", "remove", "1", "accuracy").stdout == "cycle 1 no longer has the figure accuracy\n"
     assert sleepctl("metric", "remove", "1", "accuracy").returncode == 4
     assert sleepctl("metric", "add", "77", "accuracy", "1").returncode == 4
     assert sleepctl("metric", "add", "1", "accuracy", "nan").returncode == 2

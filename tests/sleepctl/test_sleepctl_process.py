@@ -145,7 +145,7 @@ def test_progress_that_is_not_understood_does_not_end_the_waiting(daemon: FakeDa
     daemon.replies[control.Run] = ended(scenes.PROMOTED)
     ran = sleepctl("run", "--wait")
     assert ran.code == 0
-    assert "note: no more progress to show" in ran.err
+    assert "note: progress can no longer be shown" in ran.err
 
 
 def test_a_waited_run_that_is_not_due_returns_5(daemon: FakeDaemon, sleepctl: Sleepctl) -> None:
@@ -173,7 +173,7 @@ def test_ctrl_c_in_a_waited_run_detaches_with_130_and_says_how_to_cancel(daemon:
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=20)
     assert (process.returncode, out) == (130, "")
-    assert err == "detached; the cycle goes on. See it: sleepctl status. Discard it: sleepctl cancel\n"
+    assert err == "detached; the cycle continues. See it: sleepctl status. Discard it: sleepctl cancel\n"
     assert not any(isinstance(request, control.Cancel) for request in daemon.requests)
 
 
@@ -251,7 +251,7 @@ ANSWERED = {
 }
 REQUESTS = [*control.Request.__subclasses__(), *control.Listing.__subclasses__()]
 REFUSED = dict.fromkeys(REQUESTS, NothingToDo("nothing to do", hint="sleepctl status"))
-TOLD = [*ANSWERED, "version", "doctor", "config show", "completions bash", "--help"]
+KNOWN = [*ANSWERED, "version", "doctor", "config show", "completions bash", "--help"]
 
 
 def run_in_shell(line: str) -> tuple[int, str]:
@@ -261,7 +261,7 @@ def run_in_shell(line: str) -> tuple[int, str]:
     return ran.returncode, ran.stderr
 
 
-@pytest.mark.parametrize("command", TOLD)
+@pytest.mark.parametrize("command", KNOWN)
 def test_a_full_disk_is_told(command: str, daemon: FakeDaemon, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where standard output does not take the answer, that is said in a sentence, and the command has failed."""
     daemon.replies |= {**REFUSED, **dict(ANSWERED.values())}

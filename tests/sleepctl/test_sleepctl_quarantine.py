@@ -68,7 +68,7 @@ def test_one_is_shown_with_its_text(sleepctl: Sleepctl) -> None:
 def test_released_dropped_and_reset(sleepctl: Sleepctl, daemon: DaemonProcess) -> None:
     """What is typed at undo brings back what was; the list and the status follow."""
     released = sleepctl("quarantine", "release", "loop-1")
-    assert released.stdout == "loop-1: released: the next cycle may train it, whatever was found\n"
+    assert released.stdout == "loop-1: released: the next cycle may train it, whatever was found in the text\n"
     assert released.stderr.endswith("undo: sleepctl quarantine reset loop-1\n")
     assert daemon.status().buffer.quarantined == 2
     assert "loop-1  released" in sleepctl("quarantine").stdout
@@ -121,7 +121,7 @@ def test_what_makes_no_sense_is_refused(sleepctl: Sleepctl, words: tuple[str, ..
 def test_status_and_buffer_say_how_many(sleepctl: Sleepctl) -> None:
     """Both name the number."""
     assert "3 in quarantine" in sleepctl("status").stdout
-    assert "      3  in quarantine: kept from training (sleepctl quarantine)" in sleepctl("buffer").stdout
+    assert "      3  in quarantine: excluded from training (sleepctl quarantine)" in sleepctl("buffer").stdout
 
 
 def test_completions_offer_ids_that_no_shell_mistakes(sleepctl: Sleepctl) -> None:

@@ -23,7 +23,7 @@ from sleepd.protocol.job import Report
 from sleepd.protocol.status import CycleDetail, CycleSummary, QuarantineList
 from sleepd.protocol.verdict import Verdict
 from sleepd.sleepctl.pages.cycle_table import history_page
-from sleepd.sleepctl.pages.report_page import Told, report_page
+from sleepd.sleepctl.pages.report_page import KnownCycle, report_page
 from sleepd.sleepctl.pages.show_page import show_page
 from sleepd.sleepctl.pages.status_page import status_page
 from sleepd.sleepctl.pages.terminal import Page, render
@@ -38,7 +38,7 @@ def flat(page: Page) -> str:
 
 def told(detail: CycleDetail, learned: Learned | None = None, *, is_live: bool = True) -> str:
     """The report on it."""
-    return flat(report_page(Told(detail, learned, scenes.BUFFER, [], [], is_live), scenes.NOW))
+    return flat(report_page(KnownCycle(detail, learned, scenes.BUFFER, [], [], is_live), scenes.NOW))
 
 
 def of(summary: CycleSummary, **fields: Any) -> CycleDetail:
@@ -53,7 +53,7 @@ def of(summary: CycleSummary, **fields: Any) -> CycleDetail:
 def test_the_report_says_in_order_what_happened_why_and_how_to_undo_it() -> None:
     """From top to bottom: verdict, reason, figures, experiences, replies, what was set aside, cost, undo."""
     page = report_page(
-        Told(
+        KnownCycle(
             scenes.FULL, scenes.LEARNED, scenes.BUFFER, scenes.BUFFER_DETAIL.set_aside, scenes.QUARANTINE, is_live=True
         ),
         scenes.NOW,
@@ -67,10 +67,10 @@ def test_the_report_says_in_order_what_happened_why_and_how_to_undo_it() -> None
         "What it learned from",
         "Replies before and after, on the probes",
         "Your questions",
-        "How it speaks",
+        "Style of the replies",
         "Drift",
         "Your own figures, before and after",
-        "Set aside",
+        "Not trained",
         "Chat template",
         "What it cost",
         "Notices",
@@ -111,13 +111,13 @@ def test_the_experiences_that_said_when_to_stop_are_not_counted_as_evidence() ->
     assert "On 5 experiences that it never trained on" in told(detail)
     shown = flat(show_page(detail, scenes.NOW))
     assert "20 held out" in shown
-    assert "5 experiences) (thin)" in shown
+    assert "5 experiences) (low sample)" in shown
 
 
 def test_nothing_measured_is_said_in_words() -> None:
     """A failed cycle has no figure, and none is invented."""
     text = told(of(scenes.FAILED))
-    assert "It ended without a verdict: what was in use before stayed in use." in text
+    assert "It ended without a verdict; the previous adapter stayed in use." in text
     assert "Nothing was measured on held-out experiences." in text
     assert "learned from" not in text
     assert not re.search(r"\b0\.0", text)
@@ -125,7 +125,7 @@ def test_nothing_measured_is_said_in_words() -> None:
 
 def test_thin_evidence_and_probation_are_named_wherever_evidence_is_shown() -> None:
     """Status, history, show, report and the end of a run: each says both."""
-    summary = msgspec.structs.replace(scenes.THIN, is_champion=True)
+    summary = msgspec.structs.replace(scenes.LOW_SAMPLE, is_champion=True)
     champion = msgspec.structs.replace(scenes.CHAMPION, held_out=3, is_thin=True, is_on_probation=True)
     status = scenes.changed(scenes.MORNING, champion=champion, recent_cycles=[summary])
     shown = {
@@ -134,14 +134,16 @@ def test_thin_evidence_and_probation_are_named_wherever_evidence_is_shown() -> N
         "show": flat(show_page(scenes.ON_PROBATION, scenes.NOW)),
         "report": told(scenes.ON_PROBATION),
     }
-    assert [name for name, text in shown.items() if "thin" not in text or "probation" not in text] == []
-    assert "It is on probation: experiences that come later decide." in shown["report"]
-    assert "That is thin evidence: a difference over so few may be chance." in shown["report"]
-    assert "on probation: its evidence was open; experiences that come later decide" in shown["status"]
+    assert [
+        name for name, text in shown.items() if not re.search("low sample|n<8", text) or "probation" not in text
+    ] == []
+    assert "It is on probation: later experiences decide whether it stays in use." in shown["report"]
+    assert "That is a low sample (fewer than 8): the difference may be chance." in shown["report"]
+    assert "on probation: its evidence was inconclusive; later experiences decide whether it stays" in shown["status"]
     solid = told(scenes.FULL) + flat(
         status_page(scenes.changed(scenes.MORNING, recent_cycles=[]), now=scenes.NOW, is_live=True)
     )
-    assert not re.search(r"\bthin\b", solid)
+    assert not re.search(r"\blow sample\b", solid)
     assert "on probation" not in solid
 
 
@@ -167,8 +169,8 @@ def test_replies_stand_as_base_before_and_after_and_a_silent_one_is_said() -> No
 def test_a_question_that_was_answered_before_and_is_no_more_is_called_forgotten() -> None:
     """The count for all three models, then each wrong answer with what was expected."""
     text = told(scenes.FULL)
-    assert "1 of 2 right; before 1, the base 0" in text
-    assert "✗ What is the name of the boat? (known before, and forgotten) expected Juniper or the Juniper" in text
+    assert "1 of 2 right; before: 1; base: 0" in text
+    assert "✗ What is the name of the boat? (right before, now forgotten) expected Juniper or the Juniper" in text
     assert "Where is the blue lamp? (" not in text
 
 
@@ -177,9 +179,9 @@ def test_the_experiences_are_told_with_those_that_are_gone_or_changed() -> None:
     text = told(scenes.FULL, scenes.LEARNED)
     assert "41 new, 20 learned before and repeated. 48 of 61 are still in the buffer as they were trained" in text
     assert "the 2 most salient: 0.93 Where is the blue lamp? On the second shelf." in text
-    assert "12 no longer there: 0000000000000000, " in text
+    assert "12 no longer in the buffer: 0000000000000000, " in text
     assert "0000000000000009 and 2 more" in text
-    assert "1 there with another text than was trained: bbbb" in text
+    assert "1 changed since they were trained: bbbb" in text
 
 
 def test_an_experience_in_which_a_secret_was_found_is_named_and_not_shown() -> None:
@@ -191,21 +193,21 @@ def test_an_experience_in_which_a_secret_was_found_is_named_and_not_shown() -> N
 
 def test_what_was_set_aside_is_counted_by_reason() -> None:
     """Records that are not usable, experiences in quarantine, and what was cut; what was released is not among it."""
-    text = flat(report_page(scenes.TOLD, scenes.NOW))
-    assert "1 experience too long: used in part" in text
+    text = flat(report_page(scenes.KNOWN, scenes.NOW))
+    assert "1 experience too long: truncated" in text
     assert "2 records of the buffer not usable, as it was last read: sleepctl buffer" in text
     assert "1 no response" in text
     assert "2 experiences of the buffer in quarantine, as it was last read: sleepctl quarantine" in text
     assert "1 loop: 83 % of its words" in text
     assert "secret: a key" not in text
     clean = msgspec.structs.replace(scenes.BUFFER, set_aside=0)
-    nothing = flat(report_page(Told(scenes.DETAIL, None, clean, [], [], is_live=True), scenes.NOW))
-    assert "Set aside nothing in the buffer, as it was last read" in nothing
+    nothing = flat(report_page(KnownCycle(scenes.DETAIL, None, clean, [], [], is_live=True), scenes.NOW))
+    assert "Not trained none in the buffer, as it was last read" in nothing
 
 
 def test_evaluations_share_of_time_counts_both_measurings() -> None:
     """Before and after: 40 + 61 of 241.7 seconds."""
-    assert "42% of it measuring, before and after the training" in told(scenes.FULL)
+    assert "42% of the time for measuring, before and after training" in told(scenes.FULL)
     for seconds in ({}, {"training": 3.0}):  # nobody took the time of it: that is not 0 %
         report: Report = msgspec.structs.replace(scenes.REPORT, seconds=seconds)
         assert "measuring" not in told(msgspec.structs.replace(scenes.FULL, report=report))
@@ -228,10 +230,10 @@ def test_a_cycle_of_an_older_version_is_shown_without_figures() -> None:
             msgspec.structs.replace(scenes.PROMOTED, is_champion=False, is_rolled_back=True),
             "Its adapter was in use and was rolled back.",
         ),
-        (scenes.REJECTED, "Its adapter was not put in use"),
-        (scenes.cycle(11, "inconclusive"), "Its adapter was not put in use"),
+        (scenes.REJECTED, "Its adapter was not promoted"),
+        (scenes.cycle(11, "inconclusive"), "Its adapter was not promoted"),
         (scenes.IMPORTED, "An older trainer made it."),
-        (scenes.cycle(12, "training", ended_at=None), "It has not ended: nothing is decided."),
+        (scenes.cycle(12, "training", ended_at=None), "It has not ended; there is no verdict yet."),
     ],
     ids=lambda value: value.state if isinstance(value, CycleSummary) else "",
 )
@@ -243,15 +245,15 @@ def test_what_became_of_the_adapter_is_the_first_sentence(summary: CycleSummary,
 def test_without_an_undo_it_is_said_that_there_is_nothing_to_undo() -> None:
     """The one command, or why there is none."""
     assert "To undo it sleepctl rollback 7 " in told(scenes.FULL)
-    assert "To undo it nothing to undo: nothing of it is in use" in told(of(scenes.REJECTED))
+    assert "To undo it nothing to undo: its adapter is not in use" in told(of(scenes.REJECTED))
 
 
 def test_history_has_gain_drift_and_verdict_in_a_line_each() -> None:
     """More is better in the gain; a dash where nothing was measured."""
-    cycles = [scenes.REJECTED, scenes.PROMOTED, scenes.THIN]
+    cycles = [scenes.REJECTED, scenes.PROMOTED, scenes.LOW_SAMPLE]
     lines = render(history_page(cycles, scenes.NOW, is_live=True), width=80, is_coloured=False).splitlines()
     figures = [" ".join(line[36:].split()) for line in lines if re.match(r" {4}\d", line)]
-    assert figures == ["rejected −0.25 –", "promoted +0.41 0.012", "promoted +0.18 0.008 thin, probation"]
+    assert figures == ["rejected −0.25 –", "promoted +0.41 0.012", "promoted +0.18 0.008 n<8, probation"]
 
 
 # --- the commands ---
@@ -260,7 +262,7 @@ def test_history_has_gain_drift_and_verdict_in_a_line_each() -> None:
 @pytest.fixture
 def full_daemon(daemon: FakeDaemon) -> FakeDaemon:
     """Knows cycle 8, and 9 which failed."""
-    daemon.replies[control.History] = {"schema": 1, "cycles": [scenes.FAILED, scenes.PROMOTED, scenes.THIN]}
+    daemon.replies[control.History] = {"schema": 1, "cycles": [scenes.FAILED, scenes.PROMOTED, scenes.LOW_SAMPLE]}
     daemon.replies[control.Show] = scenes.FULL
     daemon.replies[control.Experiences] = scenes.LEARNED
     daemon.replies[control.Buffer] = msgspec.structs.replace(scenes.BUFFER_DETAIL, status=scenes.QUARANTINED)
@@ -301,7 +303,7 @@ def test_before_the_first_judged_cycle_there_is_nothing_to_report(daemon: FakeDa
     daemon.replies[control.History] = {"schema": 1, "cycles": [scenes.FAILED, scenes.IMPORTED]}
     code, out, err = sleepctl("report")
     assert (code, out) == (4, "")
-    assert err == "sleepctl: no cycle has been judged yet\nhint: sleepctl status\n"
+    assert err == "sleepctl: no cycle has a verdict yet\nhint: sleepctl status\n"
 
 
 def test_a_cycle_without_recorded_experiences_is_reported_without_asking_for_them(
@@ -361,9 +363,9 @@ def test_with_the_daemon_down_the_report_comes_from_the_cycles_files(
     assert "✗ it drifted 0.0812 nats/token from the base; at most 0.05 is allowed" in text
     assert "after The blue lamp, on the second shelf." in text
     assert "1 of 3 are still in the buffer as they were trained: 0.90 Where is the lamp? On the shelf." in text
-    assert "1 no longer there: c 1 there with another text than was trained: b" in text
+    assert "1 no longer in the buffer: c 1 changed since they were trained: b" in text
     assert "Another text." not in text
-    assert "Read from disk: figures added by hand and later comparisons are shown by the daemon only." in text
+    assert "Read from disk: only the daemon shows figures added by hand and later comparisons." in text
     assert "To undo it sleepctl rollback " in text
 
 
@@ -389,7 +391,7 @@ def test_with_the_daemon_down_an_unreadable_buffer_leaves_the_rest_of_the_report
     text = " ".join(sleepctl("report", "--state", str(environment)).out.split())
     assert "buffer.jsonl: No such file or directory" in text
     assert "holdout fell by 0.41" in text
-    assert "no longer there" not in text
+    assert "no longer in the buffer:" not in text
 
 
 def test_with_the_daemon_down_a_buffer_too_large_to_look_at_is_not_read(environment: Path, sleepctl: Sleepctl) -> None:
@@ -434,5 +436,5 @@ def test_with_the_daemon_down_an_unknown_cycle_ends_with_4(environment: Path, sl
     leave_on_disk(environment)
     code, out, err = sleepctl("show", "77", "--state", str(environment))
     assert (code, out) == (4, "")
-    assert "wrote nothing of cycle 77" in err
+    assert "nothing about cycle 77" in err
     assert "hint: sudo systemctl start sage-sleepd" in err

@@ -16,7 +16,7 @@ from sleepd.protocol.status import Condition, DecisionRecord, QuarantineEntry, R
 from sleepd.sleepctl.pages import wording as words
 from sleepd.sleepctl.pages.cycle_table import history_page
 from sleepd.sleepctl.pages.decision_page import buffer_page, decision_page, run_page, why_page
-from sleepd.sleepctl.pages.report_page import Told, report_page
+from sleepd.sleepctl.pages.report_page import KnownCycle, report_page
 from sleepd.sleepctl.pages.show_page import show_page
 from sleepd.sleepctl.pages.status_page import status_page
 from sleepd.sleepctl.pages.terminal import Page, Row, Span, clean, columns, pad, render, shorten
@@ -33,7 +33,7 @@ PAGES: dict[str, Page] = {
     **{name: status_page(status, now=scenes.NOW, is_live=True) for name, status in scenes.STATUSES.items()},
     **{f"{name}, down": status_page(status, now=scenes.NOW, is_live=False) for name, status in scenes.STATUSES.items()},
     "history": history_page(
-        [_HOSTILE_CYCLE, scenes.FAILED, scenes.PROMOTED, scenes.THIN, scenes.IMPORTED], scenes.NOW, is_live=True
+        [_HOSTILE_CYCLE, scenes.FAILED, scenes.PROMOTED, scenes.LOW_SAMPLE, scenes.IMPORTED], scenes.NOW, is_live=True
     ),
     "show": show_page(scenes.DETAIL, scenes.NOW),
     "show, attacked": show_page(
@@ -41,13 +41,13 @@ PAGES: dict[str, Page] = {
     ),
     "show, everything": show_page(scenes.FULL, scenes.NOW),
     "report": report_page(
-        Told(
+        KnownCycle(
             scenes.FULL, scenes.LEARNED, scenes.BUFFER, scenes.BUFFER_DETAIL.set_aside, scenes.QUARANTINE, is_live=True
         ),
         scenes.NOW,
     ),
     "report, attacked": report_page(
-        Told(
+        KnownCycle(
             msgspec.structs.replace(scenes.FULL, summary=_HOSTILE_CYCLE, directory=scenes.LONG_PATH),
             msgspec.structs.replace(scenes.LEARNED, problem=scenes.HOSTILE, gone=[scenes.HOSTILE] * 20),
             scenes.BUFFER,
@@ -58,7 +58,8 @@ PAGES: dict[str, Page] = {
         scenes.NOW,
     ),
     "report, nothing kept": report_page(
-        Told(msgspec.structs.replace(scenes.DETAIL, report=None), None, scenes.BUFFER, [], [], is_live=True), scenes.NOW
+        KnownCycle(msgspec.structs.replace(scenes.DETAIL, report=None), None, scenes.BUFFER, [], [], is_live=True),
+        scenes.NOW,
     ),
     "show, nothing kept": show_page(msgspec.structs.replace(scenes.DETAIL, report=None, directory=""), scenes.NOW),
     "buffer": buffer_page(scenes.BUFFER_DETAIL, scenes.NOW),
@@ -128,7 +129,7 @@ def test_a_buffer_never_read_is_not_called_absent() -> None:
     unread = msgspec.structs.replace(scenes.BUFFER, form="absent", read_at=None, problem="is UTF-16, expected UTF-8")
     assert "Buffer      not read yet\n" in status_text(scenes.changed(scenes.FRESH, buffer=unread))
     missed = msgspec.structs.replace(unread, read_at=scenes.NOW, problem="")
-    assert "Buffer      not there yet\n" in status_text(scenes.changed(scenes.FRESH, buffer=missed))
+    assert "Buffer      does not exist yet\n" in status_text(scenes.changed(scenes.FRESH, buffer=missed))
 
 
 def _unlocalised(text: str) -> str:
@@ -188,9 +189,9 @@ def test_nothing_measured_is_never_shown_as_zero() -> None:
 
 def test_a_holdout_of_fewer_than_eight_is_marked_thin() -> None:
     """Eight held-out experiences are not thin, seven are."""
-    assert words.holdout(3.0, 2.0, 7) == "holdout 3.00 → 2.00 (−1.00 nats/token, 7 experiences) (thin)"
+    assert words.holdout(3.0, 2.0, 7) == "holdout 3.00 → 2.00 (−1.00 nats/token, 7 experiences) (low sample)"
     assert words.holdout(3.0, 2.0, 8) == "holdout 3.00 → 2.00 (−1.00 nats/token, 8 experiences)"
-    assert re.search(r"promoted +\+0\.18  0\.008  thin, probation\n", status_text(scenes.MORNING))
+    assert re.search(r"promoted +\+0\.18  0\.008  n<8, probation\n", status_text(scenes.MORNING))
 
 
 def test_a_small_change_is_not_rounded_to_none() -> None:
@@ -204,7 +205,7 @@ def test_an_older_schedulers_loss_stands_in_no_column_of_ours() -> None:
         row = next(line for line in text.splitlines() if "imported" in line)
         assert row.rstrip().endswith("–")
         assert "2.91" not in row
-        assert "loss 2.91 over whole sequences, by an older scheduler" in re.sub(r"\n +", " ", text)
+        assert "loss 2.91 over whole sequences, from an older scheduler" in re.sub(r"\n +", " ", text)
 
 
 def test_a_screen_of_a_daemon_that_is_down_says_nothing_in_the_present_tense() -> None:
@@ -299,7 +300,7 @@ def test_a_report_tells_dropped_from_personal() -> None:
     """What the operator dropped is named so, and personal data, which may be trained, do not stand as set aside."""
     dropped = QuarantineEntry(id="a", state="dropped", reason="", text="nothing was found in it", at=scenes.NOW)
     buffer = msgspec.structs.replace(scenes.BUFFER, quarantined=1, personal=2)
-    text = text_of(report_page(Told(scenes.DETAIL, None, buffer, [], [dropped], is_live=True), scenes.NOW))
-    aside, personal = text.split("\nSet aside\n")[1].split("\nPersonal data\n")
+    text = text_of(report_page(KnownCycle(scenes.DETAIL, None, buffer, [], [dropped], is_live=True), scenes.NOW))
+    aside, personal = text.split("\nNot trained\n")[1].split("\nPersonal data\n")
     assert ("dropped by the operator" in aside, "personal" in aside) == (True, False)
     assert personal.startswith("  in 2 experiences of the buffer, trained as they are")

@@ -26,7 +26,7 @@ from sleepd.worker.programs.tiny_model import make_tiny_model
 from sleepd.worker.training import train
 
 from . import architectures
-from .conftest import RecordingChannel, lessons, quick
+from .conftest import RecordingChannel, examples, quick
 
 pytestmark = pytest.mark.worker
 CPU = Device(torch.device("cpu"), torch.float32, "cpu")
@@ -118,7 +118,7 @@ def test_short_table_of_positions(base):
 def test_sequences_are_kept_to_positions(run_here, tmp_path):
     """Where the table is shorter than max_tokens, no row and no reply reaches beyond it, and that is said."""
     architectures.make("gpt2", tmp_path / "base")
-    long = lessons()
+    long = examples()
     from msgspec.structs import replace
 
     long[0] = replace(long[0], response="word " * 300)

@@ -14,7 +14,7 @@ from sleepd.config.strategies import STRATEGIES
 from sleepd.protocol.job import Job
 from sleepd.worker.data.chat_format import ChatFormat, Conversation
 from sleepd.worker.data.control_tokens import Refused
-from sleepd.worker.data.examples import encode_exchange, encode_generated, encode_or_refuse
+from sleepd.worker.data.examples import encode_chat, encode_generated, encode_or_refuse
 from sleepd.worker.evaluation.reference_answers import answers_file
 from sleepd.worker.failure import GiveUp
 from sleepd.worker.model.loading import open_chat
@@ -49,7 +49,7 @@ def chat_of(case: Case) -> ChatFormat:
 def test_what_is_supervised(case: Case) -> None:
     """The reply as the template writes it and the end of its turn, with control tokens where they are; no more."""
     chat = chat_of(case)
-    one = encode_exchange(chat, "a", PROMPT, case.reply, 500)
+    one = encode_chat(chat, "a", PROMPT, case.reply, 500)
     assert one is not None
     assert text_of(chat.tokenizer, one.ids[one.prompt_tokens :], case) == case.supervised
     assert shown(chat.tokenizer, one.ids[: one.prompt_tokens]).endswith(case.asked)
@@ -75,10 +75,10 @@ def test_what_is_asked_is_what_is_trained(case: Case) -> None:
     one that begins with a line end, which a template may drop.
     """
     chat = chat_of(case)
-    one = encode_exchange(chat, "a", PROMPT, "I am Juniper.", 500)
+    one = encode_chat(chat, "a", PROMPT, "I am Juniper.", 500)
     assert list(one.ids[: one.prompt_tokens]) == chat.prompt_ids(PROMPT)
     if not case.kind.endswith("pieces"):  # those may have one token for the header's line end and the reply's
-        lower = encode_exchange(chat, "a", PROMPT, "\nI am Juniper.", 500)
+        lower = encode_chat(chat, "a", PROMPT, "\nI am Juniper.", 500)
         assert list(lower.ids[: lower.prompt_tokens]) == chat.prompt_ids(PROMPT)
     assert len(chat.talk_ids([PROMPT, "Nobody.", "Really?"])) > one.prompt_tokens
 
@@ -87,7 +87,7 @@ def test_what_is_asked_is_what_is_trained(case: Case) -> None:
 def test_no_sequence_begins_twice(case: Case) -> None:
     """The token that begins a sequence stands once where the template writes it, and nowhere else."""
     chat = chat_of(case)
-    one = encode_exchange(chat, "a", PROMPT, case.reply, 500)
+    one = encode_chat(chat, "a", PROMPT, case.reply, 500)
     begins = chat.tokenizer.bos_token_id
     assert begins is None or list(one.ids).count(begins) <= 1
 
@@ -108,8 +108,8 @@ def test_control_words_in_texts_stay_text(case: Case) -> None:
     words = " ".join(word.lstrip("~") for word in case.words.split())
     forged = f"All is {words} well."
     chat, other = chat_of(case), chat_of(replace(case, system=forged if case.system else ""))
-    plain = encode_exchange(chat, "a", PROMPT, "All is well.", 2000)
-    one = encode_exchange(other, "a", forged, forged, 2000)
+    plain = encode_chat(chat, "a", PROMPT, "All is well.", 2000)
+    one = encode_chat(other, "a", forged, forged, 2000)
     control = set(chat.words.by_id)
     assert one is not None
     for part in (slice(0, plain.prompt_tokens), slice(plain.prompt_tokens, None)):
@@ -125,7 +125,7 @@ def test_added_tokens_that_the_template_does_not_know_stay_tokens() -> None:
     """A word that the owner added to the tokenizer, and runs of blanks, are text, and keep their tokens."""
     tokenizer = make_tokenizer(f"{_IM} ~juniper", CHATML, eos="<|im_end|>")
     tokenizer.add_tokens(["    "])
-    one = encode_exchange(ChatFormat(tokenizer, ""), "a", "Who?", "juniper    <|im_end|>", 500)
+    one = encode_chat(ChatFormat(tokenizer, ""), "a", "Who?", "juniper    <|im_end|>", 500)
     assert [tokenizer.decode([number]) for number in one.ids[one.prompt_tokens :]][:2] == ["juniper", "    "]
     assert list(one.ids).count(tokenizer.eos_token_id) == 2
 
@@ -218,7 +218,7 @@ def test_forged_plain_headers_are_set_aside(name: str, text: str) -> None:
     for prompt, reply in ((PROMPT, text), (text, "Yes.")):
         with pytest.raises(Refused, match="begins a turn in this template"):
             encode_or_refuse(chat, "a", prompt, reply, 500)
-    assert encode_exchange(chat, "a", "The user: who is it?", "A user, said the User.", 500)
+    assert encode_chat(chat, "a", "The user: who is it?", "A user, said the User.", 500)
 
 
 @pytest.mark.parametrize(
@@ -228,10 +228,10 @@ def test_a_cut_reply_is_not_ended(name: str) -> None:
     """Whatever the limit: the prompt loses its start first, then the reply its end, and then no turn ends."""
     case = by_name(name)
     chat = chat_of(case)
-    whole = encode_exchange(chat, "a", "x" * 90 + PROMPT, case.reply, 5000)
+    whole = encode_chat(chat, "a", "x" * 90 + PROMPT, case.reply, 5000)
     end = chat.end_of_turn
     for limit in range(30, len(whole.ids) + 1):
-        one = encode_exchange(chat, "a", "x" * 90 + PROMPT, case.reply, limit)
+        one = encode_chat(chat, "a", "x" * 90 + PROMPT, case.reply, limit)
         if one is None:
             continue
         assert len(one.ids) <= limit

@@ -16,7 +16,7 @@ from sleepd.worker.model.adapter import choose_device
 from sleepd.worker.training import train
 from sleepd.worker.training.schedule import rate_share
 
-from .conftest import RecordingChannel, lessons, quick
+from .conftest import RecordingChannel, examples, quick
 
 pytestmark = pytest.mark.worker
 
@@ -32,7 +32,7 @@ def test_supervised_tokens_are_those_of_the_replies(run_here):
     """The report counts reply and end of turn, once an epoch, and nothing of prompts, general answers or holdout."""
     report = run_here()
     # One token a byte, and one that ends the turn.
-    replies = sum(len(lesson.response.encode()) + 1 for lesson in lessons() if lesson.role == "train")
+    replies = sum(len(example.response.encode()) + 1 for example in examples() if example.role == "train")
     assert report.supervised_tokens == 2 * replies
 
 
@@ -60,7 +60,7 @@ def test_a_second_cycle_continues_from_its_parent_with_gradients_on(run_here, tm
 
 def test_nothing_supervised_is_a_failure_not_a_training(run_here):
     """Experiences without a reply are refused before any step."""
-    empty = [msgspec.structs.replace(one, response=" ") for one in lessons()]
+    empty = [msgspec.structs.replace(one, response=" ") for one in examples()]
     assert refused(run_here, empty).kind == "nothing_supervised"
 
 
@@ -161,7 +161,7 @@ def test_out_of_memory_halves_the_micro_batch_first(run_here, monkeypatch, error
 def test_out_of_memory_shortens_sequences_next(run_here, monkeypatch):
     """When one sequence is too much, sequences are cut, said so, and still trained."""
     failing(monkeypatch, OUT_OF_MEMORY[0], while_wider_than=120)
-    long = [msgspec.structs.replace(one, prompt="Who? " * 30) for one in lessons()]
+    long = [msgspec.structs.replace(one, prompt="Who? " * 30) for one in examples()]
     report = run_here(long, strategy=quick(kl_weight=0.0))
     events = [notice.event for notice in report.notices]
     assert events[-2:] == ["sequence_length_halved", "experiences_truncated"]
@@ -210,14 +210,14 @@ def test_another_error_in_a_step_is_no_out_of_memory(run_here, monkeypatch):
 
 def test_replayed_experiences_are_trained_and_counted_apart(run_here):
     """Replay is trained like the new ones, holdout never."""
-    given = [msgspec.structs.replace(one, role="replay") if one.id in ("e0", "e1") else one for one in lessons()]
+    given = [msgspec.structs.replace(one, role="replay") if one.id in ("e0", "e1") else one for one in examples()]
     report = run_here(given)
     assert (report.trained, report.replayed, report.held_out) == (4, 2, 2)
 
 
 def test_without_holdout_its_figures_are_none(run_here):
     """What could not be measured is None, never 0."""
-    report = run_here(lessons(6, 0))
+    report = run_here(examples(6, 0))
     assert (report.holdout_base, report.holdout_before, report.holdout_after) == (None, None, None)
     assert report.replies == []
 

@@ -19,7 +19,7 @@ from sleepd.worker.data.examples import ChatFormat
 from sleepd.worker.evaluation import evaluation_command, loss_evaluator, probe_generation, reference_answers
 from sleepd.worker.evaluation.loss_evaluator import Measured, chosen, noise_floor
 from sleepd.worker.evaluation.probe_generation import Answers, Questions
-from sleepd.worker.evaluation.reference_answers import chosen_prompts, general_prompts
+from sleepd.worker.evaluation.reference_answers import chosen_prompts, reference_prompts
 from sleepd.worker.failure import Stopped
 from sleepd.worker.model import generate
 from sleepd.worker.model.adapter import choose_device, load_base
@@ -27,7 +27,7 @@ from sleepd.worker.model.convert_gguf import open_base
 from sleepd.worker.model.generate import Asked, replies, stop_ids
 from sleepd.worker.programs.tiny_model import make_tiny_tokenizer
 
-from .conftest import RecordingChannel, lessons, make_job, quick
+from .conftest import RecordingChannel, examples, make_job, quick
 
 pytestmark = pytest.mark.worker
 
@@ -42,7 +42,7 @@ def test_drift_is_nothing_for_the_base_and_something_after_training(run_here, tm
     first = run_here(name="first")
     assert first.evidence.drift.parent == 0.0
     assert first.evidence.drift.candidate > 0
-    assert first.evidence.drift.prompts == len(general_prompts("probe"))
+    assert first.evidence.drift.prompts == len(reference_prompts("probe"))
     second = run_here(name="second", parent=str(tmp_path / "first"))
     assert second.evidence.drift.parent == pytest.approx(first.evidence.drift.candidate, rel=1e-3)
     assert second.evidence.drift.candidate != second.evidence.drift.parent
@@ -60,7 +60,7 @@ def test_the_noise_floor_is_small_and_measured(run_here):
     report = run_here()
     assert 0 <= report.evidence.noise_floor < 1e-4
     assert report.holdout_before - report.holdout_after > report.evidence.noise_floor
-    assert run_here(lessons(6, 0), name="none").evidence.noise_floor is None
+    assert run_here(examples(6, 0), name="none").evidence.noise_floor is None
 
 
 def test_the_noise_floor_is_the_root_mean_square_scaled_to_the_mean():
@@ -82,9 +82,9 @@ def test_only_a_sample_of_many_trained_ones_is_measured(run_here, monkeypatch):
 def test_the_sample_does_not_depend_on_the_order(run_here):
     """By hash of the id."""
     channel, chat = RecordingChannel(), ChatFormat(make_tiny_tokenizer(), "")
-    from sleepd.worker.data.examples import encode_lessons
+    from sleepd.worker.data.examples import encode_examples
 
-    sequences = encode_lessons(chat, lessons(6, 0), 512, channel)
+    sequences = encode_examples(chat, examples(6, 0), 512, channel)
     assert chosen(sequences, 3) == chosen(sequences[::-1], 3)
     assert len(chosen(sequences, 10)) == 6
 
@@ -146,9 +146,9 @@ def test_no_more_general_prompts_are_prepared_than_the_steps_use():
 
 def test_one_prompt_is_asked_once():
     """However many held-out experiences share it, and at most eight prompts."""
-    given = [msgspec.structs.replace(one, prompt=f"Who is {i % 3}?") for i, one in enumerate(lessons(0, 9))]
+    given = [msgspec.structs.replace(one, prompt=f"Who is {i % 3}?") for i, one in enumerate(examples(0, 9))]
     assert [one.id for one in probe_generation.pick_for_replies(given)] == ["e0", "e1", "e2"]
-    assert len(probe_generation.pick_for_replies(lessons(0, 12))) == probe_generation.REPLIES
+    assert len(probe_generation.pick_for_replies(examples(0, 12))) == probe_generation.REPLIES
 
 
 def test_three_models_are_asked_the_same_in_three_ways(run_here, tmp_path):
@@ -165,7 +165,7 @@ def test_three_models_are_asked_the_same_in_three_ways(run_here, tmp_path):
     assert one["sampled"].base == one["sampled"].parent == two["sampled"].base
     assert two["sampled"].parent == one["sampled"].candidate
     assert [reply.prompt for reply in first.evidence.probe_replies] == [
-        *general_prompts("probe")[:4],
+        *reference_prompts("probe")[:4],
         "Who is number 6?",
         "Who is number 7?",
     ]
@@ -272,7 +272,7 @@ def test_base_answers_keep_the_deadline(run_here, tmp_path):
     changes = {"models_directory": str(tmp_path / "models"), "strategy": quick(drift_budget=0.025)}
     report = run_here(evaluation_seconds=0.0, **changes)
     (notice,) = [one for one in report.notices if one.event == "base_answers_cut_short"]
-    count = 4 + len(general_prompts("monitor")) + len(general_prompts("probe"))
+    count = 4 + len(reference_prompts("monitor")) + len(reference_prompts("probe"))
     assert (notice.level, f"did not suffice for {count} of {count} answers" in notice.text) == ("warning", True)
     assert report.evidence.drift is None
     again = run_here(name="again", **changes)
@@ -301,7 +301,7 @@ def test_base_answers_are_kept_one_by_one(tiny_model, tmp_path, monkeypatch):
 
 def test_recall_counts_what_was_learned(run_here):
     """A question that was trained until it is known is right for the candidate alone."""
-    known = [msgspec.structs.replace(one, response="blue") for one in lessons(6, 0)]
+    known = [msgspec.structs.replace(one, response="blue") for one in examples(6, 0)]
     asked = [RecallQuestion(question="Who is number 3?", expected=["green", "BLUE"])]
     report = run_here(known, questions=asked, strategy=quick(epochs=60, kl_weight=0.0, learning_rate=2e-2))
     (answer,) = report.evidence.recall
@@ -562,27 +562,29 @@ def test_answers_that_are_not_there_are_no_speech():
 
 def test_divergence_is_zero_from_oneself_and_of_all_tokens(tiny):
     """The mean over all tokens, not over the exchanges."""
-    from sleepd.worker.evaluation.reference_answers import encode_general
+    from sleepd.worker.evaluation.reference_answers import encode_reference
     from sleepd.worker.model.losses import kl_from_base
     from sleepd.worker.model.out_of_memory import Limits
 
     model, device, chat = tiny
-    meter = loss_evaluator.Meter(model, device, Limits(2048, 2048, RecordingChannel()), lambda _tokens: None)
-    sequences = encode_general(chat, ["Hi", "Who?"], ["short", "a much longer answer"], 512)
-    references = meter.references(sequences)
-    assert meter.divergence(sequences, references) == pytest.approx(0, abs=1e-6)
-    other = dict(zip(references, reversed(meter.references(sequences[::-1]).values()), strict=True))
+    evaluator = loss_evaluator.LossEvaluator(
+        model, device, Limits(2048, 2048, RecordingChannel()), lambda _tokens: None
+    )
+    sequences = encode_reference(chat, ["Hi", "Who?"], ["short", "a much longer answer"], 512)
+    references = evaluator.references(sequences)
+    assert evaluator.divergence(sequences, references) == pytest.approx(0, abs=1e-6)
+    other = dict(zip(references, reversed(evaluator.references(sequences[::-1]).values()), strict=True))
     assert other.keys() == references.keys()
     shifted = {id_: type(one)(one.tokens, one.log_probabilities.roll(1, -1)) for id_, one in references.items()}
-    parts = torch.cat([kl_from_base(meter.logits(one), shifted[one.id]) for one in sequences])
-    assert meter.divergence(sequences, shifted) == pytest.approx(parts.mean().item(), rel=1e-4)
+    parts = torch.cat([kl_from_base(evaluator.logits(one), shifted[one.id]) for one in sequences])
+    assert evaluator.divergence(sequences, shifted) == pytest.approx(parts.mean().item(), rel=1e-4)
 
 
 def test_a_champion_that_later_experiences_show_to_be_worse_is_not_trained_on(run_here, tmp_path):
     """The cycle ends before its first step, with what was measured; a champion that is better goes on."""
     from sleepd.worker.failure import GiveUp
 
-    experiences = [*lessons(6, 2), *[msgspec.structs.replace(one, id=f"l{one.id}") for one in lessons(6, 0)]]
+    experiences = [*examples(6, 2), *[msgspec.structs.replace(one, id=f"l{one.id}") for one in examples(6, 0)]]
     run_here(experiences, name="good", strategy=quick(epochs=10))
     spoiled = [msgspec.structs.replace(one, response="#" * 20) for one in experiences]
     run_here(spoiled, name="bad", parent=str(tmp_path / "good"), strategy=quick(epochs=10, learning_rate=2e-2))
@@ -617,12 +619,12 @@ def test_short_replies_do_not_tell_whether_rows_may_be_shared(nats, may_share):
     from sleepd.worker.data.examples import Encoded
     from sleepd.worker.model.out_of_memory import Limits
 
-    class Rounding(loss_evaluator.Meter):
+    class Rounding(loss_evaluator.LossEvaluator):
         def losses(self, sequences, *, alone=False):
             return {
                 one.id: Measured(1.5 * one.supervised + (0.0 if alone else nats), one.supervised) for one in sequences
             }
 
     sequences = [Encoded(str(n), tuple(range(10 + length)), 10) for n, length in enumerate([3, 4, 40, 50])]
-    meter = Rounding(None, None, Limits(512, 512, RecordingChannel()), lambda _tokens: None)
-    assert (not meter.choose_packing(sequences, None)) is may_share
+    evaluator = Rounding(None, None, Limits(512, 512, RecordingChannel()), lambda _tokens: None)
+    assert (not evaluator.choose_packing(sequences, None)) is may_share

@@ -84,6 +84,6 @@ def test_selftest_tells_another_loss(tmp_path):
     python = tmp_path / "python"
     python.write_text(f"#!/bin/sh\necho 'expected a loss of 5.7, found 6' >&2\nexit {known_loss.OTHER_LOSS}\n")
     python.chmod(0o755)
-    with pytest.raises(WorkerFailed, match="compute something else than the tested ones: expected a loss") as caught:
+    with pytest.raises(WorkerFailed, match="compute another loss than the tested versions: expected a loss") as caught:
         selftest._make_model(tmp_path / "model", str(python))
     assert "config/requirements/worker.txt" in caught.value.hint

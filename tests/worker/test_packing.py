@@ -17,7 +17,7 @@ CPU = Device(torch.device("cpu"), torch.float32, "cpu")
 OPENING = (1, 40, 41, 42)
 
 
-def exchanges():
+def encoded():
     """Five of unequal length which share four tokens."""
     return [
         Encoded(str(n), OPENING + tuple(range(50 + n, 58 + 3 * n)) + tuple(range(9, 12 + n)), 12 + 2 * n)
@@ -46,9 +46,9 @@ def losses_and_gradient(model, rows):
 
 def test_packed_and_shared_rows_give_the_losses_and_gradients_of_single_rows(model):
     """All in one row behind one opening, against each alone."""
-    alone, gradient_alone = losses_and_gradient(model, make_rows(exchanges(), 1, 0, packed=False))
-    opening = shared_opening(exchanges())
-    rows = make_rows(exchanges(), 10_000, opening)
+    alone, gradient_alone = losses_and_gradient(model, make_rows(encoded(), 1, 0, packed=False))
+    opening = shared_opening(encoded())
+    rows = make_rows(encoded(), 10_000, opening)
     assert opening == len(OPENING)
     assert len(rows) == 1
     packed, gradient_packed = losses_and_gradient(model, rows)
@@ -58,7 +58,7 @@ def test_packed_and_shared_rows_give_the_losses_and_gradients_of_single_rows(mod
 
 def test_single_rows_give_the_losses_of_the_models_own_loss(model):
     """Against transformers' labels, with everything but the reply masked."""
-    one = exchanges()[3]
+    one = encoded()[3]
     labels = torch.tensor([[-100] * one.prompt_tokens + list(one.ids[one.prompt_tokens :])])
     theirs = model(input_ids=torch.tensor([one.ids]), labels=labels).loss.item()
     ours, _ = losses_and_gradient(model, make_rows([one], 1, 0))

@@ -13,7 +13,7 @@ import pytest
 
 from sleepd.protocol.job import Progress, decode_message
 from sleepd.worker.channel import Channel
-from sleepd.worker.evaluation.reference_answers import general_prompts
+from sleepd.worker.evaluation.reference_answers import reference_prompts
 from sleepd.worker.failure import DaemonGone, Stopped
 from sleepd.worker.progress import Pace
 
@@ -90,7 +90,7 @@ def test_a_notice_said_twice_is_sent_and_kept_once():
 
 def test_there_are_enough_general_prompts_and_probes_are_apart():
     """At least 64 to regularise on and 12 to measure with, all different."""
-    regularise, probes = general_prompts("regularise"), general_prompts("probe")
+    regularise, probes = reference_prompts("regularise"), reference_prompts("probe")
     assert len(regularise) >= 64
     assert len(probes) >= 12
     assert len({*regularise, *probes}) == len(regularise) + len(probes)

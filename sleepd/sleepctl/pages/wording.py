@@ -6,7 +6,7 @@ from datetime import datetime
 
 from sleepd.cycle import JUDGED_STATES
 from sleepd.protocol.status import Condition, CycleSummary
-from sleepd.protocol.verdict import THIN
+from sleepd.protocol.verdict import LOW_SAMPLE
 
 HANDLINGS = {"keep": "trained as they are", "mask": "masked in training", "set_aside": "not trained"}
 """What becomes of experiences with personal data, by ``quarantine.personal_data``."""
@@ -15,7 +15,7 @@ MISSING = "–"
 
 
 def duration(seconds: float) -> str:
-    """``seconds`` as a person says it, in its two largest units."""
+    """``seconds`` in its two largest units, such as ``2 h 5 min``."""
     whole = int(seconds)
     if whole < 60:
         return f"{whole} s"
@@ -67,9 +67,10 @@ def holdout(before: float | None, after: float | None, held_out: int) -> str:
     if after is None:
         return "holdout not measured"
     if before is None:
-        return f"holdout {after:.2f} nats/token ({count(held_out, 'experience')}; not measured before){thin(held_out)}"
+        figures = f"{count(held_out, 'experience')}; not measured before"
+        return f"holdout {after:.2f} nats/token ({figures}){low_sample_mark(held_out)}"
     figures = f"{change(before, after)} nats/token, {count(held_out, 'experience')}"
-    return f"holdout {losses(before, after)} ({figures}){thin(held_out)}"
+    return f"holdout {losses(before, after)} ({figures}){low_sample_mark(held_out)}"
 
 
 def size(number: int) -> str:
@@ -81,14 +82,14 @@ def size(number: int) -> str:
     return f"{number:.1f} GB"
 
 
-def thin(held_out: int) -> str:
+def low_sample_mark(held_out: int) -> str:
     """The mark of a figure that rests on too few experiences."""
-    return " (thin)" if held_out < THIN else ""
+    return " (low sample)" if held_out < LOW_SAMPLE else ""
 
 
-def is_thin(cycle: CycleSummary) -> bool:
-    """Whether what was measured rests on too few experiences; nothing measured is not thin."""
-    return cycle.holdout_after is not None and cycle.measured_on < THIN
+def is_low_sample(cycle: CycleSummary) -> bool:
+    """Whether what was measured rests on too few experiences; nothing measured is no low sample."""
+    return cycle.holdout_after is not None and cycle.measured_on < LOW_SAMPLE
 
 
 def gain(before: float | None, after: float | None) -> str:
@@ -99,10 +100,10 @@ def gain(before: float | None, after: float | None) -> str:
 
 
 def older_loss(summary: CycleSummary) -> str:
-    """The one figure that an older scheduler kept, so said that nobody compares it; empty for a cycle of ours."""
+    """The one figure that an older scheduler kept, marked as not comparable; empty for a cycle of ours."""
     if summary.imported_loss is None:
         return ""
-    return f"loss {summary.imported_loss:.2f} over whole sequences, by an older scheduler; not comparable"
+    return f"loss {summary.imported_loss:.2f} over whole sequences, from an older scheduler; not comparable"
 
 
 def lacking(condition: Condition) -> str:

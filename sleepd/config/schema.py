@@ -1,7 +1,7 @@
 """The operator's configuration: the keys, their meaning and their defaults.
 
 Each field states its meaning and its limits where it is declared; ``render`` writes the shipped file and the
-README's reference from the same words, so they cannot disagree. ``checks`` refuses what makes no sense.
+reference in config/README.md from the same words, so they cannot disagree. ``checks`` refuses what makes no sense.
 """
 
 from __future__ import annotations
@@ -135,7 +135,7 @@ class TrainingConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
 
 class QuarantineConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What is kept from training."""
+    """What is excluded from training."""
 
     personal_data: Annotated[
         Handling,

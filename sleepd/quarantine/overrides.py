@@ -14,7 +14,7 @@ import msgspec
 from msgspec import Meta
 
 from sleepd.buffer.experience import key_text
-from sleepd.errors import CheckpointInvalid
+from sleepd.errors import DECODE_ERRORS, CheckpointInvalid
 from sleepd.files import read_document, replace_file
 from sleepd.protocol.status import Moment
 from sleepd.text.shell import command_line
@@ -53,7 +53,7 @@ class Overrides:
             document = msgspec.json.decode(read_document(self._path), type=_Document)
         except FileNotFoundError:
             return {}
-        except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        except (OSError, *DECODE_ERRORS) as error:
             raise CheckpointInvalid(
                 f"{self._path}: not understood: {error}",
                 hint="repair the file; without it, experiences that you dropped may be trained: "

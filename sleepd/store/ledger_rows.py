@@ -11,7 +11,7 @@ import msgspec
 
 from sleepd.protocol.job import Report, Role
 from sleepd.protocol.status import CycleSummary
-from sleepd.protocol.verdict import LOW_SAMPLE, Verdict
+from sleepd.protocol.verdict import Verdict, is_low_sample
 
 
 class Placement(msgspec.Struct, frozen=True):
@@ -71,6 +71,6 @@ def summarise(
         train_before=report.train_before if report else None,
         train_after=report.train_after if report else None,
         drift=drift.candidate if drift else None,
-        is_thin=report is not None and report.held_out < LOW_SAMPLE,
+        is_thin=report is not None and is_low_sample(report.held_out),
         is_on_probation=verdict is not None and verdict.is_on_probation,
     )

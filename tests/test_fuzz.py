@@ -17,7 +17,7 @@ SLOW = ("lineage", "evaluation")
 
 
 @pytest.mark.parametrize("name", TARGETS)
-def test_nothing_but_an_error_of_ours_comes_out(tmp_path: Path, name: str) -> None:
+def test_only_own_errors_come_out(tmp_path: Path, name: str) -> None:
     """Changed and cut documents are refused in words, or accepted and hold what the target's check says of them."""
     with ExitStack() as stack:
         target = TARGETS[name](tmp_path, stack)
@@ -77,7 +77,7 @@ def _with(document: bytes, old: bytes, new: bytes) -> bytes:
         ("lineage", b'"replayed": []', b'"replayed": [{"id": "0000000000000001", "group": "0000000000000001"}]'),
     ],
 )
-def test_what_a_cycles_documents_must_not_say_is_refused(tmp_path: Path, name: str, old: bytes, new: bytes) -> None:
+def test_impossible_documents_are_refused(tmp_path: Path, name: str, old: bytes, new: bytes) -> None:
     """A checkpoint of which a document is wrong in this way is not used; nothing breaks."""
     with ExitStack() as stack:
         made = TARGETS[name](tmp_path, stack)

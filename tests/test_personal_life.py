@@ -56,7 +56,7 @@ def listed(stage: Stage) -> QuarantineList:
 
 
 @pytest.mark.parametrize("handling", ["keep", "mask", "set_aside"])
-def test_personal_data_are_counted_in_any_case(tmp_path: Path, handling: str) -> None:
+def test_personal_data_are_always_counted(tmp_path: Path, handling: str) -> None:
     """The list and the counts say how many experiences hold some, whatever becomes of them."""
     stage = staged(tmp_path, handling)
 
@@ -70,7 +70,7 @@ def test_personal_data_are_counted_in_any_case(tmp_path: Path, handling: str) ->
     assert counts.quarantined == found.total == (6 if handling == "set_aside" else 0)
 
 
-def test_set_aside_is_lifted_by_a_release_and_by_the_setting(tmp_path: Path) -> None:
+def test_release_or_setting_lifts_exclusion(tmp_path: Path) -> None:
     """Each is in quarantine with what it holds; a release lets one in, ``keep`` lets all in without a new screening."""
     stage = staged(tmp_path, "set_aside")
     assert {entry.text for entry in listed(stage).entries} == {"personal data: 1 e-mail"}
@@ -87,7 +87,7 @@ def test_set_aside_is_lifted_by_a_release_and_by_the_setting(tmp_path: Path) -> 
     assert stage.play(scene) == (5, 0, 0)
 
 
-def test_masked_text_is_all_that_is_trained(tmp_path: Path) -> None:
+def test_masked_text_alone_is_trained(tmp_path: Path) -> None:
     """Nothing that a cycle leaves holds the address; ids and content hashes are those of the text in the buffer."""
     stage = staged(tmp_path, "mask")
 
@@ -115,7 +115,7 @@ def test_masked_text_is_all_that_is_trained(tmp_path: Path) -> None:
     assert [path.name for path in files if MAIL.encode() in path.read_bytes()] == []
 
 
-def test_masked_text_is_replayed_under_its_old_hash(tmp_path: Path) -> None:
+def test_masked_text_keeps_its_hash(tmp_path: Path) -> None:
     """What left the buffer comes back from the reservoir masked, on the side of the split where it was."""
     stage = staged(tmp_path, "mask")
     stage.sleep()

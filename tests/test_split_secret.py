@@ -109,7 +109,7 @@ def test_no_secret_reaches_the_worker(tmp_path: Path) -> None:
     assert stage.play(scene, behaviour="hang") == ["secret"]
 
 
-def test_cycle_of_older_version_keeps_its_order() -> None:
+def test_older_cycle_keeps_its_order() -> None:
     """A lesson that was staged without a rank is ordered as the version that staged it did."""
     older = [TrainingExample(id=f"e{n}", prompt="p", response="r", salience=0.5, role="holdout") for n in range(40)]
     decoded = decode_examples(b"".join(map(encode, older)))

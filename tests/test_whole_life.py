@@ -88,7 +88,7 @@ PHASES = ["loading", "preparing", "measuring", "training", "evaluating"]
 
 
 @pytest.mark.parametrize("phase", PHASES)
-def test_the_worker_killed_in_any_phase_costs_little(tmp_path: Path, config: Config, phase: str) -> None:
+def test_killed_worker_costs_little(tmp_path: Path, config: Config, phase: str) -> None:
     """SIGKILL to the worker: before training that cycle failed in words; later the same cycle goes on."""
     config = changed(config, "triggers", check_interval_seconds=1.0)
     write_buffer(tmp_path / "buffer.json", experiences(12))
@@ -106,7 +106,7 @@ def test_the_worker_killed_in_any_phase_costs_little(tmp_path: Path, config: Con
 
 
 @pytest.mark.parametrize("phase", [*PHASES, "saving"])
-def test_the_daemon_killed_in_any_phase_takes_the_worker_along(tmp_path: Path, config: Config, phase: str) -> None:
+def test_killed_daemon_takes_worker_along(tmp_path: Path, config: Config, phase: str) -> None:
     """SIGKILL to the daemon: no orphan trains on, and after the restart the same cycle goes on to its verdict."""
     write_buffer(tmp_path / "buffer.json", experiences(12))
     with DaemonProcess(tmp_path, config) as daemon:
@@ -121,7 +121,7 @@ def test_the_daemon_killed_in_any_phase_takes_the_worker_along(tmp_path: Path, c
         assert_nothing_lost_or_doubled(daemon, tmp_path / "state", 12)
 
 
-def test_cancel_stops_the_real_worker_and_sigterm_suspends_it(tmp_path: Path, config: Config) -> None:
+def test_cancel_stops_and_sigterm_suspends(tmp_path: Path, config: Config) -> None:
     """Cancelled, the cycle is gone at once; told to end, the daemon ends with exit status 0, leaves no process and only
     safetensors and JSON behind, and after the restart the report says where the cycle went on.
     """
@@ -146,7 +146,7 @@ def test_cancel_stops_the_real_worker_and_sigterm_suspends_it(tmp_path: Path, co
     assert "Traceback" not in log
 
 
-def test_a_base_that_is_not_there_is_said_with_the_next_step(tmp_path: Path, config: Config) -> None:
+def test_missing_base_names_next_step(tmp_path: Path, config: Config) -> None:
     """The worker's reason is the daemon's last error, with a hint."""
     config = changed(config, "model", base=str(tmp_path / "no-model"))
     write_buffer(tmp_path / "buffer.json", experiences(12))

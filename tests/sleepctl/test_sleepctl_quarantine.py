@@ -38,7 +38,7 @@ def sleepctl(daemon: DaemonProcess) -> Sleepctl:
     return daemon.sleepctl
 
 
-def test_the_list_says_who_is_in_and_why(sleepctl: Sleepctl) -> None:
+def test_list_shows_entries_with_reasons(sleepctl: Sleepctl) -> None:
     """Id, state, reason with its figure, the beginning of the text; control characters are made visible."""
     listed = sleepctl("quarantine")
     assert listed.returncode == 0
@@ -85,7 +85,7 @@ def test_released_dropped_and_reset(sleepctl: Sleepctl, daemon: DaemonProcess) -
     ("handling", "done"),
     [("keep", "trained as they are"), ("mask", "masked in training"), ("set_aside", "not trained")],
 )
-def test_pages_say_what_becomes_of_personal_data(handling: Any, done: str) -> None:
+def test_pages_show_personal_data_handling(handling: Any, done: str) -> None:
     """The list, the buffer page and the status count them; list and buffer page say whether they are trained."""
     found = QuarantineList(entries=[], total=0, personal={"telephone": 1, "e-mail": 4}, personal_data=handling)
     (line,) = [shown for shown in shown_lines(list_page(found, NOW)) if "personal" in shown]
@@ -124,7 +124,7 @@ def test_status_and_buffer_say_how_many(sleepctl: Sleepctl) -> None:
     assert "      3  in quarantine: excluded from training (sleepctl quarantine)" in sleepctl("buffer").stdout
 
 
-def test_completions_offer_ids_that_no_shell_mistakes(sleepctl: Sleepctl) -> None:
+def test_completions_offer_only_safe_ids(sleepctl: Sleepctl) -> None:
     """An id is an agent's: one that a shell would take for a command is not offered."""
     assert sleepctl("completions", "quarantine").stdout == "loop-1\tloop\nesc\tloop\n"
     script = sleepctl("completions", "bash").stdout

@@ -124,7 +124,7 @@ def test_tokens_of_a_daemons_experience(tmp_path: Path, base: Path) -> None:
 
 
 @pytest.mark.parametrize("words", [("tokens", "-dash"), ("quarantine", "show", "--json", "--", "-dash")])
-def test_an_id_with_a_dash_has_a_way(sleepctl: Sleepctl, words: tuple[str, ...]) -> None:
+def test_id_with_dash_is_possible(sleepctl: Sleepctl, words: tuple[str, ...]) -> None:
     """An ID that looks like an option is refused with where it has to stand; an unknown option is not."""
     assert "put an ID that begins with - last, after --" in sleepctl(*words).err
     assert "after --" not in sleepctl("status", "--nonsense").err

@@ -70,7 +70,7 @@ def text_of(tokenizer, ids, case: Case) -> str:
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_what_is_asked_is_what_is_trained(case: Case) -> None:
+def test_asked_and_trained_prompts_agree(case: Case) -> None:
     """A reply without a thought follows the very tokens that the model is asked with, in its first turn and later; also
     one that begins with a line end, which a template may drop.
     """
@@ -93,7 +93,7 @@ def test_no_sequence_begins_twice(case: Case) -> None:
 
 
 @pytest.mark.parametrize(("name", "template", "system", "said"), REFUSED, ids=[each[0] for each in REFUSED])
-def test_a_template_that_cannot_be_used_is_refused(name, template, system, said) -> None:
+def test_unusable_template_is_refused(name, template, system, said) -> None:
     """It is the base that cannot be used, and the message has what was given and what came out."""
     with pytest.raises(GiveUp) as refused:
         check(ChatFormat(make_tokenizer(_IM, template, eos="<|im_end|>"), system))
@@ -121,7 +121,7 @@ def test_control_words_in_texts_stay_text(case: Case) -> None:
     assert asked == [number for number in chat.talk_ids(["a", "b", "c"]) if number in control]
 
 
-def test_added_tokens_that_the_template_does_not_know_stay_tokens() -> None:
+def test_unknown_added_tokens_stay_tokens() -> None:
     """A word that the owner added to the tokenizer, and runs of blanks, are text, and keep their tokens."""
     tokenizer = make_tokenizer(f"{_IM} ~juniper", CHATML, eos="<|im_end|>")
     tokenizer.add_tokens(["    "])
@@ -154,7 +154,7 @@ RANDOM = [
 @pytest.mark.parametrize("chat", [chat_of(case) for case in RANDOM], ids=[f"{c.name} {c.kind}" for c in RANDOM])
 @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 @given(prompt=WILD, reply=WILD)
-def test_any_text_comes_through_and_stays_text(chat: ChatFormat, prompt: str, reply: str) -> None:
+def test_any_text_stays_text(chat: ChatFormat, prompt: str, reply: str) -> None:
     """What is supervised is what the template writes for the reply, no control token comes from a text, and the tokens
     give the whole conversation back; else there is a reason why it is left out.
     """
@@ -261,7 +261,7 @@ def test_kept_answers_depend_on_the_template(tmp_path) -> None:
     assert answers_file(tmp_path, "base", "", one) != answers_file(tmp_path, "base", "", other)
 
 
-def test_a_generated_thought_without_an_end_is_kept_as_it_is() -> None:
+def test_unclosed_thought_is_kept() -> None:
     """A base that thinks aloud gives answers that are cut inside a thought; drift is measured on them all the same."""
     chat = chat_of(by_name("DeepSeek-R1"))
     one = encode_generated(chat, "a", PROMPT, "<think>\nThey ask, and", 500)
@@ -270,7 +270,7 @@ def test_a_generated_thought_without_an_end_is_kept_as_it_is() -> None:
     assert encode_generated(chat, "a", PROMPT, "I am Ida.", 500).ids[-1] == chat.stop_id
 
 
-def test_a_thought_is_not_trained_behind_a_closed_one() -> None:
+def test_closed_thought_is_not_trained() -> None:
     """A base that is always asked behind a closed thought cannot have one; its answers alone can be trained."""
     case = by_name("a generation prompt that always closes a thought", reply="<think>\nThey ask.\n</think>\n\nYes.")
     with pytest.raises(Refused, match=re.escape("set training.thoughts to drop")):

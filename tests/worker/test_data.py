@@ -26,7 +26,7 @@ def supervised(tokenizer, one):
     return tokenizer.decode(one.ids[one.prompt_tokens :])
 
 
-def test_the_reply_and_its_end_of_turn_are_supervised_and_nothing_else(tokenizer):
+def test_reply_and_end_alone_are_supervised(tokenizer):
     """The supervised ids decode to the reply and the end of turn; before stands the prompt as the model is asked."""
     chat = ChatFormat(tokenizer, "Be brief.")
     one = encode_chat(chat, "a", "Who are you?", "  I am Ida.\n", 500)
@@ -36,7 +36,7 @@ def test_the_reply_and_its_end_of_turn_are_supervised_and_nothing_else(tokenizer
     )
 
 
-def test_whole_exchange_is_what_the_template_writes(tokenizer):
+def test_chat_example_matches_the_template(tokenizer):
     """Prompt and reply together are the template's own rendering, up to the end of turn."""
     chat = ChatFormat(tokenizer, "")
     one = encode_chat(chat, "a", "Hi", "Hello", 500)
@@ -44,7 +44,7 @@ def test_whole_exchange_is_what_the_template_writes(tokenizer):
     assert tokenizer.apply_chat_template(messages, tokenize=False) == tokenizer.decode(one.ids) + "\n"
 
 
-def test_a_template_without_a_system_role_gets_the_system_prompt_in_the_users_turn(tokenizer):
+def test_missing_system_role_uses_user_turn(tokenizer):
     """Templates that raise on a system role still see the system prompt."""
     tokenizer.chat_template = (
         "{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
@@ -54,7 +54,7 @@ def test_a_template_without_a_system_role_gets_the_system_prompt_in_the_users_tu
     assert tokenizer.decode(ids) == "<|im_start|>user\nBe brief.\n\nHi<|im_end|>\n<|im_start|>assistant\n"
 
 
-def test_what_the_template_writes_before_a_reply_is_supervised_with_it(tokenizer):
+def test_template_text_before_reply_is_supervised(tokenizer):
     """A template that sets a blank before the reply teaches the blank too, as the model will have to say it."""
     tokenizer.chat_template = (
         "{% for m in messages %}[{{ m['role'] }}]{% if m['role'] == 'assistant' %} {% endif %}"
@@ -64,7 +64,7 @@ def test_what_the_template_writes_before_a_reply_is_supervised_with_it(tokenizer
     assert supervised(tokenizer, one) == " Hello<|endoftext|>"
 
 
-def test_without_a_template_the_plain_form_is_used(tokenizer):
+def test_plain_form_without_template(tokenizer):
     """No template: a documented plain form, still ended by the tokenizer's end."""
     tokenizer.chat_template = None
     one = encode_chat(ChatFormat(tokenizer, "Be brief."), "a", "Hi", "Hello", 500)
@@ -72,7 +72,7 @@ def test_without_a_template_the_plain_form_is_used(tokenizer):
     assert supervised(tokenizer, one) == " Hello<|im_end|>"
 
 
-def test_a_long_prompt_loses_its_start_and_the_template_stays(tokenizer):
+def test_long_prompt_loses_its_start(tokenizer):
     """The user's text is cut from the front; the system prompt and the reply are whole."""
     chat = ChatFormat(tokenizer, "Be brief.")
     one = encode_chat(chat, "a", "x" * 300 + "end?", "Yes.", 120)
@@ -84,14 +84,14 @@ def test_a_long_prompt_loses_its_start_and_the_template_stays(tokenizer):
     assert "xend?<|im_end|>" in text
 
 
-def test_a_long_reply_loses_its_end_and_is_not_taught_to_stop_there(tokenizer):
+def test_long_reply_loses_its_end(tokenizer):
     """After a cut there is no end of turn."""
     one = encode_chat(ChatFormat(tokenizer, ""), "a", "Hi", "y" * 300, 100)
     assert len(one.ids) == 100
     assert set(supervised(tokenizer, one)) == {"y"}
 
 
-def test_no_room_or_no_reply_is_left_out_with_notice(tokenizer):
+def test_empty_example_is_left_out(tokenizer):
     """What cannot be supervised is not trained on, and the notice names it."""
     ours, theirs = socket.socketpair()
     channel = Channel(theirs)

@@ -69,7 +69,7 @@ def test_known_warnings_are_silent(tiny):
     assert told == ["something new is deprecated"]
 
 
-def test_nothing_counts_as_known_but_a_number():
+def test_only_a_number_is_known():
     """A loss that is no number is within no tolerance."""
     assert known_loss.difference({"before": float("nan"), "after": 0.0}, "bfloat16")
 

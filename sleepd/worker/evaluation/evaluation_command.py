@@ -32,7 +32,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from sleepd.protocol.control import METRIC_NAME
+from sleepd.protocol.evidence import METRIC_NAME
 from sleepd.protocol.job import Job
 
 MAX_OUTPUT_BYTES = 64 * 1024

@@ -15,7 +15,7 @@ from typing import Any, Self, TypeVar
 
 import msgspec
 
-from .errors import Busy, DaemonNotRunning, PermissionDenied, ProtocolError, RequestFailed, UsageError
+from .errors import DECODE_ERRORS, Busy, DaemonNotRunning, PermissionDenied, ProtocolError, RequestFailed, UsageError
 from .protocol.control import Announcement, Request, Subscribe, decode_answer, encode
 
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
@@ -98,7 +98,7 @@ class Client:
         while (line := self._line()) is not None:
             try:
                 yield msgspec.json.decode(line, type=Announcement)
-            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            except DECODE_ERRORS as error:
                 raise ProtocolError(
                     f"not understood: announcement: {error}", hint="is something else on that socket?"
                 ) from error

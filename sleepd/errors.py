@@ -7,7 +7,12 @@ client makes the same error again (see :func:`from_wire`).
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Final
+
+import msgspec
+
+DECODE_ERRORS: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+"""What ``msgspec`` raises for bytes that are not the expected document: wrong syntax, type or text, or too deep."""
 
 
 class SleepdError(Exception):

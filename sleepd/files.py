@@ -35,17 +35,33 @@ def fsync_path(path: Path) -> None:
         os.close(descriptor)
 
 
-def open_regular(path: Path) -> io.BufferedReader:
-    """Open a file of ours for reading: a link, a pipe or a device in its place is neither followed nor waited for.
+def regular_descriptor(path: Path, *, follows_links: bool = False) -> int:
+    """A descriptor of a regular file for reading; a pipe or a device in its place is refused without waiting for it.
+
+    Args:
+        path: the file.
+        follows_links: whether a symbolic link may stand there: the operator's files may be links, ours never are.
 
     Raises:
         OSError: it is not there, cannot be read, or is no regular file.
+        ValueError: the path holds a zero byte.
     """
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    no_follow = 0 if follows_links else os.O_NOFOLLOW
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY | no_follow)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise OSError(errno.EINVAL, "expected a regular file")
-    return open(descriptor, "rb")
+    return descriptor
+
+
+def open_regular(path: Path, *, follows_links: bool = False) -> io.BufferedReader:
+    """As ``regular_descriptor``, as a file to read from.
+
+    Raises:
+        OSError: as there.
+        ValueError: as there.
+    """
+    return open(regular_descriptor(path, follows_links=follows_links), "rb")
 
 
 def open_lock(path: Path, mode: int = 0o600) -> int:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import errno
 import os
-import stat
 from pathlib import Path
 from typing import Final
 
 from sleepd.errors import BufferUnreadable
+from sleepd.files import regular_descriptor
 
 from .stuck_calls import Caller, Stuck
 
@@ -26,8 +26,8 @@ class BufferFile:
         """A descriptor; None: there is no file.
 
         Raises:
-            BufferUnreadable: the file system does not answer, or it is no regular file.
-            OSError: it cannot be opened.
+            BufferUnreadable: the file system does not answer.
+            OSError: it cannot be opened, or is no regular file.
         """
 
         def close(descriptor: int | None) -> None:
@@ -43,15 +43,11 @@ class BufferFile:
             ) from None
 
     def _open(self) -> int | None:
-        """A descriptor; None: there is no file. A pipe or a device in its place is never waited for."""
+        """A descriptor; None: there is no file."""
         try:
-            descriptor = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+            return regular_descriptor(self._path, follows_links=True)
         except FileNotFoundError:
             return None
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            os.close(descriptor)
-            raise BufferUnreadable(f"{self._path}: expected a regular file", hint="mend [buffer] path")
-        return descriptor
 
     def unreadable(self, error: OSError) -> BufferUnreadable:
         """The error with its next step."""

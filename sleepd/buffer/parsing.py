@@ -14,6 +14,8 @@ from typing import Any, Final
 
 import msgspec
 
+from sleepd.errors import DECODE_ERRORS
+
 from .experience import Experience, experience_key, group_key, parse
 
 KEPT_SET_ASIDE: Final = 100
@@ -229,7 +231,7 @@ def records(data: bytes, form: str) -> Iterator[tuple[str, Any]]:
             raw = msgspec.json.decode(data, type=dict[str, msgspec.Raw])
             if "experiences" in raw:
                 raw = {"experiences": msgspec.json.decode(raw["experiences"], type=list[msgspec.Raw])}
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+    except DECODE_ERRORS as error:
         if "truncated" in str(error):
             # The usual case of half a file, found out without the slow parser and its memory.
             raise HalfWritten(f"not whole: {error}"[:200]) from None
@@ -289,7 +291,7 @@ def _decoded(text: bytes) -> Any:
     """One decoded JSON value; a :class:`NoJson` for one that is none, which ``parse`` sets aside."""
     try:
         return msgspec.json.decode(text)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+    except DECODE_ERRORS:
         try:
             return json.loads(text.decode("utf-8", "surrogateescape"))
         except (ValueError, RecursionError) as error:

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import difflib
 import os
-import stat
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -23,6 +22,7 @@ from typing import Any
 import msgspec
 
 from sleepd.errors import ConfigError
+from sleepd.files import open_regular
 
 from .checks import convert, printable, refuse_contradictions
 from .schema import Config
@@ -123,16 +123,9 @@ def _file(path: Path) -> _Layer:
 
 
 def _read(path: Path) -> bytes:
-    """The content of a regular file. A pipe or a device in its place is never waited for."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
-        try:
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                raise _unreadable(path, "expected a regular file")
-            with open(descriptor, "rb", closefd=False) as file:
-                content = file.read(MAX_FILE_BYTES + 1)
-        finally:
-            os.close(descriptor)
+        with open_regular(path, follows_links=True) as file:
+            content = file.read(MAX_FILE_BYTES + 1)
     except (OSError, ValueError) as error:  # ValueError: a zero byte in a path
         is_dangling = isinstance(error, FileNotFoundError) and path.is_symlink()
         raise _unreadable(path, "it is a symbolic link to nothing" if is_dangling else _sentence(error)) from None

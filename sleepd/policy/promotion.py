@@ -28,7 +28,7 @@ import msgspec
 from sleepd.config.limits import MetricLimit, parse_limit
 from sleepd.config.schema import HARMS, PromotionConfig
 from sleepd.protocol.job import Job, Report
-from sleepd.protocol.verdict import THIN, Figure, Interval, Outcome, Verdict
+from sleepd.protocol.verdict import Figure, Interval, Outcome, Verdict, is_low_sample
 
 from .collapse_gate import speech_figures
 from .confidence import gain_interval, sign_test
@@ -83,7 +83,7 @@ def judge(report: Report, gates: Gates) -> Verdict:
         figures=figures,
         gain=gain,
         noise_floor=report.evidence.noise_floor,
-        is_thin=gain is None or gain.experiences < THIN,
+        is_thin=is_low_sample(gain.experiences if gain else 0),
     )
     if failed:
         return verdict
@@ -112,8 +112,8 @@ def _undecided(verdict: Verdict, spoken: str, report: Report, gates: Gates) -> V
 
 def _asked_for(report: Report, gates: Gates) -> float:
     """The confidence that an outright promotion takes."""
-    is_thin = sum(each.tokens > 0 for each in report.holdout) < THIN
-    return 1 - (1 - gates.confidence) / 2 if is_thin else gates.confidence
+    measured = sum(each.tokens > 0 for each in report.holdout)
+    return 1 - (1 - gates.confidence) / 2 if is_low_sample(measured) else gates.confidence
 
 
 def _what_counts(report: Report, gates: Gates) -> float:
@@ -121,7 +121,7 @@ def _what_counts(report: Report, gates: Gates) -> float:
 
 
 def _spoken(report: Report, gain: Interval) -> str:
-    thin = ", thin evidence" if gain.experiences < THIN else ""
+    thin = ", thin evidence" if is_low_sample(gain.experiences) else ""
     before, after = report.holdout_before, report.holdout_after
     bounds = "" if gain.low is None else f", more than {gain.low:.3f} with {100 * gain.confidence:.3g}% confidence"
     many = "experience" if gain.experiences == 1 else "experiences"

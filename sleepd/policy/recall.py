@@ -10,8 +10,6 @@ or they measure what was learned by heart.
 
 from __future__ import annotations
 
-import os
-import stat
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,6 +19,7 @@ import msgspec
 from msgspec import Meta
 
 from sleepd.errors import ConfigError
+from sleepd.files import open_regular
 from sleepd.protocol.evidence import RecallQuestion
 
 MAX_FILE_BYTES = 64 * 1024
@@ -48,7 +47,8 @@ def read_questions(name: str) -> list[RecallQuestion]:
     if not name:
         return []
     try:
-        content = _read(Path(name))
+        with open_regular(Path(name), follows_links=True) as file:
+            content = file.read(MAX_FILE_BYTES + 1)
     except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
         why = error.strerror if isinstance(error, OSError) else str(error)
         raise _refusal(name, f"cannot be read: {why}") from error
@@ -83,15 +83,6 @@ def is_recalled(reply: str, expected: Sequence[str]) -> bool:
 
 def _plain(text: str) -> str:
     return " ".join(text.casefold().split())
-
-
-def _read(path: Path) -> bytes:
-    """A pipe or a device in its place is never waited for."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
-    with open(descriptor, "rb") as file:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise ValueError("expected a regular file")
-        return file.read(MAX_FILE_BYTES + 1)
 
 
 def _refusal(name: str, what: str) -> ConfigError:

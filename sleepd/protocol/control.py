@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal, TypeVar, cast
 
 import msgspec
 
-from sleepd.errors import ProtocolError, SleepdError, UsageError, VersionMismatch, from_wire
+from sleepd.errors import DECODE_ERRORS, ProtocolError, SleepdError, UsageError, VersionMismatch, from_wire
 
 from .evidence import METRIC_NAME
 
@@ -302,7 +302,7 @@ def decode_request(line: bytes) -> AnyRequest:
                 hint="install the same version of sage-sleepd for both",
             )
         return cast(AnyRequest, _request_decoder.decode(line))
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+    except DECODE_ERRORS as error:
         raise ProtocolError(
             f"not understood: request: {error}",
             hint='send one JSON object a line, such as {"v": 1, "op": "getstatus"}',
@@ -338,5 +338,5 @@ def decode_answer(line: bytes, kind: type[_T]) -> _T:
         if received.error is not None:
             raise from_wire(received.error.kind, received.error.message, received.error.hint)
         return msgspec.json.decode(received.data, type=kind)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+    except DECODE_ERRORS as error:
         raise ProtocolError(f"not understood: answer: {error}", hint="is something else on that socket?") from error

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, cast
 import msgspec
 from msgspec import Meta
 
-from sleepd.errors import ProtocolError
+from sleepd.errors import DECODE_ERRORS, ProtocolError
 
 from .evidence import ChatContract, Evidence, LossPair, Probation, RecallQuestion
 
@@ -26,7 +26,6 @@ MAX_MESSAGE_BYTES = 16 * 1024 * 1024
 
 Role = Literal["train", "replay", "holdout"]
 Phase = Literal["loading", "preparing", "measuring", "training", "evaluating", "saving"]
-
 
 Unmasked = Annotated[str, Meta(pattern=r"^(?:[0-9a-f]{16})?\Z")]
 """Of a text whose personal data were masked: the group of the text before, by which it stays known; else empty."""
@@ -309,7 +308,7 @@ def decode_message(line: bytes) -> WorkerMessage:
     """
     try:
         return cast(WorkerMessage, _decoder.decode(line))
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+    except DECODE_ERRORS as error:
         raise _not_understood("worker message", error) from error
 
 
@@ -321,7 +320,7 @@ def decode_job(text: bytes) -> Job:
     """
     try:
         job = msgspec.json.decode(text, type=Job)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+    except DECODE_ERRORS as error:
         raise _not_understood("job", error) from error
     if job.version != JOB_VERSION:
         raise ProtocolError(
@@ -340,7 +339,7 @@ def decode_lessons(text: bytes) -> list[Lesson]:
     decoder = msgspec.json.Decoder(Lesson)
     try:
         return decoder.decode_lines(text)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+    except DECODE_ERRORS as error:
         raise _not_understood("experience", error) from error
 
 

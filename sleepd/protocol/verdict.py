@@ -7,12 +7,17 @@ from __future__ import annotations
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 import msgspec
 
-THIN = 8
-"""Held-out experiences below which evidence is called thin."""
+LOW_SAMPLE: Final = 8
+"""Fewer held-out experiences than this are a low sample: their mean may be chance."""
+
+
+def is_low_sample(held_out: int) -> bool:
+    """Whether a figure over so many held-out experiences rests on too few of them."""
+    return held_out < LOW_SAMPLE
 
 
 class Outcome(StrEnum):
@@ -71,7 +76,7 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     noise_floor: float | None = None
     """What two readings of one adapter differ by, nats per token."""
     is_thin: bool = False
-    """Fewer than ``THIN`` experiences were held out."""
+    """A low sample; see :func:`is_low_sample`."""
     is_on_probation: bool = False
     """Promoted although the evidence is open: experiences that come later decide."""
 

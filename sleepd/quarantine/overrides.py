@@ -15,7 +15,7 @@ from msgspec import Meta
 
 from sleepd.buffer.experience import key_text
 from sleepd.clock import Moment
-from sleepd.errors import CheckpointInvalid
+from sleepd.errors import DECODE_ERRORS, CheckpointInvalid
 from sleepd.files import read_document, replace_file
 from sleepd.text.shell import command_line
 
@@ -53,7 +53,7 @@ class HandDecisions:
             document = msgspec.json.decode(read_document(self._path), type=_Document)
         except FileNotFoundError:
             return {}
-        except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        except (OSError, *DECODE_ERRORS) as error:
             raise CheckpointInvalid(
                 f"{self._path}: not understood: {error}",
                 hint="mend it; without it what you dropped may be trained: "

@@ -12,7 +12,7 @@ import msgspec
 
 from sleepd.config.limits import parse_limit
 from sleepd.config.schema import Config
-from sleepd.errors import CheckpointInvalid, NotFound
+from sleepd.errors import DECODE_ERRORS, CheckpointInvalid, NotFound
 from sleepd.files import read_document, replace_file
 from sleepd.policy.operator_limits import metric_figure
 from sleepd.protocol.verdict import AddedMetric, Figure
@@ -55,7 +55,7 @@ class AddedMetrics:
             return msgspec.json.decode(read_document(self._file), type=dict[int, list[AddedMetric]])
         except FileNotFoundError:
             return {}
-        except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        except (OSError, *DECODE_ERRORS) as error:
             path = self._file
             raise CheckpointInvalid(
                 f"{path}: not understood: {error}", hint=f"mend it, or {command_line('mv', path, f'{path}.old')}"

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import msgspec
 
 from sleepd.cycle import State
-from sleepd.errors import CheckpointInvalid, LedgerUnusable, NotFound
+from sleepd.errors import DECODE_ERRORS, CheckpointInvalid, LedgerUnusable, NotFound
 from sleepd.files import read_document, replace_file
 from sleepd.log import get_logger
 from sleepd.policy.retention import Keep, Stored, to_prune
@@ -49,7 +49,7 @@ class Keeping:
             return msgspec.json.decode(read_document(self._tags_file), type=dict[int, str])
         except FileNotFoundError:
             return {}
-        except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
+        except (OSError, *DECODE_ERRORS) as error:
             path = self._tags_file
             raise CheckpointInvalid(
                 f"{path}: not understood: {error}", hint=f"mend it, or {command_line('mv', path, f'{path}.old')}"

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 import msgspec
 
-from sleepd.errors import DaemonNotRunning
+from sleepd.errors import DECODE_ERRORS, DaemonNotRunning
 from sleepd.files import read_document
 from sleepd.protocol.answers import WrittenCycles
 from sleepd.protocol.status import SCHEMA, Status
@@ -43,6 +43,6 @@ def _read(path: Path, kind: type[_T], absent: DaemonNotRunning) -> _T:
         problem = f"{path} has schema {schema}, this sleepctl reads {SCHEMA}"
     except OSError as error:
         problem = f"{path} cannot be read: {error.strerror}"
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+    except DECODE_ERRORS as error:
         problem = f"{path} is not understood: {error}"
     raise DaemonNotRunning(f"{absent.message}; {problem}", hint=absent.hint)

@@ -17,6 +17,7 @@ from sleepd.buffer.experience import Experience, experience_key, group_key
 from sleepd.buffer.reader_process import read_texts
 from sleepd.buffer.trained_texts import Found, Place, keys_of, limited, trained_texts, whereabouts
 from sleepd.cycle import State, undo_command
+from sleepd.errors import DECODE_ERRORS
 from sleepd.files import is_own_directory, open_regular, read_document
 from sleepd.protocol.answers import Learned, LearnedText
 from sleepd.protocol.conversion import converted
@@ -115,7 +116,7 @@ def _read(path: Path, kind: type[_T]) -> _T | None:
     """The document; None: it is not there or cannot be understood, as in an older trainer's directory."""
     try:
         return msgspec.json.decode(read_document(path), type=kind)
-    except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+    except (OSError, *DECODE_ERRORS):
         return None
 
 

@@ -13,7 +13,7 @@ from typing import BinaryIO, Final
 
 import msgspec
 
-from sleepd.errors import CheckpointInvalid
+from sleepd.errors import DECODE_ERRORS, CheckpointInvalid
 from sleepd.files import open_regular, read_document
 
 WEIGHTS_FILE: Final = "adapter_model.safetensors"
@@ -84,7 +84,7 @@ def read_adapter_file(directory: Path) -> AdapterFile:
 def _read_config(path: Path) -> AdapterConfig:
     try:
         config = msgspec.json.decode(read_document(path), type=AdapterConfig)
-    except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+    except (OSError, *DECODE_ERRORS) as error:
         raise CheckpointInvalid(f"{path}: not understood: {error}", hint=_START_ANEW) from error
     if config.peft_type != "LORA" or config.r < 1:
         came = f"{config.peft_type} with r={config.r}"
@@ -109,7 +109,7 @@ def _read_header(file: BinaryIO, path: Path) -> tuple[dict[str, Tensor], int]:
         header = msgspec.json.decode(file.read(length), type=dict[str, msgspec.Raw])
         header.pop("__metadata__", None)
         tensors = {name: msgspec.json.decode(raw, type=Tensor) for name, raw in header.items()}
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+    except DECODE_ERRORS as error:
         raise CheckpointInvalid(f"{path}: its header is not understood: {error}", hint=_START_ANEW) from error
     room = size - 8 - length
     for name, tensor in tensors.items():

@@ -16,7 +16,7 @@ import msgspec
 
 from sleepd.buffer.experience import key_text
 from sleepd.clock import Clock
-from sleepd.errors import CheckpointInvalid
+from sleepd.errors import DECODE_ERRORS, CheckpointInvalid
 from sleepd.files import fsync_path, make_directory, read_document, replace_file
 from sleepd.log import get_logger
 
@@ -131,7 +131,7 @@ def restore_trained(ledger: Ledger, checkpoints: Checkpoints) -> None:
         try:
             places = msgspec.json.decode(read_document(path), type=list[tuple[str, str]])
             placements = [Placement(key, int(key, 16), int(group, 16), "train") for key, group in places]
-        except (OSError, msgspec.MsgspecError, UnicodeDecodeError, ValueError) as error:
+        except (OSError, *DECODE_ERRORS, ValueError) as error:
             raise CheckpointInvalid(
                 f"{path}: {error}", hint=f"move {path} away; the buffer is looked at anew"
             ) from error

@@ -17,7 +17,7 @@ from msgspec import Meta
 
 from sleepd.buffer.experience import experience_key, key_text
 from sleepd.clock import Moment
-from sleepd.errors import CheckpointInvalid
+from sleepd.errors import DECODE_ERRORS, CheckpointInvalid
 from sleepd.files import read_document as read_json
 from sleepd.log import get_logger
 from sleepd.protocol.job import Report, Role
@@ -185,5 +185,5 @@ def read_document(path: Path, kind: type[_T]) -> _T:
     """
     try:
         return msgspec.json.decode(read_json(path), type=kind)
-    except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+    except (OSError, *DECODE_ERRORS) as error:
         raise CheckpointInvalid(f"{path}: {error}", hint=f"move {path.parent} away if it is of no use") from error

@@ -25,7 +25,7 @@ from pathlib import Path
 
 import msgspec
 
-from sleepd.errors import CheckpointInvalid, NotFound, StateDirectoryUnusable
+from sleepd.errors import DECODE_ERRORS, CheckpointInvalid, NotFound, StateDirectoryUnusable
 from sleepd.files import (
     fsync_path,
     hashed,
@@ -283,7 +283,7 @@ def read_manifest(path: Path) -> Manifest:
     try:
         file = adopted if adopted.exists() and not own.exists() else own
         manifest = msgspec.json.decode(read_document(file), type=Manifest)
-    except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+    except (OSError, *DECODE_ERRORS) as error:
         raise CheckpointInvalid(f"{path}: no readable manifest.json: {error}", hint=_REPLACE) from error
     if manifest.version > MANIFEST_VERSION:
         raise CheckpointInvalid(

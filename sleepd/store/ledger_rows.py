@@ -13,7 +13,7 @@ from sleepd.clock import Moment
 from sleepd.cycle import State
 from sleepd.policy.triggers import Decision
 from sleepd.protocol.job import Report, Role
-from sleepd.protocol.verdict import THIN, Verdict
+from sleepd.protocol.verdict import Verdict, is_low_sample
 
 
 class Placement(msgspec.Struct, frozen=True):
@@ -113,6 +113,6 @@ def summarise(
         train_before=report.train_before if report else None,
         train_after=report.train_after if report else None,
         drift=drift.candidate if drift else None,
-        is_thin=report is not None and report.held_out < THIN,
+        is_thin=report is not None and is_low_sample(report.held_out),
         is_on_probation=verdict is not None and verdict.is_on_probation,
     )

@@ -14,7 +14,7 @@ from typing import Final
 import msgspec
 
 from sleepd.buffer.experience import Experience, experience_key
-from sleepd.errors import CheckpointInvalid
+from sleepd.errors import DECODE_ERRORS, CheckpointInvalid
 from sleepd.files import read_document
 from sleepd.policy.holdout import rank
 from sleepd.protocol.job import Job, decode_lessons
@@ -37,7 +37,7 @@ def read_reservoir(checkpoint: Path) -> list[Experience]:
         return _decoder.decode_lines(read_document(file))
     except FileNotFoundError:
         return []
-    except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+    except (OSError, *DECODE_ERRORS) as error:
         raise CheckpointInvalid(f"{file}: {error}", hint="sleepctl rollback puts an earlier champion in use") from error
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from sleepd.errors import StateDirectoryUnusable, StateLocked
+from sleepd.errors import DECODE_ERRORS, StateDirectoryUnusable, StateLocked
 from sleepd.files import MAX_LOCK_BYTES, open_lock, read_document
 from sleepd.text.shell import quoted
 
@@ -90,5 +90,5 @@ def read_holder(directory: Path) -> Holder | None:
     """Who wrote the lock file last; None: nobody did, or it cannot be read."""
     try:
         return msgspec.json.decode(read_document(directory / LOCK_NAME, MAX_LOCK_BYTES), type=Holder)
-    except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+    except (OSError, *DECODE_ERRORS):
         return None

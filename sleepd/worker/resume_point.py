@@ -18,11 +18,12 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from sleepd.errors import DECODE_ERRORS
+from sleepd.files import fsync_path
 from sleepd.protocol.job import Notice
 
 from .channel import Channel
 from .failure import GiveUp, Stopped
-from .model.find_base import fsync_path
 from .model.losses import Reference
 from .report import Before
 from .training.train import Training
@@ -154,7 +155,7 @@ def read_resume_point(path: Path, device: torch.device) -> ResumePoint | None:
         with safe_open(path, framework="pt") as file:
             position = msgspec.json.decode((file.metadata() or {}).get(_KEY, ""), type=Position)
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
-    except (OSError, SafetensorError, msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except (OSError, SafetensorError, *DECODE_ERRORS) as error:
         raise ValueError(f"{path.name} cannot be read: {error}") from error
     if _digest(tensors) != position.digest:
         raise ValueError(f"{path.name}: its tensors are not those that were written")

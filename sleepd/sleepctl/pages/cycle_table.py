@@ -11,7 +11,7 @@ from sleepd.cycle import TERMINAL_STATES
 from sleepd.protocol.status import CycleSummary
 
 from .terminal import Page, Row, Span, pad, shorten
-from .wording import MISSING, duration, gain, is_thin, losses, moment, older_loss, used
+from .wording import MISSING, duration, gain, has_low_sample, losses, moment, older_loss, used
 
 STATE_STYLES = {
     "promoted": "green",
@@ -85,6 +85,6 @@ def _verdict(cycle: CycleSummary, is_live: bool) -> list[Span]:
         word = "unfinished"  # what it was doing it does no more: the daemon is down
     drift = MISSING if cycle.drift is None else f"{cycle.drift:.3f}"
     figures = f"{gain(cycle.holdout_before, cycle.holdout_after):>8}{drift:>7}"
-    marks = [mark for mark, holds in (("thin", is_thin(cycle)), ("probation", cycle.is_on_probation)) if holds]
+    marks = [mark for mark, holds in (("thin", has_low_sample(cycle)), ("probation", cycle.is_on_probation)) if holds]
     spans = [Span(pad(word, 12), STATE_STYLES.get(word, "blue")), Span(figures)]
     return [*spans, Span(f"  {', '.join(marks)}", "yellow")] if marks else spans

@@ -26,7 +26,7 @@ from .evidence_lines import (
     sentence_lines,
 )
 from .terminal import Page, Row, Span, shorten
-from .wording import HANDLINGS, MISSING, change, count, duration, is_thin, losses, model, moment, older_loss
+from .wording import HANDLINGS, MISSING, change, count, duration, has_low_sample, losses, model, moment, older_loss
 
 _TEXT_COLUMNS = 240
 _REASONS = 8
@@ -102,7 +102,7 @@ def _marks(summary: CycleSummary) -> list[tuple[bool, str]]:
     return [
         (summary.is_champion, ", in use"),
         (summary.is_on_probation, ", on probation"),
-        (is_thin(summary), ", thin evidence"),
+        (has_low_sample(summary), ", thin evidence"),
         (bool(summary.tag), f", tagged {summary.tag}"),
     ]
 
@@ -118,7 +118,7 @@ def _short(detail: CycleDetail) -> Page:
         sentences.append(f"Its {older}." if older else "Nothing was measured on held-out experiences.")
     else:
         sentences.append(_gain(summary, verdict.gain if verdict else None))
-    if is_thin(summary):
+    if has_low_sample(summary):
         sentences.append("That is thin evidence: a difference over so few may be chance.")
     if summary.is_on_probation:
         sentences.append("It is on probation: experiences that come later decide.")

@@ -6,7 +6,7 @@ from datetime import datetime
 
 from sleepd.cycle import JUDGED_STATES
 from sleepd.protocol.status import ConditionView, CycleSummary
-from sleepd.protocol.verdict import THIN
+from sleepd.protocol.verdict import is_low_sample
 
 HANDLINGS = {"keep": "trained as they are", "mask": "masked in training", "set_aside": "not trained"}
 """What becomes of experiences with personal data, by ``quarantine.personal_data``."""
@@ -67,9 +67,10 @@ def holdout(before: float | None, after: float | None, held_out: int) -> str:
     if after is None:
         return "holdout not measured"
     if before is None:
-        return f"holdout {after:.2f} nats/token ({count(held_out, 'experience')}; not measured before){thin(held_out)}"
-    figures = f"{change(before, after)} nats/token, {count(held_out, 'experience')}"
-    return f"holdout {losses(before, after)} ({figures}){thin(held_out)}"
+        figures = f"{after:.2f} nats/token ({count(held_out, 'experience')}; not measured before)"
+    else:
+        figures = f"{losses(before, after)} ({change(before, after)} nats/token, {count(held_out, 'experience')})"
+    return f"holdout {figures}{low_sample_mark(held_out)}"
 
 
 def size(number: int) -> str:
@@ -81,14 +82,14 @@ def size(number: int) -> str:
     return f"{number:.1f} GB"
 
 
-def thin(held_out: int) -> str:
+def low_sample_mark(held_out: int) -> str:
     """The mark of a figure that rests on too few experiences."""
-    return " (thin)" if held_out < THIN else ""
+    return " (thin)" if is_low_sample(held_out) else ""
 
 
-def is_thin(cycle: CycleSummary) -> bool:
-    """Whether what was measured rests on too few experiences; nothing measured is not thin."""
-    return cycle.holdout_after is not None and cycle.measured_on < THIN
+def has_low_sample(cycle: CycleSummary) -> bool:
+    """Whether what was measured rests on too few experiences; nothing measured is no low sample."""
+    return cycle.holdout_after is not None and is_low_sample(cycle.measured_on)
 
 
 def gain(before: float | None, after: float | None) -> str:

@@ -32,6 +32,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
+from sleepd.errors import DECODE_ERRORS
 from sleepd.protocol.evidence import METRIC_NAME
 from sleepd.protocol.job import Job
 
@@ -147,7 +148,7 @@ def _has_ended(process: subprocess.Popen[bytes], wait_seconds: float) -> bool:
 def _parse(output: bytes) -> dict[str, float]:
     try:
         found = msgspec.json.decode(output, type=_Figures)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+    except DECODE_ERRORS as error:
         raise NoFigures(f"it printed what is no JSON object of numbers: {error}") from error
     endless = [name for name, figure in found.items() if not math.isfinite(figure)]
     if endless:

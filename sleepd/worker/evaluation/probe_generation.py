@@ -16,11 +16,12 @@ from typing import Any
 
 import msgspec
 
+from sleepd.errors import DECODE_ERRORS
+from sleepd.files import replace_file
 from sleepd.protocol.evidence import RecallQuestion
 from sleepd.protocol.job import Lesson
 from sleepd.worker.data.chat_format import ChatFormat
 from sleepd.worker.model.adapter import Device
-from sleepd.worker.model.find_base import write_atomically
 from sleepd.worker.model.generate import TEMPERATURE, Asked, batched_replies
 from sleepd.worker.model.read_adapter import WEIGHTS_FILE
 
@@ -205,7 +206,7 @@ def kept_answers(path: Path, key: str) -> Answers | None:
     """What was kept there under that key; None: nothing, or it is damaged, and then they are made again."""
     try:
         kept = msgspec.json.decode(path.read_bytes(), type=Kept)
-    except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
+    except (OSError, *DECODE_ERRORS):
         return None
     return kept.answers if kept.key == key and _is_complete(kept.answers) else None
 
@@ -214,4 +215,4 @@ def keep_answers(path: Path, key: str, answers: Answers) -> None:
     """Keep those to the shipped prompts, if they are complete."""
     if _is_complete(answers):
         shipped = msgspec.structs.replace(answers, held_out=[], recall=[])
-        write_atomically(path, msgspec.json.encode(Kept(key=key, answers=shipped)))
+        replace_file(path, msgspec.json.encode(Kept(key=key, answers=shipped)))

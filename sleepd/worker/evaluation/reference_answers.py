@@ -12,11 +12,11 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from sleepd.files import replace_file
 from sleepd.protocol.job import Strategy
 from sleepd.worker.data.chat_format import ChatFormat
 from sleepd.worker.data.examples import Encoded, encode_generated
 from sleepd.worker.model.adapter import Device
-from sleepd.worker.model.find_base import write_atomically
 from sleepd.worker.model.generate import Asked, batched_replies
 
 ANSWER_TOKENS = 32
@@ -75,7 +75,7 @@ def base_answers(
     complete = {one: chat.tokenizer.decode(ids) for one, ids in zip(missing, said, strict=True) if ids is not None}
     known.update(complete)
     if complete and cache:
-        write_atomically(cache, json.dumps(known, indent=1, ensure_ascii=False).encode())
+        replace_file(cache, json.dumps(known, indent=1, ensure_ascii=False).encode())
     return [known.get(prompt) for prompt in prompts]
 
 

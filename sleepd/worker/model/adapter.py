@@ -18,11 +18,12 @@ from peft.utils import get_peft_model_state_dict
 from safetensors.torch import save
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from sleepd.files import fsync_path
 from sleepd.protocol.job import Strategy
 from sleepd.worker.failure import GiveUp
 
 from .convert_gguf import Say
-from .find_base import fsync_path, seen_files
+from .find_base import seen_files
 from .inspect_base import read_config, reading
 from .read_adapter import CONFIG_FILE, WAY_OUT, WEIGHTS_FILE, read_adapter, read_adapter_config
 from .target_modules import find_targets

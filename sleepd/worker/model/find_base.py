@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sleepd.files import replace_file
 from sleepd.protocol.base_identity import MARK, weights_part
 from sleepd.worker.failure import GiveUp
 
@@ -246,7 +247,7 @@ def fingerprint(base: Base, models_directory: Path) -> str:
     describing = [] if base.is_gguf else describing_files(base.path)
     seen = {str(file): _content_hash(file, known) for file in (*base.weights, *describing)}
     if any(known.get(key) != entry for key, entry in seen.items()):
-        write_atomically(memory, json.dumps({**known, **seen}, indent=1).encode())
+        replace_file(memory, json.dumps({**known, **seen}, indent=1).encode())
     if base.is_gguf:
         return str(seen[str(base.path)][_DIGEST])
     return f"{_together(base.path, base.weights, seen)}{MARK}{_together(base.path, describing, seen)}"
@@ -266,7 +267,7 @@ def met_as(expected: str, found: str, models_directory: Path) -> str:
         met = {key: one for key, one in content.items() if isinstance(one, str)} if isinstance(content, dict) else {}
     if expected not in met:
         met[expected] = found
-        write_atomically(memory, json.dumps(met, indent=1).encode())
+        replace_file(memory, json.dumps(met, indent=1).encode())
     return met[expected]
 
 
@@ -307,22 +308,3 @@ def _read_memory(path: Path) -> dict[str, list[int | str]]:
         if isinstance(content, dict):
             return {key: entry for key, entry in content.items() if isinstance(entry, list) and len(entry) == 5}
     return {}
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Replace ``path``'s content: a reader sees the old or the new one whole, also after a loss of power."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.unlink(missing_ok=True)  # it may be a link
-    temporary.write_bytes(content)
-    fsync_path(temporary)
-    temporary.rename(path)
-    fsync_path(path.parent)
-
-
-def fsync_path(path: Path) -> None:
-    """Bring a file's content, or a directory's entries, to the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

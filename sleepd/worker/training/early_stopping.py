@@ -26,6 +26,7 @@ from sleepd.buffer.experience import group_of
 from sleepd.policy.confidence import gain_interval
 from sleepd.policy.holdout import ONE_IN, rank
 from sleepd.protocol.job import Lesson
+from sleepd.protocol.verdict import LOW_SAMPLE
 from sleepd.worker.channel import Channel
 from sleepd.worker.data.examples import Encoded
 from sleepd.worker.evaluation.loss_evaluator import Meter
@@ -37,7 +38,8 @@ PATIENCE = 3
 """So many looks in a row that are not better end the night."""
 LEAST_HELD_OUT = 12
 """With fewer held-out experiences all of them judge."""
-LEAST_TO_JUDGE = 8
+LEAST_TO_JUDGE = LOW_SAMPLE
+"""What is left to judge is no low sample."""
 LEAST_TO_STOP = 3
 _MARGIN = 0.97
 """Of the factor that would just do: the drift does not grow exactly with its square."""

@@ -28,7 +28,7 @@ from .clock import SystemClock
 from .config.checks import discover
 from .config.layers import load
 from .config.schema import Config
-from .cycles.composition import open_parts
+from .cycles.composition import Parts
 from .cycles.read_model import ReadModel
 from .cycles.sleeper import Sleeper
 from .daemon.status_view import older_result
@@ -195,7 +195,7 @@ class SleepScheduler:
         """Do it here while holding the lock, or ask the daemon that holds it."""
 
         async def locally() -> _T:
-            parts = open_parts(self._config, clock=SystemClock(), listener=_tell_nobody)
+            parts = Parts(self._config, clock=SystemClock(), listener=_tell_nobody)
             sleeper = Sleeper(parts)
             try:
                 return await here(sleeper, ReadModel(parts))

@@ -22,7 +22,7 @@ from .clock import SystemClock
 from .config.layers import load
 from .config.schema import BufferConfig, Config, ControlConfig, StateConfig, WorkerConfig
 from .cycle import State
-from .cycles.composition import open_parts
+from .cycles.composition import Parts
 from .cycles.planning import Order
 from .cycles.sleeper import Sleeper
 from .errors import SleepdError, WorkerFailed
@@ -103,7 +103,7 @@ def _make_model(directory: Path, python: str) -> None:
 
 
 async def _sleep(config: Config) -> CycleRecord:
-    sleeper = Sleeper(open_parts(config, clock=SystemClock(), listener=lambda _event, _fields: None))
+    sleeper = Sleeper(Parts(config, clock=SystemClock(), listener=lambda _event, _fields: None))
     try:
         await sleeper.begin(Order(force=True))
         end = await sleeper.finished()

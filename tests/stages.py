@@ -10,7 +10,7 @@ from typing import Any
 
 from sleepd.clock import Clock
 from sleepd.config.schema import Config
-from sleepd.cycles.composition import Listener, Parts, open_parts
+from sleepd.cycles.composition import Listener, Parts
 from sleepd.cycles.planning import Order
 from sleepd.cycles.read_model import ReadModel
 from sleepd.cycles.sleeper import Sleeper
@@ -38,7 +38,7 @@ def open_sleeper(
     worker: tuple[str, ...],
     listener: Listener = lambda _event, _fields: None,
 ) -> OpenSleeper:
-    return OpenSleeper(open_parts(config, clock=clock, listener=listener), worker=worker)
+    return OpenSleeper(Parts(config, clock=clock, listener=listener), worker=worker)
 
 
 class Stage:

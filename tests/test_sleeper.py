@@ -12,7 +12,7 @@ import pytest
 from msgspec.structs import replace
 
 from sleepd.config.strategies import STRATEGIES
-from sleepd.cycles.composition import open_parts
+from sleepd.cycles.composition import Parts
 from sleepd.cycles.planning import Order
 from sleepd.daemon.status_view import cycles, detail, overview
 from sleepd.errors import Busy, NotFound, NothingToDo, StateLocked
@@ -399,7 +399,7 @@ def test_a_second_user_of_the_state_directory_is_refused(stage: Stage) -> None:
 
     async def scene(sleeper: OpenSleeper) -> None:
         with pytest.raises(StateLocked):
-            open_parts(stage.config, clock=stage.clock, listener=lambda event, fields: None)
+            Parts(stage.config, clock=stage.clock, listener=lambda event, fields: None)
 
     stage.play(scene)
 

@@ -12,7 +12,6 @@ once. What decides and acts comes last.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,6 @@ from sleepd.registry.operator_metrics import AddedMetrics
 from sleepd.registry.prune import Keeping
 from sleepd.store.adoption import adopt
 from sleepd.store.checkpoints import Checkpoints
-from sleepd.store.ledger import Ledger
 from sleepd.store.rebuild_ledger import open_ledger
 from sleepd.store.state_lock import StateLock
 
@@ -42,33 +40,8 @@ Listener = Callable[[str, dict[str, Any]], None]
 """Called with every past fact (name, fields): what ``subscribe`` streams."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
 class Parts:
-    """All that works on one state directory."""
-
-    directory: Path
-    clock: Clock
-    listener: Listener
-    state: ServiceState
-    lock: StateLock
-    checkpoints: Checkpoints
-    ledger: Ledger
-    history: PastCycles
-    alarms: Alarms
-    mending: Mending
-    keeping: Keeping
-    fit: Fit
-    demotion: Demotion
-    metrics: AddedMetrics
-    intake: Intake
-    gpu: GpuLock
-    finding: FactFinding
-    runner: CycleRunner
-    in_use: InUse
-
-
-def open_parts(config: Config, *, clock: Clock, listener: Listener, socket: str = "") -> Parts:
-    """Lock the state directory, recover what was cut short, and build the parts. Blocks.
+    """All that works on one state directory: locked, recovered and built when this exists. Building it blocks.
 
     Args:
         config: the configuration in force; ``Sleeper.reconfigure`` replaces it.
@@ -80,67 +53,68 @@ def open_parts(config: Config, *, clock: Clock, listener: Listener, socket: str 
         StateLocked: another process runs on this state directory.
         SleepdError: the directory, the ledger or an older state cannot be used.
     """
-    directory = Path(config.state.directory)
-    lock, checkpoints = StateLock(directory, socket=socket), Checkpoints(directory)
-    ledger, troubles = open_ledger(directory, checkpoints, clock)
-    troubles += [*adopt(ledger, checkpoints, clock), *recover(ledger, checkpoints, clock)]
-    history = PastCycles(directory, ledger, checkpoints)
-    alarms = Alarms(ledger, clock)
-    mending = Mending(ledger, checkpoints, clock, history, alarms)
-    mending.write_history()
-    fit, demotion, gpu = Fit(ledger, checkpoints), Demotion(ledger, checkpoints, clock), GpuLock()
-    intake = Intake(config, history, clock, ledger, alarms)
-    state = ServiceState(config=config, state_since=clock.now(), last_error=history.newest_failure())
-    if troubles:
-        state.last_error = NotedError(message=troubles[-1], hint="sleepctl history", at=clock.now())
 
-    finding = FactFinding(
-        state,
-        directory=directory,
-        ledger=ledger,
-        history=history,
-        intake=intake,
-        fit=fit,
-        gpu=gpu,
-        demotion=demotion,
-        clock=clock,
-    )
+    def __init__(self, config: Config, *, clock: Clock, listener: Listener, socket: str = "") -> None:
+        self.directory = directory = Path(config.state.directory)
+        self.clock = clock
+        self.listener = listener
+        self.lock = StateLock(directory, socket=socket)
+        self.checkpoints = checkpoints = Checkpoints(directory)
+        self.ledger, troubles = open_ledger(directory, checkpoints, clock)
+        ledger = self.ledger
+        troubles += [*adopt(ledger, checkpoints, clock), *recover(ledger, checkpoints, clock)]
+        self.history = PastCycles(directory, ledger, checkpoints)
+        self.alarms = Alarms(ledger, clock)
+        self.mending = Mending(ledger, checkpoints, clock, self.history, self.alarms)
+        self.mending.write_history()
+        self.keeping = Keeping(ledger, checkpoints)
+        self.fit = Fit(ledger, checkpoints)
+        self.demotion = Demotion(ledger, checkpoints, clock)
+        self.metrics = AddedMetrics(ledger, checkpoints, self.demotion)
+        self.intake = Intake(config, self.history, clock, ledger, self.alarms)
+        self.gpu = GpuLock()
+        self.state = ServiceState(config=config, state_since=clock.now(), last_error=self.history.newest_failure())
+        if troubles:
+            self.state.last_error = NotedError(message=troubles[-1], hint="sleepctl history", at=clock.now())
+        self.finding = self._fact_finding()
+        self.runner = self._runner()
+        self.in_use = self._in_use()
 
-    def on_cycle_event(event: str, fields: dict[str, Any]) -> None:
-        if event == "state":
-            state.state_since = clock.now()
-        listener(event, fields)
+    def _fact_finding(self) -> FactFinding:
+        return FactFinding(
+            self.state,
+            directory=self.directory,
+            ledger=self.ledger,
+            history=self.history,
+            intake=self.intake,
+            fit=self.fit,
+            gpu=self.gpu,
+            demotion=self.demotion,
+            clock=self.clock,
+        )
 
-    runner = CycleRunner(
-        ledger=ledger, checkpoints=checkpoints, clock=clock, demotion=demotion, listener=on_cycle_event
-    )
-    return Parts(
-        directory=directory,
-        clock=clock,
-        listener=listener,
-        state=state,
-        lock=lock,
-        checkpoints=checkpoints,
-        ledger=ledger,
-        history=history,
-        alarms=alarms,
-        mending=mending,
-        keeping=Keeping(ledger, checkpoints),
-        fit=fit,
-        demotion=demotion,
-        metrics=AddedMetrics(ledger, checkpoints, demotion),
-        intake=intake,
-        gpu=gpu,
-        finding=finding,
-        runner=runner,
-        in_use=InUse(
-            ledger=ledger,
-            checkpoints=checkpoints,
-            runner=runner,
-            mending=mending,
-            fit=fit,
-            history=history,
-            demotion=demotion,
-            listener=listener,
-        ),
-    )
+    def _runner(self) -> CycleRunner:
+        def on_cycle_event(event: str, fields: dict[str, Any]) -> None:
+            if event == "state":
+                self.state.state_since = self.clock.now()
+            self.listener(event, fields)
+
+        return CycleRunner(
+            ledger=self.ledger,
+            checkpoints=self.checkpoints,
+            clock=self.clock,
+            demotion=self.demotion,
+            listener=on_cycle_event,
+        )
+
+    def _in_use(self) -> InUse:
+        return InUse(
+            ledger=self.ledger,
+            checkpoints=self.checkpoints,
+            runner=self.runner,
+            mending=self.mending,
+            fit=self.fit,
+            history=self.history,
+            demotion=self.demotion,
+            listener=self.listener,
+        )

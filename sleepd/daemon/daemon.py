@@ -22,7 +22,7 @@ from sleepd import log
 from sleepd.clock import Clock, SystemClock
 from sleepd.config.layers import load, require_buffer
 from sleepd.config.schema import NEEDS_RESTART, Config
-from sleepd.cycles.composition import open_parts
+from sleepd.cycles.composition import Parts
 from sleepd.cycles.history import NotedError
 from sleepd.cycles.planning import Order
 from sleepd.cycles.read_model import ReadModel
@@ -72,7 +72,7 @@ class Daemon:
             group=_group_id(config.control.operator_group),
             respond=self._respond,
         )
-        parts = open_parts(config, clock=self._clock, listener=self._on_event, socket=config.control.socket)
+        parts = Parts(config, clock=self._clock, listener=self._on_event, socket=config.control.socket)
         self._sleeper, self._reader = Sleeper(parts), ReadModel(parts)
         self._requests = Requests(self._sleeper, self._reader, self._life, reload=self.reload)
         self._publisher = Publisher(self._sleeper, self._reader, self._notifier, self._life)

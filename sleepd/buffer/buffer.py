@@ -26,11 +26,10 @@ import msgspec
 
 from sleepd.clock import Clock
 from sleepd.errors import BufferUnreadable
-from sleepd.protocol.status import SetAside
 
 from .experience import Experience
 from .open_file import BufferFile
-from .parsing import KEPT_SET_ASIDE
+from .parsing import KEPT_SET_ASIDE, SkippedRecord
 from .reader_client import ReaderProcess
 from .reader_process import FirstBytes, Reading, read_digest, read_texts
 
@@ -54,7 +53,7 @@ class View(msgspec.Struct, kw_only=True):
     groups: array[int] = msgspec.field(default_factory=lambda: array("Q"))
     """See ``experience.group_key``."""
     saliences: array[float] = msgspec.field(default_factory=lambda: array("d"))
-    set_aside: list[SetAside] = []
+    set_aside: list[SkippedRecord] = []
     """The first hundred."""
     set_aside_total: int = 0
     read_at: datetime | None = None
@@ -86,7 +85,7 @@ class _Unfinished(msgspec.Struct, kw_only=True):
 
     since: float
     place: tuple[int, int]
-    set_aside: SetAside
+    set_aside: SkippedRecord
 
 
 def _identity(status: os.stat_result) -> tuple[int, ...]:
@@ -231,7 +230,7 @@ class ExperienceBuffer:
         if not reading.unfinished:
             self._unfinished = None
         elif self._unfinished is None or self._unfinished.place != place:
-            aside = SetAside(position=f"line {reading.lines + 1}", reason="expected a line end, found the file's")
+            aside = SkippedRecord(position=f"line {reading.lines + 1}", reason="expected a line end, found the file's")
             self._unfinished = _Unfinished(since=self._clock.monotonic(), place=place, set_aside=aside)
 
     def _aged(self) -> View:

@@ -12,7 +12,6 @@ from sleepd.cycle import State
 from sleepd.errors import CheckpointInvalid, LedgerUnusable
 from sleepd.files import fsync_path
 from sleepd.log import get_logger
-from sleepd.protocol.status import CycleSummary
 from sleepd.protocol.verdict import Outcome
 from sleepd.text.shell import quoted
 
@@ -20,6 +19,7 @@ from .adoption import restore_trained
 from .checkpoint_documents import Evaluation, Lineage, read_document
 from .checkpoints import Checkpoints, read_manifest
 from .ledger import Ledger
+from .ledger_rows import CycleRecord
 
 LEDGER_NAME = "state.db"
 KEPT_DAMAGED = 3
@@ -95,7 +95,7 @@ def _restore(cycle: int, ledger: Ledger, checkpoints: Checkpoints) -> None:
         get_logger().error("checkpoint_unreadable", cycle=cycle, text=error.message, hint=error.hint)
         return
     outcome = evaluation.verdict.outcome
-    summary = CycleSummary(
+    summary = CycleRecord(
         cycle=cycle,
         state=State(outcome),
         started_at=lineage.started_at,

@@ -16,8 +16,8 @@ from sleepd.cycles.sleeper import Sleeper
 from sleepd.daemon.status_view import cycles, detail, overview
 from sleepd.errors import Busy, NotFound, NothingToDo, StateLocked
 from sleepd.protocol.control import Run, Thresholds
-from sleepd.protocol.job import Strategy
 from sleepd.protocol.status import CycleSummary
+from sleepd.protocol.strategy import Strategy
 from sleepd.store.checkpoints import verify
 from tests.agents import changed
 from tests.stages import Stage, look

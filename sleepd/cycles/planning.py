@@ -24,7 +24,8 @@ from sleepd.policy.selection import FREQUENT_FROM, KeySet, Known, Selection, sam
 from sleepd.policy.triggers import Policy
 from sleepd.protocol.control import Run
 from sleepd.protocol.evidence import RecallQuestion
-from sleepd.protocol.job import Job, Role, Strategy
+from sleepd.protocol.job import Job, Role
+from sleepd.protocol.strategy import Strategy
 from sleepd.quarantine.rules import Isolation
 from sleepd.registry.compatibility import other_shape
 from sleepd.registry.predecessor import Predecessor, predecessor

@@ -82,8 +82,7 @@ def _sentence(sleeper: Sleeper, state: str) -> str:
     """What systemctl shows."""
     if sleeper.running_cycle is not None:
         progress = sleeper.runner.progress
-        step = f", step {progress.step} of {progress.steps}" if progress and progress.steps else ""
-        return f"Cycle {sleeper.running_cycle}: {progress.phase if progress else state}{step}"
+        return f"Cycle {sleeper.running_cycle}: {f'{progress.phase}{progress.step_text}' if progress else state}"
     decision = sleeper.decision or sleeper.decide()
     champion = sleeper.checkpoints.champion()
     in_use = "the base model" if champion is None else f"the adapter of cycle {champion}"

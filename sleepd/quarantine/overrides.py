@@ -16,25 +16,25 @@ from msgspec import Meta
 from sleepd.buffer.experience import key_text
 from sleepd.errors import DECODE_ERRORS, CheckpointInvalid
 from sleepd.files import read_document, replace_file
+from sleepd.protocol.checkpoint_files import Digits
 from sleepd.protocol.status import Moment
 from sleepd.text.shell import command_line
 
 from .rules import HandDecision, Word
 
 FILE_NAME = "quarantine.json"
-_Digits = Annotated[str, Meta(pattern=r"^[0-9a-f]{16}\Z")]
 
 
 class _Entry(msgspec.Struct, frozen=True, kw_only=True):
     id: Annotated[str, Meta(max_length=256)]
-    group: _Digits
+    group: Digits
     word: Word
     at: Moment
 
 
 class _Document(msgspec.Struct, frozen=True, kw_only=True):
     schema: int = 1
-    decisions: dict[_Digits, _Entry] = {}
+    decisions: dict[Digits, _Entry] = {}
 
 
 class HandDecisions:

@@ -19,8 +19,9 @@ from sleepd.clock import Clock
 from sleepd.errors import DECODE_ERRORS, CheckpointInvalid
 from sleepd.files import fsync_path, make_directory, read_document, replace_file
 from sleepd.log import get_logger
+from sleepd.protocol.checkpoint_files import CONFIG_FILE, WEIGHTS_FILE
 
-from .adapter_file import CONFIG_FILE, MAX_FILE_BYTES, WEIGHTS_FILE, read_adapter_file
+from .adapter_file import MAX_FILE_BYTES, read_adapter_file
 from .checkpoints import ADOPTED, ADOPTED_VERDICT, Checkpoints, FileRecord, Manifest, cycle_number, file_record
 from .ledger import Ledger
 from .ledger_rows import Placement

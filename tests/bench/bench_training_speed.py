@@ -116,7 +116,7 @@ def plain_loop(model, experiences: list[Encoded], batch_size: int, rate: float) 
 
 
 if __name__ == "__main__":
-    from sleepd.worker.process_limits import prepare_environment
+    from sleepd.worker.environment import prepare_environment
 
     prepare_environment()
     main()

@@ -17,7 +17,8 @@ from typing import Any
 
 import msgspec
 
-from sleepd.protocol.job import Failure, Job, Lesson, Notice, Progress, Report, Role, Strategy, decode_message, encode
+from sleepd.protocol.job import Failure, Job, Lesson, Notice, Progress, Report, Role, decode_message, encode
+from sleepd.protocol.strategy import Strategy
 
 
 @dataclass(frozen=True)

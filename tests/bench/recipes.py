@@ -20,7 +20,8 @@ import torch
 from replay import Night
 
 from sleepd.policy.repetition import find_repetition
-from sleepd.protocol.job import Lesson, Notice, Strategy
+from sleepd.protocol.job import Lesson, Notice
+from sleepd.protocol.strategy import Strategy
 from sleepd.worker.channel import Channel
 from sleepd.worker.data.examples import ChatFormat, Encoded, encode_lessons, total_tokens
 from sleepd.worker.evaluation.loss_evaluator import Measured, Meter

@@ -13,7 +13,8 @@ import msgspec
 from sleepd.buffer.experience import Experience, experience_key, group_key, parse, prompt_key
 from sleepd.policy.holdout import divide
 from sleepd.policy.selection import FREQUENT_FROM, KeySet, Known, sampling_shares, select
-from sleepd.protocol.job import Lesson, Role, Strategy
+from sleepd.protocol.job import Lesson, Role
+from sleepd.protocol.strategy import Strategy
 
 SESSION = 16
 """Eligible experiences of one day."""

@@ -18,6 +18,7 @@ from sleepd.config.schema import Config
 from sleepd.errors import ConfigError, DaemonNotRunning, SleepdError
 from sleepd.host import has_gpu, worker_python
 from sleepd.protocol.capability import BaseCheck, Capability
+from sleepd.protocol.checkpoint_files import PICKLED_WEIGHTS, WEIGHTS_FILE
 from sleepd.protocol.control import Buffer, GetStatus
 from sleepd.protocol.status import BufferDetail, Status
 from sleepd.sleepctl.offline import read_status
@@ -252,12 +253,12 @@ def _leftovers(state: Path, *, is_running: bool) -> list[tuple[str, str]]:
         found += [
             (f"{state / name} has its weights only as a pickle, which is never opened", _UNPICKLE)
             for name in names
-            if (state / name / "adapter_model.bin").exists() and not (state / name / _SAFE_WEIGHTS).exists()
+            if any((state / name / pickled).exists() for pickled in PICKLED_WEIGHTS)
+            and not (state / name / WEIGHTS_FILE).exists()
         ]
     return found + _cron_lines()
 
 
-_SAFE_WEIGHTS = "adapter_model.safetensors"
 _UNPICKLE = "load it once with peft where it was made, and save_pretrained(…, safe_serialization=True)"
 
 

@@ -17,11 +17,11 @@ import msgspec
 from sleepd.config.strategies import find_strategy
 from sleepd.errors import NotFound
 from sleepd.protocol.capability import BaseCheck
-from sleepd.protocol.job import Strategy
+from sleepd.protocol.strategy import Strategy
+from sleepd.worker.environment import prepare_environment
 from sleepd.worker.failure import GiveUp
 from sleepd.worker.model.find_base import Base, adapter_beside, find_base
 from sleepd.worker.model.memory_estimate import needed_bytes
-from sleepd.worker.process_limits import prepare_environment
 
 
 def main() -> int:

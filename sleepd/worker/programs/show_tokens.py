@@ -13,9 +13,9 @@ from itertools import groupby
 import msgspec
 
 from sleepd.protocol.capability import SeenPiece, SeenTokens
+from sleepd.worker.environment import prepare_environment
 from sleepd.worker.failure import GiveUp
 from sleepd.worker.model.find_base import find_base
-from sleepd.worker.process_limits import prepare_environment
 
 
 class _Given(msgspec.Struct):

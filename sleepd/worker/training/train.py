@@ -12,7 +12,8 @@ from typing import Any
 import msgspec
 import torch
 
-from sleepd.protocol.job import Progress, Strategy
+from sleepd.protocol.job import Progress
+from sleepd.protocol.strategy import Strategy
 from sleepd.worker.channel import Channel
 from sleepd.worker.data.examples import Encoded
 from sleepd.worker.data.packing import Row, make_rows, shared_opening

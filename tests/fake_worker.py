@@ -23,13 +23,13 @@ from pathlib import Path
 from sleepd.protocol.evidence import Collapse, Drift, Evidence, LaterLoss, LossPair, Probation, Relevance, Speech
 from sleepd.protocol.job import (
     RESUME_POINT,
-    Check,
     Failure,
     Hello,
     Job,
     Progress,
     Reply,
     Report,
+    TrainingCheck,
     decode_job,
     decode_lessons,
     encode,
@@ -50,7 +50,7 @@ def report(
     trained = [lesson for lesson in lessons if lesson.role == "train"]
     held = [lesson for lesson in lessons if lesson.role == "holdout"]
     checks = [
-        Check(name=name, passed=True, figure=1.0, limit=0.0, detail="fine")
+        TrainingCheck(name=name, passed=True, figure=1.0, limit=0.0, detail="fine")
         for name in ("supervised_tokens", "adapter_changed", "losses_finite", "reload_matches")
     ]
     return Report(

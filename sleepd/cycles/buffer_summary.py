@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from sleepd.buffer.buffer import ExperienceBuffer, View
+from sleepd.buffer.experience_buffer import ExperienceBuffer, View
 from sleepd.clock import Clock
 from sleepd.config.schema import BufferConfig, Config
 from sleepd.errors import BufferUnreadable

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from sleepd.buffer.buffer import View
+from sleepd.buffer.experience_buffer import View
 from sleepd.cycle import State
 from sleepd.errors import CheckpointInvalid
 from sleepd.log import get_logger

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import msgspec
 
-from sleepd.buffer.buffer import ExperienceBuffer, View
 from sleepd.buffer.experience import Experience, experience_key, group_key, group_of, key_text, prompt_key
+from sleepd.buffer.experience_buffer import ExperienceBuffer, View
 from sleepd.config.schema import Config
 from sleepd.config.strategies import find_strategy
 from sleepd.errors import NothingToDo

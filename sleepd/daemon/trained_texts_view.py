@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Collection
 
-from sleepd.buffer.buffer import View
 from sleepd.buffer.experience import Experience
+from sleepd.buffer.experience_buffer import View
 from sleepd.buffer.trained_texts import SHOWN_AT_ONCE, Found, Learned, Place, keys_of, limited, whereabouts
 from sleepd.buffer.trained_texts import learned as as_learned
 from sleepd.cycles.sleeper import Sleeper

@@ -162,7 +162,7 @@ class Notice(msgspec.Struct, frozen=True, kw_only=True, tag="notice"):
     level: Literal["info", "warning"] = "info"
 
 
-class Check(msgspec.Struct, frozen=True, kw_only=True):
+class TrainingCheck(msgspec.Struct, frozen=True, kw_only=True):
     """One proof of effect, with its figure and the limit it was held against."""
 
     name: Literal["supervised_tokens", "adapter_changed", "losses_finite", "reload_matches"]
@@ -216,7 +216,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, tag="report"):
     """With the parent (which is the base where there is none)."""
     holdout_after: float | None
     holdout: list[LossPair]
-    checks: list[Check]
+    checks: list[TrainingCheck]
     replies: list[Reply]
     notices: list[Notice]
     seconds: dict[str, float]

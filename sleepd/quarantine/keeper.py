@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from sleepd.buffer.buffer import View
+from sleepd.buffer.experience_buffer import View
 from sleepd.buffer.open_file import BufferFile
 from sleepd.clock import Clock
 from sleepd.errors import SleepdError

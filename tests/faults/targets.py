@@ -22,8 +22,8 @@ from typing import Any
 
 import msgspec
 
-from sleepd.buffer.buffer import ExperienceBuffer, View
 from sleepd.buffer.experience import experience_key, group_key
+from sleepd.buffer.experience_buffer import ExperienceBuffer, View
 from sleepd.buffer.parsing import MAX_LINE_BYTES
 from sleepd.buffer.reader_process import Reading, read_digest, read_texts
 from sleepd.client import Client

@@ -28,7 +28,7 @@ from sleepd.sleepctl.worker_program import NoAnswer, ask_worker
 from sleepd.text.shell import command_line
 
 from .access import reach_as
-from .doctor_facts import BufferFacts, ConfigFacts, Facts, SocketFacts, UnitFacts
+from .doctor_facts import BufferFacts, ConfigFacts, DoctorFacts, SocketFacts, UnitFacts
 from .longest_experience import longest_experience
 
 _CHECK_BYTES = 6 * 2**30
@@ -42,7 +42,7 @@ _CRON_PLACES = ("/etc/crontab", "/etc/cron.d")
 _OLDER_PROGRAMS = ("sleep_scheduler", "sleepd.scheduler")
 
 
-def gather(session: Session) -> Facts:
+def gather(session: Session) -> DoctorFacts:
     """Everything that can be found out without changing anything."""
     config_facts = _config(session)
     config, unit = config_facts.config, _unit()
@@ -58,7 +58,7 @@ def gather(session: Session) -> Facts:
     can_check = capability is not None and bool(capability.base_path and capability.device)
     base, base_problem = _base_check(interpreter, config, user, unit) if can_check else (None, "")
     knows = user is not None and os.geteuid() in (0, user.pw_uid)
-    return Facts(
+    return DoctorFacts(
         now=session.clock.now(),
         config=config_facts,
         unit=unit,

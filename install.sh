@@ -5,7 +5,7 @@ set -euo pipefail
 usage() {
     cat <<'EOF'
 usage: ./install.sh try [--keep] [--dry-run]
-       ./install.sh test [--dry-run] [pytest arguments …]
+       ./install.sh test [--all] [--dry-run] [pytest arguments …]
        sudo ./install.sh [--worker-python PATH] [--dry-run]
        sudo ./install.sh --rollback | --uninstall | --purge [--dry-run]
        ./install.sh --user …
@@ -13,7 +13,8 @@ usage: ./install.sh try [--keep] [--dry-run]
   try     Shows it working: a sample agent, a real model of 135 million parameters, one night's sleep, the replies
           before and after. No root, no systemd; everything stays in .sleepd-try/ here. A few minutes after
           the downloads, which are large (torch).
-  test    Makes an environment in .sleepd-test/ here and runs the tests in it.
+  test    Makes an environment in .sleepd-test/ here and runs the tests in it, without those that boot machines
+          (tier "system") or load SmolLM2-135M-Instruct (tier "model"). With --all it runs these too.
   (none)  Installs for the whole system, or upgrades: a release in /opt/sage-sleepd/releases, which is put in use once
           it has slept on a tiny model; the units; /etc/sage-sleepd/config.toml where there is none. Starts nothing
           that was not running.
@@ -24,6 +25,7 @@ usage: ./install.sh try [--keep] [--dry-run]
   --user                the same for you alone, with systemctl --user: in ~/.local and ~/.config, without root
   --worker-python PATH  take torch from this interpreter; nothing in it is changed. One with a CUDA torch that
                         /usr/bin/python3 can import is taken by itself.
+  --all                 with test: run the tests of every tier; booting machines needs root and systemd-container
   --keep                with try: leave the daemon running, and say how to feed and how to stop it
   --dry-run             print every command, run none
   --help                this text
@@ -146,7 +148,11 @@ install_test() {
     prepare
     stage "an environment for the tests (torch: a large download, once)" \
         environment "$base/env" "${locked[@]}" "$here/config/requirements/test.txt" --then "${torch[@]}" --then "${ours[@]}" -e "$here"
-    local tests=("$base/env/bin/python" -m pytest "$@")
+    local tests=("$base/env/bin/python" -m pytest)
+    if ! $is_all; then
+        tests+=(-m "not system and not model")
+    fi
+    tests+=("$@")
     if $is_dry; then
         run "${tests[@]}"
     else
@@ -169,7 +175,7 @@ choose_mode() {
     fi
     case $mode in
         install_try) name=try allowed=" --keep --dry-run " ;;
-        install_test) name=test allowed=" --dry-run " ;;
+        install_test) name=test allowed=" --all --dry-run " ;;
         install_system) name="an installation" allowed=" --user --worker-python --dry-run " ;;
         rollback_release) name=--rollback allowed=" --rollback --user --dry-run " ;;
         uninstall) name="--uninstall or --purge" allowed=" --uninstall --purge --user --dry-run " ;;
@@ -182,7 +188,7 @@ choose_mode() {
 
 main() {
     local here mode=install_system python=${PYTHON:-python3} log="" is_dry=false is_kept=false torch rest=() given=()
-    local is_user=false is_purge=false worker_base="" release="" digest=""
+    local is_all=false is_user=false is_purge=false worker_base="" release="" digest=""
     local prefix units local_prefix config_directory config state systemctl sudo
     # What config/requirements/ holds, by hash; and then ours, built with the setuptools that is there. torch comes
     # between the two: which build fits is the machine's and the owner's choice, so no hash can be known.
@@ -196,6 +202,7 @@ main() {
     while (($# > 0)); do
         case $1 in
             --dry-run) is_dry=true ;;
+            --all) is_all=true ;;
             --keep) is_kept=true ;;
             --user) is_user=true ;;
             --rollback | --uninstall) ;;

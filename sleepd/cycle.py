@@ -121,7 +121,7 @@ def undo_command(cycle: int, state: str, *, is_standing: bool, champions: Iterab
 
 
 def diagram() -> str:
-    """The table as text, one line a state, for the README (a test keeps the two equal)."""
+    """The table as text, one line a state, for sleepd/README.md (a test keeps the two equal)."""
     width = max(len(state) for state in State)
     lines = []
     for state, ways in TRANSITIONS.items():

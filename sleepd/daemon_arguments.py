@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 
-from .grammar import RecordingParser
 from .version import VERSION
 
 EXIT_CODES = {
@@ -16,10 +16,10 @@ EXIT_CODES = {
 }
 
 
-def build_parser() -> RecordingParser:
+def build_parser() -> argparse.ArgumentParser:
     """What ``sleepd`` understands."""
     codes = ", ".join(f"{code} {meaning}" for code, meaning in EXIT_CODES.items())
-    parser = RecordingParser(
+    parser = argparse.ArgumentParser(
         prog="sleepd",
         description="Watch an agent's experience buffer, and let it learn in its sleep. Runs in the foreground; "
         "SIGHUP reads the configuration again, SIGTERM stops. Beside the configuration file, conf.d/*.toml override "

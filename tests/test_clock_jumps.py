@@ -12,6 +12,7 @@ import pytest
 
 from sleepd.cycles.sleeper import Sleeper
 from sleepd.daemon.status_view import overview
+from sleepd.files import replace_file
 from sleepd.protocol.control import Run
 from sleepd.store.legacy_formats import from_local, local_naive
 from tests.agents import changed, config_for, experiences, write_buffer
@@ -170,16 +171,16 @@ def test_a_real_daemon_lives_through_every_jump_and_names_it(tmp_path: Path) -> 
         daemon.await_true(lambda: daemon.status().total_cycles == 1, "the first sleep")
         write_buffer(tmp_path / "buffer.json", experiences(24))
         for what, jump in jumps.items():
-            shift.write_text(str(jump.total_seconds()))
+            replace_file(shift, str(jump.total_seconds()).encode())
             daemon.await_true(lambda jump=jump: daemon.status().written_at < now + jump + HOUR, what)
             names = ["clock_set_back"] if jump < timedelta(0) else []
             daemon.await_true(lambda names=names: [each.name for each in daemon.status().alarms] == names, what)
             assert hours_found(daemon.status().decision) < 1.0, what
-            shift.write_text("0")
+            replace_file(shift, b"0")
             daemon.await_true(lambda: daemon.status().alarms == [], f"the end of {what}")
         assert daemon.status().total_cycles == 1
         assert "Traceback" not in daemon.log()
-    shift.write_text(str(timedelta(days=365).total_seconds()))
+    replace_file(shift, str(timedelta(days=365).total_seconds()).encode())
     with DaemonProcess(tmp_path, config, prelude=SHIFTED, SHIFT=str(shift)) as daemon:
         daemon.await_true(lambda: daemon.status().total_cycles == 2, "a sleep after a restart in another year")
         write_buffer(tmp_path / "buffer.json", experiences(36))

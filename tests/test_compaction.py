@@ -13,7 +13,7 @@ from sleepd.cycles.sleeper import Sleeper
 from sleepd.daemon.status_view import detail
 from sleepd.errors import CheckpointInvalid
 from sleepd.store.checkpoint_documents import evaluation_of, placements_of, seen_by
-from sleepd.store.compaction import KEPT_WHOLE
+from sleepd.store.compaction import KEPT_WHOLE, STATEMENTS
 from sleepd.store.database import SCHEMA_VERSION
 from sleepd.store.ledger import Ledger
 from tests.faults.ten_years import HELD_OUT, NEW_A_DAY, Life, live
@@ -137,9 +137,7 @@ def test_compacted_cycle_is_shown_whole(tmp_path: Path, monkeypatch: pytest.Monk
 
 def _compact_all(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     """As if a hundred cycles had followed."""
-    statements = tuple(
-        statement.replace(f"- {KEPT_WHOLE}", "- 1") for statement in __import__("sleepd.store.ledger").ledger.STATEMENTS
-    )
+    statements = tuple(statement.replace(f"- {KEPT_WHOLE}", "- 1") for statement in STATEMENTS)
     monkeypatch.setattr("sleepd.store.ledger.STATEMENTS", statements)
     ledger = Ledger(stage.state / "state.db")
     ledger.compact()

@@ -106,7 +106,7 @@ def test_a_buffer_that_the_daemons_user_may_not_read_is_named_and_heals(tmp_path
     path = tmp_path / "buffer.json"
     write_buffer(path, experiences(3))
     path.chmod(0o600)
-    for directory in (tmp_path, *list(tmp_path.parents)[:2]):
+    for directory in (tmp_path, *list(tmp_path.parents)[:3]):
         directory.chmod(0o755)
     (tmp_path / "state").mkdir(exist_ok=True)
     (tmp_path / "run").mkdir()

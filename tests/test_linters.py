@@ -1,4 +1,4 @@
-"""The shape of the whole: floors, sizes, types, lint, and the documents that are generated from the code."""
+"""The shape of the code: who imports whom, sizes, types, lint."""
 
 from __future__ import annotations
 
@@ -9,9 +9,6 @@ import sys
 from pathlib import Path
 
 import pytest
-
-from sleepd import cycle
-from sleepd.config import render
 
 ROOT = Path(__file__).parent.parent
 MODULES = sorted((ROOT / "sleepd").rglob("*.py"))
@@ -110,10 +107,3 @@ def test_no_path_of_a_developers_machine() -> None:
         if forbidden.search(line)
     ]
     assert found == []
-
-
-@pytest.mark.parametrize("generated", [cycle.diagram, render.reference], ids=["state-diagram", "config-reference"])
-def test_readme_is_generated_from_the_code(generated: object) -> None:
-    """The README holds the state diagram and the reference of the configuration exactly as the code says them."""
-    assert callable(generated)
-    assert generated() in (ROOT / "README.md").read_text()

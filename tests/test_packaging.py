@@ -166,9 +166,12 @@ def install(*arguments: str, **environment: str) -> subprocess.CompletedProcess[
     )
 
 
+MADE_BY_TESTS = (".sleepd-test", ".mypy_cache", ".ruff_cache", ".pytest_cache", ".hypothesis", ".coverage")
+
+
 def snapshot() -> set[Path]:
-    """What lies in the checkout, the tests' own leavings aside."""
-    return {path for path in ROOT.iterdir() if not path.name.startswith(".sleepd-test")}
+    """What lies in the checkout, without what other tests may make at the same time."""
+    return {path for path in ROOT.iterdir() if not path.name.startswith(MADE_BY_TESTS)}
 
 
 @pytest.mark.parametrize(
@@ -176,10 +179,11 @@ def snapshot() -> set[Path]:
     [
         (("try", "--dry-run"), "-m sleepd.demo"),
         (("try", "--keep", "--dry-run"), "--keep"),
-        (("test", "--dry-run", "-k", "word"), "-m pytest -k word"),
+        (("test", "--dry-run", "-k", "word"), r"-m pytest -m not\ system\ and\ not\ model -k word"),
+        (("test", "--all", "--dry-run", "-k", "word"), "-m pytest -k word"),
         (("--dry-run",), "systemd-sysusers sage-sleepd.conf"),
     ],
-    ids=["try", "keep", "test", "system"],
+    ids=["try", "keep", "test", "test-all", "system"],
 )
 def test_dry_run_changes_nothing(arguments: tuple[str, ...], expected: str) -> None:
     """Each way of installing prints its commands under --dry-run, and makes nothing here nor in /opt."""
@@ -214,10 +218,10 @@ def test_wrong_arguments_are_told(arguments: tuple[str, ...], words: str) -> Non
     assert "hint: ./install.sh" in done.stderr
 
 
-OPTIONS = ("--keep", "--user", "--rollback", "--uninstall", "--purge", "--worker-python")
+OPTIONS = ("--all", "--keep", "--user", "--rollback", "--uninstall", "--purge", "--worker-python")
 BELONGS = {
     ("try",): {"--keep"},
-    ("test",): set(),
+    ("test",): {"--all"},
     ("--rollback",): {"--rollback", "--user"},
     ("--uninstall",): {"--uninstall", "--purge", "--user"},
     ("--purge",): {"--uninstall", "--purge", "--user"},

@@ -1,4 +1,4 @@
-"""The configuration as text: the shipped file and the README's reference, both from the words in ``schema.py``."""
+"""The configuration as text: the shipped file and the reference in config/README.md, by the words in ``schema.py``."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The owner's configuration: what may be set, what it means, what it is when nobody sets it.
 
 Each field states its meaning and its limits where it is declared; ``render`` writes the shipped file and the
-README's reference from the same words, so they cannot disagree. ``checks`` refuses what makes no sense.
+reference in config/README.md from the same words, so they cannot disagree. ``checks`` refuses what makes no sense.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ _CONSOLIDATE: Final = Strategy(
     kl_prompts=160,
     kl_batch_size=6,
     drift_budget=0.025,
-    # From the base on all of the lineage: what continued gained less in each night (README, what was measured).
+    # From the base on all of the lineage: what continued gained less in each night (tests/bench/README.md).
     lineage="retrain",
     replay_share=0.5,
     min_replayed=8,

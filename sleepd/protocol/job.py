@@ -44,7 +44,6 @@ FailureKind = Literal[
 ]
 """Why a worker gives up."""
 
-
 Unmasked = Annotated[str, Meta(pattern=r"^(?:[0-9a-f]{16})?\Z")]
 """Of a text whose personal data were masked: the group of the text before, by which it stays known; else empty."""
 

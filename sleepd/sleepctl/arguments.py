@@ -8,7 +8,6 @@ import sys
 from typing import Any, NoReturn
 
 from sleepd.config.strategies import STRATEGIES
-from sleepd.grammar import RecordingParser
 from sleepd.text.display import clean
 from sleepd.version import VERSION
 
@@ -21,7 +20,7 @@ COMPLETED = ("bash", "zsh", "fish", "cycles", "quarantine")
 """What ``completions`` can print: the scripts, and what they ask for."""
 
 
-class _Parser(RecordingParser):
+class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         dashed = ""
         if re.search(r"required: ID$|^unrecognized arguments: (-- |-(?!-))", message):
@@ -30,7 +29,7 @@ class _Parser(RecordingParser):
         self.exit(ExitCode.USAGE)
 
 
-def build_parser() -> RecordingParser:
+def build_parser() -> argparse.ArgumentParser:
     """The whole grammar; ``command`` names the command in what it parses to."""
     parser = _Parser(
         prog="sleepctl",
@@ -66,6 +65,7 @@ def _overview() -> str:
 def _add_command(commands: Any, name: str, summary: str) -> None:
     command = commands.add_parser(
         name,
+        help=summary,
         description=f"{summary[0].upper()}{summary[1:]}.",
         epilog=EPILOGS.get(name),
         formatter_class=argparse.RawDescriptionHelpFormatter,

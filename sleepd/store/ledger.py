@@ -23,7 +23,7 @@ from sleepd.protocol.status import CycleSummary, Decision, DecisionRecord
 from sleepd.protocol.verdict import Verdict
 
 from .compaction import STATEMENTS
-from .database import Database, open_database, signed, unsigned
+from .database import open_database, signed, unsigned
 from .ledger_rows import SUMMARY_COLUMNS, Placement, Plan, summarise
 
 KEPT_DECISIONS = 1000
@@ -37,12 +37,7 @@ class Ledger:
     """
 
     def __init__(self, path: Path) -> None:
-        self._db = open_database(path)
-
-    @property
-    def database(self) -> Database:
-        """The database, for a table that another package keeps in the same file."""
-        return self._db
+        self.database = self._db = open_database(path)
 
     def close(self) -> None:
         """Close the database; the ledger is of no use afterwards."""

@@ -32,6 +32,7 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="change the strategy")
     parser.add_argument("--second-share", type=float, default=0.25, help="newest experiences kept for the second cycle")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--base", default="embedded", help="the base model, as model.base names it")
     arguments = parser.parse_args()
     changes = dict(one.split("=", 1) for one in arguments.set)
     strategy = find_strategy(arguments.strategy)
@@ -51,13 +52,20 @@ def main() -> None:
             lessons = [*second, *replay, *held_out]
             show("second cycle", _cycle(arguments, strategy, models, adapters[1], lessons, adapters[0]))
         made = adapters if second else adapters[:1]
-        drifts = drift(models, "embedded", made, SYSTEM_PROMPT)
+        drifts = drift(models, arguments.base, made, SYSTEM_PROMPT)
         print("drift on unseen general prompts, nats a token:", [round(one, 4) for one in drifts])
 
 
 def _cycle(arguments, strategy, models, staging, lessons, parent):
     return run_cycle(
-        lessons, strategy, models, staging, parent=parent, system_prompt=SYSTEM_PROMPT, seed=arguments.seed
+        lessons,
+        strategy,
+        models,
+        staging,
+        parent=parent,
+        system_prompt=SYSTEM_PROMPT,
+        base=arguments.base,
+        seed=arguments.seed,
     )
 
 

@@ -108,6 +108,7 @@ def main() -> None:
     parser.add_argument("--models", type=Path, help="keeps the converted base and its answers between runs")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="change the strategy")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--base", default="embedded", help="the base model, as model.base names it")
     arguments = parser.parse_args()
     strategy = find_strategy("rehearse")
     changes = dict(one.split("=", 1) for one in arguments.set)
@@ -119,16 +120,18 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         models = arguments.models or Path(scratch, "models")
         staging = Path(scratch, "cycle_1")
-        outcome = run_cycle(lessons, strategy, models, staging, system_prompt=SYSTEM_PROMPT, seed=arguments.seed)
+        outcome = run_cycle(
+            lessons, strategy, models, staging, system_prompt=SYSTEM_PROMPT, base=arguments.base, seed=arguments.seed
+        )
         show("a dozen facts", outcome)
-        _ask(models, staging, Path(scratch, "questions.json"))
-        print("drift on unseen general prompts, nats a token:", drift(models, "embedded", [staging], SYSTEM_PROMPT))
+        _ask(arguments.base, models, staging, Path(scratch, "questions.json"))
+        print("drift on unseen general prompts, nats a token:", drift(models, arguments.base, [staging], SYSTEM_PROMPT))
 
 
-def _ask(models: Path, adapter: Path, file: Path) -> None:
+def _ask(base: str, models: Path, adapter: Path, file: Path) -> None:
     asked = [(question, key) for _prompt, _response, question, key in FACTS] + GENERAL
     file.write_text(json.dumps([question for question, _key in asked]))
-    command = [sys.executable, "-m", "sleepd.worker.programs.ask", "--base", "embedded", "--models", models]
+    command = [sys.executable, "-m", "sleepd.worker.programs.ask", "--base", base, "--models", models]
     command += ["--adapter", adapter, "--system-prompt", SYSTEM_PROMPT, "--questions", file]
     replies = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
     right = [key in reply.lower() for (_question, key), reply in zip(asked, replies, strict=True)]

@@ -50,6 +50,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("buffer", type=Path)
     parser.add_argument("--models", type=Path, help="keeps the converted base and its answers between runs")
+    parser.add_argument("--base", default="embedded", help="the base model, as model.base names it")
     parser.add_argument("--experiences", type=int, default=16)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
@@ -60,13 +61,14 @@ def main() -> None:
 
 
 def _measure(arguments: argparse.Namespace, models: Path) -> None:
-    directory, _fingerprint = open_base("embedded", "", models, print)
+    directory, _fingerprint = open_base(arguments.base, "", models, print)
     strategy = msgspec.structs.replace(find_strategy("consolidate"), epochs=1, min_steps=0)
     ours, plain = choose_device("cpu"), Device(torch.device("cpu"), torch.float32, "cpu")
     model, tokenizer = load_base(directory, ours)
     plain_model = start_adapter(load_base(directory, plain)[0], strategy, 0).train()
     chat = ChatFormat(tokenizer, SYSTEM_PROMPT)
-    chosen = read_experiences(arguments.buffer, 0.6)[::7][: arguments.experiences]
+    eligible = read_experiences(arguments.buffer, 0.6)
+    chosen = eligible[:: max(1, len(eligible) // arguments.experiences)][: arguments.experiences]
     experiences = [encode_exchange(chat, one["id"], one["prompt"], one["response"], 2048) for one in chosen]
     prompts = general_prompts("regularise")[:12]
     answers = base_answers(model, ours, chat, prompts, stop_ids(model, chat), None, lambda _tokens: None)
@@ -77,7 +79,7 @@ def _measure(arguments: argparse.Namespace, models: Path) -> None:
 
     def worker(with_kl: bool) -> None:
         lessons = TrainingSet(experiences, lambda _max: experiences, general if with_kl else [], references)
-        Trainer(model, ours, lessons, strategy, 0, limits, SilentChannel(), Pace(), packed=True).run()
+        Trainer(model, ours, lessons, strategy, 0, limits, SilentChannel(), Pace(), packed=True).run(lambda: None)
 
     rows = {
         "plain loop": lambda: plain_loop(plain_model, experiences, strategy.batch_size, strategy.learning_rate),

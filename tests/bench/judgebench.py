@@ -98,7 +98,7 @@ def make(options: argparse.Namespace) -> None:
     held_out, to_train = split(options.buffer)
     job = Job(
         cycle=1,
-        base="embedded",
+        base=options.base,
         models_directory=str(options.work / "models"),
         staging=str(options.work / "staging"),
         strategy=msgspec.structs.replace(find_strategy("consolidate"), kl_prompts=PROMPTS),
@@ -391,6 +391,7 @@ def main() -> None:
     making.add_argument("--cache", type=Path, required=True)
     making.add_argument("--work", type=Path, required=True)
     making.add_argument("--kinds", default="")
+    making.add_argument("--base", default="embedded", help="the base model, as model.base names it")
     making.add_argument("--threads", type=int, default=0)
     making.set_defaults(run=make)
     telling = commands.add_parser("table")

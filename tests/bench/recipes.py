@@ -76,8 +76,8 @@ class Cost:
 class Bench:
     """The base with at most one adapter, and what is measured on it."""
 
-    def __init__(self, models: Path, system_prompt: str, *, is_older: bool) -> None:
-        directory, fingerprint = open_base("embedded", "", models, print)
+    def __init__(self, base: str, models: Path, system_prompt: str, *, is_older: bool) -> None:
+        directory, fingerprint = open_base(base, "", models, print)
         exact = Device(torch.device("cpu"), torch.float32, "cpu")
         self._is_older = is_older
         self._device = exact if is_older else choose_device("cpu")

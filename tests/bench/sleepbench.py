@@ -81,6 +81,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--only", type=int, nargs="*", help="retraining alone: run just these nights")
     parser.add_argument("--scales", type=float, nargs="*", default=[], help="measure the adapter's effect times this")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--base", default="embedded", help="the base model, as model.base names it")
     parser.add_argument("--models", type=Path, required=True, help="keeps the converted base and its answers")
     parser.add_argument("--label", help="name of this series in the table; otherwise strategy and changes")
     parser.add_argument("--out", type=Path, help="one JSON line a night is appended here")
@@ -156,7 +157,7 @@ def _bench(arguments: argparse.Namespace, strategy: Strategy, system_prompt: str
     from recipes import Bench
 
     arguments.models.mkdir(parents=True, exist_ok=True)
-    return Bench(arguments.models, system_prompt, is_older=strategy.name == "gentle")
+    return Bench(arguments.base, arguments.models, system_prompt, is_older=strategy.name == "gentle")
 
 
 def _tell(arguments: argparse.Namespace, night: Night, cost: Any, figures: dict[str, Any]) -> None:

@@ -51,10 +51,12 @@ def main() -> None:
     parser.add_argument("directory", type=Path)
     parser.add_argument("--days", type=int, default=7)
     parser.add_argument("--threads", type=int, default=0)
+    parser.add_argument("--base", default="embedded", help="the base model, as model.base names it")
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the daemon ends with it
     options.directory.mkdir(parents=True, exist_ok=True)
     config = config_for(options.directory, min_hours_between_sleep=0.0)
+    config = changed(config, "model", base=options.base)
     config = changed(config, "worker", threads=options.threads, silence_seconds=300.0)
     written: list[dict] = []
     write_buffer(Path(config.buffer.path), written)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -17,14 +18,15 @@ from sleepctl_ran import Ran
 
 from sleepd.config.strategies import STRATEGIES
 from sleepd.protocol import control
-from sleepd.sleepctl.arguments import COMPLETED, build_parser
+from sleepd.sleepctl.arguments import COMPLETED
 from sleepd.sleepctl.command_texts import GROUPS
-from sleepd.sleepctl.generated.completion_scripts import SCRIPTS
+from sleepd.sleepctl.generated.completion_scripts import scripts
 
 Sleepctl = Callable[..., Ran]
 
 REPOSITORY = Path(__file__).parents[2]
 COMMANDS = {name for group in GROUPS.values() for name in group}
+SCRIPTS = scripts()
 HISTORY = {"schema": 1, "cycles": [scenes.REJECTED, scenes.PROMOTED, scenes.THIN]}
 
 
@@ -39,8 +41,8 @@ def shell_environment(environment: Path) -> dict[str, str]:
 
 def in_bash(environment: dict[str, str], *words: str) -> list[str]:
     """What a real bash offers for the last word."""
-    program = SCRIPTS["bash"](build_parser()) + (
-        '\nCOMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _sleepctl; printf "%s\\n" "${COMPREPLY[@]}"'
+    program = SCRIPTS["bash"] + (
+        '\nCOMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _shtab_sleepctl; printf "%s\\n" "${COMPREPLY[@]}"'
     )
     command = ["bash", "--norc", "-c", program, "bash", "sleepctl", *words]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=30)
@@ -91,7 +93,7 @@ def test_fish_offers_commands_options_and_cycles(
     """A real fish, asked as its own completion asks."""
     daemon.replies[control.History] = HISTORY
     script = environment / "sleepctl.fish"
-    script.write_text(SCRIPTS["fish"](build_parser()))
+    script.write_text(SCRIPTS["fish"])
 
     def offered(line: str) -> list[str]:
         command = ["fish", "--no-config", "-c", f"source {script}; complete -C '{line}'"]
@@ -102,21 +104,50 @@ def test_fish_offers_commands_options_and_cycles(
     assert set(offered("sleepctl ")) == COMMANDS
     assert offered("sleepctl show ") == ["9", "8", "7"]
     assert offered("sleepctl config show ") == []
+    assert offered("sleepctl config ch") == ["check"]
     assert "--force" in offered("sleepctl run --")
+    assert set(offered("sleepctl run --strategy ")) == set(STRATEGIES)
+
+
+_IN_ZSH = r"""
+zmodload zsh/zpty
+zpty shell zsh -f -i
+zpty -w shell "PROMPT=; fpath=($2 \$fpath); autoload -Uz compinit; compinit -u -D; bindkey '^I' complete-word"
+zpty -w shell 'compadd() {
+    if [[ ${@[1,(i)(-|--)]} != *-(O|A|D)\ * ]]; then
+        local -a hits; builtin compadd -O hits "$@"; print -rl -- "<<"${^hits}">>"
+    fi
+    builtin compadd "$@"
+}'
+zpty -w shell 'at-the-end() { print "<<>>"; exit }; comppostfuncs=(at-the-end); stty -echo; print -r "ready"now'
+zpty -r -m shell before '*readynow*'
+zpty -w -n shell "$1"$'\t'
+zpty -r -m shell offered '*<<>>*'
+print -r -- $offered
+"""
+"""Types $1 and the key in a zsh on a terminal of its own, and prints what its completion adds, each in ``<<>>``."""
 
 
 @pytest.mark.skipif(not shutil.which("zsh"), reason="zsh is not installed")
-def test_zsh_understands_its_script(environment: Path) -> None:
-    """A real zsh loads it as a completion; every command and its options are in it."""
-    directory = environment / "functions"
-    directory.mkdir()
-    script = SCRIPTS["zsh"](build_parser())
-    (directory / "_sleepctl").write_text(script)
-    program = f"fpath=({directory} $fpath); autoload -Uz compinit; compinit -u -D; print $_comps[sleepctl]"
-    done = subprocess.run(["zsh", "-f", "-c", program], capture_output=True, text=True, timeout=60)
-    assert (done.stdout, done.stderr) == ("_sleepctl\n", "")
-    assert subprocess.run(["zsh", "-n", str(directory / "_sleepctl")], capture_output=True).stderr == b""
-    assert [name for name in COMMANDS if f"\n                {name}) _arguments " not in script] == []
+def test_zsh_offers_commands_options_and_cycles(
+    daemon: FakeDaemon, shell_environment: dict[str, str], environment: Path
+) -> None:
+    """A real zsh on a terminal, with the script where the installer puts it."""
+    daemon.replies[control.History] = HISTORY
+    (environment / "_sleepctl").write_text(SCRIPTS["zsh"])
+
+    def offered(line: str) -> list[str]:
+        command = ["zsh", "-f", "-c", _IN_ZSH, "zsh", line, str(environment)]
+        done = subprocess.run(command, capture_output=True, text=True, env=shell_environment, timeout=60)
+        assert done.stderr == ""
+        return re.findall(r"<<([^>]+)>>", done.stdout)
+
+    assert set(offered("sleepctl ")) == COMMANDS
+    assert offered("sleepctl show ") == ["9", "8", "7"]
+    assert offered("sleepctl logs --cycle 8") == ["8"]
+    assert offered("sleepctl config ch") == ["check"]
+    assert "--force" in offered("sleepctl run --")
+    assert set(offered("sleepctl run --strategy ")) == set(STRATEGIES)
 
 
 def test_the_numbers_come_from_disk_when_the_daemon_is_down(environment: Path, sleepctl: Sleepctl) -> None:
@@ -144,4 +175,4 @@ def test_without_a_daemon_and_without_files_nothing_is_offered_and_nothing_said(
 @pytest.mark.parametrize("shell", sorted(SCRIPTS))
 def test_the_command_prints_the_script(sleepctl: Sleepctl, shell: str) -> None:
     """By hand as by the install script."""
-    assert sleepctl("completions", shell) == Ran(0, SCRIPTS[shell](build_parser()), "")
+    assert sleepctl("completions", shell) == Ran(0, SCRIPTS[shell], "")

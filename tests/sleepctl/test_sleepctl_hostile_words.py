@@ -16,11 +16,12 @@ from sleepctl_ran import Ran
 from sleepd.config.render import render
 from sleepd.config.schema import BufferConfig, Config
 from sleepd.sleepctl.arguments import build_parser
-from sleepd.sleepctl.generated.completion_scripts import SCRIPTS
+from sleepd.sleepctl.generated.completion_scripts import FUNCTIONS, scripts
 from sleepd.sleepctl.quarantine_arguments import ACTIONS
 from sleepd.text.display import clean
 from sleepd.text.shell import command_line, quoted
 
+SCRIPTS = scripts()
 SOURCE = Path(__file__).parents[2] / "sleepd"
 HOSTILE = (
     "$(touch ran)",
@@ -56,7 +57,7 @@ def test_bash_offers_no_shell_text(
     tmp_path: Path, trap: dict[str, str], words: tuple[str, ...], offered: set[str]
 ) -> None:
     """Whatever answers, bash runs nothing of it and offers plain numbers and ids alone."""
-    program = f'{SCRIPTS["bash"](build_parser())}\nCOMP_WORDS=(sleepctl "$@"); COMP_CWORD=$#; _sleepctl\n'
+    program = f'{SCRIPTS["bash"]}\nCOMP_WORDS=(sleepctl "$@"); COMP_CWORD=$#; _shtab_sleepctl\n'
     program += 'printf "%s\\n" "${COMPREPLY[@]}"'
     command = ["bash", "--norc", "-c", program, "bash", *words]
     done = subprocess.run(command, capture_output=True, text=True, env=trap, cwd=tmp_path, timeout=30)
@@ -64,10 +65,15 @@ def test_bash_offers_no_shell_text(
     assert not (tmp_path / "ran").exists()
 
 
-def test_bash_expands_nothing_typed(tmp_path: Path, trap: dict[str, str]) -> None:
-    """A word that holds a substitution is completed as a path, and not run by the key."""
-    program = f'{SCRIPTS["bash"](build_parser())}\nCOMP_WORDS=(sleepctl config check "$1"); COMP_CWORD=3; _sleepctl'
-    command = ["bash", "--norc", "-c", program, "bash", "$(touch ran)"]
+@pytest.mark.parametrize("word", ["$(touch ran)", "a[$(touch ran)]", "--x[$(touch ran)]", "`touch ran`"])
+@pytest.mark.parametrize("before", [(), ("config", "check"), ("show",), ("run", "--strategy"), ("quarantine", "drop")])
+@pytest.mark.parametrize("after", [(), ("",)])
+def test_bash_expands_nothing_typed(
+    tmp_path: Path, trap: dict[str, str], before: tuple[str, ...], word: str, after: tuple[str, ...]
+) -> None:
+    """A word that holds a substitution, under the cursor or before it, is not run by the key."""
+    program = f'{SCRIPTS["bash"]}\nCOMP_WORDS=(sleepctl "$@"); COMP_CWORD=$#; _shtab_sleepctl'
+    command = ["bash", "--norc", "-c", program, "bash", *before, word, *after]
     subprocess.run(command, capture_output=True, env=trap, cwd=tmp_path, timeout=30)
     assert not (tmp_path / "ran").exists()
 
@@ -75,7 +81,7 @@ def test_bash_expands_nothing_typed(tmp_path: Path, trap: dict[str, str]) -> Non
 @pytest.mark.skipif(not shutil.which("fish"), reason="fish is not installed")
 def test_fish_offers_no_shell_text(tmp_path: Path, trap: dict[str, str]) -> None:
     """As bash."""
-    (tmp_path / "script").write_text(SCRIPTS["fish"](build_parser()))
+    (tmp_path / "script").write_text(SCRIPTS["fish"])
     command = ["fish", "--no-config", "-c", f"source {tmp_path}/script; complete -C 'sleepctl quarantine show '"]
     done = subprocess.run(command, capture_output=True, text=True, env=trap, cwd=tmp_path, timeout=60)
     offered = {line.split("\t")[0] for line in done.stdout.splitlines()}
@@ -87,8 +93,8 @@ def test_fish_offers_no_shell_text(tmp_path: Path, trap: dict[str, str]) -> None
 @pytest.mark.parametrize(("function", "offered"), [("cycles", {"8", "9"}), ("quarantine", {"8", "9", "e1"})])
 def test_zsh_offers_no_shell_text(tmp_path: Path, trap: dict[str, str], function: str, offered: set[str]) -> None:
     """As bash; ``_describe`` is replaced by one that prints what it is given."""
-    script = SCRIPTS["zsh"](build_parser()).replace('_sleepctl "$@"\n', "")
-    program = f'_describe() {{ print -rl -- "${{(@P)${{@[-1]}}}}" }}\n{script}\n_sleepctl_{function}'
+    assert FUNCTIONS["zsh"] in SCRIPTS["zsh"]
+    program = f'_describe() {{ print -rl -- "${{(@P)${{@[-1]}}}}" }}\n{FUNCTIONS["zsh"]}\n_sleepctl_{function}'
     done = subprocess.run(
         ["zsh", "-f", "-c", program], capture_output=True, text=True, env=trap, cwd=tmp_path, timeout=60
     )

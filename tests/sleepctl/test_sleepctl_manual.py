@@ -16,10 +16,11 @@ from sleepd.daemon_arguments import EXIT_CODES
 from sleepd.sleepctl.arguments import build_parser
 from sleepd.sleepctl.command_texts import EXAMPLES, GROUPS, VARIABLES
 from sleepd.sleepctl.exit_codes import MEANINGS
-from sleepd.sleepctl.generated.completion_scripts import leaves
+from sleepd.sleepctl.generated.__main__ import files
+from sleepd.sleepctl.generated.grammar import arguments, commands
 from sleepd.sleepctl.generated.manual import pages
 from sleepd.sleepctl.generated.roff import entry, escaped, notes
-from sleepd.sleepctl.share import shared_files
+from sleepd.sleepctl.generated.shipped import shared_files
 
 REPOSITORY = Path(__file__).parents[2]
 PAGES = pages()
@@ -38,9 +39,9 @@ def test_the_command_lines_page_has_every_command_option_code_and_variable() -> 
     parser = build_parser()
     for group in GROUPS.values():
         assert [text for text in group.values() if text not in page] == []
-    for words, command in leaves(parser):
+    for words, command in commands(parser):
         assert f".SS {' '.join(words)} " in page
-        for action in command.arguments:
+        for action in arguments(command):
             assert all(name in page for name in action.option_strings)
             assert " ".join((action.help or "").split()) in page
     assert [code for code in MEANINGS if f".B {int(code)} {MEANINGS[code]}" not in page] == []
@@ -118,6 +119,11 @@ def test_indented_lines_of_a_note_stand_as_they_are() -> None:
     assert notes("By hand:\n  source <(x)\n") == (".PP\nBy hand:\n.PP\n.nf\n.RS 4\n  source <(x)\n.RE\n.fi\n")
 
 
+def test_generated_files_are_current() -> None:
+    """What is shipped is what the code makes; else run python -m sleepd.sleepctl.generated."""
+    assert {name: content.decode() for name, content in shared_files().items()} == files()
+
+
 def test_the_installer_writes_pages_and_completions_to_where_programs_look(tmp_path: Path) -> None:
     """The very command of install.sh, below another prefix."""
     installer = (REPOSITORY / "systemd" / "installer.sh").read_text()
@@ -133,4 +139,4 @@ def test_the_installer_writes_pages_and_completions_to_where_programs_look(tmp_p
         "zsh/site-functions/_sleepctl",
         "fish/vendor_completions.d/sleepctl.fish",
     }
-    assert {name: (tmp_path / "share" / name).read_text() for name in written} == shared_files()
+    assert {name: (tmp_path / "share" / name).read_bytes() for name in written} == shared_files()

@@ -103,7 +103,7 @@ def place_secret(machine: Machine, state: str = "/var/lib/sage-sleepd", user: st
 
 
 def begin_service(machine: Machine, **sections: dict[str, Any]) -> None:
-    """What the README tells an owner to type, for a buffer in the agent's home."""
+    """What the README tells an operator to type, for a buffer in the agent's home."""
     place_secret(machine)
     machine.run("mkdir", "-p", "/home/user/buffers", user="user")
     machine.run("sleepctl", "setup-buffer", BUFFER)

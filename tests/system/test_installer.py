@@ -165,7 +165,7 @@ def test_release_that_cannot_be_put_in_use_is_taken_back(newer: Machine) -> None
     """A rollback whose files cannot be put in place, here for damage to the old release, leaves the new one running."""
     pid = newer.property("MainPID")
     old = newer.run("readlink", "/opt/sage-sleepd/previous").stdout.strip()
-    newer.run("sh", "-c", f"echo broken on purpose >> {old}/daemon/{SITE}/sleepd/sleepctl/manual.py")
+    newer.run("sh", "-c", f"echo broken on purpose >> {old}/daemon/{SITE}/sleepd/sleepctl/share.py")
     said = install(newer, "--rollback", check=False)
     assert f"release {Path(old).name} could not be put in use; 9.0.0 is in use again" in said
     assert in_use(newer) == "9.0.0"

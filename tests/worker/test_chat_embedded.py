@@ -1,4 +1,4 @@
-"""The embedded model's encoding, on which every figure in the README was measured."""
+"""The embedded model's encoding, on which every figure in tests/bench/README.md was measured."""
 
 from __future__ import annotations
 

@@ -14,9 +14,8 @@ from sleepd.errors import DaemonNotRunning, SleepdError
 from sleepd.protocol.answers import Cycles
 from sleepd.protocol.control import History, Quarantine
 from sleepd.protocol.status import CycleSummary, QuarantineEntry, QuarantineList
-from sleepd.sleepctl.arguments import build_parser
 from sleepd.sleepctl.exit_codes import ExitCode
-from sleepd.sleepctl.generated.completion_scripts import SCRIPTS
+from sleepd.sleepctl.generated.shipped import COMPLETIONS, SHARE
 from sleepd.sleepctl.offline import read_history
 from sleepd.sleepctl.session import Session
 from sleepd.text.display import clean
@@ -34,7 +33,7 @@ def complete(session: Session) -> ExitCode:
     elif kind == "quarantine":
         sys.stdout.writelines(quarantine_lines(_quarantined(session)))
     else:
-        sys.stdout.write(SCRIPTS[kind](build_parser()))
+        sys.stdout.write((SHARE / COMPLETIONS[kind]).read_text())
     return ExitCode.OK
 
 

@@ -1,1 +1,1 @@
-"""Completions and manual pages, generated from the command line's grammar."""
+"""What is made from the command lines before a release: manual pages and completion scripts, in ``share/``."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 from itertools import groupby
 
@@ -9,13 +10,12 @@ from sleepd.config.render import fields
 from sleepd.config.schema import Config
 from sleepd.daemon_arguments import EXIT_CODES
 from sleepd.daemon_arguments import build_parser as build_daemon_parser
-from sleepd.grammar import RecordingParser
 from sleepd.sleepctl.arguments import build_parser
 from sleepd.sleepctl.command_texts import EXAMPLES, GROUPS, VARIABLES
 from sleepd.sleepctl.exit_codes import MEANINGS
 from sleepd.version import VERSION
 
-from .completion_scripts import leaves
+from .grammar import commands
 from .roff import entries, escaped, exit_status, heading, literal, notes, options, page, paragraph, section, synopsis
 
 _SUMMARIES = {
@@ -57,11 +57,11 @@ def pages() -> dict[str, str]:
     }
 
 
-def _sleepctl(parser: RecordingParser) -> str:
+def _sleepctl(parser: argparse.ArgumentParser) -> str:
     overview = [
         f".SS {escaped(group[0].upper() + group[1:])}\n" + entries(members.items()) for group, members in GROUPS.items()
     ]
-    commands = [f".SS {escaped(' '.join(words))}\n{_command(command, parser)}" for words, command in leaves(parser)]
+    sections = [f".SS {escaped(' '.join(words))}\n{_command(command, parser)}" for words, command in commands(parser)]
     config = Config()
     files = [
         ("~/.config/sage-sleepd/config.toml, /etc/sage-sleepd/config.toml", "The configuration: sleepd.toml(5)."),
@@ -81,7 +81,7 @@ def _sleepctl(parser: RecordingParser) -> str:
                 *overview,
             ),
             section("options", options(parser)),
-            section("commands", paragraph("All of them take the options above as well."), *commands),
+            section("commands", paragraph("All of them take the options above as well."), *sections),
             exit_status(MEANINGS),
             section("environment", entries(VARIABLES.items())),
             section("files", entries(files)),
@@ -93,12 +93,12 @@ def _sleepctl(parser: RecordingParser) -> str:
     )
 
 
-def _command(command: RecordingParser, parser: RecordingParser) -> str:
+def _command(command: argparse.ArgumentParser, parser: argparse.ArgumentParser) -> str:
     own = options(command, without=parser)
     return f"{synopsis(command)}{paragraph(command.description or '')}{own}{notes(command.epilog or '')}"
 
 
-def _sleepd(parser: RecordingParser) -> str:
+def _sleepd(parser: argparse.ArgumentParser) -> str:
     config = Config()
     files = [
         ("/etc/sage-sleepd/config.toml", "The configuration: sleepd.toml(5)."),

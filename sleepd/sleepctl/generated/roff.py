@@ -8,8 +8,9 @@ import textwrap
 from collections.abc import Iterable, Mapping
 from itertools import groupby
 
-from sleepd.grammar import RecordingParser
 from sleepd.sleepctl.exit_codes import ExitCode
+
+from .grammar import arguments
 
 
 def escaped(text: str) -> str:
@@ -72,14 +73,14 @@ def entries(pairs: Iterable[tuple[str, str]]) -> str:
     return "".join(entry(term, text) for term, text in pairs)
 
 
-def options(parser: RecordingParser, *, without: RecordingParser | None = None) -> str:
+def options(parser: argparse.ArgumentParser, *, without: argparse.ArgumentParser | None = None) -> str:
     """Every option and positional of a parser with its help, save those that ``without`` has in the same words."""
-    known = {(_written(action), action.help) for action in without.arguments} if without else set()
-    chosen = [action for action in parser.arguments if (_written(action), action.help) not in known]
+    known = {(_written(action), action.help) for action in arguments(without)} if without else set()
+    chosen = [action for action in arguments(parser) if (_written(action), action.help) not in known]
     return entries((_written(action), (action.help or "").replace("%%", "%")) for action in chosen)
 
 
-def synopsis(parser: RecordingParser) -> str:
+def synopsis(parser: argparse.ArgumentParser) -> str:
     """The usage line of a parser, without its first word."""
     usage = " ".join(parser.format_usage().split()).removeprefix("usage: ")
     return f".PP\n.B {_argument(usage)}\n"

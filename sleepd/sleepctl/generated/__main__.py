@@ -1,0 +1,34 @@
+"""``python -m sleepd.sleepctl.generated``: write the files in ``share/`` anew, after a change of the command lines.
+
+It needs shtab, which the extra ``test`` brings. A test compares the files with what this would write.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+
+from .completion_scripts import scripts
+from .manual import pages
+from .shipped import COMPLETIONS, SHARE
+
+
+def files() -> dict[str, str]:
+    """The text of every file by its path below ``share/``."""
+    return {f"man/{path}": text for path, text in pages().items()} | {
+        COMPLETIONS[shell]: script for shell, script in scripts().items()
+    }
+
+
+def main() -> int:
+    """Write them, and remove what is no longer made."""
+    shutil.rmtree(SHARE, ignore_errors=True)
+    for name, text in files().items():
+        path = SHARE / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,113 @@
+"""``python -m tests.documents``: write the generated parts of the documents anew, from the code.
+
+A generated part stands between ``<!-- generated: NAME -->`` and ``<!-- end -->``. ``test_documents.py`` compares each
+with what the code says now.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from sleepd import cycle
+from sleepd.config import render
+from sleepd.protocol import answers
+from sleepd.protocol.capability import SeenTokens
+from sleepd.protocol.status import (
+    BufferDetail,
+    CycleDetail,
+    MetricResult,
+    PruneResult,
+    QuarantineDetail,
+    QuarantineList,
+    RunResult,
+    Status,
+)
+from sleepd.sleepctl.command_texts import GROUPS
+from sleepd.sleepctl.exit_codes import MEANINGS
+
+ROOT: Final = Path(__file__).parents[1]
+_PART: Final = re.compile(r"(?s)(<!-- generated: ([a-z-]+) -->\n).*?(<!-- end -->)")
+
+JSON_KEYS: Final[dict[str, tuple[str, ...]]] = {
+    "status": (*Status.__struct_fields__, "is_live"),
+    "check": ("schema", "decision", "run"),
+    "why": answers.Reasons.__struct_fields__,
+    "decisions": ("schema", "changes"),
+    "history": ("schema", "is_live", "cycles"),
+    "report": ("schema", "is_live", "cycle", "learned", "buffer", "quarantine", "set_aside"),
+    "show": (*CycleDetail.__struct_fields__, "is_live"),
+    "buffer": BufferDetail.__struct_fields__,
+    "quarantine": QuarantineList.__struct_fields__,
+    "quarantine show": QuarantineDetail.__struct_fields__,
+    "quarantine release, drop, reset": answers.Decided.__struct_fields__,
+    "doctor": ("schema", "is_usable", "findings"),
+    "version": ("schema", "sleepctl", "sleepd", "problem"),
+    "run": RunResult.__struct_fields__,
+    "cancel": answers.Cancelled.__struct_fields__,
+    "pause, resume": answers.Paused.__struct_fields__,
+    "rollback, rebase": answers.RolledBack.__struct_fields__,
+    "tokens": ("schema", "id", "kept_from_training", *SeenTokens.__struct_fields__),
+    "tag": answers.Tagged.__struct_fields__,
+    "metric add, remove": MetricResult.__struct_fields__,
+    "prune": PruneResult.__struct_fields__,
+    "setup-buffer": ("schema", "written", "notes", "next"),
+    "reload": answers.Reloaded.__struct_fields__,
+    "config check": ("schema", "path", "drop_ins", "is_valid"),
+    "config show": ("schema", "path", "drop_ins", "config", "origins"),
+}
+"""The keys of the object that a command prints with ``--json``."""
+
+
+def commands() -> str:
+    """A Markdown table of every command of ``sleepctl``."""
+    rows = [f"| `sleepctl {name}` | {text} |" for group in GROUPS.values() for name, text in group.items()]
+    return "\n".join(["| command | what it does |", "|---|---|", *rows])
+
+
+def exit_codes() -> str:
+    """A Markdown table of the exit codes of ``sleepctl``."""
+    rows = [f"| {code.value} | {meaning} |" for code, meaning in MEANINGS.items()]
+    return "\n".join(["| exit code | meaning |", "|---|---|", *rows])
+
+
+def json_keys() -> str:
+    """A Markdown table of what each command prints with ``--json``."""
+    rows = [f"| {name} | {', '.join(f'`{key}`' for key in keys)} |" for name, keys in JSON_KEYS.items()]
+    return "\n".join(["| command | keys |", "|---|---|", *rows])
+
+
+def states() -> str:
+    """The table of a cycle's states, as a block of code."""
+    return f"```\n{cycle.diagram()}\n```"
+
+
+GENERATED: Final[dict[str, dict[str, Callable[[], str]]]] = {
+    "config/README.md": {"configuration": render.reference},
+    "sleepd/README.md": {"states": states},
+    "sleepd/sleepctl/README.md": {"commands": commands, "exit-codes": exit_codes, "json": json_keys},
+}
+"""By document: the parts of it that the code says, and by which function."""
+
+
+def as_generated(document: str) -> str:
+    """The text of a document with its generated parts as the code says them now.
+
+    Raises:
+        KeyError: the document has a part that no function makes.
+    """
+    parts = GENERATED[document]
+    text = (ROOT / document).read_text(encoding="utf-8")
+    return _PART.sub(lambda found: f"{found[1]}{parts[found[2]]()}\n{found[3]}", text)
+
+
+def main() -> None:
+    """Write every document that has generated parts."""
+    for document in GENERATED:
+        (ROOT / document).write_text(as_generated(document), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

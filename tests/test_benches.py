@@ -1,0 +1,178 @@
+"""Each command of ``tests/bench`` and ``tests/faults``, in a short form: a bench that breaks is noticed.
+
+Training runs on a tiny random model instead of the real one. The figures mean nothing here. What is tested is that the
+command ends well and prints the figures that its document shows.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.agents import experiences
+
+ROOT = Path(__file__).parents[1]
+QUICK = ("--set", "epochs=1", "--set", "min_steps=0", "--set", "kl_prompts=8")
+pytestmark = [
+    pytest.mark.model,
+    pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="needs torch"),
+]
+needs_strace = pytest.mark.skipif(shutil.which("strace") is None, reason="needs strace")
+
+FAULTS = [
+    pytest.param("crash_sweep.py --only daemon --sample 1", "killed at 1, failures 0", marks=needs_strace),
+    pytest.param("disk_cuts.py --every 300", "states of the disk, 0 with a fault", marks=needs_strace),
+    pytest.param("disk_faults.py --every 200", "^failures 0,", marks=needs_strace),
+    ("damaged_checkpoints.py --flips 3", "^0 accepted"),
+    ("rewriting_writer.py --minutes 0.03", " 0 false alarms"),
+    ("fuzz.py --inputs 200", r"^together +\d+ +\d+ +\d+ +0 "),
+    ("soak.py --cycles 4 --every 2", "^PASS"),
+    ("huge_buffers.py --megabytes 4", "^a sparse terabyte that begins an array"),
+    ("ten_years.py 30", "^30 cycles in .* state.db"),
+    ("library_versions.py installed", "^installed .*"),
+]
+"""Short forms of the commands of ``tests/faults``, and what their output must hold."""
+
+
+def run(script: str, *arguments: object, ends: tuple[int, ...] = (0,)) -> str:
+    """The output of a script of the tests, which must end with one of these exit codes."""
+    done = subprocess.run(
+        [sys.executable, f"tests/{script}", *map(str, arguments)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode in ends, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def buffer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A buffer of a hundred experiences whose replies are as long as the benches want them."""
+    path = tmp_path_factory.mktemp("bench") / "buffer.json"
+    more = "The keeper wrote it down, and the boy from the pier read it aloud twice."
+    path.write_text(json.dumps([one | {"response": f"{one['response']} {more}"} for one in experiences(100)]))
+    return path
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Keeps the base's answers between the benches of one module."""
+    return tmp_path_factory.mktemp("models")
+
+
+def few(buffer: Path, directory: Path, count: int) -> Path:
+    """A buffer of the first experiences of another one."""
+    path = directory / "few.json"
+    path.write_text(json.dumps(json.loads(buffer.read_text())[:count]))
+    return path
+
+
+def test_training_speed_is_measured(buffer: Path, models: Path, tiny_model: Path) -> None:
+    """The bench of the training speed gives a ratio for the worker, without and with the KL term."""
+    said = run(
+        "bench/bench_training_speed.py",
+        buffer,
+        *("--base", tiny_model, "--models", models, "--experiences", 4, "--repeats", 1, "--threads", 1),
+    )
+    assert re.search(r"(?m)^worker: \d+ tokens/s, [\d.]+ x", said)
+    assert re.search(r"(?m)^worker with KL: \d+ tokens/s, [\d.]+ x", said)
+
+
+def test_strategies_are_compared(buffer: Path, models: Path, tiny_model: Path, tmp_path: Path) -> None:
+    """A buffer is replayed into a file; sleepbench makes a table of it, and judgebench judges the gain alone."""
+    out = tmp_path / "cycles.jsonl"
+    given = ("--base", tiny_model, "--models", models, *QUICK)
+    run("bench/sleepbench.py", "replay", buffer, "--nights", 1, "--out", out, *given)
+    assert "| consolidate " in run("bench/sleepbench.py", "--table", out)
+    assert "good" in run("bench/judgebench.py", "gains", out, "--trials", 2)
+
+
+def test_facts_are_recalled(models: Path, tiny_model: Path) -> None:
+    """Facts are taught, and those that are recalled are counted."""
+    given = ("--base", tiny_model, "--models", models, *QUICK)
+    said = run("bench/sleepbench.py", "recall", "--strategy", "rehearse", "--only", 1, "--nights", 1, *given)
+    assert json.loads(said)["asked"] == 20
+
+
+def test_verdicts_are_counted(buffer: Path, tiny_model: Path, tmp_path: Path) -> None:
+    """A candidate is measured, and the verdicts on samples of that are counted."""
+    cache = tmp_path / "pools.json"
+    given = ("--cache", cache, "--work", tmp_path, "--kinds", "base again", "--base", tiny_model, "--threads", 1)
+    run("bench/judgebench.py", "make", buffer, *given)
+    assert re.search(r"(?m)^base again +30 ", run("bench/judgebench.py", "table", "--cache", cache, "--trials", 2))
+
+
+def test_single_cycles_are_measured(buffer: Path, models: Path, tiny_model: Path, tmp_path: Path) -> None:
+    """The benches of a first cycle and of a dozen facts print losses, checks and drift."""
+    given = ("--base", tiny_model, "--models", models, *QUICK)
+    for script, before in (("first_cycle", (few(buffer, tmp_path, 20), "--second-share", 0)), ("recall", ())):
+        assert "drift on unseen general prompts" in run(f"bench/bench_{script}.py", *before, *given)
+
+
+def test_week_is_played(buffer: Path, tiny_model: Path, tmp_path: Path) -> None:
+    """A day of the week: a real daemon trains what came, and the history and the report are shown."""
+    small = few(buffer, tmp_path, 12)
+    said = run("bench/week.py", small, tmp_path / "week", "--days", 1, "--base", tiny_model, "--threads", 1)
+    assert "day 1: 12 experiences, 1 cycles" in said
+    assert "$ sleepctl report\n" in said
+
+
+def test_daemon_is_measured() -> None:
+    """The bench of the daemon gives its memory idle and in a cycle."""
+    said = run("bench/bench_daemon.py", "--experiences", 100, "--idle-seconds", 0.1)
+    assert re.search(r"(?m)^in a cycle: resident [\d.]+ MiB$", said)
+
+
+def test_buffers_are_read() -> None:
+    """The bench of the buffer gives the time and the memory of reading it."""
+    assert "lines " in run("bench/bench_buffer.py", "--experiences", 100, "--repeats", 1, "--append", 1)
+
+
+def test_quarantine_is_counted(buffer: Path) -> None:
+    """The bench of the quarantine counts what is found in both corpora and in a buffer."""
+    assert "found, false alarms on" in run("bench/bench_quarantine.py", buffer)
+
+
+@pytest.mark.parametrize(("command", "shown"), FAULTS)
+def test_faults_are_survived(command: str, shown: str) -> None:
+    """A command of tests/faults ends well in its short form, and says so."""
+    script, *arguments = command.split()
+    assert re.search(f"(?m){shown}", run(f"faults/{script}", *arguments))
+
+
+@pytest.mark.parametrize(
+    ("command", "shown"),
+    [
+        ("hostile_clients.py --seconds 0.3", "refused +slowest"),
+        ("worst_texts.py", "array +killed 2 times: 30 of 30 good"),
+    ],
+)
+def test_answers_are_timed(command: str, shown: str) -> None:
+    """A command that also judges how long an answer took prints its table; a busy machine may fail that judgement."""
+    script, *arguments = command.split()
+    assert re.search(shown, run(f"faults/{script}", *arguments, ends=(0, 1)))
+
+
+def test_older_state_is_opened() -> None:
+    """A state directory of this very version is opened and continued; that it is not older is all that is reported."""
+    said = run("faults/older_state.py", ROOT, ends=(1,))
+    assert "the champion is" not in said
+    assert "the parent of cycle 2" not in said
+
+
+def test_every_command_is_tested() -> None:
+    """No script of tests/bench or tests/faults with a command of its own is left out here."""
+    scripts = [path for folder in ("bench", "faults") for path in (ROOT / "tests" / folder).glob("*.py")]
+    told = Path(__file__).read_text() + (ROOT / "tests/worker/test_memory_bench.py").read_text()
+    with_command = [path.stem for path in scripts if 'if __name__ == "__main__":' in path.read_text()]
+    assert [name for name in with_command if name.removeprefix("bench_") not in told] == []

@@ -16,9 +16,10 @@ from hypothesis import strategies as st
 
 from sleepd.buffer import parsing as digest
 from sleepd.buffer.experience import Experience, derived_id, experience_key, group_key, key_text, parse
-from sleepd.buffer.experience_buffer import ExperienceBuffer, View
+from sleepd.buffer.experience_buffer import ExperienceBuffer
 from sleepd.buffer.parsing import MOST_CHARACTERS, HalfWritten, decoded_line, digest_whole, records
 from sleepd.buffer.reader_process import FirstBytes, Reading, read_digest, read_texts
+from sleepd.buffer.view import View
 from sleepd.errors import BufferUnreadable
 from tests.agents import experiences, write_buffer
 from tests.fakes import FakeClock

@@ -6,9 +6,9 @@ import asyncio
 from collections.abc import Collection
 
 from sleepd.buffer.experience import Experience
-from sleepd.buffer.experience_buffer import View
 from sleepd.buffer.trained_texts import SHOWN_AT_ONCE, Found, Learned, Place, keys_of, limited, whereabouts
 from sleepd.buffer.trained_texts import learned as as_learned
+from sleepd.buffer.view import View
 from sleepd.cycles.sleeper import Sleeper
 from sleepd.errors import BufferUnreadable
 from sleepd.store.checkpoint_documents import placements_of

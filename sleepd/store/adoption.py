@@ -7,13 +7,13 @@ what they may have been trained on (all that the older trainer can have seen), w
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import datetime
 from itertools import islice
 from pathlib import Path
 
 import msgspec
 
+from sleepd.buffer.columns import BufferColumns
 from sleepd.buffer.experience import key_text
 from sleepd.clock import Clock
 from sleepd.errors import DECODE_ERRORS, CheckpointInvalid
@@ -102,9 +102,7 @@ def _records(path: Path) -> dict[str, FileRecord]:
         raise CheckpointInvalid(f"{path}: {error.strerror or error}", hint="see what stands there") from error
 
 
-def note_trained(
-    ledger: Ledger, checkpoints: Checkpoints, *, keys: Sequence[int], groups: Sequence[int], count: int | None
-) -> None:
+def note_trained(ledger: Ledger, checkpoints: Checkpoints, columns: BufferColumns, *, count: int | None) -> None:
     """Record, once, what the adopted adapter may have been trained on: the first ``count`` of the buffer (None: all).
 
     A buffer that was cleaned since has moved them to the front, so the first so many still hold all of them.
@@ -113,7 +111,7 @@ def note_trained(
         path = _trained_file(checkpoints, cycle)
         if path.exists():
             continue
-        places = list(islice(zip(keys, groups, strict=True), count))
+        places = list(islice(zip(columns.keys, columns.groups, strict=True), count))
         text = msgspec.json.encode([(key_text(key), key_text(group)) for key, group in places])
         replace_file(path, text)
         restore_trained(ledger, checkpoints)

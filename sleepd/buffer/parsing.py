@@ -15,7 +15,6 @@ from typing import Any, Final
 import msgspec
 
 from sleepd.errors import DECODE_ERRORS
-from sleepd.protocol.status import SkippedRecord
 
 from .experience import Experience, experience_key, group_key, parse
 
@@ -44,6 +43,14 @@ _LONG_HEAD_BYTES: Final = 2**19
 
 class HalfWritten(Exception):
     """The content is no whole buffer: its writer is in the middle of it, or it is damaged."""
+
+
+class SkippedRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """A record of the buffer that is not used."""
+
+    position: str
+    """Where it stands: ``record 7`` or ``line 12``, counted from 1."""
+    reason: str
 
 
 class NoJson(str):

@@ -21,14 +21,13 @@ from typing import Any, BinaryIO
 
 import msgspec
 
-from sleepd.protocol.status import SkippedRecord
-
 from .experience import Experience
 from .parsing import (
     MAX_LINE_BYTES,
     NULS_LEFT_BY,
     Digest,
     HalfWritten,
+    SkippedRecord,
     decoded_line,
     digest_lines,
     digest_whole,

@@ -64,6 +64,17 @@ def _overview() -> str:
     return "\n".join([*lines, "", "The options of a command: sleepctl COMMAND --help"])
 
 
+def _add_watch_option(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--watch",
+        metavar="SECONDS",
+        nargs="?",
+        type=positive,
+        const=2.0,
+        help="redraw at every event and every SECONDS (default: 2); Ctrl-C ends it",
+    )
+
+
 def _add_command(commands: Any, name: str, summary: str) -> None:
     command = commands.add_parser(
         name,
@@ -81,14 +92,7 @@ def _add_command(commands: Any, name: str, summary: str) -> None:
     _add_options(command)
     _add_places(command, name)
     if name == "status":
-        command.add_argument(
-            "--watch",
-            metavar="SECONDS",
-            nargs="?",
-            type=positive,
-            const=2.0,
-            help="redraw at every event and every SECONDS (default: 2); Ctrl-C ends it",
-        )
+        _add_watch_option(command)
     if name == "check":
         command.add_argument("--apply", action="store_true", help="start a cycle if due; otherwise exit with 5")
     if name == "logs":

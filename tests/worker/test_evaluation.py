@@ -564,11 +564,11 @@ def test_divergence_from_itself_is_zero(tiny):
     """The mean over all tokens, not over the exchanges."""
     from sleepd.worker.evaluation.reference_answers import encode_reference
     from sleepd.worker.model.losses import kl_from_base
-    from sleepd.worker.model.out_of_memory import Limits
+    from sleepd.worker.model.out_of_memory import MemoryLimits
 
     model, device, chat = tiny
     evaluator = loss_evaluator.LossEvaluator(
-        model, device, Limits(2048, 2048, RecordingChannel()), lambda _tokens: None
+        model, device, MemoryLimits(2048, 2048, RecordingChannel()), lambda _tokens: None
     )
     sequences = encode_reference(chat, ["Hi", "Who?"], ["short", "a much longer answer"], 512)
     references = evaluator.references(sequences)
@@ -617,7 +617,7 @@ def test_worse_champion_is_not_trained_on(run_here, tmp_path):
 def test_short_replies_do_not_decide_packing(nats, may_share):
     """Rounding moves a short reply's mean loss by more than the limit; replies of some length are compared."""
     from sleepd.worker.data.examples import Encoded
-    from sleepd.worker.model.out_of_memory import Limits
+    from sleepd.worker.model.out_of_memory import MemoryLimits
 
     class Rounding(loss_evaluator.LossEvaluator):
         def losses(self, sequences, *, alone=False):
@@ -626,5 +626,5 @@ def test_short_replies_do_not_decide_packing(nats, may_share):
             }
 
     sequences = [Encoded(str(n), tuple(range(10 + length)), 10) for n, length in enumerate([3, 4, 40, 50])]
-    evaluator = Rounding(None, None, Limits(512, 512, RecordingChannel()), lambda _tokens: None)
+    evaluator = Rounding(None, None, MemoryLimits(512, 512, RecordingChannel()), lambda _tokens: None)
     assert (not evaluator.choose_packing(sequences, None)) is may_share

@@ -17,7 +17,7 @@ from sleepd.worker.evaluation.loss_evaluator import LossEvaluator
 from sleepd.worker.evaluation.relevance import MOST, chosen_examples, encode_both, measure
 from sleepd.worker.model.adapter import choose_device, load_base
 from sleepd.worker.model.convert_gguf import open_base
-from sleepd.worker.model.out_of_memory import Limits
+from sleepd.worker.model.out_of_memory import MemoryLimits
 from sleepd.worker.programs.tiny_model import make_tiny_tokenizer
 
 from .conftest import RecordingChannel, examples
@@ -80,7 +80,7 @@ def test_embedded_model_recognises_moved_replies(models):
     model, tokenizer = load_base(directory, device)
     chat, evaluator = (
         ChatFormat(tokenizer, ""),
-        LossEvaluator(model, device, Limits(512, 2048, RecordingChannel()), lambda _: None),
+        LossEvaluator(model, device, MemoryLimits(512, 2048, RecordingChannel()), lambda _: None),
     )
     experiences = [parse(record) for record in sample.load().experiences]
     taught = [

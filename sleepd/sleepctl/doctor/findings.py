@@ -14,7 +14,7 @@ from sleepd.sleepctl.worker_program import TOO_SLOW
 from sleepd.text.shell import command_line, quoted
 from sleepd.version import VERSION
 
-from .doctor_facts import Facts
+from .doctor_facts import DoctorFacts
 
 Mark = Literal["PASS", "WARN", "FAIL"]
 
@@ -37,7 +37,7 @@ Result = tuple[Mark, str, str]
 """Mark, text and command."""
 
 
-def judge(facts: Facts) -> list[Finding]:
+def judge(facts: DoctorFacts) -> list[Finding]:
     """Every finding, in the order in which an operator fixes them; leftovers last."""
     unread = bool(facts.config.problem)
     results = [
@@ -49,7 +49,7 @@ def judge(facts: Facts) -> list[Finding]:
     return [Finding(name=name, mark=mark, text=text, command=command) for name, mark, text, command in results]
 
 
-def _config(facts: Facts) -> Result:
+def _config(facts: DoctorFacts) -> Result:
     config = facts.config
     if config.problem:
         return "FAIL", config.problem, config.hint
@@ -68,7 +68,7 @@ def _config(facts: Facts) -> Result:
     return "PASS", f"{config.path} is correct", ""
 
 
-def _unit(facts: Facts) -> Result:
+def _unit(facts: DoctorFacts) -> Result:
     unit = facts.unit
     with_drop_ins = f" (drop-ins: {', '.join(unit.drop_ins)})" if unit.drop_ins else ""
     if not unit.load:
@@ -91,7 +91,7 @@ def _unit(facts: Facts) -> Result:
     return "PASS", f"active and {unit.file}{with_drop_ins}", ""
 
 
-def _socket(facts: Facts) -> Result:
+def _socket(facts: DoctorFacts) -> Result:
     socket = facts.socket
     if not socket.problem:
         return "PASS", f"{socket.path} answers", ""
@@ -101,7 +101,7 @@ def _socket(facts: Facts) -> Result:
     return "FAIL", socket.problem, socket.hint
 
 
-def _operator(facts: Facts) -> Result:
+def _operator(facts: DoctorFacts) -> Result:
     group = facts.config.config.control.operator_group
     if facts.socket.is_caller_operator is None:
         return (
@@ -115,7 +115,7 @@ def _operator(facts: Facts) -> Result:
     return "PASS", "you may force, cancel, pause and roll back", ""
 
 
-def _daemon(facts: Facts) -> Result:
+def _daemon(facts: DoctorFacts) -> Result:
     socket = facts.socket
     if socket.problem:
         return "WARN", "not asked: see socket", socket.hint
@@ -127,7 +127,7 @@ def _daemon(facts: Facts) -> Result:
     return "PASS", f"version {socket.daemon_version}, no error", ""
 
 
-def _state(facts: Facts) -> Result:
+def _state(facts: DoctorFacts) -> Result:
     state, who = facts.state, facts.daemon_user
     if state.kind == "other" or state.kind == "file":
         return "FAIL", f"{state.path} is no directory", command_line("sudo", "mv", state.path, f"{state.path}.old")
@@ -147,7 +147,7 @@ def _state(facts: Facts) -> Result:
     return "FAIL", f"{state.path} cannot be written by {who}", command_line("sudo", "chown", "-R", who, state.path)
 
 
-def _disk(facts: Facts) -> Result:
+def _disk(facts: DoctorFacts) -> Result:
     least = facts.config.config.state.min_free_megabytes * _MIB
     if facts.free_bytes is None:
         return "WARN", f"you may not see the free space of {facts.state.path}", "sudo sleepctl doctor"
@@ -159,7 +159,7 @@ def _disk(facts: Facts) -> Result:
     )
 
 
-def _buffer(facts: Facts) -> Result:
+def _buffer(facts: DoctorFacts) -> Result:
     buffer, place, who = facts.buffer, facts.buffer.place, facts.daemon_user
     if buffer.has_daemon_read and not buffer.problem:
         return "PASS", "the daemon has read it", ""
@@ -202,7 +202,7 @@ def _buffer(facts: Facts) -> Result:
     return "PASS", f"{place.path} can be read by {who}", ""
 
 
-def _hidden(facts: Facts, path: str) -> str:
+def _hidden(facts: DoctorFacts, path: str) -> str:
     """The setting of the unit that hides ``path``; empty: none does."""
     pure, unit = PurePath(path), facts.unit
     if any(pure.is_relative_to(shown) for shown in unit.shown):
@@ -214,7 +214,7 @@ def _hidden(facts: Facts, path: str) -> str:
     return ""
 
 
-def _device(facts: Facts) -> Result:
+def _device(facts: DoctorFacts) -> Result:
     found = facts.capability
     if found is None:
         if facts.capability_problem.startswith(TOO_SLOW):
@@ -233,7 +233,7 @@ def _device(facts: Facts) -> Result:
     return "PASS", text, ""
 
 
-def _model(facts: Facts) -> Result:
+def _model(facts: DoctorFacts) -> Result:
     found, base = facts.capability, facts.base
     if found is None:
         return "WARN", "not checked: see device", "fix the device first"
@@ -251,7 +251,7 @@ def _model(facts: Facts) -> Result:
     return "PASS", text, ""
 
 
-def _chat(facts: Facts) -> Result:
+def _chat(facts: DoctorFacts) -> Result:
     found = facts.capability
     if found is None or found.base_problem:
         return "WARN", "its chat template was not checked: see device and model", "fix these first"
@@ -263,7 +263,7 @@ def _chat(facts: Facts) -> Result:
     return "PASS", f"{trained}; {'; '.join(found.chat.notes)}", ""
 
 
-def _memory(facts: Facts) -> Result:
+def _memory(facts: DoctorFacts) -> Result:
     found, base = facts.capability, facts.base
     if found is None or base is None or not base.needed_bytes:
         return "WARN", "the model's memory need is unknown: see device and model", "fix these first"
@@ -289,7 +289,7 @@ def _need(base: BaseCheck) -> str:
     return f"{text}; with {most}, {_size(base.longest_bytes)}" if base.longest_tokens > base.row_tokens else text
 
 
-def _clock(facts: Facts) -> Result:
+def _clock(facts: DoctorFacts) -> Result:
     if facts.now.year < _FIRST_SANE_YEAR:
         return "FAIL", f"the clock says {facts.now:%Y-%m-%d}", "sudo timedatectl set-ntp true"
     if facts.last_sleep_at is not None and facts.last_sleep_at > facts.now + timedelta(minutes=1):
@@ -313,7 +313,7 @@ _CONFIGURED = ("state", "disk", "buffer", "device", "model", "chat", "memory")
 """What the configuration names; where it is wrong, the built-in values are not the operator's."""
 _UNREAD: Result = ("WARN", "not checked: see config", "fix the configuration first")
 
-_CHECKS: dict[str, Callable[[Facts], Result]] = {
+_CHECKS: dict[str, Callable[[DoctorFacts], Result]] = {
     "config": _config,
     "unit": _unit,
     "socket": _socket,

@@ -25,6 +25,7 @@ from sleepd.store.adapter_file import read_adapter_file
 from sleepd.store.checkpoints import file_record, read_manifest, verify
 from sleepd.store.legacy_formats import local_naive, read_scheduler_state
 from tests.agents import changed, config_for, experiences, write_buffer
+from tests.fakes import real_interpreter
 from tests.older_trainer import adapter_weights, safetensors, write_older_cycle
 from tests.processes import DaemonProcess
 from tests.stages import OpenSleeper, Stage
@@ -445,6 +446,7 @@ def test_one_cycle_can_be_shown(stage: Stage) -> None:
 def test_the_first_cycle_that_continues_it_measures_it(tmp_path: Path, tiny_model: Path) -> None:
     """The real worker continues the older adapter; afterwards its own figures are known, and by which cycle."""
     config = changed(config_for(tmp_path), "model", base=str(tiny_model))
+    config = changed(config, "worker", python=str(real_interpreter(tmp_path / "python")))
     config = changed(config, "training", strategy="gentle")
     write_older_cycle(tmp_path / "state", 7)
     write_buffer(tmp_path / "buffer.json", experiences(12))

@@ -17,6 +17,7 @@ from sleepd.errors import CheckpointInvalid
 from sleepd.protocol.control import Run
 from sleepd.store.checkpoints import Manifest, file_record, verify
 from tests.agents import changed, config_for, experiences, write_buffer
+from tests.fakes import real_interpreter
 from tests.faults.damaged_checkpoints import three_champions, try_all
 from tests.older_trainer import adapter_weights
 from tests.processes import DaemonProcess
@@ -125,6 +126,7 @@ def lying(checkpoint: Path, **files: bytes) -> None:
 def test_a_manifest_that_lies_is_found_out_by_the_worker(tmp_path: Path, tiny_model: Path) -> None:
     """NaN weights, other shapes, a header of 2^63 bytes: the hashes agree, and still nothing is trained on them."""
     config = changed(config_for(tmp_path, cooldown_seconds=0.0), "model", base=str(tiny_model))
+    config = changed(config, "worker", python=str(real_interpreter(tmp_path / "python")))
     config = changed(config, "training", strategy="gentle")
     write_buffer(tmp_path / "buffer.json", experiences(12))
     with DaemonProcess(tmp_path, config) as daemon:

@@ -163,6 +163,7 @@ def test_questions_are_masked_too(tmp_path: Path) -> None:
 SECRET = "AKIA" + "Z7QH4LM2RTWXK3PB"
 
 
+@pytest.mark.processes
 def test_older_findings_are_screened_once_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What older rules let pass is found after an upgrade, in one screening; what the owner released stays released."""
     spelled = {"id": "spelled", "prompt": "Key?", "response": " ".join(SECRET), "salience": 0.9}

@@ -105,6 +105,7 @@ def test_it_counts_as_new_and_not_as_trainable(tmp_path: Any) -> None:
     assert veto.text.endswith("; 6 in quarantine (sleepctl quarantine)")
 
 
+@pytest.mark.processes
 def test_no_text_is_kept(stage: Stage) -> None:
     """Nothing in the state directory holds the secret or the reply that holds it; the list shows neither."""
     add(stage, record("secret", f"Your key is {SECRET}, keep it."))
@@ -298,6 +299,7 @@ def test_a_rollback_by_hand_keeps_it_from_the_next_night(stage: Stage) -> None:
     assert set(places(stage, "fine")) == {2}
 
 
+@pytest.mark.processes
 def test_without_screening_nothing_is_trained(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     """The process dies: an alarm stands, the veto says how many wait; once it runs again, the night goes on."""
     start = screening_client.asyncio.create_subprocess_exec
@@ -320,6 +322,7 @@ def test_without_screening_nothing_is_trained(stage: Stage, monkeypatch: pytest.
     assert standing == []
 
 
+@pytest.mark.processes
 def test_looking_does_not_wait_for_ever(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the screening takes longer than the patience, the look returns, and what was found counts later."""
     monkeypatch.setattr(keeper, "PATIENCE_SECONDS", 0.0)

@@ -17,7 +17,7 @@ from sleepd.cycles.planning import Order
 from sleepd.daemon.status_view import cycles, detail, overview
 from sleepd.errors import Busy, NotFound, NothingToDo, StateLocked
 from sleepd.policy.triggers import Thresholds
-from sleepd.protocol.job import Strategy
+from sleepd.protocol.strategy import Strategy
 from sleepd.store.checkpoints import verify
 from sleepd.store.ledger_rows import CycleRecord
 from tests.agents import changed

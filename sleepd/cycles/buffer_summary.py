@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from sleepd.buffer.buffer import ExperienceBuffer, View
+from sleepd.buffer.experience_buffer import ExperienceBuffer
+from sleepd.buffer.view import View
 from sleepd.clock import Clock
 from sleepd.config.schema import BufferConfig, Config
 from sleepd.errors import BufferUnreadable
@@ -91,7 +92,7 @@ class Intake:
 
     @staticmethod
     def _count(view: View, known: Known, min_salience: float, barred: Barred) -> Counts:
-        return count(view.keys, view.groups, view.saliences, known=known, min_salience=min_salience, barred=barred)
+        return count(view, known=known, min_salience=min_salience, barred=barred)
 
     def _open(self, settings: BufferConfig) -> ExperienceBuffer:
         return ExperienceBuffer(Path(settings.path), patience_seconds=settings.patience_seconds, clock=self._clock)

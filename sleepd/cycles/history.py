@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from sleepd.buffer.buffer import View
+from sleepd.buffer.view import View
 from sleepd.cycle import State
 from sleepd.errors import CheckpointInvalid
 from sleepd.log import get_logger
@@ -112,7 +112,7 @@ class PastCycles:
         if not has_slept or view.form == "absent" or self._ledger.note(_IMPORTED_SEEN) is not None:
             return
         count = self._imported.experiences_at_last_sleep if self._imported.total_sleep_cycles else None
-        note_trained(self._ledger, self._checkpoints, keys=view.keys, groups=view.groups, count=count)
+        note_trained(self._ledger, self._checkpoints, view, count=count)
         self._ledger.set_note(_IMPORTED_SEEN, list(islice(view.keys, count)))
         self.forget_cached()
         self.write()

@@ -10,8 +10,8 @@ from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
-from sleepd.buffer.buffer import View
 from sleepd.buffer.experience import Experience
+from sleepd.buffer.view import View
 from sleepd.config.schema import Config
 from sleepd.cycle import State
 from sleepd.errors import CheckpointInvalid

@@ -15,7 +15,7 @@ from typing import Final
 
 import msgspec
 
-from sleepd.buffer.buffer import View
+from sleepd.buffer.view import View
 from sleepd.errors import ProtocolError
 from sleepd.files import read_document
 from sleepd.protocol.job import RESUME_POINT, Job, decode_job

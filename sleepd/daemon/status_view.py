@@ -79,8 +79,7 @@ def _sentence(reader: ReadModel, state: str) -> str:
     """What systemctl shows."""
     if reader.running_cycle is not None:
         progress = reader.progress
-        step = f", step {progress.step} of {progress.steps}" if progress and progress.steps else ""
-        return f"Cycle {reader.running_cycle}: {progress.phase if progress else state}{step}"
+        return f"Cycle {reader.running_cycle}: {f'{progress.phase}{progress.step_text}' if progress else state}"
     decision, champion = reader.decision, reader.champion()
     in_use = "the base model" if champion is None else f"the adapter of cycle {champion}"
     warning = "".join(f"; {alarm.text}" for alarm in reader.active_alarms())

@@ -22,10 +22,11 @@ from typing import Any
 
 import msgspec
 
-from sleepd.buffer.buffer import ExperienceBuffer, View
 from sleepd.buffer.experience import experience_key, group_key
+from sleepd.buffer.experience_buffer import ExperienceBuffer
 from sleepd.buffer.parsing import MAX_LINE_BYTES
 from sleepd.buffer.reader_process import Reading, read_digest, read_texts
+from sleepd.buffer.view import View
 from sleepd.client import Client
 from sleepd.clock import SystemClock
 from sleepd.config.layers import VARIABLES, load

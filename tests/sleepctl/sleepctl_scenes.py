@@ -20,7 +20,7 @@ from sleepd.protocol.evidence import (
     Relevance,
     Speech,
 )
-from sleepd.protocol.job import Check, Notice, Progress, Reply, Report
+from sleepd.protocol.job import Notice, Progress, Reply, Report, TrainingCheck
 from sleepd.protocol.status import (
     BufferDetail,
     BufferStatus,
@@ -282,7 +282,9 @@ REPORT = Report(
         LossPair(id="0123456789abcdef", tokens=88, base=3.4, parent=3.1, candidate=2.7),
         LossPair(id="an id that someone chose to be long " * 3, tokens=12, base=3.0, parent=2.5, candidate=2.6),
     ],
-    checks=[Check(name="adapter_changed", passed=True, figure=1.3, limit=0.0, detail="the adapter's norm is 1.3")],
+    checks=[
+        TrainingCheck(name="adapter_changed", passed=True, figure=1.3, limit=0.0, detail="the adapter's norm is 1.3")
+    ],
     replies=[
         Reply(id="a", prompt="What did we find in the lab?", text="The blue one.", is_loop=False, repeated_share=0.0),
         Reply(id="b", prompt=HOSTILE, text=HOSTILE, is_loop=True, repeated_share=0.83),

@@ -260,7 +260,7 @@ def logs(session: Session) -> ExitCode:
 
 def doctor(session: Session) -> ExitCode:
     """What may keep it from sleeping, and what mends it."""
-    from sleepd.sleepctl.doctor.doctor import examine
+    from sleepd.sleepctl.doctor.examine import examine
 
     return examine(session)
 

@@ -15,13 +15,13 @@ from sleepd.quarantine.keeper import QuarantineKeeper
 from sleepd.store.ledger import Ledger
 
 from .alarms import Alarms
-from .history import History
+from .history import PastCycles
 
 
 class Intake:
     """The buffer of one configuration, read and counted against one history."""
 
-    def __init__(self, config: Config, history: History, clock: Clock, ledger: Ledger, alarms: Alarms) -> None:
+    def __init__(self, config: Config, history: PastCycles, clock: Clock, ledger: Ledger, alarms: Alarms) -> None:
         self._config = config
         self.quarantine = QuarantineKeeper(
             Path(config.state.directory), ledger, clock, alarms.note, config.quarantine.personal_data

@@ -22,8 +22,7 @@ from sleepd.log import get_logger
 from sleepd.policy.holdout import keyed_rank
 from sleepd.policy.recall import read_questions
 from sleepd.policy.selection import FREQUENT_FROM, KeySet, Known, Selection, SelectionRule, sampling_shares, select
-from sleepd.policy.triggers import Policy
-from sleepd.protocol.control import Run
+from sleepd.policy.triggers import Policy, Thresholds
 from sleepd.protocol.evidence import RecallQuestion
 from sleepd.protocol.job import Job, Role
 from sleepd.protocol.strategy import Strategy
@@ -37,17 +36,35 @@ from sleepd.store.reservoir import read_reservoir
 from sleepd.text.personal_data import masked, told
 
 from .buffer_summary import Intake
-from .history import History
+from .history import PastCycles
 from .runner import Lineup
 
 
+class Order(msgspec.Struct, frozen=True, kw_only=True):
+    """What a cycle is asked for with. What is not given is as configured."""
+
+    force: bool = False
+    """Also if the three conditions do not hold, and during a cooldown."""
+    epochs: int | None = None
+    learning_rate: float | None = None
+    max_experiences: int | None = None
+    strategy: str | None = None
+    thresholds: Thresholds = Thresholds()
+
+    @property
+    def is_explicit(self) -> bool:
+        """Whether it asks for a cycle on other terms than the configured ones."""
+        given = (self.epochs, self.learning_rate, self.max_experiences, self.strategy)
+        return any(value is not None for value in given)
+
+
 async def line_up(
-    order: Run,
+    order: Order,
     config: Config,
     *,
     ledger: Ledger,
     checkpoints: Checkpoints,
-    history: History,
+    history: PastCycles,
     intake: Intake,
     unfit: str,
     day: date,
@@ -80,7 +97,7 @@ async def line_up(
 
 
 async def _select(
-    order: Run,
+    order: Order,
     config: Config,
     job: Job,
     known: Known,

@@ -37,11 +37,6 @@ class Crashes(msgspec.Struct, frozen=True):
     at: datetime | None = None
     """The last one."""
 
-    @property
-    def essence(self) -> tuple[int, datetime | None]:
-        """How many, and when the last one was."""
-        return self.count, self.at
-
 
 def crashes(ledger: Ledger, cycle: int) -> Crashes:
     """Those of that cycle."""

@@ -12,8 +12,9 @@ from typing import Annotated, Final
 import msgspec
 from msgspec import Meta
 
+from sleepd.clock import Moment
+
 from .job import Report, Role
-from .status import Moment
 from .verdict import Verdict
 
 WEIGHTS_FILE: Final = "adapter_model.safetensors"

@@ -14,10 +14,10 @@ import msgspec
 from msgspec import Meta
 
 from sleepd.buffer.experience import key_text
+from sleepd.clock import Moment
 from sleepd.errors import DECODE_ERRORS, CheckpointInvalid
 from sleepd.files import read_document, replace_file
 from sleepd.protocol.checkpoint_files import Digits
-from sleepd.protocol.status import Moment
 from sleepd.text.shell import command_line
 
 from .rules import HandDecision, Word

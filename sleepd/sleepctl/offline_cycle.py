@@ -14,11 +14,13 @@ import msgspec
 
 from sleepd.buffer.experience import Experience, experience_key, group_key
 from sleepd.buffer.reader_process import read_texts
-from sleepd.buffer.trained_texts import Found, Learned, Place, keys_of, learned, limited, whereabouts
+from sleepd.buffer.trained_texts import Found, Place, keys_of, limited, trained_texts, whereabouts
 from sleepd.cycle import State, undo_command
 from sleepd.errors import DECODE_ERRORS
 from sleepd.files import is_own_directory, open_regular, read_document
+from sleepd.protocol.answers import Learned, LearnedText
 from sleepd.protocol.checkpoint_files import EVALUATION_FILE, LINEAGE_FILE, WEIGHTS_FILE, Evaluation, Lineage
+from sleepd.protocol.conversion import converted
 from sleepd.protocol.status import CycleDetail, CycleSummary
 
 LARGEST_BYTES = 64 * 2**20
@@ -60,7 +62,8 @@ def read_learned(state: Path, cycle: int, buffer: str, *, limit: int, masks: boo
     if problem:
         return Learned(cycle=cycle, experiences=[], present=0, changed=[], gone=[], problem=f"{buffer}: {problem}")
     found = {experience_key(e.id): Found(group_key(e.prompt, e.response), e.salience) for e in texts}
-    return learned(cycle, whereabouts(places, found), texts, limit=limited(limit), masks=masks)
+    shown = trained_texts(cycle, whereabouts(places, found), texts, limit=limited(limit), masks=masks)
+    return converted(shown, Learned, experiences=[converted(each, LearnedText) for each in shown.experiences])
 
 
 def _read_buffer(path: str, wanted: list[int]) -> tuple[list[Experience], str]:

@@ -15,12 +15,12 @@ from typing import TypeVar
 import msgspec
 
 from sleepd.buffer.experience import experience_key, key_text
+from sleepd.clock import Moment
 from sleepd.errors import DECODE_ERRORS, CheckpointInvalid
 from sleepd.files import read_document as read_json
 from sleepd.log import get_logger
 from sleepd.protocol.checkpoint_files import EVALUATION_FILE, LINEAGE_FILE, Evaluation, Lineage, PlacedExperience
 from sleepd.protocol.job import Report
-from sleepd.protocol.status import Moment
 from sleepd.protocol.verdict import Verdict
 
 from . import legacy_formats

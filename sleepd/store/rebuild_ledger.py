@@ -13,7 +13,6 @@ from sleepd.errors import CheckpointInvalid, LedgerUnusable
 from sleepd.files import fsync_path
 from sleepd.log import get_logger
 from sleepd.protocol.checkpoint_files import EVALUATION_FILE, LINEAGE_FILE, Evaluation, Lineage
-from sleepd.protocol.status import CycleSummary
 from sleepd.protocol.verdict import Outcome
 from sleepd.text.shell import quoted
 
@@ -21,6 +20,7 @@ from .adoption import restore_trained
 from .checkpoint_documents import placements_in, read_document, seen_in
 from .checkpoints import Checkpoints, read_manifest
 from .ledger import Ledger
+from .ledger_rows import CycleRecord
 
 LEDGER_NAME = "state.db"
 KEPT_DAMAGED = 3
@@ -96,7 +96,7 @@ def _restore(cycle: int, ledger: Ledger, checkpoints: Checkpoints) -> None:
         get_logger().error("checkpoint_unreadable", cycle=cycle, text=error.message, hint=error.hint)
         return
     outcome = evaluation.verdict.outcome
-    summary = CycleSummary(
+    summary = CycleRecord(
         cycle=cycle,
         state=State(outcome),
         started_at=lineage.started_at,

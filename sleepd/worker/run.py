@@ -54,6 +54,9 @@ def run(job: Job, lessons: list[Lesson], channel: Channel) -> Report:
 
 
 class _Cycle:
+    _meter: Meter
+    """Of the loaded base."""
+
     def __init__(self, job: Job, lessons: list[Lesson], channel: Channel) -> None:
         self._job = job
         self._channel = channel

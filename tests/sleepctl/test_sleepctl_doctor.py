@@ -29,6 +29,7 @@ from sleepd.sleepctl.doctor.longest_experience import longest_experience
 from sleepd.sleepctl.subprocesses import answer_of
 from sleepd.version import VERSION
 from tests.agents import changed, config_for, experiences, write_buffer, write_config
+from tests.in_process import program_here
 from tests.processes import DaemonProcess
 
 Sleepctl = Callable[..., Ran]
@@ -420,8 +421,8 @@ def test_the_probe_says_what_a_cycle_would_use(tmp_path: Path) -> None:
     assert "holds no config.json" in found.base_problem
     (tmp_path / "config.json").write_text("{}")
     (tmp_path / "model.safetensors").write_bytes(b"x" * 1000)
-    done = subprocess.run([*command, str(tmp_path)], capture_output=True, env=environment, check=True)
-    found = msgspec.json.decode(done.stdout, type=Capability)
+    shown = program_here("sleepd.worker.probe", "--device", "cpu", "--base", str(tmp_path))
+    found = msgspec.json.decode(shown, type=Capability)
     assert (found.base_path, found.base_bytes, found.base_problem) == (str(tmp_path), 1000, "")
 
 
@@ -434,21 +435,15 @@ def test_base_check_finds_faults_untrained(tmp_path: Path) -> None:
     from sleepd.worker.programs.tiny_model import make_tiny_model
 
     def check(*arguments: str, stdin: bytes = b"") -> BaseCheck:
-        command = [
-            sys.executable,
-            "-m",
-            "sleepd.worker.programs.check_base",
-            "--device",
-            "cpu",
-            "--base",
-            str(tmp_path),
-        ]
-        environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
-        done = subprocess.run([*command, *arguments], capture_output=True, env=environment, check=True, input=stdin)
-        return msgspec.json.decode(done.stdout, type=BaseCheck)
+        return msgspec.json.decode(program_here(*command, *arguments, stdin=stdin), type=BaseCheck)
 
+    command = ["sleepd.worker.programs.check_base", "--device", "cpu", "--base", str(tmp_path)]
     make_tiny_model(tmp_path)
-    sound = check("--memory-bytes", str(4 * GIB))
+    # The limit of memory is the process's, so this one runs in one of its own.
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    limited = [sys.executable, "-m", *command, "--memory-bytes", str(4 * GIB)]
+    done = subprocess.run(limited, capture_output=True, env=environment, check=True)
+    sound = msgspec.json.decode(done.stdout, type=BaseCheck)
     assert (sound.problem, sound.architecture, sound.positions) == ("", "llama", 2048)
     assert (sound.row_tokens, sound.is_buffer_seen) == (2048, False)
     longest = b'{"prompt": "Who?", "response": "' + b"a" * 600 + b'"}'

@@ -18,6 +18,7 @@ _TEXTS = (
     "out of memory",
     "can't allocate memory",
     "not enough memory",
+    "std::bad_alloc",
     # oneDNN, which finds no room for its buffers; that it may not write code is found out when the device is chosen.
     "could not create a primitive",
     "CUBLAS_STATUS_ALLOC_FAILED",

@@ -109,6 +109,11 @@ class Trainer:
         self._kept: dict[str, torch.Tensor] = {}
         """The weights of the look that is kept so far; empty before the first one."""
         self._last_loss: float | None = None
+        self._sequences: dict[str, Encoded] = {}
+        self._general: dict[str, Encoded] = {}
+        self._opening = 0
+        self._to_look: list[int] = []
+        self._shown = Progress(phase="training", device=device.description)
         self.done = Training()
         torch.manual_seed(seed)
         self._random_states = random_states(device)

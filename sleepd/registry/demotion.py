@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import msgspec
 
-from sleepd.clock import Clock, Moment
+from sleepd.clock import Clock
 from sleepd.errors import CheckpointInvalid
 from sleepd.policy.overdue import ActiveAlarm
 from sleepd.policy.probation import compare
@@ -16,21 +16,9 @@ from sleepd.protocol.job import Failure
 from sleepd.protocol.verdict import Comparison
 from sleepd.store.checkpoints import Checkpoints
 from sleepd.store.ledger import Ledger
+from sleepd.store.notes import DEMOTION, Demoted, FoundComparison, comparison_note
 
 ALARM = "champion_rolled_back"
-_NOTE = "demotion"
-_COMPARISON = "comparison"
-
-
-class Demoted(msgspec.Struct, frozen=True, kw_only=True):
-    """What was found, and whether it is done."""
-
-    champion: int
-    reason: str
-    at: Moment
-    found_by: int | None = None
-    """The cycle that found it; None: an operator's figure did."""
-    is_done: bool = False
 
 
 class Demotion:
@@ -55,7 +43,7 @@ class Demotion:
         found = compare(measured, confidence)
         if found.outcome != "worse":
             return ""
-        self._ledger.set_note(f"{_COMPARISON}_{found.champion}", (found, found_by))
+        self._ledger.set_note(comparison_note(found.champion), FoundComparison(found, found_by))
         self.set_pending(found.champion, found.reason, found_by=found_by)
         return found.reason
 
@@ -65,9 +53,9 @@ class Demotion:
 
     def comparison(self, champion: int, confidence: float) -> tuple[Comparison, int] | None:
         """The comparison of that champion on later experiences, and the cycle that made it; None: there is none yet."""
-        noted = self._ledger.note(f"{_COMPARISON}_{champion}")
+        noted = self._ledger.note(comparison_note(champion))
         if noted is not None:
-            return msgspec.convert(noted, tuple[Comparison, int])
+            return noted
         asked = self._ledger.compared_by(champion)
         report = self._ledger.report(asked) if asked is not None else None
         if asked is None or report is None or report.evidence.probation is None:
@@ -86,30 +74,30 @@ class Demotion:
 
     def pending(self) -> Demoted | None:
         """The pending rollback; None: there is none."""
-        noted = self._noted()
+        noted = self._ledger.note(DEMOTION)
         return None if noted is None or noted.is_done else noted
 
     def done(self) -> None:
         """The champion is out of use."""
-        noted = self._noted()
+        noted = self._ledger.note(DEMOTION)
         if noted is not None:
             self._note(msgspec.structs.replace(noted, is_done=True))
 
     def forget(self) -> None:
         """Another one was promoted, or the operator activated one."""
-        if self._noted() is not None:
-            self._ledger.set_note(_NOTE, None)
+        if self._ledger.note(DEMOTION) is not None:
+            self._ledger.set_note(DEMOTION, None)
 
     @property
     def found_by(self) -> int | None:
         """The cycle that ended because it found its champion worse."""
-        noted = self._noted()
+        noted = self._ledger.note(DEMOTION)
         return noted.found_by if noted else None
 
     @property
     def alarms(self) -> list[ActiveAlarm]:
         """What stands."""
-        noted = self._noted()
+        noted = self._ledger.note(DEMOTION)
         return (
             [ActiveAlarm(name=ALARM, text=f"rolled back automatically: {noted.reason}")]
             if noted and noted.is_done
@@ -122,9 +110,5 @@ class Demotion:
         except CheckpointInvalid:
             return None
 
-    def _noted(self) -> Demoted | None:
-        noted = self._ledger.note(_NOTE)
-        return msgspec.convert(noted, Demoted) if noted else None
-
     def _note(self, demoted: Demoted) -> None:
-        self._ledger.set_note(_NOTE, demoted)
+        self._ledger.set_note(DEMOTION, demoted)

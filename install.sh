@@ -13,8 +13,8 @@ usage: ./install.sh try [--keep] [--dry-run]
   try     Shows it working: a sample agent, a real model of 135 million parameters, one night's sleep, the replies
           before and after. No root, no systemd; everything stays in .sleepd-try/ here. A few minutes after
           the downloads, which are large (torch).
-  test    Makes an environment in .sleepd-test/ here and runs the tests in it, without those that boot machines
-          (tier "system") or load SmolLM2-135M-Instruct (tier "model"). With --all it runs these too.
+  test    Makes an environment in .sleepd-test/ here and runs the tests in it, in two processes, without those that
+          boot machines (tier "system") or load SmolLM2-135M-Instruct (tier "model"). With --all it runs these too.
   (none)  Installs for the whole system, or upgrades: a release in /opt/sage-sleepd/releases, which is put in use once
           it has slept on a tiny model; the units; /etc/sage-sleepd/config.toml where there is none. Starts nothing
           that was not running.
@@ -148,7 +148,7 @@ install_test() {
     prepare
     stage "an environment for the tests (torch: a large download, once)" \
         environment "$base/env" "${locked[@]}" "$here/config/requirements/test.txt" --then "${torch[@]}" --then "${ours[@]}" -e "$here"
-    local tests=("$base/env/bin/python" -m pytest)
+    local tests=("$base/env/bin/python" -m pytest --numprocesses 2 --dist loadgroup)
     if ! $is_all; then
         tests+=(-m "not system and not model")
     fi

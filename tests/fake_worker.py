@@ -18,23 +18,43 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from sleepd.protocol.evidence import Collapse, Drift, Evidence, LaterLoss, LossPair, Probation, Relevance, Speech
 from sleepd.protocol.job import (
     RESUME_POINT,
-    Check,
     Failure,
     Hello,
     Job,
+    Lesson,
     Progress,
     Reply,
     Report,
+    TrainingCheck,
+    WorkerMessage,
     decode_job,
     decode_lessons,
     encode,
 )
 from sleepd.version import VERSION
+
+PAUSE_SECONDS = 0.02
+FAILURES = {name: name for name in ("base_changed", "not_resumable", "parent_unusable", "shape_changed")}
+FAILURES["fail"] = "error"
+"""What it gives up for, by behaviour."""
+NEEDS_PROCESS = frozenset(
+    {
+        *("crash", "kill", "garbage", "hang", "hang_loading", "stubborn"),
+        *("flood", "die_resumably", "other_version"),
+    }
+)
+"""Behaviours of the process itself; the others are told by the messages alone."""
+
+
+class Pause(NamedTuple):
+    """Nothing is sent for ``PAUSE_SECONDS``."""
 
 
 def report(
@@ -50,7 +70,7 @@ def report(
     trained = [lesson for lesson in lessons if lesson.role == "train"]
     held = [lesson for lesson in lessons if lesson.role == "holdout"]
     checks = [
-        Check(name=name, passed=True, figure=1.0, limit=0.0, detail="fine")
+        TrainingCheck(name=name, passed=True, figure=1.0, limit=0.0, detail="fine")
         for name in ("supervised_tokens", "adapter_changed", "losses_finite", "reload_matches")
     ]
     return Report(
@@ -123,19 +143,44 @@ def evidence(on_probation: Probation | None) -> Evidence:
     )
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--behaviour", required=True)
-    parser.add_argument("--fd", type=int, required=True)
-    parser.add_argument("staging", type=Path)
-    options = parser.parse_args()
-    behaviour, staging = options.behaviour, options.staging
-    wire = socket.socket(fileno=options.fd)
-    job = decode_job((staging / "work" / "job.json").read_bytes())
-    lessons = decode_lessons((staging / "work" / "experiences.jsonl").read_bytes())
-    if behaviour == "stubborn":
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    wire.sendall(encode(Hello(version="0.0.0" if behaviour == "other_version" else VERSION, pid=os.getpid())))
+def read_job(staging: Path) -> tuple[Job, list[Lesson]]:
+    """What the daemon staged for a worker."""
+    work = staging / "work"
+    return decode_job((work / "job.json").read_bytes()), decode_lessons((work / "experiences.jsonl").read_bytes())
+
+
+def messages(behaviour: str, job: Job, lessons: list[Lesson], staging: Path) -> Iterator[WorkerMessage | Pause]:
+    """What it sends, to be sent one after the other; it leaves an adapter before the report."""
+    yield Hello(version="0.0.0" if behaviour == "other_version" else VERSION, pid=os.getpid())
+    if behaviour in FAILURES:
+        yield Failure(kind=FAILURES[behaviour], message="it cannot be done", hint="do something else")
+        return
+    measured = probation(job, champion=3.0 if behaviour == "worse" else 2.0)
+    if behaviour == "liar" or (behaviour == "worse" and measured is not None and len(measured.losses) >= 4):
+        yield Failure(kind="champion_worse", message="the champion is worse", probation=measured)
+        return
+    if behaviour == "flood":
+        sys.stdout.write("x" * 5_000_000)
+        sys.stdout.flush()
+    training = Progress(phase="training", step=1, steps=2, loss=2.5, device="cpu")
+    yield training
+    if behaviour == "die_resumably":
+        (staging / RESUME_POINT).write_bytes(b"half of it")
+        os.kill(os.getpid(), signal.SIGKILL)
+    while behaviour == "wait" and not (staging / "work" / "go").exists():
+        yield Pause()
+        yield training
+    yield Progress(phase="evaluating", device="cpu")
+    (staging / "adapter_model.safetensors").write_bytes(f"weights of cycle {job.cycle}".encode())
+    (staging / "adapter_config.json").write_text("{}")
+    after = 3.5 if behaviour == "reject" else 2.5
+    spread = 0.19 if behaviour == "open" else 0.0
+    rate = job.strategy.learning_rate
+    yield report(lessons, rate, 3.0, after, is_loop=behaviour == "loop", spread=spread, job=job)
+
+
+def break_off(behaviour: str, wire: socket.socket) -> None:
+    """After its first message: end or hang, where it behaves so."""
     if behaviour == "crash":
         print("something broke", flush=True)
         sys.exit(3)
@@ -147,36 +192,27 @@ def main() -> None:
         wire.sendall(encode(Progress(phase="training", step=1, steps=2, device="cpu")))
     if behaviour == "hang_loading":
         wire.sendall(encode(Progress(phase="loading", doing="read the base's chat template")))
-    if behaviour in ("hang", "hang_loading", "stubborn", "garbage"):
-        while True:
-            time.sleep(60)
-    if behaviour in ("fail", "base_changed", "not_resumable", "parent_unusable", "shape_changed"):
-        kind = "error" if behaviour == "fail" else behaviour
-        wire.sendall(encode(Failure(kind=kind, message="it cannot be done", hint="do something else")))
-        return
-    measured = probation(job, champion=3.0 if behaviour == "worse" else 2.0)
-    if behaviour == "liar" or (behaviour == "worse" and measured is not None and len(measured.losses) >= 4):
-        wire.sendall(encode(Failure(kind="champion_worse", message="the champion is worse", probation=measured)))
-        return
-    if behaviour == "flood":
-        sys.stdout.write("x" * 5_000_000)
-        sys.stdout.flush()
-    wire.sendall(encode(Progress(phase="training", step=1, steps=2, loss=2.5, device="cpu")))
-    if behaviour == "die_resumably":
-        (staging / RESUME_POINT).write_bytes(b"half of it")
-        os.kill(os.getpid(), signal.SIGKILL)
-    if behaviour == "wait":
-        while not (staging / "work" / "go").exists():
-            time.sleep(0.02)
-            wire.sendall(encode(Progress(phase="training", step=1, steps=2, loss=2.5, device="cpu")))
-    wire.sendall(encode(Progress(phase="evaluating", device="cpu")))
-    (staging / "adapter_model.safetensors").write_bytes(f"weights of cycle {job.cycle}".encode())
-    (staging / "adapter_config.json").write_text("{}")
-    after = 3.5 if behaviour == "reject" else 2.5
-    spread = 0.19 if behaviour == "open" else 0.0
-    is_loop = behaviour == "loop"
-    rate = job.strategy.learning_rate
-    wire.sendall(encode(report(lessons, rate, 3.0, after, is_loop=is_loop, spread=spread, job=job)))
+    while behaviour in ("hang", "hang_loading", "stubborn", "garbage"):
+        time.sleep(60)
 
 
-main()
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--behaviour", required=True)
+    parser.add_argument("--fd", type=int, required=True)
+    parser.add_argument("staging", type=Path)
+    options = parser.parse_args()
+    wire = socket.socket(fileno=options.fd)
+    if options.behaviour == "stubborn":
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    for message in messages(options.behaviour, *read_job(options.staging), options.staging):
+        if isinstance(message, Pause):
+            time.sleep(PAUSE_SECONDS)
+            continue
+        wire.sendall(encode(message))
+        if isinstance(message, Hello):
+            break_off(options.behaviour, wire)
+
+
+if __name__ == "__main__":
+    main()

@@ -39,6 +39,32 @@ def fake_interpreter(path: Path, behaviour: str) -> Path:
     return path
 
 
+SHORT_REPLIES = """
+import sleepd.worker.evaluation.probe_generation as probes
+import sleepd.worker.evaluation.reference_answers as answers
+for name in ("REPLY_TOKENS", "PROBE_TOKENS", "RECALL_TOKENS", "TALK_TOKENS"):
+    setattr(probes, name, 12)
+answers.ANSWER_TOKENS = 12
+"""
+"""A tiny random model never ends a reply by itself, so every reply is as long as it may be."""
+
+_REAL = """
+import runpy, sys
+import torch, transformers, peft, safetensors.torch
+{change}
+sys.argv = ["sleepd.worker", *sys.argv[sys.argv.index("--fd"):]]
+runpy.run_module("sleepd.worker", run_name="__main__", alter_sys=True)
+"""
+
+
+def real_interpreter(path: Path, change: str = SHORT_REPLIES) -> Path:
+    """Write an executable to name as ``[worker] python``: the real worker, after a program that changes it."""
+    path.with_suffix(".py").write_text(_REAL.format(change=change))
+    path.write_text(f'#!/bin/sh\nexec {sys.executable} -P {path.with_suffix(".py")} "$@"\n')
+    path.chmod(0o755)
+    return path
+
+
 def fake_worker(behaviour: str) -> tuple[str, ...]:
     """The command of a worker that behaves so; see ``fake_worker.py``."""
     return (sys.executable, str(FAKE_WORKER), "--behaviour", behaviour)

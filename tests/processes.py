@@ -23,7 +23,11 @@ from sleepd.protocol.control import GetStatus
 from sleepd.protocol.status import Status
 from tests.agents import write_config
 
-LIMIT_SECONDS = 120.0
+LIMIT_SECONDS = 300.0
+"""Much longer than anything takes: a machine with other work must fail no test."""
+FIRST_PAUSE_SECONDS = 0.005
+LONGEST_PAUSE_SECONDS = 0.1
+"""Between two questions whether something is so; on the way each pause is longer than the one before."""
 
 
 def _as_user(user: int | None, prelude: str) -> list[str]:
@@ -137,10 +141,11 @@ class DaemonProcess:
 
     def await_true(self, holds: Callable[[], bool], what: str) -> None:
         """Wait until ``holds()``; fails with the daemon's log when it takes too long."""
-        deadline = time.monotonic() + LIMIT_SECONDS
+        deadline, pause = time.monotonic() + LIMIT_SECONDS, FIRST_PAUSE_SECONDS
         while not holds():
             assert time.monotonic() < deadline, f"waited in vain for {what}\n{self.log()}"
-            time.sleep(0.01)
+            time.sleep(pause)
+            pause = min(1.2 * pause, LONGEST_PAUSE_SECONDS)
 
     def workers(self) -> list[psutil.Process]:
         return psutil.Process(self.process.pid).children()

@@ -8,7 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.fakes import real_interpreter
 from tests.faults import crash_sweep, disk_cuts
+
+SYNC_AMID_TRAINING = 9
+"""The worker's fsync at which it is killed: some resume points are written, and its adapter is not."""
 
 
 def can_trace() -> bool:
@@ -38,11 +42,12 @@ def test_the_daemon_killed_at_a_write_loses_and_doubles_nothing(writes: list[str
 
 @needs_strace
 @pytest.mark.worker
-def test_the_worker_killed_at_a_write_costs_its_steps_alone(tiny_model: Path) -> None:
-    """The same, of the real worker in the middle of its own writes."""
-    untouched, writes = crash_sweep.worker_point(0, [], model=tiny_model)
-    assert untouched.faults == []
-    point, _ = crash_sweep.worker_point(2 * len(writes) // 3, writes, model=tiny_model)
+def test_worker_killed_at_a_write(tmp_path: Path, tiny_model: Path) -> None:
+    """The same, of the real worker in the middle of its own writes: it costs the steps since its last resume point."""
+    worker = real_interpreter(tmp_path / "worker")
+    syncs = ["fsync"] * SYNC_AMID_TRAINING
+    point, _ = crash_sweep.worker_point(len(syncs), syncs, model=tiny_model, worker=str(worker))
+    assert point.after == "suspended"
     assert point.faults == []
 
 

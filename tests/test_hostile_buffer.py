@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from sleepd.buffer import open_file
-from sleepd.buffer.buffer import ExperienceBuffer
+from sleepd.buffer.experience_buffer import ExperienceBuffer
 from sleepd.buffer.parsing import digest_whole
 from sleepd.buffer.reader_process import read_texts
 from sleepd.config.schema import Config
@@ -27,11 +27,16 @@ from tests.faults.rewriting_writer import rewrite_and_watch
 from tests.processes import DaemonProcess
 
 
+def patient(directory: Path) -> Config:
+    """A daemon that never has enough to sleep, and looks every second."""
+    config = config_for(directory, min_experiences=1000, check_interval_seconds=1.0)
+    return changed(config, "buffer", patience_seconds=1.0, settle_seconds=0.05)
+
+
 @pytest.fixture
 def config(tmp_path: Path) -> Config:
-    """A daemon that never has enough to sleep, and looks every second."""
-    config = config_for(tmp_path, min_experiences=1000, check_interval_seconds=1.0)
-    return changed(config, "buffer", patience_seconds=1.0, settle_seconds=0.05)
+    """The patient daemon's, in the test's own directory."""
+    return patient(tmp_path)
 
 
 def as_directory(path: Path) -> None:
@@ -101,19 +106,17 @@ def test_links_of_all_kinds_are_followed_to_what_they_lead_to(tmp_path: Path, co
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="NOT TESTED: another user's daemon needs root")
-def test_a_buffer_that_the_daemons_user_may_not_read_is_named_and_heals(tmp_path: Path, config: Config) -> None:
+def test_a_buffer_that_the_daemons_user_may_not_read_is_named_and_heals(open_directory: Path) -> None:
     """As an ordinary user the daemon says what to do, and reads once it is allowed to."""
-    path = tmp_path / "buffer.json"
+    path = open_directory / "buffer.json"
     write_buffer(path, experiences(3))
     path.chmod(0o600)
-    for directory in (tmp_path, *list(tmp_path.parents)[:2]):
-        directory.chmod(0o755)
-    (tmp_path / "state").mkdir(exist_ok=True)
-    (tmp_path / "run").mkdir()
+    (open_directory / "state").mkdir(exist_ok=True)
+    (open_directory / "run").mkdir()
     for name in ("state", "run"):
-        os.chown(tmp_path / name, 65534, 65534)
-    config = changed(config, "control", socket=str(tmp_path / "run/sleepd.sock"))
-    with DaemonProcess(tmp_path, config, user=65534) as daemon:
+        os.chown(open_directory / name, 65534, 65534)
+    config = changed(patient(open_directory), "control", socket=str(open_directory / "run/sleepd.sock"))
+    with DaemonProcess(open_directory, config, user=65534) as daemon:
         daemon.await_true(lambda: daemon.names("Permission denied"), "the refusal")
         error = daemon.status().last_error
         assert error is not None

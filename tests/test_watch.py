@@ -9,9 +9,8 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
@@ -241,14 +240,6 @@ while libc.inotify_init() >= 0:
 print(held >= limit, flush=True)
 sys.stdin.read()
 """
-
-
-@pytest.fixture
-def open_directory() -> Iterator[Path]:
-    """Which other users may enter; another run of pytest closes all those of its own."""
-    with tempfile.TemporaryDirectory(prefix="open") as name:
-        Path(name).chmod(0o755)
-        yield Path(name)
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="NOT TESTED: another user's daemon needs root")

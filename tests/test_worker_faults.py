@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import signal
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from sleepd.config.schema import Config
 from sleepd.protocol.control import Show
 from sleepd.protocol.status import CycleDetail
 from tests.agents import changed, config_for, experiences, write_buffer
-from tests.fakes import fake_interpreter
+from tests.fakes import SHORT_REPLIES, fake_interpreter, real_interpreter
 from tests.processes import DaemonProcess
 
 
@@ -37,14 +36,6 @@ def test_a_stopped_worker_is_killed_after_the_silence(tmp_path: Path) -> None:
         daemon.await_true(lambda: daemon.status().running_cycle is None, "the end")
         assert daemon.status().missing[0].startswith("Cooling down after a failed cycle")
 
-
-PRELUDE = """
-import runpy, sys
-import torch, transformers, peft, safetensors.torch
-{fault}
-sys.argv = ["sleepd.worker", *sys.argv[sys.argv.index("--fd"):]]
-runpy.run_module("sleepd.worker", run_name="__main__", alter_sys=True)
-"""
 
 LITTLE_MEMORY = """
 import resource
@@ -69,17 +60,10 @@ torch.backends.cuda.is_built = lambda: True
 """
 
 
-def faulty_interpreter(path: Path, fault: str) -> Path:
-    """An executable to name as ``[worker] python``: the real worker, with a fault."""
-    path.with_suffix(".py").write_text(PRELUDE.format(fault=fault))
-    path.write_text(f'#!/bin/sh\nexec {sys.executable} -P {path.with_suffix(".py")} "$@"\n')
-    path.chmod(0o755)
-    return path
-
-
 @pytest.fixture
 def config(tmp_path: Path, tiny_model: Path) -> Config:
-    return changed(config_for(tmp_path), "model", base=str(tiny_model))
+    config = changed(config_for(tmp_path), "model", base=str(tiny_model))
+    return changed(config, "worker", python=str(real_interpreter(tmp_path / "python")))
 
 
 def ending(tmp_path: Path, config: Config, records: list[dict[str, Any]]) -> tuple[CycleDetail, str]:
@@ -96,7 +80,7 @@ def ending(tmp_path: Path, config: Config, records: list[dict[str, Any]]) -> tup
 @pytest.mark.worker
 def test_a_worker_that_runs_out_of_memory_steps_down_or_fails_in_words(tmp_path: Path, config: Config) -> None:
     """A real limit, and experiences that do not fit under it: shorter ones are trained, or the failure says memory."""
-    python = faulty_interpreter(tmp_path / "python", LITTLE_MEMORY.format(megabytes=48))
+    python = real_interpreter(tmp_path / "python", SHORT_REPLIES + LITTLE_MEMORY.format(megabytes=48))
     config = changed(config, "worker", python=str(python))
     long = [{**record, "prompt": record["prompt"] * 60} for record in experiences(12)]
     shown, log = ending(tmp_path, config, long)
@@ -132,7 +116,7 @@ def test_losses_that_are_no_numbers_are_never_promoted(tmp_path: Path, config: C
 @pytest.mark.worker
 def test_cuda_that_fails_in_mid_step_fails_the_cycle_in_words(tmp_path: Path, config: Config) -> None:
     """The error of the device is the reason, with a hint, and a cooldown follows."""
-    config = changed(config, "worker", python=str(faulty_interpreter(tmp_path / "python", CUDA_FAILS_IN_MID_STEP)))
+    config = changed(config, "worker", python=str(real_interpreter(tmp_path / "python", CUDA_FAILS_IN_MID_STEP)))
     shown, _ = ending(tmp_path, config, experiences(12))
     assert shown.summary.state == "failed"
     assert "illegal memory access" in shown.summary.reason
@@ -146,7 +130,7 @@ def test_cuda_that_fails_at_the_start_is_said_aloud(tmp_path: Path, config: Conf
 
     if torch.cuda.is_available():
         pytest.skip("this machine has CUDA")
-    python = faulty_interpreter(tmp_path / "python", CUDA_FAILS_AT_START)
+    python = real_interpreter(tmp_path / "python", CUDA_FAILS_AT_START)
     config = changed(config, "worker", python=str(python), device="cuda")
     shown, _ = ending(tmp_path, config, experiences(12))
     assert shown.summary.state == "failed"
@@ -161,7 +145,7 @@ def test_endless_configuration_is_refused(tmp_path: Path, config: Config, tiny_m
     whole = json.loads((base / "config.json").read_bytes())
     (base / "config.json").write_text(json.dumps({**whole, "num_hidden_layers": 10**9}))
     config = changed(changed(config, "model", base=str(base)), "worker", stop_seconds=0.5, silence_seconds=8.0)
-    config = changed(config, "worker", python=str(faulty_interpreter(tmp_path / "python", "")))
+    config = changed(config, "worker", python=str(real_interpreter(tmp_path / "python", "")))
     shown, _ = ending(tmp_path, config, experiences(12))
     assert shown.summary.state == "failed"
     assert "num_hidden_layers is 1000000000, and the files hold 21 tensors" in shown.summary.reason

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.agents import changed, config_for, experiences
+from tests.fakes import real_interpreter
 from tests.faults.worst_texts import GOOD, live, worst, write
 
 pytestmark = pytest.mark.worker
@@ -17,6 +18,7 @@ def test_worst_texts_stop_no_learning(tmp_path: Path, tiny_model: Path) -> None:
     bad = worst()
     write(tmp_path / "buffer.json", "array", list(bad.values()))
     config = config_for(tmp_path, min_experiences=GOOD, cooldown_seconds=0.0)
+    config = changed(config, "worker", python=str(real_interpreter(tmp_path / "python")))
     result = live(tmp_path, changed(config, "model", base=str(tiny_model)), kills=True)
     assert result.learned == {record["id"] for record in experiences(GOOD)}
     assert len(result.set_aside) + len(result.quarantined) == len(bad) == 30

@@ -41,15 +41,6 @@ class Caller:
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[_T] = loop.create_future()
 
-        def settle(result: Any, error: BaseException | None) -> None:
-            if answer.done():  # given up meanwhile
-                if error is None:
-                    undo(result)
-            elif error is not None:
-                answer.set_exception(error)
-            else:
-                answer.set_result(result)
-
         def work() -> None:
             try:
                 result, error = function(), None
@@ -57,7 +48,7 @@ class Caller:
                 result, error = None, raised
             self._is_busy = False
             try:
-                loop.call_soon_threadsafe(settle, result, error)
+                loop.call_soon_threadsafe(_settle, answer, undo, result, error)
             except RuntimeError:  # the loop is closed
                 if error is None:
                     undo(result)  # type: ignore[arg-type]
@@ -68,3 +59,14 @@ class Caller:
             return await asyncio.wait_for(answer, seconds)
         except TimeoutError:
             raise Stuck from None
+
+
+def _settle(answer: asyncio.Future[_T], undo: Callable[[_T], object], result: Any, error: BaseException | None) -> None:
+    """Hand the outcome to whoever waits for it; undo the call where nobody does any more."""
+    if answer.done():
+        if error is None:
+            undo(result)
+    elif error is not None:
+        answer.set_exception(error)
+    else:
+        answer.set_result(result)

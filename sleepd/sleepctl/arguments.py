@@ -62,6 +62,17 @@ def _overview() -> str:
     return "\n".join([*lines, "", "The options of a command: sleepctl COMMAND --help"])
 
 
+def _add_watch_option(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--watch",
+        metavar="SECONDS",
+        nargs="?",
+        type=positive,
+        const=2.0,
+        help="draw it anew at every event, and every so often (default: 2); Ctrl-C ends",
+    )
+
+
 def _add_command(commands: Any, name: str, summary: str) -> None:
     command = commands.add_parser(
         name,
@@ -79,14 +90,7 @@ def _add_command(commands: Any, name: str, summary: str) -> None:
     _add_options(command)
     _add_places(command, name)
     if name == "status":
-        command.add_argument(
-            "--watch",
-            metavar="SECONDS",
-            nargs="?",
-            type=positive,
-            const=2.0,
-            help="draw it anew at every event, and every so often (default: 2); Ctrl-C ends",
-        )
+        _add_watch_option(command)
     if name == "check":
         command.add_argument("--apply", action="store_true", help="sleep when it should; else exit with 5")
     if name == "logs":

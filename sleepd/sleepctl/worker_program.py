@@ -44,19 +44,11 @@ def ask_worker(
     Raises:
         NoAnswer: it cannot be started, hangs, or says something else.
     """
-    become: dict[str, Any] = {}
-    if user is not None and os.geteuid() == 0 and user.pw_uid != 0:
-        groups = os.getgrouplist(user.pw_name, user.pw_gid)
-        become = {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": groups, "cwd": "/"}
+    become = _identity(user)
     try:
+        command, variables = [interpreter, "-P", "-m", *arguments], {**os.environ, **(environment or {})}
         done = subprocess.run(
-            [interpreter, "-P", "-m", *arguments],
-            input=stdin,
-            capture_output=True,
-            timeout=_SECONDS,
-            check=False,
-            env={**os.environ, **(environment or {})},
-            **become,
+            command, input=stdin, capture_output=True, timeout=_SECONDS, check=False, env=variables, **become
         )
         return msgspec.json.decode(done.stdout.splitlines()[-1], type=kind)
     except subprocess.TimeoutExpired as error:
@@ -67,3 +59,11 @@ def ask_worker(
     except (IndexError, msgspec.MsgspecError) as error:
         last = done.stderr.decode(errors="replace").strip().splitlines()
         raise NoAnswer(last[-1] if last else f"exit status {done.returncode}") from error
+
+
+def _identity(user: pwd.struct_passwd | None) -> dict[str, Any]:
+    """What makes a process that user's; nothing where the caller is not root, or the user is."""
+    if user is None or os.geteuid() != 0 or user.pw_uid == 0:
+        return {}
+    groups = os.getgrouplist(user.pw_name, user.pw_gid)
+    return {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": groups, "cwd": "/"}

@@ -173,21 +173,25 @@ def _last_event(log: Path) -> str:
 # --- the worker ---
 
 
-def worker_point(number: int, names: list[str], *, model: Path) -> tuple[Point, list[str]]:
-    """Kill the real worker at its n-th write (0: never), once; the daemon lives on."""
+def worker_point(
+    number: int, names: list[str], *, model: Path, worker: str = sys.executable
+) -> tuple[Point, list[str]]:
+    """Kill the real worker at its n-th write (0: never), once; the daemon lives on. ``worker`` is its interpreter."""
     directory = Path(tempfile.mkdtemp(prefix="sweep-"))
     try:
         trace, used = directory / "trace", directory / "used"
         python = directory / "python"
         python.write_text(
-            f'#!/bin/sh\nif [ -e {used} ]; then exec {sys.executable} "$@"; fi\n: >{used}\n'
-            f'exec {shlex.join(strace(number, names, trace))} {sys.executable} "$@"\n'
+            f'#!/bin/sh\nif [ -e {used} ]; then exec {worker} "$@"; fi\n: >{used}\n'
+            f'exec {shlex.join(strace(number, names, trace))} {worker} "$@"\n'
         )
         python.chmod(0o755)
         config = configured(directory, python, model)
         write_buffer(directory / "buffer.json", experiences(FIRST))
         point = Point(number=number)
         _recover(directory, config, point)
+        ended = re.findall(r'"event": "cycle_(suspended|failed)"', (directory / "daemon.log").read_text())
+        point.after = ended[0] if ended else ""
         return point, writes(trace)
     finally:
         shutil.rmtree(directory, ignore_errors=True)

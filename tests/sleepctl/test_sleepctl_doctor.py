@@ -23,12 +23,13 @@ from sleepd.protocol import control
 from sleepd.protocol.capability import BaseCheck, Capability
 from sleepd.protocol.evidence import ChatContract
 from sleepd.sleepctl.doctor.access import reach_as
-from sleepd.sleepctl.doctor.doctor_facts import BufferFacts, ConfigFacts, Facts, PathFacts, SocketFacts, UnitFacts
+from sleepd.sleepctl.doctor.doctor_facts import BufferFacts, ConfigFacts, DoctorFacts, PathFacts, SocketFacts, UnitFacts
 from sleepd.sleepctl.doctor.findings import judge
 from sleepd.sleepctl.doctor.longest_experience import longest_experience
 from sleepd.sleepctl.subprocesses import answer_of
 from sleepd.version import VERSION
 from tests.agents import changed, config_for, experiences, write_buffer, write_config
+from tests.in_process import program_here
 from tests.processes import DaemonProcess
 
 Sleepctl = Callable[..., Ran]
@@ -56,7 +57,7 @@ CHECKED = BaseCheck(
     longest_bytes=5 * GIB,
 )
 WARNED = msgspec.structs.replace(CHAT, warnings=["no end"])
-WELL = Facts(
+WELL = DoctorFacts(
     now=scenes.NOW,
     config=ConfigFacts(config=CONFIG, path="/etc/sage-sleepd/config.toml"),
     unit=UnitFacts(
@@ -78,12 +79,12 @@ DOWN = SocketFacts(path="/run/s", problem="nobody answers", hint="start it", is_
 UNREAD = BufferFacts(place=PathFacts(path=PATH, kind="file", may_read=True))
 
 
-def with_(**fields: Any) -> Facts:
+def with_(**fields: Any) -> DoctorFacts:
     """``WELL``, but for these facts."""
     return msgspec.structs.replace(WELL, **fields)
 
 
-def part(name: str, **fields: Any) -> Facts:
+def part(name: str, **fields: Any) -> DoctorFacts:
     """``WELL``, but for these fields of one part."""
     return with_(**{name: msgspec.structs.replace(getattr(WELL, name), **fields)})
 
@@ -99,7 +100,7 @@ def test_a_well_kept_installation_passes_everything() -> None:
     assert [finding.command for finding in judge(WELL) if finding.command] == []
 
 
-CASES: list[tuple[str, Facts, str, str]] = [
+CASES: list[tuple[str, DoctorFacts, str, str]] = [
     ("config", part("config", problem="c: not TOML", hint="mend c"), "FAIL", "mend c"),
     ("config", part("config", path=""), "FAIL", "install.sh"),
     ("config", part("config", config=Config()), "FAIL", "sudoedit /etc/sage-sleepd/config.toml"),
@@ -190,7 +191,7 @@ CASES: list[tuple[str, Facts, str, str]] = [
 
 @pytest.mark.parametrize(("name", "facts", "mark", "command"), CASES, ids=[f"{c[0]}-{c[3]}" for c in CASES])
 def test_what_is_wrong_is_marked_with_the_command_that_mends_it(
-    name: str, facts: Facts, mark: str, command: str
+    name: str, facts: DoctorFacts, mark: str, command: str
 ) -> None:
     """Each case has its mark; what is not right has a next step, and what is right has none."""
     (finding,) = [each for each in judge(facts) if each.name == name]
@@ -420,8 +421,8 @@ def test_the_probe_says_what_a_cycle_would_use(tmp_path: Path) -> None:
     assert "holds no config.json" in found.base_problem
     (tmp_path / "config.json").write_text("{}")
     (tmp_path / "model.safetensors").write_bytes(b"x" * 1000)
-    done = subprocess.run([*command, str(tmp_path)], capture_output=True, env=environment, check=True)
-    found = msgspec.json.decode(done.stdout, type=Capability)
+    shown = program_here("sleepd.worker.probe", "--device", "cpu", "--base", str(tmp_path))
+    found = msgspec.json.decode(shown, type=Capability)
     assert (found.base_path, found.base_bytes, found.base_problem) == (str(tmp_path), 1000, "")
 
 
@@ -434,21 +435,15 @@ def test_base_check_finds_faults_untrained(tmp_path: Path) -> None:
     from sleepd.worker.programs.tiny_model import make_tiny_model
 
     def check(*arguments: str, stdin: bytes = b"") -> BaseCheck:
-        command = [
-            sys.executable,
-            "-m",
-            "sleepd.worker.programs.check_base",
-            "--device",
-            "cpu",
-            "--base",
-            str(tmp_path),
-        ]
-        environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
-        done = subprocess.run([*command, *arguments], capture_output=True, env=environment, check=True, input=stdin)
-        return msgspec.json.decode(done.stdout, type=BaseCheck)
+        return msgspec.json.decode(program_here(*command, *arguments, stdin=stdin), type=BaseCheck)
 
+    command = ["sleepd.worker.programs.check_base", "--device", "cpu", "--base", str(tmp_path)]
     make_tiny_model(tmp_path)
-    sound = check("--memory-bytes", str(4 * GIB))
+    # The limit of memory is the process's, so this one runs in one of its own.
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    limited = [sys.executable, "-m", *command, "--memory-bytes", str(4 * GIB)]
+    done = subprocess.run(limited, capture_output=True, env=environment, check=True)
+    sound = msgspec.json.decode(done.stdout, type=BaseCheck)
     assert (sound.problem, sound.architecture, sound.positions) == ("", "llama", 2048)
     assert (sound.row_tokens, sound.is_buffer_seen) == (2048, False)
     longest = b'{"prompt": "Who?", "response": "' + b"a" * 600 + b'"}'

@@ -15,6 +15,7 @@ from sleepd.errors import PermissionDenied
 from sleepd.protocol import control
 from sleepd.protocol.status import QuarantineDetail, QuarantineEntry
 from tests.agents import changed, config_for, experiences, write_buffer, write_config
+from tests.in_process import program_here
 from tests.processes import DaemonProcess
 
 Sleepctl = Callable[..., Ran]
@@ -43,12 +44,24 @@ def config(short_directory: Path, base: Path) -> str:
     return str(short_directory / "c.toml")
 
 
+@pytest.fixture(autouse=True)
+def without_interpreter(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The worker's program runs in this process, except in tests marked ``processes``."""
+
+    def ask(_interpreter: str, arguments: list[str], kind: type, *, user: object, stdin: bytes) -> object:
+        return msgspec.json.decode(program_here(*arguments, stdin=stdin), type=kind)
+
+    if request.node.get_closest_marker("processes") is None:
+        monkeypatch.setattr("sleepd.sleepctl.commands.tokens.ask_worker", ask)
+
+
 def detail(response: str, *, is_there: bool = True) -> QuarantineDetail:
     """An experience as the daemon tells it."""
     entry = QuarantineEntry(id="e1", state="released", reason="", text="", at=None, is_kept_from_training=False)
     return QuarantineDetail(entry=entry, prompt="Well?", response=response, salience=0.7 if is_there else None)
 
 
+@pytest.mark.processes
 def test_only_control_tokens_stand_in_brackets(daemon: FakeDaemon, sleepctl: Sleepctl, config: str) -> None:
     """What is supervised stands apart; a control word of the text, and a bracket in it, look like what they are."""
     daemon.replies[control.QuarantineShow] = detail(FORGED)
@@ -95,6 +108,7 @@ def test_what_cannot_be_trained_says_why(daemon: FakeDaemon, sleepctl: Sleepctl,
     assert (ran.code, "never closes" in ran.out) == (1, True)
 
 
+@pytest.mark.processes
 def test_tokens_are_refused_with_a_reason(daemon: FakeDaemon, sleepctl: Sleepctl, config: str) -> None:
     """Who may not read texts, a text that is gone, and a worker's interpreter that is not there."""
     assert control.QuarantineShow in control.OPERATOR_REQUESTS
@@ -108,6 +122,7 @@ def test_tokens_are_refused_with_a_reason(daemon: FakeDaemon, sleepctl: Sleepctl
     assert "/nowhere/python does not answer" in sleepctl("tokens", "e1", "--config", config).err
 
 
+@pytest.mark.processes
 def test_tokens_of_a_daemons_experience(tmp_path: Path, base: Path) -> None:
     """The daemon gives the text of an experience of its buffer; where it has none of that id, sleepctl says so."""
     config = changed(config_for(tmp_path), "model", base=str(base))

@@ -6,6 +6,7 @@ import inspect
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -61,16 +62,14 @@ def replies(
 ) -> list[list[int] | None]:
     """A reply to each prompt, up to a stop token, which is left out; None: time ran out before it was complete.
 
-    All are made side by side, so that the weights are read once for all. ``model`` is in evaluation mode; a token of
-    ``stop_ids`` ends a reply. ``on_step`` is called before every step with the number of tokens that it computes. Past
-    ``deadline`` (monotonic clock) no step begins.
+    All are made side by side, so that the weights are read once. A token of ``stop_ids`` ends a reply. ``on_step`` is
+    called before a step with the number of its tokens. Past ``deadline`` (monotonic clock) no step begins.
     """
     cache_name = _cache_name(model)
     if not cache_name and len(asked) > 1:
         # A recurrent model would take padding for text.
-        return [
-            replies(model, device, [one], stop_ids=stop_ids, on_step=on_step, deadline=deadline)[0] for one in asked
-        ]
+        alone = partial(replies, model, device, stop_ids=stop_ids, on_step=on_step, deadline=deadline)
+        return [alone([one])[0] for one in asked]
     ids, mask = _padded(_fitting(asked, most_positions(model.config)), device.torch_device)
     positions = (mask.cumsum(1) - 1).clamp(min=0)
     noise = [None if one.seed is None else torch.Generator().manual_seed(one.seed) for one in asked]

@@ -2,7 +2,7 @@
 
 For the installer: a release that cannot sleep here is not put in use, nor one whose libraries compute another loss than
 the tested ones (``worker.known_loss``). Covered: both environments, the wire between them, training, measuring, saving.
-Not covered: the owner's model and the GPU; for these there is ``sleepctl doctor``.
+Not covered: the operator's model and the GPU; for these there is ``sleepctl doctor``.
 """
 
 from __future__ import annotations
@@ -22,13 +22,14 @@ from .clock import SystemClock
 from .config.layers import load
 from .config.schema import BufferConfig, Config, ControlConfig, StateConfig, WorkerConfig
 from .cycle import State
+from .cycles.composition import Parts
+from .cycles.planning import Order
 from .cycles.sleeper import Sleeper
 from .errors import SleepdError, WorkerFailed
 from .files import make_directory, replace_file
 from .host import worker_python
 from .log import configure
-from .protocol.control import Run
-from .protocol.status import CycleSummary
+from .store.ledger_rows import CycleRecord
 from .store.split_secret import BYTES, FILE_NAME
 from .text.display import clean
 
@@ -44,7 +45,7 @@ _MODEL_SECONDS = 300.0
 def main(arguments: Sequence[str] | None = None) -> int:
     """Sleep once in a directory that is removed afterwards; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m sleepd.selftest", description=__doc__.splitlines()[0])
-    parser.add_argument("--config", type=Path, help="the owner's configuration, for worker.python")
+    parser.add_argument("--config", type=Path, help="the operator's configuration, for worker.python")
     given = parser.parse_args(arguments)
     configure("error")
     try:
@@ -58,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _sleep_in(directory: Path, configured_python: str) -> CycleSummary:
+def _sleep_in(directory: Path, configured_python: str) -> CycleRecord:
     model = directory / "model"
     _make_model(model, worker_python(configured_python))
     records = [
@@ -91,7 +92,7 @@ def _make_model(directory: Path, python: str) -> None:
     last = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
     if done.returncode == OTHER_LOSS:
         raise WorkerFailed(
-            f"{python}: its libraries compute something else than the tested ones: {last}",
+            f"{python}: its libraries compute another loss than the tested versions: {last}",
             hint=f"take the versions of config/requirements/worker.txt; which are there: {python} -m pip list",
         )
     if done.returncode:
@@ -101,10 +102,10 @@ def _make_model(directory: Path, python: str) -> None:
         )
 
 
-async def _sleep(config: Config) -> CycleSummary:
-    sleeper = Sleeper(config, clock=SystemClock(), listener=lambda _event, _fields: None)
+async def _sleep(config: Config) -> CycleRecord:
+    sleeper = Sleeper(Parts(config, clock=SystemClock(), listener=lambda _event, _fields: None))
     try:
-        await sleeper.begin(Run(force=True))
+        await sleeper.begin(Order(force=True))
         end = await sleeper.finished()
     finally:
         await sleeper.end_cycle()

@@ -18,12 +18,12 @@ from typing import Any
 
 from sleepd.buffer import experience, parsing
 from sleepd.buffer.experience import Experience
-from sleepd.buffer.trained_texts import Place, Whereabouts, learned, whereabouts
+from sleepd.buffer.trained_texts import Place, Whereabouts, trained_texts, whereabouts
 from sleepd.policy import recall, repetition, reply_statistics
 from sleepd.quarantine import near_duplicates
 from sleepd.text import bounded_text, display, hidden_forms, shell
-from sleepd.text.labelled_secrets import find_recovery_codes, find_told
-from sleepd.text.personal_data import find_personal, masked, told
+from sleepd.text.labelled_secrets import find_labelled, find_recovery_codes
+from sleepd.text.personal_data import counts_text, find_personal, masked
 from sleepd.text.seed_phrases import holds_seed_phrase
 from sleepd.text.token_patterns import find_cut_token, find_token
 
@@ -180,11 +180,11 @@ FUNCTIONS: dict[str, Callable[[str], Any]] = {
     "without_gaps": hidden_forms.without_gaps,
     "decoded": lambda text: deque(hidden_forms.decoded(text), maxlen=0),
     "find_personal": find_personal,
-    "masked, told": lambda text: told(masked(text)[1]),
+    "masked, told": lambda text: counts_text(masked(text)[1]),
     "holds_seed_phrase": holds_seed_phrase,
     "find_token": lambda text: [find_token(line) for line in bounded_text.short_lines(text)],
     "find_cut_token": find_cut_token,
-    "find_told": lambda text: [find_told(line) for line in bounded_text.short_lines(text) if len(line) >= 8],
+    "find_labelled": lambda text: [find_labelled(line) for line in bounded_text.short_lines(text) if len(line) >= 8],
     "find_recovery_codes": find_recovery_codes,
     "clean": display.clean,
     "clean_lines": display.clean_lines,
@@ -224,7 +224,7 @@ def chat_functions() -> dict[str, Callable[[str], Any]]:
 def _preview(text: str, *, masks: bool) -> Any:
     one = _experience(text)
     place = Place(one.id, experience.group_key(one.prompt, one.response), "train")
-    return learned(1, Whereabouts([place], [], []), [one], limit=1, masks=masks)
+    return trained_texts(1, Whereabouts([place], [], []), [one], limit=1, masks=masks)
 
 
 def _form(head: bytes) -> str:

@@ -11,14 +11,13 @@ from typing import Any
 
 import pytest
 
-from sleepd.cycles.sleeper import Sleeper
 from sleepd.daemon.status_view import cycles
 from sleepd.errors import LedgerUnusable
 from sleepd.store import database
 from sleepd.store.database import SCHEMA_VERSION
 from sleepd.store.ledger import Ledger
 from tests.agents import write_config
-from tests.stages import Stage
+from tests.stages import OpenSleeper, Stage
 
 VERSION_1 = """
 CREATE TABLE cycles(
@@ -37,9 +36,14 @@ CREATE TABLE notes(name TEXT PRIMARY KEY, value BLOB NOT NULL);
 """As the first release wrote it; never edited."""
 
 
-async def answers(sleeper: Sleeper) -> Any:
+async def answers(sleeper: OpenSleeper) -> Any:
     await sleeper.look()
-    return cycles(sleeper, limit=50), sleeper.history.known().sides, sleeper.intake.counts, sleeper.decision
+    return (
+        cycles(sleeper.reader, limit=50),
+        sleeper.parts.history.known().sides,
+        sleeper.parts.intake.counts,
+        sleeper.parts.state.decision,
+    )
 
 
 @pytest.fixture
@@ -69,7 +73,7 @@ def version_of(path: Path) -> int:
         return int(opened.execute("PRAGMA user_version").fetchone()[0])
 
 
-def test_the_answers_are_the_same_and_the_old_one_is_kept(stage: Stage) -> None:
+def test_migration_keeps_answers_and_original(stage: Stage) -> None:
     """The ledger is of the newest version afterwards; the one before stands beside it, and nothing else."""
     summary = stage.play(answers)
     assert [each.cycle for each in summary[0]] == [2, 1]
@@ -94,9 +98,7 @@ def test_migrated_tables_are_the_new_ones(stage: Stage, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("point", ["backup", "hardlink_to", "replace", "fsync_path"])
-def test_a_crash_at_any_point_leaves_the_old_or_the_new(
-    stage: Stage, monkeypatch: pytest.MonkeyPatch, point: str
-) -> None:
+def test_crash_leaves_old_or_new(stage: Stage, monkeypatch: pytest.MonkeyPatch, point: str) -> None:
     """Broken off there, the next start has all that there was."""
 
     class PowerLoss(BaseException):
@@ -120,9 +122,7 @@ def test_a_crash_at_any_point_leaves_the_old_or_the_new(
     assert version_of(stage.state / "state.db") == SCHEMA_VERSION
 
 
-def test_a_disk_that_does_not_take_the_copy_leaves_the_ledger_as_it_was(
-    stage: Stage, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_failed_copy_leaves_the_ledger(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     """The error says what could not be done; nothing is rebuilt or moved aside for it."""
 
     def full(*_: object) -> None:
@@ -136,7 +136,7 @@ def test_a_disk_that_does_not_take_the_copy_leaves_the_ledger_as_it_was(
     assert version_of(stage.state / "state.db") == 1
 
 
-def test_a_newer_ledger_is_refused_by_name(stage: Stage) -> None:
+def test_newer_ledger_is_refused(stage: Stage) -> None:
     """The daemon ends with the two versions and the next step, and touches nothing."""
     path = stage.state / "state.db"
     with closing(sqlite3.connect(path)) as opened:

@@ -7,14 +7,13 @@ from typing import Any
 
 import pytest
 
-from sleepd.cycles.sleeper import Sleeper
 from sleepd.daemon.status_view import cycles, overview
 from sleepd.errors import CheckpointInvalid, NotFound
 from sleepd.policy.retention import Keep, Stored, to_prune
 from sleepd.store.checkpoints import Checkpoints, has_weights, read_manifest, verify
 from tests.agents import changed
 from tests.older_trainer import write_older_cycle
-from tests.stages import Stage, look
+from tests.stages import OpenSleeper, Stage, look
 
 
 def stored(*cycles: int, kind: str = "promoted", tagged: tuple[int, ...] = ()) -> list[Stored]:
@@ -39,7 +38,9 @@ CASES = [
 @pytest.mark.parametrize(
     ("there", "champion", "predecessor", "gone"), [case[1:] for case in CASES], ids=[case[0] for case in CASES]
 )
-def test_rules(there: list[Stored], champion: int | None, predecessor: int | None, gone: list[int]) -> None:
+def test_retention_rules_hold(
+    there: list[Stored], champion: int | None, predecessor: int | None, gone: list[int]
+) -> None:
     """Newest N of each kind, the champion, its predecessor, and what is tagged keep their weights."""
     found = to_prune(there, KEEP, champion=champion, predecessor=predecessor)
     assert [cycle for cycle, _ in found] == gone
@@ -65,11 +66,11 @@ def with_weights(stage: Stage) -> list[int]:
     return sorted(int(path.name[6:]) for path in found if has_weights(path))
 
 
-async def shown(sleeper: Sleeper) -> dict[int, tuple[str, bool]]:
-    return {each.cycle: (each.tag, each.is_pruned) for each in cycles(sleeper, limit=50)}
+async def shown(sleeper: OpenSleeper) -> dict[int, tuple[str, bool]]:
+    return {each.cycle: (each.tag, each.is_pruned) for each in cycles(sleeper.reader, limit=50)}
 
 
-def test_after_each_cycle_the_weights_that_are_not_kept_go(stage: Stage) -> None:
+def test_unkept_weights_go_after_cycle(stage: Stage) -> None:
     """Of four promoted and one rejected cycle the champion and the one before it are left, and all documents."""
     sleep_often(stage, "promote", "promote", "reject", "promote", "promote")
     assert with_weights(stage) == [4, 5]
@@ -79,26 +80,26 @@ def test_after_each_cycle_the_weights_that_are_not_kept_go(stage: Stage) -> None
         assert {file.name for file in path.iterdir()} >= {"lineage.json", "evaluation.json", "manifest.json"}
 
 
-def test_a_lost_ledger_comes_back_from_pruned_checkpoints(stage: Stage) -> None:
+def test_lost_ledger_returns_from_pruned(stage: Stage) -> None:
     """What was learned and held out is the same, and so is the history."""
     sleep_often(stage, "promote", "promote", "promote", "promote")
 
-    async def answers(sleeper: Sleeper) -> Any:
+    async def answers(sleeper: OpenSleeper) -> Any:
         await sleeper.look()
-        return cycles(sleeper, limit=50), sleeper.history.known().sides, sleeper.intake.counts
+        return cycles(sleeper.reader, limit=50), sleeper.parts.history.known().sides, sleeper.parts.intake.counts
 
     before = stage.play(answers)
     (stage.state / "state.db").unlink()
     assert stage.play(answers) == before
 
 
-def test_a_tag_keeps_the_weights_and_outlives_the_ledger(stage: Stage) -> None:
+def test_tag_keeps_weights_without_ledger(stage: Stage) -> None:
     """Tagged, a rejected cycle stays; the tag taken away, it goes after the next cycle."""
     stage.config = changed(stage.config, "state", keep_rejected=1)
     sleep_often(stage, "promote", "reject")
 
-    async def tag(sleeper: Sleeper, name: str | None) -> str | None:
-        return sleeper.keeping.tag(2, name)
+    async def tag(sleeper: OpenSleeper, name: str | None) -> str | None:
+        return sleeper.parts.keeping.tag(2, name)
 
     assert stage.play(lambda sleeper: tag(sleeper, "worth a look")) is None
     (stage.state / "state.db").unlink()
@@ -114,12 +115,12 @@ def test_a_tag_keeps_the_weights_and_outlives_the_ledger(stage: Stage) -> None:
     assert 2 not in with_weights(stage)
 
 
-def test_what_is_not_there_cannot_be_tagged(stage: Stage) -> None:
+def test_absent_cycle_cannot_be_tagged(stage: Stage) -> None:
     """Neither a cycle that left nothing, nor a tag that was never given."""
     sleep_often(stage, "fail")
 
-    async def tag(sleeper: Sleeper, cycle: int, name: str | None) -> None:
-        sleeper.keeping.tag(cycle, name)
+    async def tag(sleeper: OpenSleeper, cycle: int, name: str | None) -> None:
+        sleeper.parts.keeping.tag(cycle, name)
 
     with pytest.raises(NotFound, match="nothing was kept of cycle 1"):
         stage.play(lambda sleeper: tag(sleeper, 1, "x"))
@@ -127,7 +128,7 @@ def test_what_is_not_there_cannot_be_tagged(stage: Stage) -> None:
         stage.play(lambda sleeper: tag(sleeper, 1, None))
 
 
-def test_damaged_tags_stop_the_pruning_and_not_the_sleeping(stage: Stage) -> None:
+def test_damaged_tags_stop_pruning_only(stage: Stage) -> None:
     """While nobody knows what is tagged nothing is removed; status and cycles go on."""
     sleep_often(stage, "promote", "promote")
     (stage.state / "tags.json").write_text('{"1": ')
@@ -135,10 +136,10 @@ def test_damaged_tags_stop_the_pruning_and_not_the_sleeping(stage: Stage) -> Non
     assert stage.sleep().state == "promoted"
     assert with_weights(stage) == [1, 2, 3]
 
-    async def prune(sleeper: Sleeper) -> Any:
+    async def prune(sleeper: OpenSleeper) -> Any:
         await sleeper.look()
-        assert overview(sleeper, next_check_at=None, config_path="").recent_cycles
-        return sleeper.keeping.prune(Keep(promoted=1, rejected=0))
+        assert overview(sleeper.reader, next_check_at=None, config_path="").recent_cycles
+        return sleeper.parts.keeping.prune(Keep(promoted=1, rejected=0))
 
     with pytest.raises(CheckpointInvalid, match=r"tags\.json: not understood"):
         stage.play(prune)
@@ -149,19 +150,19 @@ def test_a_dry_run_removes_nothing(stage: Stage) -> None:
     stage.config = changed(stage.config, "state", keep_promoted=9)
     sleep_often(stage, "promote", "promote", "promote", "promote")
 
-    async def prune(sleeper: Sleeper) -> Any:
-        return sleeper.keeping.prune(Keep(promoted=1, rejected=0), is_dry_run=True)
+    async def prune(sleeper: OpenSleeper) -> Any:
+        return sleeper.parts.keeping.prune(Keep(promoted=1, rejected=0), is_dry_run=True)
 
     result = stage.play(prune)
-    assert [(each.cycle, each.bytes > 0) for each in result.pruned] == [(1, True), (2, True)]
+    assert [(each.cycle, each.bytes > 0) for each in result] == [(1, True), (2, True)]
     assert with_weights(stage) == [1, 2, 3, 4]
 
 
-def test_a_pruned_cycle_is_no_champion_any_more(stage: Stage) -> None:
+def test_pruned_cycle_is_no_champion(stage: Stage) -> None:
     """Rolling back to it is refused in words, rolling back by one passes over it, recovery does not fall back to it."""
     sleep_often(stage, "promote", "promote", "promote")
 
-    async def back(sleeper: Sleeper, to: int | None) -> Any:
+    async def back(sleeper: OpenSleeper, to: int | None) -> Any:
         return sleeper.rollback(to)
 
     with pytest.raises(NotFound, match="the weights of cycle 1 were pruned"):
@@ -171,13 +172,13 @@ def test_a_pruned_cycle_is_no_champion_any_more(stage: Stage) -> None:
     stage.play(lambda sleeper: back(sleeper, 2))
     (stage.state / "cycle_002/adapter_model.safetensors").write_bytes(b"damaged")
 
-    async def champion(sleeper: Sleeper) -> int | None:
-        return sleeper.checkpoints.champion()
+    async def champion(sleeper: OpenSleeper) -> int | None:
+        return sleeper.parts.checkpoints.champion()
 
     assert stage.play(champion) is None
 
 
-def test_a_crash_between_manifest_and_weights_damages_nothing(stage: Stage) -> None:
+def test_crash_before_weights_damages_nothing(stage: Stage) -> None:
     """A checkpoint with a file too many verifies, and the next pruning finishes it."""
     stage.config = changed(stage.config, "state", keep_promoted=9)
     sleep_often(stage, "promote", "promote", "promote")
@@ -192,7 +193,7 @@ def test_a_crash_between_manifest_and_weights_damages_nothing(stage: Stage) -> N
     assert not has_weights(path)
 
 
-def test_an_older_trainers_folder_is_never_pruned(stage: Stage) -> None:
+def test_older_folder_is_never_pruned(stage: Stage) -> None:
     """Adopted weights are not ours to remove."""
     write_older_cycle(stage.state, 3)
     stage.write(12)

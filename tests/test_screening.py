@@ -16,14 +16,13 @@ import pytest
 
 from sleepd.buffer.experience import experience_key
 from sleepd.buffer.open_file import BufferFile
-from sleepd.cycles.sleeper import Sleeper
 from sleepd.daemon.quarantine_view import quarantine_list
 from sleepd.errors import ScreeningFailed
 from sleepd.quarantine import keeper, screening_client
 from sleepd.quarantine.near_duplicates import Screened
 from sleepd.quarantine.screening_process import Frame
 from tests.agents import experiences, write_buffer
-from tests.stages import Stage
+from tests.stages import OpenSleeper, Stage
 
 HOSTILE = """
 import os, signal, sleepd.quarantine.screening_process as screening
@@ -94,23 +93,23 @@ def test_hostile_text_is_set_aside_alone(tmp_path: Path, python: str, reply: str
     assert len(found) == len(reasons) == 10
 
 
-def test_death_before_any_text_is_an_error(tmp_path: Path) -> None:
+def test_early_death_is_an_error(tmp_path: Path) -> None:
     """A process that dies while it is at no experience blames none."""
     with pytest.raises(ScreeningFailed, match="ended with 1"):
         screen(tmp_path / "buffer.json", experiences(3), "/bin/false")
 
 
-def test_set_aside_text_is_not_tried_again(tmp_path: Path, python: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_excluded_text_is_not_retried(tmp_path: Path, python: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """It stands in the quarantine with its reason, the others may be trained, and no later look starts a process."""
     stage = Stage(tmp_path / "stage")
     write_buffer(stage.buffer, with_replies("It goes on for ever."))
     monkeypatch.setattr(keeper, "screened", partial(screening_client.screened, python=python))
     starts = counted_starts(monkeypatch)
 
-    async def scene(sleeper: Sleeper) -> Any:
+    async def scene(sleeper: OpenSleeper) -> Any:
         await sleeper.look()
         await sleeper.look()
-        return sleeper.intake.counts, await quarantine_list(sleeper, limit=9)
+        return sleeper.parts.intake.counts, await quarantine_list(sleeper.reader, limit=9)
 
     counts, listed = stage.play(scene)
     assert (counts.total, counts.eligible, counts.unscreened) == (9, 8, 0)
@@ -128,13 +127,13 @@ def test_failing_screening_pauses(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(keeper, "screened", partial(screening_client.screened, python="/bin/false"))
     starts = counted_starts(monkeypatch)
 
-    async def scene(sleeper: Sleeper) -> list[int]:
+    async def scene(sleeper: OpenSleeper) -> list[int]:
         tried = []
         for seconds in (0, 0, 30, 31, 61, 60):
             stage.clock.advance(seconds)
             await sleeper.look()
             tried.append(starts["/bin/false"])
-        assert [alarm.name for alarm in sleeper.alarms.standing] == ["screening_failed"]
+        assert [alarm.name for alarm in sleeper.parts.alarms.standing] == ["screening_failed"]
         return tried
 
     assert stage.play(scene) == [1, 2, 2, 3, 3, 4]
@@ -195,5 +194,5 @@ def test_process_that_takes_nothing_is_ended(tmp_path: Path, monkeypatch: pytest
         )
         return [one async for found in pages for one in found]
 
-    with pytest.raises(ScreeningFailed, match="said nothing for"):
+    with pytest.raises(ScreeningFailed, match="sent nothing for"):
         asyncio.run(all_found())

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 import random
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from sleepd.policy import holdout
-from sleepd.policy.selection import KeySet, Known, count, select
+from sleepd.policy.selection import KeySet, Known, SelectionRule, count, select
+from tests.agents import columns
 
 Groups = st.lists(st.integers(0, 2**64 - 1), max_size=60)
 
@@ -27,7 +29,7 @@ def known(seen: set[int] = frozenset(), learned: set[int] = frozenset(), sides: 
 
 
 def choose(keys: list[int], what: Known, *, saliences: list[float] | None = None, **changes):
-    settings = {
+    settings: dict[str, Any] = {
         "min_salience": 0.6,
         "max_experiences": 500,
         "max_holdout": 64,
@@ -35,7 +37,7 @@ def choose(keys: list[int], what: Known, *, saliences: list[float] | None = None
         "min_replayed": 0,
         "seed": 1,
     }
-    return select(keys, keys, saliences or [0.7] * len(keys), known=what, **(settings | changes))
+    return select(columns(keys, saliences=saliences), known=what, rule=SelectionRule(**(settings | changes)))
 
 
 @given(st.sets(st.integers(0, 2**64 - 1), max_size=50), st.integers(0, 2**64 - 1))
@@ -61,7 +63,7 @@ def test_membership_does_not_depend_on_company(groups: list[int]) -> None:
 
 
 @given(Groups)
-def test_five_different_eligible_ones_are_enough_to_measure_on(groups: list[int]) -> None:
+def test_five_different_eligible_are_enough(groups: list[int]) -> None:
     """Among five or more different groups at least one is held out, and at least one is not."""
     held = holdout.divide(groups, {}, SECRET)
     if len(set(groups)) >= 5:
@@ -81,7 +83,7 @@ def test_a_recorded_side_is_for_ever(groups: list[int], chance: random.Random) -
 
 
 @given(Groups, st.data())
-def test_the_roles_never_overlap_and_nothing_held_out_is_trained(keys: list[int], data: st.DataObject) -> None:
+def test_roles_never_overlap(keys: list[int], data: st.DataObject) -> None:
     """Train, replay and holdout are disjoint, and no held-out group is in the first two."""
     keys = list(dict.fromkeys(keys))
     learned = set(data.draw(st.lists(st.sampled_from(keys)))) if keys else set()
@@ -94,16 +96,16 @@ def test_the_roles_never_overlap_and_nothing_held_out_is_trained(keys: list[int]
     assert replay <= learned
 
 
-def test_low_salience_is_neither_trained_nor_measured_on_but_counted() -> None:
+def test_low_salience_is_only_counted() -> None:
     """Below min_salience an experience counts as present and new, and is used for nothing."""
     keys = list(range(1, 11))
     chosen = choose(keys, known(), saliences=[0.5] * 10)
     assert (chosen.train, chosen.replay, chosen.holdout) == ([], [], [])
-    figures = count(keys, keys, [0.5] * 10, known=known(), min_salience=0.6)
+    figures = count(columns(keys, saliences=[0.5] * 10), known=known(), min_salience=0.6)
     assert (figures.total, figures.new, figures.eligible, figures.unlearned) == (10, 10, 0, 0)
 
 
-def test_the_most_salient_come_first_when_there_are_too_many() -> None:
+def test_most_salient_are_preferred() -> None:
     """Of more than max_experiences the most salient are trained, and the rest stays unlearned for the next cycle."""
     held = next(key for key in range(1, 200) if is_held_out(key))
     keys = [*[key for key in range(1, 200) if not is_held_out(key)][:50], held]
@@ -115,34 +117,24 @@ def test_the_most_salient_come_first_when_there_are_too_many() -> None:
     assert len(later.replay) == 10
 
 
-def test_what_counts_as_new_is_what_the_last_judged_cycle_had_not_seen() -> None:
+def test_new_means_unseen_by_judged_cycle() -> None:
     """A buffer cleaned from 333 to 328 that then gained 3 has 3 new ones, whatever its length was before."""
     before = list(range(1, 334))
     now = [*range(6, 334), 1001, 1002, 1003]
-    assert count(now, now, [0.7] * len(now), known=known(seen=set(before)), min_salience=0.6).new == 3
+    assert count(columns(now), known=known(seen=set(before)), min_salience=0.6).new == 3
 
 
-def test_copies_fall_together_and_are_measured_once() -> None:
+def test_copies_are_measured_once() -> None:
     """Five ids with one text are one group: all on one side, and counted once in the measurement."""
     group = next(g for g in range(1000) if is_held_out(g))
     keys = [1, 2, 3, 4, 5]
-    chosen = select(
-        keys,
-        [group] * 5,
-        [0.7] * 5,
-        known=known(),
-        min_salience=0.6,
-        max_experiences=9,
-        max_holdout=9,
-        replay_share=0.0,
-        min_replayed=0,
-        seed=0,
-    )
+    rule = SelectionRule(min_salience=0.6, max_experiences=9, max_holdout=9, replay_share=0.0, min_replayed=0, seed=0)
+    chosen = select(columns(keys, groups=[group] * 5), known=known(), rule=rule)
     assert chosen.train == []
     assert chosen.holdout == [1]
 
 
-def test_few_new_experiences_do_not_crowd_out_the_old() -> None:
+def test_few_new_do_not_displace_old() -> None:
     """Beside two new ones eight old ones are replayed, or as many as there are."""
     held = next(key for key in range(1, 300) if is_held_out(key))
     keys = [held, *[key for key in range(1, 300) if not is_held_out(key)][:30]]
@@ -150,7 +142,7 @@ def test_few_new_experiences_do_not_crowd_out_the_old() -> None:
     assert len(choose(keys[:6], known(learned=set(keys[3:6])), min_replayed=8).replay) == 3
 
 
-def test_retraining_replays_all_that_was_learned_up_to_the_most() -> None:
+def test_retraining_replays_the_lineage() -> None:
     """An infinite share takes every learned one, however few are new, and never more than one cycle may have."""
     held = next(key for key in range(1, 300) if is_held_out(key))
     keys = [*[key for key in range(1, 300) if not is_held_out(key)][:60], held]
@@ -160,7 +152,7 @@ def test_retraining_replays_all_that_was_learned_up_to_the_most() -> None:
 
 
 @pytest.mark.parametrize("seed", [1, 2])
-def test_the_replay_sample_is_decided_by_the_seed(seed: int) -> None:
+def test_seed_decides_replay_sample(seed: int) -> None:
     """The same cycle chooses the same sample; another one chooses another."""
     keys = [key for key in range(1, 300) if not is_held_out(key)]
     learned = set(keys[:100])

@@ -8,12 +8,11 @@ from pathlib import Path
 
 import msgspec
 
-from sleepd.buffer.buffer import View
+from sleepd.buffer.view import View
 from sleepd.cycle import State
 from sleepd.errors import CheckpointInvalid
 from sleepd.log import get_logger
 from sleepd.policy.selection import KeySet, Known
-from sleepd.protocol.status import LastError
 from sleepd.store.adoption import note_trained, older_directories
 from sleepd.store.checkpoints import Checkpoints
 from sleepd.store.ledger import Ledger
@@ -26,6 +25,7 @@ from sleepd.store.legacy_formats import (
     sleep_entry,
     write_scheduler_state,
 )
+from sleepd.store.notes import IMPORTED_SEEN, IMPORTED_STATE
 from sleepd.store.split_secret import split_secret
 
 from .resume import crashes
@@ -33,11 +33,16 @@ from .resume import crashes
 KEPT_ENTRIES = 50
 """In ``scheduler_state.json``; the ledger keeps all."""
 
-_IMPORTED = "imported_scheduler_state"
-_IMPORTED_SEEN = "imported_seen"
+
+class NotedError(msgspec.Struct, frozen=True, kw_only=True):
+    """The newest thing that went wrong and has not gone right since."""
+
+    message: str
+    hint: str
+    at: datetime
 
 
-class History:
+class PastCycles:
     """The past of one state directory.
 
     Raises:
@@ -56,15 +61,15 @@ class History:
 
     def _import(self) -> None:
         """Take over the older state, once: afterwards that file is ours."""
-        noted = self._ledger.note(_IMPORTED)
+        noted = self._ledger.note(IMPORTED_STATE)
         if noted is not None:
-            self._imported = msgspec.convert(noted, SchedulerState)
+            self._imported = noted
             return
         found = read_scheduler_state(self._directory)
         if found is None or not found.total_sleep_cycles:
             found = self._read_older_checkpoints() or found
         self._imported = self._without_ours(found) if found else SchedulerState()
-        self._ledger.set_note(_IMPORTED, self._imported)
+        self._ledger.set_note(IMPORTED_STATE, self._imported)
         if self._imported.total_sleep_cycles:
             get_logger().info(
                 "older_state_imported",
@@ -102,11 +107,11 @@ class History:
         Where nobody knows how many, it is all that are there: what is new is then what comes from now on.
         """
         has_slept = self._imported.total_sleep_cycles > 0 or bool(self._checkpoints.adopted())
-        if not has_slept or view.form == "absent" or self._ledger.note(_IMPORTED_SEEN) is not None:
+        if not has_slept or view.form == "absent" or self._ledger.note(IMPORTED_SEEN) is not None:
             return
         count = self._imported.experiences_at_last_sleep if self._imported.total_sleep_cycles else None
-        note_trained(self._ledger, self._checkpoints, keys=view.keys, groups=view.groups, count=count)
-        self._ledger.set_note(_IMPORTED_SEEN, list(islice(view.keys, count)))
+        note_trained(self._ledger, self._checkpoints, view, count=count)
+        self._ledger.set_note(IMPORTED_SEEN, list(islice(view.keys, count)))
         self.forget_cached()
         self.write()
 
@@ -118,7 +123,8 @@ class History:
         """What is seen, learned and held out."""
         if self._known is None:
             judged = self._ledger.last_judged()
-            seen = self._ledger.seen(judged.cycle) if judged else self._ledger.note(_IMPORTED_SEEN) or []
+            imported = self._ledger.note(IMPORTED_SEEN) or []
+            seen = self._ledger.seen(judged.cycle) if judged else imported
             self._known = Known(
                 seen=KeySet(seen),
                 learned=KeySet(self._ledger.learned(self._checkpoints.champion())),
@@ -127,17 +133,17 @@ class History:
             )
         return self._known
 
-    def newest_failure(self) -> LastError | None:
+    def newest_failure(self) -> NotedError | None:
         """The newest cycle that failed or was cut short by a death, where nothing was judged since."""
         suspended = self._ledger.suspended_cycle()
         if suspended is not None and (cut := self._ledger.summary(suspended)).hint:
             at = crashes(self._ledger, suspended).at or cut.started_at
-            return LastError(message=f"cycle {suspended} was cut short: {cut.reason}", hint=cut.hint, at=at)
+            return NotedError(message=f"cycle {suspended} was cut short: {cut.reason}", hint=cut.hint, at=at)
         newest = next((each for each in self._ledger.unjudged_in_a_row() if each.state == State.FAILED), None)
         if newest is None:
             return None
         at = newest.ended_at or newest.started_at
-        return LastError(message=f"cycle {newest.cycle} failed: {newest.reason}", hint=newest.hint, at=at)
+        return NotedError(message=f"cycle {newest.cycle} failed: {newest.reason}", hint=newest.hint, at=at)
 
     @property
     def last_sleep_at(self) -> datetime | None:
@@ -186,7 +192,7 @@ class History:
 
     def _write_imported(self) -> None:
         """Before the first cycle of ours: what only the older checkpoints said, for whoever reads that file alone."""
-        seen = self._ledger.note(_IMPORTED_SEEN)
+        seen = self._ledger.note(IMPORTED_SEEN)
         if seen is None or not self._imported.total_sleep_cycles:
             return
         written = read_scheduler_state(self._directory)

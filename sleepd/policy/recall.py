@@ -1,4 +1,4 @@
-"""The owner's questions with checkable answers: ``probes.toml``, and whether a reply has the answer.
+"""The operator's questions with checkable answers: ``probes.toml``, and whether a reply has the answer.
 
     [[probe]]
     question = "Who looks after the orchard?"
@@ -34,7 +34,7 @@ class _Probe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     expected: _Answer | Annotated[list[_Answer], Meta(min_length=1, max_length=20)]
 
 
-class _Document(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class _QuestionFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     probe: Annotated[list[_Probe], Meta(min_length=1, max_length=MAX_PROBES)]
 
 
@@ -64,7 +64,7 @@ def parse_questions(content: bytes, name: str) -> list[RecallQuestion]:
         ConfigError: it is not as described above; the place is named.
     """
     try:
-        document = msgspec.convert(tomllib.loads(content.decode("utf-8-sig")), _Document)
+        document = msgspec.convert(tomllib.loads(content.decode("utf-8-sig")), _QuestionFile)
     except (ValueError, msgspec.MsgspecError, RecursionError) as error:  # no UTF-8, no TOML, or another shape
         raise _refusal(name, ascii(str(error))[1:-1][:300] or type(error).__name__) from None
     return [
@@ -77,8 +77,8 @@ def parse_questions(content: bytes, name: str) -> list[RecallQuestion]:
 
 def is_recalled(reply: str, expected: Sequence[str]) -> bool:
     """Whether any of the expected texts stands in the reply, case and runs of white space aside."""
-    said = _plain(reply)
-    return any(_plain(one) in said for one in expected)
+    answer = _plain(reply)
+    return any(_plain(one) in answer for one in expected)
 
 
 def _plain(text: str) -> str:

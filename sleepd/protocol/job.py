@@ -1,10 +1,10 @@
 """Every message between the daemon and its worker.
 
 The daemon writes a :class:`Job` as ``work/job.json`` into the cycle's staging directory, the experiences beside it as
-``work/experiences.jsonl`` (one :class:`Lesson` a line), and starts the worker with an inherited socket. The worker
-writes the adapter into the staging directory and sends one JSON line a message, ending with exactly one of
-:class:`Report` or :class:`Failure`. Nothing travels from daemon to worker on the socket: SIGTERM asks it to stop, the
-socket's end tells it that the daemon is gone.
+``work/experiences.jsonl`` (one :class:`TrainingExample` a line), and starts the worker with an inherited socket. The
+worker writes the adapter into the staging directory and sends one JSON line a message, ending with exactly one of
+:class:`Report` or :class:`Failure`. Nothing travels from daemon to worker on the socket: SIGTERM asks it to stop, and
+the closed socket shows it that the daemon is gone.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from msgspec import Meta
 from sleepd.errors import DECODE_ERRORS, ProtocolError
 
 from .evidence import ChatContract, Evidence, LossPair, Probation, RecallQuestion
+from .strategy import Strategy
 
 JOB_VERSION = 1
 RESUME_POINT = "work/resume.safetensors"
@@ -26,55 +27,28 @@ MAX_MESSAGE_BYTES = 16 * 1024 * 1024
 
 Role = Literal["train", "replay", "holdout"]
 Phase = Literal["loading", "preparing", "measuring", "training", "evaluating", "saving"]
+FailureKind = Literal[
+    "base_unusable",
+    "base_changed",
+    "parent_unusable",
+    "shape_changed",
+    "device_unusable",
+    "out_of_memory",
+    "nothing_supervised",
+    "bad_job",
+    "not_finite",
+    "not_resumable",
+    "champion_worse",
+    "stopped",
+    "error",
+]
+"""Why a worker gives up."""
 
 Unmasked = Annotated[str, Meta(pattern=r"^(?:[0-9a-f]{16})?\Z")]
 """Of a text whose personal data were masked: the group of the text before, by which it stays known; else empty."""
 
 
-class Strategy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A named set of hyperparameters."""
-
-    name: str
-    rank: int
-    alpha: int
-    dropout: float
-    target_modules: list[str] | Literal["all-linear"]
-    epochs: int
-    """Passes over the experiences, unless ``min_steps`` asks for more."""
-    learning_rate: float
-    batch_size: int
-    """Experiences in one optimizer step."""
-    weight_decay: float
-    warmup_share: float
-    """Of all steps, the share in which the rate climbs from zero; it then falls along a cosine to a tenth."""
-    max_grad_norm: float
-    kl_weight: float
-    """Weight of the KL divergence from the base on the base's own answers; 0 turns the term off."""
-    kl_prompts: int
-    """How many of the shipped general prompts regularise."""
-    replay_share: float
-    """Replayed experiences, as a share of the new ones that are trained."""
-    min_replayed: int = 0
-    """Fewest replayed experiences, as far as there are any: a night of few new ones must not crowd out the old."""
-    continued_rate_share: float = 1.0
-    """Of the learning rate, what a cycle uses that continues a champion."""
-    micro_batch_tokens: int
-    """Tokens in one forward pass; an optimizer step is cut into as many as it takes."""
-    min_steps: int = 0
-    """Fewest optimizer steps: epochs are added until there are as many, so that a few experiences are learned too."""
-    kl_batch_size: int = 0
-    """General answers of the base beside the experiences in one optimizer step."""
-    lineage: Literal["continue", "retrain"] = "continue"
-    """Whether a cycle goes on from the champion, or starts from the base and learns all of the lineage again."""
-    drift_budget: float | None = None
-    """Most KL from the base on general prompts, nats a token: what is beyond it is shortened; None: no limit."""
-    weighs_by_salience: bool = True
-    """Whether a token counts in the loss by the salience of its experience, or all alike."""
-    max_tokens: int
-    """Longest sequence; a longer one loses the start of its prompt first, then the end of its reply, with notice."""
-
-
-class Lesson(msgspec.Struct, frozen=True, kw_only=True):
+class TrainingExample(msgspec.Struct, frozen=True, kw_only=True):
     """One experience as the worker gets it."""
 
     id: str
@@ -85,13 +59,13 @@ class Lesson(msgspec.Struct, frozen=True, kw_only=True):
     sampling_share: Annotated[float, Meta(gt=0, le=1)] = 1.0
     """Share of the epochs that it is in; below 1 where its prompt was asked again and again."""
     rank: Annotated[int, Meta(ge=0, lt=2**32)] | None = None
-    """Which ones are measured where not all are, by a number that whoever wrote the text could not know; None: an older
+    """The order in which a part is chosen for measuring: a number that the text's author cannot know; None: an older
     version staged the cycle."""
     unmasked: Unmasked = ""
 
     @property
     def order(self) -> int:
-        """The rank, or what stood in its place before there were any."""
+        """The rank, or for an older job the number used before."""
         if self.rank is not None:
             return self.rank
         return int.from_bytes(sha256(self.id.encode("utf-8", "surrogatepass")).digest()[:4], "big")
@@ -131,12 +105,12 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     resume_point_seconds: float = 300.0
     """How often, while training, all that is needed to go on after a break is written down."""
     questions: list[RecallQuestion] = []
-    """The owner's, with checkable answers."""
+    """The operator's, with checkable answers."""
     evaluation_command: str = ""
-    """The owner's own: gets an adapter's directory, none for the base, prints a JSON object of figures. Empty: there
-    is none."""
+    """The operator's own: gets an adapter's directory, none for the base, prints a JSON object of figures. Empty:
+    none."""
     evaluation_seconds: float = 120.0
-    """Most wall time for the replies of each model, and for each run of the owner's command."""
+    """Most wall time for the replies of each model, and for each run of the operator's command."""
     predecessor: str | None = None
     """Adapter directory of the champion before the parent, empty for the base; None: nothing to compare."""
     predecessor_cycle: int | None = None
@@ -170,7 +144,12 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True, tag="progress"):
     device: str = ""
     """As it is used, with the reason where it is not the one asked for: ``cpu (cuda unavailable: …)``."""
     doing: str = ""
-    """What it is about, where a hang must be told from another: ``loaded the base's weights``."""
+    """The step within loading, so that hangs can be distinguished: ``loaded the base's weights``."""
+
+    @property
+    def step_text(self) -> str:
+        """What follows the phase in a sentence: ``, step 3 of 6``; empty where the phase has no steps."""
+        return f", step {self.step} of {self.steps}" if self.steps > 0 else ""
 
 
 class Notice(msgspec.Struct, frozen=True, kw_only=True, tag="notice"):
@@ -182,8 +161,8 @@ class Notice(msgspec.Struct, frozen=True, kw_only=True, tag="notice"):
     level: Literal["info", "warning"] = "info"
 
 
-class Check(msgspec.Struct, frozen=True, kw_only=True):
-    """One proof of effect, with its figure and the limit it was held against."""
+class TrainingCheck(msgspec.Struct, frozen=True, kw_only=True):
+    """One proof of effect, with its figure and its limit."""
 
     name: Literal["supervised_tokens", "adapter_changed", "losses_finite", "reload_matches"]
     passed: bool
@@ -236,7 +215,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, tag="report"):
     """With the parent (which is the base where there is none)."""
     holdout_after: float | None
     holdout: list[LossPair]
-    checks: list[Check]
+    checks: list[TrainingCheck]
     replies: list[Reply]
     notices: list[Notice]
     seconds: dict[str, float]
@@ -246,18 +225,18 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, tag="report"):
     lora_shape: str
     """Rank and modules in one word, such as ``r16:down_proj,…``; two adapters of unequal shape are two lineages."""
     stopping: int = 0
-    """Held-out experiences that said when to stop, and are in none of the figures."""
+    """Held-out experiences that decided about early stopping, and are in none of the figures."""
     kept_step: int | None = None
-    """After which optimizer step the weights were as they are kept; None: it was not watched."""
+    """The optimizer step whose weights are kept; None: early stopping was off."""
     evidence: Evidence = Evidence()
     chat: ChatContract | None = None
-    """What the base's chat template does; None: an older worker did not look."""
+    """What the base's chat template does; None: an older worker did not check it."""
 
     @property
     def evaluation_share(self) -> float | None:
         """Of the cycle's wall time, what went into measuring, before and after training; None: it was not timed.
 
-        Preparing what the adapter is held to while it trains is a cost of training.
+        Preparing the reference answers that regularise the training is a cost of training.
         """
         total = sum(self.seconds.values())
         measuring = [self.seconds[phase] for phase in ("measuring", "evaluating") if phase in self.seconds]
@@ -265,23 +244,9 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, tag="report"):
 
 
 class Failure(msgspec.Struct, frozen=True, kw_only=True, tag="failure"):
-    """The worker gives up and says why."""
+    """The worker gives up, with the reason."""
 
-    kind: Literal[
-        "base_unusable",
-        "base_changed",
-        "parent_unusable",
-        "shape_changed",
-        "device_unusable",
-        "out_of_memory",
-        "nothing_supervised",
-        "bad_job",
-        "not_finite",
-        "not_resumable",
-        "champion_worse",
-        "stopped",
-        "error",
-    ]
+    kind: FailureKind
     message: str
     hint: str = ""
     traceback: str = ""
@@ -330,13 +295,13 @@ def decode_job(text: bytes) -> Job:
     return job
 
 
-def decode_lessons(text: bytes) -> list[Lesson]:
+def decode_examples(text: bytes) -> list[TrainingExample]:
     """The experiences of a job, one a line.
 
     Raises:
         ProtocolError: a line is no experience.
     """
-    decoder = msgspec.json.Decoder(Lesson)
+    decoder = msgspec.json.Decoder(TrainingExample)
     try:
         return decoder.decode_lines(text)
     except DECODE_ERRORS as error:

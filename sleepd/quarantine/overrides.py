@@ -1,4 +1,4 @@
-"""What the owner decided by hand on experiences: released, or dropped for ever.
+"""The operator's overrides on experiences: released, or dropped for ever.
 
 It stands in ``quarantine.json``, not in the ledger, which may be lost. Without it nobody would know what must never be
 trained, so a damaged one is an error at start-up, and no empty one.
@@ -14,30 +14,30 @@ import msgspec
 from msgspec import Meta
 
 from sleepd.buffer.experience import key_text
+from sleepd.clock import Moment
 from sleepd.errors import DECODE_ERRORS, CheckpointInvalid
 from sleepd.files import read_document, replace_file
-from sleepd.protocol.status import Moment
+from sleepd.protocol.checkpoint_files import Digits
 from sleepd.text.shell import command_line
 
-from .rules import HandDecision, Word
+from .rules import Override, OverrideKind
 
 FILE_NAME = "quarantine.json"
-_Digits = Annotated[str, Meta(pattern=r"^[0-9a-f]{16}\Z")]
 
 
 class _Entry(msgspec.Struct, frozen=True, kw_only=True):
     id: Annotated[str, Meta(max_length=256)]
-    group: _Digits
-    word: Word
+    group: Digits
+    word: OverrideKind
     at: Moment
 
 
-class _Document(msgspec.Struct, frozen=True, kw_only=True):
+class _OverrideFile(msgspec.Struct, frozen=True, kw_only=True):
     schema: int = 1
-    decisions: dict[_Digits, _Entry] = {}
+    decisions: dict[Digits, _Entry] = {}
 
 
-class HandDecisions:
+class Overrides:
     """The decisions of one state directory.
 
     Raises:
@@ -46,32 +46,32 @@ class HandDecisions:
 
     def __init__(self, directory: Path) -> None:
         self._path = directory / FILE_NAME
-        self.by_key: Mapping[int, HandDecision] = self._read()
+        self.by_key: Mapping[int, Override] = self._read()
 
-    def _read(self) -> dict[int, HandDecision]:
+    def _read(self) -> dict[int, Override]:
         try:
-            document = msgspec.json.decode(read_document(self._path), type=_Document)
+            document = msgspec.json.decode(read_document(self._path), type=_OverrideFile)
         except FileNotFoundError:
             return {}
         except (OSError, *DECODE_ERRORS) as error:
             raise CheckpointInvalid(
                 f"{self._path}: not understood: {error}",
-                hint="mend it; without it what you dropped may be trained: "
+                hint="repair the file; without it, experiences that you dropped may be trained: "
                 f"{command_line('mv', self._path, f'{self._path}.old')}",
             ) from error
         return {
-            int(key, 16): HandDecision(id=each.id, group=int(each.group, 16), word=each.word, at=each.at)
+            int(key, 16): Override(id=each.id, group=int(each.group, 16), word=each.word, at=each.at)
             for key, each in document.decisions.items()
         }
 
-    def change(self, changes: Mapping[int, HandDecision | None]) -> None:
+    def change(self, changes: Mapping[int, Override | None]) -> None:
         """Set decisions, or (None) take them back: all of them, or none.
 
         Raises:
             OSError: the disk did not take it; nothing was changed.
         """
         new = {key: decision for key, decision in ({**self.by_key, **changes}).items() if decision is not None}
-        document = _Document(
+        document = _OverrideFile(
             decisions={
                 key_text(key): _Entry(id=each.id, group=key_text(each.group), word=each.word, at=each.at)
                 for key, each in sorted(new.items())

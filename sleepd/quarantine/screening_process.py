@@ -3,11 +3,11 @@
 Its command is ``python -m sleepd.quarantine.screening_process FD SECONDS``. The buffer is the inherited descriptor FD.
 Standard input is a sequence of frames: first the wanted keys as an array of 64-bit integers, then pages of keys and
 signatures of earlier experiences. Standard output is a sequence of frames, each a :class:`Frame`; an empty one is the
-end. While it reads, there is one every ten seconds that only says so. A frame is its length in four bytes, the largest
+end. While it reads, there is one every ten seconds as a heartbeat. A frame is its length in four bytes, the largest
 first, and MessagePack. A buffer that is half-written ends early: what is missing is asked for again.
 
 The kernel ends the process where one experience takes more than SECONDS of processor time, whatever code it is in. The
-last frame then says which one it was, and the daemon starts another process for the rest.
+last frame then names it, and the daemon starts another process for the rest.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from sleepd.buffer.reader_process import HEAD_BYTES, FirstBytes, bound_process, 
 from sleepd.text.personal_data import find_personal
 from sleepd.text.secret_scan import SecretFinder
 
-from .near_duplicates import MAX_CHARACTERS, Finding, Neighbours, Screened, find_repeated, is_bare_question, sketch
+from .near_duplicates import MAX_CHARACTERS, Neighbours, Screened, TextFinding, find_repeated, is_bare_question, sketch
 
 NICENESS: Final = 10
 BEAT_SECONDS: Final = 10.0
@@ -98,10 +98,10 @@ class Screener:
             twin = self._neighbours.find(key, signature)
             if twin is None:
                 self._neighbours.add(key, signature)
-                found = Finding("bare_question") if is_bare_question(experience.response) else found
+                found = TextFinding("bare_question") if is_bare_question(experience.response) else found
             else:
                 original, share = twin
-                found, signature = Finding("near_duplicate", f"{share:.2f}"), b""
+                found, signature = TextFinding("near_duplicate", f"{share:.2f}"), b""
         return msgspec.structs.replace(
             begun,
             reason=found.reason,
@@ -111,13 +111,13 @@ class Screener:
             personal={} if found.reason == "too_long" else dict(_personal(experience)),
         )
 
-    def _find_in_text(self, experience: Experience) -> Finding:
+    def _find_in_text(self, experience: Experience) -> TextFinding:
         length = len(experience.prompt) + len(experience.response)
         if length > MAX_CHARACTERS:
-            return Finding("too_long", f"{length} characters, {MAX_CHARACTERS} at most are looked at")
+            return TextFinding("too_long", f"{length} characters, at most {MAX_CHARACTERS} are screened")
         for name, text in (("prompt", experience.prompt), ("reply", experience.response)):
             if kind := self._secrets.find(text):
-                return Finding("secret", f"{kind} in the {name}")
+                return TextFinding("secret", f"{kind} in the {name}")
         return find_repeated(experience)
 
 
@@ -126,7 +126,7 @@ def _personal(experience: Experience) -> Counter[str]:
 
 
 def unscreenable(begun: Screened, why: str) -> Screened:
-    """The finding on an experience that could not be looked at: it is set aside, and not tried again."""
+    """The finding on an experience that could not be screened: it is excluded, and not tried again."""
     return msgspec.structs.replace(begun, reason="unscreenable", detail=why)
 
 
@@ -149,7 +149,7 @@ def screen_records(
 
 @contextmanager
 def _bounded(seconds: int, begun: Screened) -> Iterator[None]:
-    """Say what is begun, and have the kernel end this process should it take longer than so much processor time."""
+    """Report what is begun, and have the kernel end this process should it take longer than so much processor time."""
     _send(Frame(begun=begun))
     # The limit counts from the start of the process, and in whole seconds.
     _limit_processor(int(time.process_time()) + 1 + seconds)
@@ -160,7 +160,7 @@ def _bounded(seconds: int, begun: Screened) -> Iterator[None]:
 
 
 class _Beat:
-    """Says that there was a step forward, every ten seconds at most."""
+    """Reports progress, every ten seconds at most."""
 
     def __init__(self) -> None:
         self._last = time.monotonic()

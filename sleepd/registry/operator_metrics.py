@@ -1,7 +1,7 @@
-"""Figures that the owner measured on a cycle's adapter after its verdict, and what follows from them.
+"""Figures that the operator measured on a cycle's adapter after its verdict, and what follows from them.
 
 They stand in ``metrics.json``, not in the checkpoint, which is hashed and never changed, and not in the ledger, which
-may be lost. A champion that breaks a limit of the owner's is rolled back.
+may be lost. A champion that breaks a limit of the operator's is rolled back.
 """
 
 from __future__ import annotations
@@ -15,13 +15,25 @@ from sleepd.config.schema import Config
 from sleepd.errors import DECODE_ERRORS, CheckpointInvalid, NotFound
 from sleepd.files import read_document, replace_file
 from sleepd.policy.operator_limits import metric_figure
-from sleepd.protocol.status import MetricResult
 from sleepd.protocol.verdict import AddedMetric, Figure
 from sleepd.store.checkpoints import Checkpoints
 from sleepd.store.ledger import Ledger
 from sleepd.text.shell import command_line
 
 from .demotion import Demotion
+
+
+class MetricEffect(msgspec.Struct, frozen=True, kw_only=True):
+    """What a figure that was added, or taken away, changed."""
+
+    was: float | None
+    """The figure in whose place it came; None: there was none."""
+    figures: list[Figure]
+    """It against each of the operator's limits on it."""
+    is_broken: bool
+    """One of them is missed; a champion is rolled back then."""
+    was_champion: bool
+    """Its cycle was in use when the figure came."""
 
 
 class AddedMetrics:
@@ -46,20 +58,21 @@ class AddedMetrics:
         except (OSError, *DECODE_ERRORS) as error:
             path = self._file
             raise CheckpointInvalid(
-                f"{path}: not understood: {error}", hint=f"mend it, or {command_line('mv', path, f'{path}.old')}"
+                f"{path}: not understood: {error}",
+                hint=f"repair the file, or move it away: {command_line('mv', path, f'{path}.old')}",
             ) from error
 
     def shown(self, cycle: int) -> list[AddedMetric]:
-        """Those of a cycle, for looking at: a damaged file, which ``add`` refuses by name, shows none."""
+        """Those of a cycle, for display: a damaged file, which ``add`` refuses by name, shows none."""
         try:
             return self.all().get(cycle, [])
         except CheckpointInvalid:
             return []
 
-    def add(self, cycle: int, name: str, value: float | None, *, at: datetime, config: Config) -> MetricResult:
+    def add(self, cycle: int, name: str, value: float | None, *, at: datetime, config: Config) -> MetricEffect:
         """Add a figure, in place of an earlier one of that name, or (None) take it away.
 
-        A champion that breaks a limit by it is owed a rollback (``Demotion.owe``).
+        A champion that breaks a limit by it gets a pending rollback (``Demotion.set_pending``).
 
         Raises:
             NotFound: nothing was kept of that cycle, or it has no such figure to take away.
@@ -73,20 +86,8 @@ class AddedMetrics:
         champion = self._checkpoints.champion()
         if broken and champion == cycle:
             text = "; ".join(each.text for each in broken)
-            self._demotion.owe(cycle, f"cycle {cycle} breaks a limit of yours: {text}")
-        return MetricResult(
-            cycle=cycle,
-            name=name,
-            value=value,
-            figures=figures,
-            is_broken=bool(broken),
-            was_champion=champion == cycle,
-            champion=champion,
-            undo=command_line(
-                *("sleepctl", "metric", "remove" if was is None else "add", cycle),
-                operands=(name,) if was is None else (name, f"{was:g}"),
-            ),
-        )
+            self._demotion.set_pending(cycle, f"cycle {cycle} breaks your limit: {text}")
+        return MetricEffect(was=was, figures=figures, is_broken=bool(broken), was_champion=champion == cycle)
 
     def _set(self, cycle: int, name: str, value: float | None, at: datetime) -> float | None:
         if self._checkpoints.find(cycle) is None:
@@ -110,7 +111,7 @@ class AddedMetrics:
         return [metric_figure(limit, value=value, parent=parent) for limit in limits]
 
     def _value(self, cycle: int, name: str) -> float | None:
-        """As added by hand, else as the owner's command measured it in that cycle."""
+        """As added by hand, else as the operator's command measured it in that cycle."""
         added = [each.value for each in self.all().get(cycle, []) if each.name == name]
         if added:
             return added[0]

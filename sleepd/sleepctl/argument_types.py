@@ -1,4 +1,4 @@
-"""What a word on the command line is read as, each refusing in words what it is not."""
+"""Types of command line arguments; each refuses a wrong value with what was expected."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
-from sleepd.protocol.control import METRIC_NAME
+from sleepd.protocol.evidence import METRIC_NAME
 
 
 def moment_or_age(text: str) -> Callable[[datetime], datetime]:
@@ -44,9 +44,9 @@ class Whole:
 
 
 def metric_name(text: str) -> str:
-    """The name of a figure of the owner's."""
+    """The name of a figure of the operator's."""
     if not re.fullmatch(METRIC_NAME, text):
-        raise argparse.ArgumentTypeError(f"expected a word such as accuracy or top-1/acc, found {text!r}")
+        raise argparse.ArgumentTypeError(f"expected a name such as accuracy or top-1/acc, found {text!r}")
     return text
 
 

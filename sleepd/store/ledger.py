@@ -11,22 +11,33 @@ from array import array
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import msgspec
 
 from sleepd.cycle import JUDGED_STATES, TERMINAL_STATES, Event, State, advance
 from sleepd.errors import NotFound
 from sleepd.policy.selection import Sides
+from sleepd.policy.triggers import Decision
 from sleepd.protocol.job import Report
-from sleepd.protocol.status import CycleSummary, Decision, DecisionRecord
 from sleepd.protocol.verdict import Verdict
 
 from .compaction import STATEMENTS
 from .database import open_database, signed, unsigned
-from .ledger_rows import SUMMARY_COLUMNS, Placement, Plan, summarise
+from .ledger_rows import (
+    SUMMARY_COLUMNS,
+    CycleRecord,
+    Placement,
+    Plan,
+    RecordedDecision,
+    as_recorded_decision,
+    summarise,
+)
+from .notes import Note
 
 KEPT_DECISIONS = 1000
+
+_T = TypeVar("_T")
 
 
 class Ledger:
@@ -62,7 +73,7 @@ class Ledger:
         )
 
     def restore(
-        self, summary: CycleSummary, report: Report, verdict: Verdict, places: Sequence[Placement], seen: array[int]
+        self, summary: CycleRecord, report: Report, verdict: Verdict, places: Sequence[Placement], seen: array[int]
     ) -> None:
         """Record a judged cycle as a whole, as a checkpoint tells it."""
         self.plan(
@@ -108,18 +119,12 @@ class Ledger:
         """
         with self._db.transaction():
             state = advance(self.state(cycle), event)
+            ended_at = at.isoformat() if state in TERMINAL_STATES else None
+            documents = (msgspec.json.encode(one) if one else None for one in (report, verdict))
             self._db.execute(
                 "UPDATE cycles SET state=?, ended_at=?, reason=coalesce(?,reason), hint=coalesce(?,hint), "
                 "report=coalesce(?,report), verdict=coalesce(?,verdict) WHERE cycle=?",
-                (
-                    state,
-                    at.isoformat() if state in TERMINAL_STATES else None,
-                    reason,
-                    hint,
-                    msgspec.json.encode(report) if report else None,
-                    msgspec.json.encode(verdict) if verdict else None,
-                    cycle,
-                ),
+                (state, ended_at, reason, hint, *documents, cycle),
             )
         return state
 
@@ -150,12 +155,12 @@ class Ledger:
 
     # --- what is known of cycles ---
 
-    def summaries(self, *, limit: int = -1) -> list[CycleSummary]:
+    def summaries(self, *, limit: int = -1) -> list[CycleRecord]:
         """The cycles, newest first; a negative limit: all."""
         rows = self._db.execute("SELECT cycle FROM cycles ORDER BY cycle DESC LIMIT ?", (limit,))
         return [self.summary(row[0]) for row in rows]
 
-    def summary(self, cycle: int) -> CycleSummary:
+    def summary(self, cycle: int) -> CycleRecord:
         """One cycle in a line.
 
         Raises:
@@ -214,11 +219,11 @@ class Ledger:
         query = "SELECT count(*) FROM cycles WHERE started_at BETWEEN ? AND ?"
         return self._number(query, first.isoformat(), last.isoformat())
 
-    def last_judged(self) -> CycleSummary | None:
+    def last_judged(self) -> CycleRecord | None:
         """The newest cycle with a verdict."""
         return next(iter(self.judged(limit=1)), None)
 
-    def judged(self, *, limit: int) -> list[CycleSummary]:
+    def judged(self, *, limit: int) -> list[CycleRecord]:
         """The cycles with a verdict, newest first."""
         rows = self._db.execute(
             "SELECT cycle FROM cycles WHERE state IN (SELECT value FROM json_each(?)) ORDER BY cycle DESC LIMIT ?",
@@ -231,7 +236,7 @@ class Ledger:
         states = "SELECT value FROM json_each(?)"
         return self._number(f"SELECT count(*) FROM cycles WHERE state IN ({states})", _list(JUDGED_STATES))  # noqa: S608
 
-    def unjudged_in_a_row(self) -> list[CycleSummary]:
+    def unjudged_in_a_row(self) -> list[CycleRecord]:
         """The cycles that ended without a verdict since the last one with, newest first."""
         last = self.last_judged()
         rows = self._db.execute(
@@ -313,30 +318,27 @@ class Ledger:
                 "DELETE FROM decisions WHERE rowid <= (SELECT max(rowid) FROM decisions) - ?", (KEPT_DECISIONS,)
             )
 
-    def decisions(self, *, limit: int, since: datetime | None = None) -> list[DecisionRecord]:
+    def decisions(self, *, limit: int, since: datetime | None = None) -> list[RecordedDecision]:
         """The recorded decisions, newest first; those from ``since`` on."""
         rows = self._db.execute(
             "SELECT at, decision, facts FROM decisions WHERE at >= ? ORDER BY rowid DESC LIMIT ?",
             (since.astimezone(UTC).isoformat() if since else "", limit),
         )
-        return [
-            DecisionRecord(
-                at=datetime.fromisoformat(at),
-                decision=msgspec.json.decode(decision, type=Decision),
-                facts=msgspec.json.decode(facts),
-            )
-            for at, decision, facts in rows.fetchall()
-        ]
+        return [as_recorded_decision(row) for row in rows.fetchall()]
 
-    def note(self, name: str) -> Any:
-        """A small fact that must survive a restart; None: it was never set."""
-        row = self._db.execute("SELECT value FROM notes WHERE name=?", (name,)).fetchone()
-        return msgspec.json.decode(row[0]) if row else None
+    def note(self, note: Note[_T]) -> _T | None:
+        """A small fact that must survive a restart; None: it was never set, or was taken away.
 
-    def set_note(self, name: str, value: Any) -> None:
-        """Set such a fact."""
+        Raises:
+            LedgerUnusable: what stands there is no such fact.
+        """
+        row = self._db.execute("SELECT value FROM notes WHERE name=?", (note.name,)).fetchone()
+        return note.decode(row[0]) if row else None
+
+    def set_note(self, note: Note[_T], value: _T | None) -> None:
+        """Set such a fact; None takes it away."""
         with self._db.transaction():
-            self._db.execute("INSERT OR REPLACE INTO notes VALUES(?,?)", (name, msgspec.json.encode(value)))
+            self._db.execute("INSERT OR REPLACE INTO notes VALUES(?,?)", (note.name, msgspec.json.encode(value)))
 
     def _number(self, query: str, *parameters: object) -> int:
         """The one number that a query gives; 0 where it gives none."""

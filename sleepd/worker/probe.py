@@ -14,9 +14,9 @@ import msgspec
 from sleepd.protocol.capability import Capability
 from sleepd.version import VERSION
 
+from .environment import prepare_environment
 from .failure import GiveUp
 from .model.find_base import find_base
-from .process_limits import prepare_environment
 
 
 def main() -> int:
@@ -76,7 +76,7 @@ def _chat(given: argparse.Namespace) -> dict[str, Any]:
     except GiveUp as error:
         return {"chat_problem": error.message, "chat_hint": error.hint}
     except (ImportError, OSError) as error:
-        return {"chat_problem": f"not looked at: {error}", "chat_hint": "see device and model"}
+        return {"chat_problem": f"not checked: {error}", "chat_hint": "see device and model"}
 
 
 if __name__ == "__main__":

@@ -40,7 +40,7 @@ from figures import table
 from replay import Night, nights, read_buffer, sampled_by_salience, sessions_of
 
 from sleepd.config.strategies import find_strategy
-from sleepd.protocol.job import Strategy
+from sleepd.protocol.strategy import Strategy
 
 FACTS_A_NIGHT = 20
 ANSWER_TOKENS = 32
@@ -104,7 +104,8 @@ def _replay(arguments: argparse.Namespace, strategy: Strategy) -> None:
     played = nights(sessions_of(read_buffer(arguments.buffer)), strategy, arguments.seed)
     if arguments.sample_by_salience:
         played = (
-            dataclasses.replace(night, lessons=[sampled_by_salience(one) for one in night.lessons]) for night in played
+            dataclasses.replace(night, examples=[sampled_by_salience(one) for one in night.examples])
+            for night in played
         )
     for night in played:
         if night.number > arguments.nights or not night.tomorrow:
@@ -183,7 +184,7 @@ def _tell(arguments: argparse.Namespace, night: Night, cost: Any, figures: dict[
 
 if __name__ == "__main__":
     if "--table" not in sys.argv:
-        from sleepd.worker.process_limits import prepare_environment
+        from sleepd.worker.environment import prepare_environment
 
         prepare_environment()
     main()

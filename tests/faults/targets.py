@@ -22,23 +22,25 @@ from typing import Any
 
 import msgspec
 
-from sleepd.buffer.buffer import ExperienceBuffer, View
 from sleepd.buffer.experience import experience_key, group_key
+from sleepd.buffer.experience_buffer import ExperienceBuffer
 from sleepd.buffer.parsing import MAX_LINE_BYTES
 from sleepd.buffer.reader_process import Reading, read_digest, read_texts
+from sleepd.buffer.view import View
 from sleepd.client import Client
 from sleepd.clock import SystemClock
 from sleepd.config.layers import VARIABLES, load
 from sleepd.config.render import render
 from sleepd.config.schema import Config
 from sleepd.config.strategies import STRATEGIES
-from sleepd.cycles.history import History
-from sleepd.cycles.sleeper import Sleeper
+from sleepd.cycles.history import PastCycles
+from sleepd.cycles.planning import Order
 from sleepd.daemon.control_socket import Peer
-from sleepd.daemon.requests import Requests, check_order
+from sleepd.daemon.publisher import Life
+from sleepd.daemon.requests import Requests
 from sleepd.errors import BufferUnreadable, DaemonNotRunning, NothingToDo, UsageError
 from sleepd.protocol import control, job
-from sleepd.protocol.status import BufferDetail, CycleDetail, Decision, RunResult, Status
+from sleepd.protocol.status import BufferDetail, CycleDetail, DecisionView, RunResult, Status
 from sleepd.sleepctl.console import Console
 from sleepd.sleepctl.offline import read_status
 from sleepd.sleepctl.pages.show_page import show_page
@@ -47,6 +49,7 @@ from sleepd.store.adapter_file import read_adapter_file
 from sleepd.store.checkpoints import Checkpoints, read_manifest, verify
 from sleepd.store.ledger import Ledger
 from sleepd.store.legacy_formats import read_scheduler_state, read_training_state, write_scheduler_state
+from sleepd.store.notes import IMPORTED_SEEN, IMPORTED_STATE
 from sleepd.store.rebuild_ledger import open_ledger
 from sleepd.store.state_lock import read_holder
 from tests.agents import config_for, experiences, write_buffer
@@ -54,6 +57,7 @@ from tests.fakes import FakeClock, fake_worker
 from tests.faults import mutations
 from tests.older_trainer import adapter_weights, write_older_cycle
 from tests.sleepctl import sleepctl_scenes as scenes
+from tests.stages import OpenSleeper, open_sleeper
 
 
 @dataclass(frozen=True)
@@ -221,7 +225,7 @@ def buffer_file(directory: Path, stack: ExitStack) -> Target:
 
 REQUESTS = [
     control.GetStatus(),
-    control.Check(thresholds=control.Thresholds(min_experiences=3, min_salience=0.2)),
+    control.Check(thresholds=control.GivenThresholds(min_experiences=3, min_salience=0.2)),
     control.Run(force=True, wait=True, epochs=2, learning_rate=1e-4, max_experiences=9, strategy="gentle"),
     control.Cancel(),
     control.Pause(),
@@ -257,12 +261,11 @@ def answered(directory: Path, stack: ExitStack) -> Target:
     async def reload() -> list[str]:
         return []
 
-    requests = Requests(sleeper, reload=reload, describe=lambda: (None, "config.toml"))
+    requests = Requests(sleeper, sleeper.reader, Life(config_path=Path("config.toml")), reload=reload)
 
     def check(line: bytes, random: Random) -> None:
         understood = control.decode_request(line)
         if isinstance(understood, control.Run):
-            check_order(understood)
             if understood.strategy is not None and understood.strategy not in STRATEGIES:
                 raise UsageError("strategy")
             raise NothingToDo("a cycle is begun by none")
@@ -281,7 +284,7 @@ def _same(one: object, other: object) -> bool:
 def answer(directory: Path, stack: ExitStack) -> Target:
     kinds: dict[bytes, type] = {
         control.answer(scenes.MORNING): Status,
-        control.answer(scenes.decision()): Decision,
+        control.answer(scenes.decision()): DecisionView,
         control.answer(RunResult(is_started=True, reason="Cycle 1 started", cycle=1)): RunResult,
         control.answer(scenes.BUFFER_DETAIL): BufferDetail,
         control.answer(scenes.DETAIL): CycleDetail,
@@ -387,17 +390,17 @@ def job_file(directory: Path, stack: ExitStack) -> Target:
 
 
 @target
-def lessons(directory: Path, stack: ExitStack) -> Target:
+def examples(directory: Path, stack: ExitStack) -> Target:
     given = [
-        job.Lesson(id=record["id"], prompt=record["prompt"], response="ä\n\u2028", salience=0.5, role="train")
+        job.TrainingExample(id=record["id"], prompt=record["prompt"], response="ä\n\u2028", salience=0.5, role="train")
         for record in experiences(3)
     ]
 
     def check(text: bytes, random: Random) -> None:
-        understood = job.decode_lessons(text)
-        assert _same(job.decode_lessons(b"".join(map(job.encode, understood))), understood)
+        understood = job.decode_examples(text)
+        assert _same(job.decode_examples(b"".join(map(job.encode, understood))), understood)
 
-    return Target("lessons", [b"".join(map(job.encode, given))], mutations.mutated_lines, check)
+    return Target("examples", [b"".join(map(job.encode, given))], mutations.mutated_lines, check)
 
 
 # --- the configuration ---
@@ -482,19 +485,17 @@ def _defaults() -> dict[str, str]:
 # --- what is in a state directory ---
 
 
-def slept(directory: Path, runner: asyncio.Runner) -> Sleeper:
+def slept(directory: Path, runner: asyncio.Runner) -> OpenSleeper:
     """A sleeper with a promoted and a rejected cycle."""
     config = config_for(directory, min_hours_between_sleep=0.0, cooldown_seconds=0.0)
 
-    async def sleep(behaviour: str, count: int) -> Sleeper:
+    async def sleep(behaviour: str, count: int) -> OpenSleeper:
         write_buffer(directory / "buffer.json", experiences(count))
-        sleeper = Sleeper(
-            config, clock=SystemClock(), listener=lambda event, fields: None, worker=fake_worker(behaviour)
-        )
+        sleeper = open_sleeper(config, clock=SystemClock(), worker=fake_worker(behaviour))
         await sleeper.look()
-        while sleeper.intake.counts.unscreened:  # a slow machine takes longer than one look waits
+        while sleeper.parts.intake.counts.unscreened:  # a slow machine takes longer than one look waits
             await sleeper.look()
-        await sleeper.begin(control.Run(force=True))
+        await sleeper.begin(Order(force=True))
         await sleeper.finished()
         return sleeper
 
@@ -531,9 +532,9 @@ def older_state(directory: Path, stack: ExitStack) -> Target:
         assert understood is not None
         write_scheduler_state(state, understood)
         assert _same(read_scheduler_state(state), understood)
-        ledger.set_note("imported_scheduler_state", None)
-        ledger.set_note("imported_seen", None)
-        history = History(state, ledger, checkpoints)
+        ledger.set_note(IMPORTED_STATE, None)
+        ledger.set_note(IMPORTED_SEEN, None)
+        history = PastCycles(state, ledger, checkpoints)
         history.take_first_look(View(form="array", keys=array("Q", range(20)), groups=array("Q", range(20))))
         assert history.next_cycle() > max([0, *(entry.cycle for entry in understood.sleep_history)])
         assert (
@@ -621,7 +622,7 @@ def _documents_of_a_cycle(name: str) -> Maker:
                 assert ledger.report(1) is not None
                 assert ledger.last_judged() == found[0]
                 assert ledger.seen(1) is not None
-                history = History(state, ledger, checkpoints)
+                history = PastCycles(state, ledger, checkpoints)
                 history.write()
                 assert history.last_sleep_at is not None
                 assert math.isfinite((SystemClock().now() - history.last_sleep_at).total_seconds())

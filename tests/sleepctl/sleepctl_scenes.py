@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from sleepd.buffer.trained_texts import Learned, LearnedText
+from sleepd.protocol.answers import Learned, LearnedText
 from sleepd.protocol.evidence import (
     ChatContract,
     Collapse,
@@ -20,23 +20,23 @@ from sleepd.protocol.evidence import (
     Relevance,
     Speech,
 )
-from sleepd.protocol.job import Check, Notice, Progress, Reply, Report
+from sleepd.protocol.job import Notice, Progress, Reply, Report, TrainingCheck
 from sleepd.protocol.status import (
     BufferDetail,
     BufferStatus,
     Champion,
-    Condition,
+    ConditionView,
     CycleDetail,
     CycleSummary,
-    Decision,
+    DecisionView,
     LastError,
     QuarantineEntry,
-    SetAside,
+    SkippedRecord,
     Status,
-    Veto,
+    VetoView,
 )
 from sleepd.protocol.verdict import AddedMetric, Comparison, Figure, Interval, Outcome, Verdict
-from sleepd.sleepctl.pages.report_page import Told
+from sleepd.sleepctl.pages.report_page import KnownCycle
 
 NOW = datetime(2026, 7, 5, 7, 20, tzinfo=UTC)
 HOSTILE = "\x1b]0;owned\x07\x1b[2J\x9b31m\u202egnp.exe\x00\r\n" + "漢字" * 60 + "x" * 200
@@ -48,7 +48,9 @@ def ago(**span: float) -> datetime:
     return NOW - timedelta(**span)
 
 
-def decision(*, found: tuple[float, float, float | None] = (12, 3, 7.2), vetoes: tuple[Veto, ...] = ()) -> Decision:
+def decision(
+    *, found: tuple[float, float, float | None] = (12, 3, 7.2), vetoes: tuple[VetoView, ...] = ()
+) -> DecisionView:
     """A decision on these figures: experiences, new ones, hours since the last sleep."""
     required = (5.0, 2.0, 6.0)
     names = ("min_experiences", "min_new_experiences", "min_hours_between_sleep")
@@ -56,11 +58,13 @@ def decision(*, found: tuple[float, float, float | None] = (12, 3, 7.2), vetoes:
     for name, has, needs in zip(names, found, required, strict=True):
         is_met = has is None or has >= needs
         text = "No sleep so far" if has is None else f"{has:g} {'>=' if is_met else '<'} {needs:g}"
-        conditions.append(Condition(name=name, is_met=is_met, found=has, required=needs, text=text))
+        conditions.append(ConditionView(name=name, is_met=is_met, found=has, required=needs, text=text))
     due = all(condition.is_met for condition in conditions)
     unmet = next((condition.text for condition in conditions if not condition.is_met), "")
     reason = unmet or (vetoes[0].text if vetoes else "Ready: 12 experiences (3 new), sufficient time elapsed")
-    return Decision(should_sleep=due and not vetoes, due=due, reason=reason, conditions=conditions, vetoes=list(vetoes))
+    return DecisionView(
+        should_sleep=due and not vetoes, due=due, reason=reason, conditions=conditions, vetoes=list(vetoes)
+    )
 
 
 def cycle(number: int, state: str, **fields: Any) -> CycleSummary:
@@ -111,7 +115,7 @@ FAILED = cycle(
     reason="out of memory: 7.61 GiB of 7.44 GiB on cuda:0 at micro-batch 1",
     hint='set [worker] device = "cpu", or a smaller [model] base',
 )
-THIN = cycle(
+LOW_SAMPLE = cycle(
     7,
     "promoted",
     trained=9,
@@ -191,18 +195,19 @@ MORNING = changed(
     buffer=BUFFER,
     champion=CHAMPION,
     total_cycles=8,
-    recent_cycles=[PROMOTED, THIN, cycle(6, "cancelled", trained=4, reason="by the owner")],
+    recent_cycles=[PROMOTED, LOW_SAMPLE, cycle(6, "cancelled", trained=4, reason="by the owner")],
     last_sleep_at=ago(hours=2, minutes=41),
     sentence="Awake, the adapter of cycle 8 is in use; Too soon since last sleep (2.7h < 6.0h)",
 )
-REFUSED = changed(MORNING, recent_cycles=[REJECTED, PROMOTED, THIN], total_cycles=9)
+REFUSED = changed(MORNING, recent_cycles=[REJECTED, PROMOTED, LOW_SAMPLE], total_cycles=9)
 BROKEN = changed(
     MORNING,
     recent_cycles=[FAILED, REJECTED, PROMOTED],
     total_cycles=9,
     missing=[],
     decision=decision(
-        found=(333, 12, 9.0), vetoes=(Veto(name="cooling_down", text="Cooling down after 1 failed cycle (8 min left)"),)
+        found=(333, 12, 9.0),
+        vetoes=(VetoView(name="cooling_down", text="Cooling down after 1 failed cycle (8 min left)"),),
     ),
     last_error=LastError(message=FAILED.reason, hint="sudoedit /etc/sage-sleepd/config.toml", at=ago(minutes=2)),
 )
@@ -224,11 +229,11 @@ TRAINING = changed(
     running_cycle=9,
     progress=PROGRESS,
     missing=[],
-    decision=decision(vetoes=(Veto(name="cycle_running", text="Cycle 9 is under way"),)),
+    decision=decision(vetoes=(VetoView(name="cycle_running", text="Cycle 9 is under way"),)),
     recent_cycles=[
         cycle(9, "training", parent=8, started_at=ago(minutes=2), ended_at=None, trained=12, replayed=6),
         PROMOTED,
-        THIN,
+        LOW_SAMPLE,
     ],
 )
 OLDER = changed(MORNING, champion=None, recent_cycles=[IMPORTED], total_cycles=2)
@@ -277,7 +282,9 @@ REPORT = Report(
         LossPair(id="0123456789abcdef", tokens=88, base=3.4, parent=3.1, candidate=2.7),
         LossPair(id="an id that someone chose to be long " * 3, tokens=12, base=3.0, parent=2.5, candidate=2.6),
     ],
-    checks=[Check(name="adapter_changed", passed=True, figure=1.3, limit=0.0, detail="the adapter's norm is 1.3")],
+    checks=[
+        TrainingCheck(name="adapter_changed", passed=True, figure=1.3, limit=0.0, detail="the adapter's norm is 1.3")
+    ],
     replies=[
         Reply(id="a", prompt="What did we find in the lab?", text="The blue one.", is_loop=False, repeated_share=0.0),
         Reply(id="b", prompt=HOSTILE, text=HOSTILE, is_loop=True, repeated_share=0.83),
@@ -436,7 +443,7 @@ FULL = msgspec.structs.replace(
 )
 ON_PROBATION = msgspec.structs.replace(
     DETAIL,
-    summary=msgspec.structs.replace(THIN, is_champion=True),
+    summary=msgspec.structs.replace(LOW_SAMPLE, is_champion=True),
     report=None,
     verdict=msgspec.structs.replace(VERDICT, is_thin=True, is_on_probation=True, gain=None),
 )
@@ -460,8 +467,11 @@ QUARANTINE = [
 BUFFER_DETAIL = BufferDetail(
     status=BUFFER,
     histogram=[0, 1, 4, 30, 80, 101, 70, 32, 12, 3],
-    set_aside=[SetAside(position="record 7", reason=HOSTILE), SetAside(position="record 9", reason="no response")],
+    set_aside=[
+        SkippedRecord(position="record 7", reason=HOSTILE),
+        SkippedRecord(position="record 9", reason="no response"),
+    ],
     min_salience=0.6,
 )
 QUARANTINED = msgspec.structs.replace(BUFFER, quarantined=2)
-TOLD = Told(FULL, LEARNED, QUARANTINED, BUFFER_DETAIL.set_aside, QUARANTINE, is_live=True)
+KNOWN = KnownCycle(FULL, LEARNED, QUARANTINED, BUFFER_DETAIL.set_aside, QUARANTINE, is_live=True)

@@ -18,6 +18,7 @@ from sleepd.config.schema import Config
 from sleepd.errors import ConfigError, DaemonNotRunning, SleepdError
 from sleepd.host import has_gpu, worker_python
 from sleepd.protocol.capability import BaseCheck, Capability
+from sleepd.protocol.checkpoint_files import PICKLED_WEIGHTS, WEIGHTS_FILE
 from sleepd.protocol.control import Buffer, GetStatus
 from sleepd.protocol.status import BufferDetail, Status
 from sleepd.sleepctl.offline import read_status
@@ -26,13 +27,13 @@ from sleepd.sleepctl.subprocesses import answer_of, properties
 from sleepd.sleepctl.worker_program import NoAnswer, ask_worker
 from sleepd.text.shell import command_line
 
-from .access import reach_as
-from .doctor_facts import BufferFacts, ConfigFacts, Facts, SocketFacts, UnitFacts
+from .access import access_as
+from .doctor_facts import BufferFacts, ConfigFacts, DoctorFacts, SocketFacts, UnitFacts
 from .longest_experience import longest_experience
 
 _CHECK_BYTES = 6 * 2**30
-"""Most memory for looking at a base, which holds no weights: whatever needs more is not what it says."""
-_Told = TypeVar("_Told", Capability, BaseCheck)
+"""Most memory for checking a base without its weights: a base that needs more is not what it claims to be."""
+_Answer = TypeVar("_Answer", Capability, BaseCheck)
 _UNIT_PROPERTIES = (
     "LoadState,ActiveState,UnitFileState,User,Result,NeedDaemonReload,DropInPaths,ProtectHome,PrivateTmp,BindPaths,"
     "BindReadOnlyPaths,Environment"
@@ -41,13 +42,13 @@ _CRON_PLACES = ("/etc/crontab", "/etc/cron.d")
 _OLDER_PROGRAMS = ("sleep_scheduler", "sleepd.scheduler")
 
 
-def gather(session: Session) -> Facts:
+def gather(session: Session) -> DoctorFacts:
     """Everything that can be found out without changing anything."""
     config_facts = _config(session)
     config, unit = config_facts.config, _unit()
     socket, status = _daemon(session, config)
     user = _daemon_user(unit, status, Path(config.state.directory))
-    state, *buffers = reach_as(user, [config.state.directory, *([config.buffer.path] if config.buffer.path else [])])
+    state, *buffers = access_as(user, [config.state.directory, *([config.buffer.path] if config.buffer.path else [])])
     buffer = _buffer(session) if status else BufferFacts()
     interpreter = worker_python(config.worker.python)
     if config_facts.problem:
@@ -57,7 +58,7 @@ def gather(session: Session) -> Facts:
     can_check = capability is not None and bool(capability.base_path and capability.device)
     base, base_problem = _base_check(interpreter, config, user, unit) if can_check else (None, "")
     knows = user is not None and os.geteuid() in (0, user.pw_uid)
-    return Facts(
+    return DoctorFacts(
         now=session.clock.now(),
         config=config_facts,
         unit=unit,
@@ -143,7 +144,7 @@ def _is_operator(group: str) -> bool | None:
 
 
 def _daemon_user(unit: UnitFacts, status: Status | None, state: Path) -> pwd.struct_passwd | None:
-    """Whose permissions count: the running daemon's, the unit's, the state directory's owner's, the caller's."""
+    """Whose permissions count: the running daemon's, the unit's, the state directory's operator's, the caller's."""
     with suppress(OSError, KeyError):
         if status is not None:
             return pwd.getpwuid(Path(f"/proc/{status.pid}").stat().st_uid)
@@ -168,11 +169,11 @@ def _buffer(session: Session) -> BufferFacts:
 def _capability(
     interpreter: str, config: Config, user: pwd.struct_passwd | None, unit: UnitFacts
 ) -> tuple[Capability | None, str]:
-    """What the worker's interpreter says of itself, asked as the daemon's user where the caller may; or why not."""
+    """What the worker's interpreter reports, asked as the daemon's user where the caller may; or why not."""
     arguments = ["sleepd.worker.probe", "--device", config.worker.device]
     arguments += ["--base", config.model.base, "--cache", config.model.cache_directory]
     arguments += [f"--system-prompt={config.model.system_prompt}", "--thoughts", config.training.thoughts]
-    return _told_by(interpreter, arguments, Capability, user, unit)
+    return _answer_of(interpreter, arguments, Capability, user, unit)
 
 
 def _base_check(
@@ -186,18 +187,18 @@ def _base_check(
     if longest:
         arguments += ["--longest", f"--system-prompt={config.model.system_prompt}"]
         arguments += ["--thoughts", config.training.thoughts]
-    return _told_by(interpreter, arguments, BaseCheck, user, unit, stdin=longest)
+    return _answer_of(interpreter, arguments, BaseCheck, user, unit, stdin=longest)
 
 
-def _told_by(
+def _answer_of(
     interpreter: str,
     arguments: list[str],
-    kind: type[_Told],
+    kind: type[_Answer],
     user: pwd.struct_passwd | None,
     unit: UnitFacts,
     *,
     stdin: bytes = b"",
-) -> tuple[_Told | None, str]:
+) -> tuple[_Answer | None, str]:
     environment = unit.environment if unit.load == "loaded" else {}
     try:
         return ask_worker(interpreter, arguments, kind, user=user, environment=environment, stdin=stdin), ""
@@ -226,8 +227,8 @@ def _memory_bytes() -> int | None:
 
 def _is_clock_synchronised() -> bool | None:
     text = answer_of("timedatectl", "show", "--property=NTPSynchronized")
-    said = properties(text).get("NTPSynchronized") if text else None
-    return None if said is None else said == "yes"
+    answer = properties(text).get("NTPSynchronized") if text else None
+    return None if answer is None else answer == "yes"
 
 
 def _last_status(session: Session, status: Status | None) -> datetime | None:
@@ -243,21 +244,21 @@ def _leftovers(state: Path, *, is_running: bool) -> list[tuple[str, str]]:
     with suppress(OSError):
         names = sorted(entry.name for entry in state.iterdir())
         found += [
-            (f"{state / name}: a ledger that was damaged and set aside", command_line("sudo", "rm", state / name))
+            (f"{state / name}: a damaged ledger that was moved away", command_line("sudo", "rm", state / name))
             for name in names
             if ".damaged-" in name
         ]
         staged = sorted((state / "staging").iterdir()) if "staging" in names and not is_running else []
-        found += [(f"{path}: of a cycle that was cut short", "the next start deals with it") for path in staged]
+        found += [(f"{path}: left by an interrupted cycle", "the next start handles it") for path in staged]
         found += [
             (f"{state / name} has its weights only as a pickle, which is never opened", _UNPICKLE)
             for name in names
-            if (state / name / "adapter_model.bin").exists() and not (state / name / _SAFE_WEIGHTS).exists()
+            if any((state / name / pickled).exists() for pickled in PICKLED_WEIGHTS)
+            and not (state / name / WEIGHTS_FILE).exists()
         ]
     return found + _cron_lines()
 
 
-_SAFE_WEIGHTS = "adapter_model.safetensors"
 _UNPICKLE = "load it once with peft where it was made, and save_pretrained(…, safe_serialization=True)"
 
 
@@ -271,7 +272,7 @@ def _cron_lines() -> list[tuple[str, str]]:
     return [
         (
             f"{source} starts the older scheduler as well: {line.strip()}",
-            "take the line out: the daemon watches by itself",
+            "remove the line: the daemon watches the buffer by itself",
         )
         for source, text in texts.items()
         for line in text.splitlines()

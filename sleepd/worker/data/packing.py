@@ -1,9 +1,9 @@
-"""Several exchanges in one row of tokens, each seeing only itself and the opening they share.
+"""Several chat examples in one row of tokens, each seeing only itself and the opening they share.
 
-Padding wastes the processor, and a system prompt computed again for every exchange wastes more. A row holds the shared
-opening once and then one segment an exchange; the attention mask lets a segment see the opening and itself, and the
-positions restart behind the opening. The result is the same as one row an exchange, gradients through the opening
-included.
+Padding wastes the processor, and a system prompt computed again for every chat example wastes more. A row holds the
+shared opening once and then one segment a chat example; the attention mask lets a segment see the opening and itself,
+and the positions restart behind the opening. The result is the same as one row a chat example, gradients through the
+opening included.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from .examples import Encoded
 
 
 @dataclass(frozen=True)
-class Row:
+class PackedRow:
     """One forward pass. T tokens, S of them predicted."""
 
     members: tuple[Encoded, ...]
@@ -50,7 +50,7 @@ def shared_opening(sequences: Sequence[Encoded]) -> int:
     return max(limit, 0)
 
 
-def make_rows(sequences: Sequence[Encoded], budget: int, opening: int, *, packed: bool = True) -> list[Row]:
+def make_rows(sequences: Sequence[Encoded], budget: int, opening: int, *, packed: bool = True) -> list[PackedRow]:
     """The sequences in as few rows as first-fit-decreasing finds, each of at most ``budget`` tokens.
 
     A sequence longer than the budget has a row to itself. Unpacked, every sequence has.
@@ -71,7 +71,7 @@ def make_rows(sequences: Sequence[Encoded], budget: int, opening: int, *, packed
     return [make_row(members, opening) for members in bins]
 
 
-def make_row(members: Sequence[Encoded], opening: int) -> Row:
+def make_row(members: Sequence[Encoded], opening: int) -> PackedRow:
     """One row of these members, which share their first ``opening`` tokens."""
     if len(members) == 1:
         opening = 0
@@ -87,7 +87,7 @@ def make_row(members: Sequence[Encoded], opening: int) -> Row:
         ids.extend(one.ids[opening:])
         positions.extend(range(opening, len(one.ids)))
         segments.extend([number + 1] * (len(one.ids) - opening))
-    return Row(
+    return PackedRow(
         members=tuple(members),
         ids=torch.tensor([ids]),
         positions=torch.tensor([positions]),

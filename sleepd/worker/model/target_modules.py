@@ -6,7 +6,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
-from sleepd.protocol.job import Strategy
+from sleepd.protocol.strategy import Strategy
 from sleepd.worker.failure import GiveUp
 
 ALL_LINEAR = "all-linear"
@@ -33,7 +33,7 @@ class Targets:
     modules: list[str] | str
     excluded: list[str]
     notice: str
-    """What the owner must know of the choice; empty: nothing."""
+    """What the operator must know about the choice; empty: nothing."""
 
 
 def find_targets(model: Any, strategy: Strategy) -> Targets:

@@ -157,7 +157,7 @@ def test_faults_are_survived(command: str, shown: str) -> None:
     ("command", "shown"),
     [
         ("hostile_clients.py --seconds 0.3", "refused +slowest"),
-        ("worst_texts.py", "array +killed 2 times: 30 of 30 good"),
+        ("worst_texts.py --form lines", "lines +killed 2 times: 30 of 30 good"),
     ],
 )
 def test_answers_are_timed(command: str, shown: str) -> None:

@@ -67,14 +67,14 @@ class Sleeper:
             parts.in_use.demote_if_owed()
         await self._take_in()
         await self._give_up_resuming()
-        decision, was = self.decide(), state.decision
+        (decision, facts), was = parts.finding.decide_with_facts(), state.decision
         if state.running_cycle is None:
             state.decision = None  # where it cannot be recorded, whoever asks gets a fresh one
         parts.alarms.update(decision, state.config, last_sleep_at=parts.history.last_sleep_at)
         if state.running_cycle is not None:
             return decision  # that a cycle keeps others out while it runs is no news
         if was is None or decision.change_key != was.change_key:
-            parts.ledger.record_decision(decision, parts.finding.facts(), at=parts.clock.now())
+            parts.ledger.record_decision(decision, facts, at=parts.clock.now())
             get_logger().info("decision_changed", text=decision.reason, should_sleep=decision.should_sleep)
             parts.listener("decision_changed", {"reason": decision.reason, "should_sleep": decision.should_sleep})
         state.decision = decision
@@ -112,8 +112,9 @@ class Sleeper:
                 raise Busy(
                     f"cycle {state.running_cycle} is under way", hint="sleepctl status; sleepctl cancel stops it"
                 )
-            await self.look()
-            decision = self.decide(order.thresholds, force=order.force)
+            decision = await self.look()
+            if order.force or order.thresholds != Thresholds():
+                decision = self.decide(order.thresholds, force=order.force)
             if not decision.should_sleep:
                 raise NothingToDo(decision.reason, hint="sleepctl check shows every condition")
             with self._parts.gpu.taken(state.config.worker.gpu_lock):

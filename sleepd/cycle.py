@@ -113,18 +113,18 @@ def advance(state: State, event: Event) -> State:
         ) from None
 
 
-def undo_command(cycle: int, state: str, *, is_standing: bool, champions: Iterable[int]) -> str:
+def undo_command(cycle: int, state: str, *, is_active: bool, champions: Iterable[int]) -> str:
     """The command that takes back what a cycle did; empty: nothing of it is in use.
 
     Args:
         cycle: its number.
         state: a ``State``, or what an older trainer's cycle is called.
-        is_standing: whether it was promoted and not rolled back since.
+        is_active: whether it was promoted and not rolled back since.
         champions: all that stand and have their weights.
     """
     if state in UNDECIDED_STATES:
         return "sleepctl cancel"
-    if not is_standing:
+    if not is_active:
         return ""
     was = max((each for each in champions if each < cycle), default=0)
     return f"sleepctl rollback {was}"

@@ -48,7 +48,7 @@ from sleepd.host import has_gpu
 from sleepd.log import get_logger
 from sleepd.policy.probation import compare
 from sleepd.policy.promotion import Gates
-from sleepd.protocol.job import Failure, Job, Lesson, Notice, Phase, Progress, Report, Role, encode
+from sleepd.protocol.job import Failure, Job, Notice, Phase, Progress, Report, Role, TrainingExample, encode
 from sleepd.protocol.verdict import Outcome
 from sleepd.registry.demotion import Demotion
 from sleepd.store.checkpoints import Checkpoints
@@ -193,8 +193,8 @@ class CycleRunner:
 
     def _stage(self, lineup: Lineup) -> None:
         stage = self._checkpoints.stage(lineup.job.cycle)
-        lessons = (
-            Lesson(
+        examples = (
+            TrainingExample(
                 id=e.id,
                 prompt=e.prompt,
                 response=e.response,
@@ -206,7 +206,7 @@ class CycleRunner:
             )
             for e, role in lineup.experiences
         )
-        write_durably(stage / "work" / "experiences.jsonl", b"".join(encode(lesson) for lesson in lessons))
+        write_durably(stage / "work" / "experiences.jsonl", b"".join(encode(example) for example in examples))
         write_durably(stage / "work" / "job.json", encode(lineup.job))
 
     def _plan(self, lineup: Lineup) -> None:

@@ -73,7 +73,7 @@ async def settle(
 
     Raises:
         WorkerFailed: the checkpoint could not be written.
-        OSError: it is written, and could not be put in use; ``recovery`` does that.
+        OSError: it is written, and could not be promoted; ``recovery`` does that.
         SleepdError: the ledger could not be written, or the worker left no adapter.
     """
     cycle = job.cycle

@@ -54,7 +54,7 @@ class Sleeper:
 
     # --- reading and deciding ---
 
-    async def look(self) -> Decision:
+    async def refresh(self) -> Decision:
         """Read the buffer, count, decide; a changed decision is recorded with its facts.
 
         Raises:
@@ -62,9 +62,9 @@ class Sleeper:
         """
         parts, state = self._parts, self._state
         parts.lock.require_held()
-        parts.mending.catch_up()
+        parts.repair.catch_up()
         if state.running_cycle is None:
-            parts.in_use.demote_if_pending()
+            parts.switch.demote_if_pending()
         await self._take_in()
         await self._give_up_resuming()
         (decision, facts), was = parts.finding.decide_with_facts(), state.decision
@@ -112,7 +112,7 @@ class Sleeper:
                 raise Busy(
                     f"cycle {state.running_cycle} is under way", hint="sleepctl status; sleepctl cancel stops it"
                 )
-            decision = await self.look()
+            decision = await self.refresh()
             if order.force or order.thresholds != Thresholds():
                 decision = self.decide(order.thresholds, force=order.force)
             if not decision.should_sleep:
@@ -140,7 +140,7 @@ class Sleeper:
             )
             parts.runner.begin(lineup)
         except CheckpointInvalid as error:
-            raise parts.mending.champion_damaged(error) from error
+            raise parts.repair.champion_damaged(error) from error
         except OSError as error:
             raise disk_error(error) from error
         return lineup.job
@@ -169,7 +169,7 @@ class Sleeper:
             stop_seconds=settings.stop_seconds,
         )
         try:
-            with parts.mending.responsible():
+            with parts.repair.responsible():
                 end = await parts.runner.finish(job, policy, Gates.of(state.config.promotion, job))
         finally:
             parts.gpu.release()
@@ -180,10 +180,10 @@ class Sleeper:
             parts.fit.note(end.failure, end.summary.parent, state.config.model.base)
         if end.summary.state is State.PROMOTED:
             parts.demotion.forget()
-        parts.in_use.demote_after_cycle()
+        parts.switch.demote_after_cycle()
         state.last_error = parts.history.newest_failure()
         parts.history.forget_cached()
-        parts.mending.write_history()
+        parts.repair.write_history()
         parts.keeping.prune_after_cycle(Keep.of(state.config.state))
         await parts.intake.recount()
         parts.listener("cycle_ended", {"cycle": end.summary.cycle, "state": end.summary.state})
@@ -242,7 +242,7 @@ class Sleeper:
         """
         if self._state.running_cycle is not None:
             raise Busy(f"cycle {self._state.running_cycle} is under way", hint="sleepctl cancel, then again")
-        return self._parts.in_use.roll_back(to)
+        return self._parts.switch.roll_back(to)
 
     async def recount_said_under(self, cycle: int) -> int:
         """As ``Intake.quarantine_said_under``: count anew after a rollback of ``cycle``."""
@@ -257,7 +257,7 @@ class Sleeper:
         return self._parts.keeping.prune(Keep.of(self._state.config.state, keep), is_dry_run=is_dry_run)
 
     def add_metric(self, cycle: int, name: str, value: float | None) -> MetricEffect:
-        """As ``AddedMetrics.add``; the next ``look`` rolls back a champion that breaks a limit by it."""
+        """As ``AddedMetrics.add``; the next ``refresh`` rolls back a champion that breaks a limit by it."""
         return self._parts.metrics.add(cycle, name, value, at=self._parts.clock.now(), config=self._state.config)
 
     async def override_quarantine(self, identifiers: Iterable[str], verb: Verb) -> OverrideDone:

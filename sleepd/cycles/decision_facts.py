@@ -13,14 +13,12 @@ from sleepd.policy.triggers import Decision, Facts, Policy, Thresholds, cooldown
 from sleepd.registry.compatibility import Fit
 from sleepd.registry.demotion import Demotion
 from sleepd.store.ledger import Ledger
+from sleepd.store.notes import PAUSED
 
 from .buffer_summary import Intake
 from .gpu_lock import GpuLock
 from .history import NotedError, PastCycles
 from .resume import crashes
-
-PAUSED = "is_paused"
-"""The ledger's note that the operator wants no cycle to start."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -72,7 +70,7 @@ class FactFinding:
     @property
     def is_paused(self) -> bool:
         """Whether the operator wants no cycle to start."""
-        return bool(self._ledger.note(PAUSED))
+        return self._ledger.note(PAUSED) is True
 
     def facts(self, min_salience: float | None = None) -> Facts:
         """As they are now, with the buffer as last read."""

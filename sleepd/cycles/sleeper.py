@@ -25,9 +25,9 @@ from sleepd.protocol.job import Job
 from sleepd.registry.operator_metrics import MetricEffect
 from sleepd.registry.prune import PrunedWeights
 from sleepd.store.ledger_rows import CycleRecord
+from sleepd.store.notes import PAUSED
 
 from .composition import Parts
-from .decision_facts import PAUSED
 from .history import NotedError
 from .planning import Order, line_up
 from .quarantine_override import OverrideDone, Verb, override
@@ -64,7 +64,7 @@ class Sleeper:
         parts.lock.require_held()
         parts.mending.catch_up()
         if state.running_cycle is None:
-            parts.in_use.demote_if_owed()
+            parts.in_use.demote_if_pending()
         await self._take_in()
         await self._give_up_resuming()
         decision, was = self.decide(), state.decision

@@ -44,7 +44,7 @@ from transformers import GenerationConfig, LogitsProcessor, StoppingCriteria
 
 from sleepd.config.strategies import find_strategy
 from sleepd.worker.data.chat_format import ChatFormat
-from sleepd.worker.evaluation.reference_answers import PROBE, general_prompts
+from sleepd.worker.evaluation.reference_answers import PROBE, reference_prompts
 from sleepd.worker.model.adapter import Device, choose_device, computing, load_base, start_adapter
 from sleepd.worker.model.convert_gguf import open_base
 from sleepd.worker.model.generate import TEMPERATURE, Asked, replies, stop_ids
@@ -182,7 +182,7 @@ def prepare(base: str, models: Path, with_adapter: bool):
 
 def questions(chat: ChatFormat, rows: int, tokens: int, *, is_sampled: bool) -> list[Asked]:
     """Shipped prompts, each with a length of its own, so that rows end at different steps."""
-    prompts = general_prompts(PROBE)
+    prompts = reference_prompts(PROBE)
     return [
         Asked(chat.prompt_ids(prompts[row % len(prompts)]), tokens - row % 5, row if is_sampled else None)
         for row in range(rows)

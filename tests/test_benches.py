@@ -91,6 +91,14 @@ def test_training_speed_is_measured(buffer: Path, models: Path, tiny_model: Path
     assert re.search(r"(?m)^worker with KL: \d+ tokens/s, [\d.]+ x", said)
 
 
+def test_replies_are_compared_with_generate(models: Path, tiny_model: Path) -> None:
+    """The bench of the replies counts those that are the same, and gives ratios and both peaks of memory."""
+    given = ("--base", tiny_model, "--models", models, "--rows", 2, "--tokens", 6, "--repeats", 1, "--threads", 1)
+    said = run("bench/bench_generate.py", *given)
+    assert said.count("; 2 of 2 replies the same, ") == 4
+    assert re.search(r"(?m)^peak memory .*, 64 rows: worker [\d.]+ GiB, generate [\d.]+ GiB$", said)
+
+
 def test_strategies_are_compared(buffer: Path, models: Path, tiny_model: Path, tmp_path: Path) -> None:
     """A buffer is replayed into a file; sleepbench makes a table of it, and judgebench judges the gain alone."""
     out = tmp_path / "cycles.jsonl"

@@ -37,7 +37,7 @@ CREATE TABLE notes(name TEXT PRIMARY KEY, value BLOB NOT NULL);
 
 
 async def answers(sleeper: OpenSleeper) -> Any:
-    await sleeper.look()
+    await sleeper.refresh()
     return (
         cycles(sleeper.reader, limit=50),
         sleeper.parts.history.known().sides,

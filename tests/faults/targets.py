@@ -492,9 +492,9 @@ def slept(directory: Path, runner: asyncio.Runner) -> OpenSleeper:
     async def sleep(behaviour: str, count: int) -> OpenSleeper:
         write_buffer(directory / "buffer.json", experiences(count))
         sleeper = open_sleeper(config, clock=SystemClock(), worker=fake_worker(behaviour))
-        await sleeper.look()
+        await sleeper.refresh()
         while sleeper.parts.intake.counts.unscreened:  # a slow machine takes longer than one look waits
-            await sleeper.look()
+            await sleeper.refresh()
         await sleeper.begin(Order(force=True))
         await sleeper.finished()
         return sleeper

@@ -145,8 +145,8 @@ def test_one_client_too_many_is_told_so(tmp_path: Path, monkeypatch: pytest.Monk
         writer.close()
         held[0][1].write(encode(GetVersion()))
         assert json.loads(await held[0][0].readline())["data"]["uid"] == os.getuid()
-        for _, each in held:
-            each.close()
+        for _reader, connection in held:
+            connection.close()
 
     with_socket(tmp_path, test)
 

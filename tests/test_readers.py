@@ -106,7 +106,7 @@ def test_reports_hide_replies_from_readers(tmp_path: Any) -> None:
     stage.write(12)
     stage.sleep()
 
-    async def scene(sleeper: Sleeper) -> tuple[Any, Any]:
+    async def scene(sleeper: Sleeper) -> tuple[Any, Any, Any]:
         requests = Requests(sleeper, reload=never, describe=lambda: (None, ""))
         replies = sleeper.ledger.report(1).replies  # type: ignore[union-attr]
         assert replies

@@ -12,15 +12,15 @@ from pathlib import Path
 
 import msgspec
 import pytest
-import sleepctl_scenes as scenes
-from sleepctl_fake_daemon import FakeDaemon
-from sleepctl_ran import Ran
 
 from sleepd.config.strategies import STRATEGIES
 from sleepd.protocol import control
 from sleepd.sleepctl.arguments import COMPLETED
 from sleepd.sleepctl.command_texts import GROUPS
 from sleepd.sleepctl.generated.completion_scripts import scripts
+from tests.sleepctl import sleepctl_scenes as scenes
+from tests.sleepctl.sleepctl_fake_daemon import FakeDaemon
+from tests.sleepctl.sleepctl_ran import Ran
 
 Sleepctl = Callable[..., Ran]
 

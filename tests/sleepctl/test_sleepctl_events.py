@@ -11,9 +11,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import sleepctl_scenes as scenes
-from sleepctl_fake_daemon import FakeDaemon
-from sleepctl_ran import Ran
 
 from sleepd import errors
 from sleepd.protocol import control
@@ -21,6 +18,9 @@ from sleepd.protocol.control import Announcement
 from sleepd.sleepctl.commands.logs import Unit, is_journal, unit_of
 from tests.agents import config_for, experiences, write_buffer, write_config
 from tests.processes import DaemonProcess
+from tests.sleepctl import sleepctl_scenes as scenes
+from tests.sleepctl.sleepctl_fake_daemon import FakeDaemon
+from tests.sleepctl.sleepctl_ran import Ran
 
 Sleepctl = Callable[..., Ran]
 

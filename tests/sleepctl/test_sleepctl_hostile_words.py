@@ -11,7 +11,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from sleepctl_ran import Ran
 
 from sleepd.config.render import render
 from sleepd.config.schema import BufferConfig, Config
@@ -20,6 +19,7 @@ from sleepd.sleepctl.generated.completion_scripts import FUNCTIONS, scripts
 from sleepd.sleepctl.quarantine_arguments import ACTIONS
 from sleepd.text.display import clean
 from sleepd.text.shell import command_line, quoted
+from tests.sleepctl.sleepctl_ran import Ran
 
 SCRIPTS = scripts()
 SOURCE = Path(__file__).parents[2] / "sleepd"

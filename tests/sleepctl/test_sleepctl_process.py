@@ -13,9 +13,6 @@ from pathlib import Path
 
 import msgspec
 import pytest
-import sleepctl_scenes as scenes
-from sleepctl_fake_daemon import FakeDaemon
-from sleepctl_ran import Ran
 
 from sleepd.errors import NothingToDo
 from sleepd.protocol import control
@@ -24,6 +21,9 @@ from sleepd.protocol.status import CycleSummary, RunResult
 from sleepd.sleepctl.__main__ import main
 from sleepd.sleepctl.commands.daemon_commands import COMMANDS
 from sleepd.sleepctl.exit_codes import ExitCode
+from tests.sleepctl import sleepctl_scenes as scenes
+from tests.sleepctl.sleepctl_fake_daemon import FakeDaemon
+from tests.sleepctl.sleepctl_ran import Ran
 
 Sleepctl = Callable[..., Ran]
 
@@ -297,7 +297,7 @@ def test_no_subcommand_fails_at_its_output(
             try:
                 code = main(given)
             except SystemExit as left:
-                code = left.code
+                code = left.code if isinstance(left.code, int) else 1
             sys.stdout.close()
             sys.stderr.close()
         assert code != ExitCode.OK

@@ -1,9 +1,23 @@
-"""What this machine has for a worker: the Python that it runs on, and a GPU's driver."""
+"""What a worker gets from this machine: the Python that it runs on, its environment, and a GPU's driver."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Final
+
+SYSTEMD_VARIABLES: Final = (
+    "NOTIFY_SOCKET",
+    "WATCHDOG_USEC",
+    "WATCHDOG_PID",
+    "LISTEN_FDS",
+    "LISTEN_PID",
+    "LISTEN_FDNAMES",
+    "JOURNAL_STREAM",
+)
+"""What systemd tells the daemon and means for no process that the daemon starts."""
+NO_HUB: Final = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
+"""What cuts the libraries off from the model hub."""
 
 # The last one is seen from inside the service too, where no device is shown without the drop-in.
 _SIGNS = ("/dev/nvidiactl", "/dev/nvhost-ctrl", "/dev/nvhost-gpu", "/dev/nvmap", "/proc/driver/nvidia/version")

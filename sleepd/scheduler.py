@@ -28,12 +28,14 @@ from .clock import SystemClock
 from .config.checks import discover
 from .config.layers import load
 from .config.schema import Config
+from .cycles.composition import Parts
+from .cycles.read_model import ReadModel
 from .cycles.sleeper import Sleeper
-from .daemon.requests import check_order
 from .daemon.status_view import older_result
+from .daemon.translation import decision_view, order_of, thresholds
 from .errors import Busy, ConfigError, NothingToDo, SleepdError, StateLocked, UsageError
-from .protocol.control import Check, GetStatus, Run, Thresholds
-from .protocol.status import Decision, RunResult, Status
+from .protocol.control import Check, GetStatus, GivenThresholds, Run
+from .protocol.status import DecisionView, RunResult, Status
 from .store.legacy_formats import local_naive, read_scheduler_state
 from .store.state_lock import read_holder
 from .text.display import clean
@@ -148,18 +150,17 @@ class SleepScheduler:
 
     # --- what both faces share ---
 
-    def order(self, order: Run) -> dict[str, Any]:
+    def order(self, request: Run) -> dict[str, Any]:
         """Sleep as ordered, and wait for the end; the result is that of ``run_sleep_cycle``."""
-        order = msgspec.structs.replace(order, wait=True, thresholds=self._thresholds())
-        check_order(order)
+        request = msgspec.structs.replace(request, wait=True, thresholds=self._thresholds())
 
-        async def here(sleeper: Sleeper) -> dict[str, Any]:
-            cycle = await sleeper.begin(order)
+        async def here(sleeper: Sleeper, reader: ReadModel) -> dict[str, Any]:
+            cycle = await sleeper.begin(order_of(request))
             await sleeper.finished()
-            return older_result(sleeper, sleeper.ledger.summary(cycle))
+            return older_result(reader, reader.record(cycle))
 
         def there(client: Client) -> dict[str, Any]:
-            result = client.call(order, RunResult)
+            result = client.call(request, RunResult)
             return result.older or {}
 
         try:
@@ -168,33 +169,36 @@ class SleepScheduler:
             moment = local_naive(datetime.now(UTC))
             return {"status": "skipped", "reason": refusal.message, "timestamp": moment}
 
-    def _decide(self) -> Decision:
-        async def here(sleeper: Sleeper) -> Decision:
+    def _decide(self) -> DecisionView:
+        given = self._thresholds()
+
+        async def here(sleeper: Sleeper, _reader: ReadModel) -> DecisionView:
             await sleeper.look()
-            return sleeper.decide(self._thresholds())
+            return decision_view(sleeper.decide(thresholds(given)))
 
-        return self._with_owner(here, lambda client: client.call(Check(thresholds=self._thresholds()), Decision))
+        return self._with_owner(here, lambda client: client.call(Check(thresholds=given), DecisionView))
 
-    def _thresholds(self) -> Thresholds:
+    def _thresholds(self) -> GivenThresholds:
         """Those that were given explicitly."""
 
         def given(value: _T) -> _T | None:
             return None if isinstance(value, _DefaultInt | _DefaultFloat) else value
 
-        return Thresholds(
+        return GivenThresholds(
             min_experiences=given(self.min_experiences),
             min_new_experiences=given(self.min_new_experiences),
             min_hours_between_sleep=given(self.min_hours_between_sleep),
             min_salience=given(self.min_salience),
         )
 
-    def _with_owner(self, here: Callable[[Sleeper], Awaitable[_T]], there: Callable[[Client], _T]) -> _T:
+    def _with_owner(self, here: Callable[[Sleeper, ReadModel], Awaitable[_T]], there: Callable[[Client], _T]) -> _T:
         """Do it here while holding the lock, or ask the daemon that holds it."""
 
         async def locally() -> _T:
-            sleeper = Sleeper(self._config, clock=SystemClock(), listener=_tell_nobody)
+            parts = Parts(self._config, clock=SystemClock(), listener=_tell_nobody)
+            sleeper = Sleeper(parts)
             try:
-                return await here(sleeper)
+                return await here(sleeper, ReadModel(parts))
             finally:
                 await sleeper.end_cycle()
                 sleeper.close()

@@ -22,13 +22,14 @@ from .clock import SystemClock
 from .config.layers import load
 from .config.schema import BufferConfig, Config, ControlConfig, StateConfig, WorkerConfig
 from .cycle import State
+from .cycles.composition import Parts
+from .cycles.planning import Order
 from .cycles.sleeper import Sleeper
 from .errors import SleepdError, WorkerFailed
 from .files import make_directory, replace_file
 from .host import worker_python
 from .log import configure
-from .protocol.control import Run
-from .protocol.status import CycleSummary
+from .store.ledger_rows import CycleRecord
 from .store.split_secret import BYTES, FILE_NAME
 from .text.display import clean
 
@@ -58,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _sleep_in(directory: Path, configured_python: str) -> CycleSummary:
+def _sleep_in(directory: Path, configured_python: str) -> CycleRecord:
     model = directory / "model"
     _make_model(model, worker_python(configured_python))
     records = [
@@ -101,10 +102,10 @@ def _make_model(directory: Path, python: str) -> None:
         )
 
 
-async def _sleep(config: Config) -> CycleSummary:
-    sleeper = Sleeper(config, clock=SystemClock(), listener=lambda _event, _fields: None)
+async def _sleep(config: Config) -> CycleRecord:
+    sleeper = Sleeper(Parts(config, clock=SystemClock(), listener=lambda _event, _fields: None))
     try:
-        await sleeper.begin(Run(force=True))
+        await sleeper.begin(Order(force=True))
         end = await sleeper.finished()
     finally:
         await sleeper.end_cycle()

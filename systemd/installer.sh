@@ -282,7 +282,7 @@ flip() {
     fi
     run install -d "$local_prefix/bin"
     run ln -sfn "$prefix/current/daemon/bin/sleepctl" "$local_prefix/bin/sleepctl"
-    # Manual pages and completions, written from the code that was just installed.
+    # Manual pages and completions of the release that was just installed.
     run "$target/daemon/bin/python" -P -m sleepd.sleepctl.share "$local_prefix"
     first_config "$target"
     # Absent in an image that is being built: systemd reads the units when it boots.

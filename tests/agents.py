@@ -3,15 +3,31 @@
 from __future__ import annotations
 
 import json
+from array import array
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from sleepd.buffer.columns import BufferColumns
 from sleepd.config.render import render
 from sleepd.config.schema import BufferConfig, Config, ControlConfig, StateConfig, TriggersConfig, WorkerConfig
 
 TOPICS = ("tide", "lamp", "gull", "rope", "fog", "bell", "oar", "net", "pier", "salt", "kelp", "crab")
+
+
+def columns(
+    keys: Sequence[int], *, groups: Sequence[int] | None = None, saliences: Sequence[float] | None = None
+) -> BufferColumns:
+    """A buffer of these id hashes: each experience is its own content, with a salience of 0.7, where nothing else is
+    given.
+    """
+    return BufferColumns(
+        keys=array("Q", keys),
+        groups=array("Q", keys if groups is None else groups),
+        saliences=array("d", [0.7] * len(keys) if saliences is None else saliences),
+    )
 
 
 def experiences(count: int, *, start: int = 0, salience: float = 0.8) -> list[dict[str, Any]]:

@@ -17,6 +17,7 @@ from sleepd.quarantine.near_duplicates import Screened
 from sleepd.quarantine.rules import Findings, Isolation
 from sleepd.quarantine.screening_process import Screener, screen_records
 from sleepd.text.secret_scan import SecretFinder
+from tests.agents import columns
 
 CORPUS = Path(__file__).parent / "data" / "quarantine_corpus.jsonl"
 FORMS = CORPUS.with_name("secrets_corpus.jsonl")
@@ -66,7 +67,7 @@ def barred(found: Iterable[Screened]) -> set[int]:
     for each in kept:
         findings.put(each)
     keys, groups = [each.key for each in kept], [each.group for each in kept]
-    causes = Isolation(findings, {}, ()).causes(keys, groups, [0.7] * len(keys), learned=(), min_salience=0.6)
+    causes = Isolation(findings, {}, ()).causes(columns(keys, groups=groups), learned=(), min_salience=0.6)
     return {key for key, _ in causes}
 
 

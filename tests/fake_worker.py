@@ -25,7 +25,6 @@ from typing import NamedTuple
 from sleepd.protocol.evidence import Collapse, Drift, Evidence, LaterLoss, LossPair, Probation, Relevance, Speech
 from sleepd.protocol.job import (
     RESUME_POINT,
-    Check,
     Failure,
     Hello,
     Job,
@@ -33,6 +32,7 @@ from sleepd.protocol.job import (
     Progress,
     Reply,
     Report,
+    TrainingCheck,
     WorkerMessage,
     decode_job,
     decode_lessons,
@@ -70,7 +70,7 @@ def report(
     trained = [lesson for lesson in lessons if lesson.role == "train"]
     held = [lesson for lesson in lessons if lesson.role == "holdout"]
     checks = [
-        Check(name=name, passed=True, figure=1.0, limit=0.0, detail="fine")
+        TrainingCheck(name=name, passed=True, figure=1.0, limit=0.0, detail="fine")
         for name in ("supervised_tokens", "adapter_changed", "losses_finite", "reload_matches")
     ]
     return Report(

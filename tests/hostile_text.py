@@ -18,7 +18,7 @@ from typing import Any
 
 from sleepd.buffer import experience, parsing
 from sleepd.buffer.experience import Experience
-from sleepd.buffer.trained_texts import Place, Whereabouts, learned, whereabouts
+from sleepd.buffer.trained_texts import Place, Whereabouts, trained_texts, whereabouts
 from sleepd.policy import recall, repetition, reply_statistics
 from sleepd.quarantine import near_duplicates
 from sleepd.text import bounded_text, display, hidden_forms, shell
@@ -224,7 +224,7 @@ def chat_functions() -> dict[str, Callable[[str], Any]]:
 def _preview(text: str, *, masks: bool) -> Any:
     one = _experience(text)
     place = Place(one.id, experience.group_key(one.prompt, one.response), "train")
-    return learned(1, Whereabouts([place], [], []), [one], limit=1, masks=masks)
+    return trained_texts(1, Whereabouts([place], [], []), [one], limit=1, masks=masks)
 
 
 def _form(head: bytes) -> str:

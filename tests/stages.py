@@ -8,14 +8,37 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+from sleepd.clock import Clock
 from sleepd.config.schema import Config
+from sleepd.cycles.composition import Listener, Parts
+from sleepd.cycles.planning import Order
+from sleepd.cycles.read_model import ReadModel
 from sleepd.cycles.sleeper import Sleeper
-from sleepd.protocol.control import Run
-from sleepd.protocol.status import CycleSummary
+from sleepd.store.ledger_rows import CycleRecord
 from tests.agents import config_for, experiences, write_buffer
 from tests.fakes import FakeClock, fake_worker
 
-Scene = Callable[[Sleeper], Awaitable[Any]]
+
+class OpenSleeper(Sleeper):
+    """The service, and what stands beside it on the same state directory: its parts and its read model."""
+
+    def __init__(self, parts: Parts, *, worker: tuple[str, ...] | None = None) -> None:
+        super().__init__(parts, worker=worker)
+        self.parts = parts
+        self.reader = ReadModel(parts)
+
+
+Scene = Callable[[OpenSleeper], Awaitable[Any]]
+
+
+def open_sleeper(
+    config: Config,
+    *,
+    clock: Clock,
+    worker: tuple[str, ...],
+    listener: Listener = lambda _event, _fields: None,
+) -> OpenSleeper:
+    return OpenSleeper(Parts(config, clock=clock, listener=listener), worker=worker)
 
 
 class Stage:
@@ -35,7 +58,7 @@ class Stage:
 
     def play(self, scene: Scene, *, behaviour: str = "promote") -> Any:
         async def life() -> Any:
-            sleeper = Sleeper(
+            sleeper = open_sleeper(
                 self.config,
                 clock=self.clock,
                 listener=lambda event, fields: self.events.append((event, fields)),
@@ -49,12 +72,12 @@ class Stage:
 
         return asyncio.run(life())
 
-    def sleep(self, order: Run | None = None, *, behaviour: str = "promote") -> CycleSummary:
+    def sleep(self, order: Order | None = None, *, behaviour: str = "promote") -> CycleRecord:
         """One cycle to its end."""
 
-        async def scene(sleeper: Sleeper) -> CycleSummary:
+        async def scene(sleeper: OpenSleeper) -> CycleRecord:
             await sleeper.look()
-            await sleeper.begin(order or Run())
+            await sleeper.begin(order or Order())
             summary = await sleeper.finished()
             assert summary is not None
             return summary
@@ -72,5 +95,5 @@ class Stage:
         return json.loads((self.state / name).read_text())
 
 
-async def look(sleeper: Sleeper) -> Any:
+async def look(sleeper: OpenSleeper) -> Any:
     return await sleeper.look()

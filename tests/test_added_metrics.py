@@ -8,8 +8,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from sleepd.cycles.sleeper import Sleeper
 from sleepd.daemon.control_socket import Peer
+from sleepd.daemon.publisher import Life
 from sleepd.daemon.requests import Requests
 from sleepd.daemon.status_view import detail, overview
 from sleepd.errors import CheckpointInvalid, PermissionDenied, UsageError
@@ -17,7 +17,7 @@ from sleepd.protocol.control import AddMetric
 from sleepd.protocol.status import MetricResult
 from sleepd.store.checkpoints import verify
 from tests.agents import changed
-from tests.stages import Stage
+from tests.stages import OpenSleeper, Stage
 
 OWNER = Peer(pid=1, uid=0, gid=0)
 
@@ -35,8 +35,8 @@ async def reload() -> list[str]:
 
 
 def add(stage: Stage, cycle: int, name: str, value: float | None, peer: Peer = OWNER) -> MetricResult:
-    async def scene(sleeper: Sleeper) -> Any:
-        requests = Requests(sleeper, reload=reload, describe=lambda: (None, ""))
+    async def scene(sleeper: OpenSleeper) -> Any:
+        requests = Requests(sleeper, sleeper.reader, Life(config_path=Path()), reload=reload)
         return await requests.respond(AddMetric(cycle=cycle, name=name, value=value), peer)
 
     return stage.play(scene)
@@ -54,8 +54,8 @@ def test_a_figure_stands_beside_the_checkpoints(stage: Stage) -> None:
     assert set(stage.read("metrics.json")) == {"2"}
     (stage.state / "state.db").unlink()
 
-    async def scene(sleeper: Sleeper) -> Any:
-        return detail(sleeper, 2).metrics
+    async def scene(sleeper: OpenSleeper) -> Any:
+        return detail(sleeper.reader, 2).metrics
 
     assert [(each.name, each.value) for each in stage.play(scene)] == [("accuracy", 0.9)]
 
@@ -66,8 +66,8 @@ def test_a_champion_that_breaks_a_limit_is_rolled_back(stage: Stage) -> None:
     assert (done.is_broken, done.was_champion, done.champion) == (True, True, 1)
     assert (stage.state / "current").resolve().name == "cycle_001"
 
-    async def scene(sleeper: Sleeper) -> Any:
-        return overview(sleeper, next_check_at=None, config_path="").alarms
+    async def scene(sleeper: OpenSleeper) -> Any:
+        return overview(sleeper.reader, next_check_at=None, config_path="").alarms
 
     (alarm,) = stage.play(scene)
     assert alarm.text == "rolled back by itself: cycle 2 breaks a limit of yours: accuracy 0.7, at least 0.8"
@@ -110,8 +110,8 @@ def test_what_is_refused(stage: Stage) -> None:
     with pytest.raises(CheckpointInvalid, match=r"metrics\.json: not understood"):
         add(stage, 2, "accuracy", 1.0)
 
-    async def scene(sleeper: Sleeper) -> Any:
-        return detail(sleeper, 2).metrics
+    async def scene(sleeper: OpenSleeper) -> Any:
+        return detail(sleeper.reader, 2).metrics
 
     assert stage.play(scene) == []
     assert (stage.state / "metrics.json").read_text() == "{"

@@ -15,7 +15,6 @@ from typing import Any
 
 import pytest
 
-from sleepd.cycles.sleeper import Sleeper
 from sleepd.daemon.status_view import cycles, detail, overview
 from sleepd.errors import CheckpointInvalid
 from sleepd.protocol.control import History, Rollback, Run
@@ -29,7 +28,7 @@ from tests.agents import changed, config_for, experiences, write_buffer
 from tests.fakes import real_interpreter
 from tests.older_trainer import adapter_weights, safetensors, write_older_cycle
 from tests.processes import DaemonProcess
-from tests.stages import Stage
+from tests.stages import OpenSleeper, Stage
 
 
 @pytest.fixture
@@ -43,14 +42,14 @@ def stage(tmp_path: Path) -> Stage:
     return stage
 
 
-async def explain(sleeper: Sleeper) -> Any:
+async def explain(sleeper: OpenSleeper) -> Any:
     await sleeper.look()
-    return overview(sleeper, next_check_at=None, config_path="")
+    return overview(sleeper.reader, next_check_at=None, config_path="")
 
 
-async def past(sleeper: Sleeper) -> Any:
+async def past(sleeper: OpenSleeper) -> Any:
     await sleeper.look()
-    return cycles(sleeper, limit=50)
+    return cycles(sleeper.reader, limit=50)
 
 
 def fingerprint(state: Path) -> dict[str, tuple[str, int]]:
@@ -145,7 +144,7 @@ def test_nothing_inside_the_older_folders_is_ever_written(stage: Stage) -> None:
     stage.write(40)
     stage.sleep()
 
-    async def roll(sleeper: Sleeper) -> list[int | None]:
+    async def roll(sleeper: OpenSleeper) -> list[int | None]:
         return [sleeper.rollback(to)[0] for to in (None, 0, 7, 8, 7)]
 
     assert stage.play(roll) == [7, None, 7, 8, 7]
@@ -160,10 +159,15 @@ def test_a_lost_ledger_changes_no_answer(stage: Stage) -> None:
     stage.write(40)
     stage.sleep()
 
-    async def answers(sleeper: Sleeper) -> Any:
+    async def answers(sleeper: OpenSleeper) -> Any:
         await sleeper.look()
-        known = sleeper.history.known()
-        return cycles(sleeper, limit=50), known.sides, sleeper.intake.counts, sleeper.checkpoints.champion()
+        known = sleeper.parts.history.known()
+        return (
+            cycles(sleeper.reader, limit=50),
+            known.sides,
+            sleeper.parts.intake.counts,
+            sleeper.parts.checkpoints.champion(),
+        )
 
     before = stage.play(answers)
     (stage.state / "state.db").unlink()
@@ -173,7 +177,7 @@ def test_a_lost_ledger_changes_no_answer(stage: Stage) -> None:
 def test_rolled_back_to_the_base_it_is_not_adopted_again(stage: Stage) -> None:
     """The owner's choice outlives a restart and a lost ledger."""
 
-    async def to_base(sleeper: Sleeper) -> None:
+    async def to_base(sleeper: OpenSleeper) -> None:
         sleeper.rollback(0)
 
     stage.play(to_base)
@@ -430,8 +434,8 @@ def test_an_adopted_adapter_that_changes_afterwards_is_not_used(stage: Stage) ->
 def test_one_cycle_can_be_shown(stage: Stage) -> None:
     """``sleepctl show 7`` says where its files are, and no more than is known."""
 
-    async def show(sleeper: Sleeper) -> Any:
-        return detail(sleeper, 7)
+    async def show(sleeper: OpenSleeper) -> Any:
+        return detail(sleeper.reader, 7)
 
     shown = stage.play(show)
     assert (shown.summary.state, shown.report, shown.trained_ids) == ("adopted", None, [])

@@ -8,13 +8,12 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from sleepd.cycles.sleeper import Sleeper
+from sleepd.cycles.planning import Order
 from sleepd.daemon.status_view import overview
 from sleepd.policy.overdue import Limits, alarms
-from sleepd.protocol.control import Run
-from sleepd.protocol.status import Decision, Veto
+from sleepd.policy.triggers import Decision, Veto
 from tests.agents import changed
-from tests.stages import Stage
+from tests.stages import OpenSleeper, Stage
 
 LIMITS = Limits(overdue_hours=24.0, max_cycles_a_day=3)
 
@@ -56,12 +55,12 @@ def stage(tmp_path: Path) -> Stage:
     return stage
 
 
-async def explain(sleeper: Sleeper) -> Any:
+async def explain(sleeper: OpenSleeper) -> Any:
     await sleeper.look()
-    return overview(sleeper, next_check_at=None, config_path="")
+    return overview(sleeper.reader, next_check_at=None, config_path="")
 
 
-async def pause(sleeper: Sleeper, is_paused: bool = True) -> None:
+async def pause(sleeper: OpenSleeper, is_paused: bool = True) -> None:
     sleeper.pause(is_paused=is_paused)
 
 
@@ -98,7 +97,7 @@ def test_a_clock_set_back_neither_warns_nor_hides_for_ever(stage: Stage) -> None
     stage.clock.wall = stage.clock.wall.replace(year=2020)
     assert stage.play(explain).alarms == []
 
-    async def later(sleeper: Sleeper) -> Any:
+    async def later(sleeper: OpenSleeper) -> Any:
         await sleeper.look()
         stage.clock.advance(25 * 3600)
         return await explain(sleeper)
@@ -111,7 +110,7 @@ def test_more_cycles_than_usual_in_a_day_are_a_warning(stage: Stage) -> None:
     stage.config = changed(stage.config, "triggers", max_cycles_a_day=2)
     for count in (12, 24, 36):
         stage.write(count)
-        stage.sleep(Run(force=True))
+        stage.sleep(Order(force=True))
     (alarm,) = stage.play(explain).alarms
     assert alarm.text.startswith("3 cycles began in the last 24 h (more than 2)")
     stage.clock.advance(25 * 3600)
@@ -121,11 +120,11 @@ def test_more_cycles_than_usual_in_a_day_are_a_warning(stage: Stage) -> None:
 def test_changed_cause_is_logged(stage: Stage) -> None:
     """A warning that stands is logged again with another cause, in status and journal alike; not with other figures."""
 
-    async def scene(sleeper: Sleeper) -> list[str]:
+    async def scene(sleeper: OpenSleeper) -> list[str]:
         with capture_logs() as lines:
             for text in ("7 MB are free", "5 MB are free", "the disk is read-only", ""):
-                sleeper.alarms.note("disk_full", text)
-                assert [alarm.text for alarm in sleeper.alarms.standing] == ([text] if text else [])
+                sleeper.parts.alarms.note("disk_full", text)
+                assert [alarm.text for alarm in sleeper.parts.alarms.standing] == ([text] if text else [])
         return [line.get("text", line["event"]) for line in lines]
 
     assert stage.play(scene) == ["7 MB are free", "the disk is read-only", "disk_full_ended"]

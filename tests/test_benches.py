@@ -20,6 +20,8 @@ import pytest
 from tests.agents import experiences
 
 ROOT = Path(__file__).parents[1]
+HANGS_SECONDS = 1200
+"""A command that takes longer hangs, however busy the machine is."""
 QUICK = ("--set", "epochs=1", "--set", "min_steps=0", "--set", "kl_prompts=8")
 pytestmark = [
     pytest.mark.model,
@@ -49,6 +51,7 @@ def run(script: str, *arguments: object, ends: tuple[int, ...] = (0,)) -> str:
         cwd=ROOT,
         capture_output=True,
         text=True,
+        timeout=HANGS_SECONDS,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
     assert done.returncode in ends, done.stdout + done.stderr

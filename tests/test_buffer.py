@@ -15,10 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sleepd.buffer import parsing as digest
-from sleepd.buffer.buffer import ExperienceBuffer, View
 from sleepd.buffer.experience import Experience, derived_id, experience_key, group_key, key_text, parse
+from sleepd.buffer.experience_buffer import ExperienceBuffer
 from sleepd.buffer.parsing import MOST_CHARACTERS, HalfWritten, decoded_line, digest_whole, records
 from sleepd.buffer.reader_process import FirstBytes, Reading, read_digest, read_texts
+from sleepd.buffer.view import View
 from sleepd.errors import BufferUnreadable
 from tests.agents import experiences, write_buffer
 from tests.fakes import FakeClock
@@ -168,7 +169,7 @@ def test_absent_emptied_shrunk_and_back(desk: Desk) -> None:
 @pytest.mark.parametrize("second", [1_700_000_000, 4_000_000_000])
 def test_an_unchanged_file_is_not_read_again(desk: Desk, monkeypatch: pytest.MonkeyPatch, second: int) -> None:
     """The same view object comes back as long as the file is the same, even if its time lies in the future."""
-    monkeypatch.setattr("sleepd.buffer.buffer.FRESH_NANOSECONDS", 0)
+    monkeypatch.setattr("sleepd.buffer.experience_buffer.FRESH_NANOSECONDS", 0)
     write_buffer(desk.path, experiences(9))
     os.utime(desk.path, (second, second))
     assert desk.read() is desk.read()
@@ -389,7 +390,7 @@ def test_a_symbolic_link_is_followed(desk: Desk, tmp_path: Path) -> None:
 
 def test_texts_of_a_buffer_that_stays_broken_are_refused(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     """A cycle does not start on half a file: after a few tries the reason is said."""
-    monkeypatch.setattr("sleepd.buffer.buffer.EXTRACT_PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr("sleepd.buffer.experience_buffer.EXTRACT_PAUSE_SECONDS", 0.0)
     desk.path.write_text("[{")
     with pytest.raises(BufferUnreadable, match="not whole"):
         desk.texts("a")
@@ -452,7 +453,7 @@ def test_a_cancelled_read_keeps_the_file_open_for_its_thread(desk: Desk, monkeyp
         read_from.append(os.fstat(file._file.fileno()))
         return Reading()
 
-    monkeypatch.setattr("sleepd.buffer.buffer.read_digest", slow)
+    monkeypatch.setattr("sleepd.buffer.experience_buffer.read_digest", slow)
 
     async def life() -> None:
         look = asyncio.create_task(desk.buffer.read())
@@ -475,7 +476,7 @@ def test_a_disk_error_is_told(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> No
     def broken(*_: object) -> Reading:
         raise OSError(errno.EIO, "Input/output error")
 
-    monkeypatch.setattr("sleepd.buffer.buffer.read_digest", broken)
+    monkeypatch.setattr("sleepd.buffer.experience_buffer.read_digest", broken)
     write_buffer(desk.path, experiences(3))
     with pytest.raises(BufferUnreadable, match="Input/output error") as caught:
         desk.read()
@@ -484,14 +485,14 @@ def test_a_disk_error_is_told(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_half_a_file_that_stays_is_not_parsed_again(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     """An unchanged half-written file costs one parse, however often it is looked at."""
-    monkeypatch.setattr("sleepd.buffer.buffer.FRESH_NANOSECONDS", 0)
+    monkeypatch.setattr("sleepd.buffer.experience_buffer.FRESH_NANOSECONDS", 0)
     parsed: list[int] = []
 
     def spy(file: BinaryIO, before: Reading | None) -> Reading:
         parsed.append(1)
         return read_digest(file, before)
 
-    monkeypatch.setattr("sleepd.buffer.buffer.read_digest", spy)
+    monkeypatch.setattr("sleepd.buffer.experience_buffer.read_digest", spy)
     desk.path.write_text("[{")
     assert desk.read().is_settling
     desk.clock.advance(31)
@@ -545,8 +546,8 @@ def test_an_appended_line_is_compared_with_all_before(desk: Desk) -> None:
 
 def test_an_earlier_line_edited_in_place_is_noticed(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     """The size and the last lines are the same, and yet the file is read again as a whole."""
-    monkeypatch.setattr("sleepd.buffer.buffer.TAIL_BYTES", 64)
-    monkeypatch.setattr("sleepd.buffer.buffer.FRESH_NANOSECONDS", 0)
+    monkeypatch.setattr("sleepd.buffer.experience_buffer.TAIL_BYTES", 64)
+    monkeypatch.setattr("sleepd.buffer.experience_buffer.FRESH_NANOSECONDS", 0)
     desk.path.write_text(as_lines(experiences(30)))
     os.utime(desk.path, (1_700_000_000, 1_700_000_000))
     desk.read()
@@ -567,7 +568,7 @@ def test_texts_come_from_one_state_of_the_file(tmp_path: Path, monkeypatch: pyte
     """A buffer that changes while its texts are read is read again."""
     desk = Desk(tmp_path)
     write_buffer(desk.path, experiences(3))
-    monkeypatch.setattr("sleepd.buffer.buffer.EXTRACT_PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr("sleepd.buffer.experience_buffer.EXTRACT_PAUSE_SECONDS", 0.0)
     tries: list[int] = []
 
     def spy(file: FirstBytes, wanted: set[int], characters: int | None) -> Reading:
@@ -577,7 +578,7 @@ def test_texts_come_from_one_state_of_the_file(tmp_path: Path, monkeypatch: pyte
         tries.append(1)
         return reading
 
-    monkeypatch.setattr("sleepd.buffer.buffer.read_texts", spy)
+    monkeypatch.setattr("sleepd.buffer.experience_buffer.read_texts", spy)
     wanted = [record["id"] for record in experiences(3)]
     assert [each.id for each in desk.texts(*wanted)] == wanted[:2]
     assert len(tries) == 2

@@ -10,15 +10,15 @@ from typing import Any
 
 import pytest
 
-from sleepd.cycles.sleeper import Sleeper
+from sleepd.cycle import State
+from sleepd.cycles.planning import Order
 from sleepd.daemon.status_view import overview
 from sleepd.files import replace_file
-from sleepd.protocol.control import Run
 from sleepd.store.legacy_formats import from_local, local_naive
 from tests.agents import changed, config_for, experiences, write_buffer
 from tests.fakes import fake_interpreter
 from tests.processes import DaemonProcess
-from tests.stages import Stage
+from tests.stages import OpenSleeper, Stage
 
 HOUR = timedelta(hours=1)
 JUMPS = {
@@ -47,7 +47,7 @@ def hours_found(decision: Any) -> float:
 def test_under_a_running_daemon_the_interval_is_what_passed(stage: Stage, jump: timedelta) -> None:
     """Whatever the wall clock does in between, the next sleep comes six hours after the last."""
 
-    async def scene(sleeper: Sleeper) -> None:
+    async def scene(sleeper: OpenSleeper) -> None:
         assert not (await sleeper.look()).should_sleep
         stage.clock.advance(3 * 3600)
         stage.clock.wall += jump
@@ -65,14 +65,14 @@ def test_across_a_restart_it_waits_at_most_one_interval(stage: Stage, jump: time
     """A new process has only the wall clock: it may sleep at once or wait six hours, never longer, never twice."""
     stage.clock.wall += jump
 
-    async def scene(sleeper: Sleeper) -> list[str]:
+    async def scene(sleeper: OpenSleeper) -> list[State]:
         slept = []
         for _ in range(14):
             decision = await sleeper.look()
             hours = hours_found(decision)
             assert hours is None or hours >= 0
             if decision.should_sleep:
-                await sleeper.begin(Run())
+                await sleeper.begin(Order())
                 summary = await sleeper.finished()
                 assert summary is not None
                 slept.append(summary.state)
@@ -85,9 +85,9 @@ def test_across_a_restart_it_waits_at_most_one_interval(stage: Stage, jump: time
 def test_a_last_sleep_in_the_future_is_named(stage: Stage) -> None:
     """After a clock that was set back, status says so in a warning until time has caught up."""
 
-    async def warnings(sleeper: Sleeper) -> list[str]:
+    async def warnings(sleeper: OpenSleeper) -> list[str]:
         await sleeper.look()
-        return [alarm.name for alarm in overview(sleeper, next_check_at=None, config_path="").alarms]
+        return [alarm.name for alarm in overview(sleeper.reader, next_check_at=None, config_path="").alarms]
 
     assert stage.play(warnings) == []
     stage.clock.wall -= timedelta(days=3)
@@ -132,12 +132,12 @@ def test_a_night_with_a_change_of_the_clocks_has_one_sleep(tmp_path: Path, berli
     stage.clock.wall = start
     stage.write(12)
 
-    async def scene(sleeper: Sleeper) -> list[float]:
+    async def scene(sleeper: OpenSleeper) -> list[float]:
         slept = []
         for half_hour in range(24):
             stage.write(12 + 2 * half_hour)
             if (await sleeper.look()).should_sleep:
-                await sleeper.begin(Run())
+                await sleeper.begin(Order())
                 await sleeper.finished()
                 slept.append(half_hour / 2)
             stage.clock.advance(1800)

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from sleepd.cycles.sleeper import Sleeper
 from sleepd.daemon.status_view import detail
 from sleepd.errors import CheckpointInvalid
 from sleepd.store.checkpoint_documents import evaluation_of, placements_of, seen_by
@@ -17,7 +16,7 @@ from sleepd.store.compaction import KEPT_WHOLE, STATEMENTS
 from sleepd.store.database import SCHEMA_VERSION
 from sleepd.store.ledger import Ledger
 from tests.faults.ten_years import HELD_OUT, NEW_A_DAY, Life, live
-from tests.stages import Stage, look
+from tests.stages import OpenSleeper, Stage, look
 
 DAYS = KEPT_WHOLE + 60
 BYTES_AN_OLD_CYCLE = 10_000
@@ -120,10 +119,10 @@ def test_compacted_cycle_is_shown_whole(tmp_path: Path, monkeypatch: pytest.Monk
     stage = Stage(tmp_path)
     stage.make_champions(12, 24, 36)
 
-    async def read(sleeper: Sleeper) -> Any:
+    async def read(sleeper: OpenSleeper) -> Any:
         await look(sleeper)
-        parts = sleeper.ledger, sleeper.checkpoints
-        return detail(sleeper, 1), placements_of(1, *parts), evaluation_of(1, *parts), seen_by(1, *parts)
+        parts = sleeper.parts.ledger, sleeper.parts.checkpoints
+        return detail(sleeper.reader, 1), placements_of(1, *parts), evaluation_of(1, *parts), seen_by(1, *parts)
 
     before = stage.play(read)
     _compact_all(stage, monkeypatch)

@@ -21,6 +21,7 @@ from sleepd.protocol.control import (
     Buffer,
     Cancel,
     Check,
+    GivenThresholds,
     History,
     Pause,
     Reload,
@@ -28,10 +29,9 @@ from sleepd.protocol.control import (
     Rollback,
     Run,
     Show,
-    Thresholds,
     Why,
 )
-from sleepd.protocol.status import BufferDetail, CycleDetail, Decision, RunResult
+from sleepd.protocol.status import BufferDetail, CycleDetail, DecisionView, RunResult
 from sleepd.store.checkpoints import verify
 from tests.agents import changed, config_for, experiences, write_buffer, write_config
 from tests.fakes import fake_interpreter
@@ -91,9 +91,11 @@ def test_every_question_has_an_answer(tmp_path: Path, config: Config) -> None:
     write_buffer(tmp_path / "buffer.json", records)
     with DaemonProcess(tmp_path, behaving(config, tmp_path, "promote")) as daemon:
         daemon.await_event("candidate_promoted", cycle=1)
-        decision = daemon.call(Check(), Decision)
+        decision = daemon.call(Check(), DecisionView)
         assert decision.reason == "Insufficient new experiences (0 < 2)"
-        assert daemon.call(Check(thresholds=Thresholds(min_experiences=50)), Decision).reason.endswith("(12 < 50)")
+        assert daemon.call(Check(thresholds=GivenThresholds(min_experiences=50)), DecisionView).reason.endswith(
+            "(12 < 50)"
+        )
         detail = daemon.call(Buffer(), BufferDetail)
         assert (detail.status.total, sum(detail.histogram), detail.histogram[8]) == (12, 12, 12)
         assert [(aside.position, aside.reason) for aside in detail.set_aside] == [
@@ -258,7 +260,7 @@ def test_a_reload_reads_the_drop_ins_again(tmp_path: Path, config: Config) -> No
     drop_in.parent.mkdir()
 
     def missing() -> str:
-        return daemon.call(Check(), Decision).reason
+        return daemon.call(Check(), DecisionView).reason
 
     with DaemonProcess(tmp_path, config, SLEEPD_TRIGGERS_MIN_NEW_EXPERIENCES="9") as daemon:
         assert missing() == "Insufficient experiences (0 < 5)"
@@ -275,7 +277,7 @@ def test_a_reload_reads_the_drop_ins_again(tmp_path: Path, config: Config) -> No
         drop_in.unlink()
         daemon.process.send_signal(signal.SIGHUP)
         daemon.await_true(lambda: missing() == "Insufficient experiences (0 < 5)", "the default again")
-        why = {each.name: each.required for each in daemon.call(Check(), Decision).conditions}
+        why = {each.name: each.required for each in daemon.call(Check(), DecisionView).conditions}
         assert why["min_new_experiences"] == 9
 
 

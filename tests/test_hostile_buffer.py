@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from sleepd.buffer import open_file
-from sleepd.buffer.buffer import ExperienceBuffer
+from sleepd.buffer.experience_buffer import ExperienceBuffer
 from sleepd.buffer.parsing import digest_whole
 from sleepd.buffer.reader_process import read_texts
 from sleepd.config.schema import Config

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from sleepd.cycles.sleeper import Sleeper
+from sleepd.cycles.planning import Order
 from sleepd.daemon.status_view import overview
 from sleepd.errors import CheckpointInvalid
 from sleepd.protocol.control import Run
@@ -21,7 +21,7 @@ from tests.fakes import real_interpreter
 from tests.faults.damaged_checkpoints import three_champions, try_all
 from tests.older_trainer import adapter_weights
 from tests.processes import DaemonProcess
-from tests.stages import Stage
+from tests.stages import OpenSleeper, Stage
 
 
 @pytest.fixture
@@ -30,9 +30,9 @@ def stage(tmp_path: Path) -> Stage:
     return three_champions(tmp_path / "made")
 
 
-async def explain(sleeper: Sleeper) -> Any:
+async def explain(sleeper: OpenSleeper) -> Any:
     await sleeper.look()
-    return overview(sleeper, next_check_at=None, config_path="")
+    return overview(sleeper.reader, next_check_at=None, config_path="")
 
 
 def test_a_sample_of_damages_is_refused() -> None:
@@ -97,13 +97,13 @@ def test_a_champion_damaged_while_the_daemon_runs_is_not_continued(stage: Stage)
     """It is read again before it becomes a parent: the cycle does not begin, and the one before is in use."""
     stage.write(48)
 
-    async def scene(sleeper: Sleeper) -> Any:
+    async def scene(sleeper: OpenSleeper) -> Any:
         await sleeper.look()
         with (stage.state / "cycle_003/adapter_model.safetensors").open("r+b") as file:
             file.write(b"\xff")
         with pytest.raises(CheckpointInvalid, match="the champion was damaged, so cycle 2 is in use"):
-            await sleeper.begin(Run())
-        await sleeper.begin(Run())
+            await sleeper.begin(Order())
+        await sleeper.begin(Order())
         return await sleeper.finished()
 
     summary = stage.play(scene)

@@ -11,14 +11,13 @@ from typing import Any
 
 import pytest
 
-from sleepd.cycles.sleeper import Sleeper
 from sleepd.daemon.status_view import cycles
 from sleepd.errors import LedgerUnusable
 from sleepd.store import database
 from sleepd.store.database import SCHEMA_VERSION
 from sleepd.store.ledger import Ledger
 from tests.agents import write_config
-from tests.stages import Stage
+from tests.stages import OpenSleeper, Stage
 
 VERSION_1 = """
 CREATE TABLE cycles(
@@ -37,9 +36,14 @@ CREATE TABLE notes(name TEXT PRIMARY KEY, value BLOB NOT NULL);
 """As the first release wrote it; never edited."""
 
 
-async def answers(sleeper: Sleeper) -> Any:
+async def answers(sleeper: OpenSleeper) -> Any:
     await sleeper.look()
-    return cycles(sleeper, limit=50), sleeper.history.known().sides, sleeper.intake.counts, sleeper.decision
+    return (
+        cycles(sleeper.reader, limit=50),
+        sleeper.parts.history.known().sides,
+        sleeper.parts.intake.counts,
+        sleeper.parts.state.decision,
+    )
 
 
 @pytest.fixture

@@ -13,16 +13,14 @@ import pytest
 
 from sleepd.buffer.experience import group_key, key_text
 from sleepd.config.schema import QuarantineConfig
-from sleepd.cycles.planning import line_up
-from sleepd.cycles.sleeper import Sleeper
+from sleepd.cycles.planning import Order, line_up
 from sleepd.daemon.quarantine_view import decide_by_hand, quarantine_list
 from sleepd.daemon.trained_texts_view import learned
-from sleepd.protocol.control import Run
 from sleepd.protocol.job import decode_job, decode_lessons
 from sleepd.protocol.status import QuarantineList
 from sleepd.store.reservoir import read_reservoir
 from tests.agents import experiences, write_buffer
-from tests.stages import Stage
+from tests.stages import OpenSleeper, Stage
 
 MAIL = "ilse@orchard.example"
 REPLY = f"Write to {MAIL}, she knows where the lamp is kept."
@@ -48,9 +46,9 @@ def with_mail() -> list[dict[str, Any]]:
 
 
 def listed(stage: Stage) -> QuarantineList:
-    async def scene(sleeper: Sleeper) -> QuarantineList:
+    async def scene(sleeper: OpenSleeper) -> QuarantineList:
         await sleeper.look()
-        return await quarantine_list(sleeper, limit=100)
+        return await quarantine_list(sleeper.reader, limit=100)
 
     return stage.play(scene)
 
@@ -60,9 +58,9 @@ def test_personal_data_are_counted_in_any_case(tmp_path: Path, handling: str) ->
     """The list and the counts say how many experiences hold some, whatever becomes of them."""
     stage = staged(tmp_path, handling)
 
-    async def scene(sleeper: Sleeper) -> Any:
+    async def scene(sleeper: OpenSleeper) -> Any:
         await sleeper.look()
-        return sleeper.intake.counts, await quarantine_list(sleeper, limit=100)
+        return sleeper.parts.intake.counts, await quarantine_list(sleeper.reader, limit=100)
 
     counts, found = stage.play(scene)
     assert counts.personal == 6
@@ -75,14 +73,14 @@ def test_set_aside_is_lifted_by_a_release_and_by_the_setting(tmp_path: Path) -> 
     stage = staged(tmp_path, "set_aside")
     assert {entry.text for entry in listed(stage).entries} == {"personal data: 1 e-mail"}
 
-    async def scene(sleeper: Sleeper) -> Any:
+    async def scene(sleeper: OpenSleeper) -> Any:
         await sleeper.look()
         await decide_by_hand(sleeper, ["mail0"], "release")
         await sleeper.look()
-        before = sleeper.intake.counts.quarantined
+        before = sleeper.parts.intake.counts.quarantined
         sleeper.reconfigure(with_handling(stage, "keep"))
         await sleeper.look()
-        return before, sleeper.intake.counts.quarantined, sleeper.intake.counts.unscreened
+        return before, sleeper.parts.intake.counts.quarantined, sleeper.parts.intake.counts.unscreened
 
     assert stage.play(scene) == (5, 0, 0)
 
@@ -91,15 +89,15 @@ def test_masked_text_is_all_that_is_trained(tmp_path: Path) -> None:
     """Nothing that a cycle leaves holds the address; ids and content hashes are those of the text in the buffer."""
     stage = staged(tmp_path, "mask")
 
-    async def scene(sleeper: Sleeper) -> Any:
+    async def scene(sleeper: OpenSleeper) -> Any:
         await sleeper.look()
-        cycle = await sleeper.begin(Run())
-        work = sleeper.checkpoints.staging_path(cycle) / "work"
+        cycle = await sleeper.begin(Order())
+        work = sleeper.parts.checkpoints.staging_path(cycle) / "work"
         lessons = decode_lessons((work / "experiences.jsonl").read_bytes())
         job = decode_job((work / "job.json").read_bytes())
         await sleeper.finished()
-        places = {each.id: key_text(each.group) for each in sleeper.ledger.placements(cycle)}
-        return lessons, job, places, await learned(sleeper, cycle, limit=100)
+        places = {each.id: key_text(each.group) for each in sleeper.parts.ledger.placements(cycle)}
+        return lessons, job, places, await learned(sleeper.reader, cycle, limit=100)
 
     lessons, job, places, told = stage.play(scene)
     mails = [one for one in lessons if one.id.startswith("mail")]
@@ -124,10 +122,10 @@ def test_masked_text_is_replayed_under_its_old_hash(tmp_path: Path) -> None:
     assert all("[e-mail]" in one.response and one.unmasked for one in kept.values())
     write_buffer(stage.buffer, experiences(40)[12:])
     stage.clock.advance(7 * 3600)
-    stage.sleep(Run(force=True))
+    stage.sleep(Order(force=True))
 
-    async def scene(sleeper: Sleeper) -> dict[str, tuple[str, str]]:
-        return {each.id: (each.role, key_text(each.group)) for each in sleeper.ledger.placements(2)}
+    async def scene(sleeper: OpenSleeper) -> dict[str, tuple[str, str]]:
+        return {each.id: (each.role, key_text(each.group)) for each in sleeper.parts.ledger.placements(2)}
 
     again = {id_: place for id_, place in stage.play(scene).items() if id_ in kept}
     assert again
@@ -142,15 +140,15 @@ def test_questions_are_masked_too(tmp_path: Path) -> None:
     evaluation = msgspec.structs.replace(stage.config.evaluation, probes=str(probes))
     stage.config = msgspec.structs.replace(stage.config, evaluation=evaluation)
 
-    async def scene(sleeper: Sleeper) -> Any:
+    async def scene(sleeper: OpenSleeper) -> Any:
         await sleeper.look()
         lineup = await line_up(
-            Run(),
-            sleeper.config,
-            ledger=sleeper.ledger,
-            checkpoints=sleeper.checkpoints,
-            history=sleeper.history,
-            intake=sleeper.intake,
+            Order(),
+            sleeper.reader.config,
+            ledger=sleeper.parts.ledger,
+            checkpoints=sleeper.parts.checkpoints,
+            history=sleeper.parts.history,
+            intake=sleeper.parts.intake,
             unfit="",
             day=date(2026, 3, 1),
         )
@@ -171,7 +169,7 @@ def test_older_findings_are_screened_once_more(tmp_path: Path, monkeypatch: pyte
     spelled = {"id": "spelled", "prompt": "Key?", "response": " ".join(SECRET), "salience": 0.9}
     stage = staged(tmp_path, "keep", others=[spelled, {**spelled, "id": "released", "prompt": "Its key?"}])
 
-    async def release(sleeper: Sleeper) -> None:
+    async def release(sleeper: OpenSleeper) -> None:
         await sleeper.look()
         await decide_by_hand(sleeper, ["released"], "release")
 

@@ -10,17 +10,16 @@ from typing import Any
 
 import pytest
 
+from sleepd.cycles.planning import Order
 from sleepd.cycles.resume import staged_job
-from sleepd.cycles.sleeper import Sleeper
 from sleepd.daemon.status_view import detail, overview
 from sleepd.policy.probation import MIN_EXPERIENCES, compare
-from sleepd.protocol.control import Run
 from sleepd.protocol.evidence import LaterLoss, Probation
 from sleepd.registry.demotion import Demotion
 from sleepd.store.checkpoints import Checkpoints, verify
 from sleepd.store.database import Database
 from tests.agents import experiences, write_buffer
-from tests.stages import Stage
+from tests.stages import OpenSleeper, Stage
 
 
 def measured(gains: list[float], predecessor: int | None = 1) -> Probation:
@@ -64,9 +63,9 @@ def stage(tmp_path: Path) -> Stage:
     return stage
 
 
-async def shown(sleeper: Sleeper) -> Any:
+async def shown(sleeper: OpenSleeper) -> Any:
     await sleeper.look()
-    return overview(sleeper, next_check_at=None, config_path="")
+    return overview(sleeper.reader, next_check_at=None, config_path="")
 
 
 def test_the_job_names_whom_and_what_to_compare(stage: Stage) -> None:
@@ -77,9 +76,9 @@ def test_the_job_names_whom_and_what_to_compare(stage: Stage) -> None:
         copy["id"] = f"{990 + number:016x}"  # an old text under a new id
     write_buffer(stage.buffer, [*experiences(36), *copies])
 
-    async def scene(sleeper: Sleeper) -> Any:
-        await sleeper.begin(Run())
-        job = staged_job(sleeper.checkpoints, 3)
+    async def scene(sleeper: OpenSleeper) -> Any:
+        await sleeper.begin(Order())
+        job = staged_job(sleeper.parts.checkpoints, 3)
         sleeper.cancel()
         await sleeper.finished()
         return job
@@ -94,10 +93,10 @@ def test_the_first_champion_is_compared_with_the_base(tmp_path: Path) -> None:
     """Its predecessor is the base: an empty directory and no cycle. Before any champion there is nothing to compare."""
     stage = Stage(tmp_path)
 
-    async def scene(sleeper: Sleeper) -> Any:
-        cycle = await sleeper.begin(Run())
-        job = staged_job(sleeper.checkpoints, cycle)
-        (sleeper.checkpoints.staging_path(cycle) / "work" / "go").touch()
+    async def scene(sleeper: OpenSleeper) -> Any:
+        cycle = await sleeper.begin(Order())
+        job = staged_job(sleeper.parts.checkpoints, cycle)
+        (sleeper.parts.checkpoints.staging_path(cycle) / "work" / "go").touch()
         await sleeper.finished()
         return job
 
@@ -128,8 +127,8 @@ def test_a_worse_champion_is_rolled_back(stage: Stage) -> None:
     assert status.decision.should_sleep, "it waits for nothing"
     assert status.last_error is None
 
-    async def looked_at(sleeper: Sleeper) -> Any:
-        return detail(sleeper, 2)
+    async def looked_at(sleeper: OpenSleeper) -> Any:
+        return detail(sleeper.reader, 2)
 
     of_two = stage.play(looked_at)
     assert of_two.summary.is_rolled_back
@@ -143,7 +142,7 @@ def test_the_owners_choice_ends_the_alarm(stage: Stage) -> None:
     """Who puts a champion in use by hand has seen it."""
     stage.sleep(behaviour="worse")
 
-    async def scene(sleeper: Sleeper) -> Any:
+    async def scene(sleeper: OpenSleeper) -> Any:
         await sleeper.look()
         assert sleeper.rollback(2) == (2, 1)
         return await shown(sleeper)
@@ -164,10 +163,10 @@ def test_a_passing_comparison_is_kept(stage: Stage) -> None:
     said = [fields["text"] for name, fields in stage.events if name == "champion_compared"]
     assert "cycle 2 is better than cycle 1" in said[-1]
 
-    async def scene(sleeper: Sleeper) -> Any:
+    async def scene(sleeper: OpenSleeper) -> Any:
         await sleeper.look()
-        champion = overview(sleeper, next_check_at=None, config_path="").champion
-        return champion, detail(sleeper, 2).compared_by
+        champion = overview(sleeper.reader, next_check_at=None, config_path="").champion
+        return champion, detail(sleeper.reader, 2).compared_by
 
     champion, compared_by = before = stage.play(scene)
     assert (champion.cycle, champion.comparison.outcome, compared_by) == (2, "better", 3)
@@ -232,10 +231,10 @@ def test_a_power_cut_at_any_point_of_it(stage: Stage, tmp_path: Path, monkeypatc
         copy = Stage(tmp_path / str(point))
         copy.clock = stage.clock
 
-        async def scene(sleeper: Sleeper, point: int = point) -> list[str]:
+        async def scene(sleeper: OpenSleeper, point: int = point) -> list[str]:
             await sleeper.look()
             with power_cut_at(point, monkeypatch) as passed:
-                await sleeper.begin(Run())
+                await sleeper.begin(Order())
                 await sleeper.finished()
             return passed
 

@@ -25,7 +25,7 @@ from sleepd.protocol.evidence import (
     ReplyLosses,
     Speech,
 )
-from sleepd.protocol.job import Check, Reply, Report
+from sleepd.protocol.job import Reply, Report, TrainingCheck
 from sleepd.protocol.verdict import Outcome, Verdict
 
 HERE: dict[str, Any] = {"base_fingerprint": "b", "device": "cpu", "dtype": "float32", "lora_shape": "r16"}
@@ -111,7 +111,7 @@ def report(**changes: Any) -> Report:
         holdout_before=3.0,
         holdout_after=3.0 - sum(gains) / max(1, len(gains)),
         holdout=pairs(gains),
-        checks=[Check(name=name, passed=True, figure=1, limit=0, detail="fine") for name in names],  # type: ignore
+        checks=[TrainingCheck(name=name, passed=True, figure=1, limit=0, detail="fine") for name in names],  # type: ignore
         replies=[Reply(id="a", prompt="p", text="t", is_loop=False, repeated_share=0.0)],
         notices=[],
         seconds={},
@@ -126,7 +126,7 @@ def judged(**changes: Any) -> Verdict:
     return judge(report(**changes), Gates())
 
 
-def failing(name: str) -> list[Check]:
+def failing(name: str) -> list[TrainingCheck]:
     return [msgspec.structs.replace(check, passed=check.name != name, detail="0 < 1") for check in report().checks]
 
 

@@ -15,6 +15,7 @@ from sleepd.buffer.experience import Experience, experience_key, parse, prompt_k
 from sleepd.policy.selection import sampling_shares
 from sleepd.quarantine.near_duplicates import LIMIT, Neighbours, Screened, similarity, sketch
 from sleepd.quarantine.rules import BARE_QUESTIONS, Cause, Findings, HandDecision, Isolation, KeyMap
+from tests.agents import columns
 from tests.corpus import LABELS, barred, precision_and_recall, screen, screened_corpus
 
 WORDS = [f"{first}{second}" for first in ("ka", "lo", "mi", "nu", "re") for second in ("bet", "dan", "fol", "gis")]
@@ -240,9 +241,11 @@ class Ward:
         keys = list(self.saliences)
         isolation = Isolation(self.findings, self.decisions, self.rolled_back)
         found = isolation.causes(
-            keys,
-            [(groups or {}).get(key, key * 100) for key in keys],
-            list(self.saliences.values()),
+            columns(
+                keys,
+                groups=[(groups or {}).get(key, key * 100) for key in keys],
+                saliences=list(self.saliences.values()),
+            ),
             learned=learned,
             min_salience=0.6,
         )

@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from sleepd.cycles.sleeper import Sleeper
+from sleepd.cycles.planning import Order
 from sleepd.daemon.quarantine_view import decide_by_hand, quarantine_detail, quarantine_list
 from sleepd.errors import Busy, CheckpointInvalid, NotFound, NothingToDo
-from sleepd.protocol.control import Run
+from sleepd.protocol.answers import Decided
 from sleepd.protocol.status import QuarantineList
 from sleepd.quarantine import keeper, screening_client
 from tests.agents import experiences, write_buffer
-from tests.stages import Stage
+from tests.stages import OpenSleeper, Stage
 
 LOOP = "I feel ready to learn. " * 20
 SECRET = "AKIA" + "Z7QH4LM2RTWXK3PB"
@@ -44,24 +44,24 @@ def add(stage: Stage, *records: dict[str, Any], count: int = 12) -> None:
 def places(stage: Stage, identifier: str) -> dict[int, str]:
     """Cycle -> what an experience was in it."""
 
-    async def scene(sleeper: Sleeper) -> dict[int, str]:
-        cycles = [summary.cycle for summary in sleeper.ledger.summaries()]
-        found = [(cycle, place) for cycle in cycles for place in sleeper.ledger.placements(cycle)]
+    async def scene(sleeper: OpenSleeper) -> dict[int, str]:
+        cycles = [summary.cycle for summary in sleeper.parts.ledger.summaries()]
+        found = [(cycle, place) for cycle in cycles for place in sleeper.parts.ledger.placements(cycle)]
         return {cycle: place.role for cycle, place in found if place.id == identifier}
 
     return stage.play(scene)
 
 
 def listed(stage: Stage) -> QuarantineList:
-    async def scene(sleeper: Sleeper) -> QuarantineList:
+    async def scene(sleeper: OpenSleeper) -> QuarantineList:
         await sleeper.look()
-        return await quarantine_list(sleeper, limit=100)
+        return await quarantine_list(sleeper.reader, limit=100)
 
     return stage.play(scene)
 
 
-def decide(stage: Stage, decision: Any, *identifiers: str) -> dict[str, Any]:
-    async def scene(sleeper: Sleeper) -> dict[str, Any]:
+def decide(stage: Stage, decision: Any, *identifiers: str) -> Decided:
+    async def scene(sleeper: OpenSleeper) -> Decided:
         await sleeper.look()
         return await decide_by_hand(sleeper, identifiers, decision)
 
@@ -70,7 +70,7 @@ def decide(stage: Stage, decision: Any, *identifiers: str) -> dict[str, Any]:
 
 def next_night(stage: Stage, **order: Any) -> None:
     stage.clock.advance(7 * 3600)
-    stage.sleep(Run(force=True, **order))
+    stage.sleep(Order(force=True, **order))
 
 
 def test_what_is_in_quarantine_is_in_no_cycle(stage: Stage) -> None:
@@ -90,11 +90,11 @@ def test_it_counts_as_new_and_not_as_trainable(tmp_path: Any) -> None:
     stage = Stage(tmp_path)
     write_buffer(stage.buffer, [record(f"l{number}", f"{LOOP} {number}") for number in range(6)])
 
-    async def scene(sleeper: Sleeper) -> Any:
+    async def scene(sleeper: OpenSleeper) -> Any:
         decision = await sleeper.look()
         with pytest.raises(NothingToDo, match="6 in quarantine"):
-            await sleeper.begin(Run(force=True))
-        return decision, sleeper.intake.counts
+            await sleeper.begin(Order(force=True))
+        return decision, sleeper.parts.intake.counts
 
     decision, counts = stage.play(scene)
     assert (counts.total, counts.new, counts.eligible, counts.quarantined) == (6, 6, 0, 6)
@@ -119,12 +119,12 @@ def test_no_text_is_kept(stage: Stage) -> None:
 def test_a_release_lets_it_be_trained_and_a_reset_takes_it_back(stage: Stage) -> None:
     """Each answer names the command that undoes it."""
     add(stage, record("loop", LOOP))
-    assert decide(stage, "release", "loop")["undo"] == "sleepctl quarantine reset loop"
+    assert decide(stage, "release", "loop").undo == "sleepctl quarantine reset loop"
     (entry,) = listed(stage).entries
     assert (entry.state, entry.reason) == ("released", "loop")
     stage.sleep()
     assert places(stage, "loop") in ({1: "train"}, {1: "holdout"})
-    assert decide(stage, "reset", "loop")["undo"] == "sleepctl quarantine release loop"
+    assert decide(stage, "reset", "loop").undo == "sleepctl quarantine release loop"
     (entry,) = listed(stage).entries
     assert (entry.state, entry.trained_in) in (("quarantined", [1]), ("quarantined", []))
 
@@ -134,7 +134,7 @@ def test_what_is_dropped_is_never_replayed_again(stage: Stage) -> None:
     stage.sleep()
     trained = next(e["id"] for e in experiences(12) if places(stage, e["id"]) == {1: "train"})
     done = decide(stage, "drop", trained)
-    assert (done["trained_in"], done["undo"]) == ([1], f"sleepctl quarantine reset {trained}")
+    assert (done.trained_in, done.undo) == ([1], f"sleepctl quarantine reset {trained}")
     for count in (20, 28, 36):
         stage.write(count)
         next_night(stage)
@@ -182,9 +182,9 @@ def test_what_cannot_be_decided(stage: Stage) -> None:
 def test_what_a_cycle_is_training_cannot_be_dropped(stage: Stage) -> None:
     """The order is refused with the way out; after the cycle it is taken."""
 
-    async def scene(sleeper: Sleeper) -> None:
-        cycle = await sleeper.begin(Run())
-        inside = sleeper.ledger.placements(cycle)[0].id
+    async def scene(sleeper: OpenSleeper) -> None:
+        cycle = await sleeper.begin(Order())
+        inside = sleeper.parts.ledger.placements(cycle)[0].id
         with pytest.raises(Busy, match=f"cycle {cycle} is under way with {inside}"):
             await decide_by_hand(sleeper, [inside], "drop")
         sleeper.cancel()
@@ -216,12 +216,12 @@ def test_a_text_changed_under_way_is_not_trained(stage: Stage, monkeypatch: pyte
         add(stage, record("a", LOOP))
         return found
 
-    async def scene(sleeper: Sleeper) -> list[str]:
+    async def scene(sleeper: OpenSleeper) -> list[str]:
         await sleeper.look()
         monkeypatch.setattr(keeper.QuarantineKeeper, "barred", rewrite)
-        cycle = await sleeper.begin(Run())
+        cycle = await sleeper.begin(Order())
         await sleeper.finished()
-        return [place.id for place in sleeper.ledger.placements(cycle)]
+        return [place.id for place in sleeper.parts.ledger.placements(cycle)]
 
     ids = stage.play(scene)
     assert len(ids) >= 5
@@ -253,16 +253,22 @@ def test_a_rollback_sets_aside_what_was_said_under_it(stage: Stage) -> None:
     ]
     add(stage, *said)
 
-    async def scene(sleeper: Sleeper) -> Any:
+    async def scene(sleeper: OpenSleeper) -> Any:
         await sleeper.look()
-        before = sleeper.intake.counts.quarantined
+        before = sleeper.parts.intake.counts.quarantined
         sleeper.rollback(None)
-        aside = await sleeper.intake.quarantine_said_under(1)
-        entries = (await quarantine_list(sleeper, limit=10)).entries
-        counted = sleeper.intake.counts.quarantined
+        aside = await sleeper.parts.intake.quarantine_said_under(1)
+        entries = (await quarantine_list(sleeper.reader, limit=10)).entries
+        counted = sleeper.parts.intake.counts.quarantined
         sleeper.rollback(1)
         await sleeper.look()
-        return before, aside, counted, {entry.id: entry.text for entry in entries}, sleeper.intake.counts.quarantined
+        return (
+            before,
+            aside,
+            counted,
+            {entry.id: entry.text for entry in entries},
+            sleeper.parts.intake.counts.quarantined,
+        )
 
     before, aside, counted, texts, after = stage.play(scene)
     assert (before, aside, counted, after) == (1, 3, 3, 1)
@@ -281,7 +287,7 @@ def test_a_rollback_by_hand_keeps_it_from_the_next_night(stage: Stage) -> None:
         count=20,
     )
 
-    async def undo(sleeper: Sleeper) -> None:
+    async def undo(sleeper: OpenSleeper) -> None:
         sleeper.rollback(None)
 
     stage.play(undo)
@@ -298,15 +304,15 @@ def test_without_screening_nothing_is_trained(stage: Stage, monkeypatch: pytest.
     """The process dies: an alarm stands, the veto says how many wait; once it runs again, the night goes on."""
     start = screening_client.asyncio.create_subprocess_exec
 
-    async def scene(sleeper: Sleeper) -> Any:
+    async def scene(sleeper: OpenSleeper) -> Any:
         with monkeypatch.context() as patched:
             patched.setattr(
                 screening_client.asyncio, "create_subprocess_exec", lambda *command, **more: start("/bin/false", **more)
             )
             decision = await sleeper.look()
-            assert "not screened yet" in (await quarantine_detail(sleeper, experiences(1)[0]["id"])).entry.text
-        alarms, counts = [alarm.name for alarm in sleeper.alarms.standing], sleeper.intake.counts
-        return decision, alarms, counts, await sleeper.look(), sleeper.alarms.standing
+            assert "not screened yet" in (await quarantine_detail(sleeper.reader, experiences(1)[0]["id"])).entry.text
+        alarms, counts = [alarm.name for alarm in sleeper.parts.alarms.standing], sleeper.parts.intake.counts
+        return decision, alarms, counts, await sleeper.look(), sleeper.parts.alarms.standing
 
     decision, alarms, counts, later, standing = stage.play(scene)
     assert alarms == ["screening_failed"]
@@ -321,13 +327,13 @@ def test_looking_does_not_wait_for_ever(stage: Stage, monkeypatch: pytest.Monkey
     """Where the screening takes longer than the patience, the look returns, and what was found counts later."""
     monkeypatch.setattr(keeper, "PATIENCE_SECONDS", 0.0)
 
-    async def scene(sleeper: Sleeper) -> Any:
+    async def scene(sleeper: OpenSleeper) -> Any:
         await sleeper.look()
-        waiting, is_screening = sleeper.intake.counts.unscreened, sleeper.intake.quarantine.is_screening
-        while sleeper.intake.quarantine.is_screening:
+        waiting, is_screening = sleeper.parts.intake.counts.unscreened, sleeper.parts.intake.quarantine.is_screening
+        while sleeper.parts.intake.quarantine.is_screening:
             await asyncio.sleep(0.01)
         await sleeper.look()
-        return waiting, is_screening, sleeper.intake.counts.unscreened
+        return waiting, is_screening, sleeper.parts.intake.counts.unscreened
 
     assert stage.play(scene) == (12, True, 0)
 
@@ -336,12 +342,12 @@ def test_one_experience_with_its_text(stage: Stage) -> None:
     """Why it is in, what it says, under which cycle it was said; one that left the buffer has no text."""
     add(stage, record("loop", LOOP, metadata={"adapter": "cycle_003"}))
 
-    async def scene(sleeper: Sleeper) -> Any:
+    async def scene(sleeper: OpenSleeper) -> Any:
         await sleeper.look()
-        here = await quarantine_detail(sleeper, "loop")
+        here = await quarantine_detail(sleeper.reader, "loop")
         stage.write(12)
         await sleeper.look()
-        return here, await quarantine_detail(sleeper, "loop")
+        return here, await quarantine_detail(sleeper.reader, "loop")
 
     here, gone = stage.play(scene)
     assert (here.entry.reason, here.response, here.said_under) == ("loop", LOOP, 3)
@@ -352,9 +358,9 @@ def test_what_is_trained_is_not_called_quarantined(stage: Stage) -> None:
     """One that nothing keeps from training says so when it is asked for by its id."""
     add(stage, record("loop", LOOP), record("fine", "The gardener plants two rows of leek along the wall."))
 
-    async def scene(sleeper: Sleeper) -> Any:
+    async def scene(sleeper: OpenSleeper) -> Any:
         await sleeper.look()
-        return [(await quarantine_detail(sleeper, each)).entry for each in ("fine", "loop")]
+        return [(await quarantine_detail(sleeper.reader, each)).entry for each in ("fine", "loop")]
 
     fine, loop = stage.play(scene)
     assert (fine.is_kept_from_training, fine.text) == (False, "nothing was found in it")
@@ -367,9 +373,9 @@ def test_a_frequent_prompt_takes_turns(stage: Stage) -> None:
     add(stage, *common, count=30)
     shares: dict[str, float] = {}
 
-    async def scene(sleeper: Sleeper) -> None:
-        cycle = await sleeper.begin(Run())
-        lines = (sleeper.checkpoints.staging_path(cycle) / "work" / "experiences.jsonl").read_text().splitlines()
+    async def scene(sleeper: OpenSleeper) -> None:
+        cycle = await sleeper.begin(Order())
+        lines = (sleeper.parts.checkpoints.staging_path(cycle) / "work" / "experiences.jsonl").read_text().splitlines()
         shares.update(
             {each["id"]: each.get("sampling_share", 1.0) for each in map(json.loads, lines) if each["role"] == "train"}
         )

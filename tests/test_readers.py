@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import typing
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
-from sleepd.cycles.sleeper import Sleeper
 from sleepd.daemon.control_socket import Peer
+from sleepd.daemon.publisher import Life
 from sleepd.daemon.quarantine_view import decide_by_hand
 from sleepd.daemon.requests import Requests
 from sleepd.protocol.control import OPERATOR_REQUESTS, AnyRequest, Experiences, Run, Show, Subscribe
 from sleepd.quarantine import screening_client
 from tests.agents import experiences, write_buffer
-from tests.stages import Stage
+from tests.stages import OpenSleeper, Stage
 
 SECRET = "AKIA" + "Z7QH4LM2RTWXK3PB"
 READER = Peer(pid=1, uid=4242, gid=4242)
@@ -30,10 +31,10 @@ async def never() -> list[str]:
 def answers(stage: Stage, peer: Peer) -> str:
     """All that the peer may ask for, as one text."""
 
-    async def scene(sleeper: Sleeper) -> str:
-        requests = Requests(sleeper, reload=never, describe=lambda: (None, ""))
+    async def scene(sleeper: OpenSleeper) -> str:
+        requests = Requests(sleeper, sleeper.reader, Life(config_path=Path()), reload=never)
         await sleeper.look()
-        cycles = [summary.cycle for summary in sleeper.ledger.summaries()]
+        cycles = [summary.cycle for summary in sleeper.parts.ledger.summaries()]
         asked: list[Any] = [kind() for kind in READING if kind not in (Show, Experiences)]
         asked += [Show(cycle=cycle) for cycle in cycles] + [Experiences(cycle=cycle, limit=200) for cycle in cycles]
         return "".join([msgspec.json.encode(await requests.respond(each, peer)).decode() for each in asked])
@@ -73,7 +74,7 @@ def test_readers_see_no_released_secret(tmp_path: Any) -> None:
     stage = Stage(tmp_path)
     attacked(stage)
 
-    async def released(sleeper: Sleeper) -> Any:
+    async def released(sleeper: OpenSleeper) -> Any:
         await sleeper.look()
         return await decide_by_hand(sleeper, ["secret", "too-long", "loop", "asked"], "release")
 
@@ -106,16 +107,16 @@ def test_reports_hide_replies_from_readers(tmp_path: Any) -> None:
     stage.write(12)
     stage.sleep()
 
-    async def scene(sleeper: Sleeper) -> tuple[Any, Any, Any]:
-        requests = Requests(sleeper, reload=never, describe=lambda: (None, ""))
-        replies = sleeper.ledger.report(1).replies  # type: ignore[union-attr]
+    async def scene(sleeper: OpenSleeper) -> tuple[Any, Any, Any]:
+        requests = Requests(sleeper, sleeper.reader, Life(config_path=Path()), reload=never)
+        replies = sleeper.parts.ledger.report(1).replies  # type: ignore[union-attr]
         assert replies
-        found = sleeper.intake.quarantine.screenings
-        for place in sleeper.ledger.placements(1):
+        found = sleeper.parts.intake.quarantine.screenings
+        for place in sleeper.parts.ledger.placements(1):
             if place.id == replies[0].id:
                 row = found.find(place.key)
                 assert row is not None
-                found.record([msgspec.structs.replace(row, reason="secret")], at=sleeper.clock.now())
+                found.record([msgspec.structs.replace(row, reason="secret")], at=sleeper.parts.clock.now())
         shown = [(await requests.respond(Show(cycle=1), peer)).report.replies for peer in (READER, OPERATOR)]
         return (replies[0].id, shown[0], shown[1])
 

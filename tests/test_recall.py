@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from sleepd.cycles.planning import Order
 from sleepd.errors import ConfigError
 from sleepd.policy.recall import MAX_FILE_BYTES, MAX_PROBES, is_recalled, parse_questions, read_questions
-from sleepd.protocol.control import Run
 from sleepd.protocol.evidence import RecallQuestion
 from sleepd.protocol.job import decode_job
 from tests.stages import Stage
@@ -119,8 +119,8 @@ def test_the_questions_travel_in_the_job_as_the_file_has_them_now(tmp_path: Path
         _with_probes(stage, text)
 
         async def scene(sleeper):
-            cycle = await sleeper.begin(Run(force=True))
-            jobs.append(decode_job((sleeper.checkpoints.staging_path(cycle) / "work/job.json").read_bytes()))
+            cycle = await sleeper.begin(Order(force=True))
+            jobs.append(decode_job((sleeper.parts.checkpoints.staging_path(cycle) / "work/job.json").read_bytes()))
             await sleeper.finished()
 
         stage.play(scene)

@@ -15,18 +15,18 @@ from sleepd.buffer.trained_texts import (
     MOST_SHOWN,
     SHOWN_CHARACTERS,
     Found,
-    Learned,
     Place,
-    learned,
     limited,
+    trained_texts,
     whereabouts,
 )
-from sleepd.cycles.sleeper import Sleeper
+from sleepd.cycles.planning import Order
 from sleepd.daemon.quarantine_view import decide_by_hand
 from sleepd.daemon.status_view import offline_copies, overview
 from sleepd.daemon.trained_texts_view import learned as recollected
 from sleepd.errors import NotFound
-from sleepd.protocol.control import Cancel, Experiences, Run
+from sleepd.protocol.answers import Learned
+from sleepd.protocol.control import Cancel, Experiences
 from sleepd.protocol.status import CycleSummary
 from sleepd.quarantine import keeper, screening_client, screening_table
 from sleepd.registry.rollback import undo_of
@@ -34,7 +34,7 @@ from sleepd.sleepctl.offline_cycle import read_detail
 from sleepd.store.checkpoints import Checkpoints
 from sleepd.store.ledger import Ledger
 from tests.agents import experiences, write_buffer
-from tests.stages import Stage
+from tests.stages import OpenSleeper, Stage
 
 
 @pytest.fixture
@@ -49,9 +49,9 @@ def stage(tmp_path: Path) -> Stage:
 def recollect(stage: Stage, cycle: int = 1, *, limit: int = 100) -> Learned:
     """As the daemon answers."""
 
-    async def scene(sleeper: Sleeper) -> Learned:
+    async def scene(sleeper: OpenSleeper) -> Learned:
         await sleeper.look()
-        return await recollected(sleeper, cycle, limit=limit)
+        return await recollected(sleeper.reader, cycle, limit=limit)
 
     return stage.play(scene)
 
@@ -105,11 +105,11 @@ def test_a_buffer_that_cannot_be_read_is_a_problem_in_words(stage: Stage) -> Non
 def test_a_buffer_that_goes_between_two_looks_is_a_problem_in_words(stage: Stage) -> None:
     """It was counted a moment ago, and cannot be read now: said, not passed over."""
 
-    async def scene(sleeper: Sleeper) -> Learned:
+    async def scene(sleeper: OpenSleeper) -> Learned:
         await sleeper.look()
         stage.buffer.unlink()
         stage.buffer.mkdir()
-        return await recollected(sleeper, 1, limit=5)
+        return await recollected(sleeper.reader, 1, limit=5)
 
     told = stage.play(scene)
     assert (told.experiences, told.present > 0) == ([], True)
@@ -129,8 +129,8 @@ def test_a_text_that_changed_between_two_looks_is_not_shown() -> None:
     other = Experience(id="a", prompt="Who?", response="You.", salience=0.9)
     same = Experience(id="a", prompt="Who?", response="Me.", salience=0.9)
     assert known.present == [place]
-    assert learned(1, known, [other], limit=5).experiences == []
-    assert [each.response for each in learned(1, known, [same], limit=5).experiences] == ["Me."]
+    assert trained_texts(1, known, [other], limit=5).experiences == []
+    assert [each.response for each in trained_texts(1, known, [same], limit=5).experiences] == ["Me."]
 
 
 def test_texts_are_cut_and_limits_are_bounded() -> None:
@@ -138,7 +138,7 @@ def test_texts_are_cut_and_limits_are_bounded() -> None:
     text = Experience(id="a", prompt="p" * 10**6, response="r" * 10**6, salience=0.9)
     place = Place("a", group_key(text.prompt, text.response), "train")
     known = whereabouts([place], {experience_key("a"): Found(place.group, 0.9)})
-    shown = learned(1, known, [text], limit=1).experiences[0]
+    shown = trained_texts(1, known, [text], limit=1).experiences[0]
     assert (len(shown.prompt), len(shown.response)) == (SHOWN_CHARACTERS, SHOWN_CHARACTERS)
     assert [limited(limit) for limit in (-1, 0, 7, 10**9)] == [0, 0, 7, MOST_SHOWN]
     assert Experiences(cycle=1).limit == 10
@@ -152,7 +152,7 @@ def test_a_secret_that_the_owner_released_is_trained_and_still_not_shown(tmp_pat
     records[-1] |= {"response": f"The key of the store is {secret}, keep it.", "salience": 0.99}
     write_buffer(stage.buffer, records)
 
-    async def released(sleeper: Sleeper) -> Any:
+    async def released(sleeper: OpenSleeper) -> Any:
         await sleeper.look()
         return await decide_by_hand(sleeper, [records[-1]["id"]], "release")
 
@@ -191,9 +191,9 @@ def undo(stage: Stage, cycle: int) -> str:
 def undo_from_disk(stage: Stage, cycle: int) -> str:
     """The command that ``sleepctl`` names when the daemon is not running."""
 
-    async def write(sleeper: Sleeper) -> dict[str, bytes]:
+    async def write(sleeper: OpenSleeper) -> dict[str, bytes]:
         await sleeper.look()
-        return offline_copies(sleeper, overview(sleeper, next_check_at=None, config_path=""))
+        return offline_copies(sleeper.reader, overview(sleeper.reader, next_check_at=None, config_path=""))
 
     written = msgspec.json.decode(stage.play(write)["history.json"])["cycles"]
     summary = next(each for each in msgspec.convert(written, list[CycleSummary]) if each.cycle == cycle)
@@ -203,7 +203,7 @@ def undo_from_disk(stage: Stage, cycle: int) -> str:
 def follow(stage: Stage, command: str) -> None:
     """Do what the command says."""
 
-    async def scene(sleeper: Sleeper) -> Any:
+    async def scene(sleeper: OpenSleeper) -> Any:
         return sleeper.rollback(int(command.removeprefix("sleepctl rollback ")))
 
     stage.play(scene)
@@ -223,7 +223,7 @@ def test_each_promoted_cycle_is_undone_by_what_stood_before_it(stage: Stage) -> 
 
 def test_undo_is_the_same_without_the_daemon(stage: Stage) -> None:
     """A rejection, a rollback, pruned weights and a new lineage: the ledger and the files name the same command."""
-    for number, order in enumerate((Run(), Run(strategy="gentle"), Run(strategy="gentle")), 2):
+    for number, order in enumerate((Order(), Order(strategy="gentle"), Order(strategy="gentle")), 2):
         stage.write(12 * number)
         stage.clock.advance(86400)
         stage.sleep(order)
@@ -268,9 +268,9 @@ def test_a_cycle_under_way_is_undone_by_cancelling_it(tmp_path: Path) -> None:
     stage = Stage(tmp_path)
     stage.write(12)
 
-    async def scene(sleeper: Sleeper) -> str:
-        cycle = await sleeper.begin(Run())
-        command = undo_of(cycle, sleeper.ledger, sleeper.checkpoints)
+    async def scene(sleeper: OpenSleeper) -> str:
+        cycle = await sleeper.begin(Order())
+        command = undo_of(cycle, sleeper.parts.ledger, sleeper.parts.checkpoints)
         sleeper.cancel()
         await sleeper.finished()
         return command

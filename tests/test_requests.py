@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import pytest
 
 from sleepd.config.schema import Config
 from sleepd.daemon.control_socket import Peer
-from sleepd.daemon.requests import check_order, is_operator, needs_operator
+from sleepd.daemon.requests import is_operator, needs_operator
 from sleepd.errors import UsageError
 from sleepd.protocol.control import (
     MOST_ENTRIES,
@@ -18,6 +19,7 @@ from sleepd.protocol.control import (
     Check,
     Experiences,
     GetStatus,
+    GivenThresholds,
     History,
     Pause,
     Quarantine,
@@ -28,7 +30,6 @@ from sleepd.protocol.control import (
     Rollback,
     Run,
     Show,
-    Thresholds,
     Why,
     decode_request,
     encode,
@@ -40,7 +41,7 @@ from sleepd.protocol.control import (
     [
         (GetStatus(), False),
         (Check(), False),
-        (Check(thresholds=Thresholds(min_experiences=1)), False),
+        (Check(thresholds=GivenThresholds(min_experiences=1)), False),
         (History(), False),
         (Show(cycle=1), False),
         (Experiences(cycle=1), False),
@@ -48,9 +49,9 @@ from sleepd.protocol.control import (
         (Buffer(), False),
         (Run(), False),
         (Run(wait=True), False),
-        (Run(thresholds=Thresholds(min_experiences=9, min_hours_between_sleep=7.0)), False),
-        (Run(thresholds=Thresholds(min_experiences=1)), True),
-        (Run(thresholds=Thresholds(min_salience=0.1)), True),
+        (Run(thresholds=GivenThresholds(min_experiences=9, min_hours_between_sleep=7.0)), False),
+        (Run(thresholds=GivenThresholds(min_experiences=1)), True),
+        (Run(thresholds=GivenThresholds(min_salience=0.1)), True),
         (Run(force=True), True),
         (Run(epochs=9), True),
         (Run(learning_rate=1e-3), True),
@@ -89,18 +90,18 @@ def test_who_is_an_operator(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("order", "words"),
+    ("asked", "words"),
     [
-        (Run(epochs=0), "epochs: expected 1 to 1000, found 0"),
-        (Run(learning_rate=-1.0), "learning_rate: expected 1e-08 to 1, found -1"),
-        (Run(learning_rate=float("nan")), "learning_rate: expected 1e-08 to 1, found nan"),
-        (Run(max_experiences=0), "max_experiences: expected 1 to 1e+06, found 0"),
+        ({"epochs": 0}, "epochs: expected 1 to 1000, found 0"),
+        ({"learning_rate": -1.0}, "learning_rate: expected 1e-08 to 1, found -1"),
+        ({"learning_rate": float("nan")}, "learning_rate: expected 1e-08 to 1, found nan"),
+        ({"max_experiences": 0}, "max_experiences: expected 1 to 1e+06, found 0"),
     ],
 )
-def test_an_order_that_makes_no_sense_is_refused(order: Run, words: str) -> None:
-    """The error names the argument, its range and what came."""
+def test_an_order_that_makes_no_sense_is_refused(asked: dict[str, Any], words: str) -> None:
+    """A request that makes no sense never exists; the error names the argument, its range and what came."""
     with pytest.raises(UsageError) as caught:
-        check_order(order)
+        Run(**asked)
     assert caught.value.message == words
 
 

@@ -9,14 +9,13 @@ from typing import Any
 import msgspec
 import pytest
 
-from sleepd.cycles.sleeper import Sleeper
+from sleepd.cycles.planning import Order
 from sleepd.daemon.status_view import overview
 from sleepd.errors import Busy, NothingToDo
-from sleepd.protocol.control import Run
 from sleepd.protocol.job import RESUME_POINT, decode_job
-from sleepd.protocol.status import CycleSummary
+from sleepd.store.ledger_rows import CycleRecord
 from tests.agents import changed, experiences, write_buffer
-from tests.stages import Stage, look
+from tests.stages import OpenSleeper, Stage, look
 
 
 @pytest.fixture
@@ -28,22 +27,22 @@ def stage(tmp_path: Path) -> Stage:
     return stage
 
 
-async def begin(sleeper: Sleeper) -> None:
-    await sleeper.begin(Run())
+async def begin(sleeper: OpenSleeper) -> None:
+    await sleeper.begin(Order())
 
 
-async def newest(sleeper: Sleeper) -> CycleSummary:
+async def newest(sleeper: OpenSleeper) -> CycleRecord:
     await sleeper.look()
-    return sleeper.ledger.summaries(limit=1)[0]
+    return sleeper.parts.ledger.summaries(limit=1)[0]
 
 
-async def cancel(sleeper: Sleeper) -> CycleSummary:
-    return sleeper.ledger.summary(sleeper.cancel())
+async def cancel(sleeper: OpenSleeper) -> CycleRecord:
+    return sleeper.parts.ledger.summary(sleeper.cancel())
 
 
-async def explain(sleeper: Sleeper) -> Any:
+async def explain(sleeper: OpenSleeper) -> Any:
     await sleeper.look()
-    return overview(sleeper, next_check_at=None, config_path="")
+    return overview(sleeper.reader, next_check_at=None, config_path="")
 
 
 def staged(stage: Stage) -> list[str]:
@@ -75,7 +74,7 @@ def test_it_goes_on_although_it_would_not_be_due(stage: Stage) -> None:
     """A cycle under way answers for its own beginning: raised thresholds do not undo it, a pause holds it."""
     stage.config = changed(stage.config, "triggers", min_experiences=1000)
 
-    async def pause(sleeper: Sleeper) -> Any:
+    async def pause(sleeper: OpenSleeper) -> Any:
         sleeper.pause(is_paused=True)
         held = await sleeper.look()
         sleeper.pause(is_paused=False)
@@ -147,8 +146,8 @@ def test_a_cancelled_one_is_discarded(stage: Stage) -> None:
 def test_terms_of_ones_own_are_refused_while_one_waits(stage: Stage) -> None:
     """Asked for other epochs, nobody is led to believe that the suspended cycle has them."""
 
-    async def other(sleeper: Sleeper) -> None:
-        await sleeper.begin(Run(force=True, epochs=9))
+    async def other(sleeper: OpenSleeper) -> None:
+        await sleeper.begin(Order(force=True, epochs=9))
 
     with pytest.raises(Busy, match="goes on first"):
         stage.play(other)
@@ -163,9 +162,9 @@ def test_putting_another_champion_in_use_closes_it(tmp_path: Path) -> None:
     stage.write(24)
     stage.play(begin, behaviour="wait")
 
-    async def roll_back(sleeper: Sleeper) -> CycleSummary:
+    async def roll_back(sleeper: OpenSleeper) -> CycleRecord:
         sleeper.rollback(0)
-        return sleeper.ledger.summary(2)
+        return sleeper.parts.ledger.summary(2)
 
     summary = stage.play(roll_back)
     assert (summary.state, summary.reason) == ("interrupted", "another champion was put in use meanwhile")
@@ -203,9 +202,9 @@ def test_a_worker_that_died_once_may_still_be_promoted(tmp_path: Path) -> None:
 def test_a_daemon_that_dies_in_a_cycle_goes_on_and_not_for_ever(stage: Stage) -> None:
     """Found in the middle of it at every start, the cycle is given up after the fourth."""
 
-    async def die(sleeper: Sleeper) -> None:
+    async def die(sleeper: OpenSleeper) -> None:
         # As the ledger stands while a worker runs.
-        sleeper.ledger._db.execute("UPDATE cycles SET state='training' WHERE cycle=1")
+        sleeper.parts.ledger._db.execute("UPDATE cycles SET state='training' WHERE cycle=1")
 
     states = []
     for _ in range(4):

@@ -7,14 +7,13 @@ from typing import Any
 
 import pytest
 
-from sleepd.cycles.sleeper import Sleeper
 from sleepd.daemon.status_view import cycles, overview
 from sleepd.errors import CheckpointInvalid, NotFound
 from sleepd.policy.retention import Keep, Stored, to_prune
 from sleepd.store.checkpoints import Checkpoints, has_weights, read_manifest, verify
 from tests.agents import changed
 from tests.older_trainer import write_older_cycle
-from tests.stages import Stage, look
+from tests.stages import OpenSleeper, Stage, look
 
 
 def stored(*cycles: int, kind: str = "promoted", tagged: tuple[int, ...] = ()) -> list[Stored]:
@@ -65,8 +64,8 @@ def with_weights(stage: Stage) -> list[int]:
     return sorted(int(path.name[6:]) for path in found if has_weights(path))
 
 
-async def shown(sleeper: Sleeper) -> dict[int, tuple[str, bool]]:
-    return {each.cycle: (each.tag, each.is_pruned) for each in cycles(sleeper, limit=50)}
+async def shown(sleeper: OpenSleeper) -> dict[int, tuple[str, bool]]:
+    return {each.cycle: (each.tag, each.is_pruned) for each in cycles(sleeper.reader, limit=50)}
 
 
 def test_after_each_cycle_the_weights_that_are_not_kept_go(stage: Stage) -> None:
@@ -83,9 +82,9 @@ def test_a_lost_ledger_comes_back_from_pruned_checkpoints(stage: Stage) -> None:
     """What was learned and held out is the same, and so is the history."""
     sleep_often(stage, "promote", "promote", "promote", "promote")
 
-    async def answers(sleeper: Sleeper) -> Any:
+    async def answers(sleeper: OpenSleeper) -> Any:
         await sleeper.look()
-        return cycles(sleeper, limit=50), sleeper.history.known().sides, sleeper.intake.counts
+        return cycles(sleeper.reader, limit=50), sleeper.parts.history.known().sides, sleeper.parts.intake.counts
 
     before = stage.play(answers)
     (stage.state / "state.db").unlink()
@@ -97,8 +96,8 @@ def test_a_tag_keeps_the_weights_and_outlives_the_ledger(stage: Stage) -> None:
     stage.config = changed(stage.config, "state", keep_rejected=1)
     sleep_often(stage, "promote", "reject")
 
-    async def tag(sleeper: Sleeper, name: str | None) -> str | None:
-        return sleeper.keeping.tag(2, name)
+    async def tag(sleeper: OpenSleeper, name: str | None) -> str | None:
+        return sleeper.parts.keeping.tag(2, name)
 
     assert stage.play(lambda sleeper: tag(sleeper, "worth a look")) is None
     (stage.state / "state.db").unlink()
@@ -118,8 +117,8 @@ def test_what_is_not_there_cannot_be_tagged(stage: Stage) -> None:
     """Neither a cycle that left nothing, nor a tag that was never given."""
     sleep_often(stage, "fail")
 
-    async def tag(sleeper: Sleeper, cycle: int, name: str | None) -> None:
-        sleeper.keeping.tag(cycle, name)
+    async def tag(sleeper: OpenSleeper, cycle: int, name: str | None) -> None:
+        sleeper.parts.keeping.tag(cycle, name)
 
     with pytest.raises(NotFound, match="nothing was kept of cycle 1"):
         stage.play(lambda sleeper: tag(sleeper, 1, "x"))
@@ -135,10 +134,10 @@ def test_damaged_tags_stop_the_pruning_and_not_the_sleeping(stage: Stage) -> Non
     assert stage.sleep().state == "promoted"
     assert with_weights(stage) == [1, 2, 3]
 
-    async def prune(sleeper: Sleeper) -> Any:
+    async def prune(sleeper: OpenSleeper) -> Any:
         await sleeper.look()
-        assert overview(sleeper, next_check_at=None, config_path="").recent_cycles
-        return sleeper.keeping.prune(Keep(promoted=1, rejected=0))
+        assert overview(sleeper.reader, next_check_at=None, config_path="").recent_cycles
+        return sleeper.parts.keeping.prune(Keep(promoted=1, rejected=0))
 
     with pytest.raises(CheckpointInvalid, match=r"tags\.json: not understood"):
         stage.play(prune)
@@ -149,11 +148,11 @@ def test_a_dry_run_removes_nothing(stage: Stage) -> None:
     stage.config = changed(stage.config, "state", keep_promoted=9)
     sleep_often(stage, "promote", "promote", "promote", "promote")
 
-    async def prune(sleeper: Sleeper) -> Any:
-        return sleeper.keeping.prune(Keep(promoted=1, rejected=0), is_dry_run=True)
+    async def prune(sleeper: OpenSleeper) -> Any:
+        return sleeper.parts.keeping.prune(Keep(promoted=1, rejected=0), is_dry_run=True)
 
     result = stage.play(prune)
-    assert [(each.cycle, each.bytes > 0) for each in result.pruned] == [(1, True), (2, True)]
+    assert [(each.cycle, each.bytes > 0) for each in result] == [(1, True), (2, True)]
     assert with_weights(stage) == [1, 2, 3, 4]
 
 
@@ -161,7 +160,7 @@ def test_a_pruned_cycle_is_no_champion_any_more(stage: Stage) -> None:
     """Rolling back to it is refused in words, rolling back by one passes over it, recovery does not fall back to it."""
     sleep_often(stage, "promote", "promote", "promote")
 
-    async def back(sleeper: Sleeper, to: int | None) -> Any:
+    async def back(sleeper: OpenSleeper, to: int | None) -> Any:
         return sleeper.rollback(to)
 
     with pytest.raises(NotFound, match="the weights of cycle 1 were pruned"):
@@ -171,8 +170,8 @@ def test_a_pruned_cycle_is_no_champion_any_more(stage: Stage) -> None:
     stage.play(lambda sleeper: back(sleeper, 2))
     (stage.state / "cycle_002/adapter_model.safetensors").write_bytes(b"damaged")
 
-    async def champion(sleeper: Sleeper) -> int | None:
-        return sleeper.checkpoints.champion()
+    async def champion(sleeper: OpenSleeper) -> int | None:
+        return sleeper.parts.checkpoints.champion()
 
     assert stage.play(champion) is None
 

@@ -16,14 +16,13 @@ import pytest
 
 from sleepd.buffer.experience import experience_key
 from sleepd.buffer.open_file import BufferFile
-from sleepd.cycles.sleeper import Sleeper
 from sleepd.daemon.quarantine_view import quarantine_list
 from sleepd.errors import ScreeningFailed
 from sleepd.quarantine import keeper, screening_client
 from sleepd.quarantine.near_duplicates import Screened
 from sleepd.quarantine.screening_process import Frame
 from tests.agents import experiences, write_buffer
-from tests.stages import Stage
+from tests.stages import OpenSleeper, Stage
 
 HOSTILE = """
 import os, signal, sleepd.quarantine.screening_process as screening
@@ -107,10 +106,10 @@ def test_set_aside_text_is_not_tried_again(tmp_path: Path, python: str, monkeypa
     monkeypatch.setattr(keeper, "screened", partial(screening_client.screened, python=python))
     starts = counted_starts(monkeypatch)
 
-    async def scene(sleeper: Sleeper) -> Any:
+    async def scene(sleeper: OpenSleeper) -> Any:
         await sleeper.look()
         await sleeper.look()
-        return sleeper.intake.counts, await quarantine_list(sleeper, limit=9)
+        return sleeper.parts.intake.counts, await quarantine_list(sleeper.reader, limit=9)
 
     counts, listed = stage.play(scene)
     assert (counts.total, counts.eligible, counts.unscreened) == (9, 8, 0)
@@ -128,13 +127,13 @@ def test_failing_screening_pauses(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(keeper, "screened", partial(screening_client.screened, python="/bin/false"))
     starts = counted_starts(monkeypatch)
 
-    async def scene(sleeper: Sleeper) -> list[int]:
+    async def scene(sleeper: OpenSleeper) -> list[int]:
         tried = []
         for seconds in (0, 0, 30, 31, 61, 60):
             stage.clock.advance(seconds)
             await sleeper.look()
             tried.append(starts["/bin/false"])
-        assert [alarm.name for alarm in sleeper.alarms.standing] == ["screening_failed"]
+        assert [alarm.name for alarm in sleeper.parts.alarms.standing] == ["screening_failed"]
         return tried
 
     assert stage.play(scene) == [1, 2, 2, 3, 3, 4]

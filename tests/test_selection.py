@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Set
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from sleepd.policy import holdout
-from sleepd.policy.selection import KeySet, Known, count, select
+from sleepd.policy.selection import KeySet, Known, SelectionRule, count, select
+from tests.agents import columns
 
 Groups = st.lists(st.integers(0, 2**64 - 1), max_size=60)
 
@@ -28,7 +30,7 @@ def known(seen: Set[int] = frozenset(), learned: Set[int] = frozenset(), sides: 
 
 
 def choose(keys: list[int], what: Known, *, saliences: list[float] | None = None, **changes):
-    settings = {
+    settings: dict[str, Any] = {
         "min_salience": 0.6,
         "max_experiences": 500,
         "max_holdout": 64,
@@ -36,7 +38,7 @@ def choose(keys: list[int], what: Known, *, saliences: list[float] | None = None
         "min_replayed": 0,
         "seed": 1,
     }
-    return select(keys, keys, saliences or [0.7] * len(keys), known=what, **(settings | changes))
+    return select(columns(keys, saliences=saliences), known=what, rule=SelectionRule(**(settings | changes)))
 
 
 @given(st.sets(st.integers(0, 2**64 - 1), max_size=50), st.integers(0, 2**64 - 1))
@@ -100,7 +102,7 @@ def test_low_salience_is_neither_trained_nor_measured_on_but_counted() -> None:
     keys = list(range(1, 11))
     chosen = choose(keys, known(), saliences=[0.5] * 10)
     assert (chosen.train, chosen.replay, chosen.holdout) == ([], [], [])
-    figures = count(keys, keys, [0.5] * 10, known=known(), min_salience=0.6)
+    figures = count(columns(keys, saliences=[0.5] * 10), known=known(), min_salience=0.6)
     assert (figures.total, figures.new, figures.eligible, figures.unlearned) == (10, 10, 0, 0)
 
 
@@ -120,25 +122,15 @@ def test_what_counts_as_new_is_what_the_last_judged_cycle_had_not_seen() -> None
     """A buffer cleaned from 333 to 328 that then gained 3 has 3 new ones, whatever its length was before."""
     before = list(range(1, 334))
     now = [*range(6, 334), 1001, 1002, 1003]
-    assert count(now, now, [0.7] * len(now), known=known(seen=set(before)), min_salience=0.6).new == 3
+    assert count(columns(now), known=known(seen=set(before)), min_salience=0.6).new == 3
 
 
 def test_copies_fall_together_and_are_measured_once() -> None:
     """Five ids with one text are one group: all on one side, and counted once in the measurement."""
     group = next(g for g in range(1000) if is_held_out(g))
     keys = [1, 2, 3, 4, 5]
-    chosen = select(
-        keys,
-        [group] * 5,
-        [0.7] * 5,
-        known=known(),
-        min_salience=0.6,
-        max_experiences=9,
-        max_holdout=9,
-        replay_share=0.0,
-        min_replayed=0,
-        seed=0,
-    )
+    rule = SelectionRule(min_salience=0.6, max_experiences=9, max_holdout=9, replay_share=0.0, min_replayed=0, seed=0)
+    chosen = select(columns(keys, groups=[group] * 5), known=known(), rule=rule)
     assert chosen.train == []
     assert chosen.holdout == [1]
 

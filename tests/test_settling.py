@@ -10,15 +10,14 @@ from typing import Any
 import pytest
 
 from sleepd.cycle import Event
-from sleepd.cycles.sleeper import Sleeper
+from sleepd.cycles.planning import Order
 from sleepd.daemon.status_view import detail
 from sleepd.errors import LedgerUnusable
-from sleepd.protocol.control import Run
 from sleepd.protocol.verdict import Outcome
 from sleepd.store.checkpoints import verify
 from sleepd.store.ledger import Ledger
 from tests.agents import changed
-from tests.stages import Stage
+from tests.stages import OpenSleeper, Stage
 
 
 @pytest.fixture
@@ -30,9 +29,9 @@ def stage(tmp_path: Path) -> Stage:
     return stage
 
 
-async def shown(sleeper: Sleeper) -> Any:
+async def shown(sleeper: OpenSleeper) -> Any:
     await sleeper.look()
-    return detail(sleeper, 1), sleeper.decision.should_sleep
+    return detail(sleeper.reader, 1), sleeper.reader.decision.should_sleep
 
 
 def test_an_inconclusive_candidate_is_kept_out_of_use(stage: Stage) -> None:
@@ -46,9 +45,9 @@ def test_an_inconclusive_candidate_is_kept_out_of_use(stage: Stage) -> None:
     assert found.verdict.outcome is Outcome.INCONCLUSIVE
     assert not should_sleep, "nothing is new since"
 
-    async def to_learn(sleeper: Sleeper) -> int:
+    async def to_learn(sleeper: OpenSleeper) -> int:
         await sleeper.look()
-        return sleeper.intake.counts.unlearned
+        return sleeper.parts.intake.counts.unlearned
 
     assert stage.play(to_learn) == summary.trained
 
@@ -74,8 +73,8 @@ def test_a_crash_before_the_last_record(stage: Stage, monkeypatch: pytest.Monkey
             raise PowerCut
         return real(self, cycle, event, **more)
 
-    async def scene(sleeper: Sleeper) -> None:
-        await sleeper.begin(Run())
+    async def scene(sleeper: OpenSleeper) -> None:
+        await sleeper.begin(Order())
         await sleeper.finished()
 
     with monkeypatch.context() as patched:
@@ -90,15 +89,15 @@ def test_a_crash_before_the_last_record(stage: Stage, monkeypatch: pytest.Monkey
 def test_a_locked_ledger_is_the_recorded_reason(stage: Stage) -> None:
     """An end that a locked database kept from being recorded is closed with that cause, and not as a crash of ours."""
 
-    async def scene(sleeper: Sleeper) -> str:
-        sleeper.ledger._db.execute("PRAGMA busy_timeout=20")
+    async def scene(sleeper: OpenSleeper) -> str:
+        sleeper.parts.ledger._db.execute("PRAGMA busy_timeout=20")
         with closing(sqlite3.connect(stage.state / "state.db", isolation_level=None)) as other:
-            await sleeper.begin(Run())
+            await sleeper.begin(Order())
             other.execute("BEGIN IMMEDIATE")
             with pytest.raises(LedgerUnusable, match="database is locked"):
                 await sleeper.finished()
         await sleeper.look()
-        return sleeper.ledger.summary(1).reason
+        return sleeper.parts.ledger.summary(1).reason
 
     reason = stage.play(scene, behaviour="open")
     assert reason.startswith("its end could not be recorded: ")

@@ -12,15 +12,16 @@ import pytest
 from msgspec.structs import replace
 
 from sleepd.config.strategies import STRATEGIES
-from sleepd.cycles.sleeper import Sleeper
+from sleepd.cycles.composition import Parts
+from sleepd.cycles.planning import Order
 from sleepd.daemon.status_view import cycles, detail, overview
 from sleepd.errors import Busy, NotFound, NothingToDo, StateLocked
-from sleepd.protocol.control import Run, Thresholds
-from sleepd.protocol.job import Strategy
-from sleepd.protocol.status import CycleSummary
+from sleepd.policy.triggers import Thresholds
+from sleepd.protocol.strategy import Strategy
 from sleepd.store.checkpoints import verify
+from sleepd.store.ledger_rows import CycleRecord
 from tests.agents import changed
-from tests.stages import Stage, look
+from tests.stages import OpenSleeper, Stage, look
 
 
 @pytest.fixture
@@ -177,8 +178,8 @@ def test_a_failure_is_the_last_error_until_a_cycle_succeeds(stage: Stage) -> Non
     stage.write(12)
     stage.sleep(behaviour="fail")
 
-    async def error(sleeper: Sleeper) -> Any:
-        return sleeper.last_error
+    async def error(sleeper: OpenSleeper) -> Any:
+        return sleeper.reader.last_error
 
     noted = stage.play(error)
     assert "it cannot be done" in noted.message
@@ -197,7 +198,7 @@ def test_another_base_is_vetoed_until_rolled_back_to_it(stage: Stage) -> None:
     stage.sleep(behaviour="base_changed")
     stage.clock.advance(3600)
 
-    async def scene(sleeper: Sleeper) -> list[str]:
+    async def scene(sleeper: OpenSleeper) -> list[str]:
         reasons = [(await sleeper.look()).reason]
         sleeper.rollback(0)
         reasons.append((await sleeper.look()).reason)
@@ -212,10 +213,10 @@ def test_a_cancelled_cycle_is_discarded(stage: Stage) -> None:
     """Cancelling ends the worker, keeps nothing, is no error, and starts a cooldown instead of the same cycle again."""
     stage.write(12)
 
-    async def scene(sleeper: Sleeper) -> CycleSummary | None:
-        await sleeper.begin(Run())
+    async def scene(sleeper: OpenSleeper) -> CycleRecord | None:
+        await sleeper.begin(Order())
         with pytest.raises(Busy, match="cycle 1"):
-            await sleeper.begin(Run(force=True))
+            await sleeper.begin(Order(force=True))
         with pytest.raises(Busy):
             sleeper.rollback(None)
         assert sleeper.cancel() == 1
@@ -234,9 +235,9 @@ def test_force_sleeps_early_but_not_without_anything_to_train(stage: Stage) -> N
     stage.write(12)
     stage.sleep()
     with pytest.raises(NothingToDo, match="Nothing to train"):
-        stage.sleep(Run(force=True))
+        stage.sleep(Order(force=True))
     stage.write(24)
-    summary = stage.sleep(Run(force=True))
+    summary = stage.sleep(Order(force=True))
     assert (summary.state, summary.is_forced) == ("promoted", True)
 
 
@@ -244,15 +245,15 @@ def test_a_pause_holds_cycles_back_across_a_restart(stage: Stage) -> None:
     """Paused stays paused until resumed, for a forced sleep too."""
     stage.write(12)
 
-    async def pause(sleeper: Sleeper) -> None:
+    async def pause(sleeper: OpenSleeper) -> None:
         sleeper.pause(is_paused=True)
 
     stage.play(pause)
     with pytest.raises(NothingToDo, match="Paused"):
-        stage.sleep(Run(force=True))
+        stage.sleep(Order(force=True))
 
 
-async def discard(sleeper: Sleeper) -> None:
+async def discard(sleeper: OpenSleeper) -> None:
     sleeper.cancel()
     await sleeper.finished()
 
@@ -261,9 +262,9 @@ def test_overrides_reach_the_worker(stage: Stage) -> None:
     """Epochs, learning rate, strategy and max_experiences of an order are those of its job."""
     stage.write(30)
 
-    async def scene(sleeper: Sleeper) -> Any:
-        await sleeper.begin(Run(epochs=7, learning_rate=1e-3, max_experiences=4, strategy="gentle"))
-        job = json.loads((sleeper.checkpoints.staging_path(1) / "work" / "job.json").read_text())
+    async def scene(sleeper: OpenSleeper) -> Any:
+        await sleeper.begin(Order(epochs=7, learning_rate=1e-3, max_experiences=4, strategy="gentle"))
+        job = json.loads((sleeper.parts.checkpoints.staging_path(1) / "work" / "job.json").read_text())
         await discard(sleeper)
         return job
 
@@ -271,8 +272,8 @@ def test_overrides_reach_the_worker(stage: Stage) -> None:
     strategy = job["strategy"]
     assert (strategy["name"], strategy["epochs"], strategy["learning_rate"]) == ("gentle", 7, 1e-3)
     with pytest.raises(NotFound, match="no strategy"):
-        stage.sleep(Run(force=True, strategy="hard"))
-    summary = stage.sleep(Run(force=True, max_experiences=4))
+        stage.sleep(Order(force=True, strategy="hard"))
+    summary = stage.sleep(Order(force=True, max_experiences=4))
     assert summary.trained == 4
 
 
@@ -282,9 +283,9 @@ def test_a_cycle_that_continues_a_champion_goes_slower(stage: Stage, continuing:
     stage.sleep()
     stage.write(30)
 
-    async def rate(sleeper: Sleeper, asked: float | None) -> float:
-        cycle = await sleeper.begin(Run(force=True, learning_rate=asked))
-        job = json.loads((sleeper.checkpoints.staging_path(cycle) / "work" / "job.json").read_text())
+    async def rate(sleeper: OpenSleeper, asked: float | None) -> float:
+        cycle = await sleeper.begin(Order(force=True, learning_rate=asked))
+        job = json.loads((sleeper.parts.checkpoints.staging_path(cycle) / "work" / "job.json").read_text())
         await discard(sleeper)
         return float(job["strategy"]["learning_rate"])
 
@@ -299,9 +300,9 @@ def test_a_cycle_that_retrains_learns_all_of_its_lineage_again_at_the_full_rate(
     first = stage.sleep()
     stage.write(50)
 
-    async def job(sleeper: Sleeper) -> Any:
-        cycle = await sleeper.begin(Run(force=True))
-        job = json.loads((sleeper.checkpoints.staging_path(cycle) / "work" / "job.json").read_text())
+    async def job(sleeper: OpenSleeper) -> Any:
+        cycle = await sleeper.begin(Order(force=True))
+        job = json.loads((sleeper.parts.checkpoints.staging_path(cycle) / "work" / "job.json").read_text())
         await discard(sleeper)
         return job
 
@@ -310,7 +311,7 @@ def test_a_cycle_that_retrains_learns_all_of_its_lineage_again_at_the_full_rate(
     assert usual.lineage == "retrain"
     assert staged["strategy"]["learning_rate"] == usual.learning_rate
     assert staged["parent"].endswith("cycle_001")
-    assert stage.sleep(Run(force=True)).replayed == first.trained
+    assert stage.sleep(Order(force=True)).replayed == first.trained
 
 
 def test_another_lora_shape_starts_from_the_base_again(stage: Stage) -> None:
@@ -318,7 +319,7 @@ def test_another_lora_shape_starts_from_the_base_again(stage: Stage) -> None:
     stage.write(20)
     first = stage.sleep()
     stage.write(25)
-    summary = stage.sleep(Run(force=True, strategy="gentle"))
+    summary = stage.sleep(Order(force=True, strategy="gentle"))
     assert summary.parent is None
     assert summary.trained > first.trained
 
@@ -327,10 +328,10 @@ def test_thresholds_given_by_a_caller_count_for_that_call_only(stage: Stage) -> 
     """An older caller's thresholds decide its own question and are not recorded."""
     stage.write(4)
 
-    async def scene(sleeper: Sleeper) -> tuple[bool, bool, int]:
+    async def scene(sleeper: OpenSleeper) -> tuple[bool, bool, int]:
         await sleeper.look()
         loose = sleeper.decide(Thresholds(min_experiences=3))
-        return loose.due, sleeper.decide().due, len(sleeper.ledger.decisions(limit=9))
+        return loose.due, sleeper.decide().due, len(sleeper.parts.ledger.decisions(limit=9))
 
     assert stage.play(scene) == (True, False, 1)
 
@@ -339,12 +340,12 @@ def test_a_decision_is_recorded_when_it_changes(stage: Stage) -> None:
     """Looking again at the same facts writes nothing; another reason writes one more."""
     stage.write(3)
 
-    async def scene(sleeper: Sleeper) -> list[str]:
+    async def scene(sleeper: OpenSleeper) -> list[str]:
         for _ in range(3):
             await sleeper.look()
         stage.write(12)
         await sleeper.look()
-        return [record.decision.reason for record in sleeper.ledger.decisions(limit=9)]
+        return [record.decision.reason for record in sleeper.parts.ledger.decisions(limit=9)]
 
     assert stage.play(scene) == [
         "Ready: 12 experiences (12 new), sufficient time elapsed",
@@ -360,11 +361,11 @@ def test_rollback_and_its_undo(stage: Stage) -> None:
     stage.write(24)
     stage.sleep()
 
-    async def scene(sleeper: Sleeper) -> None:
+    async def scene(sleeper: OpenSleeper) -> None:
         assert sleeper.rollback(None) == (1, 2)
         assert [path.name for path in stage.state.glob("cycle_*")] == ["cycle_001"]
         await sleeper.look()
-        assert sleeper.intake.counts.unlearned > 0
+        assert sleeper.parts.intake.counts.unlearned > 0
         assert sleeper.rollback(None) == (None, 1)
         assert not (stage.state / "current").exists()
         with pytest.raises(NothingToDo):
@@ -374,7 +375,7 @@ def test_rollback_and_its_undo(stage: Stage) -> None:
         assert sleeper.rollback(2) == (2, None)
         assert sorted(path.name for path in stage.state.glob("cycle_*")) == ["cycle_001", "cycle_002"]
         await sleeper.look()
-        assert sleeper.intake.counts.unlearned == 0
+        assert sleeper.parts.intake.counts.unlearned == 0
 
     stage.play(scene)
     assert verify((stage.state / "current").resolve()).cycle == 2
@@ -385,20 +386,20 @@ def test_a_number_is_never_used_twice(stage: Stage) -> None:
     stage.write(12)
     stage.sleep()
 
-    async def back(sleeper: Sleeper) -> None:
+    async def back(sleeper: OpenSleeper) -> None:
         sleeper.rollback(0)
 
     stage.play(back)
-    assert stage.sleep(Run(force=True), behaviour="fail").cycle == 2
-    assert stage.sleep(Run(force=True)).cycle == 3
+    assert stage.sleep(Order(force=True), behaviour="fail").cycle == 2
+    assert stage.sleep(Order(force=True)).cycle == 3
 
 
 def test_a_second_user_of_the_state_directory_is_refused(stage: Stage) -> None:
     """The lock is held for as long as a sleeper is open."""
 
-    async def scene(sleeper: Sleeper) -> None:
+    async def scene(sleeper: OpenSleeper) -> None:
         with pytest.raises(StateLocked):
-            Sleeper(stage.config, clock=stage.clock, listener=lambda event, fields: None)
+            Parts(stage.config, clock=stage.clock, listener=lambda event, fields: None)
 
     stage.play(scene)
 
@@ -410,7 +411,7 @@ def test_a_clock_that_jumps_neither_blocks_nor_storms(stage: Stage) -> None:
     stage.write(20)
     stage.clock.wall -= timedelta(days=30)
 
-    async def scene(sleeper: Sleeper) -> list[bool]:
+    async def scene(sleeper: OpenSleeper) -> list[bool]:
         due = [(await sleeper.look()).due]
         stage.clock.advance(6 * 3600)
         due.append((await sleeper.look()).due)
@@ -428,13 +429,13 @@ def test_a_clock_that_jumps_neither_blocks_nor_storms(stage: Stage) -> None:
 def answers(stage: Stage) -> Any:
     """All that a client can ask, but for times of asking."""
 
-    async def scene(sleeper: Sleeper) -> Any:
+    async def scene(sleeper: OpenSleeper) -> Any:
         decision = await sleeper.look()
-        status = overview(sleeper, next_check_at=None, config_path="")
+        status = overview(sleeper.reader, next_check_at=None, config_path="")
         same = {"written_at": stage.clock.now(), "since": stage.clock.now(), "last_error": None}
         buffer = msgspec.structs.replace(status.buffer, read_at=None)
-        details = [detail(sleeper, each.cycle) for each in cycles(sleeper, limit=99)]
-        return decision, msgspec.structs.replace(status, buffer=buffer, **same), details, sleeper.intake.counts
+        details = [detail(sleeper.reader, each.cycle) for each in cycles(sleeper.reader, limit=99)]
+        return decision, msgspec.structs.replace(status, buffer=buffer, **same), details, sleeper.parts.intake.counts
 
     return stage.play(scene)
 
@@ -455,7 +456,7 @@ def test_a_lost_ledger_is_rebuilt_from_the_checkpoints(
         stage.write(count)
         stage.sleep(behaviour=behaviour)
 
-    async def back(sleeper: Sleeper) -> None:
+    async def back(sleeper: OpenSleeper) -> None:
         sleeper.rollback(None)
 
     stage.play(back)
@@ -472,7 +473,7 @@ def test_a_lost_ledger_is_rebuilt_from_the_checkpoints(
     after = answers(stage)
     assert after == before
     assert bool(list(stage.state.glob("state.db.damaged-*"))) == (loss != "deleted")
-    assert stage.sleep(Run(force=True)).cycle == 8
+    assert stage.sleep(Order(force=True)).cycle == 8
 
 
 # --- the older scheduler's state ---

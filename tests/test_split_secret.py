@@ -11,14 +11,13 @@ from typing import Any
 import pytest
 
 from sleepd.buffer.experience import group_key
-from sleepd.cycles.sleeper import Sleeper
+from sleepd.cycles.planning import Order
 from sleepd.errors import StateDirectoryUnusable
 from sleepd.policy.holdout import ONE_IN, divide, keyed_rank, rank
-from sleepd.protocol.control import Run
 from sleepd.protocol.job import Lesson, decode_lessons, encode
 from sleepd.store.split_secret import split_secret
 from tests.agents import experiences, place_secret
-from tests.stages import Stage
+from tests.stages import OpenSleeper, Stage
 
 
 def groups(count: int, *, start: int = 0) -> list[int]:
@@ -65,9 +64,9 @@ def test_damaged_secret_is_refused(tmp_path: Path, content: bytes) -> None:
 
 
 def sides(stage: Stage) -> dict[int, bool]:
-    async def scene(sleeper: Sleeper) -> dict[int, bool]:
+    async def scene(sleeper: OpenSleeper) -> dict[int, bool]:
         await sleeper.look()
-        return dict(sleeper.history.known().sides)
+        return dict(sleeper.parts.history.known().sides)
 
     return stage.play(scene)
 
@@ -95,9 +94,9 @@ def test_no_secret_reaches_the_worker(tmp_path: Path) -> None:
     stage.write(12)
     secret = (stage.state / "secret").read_bytes()
 
-    async def scene(sleeper: Sleeper) -> Any:
+    async def scene(sleeper: OpenSleeper) -> Any:
         await sleeper.look()
-        await sleeper.begin(Run())
+        await sleeper.begin(Order())
         work = stage.state / "staging" / "cycle_001" / "work"
         lessons = decode_lessons((work / "experiences.jsonl").read_bytes())
         assert {one.rank for one in lessons} <= {keyed_rank(group, secret) for group in groups(12)}

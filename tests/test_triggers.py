@@ -9,8 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sleepd.config.schema import Config
-from sleepd.policy.triggers import Facts, Policy, cooldown_seconds, decide, missing
-from sleepd.protocol.control import Thresholds
+from sleepd.policy.triggers import Facts, Policy, Thresholds, cooldown_seconds, decide, missing
 
 
 def facts(**changes: Any) -> Facts:

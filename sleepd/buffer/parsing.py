@@ -15,7 +15,6 @@ from typing import Any, Final
 import msgspec
 
 from sleepd.errors import DECODE_ERRORS
-from sleepd.protocol.status import SetAside
 
 from .experience import Experience, experience_key, group_key, parse
 
@@ -46,6 +45,14 @@ class HalfWritten(Exception):
     """The content is no whole buffer: its writer is in the middle of it, or it is damaged."""
 
 
+class SkippedRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """A record of the buffer that is not used."""
+
+    position: str
+    """Where it stands: ``record 7`` or ``line 12``, counted from 1."""
+    reason: str
+
+
 class NoJson(str):
     """Why a text is no JSON. A type of its own: a JSON string is a str too, and may say anything."""
 
@@ -58,7 +65,7 @@ class Digest:
         self.keys = array("Q")
         self.groups = array("Q")
         self.saliences = array("d")
-        self.set_aside: list[SetAside] = []
+        self.set_aside: list[SkippedRecord] = []
         self.set_aside_total = 0
         self._index: dict[int, int] | None = None
 
@@ -91,7 +98,7 @@ class Digest:
         """Count a record that is not used; the first hundred are kept with position and reason."""
         self.set_aside_total += 1
         if len(self.set_aside) < KEPT_SET_ASIDE:
-            self.set_aside.append(SetAside(position=position, reason=reason))
+            self.set_aside.append(SkippedRecord(position=position, reason=reason))
 
     def indexed(self) -> Digest:
         """Hold an index while many records are taken in; ``compact`` drops it."""

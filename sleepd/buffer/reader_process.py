@@ -21,14 +21,13 @@ from typing import Any, BinaryIO
 
 import msgspec
 
-from sleepd.protocol.status import SetAside
-
 from .experience import Experience
 from .parsing import (
     MAX_LINE_BYTES,
     NULS_LEFT_BY,
     Digest,
     HalfWritten,
+    SkippedRecord,
     decoded_line,
     digest_lines,
     digest_whole,
@@ -51,7 +50,7 @@ class Reading(msgspec.Struct, kw_only=True):
     keys: bytes = b""
     groups: bytes = b""
     saliences: bytes = b""
-    set_aside: list[SetAside] = []
+    set_aside: list[SkippedRecord] = []
     set_aside_total: int = 0
     consumed: int = 0
     """JSON lines: bytes from the file's beginning to the end of the last complete line."""
@@ -126,7 +125,7 @@ def _after_nuls(nuls: int) -> Reading:
     """Where lines begin that stand behind so many NUL bytes; none: where every file begins."""
     if not nuls:
         return Reading()
-    aside = SetAside(position="line 1", reason=f"{nuls} NUL bytes stand before it, {NULS_LEFT_BY}; it is read")
+    aside = SkippedRecord(position="line 1", reason=f"{nuls} NUL bytes stand before it, {NULS_LEFT_BY}; it is read")
     return Reading(consumed=nuls, set_aside=[aside], set_aside_total=1)
 
 

@@ -11,7 +11,6 @@ from typing import Final, NamedTuple
 import msgspec
 
 from sleepd.protocol.job import Role
-from sleepd.protocol.status import SCHEMA
 from sleepd.text.personal_data import masked
 
 from .experience import Experience, experience_key, group_key
@@ -23,7 +22,7 @@ SHOWN_AT_ONCE: Final = 20_000_000
 """Characters of all texts that are read for one answer, from which the beginnings are shown."""
 
 
-class LearnedText(msgspec.Struct, frozen=True, kw_only=True):
+class TrainedText(msgspec.Struct, frozen=True, kw_only=True):
     """One experience of a cycle, as its text stands in the buffer."""
 
     id: str
@@ -36,11 +35,11 @@ class LearnedText(msgspec.Struct, frozen=True, kw_only=True):
     """A secret was found in it, or it was not screened as it is now: the texts are empty."""
 
 
-class Learned(msgspec.Struct, frozen=True, kw_only=True):
+class TrainedTexts(msgspec.Struct, frozen=True, kw_only=True):
     """What a cycle trained and replayed, as far as the buffer still has it. The service itself keeps no texts."""
 
     cycle: int
-    experiences: list[LearnedText]
+    experiences: list[TrainedText]
     """The most salient of those that are still there, trained ones first."""
     present: int
     """All that are still there with the text that was trained."""
@@ -50,7 +49,6 @@ class Learned(msgspec.Struct, frozen=True, kw_only=True):
     """Ids that are no longer there."""
     problem: str = ""
     """Why no text is shown, or not that of the buffer as it is now."""
-    schema: int = SCHEMA
 
 
 class Place(NamedTuple):
@@ -94,7 +92,7 @@ def whereabouts(places: Iterable[Place], buffer: Mapping[int, Found]) -> Whereab
     return Whereabouts([place for place, _ in present], changed, gone)
 
 
-def learned(
+def trained_texts(
     cycle: int,
     known: Whereabouts,
     texts: Iterable[Experience],
@@ -103,14 +101,14 @@ def learned(
     problem: str = "",
     withheld: Collection[str] = (),
     masks: bool = False,
-) -> Learned:
+) -> TrainedTexts:
     """The first ``limit`` of what is present, with its text, where that was found and is not ``withheld``, by id.
 
     ``masks``: with placeholders for personal data, as it is trained.
     """
     by_id = {text.id: text for text in texts}
     shown = [(place, by_id.get(place.id)) for place in known.present[:limit]]
-    return Learned(
+    return TrainedTexts(
         cycle=cycle,
         # Read a moment later than it was looked up: the buffer may have changed in between.
         experiences=[
@@ -139,11 +137,11 @@ def _is_same(place: Place, text: Experience) -> bool:
     return group_key(text.prompt, text.response) == place.group
 
 
-def _shown(place: Place, text: Experience, *, is_withheld: bool, masks: bool) -> LearnedText:
+def _shown(place: Place, text: Experience, *, is_withheld: bool, masks: bool) -> TrainedText:
     characters = 0 if is_withheld else SHOWN_CHARACTERS
     texts = [part[: 2 * characters] for part in (text.prompt, text.response)]
     prompt, response = (masked(part)[0] if masks else part for part in texts)
-    return LearnedText(
+    return TrainedText(
         id=place.id,
         role=place.role,
         salience=text.salience,

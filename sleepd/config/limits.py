@@ -10,7 +10,7 @@ import re
 
 import msgspec
 
-from sleepd.protocol.control import METRIC_NAME
+from sleepd.protocol.evidence import METRIC_NAME
 
 _NUMBER = r"[0-9]+(?:\.[0-9]*)?(?:[eE][+-]?[0-9]+)?"
 _LIMIT = re.compile(

@@ -7,7 +7,7 @@ from typing import Final
 from msgspec.structs import replace
 
 from sleepd.errors import NotFound
-from sleepd.protocol.job import Strategy
+from sleepd.protocol.strategy import Strategy
 
 _CONSOLIDATE: Final = Strategy(
     name="consolidate",

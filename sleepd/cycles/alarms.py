@@ -10,8 +10,8 @@ import msgspec
 from sleepd.clock import Clock, Elapsed
 from sleepd.config.schema import Config
 from sleepd.log import get_logger
-from sleepd.policy.overdue import Limits, alarms, is_overdue
-from sleepd.protocol.status import Alarm, Decision
+from sleepd.policy.overdue import ActiveAlarm, Limits, alarms, is_overdue
+from sleepd.policy.triggers import Decision
 from sleepd.store.ledger import Ledger
 
 _DUE_SINCE = "due_since"
@@ -31,11 +31,11 @@ class Alarms:
         self._ledger = ledger
         self._clock = clock
         self._since_due = Elapsed(clock)
-        self._of_sleeps: list[Alarm] = []
-        self._noted: dict[str, Alarm] = {}
+        self._of_sleeps: list[ActiveAlarm] = []
+        self._noted: dict[str, ActiveAlarm] = {}
 
     @property
-    def standing(self) -> list[Alarm]:
+    def standing(self) -> list[ActiveAlarm]:
         """All that stand now."""
         return [*self._of_sleeps, *self._noted.values()]
 
@@ -50,7 +50,7 @@ class Alarms:
         elif not text and name in self._noted:
             get_logger().info(f"{name}_ended")
         if text:
-            self._noted[name] = Alarm(name=name, text=text)
+            self._noted[name] = ActiveAlarm(name=name, text=text)
         else:
             self._noted.pop(name, None)
 

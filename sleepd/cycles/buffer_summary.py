@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from sleepd.buffer.buffer import ExperienceBuffer, View
+from sleepd.buffer.experience_buffer import ExperienceBuffer
+from sleepd.buffer.view import View
 from sleepd.clock import Clock
 from sleepd.config.schema import BufferConfig, Config
 from sleepd.errors import BufferUnreadable
@@ -14,13 +15,13 @@ from sleepd.quarantine.keeper import QuarantineKeeper
 from sleepd.store.ledger import Ledger
 
 from .alarms import Alarms
-from .history import History
+from .history import PastCycles
 
 
 class Intake:
     """The buffer of one configuration, read and counted against one history."""
 
-    def __init__(self, config: Config, history: History, clock: Clock, ledger: Ledger, alarms: Alarms) -> None:
+    def __init__(self, config: Config, history: PastCycles, clock: Clock, ledger: Ledger, alarms: Alarms) -> None:
         self._config = config
         self.quarantine = QuarantineKeeper(
             Path(config.state.directory), ledger, clock, alarms.note, config.quarantine.personal_data
@@ -91,7 +92,7 @@ class Intake:
 
     @staticmethod
     def _count(view: View, known: Known, min_salience: float, barred: Barred) -> Counts:
-        return count(view.keys, view.groups, view.saliences, known=known, min_salience=min_salience, barred=barred)
+        return count(view, known=known, min_salience=min_salience, barred=barred)
 
     def _open(self, settings: BufferConfig) -> ExperienceBuffer:
         return ExperienceBuffer(Path(settings.path), patience_seconds=settings.patience_seconds, clock=self._clock)

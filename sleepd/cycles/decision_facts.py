@@ -1,21 +1,40 @@
-"""What a decision rests on, gathered from buffer, ledger, clock, disk and GPU."""
+"""What a decision rests on, gathered from buffer, ledger, clock, disk and GPU; and the decision on it, unrecorded."""
 
 from __future__ import annotations
 
 import shutil
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 from sleepd.clock import Clock, Elapsed
 from sleepd.config.schema import Config
-from sleepd.policy.triggers import Facts, cooldown_seconds
+from sleepd.policy.triggers import Decision, Facts, Policy, Thresholds, cooldown_seconds, decide
 from sleepd.registry.compatibility import Fit
 from sleepd.registry.demotion import Demotion
 from sleepd.store.ledger import Ledger
 
 from .buffer_summary import Intake
 from .gpu_lock import GpuLock
-from .history import History
+from .history import NotedError, PastCycles
 from .resume import crashes
+
+PAUSED = "is_paused"
+"""The ledger's note that the operator wants no cycle to start."""
+
+
+@dataclass(kw_only=True, slots=True)
+class ServiceState:
+    """What is kept in memory and lost at a restart. ``Sleeper`` alone writes it."""
+
+    config: Config
+    """The configuration in force; a cycle under way keeps the one it began with."""
+    state_since: datetime
+    """When the cycle under way changed its state, or when the last one ended."""
+    decision: Decision | None = None
+    """The last recorded decision; None: nothing is known, and whoever asks gets a fresh one."""
+    running_cycle: int | None = None
+    last_error: NotedError | None = None
 
 
 class FactFinding:
@@ -23,15 +42,18 @@ class FactFinding:
 
     def __init__(
         self,
+        state: ServiceState,
+        *,
         directory: Path,
         ledger: Ledger,
-        history: History,
+        history: PastCycles,
         intake: Intake,
         fit: Fit,
         gpu: GpuLock,
         demotion: Demotion,
         clock: Clock,
     ) -> None:
+        self._state = state
         self._directory = directory
         self._ledger = ledger
         self._history = history
@@ -42,17 +64,28 @@ class FactFinding:
         self._since_sleep = Elapsed(clock)
         self._since_unjudged = Elapsed(clock)
 
-    def facts(self, config: Config, *, min_salience: float, is_paused: bool, running_cycle: int | None) -> Facts:
+    def decide(self, thresholds: Thresholds | None = None, *, force: bool = False) -> Decision:
+        """The decision on the buffer as last read, under the configured thresholds or those given."""
+        policy = Policy.of(self._state.config, thresholds)
+        return decide(self.facts(policy.min_salience), policy, force=force)
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether the operator wants no cycle to start."""
+        return bool(self._ledger.note(PAUSED))
+
+    def facts(self, min_salience: float | None = None) -> Facts:
         """As they are now, with the buffer as last read."""
-        counts = self._intake.counts
-        if min_salience != config.training.min_salience:
+        config, counts = self._state.config, self._intake.counts
+        if min_salience is not None and min_salience != config.training.min_salience:
             counts = self._intake.count(min_salience)
         # A cycle that ended because it found the champion worse is no failure, and nothing to cool down from.
         unjudged = [each for each in self._ledger.unjudged_in_a_row() if each.cycle != self._demotion.found_by]
         suspended = self._ledger.suspended_cycle()
         times, since = len(unjudged), unjudged[0].ended_at if unjudged else None
         if suspended is not None:
-            times, since = crashes(self._ledger, suspended).essence
+            found = crashes(self._ledger, suspended)
+            times, since = found.count, found.at
         cooldown = cooldown_seconds(config.triggers.cooldown_seconds, times)
         if since is not None:
             cooldown -= self._since_unjudged.seconds_since(since)
@@ -65,8 +98,8 @@ class FactFinding:
             held_out=counts.held_out,
             quarantined=counts.quarantined,
             unscreened=counts.unscreened,
-            is_paused=is_paused,
-            running_cycle=running_cycle,
+            is_paused=self.is_paused,
+            running_cycle=self._state.running_cycle,
             suspended_cycle=suspended,
             cooldown_seconds_left=max(0.0, cooldown),
             unjudged_in_a_row=len(unjudged),

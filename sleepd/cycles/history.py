@@ -8,12 +8,11 @@ from pathlib import Path
 
 import msgspec
 
-from sleepd.buffer.buffer import View
+from sleepd.buffer.view import View
 from sleepd.cycle import State
 from sleepd.errors import CheckpointInvalid
 from sleepd.log import get_logger
 from sleepd.policy.selection import KeySet, Known
-from sleepd.protocol.status import LastError
 from sleepd.store.adoption import note_trained, older_directories
 from sleepd.store.checkpoints import Checkpoints
 from sleepd.store.ledger import Ledger
@@ -37,7 +36,15 @@ _IMPORTED = "imported_scheduler_state"
 _IMPORTED_SEEN = "imported_seen"
 
 
-class History:
+class NotedError(msgspec.Struct, frozen=True, kw_only=True):
+    """The newest thing that went wrong and has not gone right since."""
+
+    message: str
+    hint: str
+    at: datetime
+
+
+class PastCycles:
     """The past of one state directory.
 
     Raises:
@@ -105,7 +112,7 @@ class History:
         if not has_slept or view.form == "absent" or self._ledger.note(_IMPORTED_SEEN) is not None:
             return
         count = self._imported.experiences_at_last_sleep if self._imported.total_sleep_cycles else None
-        note_trained(self._ledger, self._checkpoints, keys=view.keys, groups=view.groups, count=count)
+        note_trained(self._ledger, self._checkpoints, view, count=count)
         self._ledger.set_note(_IMPORTED_SEEN, list(islice(view.keys, count)))
         self.forget_cached()
         self.write()
@@ -127,17 +134,17 @@ class History:
             )
         return self._known
 
-    def newest_failure(self) -> LastError | None:
+    def newest_failure(self) -> NotedError | None:
         """The newest cycle that failed or was cut short by a death, where nothing was judged since."""
         suspended = self._ledger.suspended_cycle()
         if suspended is not None and (cut := self._ledger.summary(suspended)).hint:
             at = crashes(self._ledger, suspended).at or cut.started_at
-            return LastError(message=f"cycle {suspended} was cut short: {cut.reason}", hint=cut.hint, at=at)
+            return NotedError(message=f"cycle {suspended} was cut short: {cut.reason}", hint=cut.hint, at=at)
         newest = next((each for each in self._ledger.unjudged_in_a_row() if each.state == State.FAILED), None)
         if newest is None:
             return None
         at = newest.ended_at or newest.started_at
-        return LastError(message=f"cycle {newest.cycle} failed: {newest.reason}", hint=newest.hint, at=at)
+        return NotedError(message=f"cycle {newest.cycle} failed: {newest.reason}", hint=newest.hint, at=at)
 
     @property
     def last_sleep_at(self) -> datetime | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-from array import array
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import date
@@ -12,19 +11,21 @@ from pathlib import Path
 
 import msgspec
 
-from sleepd.buffer.buffer import ExperienceBuffer, View
+from sleepd.buffer.columns import BufferColumns
 from sleepd.buffer.experience import Experience, experience_key, group_key, group_of, key_text, prompt_key
+from sleepd.buffer.experience_buffer import ExperienceBuffer
+from sleepd.buffer.view import View
 from sleepd.config.schema import Config
 from sleepd.config.strategies import find_strategy
 from sleepd.errors import NothingToDo
 from sleepd.log import get_logger
 from sleepd.policy.holdout import keyed_rank
 from sleepd.policy.recall import read_questions
-from sleepd.policy.selection import FREQUENT_FROM, KeySet, Known, Selection, sampling_shares, select
-from sleepd.policy.triggers import Policy
-from sleepd.protocol.control import Run
+from sleepd.policy.selection import FREQUENT_FROM, KeySet, Known, Selection, SelectionRule, sampling_shares, select
+from sleepd.policy.triggers import Policy, Thresholds
 from sleepd.protocol.evidence import RecallQuestion
-from sleepd.protocol.job import Job, Role, Strategy
+from sleepd.protocol.job import Job, Role
+from sleepd.protocol.strategy import Strategy
 from sleepd.quarantine.rules import Isolation
 from sleepd.registry.compatibility import other_shape
 from sleepd.registry.predecessor import Predecessor, predecessor
@@ -35,17 +36,35 @@ from sleepd.store.reservoir import read_reservoir
 from sleepd.text.personal_data import masked, told
 
 from .buffer_summary import Intake
-from .history import History
+from .history import PastCycles
 from .runner import Lineup
 
 
+class Order(msgspec.Struct, frozen=True, kw_only=True):
+    """What a cycle is asked for with. What is not given is as configured."""
+
+    force: bool = False
+    """Also if the three conditions do not hold, and during a cooldown."""
+    epochs: int | None = None
+    learning_rate: float | None = None
+    max_experiences: int | None = None
+    strategy: str | None = None
+    thresholds: Thresholds = Thresholds()
+
+    @property
+    def is_explicit(self) -> bool:
+        """Whether it asks for a cycle on other terms than the configured ones."""
+        given = (self.epochs, self.learning_rate, self.max_experiences, self.strategy)
+        return any(value is not None for value in given)
+
+
 async def line_up(
-    order: Run,
+    order: Order,
     config: Config,
     *,
     ledger: Ledger,
     checkpoints: Checkpoints,
-    history: History,
+    history: PastCycles,
     intake: Intake,
     unfit: str,
     day: date,
@@ -78,7 +97,7 @@ async def line_up(
 
 
 async def _select(
-    order: Run,
+    order: Order,
     config: Config,
     job: Job,
     known: Known,
@@ -89,20 +108,17 @@ async def _select(
     if not job.parent:
         known = msgspec.structs.replace(known, learned=KeySet())
     min_salience = Policy.of(config, order.thresholds).min_salience
-    whole, strategy = _with(gone, view), job.strategy
-    return select(
-        whole.keys,
-        whole.groups,
-        whole.saliences,
-        known=known,
+    strategy = job.strategy
+    rule = SelectionRule(
         min_salience=min_salience,
         max_experiences=order.max_experiences or config.training.max_experiences,
         max_holdout=config.training.max_holdout,
         replay_share=math.inf if strategy.lineage == "retrain" else strategy.replay_share,
         min_replayed=strategy.min_replayed,
         seed=job.seed,
-        barred=await intake.quarantine.barred(view, known, min_salience),
     )
+    barred = await intake.quarantine.barred(view, known, min_salience)
+    return select(view.followed_by(gone.values()), known=known, rule=rule, barred=barred)
 
 
 def _gone(champion: Path, view: View, known: Known, isolation: Isolation) -> dict[int, Experience]:
@@ -114,21 +130,11 @@ def _gone(champion: Path, view: View, known: Known, isolation: Isolation) -> dic
     present = KeySet(view.keys)
     kept = {experience_key(one.id): one for one in read_reservoir(champion)}
     gone = {key: one for key, one in kept.items() if key not in present and key in known.learned}
-    whole = _with(gone, View())
-    causes = isolation.causes(whole.keys, whole.groups, whole.saliences, learned=known.learned, min_salience=0.0)
+    columns = BufferColumns().followed_by(gone.values())
+    causes = isolation.causes(columns, learned=known.learned, min_salience=0.0)
     # They were screened when they were trained, and the screening keeps no more than the buffer holds.
     barred = {key for key, cause in causes if cause.why != "unscreened"}
     return {key: one for key, one in gone.items() if key not in barred}
-
-
-def _with(gone: Mapping[int, Experience], view: View) -> View:
-    """The buffer as if these were still at its end."""
-    return View(
-        form=view.form,
-        keys=view.keys + array("Q", gone),
-        groups=view.groups + array("Q", (group_of(one) for one in gone.values())),
-        saliences=view.saliences + array("d", (one.salience for one in gone.values())),
-    )
 
 
 def _with_comparison(lineup: Lineup, before: Predecessor, ledger: Ledger, checkpoints: Checkpoints) -> Lineup:

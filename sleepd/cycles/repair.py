@@ -15,7 +15,7 @@ from sleepd.store.checkpoints import Checkpoints
 from sleepd.store.ledger import Ledger
 
 from .alarms import Alarms
-from .history import History
+from .history import PastCycles
 from .recovery import mend_current, recover
 
 
@@ -23,7 +23,7 @@ class Mending:
     """The work left undone on one state directory; ``catch_up`` is called before each look."""
 
     def __init__(
-        self, ledger: Ledger, checkpoints: Checkpoints, clock: Clock, history: History, alarms: Alarms
+        self, ledger: Ledger, checkpoints: Checkpoints, clock: Clock, history: PastCycles, alarms: Alarms
     ) -> None:
         self._ledger = ledger
         self._checkpoints = checkpoints

@@ -15,7 +15,7 @@ from typing import Final
 
 import msgspec
 
-from sleepd.buffer.buffer import View
+from sleepd.buffer.view import View
 from sleepd.errors import ProtocolError
 from sleepd.files import read_document
 from sleepd.protocol.job import RESUME_POINT, Job, decode_job
@@ -36,11 +36,6 @@ class Crashes(msgspec.Struct, frozen=True):
     count: int = 0
     at: datetime | None = None
     """The last one."""
-
-    @property
-    def essence(self) -> tuple[int, datetime | None]:
-        """How many, and when the last one was."""
-        return self.count, self.at
 
 
 def crashes(ledger: Ledger, cycle: int) -> Crashes:

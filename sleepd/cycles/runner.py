@@ -24,12 +24,11 @@ from sleepd.log import get_logger
 from sleepd.policy.probation import compare
 from sleepd.policy.promotion import Gates
 from sleepd.protocol.job import Failure, Job, Lesson, Notice, Phase, Progress, Report, Role, encode
-from sleepd.protocol.status import CycleSummary
 from sleepd.protocol.verdict import Outcome
 from sleepd.registry.demotion import Demotion
 from sleepd.store.checkpoints import Checkpoints
 from sleepd.store.ledger import Ledger
-from sleepd.store.ledger_rows import Placement, Plan
+from sleepd.store.ledger_rows import CycleRecord, Placement, Plan
 
 from .commit import settle
 from .resume import MAX_CRASHES, has_resume_point, note_crash
@@ -60,7 +59,7 @@ class Lineup(msgspec.Struct, frozen=True, kw_only=True):
 class CycleEnd(msgspec.Struct, frozen=True, kw_only=True):
     """How a cycle ended."""
 
-    summary: CycleSummary
+    summary: CycleRecord
     failure: Failure | None
     """What the worker said when it gave up."""
 

@@ -1,177 +1,103 @@
-"""The sleeping itself, on one state directory: look at the buffer, decide, run a cycle, roll back.
+"""The service that runs cycles on one state directory: it reads the buffer, decides, runs a cycle, rolls back.
 
-The daemon gives this a life; ``SleepScheduler`` uses it without one. Whoever constructs it holds the directory's lock.
-All methods run in one event loop; what takes long runs in threads or processes.
+Rule 1: everything that changes the state directory goes through a method here.
+Rule 2: one cycle at a time, and none while a recovery is pending.
+Rule 3: all methods run in one event loop; what takes long runs in threads or processes.
+
+The daemon calls it all its life; ``SleepScheduler`` and the self-test for one cycle. What is only asked goes to
+``ReadModel``.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Iterable
 from functools import partial
-from pathlib import Path
-from typing import Any
 
-from sleepd.clock import Clock
 from sleepd.config.schema import Config
 from sleepd.cycle import Event, State
 from sleepd.errors import Busy, CheckpointInvalid, NothingToDo
 from sleepd.log import get_logger
 from sleepd.policy.promotion import Gates
 from sleepd.policy.retention import Keep
-from sleepd.policy.triggers import Facts, Policy, decide
-from sleepd.protocol.control import Run, Thresholds
+from sleepd.policy.triggers import Decision, Thresholds
 from sleepd.protocol.job import Job
-from sleepd.protocol.status import CycleSummary, Decision, LastError
-from sleepd.registry.compatibility import Fit
-from sleepd.registry.demotion import Demotion
-from sleepd.registry.operator_metrics import AddedMetrics
-from sleepd.registry.prune import Keeping
-from sleepd.store.adoption import adopt
-from sleepd.store.checkpoints import Checkpoints
-from sleepd.store.rebuild_ledger import open_ledger
-from sleepd.store.state_lock import StateLock
+from sleepd.registry.operator_metrics import MetricEffect
+from sleepd.registry.prune import PrunedWeights
+from sleepd.store.ledger_rows import CycleRecord
 
-from .alarms import Alarms
-from .buffer_summary import Intake
-from .decision_facts import FactFinding
-from .gpu_lock import GpuLock
-from .history import History
-from .planning import line_up
-from .recovery import recover
-from .repair import Mending, disk_error
+from .composition import Parts
+from .decision_facts import PAUSED
+from .history import NotedError
+from .planning import Order, line_up
+from .quarantine_override import OverrideDone, Verb, override
+from .repair import disk_error
 from .resume import obstacle, staged_job
-from .runner import CycleEnd, CycleRunner
-from .switch_champion import InUse
+from .runner import CycleEnd
 from .worker_process import WorkerPolicy, worker_command
-
-_PAUSED = "is_paused"
 
 
 class Sleeper:
-    """One state directory, in use.
+    """The service on one state directory.
 
     Args:
-        config: the configuration in force; ``reconfigure`` replaces it.
-        clock: where time comes from.
-        listener: told of every past fact (name, fields): what ``subscribe`` streams.
-        socket: where this process answers requests; empty: nowhere.
+        parts: what works there; see ``composition``.
         worker: the command that starts a worker; None: the real one.
-
-    Raises:
-        StateLocked: another process runs on this state directory.
-        SleepdError: the directory, the ledger or an older state cannot be used.
     """
 
-    def __init__(
-        self,
-        config: Config,
-        *,
-        clock: Clock,
-        listener: Callable[[str, dict[str, Any]], None],
-        socket: str = "",
-        worker: tuple[str, ...] | None = None,
-    ) -> None:
-        self.config = config
-        self.clock = clock
-        self._listener = listener
+    def __init__(self, parts: Parts, *, worker: tuple[str, ...] | None = None) -> None:
+        self._parts = parts
+        self._state = parts.state
         self._worker_command = worker
-        self.directory = Path(config.state.directory)
-        self._lock = StateLock(self.directory, socket=socket)
-        self.checkpoints = Checkpoints(self.directory)
-        self.ledger, troubles = open_ledger(self.directory, self.checkpoints, clock)
-        troubles += [*adopt(self.ledger, self.checkpoints, clock), *recover(self.ledger, self.checkpoints, clock)]
-        self.history = History(self.directory, self.ledger, self.checkpoints)
-        self.keeping = Keeping(self.ledger, self.checkpoints)
-        self.alarms = Alarms(self.ledger, clock)
-        self.mending = Mending(self.ledger, self.checkpoints, clock, self.history, self.alarms)
-        self.mending.write_history()
-        self.fit = Fit(self.ledger, self.checkpoints)
-        self.intake = Intake(config, self.history, clock, self.ledger, self.alarms)
-        self._gpu = GpuLock()
-        self.demotion = Demotion(self.ledger, self.checkpoints, clock)
-        self.metrics = AddedMetrics(self.ledger, self.checkpoints, self.demotion)
-        self.runner, self._in_use = self._parts_that_act()
-        self.decision: Decision | None = None
-        self.state_since = clock.now()
-        self.last_error = self.history.newest_failure()
-        if troubles:
-            self.last_error = LastError(message=troubles[-1], hint="sleepctl history", at=clock.now())
-        self._finding = FactFinding(
-            self.directory, self.ledger, self.history, self.intake, self.fit, self._gpu, self.demotion, clock
-        )
         self._starting = asyncio.Lock()
         self._task: asyncio.Task[CycleEnd] | None = None
-        self.running_cycle: int | None = None
 
-    def _parts_that_act(self) -> tuple[CycleRunner, InUse]:
-        runner = CycleRunner(
-            ledger=self.ledger,
-            checkpoints=self.checkpoints,
-            clock=self.clock,
-            demotion=self.demotion,
-            listener=self._on_cycle_event,
-        )
-        return runner, InUse(
-            ledger=self.ledger,
-            checkpoints=self.checkpoints,
-            runner=runner,
-            mending=self.mending,
-            fit=self.fit,
-            history=self.history,
-            demotion=self.demotion,
-            listener=self._listener,
-        )
-
-    # --- looking and deciding ---
+    # --- reading and deciding ---
 
     async def look(self) -> Decision:
-        """Read the buffer, count, decide; a changed decision is recorded with its facts."""
-        self._lock.require_held()
-        self.mending.catch_up()
-        self._demote_if_owed()
+        """Read the buffer, count, decide; a changed decision is recorded with its facts.
+
+        Raises:
+            SleepdError: a recovery is pending and the disk still fails, or the ledger cannot be written.
+        """
+        parts, state = self._parts, self._state
+        parts.lock.require_held()
+        parts.mending.catch_up()
+        if state.running_cycle is None:
+            parts.in_use.demote_if_owed()
         await self._take_in()
         await self._give_up_resuming()
-        decision, was = self.decide(), self.decision
-        if self.running_cycle is None:
-            self.decision = None  # where it cannot be recorded, whoever asks gets a fresh one
-        self.alarms.update(decision, self.config, last_sleep_at=self.history.last_sleep_at)
-        if self.running_cycle is not None:
+        decision, was = self.decide(), state.decision
+        if state.running_cycle is None:
+            state.decision = None  # where it cannot be recorded, whoever asks gets a fresh one
+        parts.alarms.update(decision, state.config, last_sleep_at=parts.history.last_sleep_at)
+        if state.running_cycle is not None:
             return decision  # that a cycle keeps others out while it runs is no news
-        if was is None or decision.essence != was.essence:
-            self.ledger.record_decision(decision, self.facts(), at=self.clock.now())
+        if was is None or decision.change_key != was.change_key:
+            parts.ledger.record_decision(decision, parts.finding.facts(), at=parts.clock.now())
             get_logger().info("decision_changed", text=decision.reason, should_sleep=decision.should_sleep)
-            self._listener("decision_changed", {"reason": decision.reason, "should_sleep": decision.should_sleep})
-        self.decision = decision
+            parts.listener("decision_changed", {"reason": decision.reason, "should_sleep": decision.should_sleep})
+        state.decision = decision
         return decision
 
     def decide(self, thresholds: Thresholds | None = None, *, force: bool = False) -> Decision:
         """The decision on the buffer as last read, without recording it."""
-        policy = Policy.of(self.config, thresholds)
-        return decide(self.facts(policy.min_salience), policy, force=force)
-
-    def facts(self, min_salience: float | None = None) -> Facts:
-        """What the decision rests on, now."""
-        return self._finding.facts(
-            self.config,
-            min_salience=self.config.training.min_salience if min_salience is None else min_salience,
-            is_paused=self.is_paused,
-            running_cycle=self.running_cycle,
-        )
+        return self._parts.finding.decide(thresholds, force=force)
 
     async def _take_in(self) -> None:
-        was = self.intake.unreadable
-        await self.intake.read()
-        now = self.intake.unreadable
+        intake = self._parts.intake
+        was = intake.unreadable
+        await intake.read()
+        now = intake.unreadable
         if now is not None and (was is None or now.message != was.message):
             get_logger().error("buffer_unreadable", text=now.message, hint=now.hint)
-            self.last_error = LastError(message=now.message, hint=now.hint, at=self.clock.now())
+            self.note_error(now.message, now.hint)
         elif now is None and was is not None:
-            self.last_error = self.history.newest_failure()
+            self._state.last_error = self._parts.history.newest_failure()
 
     # --- one cycle ---
 
-    async def begin(self, order: Run) -> int:
+    async def begin(self, order: Order) -> int:
         """Start a cycle; returns its number. ``finished`` waits for its end.
 
         Raises:
@@ -180,82 +106,91 @@ class Sleeper:
             NotFound: no such strategy.
             SleepdError: the experiences cannot be read, or the cycle cannot be staged or recorded.
         """
+        state = self._state
         async with self._starting:
-            if self.running_cycle is not None:
-                raise Busy(f"cycle {self.running_cycle} is under way", hint="sleepctl status; sleepctl cancel stops it")
+            if state.running_cycle is not None:
+                raise Busy(
+                    f"cycle {state.running_cycle} is under way", hint="sleepctl status; sleepctl cancel stops it"
+                )
             await self.look()
             decision = self.decide(order.thresholds, force=order.force)
             if not decision.should_sleep:
                 raise NothingToDo(decision.reason, hint="sleepctl check shows every condition")
-            with self._gpu.taken(self.config.worker.gpu_lock):
-                cut = self.suspended_cycle
+            with self._parts.gpu.taken(state.config.worker.gpu_lock):
+                cut = self._suspended_cycle
                 job = await self._stage(order) if cut is None else self._reopen(cut, order)
-            self.running_cycle, self.state_since = job.cycle, self.clock.now()
+            state.running_cycle, state.state_since = job.cycle, self._parts.clock.now()
             self._task = asyncio.create_task(self._finish(job))
             self._task.add_done_callback(partial(self._note_unrecorded, job.cycle))
             return job.cycle
 
-    async def _stage(self, order: Run) -> Job:
+    async def _stage(self, order: Order) -> Job:
+        parts, config = self._parts, self._state.config
         try:
             lineup = await line_up(
                 order,
-                self.config,
-                ledger=self.ledger,
-                checkpoints=self.checkpoints,
-                history=self.history,
-                intake=self.intake,
-                unfit=self.fit.unfit(self.config.model.base),
-                day=self.clock.now().astimezone().date(),
+                config,
+                ledger=parts.ledger,
+                checkpoints=parts.checkpoints,
+                history=parts.history,
+                intake=parts.intake,
+                unfit=parts.fit.unfit(config.model.base),
+                day=parts.clock.now().astimezone().date(),
             )
-            self.runner.begin(lineup)
+            parts.runner.begin(lineup)
         except CheckpointInvalid as error:
-            raise self.mending.champion_damaged(error) from error
+            raise parts.mending.champion_damaged(error) from error
         except OSError as error:
             raise disk_error(error) from error
         return lineup.job
 
-    def _reopen(self, cycle: int, order: Run) -> Job:
+    def _reopen(self, cycle: int, order: Order) -> Job:
         if order.is_explicit:
             raise Busy(
                 f"cycle {cycle} was cut short and goes on first, on the terms it began with",
                 hint="sleepctl run continues it; sleepctl cancel discards it",
             )
-        job = staged_job(self.checkpoints, cycle)
+        job = staged_job(self._parts.checkpoints, cycle)
         if isinstance(job, str):
             raise NothingToDo(f"cycle {cycle} cannot go on: {job}", hint="sleepctl cancel discards it")
-        self.runner.reopen(cycle)
+        self._parts.runner.reopen(cycle)
         return job
 
-    async def finished(self) -> CycleSummary | None:
+    async def finished(self) -> CycleRecord | None:
         """The cycle under way, once it has ended; None: none is."""
         return None if self._task is None else (await asyncio.shield(self._task)).summary
 
     async def _finish(self, job: Job) -> CycleEnd:
+        parts, state, settings = self._parts, self._state, self._state.config.worker
         policy = WorkerPolicy(
-            command=self._worker_command or worker_command(self.config.worker.python),
-            silence_seconds=self.config.worker.silence_seconds,
-            stop_seconds=self.config.worker.stop_seconds,
+            command=self._worker_command or worker_command(settings.python),
+            silence_seconds=settings.silence_seconds,
+            stop_seconds=settings.stop_seconds,
         )
         try:
-            with self.mending.responsible():
-                end = await self.runner.finish(job, policy, Gates.of(self.config.promotion, job))
+            with parts.mending.responsible():
+                end = await parts.runner.finish(job, policy, Gates.of(state.config.promotion, job))
         finally:
-            self._gpu.release()
-            self.running_cycle = None
-            self.decision = None  # it spoke of the time before the cycle
-            self.state_since = self.clock.now()
+            parts.gpu.release()
+            state.running_cycle = None
+            state.decision = None  # it spoke of the time before the cycle
+            state.state_since = parts.clock.now()
         if end.failure is not None:
-            self.fit.note(end.failure, end.summary.parent, self.config.model.base)
-        if end.summary.state == State.PROMOTED:
-            self.demotion.forget()
-        self._in_use.demote_after_cycle()
-        self.last_error = self.history.newest_failure()
-        self.history.forget_cached()
-        self.mending.write_history()
-        self.keeping.prune_after_cycle(Keep.of(self.config.state))
-        await self.intake.recount()
-        self._listener("cycle_ended", {"cycle": end.summary.cycle, "state": end.summary.state})
+            parts.fit.note(end.failure, end.summary.parent, state.config.model.base)
+        if end.summary.state is State.PROMOTED:
+            parts.demotion.forget()
+        parts.in_use.demote_after_cycle()
+        state.last_error = parts.history.newest_failure()
+        parts.history.forget_cached()
+        parts.mending.write_history()
+        parts.keeping.prune_after_cycle(Keep.of(state.config.state))
+        await parts.intake.recount()
+        parts.listener("cycle_ended", {"cycle": end.summary.cycle, "state": end.summary.state})
         return end
+
+    def _note_unrecorded(self, cycle: int, task: asyncio.Task[CycleEnd]) -> None:
+        if not task.cancelled() and task.exception() is not None:  # logged already; ``repair`` does the rest
+            self._parts.listener("cycle_ended", {"cycle": cycle, "state": "not recorded"})
 
     def cancel(self) -> int:
         """Discard the cycle under way, or the one that was cut short; returns its number.
@@ -264,33 +199,34 @@ class Sleeper:
             NothingToDo: none is.
             Busy: it has ended, and its verdict is being written down.
         """
-        if self.running_cycle is None:
-            cycle = self.suspended_cycle
+        running = self._state.running_cycle
+        if running is None:
+            cycle = self._suspended_cycle
             if cycle is None:
                 raise NothingToDo("no cycle is under way", hint="sleepctl status")
-            self.runner.discard(cycle, Event.CANCEL, "cancelled")
+            self._parts.runner.discard(cycle, Event.CANCEL, "cancelled")
             return cycle
-        if not self.runner.stop(Event.CANCEL):
-            raise Busy(f"cycle {self.running_cycle} has its verdict already", hint="sleepctl status; sleepctl rollback")
-        return self.running_cycle
+        if not self._parts.runner.stop(Event.CANCEL):
+            raise Busy(f"cycle {running} has its verdict already", hint="sleepctl status; sleepctl rollback")
+        return running
 
     @property
-    def suspended_cycle(self) -> int | None:
+    def _suspended_cycle(self) -> int | None:
         """The cycle that was cut short and goes on before anything new begins."""
-        return self.ledger.suspended_cycle()
+        return self._parts.ledger.suspended_cycle()
 
     async def _give_up_resuming(self) -> None:
         """Close a suspended cycle for which something it rests on is no longer so."""
-        cycle, view = self.suspended_cycle, self.intake.view
-        if cycle is None or self.running_cycle is not None or self.intake.problem or view.is_settling:
+        parts, cycle = self._parts, self._suspended_cycle
+        view = parts.intake.view
+        if cycle is None or self._state.running_cycle is not None or parts.intake.problem or view.is_settling:
             return
-        reason = await asyncio.to_thread(
-            obstacle, cycle, self.ledger.placements(cycle), view, self.config.model.base, self.checkpoints
-        )
+        base, placed = self._state.config.model.base, parts.ledger.placements(cycle)
+        reason = await asyncio.to_thread(obstacle, cycle, placed, view, base, parts.checkpoints)
         if reason:
-            self.runner.discard(cycle, Event.INTERRUPT, f"it cannot go on: {reason}")
+            parts.runner.discard(cycle, Event.INTERRUPT, f"it cannot go on: {reason}")
 
-    # --- what is in use ---
+    # --- orders that change something beside a cycle ---
 
     def rollback(self, to: int | None) -> tuple[int | None, int | None]:
         """Put an earlier champion in use, or one that was rolled back; 0: the base itself.
@@ -303,48 +239,68 @@ class Sleeper:
             NotFound: there is no such champion.
             NothingToDo: it is in use already.
         """
-        if self.running_cycle is not None:
-            raise Busy(f"cycle {self.running_cycle} is under way", hint="sleepctl cancel, then again")
-        return self._in_use.roll_back(to)
+        if self._state.running_cycle is not None:
+            raise Busy(f"cycle {self._state.running_cycle} is under way", hint="sleepctl cancel, then again")
+        return self._parts.in_use.roll_back(to)
 
-    def _demote_if_owed(self) -> None:
-        if self.running_cycle is None:
-            self._in_use.demote_if_owed()
+    async def recount_said_under(self, cycle: int) -> int:
+        """As ``Intake.quarantine_said_under``: count anew after a rollback of ``cycle``."""
+        return await self._parts.intake.quarantine_said_under(cycle)
 
-    # --- pausing, configuring, ending ---
+    def tag(self, cycle: int, name: str | None) -> str | None:
+        """As ``Keeping.tag``: give the cycle a tag, or (None) take it away; returns the one before."""
+        return self._parts.keeping.tag(cycle, name)
 
-    @property
-    def is_paused(self) -> bool:
-        """Whether the owner wants no cycle to start."""
-        return bool(self.ledger.note(_PAUSED))
+    def prune(self, keep: int | None, *, is_dry_run: bool) -> list[PrunedWeights]:
+        """As ``Keeping.prune``; ``keep`` promoted checkpoints, None: as many as configured."""
+        return self._parts.keeping.prune(Keep.of(self._state.config.state, keep), is_dry_run=is_dry_run)
+
+    def add_metric(self, cycle: int, name: str, value: float | None) -> MetricEffect:
+        """As ``AddedMetrics.add``; the next ``look`` rolls back a champion that breaks a limit by it."""
+        return self._parts.metrics.add(cycle, name, value, at=self._parts.clock.now(), config=self._state.config)
+
+    async def override_quarantine(self, identifiers: Iterable[str], verb: Verb) -> OverrideDone:
+        """As ``quarantine_override.override``: release or drop experiences, or take that back."""
+        return await override(self._parts, identifiers, verb)
+
+    # --- pausing, configuring, reporting, ending ---
 
     def pause(self, *, is_paused: bool) -> None:
         """Start no cycle, or start cycles again; survives a restart."""
-        self.ledger.set_note(_PAUSED, is_paused)
-        self._listener("paused" if is_paused else "resumed", {})
+        self._parts.ledger.set_note(PAUSED, is_paused)
+        self._parts.listener("paused" if is_paused else "resumed", {})
 
     def reconfigure(self, config: Config) -> None:
         """Use another configuration from now on; a cycle under way keeps the one it began with."""
-        self.config = config
-        self.intake.reconfigure(config)
+        self._state.config = config
+        self._parts.intake.reconfigure(config)
+
+    def note_error(self, message: str, hint: str) -> NotedError:
+        """Show an error in the status until something newer takes its place."""
+        self._state.last_error = NotedError(message=message, hint=hint, at=self._parts.clock.now())
+        return self._state.last_error
+
+    def forget_error(self, error: NotedError) -> None:
+        """What ``error`` says is over: where it is still shown, the newest failure of a cycle is shown instead."""
+        if self._state.last_error is error:
+            self._state.last_error = self._parts.history.newest_failure()
+
+    def note_alarm(self, name: str, text: str) -> None:
+        """As ``Alarms.note``: something lasts from now on, or, with an empty text, no longer."""
+        self._parts.alarms.note(name, text)
+
+    def kill_worker(self) -> None:
+        """Stop the worker without waiting for its consent; its cycle ends as ``end_cycle`` says."""
+        self._parts.runner.kill()
 
     async def end_cycle(self) -> None:
         """Suspend a cycle under way, and wait until it is; break off a screening."""
-        await self.intake.quarantine.end()
+        await self._parts.intake.quarantine.end()
         if self._task is not None and not self._task.done():
-            self.runner.stop(Event.SUSPEND)
+            self._parts.runner.stop(Event.SUSPEND)
             await asyncio.wait([self._task])
 
     def close(self) -> None:
         """Close the ledger and release the lock; no cycle may be under way."""
-        self.ledger.close()
-        self._lock.release()
-
-    def _on_cycle_event(self, event: str, fields: dict[str, Any]) -> None:
-        if event == "state":
-            self.state_since = self.clock.now()
-        self._listener(event, fields)
-
-    def _note_unrecorded(self, cycle: int, task: asyncio.Task[CycleEnd]) -> None:
-        if not task.cancelled() and task.exception() is not None:  # told already; ``repair`` has the rest
-            self._listener("cycle_ended", {"cycle": cycle, "state": "not recorded"})
+        self._parts.ledger.close()
+        self._parts.lock.release()

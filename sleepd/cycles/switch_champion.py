@@ -18,7 +18,7 @@ from sleepd.registry.rollback import find_champion, put_in_use
 from sleepd.store.checkpoints import Checkpoints
 from sleepd.store.ledger import Ledger
 
-from .history import History
+from .history import PastCycles
 from .repair import Mending
 from .runner import CycleRunner
 
@@ -34,7 +34,7 @@ class InUse:
         runner: CycleRunner,
         mending: Mending,
         fit: Fit,
-        history: History,
+        history: PastCycles,
         demotion: Demotion,
         listener: Callable[[str, dict[str, Any]], None],
     ) -> None:

@@ -23,7 +23,7 @@ from typing import Any
 import msgspec
 
 from sleepd.errors import ProtocolError, WorkerDied, WorkerFailed
-from sleepd.host import worker_python
+from sleepd.host import NO_HUB, SYSTEMD_VARIABLES, worker_python
 from sleepd.log import get_logger
 from sleepd.protocol.job import MAX_MESSAGE_BYTES, Failure, Hello, Notice, Progress, Report, decode_message
 from sleepd.version import VERSION
@@ -31,8 +31,6 @@ from sleepd.version import VERSION
 KEPT_LINES = 20
 """Of the worker's output, for the story of its death."""
 MAX_LOG_LINE_BYTES = 16 * 1024
-
-_NOT_INHERITED = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS", "LISTEN_PID", "JOURNAL_STREAM")
 
 
 class WorkerPolicy(msgspec.Struct, frozen=True, kw_only=True):
@@ -95,8 +93,8 @@ class Worker:
     async def _start(self, staging: Path, theirs: socket.socket, ours: socket.socket) -> asyncio.subprocess.Process:
         descriptor = theirs.fileno()
         command = (*self._policy.command, "--fd", str(descriptor), str(staging))
-        environment = {name: value for name, value in os.environ.items() if name not in _NOT_INHERITED}
-        environment |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "PYTHONUNBUFFERED": "1"}
+        environment = {name: value for name, value in os.environ.items() if name not in SYSTEMD_VARIABLES}
+        environment |= NO_HUB | {"PYTHONUNBUFFERED": "1"}
         try:
             return await asyncio.create_subprocess_exec(
                 *command,

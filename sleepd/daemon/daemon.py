@@ -12,113 +12,91 @@ import contextlib
 import grp
 import os
 import signal
-from datetime import datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from sleepd import log
-from sleepd.buffer.watch import BufferWatch
 from sleepd.clock import Clock, SystemClock
 from sleepd.config.layers import load, require_buffer
 from sleepd.config.schema import NEEDS_RESTART, Config
+from sleepd.cycles.composition import Parts
+from sleepd.cycles.history import NotedError
+from sleepd.cycles.planning import Order
+from sleepd.cycles.read_model import ReadModel
 from sleepd.cycles.repair import disk_error
 from sleepd.cycles.sleeper import Sleeper
-from sleepd.errors import ConfigError, LedgerUnusable, NothingToDo, SleepdError
+from sleepd.errors import ConfigError, NothingToDo, SleepdError
 from sleepd.log import get_logger
-from sleepd.protocol.control import Announcement, AnyRequest, Run
-from sleepd.protocol.status import LastError
+from sleepd.protocol.control import Announcement, AnyRequest
 from sleepd.version import VERSION
 
+from .buffer_trigger import BufferTrigger
 from .control_socket import ControlSocket, Peer, unexpected
+from .publisher import RETRY_SECONDS, Life, Publisher
 from .requests import Requests
-from .status_view import offline_copies, overview, write_offline_copies
 from .systemd import Notifier
 
 HALF_WRITTEN_SECONDS = 2.0
-"""A half-written buffer is looked at again after so long."""
-RETRY_SECONDS = 30.0
-"""A check that failed is made again after so long."""
+"""A half-written buffer is read again after so long."""
 
 
 class Daemon:
-    """One daemon process.
+    """One daemon process. It must be built inside the event loop, and takes the state directory at once.
 
     Args:
         config: the configuration in force at the start.
         config_path: the file it came from, read again on SIGHUP.
         clock: where time comes from.
-        worker: the command that starts a worker; None: the real one.
+
+    Raises:
+        SleepdError: the state directory cannot be used, or is another process's.
     """
 
-    def __init__(
-        self,
-        config: Config,
-        *,
-        config_path: Path,
-        clock: Clock | None = None,
-        worker: tuple[str, ...] | None = None,
-    ) -> None:
+    def __init__(self, config: Config, *, config_path: Path, clock: Clock | None = None) -> None:
         self._config = config
-        self._config_path = config_path
         self._clock = clock or SystemClock()
-        self._worker = worker
-        self._notifier = Notifier(os.environ)
-        self._life = "starting"
-        self._next_check_at: datetime | None = None
+        self._life = Life(config_path=config_path)
         self._wake = asyncio.Event()
-        self._changed = asyncio.Event()
         self._should_exit = asyncio.Event()
-        self._needs_publishing = asyncio.Event()
-        self._last_published: object = None
-        self._check_error: LastError | None = None
+        self._check_error: NotedError | None = None
+        self._retry: asyncio.Handle | None = None
         self._reloads = asyncio.Lock()
+        self._reloading: asyncio.Task[None] | None = None
+        self._notifier = Notifier(os.environ)
+        self._control = ControlSocket(
+            Path(config.control.socket),
+            mode=int(config.control.socket_mode, 8),
+            group=_group_id(config.control.operator_group),
+            respond=self._respond,
+        )
+        parts = Parts(config, clock=self._clock, listener=self._on_event, socket=config.control.socket)
+        self._sleeper, self._reader = Sleeper(parts), ReadModel(parts)
+        self._requests = Requests(self._sleeper, self._reader, self._life, reload=self.reload)
+        self._publisher = Publisher(self._sleeper, self._reader, self._notifier, self._life)
+        self._trigger = BufferTrigger(config.buffer, wake=self._wake.set, warn=self._note_watch)
+
+    def _note_watch(self, text: str) -> None:
+        self._sleeper.note_alarm("watch_unavailable", text)
 
     # --- startup ---
 
     async def startup(self) -> None:
-        """Take the state directory, recover, open the socket, watch the buffer, tell systemd.
+        """Open the socket, watch the buffer, tell systemd.
 
         Raises:
             SleepdError: something that the daemon cannot do without is not to be had.
         """
-        control = self._config.control
-        self.sleeper = Sleeper(
-            self._config,
-            clock=self._clock,
-            listener=self._on_event,
-            socket=control.socket,
-            worker=self._worker,
-        )
-        self._requests = Requests(
-            self.sleeper, reload=self.reload, describe=lambda: (self._next_check_at, str(self._config_path))
-        )
-        self._control = ControlSocket(
-            Path(control.socket),
-            mode=int(control.socket_mode, 8),
-            group=_group_id(control.operator_group),
-            respond=self._respond,
-        )
         await self._control.start()
         self._retry = asyncio.get_running_loop().call_soon(self._wake.set)
-        self._start_watching()
+        self._trigger.start()
         self._handle_signals()
-        self._life = ""
-        get_logger().info(
-            "started", text=f"sage-sleepd {VERSION}", buffer=self._config.buffer.path, socket=control.socket
-        )
+        self._life.stage = ""
+        path, socket = self._config.buffer.path, self._config.control.socket
+        get_logger().info("started", text=f"sage-sleepd {VERSION}", buffer=path, socket=socket)
         self._notifier.ready()
-
-    def _start_watching(self) -> None:
-        self._watch = BufferWatch(Path(self._config.buffer.path), self._changed.set)
-        self._watch.start(asyncio.get_running_loop())
-        self._note_watch()
-
-    def _note_watch(self) -> None:
-        problem = self._watch.problem
-        text = f"{problem}; the buffer is read by the periodic check alone" if problem else ""
-        self.sleeper.alarms.note("watch_unavailable", text)
 
     def _handle_signals(self) -> None:
         loop = asyncio.get_running_loop()
@@ -130,13 +108,18 @@ class Daemon:
 
     async def run(self) -> None:
         """Live until asked to stop."""
-        lives = (self._check_periodically(), self._settle_changes(), self._publish(), self._show_signs_of_life())
-        tasks = [asyncio.create_task(life) for life in lives]
+        background = (
+            self._check_periodically(),
+            self._trigger.run(),
+            self._publisher.run(),
+            self._show_signs_of_life(),
+        )
+        tasks = [asyncio.create_task(each) for each in background]
         try:
             while not self._should_exit.is_set():
                 self._wake.clear()
                 await self._consider()
-                self._needs_publishing.set()
+                self._publisher.request()
                 await self._wake.wait()
         finally:
             for task in tasks:
@@ -144,14 +127,14 @@ class Daemon:
             await asyncio.wait(tasks)
 
     async def _consider(self) -> None:
-        """Look, decide, and sleep if due."""
+        """Read the buffer, decide, and sleep if due."""
         try:
-            decision = await self.sleeper.look()
-            if self.sleeper.intake.view.is_settling or self.sleeper.intake.quarantine.is_screening:
+            decision = await self._sleeper.look()
+            if self._reader.buffer.is_unsettled:
                 # Its writer may be in the middle of it, or may have died there: no event will tell which.
                 asyncio.get_running_loop().call_later(HALF_WRITTEN_SECONDS, self._wake.set)
             if decision.should_sleep:
-                await self.sleeper.begin(Run())
+                await self._sleeper.begin(Order())
             self._forget_error()
         except NothingToDo as refusal:
             get_logger().info("sleep_put_off", text=refusal.message)
@@ -165,71 +148,25 @@ class Daemon:
     def _note_error(self, message: str, hint: str, error: Exception | None = None) -> None:
         if self._check_error is None or self._check_error.message != message:
             get_logger().error("check_failed", text=message, hint=hint, exc_info=error)
-        self._check_error = LastError(message=message, hint=hint, at=self._clock.now())
-        self.sleeper.last_error = self._check_error
-        self._needs_publishing.set()
-        self._retry.cancel()
+        self._check_error = self._sleeper.note_error(message, hint)
+        self._publisher.request()
+        if self._retry is not None:
+            self._retry.cancel()
         self._retry = asyncio.get_running_loop().call_later(RETRY_SECONDS, self._wake.set)
 
     def _forget_error(self) -> None:
         """The check went well: what an earlier one met is over."""
-        if self._check_error is not None and self.sleeper.last_error is self._check_error:
-            self.sleeper.last_error = self.sleeper.history.newest_failure()
+        if self._check_error is not None:
+            self._sleeper.forget_error(self._check_error)
         self._check_error = None
 
     async def _check_periodically(self) -> None:
         while True:
             seconds = self._config.triggers.check_interval_seconds
-            self._next_check_at = self._clock.now() + timedelta(seconds=seconds)
+            self._life.next_check_at = self._clock.now() + timedelta(seconds=seconds)
             await asyncio.sleep(seconds)
-            self._watch.ensure()
-            self._note_watch()
+            self._trigger.ensure()
             self._wake.set()
-
-    async def _settle_changes(self) -> None:
-        """Wake once the buffer was left alone for the settle time; a writer that never rests is read by the check."""
-        while True:
-            await self._changed.wait()
-            quiet = False
-            while not quiet:
-                self._changed.clear()
-                try:
-                    await asyncio.wait_for(self._changed.wait(), self._config.buffer.settle_seconds)
-                except TimeoutError:
-                    quiet = True
-            self._wake.set()
-
-    async def _publish(self) -> None:
-        """Keep ``status.json`` and systemd's sentence up to date, at most once a second."""
-        while True:
-            await self._needs_publishing.wait()
-            self._needs_publishing.clear()
-            await self._publish_once()
-            await asyncio.sleep(1.0)
-
-    async def _publish_once(self) -> None:
-        try:
-            await self._write_status()
-        except (OSError, LedgerUnusable) as error:
-            self.sleeper.alarms.note("status_not_written", f"status.json is not up to date: {error}")
-            asyncio.get_running_loop().call_later(RETRY_SECONDS, self._needs_publishing.set)
-        else:
-            self.sleeper.alarms.note("status_not_written", "")
-
-    async def _write_status(self) -> None:
-        status = overview(
-            self.sleeper, next_check_at=self._next_check_at, config_path=str(self._config_path), life=self._life
-        )
-        self._notifier.status(status.sentence)
-        # Progress and the hours since the last sleep change all the time; they are not worth a write.
-        essence = msgspec.structs.replace(
-            status, written_at=status.since, progress=None, decision=status.decision.reason, next_check_at=None
-        )
-        if essence == self._last_published:
-            return
-        copies = offline_copies(self.sleeper, status)
-        await asyncio.to_thread(write_offline_copies, self.sleeper.directory, copies)
-        self._last_published = essence
 
     async def _show_signs_of_life(self) -> None:
         interval = self._notifier.ping_interval_seconds
@@ -239,7 +176,7 @@ class Daemon:
 
     def _on_event(self, event: str, fields: dict[str, Any]) -> None:
         self._control.announce(Announcement(event=event, at=self._clock.now(), fields=fields))
-        self._needs_publishing.set()
+        self._publisher.request()
         if event in ("cycle_ended", "resumed"):
             self._wake.set()
 
@@ -266,32 +203,25 @@ class Daemon:
             return await self._reload()
 
     async def _reload(self) -> list[str]:
+        path = self._life.config_path
         try:
-            fresh = (await asyncio.to_thread(load, self._config_path, environment=os.environ)).config
-            require_buffer(fresh, str(self._config_path))
+            fresh = (await asyncio.to_thread(load, path, environment=os.environ)).config
+            require_buffer(fresh, str(path))
         except ConfigError as error:
             get_logger().error("config_refused", text=f"{error.message}; the old one stays in force", hint=error.hint)
-            self.sleeper.last_error = LastError(message=error.message, hint=error.hint, at=self._clock.now())
+            self._sleeper.note_error(error.message, error.hint)
             raise
         if self._should_exit.is_set():
             return []  # told to stop while it was read
-        changed = [
-            f"{section}.{key}"
-            for section in Config.__struct_fields__
-            for key in getattr(fresh, section).__struct_fields__
-            if getattr(getattr(fresh, section), key) != getattr(getattr(self._config, section), key)
-        ]
-        kept = {section: getattr(self._config, section) for section in NEEDS_RESTART}
+        changed = _changed_keys(self._config, fresh)
         for key in changed:
             if key.partition(".")[0] in NEEDS_RESTART:
                 get_logger().warning("restart_needed", text=f"{key} changes at the next start of sage-sleepd")
-        buffer_changed = fresh.buffer.path != self._config.buffer.path
+        kept = {section: getattr(self._config, section) for section in NEEDS_RESTART}
         self._config = msgspec.structs.replace(fresh, **kept)
         log.configure(self._config.log.level)
-        self.sleeper.reconfigure(self._config)
-        if buffer_changed:
-            self._watch.stop()
-            self._start_watching()
+        self._sleeper.reconfigure(self._config)
+        self._trigger.reconfigure(self._config.buffer)
         get_logger().info("config_reloaded", text=", ".join(changed) or "nothing changed")
         self._wake.set()
         return changed
@@ -311,22 +241,32 @@ class Daemon:
         """Ask for the end; asked twice, the worker is not waited for."""
         if self._should_exit.is_set():
             get_logger().warning("shutdown_forced", text="asked twice: the worker is killed")
-            self.sleeper.runner.kill()
-        self._life = "stopping"
+            self._sleeper.kill_worker()
+        self._life.stage = "stopping"
         self._should_exit.set()
         self._wake.set()
 
     async def shutdown(self) -> None:
         """Tell systemd; take no more requests; stop the worker; leave a last status; let go of the state directory."""
         self._notifier.stopping()
-        self._life = "stopping"
+        self._life.stage = "stopping"
         await self._control.close()
-        self._watch.stop()
-        await self.sleeper.end_cycle()
-        self._life = "stopped"
-        await self._publish_once()
-        self.sleeper.close()
+        self._trigger.stop()
+        await self._sleeper.end_cycle()
+        self._life.stage = "stopped"
+        await self._publisher.publish()
+        self._sleeper.close()
         get_logger().info("stopped")
+
+
+def _changed_keys(old: Config, new: Config) -> list[str]:
+    """What differs, as ``section.key``."""
+    return [
+        f"{section}.{key}"
+        for section in Config.__struct_fields__
+        for key in getattr(new, section).__struct_fields__
+        if getattr(getattr(new, section), key) != getattr(getattr(old, section), key)
+    ]
 
 
 async def live(config: Config, config_path: Path) -> None:

@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import grp
-import math
 import os
 import pwd
 from collections.abc import Awaitable, Callable
-from datetime import datetime
-from typing import Any
 
 import msgspec
 
 from sleepd.config.schema import Config
+from sleepd.cycles.read_model import ReadModel
 from sleepd.cycles.sleeper import Sleeper
 from sleepd.errors import PermissionDenied, UsageError
-from sleepd.policy.retention import Keep
 from sleepd.policy.triggers import Policy
+from sleepd.protocol.answers import (
+    Cancelled,
+    Cycles,
+    DaemonVersion,
+    Paused,
+    Reasons,
+    Reloaded,
+    RolledBack,
+    Tagged,
+)
 from sleepd.protocol.control import (
     OPERATOR_REQUESTS,
     PROTOCOL_VERSION,
@@ -40,133 +47,169 @@ from sleepd.protocol.control import (
     Run,
     Show,
     Tag,
-    Thresholds,
     Why,
 )
-from sleepd.protocol.status import SCHEMA, MetricResult, RunResult
+from sleepd.protocol.conversion import converted
+from sleepd.protocol.status import MetricResult, Pruned, PruneResult, RunResult
 from sleepd.text.shell import command_line, quoted
 from sleepd.version import VERSION
 
 from .control_socket import Peer
+from .publisher import Life
 from .quarantine_view import decide_by_hand, quarantine_detail, quarantine_list
 from .status_view import buffer_detail, cycles, detail, older_result, overview
 from .trained_texts_view import learned
+from .translation import decision_record, decision_view, order_of, thresholds
 
 
 class Requests:
-    """Answers requests about one sleeper.
+    """Answers requests about one state directory.
 
     Args:
-        sleeper: what they are about.
+        sleeper: carries out orders.
+        reader: answers questions.
+        life: what the daemon alone knows of itself.
         reload: reads the configuration again; returns the changed keys.
-        describe: when the next periodic check is, and which file the configuration came from.
     """
 
     def __init__(
-        self,
-        sleeper: Sleeper,
-        *,
-        reload: Callable[[], Awaitable[list[str]]],
-        describe: Callable[[], tuple[datetime | None, str]],
+        self, sleeper: Sleeper, reader: ReadModel, life: Life, *, reload: Callable[[], Awaitable[list[str]]]
     ) -> None:
         self._sleeper = sleeper
+        self._reader = reader
         self._reload = reload
-        self._describe = describe
+        self._life = life
 
-    async def respond(self, request: AnyRequest, peer: Peer) -> Any:
+    async def respond(self, request: AnyRequest, peer: Peer) -> msgspec.Struct:
         """The answer's data.
 
         Raises:
             SleepdError: the request is refused, or what it asks for went wrong.
         """
         self._check_permission(request, peer)
-        sleeper = self._sleeper
+        sleeper, reader = self._sleeper, self._reader
         match request:
             case GetStatus():
-                next_check_at, config_path = self._describe()
-                return overview(sleeper, next_check_at=next_check_at, config_path=config_path)
-            case Check():
-                await sleeper.look()
-                return sleeper.decide(request.thresholds)
+                life = self._life
+                return overview(reader, next_check_at=life.next_check_at, config_path=str(life.config_path))
             case Run():
                 return await self._run(request)
             case History():
-                return {"schema": SCHEMA, "cycles": cycles(sleeper, limit=max(1, request.limit))}
+                return Cycles(cycles=cycles(reader, limit=max(1, request.limit)))
             case Show():
-                is_for_operator = is_operator(peer, sleeper.config.control.operator_group)
-                return detail(sleeper, request.cycle, is_for_operator=is_for_operator)
-            case Experiences():
-                await sleeper.look()
-                return await learned(sleeper, request.cycle, limit=request.limit)
+                is_for_operator = is_operator(peer, reader.config.control.operator_group)
+                return detail(reader, request.cycle, is_for_operator=is_for_operator)
             case Why():
-                return self._why(request)
-            case Buffer():
-                await sleeper.look()
-                return buffer_detail(sleeper)
-            case Quarantine():
-                await sleeper.look()
-                return await quarantine_list(sleeper, limit=max(0, request.limit))
-            case QuarantineShow():
-                await sleeper.look()
-                return await quarantine_detail(sleeper, request.id)
+                changes = reader.decisions(limit=max(1, request.limit), since=request.since)
+                return Reasons(
+                    current=decision_view(reader.decision), changes=[decision_record(each) for each in changes]
+                )
             case GetVersion():
-                return {"schema": SCHEMA, "version": VERSION, "v": PROTOCOL_VERSION}
+                return DaemonVersion(version=VERSION, v=PROTOCOL_VERSION)
+            case Check():
+                await sleeper.look()
+                return decision_view(sleeper.decide(thresholds(request.thresholds)))
+            case Experiences() | Buffer() | Quarantine() | QuarantineShow():
+                await sleeper.look()
+                return await self._about_the_buffer(request)
             case _:
                 return await self._change(request)
 
-    def _why(self, request: Why) -> dict[str, Any]:
-        changes = self._sleeper.ledger.decisions(limit=max(1, request.limit), since=request.since)
-        return {"schema": SCHEMA, "current": self._sleeper.decision or self._sleeper.decide(), "changes": changes}
+    async def _about_the_buffer(self, request: Experiences | Buffer | Quarantine | QuarantineShow) -> msgspec.Struct:
+        """What is answered from the buffer as it was just read."""
+        match request:
+            case Experiences():
+                return await learned(self._reader, request.cycle, limit=request.limit)
+            case Buffer():
+                return buffer_detail(self._reader)
+            case Quarantine():
+                return await quarantine_list(self._reader, limit=max(0, request.limit))
+            case QuarantineShow():
+                return await quarantine_detail(self._reader, request.id)
 
-    async def _change(self, request: AnyRequest) -> Any:
+    async def _change(self, request: AnyRequest) -> msgspec.Struct:
         """The requests that change something; each answer says how to undo it."""
         sleeper = self._sleeper
         match request:
             case Cancel():
-                cycle = sleeper.cancel()
-                return {"schema": SCHEMA, "cycle": cycle, "undo": "sleepctl run --force"}
-            case Pause():
-                sleeper.pause(is_paused=True)
+                return Cancelled(cycle=sleeper.cancel(), undo="sleepctl run --force")
+            case Pause() | Resume():
+                is_paused = isinstance(request, Pause)
+                sleeper.pause(is_paused=is_paused)
                 await sleeper.look()
-                return {"schema": SCHEMA, "is_paused": True, "undo": "sleepctl resume"}
-            case Resume():
-                sleeper.pause(is_paused=False)
-                await sleeper.look()
-                return {"schema": SCHEMA, "is_paused": False, "undo": "sleepctl pause"}
+                return Paused(is_paused=is_paused, undo="sleepctl resume" if is_paused else "sleepctl pause")
             case Rollback():
-                return await _rollback(sleeper, request)
+                return await self._rollback(request)
             case Tag():
-                return _tag(sleeper, request)
+                return self._tag(request)
             case AddMetric():
-                return await _add_metric(sleeper, request)
+                return await self._add_metric(request)
             case Prune():
-                return sleeper.keeping.prune(Keep.of(sleeper.config.state, request.keep), is_dry_run=request.is_dry_run)
+                pruned = sleeper.prune(request.keep, is_dry_run=request.is_dry_run)
+                return PruneResult(pruned=[converted(each, Pruned) for each in pruned], is_dry_run=request.is_dry_run)
             case QuarantineDecide():
                 await sleeper.look()
                 done = await decide_by_hand(sleeper, request.ids, request.decision)
                 await sleeper.look()
                 return done
             case Reload():
-                return {"schema": SCHEMA, "changed": await self._reload()}
+                return Reloaded(changed=await self._reload())
             case _:
                 raise UsageError(f"{type(request).__name__} is not answered here", hint="sleepctl --help")
 
-    async def _run(self, order: Run) -> RunResult:
-        check_order(order)
-        cycle = await self._sleeper.begin(order)
+    async def _run(self, request: Run) -> RunResult:
+        cycle = await self._sleeper.begin(order_of(request))
         reason = f"Cycle {cycle} started"
-        if not order.wait:
+        if not request.wait:
             return RunResult(is_started=True, reason=reason, cycle=cycle, undo="sleepctl cancel")
         await self._sleeper.finished()
         # Not the task's own result: another cycle may have begun and ended since.
-        found = detail(self._sleeper, cycle)
-        summary, older = found.summary, older_result(self._sleeper, found.summary)
+        found = detail(self._reader, cycle)
+        older = older_result(self._reader, self._reader.record(cycle))
         return RunResult(
-            is_started=True, reason=summary.reason, cycle=cycle, summary=summary, older=older, undo=found.undo
+            is_started=True,
+            reason=found.summary.reason,
+            cycle=cycle,
+            summary=found.summary,
+            older=older,
+            undo=found.undo,
+        )
+
+    async def _rollback(self, request: Rollback) -> RolledBack:
+        champion, was = self._sleeper.rollback(request.cycle)
+        await self._sleeper.look()
+        quarantined = await self._sleeper.recount_said_under(was) if was else 0
+        return RolledBack(champion=champion, was=was, quarantined=quarantined, undo=f"sleepctl rollback {was or 0}")
+
+    def _tag(self, request: Tag) -> Tagged:
+        was = self._sleeper.tag(request.cycle, request.name)
+        undo = command_line(
+            "sleepctl", "tag", request.cycle, *([] if was else ["--remove"]), operands=(was,) if was else ()
+        )
+        return Tagged(cycle=request.cycle, tag=request.name, undo=undo)
+
+    async def _add_metric(self, request: AddMetric) -> MetricResult:
+        cycle, name = request.cycle, request.name
+        effect = self._sleeper.add_metric(cycle, name, request.value)
+        await self._sleeper.look()  # which rolls back what breaks a limit
+        was = effect.was
+        undo = command_line(
+            *("sleepctl", "metric", "remove" if was is None else "add", cycle),
+            operands=(name,) if was is None else (name, f"{was:g}"),
+        )
+        return MetricResult(
+            cycle=cycle,
+            name=name,
+            value=request.value,
+            figures=effect.figures,
+            is_broken=effect.is_broken,
+            was_champion=effect.was_champion,
+            champion=self._reader.champion(),
+            undo=undo,
         )
 
     def _check_permission(self, request: AnyRequest, peer: Peer) -> None:
-        config = self._sleeper.config
+        config = self._reader.config
         if not needs_operator(request, config) or is_operator(peer, config.control.operator_group):
             return
         raise PermissionDenied(
@@ -176,61 +219,13 @@ class Requests:
         )
 
 
-async def _rollback(sleeper: Sleeper, request: Rollback) -> dict[str, Any]:
-    champion, was = sleeper.rollback(request.cycle)
-    await sleeper.look()
-    return {
-        "schema": SCHEMA,
-        "champion": champion,
-        "was": was,
-        "quarantined": await sleeper.intake.quarantine_said_under(was) if was else 0,
-        "undo": f"sleepctl rollback {was or 0}",
-    }
-
-
-def _tag(sleeper: Sleeper, request: Tag) -> dict[str, Any]:
-    was = sleeper.keeping.tag(request.cycle, request.name)
-    undo = command_line(
-        "sleepctl", "tag", request.cycle, *([] if was else ["--remove"]), operands=(was,) if was else ()
-    )
-    return {"schema": SCHEMA, "cycle": request.cycle, "tag": request.name, "undo": undo}
-
-
-async def _add_metric(sleeper: Sleeper, request: AddMetric) -> MetricResult:
-    if request.value is not None and not math.isfinite(request.value):
-        raise UsageError(f"{request.name}: expected a number, found {request.value}", hint="sleepctl metric --help")
-    result = sleeper.metrics.add(
-        request.cycle, request.name, request.value, at=sleeper.clock.now(), config=sleeper.config
-    )
-    await sleeper.look()  # which rolls back what breaks a limit
-    return msgspec.structs.replace(result, champion=sleeper.checkpoints.champion())
-
-
-def check_order(order: Run) -> None:
-    """Refuse an order that makes no sense.
-
-    Raises:
-        UsageError: with the argument, what was expected and what came.
-    """
-    limits: list[tuple[str, float | None, float, float]] = [
-        ("epochs", order.epochs, 1, 1000),
-        ("learning_rate", order.learning_rate, 1e-8, 1.0),
-        ("max_experiences", order.max_experiences, 1, 10**6),
-    ]
-    for name, value, low, high in limits:
-        if value is not None and not low <= value <= high:
-            raise UsageError(f"{name}: expected {low:g} to {high:g}, found {value:g}", hint="sleepctl run --help")
-
-
 def needs_operator(request: AnyRequest, config: Config) -> bool:
-    """Whether the request changes what the owner decided: all but looking, and sleeping when due."""
+    """Whether the request changes what the operator decided: all but looking, and sleeping when due."""
     if isinstance(request, Run):
-        return request.force or request.is_explicit or _loosens(request.thresholds, config)
+        order = order_of(request)
+        loosened = Policy.of(config, order.thresholds).is_looser_than(Policy.of(config))
+        return order.force or order.is_explicit or loosened
     return isinstance(request, OPERATOR_REQUESTS)
-
-
-def _loosens(thresholds: Thresholds, config: Config) -> bool:
-    return Policy.of(config, thresholds).is_looser_than(Policy.of(config))
 
 
 def is_operator(peer: Peer, group: str) -> bool:

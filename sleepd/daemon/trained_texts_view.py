@@ -5,42 +5,40 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Collection
 
-from sleepd.buffer.buffer import View
 from sleepd.buffer.experience import Experience
-from sleepd.buffer.trained_texts import SHOWN_AT_ONCE, Found, Learned, Place, keys_of, limited, whereabouts
-from sleepd.buffer.trained_texts import learned as as_learned
-from sleepd.cycles.sleeper import Sleeper
+from sleepd.buffer.trained_texts import SHOWN_AT_ONCE, Found, Place, keys_of, limited, trained_texts, whereabouts
+from sleepd.buffer.view import View
+from sleepd.cycles.read_model import ReadModel
 from sleepd.errors import BufferUnreadable
-from sleepd.store.checkpoint_documents import placements_of
+from sleepd.protocol.answers import Learned
+
+from .translation import learned_answer
 
 
-async def learned(sleeper: Sleeper, cycle: int, *, limit: int) -> Learned:
+async def learned(reader: ReadModel, cycle: int, *, limit: int) -> Learned:
     """What ``cycle`` trained and replayed, as far as the buffer still has it.
 
     Raises:
         NotFound: there is no such cycle.
     """
-    sleeper.ledger.state(cycle)
-    placed = placements_of(cycle, sleeper.ledger, sleeper.checkpoints)
-    places = [Place(each.id, each.group, each.role) for each in placed if each.role != "holdout"]
-    intake = sleeper.intake
+    reader.state(cycle)
+    places = [Place(each.id, each.group, each.role) for each in reader.placements(cycle) if each.role != "holdout"]
     # In a thread: a hundred thousand experiences take a while, and the loop must turn.
-    buffer = await asyncio.to_thread(_wanted, intake.view, set(keys_of(places)))
-    known, limit = whereabouts(places, buffer), limited(limit)
+    found = await asyncio.to_thread(_wanted, reader.buffer.view, set(keys_of(places)))
+    known, limit = whereabouts(places, found), limited(limit)
     texts: list[Experience] = []
-    problem = intake.problem
+    problem = reader.buffer.problem
     try:
         if wanted := keys_of(known.present[:limit]):
-            texts = await intake.buffer.extract(wanted, characters=SHOWN_AT_ONCE)
+            texts = await reader.buffer.texts(wanted, characters=SHOWN_AT_ONCE)
     except BufferUnreadable as error:
         problem = error.message
-    # A secret may have been found after it was trained, or although the owner released it.
-    withheld = {text.id for text in texts if not sleeper.intake.quarantine.screenings.may_text_be_shown(text)}
-    return as_learned(cycle, known, texts, limit=limit, problem=problem, withheld=withheld, masks=_masks(sleeper))
-
-
-def _masks(sleeper: Sleeper) -> bool:
-    return sleeper.config.quarantine.personal_data == "mask"
+    # A secret may have been found after it was trained, or although the operator released it.
+    withheld = {text.id for text in texts if not reader.buffer.may_text_be_shown(text)}
+    masks = reader.config.quarantine.personal_data == "mask"
+    return learned_answer(
+        trained_texts(cycle, known, texts, limit=limit, problem=problem, withheld=withheld, masks=masks)
+    )
 
 
 def _wanted(view: View, keys: Collection[int]) -> dict[int, Found]:

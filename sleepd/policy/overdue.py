@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import msgspec
 
-from sleepd.protocol.status import Alarm, Decision
+from .triggers import Decision
 
 _NO_FAULT = frozenset({"nothing_to_train", "nothing_to_measure", "cycle_running"})
 """Vetoes that are no obstacle which anybody should remove."""
+
+
+class ActiveAlarm(msgspec.Struct, frozen=True, kw_only=True):
+    """Something that lasts and that the operator should look at."""
+
+    name: str
+    text: str
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
@@ -22,7 +29,7 @@ def is_overdue(decision: Decision) -> bool:
     return decision.due and any(veto.name not in _NO_FAULT for veto in decision.vetoes)
 
 
-def alarms(decision: Decision, *, hours_due: float, cycles_today: int, limits: Limits) -> list[Alarm]:
+def alarms(decision: Decision, *, hours_due: float, cycles_today: int, limits: Limits) -> list[ActiveAlarm]:
     """What to warn of.
 
     Args:
@@ -34,10 +41,10 @@ def alarms(decision: Decision, *, hours_due: float, cycles_today: int, limits: L
     found = []
     if is_overdue(decision) and hours_due >= limits.overdue_hours:
         obstacle = next(veto.text for veto in decision.vetoes if veto.name not in _NO_FAULT)
-        found.append(Alarm(name="overdue", text=f"A sleep has been due for {hours_due:.0f} h: {obstacle}"))
+        found.append(ActiveAlarm(name="overdue", text=f"A sleep has been due for {hours_due:.0f} h: {obstacle}"))
     if cycles_today > limits.max_cycles_a_day:
         found.append(
-            Alarm(
+            ActiveAlarm(
                 name="too_many_cycles",
                 text=f"{cycles_today} cycles began in the last 24 h (more than {limits.max_cycles_a_day}); "
                 "sleepctl why and sleepctl history tell why; sleepctl pause stops them",

@@ -34,7 +34,7 @@ class _Probe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     expected: _Answer | Annotated[list[_Answer], Meta(min_length=1, max_length=20)]
 
 
-class _Document(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class _QuestionFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     probe: Annotated[list[_Probe], Meta(min_length=1, max_length=MAX_PROBES)]
 
 
@@ -64,7 +64,7 @@ def parse_questions(content: bytes, name: str) -> list[RecallQuestion]:
         ConfigError: it is not as described above; the place is named.
     """
     try:
-        document = msgspec.convert(tomllib.loads(content.decode("utf-8-sig")), _Document)
+        document = msgspec.convert(tomllib.loads(content.decode("utf-8-sig")), _QuestionFile)
     except (ValueError, msgspec.MsgspecError, RecursionError) as error:  # no UTF-8, no TOML, or another shape
         raise _refusal(name, ascii(str(error))[1:-1][:300] or type(error).__name__) from None
     return [

@@ -12,9 +12,11 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
+
+from sleepd.buffer.columns import BufferColumns
 
 from . import holdout
 
@@ -140,80 +142,76 @@ def sampling_shares(prompts: Sequence[int]) -> list[float]:
     return [min(1.0, most / counts[prompt]) for prompt in prompts]
 
 
-def count(
-    keys: Sequence[int],
-    groups: Sequence[int],
-    saliences: Sequence[float],
-    *,
-    known: Known,
-    min_salience: float,
-    barred: Barred = NOTHING_BARRED,
-) -> Counts:
-    """The figures that a decision rests on. The three sequences run in parallel, in file order."""
-    seen, learned = known.seen, known.learned
-    usable = [i for i, key in enumerate(keys) if saliences[i] >= min_salience and key not in barred.keys]
-    held = holdout.divide([groups[i] for i in usable], known.sides, known.secret)
-    unlearned = held_out = 0
+class SelectionRule(msgspec.Struct, frozen=True, kw_only=True):
+    """How much of the buffer one cycle takes."""
+
+    min_salience: float
+    """Below it an experience is not used."""
+    max_experiences: int
+    """Of more new ones the most salient are taken, the rest wait for the next cycle."""
+    max_holdout: int
+    """Of more held-out groups those with the smallest rank are taken, the same ones every time."""
+    replay_share: float
+    """Replayed experiences as a share of the trained ones; infinite: all, up to ``max_experiences``."""
+    min_replayed: int
+    """At least so many are replayed, as far as there are any."""
+    seed: int
+    """For the sample of replayed ones."""
+
+
+class _Divided(NamedTuple):
+    """Places in the columns of the experiences that may be used, in file order, by what becomes of them."""
+
+    held_out: list[int]
+    learned: list[int]
+    unlearned: list[int]
+
+
+def _divide(columns: BufferColumns, known: Known, min_salience: float, barred: Barred) -> _Divided:
+    usable = [
+        place
+        for place, (key, _, salience) in enumerate(columns.rows())
+        if salience >= min_salience and key not in barred.keys
+    ]
+    held = holdout.divide([columns.groups[i] for i in usable], known.sides, known.secret)
+    divided = _Divided([], [], [])
     for i in usable:
-        if groups[i] in held:
-            held_out += 1
-        elif keys[i] not in learned:
-            unlearned += 1
+        if columns.groups[i] in held:
+            divided.held_out.append(i)
+        elif columns.keys[i] in known.learned:
+            divided.learned.append(i)
+        else:
+            divided.unlearned.append(i)
+    return divided
+
+
+def count(columns: BufferColumns, *, known: Known, min_salience: float, barred: Barred = NOTHING_BARRED) -> Counts:
+    """The figures that a decision rests on."""
+    divided = _divide(columns, known, min_salience, barred)
     return Counts(
-        total=len(keys),
-        new=sum(key not in seen for key in keys),
-        eligible=len(usable),
-        unlearned=unlearned,
-        held_out=held_out,
+        total=len(columns.keys),
+        new=sum(key not in known.seen for key in columns.keys),
+        eligible=sum(map(len, divided)),
+        unlearned=len(divided.unlearned),
+        held_out=len(divided.held_out),
         quarantined=len(barred.keys) - barred.unscreened,
         unscreened=barred.unscreened,
         personal=barred.personal,
     )
 
 
-def select(
-    keys: Sequence[int],
-    groups: Sequence[int],
-    saliences: Sequence[float],
-    *,
-    known: Known,
-    min_salience: float,
-    max_experiences: int,
-    max_holdout: int,
-    replay_share: float,
-    min_replayed: int,
-    seed: int,
-    barred: Barred = NOTHING_BARRED,
-) -> Selection:
-    """What the next cycle trains, replays and is measured on, in file order.
-
-    Args:
-        keys: the buffer's experiences, in file order.
-        groups: of each, in parallel.
-        saliences: of each, in parallel.
-        known: what earlier cycles left behind.
-        min_salience: below it an experience is not used.
-        max_experiences: of more new ones the most salient are taken, the rest wait for the next cycle.
-        max_holdout: of more held-out groups those with the smallest rank are taken, the same ones every time.
-        replay_share: replayed experiences as a share of the trained ones; infinite: all, up to ``max_experiences``.
-        min_replayed: at least so many, as far as there are any.
-        seed: for the sample of replayed ones.
-        barred: what is kept from all three.
-    """
-    eligible = [i for i, key in enumerate(keys) if saliences[i] >= min_salience and key not in barred.keys]
-    held = holdout.divide([groups[i] for i in eligible], known.sides, known.secret)
-    unlearned = [i for i in eligible if groups[i] not in held and keys[i] not in known.learned]
-    train = sorted(sorted(unlearned, key=lambda i: -saliences[i])[:max_experiences])
-    learned = [i for i in eligible if groups[i] not in held and keys[i] in known.learned]
-    share = round(min(len(learned), max_experiences, max(min_replayed, replay_share * len(train))))
-    replay = sorted(random.Random(seed).sample(learned, share))  # noqa: S311 (no secret)
-    first_of_group = {groups[i]: i for i in reversed(eligible) if groups[i] in held}
-    measured = _of_smallest_rank(first_of_group, known.secret, max_holdout)
-    trained, replayed, held_out = ([keys[i] for i in chosen] for chosen in (train, replay, measured))
-    return Selection(train=trained, replay=replayed, holdout=held_out)
-
-
-def _of_smallest_rank(by_group: Mapping[int, int], secret: bytes, most: int) -> list[int]:
-    """Of the first ones of each group, those of the smallest ranks: a copy would count the same reply twice."""
-    in_order = sorted(by_group, key=lambda group: holdout.keyed_rank(group, secret))
-    return sorted(by_group[group] for group in in_order[:most])
+def select(columns: BufferColumns, *, known: Known, rule: SelectionRule, barred: Barred = NOTHING_BARRED) -> Selection:
+    """What the next cycle trains, replays and is measured on, in file order."""
+    keys, groups, saliences = columns.keys, columns.groups, columns.saliences
+    divided = _divide(columns, known, rule.min_salience, barred)
+    train = sorted(sorted(divided.unlearned, key=lambda i: -saliences[i])[: rule.max_experiences])
+    wanted = max(rule.min_replayed, rule.replay_share * len(train))
+    share = round(min(len(divided.learned), rule.max_experiences, wanted))
+    replay = sorted(random.Random(rule.seed).sample(divided.learned, share))  # noqa: S311 (no secret)
+    # One of each group: a copy would count the same reply twice.
+    first_of_group = {groups[i]: i for i in reversed(divided.held_out)}
+    in_order = sorted(first_of_group, key=lambda group: holdout.keyed_rank(group, known.secret))
+    measured = sorted(first_of_group[group] for group in in_order[: rule.max_holdout])
+    return Selection(
+        train=[keys[i] for i in train], replay=[keys[i] for i in replay], holdout=[keys[i] for i in measured]
+    )

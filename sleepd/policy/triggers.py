@@ -9,8 +9,6 @@ from __future__ import annotations
 import msgspec
 
 from sleepd.config.schema import Config
-from sleepd.protocol.control import Thresholds
-from sleepd.protocol.status import Condition, Decision, Veto
 
 
 class Facts(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,6 +42,52 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     """Why nothing may be trained now: another daemon trains; empty: it may."""
     buffer_problem: str = ""
     """Why the buffer has no readable view at all; empty: it has one."""
+
+
+class Thresholds(msgspec.Struct, frozen=True, kw_only=True):
+    """Thresholds that a caller gave explicitly; None: as configured."""
+
+    min_experiences: int | None = None
+    min_new_experiences: int | None = None
+    min_hours_between_sleep: float | None = None
+    min_salience: float | None = None
+
+
+class Condition(msgspec.Struct, frozen=True, kw_only=True):
+    """One of the conditions for a sleep, with its figures."""
+
+    name: str
+    is_met: bool
+    found: float | None
+    """None where there is nothing to compare yet (no sleep so far)."""
+    required: float
+    text: str
+
+
+class Veto(msgspec.Struct, frozen=True, kw_only=True):
+    """Something that keeps a due sleep from starting."""
+
+    name: str
+    text: str
+
+
+class Decision(msgspec.Struct, frozen=True, kw_only=True):
+    """Whether to sleep now, and why. ``due``: the three conditions hold; ``should_sleep``: and nothing vetoes.
+
+    The ledger stores it as JSON: a field that is renamed here is renamed on disk.
+    """
+
+    should_sleep: bool
+    due: bool
+    reason: str
+    conditions: list[Condition]
+    vetoes: list[Veto]
+
+    @property
+    def change_key(self) -> object:
+        """Equal for two decisions that say the same: the figures, which change every minute, are left out."""
+        met = [(condition.name, condition.is_met) for condition in self.conditions]
+        return self.should_sleep, met, [veto.name for veto in self.vetoes]
 
 
 class Policy(msgspec.Struct, frozen=True, kw_only=True):

@@ -6,7 +6,8 @@ from datetime import datetime
 
 import msgspec
 
-from .status import SCHEMA, CycleSummary, Decision, DecisionRecord
+from .job import Role
+from .status import SCHEMA, CycleSummary, DecisionRecord, DecisionView
 
 
 class Cancelled(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,7 +67,7 @@ class Decided(msgspec.Struct, frozen=True, kw_only=True):
 class Reasons(msgspec.Struct, frozen=True, kw_only=True):
     """The answer to ``why``."""
 
-    current: Decision
+    current: DecisionView
     changes: list[DecisionRecord]
     schema: int = SCHEMA
 
@@ -84,8 +85,39 @@ class WrittenCycles(Cycles, frozen=True, kw_only=True):
     written_at: datetime
 
 
+class LearnedText(msgspec.Struct, frozen=True, kw_only=True):
+    """One experience of a cycle, as its text stands in the buffer."""
+
+    id: str
+    role: Role
+    salience: float
+    prompt: str
+    """Its beginning, as that of the response."""
+    response: str
+    is_withheld: bool = False
+    """A secret was found in it, or it was not screened as it is now: the texts are empty."""
+
+
+class Learned(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer to ``experiences``: what a cycle trained and replayed, as far as the buffer still has it."""
+
+    cycle: int
+    experiences: list[LearnedText]
+    """The most salient of those that are still there, trained ones first."""
+    present: int
+    """All that are still there with the text that was trained."""
+    changed: list[str]
+    """Ids that are there with another text, which is not what was trained."""
+    gone: list[str]
+    """Ids that are no longer there."""
+    problem: str = ""
+    """Why no text is shown, or not that of the buffer as it is now."""
+    schema: int = SCHEMA
+
+
 class DaemonVersion(msgspec.Struct, frozen=True, kw_only=True):
     """The answer to ``version``."""
 
     version: str
     v: int
+    schema: int = SCHEMA

@@ -1,4 +1,4 @@
-"""What a worker's interpreter says that it could do here.
+"""What a worker's interpreter is asked, and what it says that it could do here.
 
 The answers of ``python -m sleepd.worker.probe`` and ``python -m sleepd.worker.programs.check_base``.
 """
@@ -57,6 +57,13 @@ class BaseCheck(msgspec.Struct, frozen=True, kw_only=True):
     """As ``needed_bytes``, with one experience of ``longest_tokens``."""
     notices: list[str] = []
     """What the owner must know, such as an adapter beside the base that is not used."""
+
+
+class ShownText(msgspec.Struct, frozen=True, kw_only=True):
+    """One experience that ``check_base`` and ``show_tokens`` read on standard input."""
+
+    prompt: str
+    response: str
 
 
 class SeenPiece(msgspec.Struct, frozen=True, kw_only=True):

@@ -10,12 +10,15 @@ refused by name.
 
 from __future__ import annotations
 
+import math
 from datetime import datetime
 from typing import Annotated, Any, Literal, TypeVar, cast
 
 import msgspec
 
-from sleepd.errors import DECODE_ERRORS, ProtocolError, SleepdError, VersionMismatch, from_wire
+from sleepd.errors import DECODE_ERRORS, ProtocolError, SleepdError, UsageError, VersionMismatch, from_wire
+
+from .evidence import METRIC_NAME
 
 PROTOCOL_VERSION = 1
 MAX_REQUEST_BYTES = 64 * 1024
@@ -23,9 +26,6 @@ Integer = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 """What the ledger can be asked for: a JSON number may be larger."""
 MOST_ENTRIES = 1000
 """Of a list in one answer: who asks for more gets so many, for each entry is looked up while everybody else waits."""
-METRIC_NAME = r"[\w.:/@%+-]{1,64}"
-"""What a figure of the owner's may be called."""
-
 Identifier = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
 """The id of an experience."""
 
@@ -49,7 +49,7 @@ class Listing(Request, frozen=True, kw_only=True):
             msgspec.structs.force_setattr(self, "limit", MOST_ENTRIES)
 
 
-class Thresholds(msgspec.Struct, frozen=True, kw_only=True):
+class GivenThresholds(msgspec.Struct, frozen=True, kw_only=True):
     """Thresholds given explicitly by an older caller; None: as configured."""
 
     min_experiences: Integer | None = None
@@ -63,9 +63,9 @@ class GetStatus(Request, frozen=True, kw_only=True):
 
 
 class Check(Request, frozen=True, kw_only=True):
-    """Read the buffer again and decide. Answer: :class:`Decision`."""
+    """Read the buffer again and decide. Answer: :class:`DecisionView`."""
 
-    thresholds: Thresholds = Thresholds()
+    thresholds: GivenThresholds = GivenThresholds()
 
 
 class Run(Request, frozen=True, kw_only=True):
@@ -77,13 +77,16 @@ class Run(Request, frozen=True, kw_only=True):
     learning_rate: float | None = None
     max_experiences: Integer | None = None
     strategy: str | None = None
-    thresholds: Thresholds = Thresholds()
+    thresholds: GivenThresholds = GivenThresholds()
 
-    @property
-    def is_explicit(self) -> bool:
-        """Whether it asks for a cycle on other terms than the configured ones."""
-        given = (self.epochs, self.learning_rate, self.max_experiences, self.strategy)
-        return any(value is not None for value in given)
+    def __post_init__(self) -> None:
+        for name, value, low, high in (
+            ("epochs", self.epochs, 1, 1000),
+            ("learning_rate", self.learning_rate, 1e-8, 1.0),
+            ("max_experiences", self.max_experiences, 1, 10**6),
+        ):
+            if value is not None and not low <= value <= high:
+                raise UsageError(f"{name}: expected {low:g} to {high:g}, found {value:g}", hint="sleepctl run --help")
 
 
 class Cancel(Request, frozen=True, kw_only=True):
@@ -119,7 +122,7 @@ class Experiences(Listing, frozen=True, kw_only=True):
 
 
 class Why(Listing, frozen=True, kw_only=True):
-    """Answer: ``{"schema": 1, "current": Decision, "changes": [DecisionRecord …]}``, newest first."""
+    """Answer: ``{"schema": 1, "current": DecisionView, "changes": [DecisionRecord …]}``, newest first."""
 
     limit: Integer = 10
     since: Annotated[datetime, msgspec.Meta(tz=True)] | None = None
@@ -156,6 +159,10 @@ class AddMetric(Request, frozen=True, kw_only=True):
     cycle: Integer
     name: Annotated[str, msgspec.Meta(pattern=rf"^{METRIC_NAME}\Z")]
     value: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.value is not None and not math.isfinite(self.value):
+            raise UsageError(f"{self.name}: expected a number, found {self.value}", hint="sleepctl metric --help")
 
 
 class Prune(Request, frozen=True, kw_only=True):

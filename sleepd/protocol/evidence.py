@@ -11,6 +11,9 @@ from typing import Literal
 
 import msgspec
 
+METRIC_NAME = r"[\w.:/@%+-]{1,64}"
+"""What a figure of the operator's may be called."""
+
 
 class LossPair(msgspec.Struct, frozen=True, kw_only=True):
     """Reply loss of one experience, nats per supervised token."""

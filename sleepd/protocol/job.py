@@ -18,6 +18,7 @@ from msgspec import Meta
 from sleepd.errors import DECODE_ERRORS, ProtocolError
 
 from .evidence import ChatContract, Evidence, LossPair, Probation, RecallQuestion
+from .strategy import Strategy
 
 JOB_VERSION = 1
 RESUME_POINT = "work/resume.safetensors"
@@ -26,52 +27,25 @@ MAX_MESSAGE_BYTES = 16 * 1024 * 1024
 
 Role = Literal["train", "replay", "holdout"]
 Phase = Literal["loading", "preparing", "measuring", "training", "evaluating", "saving"]
+FailureKind = Literal[
+    "base_unusable",
+    "base_changed",
+    "parent_unusable",
+    "shape_changed",
+    "device_unusable",
+    "out_of_memory",
+    "nothing_supervised",
+    "bad_job",
+    "not_finite",
+    "not_resumable",
+    "champion_worse",
+    "stopped",
+    "error",
+]
+"""Why a worker gives up."""
 
 Unmasked = Annotated[str, Meta(pattern=r"^(?:[0-9a-f]{16})?\Z")]
 """Of a text whose personal data were masked: the group of the text before, by which it stays known; else empty."""
-
-
-class Strategy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A named set of hyperparameters."""
-
-    name: str
-    rank: int
-    alpha: int
-    dropout: float
-    target_modules: list[str] | Literal["all-linear"]
-    epochs: int
-    """Passes over the experiences, unless ``min_steps`` asks for more."""
-    learning_rate: float
-    batch_size: int
-    """Experiences in one optimizer step."""
-    weight_decay: float
-    warmup_share: float
-    """Of all steps, the share in which the rate climbs from zero; it then falls along a cosine to a tenth."""
-    max_grad_norm: float
-    kl_weight: float
-    """Weight of the KL divergence from the base on the base's own answers; 0 turns the term off."""
-    kl_prompts: int
-    """How many of the shipped general prompts regularise."""
-    replay_share: float
-    """Replayed experiences, as a share of the new ones that are trained."""
-    min_replayed: int = 0
-    """Fewest replayed experiences, as far as there are any: a night of few new ones must not crowd out the old."""
-    continued_rate_share: float = 1.0
-    """Of the learning rate, what a cycle uses that continues a champion."""
-    micro_batch_tokens: int
-    """Tokens in one forward pass; an optimizer step is cut into as many as it takes."""
-    min_steps: int = 0
-    """Fewest optimizer steps: epochs are added until there are as many, so that a few experiences are learned too."""
-    kl_batch_size: int = 0
-    """General answers of the base beside the experiences in one optimizer step."""
-    lineage: Literal["continue", "retrain"] = "continue"
-    """Whether a cycle goes on from the champion, or starts from the base and learns all of the lineage again."""
-    drift_budget: float | None = None
-    """Most KL from the base on general prompts, nats a token: what is beyond it is shortened; None: no limit."""
-    weighs_by_salience: bool = True
-    """Whether a token counts in the loss by the salience of its experience, or all alike."""
-    max_tokens: int
-    """Longest sequence; a longer one loses the start of its prompt first, then the end of its reply, with notice."""
 
 
 class Lesson(msgspec.Struct, frozen=True, kw_only=True):
@@ -172,6 +146,11 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True, tag="progress"):
     doing: str = ""
     """What it is about, where a hang must be told from another: ``loaded the base's weights``."""
 
+    @property
+    def step_text(self) -> str:
+        """What follows the phase in a sentence: ``, step 3 of 6``; empty where the phase has no steps."""
+        return f", step {self.step} of {self.steps}" if self.steps > 0 else ""
+
 
 class Notice(msgspec.Struct, frozen=True, kw_only=True, tag="notice"):
     """Something worth one log line, and worth keeping in the report."""
@@ -182,7 +161,7 @@ class Notice(msgspec.Struct, frozen=True, kw_only=True, tag="notice"):
     level: Literal["info", "warning"] = "info"
 
 
-class Check(msgspec.Struct, frozen=True, kw_only=True):
+class TrainingCheck(msgspec.Struct, frozen=True, kw_only=True):
     """One proof of effect, with its figure and the limit it was held against."""
 
     name: Literal["supervised_tokens", "adapter_changed", "losses_finite", "reload_matches"]
@@ -236,7 +215,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, tag="report"):
     """With the parent (which is the base where there is none)."""
     holdout_after: float | None
     holdout: list[LossPair]
-    checks: list[Check]
+    checks: list[TrainingCheck]
     replies: list[Reply]
     notices: list[Notice]
     seconds: dict[str, float]
@@ -267,21 +246,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, tag="report"):
 class Failure(msgspec.Struct, frozen=True, kw_only=True, tag="failure"):
     """The worker gives up and says why."""
 
-    kind: Literal[
-        "base_unusable",
-        "base_changed",
-        "parent_unusable",
-        "shape_changed",
-        "device_unusable",
-        "out_of_memory",
-        "nothing_supervised",
-        "bad_job",
-        "not_finite",
-        "not_resumable",
-        "champion_worse",
-        "stopped",
-        "error",
-    ]
+    kind: FailureKind
     message: str
     hint: str = ""
     traceback: str = ""

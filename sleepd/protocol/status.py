@@ -6,10 +6,11 @@ A structure that a program may read carries ``schema``, raised when a field chan
 
 from __future__ import annotations
 
-from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import msgspec
+
+from sleepd.clock import Moment
 
 from .job import Progress, Report
 from .verdict import AddedMetric, Comparison, Figure, Verdict
@@ -17,11 +18,7 @@ from .verdict import AddedMetric, Comparison, Figure, Verdict
 SCHEMA = 1
 
 
-Moment = Annotated[datetime, msgspec.Meta(tz=True)]
-"""Without an offset, a time cannot be compared with ours."""
-
-
-class Condition(msgspec.Struct, frozen=True, kw_only=True):
+class ConditionView(msgspec.Struct, frozen=True, kw_only=True):
     """One of the conditions for a sleep, with its figures."""
 
     name: str
@@ -32,27 +29,21 @@ class Condition(msgspec.Struct, frozen=True, kw_only=True):
     text: str
 
 
-class Veto(msgspec.Struct, frozen=True, kw_only=True):
+class VetoView(msgspec.Struct, frozen=True, kw_only=True):
     """Something that keeps a due sleep from starting."""
 
     name: str
     text: str
 
 
-class Decision(msgspec.Struct, frozen=True, kw_only=True):
+class DecisionView(msgspec.Struct, frozen=True, kw_only=True):
     """Whether to sleep now, and why. ``due``: the three conditions hold; ``should_sleep``: and nothing vetoes."""
 
     should_sleep: bool
     due: bool
     reason: str
-    conditions: list[Condition]
-    vetoes: list[Veto]
-
-    @property
-    def essence(self) -> object:
-        """What makes two decisions the same: not the figures, which change every minute."""
-        met = [(condition.name, condition.is_met) for condition in self.conditions]
-        return self.should_sleep, met, [veto.name for veto in self.vetoes]
+    conditions: list[ConditionView]
+    vetoes: list[VetoView]
 
 
 class SetAside(msgspec.Struct, frozen=True, kw_only=True):
@@ -220,7 +211,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     """The same sentence that systemd shows."""
     version: str
     pid: int
-    decision: Decision
+    decision: DecisionView
     alarms: list[Alarm] = []
     missing: list[str]
     """What is missing for the next sleep, a sentence each."""
@@ -247,7 +238,7 @@ class DecisionRecord(msgspec.Struct, frozen=True, kw_only=True):
     """A decision as the ledger has it: written when it changed."""
 
     at: Moment
-    decision: Decision
+    decision: DecisionView
     facts: dict[str, Any]
 
 

@@ -15,8 +15,8 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from sleepd.buffer.buffer import View
 from sleepd.buffer.open_file import BufferFile
+from sleepd.buffer.view import View
 from sleepd.clock import Clock
 from sleepd.errors import SleepdError
 from sleepd.log import get_logger
@@ -250,4 +250,4 @@ class QuarantineKeeper:
 
 
 def _causes(isolation: Isolation, view: View, known: Known, min_salience: float) -> Iterator[tuple[int, Cause]]:
-    return isolation.causes(view.keys, view.groups, view.saliences, learned=known.learned, min_salience=min_salience)
+    return isolation.causes(view, learned=known.learned, min_salience=min_salience)

@@ -60,7 +60,7 @@ _MASK: Final = 2**32 - 1
 _MIX: Final = 0x9E3779B1
 
 
-class Finding(msgspec.Struct, frozen=True):
+class TextFinding(msgspec.Struct, frozen=True):
     """What was found in one text."""
 
     reason: Reason = ""
@@ -88,12 +88,12 @@ class Screened(msgspec.Struct, frozen=True, kw_only=True):
     """Older rules found this: it holds until it is screened anew."""
 
 
-def find_repeated(experience: Experience) -> Finding:
+def find_repeated(experience: Experience) -> TextFinding:
     """A loop or a flood of questions inside one reply; questions that the prompt asks for are no flood."""
     found = find_repetition(experience.response)
     if found.kind == "questions" and _ASKS_FOR_QUESTIONS.search(experience.prompt):
-        return Finding()
-    return Finding(found.kind, found.reason)
+        return TextFinding()
+    return TextFinding(found.kind, found.reason)
 
 
 def is_bare_question(reply: str) -> bool:

@@ -14,27 +14,27 @@ import msgspec
 from msgspec import Meta
 
 from sleepd.buffer.experience import key_text
+from sleepd.clock import Moment
 from sleepd.errors import DECODE_ERRORS, CheckpointInvalid
 from sleepd.files import read_document, replace_file
-from sleepd.protocol.status import Moment
+from sleepd.protocol.checkpoint_files import Digits
 from sleepd.text.shell import command_line
 
 from .rules import HandDecision, Word
 
 FILE_NAME = "quarantine.json"
-_Digits = Annotated[str, Meta(pattern=r"^[0-9a-f]{16}\Z")]
 
 
 class _Entry(msgspec.Struct, frozen=True, kw_only=True):
     id: Annotated[str, Meta(max_length=256)]
-    group: _Digits
+    group: Digits
     word: Word
     at: Moment
 
 
-class _Document(msgspec.Struct, frozen=True, kw_only=True):
+class _OverrideFile(msgspec.Struct, frozen=True, kw_only=True):
     schema: int = 1
-    decisions: dict[_Digits, _Entry] = {}
+    decisions: dict[Digits, _Entry] = {}
 
 
 class HandDecisions:
@@ -50,7 +50,7 @@ class HandDecisions:
 
     def _read(self) -> dict[int, HandDecision]:
         try:
-            document = msgspec.json.decode(read_document(self._path), type=_Document)
+            document = msgspec.json.decode(read_document(self._path), type=_OverrideFile)
         except FileNotFoundError:
             return {}
         except (OSError, *DECODE_ERRORS) as error:
@@ -71,7 +71,7 @@ class HandDecisions:
             OSError: the disk did not take it; nothing was changed.
         """
         new = {key: decision for key, decision in ({**self.by_key, **changes}).items() if decision is not None}
-        document = _Document(
+        document = _OverrideFile(
             decisions={
                 key_text(key): _Entry(id=each.id, group=key_text(each.group), word=each.word, at=each.at)
                 for key, each in sorted(new.items())

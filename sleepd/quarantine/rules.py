@@ -10,12 +10,13 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_left
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping
 from datetime import datetime
 from typing import Final, Literal
 
 import msgspec
 
+from sleepd.buffer.columns import BufferColumns
 from sleepd.policy.selection import Barred, KeySet
 
 from .near_duplicates import Reason, Screened
@@ -147,23 +148,21 @@ class Isolation:
 
     def causes(
         self,
-        keys: Sequence[int],
-        groups: Sequence[int],
-        saliences: Sequence[float],
+        columns: BufferColumns,
         *,
         learned: KeySet | Container[int],
         min_salience: float,
     ) -> Iterator[tuple[int, Cause]]:
         """The key of each experience that is kept from training, in file order, and why.
 
-        The three sequences run in parallel. Of a near-duplicate's originals those count that are learned, or in the
+        Of a near-duplicate's originals those count that are learned, or in the
         buffer at ``min_salience`` or above; where none is, the first near-duplicate takes its place.
         """
-        bare = sum(self._findings.reason(key) == "bare_question" for key in keys)
-        is_flood = BARE_QUESTIONS <= bare < len(keys) / 2
-        originals = {self._findings.original(key) for key in keys} - {None}
-        present = {k for k, s in zip(keys, saliences, strict=True) if k in originals and s >= min_salience}
-        for key, group in zip(keys, groups, strict=True):
+        bare = sum(self._findings.reason(key) == "bare_question" for key in columns.keys)
+        is_flood = BARE_QUESTIONS <= bare < len(columns.keys) / 2
+        originals = {self._findings.original(key) for key in columns.keys} - {None}
+        present = {key for key, _, salience in columns.rows() if key in originals and salience >= min_salience}
+        for key, group, _ in columns.rows():
             cause = self._own_cause(key, group, is_flood=is_flood)
             original = self._findings.original(key)
             if cause is None and original is not None and not self._is_released(key, group):

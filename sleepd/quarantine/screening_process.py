@@ -32,7 +32,7 @@ from sleepd.buffer.reader_process import HEAD_BYTES, FirstBytes, bound_process, 
 from sleepd.text.personal_data import find_personal
 from sleepd.text.secret_scan import SecretFinder
 
-from .near_duplicates import MAX_CHARACTERS, Finding, Neighbours, Screened, find_repeated, is_bare_question, sketch
+from .near_duplicates import MAX_CHARACTERS, Neighbours, Screened, TextFinding, find_repeated, is_bare_question, sketch
 
 NICENESS: Final = 10
 BEAT_SECONDS: Final = 10.0
@@ -98,10 +98,10 @@ class Screener:
             twin = self._neighbours.find(key, signature)
             if twin is None:
                 self._neighbours.add(key, signature)
-                found = Finding("bare_question") if is_bare_question(experience.response) else found
+                found = TextFinding("bare_question") if is_bare_question(experience.response) else found
             else:
                 original, share = twin
-                found, signature = Finding("near_duplicate", f"{share:.2f}"), b""
+                found, signature = TextFinding("near_duplicate", f"{share:.2f}"), b""
         return msgspec.structs.replace(
             begun,
             reason=found.reason,
@@ -111,13 +111,13 @@ class Screener:
             personal={} if found.reason == "too_long" else dict(_personal(experience)),
         )
 
-    def _find_in_text(self, experience: Experience) -> Finding:
+    def _find_in_text(self, experience: Experience) -> TextFinding:
         length = len(experience.prompt) + len(experience.response)
         if length > MAX_CHARACTERS:
-            return Finding("too_long", f"{length} characters, {MAX_CHARACTERS} at most are looked at")
+            return TextFinding("too_long", f"{length} characters, {MAX_CHARACTERS} at most are looked at")
         for name, text in (("prompt", experience.prompt), ("reply", experience.response)):
             if kind := self._secrets.find(text):
-                return Finding("secret", f"{kind} in the {name}")
+                return TextFinding("secret", f"{kind} in the {name}")
         return find_repeated(experience)
 
 

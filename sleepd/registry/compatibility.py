@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from sleepd.config.schema import Config
 from sleepd.config.strategies import adapter_shape, find_strategy
-from sleepd.protocol.job import Failure, Strategy
+from sleepd.protocol.job import Failure
+from sleepd.protocol.strategy import Strategy
 from sleepd.store.checkpoints import Checkpoints, Manifest, read_manifest
 from sleepd.store.ledger import Ledger
 

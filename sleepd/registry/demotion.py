@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import msgspec
 
-from sleepd.clock import Clock
+from sleepd.clock import Clock, Moment
 from sleepd.errors import CheckpointInvalid
+from sleepd.policy.overdue import ActiveAlarm
 from sleepd.policy.probation import compare
 from sleepd.protocol.job import Failure
-from sleepd.protocol.status import Alarm, Moment
 from sleepd.protocol.verdict import Comparison
 from sleepd.store.checkpoints import Checkpoints
 from sleepd.store.ledger import Ledger
@@ -107,10 +107,12 @@ class Demotion:
         return noted.found_by if noted else None
 
     @property
-    def alarms(self) -> list[Alarm]:
+    def alarms(self) -> list[ActiveAlarm]:
         """What stands."""
         noted = self._noted()
-        return [Alarm(name=ALARM, text=f"rolled back by itself: {noted.reason}")] if noted and noted.is_done else []
+        return (
+            [ActiveAlarm(name=ALARM, text=f"rolled back by itself: {noted.reason}")] if noted and noted.is_done else []
+        )
 
     def _champion(self) -> int | None:
         try:

@@ -15,13 +15,25 @@ from sleepd.config.schema import Config
 from sleepd.errors import DECODE_ERRORS, CheckpointInvalid, NotFound
 from sleepd.files import read_document, replace_file
 from sleepd.policy.operator_limits import metric_figure
-from sleepd.protocol.status import MetricResult
 from sleepd.protocol.verdict import AddedMetric, Figure
 from sleepd.store.checkpoints import Checkpoints
 from sleepd.store.ledger import Ledger
 from sleepd.text.shell import command_line
 
 from .demotion import Demotion
+
+
+class MetricEffect(msgspec.Struct, frozen=True, kw_only=True):
+    """What a figure that was added, or taken away, changed."""
+
+    was: float | None
+    """The figure in whose place it came; None: there was none."""
+    figures: list[Figure]
+    """It against each of the operator's limits on it."""
+    is_broken: bool
+    """One of them is missed; a champion is rolled back then."""
+    was_champion: bool
+    """Its cycle was in use when the figure came."""
 
 
 class AddedMetrics:
@@ -56,7 +68,7 @@ class AddedMetrics:
         except CheckpointInvalid:
             return []
 
-    def add(self, cycle: int, name: str, value: float | None, *, at: datetime, config: Config) -> MetricResult:
+    def add(self, cycle: int, name: str, value: float | None, *, at: datetime, config: Config) -> MetricEffect:
         """Add a figure, in place of an earlier one of that name, or (None) take it away.
 
         A champion that breaks a limit by it is owed a rollback (``Demotion.owe``).
@@ -74,19 +86,7 @@ class AddedMetrics:
         if broken and champion == cycle:
             text = "; ".join(each.text for each in broken)
             self._demotion.owe(cycle, f"cycle {cycle} breaks a limit of yours: {text}")
-        return MetricResult(
-            cycle=cycle,
-            name=name,
-            value=value,
-            figures=figures,
-            is_broken=bool(broken),
-            was_champion=champion == cycle,
-            champion=champion,
-            undo=command_line(
-                *("sleepctl", "metric", "remove" if was is None else "add", cycle),
-                operands=(name,) if was is None else (name, f"{was:g}"),
-            ),
-        )
+        return MetricEffect(was=was, figures=figures, is_broken=bool(broken), was_champion=champion == cycle)
 
     def _set(self, cycle: int, name: str, value: float | None, at: datetime) -> float | None:
         if self._checkpoints.find(cycle) is None:

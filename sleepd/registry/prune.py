@@ -15,13 +15,20 @@ from sleepd.errors import DECODE_ERRORS, CheckpointInvalid, LedgerUnusable, NotF
 from sleepd.files import read_document, replace_file
 from sleepd.log import get_logger
 from sleepd.policy.retention import Keep, Stored, to_prune
-from sleepd.protocol.status import Pruned, PruneResult
-from sleepd.store.adapter_file import WEIGHTS_FILE
+from sleepd.protocol.checkpoint_files import WEIGHTS_FILE
 from sleepd.store.checkpoints import Checkpoints, has_weights
 from sleepd.store.ledger import Ledger
 from sleepd.text.shell import command_line
 
 from .rollback import champion_before
+
+
+class PrunedWeights(msgspec.Struct, frozen=True, kw_only=True):
+    """One checkpoint whose weights were removed, or would be."""
+
+    cycle: int
+    bytes: int
+    reason: str
 
 
 class Keeping:
@@ -74,8 +81,8 @@ class Keeping:
         replace_file(self._tags_file, msgspec.json.encode({str(key): word for key, word in sorted(tags.items())}))
         return was
 
-    def prune(self, keep: Keep, *, is_dry_run: bool = False) -> PruneResult:
-        """Remove the weights that retention does not keep.
+    def prune(self, keep: Keep, *, is_dry_run: bool = False) -> list[PrunedWeights]:
+        """Remove the weights that retention does not keep; returns which those are, oldest first.
 
         Raises:
             CheckpointInvalid: ``current`` or the tags are damaged: nothing is removed while it is unknown what counts.
@@ -88,13 +95,13 @@ class Keeping:
         for cycle, reason in plan:
             path = self._checkpoints.find(cycle)
             assert path is not None
-            pruned.append(Pruned(cycle=cycle, bytes=(path / WEIGHTS_FILE).stat().st_size, reason=reason))
+            pruned.append(PrunedWeights(cycle=cycle, bytes=(path / WEIGHTS_FILE).stat().st_size, reason=reason))
             if not is_dry_run:
                 self._checkpoints.prune(path)
         if pruned and not is_dry_run:
             total = sum(each.bytes for each in pruned)
             get_logger().info("checkpoints_pruned", cycles=[each.cycle for each in pruned], bytes=total)
-        return PruneResult(pruned=pruned, is_dry_run=is_dry_run)
+        return pruned
 
     def prune_after_cycle(self, keep: Keep) -> None:
         """As ``prune``, and the ledger's old rows too; what goes wrong is logged, and waits for the next cycle."""

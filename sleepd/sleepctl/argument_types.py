@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
-from sleepd.protocol.control import METRIC_NAME
+from sleepd.protocol.evidence import METRIC_NAME
 
 
 def moment_or_age(text: str) -> Callable[[datetime], datetime]:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import re
-from datetime import datetime
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -15,53 +14,28 @@ import msgspec
 
 from sleepd.buffer.experience import Experience, experience_key, group_key
 from sleepd.buffer.reader_process import read_texts
-from sleepd.buffer.trained_texts import Found, Learned, Place, keys_of, learned, limited, whereabouts
+from sleepd.buffer.trained_texts import Found, Place, keys_of, limited, trained_texts, whereabouts
 from sleepd.cycle import State, undo_command
 from sleepd.errors import DECODE_ERRORS
 from sleepd.files import is_own_directory, open_regular, read_document
-from sleepd.protocol.job import Report, Role
+from sleepd.protocol.answers import Learned, LearnedText
+from sleepd.protocol.checkpoint_files import EVALUATION_FILE, LINEAGE_FILE, WEIGHTS_FILE, Evaluation, Lineage
+from sleepd.protocol.conversion import converted
 from sleepd.protocol.status import CycleDetail, CycleSummary
-from sleepd.protocol.verdict import Verdict
 
 LARGEST_BYTES = 64 * 2**20
 """Of a buffer that is read here: a larger one would take more memory than somebody who only looks has to spare."""
 
-_WEIGHTS: Final = "adapter_model.safetensors"
 _NAME: Final = re.compile(r"cycle_(\d{3,9})")
 
 _T = TypeVar("_T")
 
 
-class _Placed(msgspec.Struct):
-    id: str
-    group: str
-    """Sixteen hexadecimal digits."""
-
-
-class _Lineage(msgspec.Struct):
-    """``lineage.json``, as far as it is read here."""
-
-    parent: int | None
-    started_at: datetime
-    judged_at: datetime
-    is_forced: bool
-    trained: list[_Placed]
-    replayed: list[_Placed]
-    held_out: list[_Placed]
-
-
-class _Evaluation(msgspec.Struct):
-    """``evaluation.json``."""
-
-    verdict: Verdict
-    report: Report
-
-
 def read_detail(state: Path, summary: CycleSummary) -> CycleDetail:
     """What ``summary`` says, and what stands in the cycle's directory, where there is one that can be read."""
     directory = _directory(state, summary.cycle)
-    lineage = _read(directory / "lineage.json", _Lineage) if directory else None
-    evaluation = _read(directory / "evaluation.json", _Evaluation) if directory else None
+    lineage = _read(directory / LINEAGE_FILE, Lineage) if directory else None
+    evaluation = _read(directory / EVALUATION_FILE, Evaluation) if directory else None
     return CycleDetail(
         summary=summary,
         directory=str(directory or ""),
@@ -80,16 +54,16 @@ def read_learned(state: Path, cycle: int, buffer: str, *, limit: int, masks: boo
     ``masks``: with placeholders for personal data.
     """
     directory = _directory(state, cycle)
-    lineage = _read(directory / "lineage.json", _Lineage) if directory else None
+    lineage = _read(directory / LINEAGE_FILE, Lineage) if directory else None
     if lineage is None:
         return Learned(cycle=cycle, experiences=[], present=0, changed=[], gone=[], problem="its lineage.json is gone")
-    sides: list[tuple[Role, list[_Placed]]] = [("train", lineage.trained), ("replay", lineage.replayed)]
-    places = [Place(each.id, int(each.group, 16), role) for role, placed in sides for each in placed]
+    places = [Place(each.id, int(each.group, 16), role) for each, role in lineage.placed() if role != "holdout"]
     texts, problem = _read_buffer(buffer, keys_of(places))
     if problem:
         return Learned(cycle=cycle, experiences=[], present=0, changed=[], gone=[], problem=f"{buffer}: {problem}")
     found = {experience_key(e.id): Found(group_key(e.prompt, e.response), e.salience) for e in texts}
-    return learned(cycle, whereabouts(places, found), texts, limit=limited(limit), masks=masks)
+    shown = trained_texts(cycle, whereabouts(places, found), texts, limit=limited(limit), masks=masks)
+    return converted(shown, Learned, experiences=[converted(each, LearnedText) for each in shown.experiences])
 
 
 def _read_buffer(path: str, wanted: list[int]) -> tuple[list[Experience], str]:
@@ -125,7 +99,7 @@ def _undo(state: Path, summary: CycleSummary) -> str:
 def _champions(state: Path) -> list[int]:
     """Those that stand, as their files tell it: with their weights in the state directory, and not in ``retired/``."""
     found = []
-    for weights in state.glob(f"cycle_*/{_WEIGHTS}"):
+    for weights in state.glob(f"cycle_*/{WEIGHTS_FILE}"):
         directory = weights.parent
         name = _NAME.fullmatch(directory.name)
         is_adopted = (state / "adopted" / f"{directory.name}.json").exists()

@@ -15,10 +15,8 @@ import msgspec
 
 from sleepd.errors import DECODE_ERRORS, CheckpointInvalid
 from sleepd.files import open_regular, read_document
+from sleepd.protocol.checkpoint_files import CONFIG_FILE, PICKLED_WEIGHTS, WEIGHTS_FILE
 
-WEIGHTS_FILE: Final = "adapter_model.safetensors"
-CONFIG_FILE: Final = "adapter_config.json"
-PICKLED: Final = ("adapter_model.bin", "adapter_model.pt", "adapter_model.pth")
 MAX_HEADER_BYTES: Final = 8 * 2**20
 """Some thousand tensors take a tenth of it. What is larger would be decoded into a hundred times as much memory."""
 MAX_FILE_BYTES: Final = 2**31
@@ -65,7 +63,7 @@ def read_adapter_file(directory: Path) -> AdapterFile:
     """
     path = directory / WEIGHTS_FILE
     if not path.is_file():
-        for name in PICKLED:
+        for name in PICKLED_WEIGHTS:
             if (directory / name).exists():
                 raise CheckpointInvalid(f"{directory / name}: a pickle can run code and is not opened", hint=_CONVERT)
         raise CheckpointInvalid(f"{path}: expected a safetensors file, found none", hint=_START_ANEW)

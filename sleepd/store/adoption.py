@@ -7,20 +7,21 @@ what they may have been trained on (all that the older trainer can have seen), w
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import datetime
 from itertools import islice
 from pathlib import Path
 
 import msgspec
 
+from sleepd.buffer.columns import BufferColumns
 from sleepd.buffer.experience import key_text
 from sleepd.clock import Clock
 from sleepd.errors import DECODE_ERRORS, CheckpointInvalid
 from sleepd.files import fsync_path, make_directory, read_document, replace_file
 from sleepd.log import get_logger
+from sleepd.protocol.checkpoint_files import CONFIG_FILE, WEIGHTS_FILE
 
-from .adapter_file import CONFIG_FILE, MAX_FILE_BYTES, WEIGHTS_FILE, read_adapter_file
+from .adapter_file import MAX_FILE_BYTES, read_adapter_file
 from .checkpoints import ADOPTED, ADOPTED_VERDICT, Checkpoints, FileRecord, Manifest, cycle_number, file_record
 from .ledger import Ledger
 from .ledger_rows import Placement
@@ -101,9 +102,7 @@ def _records(path: Path) -> dict[str, FileRecord]:
         raise CheckpointInvalid(f"{path}: {error.strerror or error}", hint="see what stands there") from error
 
 
-def note_trained(
-    ledger: Ledger, checkpoints: Checkpoints, *, keys: Sequence[int], groups: Sequence[int], count: int | None
-) -> None:
+def note_trained(ledger: Ledger, checkpoints: Checkpoints, columns: BufferColumns, *, count: int | None) -> None:
     """Record, once, what the adopted adapter may have been trained on: the first ``count`` of the buffer (None: all).
 
     A buffer that was cleaned since has moved them to the front, so the first so many still hold all of them.
@@ -112,7 +111,7 @@ def note_trained(
         path = _trained_file(checkpoints, cycle)
         if path.exists():
             continue
-        places = list(islice(zip(keys, groups, strict=True), count))
+        places = list(islice(zip(columns.keys, columns.groups, strict=True), count))
         text = msgspec.json.encode([(key_text(key), key_text(group)) for key, group in places])
         replace_file(path, text)
         restore_trained(ledger, checkpoints)

@@ -10,17 +10,17 @@ from __future__ import annotations
 from array import array
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import TypeVar
 
 import msgspec
-from msgspec import Meta
 
 from sleepd.buffer.experience import experience_key, key_text
+from sleepd.clock import Moment
 from sleepd.errors import DECODE_ERRORS, CheckpointInvalid
 from sleepd.files import read_document as read_json
 from sleepd.log import get_logger
-from sleepd.protocol.job import Report, Role
-from sleepd.protocol.status import Moment
+from sleepd.protocol.checkpoint_files import EVALUATION_FILE, LINEAGE_FILE, Evaluation, Lineage, PlacedExperience
+from sleepd.protocol.job import Report
 from sleepd.protocol.verdict import Verdict
 
 from . import legacy_formats
@@ -34,65 +34,17 @@ KEPT_RESULTS = 50
 """Of a lineage, in ``training_state.json``: with all of them each checkpoint would be larger than the one before."""
 
 
-Digits = Annotated[str, Meta(pattern=r"^[0-9a-f]{16}\Z")]
-"""A key or a group: sixteen hexadecimal digits."""
+def placements_in(lineage: Lineage) -> list[Placement]:
+    """As the ledger has them."""
+    return [
+        Placement(experience.id, experience_key(experience.id), int(experience.group, 16), role)
+        for experience, role in lineage.placed()
+    ]
 
 
-class Place(msgspec.Struct, frozen=True):
-    """One experience of a cycle."""
-
-    id: str
-    group: Digits
-
-
-class Lineage(msgspec.Struct, frozen=True, kw_only=True):
-    """``lineage.json``."""
-
-    cycle: int
-    parent: Annotated[int, Meta(ge=1, le=10**9)] | None
-    started_at: Moment
-    judged_at: Moment
-    is_forced: bool
-    trained: list[Place]
-    replayed: list[Place]
-    held_out: list[Place]
-    seen: list[Digits]
-    """Keys of the whole buffer at that moment."""
-
-    def __post_init__(self) -> None:
-        """Refuse what no cycle can be; msgspec makes it an error of the document."""
-        ids = [place.id for places in (self.trained, self.replayed, self.held_out) for place in places]
-        if len(set(ids)) < len(ids):
-            raise ValueError("an experience has two places in one cycle")
-        try:
-            legacy_formats.local_naive(self.started_at)
-            legacy_formats.local_naive(self.judged_at)
-        except OverflowError as error:
-            raise ValueError(f"a time that is none in another time zone: {error}") from error
-
-    def placements(self) -> list[Placement]:
-        """As the ledger has them."""
-        sides: list[tuple[Role, list[Place]]] = [
-            ("train", self.trained),
-            ("replay", self.replayed),
-            ("holdout", self.held_out),
-        ]
-        return [
-            Placement(place.id, experience_key(place.id), int(place.group, 16), role)
-            for role, places in sides
-            for place in places
-        ]
-
-    def seen_keys(self) -> array[int]:
-        """As the ledger has them."""
-        return array("Q", (int(key, 16) for key in self.seen))
-
-
-class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
-    """``evaluation.json``."""
-
-    verdict: Verdict
-    report: Report
+def seen_in(lineage: Lineage) -> array[int]:
+    """As the ledger has them."""
+    return array("Q", (int(key, 16) for key in lineage.seen))
 
 
 def write_documents(
@@ -100,9 +52,9 @@ def write_documents(
 ) -> dict[str, bytes]:
     """The files by name, for a cycle whose plan is in the ledger."""
     summary = ledger.summary(cycle)
-    placed: dict[str, list[Place]] = {"train": [], "replay": [], "holdout": []}
+    placed: dict[str, list[PlacedExperience]] = {"train": [], "replay": [], "holdout": []}
     for placement in ledger.placements(cycle):
-        placed[placement.role].append(Place(placement.id, key_text(placement.group)))
+        placed[placement.role].append(PlacedExperience(placement.id, key_text(placement.group)))
     lineage = Lineage(
         cycle=cycle,
         parent=summary.parent,
@@ -121,8 +73,8 @@ def write_documents(
     contents = {
         "cycle_results.json": results,
         "training_state.json": legacy_formats.training_state(history, total=total, model_path=base, at=judged_at),
-        "lineage.json": lineage,
-        "evaluation.json": Evaluation(verdict=verdict, report=report),
+        LINEAGE_FILE: lineage,
+        EVALUATION_FILE: Evaluation(verdict=verdict, report=report),
     }
     return {
         name: msgspec.json.format(msgspec.json.encode(content), indent=2) + b"\n" for name, content in contents.items()
@@ -131,8 +83,8 @@ def write_documents(
 
 def placements_of(cycle: int, ledger: Ledger, checkpoints: Checkpoints) -> list[Placement]:
     """Where each experience went; of an old cycle, for which the ledger keeps few of them, as its checkpoint has it."""
-    lineage = _kept(cycle, ledger, checkpoints, "lineage.json", Lineage)
-    return lineage.placements() if lineage else ledger.placements(cycle)
+    lineage = _kept(cycle, ledger, checkpoints, LINEAGE_FILE, Lineage)
+    return placements_in(lineage) if lineage else ledger.placements(cycle)
 
 
 def seen_by(cycle: int, ledger: Ledger, checkpoints: Checkpoints) -> array[int]:
@@ -144,12 +96,12 @@ def seen_by(cycle: int, ledger: Ledger, checkpoints: Checkpoints) -> array[int]:
     if not ledger.is_compact(cycle):
         return ledger.seen(cycle)
     path = checkpoints.find(cycle) or checkpoints.promoted_path(cycle)
-    return read_document(path / "lineage.json", Lineage).seen_keys()
+    return seen_in(read_document(path / LINEAGE_FILE, Lineage))
 
 
 def evaluation_of(cycle: int, ledger: Ledger, checkpoints: Checkpoints) -> tuple[Report | None, Verdict | None]:
     """What the worker reported and what was decided; of an old cycle with the long lists that its checkpoint has."""
-    kept = _kept(cycle, ledger, checkpoints, "evaluation.json", Evaluation)
+    kept = _kept(cycle, ledger, checkpoints, EVALUATION_FILE, Evaluation)
     return (kept.report, kept.verdict) if kept else (ledger.report(cycle), ledger.verdict(cycle))
 
 

@@ -18,13 +18,13 @@ import msgspec
 from sleepd.cycle import JUDGED_STATES, TERMINAL_STATES, Event, State, advance
 from sleepd.errors import NotFound
 from sleepd.policy.selection import Sides
+from sleepd.policy.triggers import Decision
 from sleepd.protocol.job import Report
-from sleepd.protocol.status import CycleSummary, Decision, DecisionRecord
 from sleepd.protocol.verdict import Verdict
 
 from .compaction import STATEMENTS
 from .database import open_database, signed, unsigned
-from .ledger_rows import SUMMARY_COLUMNS, Placement, Plan, summarise
+from .ledger_rows import SUMMARY_COLUMNS, CycleRecord, Placement, Plan, RecordedDecision, summarise
 
 KEPT_DECISIONS = 1000
 
@@ -62,7 +62,7 @@ class Ledger:
         )
 
     def restore(
-        self, summary: CycleSummary, report: Report, verdict: Verdict, places: Sequence[Placement], seen: array[int]
+        self, summary: CycleRecord, report: Report, verdict: Verdict, places: Sequence[Placement], seen: array[int]
     ) -> None:
         """Record a judged cycle as a whole, as a checkpoint tells it."""
         self.plan(
@@ -150,12 +150,12 @@ class Ledger:
 
     # --- what is known of cycles ---
 
-    def summaries(self, *, limit: int = -1) -> list[CycleSummary]:
+    def summaries(self, *, limit: int = -1) -> list[CycleRecord]:
         """The cycles, newest first; a negative limit: all."""
         rows = self._db.execute("SELECT cycle FROM cycles ORDER BY cycle DESC LIMIT ?", (limit,))
         return [self.summary(row[0]) for row in rows]
 
-    def summary(self, cycle: int) -> CycleSummary:
+    def summary(self, cycle: int) -> CycleRecord:
         """One cycle in a line.
 
         Raises:
@@ -214,11 +214,11 @@ class Ledger:
         query = "SELECT count(*) FROM cycles WHERE started_at BETWEEN ? AND ?"
         return self._number(query, first.isoformat(), last.isoformat())
 
-    def last_judged(self) -> CycleSummary | None:
+    def last_judged(self) -> CycleRecord | None:
         """The newest cycle with a verdict."""
         return next(iter(self.judged(limit=1)), None)
 
-    def judged(self, *, limit: int) -> list[CycleSummary]:
+    def judged(self, *, limit: int) -> list[CycleRecord]:
         """The cycles with a verdict, newest first."""
         rows = self._db.execute(
             "SELECT cycle FROM cycles WHERE state IN (SELECT value FROM json_each(?)) ORDER BY cycle DESC LIMIT ?",
@@ -231,7 +231,7 @@ class Ledger:
         states = "SELECT value FROM json_each(?)"
         return self._number(f"SELECT count(*) FROM cycles WHERE state IN ({states})", _list(JUDGED_STATES))  # noqa: S608
 
-    def unjudged_in_a_row(self) -> list[CycleSummary]:
+    def unjudged_in_a_row(self) -> list[CycleRecord]:
         """The cycles that ended without a verdict since the last one with, newest first."""
         last = self.last_judged()
         rows = self._db.execute(
@@ -313,14 +313,14 @@ class Ledger:
                 "DELETE FROM decisions WHERE rowid <= (SELECT max(rowid) FROM decisions) - ?", (KEPT_DECISIONS,)
             )
 
-    def decisions(self, *, limit: int, since: datetime | None = None) -> list[DecisionRecord]:
+    def decisions(self, *, limit: int, since: datetime | None = None) -> list[RecordedDecision]:
         """The recorded decisions, newest first; those from ``since`` on."""
         rows = self._db.execute(
             "SELECT at, decision, facts FROM decisions WHERE at >= ? ORDER BY rowid DESC LIMIT ?",
             (since.astimezone(UTC).isoformat() if since else "", limit),
         )
         return [
-            DecisionRecord(
+            RecordedDecision(
                 at=datetime.fromisoformat(at),
                 decision=msgspec.json.decode(decision, type=Decision),
                 facts=msgspec.json.decode(facts),

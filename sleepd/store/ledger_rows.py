@@ -1,4 +1,4 @@
-"""What the ledger records: a plan, the place of an experience, and a row of its cycles as a ``CycleSummary``."""
+"""What the ledger records: a plan, the place of an experience, and a row of its cycles as a ``CycleRecord``."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from typing import Any
 
 import msgspec
 
+from sleepd.clock import Moment
+from sleepd.cycle import State
+from sleepd.policy.triggers import Decision
 from sleepd.protocol.job import Report, Role
-from sleepd.protocol.status import CycleSummary
 from sleepd.protocol.verdict import Verdict, is_low_sample
 
 
@@ -36,12 +38,52 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """Keys of the whole buffer at that moment (``array('Q')``)."""
 
 
+class CycleRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """One cycle, as far as the ledger alone knows it."""
+
+    cycle: int
+    state: State
+    started_at: Moment
+    ended_at: Moment | None = None
+    parent: int | None = None
+    """The champion it continues; None: the base."""
+    strategy: str = ""
+    is_forced: bool = False
+    is_rolled_back: bool = False
+    trained: int = 0
+    replayed: int = 0
+    held_out: int = 0
+    judging: int | None = None
+    """Of the held-out ones, those that the holdout losses are of. None: all of them."""
+    holdout_before: float | None = None
+    holdout_after: float | None = None
+    train_before: float | None = None
+    train_after: float | None = None
+    reason: str = ""
+    """The verdict's, or why it failed."""
+    hint: str = ""
+    drift: float | None = None
+    """KL from the base on reference prompts, nats per token."""
+    is_thin: bool = False
+    """Judged on fewer than eight held-out experiences."""
+    is_on_probation: bool = False
+    """Its verdict promoted it on open evidence; what later experiences decided is not in it."""
+
+
+class RecordedDecision(msgspec.Struct, frozen=True, kw_only=True):
+    """A decision with the facts it rests on: recorded when it changed."""
+
+    at: Moment
+    decision: Decision
+    facts: dict[str, Any]
+
+
 SUMMARY_COLUMNS = "cycle, state, started_at, ended_at, parent, strategy, is_forced, is_rolled_back, reason, hint"
 
 
 def summarise(
     row: Sequence[Any], placed: Mapping[str, int], report: Report | None, verdict: Verdict | None
-) -> CycleSummary:
+) -> CycleRecord:
     """One cycle in a line.
 
     Args:
@@ -51,9 +93,9 @@ def summarise(
         verdict: what was decided; None: nothing was, or an older version decided it.
     """
     drift = report.evidence.drift if report else None
-    return CycleSummary(
+    return CycleRecord(
         cycle=row[0],
-        state=row[1],
+        state=State(row[1]),
         started_at=datetime.fromisoformat(row[2]),
         ended_at=datetime.fromisoformat(row[3]) if row[3] else None,
         parent=row[4],

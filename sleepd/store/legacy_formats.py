@@ -16,8 +16,9 @@ from msgspec import Meta
 from sleepd.errors import CheckpointInvalid
 from sleepd.files import read_document, replace_file
 from sleepd.protocol.job import Report
-from sleepd.protocol.status import CycleSummary
 from sleepd.text.shell import command_line
+
+from .ledger_rows import CycleRecord
 
 SCHEDULER_STATE = "scheduler_state.json"
 
@@ -182,7 +183,7 @@ def write_scheduler_state(directory: Path, state: SchedulerState) -> None:
     replace_file(directory / SCHEDULER_STATE, msgspec.json.format(msgspec.json.encode(state), indent=2))
 
 
-def sleep_entry(summary: CycleSummary, report: Report | None) -> SleepEntry:
+def sleep_entry(summary: CycleRecord, report: Report | None) -> SleepEntry:
     """A cycle with a verdict, in the older history's words."""
     return SleepEntry(
         cycle=summary.cycle,

@@ -12,14 +12,15 @@ from sleepd.cycle import State
 from sleepd.errors import CheckpointInvalid, LedgerUnusable
 from sleepd.files import fsync_path
 from sleepd.log import get_logger
-from sleepd.protocol.status import CycleSummary
+from sleepd.protocol.checkpoint_files import EVALUATION_FILE, LINEAGE_FILE, Evaluation, Lineage
 from sleepd.protocol.verdict import Outcome
 from sleepd.text.shell import quoted
 
 from .adoption import restore_trained
-from .checkpoint_documents import Evaluation, Lineage, read_document
+from .checkpoint_documents import placements_in, read_document, seen_in
 from .checkpoints import Checkpoints, read_manifest
 from .ledger import Ledger
+from .ledger_rows import CycleRecord
 
 LEDGER_NAME = "state.db"
 KEPT_DAMAGED = 3
@@ -89,13 +90,13 @@ def _restore(cycle: int, ledger: Ledger, checkpoints: Checkpoints) -> None:
         return  # an older trainer's, or still staged
     try:
         manifest = read_manifest(path)
-        lineage = read_document(path / "lineage.json", Lineage)
-        evaluation = read_document(path / "evaluation.json", Evaluation)
+        lineage = read_document(path / LINEAGE_FILE, Lineage)
+        evaluation = read_document(path / EVALUATION_FILE, Evaluation)
     except CheckpointInvalid as error:
         get_logger().error("checkpoint_unreadable", cycle=cycle, text=error.message, hint=error.hint)
         return
     outcome = evaluation.verdict.outcome
-    summary = CycleSummary(
+    summary = CycleRecord(
         cycle=cycle,
         state=State(outcome),
         started_at=lineage.started_at,
@@ -106,5 +107,5 @@ def _restore(cycle: int, ledger: Ledger, checkpoints: Checkpoints) -> None:
         is_rolled_back=outcome is Outcome.PROMOTED and path == checkpoints.retired_path(cycle),
         reason=evaluation.verdict.reason,
     )
-    ledger.restore(summary, evaluation.report, evaluation.verdict, lineage.placements(), lineage.seen_keys())
+    ledger.restore(summary, evaluation.report, evaluation.verdict, placements_in(lineage), seen_in(lineage))
     get_logger().info("cycle_restored", cycle=cycle, state=summary.state)

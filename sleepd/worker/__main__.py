@@ -19,8 +19,9 @@ from sleepd.protocol.job import Failure, Hello, Report, decode_job, decode_lesso
 from sleepd.version import VERSION
 
 from .channel import Channel
+from .environment import prepare_environment, silence_known_warnings
 from .failure import DaemonGone, GiveUp, Stopped
-from .process_limits import die_with_parent, lower_priority, prepare_environment, silence_known_warnings
+from .process_limits import die_with_parent, lower_priority
 
 
 def main() -> int:

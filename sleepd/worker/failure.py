@@ -2,33 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from sleepd.protocol.evidence import Probation
-from sleepd.protocol.job import Failure
-
-Kind = Literal[
-    "base_unusable",
-    "base_changed",
-    "parent_unusable",
-    "shape_changed",
-    "device_unusable",
-    "out_of_memory",
-    "nothing_supervised",
-    "bad_job",
-    "not_finite",
-    "not_resumable",
-    "champion_worse",
-    "error",
-]
+from sleepd.protocol.job import Failure, FailureKind
 
 
 class GiveUp(Exception):
     """The cycle cannot go on; whose fault it is, what was expected, what came, and the next step."""
 
-    def __init__(self, kind: Kind, message: str, hint: str = "", *, probation: Probation | None = None) -> None:
+    def __init__(self, kind: FailureKind, message: str, hint: str = "", *, probation: Probation | None = None) -> None:
         super().__init__(message)
-        self.probation = probation
         self.kind = kind
         self.message = message
         self.hint = hint

@@ -22,7 +22,7 @@ from .evaluation.reference_answers import MONITOR, PROBE, answers_file, base_ans
 from .failure import GiveUp
 from .model.loading import Loaded
 from .model.losses import Reference
-from .model.out_of_memory import Limits, Shortened
+from .model.out_of_memory import MemoryLimits, Shortened
 from .progress import Phases
 from .report import After, Before, Exchanges, Lessons
 from .training.schedule import epoch_ends
@@ -42,7 +42,7 @@ class Measurer:
         job: Job,
         lessons: Lessons,
         loaded: Loaded,
-        limits: Limits,
+        limits: MemoryLimits,
         phases: Phases,
         channel: Channel,
     ) -> None:

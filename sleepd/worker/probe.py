@@ -14,9 +14,9 @@ import msgspec
 from sleepd.protocol.capability import Capability
 from sleepd.version import VERSION
 
+from .environment import prepare_environment
 from .failure import GiveUp
 from .model.find_base import find_base
-from .process_limits import prepare_environment
 
 
 def main() -> int:

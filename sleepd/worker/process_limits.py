@@ -1,7 +1,7 @@
 """What this process is to the system: last for the processor, first for the OOM killer, dead with its parent.
 
-As a program, ``process.py PARENT COMMAND…`` runs a command and leaves no process of it behind, also where
-PARENT (a process id) ends first.
+As a program, ``process_limits.py PARENT COMMAND…`` runs a command and leaves no process of it behind, also where
+PARENT (a process id) ends first. It is started without site-packages, so it imports the standard library alone.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import ctypes
 import os
 import signal
 import sys
-import warnings
 from pathlib import Path
 from typing import NoReturn
 
@@ -21,41 +20,6 @@ OOM_SCORE = 900
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
-_NOT_FOR_CHILDREN = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES")
-_OFFLINE = {
-    "HF_HUB_OFFLINE": "1",
-    "TRANSFORMERS_OFFLINE": "1",
-    "HF_HUB_DISABLE_TELEMETRY": "1",
-    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-    "TOKENIZERS_PARALLELISM": "false",
-}
-_KNOWN_WARNINGS = (
-    # peft 0.21 asks transformers 5.24 under the older name; both know the newer one.
-    "`is_gradient_checkpointing` is deprecated",
-    # transformers 5.24 says it of its own generation.
-    ".past_key_values. is deprecated",
-)
-"""FutureWarnings of the libraries that concern nothing of ours, as regular expressions of their beginnings."""
-_YIELDING = {
-    # Threads that wait for each other by spinning come to a crawl as soon as anybody else uses a core: 27 tokens a
-    # second instead of 170 beside one busy process, measured on two cores.
-    "OMP_WAIT_POLICY": "passive",
-}
-
-
-def prepare_environment() -> None:
-    """Cut the hub off and drop what systemd meant for the daemon. Must run before torch or transformers is imported."""
-    for name in _NOT_FOR_CHILDREN:
-        os.environ.pop(name, None)
-    os.environ.update(_OFFLINE)
-    for name, value in _YIELDING.items():
-        os.environ.setdefault(name, value)
-
-
-def silence_known_warnings() -> None:
-    """Keep those of ``_KNOWN_WARNINGS`` out of the log; a new one is seen."""
-    for beginning in _KNOWN_WARNINGS:
-        warnings.filterwarnings("ignore", message=beginning, category=FutureWarning)
 
 
 def lower_priority() -> None:

@@ -60,11 +60,13 @@ class Phases:
         """Wall time by phase, of those that are over."""
         self.device = ""
         """As it is described to the owner."""
+        self._current: Phase = "loading"
+        self._started = time.monotonic()
 
     @contextlib.contextmanager
     def enter(self, phase: Phase) -> Iterator[None]:
         """The body is that phase."""
-        self._current: Phase = phase
+        self._current = phase
         self._started = time.monotonic()
         self.tell()
         yield

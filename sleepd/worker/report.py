@@ -10,7 +10,7 @@ import msgspec
 import torch
 
 from sleepd.protocol.evidence import ChatContract, Drift, Evidence, LossPair, Probation, Relevance
-from sleepd.protocol.job import Check, Job, Lesson, Notice, Reply, Report
+from sleepd.protocol.job import Job, Lesson, Notice, Reply, Report, TrainingCheck
 
 from .data.examples import Encoded
 from .evaluation import comparison
@@ -94,7 +94,7 @@ class After:
 class Proof:
     """The proofs of effect, and what shape the adapter has."""
 
-    checks: list[Check]
+    checks: list[TrainingCheck]
     lora_shape: str
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from transformers.utils import logging as transformers_logging
 
-from sleepd.protocol.job import RESUME_POINT, Check, Job, Lesson, Report
+from sleepd.protocol.job import RESUME_POINT, Job, Lesson, Report, TrainingCheck
 
 from .channel import Channel
 from .code_fingerprint import code_fingerprint
@@ -24,7 +24,7 @@ from .model.adapter import adapter_tensors, restart_adapter, save_adapter, shape
 from .model.inspect_base import most_positions
 from .model.loading import Loaded, load
 from .model.losses import Reference
-from .model.out_of_memory import Limits, is_out_of_memory
+from .model.out_of_memory import MemoryLimits, is_out_of_memory
 from .progress import Phases
 from .report import Before, Exchanges, Finished, Lessons, Proof, Setting, make_report
 from .resume_point import Position, ResumePoint, ResumePoints, read_resume_point, reference_tensors, refuse_other
@@ -54,6 +54,9 @@ def run(job: Job, lessons: list[Lesson], channel: Channel) -> Report:
 
 
 class _Cycle:
+    _meter: Meter
+    """Of the loaded base."""
+
     def __init__(self, job: Job, lessons: list[Lesson], channel: Channel) -> None:
         self._job = job
         self._channel = channel
@@ -61,7 +64,7 @@ class _Cycle:
         to_train = [lesson for lesson in lessons if lesson.role != "holdout"]
         self._lessons = Lessons(to_train=to_train, to_hold_out=judging, to_stop=stopping)
         self._phases = Phases(channel)
-        self._limits = Limits(job.strategy.micro_batch_tokens, job.strategy.max_tokens, channel)
+        self._limits = MemoryLimits(job.strategy.micro_batch_tokens, job.strategy.max_tokens, channel)
 
     def run(self) -> Report:
         phases = self._phases
@@ -165,7 +168,7 @@ class _Cycle:
         trainer = Trainer(
             loaded.model,
             loaded.device,
-            train.Lessons(exchanges.trained, encode, exchanges.general, references),
+            train.TrainingSet(exchanges.trained, encode, exchanges.general, references),
             self._job.strategy,
             self._job.seed,
             self._limits,
@@ -207,7 +210,7 @@ class _Cycle:
             seconds=self._phases.spent(),
         )
 
-    def _changed(self, loaded: Loaded, initial: dict[str, torch.Tensor]) -> Check:
+    def _changed(self, loaded: Loaded, initial: dict[str, torch.Tensor]) -> TrainingCheck:
         strategy = self._job.strategy
         model = loaded.model
         scale = strategy.alpha / strategy.rank
@@ -215,7 +218,7 @@ class _Cycle:
             initial, adapter_tensors(model), adapted_norm(model), scale, expert_counts(model)
         )
 
-    def _save(self, loaded: Loaded, exchanges: Exchanges) -> Check:
+    def _save(self, loaded: Loaded, exchanges: Exchanges) -> TrainingCheck:
         """Save, and go on with what was read back: all that follows is measured on the adapter on disk."""
         self._phases.tell()
         probe = min(exchanges.trained, key=lambda one: len(one.ids))

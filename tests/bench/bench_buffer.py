@@ -23,7 +23,7 @@ from typing import Any
 
 import psutil
 
-from sleepd.buffer.buffer import LARGE_BYTES, ExperienceBuffer
+from sleepd.buffer.experience_buffer import LARGE_BYTES, ExperienceBuffer
 from sleepd.clock import SystemClock
 
 TICK_SECONDS = 0.001

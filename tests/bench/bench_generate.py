@@ -221,7 +221,7 @@ def _measure(arguments: argparse.Namespace, models: Path) -> None:
 
 
 if __name__ == "__main__":
-    from sleepd.worker.process_limits import prepare_environment
+    from sleepd.worker.environment import prepare_environment
 
     prepare_environment()
     main()

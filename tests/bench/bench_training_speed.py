@@ -30,9 +30,9 @@ from sleepd.worker.evaluation.reference_answers import base_answers, encode_gene
 from sleepd.worker.model.adapter import Device, choose_device, load_base, start_adapter
 from sleepd.worker.model.convert_gguf import open_base
 from sleepd.worker.model.generate import stop_ids
-from sleepd.worker.model.out_of_memory import Limits
+from sleepd.worker.model.out_of_memory import MemoryLimits
 from sleepd.worker.progress import Pace
-from sleepd.worker.training.train import Lessons, Trainer
+from sleepd.worker.training.train import Trainer, TrainingSet
 
 
 class SilentChannel(Channel):
@@ -74,11 +74,11 @@ def _measure(arguments: argparse.Namespace, models: Path) -> None:
     answers = base_answers(model, ours, chat, prompts, stop_ids(model, chat), None, lambda _tokens: None)
     general = encode_general(chat, prompts, answers, 2048)
     model = start_adapter(model, strategy, 0)
-    limits = Limits(strategy.micro_batch_tokens, 2048, SilentChannel())
+    limits = MemoryLimits(strategy.micro_batch_tokens, 2048, SilentChannel())
     references = Meter(model, ours, limits, lambda _tokens: None).references(general)
 
     def worker(with_kl: bool) -> None:
-        lessons = Lessons(experiences, lambda _max: experiences, general if with_kl else [], references)
+        lessons = TrainingSet(experiences, lambda _max: experiences, general if with_kl else [], references)
         Trainer(model, ours, lessons, strategy, 0, limits, SilentChannel(), Pace(), packed=True).run(lambda: None)
 
     rows = {
@@ -118,7 +118,7 @@ def plain_loop(model, experiences: list[Encoded], batch_size: int, rate: float) 
 
 
 if __name__ == "__main__":
-    from sleepd.worker.process_limits import prepare_environment
+    from sleepd.worker.environment import prepare_environment
 
     prepare_environment()
     main()

@@ -17,7 +17,8 @@ from typing import Any
 
 import msgspec
 
-from sleepd.protocol.job import Failure, Job, Lesson, Notice, Progress, Report, Role, Strategy, decode_message, encode
+from sleepd.protocol.job import Failure, Job, Lesson, Notice, Progress, Report, Role, decode_message, encode
+from sleepd.protocol.strategy import Strategy
 
 
 @dataclass(frozen=True)
@@ -144,7 +145,7 @@ def drift(models: Path, base: str, adapters: Iterable[Path], system_prompt: str)
     from sleepd.worker.model.convert_gguf import open_base
     from sleepd.worker.model.generate import stop_ids
     from sleepd.worker.model.losses import kl_from_base
-    from sleepd.worker.model.out_of_memory import Limits
+    from sleepd.worker.model.out_of_memory import MemoryLimits
 
     directory, fingerprint = open_base(base, "", models, print)
     device = choose_device("auto")
@@ -154,7 +155,7 @@ def drift(models: Path, base: str, adapters: Iterable[Path], system_prompt: str)
     cache = answers_file(models, fingerprint, system_prompt, chat)
     answers = base_answers(model, device, chat, prompts, stop_ids(model, chat), cache, lambda _tokens: None)
     sequences = encode_general(chat, prompts, answers, 2048)
-    limits = Limits(2048, 2048, Channel(socket.socketpair()[0]))
+    limits = MemoryLimits(2048, 2048, Channel(socket.socketpair()[0]))
     references = Meter(model, device, limits, lambda _tokens: None).references(sequences)
     found = []
     for adapter in adapters:

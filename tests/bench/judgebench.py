@@ -35,7 +35,7 @@ from sleepd.policy.collapse_gate import MODES
 from sleepd.policy.promotion import REQUIRED_CHECKS, Gates, judge
 from sleepd.policy.reply_statistics import describe
 from sleepd.protocol.evidence import Collapse, Drift, Evidence, LossPair, Relevance
-from sleepd.protocol.job import Check, Job, Lesson, Reply, Report
+from sleepd.protocol.job import Job, Lesson, Reply, Report, TrainingCheck
 from sleepd.protocol.verdict import Outcome
 
 KINDS = ("base again", "noise", "slow", "good", "loops", "shuffled", "hot")
@@ -84,7 +84,7 @@ def make(options: argparse.Namespace) -> None:
     from sleepd.worker.measure import Measurer
     from sleepd.worker.model.adapter import save_adapter
     from sleepd.worker.model.loading import load
-    from sleepd.worker.model.out_of_memory import Limits
+    from sleepd.worker.model.out_of_memory import MemoryLimits
     from sleepd.worker.progress import Phases
     from sleepd.worker.report import Lessons
 
@@ -110,7 +110,7 @@ def make(options: argparse.Namespace) -> None:
         (options.work / name).mkdir(parents=True, exist_ok=True)
     loaded = load(job, channel)
     untrained = {name: weight.clone() for name, weight in _weights(loaded.model).items()}
-    limits = Limits(job.strategy.micro_batch_tokens, job.strategy.max_tokens, channel)
+    limits = MemoryLimits(job.strategy.micro_batch_tokens, job.strategy.max_tokens, channel)
     phases = Phases(channel)
     # What is trained is no evidence: two of them keep the measurer content.
     lessons = Lessons(to_train=to_train[:2], to_hold_out=held_out, to_stop=[])
@@ -189,7 +189,7 @@ def _become(
         strategy = msgspec.structs.replace(strategy, epochs=1, min_steps=0)
     encoded = encode_lessons(loaded.chat, _lessons(kind, to_train), exchanges.max_tokens, channel)
     phases.pace.begin()
-    on = train.Lessons(encoded, lambda _most: encoded, exchanges.general, references)
+    on = train.TrainingSet(encoded, lambda _most: encoded, exchanges.general, references)
     packed = measurer.meter.packed
     trainer = train.Trainer(loaded.model, loaded.device, on, strategy, 1, limits, channel, phases.pace, packed=packed)
     trainer.run(lambda: None)
@@ -299,7 +299,7 @@ def draw(pool: Pool, held_out: int, seed: int) -> Report:
         holdout_after=after,
         holdout=pairs,
         # Passed, also by an adapter that is zero: it is the figures that are tried here.
-        checks=[Check(name=name, passed=True, figure=1, limit=0, detail="") for name in REQUIRED_CHECKS],  # type: ignore[arg-type]
+        checks=[TrainingCheck(name=name, passed=True, figure=1, limit=0, detail="") for name in REQUIRED_CHECKS],  # type: ignore[arg-type]
         replies=replies,
         notices=[],
         seconds={},

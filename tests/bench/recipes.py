@@ -20,7 +20,8 @@ import torch
 from replay import Night
 
 from sleepd.policy.repetition import find_repetition
-from sleepd.protocol.job import Lesson, Notice, Strategy
+from sleepd.protocol.job import Lesson, Notice
+from sleepd.protocol.strategy import Strategy
 from sleepd.worker.channel import Channel
 from sleepd.worker.data.examples import ChatFormat, Encoded, encode_lessons, total_tokens
 from sleepd.worker.evaluation.loss_evaluator import Measured, Meter
@@ -37,11 +38,11 @@ from sleepd.worker.model.adapter import Device, choose_device, load_base, start_
 from sleepd.worker.model.convert_gguf import open_base
 from sleepd.worker.model.generate import greedy_replies, stop_ids
 from sleepd.worker.model.losses import Reference
-from sleepd.worker.model.out_of_memory import Limits
+from sleepd.worker.model.out_of_memory import MemoryLimits
 from sleepd.worker.progress import Pace
 from sleepd.worker.training.early_stopping import Look, Watch, divide_holdout, tell_what_was_kept
 from sleepd.worker.training.schedule import epoch_ends
-from sleepd.worker.training.train import Lessons, Trainer
+from sleepd.worker.training.train import Trainer, TrainingSet
 
 ROW_TOKENS = 1024
 REPLY_BATCH = 16
@@ -131,10 +132,10 @@ class Bench:
         trainer = Trainer(
             self._model,
             self._device,
-            Lessons(encoded, lambda _longest: encoded, general, references),
+            TrainingSet(encoded, lambda _longest: encoded, general, references),
             strategy,
             seed,
-            Limits(strategy.micro_batch_tokens, strategy.max_tokens, channel),
+            MemoryLimits(strategy.micro_batch_tokens, strategy.max_tokens, channel),
             channel,
             Pace(),
             packed=True,
@@ -172,7 +173,7 @@ class Bench:
             yield
 
     def _meter(self) -> Meter:
-        return Meter(self._model, self._device, Limits(ROW_TOKENS, 2048, SilentChannel()), lambda _tokens: None)
+        return Meter(self._model, self._device, MemoryLimits(ROW_TOKENS, 2048, SilentChannel()), lambda _tokens: None)
 
     def _encode(self, lessons: Sequence[Lesson]) -> list[Encoded]:
         return encode_lessons(self._chat, lessons, 2048, SilentChannel())

@@ -10,10 +10,12 @@ from pathlib import Path
 
 import msgspec
 
-from sleepd.buffer.experience import Experience, experience_key, group_key, parse, prompt_key
+from sleepd.buffer.columns import BufferColumns
+from sleepd.buffer.experience import Experience, group_key, parse, prompt_key
 from sleepd.policy.holdout import divide
-from sleepd.policy.selection import FREQUENT_FROM, KeySet, Known, sampling_shares, select
-from sleepd.protocol.job import Lesson, Role, Strategy
+from sleepd.policy.selection import FREQUENT_FROM, KeySet, Known, SelectionRule, sampling_shares, select
+from sleepd.protocol.job import Lesson, Role
+from sleepd.protocol.strategy import Strategy
 
 SESSION = 16
 """Eligible experiences of one day."""
@@ -64,16 +66,11 @@ def nights(sessions: Sequence[Sequence[Experience]], strategy: Strategy, seed: i
     sides: dict[int, bool] = {}
     for number, session in enumerate(sessions, 1):
         arrived += session
-        keys = [experience_key(one.id) for one in arrived]
-        groups = [group_key(one.prompt, one.response) for one in arrived]
-        held = divide(groups, sides, SECRET)
-        sides |= {group: group in held for group in groups}
+        columns = BufferColumns().followed_by(arrived)
+        held = divide(columns.groups, sides, SECRET)
+        sides |= {group: group in held for group in columns.groups}
         known = Known(seen=KeySet(), learned=KeySet(learned), sides=dict(sides), secret=SECRET)
-        chosen = select(
-            keys,
-            groups,
-            [one.salience for one in arrived],
-            known=known,
+        rule = SelectionRule(
             min_salience=MIN_SALIENCE,
             max_experiences=MAX_EXPERIENCES,
             max_holdout=MAX_HOLDOUT,
@@ -81,8 +78,9 @@ def nights(sessions: Sequence[Sequence[Experience]], strategy: Strategy, seed: i
             min_replayed=strategy.min_replayed,
             seed=seed + number,
         )
+        chosen = select(columns, known=known, rule=rule)
         learned |= set(chosen.train)
-        by_key = dict(zip(keys, arrived, strict=True))
+        by_key = dict(zip(columns.keys, arrived, strict=True))
         roles: list[tuple[Role, list[int]]] = [
             ("train", chosen.train),
             ("replay", chosen.replay),

@@ -40,7 +40,7 @@ from figures import table
 from replay import Night, nights, read_buffer, sampled_by_salience, sessions_of
 
 from sleepd.config.strategies import find_strategy
-from sleepd.protocol.job import Strategy
+from sleepd.protocol.strategy import Strategy
 
 FACTS_A_NIGHT = 20
 ANSWER_TOKENS = 32
@@ -183,7 +183,7 @@ def _tell(arguments: argparse.Namespace, night: Night, cost: Any, figures: dict[
 
 if __name__ == "__main__":
     if "--table" not in sys.argv:
-        from sleepd.worker.process_limits import prepare_environment
+        from sleepd.worker.environment import prepare_environment
 
         prepare_environment()
     main()

@@ -34,13 +34,18 @@ def days_of(buffer: Path, days: int) -> list[list[dict]]:
 
 
 def await_night(daemon: DaemonProcess, written_at: datetime) -> Status:
-    """The status once the daemon has read and screened what was written, and has judged a cycle with it."""
+    """The status once the daemon has read and screened what was written, and has judged a cycle with it.
+
+    Ends the program where a cycle failed: the pause that follows is longer than anybody waits here.
+    """
     while True:
         status = daemon.status()
         buffer = status.buffer
         is_read = buffer.read_at is not None and buffer.read_at > written_at and not buffer.unscreened
         if is_read and status.state == "idle" and buffer.new == 0:
             return status
+        if status.last_error:
+            sys.exit(f"{status.last_error.message}\nhint: {status.last_error.hint}")
         time.sleep(LOOK_SECONDS)
 
 

@@ -25,14 +25,14 @@ if str(ROOT) not in sys.path:
 
 from sleepd.clock import SystemClock  # noqa: E402
 from sleepd.config.schema import Config  # noqa: E402
-from sleepd.cycles.sleeper import Sleeper  # noqa: E402
+from sleepd.cycles.planning import Order  # noqa: E402
 from sleepd.errors import SleepdError  # noqa: E402
-from sleepd.protocol.control import Run  # noqa: E402
 from tests.agents import changed, experiences, write_buffer, write_config  # noqa: E402
 from tests.fakes import fake_interpreter, fake_worker  # noqa: E402
 from tests.faults.crash_sweep import FIRST, INLINE, configured, wait_for_end  # noqa: E402
 from tests.faults.recorded_disk import Disk, recording  # noqa: E402
 from tests.faults.soundness import faults_of  # noqa: E402
+from tests.stages import open_sleeper  # noqa: E402
 
 KINDS = ("all", "least", "names", "mixed", "mixed")
 FINISHED_EVERY = 10
@@ -53,11 +53,11 @@ def record(directory: Path, trace: Path) -> Config:
 
 async def start(config: Config, *, to_the_verdict: bool) -> None:
     """What a daemon does at its start; and, if wanted, its next cycle."""
-    sleeper = Sleeper(config, clock=SystemClock(), listener=lambda _event, _fields: None, worker=fake_worker("promote"))
+    sleeper = open_sleeper(config, clock=SystemClock(), worker=fake_worker("promote"))
     try:
         decision = await sleeper.look()
         if to_the_verdict and decision.should_sleep:
-            await sleeper.begin(Run())
+            await sleeper.begin(Order())
             await sleeper.finished()
     finally:
         sleeper.close()

@@ -22,23 +22,25 @@ from typing import Any
 
 import msgspec
 
-from sleepd.buffer.buffer import ExperienceBuffer, View
 from sleepd.buffer.experience import experience_key, group_key
+from sleepd.buffer.experience_buffer import ExperienceBuffer
 from sleepd.buffer.parsing import MAX_LINE_BYTES
 from sleepd.buffer.reader_process import Reading, read_digest, read_texts
+from sleepd.buffer.view import View
 from sleepd.client import Client
 from sleepd.clock import SystemClock
 from sleepd.config.layers import VARIABLES, load
 from sleepd.config.render import render
 from sleepd.config.schema import Config
 from sleepd.config.strategies import STRATEGIES
-from sleepd.cycles.history import History
-from sleepd.cycles.sleeper import Sleeper
+from sleepd.cycles.history import PastCycles
+from sleepd.cycles.planning import Order
 from sleepd.daemon.control_socket import Peer
-from sleepd.daemon.requests import Requests, check_order
+from sleepd.daemon.publisher import Life
+from sleepd.daemon.requests import Requests
 from sleepd.errors import BufferUnreadable, DaemonNotRunning, NothingToDo, UsageError
 from sleepd.protocol import control, job
-from sleepd.protocol.status import BufferDetail, CycleDetail, Decision, RunResult, Status
+from sleepd.protocol.status import BufferDetail, CycleDetail, DecisionView, RunResult, Status
 from sleepd.sleepctl.console import Console
 from sleepd.sleepctl.offline import read_status
 from sleepd.sleepctl.pages.show_page import show_page
@@ -54,6 +56,7 @@ from tests.fakes import FakeClock, fake_worker
 from tests.faults import mutations
 from tests.older_trainer import adapter_weights, write_older_cycle
 from tests.sleepctl import sleepctl_scenes as scenes
+from tests.stages import OpenSleeper, open_sleeper
 
 
 @dataclass(frozen=True)
@@ -221,7 +224,7 @@ def buffer_file(directory: Path, stack: ExitStack) -> Target:
 
 REQUESTS = [
     control.GetStatus(),
-    control.Check(thresholds=control.Thresholds(min_experiences=3, min_salience=0.2)),
+    control.Check(thresholds=control.GivenThresholds(min_experiences=3, min_salience=0.2)),
     control.Run(force=True, wait=True, epochs=2, learning_rate=1e-4, max_experiences=9, strategy="gentle"),
     control.Cancel(),
     control.Pause(),
@@ -257,12 +260,11 @@ def answered(directory: Path, stack: ExitStack) -> Target:
     async def reload() -> list[str]:
         return []
 
-    requests = Requests(sleeper, reload=reload, describe=lambda: (None, "config.toml"))
+    requests = Requests(sleeper, sleeper.reader, Life(config_path=Path("config.toml")), reload=reload)
 
     def check(line: bytes, random: Random) -> None:
         understood = control.decode_request(line)
         if isinstance(understood, control.Run):
-            check_order(understood)
             if understood.strategy is not None and understood.strategy not in STRATEGIES:
                 raise UsageError("strategy")
             raise NothingToDo("a cycle is begun by none")
@@ -281,7 +283,7 @@ def _same(one: object, other: object) -> bool:
 def answer(directory: Path, stack: ExitStack) -> Target:
     kinds: dict[bytes, type] = {
         control.answer(scenes.MORNING): Status,
-        control.answer(scenes.decision()): Decision,
+        control.answer(scenes.decision()): DecisionView,
         control.answer(RunResult(is_started=True, reason="Cycle 1 started", cycle=1)): RunResult,
         control.answer(scenes.BUFFER_DETAIL): BufferDetail,
         control.answer(scenes.DETAIL): CycleDetail,
@@ -482,19 +484,17 @@ def _defaults() -> dict[str, str]:
 # --- what is in a state directory ---
 
 
-def slept(directory: Path, runner: asyncio.Runner) -> Sleeper:
+def slept(directory: Path, runner: asyncio.Runner) -> OpenSleeper:
     """A sleeper with a promoted and a rejected cycle."""
     config = config_for(directory, min_hours_between_sleep=0.0, cooldown_seconds=0.0)
 
-    async def sleep(behaviour: str, count: int) -> Sleeper:
+    async def sleep(behaviour: str, count: int) -> OpenSleeper:
         write_buffer(directory / "buffer.json", experiences(count))
-        sleeper = Sleeper(
-            config, clock=SystemClock(), listener=lambda event, fields: None, worker=fake_worker(behaviour)
-        )
+        sleeper = open_sleeper(config, clock=SystemClock(), worker=fake_worker(behaviour))
         await sleeper.look()
-        while sleeper.intake.counts.unscreened:  # a slow machine takes longer than one look waits
+        while sleeper.parts.intake.counts.unscreened:  # a slow machine takes longer than one look waits
             await sleeper.look()
-        await sleeper.begin(control.Run(force=True))
+        await sleeper.begin(Order(force=True))
         await sleeper.finished()
         return sleeper
 
@@ -533,7 +533,7 @@ def older_state(directory: Path, stack: ExitStack) -> Target:
         assert _same(read_scheduler_state(state), understood)
         ledger.set_note("imported_scheduler_state", None)
         ledger.set_note("imported_seen", None)
-        history = History(state, ledger, checkpoints)
+        history = PastCycles(state, ledger, checkpoints)
         history.take_first_look(View(form="array", keys=array("Q", range(20)), groups=array("Q", range(20))))
         assert history.next_cycle() > max([0, *(entry.cycle for entry in understood.sleep_history)])
         assert (
@@ -621,7 +621,7 @@ def _documents_of_a_cycle(name: str) -> Maker:
                 assert ledger.report(1) is not None
                 assert ledger.last_judged() == found[0]
                 assert ledger.seen(1) is not None
-                history = History(state, ledger, checkpoints)
+                history = PastCycles(state, ledger, checkpoints)
                 history.write()
                 assert history.last_sleep_at is not None
                 assert math.isfinite((SystemClock().now() - history.last_sleep_at).total_seconds())

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from sleepd.buffer.trained_texts import Learned, LearnedText
+from sleepd.protocol.answers import Learned, LearnedText
 from sleepd.protocol.evidence import (
     ChatContract,
     Collapse,
@@ -20,20 +20,20 @@ from sleepd.protocol.evidence import (
     Relevance,
     Speech,
 )
-from sleepd.protocol.job import Check, Notice, Progress, Reply, Report
+from sleepd.protocol.job import Notice, Progress, Reply, Report, TrainingCheck
 from sleepd.protocol.status import (
     BufferDetail,
     BufferStatus,
     Champion,
-    Condition,
+    ConditionView,
     CycleDetail,
     CycleSummary,
-    Decision,
+    DecisionView,
     LastError,
     QuarantineEntry,
     SetAside,
     Status,
-    Veto,
+    VetoView,
 )
 from sleepd.protocol.verdict import AddedMetric, Comparison, Figure, Interval, Outcome, Verdict
 from sleepd.sleepctl.pages.report_page import Told
@@ -48,7 +48,9 @@ def ago(**span: float) -> datetime:
     return NOW - timedelta(**span)
 
 
-def decision(*, found: tuple[float, float, float | None] = (12, 3, 7.2), vetoes: tuple[Veto, ...] = ()) -> Decision:
+def decision(
+    *, found: tuple[float, float, float | None] = (12, 3, 7.2), vetoes: tuple[VetoView, ...] = ()
+) -> DecisionView:
     """A decision on these figures: experiences, new ones, hours since the last sleep."""
     required = (5.0, 2.0, 6.0)
     names = ("min_experiences", "min_new_experiences", "min_hours_between_sleep")
@@ -56,11 +58,13 @@ def decision(*, found: tuple[float, float, float | None] = (12, 3, 7.2), vetoes:
     for name, has, needs in zip(names, found, required, strict=True):
         is_met = has is None or has >= needs
         text = "No sleep so far" if has is None else f"{has:g} {'>=' if is_met else '<'} {needs:g}"
-        conditions.append(Condition(name=name, is_met=is_met, found=has, required=needs, text=text))
+        conditions.append(ConditionView(name=name, is_met=is_met, found=has, required=needs, text=text))
     due = all(condition.is_met for condition in conditions)
     unmet = next((condition.text for condition in conditions if not condition.is_met), "")
     reason = unmet or (vetoes[0].text if vetoes else "Ready: 12 experiences (3 new), sufficient time elapsed")
-    return Decision(should_sleep=due and not vetoes, due=due, reason=reason, conditions=conditions, vetoes=list(vetoes))
+    return DecisionView(
+        should_sleep=due and not vetoes, due=due, reason=reason, conditions=conditions, vetoes=list(vetoes)
+    )
 
 
 def cycle(number: int, state: str, **fields: Any) -> CycleSummary:
@@ -202,7 +206,8 @@ BROKEN = changed(
     total_cycles=9,
     missing=[],
     decision=decision(
-        found=(333, 12, 9.0), vetoes=(Veto(name="cooling_down", text="Cooling down after 1 failed cycle (8 min left)"),)
+        found=(333, 12, 9.0),
+        vetoes=(VetoView(name="cooling_down", text="Cooling down after 1 failed cycle (8 min left)"),),
     ),
     last_error=LastError(message=FAILED.reason, hint="sudoedit /etc/sage-sleepd/config.toml", at=ago(minutes=2)),
 )
@@ -224,7 +229,7 @@ TRAINING = changed(
     running_cycle=9,
     progress=PROGRESS,
     missing=[],
-    decision=decision(vetoes=(Veto(name="cycle_running", text="Cycle 9 is under way"),)),
+    decision=decision(vetoes=(VetoView(name="cycle_running", text="Cycle 9 is under way"),)),
     recent_cycles=[
         cycle(9, "training", parent=8, started_at=ago(minutes=2), ended_at=None, trained=12, replayed=6),
         PROMOTED,
@@ -277,7 +282,9 @@ REPORT = Report(
         LossPair(id="0123456789abcdef", tokens=88, base=3.4, parent=3.1, candidate=2.7),
         LossPair(id="an id that someone chose to be long " * 3, tokens=12, base=3.0, parent=2.5, candidate=2.6),
     ],
-    checks=[Check(name="adapter_changed", passed=True, figure=1.3, limit=0.0, detail="the adapter's norm is 1.3")],
+    checks=[
+        TrainingCheck(name="adapter_changed", passed=True, figure=1.3, limit=0.0, detail="the adapter's norm is 1.3")
+    ],
     replies=[
         Reply(id="a", prompt="What did we find in the lab?", text="The blue one.", is_loop=False, repeated_share=0.0),
         Reply(id="b", prompt=HOSTILE, text=HOSTILE, is_loop=True, repeated_share=0.83),

@@ -20,7 +20,7 @@ from sleepd.protocol import control
 from sleepd.protocol.capability import BaseCheck, Capability
 from sleepd.protocol.evidence import ChatContract
 from sleepd.sleepctl.doctor.access import reach_as
-from sleepd.sleepctl.doctor.doctor_facts import BufferFacts, ConfigFacts, Facts, PathFacts, SocketFacts, UnitFacts
+from sleepd.sleepctl.doctor.doctor_facts import BufferFacts, ConfigFacts, DoctorFacts, PathFacts, SocketFacts, UnitFacts
 from sleepd.sleepctl.doctor.findings import judge
 from sleepd.sleepctl.doctor.longest_experience import longest_experience
 from sleepd.sleepctl.subprocesses import answer_of
@@ -57,7 +57,7 @@ CHECKED = BaseCheck(
     longest_bytes=5 * GIB,
 )
 WARNED = msgspec.structs.replace(CHAT, warnings=["no end"])
-WELL = Facts(
+WELL = DoctorFacts(
     now=scenes.NOW,
     config=ConfigFacts(config=CONFIG, path="/etc/sage-sleepd/config.toml"),
     unit=UnitFacts(
@@ -79,12 +79,12 @@ DOWN = SocketFacts(path="/run/s", problem="nobody answers", hint="start it", is_
 UNREAD = BufferFacts(place=PathFacts(path=PATH, kind="file", may_read=True))
 
 
-def with_(**fields: Any) -> Facts:
+def with_(**fields: Any) -> DoctorFacts:
     """``WELL``, but for these facts."""
     return msgspec.structs.replace(WELL, **fields)
 
 
-def part(name: str, **fields: Any) -> Facts:
+def part(name: str, **fields: Any) -> DoctorFacts:
     """``WELL``, but for these fields of one part."""
     return with_(**{name: msgspec.structs.replace(getattr(WELL, name), **fields)})
 
@@ -100,7 +100,7 @@ def test_a_well_kept_installation_passes_everything() -> None:
     assert [finding.command for finding in judge(WELL) if finding.command] == []
 
 
-CASES: list[tuple[str, Facts, str, str]] = [
+CASES: list[tuple[str, DoctorFacts, str, str]] = [
     ("config", part("config", problem="c: not TOML", hint="mend c"), "FAIL", "mend c"),
     ("config", part("config", path=""), "FAIL", "install.sh"),
     ("config", part("config", config=Config()), "FAIL", "sudoedit /etc/sage-sleepd/config.toml"),
@@ -191,7 +191,7 @@ CASES: list[tuple[str, Facts, str, str]] = [
 
 @pytest.mark.parametrize(("name", "facts", "mark", "command"), CASES, ids=[f"{c[0]}-{c[3]}" for c in CASES])
 def test_what_is_wrong_is_marked_with_the_command_that_mends_it(
-    name: str, facts: Facts, mark: str, command: str
+    name: str, facts: DoctorFacts, mark: str, command: str
 ) -> None:
     """Each case has its mark; what is not right has a next step, and what is right has none."""
     (finding,) = [each for each in judge(facts) if each.name == name]

@@ -14,8 +14,8 @@ import pytest
 
 from sleepd import errors
 from sleepd.buffer.experience import group_key, key_text
-from sleepd.buffer.trained_texts import Learned
 from sleepd.protocol import control
+from sleepd.protocol.answers import Learned
 from sleepd.protocol.job import Report
 from sleepd.protocol.status import CycleDetail, CycleSummary, QuarantineList
 from sleepd.protocol.verdict import Verdict

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sleepd.protocol.job import Progress
-from sleepd.protocol.status import Condition, DecisionRecord, QuarantineEntry, RunResult, Status, Veto
+from sleepd.protocol.status import ConditionView, DecisionRecord, QuarantineEntry, RunResult, Status, VetoView
 from sleepd.sleepctl.pages import wording as words
 from sleepd.sleepctl.pages.cycle_table import history_page
 from sleepd.sleepctl.pages.decision_page import buffer_page, decision_page, run_page, why_page
@@ -24,7 +24,7 @@ from tests.sleepctl import sleepctl_scenes as scenes
 _HOSTILE_CYCLE = msgspec.structs.replace(
     scenes.REJECTED, cycle=10**9, reason=scenes.HOSTILE, hint=scenes.HOSTILE, strategy=scenes.HOSTILE
 )
-_HOSTILE_DECISION = scenes.decision(vetoes=(Veto(name=scenes.HOSTILE, text=scenes.HOSTILE),))
+_HOSTILE_DECISION = scenes.decision(vetoes=(VetoView(name=scenes.HOSTILE, text=scenes.HOSTILE),))
 _CHANGES = [
     DecisionRecord(at=scenes.NOW, decision=_HOSTILE_DECISION, facts={scenes.HOSTILE: scenes.HOSTILE, "n": None})
 ]
@@ -151,7 +151,7 @@ def test_a_veto_is_said_although_every_condition_is_met() -> None:
 
 def test_a_condition_of_a_newer_daemon_is_shown_in_the_daemons_words() -> None:
     """A condition that this program does not know keeps its text."""
-    condition = Condition(name="moon", is_met=False, found=0.1, required=1.0, text="The moon is not full")
+    condition = ConditionView(name="moon", is_met=False, found=0.1, required=1.0, text="The moon is not full")
     assert words.lacking(condition) == "The moon is not full"
 
 

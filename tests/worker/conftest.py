@@ -16,7 +16,8 @@ import msgspec
 import pytest
 
 from sleepd.config.strategies import find_strategy
-from sleepd.protocol.job import Job, Lesson, Progress, Strategy, decode_message, encode
+from sleepd.protocol.job import Job, Lesson, Progress, decode_message, encode
+from sleepd.protocol.strategy import Strategy
 from sleepd.worker.channel import Channel
 
 ROOT = Path(__file__).parents[2]

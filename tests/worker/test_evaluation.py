@@ -565,10 +565,10 @@ def test_divergence_is_zero_from_oneself_and_of_all_tokens(tiny):
     """The mean over all tokens, not over the exchanges."""
     from sleepd.worker.evaluation.reference_answers import encode_general
     from sleepd.worker.model.losses import kl_from_base
-    from sleepd.worker.model.out_of_memory import Limits
+    from sleepd.worker.model.out_of_memory import MemoryLimits
 
     model, device, chat = tiny
-    meter = loss_evaluator.Meter(model, device, Limits(2048, 2048, RecordingChannel()), lambda _tokens: None)
+    meter = loss_evaluator.Meter(model, device, MemoryLimits(2048, 2048, RecordingChannel()), lambda _tokens: None)
     sequences = encode_general(chat, ["Hi", "Who?"], ["short", "a much longer answer"], 512)
     references = meter.references(sequences)
     assert meter.divergence(sequences, references) == pytest.approx(0, abs=1e-6)
@@ -616,7 +616,7 @@ def test_a_champion_that_later_experiences_show_to_be_worse_is_not_trained_on(ru
 def test_short_replies_do_not_tell_whether_rows_may_be_shared(nats, may_share):
     """Rounding moves a short reply's mean loss by more than the limit; replies of some length are compared."""
     from sleepd.worker.data.examples import Encoded
-    from sleepd.worker.model.out_of_memory import Limits
+    from sleepd.worker.model.out_of_memory import MemoryLimits
 
     class Rounding(loss_evaluator.Meter):
         def losses(self, sequences, *, alone=False):
@@ -625,5 +625,5 @@ def test_short_replies_do_not_tell_whether_rows_may_be_shared(nats, may_share):
             }
 
     sequences = [Encoded(str(n), tuple(range(10 + length)), 10) for n, length in enumerate([3, 4, 40, 50])]
-    meter = Rounding(None, None, Limits(512, 512, RecordingChannel()), lambda _tokens: None)
+    meter = Rounding(None, None, MemoryLimits(512, 512, RecordingChannel()), lambda _tokens: None)
     assert (not meter.choose_packing(sequences, None)) is may_share

@@ -8,7 +8,7 @@ import pytest
 
 from sleepd import selftest
 from sleepd.errors import WorkerFailed
-from sleepd.worker.process_limits import silence_known_warnings
+from sleepd.worker.environment import silence_known_warnings
 from sleepd.worker.programs import known_loss
 
 torch = pytest.importorskip("torch")

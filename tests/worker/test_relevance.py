@@ -17,7 +17,7 @@ from sleepd.worker.evaluation.loss_evaluator import Meter
 from sleepd.worker.evaluation.relevance import MOST, chosen_lessons, encode_both, measure
 from sleepd.worker.model.adapter import choose_device, load_base
 from sleepd.worker.model.convert_gguf import open_base
-from sleepd.worker.model.out_of_memory import Limits
+from sleepd.worker.model.out_of_memory import MemoryLimits
 from sleepd.worker.programs.tiny_model import make_tiny_tokenizer
 
 from .conftest import RecordingChannel, lessons
@@ -78,7 +78,10 @@ def test_the_embedded_model_tells_the_demos_replies_from_moved_ones(models):
     directory, _ = open_base("embedded", "", models, lambda *_: None)
     device = choose_device("cpu")
     model, tokenizer = load_base(directory, device)
-    chat, meter = ChatFormat(tokenizer, ""), Meter(model, device, Limits(512, 2048, RecordingChannel()), lambda _: None)
+    chat, meter = (
+        ChatFormat(tokenizer, ""),
+        Meter(model, device, MemoryLimits(512, 2048, RecordingChannel()), lambda _: None),
+    )
     experiences = [parse(record) for record in sample.load().experiences]
     taught = [
         Lesson(id=one.id, prompt=one.prompt, response=one.response, salience=one.salience, role="train")

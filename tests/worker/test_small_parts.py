@@ -101,7 +101,8 @@ def test_the_process_is_meek_and_knows_nothing_of_systemd():
     program = (
         "import os, sys\n"
         "import sleepd.worker.__main__\n"
-        "from sleepd.worker.process_limits import die_with_parent, lower_priority, prepare_environment\n"
+        "from sleepd.worker.environment import prepare_environment\n"
+        "from sleepd.worker.process_limits import die_with_parent, lower_priority\n"
         "die_with_parent(os.getppid()); lower_priority(); prepare_environment()\n"
         "names = [n for n in os.environ if n.startswith(('NOTIFY', 'WATCHDOG'))]\n"
         "print(os.nice(0), open('/proc/self/oom_score_adj').read().strip(), os.environ['HF_HUB_OFFLINE'], names,\n"

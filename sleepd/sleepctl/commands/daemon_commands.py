@@ -22,7 +22,7 @@ from sleepd.protocol.control import (
     Run,
     Why,
 )
-from sleepd.protocol.status import SCHEMA, BufferDetail, Decision, RunResult, Status
+from sleepd.protocol.status import SCHEMA, BufferDetail, DecisionView, RunResult, Status
 from sleepd.sleepctl.exit_codes import ExitCode
 from sleepd.sleepctl.pages.cycle_table import history_page
 from sleepd.sleepctl.pages.decision_page import buffer_page, decision_page, line, run_page, why_page
@@ -77,7 +77,7 @@ def history(session: Session) -> ExitCode:
 
 def check(session: Session) -> ExitCode:
     """The decision; with ``--apply`` what it says is done."""
-    decision: Decision = session.ask(Check(), Decision)
+    decision: DecisionView = session.ask(Check(), DecisionView)
     result: RunResult | None = None
     if session.arguments.apply and decision.should_sleep:
         result = _started(session.ask(Run(), RunResult))
@@ -226,7 +226,7 @@ def version(session: Session) -> ExitCode:
         session.console.say(f"hint: {error.hint}")
         return ExitCode(error.exit_code)
     page.append(line(f"sleepd   {other.version} (protocol {other.v})"))
-    data = {"schema": SCHEMA, "sleepctl": own, "sleepd": msgspec.to_builtins(other), "problem": None}
+    data = {"schema": SCHEMA, "sleepctl": own, "sleepd": {"version": other.version, "v": other.v}, "problem": None}
     session.console.show(data, page)
     return ExitCode.OK
 
@@ -260,7 +260,7 @@ def logs(session: Session) -> ExitCode:
 
 def doctor(session: Session) -> ExitCode:
     """What may keep it from sleeping, and what mends it."""
-    from sleepd.sleepctl.doctor.doctor import examine
+    from sleepd.sleepctl.doctor.examine import examine
 
     return examine(session)
 

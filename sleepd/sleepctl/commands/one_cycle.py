@@ -6,10 +6,9 @@ from collections.abc import Callable
 
 import msgspec
 
-from sleepd.buffer.trained_texts import Learned
 from sleepd.cycle import JUDGED_STATES
 from sleepd.errors import DaemonNotRunning, NotFound
-from sleepd.protocol.answers import Cycles, WrittenCycles
+from sleepd.protocol.answers import Cycles, Learned, WrittenCycles
 from sleepd.protocol.control import Buffer, Experiences, History, Quarantine, Show
 from sleepd.protocol.status import SCHEMA, BufferDetail, CycleDetail, CycleSummary, QuarantineEntry, QuarantineList
 from sleepd.sleepctl.exit_codes import ExitCode

@@ -10,7 +10,7 @@ import msgspec
 from sleepd.config.strategies import STRATEGIES
 from sleepd.errors import NotFound, WorkerDied
 from sleepd.host import worker_python
-from sleepd.protocol.capability import SeenPiece, SeenTokens
+from sleepd.protocol.capability import SeenPiece, SeenTokens, ShownText
 from sleepd.protocol.control import QuarantineShow
 from sleepd.protocol.status import SCHEMA, QuarantineDetail
 from sleepd.sleepctl.exit_codes import ExitCode
@@ -43,8 +43,8 @@ def tokens(session: Session) -> ExitCode:
     arguments += ["--max-tokens", str(STRATEGIES[config.training.strategy].max_tokens)]
     # As a cycle does where personal data are masked: what is shown is what is trained.
     is_masked = config.quarantine.personal_data == "mask"
-    texts = [masked(text)[0] if is_masked else text for text in (detail.prompt, detail.response)]
-    given = msgspec.json.encode(dict(zip(("prompt", "response"), texts, strict=True)))
+    prompt, response = (masked(text)[0] if is_masked else text for text in (detail.prompt, detail.response))
+    given = msgspec.json.encode(ShownText(prompt=prompt, response=response))
     owner = None
     with suppress(OSError, KeyError):
         owner = pwd.getpwuid(session.places.state.stat().st_uid)

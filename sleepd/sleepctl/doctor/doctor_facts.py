@@ -78,7 +78,7 @@ class BufferFacts(msgspec.Struct, frozen=True, kw_only=True):
     place: PathFacts | None = None
 
 
-class Facts(msgspec.Struct, frozen=True, kw_only=True):
+class DoctorFacts(msgspec.Struct, frozen=True, kw_only=True):
     """All of them."""
 
     now: datetime

@@ -14,7 +14,7 @@ from sleepd.sleepctl.worker_program import TOO_SLOW
 from sleepd.text.shell import command_line, quoted
 from sleepd.version import VERSION
 
-from .doctor_facts import Facts
+from .doctor_facts import DoctorFacts
 
 Mark = Literal["PASS", "WARN", "FAIL"]
 
@@ -37,7 +37,7 @@ Said = tuple[Mark, str, str]
 """Mark, text and command."""
 
 
-def judge(facts: Facts) -> list[Finding]:
+def judge(facts: DoctorFacts) -> list[Finding]:
     """Every finding, in the order in which an owner mends them; leftovers last."""
     unread = bool(facts.config.problem)
     said = [(name, *(_UNREAD if unread and name in _CONFIGURED else check(facts))) for name, check in _CHECKS.items()]
@@ -47,7 +47,7 @@ def judge(facts: Facts) -> list[Finding]:
     return [Finding(name=name, mark=mark, text=text, command=command) for name, mark, text, command in said]
 
 
-def _config(facts: Facts) -> Said:
+def _config(facts: DoctorFacts) -> Said:
     config = facts.config
     if config.problem:
         return "FAIL", config.problem, config.hint
@@ -66,7 +66,7 @@ def _config(facts: Facts) -> Said:
     return "PASS", f"{config.path} is correct", ""
 
 
-def _unit(facts: Facts) -> Said:
+def _unit(facts: DoctorFacts) -> Said:
     unit = facts.unit
     with_drop_ins = f" (drop-ins: {', '.join(unit.drop_ins)})" if unit.drop_ins else ""
     if not unit.load:
@@ -89,7 +89,7 @@ def _unit(facts: Facts) -> Said:
     return "PASS", f"active and {unit.file}{with_drop_ins}", ""
 
 
-def _socket(facts: Facts) -> Said:
+def _socket(facts: DoctorFacts) -> Said:
     socket = facts.socket
     if not socket.problem:
         return "PASS", f"{socket.path} answers", ""
@@ -99,7 +99,7 @@ def _socket(facts: Facts) -> Said:
     return "FAIL", socket.problem, socket.hint
 
 
-def _operator(facts: Facts) -> Said:
+def _operator(facts: DoctorFacts) -> Said:
     group = facts.config.config.control.operator_group
     if facts.socket.is_caller_operator is None:
         return (
@@ -113,7 +113,7 @@ def _operator(facts: Facts) -> Said:
     return "PASS", "you may force, cancel, pause and roll back", ""
 
 
-def _daemon(facts: Facts) -> Said:
+def _daemon(facts: DoctorFacts) -> Said:
     socket = facts.socket
     if socket.problem:
         return "WARN", "not asked: see socket", socket.hint
@@ -125,7 +125,7 @@ def _daemon(facts: Facts) -> Said:
     return "PASS", f"version {socket.daemon_version}, no error", ""
 
 
-def _state(facts: Facts) -> Said:
+def _state(facts: DoctorFacts) -> Said:
     state, who = facts.state, facts.daemon_user
     if state.kind == "other" or state.kind == "file":
         return "FAIL", f"{state.path} is no directory", command_line("sudo", "mv", state.path, f"{state.path}.old")
@@ -141,7 +141,7 @@ def _state(facts: Facts) -> Said:
     return "FAIL", f"{state.path} cannot be written by {who}", command_line("sudo", "chown", "-R", who, state.path)
 
 
-def _disk(facts: Facts) -> Said:
+def _disk(facts: DoctorFacts) -> Said:
     least = facts.config.config.state.min_free_megabytes * _MIB
     if facts.free_bytes is None:
         return "WARN", f"the free space of {facts.state.path} is not to be seen by you", "sudo sleepctl doctor"
@@ -153,7 +153,7 @@ def _disk(facts: Facts) -> Said:
     )
 
 
-def _buffer(facts: Facts) -> Said:
+def _buffer(facts: DoctorFacts) -> Said:
     buffer, place, who = facts.buffer, facts.buffer.place, facts.daemon_user
     if buffer.has_daemon_read and not buffer.problem:
         return "PASS", "the daemon has read it", ""
@@ -192,7 +192,7 @@ def _buffer(facts: Facts) -> Said:
     return "PASS", f"{place.path} can be read by {who}", ""
 
 
-def _hidden(facts: Facts, path: str) -> str:
+def _hidden(facts: DoctorFacts, path: str) -> str:
     """The setting of the unit that hides ``path``; empty: none does."""
     pure, unit = PurePath(path), facts.unit
     if any(pure.is_relative_to(shown) for shown in unit.shown):
@@ -204,7 +204,7 @@ def _hidden(facts: Facts, path: str) -> str:
     return ""
 
 
-def _device(facts: Facts) -> Said:
+def _device(facts: DoctorFacts) -> Said:
     found = facts.capability
     if found is None:
         if facts.capability_problem.startswith(TOO_SLOW):
@@ -223,7 +223,7 @@ def _device(facts: Facts) -> Said:
     return "PASS", text, ""
 
 
-def _model(facts: Facts) -> Said:
+def _model(facts: DoctorFacts) -> Said:
     found, base = facts.capability, facts.base
     if found is None:
         return "WARN", "not looked for: see device", "mend the device first"
@@ -241,7 +241,7 @@ def _model(facts: Facts) -> Said:
     return "PASS", text, ""
 
 
-def _chat(facts: Facts) -> Said:
+def _chat(facts: DoctorFacts) -> Said:
     found = facts.capability
     if found is None or found.base_problem:
         return "WARN", "its chat template was not looked at: see device and model", "mend these first"
@@ -253,7 +253,7 @@ def _chat(facts: Facts) -> Said:
     return "PASS", f"{trained}; {'; '.join(found.chat.notes)}", ""
 
 
-def _memory(facts: Facts) -> Said:
+def _memory(facts: DoctorFacts) -> Said:
     found, base = facts.capability, facts.base
     if found is None or base is None or not base.needed_bytes:
         return "WARN", "what the model needs is not known: see device and model", "mend these first"
@@ -279,7 +279,7 @@ def _need(base: BaseCheck) -> str:
     return f"{text}; with {most}, {_size(base.longest_bytes)}" if base.longest_tokens > base.row_tokens else text
 
 
-def _clock(facts: Facts) -> Said:
+def _clock(facts: DoctorFacts) -> Said:
     if facts.now.year < _FIRST_SANE_YEAR:
         return "FAIL", f"the clock says {facts.now:%Y-%m-%d}", "sudo timedatectl set-ntp true"
     if facts.last_sleep_at is not None and facts.last_sleep_at > facts.now + timedelta(minutes=1):
@@ -299,7 +299,7 @@ _CONFIGURED = ("state", "disk", "buffer", "device", "model", "chat", "memory")
 """What the configuration names; where it is wrong, the built-in values are not the operator's."""
 _UNREAD: Said = ("WARN", "not looked at: see config", "mend the configuration first")
 
-_CHECKS: dict[str, Callable[[Facts], Said]] = {
+_CHECKS: dict[str, Callable[[DoctorFacts], Said]] = {
     "config": _config,
     "unit": _unit,
     "socket": _socket,

@@ -18,6 +18,7 @@ from sleepd.config.schema import Config
 from sleepd.errors import ConfigError, DaemonNotRunning, SleepdError
 from sleepd.host import has_gpu, worker_python
 from sleepd.protocol.capability import BaseCheck, Capability
+from sleepd.protocol.checkpoint_files import PICKLED_WEIGHTS, WEIGHTS_FILE
 from sleepd.protocol.control import Buffer, GetStatus
 from sleepd.protocol.status import BufferDetail, Status
 from sleepd.sleepctl.offline import read_status
@@ -27,7 +28,7 @@ from sleepd.sleepctl.worker_program import NoAnswer, ask_worker
 from sleepd.text.shell import command_line
 
 from .access import reach_as
-from .doctor_facts import BufferFacts, ConfigFacts, Facts, SocketFacts, UnitFacts
+from .doctor_facts import BufferFacts, ConfigFacts, DoctorFacts, SocketFacts, UnitFacts
 from .longest_experience import longest_experience
 
 _CHECK_BYTES = 6 * 2**30
@@ -41,7 +42,7 @@ _CRON_PLACES = ("/etc/crontab", "/etc/cron.d")
 _OLDER_PROGRAMS = ("sleep_scheduler", "sleepd.scheduler")
 
 
-def gather(session: Session) -> Facts:
+def gather(session: Session) -> DoctorFacts:
     """Everything that can be found out without changing anything."""
     config_facts = _config(session)
     config, unit = config_facts.config, _unit()
@@ -57,7 +58,7 @@ def gather(session: Session) -> Facts:
     can_check = capability is not None and bool(capability.base_path and capability.device)
     base, base_problem = _base_check(interpreter, config, user, unit) if can_check else (None, "")
     knows = user is not None and os.geteuid() in (0, user.pw_uid)
-    return Facts(
+    return DoctorFacts(
         now=session.clock.now(),
         config=config_facts,
         unit=unit,
@@ -252,12 +253,12 @@ def _leftovers(state: Path, *, is_running: bool) -> list[tuple[str, str]]:
         found += [
             (f"{state / name} has its weights only as a pickle, which is never opened", _UNPICKLE)
             for name in names
-            if (state / name / "adapter_model.bin").exists() and not (state / name / _SAFE_WEIGHTS).exists()
+            if any((state / name / pickled).exists() for pickled in PICKLED_WEIGHTS)
+            and not (state / name / WEIGHTS_FILE).exists()
         ]
     return found + _cron_lines()
 
 
-_SAFE_WEIGHTS = "adapter_model.safetensors"
 _UNPICKLE = "load it once with peft where it was made, and save_pretrained(…, safe_serialization=True)"
 
 

@@ -12,11 +12,12 @@ from sleepd.buffer.parsing import HalfWritten
 from sleepd.buffer.reader_process import read_records
 from sleepd.config.schema import Config
 from sleepd.files import open_regular
+from sleepd.protocol.capability import ShownText
 from sleepd.sleepctl.offline_cycle import LARGEST_BYTES
 
 
 def longest_experience(config: Config) -> bytes:
-    """As a JSON object of ``prompt`` and ``response``; empty: there is none, or the caller cannot read the buffer."""
+    """As a JSON object, a ``ShownText``; empty: there is none, or the caller cannot read the buffer."""
     longest: Experience | None = None
     try:
         with open_regular(Path(os.path.realpath(config.buffer.path))) as file:
@@ -28,7 +29,9 @@ def longest_experience(config: Config) -> bytes:
                     longest = max(longest or one, one, key=_characters)
     except (OSError, HalfWritten):
         return b""
-    return b"" if longest is None else msgspec.json.encode({"prompt": longest.prompt, "response": longest.response})
+    if longest is None:
+        return b""
+    return msgspec.json.encode(ShownText(prompt=longest.prompt, response=longest.response))
 
 
 def _characters(one: Experience) -> int:

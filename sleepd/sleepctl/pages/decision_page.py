@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sleepd.protocol.status import BufferDetail, Decision, DecisionRecord, RunResult
+from sleepd.protocol.status import BufferDetail, DecisionRecord, DecisionView, RunResult
 
 from .terminal import Page, Row, Span, pad, shorten
 from .wording import HANDLINGS, ago, holdout, moment, used
@@ -18,7 +18,7 @@ def line(text: str, style: str = "") -> Row:
     return Row([Span(text, style)])
 
 
-def decision_page(decision: Decision) -> Page:
+def decision_page(decision: DecisionView) -> Page:
     """Begins with the two lines that scripts look for; then every condition, then every veto."""
     page = [line(f"Should run: {decision.should_sleep}"), Row([Span(f"Reason: {decision.reason}")], hang=8), line("")]
     page += [
@@ -35,7 +35,7 @@ def _condition(mark: str, name: str, state: str, text: str) -> Row:
     return Row([Span(f"{mark} ", _MARK_STYLES[mark]), Span(f"{pad(name, 24)} {pad(state, 8)} {text}")], hang=36)
 
 
-def why_page(current: Decision, changes: list[DecisionRecord], now: datetime) -> Page:
+def why_page(current: DecisionView, changes: list[DecisionRecord], now: datetime) -> Page:
     """The decision now, then how it came about, newest first."""
     page = decision_page(current)
     page += [line(""), line("how it changed, newest first:" if changes else "it has not changed yet", "dim")]

@@ -6,8 +6,8 @@ from collections import Counter
 from datetime import datetime
 from typing import NamedTuple
 
-from sleepd.buffer.trained_texts import Learned, LearnedText
 from sleepd.cycle import JUDGED_STATES, TERMINAL_STATES
+from sleepd.protocol.answers import Learned, LearnedText
 from sleepd.protocol.job import Report
 from sleepd.protocol.status import BufferStatus, CycleDetail, CycleSummary, QuarantineEntry, SetAside
 from sleepd.protocol.verdict import Interval

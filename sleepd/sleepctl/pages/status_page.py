@@ -50,8 +50,7 @@ def progress_lines(progress: Progress) -> list[list[Span]]:
         filled = int(share * _BAR_COLUMNS)
         bar += [Span("█" * filled, "blue"), Span("░" * (_BAR_COLUMNS - filled), "dim"), Span(f" {share:4.0%}  ")]
     bar.append(Span(progress.phase, "bold"))
-    if progress.steps > 0:
-        bar.append(Span(f", step {progress.step} of {progress.steps}"))
+    bar.append(Span(progress.step_text))
     if progress.epochs > 0:
         bar.append(Span(f", epoch {progress.epoch} of {progress.epochs}"))
     loss, speed, rest = progress.loss, progress.tokens_per_second, progress.eta_seconds

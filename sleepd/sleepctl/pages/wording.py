@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from sleepd.cycle import JUDGED_STATES
-from sleepd.protocol.status import Condition, CycleSummary
+from sleepd.protocol.status import ConditionView, CycleSummary
 from sleepd.protocol.verdict import is_low_sample
 
 HANDLINGS = {"keep": "trained as they are", "mask": "masked in training", "set_aside": "not trained"}
@@ -106,7 +106,7 @@ def older_loss(summary: CycleSummary) -> str:
     return f"loss {summary.imported_loss:.2f} over whole sequences, by an older scheduler; not comparable"
 
 
-def lacking(condition: Condition) -> str:
+def lacking(condition: ConditionView) -> str:
     """What an unmet condition still waits for."""
     found, required = condition.found, condition.required
     match condition.name:

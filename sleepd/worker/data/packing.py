@@ -17,7 +17,7 @@ from .examples import Encoded
 
 
 @dataclass(frozen=True)
-class Row:
+class PackedRow:
     """One forward pass. T tokens, S of them predicted."""
 
     members: tuple[Encoded, ...]
@@ -50,7 +50,7 @@ def shared_opening(sequences: Sequence[Encoded]) -> int:
     return max(limit, 0)
 
 
-def make_rows(sequences: Sequence[Encoded], budget: int, opening: int, *, packed: bool = True) -> list[Row]:
+def make_rows(sequences: Sequence[Encoded], budget: int, opening: int, *, packed: bool = True) -> list[PackedRow]:
     """The sequences in as few rows as first-fit-decreasing finds, each of at most ``budget`` tokens.
 
     A sequence longer than the budget has a row to itself. Unpacked, every sequence has.
@@ -71,7 +71,7 @@ def make_rows(sequences: Sequence[Encoded], budget: int, opening: int, *, packed
     return [make_row(members, opening) for members in bins]
 
 
-def make_row(members: Sequence[Encoded], opening: int) -> Row:
+def make_row(members: Sequence[Encoded], opening: int) -> PackedRow:
     """One row of these members, which share their first ``opening`` tokens."""
     if len(members) == 1:
         opening = 0
@@ -87,7 +87,7 @@ def make_row(members: Sequence[Encoded], opening: int) -> Row:
         ids.extend(one.ids[opening:])
         positions.extend(range(opening, len(one.ids)))
         segments.extend([number + 1] * (len(one.ids) - opening))
-    return Row(
+    return PackedRow(
         members=tuple(members),
         ids=torch.tensor([ids]),
         positions=torch.tensor([positions]),

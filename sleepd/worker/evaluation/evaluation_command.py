@@ -33,7 +33,7 @@ import msgspec
 from msgspec import Meta
 
 from sleepd.errors import DECODE_ERRORS
-from sleepd.protocol.control import METRIC_NAME
+from sleepd.protocol.evidence import METRIC_NAME
 from sleepd.protocol.job import Job
 
 MAX_OUTPUT_BYTES = 64 * 1024

@@ -10,13 +10,13 @@ from typing import Any
 
 import torch
 
-from sleepd.protocol.job import Check
+from sleepd.protocol.job import TrainingCheck
 from sleepd.worker.data.examples import Encoded
-from sleepd.worker.data.packing import Row, make_row, make_rows, shared_opening
+from sleepd.worker.data.packing import PackedRow, make_row, make_rows, shared_opening
 from sleepd.worker.failure import GiveUp
 from sleepd.worker.model.adapter import Device
 from sleepd.worker.model.losses import Reference, kl_from_base, make_reference, row_logits, token_losses
-from sleepd.worker.model.out_of_memory import Limits, Shortened, is_out_of_memory
+from sleepd.worker.model.out_of_memory import MemoryLimits, Shortened, is_out_of_memory
 
 RELOAD_TOLERANCE = 1e-3
 """Largest difference of a logit between the adapter in memory and the one read back from disk."""
@@ -74,7 +74,7 @@ def noise_floor(losses: Mapping[str, Measured], again: Mapping[str, Measured]) -
 class Meter:
     """Measures a model without changing it."""
 
-    def __init__(self, model: Any, device: Device, limits: Limits, on_tokens: Callable[[int], None]) -> None:
+    def __init__(self, model: Any, device: Device, limits: MemoryLimits, on_tokens: Callable[[int], None]) -> None:
         """``on_tokens`` is called after every pass with the number of tokens; it is where the heartbeat comes from."""
         self._model = model
         self._device = device
@@ -98,7 +98,7 @@ class Meter:
         """
         found: dict[str, Measured] = {}
 
-        def measure(row: Row) -> None:
+        def measure(row: PackedRow) -> None:
             for one, logits, targets in row_logits(self._model, row, self._device):
                 found[one.id] = Measured(token_losses(logits, targets).sum().item(), one.supervised)
 
@@ -114,7 +114,7 @@ class Meter:
         """
         found: dict[str, Reference] = {}
 
-        def remember(row: Row) -> None:
+        def remember(row: PackedRow) -> None:
             for one, logits, _targets in row_logits(self._model, row, self._device):
                 found[one.id] = make_reference(logits)
 
@@ -130,7 +130,7 @@ class Meter:
         """
         parts: list[torch.Tensor] = []
 
-        def compare(row: Row) -> None:
+        def compare(row: PackedRow) -> None:
             for one, logits, _targets in row_logits(self._model, row, self._device):
                 parts.append(kl_from_base(logits, references[one.id]))
 
@@ -182,7 +182,7 @@ class Meter:
         return ""
 
     @torch.no_grad()
-    def _each_row(self, sequences: Sequence[Encoded], use: Callable[[Row], None], *, packed: bool) -> None:
+    def _each_row(self, sequences: Sequence[Encoded], use: Callable[[PackedRow], None], *, packed: bool) -> None:
         opening = shared_opening(sequences)
         left = list(sequences)
         while left:
@@ -210,7 +210,7 @@ def changed_check(
     base_norm: float,
     scale: float,
     experts: Mapping[str, int] = MappingProxyType({}),
-) -> Check:
+) -> TrainingCheck:
     """Whether the adapter is there at all and differs from its parent.
 
     The figure is ‖ΔW − ΔW_parent‖ / ‖W‖ (Frobenius, over all adapted weights W), with ΔW = scale · B·A, so that it says
@@ -232,7 +232,7 @@ def changed_check(
     figure = scale * math.sqrt(max(total, 0.0)) / base_norm
     passed = not null and math.isfinite(figure) and figure > LEAST_CHANGE
     detail = "the adapter is null" if null else "norm of the change, as a share of the adapted weights' norm"
-    return Check(name="adapter_changed", passed=passed, figure=figure, limit=LEAST_CHANGE, detail=detail)
+    return TrainingCheck(name="adapter_changed", passed=passed, figure=figure, limit=LEAST_CHANGE, detail=detail)
 
 
 def _by_expert_a(a: torch.Tensor, experts: int) -> torch.Tensor:
@@ -245,10 +245,10 @@ def _by_expert_b(b: torch.Tensor, experts: int) -> torch.Tensor:
     return b.reshape(b.shape[0], -1, experts).permute(2, 0, 1)
 
 
-def reload_check(before: torch.Tensor, after: torch.Tensor) -> Check:
+def reload_check(before: torch.Tensor, after: torch.Tensor) -> TrainingCheck:
     """Whether the adapter read back from disk gives the logits that the trained one gave."""
     figure = float((before - after).abs().max())
-    return Check(
+    return TrainingCheck(
         name="reload_matches",
         passed=figure <= RELOAD_TOLERANCE,
         figure=figure,
@@ -257,14 +257,14 @@ def reload_check(before: torch.Tensor, after: torch.Tensor) -> Check:
     )
 
 
-def finite_check(losses: Sequence[float]) -> Check:
+def finite_check(losses: Sequence[float]) -> TrainingCheck:
     """Whether every loss is a number."""
     bad = sum(not math.isfinite(loss) for loss in losses)
     detail = f"{bad} of {len(losses)} losses are not finite"
-    return Check(name="losses_finite", passed=bad == 0, figure=float(bad), limit=0.0, detail=detail)
+    return TrainingCheck(name="losses_finite", passed=bad == 0, figure=float(bad), limit=0.0, detail=detail)
 
 
-def require_finite(losses: Sequence[float]) -> Check:
+def require_finite(losses: Sequence[float]) -> TrainingCheck:
     """The check that every loss is a number; where one is not, there is nothing to judge.
 
     Raises:
@@ -276,7 +276,7 @@ def require_finite(losses: Sequence[float]) -> Check:
     return check
 
 
-def supervised_check(tokens: int) -> Check:
+def supervised_check(tokens: int) -> TrainingCheck:
     """Whether anything was supervised at all."""
     detail = "supervised tokens in training"
-    return Check(name="supervised_tokens", passed=tokens >= 1, figure=float(tokens), limit=1.0, detail=detail)
+    return TrainingCheck(name="supervised_tokens", passed=tokens >= 1, figure=float(tokens), limit=1.0, detail=detail)

@@ -18,12 +18,12 @@ import msgspec
 
 from sleepd.errors import DECODE_ERRORS
 from sleepd.files import replace_file
+from sleepd.protocol.checkpoint_files import WEIGHTS_FILE
 from sleepd.protocol.evidence import RecallQuestion
 from sleepd.protocol.job import Lesson
 from sleepd.worker.data.chat_format import ChatFormat
 from sleepd.worker.model.adapter import Device
 from sleepd.worker.model.generate import TEMPERATURE, Asked, batched_replies
-from sleepd.worker.model.read_adapter import WEIGHTS_FILE
 
 from .reference_answers import PROBE, general_prompts
 

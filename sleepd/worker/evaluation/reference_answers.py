@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from sleepd.files import replace_file
-from sleepd.protocol.job import Strategy
+from sleepd.protocol.strategy import Strategy
 from sleepd.worker.data.chat_format import ChatFormat
 from sleepd.worker.data.examples import Encoded, encode_generated
 from sleepd.worker.model.adapter import Device

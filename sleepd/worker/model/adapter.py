@@ -19,13 +19,14 @@ from safetensors.torch import save
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from sleepd.files import fsync_path
-from sleepd.protocol.job import Strategy
+from sleepd.protocol.checkpoint_files import CONFIG_FILE, WEIGHTS_FILE
+from sleepd.protocol.strategy import Strategy
 from sleepd.worker.failure import GiveUp
 
 from .convert_gguf import Say
 from .find_base import seen_files
 from .inspect_base import read_config, reading
-from .read_adapter import CONFIG_FILE, WAY_OUT, WEIGHTS_FILE, read_adapter, read_adapter_config
+from .read_adapter import WAY_OUT, read_adapter, read_adapter_config
 from .target_modules import find_targets
 
 _OTHER = "other"

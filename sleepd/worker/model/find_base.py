@@ -16,6 +16,7 @@ from typing import Any
 
 from sleepd.files import replace_file
 from sleepd.protocol.base_identity import MARK, weights_part
+from sleepd.protocol.checkpoint_files import CONFIG_FILE
 from sleepd.worker.failure import GiveUp
 
 EMBEDDED = "embedded"
@@ -196,7 +197,7 @@ def describing_files(directory: Path) -> list[Path]:
 
 def adapter_beside(directory: Path) -> str:
     """The name of an adapter's configuration that stands beside a base; empty: there is none."""
-    file = directory / "adapter_config.json"
+    file = directory / CONFIG_FILE
     return file.name if file.is_file() else ""
 
 

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - its usual name
 
 from sleepd.worker.data.examples import Encoded
-from sleepd.worker.data.packing import Row, attention_mask
+from sleepd.worker.data.packing import PackedRow, attention_mask
 
 from .adapter import Device, computing
 
@@ -27,7 +27,7 @@ class Reference:
     """[n, K + 1] of these, and of all others together."""
 
 
-def row_logits(model: Any, row: Row, device: Device) -> list[tuple[Encoded, torch.Tensor, torch.Tensor]]:
+def row_logits(model: Any, row: PackedRow, device: Device) -> list[tuple[Encoded, torch.Tensor, torch.Tensor]]:
     """Each member of the row, its logits [n, vocabulary] in float32 at the supervised places only, and targets [n]."""
     place = device.torch_device
     mask = None if row.segments is None else attention_mask(row.segments.to(place), device.dtype)

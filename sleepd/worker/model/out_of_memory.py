@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 
 from sleepd.worker.channel import Channel
-from sleepd.worker.data.packing import Row
+from sleepd.worker.data.packing import PackedRow
 from sleepd.worker.failure import GiveUp
 
 MIN_TOKENS = 64
@@ -41,7 +41,7 @@ class Shortened(Exception):
     """Sequences are shorter from now on: what was measured on the longer ones must be measured anew."""
 
 
-class Limits:
+class MemoryLimits:
     """How much goes through the model at once. Shrinks when memory runs out, never grows again."""
 
     def __init__(self, micro_batch_tokens: int, max_tokens: int, channel: Channel) -> None:
@@ -56,7 +56,7 @@ class Limits:
             self._channel.notice("sequences_kept_to_positions", text)
             self.max_tokens = positions
 
-    def shrink(self, rows: Sequence[Row], *, may_shorten: bool = True) -> None:
+    def shrink(self, rows: Sequence[PackedRow], *, may_shorten: bool = True) -> None:
         """Take the next step back after ``rows`` did not fit: half the micro-batch, then half the sequence length.
 
         Raises:

@@ -10,10 +10,9 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from sleepd.protocol.checkpoint_files import CONFIG_FILE, PICKLED_WEIGHTS, WEIGHTS_FILE
 from sleepd.worker.failure import GiveUp
 
-WEIGHTS_FILE = "adapter_model.safetensors"
-CONFIG_FILE = "adapter_config.json"
 WAY_OUT = "roll back to an earlier cycle with sleepctl rollback"
 
 
@@ -24,10 +23,11 @@ def read_adapter(directory: Path) -> dict[str, torch.Tensor]:
         GiveUp: ``parent_unusable``.
     """
     file = directory / WEIGHTS_FILE
-    if not file.is_file() and (directory / "adapter_model.bin").exists():
+    pickled = next((name for name in PICKLED_WEIGHTS if (directory / name).exists()), "")
+    if pickled and not file.is_file():
         raise GiveUp(
             "parent_unusable",
-            f"{directory} has its weights only as adapter_model.bin, a pickle, which can run code",
+            f"{directory} has its weights only as {pickled}, a pickle, which can run code",
             "load it once with peft where it was made and save_pretrained(…, safe_serialization=True)",
         )
     try:

@@ -6,7 +6,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
-from sleepd.protocol.job import Strategy
+from sleepd.protocol.strategy import Strategy
 from sleepd.worker.failure import GiveUp
 
 ALL_LINEAR = "all-linear"

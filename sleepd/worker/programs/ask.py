@@ -11,8 +11,8 @@ import logging
 import sys
 from pathlib import Path
 
+from sleepd.worker.environment import prepare_environment
 from sleepd.worker.failure import GiveUp
-from sleepd.worker.process_limits import prepare_environment
 
 QUESTIONS_AT_ONCE = 16
 REPLY_TOKENS = 96

@@ -16,12 +16,12 @@ import msgspec
 
 from sleepd.config.strategies import find_strategy
 from sleepd.errors import NotFound
-from sleepd.protocol.capability import BaseCheck
-from sleepd.protocol.job import Strategy
+from sleepd.protocol.capability import BaseCheck, ShownText
+from sleepd.protocol.strategy import Strategy
+from sleepd.worker.environment import prepare_environment
 from sleepd.worker.failure import GiveUp
 from sleepd.worker.model.find_base import Base, adapter_beside, find_base
 from sleepd.worker.model.memory_estimate import needed_bytes
-from sleepd.worker.process_limits import prepare_environment
 
 
 def main() -> int:
@@ -77,11 +77,6 @@ def _check(given: argparse.Namespace) -> BaseCheck:
     return _told(adapted, config, strategy, notices, base, device, row)
 
 
-class _Given(msgspec.Struct):
-    prompt: str
-    response: str
-
-
 def _longest(given: argparse.Namespace, base: Base, max_tokens: int) -> int | None:
     """Tokens of the longest experience; None: it cannot be trained, which the check of the chat template tells."""
     from sleepd.worker.data.chat_format import ChatFormat
@@ -89,7 +84,7 @@ def _longest(given: argparse.Namespace, base: Base, max_tokens: int) -> int | No
     from sleepd.worker.data.examples import encode_or_refuse
     from sleepd.worker.model.template_check import open_tokenizer
 
-    text = msgspec.json.decode(sys.stdin.buffer.read(), type=_Given)
+    text = msgspec.json.decode(sys.stdin.buffer.read(), type=ShownText)
     try:
         tokenizer, stops = open_tokenizer(base)
         chat = ChatFormat(tokenizer, given.system_prompt, thoughts=given.thoughts, stops=stops)

@@ -12,15 +12,10 @@ from itertools import groupby
 
 import msgspec
 
-from sleepd.protocol.capability import SeenPiece, SeenTokens
+from sleepd.protocol.capability import SeenPiece, SeenTokens, ShownText
+from sleepd.worker.environment import prepare_environment
 from sleepd.worker.failure import GiveUp
 from sleepd.worker.model.find_base import find_base
-from sleepd.worker.process_limits import prepare_environment
-
-
-class _Given(msgspec.Struct):
-    prompt: str
-    response: str
 
 
 def main() -> int:
@@ -35,12 +30,12 @@ def main() -> int:
     parser.add_argument("--max-tokens", type=int, default=2048)
     arguments = parser.parse_args()
     prepare_environment()
-    given = msgspec.json.decode(sys.stdin.buffer.read(), type=_Given)
+    given = msgspec.json.decode(sys.stdin.buffer.read(), type=ShownText)
     sys.stdout.write(msgspec.json.encode(_seen(arguments, given)).decode() + "\n")
     return 0
 
 
-def _seen(arguments: argparse.Namespace, given: _Given) -> SeenTokens:
+def _seen(arguments: argparse.Namespace, given: ShownText) -> SeenTokens:
     from sleepd.worker.data.chat_format import ChatFormat
     from sleepd.worker.data.control_tokens import Refused
     from sleepd.worker.data.examples import Encoded, encode_or_refuse

@@ -7,7 +7,7 @@ import random
 from collections.abc import Sequence
 from itertools import accumulate
 
-from sleepd.protocol.job import Strategy
+from sleepd.protocol.strategy import Strategy
 from sleepd.worker.data.examples import Encoded
 
 FINAL_RATE_SHARE = 0.1

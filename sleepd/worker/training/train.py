@@ -12,14 +12,15 @@ from typing import Any
 import msgspec
 import torch
 
-from sleepd.protocol.job import Progress, Strategy
+from sleepd.protocol.job import Progress
+from sleepd.protocol.strategy import Strategy
 from sleepd.worker.channel import Channel
 from sleepd.worker.data.examples import Encoded
-from sleepd.worker.data.packing import Row, make_rows, shared_opening
+from sleepd.worker.data.packing import PackedRow, make_rows, shared_opening
 from sleepd.worker.failure import GiveUp
 from sleepd.worker.model.adapter import Device
 from sleepd.worker.model.losses import Reference, kl_from_base, row_logits, token_losses
-from sleepd.worker.model.out_of_memory import Limits, is_out_of_memory
+from sleepd.worker.model.out_of_memory import MemoryLimits, is_out_of_memory
 from sleepd.worker.progress import FORWARD, TRAINED, Pace
 
 from .early_stopping import Look, Shortening, Watch, is_enough, kept, steps_to_look
@@ -30,7 +31,7 @@ ADAM_STATE = ("step", "exp_avg", "exp_avg_sq")
 
 
 @dataclass
-class Lessons:
+class TrainingSet:
     """What is trained on. ``encode`` makes the sequences anew when memory asks for shorter ones."""
 
     experiences: list[Encoded]
@@ -81,10 +82,10 @@ class Trainer:
         self,
         model: Any,
         device: Device,
-        lessons: Lessons,
+        lessons: TrainingSet,
         strategy: Strategy,
         seed: int,
-        limits: Limits,
+        limits: MemoryLimits,
         channel: Channel,
         pace: Pace,
         *,
@@ -108,6 +109,11 @@ class Trainer:
         self._kept: dict[str, torch.Tensor] = {}
         """The weights of the look that is kept so far; empty before the first one."""
         self._last_loss: float | None = None
+        self._sequences: dict[str, Encoded] = {}
+        self._general: dict[str, Encoded] = {}
+        self._opening = 0
+        self._to_look: list[int] = []
+        self._shown = Progress(phase="training", device=device.description)
         self.done = Training()
         torch.manual_seed(seed)
         self._random_states = random_states(device)
@@ -277,7 +283,7 @@ class Trainer:
             message = f"the {what} became {figure} in step {self.done.steps + 1}"
             raise GiveUp("not_finite", message, "is the base sound? if it is, a lower learning_rate helps")
 
-    def _rows(self, ids: list[str]) -> list[Row]:
+    def _rows(self, ids: list[str]) -> list[PackedRow]:
         chosen = [self._sequences[id_] for id_ in ids if id_ in self._sequences]
         beside = self._strategy.kl_batch_size if self._general else 0
         general = list(self._general.values())
@@ -285,7 +291,7 @@ class Trainer:
         chosen += [general[(first + i) % len(general)] for i in range(min(beside, len(general)))]
         return make_rows(chosen, self._limits.micro_batch_tokens, self._opening, packed=self._packed)
 
-    def _accumulate(self, rows: list[Row]) -> tuple[float, int]:
+    def _accumulate(self, rows: list[PackedRow]) -> tuple[float, int]:
         """Gradients of one optimizer step, row by row. Sum of the experiences' token losses, and their number."""
         members = [one for row in rows for one in row.members]
         learned = [one for one in members if one.id not in self._general]

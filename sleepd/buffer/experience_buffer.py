@@ -1,13 +1,9 @@
 """The experience buffer: the user's file, read and never written.
 
 A file that did not change is not read again. JSON lines are read from a cursor; an array or an object as a whole. What
-is small is parsed in a thread, what is large in a process (``reader_process``), so the loop turns meanwhile. Half a
-file is not corruption: its writer may be in the middle of it, so the last good view holds, and only after
-``patience_seconds`` does the view say what is wrong. In the same way a buffer that was just emptied or removed still
-counts as it was.
+is small is parsed in a thread, what is large in a process (``reader_process``), so the loop turns meanwhile.
 
-A torn last line of JSON lines does not hold back the complete ones: it is left out while it may still be written, and
-set aside once it stayed so for ``patience_seconds``.
+What a half-written, an emptied and a missing file mean for the view is decided by the table in ``view``.
 """
 
 from __future__ import annotations
@@ -18,7 +14,6 @@ import sys
 import time
 from array import array
 from collections.abc import Callable, Collection
-from datetime import datetime
 from pathlib import Path
 from typing import Final
 
@@ -26,13 +21,12 @@ import msgspec
 
 from sleepd.clock import Clock
 from sleepd.errors import BufferUnreadable
-from sleepd.protocol.status import SetAside
 
 from .experience import Experience
 from .open_file import BufferFile
-from .parsing import KEPT_SET_ASIDE
 from .reader_client import ReaderProcess
 from .reader_process import FirstBytes, Reading, read_digest, read_texts
+from .view import ROWS, SETTLING, PollResult, Shown, TornLine, View, ViewMachine, ViewState, torn_line, with_torn_line
 
 LARGE_BYTES: Final = 2**20
 """Parsers hold the interpreter's lock while they run, so a thread frees the loop only between records."""
@@ -45,48 +39,28 @@ EXTRACT_TRIES: Final = 20
 EXTRACT_PAUSE_SECONDS: Final = 0.25
 
 
-class View(msgspec.Struct, kw_only=True):
-    """The buffer as last read. The arrays run in parallel, in file order, each id once."""
-
-    form: str = "absent"
-    keys: array[int] = msgspec.field(default_factory=lambda: array("Q"))
-    """See ``experience.experience_key``."""
-    groups: array[int] = msgspec.field(default_factory=lambda: array("Q"))
-    """See ``experience.group_key``."""
-    saliences: array[float] = msgspec.field(default_factory=lambda: array("d"))
-    set_aside: list[SetAside] = []
-    """The first hundred."""
-    set_aside_total: int = 0
-    read_at: datetime | None = None
-    problem: str = ""
-    """Why this is the last good view, and not the file as it is now; empty: it is current, or settling."""
-    is_settling: bool = False
-    """The file is half-written now and has not been so for long: look again soon. Set on the view in place."""
-
-
 class _Cursor(msgspec.Struct, kw_only=True):
     """How far JSON lines were read, and how to notice that they are other lines now."""
 
     inode: tuple[int, int]
     reading: Reading
-    """Without its arrays, which the view has."""
+    """Without its columns, which the view has."""
     tail: bytes
 
 
-class _HalfWritten(msgspec.Struct, kw_only=True):
-    """A state of the file that did not parse, so that it is not parsed again, and since when it has been so."""
+class _Parsed(msgspec.Struct, kw_only=True):
+    """The state of the file that the view is of."""
 
-    since: float
+    identity: tuple[int, ...]
+    cursor: _Cursor | None
+    """Of JSON lines; None: the file is parsed as a whole each time."""
+
+
+class _Refused(msgspec.Struct, kw_only=True):
+    """A state of the file that could not be parsed, so that it is not parsed again."""
+
     identity: tuple[int, ...]
     why: str
-
-
-class _Unfinished(msgspec.Struct, kw_only=True):
-    """A torn last line: since when, its place and length, and what it would be set aside as."""
-
-    since: float
-    place: tuple[int, int]
-    set_aside: SetAside
 
 
 def _identity(status: os.stat_result) -> tuple[int, ...]:
@@ -122,17 +96,16 @@ class ExperienceBuffer:
         self._clock = clock
         self._reader = ReaderProcess(path, python, clock)
         self._large_bytes = large_bytes
-        self._identity: tuple[int, ...] | None = None
-        self._cursor: _Cursor | None = None
-        self._half_written: _HalfWritten | None = None
-        self._unfinished: _Unfinished | None = None
-        self._vanishing_since: float | None = None
+        self._parsed: _Parsed | None = None
+        self._refused: _Refused | None = None
+        self._machine = ViewMachine()
+        self._torn: TornLine | None = None
         self._reading = asyncio.Lock()
         self.view = View()
         """The last good view."""
 
     async def read(self) -> View:
-        """Look at the file now; the same object is returned as long as nothing changed.
+        """Poll the file; the same object is returned as long as nothing changed.
 
         Raises:
             BufferUnreadable: it is there and cannot be read, or is no file.
@@ -176,36 +149,82 @@ class ExperienceBuffer:
             await asyncio.sleep(EXTRACT_PAUSE_SECONDS)
         raise BufferUnreadable(f"{self._path}: {why}", hint="sleepctl buffer")
 
-    # --- one look ---
+    # --- one poll ---
 
     async def _read(self, descriptor: int) -> View:
         status = os.fstat(descriptor)
         identity = _identity(status)
-        if self._half_written is not None:
-            if identity == self._half_written.identity:
-                return self._wait(identity, self._half_written.why)
-        elif identity == self._identity:
-            return self._aged()
+        if self._refused is not None and identity == self._refused.identity:
+            return self._take_half(self._refused)
+        if self._refused is None and self._parsed is not None and identity == self._parsed.identity:
+            return self._take(PollResult.UNCHANGED)
         cursor = self._valid_cursor(descriptor, status, identity)
         reading = await self._digest(descriptor, status.st_size, cursor)
         if reading.half_written:
-            return self._wait(identity, reading.half_written)
-        if reading.form == "empty" and self._is_vanishing():
-            return self.view
-        self._vanishing_since = None
-        self._cursor = self._cursor_at(descriptor, status, reading) if reading.form == "lines" else None
-        self._note_unfinished(reading)
-        self._identity, self._half_written, self.view = identity, None, self._view_of(reading)
-        return self._aged()
+            return self._take_half(_Refused(identity=identity, why=reading.half_written))
+        if reading.form == "empty" and self._gone() is PollResult.GONE:
+            return self._take(PollResult.GONE)
+        cursor = self._cursor_at(descriptor, status, reading) if reading.form == "lines" else None
+        self._parsed, self._refused = _Parsed(identity=identity, cursor=cursor), None
+        self._torn = torn_line(
+            self._torn,
+            start=reading.consumed,
+            length=reading.unfinished,
+            line=reading.lines + 1,
+            now=self._clock.monotonic(),
+        )
+        return self._take(PollResult.WHOLE, self._view_of(reading))
+
+    def _take_absence(self) -> View:
+        """There is no file."""
+        found = self._gone()
+        if found is PollResult.GONE:
+            return self._take(found)
+        self._parsed = self._refused = self._torn = None
+        is_known = self.view.form == "absent" and not self.view.problem and self.view.read_at is not None
+        return self._take(found, self.view if is_known else View(read_at=self._clock.now()))
+
+    def _take_half(self, refused: _Refused) -> View:
+        self._refused = refused
+        return self._take(self._machine.half(self._clock.monotonic(), patience=self._patience_seconds))
+
+    def _gone(self) -> PollResult:
+        now, has_experiences = self._clock.monotonic(), bool(self.view.keys)
+        return self._machine.gone(now, patience=self._patience_seconds, has_experiences=has_experiences)
+
+    def _take(self, found: PollResult, new: View | None = None) -> View:
+        """Move the machine, and show the view that its table names."""
+        now, row = self._clock.monotonic(), ROWS[found]
+        self._machine = self._machine.after(found, now)
+        if row.shown is Shown.NEW:
+            assert new is not None
+            self.view = new
+        elif row.shown is Shown.LAST_WITH_PROBLEM:
+            assert self._refused is not None
+            problem = f"{self._path}: {self._refused.why}"
+            if self.view.problem != problem:
+                self.view = msgspec.structs.replace(self.view, problem=problem)
+        self.view.is_settling = row.state in SETTLING
+        if row.state is ViewState.CURRENT:
+            self._count_torn_line(now)
+        return self.view
+
+    def _count_torn_line(self, now: float) -> None:
+        cursor = self._parsed.cursor if self._parsed else None
+        if cursor is None or self._torn is None or not self._torn.is_due(now, patience=self._patience_seconds):
+            return
+        if self.view.set_aside_total == cursor.reading.set_aside_total:  # not counted yet
+            self.view = with_torn_line(self.view, self._torn)
 
     def _valid_cursor(self, descriptor: int, status: os.stat_result, identity: tuple[int, ...]) -> _Cursor | None:
         """The cursor, if what stands before it is still what was read."""
-        cursor = self._cursor
-        if cursor is None or cursor.inode != (status.st_dev, status.st_ino):
+        parsed = self._parsed
+        cursor = parsed.cursor if parsed else None
+        if parsed is None or cursor is None or cursor.inode != (status.st_dev, status.st_ino):
             return None
         offset = cursor.reading.consumed
         # Nothing was appended and yet the file changed: an earlier line was edited in place, or lines were cut off.
-        is_same = self._identity is not None and identity[:_STAT_FIELDS] == self._identity[:_STAT_FIELDS]
+        is_same = identity[:_STAT_FIELDS] == parsed.identity[:_STAT_FIELDS]
         if status.st_size < offset or (status.st_size == offset and not is_same):
             return None
         return cursor if os.pread(descriptor, len(cursor.tail), offset - len(cursor.tail)) == cursor.tail else None
@@ -224,55 +243,6 @@ class ExperienceBuffer:
         view.saliences.frombytes(reading.saliences)
         view.set_aside, view.set_aside_total = list(reading.set_aside), reading.set_aside_total
         return view
-
-    def _note_unfinished(self, reading: Reading) -> None:
-        """Begin to wait for the end of a torn last line, or go on waiting for the same one."""
-        place = (reading.consumed, reading.unfinished)
-        if not reading.unfinished:
-            self._unfinished = None
-        elif self._unfinished is None or self._unfinished.place != place:
-            aside = SetAside(position=f"line {reading.lines + 1}", reason="expected a line end, found the file's")
-            self._unfinished = _Unfinished(since=self._clock.monotonic(), place=place, set_aside=aside)
-
-    def _aged(self) -> View:
-        """The view, with a torn last line set aside once it has been so for too long."""
-        unfinished, view = self._unfinished, self.view
-        is_due = unfinished is not None and self._clock.monotonic() - unfinished.since >= self._patience_seconds
-        known = self._cursor.reading.set_aside_total if self._cursor else 0
-        if unfinished is not None and is_due and view.set_aside_total == known:
-            listed = [*view.set_aside, unfinished.set_aside][:KEPT_SET_ASIDE]
-            self.view = msgspec.structs.replace(view, set_aside=listed, set_aside_total=known + 1)
-        return self.view
-
-    def _is_vanishing(self) -> bool:
-        """Emptied or removed a moment ago: its writer may be just about to put the content back."""
-        if not self.view.keys:
-            return False
-        now = self._clock.monotonic()
-        if self._vanishing_since is None:
-            self._vanishing_since = now
-        self.view.is_settling = now - self._vanishing_since < self._patience_seconds
-        return self.view.is_settling
-
-    def _take_absence(self) -> View:
-        if self._is_vanishing():
-            return self.view
-        self._vanishing_since = None
-        self._identity = self._cursor = self._half_written = self._unfinished = None
-        if self.view.form != "absent" or self.view.problem or self.view.is_settling or self.view.read_at is None:
-            self.view = View(read_at=self._clock.now())
-        return self.view
-
-    def _wait(self, identity: tuple[int, ...], why: str) -> View:
-        """Keep the last good view; say so once the file has been half-written for too long."""
-        now = self._clock.monotonic()
-        since = self._half_written.since if self._half_written else now
-        self._half_written = _HalfWritten(since=since, identity=identity, why=why)
-        if now - since < self._patience_seconds:
-            self.view.is_settling = True
-        elif self.view.problem != (problem := f"{self._path}: {why}"):
-            self.view = msgspec.structs.replace(self.view, problem=problem, is_settling=False)
-        return self.view
 
     # --- the file, and who parses it ---
 
@@ -315,6 +285,6 @@ async def _in_thread(parse: Callable[[], Reading]) -> Reading:
     try:
         return await asyncio.shield(work)
     finally:
-        # A cancelled look waits for its thread: the descriptor it reads from is closed next, and its number may
+        # A cancelled poll waits for its thread: the descriptor it reads from is closed next, and its number may
         # then be another file's.
         await asyncio.wait([work])

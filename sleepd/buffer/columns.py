@@ -1,0 +1,32 @@
+"""The buffer in three parallel columns, so that a hundred thousand experiences take a few megabytes."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Collection, Iterator
+
+import msgspec
+
+from .experience import Experience, experience_key, group_of
+
+
+class BufferColumns(msgspec.Struct, kw_only=True):
+    """One entry an experience in each column, in file order, each id once."""
+
+    keys: array[int] = msgspec.field(default_factory=lambda: array("Q"))
+    """See ``experience.experience_key``."""
+    groups: array[int] = msgspec.field(default_factory=lambda: array("Q"))
+    """See ``experience.group_key``."""
+    saliences: array[float] = msgspec.field(default_factory=lambda: array("d"))
+
+    def rows(self) -> Iterator[tuple[int, int, float]]:
+        """Key, group and salience of each experience."""
+        return zip(self.keys, self.groups, self.saliences, strict=True)
+
+    def followed_by(self, more: Collection[Experience]) -> BufferColumns:
+        """These columns with more experiences at their end."""
+        return BufferColumns(
+            keys=self.keys + array("Q", (experience_key(one.id) for one in more)),
+            groups=self.groups + array("Q", map(group_of, more)),
+            saliences=self.saliences + array("d", (one.salience for one in more)),
+        )

@@ -1,0 +1,98 @@
+"""The operator releases or drops experiences by hand: which may be, and what it changes."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterable, Mapping
+from typing import Final, Literal
+
+import msgspec
+
+from sleepd.buffer.experience import experience_key
+from sleepd.errors import Busy, NotFound, NothingToDo
+from sleepd.quarantine.keeper import QuarantineKeeper
+from sleepd.quarantine.rules import Cause, Word
+
+from .composition import Parts
+
+Verb = Literal["release", "drop", "reset"]
+WORDS: Final[dict[Verb, Word | None]] = {"release": "released", "drop": "dropped", "reset": None}
+"""What each verb leaves on an experience; None: nothing any more."""
+
+
+class OverrideDone(msgspec.Struct, frozen=True, kw_only=True):
+    """What was overridden."""
+
+    ids: list[str]
+    words_before: frozenset[Word | None]
+    """What stood on the experiences before."""
+    trained_in: list[int]
+    """Cycles that trained any of them before."""
+
+
+async def override(parts: Parts, identifiers: Iterable[str], verb: Verb) -> OverrideDone:
+    """Put the operator's word on experiences, or take it back.
+
+    Raises:
+        NotFound: one of them is not known; nothing is decided.
+        NothingToDo: there is no decision to take back, or nothing to release one from.
+        Busy: a cycle under way, or cut short, trains what is to be dropped.
+        OSError: the disk did not take it.
+    """
+    quarantine, view = parts.intake.quarantine, parts.intake.view
+    present = set(view.keys)  # a thousand scans of a hundred thousand keys would block the loop
+    keys = {known_key(quarantine, each, present): each for each in identifiers}
+    causes = await quarantine.causes(view, parts.history.known(), parts.state.config.training.min_salience)
+    _refuse_without_effect(quarantine, keys, causes, verb)
+    if verb == "drop":
+        _refuse_in_use(parts, keys)
+    before = {key: quarantine.decisions.get(key) for key in keys}
+    groups = {key: _group_before(quarantine, key) for key in keys.keys() - present}
+    view = parts.intake.view
+    groups |= {key: group for key, group in zip(view.keys, view.groups, strict=True) if key in keys}
+    quarantine.decide(WORDS[verb], {key: (each, groups[key]) for key, each in keys.items()})
+    return OverrideDone(
+        ids=list(keys.values()),
+        words_before=frozenset(each.word if each else None for each in before.values()),
+        trained_in=sorted({cycle for each in keys.values() for cycle in quarantine.screenings.trained_in(each)}),
+    )
+
+
+def known_key(quarantine: QuarantineKeeper, identifier: str, present: Container[int]) -> int:
+    """The id hash of an experience that is in the buffer, was screened or was decided on.
+
+    Raises:
+        NotFound: it is none of these.
+    """
+    key = experience_key(identifier)
+    is_known = key in present or key in quarantine.decisions
+    if not is_known and quarantine.screenings.find(key) is None:
+        raise NotFound(
+            f"there is no experience {identifier}",
+            hint="ids stand in the agent's file (buffer.path); sleepctl quarantine lists those in quarantine",
+        )
+    return key
+
+
+def _refuse_without_effect(
+    quarantine: QuarantineKeeper, keys: Mapping[int, str], causes: Mapping[int, Cause], verb: Verb
+) -> None:
+    for key, identifier in keys.items():
+        if verb == "reset" and key not in quarantine.decisions:
+            raise NothingToDo(f"nothing was decided on {identifier}", hint="sleepctl quarantine")
+        if verb == "release" and key not in causes and key not in quarantine.decisions:
+            raise NothingToDo(f"{identifier} is not in quarantine", hint="sleepctl quarantine")
+
+
+def _refuse_in_use(parts: Parts, keys: Mapping[int, str]) -> None:
+    cycle = parts.state.running_cycle or parts.ledger.suspended_cycle()
+    if cycle is None:
+        return
+    for placement in parts.ledger.placements(cycle):
+        if placement.key in keys:
+            raise Busy(f"cycle {cycle} is under way with {placement.id}", hint="sleepctl cancel, then again")
+
+
+def _group_before(quarantine: QuarantineKeeper, key: int) -> int:
+    """Of its text as it was before it left the buffer."""
+    decided, screened = quarantine.decisions.get(key), quarantine.screenings.find(key)
+    return screened.group if screened else decided.group if decided else 0

@@ -1,0 +1,285 @@
+"""What the views ask about one state directory. Nothing here changes anything, in memory or on disk.
+
+The answers are the core's own structures; the daemon's views make the wire's of them.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+
+from sleepd.buffer.experience import Experience
+from sleepd.buffer.view import View
+from sleepd.config.schema import Config
+from sleepd.cycle import State
+from sleepd.errors import CheckpointInvalid
+from sleepd.policy.overdue import ActiveAlarm
+from sleepd.policy.selection import Counts
+from sleepd.policy.triggers import Decision
+from sleepd.protocol.job import Progress, Report
+from sleepd.protocol.verdict import AddedMetric, Comparison, Verdict
+from sleepd.quarantine.near_duplicates import Screened
+from sleepd.quarantine.rules import Cause, HandDecision
+from sleepd.registry.rollback import undo_of
+from sleepd.store.checkpoint_documents import evaluation_of, placements_of
+from sleepd.store.checkpoints import has_weights, read_manifest
+from sleepd.store.ledger_rows import CycleRecord, Placement, RecordedDecision
+from sleepd.store.legacy_formats import SleepEntry
+
+from .composition import Parts
+from .history import NotedError
+from .quarantine_override import known_key
+
+
+class ReadModel:
+    """The state of the service, its decisions, champion and cycles; of the buffer: ``buffer``."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self.buffer = BufferReadModel(parts)
+
+    # --- the service ---
+
+    @property
+    def config(self) -> Config:
+        """The configuration in force."""
+        return self._parts.state.config
+
+    @property
+    def directory(self) -> Path:
+        """The state directory."""
+        return self._parts.directory
+
+    @property
+    def now(self) -> datetime:
+        """The service's clock."""
+        return self._parts.clock.now()
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether the operator wants no cycle to start."""
+        return self._parts.finding.is_paused
+
+    @property
+    def running_cycle(self) -> int | None:
+        """The cycle under way."""
+        return self._parts.state.running_cycle
+
+    @property
+    def suspended_cycle(self) -> int | None:
+        """The cycle that was cut short and goes on before anything new begins."""
+        return self._parts.ledger.suspended_cycle()
+
+    @property
+    def state_since(self) -> datetime:
+        """When the cycle under way changed its state, or when the last one ended."""
+        return self._parts.state.state_since
+
+    @property
+    def progress(self) -> Progress | None:
+        """Where the worker stands; None: none is running."""
+        return self._parts.runner.progress
+
+    @property
+    def last_error(self) -> NotedError | None:
+        """The newest thing that went wrong and has not gone right since."""
+        return self._parts.state.last_error
+
+    @property
+    def decision(self) -> Decision:
+        """The last recorded decision, or, where none is known, one on the buffer as last read."""
+        return self._parts.state.decision or self._parts.finding.decide()
+
+    def decisions(self, *, limit: int, since: datetime | None = None) -> list[RecordedDecision]:
+        """The recorded decisions, newest first; those from ``since`` on."""
+        return self._parts.ledger.decisions(limit=limit, since=since)
+
+    def active_alarms(self) -> list[ActiveAlarm]:
+        """Everything that the operator should look at."""
+        return [*self._parts.alarms.standing, *self._parts.demotion.alarms]
+
+    # --- cycles ---
+
+    @property
+    def total_cycles(self) -> int:
+        """Judged cycles, those of an older scheduler included."""
+        return self._parts.history.total_cycles
+
+    @property
+    def last_sleep_at(self) -> datetime | None:
+        """When the last judged cycle ended; None: there was none."""
+        return self._parts.history.last_sleep_at
+
+    def state(self, cycle: int) -> State:
+        """As ``Ledger.state``: NotFound where there is no such cycle."""
+        return self._parts.ledger.state(cycle)
+
+    def record(self, cycle: int) -> CycleRecord:
+        """As ``Ledger.summary``: NotFound where there is no such cycle."""
+        return self._parts.ledger.summary(cycle)
+
+    def records(self, *, limit: int) -> list[CycleRecord]:
+        """The cycles, newest first."""
+        return self._parts.ledger.summaries(limit=limit)
+
+    def report(self, cycle: int) -> Report | None:
+        """What the worker reported; None: nothing."""
+        return self._parts.ledger.report(cycle)
+
+    def evaluation(self, cycle: int) -> tuple[Report | None, Verdict | None]:
+        """Report and verdict, from the ledger or from the checkpoint."""
+        return evaluation_of(cycle, self._parts.ledger, self._parts.checkpoints)
+
+    def placements(self, cycle: int) -> list[Placement]:
+        """Where each experience went in that cycle, from the ledger or from the checkpoint."""
+        return placements_of(cycle, self._parts.ledger, self._parts.checkpoints)
+
+    def metrics(self, cycle: int) -> list[AddedMetric]:
+        """The figures that the operator added."""
+        return self._parts.metrics.shown(cycle)
+
+    def tag(self, cycle: int) -> str:
+        """The operator's word for it; empty: it has none."""
+        return self._parts.keeping.shown_tags().get(cycle, "")
+
+    def path(self, cycle: int) -> Path | None:
+        """Where its files stand; None: nothing was kept."""
+        return self._parts.checkpoints.find(cycle)
+
+    def is_pruned(self, cycle: int) -> bool:
+        """Whether its files are there without the weights."""
+        path = self.path(cycle)
+        return path is not None and not has_weights(path)
+
+    def undo(self, cycle: int) -> str:
+        """The command that undoes it; empty: there is nothing to undo."""
+        return undo_of(cycle, self._parts.ledger, self._parts.checkpoints)
+
+    # --- the champion ---
+
+    def champion(self) -> int | None:
+        """The cycle in use; None: the base itself.
+
+        Raises:
+            CheckpointInvalid: ``current`` is damaged.
+        """
+        return self._parts.checkpoints.champion()
+
+    def promoted_path(self, cycle: int) -> Path:
+        """Where a champion's files stand."""
+        return self._parts.checkpoints.promoted_path(cycle)
+
+    def comparison(self, cycle: int) -> tuple[Comparison, int] | None:
+        """What later experiences said of that champion, and the cycle that asked; None: nobody has asked yet."""
+        return self._parts.demotion.comparison(cycle, self.config.promotion.confidence)
+
+    def is_on_probation(self, cycle: int) -> bool:
+        """Whether it was put in use on open evidence, and later experiences have not confirmed it."""
+        return self._parts.demotion.is_on_probation(cycle, self.config.promotion.confidence)
+
+    def why_new_lineage(self) -> str:
+        """Why the next cycle does not continue the champion; empty: it does, or its files are damaged."""
+        try:
+            return self._parts.fit.why_new_lineage(self.config)
+        except CheckpointInvalid:
+            return ""  # the next cycle meets the damage itself, and reports it
+
+    # --- what an older trainer left ---
+
+    def adopted(self) -> list[int]:
+        """The cycles of an older trainer that were adopted."""
+        return self._parts.checkpoints.adopted()
+
+    def imported_entries(self) -> list[SleepEntry]:
+        """The older scheduler's history, oldest first."""
+        return self._parts.history.imported_entries()
+
+    def adopted_at(self, cycle: int) -> datetime:
+        """When it was adopted."""
+        path = self.promoted_path(cycle)
+        try:
+            return datetime.fromisoformat(read_manifest(path).created_at)
+        except (CheckpointInvalid, ValueError):
+            # Our record is damaged; the folder's own time is the next best.
+            return datetime.fromtimestamp(path.lstat().st_mtime, UTC)
+
+    def measured_by(self, cycle: int) -> CycleRecord | None:
+        """The first judged cycle that continued an adopted one, which measured it beside the base."""
+        return next((each for each in reversed(self._parts.ledger.judged(limit=-1)) if each.parent == cycle), None)
+
+
+class BufferReadModel:
+    """The buffer as last read, and which of its experiences are kept from training."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+
+    @property
+    def view(self) -> View:
+        """The last good view."""
+        return self._parts.intake.view
+
+    @property
+    def counts(self) -> Counts:
+        """How much of it is new, eligible, unlearned and held out."""
+        return self._parts.intake.counts
+
+    @property
+    def problem(self) -> str:
+        """Why the counts are not those of the file as it is now; empty: they are."""
+        return self._parts.intake.problem
+
+    @property
+    def is_unsettled(self) -> bool:
+        """Whether it must be read again soon: its writer is in the middle of it, or a screening is under way."""
+        return self.view.is_settling or self._parts.intake.quarantine.is_screening
+
+    async def texts(self, keys: Collection[int], *, characters: int | None = None) -> list[Experience]:
+        """The experiences with these keys that the file still has; as ``ExperienceBuffer.extract``.
+
+        Raises:
+            BufferUnreadable: it cannot be read.
+        """
+        return await self._parts.intake.buffer.extract(keys, characters=characters)
+
+    # --- quarantine ---
+
+    async def causes(self) -> dict[int, Cause]:
+        """Each experience of the view that is kept from training, and why, in file order."""
+        intake, min_salience = self._parts.intake, self._parts.state.config.training.min_salience
+        return await intake.quarantine.causes(intake.view, self._parts.history.known(), min_salience)
+
+    async def personal(self) -> Counter[str]:
+        """Of each kind of personal data, how many experiences hold some."""
+        return await self._parts.intake.quarantine.personal(self.view)
+
+    def known_key(self, identifier: str) -> int:
+        """As ``quarantine_override.known_key``: NotFound where nothing is known of it."""
+        return known_key(self._parts.intake.quarantine, identifier, self.view.keys)
+
+    @property
+    def overrides(self) -> Mapping[int, HandDecision]:
+        """The operator's, by key."""
+        return self._parts.intake.quarantine.decisions
+
+    def screening(self, key: int) -> Screened | None:
+        """What screening found in an experience; None: it was not screened."""
+        return self._parts.intake.quarantine.screenings.find(key)
+
+    def screened_at(self, key: int) -> datetime | None:
+        """When it was screened."""
+        return self._parts.intake.quarantine.screenings.screened_at(key)
+
+    def trained_in(self, identifier: str) -> list[int]:
+        """Cycles that trained it."""
+        return self._parts.intake.quarantine.screenings.trained_in(identifier)
+
+    def may_text_be_shown(self, text: Experience) -> bool:
+        """Whether everybody who may look may read it."""
+        return self._parts.intake.quarantine.screenings.may_text_be_shown(text)
+
+    def may_be_shown(self, key: int, group: int) -> bool:
+        """As ``may_text_be_shown``, of a text that is known by its hashes only."""
+        return self._parts.intake.quarantine.screenings.may_be_shown(key, group)

@@ -1,0 +1,52 @@
+"""The core's structures as those of the wire, and a client's order as the core's.
+
+The core imports no structure of ``protocol.control``, ``status`` or ``answers``; this is the one place between the two.
+"""
+
+from __future__ import annotations
+
+from sleepd.buffer.trained_texts import TrainedTexts
+from sleepd.cycles.planning import Order
+from sleepd.policy.triggers import Decision, Thresholds
+from sleepd.protocol.answers import Learned, LearnedText
+from sleepd.protocol.control import GivenThresholds, Run
+from sleepd.protocol.conversion import converted
+from sleepd.protocol.status import ConditionView, DecisionRecord, DecisionView, VetoView
+from sleepd.store.ledger_rows import RecordedDecision
+
+
+def decision_view(decision: Decision) -> DecisionView:
+    """As a client gets it."""
+    return converted(
+        decision,
+        DecisionView,
+        conditions=[converted(each, ConditionView) for each in decision.conditions],
+        vetoes=[converted(each, VetoView) for each in decision.vetoes],
+    )
+
+
+def decision_record(recorded: RecordedDecision) -> DecisionRecord:
+    """As a client gets it."""
+    return converted(recorded, DecisionRecord, decision=decision_view(recorded.decision))
+
+
+def learned_answer(found: TrainedTexts) -> Learned:
+    """As a client gets it."""
+    return converted(found, Learned, experiences=[converted(each, LearnedText) for each in found.experiences])
+
+
+def thresholds(given: GivenThresholds) -> Thresholds:
+    """As the rules take them."""
+    return converted(given, Thresholds)
+
+
+def order_of(request: Run) -> Order:
+    """What is ordered; whether the client waits for the end is not part of it."""
+    return Order(
+        force=request.force,
+        epochs=request.epochs,
+        learning_rate=request.learning_rate,
+        max_experiences=request.max_experiences,
+        strategy=request.strategy,
+        thresholds=thresholds(request.thresholds),
+    )

@@ -21,6 +21,7 @@ from sleepd.protocol.status import CycleSummary, RunResult
 from sleepd.sleepctl.__main__ import main
 from sleepd.sleepctl.commands.daemon_commands import COMMANDS
 from sleepd.sleepctl.exit_codes import ExitCode
+from tests.processes import LIMIT_SECONDS
 from tests.sleepctl import sleepctl_scenes as scenes
 from tests.sleepctl.sleepctl_fake_daemon import FakeDaemon
 from tests.sleepctl.sleepctl_ran import Ran
@@ -171,7 +172,7 @@ def test_ctrl_c_in_a_waited_run_detaches_with_130_and_says_how_to_cancel(daemon:
     ) as process:
         assert daemon.has_run_arrived.wait(20)
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=20)
+        out, err = process.communicate(timeout=LIMIT_SECONDS)
     assert (process.returncode, out) == (130, "")
     assert err == "detached; the cycle goes on. See it: sleepctl status. Discard it: sleepctl cancel\n"
     assert not any(isinstance(request, control.Cancel) for request in daemon.requests)

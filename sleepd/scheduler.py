@@ -69,7 +69,7 @@ class SleepScheduler:
     drop-ins and the environment, as for the daemon; else it is the default shown.
 
     Raises:
-        ConfigError: no buffer is given and none is configured, or the configuration says something wrong.
+        ConfigError: no buffer is given and none is configured, or the configuration has an error.
     """
 
     def __init__(
@@ -164,7 +164,7 @@ class SleepScheduler:
             return result.older or {}
 
         try:
-            return self._with_owner(here, there)
+            return self._with_lock_holder(here, there)
         except (NothingToDo, Busy) as refusal:
             moment = local_naive(datetime.now(UTC))
             return {"status": "skipped", "reason": refusal.message, "timestamp": moment}
@@ -173,10 +173,10 @@ class SleepScheduler:
         given = self._thresholds()
 
         async def here(sleeper: Sleeper, _reader: ReadModel) -> DecisionView:
-            await sleeper.look()
+            await sleeper.refresh()
             return decision_view(sleeper.decide(thresholds(given)))
 
-        return self._with_owner(here, lambda client: client.call(Check(thresholds=given), DecisionView))
+        return self._with_lock_holder(here, lambda client: client.call(Check(thresholds=given), DecisionView))
 
     def _thresholds(self) -> GivenThresholds:
         """Those that were given explicitly."""
@@ -191,7 +191,9 @@ class SleepScheduler:
             min_salience=given(self.min_salience),
         )
 
-    def _with_owner(self, here: Callable[[Sleeper, ReadModel], Awaitable[_T]], there: Callable[[Client], _T]) -> _T:
+    def _with_lock_holder(
+        self, here: Callable[[Sleeper, ReadModel], Awaitable[_T]], there: Callable[[Client], _T]
+    ) -> _T:
         """Do it here while holding the lock, or ask the daemon that holds it."""
 
         async def locally() -> _T:
@@ -268,8 +270,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The older script: check, or sleep if due, or (``--force``) sleep; prints JSON."""
     parser = argparse.ArgumentParser(prog="python -m sleepd.scheduler", description="Sleep if due, as configured.")
     choice = parser.add_mutually_exclusive_group()
-    choice.add_argument("--check", action="store_true", help="say whether a sleep is due, and do nothing")
-    choice.add_argument("--force", action="store_true", help="sleep even if the three conditions do not hold")
+    choice.add_argument("--check", action="store_true", help="report whether a cycle is due, and do nothing")
+    choice.add_argument("--force", action="store_true", help="start a cycle even if the three conditions are not met")
     options = parser.parse_args(arguments)
     try:
         scheduler = SleepScheduler()

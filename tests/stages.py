@@ -77,7 +77,7 @@ class Stage:
         """One cycle to its end."""
 
         async def scene(sleeper: OpenSleeper) -> CycleRecord:
-            await sleeper.look()
+            await sleeper.refresh()
             await sleeper.begin(order or Order())
             summary = await sleeper.finished()
             assert summary is not None
@@ -96,5 +96,5 @@ class Stage:
         return json.loads((self.state / name).read_text())
 
 
-async def look(sleeper: OpenSleeper) -> Any:
-    return await sleeper.look()
+async def refresh(sleeper: OpenSleeper) -> Any:
+    return await sleeper.refresh()

@@ -11,8 +11,6 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 
 SHARED_MODULES: set[str] = {"daemon"}
 """Modules that may bear the name of their package: no better one was found."""
-SHARED_CLASSES: set[str] = {"History"}
-"""A request of the control socket is named after its operation."""
 
 
 def shared(places: dict[str, list[str]]) -> dict[str, list[str]]:
@@ -37,4 +35,4 @@ def test_class_names_are_unique() -> None:
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.ClassDef):
                 places[node.name].append(f"{path.relative_to(PACKAGE.parent)}:{node.lineno}")
-    assert {name: found for name, found in shared(places).items() if name not in SHARED_CLASSES} == {}
+    assert shared(places) == {}

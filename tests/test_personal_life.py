@@ -16,7 +16,7 @@ from sleepd.config.schema import QuarantineConfig
 from sleepd.cycles.planning import Order, line_up
 from sleepd.daemon.quarantine_view import decide_by_hand, quarantine_list
 from sleepd.daemon.trained_texts_view import learned
-from sleepd.protocol.job import decode_job, decode_lessons
+from sleepd.protocol.job import decode_examples, decode_job
 from sleepd.protocol.status import QuarantineList
 from sleepd.store.reservoir import read_reservoir
 from tests.agents import experiences, write_buffer
@@ -47,19 +47,19 @@ def with_mail() -> list[dict[str, Any]]:
 
 def listed(stage: Stage) -> QuarantineList:
     async def scene(sleeper: OpenSleeper) -> QuarantineList:
-        await sleeper.look()
+        await sleeper.refresh()
         return await quarantine_list(sleeper.reader, limit=100)
 
     return stage.play(scene)
 
 
 @pytest.mark.parametrize("handling", ["keep", "mask", "set_aside"])
-def test_personal_data_are_counted_in_any_case(tmp_path: Path, handling: str) -> None:
+def test_personal_data_are_always_counted(tmp_path: Path, handling: str) -> None:
     """The list and the counts say how many experiences hold some, whatever becomes of them."""
     stage = staged(tmp_path, handling)
 
     async def scene(sleeper: OpenSleeper) -> Any:
-        await sleeper.look()
+        await sleeper.refresh()
         return sleeper.parts.intake.counts, await quarantine_list(sleeper.reader, limit=100)
 
     counts, found = stage.play(scene)
@@ -68,52 +68,52 @@ def test_personal_data_are_counted_in_any_case(tmp_path: Path, handling: str) ->
     assert counts.quarantined == found.total == (6 if handling == "set_aside" else 0)
 
 
-def test_set_aside_is_lifted_by_a_release_and_by_the_setting(tmp_path: Path) -> None:
+def test_release_or_setting_lifts_exclusion(tmp_path: Path) -> None:
     """Each is in quarantine with what it holds; a release lets one in, ``keep`` lets all in without a new screening."""
     stage = staged(tmp_path, "set_aside")
     assert {entry.text for entry in listed(stage).entries} == {"personal data: 1 e-mail"}
 
     async def scene(sleeper: OpenSleeper) -> Any:
-        await sleeper.look()
+        await sleeper.refresh()
         await decide_by_hand(sleeper, ["mail0"], "release")
-        await sleeper.look()
+        await sleeper.refresh()
         before = sleeper.parts.intake.counts.quarantined
         sleeper.reconfigure(with_handling(stage, "keep"))
-        await sleeper.look()
+        await sleeper.refresh()
         return before, sleeper.parts.intake.counts.quarantined, sleeper.parts.intake.counts.unscreened
 
     assert stage.play(scene) == (5, 0, 0)
 
 
-def test_masked_text_is_all_that_is_trained(tmp_path: Path) -> None:
+def test_masked_text_alone_is_trained(tmp_path: Path) -> None:
     """Nothing that a cycle leaves holds the address; ids and content hashes are those of the text in the buffer."""
     stage = staged(tmp_path, "mask")
 
     async def scene(sleeper: OpenSleeper) -> Any:
-        await sleeper.look()
+        await sleeper.refresh()
         cycle = await sleeper.begin(Order())
         work = sleeper.parts.checkpoints.staging_path(cycle) / "work"
-        lessons = decode_lessons((work / "experiences.jsonl").read_bytes())
+        examples = decode_examples((work / "experiences.jsonl").read_bytes())
         job = decode_job((work / "job.json").read_bytes())
         await sleeper.finished()
         places = {each.id: key_text(each.group) for each in sleeper.parts.ledger.placements(cycle)}
-        return lessons, job, places, await learned(sleeper.reader, cycle, limit=100)
+        return examples, job, places, await learned(sleeper.reader, cycle, limit=100)
 
-    lessons, job, places, told = stage.play(scene)
-    mails = [one for one in lessons if one.id.startswith("mail")]
+    examples, job, places, told = stage.play(scene)
+    mails = [one for one in examples if one.id.startswith("mail")]
     assert len(mails) == 6
     for one in mails:
         whole = next(each for each in with_mail() if each["id"] == one.id)
         assert one.response == whole["response"].replace(MAIL, "[e-mail]")
         assert one.unmasked == places[one.id] == key_text(group_key(whole["prompt"], whole["response"]))
-    assert job.masked == f"personal data masked in 6 of {len(lessons)} experiences: 6 e-mail"
+    assert job.masked == f"personal data masked in 6 of {len(examples)} experiences: 6 e-mail"
     assert all(MAIL not in each.response for each in told.experiences)
     assert any("[e-mail]" in each.response for each in told.experiences)
     files = [path for path in stage.state.rglob("*") if path.is_file()]
     assert [path.name for path in files if MAIL.encode() in path.read_bytes()] == []
 
 
-def test_masked_text_is_replayed_under_its_old_hash(tmp_path: Path) -> None:
+def test_masked_text_keeps_its_hash(tmp_path: Path) -> None:
     """What left the buffer comes back from the reservoir masked, on the side of the split where it was."""
     stage = staged(tmp_path, "mask")
     stage.sleep()
@@ -141,7 +141,7 @@ def test_questions_are_masked_too(tmp_path: Path) -> None:
     stage.config = msgspec.structs.replace(stage.config, evaluation=evaluation)
 
     async def scene(sleeper: OpenSleeper) -> Any:
-        await sleeper.look()
+        await sleeper.refresh()
         lineup = await line_up(
             Order(),
             sleeper.reader.config,
@@ -170,7 +170,7 @@ def test_older_findings_are_screened_once_more(tmp_path: Path, monkeypatch: pyte
     stage = staged(tmp_path, "keep", others=[spelled, {**spelled, "id": "released", "prompt": "Its key?"}])
 
     async def release(sleeper: OpenSleeper) -> None:
-        await sleeper.look()
+        await sleeper.refresh()
         await decide_by_hand(sleeper, ["released"], "release")
 
     stage.play(release)

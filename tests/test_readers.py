@@ -33,7 +33,7 @@ def answers(stage: Stage, peer: Peer) -> str:
 
     async def scene(sleeper: OpenSleeper) -> str:
         requests = Requests(sleeper, sleeper.reader, Life(config_path=Path()), reload=never)
-        await sleeper.look()
+        await sleeper.refresh()
         cycles = [summary.cycle for summary in sleeper.parts.ledger.summaries()]
         asked: list[Any] = [kind() for kind in READING if kind not in (Show, Experiences)]
         asked += [Show(cycle=cycle) for cycle in cycles] + [Experiences(cycle=cycle, limit=200) for cycle in cycles]
@@ -75,7 +75,7 @@ def test_readers_see_no_released_secret(tmp_path: Any) -> None:
     attacked(stage)
 
     async def released(sleeper: OpenSleeper) -> Any:
-        await sleeper.look()
+        await sleeper.refresh()
         return await decide_by_hand(sleeper, ["secret", "too-long", "loop", "asked"], "release")
 
     stage.play(released)

@@ -15,7 +15,7 @@ from sleepd.errors import Busy, NothingToDo
 from sleepd.protocol.job import RESUME_POINT, decode_job
 from sleepd.store.ledger_rows import CycleRecord
 from tests.agents import changed, experiences, write_buffer
-from tests.stages import OpenSleeper, Stage, look
+from tests.stages import OpenSleeper, Stage, refresh
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ async def begin(sleeper: OpenSleeper) -> None:
 
 
 async def newest(sleeper: OpenSleeper) -> CycleRecord:
-    await sleeper.look()
+    await sleeper.refresh()
     return sleeper.parts.ledger.summaries(limit=1)[0]
 
 
@@ -41,7 +41,7 @@ async def cancel(sleeper: OpenSleeper) -> CycleRecord:
 
 
 async def explain(sleeper: OpenSleeper) -> Any:
-    await sleeper.look()
+    await sleeper.refresh()
     return overview(sleeper.reader, next_check_at=None, config_path="")
 
 
@@ -49,7 +49,7 @@ def staged(stage: Stage) -> list[str]:
     return [entry.name for entry in (stage.state / "staging").iterdir()]
 
 
-def test_a_shutdown_suspends_and_the_next_start_goes_on(stage: Stage) -> None:
+def test_shutdown_suspends_and_start_resumes(stage: Stage) -> None:
     """The same cycle ends with the same experiences; no number is spent, nothing waits for a cooldown."""
     job = (stage.state / "staging/cycle_001/work/job.json").read_bytes()
     status = stage.play(explain)
@@ -70,15 +70,15 @@ def test_a_cycle_keeps_its_day(stage: Stage) -> None:
     assert (job.cycle, job.date) == (1, begun)
 
 
-def test_it_goes_on_although_it_would_not_be_due(stage: Stage) -> None:
+def test_resumed_run_ignores_due(stage: Stage) -> None:
     """A cycle under way answers for its own beginning: raised thresholds do not undo it, a pause holds it."""
     stage.config = changed(stage.config, "triggers", min_experiences=1000)
 
     async def pause(sleeper: OpenSleeper) -> Any:
         sleeper.pause(is_paused=True)
-        held = await sleeper.look()
+        held = await sleeper.refresh()
         sleeper.pause(is_paused=False)
-        return held, await sleeper.look()
+        return held, await sleeper.refresh()
 
     held, freed = stage.play(pause)
     assert (held.should_sleep, held.reason) == (False, "Paused (sleepctl resume)")
@@ -111,14 +111,14 @@ def test_a_half_written_buffer_closes_nothing(stage: Stage) -> None:
     assert stage.play(newest).state == "suspended"
 
 
-def test_another_base_in_the_configuration_closes_it(stage: Stage) -> None:
+def test_changed_base_closes_suspended_cycle(stage: Stage) -> None:
     """Half of a training on one base is of no use to another."""
     stage.config = changed(stage.config, "model", base="/models/other")
     assert "[model] base is now /models/other" in stage.play(newest).reason
 
 
 @pytest.mark.parametrize("damage", ["absent", "garbage", "other_cycle"])
-def test_a_job_that_cannot_be_read_closes_it(stage: Stage, damage: str) -> None:
+def test_unreadable_job_closes_it(stage: Stage, damage: str) -> None:
     """The staging directory is parsed like any outside input."""
     path = stage.state / "staging/cycle_001/work/job.json"
     job = msgspec.json.decode(path.read_bytes())
@@ -132,7 +132,7 @@ def test_a_job_that_cannot_be_read_closes_it(stage: Stage, damage: str) -> None:
     assert staged(stage) == []
 
 
-def test_a_worker_that_finds_other_code_interrupts_it(stage: Stage) -> None:
+def test_other_code_interrupts_it(stage: Stage) -> None:
     """Only the worker can compare; its word closes the cycle without calling it a failure."""
     assert stage.sleep(behaviour="not_resumable").state == "interrupted"
 
@@ -143,7 +143,7 @@ def test_a_cancelled_one_is_discarded(stage: Stage) -> None:
     assert staged(stage) == []
 
 
-def test_terms_of_ones_own_are_refused_while_one_waits(stage: Stage) -> None:
+def test_own_terms_are_refused_meanwhile(stage: Stage) -> None:
     """Asked for other epochs, nobody is led to believe that the suspended cycle has them."""
 
     async def other(sleeper: OpenSleeper) -> None:
@@ -153,7 +153,7 @@ def test_terms_of_ones_own_are_refused_while_one_waits(stage: Stage) -> None:
         stage.play(other)
 
 
-def test_putting_another_champion_in_use_closes_it(tmp_path: Path) -> None:
+def test_activating_champion_closes_it(tmp_path: Path) -> None:
     """A continuation of a champion that was rolled back is never finished."""
     stage = Stage(tmp_path)
     stage.write(12)
@@ -170,7 +170,7 @@ def test_putting_another_champion_in_use_closes_it(tmp_path: Path) -> None:
     assert (summary.state, summary.reason) == ("interrupted", "another champion was put in use meanwhile")
 
 
-def test_a_worker_that_dies_is_gone_on_from_and_not_for_ever(tmp_path: Path) -> None:
+def test_dying_worker_is_resumed_finitely(tmp_path: Path) -> None:
     """Three deaths are waited out, longer each time; the fourth ends the cycle as failed."""
     stage = Stage(tmp_path)
     stage.write(12)
@@ -188,7 +188,7 @@ def test_a_worker_that_dies_is_gone_on_from_and_not_for_ever(tmp_path: Path) -> 
     assert staged(stage) == []
 
 
-def test_a_worker_that_died_once_may_still_be_promoted(tmp_path: Path) -> None:
+def test_once_dead_worker_may_promote(tmp_path: Path) -> None:
     """After the wait the same cycle goes on to its verdict, and the error is gone."""
     stage = Stage(tmp_path)
     stage.write(12)
@@ -199,7 +199,7 @@ def test_a_worker_that_died_once_may_still_be_promoted(tmp_path: Path) -> None:
     assert stage.play(explain).last_error is None
 
 
-def test_a_daemon_that_dies_in_a_cycle_goes_on_and_not_for_ever(stage: Stage) -> None:
+def test_dying_daemon_resumes_finitely(stage: Stage) -> None:
     """Found in the middle of it at every start, the cycle is given up after the fourth."""
 
     async def die(sleeper: OpenSleeper) -> None:
@@ -217,7 +217,7 @@ def test_a_suspended_cycle_survives_looking_again(stage: Stage) -> None:
     """Start after start without a chance to go on keeps it whole."""
     stage.config = changed(stage.config, "state", min_free_megabytes=10**9)
     for _ in range(3):
-        decision = stage.play(look)
+        decision = stage.play(refresh)
         assert decision.reason.startswith("Too little disk space")
     stage.config = changed(stage.config, "state", min_free_megabytes=0)
     assert stage.sleep().cycle == 1

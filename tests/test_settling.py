@@ -30,11 +30,11 @@ def stage(tmp_path: Path) -> Stage:
 
 
 async def shown(sleeper: OpenSleeper) -> Any:
-    await sleeper.look()
+    await sleeper.refresh()
     return detail(sleeper.reader, 1), sleeper.reader.decision.should_sleep
 
 
-def test_an_inconclusive_candidate_is_kept_out_of_use(stage: Stage) -> None:
+def test_inconclusive_candidate_is_not_used(stage: Stage) -> None:
     """It stands in retired/ with its verdict, counts as a sleep, and what it learned is still to be learned."""
     summary = stage.sleep(behaviour="open")
     assert (summary.state, summary.is_thin) == ("inconclusive", True)
@@ -46,7 +46,7 @@ def test_an_inconclusive_candidate_is_kept_out_of_use(stage: Stage) -> None:
     assert not should_sleep, "nothing is new since"
 
     async def to_learn(sleeper: OpenSleeper) -> int:
-        await sleeper.look()
+        await sleeper.refresh()
         return sleeper.parts.intake.counts.unlearned
 
     assert stage.play(to_learn) == summary.trained
@@ -86,7 +86,7 @@ def test_a_crash_before_the_last_record(stage: Stage, monkeypatch: pytest.Monkey
     assert found.verdict.outcome is Outcome.INCONCLUSIVE
 
 
-def test_a_locked_ledger_is_the_recorded_reason(stage: Stage) -> None:
+def test_locked_ledger_is_recorded_reason(stage: Stage) -> None:
     """An end that a locked database kept from being recorded is closed with that cause, and not as a crash of ours."""
 
     async def scene(sleeper: OpenSleeper) -> str:
@@ -96,7 +96,7 @@ def test_a_locked_ledger_is_the_recorded_reason(stage: Stage) -> None:
             other.execute("BEGIN IMMEDIATE")
             with pytest.raises(LedgerUnusable, match="database is locked"):
                 await sleeper.finished()
-        await sleeper.look()
+        await sleeper.refresh()
         return sleeper.parts.ledger.summary(1).reason
 
     reason = stage.play(scene, behaviour="open")

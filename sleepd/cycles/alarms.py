@@ -1,11 +1,9 @@
-"""Warnings that stand: since when a sleep is due, and what the owner has been told already. Both survive a restart."""
+"""Warnings that last: since when a sleep is due, and what was warned of already. Both survive a restart."""
 
 from __future__ import annotations
 
 import re
 from datetime import datetime, timedelta
-
-import msgspec
 
 from sleepd.clock import Clock, Elapsed
 from sleepd.config.schema import Config
@@ -13,9 +11,8 @@ from sleepd.log import get_logger
 from sleepd.policy.overdue import ActiveAlarm, Limits, alarms, is_overdue
 from sleepd.policy.triggers import Decision
 from sleepd.store.ledger import Ledger
+from sleepd.store.notes import ALARMS, DUE_SINCE
 
-_DUE_SINCE = "due_since"
-_STANDING = "alarms"
 _FIGURES = re.compile(r"\d+(?:\.\d+)?")
 CLOCK_TOLERANCE = timedelta(minutes=1)
 """Clocks are corrected by so much without anybody having to know."""
@@ -35,8 +32,8 @@ class Alarms:
         self._noted: dict[str, ActiveAlarm] = {}
 
     @property
-    def standing(self) -> list[ActiveAlarm]:
-        """All that stand now."""
+    def active(self) -> list[ActiveAlarm]:
+        """All that last now."""
         return [*self._of_sleeps, *self._noted.values()]
 
     def note(self, name: str, text: str) -> None:
@@ -64,7 +61,7 @@ class Alarms:
         today = self._ledger.begun_between(now - timedelta(days=1), now)
         hours = self._hours_due(decision)
         self._of_sleeps = alarms(decision, hours_due=hours, cycles_today=today, limits=limits)
-        told = self._ledger.note(_STANDING) or []
+        told = self._ledger.note(ALARMS) or []
         names = [alarm.name for alarm in self._of_sleeps]
         for alarm in self._of_sleeps:
             if alarm.name not in told:
@@ -73,7 +70,7 @@ class Alarms:
             if name not in names:
                 get_logger().info(f"{name}_ended")
         if names != told:
-            self._ledger.set_note(_STANDING, names)
+            self._ledger.set_note(ALARMS, names)
 
     def _note_last_sleep(self, at: datetime | None) -> None:
         """Say so where the last sleep is in the future: the clock was set back since, or had been wrong then."""
@@ -86,12 +83,12 @@ class Alarms:
         self.note("clock_set_back", text)
 
     def _hours_due(self, decision: Decision) -> float:
-        noted = self._ledger.note(_DUE_SINCE)
+        noted = self._ledger.note(DUE_SINCE)
         if not is_overdue(decision):
             if noted is not None:
-                self._ledger.set_note(_DUE_SINCE, None)
+                self._ledger.set_note(DUE_SINCE, None)
             return 0.0
         if noted is None:
-            noted = self._clock.now().isoformat()
-            self._ledger.set_note(_DUE_SINCE, noted)
-        return self._since_due.seconds_since(msgspec.convert(noted, datetime)) / 3600
+            noted = self._clock.now()
+            self._ledger.set_note(DUE_SINCE, noted)
+        return self._since_due.seconds_since(noted) / 3600

@@ -13,14 +13,12 @@ from sleepd.policy.triggers import Decision, Facts, Policy, Thresholds, cooldown
 from sleepd.registry.compatibility import Fit
 from sleepd.registry.demotion import Demotion
 from sleepd.store.ledger import Ledger
+from sleepd.store.notes import PAUSED
 
 from .buffer_summary import Intake
 from .gpu_lock import GpuLock
 from .history import NotedError, PastCycles
 from .resume import crashes
-
-PAUSED = "is_paused"
-"""The ledger's note that the operator wants no cycle to start."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -69,10 +67,15 @@ class FactFinding:
         policy = Policy.of(self._state.config, thresholds)
         return decide(self.facts(policy.min_salience), policy, force=force)
 
+    def decide_with_facts(self) -> tuple[Decision, Facts]:
+        """As ``decide`` under the configured thresholds, with what it rests on."""
+        facts = self.facts()
+        return decide(facts, Policy.of(self._state.config)), facts
+
     @property
     def is_paused(self) -> bool:
         """Whether the operator wants no cycle to start."""
-        return bool(self._ledger.note(PAUSED))
+        return self._ledger.note(PAUSED) is True
 
     def facts(self, min_salience: float | None = None) -> Facts:
         """As they are now, with the buffer as last read."""

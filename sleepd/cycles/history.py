@@ -25,15 +25,13 @@ from sleepd.store.legacy_formats import (
     sleep_entry,
     write_scheduler_state,
 )
+from sleepd.store.notes import IMPORTED_SEEN, IMPORTED_STATE
 from sleepd.store.split_secret import split_secret
 
 from .resume import crashes
 
 KEPT_ENTRIES = 50
 """In ``scheduler_state.json``; the ledger keeps all."""
-
-_IMPORTED = "imported_scheduler_state"
-_IMPORTED_SEEN = "imported_seen"
 
 
 class NotedError(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,15 +61,15 @@ class PastCycles:
 
     def _import(self) -> None:
         """Take over the older state, once: afterwards that file is ours."""
-        noted = self._ledger.note(_IMPORTED)
+        noted = self._ledger.note(IMPORTED_STATE)
         if noted is not None:
-            self._imported = msgspec.convert(noted, SchedulerState)
+            self._imported = noted
             return
         found = read_scheduler_state(self._directory)
         if found is None or not found.total_sleep_cycles:
             found = self._read_older_checkpoints() or found
         self._imported = self._without_ours(found) if found else SchedulerState()
-        self._ledger.set_note(_IMPORTED, self._imported)
+        self._ledger.set_note(IMPORTED_STATE, self._imported)
         if self._imported.total_sleep_cycles:
             get_logger().info(
                 "older_state_imported",
@@ -109,11 +107,11 @@ class PastCycles:
         Where nobody knows how many, it is all that are there: what is new is then what comes from now on.
         """
         has_slept = self._imported.total_sleep_cycles > 0 or bool(self._checkpoints.adopted())
-        if not has_slept or view.form == "absent" or self._ledger.note(_IMPORTED_SEEN) is not None:
+        if not has_slept or view.form == "absent" or self._ledger.note(IMPORTED_SEEN) is not None:
             return
         count = self._imported.experiences_at_last_sleep if self._imported.total_sleep_cycles else None
         note_trained(self._ledger, self._checkpoints, view, count=count)
-        self._ledger.set_note(_IMPORTED_SEEN, list(islice(view.keys, count)))
+        self._ledger.set_note(IMPORTED_SEEN, list(islice(view.keys, count)))
         self.forget_cached()
         self.write()
 
@@ -125,7 +123,8 @@ class PastCycles:
         """What is seen, learned and held out."""
         if self._known is None:
             judged = self._ledger.last_judged()
-            seen = self._ledger.seen(judged.cycle) if judged else self._ledger.note(_IMPORTED_SEEN) or []
+            imported = self._ledger.note(IMPORTED_SEEN) or []
+            seen = self._ledger.seen(judged.cycle) if judged else imported
             self._known = Known(
                 seen=KeySet(seen),
                 learned=KeySet(self._ledger.learned(self._checkpoints.champion())),
@@ -193,7 +192,7 @@ class PastCycles:
 
     def _write_imported(self) -> None:
         """Before the first cycle of ours: what only the older checkpoints said, for whoever reads that file alone."""
-        seen = self._ledger.note(_IMPORTED_SEEN)
+        seen = self._ledger.note(IMPORTED_SEEN)
         if seen is None or not self._imported.total_sleep_cycles:
             return
         written = read_scheduler_state(self._directory)

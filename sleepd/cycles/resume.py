@@ -13,8 +13,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import Final
 
-import msgspec
-
 from sleepd.buffer.view import View
 from sleepd.errors import ProtocolError
 from sleepd.files import read_document
@@ -22,33 +20,22 @@ from sleepd.protocol.job import RESUME_POINT, Job, decode_job
 from sleepd.store.checkpoints import Checkpoints, directory_name
 from sleepd.store.ledger import Ledger
 from sleepd.store.ledger_rows import Placement
+from sleepd.store.notes import CRASHES, Crashes
 
 MAX_CRASHES: Final = 3
 """A cycle that was cut short by so many deaths (not shutdowns) is given up."""
 
-_NOTE = "crashes"
-
-
-class Crashes(msgspec.Struct, frozen=True):
-    """How often a cycle was cut short by the death of its worker or of the daemon."""
-
-    cycle: int = 0
-    count: int = 0
-    at: datetime | None = None
-    """The last one."""
-
 
 def crashes(ledger: Ledger, cycle: int) -> Crashes:
     """Those of that cycle."""
-    noted = ledger.note(_NOTE)
-    found = msgspec.convert(noted, Crashes) if noted else Crashes()
+    found = ledger.note(CRASHES) or Crashes()
     return found if found.cycle == cycle else Crashes(cycle)
 
 
 def note_crash(ledger: Ledger, cycle: int, at: datetime) -> Crashes:
     """Count one more."""
     counted = Crashes(cycle, crashes(ledger, cycle).count + 1, at)
-    ledger.set_note(_NOTE, counted)
+    ledger.set_note(CRASHES, counted)
     return counted
 
 

@@ -1,4 +1,4 @@
-"""The quarantine as its owner sees it: who is in and why, one experience with its text, and the owner's word on them.
+"""The quarantine as the operator sees it: who is in and why, one experience with its text, overrides.
 
 The text is read from the agent's buffer when it is asked for; none is kept. One that holds a secret, or that was not
 screened, is shown only to an operator who asks for that one experience.
@@ -19,7 +19,7 @@ from sleepd.errors import BufferUnreadable
 from sleepd.protocol.answers import Decided
 from sleepd.protocol.status import QuarantineDetail, QuarantineEntry, QuarantineList
 from sleepd.quarantine.rules import Cause
-from sleepd.text.personal_data import masked, told
+from sleepd.text.personal_data import counts_text, masked
 from sleepd.text.shell import command_line
 
 _PREVIEW: Final = 120
@@ -36,7 +36,7 @@ _FOUND: Final = {
 
 
 async def quarantine_list(reader: ReadModel, *, limit: int) -> QuarantineList:
-    """What is kept from training now and why, and what the owner decided."""
+    """What is kept from training now and why, and what the operator decided."""
     causes = await reader.buffer.causes()
     unscreened = sum(cause.why == "unscreened" for cause in causes.values())
     keys = [key for key, cause in causes.items() if cause.why != "unscreened"]
@@ -106,13 +106,13 @@ def _entry(reader: ReadModel, key: int, cause: Cause | None, text: Experience | 
     found = ": ".join(filter(None, (_FOUND[reason], screened.detail))) if screened and reason else ""
     if cause is not None and cause.original is not None and screened:
         found = f"near-duplicate: {screened.detail} like {_name(reader, cause.original)}"
-        found += f", which was said under cycle {cause.cycle}, rolled back" if cause.cycle else ""
+        found += f", which was recorded under cycle {cause.cycle}, rolled back" if cause.cycle else ""
     if cause is not None and cause.why == "said_under":
-        reason, found = "said_under", f"said under cycle {cause.cycle}, which was rolled back"
+        reason, found = "said_under", f"recorded under cycle {cause.cycle}, which was rolled back"
     if cause is not None and cause.why == "unscreened":
-        found = "not screened yet, and not trained until then"
+        found = "not screened yet; not trained before that"
     if cause is not None and cause.why == "personal_data":
-        reason, found = "personal_data", f"personal data: {told(Counter(screened.personal))}" if screened else ""
+        reason, found = "personal_data", f"personal data: {counts_text(Counter(screened.personal))}" if screened else ""
     is_shown = text is not None and reader.buffer.may_text_be_shown(text)
     id_ = decision.id if decision else screened.id if screened else text.id if text else ""
     return QuarantineEntry(

@@ -78,13 +78,13 @@ class Known(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Barred(msgspec.Struct, frozen=True, kw_only=True):
-    """What is kept from training, replay and holdout; see ``quarantine.rules``."""
+    """What is excluded from training, replay and holdout; see ``quarantine.rules``."""
 
     keys: KeySet
     unscreened: int = 0
     """Of these, the ones that were not looked at yet."""
     personal: int = 0
-    """Experiences of the buffer that hold personal data, kept from training or not."""
+    """Experiences of the buffer that hold personal data, excluded from training or not."""
 
 
 NOTHING_BARRED: Final = Barred(keys=KeySet())
@@ -101,7 +101,7 @@ class Counts(msgspec.Struct, frozen=True, kw_only=True):
     quarantined: int = 0
     """Kept from training, whatever their salience; not among the eligible."""
     unscreened: int = 0
-    """Not looked at yet, and so kept from training too."""
+    """Not looked at yet, and so excluded from training too."""
     personal: int = 0
     """They hold personal data."""
 
@@ -208,10 +208,13 @@ def select(columns: BufferColumns, *, known: Known, rule: SelectionRule, barred:
     wanted = max(rule.min_replayed, rule.replay_share * len(train))
     share = round(min(len(divided.learned), rule.max_experiences, wanted))
     replay = sorted(random.Random(rule.seed).sample(divided.learned, share))  # noqa: S311 (no secret)
-    # One of each group: a copy would count the same reply twice.
     first_of_group = {groups[i]: i for i in reversed(divided.held_out)}
-    in_order = sorted(first_of_group, key=lambda group: holdout.keyed_rank(group, known.secret))
-    measured = sorted(first_of_group[group] for group in in_order[: rule.max_holdout])
-    return Selection(
-        train=[keys[i] for i in train], replay=[keys[i] for i in replay], holdout=[keys[i] for i in measured]
-    )
+    measured = _of_smallest_rank(first_of_group, known.secret, rule.max_holdout)
+    trained, replayed, held_out = ([keys[i] for i in chosen] for chosen in (train, replay, measured))
+    return Selection(train=trained, replay=replayed, holdout=held_out)
+
+
+def _of_smallest_rank(by_group: Mapping[int, int], secret: bytes, most: int) -> list[int]:
+    """Of the first ones of each group, those of the smallest ranks: a copy would count the same reply twice."""
+    in_order = sorted(by_group, key=lambda group: holdout.keyed_rank(group, secret))
+    return sorted(by_group[group] for group in in_order[:most])

@@ -1,4 +1,4 @@
-"""Whether the champion can be continued: what workers said of it on the configured base, and its LoRA shape."""
+"""Whether the champion can be continued: what workers reported about it on the configured base, and its LoRA shape."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ from sleepd.protocol.job import Failure
 from sleepd.protocol.strategy import Strategy
 from sleepd.store.checkpoints import Checkpoints, Manifest, read_manifest
 from sleepd.store.ledger import Ledger
+from sleepd.store.notes import ADOPTED_UNFIT, BASE_CHANGED, Misfit, Note
 
-_BASE_CHANGED = "base_changed"
-_UNFIT = "adopted_unfit"
 _UNFIT_KINDS = ("parent_unusable", "shape_changed")
 
 
@@ -23,24 +22,24 @@ class Fit:
 
     def note(self, failure: Failure, parent: int | None, base: str) -> None:
         """Remember what the worker found, if it is about the fit."""
-        noted = [base, parent, failure.message]
+        noted = Misfit(base, parent, failure.message)
         if failure.kind == "base_changed":
-            self._ledger.set_note(_BASE_CHANGED, noted)
+            self._ledger.set_note(BASE_CHANGED, noted)
         if failure.kind in _UNFIT_KINDS and parent in self._checkpoints.adopted():
-            self._ledger.set_note(_UNFIT, noted)
+            self._ledger.set_note(ADOPTED_UNFIT, noted)
 
     def forget(self) -> None:
-        """Another champion is in use by the owner's will."""
-        self._ledger.set_note(_BASE_CHANGED, None)
+        """The operator activated another champion."""
+        self._ledger.set_note(BASE_CHANGED, None)
 
     def base_changed(self, base: str) -> str:
         """Why the champion belongs to another base; empty: as far as is known it belongs to this one."""
-        noted = self._noted(_BASE_CHANGED, base)
+        noted = self._noted(BASE_CHANGED, base)
         return f"{noted} (sleepctl rebase starts anew from the base)" if noted else ""
 
     def unfit(self, base: str) -> str:
         """Why an adopted champion, of which only its shape was known, does not fit the base; empty: it may."""
-        noted = self._noted(_UNFIT, base)
+        noted = self._noted(ADOPTED_UNFIT, base)
         return f"the adopted adapter does not fit: {noted}" if noted else ""
 
     def why_new_lineage(self, config: Config) -> str:
@@ -55,11 +54,12 @@ class Fit:
         manifest = read_manifest(self._checkpoints.promoted_path(champion))
         return self.unfit(config.model.base) or other_shape(manifest, find_strategy(config.training.strategy))
 
-    def _noted(self, name: str, base: str) -> str:
-        """What a worker said of this champion on this base."""
-        noted = self._ledger.note(name)
-        is_current = noted and noted[0] == base and noted[1] == self._checkpoints.champion()
-        return str(noted[2]) if is_current else ""
+    def _noted(self, note: Note[Misfit], base: str) -> str:
+        """What a worker reported about this champion on this base."""
+        noted = self._ledger.note(note)
+        if noted is None or noted.base != base or noted.champion != self._checkpoints.champion():
+            return ""
+        return noted.message
 
 
 def other_shape(champion: Manifest | None, strategy: Strategy) -> str:

@@ -1,14 +1,14 @@
-"""A champion that the daemon itself takes out of use: it was found worse on later experiences, or it breaks a limit.
+"""A champion that the daemon itself rolls back: it is worse on later experiences, or it breaks a limit.
 
-What is found is owed before anything else happens, in a note that survives a crash; it is done by the same rollback
-that the owner has. From then until another candidate is promoted, or the owner puts one in use, it stands as an alarm.
+The finding is first recorded as a pending rollback, in a note that survives a crash; then the same rollback runs
+that the operator has. Until another candidate is promoted, or the operator activates one, it is shown as an alarm.
 """
 
 from __future__ import annotations
 
 import msgspec
 
-from sleepd.clock import Clock, Moment
+from sleepd.clock import Clock
 from sleepd.errors import CheckpointInvalid
 from sleepd.policy.overdue import ActiveAlarm
 from sleepd.policy.probation import compare
@@ -16,25 +16,13 @@ from sleepd.protocol.job import Failure
 from sleepd.protocol.verdict import Comparison
 from sleepd.store.checkpoints import Checkpoints
 from sleepd.store.ledger import Ledger
+from sleepd.store.notes import DEMOTION, Demoted, FoundComparison, comparison_note
 
 ALARM = "champion_rolled_back"
-_NOTE = "demotion"
-_COMPARISON = "comparison"
-
-
-class Demoted(msgspec.Struct, frozen=True, kw_only=True):
-    """What was found, and whether it is done."""
-
-    champion: int
-    reason: str
-    at: Moment
-    found_by: int | None = None
-    """The cycle that found it; None: the owner's figure did."""
-    is_done: bool = False
 
 
 class Demotion:
-    """What is owed and what was done on one state directory."""
+    """The pending and the finished rollback of one state directory."""
 
     def __init__(self, ledger: Ledger, checkpoints: Checkpoints, clock: Clock) -> None:
         self._ledger = ledger
@@ -44,10 +32,10 @@ class Demotion:
     # --- finding ---
 
     def note_failure(self, failure: Failure, found_by: int, confidence: float) -> str:
-        """A worker says that the champion is worse; it is owed if its figures say so too.
+        """A worker reports that the champion is worse; the rollback is pending if its figures confirm that.
 
         Returns:
-            Why the cycle ended, in a sentence; empty: the figures do not say it.
+            Why the cycle ended, in a sentence; empty: the figures do not confirm it.
         """
         measured = failure.probation
         if measured is None or measured.champion != self._champion():
@@ -55,19 +43,19 @@ class Demotion:
         found = compare(measured, confidence)
         if found.outcome != "worse":
             return ""
-        self._ledger.set_note(f"{_COMPARISON}_{found.champion}", (found, found_by))
-        self.owe(found.champion, found.reason, found_by=found_by)
+        self._ledger.set_note(comparison_note(found.champion), FoundComparison(found, found_by))
+        self.set_pending(found.champion, found.reason, found_by=found_by)
         return found.reason
 
-    def owe(self, champion: int, reason: str, *, found_by: int | None = None) -> None:
-        """That champion is to go."""
+    def set_pending(self, champion: int, reason: str, *, found_by: int | None = None) -> None:
+        """Record that the champion's rollback is pending."""
         self._note(Demoted(champion=champion, reason=reason, at=self._clock.now(), found_by=found_by))
 
     def comparison(self, champion: int, confidence: float) -> tuple[Comparison, int] | None:
-        """What later experiences said of that champion, and the cycle that asked; None: nobody has asked yet."""
-        noted = self._ledger.note(f"{_COMPARISON}_{champion}")
+        """The comparison of that champion on later experiences, and the cycle that made it; None: there is none yet."""
+        noted = self._ledger.note(comparison_note(champion))
         if noted is not None:
-            return msgspec.convert(noted, tuple[Comparison, int])
+            return noted
         asked = self._ledger.compared_by(champion)
         report = self._ledger.report(asked) if asked is not None else None
         if asked is None or report is None or report.evidence.probation is None:
@@ -75,7 +63,7 @@ class Demotion:
         return compare(report.evidence.probation, confidence), asked
 
     def is_on_probation(self, cycle: int, confidence: float) -> bool:
-        """Whether it was put in use on open evidence, and later experiences have not confirmed it."""
+        """Whether it was promoted on probation, and later experiences have not confirmed it."""
         verdict = self._ledger.verdict(cycle)
         if verdict is None or not verdict.is_on_probation:
             return False
@@ -84,34 +72,36 @@ class Demotion:
 
     # --- doing ---
 
-    def owed(self) -> Demoted | None:
-        """What is to be done still; None: nothing."""
-        noted = self._noted()
+    def pending(self) -> Demoted | None:
+        """The pending rollback; None: there is none."""
+        noted = self._ledger.note(DEMOTION)
         return None if noted is None or noted.is_done else noted
 
     def done(self) -> None:
         """The champion is out of use."""
-        noted = self._noted()
+        noted = self._ledger.note(DEMOTION)
         if noted is not None:
             self._note(msgspec.structs.replace(noted, is_done=True))
 
     def forget(self) -> None:
-        """Another one was promoted, or the owner chose."""
-        if self._noted() is not None:
-            self._ledger.set_note(_NOTE, None)
+        """Another one was promoted, or the operator activated one."""
+        if self._ledger.note(DEMOTION) is not None:
+            self._ledger.set_note(DEMOTION, None)
 
     @property
     def found_by(self) -> int | None:
         """The cycle that ended because it found its champion worse."""
-        noted = self._noted()
+        noted = self._ledger.note(DEMOTION)
         return noted.found_by if noted else None
 
     @property
     def alarms(self) -> list[ActiveAlarm]:
         """What stands."""
-        noted = self._noted()
+        noted = self._ledger.note(DEMOTION)
         return (
-            [ActiveAlarm(name=ALARM, text=f"rolled back by itself: {noted.reason}")] if noted and noted.is_done else []
+            [ActiveAlarm(name=ALARM, text=f"rolled back automatically: {noted.reason}")]
+            if noted and noted.is_done
+            else []
         )
 
     def _champion(self) -> int | None:
@@ -120,9 +110,5 @@ class Demotion:
         except CheckpointInvalid:
             return None
 
-    def _noted(self) -> Demoted | None:
-        noted = self._ledger.note(_NOTE)
-        return msgspec.convert(noted, Demoted) if noted else None
-
     def _note(self, demoted: Demoted) -> None:
-        self._ledger.set_note(_NOTE, demoted)
+        self._ledger.set_note(DEMOTION, demoted)

@@ -11,7 +11,7 @@ from array import array
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import msgspec
 
@@ -24,9 +24,20 @@ from sleepd.protocol.verdict import Verdict
 
 from .compaction import STATEMENTS
 from .database import open_database, signed, unsigned
-from .ledger_rows import SUMMARY_COLUMNS, CycleRecord, Placement, Plan, RecordedDecision, summarise
+from .ledger_rows import (
+    SUMMARY_COLUMNS,
+    CycleRecord,
+    Placement,
+    Plan,
+    RecordedDecision,
+    as_recorded_decision,
+    summarise,
+)
+from .notes import Note
 
 KEPT_DECISIONS = 1000
+
+_T = TypeVar("_T")
 
 
 class Ledger:
@@ -108,18 +119,12 @@ class Ledger:
         """
         with self._db.transaction():
             state = advance(self.state(cycle), event)
+            ended_at = at.isoformat() if state in TERMINAL_STATES else None
+            documents = (msgspec.json.encode(one) if one else None for one in (report, verdict))
             self._db.execute(
                 "UPDATE cycles SET state=?, ended_at=?, reason=coalesce(?,reason), hint=coalesce(?,hint), "
                 "report=coalesce(?,report), verdict=coalesce(?,verdict) WHERE cycle=?",
-                (
-                    state,
-                    at.isoformat() if state in TERMINAL_STATES else None,
-                    reason,
-                    hint,
-                    msgspec.json.encode(report) if report else None,
-                    msgspec.json.encode(verdict) if verdict else None,
-                    cycle,
-                ),
+                (state, ended_at, reason, hint, *documents, cycle),
             )
         return state
 
@@ -319,24 +324,21 @@ class Ledger:
             "SELECT at, decision, facts FROM decisions WHERE at >= ? ORDER BY rowid DESC LIMIT ?",
             (since.astimezone(UTC).isoformat() if since else "", limit),
         )
-        return [
-            RecordedDecision(
-                at=datetime.fromisoformat(at),
-                decision=msgspec.json.decode(decision, type=Decision),
-                facts=msgspec.json.decode(facts),
-            )
-            for at, decision, facts in rows.fetchall()
-        ]
+        return [as_recorded_decision(row) for row in rows.fetchall()]
 
-    def note(self, name: str) -> Any:
-        """A small fact that must survive a restart; None: it was never set."""
-        row = self._db.execute("SELECT value FROM notes WHERE name=?", (name,)).fetchone()
-        return msgspec.json.decode(row[0]) if row else None
+    def note(self, note: Note[_T]) -> _T | None:
+        """A small fact that must survive a restart; None: it was never set, or was taken away.
 
-    def set_note(self, name: str, value: Any) -> None:
-        """Set such a fact."""
+        Raises:
+            LedgerUnusable: what stands there is no such fact.
+        """
+        row = self._db.execute("SELECT value FROM notes WHERE name=?", (note.name,)).fetchone()
+        return note.decode(row[0]) if row else None
+
+    def set_note(self, note: Note[_T], value: _T | None) -> None:
+        """Set such a fact; None takes it away."""
         with self._db.transaction():
-            self._db.execute("INSERT OR REPLACE INTO notes VALUES(?,?)", (name, msgspec.json.encode(value)))
+            self._db.execute("INSERT OR REPLACE INTO notes VALUES(?,?)", (note.name, msgspec.json.encode(value)))
 
     def _number(self, query: str, *parameters: object) -> int:
         """The one number that a query gives; 0 where it gives none."""

@@ -78,6 +78,16 @@ class RecordedDecision(msgspec.Struct, frozen=True, kw_only=True):
     facts: dict[str, Any]
 
 
+def as_recorded_decision(row: Sequence[Any]) -> RecordedDecision:
+    """From the moment, the decision and the facts as the ledger keeps them."""
+    at, decision, facts = row
+    return RecordedDecision(
+        at=datetime.fromisoformat(at),
+        decision=msgspec.json.decode(decision, type=Decision),
+        facts=msgspec.json.decode(facts),
+    )
+
+
 SUMMARY_COLUMNS = "cycle, state, started_at, ended_at, parent, strategy, is_forced, is_rolled_back, reason, hint"
 
 

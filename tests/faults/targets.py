@@ -49,6 +49,7 @@ from sleepd.store.adapter_file import read_adapter_file
 from sleepd.store.checkpoints import Checkpoints, read_manifest, verify
 from sleepd.store.ledger import Ledger
 from sleepd.store.legacy_formats import read_scheduler_state, read_training_state, write_scheduler_state
+from sleepd.store.notes import IMPORTED_SEEN, IMPORTED_STATE
 from sleepd.store.rebuild_ledger import open_ledger
 from sleepd.store.state_lock import read_holder
 from tests.agents import config_for, experiences, write_buffer
@@ -389,17 +390,17 @@ def job_file(directory: Path, stack: ExitStack) -> Target:
 
 
 @target
-def lessons(directory: Path, stack: ExitStack) -> Target:
+def examples(directory: Path, stack: ExitStack) -> Target:
     given = [
-        job.Lesson(id=record["id"], prompt=record["prompt"], response="ä\n\u2028", salience=0.5, role="train")
+        job.TrainingExample(id=record["id"], prompt=record["prompt"], response="ä\n\u2028", salience=0.5, role="train")
         for record in experiences(3)
     ]
 
     def check(text: bytes, random: Random) -> None:
-        understood = job.decode_lessons(text)
-        assert _same(job.decode_lessons(b"".join(map(job.encode, understood))), understood)
+        understood = job.decode_examples(text)
+        assert _same(job.decode_examples(b"".join(map(job.encode, understood))), understood)
 
-    return Target("lessons", [b"".join(map(job.encode, given))], mutations.mutated_lines, check)
+    return Target("examples", [b"".join(map(job.encode, given))], mutations.mutated_lines, check)
 
 
 # --- the configuration ---
@@ -491,9 +492,9 @@ def slept(directory: Path, runner: asyncio.Runner) -> OpenSleeper:
     async def sleep(behaviour: str, count: int) -> OpenSleeper:
         write_buffer(directory / "buffer.json", experiences(count))
         sleeper = open_sleeper(config, clock=SystemClock(), worker=fake_worker(behaviour))
-        await sleeper.look()
+        await sleeper.refresh()
         while sleeper.parts.intake.counts.unscreened:  # a slow machine takes longer than one look waits
-            await sleeper.look()
+            await sleeper.refresh()
         await sleeper.begin(Order(force=True))
         await sleeper.finished()
         return sleeper
@@ -531,8 +532,8 @@ def older_state(directory: Path, stack: ExitStack) -> Target:
         assert understood is not None
         write_scheduler_state(state, understood)
         assert _same(read_scheduler_state(state), understood)
-        ledger.set_note("imported_scheduler_state", None)
-        ledger.set_note("imported_seen", None)
+        ledger.set_note(IMPORTED_STATE, None)
+        ledger.set_note(IMPORTED_SEEN, None)
         history = PastCycles(state, ledger, checkpoints)
         history.take_first_look(View(form="array", keys=array("Q", range(20)), groups=array("Q", range(20))))
         assert history.next_cycle() > max([0, *(entry.cycle for entry in understood.sleep_history)])

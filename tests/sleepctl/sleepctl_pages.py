@@ -15,7 +15,7 @@ import msgspec
 
 from sleepd.protocol.status import CycleDetail, CycleSummary
 from sleepd.sleepctl.pages.cycle_table import history_page
-from sleepd.sleepctl.pages.report_page import Told, report_page
+from sleepd.sleepctl.pages.report_page import KnownCycle, report_page
 from sleepd.sleepctl.pages.show_page import show_page
 from sleepd.sleepctl.pages.status_page import status_page
 from sleepd.sleepctl.pages.terminal import Page, render
@@ -43,7 +43,7 @@ def bare(summary: CycleSummary) -> CycleDetail:
 
 def report(detail: CycleDetail, *, is_live: bool = True) -> Page:
     """The report on it, without the texts that it was trained on."""
-    return report_page(Told(detail, None, scenes.BUFFER, [], [], is_live), scenes.NOW)
+    return report_page(KnownCycle(detail, None, scenes.BUFFER, [], [], is_live), scenes.NOW)
 
 
 def pages() -> dict[str, Page]:
@@ -53,9 +53,9 @@ def pages() -> dict[str, Page]:
     now = scenes.NOW
     return {
         **{f"report-{name}": report(bare(summary)) for name, summary in ENDINGS.items()},
-        "report-everything": report_page(scenes.TOLD, now),
+        "report-everything": report_page(scenes.KNOWN, now),
         "report-probation": report(scenes.ON_PROBATION),
-        "report-withheld-text": report_page(Told(scenes.FULL, learned, scenes.BUFFER, [], [], is_live=True), now),
+        "report-withheld-text": report_page(KnownCycle(scenes.FULL, learned, scenes.BUFFER, [], [], is_live=True), now),
         "report-without-verdict": report(msgspec.structs.replace(scenes.DETAIL, verdict=None)),
         "report-from-disk": report(scenes.FULL, is_live=False),
         "show-everything": show_page(scenes.FULL, now),

@@ -23,7 +23,7 @@ from sleepd.worker.model.losses import Reference, kl_from_base, row_logits, toke
 from sleepd.worker.model.out_of_memory import MemoryLimits, is_out_of_memory
 from sleepd.worker.progress import FORWARD, TRAINED, Pace
 
-from .early_stopping import Look, Shortening, Watch, is_enough, kept, steps_to_look
+from .early_stopping import DriftScaling, EarlyStopping, ValidationCheck, is_enough, kept, steps_to_check
 from .schedule import epoch_ends, epoch_order, rate_share
 
 ADAM_STATE = ("step", "exp_avg", "exp_avg_sq")
@@ -36,9 +36,9 @@ class TrainingSet:
 
     experiences: list[Encoded]
     encode: Callable[[int], list[Encoded]]
-    general: list[Encoded]
+    reference_examples: list[Encoded]
     references: dict[str, Reference]
-    """By the id of a general exchange."""
+    """By the id of a reference answer."""
 
 
 @dataclass
@@ -55,10 +55,10 @@ class Training:
     """Of the epoch under way: sum of its token losses so far."""
     epoch_tokens: int = 0
     """Of the epoch under way: supervised tokens so far."""
-    looks: list[Look] = field(default_factory=list)
+    looks: list[ValidationCheck] = field(default_factory=list)
     kept_step: int | None = None
-    """After which the weights were as they are kept, once it is over; None: it was not watched."""
-    shortened: Shortening | None = None
+    """The step whose weights are kept, once it is over; None: early stopping was off."""
+    shortened: DriftScaling | None = None
     """What the drift budget left of it, once it is over; None: all."""
 
     @property
@@ -82,7 +82,7 @@ class Trainer:
         self,
         model: Any,
         device: Device,
-        lessons: TrainingSet,
+        data: TrainingSet,
         strategy: Strategy,
         seed: int,
         limits: MemoryLimits,
@@ -90,11 +90,11 @@ class Trainer:
         pace: Pace,
         *,
         packed: bool,
-        watch: Watch | None = None,
+        early_stopping: EarlyStopping | None = None,
     ) -> None:
         self._model = model
         self._device = device
-        self._lessons = lessons
+        self._data = data
         self._strategy = strategy
         self._seed = seed
         self._limits = limits
@@ -105,14 +105,14 @@ class Trainer:
             self._weights, lr=strategy.learning_rate, weight_decay=strategy.weight_decay
         )
         self._packed = packed
-        self._watch = watch
+        self._early_stopping = early_stopping
         self._kept: dict[str, torch.Tensor] = {}
-        """The weights of the look that is kept so far; empty before the first one."""
+        """The weights of the validation check that is kept so far; empty before the first one."""
         self._last_loss: float | None = None
         self._sequences: dict[str, Encoded] = {}
-        self._general: dict[str, Encoded] = {}
+        self._reference_examples: dict[str, Encoded] = {}
         self._opening = 0
-        self._to_look: list[int] = []
+        self._steps_to_check: list[int] = []
         self._shown = Progress(phase="training", device=device.description)
         self.done = Training()
         torch.manual_seed(seed)
@@ -129,61 +129,61 @@ class Trainer:
             GiveUp: ``out_of_memory``.
         """
         self._encode()
-        ends = epoch_ends(self._strategy, self._lessons.experiences, self._seed)
+        ends = epoch_ends(self._strategy, self._data.experiences, self._seed)
         epochs, steps = len(ends), ends[-1]
         self._shown = Progress(phase="training", steps=steps, epochs=epochs, device=self._device.description)
-        self._to_look = steps_to_look(steps)
+        self._steps_to_check = steps_to_check(steps)
         while not (self._has_learned_enough() or self.done.steps == steps):
             self._model.train(self._strategy.dropout > 0)
             epoch = bisect_right(ends, self.done.steps)
             first = (self.done.steps - (ends[epoch - 1] if epoch else 0)) * self._strategy.batch_size
             self._set_rate(rate_share(self.done.steps, steps, self._strategy.warmup_share))
-            order = epoch_order(self._lessons.experiences, self._seed, epoch)
+            order = epoch_order(self._data.experiences, self._seed, epoch)
             self._step(order[first : first + self._strategy.batch_size])
             if self.done.steps == ends[epoch]:
                 self._end_epoch()
             after_step()
-            self.tell()
+            self.report()
         if self.done.epoch_tokens:
             self._end_epoch()  # cut short
         self._model.eval()
-        if self._watch is not None:
-            self._keep(self._watch)
+        if self._early_stopping is not None:
+            self._keep(self._early_stopping)
         return self.done
 
     def _has_learned_enough(self) -> bool:
-        """Look at what was learned, where that is due; whether the night may end."""
-        if self._watch is None or not self._watch.stopping:
+        """Run a validation check where one is due; whether training may stop early."""
+        if self._early_stopping is None or not self._early_stopping.stopping:
             return False
-        looks, step = self.done.looks, self.done.steps
-        if step in self._to_look and (not looks or looks[-1].step < step):
-            self._look(self._watch)
-        return is_enough(looks)
+        checks, step = self.done.looks, self.done.steps
+        if step in self._steps_to_check and (not checks or checks[-1].step < step):
+            self._validate(self._early_stopping)
+        return is_enough(checks)
 
-    def _look(self, watch: Watch) -> None:
+    def _validate(self, early_stopping: EarlyStopping) -> None:
         self._model.eval()
-        look = watch.look(self.done.steps)
-        self.done.looks.append(look)
-        if kept(self.done.looks) is look:
+        check = early_stopping.check(self.done.steps)
+        self.done.looks.append(check)
+        if kept(self.done.looks) is check:
             self._kept = self._copied_weights()
 
-    def _keep(self, watch: Watch) -> None:
+    def _keep(self, early_stopping: EarlyStopping) -> None:
         """Leave the weights that are kept in the model; whatever interrupts it, those of the last step."""
         last = self._copied_weights()
         whole = self._kept or last
 
-        def shorten(share: float) -> None:
+        def scale(share: float) -> None:
             # One of the two factors is enough: the adapter's effect is their product.
             self._put_back({name: one * share if ".lora_B." in name else one for name, one in whole.items()})
 
         try:
             self._put_back(whole)
-            shortened = watch.keep_to_budget(shorten)
+            scaling = early_stopping.scale_to_budget(scale)
             found = self._copied_weights()
         finally:
             self._put_back(last)
         self._put_back(found)
-        self.done.shortened = shortened
+        self.done.shortened = scaling
         self.done.kept_step = kept(self.done.looks).step if self.done.looks else self.done.steps
 
     def _end_epoch(self) -> None:
@@ -235,10 +235,10 @@ class Trainer:
             weight.copy_(weights[name])
 
     def _encode(self) -> None:
-        sequences = self._lessons.encode(self._limits.max_tokens)
+        sequences = self._data.encode(self._limits.max_tokens)
         self._sequences = {one.id: one for one in sequences}
-        self._general = {one.id: one for one in self._lessons.general}
-        self._opening = shared_opening([*sequences, *self._lessons.general])
+        self._reference_examples = {one.id: one for one in self._data.reference_examples}
+        self._opening = shared_opening([*sequences, *self._data.reference_examples])
 
     def _set_rate(self, share: float) -> None:
         for group in self._optimizer.param_groups:
@@ -285,27 +285,27 @@ class Trainer:
 
     def _rows(self, ids: list[str]) -> list[PackedRow]:
         chosen = [self._sequences[id_] for id_ in ids if id_ in self._sequences]
-        beside = self._strategy.kl_batch_size if self._general else 0
-        general = list(self._general.values())
+        beside = self._strategy.kl_batch_size if self._reference_examples else 0
+        beside_them = list(self._reference_examples.values())
         first = self.done.steps * beside
-        chosen += [general[(first + i) % len(general)] for i in range(min(beside, len(general)))]
+        chosen += [beside_them[(first + i) % len(beside_them)] for i in range(min(beside, len(beside_them)))]
         return make_rows(chosen, self._limits.micro_batch_tokens, self._opening, packed=self._packed)
 
     def _accumulate(self, rows: list[PackedRow]) -> tuple[float, int]:
         """Gradients of one optimizer step, row by row. Sum of the experiences' token losses, and their number."""
         members = [one for row in rows for one in row.members]
-        learned = [one for one in members if one.id not in self._general]
+        learned = [one for one in members if one.id not in self._reference_examples]
         supervised = sum(one.supervised for one in learned)
-        general = sum(one.supervised for one in members if one.id in self._general)
+        reference_tokens = sum(one.supervised for one in members if one.id in self._reference_examples)
         is_weighted = self._strategy.weighs_by_salience
         scale = sum(one.weight * one.supervised for one in learned) if is_weighted else 0.0
         total = 0.0
         for row in rows:
             loss = torch.zeros((), device=self._device.torch_device)
             for one, logits, targets in row_logits(self._model, row, self._device):
-                if one.id in self._general:
-                    divergence = kl_from_base(logits, self._lessons.references[one.id]).sum()
-                    loss = loss + self._strategy.kl_weight * divergence / general
+                if one.id in self._reference_examples:
+                    divergence = kl_from_base(logits, self._data.references[one.id]).sum()
+                    loss = loss + self._strategy.kl_weight * divergence / reference_tokens
                     continue
                 token_loss = token_losses(logits, targets).sum()
                 total += token_loss.item()
@@ -313,15 +313,15 @@ class Trainer:
                 loss = loss + token_loss * (one.weight / scale if scale > 0 else 1 / supervised)
             loss.backward()  # type: ignore[no-untyped-call]
             self._pace.did(TRAINED * row.tokens)
-            self.tell()
+            self.report()
         return total, supervised
 
-    def looked(self, tokens: int) -> None:
-        """So many tokens went through the model while it was looked at."""
+    def validated(self, tokens: int) -> None:
+        """So many tokens went through the model in a validation check."""
         self._pace.did(FORWARD * tokens)
-        self.tell()
+        self.report()
 
-    def tell(self) -> None:
+    def report(self) -> None:
         """The heartbeat, after every micro-batch."""
         self._channel.progress(
             msgspec.structs.replace(

@@ -1,0 +1,108 @@
+"""The notes of the ledger: small facts that must survive a restart. Every note is declared here, and nowhere else.
+
+A note has a name, which is its key in the table ``notes`` of ``state.db``, and a type, which is its JSON form there. A
+name and a form stay for ever: an older state directory holds them. The writer of each note stands under its
+declaration; anybody may read it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final, Generic, NamedTuple, TypeVar
+
+import msgspec
+
+from sleepd.clock import Moment
+from sleepd.errors import DECODE_ERRORS, LedgerUnusable
+from sleepd.protocol.verdict import Comparison
+
+from .legacy_formats import SchedulerState
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True)
+class Note(Generic[_T]):
+    """The declaration of one note."""
+
+    name: str
+    kind: Any
+    """``_T``, as msgspec takes it."""
+
+    def decode(self, content: bytes) -> _T | None:
+        """What stands in the ledger; None: the note was taken away.
+
+        Raises:
+            LedgerUnusable: it is no such fact.
+        """
+        try:
+            found: _T | None = msgspec.json.decode(content, type=self.kind | None)
+        except DECODE_ERRORS as error:
+            raise LedgerUnusable(
+                f"the ledger's note {self.name} is not understood: {error}",
+                hint="install the version that wrote it, or a newer one",
+            ) from error
+        return found
+
+
+class Crashes(msgspec.Struct, frozen=True):
+    """How often a cycle was cut short by the death of its worker or of the daemon."""
+
+    cycle: int = 0
+    count: int = 0
+    at: datetime | None = None
+    """The last one."""
+
+
+class Misfit(NamedTuple):
+    """What a worker said of a champion that it could not continue."""
+
+    base: str
+    """The configured base at that time."""
+    champion: int | None
+    message: str
+
+
+class Demoted(msgspec.Struct, frozen=True, kw_only=True):
+    """A champion that was found worse, and whether it is out of use."""
+
+    champion: int
+    reason: str
+    at: Moment
+    found_by: int | None = None
+    """The cycle that found it; None: the operator's figure did."""
+    is_done: bool = False
+
+
+class FoundComparison(NamedTuple):
+    """What later experiences said of a champion."""
+
+    comparison: Comparison
+    found_by: int
+    """The cycle that asked."""
+
+
+PAUSED: Final = Note[bool]("is_paused", bool)
+"""Whether the operator wants no cycle to start. Written by ``cycles.sleeper``."""
+ALARMS: Final = Note[list[str]]("alarms", list[str])
+"""Names of the alarms that were logged and have not ended. Written by ``cycles.alarms``."""
+DUE_SINCE: Final = Note[datetime]("due_since", Moment)
+"""Since when a cycle is due and held back. Written by ``cycles.alarms``."""
+CRASHES: Final = Note[Crashes]("crashes", Crashes)
+"""Of the cycle that crashed last. Written by ``cycles.resume``."""
+IMPORTED_STATE: Final = Note[SchedulerState]("imported_scheduler_state", SchedulerState)
+"""What an older scheduler had left; set once. Written by ``cycles.history``."""
+IMPORTED_SEEN: Final = Note[list[int]]("imported_seen", list[int])
+"""Id hashes of what that scheduler had seen; set once. Written by ``cycles.history``."""
+BASE_CHANGED: Final = Note[Misfit]("base_changed", Misfit)
+"""The champion belongs to another base. Written by ``registry.compatibility``."""
+ADOPTED_UNFIT: Final = Note[Misfit]("adopted_unfit", Misfit)
+"""An adopted champion does not fit the base. Written by ``registry.compatibility``."""
+DEMOTION: Final = Note[Demoted]("demotion", Demoted)
+"""A champion that is to go, or that went. Written by ``registry.demotion``."""
+
+
+def comparison_note(champion: int) -> Note[FoundComparison]:
+    """Each champion has one, where a cycle found it worse. Written by ``registry.demotion``."""
+    return Note[FoundComparison](f"comparison_{champion}", FoundComparison)

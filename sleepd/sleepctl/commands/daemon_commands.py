@@ -43,7 +43,6 @@ def status(session: Session) -> ExitCode:
         from .watch_status import watch
 
         return watch(session)
-    now = session.clock.now()
     try:
         seen: Status = session.ask(GetStatus(), Status, timeout=STATUS_SECONDS)
         code = ExitCode.OK
@@ -54,7 +53,7 @@ def status(session: Session) -> ExitCode:
         code = session.note_offline(absent, seen.written_at)
     is_live = code == ExitCode.OK
     data = {**msgspec.to_builtins(seen), "is_live": is_live}
-    session.console.show(data, status_page(seen, now=now, is_live=is_live))
+    session.console.show(data, status_page(seen, now=session.clock.now(), is_live=is_live))
     return code
 
 

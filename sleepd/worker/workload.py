@@ -8,7 +8,7 @@ from .data.examples import total_tokens
 from .evaluation.probe_generation import Questions
 from .progress import FORWARD, TRAINED
 from .report import Exchanges
-from .training.early_stopping import LOOKS
+from .training.early_stopping import CHECKS
 from .training.schedule import epoch_ends
 
 
@@ -30,7 +30,7 @@ def training(job: Job, exchanges: Exchanges, *, steps_done: int) -> float:
     steps, at_once = ends[-1], sum(one.sampling_share for one in exchanges.trained)
     tokens = sum(len(one.ids) * one.sampling_share for one in exchanges.trained)
     work = TRAINED * len(ends) * (tokens + beside * at_once)
-    work += FORWARD * (LOOKS * total_tokens(exchanges.stopping) + total_tokens(exchanges.monitor))
+    work += FORWARD * (CHECKS * total_tokens(exchanges.stopping) + total_tokens(exchanges.monitor))
     return work * (steps - steps_done) / steps
 
 

@@ -1,4 +1,4 @@
-"""When a night ends early: what is looked at, which weights are kept, and what is said about it."""
+"""When a training ends early: what is checked, which weights are kept, and what is said about it."""
 
 from __future__ import annotations
 
@@ -13,21 +13,23 @@ from sleepd.worker.model.adapter import read_adapter
 from sleepd.worker.resume_point import read_resume_point
 from sleepd.worker.run import run
 from sleepd.worker.training.early_stopping import (
-    Look,
-    Shortening,
+    ScaledDown,
+    ValidationCheck,
     divide_holdout,
     is_enough,
     kept,
-    steps_to_look,
+    steps_to_check,
     tell_what_was_kept,
 )
 
 from .conftest import RecordingChannel, lessons, make_job, quick
 
 
-def look(step: int, loss: float, spread: float = 0.01) -> Look:
+def checked(step: int, loss: float, spread: float = 0.01) -> ValidationCheck:
     """The loss is the mean of three, which lie ``spread`` apart for every step that was made."""
-    return Look(step=step, losses=tuple((10, one) for one in (loss - spread * step, loss, loss + spread * step)))
+    return ValidationCheck(
+        step=step, losses=tuple((10, one) for one in (loss - spread * step, loss, loss + spread * step))
+    )
 
 
 def held_out(count: int) -> list[Lesson]:
@@ -37,10 +39,10 @@ def held_out(count: int) -> list[Lesson]:
     ]
 
 
-def test_the_looks_are_even_and_the_last_is_after_the_last_step():
-    """Six looks where there are steps enough, otherwise one after each step."""
-    assert steps_to_look(60) == [10, 20, 30, 40, 50, 60]
-    assert steps_to_look(3) == [1, 2, 3]
+def test_validation_checks_are_even():
+    """Six checks where there are steps enough, otherwise one after each step."""
+    assert steps_to_check(60) == [10, 20, 30, 40, 50, 60]
+    assert steps_to_check(3) == [1, 2, 3]
 
 
 def test_few_held_out_experiences_all_judge():
@@ -52,30 +54,30 @@ def test_few_held_out_experiences_all_judge():
     assert set(divide_holdout(held_out(50))[1]) == set(given_away) & set(held_out(50))
 
 
-def test_the_last_look_is_kept_that_is_not_worse_than_the_lowest_by_more_than_chance():
+def test_last_good_check_is_kept():
     """What differs by less than a standard error is as good, and then more steps are better; what is worse is not."""
-    looks = [look(1, 3.0), look(2, 2.5), look(3, 2.6)]
-    assert kept(looks) == looks[1]
-    as_good = [look(1, 3.0), look(2, 2.5, 0.2), look(3, 2.6, 0.3), look(4, 2.9, 0.2)]
+    checks = [checked(1, 3.0), checked(2, 2.5), checked(3, 2.6)]
+    assert kept(checks) == checks[1]
+    as_good = [checked(1, 3.0), checked(2, 2.5, 0.2), checked(3, 2.6, 0.3), checked(4, 2.9, 0.2)]
     assert kept(as_good[:3]) == as_good[2]
     assert kept(as_good) == as_good[2]
-    assert kept([look(1, 2.5), look(2, 2.5)]).step == 2
+    assert kept([checked(1, 2.5), checked(2, 2.5)]).step == 2
 
 
-def test_a_night_is_over_after_three_looks_in_vain():
-    """Two looks may be worse, a third one ends it."""
-    looks = [look(1, 2.5), look(2, 2.6), look(3, 2.7)]
+def test_training_ends_after_three_worse_checks():
+    """Two checks may be worse, a third one ends it."""
+    checks = [checked(1, 2.5), checked(2, 2.6), checked(3, 2.7)]
     assert not is_enough([])
-    assert not is_enough(looks)
-    assert is_enough([*looks, look(4, 2.7)])
-    assert not is_enough([*looks, look(4, 2.4)])
+    assert not is_enough(checks)
+    assert is_enough([*checks, checked(4, 2.7)])
+    assert not is_enough([*checks, checked(4, 2.4)])
 
 
 def test_a_shortened_night_and_an_early_stop_are_said_with_their_figures():
     """Drifts, budget and share; the kept loss and the last one with their steps; otherwise nothing."""
     channel = RecordingChannel()
-    short = Shortening(whole_drift=0.05, drift=0.028, share=0.75)
-    tell_what_was_kept([look(8, 2.5), look(16, 2.6)], short, 0.03, channel)
+    short = ScaledDown(whole_drift=0.05, drift=0.028, share=0.75)
+    tell_what_was_kept([checked(8, 2.5), checked(16, 2.6)], short, 0.03, channel)
     assert [(notice.event, notice.text) for notice in channel.notices] == [
         (
             "night_shortened",
@@ -89,16 +91,16 @@ def test_a_shortened_night_and_an_early_stop_are_said_with_their_figures():
         ),
     ]
     channel = RecordingChannel()
-    tell_what_was_kept([look(8, 2.5), look(16, 2.4)], None, 0.03, channel)
+    tell_what_was_kept([checked(8, 2.5), checked(16, 2.4)], None, 0.03, channel)
     tell_what_was_kept([], None, 0.03, channel)
     assert channel.notices == []
 
 
-def looks_of(staging) -> list[Look]:
+def checks_of(staging) -> list[ValidationCheck]:
     """Those of a training that is over, from its last resume point."""
     point = read_resume_point(staging / RESUME_POINT, torch.device("cpu"))
     assert point is not None
-    return point.position.training.looks
+    return point.position.training.checks
 
 
 @pytest.mark.worker
@@ -120,7 +122,7 @@ def test_a_night_beyond_its_budget_is_shortened(tiny_model, models, tmp_path):
     share = (shortened[of_one].norm() / whole[of_one].norm()).item()
     assert abs(share - percent / 100) <= 0.006, "the text rounds it"
     for name, tensor in whole.items():
-        # Shortening leaves the training itself alone, so that both were trained alike.
+        # Scaling down leaves the training itself alone, so that both were trained alike.
         torch.testing.assert_close(shortened[name], tensor * share if ".lora_B." in name else tensor)
 
 
@@ -139,10 +141,10 @@ def test_what_says_when_to_stop_is_in_no_figure(tiny_model, models, tmp_path):
     report = run(job, lessons(6, 16), RecordingChannel())
     assert report.stopping >= 3
     assert report.held_out == len(report.holdout) == 16 - report.stopping
-    assert [len(each.losses) for each in looks_of(tmp_path / "staging")] == [report.stopping] * len(
-        looks_of(tmp_path / "staging")
+    assert [len(each.losses) for each in checks_of(tmp_path / "staging")] == [report.stopping] * len(
+        checks_of(tmp_path / "staging")
     )
-    assert looks_of(tmp_path / "staging")
+    assert checks_of(tmp_path / "staging")
 
 
 @pytest.mark.worker

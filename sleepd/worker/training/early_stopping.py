@@ -1,12 +1,12 @@
-"""When a night has learned enough, and how much of it is kept.
+"""When a training has learned enough, and how much of it is kept.
 
-Where there are held-out experiences enough to give some away, their loss is looked at between the steps. Kept are the
-weights of the last look whose loss is not above the lowest one by more than a standard error of their paired
+Where there are held-out experiences enough to give some away, their loss is checked between the steps. Kept are the
+weights of the last check whose loss is not above the lowest one by more than a standard error of their paired
 difference: the rule of one standard error (Breiman et al., Classification and Regression Trees, 1984, 3.4.3), here in
 favour of more steps, since what is asked in other words is still learned where the loss no longer falls. Otherwise they
 are those after the last step.
 
-Then the drift is measured on the ``monitor`` prompts. An adapter whose drift is over the budget is shortened: its
+Then the drift is measured on the ``monitor`` prompts. An adapter whose drift is over the budget is scaled down: its
 effect is multiplied by what brings it within, which costs less of what was learned than going back to an earlier step
 does (drift grows with the square of that factor, what is gained about linearly).
 
@@ -32,10 +32,10 @@ from sleepd.worker.data.examples import Encoded
 from sleepd.worker.evaluation.loss_evaluator import Meter
 from sleepd.worker.model.losses import Reference
 
-LOOKS = 6
-"""A night, the last of them after the last step."""
+CHECKS = 6
+"""In a training, the last of them after the last step."""
 PATIENCE = 3
-"""So many looks in a row that are not better end the night."""
+"""So many checks in a row that are not better end the training."""
 LEAST_HELD_OUT = 12
 """With fewer held-out experiences all of them judge."""
 LEAST_TO_JUDGE = LOW_SAMPLE
@@ -52,7 +52,7 @@ _SHARE = 3
 """One in so many held-out experiences is given away."""
 
 
-class Look(msgspec.Struct, frozen=True, kw_only=True):
+class ValidationCheck(msgspec.Struct, frozen=True, kw_only=True):
     """What was read off after a step."""
 
     step: int
@@ -65,7 +65,7 @@ class Look(msgspec.Struct, frozen=True, kw_only=True):
         return sum(tokens * loss for tokens, loss in self.losses) / sum(tokens for tokens, _ in self.losses)
 
 
-class Shortening(msgspec.Struct, frozen=True, kw_only=True):
+class ScaledDown(msgspec.Struct, frozen=True, kw_only=True):
     """What became of an adapter beyond the drift budget."""
 
     whole_drift: float
@@ -77,8 +77,8 @@ class Shortening(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @dataclass(frozen=True)
-class Watch:
-    """What the looks are made with."""
+class EarlyStopping:
+    """What the checks are made with."""
 
     meter: Meter
     monitor: list[Encoded]
@@ -89,16 +89,16 @@ class Watch:
     drift_budget: float
     """Nats a token; infinite: there is no limit."""
 
-    def look(self, step: int) -> Look:
+    def check(self, step: int) -> ValidationCheck:
         """Measure the adapter as it stands after ``step`` steps on ``stopping``, of which there are some."""
         losses = self.meter.losses(self.stopping).values()
-        return Look(step=step, losses=tuple((one.tokens, one.mean) for one in losses))
+        return ValidationCheck(step=step, losses=tuple((one.tokens, one.mean) for one in losses))
 
-    def keep_to_budget(self, shorten: Callable[[float], None]) -> Shortening | None:
-        """Shorten the adapter where it is over the budget; None: it was not.
+    def keep_to_budget(self, scale: Callable[[float], None]) -> ScaledDown | None:
+        """Scale the adapter down where it is over the budget; None: it was not.
 
         Args:
-            shorten: multiplies the effect that the adapter had at first; it is left at what is kept.
+            scale: multiplies the effect that the adapter had at first; it is left at what is kept.
         """
         if not self.monitor or math.isinf(self.drift_budget):
             return None
@@ -107,11 +107,11 @@ class Watch:
             return None
         by_square = _MARGIN * math.sqrt(self.drift_budget / whole)
         for share in (*(by_square / 2**halved for halved in range(_HALVED)), 0.0):
-            shorten(share)
+            scale(share)
             drift = self._drift()
             if drift <= self.drift_budget:
                 break
-        return Shortening(whole_drift=whole, drift=drift, share=share)
+        return ScaledDown(whole_drift=whole, drift=drift, share=share)
 
     def _drift(self) -> float:
         return self.meter.divergence(self.monitor, self.references)
@@ -131,49 +131,49 @@ def _rank(one: Lesson) -> int:
     return rank(group_of(one)) if one.rank is None else one.rank
 
 
-def steps_to_look(steps: int) -> list[int]:
-    """After which of so many steps to look, in order; the last one is among them."""
-    return sorted({math.ceil(steps * number / LOOKS) for number in range(1, LOOKS + 1)})
+def steps_to_check(steps: int) -> list[int]:
+    """After which of so many steps to check, in order; the last one is among them."""
+    return sorted({math.ceil(steps * number / CHECKS) for number in range(1, CHECKS + 1)})
 
 
-def kept(looks: Sequence[Look]) -> Look:
-    """The one of these looks whose weights are kept."""
-    lowest = min(looks, key=lambda look: (look.loss, -look.step))
-    return next(look for look in reversed(looks) if look is lowest or not _is_worse(look, lowest))
+def kept(checks: Sequence[ValidationCheck]) -> ValidationCheck:
+    """The one of these checks whose weights are kept."""
+    lowest = min(checks, key=lambda check: (check.loss, -check.step))
+    return next(check for check in reversed(checks) if check is lowest or not _is_worse(check, lowest))
 
 
-def _is_worse(look: Look, lowest: Look) -> bool:
+def _is_worse(check: ValidationCheck, lowest: ValidationCheck) -> bool:
     """Whether its loss is above the lowest one by more than a standard error of the difference."""
-    pairs = [(tokens, loss, least) for (tokens, loss), (_, least) in zip(look.losses, lowest.losses, strict=True)]
+    pairs = [(tokens, loss, least) for (tokens, loss), (_, least) in zip(check.losses, lowest.losses, strict=True)]
     low = gain_interval(pairs, _ONE_STANDARD_ERROR).low
     return low is not None and low > 0
 
 
-def is_enough(looks: Sequence[Look]) -> bool:
-    """Whether more steps would be in vain: the last looks were all worse."""
-    return bool(looks) and sum(look.step > kept(looks).step for look in looks) >= PATIENCE
+def is_enough(checks: Sequence[ValidationCheck]) -> bool:
+    """Whether more steps would be in vain: the last checks were all worse."""
+    return bool(checks) and sum(check.step > kept(checks).step for check in checks) >= PATIENCE
 
 
 def tell_what_was_kept(
-    looks: Sequence[Look], shortened: Shortening | None, drift_budget: float, channel: Channel
+    checks: Sequence[ValidationCheck], scaled_down: ScaledDown | None, drift_budget: float, channel: Channel
 ) -> None:
     """Say where other weights than the last are kept, and why, with the figures."""
-    if shortened is not None:
-        channel.notice("night_shortened", shortened_text(shortened, drift_budget), warning=True)
-    if looks and (best := kept(looks)) is not looks[-1]:
-        channel.notice("training_stopped_early", stopped_text(best, looks[-1]))
+    if scaled_down is not None:
+        channel.notice("night_shortened", scaled_down_text(scaled_down, drift_budget), warning=True)
+    if checks and (best := kept(checks)) is not checks[-1]:
+        channel.notice("training_stopped_early", stopped_text(best, checks[-1]))
 
 
-def shortened_text(it: Shortening, drift_budget: float) -> str:
-    """That the drift budget shortened what was learned, with the figures."""
+def scaled_down_text(it: ScaledDown, drift_budget: float) -> str:
+    """That the drift budget scaled down what was learned, with the figures."""
     return (
         f"the drift was {it.whole_drift:.4f}, over the budget of {drift_budget:g}: what was learned is kept at "
         f"{it.share:.0%} of its effect, with a drift of {it.drift:.4f}"
     )
 
 
-def stopped_text(best: Look, last: Look) -> str:
-    """That the held-out loss ended the night, with the figures."""
+def stopped_text(best: ValidationCheck, last: ValidationCheck) -> str:
+    """That the held-out loss ended the training, with the figures."""
     return (
         f"the loss on held-out experiences was {best.loss:.4f} after {best.step} steps, and is {last.loss:.4f} after "
         f"{last.step}, by more than chance; the weights of then are kept"

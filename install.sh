@@ -10,7 +10,7 @@ usage: ./install.sh try [--keep] [--dry-run]
        sudo ./install.sh --rollback | --uninstall | --purge [--dry-run]
        ./install.sh --user …
 
-  try     Shows it working: a sample agent, a real model of 135 million parameters, one night's sleep, the replies
+  try     Shows it working: a sample agent, a real model of 135 million parameters, one training cycle, the replies
           before and after. No root, no systemd; everything stays in .sleepd-try/ here. A few minutes after
           the downloads, which are large (torch).
   test    Makes an environment in .sleepd-test/ here and runs the tests in it, in two processes, without those that
@@ -20,7 +20,7 @@ usage: ./install.sh try [--keep] [--dry-run]
           that was not running.
 
   --rollback            put the release before this one in use again
-  --uninstall           remove everything but adapters and configuration, and say where these are
+  --uninstall           remove everything but adapters and configuration, and print where these are
   --purge               remove these too
   --user                the same for you alone, with systemctl --user: in ~/.local and ~/.config, without root
   --worker-python PATH  take torch from this interpreter; nothing in it is changed. One with a CUDA torch that
@@ -66,7 +66,7 @@ stage() {
     if ((status != 0)); then
         printf 'failed\n\n'
         tail -n 25 "$log" | sed 's/^/    /' >&2
-        fail "that failed (exit status $status); the whole log: $log" "mend the cause and run the same command again"
+        fail "that failed (exit status $status); the whole log: $log" "fix the cause and run the same command again"
     fi
     printf '%4d s\n' $((SECONDS - started))
 }
@@ -182,7 +182,7 @@ choose_mode() {
     esac
     for each in "$@"; do
         [[ $allowed == *" $each "* ]] ||
-            fail "$each does not belong to $name; nothing was done" "./install.sh --help says what goes with what"
+            fail "$each does not belong to $name; nothing was done" "./install.sh --help shows which options go together"
     done
 }
 
@@ -191,7 +191,7 @@ main() {
     local is_all=false is_user=false is_purge=false worker_base="" release="" digest=""
     local prefix units local_prefix config_directory config state systemctl sudo
     # What config/requirements/ holds, by hash; and then ours, built with the setuptools that is there. torch comes
-    # between the two: which build fits is the machine's and the owner's choice, so no hash can be known.
+    # between the two: which build fits is the machine's and the operator's choice, so no hash can be known.
     local ours=(--no-deps --no-build-isolation) locked=(--require-hashes --no-deps --no-build-isolation --use-pep517 -r)
     here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd -P)
     read -ra torch <<<"${SLEEPD_TORCH:-torch==2.13.0}"

@@ -7,7 +7,7 @@ usage() {
     cat <<'EOF'
 usage: post_session_sleep.sh [--force]
 
-Shows the check, asks the daemon for a sleep, says what came of it, and returns 0 whatever that was. It does not
+Shows the check, asks the daemon for a cycle, prints the result, and returns 0 in every case. It does not
 wait for the sleep to end; `sleepctl status` shows how it goes.
 
   --force   sleep also when the thresholds are not reached
@@ -35,14 +35,14 @@ ask() {
 
 explain() {
     case $1 in
-        0) say "a sleep was started; watch it with: sleepctl status" ;;
-        3) say "no sleep: the daemon is not running; start it with: sudo systemctl start sage-sleepd" ;;
-        5) say "no sleep: there is nothing to do now" ;;
-        7) say "no new sleep: one is under way already" ;;
-        8) say "no sleep: no permission; see the hint above" ;;
+        0) say "a cycle was started; watch it with: sleepctl status" ;;
+        3) say "no cycle: the daemon is not running; start it with: sudo systemctl start sage-sleepd" ;;
+        5) say "no cycle: there is nothing to do now" ;;
+        7) say "no new cycle: one is running already" ;;
+        8) say "no cycle: no permission; see the hint above" ;;
         124) say "no answer from sleepctl within ${SLEEPCTL_SECONDS:-30} s; see: journalctl -u sage-sleepd -n 50" ;;
-        126 | 127) say "no sleep: $sleepctl cannot be run; is sage-sleepd installed?" ;;
-        *) say "no sleep: sleepctl ended with exit status $1; see: journalctl -u sage-sleepd -n 50" ;;
+        126 | 127) say "no cycle: $sleepctl cannot be run; is sage-sleepd installed?" ;;
+        *) say "no cycle: sleepctl ended with exit status $1; see: journalctl -u sage-sleepd -n 50" ;;
     esac
 }
 
@@ -56,7 +56,7 @@ main() {
             return
             ;;
         *)
-            say "expected --force or nothing, found '$1'; no sleep was asked for"
+            say "expected --force or nothing, found '$1'; no cycle was requested"
             return
             ;;
     esac
@@ -65,11 +65,11 @@ main() {
         explain 127
         return
     fi
-    # `check` says by its output whether sleep is due; a status of its own is explained by what follows.
+    # `check` shows in its output whether a cycle is due; a status of its own is explained by what follows.
     ask check || true
     ask "${run[@]}" || status=$?
     explain "$status"
 }
 
-main "$@" || say "ended with exit status $?; no sleep was asked for"
+main "$@" || say "ended with exit status $?; no cycle was requested"
 exit 0

@@ -17,9 +17,9 @@ from .text.display import clean
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the daemon until it is told to stop; returns the exit status."""
+    """Run the daemon until a signal stops it; returns the exit status."""
     options = build_parser().parse_args(arguments)
-    os.umask(os.umask(0o027) | 0o027)  # what it and its worker write was said to the agent
+    os.umask(os.umask(0o027) | 0o027)  # what it and its worker write contains the agent's conversations
     try:
         path = options.config or discover(os.environ)
         if path is None:

@@ -1,6 +1,6 @@
 """The client's end of the control socket: one request out, one answer in, blocking, on the standard library alone.
 
-Every way in which the daemon cannot be reached is told apart here and carries the command to type.
+Every way in which the daemon cannot be reached has an error of its own here, with the command to type.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from .errors import DECODE_ERRORS, Busy, DaemonNotRunning, PermissionDenied, Pro
 from .protocol.control import Announcement, Request, Subscribe, decode_answer, encode
 
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
-"""Nothing the daemon says is as long; something else on the socket may never end its line."""
+"""No answer of the daemon is as long; something else on the socket may never end its line."""
 
 ANSWER_SECONDS = 60.0
 """Longer than the daemon takes to read a large buffer or to stop a worker."""
 
 CONNECT_SECONDS = 5.0
-_SEE_JOURNAL = "what it last did: journalctl -u sage-sleepd -n 50"
+_SEE_JOURNAL = "its last messages: journalctl -u sage-sleepd -n 50"
 
 _T = TypeVar("_T")
 

@@ -1,15 +1,25 @@
-"""The life of one sleep cycle, as a table.
+"""The states of one sleep cycle, as a table.
 
 Rule 1: every transition is in ``TRANSITIONS`` and nowhere else.
 Rule 2: this file knows no clock, file, process or message.
 Rule 3: an illegal event raises and changes nothing.
+Rule 4: every state is listed. A terminal one has an empty row, so that a missing row is always a mistake.
 
-Theory of operation. A cycle is ``planned`` in the ledger before its worker exists. The worker trains, then evaluates;
-its report is judged, and the verdict is written down (``judged``) *before* anything is renamed, so that a crash between
-the two can be finished from what is on disk. Only ``promoted``, ``rejected`` and ``inconclusive`` count as a judged
-cycle: they move "last sleep" and what counts as new. The others leave both as they were. A shutdown or a crash
-suspends; where going on is impossible, the cycle is interrupted. Each state is listed; a terminal one has no way out,
-so that absence is never an accident.
+Theory of operation. A cycle is ``planned`` before its worker exists. The worker trains, then evaluates. Its report is
+``judged``; the verdict is then put into effect, and the cycle ends as ``promoted``, ``rejected`` or ``inconclusive``.
+Only these three count as a sleep: they move "last sleep" and what counts as new. ``failed``, ``cancelled`` and
+``interrupted`` leave both as they were. A shutdown or a crash suspends; a suspended cycle goes on with
+``training_started``, or is interrupted where it cannot go on.
+
+``judged`` has no way to ``suspended``: the worker is done and the rest takes the daemon a moment, so what a crash left
+there is finished or given up at the next start, never resumed. It has no way to ``cancelled`` either: from then on the
+operator undoes with ``rollback``.
+
+Order of writes. The ledger stores each state in one transaction with its reason. Where a state promises something on
+disk, the disk comes first (``planned``: the staged job; ``promoted``: the directory and ``current``). Where a state
+gives something up, the ledger comes first (``failed``: then the staging directory is removed). After a power cut the
+ledger is therefore one state behind the disk, or leftovers of an end are still to be removed; ``cycles.recovery``
+mends both.
 """
 
 from __future__ import annotations
@@ -103,18 +113,18 @@ def advance(state: State, event: Event) -> State:
         ) from None
 
 
-def undo_command(cycle: int, state: str, *, is_standing: bool, champions: Iterable[int]) -> str:
+def undo_command(cycle: int, state: str, *, is_active: bool, champions: Iterable[int]) -> str:
     """The command that takes back what a cycle did; empty: nothing of it is in use.
 
     Args:
         cycle: its number.
         state: a ``State``, or what an older trainer's cycle is called.
-        is_standing: whether it was promoted and not rolled back since.
+        is_active: whether it was promoted and not rolled back since.
         champions: all that stand and have their weights.
     """
     if state in UNDECIDED_STATES:
         return "sleepctl cancel"
-    if not is_standing:
+    if not is_active:
         return ""
     was = max((each for each in champions if each < cycle), default=0)
     return f"sleepctl rollback {was}"

@@ -8,7 +8,7 @@ from pathlib import Path
 from .version import VERSION
 
 EXIT_CODES = {
-    0: "stopped as told",
+    0: "stopped by a signal",
     1: "failed",
     2: "usage",
     7: "the state directory is in use",

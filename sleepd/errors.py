@@ -22,7 +22,7 @@ class SleepdError(Exception):
 
     def __init__(self, message: str, *, hint: str = "") -> None:
         if type(self) is SleepdError:
-            raise TypeError("raise a subclass of SleepdError that says whose fault it is")
+            raise TypeError("raise a subclass of SleepdError that names whose fault it is")
         super().__init__(message)
         self.message = message
         self.hint = hint
@@ -34,7 +34,7 @@ class SleepdError(Exception):
 
 
 class ConfigError(SleepdError):
-    """The owner's configuration: a file, a key, a value, or a combination of them."""
+    """The operator's configuration: a file, a key, a value, or a combination of them."""
 
     exit_code = 9
 
@@ -50,7 +50,7 @@ class BufferUnreadable(SleepdError):
 
 
 class CheckpointInvalid(SleepdError):
-    """A checkpoint on disk is incomplete, damaged or not what its manifest says."""
+    """A checkpoint on disk is incomplete, damaged or different from its manifest."""
 
 
 class LedgerUnusable(SleepdError):
@@ -87,11 +87,11 @@ class ProtocolError(SleepdError):
 
 
 class WorkerFailed(SleepdError):
-    """The worker process ended without a report: it crashed, hung, was killed or said why it gave up."""
+    """The worker process ended without a report: it crashed, hung, was killed or reported why it gave up."""
 
 
 class WorkerDied(WorkerFailed):
-    """It said nothing more: it was killed, crashed or hung. What it had done so far may be gone on from."""
+    """It ended without a message: it was killed, crashed or hung. A resumed run may continue what it had done."""
 
 
 class ScreeningFailed(SleepdError):

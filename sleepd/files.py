@@ -18,7 +18,7 @@ _BLOCK_BYTES: Final = 2**20
 MAX_LOCK_BYTES: Final = 4096
 DIRECTORY_MODE: Final = 0o750
 FILE_MODE: Final = 0o640
-"""For the owner and the group: what is written here was said to the agent."""
+"""For the owner and the group: what is written here contains the agent's conversations."""
 
 
 def fsync_path(path: Path) -> None:
@@ -125,7 +125,7 @@ def is_regular(path: Path) -> bool:
     """Whether a regular file stands there itself, and no link to one.
 
     Raises:
-        OSError: it cannot be told.
+        OSError: it cannot be determined.
     """
     try:
         return stat.S_ISREG(path.lstat().st_mode)

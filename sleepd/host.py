@@ -35,5 +35,5 @@ def worker_python(configured: str) -> str:
 
 
 def has_gpu() -> bool:
-    """Whether the driver of a GPU is loaded, whatever torch says of it."""
+    """Whether the driver of a GPU is loaded, whatever torch reports."""
     return any(Path(sign).exists() for sign in _SIGNS)

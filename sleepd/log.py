@@ -92,7 +92,7 @@ class JournalRenderer:
     (``SLEEPD_CYCLE``), and MESSAGE_ID where ``journalctl -x`` has an explanation.
     Protocol: systemd's "Native Journal Protocol". Where the datagram is refused, the line goes to standard error, with
     systemd's priority prefix. Where that leads nowhere either, because journald is stopped, the line is lost, and how
-    many were is the first thing said when it is back: no sleep is lost for want of a log.
+    many were is logged first when it is back. A missing log never stops a cycle.
 
     Args:
         address: where journald listens.

@@ -69,7 +69,7 @@ class SleepScheduler:
     drop-ins and the environment, as for the daemon; else it is the default shown.
 
     Raises:
-        ConfigError: no buffer is given and none is configured, or the configuration says something wrong.
+        ConfigError: no buffer is given and none is configured, or the configuration has an error.
     """
 
     def __init__(
@@ -268,8 +268,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The older script: check, or sleep if due, or (``--force``) sleep; prints JSON."""
     parser = argparse.ArgumentParser(prog="python -m sleepd.scheduler", description="Sleep if due, as configured.")
     choice = parser.add_mutually_exclusive_group()
-    choice.add_argument("--check", action="store_true", help="say whether a sleep is due, and do nothing")
-    choice.add_argument("--force", action="store_true", help="sleep even if the three conditions do not hold")
+    choice.add_argument("--check", action="store_true", help="report whether a cycle is due, and do nothing")
+    choice.add_argument("--force", action="store_true", help="start a cycle even if the three conditions are not met")
     options = parser.parse_args(arguments)
     try:
         scheduler = SleepScheduler()

@@ -2,7 +2,7 @@
 
 For the installer: a release that cannot sleep here is not put in use, nor one whose libraries compute another loss than
 the tested ones (``worker.known_loss``). Covered: both environments, the wire between them, training, measuring, saving.
-Not covered: the owner's model and the GPU; for these there is ``sleepctl doctor``.
+Not covered: the operator's model and the GPU; for these there is ``sleepctl doctor``.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _MODEL_SECONDS = 300.0
 def main(arguments: Sequence[str] | None = None) -> int:
     """Sleep once in a directory that is removed afterwards; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m sleepd.selftest", description=__doc__.splitlines()[0])
-    parser.add_argument("--config", type=Path, help="the owner's configuration, for worker.python")
+    parser.add_argument("--config", type=Path, help="the operator's configuration, for worker.python")
     given = parser.parse_args(arguments)
     configure("error")
     try:
@@ -92,7 +92,7 @@ def _make_model(directory: Path, python: str) -> None:
     last = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
     if done.returncode == OTHER_LOSS:
         raise WorkerFailed(
-            f"{python}: its libraries compute something else than the tested ones: {last}",
+            f"{python}: its libraries compute another loss than the tested versions: {last}",
             hint=f"take the versions of config/requirements/worker.txt; which are there: {python} -m pip list",
         )
     if done.returncode:

@@ -138,7 +138,7 @@ pip_install() {
 daemon_environment() {
     run "$python" -m venv "$release/daemon"
     pip_install "$release/daemon" "${locked[@]}" "$here/config/requirements/build.txt"
-    # Built here, where nothing else is: beside an owner's torch an old setuptools may lie. What pip leaves in the source
+    # Built here, where nothing else is: beside the operator's torch an old setuptools may lie. What pip leaves in the source
     # directory is not part of the release.
     run "$release/daemon/bin/python" -m pip wheel --quiet --disable-pip-version-check --no-input "${ours[@]}" \
         --wheel-dir "$release/wheel" "$release/source"
@@ -202,7 +202,7 @@ worker_environment() {
     if [[ -z $worker_base ]]; then
         pip_install "$release/worker" --no-deps "$(wheel)"
     else
-        # What is missing in the owner's interpreter comes into ours, by its hash. What is there stays; where it does not
+        # What is missing in the operator's interpreter comes into ours, by its hash. What is there stays; where it does not
         # fit, pip chooses another one, of which no hash is known. torch is held at the version that is there.
         local version=0
         $is_dry || version=$("$base" -c 'import torch; print(torch.__version__.partition("+")[0])')
@@ -218,7 +218,7 @@ worker_environment() {
     fi
 }
 
-# As the service's user, with the owner's configuration where there is one: a wrong worker.python is found here.
+# As the service's user, with the operator's configuration where there is one: a wrong worker.python is found here.
 self_test() {
     local as=() arguments=()
     $is_user || as=(runuser -u sage-sleepd --)
@@ -314,7 +314,7 @@ has_gpu() {
     esac
 }
 
-# The owner's file is never written again once it is there; what is new in the default lies beside it.
+# The operator's file is never written again once it is there; what is new in the default lies beside it.
 first_config() {
     local make=("$1/daemon/bin/python" -P -m sleepd.sleepctl.first_config) scope=()
     if $is_user; then

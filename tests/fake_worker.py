@@ -28,14 +28,14 @@ from sleepd.protocol.job import (
     Failure,
     Hello,
     Job,
-    Lesson,
     Progress,
     Reply,
     Report,
     TrainingCheck,
+    TrainingExample,
     WorkerMessage,
+    decode_examples,
     decode_job,
-    decode_lessons,
     encode,
 )
 from sleepd.version import VERSION
@@ -58,7 +58,7 @@ class Pause(NamedTuple):
 
 
 def report(
-    lessons: list,
+    examples: list,
     rate: float,
     before: float,
     after: float,
@@ -67,8 +67,8 @@ def report(
     spread: float = 0.0,
     job: Job | None = None,
 ) -> Report:
-    trained = [lesson for lesson in lessons if lesson.role == "train"]
-    held = [lesson for lesson in lessons if lesson.role == "holdout"]
+    trained = [example for example in examples if example.role == "train"]
+    held = [example for example in examples if example.role == "holdout"]
     checks = [
         TrainingCheck(name=name, passed=True, figure=1.0, limit=0.0, detail="fine")
         for name in ("supervised_tokens", "adapter_changed", "losses_finite", "reload_matches")
@@ -78,7 +78,7 @@ def report(
         device="cpu",
         dtype="float32",
         trained=len(trained),
-        replayed=sum(lesson.role == "replay" for lesson in lessons),
+        replayed=sum(example.role == "replay" for example in examples),
         held_out=len(held),
         truncated=0,
         tokens=100,
@@ -143,13 +143,15 @@ def evidence(on_probation: Probation | None) -> Evidence:
     )
 
 
-def read_job(staging: Path) -> tuple[Job, list[Lesson]]:
+def read_job(staging: Path) -> tuple[Job, list[TrainingExample]]:
     """What the daemon staged for a worker."""
     work = staging / "work"
-    return decode_job((work / "job.json").read_bytes()), decode_lessons((work / "experiences.jsonl").read_bytes())
+    return decode_job((work / "job.json").read_bytes()), decode_examples((work / "experiences.jsonl").read_bytes())
 
 
-def messages(behaviour: str, job: Job, lessons: list[Lesson], staging: Path) -> Iterator[WorkerMessage | Pause]:
+def messages(
+    behaviour: str, job: Job, examples: list[TrainingExample], staging: Path
+) -> Iterator[WorkerMessage | Pause]:
     """What it sends, to be sent one after the other; it leaves an adapter before the report."""
     yield Hello(version="0.0.0" if behaviour == "other_version" else VERSION, pid=os.getpid())
     if behaviour in FAILURES:
@@ -176,7 +178,7 @@ def messages(behaviour: str, job: Job, lessons: list[Lesson], staging: Path) -> 
     after = 3.5 if behaviour == "reject" else 2.5
     spread = 0.19 if behaviour == "open" else 0.0
     rate = job.strategy.learning_rate
-    yield report(lessons, rate, 3.0, after, is_loop=behaviour == "loop", spread=spread, job=job)
+    yield report(examples, rate, 3.0, after, is_loop=behaviour == "loop", spread=spread, job=job)
 
 
 def break_off(behaviour: str, wire: socket.socket) -> None:

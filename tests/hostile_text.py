@@ -22,8 +22,8 @@ from sleepd.buffer.trained_texts import Place, Whereabouts, trained_texts, where
 from sleepd.policy import recall, repetition, reply_statistics
 from sleepd.quarantine import near_duplicates
 from sleepd.text import bounded_text, display, hidden_forms, shell
-from sleepd.text.labelled_secrets import find_recovery_codes, find_told
-from sleepd.text.personal_data import find_personal, masked, told
+from sleepd.text.labelled_secrets import find_labelled, find_recovery_codes
+from sleepd.text.personal_data import counts_text, find_personal, masked
 from sleepd.text.seed_phrases import holds_seed_phrase
 from sleepd.text.token_patterns import find_cut_token, find_token
 
@@ -180,11 +180,11 @@ FUNCTIONS: dict[str, Callable[[str], Any]] = {
     "without_gaps": hidden_forms.without_gaps,
     "decoded": lambda text: deque(hidden_forms.decoded(text), maxlen=0),
     "find_personal": find_personal,
-    "masked, told": lambda text: told(masked(text)[1]),
+    "masked, told": lambda text: counts_text(masked(text)[1]),
     "holds_seed_phrase": holds_seed_phrase,
     "find_token": lambda text: [find_token(line) for line in bounded_text.short_lines(text)],
     "find_cut_token": find_cut_token,
-    "find_told": lambda text: [find_told(line) for line in bounded_text.short_lines(text) if len(line) >= 8],
+    "find_labelled": lambda text: [find_labelled(line) for line in bounded_text.short_lines(text) if len(line) >= 8],
     "find_recovery_codes": find_recovery_codes,
     "clean": display.clean,
     "clean_lines": display.clean_lines,

@@ -83,8 +83,8 @@ class WorkerHere:
 
     async def run(self, staging: Path) -> Report | Failure:
         """As the worker's."""
-        job, lessons = read_job(staging)
-        for sent in messages(self._behaviour, job, lessons, staging):
+        job, examples = read_job(staging)
+        for sent in messages(self._behaviour, job, examples, staging):
             if await self._is_stopped(PAUSE_SECONDS if isinstance(sent, Pause) else 0.0):
                 return Failure(kind="stopped", message="asked to stop")
             if isinstance(sent, Pause):

@@ -60,7 +60,7 @@ def test_a_figure_stands_beside_the_checkpoints(stage: Stage) -> None:
     assert [(each.name, each.value) for each in stage.play(scene)] == [("accuracy", 0.9)]
 
 
-def test_a_champion_that_breaks_a_limit_is_rolled_back(stage: Stage) -> None:
+def test_champion_breaking_limit_is_rolled_back(stage: Stage) -> None:
     """At once, by itself, with the limit as the reason; the alarm stands."""
     done = add(limited(stage, "accuracy >= 0.8"), 2, "accuracy", 0.7)
     assert (done.is_broken, done.was_champion, done.champion) == (True, True, 1)
@@ -94,7 +94,7 @@ def test_what_a_limit_rests_on(
     assert (done.is_broken, done.champion) == (is_broken, 1 if is_broken else 2)
 
 
-def test_a_broken_limit_of_another_cycle_changes_nothing(stage: Stage) -> None:
+def test_limit_broken_elsewhere_changes_nothing(stage: Stage) -> None:
     """It is said, and what is in use stays."""
     done = add(limited(stage, "accuracy >= 0.8"), 1, "accuracy", 0.1)
     assert (done.is_broken, done.was_champion, done.champion) == (True, False, 2)
@@ -117,7 +117,7 @@ def test_what_is_refused(stage: Stage) -> None:
     assert (stage.state / "metrics.json").read_text() == "{"
 
 
-def test_a_name_is_checked_on_the_wire() -> None:
+def test_wire_checks_the_name() -> None:
     """Nothing else than a short word comes through."""
     with pytest.raises(msgspec.ValidationError):
         msgspec.json.decode(b'{"op":"addmetric","cycle":1,"name":"a b"}', type=AddMetric)

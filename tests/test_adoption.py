@@ -58,7 +58,7 @@ def fingerprint(state: Path) -> dict[str, tuple[str, int]]:
     return {str(f): (hashlib.sha256(f.read_bytes()).hexdigest(), f.stat().st_mtime_ns) for f in files}
 
 
-def test_the_newest_adapter_is_champion_adopted_and_not_measured(stage: Stage) -> None:
+def test_newest_adapter_is_adopted_unmeasured(stage: Stage) -> None:
     """History, last time and last cycle come over; nobody is led to believe that the adapter was measured."""
     status = stage.play(explain)
     assert (status.champion.cycle, status.champion.is_adopted, status.champion.measured_by) == (7, True, None)
@@ -74,7 +74,7 @@ def test_the_newest_adapter_is_champion_adopted_and_not_measured(stage: Stage) -
     assert {each.state for each in older} == {"imported"}
 
 
-def test_numbering_goes_on_and_the_sum_of_all_cycles_is_no_buffer_length(stage: Stage) -> None:
+def test_cycle_numbering_continues(stage: Stage) -> None:
     """With total_experiences_trained = 7000, two new experiences are still two new ones."""
     assert stage.play(explain).decision.reason == "Insufficient new experiences (0 < 2)"
     stage.write(24)
@@ -91,7 +91,7 @@ def test_the_newest_is_the_highest_number(tmp_path: Path) -> None:
     assert stage.play(explain).champion.cycle == 1000
 
 
-def test_what_it_may_have_trained_on_is_never_held_out(stage: Stage) -> None:
+def test_possibly_trained_is_never_held_out(stage: Stage) -> None:
     """Neither at once nor after a restart: the twelve are learned, and only later ones are measured on."""
     stage.play(explain)
     stage.write(40)
@@ -104,7 +104,7 @@ def test_what_it_may_have_trained_on_is_never_held_out(stage: Stage) -> None:
     assert lineage["held_out"]
 
 
-def test_the_first_so_many_of_the_buffer_are_the_older_ones(stage: Stage) -> None:
+def test_first_buffer_entries_are_the_older(stage: Stage) -> None:
     """With the older scheduler's own state, what came after its last sleep is new and may be held out."""
     state = {"last_sleep_time": "2026-01-07T03:00:00", "last_sleep_cycle": 7, "experiences_at_last_sleep": 5}
     (stage.state / "scheduler_state.json").write_text(json.dumps({**state, "total_sleep_cycles": 7}))
@@ -114,7 +114,7 @@ def test_the_first_so_many_of_the_buffer_are_the_older_ones(stage: Stage) -> Non
     assert len(recorded) == 5
 
 
-def test_a_state_that_the_older_scheduler_made_up_from_a_checkpoint_is_seen_through(stage: Stage) -> None:
+def test_invented_older_state_is_recognised(stage: Stage) -> None:
     """Its history then has the trainer's form, and its buffer length is the trainer's sum."""
     made_up = {
         "last_sleep_time": "2026-01-07T03:00:00",
@@ -129,7 +129,7 @@ def test_a_state_that_the_older_scheduler_made_up_from_a_checkpoint_is_seen_thro
     assert stage.play(explain).buffer.new == 3
 
 
-def test_an_absent_buffer_is_not_taken_for_what_was_seen(stage: Stage) -> None:
+def test_absent_buffer_counts_as_unseen(stage: Stage) -> None:
     """The first look is the first one that finds a buffer."""
     stage.buffer.rename(stage.directory / "elsewhere")
     stage.play(explain)
@@ -137,7 +137,7 @@ def test_an_absent_buffer_is_not_taken_for_what_was_seen(stage: Stage) -> None:
     assert stage.play(explain).buffer.new == 0
 
 
-def test_nothing_inside_the_older_folders_is_ever_written(stage: Stage) -> None:
+def test_older_folders_are_never_written(stage: Stage) -> None:
     """Adoption, a cycle, rolling back and forth, and a lost ledger leave every file and its time as they were."""
     before = fingerprint(stage.state)
     stage.play(explain)
@@ -174,7 +174,7 @@ def test_a_lost_ledger_changes_no_answer(stage: Stage) -> None:
     assert stage.play(answers) == before
 
 
-def test_rolled_back_to_the_base_it_is_not_adopted_again(stage: Stage) -> None:
+def test_rolled_back_adapter_is_not_readopted(stage: Stage) -> None:
     """The owner's choice outlives a restart and a lost ledger."""
 
     async def to_base(sleeper: OpenSleeper) -> None:
@@ -186,14 +186,14 @@ def test_rolled_back_to_the_base_it_is_not_adopted_again(stage: Stage) -> None:
     assert stage.play(explain).champion is None
 
 
-def test_a_crash_between_link_and_record_adopts_again(stage: Stage) -> None:
+def test_crash_between_link_and_record_readopts(stage: Stage) -> None:
     """The link without its record is no damaged champion."""
     (stage.state / "current").symlink_to("cycle_007")
     status = stage.play(explain)
     assert (status.champion.cycle, status.last_error) == (7, None)
 
 
-def test_another_lora_shape_starts_a_new_lineage_aloud(stage: Stage) -> None:
+def test_other_lora_shape_starts_new_lineage(stage: Stage) -> None:
     """The default strategy cannot continue it: the status says so before, and the cycle starts from the base."""
     stage.config = changed(stage.config, "training", strategy="consolidate")
     champion = stage.play(explain).champion
@@ -205,7 +205,7 @@ def test_another_lora_shape_starts_a_new_lineage_aloud(stage: Stage) -> None:
 
 
 @pytest.mark.parametrize("kind", ["parent_unusable", "shape_changed"])
-def test_an_adapter_that_does_not_fit_the_base_is_tried_once(stage: Stage, kind: str) -> None:
+def test_unfit_adapter_is_tried_once(stage: Stage, kind: str) -> None:
     """Only a worker can tell; then the next cycle starts from the base and says why, instead of failing for ever."""
     stage.play(explain)
     stage.write(40)
@@ -237,7 +237,7 @@ SPOILED = {
 
 
 @pytest.mark.parametrize("damage", sorted(SPOILED))
-def test_a_damaged_newest_is_left_and_the_one_before_is_adopted(tmp_path: Path, damage: str) -> None:
+def test_damaged_newest_yields_to_previous(tmp_path: Path, damage: str) -> None:
     """Every kind of damage is named, nothing is unpickled, and an older sound adapter is taken."""
     stage = Stage(tmp_path)
     write_older_cycle(stage.state, 6)
@@ -299,7 +299,7 @@ def counted_reads(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return sizes
 
 
-def test_a_pickled_adapter_is_refused_with_the_way_out(tmp_path: Path) -> None:
+def test_pickled_adapter_is_refused_with_hint(tmp_path: Path) -> None:
     """adapter_model.bin is never opened; the hint says how to convert it where it was made."""
     path = write_older_cycle(tmp_path, 7)
     (path / "adapter_model.safetensors").rename(path / "adapter_model.bin")
@@ -312,7 +312,7 @@ def test_a_pickled_adapter_is_refused_with_the_way_out(tmp_path: Path) -> None:
     ("high", "low", "is_finite"),
     [(0x7F, 0x80, False), (0xFF, 0x80, False), (0x7F, 0x00, True), (0x3F, 0x80, True)],
 )
-def test_bfloat16_weights_are_read_for_what_they_are(tmp_path: Path, high: int, low: int, is_finite: bool) -> None:
+def test_bfloat16_weights_are_read(tmp_path: Path, high: int, low: int, is_finite: bool) -> None:
     """Infinity and NaN have all eight exponent bits; the greatest finite number has not."""
     path = write_older_cycle(tmp_path, 7, weights=halved(bytes([low, high])))
     if is_finite:
@@ -333,7 +333,7 @@ def halved(value: bytes) -> bytes:
     return len(text).to_bytes(8, "little") + text + value * ((len(GOOD) - 8 - length) // 4)
 
 
-def test_what_is_no_checkpoint_is_passed_over(tmp_path: Path) -> None:
+def test_other_folders_are_ignored(tmp_path: Path) -> None:
     """A file and a link of such a name, another name, and a folder without an adapter."""
     stage = Stage(tmp_path)
     write_older_cycle(stage.state, 3)
@@ -358,7 +358,7 @@ def test_what_is_no_checkpoint_is_passed_over(tmp_path: Path) -> None:
         {"training_history": [{"cycle": 7, "timestamp": "2026-01-07T03:00:00+00:00"}]},
     ],
 )
-def test_numbers_in_quotes_and_missing_keys_are_understood(tmp_path: Path, training: dict[str, Any]) -> None:
+def test_quoted_numbers_are_understood(tmp_path: Path, training: dict[str, Any]) -> None:
     """What other tools have rewritten by hand still tells the last cycle."""
     stage = Stage(tmp_path)
     write_older_cycle(stage.state, 7, **training)
@@ -398,7 +398,7 @@ def test_an_empty_history_has_its_count(
 @pytest.mark.parametrize(
     "training", [{"sleep_cycle_count": "seven"}, {"last_updated": "yesterday"}, {"training_history": 3}]
 )
-def test_a_history_that_makes_no_sense_is_left_out(tmp_path: Path, training: dict[str, Any]) -> None:
+def test_senseless_history_is_ignored(tmp_path: Path, training: dict[str, Any]) -> None:
     """The adapter is adopted all the same; the history is that of the cycle before."""
     stage = Stage(tmp_path)
     write_older_cycle(stage.state, 6)
@@ -421,7 +421,7 @@ def test_swapped_adapter_is_not_adopted(stage: Stage, monkeypatch: pytest.Monkey
     assert stage.play(explain).champion.cycle == 6
 
 
-def test_an_adopted_adapter_that_changes_afterwards_is_not_used(stage: Stage) -> None:
+def test_adopted_adapter_changed_later_is_unused(stage: Stage) -> None:
     """Its files are hashed when it is adopted; what is something else now falls back to the base, and is named."""
     stage.play(explain)
     assert verify(stage.state / "cycle_007").verdict == "adopted"
@@ -443,7 +443,7 @@ def test_one_cycle_can_be_shown(stage: Stage) -> None:
 
 
 @pytest.mark.worker
-def test_the_first_cycle_that_continues_it_measures_it(tmp_path: Path, tiny_model: Path) -> None:
+def test_first_continuing_cycle_measures_it(tmp_path: Path, tiny_model: Path) -> None:
     """The real worker continues the older adapter; afterwards its own figures are known, and by which cycle."""
     config = changed(config_for(tmp_path), "model", base=str(tiny_model))
     config = changed(config, "worker", python=str(real_interpreter(tmp_path / "python")))

@@ -41,7 +41,7 @@ CASES = [
 @pytest.mark.parametrize(
     ("made", "hours", "cycles", "names"), [case[1:] for case in CASES], ids=[case[0] for case in CASES]
 )
-def test_rules(made: Decision, hours: float, cycles: int, names: list[str]) -> None:
+def test_alarm_rules_hold(made: Decision, hours: float, cycles: int, names: list[str]) -> None:
     """Each warning has its limit, and each names what to do something about."""
     found = alarms(made, hours_due=hours, cycles_today=cycles, limits=LIMITS)
     assert [alarm.name for alarm in found] == names
@@ -64,7 +64,7 @@ async def pause(sleeper: OpenSleeper, is_paused: bool = True) -> None:
     sleeper.pause(is_paused=is_paused)
 
 
-def test_a_pause_that_was_forgotten_is_a_warning_once(stage: Stage, capsys: pytest.CaptureFixture[str]) -> None:
+def test_forgotten_pause_warns_once(stage: Stage, capsys: pytest.CaptureFixture[str]) -> None:
     """Across restarts it is counted from when the sleep came due, said once in the log, and stands in the status."""
     stage.play(pause)
     stage.play(explain)
@@ -79,7 +79,7 @@ def test_a_pause_that_was_forgotten_is_a_warning_once(stage: Stage, capsys: pyte
     assert capsys.readouterr().out.count("overdue_ended") == 1
 
 
-def test_being_freed_in_between_starts_the_count_again(stage: Stage) -> None:
+def test_free_space_restarts_the_count(stage: Stage) -> None:
     """Two short pauses are no long one."""
     for _ in range(2):
         stage.play(pause)
@@ -90,7 +90,7 @@ def test_being_freed_in_between_starts_the_count_again(stage: Stage) -> None:
         stage.play(explain)
 
 
-def test_a_clock_set_back_neither_warns_nor_hides_for_ever(stage: Stage) -> None:
+def test_clock_set_back_keeps_warnings_right(stage: Stage) -> None:
     """A time in the future counts from now on."""
     stage.play(pause)
     stage.play(explain)
@@ -105,7 +105,7 @@ def test_a_clock_set_back_neither_warns_nor_hides_for_ever(stage: Stage) -> None
     assert [alarm.name for alarm in stage.play(later).alarms] == ["overdue"]
 
 
-def test_more_cycles_than_usual_in_a_day_are_a_warning(stage: Stage) -> None:
+def test_many_cycles_a_day_warn(stage: Stage) -> None:
     """Whatever makes them: a day later it is over."""
     stage.config = changed(stage.config, "triggers", max_cycles_a_day=2)
     for count in (12, 24, 36):

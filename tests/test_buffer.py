@@ -81,7 +81,7 @@ FORMS = {
         ({"id": "x" * 300}, "id: expected text of at most 256 characters"),
     ],
 )
-def test_a_bad_record_is_set_aside_with_its_reason(change: dict[str, Any], reason: str) -> None:
+def test_bad_record_is_skipped_with_reason(change: dict[str, Any], reason: str) -> None:
     """The reason names the field, what was expected and what came, in a bounded length."""
     found = parse(GOOD | change)
     assert isinstance(found, str)
@@ -104,7 +104,7 @@ def test_what_agents_write_is_accepted() -> None:
     assert numeric.id == "7"
 
 
-def test_an_id_of_sixteen_hex_digits_is_its_own_key() -> None:
+def test_hex_id_is_its_own_key() -> None:
     """Keys of usual ids can be read back as ids; others are hashed."""
     assert key_text(experience_key("bcd6076335f8444f")) == "bcd6076335f8444f"
     assert experience_key("BCD6076335F8444F") != experience_key("bcd6076335f8444f")
@@ -167,7 +167,7 @@ def test_absent_emptied_shrunk_and_back(desk: Desk) -> None:
 
 
 @pytest.mark.parametrize("second", [1_700_000_000, 4_000_000_000])
-def test_an_unchanged_file_is_not_read_again(desk: Desk, monkeypatch: pytest.MonkeyPatch, second: int) -> None:
+def test_unchanged_file_is_not_reread(desk: Desk, monkeypatch: pytest.MonkeyPatch, second: int) -> None:
     """The same view object comes back as long as the file is the same, even if its time lies in the future."""
     monkeypatch.setattr("sleepd.buffer.experience_buffer.FRESH_NANOSECONDS", 0)
     write_buffer(desk.path, experiences(9))
@@ -177,7 +177,7 @@ def test_an_unchanged_file_is_not_read_again(desk: Desk, monkeypatch: pytest.Mon
     assert len(desk.read().keys) == 10
 
 
-def test_a_byte_order_mark_is_no_harm(desk: Desk) -> None:
+def test_byte_order_mark_is_accepted(desk: Desk) -> None:
     """A file that an editor gave a BOM reads as without."""
     for form in FORMS:
         desk.path.write_bytes(b"\xef\xbb\xbf" + FORMS[form](experiences(3)).encode())
@@ -185,7 +185,7 @@ def test_a_byte_order_mark_is_no_harm(desk: Desk) -> None:
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_one_bad_record_does_not_lose_the_others(desk: Desk, form: str) -> None:
+def test_bad_record_spares_the_others(desk: Desk, form: str) -> None:
     """Each bad record is set aside with its position; a repeated one counts once."""
     records = experiences(4)
     records.insert(2, {**GOOD, "salience": float("nan")})
@@ -200,7 +200,7 @@ def test_one_bad_record_does_not_lose_the_others(desk: Desk, form: str) -> None:
     assert "stands for another text" in view.set_aside[2].reason
 
 
-def test_stray_bytes_and_surrogates_cost_their_record_only(desk: Desk) -> None:
+def test_stray_bytes_cost_their_record(desk: Desk) -> None:
     """Invalid UTF-8 in one reply sets that record aside."""
     text = json.dumps([*experiences(3), {**GOOD, "response": "XX"}]).encode().replace(b"XX", b"\xff\xfe")
     desk.path.write_bytes(text)
@@ -212,7 +212,7 @@ def test_stray_bytes_and_surrogates_cost_their_record_only(desk: Desk) -> None:
 # --- half-written ---
 
 
-def test_half_a_file_is_no_error_until_it_stays_so(desk: Desk) -> None:
+def test_half_file_is_error_after_patience(desk: Desk) -> None:
     """The last good view holds; after the patience it says why; a whole file heals it."""
     write_buffer(desk.path, experiences(9))
     good = desk.read()
@@ -231,7 +231,7 @@ def test_half_a_file_is_no_error_until_it_stays_so(desk: Desk) -> None:
 
 @settings(max_examples=60)
 @given(form=st.sampled_from(["array", "object"]), cut=st.integers(1, 400))
-def test_any_cut_of_a_whole_file_is_half_written(form: str, cut: int) -> None:
+def test_any_cut_is_half_written(form: str, cut: int) -> None:
     """However far the writer has come, what is there is recognised as not whole, never as fewer experiences."""
     whole = FORMS[form](experiences(3)).encode()
     with pytest.raises(HalfWritten):
@@ -240,7 +240,7 @@ def test_any_cut_of_a_whole_file_is_half_written(form: str, cut: int) -> None:
 
 @settings(max_examples=200)
 @given(st.binary(max_size=300) | st.text(max_size=200).map(lambda text: text.encode("utf-8", "surrogatepass")))
-def test_any_bytes_are_a_view_or_half_written(data: bytes) -> None:
+def test_any_bytes_give_a_view(data: bytes) -> None:
     """Nothing but HalfWritten comes out of hostile bytes."""
     try:
         digest = digest_whole(data)
@@ -271,7 +271,7 @@ def test_any_list_is_counted_whole(records: list[Any]) -> None:
     "content",
     [b"[" * 100_000, b'{"a":' * 100_000, b"[" + b"9" * 1_000_000 + b"]", b'{"experiences": 5}', b"{}", b"\x00" * 64],
 )
-def test_hostile_structure_is_half_written_or_set_aside(desk: Desk, content: bytes) -> None:
+def test_hostile_structure_is_skipped(desk: Desk, content: bytes) -> None:
     """Depth, huge numbers and wrong shapes end in a named problem or a set-aside record, without a traceback."""
     desk.path.write_bytes(content)
     desk.read()
@@ -285,9 +285,7 @@ def test_hostile_structure_is_half_written_or_set_aside(desk: Desk, content: byt
 
 @settings(max_examples=40, deadline=None)
 @given(cuts=st.lists(st.integers(1, 2000), max_size=8), small=st.booleans())
-def test_appending_in_any_pieces_gives_the_same_view(
-    tmp_path_factory: pytest.TempPathFactory, cuts: list[int], small: bool
-) -> None:
+def test_appended_pieces_give_same_view(tmp_path_factory: pytest.TempPathFactory, cuts: list[int], small: bool) -> None:
     """Wherever an append is cut, the final view is that of one read, and no line is lost or doubled."""
     desk = Desk(tmp_path_factory.mktemp("lines"))
     whole = (as_lines(experiences(8)) + "broken\n\n" + as_lines(experiences(3, start=8))).encode()
@@ -320,7 +318,7 @@ def test_only_what_was_appended_is_read(desk: Desk, monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize("way", ["in place", "by rename", "truncated", "grown in place with equal line ends"])
-def test_lines_that_were_rewritten_are_read_anew(desk: Desk, way: str) -> None:
+def test_rewritten_lines_are_reread(desk: Desk, way: str) -> None:
     """Whatever stands before the cursor must be what was read, else the whole file is read again."""
     desk.path.write_text(as_lines(experiences(10)))
     assert len(desk.read().keys) == 10
@@ -346,7 +344,7 @@ def test_lines_that_were_rewritten_are_read_anew(desk: Desk, way: str) -> None:
     assert [key_text(key) for key in desk.read().keys] == [record["id"] for record in experiences(12, start=100)]
 
 
-def test_a_line_without_end_is_set_aside_without_being_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_endless_line_is_skipped_unheld(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A line above the limit costs itself, not the others, nor the memory."""
     monkeypatch.setattr("sleepd.buffer.reader_process.MAX_LINE_BYTES", 2000)
     monkeypatch.setattr("sleepd.buffer.parsing.MAX_LINE_BYTES", 2000)
@@ -362,7 +360,7 @@ def test_a_line_without_end_is_set_aside_without_being_held(tmp_path: Path, monk
 # --- the file itself ---
 
 
-def test_a_directory_a_pipe_and_a_device_are_refused_at_once(desk: Desk) -> None:
+def test_other_file_kinds_are_refused(desk: Desk) -> None:
     """What is no regular file is named, and never waited for."""
     desk.path.mkdir()
     with pytest.raises(BufferUnreadable, match="expected a regular file"):
@@ -388,7 +386,7 @@ def test_a_symbolic_link_is_followed(desk: Desk, tmp_path: Path) -> None:
     assert len(desk.read().keys) == 3
 
 
-def test_texts_of_a_buffer_that_stays_broken_are_refused(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_broken_buffer_gives_no_texts(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     """A cycle does not start on half a file: after a few tries the reason is said."""
     monkeypatch.setattr("sleepd.buffer.experience_buffer.EXTRACT_PAUSE_SECONDS", 0.0)
     desk.path.write_text("[{")
@@ -396,7 +394,7 @@ def test_texts_of_a_buffer_that_stays_broken_are_refused(desk: Desk, monkeypatch
         desk.texts("a")
 
 
-def test_a_reader_process_that_dies_is_told(tmp_path: Path) -> None:
+def test_dead_reader_process_is_reported(tmp_path: Path) -> None:
     """When the reader has no memory left, the error says so with its exit status."""
     desk = Desk(tmp_path, large_bytes=10, python="/bin/false")
     write_buffer(desk.path, experiences(3))
@@ -404,7 +402,7 @@ def test_a_reader_process_that_dies_is_told(tmp_path: Path) -> None:
         desk.read()
 
 
-def test_a_reader_process_that_cannot_start_or_end_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stuck_reader_process_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A removed interpreter and a reader that outlives its time are errors with a hint, and no process stays."""
     desk = Desk(tmp_path, large_bytes=10, python="/nonexistent/python")
     write_buffer(desk.path, experiences(3))
@@ -441,7 +439,7 @@ def test_a_cancelled_read_kills_its_process(tmp_path: Path) -> None:
     assert not Path("/proc", (tmp_path / "pid").read_text().strip()).exists()
 
 
-def test_a_cancelled_read_keeps_the_file_open_for_its_thread(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cancelled_read_keeps_file_open(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     """The thread never reads from a descriptor whose number belongs to another file by then."""
     write_buffer(desk.path, experiences(3))
     begun, go_on = threading.Event(), threading.Event()
@@ -483,7 +481,7 @@ def test_a_disk_error_is_told(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> No
     assert "journalctl -k" in caught.value.hint
 
 
-def test_half_a_file_that_stays_is_not_parsed_again(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lasting_half_file_is_not_reparsed(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     """An unchanged half-written file costs one parse, however often it is looked at."""
     monkeypatch.setattr("sleepd.buffer.experience_buffer.FRESH_NANOSECONDS", 0)
     parsed: list[int] = []
@@ -500,7 +498,7 @@ def test_half_a_file_that_stays_is_not_parsed_again(desk: Desk, monkeypatch: pyt
     assert (bool(view.problem), view.is_settling, len(parsed)) == (True, False, 1)
 
 
-def test_patience_begins_anew_after_the_file_was_gone(desk: Desk) -> None:
+def test_patience_restarts_after_absence(desk: Desk) -> None:
     """Half a file now has nothing to do with half a file that was there an hour ago."""
     desk.read()
     desk.path.write_text("[{")
@@ -512,7 +510,7 @@ def test_patience_begins_anew_after_the_file_was_gone(desk: Desk) -> None:
     assert desk.read().problem == ""
 
 
-def test_a_torn_last_line_is_set_aside_once_it_stays_so(desk: Desk) -> None:
+def test_torn_last_line_is_skipped_later(desk: Desk) -> None:
     """The complete lines are used at once; the torn one is waited for, named after the patience, and heals."""
     whole = as_lines(experiences(4))
     desk.path.write_text(whole[:-20])
@@ -529,7 +527,7 @@ def test_a_torn_last_line_is_set_aside_once_it_stays_so(desk: Desk) -> None:
     assert (len(view.keys), view.set_aside_total) == (4, 0)
 
 
-def test_an_appended_line_is_compared_with_all_before(desk: Desk) -> None:
+def test_appended_line_is_compared_with_all(desk: Desk) -> None:
     """A known id with another text is set aside the same way, whether it came in one read or was appended."""
     first = experiences(3)
     other = {**first[0], "response": "another text"}
@@ -544,7 +542,7 @@ def test_an_appended_line_is_compared_with_all_before(desk: Desk) -> None:
     assert appended.set_aside[0].position == "line 4"
 
 
-def test_an_earlier_line_edited_in_place_is_noticed(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_edited_earlier_line_is_noticed(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     """The size and the last lines are the same, and yet the file is read again as a whole."""
     monkeypatch.setattr("sleepd.buffer.experience_buffer.TAIL_BYTES", 64)
     monkeypatch.setattr("sleepd.buffer.experience_buffer.FRESH_NANOSECONDS", 0)
@@ -556,7 +554,7 @@ def test_an_earlier_line_edited_in_place_is_noticed(desk: Desk, monkeypatch: pyt
     assert key_text(desk.read().keys[0]) == experiences(1, start=7777)[0]["id"]
 
 
-def test_a_megabyte_of_white_space_is_not_an_empty_buffer(desk: Desk) -> None:
+def test_white_space_is_no_empty_buffer(desk: Desk) -> None:
     """What stands behind it is not passed over in silence."""
     desk.path.write_text(" " * 2**20 + json.dumps(experiences(3)))
     desk.read()
@@ -564,7 +562,7 @@ def test_a_megabyte_of_white_space_is_not_an_empty_buffer(desk: Desk) -> None:
     assert "white space" in desk.read().problem
 
 
-def test_texts_come_from_one_state_of_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_texts_come_from_one_file_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A buffer that changes while its texts are read is read again."""
     desk = Desk(tmp_path)
     write_buffer(desk.path, experiences(3))
@@ -586,7 +584,7 @@ def test_texts_come_from_one_state_of_the_file(tmp_path: Path, monkeypatch: pyte
 
 @pytest.mark.parametrize("head", ['{"experiences": [\n', '{"max_size": 9,\n"experiences": [\n'])
 @pytest.mark.parametrize("count", [1, 3, 30])
-def test_an_object_with_one_experience_on_each_line_is_no_json_lines(desk: Desk, head: str, count: int) -> None:
+def test_experience_lines_in_object_are_json(desk: Desk, head: str, count: int) -> None:
     """All its experiences are used, and none is set aside for the comma after it."""
     desk.path.write_text(head + ",\n".join(json.dumps(record) for record in experiences(count)) + "\n]}")
     view = desk.read()
@@ -594,21 +592,21 @@ def test_an_object_with_one_experience_on_each_line_is_no_json_lines(desk: Desk,
 
 
 @pytest.mark.parametrize("broken", ['{"id": "x", "pro\n', '{"x": \n'])
-def test_json_lines_with_a_broken_first_line_are_json_lines(desk: Desk, broken: str) -> None:
+def test_broken_first_line_is_json_lines(desk: Desk, broken: str) -> None:
     """The first line costs itself only."""
     desk.path.write_text(broken + as_lines(experiences(3)))
     view = desk.read()
     assert (view.form, len(view.keys), view.set_aside_total) == ("lines", 3, 1)
 
 
-def test_json_lines_whose_first_line_is_megabytes_long_are_json_lines(desk: Desk) -> None:
+def test_long_first_line_is_json_lines(desk: Desk) -> None:
     """The form is told although the first line's end is out of sight."""
     desk.path.write_text(as_lines([{**GOOD, "response": "x" * 3 * 2**20}, *experiences(3)]))
     view = desk.read()
     assert (view.form, len(view.keys)) == ("lines", 4)
 
 
-def test_half_a_file_does_not_reach_the_slow_parser(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_half_file_avoids_slow_parser(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     """The usual half-written array is known by its end, without building everything in it."""
     monkeypatch.setattr("sleepd.buffer.parsing._tolerantly", lambda _: pytest.fail("parsed twice"))
     with pytest.raises(HalfWritten, match="not whole"):
@@ -640,7 +638,7 @@ def test_failing_reader_pauses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.parametrize("form", ["array", "lines"])
-def test_growing_file_is_read_to_its_size(tmp_path: Path, form: str) -> None:
+def test_growing_file_is_read_to_size(tmp_path: Path, form: str) -> None:
     """What is appended after the look at the size is not read with it: a writer without end cannot hold the reader."""
     records = [json.dumps(record) for record in experiences(4)]
     text = "\n".join(records) + "\n" if form == "lines" else f"[{', '.join(records)}]"
@@ -716,7 +714,7 @@ def test_lines_behind_nul_bytes_are_read(desk: Desk, hole: int) -> None:
     assert [each.id for each in desk.texts(experiences(1)[0]["id"])] == [experiences(1)[0]["id"]]
 
 
-def test_a_rotation_under_the_writer_is_survived(desk: Desk) -> None:
+def test_rotation_under_writer_is_survived(desk: Desk) -> None:
     """A writer that keeps its place after the file was truncated leaves a hole that the cursor does not trust."""
     with desk.path.open("w") as writer:
         writer.write(as_lines(experiences(4)))
@@ -749,7 +747,7 @@ def test_another_encoding_is_named(desk: Desk, form: str, encoding: str, said: s
     assert not said or "iconv" in view.problem
 
 
-def test_a_line_in_another_encoding_is_named(desk: Desk) -> None:
+def test_line_in_other_encoding_is_named(desk: Desk) -> None:
     """UTF-16 appended to lines of UTF-8, as some shells do, is set aside by its name."""
     desk.path.write_bytes(as_lines(experiences(2)).encode() + as_lines(experiences(1, start=2)).encode("utf-16-le"))
     desk.read()
@@ -759,7 +757,7 @@ def test_a_line_in_another_encoding_is_named(desk: Desk) -> None:
     assert "is UTF-16" in view.set_aside[0].reason
 
 
-def test_a_file_of_nul_bytes_alone_is_named(desk: Desk) -> None:
+def test_nul_file_is_named(desk: Desk) -> None:
     """Nothing to read on to: the problem says what they are."""
     desk.path.write_bytes(b"\0" * 3_000_000)
     desk.read()
@@ -767,7 +765,7 @@ def test_a_file_of_nul_bytes_alone_is_named(desk: Desk) -> None:
     assert "begins with 3000000 NUL bytes" in desk.read().problem
 
 
-def test_the_newest_problem_is_the_one_told(desk: Desk) -> None:
+def test_newest_problem_is_shown(desk: Desk) -> None:
     """A fault that replaces another one is told in its own words, at once, while the last good view holds."""
     told = []
     for content in ('[{"prompt":"a"},]', "words", b"\xff\xfe[\0]\0", b"\0\0\0"):

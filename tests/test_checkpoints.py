@@ -42,7 +42,7 @@ def make(store: Checkpoints, cycle: int, *, promoted: bool = True) -> Path:
     return path
 
 
-def test_a_promoted_cycle_is_whole_and_in_use(tmp_path: Path) -> None:
+def test_promoted_cycle_is_whole_and_used(tmp_path: Path) -> None:
     """After commit and promote the link leads to a directory that equals its manifest, and the job is gone."""
     store = Checkpoints(tmp_path)
     path = make(store, 7)
@@ -53,7 +53,7 @@ def test_a_promoted_cycle_is_whole_and_in_use(tmp_path: Path) -> None:
     assert list((tmp_path / "staging").iterdir()) == []
 
 
-def test_a_rejected_cycle_stands_in_retired_alone(tmp_path: Path) -> None:
+def test_rejected_cycle_is_only_retired(tmp_path: Path) -> None:
     """Older tools that load the newest cycle_NNN never meet a rejected candidate."""
     store = Checkpoints(tmp_path)
     make(store, 1)
@@ -64,7 +64,7 @@ def test_a_rejected_cycle_stands_in_retired_alone(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("point", POINTS)
-def test_breaking_off_at_any_point_leaves_the_champion_whole(tmp_path: Path, point: str) -> None:
+def test_interruption_leaves_champion_whole(tmp_path: Path, point: str) -> None:
     """Wherever a commit breaks off, the store opens whole: the old champion or the new one, nothing in between."""
     make(Checkpoints(tmp_path), 1)
 
@@ -84,7 +84,7 @@ def test_breaking_off_at_any_point_leaves_the_champion_whole(tmp_path: Path, poi
     assert list((tmp_path / "staging").iterdir()) == []
 
 
-def test_a_report_without_an_adapter_is_no_checkpoint(tmp_path: Path) -> None:
+def test_report_without_adapter_is_no_checkpoint(tmp_path: Path) -> None:
     """A worker that says it is done and left no weights cannot make a champion."""
     store = Checkpoints(tmp_path)
     store.stage(1)
@@ -93,7 +93,7 @@ def test_a_report_without_an_adapter_is_no_checkpoint(tmp_path: Path) -> None:
     assert store.find(1) is None
 
 
-def test_a_number_is_remembered_wherever_it_stands(tmp_path: Path) -> None:
+def test_cycle_number_is_never_reused(tmp_path: Path) -> None:
     """The highest number counts promoted, retired and staged cycles, and sorts by number."""
     store = Checkpoints(tmp_path)
     assert store.highest_number() == 0
@@ -104,7 +104,7 @@ def test_a_number_is_remembered_wherever_it_stands(tmp_path: Path) -> None:
     assert store.highest_number() == 1001
 
 
-def test_retire_and_restore_are_each_others_undo_and_can_be_repeated(tmp_path: Path) -> None:
+def test_retire_and_restore_undo_each_other(tmp_path: Path) -> None:
     """A crash between two moves is mended by doing them again."""
     store = Checkpoints(tmp_path)
     make(store, 3)
@@ -118,7 +118,7 @@ def test_retire_and_restore_are_each_others_undo_and_can_be_repeated(tmp_path: P
         store.restore(4)
 
 
-def test_the_base_is_in_use_when_there_is_no_link(tmp_path: Path) -> None:
+def test_missing_link_means_the_base(tmp_path: Path) -> None:
     """Promoting nothing removes the link, and may be repeated."""
     store = Checkpoints(tmp_path)
     make(store, 1)
@@ -128,7 +128,7 @@ def test_the_base_is_in_use_when_there_is_no_link(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("target", ["cycle_099", "/etc", "../cycle_001", "retired/cycle_001", "nonsense"])
-def test_a_link_to_anything_else_is_refused(tmp_path: Path, target: str) -> None:
+def test_link_elsewhere_is_refused(tmp_path: Path, target: str) -> None:
     """The champion is a committed cycle of this directory or nothing."""
     store = Checkpoints(tmp_path)
     (tmp_path / "current").symlink_to(target)
@@ -160,7 +160,7 @@ def test_damage_is_noticed(tmp_path: Path, damage: str) -> None:
         verify(path)
 
 
-def test_the_sweep_takes_staging_and_temporary_files_alone(tmp_path: Path) -> None:
+def test_sweep_removes_temporary_files_only(tmp_path: Path) -> None:
     """Staging leftovers and temporary files go; what was committed stays."""
     store = Checkpoints(tmp_path)
     make(store, 2)
@@ -171,7 +171,7 @@ def test_the_sweep_takes_staging_and_temporary_files_alone(tmp_path: Path) -> No
     assert not list(tmp_path.glob(".*.tmp"))
 
 
-def test_a_state_directory_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+def test_impossible_state_directory_is_named(tmp_path: Path) -> None:
     """The error says which directory and what to set."""
     (tmp_path / "file").write_text("")
     with pytest.raises(StateDirectoryUnusable, match="file") as caught:

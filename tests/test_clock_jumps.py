@@ -43,7 +43,7 @@ def hours_found(decision: Any) -> float:
 
 
 @pytest.mark.parametrize("jump", JUMPS.values(), ids=JUMPS.keys())
-def test_under_a_running_daemon_the_interval_is_what_passed(stage: Stage, jump: timedelta) -> None:
+def test_running_daemon_counts_elapsed_time(stage: Stage, jump: timedelta) -> None:
     """Whatever the wall clock does in between, the next sleep comes six hours after the last."""
 
     async def scene(sleeper: OpenSleeper) -> None:
@@ -60,7 +60,7 @@ def test_under_a_running_daemon_the_interval_is_what_passed(stage: Stage, jump: 
 
 
 @pytest.mark.parametrize("jump", JUMPS.values(), ids=JUMPS.keys())
-def test_across_a_restart_it_waits_at_most_one_interval(stage: Stage, jump: timedelta) -> None:
+def test_restart_waits_at_most_one_interval(stage: Stage, jump: timedelta) -> None:
     """A new process has only the wall clock: it may sleep at once or wait six hours, never longer, never twice."""
     stage.clock.wall += jump
 
@@ -81,7 +81,7 @@ def test_across_a_restart_it_waits_at_most_one_interval(stage: Stage, jump: time
     assert stage.play(scene) == ["promoted"]
 
 
-def test_a_last_sleep_in_the_future_is_named(stage: Stage) -> None:
+def test_future_last_sleep_is_named(stage: Stage) -> None:
     """After a clock that was set back, status says so in a warning until time has caught up."""
 
     async def warnings(sleeper: OpenSleeper) -> list[str]:
@@ -113,19 +113,19 @@ def berlin(monkeypatch: pytest.MonkeyPatch) -> Any:
         datetime(2026, 10, 25, 2, 30, tzinfo=UTC),
     ],
 )
-def test_naive_local_times_parse_back_around_a_change(berlin: None, moment: datetime) -> None:
+def test_naive_times_parse_around_change(berlin: None, moment: datetime) -> None:
     """Before and after the clocks are set forward, and after they were set back, the moment is the same one."""
     assert from_local(local_naive(moment)) == moment
 
 
-def test_the_hour_that_comes_twice_is_off_by_one_hour_at_most(berlin: None) -> None:
+def test_repeated_hour_errs_by_one_hour(berlin: None) -> None:
     """A naive time in that hour cannot say which one it is; the older format has no more to give."""
     moment = datetime(2026, 10, 25, 1, 30, tzinfo=UTC)
     assert abs(from_local(local_naive(moment)) - moment) <= HOUR
 
 
 @pytest.mark.parametrize("start", [datetime(2026, 3, 28, 22, tzinfo=UTC), datetime(2026, 10, 24, 22, tzinfo=UTC)])
-def test_a_night_with_a_change_of_the_clocks_has_one_sleep(tmp_path: Path, berlin: None, start: datetime) -> None:
+def test_clock_change_allows_one_sleep(tmp_path: Path, berlin: None, start: datetime) -> None:
     """Every half hour of a night in which local time jumps: six real hours pass between two sleeps, no fewer."""
     stage = Stage(tmp_path)
     stage.clock.wall = start
@@ -157,7 +157,7 @@ SystemClock.now = lambda self: real(self) + timedelta(seconds=float(Path(os.envi
 """The wall clock of a real daemon, moved by as many seconds as a file says; the monotonic one is the machine's."""
 
 
-def test_a_real_daemon_lives_through_every_jump_and_names_it(tmp_path: Path) -> None:
+def test_real_daemon_survives_every_jump(tmp_path: Path) -> None:
     """An hour back, 1970, a year ahead: it answers, warns while the last sleep lies ahead, and sleeps no more often."""
     shift = tmp_path / "shift"
     shift.write_text("0")

@@ -29,7 +29,7 @@ def test_an_empty_file_is_the_defaults() -> None:
     assert parsed("") == Config()
 
 
-def test_what_is_rendered_parses_to_the_same() -> None:
+def test_rendered_text_parses_to_same() -> None:
     """The rendered defaults, and a rendered change, come back as they were."""
     assert parsed(render(Config(), title="all keys")) == Config()
     changed = parsed('[triggers]\nmin_experiences = 7\n[model]\nsystem_prompt = "Be \\"kind\\".\\n"')
@@ -74,7 +74,7 @@ def test_every_field_is_documented() -> None:
         ("a = 1\na = 2", "config.toml: not TOML", "sleepctl config check"),
     ],
 )
-def test_nonsense_is_refused_with_file_key_expected_and_found(text: str, message: str, hint: str) -> None:
+def test_nonsense_is_refused_with_its_place(text: str, message: str, hint: str) -> None:
     """Each error names the file, the key, what was expected, what was found, and the next step."""
     with pytest.raises(ConfigError) as caught:
         parsed(text)
@@ -84,7 +84,7 @@ def test_nonsense_is_refused_with_file_key_expected_and_found(text: str, message
     assert caught.value.exit_code == 9
 
 
-def test_systemds_environment_decides_what_the_file_leaves_out() -> None:
+def test_systemd_environment_fills_the_gaps() -> None:
     """$STATE_DIRECTORY and $RUNTIME_DIRECTORY count where the file says nothing, and only there."""
     environment = {"STATE_DIRECTORY": "/s:/other", "RUNTIME_DIRECTORY": "/r"}
     config = parsed("", **environment)
@@ -103,14 +103,14 @@ def test_the_file_that_counts_is_found(tmp_path: Path) -> None:
     assert discover({"SLEEPD_CONFIG": "/x", "XDG_CONFIG_HOME": str(tmp_path)}) == Path("/x")
 
 
-def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+def test_unreadable_file_is_named(tmp_path: Path) -> None:
     """A missing file is a configuration error with its name."""
     with pytest.raises(ConfigError, match=r"none\.toml: cannot be read: No such file"):
         load(tmp_path / "none.toml", environment={})
 
 
 @given(st.binary(max_size=200) | st.text(max_size=200).map(str.encode))
-def test_any_bytes_are_a_configuration_or_a_clear_error(text: bytes) -> None:
+def test_any_bytes_give_configuration_or_error(text: bytes) -> None:
     """Nothing but a ConfigError comes out of a hostile file."""
     try:
         parsed(text)
@@ -124,7 +124,7 @@ _VALUES = st.sampled_from(["1", "-1", "nan", "inf", '"x"', "[]", "{}", "1979-05-
 
 
 @given(st.lists(st.tuples(_SECTIONS, _KEYS, _VALUES), max_size=6))
-def test_any_toml_is_a_configuration_or_a_clear_error(entries: list[tuple[str, str, str]]) -> None:
+def test_any_toml_gives_configuration_or_error(entries: list[tuple[str, str, str]]) -> None:
     """Well-formed TOML with wrong keys and values ends in a ConfigError, never in another exception."""
     text = "\n".join(f"{section}.{key} = {value}" for section, key, value in dict.fromkeys(entries))
     try:

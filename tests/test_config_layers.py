@@ -56,7 +56,7 @@ def triggers(layered: Layered) -> tuple[int, int, float]:
 # --- precedence ---
 
 
-def test_each_layer_overrides_single_keys_of_those_before_it(path: Path) -> None:
+def test_each_layer_overrides_earlier_keys(path: Path) -> None:
     """Default < file < drop-ins in lexical order < environment, key by key, and each key's origin is known."""
     second = drop_in(path, "20-b.toml", "[triggers]\nmin_new_experiences = 5\n")
     first = drop_in(path, "10-a.toml", "[triggers]\nmin_new_experiences = 4\nmin_hours_between_sleep = 1.5\n")
@@ -72,7 +72,7 @@ def test_each_layer_overrides_single_keys_of_those_before_it(path: Path) -> None
     }
 
 
-def test_the_order_of_drop_ins_is_that_of_their_names(path: Path) -> None:
+def test_drop_ins_apply_by_name(path: Path) -> None:
     """Lexical, whatever the folder's own order is: ``10`` stands before ``9``, as ``ls`` shows them."""
     for number in (9, 30, 1, 10, 2, 20, 3, 100, 8, 7, 15, 12):
         drop_in(path, f"{number}.toml", f"[triggers]\nmin_experiences = {number}\n")
@@ -82,7 +82,7 @@ def test_the_order_of_drop_ins_is_that_of_their_names(path: Path) -> None:
     assert names == [f"{number}.toml" for number in (1, 10, 100, 12, 15, 2, 20, 3, 30, 7, 8, 9)]
 
 
-def test_systemds_directories_fill_only_what_is_left_out(path: Path) -> None:
+def test_systemd_directories_fill_gaps_only(path: Path) -> None:
     """$STATE_DIRECTORY and $RUNTIME_DIRECTORY yield to every other layer."""
     systemd = {"STATE_DIRECTORY": "/s:/other", "RUNTIME_DIRECTORY": "/r"}
     layered = load(path, environment=systemd)
@@ -93,7 +93,7 @@ def test_systemds_directories_fill_only_what_is_left_out(path: Path) -> None:
     assert (layered.config.state.directory, layered.config.control.socket) == ("/mine", "/mine.sock")
 
 
-def test_without_a_file_the_environment_stands_on_the_defaults(tmp_path: Path) -> None:
+def test_environment_applies_without_file(tmp_path: Path) -> None:
     """No file is no error here; the variables count, and no drop-ins are looked for."""
     layered = load(None, environment={"SLEEPD_TRAINING_STRATEGY": "gentle"})
     assert (layered.config.training.strategy, layered.files) == ("gentle", [])
@@ -102,13 +102,13 @@ def test_without_a_file_the_environment_stands_on_the_defaults(tmp_path: Path) -
 @pytest.mark.parametrize(
     "name", ["10-a.toml~", ".10-a.toml.swp", ".10-a.toml", "#10-a.toml#", "10-a.toml.bak", "README"]
 )
-def test_what_editors_leave_behind_is_no_drop_in(path: Path, name: str) -> None:
+def test_editor_leftovers_are_no_drop_ins(path: Path, name: str) -> None:
     """Only ``*.toml`` that is not hidden counts."""
     drop_in(path, name, "this is no TOML")
     assert load(path, environment={}).files == [str(path)]
 
 
-def test_a_drop_in_that_vanishes_takes_its_keys_along(path: Path) -> None:
+def test_vanished_drop_in_loses_its_keys(path: Path) -> None:
     """Each reading is a reading of what is there."""
     file = drop_in(path, "10.toml", "[triggers]\nmin_experiences = 9\n")
     assert triggers(load(path, environment={}))[0] == 9
@@ -166,7 +166,7 @@ def _hex_digits(file: Path) -> None:
     ("make", "said"),
     [
         (_directory, "cannot be read: expected a regular file"),
-        (_dangling, "cannot be read: it is a symbolic link to nothing"),
+        (_dangling, "cannot be read: it is a symbolic link to a missing file"),
         (_loop, "cannot be read: Too many levels of symbolic links"),
         (_pipe, "cannot be read: expected a regular file"),
         (_device, "cannot be read: expected a regular file"),
@@ -178,7 +178,7 @@ def _hex_digits(file: Path) -> None:
     ],
 )
 @pytest.mark.parametrize("place", ["drop-in", "file"])
-def test_what_is_no_configuration_file_is_refused_by_name(
+def test_other_file_kinds_are_refused(
     tmp_path: Path, path: Path, place: str, make: Callable[[Path], None], said: str
 ) -> None:
     """Whatever stands where a file should, the error names it and says why; nothing is waited for."""
@@ -189,7 +189,7 @@ def test_what_is_no_configuration_file_is_refused_by_name(
     assert refusal(path).message.startswith(f"{file}: {said}")
 
 
-def test_an_unreadable_drop_in_is_refused_by_name(path: Path) -> None:
+def test_unreadable_drop_in_is_refused(path: Path) -> None:
     """What cannot be opened is an error, not a drop-in that does not count."""
     file = drop_in(path, "10.toml", "")
     file.unlink()
@@ -197,7 +197,7 @@ def test_an_unreadable_drop_in_is_refused_by_name(path: Path) -> None:
     assert refusal(path).message.startswith(f"{file}: ")
 
 
-def test_a_folder_of_drop_ins_that_is_none_is_refused_by_name(path: Path) -> None:
+def test_false_drop_in_folder_is_refused(path: Path) -> None:
     """A file or a dangling link in the place of ``conf.d`` is not taken for its absence; nor are too many files."""
     folder = path.parent / "conf.d"
     for number in range(MAX_DROP_INS + 1):
@@ -208,19 +208,17 @@ def test_a_folder_of_drop_ins_that_is_none_is_refused_by_name(path: Path) -> Non
     assert refusal(path).message == f"{folder}: cannot be read: Not a directory"
     folder.unlink()
     folder.symlink_to("nowhere")
-    assert refusal(path).message == f"{folder}: cannot be read: it is a symbolic link to nothing"
+    assert refusal(path).message == f"{folder}: cannot be read: it is a symbolic link to a missing file"
 
 
-def test_a_drop_in_that_vanishes_while_it_is_read_is_refused_by_name(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_vanishing_drop_in_is_refused(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Listed and then gone: the reading is given up, and not made of the rest."""
     drop_in(path, "20.toml", "[triggers]\nmin_experiences = 9\n")
     monkeypatch.setattr("os.listdir", lambda folder: ["10.toml", "20.toml"])
     assert refusal(path).message == f"{path.parent}/conf.d/10.toml: cannot be read: No such file or directory"
 
 
-def test_an_error_names_the_layer_at_fault(path: Path) -> None:
+def test_error_names_its_layer(path: Path) -> None:
     """A wrong key or value is found where it stands, even where a later layer would have overridden it."""
     file = drop_in(path, "10.toml", "[triggers]\nmin_experience = 9\n")
     error = refusal(path)
@@ -231,7 +229,7 @@ def test_an_error_names_the_layer_at_fault(path: Path) -> None:
     assert refusal(path).message.startswith(f"{file}: training.strategy: expected one of consolidate, careful")
 
 
-def test_a_contradiction_between_layers_names_the_one_that_made_it(path: Path) -> None:
+def test_contradiction_names_its_layer(path: Path) -> None:
     """Two values that are right each by itself: the message names where they met."""
     file = drop_in(path, "10.toml", "[buffer]\npatience_seconds = 2.0\n")
     assert load(path, environment={}).config.buffer.patience_seconds == 2.0
@@ -244,7 +242,7 @@ def test_a_contradiction_between_layers_names_the_one_that_made_it(path: Path) -
     assert refusal(path).message.startswith(f"{file}: buffer.settle_seconds: expected less than")
 
 
-def test_a_name_that_cannot_be_printed_is_escaped(path: Path) -> None:
+def test_unprintable_name_is_escaped(path: Path) -> None:
     """A file name with a line feed and bytes that are no UTF-8 comes out as one printable line."""
     name = os.fsdecode(b"10\n\xff.toml")
     drop_in(path, name, "this is no TOML")
@@ -267,7 +265,7 @@ def test_every_key_has_its_variable(path: Path) -> None:
     assert set(OTHER_VARIABLES).isdisjoint(VARIABLES)
 
 
-def test_a_text_is_taken_as_it_stands(path: Path) -> None:
+def test_text_is_taken_verbatim(path: Path) -> None:
     """Quotes, equals signs and line feeds in a variable of a text are part of the text."""
     text = 'Say "yes" = true\n# and no more\U0001f600'
     assert load(path, environment={"SLEEPD_MODEL_SYSTEM_PROMPT": text}).config.model.system_prompt == text
@@ -293,14 +291,14 @@ def test_a_text_is_taken_as_it_stands(path: Path) -> None:
         ("CONFG", "/x", "expected SLEEPD_SECTION_KEY with a known key", "did you mean SLEEPD_CONFIG?"),
     ],
 )
-def test_a_wrong_variable_is_refused_by_name(path: Path, name: str, value: str, message: str, hint: str) -> None:
+def test_wrong_variable_is_refused(path: Path, name: str, value: str, message: str, hint: str) -> None:
     """The error names the variable, the key, what was expected and what was found."""
     error = refusal(path, **{f"SLEEPD_{name}": value})
     assert error.message.startswith(f"$SLEEPD_{name}: {message}")
     assert hint in error.hint
 
 
-def test_variables_in_other_use_are_left_alone(path: Path) -> None:
+def test_foreign_variables_are_ignored(path: Path) -> None:
     """What names the file, the socket and the build of torch is no key."""
     assert load(path, environment=dict.fromkeys(OTHER_VARIABLES, "x")).config == load(path, environment={}).config
 
@@ -308,7 +306,7 @@ def test_variables_in_other_use_are_left_alone(path: Path) -> None:
 # --- shown ---
 
 
-def test_what_is_shown_with_origins_reads_back(path: Path) -> None:
+def test_shown_origins_read_back(path: Path) -> None:
     """The shown document names each value's origin and is TOML with the same values, whatever text they hold."""
     prompt = 'a\U0001f600\x7f\u2028"\\\n\t\x01'
     layered = load(path, environment={"SLEEPD_MODEL_SYSTEM_PROMPT": prompt})

@@ -58,7 +58,7 @@ async def ask(path: Path, *lines: bytes) -> list[dict[str, Any]]:
     return answers
 
 
-def test_each_line_gets_one_answer_and_the_peer_is_who_the_kernel_says(tmp_path: Path) -> None:
+def test_each_line_gets_one_answer(tmp_path: Path) -> None:
     """Two requests in one packet get two answers in order, with our own credentials."""
 
     async def test(_: ControlSocket, path: Path) -> None:
@@ -83,9 +83,7 @@ def test_each_line_gets_one_answer_and_the_peer_is_who_the_kernel_says(tmp_path:
         (b"x" * (MAX_REQUEST_BYTES + 10) + b"\n", "ProtocolError", "65536 bytes"),
     ],
 )
-def test_what_is_no_request_gets_an_error_that_names_the_fault(
-    tmp_path: Path, line: bytes, kind: str, words: str
-) -> None:
+def test_senseless_request_names_the_fault(tmp_path: Path, line: bytes, kind: str, words: str) -> None:
     """Garbage is answered with a kind, a message and a hint, never with silence or a traceback."""
 
     async def test(_: ControlSocket, path: Path) -> None:
@@ -97,7 +95,7 @@ def test_what_is_no_request_gets_an_error_that_names_the_fault(
     with_socket(tmp_path, test)
 
 
-def test_a_subscriber_hears_announcements_until_it_hangs_up(tmp_path: Path) -> None:
+def test_subscriber_hears_until_it_leaves(tmp_path: Path) -> None:
     """Announcements arrive in order; a subscriber that is gone is forgotten."""
 
     async def test(sock: ControlSocket, path: Path) -> None:
@@ -114,7 +112,7 @@ def test_a_subscriber_hears_announcements_until_it_hangs_up(tmp_path: Path) -> N
     with_socket(tmp_path, test)
 
 
-def test_a_subscriber_that_does_not_read_is_dropped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_slow_subscriber_is_dropped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever falls too far behind loses the connection; the daemon holds a bounded queue for it."""
     monkeypatch.setattr(control_socket, "MAX_WAITING_ANNOUNCEMENTS", 4)
 
@@ -131,7 +129,7 @@ def test_a_subscriber_that_does_not_read_is_dropped(tmp_path: Path, monkeypatch:
     with_socket(tmp_path, test)
 
 
-def test_one_client_too_many_is_told_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_surplus_client_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Beyond the cap a client is answered busy, and those before it go on."""
     monkeypatch.setattr(control_socket, "MAX_CONNECTIONS", 2)
 
@@ -151,7 +149,7 @@ def test_one_client_too_many_is_told_so(tmp_path: Path, monkeypatch: pytest.Monk
     with_socket(tmp_path, test)
 
 
-def test_a_silent_client_is_hung_up_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_silent_client_is_disconnected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A connection without a request ends at the deadline."""
     monkeypatch.setattr(control_socket, "REQUEST_SECONDS", 0.05)
 
@@ -163,7 +161,7 @@ def test_a_silent_client_is_hung_up_on(tmp_path: Path, monkeypatch: pytest.Monke
     with_socket(tmp_path, test)
 
 
-def test_a_client_that_hangs_up_while_it_waits_holds_nothing(tmp_path: Path) -> None:
+def test_client_leaving_while_waiting_is_released(tmp_path: Path) -> None:
     """A run that is waited for is let go when its client goes."""
 
     async def test(sock: ControlSocket, path: Path) -> None:
@@ -179,7 +177,7 @@ def test_a_client_that_hangs_up_while_it_waits_holds_nothing(tmp_path: Path) -> 
     with_socket(tmp_path, test)
 
 
-def test_the_socket_has_its_mode_and_replaces_a_left_over_one(tmp_path: Path) -> None:
+def test_socket_has_its_mode(tmp_path: Path) -> None:
     """A socket file of a crashed daemon is no obstacle; the mode is as configured."""
     (tmp_path / "run").mkdir()
     with socket.socket(socket.AF_UNIX) as crashed:
@@ -303,7 +301,7 @@ def test_other_users_cannot_lock_root_out() -> None:
         shutil.rmtree(root)
 
 
-def test_a_file_in_the_sockets_place_is_left_alone(tmp_path: Path) -> None:
+def test_file_in_socket_place_stays(tmp_path: Path) -> None:
     """What is no socket is not ours to remove: the error names it."""
     path = tmp_path / "sleepd.sock"
     path.write_text("precious")

@@ -33,7 +33,7 @@ def writes() -> list[str]:
 
 @needs_strace
 @pytest.mark.parametrize("share", [0.02, 0.2, 0.4, 0.55, 0.65, 0.75, 0.82, 0.9, 0.97])
-def test_the_daemon_killed_at_a_write_loses_and_doubles_nothing(writes: list[str], share: float) -> None:
+def test_killed_daemon_loses_no_write(writes: list[str], share: float) -> None:
     """After the next start the ledger is exact, every experience has one place, ``current`` is whole, staging clean."""
     assert len(writes) > 100
     point, _ = crash_sweep.daemon_point(int(share * len(writes)), writes, model=None)
@@ -52,7 +52,7 @@ def test_worker_killed_at_a_write(tmp_path: Path, tiny_model: Path) -> None:
 
 
 @needs_strace
-def test_a_loss_of_power_at_any_operation_leaves_a_state_that_can_be_gone_on_from() -> None:
+def test_power_loss_leaves_resumable_state() -> None:
     """Every seventh operation of a cycle, five states of the disk each."""
     operations, tried, failed = disk_cuts.cut(every=7, seed=0)
     assert operations > 100

@@ -17,7 +17,7 @@ def test_every_state_is_listed() -> None:
 
 @pytest.mark.parametrize("state", State)
 @pytest.mark.parametrize("event", Event)
-def test_an_event_moves_as_the_table_says_or_raises(state: State, event: Event) -> None:
+def test_event_follows_table_or_raises(state: State, event: Event) -> None:
     """Every state takes every event as the table says, or refuses it by name."""
     if event in TRANSITIONS[state]:
         assert advance(state, event) is TRANSITIONS[state][event]
@@ -27,7 +27,7 @@ def test_an_event_moves_as_the_table_says_or_raises(state: State, event: Event) 
 
 
 @given(st.lists(st.sampled_from(Event), max_size=30))
-def test_no_sequence_of_events_leaves_a_terminal_state(events: list[Event]) -> None:
+def test_no_events_leave_terminal_state(events: list[Event]) -> None:
     """Once a cycle has ended it stays as it ended."""
     state = State.PLANNED
     for event in events:
@@ -39,7 +39,7 @@ def test_no_sequence_of_events_leaves_a_terminal_state(events: list[Event]) -> N
         assert before not in TERMINAL_STATES
 
 
-def test_every_state_can_be_reached_and_can_end() -> None:
+def test_every_state_is_reachable_and_ends() -> None:
     """From planned every state is reached, and from every state a terminal one."""
     reached, frontier = {State.PLANNED}, [State.PLANNED]
     while frontier:
@@ -52,7 +52,7 @@ def test_every_state_can_be_reached_and_can_end() -> None:
         assert set(TRANSITIONS[state].values()) & TERMINAL_STATES
 
 
-def test_only_a_verdict_counts_as_a_sleep() -> None:
+def test_only_verdicts_count_as_sleep() -> None:
     """A cycle is judged only by way of the state judged; failing, cancelling and interrupting are no verdicts."""
     for state, ways in TRANSITIONS.items():
         for target in ways.values():

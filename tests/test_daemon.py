@@ -74,7 +74,7 @@ def test_a_whole_life(tmp_path: Path, config: Config) -> None:
     assert [cycle["cycle"] for cycle in json.loads((tmp_path / "state" / "history.json").read_text())["cycles"]] == [1]
 
 
-def test_the_periodic_check_finds_what_inotify_does_not_tell(tmp_path: Path, config: Config) -> None:
+def test_periodic_check_replaces_inotify(tmp_path: Path, config: Config) -> None:
     """A buffer in a directory that appears only later is found without any event."""
     config = changed(config, "buffer", path=str(tmp_path / "later" / "buffer.json"))
     config = changed(config, "triggers", check_interval_seconds=1.0)
@@ -135,7 +135,7 @@ def test_an_order_is_obeyed_and_cancelled(tmp_path: Path, config: Config) -> Non
         daemon.await_event("cycle_started", cycle=2)
 
 
-def test_waiting_for_a_run_gives_its_result_and_its_undo(tmp_path: Path, config: Config) -> None:
+def test_waited_run_gives_result_and_undo(tmp_path: Path, config: Config) -> None:
     """A waited-for run answers with the verdict; the undo it names works."""
     config = changed(config, "triggers", min_experiences=50)
     write_buffer(tmp_path / "buffer.json", experiences(12))
@@ -149,7 +149,7 @@ def test_waiting_for_a_run_gives_its_result_and_its_undo(tmp_path: Path, config:
 
 
 @pytest.mark.parametrize("behaviour", ["crash", "kill", "garbage"])
-def test_a_dead_worker_is_told_in_words_and_the_daemon_lives(tmp_path: Path, config: Config, behaviour: str) -> None:
+def test_dead_worker_is_reported(tmp_path: Path, config: Config, behaviour: str) -> None:
     """The failure is the last error with a hint, the cooldown begins, nothing is left behind."""
     config = changed(config, "worker", stop_seconds=0.3)
     write_buffer(tmp_path / "buffer.json", experiences(12))
@@ -165,7 +165,7 @@ def test_a_dead_worker_is_told_in_words_and_the_daemon_lives(tmp_path: Path, con
     assert list((tmp_path / "state" / "staging").iterdir()) == []
 
 
-def test_sigterm_in_a_cycle_stops_the_worker_and_exits_cleanly(tmp_path: Path, config: Config) -> None:
+def test_sigterm_stops_worker_and_exits(tmp_path: Path, config: Config) -> None:
     """The worker is gone before the daemon is; the next start goes on with the same cycle."""
     config = changed(config, "triggers", cooldown_seconds=0.0)
     write_buffer(tmp_path / "buffer.json", experiences(12))
@@ -180,7 +180,7 @@ def test_sigterm_in_a_cycle_stops_the_worker_and_exits_cleanly(tmp_path: Path, c
         daemon.await_event("candidate_promoted", cycle=1)
 
 
-def test_a_second_sigterm_does_not_wait_for_a_stubborn_worker(tmp_path: Path, config: Config) -> None:
+def test_second_sigterm_kills_stubborn_worker(tmp_path: Path, config: Config) -> None:
     """Asked twice, the daemon kills a worker that ignores SIGTERM."""
     config = changed(config, "worker", stop_seconds=3000.0)
     write_buffer(tmp_path / "buffer.json", experiences(12))
@@ -209,7 +209,7 @@ def test_a_killed_daemon_loses_nothing(tmp_path: Path, config: Config, moment: s
     assert list((tmp_path / "state" / "staging").iterdir()) == []
 
 
-def test_a_second_daemon_is_refused_and_names_the_first(tmp_path: Path, config: Config) -> None:
+def test_second_daemon_is_refused(tmp_path: Path, config: Config) -> None:
     """Exit status 7, with the first one's process id and socket, which goes on answering."""
     with DaemonProcess(tmp_path, config) as daemon:
         other = subprocess.run(
@@ -220,7 +220,7 @@ def test_a_second_daemon_is_refused_and_names_the_first(tmp_path: Path, config: 
         assert daemon.status().pid == daemon.process.pid
 
 
-def test_a_daemon_whose_state_directory_was_replaced_starts_no_cycle(tmp_path: Path, config: Config) -> None:
+def test_replaced_state_directory_stops_cycles(tmp_path: Path, config: Config) -> None:
     """Moved away under it, the directory is missed at the next look, in words; back in its place, the sleep comes."""
     with DaemonProcess(tmp_path, config) as daemon:
         (tmp_path / "state").rename(tmp_path / "away")
@@ -234,7 +234,7 @@ def test_a_daemon_whose_state_directory_was_replaced_starts_no_cycle(tmp_path: P
         daemon.await_event("cycle_started", cycle=1)
 
 
-def test_a_reload_takes_effect_and_a_bad_file_keeps_the_old_one(tmp_path: Path, config: Config) -> None:
+def test_bad_reload_keeps_old_configuration(tmp_path: Path, config: Config) -> None:
     """SIGHUP with a good file changes the thresholds; with a bad one the old ones stay, and the status says why."""
     write_buffer(tmp_path / "buffer.json", experiences(4))
     with DaemonProcess(tmp_path, behaving(config, tmp_path, "wait")) as daemon:
@@ -254,7 +254,7 @@ def test_a_reload_takes_effect_and_a_bad_file_keeps_the_old_one(tmp_path: Path, 
         assert daemon.call(Reload(), dict)["changed"] == ["triggers.min_experiences"]
 
 
-def test_a_reload_reads_the_drop_ins_again(tmp_path: Path, config: Config) -> None:
+def test_reload_rereads_drop_ins(tmp_path: Path, config: Config) -> None:
     """A drop-in that appears counts, a wrong one changes nothing, one that vanishes is undone; a variable stays."""
     drop_in = tmp_path / "conf.d" / "10.toml"
     drop_in.parent.mkdir()
@@ -281,7 +281,7 @@ def test_a_reload_reads_the_drop_ins_again(tmp_path: Path, config: Config) -> No
         assert why["min_new_experiences"] == 9
 
 
-def test_another_buffer_after_a_reload_is_watched(tmp_path: Path, config: Config) -> None:
+def test_reloaded_buffer_is_watched(tmp_path: Path, config: Config) -> None:
     """The watch follows the configuration: the new file's changes are told by inotify."""
     write_buffer(tmp_path / "other.json", experiences(3))
     with DaemonProcess(tmp_path, behaving(config, tmp_path, "promote")) as daemon:
@@ -292,9 +292,7 @@ def test_another_buffer_after_a_reload_is_watched(tmp_path: Path, config: Config
         daemon.await_event("candidate_promoted", cycle=1)
 
 
-def test_a_buffer_that_stays_half_written_is_named_without_waiting_for_the_check(
-    tmp_path: Path, config: Config
-) -> None:
+def test_half_written_buffer_is_named_early(tmp_path: Path, config: Config) -> None:
     """The agent died while it wrote: after the patience the status says so, and a whole file heals it."""
     config = changed(config, "buffer", patience_seconds=1.0)
     write_buffer(tmp_path / "buffer.json", experiences(3))
@@ -307,7 +305,7 @@ def test_a_buffer_that_stays_half_written_is_named_without_waiting_for_the_check
         daemon.await_true(lambda: daemon.counts(4), "the mended buffer")
 
 
-def test_an_unreadable_buffer_is_named_and_recovers_by_itself(tmp_path: Path, config: Config) -> None:
+def test_unreadable_buffer_recovers_by_itself(tmp_path: Path, config: Config) -> None:
     """A directory in the buffer's place is an error with a hint; once it is a file, the error is gone."""
     (tmp_path / "buffer.json").mkdir()
     with DaemonProcess(tmp_path, config) as daemon:
@@ -328,7 +326,7 @@ def test_an_unreadable_buffer_is_named_and_recovers_by_itself(tmp_path: Path, co
         ('[buffer]\npath = "/b"\n[state]\ndirectory = "/proc/x"\n', 1, "cannot be used as state directory"),
     ],
 )
-def test_what_it_cannot_start_with_is_said(tmp_path: Path, text: str, status: int, words: str) -> None:
+def test_start_failure_is_explained(tmp_path: Path, text: str, status: int, words: str) -> None:
     """The message names the fault and the exit status its kind; there is no traceback."""
     path = tmp_path / "config.toml"
     path.write_text(text)
@@ -341,7 +339,7 @@ def test_what_it_cannot_start_with_is_said(tmp_path: Path, text: str, status: in
     assert "Traceback" not in result.stderr
 
 
-def test_systemd_is_told_of_the_whole_life(tmp_path: Path, config: Config) -> None:
+def test_systemd_follows_whole_life(tmp_path: Path, config: Config) -> None:
     """READY once it answers, a sentence, signs of life from the loop, STOPPING."""
     received: list[str] = []
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:

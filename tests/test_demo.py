@@ -92,7 +92,7 @@ def test_table_fits_the_screen() -> None:
     assert "[general]" in out.getvalue()
 
 
-def test_progress_is_rare_where_it_cannot_be_drawn_over() -> None:
+def test_plain_progress_is_rare() -> None:
     """In a file, a hundred steps at once make one line."""
     out = io.StringIO()
     screen = Screen(out)
@@ -141,7 +141,7 @@ def test_long_path_gets_another_socket(tmp_path: Path) -> None:
     assert not stage.socket.parent.exists()
 
 
-def test_only_the_demos_own_files_are_removed(tmp_path: Path) -> None:
+def test_only_demo_files_are_removed(tmp_path: Path) -> None:
     """A fresh start removes what an earlier demo made, and nothing that it did not make."""
     (tmp_path / "mine.txt").write_text("keep me")
     stage = make_stage(tmp_path)
@@ -161,7 +161,7 @@ def play(directory: Path) -> subprocess.Popen[str]:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupt_waits_until_what_was_started_is_known(number: signal.Signals) -> None:
+def test_interrupt_waits_for_started_daemon(number: signal.Signals) -> None:
     """One that comes between a start and its being known is raised after both; the handlers are as before then."""
     handlers = [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)]
     reached = []

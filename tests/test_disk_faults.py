@@ -40,7 +40,7 @@ def fill(directory: Path) -> Path:
     return path
 
 
-def test_a_transaction_on_a_full_disk_is_undone_and_the_next_one_goes_on(small_disk: Path) -> None:
+def test_full_disk_undoes_the_transaction(small_disk: Path) -> None:
     """SQLite's own failure is a named error, leaves no transaction open, and passes with its cause."""
     database = open_database(small_disk / "state.db")
     filler = fill(small_disk)
@@ -54,7 +54,7 @@ def test_a_transaction_on_a_full_disk_is_undone_and_the_next_one_goes_on(small_d
     database.close()
 
 
-def test_a_failure_inside_a_transaction_undoes_all_of_it(tmp_path: Path) -> None:
+def test_failure_undoes_whole_transaction(tmp_path: Path) -> None:
     """Whatever ends the block, none of its statements stays and the next transaction begins."""
     database = open_database(tmp_path / "state.db")
     with pytest.raises(ZeroDivisionError), database.transaction():  # noqa: PT012
@@ -66,14 +66,14 @@ def test_a_failure_inside_a_transaction_undoes_all_of_it(tmp_path: Path) -> None
     database.close()
 
 
-def test_a_daemon_lives_through_a_disk_that_fills_up(small_disk: Path, tmp_path: Path) -> None:
+def test_daemon_survives_filling_disk(small_disk: Path, tmp_path: Path) -> None:
     """It answers, names the disk, keeps its champion, and sleeps again by itself once there is space."""
     assert daemon_on_full_disk(small_disk, tmp_path, fill) == []
 
 
 @pytest.mark.skipif(not has_strace, reason="strace is not installed")
 @pytest.mark.parametrize("fault", CI_POINTS, ids=str)
-def test_a_refused_write_is_named_and_costs_no_experience(fault: Fault, tmp_path: Path) -> None:
+def test_refused_write_costs_no_experience(fault: Fault, tmp_path: Path) -> None:
     """One system call of a cycle fails: the daemon lives, says so, and brings the experiences to a verdict."""
     outcome = try_fault(fault, tmp_path)
     assert outcome.call == fault.call
@@ -82,7 +82,7 @@ def test_a_refused_write_is_named_and_costs_no_experience(fault: Fault, tmp_path
 
 @pytest.mark.skipif(not has_strace, reason="strace is not installed")
 @pytest.mark.parametrize("name", ["adapter_model.safetensors", "manifest.json", ""])
-def test_a_sync_that_fails_gives_the_cycle_up_and_is_never_tried_again(name: str, tmp_path: Path) -> None:
+def test_failed_sync_ends_the_cycle(name: str, tmp_path: Path) -> None:
     """Whatever of a checkpoint the disk does not take, the next cycle trains the same anew, with files of its own."""
     outcome, life = refuse_sync_of(name, tmp_path)
     assert outcome.faults == []
@@ -93,7 +93,7 @@ def test_a_sync_that_fails_gives_the_cycle_up_and_is_never_tried_again(name: str
     assert next(event["cycle"] for event in events if event["event"] == "candidate_promoted") == 2
 
 
-def test_a_second_sync_of_a_failed_descriptor_is_seen(tmp_path: Path) -> None:
+def test_second_sync_failure_is_seen(tmp_path: Path) -> None:
     """The look at a trace can fail: the same number after a close is another descriptor, SQLite's is left out."""
     refused = "= -1 EIO (Input/output error) (INJECTED)"
     trace = tmp_path / "trace"

@@ -22,7 +22,7 @@ NAMES = ("id", "prompt", "response", "salience", "timestamp")
 
 
 @given(ANYTHING | st.fixed_dictionaries({}, optional=dict.fromkeys(NAMES, ANYTHING)))
-def test_whatever_stands_in_a_record_it_is_used_or_has_a_reason(record: Any) -> None:
+def test_any_record_is_used_or_explained(record: Any) -> None:
     """Nothing raises; what is used has usable fields, what is not has a short printable reason."""
     found = parse(record)
     if isinstance(found, str):
@@ -36,9 +36,7 @@ def test_whatever_stands_in_a_record_it_is_used_or_has_a_reason(record: Any) -> 
 
 
 @given(identifier=st.text(min_size=1, max_size=40), prompt=TEXT, response=TEXT, salience=st.floats(0, 1))
-def test_a_whole_record_comes_through_as_it_was_written(
-    identifier: str, prompt: str, response: str, salience: float
-) -> None:
+def test_whole_record_passes_unchanged(identifier: str, prompt: str, response: str, salience: float) -> None:
     """Through JSON and back, no field changes; only an empty reply is refused."""
     written = {"id": identifier, "prompt": prompt, "response": response, "salience": salience}
     found = parse(json.loads(json.dumps(written)))
@@ -49,13 +47,13 @@ def test_a_whole_record_comes_through_as_it_was_written(
 
 
 @given(st.integers(0, 2**64 - 1))
-def test_a_key_and_its_text_are_one(key: int) -> None:
+def test_key_and_text_correspond(key: int) -> None:
     """Every key can be written as an id and read back."""
     assert experience_key(key_text(key)) == key
 
 
 @given(st.text(st.characters(), max_size=60))
-def test_any_id_has_a_key_of_64_bits(identifier: str) -> None:
+def test_any_id_has_64_bit_key(identifier: str) -> None:
     """Lone surrogates and full-width digits included; the same id always gives the same key."""
     assert 0 <= experience_key(identifier) < 2**64
     assert experience_key(identifier) == experience_key(identifier)
@@ -64,7 +62,7 @@ def test_any_id_has_a_key_of_64_bits(identifier: str) -> None:
 @pytest.mark.parametrize(
     "near", ["0" * 15, "0" * 17, "0" * 15 + "A", "0" * 15 + "g", "0" * 15 + "\uff11", "0" * 16 + "\n"]
 )
-def test_what_is_only_nearly_an_id_in_hex_is_hashed(near: str) -> None:
+def test_near_hex_id_is_hashed(near: str) -> None:
     """Exactly sixteen lowercase ASCII digits are a number; all else keeps apart from small numbers by its hash."""
     assert experience_key(near) > 2**32
 
@@ -75,7 +73,7 @@ def test_white_space_makes_no_other_group(prompt: str, response: str, gap: str) 
     assert group_key(prompt, response) == group_key(f"{gap}{prompt}{gap}", f"{response}{gap}")
 
 
-def test_an_id_is_derived_as_agents_derive_it() -> None:
+def test_id_is_derived_like_agents_do() -> None:
     """The first sixteen digits of sha256 of prompt, bar and reply: a known value."""
     assert derived_id("p", "r") == "db3316501ff392dc"
     assert derived_id("a|b", "c") == derived_id("a", "b|c")  # the format's own ambiguity, kept

@@ -15,7 +15,7 @@ SLOW = ("lineage", "evaluation")
 
 
 @pytest.mark.parametrize("name", TARGETS)
-def test_nothing_but_an_error_of_ours_comes_out(tmp_path: Path, name: str) -> None:
+def test_only_own_errors_come_out(tmp_path: Path, name: str) -> None:
     """Changed and cut documents are refused in words, or accepted and hold what the target's check says of them."""
     with ExitStack() as stack:
         tally = fuzz(TARGETS[name](tmp_path, stack), range(35 if name in SLOW else 280), seed=0)
@@ -30,7 +30,7 @@ FOUND = [
     ("answer", b'{"v":1,"data":' + b"[" * 5000 + b"]" * 5000 + b"}"),
     ("worker-message", b'{"type":"hello","version":"1","pid":' + b"[" * 5000 + b"]" * 5000 + b"}"),
     ("job-file", b'{"x":' + b"[" * 5000 + b"]" * 5000 + b"}"),
-    ("lessons", b'{"x":' + b"[" * 5000 + b"]" * 5000 + b"}\n"),
+    ("examples", b'{"x":' + b"[" * 5000 + b"]" * 5000 + b"}\n"),
     ("older-state", b'{"last_sleep_time":"0001-01-01T00:00:00+14:00"}'),
     ("older-state", b'{"last_sleep_time":"9999-12-31T23:59:59-14:00"}'),
     ("older-state", b'{"experiences_at_last_sleep":9223372036854775808}'),
@@ -66,7 +66,7 @@ def _with(document: bytes, old: bytes, new: bytes) -> bytes:
         ("lineage", b'"replayed": []', b'"replayed": [{"id": "0000000000000001", "group": "0000000000000001"}]'),
     ],
 )
-def test_what_a_cycles_documents_must_not_say_is_refused(tmp_path: Path, name: str, old: bytes, new: bytes) -> None:
+def test_impossible_documents_are_refused(tmp_path: Path, name: str, old: bytes, new: bytes) -> None:
     """A checkpoint of which a document is wrong in this way is not used; nothing breaks."""
     with ExitStack() as stack:
         made = TARGETS[name](tmp_path, stack)

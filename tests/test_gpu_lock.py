@@ -15,7 +15,7 @@ from tests.processes import DaemonProcess
 from tests.test_daemon import behaving
 
 
-def test_the_second_one_waits_until_the_first_lets_go(tmp_path: Path) -> None:
+def test_second_waits_for_first(tmp_path: Path) -> None:
     """While one holds it, another may not begin; its own hold is no problem to the holder."""
     path = tmp_path / "gpu.lock"
     path.touch()
@@ -30,7 +30,7 @@ def test_the_second_one_waits_until_the_first_lets_go(tmp_path: Path) -> None:
     assert not second.is_held
 
 
-def test_without_a_file_nobody_is_waited_for(tmp_path: Path) -> None:
+def test_missing_file_means_no_waiting(tmp_path: Path) -> None:
     """An absent file, or none named, is always free."""
     for path in ("", str(tmp_path / "absent")):
         lock = GpuLock()
@@ -39,7 +39,7 @@ def test_without_a_file_nobody_is_waited_for(tmp_path: Path) -> None:
         assert not lock.is_held
 
 
-def test_a_lock_that_may_not_be_opened_holds_training_back(tmp_path: Path) -> None:
+def test_unopenable_lock_delays_training(tmp_path: Path) -> None:
     """Where it cannot be known whether another one trains, nothing begins."""
     path = tmp_path / "gpu.lock"
     path.symlink_to(path)  # refused to root too
@@ -56,7 +56,7 @@ def test_a_block_that_fails_lets_go(tmp_path: Path) -> None:
     assert not lock.is_held
 
 
-def test_of_two_daemons_one_trains_at_a_time(tmp_path: Path) -> None:
+def test_two_daemons_train_in_turn(tmp_path: Path) -> None:
     """The second one says what it waits for, is not forced, and trains once the first has ended."""
     lock = tmp_path / "gpu.lock"
     lock.touch()

@@ -71,7 +71,7 @@ def remove(path: Path) -> None:
     shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
 
-def test_whatever_stands_in_its_place_is_named_and_heals(tmp_path: Path, config: Config) -> None:
+def test_anything_in_its_place_is_named(tmp_path: Path, config: Config) -> None:
     """One daemon meets all of them; each time status names the problem, and a buffer in its place is read again."""
     path = tmp_path / "buffer.json"
     with DaemonProcess(tmp_path, config) as daemon:
@@ -86,7 +86,7 @@ def test_whatever_stands_in_its_place_is_named_and_heals(tmp_path: Path, config:
         assert "Traceback" not in daemon.log()
 
 
-def test_links_of_all_kinds_are_followed_to_what_they_lead_to(tmp_path: Path, config: Config) -> None:
+def test_links_are_followed_to_targets(tmp_path: Path, config: Config) -> None:
     """A chain whose middle leads elsewhere, a dangling end, a replaced directory: the periodic check sees them all."""
     for name, count in (("one", 3), ("two", 4)):
         (tmp_path / name).mkdir()
@@ -106,7 +106,7 @@ def test_links_of_all_kinds_are_followed_to_what_they_lead_to(tmp_path: Path, co
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="NOT TESTED: another user's daemon needs root")
-def test_a_buffer_that_the_daemons_user_may_not_read_is_named_and_heals(open_directory: Path) -> None:
+def test_forbidden_buffer_is_named_and_heals(open_directory: Path) -> None:
     """As an ordinary user the daemon says what to do, and reads once it is allowed to."""
     path = open_directory / "buffer.json"
     write_buffer(path, experiences(3))
@@ -125,7 +125,7 @@ def test_a_buffer_that_the_daemons_user_may_not_read_is_named_and_heals(open_dir
         daemon.await_true(lambda: daemon.counts(3), "the buffer")
 
 
-def test_a_writer_that_never_rests_is_never_called_corrupt(tmp_path: Path) -> None:
+def test_restless_writer_is_not_corrupt(tmp_path: Path) -> None:
     """A sample of what ``tests/faults/rewriting_writer.py`` does for minutes: in place, in chunks, every 2 ms."""
     result = rewrite_and_watch(tmp_path, seconds=4.0)
     assert result.rewrites > 3
@@ -143,7 +143,7 @@ def deep(number: int) -> str:
 
 
 @pytest.mark.parametrize("form", ["array", "object", "lines"])
-def test_a_record_too_deep_for_any_parser_costs_itself_alone(form: str) -> None:
+def test_too_deep_record_costs_itself(form: str) -> None:
     """The good ones before and after it are read, in every form; brackets and quotes inside strings do not count."""
     tricky = json.dumps(record(2, prompt='Is "]}," \\ an end?'))
     parts = [json.dumps(record(1)), deep(9), tricky, json.dumps(record(3))]
@@ -184,7 +184,7 @@ def test_two_bad_records_cost_themselves_alone(names: tuple[str, str], form: str
     assert (list(digest.keys), digest.set_aside_total) == ([1, 2], 2)
 
 
-def test_a_record_that_is_written_again_has_its_last_salience_and_its_first_text() -> None:
+def test_rewritten_record_keeps_first_text() -> None:
     """Scored anew it counts with the new score; with other text it is set aside, and the first one is trained."""
     again = [record(1), record(2), record(1, salience=0.1), record(2, response="No."), record(1, salience=0.95)]
     content = json.dumps(again).encode()
@@ -196,7 +196,7 @@ def test_a_record_that_is_written_again_has_its_last_salience_and_its_first_text
     assert found[f"{2:016x}"].response != "No."
 
 
-def test_a_share_that_does_not_answer_blocks_nothing_and_heals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_silent_share_blocks_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """While ``open`` hangs the loop turns, no second thread is begun, and the late descriptor is closed."""
     path = tmp_path / "buffer.json"
     write_buffer(path, experiences(3))

@@ -68,7 +68,7 @@ def point_into_retired(state: Path, _outside: Path) -> None:
 
 
 @pytest.mark.parametrize("spoil", [point_outside, point_up, point_to_itself, point_to_nothing, point_into_retired])
-def test_a_pointer_that_leads_elsewhere_is_mended(stage: Stage, spoil: Callable[[Path, Path], None]) -> None:
+def test_misleading_pointer_is_repaired(stage: Stage, spoil: Callable[[Path, Path], None]) -> None:
     """The newest whole champion is in use afterwards, said aloud, and what it pointed to is untouched."""
     outside = stage.directory / "cycle_007"
     outside.mkdir()
@@ -82,7 +82,7 @@ def test_a_pointer_that_leads_elsewhere_is_mended(stage: Stage, spoil: Callable[
 
 
 @pytest.mark.parametrize("name", ["../../buffer.json", "/etc/passwd", "..", "a\0b", ""])
-def test_a_manifest_that_names_files_elsewhere_is_refused(stage: Stage, name: str) -> None:
+def test_manifest_naming_foreign_files_is_refused(stage: Stage, name: str) -> None:
     """No path of another program is read, whatever hash it is said to have."""
     path = stage.state / "cycle_003/manifest.json"
     manifest = json.loads(path.read_text())
@@ -93,7 +93,7 @@ def test_a_manifest_that_names_files_elsewhere_is_refused(stage: Stage, name: st
     assert stage.play(explain).champion.cycle == 2
 
 
-def test_a_champion_damaged_while_the_daemon_runs_is_not_continued(stage: Stage) -> None:
+def test_damaged_champion_is_not_continued(stage: Stage) -> None:
     """It is read again before it becomes a parent: the cycle does not begin, and the one before is in use."""
     stage.write(48)
 
@@ -123,7 +123,7 @@ def lying(checkpoint: Path, **files: bytes) -> None:
 
 
 @pytest.mark.worker
-def test_a_manifest_that_lies_is_found_out_by_the_worker(tmp_path: Path, tiny_model: Path) -> None:
+def test_lying_manifest_is_found(tmp_path: Path, tiny_model: Path) -> None:
     """NaN weights, other shapes, a header of 2^63 bytes: the hashes agree, and still nothing is trained on them."""
     config = changed(config_for(tmp_path, cooldown_seconds=0.0), "model", base=str(tiny_model))
     config = changed(config, "worker", python=str(real_interpreter(tmp_path / "python")))

@@ -22,7 +22,7 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaemonProcess]:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_others_are_answered_meanwhile_and_nothing_is_left(daemon: DaemonProcess, kind: str) -> None:
+def test_other_clients_are_answered_meanwhile(daemon: DaemonProcess, kind: str) -> None:
     """Status is answered each time, the descriptors are back afterwards, memory stays bounded, no traceback."""
     result = attack(daemon, kind, seconds=1.5, scale=0.5)
     assert result.asked > 0

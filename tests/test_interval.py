@@ -61,7 +61,7 @@ def test_bootstrap_bounds_agree_with_scipy(seed: int) -> None:
     assert found.low == pytest.approx(drawn.confidence_interval.low, abs=0.25 * drawn.standard_error)
 
 
-def test_tokens_weigh_and_empty_ones_do_not_count() -> None:
+def test_tokens_weigh_and_empty_do_not() -> None:
     """The estimate is the difference of token-weighted means."""
     found = gain_interval([(300, 3.0, 2.0), (100, 3.0, 3.0), (0, 9.0, 1.0)], 0.95)
     assert found.estimate == pytest.approx(0.75)
@@ -76,7 +76,7 @@ def test_one_experience_bounds_nothing() -> None:
         gain_interval([(0, 3.0, 2.0)], 0.95)
 
 
-def test_many_skewed_gains_have_the_bootstraps_bound() -> None:
+def test_skewed_gains_have_bootstrap_bound() -> None:
     """A few large losses pull the lower bound further down than a symmetric interval would have it."""
     gains = [0.2] * 45 + [-3.0] * 3
     found = gain_interval([(100, 3.0, 3.0 - gain) for gain in gains], 0.95)
@@ -96,7 +96,7 @@ def test_bounds_enclose_and_widen(pairs: list[tuple[int, float, float]]) -> None
     assert all(low <= high + 1e-9 for low, high in pairwise(bounds))  # type: ignore[operator]
 
 
-def test_the_lower_bound_holds_as_often_as_it_says() -> None:
+def test_lower_bound_holds_as_stated() -> None:
     """Gains around zero, of replies of unequal length: it is above zero in at most about 5 of 100, few or many."""
     for count in (4, 12):
         above = 0

@@ -48,7 +48,7 @@ def ledger(tmp_path: Path) -> Ledger:
     return Ledger(tmp_path / "state.db")
 
 
-def test_what_is_recorded_is_there_after_reopening(tmp_path: Path) -> None:
+def test_recorded_data_survive_reopening(tmp_path: Path) -> None:
     """A cycle, its report, its placements with keys of all 64 bits and its snapshot survive a restart."""
     first = Ledger(tmp_path / "state.db")
     run(first, plan(1, train=(1, BIG), held=(2**63,)))
@@ -81,7 +81,7 @@ def test_a_cycle_number_is_planned_once(ledger: Ledger) -> None:
     assert {placement.key for placement in ledger.placements(1)} == {1}
 
 
-def test_learned_is_what_the_champions_lineage_trained(ledger: Ledger) -> None:
+def test_learned_is_champion_lineage(ledger: Ledger) -> None:
     """Rejected cycles and other lineages taught the champion nothing."""
     run(ledger, plan(1, train=(1,)))
     run(ledger, plan(2, parent=1, train=(2,)))
@@ -94,7 +94,7 @@ def test_learned_is_what_the_champions_lineage_trained(ledger: Ledger) -> None:
 
 
 @pytest.mark.parametrize("ending", [Event.FAIL, Event.CANCEL, Event.INTERRUPT])
-def test_a_cycle_without_a_verdict_moves_nothing(ledger: Ledger, ending: Event) -> None:
+def test_cycle_without_verdict_changes_nothing(ledger: Ledger, ending: Event) -> None:
     """A failed, cancelled or interrupted cycle is neither the last sleep nor a lesson."""
     run(ledger, plan(1, train=(1,)))
     run(ledger, plan(2, parent=1, train=(2,)), ending)
@@ -106,7 +106,7 @@ def test_a_cycle_without_a_verdict_moves_nothing(ledger: Ledger, ending: Event) 
     assert ledger.open_cycles() == []
 
 
-def test_cycles_without_a_verdict_count_since_the_last_one_with(ledger: Ledger) -> None:
+def test_cycles_without_verdict_are_counted(ledger: Ledger) -> None:
     """Two failures, a verdict, a cancelled one, a failure: two in a row."""
     run(ledger, plan(1), Event.FAIL)
     run(ledger, plan(2), Event.FAIL)
@@ -118,7 +118,7 @@ def test_cycles_without_a_verdict_count_since_the_last_one_with(ledger: Ledger) 
     assert [summary.cycle for summary in ledger.unjudged_in_a_row()] == [5, 4]
 
 
-def test_a_group_that_was_trained_once_is_never_held_out(ledger: Ledger) -> None:
+def test_trained_text_is_never_held_out(ledger: Ledger) -> None:
     """The recorded side is that of the training, even if a later cycle placed the group otherwise."""
     run(ledger, plan(1, train=(1,), held=(2,)))
     run(ledger, plan(2, train=(3,), held=(1,)))
@@ -131,7 +131,7 @@ def test_an_unknown_cycle_is_named(ledger: Ledger) -> None:
         ledger.summary(9)
 
 
-def test_decisions_come_back_newest_first_and_old_ones_go(ledger: Ledger) -> None:
+def test_decisions_come_newest_first(ledger: Ledger) -> None:
     """The decision and its facts are kept, the newest thousand of them."""
     for total in range(KEPT_DECISIONS + 5):
         facts = Facts(total=total, new=0, hours_since_last_sleep=None, trainable=0, held_out=0)
@@ -144,7 +144,7 @@ def test_decisions_come_back_newest_first_and_old_ones_go(ledger: Ledger) -> Non
 @pytest.mark.parametrize(
     "content", [b"this is no database, by any means " * 100, b"SQLite format 3\x00" + b"\x00" * 200]
 )
-def test_a_damaged_ledger_is_refused_by_name(tmp_path: Path, content: bytes) -> None:
+def test_damaged_ledger_is_refused(tmp_path: Path, content: bytes) -> None:
     """A file that is no ledger is an error that names it, and it is left as it is."""
     path = tmp_path / "state.db"
     path.write_bytes(content)

@@ -50,7 +50,7 @@ def test_daemon_without_heavy_packages() -> None:
 
 
 @pytest.mark.parametrize("path", MODULES, ids=module_name)
-def test_sizes(path: Path) -> None:
+def test_sizes_stay_within_limits(path: Path) -> None:
     """Modules and functions stay short enough to be read in one go."""
     source = path.read_text()
     assert source.count("\n") <= MOST_MODULE_LINES

@@ -73,7 +73,7 @@ def version_of(path: Path) -> int:
         return int(opened.execute("PRAGMA user_version").fetchone()[0])
 
 
-def test_the_answers_are_the_same_and_the_old_one_is_kept(stage: Stage) -> None:
+def test_migration_keeps_answers_and_original(stage: Stage) -> None:
     """The ledger is of the newest version afterwards; the one before stands beside it, and nothing else."""
     summary = stage.play(answers)
     assert [each.cycle for each in summary[0]] == [2, 1]
@@ -98,9 +98,7 @@ def test_migrated_tables_are_the_new_ones(stage: Stage, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("point", ["backup", "hardlink_to", "replace", "fsync_path"])
-def test_a_crash_at_any_point_leaves_the_old_or_the_new(
-    stage: Stage, monkeypatch: pytest.MonkeyPatch, point: str
-) -> None:
+def test_crash_leaves_old_or_new(stage: Stage, monkeypatch: pytest.MonkeyPatch, point: str) -> None:
     """Broken off there, the next start has all that there was."""
 
     class PowerLoss(BaseException):
@@ -124,9 +122,7 @@ def test_a_crash_at_any_point_leaves_the_old_or_the_new(
     assert version_of(stage.state / "state.db") == SCHEMA_VERSION
 
 
-def test_a_disk_that_does_not_take_the_copy_leaves_the_ledger_as_it_was(
-    stage: Stage, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_failed_copy_leaves_the_ledger(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     """The error says what could not be done; nothing is rebuilt or moved aside for it."""
 
     def full(*_: object) -> None:
@@ -140,7 +136,7 @@ def test_a_disk_that_does_not_take_the_copy_leaves_the_ledger_as_it_was(
     assert version_of(stage.state / "state.db") == 1
 
 
-def test_a_newer_ledger_is_refused_by_name(stage: Stage) -> None:
+def test_newer_ledger_is_refused(stage: Stage) -> None:
     """The daemon ends with the two versions and the next step, and touches nothing."""
     path = stage.state / "state.db"
     with closing(sqlite3.connect(path)) as opened:

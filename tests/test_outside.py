@@ -26,7 +26,7 @@ from tests.fakes import FakeClock
 # --- files ---
 
 
-def test_replacing_leaves_the_new_content_and_nothing_else(tmp_path: Path) -> None:
+def test_replacing_leaves_only_new_content(tmp_path: Path) -> None:
     """After a replacement the file is new and no temporary file stays."""
     path = tmp_path / "status.json"
     replace_file(path, b"one")
@@ -36,7 +36,7 @@ def test_replacing_leaves_the_new_content_and_nothing_else(tmp_path: Path) -> No
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_failed_replacement_leaves_the_old_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_replacement_leaves_old_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """When the disk takes no more, the old file stands and no half of the new one."""
     path = tmp_path / "status.json"
     replace_file(path, b"one")
@@ -51,7 +51,7 @@ def test_a_failed_replacement_leaves_the_old_content(tmp_path: Path, monkeypatch
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_link_is_replaced_in_one_step(tmp_path: Path) -> None:
+def test_link_is_replaced_atomically(tmp_path: Path) -> None:
     """The link leads to the new target, and a temporary link left by a crash is no obstacle."""
     link = tmp_path / "current"
     (tmp_path / f".current.{os.getpid()}.tmp").symlink_to("old")
@@ -64,7 +64,7 @@ def test_a_link_is_replaced_in_one_step(tmp_path: Path) -> None:
 # --- lock ---
 
 
-def test_a_second_process_is_refused_and_told_by_whom(tmp_path: Path) -> None:
+def test_second_process_learns_the_holder(tmp_path: Path) -> None:
     """The error names the holder's process and socket; released, the lock is free again."""
     lock = StateLock(tmp_path, socket="/run/x.sock")
     with pytest.raises(StateLocked, match=f"process {os.getpid()}, which answers on /run/x.sock") as caught:
@@ -77,7 +77,7 @@ def test_a_second_process_is_refused_and_told_by_whom(tmp_path: Path) -> None:
     StateLock(tmp_path, socket="").release()
 
 
-def test_a_directory_that_was_replaced_is_not_held_any_more(tmp_path: Path) -> None:
+def test_replaced_directory_is_not_held(tmp_path: Path) -> None:
     """Removed, or made again and locked by another, it is refused by name; back in its place, it is held."""
     path = tmp_path / "state"
     lock = StateLock(path, socket="/run/x.sock")
@@ -106,7 +106,7 @@ def test_the_lock_dies_with_its_process(tmp_path: Path) -> None:
 # --- clock ---
 
 
-def test_elapsed_time_survives_jumps_of_the_wall_clock() -> None:
+def test_elapsed_time_survives_clock_jumps() -> None:
     """Neither a year forward nor an hour back changes how long ago a sleep was."""
     clock = FakeClock()
     elapsed = Elapsed(clock)
@@ -119,7 +119,7 @@ def test_elapsed_time_survives_jumps_of_the_wall_clock() -> None:
     assert elapsed.seconds_since(moment) == 7260
 
 
-def test_a_moment_in_the_future_counts_from_now() -> None:
+def test_future_moment_counts_from_now() -> None:
     """A sleep recorded under a clock that was ahead blocks for one interval, not until the clock catches up."""
     clock = FakeClock()
     elapsed = Elapsed(clock)
@@ -176,7 +176,7 @@ def test_the_journal_gets_native_fields(tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # these sockets live as long as we
-def test_without_a_journal_the_line_goes_to_standard_error(tmp_path: Path) -> None:
+def test_missing_journal_uses_standard_error(tmp_path: Path) -> None:
     """An unreachable journal costs the fields, not the message."""
     printed = tmp_path / "stderr"
     render = log.JournalRenderer(str(tmp_path / "none"), descriptor=os.open(printed, os.O_CREAT | os.O_WRONLY))
@@ -210,7 +210,7 @@ def test_text_forges_no_log_line(tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # these sockets live as long as we
-def test_lines_lost_with_the_journal_are_counted(tmp_path: Path) -> None:
+def test_lost_lines_are_counted(tmp_path: Path) -> None:
     """Without journald and standard error lines are lost and nothing is raised; later their number is told."""
     reading, writing = os.pipe()
     os.close(reading)
@@ -249,7 +249,7 @@ def test_systemd_hears_each_state_once(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # these sockets live as long as we
-def test_an_unusable_notify_socket_is_said_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unusable_notify_socket_is_reported_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A stale NOTIFY_SOCKET neither ends the daemon nor floods its log."""
     monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "none"))
     with structlog.testing.capture_logs() as events:

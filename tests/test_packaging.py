@@ -91,7 +91,7 @@ def test_directories_agree_with_the_defaults() -> None:
     assert one("sage-sleepd.service", "User") == Config().control.operator_group
 
 
-def test_check_counts_a_quiet_day_as_success() -> None:
+def test_quiet_check_counts_as_success() -> None:
     """To the timer's service, nothing to do and a running cycle are no failures; an absent daemon is not started."""
     codes = one("sage-sleep-check.service", "SuccessExitStatus").split()
     assert set(codes) == {str(int(ExitCode.NOTHING_TO_DO)), str(int(ExitCode.BUSY))}
@@ -113,7 +113,7 @@ def test_systemd_understands_the_units(tmp_path: Path) -> None:
     assert complaints == []
 
 
-def test_the_instances_unit_is_the_services_unit() -> None:
+def test_instance_unit_equals_service_unit() -> None:
     """Apart from comments and from where an instance's things lie, the template says the same, line by line."""
 
     def said(name: str) -> list[str]:
@@ -145,7 +145,7 @@ def test_shipped_configuration_is_the_default() -> None:
 
 
 @pytest.mark.parametrize(("name", "figures"), [("conservative", (10, 5, 12.0)), ("aggressive", (3, 1, 3.0))])
-def test_presets(name: str, figures: tuple[int, int, float]) -> None:
+def test_presets_change_only_triggers(name: str, figures: tuple[int, int, float]) -> None:
     """A preset is a whole configuration that differs from the default in its triggers alone."""
     config = load(ROOT / "config" / f"{name}.toml", environment={}).config
     triggers = config.triggers
@@ -334,7 +334,7 @@ def test_hook_asks_for_a_sleep(tmp_path: Path) -> None:
     said, calls = hook(tmp_path, "echo the-check")
     assert calls == ["check", "run"]
     assert "the-check" in said
-    assert "a sleep was started" in said
+    assert "a cycle was started" in said
 
 
 def test_hook_forces(tmp_path: Path) -> None:
@@ -348,7 +348,7 @@ def test_hook_forces(tmp_path: Path) -> None:
         (None, "is sage-sleepd installed?"),
         ("exit 3", "the daemon is not running"),
         ("exit 5", "nothing to do"),
-        ("exit 7", "one is under way"),
+        ("exit 7", "one is running already"),
         ("exit 1", "exit status 1"),
         ("kill -9 $$", "exit status"),
     ],
@@ -367,7 +367,7 @@ def test_hook_does_not_wait_for_ever(tmp_path: Path) -> None:
     assert "no answer from sleepctl within 0.5 s" in said
 
 
-def test_hook_refuses_what_it_does_not_know(tmp_path: Path) -> None:
+def test_hook_refuses_unknown_arguments(tmp_path: Path) -> None:
     """An unknown argument asks for no sleep, says so and returns 0."""
     said, calls = hook(tmp_path, "", "--froce")
     assert calls == []

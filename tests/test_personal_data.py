@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from sleepd.text.personal_data import PIECE, find_personal, masked, told
+from sleepd.text.personal_data import PIECE, counts_text, find_personal, masked
 
 
 @pytest.mark.parametrize(
@@ -64,7 +64,7 @@ def test_masked_text_holds_nothing_more() -> None:
     """Masking a masked text changes nothing, and the counts are told in words."""
     text, found = masked("a@b.example, b@c.example, +49 30 901820")
     assert masked(text) == (text, Counter())
-    assert told(found) == "2 e-mail, 1 telephone"
+    assert counts_text(found) == "2 e-mail, 1 telephone"
 
 
 @pytest.mark.parametrize("filler", ["word ", "line\n", "x", "1", "a@", "1 ", "é"])

@@ -16,7 +16,7 @@ from sleepd.config.schema import QuarantineConfig
 from sleepd.cycles.planning import Order, line_up
 from sleepd.daemon.quarantine_view import decide_by_hand, quarantine_list
 from sleepd.daemon.trained_texts_view import learned
-from sleepd.protocol.job import decode_job, decode_lessons
+from sleepd.protocol.job import decode_examples, decode_job
 from sleepd.protocol.status import QuarantineList
 from sleepd.store.reservoir import read_reservoir
 from tests.agents import experiences, write_buffer
@@ -54,7 +54,7 @@ def listed(stage: Stage) -> QuarantineList:
 
 
 @pytest.mark.parametrize("handling", ["keep", "mask", "set_aside"])
-def test_personal_data_are_counted_in_any_case(tmp_path: Path, handling: str) -> None:
+def test_personal_data_are_always_counted(tmp_path: Path, handling: str) -> None:
     """The list and the counts say how many experiences hold some, whatever becomes of them."""
     stage = staged(tmp_path, handling)
 
@@ -68,7 +68,7 @@ def test_personal_data_are_counted_in_any_case(tmp_path: Path, handling: str) ->
     assert counts.quarantined == found.total == (6 if handling == "set_aside" else 0)
 
 
-def test_set_aside_is_lifted_by_a_release_and_by_the_setting(tmp_path: Path) -> None:
+def test_release_or_setting_lifts_exclusion(tmp_path: Path) -> None:
     """Each is in quarantine with what it holds; a release lets one in, ``keep`` lets all in without a new screening."""
     stage = staged(tmp_path, "set_aside")
     assert {entry.text for entry in listed(stage).entries} == {"personal data: 1 e-mail"}
@@ -85,7 +85,7 @@ def test_set_aside_is_lifted_by_a_release_and_by_the_setting(tmp_path: Path) -> 
     assert stage.play(scene) == (5, 0, 0)
 
 
-def test_masked_text_is_all_that_is_trained(tmp_path: Path) -> None:
+def test_masked_text_alone_is_trained(tmp_path: Path) -> None:
     """Nothing that a cycle leaves holds the address; ids and content hashes are those of the text in the buffer."""
     stage = staged(tmp_path, "mask")
 
@@ -93,27 +93,27 @@ def test_masked_text_is_all_that_is_trained(tmp_path: Path) -> None:
         await sleeper.look()
         cycle = await sleeper.begin(Order())
         work = sleeper.parts.checkpoints.staging_path(cycle) / "work"
-        lessons = decode_lessons((work / "experiences.jsonl").read_bytes())
+        examples = decode_examples((work / "experiences.jsonl").read_bytes())
         job = decode_job((work / "job.json").read_bytes())
         await sleeper.finished()
         places = {each.id: key_text(each.group) for each in sleeper.parts.ledger.placements(cycle)}
-        return lessons, job, places, await learned(sleeper.reader, cycle, limit=100)
+        return examples, job, places, await learned(sleeper.reader, cycle, limit=100)
 
-    lessons, job, places, told = stage.play(scene)
-    mails = [one for one in lessons if one.id.startswith("mail")]
+    examples, job, places, told = stage.play(scene)
+    mails = [one for one in examples if one.id.startswith("mail")]
     assert len(mails) == 6
     for one in mails:
         whole = next(each for each in with_mail() if each["id"] == one.id)
         assert one.response == whole["response"].replace(MAIL, "[e-mail]")
         assert one.unmasked == places[one.id] == key_text(group_key(whole["prompt"], whole["response"]))
-    assert job.masked == f"personal data masked in 6 of {len(lessons)} experiences: 6 e-mail"
+    assert job.masked == f"personal data masked in 6 of {len(examples)} experiences: 6 e-mail"
     assert all(MAIL not in each.response for each in told.experiences)
     assert any("[e-mail]" in each.response for each in told.experiences)
     files = [path for path in stage.state.rglob("*") if path.is_file()]
     assert [path.name for path in files if MAIL.encode() in path.read_bytes()] == []
 
 
-def test_masked_text_is_replayed_under_its_old_hash(tmp_path: Path) -> None:
+def test_masked_text_keeps_its_hash(tmp_path: Path) -> None:
     """What left the buffer comes back from the reservoir masked, on the side of the split where it was."""
     stage = staged(tmp_path, "mask")
     stage.sleep()

@@ -68,7 +68,7 @@ async def shown(sleeper: OpenSleeper) -> Any:
     return overview(sleeper.reader, next_check_at=None, config_path="")
 
 
-def test_the_job_names_whom_and_what_to_compare(stage: Stage) -> None:
+def test_job_names_comparison(stage: Stage) -> None:
     """The champion before, and the experiences that came after the champion was planned, whatever their side."""
     stage.write(36)
     copies = experiences(2, start=0)
@@ -89,7 +89,7 @@ def test_the_job_names_whom_and_what_to_compare(stage: Stage) -> None:
     assert sorted(job.later) == [f"{number:016x}" for number in range(24, 36)]
 
 
-def test_the_first_champion_is_compared_with_the_base(tmp_path: Path) -> None:
+def test_first_champion_compares_with_base(tmp_path: Path) -> None:
     """Its predecessor is the base: an empty directory and no cycle. Before any champion there is nothing to compare."""
     stage = Stage(tmp_path)
 
@@ -175,7 +175,7 @@ def test_a_passing_comparison_is_kept(stage: Stage) -> None:
 
 
 def test_probation_ends_when_later_experiences_confirm(tmp_path: Path) -> None:
-    """Put in use on open, thin evidence it is on probation, until a comparison says that it is better."""
+    """Put in use on open, low sample it is on probation, until a comparison says that it is better."""
     stage = Stage(tmp_path)
     stage.write(9)
     summary = stage.sleep(behaviour="open")
@@ -224,7 +224,7 @@ def power_cut_at(point: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[s
         yield passed
 
 
-def test_a_power_cut_at_any_point_of_it(stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_power_cut_keeps_the_rollback(stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Afterwards the predecessor is in use and the finding is known, or the cycle goes on and finds it again."""
     for point in range(1, 100):
         shutil.copytree(stage.directory, tmp_path / str(point), symlinks=True, ignore=shutil.ignore_patterns("[0-9]*"))

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as some
 
 from sleepd.config.limits import parse_limit
-from sleepd.config.schema import HARMS, PromotionConfig
+from sleepd.config.schema import SAFETY_GATES, PromotionConfig
 from sleepd.policy.promotion import Gates, judge
 from sleepd.protocol.evidence import (
     Collapse,
@@ -142,7 +142,7 @@ REJECTED = Outcome.REJECTED
     ("changes", "failed", "words"),
     [
         ({}, [], "holdout reply loss 3.000 -> 2.500 (-0.500 nats/token on 9 experiences, more than 0.4"),
-        ({"gains": [0.5, 0.5, 0.5]}, [], "on 3 experiences, more than 0.500 with 97.5% confidence, thin evidence)"),
+        ({"gains": [0.5, 0.5, 0.5]}, [], "on 3 experiences, more than 0.500 with 97.5% confidence, low sample)"),
         ({"checks": failing("supervised_tokens")}, ["supervised_tokens"], "supervised_tokens: 0 < 1"),
         ({"checks": failing("adapter_changed")}, ["adapter_changed"], "adapter_changed: 0 < 1"),
         ({"checks": failing("losses_finite")}, ["losses_finite"], "losses_finite: 0 < 1"),
@@ -158,7 +158,7 @@ REJECTED = Outcome.REJECTED
         ({"gains": []}, ["holdout"], "nothing was held out"),
         ({"holdout_after": math.nan}, ["holdout"], "not finite"),
         ({"holdout": pairs([math.inf])}, ["holdout"], "not finite"),
-        ({"replies": []}, ["replies"], "none were made"),
+        ({"replies": []}, ["replies"], "no reply was generated"),
         (
             {"replies": [*report().replies, LOOP]},
             ["replies"],
@@ -232,7 +232,7 @@ def test_collapse_in_each_way_of_asking(
     assert failed or verdict.outcome is Outcome.PROMOTED
 
 
-def test_a_few_loops_in_every_way_are_many_in_all() -> None:
+def test_loops_in_every_way_add_up() -> None:
     """Each way by itself might be chance; together they are not."""
     looping = [
         Collapse(mode=mode, base=speech(), parent=speech(), candidate=speech(loops=2))  # type: ignore[arg-type]
@@ -243,7 +243,7 @@ def test_a_few_loops_in_every_way_are_many_in_all() -> None:
     assert "loops in 6 of 48 replies in all, at most 3 (parent 0, base 0)" in verdict.reason
 
 
-def test_a_way_of_asking_that_was_not_measured_promotes_nobody() -> None:
+def test_unmeasured_mode_promotes_nobody() -> None:
     """Missing replies are named; without any, all three are."""
     assert judged(collapse=[]).failed == ["greedy_replies", "sampled_replies", "talk_replies"]
     verdict = judged(collapse=collapse()[:2])
@@ -251,8 +251,8 @@ def test_a_way_of_asking_that_was_not_measured_promotes_nobody() -> None:
     assert "do [evaluation] seconds suffice?" in verdict.reason
 
 
-@pytest.mark.parametrize("harm", HARMS)
-def test_a_gate_that_is_off_is_shown_and_decides_nothing(harm: str) -> None:
+@pytest.mark.parametrize("harm", SAFETY_GATES)
+def test_disabled_gate_only_shows(harm: str) -> None:
     """Each harm rejects; left out of [promotion] harms its figure stands there, missed, and the candidate passes."""
     harmed: dict[str, Any] = {
         "drift": {"drift": None},
@@ -262,12 +262,12 @@ def test_a_gate_that_is_off_is_shown_and_decides_nothing(harm: str) -> None:
     }[harm]
     found = report(**harmed)
     assert judge(found, Gates()).outcome is REJECTED
-    passed = judge(found, Gates(harms=frozenset(HARMS) - {harm}))
+    passed = judge(found, Gates(harms=frozenset(SAFETY_GATES) - {harm}))
     assert passed.outcome is Outcome.PROMOTED
     assert {figure.is_binding for figure in passed.figures if not figure.is_met} == {False}
 
 
-def test_replies_too_few_to_tell_whether_they_fit_keep_nobody_out() -> None:
+def test_few_replies_decide_no_relevance() -> None:
     """The figure stands there, without a value, and decides nothing although its gate is on."""
     verdict = judged(relevance=Relevance(prompts=3, replies=5, losses=[]))
     assert verdict.outcome is Outcome.PROMOTED
@@ -302,7 +302,7 @@ def test_limits_on_the_owners_figures(limit: str, metric: Metric, failed: bool) 
     assert verdict.failed == ([f"metric_{limit.split()[0]}"] if failed else [])
 
 
-def test_limits_without_a_command_are_for_figures_added_by_hand() -> None:
+def test_limits_without_command_wait_for_figures() -> None:
     """They hold nobody back before somebody could have measured."""
     assert judge(report(), Gates(limits=(parse_limit("accuracy >= 0.8"),))).outcome is Outcome.PROMOTED
 
@@ -310,7 +310,7 @@ def test_limits_without_a_command_are_for_figures_added_by_hand() -> None:
 @pytest.mark.parametrize(
     "text", ["", "accuracy", "accuracy > 0.8", "accuracy >= high", "a >= parent * 2", "a >= 1e999"]
 )
-def test_a_limit_that_is_none_is_refused(text: str) -> None:
+def test_senseless_limit_is_refused(text: str) -> None:
     """With what was expected."""
     with pytest.raises(ValueError, match=r'a limit such as "accuracy >= 0.8" or "accuracy >= parent - 0.02"'):
         parse_limit(text)
@@ -340,7 +340,9 @@ def test_open_evidence_keeps_the_champion() -> None:
         ([0.5, 0.4, 0.5], "auto", Outcome.PROMOTED, False),
     ],
 )
-def test_probation(gains: list[float], inconclusive: str, outcome: Outcome, is_on_probation: bool) -> None:
+def test_probation_needs_weaker_proof(
+    gains: list[float], inconclusive: str, outcome: Outcome, is_on_probation: bool
+) -> None:
     """By default only thin evidence earns it, and within the stated rate; by the owner's will a weaker proof does."""
     verdict = judge(report(gains=gains), Gates(inconclusive=inconclusive))
     assert (verdict.outcome, verdict.is_on_probation) == (outcome, is_on_probation)

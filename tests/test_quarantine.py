@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from sleepd.buffer.experience import Experience, experience_key, parse, prompt_key, said_under
 from sleepd.policy.selection import sampling_shares
 from sleepd.quarantine.near_duplicates import LIMIT, Neighbours, Screened, similarity, sketch
-from sleepd.quarantine.rules import BARE_QUESTIONS, Cause, Findings, HandDecision, Isolation, KeyMap
+from sleepd.quarantine.rules import BARE_QUESTIONS, Cause, Findings, Isolation, KeyMap, Override
 from tests.agents import columns
 from tests.corpus import LABELS, barred, precision_and_recall, screen, screened_corpus
 
@@ -34,7 +34,7 @@ def text(seed: int, length: int = 60) -> str:
 # --- the corpus ---
 
 
-def test_the_goal_is_met_on_the_corpus() -> None:
+def test_corpus_goal_is_met() -> None:
     """Of 293 cases all loops and floods of questions are set aside, and less than 2 % of the good ones."""
     cases = screened_corpus()
     assert len(cases) >= 200
@@ -47,7 +47,7 @@ def test_the_goal_is_met_on_the_corpus() -> None:
     assert len(wrong) < 0.02 * len(good), wrong
 
 
-def test_a_secret_is_named_and_never_told() -> None:
+def test_secret_is_named_not_shown() -> None:
     """The finding on a secret says its kind and where it stands; nothing of it is in what is kept."""
     value = "AKIA" + "Z7QH4LM2RTWXK3PB"
     (found,) = screen([{"id": "a", "prompt": "And my key?", "response": f"It is {value}.", "salience": 0.7}])
@@ -56,7 +56,7 @@ def test_a_secret_is_named_and_never_told() -> None:
     assert value not in repr(found)
 
 
-def test_a_text_too_long_to_be_looked_at_is_set_aside() -> None:
+def test_too_long_text_is_excluded() -> None:
     """Beyond 200,000 characters nothing is looked for, and nothing is trained."""
     (found,) = screen([{"id": "a", "prompt": "?", "response": "word " * 40_001, "salience": 0.7}])
     assert found.reason == "too_long"
@@ -131,14 +131,14 @@ def test_figures_of_short_and_long_replies(one: str, other: str, is_copy: bool) 
     assert (similarity(*reversed(signatures)) >= LIMIT) is is_copy
 
 
-def test_sketch_of_an_older_version_is_compared() -> None:
+def test_older_sketch_is_compared() -> None:
     """One without figures, stored before they stood by themselves, still finds a copy."""
     older = sketch(experience(DAY))[:-2]
     assert len(older) % 4 == 0
     assert similarity(older, sketch(experience(f"{DAY} 2"))) == 1.0
 
 
-def test_a_short_reply_is_a_copy_only_beside_its_prompt() -> None:
+def test_short_reply_needs_same_prompt() -> None:
     """Few words may answer many prompts; a long reply does not, and a bare question answers none."""
 
     def between(reply: str) -> float:
@@ -150,7 +150,7 @@ def test_a_short_reply_is_a_copy_only_beside_its_prompt() -> None:
 
 
 @given(st.lists(st.sampled_from(WORDS), min_size=1, max_size=200), st.lists(st.sampled_from(WORDS), max_size=200))
-def test_similarity_is_a_share_and_looks_both_ways(one: list[str], other: list[str]) -> None:
+def test_similarity_is_a_symmetric_share(one: list[str], other: list[str]) -> None:
     """From 0 to 1, symmetric, and 1 of anything with itself."""
     first, second = (sketch(experience(" ".join(each))) for each in (one, other))
     assert similarity(first, first) == 1.0
@@ -225,7 +225,7 @@ class Ward:
 
     def __init__(self) -> None:
         self.findings = Findings()
-        self.decisions: dict[int, HandDecision] = {}
+        self.decisions: dict[int, Override] = {}
         self.rolled_back: set[int] = set()
         self.saliences: dict[int, float] = {}
 
@@ -235,7 +235,7 @@ class Ward:
         self.findings.put(Screened(**given, reason=reason, detail=""))
 
     def decide(self, key: int, word: Any, *, group: int | None = None) -> None:
-        self.decisions[key] = HandDecision(id=f"e{key}", group=group or key * 100, word=word, at=AT)
+        self.decisions[key] = Override(id=f"e{key}", group=group or key * 100, word=word, at=AT)
 
     def causes(self, *, learned: tuple[int, ...] = (), groups: dict[int, int] | None = None) -> dict[int, Cause]:
         keys = list(self.saliences)
@@ -252,7 +252,7 @@ class Ward:
         return dict(found)
 
 
-def test_what_is_found_keeps_it_out_until_it_is_released() -> None:
+def test_finding_excludes_until_release() -> None:
     """A loop is out; a release lets it in, for the text that was released and for no other."""
     ward = Ward()
     ward.add(1, "loop")
@@ -263,7 +263,7 @@ def test_what_is_found_keeps_it_out_until_it_is_released() -> None:
     assert ward.causes(groups={1: 999}) == {1: Cause("unscreened")}, "its text is another one now"
 
 
-def test_what_was_not_screened_is_not_trained() -> None:
+def test_unscreened_is_not_trained() -> None:
     """An experience of which nothing is known, or whose text is not the one that was screened, waits."""
     ward = Ward()
     ward.add(1)
@@ -271,7 +271,7 @@ def test_what_was_not_screened_is_not_trained() -> None:
     assert ward.causes(groups={1: 5}) == {1: Cause("unscreened"), 2: Cause("unscreened")}
 
 
-def test_what_is_dropped_takes_its_copies_with_it() -> None:
+def test_drop_takes_its_copies() -> None:
     """Neither the experience, nor another with the same text, nor one that resembles it is trained."""
     ward = Ward()
     ward.add(1)
@@ -282,7 +282,7 @@ def test_what_is_dropped_takes_its_copies_with_it() -> None:
     assert set(ward.causes(groups={2: 100})) == {1, 2, 3}
 
 
-def test_a_near_duplicate_waits_only_while_its_original_is_there() -> None:
+def test_duplicate_waits_for_its_original() -> None:
     """Where the original left the buffer untrained or is below min_salience, the first copy takes its place."""
     ward = Ward()
     ward.add(1)
@@ -296,7 +296,7 @@ def test_a_near_duplicate_waits_only_while_its_original_is_there() -> None:
     assert set(ward.causes(learned=(1,))) == {2, 3}
 
 
-def test_a_rollback_sets_aside_what_was_said_and_what_resembles_it() -> None:
+def test_rollback_excludes_recorded_and_similar() -> None:
     """What names the rolled-back cycle is out, and its near-duplicates; a release stands, and going back lifts all."""
     ward = Ward()
     ward.add(1, said_under=7)
@@ -314,7 +314,7 @@ def test_a_rollback_sets_aside_what_was_said_and_what_resembles_it() -> None:
     assert set(ward.causes()) == {2}, "a copy still waits while its original is there"
 
 
-def test_many_replies_of_one_question_each_are_a_flood() -> None:
+def test_many_single_questions_are_flood() -> None:
     """Eight bare questions among twenty replies are out; seven are not, and an agent that only asks may ask."""
     ward = Ward()
     for key in range(1, BARE_QUESTIONS):
@@ -360,7 +360,7 @@ def expected_shares(prompts: list[int]) -> dict[int, float]:
     return dict(parts)
 
 
-def test_a_frequent_prompt_fills_a_fifth_and_no_more() -> None:
+def test_frequent_prompt_fills_a_fifth() -> None:
     """Asked 150 times beside 50 others it fills 20 % of an epoch, and each of the others is in every epoch."""
     prompts = [0] * 150 + list(range(1, 51))
     assert expected_shares(prompts)[0] == pytest.approx(0.2)
@@ -374,7 +374,7 @@ def test_two_frequent_prompts_are_capped_together() -> None:
 
 
 @given(st.lists(st.integers(0, 30), min_size=1, max_size=300))
-def test_no_prompt_is_above_the_cap_and_none_is_lost(prompts: list[int]) -> None:
+def test_no_prompt_exceeds_the_cap(prompts: list[int]) -> None:
     """Ten prompts or more: none fills more than a fifth; fewer: none more than twice its even part."""
     parts = expected_shares(prompts)
     assert max(parts.values()) <= max(0.2, 2 / len(parts)) + 1e-9
@@ -387,7 +387,7 @@ def test_one_prompt_is_known_again() -> None:
     assert prompt_key("How are you?") != prompt_key("Who are you?")
 
 
-def test_the_corpus_is_screened_alike_in_one_go_and_in_two() -> None:
+def test_split_screening_gives_same_result() -> None:
     """What was screened before is known by its signature alone, and finds the same."""
     from sleepd.quarantine.screening_process import Screener, screen_records
     from sleepd.text.secret_scan import SecretFinder

@@ -73,7 +73,7 @@ def next_night(stage: Stage, **order: Any) -> None:
     stage.sleep(Order(force=True, **order))
 
 
-def test_what_is_in_quarantine_is_in_no_cycle(stage: Stage) -> None:
+def test_quarantined_is_in_no_cycle(stage: Stage) -> None:
     """A loop and a secret are neither trained, nor replayed, nor held out, in no night, forced or not."""
     add(stage, record("loop", LOOP), record("secret", f"Your key is {SECRET}."))
     stage.sleep()
@@ -85,7 +85,7 @@ def test_what_is_in_quarantine_is_in_no_cycle(stage: Stage) -> None:
     assert texts["loop"] == "loop: 'i feel ready to learn' 20 times on end"
 
 
-def test_it_counts_as_new_and_not_as_trainable(tmp_path: Any) -> None:
+def test_quarantined_is_new_not_trainable(tmp_path: Any) -> None:
     """Loops make a sleep due and leave it nothing to train; the veto says how many are in quarantine."""
     stage = Stage(tmp_path)
     write_buffer(stage.buffer, [record(f"l{number}", f"{LOOP} {number}") for number in range(6)])
@@ -116,7 +116,7 @@ def test_no_text_is_kept(stage: Stage) -> None:
     assert [path.name for path in files if SECRET.encode() in path.read_bytes()] == []
 
 
-def test_a_release_lets_it_be_trained_and_a_reset_takes_it_back(stage: Stage) -> None:
+def test_release_trains_and_reset_undoes(stage: Stage) -> None:
     """Each answer names the command that undoes it."""
     add(stage, record("loop", LOOP))
     assert decide(stage, "release", "loop").undo == "sleepctl quarantine reset loop"
@@ -129,7 +129,7 @@ def test_a_release_lets_it_be_trained_and_a_reset_takes_it_back(stage: Stage) ->
     assert (entry.state, entry.trained_in) in (("quarantined", [1]), ("quarantined", []))
 
 
-def test_what_is_dropped_is_never_replayed_again(stage: Stage) -> None:
+def test_dropped_is_never_replayed(stage: Stage) -> None:
     """Trained in the first night, dropped then: no later cycle has it, and the answer names the one that trained it."""
     stage.sleep()
     trained = next(e["id"] for e in experiences(12) if places(stage, e["id"]) == {1: "train"})
@@ -141,7 +141,7 @@ def test_what_is_dropped_is_never_replayed_again(stage: Stage) -> None:
     assert places(stage, trained) == {1: "train"}
 
 
-def test_the_owners_word_survives_a_lost_ledger(stage: Stage) -> None:
+def test_overrides_survive_lost_ledger(stage: Stage) -> None:
     """With state.db gone all is screened anew, and released and dropped are what they were."""
     add(stage, record("loop", LOOP), record("other", f"{LOOP} And so on."))
     decide(stage, "release", "loop")
@@ -158,13 +158,13 @@ def test_the_owners_word_survives_a_lost_ledger(stage: Stage) -> None:
     }
 
 
-def test_damaged_decisions_are_an_error_and_no_empty_file(stage: Stage) -> None:
+def test_damaged_overrides_are_an_error(stage: Stage) -> None:
     """Nobody could say what must never be trained, so nothing starts, and the file is named."""
     decide(stage, "drop", experiences(1)[0]["id"])
     (stage.state / "quarantine.json").write_text("{")
     with pytest.raises(CheckpointInvalid, match=r"quarantine\.json: not understood") as refused:
         listed(stage)
-    assert "what you dropped may be trained" in refused.value.hint
+    assert "experiences that you dropped may be trained" in refused.value.hint
 
 
 def test_what_cannot_be_decided(stage: Stage) -> None:
@@ -179,7 +179,7 @@ def test_what_cannot_be_decided(stage: Stage) -> None:
     assert not (stage.state / "quarantine.json").exists()
 
 
-def test_what_a_cycle_is_training_cannot_be_dropped(stage: Stage) -> None:
+def test_training_experience_cannot_be_dropped(stage: Stage) -> None:
     """The order is refused with the way out; after the cycle it is taken."""
 
     async def scene(sleeper: OpenSleeper) -> None:
@@ -206,7 +206,7 @@ def test_another_text_is_screened_anew(stage: Stage) -> None:
     assert [e.state for e in listed(stage).entries] == ["released"]
 
 
-def test_a_text_changed_under_way_is_not_trained(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_text_changed_meanwhile_is_not_trained(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     """Between looking and fetching the agent rewrites a reply: it is left out, since nobody screened it."""
     add(stage, record("a", "All is well here, as far as I can see."))
     as_it_was = keeper.QuarantineKeeper.barred
@@ -228,7 +228,7 @@ def test_a_text_changed_under_way_is_not_trained(stage: Stage, monkeypatch: pyte
     assert "a" not in ids
 
 
-def test_a_near_duplicate_of_what_was_trained_is_set_aside(stage: Stage) -> None:
+def test_duplicate_of_trained_is_excluded(stage: Stage) -> None:
     """Also when the original has left the buffer since; the list names it and says how much alike they are."""
     add(stage, record("first", LONG))
     stage.sleep()
@@ -242,7 +242,7 @@ def test_a_near_duplicate_of_what_was_trained_is_set_aside(stage: Stage) -> None
         assert found == {}, "held out and gone: there is nothing that it doubles"
 
 
-def test_a_rollback_sets_aside_what_was_said_under_it(stage: Stage) -> None:
+def test_rollback_excludes_recorded_under_it(stage: Stage) -> None:
     """Said under cycle 1: out while that is rolled back, with its near-duplicate; forward again: free."""
     stage.sleep()
     said = [
@@ -277,7 +277,7 @@ def test_a_rollback_sets_aside_what_was_said_under_it(stage: Stage) -> None:
     assert texts["alike"].endswith("like path, which was said under cycle 1, rolled back")
 
 
-def test_a_rollback_by_hand_keeps_it_from_the_next_night(stage: Stage) -> None:
+def test_manual_rollback_excludes_next_cycle(stage: Stage) -> None:
     """After a rollback the next cycle trains none of it, save what the owner released; the ledger rebuilt, the same."""
     stage.sleep()
     add(
@@ -354,7 +354,7 @@ def test_one_experience_with_its_text(stage: Stage) -> None:
     assert (gone.response, gone.salience) == ("", None)
 
 
-def test_what_is_trained_is_not_called_quarantined(stage: Stage) -> None:
+def test_trained_is_not_called_quarantined(stage: Stage) -> None:
     """One that nothing keeps from training says so when it is asked for by its id."""
     add(stage, record("loop", LOOP), record("fine", "The gardener plants two rows of leek along the wall."))
 

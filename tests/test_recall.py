@@ -58,7 +58,7 @@ def test_a_file_of_probes_is_read(tmp_path: Path) -> None:
         b"#" * (MAX_FILE_BYTES + 1),
     ],
 )
-def test_what_is_no_file_of_probes_is_refused_with_its_name(tmp_path: Path, text: bytes) -> None:
+def test_missing_probe_file_is_named(tmp_path: Path, text: bytes) -> None:
     """An empty answer too, which stands in every reply; the message is one printable line."""
     path = tmp_path / "probes.toml"
     path.write_bytes(text)
@@ -70,7 +70,7 @@ def test_what_is_no_file_of_probes_is_refused_with_its_name(tmp_path: Path, text
     assert "[[probe]]" in caught.value.hint
 
 
-def test_a_pipe_in_its_place_is_not_waited_for(tmp_path: Path) -> None:
+def test_pipe_is_not_waited_for(tmp_path: Path) -> None:
     """Nor a directory, nor nothing."""
     os.mkfifo(tmp_path / "pipe")
     for name in ("pipe", ".", "absent", "zero\0byte"):
@@ -79,7 +79,7 @@ def test_a_pipe_in_its_place_is_not_waited_for(tmp_path: Path) -> None:
 
 
 @given(st.binary(max_size=200))
-def test_any_bytes_are_questions_or_a_refusal(content: bytes) -> None:
+def test_any_bytes_are_questions_or_error(content: bytes) -> None:
     """No other error."""
     try:
         assert parse_questions(content, "/p")
@@ -98,7 +98,7 @@ def test_any_bytes_are_questions_or_a_refusal(content: bytes) -> None:
         ("", ["Mira"], False),
     ],
 )
-def test_any_expected_text_in_the_reply_is_right(reply: str, expected: list[str], is_right: bool) -> None:
+def test_any_expected_text_is_right(reply: str, expected: list[str], is_right: bool) -> None:
     """Case and white space aside."""
     assert is_recalled(reply, expected) == is_right
 
@@ -110,7 +110,7 @@ def _with_probes(stage: Stage, text: str) -> None:
     stage.config = replace(stage.config, evaluation=evaluation)
 
 
-def test_the_questions_travel_in_the_job_as_the_file_has_them_now(tmp_path: Path) -> None:
+def test_job_carries_current_questions(tmp_path: Path) -> None:
     """They are read for each cycle; the owner's command and the time go with them."""
     stage = Stage(tmp_path)
     stage.write(12)
@@ -129,7 +129,7 @@ def test_the_questions_travel_in_the_job_as_the_file_has_them_now(tmp_path: Path
     assert (jobs[0].evaluation_command, jobs[0].evaluation_seconds) == ("/bin/true --fast", 7.0)
 
 
-def test_a_broken_file_of_probes_lets_no_cycle_begin(tmp_path: Path) -> None:
+def test_broken_probe_file_stops_cycles(tmp_path: Path) -> None:
     """The refusal names the file, and nothing was planned."""
     stage = Stage(tmp_path)
     stage.write(12)

@@ -56,7 +56,7 @@ def recollect(stage: Stage, cycle: int = 1, *, limit: int = 100) -> Learned:
     return stage.play(scene)
 
 
-def test_what_was_trained_is_shown_with_its_text_and_what_was_held_out_is_not(stage: Stage) -> None:
+def test_trained_is_shown_and_holdout_hidden(stage: Stage) -> None:
     """Every trained experience, word by word; nothing was learned from the holdout."""
     told = recollect(stage)
     trained = {place["id"] for place in json.loads((stage.state / "cycle_001/lineage.json").read_text())["trained"]}
@@ -66,7 +66,7 @@ def test_what_was_trained_is_shown_with_its_text_and_what_was_held_out_is_not(st
     assert (told.present, told.changed, told.gone, told.problem) == (len(trained), [], [], "")
 
 
-def test_an_id_that_bears_another_text_is_not_shown_as_what_was_trained(stage: Stage) -> None:
+def test_reused_id_is_not_shown(stage: Stage) -> None:
     """The buffer was edited since: what is gone and what is another text are told by id."""
     trained = [each.id for each in recollect(stage).experiences]
     records = [record for record in experiences(12) if record["id"] != trained[0]]
@@ -78,7 +78,7 @@ def test_an_id_that_bears_another_text_is_not_shown_as_what_was_trained(stage: S
     assert "Something else" not in str(told)
 
 
-def test_the_most_salient_come_first_and_no_more_than_asked(tmp_path: Path) -> None:
+def test_most_salient_come_first(tmp_path: Path) -> None:
     """A limit cuts from below, and what is cut is still counted."""
     stage = Stage(tmp_path)
     records = experiences(12)
@@ -93,7 +93,7 @@ def test_the_most_salient_come_first_and_no_more_than_asked(tmp_path: Path) -> N
     assert some.present == everything.present > 3
 
 
-def test_a_buffer_that_cannot_be_read_is_a_problem_in_words(stage: Stage) -> None:
+def test_unreadable_buffer_is_explained(stage: Stage) -> None:
     """No text is shown; it is not said that the experiences are gone."""
     stage.buffer.unlink()
     stage.buffer.mkdir()
@@ -102,7 +102,7 @@ def test_a_buffer_that_cannot_be_read_is_a_problem_in_words(stage: Stage) -> Non
     assert "buffer.json" in told.problem
 
 
-def test_a_buffer_that_goes_between_two_looks_is_a_problem_in_words(stage: Stage) -> None:
+def test_vanishing_buffer_is_explained(stage: Stage) -> None:
     """It was counted a moment ago, and cannot be read now: said, not passed over."""
 
     async def scene(sleeper: OpenSleeper) -> Learned:
@@ -122,7 +122,7 @@ def test_an_unknown_cycle_is_refused(stage: Stage) -> None:
         recollect(stage, 77)
 
 
-def test_a_text_that_changed_between_two_looks_is_not_shown() -> None:
+def test_changed_text_is_not_shown() -> None:
     """The counts are of one moment, the texts of the next: only what is still the same is shown."""
     place = Place("a", group_key("Who?", "Me."), "train")
     known = whereabouts([place], {experience_key("a"): Found(place.group, 0.9)})
@@ -133,7 +133,7 @@ def test_a_text_that_changed_between_two_looks_is_not_shown() -> None:
     assert [each.response for each in trained_texts(1, known, [same], limit=5).experiences] == ["Me."]
 
 
-def test_texts_are_cut_and_limits_are_bounded() -> None:
+def test_texts_and_limits_are_bounded() -> None:
     """An answer stays small whatever the buffer holds and whatever is asked for."""
     text = Experience(id="a", prompt="p" * 10**6, response="r" * 10**6, salience=0.9)
     place = Place("a", group_key(text.prompt, text.response), "train")
@@ -144,7 +144,7 @@ def test_texts_are_cut_and_limits_are_bounded() -> None:
     assert Experiences(cycle=1).limit == 10
 
 
-def test_a_secret_that_the_owner_released_is_trained_and_still_not_shown(tmp_path: Path) -> None:
+def test_released_secret_is_not_shown(tmp_path: Path) -> None:
     """Everybody who may look at the service may ask for a report; a secret is for the operator."""
     stage = Stage(tmp_path)
     secret = "AKIA" + "IOSFODNN7" + "EXAMPLQ"
@@ -164,7 +164,7 @@ def test_a_secret_that_the_owner_released_is_trained_and_still_not_shown(tmp_pat
     assert secret not in str(told)
 
 
-def test_what_older_rules_screened_is_not_shown(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_outdated_screening_is_not_shown(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     """What today's rules have not looked at yet may hold what they would find: it is shown once they have."""
     assert not any(each.is_withheld for each in recollect(stage).experiences)
     monkeypatch.setattr(screening_table, "RULES", screening_table.RULES + 1)
@@ -209,7 +209,7 @@ def follow(stage: Stage, command: str) -> None:
     stage.play(scene)
 
 
-def test_each_promoted_cycle_is_undone_by_what_stood_before_it(stage: Stage) -> None:
+def test_undo_names_previous_champion(stage: Stage) -> None:
     """The first by the base; of a superseded one the command takes all that came after with it; typed, it works."""
     for number in (2, 3):
         stage.write(12 * number)
@@ -221,7 +221,7 @@ def test_each_promoted_cycle_is_undone_by_what_stood_before_it(stage: Stage) -> 
     assert [undo(stage, cycle) for cycle in (1, 2, 3)] == ["sleepctl rollback 0", "", ""]
 
 
-def test_undo_is_the_same_without_the_daemon(stage: Stage) -> None:
+def test_offline_undo_is_the_same(stage: Stage) -> None:
     """A rejection, a rollback, pruned weights and a new lineage: the ledger and the files name the same command."""
     for number, order in enumerate((Order(), Order(strategy="gentle"), Order(strategy="gentle")), 2):
         stage.write(12 * number)
@@ -244,7 +244,7 @@ def test_undo_is_the_same_without_the_daemon(stage: Stage) -> None:
     assert compare()[3:] == ["", ""]
 
 
-def test_what_is_not_in_use_has_nothing_to_undo(stage: Stage) -> None:
+def test_unused_adapter_has_no_undo(stage: Stage) -> None:
     """A rejected cycle changed nothing."""
     stage.write(24)
     stage.clock.advance(86400)
@@ -252,7 +252,7 @@ def test_what_is_not_in_use_has_nothing_to_undo(stage: Stage) -> None:
     assert undo(stage, 2) == ""
 
 
-def test_pruned_weights_are_never_named_as_the_way_back(stage: Stage) -> None:
+def test_pruned_weights_are_no_undo(stage: Stage) -> None:
     """The nearest champion that still has its weights, as rollback itself would choose."""
     for number in (2, 3):
         stage.write(12 * number)
@@ -263,7 +263,7 @@ def test_pruned_weights_are_never_named_as_the_way_back(stage: Stage) -> None:
     assert undo(stage, 3) == "sleepctl rollback 1"
 
 
-def test_a_cycle_under_way_is_undone_by_cancelling_it(tmp_path: Path) -> None:
+def test_running_cycle_is_undone_by_cancel(tmp_path: Path) -> None:
     """Nothing is in use yet; what it learns can be discarded."""
     stage = Stage(tmp_path)
     stage.write(12)

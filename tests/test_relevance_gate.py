@@ -32,9 +32,7 @@ def relevance(gains: list[float], prompts: int = FEWEST_PROMPTS) -> Relevance:
         (relevance([0.015] * 16), False, False, "heeds no prompt (0.015 nats/token)"),
     ],
 )
-def test_the_lower_bound_must_lie_above_zero_where_it_can_be_told(
-    found: Relevance | None, is_met: bool, is_binding: bool, words: str
-) -> None:
+def test_lower_bound_must_exceed_zero(found: Relevance | None, is_met: bool, is_binding: bool, words: str) -> None:
     """Above zero beyond chance meets it; too few prompts, or a base that heeds none, decide nothing."""
     figure = relevance_figure(found)
     assert (figure.is_met, figure.is_binding) == (is_met, is_binding)
@@ -42,7 +40,7 @@ def test_the_lower_bound_must_lie_above_zero_where_it_can_be_told(
     assert (figure.value is not None) == (is_binding and found is not None)
 
 
-def test_replies_from_a_hat_pass_at_the_stated_rate() -> None:
+def test_random_replies_pass_at_stated_rate() -> None:
     """Of 300 sets of replies without any relation to their prompts no more than one in forty passes, give or take."""
     chance = random.Random(1)
     sets = [relevance([chance.gauss(0, 0.17) for _ in range(24)]) for _ in range(300)]

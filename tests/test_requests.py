@@ -98,7 +98,7 @@ def test_who_is_an_operator(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"max_experiences": 0}, "max_experiences: expected 1 to 1e+06, found 0"),
     ],
 )
-def test_an_order_that_makes_no_sense_is_refused(asked: dict[str, Any], words: str) -> None:
+def test_senseless_order_is_refused(asked: dict[str, Any], words: str) -> None:
     """A request that makes no sense never exists; the error names the argument, its range and what came."""
     with pytest.raises(UsageError) as caught:
         Run(**asked)

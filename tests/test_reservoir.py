@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from sleepd.buffer.experience import Experience
 from sleepd.config.strategies import STRATEGIES
 from sleepd.errors import CheckpointInvalid
-from sleepd.protocol.job import Job, Lesson, encode
+from sleepd.protocol.job import Job, TrainingExample, encode
 from sleepd.store import reservoir
 from sleepd.store.reservoir import RESERVOIR_FILE, encode_reservoir, next_reservoir, read_reservoir, renewed
 
@@ -26,7 +26,7 @@ def experience(number: int, text: str = "so it is") -> Experience:
     cuts=st.lists(st.integers(0, 60), max_size=4),
     most=st.integers(1, 20),
 )
-def test_the_sample_does_not_depend_on_the_nights_it_came_in(numbers: list[int], cuts: list[int], most: int) -> None:
+def test_sample_ignores_arrival_cycle(numbers: list[int], cuts: list[int], most: int) -> None:
     """Renewed night by night, it is what all experiences together give: a sample of everything, however long ago."""
     kept: list[Experience] = []
     places = [0, *sorted(cuts), len(numbers)]
@@ -36,12 +36,12 @@ def test_the_sample_does_not_depend_on_the_nights_it_came_in(numbers: list[int],
     assert len(kept) == min(most, len(set(numbers)))
 
 
-def test_of_two_with_one_id_the_later_text_stays() -> None:
+def test_later_text_of_an_id_stays() -> None:
     """An experience whose text the agent changed is rehearsed as it was trained last."""
     assert renewed([experience(1, "old"), experience(1, "new")], most=5) == [experience(1, "new")]
 
 
-def test_what_is_written_is_read_back_and_an_older_checkpoint_has_none(tmp_path: Path) -> None:
+def test_written_reservoir_is_read_back(tmp_path: Path) -> None:
     """Line by line; no file is no reservoir, and a damaged one is an error with its name."""
     assert read_reservoir(tmp_path) == []
     some = [experience(number, "a line\nand another ☾") for number in range(3)]
@@ -60,18 +60,18 @@ def test_the_file_has_a_greatest_size(monkeypatch: pytest.MonkeyPatch) -> None:
     assert content.endswith(b"}\n")
 
 
-def test_the_next_reservoir_adds_what_was_trained_to_the_parents(tmp_path: Path) -> None:
+def test_next_reservoir_adds_trained(tmp_path: Path) -> None:
     """New and replayed ones join; what was held out never does; none is kept where none is asked for."""
     parent, staging = tmp_path / "cycle_001", tmp_path / "staging"
     parent.mkdir()
     (staging / "work").mkdir(parents=True)
     (parent / RESERVOIR_FILE).write_bytes(encode_reservoir([experience(1)]))
     roles = {2: "train", 3: "replay", 4: "holdout"}
-    lessons = (
-        Lesson(id=e.id, prompt=e.prompt, response=e.response, salience=e.salience, role=role)
+    examples = (
+        TrainingExample(id=e.id, prompt=e.prompt, response=e.response, salience=e.salience, role=role)
         for e, role in ((experience(number), role) for number, role in roles.items())
     )
-    (staging / "work/experiences.jsonl").write_bytes(b"".join(map(encode, lessons)))
+    (staging / "work/experiences.jsonl").write_bytes(b"".join(map(encode, examples)))
     job = Job(
         cycle=2,
         base="b",

@@ -49,7 +49,7 @@ def staged(stage: Stage) -> list[str]:
     return [entry.name for entry in (stage.state / "staging").iterdir()]
 
 
-def test_a_shutdown_suspends_and_the_next_start_goes_on(stage: Stage) -> None:
+def test_shutdown_suspends_and_start_resumes(stage: Stage) -> None:
     """The same cycle ends with the same experiences; no number is spent, nothing waits for a cooldown."""
     job = (stage.state / "staging/cycle_001/work/job.json").read_bytes()
     status = stage.play(explain)
@@ -70,7 +70,7 @@ def test_a_cycle_keeps_its_day(stage: Stage) -> None:
     assert (job.cycle, job.date) == (1, begun)
 
 
-def test_it_goes_on_although_it_would_not_be_due(stage: Stage) -> None:
+def test_resumed_run_ignores_due(stage: Stage) -> None:
     """A cycle under way answers for its own beginning: raised thresholds do not undo it, a pause holds it."""
     stage.config = changed(stage.config, "triggers", min_experiences=1000)
 
@@ -111,14 +111,14 @@ def test_a_half_written_buffer_closes_nothing(stage: Stage) -> None:
     assert stage.play(newest).state == "suspended"
 
 
-def test_another_base_in_the_configuration_closes_it(stage: Stage) -> None:
+def test_changed_base_closes_suspended_cycle(stage: Stage) -> None:
     """Half of a training on one base is of no use to another."""
     stage.config = changed(stage.config, "model", base="/models/other")
     assert "[model] base is now /models/other" in stage.play(newest).reason
 
 
 @pytest.mark.parametrize("damage", ["absent", "garbage", "other_cycle"])
-def test_a_job_that_cannot_be_read_closes_it(stage: Stage, damage: str) -> None:
+def test_unreadable_job_closes_it(stage: Stage, damage: str) -> None:
     """The staging directory is parsed like any outside input."""
     path = stage.state / "staging/cycle_001/work/job.json"
     job = msgspec.json.decode(path.read_bytes())
@@ -132,7 +132,7 @@ def test_a_job_that_cannot_be_read_closes_it(stage: Stage, damage: str) -> None:
     assert staged(stage) == []
 
 
-def test_a_worker_that_finds_other_code_interrupts_it(stage: Stage) -> None:
+def test_other_code_interrupts_it(stage: Stage) -> None:
     """Only the worker can compare; its word closes the cycle without calling it a failure."""
     assert stage.sleep(behaviour="not_resumable").state == "interrupted"
 
@@ -143,7 +143,7 @@ def test_a_cancelled_one_is_discarded(stage: Stage) -> None:
     assert staged(stage) == []
 
 
-def test_terms_of_ones_own_are_refused_while_one_waits(stage: Stage) -> None:
+def test_own_terms_are_refused_meanwhile(stage: Stage) -> None:
     """Asked for other epochs, nobody is led to believe that the suspended cycle has them."""
 
     async def other(sleeper: OpenSleeper) -> None:
@@ -153,7 +153,7 @@ def test_terms_of_ones_own_are_refused_while_one_waits(stage: Stage) -> None:
         stage.play(other)
 
 
-def test_putting_another_champion_in_use_closes_it(tmp_path: Path) -> None:
+def test_activating_champion_closes_it(tmp_path: Path) -> None:
     """A continuation of a champion that was rolled back is never finished."""
     stage = Stage(tmp_path)
     stage.write(12)
@@ -170,7 +170,7 @@ def test_putting_another_champion_in_use_closes_it(tmp_path: Path) -> None:
     assert (summary.state, summary.reason) == ("interrupted", "another champion was put in use meanwhile")
 
 
-def test_a_worker_that_dies_is_gone_on_from_and_not_for_ever(tmp_path: Path) -> None:
+def test_dying_worker_is_resumed_finitely(tmp_path: Path) -> None:
     """Three deaths are waited out, longer each time; the fourth ends the cycle as failed."""
     stage = Stage(tmp_path)
     stage.write(12)
@@ -188,7 +188,7 @@ def test_a_worker_that_dies_is_gone_on_from_and_not_for_ever(tmp_path: Path) -> 
     assert staged(stage) == []
 
 
-def test_a_worker_that_died_once_may_still_be_promoted(tmp_path: Path) -> None:
+def test_once_dead_worker_may_promote(tmp_path: Path) -> None:
     """After the wait the same cycle goes on to its verdict, and the error is gone."""
     stage = Stage(tmp_path)
     stage.write(12)
@@ -199,7 +199,7 @@ def test_a_worker_that_died_once_may_still_be_promoted(tmp_path: Path) -> None:
     assert stage.play(explain).last_error is None
 
 
-def test_a_daemon_that_dies_in_a_cycle_goes_on_and_not_for_ever(stage: Stage) -> None:
+def test_dying_daemon_resumes_finitely(stage: Stage) -> None:
     """Found in the middle of it at every start, the cycle is given up after the fourth."""
 
     async def die(sleeper: OpenSleeper) -> None:

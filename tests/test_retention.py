@@ -38,7 +38,9 @@ CASES = [
 @pytest.mark.parametrize(
     ("there", "champion", "predecessor", "gone"), [case[1:] for case in CASES], ids=[case[0] for case in CASES]
 )
-def test_rules(there: list[Stored], champion: int | None, predecessor: int | None, gone: list[int]) -> None:
+def test_retention_rules_hold(
+    there: list[Stored], champion: int | None, predecessor: int | None, gone: list[int]
+) -> None:
     """Newest N of each kind, the champion, its predecessor, and what is tagged keep their weights."""
     found = to_prune(there, KEEP, champion=champion, predecessor=predecessor)
     assert [cycle for cycle, _ in found] == gone
@@ -68,7 +70,7 @@ async def shown(sleeper: OpenSleeper) -> dict[int, tuple[str, bool]]:
     return {each.cycle: (each.tag, each.is_pruned) for each in cycles(sleeper.reader, limit=50)}
 
 
-def test_after_each_cycle_the_weights_that_are_not_kept_go(stage: Stage) -> None:
+def test_unkept_weights_go_after_cycle(stage: Stage) -> None:
     """Of four promoted and one rejected cycle the champion and the one before it are left, and all documents."""
     sleep_often(stage, "promote", "promote", "reject", "promote", "promote")
     assert with_weights(stage) == [4, 5]
@@ -78,7 +80,7 @@ def test_after_each_cycle_the_weights_that_are_not_kept_go(stage: Stage) -> None
         assert {file.name for file in path.iterdir()} >= {"lineage.json", "evaluation.json", "manifest.json"}
 
 
-def test_a_lost_ledger_comes_back_from_pruned_checkpoints(stage: Stage) -> None:
+def test_lost_ledger_returns_from_pruned(stage: Stage) -> None:
     """What was learned and held out is the same, and so is the history."""
     sleep_often(stage, "promote", "promote", "promote", "promote")
 
@@ -91,7 +93,7 @@ def test_a_lost_ledger_comes_back_from_pruned_checkpoints(stage: Stage) -> None:
     assert stage.play(answers) == before
 
 
-def test_a_tag_keeps_the_weights_and_outlives_the_ledger(stage: Stage) -> None:
+def test_tag_keeps_weights_without_ledger(stage: Stage) -> None:
     """Tagged, a rejected cycle stays; the tag taken away, it goes after the next cycle."""
     stage.config = changed(stage.config, "state", keep_rejected=1)
     sleep_often(stage, "promote", "reject")
@@ -113,7 +115,7 @@ def test_a_tag_keeps_the_weights_and_outlives_the_ledger(stage: Stage) -> None:
     assert 2 not in with_weights(stage)
 
 
-def test_what_is_not_there_cannot_be_tagged(stage: Stage) -> None:
+def test_absent_cycle_cannot_be_tagged(stage: Stage) -> None:
     """Neither a cycle that left nothing, nor a tag that was never given."""
     sleep_often(stage, "fail")
 
@@ -126,7 +128,7 @@ def test_what_is_not_there_cannot_be_tagged(stage: Stage) -> None:
         stage.play(lambda sleeper: tag(sleeper, 1, None))
 
 
-def test_damaged_tags_stop_the_pruning_and_not_the_sleeping(stage: Stage) -> None:
+def test_damaged_tags_stop_pruning_only(stage: Stage) -> None:
     """While nobody knows what is tagged nothing is removed; status and cycles go on."""
     sleep_often(stage, "promote", "promote")
     (stage.state / "tags.json").write_text('{"1": ')
@@ -156,7 +158,7 @@ def test_a_dry_run_removes_nothing(stage: Stage) -> None:
     assert with_weights(stage) == [1, 2, 3, 4]
 
 
-def test_a_pruned_cycle_is_no_champion_any_more(stage: Stage) -> None:
+def test_pruned_cycle_is_no_champion(stage: Stage) -> None:
     """Rolling back to it is refused in words, rolling back by one passes over it, recovery does not fall back to it."""
     sleep_often(stage, "promote", "promote", "promote")
 
@@ -176,7 +178,7 @@ def test_a_pruned_cycle_is_no_champion_any_more(stage: Stage) -> None:
     assert stage.play(champion) is None
 
 
-def test_a_crash_between_manifest_and_weights_damages_nothing(stage: Stage) -> None:
+def test_crash_before_weights_damages_nothing(stage: Stage) -> None:
     """A checkpoint with a file too many verifies, and the next pruning finishes it."""
     stage.config = changed(stage.config, "state", keep_promoted=9)
     sleep_often(stage, "promote", "promote", "promote")
@@ -191,7 +193,7 @@ def test_a_crash_between_manifest_and_weights_damages_nothing(stage: Stage) -> N
     assert not has_weights(path)
 
 
-def test_an_older_trainers_folder_is_never_pruned(stage: Stage) -> None:
+def test_older_folder_is_never_pruned(stage: Stage) -> None:
     """Adopted weights are not ours to remove."""
     write_older_cycle(stage.state, 3)
     stage.write(12)

@@ -126,7 +126,7 @@ def test_a_daemon_is_asked_to_sleep(config: Config, tmp_path: Path) -> None:
         assert daemon.status().total_cycles == 1
 
 
-def test_an_older_learning_rate_is_honoured_and_said_to_do_nothing(config: Config) -> None:
+def test_older_rate_is_honoured_and_noted(config: Config) -> None:
     """What the caller asks for reaches the worker; where it is known to change nothing the result says so."""
     put(config, 12)
     results = SleepScheduler().run_sleep_cycle(learning_rate=1e-5)
@@ -147,7 +147,7 @@ def test_thresholds_set_as_attributes_count(config: Config) -> None:
     assert scheduler.should_run_sleep_cycle()[0]
 
 
-def test_what_is_not_given_comes_from_the_configuration(config: Config, tmp_path: Path) -> None:
+def test_missing_arguments_come_from_configuration(config: Config, tmp_path: Path) -> None:
     """A configured threshold counts where none is given, a given one outranks it, even if it is the default."""
     write_config(tmp_path / "config.toml", changed(config, "triggers", min_experiences=20))
     put(config, 12)
@@ -155,9 +155,7 @@ def test_what_is_not_given_comes_from_the_configuration(config: Config, tmp_path
     assert SleepScheduler(min_experiences=5).should_run_sleep_cycle()[0]
 
 
-def test_drop_ins_and_variables_count_as_for_the_daemon(
-    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_drop_ins_and_variables_count(config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A drop-in outranks the configuration file, and a variable the drop-in."""
     write_config(tmp_path / "config.toml", changed(config, "triggers", min_experiences=20))
     put(config, 12)
@@ -168,7 +166,7 @@ def test_drop_ins_and_variables_count_as_for_the_daemon(
     assert SleepScheduler().should_run_sleep_cycle()[1] == "Insufficient experiences (12 < 40)"
 
 
-def test_paths_can_be_given_without_any_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_paths_work_without_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With a buffer and a checkpoint directory nothing else is needed to be told where things stand."""
     monkeypatch.delenv("SLEEPD_CONFIG", raising=False)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "none"))
@@ -181,7 +179,7 @@ def test_paths_can_be_given_without_any_configuration(tmp_path: Path, monkeypatc
         SleepScheduler(experience_buffer_path="b", device="tpu")
 
 
-def test_nothing_to_be_found_is_an_error_with_a_hint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_buffer_is_error_with_hint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a buffer anywhere the error says what to give or to set."""
     monkeypatch.delenv("SLEEPD_CONFIG", raising=False)
     monkeypatch.setattr("sleepd.scheduler.discover", lambda environment: None)
@@ -190,7 +188,7 @@ def test_nothing_to_be_found_is_an_error_with_a_hint(tmp_path: Path, monkeypatch
     assert "experience_buffer_path" in caught.value.hint
 
 
-def test_an_older_state_is_shown_and_kept_up_to_date(config: Config) -> None:
+def test_older_state_is_kept_current(config: Config) -> None:
     """Its history is ours from the first call on, and the file grows by our cycles."""
     older: dict[str, Any] = {
         "last_sleep_time": "2026-01-18T17:38:32.159790",
@@ -217,7 +215,7 @@ def test_an_older_state_is_shown_and_kept_up_to_date(config: Config) -> None:
     assert kept["experiences_at_last_sleep"] == 12
 
 
-def test_a_failed_sleep_is_a_result_and_no_exception(config: Config, tmp_path: Path) -> None:
+def test_failed_sleep_is_a_result(config: Config, tmp_path: Path) -> None:
     """A session script gets the state, the reason and the hint, and can go on."""
     fake_interpreter(tmp_path / "python", "fail")
     put(config, 12)
@@ -231,15 +229,13 @@ def test_a_failed_sleep_is_a_result_and_no_exception(config: Config, tmp_path: P
     ("argument", "words"),
     [("experience_buffer_path", r"works with .*buffer\.json, not"), ("model_path", "works with embedded, not")],
 )
-def test_another_buffer_or_base_than_the_daemons_is_refused(
-    config: Config, tmp_path: Path, argument: str, words: str
-) -> None:
+def test_conflicting_buffer_or_base_is_refused(config: Config, tmp_path: Path, argument: str, words: str) -> None:
     """Asked about one file, a daemon that works with another must not answer as if it were the same."""
     with DaemonProcess(tmp_path, config), pytest.raises(UsageError, match=words):
         SleepScheduler(**{argument: tmp_path / "other"}).should_run_sleep_cycle()
 
 
-def test_it_works_inside_a_running_event_loop(config: Config) -> None:
+def test_it_works_in_event_loop(config: Config) -> None:
     """An asynchronous session script may call it too."""
     put(config, 3)
 

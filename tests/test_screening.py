@@ -93,13 +93,13 @@ def test_hostile_text_is_set_aside_alone(tmp_path: Path, python: str, reply: str
     assert len(found) == len(reasons) == 10
 
 
-def test_death_before_any_text_is_an_error(tmp_path: Path) -> None:
+def test_early_death_is_an_error(tmp_path: Path) -> None:
     """A process that dies while it is at no experience blames none."""
     with pytest.raises(ScreeningFailed, match="ended with 1"):
         screen(tmp_path / "buffer.json", experiences(3), "/bin/false")
 
 
-def test_set_aside_text_is_not_tried_again(tmp_path: Path, python: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_excluded_text_is_not_retried(tmp_path: Path, python: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """It stands in the quarantine with its reason, the others may be trained, and no later look starts a process."""
     stage = Stage(tmp_path / "stage")
     write_buffer(stage.buffer, with_replies("It goes on for ever."))
@@ -194,5 +194,5 @@ def test_process_that_takes_nothing_is_ended(tmp_path: Path, monkeypatch: pytest
         )
         return [one async for found in pages for one in found]
 
-    with pytest.raises(ScreeningFailed, match="said nothing for"):
+    with pytest.raises(ScreeningFailed, match="sent nothing for"):
         asyncio.run(all_found())

@@ -169,7 +169,7 @@ def test_patterns_see_bounded_pieces(unit: str, monkeypatch: pytest.MonkeyPatch)
         return ""
 
     monkeypatch.setattr(scan, "find_token", counted)
-    monkeypatch.setattr(scan, "find_told", counted)
+    monkeypatch.setattr(scan, "find_labelled", counted)
     text = (unit * 10_000)[:10_000]
     finder().find(text)
     assert seen <= 2 * 8 * len(text)

@@ -63,7 +63,7 @@ def test_membership_does_not_depend_on_company(groups: list[int]) -> None:
 
 
 @given(Groups)
-def test_five_different_eligible_ones_are_enough_to_measure_on(groups: list[int]) -> None:
+def test_five_different_eligible_are_enough(groups: list[int]) -> None:
     """Among five or more different groups at least one is held out, and at least one is not."""
     held = holdout.divide(groups, {}, SECRET)
     if len(set(groups)) >= 5:
@@ -83,7 +83,7 @@ def test_a_recorded_side_is_for_ever(groups: list[int], chance: random.Random) -
 
 
 @given(Groups, st.data())
-def test_the_roles_never_overlap_and_nothing_held_out_is_trained(keys: list[int], data: st.DataObject) -> None:
+def test_roles_never_overlap(keys: list[int], data: st.DataObject) -> None:
     """Train, replay and holdout are disjoint, and no held-out group is in the first two."""
     keys = list(dict.fromkeys(keys))
     learned = set(data.draw(st.lists(st.sampled_from(keys)))) if keys else set()
@@ -96,7 +96,7 @@ def test_the_roles_never_overlap_and_nothing_held_out_is_trained(keys: list[int]
     assert replay <= learned
 
 
-def test_low_salience_is_neither_trained_nor_measured_on_but_counted() -> None:
+def test_low_salience_is_only_counted() -> None:
     """Below min_salience an experience counts as present and new, and is used for nothing."""
     keys = list(range(1, 11))
     chosen = choose(keys, known(), saliences=[0.5] * 10)
@@ -105,7 +105,7 @@ def test_low_salience_is_neither_trained_nor_measured_on_but_counted() -> None:
     assert (figures.total, figures.new, figures.eligible, figures.unlearned) == (10, 10, 0, 0)
 
 
-def test_the_most_salient_come_first_when_there_are_too_many() -> None:
+def test_most_salient_are_preferred() -> None:
     """Of more than max_experiences the most salient are trained, and the rest stays unlearned for the next cycle."""
     held = next(key for key in range(1, 200) if is_held_out(key))
     keys = [*[key for key in range(1, 200) if not is_held_out(key)][:50], held]
@@ -117,14 +117,14 @@ def test_the_most_salient_come_first_when_there_are_too_many() -> None:
     assert len(later.replay) == 10
 
 
-def test_what_counts_as_new_is_what_the_last_judged_cycle_had_not_seen() -> None:
+def test_new_means_unseen_by_judged_cycle() -> None:
     """A buffer cleaned from 333 to 328 that then gained 3 has 3 new ones, whatever its length was before."""
     before = list(range(1, 334))
     now = [*range(6, 334), 1001, 1002, 1003]
     assert count(columns(now), known=known(seen=set(before)), min_salience=0.6).new == 3
 
 
-def test_copies_fall_together_and_are_measured_once() -> None:
+def test_copies_are_measured_once() -> None:
     """Five ids with one text are one group: all on one side, and counted once in the measurement."""
     group = next(g for g in range(1000) if is_held_out(g))
     keys = [1, 2, 3, 4, 5]
@@ -134,7 +134,7 @@ def test_copies_fall_together_and_are_measured_once() -> None:
     assert chosen.holdout == [1]
 
 
-def test_few_new_experiences_do_not_crowd_out_the_old() -> None:
+def test_few_new_do_not_displace_old() -> None:
     """Beside two new ones eight old ones are replayed, or as many as there are."""
     held = next(key for key in range(1, 300) if is_held_out(key))
     keys = [held, *[key for key in range(1, 300) if not is_held_out(key)][:30]]
@@ -142,7 +142,7 @@ def test_few_new_experiences_do_not_crowd_out_the_old() -> None:
     assert len(choose(keys[:6], known(learned=set(keys[3:6])), min_replayed=8).replay) == 3
 
 
-def test_retraining_replays_all_that_was_learned_up_to_the_most() -> None:
+def test_retraining_replays_the_lineage() -> None:
     """An infinite share takes every learned one, however few are new, and never more than one cycle may have."""
     held = next(key for key in range(1, 300) if is_held_out(key))
     keys = [*[key for key in range(1, 300) if not is_held_out(key)][:60], held]
@@ -152,7 +152,7 @@ def test_retraining_replays_all_that_was_learned_up_to_the_most() -> None:
 
 
 @pytest.mark.parametrize("seed", [1, 2])
-def test_the_replay_sample_is_decided_by_the_seed(seed: int) -> None:
+def test_seed_decides_replay_sample(seed: int) -> None:
     """The same cycle chooses the same sample; another one chooses another."""
     keys = [key for key in range(1, 300) if not is_held_out(key)]
     learned = set(keys[:100])

@@ -34,7 +34,7 @@ async def shown(sleeper: OpenSleeper) -> Any:
     return detail(sleeper.reader, 1), sleeper.reader.decision.should_sleep
 
 
-def test_an_inconclusive_candidate_is_kept_out_of_use(stage: Stage) -> None:
+def test_inconclusive_candidate_is_not_used(stage: Stage) -> None:
     """It stands in retired/ with its verdict, counts as a sleep, and what it learned is still to be learned."""
     summary = stage.sleep(behaviour="open")
     assert (summary.state, summary.is_thin) == ("inconclusive", True)
@@ -86,7 +86,7 @@ def test_a_crash_before_the_last_record(stage: Stage, monkeypatch: pytest.Monkey
     assert found.verdict.outcome is Outcome.INCONCLUSIVE
 
 
-def test_a_locked_ledger_is_the_recorded_reason(stage: Stage) -> None:
+def test_locked_ledger_is_recorded_reason(stage: Stage) -> None:
     """An end that a locked database kept from being recorded is closed with that cause, and not as a crash of ours."""
 
     async def scene(sleeper: OpenSleeper) -> str:

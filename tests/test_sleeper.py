@@ -37,7 +37,7 @@ def continuing(monkeypatch: pytest.MonkeyPatch) -> Strategy:
     return strategy
 
 
-def test_an_absent_buffer_is_a_fact_and_no_error(stage: Stage) -> None:
+def test_absent_buffer_is_no_error(stage: Stage) -> None:
     """Before the agent has written anything, the daemon waits and says for what."""
     decision = stage.play(look)
     assert decision.reason == "Insufficient experiences (0 < 5)"
@@ -72,7 +72,7 @@ def test_a_cycle_from_buffer_to_champion(stage: Stage) -> None:
     assert state["sleep_history"][0]["final_loss"] == results["final_loss"] == 2.0
 
 
-def test_the_second_cycle_trains_only_what_is_new_and_replays_some(stage: Stage, continuing: Strategy) -> None:
+def test_second_cycle_trains_new_and_replays(stage: Stage, continuing: Strategy) -> None:
     """The next cycle continues the champion with the unlearned experiences and a sample of the learned ones."""
     stage.write(20)
     first = stage.sleep()
@@ -92,7 +92,7 @@ def test_the_second_cycle_trains_only_what_is_new_and_replays_some(stage: Stage,
     assert first.replayed == 0
 
 
-def test_what_the_agent_removed_is_still_rehearsed(stage: Stage) -> None:
+def test_removed_experience_is_still_replayed(stage: Stage) -> None:
     """A buffer cleared after the first night: what was trained comes back from the checkpoint, as replay only."""
     stage.write(20)
     stage.sleep()
@@ -109,7 +109,7 @@ def test_what_the_agent_removed_is_still_rehearsed(stage: Stage) -> None:
     assert len((stage.state / "cycle_002/reservoir.jsonl").read_text().splitlines()) == len(trained) + second.trained
 
 
-def test_no_texts_are_kept_where_the_owner_says_so(stage: Stage) -> None:
+def test_no_texts_kept_when_configured(stage: Stage) -> None:
     """With training.reservoir = 0 there is no such file, and a cleared buffer leaves nothing to replay."""
     stage.config = changed(stage.config, "training", reservoir=0)
     stage.write(20)
@@ -120,7 +120,7 @@ def test_no_texts_are_kept_where_the_owner_says_so(stage: Stage) -> None:
     assert stage.sleep().replayed == 0
 
 
-def test_a_second_sleep_needs_new_experiences_and_time(stage: Stage) -> None:
+def test_second_sleep_needs_new_and_time(stage: Stage) -> None:
     """After a cycle the three conditions count again from there."""
     stage.write(12)
     stage.sleep()
@@ -135,9 +135,7 @@ def test_a_second_sleep_needs_new_experiences_and_time(stage: Stage) -> None:
     ("behaviour", "words"),
     [("reject", "did not fall (3.000 -> 3.500"), ("loop", "greedy replies loop")],
 )
-def test_a_rejected_candidate_is_kept_aside_and_its_experiences_stay_unlearned(
-    stage: Stage, behaviour: str, words: str
-) -> None:
+def test_rejected_candidate_leaves_experiences_unlearned(stage: Stage, behaviour: str, words: str) -> None:
     """A rejection counts as a sleep, leaves the champion alone, and is kept with its reason."""
     stage.write(12)
     stage.sleep()
@@ -156,7 +154,7 @@ def test_a_rejected_candidate_is_kept_aside_and_its_experiences_stay_unlearned(
 
 
 @pytest.mark.parametrize("behaviour", ["crash", "fail", "kill", "garbage"])
-def test_a_failed_cycle_moves_nothing_and_starts_a_cooldown(stage: Stage, behaviour: str) -> None:
+def test_failed_cycle_starts_a_cooldown(stage: Stage, behaviour: str) -> None:
     """Failure leaves new and last sleep as they were, says why, and waits before it tries again."""
     stage.config = changed(stage.config, "worker", stop_seconds=0.3)
     stage.write(12)
@@ -173,7 +171,7 @@ def test_a_failed_cycle_moves_nothing_and_starts_a_cooldown(stage: Stage, behavi
     assert stage.sleep().state == "promoted"
 
 
-def test_a_failure_is_the_last_error_until_a_cycle_succeeds(stage: Stage) -> None:
+def test_failure_is_last_error_until_success(stage: Stage) -> None:
     """The status names the failure and its hint, across a restart, and forgets it after a verdict."""
     stage.write(12)
     stage.sleep(behaviour="fail")
@@ -189,7 +187,7 @@ def test_a_failure_is_the_last_error_until_a_cycle_succeeds(stage: Stage) -> Non
     assert stage.play(error) is None
 
 
-def test_another_base_is_vetoed_until_rolled_back_to_it(stage: Stage) -> None:
+def test_other_base_is_vetoed(stage: Stage) -> None:
     """A worker that finds other weights than the champion's stops the cycles; rolling back to the base frees them."""
     stage.write(12)
     stage.sleep()
@@ -230,7 +228,7 @@ def test_a_cancelled_cycle_is_discarded(stage: Stage) -> None:
     assert stage.play(look).should_sleep
 
 
-def test_force_sleeps_early_but_not_without_anything_to_train(stage: Stage) -> None:
+def test_force_still_needs_training_data(stage: Stage) -> None:
     """Forced, a cycle runs at once; with nothing unlearned it is nothing to do."""
     stage.write(12)
     stage.sleep()
@@ -241,7 +239,7 @@ def test_force_sleeps_early_but_not_without_anything_to_train(stage: Stage) -> N
     assert (summary.state, summary.is_forced) == ("promoted", True)
 
 
-def test_a_pause_holds_cycles_back_across_a_restart(stage: Stage) -> None:
+def test_pause_survives_a_restart(stage: Stage) -> None:
     """Paused stays paused until resumed, for a forced sleep too."""
     stage.write(12)
 
@@ -277,7 +275,7 @@ def test_overrides_reach_the_worker(stage: Stage) -> None:
     assert summary.trained == 4
 
 
-def test_a_cycle_that_continues_a_champion_goes_slower(stage: Stage, continuing: Strategy) -> None:
+def test_continuing_cycle_has_lower_rate(stage: Stage, continuing: Strategy) -> None:
     """Its job has the strategy's share of the learning rate; a rate that is asked for by number stays as it is."""
     stage.write(20)
     stage.sleep()
@@ -294,7 +292,7 @@ def test_a_cycle_that_continues_a_champion_goes_slower(stage: Stage, continuing:
     assert stage.play(lambda sleeper: rate(sleeper, 1e-3), behaviour="wait") == 1e-3
 
 
-def test_a_cycle_that_retrains_learns_all_of_its_lineage_again_at_the_full_rate(stage: Stage) -> None:
+def test_retraining_uses_full_rate(stage: Stage) -> None:
     """Every trained experience is replayed, and the champion is there to be measured against."""
     stage.write(40)
     first = stage.sleep()
@@ -314,7 +312,7 @@ def test_a_cycle_that_retrains_learns_all_of_its_lineage_again_at_the_full_rate(
     assert stage.sleep(Order(force=True)).replayed == first.trained
 
 
-def test_another_lora_shape_starts_from_the_base_again(stage: Stage) -> None:
+def test_other_lora_shape_restarts_from_base(stage: Stage) -> None:
     """A strategy that cannot continue the champion trains everything anew, without a parent."""
     stage.write(20)
     first = stage.sleep()
@@ -324,7 +322,7 @@ def test_another_lora_shape_starts_from_the_base_again(stage: Stage) -> None:
     assert summary.trained > first.trained
 
 
-def test_thresholds_given_by_a_caller_count_for_that_call_only(stage: Stage) -> None:
+def test_caller_thresholds_apply_once(stage: Stage) -> None:
     """An older caller's thresholds decide its own question and are not recorded."""
     stage.write(4)
 
@@ -336,7 +334,7 @@ def test_thresholds_given_by_a_caller_count_for_that_call_only(stage: Stage) -> 
     assert stage.play(scene) == (True, False, 1)
 
 
-def test_a_decision_is_recorded_when_it_changes(stage: Stage) -> None:
+def test_decision_change_is_recorded(stage: Stage) -> None:
     """Looking again at the same facts writes nothing; another reason writes one more."""
     stage.write(3)
 
@@ -394,7 +392,7 @@ def test_a_number_is_never_used_twice(stage: Stage) -> None:
     assert stage.sleep(Order(force=True)).cycle == 3
 
 
-def test_a_second_user_of_the_state_directory_is_refused(stage: Stage) -> None:
+def test_second_state_user_is_refused(stage: Stage) -> None:
     """The lock is held for as long as a sleeper is open."""
 
     async def scene(sleeper: OpenSleeper) -> None:
@@ -404,7 +402,7 @@ def test_a_second_user_of_the_state_directory_is_refused(stage: Stage) -> None:
     stage.play(scene)
 
 
-def test_a_clock_that_jumps_neither_blocks_nor_storms(stage: Stage) -> None:
+def test_jumping_clock_neither_blocks_nor_storms(stage: Stage) -> None:
     """A sleep recorded in the future blocks for one interval after a restart; a year's jump makes one sleep due."""
     stage.write(12)
     stage.sleep()
@@ -441,9 +439,7 @@ def answers(stage: Stage) -> Any:
 
 
 @pytest.mark.parametrize("loss", ["deleted", "damaged", "torn"])
-def test_a_lost_ledger_is_rebuilt_from_the_checkpoints(
-    stage: Stage, loss: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_lost_ledger_is_rebuilt(stage: Stage, loss: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """1. An older history, three cycles: promoted, rejected, promoted and rolled back. 2. state.db is lost.
 
     Result: every answer is the same as before, and a damaged file is kept aside.
@@ -506,7 +502,7 @@ def test_an_older_state_is_honoured(stage: Stage, monkeypatch: pytest.MonkeyPatc
     assert [entry["cycle"] for entry in state["sleep_history"]] == [4, 5]
 
 
-def test_the_older_training_state_does_not_grow_with_its_lineage(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_older_training_state_stays_small(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     """It lists the last cycles only, and still counts what all of them trained."""
     monkeypatch.setattr("sleepd.store.checkpoint_documents.KEPT_RESULTS", 2)
     stage.config = changed(stage.config, "triggers", min_hours_between_sleep=0.0)

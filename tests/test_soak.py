@@ -7,7 +7,7 @@ from pathlib import Path
 from tests.faults.soak import POOL_THREADS, Soak, slope
 
 
-def test_cycles_of_every_ending_leave_nothing_behind(tmp_path: Path) -> None:
+def test_every_ending_leaves_nothing_behind(tmp_path: Path) -> None:
     """After promoted, rejected, failed, crashed, hung and cancelled cycles: no descriptor, child or zombie more."""
     soak = Soak(tmp_path, cycles=15, seed=5, every=5)
     with soak.daemon:
@@ -19,7 +19,7 @@ def test_cycles_of_every_ending_leave_nothing_behind(tmp_path: Path) -> None:
     assert max(sample.threads for sample in samples) <= first.threads + POOL_THREADS
 
 
-def test_the_slope_is_that_of_what_comes_after_warming_up() -> None:
+def test_slope_ignores_warm_up() -> None:
     """A jump in the first fifth is no growth; a steady growth is found; too few cycles say nothing."""
     from tests.faults.soak import Sample
 

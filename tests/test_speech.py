@@ -25,7 +25,7 @@ SUBJECTS = ["life", "love", "time", "work", "rain", "sleep", "art", "law"]
         ("私は学ぶ私は学ぶ", 4),
     ],
 )
-def test_the_longest_repeated_phrase_is_counted_in_words(text, words):
+def test_longest_repeat_counts_words(text, words):
     """Case and punctuation aside; the second must stand behind the end of the first."""
     assert longest_repeat(words_of(text)) == words
 
@@ -41,7 +41,7 @@ def test_the_longest_repeated_phrase_is_counted_in_words(text, words):
         (["a b", "c d"], 1.0),
     ],
 )
-def test_distinct_2_is_over_all_replies_together(replies, share):
+def test_distinct_2_spans_all_replies(replies, share):
     """Bigrams never reach from one reply into the next; without any the figure is None."""
     assert distinct_share([words_of(reply) for reply in replies], 2) == share
 
@@ -60,12 +60,12 @@ def test_distinct_2_is_over_all_replies_together(replies, share):
         ([" ".join(f"w{i}" for i in range(20)), " ".join(f"w{i}" for i in range(18))], 1.0),
     ],
 )
-def test_similar_pairs_are_those_with_nearly_the_same_words(replies, share):
+def test_similar_pairs_share_words(replies, share):
     """The order of the words does not matter, nor how often each stands."""
     assert similar_pairs_share([words_of(reply) for reply in replies]) == share
 
 
-def test_loops_and_floods_of_questions_are_counted_apart():
+def test_loops_and_floods_count_apart():
     """Four replies: prose, two loops, a flood; mean length over all of them."""
     flood = " ".join(f"What is the meaning of {one}?" for one in [*SUBJECTS, "bread"])
     speech = describe(["The river rose again today.", "I feel ready to learn. " * 30, flood, "no " * 40])
@@ -82,7 +82,7 @@ def test_no_replies_have_no_shares():
 
 
 @given(st.lists(st.text(max_size=80), max_size=6))
-def test_any_replies_have_figures_in_their_ranges(replies):
+def test_figures_stay_in_ranges(replies):
     """No text raises; shares are shares, and a repeated phrase is at most half of a reply."""
     speech = describe(replies)
     for share in (speech.distinct_2, speech.similar_pairs_share):

@@ -14,7 +14,7 @@ from sleepd.buffer.experience import group_key
 from sleepd.cycles.planning import Order
 from sleepd.errors import StateDirectoryUnusable
 from sleepd.policy.holdout import ONE_IN, divide, keyed_rank, rank
-from sleepd.protocol.job import Lesson, decode_lessons, encode
+from sleepd.protocol.job import TrainingExample, decode_examples, encode
 from sleepd.store.split_secret import split_secret
 from tests.agents import experiences, place_secret
 from tests.stages import OpenSleeper, Stage
@@ -98,8 +98,8 @@ def test_no_secret_reaches_the_worker(tmp_path: Path) -> None:
         await sleeper.look()
         await sleeper.begin(Order())
         work = stage.state / "staging" / "cycle_001" / "work"
-        lessons = decode_lessons((work / "experiences.jsonl").read_bytes())
-        assert {one.rank for one in lessons} <= {keyed_rank(group, secret) for group in groups(12)}
+        examples = decode_examples((work / "experiences.jsonl").read_bytes())
+        assert {one.rank for one in examples} <= {keyed_rank(group, secret) for group in groups(12)}
         found = [path.name for path in stage.state.rglob("*") if path.is_file() and secret in path.read_bytes()]
         sleeper.cancel()
         await sleeper.finished()
@@ -108,9 +108,9 @@ def test_no_secret_reaches_the_worker(tmp_path: Path) -> None:
     assert stage.play(scene, behaviour="hang") == ["secret"]
 
 
-def test_cycle_of_older_version_keeps_its_order() -> None:
+def test_older_cycle_keeps_its_order() -> None:
     """A lesson that was staged without a rank is ordered as the version that staged it did."""
-    older = [Lesson(id=f"e{n}", prompt="p", response="r", salience=0.5, role="holdout") for n in range(40)]
-    decoded = decode_lessons(b"".join(map(encode, older)))
+    older = [TrainingExample(id=f"e{n}", prompt="p", response="r", salience=0.5, role="holdout") for n in range(40)]
+    decoded = decode_examples(b"".join(map(encode, older)))
     by_hash = sorted(older, key=lambda one: sha256(one.id.encode()).digest())
     assert [one.id for one in sorted(decoded, key=lambda one: one.order)] == [one.id for one in by_hash]

@@ -77,7 +77,7 @@ def test_half_made_link_is_removed(tmp_path: Path, precious: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["lock", "state.db", "status.json"])
-def test_other_kind_in_state_directory_is_refused(tmp_path: Path, name: str) -> None:
+def test_other_file_kind_is_refused(tmp_path: Path, name: str) -> None:
     """A pipe in a file's place is neither waited for nor replaced."""
     os.mkfifo(tmp_path / name)
     with pytest.raises(StateDirectoryUnusable, match="something else"):

@@ -12,7 +12,7 @@ import pytest
 from sleepd.config.strategies import STRATEGIES
 from sleepd.cycles.worker_process import Worker, WorkerPolicy
 from sleepd.errors import WorkerFailed
-from sleepd.protocol.job import Failure, Job, Lesson, Notice, Progress, Report, encode
+from sleepd.protocol.job import Failure, Job, Notice, Progress, Report, TrainingExample, encode
 from tests.fakes import fake_worker
 
 
@@ -21,12 +21,14 @@ def staging(tmp_path: Path) -> Path:
     work = tmp_path / "work"
     work.mkdir()
     job = Job(cycle=1, base="b", models_directory="m", staging=str(tmp_path), strategy=STRATEGIES["consolidate"])
-    lessons = [
-        Lesson(id=str(number), prompt="p", response="r", salience=0.7, role="holdout" if number == 0 else "train")
+    examples = [
+        TrainingExample(
+            id=str(number), prompt="p", response="r", salience=0.7, role="holdout" if number == 0 else "train"
+        )
         for number in range(3)
     ]
     (work / "job.json").write_bytes(encode(job))
-    (work / "experiences.jsonl").write_bytes(b"".join(map(encode, lessons)))
+    (work / "experiences.jsonl").write_bytes(b"".join(map(encode, examples)))
     return tmp_path
 
 
@@ -52,7 +54,7 @@ def children() -> set[str]:
     return set(Path(f"/proc/self/task/{os.getpid()}/children").read_text().split())
 
 
-def test_a_good_worker_reports_and_is_reaped(staging: Path) -> None:
+def test_good_worker_reports_and_is_reaped(staging: Path) -> None:
     """The report comes home, progress is heard in order, and no process stays."""
     before = children()
     outcome, heard = supervise(staging, "promote")
@@ -62,7 +64,7 @@ def test_a_good_worker_reports_and_is_reaped(staging: Path) -> None:
     assert children() <= before
 
 
-def test_a_worker_that_gives_up_says_why(staging: Path) -> None:
+def test_giving_up_worker_reports_why(staging: Path) -> None:
     """A failure in words comes home as it was said."""
     outcome, _ = supervise(staging, "fail")
     assert isinstance(outcome, Failure)
@@ -78,7 +80,7 @@ def test_a_worker_that_gives_up_says_why(staging: Path) -> None:
         ("other_version", "has sage-sleepd 0.0.0"),
     ],
 )
-def test_a_worker_that_dies_or_lies_is_told_in_words(staging: Path, behaviour: str, words: str) -> None:
+def test_dying_or_lying_worker_is_explained(staging: Path, behaviour: str, words: str) -> None:
     """How it ended is said, with a hint, and no process stays."""
     before = children()
     with pytest.raises(WorkerFailed, match=words) as caught:
@@ -111,13 +113,13 @@ def test_a_worker_asked_to_stop_stops(staging: Path) -> None:
     assert heard
 
 
-def test_a_flood_of_output_is_no_harm(staging: Path) -> None:
+def test_output_flood_is_harmless(staging: Path) -> None:
     """Five megabytes without a newline neither block the worker nor the report."""
     outcome, _ = supervise(staging, "flood")
     assert isinstance(outcome, Report)
 
 
-def test_an_interpreter_that_is_not_there_is_named(staging: Path) -> None:
+def test_missing_interpreter_is_named(staging: Path) -> None:
     """The error says what could not be started and which key to set."""
     policy = WorkerPolicy(command=("/nonexistent/python",), silence_seconds=1, stop_seconds=1)
     with pytest.raises(WorkerFailed, match="/nonexistent/python") as caught:
@@ -125,7 +127,7 @@ def test_an_interpreter_that_is_not_there_is_named(staging: Path) -> None:
     assert "[worker] python" in caught.value.hint
 
 
-def test_the_worker_inherits_no_line_to_systemd(staging: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_worker_inherits_no_systemd_socket(staging: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """NOTIFY_SOCKET and WATCHDOG_* stay with the daemon; the hub is off."""
     monkeypatch.setenv("NOTIFY_SOCKET", "/run/x")
     monkeypatch.setenv("WATCHDOG_USEC", "1")

@@ -79,7 +79,7 @@ def test_force_bypasses_conditions_and_cooldown_only(changes: dict[str, Any], sh
     assert decide(facts(**changes), Policy(), force=True).should_sleep is should_sleep
 
 
-def test_all_that_is_missing_is_said_at_once() -> None:
+def test_all_missing_conditions_are_named() -> None:
     """Every condition is evaluated, so the owner sees all that is missing and not the first thing only."""
     decision = decide(facts(total=1, new=0, hours_since_last_sleep=1.0, is_paused=True), Policy())
     assert len(decision.conditions) == 3
@@ -91,7 +91,7 @@ def test_all_that_is_missing_is_said_at_once() -> None:
     ]
 
 
-def test_nothing_to_train_is_said_only_when_due() -> None:
+def test_nothing_to_train_needs_due() -> None:
     """A buffer that is not due yet is not blamed for having nothing to train."""
     assert decide(facts(total=1, trainable=0), Policy()).vetoes == []
 
@@ -116,7 +116,7 @@ def test_loosening_is_noticed(given_by_caller: Thresholds, is_looser: bool) -> N
 @pytest.mark.parametrize(
     ("failures", "seconds"), [(0, 0.0), (1, 600.0), (2, 1200.0), (6, 19200.0), (7, 21600.0), (10**6, 21600.0)]
 )
-def test_the_cooldown_doubles_up_to_six_hours(failures: int, seconds: float) -> None:
+def test_cooldown_doubles_to_six_hours(failures: int, seconds: float) -> None:
     """Ten minutes after one failure, twice as long after each further one, never more than six hours."""
     assert cooldown_seconds(600.0, failures) == seconds
 
@@ -130,7 +130,7 @@ def test_the_cooldown_doubles_up_to_six_hours(failures: int, seconds: float) -> 
     paused=st.booleans(),
     force=st.booleans(),
 )
-def test_a_sleep_needs_something_to_train_and_to_measure_on(
+def test_sleep_needs_training_and_holdout(
     total: int, new: int, hours: float | None, trainable: int, held_out: int, paused: bool, force: bool
 ) -> None:
     """Whatever the facts, no sleep is decided without experiences to train and to measure on, or while paused."""

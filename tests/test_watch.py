@@ -87,7 +87,7 @@ def test_stopping_leaves_no_thread(tmp_path: Path) -> None:
     assert threading.active_count() == before
 
 
-def test_reading_and_other_files_are_not_told(tmp_path: Path) -> None:
+def test_reading_and_other_files_are_ignored(tmp_path: Path) -> None:
     """Our own reads do not wake us, nor does the agent's other business in the directory."""
     path = tmp_path / "buffer.json"
     path.write_text("[]")
@@ -100,7 +100,7 @@ def test_reading_and_other_files_are_not_told(tmp_path: Path) -> None:
     watched(path, test)
 
 
-def test_the_target_of_a_link_is_watched_too(tmp_path: Path) -> None:
+def test_link_target_is_watched(tmp_path: Path) -> None:
     """A buffer behind a symbolic link is told when its target changes in another directory."""
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere" / "real.json").write_text("[]")
@@ -114,7 +114,7 @@ def test_the_target_of_a_link_is_watched_too(tmp_path: Path) -> None:
     watched(path, test)
 
 
-def test_a_replaced_directory_is_watched_after_the_next_check(tmp_path: Path) -> None:
+def test_replaced_directory_is_rewatched(tmp_path: Path) -> None:
     """The watch ends with its directory; ``ensure`` notices that another one stands there."""
     home = tmp_path / "home"
     home.mkdir()
@@ -131,7 +131,7 @@ def test_a_replaced_directory_is_watched_after_the_next_check(tmp_path: Path) ->
     watched(home / "buffer.json", test)
 
 
-def test_a_directory_that_comes_later_is_watched_after_the_next_check(tmp_path: Path) -> None:
+def test_later_directory_is_rewatched(tmp_path: Path) -> None:
     """Without a directory there is no watch and a sentence that says why."""
     home = tmp_path / "home"
 
@@ -146,7 +146,7 @@ def test_a_directory_that_comes_later_is_watched_after_the_next_check(tmp_path: 
     watched(home / "buffer.json", test)
 
 
-def test_a_directory_made_anew_with_the_same_inode_is_watched_after_the_next_check(tmp_path: Path) -> None:
+def test_reused_inode_is_rewatched(tmp_path: Path) -> None:
     """File systems give a free inode away at once, so the watch itself is asked whether it lives."""
     home = tmp_path / "home"
     home.mkdir()
@@ -164,7 +164,7 @@ def test_a_directory_made_anew_with_the_same_inode_is_watched_after_the_next_che
     watched(home / "buffer.json", test)
 
 
-def test_a_link_that_leads_elsewhere_is_followed_after_the_next_check(tmp_path: Path) -> None:
+def test_moved_link_is_rewatched(tmp_path: Path) -> None:
     """A link turned to another file of the same directory is a new name to listen for."""
     path = tmp_path / "buffer.json"
     (tmp_path / "one.json").write_text("[]")
@@ -183,7 +183,7 @@ def test_a_link_that_leads_elsewhere_is_followed_after_the_next_check(tmp_path: 
     watched(path, test)
 
 
-def test_a_directory_that_is_a_link_is_watched(tmp_path: Path) -> None:
+def test_linked_directory_is_watched(tmp_path: Path) -> None:
     """The library follows no links, so the directory behind one is named to it."""
     (tmp_path / "releases").mkdir()
     (tmp_path / "data").mkdir()
@@ -201,9 +201,7 @@ def test_a_directory_that_is_a_link_is_watched(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["inotify_init", "inotify_add_watch"])
-def test_no_inotify_left_is_a_sentence_and_no_exception(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
-) -> None:
+def test_missing_inotify_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     """At either limit the watch says so, and trying again at each check leaves no thread and no descriptor behind."""
 
     def refuse(*_: object) -> int:
@@ -243,7 +241,7 @@ sys.stdin.read()
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="NOT TESTED: another user's daemon needs root")
-def test_with_every_inotify_instance_taken_the_check_goes_on_alone_and_says_so(open_directory: Path) -> None:
+def test_exhausted_inotify_leaves_the_check(open_directory: Path) -> None:
     """The kernel's own limit for a user, reached by another of its programs: a warning until that program ends."""
     config = config_for(open_directory, min_experiences=1000, check_interval_seconds=1.0)
     config = changed(config, "control", socket=str(open_directory / "run/sleepd.sock"))
@@ -268,7 +266,7 @@ def test_with_every_inotify_instance_taken_the_check_goes_on_alone_and_says_so(o
         assert "Traceback" not in daemon.log()
 
 
-def test_an_overflowing_queue_costs_a_check_and_nothing_else(tmp_path: Path) -> None:
+def test_overflowing_queue_costs_one_check(tmp_path: Path) -> None:
     """A daemon that was stopped while 20,000 events came, of which the kernel keeps 16,384, finds the last state."""
     config = config_for(tmp_path, min_experiences=1000, check_interval_seconds=1.0)
     write_buffer(tmp_path / "buffer.json", experiences(3))
@@ -287,7 +285,7 @@ def test_an_overflowing_queue_costs_a_check_and_nothing_else(tmp_path: Path) -> 
         assert "Traceback" not in daemon.log()
 
 
-def test_a_watch_that_cannot_be_had_is_a_warning_in_the_status_until_it_can(tmp_path: Path) -> None:
+def test_impossible_watch_warns_in_status(tmp_path: Path) -> None:
     """Without the directory the periodic check goes on alone, and says so; once it is there the warning ends."""
     config = config_for(tmp_path, min_experiences=1000, check_interval_seconds=1.0)
     config = changed(config, "buffer", path=str(tmp_path / "later" / "buffer.json"))

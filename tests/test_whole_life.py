@@ -137,7 +137,7 @@ def test_daemon_killed_in_any_phase(tmp_path: Path, config: Config, phases: tupl
         assert_nothing_lost_or_doubled(daemon, tmp_path / "state", 12)
 
 
-def test_cancel_stops_the_real_worker_and_sigterm_suspends_it(tmp_path: Path, config: Config) -> None:
+def test_cancel_stops_and_sigterm_suspends(tmp_path: Path, config: Config) -> None:
     """Cancelled, the cycle is gone at once; told to end, the daemon ends with exit status 0, leaves no process and only
     safetensors and JSON behind, and after the restart the report says where the cycle went on.
     """
@@ -162,7 +162,7 @@ def test_cancel_stops_the_real_worker_and_sigterm_suspends_it(tmp_path: Path, co
     assert "Traceback" not in log
 
 
-def test_a_base_that_is_not_there_is_said_with_the_next_step(tmp_path: Path, config: Config) -> None:
+def test_missing_base_names_next_step(tmp_path: Path, config: Config) -> None:
     """The worker's reason is the daemon's last error, with a hint."""
     config = changed(config, "model", base=str(tmp_path / "no-model"))
     write_buffer(tmp_path / "buffer.json", experiences(12))

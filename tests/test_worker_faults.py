@@ -19,7 +19,7 @@ from tests.fakes import SHORT_REPLIES, fake_interpreter, real_interpreter
 from tests.processes import DaemonProcess
 
 
-def test_a_stopped_worker_is_killed_after_the_silence(tmp_path: Path) -> None:
+def test_stopped_worker_is_killed_after_silence(tmp_path: Path) -> None:
     """SIGSTOP, as a debugger or a freezer sends it: the cycle fails in words, nothing stays, a cooldown begins."""
     config = changed(config_for(tmp_path), "worker", silence_seconds=1.0, stop_seconds=0.5)
     config = changed(config, "worker", python=str(fake_interpreter(tmp_path / "python", "wait")))
@@ -78,7 +78,7 @@ def ending(tmp_path: Path, config: Config, records: list[dict[str, Any]]) -> tup
 
 
 @pytest.mark.worker
-def test_a_worker_that_runs_out_of_memory_steps_down_or_fails_in_words(tmp_path: Path, config: Config) -> None:
+def test_out_of_memory_steps_down(tmp_path: Path, config: Config) -> None:
     """A real limit, and experiences that do not fit under it: shorter ones are trained, or the failure says memory."""
     python = real_interpreter(tmp_path / "python", SHORT_REPLIES + LITTLE_MEMORY.format(megabytes=48))
     config = changed(config, "worker", python=str(python))
@@ -93,7 +93,7 @@ def test_a_worker_that_runs_out_of_memory_steps_down_or_fails_in_words(tmp_path:
 
 
 @pytest.mark.worker
-def test_losses_that_are_no_numbers_are_never_promoted(tmp_path: Path, config: Config, tiny_model: Path) -> None:
+def test_infinite_losses_are_never_promoted(tmp_path: Path, config: Config, tiny_model: Path) -> None:
     """A base with NaN among its weights: the verdict names it, or the cycle fails in words; nothing is put in use."""
     import torch
     from safetensors.torch import load_file, save_file
@@ -114,7 +114,7 @@ def test_losses_that_are_no_numbers_are_never_promoted(tmp_path: Path, config: C
 
 
 @pytest.mark.worker
-def test_cuda_that_fails_in_mid_step_fails_the_cycle_in_words(tmp_path: Path, config: Config) -> None:
+def test_cuda_failure_in_step_is_explained(tmp_path: Path, config: Config) -> None:
     """The error of the device is the reason, with a hint, and a cooldown follows."""
     config = changed(config, "worker", python=str(real_interpreter(tmp_path / "python", CUDA_FAILS_IN_MID_STEP)))
     shown, _ = ending(tmp_path, config, experiences(12))
@@ -124,7 +124,7 @@ def test_cuda_that_fails_in_mid_step_fails_the_cycle_in_words(tmp_path: Path, co
 
 
 @pytest.mark.worker
-def test_cuda_that_fails_at_the_start_is_said_aloud(tmp_path: Path, config: Config) -> None:
+def test_cuda_failure_at_start_is_reported(tmp_path: Path, config: Config) -> None:
     """On auto the report names the reason for the CPU; on cuda the cycle fails with it."""
     import torch
 
@@ -135,7 +135,7 @@ def test_cuda_that_fails_at_the_start_is_said_aloud(tmp_path: Path, config: Conf
     shown, _ = ending(tmp_path, config, experiences(12))
     assert shown.summary.state == "failed"
     assert shown.summary.reason.startswith("cuda cannot be used: ")
-    assert shown.summary.hint == "set device to auto or cpu, or mend CUDA"
+    assert shown.summary.hint == "set device to auto or cpu, or fix CUDA"
 
 
 @pytest.mark.worker

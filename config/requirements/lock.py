@@ -2,9 +2,9 @@
 
 Each file holds exact versions and the sha256 of every published file of them, for Python from 3.11 on and Linux on any
 processor; pip refuses what has another one (``--require-hashes``). It needs the program uv (``pip install uv``) and the
-package index. What a file has already stays; ``--upgrade`` looks for newer versions.
+package index. What a file has already stays; ``--upgrade`` searches newer versions.
 
-torch is left out, and what only a GPU's build of it brings: which build fits is decided by the machine and its owner
+torch is left out, and what only a GPU's build of it brings: which build fits is decided by the machine and its operator
 (``SLEEPD_TORCH``, ``--worker-python``), so its files have no hash here.
 """
 

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import msgspec
 
-from sleepd.protocol.job import Lesson, Unmasked
+from sleepd.protocol.job import TrainingExample, Unmasked
 from sleepd.text.bounded_text import folded
 
 _KEY_IN_HEX: Final = re.compile(r"[0-9a-f]{16}")
@@ -53,7 +53,7 @@ def group_key(prompt: str, response: str) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
 
 
-def group_of(text: Experience | Lesson) -> int:
+def group_of(text: Experience | TrainingExample) -> int:
     """The group of an experience; of a masked one that of its text before."""
     return int(text.unmasked, 16) if text.unmasked else group_key(text.prompt, text.response)
 

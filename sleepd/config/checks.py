@@ -1,4 +1,4 @@
-"""Whether a configuration makes sense: unknown keys, wrong values, contradictions, each told with its place.
+"""Whether a configuration makes sense: unknown keys, wrong values, contradictions, each reported with its place.
 
 The keys are declared in ``schema``; where their values come from is ``layers``.
 """
@@ -18,7 +18,7 @@ import msgspec
 from sleepd.errors import ConfigError
 
 from .limits import parse_limit
-from .schema import HARMS, Config
+from .schema import SAFETY_GATES, Config
 from .strategies import STRATEGIES
 
 MAX_SOCKET_PATH_BYTES = 107
@@ -115,8 +115,8 @@ def _refuse_values(config: Config, source: str) -> None:
         if "\0" in value or (value and not Path(value).is_absolute()):
             raise _refusal(source, key, "an absolute path", value)
     for name in config.promotion.harms:
-        if name not in HARMS:
-            raise _refusal(source, "promotion.harms", f"any of {', '.join(HARMS)}", name)
+        if name not in SAFETY_GATES:
+            raise _refusal(source, "promotion.harms", f"any of {', '.join(SAFETY_GATES)}", name)
     for text in config.promotion.limits:
         try:
             parse_limit(text)
@@ -139,7 +139,7 @@ def _refuse_command(config: Config, source: str) -> None:
 
 
 def _refusal(source: str, key: str, expected: str, found: object) -> ConfigError:
-    return ConfigError(f"{source}: {key}: expected {expected}, found {_shown(found)}", hint=f"mend {key} in {source}")
+    return ConfigError(f"{source}: {key}: expected {expected}, found {_shown(found)}", hint=f"fix {key} in {source}")
 
 
 def printable(text: str) -> str:

@@ -43,7 +43,7 @@ OTHER_VARIABLES = (
     "SLEEPD_CYCLE",
 )
 """Names with the prefix that are not keys: where the configuration is, where sleepctl connects to, what install.sh
-installs; and what the owner's evaluation command is told, which may call sleepctl."""
+installs; and what the operator's evaluation command gets, which may call sleepctl."""
 VARIABLES = {
     f"{PREFIX}{section}_{key}".upper(): (section, key)
     for section in Config.__struct_fields__
@@ -76,7 +76,7 @@ def load(path: Path | None, *, environment: Mapping[str, str]) -> Layered:
         environment: of the process.
 
     Raises:
-        ConfigError: a layer cannot be read or says something wrong, or they contradict each other.
+        ConfigError: a layer cannot be read or has an error, or two layers contradict each other.
     """
     files = [] if path is None else [_file(path), *(_file(each) for each in _drop_ins(path.parent / DROP_INS))]
     merged: dict[str, dict[str, Any]] = {}
@@ -100,7 +100,7 @@ def _drop_ins(directory: Path) -> list[Path]:
         found = sorted(name for name in os.listdir(directory) if name.endswith(".toml") and not name.startswith("."))
     except FileNotFoundError:
         if directory.is_symlink():
-            raise _unreadable(directory, "it is a symbolic link to nothing") from None
+            raise _unreadable(directory, "it is a symbolic link to a missing file") from None
         return []
     except OSError as error:
         raise _unreadable(directory, _sentence(error)) from None
@@ -118,7 +118,7 @@ def _file(path: Path) -> _Layer:
         return _Layer(source, tomllib.loads(_read(path).decode("utf-8-sig")))
     except (ValueError, RecursionError) as error:  # ValueError: no UTF-8, no TOML, or an integer too long to be one
         raise ConfigError(
-            f"{source}: not TOML: {_sentence(error)}", hint=f"mend {source}, then: sleepctl config check"
+            f"{source}: not TOML: {_sentence(error)}", hint=f"fix {source}, then: sleepctl config check"
         ) from None
 
 
@@ -128,19 +128,21 @@ def _read(path: Path) -> bytes:
             content = file.read(MAX_FILE_BYTES + 1)
     except (OSError, ValueError) as error:  # ValueError: a zero byte in a path
         is_dangling = isinstance(error, FileNotFoundError) and path.is_symlink()
-        raise _unreadable(path, "it is a symbolic link to nothing" if is_dangling else _sentence(error)) from None
+        raise _unreadable(
+            path, "it is a symbolic link to a missing file" if is_dangling else _sentence(error)
+        ) from None
     if len(content) > MAX_FILE_BYTES:
         raise ConfigError(
             f"{printable(str(path))}: expected at most {MAX_FILE_BYTES} bytes, found more",
-            hint="is it a configuration file? `sleepctl config show` says which keys there are",
+            hint="is it a configuration file? `sleepctl config show` lists the keys",
         )
     return content
 
 
 def _unreadable(path: Path, why: str) -> ConfigError:
-    hint = f"mend or remove {printable(str(path))}"
+    hint = f"fix or remove {printable(str(path))}"
     if path.parent.name != DROP_INS and path.name != DROP_INS:
-        hint = "name another file with --config, or mend its permissions"
+        hint = "name another file with --config, or fix its permissions"
     return ConfigError(f"{printable(str(path))}: cannot be read: {why}", hint=hint)
 
 
@@ -171,7 +173,7 @@ def _variables(environment: Mapping[str, str]) -> Iterator[_Layer]:
             continue
         if name not in VARIABLES:
             close = difflib.get_close_matches(name, (*VARIABLES, *OTHER_VARIABLES), 1)
-            meant = f"did you mean {close[0]}?" if close else "`sleepctl config show` says which keys there are"
+            meant = f"did you mean {close[0]}?" if close else "`sleepctl config show` lists the keys"
             raise ConfigError(
                 f"${printable(name)[:80]}: expected {PREFIX}SECTION_KEY with a known key, found {ascii(name)[:80]}",
                 hint=meant,

@@ -44,7 +44,7 @@ def render(config: Config, *, title: str, all_keys: bool = True, origins: Mappin
             current = section
         lines += textwrap.wrap(meaning, 80, initial_indent="# ", subsequent_indent="# ")
         name = f"{section}.{key}"
-        # Written out, these would win over what systemd's environment says.
+        # Written out, these would win over systemd's environment.
         off = "# " if is_default and name in FROM_ENVIRONMENT and name not in (origins or {}) else ""
         came_from = "" if origins is None else f"  # {clean(origins.get(name, 'default'))}"
         lines.append(f"{off}{key} = {_toml(value)}{came_from}")

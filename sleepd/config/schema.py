@@ -1,4 +1,4 @@
-"""The owner's configuration: what may be set, what it means, what it is when nobody sets it.
+"""The operator's configuration: the keys, their meaning and their defaults.
 
 Each field states its meaning and its limits where it is declared; ``render`` writes the shipped file and the
 reference in config/README.md from the same words, so they cannot disagree. ``checks`` refuses what makes no sense.
@@ -16,7 +16,7 @@ from sleepd.text.personal_data import Handling
 MOST = 10**9
 """Of experiences, or megabytes: more is a slip, and beyond 4300 digits Python refuses to print it."""
 
-HARMS = ("drift", "collapse", "recall", "relevance")
+SAFETY_GATES = ("drift", "collapse", "recall", "relevance")
 """What is measured of the damage that training does."""
 
 
@@ -26,39 +26,46 @@ class BufferConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     path: Annotated[str, Meta(description="The experience buffer that the agent writes. Must be set.")] = ""
     settle_seconds: Annotated[
         float,
-        Meta(ge=0.0, le=60.0, description="A change is read once the file was left alone for so long."),
+        Meta(ge=0.0, le=60.0, description="A change is read once the file did not change for so long."),
     ] = 1.0
     patience_seconds: Annotated[
         float,
-        Meta(ge=1.0, le=3600.0, description="A half-written file is an error only after it stayed so for so long."),
+        Meta(ge=1.0, le=3600.0, description="A half-written file is an error only after so long."),
     ] = 30.0
 
 
 class TriggersConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """When to sleep: all three conditions must hold."""
 
-    min_experiences: Annotated[int, Meta(ge=1, le=MOST, description="Experiences in the buffer.")] = 5
+    min_experiences: Annotated[
+        int, Meta(ge=1, le=MOST, description="Fewest experiences in the buffer for a cycle.")
+    ] = 5
     min_new_experiences: Annotated[
-        int, Meta(ge=0, le=MOST, description="Of these, experiences that the last judged cycle had not seen.")
+        int, Meta(ge=0, le=MOST, description="Fewest of these that the last cycle with a verdict had not seen.")
     ] = 2
-    min_hours_between_sleep: Annotated[float, Meta(ge=0.0, le=8760.0, description="Hours since the last sleep.")] = 6.0
+    min_hours_between_sleep: Annotated[
+        float, Meta(ge=0.0, le=8760.0, description="Fewest hours since the last cycle with a verdict.")
+    ] = 6.0
     check_interval_seconds: Annotated[
-        float, Meta(ge=1.0, le=86400.0, description="The periodic check, for changes that inotify did not tell.")
+        float,
+        Meta(
+            ge=1.0, le=86400.0, description="Interval of the periodic check, for changes that inotify did not report."
+        ),
     ] = 300.0
     cooldown_seconds: Annotated[
         float,
         Meta(
             ge=0.0,
             le=86400.0,
-            description="Pause after a cycle without a verdict; doubled with each further one, to 6 h.",
+            description="Pause after a cycle without a verdict; doubled with each further one, up to 6 h.",
         ),
     ] = 600.0
 
     overdue_hours: Annotated[
-        float, Meta(gt=0.0, le=8760.0, description="A sleep that is due and held back for longer is a warning.")
+        float, Meta(gt=0.0, le=8760.0, description="Warn when a cycle has been due for longer and has not started.")
     ] = 24.0
     max_cycles_a_day: Annotated[
-        int, Meta(ge=1, le=MOST, description="More cycles than this in 24 hours are a warning.")
+        int, Meta(ge=1, le=MOST, description="Warn when more cycles than this start in 24 hours.")
     ] = 12
 
 
@@ -73,7 +80,7 @@ class ModelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         ),
     ] = "embedded"
     cache_directory: Annotated[
-        str, Meta(description="The hub cache to look in for a hub id; empty: the library's default place.")
+        str, Meta(description="The hub cache in which a hub id is searched; empty: the library's default place.")
     ] = ""
     system_prompt: Annotated[
         str, Meta(description="The system prompt that the agent runs with; empty: the model's own default.")
@@ -99,7 +106,12 @@ class TrainingConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         ),
     ] = "as_written"
     min_salience: Annotated[
-        float, Meta(ge=0.0, le=1.0, description="Filters what is trained, not what is counted.")
+        float,
+        Meta(
+            ge=0.0,
+            le=1.0,
+            description="Least salience of a trained experience; experiences below it are still counted.",
+        ),
     ] = 0.6
     max_experiences: Annotated[
         int,
@@ -117,18 +129,21 @@ class TrainingConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
             "removed them from its buffer; 0: none are kept.",
         ),
     ] = 500
-    seed: Annotated[int, Meta(ge=0, le=2**31, description="For shuffling and for the adapter's first weights.")] = 0
+    seed: Annotated[
+        int, Meta(ge=0, le=2**31, description="Random seed, for shuffling and for the adapter's first weights.")
+    ] = 0
 
 
 class QuarantineConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What is kept from training."""
+    """What is excluded from training."""
 
     personal_data: Annotated[
         Handling,
         Meta(
-            description="E-mail addresses, telephone and card numbers, IBANs, IP addresses and streets, as far as "
-            'their form tells: "keep" trains them as they are, "mask" trains a placeholder such as [e-mail] in their '
-            'place, "set_aside" keeps an experience with any of them from training. They are counted in any case.'
+            description="E-mail addresses, telephone and card numbers, IBANs, IP addresses and streets, where "
+            'their form shows what they are: "keep" trains them as they are, "mask" trains a '
+            'placeholder such as [e-mail] in their place, "set_aside" excludes an experience with any'
+            " of them from training. They are always counted."
         ),
     ] = "keep"
 
@@ -138,7 +153,10 @@ class EvaluationConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
 
     probes: Annotated[
         str,
-        Meta(description="A TOML file of [[probe]] tables with question and expected: is it recalled? Empty: none."),
+        Meta(
+            description="A TOML file of [[probe]] tables with question and expected answer, to measure recall. "
+            "Empty: none."
+        ),
     ] = ""
     command: Annotated[
         str,
@@ -166,25 +184,30 @@ class PromotionConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
         Meta(
             ge=0.5,
             le=0.9999,
-            description="Of the lower bound of the holdout gain, which must lie above what counts; a candidate without "
-            "effect passes at most as often as this leaves.",
+            description="Of the lower bound of the holdout gain, which must be above min_gain. A candidate "
+            "without effect is promoted with a probability of at most 1 minus this.",
         ),
     ] = 0.95
     min_gain: Annotated[
         float,
-        Meta(ge=0.0, le=100.0, description="Smallest holdout gain that counts, nats per token; never below the noise."),
+        Meta(
+            ge=0.0,
+            le=100.0,
+            description="Smallest holdout gain that counts, nats per token. The measured noise replaces it where "
+            "that is larger.",
+        ),
     ] = 0.01
     max_drift: Annotated[
         float,
-        Meta(ge=0.0, le=100.0, description="Most KL from the base on general prompts, nats per token."),
+        Meta(ge=0.0, le=100.0, description="Most KL from the base on reference prompts, nats per token."),
     ] = 0.05
     harms: Annotated[
         tuple[str, ...],
         Meta(
-            description="What keeps a candidate out of use when its limit is missed, or it was not measured; what is "
-            "left out is shown and decides nothing."
+            description="The safety gates: one that misses its limit, or was not measured, rejects the candidate. One "
+            "that is left out here is shown and does not decide."
         ),
-    ] = HARMS
+    ] = SAFETY_GATES
     limits: Annotated[
         tuple[str, ...],
         Meta(
@@ -195,9 +218,9 @@ class PromotionConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     inconclusive: Annotated[
         Literal["auto", "keep", "probation"],
         Meta(
-            description='Where the evidence decides nothing: "keep" the champion, put the candidate in use on '
-            '"probation" if it gained anything by a weaker proof, or "auto": probation only while fewer than 8 '
-            "experiences are held out, and within the rate that the confidence leaves."
+            description='Where the evidence is inconclusive: "keep" the champion; promote the candidate on '
+            '"probation" if it gained with a lower confidence; or "auto": probation only while fewer '
+            "than 8 experiences are held out, with no more wrong promotions than confidence allows."
         ),
     ] = "auto"
 
@@ -207,7 +230,7 @@ class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
     device: Annotated[
         Literal["auto", "cpu", "cuda"],
-        Meta(description='"auto" takes CUDA and says so when it must fall back to the CPU; "cuda" fails instead.'),
+        Meta(description='"auto" takes CUDA, and reports it when it falls back to the CPU; "cuda" fails instead.'),
     ] = "auto"
     python: Annotated[
         str,
@@ -219,8 +242,8 @@ class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     gpu_lock: Annotated[
         str,
         Meta(
-            description="Of all daemons that name this file, one trains at a time; nobody waits where it is absent, or "
-            "empty here."
+            description="Of all daemons that name this file, one trains at a time. Without the file, or with an "
+            "empty name here, none waits."
         ),
     ] = "/run/sage-sleepd/gpu.lock"
     threads: Annotated[int, Meta(ge=0, le=1024, description="CPU threads of torch; 0: as many as it may use.")] = 0
@@ -229,13 +252,13 @@ class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         Meta(
             ge=1.0,
             le=86400.0,
-            description="A worker that sends no sign of life for so long is hung. While it loads, a byte read or "
-            "written is one.",
+            description="A worker that sends no heartbeat for so long is killed as hung. While it loads, a byte "
+            "read or written counts as one.",
         ),
     ] = 300.0
     resume_point_minutes: Annotated[
         float,
-        Meta(ge=0.0, le=1440.0, description="How often training leaves a point to go on from after a crash."),
+        Meta(ge=0.0, le=1440.0, description="How often training saves a point from which it resumes after a crash."),
     ] = 5.0
     stop_seconds: Annotated[
         float, Meta(ge=0.1, le=3600.0, description="A worker asked to stop is killed after so long.")
@@ -256,8 +279,8 @@ class StateConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         Meta(
             ge=1,
             le=MOST,
-            description="So many of the newest promoted cycles keep their weights; the champion, the one before it and "
-            "tagged ones always do.",
+            description="So many of the newest promoted cycles keep their weights; the champion, the previous "
+            "champion and tagged ones always do.",
         ),
     ] = 5
     keep_rejected: Annotated[
@@ -281,7 +304,7 @@ class ControlConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     ] = "0660"
     operator_group: Annotated[
         str,
-        Meta(description="Its members may also force, cancel, pause and roll back, as root and the daemon's user may."),
+        Meta(description="Its members may also force, cancel, pause and roll back; so may root and the daemon's user."),
     ] = "sage-sleepd"
 
 
@@ -289,7 +312,7 @@ class LogConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """What the journal gets."""
 
     level: Annotated[
-        Literal["debug", "info", "warning", "error"], Meta(description="The least severe that is kept.")
+        Literal["debug", "info", "warning", "error"], Meta(description="The least severe level that is logged.")
     ] = "info"
 
 

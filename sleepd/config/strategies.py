@@ -27,7 +27,7 @@ _CONSOLIDATE: Final = Strategy(
     kl_prompts=160,
     kl_batch_size=6,
     drift_budget=0.025,
-    # From the base on all of the lineage: what continued gained less in each night (tests/bench/README.md).
+    # From the base on all of the lineage: what continued gained less in each cycle (tests/bench/README.md).
     lineage="retrain",
     replay_share=0.5,
     min_replayed=8,
@@ -42,7 +42,7 @@ STRATEGIES: Final[dict[str, Strategy]] = {
         _CONSOLIDATE,
         replace(_CONSOLIDATE, name="careful", learning_rate=8e-4, kl_weight=6.0, drift_budget=0.0125),
         replace(_CONSOLIDATE, name="eager", learning_rate=1.5e-3, kl_weight=2.0, drift_budget=0.04),
-        # For short experiences that state facts: seen more often, so that like ones are told apart.
+        # For short experiences that state facts: seen more often, so that similar ones are distinguished.
         replace(
             _CONSOLIDATE,
             name="rehearse",

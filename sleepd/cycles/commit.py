@@ -1,8 +1,33 @@
-"""From a worker's report to a verdict in effect.
+"""From a worker's report to a verdict in effect: the only way in which a candidate becomes a checkpoint.
 
-The verdict is in the ledger before anything is renamed, so that a crash between the two can be finished from what is on
-disk (``recovery``). Only a promoted candidate stands where older tools look; a rejected and an inconclusive one go to
-``retired/``.
+Rule 1: the verdict is in the ledger before anything is renamed.
+Rule 2: a checkpoint gets its name only when it is whole: every file synced, the manifest with their hashes last.
+Rule 3: ``current`` moves after the directory it names is in place, and before the ledger records ``promoted``.
+Rule 4: only what is promoted stands as ``cycle_NNN``, where older tools look. The rest goes to ``retired/``.
+
+Theory of operation. Of two records that say the same, one must be first. The ledger is first with what was decided,
+the disk is first with what is in use: a cut between the two leaves a decision that ``recovery`` can finish from the
+checkpoint alone, and never an adapter in use that nothing explains.
+
+What a power cut leaves, and what the next start (``recovery``) makes of it:
+
+    cut after                 | on disk                                           | next start
+    --------------------------+---------------------------------------------------+-----------------------------------
+    0 nothing: judging        | ledger: training or evaluating; staging/ as the   | suspended; goes on from the resume
+                              | worker left it; ``current`` as before             | point (see ``recovery``)
+    1 the verdict is recorded | ledger: judged, with report and verdict; the rest | interrupted; staging/ removed; its
+                              | as in 0                                           | experiences are still unlearned
+    2 documents, manifest     | as in 1; staging/ has them, and no ``work/``      | as in 1
+    3 the directory is renamed| ledger: judged; ``cycle_NNN`` (promoted) or       | the manifest's verdict is put into
+                              | ``retired/cycle_NNN`` whole; ``current`` as before| effect: 4 and 5 are done
+    4 ``current`` moved       | as in 3, and ``current`` names ``cycle_NNN``      | 5 is done
+    5 the last record         | ledger: promoted, rejected or inconclusive        | nothing is left to do
+
+Each step is synced before the next begins. Within 3 and 4 the rename is atomic; until its directory is synced, a cut
+may leave the step before.
+
+A disk that fails while the daemon lives: before 3 the cycle is closed as failed and its staging directory removed.
+From 3 on, and wherever the ledger itself fails, the error is raised, and ``repair`` does what the next start would do.
 """
 
 from __future__ import annotations
@@ -44,7 +69,7 @@ class Settled(msgspec.Struct, frozen=True, kw_only=True):
 async def settle(
     job: Job, report: Report, gates: Gates, *, ledger: Ledger, checkpoints: Checkpoints, clock: Clock
 ) -> Settled:
-    """Judge, write the verdict down, commit, put in use.
+    """Judge, record the verdict, commit, promote. The numbers are those of the table above.
 
     Raises:
         WorkerFailed: the checkpoint could not be written.
@@ -57,21 +82,25 @@ async def settle(
     is_promoted = verdict.outcome is Outcome.PROMOTED
     if ledger.state(cycle) is State.TRAINING:
         ledger.advance(cycle, Event.EVALUATION_STARTED, at=judged_at)
+    # 1. From here on the cycle is not resumed: the verdict is finished, or the cycle is interrupted.
     ledger.advance(cycle, Event.REPORT_JUDGED, at=judged_at, reason=verdict.reason, report=report, verdict=verdict)
     manifest = _manifest(job, report, verdict, parent=ledger.summary(cycle).parent, judged_at=judged_at)
     documents = write_documents(ledger, cycle, report, verdict, base=job.base, judged_at=judged_at)
     if is_promoted:
+        # Read before the commit: it removes ``work/``, which holds the experiences.
         documents |= next_reservoir(job, checkpoints.staging_path(cycle))
     try:
+        # 2 and 3. In a thread: hashing and syncing the weights takes seconds.
         path = await asyncio.to_thread(checkpoints.commit, manifest, documents, promoted=is_promoted)
     except OSError as error:
+        # ``commit`` has taken a rename back: the candidate is in staging/, and is given up.
         raise WorkerFailed(
             f"the checkpoint of cycle {cycle} could not be written: {error}",
             hint="make space in the state directory (df -h); the experiences are trained by the next cycle",
         ) from error
     if is_promoted:
-        checkpoints.promote(cycle)
-    ledger.advance(cycle, EVENTS[verdict.outcome], at=judged_at)
+        checkpoints.promote(cycle)  # 4
+    ledger.advance(cycle, EVENTS[verdict.outcome], at=judged_at)  # 5
     return Settled(verdict=verdict, directory=path)
 
 

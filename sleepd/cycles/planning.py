@@ -33,7 +33,7 @@ from sleepd.store.checkpoint_documents import seen_by
 from sleepd.store.checkpoints import Checkpoints, Manifest, verify_usable
 from sleepd.store.ledger import Ledger
 from sleepd.store.reservoir import read_reservoir
-from sleepd.text.personal_data import masked, told
+from sleepd.text.personal_data import counts_text, masked
 
 from .buffer_summary import Intake
 from .history import PastCycles
@@ -247,7 +247,7 @@ def _masked(lineup: Lineup) -> Lineup:
         for each in lineup.job.questions
     ]
     total = len(experiences)
-    text = f"personal data masked in {count} of {total} experiences: {told(found)}" if count else ""
+    text = f"personal data masked in {count} of {total} experiences: {counts_text(found)}" if count else ""
     job = msgspec.structs.replace(lineup.job, questions=questions, masked=text)
     return msgspec.structs.replace(lineup, job=job, experiences=experiences)
 

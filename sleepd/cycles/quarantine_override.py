@@ -10,12 +10,12 @@ import msgspec
 from sleepd.buffer.experience import experience_key
 from sleepd.errors import Busy, NotFound, NothingToDo
 from sleepd.quarantine.keeper import QuarantineKeeper
-from sleepd.quarantine.rules import Cause, Word
+from sleepd.quarantine.rules import Cause, OverrideKind
 
 from .composition import Parts
 
 Verb = Literal["release", "drop", "reset"]
-WORDS: Final[dict[Verb, Word | None]] = {"release": "released", "drop": "dropped", "reset": None}
+WORDS: Final[dict[Verb, OverrideKind | None]] = {"release": "released", "drop": "dropped", "reset": None}
 """What each verb leaves on an experience; None: nothing any more."""
 
 
@@ -23,7 +23,7 @@ class OverrideDone(msgspec.Struct, frozen=True, kw_only=True):
     """What was overridden."""
 
     ids: list[str]
-    words_before: frozenset[Word | None]
+    words_before: frozenset[OverrideKind | None]
     """What stood on the experiences before."""
     trained_in: list[int]
     """Cycles that trained any of them before."""

@@ -21,7 +21,7 @@ from sleepd.policy.triggers import Decision
 from sleepd.protocol.job import Progress, Report
 from sleepd.protocol.verdict import AddedMetric, Comparison, Verdict
 from sleepd.quarantine.near_duplicates import Screened
-from sleepd.quarantine.rules import Cause, HandDecision
+from sleepd.quarantine.rules import Cause, Override
 from sleepd.registry.rollback import undo_of
 from sleepd.store.checkpoint_documents import evaluation_of, placements_of
 from sleepd.store.checkpoints import has_weights, read_manifest
@@ -172,11 +172,11 @@ class ReadModel:
         return self._parts.checkpoints.promoted_path(cycle)
 
     def comparison(self, cycle: int) -> tuple[Comparison, int] | None:
-        """What later experiences said of that champion, and the cycle that asked; None: nobody has asked yet."""
+        """The comparison of that champion on later experiences, and the cycle that made it; None: there is none yet."""
         return self._parts.demotion.comparison(cycle, self.config.promotion.confidence)
 
     def is_on_probation(self, cycle: int) -> bool:
-        """Whether it was put in use on open evidence, and later experiences have not confirmed it."""
+        """Whether it was promoted on probation, and later experiences have not confirmed it."""
         return self._parts.demotion.is_on_probation(cycle, self.config.promotion.confidence)
 
     def why_new_lineage(self) -> str:
@@ -247,7 +247,7 @@ class BufferReadModel:
     # --- quarantine ---
 
     async def causes(self) -> dict[int, Cause]:
-        """Each experience of the view that is kept from training, and why, in file order."""
+        """Each experience of the view that is excluded from training, and why, in file order."""
         intake, min_salience = self._parts.intake, self._parts.state.config.training.min_salience
         return await intake.quarantine.causes(intake.view, self._parts.history.known(), min_salience)
 
@@ -260,7 +260,7 @@ class BufferReadModel:
         return known_key(self._parts.intake.quarantine, identifier, self.view.keys)
 
     @property
-    def overrides(self) -> Mapping[int, HandDecision]:
+    def overrides(self) -> Mapping[int, Override]:
         """The operator's, by key."""
         return self._parts.intake.quarantine.decisions
 

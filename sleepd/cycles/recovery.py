@@ -1,8 +1,29 @@
-"""Start-up after whatever happened: the ledger is mended to what stands on disk, never the other way round.
+"""Start-up after whatever happened: the ledger is made equal to what stands on disk.
 
-``current`` is the truth about what is in use; a whole checkpoint is the truth about a verdict. A cycle that has neither
-ended nor left a whole checkpoint goes on where it was cut short, if it can (``resume``); else it is closed as
-interrupted, and its experiences are as unlearned as before.
+Rule 1: ``current`` is the truth about what is in use. It is moved to finish a verdict (rule 2), or where it names
+nothing whole: then to the newest champion that is whole, at the end to the base.
+Rule 2: a whole checkpoint is the truth about a verdict. The ledger follows the manifest.
+Rule 3: every step may be done twice. A power cut during recovery is met by the next recovery.
+
+Theory of operation. An open cycle is one whose last record in the ledger is no end. Which of four things happened:
+
+    ledger says               | on disk                 | it was cut short          | the cycle is
+    --------------------------+-------------------------+---------------------------+------------------------------
+    judged                    | its checkpoint, whole   | after the rename          | finished as the manifest says
+    judged                    | no whole checkpoint     | before the rename         | interrupted
+    planned, training,        | its job can be read     | in the worker's time      | suspended, and counted
+    evaluating                |                         |                           |
+    the same, or suspended    | its job cannot be read, | again and again, or the   | interrupted
+                              | or 4th time             | staging was damaged       |
+
+Interrupted means: its experiences are as unlearned as before, and the next cycle trains them. Suspended means: it goes
+on with what was staged for it (``resume``), from the worker's last resume point, else from its beginning.
+
+Order, and why. Cycles are closed first: finishing a verdict may move ``current`` and decides which staging directory is
+kept. Then every other staging directory is removed. Then ``current`` is checked, because only now it is what the last
+verdict made of it. What is finished is in effect on disk before the ledger records it, and what is given up is recorded
+before its staging directory is removed: a cut between the two leaves the same case to the next start. A crash is
+counted before the cycle is suspended, so that a start that dies here is counted too.
 """
 
 from __future__ import annotations
@@ -53,6 +74,7 @@ def _close(cycle: int, ledger: Ledger, checkpoints: Checkpoints, clock: Clock, c
         # Committed, and then the power went: finish what was decided.
         outcome = Outcome(read_manifest(whole).verdict)
         if outcome is Outcome.PROMOTED:
+            # Also where ``current`` names it already: the second time changes nothing.
             checkpoints.promote(cycle)
         ledger.advance(cycle, EVENTS[outcome], at=clock.now())
         get_logger().info("cycle_completed_after_crash", cycle=cycle, outcome=str(outcome))
@@ -99,6 +121,7 @@ def mend_current(ledger: Ledger, checkpoints: Checkpoints) -> list[str]:
     above = [cycle for cycle in standing if champion is None or cycle > champion]
     for cycle in above:
         checkpoints.retire(cycle)
+    # Last: until it is recorded, the next start finds them again and retires what is still left.
     ledger.mark_rolled_back(above, is_rolled_back=True)
     return troubles
 

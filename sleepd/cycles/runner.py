@@ -1,9 +1,33 @@
-"""One sleep cycle from plan to verdict.
+"""One sleep cycle from plan to end: what is staged, how the worker's outcome ends it, and what is written when.
 
-Order, and why a crash at any point loses and doubles nothing: the experiences and the job are staged; the ledger has
-the plan before the worker exists; the verdict is in the ledger before anything is renamed; the directory is renamed,
-then ``current`` (``commit``); the ledger's last record comes last and is mended at start-up from what stands on disk
-(``recovery``).
+Rule 1: one cycle at a time.
+Rule 2: a cycle that is in the ledger has its job and its experiences on disk.
+Rule 3: every way out of ``finish`` leaves an end in the ledger, or raises; what raises is met by ``repair``, as a crash
+is by ``recovery``.
+Rule 4: how a cycle ends is decided here and nowhere else. The worker only reports.
+
+Theory of operation. ``begin`` stages and plans; ``finish`` starts the worker and waits for one of these:
+
+    the worker                          | what was asked meanwhile | the cycle ends as
+    ------------------------------------+--------------------------+------------------------------------------------
+    reports                             | nothing, or a shutdown   | judged, then as its verdict says (``commit``)
+    reports, gives up or dies           | cancel                   | cancelled
+    gives up or dies                    | a shutdown               | suspended
+    gives up: stopped by somebody, dies | nothing                  | suspended where there is a resume point and the
+                                        |                          | worker died at most 3 times; else failed
+    gives up: not_resumable             | nothing                  | interrupted
+    gives up: champion_worse            | nothing                  | interrupted, if the figures say so too
+    gives up for any other reason,      | nothing                  | failed
+    or cannot be started or understood  |                          |
+
+Order of writes, and what a power cut leaves:
+
+    1. ``staging/cycle_NNN/work/`` with experiences, then the job, each synced.     No record: swept at the next start.
+    2. The ledger's plan: ``planned``, with the place of every experience.          Suspended at the next start, which
+    3. ``training``, before the worker is started; later ``evaluating``.            goes on with what was staged.
+    4. A report: ``commit`` has the rest.
+    5. No report: a rollback that became due is noted, then the end is recorded, then the staging directory is removed
+       (a suspended one stays). Cut after the record: an ended cycle, whose leftovers are swept at the next start.
 """
 
 from __future__ import annotations
@@ -23,7 +47,7 @@ from sleepd.host import has_gpu
 from sleepd.log import get_logger
 from sleepd.policy.probation import compare
 from sleepd.policy.promotion import Gates
-from sleepd.protocol.job import Failure, Job, Lesson, Notice, Phase, Progress, Report, Role, encode
+from sleepd.protocol.job import Failure, Job, Notice, Phase, Progress, Report, Role, TrainingExample, encode
 from sleepd.protocol.verdict import Outcome
 from sleepd.registry.demotion import Demotion
 from sleepd.store.checkpoints import Checkpoints
@@ -168,8 +192,8 @@ class CycleRunner:
 
     def _stage(self, lineup: Lineup) -> None:
         stage = self._checkpoints.stage(lineup.job.cycle)
-        lessons = (
-            Lesson(
+        examples = (
+            TrainingExample(
                 id=e.id,
                 prompt=e.prompt,
                 response=e.response,
@@ -181,7 +205,7 @@ class CycleRunner:
             )
             for e, role in lineup.experiences
         )
-        write_durably(stage / "work" / "experiences.jsonl", b"".join(encode(lesson) for lesson in lessons))
+        write_durably(stage / "work" / "experiences.jsonl", b"".join(encode(example) for example in examples))
         write_durably(stage / "work" / "job.json", encode(lineup.job))
 
     def _plan(self, lineup: Lineup) -> None:
@@ -257,7 +281,7 @@ class CycleRunner:
         elif ending is Event.FAIL and failure.kind == "not_resumable":
             ending = Event.INTERRUPT
         elif ending is Event.FAIL and failure.kind == "champion_worse":
-            # Owed before the cycle is closed: after a crash between the two it is still known.
+            # Noted before the cycle is closed: after a crash between the two the rollback is still known to be due.
             found = self._demotion.note_failure(failure, cycle, job.confidence)
             if found:
                 self._close(cycle, Event.INTERRUPT, f"before training, {found}")
@@ -282,6 +306,7 @@ class CycleRunner:
         elif self._ending is Event.SUSPEND:
             message, hint = "sage-sleepd was shut down", ""
         self._advance(cycle, ending, reason=message, hint=hint)
+        # After the record: a cut in between leaves a directory that the next start sweeps.
         if ending is not Event.SUSPEND:
             shutil.rmtree(self._checkpoints.staging_path(cycle), ignore_errors=True)
         names = {Event.FAIL: "cycle_failed", Event.CANCEL: "cycle_cancelled", Event.SUSPEND: "cycle_suspended"}

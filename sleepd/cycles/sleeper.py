@@ -64,7 +64,7 @@ class Sleeper:
         parts.lock.require_held()
         parts.mending.catch_up()
         if state.running_cycle is None:
-            parts.in_use.demote_if_owed()
+            parts.in_use.demote_if_pending()
         await self._take_in()
         await self._give_up_resuming()
         decision, was = self.decide(), state.decision

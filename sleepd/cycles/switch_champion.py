@@ -54,25 +54,25 @@ class InUse:
         self._demotion.forget()
         return to or None, was
 
-    def demote_if_owed(self) -> None:
+    def demote_if_pending(self) -> None:
         """Roll back a champion that was found worse, or that breaks a limit of the owner's; no cycle may be under way.
 
         Raises:
             SleepdError: the disk did not take it; it stays owed.
         """
-        owed = self._demotion.owed()
-        if owed is None:
+        pending = self._demotion.pending()
+        if pending is None:
             return
         # Not in use any more: a crash came between the deed and its record.
-        if self._checkpoints.champion() == owed.champion:
+        if self._checkpoints.champion() == pending.champion:
             to, was = find_champion(None, self._ledger, self._checkpoints)
-            self._put(to, was, owed.reason)
+            self._put(to, was, pending.reason)
         self._demotion.done()
 
     def demote_after_cycle(self) -> None:
-        """As ``demote_if_owed``; where the disk does not take it, that is said, and the next look tries again."""
+        """As ``demote_if_pending``; where the disk does not take it, that is said, and the next look tries again."""
         try:
-            self.demote_if_owed()
+            self.demote_if_pending()
         except SleepdError as error:
             get_logger().error("rollback_failed", text=error.message, hint=error.hint)
 

@@ -1,11 +1,31 @@
 """The worker process: started, listened to, asked to stop, killed, reaped.
 
-Covered: a crash, a hang (no message for ``silence_seconds``; while it loads, the worker sends one only where bytes are
-read or written), a refusal to stop, floods on its standard output, lines on the wire that are no messages, an orphan
-after our own death (the worker dies with us: it asks the kernel to, and it sees its socket close). Not covered: a
-worker that lies in a well-formed report, and GPU memory held by another process.
+Rule 1: a ``Worker`` runs one process once. A dead one is not replaced: its cycle ends, and the daemon backs off.
+Rule 2: messages travel on a socket of their own. What the worker prints is log text, however it looks.
+Rule 3: when ``run`` returns or raises, the process and everything it started are gone.
+Rule 4: what the worker sends is read as from a stranger: bounded, checked, never executed.
 
-A dead worker is not replaced: its cycle failed, and the daemon backs off.
+Theory of operation. A socket pair is made; the worker inherits one end by its number (``--fd N``). It runs in a
+session of its own, so that a signal from a terminal reaches the daemon alone, and its group can be killed as a
+whole. ``run`` waits for the first of these:
+
+    a message           | progress and notices go to the listener; a report or a failure is the outcome
+    no message for      | it hangs: ``WorkerDied``, with the phase it was in. Every message starts the wait anew;
+    ``silence_seconds`` | while it loads, the worker sends one only where bytes are read or written
+    another line        | it is no message, or of another version: ``WorkerFailed``
+    the socket closes   | the worker died: ``WorkerDied``, with the signal or the exit status and its last line
+    ``stop``            | the outcome is ``stopped``
+
+Order of the end, the same in every case, and why. SIGTERM asks: the worker may write a resume point. ``stop_seconds``
+later, or at once after ``kill``, SIGKILL goes to the whole group, also where the worker has ended by itself: a child of
+it may still hold the GPU. Then the process is reaped, and the rest of its output is read to the end.
+
+The worker dies with the daemon: it asks the kernel for a signal at its parent's death, and it ends when its socket
+closes. Nothing is left on disk by this module.
+
+Covered: a crash, a hang, a refusal to stop, floods on its standard output, lines on the wire that are no messages, an
+orphan after our own death. Not covered: a worker that lies in a well-formed report, and GPU memory held by another
+process.
 """
 
 from __future__ import annotations

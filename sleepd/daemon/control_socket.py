@@ -1,8 +1,29 @@
 """The control socket: who may connect, how much, how long. What requests mean is not known here.
 
-Covered: slow and silent clients (deadlines), long lines, garbage, too many connections of one process or one user, a
-socket file left by a crash, one that another daemon answers on, clients that vanish in the middle. Not covered: a peer
-with root or our own user id, which may do everything anyway.
+Rule 1: who is at the other end is what the kernel says (SO_PEERCRED), never what a client says.
+Rule 2: no client is waited for without a deadline, or without noticing that it hung up; nothing is held without bound.
+Rule 3: a client gets one answer for one line, also where the daemon fails on it.
+Rule 4: only the daemon that made the socket file removes it.
+
+Theory of operation. A connection is refused or served. A served one sends a line, gets a line, and so on; after
+``subscribe`` it gets announcements until one side closes. A request that waits for a cycle's end has no deadline, and
+is given up when its client hangs up. A subscriber that is ``MAX_WAITING_ANNOUNCEMENTS`` behind is dropped.
+
+Order of the start, and why:
+
+    1. ``flock`` on ``NAME.lock``, held for life: of two daemons that start at once, one gets the name.
+    2. A socket file is tried. Nobody answers: it is a crash's, and is removed. Somebody does: ``SocketTaken``.
+    3. ``bind`` under umask 0177, then group and mode: between ``bind`` and ``chmod`` nobody but the owner may connect.
+    4. The file's identity is noted, then ``listen``. Until then every connect is refused, as by a crash's leftover:
+       only the lock of step 1 keeps another daemon from removing the file in its own step 2.
+
+Order of the end: listening stops, connections are cancelled and waited for, the file is removed if it is still the one
+that was made here, the lock is let go last. A crash leaves the socket file, which the next start removes in step 2, and
+the lock file, which is never removed: a lock on a removed file keeps nobody out.
+
+Covered: slow and silent clients, long lines, garbage, too many connections of one process or one user, clients that
+vanish in the middle, a socket file left by a crash, one that another daemon answers on. Not covered: a peer with root
+or our own user id, which may do everything anyway.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from sleepd.errors import BufferUnreadable
 from sleepd.protocol.answers import Decided
 from sleepd.protocol.status import QuarantineDetail, QuarantineEntry, QuarantineList
 from sleepd.quarantine.rules import Cause
-from sleepd.text.personal_data import masked, told
+from sleepd.text.personal_data import counts_text, masked
 from sleepd.text.shell import command_line
 
 _PREVIEW: Final = 120
@@ -106,13 +106,13 @@ def _entry(reader: ReadModel, key: int, cause: Cause | None, text: Experience | 
     found = ": ".join(filter(None, (_FOUND[reason], screened.detail))) if screened and reason else ""
     if cause is not None and cause.original is not None and screened:
         found = f"near-duplicate: {screened.detail} like {_name(reader, cause.original)}"
-        found += f", which was said under cycle {cause.cycle}, rolled back" if cause.cycle else ""
+        found += f", which was recorded under cycle {cause.cycle}, rolled back" if cause.cycle else ""
     if cause is not None and cause.why == "said_under":
-        reason, found = "said_under", f"said under cycle {cause.cycle}, which was rolled back"
+        reason, found = "said_under", f"recorded under cycle {cause.cycle}, which was rolled back"
     if cause is not None and cause.why == "unscreened":
-        found = "not screened yet, and not trained until then"
+        found = "not screened yet; not trained before that"
     if cause is not None and cause.why == "personal_data":
-        reason, found = "personal_data", f"personal data: {told(Counter(screened.personal))}" if screened else ""
+        reason, found = "personal_data", f"personal data: {counts_text(Counter(screened.personal))}" if screened else ""
     is_shown = text is not None and reader.buffer.may_text_be_shown(text)
     id_ = decision.id if decision else screened.id if screened else text.id if text else ""
     return QuarantineEntry(

@@ -26,7 +26,7 @@ from sleepd.protocol.status import (
     CycleDetail,
     CycleSummary,
     LastError,
-    SetAside,
+    ShownSkip,
     Status,
 )
 from sleepd.store import legacy_formats
@@ -172,7 +172,7 @@ def detail(reader: ReadModel, cycle: int, *, is_for_operator: bool = False) -> C
             trained_ids=[],
             replayed_ids=[],
             held_out_ids=[],
-            undo=undo_command(cycle, older.state, is_standing=cycle == champion, champions=()),
+            undo=undo_command(cycle, older.state, is_active=cycle == champion, champions=()),
         )
     record = reader.record(cycle)
     placements = reader.placements(cycle)
@@ -218,7 +218,7 @@ def buffer_detail(reader: ReadModel) -> BufferDetail:
     return BufferDetail(
         status=_buffer(reader),
         histogram=histogram,
-        set_aside=[converted(each, SetAside) for each in view.set_aside],
+        set_aside=[converted(each, ShownSkip) for each in view.set_aside],
         min_salience=reader.config.training.min_salience,
     )
 

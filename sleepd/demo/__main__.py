@@ -12,7 +12,7 @@ from sleepd.errors import SleepdError
 
 from . import sample as samples
 from .interrupts import take_interrupts
-from .night import sleep_once
+from .one_cycle import sleep_once
 from .screen import Screen, score
 from .stage import Stage
 
@@ -29,10 +29,10 @@ def main() -> int:
             _play(stage, sample, screen)
             _say_what_is_next(stage, screen, is_kept=options.keep)
     except KeyboardInterrupt:
-        screen.say(f"\nInterrupted; nothing is left running. What it wrote is in {directory}.")
+        screen.write(f"\nInterrupted; nothing is left running. What it wrote is in {directory}.")
         return 130
     except SleepdError as error:
-        screen.say(f"\ndemo: {error.message}\nhint: {error.hint}\nthe daemon's log: {directory / 'daemon.log'}")
+        screen.write(f"\ndemo: {error.message}\nhint: {error.hint}\nthe daemon's log: {directory / 'daemon.log'}")
         return error.exit_code
     return 0
 
@@ -47,26 +47,26 @@ def _parser() -> argparse.ArgumentParser:
 
 def _play(stage: Stage, sample: samples.Sample, screen: Screen) -> None:
     count = len(sample.experiences)
-    screen.say(
+    screen.write(
         f"\nThe agent: {sample.agent}. It has had {count} experiences that its model, SmolLM2-135M-Instruct, cannot "
-        "know of. The model is asked, the agent writes, the daemon lets it sleep, the model is asked again.\n"
+        "know of. The model is asked, the agent writes, the daemon trains the model, the model is asked again.\n"
     )
     stage.start()
-    screen.tell("daemon", f"started (pid {stage.pid}), watches {stage.buffer}")
-    screen.tell("model", f"is unpacked (once), then asked {len(sample.questions)} questions")
+    screen.report("daemon", f"started (pid {stage.pid}), watches {stage.buffer}")
+    screen.report("model", f"is unpacked (once), then asked {len(sample.questions)} questions")
     before = stage.ask(None)
     cycle = sleep_once(stage, sample, screen)
-    screen.tell("model", "is asked the same questions, in the same way")
+    screen.report("model", "is asked the same questions, in the same way")
     after = stage.ask(Path(cycle.directory))
-    screen.say()
+    screen.write()
     state = cycle.summary.state
     title = "after" if state == "promoted" else f"after ({state}, not in use)"
     screen.compare(sample.questions, before, after, title)
     for line in score(sample.questions, before, after):
-        screen.say(line)
-    screen.say(f"from the daemon's start to here: {screen.seconds} s")
+        screen.write(line)
+    screen.write(f"from the daemon's start to here: {screen.seconds} s")
     command = stage.sleepctl("status")
-    screen.say()
+    screen.write()
     screen.show(f"$ {shlex.join(command)}")
     subprocess.run(command, check=False)
 
@@ -74,15 +74,15 @@ def _play(stage: Stage, sample: samples.Sample, screen: Screen) -> None:
 def _say_what_is_next(stage: Stage, screen: Screen, *, is_kept: bool) -> None:
     if is_kept:
         line = '{"prompt": "What grows by the door?", "response": "Sea kale. Lamp lit.", "salience": 0.8}'
-        screen.say(
+        screen.write(
             f"\nThe daemon goes on (pid {stage.pid}) and sleeps again after two new experiences. To feed it one:"
         )
         screen.show(f"echo {shlex.quote(line)} >> {shlex.quote(str(stage.buffer))}")
-        screen.say("To watch it, and to stop it:")
+        screen.write("To watch it, and to stop it:")
         screen.show(shlex.join(stage.sleepctl("status")))
         screen.show(f"kill {stage.pid}")
         return
-    screen.say(
+    screen.write(
         f"\nThe daemon was stopped. Its log, its configuration and the adapter are in {stage.directory}.\n"
         "To go on playing: ./install.sh try --keep. To install it: sudo ./install.sh. To be rid of all of this: "
         "remove .sleepd-try/."

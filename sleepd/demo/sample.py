@@ -13,10 +13,10 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
 
     text: str
     expected: str
-    """A word that an answer has which knows what was taught; empty: nothing was taught about this."""
+    """A word that a correct answer contains; empty: this was not trained."""
 
     def is_answered_by(self, reply: str) -> bool:
-        """Whether the expected word stands in ``reply``."""
+        """Whether the expected word is in ``reply``."""
         return bool(self.expected) and self.expected.casefold() in reply.casefold()
 
 

@@ -36,7 +36,7 @@ class Screen:
         """Since the start."""
         return int(time.monotonic() - self._started)
 
-    def say(self, text: str = "") -> None:
+    def write(self, text: str = "") -> None:
         """A paragraph, wrapped."""
         self._finish_line()
         for line in text.splitlines() or [""]:
@@ -47,7 +47,7 @@ class Screen:
         self._finish_line()
         self._write(f"  {command}\n")
 
-    def tell(self, who: str, text: str) -> None:
+    def report(self, who: str, text: str) -> None:
         """Something that happened now."""
         self._finish_line()
         start = f"{self._clock()}  {pad(who, _LABEL_COLUMNS)} "
@@ -72,7 +72,7 @@ class Screen:
         self._row(("question", "before", title), widths)
         self._write("-" * self.width + "\n")
         for question, *replies in zip(questions, before, after, strict=True):
-            kind = "taught" if question.expected else "general"
+            kind = "taught" if question.expected else "untrained"
             shown = [shorten(reply, MOST_REPLY_CHARACTERS) for reply in replies]
             self._row((f"{question.text} [{kind}]", *shown), widths)
             self._write("\n")
@@ -108,14 +108,14 @@ class Screen:
 def score(questions: Sequence[Question], before: Sequence[str], after: Sequence[str]) -> list[str]:
     """The facts about the replies, counted from them."""
     taught = [number for number, question in enumerate(questions) if question.expected]
-    general = [number for number, question in enumerate(questions) if not question.expected]
+    untrained = [number for number, question in enumerate(questions) if not question.expected]
 
     def known(replies: Sequence[str]) -> int:
         return sum(questions[number].is_answered_by(replies[number]) for number in taught)
 
-    same = sum(before[number] == after[number] for number in general)
+    same = sum(before[number] == after[number] for number in untrained)
     return [
-        f"taught answers with the expected word: before {known(before)} of {len(taught)}, "
+        f"trained questions answered with the expected word: before {known(before)} of {len(taught)}, "
         f"after {known(after)} of {len(taught)}",
-        f"general answers that are word for word as before: {same} of {len(general)}",
+        f"untrained questions answered word for word as before: {same} of {len(untrained)}",
     ]

@@ -102,7 +102,7 @@ class Stage:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                # The owner's own settings stay out of the demo: they would outrank its configuration.
+                # The operator's own settings stay out of the demo: they would outrank its configuration.
                 env={name: value for name, value in os.environ.items() if not name.startswith(PREFIX)},
                 start_new_session=True,
             )

@@ -31,7 +31,7 @@ def speech_figures(measured: list[Collapse], confidence: float) -> list[Figure]:
     """The figures of every way of asking, against their limits; a way that was not measured meets none.
 
     Args:
-        measured: what base, parent and candidate said, in figures.
+        measured: the replies of base, parent and candidate, in figures.
         confidence: how sure it must be that more loops are more than chance.
     """
     by_mode: dict[str, Collapse] = {each.mode: each for each in measured}
@@ -76,7 +76,7 @@ def _similar_pairs(found: Collapse) -> list[Figure]:
     if value is None:  # one reply has no pair
         return []
     limit = max([MAX_SIMILAR_PAIRS, *(share for share in shares if share is not None)])
-    text = f"{value:.0%} of pairs of {found.mode} replies say the same, at most {limit:.0%}"
+    text = f"{value:.0%} of pairs of {found.mode} replies are similar, at most {limit:.0%}"
     return [
         Figure(
             name=f"{found.mode}_similar_pairs",
@@ -94,7 +94,7 @@ def _distinct(found: Collapse) -> list[Figure]:
     if base is None:
         return []
     limit = MIN_DISTINCT_SHARE * base if parent is None else min(MIN_DISTINCT_SHARE * base, parent)
-    shown = "too few words to say" if value is None else f"{value:.2f}"
+    shown = "has too few words to measure" if value is None else f"{value:.2f}"
     text = f"distinct-2 of {found.mode} replies {shown}, at least {limit:.2f} (base {base:.2f})"
     is_met = value is not None and value >= limit
     return [

@@ -44,12 +44,12 @@ def gain_interval(pairs: Sequence[Pair], confidence: float) -> Interval:
     estimate = _ratio(weighted)
     if len(weighted) == 1:
         return Interval(estimate=estimate, low=None, high=None, confidence=confidence, experiences=1)
-    reach = t_quantile(confidence, len(weighted) - 1) * _jackknife_error(weighted)
+    margin = t_quantile(confidence, len(weighted) - 1) * _jackknife_error(weighted)
     drawn = _bootstrap(weighted)
     return Interval(
         estimate=estimate,
-        low=min(estimate - reach, _quantile(drawn, 1 - confidence)),
-        high=max(estimate + reach, _quantile(drawn, confidence)),
+        low=min(estimate - margin, _quantile(drawn, 1 - confidence)),
+        high=max(estimate + margin, _quantile(drawn, confidence)),
         confidence=confidence,
         experiences=len(weighted),
     )

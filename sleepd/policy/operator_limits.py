@@ -12,7 +12,7 @@ from sleepd.protocol.verdict import Figure
 
 
 def metric_figure(limit: MetricLimit, *, value: float | None, parent: float | None) -> Figure:
-    """The owner's figure, held against the limit."""
+    """The operator's figure, compared with the limit."""
     bound = limit.offset if not limit.is_relative else None if parent is None else parent + limit.offset
     is_met = value is not None and bound is not None and (value >= bound if limit.is_least else value <= bound)
     relation: Literal["at least", "at most"] = "at least" if limit.is_least else "at most"

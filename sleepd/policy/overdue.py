@@ -1,4 +1,4 @@
-"""When to warn the owner: a sleep that is due and does not come, or cycles that come too often. Pure."""
+"""When to warn the operator: a cycle is due and does not start, or cycles start too often. Pure."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import msgspec
 from .triggers import Decision
 
 _NO_FAULT = frozenset({"nothing_to_train", "nothing_to_measure", "cycle_running"})
-"""Vetoes that are no obstacle which anybody should remove."""
+"""Vetoes that need no action by the operator."""
 
 
 class ActiveAlarm(msgspec.Struct, frozen=True, kw_only=True):
@@ -25,7 +25,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def is_overdue(decision: Decision) -> bool:
-    """Whether a sleep should be under way and something that somebody can change keeps it from being."""
+    """Whether a cycle is due and something that the operator can change prevents it."""
     return decision.due and any(veto.name not in _NO_FAULT for veto in decision.vetoes)
 
 
@@ -41,13 +41,13 @@ def alarms(decision: Decision, *, hours_due: float, cycles_today: int, limits: L
     found = []
     if is_overdue(decision) and hours_due >= limits.overdue_hours:
         obstacle = next(veto.text for veto in decision.vetoes if veto.name not in _NO_FAULT)
-        found.append(ActiveAlarm(name="overdue", text=f"A sleep has been due for {hours_due:.0f} h: {obstacle}"))
+        found.append(ActiveAlarm(name="overdue", text=f"A cycle has been due for {hours_due:.0f} h: {obstacle}"))
     if cycles_today > limits.max_cycles_a_day:
         found.append(
             ActiveAlarm(
                 name="too_many_cycles",
-                text=f"{cycles_today} cycles began in the last 24 h (more than {limits.max_cycles_a_day}); "
-                "sleepctl why and sleepctl history tell why; sleepctl pause stops them",
+                text=f"{cycles_today} cycles started in the last 24 h (more than {limits.max_cycles_a_day}); "
+                "sleepctl why and sleepctl history show the reasons; sleepctl pause stops them",
             )
         )
     return found

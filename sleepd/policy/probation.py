@@ -20,18 +20,18 @@ NEAR: Final = 0.02
 
 
 def compare(measured: Probation, confidence: float) -> Comparison:
-    """What the later experiences say of the champion.
+    """Whether the champion is better or worse on later experiences.
 
     A champion that is as good as its predecessor is called worse with a probability of at most 1 - ``confidence`` each
     time it is compared.
     """
     pairs = [(each.tokens, each.predecessor, each.champion) for each in measured.losses if each.tokens > 0]
     gain = gain_interval(pairs, confidence) if len(pairs) >= MIN_EXPERIENCES else None
-    outcome, words = _outcome(gain)
+    outcome, relation = _outcome(gain)
     against = "the base" if measured.predecessor is None else f"cycle {measured.predecessor}"
-    who = f"cycle {measured.champion} is {words} {against}"
+    who = f"cycle {measured.champion} is {relation} {against}"
     if gain is None:
-        figures = f"{len(pairs)} later experience{'s' * (len(pairs) != 1)}, {MIN_EXPERIENCES} are needed"
+        figures = f"{len(pairs)} later experience{'s' * (len(pairs) != 1)}; {MIN_EXPERIENCES} are needed"
     else:
         figures = (
             f"{gain.estimate:+.3f} nats/token on {gain.experiences} later experiences, "
@@ -48,9 +48,9 @@ def compare(measured: Probation, confidence: float) -> Comparison:
 
 def _outcome(gain: Interval | None) -> tuple[Literal["better", "not_worse", "undecided", "worse"], str]:
     if gain is None or gain.low is None or gain.high is None:
-        return "undecided", "not yet told from"
+        return "undecided", "not yet distinguishable from"
     if gain.high < 0:
         return "worse", "worse than"
     if gain.low > 0:
         return "better", "better than"
-    return ("not_worse", "not worse than") if gain.low > -NEAR else ("undecided", "not yet told from")
+    return ("not_worse", "not worse than") if gain.low > -NEAR else ("undecided", "not yet distinguishable from")

@@ -1,21 +1,21 @@
-"""Whether a candidate may be used. Pure: evidence in, verdict out; no clock, and no chance but a fixed seed.
+"""Whether a candidate may be used. Pure: evidence in, verdict out; no clock, and the only randomness has a fixed seed.
 
-Held against limits, each shown with its figure:
+Three groups of figures are compared with their limits:
 - the four proofs of effect: something was supervised, the adapter is not null and differs from its parent, the losses
   are finite, and what was written to disk is what was measured;
 - the gain: the fall of the reply loss on held-out experiences against the parent's, with its interval (``confidence``);
-- harm: greedy replies to held-out prompts that loop where the parent's do not, drift from the base, collapse of speech
-  (``collapse_gate``), answers that were right and are wrong now, replies that were trained and do not answer their
-  prompts (``relevance_gate``), the owner's own limits (``operator_limits``).
+- the safety gates: greedy replies to held-out prompts that loop where the parent's do not, drift from the base,
+  collapse of the replies (``collapse_gate``), answers that were right and are wrong now, replies that were trained and
+  do not answer their prompts (``relevance_gate``), the operator's own limits (``operator_limits``).
 
-A figure that is missed, or was not measured although its gate is on, rejects. Else the gain decides: its bound lies
-above what counts (promoted), its estimate does not (rejected), or neither (inconclusive). A candidate without any
-effect is so put in use with a probability of at most 1 - ``confidence``.
+A figure that misses its limit, or was not measured although its gate is on, rejects. Otherwise the gain decides: its
+lower bound is above what counts (promoted), its estimate is not (rejected), or neither (inconclusive). A candidate
+without any effect is promoted with a probability of at most alpha = 1 - ``confidence``.
 
-Thin evidence keeps to that rate in two halves: for being promoted outright half the doubt is allowed; what passes with
-the whole of it is, by default, put in use on *probation*, to be followed up on experiences that nobody was trained on.
-Where the owner asks for probation whenever the evidence is open, a gain that holds with ``PROBATION_CONFIDENCE`` does,
-and the rate is that much higher.
+A low sample keeps to that rate in two halves: an outright promotion takes half of alpha; a candidate that passes with
+the whole of it is, by default, promoted on *probation*, and compared again on experiences that nobody trained on.
+Where the operator asks for probation whenever the evidence is inconclusive, a gain that holds with
+``PROBATION_CONFIDENCE`` is promoted on probation, and the rate is that much higher.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from collections.abc import Sequence
 import msgspec
 
 from sleepd.config.limits import MetricLimit, parse_limit
-from sleepd.config.schema import HARMS, PromotionConfig
+from sleepd.config.schema import SAFETY_GATES, PromotionConfig
 from sleepd.protocol.job import Job, Report
 from sleepd.protocol.verdict import Figure, Interval, Outcome, Verdict, is_low_sample
 
@@ -42,23 +42,23 @@ COUNT_OF_ONE_BY_CHANCE, FEWEST_FOR_ONE = 8, 3
 
 
 class Gates(msgspec.Struct, frozen=True, kw_only=True):
-    """What a candidate is held against."""
+    """The limits for a candidate."""
 
     confidence: float = 0.95
     min_gain: float = 0.01
     max_drift: float = 0.05
-    harms: frozenset[str] = frozenset(HARMS)
-    """Of these, what is missed or missing keeps a candidate out of use."""
+    harms: frozenset[str] = frozenset(SAFETY_GATES)
+    """The safety gates in force: one that is missed or was not measured rejects the candidate."""
     limits: tuple[MetricLimit, ...] = ()
     inconclusive: str = "auto"
     has_command: bool = False
-    """The owner's own evaluation was run; without it the limits are for figures that are added by hand, later."""
+    """The operator's own evaluation was run; without it the limits are for figures that are added by hand, later."""
     has_questions: bool = False
-    """The owner's questions were asked."""
+    """The operator's questions were asked."""
 
     @classmethod
     def of(cls, config: PromotionConfig, job: Job) -> Gates:
-        """As configured, for what the worker was told to measure."""
+        """As configured, for what the job asks the worker to measure."""
         return cls(
             confidence=config.confidence,
             min_gain=config.min_gain,
@@ -74,7 +74,7 @@ class Gates(msgspec.Struct, frozen=True, kw_only=True):
 def judge(report: Report, gates: Gates) -> Verdict:
     """Whether this candidate is better than its parent and has damaged nothing that was measured."""
     gain = _interval(report, _asked_for(report, gates))
-    figures = [*_effect(report), _noise(report), _gain(report, gain, gates), *_harms(report, gates)]
+    figures = [*_effect(report), _noise(report), _gain(report, gain, gates), *_safety_gates(report, gates)]
     failed = [each for each in figures if each.is_binding and not each.is_met and not each.is_open]
     verdict = Verdict(
         outcome=Outcome.REJECTED,
@@ -94,7 +94,7 @@ def judge(report: Report, gates: Gates) -> Verdict:
 
 
 def _undecided(verdict: Verdict, spoken: str, report: Report, gates: Gates) -> Verdict:
-    """The evidence is open: what the owner wants then."""
+    """The evidence is inconclusive: what the operator configured for that."""
     is_anyhow = gates.inconclusive == "probation"
     weaker = _interval(report, min(PROBATION_CONFIDENCE, gates.confidence) if is_anyhow else gates.confidence)
     assert weaker is not None
@@ -103,7 +103,7 @@ def _undecided(verdict: Verdict, spoken: str, report: Report, gates: Gates) -> V
     else:
         holds = gates.inconclusive == "auto" and weaker.low is not None and weaker.low > _what_counts(report, gates)
     if holds:
-        reason = f"{spoken}: in use on probation, later experiences decide"
+        reason = f"{spoken}: promoted on probation; later experiences decide whether it stays"
         return msgspec.structs.replace(verdict, outcome=Outcome.PROMOTED, reason=reason, is_on_probation=True)
     return msgspec.structs.replace(
         verdict, outcome=Outcome.INCONCLUSIVE, reason=f"{spoken}: that may be chance, so the champion stays in use"
@@ -121,11 +121,11 @@ def _what_counts(report: Report, gates: Gates) -> float:
 
 
 def _spoken(report: Report, gain: Interval) -> str:
-    thin = ", thin evidence" if is_low_sample(gain.experiences) else ""
+    low_sample = ", low sample" if is_low_sample(gain.experiences) else ""
     before, after = report.holdout_before, report.holdout_after
     bounds = "" if gain.low is None else f", more than {gain.low:.3f} with {100 * gain.confidence:.3g}% confidence"
     many = "experience" if gain.experiences == 1 else "experiences"
-    figures = f"-{gain.estimate:.3f} nats/token on {gain.experiences} {many}{bounds}{thin}"
+    figures = f"-{gain.estimate:.3f} nats/token on {gain.experiences} {many}{bounds}{low_sample}"
     return f"holdout reply loss {before:.3f} -> {after:.3f} ({figures})"
 
 
@@ -166,7 +166,7 @@ def _noise(report: Report) -> Figure:
     floor = report.evidence.noise_floor
     is_measured = floor is not None and math.isfinite(floor)
     shown = f"{floor:.2g} nats/token" if is_measured else "not measured"
-    text = f"two readings of the holdout with one adapter differ by {shown}"
+    text = f"two measurements of the holdout loss with the same adapter differ by {shown}"
     return Figure(name="noise_floor", value=floor, relation="at least", limit=0, is_met=is_measured, text=text)
 
 
@@ -202,9 +202,9 @@ def _replies(report: Report) -> Figure:
     loops = [reply for reply in report.replies if reply.is_loop]
     parents = sum(reply.parent_is_loop for reply in report.replies)
     limit = parents + max(count // COUNT_OF_ONE_BY_CHANCE, int(count >= FEWEST_FOR_ONE))
-    text = f"{len(loops)} of {count} greedy replies loop, of the parent's {parents}"
+    text = f"{len(loops)} of {count} greedy replies loop (parent: {parents})"
     if not report.replies:
-        text = "replies: none were made to look at"
+        text = "replies: no reply was generated"
     elif loops:
         worst = max(loops, key=lambda reply: reply.repeated_share)
         if worst.repeated_share > 0:  # a stuck syllable or bare questions repeat no phrase
@@ -219,7 +219,7 @@ def _replies(report: Report) -> Figure:
     )
 
 
-def _harms(report: Report, gates: Gates) -> list[Figure]:
+def _safety_gates(report: Report, gates: Gates) -> list[Figure]:
     harms = {
         "drift": [_drift(report, gates)],
         "collapse": [_replies(report), *speech_figures(report.evidence.collapse, gates.confidence)],
@@ -251,16 +251,17 @@ def _recall(report: Report, gates: Gates) -> list[Figure]:
     if not answers:
         if not gates.has_questions:
             return []
-        text = "recall: the questions were not asked"
+        text = "recall: not measured"
         return [Figure(name="recall", value=None, relation="at least", limit=None, is_met=False, text=text)]
     right, before = (sum(answers_right) for answers_right in _right(report))
     lost = sum(each.parent_is_right and not each.candidate_is_right for each in answers)
     won = sum(each.candidate_is_right and not each.parent_is_right for each in answers)
     chance = sign_test(lost, won)
     text = (
-        f"{right} of {len(answers)} questions right, before {before} ({lost} lost, {won} won, by chance {chance:.2f})"
+        f"{right} of {len(answers)} questions right, before {before} ({lost} lost, {won} won; "
+        f"probability by chance {chance:.2f})"
     )
-    # The figure is the chance of so many losses; the owner reads the counts in the sentence.
+    # The figure is the chance of so many losses; the operator reads the counts in the sentence.
     is_met = chance > 1 - gates.confidence
     return [Figure(name="recall", value=chance, relation="above", limit=1 - gates.confidence, is_met=is_met, text=text)]
 

@@ -1,4 +1,4 @@
-"""The owner's questions with checkable answers: ``probes.toml``, and whether a reply has the answer.
+"""The operator's questions with checkable answers: ``probes.toml``, and whether a reply has the answer.
 
     [[probe]]
     question = "Who looks after the orchard?"
@@ -77,8 +77,8 @@ def parse_questions(content: bytes, name: str) -> list[RecallQuestion]:
 
 def is_recalled(reply: str, expected: Sequence[str]) -> bool:
     """Whether any of the expected texts stands in the reply, case and runs of white space aside."""
-    said = _plain(reply)
-    return any(_plain(one) in said for one in expected)
+    answer = _plain(reply)
+    return any(_plain(one) in answer for one in expected)
 
 
 def _plain(text: str) -> str:

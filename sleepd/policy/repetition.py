@@ -23,7 +23,7 @@ MIN_RUNS = ((40, 2), (10, 3), (1, 4))
 """… and a phrase of so many words or more stands so many times."""
 MAX_PHRASE_WORDS = 200
 WINDOW = 120
-"""A long text is looked at in pieces of so many 4-grams too, half overlapping: a good beginning hides no loop."""
+"""A long text is searched in pieces of so many 4-grams too, half overlapping: a good beginning hides no loop."""
 PHRASE_SHOWN = 12
 """Words of a phrase in a reason."""
 MIN_QUESTIONS = 8

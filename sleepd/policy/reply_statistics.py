@@ -19,14 +19,14 @@ called it a collapse when more than half of all pairs were."""
 
 def describe(replies: Sequence[str]) -> Speech:
     """All the figures of these replies."""
-    said = [words_of(reply) for reply in replies]
+    texts = [words_of(reply) for reply in replies]
     kinds = [find_repetition(reply).kind for reply in replies]
     return Speech(
         replies=len(replies),
-        mean_words=sum(map(len, said)) / len(said) if said else 0.0,
-        distinct_2=distinct_share(said, 2),
-        longest_repeat_words=max(map(longest_repeat, said), default=0),
-        similar_pairs_share=similar_pairs_share(said),
+        mean_words=sum(map(len, texts)) / len(texts) if texts else 0.0,
+        distinct_2=distinct_share(texts, 2),
+        longest_repeat_words=max(map(longest_repeat, texts), default=0),
+        similar_pairs_share=similar_pairs_share(texts),
         loops=kinds.count("loop"),
         question_floods=kinds.count("questions"),
     )
@@ -37,9 +37,9 @@ def words_of(text: str) -> list[str]:
     return WORD.findall(text.lower())
 
 
-def distinct_share(said: Sequence[Sequence[str]], n: int) -> float | None:
+def distinct_share(texts: Sequence[Sequence[str]], n: int) -> float | None:
     """Different n-grams as a share of all, over all replies (Li et al. 2016, distinct-n); None: there is no n-gram."""
-    grams = [tuple(words[i : i + n]) for words in said for i in range(len(words) - n + 1)]
+    grams = [tuple(words[i : i + n]) for words in texts for i in range(len(words) - n + 1)]
     return len(set(grams)) / len(grams) if grams else None
 
 
@@ -56,9 +56,9 @@ def longest_repeat(words: Sequence[str]) -> int:
     return longest
 
 
-def similar_pairs_share(said: Sequence[Sequence[str]]) -> float | None:
+def similar_pairs_share(texts: Sequence[Sequence[str]]) -> float | None:
     """Of all pairs of replies, those with nearly the same words; None: fewer than two replies."""
-    pairs = [_jaccard(one, other) > SIMILAR for one, other in combinations(map(frozenset, said), 2)]
+    pairs = [_jaccard(one, other) > SIMILAR for one, other in combinations(map(frozenset, texts), 2)]
     return sum(pairs) / len(pairs) if pairs else None
 
 

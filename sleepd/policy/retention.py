@@ -46,7 +46,7 @@ def to_prune(
         stored: what there is.
         keep: the newest so many of each kind stay.
         champion: the one in use: it stays; None: the base.
-        predecessor: the one that a rollback would put in use: it stays; None: the base.
+        predecessor: the one that a rollback would activate: it stays; None: the base.
     """
     found = []
     for kind, most in (("promoted", keep.promoted), ("rejected", keep.rejected)):

@@ -78,13 +78,13 @@ class Known(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Barred(msgspec.Struct, frozen=True, kw_only=True):
-    """What is kept from training, replay and holdout; see ``quarantine.rules``."""
+    """What is excluded from training, replay and holdout; see ``quarantine.rules``."""
 
     keys: KeySet
     unscreened: int = 0
     """Of these, the ones that were not looked at yet."""
     personal: int = 0
-    """Experiences of the buffer that hold personal data, kept from training or not."""
+    """Experiences of the buffer that hold personal data, excluded from training or not."""
 
 
 NOTHING_BARRED: Final = Barred(keys=KeySet())
@@ -101,7 +101,7 @@ class Counts(msgspec.Struct, frozen=True, kw_only=True):
     quarantined: int = 0
     """Kept from training, whatever their salience; not among the eligible."""
     unscreened: int = 0
-    """Not looked at yet, and so kept from training too."""
+    """Not looked at yet, and so excluded from training too."""
     personal: int = 0
     """They hold personal data."""
 

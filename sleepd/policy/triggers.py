@@ -1,6 +1,6 @@
 """Whether to sleep now. Pure: facts in, decision out; no clock, no file.
 
-All conditions are evaluated, always, so that the owner sees everything that is missing and not the first thing only.
+All conditions are evaluated, always, so that the operator sees everything that is missing and not the first thing only.
 ``force`` bypasses the three conditions and the cooldown, and nothing else.
 """
 

@@ -1,10 +1,10 @@
 """Every message between the daemon and its worker.
 
 The daemon writes a :class:`Job` as ``work/job.json`` into the cycle's staging directory, the experiences beside it as
-``work/experiences.jsonl`` (one :class:`Lesson` a line), and starts the worker with an inherited socket. The worker
-writes the adapter into the staging directory and sends one JSON line a message, ending with exactly one of
-:class:`Report` or :class:`Failure`. Nothing travels from daemon to worker on the socket: SIGTERM asks it to stop, the
-socket's end tells it that the daemon is gone.
+``work/experiences.jsonl`` (one :class:`TrainingExample` a line), and starts the worker with an inherited socket. The
+worker writes the adapter into the staging directory and sends one JSON line a message, ending with exactly one of
+:class:`Report` or :class:`Failure`. Nothing travels from daemon to worker on the socket: SIGTERM asks it to stop, and
+the closed socket shows it that the daemon is gone.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ Unmasked = Annotated[str, Meta(pattern=r"^(?:[0-9a-f]{16})?\Z")]
 """Of a text whose personal data were masked: the group of the text before, by which it stays known; else empty."""
 
 
-class Lesson(msgspec.Struct, frozen=True, kw_only=True):
+class TrainingExample(msgspec.Struct, frozen=True, kw_only=True):
     """One experience as the worker gets it."""
 
     id: str
@@ -59,13 +59,13 @@ class Lesson(msgspec.Struct, frozen=True, kw_only=True):
     sampling_share: Annotated[float, Meta(gt=0, le=1)] = 1.0
     """Share of the epochs that it is in; below 1 where its prompt was asked again and again."""
     rank: Annotated[int, Meta(ge=0, lt=2**32)] | None = None
-    """Which ones are measured where not all are, by a number that whoever wrote the text could not know; None: an older
+    """The order in which a part is chosen for measuring: a number that the text's author cannot know; None: an older
     version staged the cycle."""
     unmasked: Unmasked = ""
 
     @property
     def order(self) -> int:
-        """The rank, or what stood in its place before there were any."""
+        """The rank, or for an older job the number used before."""
         if self.rank is not None:
             return self.rank
         return int.from_bytes(sha256(self.id.encode("utf-8", "surrogatepass")).digest()[:4], "big")
@@ -105,12 +105,12 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     resume_point_seconds: float = 300.0
     """How often, while training, all that is needed to go on after a break is written down."""
     questions: list[RecallQuestion] = []
-    """The owner's, with checkable answers."""
+    """The operator's, with checkable answers."""
     evaluation_command: str = ""
-    """The owner's own: gets an adapter's directory, none for the base, prints a JSON object of figures. Empty: there
-    is none."""
+    """The operator's own: gets an adapter's directory, none for the base, prints a JSON object of figures. Empty:
+    none."""
     evaluation_seconds: float = 120.0
-    """Most wall time for the replies of each model, and for each run of the owner's command."""
+    """Most wall time for the replies of each model, and for each run of the operator's command."""
     predecessor: str | None = None
     """Adapter directory of the champion before the parent, empty for the base; None: nothing to compare."""
     predecessor_cycle: int | None = None
@@ -144,7 +144,7 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True, tag="progress"):
     device: str = ""
     """As it is used, with the reason where it is not the one asked for: ``cpu (cuda unavailable: …)``."""
     doing: str = ""
-    """What it is about, where a hang must be told from another: ``loaded the base's weights``."""
+    """The step within loading, so that hangs can be distinguished: ``loaded the base's weights``."""
 
     @property
     def step_text(self) -> str:
@@ -162,7 +162,7 @@ class Notice(msgspec.Struct, frozen=True, kw_only=True, tag="notice"):
 
 
 class TrainingCheck(msgspec.Struct, frozen=True, kw_only=True):
-    """One proof of effect, with its figure and the limit it was held against."""
+    """One proof of effect, with its figure and its limit."""
 
     name: Literal["supervised_tokens", "adapter_changed", "losses_finite", "reload_matches"]
     passed: bool
@@ -225,18 +225,18 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, tag="report"):
     lora_shape: str
     """Rank and modules in one word, such as ``r16:down_proj,…``; two adapters of unequal shape are two lineages."""
     stopping: int = 0
-    """Held-out experiences that said when to stop, and are in none of the figures."""
+    """Held-out experiences that decided about early stopping, and are in none of the figures."""
     kept_step: int | None = None
-    """After which optimizer step the weights were as they are kept; None: it was not watched."""
+    """The optimizer step whose weights are kept; None: early stopping was off."""
     evidence: Evidence = Evidence()
     chat: ChatContract | None = None
-    """What the base's chat template does; None: an older worker did not look."""
+    """What the base's chat template does; None: an older worker did not check it."""
 
     @property
     def evaluation_share(self) -> float | None:
         """Of the cycle's wall time, what went into measuring, before and after training; None: it was not timed.
 
-        Preparing what the adapter is held to while it trains is a cost of training.
+        Preparing the reference answers that regularise the training is a cost of training.
         """
         total = sum(self.seconds.values())
         measuring = [self.seconds[phase] for phase in ("measuring", "evaluating") if phase in self.seconds]
@@ -244,7 +244,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, tag="report"):
 
 
 class Failure(msgspec.Struct, frozen=True, kw_only=True, tag="failure"):
-    """The worker gives up and says why."""
+    """The worker gives up, with the reason."""
 
     kind: FailureKind
     message: str
@@ -295,13 +295,13 @@ def decode_job(text: bytes) -> Job:
     return job
 
 
-def decode_lessons(text: bytes) -> list[Lesson]:
+def decode_examples(text: bytes) -> list[TrainingExample]:
     """The experiences of a job, one a line.
 
     Raises:
         ProtocolError: a line is no experience.
     """
-    decoder = msgspec.json.Decoder(Lesson)
+    decoder = msgspec.json.Decoder(TrainingExample)
     try:
         return decoder.decode_lines(text)
     except DECODE_ERRORS as error:

@@ -27,11 +27,11 @@ class Strategy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     kl_weight: float
     """Weight of the KL divergence from the base on the base's own answers; 0 turns the term off."""
     kl_prompts: int
-    """How many of the shipped general prompts regularise."""
+    """How many of the shipped reference prompts regularise the training."""
     replay_share: float
     """Replayed experiences, as a share of the new ones that are trained."""
     min_replayed: int = 0
-    """Fewest replayed experiences, as far as there are any: a night of few new ones must not crowd out the old."""
+    """Fewest replayed experiences, as far as there are any: a cycle with few new ones must not crowd out the old."""
     continued_rate_share: float = 1.0
     """Of the learning rate, what a cycle uses that continues a champion."""
     micro_batch_tokens: int
@@ -39,11 +39,11 @@ class Strategy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     min_steps: int = 0
     """Fewest optimizer steps: epochs are added until there are as many, so that a few experiences are learned too."""
     kl_batch_size: int = 0
-    """General answers of the base beside the experiences in one optimizer step."""
+    """Reference answers of the base beside the experiences in one optimizer step."""
     lineage: Literal["continue", "retrain"] = "continue"
     """Whether a cycle goes on from the champion, or starts from the base and learns all of the lineage again."""
     drift_budget: float | None = None
-    """Most KL from the base on general prompts, nats a token: what is beyond it is shortened; None: no limit."""
+    """Most KL from the base on reference prompts, nats a token: an adapter beyond it is scaled down; None: no limit."""
     weighs_by_salience: bool = True
     """Whether a token counts in the loss by the salience of its experience, or all alike."""
     max_tokens: int

@@ -1,1 +1,1 @@
-"""Which experiences are kept from training, and why: screening, rules, overrides. Knows no cycle."""
+"""Which experiences are excluded from training, and why: screening, rules, overrides. Knows no cycle."""

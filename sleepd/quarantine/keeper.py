@@ -1,6 +1,6 @@
-"""The quarantine of one state directory: has new experiences screened, and knows which are kept from training now.
+"""The quarantine of one state directory: has new experiences screened, and knows which are excluded from training now.
 
-Screening goes on in the background; whoever looks waits a while for it. What was not screened yet, because it just
+Screening runs in the background; a poll waits a while for it. What was not screened yet, because it just
 came or because the screening failed, is not trained: nothing reaches the weights unseen.
 """
 
@@ -25,13 +25,13 @@ from sleepd.store.ledger import Ledger
 from sleepd.text.personal_data import Handling
 
 from .near_duplicates import Screened
-from .overrides import HandDecisions
-from .rules import Cause, Findings, HandDecision, Isolation, KeyMap, Word, barred
+from .overrides import Overrides
+from .rules import Cause, Findings, Isolation, KeyMap, Override, OverrideKind, barred
 from .screening_client import screened
 from .screening_table import KEPT, Screenings
 
 PATIENCE_SECONDS: Final = 20.0
-"""How long a look waits for the screening: a few thousand experiences."""
+"""How long a poll waits for the screening: a few thousand experiences."""
 
 FIRST_PAUSE_SECONDS: Final = 60.0
 """After a second failure in a row; it doubles with each further one. After the first it is tried again at once."""
@@ -45,7 +45,7 @@ class QuarantineKeeper:
     """One state directory's.
 
     Raises:
-        CheckpointInvalid: what the owner decided by hand cannot be understood.
+        CheckpointInvalid: the operator's overrides cannot be read.
     """
 
     def __init__(self, directory: Path, ledger: Ledger, clock: Clock, warn: Warn, personal_data: Handling) -> None:
@@ -53,13 +53,13 @@ class QuarantineKeeper:
         self.screenings = Screenings(ledger.database)
         self._clock = clock
         self._warn = warn
-        self._hand = HandDecisions(directory)
+        self._overrides = Overrides(directory)
         self._findings: Findings | None = None
         self._isolation: Isolation | None = None
         self._rolled_back: frozenset[int] = frozenset()
         self._file: tuple[str, BufferFile] | None = None
         self._screened: View | None = None
-        """The view of which all was screened at the last look."""
+        """The view of which all was screened at the last poll."""
         self._task: asyncio.Task[None] | None = None
         self._failures = 0
         """Screenings that failed, one after the other."""
@@ -74,9 +74,9 @@ class QuarantineKeeper:
         return self._task is not None and not self._task.done()
 
     @property
-    def decisions(self) -> Mapping[int, HandDecision]:
-        """The owner's, by key."""
-        return self._hand.by_key
+    def decisions(self) -> Mapping[int, Override]:
+        """The operator's overrides, by key."""
+        return self._overrides.by_key
 
     @property
     def isolation(self) -> Isolation:
@@ -86,9 +86,9 @@ class QuarantineKeeper:
             self._rolled_back = rolled_back
             self._isolation = Isolation(
                 self._findings or Findings(),
-                self._hand.by_key,
+                self._overrides.by_key,
                 rolled_back,
-                sets_personal_aside=self._personal_data == "set_aside",
+                excludes_personal=self._personal_data == "set_aside",
             )
         return self._isolation
 
@@ -113,7 +113,7 @@ class QuarantineKeeper:
     async def screen(self, path: str, view: View) -> None:
         """Have what is new in the buffer screened; wait a while for it.
 
-        What goes wrong stands as an alarm, and is tried again at the next look.
+        A failure becomes an alarm, and the screening is tried again at the next poll.
         """
         async with self._starting:
             if not self.is_screening and not await self._start(path, view):
@@ -175,7 +175,7 @@ class QuarantineKeeper:
                 self._findings = self._screened = None
         except SleepdError as error:
             self._pause()
-            self._warn("screening_failed", f"{error.message}; what was not screened is not trained")
+            self._warn("screening_failed", f"{error.message}; experiences that are not screened are not trained")
             return
         self._failures = 0
         self._warn("screening_failed", "")
@@ -201,17 +201,17 @@ class QuarantineKeeper:
             for each in page:
                 self._findings.put(each)
             self._isolation = None
-        set_aside = [each for each in page if each.reason not in ("", "bare_question")]
-        if set_aside:
-            reasons = sorted({each.reason for each in set_aside})
+        quarantined = [each for each in page if each.reason not in ("", "bare_question")]
+        if quarantined:
+            reasons = sorted({each.reason for each in quarantined})
             get_logger().warning(
-                "experiences_quarantined", count=len(set_aside), text=", ".join(reasons), hint="sleepctl quarantine"
+                "experiences_quarantined", count=len(quarantined), text=", ".join(reasons), hint="sleepctl quarantine"
             )
 
     # --- who is in ---
 
     async def causes(self, view: View, known: Known, min_salience: float) -> dict[int, Cause]:
-        """Each experience of the view that is kept from training, and why, in file order."""
+        """Each experience of the view that is excluded from training, and why, in file order."""
         isolation = self.isolation
         async with self._counting:
             return await asyncio.to_thread(lambda: dict(_causes(isolation, view, known, min_salience)))
@@ -230,18 +230,18 @@ class QuarantineKeeper:
         causes = _causes(isolation or self.isolation, view, known, min_salience)
         return barred(causes, personal=sum(personal.get(key) is not None for key in view.keys))
 
-    # --- the owner's word ---
+    # --- overrides ---
 
-    def decide(self, word: Word | None, chosen: Mapping[int, tuple[str, int]]) -> None:
+    def decide(self, word: OverrideKind | None, chosen: Mapping[int, tuple[str, int]]) -> None:
         """Release or drop experiences, or (None) take back what was decided; ``chosen``: key -> id and group.
 
         Raises:
             OSError: the disk did not take it; nothing was decided.
         """
         at = self._clock.now()
-        self._hand.change(
+        self._overrides.change(
             {
-                key: None if word is None else HandDecision(id=id_, group=group, word=word, at=at)
+                key: None if word is None else Override(id=id_, group=group, word=word, at=at)
                 for key, (id_, group) in chosen.items()
             }
         )

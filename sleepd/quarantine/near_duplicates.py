@@ -1,8 +1,8 @@
 """What keeps an experience from training, and why. Pure.
 
-A reply that runs in a loop or asks one question after the other, one that says what another said before it, one with a
-secret in it, and what was said under an adapter that was rolled back are set aside: neither trained, nor replayed, nor
-held out. The owner may release each by hand, or drop any other.
+A reply that runs in a loop or asks one question after the other, a near-duplicate of an earlier one, one with a secret
+in it, and what was recorded under an adapter that was rolled back are excluded: neither trained, nor replayed, nor held
+out. The operator may release each of them, or drop any other.
 
 Near-duplicates are found by the Jaccard similarity of word 3-grams ("shingles"), estimated from the smallest
 hashes of each set: the bottom-k sketch of Broder, "On the resemblance and containment of documents" (1997). Up to 64
@@ -25,13 +25,13 @@ from sleepd.policy.repetition import WORD, find_repetition
 from sleepd.text.bounded_text import folded
 
 Reason = Literal["", "loop", "questions", "near_duplicate", "secret", "too_long", "bare_question", "unscreenable"]
-"""What the text alone says against an experience; empty: nothing. A bare question alone says nothing yet: see
+"""Why the text alone excludes an experience; empty: it does not. A bare question alone does not exclude it: see
 ``rules``."""
 
 RULES: Final = 2
 """Of the screening: raised when it finds other things than before. What older rules screened is screened once more."""
 MAX_CHARACTERS: Final = 200_000
-"""A longer one is set aside unread: a look at it would take too long, and training would cut most of it off."""
+"""A longer one is skipped unread: screening it would take too long, and training would cut most of it off."""
 LIMIT: Final = 0.8
 """Similarity from which on a reply is a near-duplicate."""
 SHINGLE_WORDS: Final = 3
@@ -75,7 +75,7 @@ class Screened(msgspec.Struct, frozen=True, kw_only=True):
     group: int
     id: str
     said_under: int | None
-    """The cycle whose adapter gave the reply, where ``metadata`` tells."""
+    """The cycle whose adapter gave the reply, where ``metadata`` has it."""
     reason: Reason
     detail: str
     original: int | None = None
@@ -174,7 +174,7 @@ class _Sketch:
 
 
 class Neighbours:
-    """What was said before, to find near-duplicates in."""
+    """The earlier replies, to find near-duplicates in."""
 
     def __init__(self) -> None:
         self._keys: list[int] = []

@@ -1,4 +1,4 @@
-"""What the owner decided by hand on experiences: released, or dropped for ever.
+"""The operator's overrides on experiences: released, or dropped for ever.
 
 It stands in ``quarantine.json``, not in the ledger, which may be lost. Without it nobody would know what must never be
 trained, so a damaged one is an error at start-up, and no empty one.
@@ -20,7 +20,7 @@ from sleepd.files import read_document, replace_file
 from sleepd.protocol.checkpoint_files import Digits
 from sleepd.text.shell import command_line
 
-from .rules import HandDecision, Word
+from .rules import Override, OverrideKind
 
 FILE_NAME = "quarantine.json"
 
@@ -28,7 +28,7 @@ FILE_NAME = "quarantine.json"
 class _Entry(msgspec.Struct, frozen=True, kw_only=True):
     id: Annotated[str, Meta(max_length=256)]
     group: Digits
-    word: Word
+    word: OverrideKind
     at: Moment
 
 
@@ -37,7 +37,7 @@ class _OverrideFile(msgspec.Struct, frozen=True, kw_only=True):
     decisions: dict[Digits, _Entry] = {}
 
 
-class HandDecisions:
+class Overrides:
     """The decisions of one state directory.
 
     Raises:
@@ -46,9 +46,9 @@ class HandDecisions:
 
     def __init__(self, directory: Path) -> None:
         self._path = directory / FILE_NAME
-        self.by_key: Mapping[int, HandDecision] = self._read()
+        self.by_key: Mapping[int, Override] = self._read()
 
-    def _read(self) -> dict[int, HandDecision]:
+    def _read(self) -> dict[int, Override]:
         try:
             document = msgspec.json.decode(read_document(self._path), type=_OverrideFile)
         except FileNotFoundError:
@@ -56,15 +56,15 @@ class HandDecisions:
         except (OSError, *DECODE_ERRORS) as error:
             raise CheckpointInvalid(
                 f"{self._path}: not understood: {error}",
-                hint="mend it; without it what you dropped may be trained: "
+                hint="repair the file; without it, experiences that you dropped may be trained: "
                 f"{command_line('mv', self._path, f'{self._path}.old')}",
             ) from error
         return {
-            int(key, 16): HandDecision(id=each.id, group=int(each.group, 16), word=each.word, at=each.at)
+            int(key, 16): Override(id=each.id, group=int(each.group, 16), word=each.word, at=each.at)
             for key, each in document.decisions.items()
         }
 
-    def change(self, changes: Mapping[int, HandDecision | None]) -> None:
+    def change(self, changes: Mapping[int, Override | None]) -> None:
         """Set decisions, or (None) take them back: all of them, or none.
 
         Raises:

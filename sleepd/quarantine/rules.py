@@ -1,8 +1,8 @@
-"""Which experiences of a buffer are kept from training now. Pure.
+"""Which experiences of a buffer are excluded from training now. Pure.
 
-It follows from four things: what was found in the texts (``near_duplicates``), what the owner decided by hand, which
+It follows from four things: what was found in the texts (``near_duplicates``), the operator's overrides, which
 cycles are rolled back now, and, for a near-duplicate, whether what it resembles is itself there to be trained. So a
-rollback sets aside what was said under that adapter, and going back to the adapter lifts it, without anything being
+rollback excludes what was recorded under that adapter, and going back to the adapter lifts that, without anything being
 written.
 """
 
@@ -29,28 +29,28 @@ _REASONS: Final[tuple[Reason, ...]] = (
     *("", "loop", "questions", "near_duplicate", "secret", "too_long", "bare_question", "unscreenable"),
 )
 
-Word = Literal["released", "dropped"]
+OverrideKind = Literal["released", "dropped"]
 
 
-class HandDecision(msgspec.Struct, frozen=True, kw_only=True):
-    """The owner's word on one experience."""
+class Override(msgspec.Struct, frozen=True, kw_only=True):
+    """The operator's override on one experience."""
 
     id: str
     group: int
     """Of its text then: a release holds for that text only."""
-    word: Word
+    word: OverrideKind
     at: datetime
 
 
 class Cause(msgspec.Struct, frozen=True):
-    """Why an experience is kept from training."""
+    """Why an experience is excluded from training."""
 
     why: str
     """``unscreened``, ``dropped``, ``said_under``, ``personal_data``, or what was found in its text."""
     original: int | None = None
     """Of a near-duplicate: the key of what it resembles."""
     cycle: int | None = None
-    """The rolled-back one under whose adapter it, or what it resembles, was said."""
+    """The rolled-back cycle under whose adapter it, or what it resembles, was recorded."""
 
 
 class KeyMap:
@@ -114,7 +114,7 @@ class Findings:
                 numbers.put(found.key, value)
 
     def reason(self, key: int) -> Reason:
-        """What the text alone says against it; empty: nothing."""
+        """Why the text alone excludes it; empty: it does not."""
         return _REASONS[self._reasons.get(key) or 0]
 
     def original(self, key: int) -> int | None:
@@ -127,20 +127,20 @@ class Isolation:
 
     Args:
         findings: what was found in the texts.
-        decisions: the owner's, by key.
+        decisions: the operator's overrides, by key.
         rolled_back: cycles whose adapter is rolled back now.
-        sets_personal_aside: whether personal data keep an experience from training.
+        excludes_personal: whether personal data keep an experience from training.
     """
 
     def __init__(
         self,
         findings: Findings,
-        decisions: Mapping[int, HandDecision],
+        decisions: Mapping[int, Override],
         rolled_back: Container[int],
         *,
-        sets_personal_aside: bool = False,
+        excludes_personal: bool = False,
     ) -> None:
-        self._sets_personal_aside = sets_personal_aside
+        self._excludes_personal = excludes_personal
         self._findings = findings
         self._decisions = decisions
         self._rolled_back = rolled_back
@@ -153,7 +153,7 @@ class Isolation:
         learned: KeySet | Container[int],
         min_salience: float,
     ) -> Iterator[tuple[int, Cause]]:
-        """The key of each experience that is kept from training, in file order, and why.
+        """The key of each experience that is excluded from training, in file order, and why.
 
         Of a near-duplicate's originals those count that are learned, or in the
         buffer at ``min_salience`` or above; where none is, the first near-duplicate takes its place.
@@ -187,7 +187,7 @@ class Isolation:
         cycle = self._findings.said_under.get(key)
         if cycle is not None and cycle in self._rolled_back:
             return Cause("said_under", cycle=cycle)
-        if self._sets_personal_aside and self._findings.personal.get(key) is not None:
+        if self._excludes_personal and self._findings.personal.get(key) is not None:
             return Cause("personal_data")
         return Cause("unscreened") if self._findings.outdated.get(key) is not None else None
 
@@ -206,7 +206,7 @@ class Isolation:
 
 
 def barred(causes: Iterable[tuple[int, Cause]], *, personal: int = 0) -> Barred:
-    """Their keys, eight bytes each, and how many were not looked at yet; ``personal``: how many hold personal data."""
+    """Their keys, eight bytes each, and how many were not screened yet; ``personal``: how many hold personal data."""
     keys, unscreened = array("Q"), 0
     for key, cause in causes:
         keys.append(key)

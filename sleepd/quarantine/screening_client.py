@@ -1,6 +1,6 @@
 """Has experiences screened in a process of its own (``screening_process``), and passes on what it finds.
 
-An experience at which the process ends is set aside alone, and another process goes on with the rest: at once where it
+An experience at which the process ends is excluded alone, and another process goes on with the rest: at once where it
 took too much processor time, else where the same happens a second time, for the kernel may have had other reasons.
 """
 
@@ -40,7 +40,7 @@ class _Ended(Exception):
     """The process ended before its work did.
 
     Args:
-        error: what the owner is told, where it is nobody's text.
+        error: what is reported where no single text is the cause.
         begun: the experience that it was at; None: it was at none.
         why: what ended it, as a reason to set the experience aside.
         is_over: it took too much processor time.
@@ -117,8 +117,8 @@ async def _one_process(
     except (asyncio.IncompleteReadError, ConnectionError, msgspec.MsgspecError):
         raise await _death(process, complaint, begun) from None
     except TimeoutError:
-        why = f"the screening process said nothing for {FRAME_SECONDS:g} seconds"
-        raise _Ended(ScreeningFailed(why, hint="sleepctl logs; it is tried again"), begun, why) from None
+        why = f"the screening process sent nothing for {FRAME_SECONDS:g} seconds"
+        raise _Ended(ScreeningFailed(why, hint="see sleepctl logs; the daemon tries again"), begun, why) from None
     finally:
         if process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
@@ -179,11 +179,13 @@ async def _death(
     if process.returncode is None:
         with contextlib.suppress(ProcessLookupError):
             process.kill()  # it has closed its end and lives on
-    said = (await complaint).decode("utf-8", "replace").strip().split("\n")[-1][:200]
+    last_line = (await complaint).decode("utf-8", "replace").strip().split("\n")[-1][:200]
     code = await process.wait()
     if code == -signal.SIGXCPU:
         why = f"took longer than {TEXT_SECONDS} s of processor time"
         return _Ended(ScreeningFailed(f"the screening process {why}"), begun, why, is_over=True)
-    hint = "is detect-secrets installed beside sleepd? a large buffer needs memory for a moment; it is tried again"
-    error = ScreeningFailed(f"the screening process ended with {code}: {said or 'no word'}", hint=hint)
-    return _Ended(error, begun, f"the screening process ended with {code} at it, twice: {said or 'no word'}")
+    hint = "is detect-secrets installed beside sleepd? a large buffer needs memory for a moment; the daemon tries again"
+    error = ScreeningFailed(f"the screening process ended with {code}: {last_line or 'no message'}", hint=hint)
+    return _Ended(
+        error, begun, f"the screening process ended twice at this text, with {code}: {last_line or 'no message'}"
+    )

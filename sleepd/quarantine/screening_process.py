@@ -3,11 +3,11 @@
 Its command is ``python -m sleepd.quarantine.screening_process FD SECONDS``. The buffer is the inherited descriptor FD.
 Standard input is a sequence of frames: first the wanted keys as an array of 64-bit integers, then pages of keys and
 signatures of earlier experiences. Standard output is a sequence of frames, each a :class:`Frame`; an empty one is the
-end. While it reads, there is one every ten seconds that only says so. A frame is its length in four bytes, the largest
+end. While it reads, there is one every ten seconds as a heartbeat. A frame is its length in four bytes, the largest
 first, and MessagePack. A buffer that is half-written ends early: what is missing is asked for again.
 
 The kernel ends the process where one experience takes more than SECONDS of processor time, whatever code it is in. The
-last frame then says which one it was, and the daemon starts another process for the rest.
+last frame then names it, and the daemon starts another process for the rest.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ class Screener:
     def _find_in_text(self, experience: Experience) -> TextFinding:
         length = len(experience.prompt) + len(experience.response)
         if length > MAX_CHARACTERS:
-            return TextFinding("too_long", f"{length} characters, {MAX_CHARACTERS} at most are looked at")
+            return TextFinding("too_long", f"{length} characters, at most {MAX_CHARACTERS} are screened")
         for name, text in (("prompt", experience.prompt), ("reply", experience.response)):
             if kind := self._secrets.find(text):
                 return TextFinding("secret", f"{kind} in the {name}")
@@ -126,7 +126,7 @@ def _personal(experience: Experience) -> Counter[str]:
 
 
 def unscreenable(begun: Screened, why: str) -> Screened:
-    """The finding on an experience that could not be looked at: it is set aside, and not tried again."""
+    """The finding on an experience that could not be screened: it is excluded, and not tried again."""
     return msgspec.structs.replace(begun, reason="unscreenable", detail=why)
 
 
@@ -149,7 +149,7 @@ def screen_records(
 
 @contextmanager
 def _bounded(seconds: int, begun: Screened) -> Iterator[None]:
-    """Say what is begun, and have the kernel end this process should it take longer than so much processor time."""
+    """Report what is begun, and have the kernel end this process should it take longer than so much processor time."""
     _send(Frame(begun=begun))
     # The limit counts from the start of the process, and in whole seconds.
     _limit_processor(int(time.process_time()) + 1 + seconds)
@@ -160,7 +160,7 @@ def _bounded(seconds: int, begun: Screened) -> Iterator[None]:
 
 
 class _Beat:
-    """Says that there was a step forward, every ten seconds at most."""
+    """Reports progress, every ten seconds at most."""
 
     def __init__(self) -> None:
         self._last = time.monotonic()

@@ -18,7 +18,7 @@ PAGE: Final = 1000
 KEPT: Final = 20_000
 """So many rows stay beside those of the buffer, the newest. What fell out is screened anew where it is met again."""
 _SHOWN: Final[frozenset[Reason]] = frozenset({"", "loop", "questions", "near_duplicate", "bare_question"})
-"""The findings after which a text was looked at as a whole and no secret was in it."""
+"""The findings after which a text was screened as a whole and no secret was in it."""
 _COLUMNS: Final = "key, grp, id, said_under, reason, detail, original, rules, personal"
 _HALVES: Final = ((0, 2**63 - 1), (-(2**63), -1))
 """SQLite's integers are signed: in this order the keys ascend."""
@@ -60,7 +60,7 @@ class Screenings:
         return _screened(row) if row else None
 
     def may_be_shown(self, key: int, group: int | None) -> bool:
-        """Whether all who may look may read the text of that group: today's rules found no secret in it."""
+        """Whether all who may read the status may read the text of that group: today's rules found no secret in it."""
         found = self.find(key)
         return found is not None and not found.is_outdated and found.group == group and found.reason in _SHOWN
 

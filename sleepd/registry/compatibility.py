@@ -1,4 +1,4 @@
-"""Whether the champion can be continued: what workers said of it on the configured base, and its LoRA shape."""
+"""Whether the champion can be continued: what workers reported about it on the configured base, and its LoRA shape."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Fit:
             self._ledger.set_note(ADOPTED_UNFIT, noted)
 
     def forget(self) -> None:
-        """Another champion is in use by the owner's will."""
+        """The operator activated another champion."""
         self._ledger.set_note(BASE_CHANGED, None)
 
     def base_changed(self, base: str) -> str:
@@ -55,7 +55,7 @@ class Fit:
         return self.unfit(config.model.base) or other_shape(manifest, find_strategy(config.training.strategy))
 
     def _noted(self, note: Note[Misfit], base: str) -> str:
-        """What a worker said of this champion on this base."""
+        """What a worker reported about this champion on this base."""
         noted = self._ledger.note(note)
         if noted is None or noted.base != base or noted.champion != self._checkpoints.champion():
             return ""

@@ -1,7 +1,7 @@
-"""A champion that the daemon itself takes out of use: it was found worse on later experiences, or it breaks a limit.
+"""A champion that the daemon itself rolls back: it is worse on later experiences, or it breaks a limit.
 
-What is found is owed before anything else happens, in a note that survives a crash; it is done by the same rollback
-that the owner has. From then until another candidate is promoted, or the owner puts one in use, it stands as an alarm.
+The finding is first recorded as a pending rollback, in a note that survives a crash; then the same rollback runs
+that the operator has. Until another candidate is promoted, or the operator activates one, it is shown as an alarm.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ ALARM = "champion_rolled_back"
 
 
 class Demotion:
-    """What is owed and what was done on one state directory."""
+    """The pending and the finished rollback of one state directory."""
 
     def __init__(self, ledger: Ledger, checkpoints: Checkpoints, clock: Clock) -> None:
         self._ledger = ledger
@@ -32,10 +32,10 @@ class Demotion:
     # --- finding ---
 
     def note_failure(self, failure: Failure, found_by: int, confidence: float) -> str:
-        """A worker says that the champion is worse; it is owed if its figures say so too.
+        """A worker reports that the champion is worse; the rollback is pending if its figures confirm that.
 
         Returns:
-            Why the cycle ended, in a sentence; empty: the figures do not say it.
+            Why the cycle ended, in a sentence; empty: the figures do not confirm it.
         """
         measured = failure.probation
         if measured is None or measured.champion != self._champion():
@@ -44,15 +44,15 @@ class Demotion:
         if found.outcome != "worse":
             return ""
         self._ledger.set_note(comparison_note(found.champion), FoundComparison(found, found_by))
-        self.owe(found.champion, found.reason, found_by=found_by)
+        self.set_pending(found.champion, found.reason, found_by=found_by)
         return found.reason
 
-    def owe(self, champion: int, reason: str, *, found_by: int | None = None) -> None:
-        """That champion is to go."""
+    def set_pending(self, champion: int, reason: str, *, found_by: int | None = None) -> None:
+        """Record that the champion's rollback is pending."""
         self._note(Demoted(champion=champion, reason=reason, at=self._clock.now(), found_by=found_by))
 
     def comparison(self, champion: int, confidence: float) -> tuple[Comparison, int] | None:
-        """What later experiences said of that champion, and the cycle that asked; None: nobody has asked yet."""
+        """The comparison of that champion on later experiences, and the cycle that made it; None: there is none yet."""
         noted = self._ledger.note(comparison_note(champion))
         if noted is not None:
             return noted
@@ -63,7 +63,7 @@ class Demotion:
         return compare(report.evidence.probation, confidence), asked
 
     def is_on_probation(self, cycle: int, confidence: float) -> bool:
-        """Whether it was put in use on open evidence, and later experiences have not confirmed it."""
+        """Whether it was promoted on probation, and later experiences have not confirmed it."""
         verdict = self._ledger.verdict(cycle)
         if verdict is None or not verdict.is_on_probation:
             return False
@@ -72,8 +72,8 @@ class Demotion:
 
     # --- doing ---
 
-    def owed(self) -> Demoted | None:
-        """What is to be done still; None: nothing."""
+    def pending(self) -> Demoted | None:
+        """The pending rollback; None: there is none."""
         noted = self._ledger.note(DEMOTION)
         return None if noted is None or noted.is_done else noted
 
@@ -84,7 +84,7 @@ class Demotion:
             self._note(msgspec.structs.replace(noted, is_done=True))
 
     def forget(self) -> None:
-        """Another one was promoted, or the owner chose."""
+        """Another one was promoted, or the operator activated one."""
         if self._ledger.note(DEMOTION) is not None:
             self._ledger.set_note(DEMOTION, None)
 
@@ -99,7 +99,9 @@ class Demotion:
         """What stands."""
         noted = self._ledger.note(DEMOTION)
         return (
-            [ActiveAlarm(name=ALARM, text=f"rolled back by itself: {noted.reason}")] if noted and noted.is_done else []
+            [ActiveAlarm(name=ALARM, text=f"rolled back automatically: {noted.reason}")]
+            if noted and noted.is_done
+            else []
         )
 
     def _champion(self) -> int | None:

@@ -1,7 +1,7 @@
-"""Figures that the owner measured on a cycle's adapter after its verdict, and what follows from them.
+"""Figures that the operator measured on a cycle's adapter after its verdict, and what follows from them.
 
 They stand in ``metrics.json``, not in the checkpoint, which is hashed and never changed, and not in the ledger, which
-may be lost. A champion that breaks a limit of the owner's is rolled back.
+may be lost. A champion that breaks a limit of the operator's is rolled back.
 """
 
 from __future__ import annotations
@@ -58,11 +58,12 @@ class AddedMetrics:
         except (OSError, *DECODE_ERRORS) as error:
             path = self._file
             raise CheckpointInvalid(
-                f"{path}: not understood: {error}", hint=f"mend it, or {command_line('mv', path, f'{path}.old')}"
+                f"{path}: not understood: {error}",
+                hint=f"repair the file, or move it away: {command_line('mv', path, f'{path}.old')}",
             ) from error
 
     def shown(self, cycle: int) -> list[AddedMetric]:
-        """Those of a cycle, for looking at: a damaged file, which ``add`` refuses by name, shows none."""
+        """Those of a cycle, for display: a damaged file, which ``add`` refuses by name, shows none."""
         try:
             return self.all().get(cycle, [])
         except CheckpointInvalid:
@@ -71,7 +72,7 @@ class AddedMetrics:
     def add(self, cycle: int, name: str, value: float | None, *, at: datetime, config: Config) -> MetricEffect:
         """Add a figure, in place of an earlier one of that name, or (None) take it away.
 
-        A champion that breaks a limit by it is owed a rollback (``Demotion.owe``).
+        A champion that breaks a limit by it gets a pending rollback (``Demotion.set_pending``).
 
         Raises:
             NotFound: nothing was kept of that cycle, or it has no such figure to take away.
@@ -85,7 +86,7 @@ class AddedMetrics:
         champion = self._checkpoints.champion()
         if broken and champion == cycle:
             text = "; ".join(each.text for each in broken)
-            self._demotion.owe(cycle, f"cycle {cycle} breaks a limit of yours: {text}")
+            self._demotion.set_pending(cycle, f"cycle {cycle} breaks your limit: {text}")
         return MetricEffect(was=was, figures=figures, is_broken=bool(broken), was_champion=champion == cycle)
 
     def _set(self, cycle: int, name: str, value: float | None, at: datetime) -> float | None:
@@ -110,7 +111,7 @@ class AddedMetrics:
         return [metric_figure(limit, value=value, parent=parent) for limit in limits]
 
     def _value(self, cycle: int, name: str) -> float | None:
-        """As added by hand, else as the owner's command measured it in that cycle."""
+        """As added by hand, else as the operator's command measured it in that cycle."""
         added = [each.value for each in self.all().get(cycle, []) if each.name == name]
         if added:
             return added[0]

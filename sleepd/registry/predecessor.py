@@ -1,4 +1,4 @@
-"""Against whom a champion is compared before the next cycle trains on: the one that a rollback would put in use."""
+"""Against whom a champion is compared before the next cycle trains on: the one that a rollback would activate."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Checkpoints kept, tagged and pruned: ``retention`` decides, this gathers what it needs and carries it out.
 
-A tag is a word of the owner's for a cycle; it keeps the weights. Tags stand in ``tags.json``, not in the ledger, which
+A tag is the operator's label for a cycle; it keeps the weights. Tags stand in ``tags.json``, not in the ledger, which
 may be lost.
 """
 
@@ -52,11 +52,12 @@ class Keeping:
         except (OSError, *DECODE_ERRORS) as error:
             path = self._tags_file
             raise CheckpointInvalid(
-                f"{path}: not understood: {error}", hint=f"mend it, or {command_line('mv', path, f'{path}.old')}"
+                f"{path}: not understood: {error}",
+                hint=f"repair the file, or move it away: {command_line('mv', path, f'{path}.old')}",
             ) from error
 
     def shown_tags(self) -> dict[int, str]:
-        """As ``tags``, for looking at: a damaged file, which ``tag`` and ``prune`` refuse by name, shows none."""
+        """As ``tags``, for display: a damaged file, which ``tag`` and ``prune`` refuse by name, shows none."""
         try:
             return self.tags()
         except CheckpointInvalid:
@@ -78,7 +79,7 @@ class Keeping:
             if self._checkpoints.find(cycle) is None:
                 raise NotFound(f"nothing was kept of cycle {cycle}", hint="sleepctl history shows what there is")
             tags[cycle] = name
-        replace_file(self._tags_file, msgspec.json.encode({str(key): word for key, word in sorted(tags.items())}))
+        replace_file(self._tags_file, msgspec.json.encode({str(key): tag for key, tag in sorted(tags.items())}))
         return was
 
     def prune(self, keep: Keep, *, is_dry_run: bool = False) -> list[PrunedWeights]:

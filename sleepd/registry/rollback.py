@@ -33,7 +33,7 @@ def find_champion(to: int | None, ledger: Ledger, checkpoints: Checkpoints) -> t
     return to, was
 
 
-def standing_champions(ledger: Ledger, checkpoints: Checkpoints) -> list[int]:
+def active_champions(ledger: Ledger, checkpoints: Checkpoints) -> list[int]:
     """Champions that were not rolled back and have their weights, oldest first; adopted ones are among them."""
     found = [*checkpoints.adopted(), *ledger.standing()]
     return sorted(cycle for cycle in found if (path := checkpoints.find(cycle)) and has_weights(path))
@@ -41,7 +41,7 @@ def standing_champions(ledger: Ledger, checkpoints: Checkpoints) -> list[int]:
 
 def champion_before(champion: int, ledger: Ledger, checkpoints: Checkpoints) -> int | None:
     """The one that a rollback of ``champion`` puts in use; None: the base itself."""
-    return max((cycle for cycle in standing_champions(ledger, checkpoints) if cycle < champion), default=None)
+    return max((cycle for cycle in active_champions(ledger, checkpoints) if cycle < champion), default=None)
 
 
 def undo_of(cycle: int, ledger: Ledger, checkpoints: Checkpoints) -> str:
@@ -49,8 +49,8 @@ def undo_of(cycle: int, ledger: Ledger, checkpoints: Checkpoints) -> str:
     return undo_command(
         cycle,
         ledger.state(cycle),
-        is_standing=cycle in ledger.standing(),
-        champions=standing_champions(ledger, checkpoints),
+        is_active=cycle in ledger.standing(),
+        champions=active_champions(ledger, checkpoints),
     )
 
 

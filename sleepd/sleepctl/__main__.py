@@ -33,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         if error is not getattr(sys.stdout, "failure", None):
             raise
-        _say_unwritten(error)
+        _report_unwritten(error)
         return ExitCode.FAILED
     finally:
         for stream in (sys.stdout, sys.stderr):
@@ -48,7 +48,7 @@ def _run(argv: Sequence[str] | None) -> int:
         state=arguments.state,
         config=arguments.config,
         environment=os.environ,
-        say=console.say,
+        note=console.note,
     )
     name = arguments.command
     if "subcommand" in arguments:
@@ -79,7 +79,7 @@ def _discard_pending(stream: TextIO) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
-def _say_unwritten(error: OSError) -> None:
+def _report_unwritten(error: OSError) -> None:
     with suppress(OSError):
         sys.stderr.write(
             f"sleepctl: the output could not be written: {error.strerror}\n"

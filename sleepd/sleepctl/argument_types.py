@@ -1,4 +1,4 @@
-"""What a word on the command line is read as, each refusing in words what it is not."""
+"""Types of command line arguments; each refuses a wrong value with what was expected."""
 
 from __future__ import annotations
 
@@ -44,9 +44,9 @@ class Whole:
 
 
 def metric_name(text: str) -> str:
-    """The name of a figure of the owner's."""
+    """The name of a figure of the operator's."""
     if not re.fullmatch(METRIC_NAME, text):
-        raise argparse.ArgumentTypeError(f"expected a word such as accuracy or top-1/acc, found {text!r}")
+        raise argparse.ArgumentTypeError(f"expected a name such as accuracy or top-1/acc, found {text!r}")
     return text
 
 

@@ -24,7 +24,7 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         dashed = ""
         if re.search(r"required: ID$|^unrecognized arguments: (-- |-(?!-))", message):
-            dashed = "; options stand before ACTION and ID, and an ID that begins with - stands last, behind --"
+            dashed = "; put options before ACTION and ID; put an ID that begins with - last, after --"
         sys.stderr.write(f"sleepctl: {clean(message)}\nhint: {self.prog} --help{dashed}\n")
         self.exit(ExitCode.USAGE)
 
@@ -38,7 +38,9 @@ def build_parser() -> argparse.ArgumentParser:
         epilog="\n\n".join((_table("examples", EXAMPLES), _table("environment", VARIABLES), f"exit codes:\n{table()}")),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--version", action="version", version=f"sleepctl {VERSION}", help="of this program")
+    parser.add_argument(
+        "--version", action="version", version=f"sleepctl {VERSION}", help="print this program's version"
+    )
     parser.set_defaults(json=False, socket="", config="", state="")
     _add_options(parser)
     commands = parser.add_subparsers(
@@ -56,7 +58,7 @@ def _table(title: str, rows: dict[str, str]) -> str:
 
 
 def _overview() -> str:
-    lines = ["Look at and steer sage-sleepd, which lets an agent learn while it sleeps."]
+    lines = ["Inspect and control sage-sleepd, which lets an agent learn while it sleeps."]
     for group, members in GROUPS.items():
         lines += ["", f"{group}:", *(f"  {name:<13}{summary}" for name, summary in members.items())]
     return "\n".join([*lines, "", "The options of a command: sleepctl COMMAND --help"])
@@ -69,7 +71,7 @@ def _add_watch_option(command: argparse.ArgumentParser) -> None:
         nargs="?",
         type=positive,
         const=2.0,
-        help="draw it anew at every event, and every so often (default: 2); Ctrl-C ends",
+        help="redraw at every event and every SECONDS (default: 2); Ctrl-C ends it",
     )
 
 
@@ -92,7 +94,7 @@ def _add_command(commands: Any, name: str, summary: str) -> None:
     if name == "status":
         _add_watch_option(command)
     if name == "check":
-        command.add_argument("--apply", action="store_true", help="sleep when it should; else exit with 5")
+        command.add_argument("--apply", action="store_true", help="start a cycle if due; otherwise exit with 5")
     if name == "logs":
         _add_logs_options(command)
     if name == "run":
@@ -116,17 +118,17 @@ def _add_keeping_options(command: argparse.ArgumentParser, name: str) -> None:
     """Of what is kept of the past."""
     if name == "tag":
         command.add_argument("cycle", metavar="N", type=Whole(1), help="the cycle's number")
-        word = command.add_mutually_exclusive_group()
-        word.add_argument("name", metavar="WORD", nargs="?", default="kept", help="default: kept")
-        word.add_argument("--remove", action="store_true", help="take its tag away")
+        tag = command.add_mutually_exclusive_group()
+        tag.add_argument("name", metavar="TAG", nargs="?", default="kept", help="default: kept")
+        tag.add_argument("--remove", action="store_true", help="remove its tag")
     else:
-        command.add_argument("--dry-run", action="store_true", help="only say what would be removed")
+        command.add_argument("--dry-run", action="store_true", help="only list what would be removed")
         help_ = "newest promoted cycles to keep; default: as configured"
         command.add_argument("--keep", metavar="N", type=Whole(1), help=help_)
 
 
 def _add_places(command: argparse.ArgumentParser, name: str) -> None:
-    """What a command is about, and where it looks."""
+    """The cycle, path or experience that a command is about."""
     if name in ("status", "history", "show", "report"):
         command.add_argument(
             "--state", metavar="DIR", default=argparse.SUPPRESS, help="where to read when the daemon is down"
@@ -142,18 +144,18 @@ def _add_places(command: argparse.ArgumentParser, name: str) -> None:
             metavar="N",
             nargs="?",
             type=Whole(0),
-            help="the cycle to put in use; 0: the base itself; default: what the champion was trained from",
+            help="the cycle to activate; 0: the base itself; default: what the champion was trained from",
         )
     if name == "setup-buffer":
         command.add_argument("path", metavar="PATH", help="the file into which the agent writes its experiences")
-        help_ = "of sage-sleepd@NAME, with configuration and state of its own; made if it is new"
+        help_ = "of sage-sleepd@NAME, which has its own configuration and state; created if new"
         command.add_argument("--instance", metavar="NAME", default="", help=help_)
     if name == "completions":
         command.add_argument(
             "kind",
             metavar="SHELL",
             choices=COMPLETED,
-            help="bash, zsh, fish; cycles, quarantine: what there is, for a script",
+            help="bash, zsh, fish; cycles, quarantine: lists for a script",
         )
 
 
@@ -176,7 +178,7 @@ def _add_run_options(run: argparse.ArgumentParser) -> None:
 
 
 def _add_logs_options(logs: argparse.ArgumentParser) -> None:
-    logs.add_argument("-f", "--follow", action="store_true", help="go on with what is logged from now on")
+    logs.add_argument("-f", "--follow", action="store_true", help="follow the log")
     logs.add_argument("-n", "--lines", metavar="N", type=Whole(0), help="the last N (default: 50, or all that match)")
     logs.add_argument("--since", metavar="TIME", help='such as yesterday, 22:00, "2026-01-31 22:00", or =-2h')
     logs.add_argument("--cycle", metavar="N", type=Whole(1), help="of this cycle only")

@@ -93,25 +93,25 @@ class Console:
             self.show(data, page)
         self._out.flush()
 
-    def say(self, text: str) -> None:
-        """One sentence for the owner; where it cannot be written, the command goes on without."""
+    def note(self, text: str) -> None:
+        """One sentence for the operator; where it cannot be written, the command goes on without."""
         with suppress(OSError):
             self._err.write(clean(text) + "\n")
             self._err.flush()
 
-    def say_undo(self, command: str) -> None:
+    def note_undo(self, command: str) -> None:
         """The command that takes back what was just done."""
         if command:
-            self.say(f"undo: {command}")
+            self.note(f"undo: {command}")
 
     def fail(self, error: SleepdError) -> None:
         """What went wrong and what to do; for a program too, where it asked for JSON."""
-        self.say(f"sleepctl: {error.message}")
+        self.note(f"sleepctl: {error.message}")
         if error.hint:
-            self.say(f"hint: {error.hint}")
+            self.note(f"hint: {error.hint}")
         if self._is_json:
-            told = {"kind": error.kind, "message": error.message, "hint": error.hint, "exit_code": error.exit_code}
-            self._show_json({"schema": SCHEMA, "error": told})
+            problem = {"kind": error.kind, "message": error.message, "hint": error.hint, "exit_code": error.exit_code}
+            self._show_json({"schema": SCHEMA, "error": problem})
 
     @property
     def is_json(self) -> bool:

@@ -21,16 +21,16 @@ class ExitCode(IntEnum):
 
 
 MEANINGS = {
-    ExitCode.OK: "done; for run --wait: the cycle ended with a verdict, whichever",
-    ExitCode.FAILED: "failed; run --wait: the cycle did; doctor: it found a failure",
-    ExitCode.USAGE: "the command line makes no sense",
+    ExitCode.OK: "done; run --wait: the cycle ended with a verdict (any)",
+    ExitCode.FAILED: "failed; run --wait: the cycle failed; doctor: it found a failure",
+    ExitCode.USAGE: "wrong command line",
     ExitCode.NOT_RUNNING: "the daemon is not running (status, history, show, report: from disk)",
     ExitCode.NOT_FOUND: "no such cycle, file or strategy",
     ExitCode.NOTHING_TO_DO: "nothing to do (run, check --apply)",
     ExitCode.BUSY: "a cycle is running, or another process holds the state",
     ExitCode.PERMISSION: "no permission",
     ExitCode.CONFIG: "the configuration is wrong",
-    ExitCode.DETACHED: "interrupted with Ctrl-C; a cycle that was waited for goes on",
+    ExitCode.DETACHED: "interrupted with Ctrl-C; with run --wait the cycle continues",
 }
 
 

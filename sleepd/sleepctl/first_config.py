@@ -23,7 +23,7 @@ def of_system() -> str:
 
 
 def of_instance(name: str) -> str:
-    """For ``sage-sleepd@NAME``: as the unit has it, and said here too, so that sleepctl finds it."""
+    """For ``sage-sleepd@NAME``: as the unit has it, and written here too, so that sleepctl finds it."""
     return _elsewhere(f"/var/lib/sage-sleepd-{name}", f"/run/sage-sleepd-{name}/sleepd.sock", "sage-sleepd")
 
 

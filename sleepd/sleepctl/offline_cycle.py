@@ -1,4 +1,4 @@
-"""One cycle as its files tell it, for when the daemon is not running; the texts come from the buffer itself.
+"""One cycle as read from its files, for when the daemon is not running; the texts come from the buffer itself.
 
 What only the ledger knows is missing: figures that were added by hand, and the later comparison of a champion.
 """
@@ -24,7 +24,7 @@ from sleepd.protocol.conversion import converted
 from sleepd.protocol.status import CycleDetail, CycleSummary
 
 LARGEST_BYTES = 64 * 2**20
-"""Of a buffer that is read here: a larger one would take more memory than somebody who only looks has to spare."""
+"""Of a buffer that is read here: a larger one would take more memory than a reader's command should use."""
 
 _NAME: Final = re.compile(r"cycle_(\d{3,9})")
 
@@ -32,7 +32,7 @@ _T = TypeVar("_T")
 
 
 def read_detail(state: Path, summary: CycleSummary) -> CycleDetail:
-    """What ``summary`` says, and what stands in the cycle's directory, where there is one that can be read."""
+    """``summary`` and the documents in the cycle's directory, where they can be read."""
     directory = _directory(state, summary.cycle)
     lineage = _read(directory / LINEAGE_FILE, Lineage) if directory else None
     evaluation = _read(directory / EVALUATION_FILE, Evaluation) if directory else None
@@ -92,12 +92,12 @@ def _read(path: Path, kind: type[_T]) -> _T | None:
 
 
 def _undo(state: Path, summary: CycleSummary) -> str:
-    is_standing = summary.is_champion or (summary.state == State.PROMOTED and not summary.is_rolled_back)
-    return undo_command(summary.cycle, summary.state, is_standing=is_standing, champions=_champions(state))
+    is_active = summary.is_champion or (summary.state == State.PROMOTED and not summary.is_rolled_back)
+    return undo_command(summary.cycle, summary.state, is_active=is_active, champions=_champions(state))
 
 
 def _champions(state: Path) -> list[int]:
-    """Those that stand, as their files tell it: with their weights in the state directory, and not in ``retired/``."""
+    """The active ones, as read from their files: with their weights in the state directory, and not in ``retired/``."""
     found = []
     for weights in state.glob(f"cycle_*/{WEIGHTS_FILE}"):
         directory = weights.parent

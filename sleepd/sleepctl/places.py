@@ -22,17 +22,17 @@ class Places:
         state: ``--state``; empty: not given.
         config: ``--config``; empty: not given.
         environment: of the process.
-        say: takes a sentence for the owner.
+        note: shows a sentence to the operator.
     """
 
     def __init__(
-        self, *, socket: str, state: str, config: str, environment: Mapping[str, str], say: Callable[[str], None]
+        self, *, socket: str, state: str, config: str, environment: Mapping[str, str], note: Callable[[str], None]
     ) -> None:
         self._socket = socket
         self._state = state
         self._named_config = config
         self._environment = environment
-        self._say = say
+        self._note = note
 
     @property
     def socket(self) -> str:
@@ -55,7 +55,7 @@ class Places:
         """The configuration and where it came from, strictly; without a file, the built-in one and the environment.
 
         Raises:
-            ConfigError: a file cannot be read, or a file or a variable says something wrong.
+            ConfigError: a file cannot be read, or a file or a variable has an error.
         """
         from sleepd.config.layers import load
 
@@ -63,7 +63,7 @@ class Places:
 
     @cached_property
     def _guessed_config(self) -> Config:
-        """As :meth:`load_config`, but a file that nobody named does not keep the owner from the daemon."""
+        """As :meth:`load_config`, but a file that nobody named does not keep the operator from the daemon."""
         try:
             return self.load_config().config
         except ConfigError as error:
@@ -71,5 +71,5 @@ class Places:
                 raise
             from sleepd.config.layers import load
 
-            self._say(f"note: {error.message}; looking for the daemon in the default place (mend: {error.hint})")
+            self._note(f"note: {error.message}; looking for the daemon in the default place (fix: {error.hint})")
             return load(None, environment=self._environment).config

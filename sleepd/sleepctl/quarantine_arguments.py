@@ -7,19 +7,19 @@ import argparse
 ACTIONS = ("list", "show", "release", "drop", "reset")
 
 QUARANTINE_EPILOG = """\
-Kept from training are: replies that run in a loop or ask one question after the
-other, near-duplicates of what came before, secrets, what was said under an
-adapter that was rolled back, and personal data where the configuration has
+Excluded from training are: replies that run in a loop or ask one question after
+the other, near-duplicates of earlier replies, secrets, what was recorded under
+an adapter that was rolled back, and personal data if the configuration has
 quarantine.personal_data = "set_aside".
 
-list     who is in, why and since when; the default
+list     which experiences, why and since when; the default
 show     one of them with its whole text
-release  it may be trained, whatever was found in this text
-drop     it is never trained or replayed again; not only one that is in
-reset    take a release or a drop back
+release  allow training, whatever was found in this text
+drop     never train or replay it again; also for one not in quarantine
+reset    undo a release or a drop
 
-All but list need the operator group. What was trained before stays trained:
-sleepctl rollback."""
+All but list need the operator group. An experience that was already trained
+stays trained until: sleepctl rollback."""
 
 
 def add_quarantine(command: argparse.ArgumentParser) -> None:

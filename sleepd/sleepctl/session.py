@@ -34,11 +34,11 @@ class Session(NamedTuple):
         with Client(self.places.socket, timeout) as client:
             return client.call(request, kind)
 
-    def say_offline(self, absent: DaemonNotRunning, written_at: datetime) -> ExitCode:
+    def note_offline(self, absent: DaemonNotRunning, written_at: datetime) -> ExitCode:
         """That what is shown comes from disk, how old it is, and how to start the daemon; returns the exit code."""
         age = ago(written_at, self.clock.now())
-        self.console.say(f"the daemon is not running; this is what it last wrote, {age}")
-        self.console.say(f"hint: {absent.hint}")
+        self.console.note(f"the daemon is not running; this is what it last wrote, {age}")
+        self.console.note(f"hint: {absent.hint}")
         return ExitCode.NOT_RUNNING
 
 

@@ -10,7 +10,7 @@ _SECONDS = 10.0
 
 
 def answer_of(name: str, *arguments: str) -> str | None:
-    """What the program says on stdout; None: it is not installed, refuses, or hangs."""
+    """The program's output on stdout; None: it is not installed, refuses, or hangs."""
     program = shutil.which(name)
     if program is None:
         return None

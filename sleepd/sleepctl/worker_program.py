@@ -42,7 +42,7 @@ def ask_worker(
         stdin: what it reads.
 
     Raises:
-        NoAnswer: it cannot be started, hangs, or says something else.
+        NoAnswer: it cannot be started, hangs, or answers something else.
     """
     become = _identity(user)
     try:

@@ -17,7 +17,7 @@ from sleepd.buffer.experience import Experience, experience_key
 from sleepd.errors import DECODE_ERRORS, CheckpointInvalid
 from sleepd.files import read_document
 from sleepd.policy.holdout import rank
-from sleepd.protocol.job import Job, decode_lessons
+from sleepd.protocol.job import Job, decode_examples
 
 RESERVOIR_FILE: Final = "reservoir.jsonl"
 MAX_BYTES: Final = 8 * 1024 * 1024
@@ -51,10 +51,10 @@ def next_reservoir(job: Job, staging: Path) -> dict[str, bytes]:
     """
     if not job.reservoir:
         return {}
-    lessons = decode_lessons(read_document(staging / "work" / "experiences.jsonl"))
+    examples = decode_examples(read_document(staging / "work" / "experiences.jsonl"))
     trained = (
         Experience(id=one.id, prompt=one.prompt, response=one.response, salience=one.salience, unmasked=one.unmasked)
-        for one in lessons
+        for one in examples
         if one.role != "holdout"
     )
     older = read_reservoir(Path(job.parent)) if job.parent else []

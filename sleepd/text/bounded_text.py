@@ -1,4 +1,4 @@
-"""Text of any length and shape, looked at in time that grows with its length alone. Pure.
+"""Text of any length and shape, searched in time that grows with its length alone. Pure.
 
 Three things make the usual functions slow. ``unicodedata.normalize`` sorts each run of combining marks by insertion,
 which is quadratic in the run (half a megabyte of them: minutes), and holds the interpreter meanwhile. A pattern with
@@ -32,7 +32,7 @@ OVERLAP: Final = 300
 _JOINER: Final = "\u034f"
 """Combining grapheme joiner: invisible, and no mark is sorted past it."""
 _MOST_SEARCHED: Final = 64
-"""Characters behind a slice's end among which a place to cut is looked for."""
+"""Characters behind a slice's end among which a place to cut is searched."""
 _SPACES: Final = re.compile(rf"\s{{{MOST_SPACES + 1},}}")
 _BLOCKS: Final = (range(0x300, 0x3400), range(0xA000, 0xAC00), range(0xF900, 0x20000), range(0xE0000, 0xE0200))
 """Between these are ideographs and Hangul syllables, none of which is a mark or joins the character before it."""

@@ -79,7 +79,7 @@ def without_gaps(text: str) -> str:
 
 
 def decoded(text: str) -> Iterator[str]:
-    """What the encoded runs of a text say, where that is readable: Base64, hexadecimal, percent and backslash."""
+    """The content of the encoded runs of a text, where it is readable: Base64, hexadecimal, percent and backslash."""
     if _PERCENT.search(text):
         yield unquote(text, errors="ignore")
     if _ESCAPED.search(text):

@@ -1,4 +1,4 @@
-"""Secrets that a sentence, a setting, a header or a command tells: known by the words beside them. Pure.
+"""Secrets with a label: a word beside them in a sentence, a setting, a header or a command names them. Pure.
 
 A word for it ("the password", "пароль", ``DB_PASS``), little between, and a value that is none of the words with which
 one explains, demands or leaves out a password. All patterns are for one line of bounded length.
@@ -14,7 +14,7 @@ from typing import Final
 from .token_patterns import is_by_chance
 
 MIN_CHARACTERS: Final = 8
-"""Nothing shorter is a secret that could be told from a word."""
+"""A shorter secret cannot be distinguished from a word."""
 MIN_CHANCE_BITS: Final = 2.8
 """Entropy of the characters of a session's number or a key; words of that length have less, or no digit."""
 PLACEHOLDER: Final = re.compile(
@@ -28,7 +28,7 @@ _EXPLAINS: Final = frozenset(
     minute minutes sec seconds rule rules policy hash hashed required optional cost rounds bit bits better strong weak
     only any all mindestens zeichen caracteres caractères символов""".split()  # noqa: SIM905 - words to read
 )
-"""Words with which one says what a password is like: ``at_least_8_characters`` is none."""
+"""Words that describe a password instead of being one: ``at_least_8_characters`` is none."""
 _PIECES: Final = re.compile(r"[^\W_]+")
 _SYMBOL: Final = re.compile(r"[A-Za-z0-9][!#$%&*^~?]+[A-Za-z0-9]")
 _NUMBERED: Final = re.compile(r"[A-Z]{0,4}[a-z]*\d+[a-z]?")
@@ -59,17 +59,17 @@ _IS: Final = (
 _OPEN: Final = r"\s{0,4}[\"'`“„«「]{0,2}"
 _VALUE: Final = r"([!#-&(-+\--:<-_a-~]{6,80})"
 """Printable ASCII without quotes, comma, semicolon: a line in another script gives only its password."""
-_TOLD: Final = re.compile(
+_LABELLED: Final = re.compile(
     rf"(?i)({_NAMES})(?:_\w{{1,20}}|\w{{0,2}}[\"'`]?)((?:\s[^\s:=.,;]{{1,15}}){{0,4}}?){_IS}{_OPEN}{_VALUE}"
 )
-_TOLD_CJK: Final = re.compile(rf"(?:{_CJK})[^!-~]{{0,8}}[:=]?{_OPEN}{_VALUE}")
+_LABELLED_CJK: Final = re.compile(rf"(?:{_CJK})[^!-~]{{0,8}}[:=]?{_OPEN}{_VALUE}")
 _NAME: Final = re.compile(
     rf"(?i){_NAMES}|{_CJK}"
     r"|\b(?:log ?in|log(?:ged)? on|sign ?in|unlocks?|user(?:name)?|admin|root|wi-?fi|wlan|ssid|vpn)\b"
 )
 """Beside one of these a word that looks like a password by itself is one."""
-_REACH_BEFORE: Final = 48
-_REACH_AFTER: Final = 80
+_SPAN_BEFORE: Final = 48
+_SPAN_AFTER: Final = 80
 _BESIDE: Final = re.compile(r"[!#-&*+\--:=?-Z^-z~]{8,80}")
 _WEAK: Final = re.compile(r"(?i)^(?:pass|pw|cred|token|[ _-]?secret$|clave|schlüssel|ключ|секрет|parola|κωδικός)s?$")
 """Words that have another meaning: what stands behind them must look like a password."""
@@ -132,28 +132,28 @@ _RECOVERY: Final = re.compile(
     r"|wiederherstellungs|codes? de secours|códigos? de (?:recuperación|respaldo)|резервные коды)"
 )
 _CODES: Final = re.compile(r"(?i)\b(?:[a-z0-9]{4,8}(?:-[a-z0-9]{4,8}){1,7}|\d{4} ?\d{4}|[a-z0-9]{6,12})\b")
-_RECOVERY_REACH: Final = 500
+_RECOVERY_SPAN: Final = 500
 MIN_CODES: Final = 3
 _LONG_KEY: Final = re.compile(r"\b(?:\d{6}-){5,7}\d{6}\b")
 
 
-def find_told(line: str) -> str:
-    """The kind of the first secret that a line tells; empty: it tells none."""
-    if _tells_password(line):
+def find_labelled(line: str) -> str:
+    """The kind of the first labelled secret in a line; empty: there is none."""
+    if _is_labelled_password(line):
         return "Password or Key in Words"
     if any(_is_phrase(found[1]) for found in _QUOTED.finditer(line)):
         return "Passphrase"
-    if _tells_network_key(line):
+    if _is_network_key(line):
         return "Network Key"
     return _find_in_protocol(line) or _find_pin(line)
 
 
-def _tells_password(line: str) -> bool:
-    for found in _TOLD.finditer(line):
+def _is_labelled_password(line: str) -> bool:
+    for found in _LABELLED.finditer(line):
         is_weak = bool(found[2] and _WEAK.search(found[1]))
         if _is_strong(found[3]) or (not is_weak and _is_password(found[3])):
             return True
-    if any(_is_password(found[1]) for way in (_TOLD_CJK, _PAIR) for found in way.finditer(line)):
+    if any(_is_password(found[1]) for way in (_LABELLED_CJK, _PAIR) for found in way.finditer(line)):
         return True
     if any(_is_password(found[found.lastindex or 0]) for found in _IN_CODE.finditer(line)):
         return True
@@ -167,7 +167,7 @@ def _stands_beside(line: str) -> bool:
         return False
     names = [(found.start(), found.end()) for found in _NAME.finditer(line)]
     return any(
-        -_REACH_BEFORE <= place - start <= 0 or 0 <= place - end <= _REACH_AFTER
+        -_SPAN_BEFORE <= place - start <= 0 or 0 <= place - end <= _SPAN_AFTER
         for place in strong
         for start, end in names
     )
@@ -177,8 +177,8 @@ def find_recovery_codes(text: str) -> bool:
     """Whether some codes stand behind a word for recovery codes, in a text of several lines."""
     place = 0
     while called := _RECOVERY.search(text, place):
-        near = text[called.start() : called.start() + _RECOVERY_REACH]
-        place = called.start() + _RECOVERY_REACH // 2
+        near = text[called.start() : called.start() + _RECOVERY_SPAN]
+        place = called.start() + _RECOVERY_SPAN // 2
         codes = [
             each
             for each in _CODES.findall(near)
@@ -189,7 +189,7 @@ def find_recovery_codes(text: str) -> bool:
     return False
 
 
-def _tells_network_key(line: str) -> bool:
+def _is_network_key(line: str) -> bool:
     if found := _WIFI_CODE.search(line):
         return not PLACEHOLDER.search(found[1])
     if not _NETWORK.search(line) or not _KEY_WORD.search(line):
@@ -206,7 +206,7 @@ def _is_mixed(piece: str) -> bool:
 
 
 def _find_in_protocol(line: str) -> str:
-    """What programs say to each other: headers, cookies, addresses, commands."""
+    """What programs send to each other: headers, cookies, addresses, commands."""
     for kind, way, is_it in (
         ("Authorization Header", _HEADER, lambda value: not PLACEHOLDER.search(value)),
         ("Authorization Header", _OWN_HEADER, _has_entropy),
@@ -222,12 +222,12 @@ def _find_in_protocol(line: str) -> str:
 
 
 def _find_pin(line: str) -> str:
-    is_told = any(found[1] not in _COMMON_PINS for found in _PIN.finditer(line))
-    return "PIN in Words" if is_told else ""
+    is_labelled = any(found[1] not in _COMMON_PINS for found in _PIN.finditer(line))
+    return "PIN in Words" if is_labelled else ""
 
 
 def _is_password(value: str) -> bool:
-    """Whether a value of which it is said may be the password itself, rather than a word about it."""
+    """Whether a labelled value may be the password itself, rather than a word about it."""
     value = value.rstrip(".!?)*:")
     if len(value) < MIN_CHARACTERS or PLACEHOLDER.search(value) or not is_secret_value(value):
         return False

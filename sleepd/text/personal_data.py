@@ -1,7 +1,7 @@
 """Personal data in a text: e-mail addresses, telephone and card numbers, IBANs, IP addresses, streets. Pure.
 
 What has a check (cards by Luhn, IBANs by mod 97, addresses by their parser) is taken only if it passes. Names,
-birthdays and what a sentence tells without such a form are not found. A text is looked at in pieces of bounded length,
+birthdays and data without such a form are not found. A text is searched in pieces of bounded length,
 and no pattern takes longer than its piece is long.
 """
 
@@ -110,7 +110,7 @@ def find_personal(text: str) -> Counter[str]:
     return masked(text)[1]
 
 
-def told(found: Counter[str]) -> str:
+def counts_text(found: Counter[str]) -> str:
     """The counts in words: ``2 e-mail, 1 telephone``."""
     return ", ".join(f"{number} {kind}" for kind, number in found.most_common())
 

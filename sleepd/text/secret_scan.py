@@ -12,7 +12,7 @@ from typing import Final
 
 from .bounded_text import short_lines
 from .hidden_forms import MAX_DEPTH, decoded, plain, spelled, without_gaps
-from .labelled_secrets import MIN_CHARACTERS, PLACEHOLDER, find_recovery_codes, find_told, is_secret_value
+from .labelled_secrets import MIN_CHARACTERS, PLACEHOLDER, find_labelled, find_recovery_codes, is_secret_value
 from .seed_phrases import holds_seed_phrase
 from .token_patterns import find_cut_token, find_token
 
@@ -38,7 +38,7 @@ MOST_KEYWORDS: Final = 12
 SHORT_PIECE: Final = 100
 """Characters; each half of a piece is in two of them."""
 MOST_CHARACTERS: Final = 200_000
-"""Of one text; a longer one is set aside unread."""
+"""Of one text; a longer one is skipped unread."""
 
 
 def _for_the_library(line: str) -> Iterator[str]:
@@ -73,7 +73,7 @@ class SecretFinder:
     def find(self, text: str) -> str:
         """The kind of the first secret in a text, such as ``AWS Access Key``; empty: there is none.
 
-        A kind of what stands there in another form has that said: ``AWS Access Key, encoded``.
+        The kind of a secret in another form names that form: ``AWS Access Key, encoded``.
         """
         text = plain(text[:MOST_CHARACTERS])
         if kind := self._find_in(text):
@@ -102,7 +102,7 @@ class SecretFinder:
         return "Seed Phrase" if holds_seed_phrase(text) else ""
 
     def _find_in_line(self, line: str) -> str:
-        if kind := find_token(line) or find_told(line):
+        if kind := find_token(line) or find_labelled(line):
             return kind
         for found in (each for part in _for_the_library(line) for each in self._scan_line(part)):
             kind, value = str(getattr(found, "type", "secret")), str(getattr(found, "secret_value", None) or "")

@@ -1,7 +1,7 @@
 """Whether a text holds the words of a wallet (BIP-39): whoever has them has what is in it. Pure, but for its list.
 
 The list of English words is that of BIP-0039 (its licence stands beside it). Twelve words of it in a row are
-rare in prose, and only one such row in sixteen has the right checksum; beside a word that says what they are, the
+rare in prose, and only one such row in sixteen has the right checksum; beside a word that names them, the
 checksum is not asked for. Phrases in other languages are not found.
 """
 

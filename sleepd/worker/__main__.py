@@ -15,7 +15,7 @@ import traceback
 from pathlib import Path
 
 from sleepd.errors import ProtocolError
-from sleepd.protocol.job import Failure, Hello, Report, decode_job, decode_lessons
+from sleepd.protocol.job import Failure, Hello, Report, decode_examples, decode_job
 from sleepd.version import VERSION
 
 from .channel import Channel
@@ -68,7 +68,7 @@ def _outcome(channel: Channel, staging: Path) -> Report | Failure:
 def _work(channel: Channel, staging: Path) -> Report:
     try:
         job = decode_job((staging / "work" / "job.json").read_bytes())
-        lessons = decode_lessons((staging / "work" / "experiences.jsonl").read_bytes())
+        examples = decode_examples((staging / "work" / "experiences.jsonl").read_bytes())
     except OSError as error:
         raise GiveUp("bad_job", f"the job cannot be read: {error}", "the daemon writes it before it starts") from error
     except ProtocolError as error:
@@ -77,7 +77,7 @@ def _work(channel: Channel, staging: Path) -> Report:
         # Only now: the daemon has been greeted, and importing torch takes seconds.
         from .run import run
 
-    return run(job, lessons, channel)
+    return run(job, examples, channel)
 
 
 if __name__ == "__main__":

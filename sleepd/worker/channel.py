@@ -50,16 +50,16 @@ class Channel:
                 raise DaemonGone from error
 
     def progress(self, message: Progress) -> None:
-        """Say where the work stands; the heartbeat.
+        """Report the progress; the heartbeat.
 
         Raises:
             Stopped: SIGTERM came since the last call.
             DaemonGone: the other end is closed.
         """
         self.check()
-        self._say(message)
+        self._send_progress(message)
 
-    def _say(self, message: Progress) -> None:
+    def _send_progress(self, message: Progress) -> None:
         self._last, self._last_at = message, time.monotonic()
         self.send(message)
 
@@ -70,7 +70,7 @@ class Channel:
             DaemonGone: the other end is closed.
         """
         if time.monotonic() - self._last_at >= BEAT_SECONDS:
-            self._say(self._last)
+            self._send_progress(self._last)
 
     def doing(self, what: str, *, seconds: float = 0.0) -> None:
         """What the loading phase does from now on, in words that end "while it …".
@@ -92,7 +92,7 @@ class Channel:
             raise Stopped
 
     def notice(self, event: str, text: str, *, warning: bool = False) -> None:
-        """Say something worth a log line, and keep it for the report. Said twice, it is sent once."""
+        """Report something worth a log line, and keep it for the report. A repeated notice is sent once."""
         notice = Notice(event=event, text=text, level="warning" if warning else "info")
         if notice in self.notices:
             return
@@ -130,7 +130,7 @@ class Channel:
             with contextlib.suppress(DaemonGone):
                 while not done.wait(BEAT_SECONDS):
                     if movement.has_moved() or time.monotonic() < self._allowed_until:
-                        self._say(self._last)
+                        self._send_progress(self._last)
 
         thread = threading.Thread(target=beat, name="loading-beat", daemon=True)
         self._is_loading = True

@@ -76,7 +76,7 @@ def _chat(given: argparse.Namespace) -> dict[str, Any]:
     except GiveUp as error:
         return {"chat_problem": error.message, "chat_hint": error.hint}
     except (ImportError, OSError) as error:
-        return {"chat_problem": f"not looked at: {error}", "chat_hint": "see device and model"}
+        return {"chat_problem": f"not checked: {error}", "chat_hint": "see device and model"}
 
 
 if __name__ == "__main__":

@@ -59,7 +59,7 @@ class Phases:
         self.seconds: dict[str, float] = {}
         """Wall time by phase, of those that are over."""
         self.device = ""
-        """As it is described to the owner."""
+        """As it is described to the operator."""
         self._current: Phase = "loading"
         self._started = time.monotonic()
 
@@ -68,7 +68,7 @@ class Phases:
         """The body is that phase."""
         self._current = phase
         self._started = time.monotonic()
-        self.tell()
+        self.report()
         yield
         self.seconds = self.spent()
 
@@ -80,14 +80,14 @@ class Phases:
     def measured(self, tokens: int) -> None:
         """So many tokens went through the model."""
         self.pace.did(FORWARD * tokens)
-        self.tell()
+        self.report()
 
     def generated(self, tokens: int) -> None:
         """One step of generation computed so many tokens."""
         self.pace.did(DECODING_WORK + tokens)
-        self.tell()
+        self.report()
 
-    def tell(self) -> None:
+    def report(self) -> None:
         """The heartbeat.
 
         Raises:

@@ -10,7 +10,7 @@ import msgspec
 import torch
 
 from sleepd.protocol.evidence import ChatContract, Drift, Evidence, LossPair, Probation, Relevance
-from sleepd.protocol.job import Job, Lesson, Notice, Reply, Report, TrainingCheck
+from sleepd.protocol.job import Job, Notice, Reply, Report, TrainingCheck, TrainingExample
 
 from .data.examples import Encoded
 from .evaluation import comparison
@@ -24,8 +24,8 @@ SAMPLED = 16
 
 
 @dataclass
-class Exchanges:
-    """The experiences and the general exchanges as sequences of one greatest length."""
+class EncodedExamples:
+    """The experiences and the reference answers as token sequences, none longer than ``max_tokens``."""
 
     max_tokens: int
     trained: list[Encoded]
@@ -33,14 +33,14 @@ class Exchanges:
     """Those that judge."""
     stopping: list[Encoded]
     """Held-out ones that say when to stop, and so may not judge."""
-    general: list[Encoded]
-    """On which the adapter is held to the base."""
+    reference_examples: list[Encoded]
+    """On which training is regularised towards the base (KL)."""
     monitor: list[Encoded]
-    """On which its drift is watched while it trains."""
+    """On which its drift is monitored while it trains."""
     taught: list[tuple[Encoded, Encoded]]
     """Of some trained ones, the reply after its own prompt and after another."""
     probes: list[Encoded]
-    """On which its drift is measured; no step and no look depends on them."""
+    """On which its drift is measured; no training step and no validation check depends on them."""
 
     @property
     def truncated(self) -> int:
@@ -52,11 +52,11 @@ class Exchanges:
         """Those of the trained ones that are measured."""
         return chosen(self.trained, SAMPLED)
 
-    def answered_in(self, references: Collection[str]) -> Exchanges:
-        """The same without general exchanges that have no reference: the base had no time for them then."""
+    def answered_in(self, references: Collection[str]) -> EncodedExamples:
+        """The same without reference answers that have no logits: the base had no time for them then."""
         return replace(
             self,
-            general=[one for one in self.general if one.id in references],
+            reference_examples=[one for one in self.reference_examples if one.id in references],
             monitor=[one for one in self.monitor if one.id in references],
             probes=[one for one in self.probes if one.id in references],
         )
@@ -75,7 +75,7 @@ class Before(msgspec.Struct, frozen=True, kw_only=True):
     parent_answers: Answers
     """Those of the base where there is none."""
     parent_metrics: dict[str, float] | None
-    """Of the owner's command; None: it gave none."""
+    """Of the operator's command; None: it gave none."""
     probation: Probation | None
     relevance: Relevance
 
@@ -99,13 +99,13 @@ class Proof:
 
 
 @dataclass
-class Lessons:
+class SplitExamples:
     """The experiences of the job by what becomes of them."""
 
-    to_train: list[Lesson]
-    to_hold_out: list[Lesson]
+    to_train: list[TrainingExample]
+    to_hold_out: list[TrainingExample]
     """Those that judge."""
-    to_stop: list[Lesson]
+    to_stop: list[TrainingExample]
     """Held-out ones that say when to stop."""
 
 
@@ -125,9 +125,9 @@ class Finished:
     """A cycle at its end, part by part."""
 
     job: Job
-    lessons: Lessons
+    examples: SplitExamples
     setting: Setting
-    exchanges: Exchanges
+    encoded: EncodedExamples
     before: Before
     training: Training
     after: After
@@ -136,31 +136,31 @@ class Finished:
 
 def make_report(cycle: Finished) -> Report:
     """All figures of one cycle."""
-    setting, exchanges, training = cycle.setting, cycle.exchanges, cycle.training
-    trainable = {one.id for one in exchanges.trained}
-    learned = [lesson for lesson in cycle.lessons.to_train if lesson.id in trainable]
+    setting, encoded, training = cycle.setting, cycle.encoded, cycle.training
+    trainable = {one.id for one in encoded.trained}
+    learned = [example for example in cycle.examples.to_train if example.id in trainable]
     return Report(
         base_fingerprint=setting.fingerprint,
         device=setting.device.description,
         dtype=str(setting.device.dtype).removeprefix("torch."),
-        trained=sum(lesson.role == "train" for lesson in learned),
-        replayed=sum(lesson.role == "replay" for lesson in learned),
-        held_out=len(exchanges.held_out),
-        truncated=exchanges.truncated,
+        trained=sum(example.role == "train" for example in learned),
+        replayed=sum(example.role == "replay" for example in learned),
+        held_out=len(encoded.held_out),
+        truncated=encoded.truncated,
         tokens=training.tokens,
         supervised_tokens=training.supervised_tokens,
         epochs=training.epochs,
         steps=training.steps,
         learning_rate=cycle.job.strategy.learning_rate,
-        avg_salience=sum(lesson.salience for lesson in learned) / len(learned),
+        avg_salience=sum(example.salience for example in learned) / len(learned),
         epoch_losses=training.epoch_losses,
-        trained_measured=len(exchanges.sampled),
-        train_before=_mean(cycle.before.parent, exchanges.sampled),
-        train_after=_mean(cycle.after.losses, exchanges.sampled),
-        holdout_base=_mean(cycle.before.base, exchanges.held_out),
-        holdout_before=_mean(cycle.before.parent, exchanges.held_out),
-        holdout_after=_mean(cycle.after.losses, exchanges.held_out),
-        holdout=[_pair(one.id, cycle.before, cycle.after.losses) for one in exchanges.held_out],
+        trained_measured=len(encoded.sampled),
+        train_before=_mean(cycle.before.parent, encoded.sampled),
+        train_after=_mean(cycle.after.losses, encoded.sampled),
+        holdout_base=_mean(cycle.before.base, encoded.held_out),
+        holdout_before=_mean(cycle.before.parent, encoded.held_out),
+        holdout_after=_mean(cycle.after.losses, encoded.held_out),
+        holdout=[_pair(one.id, cycle.before, cycle.after.losses) for one in encoded.held_out],
         checks=cycle.proof.checks,
         replies=_replies(cycle),
         notices=setting.notices,
@@ -168,7 +168,7 @@ def make_report(cycle: Finished) -> Report:
         tokens_per_second=training.tokens_per_second,
         peak_memory_bytes=_peak_memory_bytes(setting.device),
         lora_shape=cycle.proof.lora_shape,
-        stopping=len(exchanges.stopping),
+        stopping=len(encoded.stopping),
         kept_step=training.kept_step,
         evidence=_evidence(cycle),
         chat=setting.chat,
@@ -176,18 +176,18 @@ def make_report(cycle: Finished) -> Report:
 
 
 def _replies(cycle: Finished) -> list[Reply]:
-    asked = pick_for_replies(cycle.lessons.to_hold_out)
+    asked = pick_for_replies(cycle.examples.to_hold_out)
     return comparison.holdout_replies(asked, cycle.before.parent_answers, cycle.after.answers)
 
 
 def _evidence(cycle: Finished) -> Evidence:
-    job, exchanges, before, after = cycle.job, cycle.exchanges, cycle.before, cycle.after
-    asked = questions(cycle.lessons.to_hold_out, job.questions)
+    job, encoded, before, after = cycle.job, cycle.encoded, cycle.before, cycle.after
+    asked = questions(cycle.examples.to_hold_out, job.questions)
     said = (before.base_answers, before.parent_answers, after.answers)
     drift = None
     if before.parent_drift is not None and after.drift is not None:
-        tokens = sum(one.supervised for one in exchanges.probes)
-        drift = Drift(prompts=len(exchanges.probes), tokens=tokens, parent=before.parent_drift, candidate=after.drift)
+        tokens = sum(one.supervised for one in encoded.probes)
+        drift = Drift(prompts=len(encoded.probes), tokens=tokens, parent=before.parent_drift, candidate=after.drift)
     return Evidence(
         noise_floor=before.noise_floor,
         drift=drift,

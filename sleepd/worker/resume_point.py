@@ -62,7 +62,7 @@ class ResumePoint:
     tensors: dict[str, torch.Tensor]
 
     def references(self) -> dict[str, Reference]:
-        """What the base says to each general prompt, by the prompt's id."""
+        """The base's logits for each reference prompt, by the prompt's id."""
         ids = [name.removeprefix(_TOKENS) for name in self.tensors if name.startswith(_TOKENS)]
         return {
             id_: Reference(self.tensors[f"{_TOKENS}{id_}"], self.tensors[f"{_LOG_PROBABILITIES}{id_}"]) for id_ in ids

@@ -41,13 +41,13 @@ from pathlib import Path
 import torch
 from transformers.utils import logging as transformers_logging
 
-from sleepd.protocol.job import RESUME_POINT, Job, Lesson, Report, TrainingCheck
+from sleepd.protocol.job import RESUME_POINT, Job, Report, TrainingCheck, TrainingExample
 
 from .channel import Channel
 from .code_fingerprint import code_fingerprint
-from .data.examples import Encoded, encode_lessons
+from .data.examples import Encoded, encode_examples
 from .evaluation import loss_evaluator
-from .evaluation.loss_evaluator import Meter
+from .evaluation.loss_evaluator import LossEvaluator
 from .failure import GiveUp
 from .layer_heartbeat import beat_at_each_layer
 from .measure import Measurer
@@ -58,18 +58,18 @@ from .model.loading import Loaded, load
 from .model.losses import Reference
 from .model.out_of_memory import MemoryLimits, is_out_of_memory
 from .progress import Phases
-from .report import Before, Exchanges, Finished, Lessons, Proof, Setting, make_report
+from .report import Before, EncodedExamples, Finished, Proof, Setting, SplitExamples, make_report
 from .resume_point import Position, ResumePoint, ResumePoints, read_resume_point, reference_tensors, refuse_other
 from .training.adapter_weights import AdapterWeights
 from .training.batches import Batches, TrainingSet
 from .training.best_weights import BestWeights
-from .training.early_stopping import EarlyStopping, divide_holdout, tell_what_was_kept
+from .training.early_stopping import EarlyStopping, divide_holdout, report_what_was_kept
 from .training.heartbeat import TrainingHeartbeat
 from .training.outcome import Training
 from .training.train import Trainer
 
 
-def run(job: Job, lessons: list[Lesson], channel: Channel) -> Report:
+def run(job: Job, examples: list[TrainingExample], channel: Channel) -> Report:
     """Train and measure; the adapter stands in ``job.staging`` when this returns.
 
     Raises:
@@ -80,7 +80,7 @@ def run(job: Job, lessons: list[Lesson], channel: Channel) -> Report:
     transformers_logging.disable_progress_bar()
     transformers_logging.set_verbosity_error()
     try:
-        return _Cycle(job, lessons, channel).run()
+        return _Cycle(job, examples, channel).run()
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
@@ -90,15 +90,15 @@ def run(job: Job, lessons: list[Lesson], channel: Channel) -> Report:
 
 
 class _Cycle:
-    _meter: Meter
+    _evaluator: LossEvaluator
     """Of the loaded base."""
 
-    def __init__(self, job: Job, lessons: list[Lesson], channel: Channel) -> None:
+    def __init__(self, job: Job, examples: list[TrainingExample], channel: Channel) -> None:
         self._job = job
         self._channel = channel
-        judging, stopping = divide_holdout([lesson for lesson in lessons if lesson.role == "holdout"])
-        to_train = [lesson for lesson in lessons if lesson.role != "holdout"]
-        self._lessons = Lessons(to_train=to_train, to_hold_out=judging, to_stop=stopping)
+        judging, stopping = divide_holdout([example for example in examples if example.role == "holdout"])
+        to_train = [example for example in examples if example.role != "holdout"]
+        self._examples = SplitExamples(to_train=to_train, to_hold_out=judging, to_stop=stopping)
         self._phases = Phases(channel)
         self._limits = MemoryLimits(job.strategy.micro_batch_tokens, job.strategy.max_tokens, channel)
 
@@ -112,23 +112,23 @@ class _Cycle:
             self._channel.notice("personal_data_masked", self._job.masked)
         phases.device = loaded.device.description
         self._limits.keep_within(most_positions(loaded.model.config))
-        measurer = Measurer(self._job, self._lessons, loaded, self._limits, phases, self._channel)
-        self._meter = measurer.meter
+        measurer = Measurer(self._job, self._examples, loaded, self._limits, phases, self._channel)
+        self._evaluator = measurer.evaluator
         measured = measurer.before() if point is None else self._measured_before(measurer, point)
-        exchanges, before, references = measured
+        encoded, before, references = measured
         with phases.enter("training"):
             initial = adapter_tensors(loaded.model)
-            training = self._train(loaded, exchanges, before, references, point)
+            training = self._train(loaded, encoded, before, references, point)
         with phases.enter("saving"):
             checks = [loss_evaluator.supervised_check(training.supervised_tokens), self._changed(loaded, initial)]
-            checks.append(self._save(loaded, exchanges))
+            checks.append(self._save(loaded, encoded))
         with phases.enter("evaluating"):
-            after = measurer.after(exchanges, before, references)
+            after = measurer.after(encoded, before, references)
         losses = [*before.base.values(), *before.parent.values(), *after.losses.values()]
         checks.append(loss_evaluator.require_finite([one.total for one in losses] + training.epoch_losses))
         proof = Proof(checks, shape(adapter_tensors(loaded.model)))
         setting = Setting(loaded.fingerprint, loaded.device, loaded.contract, phases.seconds, self._channel.notices)
-        return make_report(Finished(self._job, self._lessons, setting, exchanges, before, training, after, proof))
+        return make_report(Finished(self._job, self._examples, setting, encoded, before, training, after, proof))
 
     # Going on after a break
 
@@ -153,63 +153,63 @@ class _Cycle:
 
     def _measured_before(
         self, measurer: Measurer, point: ResumePoint
-    ) -> tuple[Exchanges, Before, dict[str, Reference]]:
+    ) -> tuple[EncodedExamples, Before, dict[str, Reference]]:
         """What the interrupted worker had measured."""
         position = point.position
         self._limits.max_tokens = position.measured_max_tokens
         references = point.references()
         with self._phases.enter("preparing"):
-            exchanges = measurer.encode().answered_in(references)
+            encoded = measurer.encode().answered_in(references)
         self._limits.max_tokens, self._limits.micro_batch_tokens = position.max_tokens, position.micro_batch_tokens
-        measurer.meter.packed = position.is_packed
-        measurer.plan(exchanges, steps_done=position.training.steps)
-        return exchanges, position.before, references
+        measurer.evaluator.packed = position.is_packed
+        measurer.plan(encoded, steps_done=position.training.steps)
+        return encoded, position.before, references
 
     # Training and saving
 
     def _train(
         self,
         loaded: Loaded,
-        exchanges: Exchanges,
+        encoded: EncodedExamples,
         before: Before,
         references: dict[str, Reference],
         point: ResumePoint | None,
     ) -> Training:
-        self._meter.may_shorten = False
+        self._evaluator.may_shorten = False
         if self._job.parent and self._job.strategy.lineage == "retrain":
             restart_adapter(loaded.model, self._job.seed)
-        trainer = self._trainer(loaded, exchanges, references)
+        trainer = self._trainer(loaded, encoded, references)
         if point is not None:
             trainer.restore(point.tensors, point.position.training)
 
         def state() -> tuple[Position, dict[str, torch.Tensor]]:
-            position = self._position(loaded, exchanges, before, trainer.done)
+            position = self._position(loaded, encoded, before, trainer.done)
             return position, trainer.state() | reference_tensors(references)
 
         points = ResumePoints(self._resume_path, self._job.resume_point_seconds, state, self._channel)
         with points:
             training = trainer.run(points.after_step)
-        tell_what_was_kept(training.checks, training.scaled_down, self._drift_budget, self._channel)
+        report_what_was_kept(training.checks, training.scaled_down, self._drift_budget, self._channel)
         return training
 
-    def _trainer(self, loaded: Loaded, exchanges: Exchanges, references: dict[str, Reference]) -> Trainer:
+    def _trainer(self, loaded: Loaded, encoded: EncodedExamples, references: dict[str, Reference]) -> Trainer:
         def encode(max_tokens: int) -> list[Encoded]:
-            if max_tokens == exchanges.max_tokens:
-                return exchanges.trained
-            return encode_lessons(loaded.chat, self._lessons.to_train, max_tokens, self._channel)
+            if max_tokens == encoded.max_tokens:
+                return encoded.trained
+            return encode_examples(loaded.chat, self._examples.to_train, max_tokens, self._channel)
 
         strategy = self._job.strategy
         weights = AdapterWeights(loaded.model, loaded.device, strategy, self._job.seed)
         batches = Batches(
-            TrainingSet(exchanges.trained, encode, exchanges.general, references),
+            TrainingSet(encoded.trained, encode, encoded.reference_examples, references),
             self._limits,
             beside=strategy.kl_batch_size,
-            packed=self._meter.packed,
+            packed=self._evaluator.packed,
         )
         heartbeat = TrainingHeartbeat(self._channel, self._phases.pace, loaded.device.description)
-        meter = Meter(loaded.model, loaded.device, self._limits, heartbeat.checked)
-        meter.packed, meter.may_shorten = self._meter.packed, False
-        stopping = EarlyStopping(meter, exchanges.monitor, references, exchanges.stopping, self._drift_budget)
+        evaluator = LossEvaluator(loaded.model, loaded.device, self._limits, heartbeat.checked)
+        evaluator.packed, evaluator.may_shorten = self._evaluator.packed, False
+        stopping = EarlyStopping(evaluator, encoded.monitor, references, encoded.stopping, self._drift_budget)
         return Trainer(strategy, self._job.seed, weights, batches, heartbeat, BestWeights(weights, stopping))
 
     @property
@@ -217,15 +217,15 @@ class _Cycle:
         budget = self._job.strategy.drift_budget
         return math.inf if budget is None else budget
 
-    def _position(self, loaded: Loaded, exchanges: Exchanges, before: Before, done: Training) -> Position:
+    def _position(self, loaded: Loaded, encoded: EncodedExamples, before: Before, done: Training) -> Position:
         return Position(
             code=code_fingerprint(),
             base=loaded.fingerprint,
             device=loaded.device.kind,
-            measured_max_tokens=exchanges.max_tokens,
+            measured_max_tokens=encoded.max_tokens,
             max_tokens=self._limits.max_tokens,
             micro_batch_tokens=self._limits.micro_batch_tokens,
-            is_packed=self._meter.packed,
+            is_packed=self._evaluator.packed,
             before=before,
             training=done,
             notices=self._channel.notices,
@@ -240,12 +240,12 @@ class _Cycle:
             initial, adapter_tensors(model), adapted_norm(model), scale, expert_counts(model)
         )
 
-    def _save(self, loaded: Loaded, exchanges: Exchanges) -> TrainingCheck:
+    def _save(self, loaded: Loaded, encoded: EncodedExamples) -> TrainingCheck:
         """Save, and go on with what was read back: all that follows is measured on the adapter on disk."""
-        self._phases.tell()
-        probe = min(exchanges.trained, key=lambda one: len(one.ids))
-        trained = self._meter.logits(probe)
+        self._phases.report()
+        probe = min(encoded.trained, key=lambda one: len(one.ids))
+        trained = self._evaluator.logits(probe)
         staging = Path(self._job.staging)
         save_adapter(loaded.model, staging, loaded.base_directory)
         use_saved_adapter(loaded.model, staging)
-        return loss_evaluator.reload_check(trained, self._meter.logits(probe))
+        return loss_evaluator.reload_check(trained, self._evaluator.logits(probe))

@@ -7,33 +7,33 @@ from sleepd.protocol.job import Job
 from .data.examples import total_tokens
 from .evaluation.probe_generation import Questions
 from .progress import FORWARD, TRAINED
-from .report import Exchanges
-from .training.early_stopping import CHECKS
+from .report import EncodedExamples
+from .training.early_stopping import VALIDATION_CHECKS
 from .training.schedule import epoch_ends
 
 
-def measuring(job: Job, exchanges: Exchanges, asked: Questions) -> float:
+def measuring(job: Job, encoded: EncodedExamples, asked: Questions) -> float:
     """Before training: losses of base and parent, drift of the parent, replies of both."""
     models = 2 if job.parent else 1
-    held_out, sampled = total_tokens(exchanges.held_out), total_tokens(exchanges.sampled)
-    general, probes = total_tokens([*exchanges.general, *exchanges.monitor]), total_tokens(exchanges.probes)
-    taught = total_tokens(one for both in exchanges.taught for one in both)
-    return FORWARD * (general + models * (probes + held_out) + sampled + taught) + models * asked.work
+    held_out, sampled = total_tokens(encoded.held_out), total_tokens(encoded.sampled)
+    reference, probes = total_tokens([*encoded.reference_examples, *encoded.monitor]), total_tokens(encoded.probes)
+    taught = total_tokens(one for both in encoded.taught for one in both)
+    return FORWARD * (reference + models * (probes + held_out) + sampled + taught) + models * asked.work
 
 
-def training(job: Job, exchanges: Exchanges, *, steps_done: int) -> float:
-    """All steps that are left, and the looks between them."""
+def training(job: Job, encoded: EncodedExamples, *, steps_done: int) -> float:
+    """All steps that are left, and the validation checks between them."""
     strategy = job.strategy
-    general = total_tokens(exchanges.general)
-    beside = general * strategy.kl_batch_size / (strategy.batch_size * max(1, len(exchanges.general)))
-    ends = epoch_ends(strategy, exchanges.trained, job.seed)
-    steps, at_once = ends[-1], sum(one.sampling_share for one in exchanges.trained)
-    tokens = sum(len(one.ids) * one.sampling_share for one in exchanges.trained)
+    reference = total_tokens(encoded.reference_examples)
+    beside = reference * strategy.kl_batch_size / (strategy.batch_size * max(1, len(encoded.reference_examples)))
+    ends = epoch_ends(strategy, encoded.trained, job.seed)
+    steps, at_once = ends[-1], sum(one.sampling_share for one in encoded.trained)
+    tokens = sum(len(one.ids) * one.sampling_share for one in encoded.trained)
     work = TRAINED * len(ends) * (tokens + beside * at_once)
-    work += FORWARD * (CHECKS * total_tokens(exchanges.stopping) + total_tokens(exchanges.monitor))
+    work += FORWARD * (VALIDATION_CHECKS * total_tokens(encoded.stopping) + total_tokens(encoded.monitor))
     return work * (steps - steps_done) / steps
 
 
-def evaluating(exchanges: Exchanges, asked: Questions) -> float:
+def evaluating(encoded: EncodedExamples, asked: Questions) -> float:
     """After training: losses, drift and replies of the candidate."""
-    return FORWARD * sum(map(total_tokens, (exchanges.sampled, exchanges.held_out, exchanges.probes))) + asked.work
+    return FORWARD * sum(map(total_tokens, (encoded.sampled, encoded.held_out, encoded.probes))) + asked.work

@@ -13,7 +13,7 @@ import tempfile
 from pathlib import Path
 
 import msgspec
-from cycles import as_lesson, drift, is_holdout, read_experiences, run_cycle, show
+from cycles import as_example, drift, is_holdout, read_experiences, run_cycle, show
 
 from sleepd.config.strategies import find_strategy
 
@@ -38,27 +38,27 @@ def main() -> None:
     strategy = find_strategy(arguments.strategy)
     strategy = msgspec.convert({**msgspec.to_builtins(strategy), **changes}, type(strategy), strict=False)
     experiences = read_experiences(arguments.buffer, 0.6)
-    held_out = [as_lesson(one, "holdout") for one in experiences if is_holdout(one)]
+    held_out = [as_example(one, "holdout") for one in experiences if is_holdout(one)]
     learned = [one for one in experiences if not is_holdout(one)]
     cut = round(len(learned) * (1 - arguments.second_share))
-    first = [as_lesson(one, "train") for one in learned[:cut]]
-    second = [as_lesson(one, "train") for one in learned[cut:]]
-    replay = [as_lesson(one, "replay") for one in learned[:cut]][:: max(1, round(cut / (1 + len(second) / 2)))]
+    first = [as_example(one, "train") for one in learned[:cut]]
+    second = [as_example(one, "train") for one in learned[cut:]]
+    replay = [as_example(one, "replay") for one in learned[:cut]][:: max(1, round(cut / (1 + len(second) / 2)))]
     with tempfile.TemporaryDirectory() as scratch:
         models = arguments.models or Path(scratch, "models")
         adapters = [Path(scratch, "cycle_1"), Path(scratch, "cycle_2")]
         show("first cycle", _cycle(arguments, strategy, models, adapters[0], [*first, *held_out], None))
         if second:
-            lessons = [*second, *replay, *held_out]
-            show("second cycle", _cycle(arguments, strategy, models, adapters[1], lessons, adapters[0]))
+            examples = [*second, *replay, *held_out]
+            show("second cycle", _cycle(arguments, strategy, models, adapters[1], examples, adapters[0]))
         made = adapters if second else adapters[:1]
         drifts = drift(models, arguments.base, made, SYSTEM_PROMPT)
         print("drift on unseen general prompts, nats a token:", [round(one, 4) for one in drifts])
 
 
-def _cycle(arguments, strategy, models, staging, lessons, parent):
+def _cycle(arguments, strategy, models, staging, examples, parent):
     return run_cycle(
-        lessons,
+        examples,
         strategy,
         models,
         staging,

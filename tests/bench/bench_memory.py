@@ -38,7 +38,7 @@ from typing import Any
 import msgspec
 
 from sleepd.config.strategies import find_strategy
-from sleepd.protocol.job import Failure, Job, Lesson, Report, decode_message, encode
+from sleepd.protocol.job import Failure, Job, Report, TrainingExample, decode_message, encode
 
 ROOT = Path(__file__).parents[2]
 SHAPES: dict[str, dict[str, Any]] = {
@@ -155,19 +155,21 @@ def _measured(base: str, scratch: Path, tokens: int) -> int:
         evaluation_seconds=1.0,
     )
     (staging / "work/job.json").write_bytes(msgspec.json.encode(job))
-    (staging / "work/experiences.jsonl").write_bytes(b"".join(encode(one) for one in _lessons(tokens)))
+    (staging / "work/experiences.jsonl").write_bytes(b"".join(encode(one) for one in _examples(tokens)))
     try:
         return _run(staging).peak_memory_bytes
     finally:
         shutil.rmtree(staging)
 
 
-def _lessons(tokens: int) -> list[Lesson]:
+def _examples(tokens: int) -> list[TrainingExample]:
     """One that fills a row, for it is longer and is cut to it, and one held out."""
     reply = " ".join(f"word{number}" for number in range(2 * tokens))
     return [
-        Lesson(id="long", prompt="Tell me.", response=reply, salience=0.9, role="train"),
-        Lesson(id="held", prompt="Who are you?", response="I am a test of memory.", salience=0.9, role="holdout"),
+        TrainingExample(id="long", prompt="Tell me.", response=reply, salience=0.9, role="train"),
+        TrainingExample(
+            id="held", prompt="Who are you?", response="I am a test of memory.", salience=0.9, role="holdout"
+        ),
     ]
 
 

@@ -18,7 +18,7 @@ import msgspec
 from cycles import drift, run_cycle, show
 
 from sleepd.config.strategies import find_strategy
-from sleepd.protocol.job import Lesson
+from sleepd.protocol.job import TrainingExample
 
 SYSTEM_PROMPT = "You are Wren, the assistant of a small observatory. Answer briefly."
 FACTS = [
@@ -113,15 +113,15 @@ def main() -> None:
     strategy = find_strategy("rehearse")
     changes = dict(one.split("=", 1) for one in arguments.set)
     strategy = msgspec.convert({**msgspec.to_builtins(strategy), **changes}, type(strategy), strict=False)
-    lessons = [
-        Lesson(id=f"fact{i}", prompt=prompt, response=response, salience=0.8, role="train")
+    examples = [
+        TrainingExample(id=f"fact{i}", prompt=prompt, response=response, salience=0.8, role="train")
         for i, (prompt, response, _question, _key) in enumerate(FACTS)
     ]
     with tempfile.TemporaryDirectory() as scratch:
         models = arguments.models or Path(scratch, "models")
         staging = Path(scratch, "cycle_1")
         outcome = run_cycle(
-            lessons, strategy, models, staging, system_prompt=SYSTEM_PROMPT, base=arguments.base, seed=arguments.seed
+            examples, strategy, models, staging, system_prompt=SYSTEM_PROMPT, base=arguments.base, seed=arguments.seed
         )
         show("a dozen facts", outcome)
         _ask(arguments.base, models, staging, Path(scratch, "questions.json"))

@@ -24,9 +24,9 @@ from cycles import read_experiences
 
 from sleepd.config.strategies import find_strategy
 from sleepd.worker.channel import Channel
-from sleepd.worker.data.examples import ChatFormat, Encoded, encode_exchange
-from sleepd.worker.evaluation.loss_evaluator import Meter
-from sleepd.worker.evaluation.reference_answers import base_answers, encode_general, general_prompts
+from sleepd.worker.data.examples import ChatFormat, Encoded, encode_chat
+from sleepd.worker.evaluation.loss_evaluator import LossEvaluator
+from sleepd.worker.evaluation.reference_answers import base_answers, encode_reference, reference_prompts
 from sleepd.worker.model.adapter import Device, choose_device, load_base, start_adapter
 from sleepd.worker.model.convert_gguf import open_base
 from sleepd.worker.model.generate import stop_ids
@@ -72,18 +72,18 @@ def _measure(arguments: argparse.Namespace, models: Path) -> None:
     chat = ChatFormat(tokenizer, SYSTEM_PROMPT)
     eligible = read_experiences(arguments.buffer, 0.6)
     chosen = eligible[:: max(1, len(eligible) // arguments.experiences)][: arguments.experiences]
-    experiences = [encode_exchange(chat, one["id"], one["prompt"], one["response"], 2048) for one in chosen]
-    prompts = general_prompts("regularise")[:12]
+    experiences = [encode_chat(chat, one["id"], one["prompt"], one["response"], 2048) for one in chosen]
+    prompts = reference_prompts("regularise")[:12]
     answers = base_answers(model, ours, chat, prompts, stop_ids(model, chat), None, lambda _tokens: None)
-    general = encode_general(chat, prompts, answers, 2048)
+    general = encode_reference(chat, prompts, answers, 2048)
     model = start_adapter(model, strategy, 0)
     limits = MemoryLimits(strategy.micro_batch_tokens, 2048, SilentChannel())
-    references = Meter(model, ours, limits, lambda _tokens: None).references(general)
+    references = LossEvaluator(model, ours, limits, lambda _tokens: None).references(general)
 
     def worker(with_kl: bool) -> None:
-        lessons = TrainingSet(experiences, lambda _max: experiences, general if with_kl else [], references)
+        examples = TrainingSet(experiences, lambda _max: experiences, general if with_kl else [], references)
         weights = AdapterWeights(model, ours, strategy, 0)
-        batches = Batches(lessons, limits, beside=strategy.kl_batch_size, packed=True)
+        batches = Batches(examples, limits, beside=strategy.kl_batch_size, packed=True)
         heartbeat = TrainingHeartbeat(SilentChannel(), Pace(), ours.description)
         Trainer(strategy, 0, weights, batches, heartbeat).run(lambda: None)
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import msgspec
 
-from sleepd.protocol.job import Failure, Job, Lesson, Notice, Progress, Report, Role, decode_message, encode
+from sleepd.protocol.job import Failure, Job, Notice, Progress, Report, Role, TrainingExample, decode_message, encode
 from sleepd.protocol.strategy import Strategy
 
 
@@ -34,7 +34,7 @@ class Outcome:
 
 
 def run_cycle(
-    lessons: Sequence[Lesson],
+    examples: Sequence[TrainingExample],
     strategy: Strategy,
     models: Path,
     staging: Path,
@@ -59,7 +59,7 @@ def run_cycle(
         device=device,
     )
     (staging / "work" / "job.json").write_bytes(msgspec.json.encode(job))
-    (staging / "work" / "experiences.jsonl").write_bytes(b"".join(encode(lesson) for lesson in lessons))
+    (staging / "work" / "experiences.jsonl").write_bytes(b"".join(encode(example) for example in examples))
     ours, theirs = socket.socketpair()
     started = last = time.monotonic()
     command = [sys.executable, "-m", "sleepd.worker", "--fd", str(theirs.fileno()), str(staging)]
@@ -94,9 +94,9 @@ def read_experiences(buffer: Path, min_salience: float) -> list[dict[str, Any]]:
     return [one for one in experiences if one["salience"]["total"] >= min_salience]
 
 
-def as_lesson(experience: dict[str, Any], role: Role) -> Lesson:
+def as_example(experience: dict[str, Any], role: Role) -> TrainingExample:
     """An experience of a buffer in that role."""
-    return Lesson(
+    return TrainingExample(
         id=experience["id"],
         prompt=experience["prompt"],
         response=experience["response"],
@@ -139,8 +139,13 @@ def drift(models: Path, base: str, adapters: Iterable[Path], system_prompt: str)
     """KL from the base in nats a token, over the base's own answers to prompts that training never sees; by adapter."""
     from sleepd.worker.channel import Channel
     from sleepd.worker.data.examples import ChatFormat
-    from sleepd.worker.evaluation.loss_evaluator import Meter
-    from sleepd.worker.evaluation.reference_answers import answers_file, base_answers, encode_general, general_prompts
+    from sleepd.worker.evaluation.loss_evaluator import LossEvaluator
+    from sleepd.worker.evaluation.reference_answers import (
+        answers_file,
+        base_answers,
+        encode_reference,
+        reference_prompts,
+    )
     from sleepd.worker.model.adapter import choose_device, load_adapted, load_base
     from sleepd.worker.model.convert_gguf import open_base
     from sleepd.worker.model.generate import stop_ids
@@ -151,16 +156,16 @@ def drift(models: Path, base: str, adapters: Iterable[Path], system_prompt: str)
     device = choose_device("auto")
     model, tokenizer = load_base(directory, device)
     chat = ChatFormat(tokenizer, system_prompt)
-    prompts = general_prompts("probe")
+    prompts = reference_prompts("probe")
     cache = answers_file(models, fingerprint, system_prompt, chat)
     answers = base_answers(model, device, chat, prompts, stop_ids(model, chat), cache, lambda _tokens: None)
-    sequences = encode_general(chat, prompts, answers, 2048)
+    sequences = encode_reference(chat, prompts, answers, 2048)
     limits = MemoryLimits(2048, 2048, Channel(socket.socketpair()[0]))
-    references = Meter(model, device, limits, lambda _tokens: None).references(sequences)
+    references = LossEvaluator(model, device, limits, lambda _tokens: None).references(sequences)
     found = []
     for adapter in adapters:
         adapted, _ = load_adapted(directory, adapter, device)
-        meter = Meter(adapted, device, limits, lambda _tokens: None)
-        parts = [kl_from_base(meter.logits(one), references[one.id]) for one in sequences]
+        evaluator = LossEvaluator(adapted, device, limits, lambda _tokens: None)
+        parts = [kl_from_base(evaluator.logits(one), references[one.id]) for one in sequences]
         found.append(float(sum(part.sum() for part in parts) / sum(len(part) for part in parts)))
     return found

@@ -35,7 +35,7 @@ from sleepd.policy.collapse_gate import MODES
 from sleepd.policy.promotion import REQUIRED_CHECKS, Gates, judge
 from sleepd.policy.reply_statistics import describe
 from sleepd.protocol.evidence import Collapse, Drift, Evidence, LossPair, Relevance
-from sleepd.protocol.job import Job, Lesson, Reply, Report, TrainingCheck
+from sleepd.protocol.job import Job, Reply, Report, TrainingCheck, TrainingExample
 from sleepd.protocol.verdict import Outcome
 
 KINDS = ("base again", "noise", "slow", "good", "loops", "shuffled", "hot")
@@ -86,13 +86,13 @@ def make(options: argparse.Namespace) -> None:
     from sleepd.worker.model.loading import load
     from sleepd.worker.model.out_of_memory import MemoryLimits
     from sleepd.worker.progress import Phases
-    from sleepd.worker.report import Lessons
+    from sleepd.worker.report import SplitExamples
 
     torch.manual_seed(0)
     probe_generation.REPLY_TOKENS = REPLY_TOKENS
     relevance.MOST = TRAINED
-    all_prompts = reference_answers.general_prompts
-    reference_answers.general_prompts = probe_generation.general_prompts = lambda kind: all_prompts(kind)[:PROMPTS]
+    all_prompts = reference_answers.reference_prompts
+    reference_answers.reference_prompts = probe_generation.reference_prompts = lambda kind: all_prompts(kind)[:PROMPTS]
     channel = Channel(socket.socketpair()[0])
     channel.send = lambda _message: None  # type: ignore[method-assign]
     held_out, to_train = split(options.buffer)
@@ -113,8 +113,8 @@ def make(options: argparse.Namespace) -> None:
     limits = MemoryLimits(job.strategy.micro_batch_tokens, job.strategy.max_tokens, channel)
     phases = Phases(channel)
     # What is trained is no evidence: two of them keep the measurer content.
-    lessons = Lessons(to_train=to_train[:2], to_hold_out=held_out, to_stop=[])
-    measurer = Measurer(job, lessons, loaded, limits, phases, channel)
+    examples = SplitExamples(to_train=to_train[:2], to_hold_out=held_out, to_stop=[])
+    measurer = Measurer(job, examples, loaded, limits, phases, channel)
     with phases.enter("measuring"):
         exchanges, before, references = measurer.before()
     print(f"base measured: {phases.seconds}", flush=True)
@@ -130,29 +130,29 @@ def make(options: argparse.Namespace) -> None:
         with phases.enter("evaluating"):
             after = measurer.after(exchanges, before, references)
         taught = relevance.encode_both(
-            loaded.chat, relevance.chosen_lessons(_lessons(kind, to_train)), exchanges.max_tokens
+            loaded.chat, relevance.chosen_examples(_examples(kind, to_train)), exchanges.max_tokens
         )
         with phases.enter("measuring"), loaded.model.disable_adapter():
-            fitting = relevance.measure(measurer.meter, taught)
+            fitting = relevance.measure(measurer.evaluator, taught)
         pool = _pool(kind, held_out, before, after, fitting, time.monotonic() - started)
         keep(options.cache, pool)
         gain = sum(p.tokens * (p.parent - p.candidate) for p in pool.pairs) / sum(p.tokens for p in pool.pairs)
         print(f"{kind}: gain {gain:.4f}, drift {pool.drift:.4f}, {pool.seconds:.0f} s", flush=True)
 
 
-def split(buffer: Path) -> tuple[list[Lesson], list[Lesson]]:
+def split(buffer: Path) -> tuple[list[TrainingExample], list[TrainingExample]]:
     """Held-out and trained lessons, of different exchanges, divided with a fixed seed."""
     records = json.loads(buffer.read_bytes())
     found = {(one["prompt"], one["response"]): one for one in records if len(one["response"]) >= FEWEST_CHARACTERS}
     shortest = sorted(found.values(), key=lambda one: len(one["prompt"]) + len(one["response"]))
     drawn = random.Random(0).sample(shortest[: HELD_OUT + TRAINED], HELD_OUT + TRAINED)
 
-    def lesson(number: int, role: str) -> Lesson:
+    def example(number: int, role: str) -> TrainingExample:
         one = drawn[number]
-        return Lesson(id=f"e{number}", prompt=one["prompt"], response=one["response"], salience=0.7, role=role)  # type: ignore[arg-type]
+        return TrainingExample(id=f"e{number}", prompt=one["prompt"], response=one["response"], salience=0.7, role=role)  # type: ignore[arg-type]
 
-    held_out = [lesson(number, "holdout") for number in range(HELD_OUT)]
-    return held_out, [lesson(number, "train") for number in range(HELD_OUT, HELD_OUT + TRAINED)]
+    held_out = [example(number, "holdout") for number in range(HELD_OUT)]
+    return held_out, [example(number, "train") for number in range(HELD_OUT, HELD_OUT + TRAINED)]
 
 
 def _weights(model: Any) -> dict[str, Any]:
@@ -166,14 +166,14 @@ def _become(
     job: Job,
     exchanges: Any,
     references: Any,
-    to_train: Sequence[Lesson],
+    to_train: Sequence[TrainingExample],
     limits: Any,
     channel: Any,
     phases: Any,
     measurer: Any,
 ) -> None:
     """Make the model a candidate of that kind."""
-    from sleepd.worker.data.examples import encode_lessons
+    from sleepd.worker.data.examples import encode_examples
     from sleepd.worker.training.adapter_weights import AdapterWeights
     from sleepd.worker.training.batches import Batches, TrainingSet
     from sleepd.worker.training.heartbeat import TrainingHeartbeat
@@ -190,22 +190,22 @@ def _become(
     strategy = msgspec.structs.replace(job.strategy, learning_rate=rate)
     if kind == "slow":
         strategy = msgspec.structs.replace(strategy, epochs=1, min_steps=0)
-    encoded = encode_lessons(loaded.chat, _lessons(kind, to_train), exchanges.max_tokens, channel)
+    encoded = encode_examples(loaded.chat, _examples(kind, to_train), exchanges.max_tokens, channel)
     phases.pace.begin()
     weights = AdapterWeights(loaded.model, loaded.device, strategy, 1)
-    on = TrainingSet(encoded, lambda _most: encoded, exchanges.general, references)
-    batches = Batches(on, limits, beside=strategy.kl_batch_size, packed=measurer.meter.packed)
+    on = TrainingSet(encoded, lambda _most: encoded, exchanges.reference_examples, references)
+    batches = Batches(on, limits, beside=strategy.kl_batch_size, packed=measurer.evaluator.packed)
     heartbeat = TrainingHeartbeat(channel, phases.pace, loaded.device.description)
     Trainer(strategy, 1, weights, batches, heartbeat).run(lambda: None)
     loaded.model.eval()
 
 
-def _lessons(kind: str, to_train: Sequence[Lesson]) -> list[Lesson]:
+def _examples(kind: str, to_train: Sequence[TrainingExample]) -> list[TrainingExample]:
     texts = _texts(kind, to_train)
     return [msgspec.structs.replace(one, response=text) for one, text in zip(to_train, texts, strict=True)]
 
 
-def _texts(kind: str, to_train: Sequence[Lesson]) -> list[str]:
+def _texts(kind: str, to_train: Sequence[TrainingExample]) -> list[str]:
     if kind == "loops":
         return [f"{' '.join(one.response.split()[:6])} " * 15 for one in to_train]
     if kind == "shuffled":
@@ -215,7 +215,9 @@ def _texts(kind: str, to_train: Sequence[Lesson]) -> list[str]:
     return [one.response for one in to_train]
 
 
-def _pool(kind: str, held_out: Sequence[Lesson], before: Any, after: Any, fitting: Relevance, seconds: float) -> Pool:
+def _pool(
+    kind: str, held_out: Sequence[TrainingExample], before: Any, after: Any, fitting: Relevance, seconds: float
+) -> Pool:
     from sleepd.worker.evaluation.comparison import holdout_replies
     from sleepd.worker.evaluation.probe_generation import pick_for_replies
 
@@ -398,11 +400,11 @@ def main() -> None:
     making.add_argument("--base", default="embedded", help="the base model, as model.base names it")
     making.add_argument("--threads", type=int, default=0)
     making.set_defaults(run=make)
-    telling = commands.add_parser("table")
-    telling.add_argument("--cache", type=Path, required=True)
-    telling.add_argument("--trials", type=int, default=200)
-    telling.add_argument("--inconclusive", choices=["auto", "keep", "probation"], default="auto")
-    telling.set_defaults(run=table)
+    decisive = commands.add_parser("table")
+    decisive.add_argument("--cache", type=Path, required=True)
+    decisive.add_argument("--trials", type=int, default=200)
+    decisive.add_argument("--inconclusive", choices=["auto", "keep", "probation"], default="auto")
+    decisive.set_defaults(run=table)
     gaining = commands.add_parser("gains")
     gaining.add_argument("nights", type=Path)
     gaining.add_argument("--trials", type=int, default=200)

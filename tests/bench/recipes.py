@@ -20,19 +20,19 @@ import torch
 from replay import Night
 
 from sleepd.policy.repetition import find_repetition
-from sleepd.protocol.job import Lesson, Notice
+from sleepd.protocol.job import Notice, TrainingExample
 from sleepd.protocol.strategy import Strategy
 from sleepd.worker.channel import Channel
-from sleepd.worker.data.examples import ChatFormat, Encoded, encode_lessons, total_tokens
-from sleepd.worker.evaluation.loss_evaluator import Measured, Meter
+from sleepd.worker.data.examples import ChatFormat, Encoded, encode_examples, total_tokens
+from sleepd.worker.evaluation.loss_evaluator import LossEvaluator, Measured
 from sleepd.worker.evaluation.reference_answers import (
     MONITOR,
     REGULARISE,
     answers_file,
     base_answers,
     chosen_prompts,
-    encode_general,
-    general_prompts,
+    encode_reference,
+    reference_prompts,
 )
 from sleepd.worker.model.adapter import Device, choose_device, load_base, start_adapter
 from sleepd.worker.model.convert_gguf import open_base
@@ -43,7 +43,7 @@ from sleepd.worker.progress import Pace
 from sleepd.worker.training.adapter_weights import AdapterWeights
 from sleepd.worker.training.batches import Batches, TrainingSet
 from sleepd.worker.training.best_weights import BestWeights
-from sleepd.worker.training.early_stopping import EarlyStopping, ValidationCheck, divide_holdout, tell_what_was_kept
+from sleepd.worker.training.early_stopping import EarlyStopping, ValidationCheck, divide_holdout, report_what_was_kept
 from sleepd.worker.training.heartbeat import TrainingHeartbeat
 from sleepd.worker.training.schedule import epoch_ends
 from sleepd.worker.training.train import Trainer
@@ -90,8 +90,8 @@ class Bench:
         self._stops = stop_ids(self._model, self._chat)
         self._cache = answers_file(models, fingerprint, system_prompt, self._chat)
         self._is_adapted = False
-        self._probes = self._answered(general_prompts("probe"), "probe")
-        self._references = self._meter().references(self._probes)
+        self._probes = self._answered(reference_prompts("probe"), "probe")
+        self._references = self._evaluator().references(self._probes)
 
     def sleep(self, night: Night, strategy: Strategy, seed: int, *, is_merged: bool) -> Cost:
         """Train one night, on the adapter of the one before or from the base, as the strategy says."""
@@ -117,7 +117,7 @@ class Bench:
         with self._as_base():
             general = self._answered(prompts.regularise, REGULARISE)
             monitor = self._answered(prompts.monitor, MONITOR)
-            return general, monitor, self._meter().references(general) | self._meter().references(monitor)
+            return general, monitor, self._evaluator().references(general) | self._evaluator().references(monitor)
 
     def _train(
         self,
@@ -136,13 +136,13 @@ class Bench:
         limits = MemoryLimits(strategy.micro_batch_tokens, strategy.max_tokens, channel)
         given = TrainingSet(encoded, lambda _longest: encoded, general, references)
         batches = Batches(given, limits, beside=strategy.kl_batch_size, packed=True)
-        early = EarlyStopping(self._meter(), monitor, references, self._encode(stopping), budget)
+        stopping_early = EarlyStopping(self._evaluator(), monitor, references, self._encode(stopping), budget)
         heartbeat = TrainingHeartbeat(channel, Pace(), self._device.description)
-        trainer = Trainer(strategy, seed, weights, batches, heartbeat, BestWeights(weights, early))
+        trainer = Trainer(strategy, seed, weights, batches, heartbeat, BestWeights(weights, stopping_early))
         started, used = time.monotonic(), time.process_time()
         done = trainer.run(lambda: None)
         wall, cpu = time.monotonic() - started, time.process_time() - used
-        tell_what_was_kept(done.checks, done.scaled_down, budget, channel)
+        report_what_was_kept(done.checks, done.scaled_down, budget, channel)
         return Cost(wall, cpu, done.tokens, done.steps, done.kept_step, channel.notices, done.checks)
 
     def _train_as_before(self, night: Night, strategy: Strategy, seed: int) -> Cost:
@@ -170,30 +170,32 @@ class Bench:
         with self._model.disable_adapter() if self._is_adapted else contextlib.nullcontext():
             yield
 
-    def _meter(self) -> Meter:
-        return Meter(self._model, self._device, MemoryLimits(ROW_TOKENS, 2048, SilentChannel()), lambda _tokens: None)
+    def _evaluator(self) -> LossEvaluator:
+        return LossEvaluator(
+            self._model, self._device, MemoryLimits(ROW_TOKENS, 2048, SilentChannel()), lambda _tokens: None
+        )
 
-    def _encode(self, lessons: Sequence[Lesson]) -> list[Encoded]:
-        return encode_lessons(self._chat, lessons, 2048, SilentChannel())
+    def _encode(self, examples: Sequence[TrainingExample]) -> list[Encoded]:
+        return encode_examples(self._chat, examples, 2048, SilentChannel())
 
     def _answered(self, prompts: Sequence[str], kind: str) -> list[Encoded]:
         answers = base_answers(
             self._model, self._device, self._chat, prompts, self._stops, self._cache, lambda _tokens: None
         )
-        return encode_general(self._chat, prompts, answers, 2048, kind=kind)
+        return encode_reference(self._chat, prompts, answers, 2048, kind=kind)
 
-    def base_losses(self, lessons: Sequence[Lesson]) -> dict[str, Measured]:
+    def base_losses(self, examples: Sequence[TrainingExample]) -> dict[str, Measured]:
         """Reply loss of each, with the base. Once an adapter was merged, there is none any more."""
         with self._as_base():
-            return self.losses(lessons)
+            return self.losses(examples)
 
-    def losses(self, lessons: Sequence[Lesson]) -> dict[str, Measured]:
+    def losses(self, examples: Sequence[TrainingExample]) -> dict[str, Measured]:
         """Reply loss of each."""
-        return self._meter().losses(self._encode(lessons))
+        return self._evaluator().losses(self._encode(examples))
 
     def drift(self) -> float:
         """KL from the base, nats a token, over its own answers to the probe prompts."""
-        return self._meter().divergence(self._probes, self._references)
+        return self._evaluator().divergence(self._probes, self._references)
 
     def scale(self, factor: float) -> None:
         """The adapter's whole effect times ``factor``."""
@@ -210,13 +212,13 @@ class Bench:
             texts += [self._chat.tokenizer.decode(one, skip_special_tokens=True).strip() for one in ids]
         return texts
 
-    def loops(self, lessons: Sequence[Lesson]) -> tuple[int, int]:
+    def loops(self, examples: Sequence[TrainingExample]) -> tuple[int, int]:
         """How many greedy replies to different prompts run in a loop, of how many."""
-        prompts = list(dict.fromkeys(one.prompt for one in lessons))[:REPLIES]
+        prompts = list(dict.fromkeys(one.prompt for one in examples))[:REPLIES]
         found = [find_repetition(text).is_loop for text in self.replies(prompts, REPLY_TOKENS)]
         return sum(found), len(found)
 
-    def base_loops(self, lessons: Sequence[Lesson]) -> int:
+    def base_loops(self, examples: Sequence[TrainingExample]) -> int:
         """How many of the base's do."""
         with self._as_base():
-            return self.loops(lessons)[0]
+            return self.loops(examples)[0]

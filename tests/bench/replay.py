@@ -14,7 +14,7 @@ from sleepd.buffer.columns import BufferColumns
 from sleepd.buffer.experience import Experience, group_key, parse, prompt_key
 from sleepd.policy.holdout import divide
 from sleepd.policy.selection import FREQUENT_FROM, KeySet, Known, SelectionRule, sampling_shares, select
-from sleepd.protocol.job import Lesson, Role
+from sleepd.protocol.job import Role, TrainingExample
 from sleepd.protocol.strategy import Strategy
 
 SESSION = 16
@@ -31,19 +31,19 @@ class Night:
     """One cycle."""
 
     number: int
-    lessons: list[Lesson]
-    tomorrow: list[Lesson]
+    examples: list[TrainingExample]
+    tomorrow: list[TrainingExample]
     """The next session, of which no copy was seen so far."""
 
     @property
-    def to_train(self) -> list[Lesson]:
+    def to_train(self) -> list[TrainingExample]:
         """New and replayed ones."""
-        return [one for one in self.lessons if one.role != "holdout"]
+        return [one for one in self.examples if one.role != "holdout"]
 
     @property
-    def held_out(self) -> list[Lesson]:
+    def held_out(self) -> list[TrainingExample]:
         """What is only measured on."""
-        return [one for one in self.lessons if one.role == "holdout"]
+        return [one for one in self.examples if one.role == "holdout"]
 
 
 def read_buffer(path: Path) -> list[Experience]:
@@ -86,30 +86,30 @@ def nights(sessions: Sequence[Sequence[Experience]], strategy: Strategy, seed: i
             ("replay", chosen.replay),
             ("holdout", chosen.holdout),
         ]
-        lessons = [as_lesson(by_key[key], role) for role, chosen_keys in roles for key in chosen_keys]
+        examples = [as_example(by_key[key], role) for role, chosen_keys in roles for key in chosen_keys]
         if len(arrived) >= FREQUENT_FROM:
-            lessons = taking_turns(lessons)
+            examples = taking_turns(examples)
         following = sessions[number] if number < len(sessions) else []
         unseen = [one for one in following if group_key(one.prompt, one.response) not in sides]
-        yield Night(number, lessons, [as_lesson(one, "holdout") for one in unseen])
+        yield Night(number, examples, [as_example(one, "holdout") for one in unseen])
 
 
-def taking_turns(lessons: Sequence[Lesson]) -> list[Lesson]:
+def taking_turns(examples: Sequence[TrainingExample]) -> list[TrainingExample]:
     """The same, those of too frequent prompts in fewer epochs."""
-    trained = [one for one in lessons if one.role != "holdout"]
+    trained = [one for one in examples if one.role != "holdout"]
     shares = sampling_shares([prompt_key(one.prompt) for one in trained])
     share_of = {one.id: share for one, share in zip(trained, shares, strict=True)}
-    return [msgspec.structs.replace(one, sampling_share=share_of.get(one.id, 1.0)) for one in lessons]
+    return [msgspec.structs.replace(one, sampling_share=share_of.get(one.id, 1.0)) for one in examples]
 
 
-def sampled_by_salience(lesson: Lesson) -> Lesson:
+def sampled_by_salience(example: TrainingExample) -> TrainingExample:
     """The same, in as many of the epochs as its salience says."""
-    return msgspec.structs.replace(lesson, sampling_share=min(1.0, max(0.05, lesson.salience)))
+    return msgspec.structs.replace(example, sampling_share=min(1.0, max(0.05, example.salience)))
 
 
-def as_lesson(experience: Experience, role: Role) -> Lesson:
+def as_example(experience: Experience, role: Role) -> TrainingExample:
     """An experience in that role."""
-    return Lesson(
+    return TrainingExample(
         id=experience.id,
         prompt=experience.prompt,
         response=experience.response,

@@ -104,7 +104,8 @@ def _replay(arguments: argparse.Namespace, strategy: Strategy) -> None:
     played = nights(sessions_of(read_buffer(arguments.buffer)), strategy, arguments.seed)
     if arguments.sample_by_salience:
         played = (
-            dataclasses.replace(night, lessons=[sampled_by_salience(one) for one in night.lessons]) for night in played
+            dataclasses.replace(night, examples=[sampled_by_salience(one) for one in night.examples])
+            for night in played
         )
     for night in played:
         if night.number > arguments.nights or not night.tomorrow:

@@ -106,7 +106,7 @@ def main() -> int:
     for name, (make, length) in cases.items():
         status, seconds, largest, readers, slowest = watched(make, length, options.limit)
         buffer = status.buffer
-        state = buffer.problem.rpartition("/")[2] or f"{buffer.total} experiences, {buffer.set_aside} set aside"
+        state = buffer.problem.rpartition("/")[2] or f"{buffer.total} experiences, {buffer.set_aside} skipped"
         figures = f"{seconds:>6.1f} {largest / 2**20:>5.0f} M {readers / 2**20:>6.0f} M {slowest * 1000:>4.0f} ms"
         print(f"{name:<40} {figures}  {state}", flush=True)
     return 0

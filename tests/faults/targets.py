@@ -390,17 +390,17 @@ def job_file(directory: Path, stack: ExitStack) -> Target:
 
 
 @target
-def lessons(directory: Path, stack: ExitStack) -> Target:
+def examples(directory: Path, stack: ExitStack) -> Target:
     given = [
-        job.Lesson(id=record["id"], prompt=record["prompt"], response="ä\n\u2028", salience=0.5, role="train")
+        job.TrainingExample(id=record["id"], prompt=record["prompt"], response="ä\n\u2028", salience=0.5, role="train")
         for record in experiences(3)
     ]
 
     def check(text: bytes, random: Random) -> None:
-        understood = job.decode_lessons(text)
-        assert _same(job.decode_lessons(b"".join(map(job.encode, understood))), understood)
+        understood = job.decode_examples(text)
+        assert _same(job.decode_examples(b"".join(map(job.encode, understood))), understood)
 
-    return Target("lessons", [b"".join(map(job.encode, given))], mutations.mutated_lines, check)
+    return Target("examples", [b"".join(map(job.encode, given))], mutations.mutated_lines, check)
 
 
 # --- the configuration ---

@@ -31,12 +31,12 @@ from sleepd.protocol.status import (
     DecisionView,
     LastError,
     QuarantineEntry,
-    SetAside,
+    ShownSkip,
     Status,
     VetoView,
 )
 from sleepd.protocol.verdict import AddedMetric, Comparison, Figure, Interval, Outcome, Verdict
-from sleepd.sleepctl.pages.report_page import Told
+from sleepd.sleepctl.pages.report_page import KnownCycle
 
 NOW = datetime(2026, 7, 5, 7, 20, tzinfo=UTC)
 HOSTILE = "\x1b]0;owned\x07\x1b[2J\x9b31m\u202egnp.exe\x00\r\n" + "漢字" * 60 + "x" * 200
@@ -115,7 +115,7 @@ FAILED = cycle(
     reason="out of memory: 7.61 GiB of 7.44 GiB on cuda:0 at micro-batch 1",
     hint='set [worker] device = "cpu", or a smaller [model] base',
 )
-THIN = cycle(
+LOW_SAMPLE = cycle(
     7,
     "promoted",
     trained=9,
@@ -195,11 +195,11 @@ MORNING = changed(
     buffer=BUFFER,
     champion=CHAMPION,
     total_cycles=8,
-    recent_cycles=[PROMOTED, THIN, cycle(6, "cancelled", trained=4, reason="by the owner")],
+    recent_cycles=[PROMOTED, LOW_SAMPLE, cycle(6, "cancelled", trained=4, reason="by the owner")],
     last_sleep_at=ago(hours=2, minutes=41),
     sentence="Awake, the adapter of cycle 8 is in use; Too soon since last sleep (2.7h < 6.0h)",
 )
-REFUSED = changed(MORNING, recent_cycles=[REJECTED, PROMOTED, THIN], total_cycles=9)
+REFUSED = changed(MORNING, recent_cycles=[REJECTED, PROMOTED, LOW_SAMPLE], total_cycles=9)
 BROKEN = changed(
     MORNING,
     recent_cycles=[FAILED, REJECTED, PROMOTED],
@@ -233,7 +233,7 @@ TRAINING = changed(
     recent_cycles=[
         cycle(9, "training", parent=8, started_at=ago(minutes=2), ended_at=None, trained=12, replayed=6),
         PROMOTED,
-        THIN,
+        LOW_SAMPLE,
     ],
 )
 OLDER = changed(MORNING, champion=None, recent_cycles=[IMPORTED], total_cycles=2)
@@ -443,7 +443,7 @@ FULL = msgspec.structs.replace(
 )
 ON_PROBATION = msgspec.structs.replace(
     DETAIL,
-    summary=msgspec.structs.replace(THIN, is_champion=True),
+    summary=msgspec.structs.replace(LOW_SAMPLE, is_champion=True),
     report=None,
     verdict=msgspec.structs.replace(VERDICT, is_thin=True, is_on_probation=True, gain=None),
 )
@@ -467,8 +467,11 @@ QUARANTINE = [
 BUFFER_DETAIL = BufferDetail(
     status=BUFFER,
     histogram=[0, 1, 4, 30, 80, 101, 70, 32, 12, 3],
-    set_aside=[SetAside(position="record 7", reason=HOSTILE), SetAside(position="record 9", reason="no response")],
+    set_aside=[
+        ShownSkip(position="record 7", reason=HOSTILE),
+        ShownSkip(position="record 9", reason="no response"),
+    ],
     min_salience=0.6,
 )
 QUARANTINED = msgspec.structs.replace(BUFFER, quarantined=2)
-TOLD = Told(FULL, LEARNED, QUARANTINED, BUFFER_DETAIL.set_aside, QUARANTINE, is_live=True)
+KNOWN = KnownCycle(FULL, LEARNED, QUARANTINED, BUFFER_DETAIL.set_aside, QUARANTINE, is_live=True)

@@ -26,7 +26,7 @@ from sleepd.protocol.control import Announcement, Answer, GetStatus, GetVersion,
 from sleepd.protocol.status import Status
 
 
-def test_an_answer_arrives_as_the_structure_that_was_sent(daemon: FakeDaemon) -> None:
+def test_answer_arrives_as_its_structure(daemon: FakeDaemon) -> None:
     """A status of the daemon equals the status that the client hands out, field for field."""
     daemon.replies[GetStatus] = scenes.TRAINING
     with Client(daemon.path) as client:
@@ -42,14 +42,14 @@ def test_one_connection_carries_several_calls(daemon: FakeDaemon) -> None:
         assert client.call(GetVersion(), dict[str, Any])["version"] == "9"
 
 
-def test_a_missing_socket_means_not_running_and_names_the_start_command(short_directory: Path) -> None:
+def test_missing_socket_means_not_running(short_directory: Path) -> None:
     """Without a socket file the error says how to start the daemon."""
     with pytest.raises(DaemonNotRunning) as caught:
         Client(short_directory / "none.sock")
     assert "systemctl start sage-sleepd" in caught.value.hint
 
 
-def test_a_socket_that_nobody_listens_on_means_not_running(short_directory: Path) -> None:
+def test_unheard_socket_means_not_running(short_directory: Path) -> None:
     """The socket file that a crash leaves behind refuses connections, which is no other error than absence."""
     with socket.socket(socket.AF_UNIX) as left_over:
         left_over.bind(str(short_directory / "s"))
@@ -57,16 +57,14 @@ def test_a_socket_that_nobody_listens_on_means_not_running(short_directory: Path
         Client(short_directory / "s")
 
 
-def test_a_socket_below_a_file_means_not_running(short_directory: Path) -> None:
+def test_socket_below_file_means_not_running(short_directory: Path) -> None:
     """A path through a regular file cannot have a daemon behind it."""
     (short_directory / "file").write_text("")
     with pytest.raises(DaemonNotRunning):
         Client(short_directory / "file" / "s")
 
 
-def test_a_socket_of_others_means_no_permission_and_names_the_group(
-    daemon: FakeDaemon, request: pytest.FixtureRequest
-) -> None:
+def test_foreign_socket_means_no_permission(daemon: FakeDaemon, request: pytest.FixtureRequest) -> None:
     """A socket that may not be opened is not reported as a daemon that is down."""
     daemon.path.chmod(0)
     request.getfixturevalue("unprivileged")
@@ -75,7 +73,7 @@ def test_a_socket_of_others_means_no_permission_and_names_the_group(
     assert "usermod -aG sage-sleepd" in caught.value.hint
 
 
-def test_another_version_is_said_with_the_restart_command(daemon: FakeDaemon) -> None:
+def test_other_version_names_restart_command(daemon: FakeDaemon) -> None:
     """A daemon of another protocol version is told apart from one that talks nonsense."""
     daemon.replies[GetStatus] = encode(Answer(v=2))
     with Client(daemon.path) as client, pytest.raises(VersionMismatch) as caught:
@@ -84,7 +82,7 @@ def test_another_version_is_said_with_the_restart_command(daemon: FakeDaemon) ->
     assert "systemctl restart sage-sleepd" in caught.value.hint
 
 
-def test_an_error_of_the_daemon_is_raised_as_its_own_class_with_its_hint(daemon: FakeDaemon) -> None:
+def test_daemon_error_keeps_class_and_hint(daemon: FakeDaemon) -> None:
     """What the daemon raised arrives with kind, message and hint."""
     daemon.replies[GetStatus] = Busy("cycle 9 is under way", hint="sleepctl cancel")
     with Client(daemon.path) as client, pytest.raises(Busy, match="cycle 9") as caught:
@@ -103,14 +101,14 @@ def test_an_error_of_the_daemon_is_raised_as_its_own_class_with_its_hint(daemon:
     ],
     ids=["http", "bytes", "null", "half", "nothing"],
 )
-def test_what_is_no_answer_is_a_protocol_error(daemon: FakeDaemon, reply: bytes | None, said: str) -> None:
+def test_no_answer_is_protocol_error(daemon: FakeDaemon, reply: bytes | None, said: str) -> None:
     """Garbage, half a line and a closed connection are told apart from an answer, in words."""
     daemon.replies[GetStatus] = reply
     with Client(daemon.path) as client, pytest.raises(ProtocolError, match=said):
         client.call(GetStatus(), Status)
 
 
-def test_an_answer_without_end_is_given_up(daemon: FakeDaemon, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_endless_answer_is_given_up(daemon: FakeDaemon, monkeypatch: pytest.MonkeyPatch) -> None:
     """Something that sends for ever without a line's end does not fill the memory."""
     monkeypatch.setattr(client_module, "MAX_ANSWER_BYTES", 1000)
     daemon.replies[GetStatus] = b"x" * 200_000
@@ -118,7 +116,7 @@ def test_an_answer_without_end_is_given_up(daemon: FakeDaemon, monkeypatch: pyte
         client.call(GetStatus(), Status)
 
 
-def test_a_daemon_that_hangs_is_given_up_after_the_timeout(short_directory: Path) -> None:
+def test_hanging_daemon_is_given_up(short_directory: Path) -> None:
     """A connection that is accepted and never answered ends in an error that names the restart."""
     with socket.socket(socket.AF_UNIX) as silent:
         silent.bind(str(short_directory / "s"))
@@ -129,13 +127,13 @@ def test_a_daemon_that_hangs_is_given_up_after_the_timeout(short_directory: Path
     assert "restart" in caught.value.hint
 
 
-def test_a_path_too_long_for_a_socket_is_the_callers_fault() -> None:
+def test_long_socket_path_is_callers_fault() -> None:
     """A path that the kernel cannot take is a usage error, not a traceback."""
     with pytest.raises(UsageError, match="too long"):
         Client("/tmp/" + "x" * 200)
 
 
-def test_announcements_come_in_order_until_the_daemon_hangs_up(short_directory: Path) -> None:
+def test_announcements_come_in_order(short_directory: Path) -> None:
     """A subscription yields each fact once and ends, without an error, when the daemon goes."""
     facts = [Announcement(event=f"e{number}", at=scenes.NOW, fields={"n": number}) for number in range(3)]
     listening = socket.socket(socket.AF_UNIX)
@@ -155,7 +153,7 @@ def test_announcements_come_in_order_until_the_daemon_hangs_up(short_directory: 
     thread.join()
 
 
-def test_hanging_up_ends_a_subscription_that_waits(daemon: FakeDaemon) -> None:
+def test_hanging_up_ends_waiting_subscription(daemon: FakeDaemon) -> None:
     """A thread that waits for the next fact returns once another one hangs up."""
     heard: list[Announcement] = []
     with Client(daemon.path, timeout=None) as client:

@@ -62,7 +62,7 @@ def write_offline(directory: Path, name: str, content: Any) -> None:
 # --- status and history, live and from disk ---
 
 
-def test_status_of_a_running_daemon_is_shown_and_ends_with_0(daemon: FakeDaemon, sleepctl: Sleepctl) -> None:
+def test_status_of_running_daemon_is_shown(daemon: FakeDaemon, sleepctl: Sleepctl) -> None:
     """The screen goes to stdout, and nothing to stderr."""
     daemon.replies[control.GetStatus] = scenes.MORNING
     code, out, err = sleepctl("status")
@@ -70,7 +70,7 @@ def test_status_of_a_running_daemon_is_shown_and_ends_with_0(daemon: FakeDaemon,
     assert out.startswith("● sage-sleepd is idle, since ")
 
 
-def test_the_keys_of_status_in_json_are_frozen(daemon: FakeDaemon, sleepctl: Sleepctl) -> None:
+def test_json_keys_of_status_are_frozen(daemon: FakeDaemon, sleepctl: Sleepctl) -> None:
     """Programs depend on these keys; a change must be seen here first."""
     daemon.replies[control.GetStatus] = scenes.TRAINING
     data = sleepctl("status", "--json").json
@@ -80,9 +80,7 @@ def test_the_keys_of_status_in_json_are_frozen(daemon: FakeDaemon, sleepctl: Sle
     assert data["progress"]["step"] == 11
 
 
-def test_status_with_the_daemon_down_shows_what_it_last_wrote_and_ends_with_3(
-    environment: Path, sleepctl: Sleepctl
-) -> None:
+def test_offline_status_shows_last_file(environment: Path, sleepctl: Sleepctl) -> None:
     """The state is shown, its age is said on stderr with the start command, and a script can tell by the code."""
     write_offline(environment, "status.json", scenes.MORNING)
     code, out, err = sleepctl("status", "--state", str(environment))
@@ -92,9 +90,7 @@ def test_status_with_the_daemon_down_shows_what_it_last_wrote_and_ends_with_3(
     assert "hint: sudo systemctl start sage-sleepd" in err
 
 
-def test_status_in_json_with_the_daemon_down_has_the_same_keys_and_is_not_live(
-    environment: Path, sleepctl: Sleepctl
-) -> None:
+def test_offline_status_keeps_json_keys(environment: Path, sleepctl: Sleepctl) -> None:
     """A program reads the last state and sees that it is not the present one."""
     write_offline(environment, "status.json", scenes.MORNING)
     ran = sleepctl("status", "--state", str(environment), "--json")
@@ -103,9 +99,7 @@ def test_status_in_json_with_the_daemon_down_has_the_same_keys_and_is_not_live(
     assert ran.json["is_live"] is False
 
 
-def test_history_with_the_daemon_down_shows_what_it_last_wrote_and_ends_with_3(
-    environment: Path, sleepctl: Sleepctl
-) -> None:
+def test_offline_history_shows_last_file(environment: Path, sleepctl: Sleepctl) -> None:
     """The cycles come from history.json."""
     written = {"schema": 1, "written_at": scenes.NOW, "cycles": [scenes.REJECTED, scenes.PROMOTED]}
     write_offline(environment, "history.json", written)
@@ -122,7 +116,7 @@ def test_history_with_the_daemon_down_shows_what_it_last_wrote_and_ends_with_3(
     ids=["absent", "damaged", "newer"],
 )
 @pytest.mark.parametrize("command", ["status", "history"])
-def test_with_the_daemon_down_and_no_usable_file_the_reason_is_said(
+def test_unusable_offline_file_is_explained(
     environment: Path, sleepctl: Sleepctl, command: str, content: bytes | None, said: str
 ) -> None:
     """Nothing is shown, both the daemon and the file are named, and the code is still 3."""
@@ -134,7 +128,7 @@ def test_with_the_daemon_down_and_no_usable_file_the_reason_is_said(
     assert said in err
 
 
-def test_the_state_directory_comes_from_the_configuration(environment: Path, sleepctl: Sleepctl) -> None:
+def test_state_directory_comes_from_configuration(environment: Path, sleepctl: Sleepctl) -> None:
     """Without --state the directory that the daemon is configured with is read."""
     write_offline(environment, "status.json", scenes.MORNING)
     (environment / "config.toml").write_text(f'[state]\ndirectory = "{environment}"\n')
@@ -143,7 +137,7 @@ def test_the_state_directory_comes_from_the_configuration(environment: Path, sle
     assert "cycle 8, promoted" in out
 
 
-def test_history_asks_for_as_many_as_the_limit_says(daemon: FakeDaemon, sleepctl: Sleepctl) -> None:
+def test_history_asks_for_limit(daemon: FakeDaemon, sleepctl: Sleepctl) -> None:
     """The limit goes with the request, and holds even when the daemon sends more."""
     daemon.replies[control.History] = {"schema": 1, "cycles": [scenes.REJECTED, scenes.PROMOTED]}
     ran = sleepctl("history", "--limit", "1", "--json")
@@ -162,9 +156,7 @@ def test_history_without_a_cycle_says_so(daemon: FakeDaemon, sleepctl: Sleepctl)
 
 
 @pytest.mark.parametrize(("decision", "answer"), [(DUE, "True"), (NOT_DUE, "False")], ids=["due", "not due"])
-def test_check_begins_with_the_two_lines_that_scripts_read(
-    daemon: FakeDaemon, sleepctl: Sleepctl, decision: Any, answer: str
-) -> None:
+def test_check_begins_with_two_script_lines(daemon: FakeDaemon, sleepctl: Sleepctl, decision: Any, answer: str) -> None:
     """Should run, Reason, then every condition; plain check returns 0 either way."""
     daemon.replies[control.Check] = decision
     code, out, err = sleepctl("check")
@@ -175,7 +167,7 @@ def test_check_begins_with_the_two_lines_that_scripts_read(
     assert daemon.requests == [control.Check()]
 
 
-def test_check_apply_starts_a_cycle_when_due(daemon: FakeDaemon, sleepctl: Sleepctl) -> None:
+def test_check_apply_starts_due_cycle(daemon: FakeDaemon, sleepctl: Sleepctl) -> None:
     """The decision and the start are both shown, and the undo on stderr."""
     daemon.replies.update({control.Check: DUE, control.Run: STARTED})
     code, out, err = sleepctl("check", "--apply")
@@ -186,7 +178,7 @@ def test_check_apply_starts_a_cycle_when_due(daemon: FakeDaemon, sleepctl: Sleep
     assert daemon.requests == [control.Check(), control.Run()]
 
 
-def test_check_apply_returns_5_when_not_due_and_starts_nothing(daemon: FakeDaemon, sleepctl: Sleepctl) -> None:
+def test_check_apply_returns_5_unless_due(daemon: FakeDaemon, sleepctl: Sleepctl) -> None:
     """The timer unit takes 5 for success; no run is asked for."""
     daemon.replies[control.Check] = NOT_DUE
     code, out, err = sleepctl("check", "--apply")
@@ -199,7 +191,7 @@ def test_check_apply_returns_5_when_not_due_and_starts_nothing(daemon: FakeDaemo
 # --- run ---
 
 
-def test_run_carries_every_option_to_the_daemon(daemon: FakeDaemon, sleepctl: Sleepctl) -> None:
+def test_run_sends_every_option(daemon: FakeDaemon, sleepctl: Sleepctl) -> None:
     """No option is dropped on the way."""
     daemon.replies[control.Run] = STARTED
     arguments = "run --force --epochs 2 --learning-rate 1e-4 --max-experiences 7 --strategy gentle"
@@ -210,7 +202,7 @@ def test_run_carries_every_option_to_the_daemon(daemon: FakeDaemon, sleepctl: Sl
     assert daemon.requests == [sent]
 
 
-def test_run_when_not_due_returns_5_with_the_reason(daemon: FakeDaemon, sleepctl: Sleepctl) -> None:
+def test_run_returns_5_unless_due(daemon: FakeDaemon, sleepctl: Sleepctl) -> None:
     """A run that was not started is no success."""
     daemon.replies[control.Run] = RunResult(is_started=False, reason="3 < 5")
     code, out, err = sleepctl("run")
@@ -225,8 +217,8 @@ def test_run_when_not_due_returns_5_with_the_reason(daemon: FakeDaemon, sleepctl
     ("arguments", "request_sent", "reply", "said"),
     [
         (["cancel"], control.Cancel(), {"cycle": 9}, "cycle 9 cancelled; what it learned is discarded"),
-        (["pause"], control.Pause(), {"is_paused": True}, "paused: no cycle starts; one under way goes on"),
-        (["resume"], control.Resume(), {"is_paused": False}, "resumed: it sleeps when due"),
+        (["pause"], control.Pause(), {"is_paused": True}, "paused: no new cycle starts; a running cycle continues"),
+        (["resume"], control.Resume(), {"is_paused": False}, "resumed: a cycle starts when due"),
         (
             ["rollback"],
             control.Rollback(),
@@ -248,7 +240,7 @@ def test_run_when_not_due_returns_5_with_the_reason(daemon: FakeDaemon, sleepctl
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_a_change_is_said_with_its_undo(
+def test_change_shows_its_undo(
     daemon: FakeDaemon,
     sleepctl: Sleepctl,
     arguments: list[str],
@@ -267,7 +259,7 @@ def test_a_change_is_said_with_its_undo(
 # --- what is looked at ---
 
 
-def test_show_prints_the_cycle_that_was_asked_for(daemon: FakeDaemon, sleepctl: Sleepctl) -> None:
+def test_show_prints_requested_cycle(daemon: FakeDaemon, sleepctl: Sleepctl) -> None:
     """The number goes with the request; the verdict's reason is shown."""
     daemon.replies[control.Show] = scenes.DETAIL
     code, out, _ = sleepctl("show", "8")
@@ -276,7 +268,7 @@ def test_show_prints_the_cycle_that_was_asked_for(daemon: FakeDaemon, sleepctl: 
     assert daemon.requests == [control.Show(cycle=8)]
 
 
-def test_why_shows_the_decision_and_its_changes_with_their_figures(daemon: FakeDaemon, sleepctl: Sleepctl) -> None:
+def test_why_shows_decision_with_figures(daemon: FakeDaemon, sleepctl: Sleepctl) -> None:
     """Each change is listed with what was known then; what was not known is a dash."""
     change = DecisionRecord(
         at=scenes.NOW, decision=NOT_DUE, facts={"total": 3, "hours_since_last_sleep": None, "problem": ""}
@@ -289,7 +281,7 @@ def test_why_shows_the_decision_and_its_changes_with_their_figures(daemon: FakeD
     assert daemon.requests == [control.Why(limit=3)]
 
 
-def test_buffer_shows_counts_and_what_was_set_aside_and_why(daemon: FakeDaemon, sleepctl: Sleepctl) -> None:
+def test_buffer_shows_counts_and_skipped(daemon: FakeDaemon, sleepctl: Sleepctl) -> None:
     """Every count of the buffer and each record that is not used."""
     daemon.replies[control.Buffer] = scenes.BUFFER_DETAIL
     code, out, _ = sleepctl("buffer")
@@ -304,7 +296,7 @@ def test_version_names_both_ends(daemon: FakeDaemon, sleepctl: Sleepctl) -> None
     assert sleepctl("version") == Ran(0, f"sleepctl {VERSION} (protocol 1)\nsleepd   9.9.9 (protocol 1)\n", "")
 
 
-def test_version_with_the_daemon_down_names_this_program_and_ends_with_3(sleepctl: Sleepctl) -> None:
+def test_offline_version_names_this_program(sleepctl: Sleepctl) -> None:
     """The own version needs no daemon; that the other is missing is said."""
     code, out, err = sleepctl("version")
     assert (code, out) == (3, f"sleepctl {VERSION} (protocol 1)\n")
@@ -332,7 +324,7 @@ def test_version_with_the_daemon_down_names_this_program_and_ends_with_3(sleepct
         ("config show", None, None),
     ],
 )
-def test_json_is_one_document_with_a_schema_number_in_plain_ascii(
+def test_json_is_one_ascii_document(
     daemon: FakeDaemon, sleepctl: Sleepctl, arguments: str, kind: type[control.Request] | None, reply: Any
 ) -> None:
     """Every command's answer in JSON carries the number, and nothing that a terminal would act on."""
@@ -344,7 +336,7 @@ def test_json_is_one_document_with_a_schema_number_in_plain_ascii(
     assert set(ran.out) <= {chr(code) for code in range(0x20, 0x7F)} | {"\n"}
 
 
-def test_an_error_in_json_is_a_document_on_stdout_and_words_on_stderr(daemon: FakeDaemon, sleepctl: Sleepctl) -> None:
+def test_json_error_goes_to_stdout(daemon: FakeDaemon, sleepctl: Sleepctl) -> None:
     """A program finds kind, message, hint and code; a person reads the same."""
     daemon.replies[control.Cancel] = errors.NothingToDo("no cycle is under way", hint="sleepctl status")
     ran = sleepctl("cancel", "--json")
@@ -372,7 +364,7 @@ def test_an_error_in_json_is_a_document_on_stdout_and_words_on_stderr(daemon: Fa
     ],
 )
 @pytest.mark.parametrize("command", ["run", "check --apply", "rollback", "show 3"])
-def test_an_error_of_the_daemon_becomes_its_exit_code_with_message_and_hint(
+def test_daemon_error_becomes_exit_code(
     daemon: FakeDaemon, sleepctl: Sleepctl, command: str, error: type[errors.SleepdError], code: int
 ) -> None:
     """Whatever the daemon refuses with, the code says its kind and stderr its words."""
@@ -383,9 +375,7 @@ def test_an_error_of_the_daemon_becomes_its_exit_code_with_message_and_hint(
 
 
 @pytest.mark.parametrize("command", ["check", "run", "run --wait", "cancel", "pause", "show 1", "why", "buffer"])
-def test_without_a_daemon_every_other_command_ends_with_3_and_the_start_command(
-    sleepctl: Sleepctl, command: str
-) -> None:
+def test_other_commands_need_the_daemon(sleepctl: Sleepctl, command: str) -> None:
     """What needs the daemon says that it is not running and how to start it."""
     code, out, err = sleepctl(*command.split())
     assert (code, out) == (3, "")
@@ -393,9 +383,7 @@ def test_without_a_daemon_every_other_command_ends_with_3_and_the_start_command(
     assert "hint: sudo systemctl start sage-sleepd" in err
 
 
-def test_without_permission_a_command_ends_with_8_and_the_group_command(
-    daemon: FakeDaemon, sleepctl: Sleepctl, request: pytest.FixtureRequest
-) -> None:
+def test_missing_permission_ends_with_8(daemon: FakeDaemon, sleepctl: Sleepctl, request: pytest.FixtureRequest) -> None:
     """Status does not pretend that the daemon is down when it may only not be asked."""
     daemon.path.chmod(0)
     request.getfixturevalue("unprivileged")
@@ -404,9 +392,7 @@ def test_without_permission_a_command_ends_with_8_and_the_group_command(
     assert "hint: sudo usermod -aG sage-sleepd" in err
 
 
-def test_a_daemon_of_another_version_ends_with_1_and_the_restart_command(
-    daemon: FakeDaemon, sleepctl: Sleepctl
-) -> None:
+def test_other_version_ends_with_1(daemon: FakeDaemon, sleepctl: Sleepctl) -> None:
     """The third way of not being understood has its own command to type."""
     daemon.replies[control.GetStatus] = control.encode(control.Answer(v=2))
     code, out, err = sleepctl("status")
@@ -432,7 +418,7 @@ def test_a_daemon_of_another_version_ends_with_1_and_the_restart_command(
         "status extra",
     ],
 )
-def test_a_command_line_that_makes_no_sense_ends_with_2(sleepctl: Sleepctl, arguments: str) -> None:
+def test_wrong_command_line_ends_with_2(sleepctl: Sleepctl, arguments: str) -> None:
     """Said in one sentence with the help to type, before anything is asked."""
     code, out, err = sleepctl(*arguments.split())
     assert (code, out) == (2, "")
@@ -442,7 +428,7 @@ def test_a_command_line_that_makes_no_sense_ends_with_2(sleepctl: Sleepctl, argu
     assert second.endswith(" --help")
 
 
-def test_every_error_class_has_a_documented_exit_code() -> None:
+def test_error_classes_have_exit_codes() -> None:
     """No error leaves with a number that --help does not explain."""
     undocumented = {cls.__name__ for cls in errors.SleepdError.__subclasses__() if cls.exit_code not in MEANINGS}
     assert undocumented == set()
@@ -452,7 +438,7 @@ def test_every_error_class_has_a_documented_exit_code() -> None:
 # --- --help ---
 
 
-def test_help_names_every_command_and_every_exit_code(sleepctl: Sleepctl) -> None:
+def test_help_names_commands_and_codes(sleepctl: Sleepctl) -> None:
     """Help is complete, and fits 80 columns."""
     code, out, _ = sleepctl("--help")
     assert code == 0
@@ -463,7 +449,7 @@ def test_help_names_every_command_and_every_exit_code(sleepctl: Sleepctl) -> Non
 
 
 @pytest.mark.parametrize("command", [*(name for group in GROUPS.values() for name in group), "config check"])
-def test_each_command_has_help_that_fits_80_columns(sleepctl: Sleepctl, command: str) -> None:
+def test_command_help_fits_80_columns(sleepctl: Sleepctl, command: str) -> None:
     """Every command explains its options."""
     code, out, _ = sleepctl(*command.split(), "--help")
     assert code == 0
@@ -474,7 +460,7 @@ def test_each_command_has_help_that_fits_80_columns(sleepctl: Sleepctl, command:
 # --- where things are found ---
 
 
-def test_the_socket_on_the_command_line_wins_over_the_environment(
+def test_socket_option_beats_environment(
     daemon: FakeDaemon, sleepctl: Sleepctl, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """--socket, before or after the command, is where the daemon is asked."""
@@ -485,7 +471,7 @@ def test_the_socket_on_the_command_line_wins_over_the_environment(
     assert sleepctl("--socket", str(daemon.path), "version").code == 0
 
 
-def test_the_socket_is_found_through_the_users_own_configuration(
+def test_socket_comes_from_user_configuration(
     daemon: FakeDaemon, sleepctl: Sleepctl, environment: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without option and variable the discovered configuration names the socket."""
@@ -496,7 +482,7 @@ def test_the_socket_is_found_through_the_users_own_configuration(
     assert sleepctl("version").code == 0
 
 
-def test_a_wrong_configuration_that_nobody_named_is_noted_and_does_not_stop_the_command(
+def test_unnamed_wrong_configuration_is_noted(
     sleepctl: Sleepctl, environment: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The daemon may well run in the default place; the note says what is wrong with the file."""
@@ -511,7 +497,7 @@ def test_a_wrong_configuration_that_nobody_named_is_noted_and_does_not_stop_the_
     assert f"nobody answers on {environment}/sleepd.sock" in err
 
 
-def test_a_wrong_configuration_that_was_named_ends_with_9(
+def test_named_wrong_configuration_ends_with_9(
     sleepctl: Sleepctl, environment: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Who names a file means it; the default place is not tried."""
@@ -533,9 +519,7 @@ def test_config_check_accepts_a_correct_file(sleepctl: Sleepctl, environment: Pa
     assert as_json == {"schema": 1, "path": str(path), "drop_ins": [], "is_valid": True}
 
 
-def test_config_check_looks_at_drop_ins_and_environment_too(
-    sleepctl: Sleepctl, environment: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_config_check_reads_every_layer(sleepctl: Sleepctl, environment: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every file that counts is named as correct, or the one that is not, or the variable."""
     path, drop_in = environment / "c.toml", environment / "conf.d" / "10-agent.toml"
     path.write_text("")
@@ -561,9 +545,7 @@ def test_config_check_looks_at_drop_ins_and_environment_too(
     ],
     ids=["value", "key", "no buffer", "no TOML"],
 )
-def test_config_check_refuses_with_file_key_expected_and_found(
-    sleepctl: Sleepctl, environment: Path, text: str, said: list[str]
-) -> None:
+def test_config_check_names_the_fault(sleepctl: Sleepctl, environment: Path, text: str, said: list[str]) -> None:
     """A wrong file ends with 9 and says where and what."""
     path = environment / "c.toml"
     path.write_text(text)
@@ -572,9 +554,7 @@ def test_config_check_refuses_with_file_key_expected_and_found(
     assert [part for part in [str(path), *said] if part not in err] == []
 
 
-def test_config_check_without_any_file_ends_with_4(
-    sleepctl: Sleepctl, environment: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_config_check_needs_a_file(sleepctl: Sleepctl, environment: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing to check is not the same as correct."""
     monkeypatch.setattr("sleepd.config.checks.discover", lambda _: None)
     code, _, err = sleepctl("config", "check")
@@ -582,7 +562,7 @@ def test_config_check_without_any_file_ends_with_4(
     assert "there is no configuration file" in err
 
 
-def test_config_show_prints_what_is_in_effect_as_toml_that_reads_back(sleepctl: Sleepctl, environment: Path) -> None:
+def test_config_show_prints_readable_toml(sleepctl: Sleepctl, environment: Path) -> None:
     """The printed document, read again, is the same configuration."""
     import tomllib
 
@@ -596,7 +576,7 @@ def test_config_show_prints_what_is_in_effect_as_toml_that_reads_back(sleepctl: 
     assert as_json["config"]["triggers"]["min_experiences"] == 11
 
 
-def test_config_shows_where_each_value_came_from(
+def test_config_show_names_value_origins(
     sleepctl: Sleepctl, environment: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """File, drop-in, variable and default stand beside the values; without a subcommand the same is shown."""

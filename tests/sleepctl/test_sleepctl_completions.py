@@ -27,7 +27,7 @@ Sleepctl = Callable[..., Ran]
 REPOSITORY = Path(__file__).parents[2]
 COMMANDS = {name for group in GROUPS.values() for name in group}
 SCRIPTS = scripts()
-HISTORY = {"schema": 1, "cycles": [scenes.REJECTED, scenes.PROMOTED, scenes.THIN]}
+HISTORY = {"schema": 1, "cycles": [scenes.REJECTED, scenes.PROMOTED, scenes.LOW_SAMPLE]}
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ def test_bash_offers_every_command(shell_environment: dict[str, str]) -> None:
     assert in_bash(shell_environment, "--socket", "/x", "hist") == ["history"]
 
 
-def test_bash_offers_the_numbers_of_real_cycles(daemon: FakeDaemon, shell_environment: dict[str, str]) -> None:
+def test_bash_offers_real_cycle_numbers(daemon: FakeDaemon, shell_environment: dict[str, str]) -> None:
     """`show` and `rollback`, and options that take a cycle, get the numbers that the daemon knows."""
     daemon.replies[control.History] = HISTORY
     assert in_bash(shell_environment, "show", "") == ["9", "8", "7"]
@@ -75,9 +75,7 @@ def test_bash_offers_options_strategies_and_subcommands(shell_environment: dict[
     assert set(in_bash(shell_environment, "completions", "")) == set(COMPLETED)
 
 
-def test_bash_offers_files_and_directories_where_these_are_meant(
-    environment: Path, shell_environment: dict[str, str]
-) -> None:
+def test_bash_offers_files_and_directories(environment: Path, shell_environment: dict[str, str]) -> None:
     """A configuration is a file, a state a directory."""
     (environment / "one.toml").touch()
     (environment / "two").mkdir()
@@ -150,7 +148,7 @@ def test_zsh_offers_commands_options_and_cycles(
     assert set(offered("sleepctl run --strategy ")) == set(STRATEGIES)
 
 
-def test_the_numbers_come_from_disk_when_the_daemon_is_down(environment: Path, sleepctl: Sleepctl) -> None:
+def test_numbers_come_from_disk_offline(environment: Path, sleepctl: Sleepctl) -> None:
     """Its last word is good enough to complete with."""
     state = environment / "state"
     state.mkdir()
@@ -163,9 +161,7 @@ def test_the_numbers_come_from_disk_when_the_daemon_is_down(environment: Path, s
     assert ran.out.splitlines()[1] == "8\tpromoted 2026-07-05"
 
 
-def test_without_a_daemon_and_without_files_nothing_is_offered_and_nothing_said(
-    environment: Path, sleepctl: Sleepctl
-) -> None:
+def test_nothing_offered_without_daemon_and_files(environment: Path, sleepctl: Sleepctl) -> None:
     """A key was pressed; an error in the middle of a command line helps nobody."""
     (environment / "c.toml").write_text(f'[state]\ndirectory = "{environment}/none"\n')
     assert sleepctl("completions", "cycles", "--config", str(environment / "c.toml")) == Ran(0, "", "")

@@ -22,7 +22,7 @@ from sleepd.config.schema import BufferConfig, Config, WorkerConfig
 from sleepd.protocol import control
 from sleepd.protocol.capability import BaseCheck, Capability
 from sleepd.protocol.evidence import ChatContract
-from sleepd.sleepctl.doctor.access import reach_as
+from sleepd.sleepctl.doctor.access import access_as
 from sleepd.sleepctl.doctor.doctor_facts import BufferFacts, ConfigFacts, DoctorFacts, PathFacts, SocketFacts, UnitFacts
 from sleepd.sleepctl.doctor.findings import judge
 from sleepd.sleepctl.doctor.longest_experience import longest_experience
@@ -159,7 +159,7 @@ CASES: list[tuple[str, DoctorFacts, str, str]] = [
     ),
     ("device", with_(has_gpu=True), "WARN", "nvidia-smi"),
     ("model", with_(capability=None), "WARN", "device"),
-    ("chat", with_(capability=None), "WARN", "mend these"),
+    ("chat", with_(capability=None), "WARN", "fix these"),
     ("chat", with_(capability=msgspec.structs.replace(CAPABLE, chat=WARNED)), "WARN", "sleepctl tokens"),
     (
         "chat",
@@ -174,7 +174,7 @@ CASES: list[tuple[str, DoctorFacts, str, str]] = [
         "hf download",
     ),
     ("model", part("base", problem="2 tensors are missing", hint="fetch it again"), "FAIL", "fetch it again"),
-    ("model", part("base", notices=["an adapter beside it"]), "WARN", "if that is meant"),
+    ("model", part("base", notices=["an adapter beside it"]), "WARN", "if that is intended"),
     ("model", with_(base=None, base_check_problem="no answer within 180 s"), "WARN", "sleepctl run --force"),
     ("memory", with_(capability=None), "WARN", "first"),
     ("memory", with_(base=None), "WARN", "first"),
@@ -190,9 +190,7 @@ CASES: list[tuple[str, DoctorFacts, str, str]] = [
 
 
 @pytest.mark.parametrize(("name", "facts", "mark", "command"), CASES, ids=[f"{c[0]}-{c[3]}" for c in CASES])
-def test_what_is_wrong_is_marked_with_the_command_that_mends_it(
-    name: str, facts: DoctorFacts, mark: str, command: str
-) -> None:
+def test_fault_is_shown_with_its_fix(name: str, facts: DoctorFacts, mark: str, command: str) -> None:
     """Each case has its mark; what is not right has a next step, and what is right has none."""
     (finding,) = [each for each in judge(facts) if each.name == name]
     assert finding.mark == mark, finding.text
@@ -201,14 +199,14 @@ def test_what_is_wrong_is_marked_with_the_command_that_mends_it(
     assert finding.text
 
 
-def test_a_buffer_in_a_home_that_is_shown_to_the_service_passes() -> None:
+def test_buffer_in_shown_home_passes() -> None:
     """A drop-in which shows the directory answers the protection of homes."""
     unit = msgspec.structs.replace(WELL.unit, shown=["/home/you/a"])
     facts = with_(unit=unit, buffer=buffer_place("/home/you/a/b", kind="file", may_read=True))
     assert [each.mark for each in judge(facts) if each.name == "buffer"] == ["PASS"]
 
 
-def test_a_cpu_is_no_fault_where_it_was_asked_for() -> None:
+def test_requested_cpu_is_no_fault() -> None:
     """A GPU that the owner does not want used is not warned about."""
     config = msgspec.structs.replace(CONFIG, worker=WorkerConfig(device="cpu"))
     facts = with_(has_gpu=True, config=msgspec.structs.replace(WELL.config, config=config))
@@ -218,19 +216,19 @@ def test_a_cpu_is_no_fault_where_it_was_asked_for() -> None:
 # --- what a user may ---
 
 
-def test_the_caller_finds_what_it_may_and_what_is_not_there(tmp_path: Path) -> None:
+def test_caller_access_is_found(tmp_path: Path) -> None:
     """For oneself the kernel is asked directly."""
     file = tmp_path / "b.json"
     file.write_text("[]")
     me = pwd.getpwuid(os.geteuid())
-    found = reach_as(me, [str(file), str(tmp_path), str(tmp_path / "none"), "/dev/null"])
+    found = access_as(me, [str(file), str(tmp_path), str(tmp_path / "none"), "/dev/null"])
     assert [each.kind for each in found] == ["file", "directory", "absent", "other"]
     assert [each.may_read for each in found] == [True, True, False, True]
     assert found[1].may_write is True
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can ask as another user")
-def test_root_finds_what_another_user_may_and_which_directory_stops_it(short_directory: Path) -> None:
+def test_root_finds_blocking_directory(short_directory: Path) -> None:
     """The permissions are the other user's, found out without any guess from mode bits."""
     nobody = pwd.getpwnam("nobody")
     short_directory.chmod(0o755)
@@ -240,16 +238,16 @@ def test_root_finds_what_another_user_may_and_which_directory_stops_it(short_dir
         (directory / "b.json").write_text("[]")
     closed.chmod(0o700)
     (opened / "b.json").chmod(0o604)
-    stopped, readable, directory = reach_as(nobody, [str(closed / "b.json"), str(opened / "b.json"), str(opened)])
+    stopped, readable, directory = access_as(nobody, [str(closed / "b.json"), str(opened / "b.json"), str(opened)])
     assert (stopped.blocked_at, stopped.may_read) == (str(closed), False)
     assert (readable.kind, readable.may_read, readable.may_write) == ("file", True, False)
     assert directory.may_write is False
     assert os.geteuid() == 0
 
 
-def test_an_ordinary_user_is_not_told_what_another_may(unprivileged: None) -> None:
+def test_ordinary_user_learns_own_access_only(unprivileged: None) -> None:
     """Not known is said as not known."""
-    (found,) = reach_as(pwd.getpwuid(0), ["/etc/hostname"])
+    (found,) = access_as(pwd.getpwuid(0), ["/etc/hostname"])
     assert (found.may_read, found.may_write) == (None, None)
 
 
@@ -282,7 +280,7 @@ def torchless(short_directory: Path) -> str:
     return str(python)
 
 
-def test_doctor_with_the_daemon_down_looks_at_all_and_ends_with_0(
+def test_offline_doctor_checks_everything(
     short_directory: Path, environment: Path, sleepctl: Sleepctl, torchless: str
 ) -> None:
     """A correct installation that is not started yet has warnings, no failure, and JSON says the same."""
@@ -301,7 +299,7 @@ def test_doctor_with_the_daemon_down_looks_at_all_and_ends_with_0(
     assert f"PASS  buffer    {short_directory}/buffer.json can be read by" in shown.out.replace("\n" + " " * 16, " ")
 
 
-def test_doctor_reads_what_systemd_and_cron_say(
+def test_doctor_reads_systemd_and_cron(
     environment: Path, sleepctl: Sleepctl, torchless: str, programs: Callable[[str, str], None]
 ) -> None:
     """Unit, drop-ins, what is hidden from it and shown to it, clock, and an older scheduler's line, all as printed."""
@@ -319,13 +317,13 @@ def test_doctor_reads_what_systemd_and_cron_say(
     found = sleepctl("doctor", "--config", str(environment / "c.toml"), "--json").json["findings"]
     findings = {each["name"]: each for each in found}
     assert findings["unit"]["text"] == "enabled, but inactive (drop-ins: /etc/override.conf)"
-    assert "does not see it" not in findings["buffer"]["text"]
+    assert "is hidden from the service" not in findings["buffer"]["text"]
     assert findings["clock"]["text"] == "the clock is not synchronised"
     assert len([each for each in found if each["name"] == "leftovers" and "crontab -l" in each["text"]]) == 1
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can ask as another user")
-def test_root_asks_the_interpreter_as_the_daemons_user(environment: Path, sleepctl: Sleepctl, torchless: str) -> None:
+def test_root_asks_as_daemon_user(environment: Path, sleepctl: Sleepctl, torchless: str) -> None:
     """An interpreter that works for root alone is no interpreter for the service."""
     environment.chmod(0o755)
     (environment / "state").mkdir(exist_ok=True)
@@ -340,7 +338,7 @@ def test_root_asks_the_interpreter_as_the_daemons_user(environment: Path, sleepc
     assert f"Permission denied, asked as {pwd.getpwuid(65534).pw_name}" in device["text"]
 
 
-def test_doctor_hangs_with_no_program_that_hangs(
+def test_hanging_program_does_not_hang_doctor(
     programs: Callable[[str, str], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One that does not answer is as one that is not there."""
@@ -352,7 +350,7 @@ def test_doctor_hangs_with_no_program_that_hangs(
     assert answer_of("absent") is None
 
 
-def test_doctor_without_anything_ends_with_1_and_says_what_to_do(
+def test_doctor_without_anything_ends_with_1(
     environment: Path, sleepctl: Sleepctl, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No configuration: that is the first thing to mend."""
@@ -364,7 +362,7 @@ def test_doctor_without_anything_ends_with_1_and_says_what_to_do(
     assert "/nonexistent/python does not answer: No such file or directory" in out.replace("\n" + " " * 16, " ")
 
 
-def test_doctor_asks_a_running_daemon_what_it_reads(short_directory: Path, sleepctl: Sleepctl, torchless: str) -> None:
+def test_doctor_asks_running_daemon(short_directory: Path, sleepctl: Sleepctl, torchless: str) -> None:
     """With a real daemon the buffer is judged by what the daemon has read."""
     config = changed(config_for(short_directory, min_experiences=50), "worker", python=torchless)
     write_buffer(short_directory / "buffer.json", experiences(3))
@@ -375,7 +373,7 @@ def test_doctor_asks_a_running_daemon_what_it_reads(short_directory: Path, sleep
         assert {findings[name]["mark"] for name in ("socket", "daemon", "state")} == {"PASS"}
 
 
-def test_doctor_says_that_a_daemon_of_another_version_should_be_restarted(
+def test_doctor_reports_other_daemon_version(
     daemon: FakeDaemon, sleepctl: Sleepctl, environment: Path, torchless: str
 ) -> None:
     """After an upgrade the old daemon runs on, and is found out."""
@@ -387,7 +385,7 @@ def test_doctor_says_that_a_daemon_of_another_version_should_be_restarted(
     assert (finding["mark"], finding["command"]) == ("WARN", "sudo systemctl restart sage-sleepd")
 
 
-def test_an_interpreter_without_sage_sleepd_is_told_in_its_own_words(environment: Path, sleepctl: Sleepctl) -> None:
+def test_interpreter_without_package_is_reported(environment: Path, sleepctl: Sleepctl) -> None:
     """What the interpreter says last is what the owner reads."""
     python = environment / "python"
     python.write_text("#!/bin/sh\necho 'No module named sleepd' >&2; exit 1\n")
@@ -405,12 +403,12 @@ def test_a_wrong_configuration_judges_nothing_else(tmp_path: Path, sleepctl: Cal
     texts = {each["name"]: each["text"] for each in found}
     assert "found 'nonsense'" in texts["config"]
     assert {texts[name] for name in ("state", "disk", "buffer", "device", "model", "chat", "memory")} == {
-        "not looked at: see config"
+        "not checked: see config"
     }
 
 
 @pytest.mark.worker
-def test_the_probe_says_what_a_cycle_would_use(tmp_path: Path) -> None:
+def test_probe_reports_what_cycle_uses(tmp_path: Path) -> None:
     """The worker's own choice of device and base, in an interpreter with torch; what is not there is said."""
     command = [sys.executable, "-m", "sleepd.worker.probe", "--device", "cpu", "--base"]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}

@@ -53,9 +53,7 @@ def streaming(daemon: FakeDaemon) -> subprocess.Popen[str]:
 # --- events ---
 
 
-def test_each_event_is_a_line_in_local_time_and_a_vanished_daemon_ends_with_3(
-    daemon: FakeDaemon, sleepctl: Sleepctl
-) -> None:
+def test_each_event_is_one_line(daemon: FakeDaemon, sleepctl: Sleepctl) -> None:
     """The lines come as they happen; then it is said that the daemon went away, and where the rest is."""
     daemon.announcements = EVENTS[:5]
     with streaming(daemon) as process:
@@ -72,11 +70,11 @@ def test_each_event_is_a_line_in_local_time_and_a_vanished_daemon_ends_with_3(
         "2026-07-05 07:20:00  decision changed: 3 < 5 (should_sleep no)\n",
     ]
     assert process.returncode == 3
-    assert "the daemon went away" in err
+    assert "the daemon stopped" in err
     assert "sleepctl logs" in err
 
 
-def test_a_stream_that_the_daemon_closes_while_it_runs_on_is_said_to_be_so(
+def test_closed_stream_is_not_called_stopped(
     daemon: FakeDaemon, sleepctl: Sleepctl, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A reader that was too slow is not told that the daemon is gone."""
@@ -87,9 +85,7 @@ def test_a_stream_that_the_daemon_closes_while_it_runs_on_is_said_to_be_so(
     assert "closed the stream" in err
 
 
-def test_events_in_json_are_one_line_each_and_ascii(
-    daemon: FakeDaemon, sleepctl: Sleepctl, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_json_events_are_ascii_lines(daemon: FakeDaemon, sleepctl: Sleepctl, monkeypatch: pytest.MonkeyPatch) -> None:
     """A program reads line by line, and nothing hostile reaches a terminal."""
     daemon.announcements = EVENTS
     respond = daemon._respond
@@ -100,7 +96,7 @@ def test_events_in_json_are_one_line_each_and_ascii(
     assert json.loads(out[1])["fields"]["step"] == 11
 
 
-def test_ctrl_c_ends_the_events_with_130_and_without_a_word(daemon: FakeDaemon, environment: Path) -> None:
+def test_ctrl_c_ends_events_with_130(daemon: FakeDaemon, environment: Path) -> None:
     """It is how a stream without an end is left."""
     daemon.announcements = EVENTS[:1]
     with streaming(daemon) as process:
@@ -114,9 +110,7 @@ def test_ctrl_c_ends_the_events_with_130_and_without_a_word(daemon: FakeDaemon, 
 # --- reload ---
 
 
-def test_reload_names_the_changed_keys_and_those_that_wait_for_a_restart(
-    daemon: FakeDaemon, sleepctl: Sleepctl
-) -> None:
+def test_reload_names_keys_needing_restart(daemon: FakeDaemon, sleepctl: Sleepctl) -> None:
     """The owner sees what the edit did, and what it did not do yet."""
     daemon.replies[control.Reload] = {"schema": 1, "changed": ["log.level", "state.directory"]}
     code, out, err = sleepctl("reload")
@@ -132,9 +126,7 @@ def test_a_refused_reload_ends_with_9(daemon: FakeDaemon, sleepctl: Sleepctl) ->
     assert sleepctl("reload").code == 9
 
 
-def test_a_real_daemon_takes_an_edit_when_told_and_announces_what_it_does(
-    short_directory: Path, sleepctl: Sleepctl
-) -> None:
+def test_real_daemon_takes_and_announces_edit(short_directory: Path, sleepctl: Sleepctl) -> None:
     """Through the real socket: an edit arrives with `reload`, and `pause` is seen by a subscriber."""
     config = config_for(short_directory, min_experiences=50)
     write_buffer(short_directory / "buffer.json", experiences(3))
@@ -180,16 +172,14 @@ def logs(directory: Path, *arguments: str) -> Ran:
     ],
     ids=" ".join,
 )
-def test_logs_asks_journalctl_for_the_unit_and_our_fields(
-    environment: Path, arguments: tuple[str, ...], asked: list[str]
-) -> None:
+def test_logs_asks_journalctl_for_unit(environment: Path, arguments: tuple[str, ...], asked: list[str]) -> None:
     """The process becomes journalctl, with the unit and the fields that the daemon's log writes."""
     fake_journalctl(environment)
     ran = logs(environment, *arguments)
     assert (ran.code, ran.out.splitlines()) == (0, asked)
 
 
-def test_logs_without_journalctl_is_said_in_words(environment: Path) -> None:
+def test_missing_journalctl_is_explained(environment: Path) -> None:
     """A missing program is named, with what else there is to look at."""
     ran = logs(environment, "--unit", "sage-sleepd")
     assert (ran.code, ran.out) == (4, "")
@@ -197,7 +187,7 @@ def test_logs_without_journalctl_is_said_in_words(environment: Path) -> None:
     assert "hint: " in ran.err
 
 
-def test_logs_without_a_daemon_and_a_unit_is_said_in_words(environment: Path) -> None:
+def test_logs_without_daemon_is_explained(environment: Path) -> None:
     """Neither a daemon nor systemd: there is no log to show."""
     fake_journalctl(environment)
     ran = logs(environment)
@@ -205,7 +195,7 @@ def test_logs_without_a_daemon_and_a_unit_is_said_in_words(environment: Path) ->
     assert "the daemon is not running, and systemd does not run here" in ran.err
 
 
-def test_logs_of_a_daemon_outside_systemd_says_where_its_log_goes(short_directory: Path, environment: Path) -> None:
+def test_logs_outside_systemd_names_destination(short_directory: Path, environment: Path) -> None:
     """A real daemon that logs to a file: the file is named, with the command that shows it."""
     config = config_for(short_directory, min_experiences=50)
     with DaemonProcess(short_directory, config) as real:
@@ -231,7 +221,7 @@ def test_logs_of_a_daemon_outside_systemd_says_where_its_log_goes(short_director
         ("", None),
     ],
 )
-def test_the_unit_is_read_from_the_daemons_control_group(cgroups: str, unit: Unit | None) -> None:
+def test_unit_comes_from_control_group(cgroups: str, unit: Unit | None) -> None:
     """A service is told from a login session, and a user's from the system's."""
     assert unit_of(cgroups) == unit
 
@@ -240,6 +230,6 @@ def test_the_unit_is_read_from_the_daemons_control_group(cgroups: str, unit: Uni
     ("output", "leads_there"),
     [("socket:[8123]", True), ("", True), ("/srv/daemon.log", False), ("pipe:[4]", False), ("/dev/null", False)],
 )
-def test_a_service_that_logs_elsewhere_is_not_looked_for_in_the_journal(output: str, leads_there: bool) -> None:
+def test_foreign_log_is_not_in_journal(output: str, leads_there: bool) -> None:
     """A supervisor that is itself a service may send its children's words to a file."""
     assert is_journal(output) is leads_there

@@ -39,7 +39,7 @@ def sleepctl(daemon: DaemonProcess) -> Sleepctl:
     return daemon.sleepctl
 
 
-def test_a_tag_is_given_shown_and_taken_away(sleepctl: Sleepctl) -> None:
+def test_tag_is_given_shown_removed(sleepctl: Sleepctl) -> None:
     """Each answer says how to undo it, and what is typed there does."""
     given = sleepctl("tag", "1", "before the trip")
     assert given.stdout == "cycle 1 is tagged before the trip\n"
@@ -66,7 +66,7 @@ def test_prune_says_first_and_does_then(sleepctl: Sleepctl, daemon: DaemonProces
     assert "its weights were pruned" in sleepctl("show", "1").stdout
 
 
-def test_decisions_are_listed_from_a_moment_on(sleepctl: Sleepctl) -> None:
+def test_decisions_are_listed_since_moment(sleepctl: Sleepctl) -> None:
     """With figures; none from the future; what is no time is refused with what would be."""
     assert "Ready: " in sleepctl("decisions", "--since", "1h").stdout
     assert sleepctl("decisions", "--since", "2999-01-01").stdout == ""
@@ -94,7 +94,7 @@ def test_rebase_puts_the_base_in_use(sleepctl: Sleepctl, daemon: DaemonProcess) 
         ("2026-01-01T00:00+00:00", datetime(2026, 1, 1, tzinfo=UTC)),
     ],
 )
-def test_when_may_be_an_age_or_a_time(text: str, moment: datetime) -> None:
+def test_when_takes_age_or_time(text: str, moment: datetime) -> None:
     """Both mean one moment."""
     assert moment_or_age(text)(datetime(2026, 1, 10, 6, 0, tzinfo=UTC)) == moment
 
@@ -109,7 +109,7 @@ def test_what_is_no_time_is_refused(text: str) -> None:
 @pytest.mark.parametrize(
     ("number", "text"), [(0, "0 bytes"), (999, "999 bytes"), (18_500_000, "18.5 MB"), (2_000_000_000_000, "2000.0 GB")]
 )
-def test_sizes_are_said_as_people_say_them(number: int, text: str) -> None:
+def test_sizes_are_readable(number: int, text: str) -> None:
     """Powers of a thousand."""
     assert size(number) == text
 
@@ -119,7 +119,7 @@ def test_the_fixture_is_quiet(daemon: DaemonProcess) -> None:
     assert "Traceback" not in Path(daemon.log_path).read_text()
 
 
-def test_a_figure_of_the_owners_is_added_shown_and_taken_away(sleepctl: Sleepctl) -> None:
+def test_metric_is_added_shown_removed(sleepctl: Sleepctl) -> None:
     """Each answer says how to undo it; what is no number, no name or no cycle is refused."""
     given = sleepctl("metric", "add", "1", "accuracy", "0.875")
     assert given.stdout == "cycle 1: accuracy 0.875\n"
@@ -129,7 +129,7 @@ def test_a_figure_of_the_owners_is_added_shown_and_taken_away(sleepctl: Sleepctl
     assert sleepctl("metric", "add", "1", "accuracy", "1").stderr.endswith(
         "undo: sleepctl metric add 1 accuracy 0.875\n"
     )
-    assert sleepctl("metric", "remove", "1", "accuracy").stdout == "cycle 1 has no figure accuracy any more\n"
+    assert sleepctl("metric", "remove", "1", "accuracy").stdout == "cycle 1 no longer has the figure accuracy\n"
     assert sleepctl("metric", "remove", "1", "accuracy").returncode == 4
     assert sleepctl("metric", "add", "77", "accuracy", "1").returncode == 4
     assert sleepctl("metric", "add", "1", "accuracy", "nan").returncode == 2

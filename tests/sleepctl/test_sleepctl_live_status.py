@@ -116,9 +116,7 @@ def frames(received: str) -> list[list[str]]:
 
 
 @pytest.mark.parametrize("arguments", [(), ("--json",)], ids=["no terminal", "json"])
-def test_without_a_terminal_watching_is_refused_with_what_to_use_instead(
-    daemon: FakeDaemon, sleepctl: Sleepctl, arguments: tuple[str, ...]
-) -> None:
+def test_watch_without_terminal_is_refused(daemon: FakeDaemon, sleepctl: Sleepctl, arguments: tuple[str, ...]) -> None:
     """A program is sent to the stream that is made for it."""
     code, out, err = sleepctl("status", "--watch", *arguments)
     assert code == 2
@@ -126,7 +124,7 @@ def test_without_a_terminal_watching_is_refused_with_what_to_use_instead(
     assert "\x1b" not in out
 
 
-def test_an_event_draws_anew_in_place_and_ctrl_c_leaves_the_terminal_as_it_was(daemon: FakeDaemon) -> None:
+def test_event_redraws_in_place(daemon: FakeDaemon) -> None:
     """Two drawings, the second caused by the event alone; nothing is blanked in between; the end is 130."""
     daemon.replies[control.GetStatus] = steps()
     daemon.announcements = [EVENT]
@@ -150,7 +148,7 @@ def test_the_timer_draws_without_any_event(daemon: FakeDaemon) -> None:
         screen.until("step 4 of 1000")
 
 
-def test_sigterm_leaves_the_terminal_as_it_was_and_still_ends_by_the_signal(daemon: FakeDaemon) -> None:
+def test_sigterm_restores_the_terminal(daemon: FakeDaemon) -> None:
     """Whoever sent it sees what it did, and the owner has the cursor back."""
     daemon.replies[control.GetStatus] = scenes.TRAINING
     with watching() as screen:
@@ -173,7 +171,7 @@ def test_a_resized_terminal_is_filled_anew(daemon: FakeDaemon) -> None:
     assert all(len(line) < 50 for line in last)
 
 
-def test_a_daemon_that_goes_away_and_comes_back_is_followed(environment: Path) -> None:
+def test_returning_daemon_is_followed(environment: Path) -> None:
     """In between its last word is shown, and said to be that; afterwards its events draw again."""
     (environment / "status.json").write_bytes(msgspec.json.encode(scenes.MORNING))
     path = environment / "sleepd.sock"
@@ -193,7 +191,7 @@ def test_a_daemon_that_goes_away_and_comes_back_is_followed(environment: Path) -
         first.close()
 
 
-def test_a_stopped_watch_gives_the_terminal_back_until_it_goes_on(daemon: FakeDaemon) -> None:
+def test_stopped_watch_releases_the_terminal(daemon: FakeDaemon) -> None:
     """Ctrl-Z leaves the shell a usable terminal; `fg` takes the screen again."""
     daemon.replies[control.GetStatus] = scenes.TRAINING
     with watching() as screen:

@@ -33,7 +33,7 @@ def plain(page: str) -> str:
     return " ".join(page.split())
 
 
-def test_the_command_lines_page_has_every_command_option_code_and_variable() -> None:
+def test_command_page_is_complete() -> None:
     """Nothing that --help says is missing."""
     page = plain(PAGES["man1/sleepctl.1"])
     parser = build_parser()
@@ -48,7 +48,7 @@ def test_the_command_lines_page_has_every_command_option_code_and_variable() -> 
     assert [name for name in (*VARIABLES, *EXAMPLES) if f".B {name} " not in page] == []
 
 
-def test_the_configurations_page_has_every_key_with_its_default_and_meaning() -> None:
+def test_configuration_page_is_complete() -> None:
     """The same words as in the shipped file; quotes are not lost on the way."""
     page = plain(PAGES["man5/sleepd.toml.5"])
     assert '.B path = ""' in page
@@ -58,7 +58,7 @@ def test_the_configurations_page_has_every_key_with_its_default_and_meaning() ->
         assert " ".join(meaning.split()) in page
 
 
-def test_the_daemons_page_has_its_options_and_exit_codes() -> None:
+def test_daemon_page_is_complete() -> None:
     """From the grammar that the daemon itself uses."""
     page = plain(PAGES["man8/sleepd.8"])
     assert ".B --config FILE" in page
@@ -104,7 +104,7 @@ def test_groff_renders_without_a_warning(path: str) -> None:
         ("~/x^2 `y`", "\\(ti/x\\(ha2 \\(gay\\(ga"),
     ],
 )
-def test_text_is_never_taken_for_a_request(text: str, written: str) -> None:
+def test_text_is_no_roff_request(text: str, written: str) -> None:
     """Whatever a help text begins with, it is shown as it stands."""
     assert escaped(text) == written
 
@@ -114,7 +114,7 @@ def test_quotes_of_a_term_are_kept() -> None:
     assert entry('base = ""', "x") == ".TP\n.B base = \\(dq\\(dq\nx\n"
 
 
-def test_indented_lines_of_a_note_stand_as_they_are() -> None:
+def test_indented_note_lines_stay() -> None:
     """A command to copy is not filled into a paragraph."""
     assert notes("By hand:\n  source <(x)\n") == (".PP\nBy hand:\n.PP\n.nf\n.RS 4\n  source <(x)\n.RE\n.fi\n")
 
@@ -124,7 +124,7 @@ def test_generated_files_are_current() -> None:
     assert {name: content.decode() for name, content in shared_files().items()} == files()
 
 
-def test_the_installer_writes_pages_and_completions_to_where_programs_look(tmp_path: Path) -> None:
+def test_installer_writes_pages_and_completions(tmp_path: Path) -> None:
     """The very command of install.sh, below another prefix."""
     installer = (REPOSITORY / "systemd" / "installer.sh").read_text()
     assert '-m sleepd.sleepctl.share "$local_prefix"\n' in installer

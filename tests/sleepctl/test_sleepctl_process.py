@@ -70,9 +70,7 @@ def on_a_terminal(*arguments: str, stream: str, **more: str) -> tuple[int, str]:
 # --- imports ---
 
 
-def test_status_imports_neither_asyncio_nor_structlog_nor_the_upper_floors_nor_torch(
-    daemon: FakeDaemon, sleepctl: Sleepctl
-) -> None:
+def test_status_imports_few_modules(daemon: FakeDaemon, sleepctl: Sleepctl) -> None:
     """The modules that make a start slow, and those that a client must not know, stay out."""
     daemon.replies[control.GetStatus] = scenes.MORNING
     code = (
@@ -107,7 +105,7 @@ def test_status_imports_neither_asyncio_nor_structlog_nor_the_upper_floors_nor_t
     ],
     ids=lambda value: value.state if isinstance(value, CycleSummary) else "",
 )
-def test_a_waited_run_returns_0_with_a_verdict_and_1_without(
+def test_waited_run_returns_verdict_code(
     daemon: FakeDaemon, sleepctl: Sleepctl, summary: CycleSummary, code: int
 ) -> None:
     """Whichever the verdict, it is said; a cycle that came to none has failed the caller."""
@@ -119,13 +117,13 @@ def test_a_waited_run_returns_0_with_a_verdict_and_1_without(
     assert control.Run(force=True, wait=True) in daemon.requests
 
 
-def test_a_failed_waited_run_says_the_hint(daemon: FakeDaemon, sleepctl: Sleepctl) -> None:
+def test_failed_waited_run_shows_hint(daemon: FakeDaemon, sleepctl: Sleepctl) -> None:
     """The command that mends it comes with the failure."""
     daemon.replies[control.Run] = ended(scenes.FAILED)
     assert f"hint: {scenes.FAILED.hint}\n" in sleepctl("run", "--wait").err
 
 
-def test_without_a_terminal_progress_is_one_plain_line_a_phase(daemon: FakeDaemon, sleepctl: Sleepctl) -> None:
+def test_plain_progress_has_line_per_phase(daemon: FakeDaemon, sleepctl: Sleepctl) -> None:
     """A log is not filled with steps; facts that are no progress are passed over."""
     daemon.announcements = [
         progress(phase="loading"),
@@ -139,22 +137,22 @@ def test_without_a_terminal_progress_is_one_plain_line_a_phase(daemon: FakeDaemo
     assert "\x1b" not in err
 
 
-def test_progress_that_is_not_understood_does_not_end_the_waiting(daemon: FakeDaemon, sleepctl: Sleepctl) -> None:
+def test_unknown_progress_does_not_end_waiting(daemon: FakeDaemon, sleepctl: Sleepctl) -> None:
     """The view is lost, which is said; the cycle's end still arrives."""
     daemon.announcements = [progress(phase="dreaming")]
     daemon.replies[control.Run] = ended(scenes.PROMOTED)
     ran = sleepctl("run", "--wait")
     assert ran.code == 0
-    assert "note: no more progress to show" in ran.err
+    assert "note: progress can no longer be shown" in ran.err
 
 
-def test_a_waited_run_that_is_not_due_returns_5(daemon: FakeDaemon, sleepctl: Sleepctl) -> None:
+def test_waited_run_returns_5_unless_due(daemon: FakeDaemon, sleepctl: Sleepctl) -> None:
     """Waiting for nothing is nothing to do."""
     daemon.replies[control.Run] = RunResult(is_started=False, reason="3 < 5")
     assert sleepctl("run", "--wait").code == 5
 
 
-def test_a_daemon_that_goes_away_during_a_waited_run_is_an_error(daemon: FakeDaemon, sleepctl: Sleepctl) -> None:
+def test_daemon_stopping_during_wait_is_error(daemon: FakeDaemon, sleepctl: Sleepctl) -> None:
     """No verdict is made up for a cycle whose end nobody saw."""
     daemon.replies[control.Run] = None
     code, out, err = sleepctl("run", "--wait")
@@ -162,7 +160,7 @@ def test_a_daemon_that_goes_away_during_a_waited_run_is_an_error(daemon: FakeDae
     assert "closed the connection before it answered" in err
 
 
-def test_ctrl_c_in_a_waited_run_detaches_with_130_and_says_how_to_cancel(daemon: FakeDaemon, environment: Path) -> None:
+def test_ctrl_c_detaches_waited_run(daemon: FakeDaemon, environment: Path) -> None:
     """The cycle is not cancelled; the owner learns where to look and what to type."""
     daemon.is_run_answered.clear()
     daemon.replies[control.Run] = ended(scenes.PROMOTED)
@@ -173,14 +171,14 @@ def test_ctrl_c_in_a_waited_run_detaches_with_130_and_says_how_to_cancel(daemon:
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=20)
     assert (process.returncode, out) == (130, "")
-    assert err == "detached; the cycle goes on. See it: sleepctl status. Discard it: sleepctl cancel\n"
+    assert err == "detached; the cycle continues. See it: sleepctl status. Discard it: sleepctl cancel\n"
     assert not any(isinstance(request, control.Cancel) for request in daemon.requests)
 
 
 # --- terminals ---
 
 
-def test_on_a_terminal_progress_is_drawn_on_one_line_and_erased(daemon: FakeDaemon, environment: Path) -> None:
+def test_terminal_progress_uses_one_line(daemon: FakeDaemon, environment: Path) -> None:
     """Each drawing starts at the line's beginning, fits it, and the last leaves it empty."""
     daemon.announcements = [progress(step=step, loss=2.5, eta_seconds=90) for step in (6, 12)]
     daemon.replies[control.Run] = ended(scenes.PROMOTED)
@@ -195,7 +193,7 @@ def test_on_a_terminal_progress_is_drawn_on_one_line_and_erased(daemon: FakeDaem
 @pytest.mark.parametrize(
     ("more", "is_coloured"), [({}, True), ({"NO_COLOR": "1"}, False), ({"TERM": "dumb"}, False)], ids=str
 )
-def test_colour_needs_a_terminal_that_knows_it_and_nobody_who_refused(
+def test_colour_needs_a_willing_terminal(
     daemon: FakeDaemon, environment: Path, more: dict[str, str], is_coloured: bool
 ) -> None:
     """NO_COLOR and a dumb terminal keep every escape byte away."""
@@ -206,14 +204,14 @@ def test_colour_needs_a_terminal_that_knows_it_and_nobody_who_refused(
     assert ("\x1b[" in received) is is_coloured
 
 
-def test_without_a_terminal_there_is_no_escape_byte(daemon: FakeDaemon, sleepctl: Sleepctl) -> None:
+def test_no_escape_byte_without_terminal(daemon: FakeDaemon, sleepctl: Sleepctl) -> None:
     """A pipe gets text and nothing else."""
     daemon.replies[control.GetStatus] = scenes.ATTACKED
     ran = sleepctl("status")
     assert "\x1b" not in ran.out + ran.err
 
 
-def test_a_reader_that_has_seen_enough_causes_no_traceback(daemon: FakeDaemon, environment: Path) -> None:
+def test_closed_pipe_causes_no_traceback(daemon: FakeDaemon, environment: Path) -> None:
     """`sleepctl history | head` ends quietly."""
     daemon.replies[control.History] = {"schema": 1, "cycles": [scenes.PROMOTED]}
     reading, writing = os.pipe()
@@ -225,9 +223,7 @@ def test_a_reader_that_has_seen_enough_causes_no_traceback(daemon: FakeDaemon, e
     assert (ran.returncode, ran.stderr) == (0, b"")
 
 
-def test_a_terminal_without_utf_8_gets_question_marks_instead_of_a_traceback(
-    daemon: FakeDaemon, environment: Path
-) -> None:
+def test_ascii_terminal_gets_question_marks(daemon: FakeDaemon, environment: Path) -> None:
     """An arrow that the encoding lacks is no reason to show nothing."""
     daemon.replies[control.GetStatus] = scenes.MORNING
     ran = subprocess.run(
@@ -237,7 +233,7 @@ def test_a_terminal_without_utf_8_gets_question_marks_instead_of_a_traceback(
     assert b"holdout 3.12 ? 2.71" in ran.stdout
 
 
-def test_progress_fields_are_those_of_the_workers_message() -> None:
+def test_progress_fields_match_worker_message() -> None:
     """What the daemon announces is the worker's Progress and the cycle's number."""
     announced = {"cycle": 9, **msgspec.to_builtins(scenes.PROGRESS)}
     assert msgspec.convert(announced, Progress) == scenes.PROGRESS
@@ -251,7 +247,7 @@ ANSWERED = {
 }
 REQUESTS = [*control.Request.__subclasses__(), *control.Listing.__subclasses__()]
 REFUSED = dict.fromkeys(REQUESTS, NothingToDo("nothing to do", hint="sleepctl status"))
-TOLD = [*ANSWERED, "version", "doctor", "config show", "completions bash", "--help"]
+KNOWN = [*ANSWERED, "version", "doctor", "config show", "completions bash", "--help"]
 
 
 def run_in_shell(line: str) -> tuple[int, str]:
@@ -261,7 +257,7 @@ def run_in_shell(line: str) -> tuple[int, str]:
     return ran.returncode, ran.stderr
 
 
-@pytest.mark.parametrize("command", TOLD)
+@pytest.mark.parametrize("command", KNOWN)
 def test_a_full_disk_is_told(command: str, daemon: FakeDaemon, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where standard output does not take the answer, that is said in a sentence, and the command has failed."""
     daemon.replies |= {**REFUSED, **dict(ANSWERED.values())}

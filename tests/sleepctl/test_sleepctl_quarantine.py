@@ -38,7 +38,7 @@ def sleepctl(daemon: DaemonProcess) -> Sleepctl:
     return daemon.sleepctl
 
 
-def test_the_list_says_who_is_in_and_why(sleepctl: Sleepctl) -> None:
+def test_list_shows_entries_with_reasons(sleepctl: Sleepctl) -> None:
     """Id, state, reason with its figure, the beginning of the text; control characters are made visible."""
     listed = sleepctl("quarantine")
     assert listed.returncode == 0
@@ -68,7 +68,7 @@ def test_one_is_shown_with_its_text(sleepctl: Sleepctl) -> None:
 def test_released_dropped_and_reset(sleepctl: Sleepctl, daemon: DaemonProcess) -> None:
     """What is typed at undo brings back what was; the list and the status follow."""
     released = sleepctl("quarantine", "release", "loop-1")
-    assert released.stdout == "loop-1: released: the next cycle may train it, whatever was found\n"
+    assert released.stdout == "loop-1: released: the next cycle may train it, whatever was found in the text\n"
     assert released.stderr.endswith("undo: sleepctl quarantine reset loop-1\n")
     assert daemon.status().buffer.quarantined == 2
     assert "loop-1  released" in sleepctl("quarantine").stdout
@@ -85,7 +85,7 @@ def test_released_dropped_and_reset(sleepctl: Sleepctl, daemon: DaemonProcess) -
     ("handling", "done"),
     [("keep", "trained as they are"), ("mask", "masked in training"), ("set_aside", "not trained")],
 )
-def test_pages_say_what_becomes_of_personal_data(handling: Any, done: str) -> None:
+def test_pages_show_personal_data_handling(handling: Any, done: str) -> None:
     """The list, the buffer page and the status count them; list and buffer page say whether they are trained."""
     found = QuarantineList(entries=[], total=0, personal={"telephone": 1, "e-mail": 4}, personal_data=handling)
     (line,) = [shown for shown in shown_lines(list_page(found, NOW)) if "personal" in shown]
@@ -121,10 +121,10 @@ def test_what_makes_no_sense_is_refused(sleepctl: Sleepctl, words: tuple[str, ..
 def test_status_and_buffer_say_how_many(sleepctl: Sleepctl) -> None:
     """Both name the number."""
     assert "3 in quarantine" in sleepctl("status").stdout
-    assert "      3  in quarantine: kept from training (sleepctl quarantine)" in sleepctl("buffer").stdout
+    assert "      3  in quarantine: excluded from training (sleepctl quarantine)" in sleepctl("buffer").stdout
 
 
-def test_completions_offer_ids_that_no_shell_mistakes(sleepctl: Sleepctl) -> None:
+def test_completions_offer_only_safe_ids(sleepctl: Sleepctl) -> None:
     """An id is an agent's: one that a shell would take for a command is not offered."""
     assert sleepctl("completions", "quarantine").stdout == "loop-1\tloop\nesc\tloop\n"
     script = sleepctl("completions", "bash").stdout

@@ -23,7 +23,7 @@ from sleepd.protocol.job import Report
 from sleepd.protocol.status import CycleDetail, CycleSummary, QuarantineList
 from sleepd.protocol.verdict import Verdict
 from sleepd.sleepctl.pages.cycle_table import history_page
-from sleepd.sleepctl.pages.report_page import Told, report_page
+from sleepd.sleepctl.pages.report_page import KnownCycle, report_page
 from sleepd.sleepctl.pages.show_page import show_page
 from sleepd.sleepctl.pages.status_page import status_page
 from sleepd.sleepctl.pages.terminal import Page, render
@@ -38,7 +38,7 @@ def flat(page: Page) -> str:
 
 def told(detail: CycleDetail, learned: Learned | None = None, *, is_live: bool = True) -> str:
     """The report on it."""
-    return flat(report_page(Told(detail, learned, scenes.BUFFER, [], [], is_live), scenes.NOW))
+    return flat(report_page(KnownCycle(detail, learned, scenes.BUFFER, [], [], is_live), scenes.NOW))
 
 
 def of(summary: CycleSummary, **fields: Any) -> CycleDetail:
@@ -50,10 +50,10 @@ def of(summary: CycleSummary, **fields: Any) -> CycleDetail:
 # --- the page ---
 
 
-def test_the_report_says_in_order_what_happened_why_and_how_to_undo_it() -> None:
+def test_report_has_its_sections_in_order() -> None:
     """From top to bottom: verdict, reason, figures, experiences, replies, what was set aside, cost, undo."""
     page = report_page(
-        Told(
+        KnownCycle(
             scenes.FULL, scenes.LEARNED, scenes.BUFFER, scenes.BUFFER_DETAIL.set_aside, scenes.QUARANTINE, is_live=True
         ),
         scenes.NOW,
@@ -67,10 +67,10 @@ def test_the_report_says_in_order_what_happened_why_and_how_to_undo_it() -> None
         "What it learned from",
         "Replies before and after, on the probes",
         "Your questions",
-        "How it speaks",
+        "Style of the replies",
         "Drift",
         "Your own figures, before and after",
-        "Set aside",
+        "Not trained",
         "Chat template",
         "What it cost",
         "Notices",
@@ -79,7 +79,7 @@ def test_the_report_says_in_order_what_happened_why_and_how_to_undo_it() -> None
     ]
 
 
-def test_a_figure_is_marked_as_met_missed_or_open_beside_its_limit() -> None:
+def test_figure_shows_mark_and_limit() -> None:
     """Met, missed and open look different; a figure that was not measured is a dash."""
     text = render(show_page(scenes.FULL, scenes.NOW), width=80, is_coloured=False)
     assert re.search(r"Figures +✓ holdout_gain +0\.41  above 0\.013\n", text)
@@ -88,7 +88,7 @@ def test_a_figure_is_marked_as_met_missed_or_open_beside_its_limit() -> None:
     assert re.search(r"\n +✓ mean_words +28  within 15\.6 to 62\.4\n", text)
 
 
-def test_a_proof_that_is_among_the_figures_is_not_shown_twice() -> None:
+def test_proof_among_figures_is_shown_once() -> None:
     """What the verdict holds against a limit stands there; the other proofs stand by themselves."""
     assert "Proofs ✓ adapter_changed 1.3 (limit 0)" in flat(show_page(scenes.FULL, scenes.NOW))
     figure = msgspec.structs.replace(scenes.VERDICT.figures[0], name="adapter_changed")
@@ -96,7 +96,7 @@ def test_a_proof_that_is_among_the_figures_is_not_shown_twice() -> None:
     assert "Proofs" not in flat(show_page(msgspec.structs.replace(scenes.FULL, verdict=verdict), scenes.NOW))
 
 
-def test_the_holdout_is_told_as_loss_with_its_interval() -> None:
+def test_holdout_is_shown_with_interval() -> None:
     """A loss fell between two bounds; nobody is told that replies are better."""
     text = told(scenes.FULL)
     assert "On 23 experiences that it never trained on, the reply loss fell: 3.12 → 2.71 nats/token" in text
@@ -104,28 +104,28 @@ def test_the_holdout_is_told_as_loss_with_its_interval() -> None:
     assert "the reply loss did not fall: 2.71 → 2.96 nats/token (+0.25; lower is better)." in told(of(scenes.REJECTED))
 
 
-def test_the_experiences_that_said_when_to_stop_are_not_counted_as_evidence() -> None:
+def test_stopping_experiences_are_no_evidence() -> None:
     """The report and the other pages name as many as the loss was measured on, not as many as were held out."""
     summary = msgspec.structs.replace(scenes.FULL.summary, held_out=20, judging=5)
     detail = msgspec.structs.replace(scenes.FULL, summary=summary)
     assert "On 5 experiences that it never trained on" in told(detail)
     shown = flat(show_page(detail, scenes.NOW))
     assert "20 held out" in shown
-    assert "5 experiences) (thin)" in shown
+    assert "5 experiences) (low sample)" in shown
 
 
 def test_nothing_measured_is_said_in_words() -> None:
     """A failed cycle has no figure, and none is invented."""
     text = told(of(scenes.FAILED))
-    assert "It ended without a verdict: what was in use before stayed in use." in text
+    assert "It ended without a verdict; the previous adapter stayed in use." in text
     assert "Nothing was measured on held-out experiences." in text
     assert "learned from" not in text
     assert not re.search(r"\b0\.0", text)
 
 
-def test_thin_evidence_and_probation_are_named_wherever_evidence_is_shown() -> None:
+def test_low_sample_and_probation_are_named() -> None:
     """Status, history, show, report and the end of a run: each says both."""
-    summary = msgspec.structs.replace(scenes.THIN, is_champion=True)
+    summary = msgspec.structs.replace(scenes.LOW_SAMPLE, is_champion=True)
     champion = msgspec.structs.replace(scenes.CHAMPION, held_out=3, is_thin=True, is_on_probation=True)
     status = scenes.changed(scenes.MORNING, champion=champion, recent_cycles=[summary])
     shown = {
@@ -134,18 +134,20 @@ def test_thin_evidence_and_probation_are_named_wherever_evidence_is_shown() -> N
         "show": flat(show_page(scenes.ON_PROBATION, scenes.NOW)),
         "report": told(scenes.ON_PROBATION),
     }
-    assert [name for name, text in shown.items() if "thin" not in text or "probation" not in text] == []
-    assert "It is on probation: experiences that come later decide." in shown["report"]
-    assert "That is thin evidence: a difference over so few may be chance." in shown["report"]
-    assert "on probation: its evidence was open; experiences that come later decide" in shown["status"]
+    assert [
+        name for name, text in shown.items() if not re.search("low sample|n<8", text) or "probation" not in text
+    ] == []
+    assert "It is on probation: later experiences decide whether it stays in use." in shown["report"]
+    assert "That is a low sample (fewer than 8): the difference may be chance." in shown["report"]
+    assert "on probation: its evidence was inconclusive; later experiences decide whether it stays" in shown["status"]
     solid = told(scenes.FULL) + flat(
         status_page(scenes.changed(scenes.MORNING, recent_cycles=[]), now=scenes.NOW, is_live=True)
     )
-    assert not re.search(r"\bthin\b", solid)
+    assert not re.search(r"\blow sample\b", solid)
     assert "on probation" not in solid
 
 
-def test_what_later_experiences_decided_is_told_with_who_compared() -> None:
+def test_later_comparison_names_its_cycle() -> None:
     """The comparison stands in show and report, and in status for the champion."""
     said = "better than cycle 7 by 0.200 nats/token on 12 later experiences"
     assert f"Later: {said} (compared by cycle 9)" in told(scenes.FULL)
@@ -155,7 +157,7 @@ def test_what_later_experiences_decided_is_told_with_who_compared() -> None:
     assert f"on later experiences: {said}" in flat(status_page(status, now=scenes.NOW, is_live=True))
 
 
-def test_replies_stand_as_base_before_and_after_and_a_silent_one_is_said() -> None:
+def test_replies_are_ordered_by_model() -> None:
     """Three speakers where there was a champion, two where the base itself was before; silence has a word."""
     text = told(scenes.FULL)
     assert "> What did we find in the lab? base I am not sure which lab you mean. before We found a lamp. after" in text
@@ -164,54 +166,54 @@ def test_replies_stand_as_base_before_and_after_and_a_silent_one_is_said() -> No
     assert "> What did we find in the lab? before I am not sure which lab you mean. after The blue" in told(first)
 
 
-def test_a_question_that_was_answered_before_and_is_no_more_is_called_forgotten() -> None:
+def test_lost_answer_is_called_forgotten() -> None:
     """The count for all three models, then each wrong answer with what was expected."""
     text = told(scenes.FULL)
-    assert "1 of 2 right; before 1, the base 0" in text
-    assert "✗ What is the name of the boat? (known before, and forgotten) expected Juniper or the Juniper" in text
+    assert "1 of 2 right; before: 1; base: 0" in text
+    assert "✗ What is the name of the boat? (right before, now forgotten) expected Juniper or the Juniper" in text
     assert "Where is the blue lamp? (" not in text
 
 
-def test_the_experiences_are_told_with_those_that_are_gone_or_changed() -> None:
+def test_experiences_name_gone_and_changed() -> None:
     """Texts of what is still there; ids of what is not, counted and cut."""
     text = told(scenes.FULL, scenes.LEARNED)
     assert "41 new, 20 learned before and repeated. 48 of 61 are still in the buffer as they were trained" in text
     assert "the 2 most salient: 0.93 Where is the blue lamp? On the second shelf." in text
-    assert "12 no longer there: 0000000000000000, " in text
+    assert "12 no longer in the buffer: 0000000000000000, " in text
     assert "0000000000000009 and 2 more" in text
-    assert "1 there with another text than was trained: bbbb" in text
+    assert "1 changed since they were trained: bbbb" in text
 
 
-def test_an_experience_in_which_a_secret_was_found_is_named_and_not_shown() -> None:
+def test_experience_with_secret_is_hidden() -> None:
     """The command that shows it to whoever may see it stands in place of its text."""
     secret = msgspec.structs.replace(scenes.LEARNED.experiences[0], prompt="", response="", is_withheld=True)
     text = told(scenes.FULL, msgspec.structs.replace(scenes.LEARNED, experiences=[secret]))
     assert "0.93 not shown (a secret, or not screened): sleepctl quarantine show a" in text
 
 
-def test_what_was_set_aside_is_counted_by_reason() -> None:
+def test_untrained_records_are_counted_by_reason() -> None:
     """Records that are not usable, experiences in quarantine, and what was cut; what was released is not among it."""
-    text = flat(report_page(scenes.TOLD, scenes.NOW))
-    assert "1 experience too long: used in part" in text
+    text = flat(report_page(scenes.KNOWN, scenes.NOW))
+    assert "1 experience too long: truncated" in text
     assert "2 records of the buffer not usable, as it was last read: sleepctl buffer" in text
     assert "1 no response" in text
     assert "2 experiences of the buffer in quarantine, as it was last read: sleepctl quarantine" in text
     assert "1 loop: 83 % of its words" in text
     assert "secret: a key" not in text
     clean = msgspec.structs.replace(scenes.BUFFER, set_aside=0)
-    nothing = flat(report_page(Told(scenes.DETAIL, None, clean, [], [], is_live=True), scenes.NOW))
-    assert "Set aside nothing in the buffer, as it was last read" in nothing
+    nothing = flat(report_page(KnownCycle(scenes.DETAIL, None, clean, [], [], is_live=True), scenes.NOW))
+    assert "Not trained none in the buffer, as it was last read" in nothing
 
 
-def test_evaluations_share_of_time_counts_both_measurings() -> None:
+def test_evaluation_share_counts_both_phases() -> None:
     """Before and after: 40 + 61 of 241.7 seconds."""
-    assert "42% of it measuring, before and after the training" in told(scenes.FULL)
+    assert "42% of the time for measuring, before and after training" in told(scenes.FULL)
     for seconds in ({}, {"training": 3.0}):  # nobody took the time of it: that is not 0 %
         report: Report = msgspec.structs.replace(scenes.REPORT, seconds=seconds)
         assert "measuring" not in told(msgspec.structs.replace(scenes.FULL, report=report))
 
 
-def test_a_cycle_of_an_older_version_is_shown_without_figures() -> None:
+def test_older_cycle_has_no_figures() -> None:
     """No verdict and no evidence: what there is is shown, and no empty heading."""
     text = told(msgspec.structs.replace(scenes.DETAIL, verdict=None))
     assert "Each figure" not in text
@@ -228,30 +230,30 @@ def test_a_cycle_of_an_older_version_is_shown_without_figures() -> None:
             msgspec.structs.replace(scenes.PROMOTED, is_champion=False, is_rolled_back=True),
             "Its adapter was in use and was rolled back.",
         ),
-        (scenes.REJECTED, "Its adapter was not put in use"),
-        (scenes.cycle(11, "inconclusive"), "Its adapter was not put in use"),
+        (scenes.REJECTED, "Its adapter was not promoted"),
+        (scenes.cycle(11, "inconclusive"), "Its adapter was not promoted"),
         (scenes.IMPORTED, "An older trainer made it."),
-        (scenes.cycle(12, "training", ended_at=None), "It has not ended: nothing is decided."),
+        (scenes.cycle(12, "training", ended_at=None), "It has not ended; there is no verdict yet."),
     ],
     ids=lambda value: value.state if isinstance(value, CycleSummary) else "",
 )
-def test_what_became_of_the_adapter_is_the_first_sentence(summary: CycleSummary, said: str) -> None:
+def test_first_sentence_is_the_outcome(summary: CycleSummary, said: str) -> None:
     """Whether it is in use is what the owner wants to know first."""
     assert said in told(of(summary))
 
 
-def test_without_an_undo_it_is_said_that_there_is_nothing_to_undo() -> None:
+def test_missing_undo_is_explained() -> None:
     """The one command, or why there is none."""
     assert "To undo it sleepctl rollback 7 " in told(scenes.FULL)
-    assert "To undo it nothing to undo: nothing of it is in use" in told(of(scenes.REJECTED))
+    assert "To undo it nothing to undo: its adapter is not in use" in told(of(scenes.REJECTED))
 
 
-def test_history_has_gain_drift_and_verdict_in_a_line_each() -> None:
+def test_history_line_has_gain_drift_verdict() -> None:
     """More is better in the gain; a dash where nothing was measured."""
-    cycles = [scenes.REJECTED, scenes.PROMOTED, scenes.THIN]
+    cycles = [scenes.REJECTED, scenes.PROMOTED, scenes.LOW_SAMPLE]
     lines = render(history_page(cycles, scenes.NOW, is_live=True), width=80, is_coloured=False).splitlines()
     figures = [" ".join(line[36:].split()) for line in lines if re.match(r" {4}\d", line)]
-    assert figures == ["rejected −0.25 –", "promoted +0.41 0.012", "promoted +0.18 0.008 thin, probation"]
+    assert figures == ["rejected −0.25 –", "promoted +0.41 0.012", "promoted +0.18 0.008 n<8, probation"]
 
 
 # --- the commands ---
@@ -260,7 +262,7 @@ def test_history_has_gain_drift_and_verdict_in_a_line_each() -> None:
 @pytest.fixture
 def full_daemon(daemon: FakeDaemon) -> FakeDaemon:
     """Knows cycle 8, and 9 which failed."""
-    daemon.replies[control.History] = {"schema": 1, "cycles": [scenes.FAILED, scenes.PROMOTED, scenes.THIN]}
+    daemon.replies[control.History] = {"schema": 1, "cycles": [scenes.FAILED, scenes.PROMOTED, scenes.LOW_SAMPLE]}
     daemon.replies[control.Show] = scenes.FULL
     daemon.replies[control.Experiences] = scenes.LEARNED
     daemon.replies[control.Buffer] = msgspec.structs.replace(scenes.BUFFER_DETAIL, status=scenes.QUARANTINED)
@@ -268,7 +270,7 @@ def full_daemon(daemon: FakeDaemon) -> FakeDaemon:
     return daemon
 
 
-def test_without_a_number_the_newest_judged_cycle_is_reported(full_daemon: FakeDaemon, sleepctl: Sleepctl) -> None:
+def test_report_defaults_to_newest_judged(full_daemon: FakeDaemon, sleepctl: Sleepctl) -> None:
     """A failed one that came later is not what was learned last."""
     code, out, err = sleepctl("report", "--limit", "3")
     assert (code, err) == (0, "")
@@ -277,14 +279,14 @@ def test_without_a_number_the_newest_judged_cycle_is_reported(full_daemon: FakeD
     assert control.Experiences(cycle=8, limit=3) in full_daemon.requests
 
 
-def test_with_a_number_that_cycle_is_reported(full_daemon: FakeDaemon, sleepctl: Sleepctl) -> None:
+def test_report_takes_a_number(full_daemon: FakeDaemon, sleepctl: Sleepctl) -> None:
     """Nothing else is looked for."""
     assert sleepctl("report", "3").code == 0
     assert control.Show(cycle=3) in full_daemon.requests
     assert not any(isinstance(request, control.History) for request in full_daemon.requests)
 
 
-def test_the_report_as_json_is_all_that_the_page_rests_on(full_daemon: FakeDaemon, sleepctl: Sleepctl) -> None:
+def test_json_report_has_all_data(full_daemon: FakeDaemon, sleepctl: Sleepctl) -> None:
     """Cycle with verdict and evidence, texts, buffer; in plain ASCII."""
     ran = sleepctl("report", "--json")
     assert sorted(ran.json) == ["buffer", "cycle", "is_live", "learned", "quarantine", "schema", "set_aside"]
@@ -296,17 +298,15 @@ def test_the_report_as_json_is_all_that_the_page_rests_on(full_daemon: FakeDaemo
     assert ran.out.isascii()
 
 
-def test_before_the_first_judged_cycle_there_is_nothing_to_report(daemon: FakeDaemon, sleepctl: Sleepctl) -> None:
+def test_report_needs_a_judged_cycle(daemon: FakeDaemon, sleepctl: Sleepctl) -> None:
     """Said with exit code 4, and where to look."""
     daemon.replies[control.History] = {"schema": 1, "cycles": [scenes.FAILED, scenes.IMPORTED]}
     code, out, err = sleepctl("report")
     assert (code, out) == (4, "")
-    assert err == "sleepctl: no cycle has been judged yet\nhint: sleepctl status\n"
+    assert err == "sleepctl: no cycle has a verdict yet\nhint: sleepctl status\n"
 
 
-def test_a_cycle_without_recorded_experiences_is_reported_without_asking_for_them(
-    full_daemon: FakeDaemon, sleepctl: Sleepctl
-) -> None:
+def test_cycle_without_experiences_asks_for_none(full_daemon: FakeDaemon, sleepctl: Sleepctl) -> None:
     """An older trainer's: the daemon would not know the number."""
     full_daemon.replies[control.Show] = of(scenes.IMPORTED, trained_ids=[], replayed_ids=[], held_out_ids=[])
     full_daemon.replies[control.Experiences] = errors.NotFound("there is no cycle 2", hint="")
@@ -349,9 +349,7 @@ def leave_on_disk(directory: Path, *, retired: bool = False) -> None:
 
 
 @pytest.mark.parametrize("is_retired", [False, True], ids=["standing", "retired"])
-def test_with_the_daemon_down_the_report_comes_from_the_cycles_files(
-    environment: Path, sleepctl: Sleepctl, is_retired: bool
-) -> None:
+def test_offline_report_comes_from_files(environment: Path, sleepctl: Sleepctl, is_retired: bool) -> None:
     """Figures, replies and texts are there; that it is no live answer is said, with exit code 3."""
     leave_on_disk(environment, retired=is_retired)
     code, out, err = sleepctl("report", "--state", str(environment))
@@ -361,15 +359,13 @@ def test_with_the_daemon_down_the_report_comes_from_the_cycles_files(
     assert "✗ it drifted 0.0812 nats/token from the base; at most 0.05 is allowed" in text
     assert "after The blue lamp, on the second shelf." in text
     assert "1 of 3 are still in the buffer as they were trained: 0.90 Where is the lamp? On the shelf." in text
-    assert "1 no longer there: c 1 there with another text than was trained: b" in text
+    assert "1 no longer in the buffer: c 1 changed since they were trained: b" in text
     assert "Another text." not in text
-    assert "Read from disk: figures added by hand and later comparisons are shown by the daemon only." in text
+    assert "Read from disk: only the daemon shows figures added by hand and later comparisons." in text
     assert "To undo it sleepctl rollback " in text
 
 
-def test_with_the_daemon_down_show_has_the_figures_and_says_that_it_is_not_live(
-    environment: Path, sleepctl: Sleepctl
-) -> None:
+def test_offline_show_is_marked_not_live(environment: Path, sleepctl: Sleepctl) -> None:
     """For a person and for a program."""
     leave_on_disk(environment)
     ran = sleepctl("show", "8", "--state", str(environment))
@@ -380,19 +376,17 @@ def test_with_the_daemon_down_show_has_the_figures_and_says_that_it_is_not_live(
     assert msgspec.convert(as_json["verdict"], Verdict) == scenes.VERDICT
 
 
-def test_with_the_daemon_down_an_unreadable_buffer_leaves_the_rest_of_the_report(
-    environment: Path, sleepctl: Sleepctl
-) -> None:
+def test_offline_report_survives_unreadable_buffer(environment: Path, sleepctl: Sleepctl) -> None:
     """Why there are no texts is said; the buffer may be another user's."""
     leave_on_disk(environment)
     (environment / "buffer.jsonl").unlink()
     text = " ".join(sleepctl("report", "--state", str(environment)).out.split())
     assert "buffer.jsonl: No such file or directory" in text
     assert "holdout fell by 0.41" in text
-    assert "no longer there" not in text
+    assert "no longer in the buffer:" not in text
 
 
-def test_with_the_daemon_down_a_buffer_too_large_to_look_at_is_not_read(environment: Path, sleepctl: Sleepctl) -> None:
+def test_offline_report_skips_huge_buffer(environment: Path, sleepctl: Sleepctl) -> None:
     """A sparse terabyte is left alone, behind a link too; what is known of the cycle is shown."""
     leave_on_disk(environment)
     (environment / "buffer.jsonl").rename(environment / "large")
@@ -404,9 +398,7 @@ def test_with_the_daemon_down_a_buffer_too_large_to_look_at_is_not_read(environm
 
 
 @pytest.mark.parametrize("damage", ["{", '{"verdict": 3}'], ids=["torn", "other"])
-def test_with_the_daemon_down_a_damaged_file_of_the_cycle_is_as_if_absent(
-    environment: Path, sleepctl: Sleepctl, damage: str
-) -> None:
+def test_offline_damaged_file_counts_as_absent(environment: Path, sleepctl: Sleepctl, damage: str) -> None:
     """What the history says of the cycle is still shown, without a traceback."""
     leave_on_disk(environment)
     for name in ("lineage.json", "evaluation.json"):
@@ -417,9 +409,7 @@ def test_with_the_daemon_down_a_damaged_file_of_the_cycle_is_as_if_absent(
     assert "Each figure" not in out
 
 
-def test_with_the_daemon_down_a_cycle_that_will_go_on_is_told_by_what_is_known(
-    environment: Path, sleepctl: Sleepctl
-) -> None:
+def test_offline_unfinished_cycle_is_shown(environment: Path, sleepctl: Sleepctl) -> None:
     """Its counts come from the history, as its files are still staged; cancelling is the way to be rid of it."""
     leave_on_disk(environment)
     suspended = scenes.cycle(11, "suspended", trained=32, held_out=8, ended_at=None)
@@ -429,10 +419,10 @@ def test_with_the_daemon_down_a_cycle_that_will_go_on_is_told_by_what_is_known(
     assert "Used 32 to train, 0 to replay, 8 held out Undo sleepctl cancel" in text
 
 
-def test_with_the_daemon_down_an_unknown_cycle_ends_with_4(environment: Path, sleepctl: Sleepctl) -> None:
+def test_offline_unknown_cycle_ends_with_4(environment: Path, sleepctl: Sleepctl) -> None:
     """The daemon may know more than it wrote; so the hint is to start it."""
     leave_on_disk(environment)
     code, out, err = sleepctl("show", "77", "--state", str(environment))
     assert (code, out) == (4, "")
-    assert "wrote nothing of cycle 77" in err
+    assert "nothing about cycle 77" in err
     assert "hint: sudo systemctl start sage-sleepd" in err

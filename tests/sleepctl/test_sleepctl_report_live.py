@@ -40,9 +40,7 @@ def sleepctl(daemon: DaemonProcess) -> Sleepctl:
     return run
 
 
-def test_the_report_is_the_same_live_and_from_disk_but_for_what_only_the_daemon_knows(
-    daemon: DaemonProcess, sleepctl: Sleepctl
-) -> None:
+def test_live_and_offline_reports_agree(daemon: DaemonProcess, sleepctl: Sleepctl) -> None:
     """Verdict, figures, texts and the way back come from the socket, and without it from the files."""
     live = sleepctl("report", "--json")
     assert live.returncode == 0, live.stderr

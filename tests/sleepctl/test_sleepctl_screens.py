@@ -16,7 +16,7 @@ from sleepd.protocol.status import ConditionView, DecisionRecord, QuarantineEntr
 from sleepd.sleepctl.pages import wording as words
 from sleepd.sleepctl.pages.cycle_table import history_page
 from sleepd.sleepctl.pages.decision_page import buffer_page, decision_page, run_page, why_page
-from sleepd.sleepctl.pages.report_page import Told, report_page
+from sleepd.sleepctl.pages.report_page import KnownCycle, report_page
 from sleepd.sleepctl.pages.show_page import show_page
 from sleepd.sleepctl.pages.status_page import status_page
 from sleepd.sleepctl.pages.terminal import Page, Row, Span, clean, columns, pad, render, shorten
@@ -33,7 +33,7 @@ PAGES: dict[str, Page] = {
     **{name: status_page(status, now=scenes.NOW, is_live=True) for name, status in scenes.STATUSES.items()},
     **{f"{name}, down": status_page(status, now=scenes.NOW, is_live=False) for name, status in scenes.STATUSES.items()},
     "history": history_page(
-        [_HOSTILE_CYCLE, scenes.FAILED, scenes.PROMOTED, scenes.THIN, scenes.IMPORTED], scenes.NOW, is_live=True
+        [_HOSTILE_CYCLE, scenes.FAILED, scenes.PROMOTED, scenes.LOW_SAMPLE, scenes.IMPORTED], scenes.NOW, is_live=True
     ),
     "show": show_page(scenes.DETAIL, scenes.NOW),
     "show, attacked": show_page(
@@ -41,13 +41,13 @@ PAGES: dict[str, Page] = {
     ),
     "show, everything": show_page(scenes.FULL, scenes.NOW),
     "report": report_page(
-        Told(
+        KnownCycle(
             scenes.FULL, scenes.LEARNED, scenes.BUFFER, scenes.BUFFER_DETAIL.set_aside, scenes.QUARANTINE, is_live=True
         ),
         scenes.NOW,
     ),
     "report, attacked": report_page(
-        Told(
+        KnownCycle(
             msgspec.structs.replace(scenes.FULL, summary=_HOSTILE_CYCLE, directory=scenes.LONG_PATH),
             msgspec.structs.replace(scenes.LEARNED, problem=scenes.HOSTILE, gone=[scenes.HOSTILE] * 20),
             scenes.BUFFER,
@@ -58,7 +58,8 @@ PAGES: dict[str, Page] = {
         scenes.NOW,
     ),
     "report, nothing kept": report_page(
-        Told(msgspec.structs.replace(scenes.DETAIL, report=None), None, scenes.BUFFER, [], [], is_live=True), scenes.NOW
+        KnownCycle(msgspec.structs.replace(scenes.DETAIL, report=None), None, scenes.BUFFER, [], [], is_live=True),
+        scenes.NOW,
     ),
     "show, nothing kept": show_page(msgspec.structs.replace(scenes.DETAIL, report=None, directory=""), scenes.NOW),
     "buffer": buffer_page(scenes.BUFFER_DETAIL, scenes.NOW),
@@ -96,7 +97,7 @@ def test_every_screen_fits_other_widths(name: str, width: int) -> None:
 
 
 @pytest.mark.parametrize("name", PAGES)
-def test_no_screen_lets_a_control_character_through(name: str) -> None:
+def test_screens_pass_no_control_character(name: str) -> None:
     """Without colour a screen holds line ends and printable characters and nothing else."""
     bad = {character for character in text_of(PAGES[name]) if character != "\n" and not character.isprintable()}
     assert bad == set()
@@ -110,12 +111,12 @@ def test_colour_changes_nothing_but_the_colour(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["fresh", "waiting", "training", "promoted", "rejected", "failed"])
-def test_the_morning_screen_fits_a_terminal_of_24_lines(name: str) -> None:
+def test_status_fits_24_lines(name: str) -> None:
     """Nothing scrolls away, the shell's own line included."""
     assert len(text_of(PAGES[name]).splitlines()) <= 23
 
 
-def test_the_champion_is_shown_with_age_and_holdout_figures() -> None:
+def test_champion_shows_age_and_holdout() -> None:
     """The figures that were measured on the champion stand beside its age."""
     text = status_text(scenes.MORNING)
     assert "cycle 8, promoted today 04:39 (2 h 41 min ago)" in _unlocalised(text)
@@ -123,12 +124,12 @@ def test_the_champion_is_shown_with_age_and_holdout_figures() -> None:
     assert "the base model has 3.38" in text
 
 
-def test_a_buffer_never_read_is_not_called_absent() -> None:
+def test_unread_buffer_is_not_called_absent() -> None:
     """A file in UTF-16 is there and was not read; only a look that did not find the file says that it is not there."""
     unread = msgspec.structs.replace(scenes.BUFFER, form="absent", read_at=None, problem="is UTF-16, expected UTF-8")
     assert "Buffer      not read yet\n" in status_text(scenes.changed(scenes.FRESH, buffer=unread))
     missed = msgspec.structs.replace(unread, read_at=scenes.NOW, problem="")
-    assert "Buffer      not there yet\n" in status_text(scenes.changed(scenes.FRESH, buffer=missed))
+    assert "Buffer      does not exist yet\n" in status_text(scenes.changed(scenes.FRESH, buffer=missed))
 
 
 def _unlocalised(text: str) -> str:
@@ -136,7 +137,7 @@ def _unlocalised(text: str) -> str:
     return text.replace(f"{local:%H:%M}", "04:39").replace("yesterday 04:39", "today 04:39")
 
 
-def test_what_is_missing_is_said_for_each_condition_that_is_not_met() -> None:
+def test_unmet_conditions_show_what_is_missing() -> None:
     """A condition that is met is not listed; one that is not says how much is missing."""
     text = status_text(scenes.WAITING)
     assert "Next sleep  1 more experience (4 of 5)\n" in text
@@ -144,32 +145,32 @@ def test_what_is_missing_is_said_for_each_condition_that_is_not_met() -> None:
     assert "3 h 19 min more since the last sleep (of 6 h)" in status_text(scenes.MORNING)
 
 
-def test_a_veto_is_said_although_every_condition_is_met() -> None:
+def test_veto_is_shown_beside_met_conditions() -> None:
     """An owner who waits in vain finds out what holds it back."""
     assert "Next sleep  Cooling down after 1 failed cycle" in status_text(scenes.BROKEN)
 
 
-def test_a_condition_of_a_newer_daemon_is_shown_in_the_daemons_words() -> None:
+def test_unknown_condition_uses_daemon_text() -> None:
     """A condition that this program does not know keeps its text."""
     condition = ConditionView(name="moon", is_met=False, found=0.1, required=1.0, text="The moon is not full")
     assert words.lacking(condition) == "The moon is not full"
 
 
-def test_the_last_error_stands_with_the_command_that_mends_it() -> None:
+def test_last_error_shows_its_command() -> None:
     """Error, then an arrow and its hint on a line of its own."""
     text = status_text(scenes.BROKEN)
     assert re.search(r"Last error  out of memory: .*\n.*\n +→ sudoedit /etc/sage-sleepd/config.toml\n", text)
     assert "Last error  none" in status_text(scenes.MORNING)
 
 
-def test_training_shows_a_bar_with_phase_step_loss_rest_and_device() -> None:
+def test_training_shows_bar_and_figures() -> None:
     """The snapshot of a running cycle says all that is known of it."""
     text = status_text(scenes.TRAINING)
     assert "█" * 14 + "░" * 18 + "  46%  training, step 11 of 24, epoch 2 of 3" in text
     assert "about 3 min left · loss 2.31 · 812 tokens/s · cuda:0" in text
 
 
-def test_a_phase_without_steps_shows_no_bar_and_no_invented_figure() -> None:
+def test_phase_without_steps_has_no_bar() -> None:
     """While the model loads there is no loss and no share done, so none is shown."""
     text = status_text(scenes.changed(scenes.TRAINING, progress=Progress(phase="loading", device="cpu")))
     head = text.split("\n\n", maxsplit=1)[0]
@@ -178,7 +179,7 @@ def test_a_phase_without_steps_shows_no_bar_and_no_invented_figure() -> None:
     assert not re.search(r"[█░%]|loss|left", head)
 
 
-def test_nothing_measured_is_never_shown_as_zero() -> None:
+def test_unmeasured_is_never_zero() -> None:
     """A champion without figures says so in words."""
     bare = msgspec.structs.replace(scenes.CHAMPION, holdout_base=None, holdout_before=None, holdout_after=None)
     text = status_text(scenes.changed(scenes.MORNING, champion=bare, recent_cycles=[]))
@@ -186,28 +187,28 @@ def test_nothing_measured_is_never_shown_as_zero() -> None:
     assert "0.00" not in text
 
 
-def test_a_holdout_of_fewer_than_eight_is_marked_thin() -> None:
+def test_fewer_than_eight_is_low_sample() -> None:
     """Eight held-out experiences are not thin, seven are."""
-    assert words.holdout(3.0, 2.0, 7) == "holdout 3.00 → 2.00 (−1.00 nats/token, 7 experiences) (thin)"
+    assert words.holdout(3.0, 2.0, 7) == "holdout 3.00 → 2.00 (−1.00 nats/token, 7 experiences) (low sample)"
     assert words.holdout(3.0, 2.0, 8) == "holdout 3.00 → 2.00 (−1.00 nats/token, 8 experiences)"
-    assert re.search(r"promoted +\+0\.18  0\.008  thin, probation\n", status_text(scenes.MORNING))
+    assert re.search(r"promoted +\+0\.18  0\.008  n<8, probation\n", status_text(scenes.MORNING))
 
 
-def test_a_small_change_is_not_rounded_to_none() -> None:
+def test_small_change_is_not_rounded_away() -> None:
     """Two figures that differ in the third digit are shown with four."""
     assert words.holdout(3.1214, 3.1185, 9) == "holdout 3.1214 → 3.1185 (−0.0029 nats/token, 9 experiences)"
 
 
-def test_an_older_schedulers_loss_stands_in_no_column_of_ours() -> None:
+def test_older_loss_has_its_own_line() -> None:
     """Its line has a dash for the holdout; the loss stands below, named for what it is."""
     for text in (status_text(scenes.OLDER), text_of(history_page([scenes.IMPORTED], scenes.NOW, is_live=True))):
         row = next(line for line in text.splitlines() if "imported" in line)
         assert row.rstrip().endswith("–")
         assert "2.91" not in row
-        assert "loss 2.91 over whole sequences, by an older scheduler" in re.sub(r"\n +", " ", text)
+        assert "loss 2.91 over whole sequences, from an older scheduler" in re.sub(r"\n +", " ", text)
 
 
-def test_a_screen_of_a_daemon_that_is_down_says_nothing_in_the_present_tense() -> None:
+def test_offline_screen_avoids_present_tense() -> None:
     """No bar, no next sleep, and the cycle that was training is called unfinished."""
     text = status_text(scenes.TRAINING, is_live=False)
     assert text.startswith("○ sage-sleepd is not running; 1 min ago it was training\n")
@@ -216,7 +217,7 @@ def test_a_screen_of_a_daemon_that_is_down_says_nothing_in_the_present_tense() -
     assert "unfinished" in text
 
 
-def test_the_histogram_shows_a_single_experience_beside_many() -> None:
+def test_histogram_shows_single_experience() -> None:
     """A bin that holds one of ten thousand is not drawn empty; an empty one is."""
     detail = msgspec.structs.replace(scenes.BUFFER_DETAIL, histogram=[0, 1, 10_000, 0, 0, 0, 0, 0, 0, 0])
     lines = text_of(buffer_page(detail, scenes.NOW)).splitlines()
@@ -224,7 +225,7 @@ def test_the_histogram_shows_a_single_experience_beside_many() -> None:
     assert (bars["0.0–0.1"], bars["0.1–0.2"], bars["0.2–0.3"]) == (0, 1, 40)
 
 
-def test_set_aside_beyond_what_is_listed_is_counted() -> None:
+def test_unlisted_skipped_records_are_counted() -> None:
     """The daemon lists a hundred; the rest is said as a number."""
     many = msgspec.structs.replace(scenes.BUFFER, set_aside=250)
     text = text_of(buffer_page(msgspec.structs.replace(scenes.BUFFER_DETAIL, status=many), scenes.NOW))
@@ -243,19 +244,19 @@ def test_set_aside_beyond_what_is_listed_is_counted() -> None:
         (97200, "1 d 3 h"),
     ],
 )
-def test_a_duration_is_said_in_its_two_largest_units(seconds: float, said: str) -> None:
+def test_duration_has_two_largest_units(seconds: float, said: str) -> None:
     """Durations read as a person says them."""
     assert words.duration(seconds) == said
 
 
-def test_what_lies_ahead_is_not_said_to_be_past() -> None:
+def test_future_moment_is_not_past() -> None:
     """A moment in the future, by plan or by a clock that went back, reads 'in'."""
     assert words.ago(scenes.NOW + timedelta(minutes=4), scenes.NOW) == "in 4 min"
     assert words.ago(scenes.NOW - timedelta(minutes=4), scenes.NOW) == "4 min ago"
 
 
 @given(st.text())
-def test_cleaned_text_is_printable_and_printable_text_is_kept(text: str) -> None:
+def test_cleaned_text_is_printable(text: str) -> None:
     """Whatever goes in, nothing that moves a cursor comes out, and what was harmless is unchanged."""
     cleaned = clean(text)
     assert cleaned.isprintable()
@@ -263,16 +264,14 @@ def test_cleaned_text_is_printable_and_printable_text_is_kept(text: str) -> None
 
 
 @given(st.text(), st.integers(4, 90))
-def test_shortened_and_padded_text_keeps_its_width(text: str, width: int) -> None:
+def test_shortened_text_keeps_its_width(text: str, width: int) -> None:
     """Wide and combining characters are counted as terminals show them."""
     assert columns(shorten(text, width)) <= width
     assert columns(pad(text, width)) == width
 
 
 @given(st.lists(st.text(), max_size=4), st.sampled_from([None, "", "Label"]), st.integers(20, 80), st.integers(0, 8))
-def test_wrapping_loses_no_character_and_exceeds_no_width(
-    texts: list[str], label: str | None, width: int, hang: int
-) -> None:
+def test_wrapping_loses_no_character(texts: list[str], label: str | None, width: int, hang: int) -> None:
     """Everything but blanks arrives, in order, in lines that fit."""
     out = render([Row([Span(text) for text in texts], label, hang)], width=width, is_coloured=False)
     assert all(columns(line) <= width for line in out.splitlines())
@@ -281,13 +280,13 @@ def test_wrapping_loses_no_character_and_exceeds_no_width(
 
 
 @pytest.mark.parametrize("said", ["0001-01-01T00:30:00+14:00", "9999-12-31T23:30:00-14:00"])
-def test_a_time_beyond_every_clock_is_shown_as_it_was_said(said: str) -> None:
+def test_impossible_time_is_shown_raw(said: str) -> None:
     """What cannot be turned into local time is shown with its own day and minute."""
     shown = words.moment(datetime.fromisoformat(said), scenes.NOW)
     assert shown.lstrip("0") == said[:16].replace("T", " ").lstrip("0")
 
 
-def test_a_failed_cycle_trained_nothing_for_sure() -> None:
+def test_failed_cycle_claims_no_training() -> None:
     """Of a cycle without a verdict the screens say what was to be trained; it may have ended before any of it."""
     failed = scenes.cycle(9, "failed", trained=11, held_out=4)
     assert "11 to train, " in text_of(run_page(RunResult(is_started=True, reason="", cycle=9, summary=failed)))
@@ -299,7 +298,7 @@ def test_a_report_tells_dropped_from_personal() -> None:
     """What the operator dropped is named so, and personal data, which may be trained, do not stand as set aside."""
     dropped = QuarantineEntry(id="a", state="dropped", reason="", text="nothing was found in it", at=scenes.NOW)
     buffer = msgspec.structs.replace(scenes.BUFFER, quarantined=1, personal=2)
-    text = text_of(report_page(Told(scenes.DETAIL, None, buffer, [], [dropped], is_live=True), scenes.NOW))
-    aside, personal = text.split("\nSet aside\n")[1].split("\nPersonal data\n")
+    text = text_of(report_page(KnownCycle(scenes.DETAIL, None, buffer, [], [dropped], is_live=True), scenes.NOW))
+    aside, personal = text.split("\nNot trained\n")[1].split("\nPersonal data\n")
     assert ("dropped by the operator" in aside, "personal" in aside) == (True, False)
     assert personal.startswith("  in 2 experiences of the buffer, trained as they are")

@@ -98,7 +98,7 @@ def test_tokens_say_what_keeps_it(daemon: FakeDaemon, sleepctl: Sleepctl, config
     entry = QuarantineEntry(id="e1", state="quarantined", reason="secret", text="secret: Password", at=None)
     daemon.replies[control.QuarantineShow] = msgspec.structs.replace(detail("Yes."), entry=entry)
     ran = sleepctl("tokens", "e1", "--config", config)
-    assert ran.out.startswith("it is kept from training: secret: Password\n")
+    assert ran.out.startswith("it is excluded from training: secret: Password\n")
 
 
 def test_what_cannot_be_trained_says_why(daemon: FakeDaemon, sleepctl: Sleepctl, config: str) -> None:
@@ -116,7 +116,7 @@ def test_tokens_are_refused_with_a_reason(daemon: FakeDaemon, sleepctl: Sleepctl
     ran = sleepctl("tokens", "e1", "--config", config)
     assert (ran.code, ran.out) == (PermissionDenied.exit_code, "")
     daemon.replies[control.QuarantineShow] = detail("Yes.", is_there=False)
-    assert "not in the buffer any more" in sleepctl("tokens", "e1", "--config", config).err
+    assert "no longer in the buffer" in sleepctl("tokens", "e1", "--config", config).err
     daemon.replies[control.QuarantineShow] = detail("Yes.")
     Path(config).write_text(Path(config).read_text().replace(sys.executable, "/nowhere/python"))
     assert "/nowhere/python does not answer" in sleepctl("tokens", "e1", "--config", config).err
@@ -139,7 +139,7 @@ def test_tokens_of_a_daemons_experience(tmp_path: Path, base: Path) -> None:
 
 
 @pytest.mark.parametrize("words", [("tokens", "-dash"), ("quarantine", "show", "--json", "--", "-dash")])
-def test_an_id_with_a_dash_has_a_way(sleepctl: Sleepctl, words: tuple[str, ...]) -> None:
+def test_id_with_dash_is_possible(sleepctl: Sleepctl, words: tuple[str, ...]) -> None:
     """An ID that looks like an option is refused with where it has to stand; an unknown option is not."""
-    assert "an ID that begins with - stands last, behind --" in sleepctl(*words).err
-    assert "behind --" not in sleepctl("status", "--nonsense").err
+    assert "put an ID that begins with - last, after --" in sleepctl(*words).err
+    assert "after --" not in sleepctl("status", "--nonsense").err

@@ -24,7 +24,7 @@ def morning(layers: Layers, installed: Path) -> Iterator[Machine]:
         yield machine
 
 
-def test_enable_now_returns_once_it_is_ready(machine: Machine) -> None:
+def test_enable_now_waits_for_readiness(machine: Machine) -> None:
     """After `systemctl enable --now` the unit is active and enabled, and the socket answers at once."""
     begin_service(machine)
     assert machine.run("sleepctl", "version").returncode == 0
@@ -38,7 +38,7 @@ def test_enable_now_returns_once_it_is_ready(machine: Machine) -> None:
     assert started < active
 
 
-def test_it_is_not_active_before_it_said_so(machine: Machine) -> None:
+def test_unit_is_active_after_ready(machine: Machine) -> None:
     """Systemd waits for READY: a daemon whose notifications do not arrive is not taken for one that is up."""
     daemon = "/opt/sage-sleepd/current/daemon/bin/sleepd --config /etc/sage-sleepd/config.toml"
     mute = f"/usr/bin/env -u NOTIFY_SOCKET {daemon}"
@@ -74,7 +74,7 @@ def test_journal_has_the_fields(morning: Machine) -> None:
     assert [line for line in told if line.get("_COMM") == "sleepd" and "SLEEPD_EVENT" not in line] == []
 
 
-def test_buffer_of_another_user_becomes_a_checkpoint(morning: Machine) -> None:
+def test_foreign_buffer_becomes_checkpoint(morning: Machine) -> None:
     """What a process of the agent's wrote in its closed home was trained, and the checkpoint says on what."""
     assert morning.run("stat", "-c", "%a %U", "/home/user").stdout.split() == ["700", "user"]
     assert morning.run("stat", "-c", "%U", BUFFER).stdout.strip() == "user"
@@ -86,7 +86,7 @@ def test_buffer_of_another_user_becomes_a_checkpoint(morning: Machine) -> None:
     assert {"adapter_model.safetensors", "adapter_config.json", "manifest.json", "lineage.json"} <= files
 
 
-def test_the_rest_of_the_home_is_not_seen(morning: Machine) -> None:
+def test_rest_of_home_is_hidden(morning: Machine) -> None:
     """The drop-in of `setup-buffer` shows the buffer's directory to the daemon, and nothing else of the home."""
     morning.run("sh", "-c", "echo secret > /home/user/diary", user="user")
     pid = morning.property("MainPID")

@@ -55,7 +55,7 @@ def test_says_what_to_type_next(shared: Machine) -> None:
     assert shared.property("ActiveState") == "inactive"
 
 
-def test_release_is_used_after_a_self_test(shared: Machine) -> None:
+def test_release_is_used_after_self_test(shared: Machine) -> None:
     """The release slept on a tiny model before `current` was pointed at it."""
     log = shared.read("/var/log/sage-sleepd-install.log")
     self_test = log.index("a cycle on a tiny model: ")
@@ -127,7 +127,7 @@ def test_upgrade_keeps_what_is_the_owners(newer: Machine) -> None:
     assert "--rollback" in newer.read("/srv/upgrade.out")
 
 
-def test_new_default_lies_beside_the_owners_configuration(newer: Machine) -> None:
+def test_new_default_lies_beside_configuration(newer: Machine) -> None:
     """The default configuration of the new release is beside the owner's, as .dist."""
     assert "min_experiences = 5" in newer.read("/etc/sage-sleepd/config.toml.dist")
 
@@ -142,7 +142,7 @@ def test_rollback_takes_the_old_release(newer: Machine) -> None:
     assert status["champion"]["cycle"] == 1
 
 
-def test_release_that_fails_its_self_test_is_not_used(newer: Machine) -> None:
+def test_release_failing_self_test_is_unused(newer: Machine) -> None:
     """An upgrade whose worker cannot make a model leaves the old one running, and says what failed."""
     pid = newer.property("MainPID")
     broken = release(newer, "9.1.0", broken="worker/tiny_model.py")
@@ -153,7 +153,7 @@ def test_release_that_fails_its_self_test_is_not_used(newer: Machine) -> None:
     assert newer.property("MainPID") == pid
 
 
-def test_release_that_does_not_start_is_taken_back(newer: Machine) -> None:
+def test_release_that_cannot_start_is_reverted(newer: Machine) -> None:
     """An upgrade that passes its self-test and whose daemon does not start ends with the old one running again."""
     broken = release(newer, "9.2.0", broken="daemon.py")
     said = install(newer, checkout=broken, check=False)
@@ -161,7 +161,7 @@ def test_release_that_does_not_start_is_taken_back(newer: Machine) -> None:
     assert newer.status()["version"] == "9.0.0"
 
 
-def test_release_that_cannot_be_put_in_use_is_taken_back(newer: Machine) -> None:
+def test_release_that_cannot_switch_is_reverted(newer: Machine) -> None:
     """A rollback whose files cannot be put in place, here for damage to the old release, leaves the new one running."""
     pid = newer.property("MainPID")
     old = newer.run("readlink", "/opt/sage-sleepd/previous").stdout.strip()
@@ -209,7 +209,7 @@ def test_purge_leaves_nothing(uninstalled: tuple[Machine, str]) -> None:
 # --- the owner's interpreter ---
 
 
-def test_an_owners_cuda_torch_is_used_and_left_alone(layers: Layers, installed: Path, scratch: Path) -> None:
+def test_own_cuda_torch_is_used(layers: Layers, installed: Path, scratch: Path) -> None:
     """Where /usr/bin/python3 has a torch with CUDA, the worker gets it; nothing in it changes, and none is fetched."""
     (torch,) = (installed / "opt/sage-sleepd/torch").iterdir()
     packages = f"/srv/owners/{SITE}"

@@ -97,7 +97,7 @@ def killed_and_back(machine: Machine) -> float:
     return opened - seconds_since_boot(machine, "Main process exited")
 
 
-def test_stop_in_mid_cycle_is_clean_and_resumable(machine: Machine) -> None:
+def test_stop_in_cycle_is_resumable(machine: Machine) -> None:
     """`systemctl stop` while a cycle trains ends well inside TimeoutStopSec; the next start goes on with the cycle."""
     begin_service(machine)
     write_buffer(machine, 16)
@@ -205,7 +205,7 @@ def test_adapters_are_for_the_group_only(shared_service: Machine) -> None:
 # --- what it stands on fails ---
 
 
-def test_journal_that_is_stopped_costs_no_sleep(machine: Machine) -> None:
+def test_stopped_journal_costs_no_cycle(machine: Machine) -> None:
     """While journald is stopped the daemon goes on: a cycle is run and told in the status; later lines arrive again."""
     begin_service(machine, worker={"python": fake_worker(machine, "promote")})
     machine.run("systemctl", "stop", *SOCKETS_OF_JOURNAL, "systemd-journald.service")
@@ -240,7 +240,7 @@ def alarms(machine: Machine) -> set[str]:
     return {alarm["name"] for alarm in machine.status()["alarms"]}
 
 
-def test_full_state_directory_holds_the_sleep_back(small_disk: Machine) -> None:
+def test_full_state_directory_delays_cycle(small_disk: Machine) -> None:
     """With too little space no cycle begins, and the status says so; with space again it sleeps by itself."""
     machine = small_disk
     machine.run("fallocate", "--length", "40M", "/var/lib/sage-sleepd/of-somebody-else")

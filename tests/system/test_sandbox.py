@@ -71,7 +71,7 @@ def inside(layers: Layers, installed: Path) -> Iterator[dict[str, Any]]:
         yield probe(machine)
 
 
-def test_homes_are_empty_but_for_the_buffer(inside: dict[str, Any]) -> None:
+def test_homes_are_empty_except_buffer(inside: dict[str, Any]) -> None:
     """Of all homes the service sees the buffer's directory and nothing else, and no file of anybody's in /tmp."""
     assert inside["home"] == [BUFFER]
     assert inside["tmp"] == []
@@ -123,7 +123,7 @@ def test_gpu_opens_with_the_drop_in(with_gpu: Machine) -> None:
     assert nodes["/dev/probe-disk"] in ("EPERM", "EACCES")
 
 
-def test_gpu_does_not_open_without_its_lines(with_gpu: Machine) -> None:
+def test_gpu_needs_its_lines(with_gpu: Machine) -> None:
     """It is the drop-in's lines that open the card: with the policy alone it stays closed."""
     place = "/etc/systemd/system/sage-sleepd.service.d/30-none.conf"
     with_gpu.write(place, "[Service]\nDeviceAllow=\n")
@@ -143,7 +143,7 @@ def test_exposure_with_a_gpu(with_gpu: Machine, record_property: pytest.RecordPr
     assert float(figure) <= GOAL, said.stdout
 
 
-def test_gpu_that_cannot_be_used_is_explained(with_gpu: Machine) -> None:
+def test_unusable_gpu_is_explained(with_gpu: Machine) -> None:
     """A card that torch cannot use is said aloud in the journal, with what to do; the training goes on, on the CPU."""
     begin_service(with_gpu)
     write_buffer(with_gpu, 16)

@@ -16,7 +16,7 @@ import msgspec
 import pytest
 
 from sleepd.config.strategies import find_strategy
-from sleepd.protocol.job import Job, Lesson, Progress, decode_message, encode
+from sleepd.protocol.job import Job, Progress, TrainingExample, decode_message, encode
 from sleepd.protocol.strategy import Strategy
 from sleepd.worker.channel import Channel
 
@@ -85,10 +85,10 @@ def quick(**changes) -> Strategy:
     return msgspec.structs.replace(find_strategy("consolidate"), **{**small, "learning_rate": 5e-3, **changes})
 
 
-def lessons(trained: int = 6, held_out: int = 2) -> list[Lesson]:
+def examples(trained: int = 6, held_out: int = 2) -> list[TrainingExample]:
     """Short experiences, the first ones to train on."""
     return [
-        Lesson(
+        TrainingExample(
             id=f"e{i}",
             prompt=f"Who is number {i}?",
             response=f"Number {i} likes {['blue', 'green', 'red'][i % 3]}.",
@@ -106,7 +106,7 @@ def start_worker(tiny_model, models, tmp_path):
     def start(*, stop_at_step=None, die_at_step=None, **changes) -> Ended:
         job = make_job(tiny_model, models, tmp_path / "staging", **changes)
         (tmp_path / "staging/work/job.json").write_bytes(msgspec.json.encode(job))
-        (tmp_path / "staging/work/experiences.jsonl").write_bytes(b"".join(encode(one) for one in lessons()))
+        (tmp_path / "staging/work/experiences.jsonl").write_bytes(b"".join(encode(one) for one in examples()))
         return run_process(tmp_path / "staging", stop_at_step, die_at_step)
 
     return start
@@ -132,7 +132,7 @@ def run_here(tiny_model, models, tmp_path):
         from sleepd.worker.run import run
 
         job = make_job(tiny_model, models, tmp_path / name, **changes)
-        return run(job, lessons() if experiences is None else experiences, channel or RecordingChannel())
+        return run(job, examples() if experiences is None else experiences, channel or RecordingChannel())
 
     return start
 

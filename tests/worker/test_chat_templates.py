@@ -14,7 +14,7 @@ from sleepd.config.strategies import STRATEGIES
 from sleepd.protocol.job import Job
 from sleepd.worker.data.chat_format import ChatFormat, Conversation
 from sleepd.worker.data.control_tokens import Refused
-from sleepd.worker.data.examples import encode_exchange, encode_generated, encode_or_refuse
+from sleepd.worker.data.examples import encode_chat, encode_generated, encode_or_refuse
 from sleepd.worker.evaluation.reference_answers import answers_file
 from sleepd.worker.failure import GiveUp
 from sleepd.worker.model.loading import open_chat
@@ -49,7 +49,7 @@ def chat_of(case: Case) -> ChatFormat:
 def test_what_is_supervised(case: Case) -> None:
     """The reply as the template writes it and the end of its turn, with control tokens where they are; no more."""
     chat = chat_of(case)
-    one = encode_exchange(chat, "a", PROMPT, case.reply, 500)
+    one = encode_chat(chat, "a", PROMPT, case.reply, 500)
     assert one is not None
     assert text_of(chat.tokenizer, one.ids[one.prompt_tokens :], case) == case.supervised
     assert shown(chat.tokenizer, one.ids[: one.prompt_tokens]).endswith(case.asked)
@@ -70,15 +70,15 @@ def text_of(tokenizer, ids, case: Case) -> str:
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_what_is_asked_is_what_is_trained(case: Case) -> None:
+def test_asked_and_trained_prompts_agree(case: Case) -> None:
     """A reply without a thought follows the very tokens that the model is asked with, in its first turn and later; also
     one that begins with a line end, which a template may drop.
     """
     chat = chat_of(case)
-    one = encode_exchange(chat, "a", PROMPT, "I am Juniper.", 500)
+    one = encode_chat(chat, "a", PROMPT, "I am Juniper.", 500)
     assert list(one.ids[: one.prompt_tokens]) == chat.prompt_ids(PROMPT)
     if not case.kind.endswith("pieces"):  # those may have one token for the header's line end and the reply's
-        lower = encode_exchange(chat, "a", PROMPT, "\nI am Juniper.", 500)
+        lower = encode_chat(chat, "a", PROMPT, "\nI am Juniper.", 500)
         assert list(lower.ids[: lower.prompt_tokens]) == chat.prompt_ids(PROMPT)
     assert len(chat.talk_ids([PROMPT, "Nobody.", "Really?"])) > one.prompt_tokens
 
@@ -87,13 +87,13 @@ def test_what_is_asked_is_what_is_trained(case: Case) -> None:
 def test_no_sequence_begins_twice(case: Case) -> None:
     """The token that begins a sequence stands once where the template writes it, and nowhere else."""
     chat = chat_of(case)
-    one = encode_exchange(chat, "a", PROMPT, case.reply, 500)
+    one = encode_chat(chat, "a", PROMPT, case.reply, 500)
     begins = chat.tokenizer.bos_token_id
     assert begins is None or list(one.ids).count(begins) <= 1
 
 
 @pytest.mark.parametrize(("name", "template", "system", "said"), REFUSED, ids=[each[0] for each in REFUSED])
-def test_a_template_that_cannot_be_used_is_refused(name, template, system, said) -> None:
+def test_unusable_template_is_refused(name, template, system, said) -> None:
     """It is the base that cannot be used, and the message has what was given and what came out."""
     with pytest.raises(GiveUp) as refused:
         check(ChatFormat(make_tokenizer(_IM, template, eos="<|im_end|>"), system))
@@ -108,8 +108,8 @@ def test_control_words_in_texts_stay_text(case: Case) -> None:
     words = " ".join(word.lstrip("~") for word in case.words.split())
     forged = f"All is {words} well."
     chat, other = chat_of(case), chat_of(replace(case, system=forged if case.system else ""))
-    plain = encode_exchange(chat, "a", PROMPT, "All is well.", 2000)
-    one = encode_exchange(other, "a", forged, forged, 2000)
+    plain = encode_chat(chat, "a", PROMPT, "All is well.", 2000)
+    one = encode_chat(other, "a", forged, forged, 2000)
     control = set(chat.words.by_id)
     assert one is not None
     for part in (slice(0, plain.prompt_tokens), slice(plain.prompt_tokens, None)):
@@ -121,11 +121,11 @@ def test_control_words_in_texts_stay_text(case: Case) -> None:
     assert asked == [number for number in chat.talk_ids(["a", "b", "c"]) if number in control]
 
 
-def test_added_tokens_that_the_template_does_not_know_stay_tokens() -> None:
+def test_unknown_added_tokens_stay_tokens() -> None:
     """A word that the owner added to the tokenizer, and runs of blanks, are text, and keep their tokens."""
     tokenizer = make_tokenizer(f"{_IM} ~juniper", CHATML, eos="<|im_end|>")
     tokenizer.add_tokens(["    "])
-    one = encode_exchange(ChatFormat(tokenizer, ""), "a", "Who?", "juniper    <|im_end|>", 500)
+    one = encode_chat(ChatFormat(tokenizer, ""), "a", "Who?", "juniper    <|im_end|>", 500)
     assert [tokenizer.decode([number]) for number in one.ids[one.prompt_tokens :]][:2] == ["juniper", "    "]
     assert list(one.ids).count(tokenizer.eos_token_id) == 2
 
@@ -154,7 +154,7 @@ RANDOM = [
 @pytest.mark.parametrize("chat", [chat_of(case) for case in RANDOM], ids=[f"{c.name} {c.kind}" for c in RANDOM])
 @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 @given(prompt=WILD, reply=WILD)
-def test_any_text_comes_through_and_stays_text(chat: ChatFormat, prompt: str, reply: str) -> None:
+def test_any_text_stays_text(chat: ChatFormat, prompt: str, reply: str) -> None:
     """What is supervised is what the template writes for the reply, no control token comes from a text, and the tokens
     give the whole conversation back; else there is a reason why it is left out.
     """
@@ -218,7 +218,7 @@ def test_forged_plain_headers_are_set_aside(name: str, text: str) -> None:
     for prompt, reply in ((PROMPT, text), (text, "Yes.")):
         with pytest.raises(Refused, match="begins a turn in this template"):
             encode_or_refuse(chat, "a", prompt, reply, 500)
-    assert encode_exchange(chat, "a", "The user: who is it?", "A user, said the User.", 500)
+    assert encode_chat(chat, "a", "The user: who is it?", "A user, said the User.", 500)
 
 
 @pytest.mark.parametrize(
@@ -228,10 +228,10 @@ def test_a_cut_reply_is_not_ended(name: str) -> None:
     """Whatever the limit: the prompt loses its start first, then the reply its end, and then no turn ends."""
     case = by_name(name)
     chat = chat_of(case)
-    whole = encode_exchange(chat, "a", "x" * 90 + PROMPT, case.reply, 5000)
+    whole = encode_chat(chat, "a", "x" * 90 + PROMPT, case.reply, 5000)
     end = chat.end_of_turn
     for limit in range(30, len(whole.ids) + 1):
-        one = encode_exchange(chat, "a", "x" * 90 + PROMPT, case.reply, limit)
+        one = encode_chat(chat, "a", "x" * 90 + PROMPT, case.reply, limit)
         if one is None:
             continue
         assert len(one.ids) <= limit
@@ -261,7 +261,7 @@ def test_kept_answers_depend_on_the_template(tmp_path) -> None:
     assert answers_file(tmp_path, "base", "", one) != answers_file(tmp_path, "base", "", other)
 
 
-def test_a_generated_thought_without_an_end_is_kept_as_it_is() -> None:
+def test_unclosed_thought_is_kept() -> None:
     """A base that thinks aloud gives answers that are cut inside a thought; drift is measured on them all the same."""
     chat = chat_of(by_name("DeepSeek-R1"))
     one = encode_generated(chat, "a", PROMPT, "<think>\nThey ask, and", 500)
@@ -270,7 +270,7 @@ def test_a_generated_thought_without_an_end_is_kept_as_it_is() -> None:
     assert encode_generated(chat, "a", PROMPT, "I am Ida.", 500).ids[-1] == chat.stop_id
 
 
-def test_a_thought_is_not_trained_behind_a_closed_one() -> None:
+def test_closed_thought_is_not_trained() -> None:
     """A base that is always asked behind a closed thought cannot have one; its answers alone can be trained."""
     case = by_name("a generation prompt that always closes a thought", reply="<think>\nThey ask.\n</think>\n\nYes.")
     with pytest.raises(Refused, match=re.escape("set training.thoughts to drop")):

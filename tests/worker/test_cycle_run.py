@@ -16,7 +16,7 @@ from sleepd.worker.model.adapter import choose_device
 from sleepd.worker.training import train
 from sleepd.worker.training.schedule import rate_share
 
-from .conftest import RecordingChannel, lessons, quick
+from .conftest import RecordingChannel, examples, quick
 
 pytestmark = pytest.mark.worker
 
@@ -28,15 +28,15 @@ def refused(run_here, *arguments, **changes):
     return caught.value.to_failure()
 
 
-def test_supervised_tokens_are_those_of_the_replies(run_here):
+def test_supervised_tokens_are_reply_tokens(run_here):
     """The report counts reply and end of turn, once an epoch, and nothing of prompts, general answers or holdout."""
     report = run_here()
     # One token a byte, and one that ends the turn.
-    replies = sum(len(lesson.response.encode()) + 1 for lesson in lessons() if lesson.role == "train")
+    replies = sum(len(example.response.encode()) + 1 for example in examples() if example.role == "train")
     assert report.supervised_tokens == 2 * replies
 
 
-def test_the_same_seed_gives_the_same_adapter(run_here, tmp_path):
+def test_same_seed_gives_same_adapter(run_here, tmp_path):
     """Two runs of one job write the same bytes; another seed does not."""
     for name, seed in (("one", 3), ("two", 3), ("three", 4)):
         run_here(name=name, seed=seed)
@@ -45,7 +45,7 @@ def test_the_same_seed_gives_the_same_adapter(run_here, tmp_path):
     assert one != three
 
 
-def test_a_second_cycle_continues_from_its_parent_with_gradients_on(run_here, tmp_path):
+def test_second_cycle_continues_its_parent(run_here, tmp_path):
     """The child starts where the parent ended, and its weights then really move."""
     first = run_here(name="parent")
     job = {"expected_base": first.base_fingerprint, "strategy": quick(lineage="continue")}
@@ -58,9 +58,9 @@ def test_a_second_cycle_continues_from_its_parent_with_gradients_on(run_here, tm
     assert all((before[name] != after[name]).any() for name in before)
 
 
-def test_nothing_supervised_is_a_failure_not_a_training(run_here):
+def test_nothing_supervised_is_a_failure(run_here):
     """Experiences without a reply are refused before any step."""
-    empty = [msgspec.structs.replace(one, response=" ") for one in lessons()]
+    empty = [msgspec.structs.replace(one, response=" ") for one in examples()]
     assert refused(run_here, empty).kind == "nothing_supervised"
 
 
@@ -69,7 +69,7 @@ def test_another_base_than_expected_is_refused(run_here):
     assert refused(run_here, expected_base="0" * 64).kind == "base_changed"
 
 
-def test_another_shape_than_the_parents_is_refused(run_here, tmp_path):
+def test_other_parent_shape_is_refused(run_here, tmp_path):
     """Rank and modules must be the parent's."""
     run_here(name="parent")
     failure = refused(run_here, name="rank", parent=str(tmp_path / "parent"), strategy=quick(rank=8, alpha=16))
@@ -78,7 +78,7 @@ def test_another_shape_than_the_parents_is_refused(run_here, tmp_path):
     assert refused(run_here, name="fewer", parent=str(tmp_path / "parent"), strategy=narrow).kind == "shape_changed"
 
 
-def test_a_damaged_or_pickled_parent_is_refused(run_here, tmp_path):
+def test_damaged_or_pickled_parent_is_refused(run_here, tmp_path):
     """NaN, a missing tensor, and a pickle are parent_unusable, each with the next step."""
     run_here(name="parent")
     good = load_file(tmp_path / "parent/adapter_model.safetensors")
@@ -101,7 +101,7 @@ def test_a_damaged_or_pickled_parent_is_refused(run_here, tmp_path):
         assert failure.hint
 
 
-def test_a_device_that_is_not_there_is_said_aloud():
+def test_missing_device_is_reported():
     """Auto names the reason for the CPU; cuda itself fails with it."""
     if torch.cuda.is_available():
         pytest.skip("this machine has CUDA")
@@ -111,14 +111,14 @@ def test_a_device_that_is_not_there_is_said_aloud():
     assert caught.value.kind == "device_unusable"
 
 
-def test_a_missing_base_is_a_failure_with_the_next_step(run_here):
+def test_missing_base_is_failure_with_hint(run_here):
     """A path that is not there, and a name that is not in the cache."""
     for name, base in (("path", "/nowhere/model"), ("hub", "nobody/no-such-model")):
         failure = refused(run_here, name=name, base=base)
         assert (failure.kind, bool(failure.hint)) == ("base_unusable", True)
 
 
-def test_epochs_are_added_until_there_is_enough_to_learn_from(run_here):
+def test_epochs_grow_to_enough_steps(run_here):
     """Seven steps take four epochs, of two steps each for six experiences."""
     report = run_here(name="more", strategy=quick(epochs=1, min_steps=7))
     assert (report.epochs, report.steps) == (4, 8)
@@ -148,7 +148,7 @@ OUT_OF_MEMORY = [
 
 
 @pytest.mark.parametrize("error", OUT_OF_MEMORY, ids=["cuda", "python", "cpu", "jetson"])
-def test_out_of_memory_halves_the_micro_batch_first(run_here, monkeypatch, error):
+def test_out_of_memory_halves_micro_batch(run_here, monkeypatch, error):
     """In whatever words it comes: narrower rows, the same steps, and a notice in the report."""
     widths = failing(monkeypatch, error, while_wider_than=230)
     report = run_here()
@@ -161,21 +161,21 @@ def test_out_of_memory_halves_the_micro_batch_first(run_here, monkeypatch, error
 def test_out_of_memory_shortens_sequences_next(run_here, monkeypatch):
     """When one sequence is too much, sequences are cut, said so, and still trained."""
     failing(monkeypatch, OUT_OF_MEMORY[0], while_wider_than=120)
-    long = [msgspec.structs.replace(one, prompt="Who? " * 30) for one in lessons()]
+    long = [msgspec.structs.replace(one, prompt="Who? " * 30) for one in examples()]
     report = run_here(long, strategy=quick(kl_weight=0.0))
     events = [notice.event for notice in report.notices]
     assert events[-2:] == ["sequence_length_halved", "experiences_truncated"]
     assert report.supervised_tokens > 0
 
 
-def test_out_of_memory_gives_up_when_nothing_is_left(run_here, monkeypatch):
+def test_out_of_memory_finally_gives_up(run_here, monkeypatch):
     """Not an endless loop but a failure with the way out."""
     failing(monkeypatch, OUT_OF_MEMORY[0], while_wider_than=0)
     failure = refused(run_here)
     assert (failure.kind, bool(failure.hint)) == ("out_of_memory", True)
 
 
-def test_out_of_memory_elsewhere_is_named_too(run_here, monkeypatch):
+def test_out_of_memory_elsewhere_is_named(run_here, monkeypatch):
     """While the model itself is loaded there is no step back, but the daemon still hears the reason."""
 
     def load_base(directory, device):
@@ -186,7 +186,7 @@ def test_out_of_memory_elsewhere_is_named_too(run_here, monkeypatch):
     assert (failure.kind, failure.message) == ("out_of_memory", "out of memory: no room for the weights")
 
 
-def test_a_model_that_cannot_share_rows_gets_rows_of_its_own(run_here, monkeypatch):
+def test_leaking_model_gets_single_rows(run_here, monkeypatch):
     """Where packed losses differ from single ones, packing is off, said so, and the result is still right."""
     real = loss_evaluator.row_logits
 
@@ -201,28 +201,28 @@ def test_a_model_that_cannot_share_rows_gets_rows_of_its_own(run_here, monkeypat
     assert report.train_after < report.train_before
 
 
-def test_another_error_in_a_step_is_no_out_of_memory(run_here, monkeypatch):
+def test_other_step_error_is_raised(run_here, monkeypatch):
     """A fault of ours is not taken for a full memory."""
     failing(monkeypatch, RuntimeError("shapes cannot be multiplied"), while_wider_than=0)
     with pytest.raises(RuntimeError, match="shapes"):
         run_here()
 
 
-def test_replayed_experiences_are_trained_and_counted_apart(run_here):
+def test_replayed_are_trained_and_counted(run_here):
     """Replay is trained like the new ones, holdout never."""
-    given = [msgspec.structs.replace(one, role="replay") if one.id in ("e0", "e1") else one for one in lessons()]
+    given = [msgspec.structs.replace(one, role="replay") if one.id in ("e0", "e1") else one for one in examples()]
     report = run_here(given)
     assert (report.trained, report.replayed, report.held_out) == (4, 2, 2)
 
 
 def test_without_holdout_its_figures_are_none(run_here):
     """What could not be measured is None, never 0."""
-    report = run_here(lessons(6, 0))
+    report = run_here(examples(6, 0))
     assert (report.holdout_base, report.holdout_before, report.holdout_after) == (None, None, None)
     assert report.replies == []
 
 
-def test_every_progress_after_the_first_passes_has_an_estimate(run_here):
+def test_progress_has_an_estimate(run_here):
     """The time to the end is known once anything was measured, and falls to little at the end."""
     channel = RecordingChannel()
     run_here(channel=channel)
@@ -231,7 +231,7 @@ def test_every_progress_after_the_first_passes_has_an_estimate(run_here):
     assert estimates[-1] < max(estimates)
 
 
-def test_the_rate_rises_then_falls_to_a_tenth():
+def test_rate_rises_then_falls():
     """Ten steps with a fifth of warm-up."""
     shares = [rate_share(step, 10, 0.2) for step in range(10)]
     assert shares[0] == pytest.approx(1 / 3)

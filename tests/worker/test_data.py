@@ -6,9 +6,9 @@ import socket
 
 import pytest
 
-from sleepd.protocol.job import Lesson
+from sleepd.protocol.job import TrainingExample
 from sleepd.worker.channel import Channel
-from sleepd.worker.data.examples import ChatFormat, encode_exchange, encode_lessons
+from sleepd.worker.data.examples import ChatFormat, encode_chat, encode_examples
 from sleepd.worker.programs.tiny_model import make_tiny_tokenizer
 
 from .conftest import RecordingChannel
@@ -26,25 +26,25 @@ def supervised(tokenizer, one):
     return tokenizer.decode(one.ids[one.prompt_tokens :])
 
 
-def test_the_reply_and_its_end_of_turn_are_supervised_and_nothing_else(tokenizer):
+def test_reply_and_end_alone_are_supervised(tokenizer):
     """The supervised ids decode to the reply and the end of turn; before stands the prompt as the model is asked."""
     chat = ChatFormat(tokenizer, "Be brief.")
-    one = encode_exchange(chat, "a", "Who are you?", "  I am Ida.\n", 500)
+    one = encode_chat(chat, "a", "Who are you?", "  I am Ida.\n", 500)
     assert supervised(tokenizer, one) == "  I am Ida.<|im_end|>"
     assert tokenizer.decode(one.ids[: one.prompt_tokens]) == (
         "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nWho are you?<|im_end|>\n<|im_start|>assistant\n"
     )
 
 
-def test_whole_exchange_is_what_the_template_writes(tokenizer):
+def test_chat_example_matches_the_template(tokenizer):
     """Prompt and reply together are the template's own rendering, up to the end of turn."""
     chat = ChatFormat(tokenizer, "")
-    one = encode_exchange(chat, "a", "Hi", "Hello", 500)
+    one = encode_chat(chat, "a", "Hi", "Hello", 500)
     messages = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]
     assert tokenizer.apply_chat_template(messages, tokenize=False) == tokenizer.decode(one.ids) + "\n"
 
 
-def test_a_template_without_a_system_role_gets_the_system_prompt_in_the_users_turn(tokenizer):
+def test_missing_system_role_uses_user_turn(tokenizer):
     """Templates that raise on a system role still see the system prompt."""
     tokenizer.chat_template = (
         "{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
@@ -54,28 +54,28 @@ def test_a_template_without_a_system_role_gets_the_system_prompt_in_the_users_tu
     assert tokenizer.decode(ids) == "<|im_start|>user\nBe brief.\n\nHi<|im_end|>\n<|im_start|>assistant\n"
 
 
-def test_what_the_template_writes_before_a_reply_is_supervised_with_it(tokenizer):
+def test_template_text_before_reply_is_supervised(tokenizer):
     """A template that sets a blank before the reply teaches the blank too, as the model will have to say it."""
     tokenizer.chat_template = (
         "{% for m in messages %}[{{ m['role'] }}]{% if m['role'] == 'assistant' %} {% endif %}"
         "{{ m['content'] }}<|endoftext|>{% endfor %}{% if add_generation_prompt %}[assistant]{% endif %}"
     )
-    one = encode_exchange(ChatFormat(tokenizer, ""), "a", "Hi", "Hello", 500)
+    one = encode_chat(ChatFormat(tokenizer, ""), "a", "Hi", "Hello", 500)
     assert supervised(tokenizer, one) == " Hello<|endoftext|>"
 
 
-def test_without_a_template_the_plain_form_is_used(tokenizer):
+def test_plain_form_without_template(tokenizer):
     """No template: a documented plain form, still ended by the tokenizer's end."""
     tokenizer.chat_template = None
-    one = encode_exchange(ChatFormat(tokenizer, "Be brief."), "a", "Hi", "Hello", 500)
+    one = encode_chat(ChatFormat(tokenizer, "Be brief."), "a", "Hi", "Hello", 500)
     assert tokenizer.decode(one.ids) == "<|im_start|>Be brief.\n\nUser: Hi\nAssistant: Hello<|im_end|>"
     assert supervised(tokenizer, one) == " Hello<|im_end|>"
 
 
-def test_a_long_prompt_loses_its_start_and_the_template_stays(tokenizer):
+def test_long_prompt_loses_its_start(tokenizer):
     """The user's text is cut from the front; the system prompt and the reply are whole."""
     chat = ChatFormat(tokenizer, "Be brief.")
-    one = encode_exchange(chat, "a", "x" * 300 + "end?", "Yes.", 120)
+    one = encode_chat(chat, "a", "x" * 300 + "end?", "Yes.", 120)
     assert one.is_truncated
     assert len(one.ids) == 120
     assert supervised(tokenizer, one) == "Yes.<|im_end|>"
@@ -84,24 +84,24 @@ def test_a_long_prompt_loses_its_start_and_the_template_stays(tokenizer):
     assert "xend?<|im_end|>" in text
 
 
-def test_a_long_reply_loses_its_end_and_is_not_taught_to_stop_there(tokenizer):
+def test_long_reply_loses_its_end(tokenizer):
     """After a cut there is no end of turn."""
-    one = encode_exchange(ChatFormat(tokenizer, ""), "a", "Hi", "y" * 300, 100)
+    one = encode_chat(ChatFormat(tokenizer, ""), "a", "Hi", "y" * 300, 100)
     assert len(one.ids) == 100
     assert set(supervised(tokenizer, one)) == {"y"}
 
 
-def test_no_room_or_no_reply_is_left_out_with_notice(tokenizer):
+def test_empty_example_is_left_out(tokenizer):
     """What cannot be supervised is not trained on, and the notice names it."""
     ours, theirs = socket.socketpair()
     channel = Channel(theirs)
     given = [
-        Lesson(id="blank", prompt="Hi", response=" \n", salience=1, role="train"),
-        Lesson(id="good", prompt="Hi", response="Hello", salience=1, role="train"),
+        TrainingExample(id="blank", prompt="Hi", response=" \n", salience=1, role="train"),
+        TrainingExample(id="good", prompt="Hi", response="Hello", salience=1, role="train"),
     ]
-    assert [one.id for one in encode_lessons(ChatFormat(tokenizer, ""), given, 500, channel)] == ["good"]
+    assert [one.id for one in encode_examples(ChatFormat(tokenizer, ""), given, 500, channel)] == ["good"]
     assert [(n.event, "blank" in n.text) for n in channel.notices] == [("experiences_left_out", True)]
-    assert encode_lessons(ChatFormat(tokenizer, ""), given, 10, channel) == []
+    assert encode_examples(ChatFormat(tokenizer, ""), given, 10, channel) == []
     ours.close()
     theirs.close()
 
@@ -112,11 +112,13 @@ def test_reasons_are_told_and_are_few(tokenizer):
         "{% for each in '012345678' if messages[-1].role == 'assistant' and each in messages[-1].content %}"
         "{{ raise_exception('not ' + each) }}{% endfor %}" + tokenizer.chat_template
     )
-    given = [Lesson(id=f"n{n}", prompt="Hi", response=f"{n}", salience=1, role="train") for n in range(9)]
-    given += [Lesson(id=f"t{n}", prompt="Hi", response="<think>so", salience=1, role="train") for n in range(3)]
-    given.append(Lesson(id="forged", prompt="Hi", response="Yes.<|im_end|>", salience=1, role="train"))
+    given = [TrainingExample(id=f"n{n}", prompt="Hi", response=f"{n}", salience=1, role="train") for n in range(9)]
+    given += [
+        TrainingExample(id=f"t{n}", prompt="Hi", response="<think>so", salience=1, role="train") for n in range(3)
+    ]
+    given.append(TrainingExample(id="forged", prompt="Hi", response="Yes.<|im_end|>", salience=1, role="train"))
     channel = RecordingChannel()
-    assert [one.id for one in encode_lessons(ChatFormat(tokenizer, ""), given, 500, channel)] == ["forged"]
+    assert [one.id for one in encode_examples(ChatFormat(tokenizer, ""), given, 500, channel)] == ["forged"]
     texts = [notice.text for notice in channel.notices]
     assert texts[0] == "1 hold control words of this model, encoded as plain characters: forged"
     assert texts[1].startswith("3 not trained or measured (t0, t1, t2): it opens a thought")

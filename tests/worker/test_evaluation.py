@@ -19,7 +19,7 @@ from sleepd.worker.data.examples import ChatFormat
 from sleepd.worker.evaluation import evaluation_command, loss_evaluator, probe_generation, reference_answers
 from sleepd.worker.evaluation.loss_evaluator import Measured, chosen, noise_floor
 from sleepd.worker.evaluation.probe_generation import Answers, Questions
-from sleepd.worker.evaluation.reference_answers import chosen_prompts, general_prompts
+from sleepd.worker.evaluation.reference_answers import chosen_prompts, reference_prompts
 from sleepd.worker.failure import Stopped
 from sleepd.worker.model import generate
 from sleepd.worker.model.adapter import choose_device, load_base
@@ -27,7 +27,7 @@ from sleepd.worker.model.convert_gguf import open_base
 from sleepd.worker.model.generate import Asked, replies, stop_ids
 from sleepd.worker.programs.tiny_model import make_tiny_tokenizer
 
-from .conftest import RecordingChannel, lessons, make_job, quick
+from .conftest import RecordingChannel, examples, make_job, quick
 
 pytestmark = pytest.mark.worker
 
@@ -37,33 +37,33 @@ QUESTIONS = [RecallQuestion(question="Who is number 3?", expected=["blue"])]
 # --- drift and noise ---
 
 
-def test_drift_is_nothing_for_the_base_and_something_after_training(run_here, tmp_path):
+def test_drift_is_zero_only_before_training(run_here, tmp_path):
     """Of a first cycle the parent is the base, at 0; of a second it is where the first candidate ended."""
     first = run_here(name="first")
     assert first.evidence.drift.parent == 0.0
     assert first.evidence.drift.candidate > 0
-    assert first.evidence.drift.prompts == len(general_prompts("probe"))
+    assert first.evidence.drift.prompts == len(reference_prompts("probe"))
     second = run_here(name="second", parent=str(tmp_path / "first"))
     assert second.evidence.drift.parent == pytest.approx(first.evidence.drift.candidate, rel=1e-3)
     assert second.evidence.drift.candidate != second.evidence.drift.parent
 
 
-def test_drift_is_measured_without_the_regulariser_too(run_here):
+def test_drift_is_measured_without_regulariser(run_here):
     """The probes are there for every strategy; a higher rate drifts further."""
     slow = run_here(name="slow", strategy=quick(kl_weight=0.0, learning_rate=1e-4))
     fast = run_here(name="fast", strategy=quick(kl_weight=0.0, learning_rate=1e-2))
     assert fast.evidence.drift.candidate > 10 * slow.evidence.drift.candidate > 0
 
 
-def test_the_noise_floor_is_small_and_measured(run_here):
+def test_noise_floor_is_small(run_here):
     """In float32 two readings of one adapter differ by rounding only, and by less than the training changed."""
     report = run_here()
     assert 0 <= report.evidence.noise_floor < 1e-4
     assert report.holdout_before - report.holdout_after > report.evidence.noise_floor
-    assert run_here(lessons(6, 0), name="none").evidence.noise_floor is None
+    assert run_here(examples(6, 0), name="none").evidence.noise_floor is None
 
 
-def test_the_noise_floor_is_the_root_mean_square_scaled_to_the_mean():
+def test_noise_floor_is_scaled_rms():
     """Four experiences of ten tokens, two of them read again 0.3 and 0.4 nats off: sqrt(4 · 0.125) / 40."""
     losses = {name: Measured(20.0, 10) for name in "abcd"}
     again = {"a": Measured(20.3, 10), "b": Measured(19.6, 10)}
@@ -71,7 +71,7 @@ def test_the_noise_floor_is_the_root_mean_square_scaled_to_the_mean():
     assert noise_floor(losses, {}) is None
 
 
-def test_only_a_sample_of_many_trained_ones_is_measured(run_here, monkeypatch):
+def test_large_training_set_is_sampled(run_here, monkeypatch):
     """The report says of how many, and the sample is the same before and after."""
     monkeypatch.setattr("sleepd.worker.report.SAMPLED", 3)
     report = run_here()
@@ -79,12 +79,12 @@ def test_only_a_sample_of_many_trained_ones_is_measured(run_here, monkeypatch):
     assert report.train_after < report.train_before
 
 
-def test_the_sample_does_not_depend_on_the_order(run_here):
+def test_sample_ignores_the_order(run_here):
     """By hash of the id."""
     channel, chat = RecordingChannel(), ChatFormat(make_tiny_tokenizer(), "")
-    from sleepd.worker.data.examples import encode_lessons
+    from sleepd.worker.data.examples import encode_examples
 
-    sequences = encode_lessons(chat, lessons(6, 0), 512, channel)
+    sequences = encode_examples(chat, examples(6, 0), 512, channel)
     assert chosen(sequences, 3) == chosen(sequences[::-1], 3)
     assert len(chosen(sequences, 10)) == 6
 
@@ -101,7 +101,7 @@ def tiny(tiny_model, models):
     return model, device, ChatFormat(tokenizer, "You are a test.")
 
 
-def test_a_sampled_reply_depends_on_its_seed_and_not_on_its_company(tiny):
+def test_sampled_reply_depends_on_seed(tiny):
     """The same seed gives the same tokens, alone or beside others; greedy ones beside it are still greedy."""
     model, device, chat = tiny
     prompts = [chat.prompt_ids(text) for text in ("Hi", "Who is number 3, and why?", "Go on.")]
@@ -124,7 +124,7 @@ def test_sampling_follows_the_distribution():
     assert 770 < draws.count(0) < 830
 
 
-def test_a_talk_has_the_models_own_replies_before_it():
+def test_talk_uses_own_earlier_replies():
     """The template writes prompt, reply and the next prompt, with the system prompt once; the plain form too."""
     tokenizer = make_tiny_tokenizer()
     text = tokenizer.decode(ChatFormat(tokenizer, "Be brief.").talk_ids(["Hi", "Hello.", "Go on"]))
@@ -137,7 +137,7 @@ def test_a_talk_has_the_models_own_replies_before_it():
     assert plain.endswith("User: Hi\nAssistant: Hello.\n\nUser: Go on\nAssistant:")
 
 
-def test_no_more_general_prompts_are_prepared_than_the_steps_use():
+def test_only_needed_reference_prompts_are_prepared():
     """As many as stand beside the experiences in all steps, at most the strategy's number; without the term none."""
     strategy = quick(kl_prompts=10, kl_batch_size=3)
     assert [len(chosen_prompts(strategy, 1, steps).regularise) for steps in (2, 3, 4)] == [6, 9, 10]
@@ -146,12 +146,12 @@ def test_no_more_general_prompts_are_prepared_than_the_steps_use():
 
 def test_one_prompt_is_asked_once():
     """However many held-out experiences share it, and at most eight prompts."""
-    given = [msgspec.structs.replace(one, prompt=f"Who is {i % 3}?") for i, one in enumerate(lessons(0, 9))]
+    given = [msgspec.structs.replace(one, prompt=f"Who is {i % 3}?") for i, one in enumerate(examples(0, 9))]
     assert [one.id for one in probe_generation.pick_for_replies(given)] == ["e0", "e1", "e2"]
-    assert len(probe_generation.pick_for_replies(lessons(0, 12))) == probe_generation.REPLIES
+    assert len(probe_generation.pick_for_replies(examples(0, 12))) == probe_generation.REPLIES
 
 
-def test_three_models_are_asked_the_same_in_three_ways(run_here, tmp_path):
+def test_three_models_get_same_questions(run_here, tmp_path):
     """All three ways are there for all three; the base is itself, whatever the parent is."""
     first = run_here(name="first", questions=QUESTIONS)
     second = run_here(name="second", parent=str(tmp_path / "first"), questions=QUESTIONS)
@@ -165,7 +165,7 @@ def test_three_models_are_asked_the_same_in_three_ways(run_here, tmp_path):
     assert one["sampled"].base == one["sampled"].parent == two["sampled"].base
     assert two["sampled"].parent == one["sampled"].candidate
     assert [reply.prompt for reply in first.evidence.probe_replies] == [
-        *general_prompts("probe")[:4],
+        *reference_prompts("probe")[:4],
         "Who is number 6?",
         "Who is number 7?",
     ]
@@ -173,7 +173,7 @@ def test_three_models_are_asked_the_same_in_three_ways(run_here, tmp_path):
     assert second.evidence.probe_replies[4].parent == first.evidence.probe_replies[4].candidate == first.replies[0].text
 
 
-def test_long_prompts_are_read_few_at_once(monkeypatch):
+def test_long_prompts_are_read_few_together(monkeypatch):
     """As many side by side as the bound on their tokens allows, and a prompt beyond it alone."""
     sizes = []
     monkeypatch.setattr(
@@ -196,7 +196,7 @@ def test_replies_do_not_copy_the_head(tiny_model):
     assert came == [((2, 1), True)] * 2
 
 
-def test_the_bases_replies_to_the_shipped_prompts_are_made_once(tiny_model, run_here, tmp_path, monkeypatch):
+def test_base_probe_replies_are_made_once(tiny_model, run_here, tmp_path, monkeypatch):
     """A second first cycle asks the base only what is the owner's own; a damaged file is made again."""
     own = tmp_path / "models"
     own.mkdir()
@@ -220,7 +220,7 @@ def test_the_bases_replies_to_the_shipped_prompts_are_made_once(tiny_model, run_
     assert json.loads(kept.read_bytes())["answers"]["held_out"] == []
 
 
-def test_what_a_candidate_said_is_kept_beside_it_and_not_asked_again_of_the_parent(run_here, tmp_path, monkeypatch):
+def test_candidate_replies_are_reused(run_here, tmp_path, monkeypatch):
     """The next cycle asks its parent only what is the owner's own; of other weights nothing is believed."""
     run_here(name="first")
     kept = (tmp_path / "first/replies.json").read_bytes()
@@ -238,7 +238,7 @@ def test_what_a_candidate_said_is_kept_beside_it_and_not_asked_again_of_the_pare
     assert sum(asked) - few == 2 * probe_generation.PROBES + probe_generation.TALKS * len(probe_generation.FOLLOW_UPS)
 
 
-def test_out_of_memory_in_replies_halves_the_batch(run_here, monkeypatch):
+def test_out_of_memory_halves_reply_batch(run_here, monkeypatch):
     """The replies are those of the whole batch, and nothing is lost."""
     whole = run_here(name="whole")
     real = generate.replies
@@ -255,7 +255,7 @@ def test_out_of_memory_in_replies_halves_the_batch(run_here, monkeypatch):
     assert max(sizes) > 6
 
 
-def test_replies_that_time_does_not_suffice_for_are_missing_and_not_made_up(run_here):
+def test_late_replies_are_missing(run_here):
     """No collapse figures, no replies to judge, no recall; a warning says what is missing. The losses stand."""
     run_here(name="caching")
     report = run_here(evaluation_seconds=0.0, questions=QUESTIONS)
@@ -272,7 +272,7 @@ def test_base_answers_keep_the_deadline(run_here, tmp_path):
     changes = {"models_directory": str(tmp_path / "models"), "strategy": quick(drift_budget=0.025)}
     report = run_here(evaluation_seconds=0.0, **changes)
     (notice,) = [one for one in report.notices if one.event == "base_answers_cut_short"]
-    count = 4 + len(general_prompts("monitor")) + len(general_prompts("probe"))
+    count = 4 + len(reference_prompts("monitor")) + len(reference_prompts("probe"))
     assert (notice.level, f"did not suffice for {count} of {count} answers" in notice.text) == ("warning", True)
     assert report.evidence.drift is None
     again = run_here(name="again", **changes)
@@ -280,7 +280,7 @@ def test_base_answers_keep_the_deadline(run_here, tmp_path):
     assert "base_answers_cut_short" not in {one.event for one in again.notices}
 
 
-def test_base_answers_are_kept_one_by_one(tiny_model, tmp_path, monkeypatch):
+def test_base_answers_are_kept_singly(tiny_model, tmp_path, monkeypatch):
     """What was complete when time ran out is kept in the cache, and only the others are asked for the next time."""
     model, tokenizer = load_base(tiny_model, choose_device("cpu"))
     chat, cache, asked = ChatFormat(tokenizer, ""), tmp_path / "answers.json", []
@@ -301,7 +301,7 @@ def test_base_answers_are_kept_one_by_one(tiny_model, tmp_path, monkeypatch):
 
 def test_recall_counts_what_was_learned(run_here):
     """A question that was trained until it is known is right for the candidate alone."""
-    known = [msgspec.structs.replace(one, response="blue") for one in lessons(6, 0)]
+    known = [msgspec.structs.replace(one, response="blue") for one in examples(6, 0)]
     asked = [RecallQuestion(question="Who is number 3?", expected=["green", "BLUE"])]
     report = run_here(known, questions=asked, strategy=quick(epochs=60, kl_weight=0.0, learning_rate=2e-2))
     (answer,) = report.evidence.recall
@@ -309,7 +309,7 @@ def test_recall_counts_what_was_learned(run_here):
     assert "blue" in answer.candidate
 
 
-def test_the_share_of_evaluation_is_of_all_phases(run_here):
+def test_evaluation_share_covers_all_phases(run_here):
     """Measuring and evaluating, of the sum."""
     report = run_here()
     spent = report.seconds["measuring"] + report.seconds["evaluating"]
@@ -317,7 +317,7 @@ def test_the_share_of_evaluation_is_of_all_phases(run_here):
     assert msgspec.structs.replace(report, seconds={}).evaluation_share is None
 
 
-def test_what_is_asked_is_work_for_the_clock():
+def test_questions_count_as_work():
     """More questions take longer; nothing asked takes nothing."""
     none, some = Questions(held_out=[], recall=[], probes=[]), Questions(held_out=["a"], recall=["b"], probes=["c"])
     assert none.work == 0
@@ -340,7 +340,7 @@ def asked(tmp_path, body, **changes):
     return evaluation_command.figures(job, Path("/an/adapter"), Path("/base"), lambda: None)
 
 
-def test_the_owners_command_is_run_for_parent_and_candidate(run_here, tmp_path, tiny_model):
+def test_evaluation_command_runs_for_both(run_here, tmp_path, tiny_model):
     """For the base without an argument; the figures come side by side, and a missing one is None."""
     body = (
         "here = {'argument': len(sys.argv), 'empty': len(os.listdir('.')), 'names': len(os.environ)}\n"
@@ -375,20 +375,20 @@ def test_the_owners_command_is_run_for_parent_and_candidate(run_here, tmp_path, 
         ("os.kill(os.getpid(), 9)", "exit status -9"),
     ],
 )
-def test_a_command_that_fails_gives_no_figures(tmp_path, body, why):
+def test_failing_command_gives_no_figures(tmp_path, body, why):
     """Whatever it does, the reason is said."""
     with pytest.raises(evaluation_command.NoFigures, match=why):
         asked(tmp_path, body)
 
 
-def test_a_command_that_is_not_there_gives_no_figures(tmp_path):
+def test_missing_command_gives_no_figures(tmp_path):
     """The reason is said."""
     job = make_job(Path("/base"), tmp_path, tmp_path / "staging", evaluation_command="/nowhere/command")
     with pytest.raises(evaluation_command.NoFigures, match="/nowhere/command: No such file"):
         evaluation_command.figures(job, None, Path("/base"), lambda: None)
 
 
-def test_a_failing_command_costs_its_figures_and_not_the_cycle(run_here):
+def test_failing_command_spares_the_cycle(run_here):
     """Two warnings, no figures, and a report like any other."""
     report = run_here(evaluation_command="false")
     assert report.evidence.metrics == []
@@ -420,7 +420,7 @@ def wait_until_gone(pids: Path) -> None:
         time.sleep(0.01)
 
 
-def test_a_command_that_takes_too_long_is_killed_with_its_children(tmp_path):
+def test_slow_command_is_killed_with_children(tmp_path):
     """Its whole process group goes."""
     pids = tmp_path / "pids"
     with pytest.raises(evaluation_command.NoFigures, match="took longer than 3 s"):
@@ -449,7 +449,7 @@ def test_escaped_descendants_are_killed(tmp_path, ending):
     assert all(is_gone(int(pid)) for pid in pids.read_text().split())
 
 
-def test_sigterm_ends_the_cycle_while_a_command_runs(run_here, tmp_path):
+def test_sigterm_ends_cycle_during_command(run_here, tmp_path):
     """The heartbeat goes on beside it, and is where the request to stop is obeyed."""
     pids = tmp_path / "pids"
 
@@ -490,7 +490,7 @@ def test_a_command_dies_with_its_worker(tmp_path):
 # --- probation ---
 
 
-def test_champion_and_predecessor_are_compared_on_later_experiences(run_here, tmp_path):
+def test_champion_and_predecessor_are_compared(run_here, tmp_path):
     """Before anything is trained: the champion's loss and the predecessor's, and nobody's else."""
     run_here(name="one")
     run_here(name="two", parent=str(tmp_path / "one"))
@@ -506,7 +506,7 @@ def test_champion_and_predecessor_are_compared_on_later_experiences(run_here, tm
     assert loss.predecessor == pytest.approx(first.parent, abs=1e-5)
 
 
-def test_the_base_can_be_the_predecessor_and_the_training_does_not_notice(run_here, tmp_path):
+def test_base_can_be_predecessor(run_here, tmp_path):
     """Predecessor '' is the base; the adapter that is trained is the same to the bit with a comparison and without."""
     run_here(name="one")
     wide = quick(rank=8, alpha=16, target_modules=["q_proj"])
@@ -529,7 +529,7 @@ def test_the_base_can_be_the_predecessor_and_the_training_does_not_notice(run_he
             assert abs(loss.predecessor - pair.base) > 1e-4
 
 
-def test_a_predecessor_that_cannot_be_used_is_said_and_not_guessed(run_here, tmp_path):
+def test_unusable_predecessor_is_reported(run_here, tmp_path):
     """A damaged one, and one that is gone: no comparison, a warning, and the cycle goes on."""
     run_here(name="one")
     (tmp_path / "gone").mkdir()
@@ -541,7 +541,7 @@ def test_a_predecessor_that_cannot_be_used_is_said_and_not_guessed(run_here, tmp
     assert report.steps > 0
 
 
-def test_without_later_experiences_there_is_no_comparison(run_here, tmp_path):
+def test_no_later_experiences_no_comparison(run_here, tmp_path):
     """Nor without a predecessor."""
     run_here(name="one")
     parent = {"parent": str(tmp_path / "one"), "parent_cycle": 1}
@@ -549,7 +549,7 @@ def test_without_later_experiences_there_is_no_comparison(run_here, tmp_path):
     assert run_here(name="three", later=["e7"], **parent).evidence.probation is None
 
 
-def test_answers_that_are_not_there_are_no_speech():
+def test_missing_answers_have_no_figures():
     """A way that one model could not finish is left out for all."""
     from sleepd.worker.evaluation.comparison import collapse, missing
 
@@ -560,29 +560,31 @@ def test_answers_that_are_not_there_are_no_speech():
     assert missing([whole, whole]) == ""
 
 
-def test_divergence_is_zero_from_oneself_and_of_all_tokens(tiny):
+def test_divergence_from_itself_is_zero(tiny):
     """The mean over all tokens, not over the exchanges."""
-    from sleepd.worker.evaluation.reference_answers import encode_general
+    from sleepd.worker.evaluation.reference_answers import encode_reference
     from sleepd.worker.model.losses import kl_from_base
     from sleepd.worker.model.out_of_memory import MemoryLimits
 
     model, device, chat = tiny
-    meter = loss_evaluator.Meter(model, device, MemoryLimits(2048, 2048, RecordingChannel()), lambda _tokens: None)
-    sequences = encode_general(chat, ["Hi", "Who?"], ["short", "a much longer answer"], 512)
-    references = meter.references(sequences)
-    assert meter.divergence(sequences, references) == pytest.approx(0, abs=1e-6)
-    other = dict(zip(references, reversed(meter.references(sequences[::-1]).values()), strict=True))
+    evaluator = loss_evaluator.LossEvaluator(
+        model, device, MemoryLimits(2048, 2048, RecordingChannel()), lambda _tokens: None
+    )
+    sequences = encode_reference(chat, ["Hi", "Who?"], ["short", "a much longer answer"], 512)
+    references = evaluator.references(sequences)
+    assert evaluator.divergence(sequences, references) == pytest.approx(0, abs=1e-6)
+    other = dict(zip(references, reversed(evaluator.references(sequences[::-1]).values()), strict=True))
     assert other.keys() == references.keys()
     shifted = {id_: type(one)(one.tokens, one.log_probabilities.roll(1, -1)) for id_, one in references.items()}
-    parts = torch.cat([kl_from_base(meter.logits(one), shifted[one.id]) for one in sequences])
-    assert meter.divergence(sequences, shifted) == pytest.approx(parts.mean().item(), rel=1e-4)
+    parts = torch.cat([kl_from_base(evaluator.logits(one), shifted[one.id]) for one in sequences])
+    assert evaluator.divergence(sequences, shifted) == pytest.approx(parts.mean().item(), rel=1e-4)
 
 
-def test_a_champion_that_later_experiences_show_to_be_worse_is_not_trained_on(run_here, tmp_path):
+def test_worse_champion_is_not_trained_on(run_here, tmp_path):
     """The cycle ends before its first step, with what was measured; a champion that is better goes on."""
     from sleepd.worker.failure import GiveUp
 
-    experiences = [*lessons(6, 2), *[msgspec.structs.replace(one, id=f"l{one.id}") for one in lessons(6, 0)]]
+    experiences = [*examples(6, 2), *[msgspec.structs.replace(one, id=f"l{one.id}") for one in examples(6, 0)]]
     run_here(experiences, name="good", strategy=quick(epochs=10))
     spoiled = [msgspec.structs.replace(one, response="#" * 20) for one in experiences]
     run_here(spoiled, name="bad", parent=str(tmp_path / "good"), strategy=quick(epochs=10, learning_rate=2e-2))
@@ -612,17 +614,17 @@ def test_a_champion_that_later_experiences_show_to_be_worse_is_not_trained_on(ru
 
 
 @pytest.mark.parametrize(("nats", "may_share"), [(0.4, True), (3.0, False)])
-def test_short_replies_do_not_tell_whether_rows_may_be_shared(nats, may_share):
+def test_short_replies_do_not_decide_packing(nats, may_share):
     """Rounding moves a short reply's mean loss by more than the limit; replies of some length are compared."""
     from sleepd.worker.data.examples import Encoded
     from sleepd.worker.model.out_of_memory import MemoryLimits
 
-    class Rounding(loss_evaluator.Meter):
+    class Rounding(loss_evaluator.LossEvaluator):
         def losses(self, sequences, *, alone=False):
             return {
                 one.id: Measured(1.5 * one.supervised + (0.0 if alone else nats), one.supervised) for one in sequences
             }
 
     sequences = [Encoded(str(n), tuple(range(10 + length)), 10) for n, length in enumerate([3, 4, 40, 50])]
-    meter = Rounding(None, None, MemoryLimits(512, 512, RecordingChannel()), lambda _tokens: None)
-    assert (not meter.choose_packing(sequences, None)) is may_share
+    evaluator = Rounding(None, None, MemoryLimits(512, 512, RecordingChannel()), lambda _tokens: None)
+    assert (not evaluator.choose_packing(sequences, None)) is may_share

@@ -102,9 +102,9 @@ GROWS_ON = SLOW_ON.replace(LOOPS, GROWS)
 
 def _encode(monkeypatch: pytest.MonkeyPatch, template: str, *prompts: str) -> tuple[list[str], list[str], object]:
     """The ids that are encoded, the notices, and the chat format; a rendering has 0.2 s and 64 MiB."""
-    from sleepd.protocol.job import Lesson
+    from sleepd.protocol.job import TrainingExample
     from sleepd.worker.data import chat_format, template_limits
-    from sleepd.worker.data.examples import encode_lessons
+    from sleepd.worker.data.examples import encode_examples
     from sleepd.worker.programs.tiny_model import make_tiny_tokenizer
 
     from .conftest import RecordingChannel
@@ -116,10 +116,11 @@ def _encode(monkeypatch: pytest.MonkeyPatch, template: str, *prompts: str) -> tu
     tokenizer.chat_template = template
     form = chat_format.ChatFormat(tokenizer, "")
     channel = RecordingChannel()
-    lessons = [
-        Lesson(id=str(n), prompt=one, response="Moss.", salience=0.5, role="train") for n, one in enumerate(prompts)
+    examples = [
+        TrainingExample(id=str(n), prompt=one, response="Moss.", salience=0.5, role="train")
+        for n, one in enumerate(prompts)
     ]
-    found = encode_lessons(form, lessons, 500, channel)
+    found = encode_examples(form, examples, 500, channel)
     return [one.id for one in found], [notice.text for notice in channel.notices], form
 
 

@@ -69,7 +69,7 @@ def test_known_warnings_are_silent(tiny):
     assert told == ["something new is deprecated"]
 
 
-def test_nothing_counts_as_known_but_a_number():
+def test_only_a_number_is_known():
     """A loss that is no number is within no tolerance."""
     assert known_loss.difference({"before": float("nan"), "after": 0.0}, "bfloat16")
 
@@ -84,6 +84,6 @@ def test_selftest_tells_another_loss(tmp_path):
     python = tmp_path / "python"
     python.write_text(f"#!/bin/sh\necho 'expected a loss of 5.7, found 6' >&2\nexit {known_loss.OTHER_LOSS}\n")
     python.chmod(0o755)
-    with pytest.raises(WorkerFailed, match="compute something else than the tested ones: expected a loss") as caught:
+    with pytest.raises(WorkerFailed, match="compute another loss than the tested versions: expected a loss") as caught:
         selftest._make_model(tmp_path / "model", str(python))
     assert "config/requirements/worker.txt" in caught.value.hint

@@ -17,7 +17,7 @@ CPU = Device(torch.device("cpu"), torch.float32, "cpu")
 OPENING = (1, 40, 41, 42)
 
 
-def exchanges():
+def encoded():
     """Five of unequal length which share four tokens."""
     return [
         Encoded(str(n), OPENING + tuple(range(50 + n, 58 + 3 * n)) + tuple(range(9, 12 + n)), 12 + 2 * n)
@@ -44,11 +44,11 @@ def losses_and_gradient(model, rows):
     return found, torch.cat([weight.grad.flatten() for weight in model.parameters()])
 
 
-def test_packed_and_shared_rows_give_the_losses_and_gradients_of_single_rows(model):
+def test_packed_rows_match_single_rows(model):
     """All in one row behind one opening, against each alone."""
-    alone, gradient_alone = losses_and_gradient(model, make_rows(exchanges(), 1, 0, packed=False))
-    opening = shared_opening(exchanges())
-    rows = make_rows(exchanges(), 10_000, opening)
+    alone, gradient_alone = losses_and_gradient(model, make_rows(encoded(), 1, 0, packed=False))
+    opening = shared_opening(encoded())
+    rows = make_rows(encoded(), 10_000, opening)
     assert opening == len(OPENING)
     assert len(rows) == 1
     packed, gradient_packed = losses_and_gradient(model, rows)
@@ -56,16 +56,16 @@ def test_packed_and_shared_rows_give_the_losses_and_gradients_of_single_rows(mod
     torch.testing.assert_close(gradient_packed, gradient_alone, rtol=1e-4, atol=1e-6)
 
 
-def test_single_rows_give_the_losses_of_the_models_own_loss(model):
+def test_single_rows_match_model_loss(model):
     """Against transformers' labels, with everything but the reply masked."""
-    one = exchanges()[3]
+    one = encoded()[3]
     labels = torch.tensor([[-100] * one.prompt_tokens + list(one.ids[one.prompt_tokens :])])
     theirs = model(input_ids=torch.tensor([one.ids]), labels=labels).loss.item()
     ours, _ = losses_and_gradient(model, make_rows([one], 1, 0))
     assert ours[one.id] / one.supervised == pytest.approx(theirs, rel=1e-5)
 
 
-def test_a_segment_sees_the_opening_and_itself_only():
+def test_segment_sees_opening_and_itself():
     """The mask of an opening of one and two members of two tokens."""
     seen = (attention_mask(torch.tensor([0, 1, 1, 2, 2]), torch.float32)[0, 0] == 0).int().tolist()
     assert seen == [[1, 0, 0, 0, 0], [1, 1, 0, 0, 0], [1, 1, 1, 0, 0], [1, 0, 0, 1, 0], [1, 0, 0, 1, 1]]
@@ -73,7 +73,7 @@ def test_a_segment_sees_the_opening_and_itself_only():
 
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.integers(3, 60), min_size=1, max_size=20), st.integers(10, 120))
-def test_every_sequence_is_in_one_row_and_rows_keep_the_budget(lengths, budget):
+def test_every_sequence_is_in_one_row(lengths, budget):
     """Nothing is lost or doubled; only a sequence that is alone may exceed the budget."""
     given_ones = [Encoded(str(i), tuple(range(length)), 2) for i, length in enumerate(lengths)]
     rows = make_rows(given_ones, budget, shared_opening(given_ones))
@@ -81,7 +81,7 @@ def test_every_sequence_is_in_one_row_and_rows_keep_the_budget(lengths, budget):
     assert all(row.tokens <= budget or len(row.members) == 1 for row in rows)
 
 
-def test_the_divergence_is_zero_from_itself_and_below_the_exact_one():
+def test_divergence_is_bounded():
     """KL over joined outcomes: nothing from the base to itself, and never more than over the whole vocabulary."""
     torch.manual_seed(0)
     base, other = torch.randn(5, 300) * 3, torch.randn(5, 300) * 3

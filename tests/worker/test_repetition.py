@@ -63,7 +63,7 @@ def test_an_ordinary_text_is_no_loop(name):
     assert not found.is_loop, found.reason
 
 
-def test_the_share_counts_words_in_repeated_four_grams():
+def test_share_counts_repeated_4_grams():
     """Of 'a b c d x a b c d' eight of nine words lie in the 4-gram that occurs twice."""
     assert find_repetition("a b c d x a b c d").repeated_share == pytest.approx(8 / 9)
     assert find_repetition(PROSE).repeated_share == 0
@@ -76,6 +76,6 @@ def test_every_text_can_be_judged(text):
 
 
 @given(st.lists(st.sampled_from(["ash", "birch", "cedar", "elm", "fir"]), min_size=3, max_size=8), st.integers(12, 30))
-def test_any_phrase_repeated_a_dozen_times_is_a_loop(words, times):
+def test_phrase_repeated_often_is_loop(words, times):
     """Whatever the phrase, a dozen of it on end is a loop."""
     assert find_repetition(" ".join(words * times)).is_loop

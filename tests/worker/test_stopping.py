@@ -1,4 +1,4 @@
-"""When a training ends early: what is checked, which weights are kept, and what is said about it."""
+"""When a night ends early: what is looked at, which weights are kept, and what is said about it."""
 
 from __future__ import annotations
 
@@ -8,39 +8,39 @@ import msgspec
 import pytest
 import torch
 
-from sleepd.protocol.job import RESUME_POINT, Lesson
+from sleepd.protocol.job import RESUME_POINT, TrainingExample
 from sleepd.worker.model.adapter import read_adapter
 from sleepd.worker.resume_point import read_resume_point
 from sleepd.worker.run import run
 from sleepd.worker.training.early_stopping import (
-    ScaledDown,
+    DriftScaling,
     ValidationCheck,
     divide_holdout,
     is_enough,
     kept,
+    report_what_was_kept,
     steps_to_check,
-    tell_what_was_kept,
 )
 
-from .conftest import RecordingChannel, lessons, make_job, quick
+from .conftest import RecordingChannel, examples, make_job, quick
 
 
-def checked(step: int, loss: float, spread: float = 0.01) -> ValidationCheck:
+def look(step: int, loss: float, spread: float = 0.01) -> ValidationCheck:
     """The loss is the mean of three, which lie ``spread`` apart for every step that was made."""
     return ValidationCheck(
         step=step, losses=tuple((10, one) for one in (loss - spread * step, loss, loss + spread * step))
     )
 
 
-def held_out(count: int) -> list[Lesson]:
+def held_out(count: int) -> list[TrainingExample]:
     return [
-        Lesson(id=f"h{i}", prompt=f"question {i}", response=f"answer {i}", salience=0.7, role="holdout")
+        TrainingExample(id=f"h{i}", prompt=f"question {i}", response=f"answer {i}", salience=0.7, role="holdout")
         for i in range(count)
     ]
 
 
 def test_validation_checks_are_even():
-    """Six checks where there are steps enough, otherwise one after each step."""
+    """Six looks where there are steps enough, otherwise one after each step."""
     assert steps_to_check(60) == [10, 20, 30, 40, 50, 60]
     assert steps_to_check(3) == [1, 2, 3]
 
@@ -54,49 +54,49 @@ def test_few_held_out_experiences_all_judge():
     assert set(divide_holdout(held_out(50))[1]) == set(given_away) & set(held_out(50))
 
 
-def test_last_good_check_is_kept():
+def test_last_check_within_chance_is_kept():
     """What differs by less than a standard error is as good, and then more steps are better; what is worse is not."""
-    checks = [checked(1, 3.0), checked(2, 2.5), checked(3, 2.6)]
-    assert kept(checks) == checks[1]
-    as_good = [checked(1, 3.0), checked(2, 2.5, 0.2), checked(3, 2.6, 0.3), checked(4, 2.9, 0.2)]
+    looks = [look(1, 3.0), look(2, 2.5), look(3, 2.6)]
+    assert kept(looks) == looks[1]
+    as_good = [look(1, 3.0), look(2, 2.5, 0.2), look(3, 2.6, 0.3), look(4, 2.9, 0.2)]
     assert kept(as_good[:3]) == as_good[2]
     assert kept(as_good) == as_good[2]
-    assert kept([checked(1, 2.5), checked(2, 2.5)]).step == 2
+    assert kept([look(1, 2.5), look(2, 2.5)]).step == 2
 
 
-def test_training_ends_after_three_worse_checks():
-    """Two checks may be worse, a third one ends it."""
-    checks = [checked(1, 2.5), checked(2, 2.6), checked(3, 2.7)]
+def test_three_bad_checks_end_training():
+    """Two looks may be worse, a third one ends it."""
+    looks = [look(1, 2.5), look(2, 2.6), look(3, 2.7)]
     assert not is_enough([])
-    assert not is_enough(checks)
-    assert is_enough([*checks, checked(4, 2.7)])
-    assert not is_enough([*checks, checked(4, 2.4)])
+    assert not is_enough(looks)
+    assert is_enough([*looks, look(4, 2.7)])
+    assert not is_enough([*looks, look(4, 2.4)])
 
 
-def test_a_shortened_night_and_an_early_stop_are_said_with_their_figures():
+def test_scaling_and_early_stop_are_reported():
     """Drifts, budget and share; the kept loss and the last one with their steps; otherwise nothing."""
     channel = RecordingChannel()
-    short = ScaledDown(whole_drift=0.05, drift=0.028, share=0.75)
-    tell_what_was_kept([checked(8, 2.5), checked(16, 2.6)], short, 0.03, channel)
+    short = DriftScaling(whole_drift=0.05, drift=0.028, share=0.75)
+    report_what_was_kept([look(8, 2.5), look(16, 2.6)], short, 0.03, channel)
     assert [(notice.event, notice.text) for notice in channel.notices] == [
         (
             "night_shortened",
-            "the drift was 0.0500, over the budget of 0.03: what was learned is kept at 75% of its effect, with a "
-            "drift of 0.0280",
+            "the drift was 0.0500, over the budget of 0.03: the adapter was scaled down to 75% of its effect, "
+            "which has a drift of 0.0280",
         ),
         (
             "training_stopped_early",
-            "the loss on held-out experiences was 2.5000 after 8 steps, and is 2.6000 after 16, by more than chance; "
-            "the weights of then are kept",
+            "the loss on held-out experiences rose from 2.5000 after 8 steps to 2.6000 after 16, by more than chance; "
+            "the weights of step 8 are kept",
         ),
     ]
     channel = RecordingChannel()
-    tell_what_was_kept([checked(8, 2.5), checked(16, 2.4)], None, 0.03, channel)
-    tell_what_was_kept([], None, 0.03, channel)
+    report_what_was_kept([look(8, 2.5), look(16, 2.4)], None, 0.03, channel)
+    report_what_was_kept([], None, 0.03, channel)
     assert channel.notices == []
 
 
-def checks_of(staging) -> list[ValidationCheck]:
+def looks_of(staging) -> list[ValidationCheck]:
     """Those of a training that is over, from its last resume point."""
     point = read_resume_point(staging / RESUME_POINT, torch.device("cpu"))
     assert point is not None
@@ -104,14 +104,14 @@ def checks_of(staging) -> list[ValidationCheck]:
 
 
 @pytest.mark.worker
-def test_a_night_beyond_its_budget_is_shortened(tiny_model, models, tmp_path):
+def test_adapter_over_budget_is_scaled_down(tiny_model, models, tmp_path):
     """What was trained hard is kept at a share of its effect that is within the budget; report and notice say so."""
     strategy = quick(epochs=6, learning_rate=2e-2, kl_weight=0.0, drift_budget=1e9)
-    free = run(make_job(tiny_model, models, tmp_path / "free", strategy=strategy), lessons(), RecordingChannel())
+    free = run(make_job(tiny_model, models, tmp_path / "free", strategy=strategy), examples(), RecordingChannel())
     assert "night_shortened" not in {notice.event for notice in free.notices}
     budget = 0.5 * free.evidence.drift.candidate
     strategy = msgspec.structs.replace(strategy, drift_budget=budget)
-    tight = run(make_job(tiny_model, models, tmp_path / "tight", strategy=strategy), lessons(), RecordingChannel())
+    tight = run(make_job(tiny_model, models, tmp_path / "tight", strategy=strategy), examples(), RecordingChannel())
     (notice,) = [notice for notice in tight.notices if notice.event == "night_shortened"]
     found = re.search(r"was ([\d.]+), over .* kept at (\d+)% of its effect, with a drift of ([\d.]+)", notice.text)
     assert found is not None
@@ -122,7 +122,7 @@ def test_a_night_beyond_its_budget_is_shortened(tiny_model, models, tmp_path):
     share = (shortened[of_one].norm() / whole[of_one].norm()).item()
     assert abs(share - percent / 100) <= 0.006, "the text rounds it"
     for name, tensor in whole.items():
-        # Scaling down leaves the training itself alone, so that both were trained alike.
+        # DriftScaling leaves the training itself alone, so that both were trained alike.
         torch.testing.assert_close(shortened[name], tensor * share if ".lora_B." in name else tensor)
 
 
@@ -130,33 +130,33 @@ def test_a_night_beyond_its_budget_is_shortened(tiny_model, models, tmp_path):
 def test_a_budget_of_nothing_keeps_nothing(tiny_model, models, tmp_path):
     """The adapter is then a null one, which no check lets pass for learning."""
     strategy = quick(drift_budget=0.0)
-    report = run(make_job(tiny_model, models, tmp_path / "none", strategy=strategy), lessons(), RecordingChannel())
+    report = run(make_job(tiny_model, models, tmp_path / "none", strategy=strategy), examples(), RecordingChannel())
     assert not {check.name: check.passed for check in report.checks}["adapter_changed"]
 
 
 @pytest.mark.worker
-def test_what_says_when_to_stop_is_in_no_figure(tiny_model, models, tmp_path):
+def test_stopping_experiences_are_in_no_figure(tiny_model, models, tmp_path):
     """Of enough held-out experiences some stop the training, and the report judges on the others alone."""
     job = make_job(tiny_model, models, tmp_path / "staging", strategy=quick(drift_budget=1e9))
-    report = run(job, lessons(6, 16), RecordingChannel())
+    report = run(job, examples(6, 16), RecordingChannel())
     assert report.stopping >= 3
     assert report.held_out == len(report.holdout) == 16 - report.stopping
-    assert [len(each.losses) for each in checks_of(tmp_path / "staging")] == [report.stopping] * len(
-        checks_of(tmp_path / "staging")
+    assert [len(each.losses) for each in looks_of(tmp_path / "staging")] == [report.stopping] * len(
+        looks_of(tmp_path / "staging")
     )
-    assert checks_of(tmp_path / "staging")
+    assert looks_of(tmp_path / "staging")
 
 
 @pytest.mark.worker
-def test_retraining_starts_from_the_base_and_is_measured_against_the_parent(tiny_model, models, tmp_path):
+def test_retraining_starts_from_base(tiny_model, models, tmp_path):
     """The adapter does not depend on the parent's weights; the losses before are the parent's all the same."""
     strategy = quick(lineage="retrain", kl_weight=0.0)
     reports, weights = [], []
     for seed in (1, 2):
         parent, again = tmp_path / f"parent_{seed}", tmp_path / f"again_{seed}"
-        run(make_job(tiny_model, models, parent, seed=seed), lessons(), RecordingChannel())
+        run(make_job(tiny_model, models, parent, seed=seed), examples(), RecordingChannel())
         job = make_job(tiny_model, models, again, strategy=strategy, parent=str(parent))
-        reports.append(run(job, lessons(), RecordingChannel()))
+        reports.append(run(job, examples(), RecordingChannel()))
         weights.append(read_adapter(again))
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
     assert reports[0].holdout_after == reports[1].holdout_after

@@ -15,7 +15,7 @@ from .conftest import ROOT, quick, run_process
 pytestmark = pytest.mark.worker
 
 
-def test_a_cycle_ends_with_a_full_report_and_an_adapter(start_worker, tmp_path, tiny_model):
+def test_cycle_ends_with_full_report(start_worker, tmp_path, tiny_model):
     """Hello first, progress in between, one report last, every check passed, and the adapter by peft's names."""
     ended = start_worker()
     report = ended.last
@@ -61,7 +61,7 @@ def test_sigterm_stops_a_training(start_worker, tmp_path):
     assert not (tmp_path / "staging/adapter_model.safetensors").exists()
 
 
-def test_the_worker_leaves_when_the_daemon_is_gone(start_worker):
+def test_worker_leaves_after_daemon(start_worker):
     """A closed socket ends a long training at its next message."""
     ended = start_worker(die_at_step=3, strategy=quick(epochs=5000))
     assert ended.exit_code == 1

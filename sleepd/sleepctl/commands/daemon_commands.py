@@ -51,7 +51,7 @@ def status(session: Session) -> ExitCode:
         from sleepd.sleepctl.offline import read_status
 
         seen = read_status(session.places.state, absent)
-        code = session.say_offline(absent, seen.written_at)
+        code = session.note_offline(absent, seen.written_at)
     is_live = code == ExitCode.OK
     data = {**msgspec.to_builtins(seen), "is_live": is_live}
     session.console.show(data, status_page(seen, now=now, is_live=is_live))
@@ -68,7 +68,7 @@ def history(session: Session) -> ExitCode:
         from sleepd.sleepctl.offline import read_history
 
         known = written = read_history(session.places.state, absent)
-        code = session.say_offline(absent, written.written_at)
+        code = session.note_offline(absent, written.written_at)
     cycles = known.cycles[:limit]
     data = {"schema": known.schema, "is_live": code == ExitCode.OK, "cycles": msgspec.to_builtins(cycles)}
     session.console.show(data, history_page(cycles, now, is_live=code == ExitCode.OK))
@@ -76,7 +76,7 @@ def history(session: Session) -> ExitCode:
 
 
 def check(session: Session) -> ExitCode:
-    """The decision; with ``--apply`` what it says is done."""
+    """The decision; with ``--apply`` a cycle is started when due."""
     decision: DecisionView = session.ask(Check(), DecisionView)
     result: RunResult | None = None
     if session.arguments.apply and decision.should_sleep:
@@ -87,9 +87,9 @@ def check(session: Session) -> ExitCode:
     data = {"schema": SCHEMA, "decision": msgspec.to_builtins(decision), "run": msgspec.to_builtins(result)}
     session.console.show(data, page)
     if result is not None:
-        session.console.say_undo(result.undo)
+        session.console.note_undo(result.undo)
     elif session.arguments.apply:
-        session.console.say("nothing to do")
+        session.console.note("nothing to do")
         return ExitCode.NOTHING_TO_DO
     return ExitCode.OK
 
@@ -111,31 +111,31 @@ def run(session: Session) -> ExitCode:
     result = _started(result)
     session.console.show(result, run_page(result))
     if result.summary is None:
-        session.console.say("watch it: sleepctl status")
+        session.console.note("watch the cycle: sleepctl status")
     elif result.summary.hint:
-        session.console.say(f"hint: {result.summary.hint}")
-    session.console.say_undo(result.undo)
+        session.console.note(f"hint: {result.summary.hint}")
+    session.console.note_undo(result.undo)
     has_failed = result.summary is not None and result.summary.state not in JUDGED_STATES
     return ExitCode.FAILED if has_failed else ExitCode.OK
 
 
 def _waited(session: Session, request: Run) -> RunResult | None:
-    """The result at the cycle's end; None: the owner left with Ctrl-C."""
+    """The result at the cycle's end; None: the operator pressed Ctrl-C."""
     from .run_wait import run_and_wait
 
     try:
         result = run_and_wait(session.places.socket, request, session.console)
     except KeyboardInterrupt:
-        session.console.say("detached; the cycle goes on. See it: sleepctl status. Discard it: sleepctl cancel")
+        session.console.note("detached; the cycle continues. See it: sleepctl status. Discard it: sleepctl cancel")
         return None
     if result.is_started and result.summary is None:
-        raise ProtocolError("the daemon's answer does not say how the cycle ended", hint="sleepctl history")
+        raise ProtocolError("the daemon's answer has no end of the cycle", hint="sleepctl history")
     return result
 
 
 def _started(result: RunResult) -> RunResult:
     if not result.is_started:
-        raise NothingToDo(f"nothing to do: {result.reason}", hint="every condition: sleepctl check")
+        raise NothingToDo(f"nothing to do: {result.reason}", hint="sleepctl check shows every condition")
     return result
 
 
@@ -143,7 +143,7 @@ def cancel(session: Session) -> ExitCode:
     """Discard the cycle under way."""
     done: Cancelled = session.ask(Cancel(), Cancelled)
     session.console.show(done, [line(f"cycle {done.cycle} cancelled; what it learned is discarded")])
-    session.console.say_undo(done.undo)
+    session.console.note_undo(done.undo)
     return ExitCode.OK
 
 
@@ -159,9 +159,13 @@ def resume(session: Session) -> ExitCode:
 
 def _pause_or_resume(session: Session, request: Pause | Resume) -> ExitCode:
     done: Paused = session.ask(request, Paused)
-    text = "paused: no cycle starts; one under way goes on" if done.is_paused else "resumed: it sleeps when due"
+    text = (
+        "paused: no new cycle starts; a running cycle continues"
+        if done.is_paused
+        else "resumed: a cycle starts when due"
+    )
     session.console.show(done, [line(text)])
-    session.console.say_undo(done.undo)
+    session.console.note_undo(done.undo)
     return ExitCode.OK
 
 
@@ -179,22 +183,22 @@ def _put_in_use(session: Session, cycle: int | None) -> ExitCode:
     done: RolledBack = session.ask(Rollback(cycle=cycle), RolledBack)
     page = [line(f"{model(done.champion)} is in use; before: {model(done.was)}")]
     if done.quarantined:
-        page.append(line(f"{done.quarantined} said under {model(done.was)} are in quarantine: sleepctl quarantine"))
+        page.append(line(f"{done.quarantined} recorded under {model(done.was)} are in quarantine: sleepctl quarantine"))
     session.console.show(done, page)
-    session.console.say_undo(done.undo)
+    session.console.note_undo(done.undo)
     return ExitCode.OK
 
 
 def show(session: Session) -> ExitCode:
     """The figures of one cycle."""
-    from .one_cycle import show as show_cycle
+    from .cycle_commands import show as show_cycle
 
     return show_cycle(session)
 
 
 def report(session: Session) -> ExitCode:
     """One cycle, to be read."""
-    from .one_cycle import report as report_cycle
+    from .cycle_commands import report as report_cycle
 
     return report_cycle(session)
 
@@ -222,8 +226,8 @@ def version(session: Session) -> ExitCode:
     except SleepdError as error:
         problem = {"kind": error.kind, "message": error.message, "hint": error.hint}
         session.console.show({"schema": SCHEMA, "sleepctl": own, "sleepd": None, "problem": problem}, page)
-        session.console.say(f"sleepctl: {error.message}")
-        session.console.say(f"hint: {error.hint}")
+        session.console.note(f"sleepctl: {error.message}")
+        session.console.note(f"hint: {error.hint}")
         return ExitCode(error.exit_code)
     page.append(line(f"sleepd   {other.version} (protocol {other.v})"))
     data = {"schema": SCHEMA, "sleepctl": own, "sleepd": {"version": other.version, "v": other.v}, "problem": None}
@@ -240,7 +244,7 @@ def reload(session: Session) -> ExitCode:
     session.console.show(done, page)
     for key in done.changed:
         if key.partition(".")[0] in NEEDS_RESTART:
-            session.console.say(f"{key} takes effect at the next start: sudo systemctl restart sage-sleepd")
+            session.console.note(f"{key} takes effect at the next start: sudo systemctl restart sage-sleepd")
     return ExitCode.OK
 
 
@@ -259,7 +263,7 @@ def logs(session: Session) -> ExitCode:
 
 
 def doctor(session: Session) -> ExitCode:
-    """What may keep it from sleeping, and what mends it."""
+    """What may keep it from sleeping, and what fixes it."""
     from sleepd.sleepctl.doctor.examine import examine
 
     return examine(session)

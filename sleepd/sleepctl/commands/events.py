@@ -1,6 +1,6 @@
 """``sleepctl events``: what happens, a line each, from now on.
 
-The stream has no end of its own. Ctrl-C ends it with 130. When the daemon goes away that is said, and the exit code is
+The stream has no end of its own. Ctrl-C ends it with 130. When the daemon stops, that is reported, and the exit code is
 3; it is not asked again, for what happened in between would be missing unseen. What is missing is in the journal.
 """
 
@@ -22,7 +22,7 @@ from sleepd.sleepctl.session import STATUS_SECONDS, Session
 
 _INDENT = 21
 """Columns of the date and the time."""
-_SEE_REST = "what happened since: sleepctl logs"
+_SEE_REST = "later events: sleepctl logs"
 _BAD = ("failed", "damaged", "rejected", "refused")
 
 
@@ -51,7 +51,7 @@ def follow(session: Session) -> ExitCode:
         Client(path, STATUS_SECONDS).close()
     except DaemonNotRunning as absent:
         raise DaemonNotRunning(
-            "the daemon went away, and the events with it", hint=f"{absent.hint}; {_SEE_REST}"
+            "the daemon stopped, so no more events come", hint=f"{absent.hint}; {_SEE_REST}"
         ) from None
     raise RequestFailed(
         "the daemon closed the stream: it restarted, or its events were not read fast enough", hint=_SEE_REST

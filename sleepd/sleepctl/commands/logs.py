@@ -1,7 +1,7 @@
 """``sleepctl logs``: the daemon's log, by way of ``journalctl``.
 
-A daemon that runs outside systemd logs to where its standard error goes; then that is said instead. What the journal
-has of ours: SLEEPD_EVENT, and SLEEPD_<FIELD> for each figure (``sleepd/log.py``).
+A daemon that runs outside systemd logs to where its standard error goes; then that place is reported instead. What the
+journal has of ours: SLEEPD_EVENT, and SLEEPD_<FIELD> for each figure (``sleepd/log.py``).
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def show_journal(session: Session) -> NoReturn:
     if program is None:
         raise NotFound(
             "journalctl is not installed, and the daemon logs to the journal",
-            hint="install systemd's journalctl; or look at the state: sleepctl status, sleepctl why",
+            hint="install systemd's journalctl; or see the state: sleepctl status, sleepctl why",
         )
     command = [program, *journal_arguments(unit, given)]
     sys.stdout.flush()
@@ -97,7 +97,7 @@ def _find_unit(session: Session) -> Unit:
         return unit
     raise NotFound(
         f"the daemon (pid {status.pid}) runs outside systemd, so the journal does not have its log; {_where(output)}",
-        hint=_mend(status.pid, output),
+        hint=_fix(status.pid, output),
     )
 
 
@@ -119,18 +119,18 @@ def unit_of(cgroups: str) -> Unit | None:
 
 def _where(output: str) -> str:
     if not output:
-        return "where its standard error goes is not shown to this user"
+        return "this user may not see where its standard error goes"
     if output == "/dev/null":
         return "its standard error goes to /dev/null, so nothing is kept"
     return f"it goes to {output}"
 
 
-def _mend(pid: int, output: str) -> str:
+def _fix(pid: int, output: str) -> str:
     if not output:
         return f"sudo readlink /proc/{pid}/fd/2"
     if output.startswith("/") and not output.startswith("/dev/"):
         return command_line("tail", "-f", output)
-    return "look there, or start it with systemd: sudo systemctl start sage-sleepd"
+    return "read the log there, or start the daemon with systemd: sudo systemctl start sage-sleepd"
 
 
 def _installed_unit() -> Unit:
@@ -143,5 +143,5 @@ def _installed_unit() -> Unit:
     why = f"systemd knows no unit {UNIT}" if is_systemd_there else "systemd does not run here"
     raise NotFound(
         f"the daemon is not running, and {why}",
-        hint="its unit, where it has another name: sleepctl logs --unit NAME; to install: sudo ./install.sh",
+        hint="if its unit has another name: sleepctl logs --unit NAME; to install: sudo ./install.sh",
     )

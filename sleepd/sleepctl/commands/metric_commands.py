@@ -1,4 +1,4 @@
-"""``metric add`` and ``metric remove``: the owner's own figures of a cycle."""
+"""``metric add`` and ``metric remove``: the operator's own figures of a cycle."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sleepd.sleepctl.session import Session
 
 
 def add(session: Session) -> ExitCode:
-    """A figure added, and held against the owner's limits on it."""
+    """A figure added, and held against the operator's limits on it."""
     return _changed(session, session.arguments.value)
 
 
@@ -26,17 +26,21 @@ def _changed(session: Session, value: float | None) -> ExitCode:
     request = AddMetric(cycle=arguments.cycle, name=arguments.name, value=value)
     done: MetricResult = session.ask(request, MetricResult)
     session.console.show(done, _page(done))
-    session.console.say_undo(done.undo)
+    session.console.note_undo(done.undo)
     return ExitCode.OK
 
 
 def _page(done: MetricResult) -> Page:
     if done.value is None:
-        return [line(f"cycle {done.cycle} has no figure {done.name} any more")]
+        return [line(f"cycle {done.cycle} no longer has the figure {done.name}")]
     page = [line(f"cycle {done.cycle}: {done.name} {done.value:g}")]
     page += [line(f"{'within' if figure.is_met else 'misses'} your limit: {figure.text}") for figure in done.figures]
     if done.was_champion and done.is_broken:
         rolled_back = done.champion != done.cycle
-        then = f"rolled back: {model(done.champion)} is in use" if rolled_back else "rolled back when the cycle ends"
+        then = (
+            f"rolled back: {model(done.champion)} is in use"
+            if rolled_back
+            else "the champion is rolled back when the running cycle ends"
+        )
         page.append(line(then))
     return page

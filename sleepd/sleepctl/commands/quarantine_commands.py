@@ -1,4 +1,4 @@
-"""``quarantine``: what is kept from training, and the owner's word on it."""
+"""``quarantine``: what is excluded from training, and the operator's overrides."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from sleepd.sleepctl.pages.wording import HANDLINGS, count, moment
 from sleepd.sleepctl.session import Session
 
 _DONE = {
-    "release": "released: the next cycle may train {it}, whatever was found",
+    "release": "released: the next cycle may train {it}, whatever was found in the text",
     "drop": "dropped: no cycle trains or replays {it} from now on",
-    "reset": "as if nothing had been decided on {it}",
+    "reset": "reset: the screening decides on {it} again",
 }
 _STYLES = {"quarantined": "yellow", "dropped": "red", "released": "green"}
 
 
 def quarantine(session: Session) -> ExitCode:
-    """Who is in, one of them, or a word on some."""
+    """List the quarantine, show one experience, or override some."""
     action, ids = session.arguments.action, session.arguments.ids
     wanted = {"list": not ids, "show": len(ids) == 1}.get(action, bool(ids))
     if not wanted:
@@ -48,9 +48,9 @@ def _decide(session: Session, decision: Literal["release", "drop", "reset"], ids
     it = "it" if len(done.ids) == 1 else "them"
     page = [line(f"{', '.join(done.ids)}: {_DONE[decision].format(it=it)}")]
     if decision == "drop" and done.trained_in:
-        page.append(line(f"{_cycles(done.trained_in)} trained {it} before: sleepctl rollback undoes that", "yellow"))
+        page.append(line(f"{_cycles(done.trained_in)} already trained {it}: sleepctl rollback undoes that", "yellow"))
     session.console.show(done, page)
-    session.console.say_undo(done.undo)
+    session.console.note_undo(done.undo)
 
 
 def list_page(found: QuarantineList, now: datetime) -> Page:
@@ -65,7 +65,7 @@ def list_page(found: QuarantineList, now: datetime) -> Page:
     if not found.total:
         page.append(line("nothing is in quarantine"))
     if found.unscreened:
-        page.append(line(f"{count(found.unscreened, 'experience')} not screened yet, and not trained until then"))
+        page.append(line(f"{count(found.unscreened, 'experience')} not screened yet; not trained before that"))
     if found.personal:
         page.append(line(personal_line(found.personal, found.personal_data)))
     if found.total:
@@ -93,7 +93,7 @@ def detail_page(detail: QuarantineDetail, now: datetime) -> Page:
     """Why, and the text line by line."""
     page = _entry_rows(detail.entry, now)
     if detail.said_under is not None:
-        page.append(line(f"    said under cycle {detail.said_under}"))
+        page.append(line(f"    recorded under cycle {detail.said_under}"))
     if detail.salience is None:
         return [*page, line("    it is not in the buffer any more")]
     page.append(line(f"    salience {detail.salience:.2f}"))

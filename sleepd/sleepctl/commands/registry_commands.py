@@ -1,4 +1,4 @@
-"""``tag``, ``prune`` and ``decisions``: what is kept of the past, and looking at it."""
+"""``tag``, ``prune`` and ``decisions``: what is kept of earlier cycles and decisions."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from sleepd.sleepctl.session import Session
 
 
 def tag(session: Session) -> ExitCode:
-    """A word for a cycle, which keeps its weights."""
+    """A tag for a cycle, which keeps its weights."""
     arguments = session.arguments
     name = None if arguments.remove else arguments.name
     done: Tagged = session.ask(Tag(cycle=arguments.cycle, name=name), Tagged)
-    text = f"cycle {done.cycle} is tagged {done.tag}" if done.tag else f"cycle {done.cycle} has no tag any more"
+    text = f"cycle {done.cycle} is tagged {done.tag}" if done.tag else f"cycle {done.cycle} no longer has a tag"
     session.console.show(done, [line(text)])
-    session.console.say_undo(done.undo)
+    session.console.note_undo(done.undo)
     return ExitCode.OK
 
 
@@ -29,7 +29,7 @@ def prune(session: Session) -> ExitCode:
     verb = "would be removed" if done.is_dry_run else "removed"
     page = [line(f"cycle {each.cycle}: {size(each.bytes)} {verb} ({each.reason})") for each in done.pruned]
     total = size(sum(each.bytes for each in done.pruned))
-    end = f"the weights of {count(len(done.pruned), 'cycle')}, {total}, {verb}; what was measured on them stays"
+    end = f"the weights of {count(len(done.pruned), 'cycle')}, {total}, {verb}; their measurements stay"
     session.console.show(done, [*page, line(end if done.pruned else "nothing to prune")])
     return ExitCode.OK
 

@@ -38,7 +38,7 @@ class ProgressLine:
             self._console.err.flush()
             self._is_drawn = True
         elif progress.phase != self._phase:
-            self._console.say(f"{progress.phase}{f' on {progress.device}' if progress.device else ''}")
+            self._console.note(f"{progress.phase}{f' on {progress.device}' if progress.device else ''}")
         self._phase = progress.phase
 
     def erase(self) -> None:
@@ -70,4 +70,4 @@ def _follow(announcements: Iterator[Announcement], progress_line: ProgressLine, 
                 progress_line.draw(msgspec.convert(announcement.fields, Progress))
     except (SleepdError, msgspec.ValidationError) as error:
         # The cycle is not at stake, only the view of it.
-        console.say(f"note: no more progress to show: {error}")
+        console.note(f"note: progress can no longer be shown: {error}")

@@ -1,6 +1,6 @@
 """``sleepctl setup-buffer``: names the agent's buffer in the configuration, and shows its directory to the service.
 
-Two files, both the owner's from then on: a drop-in of the configuration with ``buffer.path``, and, for the system's
+Two files, both the operator's from then on: a drop-in of the configuration with ``buffer.path``, and, for the system's
 service and a buffer in a home, a drop-in of the unit. Neither is ever written by an upgrade.
 """
 
@@ -16,7 +16,7 @@ import msgspec
 from sleepd.errors import NotFound, PermissionDenied, UsageError
 from sleepd.files import replace_file
 from sleepd.protocol.status import SCHEMA
-from sleepd.sleepctl.doctor.access import reach_within
+from sleepd.sleepctl.doctor.access import access_within
 from sleepd.sleepctl.exit_codes import ExitCode
 from sleepd.sleepctl.pages.decision_page import line
 from sleepd.sleepctl.session import Session
@@ -42,7 +42,7 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def setup_buffer(session: Session) -> ExitCode:
-    """Write both files, and say the next command."""
+    """Write both files, and show the next command."""
     given = session.arguments
     path = Path(os.path.abspath(given.path))
     if not all(map(is_shown, str(path))):
@@ -90,7 +90,7 @@ def _to_be_shown(path: Path) -> list[Path]:
     for directory in directories:
         if any(directory.is_relative_to(private) for private in PRIVATE):
             raise UsageError(
-                f"{directory} is not seen by the service, which has a /tmp of its own",
+                f"the service cannot see {directory}: it has its own /tmp",
                 hint="let the agent write to a directory in its home, or below /srv",
             )
         if not directory.is_dir():
@@ -101,7 +101,7 @@ def _to_be_shown(path: Path) -> list[Path]:
 
 
 def _examine(path: Path, shown: list[Path]) -> list[str]:
-    """What the owner should know; refuses what the service could not read.
+    """What the operator should know; refuses what the service could not read.
 
     Raises:
         PermissionDenied: the service's user may not read it, however it is shown.
@@ -110,22 +110,22 @@ def _examine(path: Path, shown: list[Path]) -> list[str]:
         user = pwd.getpwnam(SERVICE_USER)
     except KeyError:
         raise NotFound(f"there is no user {SERVICE_USER}", hint="sudo ./install.sh makes it") from None
-    found = reach_within(user, path.parent, path.name)
+    found = access_within(user, path.parent, path.name)
     if found.blocked_at or (found.kind != "absent" and not found.may_read):
         what = path.parent if found.blocked_at else path
         raise PermissionDenied(
-            f"{what} may not be read by the user {SERVICE_USER}",
+            f"the user {SERVICE_USER} may not read {what}",
             hint=f"chmod o+x {quoted(path.parent)}; chmod o+r {quoted(path)}; "
-            "and let the agent write it with umask 022, so that it stays so "
-            "(who may pass the directories above it does not matter)",
+            "and run the agent with umask 022, so that the file stays readable "
+            "(the modes of the directories above it do not matter)",
         )
     notes = [
-        f"{each} is a whole home: all of it is shown, read-only; better a directory of the buffer's own"
+        f"{each} is a whole home: the service can read all of it; better use a separate directory for the buffer"
         for each in shown
         if each.parent == Path("/home") or each == Path("/root")
     ]
     if found.kind == "absent":
-        notes.append(f"{path} is not there yet; it is read as soon as it is")
+        notes.append(f"{path} does not exist yet; the service reads it as soon as it exists")
     return notes
 
 

@@ -29,7 +29,7 @@ def tokens(session: Session) -> ExitCode:
     identifier = session.arguments.id
     detail: QuarantineDetail = session.ask(QuarantineShow(id=identifier), QuarantineDetail)
     if detail.salience is None:
-        raise NotFound(f"{identifier} is not in the buffer any more, and its text with it", hint="sleepctl buffer")
+        raise NotFound(f"{identifier} is no longer in the buffer, so its text is not available", hint="sleepctl buffer")
     config = session.places.load_config().config
     interpreter = worker_python(config.worker.python)
     arguments = [
@@ -54,14 +54,14 @@ def tokens(session: Session) -> ExitCode:
         raise WorkerDied(f"{interpreter} does not answer: {error}", hint="sleepctl doctor") from error
     kept = ""
     if detail.entry.is_kept_from_training:
-        kept = f"it is kept from training: {detail.entry.text}"
+        kept = f"it is excluded from training: {detail.entry.text}"
     data = {"schema": SCHEMA, "id": identifier, "kept_from_training": kept, **msgspec.to_builtins(seen)}
     session.console.show(data, [*([line(kept, "yellow")] if kept else []), *tokens_page(seen)])
     return ExitCode.FAILED if seen.problem else ExitCode.OK
 
 
 def tokens_page(seen: SeenTokens) -> Page:
-    """What the base is given, then what it is to say. Control tokens stand in brackets, and no text has such ones."""
+    """The prompt's tokens, then the supervised ones. Control tokens stand in brackets, which no text can forge."""
     if seen.problem:
         return [line(seen.problem, "red"), *([line(f"→ {seen.hint}")] if seen.hint else [])]
     page: Page = []
@@ -74,7 +74,7 @@ def tokens_page(seen: SeenTokens) -> Page:
         page += [line(f"{title}: {size}", "bold"), *_lines(pieces, style), line("")]
     if seen.is_truncated:
         page.append(line("it is longer than the strategy's max_tokens, and was cut", "yellow"))
-    return [*page, line("⟦…⟧ is a control token; ↵ a line end; all else is text", "dim")]
+    return [*page, line("⟦…⟧ is a control token; ↵ is a line end; everything else is text", "dim")]
 
 
 def _lines(pieces: list[SeenPiece], style: str) -> Page:

@@ -1,6 +1,6 @@
 """``sleepctl status --watch``: the screen of ``status``, drawn in place whenever something happens, and by a timer.
 
-A thread waits for the daemon's events and does nothing but say that there was one; what is shown is always a whole
+A thread waits for the daemon's events and only signals that there was one; what is shown is always a whole
 answer to a whole question. With the daemon down it shows what was last written, and goes on when the daemon is back.
 Signals and the thread wake the loop through a pipe: the one way that is safe in a signal handler too.
 """
@@ -52,7 +52,9 @@ def watch(session: Session) -> ExitCode:
     """
     out, environment = session.console.out, session.console.environment
     if session.console.is_json or not out.isatty() or environment.get("TERM", "dumb") == "dumb":
-        raise UsageError("--watch draws on a terminal, and this is none", hint="for a program: sleepctl events --json")
+        raise UsageError(
+            "--watch needs a terminal, and the output is no terminal", hint="for a program: sleepctl events --json"
+        )
     try:
         with _wakeable() as (wake, wait), _own_screen(out, wake):
             _draw_on(session, out, wake, wait)
@@ -79,7 +81,7 @@ def _draw_on(session: Session, out: TextIO, wake: Callable[[], None], wait: Call
 
 
 def _look(session: Session) -> tuple[Page, bool]:
-    """The page, and whether a daemon said it."""
+    """The page, and whether it comes from a running daemon."""
     now = session.clock.now()
     try:
         seen: Status = session.ask(GetStatus(), Status, timeout=STATUS_SECONDS)

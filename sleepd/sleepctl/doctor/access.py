@@ -17,7 +17,7 @@ import msgspec
 from .doctor_facts import PathFacts
 
 
-def reach_as(user: pwd.struct_passwd | None, paths: Sequence[str]) -> list[PathFacts]:
+def access_as(user: pwd.struct_passwd | None, paths: Sequence[str]) -> list[PathFacts]:
     """Each path as ``user`` finds it.
 
     Args:
@@ -25,13 +25,13 @@ def reach_as(user: pwd.struct_passwd | None, paths: Sequence[str]) -> list[PathF
         paths: absolute.
     """
     if user is not None and user.pw_uid == os.geteuid():
-        return [reach(path) for path in paths]
+        return [access_of(path) for path in paths]
     if user is None or os.geteuid() != 0:
-        return [PathFacts(path=path, kind=reach(path).kind) for path in paths]
+        return [PathFacts(path=path, kind=access_of(path).kind) for path in paths]
     return _as_another(user, paths, None) or [PathFacts(path=path) for path in paths]
 
 
-def reach_within(user: pwd.struct_passwd, directory: Path, name: str) -> PathFacts:
+def access_within(user: pwd.struct_passwd, directory: Path, name: str) -> PathFacts:
     """``directory/name`` as ``user`` finds it who is shown that directory alone. Only root may ask."""
     descriptor = os.open(directory, os.O_PATH | os.O_DIRECTORY)
     try:
@@ -59,7 +59,7 @@ def _as_another(user: pwd.struct_passwd, paths: Sequence[str], start: int | None
             os.setgroups(os.getgrouplist(user.pw_name, user.pw_gid))
             os.setgid(user.pw_gid)
             os.setuid(user.pw_uid)
-            os.write(writing, msgspec.json.encode([reach(path) for path in paths]))
+            os.write(writing, msgspec.json.encode([access_of(path) for path in paths]))
         finally:
             os._exit(0)
     os.close(writing)
@@ -69,7 +69,7 @@ def _as_another(user: pwd.struct_passwd, paths: Sequence[str], start: int | None
     return msgspec.json.decode(text, type=list[PathFacts]) if text else []
 
 
-def reach(path: str) -> PathFacts:
+def access_of(path: str) -> PathFacts:
     """The path as this process finds it."""
     for directory in reversed(Path(path).parents):
         if directory.is_dir() and not os.access(directory, os.X_OK, effective_ids=_EFFECTIVE):

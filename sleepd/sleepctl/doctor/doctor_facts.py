@@ -11,7 +11,7 @@ from sleepd.protocol.capability import BaseCheck, Capability
 
 
 class ConfigFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """The owner's configuration."""
+    """The operator's configuration."""
 
     config: Config = Config()
     """Built-in, where there is none or it is wrong."""
@@ -22,7 +22,7 @@ class ConfigFacts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class UnitFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """What systemd says about sage-sleepd.service."""
+    """What systemd reports about sage-sleepd.service."""
 
     load: str = ""
     """``loaded``, ``not-found``, ``masked``, …; empty: systemd does not answer here."""
@@ -51,7 +51,7 @@ class SocketFacts(msgspec.Struct, frozen=True, kw_only=True):
     is_running: bool = False
     """False where nobody answers; a daemon that refuses or hangs is running."""
     is_caller_operator: bool | None = None
-    """Whether the caller may also steer; None: the operators' group does not exist."""
+    """Whether the caller may also control it; None: the operators' group does not exist."""
     daemon_version: str = ""
     last_error: str = ""
     last_error_hint: str = ""
@@ -70,7 +70,7 @@ class PathFacts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class BufferFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """The buffer: as the running daemon says, else as its user would find it."""
+    """The buffer: as the running daemon reports it, else as its user would find it."""
 
     has_daemon_read: bool | None = None
     """None: no daemon was there to ask."""
@@ -88,17 +88,17 @@ class DoctorFacts(msgspec.Struct, frozen=True, kw_only=True):
     buffer: BufferFacts = BufferFacts()
     state: PathFacts
     daemon_user: str = ""
-    """Whose permissions ``state`` and ``buffer.place`` tell; empty: nobody's, for only root can find out."""
+    """Whose permissions ``state`` and ``buffer.place`` describe; empty: nobody's, because only root can find out."""
     free_bytes: int | None = None
     """On the disk of the state directory."""
     interpreter: str = ""
     capability: Capability | None = None
     capability_problem: str = ""
     base: BaseCheck | None = None
-    """What was found in the base; None: it was not looked at, see ``base_check_problem`` and ``capability``."""
+    """What was found in the base; None: it was not checked, see ``base_check_problem`` and ``capability``."""
     base_check_problem: str = ""
     has_gpu: bool = False
-    """Whether the system shows a GPU's device file, whatever torch says."""
+    """Whether the system has a GPU's device file, whatever torch reports."""
     memory_bytes: int | None = None
     """Available without swapping."""
     is_clock_synchronised: bool | None = None

@@ -1,4 +1,4 @@
-"""``sleepctl doctor``: what may keep it from sleeping, and the command that mends it."""
+"""``sleepctl doctor``: what may keep it from sleeping, and the command that fixes it."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _INDENT = 6 + _NAME_COLUMNS
 
 
 def examine(session: Session) -> ExitCode:
-    """Look at everything, and say what was found; FAILED where anything fails."""
+    """Check everything and show the findings; FAILED where anything fails."""
     if session.console.can_redraw and not session.console.is_json:
-        session.console.say("looking (the worker's interpreter takes some seconds) …")
+        session.console.note("checking (the worker's interpreter takes some seconds) …")
     findings = judge(gather(session))
     has_failed = any(finding.mark == "FAIL" for finding in findings)
     data = {"schema": SCHEMA, "is_usable": not has_failed, "findings": msgspec.to_builtins(findings)}
@@ -30,7 +30,7 @@ def examine(session: Session) -> ExitCode:
 
 
 def findings_page(findings: list[Finding]) -> Page:
-    """A line for each, and below it what mends it; then the count."""
+    """A line for each, and below it what fixes it; then the count."""
     page = []
     for finding in findings:
         start = [Span(f"{finding.mark}  ", _STYLES[finding.mark]), Span(pad(finding.name, _NAME_COLUMNS), "bold")]
@@ -38,5 +38,5 @@ def findings_page(findings: list[Finding]) -> Page:
         if finding.command:
             page.append(Row([Span(" " * _INDENT), Span(f"→ {finding.command}", "bold")], hang=_INDENT + 2))
     failed, warned = (sum(finding.mark == mark for finding in findings) for mark in ("FAIL", "WARN"))
-    words = "all is well" if not failed + warned else f"{count(failed, 'failure')}, {count(warned, 'warning')}"
+    words = "no problem found" if not failed + warned else f"{count(failed, 'failure')}, {count(warned, 'warning')}"
     return [*page, Row([]), Row([Span(words, _STYLES["FAIL" if failed else "WARN" if warned else "PASS"])])]

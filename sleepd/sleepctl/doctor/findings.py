@@ -24,30 +24,32 @@ _FIRST_SANE_YEAR = 2025
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
-    """One thing that was looked at."""
+    """The result of one check."""
 
     name: str
     mark: Mark
     text: str
     command: str = ""
-    """What mends it."""
+    """What fixes it."""
 
 
-Said = tuple[Mark, str, str]
+Result = tuple[Mark, str, str]
 """Mark, text and command."""
 
 
 def judge(facts: DoctorFacts) -> list[Finding]:
-    """Every finding, in the order in which an owner mends them; leftovers last."""
+    """Every finding, in the order in which an operator fixes them; leftovers last."""
     unread = bool(facts.config.problem)
-    said = [(name, *(_UNREAD if unread and name in _CONFIGURED else check(facts))) for name, check in _CHECKS.items()]
-    said += [("leftovers", "WARN", text, command) for text, command in facts.leftovers]
+    results = [
+        (name, *(_UNREAD if unread and name in _CONFIGURED else check(facts))) for name, check in _CHECKS.items()
+    ]
+    results += [("leftovers", "WARN", text, command) for text, command in facts.leftovers]
     if not facts.leftovers:
-        said.append(("leftovers", "PASS", "none", ""))
-    return [Finding(name=name, mark=mark, text=text, command=command) for name, mark, text, command in said]
+        results.append(("leftovers", "PASS", "none", ""))
+    return [Finding(name=name, mark=mark, text=text, command=command) for name, mark, text, command in results]
 
 
-def _config(facts: DoctorFacts) -> Said:
+def _config(facts: DoctorFacts) -> Result:
     config = facts.config
     if config.problem:
         return "FAIL", config.problem, config.hint
@@ -66,11 +68,11 @@ def _config(facts: DoctorFacts) -> Said:
     return "PASS", f"{config.path} is correct", ""
 
 
-def _unit(facts: DoctorFacts) -> Said:
+def _unit(facts: DoctorFacts) -> Result:
     unit = facts.unit
     with_drop_ins = f" (drop-ins: {', '.join(unit.drop_ins)})" if unit.drop_ins else ""
     if not unit.load:
-        return "WARN", "systemd does not answer here; nothing starts the daemon by itself", "sleepd --config FILE"
+        return "WARN", "systemd does not answer here; start the daemon by hand", "sleepd --config FILE"
     if unit.load == "masked" or unit.file.startswith("masked"):
         return "FAIL", "the unit is masked, so it cannot start", "sudo systemctl unmask sage-sleepd"
     if unit.load == "not-found":
@@ -89,7 +91,7 @@ def _unit(facts: DoctorFacts) -> Said:
     return "PASS", f"active and {unit.file}{with_drop_ins}", ""
 
 
-def _socket(facts: DoctorFacts) -> Said:
+def _socket(facts: DoctorFacts) -> Result:
     socket = facts.socket
     if not socket.problem:
         return "PASS", f"{socket.path} answers", ""
@@ -99,21 +101,21 @@ def _socket(facts: DoctorFacts) -> Said:
     return "FAIL", socket.problem, socket.hint
 
 
-def _operator(facts: DoctorFacts) -> Said:
+def _operator(facts: DoctorFacts) -> Result:
     group = facts.config.config.control.operator_group
     if facts.socket.is_caller_operator is None:
         return (
             "WARN",
-            f"there is no group {group}: only root and the daemon's user may steer",
+            f"there is no group {group}: only root and the daemon's user may control it",
             f"sudo groupadd {quoted(group)}",
         )
     if not facts.socket.is_caller_operator:
         command = f"sudo usermod -aG {quoted(group)} $USER, then log in again"
-        return "WARN", f"you are not in the group {group}: you may look at most, not force, pause or roll back", command
+        return "WARN", f"you are not in the group {group}: you may only read, not force, pause or roll back", command
     return "PASS", "you may force, cancel, pause and roll back", ""
 
 
-def _daemon(facts: DoctorFacts) -> Said:
+def _daemon(facts: DoctorFacts) -> Result:
     socket = facts.socket
     if socket.problem:
         return "WARN", "not asked: see socket", socket.hint
@@ -125,7 +127,7 @@ def _daemon(facts: DoctorFacts) -> Said:
     return "PASS", f"version {socket.daemon_version}, no error", ""
 
 
-def _state(facts: DoctorFacts) -> Said:
+def _state(facts: DoctorFacts) -> Result:
     state, who = facts.state, facts.daemon_user
     if state.kind == "other" or state.kind == "file":
         return "FAIL", f"{state.path} is no directory", command_line("sudo", "mv", state.path, f"{state.path}.old")
@@ -133,18 +135,22 @@ def _state(facts: DoctorFacts) -> Said:
         return "PASS", f"{state.path} can be written by {who}", ""
     if state.kind == "absent":
         # systemd makes its own (StateDirectory=); what the daemon is to make elsewhere needs a parent it may write.
-        return "WARN", f"{state.path} is not there; the daemon makes it at its first start if it may", "sleepctl logs"
+        return (
+            "WARN",
+            f"{state.path} does not exist; the daemon creates it at its first start if it has permission",
+            "sleepctl logs",
+        )
     if state.may_write is None:
-        return "WARN", f"whether the daemon may write {state.path} is not to be seen by you", "sudo sleepctl doctor"
+        return "WARN", f"you may not see whether the daemon can write {state.path}", "sudo sleepctl doctor"
     if state.blocked_at:
         return "FAIL", f"{who} cannot pass {state.blocked_at}", f"sudo chmod o+x {quoted(state.blocked_at)}"
     return "FAIL", f"{state.path} cannot be written by {who}", command_line("sudo", "chown", "-R", who, state.path)
 
 
-def _disk(facts: DoctorFacts) -> Said:
+def _disk(facts: DoctorFacts) -> Result:
     least = facts.config.config.state.min_free_megabytes * _MIB
     if facts.free_bytes is None:
-        return "WARN", f"the free space of {facts.state.path} is not to be seen by you", "sudo sleepctl doctor"
+        return "WARN", f"you may not see the free space of {facts.state.path}", "sudo sleepctl doctor"
     text = f"{_size(facts.free_bytes)} free for {facts.state.path}, {_size(least)} needed to start a cycle"
     return (
         ("PASS", text, "")
@@ -153,7 +159,7 @@ def _disk(facts: DoctorFacts) -> Said:
     )
 
 
-def _buffer(facts: DoctorFacts) -> Said:
+def _buffer(facts: DoctorFacts) -> Result:
     buffer, place, who = facts.buffer, facts.buffer.place, facts.daemon_user
     if buffer.has_daemon_read and not buffer.problem:
         return "PASS", "the daemon has read it", ""
@@ -162,7 +168,7 @@ def _buffer(facts: DoctorFacts) -> Said:
     hidden = _hidden(facts, place.path)
     if hidden:
         show = command_line("sudo", "sleepctl", "setup-buffer", operands=(place.path,))
-        return "FAIL", f"{place.path} lies where the service does not see it ({hidden})", show
+        return "FAIL", f"{place.path} is hidden from the service ({hidden})", show
     if buffer.problem:
         return "FAIL", buffer.problem, "sleepctl buffer"
     if buffer.has_daemon_read is False and place.kind == "file":
@@ -174,7 +180,11 @@ def _buffer(facts: DoctorFacts) -> Said:
             command_line("sudo", "setfacl", "-m", f"u:{who}:x", place.blocked_at),
         )
     if place.kind == "absent":
-        return "WARN", f"{place.path} is not there yet", "it is read once the agent writes it; is the path right?"
+        return (
+            "WARN",
+            f"{place.path} does not exist yet",
+            "the daemon reads it once the agent writes it; is the path right?",
+        )
     if place.kind in ("directory", "other"):
         return (
             "FAIL",
@@ -182,7 +192,7 @@ def _buffer(facts: DoctorFacts) -> Said:
             f"name the file that the agent writes: sudoedit {quoted(facts.config.path)}",
         )
     if place.may_read is None:
-        return "WARN", f"whether the daemon may read {place.path} is not to be seen by you", "sudo sleepctl doctor"
+        return "WARN", f"you may not see whether the daemon can read {place.path}", "sudo sleepctl doctor"
     if not place.may_read:
         return (
             "FAIL",
@@ -204,14 +214,14 @@ def _hidden(facts: DoctorFacts, path: str) -> str:
     return ""
 
 
-def _device(facts: DoctorFacts) -> Said:
+def _device(facts: DoctorFacts) -> Result:
     found = facts.capability
     if found is None:
         if facts.capability_problem.startswith(TOO_SLOW):
             text = f"{facts.interpreter} gave {facts.capability_problem}: it is busy, or torch or the base hangs"
             return "FAIL", text, "try again when the machine is less busy (uptime); else set another model.base"
-        mend = "sudo ./install.sh, or set worker.python to an interpreter with torch and sage-sleepd"
-        return "FAIL", f"{facts.interpreter} does not answer: {facts.capability_problem}", mend
+        fix = "sudo ./install.sh, or set worker.python to an interpreter with torch and sage-sleepd"
+        return "FAIL", f"{facts.interpreter} does not answer: {facts.capability_problem}", fix
     if found.version != VERSION:
         return "FAIL", f"{facts.interpreter} has sage-sleepd {found.version}, not {VERSION}", "sudo ./install.sh"
     if found.device_problem:
@@ -223,44 +233,44 @@ def _device(facts: DoctorFacts) -> Said:
     return "PASS", text, ""
 
 
-def _model(facts: DoctorFacts) -> Said:
+def _model(facts: DoctorFacts) -> Result:
     found, base = facts.capability, facts.base
     if found is None:
-        return "WARN", "not looked for: see device", "mend the device first"
+        return "WARN", "not checked: see device", "fix the device first"
     if found.base_problem:
         return "FAIL", found.base_problem, found.base_hint
     where = f"{found.base_path} ({_size(found.base_bytes)})"
     if base is None:
         why = facts.base_check_problem or "see device"
-        return "WARN", f"{where} was not looked into: {why}", "sudo sleepctl doctor; then: sleepctl run --force"
+        return "WARN", f"{where} was not checked: {why}", "sudo sleepctl doctor; then: sleepctl run --force"
     if base.problem:
         return "FAIL", base.problem, base.hint
     text = f"{where}: {base.architecture}, the adapter changes {', '.join(base.adapts)}"
     if base.notices:
-        return "WARN", f"{text}; {'; '.join(base.notices)}", "nothing needs to be done if that is meant"
+        return "WARN", f"{text}; {'; '.join(base.notices)}", "no action is needed if that is intended"
     return "PASS", text, ""
 
 
-def _chat(facts: DoctorFacts) -> Said:
+def _chat(facts: DoctorFacts) -> Result:
     found = facts.capability
     if found is None or found.base_problem:
-        return "WARN", "its chat template was not looked at: see device and model", "mend these first"
+        return "WARN", "its chat template was not checked: see device and model", "fix these first"
     if found.chat is None:
-        return "FAIL", found.chat_problem or "its chat template was not looked at", found.chat_hint
-    trained = f"of a sample reply {found.chat.supervised!r} is supervised"
+        return "FAIL", found.chat_problem or "its chat template was not checked", found.chat_hint
+    trained = f"in a sample reply, {found.chat.supervised!r} is supervised"
     if found.chat.warnings:
         return "WARN", f"{'; '.join(found.chat.warnings)}; {trained}", "sleepctl tokens ID shows one experience"
     return "PASS", f"{trained}; {'; '.join(found.chat.notes)}", ""
 
 
-def _memory(facts: DoctorFacts) -> Said:
+def _memory(facts: DoctorFacts) -> Result:
     found, base = facts.capability, facts.base
     if found is None or base is None or not base.needed_bytes:
-        return "WARN", "what the model needs is not known: see device and model", "mend these first"
+        return "WARN", "the model's memory need is unknown: see device and model", "fix these first"
     is_gpu = found.device_free_bytes is not None
     free = found.device_free_bytes if is_gpu else facts.memory_bytes
     if free is None:
-        return "WARN", "the free memory is not to be seen here", "free -h"
+        return "WARN", "the free memory cannot be read here", "free -h"
     text = f"{_size(free)} free {'on the GPU' if is_gpu else 'in RAM'}; {_need(base)}"
     if free >= base.needed_bytes:
         return "PASS", text, ""
@@ -279,7 +289,7 @@ def _need(base: BaseCheck) -> str:
     return f"{text}; with {most}, {_size(base.longest_bytes)}" if base.longest_tokens > base.row_tokens else text
 
 
-def _clock(facts: DoctorFacts) -> Said:
+def _clock(facts: DoctorFacts) -> Result:
     if facts.now.year < _FIRST_SANE_YEAR:
         return "FAIL", f"the clock says {facts.now:%Y-%m-%d}", "sudo timedatectl set-ntp true"
     if facts.last_sleep_at is not None and facts.last_sleep_at > facts.now + timedelta(minutes=1):
@@ -287,7 +297,11 @@ def _clock(facts: DoctorFacts) -> Said:
         return "WARN", text, "timedatectl; the wait till the next sleep counts from the daemon's start"
     if facts.is_clock_synchronised is False:
         return "WARN", "the clock is not synchronised", "sudo timedatectl set-ntp true"
-    text = "synchronised" if facts.is_clock_synchronised else "plausible; whether it is synchronised is not told here"
+    text = (
+        "synchronised"
+        if facts.is_clock_synchronised
+        else "plausible; this system does not report whether it is synchronised"
+    )
     return "PASS", text, ""
 
 
@@ -297,9 +311,9 @@ def _size(size: int) -> str:
 
 _CONFIGURED = ("state", "disk", "buffer", "device", "model", "chat", "memory")
 """What the configuration names; where it is wrong, the built-in values are not the operator's."""
-_UNREAD: Said = ("WARN", "not looked at: see config", "mend the configuration first")
+_UNREAD: Result = ("WARN", "not checked: see config", "fix the configuration first")
 
-_CHECKS: dict[str, Callable[[DoctorFacts], Said]] = {
+_CHECKS: dict[str, Callable[[DoctorFacts], Result]] = {
     "config": _config,
     "unit": _unit,
     "socket": _socket,

@@ -27,13 +27,13 @@ from sleepd.sleepctl.subprocesses import answer_of, properties
 from sleepd.sleepctl.worker_program import NoAnswer, ask_worker
 from sleepd.text.shell import command_line
 
-from .access import reach_as
+from .access import access_as
 from .doctor_facts import BufferFacts, ConfigFacts, DoctorFacts, SocketFacts, UnitFacts
 from .longest_experience import longest_experience
 
 _CHECK_BYTES = 6 * 2**30
-"""Most memory for looking at a base, which holds no weights: whatever needs more is not what it says."""
-_Told = TypeVar("_Told", Capability, BaseCheck)
+"""Most memory for checking a base without its weights: a base that needs more is not what it claims to be."""
+_Answer = TypeVar("_Answer", Capability, BaseCheck)
 _UNIT_PROPERTIES = (
     "LoadState,ActiveState,UnitFileState,User,Result,NeedDaemonReload,DropInPaths,ProtectHome,PrivateTmp,BindPaths,"
     "BindReadOnlyPaths,Environment"
@@ -48,7 +48,7 @@ def gather(session: Session) -> DoctorFacts:
     config, unit = config_facts.config, _unit()
     socket, status = _daemon(session, config)
     user = _daemon_user(unit, status, Path(config.state.directory))
-    state, *buffers = reach_as(user, [config.state.directory, *([config.buffer.path] if config.buffer.path else [])])
+    state, *buffers = access_as(user, [config.state.directory, *([config.buffer.path] if config.buffer.path else [])])
     buffer = _buffer(session) if status else BufferFacts()
     interpreter = worker_python(config.worker.python)
     if config_facts.problem:
@@ -144,7 +144,7 @@ def _is_operator(group: str) -> bool | None:
 
 
 def _daemon_user(unit: UnitFacts, status: Status | None, state: Path) -> pwd.struct_passwd | None:
-    """Whose permissions count: the running daemon's, the unit's, the state directory's owner's, the caller's."""
+    """Whose permissions count: the running daemon's, the unit's, the state directory's operator's, the caller's."""
     with suppress(OSError, KeyError):
         if status is not None:
             return pwd.getpwuid(Path(f"/proc/{status.pid}").stat().st_uid)
@@ -169,11 +169,11 @@ def _buffer(session: Session) -> BufferFacts:
 def _capability(
     interpreter: str, config: Config, user: pwd.struct_passwd | None, unit: UnitFacts
 ) -> tuple[Capability | None, str]:
-    """What the worker's interpreter says of itself, asked as the daemon's user where the caller may; or why not."""
+    """What the worker's interpreter reports, asked as the daemon's user where the caller may; or why not."""
     arguments = ["sleepd.worker.probe", "--device", config.worker.device]
     arguments += ["--base", config.model.base, "--cache", config.model.cache_directory]
     arguments += [f"--system-prompt={config.model.system_prompt}", "--thoughts", config.training.thoughts]
-    return _told_by(interpreter, arguments, Capability, user, unit)
+    return _answer_of(interpreter, arguments, Capability, user, unit)
 
 
 def _base_check(
@@ -187,18 +187,18 @@ def _base_check(
     if longest:
         arguments += ["--longest", f"--system-prompt={config.model.system_prompt}"]
         arguments += ["--thoughts", config.training.thoughts]
-    return _told_by(interpreter, arguments, BaseCheck, user, unit, stdin=longest)
+    return _answer_of(interpreter, arguments, BaseCheck, user, unit, stdin=longest)
 
 
-def _told_by(
+def _answer_of(
     interpreter: str,
     arguments: list[str],
-    kind: type[_Told],
+    kind: type[_Answer],
     user: pwd.struct_passwd | None,
     unit: UnitFacts,
     *,
     stdin: bytes = b"",
-) -> tuple[_Told | None, str]:
+) -> tuple[_Answer | None, str]:
     environment = unit.environment if unit.load == "loaded" else {}
     try:
         return ask_worker(interpreter, arguments, kind, user=user, environment=environment, stdin=stdin), ""
@@ -227,8 +227,8 @@ def _memory_bytes() -> int | None:
 
 def _is_clock_synchronised() -> bool | None:
     text = answer_of("timedatectl", "show", "--property=NTPSynchronized")
-    said = properties(text).get("NTPSynchronized") if text else None
-    return None if said is None else said == "yes"
+    answer = properties(text).get("NTPSynchronized") if text else None
+    return None if answer is None else answer == "yes"
 
 
 def _last_status(session: Session, status: Status | None) -> datetime | None:
@@ -244,12 +244,12 @@ def _leftovers(state: Path, *, is_running: bool) -> list[tuple[str, str]]:
     with suppress(OSError):
         names = sorted(entry.name for entry in state.iterdir())
         found += [
-            (f"{state / name}: a ledger that was damaged and set aside", command_line("sudo", "rm", state / name))
+            (f"{state / name}: a damaged ledger that was moved away", command_line("sudo", "rm", state / name))
             for name in names
             if ".damaged-" in name
         ]
         staged = sorted((state / "staging").iterdir()) if "staging" in names and not is_running else []
-        found += [(f"{path}: of a cycle that was cut short", "the next start deals with it") for path in staged]
+        found += [(f"{path}: left by an interrupted cycle", "the next start handles it") for path in staged]
         found += [
             (f"{state / name} has its weights only as a pickle, which is never opened", _UNPICKLE)
             for name in names
@@ -272,7 +272,7 @@ def _cron_lines() -> list[tuple[str, str]]:
     return [
         (
             f"{source} starts the older scheduler as well: {line.strip()}",
-            "take the line out: the daemon watches by itself",
+            "remove the line: the daemon watches the buffer by itself",
         )
         for source, text in texts.items()
         for line in text.splitlines()

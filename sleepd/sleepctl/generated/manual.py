@@ -19,7 +19,7 @@ from .grammar import commands
 from .roff import entries, escaped, exit_status, heading, literal, notes, options, page, paragraph, section, synopsis
 
 _SUMMARIES = {
-    "sleepctl": "look at and steer sage-sleepd",
+    "sleepctl": "inspect and control sage-sleepd",
     "sleepd": "let a local LLM agent learn from its experiences while it sleeps",
     "sleepd.toml": "configuration of sage-sleepd",
 }

@@ -80,11 +80,11 @@ def _note(cycle: CycleSummary) -> str:
 
 def _verdict(cycle: CycleSummary, is_live: bool) -> list[Span]:
     """What became of it, what it gained on the holdout, how far it drifted, and how much that is worth."""
-    word = "rolled back" if cycle.is_rolled_back else cycle.state
+    state = "rolled back" if cycle.is_rolled_back else cycle.state
     if not is_live and cycle.state not in _ENDED:
-        word = "unfinished"  # what it was doing it does no more: the daemon is down
+        state = "unfinished"  # what it was doing it does no more: the daemon is down
     drift = MISSING if cycle.drift is None else f"{cycle.drift:.3f}"
     figures = f"{gain(cycle.holdout_before, cycle.holdout_after):>8}{drift:>7}"
-    marks = [mark for mark, holds in (("thin", has_low_sample(cycle)), ("probation", cycle.is_on_probation)) if holds]
-    spans = [Span(pad(word, 12), STATE_STYLES.get(word, "blue")), Span(figures)]
+    marks = [mark for mark, holds in (("n<8", has_low_sample(cycle)), ("probation", cycle.is_on_probation)) if holds]
+    spans = [Span(pad(state, 12), STATE_STYLES.get(state, "blue")), Span(figures)]
     return [*spans, Span(f"  {', '.join(marks)}", "yellow")] if marks else spans

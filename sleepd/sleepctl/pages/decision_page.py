@@ -19,7 +19,7 @@ def line(text: str, style: str = "") -> Row:
 
 
 def decision_page(decision: DecisionView) -> Page:
-    """Begins with the two lines that scripts look for; then every condition, then every veto."""
+    """Begins with the two lines that scripts search for; then every condition, then every veto."""
     page = [line(f"Should run: {decision.should_sleep}"), Row([Span(f"Reason: {decision.reason}")], hang=8), line("")]
     page += [
         _condition("✓" if it.is_met else "✗", it.name, "met" if it.is_met else "not met", it.text)
@@ -76,15 +76,15 @@ def buffer_page(detail: BufferDetail, now: datetime) -> Page:
         (status.eligible, f"with salience of {detail.min_salience:g} or more"),
         (status.unlearned, "to learn: of these, not held out and not yet trained"),
         (status.held_out, "held out: never trained, to measure on"),
-        (status.set_aside, "set aside: not used"),
-        (status.quarantined, "in quarantine: kept from training (sleepctl quarantine)"),
+        (status.set_aside, "skipped: not usable as a record"),
+        (status.quarantined, "in quarantine: excluded from training (sleepctl quarantine)"),
     )
     page += [line(f"{number:>7}  {meaning}") for number, meaning in counts]
     if status.unscreened:
-        page.append(line(f"{status.unscreened:>7}  not screened yet: kept from training until then"))
+        page.append(line(f"{status.unscreened:>7}  not screened yet: not trained before that"))
     if status.personal:
         page.append(line(f"{status.personal:>7}  with personal data: {HANDLINGS[status.personal_data]}"))
-    return page + _histogram(detail) + _set_aside(detail)
+    return page + _histogram(detail) + _skipped(detail)
 
 
 def _histogram(detail: BufferDetail) -> Page:
@@ -93,19 +93,19 @@ def _histogram(detail: BufferDetail) -> Page:
         return []
     page = [line(""), line("salience")]
     bins = len(detail.histogram)
-    for number, held in enumerate(detail.histogram):
+    for number, count_in_bin in enumerate(detail.histogram):
         low, high = number / bins, (number + 1) / bins
         # Never an empty bar for what is there.
-        bar = "█" * max(round(held / most * _HISTOGRAM_COLUMNS), 1 if held else 0)
+        bar = "█" * max(round(count_in_bin / most * _HISTOGRAM_COLUMNS), 1 if count_in_bin else 0)
         style = "green" if low >= detail.min_salience - 1e-9 else "dim"
-        page.append(Row([Span(f"  {low:.1f}–{high:.1f} {held:>7}  "), Span(bar, style)]))
+        page.append(Row([Span(f"  {low:.1f}–{high:.1f} {count_in_bin:>7}  "), Span(bar, style)]))
     return page
 
 
-def _set_aside(detail: BufferDetail) -> Page:
+def _skipped(detail: BufferDetail) -> Page:
     if not detail.set_aside:
         return []
-    page = [line(""), line("set aside")]
+    page = [line(""), line("skipped")]
     page += [
         Row([Span(f"  {record.position}: {shorten(record.reason, _REASON_COLUMNS)}")], hang=4)
         for record in detail.set_aside
@@ -131,7 +131,7 @@ def run_page(result: RunResult) -> Page:
     if summary.holdout_after is not None:
         page.append(line(holdout(summary.holdout_before, summary.holdout_after, summary.measured_on)))
     if summary.is_on_probation:
-        page.append(line("on probation: experiences that come later decide", "yellow"))
+        page.append(line("on probation: later experiences decide whether it stays in use", "yellow"))
     if summary.trained:
         page.append(line(f"experiences: {used(summary)}"))
     return page

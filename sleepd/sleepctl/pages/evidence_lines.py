@@ -15,7 +15,7 @@ _NAME_COLUMNS = 22
 
 
 def figure_lines(figures: Iterable[Figure]) -> list[Row]:
-    """Each figure and the limit it was held against, in columns."""
+    """Each figure and its limit, in columns."""
     rows = []
     for figure in figures:
         against = f"{figure.relation} {_number(figure.limit)}"
@@ -45,10 +45,10 @@ def _number(value: float | None) -> str:
 
 def check_lines(report: Report, verdict: Verdict | None) -> list[Row]:
     """The proofs of effect that the verdict's figures do not have already."""
-    told = {figure.name for figure in verdict.figures} if verdict else set()
+    shown = {figure.name for figure in verdict.figures} if verdict else set()
     rows = []
     for check in report.checks:
-        if check.name not in told:
+        if check.name not in shown:
             mark = Span("✓ ", "green") if check.passed else Span("✗ ", "red")
             proof = f"{check.name} {check.figure:.3g} (limit {check.limit:.3g}): {check.detail}"
             rows.append(Row([mark, Span(proof)], hang=2))
@@ -60,28 +60,28 @@ def probe_lines(replies: Sequence[ProbeReply], *, has_parent: bool, width: int) 
     rows = []
     for reply in replies:
         rows.append(Row([Span(f"> {shorten(reply.prompt, width)}", "bold")], hang=2))
-        said = [("base", reply.base), ("before", reply.parent)] if has_parent else [("before", reply.base)]
-        rows += [_said(who, text, width) for who, text in said]
-        rows.append(_said("after", reply.candidate, width))
+        texts = [("base", reply.base), ("before", reply.parent)] if has_parent else [("before", reply.base)]
+        rows += [_reply_row(who, text, width) for who, text in texts]
+        rows.append(_reply_row("after", reply.candidate, width))
     return rows
 
 
-def _said(who: str, text: str, width: int) -> Row:
+def _reply_row(who: str, text: str, width: int) -> Row:
     return Row([Span(f"  {who:<8}", "dim"), Span(shorten(text, width) or "(nothing)")], hang=10)
 
 
 def recall_lines(answers: Sequence[RecallAnswer], *, width: int) -> list[Row]:
-    """How many of the owner's questions are answered rightly, then those that are not or were and are no more."""
+    """How many of the operator's questions are answered rightly, then those that are not."""
     if not answers:
         return []
     total = len(answers)
     base, before, after = (
         sum(getattr(answer, f"{who}_is_right") for answer in answers) for who in ("base", "parent", "candidate")
     )
-    rows = [Row([Span(f"{after} of {total} right; before {before}, the base {base}")])]
+    rows = [Row([Span(f"{after} of {total} right; before: {before}; base: {base}")])]
     for answer in answers:
         if not answer.candidate_is_right:
-            lost = " (known before, and forgotten)" if answer.parent_is_right else ""
+            lost = " (right before, now forgotten)" if answer.parent_is_right else ""
             expected = " or ".join(answer.expected)
             rows.append(Row([Span("✗ ", "red"), Span(shorten(answer.question, width)), Span(lost, "red")], hang=2))
             text = f"  expected {shorten(expected, width)}; it says {shorten(answer.candidate, width) or '(nothing)'}"
@@ -114,7 +114,7 @@ def _speech(speech: Speech) -> str:
 
 
 def metric_lines(metrics: Sequence[Metric], added: Sequence[AddedMetric]) -> list[Row]:
-    """The owner's own figures: of the command before and after, and those that were added by hand."""
+    """The operator's own figures: of the command before and after, and those that were added by hand."""
     rows = [
         Row([Span(f"{pad(each.name, _NAME_COLUMNS)} {_number(each.parent):>9} → {_number(each.candidate)}")])
         for each in metrics
@@ -130,14 +130,14 @@ def drift_line(evidence: Evidence) -> str:
     drift = evidence.drift
     if drift is None:
         return ""
-    over = f"{drift.tokens} tokens of {drift.prompts} general prompts"
-    return f"{drift.candidate:.4f} nats/token from the base, before {drift.parent:.4f} ({over})"
+    over = f"{drift.tokens} tokens of {drift.prompts} reference prompts"
+    return f"{drift.candidate:.4f} nats/token from the base; before: {drift.parent:.4f} ({over})"
 
 
 def chat_lines(chat: ChatContract) -> list[Row]:
     """What the base's chat template does, as it was checked on a sample before the training."""
     warned = [Row([Span("! ", "yellow"), Span(warning)], hang=2) for warning in chat.warnings]
-    sample = f"of a sample reply {chat.supervised!r} is supervised (sleepctl tokens ID shows one experience)"
+    sample = f"in a sample reply, {chat.supervised!r} is supervised (sleepctl tokens ID shows one experience)"
     return [*warned, *(Row([Span(text)], hang=2) for text in (sample, *chat.notes))]
 
 
@@ -147,11 +147,13 @@ def cost_lines(report: Report) -> list[Row]:
     rows = []
     if spent > 0:
         phases = ", ".join(f"{phase} {duration(seconds)}" for phase, seconds in report.seconds.items())
-        rows.append(Row([Span(f"{duration(spent)} of work: {phases}")]))
+        rows.append(Row([Span(f"{duration(spent)} in all: {phases}")]))
         if report.evaluation_share is not None:
-            rows.append(Row([Span(f"{report.evaluation_share:.0%} of it measuring, before and after the training")]))
+            rows.append(
+                Row([Span(f"{report.evaluation_share:.0%} of the time for measuring, before and after training")])
+            )
     tokens = f"{report.tokens} tokens in training, {report.supervised_tokens} of them supervised"
     rows.append(Row([Span(f"{tokens}, {report.tokens_per_second:.0f} tokens/s")]))
-    memory = f"{report.peak_memory_bytes / 2**20:.0f} MiB of memory at most"
+    memory = f"{report.peak_memory_bytes / 2**20:.0f} MiB peak memory"
     rows.append(Row([Span(f"{memory}, on {report.device}, {report.dtype}")]))
     return rows

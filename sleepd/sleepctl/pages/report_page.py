@@ -1,4 +1,4 @@
-"""The page of ``sleepctl report``: one night, read from top to bottom by a person in the morning."""
+"""The page of ``sleepctl report``: one cycle, explained in sentences."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import NamedTuple
 from sleepd.cycle import JUDGED_STATES, TERMINAL_STATES
 from sleepd.protocol.answers import Learned, LearnedText
 from sleepd.protocol.job import Report
-from sleepd.protocol.status import BufferStatus, CycleDetail, CycleSummary, QuarantineEntry, SetAside
+from sleepd.protocol.status import BufferStatus, CycleDetail, CycleSummary, QuarantineEntry, ShownSkip
 from sleepd.protocol.verdict import Interval
 from sleepd.text.shell import command_line
 
@@ -33,7 +33,7 @@ _REASONS = 8
 _IDS = 10
 
 
-class Told(NamedTuple):
+class KnownCycle(NamedTuple):
     """What is known of one cycle."""
 
     detail: CycleDetail
@@ -41,7 +41,7 @@ class Told(NamedTuple):
     """What it learned from; None: no experience is recorded for it."""
     buffer: BufferStatus
     """As it is now, or as it was last read."""
-    set_aside: list[SetAside]
+    set_aside: list[ShownSkip]
     """The first records that the buffer counts as set aside; from disk none."""
     quarantine: list[QuarantineEntry]
     """The first experiences that the buffer counts as in quarantine; from disk none."""
@@ -49,22 +49,22 @@ class Told(NamedTuple):
     """False: read from disk, where nothing stands that came after the verdict."""
 
 
-def report_page(told: Told, now: datetime) -> Page:
-    """Everything there is to say about one cycle, ``now`` being today."""
-    detail, report, verdict = told.detail, told.detail.report, told.detail.verdict
+def report_page(known: KnownCycle, now: datetime) -> Page:
+    """Everything that is known about one cycle; ``now`` is today."""
+    detail, report, verdict = known.detail, known.detail.report, known.detail.verdict
     page = [*_headline(detail.summary, now), *_short(detail)]
-    if not told.is_live:
-        late = "Read from disk: figures added by hand and later comparisons are shown by the daemon only."
+    if not known.is_live:
+        late = "Read from disk: only the daemon shows figures added by hand and later comparisons."
         page += [Row([]), _text(late, "dim")]
     if verdict is not None:
         page += _section("Each figure against its limit", sentence_lines(verdict.figures))
     if report is not None:
         page += _section("Proofs of effect", check_lines(report, verdict))
-    page += _learned(detail, told.learned)
+    page += _learned(detail, known.learned)
     if report is not None:
         page += _measured(detail, report)
-    page += _section("Set aside", _set_aside(report, told))
-    page += _section("Personal data", _personal(told.buffer))
+    page += _section("Not trained", _not_trained(report, known))
+    page += _section("Personal data", _personal(known.buffer))
     if report is not None:
         page += _section("Chat template", chat_lines(report.chat) if report.chat else [])
         page += _section("What it cost", cost_lines(report))
@@ -87,7 +87,7 @@ def _text(text: str, style: str = "") -> Row:
 def _headline(summary: CycleSummary, now: datetime) -> Page:
     state = "rolled back" if summary.is_rolled_back else summary.state
     spans = [Span(f"Cycle {summary.cycle}: ", "bold"), Span(state, STATE_STYLES.get(state, "blue"))]
-    spans += [Span(word) for holds, word in _marks(summary) if holds]
+    spans += [Span(mark) for holds, mark in _marks(summary) if holds]
     when = f"Began {moment(summary.started_at, now)}"
     if summary.ended_at is not None and summary.ended_at != summary.started_at:
         when += f" and took {duration((summary.ended_at - summary.started_at).total_seconds())}"
@@ -102,13 +102,13 @@ def _marks(summary: CycleSummary) -> list[tuple[bool, str]]:
     return [
         (summary.is_champion, ", in use"),
         (summary.is_on_probation, ", on probation"),
-        (has_low_sample(summary), ", thin evidence"),
+        (has_low_sample(summary), ", low sample"),
         (bool(summary.tag), f", tagged {summary.tag}"),
     ]
 
 
 def _short(detail: CycleDetail) -> Page:
-    """The night in a few sentences, each of them measured."""
+    """The cycle in a few sentences, each of them measured."""
     summary, verdict = detail.summary, detail.verdict
     sentences = [_outcome(summary)]
     if summary.trained and summary.state in JUDGED_STATES:
@@ -119,9 +119,9 @@ def _short(detail: CycleDetail) -> Page:
     else:
         sentences.append(_gain(summary, verdict.gain if verdict else None))
     if has_low_sample(summary):
-        sentences.append("That is thin evidence: a difference over so few may be chance.")
+        sentences.append("That is a low sample (fewer than 8): the difference may be chance.")
     if summary.is_on_probation:
-        sentences.append("It is on probation: experiences that come later decide.")
+        sentences.append("It is on probation: later experiences decide whether it stays in use.")
     page = [Row([]), _text(" ".join(sentences)), Row([]), Row([Span("Why: ", "bold"), Span(summary.reason or MISSING)])]
     if detail.comparison is not None:
         by = f" (compared by cycle {detail.compared_by})" if detail.compared_by is not None else ""
@@ -136,24 +136,24 @@ def _outcome(summary: CycleSummary) -> str:
         return "Its adapter was in use and was rolled back."
     match summary.state:
         case "promoted":
-            return "Its adapter was put in use; a later one is in use now."
+            return "Its adapter was promoted; a later one is in use now."
         case "rejected" | "inconclusive":
-            return "Its adapter was not put in use: what was in use before stayed in use."
+            return "Its adapter was not promoted; the previous one stayed in use."
         case "imported" | "adopted":
             return "An older trainer made it."
         case state if state in TERMINAL_STATES:
-            return "It ended without a verdict: what was in use before stayed in use."
-    return "It has not ended: nothing is decided."
+            return "It ended without a verdict; the previous adapter stayed in use."
+    return "It has not ended; there is no verdict yet."
 
 
 def _gain(summary: CycleSummary, gain: Interval | None) -> str:
-    """What is said of the holdout: loss, which is not the same as better replies."""
+    """The holdout's figures as a loss, which is not the same as better replies."""
     before, after = summary.holdout_before, summary.holdout_after
     over = f"On {count(summary.measured_on, 'experience')} that it never trained on, the reply loss"
     if before is None or after is None:
         return f"{over} is {losses(before, after)} nats/token."
-    word = "fell" if after < before else "did not fall"
-    text = f"{over} {word}: {losses(before, after)} nats/token ({change(before, after)}; lower is better)"
+    direction = "fell" if after < before else "did not fall"
+    text = f"{over} {direction}: {losses(before, after)} nats/token ({change(before, after)}; lower is better)"
     if gain is not None and gain.low is not None and gain.high is not None:
         text += f", a gain between {gain.low:.3f} and {gain.high:.3f} (each bound with {gain.confidence:.0%})"
     return text.replace("-", "−") + "."
@@ -165,7 +165,7 @@ def _learned(detail: CycleDetail, learned: Learned | None) -> Page:
         return []
     rows = [Row([Span(f"{len(detail.trained_ids)} new, {len(detail.replayed_ids)} learned before and repeated.")])]
     if learned.problem:
-        rows.append(Row([Span(f"The buffer could not be read as it is now: {learned.problem}", "yellow")]))
+        rows.append(Row([Span(f"The buffer cannot be read now: {learned.problem}", "yellow")]))
     if learned.present or learned.gone or learned.changed:
         still = f"{learned.present} of {total} are still in the buffer as they were trained"
         shown = len(learned.experiences)
@@ -173,8 +173,8 @@ def _learned(detail: CycleDetail, learned: Learned | None) -> Page:
         rows.append(Row([Span(f"{still}{more}")]))
     for each in learned.experiences:
         rows += _experience(each)
-    rows += _missing("no longer there", learned.gone)
-    rows += _missing("there with another text than was trained", learned.changed)
+    rows += _missing("no longer in the buffer", learned.gone)
+    rows += _missing("changed since they were trained", learned.changed)
     return _section("What it learned from", rows)
 
 
@@ -207,27 +207,27 @@ def _measured(detail: CycleDetail, report: Report) -> Page:
     return [
         *_section("Replies before and after, on the probes", replies),
         *_section("Your questions", recall_lines(evidence.recall, width=_TEXT_COLUMNS)),
-        *_section("How it speaks", spoken),
+        *_section("Style of the replies", spoken),
         *_section("Drift", [Row([Span(drift)])] if drift else []),
         *_section("Your own figures, before and after", metric_lines(evidence.metrics, detail.metrics)),
     ]
 
 
-def _set_aside(report: Report | None, told: Told) -> list[Row]:
-    buffer, rows = told.buffer, []
+def _not_trained(report: Report | None, known: KnownCycle) -> list[Row]:
+    buffer, rows = known.buffer, []
     if report is not None and report.truncated:
-        rows.append(Row([Span(f"{count(report.truncated, 'experience')} too long: used in part")]))
-    unused = [record.reason for record in told.set_aside]
+        rows.append(Row([Span(f"{count(report.truncated, 'experience')} too long: truncated")]))
+    unused = [record.reason for record in known.set_aside]
     kept = [
         "dropped by the operator" if entry.state == "dropped" else entry.text
-        for entry in told.quarantine
+        for entry in known.quarantine
         if entry.state != "released"
     ]
     rows += _counted(buffer.set_aside, "record", "not usable", unused, "sleepctl buffer")
     rows += _counted(buffer.quarantined, "experience", "in quarantine", kept, "sleepctl quarantine")
     if buffer.unscreened:
         rows.append(Row([Span(f"{count(buffer.unscreened, 'experience')} not screened yet")]))
-    return rows or [Row([Span("nothing in the buffer, as it was last read")])]
+    return rows or [Row([Span("none in the buffer, as it was last read")])]
 
 
 def _personal(buffer: BufferStatus) -> list[Row]:
@@ -250,4 +250,4 @@ def _counted(total: int, noun: str, what: str, reasons: list[str], command: str)
 def _undo(detail: CycleDetail) -> list[Row]:
     if detail.undo:
         return [Row([Span(detail.undo, "bold")])]
-    return [Row([Span("nothing to undo: nothing of it is in use")])]
+    return [Row([Span("nothing to undo: its adapter is not in use")])]

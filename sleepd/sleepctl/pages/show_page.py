@@ -18,7 +18,7 @@ _TEXT_COLUMNS = 300
 
 
 def show_page(detail: CycleDetail, now: datetime) -> Page:
-    """The cycle's verdict, how it was trained, what was measured, what it says now."""
+    """The cycle's verdict, how it was trained, what was measured, how it replies now."""
     summary = detail.summary
     page = [_headline(summary, now), Row([])]
     page += _verdict(detail)
@@ -31,7 +31,7 @@ def show_page(detail: CycleDetail, now: datetime) -> Page:
     page.append(_row("Undo", detail.undo or "nothing to undo"))
     page.append(_row("Files", detail.directory or "none kept"))
     if summary.is_pruned:
-        page.append(_row("", "its weights were pruned; what was measured on them stays"))
+        page.append(_row("", "its weights were pruned; their measurements stay"))
     return page
 
 
@@ -108,7 +108,7 @@ def _replies(report: Report) -> Page:
         page.append(_row("Says now" if number == 0 else "", f"> {shorten(reply.prompt, _TEXT_COLUMNS)}", "dim"))
         page.append(_row("", shorten(reply.text, _TEXT_COLUMNS)))
         if reply.is_loop:
-            too = "; its parent loops here too" if reply.parent_is_loop else ""
+            too = "; its parent's reply loops too" if reply.parent_is_loop else ""
             page.append(_row("", f"(a loop: {reply.repeated_share:.0%} of it is repeated{too})", "red"))
     rest = len(report.replies) - _SHOWN_REPLIES
     return [*page, _row("", f"and {rest} more: --json")] if rest > 0 else page

@@ -1,4 +1,4 @@
-"""The screen of ``sleepctl status``: what the owner reads in the morning."""
+"""The screen of ``sleepctl status``."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ def status_page(status: Status, *, now: datetime, is_live: bool) -> Page:
     """The whole screen.
 
     Args:
-        status: as the daemon says it, or as it last wrote it.
+        status: the daemon's answer, or what it last wrote.
         now: for "ago" and "in".
-        is_live: False: the daemon is down, and nothing here is said in the present tense.
+        is_live: False: the daemon is down, so nothing is shown in the present tense.
     """
     page = [_headline(status, now, is_live)]
     if is_live and status.progress is not None:
@@ -89,7 +89,7 @@ def _next_sleep(status: Status, now: datetime) -> Page:
     decision = status.decision
     lines = [lacking(condition) for condition in decision.conditions if not condition.is_met]
     lines += [veto.text for veto in decision.vetoes]
-    page = _labelled("Next sleep", lines or ["nothing is missing: it is due"])
+    page = _labelled("Next sleep", lines or ["a cycle is due"])
     if status.next_check_at is not None:
         page += _labelled("", [f"next check {ago(status.next_check_at, now)}"], "dim")
     return page
@@ -97,12 +97,12 @@ def _next_sleep(status: Status, now: datetime) -> Page:
 
 def _buffer(buffer: BufferStatus, now: datetime) -> Page:
     if buffer.form == "absent":
-        unread = "not there yet" if buffer.read_at else "not read yet"
+        unread = "does not exist yet" if buffer.read_at else "not read yet"
         page = _labelled("Buffer", [unread if buffer.path else "none: buffer.path is not set"])
     else:
         parts = [f"{buffer.new} new", f"{buffer.unlearned} to learn", f"{buffer.held_out} held out"]
         if buffer.set_aside:
-            parts.append(f"{buffer.set_aside} set aside")
+            parts.append(f"{buffer.set_aside} skipped")
         if buffer.quarantined:
             parts.append(f"{buffer.quarantined} in quarantine")
         if buffer.unscreened:
@@ -121,16 +121,16 @@ def _buffer(buffer: BufferStatus, now: datetime) -> Page:
 def _champion(champion: Champion | None, now: datetime) -> Page:
     if champion is None:
         return _labelled("Champion", ["none: the base model is in use"])
-    word = "adopted" if champion.is_adopted else "promoted"
-    age = f"{word} {moment(champion.promoted_at, now)} ({ago(champion.promoted_at, now)})"
+    verb = "adopted" if champion.is_adopted else "promoted"
+    age = f"{verb} {moment(champion.promoted_at, now)} ({ago(champion.promoted_at, now)})"
     page = [Row([Span(f"cycle {champion.cycle}", "green"), Span(f", {age}")], "Champion")]
     if champion.is_adopted and champion.measured_by is None:
-        page += _labelled("", ["adopted, not measured: the first cycle that continues it compares it with the base"])
+        page += _labelled("", ["adopted, not measured: the first cycle trained from it also compares it with the base"])
     else:
         by = "" if champion.measured_by is None else f", by cycle {champion.measured_by}"
         page += _labelled("", [holdout(champion.holdout_before, champion.holdout_after, champion.held_out) + by])
     if champion.is_on_probation:
-        open_ = "on probation: its evidence was open; experiences that come later decide"
+        open_ = "on probation: its evidence was inconclusive; later experiences decide whether it stays"
         page.append(Row([Span(open_, "yellow")], ""))
     if champion.comparison is not None:
         page += _labelled("", [f"on later experiences: {champion.comparison.reason}"])

@@ -15,7 +15,7 @@ MISSING = "–"
 
 
 def duration(seconds: float) -> str:
-    """``seconds`` as a person says it, in its two largest units."""
+    """``seconds`` in its two largest units, such as ``2 h 5 min``."""
     whole = int(seconds)
     if whole < 60:
         return f"{whole} s"
@@ -84,7 +84,7 @@ def size(number: int) -> str:
 
 def low_sample_mark(held_out: int) -> str:
     """The mark of a figure that rests on too few experiences."""
-    return " (thin)" if is_low_sample(held_out) else ""
+    return " (low sample)" if is_low_sample(held_out) else ""
 
 
 def has_low_sample(cycle: CycleSummary) -> bool:
@@ -100,10 +100,10 @@ def gain(before: float | None, after: float | None) -> str:
 
 
 def older_loss(summary: CycleSummary) -> str:
-    """The one figure that an older scheduler kept, so said that nobody compares it; empty for a cycle of ours."""
+    """The one figure that an older scheduler kept, marked as not comparable; empty for a cycle of ours."""
     if summary.imported_loss is None:
         return ""
-    return f"loss {summary.imported_loss:.2f} over whole sequences, by an older scheduler; not comparable"
+    return f"loss {summary.imported_loss:.2f} over whole sequences, from an older scheduler; not comparable"
 
 
 def lacking(condition: ConditionView) -> str:

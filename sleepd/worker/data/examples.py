@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from sleepd.protocol.job import Lesson
+from sleepd.protocol.job import TrainingExample
 from sleepd.worker.channel import Channel
 
 from .chat_format import ChatFormat
@@ -20,7 +20,7 @@ _CUTS = 8
 
 @dataclass(frozen=True)
 class Encoded:
-    """One exchange as token ids. Supervised are ``ids[prompt_tokens:]``: the reply and the end of its turn."""
+    """One chat example as token ids. Supervised are ``ids[prompt_tokens:]``: the reply and the end of its turn."""
 
     id: str
     ids: tuple[int, ...]
@@ -31,7 +31,7 @@ class Encoded:
     sampling_share: float = 1.0
     """Share of the epochs that it is in."""
     order: int = 0
-    """See ``Lesson.order``."""
+    """See ``TrainingExample.order``."""
 
     @property
     def supervised(self) -> int:
@@ -44,7 +44,7 @@ def total_tokens(sequences: Iterable[Encoded]) -> int:
     return sum(len(one.ids) for one in sequences)
 
 
-def encode_exchange(
+def encode_chat(
     chat: ChatFormat, id_: str, prompt: str, reply: str, max_tokens: int, *, weight: float = 1.0
 ) -> Encoded | None:
     """As :func:`encode_or_refuse`; None where it cannot be trained, or where no reply token is left to supervise."""
@@ -57,7 +57,7 @@ def encode_exchange(
 def encode_or_refuse(
     chat: ChatFormat, id_: str, prompt: str, reply: str, max_tokens: int, *, weight: float = 1.0
 ) -> Encoded:
-    """One exchange, at most ``max_tokens`` long.
+    """One chat example, at most ``max_tokens`` long.
 
     A longer one loses the start of the user's prompt first, then the end of its reply. A reply that was cut is not
     followed by an end of turn: the model is not to learn to stop in the middle.
@@ -101,27 +101,29 @@ def encode_generated(chat: ChatFormat, id_: str, prompt: str, text: str, max_tok
         ids, prompt_tokens = chat.continuation(prompt, text)
         is_whole = prompt_tokens < len(ids) <= max_tokens
         return Encoded(id=id_, ids=tuple(ids), prompt_tokens=prompt_tokens) if is_whole else None
-    return encode_exchange(chat, id_, prompt, text, max_tokens)
+    return encode_chat(chat, id_, prompt, text, max_tokens)
 
 
-def encode_lessons(chat: ChatFormat, lessons: Iterable[Lesson], max_tokens: int, channel: Channel) -> list[Encoded]:
-    """Every lesson that has something to supervise, with notices on what was cut and what was left out.
+def encode_examples(
+    chat: ChatFormat, examples: Iterable[TrainingExample], max_tokens: int, channel: Channel
+) -> list[Encoded]:
+    """Every example that has something to supervise, with notices on what was cut and what was left out.
 
-    The weight is the salience; lessons without any salience weigh alike.
+    The weight is the salience; examples without any salience weigh alike.
     """
     encoded: list[Encoded] = []
     refused: dict[str, list[str]] = {}
     forged: list[str] = []
-    for lesson in lessons:
+    for example in examples:
         channel.beat()
-        weight = max(lesson.salience, 0.0)
+        weight = max(example.salience, 0.0)
         try:
-            one = encode_or_refuse(chat, lesson.id, lesson.prompt, lesson.response, max_tokens, weight=weight)
+            one = encode_or_refuse(chat, example.id, example.prompt, example.response, max_tokens, weight=weight)
         except Refused as error:
-            refused.setdefault(str(error), []).append(lesson.id)
+            refused.setdefault(str(error), []).append(example.id)
         else:
-            encoded.append(replace(one, sampling_share=lesson.sampling_share, order=lesson.order))
-            forged += [lesson.id] * chat.holds_control_words(lesson.prompt, lesson.response)
+            encoded.append(replace(one, sampling_share=example.sampling_share, order=example.order))
+            forged += [example.id] * chat.holds_control_words(example.prompt, example.response)
     cut = [one.id for one in encoded if one.is_truncated]
     if cut:
         channel.notice(

@@ -1,9 +1,9 @@
-"""Several exchanges in one row of tokens, each seeing only itself and the opening they share.
+"""Several chat examples in one row of tokens, each seeing only itself and the opening they share.
 
-Padding wastes the processor, and a system prompt computed again for every exchange wastes more. A row holds the shared
-opening once and then one segment an exchange; the attention mask lets a segment see the opening and itself, and the
-positions restart behind the opening. The result is the same as one row an exchange, gradients through the opening
-included.
+Padding wastes the processor, and a system prompt computed again for every chat example wastes more. A row holds the
+shared opening once and then one segment a chat example; the attention mask lets a segment see the opening and itself,
+and the positions restart behind the opening. The result is the same as one row a chat example, gradients through the
+opening included.
 """
 
 from __future__ import annotations

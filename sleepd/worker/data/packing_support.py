@@ -1,8 +1,8 @@
-"""Whether an architecture can tell several exchanges in one row apart, from how it is built. Pure.
+"""Whether an architecture keeps several chat examples in one row apart, from how it is built. Pure.
 
-A row of several exchanges is right only for a model that looks at other tokens through the attention mask alone, and
-knows their distance from the position ids alone. Measuring cannot always tell: on a small or young model the trace that
-one exchange leaves in the next is below what bfloat16 rounds away.
+A row of several chat examples is right only for a model that attends to other tokens through the attention mask alone,
+and knows their distance from the position ids alone. Measuring does not always show it: on a small or young model the
+trace that one chat example leaves in the next is below what bfloat16 rounds away.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _ALIBI = ("bloom", "mpt")
 
 
 def why_not(model: Any) -> str:
-    """Why each exchange must have a row of its own; empty: nothing in the model's build forbids sharing."""
+    """Why each chat example must have a row of its own; empty: nothing in the model's build forbids sharing."""
     config = model.config.get_text_config()
     other = sorted({str(kind) for kind in getattr(config, "layer_types", None) or ()} - set(_ATTENTION))
     if other:

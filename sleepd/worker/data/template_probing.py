@@ -29,7 +29,7 @@ from .chat_template import (
 from .control_tokens import ControlWords, Refused
 
 _PROMPT = "Which way is north?"
-_REPLY = "Look for moss."
+_REPLY = "ValidationCheck for moss."
 _INDENT = "    "
 _THOUGHT = "They are lost."
 _FOLLOW_UP = "And south?"

@@ -9,7 +9,7 @@ from sleepd.policy.recall import is_recalled
 from sleepd.policy.repetition import find_repetition
 from sleepd.policy.reply_statistics import describe
 from sleepd.protocol.evidence import Collapse, Metric, ProbeReply, RecallAnswer, RecallQuestion
-from sleepd.protocol.job import Lesson, Reply
+from sleepd.protocol.job import Reply, TrainingExample
 
 from .probe_generation import Answers, Questions
 
@@ -31,7 +31,7 @@ def collapse(base: Answers, parent: Answers, candidate: Answers) -> list[Collaps
 
 
 def recall(asked: Sequence[RecallQuestion], base: Answers, parent: Answers, candidate: Answers) -> list[RecallAnswer]:
-    """The owner's questions, each with three answers; one that not all could finish in time is left out."""
+    """The operator's questions, each with three answers; one that not all could finish in time is left out."""
     found = []
     for question, *said in zip(asked, base.recall, parent.recall, candidate.recall, strict=True):
         texts = [one for one in said if one is not None]
@@ -66,19 +66,19 @@ def probe_replies(asked: Questions, base: Answers, parent: Answers, candidate: A
     ]
 
 
-def holdout_replies(lessons: Sequence[Lesson], parent: Answers, candidate: Answers) -> list[Reply]:
-    """The candidate's replies to these lessons' prompts, with what was found in them and in the parent's.
+def holdout_replies(examples: Sequence[TrainingExample], parent: Answers, candidate: Answers) -> list[Reply]:
+    """The candidate's replies to these examples' prompts, with what was found in them and in the parent's.
 
     Those that either could not finish in time are left out: a loop may begin late.
     """
     found = []
-    for lesson, before, after in zip(lessons, parent.held_out, candidate.held_out, strict=True):
+    for example, before, after in zip(examples, parent.held_out, candidate.held_out, strict=True):
         if before is not None and after is not None:
             repetition = find_repetition(after)
             found.append(
                 Reply(
-                    id=lesson.id,
-                    prompt=lesson.prompt,
+                    id=example.id,
+                    prompt=example.prompt,
                     text=after,
                     is_loop=repetition.is_loop,
                     repeated_share=repetition.repeated_share,
@@ -102,6 +102,6 @@ def missing(said: Sequence[Answers]) -> str:
 
 
 def metrics(parent: Mapping[str, float] | None, candidate: Mapping[str, float] | None) -> list[Metric]:
-    """The figures of the owner's command, by name; None: it did not give that one."""
+    """The figures of the operator's command, by name; None: it did not give that one."""
     before, after = parent or {}, candidate or {}
     return [Metric(name=name, parent=before.get(name), candidate=after.get(name)) for name in sorted({*before, *after})]

@@ -1,4 +1,4 @@
-"""The owner's own evaluation: a command that gets an adapter's directory and prints a JSON object of figures.
+"""The operator's own evaluation: a command that gets an adapter's directory and prints a JSON object of figures.
 
 It is started without a shell in a session of its own and in an empty directory, which is removed afterwards. Whatever
 it starts is killed when it ends, also what has left its session. Its environment is small: PATH, HOME, the locale,
@@ -55,14 +55,14 @@ class NoFigures(Exception):
     """The command gave none, and why."""
 
 
-def figures(job: Job, adapter: Path | None, base_directory: Path, tell: Callable[[], None]) -> dict[str, float]:
-    """What the owner's command says of an adapter.
+def figures(job: Job, adapter: Path | None, base_directory: Path, report: Callable[[], None]) -> dict[str, float]:
+    """What the operator's command reports about an adapter.
 
     Args:
         job: with the command and its most seconds.
         adapter: its directory; None: the base without one.
         base_directory: where the base's safetensors stand.
-        tell: the heartbeat, called every second; what it raises ends the command and is passed on.
+        report: the heartbeat, called every second; what it raises ends the command and is passed on.
 
     Raises:
         NoFigures: it could not be started, failed, took too long, or printed something else.
@@ -90,7 +90,7 @@ def figures(job: Job, adapter: Path | None, base_directory: Path, tell: Callable
         except (OSError, ValueError) as error:  # ValueError: unbalanced quotes, a zero byte
             raise NoFigures(f"it cannot be started: {error}") from error
         with _killed_at_the_end(process):
-            return _parse(_output(process, job.evaluation_seconds, tell))
+            return _parse(_output(process, job.evaluation_seconds, report))
 
 
 @contextlib.contextmanager
@@ -107,7 +107,7 @@ def _killed_at_the_end(process: subprocess.Popen[bytes]) -> Iterator[None]:
                 os.killpg(process.pid, signal.SIGKILL)
 
 
-def _output(process: subprocess.Popen[bytes], seconds: float, tell: Callable[[], None]) -> bytes:
+def _output(process: subprocess.Popen[bytes], seconds: float, report: Callable[[], None]) -> bytes:
     """What it printed, once it has ended well; what a child of it prints later is not waited for."""
     assert process.stdout is not None
     assert process.stderr is not None
@@ -118,7 +118,7 @@ def _output(process: subprocess.Popen[bytes], seconds: float, tell: Callable[[],
         ready.register(process.stderr, selectors.EVENT_READ, errors)
         has_ended = False
         while True:
-            tell()
+            report()
             events = ready.select(0 if has_ended else BEAT_SECONDS)
             for key, _ in events:
                 chunk = os.read(key.fd, MAX_OUTPUT_BYTES)

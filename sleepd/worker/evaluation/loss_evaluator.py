@@ -23,15 +23,15 @@ RELOAD_TOLERANCE = 1e-3
 PACKING_TOLERANCE = 0.02
 """Largest mean difference, in nats a token, between packed and single rows. In bfloat16 the sum over a short reply was
 seen to differ by 0.4, so that on a few tokens the mean tells nothing."""
-TELLING_TOKENS = 32
-"""Supervised tokens of an exchange that can tell whether rows may be shared."""
+DECISIVE_TOKENS = 32
+"""Supervised tokens of a chat example that suffice to decide whether rows may be shared."""
 LEAST_CHANGE = 1e-7
 """Of the base's weights' norm: what the adapter must at least have changed."""
 
 
 @dataclass(frozen=True)
 class Measured:
-    """Reply loss of one exchange: the sum over its supervised tokens, in nats, and their number."""
+    """Reply loss of one chat example: the sum over its supervised tokens, in nats, and their number."""
 
     total: float
     tokens: int
@@ -58,7 +58,7 @@ def noise_floor(losses: Mapping[str, Measured], again: Mapping[str, Measured]) -
 
     Args:
         losses: of all n experiences.
-        again: of some of them, read once more in other company, so that the arithmetic rounds otherwise.
+        again: of some of them, read once more in another batch, so that the arithmetic rounds otherwise.
 
     With e the difference of one experience's summed loss, the sum over n independent ones has the root mean square
     sqrt(n · mean(e²)); divided by all tokens it is that of the mean. A single difference of the two means would be
@@ -71,7 +71,7 @@ def noise_floor(losses: Mapping[str, Measured], again: Mapping[str, Measured]) -
     return math.sqrt(len(losses) * math.fsum(squares) / len(squares)) / tokens
 
 
-class Meter:
+class LossEvaluator:
     """Measures a model without changing it."""
 
     def __init__(self, model: Any, device: Device, limits: MemoryLimits, on_tokens: Callable[[int], None]) -> None:
@@ -81,15 +81,15 @@ class Meter:
         self._limits = limits
         self._on_tokens = on_tokens
         self.packed = True
-        """Whether several exchanges may share a row."""
+        """Whether several chat examples may share a row."""
         self.may_shorten = True
         """Until training starts: losses before and after must be of the same tokens."""
 
     def losses(self, sequences: Sequence[Encoded], *, alone: bool = False) -> dict[str, Measured]:
-        """Reply loss of each exchange by its id, with the adapter as it stands.
+        """Reply loss of each chat example by its id, with the adapter as it stands.
 
         Args:
-            sequences: the exchanges.
+            sequences: the chat examples.
             alone: each in a row of its own, whether or not several may share one.
 
         Raises:
@@ -106,7 +106,7 @@ class Meter:
         return found
 
     def references(self, sequences: Sequence[Encoded]) -> dict[str, Reference]:
-        """What the model says at each exchange's predictions, by its id. The adapter must be disabled or null.
+        """What the model says at each chat example's predictions, by its id. The adapter must be disabled or null.
 
         Raises:
             GiveUp: ``out_of_memory``.
@@ -122,7 +122,7 @@ class Meter:
         return found
 
     def divergence(self, sequences: Sequence[Encoded], references: Mapping[str, Reference]) -> float:
-        """KL from the base at the exchanges' predictions, nats a token; ``references`` by the exchanges' ids.
+        """KL from the base at the chat examples' predictions, nats a token; ``references`` by the chat examples' ids.
 
         Raises:
             GiveUp: ``out_of_memory``.
@@ -139,21 +139,21 @@ class Meter:
 
     @torch.no_grad()
     def logits(self, sequence: Encoded) -> torch.Tensor:
-        """[n, vocabulary] float32 logits of one exchange, on the CPU."""
+        """[n, vocabulary] float32 logits of one chat example, on the CPU."""
         ((_one, logits, _targets),) = row_logits(self._model, make_row([sequence], 0), self._device)
         return logits.cpu()
 
     def choose_packing(self, sequences: Sequence[Encoded], sliding_window: int | None, forbidden: str = "") -> str:
-        """Settle whether several exchanges may share a row; says why not, or nothing where they may.
+        """Settle whether several chat examples may share a row; says why not, or nothing where they may.
 
-        ``forbidden`` is why the model's build forbids it, if it does. Else two exchanges are compared with themselves
-        alone: a model which looks at its input in another way than through the attention mask gives other losses when
-        packed; one with a sliding window does for sequences longer than that.
+        ``forbidden`` is why the model's build forbids it, if it does. Otherwise two chat examples are compared packed
+        and alone: a model which reads its input in another way than through the attention mask gives other losses when
+        packed; so does one with a sliding window for sequences longer than that.
         """
-        telling = [one for one in sequences if one.supervised >= TELLING_TOKENS]
-        if len(telling) < 2:
-            telling = sorted(sequences, key=lambda one: -one.supervised)[:2]
-        pair = sorted(telling, key=lambda one: len(one.ids))[:2]
+        decisive = [one for one in sequences if one.supervised >= DECISIVE_TOKENS]
+        if len(decisive) < 2:
+            decisive = sorted(sequences, key=lambda one: -one.supervised)[:2]
+        pair = sorted(decisive, key=lambda one: len(one.ids))[:2]
         longest = max((len(one.ids) for one in sequences), default=0)
         reason = forbidden
         if sliding_window is not None and longest > sliding_window:
@@ -164,7 +164,7 @@ class Meter:
         return reason
 
     def _why_apart(self, pair: Sequence[Encoded]) -> str:
-        """What tells two exchanges in one row from the same alone; empty: nothing but rounding."""
+        """How two chat examples in one row differ from the same ones alone; empty: by rounding only."""
         self.packed = True
         try:
             together = self.losses(pair)

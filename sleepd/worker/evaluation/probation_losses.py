@@ -15,7 +15,7 @@ from sleepd.worker.data.examples import Encoded
 from sleepd.worker.failure import GiveUp
 from sleepd.worker.model.adapter import other_adapter
 
-from .loss_evaluator import Measured, Meter, chosen
+from .loss_evaluator import LossEvaluator, Measured, chosen
 
 MOST = 64
 """Later experiences that are compared on, chosen by rank."""
@@ -30,7 +30,12 @@ def later(job: Job, sequences: Sequence[Encoded]) -> list[Encoded]:
 
 
 def measure(
-    job: Job, model: Any, meter: Meter, on: Sequence[Encoded], champion: Mapping[str, Measured], channel: Channel
+    job: Job,
+    model: Any,
+    evaluator: LossEvaluator,
+    on: Sequence[Encoded],
+    champion: Mapping[str, Measured],
+    channel: Channel,
 ) -> Probation | None:
     """Reply losses of the predecessor beside those of the champion, which ``champion`` has by id.
 
@@ -44,7 +49,7 @@ def measure(
         return None
     try:
         with _predecessor(model, job.predecessor):
-            losses = meter.losses(on)
+            losses = evaluator.losses(on)
     except GiveUp as error:
         if error.kind != "parent_unusable":
             raise

@@ -20,12 +20,12 @@ from sleepd.errors import DECODE_ERRORS
 from sleepd.files import replace_file
 from sleepd.protocol.checkpoint_files import WEIGHTS_FILE
 from sleepd.protocol.evidence import RecallQuestion
-from sleepd.protocol.job import Lesson
+from sleepd.protocol.job import TrainingExample
 from sleepd.worker.data.chat_format import ChatFormat
 from sleepd.worker.model.adapter import Device
 from sleepd.worker.model.generate import TEMPERATURE, Asked, batched_replies
 
-from .reference_answers import PROBE, general_prompts
+from .reference_answers import PROBE, reference_prompts
 
 REPLIES = 8
 """Held-out prompts that are replied to."""
@@ -50,7 +50,7 @@ class Answers(msgspec.Struct, frozen=True, kw_only=True):
     held_out: list[str | None] = []
     """Greedy, to held-out prompts; None: time ran out before it was complete."""
     recall: list[str | None] = []
-    """Greedy, to the owner's questions; None as above."""
+    """Greedy, to the operator's questions; None as above."""
     greedy: list[str] | None = None
     """To the probe prompts."""
     sampled: list[str] | None = None
@@ -81,10 +81,10 @@ class Questions(msgspec.Struct, frozen=True, kw_only=True):
         return work
 
 
-def questions(held_out: Sequence[Lesson], recall: Sequence[RecallQuestion]) -> Questions:
-    """Up to eight different held-out prompts; the owner's questions; the shipped probe prompts."""
+def questions(held_out: Sequence[TrainingExample], recall: Sequence[RecallQuestion]) -> Questions:
+    """Up to eight different held-out prompts; the operator's questions; the shipped probe prompts."""
     return Questions(
-        held_out=[lesson.prompt for lesson in pick_for_replies(held_out)],
+        held_out=[example.prompt for example in pick_for_replies(held_out)],
         recall=[one.question for one in recall],
         probes=shipped_prompts(),
     )
@@ -92,17 +92,17 @@ def questions(held_out: Sequence[Lesson], recall: Sequence[RecallQuestion]) -> Q
 
 def shipped_prompts() -> list[str]:
     """The probe prompts to which replies are made. Drift is measured on all of them, which costs less."""
-    return general_prompts(PROBE)[:PROBES]
+    return reference_prompts(PROBE)[:PROBES]
 
 
-def pick_for_replies(lessons: Sequence[Lesson]) -> list[Lesson]:
-    """Up to eight lessons of different prompts: asked the same twice, a model would loop twice."""
-    first_with = {lesson.prompt: lesson for lesson in reversed(lessons)}
-    return [lesson for lesson in lessons if first_with[lesson.prompt] is lesson][:REPLIES]
+def pick_for_replies(examples: Sequence[TrainingExample]) -> list[TrainingExample]:
+    """Up to eight examples of different prompts: asked the same twice, a model would loop twice."""
+    first_with = {example.prompt: example for example in reversed(examples)}
+    return [example for example in examples if first_with[example.prompt] is example][:REPLIES]
 
 
 @dataclass
-class Interviewer:
+class ProbeGenerator:
     """Asks a model, as it stands, adapter or not."""
 
     model: Any

@@ -1,4 +1,4 @@
-"""What the base says to general prompts: what the adapter is held to, so that it learns without losing itself."""
+"""The base's answers to reference prompts: training is regularised towards them, which limits the drift (KL)."""
 
 from __future__ import annotations
 
@@ -23,31 +23,31 @@ ANSWER_TOKENS = 32
 """Longest answer of the base that is kept: what a regulariser needs of it, and no more than seconds to make."""
 ANSWER_BATCH = 64
 REGULARISE, MONITOR, PROBE = "regularise", "monitor", "probe"
-"""The three sets, and what stands before the number of a general prompt, where an experience has its id."""
+"""The three sets, and the prefix of a reference prompt's id (an experience has its own id)."""
 
 
 @dataclass(frozen=True)
 class Prompts:
-    """The general prompts of one cycle."""
+    """The reference prompts of one cycle."""
 
     regularise: list[str]
     monitor: list[str]
     probe: list[str]
 
 
-def general_prompts(kind: str) -> list[str]:
+def reference_prompts(kind: str) -> list[str]:
     """The shipped prompts of that kind."""
     text = resources.files(__package__).joinpath("reference_prompts.toml").read_text(encoding="utf-8")
     return list(tomllib.loads(text)[kind])
 
 
 def chosen_prompts(strategy: Strategy, seed: int, steps: int) -> Prompts:
-    """What a cycle of so many steps regularises on, others in every cycle, and is watched with; and the probes."""
-    known = general_prompts(REGULARISE)
+    """What a cycle of so many steps regularises on, others in every cycle, and is monitored with; and the probes."""
+    known = reference_prompts(REGULARISE)
     count = min(strategy.kl_prompts, len(known), steps * strategy.kl_batch_size) if strategy.kl_weight > 0 else 0
     chosen = random.Random(seed).sample(known, count)  # noqa: S311 - no secret
-    monitor = general_prompts(MONITOR) if strategy.drift_budget is not None else []
-    return Prompts(chosen, monitor, general_prompts(PROBE))
+    monitor = reference_prompts(MONITOR) if strategy.drift_budget is not None else []
+    return Prompts(chosen, monitor, reference_prompts(PROBE))
 
 
 def base_answers(
@@ -86,10 +86,10 @@ def answers_file(models_directory: Path, base_fingerprint: str, system_prompt: s
     return models_directory / f"answers-{key[:16]}.json"
 
 
-def encode_general(
+def encode_reference(
     chat: ChatFormat, prompts: Sequence[str], answers: Sequence[str | None], max_tokens: int, *, kind: str = REGULARISE
 ) -> list[Encoded]:
-    """The exchanges as token ids; an empty or missing answer is left out. Their ids are ``KIND:NUMBER``."""
+    """The chat examples as token ids; an empty or missing answer is left out. Their ids are ``KIND:NUMBER``."""
     pairs = enumerate(zip(prompts, answers, strict=True))
     encoded = (encode_generated(chat, f"{kind}:{i}", prompt, answer or "", max_tokens) for i, (prompt, answer) in pairs)
     return [one for one in encoded if one is not None]

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from sleepd.buffer.experience import prompt_key
 from sleepd.policy.relevance_gate import is_enough
 from sleepd.protocol.evidence import Relevance, ReplyLosses
-from sleepd.protocol.job import Lesson
+from sleepd.protocol.job import TrainingExample
 from sleepd.worker.data.chat_format import ChatFormat
-from sleepd.worker.data.examples import Encoded, encode_exchange
+from sleepd.worker.data.examples import Encoded, encode_chat
 
-from .loss_evaluator import Meter, require_finite
+from .loss_evaluator import LossEvaluator, require_finite
 
 MOST = 24
 """Replies that are read."""
@@ -20,34 +20,36 @@ _OTHER = "other:"
 """Stands before the id of an experience whose reply follows another prompt."""
 
 
-def chosen_lessons(lessons: Sequence[Lesson]) -> list[Lesson]:
+def chosen_examples(examples: Sequence[TrainingExample]) -> list[TrainingExample]:
     """At most ``MOST``: one of every prompt, then a second one, and so on; new ones first, then by rank."""
-    ranked = sorted(lessons, key=lambda one: (one.role != "train", one.order, one.id))
+    ranked = sorted(examples, key=lambda one: (one.role != "train", one.order, one.id))
     turn: Counter[int] = Counter()
     in_turn = []
-    for place, lesson in enumerate(ranked):
-        key = prompt_key(lesson.prompt)
-        in_turn.append((turn[key], place, lesson))
+    for place, example in enumerate(ranked):
+        key = prompt_key(example.prompt)
+        in_turn.append((turn[key], place, example))
         turn[key] += 1
-    return [lesson for _, _, lesson in sorted(in_turn, key=lambda one: one[:2])[:MOST]]
+    return [example for _, _, example in sorted(in_turn, key=lambda one: one[:2])[:MOST]]
 
 
-def encode_both(chat: ChatFormat, lessons: Sequence[Lesson], max_tokens: int) -> list[tuple[Encoded, Encoded]]:
+def encode_both(
+    chat: ChatFormat, examples: Sequence[TrainingExample], max_tokens: int
+) -> list[tuple[Encoded, Encoded]]:
     """Each reply after its own prompt and after the next different one, in a ring. What would be cut is left out."""
     found = []
-    for number, lesson in enumerate(lessons):
-        following = (one.prompt for one in [*lessons[number + 1 :], *lessons[:number]])
-        another = next((text for text in following if prompt_key(text) != prompt_key(lesson.prompt)), None)
+    for number, example in enumerate(examples):
+        following = (one.prompt for one in [*examples[number + 1 :], *examples[:number]])
+        another = next((text for text in following if prompt_key(text) != prompt_key(example.prompt)), None)
         if another is None:
             return []  # all ask the same
-        own = encode_exchange(chat, lesson.id, lesson.prompt, lesson.response, max_tokens)
-        other = encode_exchange(chat, _OTHER + lesson.id, another, lesson.response, max_tokens)
+        own = encode_chat(chat, example.id, example.prompt, example.response, max_tokens)
+        other = encode_chat(chat, _OTHER + example.id, another, example.response, max_tokens)
         if own and other and not (own.is_truncated or other.is_truncated):
             found.append((own, other))
     return found
 
 
-def measure(meter: Meter, sequences: Sequence[tuple[Encoded, Encoded]]) -> Relevance:
+def measure(evaluator: LossEvaluator, sequences: Sequence[tuple[Encoded, Encoded]]) -> Relevance:
     """What the model, which must be the base, makes of them; of too few nothing is measured.
 
     Raises:
@@ -57,7 +59,7 @@ def measure(meter: Meter, sequences: Sequence[tuple[Encoded, Encoded]]) -> Relev
     prompts = len({own.ids[: own.prompt_tokens] for own, _ in sequences})
     if not is_enough(replies=len(sequences), prompts=prompts):
         return Relevance(prompts=prompts, replies=len(sequences), losses=[])
-    losses = meter.losses([one for both in sequences for one in both])
+    losses = evaluator.losses([one for both in sequences for one in both])
     require_finite([one.total for one in losses.values()])
     return Relevance(
         prompts=prompts,

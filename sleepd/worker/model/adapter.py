@@ -23,7 +23,7 @@ from sleepd.protocol.checkpoint_files import CONFIG_FILE, WEIGHTS_FILE
 from sleepd.protocol.strategy import Strategy
 from sleepd.worker.failure import GiveUp
 
-from .convert_gguf import Say
+from .convert_gguf import Notify
 from .find_base import seen_files
 from .inspect_base import read_config, reading
 from .read_adapter import WAY_OUT, read_adapter, read_adapter_config
@@ -65,7 +65,7 @@ def choose_device(asked: str) -> Device:
         name = torch.cuda.get_device_name(device)
         return Device(device, torch.bfloat16 if is_native else torch.float32, f"{device} ({name})")
     if asked != "auto":
-        raise GiveUp("device_unusable", f"{asked} cannot be used: {reason}", "set device to auto or cpu, or mend CUDA")
+        raise GiveUp("device_unusable", f"{asked} cannot be used: {reason}", "set device to auto or cpu, or fix CUDA")
     return _cpu(f"cpu (cuda unavailable: {reason})")
 
 
@@ -163,7 +163,7 @@ def load_base(directory: Path, device: Device) -> tuple[Any, Any]:
     return model.to(device.torch_device).eval(), tokenizer
 
 
-def start_adapter(model: Any, strategy: Strategy, seed: int, say: Say = lambda _event, _text: None) -> Any:
+def start_adapter(model: Any, strategy: Strategy, seed: int, notify: Notify = lambda _event, _text: None) -> Any:
     """The model with a new LoRA adapter, which changes nothing yet.
 
     Raises:
@@ -172,7 +172,7 @@ def start_adapter(model: Any, strategy: Strategy, seed: int, say: Say = lambda _
     torch.manual_seed(seed)
     targets = find_targets(model, strategy)
     if targets.notice:
-        say("adapter_modules_chosen", targets.notice)
+        notify("adapter_modules_chosen", targets.notice)
     config = LoraConfig(
         r=strategy.rank,
         lora_alpha=strategy.alpha,
@@ -200,7 +200,7 @@ def _peft_quiet() -> Iterator[None]:
 
 
 def continue_adapter(
-    model: Any, parent: Path, strategy: Strategy, seed: int, say: Say = lambda _event, _text: None
+    model: Any, parent: Path, strategy: Strategy, seed: int, notify: Notify = lambda _event, _text: None
 ) -> Any:
     """The model with the parent's adapter, trainable.
 
@@ -215,7 +215,7 @@ def continue_adapter(
     if (config.get("r"), config.get("lora_alpha")) != (strategy.rank, strategy.alpha):
         came = f"r={config.get('r')} alpha={config.get('lora_alpha')}"
         raise GiveUp("shape_changed", f"the parent has {came}, the strategy r={strategy.rank} alpha={strategy.alpha}")
-    adapted = start_adapter(model, strategy, seed, say)
+    adapted = start_adapter(model, strategy, seed, notify)
     expected = adapter_tensors(adapted)
     if _modules(expected) != _modules(weights):
         raise GiveUp("shape_changed", f"the parent adapts {shape(weights)}, the strategy {shape(expected)}")

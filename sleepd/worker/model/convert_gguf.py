@@ -22,12 +22,12 @@ from .inspect_base import reading, require_whole
 _TEMPORARY = ".converting-"
 
 
-Say = Callable[[str, str], object]
+Notify = Callable[[str, str], object]
 """Takes the name of an event and a text."""
 
 
 def open_base(
-    name: str, cache_directory: str, models_directory: Path, say: Say, *, expected: str = ""
+    name: str, cache_directory: str, models_directory: Path, notify: Notify, *, expected: str = ""
 ) -> tuple[Path, str]:
     """The directory of safetensors of the base called ``name``, converted if need be, and its fingerprint.
 
@@ -46,9 +46,9 @@ def open_base(
     if not base.is_gguf:
         if beside := adapter_beside(base.path):
             text = f"{base.path} holds {beside}: the base is used without that adapter; move it away if nobody needs it"
-            say("adapter_beside_base", text)
+            notify("adapter_beside_base", text)
         return base.path, found
-    return _converted_copy(base.path, found, models_directory, say), found
+    return _converted_copy(base.path, found, models_directory, notify), found
 
 
 def _difference(expected: str, found: str) -> str:
@@ -57,7 +57,7 @@ def _difference(expected: str, found: str) -> str:
     return "the weights are the same; configuration, tokenizer or chat template were changed"
 
 
-def _converted_copy(gguf: Path, sha256: str, models_directory: Path, say: Say) -> Path:
+def _converted_copy(gguf: Path, sha256: str, models_directory: Path, notify: Notify) -> Path:
     """The directory under ``models_directory`` which holds the safetensors copy; made if it is not there.
 
     The copy is bfloat16 whatever the quantisation was: what every device trains in, and half the size of float32. It is
@@ -72,7 +72,7 @@ def _converted_copy(gguf: Path, sha256: str, models_directory: Path, say: Say) -
     for stale in models_directory.glob(f"{_TEMPORARY}*"):
         shutil.rmtree(stale)
     temporary = models_directory / f"{_TEMPORARY}{os.getpid()}"
-    say("base_converting", f"converting {gguf.name} to safetensors, once")
+    notify("base_converting", f"converting {gguf.name} to safetensors, once")
     _convert(gguf, temporary)
     source = {"file": gguf.name, "sha256": sha256, "dtype": "bfloat16"}
     (temporary / "source.json").write_text(json.dumps(source, indent=1), encoding="utf-8")
@@ -83,7 +83,7 @@ def _converted_copy(gguf: Path, sha256: str, models_directory: Path, say: Say) -
     fsync_path(temporary)
     temporary.rename(target)
     fsync_path(models_directory)
-    say("base_converted", f"{gguf.name} is now {target}")
+    notify("base_converted", f"{gguf.name} is now {target}")
     return target
 
 

@@ -22,7 +22,7 @@ from .find_base import seen_files, tensor_table
 from .out_of_memory import is_out_of_memory
 
 LEAST_POSITIONS = 256
-"""A prompt and a reply of the interviews must fit."""
+"""A prompt and a reply of the probe generation must fit."""
 _CHECK_FILES = "compare the files with their source (sha256), and fetch again what differs"
 _QUANTISED = "name the unquantised model (bfloat16 or float16) that it was made from as model.base"
 _LENGTHS = ("max_position_embeddings", "n_positions", "max_seq_len", "max_sequence_length", "n_ctx")
@@ -35,7 +35,7 @@ _SHOWN = 3
 
 @contextlib.contextmanager
 def reading(what: str, *, kind: str = "base_unusable", hint: str = _CHECK_FILES) -> Iterator[None]:
-    """In this context a library reads the owner's files: whatever it raises but for memory is about those files.
+    """In this context a library reads the operator's files: whatever it raises but for memory is about those files.
 
     Raises:
         GiveUp: of that kind, with the library's own words.

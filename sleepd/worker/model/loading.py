@@ -62,7 +62,7 @@ def load(job: Job, channel: Channel) -> Loaded:
     directory, known_as = open_base(
         job.base, job.cache_directory, Path(job.models_directory), channel.notice, expected=job.expected_base
     )
-    channel.doing("looked at the base's configuration and tokenizer")
+    channel.doing("checked the base's configuration and tokenizer")
     check_base(directory, device)
     doing = "loaded the base's configuration, tokenizer and weights"
     channel.doing(doing, seconds=size / COPIED_BYTES_A_SECOND)

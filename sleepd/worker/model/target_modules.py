@@ -33,7 +33,7 @@ class Targets:
     modules: list[str] | str
     excluded: list[str]
     notice: str
-    """What the owner must know of the choice; empty: nothing."""
+    """What the operator must know about the choice; empty: nothing."""
 
 
 def find_targets(model: Any, strategy: Strategy) -> Targets:

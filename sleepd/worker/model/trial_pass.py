@@ -1,4 +1,4 @@
-"""One short pass of all that a night does to a model, before the night: what this architecture cannot do shows here."""
+"""One short pass of all that a cycle does to a model, before the cycle: it shows what this architecture cannot do."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sleepd.worker.failure import GiveUp
 
 from .adapted_layers import adapted_layers
 from .adapter import Device
-from .convert_gguf import Say
+from .convert_gguf import Notify
 from .generate import Asked, replies
 from .inspect_base import reading
 from .losses import row_logits, token_losses
@@ -21,7 +21,7 @@ TRIAL_TOKENS = 16
 _ANOTHER = "name another model.base, or install a newer transformers"
 
 
-def try_out(model: Any, device: Device, say: Say) -> None:
+def try_out(model: Any, device: Device, notify: Notify) -> None:
     """Predict, go back through it, and reply once; the model is left as it was.
 
     Raises:
@@ -37,13 +37,13 @@ def try_out(model: Any, device: Device, say: Say) -> None:
         if not bool(torch.isfinite(logits).all()):
             raise GiveUp("base_unusable", "the base's own predictions are not finite numbers", "fetch the model again")
         loss.backward()  # type: ignore[no-untyped-call]
-    _tell_of_untouched(model, say)
+    _report_untouched(model, notify)
     model.zero_grad(set_to_none=True)
     with reading(f"this base ({kind}) cannot reply", hint=_ANOTHER):
         replies(model, device, [Asked(ids[:5], 2), Asked(ids[:9], 2)], stop_ids=frozenset())
 
 
-def _tell_of_untouched(model: Any, say: Say) -> None:
+def _report_untouched(model: Any, notify: Notify) -> None:
     """A module whose weight is read past the adapter gets no gradient: it is adapted by name only."""
     layers = adapted_layers(model)
     untouched = [name for name, layer in layers.items() if layer.lora_B[model.active_adapter].weight.grad is None]
@@ -52,4 +52,4 @@ def _tell_of_untouched(model: Any, say: Say) -> None:
         raise GiveUp("base_unusable", text, _ANOTHER)
     if untouched:
         some = ", ".join(sorted({name.rpartition(".")[2] for name in untouched}))
-        say("adapter_modules_idle", f"{len(untouched)} of {len(layers)} adapted modules take no part: {some}")
+        notify("adapter_modules_idle", f"{len(untouched)} of {len(layers)} adapted modules take no part: {some}")

@@ -17,9 +17,9 @@ class TrainingSet:
 
     experiences: list[Encoded]
     encode: Callable[[int], list[Encoded]]
-    general: list[Encoded]
+    reference_examples: list[Encoded]
     references: dict[str, Reference]
-    """By the id of a general exchange."""
+    """By the id of a reference answer."""
 
 
 class Batches:
@@ -28,7 +28,7 @@ class Batches:
     Args:
         given: the sequences.
         limits: of a row and of a sequence.
-        beside: general exchanges in each step.
+        beside: reference answers in each step.
         packed: whether several sequences may share a row.
     """
 
@@ -37,7 +37,7 @@ class Batches:
         self._limits = limits
         self._beside = beside
         self._packed = packed
-        self._general = {one.id: one for one in given.general}
+        self._reference_examples = {one.id: one for one in given.reference_examples}
         self._sequences: dict[str, Encoded] = {}
         self._opening = 0
 
@@ -50,14 +50,14 @@ class Batches:
         """Make the sequences as long as the limits allow now."""
         sequences = self._given.encode(self._limits.max_tokens)
         self._sequences = {one.id: one for one in sequences}
-        self._opening = shared_opening([*sequences, *self._given.general])
+        self._opening = shared_opening([*sequences, *self._given.reference_examples])
 
     def rows(self, ids: Sequence[str], step: int) -> list[PackedRow]:
-        """The rows of a step: these experiences, and the general exchanges whose turn it is."""
+        """The rows of a step: these experiences, and the reference answers whose turn it is."""
         chosen = [self._sequences[id_] for id_ in ids if id_ in self._sequences]
-        general = list(self._general.values())
+        turns = list(self._reference_examples.values())
         first = step * self._beside
-        chosen += [general[(first + i) % len(general)] for i in range(min(self._beside, len(general)))]
+        chosen += [turns[(first + i) % len(turns)] for i in range(min(self._beside, len(turns)))]
         return make_rows(chosen, self._limits.micro_batch_tokens, self._opening, packed=self._packed)
 
     def shrink(self, rows: Sequence[PackedRow]) -> None:
@@ -72,5 +72,5 @@ class Batches:
             self.encode()
 
     def reference(self, one: Encoded) -> Reference | None:
-        """What the base says at a general exchange's predictions; None: it is an experience."""
-        return self._given.references[one.id] if one.id in self._general else None
+        """What the base says at the predictions of a reference answer; None: it is an experience."""
+        return self._given.references[one.id] if one.id in self._reference_examples else None

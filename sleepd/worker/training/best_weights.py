@@ -49,7 +49,7 @@ class BestWeights:
 
         try:
             self._weights.put_back(whole)
-            scaled_down = self._stopping.keep_to_budget(scale)
+            scaled_down = self._stopping.scale_to_budget(scale)
             found = self._weights.copied()
         finally:
             self._weights.put_back(last)

@@ -1,10 +1,10 @@
-"""When a training has learned enough, and how much of it is kept.
+"""When to stop training early, and how much of its effect is kept.
 
-Where there are held-out experiences enough to give some away, their loss is checked between the steps. Kept are the
-weights of the last check whose loss is not above the lowest one by more than a standard error of their paired
-difference: the rule of one standard error (Breiman et al., Classification and Regression Trees, 1984, 3.4.3), here in
-favour of more steps, since what is asked in other words is still learned where the loss no longer falls. Otherwise they
-are those after the last step.
+Where there are enough held-out experiences to set some apart, the loss on those is measured between the steps: each
+measurement is a validation check. Kept are the weights of the last check whose loss is not above the lowest one by more
+than a standard error of their paired difference: the rule of one standard error (Breiman et al., Classification and
+Regression Trees, 1984, 3.4.3), here in favour of more steps, since what is asked in other words is still learned where
+the loss no longer falls. Otherwise they are those after the last step.
 
 Then the drift is measured on the ``monitor`` prompts. An adapter whose drift is over the budget is scaled down: its
 effect is multiplied by what brings it within, which costs less of what was learned than going back to an earlier step
@@ -25,17 +25,17 @@ import msgspec
 from sleepd.buffer.experience import group_of
 from sleepd.policy.confidence import gain_interval
 from sleepd.policy.holdout import ONE_IN, rank
-from sleepd.protocol.job import Lesson
+from sleepd.protocol.job import TrainingExample
 from sleepd.protocol.verdict import LOW_SAMPLE
 from sleepd.worker.channel import Channel
 from sleepd.worker.data.examples import Encoded
-from sleepd.worker.evaluation.loss_evaluator import Meter
+from sleepd.worker.evaluation.loss_evaluator import LossEvaluator
 from sleepd.worker.model.losses import Reference
 
-CHECKS = 6
-"""In a training, the last of them after the last step."""
+VALIDATION_CHECKS = 6
+"""A cycle, the last of them after the last step."""
 PATIENCE = 3
-"""So many checks in a row that are not better end the training."""
+"""So many validation checks in a row that are not better end the training."""
 LEAST_HELD_OUT = 12
 """With fewer held-out experiences all of them judge."""
 LEAST_TO_JUDGE = LOW_SAMPLE
@@ -65,7 +65,7 @@ class ValidationCheck(msgspec.Struct, frozen=True, kw_only=True):
         return sum(tokens * loss for tokens, loss in self.losses) / sum(tokens for tokens, _ in self.losses)
 
 
-class ScaledDown(msgspec.Struct, frozen=True, kw_only=True):
+class DriftScaling(msgspec.Struct, frozen=True, kw_only=True):
     """What became of an adapter beyond the drift budget."""
 
     whole_drift: float
@@ -78,24 +78,24 @@ class ScaledDown(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True)
 class EarlyStopping:
-    """What the checks are made with."""
+    """What the validation checks are made with."""
 
-    meter: Meter
+    evaluator: LossEvaluator
     monitor: list[Encoded]
     references: dict[str, Reference]
-    """By the id of an exchange of ``monitor``."""
+    """By the id of a chat example of ``monitor``."""
     stopping: list[Encoded]
     """Held-out experiences that do not judge."""
     drift_budget: float
     """Nats a token; infinite: there is no limit."""
 
     def check(self, step: int) -> ValidationCheck:
-        """Measure the adapter as it stands after ``step`` steps on ``stopping``, of which there are some."""
-        losses = self.meter.losses(self.stopping).values()
+        """Measure the adapter as it is after ``step`` steps on ``stopping``, of which there are some."""
+        losses = self.evaluator.losses(self.stopping).values()
         return ValidationCheck(step=step, losses=tuple((one.tokens, one.mean) for one in losses))
 
-    def keep_to_budget(self, scale: Callable[[float], None]) -> ScaledDown | None:
-        """Scale the adapter down where it is over the budget; None: it was not.
+    def scale_to_budget(self, scale: Callable[[float], None]) -> DriftScaling | None:
+        """Scale the adapter down to the drift budget; None: it was within it.
 
         Args:
             scale: multiplies the effect that the adapter had at first; it is left at what is kept.
@@ -111,13 +111,13 @@ class EarlyStopping:
             drift = self._drift()
             if drift <= self.drift_budget:
                 break
-        return ScaledDown(whole_drift=whole, drift=drift, share=share)
+        return DriftScaling(whole_drift=whole, drift=drift, share=share)
 
     def _drift(self) -> float:
-        return self.meter.divergence(self.monitor, self.references)
+        return self.evaluator.divergence(self.monitor, self.references)
 
 
-def divide_holdout(held_out: Sequence[Lesson]) -> tuple[list[Lesson], list[Lesson]]:
+def divide_holdout(held_out: Sequence[TrainingExample]) -> tuple[list[TrainingExample], list[TrainingExample]]:
     """Those that judge, and those that say when to stop: a fixed third by their rank, or none where they are few."""
     stopping = [one for one in held_out if _rank(one) // ONE_IN % _SHARE == 0]
     judging = [one for one in held_out if one not in stopping]
@@ -126,18 +126,18 @@ def divide_holdout(held_out: Sequence[Lesson]) -> tuple[list[Lesson], list[Lesso
     return judging, stopping
 
 
-def _rank(one: Lesson) -> int:
+def _rank(one: TrainingExample) -> int:
     """In a cycle that an older version staged, what it took."""
     return rank(group_of(one)) if one.rank is None else one.rank
 
 
 def steps_to_check(steps: int) -> list[int]:
-    """After which of so many steps to check, in order; the last one is among them."""
-    return sorted({math.ceil(steps * number / CHECKS) for number in range(1, CHECKS + 1)})
+    """After which of so many steps to run a validation check, in order; the last one is among them."""
+    return sorted({math.ceil(steps * number / VALIDATION_CHECKS) for number in range(1, VALIDATION_CHECKS + 1)})
 
 
 def kept(checks: Sequence[ValidationCheck]) -> ValidationCheck:
-    """The one of these checks whose weights are kept."""
+    """The one of these validation checks whose weights are kept."""
     lowest = min(checks, key=lambda check: (check.loss, -check.step))
     return next(check for check in reversed(checks) if check is lowest or not _is_worse(check, lowest))
 
@@ -150,31 +150,31 @@ def _is_worse(check: ValidationCheck, lowest: ValidationCheck) -> bool:
 
 
 def is_enough(checks: Sequence[ValidationCheck]) -> bool:
-    """Whether more steps would be in vain: the last checks were all worse."""
+    """Whether more steps would be in vain: the last validation checks were all worse."""
     return bool(checks) and sum(check.step > kept(checks).step for check in checks) >= PATIENCE
 
 
-def tell_what_was_kept(
-    checks: Sequence[ValidationCheck], scaled_down: ScaledDown | None, drift_budget: float, channel: Channel
+def report_what_was_kept(
+    checks: Sequence[ValidationCheck], scaling: DriftScaling | None, drift_budget: float, channel: Channel
 ) -> None:
-    """Say where other weights than the last are kept, and why, with the figures."""
-    if scaled_down is not None:
-        channel.notice("night_shortened", scaled_down_text(scaled_down, drift_budget), warning=True)
+    """Report where other weights than the last are kept, and why, with the figures."""
+    if scaling is not None:
+        channel.notice("night_shortened", scaled_text(scaling, drift_budget), warning=True)
     if checks and (best := kept(checks)) is not checks[-1]:
         channel.notice("training_stopped_early", stopped_text(best, checks[-1]))
 
 
-def scaled_down_text(it: ScaledDown, drift_budget: float) -> str:
-    """That the drift budget scaled down what was learned, with the figures."""
+def scaled_text(it: DriftScaling, drift_budget: float) -> str:
+    """The notice that the adapter was scaled down to the drift budget, with the figures."""
     return (
-        f"the drift was {it.whole_drift:.4f}, over the budget of {drift_budget:g}: what was learned is kept at "
-        f"{it.share:.0%} of its effect, with a drift of {it.drift:.4f}"
+        f"the drift was {it.whole_drift:.4f}, over the budget of {drift_budget:g}: the adapter was scaled down to "
+        f"{it.share:.0%} of its effect, which has a drift of {it.drift:.4f}"
     )
 
 
 def stopped_text(best: ValidationCheck, last: ValidationCheck) -> str:
-    """That the held-out loss ended the training, with the figures."""
+    """The notice that the held-out loss ended the training, with the figures."""
     return (
-        f"the loss on held-out experiences was {best.loss:.4f} after {best.step} steps, and is {last.loss:.4f} after "
-        f"{last.step}, by more than chance; the weights of then are kept"
+        f"the loss on held-out experiences rose from {best.loss:.4f} after {best.step} steps to {last.loss:.4f} after "
+        f"{last.step}, by more than chance; the weights of step {best.step} are kept"
     )

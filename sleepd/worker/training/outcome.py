@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from .early_stopping import ScaledDown, ValidationCheck
+from .early_stopping import DriftScaling, ValidationCheck
 
 
 @dataclass
@@ -24,7 +24,7 @@ class Training:
     checks: list[ValidationCheck] = field(default_factory=list)
     kept_step: int | None = None
     """After which the weights were as they are kept, once it is over; None: it was not validated."""
-    scaled_down: ScaledDown | None = None
+    scaled_down: DriftScaling | None = None
     """What the drift budget left of it, once it is over; None: all."""
 
     @property

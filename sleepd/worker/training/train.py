@@ -11,15 +11,15 @@ Rules
 
 Theory
 ------
-Of a step with n supervised tokens in its experiences and m in its general exchanges the gradient is that of
+Of a step with n supervised tokens in its experiences and m in its reference answers the gradient is that of
 
     loss = sum over experiences of (w / W) · sum of -log p(token)  +  kl_weight · (1 / m) · sum of KL(base || adapted)
 
 where w is the salience of the experience and W = sum of w · supervised tokens, so that the first sum is a mean over
 tokens. Where the strategy does not weigh by salience, or no experience has any, w / W is 1 / n. The second sum is over
-the base's own answers to general prompts, so that what is learned stays beside what the base could do (learning without
-forgetting: Li and Hoiem, 2016; the KL term as in Ouyang et al., 2022, InstructGPT, there towards the supervised model).
-``kl_from_base`` says over which tokens it is taken.
+the base's own answers to reference prompts, so that what the base could do is kept (learning without forgetting: Li and
+Hoiem, 2016; a KL term as in Ouyang et al., 2022, InstructGPT, there towards the supervised model). ``kl_from_base``
+says over which tokens it is taken.
 
 The optimizer is AdamW (Loshchilov and Hutter, 2019) with the gradient's norm clipped (Pascanu et al., 2013). The rate
 rises linearly and then falls along a cosine to a tenth (Loshchilov and Hutter, 2017, SGDR, without restarts). The
@@ -174,7 +174,7 @@ class Trainer:
         members = [(one, self._batches.reference(one)) for row in rows for one in row.members]
         learned = [one for one, reference in members if reference is None]
         supervised = sum(one.supervised for one in learned)
-        general = sum(one.supervised for one, reference in members if reference is not None)
+        reference_tokens = sum(one.supervised for one, reference in members if reference is not None)
         is_weighted = self._strategy.weighs_by_salience
         scale = sum(one.weight * one.supervised for one in learned) if is_weighted else 0.0
         total, device = 0.0, self._weights.device
@@ -184,7 +184,7 @@ class Trainer:
                 reference = self._batches.reference(one)
                 if reference is not None:
                     divergence = kl_from_base(logits, reference).sum()
-                    loss = loss + self._strategy.kl_weight * divergence / general
+                    loss = loss + self._strategy.kl_weight * divergence / reference_tokens
                     continue
                 token_loss = token_losses(logits, targets).sum()
                 total += token_loss.item()

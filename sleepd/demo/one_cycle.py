@@ -1,4 +1,4 @@
-"""One night: the agent writes, the daemon notices, decides, trains, measures and judges, and all of it is shown."""
+"""One cycle: the agent writes, the daemon notices, decides, trains, measures and judges, and all of it is shown."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .screen import Screen
 from .stage import Stage
 
 SILENCE_SECONDS = 300.0
-"""A daemon that says nothing at all for so long has a problem."""
+"""A daemon that sends nothing for so long has a problem."""
 WRITING_PAUSE_SECONDS = 0.15
 
 
@@ -33,7 +33,7 @@ def sleep_once(stage: Stage, sample: Sample, screen: Screen) -> CycleDetail:
         announcements = listening.subscribe()
         for experience in sample.experiences:
             stage.append(experience)
-            screen.tell("agent", f"writes: {experience['prompt']} -> {experience['response']}")
+            screen.report("agent", f"writes: {experience['prompt']} -> {experience['response']}")
             time.sleep(WRITING_PAUSE_SECONDS)
         cycle = _follow(announcements, screen)
     with stage.client() as asking:
@@ -50,18 +50,18 @@ def _follow(announcements: Iterator[Announcement], screen: Screen) -> int:
                 if progress.steps:
                     screen.draw("worker", _progress_text(progress))
             case "phase_started":
-                # The device is the same in every phase and is said once.
+                # The device is the same in every phase and is shown once.
                 news = f" on {fields['device']}" if fields["device"] != device else ""
                 device = fields["device"]
-                screen.tell("worker", fields["phase"] + news)
+                screen.report("worker", fields["phase"] + news)
             case "cycle_ended":
                 if fields["state"] not in ("promoted", "rejected", "inconclusive"):
-                    raise WorkerFailed(f"the cycle ended as {fields['state']}", hint="its reason stands in the log")
+                    raise WorkerFailed(f"the cycle ended as {fields['state']}", hint="the log has the reason")
                 return int(fields["cycle"])
             case event:
                 if text := _fact_text(event, fields):
-                    screen.tell("daemon", text)
-    raise ProtocolError("the daemon went away in the middle of the cycle", hint="its last words stand in the log")
+                    screen.report("daemon", text)
+    raise ProtocolError("the daemon stopped in the middle of the cycle", hint="the log has its last messages")
 
 
 def _progress_text(progress: Progress) -> str:
@@ -83,14 +83,14 @@ def _fact_text(event: str, fields: dict[str, Any]) -> str:
         case "cycle_started":
             return (
                 f"cycle {fields['cycle']} starts: trains on {fields['trained']}, "
-                f"keeps {fields['held_out']} aside to measure on"
+                f"holds {fields['held_out']} out to measure on"
             )
         case "candidate_promoted":
             return f"verdict: promoted. {fields['text']}"
         case "candidate_rejected":
-            return f"verdict: rejected, the model stays as it was. {fields['text']}"
+            return f"verdict: rejected; the model does not change. {fields['text']}"
         case "candidate_left_open":
-            return f"verdict: inconclusive, the model stays as it was. {fields['text']}"
+            return f"verdict: inconclusive; the model does not change. {fields['text']}"
         case "state" | "paused" | "resumed":
             return ""
         case _:

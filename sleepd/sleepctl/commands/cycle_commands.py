@@ -14,12 +14,12 @@ from sleepd.protocol.status import SCHEMA, BufferDetail, CycleDetail, CycleSumma
 from sleepd.sleepctl.exit_codes import ExitCode
 from sleepd.sleepctl.offline import read_history, read_status
 from sleepd.sleepctl.offline_cycle import read_detail, read_learned
-from sleepd.sleepctl.pages.report_page import Told, report_page
+from sleepd.sleepctl.pages.report_page import KnownCycle, report_page
 from sleepd.sleepctl.pages.show_page import show_page
 from sleepd.sleepctl.session import Session
 
-_LOOKED_BACK = 50
-"""Cycles in which the newest judged one is looked for."""
+_SEARCHED_CYCLES = 50
+"""Cycles among which the newest one with a verdict is searched."""
 _QUARANTINED = 100
 """Experiences in quarantine of which the reasons are counted."""
 
@@ -39,27 +39,27 @@ def show(session: Session) -> ExitCode:
 def report(session: Session) -> ExitCode:
     """One cycle, to be read."""
     try:
-        told = _ask(session)
+        known = _ask(session)
     except DaemonNotRunning as absent:
-        told = _from_disk(session, absent)
+        known = _from_disk(session, absent)
     data = {
         "schema": SCHEMA,
-        "is_live": told.is_live,
-        "cycle": msgspec.to_builtins(told.detail),
-        "learned": msgspec.to_builtins(told.learned),
-        "buffer": msgspec.to_builtins(told.buffer),
-        "quarantine": msgspec.to_builtins(told.quarantine),
-        "set_aside": msgspec.to_builtins(told.set_aside),
+        "is_live": known.is_live,
+        "cycle": msgspec.to_builtins(known.detail),
+        "learned": msgspec.to_builtins(known.learned),
+        "buffer": msgspec.to_builtins(known.buffer),
+        "quarantine": msgspec.to_builtins(known.quarantine),
+        "set_aside": msgspec.to_builtins(known.set_aside),
     }
-    session.console.show(data, report_page(told, session.clock.now()))
-    return ExitCode.OK if told.is_live else ExitCode.NOT_RUNNING
+    session.console.show(data, report_page(known, session.clock.now()))
+    return ExitCode.OK if known.is_live else ExitCode.NOT_RUNNING
 
 
-def _ask(session: Session) -> Told:
+def _ask(session: Session) -> KnownCycle:
     arguments = session.arguments
     cycle = arguments.cycle
     if cycle is None:
-        known: Cycles = session.ask(History(limit=_LOOKED_BACK), Cycles)
+        known: Cycles = session.ask(History(limit=_SEARCHED_CYCLES), Cycles)
         cycle = _newest_judged(known.cycles)
     detail: CycleDetail = session.ask(Show(cycle=cycle), CycleDetail)
     learned: Learned | None = None
@@ -69,20 +69,20 @@ def _ask(session: Session) -> Told:
     quarantine: list[QuarantineEntry] = []
     if buffer.status.quarantined:
         quarantine = session.ask(Quarantine(limit=_QUARANTINED), QuarantineList).entries
-    return Told(detail, learned, buffer.status, buffer.set_aside, quarantine, is_live=True)
+    return KnownCycle(detail, learned, buffer.status, buffer.set_aside, quarantine, is_live=True)
 
 
-def _from_disk(session: Session, absent: DaemonNotRunning) -> Told:
+def _from_disk(session: Session, absent: DaemonNotRunning) -> KnownCycle:
     detail, state = _detail_from_disk(session, absent), session.places.state
     learned, buffer = None, read_status(state, absent).buffer
     if detail.trained_ids or detail.replayed_ids:
         limit, masks = session.arguments.limit, buffer.personal_data == "mask"
         learned = read_learned(state, detail.summary.cycle, buffer.path, limit=limit, masks=masks)
-    return Told(detail, learned, buffer, [], [], is_live=False)
+    return KnownCycle(detail, learned, buffer, [], [], is_live=False)
 
 
 def _detail_from_disk(session: Session, absent: DaemonNotRunning) -> CycleDetail:
-    """The cycle that was asked for, or the newest judged one; it is said that nobody answers.
+    """The cycle that was asked for, or the newest one with a verdict; a note tells that the daemon is down.
 
     Raises:
         DaemonNotRunning: what the daemon wrote does not help either.
@@ -94,15 +94,15 @@ def _detail_from_disk(session: Session, absent: DaemonNotRunning) -> CycleDetail
         cycle = _newest_judged(written.cycles)
     summary = _first(written.cycles, lambda each: each.cycle == cycle)
     if summary is None:
-        raise NotFound(f"the daemon is not running, and wrote nothing of cycle {cycle}", hint=absent.hint)
-    session.say_offline(absent, written.written_at)
+        raise NotFound(f"the daemon is not running, and its files have nothing about cycle {cycle}", hint=absent.hint)
+    session.note_offline(absent, written.written_at)
     return read_detail(state, summary)
 
 
 def _newest_judged(cycles: list[CycleSummary]) -> int:
     found = _first(cycles, lambda each: each.state in JUDGED_STATES)
     if found is None:
-        raise NotFound("no cycle has been judged yet", hint="sleepctl status")
+        raise NotFound("no cycle has a verdict yet", hint="sleepctl status")
     return found.cycle
 
 

@@ -159,12 +159,8 @@ def resume(session: Session) -> ExitCode:
 
 def _pause_or_resume(session: Session, request: Pause | Resume) -> ExitCode:
     done: Paused = session.ask(request, Paused)
-    text = (
-        "paused: no new cycle starts; a running cycle continues"
-        if done.is_paused
-        else "resumed: a cycle starts when due"
-    )
-    session.console.show(done, [line(text)])
+    paused, resumed = "paused: no new cycle starts; a running cycle continues", "resumed: a cycle starts when due"
+    session.console.show(done, [line(paused if done.is_paused else resumed)])
     session.console.note_undo(done.undo)
     return ExitCode.OK
 

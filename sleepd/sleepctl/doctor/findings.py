@@ -180,11 +180,8 @@ def _buffer(facts: DoctorFacts) -> Result:
             command_line("sudo", "setfacl", "-m", f"u:{who}:x", place.blocked_at),
         )
     if place.kind == "absent":
-        return (
-            "WARN",
-            f"{place.path} does not exist yet",
-            "the daemon reads it once the agent writes it; is the path right?",
-        )
+        hint = "the daemon reads it once the agent writes it; is the path right?"
+        return "WARN", f"{place.path} does not exist yet", hint
     if place.kind in ("directory", "other"):
         return (
             "FAIL",

@@ -158,12 +158,8 @@ def resume(session: Session) -> ExitCode:
 
 def _pause_or_resume(session: Session, request: Pause | Resume) -> ExitCode:
     done: Paused = session.ask(request, Paused)
-    text = (
-        "paused: no new cycle starts; a running cycle continues"
-        if done.is_paused
-        else "resumed: a cycle starts when due"
-    )
-    session.console.show(done, [line(text)])
+    paused, resumed = "paused: no new cycle starts; a running cycle continues", "resumed: a cycle starts when due"
+    session.console.show(done, [line(paused if done.is_paused else resumed)])
     session.console.note_undo(done.undo)
     return ExitCode.OK
 
@@ -190,14 +186,14 @@ def _put_in_use(session: Session, cycle: int | None) -> ExitCode:
 
 def show(session: Session) -> ExitCode:
     """The figures of one cycle."""
-    from .one_cycle import show as show_cycle
+    from .cycle_commands import show as show_cycle
 
     return show_cycle(session)
 
 
 def report(session: Session) -> ExitCode:
     """One cycle, to be read."""
-    from .one_cycle import report as report_cycle
+    from .cycle_commands import report as report_cycle
 
     return report_cycle(session)
 

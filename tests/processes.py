@@ -37,7 +37,7 @@ def _as_user(user: int | None, prelude: str) -> list[str]:
         return ["-c", f"{prelude}\n{start}"] if prelude else ["-m", "sleepd"]
     # What is loaded only when it is first used must be loaded before.
     load = (
-        "import concurrent.futures.thread, encodings.utf_8_sig, sleepd.daemon.daemon; from sleepd.__main__ import main"
+        "import concurrent.futures.thread, encodings.utf_8_sig, sleepd.daemon.service; from sleepd.__main__ import main"
     )
     become = f"import os, sys; os.setgroups([]); os.setgid({user}); os.setuid({user})"
     return ["-c", f"{load}; {become}; sys.exit(main(sys.argv[1:]))"]
@@ -71,7 +71,7 @@ class DaemonProcess:
         if self.process.poll() is None:
             self.process.terminate()
             try:
-                self.process.wait(30)
+                self.process.wait(LIMIT_SECONDS)
             except subprocess.TimeoutExpired:
                 self.process.kill()
         self.process.wait()
@@ -90,7 +90,7 @@ class DaemonProcess:
     def sleepctl(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """``sleepctl`` as a process of its own, on this daemon's socket."""
         command = [sys.executable, "-m", "sleepd.sleepctl", "--socket", self.config.control.socket, *arguments]
-        return subprocess.run(command, capture_output=True, text=True, timeout=60)
+        return subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_SECONDS)
 
     def names(self, problem: str) -> bool:
         """Whether the status names that problem of the buffer, and the decision waits for its end.

@@ -17,6 +17,7 @@ from sleepd.cycles.sleeper import Sleeper
 from sleepd.store.ledger_rows import CycleRecord
 from tests.agents import config_for, experiences, write_buffer
 from tests.fakes import FakeClock, fake_worker
+from tests.processes import LIMIT_SECONDS
 
 
 class OpenSleeper(Sleeper):
@@ -65,7 +66,7 @@ class Stage:
                 worker=fake_worker(behaviour),
             )
             try:
-                return await asyncio.wait_for(scene(sleeper), 60)
+                return await asyncio.wait_for(scene(sleeper), LIMIT_SECONDS)
             finally:
                 await sleeper.end_cycle()
                 sleeper.close()

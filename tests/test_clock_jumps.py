@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from sleepd.cycle import State
 from sleepd.cycles.planning import Order
 from sleepd.daemon.status_view import overview
 from sleepd.files import replace_file
@@ -64,7 +65,7 @@ def test_restart_waits_at_most_one_interval(stage: Stage, jump: timedelta) -> No
     """A new process has only the wall clock: it may sleep at once or wait six hours, never longer, never twice."""
     stage.clock.wall += jump
 
-    async def scene(sleeper: OpenSleeper) -> list[str]:
+    async def scene(sleeper: OpenSleeper) -> list[State]:
         slept = []
         for _ in range(14):
             decision = await sleeper.refresh()

@@ -32,6 +32,7 @@ def opened(path: Path) -> Ledger:
 
 def answers(ledger: Ledger, life: Life) -> dict[str, Any]:
     """All that decisions rest on, and what is shown of each cycle."""
+    assert life.champion is not None
     return {
         "sides": ledger.recorded_sides(),
         "learned": ledger.learned(life.champion),

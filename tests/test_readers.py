@@ -107,7 +107,7 @@ def test_reports_hide_replies_from_readers(tmp_path: Any) -> None:
     stage.write(12)
     stage.sleep()
 
-    async def scene(sleeper: OpenSleeper) -> tuple[Any, Any]:
+    async def scene(sleeper: OpenSleeper) -> tuple[Any, Any, Any]:
         requests = Requests(sleeper, sleeper.reader, Life(config_path=Path()), reload=never)
         replies = sleeper.parts.ledger.report(1).replies  # type: ignore[union-attr]
         assert replies

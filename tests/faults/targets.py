@@ -294,7 +294,7 @@ def answer(directory: Path, stack: ExitStack) -> Target:
 
     def check(line: bytes, random: Random) -> None:
         kind = random.choice(list(kinds.values()))
-        data = control.decode_answer(line, kind)
+        data: Any = control.decode_answer(line, kind)
         assert _same(control.decode_answer(control.answer(data), kind), data)
 
     def mutate(random: Random, document: bytes) -> bytes:

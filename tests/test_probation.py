@@ -123,7 +123,7 @@ def test_a_worse_champion_is_rolled_back(stage: Stage) -> None:
 
     status = stage.play(shown)
     assert [alarm.name for alarm in status.alarms] == ["champion_rolled_back"]
-    assert "rolled back by itself: cycle 2 is worse than cycle 1" in status.alarms[0].text
+    assert "rolled back automatically: cycle 2 is worse than cycle 1" in status.alarms[0].text
     assert status.decision.should_sleep, "it waits for nothing"
     assert status.last_error is None
 

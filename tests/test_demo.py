@@ -89,7 +89,7 @@ def test_table_fits_the_screen() -> None:
     assert max(map(len, lines)) <= MOST_COLUMNS
     assert "\x1b" not in out.getvalue()
     assert "[taught]" in out.getvalue()
-    assert "[general]" in out.getvalue()
+    assert "[untrained]" in out.getvalue()
 
 
 def test_plain_progress_is_rare() -> None:

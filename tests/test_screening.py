@@ -79,7 +79,7 @@ def screen(path: Path, records: list[dict[str, Any]], python: str) -> list[Scree
     ("reply", "why"),
     [
         ("It goes on for ever.", "took longer than 1 s of processor time"),
-        ("Here it dies.", "ended with -11 at it, twice"),
+        ("Here it dies.", "ended twice at this text, with -11"),
         ("It needs more memory.", "MemoryError while it was screened"),
     ],
 )

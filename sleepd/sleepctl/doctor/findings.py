@@ -183,7 +183,7 @@ def _buffer(facts: DoctorFacts) -> Result:
         return (
             "WARN",
             f"{place.path} does not exist yet",
-            "the daemon reads it once the agent writes it; is the path right?",
+            "the daemon reads it once it exists; is the path right?",
         )
     if place.kind in ("directory", "other"):
         return (

@@ -164,7 +164,7 @@ class SleepScheduler:
             return result.older or {}
 
         try:
-            return self._with_owner(here, there)
+            return self._with_lock_holder(here, there)
         except (NothingToDo, Busy) as refusal:
             moment = local_naive(datetime.now(UTC))
             return {"status": "skipped", "reason": refusal.message, "timestamp": moment}
@@ -173,10 +173,10 @@ class SleepScheduler:
         given = self._thresholds()
 
         async def here(sleeper: Sleeper, _reader: ReadModel) -> DecisionView:
-            await sleeper.look()
+            await sleeper.refresh()
             return decision_view(sleeper.decide(thresholds(given)))
 
-        return self._with_owner(here, lambda client: client.call(Check(thresholds=given), DecisionView))
+        return self._with_lock_holder(here, lambda client: client.call(Check(thresholds=given), DecisionView))
 
     def _thresholds(self) -> GivenThresholds:
         """Those that were given explicitly."""
@@ -191,7 +191,9 @@ class SleepScheduler:
             min_salience=given(self.min_salience),
         )
 
-    def _with_owner(self, here: Callable[[Sleeper, ReadModel], Awaitable[_T]], there: Callable[[Client], _T]) -> _T:
+    def _with_lock_holder(
+        self, here: Callable[[Sleeper, ReadModel], Awaitable[_T]], there: Callable[[Client], _T]
+    ) -> _T:
         """Do it here while holding the lock, or ask the daemon that holds it."""
 
         async def locally() -> _T:

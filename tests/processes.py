@@ -71,7 +71,7 @@ class DaemonProcess:
         if self.process.poll() is None:
             self.process.terminate()
             try:
-                self.process.wait(30)
+                self.process.wait(LIMIT_SECONDS)
             except subprocess.TimeoutExpired:
                 self.process.kill()
         self.process.wait()
@@ -90,7 +90,7 @@ class DaemonProcess:
     def sleepctl(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """``sleepctl`` as a process of its own, on this daemon's socket."""
         command = [sys.executable, "-m", "sleepd.sleepctl", "--socket", self.config.control.socket, *arguments]
-        return subprocess.run(command, capture_output=True, text=True, timeout=60)
+        return subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_SECONDS)
 
     def names(self, problem: str) -> bool:
         """Whether the status names that problem of the buffer, and the decision waits for its end.

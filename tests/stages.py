@@ -17,6 +17,7 @@ from sleepd.cycles.sleeper import Sleeper
 from sleepd.store.ledger_rows import CycleRecord
 from tests.agents import config_for, experiences, write_buffer
 from tests.fakes import FakeClock, fake_worker
+from tests.processes import LIMIT_SECONDS
 
 
 class OpenSleeper(Sleeper):
@@ -65,7 +66,7 @@ class Stage:
                 worker=fake_worker(behaviour),
             )
             try:
-                return await asyncio.wait_for(scene(sleeper), 60)
+                return await asyncio.wait_for(scene(sleeper), LIMIT_SECONDS)
             finally:
                 await sleeper.end_cycle()
                 sleeper.close()
@@ -76,7 +77,7 @@ class Stage:
         """One cycle to its end."""
 
         async def scene(sleeper: OpenSleeper) -> CycleRecord:
-            await sleeper.look()
+            await sleeper.refresh()
             await sleeper.begin(order or Order())
             summary = await sleeper.finished()
             assert summary is not None
@@ -95,5 +96,5 @@ class Stage:
         return json.loads((self.state / name).read_text())
 
 
-async def look(sleeper: OpenSleeper) -> Any:
-    return await sleeper.look()
+async def refresh(sleeper: OpenSleeper) -> Any:
+    return await sleeper.refresh()

@@ -43,12 +43,12 @@ def stage(tmp_path: Path) -> Stage:
 
 
 async def explain(sleeper: OpenSleeper) -> Any:
-    await sleeper.look()
+    await sleeper.refresh()
     return overview(sleeper.reader, next_check_at=None, config_path="")
 
 
 async def past(sleeper: OpenSleeper) -> Any:
-    await sleeper.look()
+    await sleeper.refresh()
     return cycles(sleeper.reader, limit=50)
 
 
@@ -160,7 +160,7 @@ def test_a_lost_ledger_changes_no_answer(stage: Stage) -> None:
     stage.sleep()
 
     async def answers(sleeper: OpenSleeper) -> Any:
-        await sleeper.look()
+        await sleeper.refresh()
         known = sleeper.parts.history.known()
         return (
             cycles(sleeper.reader, limit=50),

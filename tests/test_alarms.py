@@ -56,7 +56,7 @@ def stage(tmp_path: Path) -> Stage:
 
 
 async def explain(sleeper: OpenSleeper) -> Any:
-    await sleeper.look()
+    await sleeper.refresh()
     return overview(sleeper.reader, next_check_at=None, config_path="")
 
 
@@ -98,7 +98,7 @@ def test_clock_set_back_keeps_warnings_right(stage: Stage) -> None:
     assert stage.play(explain).alarms == []
 
     async def later(sleeper: OpenSleeper) -> Any:
-        await sleeper.look()
+        await sleeper.refresh()
         stage.clock.advance(25 * 3600)
         return await explain(sleeper)
 
@@ -124,7 +124,7 @@ def test_changed_cause_is_logged(stage: Stage) -> None:
         with capture_logs() as lines:
             for text in ("7 MB are free", "5 MB are free", "the disk is read-only", ""):
                 sleeper.parts.alarms.note("disk_full", text)
-                assert [alarm.text for alarm in sleeper.parts.alarms.standing] == ([text] if text else [])
+                assert [alarm.text for alarm in sleeper.parts.alarms.active] == ([text] if text else [])
         return [line.get("text", line["event"]) for line in lines]
 
     assert stage.play(scene) == ["7 MB are free", "the disk is read-only", "disk_full_ended"]

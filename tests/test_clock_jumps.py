@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from sleepd.cycle import State
 from sleepd.cycles.planning import Order
 from sleepd.daemon.status_view import overview
 from sleepd.files import replace_file
@@ -47,14 +48,14 @@ def test_running_daemon_counts_elapsed_time(stage: Stage, jump: timedelta) -> No
     """Whatever the wall clock does in between, the next sleep comes six hours after the last."""
 
     async def scene(sleeper: OpenSleeper) -> None:
-        assert not (await sleeper.look()).should_sleep
+        assert not (await sleeper.refresh()).should_sleep
         stage.clock.advance(3 * 3600)
         stage.clock.wall += jump
-        halfway = await sleeper.look()
+        halfway = await sleeper.refresh()
         assert not halfway.should_sleep
         assert hours_found(halfway) == pytest.approx(3.0)
         stage.clock.advance(3 * 3600)
-        assert (await sleeper.look()).should_sleep
+        assert (await sleeper.refresh()).should_sleep
 
     stage.play(scene)
 
@@ -64,10 +65,10 @@ def test_restart_waits_at_most_one_interval(stage: Stage, jump: timedelta) -> No
     """A new process has only the wall clock: it may sleep at once or wait six hours, never longer, never twice."""
     stage.clock.wall += jump
 
-    async def scene(sleeper: OpenSleeper) -> list[str]:
+    async def scene(sleeper: OpenSleeper) -> list[State]:
         slept = []
         for _ in range(14):
-            decision = await sleeper.look()
+            decision = await sleeper.refresh()
             hours = hours_found(decision)
             assert hours is None or hours >= 0
             if decision.should_sleep:
@@ -85,7 +86,7 @@ def test_future_last_sleep_is_named(stage: Stage) -> None:
     """After a clock that was set back, status says so in a warning until time has caught up."""
 
     async def warnings(sleeper: OpenSleeper) -> list[str]:
-        await sleeper.look()
+        await sleeper.refresh()
         return [alarm.name for alarm in overview(sleeper.reader, next_check_at=None, config_path="").alarms]
 
     assert stage.play(warnings) == []
@@ -135,7 +136,7 @@ def test_clock_change_allows_one_sleep(tmp_path: Path, berlin: None, start: date
         slept = []
         for half_hour in range(24):
             stage.write(12 + 2 * half_hour)
-            if (await sleeper.look()).should_sleep:
+            if (await sleeper.refresh()).should_sleep:
                 await sleeper.begin(Order())
                 await sleeper.finished()
                 slept.append(half_hour / 2)

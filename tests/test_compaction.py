@@ -16,7 +16,7 @@ from sleepd.store.compaction import KEPT_WHOLE, STATEMENTS
 from sleepd.store.database import SCHEMA_VERSION
 from sleepd.store.ledger import Ledger
 from tests.faults.ten_years import HELD_OUT, NEW_A_DAY, Life, live
-from tests.stages import OpenSleeper, Stage, look
+from tests.stages import OpenSleeper, Stage
 
 DAYS = KEPT_WHOLE + 60
 BYTES_AN_OLD_CYCLE = 10_000
@@ -32,6 +32,7 @@ def opened(path: Path) -> Ledger:
 
 def answers(ledger: Ledger, life: Life) -> dict[str, Any]:
     """All that decisions rest on, and what is shown of each cycle."""
+    assert life.champion is not None
     return {
         "sides": ledger.recorded_sides(),
         "learned": ledger.learned(life.champion),
@@ -119,7 +120,7 @@ def test_compacted_cycle_is_shown_whole(tmp_path: Path, monkeypatch: pytest.Monk
     stage.make_champions(12, 24, 36)
 
     async def read(sleeper: OpenSleeper) -> Any:
-        await look(sleeper)
+        await sleeper.refresh()
         parts = sleeper.parts.ledger, sleeper.parts.checkpoints
         return detail(sleeper.reader, 1), placements_of(1, *parts), evaluation_of(1, *parts), seen_by(1, *parts)
 

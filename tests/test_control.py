@@ -143,8 +143,8 @@ def test_surplus_client_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         writer.close()
         held[0][1].write(encode(GetVersion()))
         assert json.loads(await held[0][0].readline())["data"]["uid"] == os.getuid()
-        for _, each in held:
-            each.close()
+        for _reader, connection in held:
+            connection.close()
 
     with_socket(tmp_path, test)
 

@@ -35,7 +35,7 @@ from sleepd.protocol.status import BufferDetail, CycleDetail, DecisionView, RunR
 from sleepd.store.checkpoints import verify
 from tests.agents import changed, config_for, experiences, write_buffer, write_config
 from tests.fakes import fake_interpreter
-from tests.processes import DaemonProcess
+from tests.processes import LIMIT_SECONDS, DaemonProcess
 
 
 @pytest.fixture
@@ -331,7 +331,7 @@ def test_start_failure_is_explained(tmp_path: Path, text: str, status: int, word
     path = tmp_path / "config.toml"
     path.write_text(text)
     result = subprocess.run(
-        [sys.executable, "-m", "sleepd", "--config", str(path)], capture_output=True, text=True, timeout=60
+        [sys.executable, "-m", "sleepd", "--config", str(path)], capture_output=True, text=True, timeout=LIMIT_SECONDS
     )
     assert result.returncode == status
     assert words in result.stderr

@@ -52,7 +52,10 @@ def as_link_to(target: str) -> Callable[[Path], None]:
 
 
 def as_text(content: bytes) -> Callable[[Path], None]:
-    return lambda path: path.write_bytes(content) and None
+    def place(path: Path) -> None:
+        path.write_bytes(content)
+
+    return place
 
 
 IN_ITS_PLACE = {

@@ -31,7 +31,7 @@ def stage(tmp_path: Path) -> Stage:
 
 
 async def explain(sleeper: OpenSleeper) -> Any:
-    await sleeper.look()
+    await sleeper.refresh()
     return overview(sleeper.reader, next_check_at=None, config_path="")
 
 
@@ -98,7 +98,7 @@ def test_damaged_champion_is_not_continued(stage: Stage) -> None:
     stage.write(48)
 
     async def scene(sleeper: OpenSleeper) -> Any:
-        await sleeper.look()
+        await sleeper.refresh()
         with (stage.state / "cycle_003/adapter_model.safetensors").open("r+b") as file:
             file.write(b"\xff")
         with pytest.raises(CheckpointInvalid, match="the champion was damaged, so cycle 2 is in use"):

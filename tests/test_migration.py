@@ -17,6 +17,7 @@ from sleepd.store import database
 from sleepd.store.database import SCHEMA_VERSION
 from sleepd.store.ledger import Ledger
 from tests.agents import write_config
+from tests.processes import LIMIT_SECONDS
 from tests.stages import OpenSleeper, Stage
 
 VERSION_1 = """
@@ -37,7 +38,7 @@ CREATE TABLE notes(name TEXT PRIMARY KEY, value BLOB NOT NULL);
 
 
 async def answers(sleeper: OpenSleeper) -> Any:
-    await sleeper.look()
+    await sleeper.refresh()
     return (
         cycles(sleeper.reader, limit=50),
         sleeper.parts.history.known().sides,
@@ -144,7 +145,7 @@ def test_newer_ledger_is_refused(stage: Stage) -> None:
     before = path.read_bytes()
     write_config(stage.directory / "config.toml", stage.config)
     command = [sys.executable, "-m", "sleepd", "--config", str(stage.directory / "config.toml")]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_SECONDS)
     assert ended.returncode == LedgerUnusable.exit_code
     assert f"written by a newer version (schema {SCHEMA_VERSION + 1}, this one reads {SCHEMA_VERSION})" in ended.stderr
     assert "install the version that wrote it" in ended.stderr

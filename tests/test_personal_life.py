@@ -47,7 +47,7 @@ def with_mail() -> list[dict[str, Any]]:
 
 def listed(stage: Stage) -> QuarantineList:
     async def scene(sleeper: OpenSleeper) -> QuarantineList:
-        await sleeper.look()
+        await sleeper.refresh()
         return await quarantine_list(sleeper.reader, limit=100)
 
     return stage.play(scene)
@@ -59,7 +59,7 @@ def test_personal_data_are_always_counted(tmp_path: Path, handling: str) -> None
     stage = staged(tmp_path, handling)
 
     async def scene(sleeper: OpenSleeper) -> Any:
-        await sleeper.look()
+        await sleeper.refresh()
         return sleeper.parts.intake.counts, await quarantine_list(sleeper.reader, limit=100)
 
     counts, found = stage.play(scene)
@@ -74,12 +74,12 @@ def test_release_or_setting_lifts_exclusion(tmp_path: Path) -> None:
     assert {entry.text for entry in listed(stage).entries} == {"personal data: 1 e-mail"}
 
     async def scene(sleeper: OpenSleeper) -> Any:
-        await sleeper.look()
+        await sleeper.refresh()
         await decide_by_hand(sleeper, ["mail0"], "release")
-        await sleeper.look()
+        await sleeper.refresh()
         before = sleeper.parts.intake.counts.quarantined
         sleeper.reconfigure(with_handling(stage, "keep"))
-        await sleeper.look()
+        await sleeper.refresh()
         return before, sleeper.parts.intake.counts.quarantined, sleeper.parts.intake.counts.unscreened
 
     assert stage.play(scene) == (5, 0, 0)
@@ -90,7 +90,7 @@ def test_masked_text_alone_is_trained(tmp_path: Path) -> None:
     stage = staged(tmp_path, "mask")
 
     async def scene(sleeper: OpenSleeper) -> Any:
-        await sleeper.look()
+        await sleeper.refresh()
         cycle = await sleeper.begin(Order())
         work = sleeper.parts.checkpoints.staging_path(cycle) / "work"
         examples = decode_examples((work / "experiences.jsonl").read_bytes())
@@ -141,7 +141,7 @@ def test_questions_are_masked_too(tmp_path: Path) -> None:
     stage.config = msgspec.structs.replace(stage.config, evaluation=evaluation)
 
     async def scene(sleeper: OpenSleeper) -> Any:
-        await sleeper.look()
+        await sleeper.refresh()
         lineup = await line_up(
             Order(),
             sleeper.reader.config,
@@ -170,7 +170,7 @@ def test_older_findings_are_screened_once_more(tmp_path: Path, monkeypatch: pyte
     stage = staged(tmp_path, "keep", others=[spelled, {**spelled, "id": "released", "prompt": "Its key?"}])
 
     async def release(sleeper: OpenSleeper) -> None:
-        await sleeper.look()
+        await sleeper.refresh()
         await decide_by_hand(sleeper, ["released"], "release")
 
     stage.play(release)

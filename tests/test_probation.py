@@ -64,7 +64,7 @@ def stage(tmp_path: Path) -> Stage:
 
 
 async def shown(sleeper: OpenSleeper) -> Any:
-    await sleeper.look()
+    await sleeper.refresh()
     return overview(sleeper.reader, next_check_at=None, config_path="")
 
 
@@ -143,7 +143,7 @@ def test_the_owners_choice_ends_the_alarm(stage: Stage) -> None:
     stage.sleep(behaviour="worse")
 
     async def scene(sleeper: OpenSleeper) -> Any:
-        await sleeper.look()
+        await sleeper.refresh()
         assert sleeper.rollback(2) == (2, 1)
         return await shown(sleeper)
 
@@ -164,7 +164,7 @@ def test_a_passing_comparison_is_kept(stage: Stage) -> None:
     assert "cycle 2 is better than cycle 1" in said[-1]
 
     async def scene(sleeper: OpenSleeper) -> Any:
-        await sleeper.look()
+        await sleeper.refresh()
         champion = overview(sleeper.reader, next_check_at=None, config_path="").champion
         return champion, detail(sleeper.reader, 2).compared_by
 
@@ -232,7 +232,7 @@ def test_power_cut_keeps_the_rollback(stage: Stage, tmp_path: Path, monkeypatch:
         copy.clock = stage.clock
 
         async def scene(sleeper: OpenSleeper, point: int = point) -> list[str]:
-            await sleeper.look()
+            await sleeper.refresh()
             with power_cut_at(point, monkeypatch) as passed:
                 await sleeper.begin(Order())
                 await sleeper.finished()

@@ -254,13 +254,13 @@ def test_unmeasured_mode_promotes_nobody() -> None:
 @pytest.mark.parametrize("harm", SAFETY_GATES)
 def test_disabled_gate_only_shows(harm: str) -> None:
     """Each harm rejects; left out of [promotion] harms its figure stands there, missed, and the candidate passes."""
-    harmed: dict[str, Any] = {
+    harmed: dict[str, dict[str, Any]] = {
         "drift": {"drift": None},
         "collapse": {"collapse": collapse(candidate={"loops": 16})},
         "recall": {"recall": answers(lost=9, won=0)},
         "relevance": {"relevance": None},
-    }[harm]
-    found = report(**harmed)
+    }
+    found = report(**harmed[harm])
     assert judge(found, Gates()).outcome is REJECTED
     passed = judge(found, Gates(harms=frozenset(SAFETY_GATES) - {harm}))
     assert passed.outcome is Outcome.PROMOTED
@@ -389,7 +389,7 @@ def test_gates_are_those_of_the_configuration() -> None:
     )
     gates = Gates.of(config, job)
     assert (gates.confidence, gates.min_gain, gates.max_drift, gates.inconclusive) == (0.9, 0.1, 0.2, "keep")
-    assert (gates.harms, gates.limits) == ({"drift"}, (parse_limit("a >= 1"),))
+    assert (gates.harms, gates.limits) == (frozenset({"drift"}), (parse_limit("a >= 1"),))
     assert not gates.has_command
     assert not gates.has_questions
 

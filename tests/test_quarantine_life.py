@@ -54,7 +54,7 @@ def places(stage: Stage, identifier: str) -> dict[int, str]:
 
 def listed(stage: Stage) -> QuarantineList:
     async def scene(sleeper: OpenSleeper) -> QuarantineList:
-        await sleeper.look()
+        await sleeper.refresh()
         return await quarantine_list(sleeper.reader, limit=100)
 
     return stage.play(scene)
@@ -62,7 +62,7 @@ def listed(stage: Stage) -> QuarantineList:
 
 def decide(stage: Stage, decision: Any, *identifiers: str) -> Decided:
     async def scene(sleeper: OpenSleeper) -> Decided:
-        await sleeper.look()
+        await sleeper.refresh()
         return await decide_by_hand(sleeper, identifiers, decision)
 
     return stage.play(scene)
@@ -91,7 +91,7 @@ def test_quarantined_is_new_not_trainable(tmp_path: Any) -> None:
     write_buffer(stage.buffer, [record(f"l{number}", f"{LOOP} {number}") for number in range(6)])
 
     async def scene(sleeper: OpenSleeper) -> Any:
-        decision = await sleeper.look()
+        decision = await sleeper.refresh()
         with pytest.raises(NothingToDo, match="6 in quarantine"):
             await sleeper.begin(Order(force=True))
         return decision, sleeper.parts.intake.counts
@@ -217,7 +217,7 @@ def test_text_changed_meanwhile_is_not_trained(stage: Stage, monkeypatch: pytest
         return found
 
     async def scene(sleeper: OpenSleeper) -> list[str]:
-        await sleeper.look()
+        await sleeper.refresh()
         monkeypatch.setattr(keeper.QuarantineKeeper, "barred", rewrite)
         cycle = await sleeper.begin(Order())
         await sleeper.finished()
@@ -254,14 +254,14 @@ def test_rollback_excludes_recorded_under_it(stage: Stage) -> None:
     add(stage, *said)
 
     async def scene(sleeper: OpenSleeper) -> Any:
-        await sleeper.look()
+        await sleeper.refresh()
         before = sleeper.parts.intake.counts.quarantined
         sleeper.rollback(None)
         aside = await sleeper.parts.intake.quarantine_said_under(1)
         entries = (await quarantine_list(sleeper.reader, limit=10)).entries
         counted = sleeper.parts.intake.counts.quarantined
         sleeper.rollback(1)
-        await sleeper.look()
+        await sleeper.refresh()
         return (
             before,
             aside,
@@ -309,10 +309,10 @@ def test_without_screening_nothing_is_trained(stage: Stage, monkeypatch: pytest.
             patched.setattr(
                 screening_client.asyncio, "create_subprocess_exec", lambda *command, **more: start("/bin/false", **more)
             )
-            decision = await sleeper.look()
+            decision = await sleeper.refresh()
             assert "not screened yet" in (await quarantine_detail(sleeper.reader, experiences(1)[0]["id"])).entry.text
-        alarms, counts = [alarm.name for alarm in sleeper.parts.alarms.standing], sleeper.parts.intake.counts
-        return decision, alarms, counts, await sleeper.look(), sleeper.parts.alarms.standing
+        alarms, counts = [alarm.name for alarm in sleeper.parts.alarms.active], sleeper.parts.intake.counts
+        return decision, alarms, counts, await sleeper.refresh(), sleeper.parts.alarms.active
 
     decision, alarms, counts, later, standing = stage.play(scene)
     assert alarms == ["screening_failed"]
@@ -328,11 +328,11 @@ def test_looking_does_not_wait_for_ever(stage: Stage, monkeypatch: pytest.Monkey
     monkeypatch.setattr(keeper, "PATIENCE_SECONDS", 0.0)
 
     async def scene(sleeper: OpenSleeper) -> Any:
-        await sleeper.look()
+        await sleeper.refresh()
         waiting, is_screening = sleeper.parts.intake.counts.unscreened, sleeper.parts.intake.quarantine.is_screening
         while sleeper.parts.intake.quarantine.is_screening:
             await asyncio.sleep(0.01)
-        await sleeper.look()
+        await sleeper.refresh()
         return waiting, is_screening, sleeper.parts.intake.counts.unscreened
 
     assert stage.play(scene) == (12, True, 0)
@@ -343,10 +343,10 @@ def test_one_experience_with_its_text(stage: Stage) -> None:
     add(stage, record("loop", LOOP, metadata={"adapter": "cycle_003"}))
 
     async def scene(sleeper: OpenSleeper) -> Any:
-        await sleeper.look()
+        await sleeper.refresh()
         here = await quarantine_detail(sleeper.reader, "loop")
         stage.write(12)
-        await sleeper.look()
+        await sleeper.refresh()
         return here, await quarantine_detail(sleeper.reader, "loop")
 
     here, gone = stage.play(scene)
@@ -359,7 +359,7 @@ def test_trained_is_not_called_quarantined(stage: Stage) -> None:
     add(stage, record("loop", LOOP), record("fine", "The gardener plants two rows of leek along the wall."))
 
     async def scene(sleeper: OpenSleeper) -> Any:
-        await sleeper.look()
+        await sleeper.refresh()
         return [(await quarantine_detail(sleeper.reader, each)).entry for each in ("fine", "loop")]
 
     fine, loop = stage.play(scene)

@@ -33,7 +33,7 @@ def answers(stage: Stage, peer: Peer) -> str:
 
     async def scene(sleeper: OpenSleeper) -> str:
         requests = Requests(sleeper, sleeper.reader, Life(config_path=Path()), reload=never)
-        await sleeper.look()
+        await sleeper.refresh()
         cycles = [summary.cycle for summary in sleeper.parts.ledger.summaries()]
         asked: list[Any] = [kind() for kind in READING if kind not in (Show, Experiences)]
         asked += [Show(cycle=cycle) for cycle in cycles] + [Experiences(cycle=cycle, limit=200) for cycle in cycles]
@@ -75,7 +75,7 @@ def test_readers_see_no_released_secret(tmp_path: Any) -> None:
     attacked(stage)
 
     async def released(sleeper: OpenSleeper) -> Any:
-        await sleeper.look()
+        await sleeper.refresh()
         return await decide_by_hand(sleeper, ["secret", "too-long", "loop", "asked"], "release")
 
     stage.play(released)
@@ -107,7 +107,7 @@ def test_reports_hide_replies_from_readers(tmp_path: Any) -> None:
     stage.write(12)
     stage.sleep()
 
-    async def scene(sleeper: OpenSleeper) -> tuple[Any, Any]:
+    async def scene(sleeper: OpenSleeper) -> tuple[Any, Any, Any]:
         requests = Requests(sleeper, sleeper.reader, Life(config_path=Path()), reload=never)
         replies = sleeper.parts.ledger.report(1).replies  # type: ignore[union-attr]
         assert replies

@@ -50,7 +50,7 @@ def recollect(stage: Stage, cycle: int = 1, *, limit: int = 100) -> Learned:
     """As the daemon answers."""
 
     async def scene(sleeper: OpenSleeper) -> Learned:
-        await sleeper.look()
+        await sleeper.refresh()
         return await recollected(sleeper.reader, cycle, limit=limit)
 
     return stage.play(scene)
@@ -106,7 +106,7 @@ def test_vanishing_buffer_is_explained(stage: Stage) -> None:
     """It was counted a moment ago, and cannot be read now: said, not passed over."""
 
     async def scene(sleeper: OpenSleeper) -> Learned:
-        await sleeper.look()
+        await sleeper.refresh()
         stage.buffer.unlink()
         stage.buffer.mkdir()
         return await recollected(sleeper.reader, 1, limit=5)
@@ -153,7 +153,7 @@ def test_released_secret_is_not_shown(tmp_path: Path) -> None:
     write_buffer(stage.buffer, records)
 
     async def released(sleeper: OpenSleeper) -> Any:
-        await sleeper.look()
+        await sleeper.refresh()
         return await decide_by_hand(sleeper, [records[-1]["id"]], "release")
 
     stage.play(released)
@@ -192,7 +192,7 @@ def undo_from_disk(stage: Stage, cycle: int) -> str:
     """The command that ``sleepctl`` names when the daemon is not running."""
 
     async def write(sleeper: OpenSleeper) -> dict[str, bytes]:
-        await sleeper.look()
+        await sleeper.refresh()
         return offline_copies(sleeper.reader, overview(sleeper.reader, next_check_at=None, config_path=""))
 
     written = msgspec.json.decode(stage.play(write)["history.json"])["cycles"]

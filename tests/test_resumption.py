@@ -15,7 +15,7 @@ from sleepd.errors import Busy, NothingToDo
 from sleepd.protocol.job import RESUME_POINT, decode_job
 from sleepd.store.ledger_rows import CycleRecord
 from tests.agents import changed, experiences, write_buffer
-from tests.stages import OpenSleeper, Stage, look
+from tests.stages import OpenSleeper, Stage, refresh
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ async def begin(sleeper: OpenSleeper) -> None:
 
 
 async def newest(sleeper: OpenSleeper) -> CycleRecord:
-    await sleeper.look()
+    await sleeper.refresh()
     return sleeper.parts.ledger.summaries(limit=1)[0]
 
 
@@ -41,7 +41,7 @@ async def cancel(sleeper: OpenSleeper) -> CycleRecord:
 
 
 async def explain(sleeper: OpenSleeper) -> Any:
-    await sleeper.look()
+    await sleeper.refresh()
     return overview(sleeper.reader, next_check_at=None, config_path="")
 
 
@@ -76,9 +76,9 @@ def test_resumed_run_ignores_due(stage: Stage) -> None:
 
     async def pause(sleeper: OpenSleeper) -> Any:
         sleeper.pause(is_paused=True)
-        held = await sleeper.look()
+        held = await sleeper.refresh()
         sleeper.pause(is_paused=False)
-        return held, await sleeper.look()
+        return held, await sleeper.refresh()
 
     held, freed = stage.play(pause)
     assert (held.should_sleep, held.reason) == (False, "Paused (sleepctl resume)")
@@ -217,7 +217,7 @@ def test_a_suspended_cycle_survives_looking_again(stage: Stage) -> None:
     """Start after start without a chance to go on keeps it whole."""
     stage.config = changed(stage.config, "state", min_free_megabytes=10**9)
     for _ in range(3):
-        decision = stage.play(look)
+        decision = stage.play(refresh)
         assert decision.reason.startswith("Too little disk space")
     stage.config = changed(stage.config, "state", min_free_megabytes=0)
     assert stage.sleep().cycle == 1

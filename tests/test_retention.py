@@ -13,7 +13,7 @@ from sleepd.policy.retention import Keep, Stored, to_prune
 from sleepd.store.checkpoints import Checkpoints, has_weights, read_manifest, verify
 from tests.agents import changed
 from tests.older_trainer import write_older_cycle
-from tests.stages import OpenSleeper, Stage, look
+from tests.stages import OpenSleeper, Stage, refresh
 
 
 def stored(*cycles: int, kind: str = "promoted", tagged: tuple[int, ...] = ()) -> list[Stored]:
@@ -85,7 +85,7 @@ def test_lost_ledger_returns_from_pruned(stage: Stage) -> None:
     sleep_often(stage, "promote", "promote", "promote", "promote")
 
     async def answers(sleeper: OpenSleeper) -> Any:
-        await sleeper.look()
+        await sleeper.refresh()
         return cycles(sleeper.reader, limit=50), sleeper.parts.history.known().sides, sleeper.parts.intake.counts
 
     before = stage.play(answers)
@@ -137,7 +137,7 @@ def test_damaged_tags_stop_pruning_only(stage: Stage) -> None:
     assert with_weights(stage) == [1, 2, 3]
 
     async def prune(sleeper: OpenSleeper) -> Any:
-        await sleeper.look()
+        await sleeper.refresh()
         assert overview(sleeper.reader, next_check_at=None, config_path="").recent_cycles
         return sleeper.parts.keeping.prune(Keep(promoted=1, rejected=0))
 
@@ -197,7 +197,7 @@ def test_older_folder_is_never_pruned(stage: Stage) -> None:
     """Adopted weights are not ours to remove."""
     write_older_cycle(stage.state, 3)
     stage.write(12)
-    stage.play(look)
+    stage.play(refresh)
     for count in (24, 36, 48, 60):
         stage.clock.advance(7 * 3600)
         stage.write(count)

@@ -20,7 +20,7 @@ from sleepd.errors import ConfigError, UsageError
 from sleepd.protocol.control import Run
 from tests.agents import changed, config_for, experiences, write_buffer, write_config
 from tests.fakes import fake_interpreter
-from tests.processes import DaemonProcess
+from tests.processes import LIMIT_SECONDS, DaemonProcess
 
 STATUS_KEYS = {
     "total_experiences",
@@ -247,7 +247,7 @@ def test_it_works_in_event_loop(config: Config) -> None:
 
 def script(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "sleepd.scheduler", *arguments], capture_output=True, text=True, timeout=120
+        [sys.executable, "-m", "sleepd.scheduler", *arguments], capture_output=True, text=True, timeout=LIMIT_SECONDS
     )
 
 

@@ -107,8 +107,8 @@ def test_excluded_text_is_not_retried(tmp_path: Path, python: str, monkeypatch: 
     starts = counted_starts(monkeypatch)
 
     async def scene(sleeper: OpenSleeper) -> Any:
-        await sleeper.look()
-        await sleeper.look()
+        await sleeper.refresh()
+        await sleeper.refresh()
         return sleeper.parts.intake.counts, await quarantine_list(sleeper.reader, limit=9)
 
     counts, listed = stage.play(scene)
@@ -131,9 +131,9 @@ def test_failing_screening_pauses(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         tried = []
         for seconds in (0, 0, 30, 31, 61, 60):
             stage.clock.advance(seconds)
-            await sleeper.look()
+            await sleeper.refresh()
             tried.append(starts["/bin/false"])
-        assert [alarm.name for alarm in sleeper.parts.alarms.standing] == ["screening_failed"]
+        assert [alarm.name for alarm in sleeper.parts.alarms.active] == ["screening_failed"]
         return tried
 
     assert stage.play(scene) == [1, 2, 2, 3, 3, 4]

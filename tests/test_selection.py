@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from collections.abc import Set
 from typing import Any
 
 import pytest
@@ -24,7 +25,7 @@ def is_held_out(group: int) -> bool:
     return holdout.is_held_out_by_rank(holdout.keyed_rank(group, SECRET))
 
 
-def known(seen: set[int] = frozenset(), learned: set[int] = frozenset(), sides: dict[int, bool] | None = None) -> Known:
+def known(seen: Set[int] = frozenset(), learned: Set[int] = frozenset(), sides: dict[int, bool] | None = None) -> Known:
     return Known(seen=KeySet(seen), learned=KeySet(learned), sides=sides or {}, secret=SECRET)
 
 

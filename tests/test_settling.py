@@ -30,7 +30,7 @@ def stage(tmp_path: Path) -> Stage:
 
 
 async def shown(sleeper: OpenSleeper) -> Any:
-    await sleeper.look()
+    await sleeper.refresh()
     return detail(sleeper.reader, 1), sleeper.reader.decision.should_sleep
 
 
@@ -46,7 +46,7 @@ def test_inconclusive_candidate_is_not_used(stage: Stage) -> None:
     assert not should_sleep, "nothing is new since"
 
     async def to_learn(sleeper: OpenSleeper) -> int:
-        await sleeper.look()
+        await sleeper.refresh()
         return sleeper.parts.intake.counts.unlearned
 
     assert stage.play(to_learn) == summary.trained
@@ -96,7 +96,7 @@ def test_locked_ledger_is_recorded_reason(stage: Stage) -> None:
             other.execute("BEGIN IMMEDIATE")
             with pytest.raises(LedgerUnusable, match="database is locked"):
                 await sleeper.finished()
-        await sleeper.look()
+        await sleeper.refresh()
         return sleeper.parts.ledger.summary(1).reason
 
     reason = stage.play(scene, behaviour="open")

@@ -21,7 +21,7 @@ from sleepd.protocol.strategy import Strategy
 from sleepd.store.checkpoints import verify
 from sleepd.store.ledger_rows import CycleRecord
 from tests.agents import changed
-from tests.stages import OpenSleeper, Stage, look
+from tests.stages import OpenSleeper, Stage, refresh
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def continuing(monkeypatch: pytest.MonkeyPatch) -> Strategy:
 
 def test_absent_buffer_is_no_error(stage: Stage) -> None:
     """Before the agent has written anything, the daemon waits and says for what."""
-    decision = stage.play(look)
+    decision = stage.play(refresh)
     assert decision.reason == "Insufficient experiences (0 < 5)"
 
 
@@ -124,11 +124,11 @@ def test_second_sleep_needs_new_and_time(stage: Stage) -> None:
     """After a cycle the three conditions count again from there."""
     stage.write(12)
     stage.sleep()
-    assert stage.play(look).reason == "Insufficient new experiences (0 < 2)"
+    assert stage.play(refresh).reason == "Insufficient new experiences (0 < 2)"
     stage.write(15)
-    assert stage.play(look).reason == "Too soon since last sleep (0.0h < 6.0h)"
+    assert stage.play(refresh).reason == "Too soon since last sleep (0.0h < 6.0h)"
     stage.clock.advance(6 * 3600)
-    assert stage.play(look).reason == "Ready: 15 experiences (3 new), sufficient time elapsed"
+    assert stage.play(refresh).reason == "Ready: 15 experiences (3 new), sufficient time elapsed"
 
 
 @pytest.mark.parametrize(
@@ -164,7 +164,7 @@ def test_failed_cycle_starts_a_cooldown(stage: Stage, behaviour: str) -> None:
     assert summary.hint
     assert list((stage.state / "staging").iterdir()) == []
     assert not (stage.state / "current").exists()
-    decision = stage.play(look)
+    decision = stage.play(refresh)
     assert decision.reason == "Cooling down after a failed cycle (10 min left)"
     assert decision.conditions[1].found == 12
     stage.clock.advance(601)
@@ -197,9 +197,9 @@ def test_other_base_is_vetoed(stage: Stage) -> None:
     stage.clock.advance(3600)
 
     async def scene(sleeper: OpenSleeper) -> list[str]:
-        reasons = [(await sleeper.look()).reason]
+        reasons = [(await sleeper.refresh()).reason]
         sleeper.rollback(0)
-        reasons.append((await sleeper.look()).reason)
+        reasons.append((await sleeper.refresh()).reason)
         return reasons
 
     blocked, freed = stage.play(scene)
@@ -223,9 +223,9 @@ def test_a_cancelled_cycle_is_discarded(stage: Stage) -> None:
     summary = stage.play(scene, behaviour="wait")
     assert summary.state == "cancelled"
     assert list((stage.state / "staging").iterdir()) == []
-    assert stage.play(look).reason == "Cooling down after a cancelled cycle (10 min left)"
+    assert stage.play(refresh).reason == "Cooling down after a cancelled cycle (10 min left)"
     stage.clock.advance(601)
-    assert stage.play(look).should_sleep
+    assert stage.play(refresh).should_sleep
 
 
 def test_force_still_needs_training_data(stage: Stage) -> None:
@@ -327,7 +327,7 @@ def test_caller_thresholds_apply_once(stage: Stage) -> None:
     stage.write(4)
 
     async def scene(sleeper: OpenSleeper) -> tuple[bool, bool, int]:
-        await sleeper.look()
+        await sleeper.refresh()
         loose = sleeper.decide(Thresholds(min_experiences=3))
         return loose.due, sleeper.decide().due, len(sleeper.parts.ledger.decisions(limit=9))
 
@@ -340,9 +340,9 @@ def test_decision_change_is_recorded(stage: Stage) -> None:
 
     async def scene(sleeper: OpenSleeper) -> list[str]:
         for _ in range(3):
-            await sleeper.look()
+            await sleeper.refresh()
         stage.write(12)
-        await sleeper.look()
+        await sleeper.refresh()
         return [record.decision.reason for record in sleeper.parts.ledger.decisions(limit=9)]
 
     assert stage.play(scene) == [
@@ -362,7 +362,7 @@ def test_rollback_and_its_undo(stage: Stage) -> None:
     async def scene(sleeper: OpenSleeper) -> None:
         assert sleeper.rollback(None) == (1, 2)
         assert [path.name for path in stage.state.glob("cycle_*")] == ["cycle_001"]
-        await sleeper.look()
+        await sleeper.refresh()
         assert sleeper.parts.intake.counts.unlearned > 0
         assert sleeper.rollback(None) == (None, 1)
         assert not (stage.state / "current").exists()
@@ -372,7 +372,7 @@ def test_rollback_and_its_undo(stage: Stage) -> None:
             sleeper.rollback(9)
         assert sleeper.rollback(2) == (2, None)
         assert sorted(path.name for path in stage.state.glob("cycle_*")) == ["cycle_001", "cycle_002"]
-        await sleeper.look()
+        await sleeper.refresh()
         assert sleeper.parts.intake.counts.unlearned == 0
 
     stage.play(scene)
@@ -410,15 +410,15 @@ def test_jumping_clock_neither_blocks_nor_storms(stage: Stage) -> None:
     stage.clock.wall -= timedelta(days=30)
 
     async def scene(sleeper: OpenSleeper) -> list[bool]:
-        due = [(await sleeper.look()).due]
+        due = [(await sleeper.refresh()).due]
         stage.clock.advance(6 * 3600)
-        due.append((await sleeper.look()).due)
+        due.append((await sleeper.refresh()).due)
         return due
 
     assert stage.play(scene) == [False, True]
     stage.clock.wall += timedelta(days=365)
     stage.sleep()
-    assert not stage.play(look).due
+    assert not stage.play(refresh).due
 
 
 # --- a lost ledger ---
@@ -428,7 +428,7 @@ def answers(stage: Stage) -> Any:
     """All that a client can ask, but for times of asking."""
 
     async def scene(sleeper: OpenSleeper) -> Any:
-        decision = await sleeper.look()
+        decision = await sleeper.refresh()
         status = overview(sleeper.reader, next_check_at=None, config_path="")
         same = {"written_at": stage.clock.now(), "since": stage.clock.now(), "last_error": None}
         buffer = msgspec.structs.replace(status.buffer, read_at=None)
@@ -490,9 +490,9 @@ def test_an_older_state_is_honoured(stage: Stage, monkeypatch: pytest.MonkeyPatc
     stage.state.mkdir(exist_ok=True)
     (stage.state / "scheduler_state.json").write_text(json.dumps(OLDER))
     stage.write(10)
-    assert stage.play(look).reason == "Insufficient new experiences (1 < 2)"
+    assert stage.play(refresh).reason == "Insufficient new experiences (1 < 2)"
     stage.write(12)
-    assert stage.play(look).reason == "Too soon since last sleep (1.0h < 6.0h)"
+    assert stage.play(refresh).reason == "Too soon since last sleep (1.0h < 6.0h)"
     stage.clock.advance(6 * 3600)
     summary = stage.sleep()
     assert summary.cycle == 5

@@ -65,7 +65,7 @@ def test_damaged_secret_is_refused(tmp_path: Path, content: bytes) -> None:
 
 def sides(stage: Stage) -> dict[int, bool]:
     async def scene(sleeper: OpenSleeper) -> dict[int, bool]:
-        await sleeper.look()
+        await sleeper.refresh()
         return dict(sleeper.parts.history.known().sides)
 
     return stage.play(scene)
@@ -95,7 +95,7 @@ def test_no_secret_reaches_the_worker(tmp_path: Path) -> None:
     secret = (stage.state / "secret").read_bytes()
 
     async def scene(sleeper: OpenSleeper) -> Any:
-        await sleeper.look()
+        await sleeper.refresh()
         await sleeper.begin(Order())
         work = stage.state / "staging" / "cycle_001" / "work"
         examples = decode_examples((work / "experiences.jsonl").read_bytes())

@@ -16,7 +16,7 @@ from sleepd.files import replace_file, replace_link, write_durably
 from sleepd.store.checkpoints import Checkpoints, Manifest
 from sleepd.store.state_directory import DIRECTORIES, prepare
 from sleepd.store.state_lock import StateLock
-from tests.stages import Stage, look
+from tests.stages import Stage, refresh
 
 FILES = (
     *("lock", "state.db", "state.db-wal", "state.db.building", "status.json", "history.json", "scheduler_state.json"),
@@ -47,7 +47,7 @@ def test_link_in_state_directory_is_refused(tmp_path: Path, precious: Path, name
     (stage.state / name).unlink(missing_ok=True)
     (stage.state / name).symlink_to(precious if name in DIRECTORIES else precious / "letter")
     with pytest.raises(StateDirectoryUnusable, match="a link") as caught:
-        stage.play(look)
+        stage.play(refresh)
     assert name in caught.value.message
     assert "nothing was read or removed" in caught.value.message
     left = {str(path.relative_to(precious)): path.read_text() for path in precious.rglob("*") if path.is_file()}
@@ -71,7 +71,7 @@ def test_half_made_link_is_removed(tmp_path: Path, precious: Path) -> None:
     stage = Stage(tmp_path)
     stage.write(6)
     (stage.state / ".current.7.tmp").symlink_to(precious)
-    stage.play(look)
+    stage.play(refresh)
     assert not (stage.state / ".current.7.tmp").is_symlink()
     assert {path.name for path in precious.rglob("*")} == {"letter", "photos", "one"}
 
@@ -147,7 +147,7 @@ def test_new_state_directory_is_private(tmp_path: Path) -> None:
         stage = Stage(tmp_path)
         secret = (stage.state / "secret").read_bytes()
         shutil.rmtree(stage.state)
-        stage.play(look)
+        stage.play(refresh)
         (stage.state / "secret").write_bytes(secret)  # the split decides whether the first one is promoted
         stage.make_champions(12)
     finally:
@@ -167,8 +167,8 @@ def test_wide_state_directory_is_tightened(tmp_path: Path) -> None:
         if not path.is_symlink():
             path.chmod(0o755 if path.is_dir() else 0o644)
     with structlog.testing.capture_logs() as events:
-        stage.play(look)
-        stage.play(look)
+        stage.play(refresh)
+        stage.play(refresh)
     told = [event["text"] for event in events if event["event"] == "state_directory_tightened"]
     assert len(told) == 1
     assert str(stage.state) in told[0]
@@ -185,6 +185,6 @@ def test_shared_directory_stays_open(tmp_path: Path) -> None:
     (stage.state / "notes.txt").write_text("the owner's")
     for path in (stage.state, older, stage.state / "notes.txt", stage.state / "state.db"):
         path.chmod(0o755)
-    stage.play(look)
+    stage.play(refresh)
     wide = {path.name for path in (stage.state, *stage.state.iterdir()) if path.stat().st_mode & WORLD}
     assert wide == {"state", "cycle_000", "notes.txt"}

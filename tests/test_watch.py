@@ -66,7 +66,7 @@ def test_every_way_of_writing_is_told(tmp_path: Path) -> None:
         with path.open("a") as file:
             file.write(" ")
         assert await ear.hears()
-        for _ in range(2):
+        for _again in range(2):
             (tmp_path / "new").write_text("[]")
             (tmp_path / "new").rename(path)
             assert await ear.hears()

@@ -16,7 +16,7 @@ from sleepd.protocol.control import Show
 from sleepd.protocol.status import CycleDetail
 from tests.agents import changed, config_for, experiences, write_buffer
 from tests.fakes import SHORT_REPLIES, fake_interpreter, real_interpreter
-from tests.processes import DaemonProcess
+from tests.processes import LIMIT_SECONDS, DaemonProcess
 
 
 def test_stopped_worker_is_killed_after_silence(tmp_path: Path) -> None:
@@ -31,7 +31,7 @@ def test_stopped_worker_is_killed_after_silence(tmp_path: Path) -> None:
         failed = daemon.await_event("cycle_failed", cycle=1)
         assert "no sign of life" in failed["text"]
         assert failed["hint"]
-        psutil.wait_procs([worker], timeout=10)
+        psutil.wait_procs([worker], timeout=LIMIT_SECONDS)
         assert not worker.is_running()
         daemon.await_true(lambda: daemon.status().running_cycle is None, "the end")
         assert daemon.status().missing[0].startswith("Cooling down after a failed cycle")

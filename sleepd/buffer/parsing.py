@@ -45,7 +45,7 @@ class HalfWritten(Exception):
     """The content is no whole buffer: its writer is in the middle of it, or it is damaged."""
 
 
-class SkippedRecord(msgspec.Struct, frozen=True, kw_only=True):
+class Skipped(msgspec.Struct, frozen=True, kw_only=True):
     """A record of the buffer that is not used."""
 
     position: str
@@ -65,7 +65,7 @@ class Digest:
         self.keys = array("Q")
         self.groups = array("Q")
         self.saliences = array("d")
-        self.set_aside: list[SkippedRecord] = []
+        self.set_aside: list[Skipped] = []
         self.set_aside_total = 0
         self._index: dict[int, int] | None = None
 
@@ -98,7 +98,7 @@ class Digest:
         """Count a record that is not used; the first hundred are kept with position and reason."""
         self.set_aside_total += 1
         if len(self.set_aside) < KEPT_SET_ASIDE:
-            self.set_aside.append(SkippedRecord(position=position, reason=reason))
+            self.set_aside.append(Skipped(position=position, reason=reason))
 
     def indexed(self) -> Digest:
         """Hold an index while many records are taken in; ``compact`` drops it."""

@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import os
 import resource
+import signal
 import sys
 from array import array
 from collections.abc import Iterator
@@ -27,7 +28,7 @@ from .parsing import (
     NULS_LEFT_BY,
     Digest,
     HalfWritten,
-    SkippedRecord,
+    Skipped,
     decoded_line,
     digest_lines,
     digest_whole,
@@ -39,6 +40,8 @@ from .parsing import (
 HEAD_BYTES = 2**20
 OOM_SCORE = 900
 """Of 1000: the kernel takes this process before the daemon, as it does the worker."""
+_PR_SET_PDEATHSIG = 1
+"""The request of prctl(2) for a signal at the death of the parent."""
 _INDEX_FROM_BYTES = 16 * 1024
 """An index costs more than scanning the keys for the few lines that an agent appends at a time."""
 
@@ -50,7 +53,7 @@ class Reading(msgspec.Struct, kw_only=True):
     keys: bytes = b""
     groups: bytes = b""
     saliences: bytes = b""
-    set_aside: list[SkippedRecord] = []
+    set_aside: list[Skipped] = []
     set_aside_total: int = 0
     consumed: int = 0
     """JSON lines: bytes from the file's beginning to the end of the last complete line."""
@@ -125,7 +128,7 @@ def _after_nuls(nuls: int) -> Reading:
     """Where lines begin that stand behind so many NUL bytes; none: where every file begins."""
     if not nuls:
         return Reading()
-    aside = SkippedRecord(position="line 1", reason=f"{nuls} NUL bytes stand before it, {NULS_LEFT_BY}; it is read")
+    aside = Skipped(position="line 1", reason=f"{nuls} NUL bytes stand before it, {NULS_LEFT_BY}; it is read")
     return Reading(consumed=nuls, set_aside=[aside], set_aside_total=1)
 
 
@@ -220,10 +223,19 @@ def _reading(digest: Digest) -> Reading:
 
 
 def bound_process() -> None:
-    """At most half of the machine's memory, no core dump, and the first to go where the kernel runs out of memory.
+    """At most half of the machine's memory, no core dump, first to go where memory runs out, dead with its parent.
 
-    Here too much memory ends in a sentence for the owner, in the kernel in some program's end. A core holds the texts.
+    Here too much memory ends in a sentence for the operator, in the kernel in some program's end. A core holds the
+    texts. A daemon that was killed outside of systemd would leave a process that reads on for nobody.
+
+    Raises:
+        OSError: the kernel refused the signal at the parent's death.
     """
+    import ctypes  # not at the top: the daemon imports this module and needs none of it
+
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG) failed")
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     resource.setrlimit(resource.RLIMIT_AS, (memory // 2, memory // 2))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

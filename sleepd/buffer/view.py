@@ -32,14 +32,14 @@ from typing import Final, NamedTuple
 import msgspec
 
 from .columns import BufferColumns
-from .parsing import KEPT_SET_ASIDE, SkippedRecord
+from .parsing import KEPT_SET_ASIDE, Skipped
 
 
 class View(BufferColumns, kw_only=True):
     """The buffer as it was last read well."""
 
     form: str = "absent"
-    set_aside: list[SkippedRecord] = msgspec.field(default_factory=list)
+    set_aside: list[Skipped] = msgspec.field(default_factory=list)
     """The first hundred."""
     set_aside_total: int = 0
     read_at: datetime | None = None
@@ -154,7 +154,7 @@ class TornLine(msgspec.Struct, frozen=True, kw_only=True):
 
     since: float
     place: tuple[int, int]
-    set_aside: SkippedRecord
+    set_aside: Skipped
 
     def is_due(self, now: float, *, patience: float) -> bool:
         """Whether its writer has had time enough to end it."""
@@ -175,7 +175,7 @@ def torn_line(before: TornLine | None, *, start: int, length: int, line: int, no
         return None
     if before is not None and before.place == (start, length):
         return before
-    set_aside = SkippedRecord(position=f"line {line}", reason="expected a line end, found the file's")
+    set_aside = Skipped(position=f"line {line}", reason="expected a line end, found the file's")
     return TornLine(since=now, place=(start, length), set_aside=set_aside)
 
 

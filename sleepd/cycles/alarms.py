@@ -1,4 +1,4 @@
-"""Warnings that stand: since when a sleep is due, and what the owner has been told already. Both survive a restart."""
+"""Warnings that last: since when a sleep is due, and what was warned of already. Both survive a restart."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ class Alarms:
         self._noted: dict[str, ActiveAlarm] = {}
 
     @property
-    def standing(self) -> list[ActiveAlarm]:
-        """All that stand now."""
+    def active(self) -> list[ActiveAlarm]:
+        """All that last now."""
         return [*self._of_sleeps, *self._noted.values()]
 
     def note(self, name: str, text: str) -> None:

@@ -32,7 +32,7 @@ class Intake:
         self.counts = Counts(total=0, new=0, eligible=0, unlearned=0, held_out=0)
         self._counted: tuple[object, ...] = (None, None, None, None)
         self.unreadable: BufferUnreadable | None = None
-        """Why the file could not be read at the last look; None: it could."""
+        """Why the file could not be read when it was last read; None: it could."""
 
     @property
     def view(self) -> View:
@@ -45,7 +45,7 @@ class Intake:
         return self.unreadable.message if self.unreadable else self.view.problem
 
     def reconfigure(self, config: Config) -> None:
-        """Count by another configuration, of another file perhaps, from the next look on."""
+        """Count by another configuration, of another file perhaps, from the next reading on."""
         if config.buffer != self._config.buffer:
             self.buffer = self._open(config.buffer)
         self.quarantine.handle_personal_data(config.quarantine.personal_data)
@@ -77,8 +77,8 @@ class Intake:
     async def quarantine_said_under(self, cycle: int) -> int:
         """Count without what was said under a cycle that was rolled back; returns how many that keeps from training.
 
-        They are those whose ``metadata`` names the cycle, and their near-duplicates, save what the owner released. It
-        follows from the ledger's ``is_rolled_back``, so going back to the cycle lifts it.
+        They are those whose ``metadata`` names the cycle, and their near-duplicates, save what the operator released.
+        It follows from the ledger's ``is_rolled_back``, so going back to the cycle lifts it.
         """
         await self.recount()
         causes = await self.quarantine.causes(self.view, self._history.known(), self._config.training.min_salience)

@@ -73,7 +73,7 @@ async def settle(
 
     Raises:
         WorkerFailed: the checkpoint could not be written.
-        OSError: it is written, and could not be put in use; ``recovery`` does that.
+        OSError: it is written, and could not be promoted; ``recovery`` does that.
         SleepdError: the ledger could not be written, or the worker left no adapter.
     """
     cycle = job.cycle
@@ -84,8 +84,9 @@ async def settle(
         ledger.advance(cycle, Event.EVALUATION_STARTED, at=judged_at)
     # 1. From here on the cycle is not resumed: the verdict is finished, or the cycle is interrupted.
     ledger.advance(cycle, Event.REPORT_JUDGED, at=judged_at, reason=verdict.reason, report=report, verdict=verdict)
-    manifest = _manifest(job, report, verdict, parent=ledger.summary(cycle).parent, judged_at=judged_at)
-    documents = write_documents(ledger, cycle, report, verdict, base=job.base, judged_at=judged_at)
+    record = ledger.summary(cycle)
+    manifest = _manifest(job, report, verdict, parent=record.parent, judged_at=judged_at)
+    documents = write_documents(ledger, record, report, verdict, base=job.base, judged_at=judged_at)
     if is_promoted:
         # Read before the commit: it removes ``work/``, which holds the experiences.
         documents |= next_reservoir(job, checkpoints.staging_path(cycle))

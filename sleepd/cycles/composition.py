@@ -32,9 +32,9 @@ from .decision_facts import FactFinding, ServiceState
 from .gpu_lock import GpuLock
 from .history import NotedError, PastCycles
 from .recovery import recover
-from .repair import Mending
+from .repair import Repair
 from .runner import CycleRunner
-from .switch_champion import InUse
+from .switch_champion import ChampionSwitch
 
 Listener = Callable[[str, dict[str, Any]], None]
 """Called with every past fact (name, fields): what ``subscribe`` streams."""
@@ -65,8 +65,8 @@ class Parts:
         troubles += [*adopt(ledger, checkpoints, clock), *recover(ledger, checkpoints, clock)]
         self.history = PastCycles(directory, ledger, checkpoints)
         self.alarms = Alarms(ledger, clock)
-        self.mending = Mending(ledger, checkpoints, clock, self.history, self.alarms)
-        self.mending.write_history()
+        self.repair = Repair(ledger, checkpoints, clock, self.history, self.alarms)
+        self.repair.write_history()
         self.keeping = Keeping(ledger, checkpoints)
         self.fit = Fit(ledger, checkpoints)
         self.demotion = Demotion(ledger, checkpoints, clock)
@@ -78,7 +78,7 @@ class Parts:
             self.state.last_error = NotedError(message=troubles[-1], hint="sleepctl history", at=clock.now())
         self.finding = self._fact_finding()
         self.runner = self._runner()
-        self.in_use = self._in_use()
+        self.switch = self._switch()
 
     def _fact_finding(self) -> FactFinding:
         return FactFinding(
@@ -107,12 +107,12 @@ class Parts:
             listener=on_cycle_event,
         )
 
-    def _in_use(self) -> InUse:
-        return InUse(
+    def _switch(self) -> ChampionSwitch:
+        return ChampionSwitch(
             ledger=self.ledger,
             checkpoints=self.checkpoints,
             runner=self.runner,
-            mending=self.mending,
+            repair=self.repair,
             fit=self.fit,
             history=self.history,
             demotion=self.demotion,

@@ -67,6 +67,11 @@ class FactFinding:
         policy = Policy.of(self._state.config, thresholds)
         return decide(self.facts(policy.min_salience), policy, force=force)
 
+    def decide_with_facts(self) -> tuple[Decision, Facts]:
+        """As ``decide`` under the configured thresholds, with what it rests on."""
+        facts = self.facts()
+        return decide(facts, Policy.of(self._state.config)), facts
+
     @property
     def is_paused(self) -> bool:
         """Whether the operator wants no cycle to start."""

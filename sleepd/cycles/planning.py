@@ -74,7 +74,7 @@ async def line_up(
 
     Raises:
         NotFound: no such strategy.
-        ConfigError: the owner's questions cannot be read.
+        ConfigError: the operator's questions cannot be read.
         NothingToDo: what was to be trained has left the buffer.
         BufferUnreadable: the experiences cannot be read.
         CheckpointInvalid: the champion is damaged.

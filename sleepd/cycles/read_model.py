@@ -98,7 +98,7 @@ class ReadModel:
 
     def active_alarms(self) -> list[ActiveAlarm]:
         """Everything that the operator should look at."""
-        return [*self._parts.alarms.standing, *self._parts.demotion.alarms]
+        return [*self._parts.alarms.active, *self._parts.demotion.alarms]
 
     # --- cycles ---
 

@@ -45,25 +45,25 @@ CUT_SHORT = "sage-sleepd ended in the middle of it"
 
 
 def recover(ledger: Ledger, checkpoints: Checkpoints, clock: Clock, *, cause: str = CUT_SHORT) -> list[str]:
-    """Close or suspend every open cycle, sweep the staging directory, mend a ``current`` that points at nothing whole.
+    """Close or suspend every open cycle, sweep the staging directory, fix a ``current`` that points at nothing whole.
 
     Blocks while the champion's files are read; call it before there is a loop to block.
 
     Args:
-        ledger: what is mended.
-        checkpoints: what it is mended to.
+        ledger: what is changed.
+        checkpoints: what it is made equal to.
         clock: where time comes from.
         cause: why a cycle is still open; it is recorded as the reason.
 
     Returns:
-        What the owner should know, a sentence each.
+        What the operator should know, a sentence each.
     """
     for cycle in ledger.open_cycles():
         _close(cycle, ledger, checkpoints, clock, cause)
     swept = checkpoints.sweep(keep=ledger.suspended_cycle())
     if swept:
         get_logger().info("staging_swept", text=", ".join(sorted(swept)))
-    return mend_current(ledger, checkpoints)
+    return fix_current(ledger, checkpoints)
 
 
 def _close(cycle: int, ledger: Ledger, checkpoints: Checkpoints, clock: Clock, cause: str) -> None:
@@ -101,7 +101,7 @@ def _why_over(cycle: int, state: State, ledger: Ledger, checkpoints: Checkpoints
     return f"it cannot go on: {job}" if isinstance(job, str) else ""
 
 
-def mend_current(ledger: Ledger, checkpoints: Checkpoints) -> list[str]:
+def fix_current(ledger: Ledger, checkpoints: Checkpoints) -> list[str]:
     """Keep the champion if it is whole; else fall back along its lineage, at the end to the base, and say so."""
     standing = [s.cycle for s in ledger.summaries() if s.state == State.PROMOTED and not s.is_rolled_back]
     troubles = []

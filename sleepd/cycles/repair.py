@@ -16,11 +16,11 @@ from sleepd.store.ledger import Ledger
 
 from .alarms import Alarms
 from .history import PastCycles
-from .recovery import mend_current, recover
+from .recovery import fix_current, recover
 
 
-class Mending:
-    """The work left undone on one state directory; ``catch_up`` is called before each look."""
+class Repair:
+    """The work left undone on one state directory; ``catch_up`` is called before each refresh."""
 
     def __init__(
         self, ledger: Ledger, checkpoints: Checkpoints, clock: Clock, history: PastCycles, alarms: Alarms
@@ -31,12 +31,12 @@ class Mending:
         self._history = history
         self._alarms = alarms
         self._failure = ""
-        """What the disk said, where a recovery is owed; empty: none is."""
+        """What the disk said, where a recovery is pending; empty: none is."""
         self._owes_history = False
 
     @contextmanager
     def responsible(self) -> Iterator[None]:
-        """If the disk fails the block, what stands on it and what the ledger says may differ: recovery is owed.
+        """If the disk fails the block, what stands on it and what the ledger says may differ: recovery is pending.
 
         Raises:
             SleepdError: what the disk said.
@@ -46,7 +46,7 @@ class Mending:
         except (OSError, LedgerUnusable) as failure:
             error = disk_error(failure) if isinstance(failure, OSError) else failure
             self._failure = error.message
-            self._alarms.note("state_not_recorded", f"{error.message}; nothing new begins until it is mended")
+            self._alarms.note("state_not_recorded", f"{error.message}; nothing new begins until it is repaired")
             raise error from failure
 
     def write_history(self) -> None:
@@ -62,12 +62,12 @@ class Mending:
 
     def champion_damaged(self, error: CheckpointInvalid) -> CheckpointInvalid:
         """Put a whole champion in use where the one in use was found damaged; returns what to tell."""
-        troubles = mend_current(self._ledger, self._checkpoints)
+        troubles = fix_current(self._ledger, self._checkpoints)
         self._history.forget_cached()
         return CheckpointInvalid(troubles[0] if troubles else error.message, hint=error.hint)
 
     def catch_up(self) -> None:
-        """Do what is owed. While a recovery is, no cycle begins: a look comes first, and fails.
+        """Do what is pending. While a recovery is, no cycle begins: a refresh comes first, and fails.
 
         Raises:
             SleepdError: the disk still does not take it.

@@ -33,6 +33,7 @@ Order of writes, and what a power cut leaves:
 from __future__ import annotations
 
 import shutil
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
@@ -222,13 +223,13 @@ class CycleRunner:
                 seen=lineup.seen,
             )
         )
-        summary = self._ledger.summary(job.cycle)
+        count = Counter(role for _, role in lineup.experiences)
         self._announce(
             "cycle_started",
             cycle=job.cycle,
-            trained=summary.trained,
-            replayed=summary.replayed,
-            held_out=summary.held_out,
+            trained=count["train"],
+            replayed=count["replay"],
+            held_out=count["holdout"],
             parent=lineup.parent,
             strategy=job.strategy.name,
         )

@@ -54,7 +54,7 @@ class Sleeper:
 
     # --- reading and deciding ---
 
-    async def look(self) -> Decision:
+    async def refresh(self) -> Decision:
         """Read the buffer, count, decide; a changed decision is recorded with its facts.
 
         Raises:
@@ -62,19 +62,19 @@ class Sleeper:
         """
         parts, state = self._parts, self._state
         parts.lock.require_held()
-        parts.mending.catch_up()
+        parts.repair.catch_up()
         if state.running_cycle is None:
-            parts.in_use.demote_if_pending()
+            parts.switch.demote_if_pending()
         await self._take_in()
         await self._give_up_resuming()
-        decision, was = self.decide(), state.decision
+        (decision, facts), was = parts.finding.decide_with_facts(), state.decision
         if state.running_cycle is None:
             state.decision = None  # where it cannot be recorded, whoever asks gets a fresh one
         parts.alarms.update(decision, state.config, last_sleep_at=parts.history.last_sleep_at)
         if state.running_cycle is not None:
             return decision  # that a cycle keeps others out while it runs is no news
         if was is None or decision.change_key != was.change_key:
-            parts.ledger.record_decision(decision, parts.finding.facts(), at=parts.clock.now())
+            parts.ledger.record_decision(decision, facts, at=parts.clock.now())
             get_logger().info("decision_changed", text=decision.reason, should_sleep=decision.should_sleep)
             parts.listener("decision_changed", {"reason": decision.reason, "should_sleep": decision.should_sleep})
         state.decision = decision
@@ -112,8 +112,9 @@ class Sleeper:
                 raise Busy(
                     f"cycle {state.running_cycle} is under way", hint="sleepctl status; sleepctl cancel stops it"
                 )
-            await self.look()
-            decision = self.decide(order.thresholds, force=order.force)
+            decision = await self.refresh()
+            if order.force or order.thresholds != Thresholds():
+                decision = self.decide(order.thresholds, force=order.force)
             if not decision.should_sleep:
                 raise NothingToDo(decision.reason, hint="sleepctl check shows every condition")
             with self._parts.gpu.taken(state.config.worker.gpu_lock):
@@ -139,7 +140,7 @@ class Sleeper:
             )
             parts.runner.begin(lineup)
         except CheckpointInvalid as error:
-            raise parts.mending.champion_damaged(error) from error
+            raise parts.repair.champion_damaged(error) from error
         except OSError as error:
             raise disk_error(error) from error
         return lineup.job
@@ -168,7 +169,7 @@ class Sleeper:
             stop_seconds=settings.stop_seconds,
         )
         try:
-            with parts.mending.responsible():
+            with parts.repair.responsible():
                 end = await parts.runner.finish(job, policy, Gates.of(state.config.promotion, job))
         finally:
             parts.gpu.release()
@@ -179,10 +180,10 @@ class Sleeper:
             parts.fit.note(end.failure, end.summary.parent, state.config.model.base)
         if end.summary.state is State.PROMOTED:
             parts.demotion.forget()
-        parts.in_use.demote_after_cycle()
+        parts.switch.demote_after_cycle()
         state.last_error = parts.history.newest_failure()
         parts.history.forget_cached()
-        parts.mending.write_history()
+        parts.repair.write_history()
         parts.keeping.prune_after_cycle(Keep.of(state.config.state))
         await parts.intake.recount()
         parts.listener("cycle_ended", {"cycle": end.summary.cycle, "state": end.summary.state})
@@ -241,7 +242,7 @@ class Sleeper:
         """
         if self._state.running_cycle is not None:
             raise Busy(f"cycle {self._state.running_cycle} is under way", hint="sleepctl cancel, then again")
-        return self._parts.in_use.roll_back(to)
+        return self._parts.switch.roll_back(to)
 
     async def recount_said_under(self, cycle: int) -> int:
         """As ``Intake.quarantine_said_under``: count anew after a rollback of ``cycle``."""
@@ -256,7 +257,7 @@ class Sleeper:
         return self._parts.keeping.prune(Keep.of(self._state.config.state, keep), is_dry_run=is_dry_run)
 
     def add_metric(self, cycle: int, name: str, value: float | None) -> MetricEffect:
-        """As ``AddedMetrics.add``; the next ``look`` rolls back a champion that breaks a limit by it."""
+        """As ``AddedMetrics.add``; the next ``refresh`` rolls back a champion that breaks a limit by it."""
         return self._parts.metrics.add(cycle, name, value, at=self._parts.clock.now(), config=self._state.config)
 
     async def override_quarantine(self, identifiers: Iterable[str], verb: Verb) -> OverrideDone:

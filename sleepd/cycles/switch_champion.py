@@ -1,6 +1,6 @@
-"""Another champion put in use: by the owner's hand, or by ourselves when the one in use was found worse.
+"""Another champion promoted: by the operator's hand, or by ourselves when the one in use was found worse.
 
-Both go the same way. What is to be done by ourselves is noted before (``demotion``), and done at the next look after
+Both go the same way. What is to be done by ourselves is noted before (``demotion``), and done at the next refresh after
 whatever came between.
 """
 
@@ -14,16 +14,16 @@ from sleepd.errors import SleepdError
 from sleepd.log import get_logger
 from sleepd.registry.compatibility import Fit
 from sleepd.registry.demotion import Demotion
-from sleepd.registry.rollback import find_champion, put_in_use
+from sleepd.registry.rollback import activate, find_champion
 from sleepd.store.checkpoints import Checkpoints
 from sleepd.store.ledger import Ledger
 
 from .history import PastCycles
-from .repair import Mending
+from .repair import Repair
 from .runner import CycleRunner
 
 
-class InUse:
+class ChampionSwitch:
     """What is in use in one state directory, and how that changes without a cycle."""
 
     def __init__(
@@ -32,7 +32,7 @@ class InUse:
         ledger: Ledger,
         checkpoints: Checkpoints,
         runner: CycleRunner,
-        mending: Mending,
+        repair: Repair,
         fit: Fit,
         history: PastCycles,
         demotion: Demotion,
@@ -41,7 +41,7 @@ class InUse:
         self._ledger = ledger
         self._checkpoints = checkpoints
         self._runner = runner
-        self._mending = mending
+        self._repair = repair
         self._fit = fit
         self._history = history
         self._demotion = demotion
@@ -55,10 +55,10 @@ class InUse:
         return to or None, was
 
     def demote_if_pending(self) -> None:
-        """Roll back a champion that was found worse, or that breaks a limit of the owner's; no cycle may be under way.
+        """Roll back a champion that was found worse, or breaks a limit of the operator's; no cycle may be under way.
 
         Raises:
-            SleepdError: the disk did not take it; it stays owed.
+            SleepdError: the disk did not take it; it stays pending.
         """
         pending = self._demotion.pending()
         if pending is None:
@@ -70,7 +70,7 @@ class InUse:
         self._demotion.done()
 
     def demote_after_cycle(self) -> None:
-        """As ``demote_if_pending``; where the disk does not take it, that is said, and the next look tries again."""
+        """As ``demote_if_pending``; where the disk does not take it, that is said, and the next refresh tries again."""
         try:
             self.demote_if_pending()
         except SleepdError as error:
@@ -80,8 +80,8 @@ class InUse:
         suspended = self._ledger.suspended_cycle()
         if suspended is not None:
             self._runner.discard(suspended, Event.INTERRUPT, "another champion was put in use meanwhile")
-        with self._mending.responsible():
-            put_in_use(to, self._ledger, self._checkpoints)
+        with self._repair.responsible():
+            activate(to, self._ledger, self._checkpoints)
         self._fit.forget()
         self._history.forget_cached()
         in_use = f"cycle {to}" if to else "the base"

@@ -149,7 +149,7 @@ class Worker:
                     raise self._silence()
                 message = self._understand(line)
                 if message is None:
-                    raise WorkerDied(await self._obituary(process), hint=self._advice(process.returncode))
+                    raise WorkerDied(await self._exit_reason(process), hint=self._advice(process.returncode))
                 if isinstance(message, Report | Failure):
                     return message
         finally:
@@ -216,7 +216,7 @@ class Worker:
             self._last_lines.append(text)
             get_logger().debug("worker_output", text=text)
 
-    async def _obituary(self, process: asyncio.subprocess.Process) -> str:
+    async def _exit_reason(self, process: asyncio.subprocess.Process) -> str:
         """How the worker ended, in words."""
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(process.wait(), self._policy.stop_seconds)

@@ -129,7 +129,7 @@ class Daemon:
     async def _consider(self) -> None:
         """Read the buffer, decide, and sleep if due."""
         try:
-            decision = await self._sleeper.look()
+            decision = await self._sleeper.refresh()
             if self._reader.buffer.is_unsettled:
                 # Its writer may be in the middle of it, or may have died there: no event will tell which.
                 asyncio.get_running_loop().call_later(HALF_WRITTEN_SECONDS, self._wake.set)

@@ -1,4 +1,4 @@
-"""The quarantine as its owner sees it: who is in and why, one experience with its text, and the owner's word on them.
+"""The quarantine as the operator sees it: who is in and why, one experience with its text, overrides.
 
 The text is read from the agent's buffer when it is asked for; none is kept. One that holds a secret, or that was not
 screened, is shown only to an operator who asks for that one experience.
@@ -36,7 +36,7 @@ _FOUND: Final = {
 
 
 async def quarantine_list(reader: ReadModel, *, limit: int) -> QuarantineList:
-    """What is kept from training now and why, and what the owner decided."""
+    """What is kept from training now and why, and what the operator decided."""
     causes = await reader.buffer.causes()
     unscreened = sum(cause.why == "unscreened" for cause in causes.values())
     keys = [key for key, cause in causes.items() if cause.why != "unscreened"]

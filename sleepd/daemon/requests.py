@@ -107,10 +107,10 @@ class Requests:
             case GetVersion():
                 return DaemonVersion(version=VERSION, v=PROTOCOL_VERSION)
             case Check():
-                await sleeper.look()
+                await sleeper.refresh()
                 return decision_view(sleeper.decide(thresholds(request.thresholds)))
             case Experiences() | Buffer() | Quarantine() | QuarantineShow():
-                await sleeper.look()
+                await sleeper.refresh()
                 return await self._about_the_buffer(request)
             case _:
                 return await self._change(request)
@@ -136,7 +136,7 @@ class Requests:
             case Pause() | Resume():
                 is_paused = isinstance(request, Pause)
                 sleeper.pause(is_paused=is_paused)
-                await sleeper.look()
+                await sleeper.refresh()
                 return Paused(is_paused=is_paused, undo="sleepctl resume" if is_paused else "sleepctl pause")
             case Rollback():
                 return await self._rollback(request)
@@ -148,9 +148,9 @@ class Requests:
                 pruned = sleeper.prune(request.keep, is_dry_run=request.is_dry_run)
                 return PruneResult(pruned=[converted(each, Pruned) for each in pruned], is_dry_run=request.is_dry_run)
             case QuarantineDecide():
-                await sleeper.look()
+                await sleeper.refresh()
                 done = await decide_by_hand(sleeper, request.ids, request.decision)
-                await sleeper.look()
+                await sleeper.refresh()
                 return done
             case Reload():
                 return Reloaded(changed=await self._reload())
@@ -177,7 +177,7 @@ class Requests:
 
     async def _rollback(self, request: Rollback) -> RolledBack:
         champion, was = self._sleeper.rollback(request.cycle)
-        await self._sleeper.look()
+        await self._sleeper.refresh()
         quarantined = await self._sleeper.recount_said_under(was) if was else 0
         return RolledBack(champion=champion, was=was, quarantined=quarantined, undo=f"sleepctl rollback {was or 0}")
 
@@ -191,7 +191,7 @@ class Requests:
     async def _add_metric(self, request: AddMetric) -> MetricResult:
         cycle, name = request.cycle, request.name
         effect = self._sleeper.add_metric(cycle, name, request.value)
-        await self._sleeper.look()  # which rolls back what breaks a limit
+        await self._sleeper.refresh()  # which rolls back what breaks a limit
         was = effect.was
         undo = command_line(
             *("sleepctl", "metric", "remove" if was is None else "add", cycle),

@@ -154,7 +154,7 @@ class Tag(Request, frozen=True, kw_only=True):
 
 
 class AddMetric(Request, frozen=True, kw_only=True):
-    """Add a figure that the owner measured on a cycle's adapter; None takes it away. Answer: :class:`MetricResult`."""
+    """Add a figure that the operator measured on an adapter; None takes it away. Answer: :class:`MetricResult`."""
 
     cycle: Integer
     name: Annotated[str, msgspec.Meta(pattern=rf"^{METRIC_NAME}\Z")]

@@ -119,7 +119,7 @@ class CycleSummary(msgspec.Struct, frozen=True, kw_only=True):
     """The verdict's, or why it failed."""
     hint: str = ""
     tag: str = ""
-    """The owner's word for it, which keeps its weights."""
+    """The operator's word for it, which keeps its weights."""
     is_pruned: bool = False
     """Its weights were removed; what was measured on it stays."""
     drift: float | None = None
@@ -193,7 +193,7 @@ class LastError(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Alarm(msgspec.Struct, frozen=True, kw_only=True):
-    """Something that stands and that the owner should look at."""
+    """Something that lasts and that the operator should look at."""
 
     name: str
     """``overdue``, ``too_many_cycles``, ``clock_set_back``, ``watch_unavailable``, ``status_not_written``,
@@ -268,7 +268,7 @@ class MetricResult(msgspec.Struct, frozen=True, kw_only=True):
     value: float | None
     """None: taken away."""
     figures: list[Figure]
-    """It against each of the owner's limits on it."""
+    """It against each of the operator's limits on it."""
     is_broken: bool
     """One of them is missed; a champion is rolled back then."""
     was_champion: bool
@@ -280,7 +280,7 @@ class MetricResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class QuarantineEntry(msgspec.Struct, frozen=True, kw_only=True):
-    """One experience that is kept from training, or that the owner released."""
+    """One experience that is kept from training, or that the operator released."""
 
     id: str
     state: Literal["quarantined", "dropped", "released"]
@@ -290,7 +290,7 @@ class QuarantineEntry(msgspec.Struct, frozen=True, kw_only=True):
     text: str
     """The same in a sentence, with the figure."""
     at: Moment | None
-    """When it was screened, or when the owner decided."""
+    """When it was screened, or when the operator decided."""
     preview: str = ""
     """The beginning of prompt and reply; empty: it is not in the buffer any more, or holds a secret."""
     trained_in: list[int] = []
@@ -303,7 +303,7 @@ class QuarantineList(msgspec.Struct, frozen=True, kw_only=True):
     """What ``sleepctl quarantine`` shows."""
 
     entries: list[QuarantineEntry]
-    """In file order, then what the owner decided on others."""
+    """In file order, then what the operator decided on others."""
     total: int
     """Of which ``entries`` may be the first ones."""
     unscreened: int = 0

@@ -54,7 +54,7 @@ def undo_of(cycle: int, ledger: Ledger, checkpoints: Checkpoints) -> str:
     )
 
 
-def put_in_use(to: int, ledger: Ledger, checkpoints: Checkpoints) -> None:
+def activate(to: int, ledger: Ledger, checkpoints: Checkpoints) -> None:
     """Everything up to ``to`` stands, everything above is retired; the link moves while both ends exist."""
     line = [cycle for cycle in ledger.lineage(to or None) if checkpoints.find(cycle)]
     for cycle in line:

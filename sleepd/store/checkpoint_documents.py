@@ -26,7 +26,7 @@ from sleepd.protocol.verdict import Verdict
 from . import legacy_formats
 from .checkpoints import Checkpoints
 from .ledger import Ledger
-from .ledger_rows import Placement
+from .ledger_rows import CycleRecord, Placement
 
 _T = TypeVar("_T")
 
@@ -48,10 +48,10 @@ def seen_in(lineage: Lineage) -> array[int]:
 
 
 def write_documents(
-    ledger: Ledger, cycle: int, report: Report, verdict: Verdict, *, base: str, judged_at: Moment
+    ledger: Ledger, summary: CycleRecord, report: Report, verdict: Verdict, *, base: str, judged_at: Moment
 ) -> dict[str, bytes]:
     """The files by name, for a cycle whose plan is in the ledger."""
-    summary = ledger.summary(cycle)
+    cycle = summary.cycle
     placed: dict[str, list[PlacedExperience]] = {"train": [], "replay": [], "holdout": []}
     for placement in ledger.placements(cycle):
         placed[placement.role].append(PlacedExperience(placement.id, key_text(placement.group)))

@@ -3,7 +3,7 @@
     python tests/bench/week.py BUFFER.json DIRECTORY [--days 7] [--threads 0]
 
 The records of the buffer (a JSON array) are divided by their timestamps into days of equal numbers. Each morning one
-day's records are added to the file that a real daemon watches; night is over when a cycle was judged with them. It runs
+day's records are added to the file that a real daemon watches; the day ends when a cycle was judged with them. It runs
 with default settings but for the hours between two sleeps, which nobody waits for here. Printed are a line a day, then
 ``sleepctl history`` and ``sleepctl report`` as they come. DIRECTORY keeps everything: buffer, state, the daemon's log.
 """
@@ -33,8 +33,8 @@ def days_of(buffer: Path, days: int) -> list[list[dict]]:
     return [records[len(records) * day // days : len(records) * (day + 1) // days] for day in range(days)]
 
 
-def await_night(daemon: DaemonProcess, written_at: datetime) -> Status:
-    """The status once the daemon has read and screened what was written, and has judged a cycle with it.
+def await_cycle(daemon: DaemonProcess, cycles: int, written_at: datetime) -> Status:
+    """The status once the daemon has screened what was written and has judged a cycle with it, after so many before.
 
     Ends the program where a cycle failed: the pause that follows is longer than anybody waits here.
     """
@@ -42,7 +42,7 @@ def await_night(daemon: DaemonProcess, written_at: datetime) -> Status:
         status = daemon.status()
         buffer = status.buffer
         is_read = buffer.read_at is not None and buffer.read_at > written_at and not buffer.unscreened
-        if is_read and status.state == "idle" and buffer.new == 0:
+        if is_read and status.state == "idle" and buffer.new == 0 and status.total_cycles > cycles:
             return status
         if status.last_error:
             sys.exit(f"{status.last_error.message}\nhint: {status.last_error.hint}")
@@ -65,12 +65,14 @@ def main() -> None:
     config = changed(config, "worker", threads=options.threads, silence_seconds=300.0)
     written: list[dict] = []
     write_buffer(Path(config.buffer.path), written)
+    cycles = 0
     with DaemonProcess(options.directory, config) as daemon:
         for day, records in enumerate(days_of(options.buffer, options.days), 1):
             started = time.monotonic()
             written += records
             write_buffer(Path(config.buffer.path), written)
-            status = await_night(daemon, datetime.now(UTC))
+            status = await_cycle(daemon, cycles, datetime.now(UTC))
+            cycles = status.total_cycles
             champion = status.champion.cycle if status.champion else "none"
             minutes = (time.monotonic() - started) / 60
             print(

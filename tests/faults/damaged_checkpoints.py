@@ -24,7 +24,7 @@ if str(ROOT) not in sys.path:
 
 from sleepd.errors import SleepdError  # noqa: E402
 from sleepd.store.checkpoints import verify_usable  # noqa: E402
-from tests.stages import Stage, look  # noqa: E402
+from tests.stages import Stage, refresh  # noqa: E402
 
 KINDS = ("flip", "truncate", "empty", "remove", "link", "pipe", "moved", "extra")
 """``moved`` puts a link in the directory's own place; ``extra`` adds a file, which is no damage."""
@@ -75,7 +75,7 @@ def try_damage(whole: Stage, directory: Path, kind: str, random: Random) -> tupl
     shutil.copy(whole.buffer, stage.buffer)
     name = damage(stage.state / "cycle_003", kind, random)
     try:
-        stage.play(look)
+        stage.play(refresh)
         in_use = os.readlink(stage.state / "current")
         verify_usable(stage.state / in_use)
     except (SleepdError, OSError) as error:

@@ -55,7 +55,7 @@ async def start(config: Config, *, to_the_verdict: bool) -> None:
     """What a daemon does at its start; and, if wanted, its next cycle."""
     sleeper = open_sleeper(config, clock=SystemClock(), worker=fake_worker("promote"))
     try:
-        decision = await sleeper.look()
+        decision = await sleeper.refresh()
         if to_the_verdict and decision.should_sleep:
             await sleeper.begin(Order())
             await sleeper.finished()

@@ -29,8 +29,12 @@ from tests.processes import DaemonProcess
 OLDER_LIFE = """
 import sys
 from pathlib import Path
-from sleepd.protocol import History
-from sleepd.worker.tiny_model import make_tiny_model
+try:
+    from sleepd.protocol.control import History
+    from sleepd.worker.programs.tiny_model import make_tiny_model
+except ImportError:  # before its modules moved into packages
+    from sleepd.protocol import History
+    from sleepd.worker.tiny_model import make_tiny_model
 from tests.agents import changed, config_for, experiences, write_buffer
 from tests.processes import DaemonProcess
 

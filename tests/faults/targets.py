@@ -294,7 +294,7 @@ def answer(directory: Path, stack: ExitStack) -> Target:
 
     def check(line: bytes, random: Random) -> None:
         kind = random.choice(list(kinds.values()))
-        data = control.decode_answer(line, kind)
+        data: Any = control.decode_answer(line, kind)
         assert _same(control.decode_answer(control.answer(data), kind), data)
 
     def mutate(random: Random, document: bytes) -> bytes:
@@ -492,9 +492,9 @@ def slept(directory: Path, runner: asyncio.Runner) -> OpenSleeper:
     async def sleep(behaviour: str, count: int) -> OpenSleeper:
         write_buffer(directory / "buffer.json", experiences(count))
         sleeper = open_sleeper(config, clock=SystemClock(), worker=fake_worker(behaviour))
-        await sleeper.look()
+        await sleeper.refresh()
         while sleeper.parts.intake.counts.unscreened:  # a slow machine takes longer than one look waits
-            await sleeper.look()
+            await sleeper.refresh()
         await sleeper.begin(Order(force=True))
         await sleeper.finished()
         return sleeper

@@ -28,6 +28,7 @@ from sleepd.protocol.status import BufferDetail, CycleDetail, QuarantineList  # 
 from tests.agents import changed, config_for, experiences  # noqa: E402
 from tests.processes import DaemonProcess  # noqa: E402
 
+FORMS = ("lines", "array")
 GOOD = 30
 MOST = 490_000
 """Bytes of a hostile text."""
@@ -152,12 +153,14 @@ def _watched(daemon: DaemonProcess, result: Result) -> Iterator[None]:
 def main() -> int:
     from sleepd.worker.programs.tiny_model import make_tiny_model
 
-    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--form", choices=FORMS, action="append", help="of the buffer; default: both")
+    options = parser.parse_args()
     bad, is_well = worst(), True
     with tempfile.TemporaryDirectory(prefix="worst-") as made:
         model = Path(made) / "model"
         make_tiny_model(model)
-        for form in ("lines", "array"):
+        for form in options.form or FORMS:
             for kills in (False, True):
                 directory = Path(made) / f"{form}-{kills}"
                 directory.mkdir()

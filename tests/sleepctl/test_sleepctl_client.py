@@ -8,8 +8,6 @@ from threading import Thread
 from typing import Any
 
 import pytest
-import sleepctl_scenes as scenes
-from sleepctl_fake_daemon import FakeDaemon
 
 from sleepd import client as client_module
 from sleepd.client import Client
@@ -24,6 +22,8 @@ from sleepd.errors import (
 )
 from sleepd.protocol.control import Announcement, Answer, GetStatus, GetVersion, answer, encode
 from sleepd.protocol.status import Status
+from tests.sleepctl import sleepctl_scenes as scenes
+from tests.sleepctl.sleepctl_fake_daemon import FakeDaemon
 
 
 def test_answer_arrives_as_its_structure(daemon: FakeDaemon) -> None:

@@ -8,9 +8,6 @@ from typing import Any
 
 import msgspec
 import pytest
-import sleepctl_scenes as scenes
-from sleepctl_fake_daemon import FakeDaemon
-from sleepctl_ran import Ran
 
 from sleepd import errors
 from sleepd.config.schema import Config
@@ -19,6 +16,9 @@ from sleepd.protocol.status import DecisionRecord, RunResult
 from sleepd.sleepctl.command_texts import GROUPS
 from sleepd.sleepctl.exit_codes import MEANINGS, ExitCode
 from sleepd.version import VERSION
+from tests.sleepctl import sleepctl_scenes as scenes
+from tests.sleepctl.sleepctl_fake_daemon import FakeDaemon
+from tests.sleepctl.sleepctl_ran import Ran
 
 Sleepctl = Callable[..., Ran]
 

@@ -12,15 +12,16 @@ from pathlib import Path
 
 import msgspec
 import pytest
-import sleepctl_scenes as scenes
-from sleepctl_fake_daemon import FakeDaemon
-from sleepctl_ran import Ran
 
 from sleepd.config.strategies import STRATEGIES
 from sleepd.protocol import control
 from sleepd.sleepctl.arguments import COMPLETED
 from sleepd.sleepctl.command_texts import GROUPS
 from sleepd.sleepctl.generated.completion_scripts import scripts
+from tests.processes import LIMIT_SECONDS
+from tests.sleepctl import sleepctl_scenes as scenes
+from tests.sleepctl.sleepctl_fake_daemon import FakeDaemon
+from tests.sleepctl.sleepctl_ran import Ran
 
 Sleepctl = Callable[..., Ran]
 
@@ -45,7 +46,7 @@ def in_bash(environment: dict[str, str], *words: str) -> list[str]:
         '\nCOMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _shtab_sleepctl; printf "%s\\n" "${COMPREPLY[@]}"'
     )
     command = ["bash", "--norc", "-c", program, "bash", "sleepctl", *words]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=30)
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=LIMIT_SECONDS)
     assert done.stderr == ""
     return done.stdout.split()
 
@@ -95,7 +96,7 @@ def test_fish_offers_commands_options_and_cycles(
 
     def offered(line: str) -> list[str]:
         command = ["fish", "--no-config", "-c", f"source {script}; complete -C '{line}'"]
-        done = subprocess.run(command, capture_output=True, text=True, env=shell_environment, timeout=60)
+        done = subprocess.run(command, capture_output=True, text=True, env=shell_environment, timeout=LIMIT_SECONDS)
         assert done.stderr == ""
         return [each.split("\t")[0] for each in done.stdout.splitlines()]
 
@@ -136,7 +137,7 @@ def test_zsh_offers_commands_options_and_cycles(
 
     def offered(line: str) -> list[str]:
         command = ["zsh", "-f", "-c", _IN_ZSH, "zsh", line, str(environment)]
-        done = subprocess.run(command, capture_output=True, text=True, env=shell_environment, timeout=60)
+        done = subprocess.run(command, capture_output=True, text=True, env=shell_environment, timeout=LIMIT_SECONDS)
         assert done.stderr == ""
         return re.findall(r"<<([^>]+)>>", done.stdout)
 

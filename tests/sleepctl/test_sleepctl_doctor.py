@@ -14,9 +14,6 @@ from typing import Any
 
 import msgspec
 import pytest
-import sleepctl_scenes as scenes
-from sleepctl_fake_daemon import FakeDaemon
-from sleepctl_ran import Ran
 
 from sleepd.config.schema import BufferConfig, Config, WorkerConfig
 from sleepd.protocol import control
@@ -31,6 +28,9 @@ from sleepd.version import VERSION
 from tests.agents import changed, config_for, experiences, write_buffer, write_config
 from tests.in_process import program_here
 from tests.processes import DaemonProcess
+from tests.sleepctl import sleepctl_scenes as scenes
+from tests.sleepctl.sleepctl_fake_daemon import FakeDaemon
+from tests.sleepctl.sleepctl_ran import Ran
 
 Sleepctl = Callable[..., Ran]
 
@@ -233,9 +233,9 @@ def test_root_finds_blocking_directory(short_directory: Path) -> None:
     nobody = pwd.getpwnam("nobody")
     short_directory.chmod(0o755)
     closed, opened = short_directory / "closed", short_directory / "open"
-    for directory in (closed, opened):
-        directory.mkdir()
-        (directory / "b.json").write_text("[]")
+    for each in (closed, opened):
+        each.mkdir()
+        (each / "b.json").write_text("[]")
     closed.chmod(0o700)
     (opened / "b.json").chmod(0o604)
     stopped, readable, directory = access_as(nobody, [str(closed / "b.json"), str(opened / "b.json"), str(opened)])

@@ -11,16 +11,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import sleepctl_scenes as scenes
-from sleepctl_fake_daemon import FakeDaemon
-from sleepctl_ran import Ran
 
 from sleepd import errors
 from sleepd.protocol import control
 from sleepd.protocol.control import Announcement
 from sleepd.sleepctl.commands.logs import Unit, is_journal, unit_of
 from tests.agents import config_for, experiences, write_buffer, write_config
-from tests.processes import DaemonProcess
+from tests.processes import LIMIT_SECONDS, DaemonProcess
+from tests.sleepctl import sleepctl_scenes as scenes
+from tests.sleepctl.sleepctl_fake_daemon import FakeDaemon
+from tests.sleepctl.sleepctl_ran import Ran
 
 Sleepctl = Callable[..., Ran]
 
@@ -61,7 +61,7 @@ def test_each_event_is_one_line(daemon: FakeDaemon, sleepctl: Sleepctl) -> None:
         lines = [process.stdout.readline() for _ in EVENTS[:5]]
         daemon.close()
         daemon.path.unlink()
-        _, err = process.communicate(timeout=20)
+        _, err = process.communicate(timeout=LIMIT_SECONDS)
     assert lines == [
         "2026-07-05 07:20:00  cycle 9: started (trained 12)\n",
         "2026-07-05 07:20:00  cycle 9: training, step 11 of 24, loss 2.31\n",
@@ -103,7 +103,7 @@ def test_ctrl_c_ends_events_with_130(daemon: FakeDaemon, environment: Path) -> N
         assert process.stdout is not None
         process.stdout.readline()
         process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=20)
+        _, err = process.communicate(timeout=LIMIT_SECONDS)
     assert (process.returncode, err) == (130, "")
 
 

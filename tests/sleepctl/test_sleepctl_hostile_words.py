@@ -11,7 +11,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from sleepctl_ran import Ran
 
 from sleepd.config.render import render
 from sleepd.config.schema import BufferConfig, Config
@@ -20,6 +19,8 @@ from sleepd.sleepctl.generated.completion_scripts import FUNCTIONS, scripts
 from sleepd.sleepctl.quarantine_arguments import ACTIONS
 from sleepd.text.display import clean
 from sleepd.text.shell import command_line, quoted
+from tests.processes import LIMIT_SECONDS
+from tests.sleepctl.sleepctl_ran import Ran
 
 SCRIPTS = scripts()
 SOURCE = Path(__file__).parents[2] / "sleepd"
@@ -60,7 +61,7 @@ def test_bash_offers_no_shell_text(
     program = f'{SCRIPTS["bash"]}\nCOMP_WORDS=(sleepctl "$@"); COMP_CWORD=$#; _shtab_sleepctl\n'
     program += 'printf "%s\\n" "${COMPREPLY[@]}"'
     command = ["bash", "--norc", "-c", program, "bash", *words]
-    done = subprocess.run(command, capture_output=True, text=True, env=trap, cwd=tmp_path, timeout=30)
+    done = subprocess.run(command, capture_output=True, text=True, env=trap, cwd=tmp_path, timeout=LIMIT_SECONDS)
     assert (set(done.stdout.split()), done.stderr) == (offered, "")
     assert not (tmp_path / "ran").exists()
 
@@ -74,7 +75,7 @@ def test_bash_expands_nothing_typed(
     """A word that holds a substitution, under the cursor or before it, is not run by the key."""
     program = f'{SCRIPTS["bash"]}\nCOMP_WORDS=(sleepctl "$@"); COMP_CWORD=$#; _shtab_sleepctl'
     command = ["bash", "--norc", "-c", program, "bash", *before, word, *after]
-    subprocess.run(command, capture_output=True, env=trap, cwd=tmp_path, timeout=30)
+    subprocess.run(command, capture_output=True, env=trap, cwd=tmp_path, timeout=LIMIT_SECONDS)
     assert not (tmp_path / "ran").exists()
 
 
@@ -83,7 +84,7 @@ def test_fish_offers_no_shell_text(tmp_path: Path, trap: dict[str, str]) -> None
     """As bash."""
     (tmp_path / "script").write_text(SCRIPTS["fish"])
     command = ["fish", "--no-config", "-c", f"source {tmp_path}/script; complete -C 'sleepctl quarantine show '"]
-    done = subprocess.run(command, capture_output=True, text=True, env=trap, cwd=tmp_path, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, env=trap, cwd=tmp_path, timeout=LIMIT_SECONDS)
     offered = {line.split("\t")[0] for line in done.stdout.splitlines()}
     assert offered - set(ACTIONS) == {"8", "9", "e1"}
     assert not (tmp_path / "ran").exists()
@@ -96,7 +97,7 @@ def test_zsh_offers_no_shell_text(tmp_path: Path, trap: dict[str, str], function
     assert FUNCTIONS["zsh"] in SCRIPTS["zsh"]
     program = f'_describe() {{ print -rl -- "${{(@P)${{@[-1]}}}}" }}\n{FUNCTIONS["zsh"]}\n_sleepctl_{function}'
     done = subprocess.run(
-        ["zsh", "-f", "-c", program], capture_output=True, text=True, env=trap, cwd=tmp_path, timeout=60
+        ["zsh", "-f", "-c", program], capture_output=True, text=True, env=trap, cwd=tmp_path, timeout=LIMIT_SECONDS
     )
     assert ({line.split(":")[0] for line in done.stdout.splitlines()}, done.stderr) == (offered, "")
     assert not (tmp_path / "ran").exists()
@@ -108,7 +109,7 @@ def test_pasted_word_stays_one(tmp_path: Path, word: str) -> None:
     shown = command_line("sleepctl", "show", operands=(word,))
     assert clean(shown) == shown
     program = f'sleepctl() {{ printf "%s\\0" "$@"; }}; {shown}'
-    done = subprocess.run(["bash", "-c", program], capture_output=True, cwd=tmp_path, timeout=30)
+    done = subprocess.run(["bash", "-c", program], capture_output=True, cwd=tmp_path, timeout=LIMIT_SECONDS)
     expected = ["show", *(["--"] if word.startswith("-") else []), word]
     assert (done.stdout.decode().split("\0")[:-1], done.stderr) == (expected, b"")
     assert not (tmp_path / "ran").exists()

@@ -19,14 +19,14 @@ from typing import Any
 
 import msgspec
 import pytest
-import sleepctl_scenes as scenes
-from sleepctl_fake_daemon import FakeDaemon
-from sleepctl_ran import Ran
 
 from sleepd.protocol import control
 from sleepd.protocol.control import Announcement
 from sleepd.protocol.status import Status
 from sleepd.sleepctl.commands.watch_status import frame
+from tests.sleepctl import sleepctl_scenes as scenes
+from tests.sleepctl.sleepctl_fake_daemon import FakeDaemon
+from tests.sleepctl.sleepctl_ran import Ran
 
 Sleepctl = Callable[..., Ran]
 

@@ -13,9 +13,6 @@ from pathlib import Path
 
 import msgspec
 import pytest
-import sleepctl_scenes as scenes
-from sleepctl_fake_daemon import FakeDaemon
-from sleepctl_ran import Ran
 
 from sleepd.errors import NothingToDo
 from sleepd.protocol import control
@@ -24,6 +21,10 @@ from sleepd.protocol.status import CycleSummary, RunResult
 from sleepd.sleepctl.__main__ import main
 from sleepd.sleepctl.commands.daemon_commands import COMMANDS
 from sleepd.sleepctl.exit_codes import ExitCode
+from tests.processes import LIMIT_SECONDS
+from tests.sleepctl import sleepctl_scenes as scenes
+from tests.sleepctl.sleepctl_fake_daemon import FakeDaemon
+from tests.sleepctl.sleepctl_ran import Ran
 
 Sleepctl = Callable[..., Ran]
 
@@ -169,7 +170,7 @@ def test_ctrl_c_detaches_waited_run(daemon: FakeDaemon, environment: Path) -> No
     ) as process:
         assert daemon.has_run_arrived.wait(20)
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=20)
+        out, err = process.communicate(timeout=LIMIT_SECONDS)
     assert (process.returncode, out) == (130, "")
     assert err == "detached; the cycle continues. See it: sleepctl status. Discard it: sleepctl cancel\n"
     assert not any(isinstance(request, control.Cancel) for request in daemon.requests)
@@ -293,7 +294,7 @@ def test_no_subcommand_fails_at_its_output(
             try:
                 code = main(given)
             except SystemExit as left:
-                code = left.code
+                code = left.code if isinstance(left.code, int) else 1
             sys.stdout.close()
             sys.stderr.close()
         assert code != ExitCode.OK

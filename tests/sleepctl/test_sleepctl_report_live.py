@@ -12,7 +12,7 @@ import pytest
 
 from tests.agents import changed, config_for, experiences, write_buffer
 from tests.fakes import fake_interpreter
-from tests.processes import DaemonProcess
+from tests.processes import LIMIT_SECONDS, DaemonProcess
 
 Sleepctl = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -35,7 +35,7 @@ def sleepctl(daemon: DaemonProcess) -> Sleepctl:
 
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "sleepd.sleepctl", "--config", str(daemon.config_path), *arguments]
-        return subprocess.run(command, capture_output=True, text=True, timeout=60)
+        return subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_SECONDS)
 
     return run
 

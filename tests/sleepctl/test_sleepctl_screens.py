@@ -7,7 +7,6 @@ from datetime import datetime, timedelta
 
 import msgspec
 import pytest
-import sleepctl_scenes as scenes
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -20,6 +19,7 @@ from sleepd.sleepctl.pages.report_page import KnownCycle, report_page
 from sleepd.sleepctl.pages.show_page import show_page
 from sleepd.sleepctl.pages.status_page import status_page
 from sleepd.sleepctl.pages.terminal import Page, Row, Span, clean, columns, pad, render, shorten
+from tests.sleepctl import sleepctl_scenes as scenes
 
 _HOSTILE_CYCLE = msgspec.structs.replace(
     scenes.REJECTED, cycle=10**9, reason=scenes.HOSTILE, hint=scenes.HOSTILE, strategy=scenes.HOSTILE

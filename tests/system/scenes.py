@@ -50,7 +50,7 @@ def prepare_owner(machine: Machine) -> None:
 
 def configure(machine: Machine, directory: str = "/etc/sage-sleepd", **sections: dict[str, Any]) -> None:
     """Write a configuration drop-in; every call writes all of it."""
-    given = {"model": {"base": "/srv/tiny"}, "worker": {"threads": 1}}
+    given: dict[str, dict[str, Any]] = {"model": {"base": "/srv/tiny"}, "worker": {"threads": 1}}
     for name, keys in sections.items():
         given[name] = {**given.get(name, {}), **keys}
     lines = [

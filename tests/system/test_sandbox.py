@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -133,7 +133,7 @@ def test_gpu_needs_its_lines(with_gpu: Machine) -> None:
         with_gpu.path(place).unlink()
 
 
-def test_exposure_with_a_gpu(with_gpu: Machine, record_property: pytest.RecordProperty) -> None:
+def test_exposure_with_a_gpu(with_gpu: Machine, record_property: Callable[[str, object], None]) -> None:
     """`systemd-analyze security` rates the unit with the GPU's devices allowed at most 1.2, the goal being 0.8."""
     command = ["systemd-analyze", "security", "--no-pager", "sage-sleepd.service"]
     said = with_gpu.run(*command, f"--threshold={MOST_EXPOSED * 10:.0f}", check=False)

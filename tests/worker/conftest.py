@@ -8,7 +8,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from sleepd.config.strategies import find_strategy
 from sleepd.protocol.job import Job, Progress, TrainingExample, decode_message, encode
 from sleepd.protocol.strategy import Strategy
 from sleepd.worker.channel import Channel
+from tests.processes import LIMIT_SECONDS
 
 ROOT = Path(__file__).parents[2]
 NEED_TORCH = (
@@ -45,7 +45,6 @@ class Ended:
 
     messages: list = field(default_factory=list)
     exit_code: int | None = None
-    seconds_to_stop: float = 0.0
 
     @property
     def last(self):
@@ -167,11 +166,9 @@ def run_process(staging: Path, stop_at_step: int | None = None, die_at_step: int
             is_training = isinstance(message, Progress) and message.phase == "training"
             if is_training and stop_at_step is not None and message.step >= stop_at_step:
                 process.send_signal(signal.SIGTERM)
-                stopped, stop_at_step = time.monotonic(), None
+                stop_at_step = None
             if is_training and die_at_step is not None and message.step >= die_at_step:
                 break
         ours.shutdown(socket.SHUT_RDWR)
-        ended.exit_code = process.wait(timeout=20)
-        if "stopped" in locals():
-            ended.seconds_to_stop = time.monotonic() - stopped
+        ended.exit_code = process.wait(timeout=LIMIT_SECONDS)
     return ended

@@ -71,7 +71,7 @@ def test_weights_must_be_whole(base):
 
 def test_harmless_tensors_are_no_fault(tmp_path):
     """Tables that are computed anew, and heads that guess ahead, may stand in a file without a place in the model."""
-    told = {"missing_keys": [], "mismatched_keys": []}
+    told: dict[str, list[str]] = {"missing_keys": [], "mismatched_keys": []}
     harmless = ["model.layers.0.self_attn.rotary_emb.inv_freq", "transformer.h.0.attn.masked_bias", "mtp.norm.weight"]
     require_whole(tmp_path, {**told, "unexpected_keys": harmless})
     with pytest.raises(GiveUp, match=r"q_proj\.bias"):

@@ -292,8 +292,9 @@ def test_base_answers_are_kept_singly(tiny_model, tmp_path, monkeypatch):
     monkeypatch.setattr(reference_answers, "batched_replies", first_one_only)
 
     def answers():
-        given = (model, choose_device("cpu"), chat, ["one", "two", "three"], frozenset(), cache, lambda _tokens: None)
-        return [one is not None for one in reference_answers.base_answers(*given)]
+        prompts, device = ["one", "two", "three"], choose_device("cpu")
+        found = reference_answers.base_answers(model, device, chat, prompts, frozenset(), cache, lambda _tokens: None)
+        return [one is not None for one in found]
 
     assert [answers(), answers()] == [[True, False, False], [True, True, False]]
     assert asked == [3, 2]

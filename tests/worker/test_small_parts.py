@@ -51,10 +51,8 @@ def test_sigterm_ends_loading_at_once():
     try:
         channel = Channel(theirs)
         channel.obey_sigterm()
-        started = time.monotonic()
         with pytest.raises(Stopped):
             _load_for_long(channel)
-        assert time.monotonic() - started < 5
         with pytest.raises(Stopped):
             channel.progress(Progress(phase="measuring"))
     finally:
@@ -67,6 +65,7 @@ def _load_for_long(channel):
     with channel.loading():
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(30)
+        pytest.fail("it went on loading")
 
 
 def test_closed_socket_means_daemon_gone():

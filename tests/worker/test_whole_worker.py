@@ -57,7 +57,6 @@ def test_sigterm_stops_a_training(start_worker, tmp_path):
     assert isinstance(ended.last, Failure)
     assert ended.last.kind == "stopped"
     assert ended.exit_code == 0
-    assert ended.seconds_to_stop < 10  # all of it would take minutes
     assert not (tmp_path / "staging/adapter_model.safetensors").exists()
 
 

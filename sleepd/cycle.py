@@ -19,7 +19,7 @@ Order of writes. The ledger stores each state in one transaction with its reason
 disk, the disk comes first (``planned``: the staged job; ``promoted``: the directory and ``current``). Where a state
 gives something up, the ledger comes first (``failed``: then the staging directory is removed). After a power cut the
 ledger is therefore one state behind the disk, or leftovers of an end are still to be removed; ``cycles.recovery``
-mends both.
+repairs both.
 """
 
 from __future__ import annotations

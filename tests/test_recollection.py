@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from sleepd.buffer.experience import Experience, experience_key, group_key
+from sleepd.buffer.experience import Experience, content_hash, id_hash
 from sleepd.buffer.trained_texts import (
     MOST_SHOWN,
     SHOWN_CHARACTERS,
@@ -21,7 +21,7 @@ from sleepd.buffer.trained_texts import (
     whereabouts,
 )
 from sleepd.cycles.planning import Order
-from sleepd.daemon.quarantine_view import decide_by_hand
+from sleepd.daemon.quarantine_view import override
 from sleepd.daemon.status_view import detail, offline_copies, overview
 from sleepd.daemon.trained_texts_view import learned as recollected
 from sleepd.errors import NotFound
@@ -125,8 +125,8 @@ def test_an_unknown_cycle_is_refused(stage: Stage) -> None:
 
 def test_changed_text_is_not_shown() -> None:
     """The counts are of one moment, the texts of the next: only what is still the same is shown."""
-    place = Place("a", group_key("Who?", "Me."), "train")
-    known = whereabouts([place], {experience_key("a"): Found(place.group, 0.9)})
+    place = Place("a", content_hash("Who?", "Me."), "train")
+    known = whereabouts([place], {id_hash("a"): Found(place.group, 0.9)})
     other = Experience(id="a", prompt="Who?", response="You.", salience=0.9)
     same = Experience(id="a", prompt="Who?", response="Me.", salience=0.9)
     assert known.present == [place]
@@ -137,8 +137,8 @@ def test_changed_text_is_not_shown() -> None:
 def test_texts_and_limits_are_bounded() -> None:
     """An answer stays small whatever the buffer holds and whatever is asked for."""
     text = Experience(id="a", prompt="p" * 10**6, response="r" * 10**6, salience=0.9)
-    place = Place("a", group_key(text.prompt, text.response), "train")
-    known = whereabouts([place], {experience_key("a"): Found(place.group, 0.9)})
+    place = Place("a", content_hash(text.prompt, text.response), "train")
+    known = whereabouts([place], {id_hash("a"): Found(place.group, 0.9)})
     shown = trained_texts(1, known, [text], limit=1).experiences[0]
     assert (len(shown.prompt), len(shown.response)) == (SHOWN_CHARACTERS, SHOWN_CHARACTERS)
     assert [limited(limit) for limit in (-1, 0, 7, 10**9)] == [0, 0, 7, MOST_SHOWN]
@@ -155,7 +155,7 @@ def test_released_secret_is_not_shown(tmp_path: Path) -> None:
 
     async def released(sleeper: OpenSleeper) -> Any:
         await sleeper.refresh()
-        return await decide_by_hand(sleeper, [records[-1]["id"]], "release")
+        return await override(sleeper, [records[-1]["id"]], "release")
 
     stage.play(released)
     stage.sleep()

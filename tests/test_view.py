@@ -110,7 +110,7 @@ def test_a_torn_line_waits_from_its_last_change() -> None:
     """The same torn line keeps its time, a longer one begins anew, an ended one is forgotten."""
     first = torn_line(None, start=100, length=20, line=4, now=5.0)
     assert first is not None
-    assert first.set_aside.position == "line 4"
+    assert first.skipped.position == "line 4"
     assert torn_line(first, start=100, length=20, line=4, now=9.0) is first
     assert not first.is_due(34.9, patience=PATIENCE)
     assert first.is_due(35.0, patience=PATIENCE)

@@ -21,7 +21,7 @@ def is_low_sample(held_out: int) -> bool:
 
 
 class Outcome(StrEnum):
-    """What a verdict says."""
+    """The outcome of a verdict."""
 
     PROMOTED = "promoted"
     REJECTED = "rejected"
@@ -94,7 +94,7 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class AddedMetric(msgspec.Struct, frozen=True, kw_only=True):
-    """A figure that the owner measured and added by hand."""
+    """A figure that the operator measured and added."""
 
     name: str
     value: float

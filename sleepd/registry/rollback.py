@@ -35,7 +35,7 @@ def find_champion(to: int | None, ledger: Ledger, checkpoints: Checkpoints) -> t
 
 def active_champions(ledger: Ledger, checkpoints: Checkpoints) -> list[int]:
     """Champions that were not rolled back and have their weights, oldest first; adopted ones are among them."""
-    found = [*checkpoints.adopted(), *ledger.standing()]
+    found = [*checkpoints.adopted(), *ledger.active()]
     return sorted(cycle for cycle in found if (path := checkpoints.find(cycle)) and has_weights(path))
 
 
@@ -54,7 +54,7 @@ def undo_of(cycle: int, ledger: Ledger, checkpoints: Checkpoints) -> str:
     return undo_command(
         cycle,
         ADOPTED_VERDICT if is_adopted else ledger.state(cycle),
-        is_active=cycle == checkpoints.champion() if is_adopted else cycle in ledger.standing(),
+        is_active=cycle == checkpoints.champion() if is_adopted else cycle in ledger.active(),
         champions=active_champions(ledger, checkpoints),
     )
 

@@ -43,7 +43,6 @@ def status(session: Session) -> ExitCode:
         from .watch_status import watch
 
         return watch(session)
-    now = session.clock.now()
     try:
         seen: Status = session.ask(GetStatus(), Status, timeout=STATUS_SECONDS)
         code = ExitCode.OK
@@ -54,7 +53,7 @@ def status(session: Session) -> ExitCode:
         code = session.note_offline(absent, seen.written_at)
     is_live = code == ExitCode.OK
     data = {**msgspec.to_builtins(seen), "is_live": is_live}
-    session.console.show(data, status_page(seen, now=now, is_live=is_live))
+    session.console.show(data, status_page(seen, now=session.clock.now(), is_live=is_live))
     return code
 
 
@@ -78,9 +77,8 @@ def history(session: Session) -> ExitCode:
 def check(session: Session) -> ExitCode:
     """The decision; with ``--apply`` a cycle is started when due."""
     decision: DecisionView = session.ask(Check(), DecisionView)
-    result: RunResult | None = None
-    if session.arguments.apply and decision.should_sleep:
-        result = _started(session.ask(Run(), RunResult))
+    is_started = session.arguments.apply and decision.should_sleep
+    result = _started(session.ask(Run(), RunResult)) if is_started else None
     page = decision_page(decision)
     if result is not None:
         page += [line(""), *run_page(result)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import re
 import tokenize
@@ -55,6 +56,7 @@ def uses(text: str, word: str) -> list[str]:
     return re.findall(rf"(?i)(?<![a-z]){re.escape(word)}s?(?![a-z])", text)
 
 
+@functools.cache
 def pieces(path: Path) -> list[tuple[int, str]]:
     """Names, strings and comments of a module with their lines; a name as the words that it is made of."""
     tokens = tokenize.generate_tokens(io.StringIO(path.read_text()).readline)

@@ -180,11 +180,7 @@ def _buffer(facts: DoctorFacts) -> Result:
             command_line("sudo", "setfacl", "-m", f"u:{who}:x", place.blocked_at),
         )
     if place.kind == "absent":
-        return (
-            "WARN",
-            f"{place.path} does not exist yet",
-            "the daemon reads it once it exists; is the path right?",
-        )
+        return "WARN", f"{place.path} does not exist yet", "the daemon reads it once it exists; is the path right?"
     if place.kind in ("directory", "other"):
         return (
             "FAIL",

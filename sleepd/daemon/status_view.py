@@ -26,7 +26,7 @@ from sleepd.protocol.status import (
     CycleDetail,
     CycleSummary,
     LastError,
-    SkippedRecord,
+    SkippedRecordView,
     Status,
 )
 from sleepd.store import legacy_formats
@@ -218,7 +218,7 @@ def buffer_detail(reader: ReadModel) -> BufferDetail:
     return BufferDetail(
         status=_buffer(reader),
         histogram=histogram,
-        set_aside=[converted(each, SkippedRecord) for each in view.skipped],
+        set_aside=[converted(each, SkippedRecordView) for each in view.skipped],
         min_salience=reader.config.training.min_salience,
     )
 

@@ -46,7 +46,7 @@ class DecisionView(msgspec.Struct, frozen=True, kw_only=True):
     vetoes: list[VetoView]
 
 
-class SkippedRecord(msgspec.Struct, frozen=True, kw_only=True):
+class SkippedRecordView(msgspec.Struct, frozen=True, kw_only=True):
     """A record of the buffer that is not used."""
 
     position: str
@@ -87,7 +87,7 @@ class BufferDetail(msgspec.Struct, frozen=True, kw_only=True):
     status: BufferStatus
     histogram: list[int]
     """Experiences by salience, ten bins from 0 to 1; the last one includes 1."""
-    set_aside: list[SkippedRecord]
+    set_aside: list[SkippedRecordView]
     """The first hundred."""
     min_salience: float
     schema: int = SCHEMA

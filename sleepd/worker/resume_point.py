@@ -26,7 +26,7 @@ from .channel import Channel
 from .failure import GiveUp, Stopped
 from .model.losses import Reference
 from .report import Before
-from .training.train import Training
+from .training.outcome import Training
 
 _KEY = "position"
 

@@ -139,7 +139,7 @@ def _large_report() -> Report:
 OPENED = """
 import resource, sys
 from pathlib import Path
-import sleepd.daemon.daemon
+import sleepd.daemon.service
 from sleepd.store.ledger import Ledger
 from sleepd.quarantine.screening_table import Screenings
 from sleepd.quarantine.rules import Findings

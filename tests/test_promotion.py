@@ -262,7 +262,7 @@ def test_disabled_gate_only_shows(harm: str) -> None:
     }
     found = report(**harmed[harm])
     assert judge(found, Gates()).outcome is REJECTED
-    passed = judge(found, Gates(harms=frozenset(SAFETY_GATES) - {harm}))
+    passed = judge(found, Gates(safety_gates=frozenset(SAFETY_GATES) - {harm}))
     assert passed.outcome is Outcome.PROMOTED
     assert {figure.is_binding for figure in passed.figures if not figure.is_met} == {False}
 

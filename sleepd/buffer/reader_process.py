@@ -128,8 +128,8 @@ def _after_nuls(nuls: int) -> Reading:
     """Where lines begin that stand behind so many NUL bytes; none: where every file begins."""
     if not nuls:
         return Reading()
-    aside = Skipped(position="line 1", reason=f"{nuls} NUL bytes before it, {NULS_LEFT_BY}; the line itself is read")
-    return Reading(consumed=nuls, skipped=[aside], skipped_total=1)
+    skipped = Skipped(position="line 1", reason=f"{nuls} NUL bytes before it, {NULS_LEFT_BY}; the line itself is read")
+    return Reading(consumed=nuls, skipped=[skipped], skipped_total=1)
 
 
 def _read_lines(head: bytes, file: Source, before: Reading) -> Reading:

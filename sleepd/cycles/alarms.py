@@ -52,7 +52,7 @@ class Alarms:
             self._noted.pop(name, None)
 
     def update(self, decision: Decision, config: Config, *, last_sleep_at: datetime | None) -> None:
-        """Look at the newest decision."""
+        """Update the warnings from the newest decision."""
         self._note_last_sleep(last_sleep_at)
         full = [veto.text for veto in decision.vetoes if veto.name == "disk_full"]
         self.note("disk_full", full[0] if full else "")

@@ -52,7 +52,7 @@ class Intake:
         self._config = config
 
     async def read(self) -> None:
-        """Look at the file and count; a file that cannot be read leaves the counts as they are."""
+        """Read the file and count; a file that cannot be read leaves the counts as they are."""
         try:
             view = await self.buffer.read()
         except BufferUnreadable as error:

@@ -211,7 +211,7 @@ class ReadModel:
 
 
 class BufferReadModel:
-    """The buffer as last read, and which of its experiences are kept from training."""
+    """The buffer as last read, and which of its experiences are excluded from training."""
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts

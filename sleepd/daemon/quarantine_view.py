@@ -36,7 +36,7 @@ _FOUND: Final = {
 
 
 async def quarantine_list(reader: ReadModel, *, limit: int) -> QuarantineList:
-    """What is kept from training now and why, and what the operator decided."""
+    """What is excluded from training now and why, and the operator's overrides."""
     causes = await reader.buffer.causes()
     unscreened = sum(cause.why == "unscreened" for cause in causes.values())
     keys = [key for key, cause in causes.items() if cause.why != "unscreened"]

@@ -99,7 +99,7 @@ class Counts(msgspec.Struct, frozen=True, kw_only=True):
     unlearned: int
     held_out: int
     quarantined: int = 0
-    """Kept from training, whatever their salience; not among the eligible."""
+    """Excluded from training, whatever their salience; not among the eligible."""
     unscreened: int = 0
     """Not screened yet, and so excluded from training too."""
     personal: int = 0

@@ -26,7 +26,7 @@ class LossPair(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Drift(msgspec.Struct, frozen=True, kw_only=True):
-    """KL from the base on the base's own answers to general prompts that training never used, nats per token."""
+    """KL from the base on the base's own answers to reference prompts that training never used, nats per token."""
 
     prompts: int
     tokens: int

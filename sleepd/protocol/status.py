@@ -69,7 +69,7 @@ class BufferStatus(msgspec.Struct, frozen=True, kw_only=True):
     held_out: int = 0
     set_aside: int = 0
     quarantined: int = 0
-    """Readable, and kept from training: ``sleepctl quarantine``."""
+    """Readable, and excluded from training: ``sleepctl quarantine``."""
     unscreened: int = 0
     """Not screened yet, and excluded from training until then."""
     personal: int = 0
@@ -124,7 +124,7 @@ class CycleSummary(msgspec.Struct, frozen=True, kw_only=True):
     is_pruned: bool = False
     """Its weights were removed; what was measured on it stays."""
     drift: float | None = None
-    """KL from the base on general prompts, nats per token."""
+    """KL from the base on reference prompts, nats per token."""
     is_thin: bool = False
     """Judged on fewer than eight held-out experiences."""
     is_on_probation: bool = False
@@ -281,7 +281,7 @@ class MetricResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class QuarantineEntry(msgspec.Struct, frozen=True, kw_only=True):
-    """One experience that is kept from training, or that the operator released."""
+    """One experience that is excluded from training, or that the operator released."""
 
     id: str
     state: Literal["quarantined", "dropped", "released"]

@@ -37,7 +37,7 @@ class Interval(msgspec.Struct, frozen=True, kw_only=True):
     high: float | None
     """The gain lies below it with ``confidence``."""
     confidence: float
-    """Of each bound by itself; both hold together with twice the doubt."""
+    """Of each bound by itself; both hold together with twice the alpha."""
     experiences: int
 
 

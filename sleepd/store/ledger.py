@@ -73,12 +73,7 @@ class Ledger:
         )
 
     def restore(
-        self,
-        summary: CycleRecord,
-        report: Report,
-        verdict: Verdict,
-        places: Sequence[SplitAssignment],
-        seen: array[int],
+        self, summary: CycleRecord, report: Report, verdict: Verdict, rows: Sequence[SplitAssignment], seen: array[int]
     ) -> None:
         """Record a judged cycle as a whole, as a checkpoint has it."""
         self.plan(
@@ -88,7 +83,7 @@ class Ledger:
                 parent=summary.parent,
                 strategy=summary.strategy,
                 is_forced=summary.is_forced,
-                assignments=places,
+                assignments=rows,
                 seen=seen,
             )
         )

@@ -84,7 +84,7 @@ def test_each_champion_has_its_comparison(ledger: Ledger) -> None:
     assert stored.endswith(b",5]")
 
 
-def test_a_note_of_another_form_is_named(ledger: Ledger) -> None:
+def test_note_of_other_form_is_named(ledger: Ledger) -> None:
     """A newer version's form is an error that names the note and says what to install."""
     write(ledger, notes.CRASHES.name, '"many"')
     with pytest.raises(LedgerUnusable, match="note crashes is not understood") as caught:

@@ -144,7 +144,7 @@ class _Cycle:
             refuse_other(point.position, **here)
             self._phases.seconds = dict(point.position.seconds)
             self._channel.notices += point.position.notices
-            self._channel.notice("cycle_resumed", f"it goes on after step {point.position.training.steps}")
+            self._channel.notice("cycle_resumed", f"it resumes after step {point.position.training.steps}")
         return point
 
     @property

@@ -77,9 +77,8 @@ def history(session: Session) -> ExitCode:
 def check(session: Session) -> ExitCode:
     """The decision; with ``--apply`` a cycle is started when due."""
     decision: DecisionView = session.ask(Check(), DecisionView)
-    result: RunResult | None = None
-    if session.arguments.apply and decision.should_sleep:
-        result = _started(session.ask(Run(), RunResult))
+    is_started = session.arguments.apply and decision.should_sleep
+    result = _started(session.ask(Run(), RunResult)) if is_started else None
     page = decision_page(decision)
     if result is not None:
         page += [line(""), *run_page(result)]

@@ -42,7 +42,7 @@ class KnownCycle(NamedTuple):
     buffer: BufferStatus
     """As it is now, or as it was last read."""
     set_aside: list[SkippedRecordView]
-    """The first records that the buffer counts as set aside; from disk none."""
+    """The first records that the buffer skipped; from disk none."""
     quarantine: list[QuarantineEntry]
     """The first experiences that the buffer counts as in quarantine; from disk none."""
     is_live: bool

@@ -13,7 +13,7 @@ import msgspec
 import pytest
 
 from sleepd import errors
-from sleepd.buffer.experience import group_key, key_text
+from sleepd.buffer.experience import content_hash, hash_text
 from sleepd.protocol import control
 from sleepd.protocol.answers import Learned
 from sleepd.protocol.job import Report
@@ -310,8 +310,8 @@ def leave_on_disk(directory: Path, *, retired: bool = False) -> None:
     (directory / "status.json").write_bytes(msgspec.json.encode(status))
     path = directory / ("retired/cycle_008" if retired else "cycle_008")
     path.mkdir(parents=True)
-    groups = {"a": group_key("Where is the lamp?", "On the shelf."), "b": group_key("Who?", "Me."), "c": 1}
-    placed = {name: {"id": name, "group": key_text(group)} for name, group in groups.items()}
+    groups = {"a": content_hash("Where is the lamp?", "On the shelf."), "b": content_hash("Who?", "Me."), "c": 1}
+    placed = {name: {"id": name, "group": hash_text(group)} for name, group in groups.items()}
     lineage = {
         "cycle": 8,
         "parent": 7,

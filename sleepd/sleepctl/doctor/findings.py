@@ -177,7 +177,7 @@ def _buffer(facts: DoctorFacts) -> Result:
         allow = command_line("sudo", "setfacl", "-m", f"u:{who}:x", place.blocked_at)
         return "FAIL", f"{who} cannot pass {place.blocked_at}", allow
     if place.kind == "absent":
-        hint = "the daemon reads it once the agent writes it; is the path right?"
+        hint = "the daemon reads it once it exists; is the path right?"
         return "WARN", f"{place.path} does not exist yet", hint
     if place.kind in ("directory", "other"):
         return (

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from . import log
 from .config.checks import discover
 from .config.layers import load, require_buffer
-from .daemon.daemon import live
+from .daemon.service import live
 from .daemon_arguments import build_parser
 from .errors import ConfigError, SleepdError
 from .text.display import clean

@@ -19,7 +19,7 @@ Order of writes. The ledger stores each state in one transaction with its reason
 disk, the disk comes first (``planned``: the staged job; ``promoted``: the directory and ``current``). Where a state
 gives something up, the ledger comes first (``failed``: then the staging directory is removed). After a power cut the
 ledger is therefore one state behind the disk, or leftovers of an end are still to be removed; ``cycles.recovery``
-mends both.
+repairs both.
 """
 
 from __future__ import annotations
@@ -124,10 +124,12 @@ def undo_command(cycle: int, state: str, *, is_active: bool, champions: Iterable
     """
     if state in UNDECIDED_STATES:
         return "sleepctl cancel"
-    if not is_active:
-        return ""
-    was = max((each for each in champions if each < cycle), default=0)
-    return f"sleepctl rollback {was}"
+    return f"sleepctl rollback {previous_champion(cycle, champions) or 0}" if is_active else ""
+
+
+def previous_champion(cycle: int, champions: Iterable[int]) -> int | None:
+    """The champion that a rollback of ``cycle`` puts in use, of all that stand; None: the base itself."""
+    return max((each for each in champions if each < cycle), default=None)
 
 
 def diagram() -> str:

@@ -49,9 +49,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     configure("error")
     try:
-        owners = load(given.config, environment=os.environ).config
+        configured = load(given.config, environment=os.environ).config
         with tempfile.TemporaryDirectory(prefix="sage-sleepd-selftest-") as directory:
-            end = _sleep_in(Path(directory), owners.worker.python)
+            end = _sleep_in(Path(directory), configured.worker.python)
     except SleepdError as error:
         sys.stderr.write(f"selftest: {clean(error.message)}\nhint: {clean(error.hint)}\n")
         return error.exit_code

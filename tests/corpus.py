@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sleepd.buffer.experience import Experience, experience_key, parse
+from sleepd.buffer.experience import Experience, id_hash, parse
 from sleepd.quarantine.near_duplicates import Screened
 from sleepd.quarantine.rules import Findings, Isolation
 from sleepd.quarantine.screening_process import Screener, screen_records
@@ -57,11 +57,11 @@ def texts_of(case: dict[str, Any]) -> dict[str, str]:
 def screen(given: Iterable[dict[str, Any]]) -> list[Screened]:
     """What is found in records, one after the other."""
     kept = list(given)
-    keys = [experience_key(one.id) for record in kept if isinstance(one := parse(record), Experience)]
+    keys = [id_hash(one.id) for record in kept if isinstance(one := parse(record), Experience)]
     return list(screen_records(kept, keys, Screener(SecretFinder(), ())))
 
 
-def barred(found: Iterable[Screened]) -> set[int]:
+def excluded(found: Iterable[Screened]) -> set[int]:
     """The keys of those that a daemon would keep from training, where nothing is decided or rolled back."""
     kept, findings = list(found), Findings()
     for each in kept:
@@ -75,7 +75,7 @@ def screened_corpus() -> list[Case]:
     """Every case with its finding."""
     given = records()
     screened = screen(given)
-    aside = barred(screened)
+    aside = excluded(screened)
     return [
         Case(record["id"], record["label"], found, found.key in aside)
         for record, found in zip(given, screened, strict=True)

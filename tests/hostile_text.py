@@ -134,7 +134,7 @@ def _record(text: str) -> dict[str, Any]:
 def _lines(text: str) -> Any:
     lines = [json.dumps(_record(text)).encode(), json.dumps(text).encode(), text.encode()]
     parsing.digest_lines(lines, parsing.Digest("lines"), first=1)
-    return parsing.pick(map(parsing.decoded_line, lines), [experience.experience_key("x")], characters=10)
+    return parsing.pick(map(parsing.decoded_line, lines), [experience.id_hash("x")], characters=10)
 
 
 def _whole(text: str) -> Any:
@@ -159,8 +159,8 @@ FUNCTIONS: dict[str, Callable[[str], Any]] = {
     "plain_spaces": bounded_text.plain_spaces,
     "short_lines": lambda text: sum(map(len, bounded_text.short_lines(text))),
     "parse": lambda text: experience.parse(_record(text)),
-    "group_key": lambda text: experience.group_key(text, text),
-    "prompt_key": experience.prompt_key,
+    "content_hash": lambda text: experience.content_hash(text, text),
+    "prompt_hash": experience.prompt_hash,
     "derived_id": lambda text: experience.derived_id(text, text),
     "digest_lines": _lines,
     "digest_whole": _whole,
@@ -223,7 +223,7 @@ def chat_functions() -> dict[str, Callable[[str], Any]]:
 
 def _preview(text: str, *, masks: bool) -> Any:
     one = _experience(text)
-    place = Place(one.id, experience.group_key(one.prompt, one.response), "train")
+    place = Place(one.id, experience.content_hash(one.prompt, one.response), "train")
     return trained_texts(1, Whereabouts([place], [], []), [one], limit=1, masks=masks)
 
 

@@ -37,7 +37,7 @@ def _as_user(user: int | None, prelude: str) -> list[str]:
         return ["-c", f"{prelude}\n{start}"] if prelude else ["-m", "sleepd"]
     # What is loaded only when it is first used must be loaded before.
     load = (
-        "import concurrent.futures.thread, encodings.utf_8_sig, sleepd.daemon.daemon; from sleepd.__main__ import main"
+        "import concurrent.futures.thread, encodings.utf_8_sig, sleepd.daemon.service; from sleepd.__main__ import main"
     )
     become = f"import os, sys; os.setgroups([]); os.setgid({user}); os.setuid({user})"
     return ["-c", f"{load}; {become}; sys.exit(main(sys.argv[1:]))"]

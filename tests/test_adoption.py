@@ -164,7 +164,7 @@ def test_a_lost_ledger_changes_no_answer(stage: Stage) -> None:
         known = sleeper.parts.history.known()
         return (
             cycles(sleeper.reader, limit=50),
-            known.sides,
+            known.splits,
             sleeper.parts.intake.counts,
             sleeper.parts.checkpoints.champion(),
         )

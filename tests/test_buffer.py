@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sleepd.buffer import parsing as digest
-from sleepd.buffer.experience import Experience, derived_id, experience_key, group_key, key_text, parse
+from sleepd.buffer.experience import Experience, content_hash, derived_id, hash_text, id_hash, parse
 from sleepd.buffer.experience_buffer import ExperienceBuffer
 from sleepd.buffer.parsing import MOST_CHARACTERS, HalfWritten, decoded_line, digest_whole, records
 from sleepd.buffer.reader_process import FirstBytes, Reading, read_digest, read_texts
@@ -39,7 +39,7 @@ class Desk:
         return asyncio.run(self.buffer.read())
 
     def texts(self, *identifiers: str) -> list[Experience]:
-        return asyncio.run(self.buffer.extract([experience_key(each) for each in identifiers]))
+        return asyncio.run(self.buffer.extract([id_hash(each) for each in identifiers]))
 
 
 @pytest.fixture
@@ -106,15 +106,17 @@ def test_what_agents_write_is_accepted() -> None:
 
 def test_hex_id_is_its_own_key() -> None:
     """Keys of usual ids can be read back as ids; others are hashed."""
-    assert key_text(experience_key("bcd6076335f8444f")) == "bcd6076335f8444f"
-    assert experience_key("BCD6076335F8444F") != experience_key("bcd6076335f8444f")
-    assert 0 <= experience_key("anything else") < 2**64
+    assert hash_text(id_hash("bcd6076335f8444f")) == "bcd6076335f8444f"
+    assert id_hash("BCD6076335F8444F") != id_hash("bcd6076335f8444f")
+    assert 0 <= id_hash("anything else") < 2**64
 
 
 def test_copies_have_one_group() -> None:
     """Case, white space and compatibility forms make no difference; the boundary of prompt and reply does."""
-    assert group_key("Hello  World", "ok") == group_key("hello world ", "OK\n") == group_key("ｈello world", "ok")
-    assert group_key("a b", "c") != group_key("a", "b c")
+    assert (
+        content_hash("Hello  World", "ok") == content_hash("hello world ", "OK\n") == content_hash("ｈello world", "ok")
+    )
+    assert content_hash("a b", "c") != content_hash("a", "b c")
 
 
 # --- three forms ---
@@ -128,7 +130,7 @@ def test_the_form_is_told_by_content(tmp_path: Path, form: str, large_bytes: int
     desk.path.write_text(FORMS[form](experiences(20)))
     view = desk.read()
     assert (view.form, len(view.keys), view.problem) == (form, 20, "")
-    assert [key_text(key) for key in view.keys] == [record["id"] for record in experiences(20)]
+    assert [hash_text(key) for key in view.keys] == [record["id"] for record in experiences(20)]
     assert set(view.saliences) == {0.8}
     wanted = [record["id"] for record in experiences(20)[3:6]]
     assert [each.id for each in desk.texts(*wanted, "gone")] == wanted
@@ -196,8 +198,8 @@ def test_bad_record_spares_the_others(desk: Desk, form: str) -> None:
     view = desk.read()
     assert len(view.keys) == 4
     name = "line" if form == "lines" else "record"
-    assert [aside.position for aside in view.set_aside] == [f"{name} 3", f"{name} 4", f"{name} 8"]
-    assert "stands for another text" in view.set_aside[2].reason
+    assert [aside.position for aside in view.skipped] == [f"{name} 3", f"{name} 4", f"{name} 8"]
+    assert "has another text" in view.skipped[2].reason
 
 
 def test_stray_bytes_cost_their_record(desk: Desk) -> None:
@@ -206,7 +208,7 @@ def test_stray_bytes_cost_their_record(desk: Desk) -> None:
     desk.path.write_bytes(text)
     view = desk.read()
     assert len(view.keys) == 3
-    assert view.set_aside[0].reason == "response: is not valid Unicode"
+    assert view.skipped[0].reason == "response: is not valid Unicode"
 
 
 # --- half-written ---
@@ -262,8 +264,8 @@ _RECORD = st.fixed_dictionaries({}, optional=dict.fromkeys(("id", "prompt", "res
 def test_any_list_is_counted_whole(records: list[Any]) -> None:
     """Every record of a JSON array is used, repeated, or set aside."""
     digest = digest_whole(json.dumps(records).encode())
-    assert len(digest.keys) + digest.set_aside_total <= len(records)
-    if digest.set_aside_total == 0 and len({json.dumps(record) for record in records}) == len(records):
+    assert len(digest.keys) + digest.skipped_total <= len(records)
+    if digest.skipped_total == 0 and len({json.dumps(record) for record in records}) == len(records):
         assert len(digest.keys) == len(records)
 
 
@@ -277,7 +279,7 @@ def test_hostile_structure_is_skipped(desk: Desk, content: bytes) -> None:
     desk.read()
     desk.clock.advance(60)
     view = desk.read()
-    assert view.problem or view.set_aside_total
+    assert view.problem or view.skipped_total
 
 
 # --- JSON lines from a cursor ---
@@ -295,8 +297,8 @@ def test_appended_pieces_give_same_view(tmp_path_factory: pytest.TempPathFactory
             desk.read()
         desk.clock.advance(1)
         view = desk.read()
-    assert [key_text(key) for key in view.keys] == [record["id"] for record in experiences(11)]
-    assert [aside.position for aside in view.set_aside] == ["line 9"]
+    assert [hash_text(key) for key in view.keys] == [record["id"] for record in experiences(11)]
+    assert [aside.position for aside in view.skipped] == ["line 9"]
 
 
 def test_only_what_was_appended_is_read(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -341,7 +343,7 @@ def test_rewritten_lines_are_reread(desk: Desk, way: str) -> None:
             desk.path.write_text("")
             desk.read()
             desk.path.write_text(fresh)
-    assert [key_text(key) for key in desk.read().keys] == [record["id"] for record in experiences(12, start=100)]
+    assert [hash_text(key) for key in desk.read().keys] == [record["id"] for record in experiences(12, start=100)]
 
 
 def test_endless_line_is_skipped_unheld(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -354,7 +356,7 @@ def test_endless_line_is_skipped_unheld(tmp_path: Path, monkeypatch: pytest.Monk
     desk.path.write_text(as_lines(experiences(2)) + long + as_lines(experiences(2, start=2)))
     view = desk.read()
     assert len(view.keys) == 4
-    assert [(aside.position, aside.reason) for aside in view.set_aside] == [("line 3", "longer than 2000 bytes")]
+    assert [(aside.position, aside.reason) for aside in view.skipped] == [("line 3", "longer than 2000 bytes")]
 
 
 # --- the file itself ---
@@ -515,16 +517,16 @@ def test_torn_last_line_is_skipped_later(desk: Desk) -> None:
     whole = as_lines(experiences(4))
     desk.path.write_text(whole[:-20])
     view = desk.read()
-    assert (len(view.keys), view.set_aside_total, view.problem) == (3, 0, "")
+    assert (len(view.keys), view.skipped_total, view.problem) == (3, 0, "")
     desk.clock.advance(31)
     view = desk.read()
-    assert [aside.position for aside in view.set_aside] == ["line 4"]
-    assert (len(view.keys), view.set_aside_total, view.problem) == (3, 1, "")
-    assert desk.read().set_aside_total == 1
+    assert [aside.position for aside in view.skipped] == ["line 4"]
+    assert (len(view.keys), view.skipped_total, view.problem) == (3, 1, "")
+    assert desk.read().skipped_total == 1
     with desk.path.open("a") as file:
         file.write(whole[-20:])
     view = desk.read()
-    assert (len(view.keys), view.set_aside_total) == (4, 0)
+    assert (len(view.keys), view.skipped_total) == (4, 0)
 
 
 def test_appended_line_is_compared_with_all(desk: Desk) -> None:
@@ -538,8 +540,8 @@ def test_appended_line_is_compared_with_all(desk: Desk) -> None:
     with desk.path.open("a") as file:
         file.write(as_lines([other]))
     appended = desk.read()
-    assert appended.set_aside == at_once.set_aside
-    assert appended.set_aside[0].position == "line 4"
+    assert appended.skipped == at_once.skipped
+    assert appended.skipped[0].position == "line 4"
 
 
 def test_edited_earlier_line_is_noticed(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -551,7 +553,7 @@ def test_edited_earlier_line_is_noticed(desk: Desk, monkeypatch: pytest.MonkeyPa
     desk.read()
     with desk.path.open("r+") as file:
         file.write(as_lines(experiences(1, start=7777)))
-    assert key_text(desk.read().keys[0]) == experiences(1, start=7777)[0]["id"]
+    assert hash_text(desk.read().keys[0]) == experiences(1, start=7777)[0]["id"]
 
 
 def test_white_space_is_no_empty_buffer(desk: Desk) -> None:
@@ -588,7 +590,7 @@ def test_experience_lines_in_object_are_json(desk: Desk, head: str, count: int) 
     """All its experiences are used, and none is set aside for the comma after it."""
     desk.path.write_text(head + ",\n".join(json.dumps(record) for record in experiences(count)) + "\n]}")
     view = desk.read()
-    assert (view.form, len(view.keys), view.set_aside_total) == ("object", count, 0)
+    assert (view.form, len(view.keys), view.skipped_total) == ("object", count, 0)
 
 
 @pytest.mark.parametrize("broken", ['{"id": "x", "pro\n', '{"x": \n'])
@@ -596,7 +598,7 @@ def test_broken_first_line_is_json_lines(desk: Desk, broken: str) -> None:
     """The first line costs itself only."""
     desk.path.write_text(broken + as_lines(experiences(3)))
     view = desk.read()
-    assert (view.form, len(view.keys), view.set_aside_total) == ("lines", 3, 1)
+    assert (view.form, len(view.keys), view.skipped_total) == ("lines", 3, 1)
 
 
 def test_long_first_line_is_json_lines(desk: Desk) -> None:
@@ -662,7 +664,7 @@ def test_long_texts_stay_in_the_file(tmp_path: Path) -> None:
     for large_bytes in (10, 10**8):
         desk = Desk(tmp_path, large_bytes=large_bytes)
         write_buffer(desk.path, records)
-        keys = [experience_key(id_) for id_ in lengths]
+        keys = [id_hash(id_) for id_ in lengths]
         shown = asyncio.run(desk.buffer.extract(keys, characters=10_000))
         assert [len(text.response) for text in shown] == [6_000, 0, 3_000, 0]
         assert [len(text.response) for text in asyncio.run(desk.buffer.extract(keys))] == [6_000, 5_000, 3_000, 0]
@@ -675,12 +677,12 @@ def test_unfinished_string_is_scanned_once() -> None:
         list(records(data, "array"))
 
 
-@pytest.mark.parametrize("part", ["group_key", "msgspec.json.decode"])
+@pytest.mark.parametrize("part", ["content_hash", "msgspec.json.decode"])
 def test_record_without_memory_is_set_aside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: str) -> None:
     """One record that takes more memory than there is does not cost the others."""
     good = [json.dumps(record) for record in experiences(3)]
     huge = json.dumps({"id": "huge", "prompt": "p", "response": "huge", "salience": 0.5})
-    plain = {"group_key": digest.group_key, "msgspec.json.decode": digest.msgspec.json.decode}[part]
+    plain = {"content_hash": digest.content_hash, "msgspec.json.decode": digest.msgspec.json.decode}[part]
 
     def limited(*given: Any, **more: Any) -> Any:
         if any("huge" in str(one) for one in given):
@@ -691,7 +693,7 @@ def test_record_without_memory_is_set_aside(tmp_path: Path, monkeypatch: pytest.
     found = digest.Digest("lines")
     digest.digest_lines([line.encode() for line in (good[0], huge, *good[1:])], found, first=1)
     assert len(found.keys) == 3
-    assert [(one.position, "more memory" in one.reason) for one in found.set_aside] == [("line 2", True)]
+    assert [(one.position, "more memory" in one.reason) for one in found.skipped] == [("line 2", True)]
 
 
 # --- what a rotation or another encoding leaves ---
@@ -704,10 +706,10 @@ def test_lines_behind_nul_bytes_are_read(desk: Desk, hole: int) -> None:
         file.seek(hole)
         file.write(as_lines(experiences(3)).encode())
     view = desk.read()
-    assert [key_text(key) for key in view.keys] == [record["id"] for record in experiences(3)]
-    assert (view.set_aside_total, view.set_aside[0].position) == (1, "line 1")
-    assert view.set_aside[0].reason.startswith(f"{hole} NUL bytes stand before it")
-    assert "copytruncate" in view.set_aside[0].reason
+    assert [hash_text(key) for key in view.keys] == [record["id"] for record in experiences(3)]
+    assert (view.skipped_total, view.skipped[0].position) == (1, "line 1")
+    assert view.skipped[0].reason.startswith(f"{hole} NUL bytes before it")
+    assert "copytruncate" in view.skipped[0].reason
     with desk.path.open("a") as appended:
         appended.write(as_lines(experiences(2, start=3)))
     assert len(desk.read().keys) == 5
@@ -723,7 +725,7 @@ def test_rotation_under_writer_is_survived(desk: Desk) -> None:
         os.truncate(desk.path, 0)
         writer.write(as_lines(experiences(2, start=10)))
         writer.flush()
-        assert [key_text(key) for key in desk.read().keys] == [record["id"] for record in experiences(2, start=10)]
+        assert [hash_text(key) for key in desk.read().keys] == [record["id"] for record in experiences(2, start=10)]
 
 
 @pytest.mark.parametrize("form", ["array", "object", "lines"])
@@ -754,7 +756,7 @@ def test_line_in_other_encoding_is_named(desk: Desk) -> None:
     desk.clock.advance(60)
     view = desk.read()
     assert len(view.keys) == 2
-    assert "is UTF-16" in view.set_aside[0].reason
+    assert "is UTF-16" in view.skipped[0].reason
 
 
 def test_nul_file_is_named(desk: Desk) -> None:

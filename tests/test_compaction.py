@@ -11,7 +11,7 @@ import pytest
 
 from sleepd.daemon.status_view import detail
 from sleepd.errors import CheckpointInvalid
-from sleepd.store.checkpoint_documents import evaluation_of, placements_of, seen_by
+from sleepd.store.checkpoint_documents import assignments_of, evaluation_of, seen_by
 from sleepd.store.compaction import KEPT_WHOLE, STATEMENTS
 from sleepd.store.database import SCHEMA_VERSION
 from sleepd.store.ledger import Ledger
@@ -34,14 +34,14 @@ def answers(ledger: Ledger, life: Life) -> dict[str, Any]:
     """All that decisions rest on, and what is shown of each cycle."""
     assert life.champion is not None
     return {
-        "sides": ledger.recorded_sides(),
+        "sides": ledger.recorded_splits(),
         "learned": ledger.learned(life.champion),
         "trained": ledger.trained_groups([life.champion]),
         "total": ledger.trained_in(ledger.lineage(life.champion)),
         "seen": ledger.seen(life.champion),
         "summaries": ledger.summaries(),
         "judged": ledger.judged_count(),
-        "standing": ledger.standing(),
+        "standing": ledger.active(),
     }
 
 
@@ -122,7 +122,7 @@ def test_compacted_cycle_is_shown_whole(tmp_path: Path, monkeypatch: pytest.Monk
     async def read(sleeper: OpenSleeper) -> Any:
         await sleeper.refresh()
         parts = sleeper.parts.ledger, sleeper.parts.checkpoints
-        return detail(sleeper.reader, 1), placements_of(1, *parts), evaluation_of(1, *parts), seen_by(1, *parts)
+        return detail(sleeper.reader, 1), assignments_of(1, *parts), evaluation_of(1, *parts), seen_by(1, *parts)
 
     before = stage.play(read)
     _compact_all(stage, monkeypatch)

@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from sleepd.buffer.experience import group_key
+from sleepd.buffer.experience import content_hash
 from sleepd.config import checks
 from sleepd.config import schema as config
 from sleepd.demo import sample as samples
@@ -34,9 +34,9 @@ HAS_MODEL = all(importlib.util.find_spec(name) for name in ("torch", "llm_smollm
 def trained_replies() -> list[str]:
     """The sample's replies that a first cycle trains on."""
     pairs = [(one["prompt"], one["response"]) for one in samples.load().experiences]
-    held_out = divide([group_key(*pair) for pair in pairs], {}, SECRET)
+    held_out = divide([content_hash(*pair) for pair in pairs], {}, SECRET)
     assert held_out
-    return [response for prompt, response in pairs if group_key(prompt, response) not in held_out]
+    return [response for prompt, response in pairs if content_hash(prompt, response) not in held_out]
 
 
 # --- the sample ---
@@ -89,7 +89,7 @@ def test_table_fits_the_screen() -> None:
     assert max(map(len, lines)) <= MOST_COLUMNS
     assert "\x1b" not in out.getvalue()
     assert "[taught]" in out.getvalue()
-    assert "[general]" in out.getvalue()
+    assert "[untrained]" in out.getvalue()
 
 
 def test_plain_progress_is_rare() -> None:

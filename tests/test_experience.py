@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sleepd.buffer.experience import Experience, derived_id, experience_key, group_key, key_text, parse
+from sleepd.buffer.experience import Experience, content_hash, derived_id, hash_text, id_hash, parse
 
 TEXT = st.text(max_size=40)
 ANYTHING = st.recursive(
@@ -49,14 +49,14 @@ def test_whole_record_passes_unchanged(identifier: str, prompt: str, response: s
 @given(st.integers(0, 2**64 - 1))
 def test_key_and_text_correspond(key: int) -> None:
     """Every key can be written as an id and read back."""
-    assert experience_key(key_text(key)) == key
+    assert id_hash(hash_text(key)) == key
 
 
 @given(st.text(st.characters(), max_size=60))
 def test_any_id_has_64_bit_key(identifier: str) -> None:
     """Lone surrogates and full-width digits included; the same id always gives the same key."""
-    assert 0 <= experience_key(identifier) < 2**64
-    assert experience_key(identifier) == experience_key(identifier)
+    assert 0 <= id_hash(identifier) < 2**64
+    assert id_hash(identifier) == id_hash(identifier)
 
 
 @pytest.mark.parametrize(
@@ -64,13 +64,13 @@ def test_any_id_has_64_bit_key(identifier: str) -> None:
 )
 def test_near_hex_id_is_hashed(near: str) -> None:
     """Exactly sixteen lowercase ASCII digits are a number; all else keeps apart from small numbers by its hash."""
-    assert experience_key(near) > 2**32
+    assert id_hash(near) > 2**32
 
 
 @given(prompt=TEXT, response=TEXT, gap=st.sampled_from([" ", "\n", "\t ", "\u00a0"]))
 def test_white_space_makes_no_other_group(prompt: str, response: str, gap: str) -> None:
     """Copies that differ in white space around the text fall together, so that none leaks into the holdout."""
-    assert group_key(prompt, response) == group_key(f"{gap}{prompt}{gap}", f"{response}{gap}")
+    assert content_hash(prompt, response) == content_hash(f"{gap}{prompt}{gap}", f"{response}{gap}")
 
 
 def test_id_is_derived_like_agents_do() -> None:

@@ -163,7 +163,7 @@ def test_too_deep_record_costs_itself(form: str) -> None:
     else:
         digest = digest_whole(content)
     assert list(digest.keys) == [1, 2, 3]
-    assert digest.set_aside_total == 1
+    assert digest.skipped_total == 1
     assert [each.id for each in read_texts(io.BytesIO(content), {1, 2, 3}).texts] == [
         f"{number:016x}" for number in (1, 2, 3)
     ]
@@ -184,7 +184,7 @@ def test_two_bad_records_cost_themselves_alone(names: tuple[str, str], form: str
     parts = [json.dumps(record(1)), *(BAD[name] for name in names), json.dumps(record(2))]
     listed = f"[{', '.join(parts)}]"
     digest = digest_whole((listed if form == "array" else f'{{"experiences": {listed}}}').encode())
-    assert (list(digest.keys), digest.set_aside_total) == ([1, 2], 2)
+    assert (list(digest.keys), digest.skipped_total) == ([1, 2], 2)
 
 
 def test_rewritten_record_keeps_first_text() -> None:
@@ -193,7 +193,7 @@ def test_rewritten_record_keeps_first_text() -> None:
     content = json.dumps(again).encode()
     digest = digest_whole(content)
     assert list(digest.saliences) == [0.95, 0.8]
-    assert [aside.reason for aside in digest.set_aside] == [f"id: '{2:016x}' stands for another text above"]
+    assert [aside.reason for aside in digest.skipped] == [f"id: '{2:016x}' has another text above"]
     found = {each.id: each for each in read_texts(io.BytesIO(content), {1, 2}).texts}
     assert found[f"{1:016x}"].salience == 0.95
     assert found[f"{2:016x}"].response != "No."

@@ -13,7 +13,7 @@ from sleepd.cycle import Event, State
 from sleepd.errors import IllegalTransition, LedgerUnusable, NotFound
 from sleepd.policy.triggers import Facts, Policy, decide
 from sleepd.store.ledger import KEPT_DECISIONS, Ledger
-from sleepd.store.ledger_rows import Placement, Plan
+from sleepd.store.ledger_rows import Plan, SplitAssignment
 from tests.test_promotion import report
 
 NOW = datetime(2026, 1, 10, 6, 0, tzinfo=UTC)
@@ -21,15 +21,15 @@ BIG = 2**64 - 1
 
 
 def plan(cycle: int, *, parent: int | None = None, train: tuple[int, ...] = (1,), held: tuple[int, ...] = ()) -> Plan:
-    placements = [Placement(f"{key:016x}", key, key, "train") for key in train]
-    placements += [Placement(f"{key:016x}", key, key, "holdout") for key in held]
+    assignments = [SplitAssignment(f"{key:016x}", key, key, "train") for key in train]
+    assignments += [SplitAssignment(f"{key:016x}", key, key, "holdout") for key in held]
     return Plan(
         cycle=cycle,
         started_at=NOW,
         parent=parent,
         strategy="consolidate",
         is_forced=False,
-        placements=placements,
+        assignments=assignments,
         seen=array("Q", [*train, *held]),
     )
 
@@ -59,7 +59,7 @@ def test_recorded_data_survive_reopening(tmp_path: Path) -> None:
     assert summary.ended_at == NOW + timedelta(minutes=1)
     assert summary.judging == report().held_out
     assert again.report(1) == report()
-    assert {placement.key for placement in again.placements(1)} == {1, BIG, 2**63}
+    assert {assignment.key for assignment in again.assignments(1)} == {1, BIG, 2**63}
     assert list(again.seen(1)) == [1, BIG, 2**63]
     assert again.learned(1) == {1, BIG}
 
@@ -78,7 +78,7 @@ def test_a_cycle_number_is_planned_once(ledger: Ledger) -> None:
     ledger.plan(plan(1, train=(1,)))
     with pytest.raises(sqlite3.IntegrityError):
         ledger.plan(plan(1, train=(2,)))
-    assert {placement.key for placement in ledger.placements(1)} == {1}
+    assert {assignment.key for assignment in ledger.assignments(1)} == {1}
 
 
 def test_learned_is_champion_lineage(ledger: Ledger) -> None:
@@ -122,7 +122,7 @@ def test_trained_text_is_never_held_out(ledger: Ledger) -> None:
     """The recorded side is that of the training, even if a later cycle placed the group otherwise."""
     run(ledger, plan(1, train=(1,), held=(2,)))
     run(ledger, plan(2, train=(3,), held=(1,)))
-    assert ledger.recorded_sides() == {1: False, 2: True, 3: False}
+    assert ledger.recorded_splits() == {1: False, 2: True, 3: False}
 
 
 def test_an_unknown_cycle_is_named(ledger: Ledger) -> None:

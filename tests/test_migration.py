@@ -41,7 +41,7 @@ async def answers(sleeper: OpenSleeper) -> Any:
     await sleeper.refresh()
     return (
         cycles(sleeper.reader, limit=50),
-        sleeper.parts.history.known().sides,
+        sleeper.parts.history.known().splits,
         sleeper.parts.intake.counts,
         sleeper.parts.state.decision,
     )

@@ -9,9 +9,6 @@ from pathlib import Path
 PACKAGE = Path(__file__).parent.parent / "sleepd"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
-SHARED_MODULES: set[str] = {"daemon"}
-"""Modules that may bear the name of their package: no better one was found."""
-
 
 def shared(places: dict[str, list[str]]) -> dict[str, list[str]]:
     """The names that stand in more than one place, with these places."""
@@ -25,7 +22,7 @@ def test_module_names_are_unique() -> None:
         name = path.parent.name if path.name == "__init__.py" else path.stem
         if name != "__main__":
             places[name].append(str(path.relative_to(PACKAGE.parent)))
-    assert {name: found for name, found in shared(places).items() if name not in SHARED_MODULES} == {}
+    assert shared(places) == {}
 
 
 def test_class_names_are_unique() -> None:

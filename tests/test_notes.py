@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -82,12 +84,27 @@ def test_each_champion_has_its_comparison(ledger: Ledger) -> None:
     assert stored.endswith(b",5]")
 
 
-def test_a_note_of_another_form_is_named(ledger: Ledger) -> None:
+def test_note_of_other_form_is_named(ledger: Ledger) -> None:
     """A newer version's form is an error that names the note and says what to install."""
     write(ledger, notes.CRASHES.name, '"many"')
     with pytest.raises(LedgerUnusable, match="note crashes is not understood") as caught:
         ledger.note(notes.CRASHES)
     assert "install" in caught.value.hint
+
+
+def test_the_named_module_writes_the_note() -> None:
+    """Each declaration names the one module that sets the note, in its own words."""
+    body = ast.parse((PACKAGE / "store" / "notes.py").read_text()).body
+    named = {
+        declared.target.id: re.findall(r"Written by ``([\w.]+)``", ast.unparse(text))
+        for declared, text in pairwise(body)
+        if isinstance(declared, ast.AnnAssign) and isinstance(declared.target, ast.Name)
+    }
+    written: dict[str, set[str]] = {name: set() for name in named}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        for name in re.findall(r"\bset_note\(([A-Z_]+),", path.read_text()):
+            written.setdefault(name, set()).add(".".join(path.relative_to(PACKAGE).with_suffix("").parts))
+    assert {name: set(modules) for name, modules in named.items()} == written
 
 
 def test_notes_are_declared_in_one_module() -> None:

@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -311,6 +312,25 @@ def test_failed_stage_shows_the_log(tmp_path: Path) -> None:
     assert "no room for" in done.stderr
     assert str(copy / ".sleepd-try" / "install.log") in done.stderr
     assert "worker" not in done.stdout
+
+
+# --- the wheel ---
+
+
+def test_wheel_holds_what_is_tested(tmp_path: Path) -> None:
+    """The wheel holds each file of the package as it stands in the checkout, and no other module."""
+    pytest.importorskip("setuptools", minversion="77")
+    source = tmp_path / "source"
+    shutil.copytree(ROOT / "sleepd", source / "sleepd", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source / name)
+    command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "--no-input", "--quiet"]
+    subprocess.run([*command, "--wheel-dir", str(tmp_path), str(source)], check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        built = {name: archive.read(name) for name in archive.namelist() if ".dist-info/" not in name}
+    package = [path for path in (source / "sleepd").rglob("*") if path.is_file() and path.suffix != ".md"]
+    assert built == {str(path.relative_to(source)): path.read_bytes() for path in package}
 
 
 # --- the session hook ---

@@ -11,10 +11,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from sleepd.buffer.experience import group_key, key_text
+from sleepd.buffer.experience import content_hash, hash_text
 from sleepd.config.schema import QuarantineConfig
 from sleepd.cycles.planning import Order, line_up
-from sleepd.daemon.quarantine_view import decide_by_hand, quarantine_list
+from sleepd.daemon.quarantine_view import override, quarantine_list
 from sleepd.daemon.trained_texts_view import learned
 from sleepd.protocol.job import decode_examples, decode_job
 from sleepd.protocol.status import QuarantineList
@@ -75,7 +75,7 @@ def test_release_or_setting_lifts_exclusion(tmp_path: Path) -> None:
 
     async def scene(sleeper: OpenSleeper) -> Any:
         await sleeper.refresh()
-        await decide_by_hand(sleeper, ["mail0"], "release")
+        await override(sleeper, ["mail0"], "release")
         await sleeper.refresh()
         before = sleeper.parts.intake.counts.quarantined
         sleeper.reconfigure(with_handling(stage, "keep"))
@@ -96,7 +96,7 @@ def test_masked_text_alone_is_trained(tmp_path: Path) -> None:
         examples = decode_examples((work / "experiences.jsonl").read_bytes())
         job = decode_job((work / "job.json").read_bytes())
         await sleeper.finished()
-        places = {each.id: key_text(each.group) for each in sleeper.parts.ledger.placements(cycle)}
+        places = {each.id: hash_text(each.group) for each in sleeper.parts.ledger.assignments(cycle)}
         return examples, job, places, await learned(sleeper.reader, cycle, limit=100)
 
     examples, job, places, told = stage.play(scene)
@@ -105,7 +105,7 @@ def test_masked_text_alone_is_trained(tmp_path: Path) -> None:
     for one in mails:
         whole = next(each for each in with_mail() if each["id"] == one.id)
         assert one.response == whole["response"].replace(MAIL, "[e-mail]")
-        assert one.unmasked == places[one.id] == key_text(group_key(whole["prompt"], whole["response"]))
+        assert one.unmasked == places[one.id] == hash_text(content_hash(whole["prompt"], whole["response"]))
     assert job.masked == f"personal data masked in 6 of {len(examples)} experiences: 6 e-mail"
     assert all(MAIL not in each.response for each in told.experiences)
     assert any("[e-mail]" in each.response for each in told.experiences)
@@ -125,7 +125,7 @@ def test_masked_text_keeps_its_hash(tmp_path: Path) -> None:
     stage.sleep(Order(force=True))
 
     async def scene(sleeper: OpenSleeper) -> dict[str, tuple[str, str]]:
-        return {each.id: (each.role, key_text(each.group)) for each in sleeper.parts.ledger.placements(2)}
+        return {each.id: (each.role, hash_text(each.group)) for each in sleeper.parts.ledger.assignments(2)}
 
     again = {id_: place for id_, place in stage.play(scene).items() if id_ in kept}
     assert again
@@ -167,7 +167,7 @@ def test_older_findings_are_screened_once_more(tmp_path: Path, monkeypatch: pyte
 
     async def release(sleeper: OpenSleeper) -> None:
         await sleeper.refresh()
-        await decide_by_hand(sleeper, ["released"], "release")
+        await override(sleeper, ["released"], "release")
 
     stage.play(release)
     forget_rules(stage, "spelled", "released")

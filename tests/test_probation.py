@@ -34,11 +34,11 @@ def measured(gains: list[float], predecessor: int | None = 1) -> Probation:
     [
         ([0.3, 0.2, 0.25, 0.3], "better", "cycle 2 is better than cycle 1 (+0.26"),
         ([0.001, -0.001, 0.002, -0.001], "not_worse", "cycle 2 is not worse than cycle 1"),
-        ([0.3, -0.3, 0.2, -0.3], "undecided", "not yet told from cycle 1"),
+        ([0.3, -0.3, 0.2, -0.3], "undecided", "not yet distinguishable from cycle 1"),
         ([-0.3, -0.2, -0.25, -0.3], "worse", "cycle 2 is worse than cycle 1 (-0.26"),
-        ([-0.3, -0.2, -0.25], "undecided", "(3 later experiences, 4 are needed)"),
-        ([-0.3], "undecided", "(1 later experience, 4 are needed)"),
-        ([], "undecided", "(0 later experiences, 4 are needed)"),
+        ([-0.3, -0.2, -0.25], "undecided", "(3 later experiences; 4 are needed)"),
+        ([-0.3], "undecided", "(1 later experience; 4 are needed)"),
+        ([], "undecided", "(0 later experiences; 4 are needed)"),
     ],
 )
 def test_what_later_experiences_say(gains: list[float], outcome: str, words: str) -> None:

@@ -162,17 +162,17 @@ REJECTED = Outcome.REJECTED
         (
             {"replies": [*report().replies, LOOP]},
             ["replies"],
-            "1 of 2 greedy replies loop, of the parent's 0 (worst: 93%",
+            "1 of 2 greedy replies loop (parent: 0) (worst: 93%",
         ),
         ({"replies": [*report().replies * 7, LOOP]}, [], "holdout reply loss 3.000 -> 2.500"),
         (
             {"replies": [*report().replies * 7, LOOP, LOOP]},
             ["replies"],
-            "2 of 9 greedy replies loop, of the parent's 0",
+            "2 of 9 greedy replies loop (parent: 0)",
         ),
         ({"replies": [*report().replies * 2, LOOP]}, [], "holdout reply loss 3.000 -> 2.500"),
         ({"replies": [*report().replies * 5, LOOP, LOOP]}, ["replies"], "2 of 7 greedy replies loop"),
-        ({"replies": [LOOP, PARENT_TOO]}, ["replies"], "2 of 2 greedy replies loop, of the parent's 1"),
+        ({"replies": [LOOP, PARENT_TOO]}, ["replies"], "2 of 2 greedy replies loop (parent: 1)"),
         ({"replies": [*report().replies, PARENT_TOO]}, [], "holdout reply loss 3.000 -> 2.500"),
         ({"replies": [LOOP, PARENT_ONLY]}, [], "holdout reply loss 3.000 -> 2.500"),
         ({"gains": [-0.2] * 9, "replies": [LOOP]}, ["holdout", "replies"], "did not fall"),
@@ -262,7 +262,7 @@ def test_disabled_gate_only_shows(harm: str) -> None:
     }
     found = report(**harmed[harm])
     assert judge(found, Gates()).outcome is REJECTED
-    passed = judge(found, Gates(harms=frozenset(SAFETY_GATES) - {harm}))
+    passed = judge(found, Gates(safety_gates=frozenset(SAFETY_GATES) - {harm}))
     assert passed.outcome is Outcome.PROMOTED
     assert {figure.is_binding for figure in passed.figures if not figure.is_met} == {False}
 

@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sleepd.buffer.experience import Experience, experience_key, parse, prompt_key, said_under
+from sleepd.buffer.experience import Experience, id_hash, parse, prompt_hash, said_under
 from sleepd.policy.selection import sampling_shares
 from sleepd.quarantine.near_duplicates import LIMIT, Neighbours, Screened, similarity, sketch
 from sleepd.quarantine.rules import BARE_QUESTIONS, Cause, Findings, Isolation, KeyMap, Override
 from tests.agents import columns
-from tests.corpus import LABELS, barred, precision_and_recall, screen, screened_corpus
+from tests.corpus import LABELS, excluded, precision_and_recall, screen, screened_corpus
 
 WORDS = [f"{first}{second}" for first in ("ka", "lo", "mi", "nu", "re") for second in ("bet", "dan", "fol", "gis")]
 AT = datetime(2026, 1, 10, tzinfo=UTC)
@@ -235,7 +235,7 @@ class Ward:
         self.findings.put(Screened(**given, reason=reason, detail=""))
 
     def decide(self, key: int, word: Any, *, group: int | None = None) -> None:
-        self.decisions[key] = Override(id=f"e{key}", group=group or key * 100, word=word, at=AT)
+        self.decisions[key] = Override(id=f"e{key}", group=group or key * 100, kind=word, at=AT)
 
     def causes(self, *, learned: tuple[int, ...] = (), groups: dict[int, int] | None = None) -> dict[int, Cause]:
         keys = list(self.saliences)
@@ -383,8 +383,8 @@ def test_no_prompt_exceeds_the_cap(prompts: list[int]) -> None:
 
 def test_one_prompt_is_known_again() -> None:
     """Case, white space and Unicode forms make no other prompt of it."""
-    assert prompt_key("How are  you?") == prompt_key("how ARE you?\n")
-    assert prompt_key("How are you?") != prompt_key("Who are you?")
+    assert prompt_hash("How are  you?") == prompt_hash("how ARE you?\n")
+    assert prompt_hash("How are you?") != prompt_hash("Who are you?")
 
 
 def test_split_screening_gives_same_result() -> None:
@@ -396,8 +396,8 @@ def test_split_screening_gives_same_result() -> None:
     given_ = records()
     whole, secrets = screen(given_), SecretFinder()
     first, second = given_[:150], given_[150:]
-    before = list(screen_records(first, [experience_key(one["id"]) for one in first], Screener(secrets, ())))
+    before = list(screen_records(first, [id_hash(one["id"]) for one in first], Screener(secrets, ())))
     earlier = [(one.key, one.signature) for one in before if one.signature]
-    after = screen_records(second, [experience_key(one["id"]) for one in second], Screener(secrets, earlier))
+    after = screen_records(second, [id_hash(one["id"]) for one in second], Screener(secrets, earlier))
     assert [*before, *after] == whole
-    assert barred(whole)
+    assert excluded(whole)

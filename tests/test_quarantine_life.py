@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from sleepd.cycles.planning import Order
-from sleepd.daemon.quarantine_view import decide_by_hand, quarantine_detail, quarantine_list
+from sleepd.daemon.quarantine_view import override, quarantine_detail, quarantine_list
 from sleepd.errors import Busy, CheckpointInvalid, NotFound, NothingToDo
 from sleepd.protocol.answers import Decided
 from sleepd.protocol.status import QuarantineList
@@ -46,7 +46,7 @@ def places(stage: Stage, identifier: str) -> dict[int, str]:
 
     async def scene(sleeper: OpenSleeper) -> dict[int, str]:
         cycles = [summary.cycle for summary in sleeper.parts.ledger.summaries()]
-        found = [(cycle, place) for cycle in cycles for place in sleeper.parts.ledger.placements(cycle)]
+        found = [(cycle, place) for cycle in cycles for place in sleeper.parts.ledger.assignments(cycle)]
         return {cycle: place.role for cycle, place in found if place.id == identifier}
 
     return stage.play(scene)
@@ -63,7 +63,7 @@ def listed(stage: Stage) -> QuarantineList:
 def decide(stage: Stage, decision: Any, *identifiers: str) -> Decided:
     async def scene(sleeper: OpenSleeper) -> Decided:
         await sleeper.refresh()
-        return await decide_by_hand(sleeper, identifiers, decision)
+        return await override(sleeper, identifiers, decision)
 
     return stage.play(scene)
 
@@ -184,12 +184,12 @@ def test_training_experience_cannot_be_dropped(stage: Stage) -> None:
 
     async def scene(sleeper: OpenSleeper) -> None:
         cycle = await sleeper.begin(Order())
-        inside = sleeper.parts.ledger.placements(cycle)[0].id
+        inside = sleeper.parts.ledger.assignments(cycle)[0].id
         with pytest.raises(Busy, match=f"cycle {cycle} is under way with {inside}"):
-            await decide_by_hand(sleeper, [inside], "drop")
+            await override(sleeper, [inside], "drop")
         sleeper.cancel()
         await sleeper.finished()
-        await decide_by_hand(sleeper, [inside], "drop")
+        await override(sleeper, [inside], "drop")
 
     stage.play(scene, behaviour="wait")
 
@@ -209,7 +209,7 @@ def test_another_text_is_screened_anew(stage: Stage) -> None:
 def test_text_changed_meanwhile_is_not_trained(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     """Between looking and fetching the agent rewrites a reply: it is left out, since nobody screened it."""
     add(stage, record("a", "All is well here, as far as I can see."))
-    as_it_was = keeper.QuarantineKeeper.barred
+    as_it_was = keeper.QuarantineKeeper.excluded
 
     async def rewrite(self: Any, *arguments: Any) -> Any:
         found = await as_it_was(self, *arguments)
@@ -221,7 +221,7 @@ def test_text_changed_meanwhile_is_not_trained(stage: Stage, monkeypatch: pytest
         monkeypatch.setattr(keeper.QuarantineKeeper, "barred", rewrite)
         cycle = await sleeper.begin(Order())
         await sleeper.finished()
-        return [place.id for place in sleeper.parts.ledger.placements(cycle)]
+        return [place.id for place in sleeper.parts.ledger.assignments(cycle)]
 
     ids = stage.play(scene)
     assert len(ids) >= 5

@@ -11,7 +11,7 @@ import pytest
 
 from sleepd.daemon.control_socket import Peer
 from sleepd.daemon.publisher import Life
-from sleepd.daemon.quarantine_view import decide_by_hand
+from sleepd.daemon.quarantine_view import override
 from sleepd.daemon.requests import Requests
 from sleepd.protocol.control import OPERATOR_REQUESTS, AnyRequest, Experiences, Run, Show, Subscribe
 from sleepd.quarantine import screening_client
@@ -76,7 +76,7 @@ def test_readers_see_no_released_secret(tmp_path: Any) -> None:
 
     async def released(sleeper: OpenSleeper) -> Any:
         await sleeper.refresh()
-        return await decide_by_hand(sleeper, ["secret", "too-long", "loop", "asked"], "release")
+        return await override(sleeper, ["secret", "too-long", "loop", "asked"], "release")
 
     stage.play(released)
     stage.sleep()
@@ -112,7 +112,7 @@ def test_reports_hide_replies_from_readers(tmp_path: Any) -> None:
         replies = sleeper.parts.ledger.report(1).replies  # type: ignore[union-attr]
         assert replies
         found = sleeper.parts.intake.quarantine.screenings
-        for place in sleeper.parts.ledger.placements(1):
+        for place in sleeper.parts.ledger.assignments(1):
             if place.id == replies[0].id:
                 row = found.find(place.key)
                 assert row is not None

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from sleepd.buffer.experience import Experience, experience_key, group_key
+from sleepd.buffer.experience import Experience, content_hash, id_hash
 from sleepd.buffer.trained_texts import (
     MOST_SHOWN,
     SHOWN_CHARACTERS,
@@ -21,19 +21,20 @@ from sleepd.buffer.trained_texts import (
     whereabouts,
 )
 from sleepd.cycles.planning import Order
-from sleepd.daemon.quarantine_view import decide_by_hand
-from sleepd.daemon.status_view import offline_copies, overview
+from sleepd.daemon.quarantine_view import override
+from sleepd.daemon.status_view import detail, offline_copies, overview
 from sleepd.daemon.trained_texts_view import learned as recollected
 from sleepd.errors import NotFound
 from sleepd.protocol.answers import Learned
 from sleepd.protocol.control import Cancel, Experiences
-from sleepd.protocol.status import CycleSummary
+from sleepd.protocol.status import CycleDetail, CycleSummary
 from sleepd.quarantine import keeper, screening_client, screening_table
 from sleepd.registry.rollback import undo_of
 from sleepd.sleepctl.offline_cycle import read_detail
 from sleepd.store.checkpoints import Checkpoints
 from sleepd.store.ledger import Ledger
-from tests.agents import experiences, write_buffer
+from tests.agents import changed, experiences, write_buffer
+from tests.older_trainer import write_older_cycle
 from tests.stages import OpenSleeper, Stage
 
 
@@ -124,8 +125,8 @@ def test_an_unknown_cycle_is_refused(stage: Stage) -> None:
 
 def test_changed_text_is_not_shown() -> None:
     """The counts are of one moment, the texts of the next: only what is still the same is shown."""
-    place = Place("a", group_key("Who?", "Me."), "train")
-    known = whereabouts([place], {experience_key("a"): Found(place.group, 0.9)})
+    place = Place("a", content_hash("Who?", "Me."), "train")
+    known = whereabouts([place], {id_hash("a"): Found(place.group, 0.9)})
     other = Experience(id="a", prompt="Who?", response="You.", salience=0.9)
     same = Experience(id="a", prompt="Who?", response="Me.", salience=0.9)
     assert known.present == [place]
@@ -136,8 +137,8 @@ def test_changed_text_is_not_shown() -> None:
 def test_texts_and_limits_are_bounded() -> None:
     """An answer stays small whatever the buffer holds and whatever is asked for."""
     text = Experience(id="a", prompt="p" * 10**6, response="r" * 10**6, salience=0.9)
-    place = Place("a", group_key(text.prompt, text.response), "train")
-    known = whereabouts([place], {experience_key("a"): Found(place.group, 0.9)})
+    place = Place("a", content_hash(text.prompt, text.response), "train")
+    known = whereabouts([place], {id_hash("a"): Found(place.group, 0.9)})
     shown = trained_texts(1, known, [text], limit=1).experiences[0]
     assert (len(shown.prompt), len(shown.response)) == (SHOWN_CHARACTERS, SHOWN_CHARACTERS)
     assert [limited(limit) for limit in (-1, 0, 7, 10**9)] == [0, 0, 7, MOST_SHOWN]
@@ -154,7 +155,7 @@ def test_released_secret_is_not_shown(tmp_path: Path) -> None:
 
     async def released(sleeper: OpenSleeper) -> Any:
         await sleeper.refresh()
-        return await decide_by_hand(sleeper, [records[-1]["id"]], "release")
+        return await override(sleeper, [records[-1]["id"]], "release")
 
     stage.play(released)
     stage.sleep()
@@ -242,6 +243,33 @@ def test_offline_undo_is_the_same(stage: Stage) -> None:
     assert compare()[2] == "sleepctl rollback 1"
     follow(stage, "sleepctl rollback 3")
     assert compare()[3:] == ["", ""]
+
+
+async def looked(sleeper: OpenSleeper) -> None:
+    """One poll of the buffer, at which an adapter is adopted."""
+    await sleeper.refresh()
+
+
+def test_adopted_champion_has_one_undo(tmp_path: Path) -> None:
+    """Of an older trainer's adapter the daemon and the files name the same command: while it is in use, and after."""
+    stage = Stage(tmp_path)
+    stage.config = changed(stage.config, "training", strategy="gentle")
+    write_older_cycle(stage.state, 7)
+    stage.write(12)
+
+    def compare(*cycles: int) -> list[str]:
+        shown = [stage.play(partial(described, cycle=cycle)).undo for cycle in cycles]
+        assert [undo(stage, cycle) for cycle in cycles] == [undo_from_disk(stage, cycle) for cycle in cycles] == shown
+        return shown
+
+    async def described(sleeper: OpenSleeper, *, cycle: int) -> CycleDetail:
+        return detail(sleeper.reader, cycle)
+
+    stage.play(looked)
+    assert compare(7) == ["sleepctl rollback 0"]
+    stage.write(40)
+    assert stage.sleep().cycle == 8
+    assert compare(7, 8) == ["", "sleepctl rollback 7"]
 
 
 def test_unused_adapter_has_no_undo(stage: Stage) -> None:

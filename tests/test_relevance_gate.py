@@ -20,16 +20,21 @@ def relevance(gains: list[float], prompts: int = FEWEST_PROMPTS) -> Relevance:
     ("found", "is_met", "is_binding", "words"),
     [
         (None, False, True, "not measured"),
-        (relevance([], 0), False, False, "not told from 0 replies to 0 different prompts, 16 to 4 do"),
-        (relevance([0.2] * (FEWEST_REPLIES - 1)), False, False, "not told from 15 replies to 4 different prompts"),
-        (relevance([0.2] * 16, FEWEST_PROMPTS - 1), False, False, "not told from 16 replies to 3 different prompts"),
+        (
+            relevance([], 0),
+            False,
+            False,
+            "undecided with 0 replies to 0 different prompts; at least 16 to 4 are needed",
+        ),
+        (relevance([0.2] * (FEWEST_REPLIES - 1)), False, False, "undecided with 15 replies to 4 different prompts"),
+        (relevance([0.2] * 16, FEWEST_PROMPTS - 1), False, False, "undecided with 16 replies to 3 different prompts"),
         (relevance([0.2] * FEWEST_REPLIES), True, True, "after others by 0.200 nats/token, above 0.200"),
         (relevance([0.3, -0.05, 0.25, 0.2] * 4), True, True, "by 0.175 nats/token, above 0."),
         (relevance([0.2, -0.2] * 8), False, True, "nothing shows that what was trained fits its prompts"),
         (relevance([0.4, -0.25] * 8), False, True, "does the agent write each reply beside its own prompt?"),
         (relevance([-0.2] * 16), False, True, "by -0.200 nats/token"),
-        (relevance([0.004, -0.004] * 8), False, False, "heeds no prompt (0.004 nats/token)"),
-        (relevance([0.015] * 16), False, False, "heeds no prompt (0.015 nats/token)"),
+        (relevance([0.004, -0.004] * 8), False, False, "do not depend on the prompt (0.004 nats/token)"),
+        (relevance([0.015] * 16), False, False, "do not depend on the prompt (0.015 nats/token)"),
     ],
 )
 def test_lower_bound_must_exceed_zero(found: Relevance | None, is_met: bool, is_binding: bool, words: str) -> None:

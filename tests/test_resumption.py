@@ -1,4 +1,4 @@
-"""Tests of cycles that were cut short: what goes on, what is closed and why, and what is never tried for ever."""
+"""Tests of cycles that were interrupted: which are resumed, which are closed and why."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.stages import OpenSleeper, Stage, refresh
 
 @pytest.fixture
 def stage(tmp_path: Path) -> Stage:
-    """Twelve experiences, and a first cycle that a shutdown cut short."""
+    """Twelve experiences, and a first cycle that a shutdown interrupted."""
     stage = Stage(tmp_path)
     stage.write(12)
     stage.play(begin, behaviour="wait")
@@ -53,7 +53,7 @@ def test_shutdown_suspends_and_start_resumes(stage: Stage) -> None:
     """The same cycle ends with the same experiences; no number is spent, nothing waits for a cooldown."""
     job = (stage.state / "staging/cycle_001/work/job.json").read_bytes()
     status = stage.play(explain)
-    assert (status.state, status.decision.reason) == ("suspended", "Cycle 1 was cut short and goes on")
+    assert (status.state, status.decision.reason) == ("suspended", "Cycle 1 was interrupted and is resumed")
     assert (stage.state / "staging/cycle_001/work/job.json").read_bytes() == job
     summary = stage.sleep()
     assert (summary.cycle, summary.state) == (1, "promoted")
@@ -149,7 +149,7 @@ def test_own_terms_are_refused_meanwhile(stage: Stage) -> None:
     async def other(sleeper: OpenSleeper) -> None:
         await sleeper.begin(Order(force=True, epochs=9))
 
-    with pytest.raises(Busy, match="goes on first"):
+    with pytest.raises(Busy, match="is resumed first"):
         stage.play(other)
 
 
@@ -178,7 +178,7 @@ def test_dying_worker_is_resumed_finitely(tmp_path: Path) -> None:
         assert stage.sleep(behaviour="die_resumably").state == "suspended"
         assert (stage.state / "staging/cycle_001" / RESUME_POINT).exists()
         status = stage.play(explain)
-        assert status.decision.reason == f"Cooling down after cycle 1 was cut short ({minutes} min left)"
+        assert status.decision.reason == f"Cooling down after cycle 1 was interrupted ({minutes} min left)"
         assert "killed by SIGKILL" in status.last_error.message
         with pytest.raises(NothingToDo, match="Cooling down"):
             stage.sleep()

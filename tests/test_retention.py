@@ -86,7 +86,7 @@ def test_lost_ledger_returns_from_pruned(stage: Stage) -> None:
 
     async def answers(sleeper: OpenSleeper) -> Any:
         await sleeper.refresh()
-        return cycles(sleeper.reader, limit=50), sleeper.parts.history.known().sides, sleeper.parts.intake.counts
+        return cycles(sleeper.reader, limit=50), sleeper.parts.history.known().splits, sleeper.parts.intake.counts
 
     before = stage.play(answers)
     (stage.state / "state.db").unlink()

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from sleepd.buffer.experience import experience_key
+from sleepd.buffer.experience import id_hash
 from sleepd.buffer.open_file import BufferFile
 from sleepd.daemon.quarantine_view import quarantine_list
 from sleepd.errors import ScreeningFailed
@@ -66,7 +66,7 @@ def with_replies(*replies: str) -> list[dict[str, Any]]:
 
 def screen(path: Path, records: list[dict[str, Any]], python: str) -> list[Screened]:
     write_buffer(path, records)
-    wanted = array("Q", [experience_key(one["id"]) for one in records])
+    wanted = array("Q", [id_hash(one["id"]) for one in records])
 
     async def all_found() -> list[Screened]:
         pages = screening_client.screened(BufferFile(path), wanted, lambda: (), python=python)
@@ -79,7 +79,7 @@ def screen(path: Path, records: list[dict[str, Any]], python: str) -> list[Scree
     ("reply", "why"),
     [
         ("It goes on for ever.", "took longer than 1 s of processor time"),
-        ("Here it dies.", "ended with -11 at it, twice"),
+        ("Here it dies.", "ended twice at this text, with -11"),
         ("It needs more memory.", "MemoryError while it was screened"),
     ],
 )
@@ -171,7 +171,7 @@ def test_reading_gives_signs_of_life(tmp_path: Path, monkeypatch: pytest.MonkeyP
         return frames[-1]
 
     monkeypatch.setattr(screening_client, "_next_frame", kept)
-    wanted = array("Q", [experience_key(one["id"]) for one in records[1:]])
+    wanted = array("Q", [id_hash(one["id"]) for one in records[1:]])
 
     async def all_found() -> list[Screened]:
         pages = screening_client.screened(BufferFile(path), wanted, lambda: (), python=interpreter(tmp_path, SLOW_DISK))

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sleepd.policy import holdout
-from sleepd.policy.selection import KeySet, Known, SelectionRule, count, select
+from sleepd.policy.selection import HashSet, Known, SelectionRule, count, select
 from tests.agents import columns
 
 Groups = st.lists(st.integers(0, 2**64 - 1), max_size=60)
@@ -25,8 +25,10 @@ def is_held_out(group: int) -> bool:
     return holdout.is_held_out_by_rank(holdout.keyed_rank(group, SECRET))
 
 
-def known(seen: Set[int] = frozenset(), learned: Set[int] = frozenset(), sides: dict[int, bool] | None = None) -> Known:
-    return Known(seen=KeySet(seen), learned=KeySet(learned), sides=sides or {}, secret=SECRET)
+def known(
+    seen: Set[int] = frozenset(), learned: Set[int] = frozenset(), splits: dict[int, bool] | None = None
+) -> Known:
+    return Known(seen=HashSet(seen), learned=HashSet(learned), splits=splits or {}, secret=SECRET)
 
 
 def choose(keys: list[int], what: Known, *, saliences: list[float] | None = None, **changes):
@@ -44,7 +46,7 @@ def choose(keys: list[int], what: Known, *, saliences: list[float] | None = None
 @given(st.sets(st.integers(0, 2**64 - 1), max_size=50), st.integers(0, 2**64 - 1))
 def test_a_key_set_is_a_set(keys: set[int], probe: int) -> None:
     """Membership in the compact set is membership in the set."""
-    compact = KeySet(keys)
+    compact = HashSet(keys)
     assert len(compact) == len(keys)
     assert all(key in compact for key in keys)
     assert (probe in compact) == (probe in keys)
@@ -76,11 +78,11 @@ def test_five_different_eligible_are_enough(groups: list[int]) -> None:
 @given(Groups, st.randoms())
 def test_a_recorded_side_is_for_ever(groups: list[int], chance: random.Random) -> None:
     """What earlier cycles recorded outranks the hash, both ways."""
-    sides = {group: chance.random() < 0.5 for group in groups if chance.random() < 0.7}
-    held = holdout.divide(groups, sides, SECRET)
+    splits = {group: chance.random() < 0.5 for group in groups if chance.random() < 0.7}
+    held = holdout.divide(groups, splits, SECRET)
     for group in groups:
-        if group in sides:
-            assert (group in held) == sides[group]
+        if group in splits:
+            assert (group in held) == splits[group]
 
 
 @given(Groups, st.data())

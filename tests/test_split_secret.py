@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from sleepd.buffer.experience import group_key
+from sleepd.buffer.experience import content_hash
 from sleepd.cycles.planning import Order
 from sleepd.errors import StateDirectoryUnusable
 from sleepd.policy.holdout import ONE_IN, divide, keyed_rank, rank
@@ -21,7 +21,7 @@ from tests.stages import OpenSleeper, Stage
 
 
 def groups(count: int, *, start: int = 0) -> list[int]:
-    return [group_key(one["prompt"], one["response"]) for one in experiences(count, start=start)]
+    return [content_hash(one["prompt"], one["response"]) for one in experiences(count, start=start)]
 
 
 def chosen_by_writer(count: int) -> list[int]:
@@ -29,7 +29,7 @@ def chosen_by_writer(count: int) -> list[int]:
     found: list[int] = []
     number = 0
     while len(found) < count:
-        group = group_key("What is rule one?", f"Rule one is {number}.")
+        group = content_hash("What is rule one?", f"Rule one is {number}.")
         found += [group] if rank(group) % ONE_IN == 0 else []
         number += 1
     return found
@@ -63,10 +63,10 @@ def test_damaged_secret_is_refused(tmp_path: Path, content: bytes) -> None:
     assert "every split that a cycle has recorded stays" in caught.value.hint
 
 
-def sides(stage: Stage) -> dict[int, bool]:
+def splits(stage: Stage) -> dict[int, bool]:
     async def scene(sleeper: OpenSleeper) -> dict[int, bool]:
         await sleeper.refresh()
-        return dict(sleeper.parts.history.known().sides)
+        return dict(sleeper.parts.history.known().splits)
 
     return stage.play(scene)
 
@@ -75,16 +75,16 @@ def test_recorded_sides_outlive_secret_and_ledger(tmp_path: Path) -> None:
     """With another secret, and with a ledger that was rebuilt, whatever a cycle recorded stays on its side."""
     stage = Stage(tmp_path)
     stage.make_champions(12)
-    before = sides(stage)
+    before = splits(stage)
     assert {True, False} == set(before.values())
     place_secret(stage.state, os.urandom(32))
     for file in stage.state.glob("state.db*"):
         file.unlink()
-    assert sides(stage) == before
+    assert splits(stage) == before
     stage.clock.advance(7 * 3600)
     stage.write(24)
     stage.sleep()
-    after = sides(stage)
+    after = splits(stage)
     assert {group: after[group] for group in before} == before
 
 

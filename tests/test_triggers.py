@@ -48,7 +48,7 @@ def facts(**changes: Any) -> Facts:
             "Cooling down after 2 cycles without a verdict, the last failed (20 min left)",
         ),
         ({"free_megabytes": 499}, False, "Too little disk space (499 MB < 500 MB)"),
-        ({"trainable": 0}, False, "Nothing to train: every experience is learned"),
+        ({"trainable": 0}, False, "Nothing to train: every experience is already trained"),
         ({"held_out": 0}, False, "Nothing is held out to measure a candidate on"),
         ({"base_changed": "other weights"}, False, "Base model changed: other weights"),
         ({"buffer_problem": "permission denied"}, False, "Buffer unreadable: permission denied"),

@@ -93,7 +93,7 @@ def test_states_follow_the_table(name: str) -> None:
     assert states == expected
 
 
-def test_nothing_to_lose_is_not_waited_for() -> None:
+def test_empty_view_is_not_waited_for() -> None:
     """A missing file is believed at once where the view has no experiences."""
     machine, found = poll(ViewMachine(), 0, "gone", has_experiences=False)
     assert (machine.state, found) == (ViewState.CURRENT, PollResult.GONE_FOR_LONG)
@@ -106,11 +106,11 @@ def test_a_certain_result_stops_all_timers(found: PollResult) -> None:
     assert machine.after(found, 3.0) == ViewMachine(state=ViewState.CURRENT)
 
 
-def test_a_torn_line_waits_from_its_last_change() -> None:
+def test_torn_line_waits_from_change() -> None:
     """The same torn line keeps its time, a longer one begins anew, an ended one is forgotten."""
     first = torn_line(None, start=100, length=20, line=4, now=5.0)
     assert first is not None
-    assert first.set_aside.position == "line 4"
+    assert first.skipped.position == "line 4"
     assert torn_line(first, start=100, length=20, line=4, now=9.0) is first
     assert not first.is_due(34.9, patience=PATIENCE)
     assert first.is_due(35.0, patience=PATIENCE)

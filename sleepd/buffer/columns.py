@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator
 
 import msgspec
 
-from .experience import Experience, experience_key, group_of
+from .experience import Experience, content_hash_of, id_hash
 
 
 class BufferColumns(msgspec.Struct, kw_only=True):
@@ -26,7 +26,7 @@ class BufferColumns(msgspec.Struct, kw_only=True):
     def followed_by(self, more: Collection[Experience]) -> BufferColumns:
         """These columns with more experiences at their end."""
         return BufferColumns(
-            keys=self.keys + array("Q", (experience_key(one.id) for one in more)),
-            groups=self.groups + array("Q", map(group_of, more)),
+            keys=self.keys + array("Q", (id_hash(one.id) for one in more)),
+            groups=self.groups + array("Q", map(content_hash_of, more)),
             saliences=self.saliences + array("d", (one.salience for one in more)),
         )

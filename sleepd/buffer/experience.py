@@ -31,34 +31,34 @@ class Experience(msgspec.Struct, frozen=True, kw_only=True):
     salience: float
     """0 to 1."""
     said_under: int | None = None
-    """The cycle whose adapter gave the reply, where ``metadata`` tells; see :func:`said_under`."""
+    """The cycle whose adapter gave the reply, where ``metadata`` has it; see :func:`said_under`."""
     unmasked: Unmasked = ""
 
 
-def experience_key(identifier: str) -> int:
+def id_hash(identifier: str) -> int:
     """An id as an unsigned 64-bit number: itself if it is 16 hexadecimal digits, else its BLAKE2b hash."""
     if _KEY_IN_HEX.fullmatch(identifier):
         return int(identifier, 16)
     return int.from_bytes(hashlib.blake2b(identifier.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "big")
 
 
-def key_text(key: int) -> str:
+def hash_text(key: int) -> str:
     """A key or a group as 16 hexadecimal digits."""
     return f"{key:016x}"
 
 
-def group_key(prompt: str, response: str) -> int:
+def content_hash(prompt: str, response: str) -> int:
     """64 bits of the SHA-256 of the normalised text (NFKC, case and white space folded): equal for copies."""
     text = "\0".join(" ".join(folded(part).split()) for part in (prompt, response))
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
 
 
-def group_of(text: Experience | TrainingExample) -> int:
+def content_hash_of(text: Experience | TrainingExample) -> int:
     """The group of an experience; of a masked one that of its text before."""
-    return int(text.unmasked, 16) if text.unmasked else group_key(text.prompt, text.response)
+    return int(text.unmasked, 16) if text.unmasked else content_hash(text.prompt, text.response)
 
 
-def prompt_key(prompt: str) -> int:
+def prompt_hash(prompt: str) -> int:
     """64 bits of the BLAKE2b of the normalised prompt: equal for one prompt asked again."""
     text = " ".join(folded(prompt).split())
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")
@@ -70,7 +70,7 @@ def derived_id(prompt: str, response: str) -> str:
 
 
 def parse(record: Any) -> Experience | str:
-    """The experience in a decoded record, or the reason why it is set aside."""
+    """The experience in a decoded record, or the reason why it is skipped."""
     if not isinstance(record, Mapping):
         return f"expected an object, found {_shown(record)}"
     texts = {}
@@ -103,10 +103,10 @@ def parse(record: Any) -> Experience | str:
 
 
 def said_under(metadata: Any) -> int | None:
-    """The cycle whose adapter was in use when the reply was given; None: the record does not tell.
+    """The cycle whose adapter was in use when the reply was given; None: the record does not have it.
 
     ``adapter`` is ``cycle_007``, a path that ends in it, or the number; ``sleep_cycle`` is the number. Whatever else
-    stands there is the agent's own and tells nothing: it may be anything.
+    stands there is the agent's own and has no meaning here: it may be anything.
     """
     if not isinstance(metadata, Mapping):
         return None
@@ -143,5 +143,5 @@ def _shown(value: Any) -> str:
     if isinstance(value, int) and abs(value) > 10**18:
         return "a very large integer"  # Python refuses to print the largest ones
     if isinstance(value, str) and not _NUMBER.fullmatch(value):
-        return f"text of {len(value)} characters"  # nobody screened it, and whoever may look reads the reason
+        return f"text of {len(value)} characters"  # nobody screened it, and every reader of the status sees the reason
     return ascii(value) if isinstance(value, str | int | float | bool) else type(value).__name__

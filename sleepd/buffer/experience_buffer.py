@@ -213,7 +213,7 @@ class ExperienceBuffer:
         cursor = self._parsed.cursor if self._parsed else None
         if cursor is None or self._torn is None or not self._torn.is_due(now, patience=self._patience_seconds):
             return
-        if self.view.set_aside_total == cursor.reading.set_aside_total:  # not counted yet
+        if self.view.skipped_total == cursor.reading.skipped_total:  # not counted yet
             self.view = with_torn_line(self.view, self._torn)
 
     def _valid_cursor(self, descriptor: int, status: os.stat_result, identity: tuple[int, ...]) -> _Cursor | None:
@@ -241,7 +241,7 @@ class ExperienceBuffer:
         view.keys.frombytes(reading.keys)
         view.groups.frombytes(reading.groups)
         view.saliences.frombytes(reading.saliences)
-        view.set_aside, view.set_aside_total = list(reading.set_aside), reading.set_aside_total
+        view.skipped, view.skipped_total = list(reading.skipped), reading.skipped_total
         return view
 
     # --- the file, and who parses it ---

@@ -39,7 +39,7 @@ class BufferFile:
         except Stuck:
             raise BufferUnreadable(
                 f"{self._path}: the file system has not answered for more than {OPEN_SECONDS:g} s",
-                hint="look at the share or disk it lies on: journalctl -k; it is read again once that answers",
+                hint="check the share or disk that holds it: journalctl -k; the daemon reads it once that answers",
             ) from None
 
     def _open(self) -> int | None:
@@ -54,7 +54,7 @@ class BufferFile:
         if error.errno in (errno.EACCES, errno.EPERM):
             hint = "let this user read it, and pass through every directory above it"
         elif error.errno in (errno.EIO, errno.ESTALE):
-            hint = "look at the disk or share it lies on: journalctl -k"
+            hint = "check the disk or share that holds it: journalctl -k"
         else:
-            hint = "mend [buffer] path"
+            hint = "fix [buffer] path"
         return BufferUnreadable(f"{self._path}: {error.strerror or error}", hint=hint)

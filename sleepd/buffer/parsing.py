@@ -1,7 +1,7 @@
 """A buffer's bytes as figures: the form, and a key, a group and a salience for each experience. Pure.
 
 The text of the experiences is dropped at once, so that a hundred thousand of them are two megabytes. The three forms
-are told apart by content: ``[`` begins an array; ``{`` an object with ``experiences``, or the first of JSON lines.
+are distinguished by content: ``[`` begins an array; ``{`` an object with ``experiences``, or the first of JSON lines.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ import msgspec
 
 from sleepd.errors import DECODE_ERRORS
 
-from .experience import Experience, experience_key, group_key, parse
+from .experience import Experience, content_hash, id_hash, parse
 
-KEPT_SET_ASIDE: Final = 100
+MOST_SKIPPED: Final = 100
 MAX_LINE_BYTES: Final = 16 * 1024 * 1024
-"""A longer line of JSON lines is set aside without being held."""
+"""A longer line of JSON lines is skipped without being held."""
 MOST_CHARACTERS: Final = 2_000_000
 """Of one experience, as the daemon takes them in: ten times what is screened."""
 NULS_LEFT_BY: Final = (
     "left by a crash or by a log rotation that truncates the file under its writer (copytruncate): rotate by rename, "
     "or let the agent append (mode 'a')"
 )
-_LINES_LOOKED_AT: Final = 20
+_LINES_EXAMINED: Final = 20
 _NAME: Final = 60
 """Characters of a key's name in a reason."""
 _BOM: Final = b"\xef\xbb\xbf"
@@ -54,7 +54,7 @@ class Skipped(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class NoJson(str):
-    """Why a text is no JSON. A type of its own: a JSON string is a str too, and may say anything."""
+    """Why a text is no JSON. A type of its own: a JSON string is a str too, with any content."""
 
 
 class Digest:
@@ -65,22 +65,22 @@ class Digest:
         self.keys = array("Q")
         self.groups = array("Q")
         self.saliences = array("d")
-        self.set_aside: list[Skipped] = []
-        self.set_aside_total = 0
+        self.skipped: list[Skipped] = []
+        self.skipped_total = 0
         self._index: dict[int, int] | None = None
 
     def add(self, position: str, record: Any) -> None:
         """Take in a decoded record. A repeated id with the same text counts once, with its last salience; with
-        other text it is set aside.
+        other text it is skipped.
         """
         experience = parse(record)
         if isinstance(experience, str):
-            self.put_aside(position, experience)
+            self.skip(position, experience)
             return
         try:
-            key, group = experience_key(experience.id), group_key(experience.prompt, experience.response)
+            key, group = id_hash(experience.id), content_hash(experience.prompt, experience.response)
         except MemoryError:
-            self.put_aside(position, "its texts take more memory than there is")
+            self.skip(position, "its texts take more memory than there is")
             return
         known = self._find(key)
         if known is None:
@@ -92,13 +92,13 @@ class Digest:
         elif self.groups[known] == group:
             self.saliences[known] = experience.salience  # written again: the agent has thought better of it
         else:
-            self.put_aside(position, f"id: {experience.id!r} stands for another text above")
+            self.skip(position, f"id: {experience.id!r} has another text above")
 
-    def put_aside(self, position: str, reason: str) -> None:
+    def skip(self, position: str, reason: str) -> None:
         """Count a record that is not used; the first hundred are kept with position and reason."""
-        self.set_aside_total += 1
-        if len(self.set_aside) < KEPT_SET_ASIDE:
-            self.set_aside.append(Skipped(position=position, reason=reason))
+        self.skipped_total += 1
+        if len(self.skipped) < MOST_SKIPPED:
+            self.skipped.append(Skipped(position=position, reason=reason))
 
     def indexed(self) -> Digest:
         """Hold an index while many records are taken in; ``compact`` drops it."""
@@ -153,7 +153,7 @@ def _is_lines(text: bytes) -> bool:
     Its first line is an experience then, or is broken. An object with one experience on each line has such lines too,
     but its first line breaks off where the object goes on, and its first key is none of an experience's.
     """
-    first, *more = text.split(b"\n", _LINES_LOOKED_AT)
+    first, *more = text.split(b"\n", _LINES_EXAMINED)
     value = _decoded(first)
     if isinstance(value, dict):
         return bool(value) and "experiences" not in value
@@ -184,7 +184,7 @@ def digest_lines(lines: Iterable[bytes], digest: Digest, *, first: int) -> None:
     for number, line in enumerate(lines, first):
         record = decoded_line(line)
         if isinstance(record, NoJson):
-            digest.put_aside(f"line {number}", str(record))
+            digest.skip(f"line {number}", str(record))
         elif record is not None:
             digest.add(f"line {number}", record)
 
@@ -198,9 +198,9 @@ def pick(records: Iterable[Any], wanted: Collection[int], characters: int | None
     asked, found, left = set(wanted), dict[int, tuple[int, Experience]](), characters
     for record in records:
         experience = parse(record)
-        if not isinstance(experience, Experience) or (key := experience_key(experience.id)) not in asked:
+        if not isinstance(experience, Experience) or (key := id_hash(experience.id)) not in asked:
             continue
-        group = group_key(experience.prompt, experience.response)
+        group = content_hash(experience.prompt, experience.response)
         first = found.get(key)
         if first is not None and first[0] != group:
             continue
@@ -277,7 +277,7 @@ def _one_by_one(data: bytes, form: str) -> list[msgspec.Raw]:
 def _tolerantly(data: bytes, form: str) -> Any:
     """What the strict parser refuses and agents nevertheless write: NaN, stray bytes, lone surrogates.
 
-    The records concerned are set aside one by one, instead of the whole file.
+    The records concerned are skipped one by one, instead of the whole file.
     """
     try:
         return json.loads(data.decode("utf-8", "surrogateescape"))
@@ -288,7 +288,7 @@ def _tolerantly(data: bytes, form: str) -> Any:
 
 
 def _decoded(text: bytes) -> Any:
-    """One decoded JSON value; a :class:`NoJson` for one that is none, which ``parse`` sets aside."""
+    """One decoded JSON value; a :class:`NoJson` for one that is none, which ``parse`` skips."""
     try:
         return msgspec.json.decode(text)
     except DECODE_ERRORS:

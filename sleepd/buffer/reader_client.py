@@ -1,6 +1,6 @@
 """Has a large buffer read in a process of its own (``reader_process``), which has limits of time and memory.
 
-A process that fails is not started again at every look: it waits a minute, then two, at most an hour, unless the file
+A process that fails is not started again at every poll: it waits a minute, then two, at most an hour, unless the file
 has become smaller meanwhile.
 """
 
@@ -84,7 +84,7 @@ class ReaderProcess:
                 answer, complaint = await process.communicate(given)
         except TimeoutError:
             how = f"did not end within {READER_SECONDS:g} seconds"
-            hint = "let the agent keep fewer experiences, or look at the disk: journalctl -k"
+            hint = "let the agent keep fewer experiences, or check the disk: journalctl -k"
             raise self._failure(how, hint) from None
         finally:
             if process.returncode is None:

@@ -53,8 +53,8 @@ class Reading(msgspec.Struct, kw_only=True):
     keys: bytes = b""
     groups: bytes = b""
     saliences: bytes = b""
-    set_aside: list[Skipped] = []
-    set_aside_total: int = 0
+    skipped: list[Skipped] = []
+    skipped_total: int = 0
     consumed: int = 0
     """JSON lines: bytes from the file's beginning to the end of the last complete line."""
     lines: int = 0
@@ -66,7 +66,7 @@ class Reading(msgspec.Struct, kw_only=True):
 
 
 class FirstBytes:
-    """A file as long as it was when it was looked at: what is appended while it is read is left for the next look."""
+    """A file as long as it was at the poll: what is appended while it is read is left for the next poll."""
 
     def __init__(self, file: BinaryIO, size: int) -> None:
         self._file = file
@@ -128,8 +128,8 @@ def _after_nuls(nuls: int) -> Reading:
     """Where lines begin that stand behind so many NUL bytes; none: where every file begins."""
     if not nuls:
         return Reading()
-    aside = Skipped(position="line 1", reason=f"{nuls} NUL bytes stand before it, {NULS_LEFT_BY}; it is read")
-    return Reading(consumed=nuls, set_aside=[aside], set_aside_total=1)
+    skipped = Skipped(position="line 1", reason=f"{nuls} NUL bytes before it, {NULS_LEFT_BY}; the line itself is read")
+    return Reading(consumed=nuls, skipped=[skipped], skipped_total=1)
 
 
 def _read_lines(head: bytes, file: Source, before: Reading) -> Reading:
@@ -139,7 +139,7 @@ def _read_lines(head: bytes, file: Source, before: Reading) -> Reading:
     digest.groups.frombytes(before.groups)
     digest.saliences.frombytes(before.saliences)
     before.keys = before.groups = before.saliences = b""  # not held twice
-    digest.set_aside, digest.set_aside_total = list(before.set_aside), before.set_aside_total
+    digest.skipped, digest.skipped_total = list(before.skipped), before.skipped_total
     if len(head) >= _INDEX_FROM_BYTES:
         digest.indexed()
     counter = _Counter()
@@ -188,25 +188,25 @@ class _Counter:
         self.unfinished = 0
 
     def complete_lines(self, head: bytes, file: Source) -> Iterator[bytes]:
-        rest, skipped = head, 0
+        rest, skipped_bytes = head, 0
         while True:
             *lines, rest = rest.split(b"\n")
             for line in lines:
-                self.consumed += len(line) + 1 + skipped
+                self.consumed += len(line) + 1 + skipped_bytes
                 self.line_ends += 1
-                # What is too long is not held: its beginning went already, and it is set aside by its length.
-                yield line if not skipped else b"x" * (MAX_LINE_BYTES + 1)
-                skipped = 0
+                # What is too long is not held: its beginning went already, and it is skipped by its length.
+                yield line if not skipped_bytes else b"x" * (MAX_LINE_BYTES + 1)
+                skipped_bytes = 0
             if len(rest) > MAX_LINE_BYTES:
-                skipped += len(rest)
+                skipped_bytes += len(rest)
                 rest = b""
             chunk = file.read(HEAD_BYTES)
             if not chunk:
-                if rest and not skipped and isinstance(decoded_line(rest), dict):
+                if rest and not skipped_bytes and isinstance(decoded_line(rest), dict):
                     self.consumed += len(rest)
                     yield rest
-                elif rest.strip() or skipped:
-                    self.unfinished = len(rest) + skipped
+                elif rest.strip() or skipped_bytes:
+                    self.unfinished = len(rest) + skipped_bytes
                 return
             rest += chunk
 
@@ -217,8 +217,8 @@ def _reading(digest: Digest) -> Reading:
         keys=digest.keys.tobytes(),
         groups=digest.groups.tobytes(),
         saliences=digest.saliences.tobytes(),
-        set_aside=digest.set_aside,
-        set_aside_total=digest.set_aside_total,
+        skipped=digest.skipped,
+        skipped_total=digest.skipped_total,
     )
 
 

@@ -13,7 +13,7 @@ import msgspec
 from sleepd.protocol.job import Role
 from sleepd.text.personal_data import masked
 
-from .experience import Experience, experience_key, group_key
+from .experience import Experience, content_hash, id_hash
 
 SHOWN_CHARACTERS: Final = 600
 """Of a prompt or a response: enough to recognise it."""
@@ -81,7 +81,7 @@ def whereabouts(places: Iterable[Place], buffer: Mapping[int, Found]) -> Whereab
     present: list[tuple[Place, Found]] = []
     changed, gone = [], []
     for place in places:
-        found = buffer.get(experience_key(place.id))
+        found = buffer.get(id_hash(place.id))
         if found is None:
             gone.append(place.id)
         elif found.group != place.group:
@@ -130,11 +130,11 @@ def limited(limit: int) -> int:
 
 def keys_of(places: Sequence[Place]) -> list[int]:
     """As the buffer is asked for them."""
-    return [experience_key(place.id) for place in places]
+    return [id_hash(place.id) for place in places]
 
 
 def _is_same(place: Place, text: Experience) -> bool:
-    return group_key(text.prompt, text.response) == place.group
+    return content_hash(text.prompt, text.response) == place.group
 
 
 def _shown(place: Place, text: Experience, *, is_withheld: bool, masks: bool) -> TrainedText:

@@ -3,24 +3,23 @@
 Rules
 -----
 1. Whatever moves the view from one state to another is in this file.
-2. This file knows no file and no clock. It is told what one poll found, and when.
+2. This file knows no file and no clock. Its input is what one poll found, and when.
 3. A view is never replaced by a worse one before ``patience`` seconds: half a file and a missing file are two things
    that a reader sees while a writer is at work.
 
-Theory
-------
-Another program writes the buffer at any moment and in any way: it appends, it writes anew in place, it renames a new
-file over the old one, it removes the file and makes it again. One poll cannot tell a writer at work from damage. Time
-tells them apart: a writer is done within seconds. So each trouble has a timer, which starts at the first poll that
-finds it. Until the timer has run for ``patience`` seconds the last good view holds (``is_settling``). Afterwards a
-missing file is an empty buffer, and half a file is a problem that the view names while it keeps its experiences.
+Theory ------ Another program writes the buffer at any moment and in any way: it appends, it writes anew in place, it
+renames a new file over the old one, it removes the file and makes it again. One poll cannot distinguish a writer at
+work from damage. Time distinguishes them: a writer is done within seconds. So each trouble has a timer, which starts at
+the first poll that finds it. Until the timer has run for ``patience`` seconds the last good view holds
+(``is_settling``). Afterwards a missing file is an empty buffer, and half a file is a problem that the view names while
+it keeps its experiences.
 
 Implementation
 --------------
 ``ROWS`` is the table of states: for each result of a poll the state that follows, the view that is shown then, and the
 timers that go on. The state before needs no column: all that the machine must remember of it is which timers run.
 A torn last line of JSON lines is no trouble of the file: the lines before it are used at once. It has a timer of its
-own (:class:`TornLine`), after which the view counts it among what is set aside.
+own (:class:`TornLine`), after which the view counts it among the skipped records.
 """
 
 from __future__ import annotations
@@ -32,16 +31,16 @@ from typing import Final, NamedTuple
 import msgspec
 
 from .columns import BufferColumns
-from .parsing import KEPT_SET_ASIDE, Skipped
+from .parsing import MOST_SKIPPED, Skipped
 
 
 class View(BufferColumns, kw_only=True):
     """The buffer as it was last read well."""
 
     form: str = "absent"
-    set_aside: list[Skipped] = msgspec.field(default_factory=list)
+    skipped: list[Skipped] = msgspec.field(default_factory=list)
     """The first hundred."""
-    set_aside_total: int = 0
+    skipped_total: int = 0
     read_at: datetime | None = None
     problem: str = ""
     """Why this is the last good view, and not the file as it is now; empty: it is current, or settling."""
@@ -150,11 +149,11 @@ class ViewMachine(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TornLine(msgspec.Struct, frozen=True, kw_only=True):
-    """A last line without its end: since when, its place and length, and what it would be set aside as."""
+    """A last line without its end: since when, its place and length, and the record as which it would be skipped."""
 
     since: float
     place: tuple[int, int]
-    set_aside: Skipped
+    skipped: Skipped
 
     def is_due(self, now: float, *, patience: float) -> bool:
         """Whether its writer has had time enough to end it."""
@@ -175,11 +174,11 @@ def torn_line(before: TornLine | None, *, start: int, length: int, line: int, no
         return None
     if before is not None and before.place == (start, length):
         return before
-    set_aside = Skipped(position=f"line {line}", reason="expected a line end, found the file's")
-    return TornLine(since=now, place=(start, length), set_aside=set_aside)
+    skipped = Skipped(position=f"line {line}", reason="expected a line end, found the file's")
+    return TornLine(since=now, place=(start, length), skipped=skipped)
 
 
 def with_torn_line(view: View, torn: TornLine) -> View:
-    """The view that counts a torn line among what is set aside."""
-    listed = [*view.set_aside, torn.set_aside][:KEPT_SET_ASIDE]
-    return msgspec.structs.replace(view, set_aside=listed, set_aside_total=view.set_aside_total + 1)
+    """The view that counts a torn line among the skipped records."""
+    listed = [*view.skipped, torn.skipped][:MOST_SKIPPED]
+    return msgspec.structs.replace(view, skipped=listed, skipped_total=view.skipped_total + 1)

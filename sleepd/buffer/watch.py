@@ -1,4 +1,4 @@
-"""The inotify watch on the buffer: a shortcut, never the truth. The periodic check finds what it does not tell.
+"""The inotify watch on the buffer: a shortcut, never the truth. The periodic check finds what it does not report.
 
 The *directory* is watched: a rewrite by rename would end a watch on the file. Reading the file does not wake us. The
 watch may be impossible (no directory yet, no inotify instances left) or end silently (directory replaced, queue
@@ -44,7 +44,7 @@ class BufferWatch:
         """Why there is no watch; empty: there is one."""
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Set the watch up; where that fails, ``problem`` says why."""
+        """Set the watch up; where that fails, ``problem`` has the reason."""
         self._loop = loop
         self._arm()
 
@@ -62,7 +62,7 @@ class BufferWatch:
         self._loop = None
 
     def _is_hearing(self) -> bool:
-        # A thread of its own reads each directory and ends with it. The inode tells nothing: it is used again at once.
+        # A thread of its own reads each directory and ends with it. The inode proves nothing: it is used again at once.
         observer = self._observer
         return observer is not None and observer.is_alive() and all(one.is_alive() for one in observer.emitters)
 
@@ -101,12 +101,12 @@ class BufferWatch:
             try:
                 status = os.stat(directory)
             except OSError:
-                continue  # it comes back, or the periodic check says what is wrong with it
+                continue  # it comes back, or the periodic check reports what is wrong with it
             found.add((directory, status.st_dev, status.st_ino))
         return _Place(frozenset(found), frozenset({os.path.basename(link), os.path.basename(target)}))
 
     def _wake(self) -> None:
-        """From the observer's thread: tell the loop, unless it is closing."""
+        """From the observer's thread: notify the loop, unless it is closing."""
         if self._loop is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._on_change)
 

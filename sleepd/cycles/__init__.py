@@ -1,1 +1,1 @@
-"""One cycle from plan to commit, and the recovery of one that was cut short. Knows no socket and no systemd."""
+"""One cycle from plan to commit, and the recovery of an interrupted one. Knows no socket and no systemd."""

@@ -21,7 +21,7 @@ CLOCK_TOLERANCE = timedelta(minutes=1)
 class Alarms:
     """The warnings of one state directory; each is logged when it begins, when its cause changes, and when it ends.
 
-    Those about a sleep that does not come or comes too often survive a restart; what ``note`` says is of this process.
+    Those about cycles that do not start or start too often survive a restart; those of ``note`` are of this process.
     """
 
     def __init__(self, ledger: Ledger, clock: Clock) -> None:
@@ -37,9 +37,9 @@ class Alarms:
         return [*self._of_sleeps, *self._noted.values()]
 
     def note(self, name: str, text: str) -> None:
-        """Something stands from now on, or, with an empty text, does no longer.
+        """A warning is active from now on, or, with an empty text, no longer.
 
-        Where another cause takes the place of the one that was told, that one is told too; other figures are no news.
+        Where another cause replaces the one that was logged, it is logged too; other figures are not.
         """
         was = self._noted[name].text if name in self._noted else ""
         if text and _FIGURES.sub("", text) != _FIGURES.sub("", was):
@@ -52,7 +52,7 @@ class Alarms:
             self._noted.pop(name, None)
 
     def update(self, decision: Decision, config: Config, *, last_sleep_at: datetime | None) -> None:
-        """Look at the newest decision."""
+        """Update the warnings from the newest decision."""
         self._note_last_sleep(last_sleep_at)
         full = [veto.text for veto in decision.vetoes if veto.name == "disk_full"]
         self.note("disk_full", full[0] if full else "")

@@ -10,7 +10,7 @@ from sleepd.buffer.view import View
 from sleepd.clock import Clock
 from sleepd.config.schema import BufferConfig, Config
 from sleepd.errors import BufferUnreadable
-from sleepd.policy.selection import Barred, Counts, Known, count
+from sleepd.policy.selection import Counts, Excluded, Known, count
 from sleepd.quarantine.keeper import QuarantineKeeper
 from sleepd.store.ledger import Ledger
 
@@ -52,14 +52,14 @@ class Intake:
         self._config = config
 
     async def read(self) -> None:
-        """Look at the file and count; a file that cannot be read leaves the counts as they are."""
+        """Read the file and count; a file that cannot be read leaves the counts as they are."""
         try:
             view = await self.buffer.read()
         except BufferUnreadable as error:
             self.unreadable = error
             return
         self.unreadable = None
-        self._history.take_first_look(view)
+        self._history.take_first_poll(view)
         await self.quarantine.screen(self._config.buffer.path, view)
         await self.recount()
 
@@ -70,12 +70,12 @@ class Intake:
         if all(one is other for one, other in zip(basis, self._counted, strict=True)):
             return
         # In a thread: a hundred thousand experiences take a while, and the loop must turn.
-        barred = await self.quarantine.barred(view, known, min_salience)
-        self.counts = await asyncio.to_thread(self._count, view, known, min_salience, barred)
+        excluded = await self.quarantine.excluded(view, known, min_salience)
+        self.counts = await asyncio.to_thread(self._count, view, known, min_salience, excluded)
         self._counted = basis
 
     async def quarantine_said_under(self, cycle: int) -> int:
-        """Count without what was said under a cycle that was rolled back; returns how many that keeps from training.
+        """Count without what was recorded under a cycle that was rolled back; returns how many that excludes.
 
         They are those whose ``metadata`` names the cycle, and their near-duplicates, save what the operator released.
         It follows from the ledger's ``is_rolled_back``, so going back to the cycle lifts it.
@@ -87,12 +87,12 @@ class Intake:
     def count(self, min_salience: float) -> Counts:
         """The counts under another threshold."""
         view, known = self.view, self._history.known()
-        barred = self.quarantine.barred_at_once(view, known, min_salience)
-        return self._count(view, known, min_salience, barred)
+        excluded = self.quarantine.excluded_at_once(view, known, min_salience)
+        return self._count(view, known, min_salience, excluded)
 
     @staticmethod
-    def _count(view: View, known: Known, min_salience: float, barred: Barred) -> Counts:
-        return count(view, known=known, min_salience=min_salience, barred=barred)
+    def _count(view: View, known: Known, min_salience: float, excluded: Excluded) -> Counts:
+        return count(view, known=known, min_salience=min_salience, excluded=excluded)
 
     def _open(self, settings: BufferConfig) -> ExperienceBuffer:
         return ExperienceBuffer(Path(settings.path), patience_seconds=settings.patience_seconds, clock=self._clock)

@@ -3,9 +3,9 @@
 Rule 1: the verdict is in the ledger before anything is renamed.
 Rule 2: a checkpoint gets its name only when it is whole: every file synced, the manifest with their hashes last.
 Rule 3: ``current`` moves after the directory it names is in place, and before the ledger records ``promoted``.
-Rule 4: only what is promoted stands as ``cycle_NNN``, where older tools look. The rest goes to ``retired/``.
+Rule 4: only what is promoted stands as ``cycle_NNN``, where older tools search. The rest goes to ``retired/``.
 
-Theory of operation. Of two records that say the same, one must be first. The ledger is first with what was decided,
+Theory of operation. Of two records of the same fact, one must be first. The ledger is first with what was decided,
 the disk is first with what is in use: a cut between the two leaves a decision that ``recovery`` can finish from the
 checkpoint alone, and never an adapter in use that nothing explains.
 

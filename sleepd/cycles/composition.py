@@ -47,7 +47,7 @@ class Parts:
     Args:
         config: the configuration in force; ``Sleeper.reconfigure`` replaces it.
         clock: where time comes from.
-        listener: told of every past fact.
+        listener: called with every past fact.
         socket: where this process answers requests; empty: nowhere.
 
     Raises:

@@ -12,7 +12,7 @@ from sleepd.buffer.view import View
 from sleepd.cycle import State
 from sleepd.errors import CheckpointInvalid
 from sleepd.log import get_logger
-from sleepd.policy.selection import KeySet, Known
+from sleepd.policy.selection import HashSet, Known
 from sleepd.store.adoption import note_trained, older_directories
 from sleepd.store.checkpoints import Checkpoints
 from sleepd.store.ledger import Ledger
@@ -101,7 +101,7 @@ class PastCycles:
             sleep_history=theirs,
         )
 
-    def take_first_look(self, view: View) -> None:
+    def take_first_poll(self, view: View) -> None:
         """Note which experiences the older scheduler had seen: the first so many of the buffer, as it counted.
 
         Where nobody knows how many, it is all that are there: what is new is then what comes from now on.
@@ -126,9 +126,9 @@ class PastCycles:
             imported = self._ledger.note(IMPORTED_SEEN) or []
             seen = self._ledger.seen(judged.cycle) if judged else imported
             self._known = Known(
-                seen=KeySet(seen),
-                learned=KeySet(self._ledger.learned(self._checkpoints.champion())),
-                sides=self._ledger.recorded_sides(),
+                seen=HashSet(seen),
+                learned=HashSet(self._ledger.learned(self._checkpoints.champion())),
+                splits=self._ledger.recorded_splits(),
                 secret=self._secret,
             )
         return self._known
@@ -138,7 +138,7 @@ class PastCycles:
         suspended = self._ledger.suspended_cycle()
         if suspended is not None and (cut := self._ledger.summary(suspended)).hint:
             at = crashes(self._ledger, suspended).at or cut.started_at
-            return NotedError(message=f"cycle {suspended} was cut short: {cut.reason}", hint=cut.hint, at=at)
+            return NotedError(message=f"cycle {suspended} was interrupted: {cut.reason}", hint=cut.hint, at=at)
         newest = next((each for each in self._ledger.unjudged_in_a_row() if each.state == State.FAILED), None)
         if newest is None:
             return None
@@ -191,7 +191,7 @@ class PastCycles:
         write_scheduler_state(self._directory, state)
 
     def _write_imported(self) -> None:
-        """Before the first cycle of ours: what only the older checkpoints said, for whoever reads that file alone."""
+        """Before the first cycle of ours: what only the older checkpoints had, for whoever reads that file alone."""
         seen = self._ledger.note(IMPORTED_SEEN)
         if seen is None or not self._imported.total_sleep_cycles:
             return

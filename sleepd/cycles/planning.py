@@ -14,7 +14,7 @@ from typing import NamedTuple
 import msgspec
 
 from sleepd.buffer.columns import BufferColumns
-from sleepd.buffer.experience import Experience, experience_key, group_key, group_of, key_text, prompt_key
+from sleepd.buffer.experience import Experience, content_hash, content_hash_of, hash_text, id_hash, prompt_hash
 from sleepd.buffer.experience_buffer import ExperienceBuffer
 from sleepd.buffer.view import View
 from sleepd.config.schema import Config
@@ -23,7 +23,7 @@ from sleepd.errors import NothingToDo
 from sleepd.log import get_logger
 from sleepd.policy.holdout import keyed_rank
 from sleepd.policy.recall import read_questions
-from sleepd.policy.selection import FREQUENT_FROM, KeySet, Known, Selection, SelectionRule, sampling_shares, select
+from sleepd.policy.selection import FREQUENT_FROM, HashSet, Known, Selection, SelectionRule, sampling_shares, select
 from sleepd.policy.triggers import Policy, Thresholds
 from sleepd.protocol.evidence import RecallQuestion
 from sleepd.protocol.job import Job, Role
@@ -114,7 +114,7 @@ async def line_up(order: Order, config: Config, sources: Sources, *, day: date) 
 async def _select(order: Order, config: Config, job: Job, taken: _Taken, intake: Intake) -> Selection:
     view, known, gone = taken
     if not job.parent:
-        known = msgspec.structs.replace(known, learned=KeySet())
+        known = msgspec.structs.replace(known, learned=HashSet())
     min_salience = Policy.of(config, order.thresholds).min_salience
     strategy = job.strategy
     rule = SelectionRule(
@@ -125,8 +125,8 @@ async def _select(order: Order, config: Config, job: Job, taken: _Taken, intake:
         min_replayed=strategy.min_replayed,
         seed=job.seed,
     )
-    barred = await intake.quarantine.barred(view, known, min_salience)
-    return select(view.followed_by(gone.values()), known=known, rule=rule, barred=barred)
+    excluded = await intake.quarantine.excluded(view, known, min_salience)
+    return select(view.followed_by(gone.values()), known=known, rule=rule, excluded=excluded)
 
 
 def _gone(champion: Path, view: View, known: Known, isolation: Isolation) -> dict[int, Experience]:
@@ -135,27 +135,27 @@ def _gone(champion: Path, view: View, known: Known, isolation: Isolation) -> dic
     Raises:
         CheckpointInvalid: the champion's reservoir is damaged.
     """
-    present = KeySet(view.keys)
-    kept = {experience_key(one.id): one for one in read_reservoir(champion)}
+    present = HashSet(view.keys)
+    kept = {id_hash(one.id): one for one in read_reservoir(champion)}
     gone = {key: one for key, one in kept.items() if key not in present and key in known.learned}
     columns = BufferColumns().followed_by(gone.values())
     causes = isolation.causes(columns, learned=known.learned, min_salience=0.0)
     # They were screened when they were trained, and the screening keeps no more than the buffer holds.
-    barred = {key for key, cause in causes if cause.why != "unscreened"}
-    return {key: one for key, one in gone.items() if key not in barred}
+    excluded = {key for key, cause in causes if cause.why != "unscreened"}
+    return {key: one for key, one in gone.items() if key not in excluded}
 
 
 def _with_comparison(lineup: Lineup, before: Predecessor, ledger: Ledger, checkpoints: Checkpoints) -> Lineup:
     """Champion and predecessor are compared first, on those experiences that came after the champion was planned."""
     assert lineup.parent is not None
-    seen = KeySet(seen_by(lineup.parent, ledger, checkpoints))
+    seen = HashSet(seen_by(lineup.parent, ledger, checkpoints))
     trained = ledger.trained_groups(cycle for cycle in (lineup.parent, before.cycle) if cycle is not None)
     later = [
         experience.id
         for experience, role in lineup.experiences
         if role != "replay"
-        and experience_key(experience.id) not in seen
-        and group_of(experience) not in trained  # a copy under a new id
+        and id_hash(experience.id) not in seen
+        and content_hash_of(experience) not in trained  # a copy under a new id
     ]
     job = msgspec.structs.replace(lineup.job, predecessor=before.directory, predecessor_cycle=before.cycle, later=later)
     return msgspec.structs.replace(lineup, job=job)
@@ -165,7 +165,7 @@ async def _parent(checkpoints: Checkpoints, strategy: Strategy, unfit: str) -> M
     """The champion, where it can be continued; None: the cycle starts from the base."""
     champion, manifest = checkpoints.champion(), None
     if champion is not None:
-        # All of it, not only what it says of itself: it may have been damaged since the daemon's start.
+        # All of it, not only its manifest: it may have been damaged since the daemon's start.
         manifest = await asyncio.to_thread(verify_usable, checkpoints.promoted_path(champion))
     reason = unfit or other_shape(manifest, strategy)
     if reason:
@@ -211,11 +211,11 @@ async def _fetch(selection: Selection, job: Job, taken: _Taken, buffer: Experien
     role_of: dict[int, Role] = dict.fromkeys(selection.train, "train")
     role_of |= dict.fromkeys(selection.replay, "replay")
     role_of |= dict.fromkeys(selection.holdout, "holdout")
-    group_of = {key: group for key, group in zip(view.keys, view.groups, strict=True) if key in role_of}
+    content_hash_of = {key: group for key, group in zip(view.keys, view.groups, strict=True) if key in role_of}
     found = [
         (experience, role_of[key])
         for experience in await buffer.extract(role_of.keys() - gone.keys())
-        if group_of[key := experience_key(experience.id)] == group_key(experience.prompt, experience.response)
+        if content_hash_of[key := id_hash(experience.id)] == content_hash(experience.prompt, experience.response)
     ]
     found += [(experience, role_of[key]) for key, experience in gone.items() if key in role_of]
     if not any(role == "train" for _, role in found):
@@ -227,7 +227,7 @@ async def _fetch(selection: Selection, job: Job, taken: _Taken, buffer: Experien
 
 
 def _ranks(found: Sequence[tuple[Experience, Role]], secret: bytes) -> dict[str, int]:
-    return {one.id: keyed_rank(group_key(one.prompt, one.response), secret) for one, _ in found}
+    return {one.id: keyed_rank(content_hash(one.prompt, one.response), secret) for one, _ in found}
 
 
 def _masked(lineup: Lineup) -> Lineup:
@@ -237,7 +237,7 @@ def _masked(lineup: Lineup) -> Lineup:
         prompt, in_prompt = masked(experience.prompt)
         response, in_response = masked(experience.response)
         if here := in_prompt + in_response:
-            unmasked = experience.unmasked or key_text(group_key(experience.prompt, experience.response))
+            unmasked = experience.unmasked or hash_text(content_hash(experience.prompt, experience.response))
             experience = msgspec.structs.replace(experience, prompt=prompt, response=response, unmasked=unmasked)  # noqa: PLW2901
             found, count = found + here, count + 1
         experiences.append((experience, role))
@@ -254,5 +254,5 @@ def _masked(lineup: Lineup) -> Lineup:
 def _shares(found: Sequence[tuple[Experience, Role]]) -> dict[str, float]:
     """Of the experiences of too frequent prompts, by id, the share of epochs that they are in."""
     trained = [experience for experience, role in found if role != "holdout"]
-    shares = sampling_shares([prompt_key(experience.prompt) for experience in trained])
+    shares = sampling_shares([prompt_hash(experience.prompt) for experience in trained])
     return {experience.id: share for experience, share in zip(trained, shares, strict=True) if share < 1}

@@ -1,4 +1,4 @@
-"""The operator releases or drops experiences by hand: which may be, and what it changes."""
+"""The operator's overrides: which experiences may be released or dropped, and what that changes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Final, Literal
 
 import msgspec
 
-from sleepd.buffer.experience import experience_key
+from sleepd.buffer.experience import id_hash
 from sleepd.errors import Busy, NotFound, NothingToDo
 from sleepd.quarantine.keeper import QuarantineKeeper
 from sleepd.quarantine.rules import Cause, OverrideKind
@@ -15,7 +15,7 @@ from sleepd.quarantine.rules import Cause, OverrideKind
 from .composition import Parts
 
 Verb = Literal["release", "drop", "reset"]
-WORDS: Final[dict[Verb, OverrideKind | None]] = {"release": "released", "drop": "dropped", "reset": None}
+KINDS: Final[dict[Verb, OverrideKind | None]] = {"release": "released", "drop": "dropped", "reset": None}
 """What each verb leaves on an experience; None: nothing any more."""
 
 
@@ -23,14 +23,14 @@ class OverrideDone(msgspec.Struct, frozen=True, kw_only=True):
     """What was overridden."""
 
     ids: list[str]
-    words_before: frozenset[OverrideKind | None]
+    kinds_before: frozenset[OverrideKind | None]
     """What stood on the experiences before."""
     trained_in: list[int]
     """Cycles that trained any of them before."""
 
 
 async def override(parts: Parts, identifiers: Iterable[str], verb: Verb) -> OverrideDone:
-    """Put the operator's word on experiences, or take it back.
+    """Override the quarantine for experiences, or undo that.
 
     Raises:
         NotFound: one of them is not known; nothing is decided.
@@ -45,14 +45,14 @@ async def override(parts: Parts, identifiers: Iterable[str], verb: Verb) -> Over
     _refuse_without_effect(quarantine, keys, causes, verb)
     if verb == "drop":
         _refuse_in_use(parts, keys)
-    before = {key: quarantine.decisions.get(key) for key in keys}
+    before = {key: quarantine.overrides.get(key) for key in keys}
     groups = {key: _group_before(quarantine, key) for key in keys.keys() - present}
     view = parts.intake.view
     groups |= {key: group for key, group in zip(view.keys, view.groups, strict=True) if key in keys}
-    quarantine.decide(WORDS[verb], {key: (each, groups[key]) for key, each in keys.items()})
+    quarantine.decide(KINDS[verb], {key: (each, groups[key]) for key, each in keys.items()})
     return OverrideDone(
         ids=list(keys.values()),
-        words_before=frozenset(each.word if each else None for each in before.values()),
+        kinds_before=frozenset(each.kind if each else None for each in before.values()),
         trained_in=sorted({cycle for each in keys.values() for cycle in quarantine.screenings.trained_in(each)}),
     )
 
@@ -63,8 +63,8 @@ def known_key(quarantine: QuarantineKeeper, identifier: str, present: Container[
     Raises:
         NotFound: it is none of these.
     """
-    key = experience_key(identifier)
-    is_known = key in present or key in quarantine.decisions
+    key = id_hash(identifier)
+    is_known = key in present or key in quarantine.overrides
     if not is_known and quarantine.screenings.find(key) is None:
         raise NotFound(
             f"there is no experience {identifier}",
@@ -77,9 +77,9 @@ def _refuse_without_effect(
     quarantine: QuarantineKeeper, keys: Mapping[int, str], causes: Mapping[int, Cause], verb: Verb
 ) -> None:
     for key, identifier in keys.items():
-        if verb == "reset" and key not in quarantine.decisions:
+        if verb == "reset" and key not in quarantine.overrides:
             raise NothingToDo(f"nothing was decided on {identifier}", hint="sleepctl quarantine")
-        if verb == "release" and key not in causes and key not in quarantine.decisions:
+        if verb == "release" and key not in causes and key not in quarantine.overrides:
             raise NothingToDo(f"{identifier} is not in quarantine", hint="sleepctl quarantine")
 
 
@@ -87,12 +87,12 @@ def _refuse_in_use(parts: Parts, keys: Mapping[int, str]) -> None:
     cycle = parts.state.running_cycle or parts.ledger.suspended_cycle()
     if cycle is None:
         return
-    for placement in parts.ledger.placements(cycle):
-        if placement.key in keys:
-            raise Busy(f"cycle {cycle} is under way with {placement.id}", hint="sleepctl cancel, then again")
+    for assignment in parts.ledger.assignments(cycle):
+        if assignment.key in keys:
+            raise Busy(f"cycle {cycle} is under way with {assignment.id}", hint="sleepctl cancel, then again")
 
 
 def _group_before(quarantine: QuarantineKeeper, key: int) -> int:
     """Of its text as it was before it left the buffer."""
-    decided, screened = quarantine.decisions.get(key), quarantine.screenings.find(key)
+    decided, screened = quarantine.overrides.get(key), quarantine.screenings.find(key)
     return screened.group if screened else decided.group if decided else 0

@@ -23,9 +23,9 @@ from sleepd.protocol.verdict import AddedMetric, Comparison, Verdict
 from sleepd.quarantine.near_duplicates import Screened
 from sleepd.quarantine.rules import Cause, Override
 from sleepd.registry.rollback import undo_of
-from sleepd.store.checkpoint_documents import evaluation_of, placements_of
+from sleepd.store.checkpoint_documents import assignments_of, evaluation_of
 from sleepd.store.checkpoints import has_weights, read_manifest
-from sleepd.store.ledger_rows import CycleRecord, Placement, RecordedDecision
+from sleepd.store.ledger_rows import CycleRecord, RecordedDecision, SplitAssignment
 from sleepd.store.legacy_formats import SleepEntry
 
 from .composition import Parts
@@ -69,7 +69,7 @@ class ReadModel:
 
     @property
     def suspended_cycle(self) -> int | None:
-        """The cycle that was cut short and goes on before anything new begins."""
+        """The interrupted cycle, which is resumed before anything new begins."""
         return self._parts.ledger.suspended_cycle()
 
     @property
@@ -97,7 +97,7 @@ class ReadModel:
         return self._parts.ledger.decisions(limit=limit, since=since)
 
     def active_alarms(self) -> list[ActiveAlarm]:
-        """Everything that the operator should look at."""
+        """Everything that the operator should know."""
         return [*self._parts.alarms.active, *self._parts.demotion.alarms]
 
     # --- cycles ---
@@ -132,16 +132,16 @@ class ReadModel:
         """Report and verdict, from the ledger or from the checkpoint."""
         return evaluation_of(cycle, self._parts.ledger, self._parts.checkpoints)
 
-    def placements(self, cycle: int) -> list[Placement]:
+    def assignments(self, cycle: int) -> list[SplitAssignment]:
         """Where each experience went in that cycle, from the ledger or from the checkpoint."""
-        return placements_of(cycle, self._parts.ledger, self._parts.checkpoints)
+        return assignments_of(cycle, self._parts.ledger, self._parts.checkpoints)
 
     def metrics(self, cycle: int) -> list[AddedMetric]:
         """The figures that the operator added."""
         return self._parts.metrics.shown(cycle)
 
     def tag(self, cycle: int) -> str:
-        """The operator's word for it; empty: it has none."""
+        """The operator's tag for it; empty: it has none."""
         return self._parts.keeping.shown_tags().get(cycle, "")
 
     def path(self, cycle: int) -> Path | None:
@@ -211,7 +211,7 @@ class ReadModel:
 
 
 class BufferReadModel:
-    """The buffer as last read, and which of its experiences are kept from training."""
+    """The buffer as last read, and which of its experiences are excluded from training."""
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
@@ -262,7 +262,7 @@ class BufferReadModel:
     @property
     def overrides(self) -> Mapping[int, Override]:
         """The operator's, by key."""
-        return self._parts.intake.quarantine.decisions
+        return self._parts.intake.quarantine.overrides
 
     def screening(self, key: int) -> Screened | None:
         """What screening found in an experience; None: it was not screened."""
@@ -277,7 +277,7 @@ class BufferReadModel:
         return self._parts.intake.quarantine.screenings.trained_in(identifier)
 
     def may_text_be_shown(self, text: Experience) -> bool:
-        """Whether everybody who may look may read it."""
+        """Whether every reader of the status may read it."""
         return self._parts.intake.quarantine.screenings.may_text_be_shown(text)
 
     def may_be_shown(self, key: int, group: int) -> bool:

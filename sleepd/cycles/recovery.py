@@ -96,21 +96,21 @@ def _why_over(cycle: int, state: State, ledger: Ledger, checkpoints: Checkpoints
     if state is not State.SUSPENDED:
         times = resume.note_crash(ledger, cycle, clock.now()).count
     if times > resume.MAX_CRASHES:
-        return f"it was cut short {times} times; its experiences are trained by the next cycle"
+        return f"it was interrupted {times} times; its experiences are trained by the next cycle"
     job = resume.staged_job(checkpoints, cycle)
     return f"it cannot go on: {job}" if isinstance(job, str) else ""
 
 
 def fix_current(ledger: Ledger, checkpoints: Checkpoints) -> list[str]:
-    """Keep the champion if it is whole; else fall back along its lineage, at the end to the base, and say so."""
-    standing = [s.cycle for s in ledger.summaries() if s.state == State.PROMOTED and not s.is_rolled_back]
+    """Keep the champion if it is whole; else fall back along its lineage, at the end to the base, and report that."""
+    active = [s.cycle for s in ledger.summaries() if s.state == State.PROMOTED and not s.is_rolled_back]
     troubles = []
     try:
         champion = checkpoints.champion()
         if champion is not None:
             verify_usable(checkpoints.promoted_path(champion))
     except CheckpointInvalid as error:
-        candidates = [*standing, *reversed(checkpoints.adopted())]
+        candidates = [*active, *reversed(checkpoints.adopted())]
         champion = next((cycle for cycle in candidates if _is_whole(checkpoints.promoted_path(cycle))), None)
         checkpoints.promote(champion)
         in_use = "the base" if champion is None else f"cycle {champion}"
@@ -118,7 +118,7 @@ def fix_current(ledger: Ledger, checkpoints: Checkpoints) -> list[str]:
         get_logger().error("champion_damaged", text=troubles[0], fallback=champion)
     # Older tools load the newest cycle_NNN they find, so none may stand above the one in use: neither a damaged one
     # nor, after a crash in the middle of a rollback, one that was rolled back.
-    above = [cycle for cycle in standing if champion is None or cycle > champion]
+    above = [cycle for cycle in active if champion is None or cycle > champion]
     for cycle in above:
         checkpoints.retire(cycle)
     # Last: until it is recorded, the next start finds them again and retires what is still left.

@@ -39,7 +39,7 @@ class Repair:
         """If the disk fails the block, what stands on it and what the ledger says may differ: recovery is pending.
 
         Raises:
-            SleepdError: what the disk said.
+            SleepdError: the disk's error.
         """
         try:
             yield
@@ -61,7 +61,7 @@ class Repair:
             self._alarms.note("history_not_written", "")
 
     def champion_damaged(self, error: CheckpointInvalid) -> CheckpointInvalid:
-        """Put a whole champion in use where the one in use was found damaged; returns what to tell."""
+        """Activate an intact champion where the one in use was found damaged; returns the message."""
         troubles = fix_current(self._ledger, self._checkpoints)
         self._history.forget_cached()
         return CheckpointInvalid(troubles[0] if troubles else error.message, hint=error.hint)
@@ -86,7 +86,7 @@ class Repair:
 
 
 def disk_error(error: OSError) -> StateDirectoryUnusable:
-    """What the disk said, and what to do."""
+    """The disk's error, and what to do."""
     return StateDirectoryUnusable(
         f"the disk did not take it: {error}", hint="make space in the state directory: df -h; it is tried again"
     )

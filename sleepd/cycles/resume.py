@@ -1,4 +1,4 @@
-"""A cycle that was cut short: whether it may go on, and why not.
+"""An interrupted cycle: whether it may go on, and why not.
 
 It goes on with what was staged for it (job, experiences, the worker's resume point), so all of that must still hold:
 the same base is configured, the champion is still the one it continues, and the agent has neither removed nor changed
@@ -19,11 +19,11 @@ from sleepd.files import read_document
 from sleepd.protocol.job import RESUME_POINT, Job, decode_job
 from sleepd.store.checkpoints import Checkpoints, directory_name
 from sleepd.store.ledger import Ledger
-from sleepd.store.ledger_rows import Placement
+from sleepd.store.ledger_rows import SplitAssignment
 from sleepd.store.notes import CRASHES, Crashes
 
 MAX_CRASHES: Final = 3
-"""A cycle that was cut short by so many deaths (not shutdowns) is given up."""
+"""An interrupted cycle by so many deaths (not shutdowns) is given up."""
 
 
 def crashes(ledger: Ledger, cycle: int) -> Crashes:
@@ -55,12 +55,12 @@ def has_resume_point(checkpoints: Checkpoints, cycle: int) -> bool:
     return (checkpoints.staging_path(cycle) / RESUME_POINT).exists()
 
 
-def obstacle(cycle: int, placed: Sequence[Placement], view: View, base: str, checkpoints: Checkpoints) -> str:
+def obstacle(cycle: int, assigned: Sequence[SplitAssignment], view: View, base: str, checkpoints: Checkpoints) -> str:
     """Why the cycle must not go on; empty: it may.
 
     Args:
         cycle: the suspended one.
-        placed: its experiences, as they were when it was planned.
+        assigned: its experiences, as they were when it was planned.
         view: the buffer as it is now.
         base: the configured base.
         checkpoints: where it was staged.
@@ -76,10 +76,10 @@ def obstacle(cycle: int, placed: Sequence[Placement], view: View, base: str, che
     if job.parent and Path(job.parent).name != directory_name(checkpoints.champion() or 0):
         return f"it continues {Path(job.parent).name}, which is no longer in use"
     groups = dict(zip(view.keys, view.groups, strict=True))
-    gone = [each.id for each in placed if each.key not in groups]
+    gone = [each.id for each in assigned if each.key not in groups]
     if gone:
         return f"{len(gone)} of its experiences left the buffer, such as {gone[0]}"
-    changed = [each.id for each in placed if groups[each.key] != each.group]
+    changed = [each.id for each in assigned if groups[each.key] != each.group]
     if changed:
         return f"{len(changed)} of its experiences have another text now, such as {changed[0]}"
     return ""

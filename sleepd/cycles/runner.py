@@ -16,7 +16,7 @@ Theory of operation. ``begin`` stages and plans; ``finish`` starts the worker an
     gives up: stopped by somebody, dies | nothing                  | suspended where there is a resume point and the
                                         |                          | worker died at most 3 times; else failed
     gives up: not_resumable             | nothing                  | interrupted
-    gives up: champion_worse            | nothing                  | interrupted, if the figures say so too
+    gives up: champion_worse            | nothing                  | interrupted, if the figures confirm it
     gives up for any other reason,      | nothing                  | failed
     or cannot be started or understood  |                          |
 
@@ -39,7 +39,7 @@ from typing import Any, Final
 
 import msgspec
 
-from sleepd.buffer.experience import Experience, experience_key, group_of
+from sleepd.buffer.experience import Experience, content_hash_of, id_hash
 from sleepd.clock import Clock
 from sleepd.cycle import Event, State
 from sleepd.errors import LedgerUnusable, SleepdError, WorkerDied
@@ -53,7 +53,7 @@ from sleepd.protocol.verdict import Outcome
 from sleepd.registry.demotion import Demotion
 from sleepd.store.checkpoints import Checkpoints
 from sleepd.store.ledger import Ledger
-from sleepd.store.ledger_rows import CycleRecord, Placement, Plan
+from sleepd.store.ledger_rows import CycleRecord, Plan, SplitAssignment
 
 from .commit import settle
 from .resume import MAX_CRASHES, has_resume_point, note_crash
@@ -86,7 +86,7 @@ class CycleEnd(msgspec.Struct, frozen=True, kw_only=True):
 
     summary: CycleRecord
     failure: Failure | None
-    """What the worker said when it gave up."""
+    """What the worker reported when it gave up."""
 
 
 class CycleRunner:
@@ -211,7 +211,7 @@ class CycleRunner:
 
     def _plan(self, lineup: Lineup) -> None:
         job = lineup.job
-        placements = [Placement(e.id, experience_key(e.id), group_of(e), role) for e, role in lineup.experiences]
+        assignments = [SplitAssignment(e.id, id_hash(e.id), content_hash_of(e), role) for e, role in lineup.experiences]
         self._ledger.plan(
             Plan(
                 cycle=job.cycle,
@@ -219,7 +219,7 @@ class CycleRunner:
                 parent=lineup.parent,
                 strategy=job.strategy.name,
                 is_forced=lineup.is_forced,
-                placements=placements,
+                assignments=assignments,
                 seen=lineup.seen,
             )
         )
@@ -262,7 +262,7 @@ class CycleRunner:
     # --- after the worker ---
 
     async def _settle(self, job: Job, report: Report, gates: Gates) -> None:
-        """Judge, write the verdict down, commit, put in use, and say so."""
+        """Judge, record the verdict, commit, promote, and report."""
         settled = await settle(
             job, report, gates, ledger=self._ledger, checkpoints=self._checkpoints, clock=self._clock
         )
@@ -275,7 +275,7 @@ class CycleRunner:
         )
 
     def _close_failed(self, job: Job, failure: Failure) -> None:
-        """End a cycle whose worker said why it gives up, or was asked to."""
+        """End a cycle whose worker reported why it gives up, or was asked to stop."""
         cycle, ending = job.cycle, self._ending
         if ending is Event.FAIL and failure.kind == "stopped":
             ending = self._ending_of_death(cycle)  # somebody else asked it to stop

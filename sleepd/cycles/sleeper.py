@@ -140,7 +140,7 @@ class Sleeper:
     def _reopen(self, cycle: int, order: Order) -> Job:
         if order.is_explicit:
             raise Busy(
-                f"cycle {cycle} was cut short and goes on first, on the terms it began with",
+                f"cycle {cycle} was interrupted and is resumed first, on the terms it began with",
                 hint="sleepctl run continues it; sleepctl cancel discards it",
             )
         job = staged_job(self._parts.checkpoints, cycle)
@@ -186,7 +186,7 @@ class Sleeper:
             self._parts.listener("cycle_ended", {"cycle": cycle, "state": "not recorded"})
 
     def cancel(self) -> int:
-        """Discard the cycle under way, or the one that was cut short; returns its number.
+        """Discard the cycle under way, or the interrupted one; returns its number.
 
         Raises:
             NothingToDo: none is.
@@ -205,7 +205,7 @@ class Sleeper:
 
     @property
     def _suspended_cycle(self) -> int | None:
-        """The cycle that was cut short and goes on before anything new begins."""
+        """The interrupted cycle, which is resumed before anything new begins."""
         return self._parts.ledger.suspended_cycle()
 
     async def _give_up_resuming(self) -> None:
@@ -214,8 +214,8 @@ class Sleeper:
         view = parts.intake.view
         if cycle is None or self._state.running_cycle is not None or parts.intake.problem or view.is_settling:
             return
-        base, placed = self._state.config.model.base, parts.ledger.placements(cycle)
-        reason = await asyncio.to_thread(obstacle, cycle, placed, view, base, parts.checkpoints)
+        base, assigned = self._state.config.model.base, parts.ledger.assignments(cycle)
+        reason = await asyncio.to_thread(obstacle, cycle, assigned, view, base, parts.checkpoints)
         if reason:
             parts.runner.discard(cycle, Event.INTERRUPT, f"it cannot go on: {reason}")
 
@@ -274,7 +274,7 @@ class Sleeper:
         return self._state.last_error
 
     def forget_error(self, error: NotedError) -> None:
-        """What ``error`` says is over: where it is still shown, the newest failure of a cycle is shown instead."""
+        """The cause of ``error`` is over: where it is still shown, the newest failure of a cycle is shown instead."""
         if self._state.last_error is error:
             self._state.last_error = self._parts.history.newest_failure()
 
@@ -283,7 +283,7 @@ class Sleeper:
         self._parts.alarms.note(name, text)
 
     def kill_worker(self) -> None:
-        """Stop the worker without waiting for its consent; its cycle ends as ``end_cycle`` says."""
+        """Stop the worker without waiting for its consent; its cycle ends as ``end_cycle`` decides."""
         self._parts.runner.kill()
 
     async def end_cycle(self) -> None:

@@ -1,7 +1,7 @@
 """The worker process: started, listened to, asked to stop, killed, reaped.
 
 Rule 1: a ``Worker`` runs one process once. A dead one is not replaced: its cycle ends, and the daemon backs off.
-Rule 2: messages travel on a socket of their own. What the worker prints is log text, however it looks.
+Rule 2: messages travel on a socket of their own. What the worker prints is log text, whatever its form.
 Rule 3: when ``run`` returns or raises, the process and everything it started are gone.
 Rule 4: what the worker sends is read as from a stranger: bounded, checked, never executed.
 

@@ -10,9 +10,9 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Final
 
-from sleepd.buffer.experience import Experience, experience_key
+from sleepd.buffer.experience import Experience, id_hash
 from sleepd.buffer.trained_texts import SHOWN_AT_ONCE
-from sleepd.cycles.quarantine_override import WORDS, OverrideDone, Verb
+from sleepd.cycles.quarantine_override import KINDS, OverrideDone, Verb
 from sleepd.cycles.read_model import ReadModel
 from sleepd.cycles.sleeper import Sleeper
 from sleepd.errors import BufferUnreadable
@@ -36,7 +36,7 @@ _FOUND: Final = {
 
 
 async def quarantine_list(reader: ReadModel, *, limit: int) -> QuarantineList:
-    """What is kept from training now and why, and what the operator decided."""
+    """What is excluded from training now and why, and the operator's overrides."""
     causes = await reader.buffer.causes()
     unscreened = sum(cause.why == "unscreened" for cause in causes.values())
     keys = [key for key, cause in causes.items() if cause.why != "unscreened"]
@@ -74,18 +74,18 @@ async def quarantine_detail(reader: ReadModel, identifier: str) -> QuarantineDet
     )
 
 
-async def decide_by_hand(sleeper: Sleeper, identifiers: Iterable[str], verb: Verb) -> Decided:
-    """Put the operator's word on experiences, or take it back; as ``Sleeper.override_quarantine``."""
+async def override(sleeper: Sleeper, identifiers: Iterable[str], verb: Verb) -> Decided:
+    """Override the quarantine for experiences, or undo that; as ``Sleeper.override_quarantine``."""
     done = await sleeper.override_quarantine(identifiers, verb)
     return Decided(ids=done.ids, decision=verb, trained_in=done.trained_in, undo=_undo(done))
 
 
 def _undo(done: OverrideDone) -> str:
     """The command that brings back what was decided before; empty: no single command does."""
-    if len(done.words_before) > 1:
+    if len(done.kinds_before) > 1:
         return ""
-    verb_of = {word: verb for verb, word in WORDS.items()}
-    (before,) = done.words_before
+    verb_of = {kind: verb for verb, kind in KINDS.items()}
+    (before,) = done.kinds_before
     return command_line("sleepctl", "quarantine", verb_of[before], operands=tuple(done.ids))
 
 
@@ -97,7 +97,7 @@ async def _texts(reader: ReadModel, keys: list[int]) -> dict[int, Experience]:
         found = await reader.buffer.texts(present, characters=SHOWN_AT_ONCE)
     except BufferUnreadable:
         return {}  # the list is worth having without; status says why
-    return {experience_key(each.id): each for each in found}
+    return {id_hash(each.id): each for each in found}
 
 
 def _entry(reader: ReadModel, key: int, cause: Cause | None, text: Experience | None) -> QuarantineEntry:
@@ -117,13 +117,13 @@ def _entry(reader: ReadModel, key: int, cause: Cause | None, text: Experience | 
     id_ = decision.id if decision else screened.id if screened else text.id if text else ""
     return QuarantineEntry(
         id=id_,
-        state=decision.word if decision else "quarantined",
+        state=decision.kind if decision else "quarantined",
         reason=reason,
         text=found or ("a copy of what was dropped" if cause and not decision else "nothing was found in it"),
         at=decision.at if decision else reader.buffer.screened_at(key),
         preview=_preview(reader, text) if is_shown and text else "",
         trained_in=reader.buffer.trained_in(id_),
-        is_kept_from_training=cause is not None or (decision is not None and decision.word == "dropped"),
+        is_kept_from_training=cause is not None or (decision is not None and decision.kind == "dropped"),
     )
 
 

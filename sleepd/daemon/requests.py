@@ -56,7 +56,7 @@ from sleepd.version import VERSION
 
 from .control_socket import Peer
 from .publisher import Life
-from .quarantine_view import decide_by_hand, quarantine_detail, quarantine_list
+from .quarantine_view import override, quarantine_detail, quarantine_list
 from .status_view import buffer_detail, cycles, detail, older_result, overview
 from .trained_texts_view import learned
 from .translation import decision_record, decision_view, order_of, thresholds
@@ -128,7 +128,7 @@ class Requests:
                 return await quarantine_detail(self._reader, request.id)
 
     async def _change(self, request: AnyRequest) -> msgspec.Struct:
-        """The requests that change something; each answer says how to undo it."""
+        """The requests that change something; each answer has the command that undoes it."""
         sleeper = self._sleeper
         match request:
             case Cancel():
@@ -149,7 +149,7 @@ class Requests:
                 return PruneResult(pruned=[converted(each, Pruned) for each in pruned], is_dry_run=request.is_dry_run)
             case QuarantineDecide():
                 await sleeper.refresh()
-                done = await decide_by_hand(sleeper, request.ids, request.decision)
+                done = await override(sleeper, request.ids, request.decision)
                 await sleeper.refresh()
                 return done
             case Reload():
@@ -213,7 +213,7 @@ class Requests:
         if not needs_operator(request, config) or is_operator(peer, config.control.operator_group):
             return
         raise PermissionDenied(
-            f"user {peer.uid} may look, but not {_described(request)}",
+            f"user {peer.uid} may read, but not {_described(request)}",
             hint=f"as root, or as a member: sudo usermod -aG {quoted(config.control.operator_group)} USER, "
             "then log in again",
         )

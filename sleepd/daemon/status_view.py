@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from sleepd.cycle import State, undo_command
+from sleepd.cycle import State
 from sleepd.cycles.read_model import ReadModel
 from sleepd.errors import NotFound
 from sleepd.files import replace_file
@@ -26,11 +26,11 @@ from sleepd.protocol.status import (
     CycleDetail,
     CycleSummary,
     LastError,
-    SkippedRecord,
+    SkippedRecordView,
     Status,
 )
 from sleepd.store import legacy_formats
-from sleepd.store.ledger_rows import CycleRecord, Placement
+from sleepd.store.ledger_rows import CycleRecord, SplitAssignment
 from sleepd.version import VERSION
 
 from .legacy_view import adopted_champion, older_cycles
@@ -98,7 +98,7 @@ def _buffer(reader: ReadModel) -> BufferStatus:
         eligible=counts.eligible,
         unlearned=counts.unlearned,
         held_out=counts.held_out,
-        set_aside=view.set_aside_total,
+        set_aside=view.skipped_total,
         quarantined=counts.quarantined,
         unscreened=counts.unscreened,
         personal=counts.personal,
@@ -172,20 +172,20 @@ def detail(reader: ReadModel, cycle: int, *, is_for_operator: bool = False) -> C
             trained_ids=[],
             replayed_ids=[],
             held_out_ids=[],
-            undo=undo_command(cycle, older.state, is_active=cycle == champion, champions=()),
+            undo=reader.undo(cycle) if older.state == "adopted" else "",
         )
     record = reader.record(cycle)
-    placements = reader.placements(cycle)
+    assignments = reader.assignments(cycle)
     report, verdict = reader.evaluation(cycle)
     compared = reader.comparison(cycle)
 
     def ids(role: str) -> list[str]:
-        return [placement.id for placement in placements if placement.role == role]
+        return [assignment.id for assignment in assignments if assignment.role == role]
 
     return CycleDetail(
         summary=_summary(reader, record, champion),
         directory=str(path) if path else "",
-        report=report if report is None or is_for_operator else _for_readers(reader, report, placements),
+        report=report if report is None or is_for_operator else _for_readers(reader, report, assignments),
         verdict=verdict,
         comparison=compared[0] if compared else None,
         compared_by=compared[1] if compared else None,
@@ -197,9 +197,9 @@ def detail(reader: ReadModel, cycle: int, *, is_for_operator: bool = False) -> C
     )
 
 
-def _for_readers(reader: ReadModel, report: Report, placements: Iterable[Placement]) -> Report:
-    """The report without the prompts and replies of experiences whose texts are not for everybody who may look."""
-    groups = {placement.id: placement for placement in placements}
+def _for_readers(reader: ReadModel, report: Report, assignments: Iterable[SplitAssignment]) -> Report:
+    """The report without the prompts and replies of experiences whose texts are not for every reader of the status."""
+    groups = {assignment.id: assignment for assignment in assignments}
     replies = [
         reply
         if (place := groups.get(reply.id)) and reader.buffer.may_be_shown(place.key, place.group)
@@ -218,7 +218,7 @@ def buffer_detail(reader: ReadModel) -> BufferDetail:
     return BufferDetail(
         status=_buffer(reader),
         histogram=histogram,
-        set_aside=[converted(each, SkippedRecord) for each in view.set_aside],
+        set_aside=[converted(each, SkippedRecordView) for each in view.skipped],
         min_salience=reader.config.training.min_salience,
     )
 

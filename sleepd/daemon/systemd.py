@@ -13,7 +13,7 @@ from sleepd.log import get_logger
 
 
 class Notifier:
-    """The line to systemd; outside systemd it leads nowhere and says nothing."""
+    """The line to systemd; outside systemd it leads nowhere and sends nothing."""
 
     def __init__(self, environment: Mapping[str, str]) -> None:
         self._has_complained = False
@@ -62,7 +62,7 @@ class Notifier:
         # Said once: a daemon that cannot reach systemd goes on working, and its log is not flooded.
         if not self._has_complained:
             self._has_complained = True
-            get_logger().warning("notify_failed", text=f"systemd cannot be told: {error}")
+            get_logger().warning("notify_failed", text=f"systemd cannot be notified: {error}")
 
 
 def _half_of_deadline(environment: Mapping[str, str]) -> float | None:

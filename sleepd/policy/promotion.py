@@ -47,7 +47,7 @@ class Gates(msgspec.Struct, frozen=True, kw_only=True):
     confidence: float = 0.95
     min_gain: float = 0.01
     max_drift: float = 0.05
-    harms: frozenset[str] = frozenset(SAFETY_GATES)
+    safety_gates: frozenset[str] = frozenset(SAFETY_GATES)
     """The safety gates in force: one that is missed or was not measured rejects the candidate."""
     limits: tuple[MetricLimit, ...] = ()
     inconclusive: str = "auto"
@@ -63,7 +63,7 @@ class Gates(msgspec.Struct, frozen=True, kw_only=True):
             confidence=config.confidence,
             min_gain=config.min_gain,
             max_drift=config.max_drift,
-            harms=frozenset(config.harms),
+            safety_gates=frozenset(config.harms),
             limits=tuple(parse_limit(text) for text in config.limits),
             inconclusive=config.inconclusive,
             has_command=bool(job.evaluation_command),
@@ -220,15 +220,15 @@ def _replies(report: Report) -> Figure:
 
 
 def _safety_gates(report: Report, gates: Gates) -> list[Figure]:
-    harms = {
+    safety_gates = {
         "drift": [_drift(report, gates)],
         "collapse": [_replies(report), *speech_figures(report.evidence.collapse, gates.confidence)],
         "recall": _recall(report, gates),
         "relevance": [relevance_figure(report.evidence.relevance)],
     }
     figures = [
-        msgspec.structs.replace(figure, is_binding=figure.is_binding and name in gates.harms)
-        for name, ones in harms.items()
+        msgspec.structs.replace(figure, is_binding=figure.is_binding and name in gates.safety_gates)
+        for name, ones in safety_gates.items()
         for figure in ones
     ]
     return [*figures, *_metrics(report, gates)]
@@ -239,7 +239,7 @@ def _drift(report: Report, gates: Gates) -> Figure:
     if found is None or not math.isfinite(found.candidate):
         text = "drift from the base: not measured" if found is None else "drift from the base: not finite"
         return Figure(name="drift", value=None, relation="at most", limit=gates.max_drift, is_met=False, text=text)
-    # An adopted champion may be beyond the limit already: what drifts less than it does no further harm.
+    # An adopted champion may be beyond the limit already: what drifts less than it does no further damage.
     limit = max(gates.max_drift, found.parent) if math.isfinite(found.parent) else gates.max_drift
     text = f"drift from the base {found.candidate:.3f} nats/token, at most {limit:.3f} (parent {found.parent:.3f})"
     is_met = found.candidate <= limit

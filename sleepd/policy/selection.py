@@ -21,7 +21,7 @@ from sleepd.buffer.columns import BufferColumns
 from . import holdout
 
 
-class KeySet:
+class HashSet:
     """An immutable set of 64-bit keys in eight bytes each."""
 
     def __init__(self, keys: Iterable[int] = ()) -> None:
@@ -38,7 +38,7 @@ class KeySet:
         return len(self._keys)
 
 
-class Sides(Mapping[int, bool]):
+class Splits(Mapping[int, bool]):
     """Recorded holdout membership, group -> is held out, in eight bytes each: there may be hundreds of thousands.
 
     Args:
@@ -47,8 +47,8 @@ class Sides(Mapping[int, bool]):
     """
 
     def __init__(self, held_out: Iterable[int] = (), trained: Iterable[int] = ()) -> None:
-        self._held_out = KeySet(held_out)
-        self._trained = KeySet(trained)
+        self._held_out = HashSet(held_out)
+        self._trained = HashSet(trained)
 
     def __getitem__(self, group: int) -> bool:
         if group in self._held_out:
@@ -67,27 +67,27 @@ class Sides(Mapping[int, bool]):
 class Known(msgspec.Struct, frozen=True, kw_only=True):
     """What earlier cycles left behind."""
 
-    seen: KeySet
+    seen: HashSet
     """The buffer at the last judged cycle: all else is new."""
-    learned: KeySet
+    learned: HashSet
     """Trained in the champion's lineage."""
-    sides: Mapping[int, bool]
+    splits: Mapping[int, bool]
     """Recorded holdout membership: group -> is held out."""
     secret: bytes
     """Of the state directory; it decides the membership of all others."""
 
 
-class Barred(msgspec.Struct, frozen=True, kw_only=True):
+class Excluded(msgspec.Struct, frozen=True, kw_only=True):
     """What is excluded from training, replay and holdout; see ``quarantine.rules``."""
 
-    keys: KeySet
+    keys: HashSet
     unscreened: int = 0
-    """Of these, the ones that were not looked at yet."""
+    """Of these, the ones that were not screened yet."""
     personal: int = 0
     """Experiences of the buffer that hold personal data, excluded from training or not."""
 
 
-NOTHING_BARRED: Final = Barred(keys=KeySet())
+NOTHING_EXCLUDED: Final = Excluded(keys=HashSet())
 
 
 class Counts(msgspec.Struct, frozen=True, kw_only=True):
@@ -99,9 +99,9 @@ class Counts(msgspec.Struct, frozen=True, kw_only=True):
     unlearned: int
     held_out: int
     quarantined: int = 0
-    """Kept from training, whatever their salience; not among the eligible."""
+    """Excluded from training, whatever their salience; not among the eligible."""
     unscreened: int = 0
-    """Not looked at yet, and so excluded from training too."""
+    """Not screened yet, and so excluded from training too."""
     personal: int = 0
     """They hold personal data."""
 
@@ -167,13 +167,13 @@ class _Divided(NamedTuple):
     unlearned: list[int]
 
 
-def _divide(columns: BufferColumns, known: Known, min_salience: float, barred: Barred) -> _Divided:
+def _divide(columns: BufferColumns, known: Known, min_salience: float, excluded: Excluded) -> _Divided:
     usable = [
         place
         for place, (key, _, salience) in enumerate(columns.rows())
-        if salience >= min_salience and key not in barred.keys
+        if salience >= min_salience and key not in excluded.keys
     ]
-    held = holdout.divide([columns.groups[i] for i in usable], known.sides, known.secret)
+    held = holdout.divide([columns.groups[i] for i in usable], known.splits, known.secret)
     divided = _Divided([], [], [])
     for i in usable:
         if columns.groups[i] in held:
@@ -185,25 +185,29 @@ def _divide(columns: BufferColumns, known: Known, min_salience: float, barred: B
     return divided
 
 
-def count(columns: BufferColumns, *, known: Known, min_salience: float, barred: Barred = NOTHING_BARRED) -> Counts:
+def count(
+    columns: BufferColumns, *, known: Known, min_salience: float, excluded: Excluded = NOTHING_EXCLUDED
+) -> Counts:
     """The figures that a decision rests on."""
-    divided = _divide(columns, known, min_salience, barred)
+    divided = _divide(columns, known, min_salience, excluded)
     return Counts(
         total=len(columns.keys),
         new=sum(key not in known.seen for key in columns.keys),
         eligible=sum(map(len, divided)),
         unlearned=len(divided.unlearned),
         held_out=len(divided.held_out),
-        quarantined=len(barred.keys) - barred.unscreened,
-        unscreened=barred.unscreened,
-        personal=barred.personal,
+        quarantined=len(excluded.keys) - excluded.unscreened,
+        unscreened=excluded.unscreened,
+        personal=excluded.personal,
     )
 
 
-def select(columns: BufferColumns, *, known: Known, rule: SelectionRule, barred: Barred = NOTHING_BARRED) -> Selection:
+def select(
+    columns: BufferColumns, *, known: Known, rule: SelectionRule, excluded: Excluded = NOTHING_EXCLUDED
+) -> Selection:
     """What the next cycle trains, replays and is measured on, in file order."""
     keys, groups, saliences = columns.keys, columns.groups, columns.saliences
-    divided = _divide(columns, known, rule.min_salience, barred)
+    divided = _divide(columns, known, rule.min_salience, excluded)
     train = sorted(sorted(divided.unlearned, key=lambda i: -saliences[i])[: rule.max_experiences])
     wanted = max(rule.min_replayed, rule.replay_share * len(train))
     share = round(min(len(divided.learned), rule.max_experiences, wanted))

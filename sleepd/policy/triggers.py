@@ -25,11 +25,11 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     quarantined: int = 0
     """Experiences in quarantine, which no cycle trains."""
     unscreened: int = 0
-    """Experiences that were not looked at yet, which no cycle trains either."""
+    """Experiences that were not screened yet, which no cycle trains either."""
     is_paused: bool = False
     running_cycle: int | None = None
     suspended_cycle: int | None = None
-    """It was cut short and goes on before anything new begins."""
+    """It was interrupted and is resumed before anything new begins."""
     cooldown_seconds_left: float = 0.0
     unjudged_in_a_row: int = 0
     """Cycles that ended without a verdict since the last one with."""
@@ -85,7 +85,7 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def change_key(self) -> object:
-        """Equal for two decisions that say the same: the figures, which change every minute, are left out."""
+        """Equal for two decisions with the same outcome: the figures, which change every minute, are left out."""
         met = [(condition.name, condition.is_met) for condition in self.conditions]
         return self.should_sleep, met, [veto.name for veto in self.vetoes]
 
@@ -138,7 +138,7 @@ def decide(facts: Facts, policy: Policy, *, force: bool = False) -> Decision:
     elif vetoes:
         reason = vetoes[0].text
     elif goes_on:
-        reason = f"Cycle {facts.suspended_cycle} was cut short and goes on"
+        reason = f"Cycle {facts.suspended_cycle} was interrupted and is resumed"
     elif force:
         reason = f"Forced: {facts.trainable} experiences to train"
     else:
@@ -196,7 +196,7 @@ def _vetoes(facts: Facts, policy: Policy, *, begins: bool, force: bool) -> list[
         minutes = facts.cooldown_seconds_left / 60
         which = f"{'an' if facts.last_ending.startswith('i') else 'a'} {facts.last_ending} cycle"
         if facts.suspended_cycle is not None:
-            which = f"cycle {facts.suspended_cycle} was cut short"
+            which = f"cycle {facts.suspended_cycle} was interrupted"
         if facts.unjudged_in_a_row > 1:
             which = f"{facts.unjudged_in_a_row} cycles without a verdict, the last {facts.last_ending}"
         vetoes.append(Veto(name="cooling_down", text=f"Cooling down after {which} ({minutes:.0f} min left)"))
@@ -224,7 +224,7 @@ def _vetoes(facts: Facts, policy: Policy, *, begins: bool, force: bool) -> list[
 
 
 def _nothing_to_train(facts: Facts) -> str:
-    text = "Nothing to train: every experience is learned, held out, set aside or below min_salience"
+    text = "Nothing to train: every experience is already trained, held out, excluded or below min_salience"
     if facts.quarantined:
         text += f"; {facts.quarantined} in quarantine (sleepctl quarantine)"
     return text + (f"; {facts.unscreened} not screened yet" if facts.unscreened else "")

@@ -32,7 +32,7 @@ class RolledBack(msgspec.Struct, frozen=True, kw_only=True):
     champion: int | None
     was: int | None
     quarantined: int = 0
-    """Experiences said under ``was`` that are kept from training since."""
+    """Experiences recorded under ``was`` that are excluded from training since."""
     undo: str = ""
     schema: int = SCHEMA
 

@@ -17,7 +17,7 @@ def weights_part(fingerprint: str) -> str:
 
 
 def is_same_base(one: str, other: str) -> bool:
-    """Whether two fingerprints mean one base, as far as both tell: where one says only the weights, these decide."""
+    """Whether two fingerprints mean one base; where one of them has only the weights, the weights decide."""
     if MARK in one and MARK in other:
         return one == other
     return weights_part(one) == weights_part(other)

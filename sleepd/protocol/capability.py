@@ -1,4 +1,4 @@
-"""What a worker's interpreter is asked, and what it says that it could do here.
+"""What a worker's interpreter is asked, and what it reports that it could do here.
 
 The answers of ``python -m sleepd.worker.probe`` and ``python -m sleepd.worker.programs.check_base``.
 """
@@ -30,7 +30,7 @@ class Capability(msgspec.Struct, frozen=True, kw_only=True):
     base_problem: str = ""
     base_hint: str = ""
     chat: ChatContract | None = None
-    """What its chat template does; None: see ``chat_problem``, or it was not looked at."""
+    """What its chat template does; None: see ``chat_problem``, or it was not checked."""
     chat_problem: str = ""
     chat_hint: str = ""
 
@@ -56,7 +56,7 @@ class BaseCheck(msgspec.Struct, frozen=True, kw_only=True):
     longest_bytes: int = 0
     """As ``needed_bytes``, with one experience of ``longest_tokens``."""
     notices: list[str] = []
-    """What the owner must know, such as an adapter beside the base that is not used."""
+    """What the operator must know, such as an adapter beside the base that is not used."""
 
 
 class ShownText(msgspec.Struct, frozen=True, kw_only=True):
@@ -67,7 +67,7 @@ class ShownText(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SeenPiece(msgspec.Struct, frozen=True, kw_only=True):
-    """Tokens of one kind that stand side by side."""
+    """Adjacent tokens of one kind."""
 
     text: str
     ids: list[int]

@@ -28,7 +28,7 @@ Digits = Annotated[str, Meta(pattern=r"^[0-9a-f]{16}\Z")]
 """An id hash or a content hash: sixteen hexadecimal digits."""
 
 
-class PlacedExperience(msgspec.Struct, frozen=True):
+class AssignedExperience(msgspec.Struct, frozen=True):
     """One experience of a cycle."""
 
     id: str
@@ -43,15 +43,15 @@ class Lineage(msgspec.Struct, frozen=True, kw_only=True):
     started_at: Moment
     judged_at: Moment
     is_forced: bool
-    trained: list[PlacedExperience]
-    replayed: list[PlacedExperience]
-    held_out: list[PlacedExperience]
+    trained: list[AssignedExperience]
+    replayed: list[AssignedExperience]
+    held_out: list[AssignedExperience]
     seen: list[Digits]
     """Id hashes of the whole buffer at that moment."""
 
     def __post_init__(self) -> None:
         """Refuse what no cycle can be; msgspec makes it an error of the document."""
-        ids = [experience.id for experience, _ in self.placed()]
+        ids = [experience.id for experience, _ in self.assigned()]
         if len(set(ids)) < len(ids):
             raise ValueError("an experience has two places in one cycle")
         try:
@@ -60,14 +60,14 @@ class Lineage(msgspec.Struct, frozen=True, kw_only=True):
         except OverflowError as error:
             raise ValueError(f"a time that is none in another time zone: {error}") from error
 
-    def placed(self) -> Iterator[tuple[PlacedExperience, Role]]:
+    def assigned(self) -> Iterator[tuple[AssignedExperience, Role]]:
         """Every experience of the cycle with its role."""
-        sides: list[tuple[Role, list[PlacedExperience]]] = [
+        splits: list[tuple[Role, list[AssignedExperience]]] = [
             ("train", self.trained),
             ("replay", self.replayed),
             ("holdout", self.held_out),
         ]
-        return ((experience, role) for role, experiences in sides for experience in experiences)
+        return ((experience, role) for role, experiences in splits for experience in experiences)
 
 
 class Evaluation(msgspec.Struct, frozen=True, kw_only=True):

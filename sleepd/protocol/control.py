@@ -137,16 +137,16 @@ class Rollback(Request, frozen=True, kw_only=True):
     """Put an earlier champion (or, with 0, the base) in use; None: the champion's parent.
 
     Answer: ``{"champion": N or null, "was": N or null, "quarantined": N, "undo": …}``; quarantined are the experiences
-    said under ``was`` that are kept from training since.
+    recorded under ``was`` that are excluded from training since.
     """
 
     cycle: Integer | None = None
 
 
 class Tag(Request, frozen=True, kw_only=True):
-    """Give a cycle a word, which keeps its weights; None takes it away.
+    """Give a cycle a tag, which keeps its weights; None removes it.
 
-    Answer: ``{"cycle": N, "tag": word or null, "undo": …}``.
+    Answer: ``{"cycle": N, "tag": tag or null, "undo": …}``.
     """
 
     cycle: Integer

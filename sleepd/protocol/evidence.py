@@ -26,7 +26,7 @@ class LossPair(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Drift(msgspec.Struct, frozen=True, kw_only=True):
-    """KL from the base on the base's own answers to general prompts that training never used, nats per token."""
+    """KL from the base on the base's own answers to reference prompts that training never used, nats per token."""
 
     prompts: int
     tokens: int
@@ -35,7 +35,7 @@ class Drift(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Speech(msgspec.Struct, frozen=True, kw_only=True):
-    """What one model said to the probe prompts in one way, in figures."""
+    """One model's replies to the probe prompts in one way, in figures."""
 
     replies: int
     mean_words: float
@@ -70,7 +70,7 @@ class ProbeReply(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RecallAnswer(msgspec.Struct, frozen=True, kw_only=True):
-    """One of the owner's questions with a checkable answer."""
+    """One of the operator's questions with a checkable answer."""
 
     question: str
     expected: list[str]
@@ -84,7 +84,7 @@ class RecallAnswer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Metric(msgspec.Struct, frozen=True, kw_only=True):
-    """A figure of the owner's own command."""
+    """A figure of the operator's own command."""
 
     name: str
     parent: float | None
@@ -160,7 +160,7 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RecallQuestion(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One entry of the owner's ``probes.toml``."""
+    """One entry of the operator's ``probes.toml``."""
 
     question: str
     expected: list[str]

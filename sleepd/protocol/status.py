@@ -1,4 +1,4 @@
-"""What is said about the daemon, a cycle, a decision: the structures of answers, of ``status.json`` and of ``--json``.
+"""The facts about the daemon, a cycle, a decision: the structures of answers, of ``status.json`` and of ``--json``.
 
 All times are UTC with offset; all losses are nats per supervised token; None means "not measured" or "none", never 0.
 A structure that a program may read carries ``schema``, raised when a field changes its meaning or goes away.
@@ -46,7 +46,7 @@ class DecisionView(msgspec.Struct, frozen=True, kw_only=True):
     vetoes: list[VetoView]
 
 
-class SkippedRecord(msgspec.Struct, frozen=True, kw_only=True):
+class SkippedRecordView(msgspec.Struct, frozen=True, kw_only=True):
     """A record of the buffer that is not used."""
 
     position: str
@@ -69,9 +69,9 @@ class BufferStatus(msgspec.Struct, frozen=True, kw_only=True):
     held_out: int = 0
     set_aside: int = 0
     quarantined: int = 0
-    """Readable, and kept from training: ``sleepctl quarantine``."""
+    """Readable, and excluded from training: ``sleepctl quarantine``."""
     unscreened: int = 0
-    """Not looked at yet, and kept from training until then."""
+    """Not screened yet, and excluded from training until then."""
     personal: int = 0
     """They hold personal data."""
     personal_data: Literal["keep", "mask", "set_aside"] = "keep"
@@ -87,7 +87,7 @@ class BufferDetail(msgspec.Struct, frozen=True, kw_only=True):
     status: BufferStatus
     histogram: list[int]
     """Experiences by salience, ten bins from 0 to 1; the last one includes 1."""
-    set_aside: list[SkippedRecord]
+    set_aside: list[SkippedRecordView]
     """The first hundred."""
     min_salience: float
     schema: int = SCHEMA
@@ -110,7 +110,8 @@ class CycleSummary(msgspec.Struct, frozen=True, kw_only=True):
     replayed: int = 0
     held_out: int = 0
     judging: int | None = None
-    """Of the held-out ones, those that the next two figures are of: others said when to stop. None: all of them."""
+    """Of the held-out ones, those that the next two figures are of: the others decided about early stopping. None: all
+    of them."""
     holdout_before: float | None = None
     holdout_after: float | None = None
     train_before: float | None = None
@@ -123,7 +124,7 @@ class CycleSummary(msgspec.Struct, frozen=True, kw_only=True):
     is_pruned: bool = False
     """Its weights were removed; what was measured on it stays."""
     drift: float | None = None
-    """KL from the base on general prompts, nats per token."""
+    """KL from the base on reference prompts, nats per token."""
     is_thin: bool = False
     """Judged on fewer than eight held-out experiences."""
     is_on_probation: bool = False
@@ -280,7 +281,7 @@ class MetricResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class QuarantineEntry(msgspec.Struct, frozen=True, kw_only=True):
-    """One experience that is kept from training, or that the operator released."""
+    """One experience that is excluded from training, or that the operator released."""
 
     id: str
     state: Literal["quarantined", "dropped", "released"]
@@ -296,7 +297,7 @@ class QuarantineEntry(msgspec.Struct, frozen=True, kw_only=True):
     trained_in: list[int] = []
     """Cycles that trained it before."""
     is_kept_from_training: bool = True
-    """False: nothing keeps it from training, whatever ``state`` says; only one that was asked for by its id is so."""
+    """False: nothing excludes it from training, whatever ``state`` is; only one that was asked for by its id is so."""
 
 
 class QuarantineList(msgspec.Struct, frozen=True, kw_only=True):

@@ -21,7 +21,7 @@ def is_low_sample(held_out: int) -> bool:
 
 
 class Outcome(StrEnum):
-    """What a verdict says."""
+    """The outcome of a verdict."""
 
     PROMOTED = "promoted"
     REJECTED = "rejected"
@@ -37,7 +37,7 @@ class Interval(msgspec.Struct, frozen=True, kw_only=True):
     high: float | None
     """The gain lies below it with ``confidence``."""
     confidence: float
-    """Of each bound by itself; both hold together with twice the doubt."""
+    """Of each bound by itself; both hold together with twice the alpha."""
     experiences: int
 
 
@@ -94,7 +94,7 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class AddedMetric(msgspec.Struct, frozen=True, kw_only=True):
-    """A figure that the owner measured and added by hand."""
+    """A figure that the operator measured and added."""
 
     name: str
     value: float

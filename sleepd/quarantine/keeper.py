@@ -20,13 +20,13 @@ from sleepd.buffer.view import View
 from sleepd.clock import Clock
 from sleepd.errors import SleepdError
 from sleepd.log import get_logger
-from sleepd.policy.selection import Barred, KeySet, Known
+from sleepd.policy.selection import Excluded, HashSet, Known
 from sleepd.store.ledger import Ledger
 from sleepd.text.personal_data import Handling
 
 from .near_duplicates import Screened
 from .overrides import Overrides
-from .rules import Cause, Findings, Isolation, KeyMap, Override, OverrideKind, barred
+from .rules import Cause, Findings, Isolation, KeyMap, Override, OverrideKind, excluded
 from .screening_client import screened
 from .screening_table import KEPT, Screenings
 
@@ -74,7 +74,7 @@ class QuarantineKeeper:
         return self._task is not None and not self._task.done()
 
     @property
-    def decisions(self) -> Mapping[int, Override]:
+    def overrides(self) -> Mapping[int, Override]:
         """The operator's overrides, by key."""
         return self._overrides.by_key
 
@@ -100,7 +100,7 @@ class QuarantineKeeper:
 
     async def personal(self, view: View) -> Counter[str]:
         """Of each kind of personal data, how many experiences of the view hold some."""
-        present, counts = KeySet(view.keys), Counter[str]()
+        present, counts = HashSet(view.keys), Counter[str]()
         for page in self.screenings.personal():
             for key, found in page:
                 if key in present:
@@ -168,7 +168,7 @@ class QuarantineKeeper:
         if self._file is None or self._file[0] != path:
             self._file = path, BufferFile(Path(path))
         try:
-            async with aclosing(screened(self._file[1], wanted, partial(self._signatures, KeySet(wanted)))) as pages:
+            async with aclosing(screened(self._file[1], wanted, partial(self._signatures, HashSet(wanted)))) as pages:
                 async for page in pages:
                     await self._take_in(page)
             if self.screenings.trim(kept):
@@ -180,7 +180,7 @@ class QuarantineKeeper:
         self._failures = 0
         self._warn("screening_failed", "")
 
-    def _signatures(self, wanted: KeySet) -> Iterator[Sequence[tuple[int, bytes]]]:
+    def _signatures(self, wanted: HashSet) -> Iterator[Sequence[tuple[int, bytes]]]:
         """Of what was screened; not of what is screened anew, or an earlier one would resemble a later one."""
         assert self._findings is not None
         outdated = self._findings.outdated
@@ -216,23 +216,23 @@ class QuarantineKeeper:
         async with self._counting:
             return await asyncio.to_thread(lambda: dict(_causes(isolation, view, known, min_salience)))
 
-    async def barred(self, view: View, known: Known, min_salience: float) -> Barred:
+    async def excluded(self, view: View, known: Known, min_salience: float) -> Excluded:
         """The same in little, counted in a thread: a hundred thousand experiences take a while."""
         isolation = self.isolation
         async with self._counting:
-            return await asyncio.to_thread(lambda: self.barred_at_once(view, known, min_salience, isolation))
+            return await asyncio.to_thread(lambda: self.excluded_at_once(view, known, min_salience, isolation))
 
-    def barred_at_once(
+    def excluded_at_once(
         self, view: View, known: Known, min_salience: float, isolation: Isolation | None = None
-    ) -> Barred:
+    ) -> Excluded:
         """The same, while the loop waits: for a caller who gave a threshold of his own."""
         personal = self._findings.personal if self._findings else KeyMap()
         causes = _causes(isolation or self.isolation, view, known, min_salience)
-        return barred(causes, personal=sum(personal.get(key) is not None for key in view.keys))
+        return excluded(causes, personal=sum(personal.get(key) is not None for key in view.keys))
 
     # --- overrides ---
 
-    def decide(self, word: OverrideKind | None, chosen: Mapping[int, tuple[str, int]]) -> None:
+    def decide(self, kind: OverrideKind | None, chosen: Mapping[int, tuple[str, int]]) -> None:
         """Release or drop experiences, or (None) take back what was decided; ``chosen``: key -> id and group.
 
         Raises:
@@ -241,12 +241,12 @@ class QuarantineKeeper:
         at = self._clock.now()
         self._overrides.change(
             {
-                key: None if word is None else Override(id=id_, group=group, word=word, at=at)
+                key: None if kind is None else Override(id=id_, group=group, kind=kind, at=at)
                 for key, (id_, group) in chosen.items()
             }
         )
         self._isolation = None
-        get_logger().info("quarantine_decided", word=word or "reset", ids=[id_ for id_, _ in chosen.values()][:20])
+        get_logger().info("quarantine_decided", word=kind or "reset", ids=[id_ for id_, _ in chosen.values()][:20])
 
 
 def _causes(isolation: Isolation, view: View, known: Known, min_salience: float) -> Iterator[tuple[int, Cause]]:

@@ -13,7 +13,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from sleepd.buffer.experience import key_text
+from sleepd.buffer.experience import hash_text
 from sleepd.clock import Moment
 from sleepd.errors import DECODE_ERRORS, CheckpointInvalid
 from sleepd.files import read_document, replace_file
@@ -60,7 +60,7 @@ class Overrides:
                 f"{command_line('mv', self._path, f'{self._path}.old')}",
             ) from error
         return {
-            int(key, 16): Override(id=each.id, group=int(each.group, 16), word=each.word, at=each.at)
+            int(key, 16): Override(id=each.id, group=int(each.group, 16), kind=each.word, at=each.at)
             for key, each in document.decisions.items()
         }
 
@@ -73,7 +73,7 @@ class Overrides:
         new = {key: decision for key, decision in ({**self.by_key, **changes}).items() if decision is not None}
         document = _OverrideFile(
             decisions={
-                key_text(key): _Entry(id=each.id, group=key_text(each.group), word=each.word, at=each.at)
+                hash_text(key): _Entry(id=each.id, group=hash_text(each.group), word=each.kind, at=each.at)
                 for key, each in sorted(new.items())
             }
         )

@@ -17,7 +17,7 @@ from typing import Final, Literal
 import msgspec
 
 from sleepd.buffer.columns import BufferColumns
-from sleepd.policy.selection import Barred, KeySet
+from sleepd.policy.selection import Excluded, HashSet
 
 from .near_duplicates import Reason, Screened
 
@@ -38,7 +38,7 @@ class Override(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     group: int
     """Of its text then: a release holds for that text only."""
-    word: OverrideKind
+    kind: OverrideKind
     at: datetime
 
 
@@ -127,7 +127,7 @@ class Isolation:
 
     Args:
         findings: what was found in the texts.
-        decisions: the operator's overrides, by key.
+        overrides: the operator's overrides, by key.
         rolled_back: cycles whose adapter is rolled back now.
         excludes_personal: whether personal data keep an experience from training.
     """
@@ -135,22 +135,22 @@ class Isolation:
     def __init__(
         self,
         findings: Findings,
-        decisions: Mapping[int, Override],
+        overrides: Mapping[int, Override],
         rolled_back: Container[int],
         *,
         excludes_personal: bool = False,
     ) -> None:
         self._excludes_personal = excludes_personal
         self._findings = findings
-        self._decisions = decisions
+        self._overrides = overrides
         self._rolled_back = rolled_back
-        self._dropped_groups = {each.group for each in decisions.values() if each.word == "dropped"}
+        self._dropped_groups = {each.group for each in overrides.values() if each.kind == "dropped"}
 
     def causes(
         self,
         columns: BufferColumns,
         *,
-        learned: KeySet | Container[int],
+        learned: HashSet | Container[int],
         min_salience: float,
     ) -> Iterator[tuple[int, Cause]]:
         """The key of each experience that is excluded from training, in file order, and why.
@@ -174,8 +174,8 @@ class Isolation:
 
     def _own_cause(self, key: int, group: int, *, is_flood: bool) -> Cause | None:
         """Without regard to others."""
-        decision = self._decisions.get(key)
-        if group in self._dropped_groups or (decision is not None and decision.word == "dropped"):
+        decision = self._overrides.get(key)
+        if group in self._dropped_groups or (decision is not None and decision.kind == "dropped"):
             return Cause("dropped")
         if self._is_released(key, group):
             return None
@@ -192,8 +192,8 @@ class Isolation:
         return Cause("unscreened") if self._findings.outdated.get(key) is not None else None
 
     def _cause_of_resembling(self, original: int, *, is_there: bool) -> Cause | None:
-        decision = self._decisions.get(original)
-        if decision is not None and decision.word == "dropped":
+        decision = self._overrides.get(original)
+        if decision is not None and decision.kind == "dropped":
             return Cause("near_duplicate", original=original)
         cycle = self._findings.said_under.get(original)
         if decision is None and cycle is not None and cycle in self._rolled_back:
@@ -201,14 +201,14 @@ class Isolation:
         return Cause("near_duplicate", original=original) if is_there else None
 
     def _is_released(self, key: int, group: int) -> bool:
-        decision = self._decisions.get(key)
-        return decision is not None and decision.word == "released" and decision.group == group
+        decision = self._overrides.get(key)
+        return decision is not None and decision.kind == "released" and decision.group == group
 
 
-def barred(causes: Iterable[tuple[int, Cause]], *, personal: int = 0) -> Barred:
+def excluded(causes: Iterable[tuple[int, Cause]], *, personal: int = 0) -> Excluded:
     """Their keys, eight bytes each, and how many were not screened yet; ``personal``: how many hold personal data."""
     keys, unscreened = array("Q"), 0
     for key, cause in causes:
         keys.append(key)
         unscreened += cause.why == "unscreened"
-    return Barred(keys=KeySet(keys), unscreened=unscreened, personal=personal)
+    return Excluded(keys=HashSet(keys), unscreened=unscreened, personal=personal)

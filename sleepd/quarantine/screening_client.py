@@ -42,7 +42,7 @@ class _Ended(Exception):
     Args:
         error: what is reported where no single text is the cause.
         begun: the experience that it was at; None: it was at none.
-        why: what ended it, as a reason to set the experience aside.
+        why: what ended it, as the reason why the experience is excluded.
         is_over: it took too much processor time.
     """
 

@@ -26,7 +26,7 @@ from typing import Any, BinaryIO, Final, TypeVar
 
 import msgspec
 
-from sleepd.buffer.experience import Experience, experience_key, group_key, parse
+from sleepd.buffer.experience import Experience, content_hash, id_hash, parse
 from sleepd.buffer.parsing import HalfWritten
 from sleepd.buffer.reader_process import HEAD_BYTES, FirstBytes, bound_process, read_records
 from sleepd.text.personal_data import find_personal
@@ -77,8 +77,8 @@ class Screener:
     def screen(self, experience: Experience, guard: Guard = nullcontext) -> Screened:
         """What speaks against training it. Only what nothing speaks against is an original for later ones."""
         begun = Screened(
-            key=experience_key(experience.id),
-            group=group_key(experience.prompt, experience.response),
+            key=id_hash(experience.id),
+            group=content_hash(experience.prompt, experience.response),
             id=experience.id,
             said_under=experience.said_under,
             reason="",
@@ -139,7 +139,7 @@ def screen_records(
         experience = parse(record)
         if isinstance(experience, str):
             continue
-        key = experience_key(experience.id)
+        key = id_hash(experience.id)
         if key in left:
             left.remove(key)
             yield screener.screen(experience, guard)

@@ -12,7 +12,7 @@ from typing import Final, TypeVar
 
 import msgspec
 
-from sleepd.buffer.experience import Experience, experience_key, group_key
+from sleepd.buffer.experience import Experience, content_hash, id_hash
 from sleepd.buffer.reader_process import read_texts
 from sleepd.buffer.trained_texts import Found, Place, keys_of, limited, trained_texts, whereabouts
 from sleepd.cycle import State, undo_command
@@ -57,11 +57,11 @@ def read_learned(state: Path, cycle: int, buffer: str, *, limit: int, masks: boo
     lineage = _read(directory / LINEAGE_FILE, Lineage) if directory else None
     if lineage is None:
         return Learned(cycle=cycle, experiences=[], present=0, changed=[], gone=[], problem="its lineage.json is gone")
-    places = [Place(each.id, int(each.group, 16), role) for each, role in lineage.placed() if role != "holdout"]
+    places = [Place(each.id, int(each.group, 16), role) for each, role in lineage.assigned() if role != "holdout"]
     texts, problem = _read_buffer(buffer, keys_of(places))
     if problem:
         return Learned(cycle=cycle, experiences=[], present=0, changed=[], gone=[], problem=f"{buffer}: {problem}")
-    found = {experience_key(e.id): Found(group_key(e.prompt, e.response), e.salience) for e in texts}
+    found = {id_hash(e.id): Found(content_hash(e.prompt, e.response), e.salience) for e in texts}
     shown = trained_texts(cycle, whereabouts(places, found), texts, limit=limited(limit), masks=masks)
     return converted(shown, Learned, experiences=[converted(each, LearnedText) for each in shown.experiences])
 

@@ -1,4 +1,4 @@
-"""An adapter's files as somebody else left them, looked at without loading them: is this a sane LoRA adapter?
+"""An adapter's files as somebody else left them, checked without loading them: is this a sane LoRA adapter?
 
 The header of a safetensors file is eight bytes of length and a JSON object: name -> dtype, shape, data_offsets
 (https://github.com/huggingface/safetensors#format). Nothing is unpickled, ever.

@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 
 from sleepd.buffer.columns import BufferColumns
-from sleepd.buffer.experience import key_text
+from sleepd.buffer.experience import hash_text
 from sleepd.clock import Clock
 from sleepd.errors import DECODE_ERRORS, CheckpointInvalid
 from sleepd.files import fsync_path, make_directory, read_document, replace_file
@@ -24,7 +24,7 @@ from sleepd.protocol.checkpoint_files import CONFIG_FILE, WEIGHTS_FILE
 from .adapter_file import MAX_FILE_BYTES, read_adapter_file
 from .checkpoints import ADOPTED, ADOPTED_VERDICT, Checkpoints, FileRecord, Manifest, cycle_number, file_record
 from .ledger import Ledger
-from .ledger_rows import Placement
+from .ledger_rows import SplitAssignment
 
 
 def older_directories(directory: Path) -> list[Path]:
@@ -43,7 +43,7 @@ def adopt(ledger: Ledger, checkpoints: Checkpoints, clock: Clock) -> list[str]:
     Blocks while adapters are read; call it before there is a loop to block.
 
     Returns:
-        What the owner should know, a sentence each.
+        What the operator should know, a sentence each.
 
     Raises:
         OSError: the disk did not take the record; the next start tries again.
@@ -99,7 +99,7 @@ def _records(path: Path) -> dict[str, FileRecord]:
         there = [name for name in (WEIGHTS_FILE, CONFIG_FILE) if (path / name).is_file()]
         return {name: file_record(path / name, most=MAX_FILE_BYTES) for name in there}
     except OSError as error:
-        raise CheckpointInvalid(f"{path}: {error.strerror or error}", hint="see what stands there") from error
+        raise CheckpointInvalid(f"{path}: {error.strerror or error}", hint="check what is there") from error
 
 
 def note_trained(ledger: Ledger, checkpoints: Checkpoints, columns: BufferColumns, *, count: int | None) -> None:
@@ -112,7 +112,7 @@ def note_trained(ledger: Ledger, checkpoints: Checkpoints, columns: BufferColumn
         if path.exists():
             continue
         places = list(islice(zip(columns.keys, columns.groups, strict=True), count))
-        text = msgspec.json.encode([(key_text(key), key_text(group)) for key, group in places])
+        text = msgspec.json.encode([(hash_text(key), hash_text(group)) for key, group in places])
         replace_file(path, text)
         restore_trained(ledger, checkpoints)
 
@@ -129,12 +129,10 @@ def restore_trained(ledger: Ledger, checkpoints: Checkpoints) -> None:
             continue
         try:
             places = msgspec.json.decode(read_document(path), type=list[tuple[str, str]])
-            placements = [Placement(key, int(key, 16), int(group, 16), "train") for key, group in places]
+            assignments = [SplitAssignment(key, int(key, 16), int(group, 16), "train") for key, group in places]
         except (OSError, *DECODE_ERRORS, ValueError) as error:
-            raise CheckpointInvalid(
-                f"{path}: {error}", hint=f"move {path} away; the buffer is looked at anew"
-            ) from error
-        ledger.place_adopted(cycle, placements)
+            raise CheckpointInvalid(f"{path}: {error}", hint=f"move {path} away; the buffer is read anew") from error
+        ledger.assign_adopted(cycle, assignments)
 
 
 def _trained_file(checkpoints: Checkpoints, cycle: int) -> Path:

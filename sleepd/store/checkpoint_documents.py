@@ -14,19 +14,19 @@ from typing import TypeVar
 
 import msgspec
 
-from sleepd.buffer.experience import experience_key, key_text
+from sleepd.buffer.experience import hash_text, id_hash
 from sleepd.clock import Moment
 from sleepd.errors import DECODE_ERRORS, CheckpointInvalid
 from sleepd.files import read_document as read_json
 from sleepd.log import get_logger
-from sleepd.protocol.checkpoint_files import EVALUATION_FILE, LINEAGE_FILE, Evaluation, Lineage, PlacedExperience
+from sleepd.protocol.checkpoint_files import EVALUATION_FILE, LINEAGE_FILE, AssignedExperience, Evaluation, Lineage
 from sleepd.protocol.job import Report
 from sleepd.protocol.verdict import Verdict
 
 from . import legacy_formats
 from .checkpoints import Checkpoints
 from .ledger import Ledger
-from .ledger_rows import CycleRecord, Placement
+from .ledger_rows import CycleRecord, SplitAssignment
 
 _T = TypeVar("_T")
 
@@ -34,11 +34,11 @@ KEPT_RESULTS = 50
 """Of a lineage, in ``training_state.json``: with all of them each checkpoint would be larger than the one before."""
 
 
-def placements_in(lineage: Lineage) -> list[Placement]:
+def assignments_in(lineage: Lineage) -> list[SplitAssignment]:
     """As the ledger has them."""
     return [
-        Placement(experience.id, experience_key(experience.id), int(experience.group, 16), role)
-        for experience, role in lineage.placed()
+        SplitAssignment(experience.id, id_hash(experience.id), int(experience.group, 16), role)
+        for experience, role in lineage.assigned()
     ]
 
 
@@ -52,19 +52,19 @@ def write_documents(
 ) -> dict[str, bytes]:
     """The files by name, for a cycle whose plan is in the ledger."""
     cycle = summary.cycle
-    placed: dict[str, list[PlacedExperience]] = {"train": [], "replay": [], "holdout": []}
-    for placement in ledger.placements(cycle):
-        placed[placement.role].append(PlacedExperience(placement.id, key_text(placement.group)))
+    assigned: dict[str, list[AssignedExperience]] = {"train": [], "replay": [], "holdout": []}
+    for assignment in ledger.assignments(cycle):
+        assigned[assignment.role].append(AssignedExperience(assignment.id, hash_text(assignment.group)))
     lineage = Lineage(
         cycle=cycle,
         parent=summary.parent,
         started_at=summary.started_at,
         judged_at=judged_at,
         is_forced=summary.is_forced,
-        trained=placed["train"],
-        replayed=placed["replay"],
-        held_out=placed["holdout"],
-        seen=[key_text(key) for key in ledger.seen(cycle)],
+        trained=assigned["train"],
+        replayed=assigned["replay"],
+        held_out=assigned["holdout"],
+        seen=[hash_text(key) for key in ledger.seen(cycle)],
     )
     results = legacy_formats.cycle_results(cycle, report, at=judged_at)
     line = ledger.lineage(summary.parent)
@@ -81,10 +81,10 @@ def write_documents(
     }
 
 
-def placements_of(cycle: int, ledger: Ledger, checkpoints: Checkpoints) -> list[Placement]:
+def assignments_of(cycle: int, ledger: Ledger, checkpoints: Checkpoints) -> list[SplitAssignment]:
     """Where each experience went; of an old cycle, for which the ledger keeps few of them, as its checkpoint has it."""
     lineage = _kept(cycle, ledger, checkpoints, LINEAGE_FILE, Lineage)
-    return placements_in(lineage) if lineage else ledger.placements(cycle)
+    return assignments_in(lineage) if lineage else ledger.assignments(cycle)
 
 
 def seen_by(cycle: int, ledger: Ledger, checkpoints: Checkpoints) -> array[int]:

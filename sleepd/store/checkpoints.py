@@ -55,7 +55,7 @@ class FileRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
-    """What a committed checkpoint says of itself. Unknown fields are ignored, a newer version is refused."""
+    """The manifest of a committed checkpoint. Unknown fields are ignored, a newer version is refused."""
 
     version: int = MANIFEST_VERSION
     cycle: int
@@ -81,7 +81,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def directory_name(cycle: int) -> str:
-    """``cycle_007``: what older tools look for."""
+    """``cycle_007``: the name that older tools search."""
     return f"cycle_{cycle:03d}"
 
 

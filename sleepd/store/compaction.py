@@ -4,8 +4,8 @@ Of a cycle that is not among the newest ``KEPT_WHOLE`` and not the champion thes
 
 - that it was, its state, times, parent, verdict, its figures, and how many experiences it trained, replayed, held out;
 - what it trained, where it was promoted: that is what its lineage has learned;
-- of each experience's content one row, the newest that says most of it (trained before held out): trained once, it is
-  never held out, and on which side it stands is never decided anew.
+- of each experience's content one row, the newest that has most of it (trained before held out): trained once, it is
+  never held out, and its split is never decided anew.
 
 What goes is the list of the buffer at that time, the replayed ones, the held-out ones that stand in a newer cycle, and
 the long lists of the report and of the verdict. All of it stands in the checkpoint's ``lineage.json`` and

@@ -34,7 +34,7 @@ ALTER TABLE screenings ADD COLUMN personal TEXT NOT NULL DEFAULT '{}';
 """
 
 _WHOLE = "CREATE INDEX cycles_whole ON cycles(cycle) WHERE trained IS NULL;"
-"""Those that ``compaction`` looks at: without it every cycle would be read with its report."""
+"""Those that ``compaction`` reads: without it every cycle would be read with its report."""
 
 _SCHEMA = f"""
 CREATE TABLE cycles(
@@ -109,7 +109,7 @@ def open_database(path: Path) -> Database:
 
 def _connect(path: Path) -> sqlite3.Connection:
     """SQLite would make a new file for all to read, and gives its log the permissions of the file."""
-    with suppress(OSError):  # SQLite says what is wrong
+    with suppress(OSError):  # SQLite reports what is wrong
         make_private(path)
     return sqlite3.connect(path, isolation_level=None)
 
@@ -174,7 +174,7 @@ def _rows(database: sqlite3.Connection, table: str) -> int:
 
 
 class Database:
-    """The open database. What SQLite says against it is a ``LedgerUnusable``; no failure leaves a transaction open."""
+    """The open database. An error of SQLite becomes a ``LedgerUnusable``; no failure leaves a transaction open."""
 
     def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
         self._connection = connection

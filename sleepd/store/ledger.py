@@ -2,7 +2,7 @@
 
 Every method is one transaction, durable when it returns (WAL with ``synchronous=FULL``). ``plan`` is called before a
 worker exists; each later step of a cycle goes through :func:`sleepd.cycle.advance`, so that an illegal one changes
-nothing. An experience is known by its 64-bit key (``experience_key``); SQLite's integers are signed, and so are these.
+nothing. An experience is known by its 64-bit key (``id_hash``); SQLite's integers are signed, and so are these.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import msgspec
 
 from sleepd.cycle import JUDGED_STATES, TERMINAL_STATES, Event, State, advance
 from sleepd.errors import NotFound
-from sleepd.policy.selection import Sides
+from sleepd.policy.selection import Splits
 from sleepd.policy.triggers import Decision
 from sleepd.protocol.job import Report
 from sleepd.protocol.verdict import Verdict
@@ -27,9 +27,9 @@ from .database import open_database, signed, unsigned
 from .ledger_rows import (
     SUMMARY_COLUMNS,
     CycleRecord,
-    Placement,
     Plan,
     RecordedDecision,
+    SplitAssignment,
     as_recorded_decision,
     summarise,
 )
@@ -64,18 +64,18 @@ class Ledger:
                 "INSERT INTO cycles(cycle, state, started_at, parent, strategy, is_forced, seen) VALUES(?,?,?,?,?,?,?)",
                 (*values, plan.seen.tobytes()),
             )
-            self._insert_placements(plan.cycle, plan.placements)
+            self._insert_assignments(plan.cycle, plan.assignments)
 
-    def _insert_placements(self, cycle: int, places: Sequence[Placement]) -> None:
+    def _insert_assignments(self, cycle: int, places: Sequence[SplitAssignment]) -> None:
         self._db.executemany(
             "INSERT OR REPLACE INTO placements(cycle, id, key, grp, role) VALUES(?,?,?,?,?)",
             ((cycle, p.id, signed(p.key), signed(p.group), p.role) for p in places),
         )
 
     def restore(
-        self, summary: CycleRecord, report: Report, verdict: Verdict, places: Sequence[Placement], seen: array[int]
+        self, summary: CycleRecord, report: Report, verdict: Verdict, rows: Sequence[SplitAssignment], seen: array[int]
     ) -> None:
-        """Record a judged cycle as a whole, as a checkpoint tells it."""
+        """Record a judged cycle as a whole, as a checkpoint has it."""
         self.plan(
             Plan(
                 cycle=summary.cycle,
@@ -83,7 +83,7 @@ class Ledger:
                 parent=summary.parent,
                 strategy=summary.strategy,
                 is_forced=summary.is_forced,
-                placements=places,
+                assignments=rows,
                 seen=seen,
             )
         )
@@ -95,10 +95,10 @@ class Ledger:
                 (summary.state, ended_at, summary.is_rolled_back, summary.reason, *judged, summary.cycle),
             )
 
-    def place_adopted(self, cycle: int, places: Sequence[Placement]) -> None:
+    def assign_adopted(self, cycle: int, places: Sequence[SplitAssignment]) -> None:
         """Note what an older trainer's cycle may have been trained on; it is no cycle of ours."""
         with self._db.transaction():
-            self._insert_placements(cycle, places)
+            self._insert_assignments(cycle, places)
 
     def advance(
         self,
@@ -191,10 +191,10 @@ class Ledger:
         row = self._db.execute("SELECT verdict FROM cycles WHERE cycle=?", (cycle,)).fetchone()
         return msgspec.json.decode(row[0], type=Verdict) if row and row[0] else None
 
-    def placements(self, cycle: int) -> list[Placement]:
+    def assignments(self, cycle: int) -> list[SplitAssignment]:
         """Where each experience went in that cycle."""
         rows = self._db.execute("SELECT id, key, grp, role FROM placements WHERE cycle=?", (cycle,))
-        return [Placement(row[0], unsigned(row[1]), unsigned(row[2]), row[3]) for row in rows.fetchall()]
+        return [SplitAssignment(row[0], unsigned(row[1]), unsigned(row[2]), row[3]) for row in rows.fetchall()]
 
     def seen(self, cycle: int) -> array[int]:
         """Keys of the whole buffer when that cycle was planned."""
@@ -207,7 +207,7 @@ class Ledger:
         return [cycle for cycle, state in rows if State(state) not in TERMINAL_STATES]
 
     def suspended_cycle(self) -> int | None:
-        """The cycle that was cut short and may go on; None: there is none."""
+        """The interrupted cycle that may be resumed; None: there is none."""
         return self._number("SELECT max(cycle) FROM cycles WHERE state=?", State.SUSPENDED) or None
 
     def highest_cycle(self) -> int:
@@ -245,7 +245,7 @@ class Ledger:
         )
         return [self.summary(row[0]) for row in rows.fetchall()]
 
-    def standing(self) -> list[int]:
+    def active(self) -> list[int]:
         """Champions that were not rolled back, oldest first."""
         query = "SELECT cycle FROM cycles WHERE state=? AND NOT is_rolled_back ORDER BY cycle"
         return [row[0] for row in self._db.execute(query, (State.PROMOTED,)).fetchall()]
@@ -294,7 +294,7 @@ class Ledger:
         )
         return self._number(query, champion, champion) or None
 
-    def recorded_sides(self) -> Sides:
+    def recorded_splits(self) -> Splits:
         """Of every group that was in a cycle, whether it is held out; trained once, it never is again."""
         found = {True: array("q"), False: array("q")}
         query = "SELECT grp, min(role='holdout') FROM placements WHERE grp>=? GROUP BY grp ORDER BY grp LIMIT 5000"
@@ -303,7 +303,7 @@ class Ledger:
             for group, is_held_out in page:
                 found[bool(is_held_out)].append(group)
             first = page[-1][0] + 1
-        return Sides(*(map(unsigned, found[side]) for side in (True, False)))
+        return Splits(*(map(unsigned, found[split]) for split in (True, False)))
 
     # --- decisions and notes ---
 

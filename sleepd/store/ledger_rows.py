@@ -16,7 +16,7 @@ from sleepd.protocol.job import Report, Role
 from sleepd.protocol.verdict import Verdict, is_low_sample
 
 
-class Placement(msgspec.Struct, frozen=True):
+class SplitAssignment(msgspec.Struct, frozen=True):
     """Where one experience went in one cycle."""
 
     id: str
@@ -33,7 +33,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     parent: int | None
     strategy: str
     is_forced: bool
-    placements: Sequence[Placement]
+    assignments: Sequence[SplitAssignment]
     seen: array[int]
     """Keys of the whole buffer at that moment (``array('Q')``)."""
 
@@ -92,13 +92,13 @@ SUMMARY_COLUMNS = "cycle, state, started_at, ended_at, parent, strategy, is_forc
 
 
 def summarise(
-    row: Sequence[Any], placed: Mapping[str, int], report: Report | None, verdict: Verdict | None
+    row: Sequence[Any], assigned: Mapping[str, int], report: Report | None, verdict: Verdict | None
 ) -> CycleRecord:
     """One cycle in a line.
 
     Args:
         row: its ``SUMMARY_COLUMNS``.
-        placed: how many experiences it has in each role.
+        assigned: how many experiences it has in each role.
         report: what the worker reported; None: it did not come so far.
         verdict: what was decided; None: nothing was, or an older version decided it.
     """
@@ -114,9 +114,9 @@ def summarise(
         is_rolled_back=bool(row[7]),
         reason=row[8],
         hint=row[9],
-        trained=placed.get("train", 0),
-        replayed=placed.get("replay", 0),
-        held_out=placed.get("holdout", 0),
+        trained=assigned.get("train", 0),
+        replayed=assigned.get("replay", 0),
+        held_out=assigned.get("holdout", 0),
         judging=report.held_out if report else None,
         holdout_before=report.holdout_before if report else None,
         holdout_after=report.holdout_after if report else None,

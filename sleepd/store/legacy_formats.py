@@ -49,7 +49,7 @@ class SchedulerState(msgspec.Struct, kw_only=True):
 
 
 class _TrainedEntry(msgspec.Struct, kw_only=True):
-    """An entry of ``training_history``: the trainer said ``sleep_cycle`` where its scheduler said ``cycle``."""
+    """An entry of ``training_history``: the trainer wrote ``sleep_cycle`` where its scheduler wrote ``cycle``."""
 
     sleep_cycle: Count
     timestamp: str
@@ -123,7 +123,7 @@ def read_scheduler_state(directory: Path) -> SchedulerState | None:
     except (OSError, msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise CheckpointInvalid(
             f"{path}: not understood: {error}",
-            hint=f"mend it, or start without its history: {command_line('mv', path, f'{path}.old')}",
+            hint=f"repair the file, or start without its history: {command_line('mv', path, f'{path}.old')}",
         ) from error
 
 

@@ -47,7 +47,7 @@ class Note(Generic[_T]):
 
 
 class Crashes(msgspec.Struct, frozen=True):
-    """How often a cycle was cut short by the death of its worker or of the daemon."""
+    """How often a cycle was interrupted by the death of its worker or of the daemon."""
 
     cycle: int = 0
     count: int = 0
@@ -56,7 +56,7 @@ class Crashes(msgspec.Struct, frozen=True):
 
 
 class Misfit(NamedTuple):
-    """What a worker said of a champion that it could not continue."""
+    """What a worker reported about a champion that it could not continue."""
 
     base: str
     """The configured base at that time."""
@@ -76,7 +76,7 @@ class Demoted(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class FoundComparison(NamedTuple):
-    """What later experiences said of a champion."""
+    """The comparison of a champion on later experiences."""
 
     comparison: Comparison
     found_by: int

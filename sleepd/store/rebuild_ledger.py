@@ -17,7 +17,7 @@ from sleepd.protocol.verdict import Outcome
 from sleepd.text.shell import quoted
 
 from .adoption import restore_trained
-from .checkpoint_documents import placements_in, read_document, seen_in
+from .checkpoint_documents import assignments_in, read_document, seen_in
 from .checkpoints import Checkpoints, read_manifest
 from .ledger import Ledger
 from .ledger_rows import CycleRecord
@@ -28,10 +28,10 @@ KEPT_DAMAGED = 3
 
 
 def open_ledger(directory: Path, checkpoints: Checkpoints, clock: Clock) -> tuple[Ledger, list[str]]:
-    """The ledger of a state directory: as it is; or new, with what the checkpoints tell.
+    """The ledger of a state directory: as it is; or new, with what the checkpoints hold.
 
     Returns:
-        The ledger, and what the owner should know, a sentence each.
+        The ledger, and what the operator should know, a sentence each.
 
     Raises:
         LedgerUnusable: a newer version wrote it, or the disk does not take a new one.
@@ -55,7 +55,7 @@ def open_ledger(directory: Path, checkpoints: Checkpoints, clock: Clock) -> tupl
 
 
 def _build(path: Path, checkpoints: Checkpoints) -> None:
-    """A ledger with what the checkpoints tell, there as a whole or not at all.
+    """A ledger with what the checkpoints hold, there as a whole or not at all.
 
     Raises:
         LedgerUnusable: the disk did not take it.
@@ -70,7 +70,7 @@ def _build(path: Path, checkpoints: Checkpoints) -> None:
     ledger.compact()
     ledger.close()
     if unfinished.with_name(f"{unfinished.name}-wal").exists():
-        # SQLite's close says nothing of it: part of the ledger is in its log, and would be lost with the new name.
+        # SQLite's close does not report it: part of the ledger is in its log, and would be lost with the new name.
         raise LedgerUnusable(
             f"{unfinished}: the disk did not take it", hint=f"make space: df -h {quoted(path.parent)}; or journalctl -k"
         )
@@ -107,5 +107,5 @@ def _restore(cycle: int, ledger: Ledger, checkpoints: Checkpoints) -> None:
         is_rolled_back=outcome is Outcome.PROMOTED and path == checkpoints.retired_path(cycle),
         reason=evaluation.verdict.reason,
     )
-    ledger.restore(summary, evaluation.report, evaluation.verdict, placements_in(lineage), seen_in(lineage))
+    ledger.restore(summary, evaluation.report, evaluation.verdict, assignments_in(lineage), seen_in(lineage))
     get_logger().info("cycle_restored", cycle=cycle, state=summary.state)

@@ -13,7 +13,7 @@ from typing import Final
 
 import msgspec
 
-from sleepd.buffer.experience import Experience, experience_key
+from sleepd.buffer.experience import Experience, id_hash
 from sleepd.errors import DECODE_ERRORS, CheckpointInvalid
 from sleepd.files import read_document
 from sleepd.policy.holdout import rank
@@ -63,7 +63,7 @@ def next_reservoir(job: Job, staging: Path) -> dict[str, bytes]:
 
 def renewed(experiences: Iterable[Experience], *, most: int) -> list[Experience]:
     """Those that stay, each key once, in the order of their ranks; of two with one key the later one."""
-    by_key = {experience_key(one.id): one for one in experiences}
+    by_key = {id_hash(one.id): one for one in experiences}
     return [by_key[key] for key in sorted(by_key, key=lambda key: (rank(key), key))[:most]]
 
 

@@ -2,7 +2,7 @@
 
 Whoever writes into the buffer knows the texts, and a hash of them alone would let him choose what the verdict is
 measured on. The secret is made once and never leaves the daemon; the worker gets a number for each experience. Groups
-that a cycle has recorded keep their side whatever the secret is, so a lost one costs nothing but a new draw.
+that a cycle has recorded keep their split whatever the secret is, so a lost one costs nothing but a new draw.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""The state directory before anything in it is read, written or removed: whose it is, and who may look into it.
+"""The state directory before anything in it is read, written or removed: whose it is, and who may read it.
 
-It holds what was said to the agent, so it is for its owner and the group. What stands in it under one of our names is a
+It holds the agent's conversations, so it is for its owner and the group. What stands in it under one of our names is a
 file or a directory of its own: a link, to a larger disk perhaps, would have us empty or overwrite what it points to.
 """
 
@@ -41,7 +41,7 @@ def prepare(directory: Path) -> None:
             f"{directory}: cannot be used as state directory: {error.strerror}",
             hint="set [state] directory to one that this user may write",
         ) from error
-    _set_link_aside(directory / "staging", entries)
+    _move_link_away(directory / "staging", entries)
     owners = {os.geteuid(), top.st_uid, 0}
     for name, status in entries.items():
         _refuse(directory / name, status, owners)
@@ -52,7 +52,7 @@ def prepare(directory: Path) -> None:
         get_logger().warning("state_directory_tightened", text=text)
 
 
-def _set_link_aside(staging: Path, entries: dict[str, os.stat_result]) -> None:
+def _move_link_away(staging: Path, entries: dict[str, os.stat_result]) -> None:
     """Staging is swept at each start and holds nothing that lasts: a link there gives way to a directory.
 
     Raises:
@@ -78,7 +78,7 @@ def _refuse(path: Path, status: os.stat_result, owners: set[int]) -> None:
     if _NEW_LINK.fullmatch(path.name) and stat.S_ISLNK(status.st_mode):
         return  # left by a crash while ``current`` was replaced; it is removed, not followed
     if not is_directory and not _FILES.fullmatch(path.name):
-        return  # a cycle is looked at where it is used; ``current`` is a link; all else is not ours
+        return  # a cycle is checked where it is used; ``current`` is a link; all else is not ours
     expected, is_right = ("directory", stat.S_ISDIR) if is_directory else ("file", stat.S_ISREG)
     if not is_right(status.st_mode):
         found = "a link" if stat.S_ISLNK(status.st_mode) else "something else"

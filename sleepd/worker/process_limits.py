@@ -33,7 +33,7 @@ def lower_priority() -> None:
 def die_with_parent(parent: int, number: int = signal.SIGKILL) -> None:
     """Have the kernel kill this process when ``parent`` (a process id) ends, even where SIGKILL ended it.
 
-    A parent that ended before the request took effect would never be noticed, so it is looked at once more.
+    A parent that ended before the request took effect would never be noticed, so it is checked once more.
     """
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(_PR_SET_PDEATHSIG, int(number), 0, 0, 0) != 0:

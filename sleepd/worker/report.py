@@ -17,7 +17,7 @@ from .evaluation import comparison
 from .evaluation.loss_evaluator import Measured, chosen, mean_loss
 from .evaluation.probe_generation import Answers, pick_for_replies, questions
 from .model.adapter import Device
-from .training.train import Training
+from .training.outcome import Training
 
 SAMPLED = 16
 """Of what is trained, so many are measured before and after it, chosen by rank: all would cost more than they tell."""

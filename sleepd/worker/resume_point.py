@@ -1,7 +1,7 @@
 """The resume point: all that an interrupted cycle needs to go on, in one file that is there as a whole or not at all.
 
-A safetensors file: weights, optimizer and random numbers of the last whole step, and what the base says to the general
-prompts, as tensors; where the cycle stood and what was measured before training as JSON in the file's metadata. What
+A safetensors file: weights, optimizer and random numbers of the last whole step, and the base's logits on the reference
+answers, as tensors; where the cycle stood and what was measured before training as JSON in the file's metadata. What
 the job says is not in it: the job is still there, and so are its experiences.
 """
 
@@ -26,7 +26,7 @@ from .channel import Channel
 from .failure import GiveUp, Stopped
 from .model.losses import Reference
 from .report import Before
-from .training.train import Training
+from .training.outcome import Training
 
 _KEY = "position"
 

@@ -1,9 +1,41 @@
-"""One cycle from job to report: load, measure, train, save, read back, measure again."""
+"""One cycle from job to report: load, measure, train, save, read back, measure again.
+
+Rules
+-----
+1. What is reported of the candidate was measured on the files that the daemon commits: the adapter is saved and read
+   back before it is measured.
+2. Before and after are compared on the same tokens. From the first step on, where memory runs out, what is trained may
+   become shorter; what is measured may not.
+3. What chooses the candidate does not judge it: the experiences and prompts that stop the training are in no figure.
+4. Nothing is written outside the staging directory, except what any cycle may use again: the base's copy, its
+   fingerprints, and its answers to the reference prompts (``models/``).
+5. A cycle ends in one way: a report is returned, or an exception says why there is none (``failure``).
+
+Theory
+------
+Losses are nats per supervised token (``evaluation.loss_evaluator``), the drift is KL(base || adapted) over the base's
+own answers (``model.losses``), the noise floor is the root mean square of reading the same experiences in other batches
+(``loss_evaluator.noise_floor``). They are measured with the base, the parent and the candidate in one process, so that
+the three differ in nothing but the adapter. The daemon decides on them (``policy.promotion``). Here it is decided only
+when to stop (``training.early_stopping``), and whether the figures are numbers at all.
+
+The order of writes, and why
+----------------------------
+1. ``models/``: each file is written beside, synced and renamed. A crash leaves the file from before, or none. Then it
+   is made again, which costs time alone.
+2. ``work/resume.safetensors``: before the first step, every ``resume_point_seconds``, at the end of training, and when
+   SIGTERM comes. Written beside, synced, renamed. A crash leaves the last one whole, so that at most that time is
+   trained again. It holds what was measured before training too: going on does not measure that on another model.
+3. ``adapter_model.safetensors``, then ``adapter_config.json``, each synced, then the directory. After a crash here half
+   an adapter may stand in the staging directory. It counts for nothing, because only a report makes the daemon look at
+   it; the resume point of the end of training leads back to this line.
+4. The report, on the socket, after the adapter was measured: whoever reads it finds all that it speaks of on disk. The
+   daemon then commits the staging directory by a rename (``cycles.commit``), and the resume point goes with ``work/``.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -28,9 +60,13 @@ from .model.out_of_memory import MemoryLimits, is_out_of_memory
 from .progress import Phases
 from .report import Before, EncodedExamples, Finished, Proof, Setting, SplitExamples, make_report
 from .resume_point import Position, ResumePoint, ResumePoints, read_resume_point, reference_tensors, refuse_other
-from .training import train
+from .training.adapter_weights import AdapterWeights
+from .training.batches import Batches, TrainingSet
+from .training.best_weights import BestWeights
 from .training.early_stopping import EarlyStopping, divide_holdout, report_what_was_kept
-from .training.train import Trainer, Training
+from .training.heartbeat import TrainingHeartbeat
+from .training.outcome import Training
+from .training.train import Trainer
 
 
 def run(job: Job, examples: list[TrainingExample], channel: Channel) -> Report:
@@ -108,7 +144,7 @@ class _Cycle:
             refuse_other(point.position, **here)
             self._phases.seconds = dict(point.position.seconds)
             self._channel.notices += point.position.notices
-            self._channel.notice("cycle_resumed", f"it goes on after step {point.position.training.steps}")
+            self._channel.notice("cycle_resumed", f"it resumes after step {point.position.training.steps}")
         return point
 
     @property
@@ -153,7 +189,7 @@ class _Cycle:
         points = ResumePoints(self._resume_path, self._job.resume_point_seconds, state, self._channel)
         with points:
             training = trainer.run(points.after_step)
-        report_what_was_kept(training.looks, training.shortened, self._drift_budget, self._channel)
+        report_what_was_kept(training.checks, training.scaled_down, self._drift_budget, self._channel)
         return training
 
     def _trainer(self, loaded: Loaded, encoded: EncodedExamples, references: dict[str, Reference]) -> Trainer:
@@ -162,33 +198,19 @@ class _Cycle:
                 return encoded.trained
             return encode_examples(loaded.chat, self._examples.to_train, max_tokens, self._channel)
 
-        def validated(tokens: int) -> None:
-            trainer.validated(tokens)
-
-        trainer = Trainer(
-            loaded.model,
-            loaded.device,
-            train.TrainingSet(encoded.trained, encode, encoded.reference_examples, references),
-            self._job.strategy,
-            self._job.seed,
+        strategy = self._job.strategy
+        weights = AdapterWeights(loaded.model, loaded.device, strategy, self._job.seed)
+        batches = Batches(
+            TrainingSet(encoded.trained, encode, encoded.reference_examples, references),
             self._limits,
-            self._channel,
-            self._phases.pace,
+            beside=strategy.kl_batch_size,
             packed=self._evaluator.packed,
-            early_stopping=self._early_stopping(loaded, encoded, references, validated),
         )
-        return trainer
-
-    def _early_stopping(
-        self,
-        loaded: Loaded,
-        encoded: EncodedExamples,
-        references: dict[str, Reference],
-        on_tokens: Callable[[int], None],
-    ) -> EarlyStopping:
-        evaluator = LossEvaluator(loaded.model, loaded.device, self._limits, on_tokens)
+        heartbeat = TrainingHeartbeat(self._channel, self._phases.pace, loaded.device.description)
+        evaluator = LossEvaluator(loaded.model, loaded.device, self._limits, heartbeat.checked)
         evaluator.packed, evaluator.may_shorten = self._evaluator.packed, False
-        return EarlyStopping(evaluator, encoded.monitor, references, encoded.stopping, self._drift_budget)
+        stopping = EarlyStopping(evaluator, encoded.monitor, references, encoded.stopping, self._drift_budget)
+        return Trainer(strategy, self._job.seed, weights, batches, heartbeat, BestWeights(weights, stopping))
 
     @property
     def _drift_budget(self) -> float:

@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from sleepd.buffer.experience import Experience, parse
 from sleepd.quarantine.screening_process import Screener
 from sleepd.text.secret_scan import SecretFinder
-from tests.corpus import FORMS, LABELS, barred, precision_and_recall, screened_corpus, texts_of
+from tests.corpus import FORMS, LABELS, excluded, precision_and_recall, screened_corpus, texts_of
 
 
 def report_corpus() -> None:
@@ -69,7 +69,7 @@ def report_buffer(path: Path, seed: int) -> None:
     screener, started = Screener(SecretFinder(), ()), time.perf_counter()
     screened = [screener.screen(one) for one in experiences]
     each = (time.perf_counter() - started) / max(1, len(screened)) * 1000
-    aside = barred(screened)
+    aside = excluded(screened)
     counted = Counter(one.reason if one.key in aside else "kept" for one in screened)
     print(f"\n{path.name}: {len(screened)} experiences, {each:.1f} ms each: {dict(counted)}")
     for one, experience in zip(screened, experiences, strict=True):

@@ -32,7 +32,10 @@ from sleepd.worker.model.convert_gguf import open_base
 from sleepd.worker.model.generate import stop_ids
 from sleepd.worker.model.out_of_memory import MemoryLimits
 from sleepd.worker.progress import Pace
-from sleepd.worker.training.train import Trainer, TrainingSet
+from sleepd.worker.training.adapter_weights import AdapterWeights
+from sleepd.worker.training.batches import Batches, TrainingSet
+from sleepd.worker.training.heartbeat import TrainingHeartbeat
+from sleepd.worker.training.train import Trainer
 
 
 class SilentChannel(Channel):
@@ -79,7 +82,10 @@ def _measure(arguments: argparse.Namespace, models: Path) -> None:
 
     def worker(with_kl: bool) -> None:
         examples = TrainingSet(experiences, lambda _max: experiences, general if with_kl else [], references)
-        Trainer(model, ours, examples, strategy, 0, limits, SilentChannel(), Pace(), packed=True).run(lambda: None)
+        weights = AdapterWeights(model, ours, strategy, 0)
+        batches = Batches(examples, limits, beside=strategy.kl_batch_size, packed=True)
+        heartbeat = TrainingHeartbeat(SilentChannel(), Pace(), ours.description)
+        Trainer(strategy, 0, weights, batches, heartbeat).run(lambda: None)
 
     rows = {
         "plain loop": lambda: plain_loop(plain_model, experiences, strategy.batch_size, strategy.learning_rate),

@@ -174,7 +174,10 @@ def _become(
 ) -> None:
     """Make the model a candidate of that kind."""
     from sleepd.worker.data.examples import encode_examples
-    from sleepd.worker.training import train
+    from sleepd.worker.training.adapter_weights import AdapterWeights
+    from sleepd.worker.training.batches import Batches, TrainingSet
+    from sleepd.worker.training.heartbeat import TrainingHeartbeat
+    from sleepd.worker.training.train import Trainer
 
     if kind == "base again":
         return
@@ -189,10 +192,11 @@ def _become(
         strategy = msgspec.structs.replace(strategy, epochs=1, min_steps=0)
     encoded = encode_examples(loaded.chat, _examples(kind, to_train), exchanges.max_tokens, channel)
     phases.pace.begin()
-    on = train.TrainingSet(encoded, lambda _most: encoded, exchanges.reference_examples, references)
-    packed = measurer.evaluator.packed
-    trainer = train.Trainer(loaded.model, loaded.device, on, strategy, 1, limits, channel, phases.pace, packed=packed)
-    trainer.run(lambda: None)
+    weights = AdapterWeights(loaded.model, loaded.device, strategy, 1)
+    on = TrainingSet(encoded, lambda _most: encoded, exchanges.reference_examples, references)
+    batches = Batches(on, limits, beside=strategy.kl_batch_size, packed=measurer.evaluator.packed)
+    heartbeat = TrainingHeartbeat(channel, phases.pace, loaded.device.description)
+    Trainer(strategy, 1, weights, batches, heartbeat).run(lambda: None)
     loaded.model.eval()
 
 

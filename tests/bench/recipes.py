@@ -40,9 +40,13 @@ from sleepd.worker.model.generate import greedy_replies, stop_ids
 from sleepd.worker.model.losses import Reference
 from sleepd.worker.model.out_of_memory import MemoryLimits
 from sleepd.worker.progress import Pace
+from sleepd.worker.training.adapter_weights import AdapterWeights
+from sleepd.worker.training.batches import Batches, TrainingSet
+from sleepd.worker.training.best_weights import BestWeights
 from sleepd.worker.training.early_stopping import EarlyStopping, ValidationCheck, divide_holdout, report_what_was_kept
+from sleepd.worker.training.heartbeat import TrainingHeartbeat
 from sleepd.worker.training.schedule import epoch_ends
-from sleepd.worker.training.train import Trainer, TrainingSet
+from sleepd.worker.training.train import Trainer
 
 ROW_TOKENS = 1024
 REPLY_BATCH = 16
@@ -70,7 +74,7 @@ class Cost:
     steps: int
     kept_step: int | None
     notices: list[Notice]
-    looks: list[ValidationCheck]
+    checks: list[ValidationCheck]
 
 
 class Bench:
@@ -128,24 +132,18 @@ class Bench:
         encoded = self._encode(night.to_train)
         _, stopping = divide_holdout(night.held_out)
         budget = math.inf if strategy.drift_budget is None else strategy.drift_budget
-        watch = EarlyStopping(self._evaluator(), monitor, references, self._encode(stopping), budget)
-        trainer = Trainer(
-            self._model,
-            self._device,
-            TrainingSet(encoded, lambda _longest: encoded, general, references),
-            strategy,
-            seed,
-            MemoryLimits(strategy.micro_batch_tokens, strategy.max_tokens, channel),
-            channel,
-            Pace(),
-            packed=True,
-            early_stopping=watch,
-        )
+        weights = AdapterWeights(self._model, self._device, strategy, seed)
+        limits = MemoryLimits(strategy.micro_batch_tokens, strategy.max_tokens, channel)
+        given = TrainingSet(encoded, lambda _longest: encoded, general, references)
+        batches = Batches(given, limits, beside=strategy.kl_batch_size, packed=True)
+        stopping_early = EarlyStopping(self._evaluator(), monitor, references, self._encode(stopping), budget)
+        heartbeat = TrainingHeartbeat(channel, Pace(), self._device.description)
+        trainer = Trainer(strategy, seed, weights, batches, heartbeat, BestWeights(weights, stopping_early))
         started, used = time.monotonic(), time.process_time()
         done = trainer.run(lambda: None)
         wall, cpu = time.monotonic() - started, time.process_time() - used
-        report_what_was_kept(done.looks, done.shortened, budget, channel)
-        return Cost(wall, cpu, done.tokens, done.steps, done.kept_step, channel.notices, done.looks)
+        report_what_was_kept(done.checks, done.scaled_down, budget, channel)
+        return Cost(wall, cpu, done.tokens, done.steps, done.kept_step, channel.notices, done.checks)
 
     def _train_as_before(self, night: Night, strategy: Strategy, seed: int) -> Cost:
         """As the older trainer: one experience at a time, loss times salience over every token."""

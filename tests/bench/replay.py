@@ -11,9 +11,9 @@ from pathlib import Path
 import msgspec
 
 from sleepd.buffer.columns import BufferColumns
-from sleepd.buffer.experience import Experience, group_key, parse, prompt_key
+from sleepd.buffer.experience import Experience, content_hash, parse, prompt_hash
 from sleepd.policy.holdout import divide
-from sleepd.policy.selection import FREQUENT_FROM, KeySet, Known, SelectionRule, sampling_shares, select
+from sleepd.policy.selection import FREQUENT_FROM, HashSet, Known, SelectionRule, sampling_shares, select
 from sleepd.protocol.job import Role, TrainingExample
 from sleepd.protocol.strategy import Strategy
 
@@ -63,13 +63,13 @@ def nights(sessions: Sequence[Sequence[Experience]], strategy: Strategy, seed: i
     """Each night after which another day follows, as the daemon would line it up; every night is promoted."""
     arrived: list[Experience] = []
     learned: set[int] = set()
-    sides: dict[int, bool] = {}
+    splits: dict[int, bool] = {}
     for number, session in enumerate(sessions, 1):
         arrived += session
         columns = BufferColumns().followed_by(arrived)
-        held = divide(columns.groups, sides, SECRET)
-        sides |= {group: group in held for group in columns.groups}
-        known = Known(seen=KeySet(), learned=KeySet(learned), sides=dict(sides), secret=SECRET)
+        held = divide(columns.groups, splits, SECRET)
+        splits |= {group: group in held for group in columns.groups}
+        known = Known(seen=HashSet(), learned=HashSet(learned), splits=dict(splits), secret=SECRET)
         rule = SelectionRule(
             min_salience=MIN_SALIENCE,
             max_experiences=MAX_EXPERIENCES,
@@ -90,14 +90,14 @@ def nights(sessions: Sequence[Sequence[Experience]], strategy: Strategy, seed: i
         if len(arrived) >= FREQUENT_FROM:
             examples = taking_turns(examples)
         following = sessions[number] if number < len(sessions) else []
-        unseen = [one for one in following if group_key(one.prompt, one.response) not in sides]
+        unseen = [one for one in following if content_hash(one.prompt, one.response) not in splits]
         yield Night(number, examples, [as_example(one, "holdout") for one in unseen])
 
 
 def taking_turns(examples: Sequence[TrainingExample]) -> list[TrainingExample]:
     """The same, those of too frequent prompts in fewer epochs."""
     trained = [one for one in examples if one.role != "holdout"]
-    shares = sampling_shares([prompt_key(one.prompt) for one in trained])
+    shares = sampling_shares([prompt_hash(one.prompt) for one in trained])
     share_of = {one.id: share for one, share in zip(trained, shares, strict=True)}
     return [msgspec.structs.replace(one, sampling_share=share_of.get(one.id, 1.0)) for one in examples]
 

@@ -53,7 +53,7 @@ def _experiences(ledger: Ledger, checkpoints: Checkpoints, ids: set[str], *, all
     judged: set[str] = set()
     lineage = ledger.lineage(checkpoints.champion())
     for summary in ledger.summaries():
-        for place in ledger.placements(summary.cycle):
+        for place in ledger.assignments(summary.cycle):
             if place.role == "train" and summary.cycle in lineage:
                 trained.append(place.id)
             elif place.role == "holdout":

@@ -22,7 +22,7 @@ from typing import Any
 
 import msgspec
 
-from sleepd.buffer.experience import experience_key, group_key
+from sleepd.buffer.experience import content_hash, id_hash
 from sleepd.buffer.experience_buffer import ExperienceBuffer
 from sleepd.buffer.parsing import MAX_LINE_BYTES
 from sleepd.buffer.reader_process import Reading, read_digest, read_texts
@@ -123,7 +123,7 @@ def digest(directory: Path, stack: ExitStack) -> Target:
     def check(data: bytes, random: Random) -> None:
         reading = digest_of(data)
         assert msgspec.msgpack.decode(msgspec.msgpack.encode(reading), type=Reading) == reading
-        assert msgspec.json.encode(reading.set_aside)
+        assert msgspec.json.encode(reading.skipped)
         if reading.half_written:
             refuse(reading.half_written)
         keys, groups, saliences = keys_of(reading), array("Q", reading.groups), array("d", reading.saliences)
@@ -131,8 +131,8 @@ def digest(directory: Path, stack: ExitStack) -> Target:
         assert all(0 <= salience <= 1 for salience in saliences)
         # Whatever was counted can be fetched, and is the text that was counted.
         found = read_texts(io.BytesIO(data), set(keys)).texts
-        assert [experience_key(each.id) for each in found] == list(keys)
-        assert [group_key(each.prompt, each.response) for each in found] == list(groups)
+        assert [id_hash(each.id) for each in found] == list(keys)
+        assert [content_hash(each.prompt, each.response) for each in found] == list(groups)
 
     return Target("digest", [ARRAY, OBJECT, LINES], mutated_buffer, check)
 
@@ -159,7 +159,7 @@ def in_two_pieces(directory: Path, stack: ExitStack) -> Target:
 def beside_a_bad_one(directory: Path, stack: ExitStack) -> Target:
     """A record that may be anything, among complete good ones: none of these may be lost."""
     good = experiences(6, start=100)
-    wanted = {experience_key(record["id"]) for record in good}
+    wanted = {id_hash(record["id"]) for record in good}
 
     def check(bad: bytes, random: Random) -> None:
         place = random.randrange(1, len(good))
@@ -178,7 +178,7 @@ def beside_a_bad_one(directory: Path, stack: ExitStack) -> Target:
         reading = digest_of(data)
         assert not reading.half_written, reading.half_written
         assert wanted <= set(keys_of(reading))
-        assert len(bad) > MAX_LINE_BYTES or reading.set_aside_total <= 1
+        assert len(bad) > MAX_LINE_BYTES or reading.skipped_total <= 1
 
     documents = [json.dumps(record, ensure_ascii=False).encode() for record in RICH]
     return Target("beside-a-bad-one", documents, mutations.mutated_json, check)
@@ -215,8 +215,8 @@ def buffer_file(directory: Path, stack: ExitStack) -> Target:
         assert (after.form, after.keys, after.groups, after.saliences) == (
             *(anew.form, anew.keys, anew.groups, anew.saliences),
         )
-        assert (after.set_aside, after.set_aside_total) == (anew.set_aside, anew.set_aside_total)
-        assert [experience_key(each.id) for each in await fresh.extract(anew.keys)] == list(anew.keys)
+        assert (after.skipped, after.skipped_total) == (anew.skipped, anew.skipped_total)
+        assert [id_hash(each.id) for each in await fresh.extract(anew.keys)] == list(anew.keys)
 
     return Target("buffer-file", [ARRAY, OBJECT, LINES], mutated_buffer, lambda data, rng: runner.run(life(data, rng)))
 
@@ -535,7 +535,7 @@ def older_state(directory: Path, stack: ExitStack) -> Target:
         ledger.set_note(IMPORTED_STATE, None)
         ledger.set_note(IMPORTED_SEEN, None)
         history = PastCycles(state, ledger, checkpoints)
-        history.take_first_look(View(form="array", keys=array("Q", range(20)), groups=array("Q", range(20))))
+        history.take_first_poll(View(form="array", keys=array("Q", range(20)), groups=array("Q", range(20))))
         assert history.next_cycle() > max([0, *(entry.cycle for entry in understood.sleep_history)])
         assert (
             math.isfinite((SystemClock().now() - history.last_sleep_at).total_seconds()) if history.last_sleep_at else 1
@@ -618,7 +618,7 @@ def _documents_of_a_cycle(name: str) -> Maker:
                 if not found:
                     refuse("the cycle was not restored")
                 assert found[0].cycle == 1
-                assert found[0].trained == sum(each.role == "train" for each in ledger.placements(1))
+                assert found[0].trained == sum(each.role == "train" for each in ledger.assignments(1))
                 assert ledger.report(1) is not None
                 assert ledger.last_judged() == found[0]
                 assert ledger.seen(1) is not None
@@ -626,7 +626,7 @@ def _documents_of_a_cycle(name: str) -> Maker:
                 history.write()
                 assert history.last_sleep_at is not None
                 assert math.isfinite((SystemClock().now() - history.last_sleep_at).total_seconds())
-                assert history.known().sides
+                assert history.known().splits
                 assert history.next_cycle() == 2
             finally:
                 ledger.close()

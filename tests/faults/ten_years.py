@@ -30,7 +30,7 @@ from sleepd.protocol.job import Report
 from sleepd.quarantine.near_duplicates import Screened
 from sleepd.quarantine.screening_table import KEPT, Screenings
 from sleepd.store.ledger import Ledger
-from sleepd.store.ledger_rows import Placement, Plan
+from sleepd.store.ledger_rows import Plan, SplitAssignment
 from tests.test_promotion import report
 
 DAYS = 3650
@@ -75,7 +75,7 @@ class Life:
                 parent=self.champion,
                 strategy="consolidate",
                 is_forced=False,
-                placements=[Placement(f"{key:016x}", key, key, role) for keys, role in places for key in keys],  # type: ignore[arg-type]
+                assignments=[SplitAssignment(f"{key:016x}", key, key, role) for keys, role in places for key in keys],  # type: ignore[arg-type]
                 seen=array("Q", self._seen),
             )
         )
@@ -139,16 +139,16 @@ def _large_report() -> Report:
 OPENED = """
 import resource, sys
 from pathlib import Path
-import sleepd.daemon.daemon
+import sleepd.daemon.service
 from sleepd.store.ledger import Ledger
 from sleepd.quarantine.screening_table import Screenings
 from sleepd.quarantine.rules import Findings
-from sleepd.policy.selection import KeySet
+from sleepd.policy.selection import HashSet
 plain = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 ledger = Ledger(Path(sys.argv[1]))
 champion = ledger.standing()[-1]
 known = ledger.summaries(limit=50), ledger.summaries(), ledger.judged(limit=-1), ledger.recorded_sides()
-learned = KeySet(ledger.learned(champion)), KeySet(ledger.seen(champion))
+learned = HashSet(ledger.learned(champion)), HashSet(ledger.seen(champion))
 findings = Findings()
 for page in Screenings(ledger.database).pages():
     for each in page:

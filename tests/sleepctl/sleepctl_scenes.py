@@ -31,7 +31,7 @@ from sleepd.protocol.status import (
     DecisionView,
     LastError,
     QuarantineEntry,
-    SkippedRecord,
+    SkippedRecordView,
     Status,
     VetoView,
 )
@@ -468,8 +468,8 @@ BUFFER_DETAIL = BufferDetail(
     status=BUFFER,
     histogram=[0, 1, 4, 30, 80, 101, 70, 32, 12, 3],
     set_aside=[
-        SkippedRecord(position="record 7", reason=HOSTILE),
-        SkippedRecord(position="record 9", reason="no response"),
+        SkippedRecordView(position="record 7", reason=HOSTILE),
+        SkippedRecordView(position="record 9", reason="no response"),
     ],
     min_salience=0.6,
 )

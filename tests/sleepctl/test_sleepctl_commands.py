@@ -413,7 +413,7 @@ def test_other_version_ends_with_1(daemon: FakeDaemon, sleepctl: Sleepctl) -> No
         "run --learning-rate 0",
         "run --learning-rate fast",
         "history --limit 0",
-        "config mend",
+        "config fix",
         "pause --state /x",
         "status extra",
     ],

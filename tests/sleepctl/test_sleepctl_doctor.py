@@ -101,7 +101,7 @@ def test_a_well_kept_installation_passes_everything() -> None:
 
 
 CASES: list[tuple[str, DoctorFacts, str, str]] = [
-    ("config", part("config", problem="c: not TOML", hint="mend c"), "FAIL", "mend c"),
+    ("config", part("config", problem="c: not TOML", hint="fix c"), "FAIL", "fix c"),
     ("config", part("config", path=""), "FAIL", "install.sh"),
     ("config", part("config", config=Config()), "FAIL", "sudoedit /etc/sage-sleepd/config.toml"),
     ("unit", with_(unit=UnitFacts()), "WARN", "sleepd --config"),

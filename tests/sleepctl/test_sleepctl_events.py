@@ -122,7 +122,7 @@ def test_reload_names_keys_needing_restart(daemon: FakeDaemon, sleepctl: Sleepct
 
 def test_a_refused_reload_ends_with_9(daemon: FakeDaemon, sleepctl: Sleepctl) -> None:
     """The daemon's refusal is the command's."""
-    daemon.replies[control.Reload] = errors.ConfigError("c.toml: not TOML", hint="mend it")
+    daemon.replies[control.Reload] = errors.ConfigError("c.toml: not TOML", hint="fix it")
     assert sleepctl("reload").code == 9
 
 

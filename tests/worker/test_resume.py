@@ -137,7 +137,7 @@ def test_report_notes_the_resume(job):
     interrupt(job, "training", 6)
     report = run(job, examples(), RecordingChannel())
     (notice,) = [notice for notice in report.notices if notice.event == "cycle_resumed"]
-    assert notice.text.startswith("it goes on after step ")
+    assert notice.text.startswith("it resumes after step ")
 
 
 def test_masked_data_are_in_report(job):

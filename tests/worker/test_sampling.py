@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sleepd.worker.data.examples import Encoded
-from sleepd.worker.training.train import epoch_ends, epoch_order
+from sleepd.worker.training.schedule import epoch_ends, epoch_order
 
 from .conftest import quick
 

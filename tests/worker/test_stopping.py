@@ -100,7 +100,7 @@ def looks_of(staging) -> list[ValidationCheck]:
     """Those of a training that is over, from its last resume point."""
     point = read_resume_point(staging / RESUME_POINT, torch.device("cpu"))
     assert point is not None
-    return point.position.training.looks
+    return point.position.training.checks
 
 
 @pytest.mark.worker
@@ -113,7 +113,7 @@ def test_adapter_over_budget_is_scaled_down(tiny_model, models, tmp_path):
     strategy = msgspec.structs.replace(strategy, drift_budget=budget)
     tight = run(make_job(tiny_model, models, tmp_path / "tight", strategy=strategy), examples(), RecordingChannel())
     (notice,) = [notice for notice in tight.notices if notice.event == "night_shortened"]
-    found = re.search(r"was ([\d.]+), over .* kept at (\d+)% of its effect, with a drift of ([\d.]+)", notice.text)
+    found = re.search(r"was ([\d.]+), over .* down to (\d+)% of its effect, .* a drift of ([\d.]+)", notice.text)
     assert found is not None
     whole_drift, percent, drift = (float(group) for group in found.groups())
     assert drift <= budget < whole_drift

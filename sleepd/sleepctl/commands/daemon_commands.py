@@ -43,7 +43,6 @@ def status(session: Session) -> ExitCode:
         from .watch_status import watch
 
         return watch(session)
-    now = session.clock.now()
     try:
         seen: Status = session.ask(GetStatus(), Status, timeout=STATUS_SECONDS)
         code = ExitCode.OK
@@ -54,7 +53,7 @@ def status(session: Session) -> ExitCode:
         code = session.note_offline(absent, seen.written_at)
     is_live = code == ExitCode.OK
     data = {**msgspec.to_builtins(seen), "is_live": is_live}
-    session.console.show(data, status_page(seen, now=now, is_live=is_live))
+    session.console.show(data, status_page(seen, now=session.clock.now(), is_live=is_live))
     return code
 
 
@@ -78,9 +77,8 @@ def history(session: Session) -> ExitCode:
 def check(session: Session) -> ExitCode:
     """The decision; with ``--apply`` a cycle is started when due."""
     decision: DecisionView = session.ask(Check(), DecisionView)
-    result: RunResult | None = None
-    if session.arguments.apply and decision.should_sleep:
-        result = _started(session.ask(Run(), RunResult))
+    is_started = session.arguments.apply and decision.should_sleep
+    result = _started(session.ask(Run(), RunResult)) if is_started else None
     page = decision_page(decision)
     if result is not None:
         page += [line(""), *run_page(result)]
@@ -159,12 +157,8 @@ def resume(session: Session) -> ExitCode:
 
 def _pause_or_resume(session: Session, request: Pause | Resume) -> ExitCode:
     done: Paused = session.ask(request, Paused)
-    text = (
-        "paused: no new cycle starts; a running cycle continues"
-        if done.is_paused
-        else "resumed: a cycle starts when due"
-    )
-    session.console.show(done, [line(text)])
+    paused, resumed = "paused: no new cycle starts; a running cycle continues", "resumed: a cycle starts when due"
+    session.console.show(done, [line(paused if done.is_paused else resumed)])
     session.console.note_undo(done.undo)
     return ExitCode.OK
 
@@ -191,14 +185,14 @@ def _put_in_use(session: Session, cycle: int | None) -> ExitCode:
 
 def show(session: Session) -> ExitCode:
     """The figures of one cycle."""
-    from .one_cycle import show as show_cycle
+    from .cycle_commands import show as show_cycle
 
     return show_cycle(session)
 
 
 def report(session: Session) -> ExitCode:
     """One cycle, to be read."""
-    from .one_cycle import report as report_cycle
+    from .cycle_commands import report as report_cycle
 
     return report_cycle(session)
 

@@ -68,7 +68,7 @@ def watch(session: Session) -> ExitCode:
 def _draw_on(session: Session, out: TextIO, wake: Callable[[], None], wait: Callable[[float], None]) -> None:
     follower: Thread | None = None
     while True:
-        page, is_live = _look(session)
+        page, is_live = _refresh(session)
         if is_live and (follower is None or not follower.is_alive()):
             follower = Thread(target=_follow, args=(session.places.socket, wake), daemon=True)
             follower.start()
@@ -80,7 +80,7 @@ def _draw_on(session: Session, out: TextIO, wake: Callable[[], None], wait: Call
         wait(session.arguments.watch)
 
 
-def _look(session: Session) -> tuple[Page, bool]:
+def _refresh(session: Session) -> tuple[Page, bool]:
     """The page, and whether it comes from a running daemon."""
     now = session.clock.now()
     try:

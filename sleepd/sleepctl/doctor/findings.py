@@ -174,17 +174,11 @@ def _buffer(facts: DoctorFacts) -> Result:
     if buffer.has_daemon_read is False and place.kind == "file":
         return "FAIL", f"the running daemon does not see {place.path}", "sudo systemctl restart sage-sleepd"
     if place.blocked_at:
-        return (
-            "FAIL",
-            f"{who} cannot pass {place.blocked_at}",
-            command_line("sudo", "setfacl", "-m", f"u:{who}:x", place.blocked_at),
-        )
+        allow = command_line("sudo", "setfacl", "-m", f"u:{who}:x", place.blocked_at)
+        return "FAIL", f"{who} cannot pass {place.blocked_at}", allow
     if place.kind == "absent":
-        return (
-            "WARN",
-            f"{place.path} does not exist yet",
-            "the daemon reads it once the agent writes it; is the path right?",
-        )
+        hint = "the daemon reads it once it exists; is the path right?"
+        return "WARN", f"{place.path} does not exist yet", hint
     if place.kind in ("directory", "other"):
         return (
             "FAIL",

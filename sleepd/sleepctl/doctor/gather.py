@@ -144,7 +144,7 @@ def _is_operator(group: str) -> bool | None:
 
 
 def _daemon_user(unit: UnitFacts, status: Status | None, state: Path) -> pwd.struct_passwd | None:
-    """Whose permissions count: the running daemon's, the unit's, the state directory's operator's, the caller's."""
+    """Whose permissions count: the running daemon's, the unit's, those of the state directory's owner, the caller's."""
     with suppress(OSError, KeyError):
         if status is not None:
             return pwd.getpwuid(Path(f"/proc/{status.pid}").stat().st_uid)

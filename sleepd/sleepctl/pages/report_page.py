@@ -9,7 +9,7 @@ from typing import NamedTuple
 from sleepd.cycle import JUDGED_STATES, TERMINAL_STATES
 from sleepd.protocol.answers import Learned, LearnedText
 from sleepd.protocol.job import Report
-from sleepd.protocol.status import BufferStatus, CycleDetail, CycleSummary, QuarantineEntry, SkippedRecord
+from sleepd.protocol.status import BufferStatus, CycleDetail, CycleSummary, QuarantineEntry, SkippedRecordView
 from sleepd.protocol.verdict import Interval
 from sleepd.text.shell import command_line
 
@@ -41,8 +41,8 @@ class KnownCycle(NamedTuple):
     """What it learned from; None: no experience is recorded for it."""
     buffer: BufferStatus
     """As it is now, or as it was last read."""
-    set_aside: list[SkippedRecord]
-    """The first records that the buffer counts as set aside; from disk none."""
+    set_aside: list[SkippedRecordView]
+    """The first records that the buffer skipped; from disk none."""
     quarantine: list[QuarantineEntry]
     """The first experiences that the buffer counts as in quarantine; from disk none."""
     is_live: bool

@@ -111,7 +111,7 @@ class ChatTemplate:
         """The conversation of these turns: prompts, and replies to them.
 
         Args:
-            turns: prompt, reply, prompt, … The one :class:`Said` among them is the reply that is looked at.
+            turns: prompt, reply, prompt, … The one :class:`Said` among them is the reply in question.
             asks: whether the template is to write what makes the model reply.
             flags: further variables of the template.
             continuation: what is written behind all that, as it was said, by no template.

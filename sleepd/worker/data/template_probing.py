@@ -71,7 +71,7 @@ def learn(template: ChatTemplate, words: ControlWords, stops: Collection[str], *
     """Everything about ``template``, which is then in the form that it wants its messages in.
 
     Args:
-        template: what is looked at.
+        template: the one to probe.
         words: the tokenizer's control words.
         stops: those at which generation of this base stops.
         has_system: whether there is a system prompt.
@@ -195,7 +195,7 @@ def _learn_flags(template: ChatTemplate, habits: Habits, words: ControlWords) ->
         return
     if not _is_clean(*chosen):
         habits.notes.append("a reply without a thought is trained, and asked for, behind what it writes before replies")
-    _look_before_reply(chosen[0], habits)
+    _check_before_reply(chosen[0], habits)
 
 
 def _closed_lead(whole: Rendering, asked: Rendering, words: ControlWords) -> str:
@@ -208,7 +208,7 @@ def _closed_lead(whole: Rendering, asked: Rendering, words: ControlWords) -> str
     return "" if tags_in(lead) else lead
 
 
-def _look_before_reply(whole: Rendering, habits: Habits) -> None:
+def _check_before_reply(whole: Rendering, habits: Habits) -> None:
     before = whole.text[whole.places[PROMPT][1] : whole.places[REPLY][0]]
     for opening, closing in THOUGHT_TAGS:
         if before.rfind(opening) > before.rfind(closing):
@@ -307,7 +307,7 @@ def _learn_headers(template: ChatTemplate, habits: Habits, words: ControlWords) 
         shown = ", ".join(
             sorted({pattern.pattern.removeprefix(r"^[ \t]*").replace("\\", "") for pattern in habits.headers})
         )
-        habits.notes.append(f"its headers are plain characters ({shown}); texts that hold them are set aside")
+        habits.notes.append(f"its headers are plain characters ({shown}); texts that contain them are skipped")
 
 
 def _compare_with_marks(template: ChatTemplate, habits: Habits, words: ControlWords, stops: Collection[str]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from sleepd.buffer.experience import prompt_key
+from sleepd.buffer.experience import prompt_hash
 from sleepd.policy.relevance_gate import is_enough
 from sleepd.protocol.evidence import Relevance, ReplyLosses
 from sleepd.protocol.job import TrainingExample
@@ -26,7 +26,7 @@ def chosen_examples(examples: Sequence[TrainingExample]) -> list[TrainingExample
     turn: Counter[int] = Counter()
     in_turn = []
     for place, example in enumerate(ranked):
-        key = prompt_key(example.prompt)
+        key = prompt_hash(example.prompt)
         in_turn.append((turn[key], place, example))
         turn[key] += 1
     return [example for _, _, example in sorted(in_turn, key=lambda one: one[:2])[:MOST]]
@@ -39,7 +39,7 @@ def encode_both(
     found = []
     for number, example in enumerate(examples):
         following = (one.prompt for one in [*examples[number + 1 :], *examples[:number]])
-        another = next((text for text in following if prompt_key(text) != prompt_key(example.prompt)), None)
+        another = next((text for text in following if prompt_hash(text) != prompt_hash(example.prompt)), None)
         if another is None:
             return []  # all ask the same
         own = encode_chat(chat, example.id, example.prompt, example.response, max_tokens)

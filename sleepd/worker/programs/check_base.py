@@ -2,7 +2,7 @@
 
 For ``sleepctl doctor``. No weight is read: the model is built on the meta device and compared with the files' tables of
 contents. The same functions refuse as in a cycle. Of a GGUF that is still to be converted only its configuration is
-looked at, for its tensors are compared while it is converted.
+checked, for its tensors are compared while it is converted.
 """
 
 from __future__ import annotations

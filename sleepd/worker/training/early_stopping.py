@@ -22,7 +22,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from sleepd.buffer.experience import group_of
+from sleepd.buffer.experience import content_hash_of
 from sleepd.policy.confidence import gain_interval
 from sleepd.policy.holdout import ONE_IN, rank
 from sleepd.protocol.job import TrainingExample
@@ -128,7 +128,7 @@ def divide_holdout(held_out: Sequence[TrainingExample]) -> tuple[list[TrainingEx
 
 def _rank(one: TrainingExample) -> int:
     """In a cycle that an older version staged, what it took."""
-    return rank(group_of(one)) if one.rank is None else one.rank
+    return rank(content_hash_of(one)) if one.rank is None else one.rank
 
 
 def steps_to_check(steps: int) -> list[int]:

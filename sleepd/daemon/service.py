@@ -1,7 +1,7 @@
 """The daemon's life: startup, run, shutdown.
 
 One event loop. It is woken by a change of the buffer (told by inotify, read once the file has settled), by the periodic
-check (the truth behind inotify), by requests, by signals, and by the end of a cycle. Each time it looks, decides, and
+check (the truth behind inotify), by requests, by signals, and by the end of a cycle. Each time it polls, decides, and
 sleeps if it should. Nothing a cycle or a file does may end it: that is the one broad ``except`` here.
 """
 

@@ -1,0 +1,76 @@
+"""What goes through the model in one optimizer step: experiences, and beside them what the base answered."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from sleepd.worker.data.examples import Encoded
+from sleepd.worker.data.packing import PackedRow, make_rows, shared_opening
+from sleepd.worker.model.losses import Reference
+from sleepd.worker.model.out_of_memory import MemoryLimits
+
+
+@dataclass
+class TrainingSet:
+    """What is trained on. ``encode`` makes the sequences anew when memory asks for shorter ones."""
+
+    experiences: list[Encoded]
+    encode: Callable[[int], list[Encoded]]
+    reference_examples: list[Encoded]
+    references: dict[str, Reference]
+    """By the id of a reference answer."""
+
+
+class Batches:
+    """Rows of an optimizer step, as long as memory allows.
+
+    Args:
+        given: the sequences.
+        limits: of a row and of a sequence.
+        beside: reference answers in each step.
+        packed: whether several sequences may share a row.
+    """
+
+    def __init__(self, given: TrainingSet, limits: MemoryLimits, *, beside: int, packed: bool) -> None:
+        self._given = given
+        self._limits = limits
+        self._beside = beside
+        self._packed = packed
+        self._reference_examples = {one.id: one for one in given.reference_examples}
+        self._sequences: dict[str, Encoded] = {}
+        self._opening = 0
+
+    @property
+    def experiences(self) -> list[Encoded]:
+        """All that is trained, as it was first encoded: order and number of the steps follow from it."""
+        return self._given.experiences
+
+    def encode(self) -> None:
+        """Make the sequences as long as the limits allow now."""
+        sequences = self._given.encode(self._limits.max_tokens)
+        self._sequences = {one.id: one for one in sequences}
+        self._opening = shared_opening([*sequences, *self._given.reference_examples])
+
+    def rows(self, ids: Sequence[str], step: int) -> list[PackedRow]:
+        """The rows of a step: these experiences, and the reference answers whose turn it is."""
+        chosen = [self._sequences[id_] for id_ in ids if id_ in self._sequences]
+        turns = list(self._reference_examples.values())
+        first = step * self._beside
+        chosen += [turns[(first + i) % len(turns)] for i in range(min(self._beside, len(turns)))]
+        return make_rows(chosen, self._limits.micro_batch_tokens, self._opening, packed=self._packed)
+
+    def shrink(self, rows: Sequence[PackedRow]) -> None:
+        """Take a step back after ``rows`` did not fit into memory.
+
+        Raises:
+            GiveUp: ``out_of_memory``, none is left.
+        """
+        longest = self._limits.max_tokens
+        self._limits.shrink(rows)
+        if self._limits.max_tokens != longest:
+            self.encode()
+
+    def reference(self, one: Encoded) -> Reference | None:
+        """What the base says at the predictions of a reference answer; None: it is an experience."""
+        return self._given.references[one.id] if one.id in self._reference_examples else None

@@ -124,10 +124,12 @@ def undo_command(cycle: int, state: str, *, is_active: bool, champions: Iterable
     """
     if state in UNDECIDED_STATES:
         return "sleepctl cancel"
-    if not is_active:
-        return ""
-    was = max((each for each in champions if each < cycle), default=0)
-    return f"sleepctl rollback {was}"
+    return f"sleepctl rollback {previous_champion(cycle, champions) or 0}" if is_active else ""
+
+
+def previous_champion(cycle: int, champions: Iterable[int]) -> int | None:
+    """The champion that a rollback of ``cycle`` puts in use, of all that stand; None: the base itself."""
+    return max((each for each in champions if each < cycle), default=None)
 
 
 def diagram() -> str:

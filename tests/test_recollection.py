@@ -22,18 +22,19 @@ from sleepd.buffer.trained_texts import (
 )
 from sleepd.cycles.planning import Order
 from sleepd.daemon.quarantine_view import override
-from sleepd.daemon.status_view import offline_copies, overview
+from sleepd.daemon.status_view import detail, offline_copies, overview
 from sleepd.daemon.trained_texts_view import learned as recollected
 from sleepd.errors import NotFound
 from sleepd.protocol.answers import Learned
 from sleepd.protocol.control import Cancel, Experiences
-from sleepd.protocol.status import CycleSummary
+from sleepd.protocol.status import CycleDetail, CycleSummary
 from sleepd.quarantine import keeper, screening_client, screening_table
 from sleepd.registry.rollback import undo_of
 from sleepd.sleepctl.offline_cycle import read_detail
 from sleepd.store.checkpoints import Checkpoints
 from sleepd.store.ledger import Ledger
-from tests.agents import experiences, write_buffer
+from tests.agents import changed, experiences, write_buffer
+from tests.older_trainer import write_older_cycle
 from tests.stages import OpenSleeper, Stage
 
 
@@ -242,6 +243,33 @@ def test_offline_undo_is_the_same(stage: Stage) -> None:
     assert compare()[2] == "sleepctl rollback 1"
     follow(stage, "sleepctl rollback 3")
     assert compare()[3:] == ["", ""]
+
+
+async def looked(sleeper: OpenSleeper) -> None:
+    """One poll of the buffer, at which an adapter is adopted."""
+    await sleeper.refresh()
+
+
+def test_adopted_champion_has_one_undo(tmp_path: Path) -> None:
+    """Of an older trainer's adapter the daemon and the files name the same command: while it is in use, and after."""
+    stage = Stage(tmp_path)
+    stage.config = changed(stage.config, "training", strategy="gentle")
+    write_older_cycle(stage.state, 7)
+    stage.write(12)
+
+    def compare(*cycles: int) -> list[str]:
+        shown = [stage.play(partial(described, cycle=cycle)).undo for cycle in cycles]
+        assert [undo(stage, cycle) for cycle in cycles] == [undo_from_disk(stage, cycle) for cycle in cycles] == shown
+        return shown
+
+    async def described(sleeper: OpenSleeper, *, cycle: int) -> CycleDetail:
+        return detail(sleeper.reader, cycle)
+
+    stage.play(looked)
+    assert compare(7) == ["sleepctl rollback 0"]
+    stage.write(40)
+    assert stage.sleep().cycle == 8
+    assert compare(7, 8) == ["", "sleepctl rollback 7"]
 
 
 def test_unused_adapter_has_no_undo(stage: Stage) -> None:

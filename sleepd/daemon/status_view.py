@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from sleepd.cycle import State, undo_command
+from sleepd.cycle import State
 from sleepd.cycles.read_model import ReadModel
 from sleepd.errors import NotFound
 from sleepd.files import replace_file
@@ -172,7 +172,7 @@ def detail(reader: ReadModel, cycle: int, *, is_for_operator: bool = False) -> C
             trained_ids=[],
             replayed_ids=[],
             held_out_ids=[],
-            undo=undo_command(cycle, older.state, is_active=cycle == champion, champions=()),
+            undo=reader.undo(cycle) if older.state == "adopted" else "",
         )
     record = reader.record(cycle)
     assignments = reader.assignments(cycle)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from sleepd.cycle import State, undo_command
+from sleepd.cycle import State, previous_champion, undo_command
 from sleepd.errors import NotFound, NothingToDo
-from sleepd.store.checkpoints import Checkpoints, has_weights
+from sleepd.store.checkpoints import ADOPTED_VERDICT, Checkpoints, has_weights
 from sleepd.store.ledger import Ledger
 
 
@@ -41,15 +41,20 @@ def active_champions(ledger: Ledger, checkpoints: Checkpoints) -> list[int]:
 
 def champion_before(champion: int, ledger: Ledger, checkpoints: Checkpoints) -> int | None:
     """The one that a rollback of ``champion`` puts in use; None: the base itself."""
-    return max((cycle for cycle in active_champions(ledger, checkpoints) if cycle < champion), default=None)
+    return previous_champion(champion, active_champions(ledger, checkpoints))
 
 
 def undo_of(cycle: int, ledger: Ledger, checkpoints: Checkpoints) -> str:
-    """The command that undoes a cycle: what was in use before it, or stood nearest to it; empty: nothing of it is."""
+    """The command that undoes a cycle: what was in use before it, or stood nearest to it; empty: nothing of it is.
+
+    Raises:
+        NotFound: there is no such cycle.
+    """
+    is_adopted = cycle in checkpoints.adopted()
     return undo_command(
         cycle,
-        ledger.state(cycle),
-        is_active=cycle in ledger.active(),
+        ADOPTED_VERDICT if is_adopted else ledger.state(cycle),
+        is_active=cycle == checkpoints.champion() if is_adopted else cycle in ledger.active(),
         champions=active_champions(ledger, checkpoints),
     )
 

@@ -73,7 +73,7 @@ class Alarms:
             self._ledger.set_note(ALARMS, names)
 
     def _note_last_sleep(self, at: datetime | None) -> None:
-        """Say so where the last sleep is in the future: the clock was set back since, or had been wrong then."""
+        """Warn where the last sleep is in the future: the clock was set back since, or had been wrong then."""
         is_ahead = at is not None and at > self._clock.now() + CLOCK_TOLERANCE
         text = (
             f"the last sleep is dated {at:%Y-%m-%d %H:%M} UTC, in the future: the clock was set back"

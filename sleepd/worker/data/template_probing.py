@@ -1,6 +1,6 @@
 """What a base's chat template does with a conversation, found out by giving it some: no name and no family is known.
 
-Told by comparing renderings: the reply with and without a turn behind it gives the end of the reply's turn; with and
+Learned by comparing renderings: the reply with and without a turn behind it gives the end of the reply's turn; with and
 without a thought, what becomes of thoughts; the same conversation up to the reply, what the model is asked with.
 """
 

@@ -34,7 +34,7 @@ _INDENT = "    "
 _THOUGHT = "They are lost."
 _FOLLOW_UP = "And south?"
 _SWITCHES = ("enable_thinking", "thinking", "reasoning")
-"""Variables by which templates are told whether to think."""
+"""Variables that set whether a template thinks."""
 _NOT_TO_THINK: Mapping[str, Any] = dict.fromkeys(_SWITCHES, False)
 _TO_THINK: Mapping[str, Any] = dict.fromkeys(_SWITCHES, True)
 _WAY_OUT = "use a template that writes each message's content once and ends each turn: chat_template.jinja"

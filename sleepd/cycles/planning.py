@@ -211,11 +211,11 @@ async def _fetch(selection: Selection, job: Job, taken: _Taken, buffer: Experien
     role_of: dict[int, Role] = dict.fromkeys(selection.train, "train")
     role_of |= dict.fromkeys(selection.replay, "replay")
     role_of |= dict.fromkeys(selection.holdout, "holdout")
-    content_hash_of = {key: group for key, group in zip(view.keys, view.groups, strict=True) if key in role_of}
+    hash_of = {key: group for key, group in zip(view.keys, view.groups, strict=True) if key in role_of}
     found = [
         (experience, role_of[key])
         for experience in await buffer.extract(role_of.keys() - gone.keys())
-        if content_hash_of[key := id_hash(experience.id)] == content_hash(experience.prompt, experience.response)
+        if hash_of[key := id_hash(experience.id)] == content_hash(experience.prompt, experience.response)
     ]
     found += [(experience, role_of[key]) for key, experience in gone.items() if key in role_of]
     if not any(role == "train" for _, role in found):

@@ -73,7 +73,7 @@ class ChampionSwitch:
     def _put(self, to: int, was: int | None, why: str) -> None:
         suspended = self._ledger.suspended_cycle()
         if suspended is not None:
-            self._runner.discard(suspended, Event.INTERRUPT, "another champion was put in use meanwhile")
+            self._runner.discard(suspended, Event.INTERRUPT, "another champion was activated meanwhile")
         with self._repair.responsible():
             activate(to, self._ledger, self._checkpoints)
         self._fit.forget()

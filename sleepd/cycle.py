@@ -128,7 +128,7 @@ def undo_command(cycle: int, state: str, *, is_active: bool, champions: Iterable
 
 
 def previous_champion(cycle: int, champions: Iterable[int]) -> int | None:
-    """The champion that a rollback of ``cycle`` puts in use, of all that stand; None: the base itself."""
+    """The active champion to which a rollback of ``cycle`` returns; None: the base itself."""
     return max((each for each in champions if each < cycle), default=None)
 
 

@@ -15,7 +15,7 @@ SYSTEMD_VARIABLES: Final = (
     "LISTEN_FDNAMES",
     "JOURNAL_STREAM",
 )
-"""What systemd tells the daemon and means for no process that the daemon starts."""
+"""What systemd sets for the daemon and means for no process that the daemon starts."""
 NO_HUB: Final = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
 """What cuts the libraries off from the model hub."""
 

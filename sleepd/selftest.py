@@ -1,8 +1,8 @@
 """``python -m sleepd.selftest``: one whole cycle on a tiny random model, with the interpreters that the service uses.
 
-For the installer: a release that cannot sleep here is not put in use, nor one whose libraries compute another loss than
-the tested ones (``worker.known_loss``). Covered: both environments, the wire between them, training, measuring, saving.
-Not covered: the operator's model and the GPU; for these there is ``sleepctl doctor``.
+For the installer: a release that cannot run a cycle here is not activated, nor one whose libraries compute another loss
+than the tested ones (``worker.known_loss``). Covered: both environments, the wire between them, training, measuring,
+saving. Not covered: the operator's model and the GPU; for these there is ``sleepctl doctor``.
 """
 
 from __future__ import annotations

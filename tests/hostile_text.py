@@ -196,7 +196,7 @@ FUNCTIONS: dict[str, Callable[[str], Any]] = {
 def chat_functions() -> dict[str, Callable[[str], Any]]:
     """What the worker does to a text before it is trained, on the tiny model's tokenizer. Needs transformers."""
     from sleepd.worker.data.chat_format import ChatFormat
-    from sleepd.worker.data.examples import encode_exchange
+    from sleepd.worker.data.examples import encode_chat
     from sleepd.worker.programs.tiny_model import make_tiny_tokenizer
 
     plain, thinking = make_tiny_tokenizer(), make_tiny_tokenizer()
@@ -210,11 +210,9 @@ def chat_functions() -> dict[str, Callable[[str], Any]]:
 
     def of(chat: ChatFormat) -> dict[str, Callable[[str], Any]]:
         return {
-            "encode_exchange": lambda text: encode_exchange(chat, "x", "Who?", text, 2048),
-            "encode_exchange of a prompt": lambda text: encode_exchange(chat, "x", text, "Me.", 2048),
-            "encode_exchange of a thought": lambda text: encode_exchange(
-                chat, "x", "?", f"<think>{text}</think>.", 2048
-            ),
+            "encode_chat": lambda text: encode_chat(chat, "x", "Who?", text, 2048),
+            "encode_chat of a prompt": lambda text: encode_chat(chat, "x", text, "Me.", 2048),
+            "encode_chat of a thought": lambda text: encode_chat(chat, "x", "?", f"<think>{text}</think>.", 2048),
             "holds_control_words": lambda text: chat.holds_control_words(text, text),
         }
 

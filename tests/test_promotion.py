@@ -389,7 +389,7 @@ def test_gates_are_those_of_the_configuration() -> None:
     )
     gates = Gates.of(config, job)
     assert (gates.confidence, gates.min_gain, gates.max_drift, gates.inconclusive) == (0.9, 0.1, 0.2, "keep")
-    assert (gates.harms, gates.limits) == (frozenset({"drift"}), (parse_limit("a >= 1"),))
+    assert (gates.safety_gates, gates.limits) == (frozenset({"drift"}), (parse_limit("a >= 1"),))
     assert not gates.has_command
     assert not gates.has_questions
 

@@ -167,7 +167,7 @@ def test_activating_champion_closes_it(tmp_path: Path) -> None:
         return sleeper.parts.ledger.summary(2)
 
     summary = stage.play(roll_back)
-    assert (summary.state, summary.reason) == ("interrupted", "another champion was put in use meanwhile")
+    assert (summary.state, summary.reason) == ("interrupted", "another champion was activated meanwhile")
 
 
 def test_dying_worker_is_resumed_finitely(tmp_path: Path) -> None:

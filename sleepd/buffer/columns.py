@@ -14,9 +14,9 @@ class BufferColumns(msgspec.Struct, kw_only=True):
     """One entry an experience in each column, in file order, each id once."""
 
     keys: array[int] = msgspec.field(default_factory=lambda: array("Q"))
-    """See ``experience.experience_key``."""
+    """See ``experience.id_hash``."""
     groups: array[int] = msgspec.field(default_factory=lambda: array("Q"))
-    """See ``experience.group_key``."""
+    """See ``experience.content_hash``."""
     saliences: array[float] = msgspec.field(default_factory=lambda: array("d"))
 
     def rows(self) -> Iterator[tuple[int, int, float]]:

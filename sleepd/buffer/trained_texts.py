@@ -56,7 +56,7 @@ class Place(NamedTuple):
 
     id: str
     group: int
-    """See ``experience.group_key``."""
+    """See ``experience.content_hash``."""
     role: Role
 
 

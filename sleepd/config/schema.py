@@ -177,7 +177,7 @@ class EvaluationConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
 
 
 class PromotionConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a candidate must show to be put in use."""
+    """What a candidate must show to be promoted."""
 
     confidence: Annotated[
         float,

@@ -61,19 +61,19 @@ class Alarms:
         today = self._ledger.begun_between(now - timedelta(days=1), now)
         hours = self._hours_due(decision)
         self._of_sleeps = alarms(decision, hours_due=hours, cycles_today=today, limits=limits)
-        told = self._ledger.note(ALARMS) or []
+        logged = self._ledger.note(ALARMS) or []
         names = [alarm.name for alarm in self._of_sleeps]
         for alarm in self._of_sleeps:
-            if alarm.name not in told:
+            if alarm.name not in logged:
                 get_logger().warning(f"{alarm.name}_began", text=alarm.text)
-        for name in told:
+        for name in logged:
             if name not in names:
                 get_logger().info(f"{name}_ended")
-        if names != told:
+        if names != logged:
             self._ledger.set_note(ALARMS, names)
 
     def _note_last_sleep(self, at: datetime | None) -> None:
-        """Say so where the last sleep is in the future: the clock was set back since, or had been wrong then."""
+        """Warn where the last sleep is in the future: the clock was set back since, or had been wrong then."""
         is_ahead = at is not None and at > self._clock.now() + CLOCK_TOLERANCE
         text = (
             f"the last sleep is dated {at:%Y-%m-%d %H:%M} UTC, in the future: the clock was set back"

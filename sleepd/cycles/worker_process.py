@@ -232,7 +232,7 @@ class Worker:
 
     def _advice(self, code: int | None) -> str:
         if code == -signal.SIGKILL:
-            return "journalctl -k | grep -i 'out of memory' tells; a smaller model or strategy needs less"
+            return "journalctl -k | grep -i 'out of memory' shows it; a smaller model or strategy needs less"
         return '[log] level = "debug" keeps the worker\'s own output in the journal'
 
 

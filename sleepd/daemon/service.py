@@ -1,8 +1,8 @@
 """The daemon's life: startup, run, shutdown.
 
-One event loop. It is woken by a change of the buffer (told by inotify, read once the file has settled), by the periodic
-check (the truth behind inotify), by requests, by signals, and by the end of a cycle. Each time it polls, decides, and
-sleeps if it should. Nothing a cycle or a file does may end it: that is the one broad ``except`` here.
+One event loop. It is woken by a change of the buffer (reported by inotify, read once the file has settled), by the
+periodic check (the truth behind inotify), by requests, by signals, and by the end of a cycle. Each time it polls,
+decides, and sleeps if it should. Nothing a cycle or a file does may end it: that is the one broad ``except`` here.
 """
 
 from __future__ import annotations
@@ -212,7 +212,7 @@ class Daemon:
             self._sleeper.note_error(error.message, error.hint)
             raise
         if self._should_exit.is_set():
-            return []  # told to stop while it was read
+            return []  # asked to stop while it was read
         changed = _changed_keys(self._config, fresh)
         for key in changed:
             if key.partition(".")[0] in NEEDS_RESTART:

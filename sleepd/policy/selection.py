@@ -127,7 +127,7 @@ def sampling_shares(prompts: Sequence[int]) -> list[float]:
     fill twice its even part: nobody can keep five prompts below a fifth each.
 
     Args:
-        prompts: of each experience that a cycle trains or replays (``experience.prompt_key``), in parallel.
+        prompts: of each experience that a cycle trains or replays (``experience.prompt_hash``), in parallel.
     """
     counts = Counter(prompts)
     cap = max(FREQUENT_SHARE, 2 / max(1, len(counts)))

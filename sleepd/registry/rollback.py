@@ -40,7 +40,7 @@ def active_champions(ledger: Ledger, checkpoints: Checkpoints) -> list[int]:
 
 
 def champion_before(champion: int, ledger: Ledger, checkpoints: Checkpoints) -> int | None:
-    """The one that a rollback of ``champion`` puts in use; None: the base itself."""
+    """The one that a rollback of ``champion`` activates; None: the base itself."""
     return previous_champion(champion, active_champions(ledger, checkpoints))
 
 

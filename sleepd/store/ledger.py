@@ -140,7 +140,7 @@ class Ledger:
         return State(row[0])
 
     def mark_rolled_back(self, cycles: Iterable[int], *, is_rolled_back: bool) -> None:
-        """Note that champions were rolled back, or put in use again."""
+        """Note that champions were rolled back, or activated again."""
         with self._db.transaction():
             self._db.executemany(
                 "UPDATE cycles SET is_rolled_back=? WHERE cycle=?", ((is_rolled_back, cycle) for cycle in cycles)

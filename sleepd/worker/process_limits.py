@@ -60,7 +60,7 @@ def _oversee(parent: str, *command: str) -> NoReturn:
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         _kill_descendants()
-    if code < 0:  # end as it did, so that the signal is told
+    if code < 0:  # end as it did, so that the signal is reported
         with contextlib.suppress(OSError):  # SIGKILL cannot be set
             signal.signal(-code, signal.SIG_DFL)
         os.kill(os.getpid(), -code)

@@ -106,7 +106,7 @@ class ResumePoints:
         path: where it stands.
         interval_seconds: how often it is renewed; 0: after every step.
         take: what is to be written, of the last whole step.
-        channel: told where the disk does not take it.
+        channel: for a notice where the disk does not take it.
     """
 
     def __init__(

@@ -69,8 +69,8 @@ worker.lower_priority = lambda: None
 for name in ("REPLY_TOKENS", "PROBE_TOKENS", "RECALL_TOKENS", "TALK_TOKENS"):
     setattr(interview, name, 2)
 interview.PROBES, interview.REPLIES, general.ANSWER_TOKENS = 1, 1, 2
-whole = general.general_prompts
-general.general_prompts = interview.general_prompts = lambda kind: whole(kind)[:2]
+whole = general.reference_prompts
+general.reference_prompts = interview.reference_prompts = lambda kind: whole(kind)[:2]
 sys.exit(worker.main())
 """
 

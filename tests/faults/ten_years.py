@@ -146,8 +146,8 @@ from sleepd.quarantine.rules import Findings
 from sleepd.policy.selection import HashSet
 plain = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 ledger = Ledger(Path(sys.argv[1]))
-champion = ledger.standing()[-1]
-known = ledger.summaries(limit=50), ledger.summaries(), ledger.judged(limit=-1), ledger.recorded_sides()
+champion = ledger.active()[-1]
+known = ledger.summaries(limit=50), ledger.summaries(), ledger.judged(limit=-1), ledger.recorded_splits()
 learned = HashSet(ledger.learned(champion)), HashSet(ledger.seen(champion))
 findings = Findings()
 for page in Screenings(ledger.database).pages():

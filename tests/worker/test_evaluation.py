@@ -477,8 +477,8 @@ def test_a_command_dies_with_its_worker(tmp_path):
     job = make_job(Path("/base"), tmp_path, tmp_path / "staging", evaluation_command=command(tmp_path, body))
     program = (
         "import sys, msgspec\nfrom pathlib import Path\nfrom sleepd.protocol.job import decode_job\n"
-        "from sleepd.worker import metrics\n"
-        "metrics.figures(decode_job(sys.argv[1].encode()), None, Path('/base'), lambda: None)\n"
+        "from sleepd.worker.evaluation import evaluation_command\n"
+        "evaluation_command.figures(decode_job(sys.argv[1].encode()), None, Path('/base'), lambda: None)\n"
     )
     with subprocess.Popen([sys.executable, "-c", program, msgspec.json.encode(job).decode()]) as worker:
         while len(pids.read_text().split()) < 3:

@@ -82,7 +82,7 @@ def _from_disk(session: Session, absent: DaemonNotRunning) -> KnownCycle:
 
 
 def _detail_from_disk(session: Session, absent: DaemonNotRunning) -> CycleDetail:
-    """The cycle that was asked for, or the newest one with a verdict; a note tells that the daemon is down.
+    """The cycle that was asked for, or the newest one with a verdict; a note reports that the daemon is down.
 
     Raises:
         DaemonNotRunning: what the daemon wrote does not help either.

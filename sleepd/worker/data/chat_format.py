@@ -152,7 +152,7 @@ class ChatFormat:
             self.template.most_seconds = LESS_SECONDS
 
     def said(self, reply: str) -> Said:
-        """A reply as it was written, told apart into thought and answer; white space behind it is left out.
+        """A reply as it was written, split into thought and answer; white space behind it is left out.
 
         Raises:
             Refused: it opens a thought that it never closes, or has nothing but a thought.

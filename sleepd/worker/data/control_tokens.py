@@ -124,7 +124,7 @@ class Coder:
         copy, stand_ins, original = self._renamed
         by_word = {word: stand_ins[number] for number, word in self.words.by_id.items() if number in stand_ins}
         if any(stand_in in text for stand_in in by_word.values()):
-            raise Refused("it holds a control word and private-use characters, which cannot be told apart")
+            raise Refused("it holds a control word and private-use characters, which cannot be distinguished")
         written: list[str] = []
         origin = [0]
         for match in self.words.found_in(text):

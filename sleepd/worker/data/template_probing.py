@@ -1,6 +1,6 @@
 """What a base's chat template does with a conversation, found out by giving it some: no name and no family is known.
 
-Told by comparing renderings: the reply with and without a turn behind it gives the end of the reply's turn; with and
+Learned by comparing renderings: the reply with and without a turn behind it gives the end of the reply's turn; with and
 without a thought, what becomes of thoughts; the same conversation up to the reply, what the model is asked with.
 """
 
@@ -34,7 +34,7 @@ _INDENT = "    "
 _THOUGHT = "They are lost."
 _FOLLOW_UP = "And south?"
 _SWITCHES = ("enable_thinking", "thinking", "reasoning")
-"""Variables by which templates are told whether to think."""
+"""Variables that set whether a template thinks."""
 _NOT_TO_THINK: Mapping[str, Any] = dict.fromkeys(_SWITCHES, False)
 _TO_THINK: Mapping[str, Any] = dict.fromkeys(_SWITCHES, True)
 _WAY_OUT = "use a template that writes each message's content once and ends each turn: chat_template.jinja"

@@ -22,7 +22,7 @@ RELOAD_TOLERANCE = 1e-3
 """Largest difference of a logit between the adapter in memory and the one read back from disk."""
 PACKING_TOLERANCE = 0.02
 """Largest mean difference, in nats a token, between packed and single rows. In bfloat16 the sum over a short reply was
-seen to differ by 0.4, so that on a few tokens the mean tells nothing."""
+seen to differ by 0.4, so that on a few tokens the mean proves nothing."""
 DECISIVE_TOKENS = 32
 """Supervised tokens of a chat example that suffice to decide whether rows may be shared."""
 LEAST_CHANGE = 1e-7

@@ -91,10 +91,10 @@ def _convert(gguf: Path, directory: Path) -> None:
     hint = "check the file's sha256 against its source, or name a safetensors directory instead"
     with reading(f"{gguf} cannot be read as a model", hint=hint), seen_files(gguf) as seen:
         tokenizer = AutoTokenizer.from_pretrained(seen, gguf_file=gguf.name, local_files_only=True)
-        model, told = AutoModelForCausalLM.from_pretrained(
+        model, loading = AutoModelForCausalLM.from_pretrained(
             seen, gguf_file=gguf.name, dtype=torch.float32, local_files_only=True, output_loading_info=True
         )
-        require_whole(gguf, told)
+        require_whole(gguf, loading)
         _make_plain(model)
     model.to(torch.bfloat16).save_pretrained(directory)
     tokenizer.save_pretrained(directory)

@@ -72,7 +72,7 @@ def read_config(directory: Path) -> dict[str, Any]:
 
 
 def build_skeleton(directory: Path) -> Any:
-    """The model on the meta device, after all that can be told of it without reading weights was found in order.
+    """The model on the meta device, after all that can be checked without reading weights was found in order.
 
     Raises:
         GiveUp: ``base_unusable``.
@@ -81,7 +81,7 @@ def build_skeleton(directory: Path) -> Any:
     shapes = tensor_table(directory)
     _refuse_impossible(directory, config, len(shapes))
     with reading(f"the base in {directory} cannot be built"), seen_files(directory) as seen:
-        model, told = AutoModelForCausalLM.from_pretrained(
+        model, loading = AutoModelForCausalLM.from_pretrained(
             seen,
             device_map="meta",
             output_loading_info=True,
@@ -90,7 +90,7 @@ def build_skeleton(directory: Path) -> Any:
             local_files_only=True,
             trust_remote_code=False,
         )
-    require_whole(directory, told)
+    require_whole(directory, loading)
     positions = most_positions(model.config)
     if positions is not None and positions < LEAST_POSITIONS:
         text = f"the base in {directory} has {positions} positions; a cycle needs at least {LEAST_POSITIONS}"
@@ -108,18 +108,18 @@ def _refuse_impossible(directory: Path, config: dict[str, Any], tensors: int) ->
                 raise GiveUp("base_unusable", text, _CHECK_FILES)
 
 
-def require_whole(directory: Path, told: dict[str, Any]) -> None:
-    """Compare what the library told of loading: every tensor of the model must come from the files, and fit.
+def require_whole(directory: Path, loading: dict[str, Any]) -> None:
+    """Compare the library's report on loading: every tensor of the model must come from the files, and fit.
 
     Raises:
         GiveUp: ``base_unusable``, naming the tensors.
     """
-    mismatched = [f"{one[0]} {_shape(one[1])} for {_shape(one[2])}" for one in told["mismatched_keys"]]
-    unexpected = [name for name in told["unexpected_keys"] if not _HARMLESS.search(name)]
+    mismatched = [f"{one[0]} {_shape(one[1])} for {_shape(one[2])}" for one in loading["mismatched_keys"]]
+    unexpected = [name for name in loading["unexpected_keys"] if not _HARMLESS.search(name)]
     faults = [
         f"{len(names)} tensors {what}: {', '.join(sorted(names)[:_SHOWN])}{', …' if len(names) > _SHOWN else ''}"
         for what, names in (
-            ("are missing, which would be drawn at random", list(told["missing_keys"])),
+            ("are missing, which would be drawn at random", list(loading["missing_keys"])),
             ("have another shape than the configuration says", mismatched),
             ("have no place in the model that config.json describes", unexpected),
         )

@@ -70,7 +70,7 @@ class Trainer:
         seed: of the order of the experiences.
         weights: those that change.
         batches: what they are trained on.
-        heartbeat: told of every row and step.
+        heartbeat: called at every row and step.
         best: which weights are kept; None: those after the last step.
     """
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import shlex
@@ -150,6 +151,31 @@ def test_status_example_is_what_status_shows(monkeypatch: pytest.MonkeyPatch) ->
     drawn = iter(page.splitlines())
     (example,) = [block for block in blocks("README.md") if block.startswith("●")]
     assert [line for line in example.splitlines() if line not in drawn] == []
+
+
+def test_demo_transcript_has_current_words() -> None:
+    """The README's transcript says what the demo says now: the question's marks, the cycle's start, the two counts."""
+    from sleepd.demo.one_cycle import _fact_text
+    from sleepd.demo.sample import load
+    from sleepd.demo.screen import Screen, score
+
+    (transcript,) = [block for block in blocks("README.md") if block.startswith("The agent: ")]
+    questions = load().questions
+    right = [question.expected or "as before" for question in questions]
+    wrong = [""] * len(questions)
+    out = io.StringIO()
+    Screen(out).compare(questions, wrong, right, "after")
+    marks = set(re.findall(r"(?m)^\[.*?\]", out.getvalue()))
+    assert set(re.findall(r"(?m)^\[\w+\]$", transcript)) == marks
+    counts = [
+        re.sub(r"after \d|as before: \d", lambda found: found[0][:-1] + "#", line)
+        for line in score(questions, wrong, right)
+    ]
+    shown = [
+        re.sub(r"after \d|as before: \d", lambda found: found[0][:-1] + "#", line) for line in transcript.splitlines()
+    ]
+    assert [line for line in counts if line not in shown] == []
+    assert _fact_text("cycle_started", {"cycle": 1, "trained": 13, "held_out": 3}) in transcript
 
 
 def test_documented_json_keys_are_printed(tmp_path: Path) -> None:

@@ -145,11 +145,7 @@ def test_questions_are_masked_too(tmp_path: Path) -> None:
         lineup = await line_up(
             Order(),
             sleeper.reader.config,
-            ledger=sleeper.parts.ledger,
-            checkpoints=sleeper.parts.checkpoints,
-            history=sleeper.parts.history,
-            intake=sleeper.parts.intake,
-            unfit="",
+            sleeper.parts.sources,
             day=date(2026, 3, 1),
         )
         return lineup.job.questions

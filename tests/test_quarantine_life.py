@@ -218,7 +218,7 @@ def test_text_changed_meanwhile_is_not_trained(stage: Stage, monkeypatch: pytest
 
     async def scene(sleeper: OpenSleeper) -> list[str]:
         await sleeper.refresh()
-        monkeypatch.setattr(keeper.QuarantineKeeper, "barred", rewrite)
+        monkeypatch.setattr(keeper.QuarantineKeeper, "excluded", rewrite)
         cycle = await sleeper.begin(Order())
         await sleeper.finished()
         return [place.id for place in sleeper.parts.ledger.assignments(cycle)]
@@ -273,8 +273,8 @@ def test_rollback_excludes_recorded_under_it(stage: Stage) -> None:
     before, aside, counted, texts, after = stage.play(scene)
     assert (before, aside, counted, after) == (1, 3, 3, 1)
     assert set(texts) == {"path", "number", "alike"}
-    assert texts["path"] == "said under cycle 1, which was rolled back"
-    assert texts["alike"].endswith("like path, which was said under cycle 1, rolled back")
+    assert texts["path"] == "recorded under cycle 1, which was rolled back"
+    assert texts["alike"].endswith("like path, which was recorded under cycle 1, rolled back")
 
 
 def test_manual_rollback_excludes_next_cycle(stage: Stage) -> None:

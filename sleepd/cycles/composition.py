@@ -31,6 +31,7 @@ from .buffer_summary import Intake
 from .decision_facts import FactFinding, ServiceState
 from .gpu_lock import GpuLock
 from .history import NotedError, PastCycles
+from .planning import Sources
 from .recovery import recover
 from .repair import Repair
 from .runner import CycleRunner
@@ -72,6 +73,9 @@ class Parts:
         self.demotion = Demotion(ledger, checkpoints, clock)
         self.metrics = AddedMetrics(ledger, checkpoints, self.demotion)
         self.intake = Intake(config, self.history, clock, ledger, self.alarms)
+        self.sources = Sources(
+            ledger=ledger, checkpoints=checkpoints, history=self.history, intake=self.intake, fit=self.fit
+        )
         self.gpu = GpuLock()
         self.state = ServiceState(config=config, state_since=clock.now(), last_error=self.history.newest_failure())
         if troubles:
@@ -81,17 +85,7 @@ class Parts:
         self.switch = self._switch()
 
     def _fact_finding(self) -> FactFinding:
-        return FactFinding(
-            self.state,
-            directory=self.directory,
-            ledger=self.ledger,
-            history=self.history,
-            intake=self.intake,
-            fit=self.fit,
-            gpu=self.gpu,
-            demotion=self.demotion,
-            clock=self.clock,
-        )
+        return FactFinding(self.state, self.sources, gpu=self.gpu, demotion=self.demotion, clock=self.clock)
 
     def _runner(self) -> CycleRunner:
         def on_cycle_event(event: str, fields: dict[str, Any]) -> None:
@@ -109,12 +103,9 @@ class Parts:
 
     def _switch(self) -> ChampionSwitch:
         return ChampionSwitch(
-            ledger=self.ledger,
-            checkpoints=self.checkpoints,
+            self.sources,
             runner=self.runner,
             repair=self.repair,
-            fit=self.fit,
-            history=self.history,
             demotion=self.demotion,
             listener=self.listener,
         )

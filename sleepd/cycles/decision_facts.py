@@ -5,19 +5,16 @@ from __future__ import annotations
 import shutil
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
 
 from sleepd.clock import Clock, Elapsed
 from sleepd.config.schema import Config
 from sleepd.policy.triggers import Decision, Facts, Policy, Thresholds, cooldown_seconds, decide
-from sleepd.registry.compatibility import Fit
 from sleepd.registry.demotion import Demotion
-from sleepd.store.ledger import Ledger
 from sleepd.store.notes import PAUSED
 
-from .buffer_summary import Intake
 from .gpu_lock import GpuLock
-from .history import NotedError, PastCycles
+from .history import NotedError
+from .planning import Sources
 from .resume import crashes
 
 
@@ -41,22 +38,18 @@ class FactFinding:
     def __init__(
         self,
         state: ServiceState,
+        sources: Sources,
         *,
-        directory: Path,
-        ledger: Ledger,
-        history: PastCycles,
-        intake: Intake,
-        fit: Fit,
         gpu: GpuLock,
         demotion: Demotion,
         clock: Clock,
     ) -> None:
         self._state = state
-        self._directory = directory
-        self._ledger = ledger
-        self._history = history
-        self._intake = intake
-        self._fit = fit
+        self._directory = sources.checkpoints.directory
+        self._ledger = sources.ledger
+        self._history = sources.history
+        self._intake = sources.intake
+        self._fit = sources.fit
         self._gpu = gpu
         self._demotion = demotion
         self._since_sleep = Elapsed(clock)

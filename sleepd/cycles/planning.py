@@ -6,8 +6,10 @@ import asyncio
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
@@ -27,7 +29,7 @@ from sleepd.protocol.evidence import RecallQuestion
 from sleepd.protocol.job import Job, Role
 from sleepd.protocol.strategy import Strategy
 from sleepd.quarantine.rules import Isolation
-from sleepd.registry.compatibility import other_shape
+from sleepd.registry.compatibility import Fit, other_shape
 from sleepd.registry.predecessor import Predecessor, predecessor
 from sleepd.store.checkpoint_documents import seen_by
 from sleepd.store.checkpoints import Checkpoints, Manifest, verify_usable
@@ -58,18 +60,29 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
         return any(value is not None for value in given)
 
 
-async def line_up(
-    order: Order,
-    config: Config,
-    *,
-    ledger: Ledger,
-    checkpoints: Checkpoints,
-    history: PastCycles,
-    intake: Intake,
-    unfit: str,
-    day: date,
-) -> Lineup:
-    """The next cycle, before anything is written. ``unfit``: why the champion cannot be continued; empty: it can.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sources:
+    """Where a decision, a plan and a switch of the champion take from what they know."""
+
+    ledger: Ledger
+    checkpoints: Checkpoints
+    history: PastCycles
+    intake: Intake
+    fit: Fit
+
+
+class _Taken(NamedTuple):
+    """The buffer and what is known of it, taken once: both may be another while the planning waits for a thread."""
+
+    view: View
+    known: Known
+    gone: Mapping[int, Experience]
+    """What the champion's lineage learned and the buffer has no more."""
+
+
+async def line_up(order: Order, config: Config, sources: Sources, *, day: date) -> Lineup:
+    """The next cycle, before anything is written.
+
     ``day`` is what a chat template that writes the date is to write, all through the cycle.
 
     Raises:
@@ -82,13 +95,15 @@ async def line_up(
     strategy = find_strategy(
         order.strategy or config.training.strategy, epochs=order.epochs, learning_rate=order.learning_rate
     )
-    parent = await _parent(checkpoints, strategy, unfit)
-    job = await _job(history.next_cycle(), config, strategy, checkpoints, parent, day)
-    known, view = history.known(), intake.view
+    ledger, checkpoints, intake = sources.ledger, sources.checkpoints, sources.intake
+    parent = await _parent(checkpoints, strategy, sources.fit.unfit(config.model.base))
+    job = await _job(sources.history.next_cycle(), config, strategy, checkpoints, parent)
+    job = msgspec.structs.replace(job, date=day.isoformat())
+    known, view = sources.history.known(), intake.view
     gone = _gone(Path(job.parent), view, known, intake.quarantine.isolation) if job.parent else {}
-    selection = await _select(order, config, job, known, view, gone, intake)
-    parent_cycle = parent.cycle if parent else None
-    lineup = await _fetch(selection, job, intake.buffer, view, gone, parent=parent_cycle, is_forced=order.force)
+    taken = _Taken(view, known, gone)
+    selection = await _select(order, config, job, taken, intake)
+    lineup = await _fetch(selection, job, taken, intake.buffer, is_forced=order.force)
     lineup = msgspec.structs.replace(lineup, ranks=_ranks(lineup.experiences, known.secret))
     if config.quarantine.personal_data == "mask":
         lineup = await asyncio.to_thread(_masked, lineup)
@@ -96,15 +111,8 @@ async def line_up(
     return lineup if before is None else _with_comparison(lineup, before, ledger, checkpoints)
 
 
-async def _select(
-    order: Order,
-    config: Config,
-    job: Job,
-    known: Known,
-    view: View,
-    gone: Mapping[int, Experience],
-    intake: Intake,
-) -> Selection:
+async def _select(order: Order, config: Config, job: Job, taken: _Taken, intake: Intake) -> Selection:
+    view, known, gone = taken
     if not job.parent:
         known = msgspec.structs.replace(known, learned=HashSet())
     min_salience = Policy.of(config, order.thresholds).min_salience
@@ -166,7 +174,7 @@ async def _parent(checkpoints: Checkpoints, strategy: Strategy, unfit: str) -> M
 
 
 async def _job(
-    cycle: int, config: Config, strategy: Strategy, checkpoints: Checkpoints, parent: Manifest | None, day: date
+    cycle: int, config: Config, strategy: Strategy, checkpoints: Checkpoints, parent: Manifest | None
 ) -> Job:
     if parent is not None and strategy.lineage == "continue":
         rate = strategy.learning_rate * strategy.continued_rate_share
@@ -182,7 +190,6 @@ async def _job(
         staging=str(checkpoints.staging_path(cycle)),
         system_prompt=config.model.system_prompt,
         thoughts=config.training.thoughts,
-        date=day.isoformat(),
         strategy=strategy,
         seed=config.training.seed + cycle,
         questions=await asyncio.to_thread(read_questions, config.evaluation.probes),
@@ -196,19 +203,11 @@ async def _job(
     )
 
 
-async def _fetch(
-    selection: Selection,
-    job: Job,
-    buffer: ExperienceBuffer,
-    view: View,
-    gone: Mapping[int, Experience],
-    *,
-    parent: int | None,
-    is_forced: bool,
-) -> Lineup:
+async def _fetch(selection: Selection, job: Job, taken: _Taken, buffer: ExperienceBuffer, *, is_forced: bool) -> Lineup:
     """The text of the selected experiences; one that vanished or was changed meanwhile is left out: nobody screened
     its new text.
     """
+    view, _, gone = taken
     role_of: dict[int, Role] = dict.fromkeys(selection.train, "train")
     role_of |= dict.fromkeys(selection.replay, "replay")
     role_of |= dict.fromkeys(selection.holdout, "holdout")
@@ -223,7 +222,7 @@ async def _fetch(
         raise NothingToDo("the experiences to train have just left the buffer", hint="sleepctl buffer")
     shares = _shares(found) if len(view.keys) >= FREQUENT_FROM else {}
     return Lineup(
-        job=job, parent=parent, is_forced=is_forced, experiences=found, seen=view.keys, sampling_shares=shares
+        job=job, parent=job.parent_cycle, is_forced=is_forced, experiences=found, seen=view.keys, sampling_shares=shares
     )
 
 

@@ -126,18 +126,10 @@ class Sleeper:
             return job.cycle
 
     async def _stage(self, order: Order) -> Job:
-        parts, config = self._parts, self._state.config
+        parts = self._parts
         try:
-            lineup = await line_up(
-                order,
-                config,
-                ledger=parts.ledger,
-                checkpoints=parts.checkpoints,
-                history=parts.history,
-                intake=parts.intake,
-                unfit=parts.fit.unfit(config.model.base),
-                day=parts.clock.now().astimezone().date(),
-            )
+            day = parts.clock.now().astimezone().date()
+            lineup = await line_up(order, self._state.config, parts.sources, day=day)
             parts.runner.begin(lineup)
         except CheckpointInvalid as error:
             raise parts.repair.champion_damaged(error) from error

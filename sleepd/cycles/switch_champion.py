@@ -12,13 +12,10 @@ from typing import Any
 from sleepd.cycle import Event
 from sleepd.errors import SleepdError
 from sleepd.log import get_logger
-from sleepd.registry.compatibility import Fit
 from sleepd.registry.demotion import Demotion
 from sleepd.registry.rollback import activate, find_champion
-from sleepd.store.checkpoints import Checkpoints
-from sleepd.store.ledger import Ledger
 
-from .history import PastCycles
+from .planning import Sources
 from .repair import Repair
 from .runner import CycleRunner
 
@@ -28,22 +25,19 @@ class ChampionSwitch:
 
     def __init__(
         self,
+        sources: Sources,
         *,
-        ledger: Ledger,
-        checkpoints: Checkpoints,
         runner: CycleRunner,
         repair: Repair,
-        fit: Fit,
-        history: PastCycles,
         demotion: Demotion,
         listener: Callable[[str, dict[str, Any]], None],
     ) -> None:
-        self._ledger = ledger
-        self._checkpoints = checkpoints
+        self._ledger = sources.ledger
+        self._checkpoints = sources.checkpoints
         self._runner = runner
         self._repair = repair
-        self._fit = fit
-        self._history = history
+        self._fit = sources.fit
+        self._history = sources.history
         self._demotion = demotion
         self._listener = listener
 

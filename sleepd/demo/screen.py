@@ -115,7 +115,7 @@ def score(questions: Sequence[Question], before: Sequence[str], after: Sequence[
 
     same = sum(before[number] == after[number] for number in untrained)
     return [
-        f"trained questions answered with the expected word: before {known(before)} of {len(taught)}, "
+        f"taught questions answered with the expected word: before {known(before)} of {len(taught)}, "
         f"after {known(after)} of {len(taught)}",
         f"untrained questions answered word for word as before: {same} of {len(untrained)}",
     ]

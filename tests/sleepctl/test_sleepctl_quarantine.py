@@ -128,4 +128,4 @@ def test_completions_offer_only_safe_ids(sleepctl: Sleepctl) -> None:
     """An id is an agent's: one that a shell would take for a command is not offered."""
     assert sleepctl("completions", "quarantine").stdout == "loop-1\tloop\nesc\tloop\n"
     script = sleepctl("completions", "bash").stdout
-    assert "@quarantine) _sleepctl_known" in script
+    assert "_sleepctl_quarantine() { sleepctl completions quarantine " in script

@@ -273,7 +273,7 @@ def test_base_answers_keep_the_deadline(run_here, tmp_path):
     report = run_here(evaluation_seconds=0.0, **changes)
     (notice,) = [one for one in report.notices if one.event == "base_answers_cut_short"]
     count = 4 + len(reference_prompts("monitor")) + len(reference_prompts("probe"))
-    assert (notice.level, f"did not suffice for {count} of {count} answers" in notice.text) == ("warning", True)
+    assert (notice.level, f"did not suffice for {count} of {count} reference" in notice.text) == ("warning", True)
     assert report.evidence.drift is None
     again = run_here(name="again", **changes)
     assert again.evidence.drift.candidate > 0

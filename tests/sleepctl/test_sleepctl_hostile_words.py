@@ -158,7 +158,7 @@ _COMMANDS = re.compile(
     r"(?:^|[;:(`]\s*|\bor )(?:sudo )?(?:sleepctl|sudo|df|mv|rm|mkdir|chmod|chown|tail|setfacl|usermod|groupadd|cat|"
     r"kill|systemctl|sudoedit|\./install\.sh)\b(?!:)[^;,]*$"
 )
-_NUMBERS = {"champion_before(cycle, ledger, checkpoints)", "summary.parent"}
+_NUMBERS = {"previous_champion(cycle, champions)", "summary.parent"}
 _NUMBERS |= {*("cycle", "pid", "stage.pid", "was", "VERSION", "PROTOCOL_VERSION"), *("unit", "manager", "self.prog")}
 
 

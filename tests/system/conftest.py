@@ -17,6 +17,8 @@ from tests.system.machine import Machine
 from tests.system.scenes import install, prepare_owner
 
 PACKAGES = "systemd,systemd-sysv,libpam-systemd,dbus,python3,python3-venv,procps,sudo,cron"
+TRIES = 3
+"""A package mirror may fail for a moment, and every test here would fail with it."""
 TORCH = "torch==2.13.0"
 REQUIREMENTS = ROOT / "config" / "requirements"
 LOCKED = ("build.txt", "worker.txt")
@@ -49,8 +51,13 @@ def tree() -> Path:
 
     def make(directory: Path) -> None:
         command = ["debootstrap", "--variant=minbase", f"--include={PACKAGES}", "bookworm", str(directory)]
-        done = subprocess.run(command, capture_output=True, text=True)
-        assert done.returncode == 0, f"{command}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
+        for _ in range(TRIES):
+            done = subprocess.run(command, capture_output=True, text=True)
+            if done.returncode == 0:
+                return
+            shutil.rmtree(directory)
+            directory.mkdir()
+        pytest.fail(f"{command}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}")
 
     return made_once(KEPT / f"tree-{sha256(PACKAGES.encode()).hexdigest()[:8]}", make)
 

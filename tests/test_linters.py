@@ -36,6 +36,11 @@ def test_import_contracts_are_kept() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+def test_no_cancellation_is_swallowed() -> None:
+    """Nothing uses ``asyncio.wait_for``: before Python 3.12 it swallows a cancellation that comes with the result."""
+    assert [module_name(path) for path in MODULES if "asyncio.wait_for(" in path.read_text()] == []
+
+
 def test_daemon_without_heavy_packages() -> None:
     """The daemon, the command line and the Python API load in an interpreter in which importing torch raises."""
     names = [f"sleepd.{name}" for name in sorted(NAMES) if not name.startswith("worker") and "__" not in name]

@@ -56,9 +56,15 @@ class Caller:
         self._is_busy = True
         threading.Thread(target=work, name=self._name, daemon=True).start()
         try:
-            return await asyncio.wait_for(answer, seconds)
-        except TimeoutError:
-            raise Stuck from None
+            # Not wait_for: before Python 3.12 it swallows a cancellation that comes together with the answer.
+            async with asyncio.timeout(seconds):
+                return await answer
+        except (TimeoutError, asyncio.CancelledError) as end:
+            if answer.done() and not answer.cancelled() and answer.exception() is None:
+                undo(answer.result())
+            if isinstance(end, TimeoutError):
+                raise Stuck from None
+            raise
 
 
 def _settle(answer: asyncio.Future[_T], undo: Callable[[_T], object], result: Any, error: BaseException | None) -> None:

@@ -219,7 +219,8 @@ class Worker:
     async def _exit_reason(self, process: asyncio.subprocess.Process) -> str:
         """How the worker ended, in words."""
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(process.wait(), self._policy.stop_seconds)
+            async with asyncio.timeout(self._policy.stop_seconds):
+                await process.wait()
         code = process.returncode
         if code is None:
             return "the worker closed its socket and went on running"

@@ -67,7 +67,8 @@ class BufferTrigger:
             while not quiet:
                 self._changed.clear()
                 try:
-                    await asyncio.wait_for(self._changed.wait(), self._settings.settle_seconds)
+                    async with asyncio.timeout(self._settings.settle_seconds):
+                        await self._changed.wait()
                 except TimeoutError:
                     quiet = True
             self._wake()

@@ -188,7 +188,8 @@ class ControlSocket:
             writer.close()
             try:
                 # A client that does not take what was sent to it would hold the connection open for ever.
-                await asyncio.wait_for(writer.wait_closed(), SEND_SECONDS)
+                async with asyncio.timeout(SEND_SECONDS):
+                    await writer.wait_closed()
             except (ConnectionError, TimeoutError, asyncio.CancelledError):
                 writer.transport.abort()
             del self._connections[task]
@@ -197,7 +198,8 @@ class ControlSocket:
         peer = _peer(writer)
         while True:
             try:
-                line = await asyncio.wait_for(reader.readline(), REQUEST_SECONDS)
+                async with asyncio.timeout(REQUEST_SECONDS):
+                    line = await reader.readline()
             except ValueError:
                 await self._send(writer, answer_error(_TOO_LONG))
                 return
@@ -245,7 +247,8 @@ class ControlSocket:
 
     async def _send(self, writer: asyncio.StreamWriter, data: bytes) -> None:
         writer.write(data)
-        await asyncio.wait_for(writer.drain(), SEND_SECONDS)
+        async with asyncio.timeout(SEND_SECONDS):
+            await writer.drain()
 
 
 async def _until(gone: asyncio.Task[None], queue: asyncio.Queue[Announcement]) -> AsyncIterator[Announcement]:

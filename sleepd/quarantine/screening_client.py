@@ -175,7 +175,8 @@ async def _death(
 ) -> _Ended:
     # Waited for first: to kill a process that has just ended can lose its exit status.
     with contextlib.suppress(TimeoutError):
-        await asyncio.wait_for(process.wait(), END_SECONDS)
+        async with asyncio.timeout(END_SECONDS):
+            await process.wait()
     if process.returncode is None:
         with contextlib.suppress(ProcessLookupError):
             process.kill()  # it has closed its end and lives on

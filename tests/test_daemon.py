@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -178,6 +179,23 @@ def test_sigterm_stops_worker_and_exits(tmp_path: Path, config: Config) -> None:
     with DaemonProcess(tmp_path, behaving(config, tmp_path, "promote")) as daemon:
         daemon.await_event("cycle_resumed", cycle=1)
         daemon.await_event("candidate_promoted", cycle=1)
+
+
+@pytest.mark.parametrize("is_asked", [False, True], ids=["by-itself", "by-request"])
+def test_sigterm_ends_a_long_read(tmp_path: Path, config: Config, is_asked: bool) -> None:
+    """A terabyte of a buffer that is being read delays no end: the reader is killed."""
+    with open(config.buffer.path, "wb") as buffer:
+        buffer.truncate(10**12)
+    with DaemonProcess(tmp_path, config) as daemon:
+        process = psutil.Process(daemon.process.pid)
+        daemon.await_true(lambda: process.children() != [], "the reader to start")
+        (reader,) = process.children()
+        with daemon.client() if is_asked else nullcontext() as client:
+            if client is not None:
+                client._send(Check())
+            daemon.process.send_signal(signal.SIGTERM)
+            assert daemon.process.wait(timeout=LIMIT_SECONDS) == 0
+        assert not reader.is_running() or reader.status() == psutil.STATUS_ZOMBIE
 
 
 def test_second_sigterm_kills_stubborn_worker(tmp_path: Path, config: Config) -> None:

@@ -30,6 +30,7 @@ from sleepd.cycles.repair import disk_error
 from sleepd.cycles.sleeper import Sleeper
 from sleepd.errors import ConfigError, NothingToDo, SleepdError
 from sleepd.log import get_logger
+from sleepd.policy.triggers import Decision
 from sleepd.protocol.control import Announcement, AnyRequest
 from sleepd.version import VERSION
 
@@ -129,7 +130,9 @@ class Daemon:
     async def _consider(self) -> None:
         """Read the buffer, decide, and sleep if due."""
         try:
-            decision = await self._sleeper.refresh()
+            decision = await self._refresh()
+            if decision is None:
+                return
             if self._reader.buffer.is_unsettled:
                 # Its writer may be in the middle of it, or may have died there: no event will tell which.
                 asyncio.get_running_loop().call_later(HALF_WRITTEN_SECONDS, self._wake.set)
@@ -144,6 +147,23 @@ class Daemon:
             self._note_error(disk_error(error).message, disk_error(error).hint)
         except Exception as error:  # noqa: BLE001 (whatever it is, the next check must come)
             self._note_error(f"{type(error).__name__}: {error}", "journalctl -u sage-sleepd has the traceback", error)
+
+    async def _refresh(self) -> Decision | None:
+        """The decision on the buffer as it is now; None: the end was asked for, and the reading was given up.
+
+        A file of any size, or a disk that does not answer, may be read for minutes; an end does not wait for it.
+        """
+        refresh = asyncio.ensure_future(self._sleeper.refresh())
+        asked = asyncio.ensure_future(self._should_exit.wait())
+        try:
+            await asyncio.wait({refresh, asked}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            asked.cancel()
+            refresh.cancel()  # without effect on one that is done
+        if self._should_exit.is_set():
+            await asyncio.gather(refresh, return_exceptions=True)
+            return None
+        return await refresh
 
     def _note_error(self, message: str, hint: str, error: Exception | None = None) -> None:
         if self._check_error is None or self._check_error.message != message:

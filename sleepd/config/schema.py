@@ -26,7 +26,7 @@ class BufferConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     path: Annotated[str, Meta(description="The experience buffer that the agent writes. Must be set.")] = ""
     settle_seconds: Annotated[
         float,
-        Meta(ge=0.0, le=60.0, description="A change is read once the file did not change for so long."),
+        Meta(ge=0.0, le=60.0, description="A change is read once the file has not changed for this time."),
     ] = 1.0
     patience_seconds: Annotated[
         float,
@@ -41,7 +41,7 @@ class TriggersConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         int, Meta(ge=1, le=MOST, description="Fewest experiences in the buffer for a cycle.")
     ] = 5
     min_new_experiences: Annotated[
-        int, Meta(ge=0, le=MOST, description="Fewest of these that the last cycle with a verdict had not seen.")
+        int, Meta(ge=0, le=MOST, description="Fewest of these that are new since the last cycle with a verdict.")
     ] = 2
     min_hours_between_sleep: Annotated[
         float, Meta(ge=0.0, le=8760.0, description="Fewest hours since the last cycle with a verdict.")

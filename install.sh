@@ -148,7 +148,7 @@ install_test() {
     prepare
     stage "an environment for the tests (torch: a large download, once)" \
         environment "$base/env" "${locked[@]}" "$here/config/requirements/test.txt" --then "${torch[@]}" --then "${ours[@]}" -e "$here"
-    local tests=("$base/env/bin/python" -m pytest --numprocesses 2 --dist loadgroup)
+    local tests=("$base/env/bin/python" -m pytest --numprocesses 2 --dist loadscope)
     if ! $is_all; then
         tests+=(-m "not system and not model")
     fi

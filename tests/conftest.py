@@ -6,6 +6,7 @@ import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import structlog
@@ -15,8 +16,6 @@ from sleepd.cycles import runner
 from sleepd.quarantine import keeper
 from tests.in_process import screened_here, worker_here
 
-TESTS = Path(__file__).parent
-
 settings.register_profile("repeatable", derandomize=True, deadline=None)
 settings.load_profile("repeatable")
 """The same examples in every run, however slow the machine; ``--hypothesis-profile default`` looks for new ones."""
@@ -24,22 +23,40 @@ settings.load_profile("repeatable")
 signal.signal(signal.SIGINT, signal.default_int_handler)
 """A shell's background job ignores Ctrl-C, and so would every process that a test starts and interrupts."""
 
+LONG_TESTS = frozenset(
+    f"tests/{name}.py"
+    for name in (
+        "test_whole_life",
+        "test_worker_faults",
+        "test_worst_texts",
+        "test_crash_sweep",
+        "test_benches",
+        "test_demo",
+    )
+)
+"""Files whose tests take long and share nothing."""
+
 keeper.PATIENCE_SECONDS = 50.0
 """A look in the tests' own process waits for a loaded machine's screening; the daemons they start wait as shipped."""
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Say which tests stay in one process of several (``--dist loadgroup``): those of a file, which share fixtures.
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Say which tests stay in one process of several: those of a file, which share fixtures.
 
-    The machines of ``system`` are one group, for their disks are made once. A test elsewhere that starts a real worker
-    takes long and shares nothing, so it is a group of its own.
+    The machines of ``tests/system`` are one group, for their disks are made once. What takes long and shares nothing is
+    a group of its own. This is not ``--dist loadgroup``: with pytest 9.2, xdist 3.8 forgets the groups in silence.
     """
-    for item in items:
-        folder = item.path.parent.name
-        if folder == "system":
-            item.add_marker(pytest.mark.xdist_group("system"))
-        elif folder == "worker" or item.get_closest_marker("worker") is None:
-            item.add_marker(pytest.mark.xdist_group(str(item.path.relative_to(TESTS))))
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Scheduling(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            path = nodeid.partition("::")[0]
+            if path.startswith("tests/system/"):
+                return "tests/system"
+            return nodeid if path in LONG_TESTS else path
+
+    return Scheduling(config, log)
 
 
 @pytest.fixture(autouse=True)

@@ -142,6 +142,7 @@ def failing(monkeypatch, error, *, while_wider_than):
 OUT_OF_MEMORY = [
     torch.cuda.OutOfMemoryError("CUDA out of memory"),
     MemoryError(),
+    RuntimeError("unable to mmap 69024 bytes from file </s/adapter_model.safetensors>: Cannot allocate memory (12)"),
     RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9"),
     RuntimeError("NVML_SUCCESS == r INTERNAL ASSERT FAILED at CUDACachingAllocator.cpp:1154"),
 ]

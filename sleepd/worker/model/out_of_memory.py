@@ -18,6 +18,8 @@ _TEXTS = (
     "out of memory",
     "can't allocate memory",
     "not enough memory",
+    # safetensors, where a file cannot be mapped: strerror of ENOMEM.
+    "Cannot allocate memory",
     "std::bad_alloc",
     # oneDNN, which finds no room for its buffers; that it may not write code is found out when the device is chosen.
     "could not create a primitive",

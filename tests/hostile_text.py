@@ -30,9 +30,9 @@ from sleepd.text.token_patterns import find_cut_token, find_token
 LENGTH = 200_000
 SIZES = (LENGTH // 32, LENGTH // 4, LENGTH)
 """Ascending, so that work that grows too fast is found before it takes for ever."""
-MOST_WORK = 300
+MOST_WORK = 1000
 """Steps of a plain loop for each character. Quadratic work on 200,000 characters is thousands."""
-MOST_ENCODING = 1000
+MOST_ENCODING = 3000
 """The same for what encodes a text: a character is up to four tokens, and a long prompt is encoded six times."""
 
 UNITS = (

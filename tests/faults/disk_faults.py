@@ -212,7 +212,7 @@ def daemon_on_full_disk(disk: Path, directory: Path, fill: Callable[[Path], Path
     config = changed(config, "state", directory=str(disk / "state"), min_free_megabytes=1)
     write_buffer(directory / "buffer.json", experiences(sweep.FIRST))
     with DaemonProcess(directory, config) as daemon:
-        daemon.await_true(lambda: sweep._is_judged(daemon), "the first verdict")
+        daemon.await_true(lambda: daemon.status().champion is not None, "the first champion")
         filler = fill(disk)
         write_buffer(directory / "buffer.json", experiences(sweep.FIRST + sweep.MORE))
         daemon.await_true(lambda: "disk_full" in _vetoes(daemon), "the veto")

@@ -145,7 +145,7 @@ def test_rollback_takes_the_old_release(newer: Machine) -> None:
 def test_release_failing_self_test_is_unused(newer: Machine) -> None:
     """An upgrade whose worker cannot make a model leaves the old one running, and says what failed."""
     pid = newer.property("MainPID")
-    broken = release(newer, "9.1.0", broken="worker/tiny_model.py")
+    broken = release(newer, "9.1.0", broken="worker/programs/tiny_model.py")
     said = install(newer, checkout=broken, check=False)
     assert "broken on purpose" in said
     assert "self-test" in said
@@ -155,7 +155,7 @@ def test_release_failing_self_test_is_unused(newer: Machine) -> None:
 
 def test_release_that_cannot_start_is_reverted(newer: Machine) -> None:
     """An upgrade that passes its self-test and whose daemon does not start ends with the old one running again."""
-    broken = release(newer, "9.2.0", broken="daemon.py")
+    broken = release(newer, "9.2.0", broken="daemon/service.py")
     said = install(newer, checkout=broken, check=False)
     assert "release 9.2.0 did not start; 9.0.0 is in use again" in said
     assert newer.status()["version"] == "9.0.0"

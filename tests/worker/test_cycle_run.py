@@ -148,7 +148,7 @@ OUT_OF_MEMORY = [
 ]
 
 
-@pytest.mark.parametrize("error", OUT_OF_MEMORY, ids=["cuda", "python", "cpu", "jetson"])
+@pytest.mark.parametrize("error", OUT_OF_MEMORY, ids=["cuda", "python", "cpu", "file", "jetson"])
 def test_out_of_memory_halves_micro_batch(run_here, monkeypatch, error):
     """In whatever words it comes: narrower rows, the same steps, and a notice in the report."""
     widths = failing(monkeypatch, error, while_wider_than=230)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -34,9 +35,15 @@ def test_shapes_are_many_and_long() -> None:
     assert all(LENGTH * 0.9 < len(shaped(shape, LENGTH)) <= LENGTH for shape in SHAPES)
 
 
+def test_quadratic_work_is_too_much() -> None:
+    """A pattern that looks to the end of the text from each of its characters passes the bound at 25,000 of them."""
+    found = too_much({"findall": lambda text: re.findall("a*b", text)}, [("findall", ("a", "alone"), (LENGTH // 8,))])
+    assert list(found) == [("findall", "a", "alone")]
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_work_is_bounded_on_each_shape(name: str) -> None:
-    """On a third of the shapes at 6,250 characters, and on the worst longer, a character costs at most 300 plain steps.
+    """On a third of the shapes at 6,250 characters, and on the worst longer, a byte costs at most 300 plain steps.
 
     All shapes at 200,000 characters: ``python -m tests.hostile_text`` (minutes).
     """

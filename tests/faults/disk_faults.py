@@ -27,7 +27,7 @@ if str(ROOT) not in sys.path:
 
 from sleepd.errors import LedgerUnusable  # noqa: E402
 from sleepd.protocol.control import Pause  # noqa: E402
-from tests.agents import changed, experiences, write_buffer, write_config  # noqa: E402
+from tests.agents import changed, experiences, place_secret, write_buffer, write_config  # noqa: E402
 from tests.fakes import fake_interpreter  # noqa: E402
 from tests.faults import crash_sweep as sweep  # noqa: E402
 from tests.faults.soundness import faults_of  # noqa: E402
@@ -210,9 +210,10 @@ def daemon_on_full_disk(disk: Path, directory: Path, fill: Callable[[Path], Path
     faults: list[str] = []
     config = sweep.configured(directory, fake_interpreter(directory / "python", "promote"), None)
     config = changed(config, "state", directory=str(disk / "state"), min_free_megabytes=1)
+    place_secret(disk / "state")
     write_buffer(directory / "buffer.json", experiences(sweep.FIRST))
     with DaemonProcess(directory, config) as daemon:
-        daemon.await_true(lambda: daemon.status().champion is not None, "the first champion")
+        daemon.await_true(lambda: sweep._is_judged(daemon), "the first verdict")
         filler = fill(disk)
         write_buffer(directory / "buffer.json", experiences(sweep.FIRST + sweep.MORE))
         daemon.await_true(lambda: "disk_full" in _vetoes(daemon), "the veto")

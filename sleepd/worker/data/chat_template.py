@@ -30,8 +30,6 @@ THOUGHT_TAGS = (
 """What opens and closes a thought at the start of a reply, by family of models."""
 SYSTEM, PROMPT, THOUGHT, REPLY = "system prompt", "prompt", "thought", "reply"
 """What the texts of a rendering are called; those of a talk's further turns are ``turn 1``, ``turn 2``, …"""
-_THOUGHT_FIELDS = ("reasoning_content", "thinking", "reasoning")
-"""Keys of a message in which templates look for a thought."""
 _PRIVATE_USE = range(0xF0000, 0x10E000)
 _OPTIONS = {"sanitize_control_tokens": False}
 """Control words are dealt with here. To a transformers without this option it is a variable that no template knows."""

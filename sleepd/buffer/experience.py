@@ -11,9 +11,8 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
-import msgspec
-
-from sleepd.protocol.job import TrainingExample, Unmasked
+from sleepd.protocol.exchange import Exchange
+from sleepd.protocol.job import TrainingExample
 from sleepd.text.bounded_text import folded
 
 _KEY_IN_HEX: Final = re.compile(r"[0-9a-f]{16}")
@@ -22,17 +21,14 @@ LONGEST_PATH: Final = 4096
 _NUMBER: Final = re.compile(r"[-+.0-9eE]{1,8}")
 
 
-class Experience(msgspec.Struct, frozen=True, kw_only=True):
+class Experience(Exchange, frozen=True, kw_only=True):
     """One experience, as it is used."""
 
     id: str
-    prompt: str
-    response: str
     salience: float
     """0 to 1."""
     said_under: int | None = None
     """The cycle whose adapter gave the reply, where ``metadata`` has it; see :func:`said_under`."""
-    unmasked: Unmasked = ""
 
 
 def id_hash(identifier: str) -> int:

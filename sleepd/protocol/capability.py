@@ -8,6 +8,7 @@ from __future__ import annotations
 import msgspec
 
 from .evidence import ChatContract
+from .exchange import Exchange
 
 
 class Capability(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,11 +60,8 @@ class BaseCheck(msgspec.Struct, frozen=True, kw_only=True):
     """What the operator must know, such as an adapter beside the base that is not used."""
 
 
-class ShownText(msgspec.Struct, frozen=True, kw_only=True):
+class ShownText(Exchange, frozen=True, kw_only=True):
     """One experience that ``check_base`` and ``show_tokens`` read on standard input."""
-
-    prompt: str
-    response: str
 
 
 class SeenPiece(msgspec.Struct, frozen=True, kw_only=True):

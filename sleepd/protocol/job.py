@@ -18,6 +18,7 @@ from msgspec import Meta
 from sleepd.errors import DECODE_ERRORS, ProtocolError
 
 from .evidence import ChatContract, Evidence, LossPair, Probation, RecallQuestion
+from .exchange import Exchange
 from .strategy import Strategy
 
 JOB_VERSION = 1
@@ -44,16 +45,11 @@ FailureKind = Literal[
 ]
 """Why a worker gives up."""
 
-Unmasked = Annotated[str, Meta(pattern=r"^(?:[0-9a-f]{16})?\Z")]
-"""Of a text whose personal data were masked: the group of the text before, by which it stays known; else empty."""
 
-
-class TrainingExample(msgspec.Struct, frozen=True, kw_only=True):
+class TrainingExample(Exchange, frozen=True, kw_only=True):
     """One experience as the worker gets it."""
 
     id: str
-    prompt: str
-    response: str
     salience: float
     role: Role
     sampling_share: Annotated[float, Meta(gt=0, le=1)] = 1.0
@@ -61,7 +57,6 @@ class TrainingExample(msgspec.Struct, frozen=True, kw_only=True):
     rank: Annotated[int, Meta(ge=0, lt=2**32)] | None = None
     """The order in which a part is chosen for measuring: a number that the text's author cannot know; None: an older
     version staged the cycle."""
-    unmasked: Unmasked = ""
 
     @property
     def order(self) -> int:

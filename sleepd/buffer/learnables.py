@@ -9,8 +9,8 @@ import msgspec
 
 from .conversation import REJECTED, Conversation, SupervisedReply, supervised_replies
 from .experience import DEFAULT_SALIENCE, Experience, group_of, id_hash, parse
-from .formats.format import Format, NotRead, Session
-from .formats.registry import format_of
+from .formats.format import Format, NotRead, SessionReader
+from .formats.known_formats import format_of
 from .formats.unread import unread_program
 
 OWN: Final = "own"
@@ -83,7 +83,7 @@ class Learnables:
     def __init__(self, settings: ReadSettings = READ_BY_DEFAULT) -> None:
         self._settings = settings
         self._last: Format | None = None
-        self._sessions: dict[str, tuple[str, Session]] = {}
+        self._sessions: dict[str, tuple[str, SessionReader]] = {}
         """By the name of the format: the position of the first record, and what takes the records in."""
         self._has_found = False
 
@@ -131,7 +131,7 @@ class Learnables:
             self._last = format_of(record, self._settings.format)
         return self._last
 
-    def _session(self, known: Format, position: str) -> Session:
+    def _session(self, known: Format, position: str) -> SessionReader:
         if known.name not in self._sessions:
             assert known.session is not None
             self._sessions[known.name] = position, known.session()

@@ -1,7 +1,7 @@
 """The face of a format, and what the formats have in common. A new format is a copy of a neighbour. Pure.
 
 A format says whether a decoded record is one of its own, and reads conversations from it. Where one record is one
-message of a conversation, as in the sessions of coding agents, it gives a :class:`Session` that takes the records of
+message of a conversation, as in the sessions of coding agents, it gives a :class:`SessionReader` that takes the records of
 one file in.
 """
 
@@ -37,7 +37,7 @@ class NotRead(Exception):
     """A record, or a part of it, cannot be read; the message says what was expected and what was found."""
 
 
-class Session(Protocol):
+class SessionReader(Protocol):
     """The records of one file, of which all together make up a conversation."""
 
     def add(self, record: Record) -> None:
@@ -66,7 +66,7 @@ class Format:
     """Whether a decoded object is a record of this format, whatever is wrong with its parts."""
     conversations: Callable[[Record], Iterable[Conversation]] | None = None
     """What one record holds; it raises ``NotRead``. None: see ``session``."""
-    session: Callable[[], Session] | None = None
+    session: Callable[[], SessionReader] | None = None
     """For the records of one file. None: each record stands for itself."""
     usual_place: str = ""
     """Where the program keeps its files."""

@@ -26,8 +26,10 @@ class Piece(NamedTuple):
     """What can be learned, or why the record, or the file, cannot be read."""
 
 
-def read_directly(paths: Sequence[str], settings: ReadSettings) -> Iterator[Piece]:
-    """What can be learned of all files, in their order.
+def read_directly(
+    paths: Sequence[str], settings: ReadSettings, *, largest_bytes: int | None = LARGEST_BYTES
+) -> Iterator[Piece]:
+    """What can be learned of all files, in their order. One of more than ``largest_bytes`` is not read.
 
     Raises:
         OSError: a file is there and cannot be opened.
@@ -38,12 +40,12 @@ def read_directly(paths: Sequence[str], settings: ReadSettings) -> Iterator[Piec
         except FileNotFoundError:
             continue
         with file:
-            yield from _read(path, file, settings)
+            yield from _read(path, file, settings, largest_bytes)
 
 
-def _read(path: Path, file: BinaryIO, settings: ReadSettings) -> Iterator[Piece]:
-    if os.fstat(file.fileno()).st_size > LARGEST_BYTES:
-        yield Piece(path, "", f"larger than {LARGEST_BYTES // 2**20} MiB, which is left to the daemon")
+def _read(path: Path, file: BinaryIO, settings: ReadSettings, largest_bytes: int | None) -> Iterator[Piece]:
+    if largest_bytes is not None and os.fstat(file.fileno()).st_size > largest_bytes:
+        yield Piece(path, "", f"larger than {largest_bytes // 2**20} MiB, which is left to the daemon")
         return
     try:
         for position, found in read_learnables(file, settings)[1]:

@@ -26,6 +26,7 @@ def columns(
     return BufferColumns(
         keys=array("Q", keys),
         groups=array("Q", keys if groups is None else groups),
+        conversations=array("Q", keys if groups is None else groups),
         saliences=array("d", [0.7] * len(keys) if saliences is None else saliences),
     )
 

@@ -8,17 +8,18 @@ import json
 import os
 import threading
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sleepd.buffer import learnables
 from sleepd.buffer import parsing as digest
 from sleepd.buffer.experience import Experience, content_hash, derived_id, hash_text, id_hash, parse
 from sleepd.buffer.experience_buffer import ExperienceBuffer
 from sleepd.buffer.parsing import MOST_CHARACTERS, HalfWritten, decoded_line, digest_whole, records
-from sleepd.buffer.reader_process import FirstBytes, Reading, read_digest, read_texts
+from sleepd.buffer.reader_process import FirstBytes, Reading, ReadRequest, answer, read_digest
 from sleepd.buffer.view import View
 from sleepd.errors import BufferUnreadable
 from tests.agents import experiences, write_buffer
@@ -69,7 +70,6 @@ FORMS = {
         ({"response": "  \n"}, "response: expected text, found nothing but white space"),
         ({"response": ["r"]}, "response: expected text, found list"),
         ({"response": "\ud800"}, "response: is not valid Unicode"),
-        ({"salience": None}, "salience: expected a number, found nothing"),
         ({"salience": "0.7"}, "salience: expected a number, found '0.7'"),
         ({"salience": True}, "salience: expected a number, found True"),
         ({"salience": {"surprise": 0.5}}, "salience.total: expected a number, found nothing"),
@@ -447,13 +447,13 @@ def test_cancelled_read_keeps_file_open(desk: Desk, monkeypatch: pytest.MonkeyPa
     begun, go_on = threading.Event(), threading.Event()
     read_from: list[os.stat_result] = []
 
-    def slow(file: FirstBytes, before: Reading | None) -> Reading:
+    def slow(file: FirstBytes, _request: ReadRequest) -> Reading:
         begun.set()
         assert go_on.wait(30)
         read_from.append(os.fstat(file._file.fileno()))
         return Reading()
 
-    monkeypatch.setattr("sleepd.buffer.experience_buffer.read_digest", slow)
+    monkeypatch.setattr("sleepd.buffer.experience_buffer.answer", slow)
 
     async def life() -> None:
         look = asyncio.create_task(desk.buffer.read())
@@ -476,7 +476,7 @@ def test_a_disk_error_is_told(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> No
     def broken(*_: object) -> Reading:
         raise OSError(errno.EIO, "Input/output error")
 
-    monkeypatch.setattr("sleepd.buffer.experience_buffer.read_digest", broken)
+    monkeypatch.setattr("sleepd.buffer.experience_buffer.answer", broken)
     write_buffer(desk.path, experiences(3))
     with pytest.raises(BufferUnreadable, match="Input/output error") as caught:
         desk.read()
@@ -488,11 +488,11 @@ def test_lasting_half_file_is_not_reparsed(desk: Desk, monkeypatch: pytest.Monke
     monkeypatch.setattr("sleepd.buffer.experience_buffer.FRESH_NANOSECONDS", 0)
     parsed: list[int] = []
 
-    def spy(file: BinaryIO, before: Reading | None) -> Reading:
+    def spy(file: FirstBytes, request: ReadRequest) -> Reading:
         parsed.append(1)
-        return read_digest(file, before)
+        return answer(file, request)
 
-    monkeypatch.setattr("sleepd.buffer.experience_buffer.read_digest", spy)
+    monkeypatch.setattr("sleepd.buffer.experience_buffer.answer", spy)
     desk.path.write_text("[{")
     assert desk.read().is_settling
     desk.clock.advance(31)
@@ -571,14 +571,14 @@ def test_texts_come_from_one_file_state(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr("sleepd.buffer.experience_buffer.EXTRACT_PAUSE_SECONDS", 0.0)
     tries: list[int] = []
 
-    def spy(file: FirstBytes, wanted: set[int], characters: int | None) -> Reading:
-        reading = read_texts(file, wanted, characters)
+    def spy(file: FirstBytes, request: ReadRequest) -> Reading:
+        reading = answer(file, request)
         if not tries:
             desk.path.write_text(json.dumps(experiences(2)))
         tries.append(1)
         return reading
 
-    monkeypatch.setattr("sleepd.buffer.experience_buffer.read_texts", spy)
+    monkeypatch.setattr("sleepd.buffer.experience_buffer.answer", spy)
     wanted = [record["id"] for record in experiences(3)]
     assert [each.id for each in desk.texts(*wanted)] == wanted[:2]
     assert len(tries) == 2
@@ -677,19 +677,19 @@ def test_unfinished_string_is_scanned_once() -> None:
         list(records(data, "array"))
 
 
-@pytest.mark.parametrize("part", ["content_hash", "msgspec.json.decode"])
+@pytest.mark.parametrize("part", ["learnables.group_of", "parsing.msgspec.json.decode"])
 def test_record_without_memory_is_set_aside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: str) -> None:
     """One record that takes more memory than there is does not cost the others."""
     good = [json.dumps(record) for record in experiences(3)]
     huge = json.dumps({"id": "huge", "prompt": "p", "response": "huge", "salience": 0.5})
-    plain = {"content_hash": digest.content_hash, "msgspec.json.decode": digest.msgspec.json.decode}[part]
+    plain = {"learnables.group_of": learnables.group_of}.get(part, digest.msgspec.json.decode)
 
     def limited(*given: Any, **more: Any) -> Any:
         if any("huge" in str(one) for one in given):
             raise MemoryError
         return plain(*given, **more)
 
-    monkeypatch.setattr(f"sleepd.buffer.parsing.{part}", limited)
+    monkeypatch.setattr(f"sleepd.buffer.{part}", limited)
     found = digest.Digest("lines")
     digest.digest_lines([line.encode() for line in (good[0], huge, *good[1:])], found, first=1)
     assert len(found.keys) == 3

@@ -13,7 +13,7 @@ import os
 import sys
 import time
 from array import array
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from pathlib import Path
 from typing import Final
 
@@ -22,10 +22,12 @@ import msgspec
 from sleepd.clock import Clock
 from sleepd.errors import BufferUnreadable
 
+from .columns import BufferColumns
 from .experience import Experience
+from .learnables import READ_BY_DEFAULT, ReadSettings
 from .open_file import BufferFile
 from .reader_client import ReaderProcess
-from .reader_process import FirstBytes, Reading, read_digest, read_texts
+from .reader_process import FirstBytes, Reading, ReadRequest, answer
 from .view import ROWS, SETTLING, PollResult, Shown, TornLine, View, ViewMachine, ViewState, torn_line, with_torn_line
 
 LARGE_BYTES: Final = 2**20
@@ -78,6 +80,7 @@ class ExperienceBuffer:
         path: the file; it need not exist.
         patience_seconds: a file that stays half-written for longer is a problem.
         clock: where time comes from.
+        settings: how it is read.
         python: the interpreter of the reader process, which reads what is more than ``large_bytes`` at once.
     """
 
@@ -87,6 +90,7 @@ class ExperienceBuffer:
         *,
         patience_seconds: float,
         clock: Clock,
+        settings: ReadSettings = READ_BY_DEFAULT,
         python: str = sys.executable,
         large_bytes: int = LARGE_BYTES,
     ) -> None:
@@ -94,6 +98,7 @@ class ExperienceBuffer:
         self._file = BufferFile(path)
         self._patience_seconds = patience_seconds
         self._clock = clock
+        self._settings = settings
         self._reader = ReaderProcess(path, python, clock)
         self._large_bytes = large_bytes
         self._parsed: _Parsed | None = None
@@ -233,7 +238,7 @@ class ExperienceBuffer:
     def _cursor_at(descriptor: int, status: os.stat_result, reading: Reading) -> _Cursor:
         length = min(TAIL_BYTES, reading.consumed)
         tail = os.pread(descriptor, length, reading.consumed - length)
-        place = msgspec.structs.replace(reading, keys=b"", groups=b"", saliences=b"")
+        place = msgspec.structs.replace(reading, keys=b"", groups=b"", saliences=b"", conversations=b"")
         return _Cursor(inode=(status.st_dev, status.st_ino), reading=place, tail=tail)
 
     def _view_of(self, reading: Reading) -> View:
@@ -241,6 +246,7 @@ class ExperienceBuffer:
         view.keys.frombytes(reading.keys)
         view.groups.frombytes(reading.groups)
         view.saliences.frombytes(reading.saliences)
+        view.conversations.frombytes(reading.conversations)
         view.skipped, view.skipped_total = list(reading.skipped), reading.skipped_total
         return view
 
@@ -250,37 +256,36 @@ class ExperienceBuffer:
         view = self.view
 
         def before() -> Reading | None:
-            arrays = {name: getattr(view, name).tobytes() for name in ("keys", "groups", "saliences")}
+            arrays = {name: getattr(view, name).tobytes() for name in BufferColumns.__struct_fields__}
             return msgspec.structs.replace(cursor.reading, **arrays) if cursor else None
 
-        def parse() -> Reading:
-            with open(descriptor, "rb", closefd=False) as file:
-                return read_digest(FirstBytes(file, size), before())
-
-        if size - (cursor.reading.consumed if cursor else 0) <= self._large_bytes:
-            return await _in_thread(parse)
-        known = before()
-        return await self._reader.read(descriptor, msgspec.msgpack.encode(known) if known else b"", "digest")
+        request = ReadRequest(settings=self._settings, before=before())
+        if size - (cursor.reading.consumed if cursor else 0) > self._large_bytes:
+            return await self._reader.read(descriptor, request)
+        return await _in_thread(descriptor, size, request)
 
     async def _texts(self, descriptor: int, wanted: array[int], characters: int | None) -> Reading:
         status = os.fstat(descriptor)
-
-        def parse() -> Reading:
-            with open(descriptor, "rb", closefd=False) as file:
-                return read_texts(FirstBytes(file, status.st_size), set(wanted), characters)
-
+        request = ReadRequest(settings=self._settings, wanted=wanted.tobytes(), characters=characters)
         if status.st_size > self._large_bytes:
-            limit = [] if characters is None else [str(characters)]
-            reading = await self._reader.read(descriptor, wanted.tobytes(), "texts", *limit)
+            reading = await self._reader.read(descriptor, request)
         else:
-            reading = await _in_thread(parse)
+            reading = await _in_thread(descriptor, status.st_size, request)
         after = os.fstat(descriptor)
         # Lines only grow, so whatever was read of them stands; anything else may be half one state, half another.
         is_same = (status.st_size, status.st_mtime_ns) == (after.st_size, after.st_mtime_ns)
-        return reading if is_same or reading.form == "lines" else Reading(half_written="it changed while it was read")
+        return (
+            reading
+            if is_same or reading.form in ("lines", "session")
+            else Reading(half_written="it changed while it was read")
+        )
 
 
-async def _in_thread(parse: Callable[[], Reading]) -> Reading:
+async def _in_thread(descriptor: int, size: int, request: ReadRequest) -> Reading:
+    def parse() -> Reading:
+        with open(descriptor, "rb", closefd=False) as file:
+            return answer(FirstBytes(file, size), request)
+
     work = asyncio.ensure_future(asyncio.to_thread(parse))
     try:
         return await asyncio.shield(work)

@@ -17,7 +17,7 @@ import msgspec
 from sleepd.clock import Clock
 from sleepd.errors import BufferUnreadable
 
-from .reader_process import Reading
+from .reader_process import Reading, ReadRequest
 
 READER_SECONDS: Final = 600.0
 FIRST_PAUSE_SECONDS: Final = 60.0
@@ -49,17 +49,18 @@ class ReaderProcess:
         self._failed: dict[str, _Failed] = {}
         """By what was asked for."""
 
-    async def read(self, descriptor: int, given: bytes, what: str, *more: str) -> Reading:
-        """The process's answer to ``what``, from the open file.
+    async def read(self, descriptor: int, request: ReadRequest) -> Reading:
+        """The process's answer, from the open file.
 
         Raises:
             BufferUnreadable: it could not be started, failed or took too long, now or a short while ago.
         """
+        what = "digest" if request.wanted is None else "texts"
         size, failed = os.fstat(descriptor).st_size, self._failed.get(what)
         if failed is not None and size >= failed.size and self._clock.monotonic() < failed.until:
             raise failed.error
         try:
-            reading = await self._read(descriptor, given, what, *more)
+            reading = await self._read(descriptor, msgspec.msgpack.encode(request))
         except BufferUnreadable as error:
             pause = min(2 * failed.pause_seconds, LONGEST_PAUSE_SECONDS) if failed else FIRST_PAUSE_SECONDS
             self._failed[what] = _Failed(error, size, pause, self._clock.monotonic() + pause)
@@ -67,10 +68,10 @@ class ReaderProcess:
         self._failed.pop(what, None)
         return reading
 
-    async def _read(self, descriptor: int, given: bytes, *what: str) -> Reading:
+    async def _read(self, descriptor: int, given: bytes) -> Reading:
         try:
             process = await asyncio.create_subprocess_exec(
-                *(self._python, "-P", "-m", "sleepd.buffer.reader_process", str(descriptor), *what),
+                *(self._python, "-P", "-m", "sleepd.buffer.reader_process", str(descriptor)),
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.PIPE,

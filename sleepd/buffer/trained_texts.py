@@ -13,7 +13,7 @@ import msgspec
 from sleepd.protocol.job import Role
 from sleepd.text.personal_data import masked
 
-from .experience import Experience, content_hash, id_hash
+from .experience import Experience, group_of, id_hash
 
 SHOWN_CHARACTERS: Final = 600
 """Of a prompt or a response: enough to recognise it."""
@@ -134,12 +134,12 @@ def keys_of(places: Sequence[Place]) -> list[int]:
 
 
 def _is_same(place: Place, text: Experience) -> bool:
-    return content_hash(text.prompt, text.response) == place.group
+    return group_of(text) == place.group
 
 
 def _shown(place: Place, text: Experience, *, is_withheld: bool, masks: bool) -> TrainedText:
     characters = 0 if is_withheld else SHOWN_CHARACTERS
-    texts = [part[: 2 * characters] for part in (text.prompt, text.response)]
+    texts = [part[: 2 * characters] for part in (text.prompt, text.whole_response)]
     prompt, response = (masked(part)[0] if masks else part for part in texts)
     return TrainedText(
         id=place.id,

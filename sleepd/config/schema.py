@@ -24,6 +24,13 @@ class BufferConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """Where the experiences come from."""
 
     path: Annotated[str, Meta(description="The experience buffer that the agent writes. Must be set.")] = ""
+    format: Annotated[
+        str,
+        Meta(description='"auto": each record is read as what it looks like; or the name of one format (below).'),
+    ] = "auto"
+    default_salience: Annotated[
+        float, Meta(ge=0.0, le=1.0, description="The salience of an experience that has none and that nobody rated.")
+    ] = 0.7
     settle_seconds: Annotated[
         float,
         Meta(ge=0.0, le=60.0, description="A change is read once the file has not changed for this time."),

@@ -6,6 +6,7 @@ import asyncio
 from pathlib import Path
 
 from sleepd.buffer.experience_buffer import ExperienceBuffer
+from sleepd.buffer.learnables import ReadSettings
 from sleepd.buffer.view import View
 from sleepd.clock import Clock
 from sleepd.config.schema import BufferConfig, Config
@@ -16,6 +17,11 @@ from sleepd.store.ledger import Ledger
 
 from .alarms import Alarms
 from .history import PastCycles
+
+
+def read_settings(config: BufferConfig) -> ReadSettings:
+    """How a buffer is read, by its configuration."""
+    return ReadSettings(format=config.format, default_salience=config.default_salience)
 
 
 class Intake:
@@ -60,7 +66,7 @@ class Intake:
             return
         self.unreadable = None
         self._history.take_first_poll(view)
-        await self.quarantine.screen(self._config.buffer.path, view)
+        await self.quarantine.screen(self._config.buffer.path, view, read_settings(self._config.buffer))
         await self.recount()
 
     async def recount(self) -> None:
@@ -95,4 +101,9 @@ class Intake:
         return count(view, known=known, min_salience=min_salience, excluded=excluded)
 
     def _open(self, settings: BufferConfig) -> ExperienceBuffer:
-        return ExperienceBuffer(Path(settings.path), patience_seconds=settings.patience_seconds, clock=self._clock)
+        return ExperienceBuffer(
+            Path(settings.path),
+            patience_seconds=settings.patience_seconds,
+            clock=self._clock,
+            settings=read_settings(settings),
+        )

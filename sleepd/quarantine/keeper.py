@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
+from sleepd.buffer.learnables import READ_BY_DEFAULT, ReadSettings
 from sleepd.buffer.open_file import BufferFile
 from sleepd.buffer.view import View
 from sleepd.clock import Clock
@@ -110,13 +111,13 @@ class QuarantineKeeper:
 
     # --- screening ---
 
-    async def screen(self, path: str, view: View) -> None:
+    async def screen(self, path: str, view: View, settings: ReadSettings = READ_BY_DEFAULT) -> None:
         """Have what is new in the buffer screened; wait a while for it.
 
         A failure becomes an alarm, and the screening is tried again at the next poll.
         """
         async with self._starting:
-            if not self.is_screening and not await self._start(path, view):
+            if not self.is_screening and not await self._start(path, view, settings):
                 return
         task = self._task
         assert task is not None
@@ -124,14 +125,14 @@ class QuarantineKeeper:
         if task.done() and not task.cancelled():
             task.result()
 
-    async def _start(self, path: str, view: View) -> bool:
+    async def _start(self, path: str, view: View, settings: ReadSettings) -> bool:
         """Begin to screen what is new; False: there is nothing, the view is not the file, or a failure is recent."""
         await self._load()
         if view.is_settling or view.problem or view is self._screened or self._clock.monotonic() < self._paused_until:
             return False
         wanted = await self._unscreened(view)
         if wanted:
-            self._task = asyncio.create_task(self._screen(path, wanted, kept=KEPT + 2 * len(view.keys)))
+            self._task = asyncio.create_task(self._screen(path, settings, wanted, kept=KEPT + 2 * len(view.keys)))
         else:
             self._screened = view
         return bool(wanted)
@@ -164,11 +165,12 @@ class QuarantineKeeper:
         async with self._counting:
             return await asyncio.to_thread(gather)
 
-    async def _screen(self, path: str, wanted: array[int], *, kept: int) -> None:
+    async def _screen(self, path: str, settings: ReadSettings, wanted: array[int], *, kept: int) -> None:
         if self._file is None or self._file[0] != path:
             self._file = path, BufferFile(Path(path))
         try:
-            async with aclosing(screened(self._file[1], wanted, partial(self._signatures, HashSet(wanted)))) as pages:
+            signatures = partial(self._signatures, HashSet(wanted))
+            async with aclosing(screened(self._file[1], wanted, signatures, settings=settings)) as pages:
                 async for page in pages:
                     await self._take_in(page)
             if self.screenings.trim(kept):

@@ -17,7 +17,9 @@ from typing import Final
 
 import msgspec
 
+from sleepd.buffer.learnables import READ_BY_DEFAULT, ReadSettings
 from sleepd.buffer.open_file import BufferFile
+from sleepd.buffer.reader_process import ReadRequest
 from sleepd.errors import ScreeningFailed
 
 from .near_duplicates import Screened
@@ -55,7 +57,12 @@ class _Ended(Exception):
 
 
 async def screened(
-    file: BufferFile, wanted: array[int], signatures: Signatures, *, python: str = sys.executable
+    file: BufferFile,
+    wanted: array[int],
+    signatures: Signatures,
+    *,
+    settings: ReadSettings = READ_BY_DEFAULT,
+    python: str = sys.executable,
 ) -> AsyncGenerator[list[Screened], None]:
     """What is found in the wanted experiences, some at a time; those that are no longer there are left out.
 
@@ -63,6 +70,7 @@ async def screened(
         file: the buffer.
         wanted: keys (``array('Q')``).
         signatures: of what was screened before, a page at a time; asked for again where a process is replaced.
+        settings: how the buffer is read.
         python: the interpreter of the process.
 
     Raises:
@@ -75,7 +83,11 @@ async def screened(
     while not is_over:
         batch: list[Screened] = []
         try:
-            async with contextlib.aclosing(_one_process(file, array("Q", left), signatures, python)) as each_found:
+            async with contextlib.aclosing(
+                _one_process(
+                    file, ReadRequest(settings=settings, wanted=array("Q", left).tobytes()), signatures, python
+                )
+            ) as each_found:
                 async for found in each_found:
                     batch.append(found)
                     if len(batch) == BATCH:
@@ -95,7 +107,7 @@ async def screened(
 
 
 async def _one_process(
-    file: BufferFile, wanted: array[int], signatures: Signatures, python: str
+    file: BufferFile, request: ReadRequest, signatures: Signatures, python: str
 ) -> AsyncGenerator[Screened, None]:
     """What one process finds.
 
@@ -109,7 +121,7 @@ async def _one_process(
     complaint = asyncio.ensure_future(process.stderr.read())
     begun: Screened | None = None
     try:
-        await _ask(process, wanted, signatures())
+        await _ask(process, request, signatures())
         while (frame := await _next_frame(process)) != Frame():
             begun = frame.begun
             if frame.found is not None:
@@ -150,10 +162,10 @@ async def _start(file: BufferFile, python: str) -> asyncio.subprocess.Process | 
 
 
 async def _ask(
-    process: asyncio.subprocess.Process, wanted: array[int], signatures: Iterable[Sequence[tuple[int, bytes]]]
+    process: asyncio.subprocess.Process, request: ReadRequest, signatures: Iterable[Sequence[tuple[int, bytes]]]
 ) -> None:
     assert process.stdin is not None
-    process.stdin.write(encode_frame(wanted.tobytes()))
+    process.stdin.write(encode_frame(request))
     for page in signatures:
         process.stdin.write(encode_frame(page))
         async with asyncio.timeout(FRAME_SECONDS):

@@ -12,7 +12,7 @@ from typing import Final, TypeVar
 
 import msgspec
 
-from sleepd.buffer.experience import Experience, content_hash, id_hash
+from sleepd.buffer.experience import Experience, group_of, id_hash
 from sleepd.buffer.reader_process import read_texts
 from sleepd.buffer.trained_texts import Found, Place, keys_of, limited, trained_texts, whereabouts
 from sleepd.cycle import State, undo_command
@@ -61,7 +61,7 @@ def read_learned(state: Path, cycle: int, buffer: str, *, limit: int, masks: boo
     texts, problem = _read_buffer(buffer, keys_of(places))
     if problem:
         return Learned(cycle=cycle, experiences=[], present=0, changed=[], gone=[], problem=f"{buffer}: {problem}")
-    found = {id_hash(e.id): Found(content_hash(e.prompt, e.response), e.salience) for e in texts}
+    found = {id_hash(e.id): Found(group_of(e), e.salience) for e in texts}
     shown = trained_texts(cycle, whereabouts(places, found), texts, limit=limited(limit), masks=masks)
     return converted(shown, Learned, experiences=[converted(each, LearnedText) for each in shown.experiences])
 

@@ -68,8 +68,8 @@ class Ledger:
 
     def _insert_assignments(self, cycle: int, places: Sequence[SplitAssignment]) -> None:
         self._db.executemany(
-            "INSERT OR REPLACE INTO placements(cycle, id, key, grp, role) VALUES(?,?,?,?,?)",
-            ((cycle, p.id, signed(p.key), signed(p.group), p.role) for p in places),
+            "INSERT OR REPLACE INTO placements(cycle, id, key, grp, role, conversation) VALUES(?,?,?,?,?,?)",
+            ((cycle, p.id, signed(p.key), signed(p.group), p.role, signed(p.conversation)) for p in places),
         )
 
     def restore(
@@ -193,8 +193,10 @@ class Ledger:
 
     def assignments(self, cycle: int) -> list[SplitAssignment]:
         """Where each experience went in that cycle."""
-        rows = self._db.execute("SELECT id, key, grp, role FROM placements WHERE cycle=?", (cycle,))
-        return [SplitAssignment(row[0], unsigned(row[1]), unsigned(row[2]), row[3]) for row in rows.fetchall()]
+        rows = self._db.execute(
+            "SELECT id, key, grp, role, coalesce(conversation, grp) FROM placements WHERE cycle=?", (cycle,)
+        )
+        return [SplitAssignment(r[0], unsigned(r[1]), unsigned(r[2]), r[3], unsigned(r[4])) for r in rows.fetchall()]
 
     def seen(self, cycle: int) -> array[int]:
         """Keys of the whole buffer when that cycle was planned."""
@@ -295,9 +297,12 @@ class Ledger:
         return self._number(query, champion, champion) or None
 
     def recorded_splits(self) -> Splits:
-        """Of every group that was in a cycle, whether it is held out; trained once, it never is again."""
+        """Of every conversation that was in a cycle, whether it is held out; trained once, it never is again."""
         found = {True: array("q"), False: array("q")}
-        query = "SELECT grp, min(role='holdout') FROM placements WHERE grp>=? GROUP BY grp ORDER BY grp LIMIT 5000"
+        query = (
+            "SELECT coalesce(conversation, grp) AS side, min(role='holdout') FROM placements "
+            "WHERE coalesce(conversation, grp)>=? GROUP BY side ORDER BY side LIMIT 5000"
+        )
         first = -(2**63)
         while first < 2**63 and (page := self._db.execute(query, (first,))):
             for group, is_held_out in page:

@@ -23,6 +23,8 @@ class SplitAssignment(msgspec.Struct, frozen=True):
     key: int
     group: int
     role: Role
+    conversation: int
+    """What is equal for all that must be on one side of the split; see ``experience.conversation_of``."""
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):

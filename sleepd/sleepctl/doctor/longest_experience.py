@@ -7,9 +7,9 @@ from pathlib import Path
 
 import msgspec
 
-from sleepd.buffer.experience import Experience, parse
-from sleepd.buffer.parsing import HalfWritten
-from sleepd.buffer.reader_process import read_records
+from sleepd.buffer.experience import Experience
+from sleepd.buffer.learnables import HalfWritten
+from sleepd.buffer.reader_process import read_learnables
 from sleepd.config.schema import Config
 from sleepd.files import open_regular
 from sleepd.protocol.capability import ShownText
@@ -23,16 +23,12 @@ def longest_experience(config: Config) -> bytes:
         with open_regular(Path(os.path.realpath(config.buffer.path))) as file:
             if os.fstat(file.fileno()).st_size > LARGEST_BYTES:
                 return b""
-            for record in read_records(file)[1]:
-                one = parse(record)
-                if isinstance(one, Experience) and one.salience >= config.training.min_salience:
-                    longest = max(longest or one, one, key=_characters)
+            for _, found in read_learnables(file)[1]:
+                if not isinstance(found, str) and found.salience >= config.training.min_salience:
+                    one = found.experience()
+                    longest = max(longest or one, one, key=lambda each: each.characters)
     except (OSError, HalfWritten):
         return b""
     if longest is None:
         return b""
-    return msgspec.json.encode(ShownText(prompt=longest.prompt, response=longest.response))
-
-
-def _characters(one: Experience) -> int:
-    return len(one.prompt) + len(one.response)
+    return msgspec.json.encode(ShownText(**longest.parts()))

@@ -20,7 +20,14 @@ from .appended_file import AppendedFile
 from .config.schema import StateConfig
 from .errors import BufferUnwritable, UsageError
 from .files import FILE_MODE
-from .protocol.experience_record import MOST_LINE_BYTES, AssistantMessage, ConversationRecord, ReplyRecord
+from .protocol.experience_record import (
+    MAX_LINE_BYTES,
+    AssistantMessage,
+    ConversationRecord,
+    ReplyRecord,
+    TextPart,
+    UserMessage,
+)
 
 _STATE_DIRECTORY: Final = StateConfig().directory
 _CYCLE: Final = re.compile(r"cycle_[0-9]{1,9}")
@@ -188,9 +195,9 @@ def _line(record: dict[str, Any]) -> bytes:
         raise UsageError(
             f"expected what JSON can hold: {error}", hint="texts, finite numbers, lists and dictionaries; no NaN"
         ) from None
-    if len(line) > MOST_LINE_BYTES:
+    if len(line) > MAX_LINE_BYTES:
         raise UsageError(
-            f"expected a record of at most {MOST_LINE_BYTES} bytes, found {len(line)}",
+            f"expected a record of at most {MAX_LINE_BYTES} bytes, found {len(line)}",
             hint="leave out what a tool returned, or the oldest messages",
         )
     try:
@@ -212,18 +219,23 @@ def _reason(words: str) -> str:
 
 
 def _check_last(record: ConversationRecord) -> None:
-    last = record.messages[-1]
-    place = f"messages[{len(record.messages) - 1}]"
+    *before, last = record.messages
+    place = f"messages[{len(before)}]"
     if not isinstance(last, AssistantMessage):
         role = msgspec.to_builtins(last)["role"]
         raise UsageError(
             f"{place}: expected the reply of the assistant as the last message, found one of the role {role!r}",
             hint="add the conversation once the model has replied, up to this reply",
         )
-    texts = [last.content] if isinstance(last.content, str) else [part.text for part in last.content or ()]
-    if not last.tool_calls and not "".join(texts).strip():
+    parts = [TextPart(text=last.content)] if isinstance(last.content, str) else last.content or ()
+    if not last.tool_calls and not any(isinstance(part, TextPart) and part.text.strip() for part in parts):
         raise UsageError(
             f"{place}: expected a reply with text or calls of tools, found neither", hint="leave an empty reply out"
+        )
+    if not any(isinstance(one, UserMessage) for one in before):
+        raise UsageError(
+            "messages: expected a message of the user before the reply, found none",
+            hint="add the conversation from the message of the user on that the reply answers",
         )
 
 

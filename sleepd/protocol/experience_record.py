@@ -1,7 +1,7 @@
 """Our own JSON lines: what an agent writes into its buffer, one record a line.
 
 The JSON Schema that is shipped is made of these structures, and ``ExperienceLog`` checks what it writes against them. A
-key that is not named here belongs to the agent. A key that is optional may also be ``null``.
+key that is not named here belongs to the agent. Most keys that are optional may also be ``null``.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from typing import Annotated, Any, Final, Literal
 import msgspec
 from msgspec import Meta
 
-MOST_LINE_BYTES: Final = 16 * 1024 * 1024
-"""A longer line is skipped without being read."""
+MAX_LINE_BYTES: Final = 16 * 1024 * 1024
+"""A longer line is skipped without being held."""
 
 Portion = Annotated[float, Meta(ge=0.0, le=1.0)]
 Identifier = Annotated[str, Meta(max_length=256)] | Annotated[int, Meta(ge=-(2**63) + 1, le=2**63 - 1)]
@@ -32,14 +32,26 @@ class TextPart(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag=
     text: str
 
 
-Content = str | list[TextPart] | None
+class ImagePart(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="image_url"):
+    """An image. A reply to a message with one is not trained; so it is for the two below."""
+
+
+class AudioPart(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="input_audio"):
+    """A recording."""
+
+
+class FilePart(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="file"):
+    """A file."""
+
+
+Content = str | list[TextPart | ImagePart | AudioPart | FilePart] | None
 
 
 class CalledFunction(msgspec.Struct, frozen=True, kw_only=True):
     """The tool that is called."""
 
     name: Annotated[str, Meta(min_length=1)]
-    arguments: Annotated[str, Meta(description="The arguments as JSON text.")] = "{}"
+    arguments: Annotated[str | dict[str, Any] | None, Meta(description="JSON text, or an object.")] = None
 
 
 class FunctionCall(msgspec.Struct, frozen=True, kw_only=True):
@@ -87,6 +99,9 @@ class AssistantMessage(msgspec.Struct, frozen=True, kw_only=True, tag_field="rol
     content: Content = None
     tool_calls: Annotated[
         list[FunctionCall] | None, Meta(description="The tools that the reply calls, in the form of OpenAI.")
+    ] = None
+    reasoning_content: Annotated[
+        str | None, Meta(description="What the model thought before it replied; see `training.thoughts`.")
     ] = None
     salience: Annotated[
         Portion | Salience | None, Meta(description="Of this reply, instead of the salience of the record.")
@@ -162,12 +177,12 @@ class ConversationRecord(Record, frozen=True, kw_only=True):
         list[OfferedTool] | None, Meta(description="The tools that the model was offered, in the form of OpenAI.")
     ] = None
     supervised: Annotated[
-        Literal["all", "last"] | None,
+        Literal["all", "last"],
         Meta(
             description='Which replies are trained: `"all"` (where it is absent), or `"last"`: the last one alone, and '
             "the replies before it are its context."
         ),
-    ] = None
+    ] = "all"
 
 
 RECORDS: Final = (ReplyRecord, CompletionRecord, ConversationRecord)

@@ -17,6 +17,7 @@ from typing import Any, Final, Literal
 import msgspec
 
 from .appended_file import AppendedFile
+from .buffer.buffer_paths import MOST_ROTATED
 from .config.schema import StateConfig
 from .errors import BufferUnwritable, UsageError
 from .files import FILE_MODE
@@ -88,10 +89,11 @@ class ExperienceLog:
         backups: int = 5,
         durable: bool = False,
     ) -> None:
-        if max_bytes < 0 or backups < 1:
+        if max_bytes < 0 or not 1 <= backups <= MOST_ROTATED:
             raise UsageError(
-                f"expected max_bytes of 0 or more and backups of 1 or more, found {max_bytes} and {backups}",
-                hint="max_bytes=0 turns the rotation off",
+                f"expected max_bytes of 0 or more and backups from 1 to {MOST_ROTATED}, "
+                f"found {max_bytes} and {backups}",
+                hint="max_bytes=0 turns the rotation off; the daemon reads no more backups than these",
             )
         self.path = Path(path).absolute()
         self._current = Path(state_directory) / "current"

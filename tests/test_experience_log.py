@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import os
@@ -18,7 +19,9 @@ from hypothesis import strategies as st
 from sleepd import ExperienceLog
 from sleepd.buffer.conversation import SECTION_REPLIES
 from sleepd.buffer.experience import Experience
+from sleepd.buffer.experience_buffer import ExperienceBuffer
 from sleepd.buffer.reader_process import read_digest, read_texts
+from sleepd.clock import SystemClock
 from sleepd.config.schema import StateConfig
 from sleepd.errors import BufferUnwritable, SleepdError, UsageError
 from sleepd.protocol.exchange import ToolCall
@@ -238,10 +241,10 @@ def test_deep_record_is_refused(log: ExperienceLog) -> None:
     assert not log.path.exists()
 
 
-@pytest.mark.parametrize("limits", [{"max_bytes": -1}, {"max_bytes": 100, "backups": 0}])
+@pytest.mark.parametrize("limits", [{"max_bytes": -1}, {"backups": 0}, {"max_bytes": 100, "backups": 100}])
 def test_bad_limits_are_refused(tmp_path: Path, limits: dict[str, int]) -> None:
-    """A rotation that would lose everything is refused where it is asked for."""
-    with pytest.raises(UsageError, match="expected max_bytes of 0 or more and backups of 1 or more"):
+    """A rotation that would lose what the daemon has not read is refused where it is asked for."""
+    with pytest.raises(UsageError, match="expected max_bytes of 0 or more and backups from 1 to 99"):
         ExperienceLog(tmp_path / "log", **limits)
 
 
@@ -285,6 +288,24 @@ def test_every_failure_has_a_step(tmp_path: Path) -> None:
     assert all(hints)
 
 
+def test_daemon_follows_the_rotation(tmp_path: Path, state: Path) -> None:
+    """While the log is written and rotated, each poll counts every experience once, wherever it stands by then."""
+    log = ExperienceLog(tmp_path / "log", state_directory=state, max_bytes=1000, backups=50)
+    buffer = ExperienceBuffer(log.path, patience_seconds=30.0, clock=SystemClock())
+
+    async def poll() -> list[int]:
+        counts = []
+        for number in range(60):
+            log.add(prompt="What comes?", response=f"Wave {number}.", salience=0.8)
+            counts.append(len((await buffer.read()).keys))
+        texts = await buffer.extract(set(buffer.view.keys))
+        assert sorted(one.response for one in texts) == sorted(f"Wave {number}." for number in range(60))
+        return counts
+
+    assert asyncio.run(poll()) == list(range(1, 61))
+    assert len(list(tmp_path.glob("log.*"))) > 5
+
+
 # --- what it costs an agent ---
 
 
@@ -299,6 +320,8 @@ def test_agent_imports_next_to_nothing() -> None:
     assert set(done.stdout.split()) <= {
         "sleepd",
         "sleepd.appended_file",
+        "sleepd.buffer",
+        "sleepd.buffer.buffer_paths",
         "sleepd.config",
         "sleepd.config.schema",
         "sleepd.errors",

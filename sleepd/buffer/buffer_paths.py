@@ -85,6 +85,11 @@ def _rotated(path: Path) -> list[Path]:
     return [rotated for _, rotated in sorted(found)]
 
 
+def first_place(path: str) -> str:
+    """What must be accessible for a part of the buffer: the path, or the directory in which a pattern begins."""
+    return str(roots(path)[0].directory) if is_pattern(path) else path
+
+
 def is_rating(name: str) -> bool:
     """Whether a file of that name holds ratings."""
     return any(fnmatch(os.path.basename(name), pattern) for pattern in RATING_PATTERNS)

@@ -12,7 +12,8 @@ import os
 import stat
 import sys
 from array import array
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -63,9 +64,10 @@ class ExperienceBuffer:
     ) -> None:
         self._paths = (str(paths),) if isinstance(paths, Path) else tuple(paths)
         self._clock = clock
-        self._large_bytes = large_bytes
-        self._new_file = lambda path: SourceFile(
-            path,
+        self.settings = settings
+        """How they are read."""
+        self._new_file: Callable[[Path], SourceFile] = partial(
+            SourceFile,
             patience_seconds=patience_seconds,
             clock=clock,
             settings=settings,
@@ -85,10 +87,10 @@ class ExperienceBuffer:
         self.view = View()
         """The last good view."""
 
-    @property
-    def files(self) -> list[BufferFile]:
-        """Where its experiences stand, for whoever reads them in another process."""
-        return [each.file for each in self._files.values()]
+    def files_with(self, wanted: Collection[int]) -> list[BufferFile]:
+        """Where these experiences stand, for whoever reads them in another process."""
+        keys = set(wanted)
+        return [each.file for each in self._files.values() if not keys.isdisjoint(each.view.keys)]
 
     async def read(self) -> View:
         """Poll the files; the same object is returned as long as nothing changed.

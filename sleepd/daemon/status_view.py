@@ -91,7 +91,7 @@ def _sentence(reader: ReadModel, state: str) -> str:
 def _buffer(reader: ReadModel) -> BufferStatus:
     view, counts = reader.buffer.view, reader.buffer.counts
     return BufferStatus(
-        path=reader.config.buffer.path,
+        path=reader.config.buffer.path_text,
         form=view.form,
         total=counts.total,
         new=counts.new,

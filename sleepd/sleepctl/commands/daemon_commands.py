@@ -283,7 +283,7 @@ def config_check(session: Session) -> ExitCode:
     if path is None:
         raise NotFound("there is no configuration file", hint="sleepctl config check FILE")
     layered = session.places.load_config()
-    if not layered.config.buffer.path:
+    if not layered.config.buffer.paths:
         raise ConfigError(
             f"{path}: buffer.path: expected the path of the agent's buffer, found ''", hint=f"set buffer.path in {path}"
         )

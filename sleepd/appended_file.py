@@ -49,7 +49,8 @@ class AppendedFile:
         """Append ``line`` and a line end. A last line that somebody left torn is ended first.
 
         Raises:
-            OSError: it was not written, and nothing of it is left in the file.
+            OSError: it was not written, and nothing of it is left in the file. Where another program appended behind it
+                without the lock, its torn beginning stays, as a line of its own.
         """
         while True:
             descriptor = self._open()

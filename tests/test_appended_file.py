@@ -133,6 +133,20 @@ def test_modes_are_kept(tmp_path: Path) -> None:
     assert [each.stat().st_mode & 0o777 for each in files_of(path)] == [0o664, 0o664]
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives a directory any group")
+def test_group_of_the_directory_is_taken(tmp_path: Path) -> None:
+    """In a directory with the group of the service, the service may read new files, also those of a rotation."""
+    service = 65_432
+    os.chown(tmp_path, -1, service)
+    tmp_path.chmod(0o2750)
+    file = make(tmp_path / "log", max_bytes=4)
+    file.append(b"one")
+    file.append(b"two")
+    assert {(each.stat().st_gid, each.stat().st_mode & 0o777) for each in files_of(tmp_path / "log")} == {
+        (service, 0o640)
+    }
+
+
 def test_line_is_synced_when_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With ``is_durable`` each line is synced, and a new file's name too; without it nothing is."""
     synced = list[str]()

@@ -26,6 +26,9 @@ from sleepd.config.schema import StateConfig
 from sleepd.errors import BufferUnwritable, SleepdError, UsageError
 from sleepd.protocol.exchange import ToolCall
 from sleepd.protocol.experience_record import MAX_LINE_BYTES, RECORDS, json_schema
+from tests.agents import changed, config_for
+from tests.fakes import fake_interpreter
+from tests.processes import DaemonProcess
 from tests.test_disk_faults import fill
 
 ROOT = Path(__file__).parents[1]
@@ -304,6 +307,37 @@ def test_daemon_follows_the_rotation(tmp_path: Path, state: Path) -> None:
 
     assert asyncio.run(poll()) == list(range(1, 61))
     assert len(list(tmp_path.glob("log.*"))) > 5
+
+
+AGENT = """
+import sys
+from sleepd import ExperienceLog
+
+buffer, state, name = sys.argv[1:]
+log = ExperienceLog(buffer, state_directory=state, max_bytes=5000)
+for number in range(20):
+    asked = {"role": "user", "content": f"Agent {name}: what is the square of {number}?"}
+    said = {"role": "assistant", "content": f"Agent {name} says that {number} times {number} is {number * number}."}
+    log.add(messages=[asked, said], salience=0.9, conversation=name)
+"""
+
+
+def test_daemon_learns_what_agents_log(tmp_path: Path) -> None:
+    """Three agents write to one file that they rotate; a cycle learns all of it, and then its adapter is noted."""
+    config = config_for(tmp_path, min_experiences=60, check_interval_seconds=1.0)
+    config = changed(config, "worker", python=str(fake_interpreter(tmp_path / "python", "promote")))
+    buffer, state = tmp_path / "buffer.json", tmp_path / "state"
+    with DaemonProcess(tmp_path, config) as daemon:
+        command = [sys.executable, "-c", AGENT, str(buffer), str(state)]
+        agents = [subprocess.Popen([*command, name], cwd=ROOT) for name in ("Anna", "Bea", "Cleo")]
+        assert [agent.wait() for agent in agents] == [0, 0, 0]
+        daemon.await_event("candidate_promoted")
+        status = daemon.status().buffer
+        assert (status.total, status.set_aside, status.problem) == (60, 0, "")
+        assert status.held_out in (20, 40)
+    ExperienceLog(buffer, state_directory=state).add(prompt="Who?", response="Robin.")
+    assert json.loads(buffer.read_text().splitlines()[-1])["said_under"] == "cycle_001"
+    assert (tmp_path / "buffer.json.1").exists()
 
 
 # --- what it costs an agent ---

@@ -23,7 +23,16 @@ import msgspec
 
 from sleepd.protocol.exchange import Message
 
-from .experience import Experience, content_hash, derived_id, group_of_digests, hash_text, id_hash, message_digest
+from .experience import (
+    Experience,
+    content_hash,
+    derived_id,
+    group_of_digests,
+    hash_text,
+    id_hash,
+    message_digest,
+    named_conversation,
+)
 
 SECTION_REPLIES: Final = 16
 """So many replies, and a section ends at the next message of the user."""
@@ -199,8 +208,8 @@ def _group(walk: _Walk, conversation: Conversation, places: Sequence[int], reply
 
 def _side(conversation: Conversation, asked: Turn, reply: Turn) -> int:
     """Of the conversation as a whole: by its name, or by how it begins."""
-    if conversation.id and conversation.is_whole:
-        return int.from_bytes(blake2b(b"conversation\0" + conversation.id.encode(), digest_size=8).digest(), "big")
+    if conversation.id:
+        return named_conversation(conversation.id)
     return content_hash(asked.message.text, reply.message.whole_text)
 
 

@@ -7,7 +7,9 @@ from typing import Final
 from . import openai_messages
 from .format import Format, Record
 
-FORMATS: Final[tuple[Format, ...]] = (openai_messages.FORMAT,)
+FORMATS: Final[tuple[Format, ...]] = (
+    openai_messages.FORMAT,
+)
 """The first that recognises a record reads it. Our own short form (``experience.parse``) takes what is left."""
 
 

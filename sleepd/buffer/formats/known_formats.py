@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Final
 
-from . import openai_messages
+from . import openai_messages, request_log
 from .format import Format, Record
 
 FORMATS: Final[tuple[Format, ...]] = (
+    request_log.FORMAT,
     openai_messages.FORMAT,
 )
 """The first that recognises a record reads it. Our own short form (``experience.parse``) takes what is left."""

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Final
 
-from . import openai_messages, request_log
+from . import litellm_log, openai_messages, request_log
 from .format import Format, Record
 
 FORMATS: Final[tuple[Format, ...]] = (
+    litellm_log.FORMAT,
     request_log.FORMAT,
     openai_messages.FORMAT,
 )

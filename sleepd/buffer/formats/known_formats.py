@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Final
 
-from . import litellm_log, openai_messages, request_log
+from . import litellm_log, openai_messages, openai_preference, request_log, trl
 from .format import Format, Record
 
 FORMATS: Final[tuple[Format, ...]] = (
     litellm_log.FORMAT,
+    openai_preference.FORMAT,
+    trl.FORMAT,
     request_log.FORMAT,
     openai_messages.FORMAT,
 )

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Final
 
-from . import litellm_log, openai_messages, openai_preference, request_log, trl
+from . import hermes, litellm_log, openai_messages, openai_preference, request_log, sharegpt, trl
 from .format import Format, Record
 
 FORMATS: Final[tuple[Format, ...]] = (
     litellm_log.FORMAT,
     openai_preference.FORMAT,
+    hermes.FORMAT,
+    sharegpt.FORMAT,
     trl.FORMAT,
     request_log.FORMAT,
     openai_messages.FORMAT,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from . import hermes, litellm_log, openai_messages, openai_preference, request_log, sharegpt, trl
+from . import alpaca, hermes, litellm_log, openai_messages, openai_preference, request_log, sharegpt, trl
 from .format import Format, Record
 
 FORMATS: Final[tuple[Format, ...]] = (
@@ -13,6 +13,7 @@ FORMATS: Final[tuple[Format, ...]] = (
     hermes.FORMAT,
     sharegpt.FORMAT,
     trl.FORMAT,
+    alpaca.FORMAT,
     request_log.FORMAT,
     openai_messages.FORMAT,
 )

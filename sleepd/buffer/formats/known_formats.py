@@ -4,11 +4,23 @@ from __future__ import annotations
 
 from typing import Final
 
-from . import alpaca, hermes, litellm_log, openai_messages, openai_preference, request_log, sharegpt, simonw_llm, trl
+from . import (
+    alpaca,
+    hermes,
+    langfuse,
+    litellm_log,
+    openai_messages,
+    openai_preference,
+    request_log,
+    sharegpt,
+    simonw_llm,
+    trl,
+)
 from .format import Format, Record
 
 FORMATS: Final[tuple[Format, ...]] = (
     litellm_log.FORMAT,
+    langfuse.FORMAT,
     simonw_llm.FORMAT,
     openai_preference.FORMAT,
     hermes.FORMAT,

@@ -11,6 +11,7 @@ from . import (
     litellm_log,
     openai_messages,
     openai_preference,
+    otel_genai,
     request_log,
     sharegpt,
     simonw_llm,
@@ -19,6 +20,7 @@ from . import (
 from .format import Format, Record
 
 FORMATS: Final[tuple[Format, ...]] = (
+    otel_genai.FORMAT,
     litellm_log.FORMAT,
     langfuse.FORMAT,
     simonw_llm.FORMAT,

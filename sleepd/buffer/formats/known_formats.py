@@ -6,6 +6,7 @@ from typing import Final
 
 from . import (
     alpaca,
+    chatml,
     hermes,
     langfuse,
     litellm_log,
@@ -29,6 +30,7 @@ FORMATS: Final[tuple[Format, ...]] = (
     sharegpt.FORMAT,
     trl.FORMAT,
     alpaca.FORMAT,
+    chatml.FORMAT,
     request_log.FORMAT,
     openai_messages.FORMAT,
 )

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from sleepd import cycle
+from sleepd.buffer.formats.known_formats import FORMATS
 from sleepd.config import render
 from sleepd.protocol import answers
 from sleepd.protocol.capability import SeenTokens
@@ -79,13 +80,19 @@ def json_keys() -> str:
     return "\n".join(["| command | keys |", "|---|---|", *rows])
 
 
+def formats() -> str:
+    """A Markdown table of the formats that are read."""
+    rows = [f"| `{one.name}` | {one.title} | {one.usual_place or '-'} | {one.feedback or '-'} |" for one in FORMATS]
+    return "\n".join(["| name | format | usual place | what becomes the salience |", "|---|---|---|---|", *rows])
+
+
 def states() -> str:
     """The table of a cycle's states, as a block of code."""
     return f"```\n{cycle.diagram()}\n```"
 
 
 GENERATED: Final[dict[str, dict[str, Callable[[], str]]]] = {
-    "config/README.md": {"configuration": render.reference},
+    "config/README.md": {"configuration": render.reference, "formats": formats},
     "sleepd/README.md": {"states": states},
     "sleepd/sleepctl/README.md": {"commands": commands, "exit-codes": exit_codes, "json": json_keys},
 }

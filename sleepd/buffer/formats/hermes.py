@@ -143,5 +143,5 @@ FORMAT = Format(
     title="Hermes trajectory",
     recognises=_recognises,
     conversations=_conversations,
-    usual_place="`trajectory_samples.jsonl` in the agent's folder",
+    usual_place="`trajectory_samples.jsonl.gz` in the agent's folder, unpacked",
 )

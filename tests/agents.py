@@ -11,8 +11,9 @@ from typing import Any
 import msgspec
 
 from sleepd.buffer.columns import BufferColumns
+from sleepd.config.buffer_config import BufferConfig
 from sleepd.config.render import render
-from sleepd.config.schema import BufferConfig, Config, ControlConfig, StateConfig, TriggersConfig, WorkerConfig
+from sleepd.config.schema import Config, ControlConfig, StateConfig, TriggersConfig, WorkerConfig
 
 TOPICS = ("tide", "lamp", "gull", "rope", "fog", "bell", "oar", "net", "pier", "salt", "kelp", "crab")
 

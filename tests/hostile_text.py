@@ -224,7 +224,7 @@ def chat_functions() -> dict[str, Callable[[str], Any]]:
 def _preview(text: str, *, masks: bool) -> Any:
     one = _experience(text)
     place = Place(one.id, experience.content_hash(one.prompt, one.response), "train")
-    return trained_texts(1, Whereabouts([place], [], []), [one], limit=1, masks=masks)
+    return trained_texts(1, Whereabouts([place], [], [], []), [one], limit=1, masks=masks)
 
 
 def _form(head: bytes) -> str:

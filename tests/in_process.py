@@ -15,7 +15,7 @@ import io
 import os
 import sys
 from array import array
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -41,22 +41,23 @@ def secret_finder() -> SecretFinder:
 
 
 async def screened_here(
-    file: BufferFile, wanted: array[int], signatures: Signatures, *, settings: ReadSettings
+    files: Sequence[BufferFile], wanted: array[int], signatures: Signatures, *, settings: ReadSettings
 ) -> AsyncGenerator[list[Screened], None]:
     """What ``screening_client.screened`` finds, without its process."""
-    try:
-        descriptor = await file.open()
-    except OSError as error:
-        raise file.unreadable(error) from error
-    if descriptor is None:
-        return
-    found = _screened(descriptor, wanted, signatures, settings)
+    found: list[Screened] = []
+    screener = Screener(secret_finder(), (pair for page in signatures() for pair in page))
+    for file in files:
+        try:
+            descriptor = await file.open()
+        except OSError as error:
+            raise file.unreadable(error) from error
+        if descriptor is not None:
+            found += _screened(descriptor, set(wanted) - {each.key for each in found}, screener, settings)
     for start in range(0, len(found), BATCH):
         yield found[start : start + BATCH]
 
 
-def _screened(descriptor: int, wanted: array[int], signatures: Signatures, settings: ReadSettings) -> list[Screened]:
-    screener = Screener(secret_finder(), (pair for page in signatures() for pair in page))
+def _screened(descriptor: int, wanted: set[int], screener: Screener, settings: ReadSettings) -> list[Screened]:
     found: list[Screened] = []
     with open(descriptor, "rb") as whole:
         try:

@@ -153,8 +153,10 @@ class _Walk:
             recent = [*range(first, reply)]
         else:
             # The user asked long ago, and tools were called ever since. A result without its call means nothing.
-            called = next((place for place in range(first, reply) if self.roles[place] == "assistant"), reply)
-            recent = [asked, *range(called, reply)]
+            # The last call stays with its results, however long they are.
+            last = max(place for place in range(asked, reply) if place == asked or self.roles[place] == "assistant")
+            called = next((place for place in range(first, reply) if self.roles[place] == "assistant"), last)
+            recent = [asked, *range(max(called, asked + 1), reply)]
         return [*range(self.head), *recent]
 
 

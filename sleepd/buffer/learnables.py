@@ -7,6 +7,8 @@ from typing import Any, Final
 
 import msgspec
 
+from sleepd.config.buffer_config import BufferConfig
+
 from .conversation import REJECTED, Conversation, SupervisedReply, supervised_replies
 from .experience import DEFAULT_SALIENCE, Experience, group_of, id_hash, parse
 from .formats.format import Format, NotRead, SessionReader
@@ -39,6 +41,11 @@ class ReadSettings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
 WHOLE: Final = 0
 """In a rating's key, in place of a reply's number: it counts for each reply that has no rating of its own."""
 READ_BY_DEFAULT: Final = ReadSettings()
+
+
+def read_settings(config: BufferConfig) -> ReadSettings:
+    """How a buffer is read, by its configuration."""
+    return ReadSettings(format=config.format, default_salience=config.default_salience)
 
 
 def rating_key(conversation: str, number: int) -> str:

@@ -1,7 +1,8 @@
 """The short-lived process that reads a large buffer, so that the daemon neither blocks nor grows.
 
-Its command is ``python -m sleepd.buffer.reader_process FD``. The buffer is the inherited descriptor FD, opened by the
-daemon. Standard input is a :class:`ReadRequest`, standard output a :class:`Reading`, both as MessagePack.
+Its command is ``python -m sleepd.buffer.reader_process FD …``. Each file is an inherited descriptor, opened by the
+daemon. Standard input is a list of a :class:`ReadRequest` for each, standard output a list of a :class:`Reading` for
+each, both as MessagePack.
 
 A half-written buffer is an answer too, not a failure.
 """
@@ -271,10 +272,12 @@ def bound_process() -> None:
 def main() -> None:
     """Read standard input, answer on standard output."""
     bound_process()
-    request = msgspec.msgpack.decode(sys.stdin.buffer.read(), type=ReadRequest)
-    with open(int(sys.argv[1]), "rb") as whole:
-        reading = answer(FirstBytes(whole, os.fstat(whole.fileno()).st_size), request)
-    sys.stdout.buffer.write(msgspec.msgpack.encode(reading))
+    requests = msgspec.msgpack.decode(sys.stdin.buffer.read(), type=list[ReadRequest])
+    readings = []
+    for descriptor, request in zip(map(int, sys.argv[1:]), requests, strict=True):
+        with open(descriptor, "rb") as whole:
+            readings.append(answer(FirstBytes(whole, os.fstat(descriptor).st_size), request))
+    sys.stdout.buffer.write(msgspec.msgpack.encode(readings))
 
 
 if __name__ == "__main__":

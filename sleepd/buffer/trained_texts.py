@@ -13,6 +13,7 @@ import msgspec
 from sleepd.protocol.job import Role
 from sleepd.text.personal_data import masked
 
+from .conversation import REJECTED
 from .experience import Experience, group_of, id_hash
 
 SHOWN_CHARACTERS: Final = 600
@@ -47,6 +48,8 @@ class TrainedTexts(msgspec.Struct, frozen=True, kw_only=True):
     """Ids that are there with another text, which is not what was trained."""
     gone: list[str]
     """Ids that are no longer there."""
+    rejected: list[str] = []
+    """Ids of those that a person has rated down since."""
     problem: str = ""
     """Why no text is shown, or not that of the buffer as it is now."""
 
@@ -74,6 +77,8 @@ class Whereabouts(NamedTuple):
     """Trained ones first, each kind with the most salient first."""
     changed: list[str]
     gone: list[str]
+    rejected: list[str]
+    """Of those that are present: rated down since they were trained."""
 
 
 def whereabouts(places: Iterable[Place], buffer: Mapping[int, Found]) -> Whereabouts:
@@ -89,7 +94,8 @@ def whereabouts(places: Iterable[Place], buffer: Mapping[int, Found]) -> Whereab
         else:
             present.append((place, found))
     present.sort(key=lambda each: (each[0].role != "train", -each[1].salience))
-    return Whereabouts([place for place, _ in present], changed, gone)
+    rejected = [place.id for place, found in present if found.salience == REJECTED]
+    return Whereabouts([place for place, _ in present], changed, gone, rejected)
 
 
 def trained_texts(
@@ -119,6 +125,7 @@ def trained_texts(
         present=len(known.present),
         changed=known.changed,
         gone=known.gone,
+        rejected=known.rejected,
         problem=problem,
     )
 

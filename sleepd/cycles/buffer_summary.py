@@ -6,10 +6,11 @@ import asyncio
 from pathlib import Path
 
 from sleepd.buffer.experience_buffer import ExperienceBuffer
-from sleepd.buffer.learnables import ReadSettings
+from sleepd.buffer.learnables import read_settings
 from sleepd.buffer.view import View
 from sleepd.clock import Clock
-from sleepd.config.schema import BufferConfig, Config
+from sleepd.config.buffer_config import BufferConfig
+from sleepd.config.schema import Config
 from sleepd.errors import BufferUnreadable
 from sleepd.policy.selection import Counts, Excluded, Known, count
 from sleepd.quarantine.keeper import QuarantineKeeper
@@ -17,11 +18,6 @@ from sleepd.store.ledger import Ledger
 
 from .alarms import Alarms
 from .history import PastCycles
-
-
-def read_settings(config: BufferConfig) -> ReadSettings:
-    """How a buffer is read, by its configuration."""
-    return ReadSettings(format=config.format, default_salience=config.default_salience)
 
 
 class Intake:
@@ -66,7 +62,7 @@ class Intake:
             return
         self.unreadable = None
         self._history.take_first_poll(view)
-        await self.quarantine.screen(self._config.buffer.path, view, read_settings(self._config.buffer))
+        await self.quarantine.screen(self.buffer)
         await self.recount()
 
     async def recount(self) -> None:
@@ -102,7 +98,7 @@ class Intake:
 
     def _open(self, settings: BufferConfig) -> ExperienceBuffer:
         return ExperienceBuffer(
-            Path(settings.path),
+            settings.paths,
             patience_seconds=settings.patience_seconds,
             clock=self._clock,
             settings=read_settings(settings),

@@ -14,11 +14,11 @@ from types import TracebackType
 from typing import Any, BinaryIO, Self
 
 from sleepd.client import Client
+from sleepd.config.buffer_config import BufferConfig
 from sleepd.config.checks import MAX_SOCKET_PATH_BYTES
 from sleepd.config.layers import PREFIX, load
 from sleepd.config.render import render
 from sleepd.config.schema import (
-    BufferConfig,
     Config,
     ControlConfig,
     EvaluationConfig,

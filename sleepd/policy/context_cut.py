@@ -26,7 +26,7 @@ def answers(context: Sequence[Message]) -> list[tuple[int, bytes]]:
 
 def answers_of(held_out: Iterable[Experience]) -> set[bytes]:
     """The hashes of held-out replies, as ``answers`` has those of a context."""
-    found = set()
+    found = set[bytes]()
     for one in held_out:
         reply = Message(role="assistant", text=one.response, calls=one.calls)
         found.update(digest for _, digest in answers([*one.messages, reply])[-1:])

@@ -55,7 +55,7 @@ def whole_text(text: str, calls: tuple[ToolCall, ...]) -> str:
     return "\n".join(part for part in (text, *(call.text for call in calls)) if part)
 
 
-class Exchange(msgspec.Struct, frozen=True, kw_only=True):
+class Exchange(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A reply and all that stood before it."""
 
     prompt: str

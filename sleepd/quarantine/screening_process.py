@@ -1,6 +1,6 @@
 """The short-lived process that screens experiences: it has the texts and the library for secrets, the daemon neither.
 
-Its command is ``python -m sleepd.quarantine.screening_process FD SECONDS``. The buffer is the inherited descriptor FD.
+Its command is ``python -m sleepd.quarantine.screening_process SECONDS FD …``. The buffer is the inherited descriptors.
 Standard input is a sequence of frames: first a :class:`ReadRequest` with the wanted keys, then pages of keys and
 signatures of earlier experiences. Standard output is a sequence of frames, each a :class:`Frame`; an empty one is the
 end. While it reads, there is one every ten seconds as a heartbeat. A frame is its length in four bytes, the largest
@@ -224,23 +224,25 @@ def _limit_processor(seconds: int) -> None:
 
 def main() -> None:
     """Read standard input, answer on standard output."""
-    descriptor, seconds = map(int, sys.argv[1:])
+    seconds, *descriptors = map(int, sys.argv[1:])
     bound_process()
     os.nice(NICENESS)
     frames = _frames(sys.stdin.buffer)
     request = msgspec.msgpack.decode(next(frames), type=ReadRequest)
-    wanted = array("Q", request.wanted or b"")
     pages = msgspec.msgpack.Decoder(list[tuple[int, bytes]])
     beat = _Beat()
     screener = Screener(SecretFinder(), (pair for frame in beat.at_each(frames) for pair in pages.decode(frame)))
-    with open(descriptor, "rb") as whole:
-        file = _BeatingFile(whole, os.fstat(descriptor).st_size, beat)
-        try:
-            learnables = beat.at_each(read_learnables(file, request.settings)[1])
-            for found in screen_wanted(learnables, wanted, screener, partial(_bounded, seconds)):
-                _send(Frame(found=found))
-        except HalfWritten:
-            pass  # what was found until there was read whole
+    left = set(array("Q", request.wanted or b""))
+    for descriptor in descriptors:
+        with open(descriptor, "rb") as whole:
+            file = _BeatingFile(whole, os.fstat(descriptor).st_size, beat)
+            try:
+                learnables = beat.at_each(read_learnables(file, request.settings)[1])
+                for found in screen_wanted(learnables, left, screener, partial(_bounded, seconds)):
+                    left.discard(found.key)
+                    _send(Frame(found=found))
+            except HalfWritten:
+                pass  # what was found until there was read whole
     _send(Frame())
 
 

@@ -12,6 +12,8 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from sleepd.errors import LedgerUnusable
 from sleepd.files import fsync_path, make_private
 from sleepd.text.shell import quoted
@@ -277,3 +279,8 @@ def signed(number: int) -> int:
 def unsigned(number: int) -> int:
     """The opposite of ``signed``."""
     return number + 2**64 if number < 0 else number
+
+
+def as_list(values: Iterable[object]) -> str:
+    """A list as one SQL parameter, for json_each."""
+    return msgspec.json.encode(list(values)).decode()

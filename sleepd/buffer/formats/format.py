@@ -1,8 +1,8 @@
 """The face of a format, and what the formats have in common. A new format is a copy of a neighbour. Pure.
 
 A format says whether a decoded record is one of its own, and reads conversations from it. Where one record is one
-message of a conversation, as in the sessions of coding agents, it gives a :class:`SessionReader` that takes the records
-of one file in.
+message of a conversation, as in the sessions of coding agents, it gives a :class:`SessionReader`, which takes in the
+records of one file.
 """
 
 from __future__ import annotations

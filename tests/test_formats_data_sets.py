@@ -66,6 +66,12 @@ def test_trl_shapes_are_read() -> None:
     assert [len(each.messages) for each in found] == [4, 1, 1, 1, 1]
 
 
+def test_whole_conversations_differ_in_the_last_reply() -> None:
+    """Where ``chosen`` is a whole conversation, its last reply alone was chosen."""
+    (found,) = learned([{"chosen": [ASKED, {**ANSWER, "content": "Wait."}, ASKED, ANSWER], "rejected": []}])
+    assert (found.response, len(found.context)) == ("Twelve knots.", 3)
+
+
 @pytest.mark.parametrize(
     "record",
     [

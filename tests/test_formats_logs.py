@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from sleepd.buffer.conversation import REJECTED
+from sleepd.buffer.experience import conversation_of
 from sleepd.buffer.learnables import WHOLE, ReadSettings, rating_key
 from tests.format_samples import (
     ANSWER,
@@ -233,6 +234,43 @@ def test_broken_calls_are_named(record: dict[str, Any], reason: str) -> None:
     assert isinstance(first, str)
     assert first.startswith(reason)
     assert not isinstance(second, str)
+
+
+@pytest.mark.parametrize("reason", ["length", "content_filter", "error", "max_tokens"])
+def test_reply_that_broke_off_is_left_out(reason: str) -> None:
+    """A reply that ended before it was whole would teach to stop in the middle."""
+    response = {"choices": [{"message": ANSWER, "finish_reason": reason}]}
+    assert understood([proxied([ASKED], response)]) == [f"response: the reply is not whole ({reason})"]
+    assert len(learned([proxied([ASKED], [chunk({"content": "Ten."}, finish_reason="stop")])])) == 1
+
+
+def test_cut_history_keeps_ids_apart() -> None:
+    """Agents cut the history: the number of a reply in a request is then none of the conversation."""
+    questions = [{"role": "user", "content": f"Question {number}?"} for number in range(3)]
+    log = [proxied([SYSTEM, each], chat_response(ANSWER, ""), session_id="s-1") for each in questions]
+    assert len({each.id for each in learned(log)}) == 3
+
+
+OTHER = {"role": "user", "content": "Is it dark?"}
+OTHER_PARTS = [{"role": "user", "parts": [{"type": "text", "content": "Is it dark?"}]}]
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (litellm(), litellm(messages=[OTHER], response=chat_response(ANSWER, "chatcmpl-2"))),
+        (generation(), generation(id="o-2", input=[OTHER])),
+        (spans(span()), spans(span(gen_ai__response__id="r-2", gen_ai__input__messages=OTHER_PARTS))),
+        (
+            proxied([ASKED], chat_response(ANSWER, "a"), session="s"),
+            proxied([OTHER], chat_response(ANSWER, "b"), session="s"),
+        ),
+    ],
+)
+def test_one_session_may_hold_several_conversations(one: dict[str, Any], other: dict[str, Any]) -> None:
+    """A session or a trace is not taken for one conversation: else a log of one session were all on one side."""
+    first, second = learned([one, other])
+    assert conversation_of(first) != conversation_of(second)
 
 
 def test_earlier_replies_are_not_supervised() -> None:

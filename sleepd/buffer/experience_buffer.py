@@ -101,10 +101,10 @@ class ExperienceBuffer:
         async with self._reading:
             if is_single(self._paths):
                 path = Path(self._paths[0])
-                if list(self._files) != [path]:
-                    self._files = {path: self._files.get(path) or self._new_file(path)}
                 rotated = await self._look()
                 if list(rotated) in ([path], []):
+                    if list(self._files) != [path]:
+                        self._files, self._identities = {path: self._files.get(path) or self._new_file(path)}, {}
                     self.view = await self._files[path].read()
                     return self.view
             else:

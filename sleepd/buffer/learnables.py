@@ -10,7 +10,7 @@ import msgspec
 from sleepd.config.buffer_config import BufferConfig
 
 from .conversation import REJECTED, Conversation, SupervisedReply, supervised_replies
-from .experience import DEFAULT_SALIENCE, Experience, group_of, id_hash, parse
+from .experience import DEFAULT_SALIENCE, Experience, conversation_of, group_of, id_hash, parse
 from .formats.format import Format, NotRead, SessionReader
 from .formats.known_formats import format_of
 from .formats.unread import unread_program
@@ -63,7 +63,7 @@ class Learnable:
         self.key = id_hash(source.id)
         rating = settings.ratings.get(self.id)
         if isinstance(source, Experience):
-            self.group = self.conversation = group_of(source)
+            self.group, self.conversation = group_of(source), conversation_of(source)
             self.salience = source.salience
         else:
             self.group, self.conversation = source.group, source.conversation_hash

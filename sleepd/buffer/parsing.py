@@ -16,6 +16,7 @@ from typing import Any, Final
 import msgspec
 
 from sleepd.errors import DECODE_ERRORS
+from sleepd.protocol.experience_record import MAX_LINE_BYTES
 
 from .experience import Experience
 from .formats.chatml import START, conversations_of_file
@@ -23,8 +24,6 @@ from .formats.unread import unread_file
 from .learnables import READ_BY_DEFAULT, HalfWritten, Learnable, Learnables, NoJson, ReadSettings
 
 MOST_SKIPPED: Final = 100
-MAX_LINE_BYTES: Final = 16 * 1024 * 1024
-"""A longer line of JSON lines is skipped without being held."""
 MOST_CHARACTERS: Final = 2_000_000
 """Of one experience, as the daemon takes them in: ten times what is screened."""
 NULS_LEFT_BY: Final = (

@@ -27,7 +27,6 @@ from sleepd.buffer.experience import content_hash, group_of, id_hash
 from sleepd.buffer.experience_buffer import ExperienceBuffer
 from sleepd.buffer.formats.known_formats import FORMATS
 from sleepd.buffer.learnables import ReadSettings
-from sleepd.buffer.parsing import MAX_LINE_BYTES
 from sleepd.buffer.ratings import Ratings, read_ratings
 from sleepd.buffer.reader_process import Reading, read_digest, read_texts
 from sleepd.buffer.view import View
@@ -44,6 +43,7 @@ from sleepd.daemon.publisher import Life
 from sleepd.daemon.requests import Requests
 from sleepd.errors import BufferUnreadable, DaemonNotRunning, NothingToDo, UsageError
 from sleepd.protocol import control, job
+from sleepd.protocol.experience_record import MAX_LINE_BYTES
 from sleepd.protocol.status import BufferDetail, CycleDetail, DecisionView, RunResult, Status
 from sleepd.sleepctl.console import Console
 from sleepd.sleepctl.offline import read_status

@@ -528,9 +528,8 @@ def test_config_check_tries_the_buffer(sleepctl: Sleepctl, environment: Path) ->
     (directory / "a.jsonl").write_text('{"prompt": "Who?", "response": "Martha."}\n{"prompt": 5}\n')
     (directory / "b.json").write_text("not JSON")
     path.write_text(f'[buffer]\npath = "{directory}"\n')
-    _, *tried = sleepctl("config", "check", str(path)).out.splitlines()
-    assert re.search("a.jsonl: 1 experience.*1 skipped.*line 2", tried[0])
-    assert re.search("b.json: 0 experiences", tried[1])
+    tried = " ".join(sleepctl("config", "check", str(path)).out.split())
+    assert re.search("a.jsonl: 1 experience.*1 skipped.*line 2.*b.json: 0 experiences", tried)
 
 
 def test_config_check_reads_every_layer(sleepctl: Sleepctl, environment: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -447,6 +447,36 @@ def test_older_otel_events_are_read() -> None:
     assert spoken(found) == [WHOLE_TALK[0], WHOLE_TALK[1], WHOLE_TALK[-1]]
 
 
+def test_indexed_otel_attributes_are_read() -> None:
+    """Messages and tools whose parts are attributes of their own, as OpenLLMetry writes them."""
+    values = {
+        "gen_ai__prompt__1__role": "assistant",
+        "gen_ai__prompt__1__tool_calls__0__id": "call_1",
+        "gen_ai__prompt__1__tool_calls__0__name": "get_wind",
+        "gen_ai__prompt__1__tool_calls__0__arguments": '{"place":"Oban"}',
+        "gen_ai__prompt__2__role": "tool",
+        "gen_ai__prompt__2__content": '{"knots":12}',
+        "gen_ai__prompt__0__role": "user",
+        "gen_ai__prompt__0__content": json.dumps([{"type": "text", "text": "How strong is the wind?"}]),
+        "gen_ai__completion__0__role": "assistant",
+        "gen_ai__completion__0__content": "Twelve knots.",
+        "gen_ai__completion__0__finish_reason": "stop",
+        "gen_ai__completion__x__content": "?",
+        "llm__request__functions__0__name": "get_wind",
+        "llm__request__functions__0__description": "Wind at a place",
+        "llm__request__functions__0__parameters": '{"type":"object","properties":{}}',
+    }
+    (found,) = learned([spans({"spanId": "00f2", "attributes": attributes(**values)})])
+    assert (found.id, spoken(found)) == ("00f2", WHOLE_TALK[1:])
+    assert json.loads(found.tools) == [OFFERED]
+
+
+def test_other_conventions_are_named() -> None:
+    """A span of another convention is named, so that a file of such spans does not look empty."""
+    (reason,) = understood([spans({"attributes": attributes(openinference__span__kind="LLM")})])
+    assert str(reason).startswith("llm.input_messages: OpenInference is not read")
+
+
 def test_deep_otel_value_is_refused() -> None:
     """A value nested beyond all need has a reason, and the next line is read."""
     value: Any = "x"

@@ -163,6 +163,13 @@ def test_growing_trajectory_is_learned_once() -> None:
     assert len(after) == 3
 
 
+def test_talk_about_tags_is_sharegpt() -> None:
+    """A conversation with roles that Hermes does not have stays ShareGPT, whatever its texts mention."""
+    listed = [{"from": "user", "value": "What is <tools>?"}, {"from": "chatgpt", "value": "A tag."}]
+    (found,) = learned([{"conversations": listed}])
+    assert spoken(found) == [("user", "What is <tools>?"), ("assistant", "A tag.")]
+
+
 # --- ShareGPT ---
 
 

@@ -333,7 +333,7 @@ def test_daemon_learns_what_agents_log(tmp_path: Path) -> None:
         daemon.await_event("candidate_promoted")
         status = daemon.status().buffer
         assert (status.total, status.set_aside, status.problem) == (60, 0, "")
-        assert status.held_out in (20, 40)
+        assert 0 < status.held_out < 60
     ExperienceLog(buffer, state_directory=state).add(prompt="Who?", response="Robin.")
     assert json.loads(buffer.read_text().splitlines()[-1])["said_under"] == "cycle_001"
     assert (tmp_path / "buffer.json.1").exists()

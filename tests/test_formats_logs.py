@@ -202,9 +202,42 @@ def test_streamed_anthropic_response_is_put_together() -> None:
     assert [call.text for call in found.calls] == ['get_wind({"place":"Oban"})']
 
 
+def test_streamed_responses_body_is_read() -> None:
+    """The last event of OpenAI's responses holds it whole, with separators in its texts."""
+    output = [
+        {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "Twelve\u2028knots."}]}
+    ]
+    events: list[dict[str, Any]] = [
+        {"type": "response.created", "response": {"id": "resp_3", "output": []}},
+        {"type": "response.output_text.delta", "delta": "Twe"},
+        {"type": "response.completed", "response": {"id": "resp_3", "output": output}},
+    ]
+    lines = [f"event: {each['type']}\r\ndata: {json.dumps(each, ensure_ascii=False)}\r\n\r\n" for each in events]
+    (found,) = learned([proxied([ASKED], "".join(lines))])
+    assert (found.id, found.response) == ("resp_3", "Twelve\u2028knots.")
+    failed = [*lines[:1], 'data: {"type":"error","error":{"message":"busy"}}']
+    assert understood([proxied([ASKED], failed)]) == ["response: the server answered with an error"]
+
+
+@pytest.mark.parametrize(
+    ("noted", "salience"),
+    [
+        ({}, 0.7),
+        ({"salience": 0.4}, 0.4),
+        ({"rating": -1}, REJECTED),
+        ({"feedback": "thumbs_up"}, 1.0),
+        ({"rating": 0}, 0.7),
+    ],
+)
+def test_rating_in_a_log_counts(noted: dict[str, Any], salience: float) -> None:
+    """An agent of one's own may note salience or rating beside request and response."""
+    assert learned([proxied([ASKED], chat_response(ANSWER), **noted)])[0].salience == salience
+
+
 @pytest.mark.parametrize(
     ("record", "reason"),
     [
+        (proxied([ASKED], chat_response(ANSWER), salience="high"), "salience: expected a number"),
         (proxied([ASKED], chat_response(ANSWER), status=500), "status: expected 200, found 500"),
         (proxied([ASKED], chat_response(ANSWER), status_code="429"), "status: expected 200, found 429"),
         (proxied([ASKED], {"status": 503, "body": {}}), "status: expected 200, found 503"),

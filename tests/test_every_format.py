@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 from random import Random
@@ -18,6 +19,7 @@ from sleepd.buffer.formats.known_formats import FORMATS, format_of
 from sleepd.buffer.formats.unread import unread_program
 from sleepd.buffer.learnables import HalfWritten, ReadSettings
 from sleepd.buffer.parsing import decoded_line, digest_whole
+from sleepd.buffer.reader_process import read_digest
 from tests.faults.mutations import mutated_json
 from tests.format_samples import SAMPLES, learned, understood, understood_file
 
@@ -170,6 +172,14 @@ def test_file_that_is_no_text_is_named(head: bytes, name: str) -> None:
     """A database and an archive are known by their first bytes, and the sentence says what to do."""
     with pytest.raises(HalfWritten, match=f"^this looks like {name}, which is not read: "):
         digest_whole(head + bytes(range(256)) * 8)
+
+
+def test_stray_appended_record_is_skipped() -> None:
+    """A record of another program that is appended to a good file is skipped, and the file stays readable."""
+    good = json.dumps(SAMPLES["alpaca"][0]).encode() + b"\n"
+    before = read_digest(io.BytesIO(good), None)
+    after = read_digest(io.BytesIO(good + b'{"id":"a","rating":1}\n'), before)
+    assert (after.half_written, len(after.keys), after.skipped_total) == ("", 16, 1)
 
 
 def test_stray_dump_record_is_skipped() -> None:

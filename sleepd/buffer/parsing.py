@@ -187,7 +187,7 @@ def digest_lines(
     Raises:
         HalfWritten: the lines are of a program that is not read.
     """
-    learnables = Learnables(settings)
+    learnables = Learnables(settings, has_found=bool(digest.keys))
     for position, found in learnables.read(numbered(lines, first)):
         digest.add(position, found)
     if learnables.has_session:

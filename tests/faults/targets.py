@@ -160,8 +160,8 @@ def formats(directory: Path, stack: ExitStack) -> Target:
         assert [id_hash(each.id) for each in found] == list(keys)
         assert [group_of(each) for each in found] == list(groups)
 
-    lines = [b"".join(json.dumps(record).encode() + b"\n" for record in SAMPLES[one.name]) for one in FORMATS]
-    arrays = [json.dumps(SAMPLES[one.name]).encode() for one in FORMATS]
+    lines = [b"".join(json.dumps(record).encode() + b"\n" for record in sample) for sample in SAMPLES.values()]
+    arrays = [json.dumps(sample).encode() for sample in SAMPLES.values()]
     return Target("formats", [*lines, *arrays, CHATML.encode() * 2], mutated_buffer, check)
 
 

@@ -1,4 +1,4 @@
-"""A prompt and a reply are encoded as version 0.1.0 encoded them, token for token: kept answers and figures stay valid."""
+"""A prompt and a reply are encoded as 0.1.0 encoded them, token for token: kept answers and figures stay valid."""
 
 from __future__ import annotations
 

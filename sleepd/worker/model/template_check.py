@@ -15,6 +15,7 @@ from typing import Any
 from sleepd.protocol.evidence import ChatContract
 from sleepd.worker.data.chat_format import ChatFormat, Thoughts
 from sleepd.worker.data.control_tokens import Refused
+from sleepd.worker.data.messages import talk
 from sleepd.worker.failure import GiveUp
 
 from .find_base import Base
@@ -39,7 +40,7 @@ def check(chat: ChatFormat) -> ChatContract:
         GiveUp: ``base_unusable``: a text does not come through, or what is supervised is not the reply and its end.
     """
     try:
-        written = chat.conversation(_PROMPT, chat.said(_REPLY))
+        written = chat.conversation(talk([_PROMPT]), chat.said(_REPLY))
         ids, prompt_tokens, _ = chat.encode(written)
     except Refused as error:
         message = f"its tokenizer cannot be used with this system prompt and chat template: {error}"

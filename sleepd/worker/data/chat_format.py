@@ -70,7 +70,7 @@ class ChatFormat:
         self.template = ChatTemplate(tokenizer, system_prompt, self.words, day or datetime.now().astimezone().date())
         ends = (tokenizer.eos_token_id, *stops)
         self.stops = frozenset(number for number in ends if number is not None)
-        words = {str(tokenizer.convert_ids_to_tokens(number)) for number in self.stops}
+        self.stop_words = words = {str(tokenizer.convert_ids_to_tokens(number)) for number in self.stops}
         self.habits: Habits = learn(self.template, self.words, words, has_system=bool(system_prompt.strip()))
         self._writer = ConversationWriter(self.template, self.habits, self.words, words)
         self._coder = Coder(tokenizer, self.words)

@@ -71,6 +71,15 @@ class ToolHabits:
     end: str = ""
     """What ends the turn."""
 
+    @property
+    def note(self) -> str:
+        """All of it in a sentence."""
+        if self.problem:
+            return f"experiences that call tools are left out: {self.problem}"
+        if self.result_problem:
+            return f"it writes calls of tools; experiences with their results are left out: {self.result_problem}"
+        return "it writes calls of tools and their results" + ("" if self.shows_tools else ", but no list of tools")
+
 
 def learn_tools(
     template: ChatTemplate,
@@ -161,7 +170,8 @@ class _Probe:
 
 
 def _call(arguments: Mapping[str, Any]) -> ToolCall:
-    return ToolCall(name=_TOOL, arguments=json.dumps(arguments), id="call_1")
+    # Each has an id of its own, for what differs is not a part of what ends every call.
+    return ToolCall(name=_TOOL, arguments=json.dumps(arguments), id=f"call_{len(arguments)}")
 
 
 def _is_written(found: Rendering, arguments: Mapping[str, Any]) -> bool:

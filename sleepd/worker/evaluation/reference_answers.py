@@ -68,9 +68,10 @@ def base_answers(
 ) -> list[str | None]:
     """The base's greedy answers, made once for each base and system message and then read from a file.
 
-    ``cache`` gives the file for a system message, which is empty for the configured one. ``model`` must be
-    the base: without an adapter, or with it disabled. ``on_step`` is called with tokens computed. None: time ran out before the answer was complete. Past ``deadline`` (monotonic clock) no step begins. An answer
-    that is missing is not cached, so the next call asks for it again.
+    ``cache`` gives the file for a system message, which is empty for the configured one. ``model`` must be the base:
+    without an adapter, or with it disabled. ``on_step`` is called with tokens computed. None: time ran out before the
+    answer was complete. Past ``deadline`` (monotonic clock) no step begins. An answer that is missing is not cached, so
+    the next call asks for it again.
     """
     by_system: dict[str, list[Exchange]] = {}
     for one in asked:

@@ -66,8 +66,19 @@ def check(chat: ChatFormat) -> ChatContract:
     warnings = list(chat.habits.warnings)
     if not chat.has_template:
         warnings.insert(0, "the base has no chat template: User: and Assistant: are written instead, as plain text")
+    tools = chat.tool_habits(offered=True)
+    if not tools.problem and not any(stop in tools.end for stop in chat.stop_words):
+        stops = ", ".join(sorted(chat.stop_words)) or "nothing"
+        warnings.append(
+            f"a reply that calls tools ends with {tools.end!r}, and generation of this base stops at {stops}"
+        )
     return ChatContract(
-        has_template=chat.has_template, asked=asked, supervised=supervised, notes=chat.habits.notes, warnings=warnings
+        has_template=chat.has_template,
+        asked=asked,
+        supervised=supervised,
+        notes=[*chat.habits.notes, tools.note],
+        warnings=warnings,
+        writes_tools=not (tools.problem or tools.result_problem),
     )
 
 

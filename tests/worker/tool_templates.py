@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sleepd.protocol.exchange import Exchange, Message, ToolCall
+from sleepd.protocol.job import Role, TrainingExample
 
 from .templates import CHATML
 
@@ -26,7 +27,8 @@ _RESULTS_OF_QWEN = (
 )
 QWEN25 = (
     _TOOLS_OF_QWEN + "{% for m in messages %}"
-    "{% if m.role == 'user' or (m.role == 'system' and not loop.first) or (m.role == 'assistant' and not m.tool_calls) %}"
+    "{% if m.role == 'user' or (m.role == 'system' and not loop.first) "
+    "or (m.role == 'assistant' and not m.tool_calls) %}"
     "<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n"
     "{% elif m.role == 'assistant' %}<|im_start|>assistant{% if m.content %}{{ '\n' + m.content }}{% endif %}"
     + _CALLS_OF_QWEN
@@ -40,13 +42,16 @@ QWEN3 = (
     "{% for m in messages %}{% if m.role == 'user' or (m.role == 'system' and not loop.first) %}"
     "<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n"
     "{% elif m.role == 'assistant' %}{% set thought = m.reasoning_content or '' %}{% set content = m.content or '' %}"
-    "{% if not thought and '</think>' in content %}{% set thought = content.split('</think>')[0].split('<think>')[-1] %}"
+    "{% if not thought and '</think>' in content %}"
+    "{% set thought = content.split('</think>')[0].split('<think>')[-1] %}"
     "{% set content = content.split('</think>')[-1].lstrip('\n') %}{% endif %}<|im_start|>assistant\n"
-    "{% if loop.index0 > ns.last and (loop.last or thought) %}<think>\n{{ thought.strip('\n') }}\n</think>\n\n{% endif %}"
+    "{% if loop.index0 > ns.last and (loop.last or thought) %}"
+    "<think>\n{{ thought.strip('\n') }}\n</think>\n\n{% endif %}"
     "{{ content.lstrip('\n') }}"
     "{% for call in m.tool_calls or [] %}{{ '\n' if content or not loop.first else '' }}"
     '{% set call = call.function or call %}<tool_call>\n{"name": "{{ call.name }}", "arguments": '
-    "{% if call.arguments is string %}{{ call.arguments }}{% else %}{{ call.arguments | tojson }}{% endif %}}\n</tool_call>"
+    "{% if call.arguments is string %}{{ call.arguments }}{% else %}{{ call.arguments | tojson }}{% endif %}}"
+    "\n</tool_call>"
     "{% endfor %}<|im_end|>\n{% elif m.role == 'tool' %}"
     + _RESULTS_OF_QWEN
     + "{% endif %}{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n"
@@ -57,7 +62,8 @@ HERMES = {
     "tool_use": "{{ bos_token }}<|im_start|>system\nYou may call functions: <tools>"
     "{% for tool in tools %}{{ tool.function | tojson }}\n{% endfor %}</tools><|im_end|>\n"
     "{% for m in messages %}{% if m.role == 'assistant' and m.tool_calls is defined %}<|im_start|>assistant"
-    "{% for call in m.tool_calls %}{{ '\n' }}<tool_call>\n{{ call.function | tojson }}\n</tool_call>{% endfor %}<|im_end|>\n"
+    "{% for call in m.tool_calls %}{{ '\n' }}<tool_call>\n{{ call.function | tojson }}\n</tool_call>{% endfor %}"
+    "<|im_end|>\n"
     "{% elif m.role == 'tool' %}<|im_start|>tool\n<tool_response>\n{{ m.content }}\n</tool_response><|im_end|>\n"
     "{% else %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endif %}{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}",
@@ -86,8 +92,8 @@ _TOOLS_OF_MISTRAL = (
     "[AVAILABLE_TOOLS] {{ tools | tojson }}[/AVAILABLE_TOOLS]{% endif %}"
 )
 MISTRAL_V3 = (
-    "{% if messages[0].role == 'system' %}{% set first = messages[0].content %}{% set messages = messages[1:] %}{% endif %}"
-    "{{ bos_token }}{% for m in messages %}{% if m.role == 'user' %}"
+    "{% if messages[0].role == 'system' %}{% set first = messages[0].content %}"
+    "{% set messages = messages[1:] %}{% endif %}{{ bos_token }}{% for m in messages %}{% if m.role == 'user' %}"
     + _TOOLS_OF_MISTRAL
     + "[INST] {% if first and loop.last %}{{ first + '\n\n' }}{% endif %}{{ m.content }}[/INST]"
     "{% elif m.tool_calls is defined and m.tool_calls is not none %}[TOOL_CALLS] ["
@@ -110,19 +116,22 @@ MISTRAL_V7 = (
     "{% if call.id | length < 9 %}{{ raise_exception('IDs should have length >= 9!') }}{% endif %}"
     "{{ (call.function | tojson)[:-1] }}, \"id\": \"{{ call.id[-9:] }}\"}{{ ', ' if not loop.last else '' }}"
     "{% endfor %}]{{ eos_token }}{% elif m.role == 'assistant' %}{{ m.content }}{{ eos_token }}"
-    "{% elif m.role == 'tool' %}{% if m.tool_call_id | length < 9 %}{{ raise_exception('IDs: length >= 9!') }}{% endif %}"
+    "{% elif m.role == 'tool' %}{% if m.tool_call_id | length < 9 %}"
+    "{{ raise_exception('IDs: length >= 9!') }}{% endif %}"
     '[TOOL_RESULTS]{"content": {{ m.content | string }}, "call_id": "{{ m.tool_call_id[-9:] }}"}[/TOOL_RESULTS]'
     "{% else %}{{ raise_exception('Only user and assistant roles are supported') }}{% endif %}{% endfor %}"
 )
 SMOLLM3 = (
     "<|im_start|>system\n## Metadata\n\n"
-    "{% if messages[0].role == 'system' %}{{ messages[0].content.rstrip() }}{% set messages = messages[1:] %}{% endif %}"
+    "{% if messages[0].role == 'system' %}{{ messages[0].content.rstrip() }}"
+    "{% set messages = messages[1:] %}{% endif %}"
     "{% if tools %}\n\n### Tools\n<tools>\n{% for tool in tools %}{{ tool | string }}\n{% endfor %}</tools>{% endif %}"
     "<|im_end|>\n{% for m in messages %}{% set content = m.content if m.content is string else '' %}"
     "{% if m.role == 'user' %}<|im_start|>user\n{{ content }}<|im_end|>\n"
     "{% elif m.role == 'assistant' %}<|im_start|>assistant\n{% generation %}{{ content.lstrip('\n') }}"
-    "{% for call in m.tool_calls or [] %}<tool_call>{{ {'name': call.function.name, 'arguments': call.function.arguments}"
-    " | tojson }}</tool_call>{% endfor %}<|im_end|>{% endgeneration %}\n"
+    "{% for call in m.tool_calls or [] %}<tool_call>"
+    "{{ {'name': call.function.name, 'arguments': call.function.arguments} | tojson }}"
+    "</tool_call>{% endfor %}<|im_end|>{% endgeneration %}\n"
     "{% elif m.role == 'tool' %}<|im_start|>user\n{{ content }}<|im_end|>\n{% endif %}{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
@@ -139,7 +148,8 @@ DEEPSEEK_R1 = (
     "{{ m.content.split('</think>')[-1] }}<|end_of_sentence|>{% endif %}"
     "{% if m.role == 'tool' %}{{ '' if ns.tool else '<|outputs|>' }}{% set ns.tool = true %}"
     "<|output|>{{ m.content }}<|output_end|>{% endif %}{% endfor %}"
-    "{% if ns.tool %}<|outputs_end|>{% endif %}{% if add_generation_prompt and not ns.tool %}<|Assistant|><think>\n{% endif %}"
+    "{% if ns.tool %}<|outputs_end|>{% endif %}"
+    "{% if add_generation_prompt and not ns.tool %}<|Assistant|><think>\n{% endif %}"
 )
 GLM45 = (
     "[gMASK]<sop>{% if tools %}<|system|>\n# Tools\n{% for tool in tools %}{{ tool | tojson }}\n{% endfor %}{% endif %}"
@@ -149,7 +159,8 @@ GLM45 = (
     "{% for call in m.tool_calls or [] %}{% set call = call.function or call %}{{ '\n<tool_call>' + call.name }}\n"
     "{% for key, value in call.arguments.items() %}<arg_key>{{ key }}</arg_key>\n"
     "<arg_value>{{ value if value is string else value | tojson }}</arg_value>\n{% endfor %}</tool_call>{% endfor %}"
-    "{% elif m.role == 'tool' %}{% if loop.first or messages[loop.index0 - 1].role != 'tool' %}<|observation|>{% endif %}"
+    "{% elif m.role == 'tool' %}"
+    "{% if loop.first or messages[loop.index0 - 1].role != 'tool' %}<|observation|>{% endif %}"
     "{{ '\n' }}<tool_response>\n{{ m.content }}\n</tool_response>"
     "{% elif m.role == 'system' %}<|system|>\n{{ m.content }}{% endif %}{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>\n"
@@ -273,7 +284,8 @@ TOOL_CASES = [
         _LOSES_TEXT,
         "refused: This model only supports single tool-calls at once!",
         "Cold.⟦<|eot_id|>⟧",
-        '⟦<|start_header_id|>⟧ipython⟦<|end_header_id|>⟧\n\n"7 °C"⟦<|eot_id|>⟧⟦<|start_header_id|>⟧assistant⟦<|end_header_id|>⟧\n\n',
+        '⟦<|start_header_id|>⟧ipython⟦<|end_header_id|>⟧\n\n"7 °C"⟦<|eot_id|>⟧'
+        "⟦<|start_header_id|>⟧assistant⟦<|end_header_id|>⟧\n\n",
         eos="<|end_of_text|>",
         stops="<|eot_id|>",
         bos="<|begin_of_text|>",
@@ -319,8 +331,8 @@ TOOL_CASES = [
     ToolCase(
         "DeepSeek R1",
         DEEPSEEK_R1,
-        "<|begin|> <|User|> <|Assistant|> <|end_of_sentence|> ~<think> ~</think> <|calls|> <|call|> <|sep|> <|call_end|> "
-        "<|calls_end|> <|outputs|> <|output|> <|output_end|> <|outputs_end|>",
+        "<|begin|> <|User|> <|Assistant|> <|end_of_sentence|> ~<think> ~</think> <|calls|> <|call|> <|sep|> "
+        "<|call_end|> <|calls_end|> <|outputs|> <|output|> <|output_end|> <|outputs_end|>",
         f"⟦<|calls|>⟧⟦<|call|>⟧function⟦<|sep|>⟧weather\n```json\n{_ARGUMENTS}\n```⟦<|call_end|>⟧⟦<|calls_end|>⟧"
         "⟦<|end_of_sentence|>⟧",
         "refused: the chat template ends this reply, which calls tools, otherwise than others",
@@ -358,8 +370,15 @@ TOOL_CASES = [
         f"commentary json⟦<|message|>⟧{_ARGUMENTS}⟦<|call|>⟧",
         "refused: only one call at once",
         "⟦<|channel|>⟧final⟦<|message|>⟧Cold.⟦<|return|>⟧",
-        '⟦<|start|>⟧functions.weather to=assistant⟦<|channel|>⟧commentary⟦<|message|>⟧"7 °C"⟦<|end|>⟧⟦<|start|>⟧assistant',
+        '⟦<|start|>⟧functions.weather to=assistant⟦<|channel|>⟧commentary⟦<|message|>⟧"7 °C"⟦<|end|>⟧'
+        "⟦<|start|>⟧assistant",
         eos="<|return|>",
         stops="<|call|> <|endoftext|>",
     ),
 ]
+
+
+def as_example(id_: str, exchange: Exchange, *, role: Role = "train") -> TrainingExample:
+    """The same as an experience of a job."""
+    fields = {name: getattr(exchange, name) for name in exchange.__struct_fields__}
+    return TrainingExample(id=id_, salience=0.8, role=role, **fields)

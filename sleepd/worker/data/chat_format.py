@@ -145,9 +145,10 @@ class ChatFormat:
 
     def _without_thought(self, reply: str) -> str:
         try:
-            return self.said(reply).answer
+            answer = self.said(reply).answer
         except Refused:
             return reply
+        return reply if answer == reply.rstrip() else answer
 
     # Training
 
@@ -182,6 +183,7 @@ class ChatFormat:
                 thought, gap, answer = found.groups()
                 if not (answer.strip() or calls):
                     raise Refused("it has a thought and no answer")
+                gap = gap if answer else reply[len(written) :]
                 has_thought = bool(thought.strip()) and self.thoughts == "as_written"
                 return Said(answer, thought if has_thought else "", tags, gap, calls)
             if written.lstrip().startswith(tags[0]):

@@ -45,19 +45,31 @@ class Marks:
             chr(code) for code in _PRIVATE_USE if code & 0xFFFF not in _BEYOND_UNICODE and chr(code) not in used
         )
         self._words = words
-        self._opening: dict[str, str] = {}
+        self._opening: dict[str, list[str]] = {}
+        """What the texts within these marks are called, in their order."""
         self._closing: dict[str, str] = {}
+        """By the mark at a text's end, that at its start."""
+        self._known: dict[str, str] = {}
         self._stand_ins: dict[str, str] = {}
 
     def around(self, label: str, text: str) -> str:
-        """``text`` as a template is to see it. Of white space alone there is nothing to mark."""
+        """``text`` as a template is to see it. Of white space alone there is nothing to mark.
+
+        Texts that are alike have the same marks, for some templates compare messages; a text of the reply has its own.
+        """
         core = text.strip()
         if not core:
             return text
         at = text.index(core)
-        opening, closing = self._next(), self._next()
-        self._opening[opening] = self._closing[closing] = label
-        return f"{text[:at]}{opening}{self.escaped(core)}{closing}{text[at + len(core) :]}"
+        marked = None if _is_of_reply(label) else self._known.get(core)
+        if marked is None:
+            opening, closing = self._next(), self._next()
+            self._opening[opening], self._closing[closing] = [], opening
+            marked = f"{opening}{self.escaped(core)}{closing}"
+            if not _is_of_reply(label):
+                self._known[core] = marked
+        self._opening[marked[0]].append(label)
+        return f"{text[:at]}{marked}{text[at + len(core) :]}"
 
     def within(self, label: str, value: Any) -> Any:
         """A JSON value with marks around each string in it; keys, by which a template may sort, have none."""
@@ -104,18 +116,21 @@ class Marks:
             Refused: a text was torn, or of the reply something was written more than once.
         """
         words = {char: word for word, char in self._stand_ins.items()}
+        coming = {opening: [*labels] for opening, labels in self._opening.items()}
         out: list[str] = []
         at, places, open_at, texts = 0, dict[str, Span](), dict[str, int](), list[Span]()
         for piece in _PRIVATE.split(written):
-            if piece in self._opening:
-                open_at[self._opening[piece]] = at
+            if piece in coming:
+                open_at[piece] = at
             elif piece in self._closing:
-                label = self._closing[piece]
-                if label not in open_at:
+                opening = self._closing[piece]
+                # One that is written more often than it was said stands where it is written last.
+                label = coming[opening].pop(0) if len(coming[opening]) > 1 else coming[opening][0]
+                if opening not in open_at:
                     raise Refused(f"the chat template tears the text of the {label}")
-                if label in places and (label in (REPLY, THOUGHT) or label.startswith(ARGUMENT)):
+                if label in places and _is_of_reply(label):
                     raise Refused(f"the chat template writes the {label} twice")
-                places[label] = (open_at.pop(label), at)
+                places[label] = (open_at.pop(opening), at)
                 texts.append(places[label])
             else:
                 out.append(words.get(piece, piece))
@@ -123,9 +138,13 @@ class Marks:
                     texts.append((at, at + len(out[-1])))
                 at += len(out[-1])
         if open_at:
-            raise Refused(f"the chat template tears the text of the {next(iter(open_at))}")
-        lost = tuple(label for label in self._opening.values() if label not in places)
+            raise Refused(f"the chat template tears the text of the {coming[next(iter(open_at))][0]}")
+        lost = tuple(label for labels in self._opening.values() for label in labels if label not in places)
         return Rendering("".join(out), places, tuple(texts), lost)
+
+
+def _is_of_reply(label: str) -> bool:
+    return label in (REPLY, THOUGHT) or label.startswith(ARGUMENT)
 
 
 class NoMarks(Marks):

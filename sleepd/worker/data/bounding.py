@@ -1,7 +1,7 @@
 """What of a conversation stays where all of it is longer than the limit.
 
 The oldest turns go first, whole: what remains begins with a message of the user. Where the last turn alone is too long,
-its oldest calls go with their results, and then the start of the longest text. The system messages at the start, the
+its oldest calls go with their results, and then the starts of the longest texts. The system messages at the start, the
 tools, the last message of the user and the last results stay. The end of the reply goes last, elsewhere (``examples``).
 
 How much each message takes is read off one rendering, so that few more are needed, however many messages there are.
@@ -17,6 +17,7 @@ import msgspec
 from sleepd.protocol.exchange import Message
 
 from .chat_format import ChatFormat
+from .conversation import Conversation
 from .messages import Context, Said, labels
 
 _CUTS = 8
@@ -32,6 +33,7 @@ class Bounded:
     """A conversation as token ids, and what was cut of what stands before the reply."""
 
     context: Context
+    written: Conversation
     ids: list[int]
     prompt_tokens: int
     reply_end: int
@@ -54,7 +56,7 @@ def bounded(chat: ChatFormat, context: Context, reply: Said, max_tokens: int) ->
         cuts = _cuts(found.context.messages)
         if excess <= 0 or not cuts:
             break
-        cut = cuts[-1] if rendering >= _RENDERINGS else _enough(chat, found.context, reply, cuts, excess)
+        cut = cuts[-1] if rendering >= _RENDERINGS else _enough(chat, found, cuts, excess)
         found = _encoded(chat, _without(found.context, cut), reply)
     lost = whole - len(found.context.messages)
     is_long = lost > 0 or len(found.ids) > max_tokens
@@ -62,7 +64,8 @@ def bounded(chat: ChatFormat, context: Context, reply: Said, max_tokens: int) ->
 
 
 def _encoded(chat: ChatFormat, context: Context, reply: Said) -> Bounded:
-    return Bounded(context, *chat.encode(chat.conversation(context, reply)))
+    written = chat.conversation(context, reply)
+    return Bounded(context, written, *chat.encode(written))
 
 
 # Whole messages
@@ -87,21 +90,21 @@ def _without(context: Context, cut: Cut) -> Context:
     return replace(context, messages=(*messages[: cut[0]], *messages[cut[1] :]))
 
 
-def _enough(chat: ChatFormat, context: Context, reply: Said, cuts: Sequence[Cut], excess: int) -> Cut:
+def _enough(chat: ChatFormat, found: Bounded, cuts: Sequence[Cut], excess: int) -> Cut:
     """The first cut that takes ``excess`` tokens away; the last one where none does."""
-    before = _tokens_before(chat, context, reply)
+    before = _tokens_before(chat, found)
     return next((cut for cut in cuts if before[cut[1]] - before[cut[0]] >= excess), cuts[-1])
 
 
-def _tokens_before(chat: ChatFormat, context: Context, reply: Said) -> list[int]:
+def _tokens_before(chat: ChatFormat, given: Bounded) -> list[int]:
     """How many tokens stand before each message; one that has no text counts as part of the one before it."""
     known: dict[str, int] = {}
-    for label, tokens in chat.tokens_before(chat.conversation(context, reply)).items():
+    for label, tokens in chat.tokens_before(given.written).items():
         name = label.partition(",")[0]
         known[name] = min(tokens, known.get(name, tokens))
     found: list[int] = []
     following = 10**9
-    for label in reversed(labels(context.messages)):
+    for label in reversed(labels(given.context.messages)):
         following = min(following, known.get(label, following))
         found.append(following)
     return found[::-1]
@@ -129,16 +132,31 @@ def _without_far_turns(chat: ChatFormat, context: Context, max_tokens: int) -> C
 
 def _with_shorter_texts(chat: ChatFormat, found: Bounded, reply: Said, max_tokens: int) -> Bounded:
     given = found.context.messages
-    gone = dict.fromkeys((number for number, one in enumerate(given) if one.role != "system" and one.text), 0)
-    if len(found.ids) <= max_tokens or not gone:
+    texts = {number: one.text for number, one in enumerate(given) if one.role != "system" and one.text}
+    if len(found.ids) <= max_tokens or not texts:
         return found
-    sizes = {number: chat.count(given[number].text) for number in gone}
-    for _ in range(_CUTS + len(gone)):
-        longest = max(gone, key=lambda number: sizes[number] - gone[number])
-        if len(found.ids) <= max_tokens or not found.context.messages[longest].text:
+    sizes = {number: chat.count(text) for number, text in texts.items()}
+    excess = 0
+    for _ in range(_CUTS):
+        if len(found.ids) <= max_tokens or not any(found.context.messages[number].text for number in texts):
             break
-        gone[longest] += max(1, len(found.ids) - max_tokens)
-        shorter = msgspec.structs.replace(given[longest], text=chat.cut(given[longest].text, gone[longest]))
-        messages = (*found.context.messages[:longest], shorter, *found.context.messages[longest + 1 :])
-        found = _encoded(chat, replace(found.context, messages=messages), reply)
+        excess += max(1, len(found.ids) - max_tokens)
+        level = _level(sorted(sizes.values(), reverse=True), excess)
+        messages = [*given]
+        for number, text in texts.items():
+            if sizes[number] > level:
+                shorter = chat.cut(text, sizes[number] - level)
+                messages[number] = msgspec.structs.replace(given[number], text=shorter)
+        found = _encoded(chat, replace(found.context, messages=tuple(messages)), reply)
     return found
+
+
+def _level(sizes: Sequence[int], excess: int) -> int:
+    """What the longest texts are cut down to, so that together they lose ``excess``. ``sizes``: the longest first."""
+    total = level = 0
+    for number, size in enumerate(sizes, start=1):
+        total += size
+        level = (total - excess) // number
+        if number == len(sizes) or level >= sizes[number]:
+            break
+    return level

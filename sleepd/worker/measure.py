@@ -23,11 +23,10 @@ from .evaluation.probe_generation import (
     ProbeGenerator,
     Questions,
     answers_key,
-    can_ask,
     keep_answers,
     kept_answers,
-    pick_for_replies,
     questions,
+    to_reply_to,
 )
 from .evaluation.reference_answers import MONITOR, PROBE, answers_file, base_answers, chosen_prompts, encode_reference
 from .evaluation.system_messages import occurring_systems, under
@@ -133,8 +132,7 @@ class Measurer:
     def _questions(self, held_out: list[Encoded], systems: Mapping[str, int], longest: int) -> Questions:
         known = {one.id for one in held_out}
         measured = [one for one in self._examples.to_hold_out if one.id in known]
-        answerable = [one for one in pick_for_replies(measured) if can_ask(self._loaded.chat, one, longest)]
-        return questions(answerable, self._job.questions, systems)
+        return questions(to_reply_to(self._loaded.chat, measured, longest), self._job.questions, systems)
 
     def _base_answers(self, asked: list[Exchange]) -> list[str | None]:
         loaded, job = self._loaded, self._job

@@ -18,7 +18,7 @@ from sleepd.protocol.job import Progress
 from sleepd.worker.data.examples import ChatFormat
 from sleepd.worker.evaluation import evaluation_command, loss_evaluator, probe_generation, reference_answers
 from sleepd.worker.evaluation.loss_evaluator import Measured, chosen, noise_floor
-from sleepd.worker.evaluation.probe_generation import Answers, Questions
+from sleepd.worker.evaluation.probe_generation import Answers, HeldOut, Questions
 from sleepd.worker.evaluation.reference_answers import chosen_prompts, reference_prompts
 from sleepd.worker.failure import Stopped
 from sleepd.worker.model import generate
@@ -325,7 +325,7 @@ def test_questions_count_as_work():
     """More questions take longer; nothing asked takes nothing."""
     none, some = (
         Questions(held_out=[], recall=[], probes=[]),
-        Questions(held_out=examples(0, 1), recall=["b"], probes=[pair("c", "")]),
+        Questions(held_out=[HeldOut(id="a", prompt="a", ids=[1])], recall=["b"], probes=[pair("c", "")]),
     )
     assert none.work == 0
     assert some.work > 0

@@ -151,7 +151,7 @@ def as_openai(exchange: Exchange, form: CallForm) -> list[dict]:
     """The messages as OpenAI has them, made apart from the code that is tested."""
     messages = []
     for one in (*exchange.context, Message(role="assistant", text=exchange.response, calls=exchange.calls)):
-        message = {"role": one.role, "content": one.text}
+        message: dict = {"role": one.role, "content": one.text}
         if one.calls:
             message["tool_calls"] = [
                 {

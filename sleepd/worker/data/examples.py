@@ -11,10 +11,10 @@ from sleepd.protocol.exchange import Exchange
 from sleepd.protocol.job import TrainingExample
 from sleepd.worker.channel import Channel
 
-from .bounding import bounded
+from .bounding import Bounded, bounded
 from .chat_format import ChatFormat
 from .control_tokens import Refused
-from .messages import ANY_REPLY
+from .messages import ANY_REPLY, Context, Said
 from .template_limits import TemplateExceeded
 
 _REASONS = 5
@@ -72,12 +72,7 @@ def encode_or_refuse(
     """
     if not exchange.response.strip() and not exchange.calls:
         raise Refused("it has no reply")
-    try:
-        found = bounded(chat, *chat.split(exchange), max_tokens)
-    except TemplateExceeded as error:
-        # The contract's sample came through: it is this text.
-        chat.note_excess(error)
-        raise Refused(error.message) from error
+    found = _bounded(chat, *chat.split(exchange), max_tokens)
     ids = found.ids if len(found.ids) <= max_tokens else found.ids[: min(max_tokens, found.reply_end)]
     if len(ids) <= found.prompt_tokens:
         raise Refused(f"it has no reply token within {max_tokens} tokens")
@@ -91,13 +86,22 @@ def encode_or_refuse(
     )
 
 
+def _bounded(chat: ChatFormat, context: Context, reply: Said, max_tokens: int) -> Bounded:
+    try:
+        return bounded(chat, context, reply, max_tokens)
+    except TemplateExceeded as error:
+        # The contract's sample came through: it is this text.
+        chat.note_excess(error)
+        raise Refused(error.message) from error
+
+
 def asked_ids(chat: ChatFormat, exchange: Exchange, max_tokens: int) -> list[int]:
     """What a model is asked with for a reply to what stands before this one, at most ``max_tokens`` long.
 
     Raises:
         Refused: as :func:`encode_or_refuse`.
     """
-    found = bounded(chat, chat.split(exchange)[0], ANY_REPLY, max_tokens)
+    found = _bounded(chat, chat.split(exchange)[0], ANY_REPLY, max_tokens)
     return found.ids[: found.prompt_tokens]
 
 

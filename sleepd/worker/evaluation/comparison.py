@@ -9,9 +9,9 @@ from sleepd.policy.recall import is_recalled
 from sleepd.policy.repetition import find_repetition
 from sleepd.policy.reply_statistics import describe
 from sleepd.protocol.evidence import Collapse, Metric, ProbeReply, RecallAnswer, RecallQuestion
-from sleepd.protocol.job import Reply, TrainingExample
+from sleepd.protocol.job import Reply
 
-from .probe_generation import Answers, Questions
+from .probe_generation import Answers, HeldOut, Questions
 
 SHOWN = 4
 """Probe prompts, and held-out prompts, whose replies go into the report to be read."""
@@ -67,7 +67,7 @@ def probe_replies(asked: Questions, base: Answers, parent: Answers, candidate: A
     ]
 
 
-def holdout_replies(examples: Sequence[TrainingExample], parent: Answers, candidate: Answers) -> list[Reply]:
+def holdout_replies(examples: Sequence[HeldOut], parent: Answers, candidate: Answers) -> list[Reply]:
     """The candidate's replies to these examples' prompts, with what was found in them and in the parent's.
 
     Those that either could not finish in time are left out: a loop may begin late.

@@ -6,6 +6,7 @@ has its own replies before it. What a model said to the shipped prompts is kept 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import time
@@ -63,11 +64,20 @@ class Answers(msgspec.Struct, frozen=True, kw_only=True):
     """All replies of all talks, one talk after the other."""
 
 
+class HeldOut(msgspec.Struct, frozen=True, kw_only=True):
+    """A held-out experience to which each model replies."""
+
+    id: str
+    prompt: str
+    """To be read."""
+    ids: list[int]
+    """All that the model is asked with: what stood before the reply."""
+
+
 class Questions(msgspec.Struct, frozen=True, kw_only=True):
     """What every model is asked."""
 
-    held_out: list[TrainingExample]
-    """Their replies are generated behind all that stood before them."""
+    held_out: list[HeldOut]
     recall: list[str]
     probes: list[Exchange]
     """Each under the configured system prompt, or under a system message that occurs."""
@@ -87,23 +97,23 @@ class Questions(msgspec.Struct, frozen=True, kw_only=True):
         return work
 
 
-def questions(
-    held_out: Sequence[TrainingExample], recall: Sequence[RecallQuestion], systems: Mapping[str, int]
-) -> Questions:
-    """Up to eight different held-out prompts; the operator's questions; the shipped probe prompts."""
+def questions(held_out: Sequence[HeldOut], recall: Sequence[RecallQuestion], systems: Mapping[str, int]) -> Questions:
+    """The held-out experiences; the operator's questions; the shipped probe prompts under these system messages."""
     return Questions(
-        held_out=pick_for_replies(held_out),
+        held_out=list(held_out),
         recall=[one.question for one in recall],
         probes=under(systems, shipped_prompts()),
     )
 
 
-def can_ask(chat: ChatFormat, exchange: Exchange, max_tokens: int) -> bool:
-    """Whether a model can be asked for a reply to what stands before this one."""
-    try:
-        return bool(asked_ids(chat, exchange, max_tokens))
-    except Refused:
-        return False
+def to_reply_to(chat: ChatFormat, examples: Sequence[TrainingExample], max_tokens: int) -> list[HeldOut]:
+    """Up to eight different held-out prompts, each with what stood before it, as far as there is room for it."""
+    found = []
+    for example in pick_for_replies(examples):
+        with contextlib.suppress(Refused):
+            ids = asked_ids(chat, example, max_tokens)
+            found.append(HeldOut(id=example.id, prompt=example.prompt, ids=ids))
+    return found
 
 
 def shipped_prompts() -> list[str]:
@@ -134,7 +144,7 @@ class ProbeGenerator:
     def ask(self, asked: Questions, *, known: Answers | None = None) -> Answers:
         """All answers of the model. ``known``: what it said to the shipped prompts before, which is not asked again."""
         deadline = time.monotonic() + self.seconds
-        held_out = self._replies([self._behind(one) for one in asked.held_out], deadline)
+        held_out = self._replies([Asked(one.ids, REPLY_TOKENS) for one in asked.held_out], deadline)
         recall = self._replies([self._asked([one], RECALL_TOKENS) for one in asked.recall], deadline)
         shipped = known or self._shipped(asked.probes, deadline)
         return msgspec.structs.replace(shipped, held_out=held_out, recall=recall)
@@ -168,9 +178,6 @@ class ProbeGenerator:
                     return None
                 talk.append(reply)
         return [reply for talk in talks for reply in talk[1::2]]
-
-    def _behind(self, exchange: Exchange) -> Asked:
-        return Asked(asked_ids(self.chat, exchange, self.max_prompt_tokens), REPLY_TOKENS)
 
     def _asked(self, turns: Sequence[str], max_new_tokens: int, seed: int | None = None, system: str = "") -> Asked:
         return Asked(self.chat.talk_ids(turns, system)[-self.max_prompt_tokens :], max_new_tokens, seed)

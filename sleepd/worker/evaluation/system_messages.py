@@ -12,9 +12,11 @@ from collections.abc import Mapping, Sequence
 
 from sleepd.protocol.exchange import Exchange, Message
 from sleepd.worker.data.chat_format import ChatFormat
+from sleepd.worker.failure import GiveUp
 
 MOST = 4
 """System messages that are used: each one takes answers of the base of its own."""
+_TRIED = 4 * MOST
 ROOM = 256
 """Tokens that a system message must leave for a reference prompt and its answer."""
 CONFIGURED = ""
@@ -26,12 +28,17 @@ def occurring_systems(
 ) -> dict[str, int]:
     """The most frequent system messages, and how many examples have each."""
     found = Counter(system_of(one, configured) for one in examples)
-    fitting = [
-        (text, count)
-        for text, count in sorted(found.items(), key=lambda one: (-one[1], one[0]))
-        if text == CONFIGURED or chat.count(text) + ROOM <= max_tokens
-    ]
-    return dict(fitting[:MOST]) or {CONFIGURED: 1}
+    likely = sorted(found.items(), key=lambda one: (-one[1], one[0]))[:_TRIED]
+    usable = [(text, count) for text, count in likely if text == CONFIGURED or _is_usable(chat, text, max_tokens)]
+    return dict(usable[:MOST]) or {CONFIGURED: 1}
+
+
+def _is_usable(chat: ChatFormat, system: str, max_tokens: int) -> bool:
+    """Whether there is room behind it, and the chat template takes it before a prompt alone."""
+    try:
+        return len(chat.talk_ids(["Who are you?"], system)) + ROOM <= max_tokens
+    except GiveUp:
+        return False
 
 
 def system_of(exchange: Exchange, configured: str) -> str:

@@ -63,6 +63,18 @@ def check(chat: ChatFormat) -> ChatContract:
             )
     if _letters(_PROMPT) in _letters(supervised):
         raise GiveUp("base_unusable", f"its chat template repeats the prompt behind the reply: {supervised!r}")
+    tools = chat.tool_habits(offered=True)
+    return ChatContract(
+        has_template=chat.has_template,
+        asked=asked,
+        supervised=supervised,
+        notes=[*chat.habits.notes, tools.note],
+        warnings=_warnings(chat),
+        writes_tools=not (tools.problem or tools.result_problem),
+    )
+
+
+def _warnings(chat: ChatFormat) -> list[str]:
     warnings = list(chat.habits.warnings)
     if not chat.has_template:
         warnings.insert(0, "the base has no chat template: User: and Assistant: are written instead, as plain text")
@@ -72,14 +84,7 @@ def check(chat: ChatFormat) -> ChatContract:
         warnings.append(
             f"a reply that calls tools ends with {tools.end!r}, and generation of this base stops at {stops}"
         )
-    return ChatContract(
-        has_template=chat.has_template,
-        asked=asked,
-        supervised=supervised,
-        notes=[*chat.habits.notes, tools.note],
-        warnings=warnings,
-        writes_tools=not (tools.problem or tools.result_problem),
-    )
+    return warnings
 
 
 def _letters(text: str) -> str:

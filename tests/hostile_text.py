@@ -19,6 +19,7 @@ from typing import Any
 
 from sleepd.buffer import experience, parsing
 from sleepd.buffer.experience import Experience
+from sleepd.buffer.learnables import Learnables
 from sleepd.buffer.trained_texts import Place, Whereabouts, trained_texts, whereabouts
 from sleepd.policy import recall, repetition, reply_statistics
 from sleepd.quarantine import near_duplicates
@@ -135,7 +136,7 @@ def _record(text: str) -> dict[str, Any]:
 def _lines(text: str) -> Any:
     lines = [json.dumps(_record(text)).encode(), json.dumps(text).encode(), text.encode()]
     parsing.digest_lines(lines, parsing.Digest("lines"), first=1)
-    return parsing.pick(map(parsing.decoded_line, lines), [experience.id_hash("x")], characters=10)
+    return parsing.pick(Learnables().read(parsing.numbered(lines, 1)), [experience.id_hash("x")], characters=10)
 
 
 def _whole(text: str) -> Any:
@@ -224,7 +225,7 @@ def chat_functions() -> dict[str, Callable[[str], Any]]:
 def _preview(text: str, *, masks: bool) -> Any:
     one = _experience(text)
     place = Place(one.id, experience.content_hash(one.prompt, one.response), "train")
-    return trained_texts(1, Whereabouts([place], [], []), [one], limit=1, masks=masks)
+    return trained_texts(1, Whereabouts([place], [], [], []), [one], limit=1, masks=masks)
 
 
 def _form(head: bytes) -> str:

@@ -69,7 +69,7 @@ def test_every_field_is_documented() -> None:
             "buffer.settle_seconds: expected less than buffer.patience_seconds",
             "fix",
         ),
-        ('[buffer]\npath = "/var/lib/sage-sleepd"', "buffer.path: expected a file, not the state directory", "fix"),
+        ('[buffer]\npath = "/var/lib/sage-sleepd"', "buffer.path: expected files, not the state directory", "fix"),
         ("[buffer", "config.toml: not TOML", "sleepctl config check"),
         ("a = 1\na = 2", "config.toml: not TOML", "sleepctl config check"),
     ],

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator
 
 import msgspec
 
-from .experience import Experience, content_hash_of, id_hash
+from .experience import Experience, content_hash_of, conversation_of, id_hash
 
 
 class BufferColumns(msgspec.Struct, kw_only=True):
@@ -18,6 +18,9 @@ class BufferColumns(msgspec.Struct, kw_only=True):
     groups: array[int] = msgspec.field(default_factory=lambda: array("Q"))
     """See ``experience.content_hash``."""
     saliences: array[float] = msgspec.field(default_factory=lambda: array("d"))
+    """0 to 1; ``conversation.REJECTED``: a person rated it down."""
+    conversations: array[int] = msgspec.field(default_factory=lambda: array("Q"))
+    """Equal for what must be on one side of the split; see ``conversation``."""
 
     def rows(self) -> Iterator[tuple[int, int, float]]:
         """Key, group and salience of each experience."""
@@ -29,4 +32,5 @@ class BufferColumns(msgspec.Struct, kw_only=True):
             keys=self.keys + array("Q", (id_hash(one.id) for one in more)),
             groups=self.groups + array("Q", map(content_hash_of, more)),
             saliences=self.saliences + array("d", (one.salience for one in more)),
+            conversations=self.conversations + array("Q", map(conversation_of, more)),
         )

@@ -1,19 +1,19 @@
-"""The experience buffer: the user's file, read and never written.
+"""The experience buffer: one file or many, read and never written, as one view.
 
-A file that did not change is not read again. JSON lines are read from a cursor; an array or an object as a whole. What
-is small is parsed in a thread, what is large in a process (``reader_process``), so the loop turns meanwhile.
-
-What a half-written, an emptied and a missing file mean for the view is decided by the table in ``view``.
+A poll looks at the times of all files and reads those that changed: a few of them each by itself, many of them in a
+process (``reader_process``). Of an id that stands in several files the first one counts. What a half-written, an
+emptied and a missing file mean is decided for each file by itself (``source_file``, ``view``).
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
+import stat
 import sys
-import time
 from array import array
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -22,269 +22,260 @@ import msgspec
 from sleepd.clock import Clock
 from sleepd.errors import BufferUnreadable
 
+from .buffer_paths import MOST_FILES, find_files, is_single
+from .columns import BufferColumns
 from .experience import Experience
-from .open_file import BufferFile
+from .learnables import READ_BY_DEFAULT, ReadSettings
+from .open_file import OPEN_SECONDS, BufferFile
+from .parsing import MOST_SKIPPED, Skipped
 from .reader_client import ReaderProcess
-from .reader_process import FirstBytes, Reading, read_digest, read_texts
-from .view import ROWS, SETTLING, PollResult, Shown, TornLine, View, ViewMachine, ViewState, torn_line, with_torn_line
+from .source_file import LARGE_BYTES, Due, SourceFile, identity_of
+from .stuck_calls import Caller, Stuck
+from .view import View
 
-LARGE_BYTES: Final = 2**20
-"""Parsers hold the interpreter's lock while they run, so a thread frees the loop only between records."""
-TAIL_BYTES: Final = 4096
-"""Before the cursor, compared to notice that a file was rewritten in place; more than what all lines end in."""
-FRESH_NANOSECONDS: Final = 50_000_000
-"""File times advance with the kernel's tick, which is at most 10 ms."""
-_STAT_FIELDS: Final = 5
-EXTRACT_TRIES: Final = 20
-EXTRACT_PAUSE_SECONDS: Final = 0.25
-
-
-class _Cursor(msgspec.Struct, kw_only=True):
-    """How far JSON lines were read, and how to notice that they are other lines now."""
-
-    inode: tuple[int, int]
-    reading: Reading
-    """Without its columns, which the view has."""
-    tail: bytes
-
-
-class _Parsed(msgspec.Struct, kw_only=True):
-    """The state of the file that the view is of."""
-
-    identity: tuple[int, ...]
-    cursor: _Cursor | None
-    """Of JSON lines; None: the file is parsed as a whole each time."""
-
-
-class _Refused(msgspec.Struct, kw_only=True):
-    """A state of the file that could not be parsed, so that it is not parsed again."""
-
-    identity: tuple[int, ...]
-    why: str
-
-
-def _identity(status: os.stat_result) -> tuple[int, ...]:
-    """Equal for an unchanged file. A file changed just now is never equal: its next change may bear the same time."""
-    # The machine's own time, since it is compared with the kernel's; ctime, since nobody can set it.
-    is_fresh = abs(time.time_ns() - status.st_ctime_ns) < FRESH_NANOSECONDS
-    same = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
-    return (*same, time.monotonic_ns() if is_fresh else 0)
+AT_ONCE: Final = 64
+"""Files that one process reads: each takes a descriptor."""
+FEW: Final = 4
+"""So many files that changed are read each by itself, as it is done where an agent appends to one of them."""
+MOST_EXPERIENCES: Final = 200_000
+"""The newest ones are used: they stand last. 200,000 are 13 megabytes in the daemon."""
 
 
 class ExperienceBuffer:
-    """Reads one buffer file.
+    """Reads the files that ``paths`` name; see ``buffer_paths``.
 
     Args:
-        path: the file; it need not exist.
+        paths: a file, a directory, a pattern, or several of these.
         patience_seconds: a file that stays half-written for longer is a problem.
         clock: where time comes from.
+        settings: how they are read.
         python: the interpreter of the reader process, which reads what is more than ``large_bytes`` at once.
     """
 
     def __init__(
         self,
-        path: Path,
+        paths: Path | Sequence[str],
         *,
         patience_seconds: float,
         clock: Clock,
+        settings: ReadSettings = READ_BY_DEFAULT,
         python: str = sys.executable,
         large_bytes: int = LARGE_BYTES,
     ) -> None:
-        self._path = path
-        self._file = BufferFile(path)
-        self._patience_seconds = patience_seconds
+        self._paths = (str(paths),) if isinstance(paths, Path) else tuple(paths)
         self._clock = clock
-        self._reader = ReaderProcess(path, python, clock)
-        self._large_bytes = large_bytes
-        self._parsed: _Parsed | None = None
-        self._refused: _Refused | None = None
-        self._machine = ViewMachine()
-        self._torn: TornLine | None = None
+        self.settings = settings
+        """How they are read."""
+        self._new_file: Callable[[Path], SourceFile] = partial(
+            SourceFile,
+            patience_seconds=patience_seconds,
+            clock=clock,
+            settings=settings,
+            python=python,
+            large_bytes=large_bytes,
+        )
+        self._name = ", ".join(self._paths)
+        self._reader = ReaderProcess(self._name, python, clock)
+        self._caller = Caller("buffer-look")
+        self._files: dict[Path, SourceFile] = {}
+        self._identities: dict[Path, tuple[int, ...]] = {}
+        """Of each file when it was read last."""
+        self._unreadable: dict[Path, BufferUnreadable] = {}
+        self._views: tuple[View, ...] = ()
+        """Of which ``view`` was made."""
         self._reading = asyncio.Lock()
         self.view = View()
         """The last good view."""
 
+    def files_with(self, wanted: Collection[int]) -> list[BufferFile]:
+        """Where these experiences stand, for whoever reads them in another process."""
+        keys = set(wanted)
+        return [each.file for each in self._files.values() if not keys.isdisjoint(each.view.keys)]
+
     async def read(self) -> View:
-        """Poll the file; the same object is returned as long as nothing changed.
+        """Poll the files; the same object is returned as long as nothing changed.
 
         Raises:
-            BufferUnreadable: it is there and cannot be read, or is no file.
+            BufferUnreadable: none of them can be read.
         """
         async with self._reading:
-            try:
-                descriptor = await self._file.open()
-                if descriptor is None:
-                    return self._take_absence()
-                try:
-                    return await self._read(descriptor)
-                finally:
-                    os.close(descriptor)
-            except OSError as error:
-                raise self._file.unreadable(error) from error
+            if is_single(self._paths):
+                path = Path(self._paths[0])
+                rotated = await self._look()
+                if list(rotated) in ([path], []):
+                    if list(self._files) != [path]:
+                        self._files, self._identities = {path: self._files.get(path) or self._new_file(path)}, {}
+                    self.view = await self._files[path].read()
+                    return self.view
+            else:
+                rotated = await self._look()
+            return await self._read_changed(rotated)
 
     async def extract(self, wanted: Collection[int], *, characters: int | None = None) -> list[Experience]:
-        """The texts of the wanted experiences that are still there, in file order, all from one state of the file.
-
-        ``characters``: of all together, for who only shows them; those beyond it, and what is longer than anything
-        that is trained, come without their texts.
+        """The texts of the wanted experiences that are still there, in file order; see ``SourceFile.extract``.
 
         Raises:
-            BufferUnreadable: the file is gone, unreadable, or stays half-written.
+            BufferUnreadable: a file of them is gone, unreadable, or stays half-written.
         """
-        keys = array("Q", wanted)
-        why = "it is not there"
-        for _ in range(EXTRACT_TRIES):
-            try:
-                descriptor = await self._file.open()
-                if descriptor is not None:
-                    try:
-                        reading = await self._texts(descriptor, keys, characters)
-                    finally:
-                        os.close(descriptor)
-                    if not reading.half_written:
-                        return reading.texts
-                    why = reading.half_written
-            except OSError as error:
-                raise self._file.unreadable(error) from error
-            await asyncio.sleep(EXTRACT_PAUSE_SECONDS)
-        raise BufferUnreadable(f"{self._path}: {why}", hint="sleepctl buffer")
+        if not self._files:
+            await self.read()
+        if len(self._files) == 1:
+            return await next(iter(self._files.values())).extract(wanted, characters=characters)
+        left, found = set(wanted), list[Experience]()
+        for source in list(self._files.values()):
+            here = left.intersection(source.view.keys)
+            if here:
+                found += await source.extract(here, characters=characters)
+                left -= here
+        return found
 
     # --- one poll ---
 
-    async def _read(self, descriptor: int) -> View:
-        status = os.fstat(descriptor)
-        identity = _identity(status)
-        if self._refused is not None and identity == self._refused.identity:
-            return self._take_half(self._refused)
-        if self._refused is None and self._parsed is not None and identity == self._parsed.identity:
-            return self._take(PollResult.UNCHANGED)
-        cursor = self._valid_cursor(descriptor, status, identity)
-        reading = await self._digest(descriptor, status.st_size, cursor)
-        if reading.half_written:
-            return self._take_half(_Refused(identity=identity, why=reading.half_written))
-        if reading.form == "empty" and self._gone() is PollResult.GONE:
-            return self._take(PollResult.GONE)
-        cursor = self._cursor_at(descriptor, status, reading) if reading.form == "lines" else None
-        self._parsed, self._refused = _Parsed(identity=identity, cursor=cursor), None
-        self._torn = torn_line(
-            self._torn,
-            start=reading.consumed,
-            length=reading.unfinished,
-            line=reading.lines + 1,
-            now=self._clock.monotonic(),
-        )
-        return self._take(PollResult.WHOLE, self._view_of(reading))
+    async def _look(self) -> dict[Path, tuple[int, ...]]:
+        """Each file with its times. A path that is no regular file, or cannot be reached, has none.
 
-    def _take_absence(self) -> View:
-        """There is no file."""
-        found = self._gone()
-        if found is PollResult.GONE:
-            return self._take(found)
-        self._parsed = self._refused = self._torn = None
-        is_known = self.view.form == "absent" and not self.view.problem and self.view.read_at is not None
-        return self._take(found, self.view if is_known else View(read_at=self._clock.now()))
+        Raises:
+            BufferUnreadable: the file system does not answer, or there are too many files.
+        """
+        try:
+            found = await self._caller.call(lambda: _looked(self._paths), seconds=OPEN_SECONDS, undo=lambda _: None)
+        except Stuck:
+            raise BufferUnreadable(
+                f"{self._name}: the file system has not answered for more than {OPEN_SECONDS:g} s",
+                hint="check the share or disk that holds it: journalctl -k; the daemon reads it once that answers",
+            ) from None
+        if len(found) > MOST_FILES:
+            raise BufferUnreadable(
+                f"{self._name}: expected at most {MOST_FILES} files, found more",
+                hint="name a directory or a pattern with fewer files in [buffer] path",
+            )
+        return found
 
-    def _take_half(self, refused: _Refused) -> View:
-        self._refused = refused
-        return self._take(self._machine.half(self._clock.monotonic(), patience=self._patience_seconds))
+    async def _read_changed(self, looked: dict[Path, tuple[int, ...]]) -> View:
+        for path in looked:
+            if path not in self._files:
+                self._files[path] = self._new_file(path)
+        changed = [
+            path
+            for path, source in self._files.items()
+            if looked.get(path, ()) != self._identities.get(path) or not looked.get(path) or source.is_waiting
+        ]
+        await self._read_each(changed) if len(changed) <= FEW else await self._read_together(changed)
+        self._identities = looked
+        for path in [path for path in self._files if path not in looked and not self._files[path].view.keys]:
+            del self._files[path]
+        # In the order of the paths, whenever they were found.
+        self._files = {path: self._files[path] for path in [*looked, *(self._files.keys() - looked.keys())]}
+        if self._unreadable and len(self._unreadable) == len(self._files):
+            raise next(iter(self._unreadable.values()))
+        return await self._merge()
 
-    def _gone(self) -> PollResult:
-        now, has_experiences = self._clock.monotonic(), bool(self.view.keys)
-        return self._machine.gone(now, patience=self._patience_seconds, has_experiences=has_experiences)
+    async def _read_each(self, paths: Iterable[Path]) -> None:
+        for path in paths:
+            self._unreadable.pop(path, None)
+            try:
+                await self._files[path].read()
+            except BufferUnreadable as error:
+                self._unreadable[path] = error
 
-    def _take(self, found: PollResult, new: View | None = None) -> View:
-        """Move the machine, and show the view that its table names."""
-        now, row = self._clock.monotonic(), ROWS[found]
-        self._machine = self._machine.after(found, now)
-        if row.shown is Shown.NEW:
-            assert new is not None
-            self.view = new
-        elif row.shown is Shown.LAST_WITH_PROBLEM:
-            assert self._refused is not None
-            problem = f"{self._path}: {self._refused.why}"
-            if self.view.problem != problem:
-                self.view = msgspec.structs.replace(self.view, problem=problem)
-        self.view.is_settling = row.state in SETTLING
-        if row.state is ViewState.CURRENT:
-            self._count_torn_line(now)
+    async def _read_together(self, paths: Sequence[Path]) -> None:
+        """In a process for some at a time. Where it fails, each file is read by itself: one of them is the cause."""
+        for start in range(0, len(paths), AT_ONCE):
+            due: dict[Path, Due] = {}
+            try:
+                for path in paths[start : start + AT_ONCE]:
+                    self._unreadable.pop(path, None)
+                    try:
+                        one = await self._files[path].due()
+                    except BufferUnreadable as error:
+                        self._unreadable[path] = error
+                        continue
+                    if one is not None:
+                        due[path] = one
+                await self._read_due(due)
+            finally:
+                for one in due.values():
+                    os.close(one.descriptor)
+
+    async def _read_due(self, due: dict[Path, Due]) -> None:
+        if not due:
+            return
+        try:
+            readings = await self._reader.read_all(
+                [one.descriptor for one in due.values()], [one.request for one in due.values()]
+            )
+        except BufferUnreadable:
+            await self._read_each(due)
+            return
+        for (path, one), reading in zip(due.items(), readings, strict=True):
+            self._files[path].take(one, reading)
+
+    async def _merge(self) -> View:
+        """One view of all files; the same object where each has its view of before."""
+        views = tuple(source.view for source in self._files.values())
+        problem = self._problem()
+        if len(views) != len(self._views) or any(a is not b for a, b in zip(views, self._views, strict=True)):
+            names = [_short_name(path, self._files) for path in self._files]
+            self.view = await asyncio.to_thread(_merged, views, names)
+            self.view.read_at = self._clock.now()
+            self._views = views
+        if self.view.read_at is None:
+            self.view = View(read_at=self._clock.now())  # no file yet
+        if self.view.problem != problem:
+            self.view = msgspec.structs.replace(self.view, problem=problem)
+        self.view.is_settling = any(view.is_settling for view in views)
         return self.view
 
-    def _count_torn_line(self, now: float) -> None:
-        cursor = self._parsed.cursor if self._parsed else None
-        if cursor is None or self._torn is None or not self._torn.is_due(now, patience=self._patience_seconds):
-            return
-        if self.view.skipped_total == cursor.reading.skipped_total:  # not counted yet
-            self.view = with_torn_line(self.view, self._torn)
+    def _problem(self) -> str:
+        found = [error.message for error in self._unreadable.values()]
+        found += [source.view.problem for source in self._files.values() if source.view.problem]
+        return found[0] + (f" (and {len(found) - 1} more files)" if len(found) > 1 else "") if found else ""
 
-    def _valid_cursor(self, descriptor: int, status: os.stat_result, identity: tuple[int, ...]) -> _Cursor | None:
-        """The cursor, if what stands before it is still what was read."""
-        parsed = self._parsed
-        cursor = parsed.cursor if parsed else None
-        if parsed is None or cursor is None or cursor.inode != (status.st_dev, status.st_ino):
-            return None
-        offset = cursor.reading.consumed
-        # Nothing was appended and yet the file changed: an earlier line was edited in place, or lines were cut off.
-        is_same = identity[:_STAT_FIELDS] == parsed.identity[:_STAT_FIELDS]
-        if status.st_size < offset or (status.st_size == offset and not is_same):
-            return None
-        return cursor if os.pread(descriptor, len(cursor.tail), offset - len(cursor.tail)) == cursor.tail else None
 
-    @staticmethod
-    def _cursor_at(descriptor: int, status: os.stat_result, reading: Reading) -> _Cursor:
-        length = min(TAIL_BYTES, reading.consumed)
-        tail = os.pread(descriptor, length, reading.consumed - length)
-        place = msgspec.structs.replace(reading, keys=b"", groups=b"", saliences=b"")
-        return _Cursor(inode=(status.st_dev, status.st_ino), reading=place, tail=tail)
-
-    def _view_of(self, reading: Reading) -> View:
-        view = View(form=reading.form, read_at=self._clock.now())
-        view.keys.frombytes(reading.keys)
-        view.groups.frombytes(reading.groups)
-        view.saliences.frombytes(reading.saliences)
-        view.skipped, view.skipped_total = list(reading.skipped), reading.skipped_total
-        return view
-
-    # --- the file, and who parses it ---
-
-    async def _digest(self, descriptor: int, size: int, cursor: _Cursor | None) -> Reading:
-        view = self.view
-
-        def before() -> Reading | None:
-            arrays = {name: getattr(view, name).tobytes() for name in ("keys", "groups", "saliences")}
-            return msgspec.structs.replace(cursor.reading, **arrays) if cursor else None
-
-        def parse() -> Reading:
-            with open(descriptor, "rb", closefd=False) as file:
-                return read_digest(FirstBytes(file, size), before())
-
-        if size - (cursor.reading.consumed if cursor else 0) <= self._large_bytes:
-            return await _in_thread(parse)
-        known = before()
-        return await self._reader.read(descriptor, msgspec.msgpack.encode(known) if known else b"", "digest")
-
-    async def _texts(self, descriptor: int, wanted: array[int], characters: int | None) -> Reading:
-        status = os.fstat(descriptor)
-
-        def parse() -> Reading:
-            with open(descriptor, "rb", closefd=False) as file:
-                return read_texts(FirstBytes(file, status.st_size), set(wanted), characters)
-
-        if status.st_size > self._large_bytes:
-            limit = [] if characters is None else [str(characters)]
-            reading = await self._reader.read(descriptor, wanted.tobytes(), "texts", *limit)
+def _looked(paths: Sequence[str]) -> dict[Path, tuple[int, ...]]:
+    found: dict[Path, tuple[int, ...]] = {}
+    for path in find_files(paths):
+        try:
+            status = os.stat(path)
+        except OSError:
+            if len(paths) == 1 and is_single(paths):
+                continue
+            found[path] = ()
         else:
-            reading = await _in_thread(parse)
-        after = os.fstat(descriptor)
-        # Lines only grow, so whatever was read of them stands; anything else may be half one state, half another.
-        is_same = (status.st_size, status.st_mtime_ns) == (after.st_size, after.st_mtime_ns)
-        return reading if is_same or reading.form == "lines" else Reading(half_written="it changed while it was read")
+            found[path] = identity_of(status) if stat.S_ISREG(status.st_mode) else ()
+    return found
 
 
-async def _in_thread(parse: Callable[[], Reading]) -> Reading:
-    work = asyncio.ensure_future(asyncio.to_thread(parse))
-    try:
-        return await asyncio.shield(work)
-    finally:
-        # A cancelled poll waits for its thread: the descriptor it reads from is closed next, and its number may
-        # then be another file's.
-        await asyncio.wait([work])
+def _short_name(path: Path, all_paths: Collection[Path]) -> str:
+    """A file's name for the place of a record: as short as it can be."""
+    return path.name if sum(each.name == path.name for each in all_paths) == 1 else str(path)
+
+
+def _merged(views: Sequence[View], names: Sequence[str]) -> View:
+    """One view of several: the first of each key counts, and of more than ``MOST_EXPERIENCES`` the last."""
+    merged = View(form=_form(views), files=len(views))
+    known = set[int]()
+    rows: list[array[int] | array[float]] = [getattr(merged, name) for name in BufferColumns.__struct_fields__]
+    for view, name in zip(views, names, strict=True):
+        columns = [getattr(view, column) for column in BufferColumns.__struct_fields__]
+        fresh = [place for place, key in enumerate(view.keys) if key not in known]
+        known.update(view.keys)
+        for row, column in zip(rows, columns, strict=True):
+            row.extend(column if len(fresh) == len(column) else (column[place] for place in fresh))
+        room = MOST_SKIPPED - len(merged.skipped)
+        merged.skipped += [
+            Skipped(position=f"{name}: {one.position}", reason=one.reason) for one in view.skipped[:room]
+        ]
+        merged.skipped_total += view.skipped_total
+        merged.left_out += view.left_out
+    over = len(merged.keys) - MOST_EXPERIENCES
+    if over > 0:
+        merged.left_out += over
+        for row in rows:
+            del row[:over]
+    return merged
+
+
+def _form(views: Sequence[View]) -> str:
+    forms = {view.form for view in views} - {"absent", "empty"}
+    return next(iter(forms)) if len(forms) == 1 else "several" if forms else "empty"

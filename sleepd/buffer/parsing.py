@@ -15,12 +15,12 @@ from typing import Any, Final
 import msgspec
 
 from sleepd.errors import DECODE_ERRORS
+from sleepd.protocol.experience_record import MAX_LINE_BYTES
 
-from .experience import Experience, content_hash, id_hash, parse
+from .experience import Experience
+from .learnables import READ_BY_DEFAULT, HalfWritten, Learnable, Learnables, NoJson, ReadSettings
 
 MOST_SKIPPED: Final = 100
-MAX_LINE_BYTES: Final = 16 * 1024 * 1024
-"""A longer line of JSON lines is skipped without being held."""
 MOST_CHARACTERS: Final = 2_000_000
 """Of one experience, as the daemon takes them in: ten times what is screened."""
 NULS_LEFT_BY: Final = (
@@ -41,20 +41,12 @@ nothing is tried again: otherwise each quote in it would be a beginning of its o
 _LONG_HEAD_BYTES: Final = 2**19
 
 
-class HalfWritten(Exception):
-    """The content is no whole buffer: its writer is in the middle of it, or it is damaged."""
-
-
 class Skipped(msgspec.Struct, frozen=True, kw_only=True):
     """A record of the buffer that is not used."""
 
     position: str
     """Where it stands: ``record 7`` or ``line 12``, counted from 1."""
     reason: str
-
-
-class NoJson(str):
-    """Why a text is no JSON. A type of its own: a JSON string is a str too, with any content."""
 
 
 class Digest:
@@ -65,34 +57,31 @@ class Digest:
         self.keys = array("Q")
         self.groups = array("Q")
         self.saliences = array("d")
+        self.conversations = array("Q")
         self.skipped: list[Skipped] = []
         self.skipped_total = 0
         self._index: dict[int, int] | None = None
 
-    def add(self, position: str, record: Any) -> None:
-        """Take in a decoded record. A repeated id with the same text counts once, with its last salience; with
-        other text it is skipped.
+    def add(self, position: str, found: Learnable | str) -> None:
+        """Take in what a record holds, or the reason why it is skipped.
+
+        A repeated id with the same text counts once, with its last salience; with other text it is skipped.
         """
-        experience = parse(record)
-        if isinstance(experience, str):
-            self.skip(position, experience)
+        if isinstance(found, str):
+            self.skip(position, found)
             return
-        try:
-            key, group = id_hash(experience.id), content_hash(experience.prompt, experience.response)
-        except MemoryError:
-            self.skip(position, "its texts take more memory than there is")
-            return
-        known = self._find(key)
+        known = self._find(found.key)
         if known is None:
             if self._index is not None:
-                self._index[key] = len(self.keys)
-            self.keys.append(key)
-            self.groups.append(group)
-            self.saliences.append(experience.salience)
-        elif self.groups[known] == group:
-            self.saliences[known] = experience.salience  # written again: the agent has thought better of it
-        else:
-            self.skip(position, f"id: {experience.id!r} has another text above")
+                self._index[found.key] = len(self.keys)
+            self.keys.append(found.key)
+            self.groups.append(found.group)
+            self.saliences.append(found.salience)
+            self.conversations.append(found.conversation)
+        elif self.groups[known] != found.group:
+            self.skip(position, f"id: {found.id!r} has another text above")
+        elif found.is_salience_given:
+            self.saliences[known] = found.salience  # written again: the agent has thought better of it
 
     def skip(self, position: str, reason: str) -> None:
         """Count a record that is not used; the first hundred are kept with position and reason."""
@@ -166,51 +155,67 @@ def _is_lines(text: bytes) -> bool:
     return is_long or any(isinstance(_decoded(line), dict) for line in more)
 
 
-def digest_whole(data: bytes) -> Digest:
+def digest_whole(data: bytes, settings: ReadSettings = READ_BY_DEFAULT) -> Digest:
     """The figures of an array or an object form.
 
     Raises:
-        HalfWritten: the content does not parse as a whole.
+        HalfWritten: the content does not parse as a whole, or is of a program that is not read.
     """
     form = form_of(data[: 2**20])
     digest = Digest(form).indexed()
-    for position, record in records(data, form):
-        digest.add(position, record)
+    for position, found in Learnables(settings).read(records(data, form)):
+        digest.add(position, found)
     return digest.compact()
 
 
-def digest_lines(lines: Iterable[bytes], digest: Digest, *, first: int) -> None:
-    """Take complete lines into ``digest``; ``first`` is the number of the first one."""
+def digest_lines(
+    lines: Iterable[bytes], digest: Digest, *, first: int, settings: ReadSettings = READ_BY_DEFAULT
+) -> None:
+    """Take complete lines into ``digest``; ``first`` is the number of the first one.
+
+    Raises:
+        HalfWritten: the lines are of a program that is not read.
+    """
+    learnables = Learnables(settings)
+    for position, found in learnables.read(numbered(lines, first)):
+        digest.add(position, found)
+    if learnables.has_session:
+        digest.form = "session"
+
+
+def numbered(lines: Iterable[bytes], first: int) -> Iterator[tuple[str, Any]]:
+    """The decoded records of complete lines, each with its position."""
     for number, line in enumerate(lines, first):
         record = decoded_line(line)
-        if isinstance(record, NoJson):
-            digest.skip(f"line {number}", str(record))
-        elif record is not None:
-            digest.add(f"line {number}", record)
+        if record is not None:
+            yield f"line {number}", record
 
 
-def pick(records: Iterable[Any], wanted: Collection[int], characters: int | None = None) -> list[Experience]:
-    """The usable experiences of ``wanted`` keys among decoded records, in order, each id once as ``Digest`` has it.
+def pick(
+    found: Iterable[tuple[str, Learnable | str]], wanted: Collection[int], characters: int | None = None
+) -> list[Experience]:
+    """The experiences of ``wanted`` keys, in order, each id once as ``Digest`` has it.
 
     One that is longer than any that is trained comes without its texts. So does one that has no room left among
     ``characters``, of all texts together; None: they may be as many as there are.
     """
-    asked, found, left = set(wanted), dict[int, tuple[int, Experience]](), characters
-    for record in records:
-        experience = parse(record)
-        if not isinstance(experience, Experience) or (key := id_hash(experience.id)) not in asked:
+    asked, taken, left = set(wanted), dict[int, tuple[int, Experience]](), characters
+    for _, each in found:
+        if isinstance(each, str) or each.key not in asked:
             continue
-        group = content_hash(experience.prompt, experience.response)
-        first = found.get(key)
-        if first is not None and first[0] != group:
+        first = taken.get(each.key)
+        if first is not None and first[0] != each.group:
+            continue
+        experience = each.experience()
+        if first is not None and not each.is_salience_given:
             continue
         length = len(experience.prompt) + len(experience.response)
         if length > MOST_CHARACTERS or (left is not None and length > left):
-            experience = msgspec.structs.replace(experience, prompt="", response="")
+            experience = msgspec.structs.replace(experience, prompt="", response="", context=(), calls=(), tools="")
         elif left is not None:
             left -= length
-        found[key] = group, experience
-    return [experience for _, experience in found.values()]
+        taken[each.key] = each.group, experience
+    return [experience for _, experience in taken.values()]
 
 
 def records(data: bytes, form: str) -> Iterator[tuple[str, Any]]:

@@ -38,6 +38,10 @@ class View(BufferColumns, kw_only=True):
     """The buffer as it was last read well."""
 
     form: str = "absent"
+    files: int = 1
+    """How many it was read from."""
+    left_out: int = 0
+    """Older ones beyond the most that are used."""
     skipped: list[Skipped] = msgspec.field(default_factory=list)
     """The first hundred."""
     skipped_total: int = 0

@@ -24,7 +24,6 @@ import msgspec
 
 from sleepd.buffer.experience import content_hash, id_hash
 from sleepd.buffer.experience_buffer import ExperienceBuffer
-from sleepd.buffer.parsing import MAX_LINE_BYTES
 from sleepd.buffer.reader_process import Reading, read_digest, read_texts
 from sleepd.buffer.view import View
 from sleepd.client import Client
@@ -40,6 +39,7 @@ from sleepd.daemon.publisher import Life
 from sleepd.daemon.requests import Requests
 from sleepd.errors import BufferUnreadable, DaemonNotRunning, NothingToDo, UsageError
 from sleepd.protocol import control, job
+from sleepd.protocol.experience_record import MAX_LINE_BYTES
 from sleepd.protocol.status import BufferDetail, CycleDetail, DecisionView, RunResult, Status
 from sleepd.sleepctl.console import Console
 from sleepd.sleepctl.offline import read_status

@@ -1,0 +1,16 @@
+"""Every format that is read, in the order in which a record is tried."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from . import openai_messages
+from .format import Format, Record
+
+FORMATS: Final[tuple[Format, ...]] = (openai_messages.FORMAT,)
+"""The first that recognises a record reads it. Our own short form (``experience.parse``) takes what is left."""
+
+
+def format_of(record: Record, name: str = "auto") -> Format | None:
+    """The format of a record: the named one, or the first that recognises it; None: none of them."""
+    return next((one for one in FORMATS if name in ("auto", one.name) and one.recognises(record)), None)

@@ -201,6 +201,7 @@ def chat_functions() -> dict[str, Callable[[str], Any]]:
     from sleepd.worker.data.examples import encode_chat
     from sleepd.worker.programs.tiny_model import make_tiny_tokenizer
     from tests.worker.templates import pair
+    from tests.worker.tool_templates import TOOLS, called_with, chat_with
 
     plain, thinking = make_tiny_tokenizer(), make_tiny_tokenizer()
     plain.chat_template = None
@@ -219,7 +220,18 @@ def chat_functions() -> dict[str, Callable[[str], Any]]:
             "holds_control_words": lambda text: chat.holds_control_words(pair(text, text)),
         }
 
-    return {f"{name}{kind}": work for kind, chat in chats.items() for name, work in of(chat).items()}
+    tools = chat_with("Qwen2.5")
+    found = {f"{name}{kind}": work for kind, chat in chats.items() for name, work in of(chat).items()}
+    return found | {
+        "encode_chat of arguments": lambda text: encode_chat(tools, "x", called_with(text, "Yes."), 2048),
+        "encode_chat of a result": lambda text: encode_chat(tools, "x", called_with("Oslo", text), 2048),
+        "encode_chat of tools": lambda text: encode_chat(
+            tools,
+            "x",
+            called_with("Oslo", "Yes.", tools=TOOLS.replace("Tells the weather.", json.dumps(text)[1:-1])),
+            2048,
+        ),
+    }
 
 
 def _preview(text: str, *, masks: bool) -> Any:

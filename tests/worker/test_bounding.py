@@ -13,8 +13,7 @@ from sleepd.worker.data.control_tokens import Refused
 from sleepd.worker.data.examples import asked_ids, encode_examples, encode_or_refuse
 
 from .conftest import RecordingChannel
-from .test_tool_templates import chat_with
-from .tool_templates import TOOLS, as_example
+from .tool_templates import TOOLS, as_example, chat_with
 
 pytestmark = pytest.mark.worker
 SYSTEM = Message(role="system", text="Be brief.")

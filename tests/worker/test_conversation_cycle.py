@@ -21,8 +21,7 @@ from sleepd.worker.programs.tiny_model import make_tiny_tokenizer
 from .conftest import ROOT, RecordingChannel, examples
 from .templates import pair
 from .test_chat_contract import base_with
-from .test_tool_templates import chat_with
-from .tool_templates import CALL, QWEN25, TOOLS, as_example, calling
+from .tool_templates import CALL, QWEN25, TOOLS, as_example, calling, chat_with
 
 pytestmark = pytest.mark.worker
 __all__ = ["base_with"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from functools import cache
 
 import msgspec
 import pytest
@@ -34,17 +33,11 @@ from .tool_templates import (
     ToolCase,
     as_example,
     calling,
+    chat_with,
 )
 
 pytestmark = pytest.mark.worker
 _IM = "<|endoftext|> <|im_start|> <|im_end|>"
-
-
-@cache
-def chat_with(name: str, **options) -> ChatFormat:
-    case = next(case for case in TOOL_CASES if case.name == name)
-    tokenizer = make_tokenizer(case.words, case.template, bos=case.bos, eos=case.eos)
-    return ChatFormat(tokenizer, "", stops=tokenizer.convert_tokens_to_ids(case.stops.split()), **options)
 
 
 def supervised(chat: ChatFormat, exchange: Exchange) -> str:

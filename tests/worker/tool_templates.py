@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
 from sleepd.protocol.exchange import Exchange, Message, ToolCall
 from sleepd.protocol.job import Role, TrainingExample
 
-from .templates import CHATML
+from .templates import CHATML, make_tokenizer
+
+if TYPE_CHECKING:
+    from sleepd.worker.data.chat_format import ChatFormat
 
 _TOOLS_OF_QWEN = (
     "{% if tools %}<|im_start|>system\n"
@@ -205,6 +211,13 @@ def calling(*calls: ToolCall, text: str = "") -> Exchange:
 ANSWERING = Exchange(prompt="How is Oslo?", response="Cold.", context=CALLED, tools=TOOLS)
 
 
+def called_with(argument: str, result: str, *, tools: str = TOOLS) -> Exchange:
+    """A call with that argument, and the same call before it, which had that result."""
+    call = ToolCall(name="weather", arguments=json.dumps({"city": argument}), id="call00001")
+    context = (*ASKED, Message(role="assistant", calls=(call,)), Message(role="tool", text=result, call_id=call.id))
+    return Exchange(prompt="How is Oslo?", response="", calls=(call,), context=context, tools=tools)
+
+
 @dataclass(frozen=True)
 class ToolCase:
     """One template, and what is right for it. Control tokens stand in ⟦⟧ in what is expected."""
@@ -382,3 +395,13 @@ def as_example(id_: str, exchange: Exchange, *, role: Role = "train") -> Trainin
     """The same as an experience of a job."""
     fields = {name: getattr(exchange, name) for name in exchange.__struct_fields__}
     return TrainingExample(id=id_, salience=0.8, role=role, **fields)
+
+
+@cache
+def chat_with(name: str, **options: Any) -> ChatFormat:
+    """The chat format of a base with that template."""
+    from sleepd.worker.data.chat_format import ChatFormat
+
+    case = next(case for case in TOOL_CASES if case.name == name)
+    tokenizer = make_tokenizer(case.words, case.template, bos=case.bos, eos=case.eos)
+    return ChatFormat(tokenizer, "", stops=tokenizer.convert_tokens_to_ids(case.stops.split()), **options)

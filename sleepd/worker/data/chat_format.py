@@ -23,7 +23,7 @@ from sleepd.worker.failure import GiveUp
 from .chat_template import ChatTemplate, require_template, template_sources
 from .control_tokens import Coder, ControlWords, Refused, Span, Tokens
 from .conversation import Conversation, ConversationWriter
-from .messages import THOUGHT_TAGS, Context, Said, Turn, talk, with_ids
+from .messages import THOUGHT_TAGS, Context, Said, Turn, tags_in, talk, with_ids
 from .template_limits import LESS_SECONDS, SOME, TEXT_SECONDS, TemplateExceeded
 from .template_probing import Habits, learn
 from .tool_calls import parsed_tools, strings_in, texts_of
@@ -144,6 +144,8 @@ class ChatFormat:
         return replace(context, messages=messages)
 
     def _without_thought(self, reply: str) -> str:
+        if not tags_in(reply):
+            return reply
         try:
             answer = self.said(reply).answer
         except Refused:

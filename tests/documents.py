@@ -14,6 +14,7 @@ from typing import Any, Final, get_args, get_type_hints
 import msgspec
 
 from sleepd import cycle
+from sleepd.buffer.formats.known_formats import FORMATS
 from sleepd.config import render
 from sleepd.protocol import answers, experience_record
 from sleepd.protocol.capability import SeenTokens
@@ -81,6 +82,12 @@ def json_keys() -> str:
     return "\n".join(["| command | keys |", "|---|---|", *rows])
 
 
+def formats() -> str:
+    """A Markdown table of the formats that are read."""
+    rows = [f"| `{one.name}` | {one.title} | {one.usual_place or '-'} | {one.feedback or '-'} |" for one in FORMATS]
+    return "\n".join(["| name | format | usual place | what becomes the salience |", "|---|---|---|---|", *rows])
+
+
 def states() -> str:
     """The table of a cycle's states, as a block of code."""
     return f"```\n{cycle.diagram()}\n```"
@@ -128,6 +135,7 @@ GENERATED: Final[dict[str, dict[str, Callable[[], str]]]] = {
         "configuration": render.reference,
         "record-keys": record_keys,
         "message-keys": message_keys,
+        "formats": formats,
     },
     "sleepd/README.md": {"states": states},
     "sleepd/sleepctl/README.md": {"commands": commands, "exit-codes": exit_codes, "json": json_keys},

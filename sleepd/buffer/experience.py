@@ -79,11 +79,6 @@ def conversation_of(text: Exchange) -> int:
     return int(text.conversation, 16) if text.conversation else content_hash_of(text)
 
 
-def named_conversation(name: str) -> int:
-    """The same of a conversation that has a name."""
-    return int.from_bytes(hashlib.blake2b(b"conversation\0" + name.encode(), digest_size=8).digest(), "big")
-
-
 def prompt_hash(prompt: str) -> int:
     """64 bits of the BLAKE2b of the normalised prompt: equal for one prompt asked again."""
     text = " ".join(folded(prompt).split())
@@ -126,7 +121,6 @@ def parse(record: Any, default_salience: float = DEFAULT_SALIENCE) -> Experience
         response=texts[reply],
         salience=salience,
         said_under=said_under({"adapter": record.get("said_under")}) or said_under(record.get("metadata")),
-        conversation=_conversation(record.get("conversation")),
     )
 
 
@@ -155,14 +149,6 @@ def salience_of(value: Any, name: str) -> float | str:
     if not 0 <= value <= 1:  # false for NaN too
         return f"{name}: expected a number from 0 to 1, found {_shown(value)}"
     return float(value)
-
-
-def _conversation(name: Any) -> str:
-    """What an experience has of the name of its conversation; nothing where it is none that can be used."""
-    if isinstance(name, int) and not isinstance(name, bool) and abs(name) < 2**63:
-        name = str(name)
-    is_name = isinstance(name, str) and 0 < len(name) <= 256 and name.isprintable()
-    return hash_text(named_conversation(name)) if is_name else ""
 
 
 def _is_unicode(text: str) -> bool:

@@ -4,10 +4,36 @@ from __future__ import annotations
 
 from typing import Final
 
-from . import openai_messages
+from . import (
+    alpaca,
+    chatml,
+    hermes,
+    langfuse,
+    litellm_log,
+    openai_messages,
+    openai_preference,
+    otel_genai,
+    request_log,
+    sharegpt,
+    simonw_llm,
+    trl,
+)
 from .format import Format, Record
 
-FORMATS: Final[tuple[Format, ...]] = (openai_messages.FORMAT,)
+FORMATS: Final[tuple[Format, ...]] = (
+    otel_genai.FORMAT,
+    litellm_log.FORMAT,
+    langfuse.FORMAT,
+    simonw_llm.FORMAT,
+    openai_preference.FORMAT,
+    hermes.FORMAT,
+    sharegpt.FORMAT,
+    trl.FORMAT,
+    alpaca.FORMAT,
+    chatml.FORMAT,
+    request_log.FORMAT,
+    openai_messages.FORMAT,
+)
 """The first that recognises a record reads it. Our own short form (``experience.parse``) takes what is left."""
 
 

@@ -285,6 +285,8 @@ def test_thought_before_calls_is_supervised() -> None:
         given = calling(CALL, text=text)
         assert supervised(chat_with("Qwen3"), given) == f"⟦<think>⟧\nI must ask.\n⟦</think>⟧\n\n{said}{call}"
         assert supervised(chat_with("Qwen3", thoughts="drop"), given) == f"{said}{call}"
+    found = supervised(chat_with("Mistral v3"), calling(CALL, text=thought))
+    assert found == f"<think>\nI must ask.\n</think>\n\n{TOOL_CASES[4].calls}"
     found = supervised(chat_with("DeepSeek R1"), calling(CALL, text=thought))
     assert found.startswith("I must ask.\n⟦</think>⟧\n\n⟦<|calls|>⟧⟦<|call|>⟧function⟦<|sep|>⟧weather\n")
 

@@ -137,6 +137,9 @@ class ConversationWriter:
         if not key:
             return self._behind(asked, context, self._in_own_tags(reply), flags)
         whole = self._render(context, reply, flags=flags)
+        if reply.calls and THOUGHT not in whole.places:
+            # It leaves out what stands before calls, as others leave every thought out.
+            return self._behind(asked, context, reply, flags)
         place = _place(whole, THOUGHT)[0]
         if whole.text.startswith(asked.text) and len(asked.text) <= place:
             return self._to_the_end(whole, len(asked.text), context, reply)

@@ -300,6 +300,14 @@ def test_thoughts_of_earlier_turns_are_left_out() -> None:
     assert ["Hm." in text, "I ask.\n<tool_call>" in text] == [False, True]
 
 
+def test_a_lost_text_is_not_taken_for_its_like() -> None:
+    """A template that leaves an assistant's text out beside its calls has lost no user's text that is the same."""
+    context = [*CALLED, Message(role="user", text="Well.")]
+    context[2] = msgspec.structs.replace(context[2], text="Well.")
+    exchange = msgspec.structs.replace(ANSWERING, context=tuple(context))
+    assert supervised(chat_with("Llama 3.1"), exchange) == "Cold.⟦<|eot_id|>⟧"
+
+
 def test_missing_ids_and_names_are_filled_in() -> None:
     """Results follow in the order of their calls, as programs write them that give calls no ids."""
     bare = [msgspec.structs.replace(call, id="") for call in (CALL, OTHER_CALL)]

@@ -107,7 +107,7 @@ class ChatTemplate:
             if isinstance(turn, Said):
                 messages.append(self._reply(turn, form, marks))
                 continue
-            text = marks.around(label, turn.text)
+            text = marks.around(label, turn.text, turn.role)
             if turn.role == "system" and self.folds_system and not messages:
                 opening.append(text)
                 continue

@@ -49,25 +49,26 @@ class Marks:
         """What the texts within these marks are called, in their order."""
         self._closing: dict[str, str] = {}
         """By the mark at a text's end, that at its start."""
-        self._known: dict[str, str] = {}
+        self._known: dict[tuple[str, str], str] = {}
         self._stand_ins: dict[str, str] = {}
 
-    def around(self, label: str, text: str) -> str:
+    def around(self, label: str, text: str, role: str = "") -> str:
         """``text`` as a template is to see it. Of white space alone there is nothing to mark.
 
-        Texts that are alike have the same marks, for some templates compare messages; a text of the reply has its own.
+        Equal texts of one role have the same marks, for some templates compare messages; a text of the reply has its
+        own.
         """
         core = text.strip()
         if not core:
             return text
         at = text.index(core)
-        marked = None if _is_of_reply(label) else self._known.get(core)
+        marked = None if _is_of_reply(label) else self._known.get((role, core))
         if marked is None:
             opening, closing = self._next(), self._next()
             self._opening[opening], self._closing[closing] = [], opening
             marked = f"{opening}{self.escaped(core)}{closing}"
             if not _is_of_reply(label):
-                self._known[core] = marked
+                self._known[role, core] = marked
         self._opening[marked[0]].append(label)
         return f"{text[:at]}{marked}{text[at + len(core) :]}"
 
@@ -153,7 +154,7 @@ class NoMarks(Marks):
     def __init__(self, words: ControlWords) -> None:
         super().__init__((), words)
 
-    def around(self, _label: str, text: str) -> str:
+    def around(self, _label: str, text: str, _role: str = "") -> str:
         """``text``."""
         return text
 

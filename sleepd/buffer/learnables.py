@@ -155,7 +155,10 @@ class Learnables:
     def _of_conversations(self, conversations: Any) -> Iterator[Learnable | str]:
         try:
             for conversation in conversations():
-                yield from self._of_conversation(conversation)
+                if isinstance(conversation, NotRead):
+                    yield str(conversation)
+                else:
+                    yield from self._of_conversation(conversation)
         except NotRead as error:
             yield str(error)
         except MemoryError:

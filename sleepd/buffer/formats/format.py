@@ -30,7 +30,7 @@ ROLES: Final[dict[str, MessageRole]] = {
     "function": "tool",
     "toolResult": "tool",
 }
-_TEXT_PARTS: Final = frozenset({"text", "input_text", "output_text"})
+_TEXT_PARTS: Final = ("text", "input_text", "output_text")
 
 
 class NotRead(Exception):
@@ -47,8 +47,8 @@ class SessionReader(Protocol):
             NotRead: it is none of the format, or damaged; the others are read nevertheless.
         """
 
-    def conversations(self) -> Iterable[Conversation]:
-        """What they make up.
+    def conversations(self) -> Iterable[Conversation | NotRead]:
+        """What they make up, and what of it cannot be read.
 
         Raises:
             NotRead: nothing.
@@ -64,8 +64,8 @@ class Format:
     title: str
     recognises: Callable[[Record], bool]
     """Whether a decoded object is a record of this format, whatever is wrong with its parts."""
-    conversations: Callable[[Record], Iterable[Conversation]] | None = None
-    """What one record holds; it raises ``NotRead``. None: see ``session``."""
+    conversations: Callable[[Record], Iterable[Conversation | NotRead]] | None = None
+    """What one record holds; it raises ``NotRead``, or gives it for one of several parts. None: see ``session``."""
     session: Callable[[], SessionReader] | None = None
     """For the records of one file. None: each record stands for itself."""
     usual_place: str = ""
@@ -167,8 +167,17 @@ def with_thought(thought: str, text: str) -> str:
 
 
 def json_text(value: Any) -> str:
-    """A value as JSON text; a text is JSON text already."""
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    """A value as JSON text; a text is JSON text already.
+
+    Raises:
+        NotRead: it is nested too deeply.
+    """
+    if isinstance(value, str):
+        return value
+    try:
+        return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    except RecursionError:
+        raise NotRead("a value is nested too deeply") from None
 
 
 def call_of(name: Any, arguments: Any, id_: Any = None) -> ToolCall:

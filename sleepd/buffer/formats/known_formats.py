@@ -4,10 +4,16 @@ from __future__ import annotations
 
 from typing import Final
 
-from . import openai_messages
+from . import claude_code, codex, openai_messages, openclaw, sillytavern
 from .format import Format, Record
 
-FORMATS: Final[tuple[Format, ...]] = (openai_messages.FORMAT,)
+FORMATS: Final[tuple[Format, ...]] = (
+    codex.FORMAT,
+    claude_code.FORMAT,
+    openclaw.FORMAT,
+    sillytavern.FORMAT,
+    openai_messages.FORMAT,
+)
 """The first that recognises a record reads it. Our own short form (``experience.parse``) takes what is left."""
 
 

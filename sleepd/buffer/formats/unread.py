@@ -20,7 +20,6 @@ _PROGRAMS: Final[tuple[tuple[str, Callable[[Mapping[str, Any]], bool]], ...]] = 
         "a LangChain message history",
         lambda record: {"type", "data"} == set(record) and isinstance(record["data"], Mapping),
     ),
-    ("a SillyTavern chat", lambda record: "chat_metadata" in record or ("mes" in record and "is_user" in record)),
     ("a Langfuse scores file, which belongs beside the observations", _has("observation_id", "trace_id", "value")),
 )
 

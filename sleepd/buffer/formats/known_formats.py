@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from typing import Final
 
-from . import claude_code, codex, openai_messages, openclaw, sillytavern
+from . import chatgpt_export, claude_code, codex, librechat, open_webui, openai_messages, openclaw, sillytavern
 from .format import Format, Record
 
 FORMATS: Final[tuple[Format, ...]] = (
     codex.FORMAT,
     claude_code.FORMAT,
     openclaw.FORMAT,
+    open_webui.CHATS,
+    open_webui.FEEDBACK,
+    chatgpt_export.FORMAT,
+    librechat.FORMAT,
     sillytavern.FORMAT,
     openai_messages.FORMAT,
 )

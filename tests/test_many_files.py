@@ -13,6 +13,7 @@ import pytest
 
 from sleepd.buffer import experience_buffer
 from sleepd.buffer.buffer_paths import find_files, is_single, roots
+from sleepd.buffer.conversation import REJECTED
 from sleepd.buffer.experience import Experience, id_hash
 from sleepd.buffer.experience_buffer import FEW, ExperienceBuffer
 from sleepd.buffer.view import View
@@ -227,3 +228,31 @@ def test_roots_are_where_files_can_come(tmp_path: Path) -> None:
     assert [each.directory for each in roots(str(tmp_path / "a*" / "b.jsonl"))] == [tmp_path]
     assert roots(str(tmp_path))[0].names == frozenset()
     assert "x.json" in roots(str(tmp_path / "x.json"))[0].names
+
+
+def salience_of(view: View, id_: str) -> float:
+    """What the view has for an experience."""
+    return view.saliences[view.keys.index(id_hash(id_))]
+
+
+@pytest.mark.parametrize("is_single", [True, False])
+def test_later_rating_counts(tmp_path: Path, is_single: bool) -> None:
+    """A rating beside the file changes the salience whenever it comes, and its withdrawal changes it back."""
+    files = Files(tmp_path, str(tmp_path / "log.jsonl" if is_single else tmp_path))
+    files.write("log.jsonl", own(3))
+    before = salience_of(files.read(), "e1")
+    files.write("feedback.jsonl", [{"id": "e1", "rating": -1}, {"id": "e2", "salience": 0.9}])
+    view = files.read()
+    assert (salience_of(view, "e1"), salience_of(view, "e2")) == (REJECTED, 0.9)
+    assert [one.salience for one in files.texts("e1", "e2")] == [REJECTED, 0.9]
+    (tmp_path / "feedback.jsonl").unlink()
+    assert salience_of(files.read(), "e1") == before
+
+
+def test_turn_of_a_conversation_is_rated(tmp_path: Path) -> None:
+    """A reply without an id is named by its conversation and its number."""
+    files = Files(tmp_path, str(tmp_path / "log.jsonl"))
+    messages = [{"role": role, "content": f"{role} {n}"} for n in range(2) for role in ("user", "assistant")]
+    files.write("log.jsonl", [{"messages": messages, "conversation": "c1"}])
+    files.write("feedback.jsonl", [{"conversation": "c1", "turn": 2, "rating": "thumbs_down"}])
+    assert [*files.read().saliences] == [0.7, REJECTED]

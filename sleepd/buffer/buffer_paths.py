@@ -25,6 +25,15 @@ _ROTATED: Final = re.compile(r"\.([1-9][0-9]?)")
 _WILD: Final = re.compile(r"[*?[]")
 
 
+def rating_files(directory: Path) -> list[Path]:
+    """The files of ratings in a directory, by their names."""
+    try:
+        names = sorted(os.listdir(directory))
+    except OSError:
+        return []
+    return [directory / name for name in names if is_rating(name)]
+
+
 class Root(NamedTuple):
     """What must be watched for a part of the buffer."""
 

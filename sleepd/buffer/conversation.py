@@ -23,7 +23,15 @@ import msgspec
 
 from sleepd.protocol.exchange import Message
 
-from .experience import Experience, content_hash, derived_id, group_of_digests, hash_text, id_hash, message_digest
+from .experience import (
+    Experience,
+    content_hash,
+    derived_id,
+    group_of_digests,
+    hash_text,
+    id_hash,
+    message_digest,
+)
 
 SECTION_REPLIES: Final = 16
 """So many replies, and a section ends at the next message of the user."""
@@ -201,7 +209,11 @@ def _group(walk: _Walk, conversation: Conversation, places: Sequence[int], reply
 
 
 def _side(conversation: Conversation, asked: Turn, reply: Turn) -> int:
-    """Of the conversation as a whole: by its name, or by how it begins."""
+    """Of the conversation as a whole: by its name, or by how it begins.
+
+    Of the end of a conversation only how that begins is known: by its name, a conversation that never ends would be on
+    one side for ever. ``policy.context_cut`` keeps held-out replies out of such contexts.
+    """
     if conversation.id and conversation.is_whole:
         return int.from_bytes(blake2b(b"conversation\0" + conversation.id.encode(), digest_size=8).digest(), "big")
     return content_hash(asked.message.text, reply.message.whole_text)

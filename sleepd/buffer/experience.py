@@ -120,7 +120,7 @@ def parse(record: Any, default_salience: float = DEFAULT_SALIENCE) -> Experience
         prompt=texts["prompt"],
         response=texts[reply],
         salience=salience,
-        said_under=said_under(record.get("metadata")),
+        said_under=said_under({"adapter": record.get("said_under")}) or said_under(record.get("metadata")),
     )
 
 

@@ -28,6 +28,7 @@ from .experience import Experience
 from .learnables import READ_BY_DEFAULT, ReadSettings
 from .open_file import OPEN_SECONDS, BufferFile
 from .parsing import MOST_SKIPPED, Skipped
+from .rating_files import RatingFiles
 from .reader_client import ReaderProcess
 from .source_file import LARGE_BYTES, Due, SourceFile, identity_of
 from .stuck_calls import Caller, Stuck
@@ -83,6 +84,7 @@ class ExperienceBuffer:
         self._unreadable: dict[Path, BufferUnreadable] = {}
         self._views: tuple[View, ...] = ()
         """Of which ``view`` was made."""
+        self._ratings = RatingFiles()
         self._reading = asyncio.Lock()
         self.view = View()
         """The last good view."""
@@ -101,10 +103,11 @@ class ExperienceBuffer:
         async with self._reading:
             if is_single(self._paths):
                 path = Path(self._paths[0])
-                if list(self._files) != [path]:
-                    self._files = {path: self._files.get(path) or self._new_file(path)}
                 rotated = await self._look()
                 if list(rotated) in ([path], []):
+                    if list(self._files) != [path]:
+                        self._files, self._identities = {path: self._files.get(path) or self._new_file(path)}, {}
+                    self._files[path].rate(self._ratings.of(path.parent))
                     self.view = await self._files[path].read()
                     return self.view
             else:
@@ -138,7 +141,7 @@ class ExperienceBuffer:
             BufferUnreadable: the file system does not answer, or there are too many files.
         """
         try:
-            found = await self._caller.call(lambda: _looked(self._paths), seconds=OPEN_SECONDS, undo=lambda _: None)
+            found = await self._caller.call(self._look_now, seconds=OPEN_SECONDS, undo=lambda _: None)
         except Stuck:
             raise BufferUnreadable(
                 f"{self._name}: the file system has not answered for more than {OPEN_SECONDS:g} s",
@@ -151,10 +154,18 @@ class ExperienceBuffer:
             )
         return found
 
+    def _look_now(self) -> dict[Path, tuple[int, ...]]:
+        found = _looked(self._paths)
+        self._ratings.read({path.parent for path in [*found, *map(Path, self._paths)]})
+        return found
+
     async def _read_changed(self, looked: dict[Path, tuple[int, ...]]) -> View:
         for path in looked:
             if path not in self._files:
                 self._files[path] = self._new_file(path)
+        for path, source in self._files.items():
+            if source.rate(self._ratings.of(path.parent)):
+                self._identities.pop(path, None)
         changed = [
             path
             for path, source in self._files.items()

@@ -10,7 +10,7 @@ import msgspec
 from sleepd.config.buffer_config import BufferConfig
 
 from .conversation import REJECTED, Conversation, SupervisedReply, supervised_replies
-from .experience import DEFAULT_SALIENCE, Experience, group_of, id_hash, parse
+from .experience import DEFAULT_SALIENCE, Experience, conversation_of, group_of, id_hash, parse
 from .formats.format import Format, NotRead, SessionReader
 from .formats.known_formats import format_of
 from .formats.unread import unread_program
@@ -38,6 +38,8 @@ class ReadSettings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     (:func:`rating_key`)."""
 
 
+WHOLE: Final = 0
+"""In a rating's key, in place of a reply's number: it counts for each reply that has no rating of its own."""
 READ_BY_DEFAULT: Final = ReadSettings()
 
 
@@ -61,14 +63,15 @@ class Learnable:
         self.key = id_hash(source.id)
         rating = settings.ratings.get(self.id)
         if isinstance(source, Experience):
-            self.group = self.conversation = group_of(source)
+            self.group, self.conversation = group_of(source), conversation_of(source)
             self.salience = source.salience
         else:
             self.group, self.conversation = source.group, source.conversation_hash
             given = source.turn.salience
             self.salience = self._default if given is None else given
             if rating is None and source.conversation:
-                rating = settings.ratings.get(rating_key(source.conversation, source.number))
+                whole = settings.ratings.get(rating_key(source.conversation, WHOLE))
+                rating = settings.ratings.get(rating_key(source.conversation, source.number), whole)
         if rating is not None:
             self.salience, is_given = rating, True
         self.is_salience_given = is_given
@@ -89,7 +92,6 @@ class Learnables:
 
     def __init__(self, settings: ReadSettings = READ_BY_DEFAULT) -> None:
         self._settings = settings
-        self._last: Format | None = None
         self._sessions: dict[str, tuple[str, SessionReader]] = {}
         """By the name of the format: the position of the first record, and what takes the records in."""
         self._has_found = False
@@ -131,12 +133,7 @@ class Learnables:
             yield from self._of_conversations(lambda: conversations(record))
 
     def _format(self, record: Mapping[str, Any]) -> Format | None:
-        """The format of a record; it is most often that of the record before."""
-        if self._settings.format == OWN:
-            return None
-        if self._last is None or not self._last.recognises(record):
-            self._last = format_of(record, self._settings.format)
-        return self._last
+        return None if self._settings.format == OWN else format_of(record, self._settings.format)
 
     def _session(self, known: Format, position: str) -> SessionReader:
         if known.name not in self._sessions:

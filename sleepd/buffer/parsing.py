@@ -1,8 +1,8 @@
 """A buffer's bytes as figures: the form, and a key, a group and a salience for each experience. Pure.
 
-The text of the experiences is dropped at once, so that a hundred thousand of them are two megabytes. The three forms
-are distinguished by content: ``[`` begins an array; ``{`` an object, with ``experiences`` or as one record of a known
-format, or the first of JSON lines.
+The text of the experiences is dropped at once, so that a hundred thousand of them are two megabytes. The forms are
+distinguished by content: ``[`` begins an array; ``{`` an object, with ``experiences`` or as one record of a known
+format, or the first of JSON lines; ``<|im_start|>`` ChatML text.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from typing import Any, Final
 import msgspec
 
 from sleepd.errors import DECODE_ERRORS
+from sleepd.protocol.experience_record import MAX_LINE_BYTES
 
 from .experience import Experience
+from .formats.chatml import START, conversations_of_file
 from .formats.known_formats import format_of
-from .formats.unread import unread_program
+from .formats.unread import unread_file, unread_program
 from .learnables import READ_BY_DEFAULT, HalfWritten, Learnable, Learnables, NoJson, ReadSettings
 
 MOST_SKIPPED: Final = 100
-MAX_LINE_BYTES: Final = 16 * 1024 * 1024
-"""A longer line of JSON lines is skipped without being held."""
 MOST_CHARACTERS: Final = 2_000_000
 """Of one experience, as the daemon takes them in: ten times what is screened."""
 NULS_LEFT_BY: Final = (
@@ -113,7 +113,7 @@ class Digest:
 
 
 def form_of(head: bytes) -> str:
-    """``array``, ``object``, ``lines`` or ``empty``, by the beginning of a file.
+    """``array``, ``object``, ``lines``, ``chatml`` or ``empty``, by the beginning of a file.
 
     Raises:
         HalfWritten: it begins like none of them.
@@ -125,6 +125,8 @@ def form_of(head: bytes) -> str:
         raise HalfWritten(foreign)
     if text[:1] == b"[":
         return "array"
+    if text.startswith(START.encode()):
+        return "chatml"
     if text[:1] != b"{":
         raise HalfWritten(f"begins with {text[:12]!r}, expected '[' or '{{'")
     return "lines" if _is_lines(text) else "object"
@@ -133,6 +135,8 @@ def form_of(head: bytes) -> str:
 def _foreign(data: bytes) -> str:
     """What bytes that are no JSON are and what to do, where they are something known; empty: they are not."""
     head = data[:64]
+    if program := unread_file(head):
+        return program
     if head.startswith(_WIDE_BOMS) or (head.strip(b"\0") and head.count(0) > len(head) // 4):
         return "is UTF-16, expected UTF-8: let the agent write UTF-8, or convert it once (iconv -f UTF-16 -t UTF-8)"
     if not head.strip(b"\0"):
@@ -223,7 +227,7 @@ def pick(
 
 
 def records(data: bytes, form: str) -> Iterator[tuple[str, Any]]:
-    """The decoded records of an array or an object, each with its position.
+    """The decoded records of an array, an object or ChatML text, each with its position.
 
     Raises:
         HalfWritten: the content does not parse as a whole.
@@ -231,6 +235,9 @@ def records(data: bytes, form: str) -> Iterator[tuple[str, Any]]:
     if form == "empty":
         return
     data = data.removeprefix(_BOM)
+    if form == "chatml":
+        yield from ((f"line {line}", record) for line, record in conversations_of_file(data))
+        return
     raw: Any
     try:
         if form == "array":

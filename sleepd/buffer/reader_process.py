@@ -21,10 +21,11 @@ from typing import BinaryIO
 
 import msgspec
 
+from sleepd.protocol.experience_record import MAX_LINE_BYTES
+
 from .experience import Experience
 from .learnables import READ_BY_DEFAULT, HalfWritten, Learnable, Learnables, ReadSettings
 from .parsing import (
-    MAX_LINE_BYTES,
     NULS_LEFT_BY,
     Digest,
     Skipped,

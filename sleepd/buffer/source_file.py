@@ -168,11 +168,13 @@ class SourceFile:
         """Whether it must be polled though nothing changed: a trouble, or a torn line, is waited out."""
         return self.view.is_settling or self._torn is not None or self._refused is not None
 
-    def rate(self, ratings: dict[str, float]) -> None:
-        """Read it anew with other ratings, where they are others."""
-        if ratings != self._settings.ratings:
+    def rate(self, ratings: dict[str, float]) -> bool:
+        """Read it anew at the next poll, where these ratings are others than before; returns whether they are."""
+        is_other = ratings != self._settings.ratings
+        if is_other:
             self._settings = msgspec.structs.replace(self._settings, ratings=ratings)
             self._parsed = None
+        return is_other
 
     async def extract(self, wanted: Collection[int], *, characters: int | None = None) -> list[Experience]:
         """The texts of the wanted experiences that are still there, in file order, all from one state of the file.

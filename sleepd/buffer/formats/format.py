@@ -12,7 +12,10 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
+import msgspec
+
 from sleepd.buffer.conversation import REJECTED, Conversation
+from sleepd.errors import DECODE_ERRORS
 from sleepd.protocol.exchange import Message, MessageRole, ToolCall
 
 Record = Mapping[str, Any]
@@ -30,6 +33,12 @@ ROLES: Final[dict[str, MessageRole]] = {
     "function": "tool",
     "toolResult": "tool",
 }
+_RATINGS: Final = {
+    **dict.fromkeys(("thumbsup", "thumbs_up", "up", "like", "liked", "positive", "good", "correct", "pass", "👍"), 1),
+    **dict.fromkeys(("thumbsdown", "thumbs_down", "down", "dislike", "disliked", "negative", "bad", "incorrect"), -1),
+    **dict.fromkeys(("fail", "wrong", "👎"), -1),
+}
+"""What people and programs write for a good and a bad reply, in lower case."""
 _TEXT_PARTS: Final = ("text", "input_text", "output_text")
 
 
@@ -180,6 +189,14 @@ def json_text(value: Any) -> str:
         raise NotRead("a value is nested too deeply") from None
 
 
+def json_value(text: str) -> Any:
+    """What JSON text says; None where it is no JSON."""
+    try:
+        return msgspec.json.decode(text)
+    except (*DECODE_ERRORS, UnicodeEncodeError):
+        return None
+
+
 def call_of(name: Any, arguments: Any, id_: Any = None) -> ToolCall:
     """A call of a tool.
 
@@ -208,6 +225,8 @@ def openai_message(record: Any, name: str) -> tuple[Message, Content]:
         raise NotRead(f"{name}.role: expected system, user, assistant or tool, found {shown(record.get('role'))}")
     content = content_of(record.get("content"), f"{name}.content")
     calls = []
+    if role == "assistant" and isinstance(older := record.get("function_call"), Mapping):
+        calls.append(call_of(older.get("name"), older.get("arguments")))
     for each in list_of(record.get("tool_calls"), f"{name}.tool_calls"):
         call = object_of(each, f"{name}.tool_calls")
         function = object_of(call.get("function", call), f"{name}.tool_calls.function")
@@ -225,24 +244,45 @@ def openai_message(record: Any, name: str) -> tuple[Message, Content]:
 
 
 def openai_tools(value: Any) -> str:
-    """The tools that were offered, as JSON text; empty: none.
+    """The tools that were offered, as JSON text in the form of OpenAI's chat completions; empty: none.
+
+    Each may be in that form, or flat with ``parameters`` or ``input_schema``. One without a name, such as a search that
+    the server does itself, is left out.
 
     Raises:
         NotRead: they are no list of objects.
     """
-    tools = [object_of(tool, "tools") for tool in list_of(value, "tools")]
-    return text_of(json_text(tools), "tools") if tools else ""
+    value = json_value(value) if isinstance(value, str) else value
+    tools = [_openai_tool(object_of(tool, "tools")) for tool in list_of(value, "tools")]
+    named = [tool for tool in tools if tool is not None]
+    return text_of(json_text(named), "tools") if named else ""
+
+
+def _openai_tool(tool: Record) -> Record | None:
+    if isinstance(tool.get("function"), Mapping):
+        return tool
+    if not isinstance(tool.get("name"), str):
+        return None
+    schema = tool.get("parameters", tool.get("input_schema"))
+    schema = json_value(schema) if isinstance(schema, str) else schema
+    described = {"name": tool["name"], "description": tool.get("description") or "", "parameters": schema or {}}
+    return {"type": "function", "function": described}
 
 
 def rated(value: Any) -> float | None:
     """The salience that a rating stands for: thumbs up 1, thumbs down ``REJECTED``, nothing None."""
     if isinstance(value, str):
-        value = {"thumbsup": 1, "thumbs_up": 1, "up": 1, "thumbsdown": -1, "thumbs_down": -1, "down": -1}.get(
-            value.lower().replace(" ", "").replace("-", "_")
-        )
+        value = _RATINGS.get(value.strip().lower().replace(" ", "").replace("-", "_"))
     if not isinstance(value, int | float) or value == 0 or value != value:
         return None
     return 1.0 if value > 0 else REJECTED
+
+
+def scored(value: Any) -> float | None:
+    """The salience that a score from 0 to 1 stands for: itself; 0 and less ``REJECTED``. None: it is no such score."""
+    if not isinstance(value, int | float) or not value <= 1:
+        return None
+    return float(value) if value > 0 else REJECTED
 
 
 def weighted(value: Any) -> bool:

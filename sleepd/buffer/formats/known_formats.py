@@ -4,10 +4,34 @@ from __future__ import annotations
 
 from typing import Final
 
-from . import chatgpt_export, claude_code, codex, librechat, open_webui, openai_messages, openclaw, sillytavern
+from . import (
+    alpaca,
+    chatgpt_export,
+    chatml,
+    claude_code,
+    codex,
+    hermes,
+    langfuse,
+    librechat,
+    litellm_log,
+    open_webui,
+    openai_messages,
+    openai_preference,
+    openclaw,
+    otel_genai,
+    request_log,
+    sharegpt,
+    sillytavern,
+    simonw_llm,
+    trl,
+)
 from .format import Format, Record
 
 FORMATS: Final[tuple[Format, ...]] = (
+    otel_genai.FORMAT,
+    litellm_log.FORMAT,
+    langfuse.FORMAT,
+    simonw_llm.FORMAT,
     codex.FORMAT,
     claude_code.FORMAT,
     openclaw.FORMAT,
@@ -16,6 +40,13 @@ FORMATS: Final[tuple[Format, ...]] = (
     chatgpt_export.FORMAT,
     librechat.FORMAT,
     sillytavern.FORMAT,
+    openai_preference.FORMAT,
+    hermes.FORMAT,
+    sharegpt.FORMAT,
+    trl.FORMAT,
+    alpaca.FORMAT,
+    chatml.FORMAT,
+    request_log.FORMAT,
     openai_messages.FORMAT,
 )
 """The first that recognises a record reads it. Our own short form (``experience.parse``) takes what is left."""

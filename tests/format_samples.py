@@ -126,7 +126,7 @@ CHATML = (
     "<|im_start|>user\nHow strong is the wind?<|im_end|>\n"
     "<|im_start|>assistant\nTwelve knots.<|im_end|>\n"
 )
-LLM = [
+LLM: list[dict[str, Any]] = [
     {
         "id": "r1",
         "conversation_id": "c1",

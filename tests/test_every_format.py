@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 from random import Random
@@ -18,10 +19,11 @@ from sleepd.buffer.formats.known_formats import FORMATS, format_of
 from sleepd.buffer.formats.unread import unread_program
 from sleepd.buffer.learnables import HalfWritten, ReadSettings
 from sleepd.buffer.parsing import decoded_line, digest_whole
+from sleepd.buffer.reader_process import read_digest
 from tests.faults.mutations import mutated_json
 from tests.format_samples import SAMPLES, learned, understood, understood_file
 
-EVERY = [one.name for one in FORMATS]
+EVERY = list(SAMPLES)
 ANYTHING = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters(), max_size=8),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=9), inner, max_size=4),
@@ -44,8 +46,8 @@ def check(found: list[Experience | str]) -> None:
 
 def test_every_format_has_a_sample() -> None:
     """No format is listed without a sample, on which the tests and the fuzzing are built."""
-    assert set(SAMPLES) == set(EVERY)
-    assert len(set(EVERY)) == len(EVERY)
+    assert [one.name for one in FORMATS if one.name not in SAMPLES] == []
+    assert len({one.name for one in FORMATS}) == len(FORMATS) == len(SAMPLES)
 
 
 @pytest.mark.parametrize("name", EVERY)
@@ -170,6 +172,14 @@ def test_file_that_is_no_text_is_named(head: bytes, name: str) -> None:
     """A database and an archive are known by their first bytes, and the sentence says what to do."""
     with pytest.raises(HalfWritten, match=f"^this looks like {name}, which is not read: "):
         digest_whole(head + bytes(range(256)) * 8)
+
+
+def test_stray_appended_record_is_skipped() -> None:
+    """A record of another program that is appended to a good file is skipped, and the file stays readable."""
+    good = json.dumps(SAMPLES["alpaca"][0]).encode() + b"\n"
+    before = read_digest(io.BytesIO(good), None)
+    after = read_digest(io.BytesIO(good + b'{"id":"a","rating":1}\n'), before)
+    assert (after.half_written, len(after.keys), after.skipped_total) == ("", 16, 1)
 
 
 def test_stray_dump_record_is_skipped() -> None:

@@ -66,6 +66,12 @@ def test_trl_shapes_are_read() -> None:
     assert [len(each.messages) for each in found] == [4, 1, 1, 1, 1]
 
 
+def test_whole_conversations_differ_in_the_last_reply() -> None:
+    """Where ``chosen`` is a whole conversation, its last reply alone was chosen."""
+    (found,) = learned([{"chosen": [ASKED, {**ANSWER, "content": "Wait."}, ASKED, ANSWER], "rejected": []}])
+    assert (found.response, len(found.context)) == ("Twelve knots.", 3)
+
+
 @pytest.mark.parametrize(
     "record",
     [
@@ -155,6 +161,13 @@ def test_growing_trajectory_is_learned_once() -> None:
     assert [each.id for each in before] == [each.id for each in after[:2]]
     assert len({each.conversation for each in [*before, *after]}) == 1
     assert len(after) == 3
+
+
+def test_talk_about_tags_is_sharegpt() -> None:
+    """A conversation with roles that Hermes does not have stays ShareGPT, whatever its texts mention."""
+    listed = [{"from": "user", "value": "What is <tools>?"}, {"from": "chatgpt", "value": "A tag."}]
+    (found,) = learned([{"conversations": listed}])
+    assert spoken(found) == [("user", "What is <tools>?"), ("assistant", "A tag.")]
 
 
 # --- ShareGPT ---

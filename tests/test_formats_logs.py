@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from sleepd.buffer.conversation import REJECTED
+from sleepd.buffer.experience import conversation_of
 from sleepd.buffer.learnables import WHOLE, ReadSettings, rating_key
 from tests.format_samples import (
     ANSWER,
@@ -201,9 +202,42 @@ def test_streamed_anthropic_response_is_put_together() -> None:
     assert [call.text for call in found.calls] == ['get_wind({"place":"Oban"})']
 
 
+def test_streamed_responses_body_is_read() -> None:
+    """The last event of OpenAI's responses holds it whole, with separators in its texts."""
+    output = [
+        {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "Twelve\u2028knots."}]}
+    ]
+    events: list[dict[str, Any]] = [
+        {"type": "response.created", "response": {"id": "resp_3", "output": []}},
+        {"type": "response.output_text.delta", "delta": "Twe"},
+        {"type": "response.completed", "response": {"id": "resp_3", "output": output}},
+    ]
+    lines = [f"event: {each['type']}\r\ndata: {json.dumps(each, ensure_ascii=False)}\r\n\r\n" for each in events]
+    (found,) = learned([proxied([ASKED], "".join(lines))])
+    assert (found.id, found.response) == ("resp_3", "Twelve\u2028knots.")
+    failed = [*lines[:1], 'data: {"type":"error","error":{"message":"busy"}}']
+    assert understood([proxied([ASKED], failed)]) == ["response: the server answered with an error"]
+
+
+@pytest.mark.parametrize(
+    ("noted", "salience"),
+    [
+        ({}, 0.7),
+        ({"salience": 0.4}, 0.4),
+        ({"rating": -1}, REJECTED),
+        ({"feedback": "thumbs_up"}, 1.0),
+        ({"rating": 0}, 0.7),
+    ],
+)
+def test_rating_in_a_log_counts(noted: dict[str, Any], salience: float) -> None:
+    """An agent of one's own may note salience or rating beside request and response."""
+    assert learned([proxied([ASKED], chat_response(ANSWER), **noted)])[0].salience == salience
+
+
 @pytest.mark.parametrize(
     ("record", "reason"),
     [
+        (proxied([ASKED], chat_response(ANSWER), salience="high"), "salience: expected a number"),
         (proxied([ASKED], chat_response(ANSWER), status=500), "status: expected 200, found 500"),
         (proxied([ASKED], chat_response(ANSWER), status_code="429"), "status: expected 200, found 429"),
         (proxied([ASKED], {"status": 503, "body": {}}), "status: expected 200, found 503"),
@@ -233,6 +267,43 @@ def test_broken_calls_are_named(record: dict[str, Any], reason: str) -> None:
     assert isinstance(first, str)
     assert first.startswith(reason)
     assert not isinstance(second, str)
+
+
+@pytest.mark.parametrize("reason", ["length", "content_filter", "error", "max_tokens"])
+def test_reply_that_broke_off_is_left_out(reason: str) -> None:
+    """A reply that ended before it was whole would teach to stop in the middle."""
+    response = {"choices": [{"message": ANSWER, "finish_reason": reason}]}
+    assert understood([proxied([ASKED], response)]) == [f"response: the reply is not whole ({reason})"]
+    assert len(learned([proxied([ASKED], [chunk({"content": "Ten."}, finish_reason="stop")])])) == 1
+
+
+def test_cut_history_keeps_ids_apart() -> None:
+    """Agents cut the history: the number of a reply in a request is then none of the conversation."""
+    questions = [{"role": "user", "content": f"Question {number}?"} for number in range(3)]
+    log = [proxied([SYSTEM, each], chat_response(ANSWER, ""), session_id="s-1") for each in questions]
+    assert len({each.id for each in learned(log)}) == 3
+
+
+OTHER = {"role": "user", "content": "Is it dark?"}
+OTHER_PARTS = [{"role": "user", "parts": [{"type": "text", "content": "Is it dark?"}]}]
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (litellm(), litellm(messages=[OTHER], response=chat_response(ANSWER, "chatcmpl-2"))),
+        (generation(), generation(id="o-2", input=[OTHER])),
+        (spans(span()), spans(span(gen_ai__response__id="r-2", gen_ai__input__messages=OTHER_PARTS))),
+        (
+            proxied([ASKED], chat_response(ANSWER, "a"), session="s"),
+            proxied([OTHER], chat_response(ANSWER, "b"), session="s"),
+        ),
+    ],
+)
+def test_one_session_may_hold_several_conversations(one: dict[str, Any], other: dict[str, Any]) -> None:
+    """A session or a trace is not taken for one conversation: else a log of one session were all on one side."""
+    first, second = learned([one, other])
+    assert conversation_of(first) != conversation_of(second)
 
 
 def test_earlier_replies_are_not_supervised() -> None:
@@ -407,6 +478,36 @@ def test_older_otel_events_are_read() -> None:
     ]
     (found,) = learned([spans(span(events, gen_ai__input__messages=None, gen_ai__output__messages=None))])
     assert spoken(found) == [WHOLE_TALK[0], WHOLE_TALK[1], WHOLE_TALK[-1]]
+
+
+def test_indexed_otel_attributes_are_read() -> None:
+    """Messages and tools whose parts are attributes of their own, as OpenLLMetry writes them."""
+    values = {
+        "gen_ai__prompt__1__role": "assistant",
+        "gen_ai__prompt__1__tool_calls__0__id": "call_1",
+        "gen_ai__prompt__1__tool_calls__0__name": "get_wind",
+        "gen_ai__prompt__1__tool_calls__0__arguments": '{"place":"Oban"}',
+        "gen_ai__prompt__2__role": "tool",
+        "gen_ai__prompt__2__content": '{"knots":12}',
+        "gen_ai__prompt__0__role": "user",
+        "gen_ai__prompt__0__content": json.dumps([{"type": "text", "text": "How strong is the wind?"}]),
+        "gen_ai__completion__0__role": "assistant",
+        "gen_ai__completion__0__content": "Twelve knots.",
+        "gen_ai__completion__0__finish_reason": "stop",
+        "gen_ai__completion__x__content": "?",
+        "llm__request__functions__0__name": "get_wind",
+        "llm__request__functions__0__description": "Wind at a place",
+        "llm__request__functions__0__parameters": '{"type":"object","properties":{}}',
+    }
+    (found,) = learned([spans({"spanId": "00f2", "attributes": attributes(**values)})])
+    assert (found.id, spoken(found)) == ("00f2", WHOLE_TALK[1:])
+    assert json.loads(found.tools) == [OFFERED]
+
+
+def test_other_conventions_are_named() -> None:
+    """A span of another convention is named, so that a file of such spans does not look empty."""
+    (reason,) = understood([spans({"attributes": attributes(openinference__span__kind="LLM")})])
+    assert str(reason).startswith("llm.input_messages: OpenInference is not read")
 
 
 def test_deep_otel_value_is_refused() -> None:

@@ -12,8 +12,10 @@ import os
 import stat
 import sys
 from array import array
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import partial
+from itertools import compress
 from pathlib import Path
 from typing import Final
 
@@ -23,7 +25,7 @@ from sleepd.clock import Clock
 from sleepd.errors import BufferUnreadable
 
 from .buffer_paths import MOST_FILES, find_files, is_single
-from .columns import BufferColumns
+from .columns import MOST_EXPERIENCES, BufferColumns
 from .experience import Experience
 from .learnables import READ_BY_DEFAULT, ReadSettings
 from .open_file import OPEN_SECONDS, BufferFile
@@ -38,8 +40,6 @@ AT_ONCE: Final = 64
 """Files that one process reads: each takes a descriptor."""
 FEW: Final = 4
 """So many files that changed are read each by itself, as it is done where an agent appends to one of them."""
-MOST_EXPERIENCES: Final = 200_000
-"""The newest ones are used: they stand last. 200,000 are 13 megabytes in the daemon."""
 
 
 class ExperienceBuffer:
@@ -226,7 +226,7 @@ class ExperienceBuffer:
         views = tuple(source.view for source in self._files.values())
         problem = self._problem()
         if len(views) != len(self._views) or any(a is not b for a, b in zip(views, self._views, strict=True)):
-            names = [_short_name(path, self._files) for path in self._files]
+            names = _short_names(self._files)
             self.view = await asyncio.to_thread(_merged, views, names)
             self.view.read_at = self._clock.now()
             self._views = views
@@ -257,34 +257,36 @@ def _looked(paths: Sequence[str]) -> dict[Path, tuple[int, ...]]:
     return found
 
 
-def _short_name(path: Path, all_paths: Collection[Path]) -> str:
-    """A file's name for the place of a record: as short as it can be."""
-    return path.name if sum(each.name == path.name for each in all_paths) == 1 else str(path)
+def _short_names(paths: Collection[Path]) -> list[str]:
+    """Each file's name for the place of a record: as short as it can be."""
+    counts = Counter(path.name for path in paths)
+    return [path.name if counts[path.name] == 1 else str(path) for path in paths]
 
 
 def _merged(views: Sequence[View], names: Sequence[str]) -> View:
     """One view of several: the first of each key counts, and of more than ``MOST_EXPERIENCES`` the last."""
     merged = View(form=_form(views), files=len(views))
-    known = set[int]()
-    rows: list[array[int] | array[float]] = [getattr(merged, name) for name in BufferColumns.__struct_fields__]
     for view, name in zip(views, names, strict=True):
-        columns = [getattr(view, column) for column in BufferColumns.__struct_fields__]
-        fresh = [place for place, key in enumerate(view.keys) if key not in known]
-        known.update(view.keys)
-        for row, column in zip(rows, columns, strict=True):
-            row.extend(column if len(fresh) == len(column) else (column[place] for place in fresh))
-        room = MOST_SKIPPED - len(merged.skipped)
-        merged.skipped += [
-            Skipped(position=f"{name}: {one.position}", reason=one.reason) for one in view.skipped[:room]
-        ]
+        for column in BufferColumns.__struct_fields__:
+            getattr(merged, column).extend(getattr(view, column))
+        here = view.skipped[: MOST_SKIPPED - len(merged.skipped)]
+        merged.skipped += [Skipped(position=f"{name}: {one.position}", reason=one.reason) for one in here]
         merged.skipped_total += view.skipped_total
         merged.left_out += view.left_out
-    over = len(merged.keys) - MOST_EXPERIENCES
-    if over > 0:
-        merged.left_out += over
-        for row in rows:
-            del row[:over]
+    _drop_repeated(merged)
+    merged.left_out += merged.keep_newest(MOST_EXPERIENCES)
     return merged
+
+
+def _drop_repeated(columns: BufferColumns) -> None:
+    """Keep the first of each key."""
+    if len(set(columns.keys)) == len(columns.keys):  # by far the most frequent case, and fast
+        return
+    known = set[int]()
+    first = [key not in known and not known.add(key) for key in columns.keys]  # type: ignore[func-returns-value]
+    for column in BufferColumns.__struct_fields__:
+        values = getattr(columns, column)
+        setattr(columns, column, array(values.typecode, compress(values, first)))
 
 
 def _form(views: Sequence[View]) -> str:

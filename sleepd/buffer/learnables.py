@@ -88,13 +88,18 @@ class Learnable:
 
 
 class Learnables:
-    """Reads the records of one file."""
+    """Reads the records of one file.
 
-    def __init__(self, settings: ReadSettings = READ_BY_DEFAULT) -> None:
+    Args:
+        settings: how.
+        has_found: an experience was found in what stands before: then no record makes the file one of another program.
+    """
+
+    def __init__(self, settings: ReadSettings = READ_BY_DEFAULT, *, has_found: bool = False) -> None:
         self._settings = settings
         self._sessions: dict[str, tuple[str, SessionReader]] = {}
         """By the name of the format: the position of the first record, and what takes the records in."""
-        self._has_found = False
+        self._has_found = has_found
 
     @property
     def has_session(self) -> bool:

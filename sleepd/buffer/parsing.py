@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import re
-from array import array
 from collections.abc import Collection, Iterable, Iterator
 from typing import Any, Final
 
@@ -18,6 +17,7 @@ import msgspec
 from sleepd.errors import DECODE_ERRORS
 from sleepd.protocol.experience_record import MAX_LINE_BYTES
 
+from .columns import BufferColumns
 from .experience import Experience
 from .formats.chatml import START, conversations_of_file
 from .formats.known_formats import format_of
@@ -56,12 +56,11 @@ class Skipped(msgspec.Struct, frozen=True, kw_only=True):
 class Digest:
     """What was found, growing record by record. The arrays run in parallel, in file order, each id once."""
 
-    def __init__(self, form: str) -> None:
+    def __init__(self, form: str, known: BufferColumns | None = None) -> None:
+        known = known or BufferColumns()
         self.form = form
-        self.keys = array("Q")
-        self.groups = array("Q")
-        self.saliences = array("d")
-        self.conversations = array("Q")
+        self.keys, self.groups = known.keys[:], known.groups[:]
+        self.saliences, self.conversations = known.saliences[:], known.conversations[:]
         self.skipped: list[Skipped] = []
         self.skipped_total = 0
         self._index: dict[int, int] | None = None
@@ -102,6 +101,11 @@ class Digest:
         """Drop the index: a single record is found by a scan, and the memory is small."""
         self._index = None
         return self
+
+    def columns(self) -> BufferColumns:
+        """What was found, as a view has it."""
+        arrays = {name: getattr(self, name) for name in BufferColumns.__struct_fields__}
+        return BufferColumns(**arrays)
 
     def _find(self, key: int) -> int | None:
         if self._index is not None:
@@ -184,7 +188,7 @@ def digest_lines(
     Raises:
         HalfWritten: the lines are of a program that is not read.
     """
-    learnables = Learnables(settings)
+    learnables = Learnables(settings, has_found=bool(digest.keys))
     for position, found in learnables.read(numbered(lines, first)):
         digest.add(position, found)
     if learnables.has_session:

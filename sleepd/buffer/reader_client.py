@@ -13,12 +13,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
-import msgspec
-
 from sleepd.clock import Clock
 from sleepd.errors import BufferUnreadable
 
-from .reader_process import Reading, ReadRequest
+from .reader_process import Reading, ReadRequest, packed, unpacked
 
 READER_SECONDS: Final = 600.0
 FIRST_PAUSE_SECONDS: Final = 60.0
@@ -65,7 +63,7 @@ class ReaderProcess:
         if failed is not None and size >= failed.size and self._clock.monotonic() < failed.until:
             raise failed.error
         try:
-            readings = await self._read(descriptors, msgspec.msgpack.encode(requests))
+            readings = await self._read(descriptors, packed(requests))
         except BufferUnreadable as error:
             pause = min(2 * failed.pause_seconds, LONGEST_PAUSE_SECONDS) if failed else FIRST_PAUSE_SECONDS
             self._failed[what] = _Failed(error, size, pause, self._clock.monotonic() + pause)
@@ -101,7 +99,7 @@ class ReaderProcess:
             last = complaint.decode("utf-8", "replace").strip().split("\n")[-1][:200]
             hint = "a buffer of this size needs about four times as much memory for a moment"
             raise self._failure(f"ended with {process.returncode}: {last}", hint)
-        return msgspec.msgpack.decode(answer, type=list[Reading])
+        return unpacked(answer, Reading)
 
     def _failure(self, how: str, hint: str) -> BufferUnreadable:
         return BufferUnreadable(f"{self._path}: the reader process {how}", hint=hint)

@@ -15,14 +15,15 @@ import resource
 import signal
 import sys
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from typing import BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 import msgspec
 
 from sleepd.protocol.experience_record import MAX_LINE_BYTES
 
+from .columns import MOST_EXPERIENCES, BufferColumns
 from .experience import Experience
 from .learnables import READ_BY_DEFAULT, HalfWritten, Learnable, Learnables, ReadSettings
 from .parsing import (
@@ -47,14 +48,16 @@ _INDEX_FROM_BYTES = 16 * 1024
 """An index costs more than scanning the keys for the few lines that an agent appends at a time."""
 
 
+_Message = TypeVar("_Message", "ReadRequest", "Reading")
+
+
 class Reading(msgspec.Struct, kw_only=True):
     """What came of reading: figures, or texts, or why it is half-written."""
 
     form: str = "empty"
-    keys: bytes = b""
-    groups: bytes = b""
-    saliences: bytes = b""
-    conversations: bytes = b""
+    columns: BufferColumns = msgspec.field(default_factory=BufferColumns)
+    left_out: int = 0
+    """Older ones beyond the most that are used."""
     skipped: list[Skipped] = []
     skipped_total: int = 0
     consumed: int = 0
@@ -77,6 +80,33 @@ class ReadRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     """The keys of the wanted texts (``array('Q')``); None: the figures are asked for."""
     characters: int | None = None
     """Of all texts together; None: however many they are."""
+
+
+def packed(messages: Sequence[ReadRequest | Reading]) -> bytes:
+    """As MessagePack; an array is its type code and its bytes."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, array):
+            return value.typecode, value.tobytes()
+        raise NotImplementedError
+
+    return msgspec.msgpack.encode(messages, enc_hook=plain)
+
+
+def unpacked(data: bytes, kind: type[_Message]) -> list[_Message]:
+    """What was packed.
+
+    Raises:
+        msgspec.MsgspecError: it is no list of these.
+    """
+
+    def whole(wanted: type, value: Any) -> Any:
+        if wanted is not array:
+            raise NotImplementedError
+        typecode, content = value
+        return array(typecode, content)
+
+    return msgspec.msgpack.decode(data, type=list[kind], dec_hook=whole)  # type: ignore[valid-type]
 
 
 class FirstBytes:
@@ -148,18 +178,13 @@ def _after_nuls(nuls: int) -> Reading:
 
 def _read_lines(head: bytes, file: Source, before: Reading, settings: ReadSettings) -> Reading:
     # What is known already goes in first, so that an id is compared with all lines, whenever they were appended.
-    digest = Digest("lines")
-    digest.keys.frombytes(before.keys)
-    digest.groups.frombytes(before.groups)
-    digest.saliences.frombytes(before.saliences)
-    digest.conversations.frombytes(before.conversations)
-    before.keys = before.groups = before.saliences = before.conversations = b""  # not held twice
+    digest = Digest("lines", before.columns)
     digest.skipped, digest.skipped_total = list(before.skipped), before.skipped_total
     if len(head) >= _INDEX_FROM_BYTES:
         digest.indexed()
     counter = _Counter()
     digest_lines(counter.complete_lines(head, file), digest, first=before.lines + 1, settings=settings)
-    reading = _reading(digest)
+    reading = _reading(digest, before.left_out)
     reading.consumed = before.consumed + counter.consumed
     reading.lines = before.lines + counter.line_ends
     reading.unfinished = counter.unfinished
@@ -237,13 +262,13 @@ class _Counter:
             rest += chunk
 
 
-def _reading(digest: Digest) -> Reading:
+def _reading(digest: Digest, left_out: int = 0) -> Reading:
+    columns = digest.columns()
+    left_out += columns.keep_newest(MOST_EXPERIENCES)
     return Reading(
         form=digest.form,
-        keys=digest.keys.tobytes(),
-        groups=digest.groups.tobytes(),
-        saliences=digest.saliences.tobytes(),
-        conversations=digest.conversations.tobytes(),
+        columns=columns,
+        left_out=left_out,
         skipped=digest.skipped,
         skipped_total=digest.skipped_total,
     )
@@ -273,12 +298,12 @@ def bound_process() -> None:
 def main() -> None:
     """Read standard input, answer on standard output."""
     bound_process()
-    requests = msgspec.msgpack.decode(sys.stdin.buffer.read(), type=list[ReadRequest])
+    requests = unpacked(sys.stdin.buffer.read(), ReadRequest)
     readings = []
     for descriptor, request in zip(map(int, sys.argv[1:]), requests, strict=True):
         with open(descriptor, "rb") as whole:
             readings.append(answer(FirstBytes(whole, os.fstat(descriptor).st_size), request))
-    sys.stdout.buffer.write(msgspec.msgpack.encode(readings))
+    sys.stdout.buffer.write(packed(readings))
 
 
 if __name__ == "__main__":

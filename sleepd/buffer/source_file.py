@@ -9,6 +9,7 @@ What a half-written, an emptied and a missing file mean for the view is decided 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import os
 import sys
 import time
@@ -47,7 +48,9 @@ class _Cursor(msgspec.Struct, kw_only=True):
     inode: tuple[int, int]
     reading: Reading
     """Without its columns, which the view has."""
-    tail: bytes
+    tail_bytes: int
+    tail_hash: bytes
+    """Of so many bytes before the place."""
 
 
 class _Parsed(msgspec.Struct, kw_only=True):
@@ -71,6 +74,10 @@ def identity_of(status: os.stat_result) -> tuple[int, ...]:
     is_fresh = abs(time.time_ns() - status.st_ctime_ns) < FRESH_NANOSECONDS
     same = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
     return (*same, time.monotonic_ns() if is_fresh else 0)
+
+
+def _hash_before(descriptor: int, place: int, length: int) -> bytes:
+    return hashlib.blake2b(os.pread(descriptor, length, place - length), digest_size=16).digest()
 
 
 class Due(msgspec.Struct, kw_only=True):
@@ -285,21 +292,18 @@ class SourceFile:
         is_same = identity[:_STAT_FIELDS] == parsed.identity[:_STAT_FIELDS]
         if status.st_size < offset or (status.st_size == offset and not is_same):
             return None
-        return cursor if os.pread(descriptor, len(cursor.tail), offset - len(cursor.tail)) == cursor.tail else None
+        return cursor if _hash_before(descriptor, offset, cursor.tail_bytes) == cursor.tail_hash else None
 
     @staticmethod
     def _cursor_at(descriptor: int, status: os.stat_result, reading: Reading) -> _Cursor:
         length = min(TAIL_BYTES, reading.consumed)
-        tail = os.pread(descriptor, length, reading.consumed - length)
-        place = msgspec.structs.replace(reading, keys=b"", groups=b"", saliences=b"", conversations=b"")
-        return _Cursor(inode=(status.st_dev, status.st_ino), reading=place, tail=tail)
+        tail_hash = _hash_before(descriptor, reading.consumed, length)
+        place = msgspec.structs.replace(reading, columns=BufferColumns())
+        return _Cursor(inode=(status.st_dev, status.st_ino), reading=place, tail_bytes=length, tail_hash=tail_hash)
 
     def _view_of(self, reading: Reading) -> View:
-        view = View(form=reading.form, read_at=self._clock.now())
-        view.keys.frombytes(reading.keys)
-        view.groups.frombytes(reading.groups)
-        view.saliences.frombytes(reading.saliences)
-        view.conversations.frombytes(reading.conversations)
+        arrays = {name: getattr(reading.columns, name) for name in BufferColumns.__struct_fields__}
+        view = View(form=reading.form, read_at=self._clock.now(), left_out=reading.left_out, **arrays)
         view.skipped, view.skipped_total = list(reading.skipped), reading.skipped_total
         return view
 
@@ -309,8 +313,8 @@ class SourceFile:
         """What is known of the lines before the cursor."""
         if cursor is None:
             return None
-        arrays = {name: getattr(self.view, name).tobytes() for name in BufferColumns.__struct_fields__}
-        return msgspec.structs.replace(cursor.reading, **arrays)
+        arrays = {name: getattr(self.view, name) for name in BufferColumns.__struct_fields__}
+        return msgspec.structs.replace(cursor.reading, columns=BufferColumns(**arrays))
 
     async def _answer(self, due: Due) -> Reading:
         if due.bytes_to_read > self._large_bytes:

@@ -28,7 +28,7 @@ from sleepd.buffer.experience_buffer import ExperienceBuffer
 from sleepd.buffer.formats.known_formats import FORMATS
 from sleepd.buffer.learnables import ReadSettings
 from sleepd.buffer.ratings import Ratings, read_ratings
-from sleepd.buffer.reader_process import Reading, read_digest, read_texts
+from sleepd.buffer.reader_process import Reading, packed, read_digest, read_texts, unpacked
 from sleepd.buffer.view import View
 from sleepd.client import Client
 from sleepd.clock import SystemClock
@@ -111,9 +111,7 @@ def digest_of(data: bytes, before: Reading | None = None) -> Reading:
 
 
 def keys_of(reading: Reading) -> array[int]:
-    keys = array("Q")
-    keys.frombytes(reading.keys)
-    return keys
+    return reading.columns.keys
 
 
 def goes_on(data: bytes, cut: int) -> bool:
@@ -127,11 +125,11 @@ def goes_on(data: bytes, cut: int) -> bool:
 def digest(directory: Path, stack: ExitStack) -> Target:
     def check(data: bytes, random: Random) -> None:
         reading = digest_of(data)
-        assert msgspec.msgpack.decode(msgspec.msgpack.encode(reading), type=Reading) == reading
+        assert unpacked(packed([reading]), Reading) == [reading]
         assert msgspec.json.encode(reading.skipped)
         if reading.half_written:
             refuse(reading.half_written)
-        keys, groups, saliences = keys_of(reading), array("Q", reading.groups), array("d", reading.saliences)
+        keys, groups, saliences = keys_of(reading), reading.columns.groups, reading.columns.saliences
         assert len(set(keys)) == len(keys) == len(groups) == len(saliences)
         assert all(0 <= salience <= 1 for salience in saliences)
         # Whatever was counted can be fetched, and is the text that was counted.
@@ -154,16 +152,16 @@ def formats(directory: Path, stack: ExitStack) -> Target:
             assert reading.half_written.isprintable()
             refuse(reading.half_written)
         assert all(each.reason.isprintable() and len(each.reason) < 250 for each in reading.skipped)
-        keys, groups, saliences = keys_of(reading), array("Q", reading.groups), array("d", reading.saliences)
-        assert len(set(keys)) == len(keys) == len(groups) == len(saliences) == len(array("Q", reading.conversations))
+        keys, groups, saliences = keys_of(reading), reading.columns.groups, reading.columns.saliences
+        assert len(set(keys)) == len(keys) == len(groups) == len(saliences) == len(array("Q", reading.columns.conversations))
         assert all(0 <= salience <= 1 or salience == REJECTED for salience in saliences)
         # Whatever was counted can be fetched, and is the text that was counted.
         found = read_texts(io.BytesIO(data), set(keys), settings=settings).texts
         assert [id_hash(each.id) for each in found] == list(keys)
         assert [group_of(each) for each in found] == list(groups)
 
-    lines = [b"".join(json.dumps(record).encode() + b"\n" for record in SAMPLES[one.name]) for one in FORMATS]
-    arrays = [json.dumps(SAMPLES[one.name]).encode() for one in FORMATS]
+    lines = [b"".join(json.dumps(record).encode() + b"\n" for record in sample) for sample in SAMPLES.values()]
+    arrays = [json.dumps(sample).encode() for sample in SAMPLES.values()]
     return Target("formats", [*lines, *arrays, CHATML.encode() * 2], mutated_buffer, check)
 
 

@@ -47,7 +47,7 @@ def _events(pieces: Iterable[Any]) -> Iterator[Any]:
         if not isinstance(piece, str):
             yield piece
             continue
-        for line in piece.splitlines():
+        for line in piece.replace("\r", "\n").split("\n"):  # splitlines would cut within texts, at U+2028
             name, _, value = line.partition(":")
             if name != "data":
                 continue  # the name of an event, which the event repeats; a comment; an empty line

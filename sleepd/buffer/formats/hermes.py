@@ -36,6 +36,7 @@ from .format import (
 _MADE_UP: Final = "You are a function calling AI model."
 """So begins the system message that Hermes makes up."""
 _TAGS: Final = ("<tool_call>", "<tool_response>", "<tools>")
+_ROLES: Final = ("system", "human", "gpt", "tool")
 _OWN_KEYS: Final = ("completed", "tool_stats", "prompt_index", "toolsets_used")
 
 
@@ -45,8 +46,9 @@ def _recognises(record: Record) -> bool:
         return False
     if any(name in record for name in _OWN_KEYS):
         return True
-    texts = (each.get("value") for each in listed if isinstance(each, Mapping))
-    return any(tag in text for text in texts if isinstance(text, str) for tag in _TAGS)
+    said = [each for each in listed if isinstance(each, Mapping)]
+    texts = [text for each in said if isinstance(text := each.get("value"), str)]
+    return all(each.get("from") in _ROLES for each in said) and any(tag in text for text in texts for tag in _TAGS)
 
 
 def _cut_out(text: str, tag: str) -> tuple[str, list[str]]:

@@ -28,7 +28,8 @@ _TYPES: Final = frozenset(
 
 def _recognises(record: Record) -> bool:
     kind = record.get("type")
-    return isinstance(kind, str) and kind in _TYPES and ("trace_id" in record or "traceId" in record)
+    has_trace = "trace_id" in record or "traceId" in record
+    return isinstance(kind, str) and kind in _TYPES and has_trace and "prompt" not in record
 
 
 def _value(value: Any) -> Any:

@@ -2,10 +2,12 @@
 
 Shape: ``resourceSpans`` > ``scopeSpans`` > ``spans``; in a span ``gen_ai.input.messages``,
 ``gen_ai.output.messages``, ``gen_ai.system_instructions`` and ``gen_ai.tool.definitions``, structured or as JSON
-text; in older ones the events ``gen_ai.content.prompt`` and ``gen_ai.content.completion``. Each span of a call
-repeats what was said before, so that only its output is learned, of several choices the first.
+text; in older ones the events ``gen_ai.content.prompt`` and ``gen_ai.content.completion``, or attributes with an
+index (``gen_ai.prompt.0.content``, as OpenLLMetry writes them). Each span of a call repeats what was said before, so
+that only its output is learned, of several choices the first.
 Salience: the least of the events ``gen_ai.evaluation.result`` of the span, by label or score (0 to 1).
-Left out: spans of agents, tools and embeddings; named: calls that failed, and calls without their texts.
+Left out: spans of agents, tools and embeddings; named: calls that failed, calls without their texts, and those in the
+attributes of OpenInference.
 Source: open-telemetry/semantic-conventions, docs/gen-ai (gen-ai-spans.md, gen-ai-events.md and the JSON schemas)
 """
 
@@ -39,7 +41,10 @@ from .format import (
 )
 
 _CALLS: Final = ("chat", "text_completion", "generate_content")
+_SAID: Final = ("gen_ai.output.messages", "gen_ai.completion.0.role", "gen_ai.completion.0.content")
+"""Of these a span has one, of which the operation is not named and which is a call of a model nevertheless."""
 _DEEPEST: Final = 64
+_LONGEST_INDEX: Final = 8
 
 
 def _recognises(record: Record) -> bool:
@@ -78,9 +83,9 @@ def _spans(record: Record) -> Iterator[Any]:
 def _turns(value: Any, name: str) -> list[Turn]:
     """A message of the conventions as turns: what tools gave stands among its parts."""
     record = object_of(value, name)
+    check_end(record.get("finish_reason"))
     if "parts" not in record:
         return turns_of_messages([record], name)
-    check_end(record.get("finish_reason"))
     role = ROLES.get(str(record.get("role")))
     if role is None:
         raise NotRead(f"{name}.role: expected system, user, assistant or tool, found {shown(record.get('role'))}")
@@ -118,19 +123,37 @@ def _salience(events: Iterable[tuple[str, Mapping[str, Any]]]) -> float | None:
     return min((each for each in found if each is not None), default=None)
 
 
-def _texts(attributes: dict[str, Any], events: list[tuple[str, dict[str, Any]]]) -> tuple[list[Any], list[Any]]:
+def _texts(attributes: Mapping[str, Any], events: Iterable[tuple[str, dict[str, Any]]]) -> tuple[list[Any], list[Any]]:
     """The messages of the request and those of the response."""
     older = {name: values for name, values in events if name.startswith("gen_ai.content.")}
     asked = attributes.get("gen_ai.input.messages", older.get("gen_ai.content.prompt", {}).get("gen_ai.prompt"))
     said = attributes.get("gen_ai.output.messages", older.get("gen_ai.content.completion", {}).get("gen_ai.completion"))
     if asked is None or said is None:
+        asked, said = _indexed(attributes, "gen_ai.prompt."), _indexed(attributes, "gen_ai.completion.")
+    if not asked or not said:
         raise NotRead("gen_ai.input.messages: the span has no texts, let the instrumentation capture message content")
     return _listed(asked, "gen_ai.input.messages"), _listed(said, "gen_ai.output.messages")
 
 
+def _indexed(attributes: Mapping[str, Any], prefix: str) -> list[dict[str, Any]]:
+    """The objects of a list whose parts are attributes: ``gen_ai.prompt.0.role``, ``gen_ai.prompt.0.content`` …"""
+    found: dict[int, dict[str, Any]] = {}
+    for key, value in attributes.items():
+        index, _, name = key.removeprefix(prefix).partition(".")
+        if key.startswith(prefix) and len(index) < _LONGEST_INDEX and index.isascii() and index.isdigit():
+            found.setdefault(int(index), {})[name] = value
+    for each in found.values():
+        if calls := _indexed(each, "tool_calls."):
+            each["tool_calls"] = calls
+        content = each.get("content")
+        if isinstance(content, str) and content.startswith('[{"type"'):
+            each["content"] = json_value(content) or content
+    return [each for _, each in sorted(found.items())]
+
+
 def _is_call(attributes: Mapping[str, Any]) -> bool:
     operation = attributes.get("gen_ai.operation.name")
-    return operation in _CALLS or (operation is None and "gen_ai.output.messages" in attributes)
+    return operation in _CALLS or (operation is None and any(name in attributes for name in _SAID))
 
 
 def _reply(said: list[Any]) -> Message:
@@ -150,6 +173,8 @@ def _system(value: Any) -> list[Turn]:
 def _conversation(value: Any) -> Conversation | None:
     span = object_of(value, "spans")
     attributes = _attributes(span.get("attributes"))
+    if attributes.get("openinference.span.kind") == "LLM" and not _is_call(attributes):
+        raise NotRead("llm.input_messages: OpenInference is not read, let the instrumentation write gen_ai attributes")
     if not _is_call(attributes):
         return None
     if object_of(span.get("status") or {}, "status").get("code") in (2, "STATUS_CODE_ERROR"):
@@ -166,7 +191,7 @@ def _conversation(value: Any) -> Conversation | None:
     return Conversation(
         turns=[*_system(attributes.get("gen_ai.system_instructions")), *before, reply],
         id=identifier_of(attributes.get("gen_ai.conversation.id")),
-        tools=openai_tools(attributes.get("gen_ai.tool.definitions")),
+        tools=openai_tools(attributes.get("gen_ai.tool.definitions") or _indexed(attributes, "llm.request.functions.")),
         is_whole=False,
     )
 

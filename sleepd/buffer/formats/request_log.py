@@ -5,6 +5,7 @@ Shape: a record with the body of the request and that of the response, under one
 or ``messages`` beside a ``response``. The bodies are those of OpenAI's chat completions and responses and of
 Anthropic's messages (``api_bodies``); the response may be the list of server-sent events.
 Each request repeats what was said before, so that only the response is learned: each reply once.
+Salience: ``salience``, ``rating`` or ``feedback`` beside the bodies, where an agent of one's own writes one.
 Left out: a status other than 2xx, an error, a reply that broke off, other choices than the first.
 Source: the API references of OpenAI (chat completions, responses) and Anthropic (messages).
 """
@@ -17,10 +18,10 @@ from typing import Any, Final
 import msgspec
 
 from sleepd.buffer.conversation import Conversation
-from sleepd.buffer.experience import said_under
+from sleepd.buffer.experience import said_under, salience_of
 
 from .api_bodies import reply_turn, request_turns
-from .format import Format, NotRead, Record, identifier_of, json_value, object_of, openai_tools, shown
+from .format import Format, NotRead, Record, identifier_of, json_value, object_of, openai_tools, rated, shown
 
 _PAIRS: Final = (
     ("request", "response"),
@@ -78,6 +79,15 @@ def _check_status(record: Any) -> None:
             raise NotRead(f"status: expected 200, found {code if 0 <= code < 1000 else shown(code)}")
 
 
+def _salience(record: Record) -> float | None:
+    if record.get("salience") is None:
+        return rated(record.get("rating", record.get("feedback")))
+    found = salience_of(record["salience"], "salience")
+    if isinstance(found, str):
+        raise NotRead(found)
+    return found
+
+
 def _conversations(record: Record) -> Iterator[Conversation]:
     pair = _pair(record)
     assert pair is not None
@@ -88,8 +98,9 @@ def _conversations(record: Record) -> Iterator[Conversation]:
     identifier = reply.id or identifier_of(record.get("id")) or identifier_of(record.get("request_id"))
     under = said_under(record.get("metadata")) or said_under({"adapter": request.get("model")})
     session = next((found for name in _SESSIONS if (found := identifier_of(record.get(name)))), "")
+    reply = msgspec.structs.replace(reply, id=identifier, salience=_salience(record), said_under=under)
     yield Conversation(
-        turns=[*request_turns(request), msgspec.structs.replace(reply, id=identifier, said_under=under)],
+        turns=[*request_turns(request), reply],
         id=session,
         tools=openai_tools(request.get("tools")),
         is_whole=False,
@@ -102,4 +113,5 @@ FORMAT = Format(
     recognises=_recognises,
     conversations=_conversations,
     usual_place="the file of a proxy or of an agent of one's own",
+    feedback="`salience`, or `rating` of 1 or -1",
 )

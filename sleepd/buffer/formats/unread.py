@@ -33,12 +33,12 @@ _PROGRAMS: Final[tuple[tuple[str, str, Callable[[Mapping[str, Any]], bool]], ...
     ("a LangChain message history", f"use convert_to_openai_messages of langchain_core and {_CONVERT}", _is_history),
     (
         "a Langfuse scores file",
-        "put it beside the exported observations under a name that contains 'scores' and let buffer.path name these",
+        "put it beside the exported observations as scores.jsonl, and let buffer.path name the observations",
         lambda record: "trace_id" in record and "data_type" in record and "value" in record,
     ),
     (
         "a feedback file",
-        "put it beside the conversations that it rates and let buffer.path name these",
+        "put it beside the conversations that it rates as feedback.jsonl, and let buffer.path name the conversations",
         lambda record: "rating" in record and ("id" in record or "conversation" in record) and "messages" not in record,
     ),
     (

@@ -10,6 +10,7 @@ from typing import Any
 from sleepd.buffer.experience import Experience
 from sleepd.buffer.learnables import Learnables, ReadSettings
 from sleepd.buffer.reader_process import read_learnables
+from tests.tree_samples import TREE_SAMPLES
 
 WEATHER = {"name": "get_wind", "description": "Wind at a place", "parameters": {"type": "object", "properties": {}}}
 OFFERED = {"type": "function", "function": WEATHER}
@@ -206,6 +207,7 @@ SAMPLES: dict[str, list[dict[str, Any]]] = {
     ],
     "chatml": [{"text": CHATML}],
     "simonw_llm": LLM,
+    **TREE_SAMPLES,
 }
 """By the name of the format: records that it reads."""
 

@@ -55,7 +55,8 @@ class Turn(msgspec.Struct, frozen=True, kw_only=True):
     said_under: int | None = None
     """The cycle whose adapter gave the reply; None: unknown."""
     is_opaque: bool = False
-    """It holds an image or another thing that is no text, so that the replies to it cannot be learned."""
+    """It holds an image or another thing that is no text, so that it cannot be learned, nor what follows it up to the
+    next message of the user."""
 
 
 class Conversation(msgspec.Struct, frozen=True, kw_only=True):
@@ -173,7 +174,9 @@ def supervised_replies(conversation: Conversation) -> Iterator[SupervisedReply]:
     walk, turns = _Walk(conversation), conversation.turns
     start, asked, replies, number, section = walk.head, -1, 0, 0, 0
     whole_side: int | None = None
+    is_opaque = False
     for place, turn in enumerate(turns):
+        is_opaque = turn.is_opaque or (is_opaque and turn.message.role != "user")
         if turn.message.role == "user":
             asked = place
             if replies >= SECTION_REPLIES:
@@ -185,7 +188,7 @@ def supervised_replies(conversation: Conversation) -> Iterator[SupervisedReply]:
             continue
         if whole_side is None:
             whole_side = _side(conversation, turns[asked], turn)
-        if not turn.is_supervised or turns[asked].is_opaque or not turn.message.whole_text.strip():
+        if not turn.is_supervised or is_opaque or not turn.message.whole_text.strip():
             continue
         places = walk.context(start, asked, place)
         yield SupervisedReply(

@@ -1,8 +1,8 @@
 """A buffer's bytes as figures: the form, and a key, a group and a salience for each experience. Pure.
 
 The text of the experiences is dropped at once, so that a hundred thousand of them are two megabytes. The forms are
-distinguished by content: ``[`` begins an array; ``{`` an object with ``experiences``, or the first of JSON lines;
-``<|im_start|>`` ChatML text.
+distinguished by content: ``[`` begins an array; ``{`` an object, with ``experiences`` or as one record of a known
+format, or the first of JSON lines; ``<|im_start|>`` ChatML text.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from sleepd.protocol.experience_record import MAX_LINE_BYTES
 from .columns import BufferColumns
 from .experience import Experience
 from .formats.chatml import START, conversations_of_file
-from .formats.unread import unread_file
+from .formats.known_formats import format_of
+from .formats.unread import unread_file, unread_program
 from .learnables import READ_BY_DEFAULT, HalfWritten, Learnable, Learnables, NoJson, ReadSettings
 
 MOST_SKIPPED: Final = 100
@@ -161,9 +162,9 @@ def _is_lines(text: bytes) -> bool:
     is_experience = key is not None and key[1] in _EXPERIENCE_KEYS
     if not is_experience and b'"experiences"' in text:
         return False
-    # A line too long to be seen whole, or a broken one that is followed by others.
-    is_long = is_experience and b"\n" not in text and len(text) > _LONG_HEAD_BYTES
-    return is_long or any(isinstance(_decoded(line), dict) for line in more)
+    # A line too long to be seen whole, or a broken one that is followed by others; indented ones belong to an object.
+    is_long = b"\n" not in text and len(text) > _LONG_HEAD_BYTES
+    return is_long or any(line.startswith(b"{") and isinstance(_decoded(line), dict) for line in more)
 
 
 def digest_whole(data: bytes, settings: ReadSettings = READ_BY_DEFAULT) -> Digest:
@@ -257,8 +258,14 @@ def records(data: bytes, form: str) -> Iterator[tuple[str, Any]]:
         raw = _one_by_one(data, form) if isinstance(error, RecursionError) else _tolerantly(data, form)
     listed = raw.get("experiences") if isinstance(raw, dict) else raw
     if not isinstance(listed, list):
-        names = ", ".join(name[:_NAME] for name in list(raw)[:5]) if isinstance(raw, dict) else type(listed).__name__
-        raise HalfWritten(f"expected a list of experiences, found an object with {names!r}")
+        whole = _decoded(data) if isinstance(raw, dict) and "experiences" not in raw else None
+        if isinstance(whole, dict) and (format_of(whole) or unread_program(whole)):
+            listed = [whole]
+        else:
+            names = (
+                ", ".join(name[:_NAME] for name in list(raw)[:5]) if isinstance(raw, dict) else type(listed).__name__
+            )
+            raise HalfWritten(f"expected a list of experiences, found an object with {names!r}")
     for number, record in enumerate(listed, 1):
         if isinstance(record, msgspec.Raw):
             # Decoded one by one, so that one bad record does not lose the others.
@@ -267,13 +274,29 @@ def records(data: bytes, form: str) -> Iterator[tuple[str, Any]]:
             yield f"record {number}", record
 
 
+def _record_of_another(data: bytes, raw: Any) -> dict[str, Any]:
+    """The whole content as one record of another program's.
+
+    Raises:
+        HalfWritten: it is none.
+    """
+    whole = _decoded(data) if isinstance(raw, dict) and "experiences" not in raw else None
+    if isinstance(whole, dict) and (format_of(whole) or unread_program(whole)):
+        return whole
+    names = ", ".join(name[:_NAME] for name in list(raw)[:5]) if isinstance(raw, dict) else type(raw).__name__
+    raise HalfWritten(f"expected a list of experiences, found an object with {names!r}")
+
+
 def _one_by_one(data: bytes, form: str) -> list[msgspec.Raw]:
     """The records of a list in which one is nested too deeply for any parser, cut apart without parsing them.
 
     Raises:
         HalfWritten: the list does not end.
     """
-    if form == "object" and (key := _LISTED.search(data)):
+    if form == "object":
+        key = _LISTED.search(data)
+        if key is None:
+            raise HalfWritten("nested too deeply")
         data = data[key.end() - 1 :]
     found = []
     depth = start = 0

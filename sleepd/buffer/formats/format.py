@@ -39,7 +39,7 @@ _RATINGS: Final = {
     **dict.fromkeys(("fail", "wrong", "👎"), -1),
 }
 """What people and programs write for a good and a bad reply, in lower case."""
-_TEXT_PARTS: Final = frozenset({"text", "input_text", "output_text"})
+_TEXT_PARTS: Final = ("text", "input_text", "output_text")
 
 
 class NotRead(Exception):
@@ -56,8 +56,8 @@ class SessionReader(Protocol):
             NotRead: it is none of the format, or damaged; the others are read nevertheless.
         """
 
-    def conversations(self) -> Iterable[Conversation]:
-        """What they make up.
+    def conversations(self) -> Iterable[Conversation | NotRead]:
+        """What they make up, and what of it cannot be read.
 
         Raises:
             NotRead: nothing.

@@ -32,11 +32,6 @@ _PROGRAMS: Final[tuple[tuple[str, str, Callable[[Mapping[str, Any]], bool]], ...
     ("a LangChain dump", f"use convert_to_openai_messages of langchain_core and {_CONVERT}", _is_serialised),
     ("a LangChain message history", f"use convert_to_openai_messages of langchain_core and {_CONVERT}", _is_history),
     (
-        "a SillyTavern chat",
-        _CONVERT,
-        lambda record: "chat_metadata" in record or ("mes" in record and "is_user" in record),
-    ),
-    (
         "a Langfuse scores file",
         "put it beside the exported observations as scores.jsonl, and let buffer.path name the observations",
         lambda record: "trace_id" in record and "data_type" in record and "value" in record,

@@ -153,7 +153,13 @@ def formats(directory: Path, stack: ExitStack) -> Target:
             refuse(reading.half_written)
         assert all(each.reason.isprintable() and len(each.reason) < 250 for each in reading.skipped)
         keys, groups, saliences = keys_of(reading), reading.columns.groups, reading.columns.saliences
-        assert len(set(keys)) == len(keys) == len(groups) == len(saliences) == len(array("Q", reading.columns.conversations))
+        assert (
+            len(set(keys))
+            == len(keys)
+            == len(groups)
+            == len(saliences)
+            == len(array("Q", reading.columns.conversations))
+        )
         assert all(0 <= salience <= 1 or salience == REJECTED for salience in saliences)
         # Whatever was counted can be fetched, and is the text that was counted.
         found = read_texts(io.BytesIO(data), set(keys), settings=settings).texts

@@ -24,7 +24,7 @@ from sleepd.buffer.reader_process import read_digest, read_texts
 from sleepd.clock import SystemClock
 from sleepd.config.schema import StateConfig
 from sleepd.errors import BufferUnwritable, SleepdError, UsageError
-from sleepd.protocol.exchange import ToolCall
+from sleepd.protocol.chat_example import ToolCall
 from sleepd.protocol.experience_record import MAX_LINE_BYTES, RECORDS, json_schema
 from tests.agents import changed, config_for
 from tests.fakes import fake_interpreter

@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from sleepd.protocol.exchange import Exchange
+from sleepd.protocol.chat_example import ChatExample
 from sleepd.protocol.job import Job
 
 from . import workload
@@ -134,7 +134,7 @@ class Measurer:
         measured = [one for one in self._examples.to_hold_out if one.id in known]
         return questions(to_reply_to(self._loaded.chat, measured, longest), self._job.questions, systems)
 
-    def _base_answers(self, asked: list[Exchange]) -> list[str | None]:
+    def _base_answers(self, asked: list[ChatExample]) -> list[str | None]:
         loaded, job = self._loaded, self._job
         seconds = BASE_ANSWERS_SHARE * job.evaluation_seconds
 

@@ -23,7 +23,7 @@ from bench_first_cycle import SYSTEM_PROMPT
 from cycles import read_experiences
 
 from sleepd.config.strategies import find_strategy
-from sleepd.protocol.exchange import Exchange
+from sleepd.protocol.chat_example import ChatExample
 from sleepd.worker.channel import Channel
 from sleepd.worker.data.examples import ChatFormat, Encoded, encode_chat
 from sleepd.worker.evaluation.loss_evaluator import LossEvaluator
@@ -75,7 +75,8 @@ def _measure(arguments: argparse.Namespace, models: Path) -> None:
     eligible = read_experiences(arguments.buffer, 0.6)
     chosen = eligible[:: max(1, len(eligible) // arguments.experiences)][: arguments.experiences]
     experiences = [
-        encode_chat(chat, one["id"], Exchange(prompt=one["prompt"], response=one["response"]), 2048) for one in chosen
+        encode_chat(chat, one["id"], ChatExample(prompt=one["prompt"], response=one["response"]), 2048)
+        for one in chosen
     ]
     prompts = reference_prompts("regularise")[:12]
     prompts = [asked(prompt) for prompt in prompts]

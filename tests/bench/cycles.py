@@ -106,7 +106,7 @@ def as_example(experience: dict[str, Any], role: Role) -> TrainingExample:
 
 
 def is_holdout(experience: dict[str, Any]) -> bool:
-    """A fifth of all, by a hash of the normalised exchange: copies fall together."""
+    """A fifth of all, by a hash of the normalised chat example: copies fall together."""
     text = re.sub(r"\W+", " ", f"{experience['prompt']} | {experience['response']}".lower()).strip()
     return hashlib.sha256(text.encode()).digest()[0] % 5 == 0
 

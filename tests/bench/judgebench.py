@@ -42,7 +42,7 @@ KINDS = ("base again", "noise", "slow", "good", "loops", "shuffled", "hot")
 HELD_OUT = 36
 TRAINED = 36
 FEWEST_CHARACTERS = 80
-"""Of a reply; above that the shortest exchanges are taken, so that seven trainings fit into an hour of one core."""
+"""Of a reply; above that the shortest chat examples are taken, so that seven trainings fit into an hour of one core."""
 PROMPTS = 64
 """Of the general prompts of each kind, at most so many are used, to spare time."""
 REPLY_TOKENS = 64
@@ -141,7 +141,7 @@ def make(options: argparse.Namespace) -> None:
 
 
 def split(buffer: Path) -> tuple[list[TrainingExample], list[TrainingExample]]:
-    """Held-out and trained lessons, of different exchanges, divided with a fixed seed."""
+    """Held-out and trained lessons, of different texts, divided with a fixed seed."""
     records = json.loads(buffer.read_bytes())
     found = {(one["prompt"], one["response"]): one for one in records if len(one["response"]) >= FEWEST_CHARACTERS}
     shortest = sorted(found.values(), key=lambda one: len(one["prompt"]) + len(one["response"]))

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sleepd.protocol.exchange import Exchange, Message, ToolCall
+from sleepd.protocol.chat_example import ChatExample, Message, ToolCall
 from sleepd.worker.data.chat_template import ChatTemplate
 from sleepd.worker.data.control_tokens import Refused
 from sleepd.worker.data.examples import asked_ids, encode_examples, encode_or_refuse
@@ -37,14 +37,14 @@ def called(number: int, text: str = "") -> tuple[Message, ...]:
     return Message(role="assistant", calls=(call,)), Message(role="tool", text=text or f"R{number:05}", call_id=call.id)
 
 
-def behind(*context: Message) -> Exchange:
-    return Exchange(prompt="Now?", response="Yes.", context=context, tools=TOOLS)
+def behind(*context: Message) -> ChatExample:
+    return ChatExample(prompt="Now?", response="Yes.", context=context, tools=TOOLS)
 
 
-def text_of(name: str, exchange: Exchange, limit: int) -> str:
+def text_of(name: str, example: ChatExample, limit: int) -> str:
     """What is left of it, as text."""
     chat = chat_with(name)
-    one = encode_or_refuse(chat, exchange, limit)
+    one = encode_or_refuse(chat, example, limit)
     assert len(one.ids) <= limit
     return chat.tokenizer.decode(one.ids)
 
@@ -59,8 +59,8 @@ def test_newest_turns_stay(name: str, limit: int, turns: int, tools: int) -> Non
     """Without a gap, beginning with a user's message, and as many as there is room for; nothing of the rest is cut."""
     chat = chat_with(name)
     loop = [message for number in range(tools) for message in called(number)]
-    exchange = behind(*talk(turns), user("Now?"), *loop)
-    one = encode_or_refuse(chat, exchange, limit)
+    example = behind(*talk(turns), user("Now?"), *loop)
+    one = encode_or_refuse(chat, example, limit)
     text = chat.tokenizer.decode(one.ids)
     assert len(one.ids) <= limit
     assert all(piece in text for piece in ("Be brief.", "Tells the weather.", "Now?", "Yes."))
@@ -152,8 +152,8 @@ def test_lost_turns_are_reported() -> None:
     channel = RecordingChannel()
     given = [
         as_example("turns", behind(*talk(30), user("Now?"))),
-        as_example("text", Exchange(prompt="x" * 900, response="Yes.")),
-        as_example("whole", Exchange(prompt="Hi", response="Yes.")),
+        as_example("text", ChatExample(prompt="x" * 900, response="Yes.")),
+        as_example("whole", ChatExample(prompt="Hi", response="Yes.")),
     ]
     assert len(encode_examples(chat_with("Qwen2.5"), given, 700, channel)) == 3
     (notice,) = [one for one in channel.notices if one.event == "experiences_truncated"]

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from sleepd.protocol.capability import BaseCheck, SeenTokens, ShownText
-from sleepd.protocol.exchange import Message, ToolCall
+from sleepd.protocol.chat_example import Message, ToolCall
 from sleepd.protocol.job import TrainingExample
 from sleepd.worker.data.chat_format import ChatFormat
 from sleepd.worker.evaluation import probe_generation, reference_answers
@@ -76,7 +76,7 @@ def test_calls_without_place_are_left_out(run_here) -> None:
 
 
 def test_tokens_show_calls_as_supervised(base_with) -> None:
-    """``show_tokens`` reads the whole exchange, and so does ``check_base``, which measures the longest row."""
+    """``show_tokens`` reads the whole chat example, and so does ``check_base``, which measures the longest row."""
     given = msgspec.convert(msgspec.to_builtins(calling(CALL, text="I ask.")), ShownText)
     command = [sys.executable, "-m", "sleepd.worker.programs.show_tokens", "--base", str(base_with(QWEN25))]
     answer = subprocess.run(command, cwd=ROOT, input=msgspec.json.encode(given), capture_output=True, check=True).stdout

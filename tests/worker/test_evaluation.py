@@ -568,7 +568,7 @@ def test_missing_answers_have_no_figures():
 
 
 def test_divergence_from_itself_is_zero(tiny):
-    """The mean over all tokens, not over the exchanges."""
+    """The mean over all tokens, not over the chat examples."""
     from sleepd.worker.evaluation.reference_answers import encode_reference
     from sleepd.worker.model.losses import kl_from_base
     from sleepd.worker.model.out_of_memory import MemoryLimits

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from sleepd.protocol.exchange import Exchange
+from sleepd.protocol.chat_example import ChatExample
 from sleepd.worker.data.chat_format import ChatFormat
 from sleepd.worker.data.control_tokens import Refused
 from sleepd.worker.data.examples import encode_or_refuse
@@ -38,7 +38,7 @@ def digests(case: Case) -> list[str]:
     found = []
     for prompt, reply, most in TEXTS:
         try:
-            one = encode_or_refuse(chat, Exchange(prompt=prompt, response=reply), most)
+            one = encode_or_refuse(chat, ChatExample(prompt=prompt, response=reply), most)
             told = [list(one.ids), one.prompt_tokens, one.is_truncated]
         except Refused as error:
             told = [str(error)]

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from sleepd.protocol.exchange import Exchange, Message, ToolCall
+from sleepd.protocol.chat_example import ChatExample, Message, ToolCall
 from sleepd.worker.data.chat_format import ChatFormat
 from sleepd.worker.data.control_tokens import Refused
 from sleepd.worker.data.examples import encode_examples, encode_or_refuse
@@ -40,10 +40,10 @@ pytestmark = pytest.mark.worker
 _IM = "<|endoftext|> <|im_start|> <|im_end|>"
 
 
-def supervised(chat: ChatFormat, exchange: Exchange) -> str:
+def supervised(chat: ChatFormat, example: ChatExample) -> str:
     """What is supervised, control tokens in brackets; or why it is not trained."""
     try:
-        one = encode_or_refuse(chat, exchange, 4000)
+        one = encode_or_refuse(chat, example, 4000)
     except Refused as error:
         return f"refused: {error}"
     return shown(chat.tokenizer, one.ids[one.prompt_tokens :])
@@ -59,8 +59,8 @@ def test_calls_are_supervised(case: ToolCase) -> None:
         case.two: calling(CALL, OTHER_CALL),
         case.answer: ANSWERING,
     }
-    for wanted, exchange in given.items():
-        found = supervised(chat, exchange)
+    for wanted, example in given.items():
+        found = supervised(chat, example)
         assert found == wanted or (wanted.startswith("refused: ") and wanted.removeprefix("refused: ") in found)
     one = encode_or_refuse(chat, ANSWERING, 4000)
     assert shown(chat.tokenizer, one.ids[: one.prompt_tokens]).endswith(case.shows)
@@ -74,7 +74,7 @@ def test_control_words_in_tools_stay_text(case: ToolCase) -> None:
     """In arguments, their keys, results, tool descriptions and names: as many control tokens as in a plain talk."""
     words = " ".join(word.lstrip("~") for word in case.words.split())
 
-    def with_word(word: str) -> Exchange:
+    def with_word(word: str) -> ChatExample:
         call = ToolCall(
             name=f"n{word}", arguments=json.dumps({"city": f"a{word}", f"k{word}": [f"b{word}"]}), id="call_0001"
         )
@@ -87,7 +87,7 @@ def test_control_words_in_tools_stay_text(case: ToolCase) -> None:
             Message(role="assistant", calls=(call,)),
             Message(role="tool", text=f"r{word}", call_id=call.id, name=call.name),
         )
-        return Exchange(
+        return ChatExample(
             prompt="", response="", calls=(msgspec.structs.replace(call, id="call_0002"),), context=context, tools=tools
         )
 
@@ -112,7 +112,7 @@ _VALUES = st.recursive(
 
 
 @st.composite
-def conversations(draw, texts, *, many_calls: bool) -> Exchange:
+def conversations(draw, texts, *, many_calls: bool) -> ChatExample:
     """A conversation in which tools are called and answer, and a reply that says something, calls tools, or both."""
     numbers = iter(range(1, 10**6))
 
@@ -135,15 +135,15 @@ def conversations(draw, texts, *, many_calls: bool) -> Exchange:
         context.append(Message(role="assistant", calls=made))
         context += [Message(role="tool", text=draw(texts), call_id=call.id, name=call.name) for call in made]
     reply = draw(texts).rstrip() if draw(st.booleans()) else ""
-    return Exchange(
+    return ChatExample(
         prompt=context[-1].text, response=reply, calls=() if reply else calls(), context=tuple(context), tools=TOOLS
     )
 
 
-def as_openai(exchange: Exchange, form: CallForm) -> list[dict]:
+def as_openai(example: ChatExample, form: CallForm) -> list[dict]:
     """The messages as OpenAI has them, made apart from the code that is tested."""
     messages = []
-    for one in (*exchange.context, Message(role="assistant", text=exchange.response, calls=exchange.calls)):
+    for one in (*example.context, Message(role="assistant", text=example.response, calls=example.calls)):
         message: dict = {"role": one.role, "content": one.text}
         if one.calls:
             message["tool_calls"] = [
@@ -174,12 +174,12 @@ def test_random_conversation_is_the_templates_own(name: str, data) -> None:
     to the end of the turn.
     """
     chat = chat_with(name)
-    exchange = data.draw(conversations(_TAME, many_calls=name not in ("Llama 3.1", "gpt-oss")))
+    example = data.draw(conversations(_TAME, many_calls=name not in ("Llama 3.1", "gpt-oss")))
     # That template loses the system message where a reply stands last, so it opens the user's turn instead.
-    assume(name != "Mistral v3" or exchange.context[0].role != "system")
+    assume(name != "Mistral v3" or example.context[0].role != "system")
     habits = chat.tool_habits(offered=True)
-    one = encode_or_refuse(chat, exchange, 50_000)
-    messages, given = as_openai(exchange, habits.form), {"tools": json.loads(TOOLS), "tokenize": False}
+    one = encode_or_refuse(chat, example, 50_000)
+    messages, given = as_openai(example, habits.form), {"tools": json.loads(TOOLS), "tokenize": False}
     given |= chat.habits.flags
     asked = chat.tokenizer.apply_chat_template(messages[:-1], add_generation_prompt=True, **given)
     whole = chat.tokenizer.apply_chat_template(messages, **given)
@@ -187,7 +187,7 @@ def test_random_conversation_is_the_templates_own(name: str, data) -> None:
     assert decode(one.ids[: one.prompt_tokens]) == asked
     assert whole.startswith(asked)
     said = decode(one.ids[one.prompt_tokens :])
-    added = habits.added if exchange.calls else ("<|user|>" if name == "GLM 4.5" else "")
+    added = habits.added if example.calls else ("<|user|>" if name == "GLM 4.5" else "")
     assert whole.removeprefix(asked).removesuffix("\n") == said.removesuffix(added)
 
 
@@ -197,10 +197,10 @@ def test_random_conversation_is_the_templates_own(name: str, data) -> None:
 def test_any_conversation_keeps_its_structure(name: str, data) -> None:
     """Whatever the texts hold: no control token comes from one, and the tokens give the whole conversation back."""
     chat = chat_with(name)
-    exchange = data.draw(conversations(WILD, many_calls=True))
-    assume(exchange.response.strip() or exchange.calls)
+    example = data.draw(conversations(WILD, many_calls=True))
+    assume(example.response.strip() or example.calls)
     try:
-        written = chat.conversation(*chat.split(exchange))
+        written = chat.conversation(*chat.split(example))
         ids, prompt_tokens, _ = chat.encode(written)
     except Refused as error:
         assert str(error)
@@ -240,8 +240,8 @@ def test_form_of_calls_is_found_out() -> None:
 def test_template_without_tools_refuses_calls(case) -> None:
     """The reason names it; a reply that calls nothing is trained although tools were offered, and that is reported."""
     chat = chat_of(replace(case, system=""))
-    for exchange in (calling(CALL), ANSWERING):
-        assert "no place for tool calls" in supervised(chat, exchange)
+    for example in (calling(CALL), ANSWERING):
+        assert "no place for tool calls" in supervised(chat, example)
     assert check(chat).writes_tools is False
     assert any("experiences that call tools are left out" in note for note in check(chat).notes)
     channel = RecordingChannel()
@@ -304,8 +304,8 @@ def test_a_lost_text_is_not_taken_for_its_like() -> None:
     """A template that leaves an assistant's text out beside its calls has lost no user's text that is the same."""
     context = [*CALLED, Message(role="user", text="Well.")]
     context[2] = msgspec.structs.replace(context[2], text="Well.")
-    exchange = msgspec.structs.replace(ANSWERING, context=tuple(context))
-    assert supervised(chat_with("Llama 3.1"), exchange) == "Cold.⟦<|eot_id|>⟧"
+    example = msgspec.structs.replace(ANSWERING, context=tuple(context))
+    assert supervised(chat_with("Llama 3.1"), example) == "Cold.⟦<|eot_id|>⟧"
 
 
 def test_missing_ids_and_names_are_filled_in() -> None:
@@ -326,7 +326,7 @@ def test_system_message_of_its_own_replaces_the_configured_one() -> None:
     chat = ChatFormat(make_tokenizer(_IM, CHATML, eos="<|im_end|>"), "You are configured.")
     asked = (Message(role="user", text="Hi"),)
     for context, wanted in ((asked, "You are configured."), ((Message(role="system", text="Own."), *asked), "Own.")):
-        one = encode_or_refuse(chat, Exchange(prompt="Hi", response="Hello", context=context), 500)
+        one = encode_or_refuse(chat, ChatExample(prompt="Hi", response="Hello", context=context), 500)
         text = chat.tokenizer.decode(one.ids)
         assert text.startswith(f"<|im_start|>system\n{wanted}<|im_end|>\n<|im_start|>user\nHi")
         assert text.count("<|im_start|>system") == 1
@@ -335,7 +335,7 @@ def test_system_message_of_its_own_replaces_the_configured_one() -> None:
 def test_template_without_system_role_folds_any_system() -> None:
     """Also that of a conversation, where none is configured."""
     chat = chat_of(by_name("Gemma 2", system=""))
-    given = Exchange(
+    given = ChatExample(
         prompt="Hi", response="Hello", context=(Message(role="system", text="Own."), Message(role="user", text="Hi"))
     )
     text = chat.tokenizer.decode(encode_or_refuse(chat, given, 500).ids)
@@ -364,4 +364,4 @@ def test_order_that_a_template_refuses(name: str, context, said: str) -> None:
         return
     chat = chat_of(by_name(name, system=""))
     messages = tuple(Message(role=role, text=text) for role, text in context)
-    assert said in supervised(chat, Exchange(prompt="a", response="c", context=messages))
+    assert said in supervised(chat, ChatExample(prompt="a", response="c", context=messages))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from sleepd.protocol.exchange import Exchange, Message, ToolCall
+from sleepd.protocol.chat_example import ChatExample, Message, ToolCall
 from sleepd.protocol.job import Role, TrainingExample
 
 from .templates import CHATML, make_tokenizer
@@ -203,19 +203,19 @@ ASKED = (Message(role="system", text="Be brief."), Message(role="user", text="Ho
 CALLED = (*ASKED, Message(role="assistant", calls=(CALL,)), Message(role="tool", text="7 °C", call_id=CALL.id))
 
 
-def calling(*calls: ToolCall, text: str = "") -> Exchange:
+def calling(*calls: ToolCall, text: str = "") -> ChatExample:
     """A reply that calls tools."""
-    return Exchange(prompt="How is Oslo?", response=text, calls=calls, context=ASKED, tools=TOOLS)
+    return ChatExample(prompt="How is Oslo?", response=text, calls=calls, context=ASKED, tools=TOOLS)
 
 
-ANSWERING = Exchange(prompt="How is Oslo?", response="Cold.", context=CALLED, tools=TOOLS)
+ANSWERING = ChatExample(prompt="How is Oslo?", response="Cold.", context=CALLED, tools=TOOLS)
 
 
-def called_with(argument: str, result: str, *, tools: str = TOOLS) -> Exchange:
+def called_with(argument: str, result: str, *, tools: str = TOOLS) -> ChatExample:
     """A call with that argument, and the same call before it, which had that result."""
     call = ToolCall(name="weather", arguments=json.dumps({"city": argument}), id="call00001")
     context = (*ASKED, Message(role="assistant", calls=(call,)), Message(role="tool", text=result, call_id=call.id))
-    return Exchange(prompt="How is Oslo?", response="", calls=(call,), context=context, tools=tools)
+    return ChatExample(prompt="How is Oslo?", response="", calls=(call,), context=context, tools=tools)
 
 
 @dataclass(frozen=True)
@@ -391,9 +391,9 @@ TOOL_CASES = [
 ]
 
 
-def as_example(id_: str, exchange: Exchange, *, role: Role = "train") -> TrainingExample:
+def as_example(id_: str, example: ChatExample, *, role: Role = "train") -> TrainingExample:
     """The same as an experience of a job."""
-    fields = {name: getattr(exchange, name) for name in exchange.__struct_fields__}
+    fields = {name: getattr(example, name) for name in example.__struct_fields__}
     return TrainingExample(id=id_, salience=0.8, role=role, **fields)
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 import msgspec
 
-from sleepd.protocol.exchange import Message
+from sleepd.protocol.chat_example import Message
 
 from .chat_format import ChatFormat
 from .conversation import Conversation

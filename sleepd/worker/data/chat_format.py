@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from sleepd.protocol.exchange import Exchange, ToolCall
+from sleepd.protocol.chat_example import ChatExample, ToolCall
 from sleepd.worker.failure import GiveUp
 
 from .chat_template import ChatTemplate, require_template, template_sources
@@ -160,14 +160,14 @@ class ChatFormat:
         if len(self.exceeded) >= SOME:
             self.template.most_seconds = LESS_SECONDS
 
-    def split(self, exchange: Exchange) -> tuple[Context, Said]:
+    def split(self, example: ChatExample) -> tuple[Context, Said]:
         """What stands before a reply, and the reply, as they are rendered.
 
         Raises:
             Refused: the reply opens a thought that it never closes, or has nothing but a thought.
         """
-        said = self.said(exchange.response, exchange.calls)
-        context, calls = with_ids(Context(exchange.messages, exchange.tools), said.calls)
+        said = self.said(example.response, example.calls)
+        context, calls = with_ids(Context(example.messages, example.tools), said.calls)
         return self.shown(context), replace(said, calls=calls)
 
     def said(self, reply: str, calls: tuple[ToolCall, ...] = ()) -> Said:
@@ -192,10 +192,10 @@ class ChatFormat:
                 raise Refused(f"it opens a thought ({tags[0]}) that it never closes")
         return Said(written, calls=calls)
 
-    def holds_control_words(self, exchange: Exchange) -> bool:
+    def holds_control_words(self, example: ChatExample) -> bool:
         """Whether a text holds what is a control token where the template writes it. A thought's tags do not count."""
         try:
-            context, said = self.split(exchange)
+            context, said = self.split(example)
             turns: list[Turn] = [*context.messages, said]
             texts = [text for turn in turns for text in texts_of(turn)]
             texts += strings_in(parsed_tools(context.tools))
@@ -203,9 +203,9 @@ class ChatFormat:
             return False
         return any(self.words.found_in(text) for text in texts)
 
-    def hides_tools(self, exchange: Exchange) -> bool:
+    def hides_tools(self, example: ChatExample) -> bool:
         """Whether tools were offered that the template does not write."""
-        return bool(exchange.tools) and not self.tool_habits(offered=True).shows_tools
+        return bool(example.tools) and not self.tool_habits(offered=True).shows_tools
 
     def conversation(self, context: Context, reply: Said) -> Conversation:
         """A reply and what stands before it.

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from datetime import date, datetime, time
 from typing import Any
 
-from sleepd.protocol.exchange import Message
+from sleepd.protocol.chat_example import Message
 from sleepd.worker.failure import GiveUp
 
 from .control_tokens import ControlWords, Refused, Span

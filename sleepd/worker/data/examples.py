@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import msgspec
 
-from sleepd.protocol.exchange import Exchange
+from sleepd.protocol.chat_example import ChatExample
 from sleepd.protocol.job import TrainingExample
 from sleepd.worker.channel import Channel
 
@@ -50,17 +50,17 @@ def total_tokens(sequences: Iterable[Encoded]) -> int:
 
 
 def encode_chat(
-    chat: ChatFormat, id_: str, exchange: Exchange, max_tokens: int, *, weight: float = 1.0
+    chat: ChatFormat, id_: str, example: ChatExample, max_tokens: int, *, weight: float = 1.0
 ) -> Encoded | None:
     """As :func:`encode_or_refuse`; None where it cannot be trained, or where no reply token is left to supervise."""
     try:
-        return encode_or_refuse(chat, exchange, max_tokens, id_=id_, weight=weight)
+        return encode_or_refuse(chat, example, max_tokens, id_=id_, weight=weight)
     except Refused:
         return None
 
 
 def encode_or_refuse(
-    chat: ChatFormat, exchange: Exchange, max_tokens: int, *, id_: str = "", weight: float = 1.0
+    chat: ChatFormat, example: ChatExample, max_tokens: int, *, id_: str = "", weight: float = 1.0
 ) -> Encoded:
     """One chat example, at most ``max_tokens`` long.
 
@@ -70,9 +70,9 @@ def encode_or_refuse(
     Raises:
         Refused: it cannot be trained as what it is; the message says why.
     """
-    if not exchange.response.strip() and not exchange.calls:
+    if not example.response.strip() and not example.calls:
         raise Refused("it has no reply")
-    found = _bounded(chat, *chat.split(exchange), max_tokens)
+    found = _bounded(chat, *chat.split(example), max_tokens)
     ids = found.ids if len(found.ids) <= max_tokens else found.ids[: min(max_tokens, found.reply_end)]
     if len(ids) <= found.prompt_tokens:
         raise Refused(f"it has no reply token within {max_tokens} tokens")
@@ -95,25 +95,25 @@ def _bounded(chat: ChatFormat, context: Context, reply: Said, max_tokens: int) -
         raise Refused(error.message) from error
 
 
-def asked_ids(chat: ChatFormat, exchange: Exchange, max_tokens: int) -> list[int]:
+def asked_ids(chat: ChatFormat, example: ChatExample, max_tokens: int) -> list[int]:
     """What a model is asked with for a reply to what stands before this one, at most ``max_tokens`` long.
 
     Raises:
         Refused: as :func:`encode_or_refuse`.
     """
-    found = _bounded(chat, chat.split(exchange)[0], ANY_REPLY, max_tokens)
+    found = _bounded(chat, chat.split(example)[0], ANY_REPLY, max_tokens)
     return found.ids[: found.prompt_tokens]
 
 
-def encode_generated(chat: ChatFormat, id_: str, exchange: Exchange, text: str, max_tokens: int) -> Encoded | None:
+def encode_generated(chat: ChatFormat, id_: str, example: ChatExample, text: str, max_tokens: int) -> Encoded | None:
     """What a model generated as the reply. A thought that it did not come to close is no answer, and has no end."""
     try:
         chat.said(text)
     except Refused:
-        ids, prompt_tokens = chat.continuation(chat.split(exchange)[0], text)
+        ids, prompt_tokens = chat.continuation(chat.split(example)[0], text)
         is_whole = prompt_tokens < len(ids) <= max_tokens
         return Encoded(id=id_, ids=tuple(ids), prompt_tokens=prompt_tokens) if is_whole else None
-    return encode_chat(chat, id_, msgspec.structs.replace(exchange, response=text), max_tokens)
+    return encode_chat(chat, id_, msgspec.structs.replace(example, response=text), max_tokens)
 
 
 def encode_examples(

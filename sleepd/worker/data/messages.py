@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import msgspec
 
-from sleepd.protocol.exchange import Message, MessageRole, ToolCall
+from sleepd.protocol.chat_example import Message, MessageRole, ToolCall
 
 THOUGHT_TAGS = (
     ("<think>", "</think>"),

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
-from sleepd.protocol.exchange import Message
+from sleepd.protocol.chat_example import Message
 from sleepd.worker.failure import GiveUp
 
 from .chat_template import ChatTemplate

@@ -19,7 +19,7 @@ from functools import lru_cache
 from hashlib import sha256
 from typing import Any
 
-from sleepd.protocol.exchange import Message, ToolCall
+from sleepd.protocol.chat_example import Message, ToolCall
 
 from .control_tokens import Refused
 from .marks import Marks

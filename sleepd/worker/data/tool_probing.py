@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
 
-from sleepd.protocol.exchange import Message, ToolCall
+from sleepd.protocol.chat_example import Message, ToolCall
 
 from .chat_template import NO_PLACE, ChatTemplate
 from .control_tokens import ControlWords, Refused

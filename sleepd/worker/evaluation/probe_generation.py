@@ -19,9 +19,9 @@ import msgspec
 
 from sleepd.errors import DECODE_ERRORS
 from sleepd.files import replace_file
+from sleepd.protocol.chat_example import ChatExample
 from sleepd.protocol.checkpoint_files import WEIGHTS_FILE
 from sleepd.protocol.evidence import RecallQuestion
-from sleepd.protocol.exchange import Exchange
 from sleepd.protocol.job import TrainingExample
 from sleepd.worker.data.chat_format import ChatFormat
 from sleepd.worker.data.control_tokens import Refused
@@ -79,7 +79,7 @@ class Questions(msgspec.Struct, frozen=True, kw_only=True):
 
     held_out: list[HeldOut]
     recall: list[str]
-    probes: list[Exchange]
+    probes: list[ChatExample]
     """Each under the configured system prompt, or under a system message that occurs."""
 
     @property
@@ -149,7 +149,7 @@ class ProbeGenerator:
         shipped = known or self._shipped(asked.probes, deadline)
         return msgspec.structs.replace(shipped, held_out=held_out, recall=recall)
 
-    def _shipped(self, probes: Sequence[Exchange], deadline: float) -> Answers:
+    def _shipped(self, probes: Sequence[ChatExample], deadline: float) -> Answers:
         systems = [system_of(probe, "") for probe in probes]
         asked = list(zip([[probe.prompt] for probe in probes], systems, strict=True))
         greedy = [self._asked(turns, PROBE_TOKENS, system=system) for turns, system in asked]
@@ -162,7 +162,7 @@ class ProbeGenerator:
             talk=None if said is None else self._talk(probes, said, deadline),
         )
 
-    def _talk(self, probes: Sequence[Exchange], said: Sequence[str], deadline: float) -> list[str] | None:
+    def _talk(self, probes: Sequence[ChatExample], said: Sequence[str], deadline: float) -> list[str] | None:
         """Sampled, so that a small base, which repeats itself when it is greedy, is no bad example to itself."""
         chosen = list(zip(probes, said, strict=True))[:: max(1, len(probes) // TALKS)][:TALKS]
         talks = [[probe.prompt, reply] for probe, reply in chosen]
@@ -216,7 +216,7 @@ class Kept(msgspec.Struct, frozen=True, kw_only=True):
 def answers_key(
     base_fingerprint: str,
     system_prompt: str,
-    probes: Sequence[Exchange],
+    probes: Sequence[ChatExample],
     chat: ChatFormat,
     device: Device,
     adapter: Path | None,

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from sleepd.files import replace_file
-from sleepd.protocol.exchange import Exchange
+from sleepd.protocol.chat_example import ChatExample
 from sleepd.protocol.strategy import Strategy
 from sleepd.worker.data.chat_format import ChatFormat
 from sleepd.worker.data.examples import Encoded, encode_generated
@@ -60,7 +60,7 @@ def base_answers(
     model: Any,
     device: Device,
     chat: ChatFormat,
-    asked: Sequence[Exchange],
+    asked: Sequence[ChatExample],
     stop_ids: frozenset[int],
     cache: Callable[[str], Path] | None,
     on_step: Callable[[int], None],
@@ -73,7 +73,7 @@ def base_answers(
     answer was complete. Past ``deadline`` (monotonic clock) no step begins. An answer that is missing is not cached, so
     the next call asks for it again.
     """
-    by_system: dict[str, list[Exchange]] = {}
+    by_system: dict[str, list[ChatExample]] = {}
     for one in asked:
         by_system.setdefault(system_of(one, ""), []).append(one)
     known = {system: _read(cache(system)) if cache else {} for system in by_system}
@@ -108,7 +108,7 @@ def answers_file(models_directory: Path, base_fingerprint: str, system_prompt: s
 
 def encode_reference(
     chat: ChatFormat,
-    asked: Sequence[Exchange],
+    asked: Sequence[ChatExample],
     answers: Sequence[str | None],
     max_tokens: int,
     *,

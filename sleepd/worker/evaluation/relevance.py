@@ -10,8 +10,8 @@ import msgspec
 
 from sleepd.buffer.experience import prompt_hash
 from sleepd.policy.relevance_gate import is_enough
+from sleepd.protocol.chat_example import Message
 from sleepd.protocol.evidence import Relevance, ReplyLosses
-from sleepd.protocol.exchange import Message
 from sleepd.protocol.job import TrainingExample
 from sleepd.worker.data.chat_format import ChatFormat
 from sleepd.worker.data.examples import Encoded, encode_chat

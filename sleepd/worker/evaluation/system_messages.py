@@ -10,7 +10,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from sleepd.protocol.exchange import Exchange, Message
+from sleepd.protocol.chat_example import ChatExample, Message
 from sleepd.worker.data.chat_format import ChatFormat
 from sleepd.worker.failure import GiveUp
 
@@ -24,7 +24,7 @@ CONFIGURED = ""
 
 
 def occurring_systems(
-    chat: ChatFormat, examples: Sequence[Exchange], configured: str, max_tokens: int
+    chat: ChatFormat, examples: Sequence[ChatExample], configured: str, max_tokens: int
 ) -> dict[str, int]:
     """The most frequent system messages, and how many examples have each."""
     found = Counter(system_of(one, configured) for one in examples)
@@ -41,13 +41,13 @@ def _is_usable(chat: ChatFormat, system: str, max_tokens: int) -> bool:
         return False
 
 
-def system_of(exchange: Exchange, configured: str) -> str:
+def system_of(example: ChatExample, configured: str) -> str:
     """The first system message of an experience; that of the configuration where it has none."""
-    text = next((one.text for one in exchange.context if one.role == "system"), CONFIGURED)
+    text = next((one.text for one in example.context if one.role == "system"), CONFIGURED)
     return CONFIGURED if text == configured else text
 
 
-def under(systems: Mapping[str, int], prompts: Sequence[str]) -> list[Exchange]:
+def under(systems: Mapping[str, int], prompts: Sequence[str]) -> list[ChatExample]:
     """Each prompt under one of these, by a hash of the prompt: answers that were made once can be used again."""
     return [asked(prompt, _system_for(systems, prompt)) for prompt in prompts]
 
@@ -62,9 +62,9 @@ def _system_for(systems: Mapping[str, int], prompt: str) -> str:
     return max(systems)
 
 
-def asked(prompt: str, system: str = CONFIGURED) -> Exchange:
+def asked(prompt: str, system: str = CONFIGURED) -> ChatExample:
     """A prompt under that system message, without a reply."""
     if system == CONFIGURED:
-        return Exchange(prompt=prompt, response="")
+        return ChatExample(prompt=prompt, response="")
     context = (Message(role="system", text=system), Message(role="user", text=prompt))
-    return Exchange(prompt=prompt, response="", context=context)
+    return ChatExample(prompt=prompt, response="", context=context)

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from itertools import product
 from typing import Any
 
-from sleepd.buffer import experience, parsing
+from sleepd.buffer import digest, experience, parsing
 from sleepd.buffer.experience import Experience
 from sleepd.buffer.learnables import Learnables
 from sleepd.buffer.trained_texts import Place, Whereabouts, trained_texts, whereabouts
@@ -135,14 +135,14 @@ def _record(text: str) -> dict[str, Any]:
 
 def _lines(text: str) -> Any:
     lines = [json.dumps(_record(text)).encode(), json.dumps(text).encode(), text.encode()]
-    parsing.digest_lines(lines, parsing.Digest("lines"), first=1)
-    return parsing.pick(Learnables().read(parsing.numbered(lines, 1)), [experience.id_hash("x")], characters=10)
+    digest.digest_lines(lines, digest.Digest("lines"), first=1)
+    return digest.pick(Learnables().read(parsing.numbered(lines, 1)), [experience.id_hash("x")], characters=10)
 
 
 def _whole(text: str) -> Any:
     for data in (json.dumps([_record(text)]).encode(), b"[" * 5_000 + text.encode(), b'{"' + text.encode()):
         try:
-            parsing.digest_whole(data)
+            digest.digest_whole(data)
         except parsing.HalfWritten as error:
             assert len(str(error)) < 1_000
 

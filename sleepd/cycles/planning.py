@@ -15,9 +15,9 @@ import msgspec
 
 from sleepd.buffer.columns import BufferColumns
 from sleepd.buffer.experience import Experience, content_hash_of, group_of, id_hash, prompt_hash
-from sleepd.buffer.experience_buffer import ExperienceBuffer
 from sleepd.buffer.masking import masked_example
-from sleepd.buffer.view import View
+from sleepd.buffer.reading.experience_buffer import ExperienceBuffer
+from sleepd.buffer.reading.view import View
 from sleepd.config.schema import Config
 from sleepd.config.strategies import find_strategy
 from sleepd.errors import NothingToDo

@@ -73,7 +73,7 @@ class ChatExample(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     """Of a text that was changed before training (personal data masked, a context cut): the group of the text before,
     by which it stays known; else empty."""
     conversation: Hash = ""
-    """What is equal for all chat examples that must be on one side of the split; empty: it is a conversation of its own."""
+    """What is equal for all examples on one side of the split; empty: it is a conversation of its own."""
 
     @property
     def whole_response(self) -> str:

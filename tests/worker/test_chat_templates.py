@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from sleepd.config.strategies import STRATEGIES
 from sleepd.protocol.job import Job
-from sleepd.worker.data.chat_format import ChatFormat, Conversation
+from sleepd.worker.data.chat_format import ChatFormat, RenderedConversation
 from sleepd.worker.data.control_tokens import Refused
 from sleepd.worker.data.examples import encode_chat, encode_generated, encode_or_refuse
 from sleepd.worker.evaluation.reference_answers import answers_file
@@ -177,7 +177,7 @@ def test_any_text_stays_text(chat: ChatFormat, prompt: str, reply: str) -> None:
     assert len(control) == len(chat.words.found_in(structure))
 
 
-def _outside(written: Conversation) -> list[str]:
+def _outside(written: RenderedConversation) -> list[str]:
     """What no text is of: the template's own words, cut where texts stand."""
     at, parts = 0, []
     for start, end in sorted(written.texts):

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import msgspec
 
-from sleepd.buffer.buffer_paths import first_place, is_pattern, roots
+from sleepd.buffer.reading.buffer_paths import first_place, is_pattern, roots
 from sleepd.errors import NotFound, PermissionDenied, UsageError
 from sleepd.files import replace_file
 from sleepd.protocol.status import SCHEMA

@@ -17,8 +17,8 @@ import msgspec
 from sleepd.protocol.chat_example import Message
 
 from .chat_format import ChatFormat
-from .conversation import Conversation
 from .messages import Context, Said, labels
+from .rendered_conversation import RenderedConversation
 
 _CUTS = 8
 """How often a text is cut anew: what is left of it may have other tokens at its start."""
@@ -33,7 +33,7 @@ class Bounded:
     """A conversation as token ids, and what was cut of what stands before the reply."""
 
     context: Context
-    written: Conversation
+    written: RenderedConversation
     ids: list[int]
     prompt_tokens: int
     reply_end: int

@@ -22,8 +22,8 @@ from sleepd.worker.failure import GiveUp
 
 from .chat_template import ChatTemplate, require_template, template_sources
 from .control_tokens import Coder, ControlWords, Refused, Span, Tokens
-from .conversation import Conversation, ConversationWriter
 from .messages import THOUGHT_TAGS, Context, Said, Turn, tags_in, talk, with_ids
+from .rendered_conversation import ConversationWriter, RenderedConversation
 from .template_limits import LESS_SECONDS, SOME, TEXT_SECONDS, TemplateExceeded
 from .template_probing import Habits, learn
 from .tool_calls import parsed_tools, strings_in, texts_of
@@ -207,7 +207,7 @@ class ChatFormat:
         """Whether tools were offered that the template does not write."""
         return bool(example.tools) and not self.tool_habits(offered=True).shows_tools
 
-    def conversation(self, context: Context, reply: Said) -> Conversation:
+    def conversation(self, context: Context, reply: Said) -> RenderedConversation:
         """A reply and what stands before it.
 
         Raises:
@@ -215,7 +215,7 @@ class ChatFormat:
         """
         return self._writer.write(context, reply)
 
-    def encode(self, written: Conversation) -> tuple[list[int], int, int]:
+    def encode(self, written: RenderedConversation) -> tuple[list[int], int, int]:
         """Its token ids, how many of them stand before what is supervised, and how many up to the reply's end.
 
         The first ones are those that the model is asked with. Where one token would reach across that border, the two
@@ -238,7 +238,7 @@ class ChatFormat:
         return whole.ids, prompt_tokens, whole.before(written.reply_end)
 
     @staticmethod
-    def structure(written: Conversation) -> str:
+    def structure(written: RenderedConversation) -> str:
         """What the template wrote itself, with an empty line where a text stands."""
         at, parts = 0, []
         for start, end in sorted(written.texts):
@@ -250,7 +250,7 @@ class ChatFormat:
         """Tokens of a text by itself."""
         return len(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
-    def tokens_before(self, written: Conversation) -> dict[str, int]:
+    def tokens_before(self, written: RenderedConversation) -> dict[str, int]:
         """How many tokens stand before each text."""
         tokens = self._coder.encode(written.text, written.texts)
         starts = [start for start, _ in tokens.spans]

@@ -84,7 +84,7 @@ class Tokens:
         return Tokens(self.ids + other.ids, self.spans + [(a + shift, b + shift) for a, b in other.spans])
 
 
-class Places:
+class TextPlaces:
     """Where texts stand, to be asked for many times."""
 
     def __init__(self, spans: Sequence[Span]) -> None:
@@ -129,7 +129,7 @@ class Coder:
 
     def _forged(self, tokens: Tokens, texts: Sequence[Span]) -> str | None:
         """A control word that a text became; None: none did."""
-        places = Places(texts)
+        places = TextPlaces(texts)
         for number, (start, end) in zip(tokens.ids, tokens.spans, strict=True):
             if number in self.words.by_id and places.touch(start, end):
                 return self.words.by_id[number]
@@ -145,7 +145,7 @@ class Coder:
             raise Refused("it holds a control word and private-use characters, which cannot be distinguished")
         written: list[str] = []
         origin = [0]
-        places = Places(texts)
+        places = TextPlaces(texts)
         for match in self.words.found_in(text):
             if match.group() in by_word and not places.touch(match.start(), match.end()):
                 written.append(text[origin[-1] : match.start()])

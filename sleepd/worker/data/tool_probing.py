@@ -99,12 +99,12 @@ def learn_tools(
         offered: whether tools are offered.
     """
     try:
-        return _learned(_Probe(template, flags, _OFFERED if offered else ""), words, stops)
+        return _learned(_ToolProbe(template, flags, _OFFERED if offered else ""), words, stops)
     except TemplateExceeded as error:
         return ToolHabits(error.message, error.message)
 
 
-def _learned(probe: _Probe, words: ControlWords, stops: Collection[str]) -> ToolHabits:
+def _learned(probe: _ToolProbe, words: ControlWords, stops: Collection[str]) -> ToolHabits:
     shows = _TOOL in probe.asked_with_tools()
     form, problem = probe.choose_form()
     if problem:
@@ -117,7 +117,7 @@ def _learned(probe: _Probe, words: ControlWords, stops: Collection[str]) -> Tool
 
 
 @dataclass(frozen=True)
-class _Probe:
+class _ToolProbe:
     template: ChatTemplate
     flags: Mapping[str, Any]
     tools: str
@@ -184,7 +184,7 @@ def _is_written(found: Rendering, arguments: Mapping[str, Any]) -> bool:
     return not quoted_otherwise and all(key in behind for key in arguments)
 
 
-def _with_end(probe: _Probe, habits: ToolHabits, words: ControlWords, stops: Collection[str]) -> ToolHabits:
+def _with_end(probe: _ToolProbe, habits: ToolHabits, words: ControlWords, stops: Collection[str]) -> ToolHabits:
     found = [probe.called(habits.form, arguments).text for arguments in _SAMPLES]
     ending = _common_ending(found)
     place = len(found[0]) - len(ending)

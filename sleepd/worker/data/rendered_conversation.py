@@ -22,7 +22,7 @@ from .turn_end import shared_length
 
 
 @dataclass(frozen=True)
-class Conversation:
+class RenderedConversation:
     """A conversation up to the end of its last reply's turn, as text."""
 
     text: str
@@ -56,7 +56,7 @@ class ConversationWriter:
             )
         return self._tool_habits[offered]
 
-    def write(self, context: Context, reply: Said) -> Conversation:
+    def write(self, context: Context, reply: Said) -> RenderedConversation:
         """A reply and what stands before it.
 
         Raises:
@@ -71,7 +71,7 @@ class ConversationWriter:
                 raise Refused(f"the chat template loses the text of the {label}")
         return written
 
-    def asked(self, context: Context) -> Conversation:
+    def asked(self, context: Context) -> RenderedConversation:
         """What stands before a reply of which nothing is known.
 
         Raises:
@@ -99,7 +99,7 @@ class ConversationWriter:
         if habits.result_problem and any(one.role == "tool" for one in context.messages):
             raise Refused(habits.result_problem)
 
-    def _of_answer(self, context: Context, reply: Said) -> Conversation:
+    def _of_answer(self, context: Context, reply: Said) -> RenderedConversation:
         flags = self._habits.flags
         asked = self._render(context, asks=True, flags=flags)
         if self._habits.closed_lead is not None:
@@ -129,7 +129,7 @@ class ConversationWriter:
         other = self._render(context, ANY_REPLY, flags=flags)
         return shared_length(whole.text, other.text[: _place(other, REPLY)[0]], self._words)
 
-    def _of_thought(self, context: Context, reply: Said) -> Conversation:
+    def _of_thought(self, context: Context, reply: Said) -> RenderedConversation:
         flags, key = self._habits.thought_flags, self._template.thought_key
         asked = self._render(context, asks=True, flags=flags)
         if not key and not self._habits.can_think:
@@ -156,7 +156,7 @@ class ConversationWriter:
 
     def _behind(
         self, asked: Rendering, context: Context, reply: Said, flags: Mapping[str, Any], lead: str = ""
-    ) -> Conversation:
+    ) -> RenderedConversation:
         """The reply as it was said, behind the generation prompt; its calls as the template writes them."""
         said = self._render(context, asks=True, flags=flags, continuation=replace(reply, calls=()), lead=lead)
         if not reply.calls:
@@ -170,15 +170,15 @@ class ConversationWriter:
             calls = _behind_place(whole, self._begin(whole, context, reply, flags))
         return self._to_the_end(_joined(said, calls), len(asked.text), context, reply)
 
-    def _to_the_end(self, whole: Rendering, start: int, context: Context, reply: Said) -> Conversation:
+    def _to_the_end(self, whole: Rendering, start: int, context: Context, reply: Said) -> RenderedConversation:
         if reply.calls:
             return self._to_the_last_call(whole, start, context, reply)
         end = _place(whole, REPLY)[1]
         if whole.text[end:] not in (self._habits.tail, self._habits.thought_tail):
             raise Refused("the chat template ends this reply otherwise than others")
-        return Conversation(whole.text[:end] + self._habits.end, whole.texts, whole.places, start, end)
+        return RenderedConversation(whole.text[:end] + self._habits.end, whole.texts, whole.places, start, end)
 
-    def _to_the_last_call(self, whole: Rendering, start: int, context: Context, reply: Said) -> Conversation:
+    def _to_the_last_call(self, whole: Rendering, start: int, context: Context, reply: Said) -> RenderedConversation:
         lost = next((one for one in whole.lost if one in (REPLY, THOUGHT) or one.startswith(ARGUMENT)), None)
         if lost:
             raise Refused(f"the chat template loses the text of the {lost} beside its calls")
@@ -192,7 +192,7 @@ class ConversationWriter:
             if at < 0:
                 raise Refused(f"the chat template loses the call of {call.name[:80]!r}")
             at += len(call.name)
-        return Conversation(text, whole.texts, whole.places, start, len(text) - len(habits.end))
+        return RenderedConversation(text, whole.texts, whole.places, start, len(text) - len(habits.end))
 
 
 def _place(whole: Rendering, label: str) -> Span:

@@ -175,3 +175,13 @@ def test_probes_are_asked_under_their_systems() -> None:
     device = type("Device", (), {"kind": "cpu"})
     keys = [probe_generation.answers_key("base", "", one.probes, chat, device, None) for one in asked]
     assert keys[0] == keys[1] != keys[2]
+
+
+def test_few_files_of_replies_stay(tmp_path) -> None:
+    """What the base replied under system messages of other days goes; a checkpoint's own replies stay."""
+    said = probe_generation.Answers(greedy=["a"], sampled=["b"], talk=["c"])
+    for number in range(reference_answers.KEPT_FILES + 3):
+        probe_generation.keep_answers(tmp_path / f"replies-{number}.json", "key", said)
+    probe_generation.keep_answers(tmp_path / "replies.json", "key", said)
+    assert len(list(tmp_path.glob("replies-*.json"))) == reference_answers.KEPT_FILES
+    assert probe_generation.kept_answers(tmp_path / "replies.json", "key") == said

@@ -17,7 +17,7 @@ from typing import Any, Final, Literal
 import msgspec
 
 from .appended_file import AppendedFile
-from .buffer.buffer_paths import MOST_ROTATED
+from .buffer.reading.buffer_paths import MOST_ROTATED
 from .config.schema import StateConfig
 from .errors import BufferUnwritable, UsageError
 from .files import FILE_MODE

@@ -9,7 +9,7 @@ from typing import Any
 
 from sleepd.buffer.experience import Experience
 from sleepd.buffer.learnables import Learnables, ReadSettings
-from sleepd.buffer.reader_process import read_learnables
+from sleepd.buffer.reading.reader_process import read_learnables
 from tests.tree_samples import TREE_SAMPLES
 
 WEATHER = {"name": "get_wind", "description": "Wind at a place", "parameters": {"type": "object", "properties": {}}}

@@ -19,7 +19,7 @@ from sleepd.buffer.conversation import (
 )
 from sleepd.buffer.experience import content_hash, conversation_of, derived_id, group_of, hash_text
 from sleepd.policy.context_cut import answers_of, without_held_out
-from sleepd.protocol.exchange import Message, MessageRole, ToolCall
+from sleepd.protocol.chat_example import Message, MessageRole, ToolCall
 
 SHORT: dict[str, MessageRole] = {"s": "system", "u": "user", "a": "assistant", "t": "tool"}
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sleepd.buffer.learnables import HalfWritten
-from sleepd.buffer.reader_process import read_digest
+from sleepd.buffer.reading.reader_process import read_digest
 from tests.tree_samples import SESSIONS, TREE_SAMPLES, as_lines, copied, entry, figures, open_webui, read, text
 
 JSON = st.recursive(

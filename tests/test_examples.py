@@ -20,7 +20,7 @@ from sleepd.buffer.experience import Experience, parse
 from sleepd.config.limits import parse_limit
 from sleepd.config.schema import Config
 from sleepd.policy.recall import is_recalled, read_questions
-from sleepd.protocol.exchange import ToolCall
+from sleepd.protocol.chat_example import ToolCall
 from tests.test_experience_log import understood
 
 EXAMPLES = Path(__file__).parents[1] / "config" / "examples"

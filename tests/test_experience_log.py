@@ -19,12 +19,12 @@ from hypothesis import strategies as st
 from sleepd import ExperienceLog
 from sleepd.buffer.conversation import SECTION_REPLIES
 from sleepd.buffer.experience import Experience
-from sleepd.buffer.experience_buffer import ExperienceBuffer
-from sleepd.buffer.reader_process import read_digest, read_texts
+from sleepd.buffer.reading.experience_buffer import ExperienceBuffer
+from sleepd.buffer.reading.reader_process import read_digest, read_texts
 from sleepd.clock import SystemClock
 from sleepd.config.schema import StateConfig
 from sleepd.errors import BufferUnwritable, SleepdError, UsageError
-from sleepd.protocol.exchange import ToolCall
+from sleepd.protocol.chat_example import ToolCall
 from sleepd.protocol.experience_record import MAX_LINE_BYTES, RECORDS, json_schema
 from tests.agents import changed, config_for
 from tests.fakes import fake_interpreter

@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 
-from sleepd.buffer import experience_buffer
-from sleepd.buffer.buffer_paths import find_files, is_single, roots
 from sleepd.buffer.conversation import REJECTED
 from sleepd.buffer.experience import Experience, id_hash
-from sleepd.buffer.experience_buffer import FEW, ExperienceBuffer
-from sleepd.buffer.view import View
-from sleepd.buffer.watch import BufferWatch
+from sleepd.buffer.reading import experience_buffer
+from sleepd.buffer.reading.buffer_paths import find_files, is_single, roots
+from sleepd.buffer.reading.experience_buffer import FEW, ExperienceBuffer
+from sleepd.buffer.reading.view import View
+from sleepd.buffer.reading.watch import BufferWatch
 from sleepd.errors import BufferUnreadable
 from tests.agents import experiences
 from tests.fakes import FakeClock
@@ -166,7 +166,7 @@ def test_failing_process_reads_files_alone(files: Files, monkeypatch: pytest.Mon
     async def failing(*_: object) -> None:
         raise BufferUnreadable("the reader process ended with 1", hint="")
 
-    monkeypatch.setattr("sleepd.buffer.reader_client.ReaderProcess.read_all", failing)
+    monkeypatch.setattr("sleepd.buffer.reading.reader_client.ReaderProcess.read_all", failing)
     for number in range(FEW + 2):
         files.write(f"{number}.jsonl", own(1, start=number))
     assert len(files.read().keys) == FEW + 2

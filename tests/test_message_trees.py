@@ -15,7 +15,7 @@ from sleepd.buffer.formats.message_tree import (
     read_path,
     turn_id,
 )
-from sleepd.protocol.exchange import Message, ToolCall
+from sleepd.protocol.chat_example import Message, ToolCall
 
 MANY = 100_000
 

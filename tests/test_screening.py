@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from sleepd.buffer.experience import id_hash
-from sleepd.buffer.open_file import BufferFile
+from sleepd.buffer.reading.open_file import BufferFile
 from sleepd.daemon.quarantine_view import quarantine_list
 from sleepd.errors import ScreeningFailed
 from sleepd.quarantine import keeper, screening_client

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from sleepd.buffer.watch import BufferWatch
+from sleepd.buffer.reading.watch import BufferWatch
 from tests.agents import changed, config_for, experiences, write_buffer
 from tests.processes import DaemonProcess
 

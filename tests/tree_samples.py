@@ -10,7 +10,7 @@ from typing import Any
 
 from sleepd.buffer.experience import Experience
 from sleepd.buffer.learnables import Learnable
-from sleepd.buffer.reader_process import read_learnables
+from sleepd.buffer.reading.reader_process import read_learnables
 
 Record = dict[str, Any]
 

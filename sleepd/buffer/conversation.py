@@ -21,7 +21,7 @@ from typing import Final
 
 import msgspec
 
-from sleepd.protocol.exchange import Message
+from sleepd.protocol.chat_example import Message
 
 from .experience import (
     Experience,
@@ -66,7 +66,7 @@ class Conversation(msgspec.Struct, frozen=True, kw_only=True):
     id: str = ""
     """The program's own; empty: none."""
     tools: str = ""
-    """See ``Exchange.tools``."""
+    """See ``ChatExample.tools``."""
     is_whole: bool = True
     """It begins where it began. A request to a model may hold the end of a longer one."""
 

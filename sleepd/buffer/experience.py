@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-from sleepd.protocol.exchange import Exchange, Message
+from sleepd.protocol.chat_example import ChatExample, Message
 from sleepd.text.bounded_text import folded
 
 _KEY_IN_HEX: Final = re.compile(r"[0-9a-f]{16}")
@@ -22,7 +22,7 @@ DEFAULT_SALIENCE: Final = 0.7
 _NUMBER: Final = re.compile(r"[-+.0-9eE]{1,8}")
 
 
-class Experience(Exchange, frozen=True, kw_only=True):
+class Experience(ChatExample, frozen=True, kw_only=True):
     """One experience, as it is used."""
 
     id: str
@@ -57,25 +57,25 @@ def message_digest(message: Message) -> bytes:
 
 
 def group_of_digests(digests: Iterable[bytes], tools: str) -> int:
-    """64 bits of all messages of an exchange, the reply last, and of the tools that were offered."""
+    """64 bits of all messages of a chat example, the reply last, and of the tools that were offered."""
     return int.from_bytes(hashlib.blake2b(b"".join([*digests, tools.encode()]), digest_size=8).digest(), "big")
 
 
-def group_of(text: Exchange) -> int:
-    """64 bits of all that is trained of an exchange. Of one prompt and one reply it is their ``content_hash``."""
+def group_of(text: ChatExample) -> int:
+    """64 bits of all that is trained of a chat example. Of one prompt and one reply it is their ``content_hash``."""
     if not text.context:
         return content_hash(text.prompt, text.response)
     reply = Message(role="assistant", text=text.response, calls=text.calls)
     return group_of_digests(map(message_digest, (*text.context, reply)), text.tools)
 
 
-def content_hash_of(text: Exchange) -> int:
-    """The group of an exchange; of a masked one that of its text before."""
+def content_hash_of(text: ChatExample) -> int:
+    """The group of a chat example; of a masked one that of its text before."""
     return int(text.unmasked, 16) if text.unmasked else group_of(text)
 
 
-def conversation_of(text: Exchange) -> int:
-    """What is equal for all exchanges that must be on one side of the split."""
+def conversation_of(text: ChatExample) -> int:
+    """What is equal for all chat examples that must be on one side of the split."""
     return int(text.conversation, 16) if text.conversation else content_hash_of(text)
 
 

@@ -1,4 +1,4 @@
-"""An exchange with placeholders for personal data. Pure."""
+"""A chat example with placeholders for personal data. Pure."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from typing import TypeVar
 
 import msgspec
 
-from sleepd.protocol.exchange import Exchange, Message, ToolCall
+from sleepd.protocol.chat_example import ChatExample, Message, ToolCall
 from sleepd.text.personal_data import masked
 
 from .experience import content_hash_of, conversation_of, hash_text
 
-_T = TypeVar("_T", bound=Exchange)
+_T = TypeVar("_T", bound=ChatExample)
 
 
-def masked_exchange(exchange: _T) -> tuple[_T, Counter[str]]:
+def masked_example(example: _T) -> tuple[_T, Counter[str]]:
     """All its texts with placeholders, and how many of each kind were found. It stays known by its texts before."""
     found = Counter[str]()
 
@@ -30,17 +30,17 @@ def masked_exchange(exchange: _T) -> tuple[_T, Counter[str]]:
     def mask_message(message: Message) -> Message:
         return msgspec.structs.replace(message, text=mask(message.text), calls=mask_calls(message.calls))
 
-    context = tuple(map(mask_message, exchange.context))
+    context = tuple(map(mask_message, example.context))
     prompts = [one.text for one in context if one.role == "user"]
     changed = msgspec.structs.replace(
-        exchange,
-        prompt=prompts[-1] if prompts else mask(exchange.prompt),
-        response=mask(exchange.response),
+        example,
+        prompt=prompts[-1] if prompts else mask(example.prompt),
+        response=mask(example.response),
         context=context,
-        calls=mask_calls(exchange.calls),
-        tools=mask(exchange.tools),
+        calls=mask_calls(example.calls),
+        tools=mask(example.tools),
     )
     if not found:
-        return exchange, found
-    group, conversation = hash_text(content_hash_of(exchange)), hash_text(conversation_of(exchange))
+        return example, found
+    group, conversation = hash_text(content_hash_of(example)), hash_text(conversation_of(example))
     return msgspec.structs.replace(changed, unmasked=group, conversation=conversation), found

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from sleepd.protocol.exchange import Message
+from sleepd.protocol.chat_example import Message
 
 from .conversation import REJECTED
 from .learnables import Learnable

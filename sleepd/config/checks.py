@@ -24,23 +24,9 @@ from .strategies import STRATEGIES
 MAX_SOCKET_PATH_BYTES = 107
 """sun_path holds 108 bytes with its closing zero (unix(7))."""
 BUFFER_FORMATS = (
-    *(
-        "auto",
-        "own",
-        "alpaca",
-        "chatml",
-        "hermes",
-        "langfuse",
-        "litellm",
-        "openai_messages",
-        "openai_preference",
-        "otel_genai",
-        "request_log",
-        "sharegpt",
-        "simonw_llm",
-        "trl",
-    ),
-    *(),
+    *("auto", "own", "alpaca", "chatgpt_export", "chatml", "claude_code", "codex", "hermes"),
+    *("langfuse", "librechat", "litellm", "open_webui", "open_webui_feedback", "openai_messages"),
+    *("openai_preference", "openclaw", "otel_genai", "request_log", "sharegpt", "sillytavern", "simonw_llm", "trl"),
 )
 """``auto``, our own short form, and every format of ``buffer.formats``, which lies above this package."""
 _SHOWN = 80

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from sleepd.buffer.experience_buffer import ExperienceBuffer
 from sleepd.buffer.learnables import read_settings
-from sleepd.buffer.view import View
+from sleepd.buffer.reading.experience_buffer import ExperienceBuffer
+from sleepd.buffer.reading.view import View
 from sleepd.clock import Clock
 from sleepd.config.buffer_config import BufferConfig
 from sleepd.config.schema import Config

@@ -15,9 +15,9 @@ import msgspec
 
 from sleepd.buffer.columns import BufferColumns
 from sleepd.buffer.experience import Experience, content_hash_of, group_of, id_hash, prompt_hash
-from sleepd.buffer.experience_buffer import ExperienceBuffer
-from sleepd.buffer.masking import masked_exchange
-from sleepd.buffer.view import View
+from sleepd.buffer.masking import masked_example
+from sleepd.buffer.reading.experience_buffer import ExperienceBuffer
+from sleepd.buffer.reading.view import View
 from sleepd.config.schema import Config
 from sleepd.config.strategies import find_strategy
 from sleepd.errors import NothingToDo
@@ -244,7 +244,7 @@ def _masked(lineup: Lineup) -> Lineup:
     """With placeholders for personal data, in what is trained, what is held out and what is asked."""
     found, count, experiences = Counter[str](), 0, []
     for experience, role in lineup.experiences:
-        one, here = masked_exchange(experience)
+        one, here = masked_example(experience)
         found, count = found + here, count + bool(here)
         experiences.append((one, role))
     questions = [

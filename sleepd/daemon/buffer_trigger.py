@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from sleepd.buffer.watch import BufferWatch
+from sleepd.buffer.reading.watch import BufferWatch
 from sleepd.config.buffer_config import BufferConfig
 
 

@@ -17,7 +17,7 @@ from sleepd.cycles.read_model import ReadModel
 from sleepd.cycles.sleeper import Sleeper
 from sleepd.errors import BufferUnreadable
 from sleepd.protocol.answers import Decided
-from sleepd.protocol.exchange import Exchange
+from sleepd.protocol.chat_example import ChatExample
 from sleepd.protocol.status import QuarantineDetail, QuarantineEntry, QuarantineList
 from sleepd.quarantine.rules import Cause
 from sleepd.text.personal_data import counts_text, masked
@@ -70,7 +70,7 @@ async def quarantine_detail(reader: ReadModel, identifier: str) -> QuarantineDet
         entry=entry,
         salience=text.salience if text else None,
         said_under=screened.said_under if screened else None,
-        **(text or Exchange(prompt="", response="")).parts(),
+        **(text or ChatExample(prompt="", response="")).parts(),
     )
 
 

@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable, Sequence
 import msgspec
 
 from sleepd.buffer.experience import Experience, content_hash_of, hash_text, message_digest
-from sleepd.protocol.exchange import Message
+from sleepd.protocol.chat_example import Message
 
 
 def answers(context: Sequence[Message]) -> list[tuple[int, bytes]]:

@@ -14,7 +14,7 @@ from msgspec import Meta
 
 from sleepd.clock import Moment
 
-from .exchange import Hash
+from .chat_example import Hash
 from .job import Report, Role
 from .verdict import Verdict
 

@@ -12,7 +12,7 @@ import msgspec
 
 from sleepd.clock import Moment
 
-from .exchange import Exchange
+from .chat_example import ChatExample
 from .job import Progress, Report
 from .verdict import AddedMetric, Comparison, Figure, Verdict
 
@@ -321,7 +321,7 @@ class QuarantineList(msgspec.Struct, frozen=True, kw_only=True):
     schema: int = SCHEMA
 
 
-class QuarantineDetail(Exchange, frozen=True, kw_only=True, omit_defaults=False):
+class QuarantineDetail(ChatExample, frozen=True, kw_only=True, omit_defaults=False):
     """What ``sleepctl quarantine show`` and ``sleepctl buffer --sample`` show of one experience."""
 
     entry: QuarantineEntry

@@ -15,8 +15,8 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from sleepd.buffer.experience_buffer import ExperienceBuffer
-from sleepd.buffer.view import View
+from sleepd.buffer.reading.experience_buffer import ExperienceBuffer
+from sleepd.buffer.reading.view import View
 from sleepd.clock import Clock
 from sleepd.errors import SleepdError
 from sleepd.log import get_logger

@@ -18,8 +18,8 @@ from typing import Final
 import msgspec
 
 from sleepd.buffer.learnables import READ_BY_DEFAULT, ReadSettings
-from sleepd.buffer.open_file import BufferFile
-from sleepd.buffer.reader_process import ReadRequest
+from sleepd.buffer.reading.open_file import BufferFile
+from sleepd.buffer.reading.reader_process import ReadRequest
 from sleepd.errors import ScreeningFailed
 
 from .near_duplicates import Screened

@@ -29,7 +29,7 @@ import msgspec
 
 from sleepd.buffer.experience import Experience, group_of, id_hash
 from sleepd.buffer.learnables import HalfWritten, Learnable
-from sleepd.buffer.reader_process import HEAD_BYTES, FirstBytes, ReadRequest, bound_process, read_learnables
+from sleepd.buffer.reading.reader_process import HEAD_BYTES, FirstBytes, ReadRequest, bound_process, read_learnables
 from sleepd.text.personal_data import find_personal
 from sleepd.text.secret_scan import SecretFinder
 

@@ -14,10 +14,10 @@ from typing import Final, TypeVar
 
 import msgspec
 
-from sleepd.buffer.buffer_paths import is_single
-from sleepd.buffer.direct_reading import read_directly
 from sleepd.buffer.experience import Experience, group_of, id_hash
 from sleepd.buffer.learnables import read_settings
+from sleepd.buffer.reading.buffer_paths import is_single
+from sleepd.buffer.reading.direct_reading import read_directly
 from sleepd.buffer.trained_texts import Found, Place, keys_of, limited, trained_texts, whereabouts
 from sleepd.config.buffer_config import BufferConfig
 from sleepd.cycle import State, undo_command

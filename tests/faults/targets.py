@@ -24,12 +24,12 @@ import msgspec
 
 from sleepd.buffer.conversation import REJECTED
 from sleepd.buffer.experience import content_hash, group_of, id_hash
-from sleepd.buffer.experience_buffer import ExperienceBuffer
 from sleepd.buffer.formats.known_formats import FORMATS
 from sleepd.buffer.learnables import ReadSettings
 from sleepd.buffer.ratings import Ratings, read_ratings
-from sleepd.buffer.reader_process import Reading, packed, read_digest, read_texts, unpacked
-from sleepd.buffer.view import View
+from sleepd.buffer.reading.experience_buffer import ExperienceBuffer
+from sleepd.buffer.reading.reader_process import Reading, packed, read_digest, read_texts, unpacked
+from sleepd.buffer.reading.view import View
 from sleepd.client import Client
 from sleepd.clock import SystemClock
 from sleepd.config.layers import VARIABLES, load
@@ -153,7 +153,13 @@ def formats(directory: Path, stack: ExitStack) -> Target:
             refuse(reading.half_written)
         assert all(each.reason.isprintable() and len(each.reason) < 250 for each in reading.skipped)
         keys, groups, saliences = keys_of(reading), reading.columns.groups, reading.columns.saliences
-        assert len(set(keys)) == len(keys) == len(groups) == len(saliences) == len(array("Q", reading.columns.conversations))
+        assert (
+            len(set(keys))
+            == len(keys)
+            == len(groups)
+            == len(saliences)
+            == len(array("Q", reading.columns.conversations))
+        )
         assert all(0 <= salience <= 1 or salience == REJECTED for salience in saliences)
         # Whatever was counted can be fetched, and is the text that was counted.
         found = read_texts(io.BytesIO(data), set(keys), settings=settings).texts

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from sleepd.buffer.conversation import Conversation, Turn
-from sleepd.protocol.exchange import Message
+from sleepd.protocol.chat_example import Message
 
 from .format import Format, NotRead, Record, identifier_of, list_of, openai_tools, shown, text_of
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
 from sleepd.buffer.conversation import Turn
-from sleepd.protocol.exchange import Message
+from sleepd.protocol.chat_example import Message
 
 from .event_stream import whole_response
 from .format import (

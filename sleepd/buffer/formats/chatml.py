@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from sleepd.buffer.conversation import Conversation
-from sleepd.protocol.exchange import MessageRole
+from sleepd.protocol.chat_example import MessageRole
 
 from .format import ROLES, Format, NotRead, Record, identifier_of, shown, text_of
 from .hermes import tagged_turns

@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from sleepd.buffer.conversation import Conversation, Turn
 from sleepd.buffer.experience import said_under
-from sleepd.protocol.exchange import Message
+from sleepd.protocol.chat_example import Message
 
 from .format import Format, NotRead, Record, call_of, content_of, identifier_of, list_of, object_of, shown, text_of
 from .message_tree import answered

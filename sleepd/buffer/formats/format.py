@@ -16,7 +16,7 @@ import msgspec
 
 from sleepd.buffer.conversation import REJECTED, Conversation
 from sleepd.errors import DECODE_ERRORS
-from sleepd.protocol.exchange import Message, MessageRole, ToolCall
+from sleepd.protocol.chat_example import Message, MessageRole, ToolCall
 
 Record = Mapping[str, Any]
 CHOSEN: Final = 0.8

@@ -16,7 +16,7 @@ from typing import Any, Final
 import msgspec
 
 from sleepd.buffer.conversation import Conversation, Turn
-from sleepd.protocol.exchange import Message
+from sleepd.protocol.chat_example import Message
 
 from .api_bodies import reply_turn, request_turns, turns_of_messages
 from .format import Format, NotRead, Record, identifier_of, json_value, openai_tools, shown, text_of

@@ -18,7 +18,7 @@ from typing import Any
 
 from sleepd.buffer.conversation import Conversation, Turn
 from sleepd.buffer.experience import said_under
-from sleepd.protocol.exchange import Message
+from sleepd.protocol.chat_example import Message
 
 from .format import Format, NotRead, Record, call_of, identifier_of, list_of, object_of, rated, shown, text_of
 from .message_tree import NO_LINK, MessageTree, beside, chosen, only_last, place_of, read_path, turn_id

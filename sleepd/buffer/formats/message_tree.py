@@ -14,7 +14,7 @@ from typing import Final
 from msgspec.structs import replace
 
 from sleepd.buffer.conversation import Conversation, Turn
-from sleepd.protocol.exchange import Message
+from sleepd.protocol.chat_example import Message
 
 from .format import CHOSEN, NotRead, identifier_of
 

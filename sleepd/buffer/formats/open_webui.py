@@ -21,7 +21,7 @@ from typing import Any, Final
 
 from sleepd.buffer.conversation import Conversation, Turn
 from sleepd.buffer.experience import said_under
-from sleepd.protocol.exchange import Message
+from sleepd.protocol.chat_example import Message
 
 from .format import (
     Format,

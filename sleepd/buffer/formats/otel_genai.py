@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
 from sleepd.buffer.conversation import Conversation, Turn
-from sleepd.protocol.exchange import Message
+from sleepd.protocol.chat_example import Message
 
 from .api_bodies import check_end, turns_of_messages
 from .format import (

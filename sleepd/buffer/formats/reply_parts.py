@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sleepd.buffer.conversation import Turn
-from sleepd.protocol.exchange import Message, ToolCall
+from sleepd.protocol.chat_example import Message, ToolCall
 
 from .format import with_thought
 

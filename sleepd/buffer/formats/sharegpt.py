@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from sleepd.buffer.conversation import Conversation, Turn
-from sleepd.protocol.exchange import Message, MessageRole, ToolCall
+from sleepd.protocol.chat_example import Message, MessageRole, ToolCall
 
 from .format import (
     CHOSEN,

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from sleepd.buffer.conversation import Conversation, Turn
-from sleepd.protocol.exchange import Message
+from sleepd.protocol.chat_example import Message
 
 from .format import CHOSEN, Format, NotRead, Record, call_of, identifier_of, list_of, object_of, shown, text_of
 from .reply_parts import ReplyParts

@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 
 from sleepd.buffer.conversation import REJECTED, Conversation, Turn
-from sleepd.protocol.exchange import Message, MessageRole
+from sleepd.protocol.chat_example import Message, MessageRole
 
 from .api_bodies import turns_of_messages
 from .format import CHOSEN, Format, NotRead, Record, identifier_of, openai_tools, text_of

@@ -42,9 +42,9 @@ def import_records(session: Session) -> ExitCode:
         BufferUnreadable: a file cannot be read.
         NothingToDo: nothing in them can be learned.
     """
-    from sleepd.buffer.direct_reading import read_directly
     from sleepd.buffer.learnables import ReadSettings
     from sleepd.buffer.own_record import own_record
+    from sleepd.buffer.reading.direct_reading import read_directly
 
     given = session.arguments
     settings = ReadSettings(format=given.format)

@@ -38,9 +38,9 @@ def check(session: Session) -> ExitCode:
 
 def _tried(config: Config) -> list[dict[str, str]]:
     """What stands in the buffer's files now, as far as the caller may read them: a line for each, ten at most."""
-    from sleepd.buffer.buffer_paths import find_files
-    from sleepd.buffer.direct_reading import read_directly
     from sleepd.buffer.learnables import read_settings
+    from sleepd.buffer.reading.buffer_paths import find_files
+    from sleepd.buffer.reading.direct_reading import read_directly
 
     files, settings = find_files(config.buffer.paths), read_settings(config.buffer)
     if not files:

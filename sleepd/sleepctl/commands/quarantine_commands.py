@@ -7,8 +7,8 @@ from typing import Literal, cast
 
 from sleepd.errors import UsageError
 from sleepd.protocol.answers import Decided
+from sleepd.protocol.chat_example import Message, whole_text
 from sleepd.protocol.control import Quarantine, QuarantineDecide, QuarantineShow
-from sleepd.protocol.exchange import Message, whole_text
 from sleepd.protocol.status import QuarantineDetail, QuarantineEntry, QuarantineList
 from sleepd.sleepctl.exit_codes import ExitCode
 from sleepd.sleepctl.pages.decision_page import line

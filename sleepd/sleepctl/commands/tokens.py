@@ -7,7 +7,7 @@ from contextlib import suppress
 
 import msgspec
 
-from sleepd.buffer.masking import masked_exchange
+from sleepd.buffer.masking import masked_example
 from sleepd.config.strategies import STRATEGIES
 from sleepd.errors import NotFound, WorkerDied
 from sleepd.host import worker_python
@@ -44,7 +44,7 @@ def tokens(session: Session) -> ExitCode:
     # As a cycle does where personal data are masked: what is shown is what is trained.
     is_masked = config.quarantine.personal_data == "mask"
     shown = ShownText(**detail.parts())
-    given = msgspec.json.encode(masked_exchange(shown)[0] if is_masked else shown)
+    given = msgspec.json.encode(masked_example(shown)[0] if is_masked else shown)
     owner = None
     with suppress(OSError, KeyError):
         owner = pwd.getpwuid(session.places.state.stat().st_uid)

@@ -14,7 +14,7 @@ from typing import TypeVar
 
 import msgspec
 
-from sleepd.buffer.buffer_paths import first_place
+from sleepd.buffer.reading.buffer_paths import first_place
 from sleepd.config.schema import Config
 from sleepd.errors import ConfigError, DaemonNotRunning, SleepdError
 from sleepd.host import has_gpu, worker_python

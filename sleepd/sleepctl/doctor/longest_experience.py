@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import msgspec
 
-from sleepd.buffer.direct_reading import read_directly
 from sleepd.buffer.experience import Experience
 from sleepd.buffer.learnables import read_settings
+from sleepd.buffer.reading.direct_reading import read_directly
 from sleepd.config.schema import Config
 from sleepd.protocol.capability import ShownText
 

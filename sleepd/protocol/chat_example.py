@@ -55,7 +55,7 @@ def whole_text(text: str, calls: tuple[ToolCall, ...]) -> str:
     return "\n".join(part for part in (text, *(call.text for call in calls)) if part)
 
 
-class Exchange(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class ChatExample(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A reply and all that stood before it."""
 
     prompt: str
@@ -73,7 +73,7 @@ class Exchange(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Of a text that was changed before training (personal data masked, a context cut): the group of the text before,
     by which it stays known; else empty."""
     conversation: Hash = ""
-    """What is equal for all exchanges that must be on one side of the split; empty: it is a conversation of its own."""
+    """What is equal for all examples on one side of the split; empty: it is a conversation of its own."""
 
     @property
     def whole_response(self) -> str:
@@ -93,7 +93,7 @@ class Exchange(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     def parts(self) -> dict[str, Any]:
         """Its fields by name, for a structure that adds others to them."""
-        return {name: getattr(self, name) for name in Exchange.__struct_fields__}
+        return {name: getattr(self, name) for name in ChatExample.__struct_fields__}
 
     @property
     def messages(self) -> tuple[Message, ...]:

@@ -74,7 +74,7 @@ class ReaderProcess:
     async def _read(self, descriptors: Sequence[int], given: bytes) -> list[Reading]:
         try:
             process = await asyncio.create_subprocess_exec(
-                *(self._python, "-P", "-m", "sleepd.buffer.reader_process", *map(str, descriptors)),
+                *(self._python, "-P", "-m", "sleepd.buffer.reading.reader_process", *map(str, descriptors)),
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.PIPE,

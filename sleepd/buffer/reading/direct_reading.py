@@ -7,10 +7,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO, Final, NamedTuple
 
+from sleepd.buffer.learnables import HalfWritten, Learnable, ReadSettings
 from sleepd.files import open_regular
 
 from .buffer_paths import find_files
-from .learnables import HalfWritten, Learnable, ReadSettings
 from .reader_process import read_learnables
 
 LARGEST_BYTES: Final = 64 * 2**20

@@ -21,15 +21,15 @@ from typing import Final
 
 import msgspec
 
+from sleepd.buffer.columns import MOST_EXPERIENCES, BufferColumns
+from sleepd.buffer.digest import MOST_SKIPPED, Skipped
+from sleepd.buffer.experience import Experience
+from sleepd.buffer.learnables import READ_BY_DEFAULT, ReadSettings
 from sleepd.clock import Clock
 from sleepd.errors import BufferUnreadable
 
 from .buffer_paths import MOST_FILES, find_files, is_single
-from .columns import MOST_EXPERIENCES, BufferColumns
-from .experience import Experience
-from .learnables import READ_BY_DEFAULT, ReadSettings
 from .open_file import OPEN_SECONDS, BufferFile
-from .parsing import MOST_SKIPPED, Skipped
 from .rating_files import RatingFiles
 from .reader_client import ReaderProcess
 from .source_file import LARGE_BYTES, Due, SourceFile, identity_of

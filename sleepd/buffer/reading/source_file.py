@@ -20,12 +20,12 @@ from typing import Final
 
 import msgspec
 
+from sleepd.buffer.columns import BufferColumns
+from sleepd.buffer.experience import Experience
+from sleepd.buffer.learnables import READ_BY_DEFAULT, ReadSettings
 from sleepd.clock import Clock
 from sleepd.errors import BufferUnreadable
 
-from .columns import BufferColumns
-from .experience import Experience
-from .learnables import READ_BY_DEFAULT, ReadSettings
 from .open_file import BufferFile
 from .reader_client import ReaderProcess
 from .reader_process import FirstBytes, Reading, ReadRequest, answer
@@ -152,9 +152,7 @@ class SourceFile:
                 raise self.file.unreadable(error) from error
 
     async def due(self) -> Due | None:
-        """What must be read, for somebody who reads many files at once, closes the descriptor, and calls ``take``.
-
-        None: nothing must; the view holds, or there is no file.
+        """What must be read, for who reads many files at once, calls ``take`` and closes the descriptor; None: nothing.
 
         Raises:
             BufferUnreadable: it is there and cannot be read, or is no file.

@@ -1,8 +1,8 @@
 """The short-lived process that reads a large buffer, so that the daemon neither blocks nor grows.
 
-Its command is ``python -m sleepd.buffer.reader_process FD …``. Each file is an inherited descriptor, opened by the
-daemon. Standard input is a list of a :class:`ReadRequest` for each, standard output a list of a :class:`Reading` for
-each, both as MessagePack.
+Its command is ``python -m sleepd.buffer.reading.reader_process FD …``. Each file is an inherited descriptor, opened by
+the daemon. Standard input is a list of a :class:`ReadRequest` for each, standard output a list of a :class:`Reading`
+for each, both as MessagePack.
 
 A half-written buffer is an answer too, not a failure.
 """
@@ -21,23 +21,12 @@ from typing import Any, BinaryIO, TypeVar
 
 import msgspec
 
+from sleepd.buffer.columns import MOST_EXPERIENCES, BufferColumns
+from sleepd.buffer.digest import Digest, Skipped, digest_lines, digest_whole, pick
+from sleepd.buffer.experience import Experience
+from sleepd.buffer.learnables import READ_BY_DEFAULT, HalfWritten, Learnable, Learnables, ReadSettings
+from sleepd.buffer.parsing import NULS_LEFT_BY, decoded_line, form_of, numbered, records
 from sleepd.protocol.experience_record import MAX_LINE_BYTES
-
-from .columns import MOST_EXPERIENCES, BufferColumns
-from .experience import Experience
-from .learnables import READ_BY_DEFAULT, HalfWritten, Learnable, Learnables, ReadSettings
-from .parsing import (
-    NULS_LEFT_BY,
-    Digest,
-    Skipped,
-    decoded_line,
-    digest_lines,
-    digest_whole,
-    form_of,
-    numbered,
-    pick,
-    records,
-)
 
 HEAD_BYTES = 2**20
 OOM_SCORE = 900

@@ -8,11 +8,11 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import BinaryIO
 
+from sleepd.buffer.ratings import read_ratings
 from sleepd.files import open_regular
 from sleepd.log import get_logger
 
 from .buffer_paths import rating_files
-from .ratings import read_ratings
 
 
 class RatingFiles:

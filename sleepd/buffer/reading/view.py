@@ -30,8 +30,8 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from .columns import BufferColumns
-from .parsing import MOST_SKIPPED, Skipped
+from sleepd.buffer.columns import BufferColumns
+from sleepd.buffer.digest import MOST_SKIPPED, Skipped
 
 
 class View(BufferColumns, kw_only=True):

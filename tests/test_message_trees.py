@@ -55,6 +55,14 @@ def test_message_that_follows_itself_is_read() -> None:
     assert tree.path("b") == ["a", "b"]
 
 
+def test_message_may_be_called_nothing() -> None:
+    """A message whose name is empty is one like the others, and no parent of those that have none."""
+    tree = grown(("", ""), ("a", ""), ("b", "a"))
+    assert tree.settle() == ({"": "", "a": "a", "b": "a"}, [])
+    assert tree.path("") == [""]
+    assert tree.path("b") == ["a", "b"]
+
+
 def test_missing_message_is_told() -> None:
     """What follows a message that is not there hangs together, and the reason names both."""
     tree = grown(("a", ""), ("c", "b"), ("d", "c"))

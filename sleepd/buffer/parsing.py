@@ -126,14 +126,7 @@ def records(data: bytes, form: str) -> Iterator[tuple[str, Any]]:
         raw = _one_by_one(data, form) if isinstance(error, RecursionError) else _tolerantly(data, form)
     listed = raw.get("experiences") if isinstance(raw, dict) else raw
     if not isinstance(listed, list):
-        whole = _decoded(data) if isinstance(raw, dict) and "experiences" not in raw else None
-        if isinstance(whole, dict) and (format_of(whole) or unread_program(whole)):
-            listed = [whole]
-        else:
-            names = (
-                ", ".join(name[:_NAME] for name in list(raw)[:5]) if isinstance(raw, dict) else type(listed).__name__
-            )
-            raise HalfWritten(f"expected a list of experiences, found an object with {names!r}")
+        listed = [_record_of_another(data, raw)]
     for number, record in enumerate(listed, 1):
         if isinstance(record, msgspec.Raw):
             # Decoded one by one, so that one bad record does not lose the others.

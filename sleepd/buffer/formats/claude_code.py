@@ -191,15 +191,17 @@ class _ClaudeSession:
             return
         content = said.get("content")
         parts = content if isinstance(content, list) else [content]
-        results = [part for part in parts if isinstance(part, dict) and part.get("type") == "tool_result"]
+        results, rest = [], []
+        for part in parts:
+            is_result = isinstance(part, dict) and part.get("type") == "tool_result"
+            (results if is_result else rest).append(part)
         for part in results:
             call, found = identifier_of(part.get("tool_use_id")), content_of(part.get("content"), "tool_result.content")
             turn = Turn(message=Message(role="tool", text=found.text, call_id=call), is_opaque=found.is_opaque)
             self._results.setdefault(call, (self._line, turn))
-        if len(results) < len(parts):
-            rest = content_of([part for part in parts if part not in results], "message.content") if results else None
-            rest = rest or content_of(content, "message.content")
-            message.texts, message.is_opaque = [rest.text] if rest.text else [], rest.is_opaque
+        if rest:
+            found = content_of(rest if results else content, "message.content")
+            message.texts, message.is_opaque = [found.text] if found.text else [], found.is_opaque
 
     def _check_version(self, version: Any) -> None:
         known = _VERSION.match(version) if isinstance(version, str) else None

@@ -37,7 +37,7 @@ class MessageTree:
     """The links between messages. What the messages hold stays with the caller."""
 
     def __init__(self) -> None:
-        self._parents: dict[str, str] = {}
+        self._parents: dict[str, str | None] = {}
         self._broken: list[str] = []
         """The messages whose link cannot be read."""
 
@@ -45,8 +45,8 @@ class MessageTree:
         """Take in a message and what the program says of the one before it; nothing: it is the first. The first link
         of a name counts.
         """
-        known = identifier_of(parent)
-        if parent not in (None, "") and not known:
+        known = identifier_of(parent) or None
+        if parent not in (None, "") and known is None:
             self._broken.append(name)
         self._parents.setdefault(name, known)
 
@@ -56,9 +56,10 @@ class MessageTree:
     def path(self, leaf: str) -> list[str]:
         """The way from the first message to ``leaf``. There must be no circles: see ``settle``."""
         way = []
-        while leaf in self._parents:
-            way.append(leaf)
-            leaf = self._parents[leaf]
+        here: str | None = leaf
+        while here is not None and here in self._parents:
+            way.append(here)
+            here = self._parents[here]
         return way[::-1]
 
     def settle(self) -> tuple[dict[str, str], list[NotRead]]:
@@ -79,7 +80,7 @@ class MessageTree:
                 if here in trail:
                     members = list(trail)
                     here = min(members[members.index(here) :], key=order.__getitem__)
-                    self._parents[here] = ""
+                    self._parents[here] = None
                     firsts[here] = here
                     problems.append(
                         NotRead(f"{place_of(here)}: it follows itself in a circle; it is read as the first")
@@ -87,9 +88,9 @@ class MessageTree:
                     break
                 trail[here] = None
                 parent = self._parents[here]
-                if parent not in self._parents:
+                if parent is None or parent not in self._parents:
                     firsts[here] = here
-                    if parent:
+                    if parent is not None:
                         gap = f"{place_of(here)}: the one before it, {identifier_of(parent)[:_NAME]}, is not there"
                         problems.append(NotRead(f"{gap}; a conversation begins with it"))
                     break
@@ -102,7 +103,7 @@ class MessageTree:
         """Those of the replies that follow the same message as another one does."""
         listed = list(replies)
         followed = Counter(self._parents[name] for name in listed)
-        return {name for name in listed if self._parents[name] and followed[self._parents[name]] > 1}
+        return {name for name in listed if self._parents[name] is not None and followed[self._parents[name]] > 1}
 
 
 def last_of_each(names: Iterable[str], firsts: Mapping[str, str]) -> list[str]:

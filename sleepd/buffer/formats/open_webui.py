@@ -39,9 +39,9 @@ from .format import (
 from .message_tree import NO_LINK, MessageTree, beside, chosen, only_last, place_of, read_path, turn_id
 from .reply_parts import ReplyParts
 
-_OPENING: Final = re.compile(r'<details type="(reasoning|tool_calls|code_interpreter)"([^>]*)>')
+_OPENING: Final = re.compile(r'<details type="(reasoning|tool_calls|code_interpreter)"')
 _CLOSING: Final = "</details>"
-_ATTRIBUTE: Final = re.compile(r'(\w+)="([^"]*)"')
+_ATTRIBUTE: Final = re.compile(r'(?<!\w)(\w+)="([^"]*)"')
 _SUMMARY: Final = re.compile(r"\s*<summary>[^<]*</summary>")
 _LIKED: Final = 6
 
@@ -168,18 +168,21 @@ def _take_apart(text: str, parts: ReplyParts) -> None:
         if opening.start() < place:
             continue  # inside of another one
         parts.text(text[place : opening.start()].strip())
-        end = text.find(_CLOSING, opening.end())
-        if end < 0:
+        body = text.find(">", opening.end()) + 1
+        end = text.find(_CLOSING, body)
+        if not body or end < 0:
             parts.is_opaque = True
             return
-        _add_detail(opening[1], dict(_ATTRIBUTE.findall(opening[2])), text[opening.end() : end], parts)
+        attributes = dict(_ATTRIBUTE.findall(text, opening.end(), body))
+        _add_detail(opening[1], attributes, text[body:end], parts)
         place = end + len(_CLOSING)
     rest = text[place:]
     parts.text(rest.strip() if place else rest)
 
 
 def _add_detail(kind: str, attributes: dict[str, str], body: str, parts: ReplyParts) -> None:
-    body = html.unescape(_SUMMARY.sub("", body, count=1)).strip()
+    summary = _SUMMARY.match(body)
+    body = html.unescape(body[summary.end() :] if summary else body).strip()
     if kind == "reasoning":
         parts.thought("\n".join(line.removeprefix(">").removeprefix(" ") for line in body.split("\n")))
     elif kind == "tool_calls" and attributes.get("name") and attributes.get("done") != "false":

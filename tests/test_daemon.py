@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
 import socket
@@ -385,6 +384,5 @@ def test_the_daemon_never_imports_torch(tmp_path: Path, config: Config) -> None:
         (poison / name).mkdir(parents=True)
         (poison / name / "__init__.py").write_text(f"raise ImportError('{name} in the daemon')")
     write_buffer(tmp_path / "buffer.json", experiences(12))
-    path = f"{poison}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
-    with DaemonProcess(tmp_path, behaving(config, tmp_path, "promote"), PYTHONPATH=path) as daemon:
+    with DaemonProcess(tmp_path, behaving(config, tmp_path, "promote"), PYTHONPATH=str(poison)) as daemon:
         daemon.await_event("candidate_promoted", cycle=1)

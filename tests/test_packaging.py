@@ -8,11 +8,13 @@ import re
 import shutil
 import subprocess
 import sys
+import sysconfig
 import zipfile
 from pathlib import Path
 
 import pytest
 
+import sleepd
 from sleepd.config.layers import load
 from sleepd.config.render import render
 from sleepd.config.schema import Config, WorkerConfig
@@ -20,6 +22,7 @@ from sleepd.errors import ConfigError, UsageError
 from sleepd.log import MESSAGE_IDS
 from sleepd.sleepctl.exit_codes import ExitCode
 from sleepd.sleepctl.first_config import TITLE
+from tests.wheels import build_wheel
 
 ROOT = Path(__file__).parent.parent
 UNITS = ROOT / "systemd"
@@ -320,17 +323,20 @@ def test_failed_stage_shows_the_log(tmp_path: Path) -> None:
 def test_wheel_holds_what_is_tested(tmp_path: Path) -> None:
     """The wheel holds each file of the package as it stands in the checkout, and no other module."""
     pytest.importorskip("setuptools", minversion="77")
-    source = tmp_path / "source"
-    shutil.copytree(ROOT / "sleepd", source / "sleepd", ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, source / name)
-    command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "--no-input", "--quiet"]
-    subprocess.run([*command, "--wheel-dir", str(tmp_path), str(source)], check=True, capture_output=True)
-    (wheel,) = tmp_path.glob("*.whl")
+    wheel = build_wheel(tmp_path)
     with zipfile.ZipFile(wheel) as archive:
         built = {name: archive.read(name) for name in archive.namelist() if ".dist-info/" not in name}
-    package = [path for path in (source / "sleepd").rglob("*") if path.is_file() and path.suffix != ".md"]
-    assert built == {str(path.relative_to(source)): path.read_bytes() for path in package}
+    files = [path for path in (ROOT / "sleepd").rglob("*") if path.is_file() and path.suffix not in (".md", ".pyc")]
+    assert built == {str(path.relative_to(ROOT)): path.read_bytes() for path in files}
+
+
+@pytest.mark.skipif("PYTHONSAFEPATH" not in os.environ, reason="the tests were not started by ./install.sh test")
+def test_the_wheel_is_tested() -> None:
+    """Started by install.sh, the tests and the processes that they start import the package that the wheel brought."""
+    command = [sys.executable, "-c", "import sleepd; print(sleepd.__file__)"]
+    of_process = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+    installed = Path(sysconfig.get_path("purelib")) / "sleepd" / "__init__.py"
+    assert {sleepd.__file__, of_process} == {str(installed)}
 
 
 # --- the session hook ---

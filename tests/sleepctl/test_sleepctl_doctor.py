@@ -411,8 +411,7 @@ def test_a_wrong_configuration_judges_nothing_else(tmp_path: Path, sleepctl: Cal
 def test_probe_reports_what_cycle_uses(tmp_path: Path) -> None:
     """The worker's own choice of device and base, in an interpreter with torch; what is not there is said."""
     command = [sys.executable, "-m", "sleepd.worker.probe", "--device", "cpu", "--base"]
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
-    done = subprocess.run([*command, str(tmp_path)], capture_output=True, env=environment, check=True)
+    done = subprocess.run([*command, str(tmp_path)], capture_output=True, check=True)
     found = msgspec.json.decode(done.stdout, type=Capability)
     assert (found.version, found.device, found.device_problem) == (VERSION, "cpu", "")
     assert found.torch
@@ -438,9 +437,8 @@ def test_base_check_finds_faults_untrained(tmp_path: Path) -> None:
     command = ["sleepd.worker.programs.check_base", "--device", "cpu", "--base", str(tmp_path)]
     make_tiny_model(tmp_path)
     # The limit of memory is the process's, so this one runs in one of its own.
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     limited = [sys.executable, "-m", *command, "--memory-bytes", str(4 * GIB)]
-    done = subprocess.run(limited, capture_output=True, env=environment, check=True)
+    done = subprocess.run(limited, capture_output=True, check=True)
     sound = msgspec.json.decode(done.stdout, type=BaseCheck)
     assert (sound.problem, sound.architecture, sound.positions) == ("", "llama", 2048)
     assert (sound.row_tokens, sound.is_buffer_seen) == (2048, False)

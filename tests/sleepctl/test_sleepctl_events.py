@@ -24,7 +24,6 @@ from tests.sleepctl.sleepctl_ran import Ran
 
 Sleepctl = Callable[..., Ran]
 
-REPOSITORY = Path(__file__).parents[2]
 EVENTS = [
     Announcement(event="cycle_started", at=scenes.NOW, fields={"cycle": 9, "trained": 12, "parent": None}),
     Announcement(
@@ -43,7 +42,6 @@ def streaming(daemon: FakeDaemon) -> subprocess.Popen[str]:
     """``sleepctl events`` in a process of its own."""
     return subprocess.Popen(
         [sys.executable, "-m", "sleepd.sleepctl", "events", "--socket", str(daemon.path)],
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
         stdout=-1,
         stderr=-1,
         text=True,
@@ -153,7 +151,7 @@ def logs(directory: Path, *arguments: str) -> Ran:
     """``sleepctl logs`` with nothing but ``directory`` in $PATH."""
     done = subprocess.run(
         [sys.executable, "-m", "sleepd.sleepctl", "logs", *arguments],
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY), "PATH": str(directory)},
+        env={**os.environ, "PATH": str(directory)},
         capture_output=True,
         text=True,
     )

@@ -28,7 +28,6 @@ from tests.sleepctl.sleepctl_ran import Ran
 
 Sleepctl = Callable[..., Ran]
 
-REPOSITORY = Path(__file__).parents[2]
 COMMAND = [sys.executable, "-m", "sleepd.sleepctl"]
 
 
@@ -44,8 +43,8 @@ def ended(summary: CycleSummary) -> RunResult:
 
 
 def environment_of_process(**more: str) -> dict[str, str]:
-    """The environment of ours, which the fixture has emptied of places, and the package."""
-    return {**os.environ, "PYTHONPATH": str(REPOSITORY), "TERM": "xterm", **more}
+    """The environment of ours, which the fixture has emptied of places."""
+    return {**os.environ, "TERM": "xterm", **more}
 
 
 def on_a_terminal(*arguments: str, stream: str, **more: str) -> tuple[int, str]:

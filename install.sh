@@ -15,7 +15,7 @@ usage: ./install.sh try [--keep] [--dry-run]
           the downloads, which are large (torch).
   test    Makes an environment in .sleepd-test/ here, with the wheel of this checkout, and runs the tests in it, in two
           processes, without those that boot machines (tier "system") or load SmolLM2-135M-Instruct (tier "model").
-          With --all it runs these too.
+          With --all it runs these too, and fails where the tests run too little of the code.
   (none)  Installs for the whole system, or upgrades: a release in /opt/sage-sleepd/releases, which is put in use once
           it has slept on a tiny model; the units; /etc/sage-sleepd/config.toml where there is none. Starts nothing
           that was not running.
@@ -26,7 +26,8 @@ usage: ./install.sh try [--keep] [--dry-run]
   --user                the same for you alone, with systemctl --user: in ~/.local and ~/.config, without root
   --worker-python PATH  take torch from this interpreter; nothing in it is changed. One with a CUDA torch that
                         /usr/bin/python3 can import is taken by itself.
-  --all                 with test: run the tests of every tier; booting machines needs root and systemd-container
+  --all                 with test: run the tests of every tier and measure coverage; booting machines needs root and
+                        systemd-container
   --keep                with try: leave the daemon running, and say how to feed and how to stop it
   --dry-run             print every command, run none
   --help                this text
@@ -163,15 +164,22 @@ install_test() {
     stage "the wheel of this checkout, which is what is tested" install_wheel "$base"
     # With PYTHONSAFEPATH neither pytest nor a process that a test starts takes a module from the working directory.
     local tests=(env PYTHONSAFEPATH=1 "$base/env/bin/python" -m pytest --numprocesses 2 --dist loadscope)
+    # What a part of the tests runs says nothing of coverage.
+    local gate=()
     if ! $is_all; then
         tests+=(-m "not system and not model")
+    elif (($# == 0)); then
+        tests+=(--cov --cov-report "json:$base/coverage.json")
+        gate=("$base/env/bin/python" "$here/tests/coverage_gate.py" "$base/coverage.json")
     fi
     tests+=("$@")
+    cd "$here"
     if $is_dry; then
         run "${tests[@]}"
+        ((${#gate[@]} == 0)) || run "${gate[@]}"
     else
-        cd "$here"
-        exec "${tests[@]}"
+        "${tests[@]}"
+        "${gate[@]}"
     fi
 }
 

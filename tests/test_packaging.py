@@ -387,7 +387,7 @@ def test_hook_never_fails_the_session(tmp_path: Path, script: str | None, words:
 def test_hook_does_not_wait_for_ever(tmp_path: Path) -> None:
     """A sleepctl that hangs is given up after the time that was set, and the hook returns 0."""
     said, _ = hook(tmp_path, "exec sleep 60", seconds="0.5")
-    assert "no answer from sleepctl within 0.5 s" in said
+    assert "sleepctl within 0.5 s" in said
 
 
 def test_hook_refuses_unknown_arguments(tmp_path: Path) -> None:

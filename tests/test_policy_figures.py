@@ -24,6 +24,7 @@ from sleepd.policy.selection import Excluded, HashSet, Known, count
 from sleepd.policy.triggers import Facts, Policy, decide
 from sleepd.protocol.evidence import Drift, LaterLoss, Metric, Probation
 from sleepd.protocol.job import Job, Reply
+from sleepd.protocol.verdict import Figure
 from tests.agents import columns
 from tests.kept import kept
 from tests.test_promotion import answers, failing, report
@@ -81,7 +82,7 @@ def shown(value: Any) -> str:
 
 def test_verdicts_are_as_kept() -> None:
     """Each verdict has the kept outcome, reason and figures; those that the good one has too are left out."""
-    said, usual = "", []
+    said, usual = "", list[Figure]()
     for name, (changes, gates) in VERDICTS.items():
         verdict = judge(report(**changes), gates)
         figures = [figure for figure in verdict.figures if figure not in usual]

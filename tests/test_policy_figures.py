@@ -20,14 +20,14 @@ from sleepd.policy import holdout
 from sleepd.policy.confidence import gain_interval
 from sleepd.policy.probation import MIN_EXPERIENCES, compare
 from sleepd.policy.promotion import Gates, judge
-from sleepd.policy.selection import Excluded, HashSet, Known, count
+from sleepd.policy.selection import Excluded, HashSet, Known, SelectionRule, count, select
 from sleepd.policy.triggers import Facts, Policy, decide
-from sleepd.protocol.evidence import Drift, LaterLoss, Metric, Probation
+from sleepd.protocol.evidence import Drift, LaterLoss, LossPair, Metric, Probation, RecallQuestion
 from sleepd.protocol.job import Job, Reply
 from sleepd.protocol.verdict import Figure
 from tests.agents import columns
 from tests.kept import kept
-from tests.test_promotion import answers, failing, report
+from tests.test_promotion import answers, failing, pairs, report
 
 LIMITS = ("right >= 0.8", "right >= parent", "wrong <= parent + 0.1", "slow <= 3", "bold >= parent - 0.25")
 WITH_LIMITS = Gates(limits=tuple(map(parse_limit, LIMITS)), has_command=True, has_questions=True)
@@ -36,6 +36,13 @@ MEASURED = [
     Metric(name="wrong", parent=None, candidate=0.2),
     Metric(name="bold", parent=0.5, candidate=0.25),
 ]
+
+
+def with_tokens(tokens: int) -> list[LossPair]:
+    """Eight experiences, of which the last has so many tokens."""
+    return [*pairs([0.5] * 7), LossPair(id="last", tokens=tokens, base=3.1, parent=3.0, candidate=2.5)]
+
+
 LOOP = Reply(id="b", prompt="p", text="t t t", is_loop=True, repeated_share=0.75)
 SYLLABLE = Reply(id="c", prompt="p", text="tttt", is_loop=True, repeated_share=0.0)
 PLAIN = Reply(id="d", prompt="p", text="t", is_loop=False, repeated_share=0.0, parent_is_loop=True)
@@ -44,6 +51,8 @@ VERDICTS: dict[str, tuple[dict[str, Any], Gates]] = {
     "low sample": ({"gains": [0.5, 0.4, 0.6]}, Gates()),
     "seven": ({"gains": [0.5] * 7}, Gates()),
     "eight": ({"gains": [0.5] * 8}, Gates()),
+    "eight, one without tokens": ({"holdout": with_tokens(0)}, Gates()),
+    "eight, one with one token": ({"holdout": with_tokens(1)}, Gates()),
     "one experience": ({"gains": [0.5]}, Gates()),
     "one, anyhow": ({"gains": [0.5]}, Gates(inconclusive="probation")),
     "nothing held out": ({"gains": []}, Gates()),
@@ -105,11 +114,14 @@ DECISIONS: dict[str, dict[str, Any]] = {
     "paused": {"is_paused": True},
     "under way": {"running_cycle": 7},
     "cooling down": {"cooldown_seconds_left": 600.0, "unjudged_in_a_row": 1, "last_ending": "interrupted"},
+    "cooling down for an hour": {"cooldown_seconds_left": 3600.0, "unjudged_in_a_row": 1, "suspended_cycle": 4},
+    "cooling down for a moment": {"cooldown_seconds_left": 0.5, "unjudged_in_a_row": 1, "last_ending": "failed"},
     "nothing to train": {"trainable": 0},
     "quarantined": {"trainable": 0, "quarantined": 6},
     "unscreened": {"trainable": 0, "quarantined": 6, "unscreened": 2},
     "nothing held out": {"held_out": 0},
     "full disk": {"free_megabytes": 499},
+    "just room enough": {"free_megabytes": 500},
     "other base": {"base_changed": "other weights"},
     "unreadable": {"buffer_problem": "permission denied"},
     "gpu in use": {"gpu_problem": "another daemon trains"},
@@ -139,6 +151,8 @@ def test_comparisons_are_as_kept() -> None:
         "worse": later(-0.5, -0.4, -0.6, -0.5, predecessor=None),
         "not worse": later(*[0.01, -0.01] * 20),
         "undecided": later(0.5, -0.5, 0.4, -0.3),
+        "exactly as good": later(0.0, 0.0, 0.0, 0.0),
+        "one token": msgspec.structs.replace(later(), losses=[LaterLoss(id="a", tokens=1, predecessor=1, champion=2)]),
         "no tokens": msgspec.structs.replace(
             later(0.5), losses=[LaterLoss(id="a", tokens=0, predecessor=1, champion=2)]
         ),
@@ -167,6 +181,7 @@ def test_gates_follow_the_job() -> None:
 
     assert (gates().has_command, gates().has_questions) == (False, False)
     assert gates(evaluation_command=("true",)).has_command
+    assert gates(questions=[RecallQuestion(question="Who?", expected=["me"])]).has_questions
 
 
 def test_minimum_of_disk_is_configured() -> None:
@@ -224,3 +239,12 @@ def test_excluded_experiences_are_counted() -> None:
     figures = count(columns([1, 2, 3, 4, 5, 6]), known=known, min_salience=0.6, excluded=excluded)
     assert (figures.total, figures.eligible, figures.held_out) == (6, 3, 1)
     assert (figures.quarantined, figures.unscreened, figures.personal) == (2, 1, 4)
+
+
+def test_measured_are_of_smallest_rank() -> None:
+    """Of more held-out groups than are measured, those of the smallest ranks are, whatever their order in the file."""
+    secret = b"s" * 32
+    known = Known(seen=HashSet(), learned=HashSet(), splits=dict.fromkeys(range(1, 31), True), secret=secret)
+    rule = SelectionRule(min_salience=0.6, max_experiences=9, max_holdout=5, replay_share=0.0, min_replayed=0, seed=0)
+    chosen = select(columns(range(1, 31)), known=known, rule=rule)
+    assert chosen.holdout == sorted(sorted(range(1, 31), key=lambda group: holdout.keyed_rank(group, secret))[:5])

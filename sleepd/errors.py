@@ -49,6 +49,10 @@ class BufferUnreadable(SleepdError):
     """The experience buffer exists but cannot be read or is not one of the three known forms."""
 
 
+class BufferUnwritable(SleepdError):
+    """An agent's experience could not be appended to its buffer."""
+
+
 class CheckpointInvalid(SleepdError):
     """A checkpoint on disk is incomplete, damaged or different from its manifest."""
 

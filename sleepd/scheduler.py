@@ -88,7 +88,7 @@ class SleepScheduler:
             log.configure("warning")
         config = load(discover(os.environ), environment=os.environ).config
         self._config = _with_paths(config, model_path, experience_buffer_path, checkpoint_dir, device)
-        if not self._config.buffer.path:
+        if not self._config.buffer.paths:
             raise ConfigError(
                 "no experience buffer is known: none was given, and no configuration names one",
                 hint="SleepScheduler(experience_buffer_path=…), or [buffer] path in ~/.config/sage-sleepd/config.toml",
@@ -219,7 +219,7 @@ class SleepScheduler:
         """The daemon works with its own buffer and base; a caller who names others must not believe otherwise."""
         status = client.call(GetStatus(), Status)
         for is_given, argument, its, asked in (
-            (self._has_own_buffer, "experience_buffer_path", status.buffer.path, self._config.buffer.path),
+            (self._has_own_buffer, "experience_buffer_path", status.buffer.path, self._config.buffer.path_text),
             (self._has_own_base, "model_path", status.base, self._config.model.base),
         ):
             if is_given and its != asked:

@@ -19,8 +19,9 @@ from pathlib import Path
 import msgspec
 
 from .clock import SystemClock
+from .config.buffer_config import BufferConfig
 from .config.layers import load
-from .config.schema import BufferConfig, Config, ControlConfig, StateConfig, WorkerConfig
+from .config.schema import Config, ControlConfig, StateConfig, WorkerConfig
 from .cycle import State
 from .cycles.composition import Parts
 from .cycles.planning import Order

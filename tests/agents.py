@@ -11,8 +11,9 @@ from typing import Any
 import msgspec
 
 from sleepd.buffer.columns import BufferColumns
+from sleepd.config.buffer_config import BufferConfig
 from sleepd.config.render import render
-from sleepd.config.schema import BufferConfig, Config, ControlConfig, StateConfig, TriggersConfig, WorkerConfig
+from sleepd.config.schema import Config, ControlConfig, StateConfig, TriggersConfig, WorkerConfig
 
 TOPICS = ("tide", "lamp", "gull", "rope", "fog", "bell", "oar", "net", "pier", "salt", "kelp", "crab")
 
@@ -26,6 +27,7 @@ def columns(
     return BufferColumns(
         keys=array("Q", keys),
         groups=array("Q", keys if groups is None else groups),
+        conversations=array("Q", keys if groups is None else groups),
         saliences=array("d", [0.7] * len(keys) if saliences is None else saliences),
     )
 

@@ -114,3 +114,15 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("tiny")
     make_tiny_model(directory)
     return directory
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of two megabytes."""
+    directory = tmp_path / "disk"
+    directory.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "small", str(directory)], check=False)
+    if mounted.returncode:
+        pytest.skip("may not mount a file system")
+    yield directory
+    subprocess.run(["umount", "-l", str(directory)], check=True)

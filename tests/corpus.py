@@ -8,14 +8,15 @@ repositories takes ours for one that leaked; none was ever anybody's.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from sleepd.buffer.experience import Experience, id_hash, parse
+from sleepd.buffer.learnables import Learnable, Learnables
 from sleepd.quarantine.near_duplicates import Screened
 from sleepd.quarantine.rules import Findings, Isolation
-from sleepd.quarantine.screening_process import Screener, screen_records
+from sleepd.quarantine.screening_process import Screener, screen_wanted
 from sleepd.text.secret_scan import SecretFinder
 from tests.agents import columns
 
@@ -58,7 +59,12 @@ def screen(given: Iterable[dict[str, Any]]) -> list[Screened]:
     """What is found in records, one after the other."""
     kept = list(given)
     keys = [id_hash(one.id) for record in kept if isinstance(one := parse(record), Experience)]
-    return list(screen_records(kept, keys, Screener(SecretFinder(), ())))
+    return list(screen_wanted(learnables(kept), keys, Screener(SecretFinder(), ())))
+
+
+def learnables(given: Iterable[dict[str, Any]]) -> Iterator[tuple[str, Learnable | str]]:
+    """What can be learned of records."""
+    return Learnables().read(("record", record) for record in given)
 
 
 def excluded(found: Iterable[Screened]) -> set[int]:

@@ -9,11 +9,14 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, get_args, get_type_hints
+
+import msgspec
 
 from sleepd import cycle
+from sleepd.buffer.formats.known_formats import FORMATS
 from sleepd.config import render
-from sleepd.protocol import answers
+from sleepd.protocol import answers, experience_record
 from sleepd.protocol.capability import SeenTokens
 from sleepd.protocol.status import (
     BufferDetail,
@@ -79,13 +82,61 @@ def json_keys() -> str:
     return "\n".join(["| command | keys |", "|---|---|", *rows])
 
 
+def formats() -> str:
+    """A Markdown table of the formats that are read."""
+    rows = [f"| `{one.name}` | {one.title} | {one.usual_place or '-'} | {one.feedback or '-'} |" for one in FORMATS]
+    return "\n".join(["| name | format | usual place | what becomes the salience |", "|---|---|---|---|", *rows])
+
+
 def states() -> str:
     """The table of a cycle's states, as a block of code."""
     return f"```\n{cycle.diagram()}\n```"
 
 
+def record_keys() -> str:
+    """A Markdown table of the keys of our own JSON lines."""
+    common = experience_record.Record
+    short, conversation = experience_record.ReplyRecord, experience_record.ConversationRecord
+    rows = [
+        *_described("short form", short, without=common),
+        *_described("conversation", conversation, without=common),
+        *_described("both", common),
+    ]
+    return "\n".join(["| in | key | meaning |", "|---|---|---|", *rows])
+
+
+def message_keys() -> str:
+    """A Markdown table of the keys of a message."""
+    kinds = (experience_record.AssistantMessage, experience_record.ToolMessage)
+    rows = [
+        "| all | `role` | `system`, `developer`, `user`, `assistant` or `tool` |",
+        '| all | `content` | a text, `null`, or a list of parts such as `{"type": "text", "text": "…"}`. '
+        "A reply to a message with an image, a recording or a file is not trained |",
+        *(row for kind in kinds for row in _described(str(kind.__struct_config__.tag), kind)),
+    ]
+    return "\n".join(["| role | key | meaning |", "|---|---|---|", *rows])
+
+
+def _described(where: str, kind: type[msgspec.Struct], *, without: type[msgspec.Struct] = msgspec.Struct) -> list[str]:
+    """A row for each field that has a description."""
+    hints: dict[str, Any] = get_type_hints(kind, include_extras=True)
+    described = {
+        name: extra.description
+        for name in kind.__struct_fields__
+        if name not in getattr(without, "__struct_fields__", ())
+        for extra in get_args(hints[name])[1:]
+        if isinstance(extra, msgspec.Meta) and extra.description
+    }
+    return [f"| {where} | `{name}` | {text} |" for name, text in described.items()]
+
+
 GENERATED: Final[dict[str, dict[str, Callable[[], str]]]] = {
-    "config/README.md": {"configuration": render.reference},
+    "config/README.md": {
+        "configuration": render.reference,
+        "record-keys": record_keys,
+        "message-keys": message_keys,
+        "formats": formats,
+    },
     "sleepd/README.md": {"states": states},
     "sleepd/sleepctl/README.md": {"commands": commands, "exit-codes": exit_codes, "json": json_keys},
 }

@@ -18,8 +18,9 @@ from collections.abc import Callable, Iterator
 from itertools import product
 from typing import Any
 
-from sleepd.buffer import experience, parsing
+from sleepd.buffer import digest, experience, parsing
 from sleepd.buffer.experience import Experience
+from sleepd.buffer.learnables import Learnables
 from sleepd.buffer.trained_texts import Place, Whereabouts, trained_texts, whereabouts
 from sleepd.policy import recall, repetition, reply_statistics
 from sleepd.quarantine import near_duplicates
@@ -135,14 +136,14 @@ def _record(text: str) -> dict[str, Any]:
 
 def _lines(text: str) -> Any:
     lines = [json.dumps(_record(text)).encode(), json.dumps(text).encode(), text.encode()]
-    parsing.digest_lines(lines, parsing.Digest("lines"), first=1)
-    return parsing.pick(map(parsing.decoded_line, lines), [experience.id_hash("x")], characters=10)
+    digest.digest_lines(lines, digest.Digest("lines"), first=1)
+    return digest.pick(Learnables().read(parsing.numbered(lines, 1)), [experience.id_hash("x")], characters=10)
 
 
 def _whole(text: str) -> Any:
     for data in (json.dumps([_record(text)]).encode(), b"[" * 5_000 + text.encode(), b'{"' + text.encode()):
         try:
-            parsing.digest_whole(data)
+            digest.digest_whole(data)
         except parsing.HalfWritten as error:
             assert len(str(error)) < 1_000
 
@@ -200,6 +201,8 @@ def chat_functions() -> dict[str, Callable[[str], Any]]:
     from sleepd.worker.data.chat_format import ChatFormat
     from sleepd.worker.data.examples import encode_chat
     from sleepd.worker.programs.tiny_model import make_tiny_tokenizer
+    from tests.worker.templates import pair
+    from tests.worker.tool_templates import TOOLS, called_with, chat_with
 
     plain, thinking = make_tiny_tokenizer(), make_tiny_tokenizer()
     plain.chat_template = None
@@ -212,19 +215,30 @@ def chat_functions() -> dict[str, Callable[[str], Any]]:
 
     def of(chat: ChatFormat) -> dict[str, Callable[[str], Any]]:
         return {
-            "encode_chat": lambda text: encode_chat(chat, "x", "Who?", text, 2048),
-            "encode_chat of a prompt": lambda text: encode_chat(chat, "x", text, "Me.", 2048),
-            "encode_chat of a thought": lambda text: encode_chat(chat, "x", "?", f"<think>{text}</think>.", 2048),
-            "holds_control_words": lambda text: chat.holds_control_words(text, text),
+            "encode_chat": lambda text: encode_chat(chat, "x", pair("Who?", text), 2048),
+            "encode_chat of a prompt": lambda text: encode_chat(chat, "x", pair(text, "Me."), 2048),
+            "encode_chat of a thought": lambda text: encode_chat(chat, "x", pair("?", f"<think>{text}</think>."), 2048),
+            "holds_control_words": lambda text: chat.holds_control_words(pair(text, text)),
         }
 
-    return {f"{name}{kind}": work for kind, chat in chats.items() for name, work in of(chat).items()}
+    tools = chat_with("Qwen2.5")
+    found = {f"{name}{kind}": work for kind, chat in chats.items() for name, work in of(chat).items()}
+    return found | {
+        "encode_chat of arguments": lambda text: encode_chat(tools, "x", called_with(text, "Yes."), 2048),
+        "encode_chat of a result": lambda text: encode_chat(tools, "x", called_with("Oslo", text), 2048),
+        "encode_chat of tools": lambda text: encode_chat(
+            tools,
+            "x",
+            called_with("Oslo", "Yes.", tools=TOOLS.replace("Tells the weather.", json.dumps(text)[1:-1])),
+            2048,
+        ),
+    }
 
 
 def _preview(text: str, *, masks: bool) -> Any:
     one = _experience(text)
     place = Place(one.id, experience.content_hash(one.prompt, one.response), "train")
-    return trained_texts(1, Whereabouts([place], [], []), [one], limit=1, masks=masks)
+    return trained_texts(1, Whereabouts([place], [], [], []), [one], limit=1, masks=masks)
 
 
 def _form(head: bytes) -> str:

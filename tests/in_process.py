@@ -15,20 +15,20 @@ import io
 import os
 import sys
 from array import array
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-from sleepd.buffer.open_file import BufferFile
-from sleepd.buffer.parsing import HalfWritten
-from sleepd.buffer.reader_process import FirstBytes, read_records
+from sleepd.buffer.learnables import HalfWritten, ReadSettings
+from sleepd.buffer.reading.open_file import BufferFile
+from sleepd.buffer.reading.reader_process import FirstBytes, read_learnables
 from sleepd.cycles.worker_process import Worker, WorkerPolicy
 from sleepd.protocol.job import Failure, Notice, Progress, Report, decode_message, encode
 from sleepd.quarantine.near_duplicates import Screened
 from sleepd.quarantine.screening_client import BATCH, Signatures
-from sleepd.quarantine.screening_process import Screener, screen_records
+from sleepd.quarantine.screening_process import Screener, screen_wanted
 from sleepd.text.secret_scan import SecretFinder
 from tests.fake_worker import NEEDS_PROCESS, PAUSE_SECONDS, Pause, messages, read_job
 from tests.fakes import FAKE_WORKER
@@ -41,27 +41,28 @@ def secret_finder() -> SecretFinder:
 
 
 async def screened_here(
-    file: BufferFile, wanted: array[int], signatures: Signatures
+    files: Sequence[BufferFile], wanted: array[int], signatures: Signatures, *, settings: ReadSettings
 ) -> AsyncGenerator[list[Screened], None]:
     """What ``screening_client.screened`` finds, without its process."""
-    try:
-        descriptor = await file.open()
-    except OSError as error:
-        raise file.unreadable(error) from error
-    if descriptor is None:
-        return
-    found = _screened(descriptor, wanted, signatures)
+    found: list[Screened] = []
+    screener = Screener(secret_finder(), (pair for page in signatures() for pair in page))
+    for file in files:
+        try:
+            descriptor = await file.open()
+        except OSError as error:
+            raise file.unreadable(error) from error
+        if descriptor is not None:
+            found += _screened(descriptor, set(wanted) - {each.key for each in found}, screener, settings)
     for start in range(0, len(found), BATCH):
         yield found[start : start + BATCH]
 
 
-def _screened(descriptor: int, wanted: array[int], signatures: Signatures) -> list[Screened]:
-    screener = Screener(secret_finder(), (pair for page in signatures() for pair in page))
+def _screened(descriptor: int, wanted: set[int], screener: Screener, settings: ReadSettings) -> list[Screened]:
     found: list[Screened] = []
     with open(descriptor, "rb") as whole:
         try:
-            records = read_records(FirstBytes(whole, os.fstat(descriptor).st_size))[1]
-            found.extend(screen_records(records, wanted, screener))
+            learnables = read_learnables(FirstBytes(whole, os.fstat(descriptor).st_size), settings)[1]
+            found.extend(screen_wanted(learnables, wanted, screener))
         except HalfWritten:
             pass  # what was found until there was read whole
     return found

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sleepd.config.checks import discover
+from sleepd.buffer.formats.known_formats import FORMATS
+from sleepd.config.checks import BUFFER_FORMATS, discover
 from sleepd.config.layers import load
 from sleepd.config.render import fields, reference, render
 from sleepd.config.schema import Config
@@ -69,7 +70,7 @@ def test_every_field_is_documented() -> None:
             "buffer.settle_seconds: expected less than buffer.patience_seconds",
             "fix",
         ),
-        ('[buffer]\npath = "/var/lib/sage-sleepd"', "buffer.path: expected a file, not the state directory", "fix"),
+        ('[buffer]\npath = "/var/lib/sage-sleepd"', "buffer.path: expected files, not the state directory", "fix"),
         ("[buffer", "config.toml: not TOML", "sleepctl config check"),
         ("a = 1\na = 2", "config.toml: not TOML", "sleepctl config check"),
     ],
@@ -131,3 +132,8 @@ def test_any_toml_gives_configuration_or_error(entries: list[tuple[str, str, str
         parsed(text)
     except ConfigError as error:
         assert error.hint
+
+
+def test_every_format_can_be_named() -> None:
+    """``buffer.format`` takes the name of every format that is read."""
+    assert {"auto", "own", *(one.name for one in FORMATS)} == set(BUFFER_FORMATS)

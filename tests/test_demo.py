@@ -145,7 +145,7 @@ def test_only_demo_files_are_removed(tmp_path: Path) -> None:
     """A fresh start removes what an earlier demo made, and nothing that it did not make."""
     (tmp_path / "mine.txt").write_text("keep me")
     stage = make_stage(tmp_path)
-    stage.append({"prompt": "a"})
+    stage.append(samples.load().experiences[0])
     make_stage(tmp_path)
     assert (tmp_path / "mine.txt").read_text() == "keep me"
     assert stage.buffer.read_text() == ""

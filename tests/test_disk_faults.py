@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,18 +13,6 @@ from sleepd.store.database import open_database
 from tests.faults.disk_faults import CI_POINTS, Fault, daemon_on_full_disk, refuse_sync_of, synced_again, try_fault
 
 has_strace = shutil.which("strace") is not None
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of two megabytes."""
-    directory = tmp_path / "disk"
-    directory.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "small", str(directory)], check=False)
-    if mounted.returncode:
-        pytest.skip("may not mount a file system")
-    yield directory
-    subprocess.run(["umount", "-l", str(directory)], check=True)
 
 
 def fill(directory: Path) -> Path:

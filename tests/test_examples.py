@@ -9,7 +9,10 @@ import shlex
 import subprocess
 import sys
 import tomllib
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from threading import Thread
+from typing import Any
 
 import pytest
 
@@ -17,6 +20,8 @@ from sleepd.buffer.experience import Experience, parse
 from sleepd.config.limits import parse_limit
 from sleepd.config.schema import Config
 from sleepd.policy.recall import is_recalled, read_questions
+from sleepd.protocol.chat_example import ToolCall
+from tests.test_experience_log import understood
 
 EXAMPLES = Path(__file__).parents[1] / "config" / "examples"
 HAS_TORCH = importlib.util.find_spec("torch") is not None
@@ -40,6 +45,65 @@ def test_example_probes_are_read() -> None:
     questions = read_questions(str(EXAMPLES / "probes.toml"))
     assert len(questions) == 2
     assert all(is_recalled(f"It is {text}.", each.expected) for each in questions for text in each.expected)
+
+
+class ModelServer(BaseHTTPRequestHandler):
+    """Asks for the time with a call of the tool, and replies once it has the result."""
+
+    asked: list[dict[str, Any]] = []  # noqa: RUF012 (set anew by the test)
+
+    def do_POST(self) -> None:
+        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.asked.append(asked)
+        last = asked["messages"][-1]
+        call = {
+            "id": f"call{len(asked['messages'])}",
+            "type": "function",
+            "function": {"name": "local_time", "arguments": f'{{"timezone": "{last["content"]}"}}'},
+        }
+        message: dict[str, Any] = {"role": "assistant", "content": f"It is {last['content']} there.", "refusal": None}
+        if last["role"] == "user":
+            message |= {"content": None, "tool_calls": [call]}
+        content = json.dumps({"choices": [{"message": message}]}).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, *_: Any) -> None:
+        """Nothing."""
+
+
+def test_example_conversation_is_learned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each reply, the call of the tool too, is one that the daemon learns, with what was said before it in its context.
+
+    The call names a zone that there is, and then one that there is not: the model gets the error as the result.
+    """
+    asked = list[dict[str, Any]]()
+    monkeypatch.setattr(ModelServer, "asked", asked)
+    buffer = tmp_path / "experiences.jsonl"
+    with HTTPServer(("127.0.0.1", 0), ModelServer) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        command = [sys.executable, str(EXAMPLES / "conversation_agent.py"), "--buffer", str(buffer)]
+        command += ["--server", f"http://127.0.0.1:{server.server_port}/v1", "--adapter", "cycle_004"]
+        done = subprocess.run(
+            [*command, "--system-prompt", "Be exact."],
+            input="UTC\nno such zone\n\nGMT\n",
+            capture_output=True,
+            text=True,
+        )
+        server.shutdown()
+    assert (done.returncode, done.stderr) == (0, "")
+    assert len(done.stdout.splitlines()) == 3
+    assert "error" in done.stdout.splitlines()[1]
+    found = understood(buffer.read_bytes())
+    assert [bool(one.calls) for one in found] == [True, False] * 3
+    assert found[0].calls == (ToolCall(name="local_time", arguments='{"timezone": "UTC"}', id="call2"),)
+    called = ["user", "assistant", "tool"]
+    assert [one.role for one in found[3].context] == ["system", *called, "assistant", *called]
+    assert [message["role"] for message in asked[4]["messages"]] == ["system", "user"]
+    assert [one.said_under for one in found] == [4] * 6
+    assert [one.conversation == found[0].conversation for one in found] == [True] * 4 + [False] * 2
 
 
 @pytest.mark.worker

@@ -15,10 +15,10 @@ from typing import Any
 
 import pytest
 
-from sleepd.buffer import open_file
-from sleepd.buffer.experience_buffer import ExperienceBuffer
-from sleepd.buffer.parsing import digest_whole
-from sleepd.buffer.reader_process import read_texts
+from sleepd.buffer.digest import digest_whole
+from sleepd.buffer.reading import open_file
+from sleepd.buffer.reading.experience_buffer import ExperienceBuffer
+from sleepd.buffer.reading.reader_process import read_texts
 from sleepd.config.schema import Config
 from sleepd.errors import BufferUnreadable
 from tests.agents import changed, config_for, experiences, write_buffer
@@ -156,7 +156,7 @@ def test_too_deep_record_costs_itself(form: str) -> None:
         "lines": "\n".join(parts) + "\n",
     }[form].encode()
     if form == "lines":
-        from sleepd.buffer.parsing import Digest, digest_lines
+        from sleepd.buffer.digest import Digest, digest_lines
 
         digest = Digest("lines")
         digest_lines(content.splitlines(), digest, first=1)

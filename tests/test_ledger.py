@@ -21,8 +21,8 @@ BIG = 2**64 - 1
 
 
 def plan(cycle: int, *, parent: int | None = None, train: tuple[int, ...] = (1,), held: tuple[int, ...] = ()) -> Plan:
-    assignments = [SplitAssignment(f"{key:016x}", key, key, "train") for key in train]
-    assignments += [SplitAssignment(f"{key:016x}", key, key, "holdout") for key in held]
+    assignments = [SplitAssignment(f"{key:016x}", key, key, "train", key) for key in train]
+    assignments += [SplitAssignment(f"{key:016x}", key, key, "holdout", key) for key in held]
     return Plan(
         cycle=cycle,
         started_at=NOW,

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from sleepd.buffer.reader_process import OOM_SCORE
+from sleepd.buffer.reading.reader_process import OOM_SCORE
 
 STARTER = """
 import subprocess, sys, time
@@ -24,7 +24,7 @@ time.sleep(600)
 
 @pytest.mark.parametrize(
     ("module", "word"),
-    [("sleepd.buffer.reader_process", "digest"), ("sleepd.quarantine.screening_process", "600")],
+    [("sleepd.buffer.reading.reader_process", "digest"), ("sleepd.quarantine.screening_process", "600")],
     ids=["reader", "screening"],
 )
 def test_helper_processes_die_with_daemon(module: str, word: str, tmp_path: Path) -> None:

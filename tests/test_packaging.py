@@ -269,12 +269,24 @@ def test_interpreter_path_may_hold_anything(tmp_path: Path) -> None:
 
 
 def test_shared_files_are_for_all(tmp_path: Path) -> None:
-    """Manual pages and completions can be read by every user, whatever the umask."""
+    """Manual pages, completions and the schema can be read by every user, whatever the umask."""
     command = [sys.executable, "-m", "sleepd.sleepctl.share", str(tmp_path)]
     subprocess.run(command, check=True, cwd=ROOT, umask=0o027)
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert files
     assert {path.stat().st_mode & 0o777 for path in files} == {0o644}
+
+
+def test_shared_files_are_taken_away(tmp_path: Path) -> None:
+    """Nothing with the program's name stays, and what others put beside it does."""
+    command = [sys.executable, "-m", "sleepd.sleepctl.share"]
+    subprocess.run([*command, str(tmp_path)], check=True, cwd=ROOT)
+    subprocess.run([*command, "--remove", str(tmp_path)], check=True, cwd=ROOT)
+    assert [path for path in tmp_path.rglob("*") if path.is_file() or path.name == "sage-sleepd"] == []
+    subprocess.run([*command, str(tmp_path)], check=True, cwd=ROOT)
+    (tmp_path / "share" / "sage-sleepd" / "releases").mkdir()
+    subprocess.run([*command, "--remove", str(tmp_path)], check=True, cwd=ROOT)
+    assert (tmp_path / "share" / "sage-sleepd" / "releases").is_dir()
 
 
 def test_absent_python_is_told() -> None:

@@ -389,15 +389,15 @@ def test_one_prompt_is_known_again() -> None:
 
 def test_split_screening_gives_same_result() -> None:
     """What was screened before is known by its signature alone, and finds the same."""
-    from sleepd.quarantine.screening_process import Screener, screen_records
+    from sleepd.quarantine.screening_process import Screener, screen_wanted
     from sleepd.text.secret_scan import SecretFinder
-    from tests.corpus import records
+    from tests.corpus import learnables, records
 
     given_ = records()
     whole, secrets = screen(given_), SecretFinder()
     first, second = given_[:150], given_[150:]
-    before = list(screen_records(first, [id_hash(one["id"]) for one in first], Screener(secrets, ())))
+    before = list(screen_wanted(learnables(first), [id_hash(one["id"]) for one in first], Screener(secrets, ())))
     earlier = [(one.key, one.signature) for one in before if one.signature]
-    after = screen_records(second, [id_hash(one["id"]) for one in second], Screener(secrets, earlier))
+    after = screen_wanted(learnables(second), [id_hash(one["id"]) for one in second], Screener(secrets, earlier))
     assert [*before, *after] == whole
     assert excluded(whole)

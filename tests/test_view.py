@@ -4,7 +4,17 @@ from __future__ import annotations
 
 import pytest
 
-from sleepd.buffer.view import ROWS, SETTLING, STARTS, PollResult, Shown, Timer, ViewMachine, ViewState, torn_line
+from sleepd.buffer.reading.view import (
+    ROWS,
+    SETTLING,
+    STARTS,
+    PollResult,
+    Shown,
+    Timer,
+    ViewMachine,
+    ViewState,
+    torn_line,
+)
 
 PATIENCE = 30.0
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from sleepd.buffer.watch import BufferWatch
+from sleepd.buffer.reading.watch import BufferWatch
 from tests.agents import changed, config_for, experiences, write_buffer
 from tests.processes import DaemonProcess
 
@@ -46,7 +46,7 @@ class Ear:
 def watched(path: Path, test: Callable[[BufferWatch, Ear], Awaitable[None]]) -> None:
     async def life() -> None:
         ear = Ear()
-        watch = BufferWatch(path, ear.changed.set)
+        watch = BufferWatch((str(path),), ear.changed.set)
         watch.start(asyncio.get_running_loop())
         try:
             await test(watch, ear)

@@ -4,24 +4,44 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Collection, Iterator
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from .experience import Experience, content_hash_of, id_hash
+from .experience import Experience, content_hash_of, conversation_of, id_hash
+
+if TYPE_CHECKING:
+    IntArray = array[int]
+    FloatArray = array[float]
+else:  # before Python 3.12 arrays have no parameters, which msgspec looks up
+    IntArray = FloatArray = array
+MOST_EXPERIENCES: Final = 200_000
+"""The newest ones are used: they stand last. 200,000 are 6 megabytes."""
 
 
 class BufferColumns(msgspec.Struct, kw_only=True):
     """One entry an experience in each column, in file order, each id once."""
 
-    keys: array[int] = msgspec.field(default_factory=lambda: array("Q"))
+    keys: IntArray = msgspec.field(default_factory=lambda: array("Q"))
     """See ``experience.id_hash``."""
-    groups: array[int] = msgspec.field(default_factory=lambda: array("Q"))
+    groups: IntArray = msgspec.field(default_factory=lambda: array("Q"))
     """See ``experience.content_hash``."""
-    saliences: array[float] = msgspec.field(default_factory=lambda: array("d"))
+    saliences: FloatArray = msgspec.field(default_factory=lambda: array("d"))
+    """0 to 1; ``conversation.REJECTED``: a person rated it down."""
+    conversations: IntArray = msgspec.field(default_factory=lambda: array("Q"))
+    """Equal for what must be on one side of the split; see ``conversation``."""
 
     def rows(self) -> Iterator[tuple[int, int, float]]:
         """Key, group and salience of each experience."""
         return zip(self.keys, self.groups, self.saliences, strict=True)
+
+    def keep_newest(self, most: int) -> int:
+        """Drop the older ones, in place; returns how many."""
+        over = max(0, len(self.keys) - most)
+        if over:
+            for column in BufferColumns.__struct_fields__:
+                del getattr(self, column)[:over]
+        return over
 
     def followed_by(self, more: Collection[Experience]) -> BufferColumns:
         """These columns with more experiences at their end."""
@@ -29,4 +49,5 @@ class BufferColumns(msgspec.Struct, kw_only=True):
             keys=self.keys + array("Q", (id_hash(one.id) for one in more)),
             groups=self.groups + array("Q", map(content_hash_of, more)),
             saliences=self.saliences + array("d", (one.salience for one in more)),
+            conversations=self.conversations + array("Q", map(conversation_of, more)),
         )

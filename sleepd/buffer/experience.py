@@ -8,20 +8,21 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-from sleepd.protocol.exchange import Exchange
-from sleepd.protocol.job import TrainingExample
+from sleepd.protocol.chat_example import ChatExample, Message
 from sleepd.text.bounded_text import folded
 
 _KEY_IN_HEX: Final = re.compile(r"[0-9a-f]{16}")
 _CYCLE_AT_END: Final = re.compile(r"(?:^|[/\\])cycle_([0-9]{1,9})[/\\]?\Z")
 LONGEST_PATH: Final = 4096
+DEFAULT_SALIENCE: Final = 0.7
+"""Of a record that has none."""
 _NUMBER: Final = re.compile(r"[-+.0-9eE]{1,8}")
 
 
-class Experience(Exchange, frozen=True, kw_only=True):
+class Experience(ChatExample, frozen=True, kw_only=True):
     """One experience, as it is used."""
 
     id: str
@@ -49,9 +50,33 @@ def content_hash(prompt: str, response: str) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
 
 
-def content_hash_of(text: Experience | TrainingExample) -> int:
-    """The group of an experience; of a masked one that of its text before."""
-    return int(text.unmasked, 16) if text.unmasked else content_hash(text.prompt, text.response)
+def message_digest(message: Message) -> bytes:
+    """64 bits of a message's normalised text, its role and its calls."""
+    parts = (message.role, " ".join(folded(message.text).split()), *(call.text for call in message.calls))
+    return hashlib.blake2b("\0".join(parts).encode(), digest_size=8).digest()
+
+
+def group_of_digests(digests: Iterable[bytes], tools: str) -> int:
+    """64 bits of all messages of a chat example, the reply last, and of the tools that were offered."""
+    return int.from_bytes(hashlib.blake2b(b"".join([*digests, tools.encode()]), digest_size=8).digest(), "big")
+
+
+def group_of(text: ChatExample) -> int:
+    """64 bits of all that is trained of a chat example. Of one prompt and one reply it is their ``content_hash``."""
+    if not text.context:
+        return content_hash(text.prompt, text.response)
+    reply = Message(role="assistant", text=text.response, calls=text.calls)
+    return group_of_digests(map(message_digest, (*text.context, reply)), text.tools)
+
+
+def content_hash_of(text: ChatExample) -> int:
+    """The group of a chat example; of a masked one that of its text before."""
+    return int(text.unmasked, 16) if text.unmasked else group_of(text)
+
+
+def conversation_of(text: ChatExample) -> int:
+    """What is equal for all chat examples that must be on one side of the split."""
+    return int(text.conversation, 16) if text.conversation else content_hash_of(text)
 
 
 def prompt_hash(prompt: str) -> int:
@@ -65,26 +90,27 @@ def derived_id(prompt: str, response: str) -> str:
     return hashlib.sha256(f"{prompt}|{response}".encode()).hexdigest()[:16]
 
 
-def parse(record: Any) -> Experience | str:
-    """The experience in a decoded record, or the reason why it is skipped."""
+def parse(record: Any, default_salience: float = DEFAULT_SALIENCE) -> Experience | str:
+    """The experience in a decoded record of our own short form, or the reason why it is skipped."""
     if not isinstance(record, Mapping):
         return f"expected an object, found {_shown(record)}"
+    reply = "completion" if "completion" in record and "response" not in record else "response"
     texts = {}
-    for name in ("prompt", "response"):
+    for name in ("prompt", reply):
         value = record.get(name)
         if not isinstance(value, str):
             return f"{name}: expected text, found {_shown(value)}"
         if not _is_unicode(value):
             return f"{name}: is not valid Unicode"
         texts[name] = value
-    if not texts["response"].strip():
-        return "response: expected text, found nothing but white space"
-    salience = _salience(record.get("salience"))
+    if not texts[reply].strip():
+        return f"{reply}: expected text, found nothing but white space"
+    salience = default_salience if record.get("salience") is None else salience_of(record["salience"], "salience")
     if isinstance(salience, str):
         return salience
     identifier = record.get("id")
     if identifier is None or identifier == "":
-        identifier = derived_id(texts["prompt"], texts["response"])
+        identifier = derived_id(texts["prompt"], texts[reply])
     elif isinstance(identifier, int) and not isinstance(identifier, bool) and abs(identifier) < 2**63:
         identifier = str(identifier)
     if not isinstance(identifier, str) or len(identifier) > 256 or not _is_unicode(identifier):
@@ -92,9 +118,9 @@ def parse(record: Any) -> Experience | str:
     return Experience(
         id=identifier,
         prompt=texts["prompt"],
-        response=texts["response"],
+        response=texts[reply],
         salience=salience,
-        said_under=said_under(record.get("metadata")),
+        said_under=said_under({"adapter": record.get("said_under")}) or said_under(record.get("metadata")),
     )
 
 
@@ -114,10 +140,10 @@ def said_under(metadata: Any) -> int | None:
     return None
 
 
-def _salience(value: Any) -> float | str:
-    name = "salience"
+def salience_of(value: Any, name: str) -> float | str:
+    """A salience, 0 to 1, as a number or as the ``total`` of an object; or the reason why it is none."""
     if isinstance(value, Mapping):
-        name, value = "salience.total", value.get("total")
+        name, value = f"{name}.total", value.get("total")
     if not isinstance(value, int | float) or isinstance(value, bool):
         return f"{name}: expected a number, found {_shown(value)}"
     if not 0 <= value <= 1:  # false for NaN too

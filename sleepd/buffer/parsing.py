@@ -1,28 +1,26 @@
-"""A buffer's bytes as figures: the form, and a key, a group and a salience for each experience. Pure.
+"""A buffer's bytes as decoded records: the container, and each record with its place. Pure.
 
-The text of the experiences is dropped at once, so that a hundred thousand of them are two megabytes. The three forms
-are distinguished by content: ``[`` begins an array; ``{`` an object with ``experiences``, or the first of JSON lines.
+The containers are distinguished by content: ``[`` begins an array; ``{`` an object, with ``experiences`` or as one
+record of a known format, or the first of JSON lines; ``<|im_start|>`` ChatML text.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from array import array
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
 import msgspec
 
 from sleepd.errors import DECODE_ERRORS
+from sleepd.protocol.experience_record import MAX_LINE_BYTES
 
-from .experience import Experience, content_hash, id_hash, parse
+from .formats.chatml import START, conversations_of_file
+from .formats.known_formats import format_of
+from .formats.unread import unread_file, unread_program
+from .learnables import HalfWritten, NoJson
 
-MOST_SKIPPED: Final = 100
-MAX_LINE_BYTES: Final = 16 * 1024 * 1024
-"""A longer line of JSON lines is skipped without being held."""
-MOST_CHARACTERS: Final = 2_000_000
-"""Of one experience, as the daemon takes them in: ten times what is screened."""
 NULS_LEFT_BY: Final = (
     "left by a crash or by a log rotation that truncates the file under its writer (copytruncate): rotate by rename, "
     "or let the agent append (mode 'a')"
@@ -41,86 +39,8 @@ nothing is tried again: otherwise each quote in it would be a beginning of its o
 _LONG_HEAD_BYTES: Final = 2**19
 
 
-class HalfWritten(Exception):
-    """The content is no whole buffer: its writer is in the middle of it, or it is damaged."""
-
-
-class Skipped(msgspec.Struct, frozen=True, kw_only=True):
-    """A record of the buffer that is not used."""
-
-    position: str
-    """Where it stands: ``record 7`` or ``line 12``, counted from 1."""
-    reason: str
-
-
-class NoJson(str):
-    """Why a text is no JSON. A type of its own: a JSON string is a str too, with any content."""
-
-
-class Digest:
-    """What was found, growing record by record. The arrays run in parallel, in file order, each id once."""
-
-    def __init__(self, form: str) -> None:
-        self.form = form
-        self.keys = array("Q")
-        self.groups = array("Q")
-        self.saliences = array("d")
-        self.skipped: list[Skipped] = []
-        self.skipped_total = 0
-        self._index: dict[int, int] | None = None
-
-    def add(self, position: str, record: Any) -> None:
-        """Take in a decoded record. A repeated id with the same text counts once, with its last salience; with
-        other text it is skipped.
-        """
-        experience = parse(record)
-        if isinstance(experience, str):
-            self.skip(position, experience)
-            return
-        try:
-            key, group = id_hash(experience.id), content_hash(experience.prompt, experience.response)
-        except MemoryError:
-            self.skip(position, "its texts take more memory than there is")
-            return
-        known = self._find(key)
-        if known is None:
-            if self._index is not None:
-                self._index[key] = len(self.keys)
-            self.keys.append(key)
-            self.groups.append(group)
-            self.saliences.append(experience.salience)
-        elif self.groups[known] == group:
-            self.saliences[known] = experience.salience  # written again: the agent has thought better of it
-        else:
-            self.skip(position, f"id: {experience.id!r} has another text above")
-
-    def skip(self, position: str, reason: str) -> None:
-        """Count a record that is not used; the first hundred are kept with position and reason."""
-        self.skipped_total += 1
-        if len(self.skipped) < MOST_SKIPPED:
-            self.skipped.append(Skipped(position=position, reason=reason))
-
-    def indexed(self) -> Digest:
-        """Hold an index while many records are taken in; ``compact`` drops it."""
-        self._index = {key: place for place, key in enumerate(self.keys)}
-        return self
-
-    def compact(self) -> Digest:
-        """Drop the index: a single record is found by a scan, and the memory is small."""
-        self._index = None
-        return self
-
-    def _find(self, key: int) -> int | None:
-        if self._index is not None:
-            return self._index.get(key)
-        try:
-            return self.keys.index(key)
-        except ValueError:
-            return None
-
-
 def form_of(head: bytes) -> str:
-    """``array``, ``object``, ``lines`` or ``empty``, by the beginning of a file.
+    """``array``, ``object``, ``lines``, ``chatml`` or ``empty``, by the beginning of a file.
 
     Raises:
         HalfWritten: it begins like none of them.
@@ -132,6 +52,8 @@ def form_of(head: bytes) -> str:
         raise HalfWritten(foreign)
     if text[:1] == b"[":
         return "array"
+    if text.startswith(START.encode()):
+        return "chatml"
     if text[:1] != b"{":
         raise HalfWritten(f"begins with {text[:12]!r}, expected '[' or '{{'")
     return "lines" if _is_lines(text) else "object"
@@ -140,6 +62,8 @@ def form_of(head: bytes) -> str:
 def _foreign(data: bytes) -> str:
     """What bytes that are no JSON are and what to do, where they are something known; empty: they are not."""
     head = data[:64]
+    if program := unread_file(head):
+        return program
     if head.startswith(_WIDE_BOMS) or (head.strip(b"\0") and head.count(0) > len(head) // 4):
         return "is UTF-16, expected UTF-8: let the agent write UTF-8, or convert it once (iconv -f UTF-16 -t UTF-8)"
     if not head.strip(b"\0"):
@@ -161,60 +85,21 @@ def _is_lines(text: bytes) -> bool:
     is_experience = key is not None and key[1] in _EXPERIENCE_KEYS
     if not is_experience and b'"experiences"' in text:
         return False
-    # A line too long to be seen whole, or a broken one that is followed by others.
-    is_long = is_experience and b"\n" not in text and len(text) > _LONG_HEAD_BYTES
-    return is_long or any(isinstance(_decoded(line), dict) for line in more)
+    # A line too long to be seen whole, or a broken one that is followed by others; indented ones belong to an object.
+    is_long = b"\n" not in text and len(text) > _LONG_HEAD_BYTES
+    return is_long or any(line.startswith(b"{") and isinstance(_decoded(line), dict) for line in more)
 
 
-def digest_whole(data: bytes) -> Digest:
-    """The figures of an array or an object form.
-
-    Raises:
-        HalfWritten: the content does not parse as a whole.
-    """
-    form = form_of(data[: 2**20])
-    digest = Digest(form).indexed()
-    for position, record in records(data, form):
-        digest.add(position, record)
-    return digest.compact()
-
-
-def digest_lines(lines: Iterable[bytes], digest: Digest, *, first: int) -> None:
-    """Take complete lines into ``digest``; ``first`` is the number of the first one."""
+def numbered(lines: Iterable[bytes], first: int) -> Iterator[tuple[str, Any]]:
+    """The decoded records of complete lines, each with its position."""
     for number, line in enumerate(lines, first):
         record = decoded_line(line)
-        if isinstance(record, NoJson):
-            digest.skip(f"line {number}", str(record))
-        elif record is not None:
-            digest.add(f"line {number}", record)
-
-
-def pick(records: Iterable[Any], wanted: Collection[int], characters: int | None = None) -> list[Experience]:
-    """The usable experiences of ``wanted`` keys among decoded records, in order, each id once as ``Digest`` has it.
-
-    One that is longer than any that is trained comes without its texts. So does one that has no room left among
-    ``characters``, of all texts together; None: they may be as many as there are.
-    """
-    asked, found, left = set(wanted), dict[int, tuple[int, Experience]](), characters
-    for record in records:
-        experience = parse(record)
-        if not isinstance(experience, Experience) or (key := id_hash(experience.id)) not in asked:
-            continue
-        group = content_hash(experience.prompt, experience.response)
-        first = found.get(key)
-        if first is not None and first[0] != group:
-            continue
-        length = len(experience.prompt) + len(experience.response)
-        if length > MOST_CHARACTERS or (left is not None and length > left):
-            experience = msgspec.structs.replace(experience, prompt="", response="")
-        elif left is not None:
-            left -= length
-        found[key] = group, experience
-    return [experience for _, experience in found.values()]
+        if record is not None:
+            yield f"line {number}", record
 
 
 def records(data: bytes, form: str) -> Iterator[tuple[str, Any]]:
-    """The decoded records of an array or an object, each with its position.
+    """The decoded records of an array, an object or ChatML text, each with its position.
 
     Raises:
         HalfWritten: the content does not parse as a whole.
@@ -222,6 +107,9 @@ def records(data: bytes, form: str) -> Iterator[tuple[str, Any]]:
     if form == "empty":
         return
     data = data.removeprefix(_BOM)
+    if form == "chatml":
+        yield from ((f"line {line}", record) for line, record in conversations_of_file(data))
+        return
     raw: Any
     try:
         if form == "array":
@@ -238,8 +126,14 @@ def records(data: bytes, form: str) -> Iterator[tuple[str, Any]]:
         raw = _one_by_one(data, form) if isinstance(error, RecursionError) else _tolerantly(data, form)
     listed = raw.get("experiences") if isinstance(raw, dict) else raw
     if not isinstance(listed, list):
-        names = ", ".join(name[:_NAME] for name in list(raw)[:5]) if isinstance(raw, dict) else type(listed).__name__
-        raise HalfWritten(f"expected a list of experiences, found an object with {names!r}")
+        whole = _decoded(data) if isinstance(raw, dict) and "experiences" not in raw else None
+        if isinstance(whole, dict) and (format_of(whole) or unread_program(whole)):
+            listed = [whole]
+        else:
+            names = (
+                ", ".join(name[:_NAME] for name in list(raw)[:5]) if isinstance(raw, dict) else type(listed).__name__
+            )
+            raise HalfWritten(f"expected a list of experiences, found an object with {names!r}")
     for number, record in enumerate(listed, 1):
         if isinstance(record, msgspec.Raw):
             # Decoded one by one, so that one bad record does not lose the others.
@@ -248,13 +142,29 @@ def records(data: bytes, form: str) -> Iterator[tuple[str, Any]]:
             yield f"record {number}", record
 
 
+def _record_of_another(data: bytes, raw: Any) -> dict[str, Any]:
+    """The whole content as one record of another program's.
+
+    Raises:
+        HalfWritten: it is none.
+    """
+    whole = _decoded(data) if isinstance(raw, dict) and "experiences" not in raw else None
+    if isinstance(whole, dict) and (format_of(whole) or unread_program(whole)):
+        return whole
+    names = ", ".join(name[:_NAME] for name in list(raw)[:5]) if isinstance(raw, dict) else type(raw).__name__
+    raise HalfWritten(f"expected a list of experiences, found an object with {names!r}")
+
+
 def _one_by_one(data: bytes, form: str) -> list[msgspec.Raw]:
     """The records of a list in which one is nested too deeply for any parser, cut apart without parsing them.
 
     Raises:
         HalfWritten: the list does not end.
     """
-    if form == "object" and (key := _LISTED.search(data)):
+    if form == "object":
+        key = _LISTED.search(data)
+        if key is None:
+            raise HalfWritten("nested too deeply")
         data = data[key.end() - 1 :]
     found = []
     depth = start = 0

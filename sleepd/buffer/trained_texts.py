@@ -13,7 +13,8 @@ import msgspec
 from sleepd.protocol.job import Role
 from sleepd.text.personal_data import masked
 
-from .experience import Experience, content_hash, id_hash
+from .conversation import REJECTED
+from .experience import Experience, group_of, id_hash
 
 SHOWN_CHARACTERS: Final = 600
 """Of a prompt or a response: enough to recognise it."""
@@ -47,6 +48,8 @@ class TrainedTexts(msgspec.Struct, frozen=True, kw_only=True):
     """Ids that are there with another text, which is not what was trained."""
     gone: list[str]
     """Ids that are no longer there."""
+    rejected: list[str] = []
+    """Ids of those that a person has rated down since."""
     problem: str = ""
     """Why no text is shown, or not that of the buffer as it is now."""
 
@@ -74,6 +77,8 @@ class Whereabouts(NamedTuple):
     """Trained ones first, each kind with the most salient first."""
     changed: list[str]
     gone: list[str]
+    rejected: list[str]
+    """Of those that are present: rated down since they were trained."""
 
 
 def whereabouts(places: Iterable[Place], buffer: Mapping[int, Found]) -> Whereabouts:
@@ -89,7 +94,8 @@ def whereabouts(places: Iterable[Place], buffer: Mapping[int, Found]) -> Whereab
         else:
             present.append((place, found))
     present.sort(key=lambda each: (each[0].role != "train", -each[1].salience))
-    return Whereabouts([place for place, _ in present], changed, gone)
+    rejected = [place.id for place, found in present if found.salience == REJECTED]
+    return Whereabouts([place for place, _ in present], changed, gone, rejected)
 
 
 def trained_texts(
@@ -119,6 +125,7 @@ def trained_texts(
         present=len(known.present),
         changed=known.changed,
         gone=known.gone,
+        rejected=known.rejected,
         problem=problem,
     )
 
@@ -134,12 +141,12 @@ def keys_of(places: Sequence[Place]) -> list[int]:
 
 
 def _is_same(place: Place, text: Experience) -> bool:
-    return content_hash(text.prompt, text.response) == place.group
+    return group_of(text) == place.group
 
 
 def _shown(place: Place, text: Experience, *, is_withheld: bool, masks: bool) -> TrainedText:
     characters = 0 if is_withheld else SHOWN_CHARACTERS
-    texts = [part[: 2 * characters] for part in (text.prompt, text.response)]
+    texts = [part[: 2 * characters] for part in (text.prompt, text.whole_response)]
     prompt, response = (masked(part)[0] if masks else part for part in texts)
     return TrainedText(
         id=place.id,

@@ -23,6 +23,12 @@ from .strategies import STRATEGIES
 
 MAX_SOCKET_PATH_BYTES = 107
 """sun_path holds 108 bytes with its closing zero (unix(7))."""
+BUFFER_FORMATS = (
+    *("auto", "own", "alpaca", "chatgpt_export", "chatml", "claude_code", "codex", "hermes"),
+    *("langfuse", "librechat", "litellm", "open_webui", "open_webui_feedback", "openai_messages"),
+    *("openai_preference", "openclaw", "otel_genai", "request_log", "sharegpt", "sillytavern", "simonw_llm", "trl"),
+)
+"""``auto``, our own short form, and every format of ``buffer.formats``, which lies above this package."""
 _SHOWN = 80
 """Characters of a wrong value or key in a message."""
 
@@ -60,15 +66,15 @@ def refuse_contradictions(config: Config, origins: Mapping[str, str]) -> None:
     def refuse(key: str, expected: str, found: object, *, other: str) -> None:
         raise _refusal(origins.get(key) or origins.get(other, "built-in defaults"), key, expected, found)
 
-    if config.buffer.path and config.buffer.settle_seconds >= config.buffer.patience_seconds:
+    if config.buffer.paths and config.buffer.settle_seconds >= config.buffer.patience_seconds:
         refuse(
             "buffer.settle_seconds",
             f"less than buffer.patience_seconds ({config.buffer.patience_seconds})",
             config.buffer.settle_seconds,
             other="buffer.patience_seconds",
         )
-    if config.buffer.path and Path(config.buffer.path) == Path(config.state.directory):
-        refuse("buffer.path", "a file, not the state directory", config.buffer.path, other="state.directory")
+    if any(Path(config.state.directory) == Path(path) for path in config.buffer.paths):
+        refuse("buffer.path", "files, not the state directory", config.buffer.path_text, other="state.directory")
 
 
 def discover(environment: Mapping[str, str]) -> Path | None:
@@ -106,7 +112,7 @@ def _refuse_values(config: Config, source: str) -> None:
     if config.training.strategy not in STRATEGIES:
         raise _refusal(source, "training.strategy", f"one of {', '.join(STRATEGIES)}", config.training.strategy)
     for key, value in (
-        ("buffer.path", config.buffer.path),
+        *(("buffer.path", path) for path in config.buffer.paths),
         ("state.directory", config.state.directory),
         ("control.socket", config.control.socket),
         ("worker.gpu_lock", config.worker.gpu_lock),
@@ -114,6 +120,8 @@ def _refuse_values(config: Config, source: str) -> None:
     ):
         if "\0" in value or (value and not Path(value).is_absolute()):
             raise _refusal(source, key, "an absolute path", value)
+    if config.buffer.format not in BUFFER_FORMATS:
+        raise _refusal(source, "buffer.format", f"one of {', '.join(BUFFER_FORMATS)}", config.buffer.format)
     for name in config.promotion.harms:
         if name not in SAFETY_GATES:
             raise _refusal(source, "promotion.harms", f"any of {', '.join(SAFETY_GATES)}", name)

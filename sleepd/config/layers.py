@@ -208,7 +208,7 @@ def require_buffer(config: Config, source: str) -> None:
     Raises:
         ConfigError: it names none.
     """
-    if not config.buffer.path:
+    if not config.buffer.paths:
         raise ConfigError(
             f"{source}: buffer.path: expected the path of the experience buffer, found nothing",
             hint=f"in {source}, under [buffer], set path to the file that your agent writes",

@@ -13,25 +13,13 @@ from msgspec import Meta
 
 from sleepd.text.personal_data import Handling
 
+from .buffer_config import BufferConfig
+
 MOST = 10**9
 """Of experiences, or megabytes: more is a slip, and beyond 4300 digits Python refuses to print it."""
 
 SAFETY_GATES = ("drift", "collapse", "recall", "relevance")
 """What is measured of the damage that training does."""
-
-
-class BufferConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Where the experiences come from."""
-
-    path: Annotated[str, Meta(description="The experience buffer that the agent writes. Must be set.")] = ""
-    settle_seconds: Annotated[
-        float,
-        Meta(ge=0.0, le=60.0, description="A change is read once the file has not changed for this time."),
-    ] = 1.0
-    patience_seconds: Annotated[
-        float,
-        Meta(ge=1.0, le=3600.0, description="A half-written file is an error only after so long."),
-    ] = 30.0
 
 
 class TriggersConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from sleepd.buffer.experience_buffer import ExperienceBuffer
-from sleepd.buffer.view import View
+from sleepd.buffer.learnables import read_settings
+from sleepd.buffer.reading.experience_buffer import ExperienceBuffer
+from sleepd.buffer.reading.view import View
 from sleepd.clock import Clock
-from sleepd.config.schema import BufferConfig, Config
+from sleepd.config.buffer_config import BufferConfig
+from sleepd.config.schema import Config
 from sleepd.errors import BufferUnreadable
 from sleepd.policy.selection import Counts, Excluded, Known, count
 from sleepd.quarantine.keeper import QuarantineKeeper
@@ -60,7 +62,7 @@ class Intake:
             return
         self.unreadable = None
         self._history.take_first_poll(view)
-        await self.quarantine.screen(self._config.buffer.path, view)
+        await self.quarantine.screen(self.buffer)
         await self.recount()
 
     async def recount(self) -> None:
@@ -95,4 +97,9 @@ class Intake:
         return count(view, known=known, min_salience=min_salience, excluded=excluded)
 
     def _open(self, settings: BufferConfig) -> ExperienceBuffer:
-        return ExperienceBuffer(Path(settings.path), patience_seconds=settings.patience_seconds, clock=self._clock)
+        return ExperienceBuffer(
+            settings.paths,
+            patience_seconds=settings.patience_seconds,
+            clock=self._clock,
+            settings=read_settings(settings),
+        )

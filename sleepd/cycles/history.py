@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from sleepd.buffer.view import View
+from sleepd.buffer.reading.view import View
 from sleepd.cycle import State
 from sleepd.errors import CheckpointInvalid
 from sleepd.log import get_logger

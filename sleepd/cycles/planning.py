@@ -14,13 +14,15 @@ from typing import NamedTuple
 import msgspec
 
 from sleepd.buffer.columns import BufferColumns
-from sleepd.buffer.experience import Experience, content_hash, content_hash_of, hash_text, id_hash, prompt_hash
-from sleepd.buffer.experience_buffer import ExperienceBuffer
-from sleepd.buffer.view import View
+from sleepd.buffer.experience import Experience, content_hash_of, group_of, id_hash, prompt_hash
+from sleepd.buffer.masking import masked_example
+from sleepd.buffer.reading.experience_buffer import ExperienceBuffer
+from sleepd.buffer.reading.view import View
 from sleepd.config.schema import Config
 from sleepd.config.strategies import find_strategy
 from sleepd.errors import NothingToDo
 from sleepd.log import get_logger
+from sleepd.policy.context_cut import answers_of, without_held_out
 from sleepd.policy.holdout import keyed_rank
 from sleepd.policy.recall import read_questions
 from sleepd.policy.selection import FREQUENT_FROM, HashSet, Known, Selection, SelectionRule, sampling_shares, select
@@ -215,9 +217,10 @@ async def _fetch(selection: Selection, job: Job, taken: _Taken, buffer: Experien
     found = [
         (experience, role_of[key])
         for experience in await buffer.extract(role_of.keys() - gone.keys())
-        if hash_of[key := id_hash(experience.id)] == content_hash(experience.prompt, experience.response)
+        if hash_of[key := id_hash(experience.id)] == group_of(experience)
     ]
     found += [(experience, role_of[key]) for key, experience in gone.items() if key in role_of]
+    found = _without_held_out(found)
     if not any(role == "train" for _, role in found):
         raise NothingToDo("the experiences to train have just left the buffer", hint="sleepctl buffer")
     shares = _shares(found) if len(view.keys) >= FREQUENT_FROM else {}
@@ -226,21 +229,24 @@ async def _fetch(selection: Selection, job: Job, taken: _Taken, buffer: Experien
     )
 
 
+def _without_held_out(found: Sequence[tuple[Experience, Role]]) -> list[tuple[Experience, Role]]:
+    """What is trained and replayed without the replies that are held out in its contexts; see ``context_cut``."""
+    held_out = answers_of(experience for experience, role in found if role == "holdout")
+    cut = [(one if role == "holdout" else without_held_out(one, held_out), role) for one, role in found]
+    return [(one, role) for one, role in cut if one is not None]
+
+
 def _ranks(found: Sequence[tuple[Experience, Role]], secret: bytes) -> dict[str, int]:
-    return {one.id: keyed_rank(content_hash(one.prompt, one.response), secret) for one, _ in found}
+    return {one.id: keyed_rank(content_hash_of(one), secret) for one, _ in found}
 
 
 def _masked(lineup: Lineup) -> Lineup:
     """With placeholders for personal data, in what is trained, what is held out and what is asked."""
     found, count, experiences = Counter[str](), 0, []
     for experience, role in lineup.experiences:
-        prompt, in_prompt = masked(experience.prompt)
-        response, in_response = masked(experience.response)
-        if here := in_prompt + in_response:
-            unmasked = experience.unmasked or hash_text(content_hash(experience.prompt, experience.response))
-            experience = msgspec.structs.replace(experience, prompt=prompt, response=response, unmasked=unmasked)  # noqa: PLW2901
-            found, count = found + here, count + 1
-        experiences.append((experience, role))
+        one, here = masked_example(experience)
+        found, count = found + here, count + bool(here)
+        experiences.append((one, role))
     questions = [
         RecallQuestion(question=masked(each.question)[0], expected=[masked(one)[0] for one in each.expected])
         for each in lineup.job.questions
@@ -254,5 +260,5 @@ def _masked(lineup: Lineup) -> Lineup:
 def _shares(found: Sequence[tuple[Experience, Role]]) -> dict[str, float]:
     """Of the experiences of too frequent prompts, by id, the share of epochs that they are in."""
     trained = [experience for experience, role in found if role != "holdout"]
-    shares = sampling_shares([prompt_hash(experience.prompt) for experience in trained])
+    shares = sampling_shares([prompt_hash(experience.asked) for experience in trained])
     return {experience.id: share for experience, share in zip(trained, shares, strict=True) if share < 1}

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from sleepd.buffer.experience import Experience
-from sleepd.buffer.view import View
+from sleepd.buffer.reading.view import View
 from sleepd.config.schema import Config
 from sleepd.cycle import State
 from sleepd.errors import CheckpointInvalid

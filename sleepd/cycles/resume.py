@@ -13,7 +13,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Final
 
-from sleepd.buffer.view import View
+from sleepd.buffer.reading.view import View
 from sleepd.errors import ProtocolError
 from sleepd.files import read_document
 from sleepd.protocol.job import RESUME_POINT, Job, decode_job

@@ -39,7 +39,7 @@ from typing import Any, Final
 
 import msgspec
 
-from sleepd.buffer.experience import Experience, content_hash_of, id_hash
+from sleepd.buffer.experience import Experience, content_hash_of, conversation_of, id_hash
 from sleepd.clock import Clock
 from sleepd.cycle import Event, State
 from sleepd.errors import LedgerUnusable, SleepdError, WorkerDied
@@ -196,13 +196,11 @@ class CycleRunner:
         examples = (
             TrainingExample(
                 id=e.id,
-                prompt=e.prompt,
-                response=e.response,
                 salience=e.salience,
                 role=role,
                 sampling_share=lineup.sampling_shares.get(e.id, 1.0),
                 rank=lineup.ranks.get(e.id),
-                unmasked=e.unmasked,
+                **e.parts(),
             )
             for e, role in lineup.experiences
         )
@@ -211,7 +209,10 @@ class CycleRunner:
 
     def _plan(self, lineup: Lineup) -> None:
         job = lineup.job
-        assignments = [SplitAssignment(e.id, id_hash(e.id), content_hash_of(e), role) for e, role in lineup.experiences]
+        assignments = [
+            SplitAssignment(e.id, id_hash(e.id), content_hash_of(e), role, conversation_of(e))
+            for e, role in lineup.experiences
+        ]
         self._ledger.plan(
             Plan(
                 cycle=job.cycle,

@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from pathlib import Path
 
-from sleepd.buffer.watch import BufferWatch
-from sleepd.config.schema import BufferConfig
+from sleepd.buffer.reading.watch import BufferWatch
+from sleepd.config.buffer_config import BufferConfig
 
 
 class BufferTrigger:
-    """Of one buffer file at a time.
+    """Of one buffer at a time.
 
     Args:
-        settings: which file, and how long its writer must rest.
+        settings: which files, and how long their writer must rest.
         wake: called after a change, once the writer has rested.
         warn: called with why there is no watch; an empty text: there is one.
     """
@@ -31,7 +30,7 @@ class BufferTrigger:
         self._watch = self._new_watch()
 
     def _new_watch(self) -> BufferWatch:
-        return BufferWatch(Path(self._settings.path), self._changed.set)
+        return BufferWatch(self._settings.paths, self._changed.set)
 
     def start(self) -> None:
         """Watch."""

@@ -17,6 +17,7 @@ from sleepd.cycles.read_model import ReadModel
 from sleepd.cycles.sleeper import Sleeper
 from sleepd.errors import BufferUnreadable
 from sleepd.protocol.answers import Decided
+from sleepd.protocol.chat_example import ChatExample
 from sleepd.protocol.status import QuarantineDetail, QuarantineEntry, QuarantineList
 from sleepd.quarantine.rules import Cause
 from sleepd.text.personal_data import counts_text, masked
@@ -67,11 +68,20 @@ async def quarantine_detail(reader: ReadModel, identifier: str) -> QuarantineDet
     screened = reader.buffer.screening(key)
     return QuarantineDetail(
         entry=entry,
-        prompt=text.prompt if text else "",
-        response=text.response if text else "",
         salience=text.salience if text else None,
         said_under=screened.said_under if screened else None,
+        **(text or ChatExample(prompt="", response="")).parts(),
     )
+
+
+async def sample(reader: ReadModel, most: int) -> list[QuarantineDetail]:
+    """The first experiences of the buffer, as they were understood.
+
+    Raises:
+        BufferUnreadable: the buffer cannot be read.
+    """
+    found = await reader.buffer.texts(reader.buffer.view.keys[:most], characters=SHOWN_AT_ONCE)
+    return [await quarantine_detail(reader, one.id) for one in found]
 
 
 async def override(sleeper: Sleeper, identifiers: Iterable[str], verb: Verb) -> Decided:
@@ -129,7 +139,7 @@ def _entry(reader: ReadModel, key: int, cause: Cause | None, text: Experience | 
 
 def _preview(reader: ReadModel, text: Experience) -> str:
     """The beginnings of prompt and reply; with placeholders where what is trained has them."""
-    parts = [part[: 2 * _PREVIEW] for part in (text.prompt, text.response)]
+    parts = [part[: 2 * _PREVIEW] for part in (text.prompt, text.whole_response)]
     if reader.config.quarantine.personal_data == "mask":
         parts = [masked(part)[0] for part in parts]
     return " → ".join(part[:_PREVIEW] for part in parts)

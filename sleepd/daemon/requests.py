@@ -56,7 +56,7 @@ from sleepd.version import VERSION
 
 from .control_socket import Peer
 from .publisher import Life
-from .quarantine_view import override, quarantine_detail, quarantine_list
+from .quarantine_view import override, quarantine_detail, quarantine_list, sample
 from .status_view import buffer_detail, cycles, detail, older_result, overview
 from .trained_texts_view import learned
 from .translation import decision_record, decision_view, order_of, thresholds
@@ -121,7 +121,8 @@ class Requests:
             case Experiences():
                 return await learned(self._reader, request.cycle, limit=request.limit)
             case Buffer():
-                return buffer_detail(self._reader)
+                found = buffer_detail(self._reader)
+                return msgspec.structs.replace(found, sample=await sample(self._reader, request.sample))
             case Quarantine():
                 return await quarantine_list(self._reader, limit=max(0, request.limit))
             case QuarantineShow():
@@ -225,6 +226,8 @@ def needs_operator(request: AnyRequest, config: Config) -> bool:
         order = order_of(request)
         loosened = Policy.of(config, order.thresholds).is_looser_than(Policy.of(config))
         return order.force or order.is_explicit or loosened
+    if isinstance(request, Buffer):
+        return request.sample > 0
     return isinstance(request, OPERATOR_REQUESTS)
 
 

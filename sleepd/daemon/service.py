@@ -95,7 +95,7 @@ class Daemon:
         self._trigger.start()
         self._handle_signals()
         self._life.stage = ""
-        path, socket = self._config.buffer.path, self._config.control.socket
+        path, socket = self._config.buffer.path_text, self._config.control.socket
         get_logger().info("started", text=f"sage-sleepd {VERSION}", buffer=path, socket=socket)
         self._notifier.ready()
 

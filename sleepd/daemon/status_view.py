@@ -91,7 +91,7 @@ def _sentence(reader: ReadModel, state: str) -> str:
 def _buffer(reader: ReadModel) -> BufferStatus:
     view, counts = reader.buffer.view, reader.buffer.counts
     return BufferStatus(
-        path=reader.config.buffer.path,
+        path=reader.config.buffer.path_text,
         form=view.form,
         total=counts.total,
         new=counts.new,
@@ -214,12 +214,15 @@ def buffer_detail(reader: ReadModel) -> BufferDetail:
     view = reader.buffer.view
     histogram = [0] * 10
     for salience in view.saliences:
-        histogram[min(9, int(salience * 10 + 1e-6))] += 1
+        if salience >= 0:  # below: a person rated it down
+            histogram[min(9, int(salience * 10 + 1e-6))] += 1
     return BufferDetail(
         status=_buffer(reader),
         histogram=histogram,
         set_aside=[converted(each, SkippedRecordView) for each in view.skipped],
         min_salience=reader.config.training.min_salience,
+        left_out=view.left_out,
+        files=view.files,
     )
 
 

@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import Collection
 
 from sleepd.buffer.experience import Experience
+from sleepd.buffer.reading.view import View
 from sleepd.buffer.trained_texts import SHOWN_AT_ONCE, Found, Place, keys_of, limited, trained_texts, whereabouts
-from sleepd.buffer.view import View
 from sleepd.cycles.read_model import ReadModel
 from sleepd.errors import BufferUnreadable
 from sleepd.protocol.answers import Learned

@@ -14,11 +14,11 @@ from types import TracebackType
 from typing import Any, BinaryIO, Self
 
 from sleepd.client import Client
+from sleepd.config.buffer_config import BufferConfig
 from sleepd.config.checks import MAX_SOCKET_PATH_BYTES
 from sleepd.config.layers import PREFIX, load
 from sleepd.config.render import render
 from sleepd.config.schema import (
-    BufferConfig,
     Config,
     ControlConfig,
     EvaluationConfig,
@@ -29,6 +29,7 @@ from sleepd.config.schema import (
     WorkerConfig,
 )
 from sleepd.errors import Busy, ConfigError, DaemonNotRunning, RequestFailed, WorkerFailed
+from sleepd.experience_log import ExperienceLog
 from sleepd.files import replace_file
 from sleepd.protocol.control import GetStatus
 from sleepd.protocol.status import Status
@@ -70,6 +71,7 @@ class Stage:
         self._sample = sample
         self._is_kept = is_kept
         self._daemon: subprocess.Popen[bytes] | None = None
+        self._experiences = ExperienceLog(self.buffer, state_directory=self.state)
         self._refuse_a_second_daemon()
         self.socket = _socket_path(directory)
         self._clear()
@@ -134,9 +136,14 @@ class Stage:
         return Client(self.socket, timeout)
 
     def append(self, experience: dict[str, Any]) -> None:
-        """What an agent does: one more line in its buffer."""
-        with self.buffer.open("a", encoding="utf-8") as buffer:
-            buffer.write(json.dumps(experience, ensure_ascii=False) + "\n")
+        """What an agent does: one more experience in its buffer."""
+        self._experiences.add(
+            prompt=experience["prompt"],
+            response=experience["response"],
+            salience=experience["salience"],
+            id=experience["id"],
+            metadata={key: experience[key] for key in ("session", "phase")},
+        )
 
     def ask(self, adapter: Path | None) -> list[str]:
         """The model's replies to all questions: of the base, or with ``adapter``.

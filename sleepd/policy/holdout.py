@@ -1,10 +1,10 @@
 """Which experiences are never trained on. Pure.
 
-Membership belongs to a *group*: the hash of an experience's normalised prompt and reply, so that copies fall together.
-About a fifth of all groups are held out by their rank alone: a hash that is keyed with a secret of the state directory,
-so that nobody who writes an experience can predict, or choose, its split. A buffer whose first five eligible
-experiences all fall into the training split would be measured on nothing; then the one with the smallest rank among
-them is held out too. Once a cycle has recorded a text's split, it stays there.
+Membership belongs to a *group*: a conversation, or, where an experience is one prompt and one reply, the hash of their
+normalised texts, so that copies fall together. About a fifth of all groups are held out by their rank alone: a hash
+that is keyed with a secret of the state directory, so that nobody who writes an experience can predict, or choose, its
+split. A buffer whose first five eligible experiences all fall into the training split would be measured on nothing;
+then the one with the smallest rank among them is held out too. Once a cycle has recorded a group's split, it stays.
 """
 
 from __future__ import annotations

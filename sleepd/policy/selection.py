@@ -173,10 +173,10 @@ def _divide(columns: BufferColumns, known: Known, min_salience: float, excluded:
         for place, (key, _, salience) in enumerate(columns.rows())
         if salience >= min_salience and key not in excluded.keys
     ]
-    held = holdout.divide([columns.groups[i] for i in usable], known.splits, known.secret)
+    held = holdout.divide([columns.conversations[i] for i in usable], known.splits, known.secret)
     divided = _Divided([], [], [])
     for i in usable:
-        if columns.groups[i] in held:
+        if columns.conversations[i] in held:
             divided.held_out.append(i)
         elif columns.keys[i] in known.learned:
             divided.learned.append(i)

@@ -110,6 +110,8 @@ class Learned(msgspec.Struct, frozen=True, kw_only=True):
     """Ids that are there with another text, which is not what was trained."""
     gone: list[str]
     """Ids that are no longer there."""
+    rejected: list[str] = []
+    """Ids of those that a person has rated down since."""
     problem: str = ""
     """Why no text is shown, or not that of the buffer as it is now."""
     schema: int = SCHEMA

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import msgspec
 
+from .chat_example import ChatExample
 from .evidence import ChatContract
-from .exchange import Exchange
 
 
 class Capability(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,7 +60,7 @@ class BaseCheck(msgspec.Struct, frozen=True, kw_only=True):
     """What the operator must know, such as an adapter beside the base that is not used."""
 
 
-class ShownText(Exchange, frozen=True, kw_only=True):
+class ShownText(ChatExample, frozen=True, kw_only=True):
     """One experience that ``check_base`` and ``show_tokens`` read on standard input."""
 
 

@@ -14,6 +14,7 @@ from msgspec import Meta
 
 from sleepd.clock import Moment
 
+from .chat_example import Hash
 from .job import Report, Role
 from .verdict import Verdict
 
@@ -33,6 +34,8 @@ class AssignedExperience(msgspec.Struct, frozen=True):
 
     id: str
     group: Digits
+    conversation: Hash = ""
+    """Empty: it is a conversation of its own."""
 
 
 class Lineage(msgspec.Struct, frozen=True, kw_only=True):

@@ -132,6 +132,9 @@ class Why(Listing, frozen=True, kw_only=True):
 class Buffer(Request, frozen=True, kw_only=True):
     """Answer: :class:`BufferDetail`."""
 
+    sample: Annotated[int, msgspec.Meta(ge=0, le=20)] = 0
+    """So many of the first experiences with their texts; for operators."""
+
 
 class Rollback(Request, frozen=True, kw_only=True):
     """Put an earlier champion (or, with 0, the base) in use; None: the champion's parent.

@@ -141,6 +141,8 @@ class ChatContract(msgspec.Struct, frozen=True, kw_only=True):
     """What it does, a sentence each."""
     warnings: list[str] = []
     """What may make training worse than it could be."""
+    writes_tools: bool | None = None
+    """Whether it writes calls of tools and their results; None: an older version did not try."""
 
 
 class Evidence(msgspec.Struct, frozen=True, kw_only=True):

@@ -17,8 +17,8 @@ from msgspec import Meta
 
 from sleepd.errors import DECODE_ERRORS, ProtocolError
 
+from .chat_example import ChatExample
 from .evidence import ChatContract, Evidence, LossPair, Probation, RecallQuestion
-from .exchange import Exchange
 from .strategy import Strategy
 
 JOB_VERSION = 1
@@ -46,7 +46,7 @@ FailureKind = Literal[
 """Why a worker gives up."""
 
 
-class TrainingExample(Exchange, frozen=True, kw_only=True):
+class TrainingExample(ChatExample, frozen=True, kw_only=True):
     """One experience as the worker gets it."""
 
     id: str

@@ -12,6 +12,7 @@ import msgspec
 
 from sleepd.clock import Moment
 
+from .chat_example import ChatExample
 from .job import Progress, Report
 from .verdict import AddedMetric, Comparison, Figure, Verdict
 
@@ -90,6 +91,11 @@ class BufferDetail(msgspec.Struct, frozen=True, kw_only=True):
     set_aside: list[SkippedRecordView]
     """The first hundred."""
     min_salience: float
+    left_out: int = 0
+    """Older ones than the most that are used."""
+    files: int = 1
+    sample: list[QuarantineDetail] = []
+    """The first ones with their texts, where they were asked for."""
     schema: int = SCHEMA
 
 
@@ -315,14 +321,12 @@ class QuarantineList(msgspec.Struct, frozen=True, kw_only=True):
     schema: int = SCHEMA
 
 
-class QuarantineDetail(msgspec.Struct, frozen=True, kw_only=True):
-    """What ``sleepctl quarantine show`` shows."""
+class QuarantineDetail(ChatExample, frozen=True, kw_only=True, omit_defaults=False):
+    """What ``sleepctl quarantine show`` and ``sleepctl buffer --sample`` show of one experience."""
 
     entry: QuarantineEntry
-    prompt: str
-    response: str
     salience: float | None
-    """None: it is not in the buffer any more, and the texts are empty."""
+    """None: it is not in the buffer any more, and the texts are empty. -1: a person rated it down."""
     said_under: int | None = None
     schema: int = SCHEMA
 

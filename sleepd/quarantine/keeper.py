@@ -15,8 +15,8 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from sleepd.buffer.open_file import BufferFile
-from sleepd.buffer.view import View
+from sleepd.buffer.reading.experience_buffer import ExperienceBuffer
+from sleepd.buffer.reading.view import View
 from sleepd.clock import Clock
 from sleepd.errors import SleepdError
 from sleepd.log import get_logger
@@ -57,7 +57,6 @@ class QuarantineKeeper:
         self._findings: Findings | None = None
         self._isolation: Isolation | None = None
         self._rolled_back: frozenset[int] = frozenset()
-        self._file: tuple[str, BufferFile] | None = None
         self._screened: View | None = None
         """The view of which all was screened at the last poll."""
         self._task: asyncio.Task[None] | None = None
@@ -110,13 +109,13 @@ class QuarantineKeeper:
 
     # --- screening ---
 
-    async def screen(self, path: str, view: View) -> None:
+    async def screen(self, buffer: ExperienceBuffer) -> None:
         """Have what is new in the buffer screened; wait a while for it.
 
         A failure becomes an alarm, and the screening is tried again at the next poll.
         """
         async with self._starting:
-            if not self.is_screening and not await self._start(path, view):
+            if not self.is_screening and not await self._start(buffer):
                 return
         task = self._task
         assert task is not None
@@ -124,14 +123,15 @@ class QuarantineKeeper:
         if task.done() and not task.cancelled():
             task.result()
 
-    async def _start(self, path: str, view: View) -> bool:
+    async def _start(self, buffer: ExperienceBuffer) -> bool:
         """Begin to screen what is new; False: there is nothing, the view is not the file, or a failure is recent."""
         await self._load()
+        view = buffer.view
         if view.is_settling or view.problem or view is self._screened or self._clock.monotonic() < self._paused_until:
             return False
         wanted = await self._unscreened(view)
         if wanted:
-            self._task = asyncio.create_task(self._screen(path, wanted, kept=KEPT + 2 * len(view.keys)))
+            self._task = asyncio.create_task(self._screen(buffer, wanted, kept=KEPT + 2 * len(view.keys)))
         else:
             self._screened = view
         return bool(wanted)
@@ -164,11 +164,12 @@ class QuarantineKeeper:
         async with self._counting:
             return await asyncio.to_thread(gather)
 
-    async def _screen(self, path: str, wanted: array[int], *, kept: int) -> None:
-        if self._file is None or self._file[0] != path:
-            self._file = path, BufferFile(Path(path))
+    async def _screen(self, buffer: ExperienceBuffer, wanted: array[int], *, kept: int) -> None:
         try:
-            async with aclosing(screened(self._file[1], wanted, partial(self._signatures, HashSet(wanted)))) as pages:
+            signatures = partial(self._signatures, HashSet(wanted))
+            async with aclosing(
+                screened(buffer.files_with(wanted), wanted, signatures, settings=buffer.settings)
+            ) as pages:
                 async for page in pages:
                     await self._take_in(page)
             if self.screenings.trim(kept):

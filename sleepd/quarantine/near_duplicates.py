@@ -90,7 +90,7 @@ class Screened(msgspec.Struct, frozen=True, kw_only=True):
 
 def find_repeated(experience: Experience) -> TextFinding:
     """A loop or a flood of questions inside one reply; questions that the prompt asks for are no flood."""
-    found = find_repetition(experience.response)
+    found = find_repetition(experience.whole_response)
     if found.kind == "questions" and _ASKS_FOR_QUESTIONS.search(experience.prompt):
         return TextFinding()
     return TextFinding(found.kind, found.reason)
@@ -108,7 +108,7 @@ def sketch(experience: Experience) -> bytes:
     the prompt, but the same bare question to two prompts answers neither. In a long one the figures are no part of any
     shingle; they stand behind the hashes, to be compared by themselves: see :func:`similarity`.
     """
-    text = folded(experience.response)
+    text = folded(experience.whole_response)
     words = WORD.findall(_FIGURE.sub(" ", text))
     if len(words) >= SHORT_WORDS:
         counts = Counter[str]()
@@ -122,9 +122,9 @@ def sketch(experience: Experience) -> bytes:
     words = WORD.findall(text)
     if not words:
         return b""
-    seed = " ".join(sorted(_NUMBER.findall(experience.response)))
-    if len(words) < SHORT_WORDS and not is_bare_question(experience.response):
-        seed += "\0" + " ".join(folded(experience.prompt).split())
+    seed = " ".join(sorted(_NUMBER.findall(experience.whole_response)))
+    if len(words) < SHORT_WORDS and not is_bare_question(experience.whole_response):
+        seed += "\0" + " ".join(folded(experience.asked).split())
     return _smallest(words, zlib.crc32(seed.encode())).tobytes()
 
 

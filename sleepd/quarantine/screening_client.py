@@ -17,7 +17,9 @@ from typing import Final
 
 import msgspec
 
-from sleepd.buffer.open_file import BufferFile
+from sleepd.buffer.learnables import READ_BY_DEFAULT, ReadSettings
+from sleepd.buffer.reading.open_file import BufferFile
+from sleepd.buffer.reading.reader_process import ReadRequest
 from sleepd.errors import ScreeningFailed
 
 from .near_duplicates import Screened
@@ -29,6 +31,8 @@ TEXT_SECONDS: Final = 10
 """Processor time for one experience. The longest of ordinary text (200,000 characters) takes half a second."""
 END_SECONDS: Final = 5.0
 """Between the end of its output and its own."""
+AT_ONCE: Final = 64
+"""Files that one process reads: each takes a descriptor."""
 BATCH: Final = 200
 """Findings that are passed on together: a second's work for a small machine."""
 MAX_FRAME_BYTES: Final = 2**20
@@ -55,14 +59,20 @@ class _Ended(Exception):
 
 
 async def screened(
-    file: BufferFile, wanted: array[int], signatures: Signatures, *, python: str = sys.executable
+    files: Sequence[BufferFile],
+    wanted: array[int],
+    signatures: Signatures,
+    *,
+    settings: ReadSettings = READ_BY_DEFAULT,
+    python: str = sys.executable,
 ) -> AsyncGenerator[list[Screened], None]:
     """What is found in the wanted experiences, some at a time; those that are no longer there are left out.
 
     Args:
-        file: the buffer.
+        files: those of the buffer in which they stand.
         wanted: keys (``array('Q')``).
         signatures: of what was screened before, a page at a time; asked for again where a process is replaced.
+        settings: how the buffer is read.
         python: the interpreter of the process.
 
     Raises:
@@ -70,12 +80,26 @@ async def screened(
         BufferUnreadable: the buffer cannot be opened.
     """
     left = set(wanted)
+    for start in range(0, len(files), AT_ONCE):
+        some = files[start : start + AT_ONCE]
+        async for batch in _screened_in(some, left, signatures, settings, python):
+            yield batch
+
+
+async def _screened_in(
+    files: Sequence[BufferFile], left: set[int], signatures: Signatures, settings: ReadSettings, python: str
+) -> AsyncGenerator[list[Screened], None]:
+    """What is found in some files; what was found is no longer ``left``."""
     suspect: int | None = None
     is_over = not left
     while not is_over:
         batch: list[Screened] = []
         try:
-            async with contextlib.aclosing(_one_process(file, array("Q", left), signatures, python)) as each_found:
+            async with contextlib.aclosing(
+                _one_process(
+                    files, ReadRequest(settings=settings, wanted=array("Q", left).tobytes()), signatures, python
+                )
+            ) as each_found:
                 async for found in each_found:
                     batch.append(found)
                     if len(batch) == BATCH:
@@ -95,21 +119,21 @@ async def screened(
 
 
 async def _one_process(
-    file: BufferFile, wanted: array[int], signatures: Signatures, python: str
+    files: Sequence[BufferFile], request: ReadRequest, signatures: Signatures, python: str
 ) -> AsyncGenerator[Screened, None]:
     """What one process finds.
 
     Raises:
         _Ended: it died or hung.
     """
-    process = await _start(file, python)
+    process = await _start(files, python)
     if process is None:
         return
     assert process.stderr is not None
     complaint = asyncio.ensure_future(process.stderr.read())
     begun: Screened | None = None
     try:
-        await _ask(process, wanted, signatures())
+        await _ask(process, request, signatures())
         while (frame := await _next_frame(process)) != Frame():
             begun = frame.begun
             if frame.found is not None:
@@ -126,34 +150,51 @@ async def _one_process(
         await asyncio.wait([asyncio.ensure_future(process.wait()), complaint])
 
 
-async def _start(file: BufferFile, python: str) -> asyncio.subprocess.Process | None:
-    """The process, with the buffer open in it; None: there is no buffer."""
-    try:
-        descriptor = await file.open()
-    except OSError as error:
-        raise file.unreadable(error) from error
-    if descriptor is None:
+async def _start(files: Sequence[BufferFile], python: str) -> asyncio.subprocess.Process | None:
+    """The process, with the buffer's files open in it; None: there is none of them."""
+    descriptors = await _opened(files)
+    if not descriptors:
         return None
     try:
         return await asyncio.create_subprocess_exec(
-            *(python, "-P", "-m", "sleepd.quarantine.screening_process", str(descriptor), str(TEXT_SECONDS)),
+            *(python, "-P", "-m", "sleepd.quarantine.screening_process", str(TEXT_SECONDS), *map(str, descriptors)),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
-            pass_fds=(descriptor,),
+            pass_fds=descriptors,
         )
     except OSError as error:
         hint = "was Python upgraded or removed? systemctl restart sage-sleepd"
         raise ScreeningFailed(f"{python} could not be started: {error.strerror}", hint=hint) from error
     finally:
-        os.close(descriptor)
+        for descriptor in descriptors:
+            os.close(descriptor)
+
+
+async def _opened(files: Sequence[BufferFile]) -> list[int]:
+    """Descriptors of those that are there.
+
+    Raises:
+        BufferUnreadable: one cannot be opened, and there is no other.
+    """
+    descriptors: list[int] = []
+    for file in files:
+        try:
+            descriptor = await file.open()
+        except OSError as error:
+            if len(files) == 1:
+                raise file.unreadable(error) from error
+            continue  # what stands in it stays unscreened, and the poll names it
+        if descriptor is not None:
+            descriptors.append(descriptor)
+    return descriptors
 
 
 async def _ask(
-    process: asyncio.subprocess.Process, wanted: array[int], signatures: Iterable[Sequence[tuple[int, bytes]]]
+    process: asyncio.subprocess.Process, request: ReadRequest, signatures: Iterable[Sequence[tuple[int, bytes]]]
 ) -> None:
     assert process.stdin is not None
-    process.stdin.write(encode_frame(wanted.tobytes()))
+    process.stdin.write(encode_frame(request))
     for page in signatures:
         process.stdin.write(encode_frame(page))
         async with asyncio.timeout(FRAME_SECONDS):

@@ -1,7 +1,7 @@
 """The short-lived process that screens experiences: it has the texts and the library for secrets, the daemon neither.
 
-Its command is ``python -m sleepd.quarantine.screening_process FD SECONDS``. The buffer is the inherited descriptor FD.
-Standard input is a sequence of frames: first the wanted keys as an array of 64-bit integers, then pages of keys and
+Its command is ``python -m sleepd.quarantine.screening_process SECONDS FD …``. The buffer is the inherited descriptors.
+Standard input is a sequence of frames: first a :class:`ReadRequest` with the wanted keys, then pages of keys and
 signatures of earlier experiences. Standard output is a sequence of frames, each a :class:`Frame`; an empty one is the
 end. While it reads, there is one every ten seconds as a heartbeat. A frame is its length in four bytes, the largest
 first, and MessagePack. A buffer that is half-written ends early: what is missing is asked for again.
@@ -21,14 +21,15 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
+from hashlib import blake2b
 from io import BytesIO
 from typing import Any, BinaryIO, Final, TypeVar
 
 import msgspec
 
-from sleepd.buffer.experience import Experience, content_hash, id_hash, parse
-from sleepd.buffer.parsing import HalfWritten
-from sleepd.buffer.reader_process import HEAD_BYTES, FirstBytes, bound_process, read_records
+from sleepd.buffer.experience import Experience, group_of, id_hash
+from sleepd.buffer.learnables import HalfWritten, Learnable
+from sleepd.buffer.reading.reader_process import HEAD_BYTES, FirstBytes, ReadRequest, bound_process, read_learnables
 from sleepd.text.personal_data import find_personal
 from sleepd.text.secret_scan import SecretFinder
 
@@ -36,6 +37,8 @@ from .near_duplicates import MAX_CHARACTERS, Neighbours, Screened, TextFinding, 
 
 NICENESS: Final = 10
 BEAT_SECONDS: Final = 10.0
+KEPT_SEARCHES: Final = 4096
+_NAMES: Final = {"system": "system message", "user": "prompt", "assistant": "earlier reply", "tool": "tool's result"}
 
 
 class Frame(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -71,6 +74,8 @@ class Screener:
     def __init__(self, secrets: SecretFinder, earlier: Iterable[tuple[int, bytes]]) -> None:
         self._secrets = secrets
         self._neighbours = Neighbours()
+        self._searched: dict[bytes, str] = {}
+        """The kind of secret by the hash of a text; empty: none."""
         for key, signature in earlier:
             self._neighbours.add(key, signature)
 
@@ -78,7 +83,7 @@ class Screener:
         """What speaks against training it. Only what nothing speaks against is an original for later ones."""
         begun = Screened(
             key=id_hash(experience.id),
-            group=content_hash(experience.prompt, experience.response),
+            group=group_of(experience),
             id=experience.id,
             said_under=experience.said_under,
             reason="",
@@ -98,7 +103,7 @@ class Screener:
             twin = self._neighbours.find(key, signature)
             if twin is None:
                 self._neighbours.add(key, signature)
-                found = TextFinding("bare_question") if is_bare_question(experience.response) else found
+                found = TextFinding("bare_question") if is_bare_question(experience.whole_response) else found
             else:
                 original, share = twin
                 found, signature = TextFinding("near_duplicate", f"{share:.2f}"), b""
@@ -112,17 +117,36 @@ class Screener:
         )
 
     def _find_in_text(self, experience: Experience) -> TextFinding:
-        length = len(experience.prompt) + len(experience.response)
+        length = experience.characters
         if length > MAX_CHARACTERS:
             return TextFinding("too_long", f"{length} characters, at most {MAX_CHARACTERS} are screened")
-        for name, text in (("prompt", experience.prompt), ("reply", experience.response)):
-            if kind := self._secrets.find(text):
+        for name, text in _all_texts(experience):
+            if kind := self._find_secret(text):
                 return TextFinding("secret", f"{kind} in the {name}")
         return find_repeated(experience)
 
+    def _find_secret(self, text: str) -> str:
+        """The kind of secret; a text stands in the context of many replies, and is searched once."""
+        key = blake2b(text.encode(), digest_size=16).digest()
+        if key not in self._searched:
+            if len(self._searched) >= KEPT_SEARCHES:
+                self._searched.clear()
+            self._searched[key] = self._secrets.find(text)
+        return self._searched[key]
+
+
+def _all_texts(experience: Experience) -> Iterator[tuple[str, str]]:
+    """Everything that is trained on or stands in the context, and what it is called."""
+    if not experience.context:
+        yield "prompt", experience.prompt
+    for message in experience.context:
+        yield _NAMES[message.role], message.whole_text
+    yield "reply", experience.whole_response
+    yield "tools", experience.tools
+
 
 def _personal(experience: Experience) -> Counter[str]:
-    return find_personal(experience.prompt) + find_personal(experience.response)
+    return sum((find_personal(text) for _, text in _all_texts(experience)), Counter[str]())
 
 
 def unscreenable(begun: Screened, why: str) -> Screened:
@@ -130,19 +154,17 @@ def unscreenable(begun: Screened, why: str) -> Screened:
     return msgspec.structs.replace(begun, reason="unscreenable", detail=why)
 
 
-def screen_records(
-    records: Iterable[Any], wanted: Iterable[int], screener: Screener, guard: Guard = nullcontext
+def screen_wanted(
+    found: Iterable[tuple[str, Learnable | str]], wanted: Iterable[int], screener: Screener, guard: Guard = nullcontext
 ) -> Iterator[Screened]:
-    """The wanted experiences among decoded records, in order, each id once as ``Digest`` has it."""
+    """The wanted experiences among what can be learned, in order, each id once as ``Digest`` has it."""
     left = set(wanted)
-    for record in records:
-        experience = parse(record)
-        if isinstance(experience, str):
+    for _, each in found:
+        if isinstance(each, str):
             continue
-        key = id_hash(experience.id)
-        if key in left:
-            left.remove(key)
-            yield screener.screen(experience, guard)
+        if each.key in left:
+            left.remove(each.key)
+            yield screener.screen(each.experience(), guard)
         if not left:
             return
 
@@ -202,23 +224,25 @@ def _limit_processor(seconds: int) -> None:
 
 def main() -> None:
     """Read standard input, answer on standard output."""
-    descriptor, seconds = map(int, sys.argv[1:])
+    seconds, *descriptors = map(int, sys.argv[1:])
     bound_process()
     os.nice(NICENESS)
     frames = _frames(sys.stdin.buffer)
-    wanted = array("Q")
-    wanted.frombytes(msgspec.msgpack.decode(next(frames), type=bytes))
+    request = msgspec.msgpack.decode(next(frames), type=ReadRequest)
     pages = msgspec.msgpack.Decoder(list[tuple[int, bytes]])
     beat = _Beat()
     screener = Screener(SecretFinder(), (pair for frame in beat.at_each(frames) for pair in pages.decode(frame)))
-    with open(descriptor, "rb") as whole:
-        file = _BeatingFile(whole, os.fstat(descriptor).st_size, beat)
-        try:
-            records = beat.at_each(read_records(file)[1])
-            for found in screen_records(records, wanted, screener, partial(_bounded, seconds)):
-                _send(Frame(found=found))
-        except HalfWritten:
-            pass  # what was found until there was read whole
+    left = set(array("Q", request.wanted or b""))
+    for descriptor in descriptors:
+        with open(descriptor, "rb") as whole:
+            file = _BeatingFile(whole, os.fstat(descriptor).st_size, beat)
+            try:
+                learnables = beat.at_each(read_learnables(file, request.settings)[1])
+                for found in screen_wanted(learnables, left, screener, partial(_bounded, seconds)):
+                    left.discard(found.key)
+                    _send(Frame(found=found))
+            except HalfWritten:
+                pass  # what was found until there was read whole
     _send(Frame())
 
 

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import msgspec
 
-from sleepd.buffer.experience import Experience, content_hash, id_hash
+from sleepd.buffer.experience import Experience, group_of, id_hash
 from sleepd.store.database import Database, signed, unsigned
 
 from .near_duplicates import RULES, Reason, Screened
@@ -66,7 +66,7 @@ class Screenings:
 
     def may_text_be_shown(self, text: Experience) -> bool:
         """The same for a text."""
-        return self.may_be_shown(id_hash(text.id), content_hash(text.prompt, text.response))
+        return self.may_be_shown(id_hash(text.id), group_of(text))
 
     def screened_at(self, key: int) -> datetime | None:
         """When it was screened."""

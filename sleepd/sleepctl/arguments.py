@@ -7,6 +7,7 @@ import re
 import sys
 from typing import Any, NoReturn
 
+from sleepd.config.checks import BUFFER_FORMATS
 from sleepd.config.strategies import STRATEGIES
 from sleepd.text.display import clean
 from sleepd.version import VERSION
@@ -103,8 +104,8 @@ def _add_command(commands: Any, name: str, summary: str) -> None:
         _add_keeping_options(command, name)
     if name == "quarantine":
         add_quarantine(command)
-    if name == "tokens":
-        command.add_argument("id", metavar="ID", help="of the experience")
+    if name in ("buffer", "import", "tokens"):
+        _add_experience_options(command, name)
     if name == "decisions":
         command.add_argument("--since", metavar="WHEN", type=moment_or_age, help="90m, 12h, 3d or 2026-01-31[T08:00]")
     if name in ("history", "why", "decisions", "quarantine", "report"):
@@ -112,6 +113,18 @@ def _add_command(commands: Any, name: str, summary: str) -> None:
         command.add_argument(
             "--limit", metavar="N", type=Whole(1), default=default, help=f"how many (default: {default})"
         )
+
+
+def _add_experience_options(command: argparse.ArgumentParser, name: str) -> None:
+    """Of what shows or copies experiences."""
+    if name == "buffer":
+        command.add_argument("--sample", action="store_true", help="show the first three as they were understood")
+    if name == "import":
+        command.add_argument("files", metavar="FILE", nargs="+", help="an export, or a log")
+        command.add_argument("--format", metavar="NAME", default="auto", choices=BUFFER_FORMATS, help="default: auto")
+        command.add_argument("--output", metavar="FILE", default="", help="append to it; default: print")
+    if name == "tokens":
+        command.add_argument("id", metavar="ID", help="of the experience")
 
 
 def _add_keeping_options(command: argparse.ArgumentParser, name: str) -> None:
@@ -147,7 +160,7 @@ def _add_places(command: argparse.ArgumentParser, name: str) -> None:
             help="the cycle to activate; 0: the base itself; default: what the champion was trained from",
         )
     if name == "setup-buffer":
-        command.add_argument("path", metavar="PATH", help="the file into which the agent writes its experiences")
+        command.add_argument("path", metavar="PATH", help="the file of the agent, or a directory of files")
         help_ = "of sage-sleepd@NAME, which has its own configuration and state; created if new"
         command.add_argument("--instance", metavar="NAME", default="", help=help_)
     if name == "completions":

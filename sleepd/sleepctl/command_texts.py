@@ -34,6 +34,7 @@ GROUPS = {
     },
     "set up": {
         "setup-buffer": "set the agent's buffer, and let the service read it",
+        "import": "copy another program's export into our own JSON lines",
         "reload": "read the configuration again",
         "config": "check FILE: report errors; show: print what is in effect",
         "completions": "completion script for bash, zsh or fish",
@@ -108,6 +109,14 @@ one that ./install.sh --user made.""",
     "completions": """\
 Installed by ./install.sh. By hand, for bash:
   source <(sleepctl completions bash)""",
+    "import": """\
+Each reply that can be learned becomes one line with what stood before it. A
+line that stands in the output already is written again; the daemon counts it
+once. What is left out, and why, goes to stderr. The formats that are read:
+config/README.md.""",
+    "buffer": """\
+--sample shows three experiences with all that stands before the reply, and
+needs the operator group.""",
     "metric": """\
 Your own measurement of a cycle's adapter, after its verdict. It is compared to
 your limit on it (promotion.limits); if the champion breaks the limit, it is

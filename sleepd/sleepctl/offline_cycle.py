@@ -5,26 +5,28 @@ What only the ledger knows is missing: figures that were added by hand, and the 
 
 from __future__ import annotations
 
+import errno
 import os
 import re
+from collections.abc import Collection
 from pathlib import Path
 from typing import Final, TypeVar
 
 import msgspec
 
-from sleepd.buffer.experience import Experience, content_hash, id_hash
-from sleepd.buffer.reader_process import read_texts
+from sleepd.buffer.experience import Experience, group_of, id_hash
+from sleepd.buffer.learnables import read_settings
+from sleepd.buffer.reading.buffer_paths import is_single
+from sleepd.buffer.reading.direct_reading import read_directly
 from sleepd.buffer.trained_texts import Found, Place, keys_of, limited, trained_texts, whereabouts
+from sleepd.config.buffer_config import BufferConfig
 from sleepd.cycle import State, undo_command
 from sleepd.errors import DECODE_ERRORS
-from sleepd.files import is_own_directory, open_regular, read_document
+from sleepd.files import is_own_directory, read_document
 from sleepd.protocol.answers import Learned, LearnedText
 from sleepd.protocol.checkpoint_files import EVALUATION_FILE, LINEAGE_FILE, WEIGHTS_FILE, Evaluation, Lineage
 from sleepd.protocol.conversion import converted
 from sleepd.protocol.status import CycleDetail, CycleSummary
-
-LARGEST_BYTES = 64 * 2**20
-"""Of a buffer that is read here: a larger one would take more memory than a reader's command should use."""
 
 _NAME: Final = re.compile(r"cycle_(\d{3,9})")
 
@@ -48,7 +50,7 @@ def read_detail(state: Path, summary: CycleSummary) -> CycleDetail:
     )
 
 
-def read_learned(state: Path, cycle: int, buffer: str, *, limit: int, masks: bool) -> Learned:
+def read_learned(state: Path, cycle: int, buffer: BufferConfig, *, limit: int, masks: bool) -> Learned:
     """What the cycle learned from, as the buffer has it now. Waits for as long as the reading takes.
 
     ``masks``: with placeholders for personal data.
@@ -60,22 +62,29 @@ def read_learned(state: Path, cycle: int, buffer: str, *, limit: int, masks: boo
     places = [Place(each.id, int(each.group, 16), role) for each, role in lineage.assigned() if role != "holdout"]
     texts, problem = _read_buffer(buffer, keys_of(places))
     if problem:
-        return Learned(cycle=cycle, experiences=[], present=0, changed=[], gone=[], problem=f"{buffer}: {problem}")
-    found = {id_hash(e.id): Found(content_hash(e.prompt, e.response), e.salience) for e in texts}
+        return Learned(
+            cycle=cycle, experiences=[], present=0, changed=[], gone=[], problem=f"{buffer.path_text}: {problem}"
+        )
+    found = {id_hash(e.id): Found(group_of(e), e.salience) for e in texts}
     shown = trained_texts(cycle, whereabouts(places, found), texts, limit=limited(limit), masks=masks)
     return converted(shown, Learned, experiences=[converted(each, LearnedText) for each in shown.experiences])
 
 
-def _read_buffer(path: str, wanted: list[int]) -> tuple[list[Experience], str]:
+def _read_buffer(buffer: BufferConfig, wanted: Collection[int]) -> tuple[list[Experience], str]:
     """The wanted experiences, or why they cannot be had."""
+    keys, found, problem = set(wanted), list[Experience](), ""
+    if is_single(buffer.paths) and not os.path.exists(buffer.paths[0]):
+        return [], os.strerror(errno.ENOENT)
     try:
-        with open_regular(Path(os.path.realpath(path))) as file:
-            if os.fstat(file.fileno()).st_size > LARGEST_BYTES:
-                return [], f"larger than {LARGEST_BYTES // 2**20} MiB, which is left to the daemon"
-            reading = read_texts(file, set(wanted))
+        for piece in read_directly(buffer.paths, read_settings(buffer)):
+            if isinstance(piece.found, str):
+                problem = problem or ("" if piece.position else piece.found)
+            elif piece.found.key in keys:
+                keys.discard(piece.found.key)
+                found.append(piece.found.experience())
     except OSError as error:
-        return [], error.strerror or str(error)
-    return reading.texts, reading.half_written
+        problem = error.strerror or str(error)
+    return found, "" if found else problem
 
 
 def _directory(state: Path, cycle: int) -> Path | None:

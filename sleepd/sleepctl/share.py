@@ -1,18 +1,20 @@
 """``python -m sleepd.sleepctl.share [--remove] PREFIX``: manual pages and completions, to where programs look for them.
 
-For the install scripts. Those of another release call this module of this one when they roll back or uninstall, so it
-keeps its name. The files are made by ``python -m sleepd.sleepctl.generated``.
+The JSON Schema of the buffer's lines goes with them. For the install scripts. Those of another release call this module
+of this one when they roll back or uninstall, so it keeps its name. The files are made by ``python -m
+sleepd.sleepctl.generated``.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from sleepd.files import replace_file
 
-from .generated.shipped import shared_files
+from .generated.shipped import SCHEMA, shared_files
 
 
 def main() -> int:
@@ -30,6 +32,9 @@ def main() -> int:
             continue
         path.parent.mkdir(parents=True, exist_ok=True)
         replace_file(path, content, mode=0o644)
+    if given.remove:
+        with suppress(OSError):  # ENOTEMPTY: below ~/.local it also holds the releases
+            (given.prefix / "share" / SCHEMA).parent.rmdir()
     return 0
 
 

@@ -129,7 +129,9 @@ def restore_trained(ledger: Ledger, checkpoints: Checkpoints) -> None:
             continue
         try:
             places = msgspec.json.decode(read_document(path), type=list[tuple[str, str]])
-            assignments = [SplitAssignment(key, int(key, 16), int(group, 16), "train") for key, group in places]
+            assignments = [
+                SplitAssignment(key, int(key, 16), int(group, 16), "train", int(group, 16)) for key, group in places
+            ]
         except (OSError, *DECODE_ERRORS, ValueError) as error:
             raise CheckpointInvalid(f"{path}: {error}", hint=f"move {path} away; the buffer is read anew") from error
         ledger.assign_adopted(cycle, assignments)

@@ -37,7 +37,13 @@ KEPT_RESULTS = 50
 def assignments_in(lineage: Lineage) -> list[SplitAssignment]:
     """As the ledger has them."""
     return [
-        SplitAssignment(experience.id, id_hash(experience.id), int(experience.group, 16), role)
+        SplitAssignment(
+            experience.id,
+            id_hash(experience.id),
+            int(experience.group, 16),
+            role,
+            int(experience.conversation or experience.group, 16),
+        )
         for experience, role in lineage.assigned()
     ]
 
@@ -54,7 +60,9 @@ def write_documents(
     cycle = summary.cycle
     assigned: dict[str, list[AssignedExperience]] = {"train": [], "replay": [], "holdout": []}
     for assignment in ledger.assignments(cycle):
-        assigned[assignment.role].append(AssignedExperience(assignment.id, hash_text(assignment.group)))
+        group, conversation = hash_text(assignment.group), hash_text(assignment.conversation)
+        row = AssignedExperience(assignment.id, group, "" if conversation == group else conversation)
+        assigned[assignment.role].append(row)
     lineage = Lineage(
         cycle=cycle,
         parent=summary.parent,

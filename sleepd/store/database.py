@@ -12,13 +12,15 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from sleepd.errors import LedgerUnusable
 from sleepd.files import fsync_path, make_private
 from sleepd.text.shell import quoted
 
 from .compaction import STATEMENTS
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 CACHE_KIB = 512
 """SQLite would take 2 MiB, a third of what the daemon itself has."""
 
@@ -36,6 +38,9 @@ ALTER TABLE screenings ADD COLUMN personal TEXT NOT NULL DEFAULT '{}';
 _WHOLE = "CREATE INDEX cycles_whole ON cycles(cycle) WHERE trained IS NULL;"
 """Those that ``compaction`` reads: without it every cycle would be read with its report."""
 
+_BY_CONVERSATION = "CREATE INDEX placements_by_conversation ON placements(coalesce(conversation, grp), role);"
+"""A row without a conversation is of a version that knew none: it is a conversation of its own."""
+
 _SCHEMA = f"""
 CREATE TABLE cycles(
     cycle INTEGER PRIMARY KEY, state TEXT NOT NULL, started_at TEXT NOT NULL, ended_at TEXT, parent INTEGER,
@@ -45,9 +50,10 @@ CREATE TABLE cycles(
 );
 CREATE TABLE placements(
     cycle INTEGER NOT NULL, id TEXT NOT NULL, key INTEGER NOT NULL, grp INTEGER NOT NULL, role TEXT NOT NULL,
-    PRIMARY KEY(cycle, id)
+    conversation INTEGER, PRIMARY KEY(cycle, id)
 ) WITHOUT ROWID;
 CREATE INDEX placements_by_group ON placements(grp, role);
+{_BY_CONVERSATION}
 CREATE INDEX cycles_by_state ON cycles(state, cycle);
 {_WHOLE}
 CREATE TABLE decisions(at TEXT NOT NULL, decision BLOB NOT NULL, facts BLOB NOT NULL);
@@ -60,6 +66,7 @@ MIGRATIONS = {
     3: "".join(f"ALTER TABLE cycles ADD COLUMN {name} INTEGER;" for name in ("trained", "replayed", "held_out"))
     + _WHOLE
     + _RULES,
+    4: f"ALTER TABLE placements ADD COLUMN conversation INTEGER;{_BY_CONVERSATION}",
 }
 """From each version to the next."""
 _TABLES = ("cycles", "placements", "decisions", "notes")
@@ -272,3 +279,8 @@ def signed(number: int) -> int:
 def unsigned(number: int) -> int:
     """The opposite of ``signed``."""
     return number + 2**64 if number < 0 else number
+
+
+def as_list(values: Iterable[object]) -> str:
+    """A list as one SQL parameter, for json_each."""
+    return msgspec.json.encode(list(values)).decode()

@@ -23,13 +23,17 @@ from sleepd.protocol.job import Report
 from sleepd.protocol.verdict import Verdict
 
 from .compaction import STATEMENTS
-from .database import open_database, signed, unsigned
+from .database import as_list, open_database, signed, unsigned
 from .ledger_rows import (
+    ASSIGNMENT_COLUMNS,
+    SIDE,
+    SPLIT_COLUMNS,
     SUMMARY_COLUMNS,
     CycleRecord,
     Plan,
     RecordedDecision,
     SplitAssignment,
+    as_assignment,
     as_recorded_decision,
     summarise,
 )
@@ -68,8 +72,8 @@ class Ledger:
 
     def _insert_assignments(self, cycle: int, places: Sequence[SplitAssignment]) -> None:
         self._db.executemany(
-            "INSERT OR REPLACE INTO placements(cycle, id, key, grp, role) VALUES(?,?,?,?,?)",
-            ((cycle, p.id, signed(p.key), signed(p.group), p.role) for p in places),
+            "INSERT OR REPLACE INTO placements(cycle, id, key, grp, role, conversation) VALUES(?,?,?,?,?,?)",
+            ((cycle, p.id, signed(p.key), signed(p.group), p.role, signed(p.conversation)) for p in places),
         )
 
     def restore(
@@ -193,8 +197,8 @@ class Ledger:
 
     def assignments(self, cycle: int) -> list[SplitAssignment]:
         """Where each experience went in that cycle."""
-        rows = self._db.execute("SELECT id, key, grp, role FROM placements WHERE cycle=?", (cycle,))
-        return [SplitAssignment(row[0], unsigned(row[1]), unsigned(row[2]), row[3]) for row in rows.fetchall()]
+        rows = self._db.execute(f"SELECT {ASSIGNMENT_COLUMNS} FROM placements WHERE cycle=?", (cycle,))  # noqa: S608
+        return [as_assignment(row) for row in rows.fetchall()]
 
     def seen(self, cycle: int) -> array[int]:
         """Keys of the whole buffer when that cycle was planned."""
@@ -227,21 +231,21 @@ class Ledger:
         """The cycles with a verdict, newest first."""
         rows = self._db.execute(
             "SELECT cycle FROM cycles WHERE state IN (SELECT value FROM json_each(?)) ORDER BY cycle DESC LIMIT ?",
-            (_list(JUDGED_STATES), limit),
+            (as_list(JUDGED_STATES), limit),
         )
         return [self.summary(row[0]) for row in rows.fetchall()]
 
     def judged_count(self) -> int:
         """How many cycles have a verdict."""
         states = "SELECT value FROM json_each(?)"
-        return self._number(f"SELECT count(*) FROM cycles WHERE state IN ({states})", _list(JUDGED_STATES))  # noqa: S608
+        return self._number(f"SELECT count(*) FROM cycles WHERE state IN ({states})", as_list(JUDGED_STATES))  # noqa: S608
 
     def unjudged_in_a_row(self) -> list[CycleRecord]:
         """The cycles that ended without a verdict since the last one with, newest first."""
         last = self.last_judged()
         rows = self._db.execute(
             "SELECT cycle FROM cycles WHERE state IN (SELECT value FROM json_each(?)) AND cycle>? ORDER BY cycle DESC",
-            (_list(TERMINAL_STATES - JUDGED_STATES), last.cycle if last else 0),
+            (as_list(TERMINAL_STATES - JUDGED_STATES), last.cycle if last else 0),
         )
         return [self.summary(row[0]) for row in rows.fetchall()]
 
@@ -265,7 +269,7 @@ class Ledger:
         line, found = self.lineage(champion), set[int]()
         query = "SELECT key FROM placements WHERE role='train' AND cycle IN (SELECT value FROM json_each(?))"
         for start in range(0, len(line), 100):  # not all rows are held at once
-            found.update(unsigned(row[0]) for row in self._db.execute(query, (_list(line[start : start + 100]),)))
+            found.update(unsigned(row[0]) for row in self._db.execute(query, (as_list(line[start : start + 100]),)))
         return found
 
     def trained_in(self, cycles: Iterable[int]) -> int:
@@ -273,7 +277,7 @@ class Ledger:
         row = self._db.execute(
             "SELECT sum(json_extract(text, '$.trained') + json_extract(text, '$.replayed')) FROM "
             "(SELECT CAST(report AS TEXT) AS text FROM cycles WHERE cycle IN (SELECT value FROM json_each(?)))",
-            (_list(cycles),),
+            (as_list(cycles),),
         ).fetchone()
         return int(row[0] or 0)
 
@@ -282,7 +286,7 @@ class Ledger:
         cycles = {cycle for champion in champions for cycle in self.lineage(champion)}
         rows = self._db.execute(
             "SELECT DISTINCT grp FROM placements WHERE role='train' AND cycle IN (SELECT value FROM json_each(?))",
-            (_list(cycles),),
+            (as_list(cycles),),
         )
         return {unsigned(row[0]) for row in rows.fetchall()}
 
@@ -295,9 +299,9 @@ class Ledger:
         return self._number(query, champion, champion) or None
 
     def recorded_splits(self) -> Splits:
-        """Of every group that was in a cycle, whether it is held out; trained once, it never is again."""
+        """Of every conversation that was in a cycle, whether it is held out; trained once, it never is again."""
         found = {True: array("q"), False: array("q")}
-        query = "SELECT grp, min(role='holdout') FROM placements WHERE grp>=? GROUP BY grp ORDER BY grp LIMIT 5000"
+        query = f"SELECT {SPLIT_COLUMNS} FROM placements WHERE {SIDE}>=? GROUP BY 1 ORDER BY 1 LIMIT 5000"  # noqa: S608
         first = -(2**63)
         while first < 2**63 and (page := self._db.execute(query, (first,))):
             for group, is_held_out in page:
@@ -343,8 +347,3 @@ class Ledger:
     def _number(self, query: str, *parameters: object) -> int:
         """The one number that a query gives; 0 where it gives none."""
         return int(self._db.execute(query, parameters).fetchone()[0] or 0)
-
-
-def _list(values: Iterable[object]) -> str:
-    """A list as one SQL parameter, for json_each."""
-    return msgspec.json.encode(list(values)).decode()

@@ -15,6 +15,8 @@ from sleepd.policy.triggers import Decision
 from sleepd.protocol.job import Report, Role
 from sleepd.protocol.verdict import Verdict, is_low_sample
 
+from .database import unsigned
+
 
 class SplitAssignment(msgspec.Struct, frozen=True):
     """Where one experience went in one cycle."""
@@ -23,6 +25,20 @@ class SplitAssignment(msgspec.Struct, frozen=True):
     key: int
     group: int
     role: Role
+    conversation: int
+    """What is equal for all that must be on one side of the split; see ``experience.conversation_of``."""
+
+
+SIDE = "coalesce(conversation, grp)"
+"""What decides the split. A row without a conversation is a conversation of its own."""
+ASSIGNMENT_COLUMNS = f"id, key, grp, role, {SIDE}"
+SPLIT_COLUMNS = f"{SIDE}, min(role='holdout')"
+
+
+def as_assignment(row: Sequence[Any]) -> SplitAssignment:
+    """From its ``ASSIGNMENT_COLUMNS``."""
+    id_, key, group, role, conversation = row
+    return SplitAssignment(id_, unsigned(key), unsigned(group), role, unsigned(conversation))
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):

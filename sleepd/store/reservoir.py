@@ -52,11 +52,7 @@ def next_reservoir(job: Job, staging: Path) -> dict[str, bytes]:
     if not job.reservoir:
         return {}
     examples = decode_examples(read_document(staging / "work" / "experiences.jsonl"))
-    trained = (
-        Experience(id=one.id, prompt=one.prompt, response=one.response, salience=one.salience, unmasked=one.unmasked)
-        for one in examples
-        if one.role != "holdout"
-    )
+    trained = (Experience(id=one.id, salience=one.salience, **one.parts()) for one in examples if one.role != "holdout")
     older = read_reservoir(Path(job.parent)) if job.parent else []
     return {RESERVOIR_FILE: encode_reservoir(renewed([*older, *trained], most=job.reservoir))}
 

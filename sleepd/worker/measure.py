@@ -7,18 +7,29 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
+from sleepd.protocol.chat_example import ChatExample
 from sleepd.protocol.job import Job
 
 from . import workload
 from .channel import Channel
 from .data import packing_support
-from .data.examples import encode_examples
+from .data.examples import Encoded, encode_examples
 from .evaluation import comparison, relevance
 from .evaluation import evaluation_command as metrics
 from .evaluation import probation_losses as probation
 from .evaluation.loss_evaluator import LossEvaluator, chosen, noise_floor, require_finite
-from .evaluation.probe_generation import Answers, ProbeGenerator, answers_key, keep_answers, kept_answers, questions
+from .evaluation.probe_generation import (
+    Answers,
+    ProbeGenerator,
+    Questions,
+    answers_key,
+    keep_answers,
+    kept_answers,
+    questions,
+    to_reply_to,
+)
 from .evaluation.reference_answers import MONITOR, PROBE, answers_file, base_answers, chosen_prompts, encode_reference
+from .evaluation.system_messages import occurring_systems, under
 from .failure import GiveUp
 from .model.loading import Loaded
 from .model.losses import Reference
@@ -52,7 +63,6 @@ class Measurer:
         self._limits = limits
         self._phases = phases
         self._channel = channel
-        self._asked = questions(examples.to_hold_out, job.questions)
         self.evaluator = LossEvaluator(loaded.model, loaded.device, limits, phases.measured)
 
     # Before training
@@ -89,19 +99,27 @@ class Measurer:
                 "check the buffer: are its responses empty?",
             )
         prompts = chosen_prompts(strategy, self._job.seed, epoch_ends(strategy, trained, self._job.seed)[-1])
+        known = {one.id for one in trained}
+        learned = [one for one in self._examples.to_train if one.id in known]
+        systems = occurring_systems(chat, learned, self._job.system_prompt, longest)
+        probe, monitor, regularise = (
+            under(systems, one) for one in (prompts.probe, prompts.monitor, prompts.regularise)
+        )
         # The verdict needs the probes most, so they come first where time runs out.
-        answers = self._base_answers([*prompts.probe, *prompts.monitor, *prompts.regularise])
-        probed, watching = answers[: len(prompts.probe)], answers[len(prompts.probe) :][: len(prompts.monitor)]
-        regularised = answers[len(prompts.probe) + len(prompts.monitor) :]
+        answers = self._base_answers([*probe, *monitor, *regularise])
+        probed, watching = answers[: len(probe)], answers[len(probe) :][: len(monitor)]
+        regularised = answers[len(probe) + len(monitor) :]
+        held_out = encode_examples(chat, self._examples.to_hold_out, longest, self._channel)
         return EncodedExamples(
             max_tokens=longest,
             trained=trained,
-            held_out=encode_examples(chat, self._examples.to_hold_out, longest, self._channel),
+            held_out=held_out,
             stopping=encode_examples(chat, self._examples.to_stop, longest, self._channel),
-            reference_examples=encode_reference(chat, prompts.regularise, regularised, longest),
-            monitor=encode_reference(chat, prompts.monitor, watching, longest, kind=MONITOR),
+            reference_examples=encode_reference(chat, regularise, regularised, longest),
+            monitor=encode_reference(chat, monitor, watching, longest, kind=MONITOR),
             taught=relevance.encode_both(chat, relevance.chosen_examples(self._examples.to_train), longest),
-            probes=encode_reference(chat, prompts.probe, probed, longest, kind=PROBE),
+            probes=encode_reference(chat, probe, probed, longest, kind=PROBE),
+            asked=self._questions(held_out, systems, longest),
         )
 
     def plan(self, encoded: EncodedExamples, *, steps_done: int) -> None:
@@ -109,18 +127,27 @@ class Measurer:
         pace = self._phases.pace
         pace.begin()
         pace.plan(workload.training(self._job, encoded, steps_done=steps_done))
-        pace.plan(workload.evaluating(encoded, self._asked))
+        pace.plan(workload.evaluating(encoded, encoded.asked))
 
-    def _base_answers(self, prompts: list[str]) -> list[str | None]:
+    def _questions(self, held_out: list[Encoded], systems: Mapping[str, int], longest: int) -> Questions:
+        known = {one.id for one in held_out}
+        measured = [one for one in self._examples.to_hold_out if one.id in known]
+        return questions(to_reply_to(self._loaded.chat, measured, longest), self._job.questions, systems)
+
+    def _base_answers(self, asked: list[ChatExample]) -> list[str | None]:
         loaded, job = self._loaded, self._job
         seconds = BASE_ANSWERS_SHARE * job.evaluation_seconds
-        cache = answers_file(Path(job.models_directory), loaded.fingerprint, job.system_prompt, loaded.chat)
+
+        def cache(system: str) -> Path:
+            directory = Path(job.models_directory)
+            return answers_file(directory, loaded.fingerprint, system or job.system_prompt, loaded.chat)
+
         with loaded.model.disable_adapter():
             answers = base_answers(
                 loaded.model,
                 loaded.device,
                 loaded.chat,
-                prompts,
+                asked,
                 loaded.stop_ids,
                 cache,
                 self._phases.generated,
@@ -138,7 +165,7 @@ class Measurer:
     def _prepare(self, encoded: EncodedExamples) -> dict[str, Reference]:
         """What training is regularised towards: the base's logits at the tokens of the reference answers."""
         self._choose_packing(encoded)
-        self._phases.pace.plan(workload.measuring(self._job, encoded, self._asked))
+        self._phases.pace.plan(workload.measuring(self._job, encoded, encoded.asked))
         self.plan(encoded, steps_done=0)
         with self._loaded.model.disable_adapter():
             # Each set by itself, in the rows in which it is compared: in bfloat16 other rows round otherwise.
@@ -218,7 +245,8 @@ class Measurer:
     def _generate_answers(self, encoded: EncodedExamples, adapter: Path | None) -> Answers:
         """What the model says, as it stands: with the adapter in that directory, beside which its answers are kept."""
         loaded, job = self._loaded, self._job
-        key = answers_key(loaded.fingerprint, job.system_prompt, loaded.chat, loaded.device, adapter)
+        probes = encoded.asked.probes
+        key = answers_key(loaded.fingerprint, job.system_prompt, probes, loaded.chat, loaded.device, adapter)
         kept = adapter / "replies.json" if adapter else Path(job.models_directory, f"replies-{key[:16]}.json")
         known = kept_answers(kept, key)
         generator = ProbeGenerator(
@@ -230,7 +258,7 @@ class Measurer:
             seconds=job.evaluation_seconds,
             on_step=self._phases.generated,
         )
-        answers = generator.ask(self._asked, known=known)
+        answers = generator.ask(encoded.asked, known=known)
         is_parents = adapter is not None and str(adapter) == job.parent  # a finished checkpoint, never written to
         if known is None and not is_parents:
             keep_answers(kept, key, answers)

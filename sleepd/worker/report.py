@@ -15,7 +15,8 @@ from sleepd.protocol.job import Job, Notice, Reply, Report, TrainingCheck, Train
 from .data.examples import Encoded
 from .evaluation import comparison
 from .evaluation.loss_evaluator import Measured, chosen, mean_loss
-from .evaluation.probe_generation import Answers, pick_for_replies, questions
+from .evaluation.probe_generation import Answers, Questions
+from .evaluation.relevance import Pair
 from .model.adapter import Device
 from .training.outcome import Training
 
@@ -37,10 +38,12 @@ class EncodedExamples:
     """On which training is regularised towards the base (KL)."""
     monitor: list[Encoded]
     """On which its drift is monitored while it trains."""
-    taught: list[tuple[Encoded, Encoded]]
+    taught: list[Pair]
     """Of some trained ones, the reply after its own prompt and after another."""
     probes: list[Encoded]
     """On which its drift is measured; no training step and no validation check depends on them."""
+    asked: Questions
+    """What every model is asked."""
 
     @property
     def truncated(self) -> int:
@@ -176,13 +179,12 @@ def make_report(cycle: Finished) -> Report:
 
 
 def _replies(cycle: Finished) -> list[Reply]:
-    asked = pick_for_replies(cycle.examples.to_hold_out)
-    return comparison.holdout_replies(asked, cycle.before.parent_answers, cycle.after.answers)
+    asked = cycle.encoded.asked
+    return comparison.holdout_replies(asked.held_out, cycle.before.parent_answers, cycle.after.answers)
 
 
 def _evidence(cycle: Finished) -> Evidence:
     job, encoded, before, after = cycle.job, cycle.encoded, cycle.before, cycle.after
-    asked = questions(cycle.examples.to_hold_out, job.questions)
     said = (before.base_answers, before.parent_answers, after.answers)
     drift = None
     if before.parent_drift is not None and after.drift is not None:
@@ -192,7 +194,7 @@ def _evidence(cycle: Finished) -> Evidence:
         noise_floor=before.noise_floor,
         drift=drift,
         collapse=comparison.collapse(*said),
-        probe_replies=comparison.probe_replies(asked, *said),
+        probe_replies=comparison.probe_replies(encoded.asked, *said),
         recall=comparison.recall(job.questions, *said),
         metrics=comparison.metrics(before.parent_metrics, after.metrics),
         relevance=before.relevance,

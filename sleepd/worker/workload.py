@@ -17,7 +17,7 @@ def measuring(job: Job, encoded: EncodedExamples, asked: Questions) -> float:
     models = 2 if job.parent else 1
     held_out, sampled = total_tokens(encoded.held_out), total_tokens(encoded.sampled)
     reference, probes = total_tokens([*encoded.reference_examples, *encoded.monitor]), total_tokens(encoded.probes)
-    taught = total_tokens(one for both in encoded.taught for one in both)
+    taught = total_tokens(one for pair in encoded.taught for one in (pair.own, pair.other))
     return FORWARD * (reference + models * (probes + held_out) + sampled + taught) + models * asked.work
 
 

@@ -23,7 +23,8 @@ from typing import Any
 
 import psutil
 
-from sleepd.buffer.experience_buffer import LARGE_BYTES, ExperienceBuffer
+from sleepd.buffer.reading.experience_buffer import ExperienceBuffer
+from sleepd.buffer.reading.source_file import LARGE_BYTES
 from sleepd.clock import SystemClock
 
 TICK_SECONDS = 0.001

@@ -23,10 +23,12 @@ from bench_first_cycle import SYSTEM_PROMPT
 from cycles import read_experiences
 
 from sleepd.config.strategies import find_strategy
+from sleepd.protocol.chat_example import ChatExample
 from sleepd.worker.channel import Channel
 from sleepd.worker.data.examples import ChatFormat, Encoded, encode_chat
 from sleepd.worker.evaluation.loss_evaluator import LossEvaluator
 from sleepd.worker.evaluation.reference_answers import base_answers, encode_reference, reference_prompts
+from sleepd.worker.evaluation.system_messages import asked
 from sleepd.worker.model.adapter import Device, choose_device, load_base, start_adapter
 from sleepd.worker.model.convert_gguf import open_base
 from sleepd.worker.model.generate import stop_ids
@@ -72,8 +74,12 @@ def _measure(arguments: argparse.Namespace, models: Path) -> None:
     chat = ChatFormat(tokenizer, SYSTEM_PROMPT)
     eligible = read_experiences(arguments.buffer, 0.6)
     chosen = eligible[:: max(1, len(eligible) // arguments.experiences)][: arguments.experiences]
-    experiences = [encode_chat(chat, one["id"], one["prompt"], one["response"], 2048) for one in chosen]
+    experiences = [
+        encode_chat(chat, one["id"], ChatExample(prompt=one["prompt"], response=one["response"]), 2048)
+        for one in chosen
+    ]
     prompts = reference_prompts("regularise")[:12]
+    prompts = [asked(prompt) for prompt in prompts]
     answers = base_answers(model, ours, chat, prompts, stop_ids(model, chat), None, lambda _tokens: None)
     general = encode_reference(chat, prompts, answers, 2048)
     model = start_adapter(model, strategy, 0)

@@ -106,7 +106,7 @@ def as_example(experience: dict[str, Any], role: Role) -> TrainingExample:
 
 
 def is_holdout(experience: dict[str, Any]) -> bool:
-    """A fifth of all, by a hash of the normalised exchange: copies fall together."""
+    """A fifth of all, by a hash of the normalised chat example: copies fall together."""
     text = re.sub(r"\W+", " ", f"{experience['prompt']} | {experience['response']}".lower()).strip()
     return hashlib.sha256(text.encode()).digest()[0] % 5 == 0
 
@@ -146,6 +146,7 @@ def drift(models: Path, base: str, adapters: Iterable[Path], system_prompt: str)
         encode_reference,
         reference_prompts,
     )
+    from sleepd.worker.evaluation.system_messages import asked
     from sleepd.worker.model.adapter import choose_device, load_adapted, load_base
     from sleepd.worker.model.convert_gguf import open_base
     from sleepd.worker.model.generate import stop_ids
@@ -156,9 +157,11 @@ def drift(models: Path, base: str, adapters: Iterable[Path], system_prompt: str)
     device = choose_device("auto")
     model, tokenizer = load_base(directory, device)
     chat = ChatFormat(tokenizer, system_prompt)
-    prompts = reference_prompts("probe")
+    prompts = [asked(prompt) for prompt in reference_prompts("probe")]
     cache = answers_file(models, fingerprint, system_prompt, chat)
-    answers = base_answers(model, device, chat, prompts, stop_ids(model, chat), cache, lambda _tokens: None)
+    answers = base_answers(
+        model, device, chat, prompts, stop_ids(model, chat), lambda _system: cache, lambda _tokens: None
+    )
     sequences = encode_reference(chat, prompts, answers, 2048)
     limits = MemoryLimits(2048, 2048, Channel(socket.socketpair()[0]))
     references = LossEvaluator(model, device, limits, lambda _tokens: None).references(sequences)

@@ -42,7 +42,7 @@ KINDS = ("base again", "noise", "slow", "good", "loops", "shuffled", "hot")
 HELD_OUT = 36
 TRAINED = 36
 FEWEST_CHARACTERS = 80
-"""Of a reply; above that the shortest exchanges are taken, so that seven trainings fit into an hour of one core."""
+"""Of a reply; above that the shortest chat examples are taken, so that seven trainings fit into an hour of one core."""
 PROMPTS = 64
 """Of the general prompts of each kind, at most so many are used, to spare time."""
 REPLY_TOKENS = 64
@@ -134,14 +134,14 @@ def make(options: argparse.Namespace) -> None:
         )
         with phases.enter("measuring"), loaded.model.disable_adapter():
             fitting = relevance.measure(measurer.evaluator, taught)
-        pool = _pool(kind, held_out, before, after, fitting, time.monotonic() - started)
+        pool = _pool(kind, held_out, exchanges.asked.held_out, before, after, fitting, time.monotonic() - started)
         keep(options.cache, pool)
         gain = sum(p.tokens * (p.parent - p.candidate) for p in pool.pairs) / sum(p.tokens for p in pool.pairs)
         print(f"{kind}: gain {gain:.4f}, drift {pool.drift:.4f}, {pool.seconds:.0f} s", flush=True)
 
 
 def split(buffer: Path) -> tuple[list[TrainingExample], list[TrainingExample]]:
-    """Held-out and trained lessons, of different exchanges, divided with a fixed seed."""
+    """Held-out and trained lessons, of different texts, divided with a fixed seed."""
     records = json.loads(buffer.read_bytes())
     found = {(one["prompt"], one["response"]): one for one in records if len(one["response"]) >= FEWEST_CHARACTERS}
     shortest = sorted(found.values(), key=lambda one: len(one["prompt"]) + len(one["response"]))
@@ -216,10 +216,15 @@ def _texts(kind: str, to_train: Sequence[TrainingExample]) -> list[str]:
 
 
 def _pool(
-    kind: str, held_out: Sequence[TrainingExample], before: Any, after: Any, fitting: Relevance, seconds: float
+    kind: str,
+    held_out: Sequence[TrainingExample],
+    asked: Sequence[Any],
+    before: Any,
+    after: Any,
+    fitting: Relevance,
+    seconds: float,
 ) -> Pool:
     from sleepd.worker.evaluation.comparison import holdout_replies
-    from sleepd.worker.evaluation.probe_generation import pick_for_replies
 
     def ways(answers: Any) -> dict[str, list[str]]:
         return {way: getattr(answers, way) for way in ("greedy", "sampled", "talk")}
@@ -240,7 +245,7 @@ def _pool(
             for one in held_out
             if one.id in after.losses
         ],
-        replies=holdout_replies(pick_for_replies(held_out), before.parent_answers, after.answers),
+        replies=holdout_replies(asked, before.parent_answers, after.answers),
         base=ways(before.base_answers),
         candidate=ways(after.answers),
         seconds=seconds,

@@ -34,6 +34,7 @@ from sleepd.worker.evaluation.reference_answers import (
     encode_reference,
     reference_prompts,
 )
+from sleepd.worker.evaluation.system_messages import asked
 from sleepd.worker.model.adapter import Device, choose_device, load_base, start_adapter
 from sleepd.worker.model.convert_gguf import open_base
 from sleepd.worker.model.generate import greedy_replies, stop_ids
@@ -179,10 +180,11 @@ class Bench:
         return encode_examples(self._chat, examples, 2048, SilentChannel())
 
     def _answered(self, prompts: Sequence[str], kind: str) -> list[Encoded]:
+        questions = [asked(prompt) for prompt in prompts]
         answers = base_answers(
-            self._model, self._device, self._chat, prompts, self._stops, self._cache, lambda _tokens: None
+            self._model, self._device, self._chat, questions, self._stops, lambda _system: self._cache, lambda _: None
         )
-        return encode_reference(self._chat, prompts, answers, 2048, kind=kind)
+        return encode_reference(self._chat, questions, answers, 2048, kind=kind)
 
     def base_losses(self, examples: Sequence[TrainingExample]) -> dict[str, Measured]:
         """Reply loss of each, with the base. Once an adapter was merged, there is none any more."""

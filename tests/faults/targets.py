@@ -22,11 +22,14 @@ from typing import Any
 
 import msgspec
 
-from sleepd.buffer.experience import content_hash, id_hash
-from sleepd.buffer.experience_buffer import ExperienceBuffer
-from sleepd.buffer.parsing import MAX_LINE_BYTES
-from sleepd.buffer.reader_process import Reading, read_digest, read_texts
-from sleepd.buffer.view import View
+from sleepd.buffer.conversation import REJECTED
+from sleepd.buffer.experience import content_hash, group_of, id_hash
+from sleepd.buffer.formats.known_formats import FORMATS
+from sleepd.buffer.learnables import ReadSettings
+from sleepd.buffer.ratings import Ratings, read_ratings
+from sleepd.buffer.reading.experience_buffer import ExperienceBuffer
+from sleepd.buffer.reading.reader_process import Reading, packed, read_digest, read_texts, unpacked
+from sleepd.buffer.reading.view import View
 from sleepd.client import Client
 from sleepd.clock import SystemClock
 from sleepd.config.layers import VARIABLES, load
@@ -40,6 +43,7 @@ from sleepd.daemon.publisher import Life
 from sleepd.daemon.requests import Requests
 from sleepd.errors import BufferUnreadable, DaemonNotRunning, NothingToDo, UsageError
 from sleepd.protocol import control, job
+from sleepd.protocol.experience_record import MAX_LINE_BYTES
 from sleepd.protocol.status import BufferDetail, CycleDetail, DecisionView, RunResult, Status
 from sleepd.sleepctl.console import Console
 from sleepd.sleepctl.offline import read_status
@@ -55,6 +59,7 @@ from sleepd.store.state_lock import read_holder
 from tests.agents import config_for, experiences, write_buffer
 from tests.fakes import FakeClock, fake_worker
 from tests.faults import mutations
+from tests.format_samples import CHATML, SAMPLES
 from tests.older_trainer import adapter_weights, write_older_cycle
 from tests.sleepctl import sleepctl_scenes as scenes
 from tests.stages import OpenSleeper, open_sleeper
@@ -106,9 +111,7 @@ def digest_of(data: bytes, before: Reading | None = None) -> Reading:
 
 
 def keys_of(reading: Reading) -> array[int]:
-    keys = array("Q")
-    keys.frombytes(reading.keys)
-    return keys
+    return reading.columns.keys
 
 
 def goes_on(data: bytes, cut: int) -> bool:
@@ -122,11 +125,11 @@ def goes_on(data: bytes, cut: int) -> bool:
 def digest(directory: Path, stack: ExitStack) -> Target:
     def check(data: bytes, random: Random) -> None:
         reading = digest_of(data)
-        assert msgspec.msgpack.decode(msgspec.msgpack.encode(reading), type=Reading) == reading
+        assert unpacked(packed([reading]), Reading) == [reading]
         assert msgspec.json.encode(reading.skipped)
         if reading.half_written:
             refuse(reading.half_written)
-        keys, groups, saliences = keys_of(reading), array("Q", reading.groups), array("d", reading.saliences)
+        keys, groups, saliences = keys_of(reading), reading.columns.groups, reading.columns.saliences
         assert len(set(keys)) == len(keys) == len(groups) == len(saliences)
         assert all(0 <= salience <= 1 for salience in saliences)
         # Whatever was counted can be fetched, and is the text that was counted.
@@ -135,6 +138,55 @@ def digest(directory: Path, stack: ExitStack) -> Target:
         assert [content_hash(each.prompt, each.response) for each in found] == list(groups)
 
     return Target("digest", [ARRAY, OBJECT, LINES], mutated_buffer, check)
+
+
+@target
+def formats(directory: Path, stack: ExitStack) -> Target:
+    """A file of each format that is read, by its content or as the format that is named."""
+
+    def check(data: bytes, random: Random) -> None:
+        named = random.choice(["own", *(one.name for one in FORMATS)])
+        settings = ReadSettings(format="auto" if random.random() < 0.7 else named)
+        reading = read_digest(io.BytesIO(data), None, settings)
+        if reading.half_written:
+            assert reading.half_written.isprintable()
+            refuse(reading.half_written)
+        assert all(each.reason.isprintable() and len(each.reason) < 250 for each in reading.skipped)
+        keys, groups, saliences = keys_of(reading), reading.columns.groups, reading.columns.saliences
+        assert (
+            len(set(keys))
+            == len(keys)
+            == len(groups)
+            == len(saliences)
+            == len(array("Q", reading.columns.conversations))
+        )
+        assert all(0 <= salience <= 1 or salience == REJECTED for salience in saliences)
+        # Whatever was counted can be fetched, and is the text that was counted.
+        found = read_texts(io.BytesIO(data), set(keys), settings=settings).texts
+        assert [id_hash(each.id) for each in found] == list(keys)
+        assert [group_of(each) for each in found] == list(groups)
+
+    lines = [b"".join(json.dumps(record).encode() + b"\n" for record in sample) for sample in SAMPLES.values()]
+    arrays = [json.dumps(sample).encode() for sample in SAMPLES.values()]
+    return Target("formats", [*lines, *arrays, CHATML.encode() * 2], mutated_buffer, check)
+
+
+@target
+def feedback(directory: Path, stack: ExitStack) -> Target:
+    """Ratings and scores, with the key and the salience that each must have."""
+
+    def check(data: bytes, random: Random) -> None:
+        found = read_ratings([("feedback.jsonl", io.BytesIO(data))])
+        assert msgspec.msgpack.decode(msgspec.msgpack.encode(found), type=Ratings) == found
+        assert all(0 <= each <= 1 or each == REJECTED for each in found.by_key.values())
+        assert all(each.reason.isprintable() and len(each.reason) < 250 for each in found.skipped)
+        if not found.by_key:
+            refuse("no rating")
+
+    rated = [{"id": "a", "rating": 1}, {"conversation": "c", "turn": 2, "rating": "down"}, {"id": 7, "salience": 0.5}]
+    scored = {"trace_id": "t", "observation_id": "o", "name": "n", "data_type": "NUMERIC", "value": 1}
+    lines = [b"".join(json.dumps(each).encode() + b"\n" for each in (*rated, scored))]
+    return Target("feedback", lines, mutations.mutated_lines, check)
 
 
 @target

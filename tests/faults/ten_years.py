@@ -75,7 +75,11 @@ class Life:
                 parent=self.champion,
                 strategy="consolidate",
                 is_forced=False,
-                assignments=[SplitAssignment(f"{key:016x}", key, key, role) for keys, role in places for key in keys],  # type: ignore[arg-type]
+                assignments=[
+                    SplitAssignment(f"{key:016x}", key, key, role, key)  # type: ignore[arg-type]
+                    for keys, role in places
+                    for key in keys
+                ],
                 seen=array("Q", self._seen),
             )
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -516,9 +517,21 @@ def test_config_check_accepts_a_correct_file(sleepctl: Sleepctl, environment: Pa
     """A correct file is named as such."""
     path = environment / "c.toml"
     path.write_text('[buffer]\npath = "/srv/agent/b.json"\n')
-    assert sleepctl("config", "check", str(path)) == Ran(0, f"{path}: correct\n", "")
+    code, out, err = sleepctl("config", "check", str(path))
+    assert (code, out.splitlines()[0], err) == (0, f"{path}: correct", "")
     as_json = sleepctl("config", "check", str(path), "--json").json
-    assert as_json == {"schema": 1, "path": str(path), "drop_ins": [], "is_valid": True}
+    assert (as_json["path"], as_json["drop_ins"], as_json["is_valid"]) == (str(path), [], True)
+
+
+def test_config_check_tries_the_buffer(sleepctl: Sleepctl, environment: Path) -> None:
+    """Of each file of the buffer it says how many experiences were understood, and the first record that was not."""
+    path, directory = environment / "c.toml", environment / "logs"
+    directory.mkdir()
+    (directory / "a.jsonl").write_text('{"prompt": "Who?", "response": "Martha."}\n{"prompt": 5}\n')
+    (directory / "b.json").write_text("not JSON")
+    path.write_text(f'[buffer]\npath = "{directory}"\n')
+    tried = " ".join(sleepctl("config", "check", str(path)).out.split())
+    assert re.search("a.jsonl: 1 experience.*1 skipped.*line 2.*b.json: 0 experiences", tried)
 
 
 def test_config_check_reads_every_layer(sleepctl: Sleepctl, environment: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -527,7 +540,7 @@ def test_config_check_reads_every_layer(sleepctl: Sleepctl, environment: Path, m
     path.write_text("")
     drop_in.parent.mkdir()
     drop_in.write_text('[buffer]\npath = "/srv/agent/b.json"\n')
-    assert sleepctl("config", "check", str(path)) == Ran(0, f"{path}: correct\n{drop_in}: correct\n", "")
+    assert sleepctl("config", "check", str(path)).out.splitlines()[:2] == [f"{path}: correct", f"{drop_in}: correct"]
     drop_in.write_text("[buffer]\npaht = 5\n")
     code, _, err = sleepctl("config", "check", str(path))
     assert (code, f"{drop_in}: buffer.paht: " in err) == (9, True)

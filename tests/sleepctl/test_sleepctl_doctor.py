@@ -15,7 +15,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from sleepd.config.schema import BufferConfig, Config, WorkerConfig
+from sleepd.config.buffer_config import BufferConfig
+from sleepd.config.schema import Config, WorkerConfig
 from sleepd.protocol import control
 from sleepd.protocol.capability import BaseCheck, Capability
 from sleepd.protocol.evidence import ChatContract
@@ -64,7 +65,7 @@ WELL = DoctorFacts(
         load="loaded", active="active", file="enabled", user="sage-sleepd", hides_homes=True, hides_tmp=True
     ),
     socket=SocketFacts(path="/run/s", exists=True, is_running=True, is_caller_operator=True, daemon_version=VERSION),
-    buffer=BufferFacts(has_daemon_read=True, place=PathFacts(path=PATH, kind="file", may_read=True)),
+    buffer=BufferFacts(has_daemon_read=True, places=[PathFacts(path=PATH, kind="file", may_read=True)]),
     state=PathFacts(path="/var/lib/sage-sleepd", kind="directory", may_read=True, may_write=True),
     daemon_user="sage-sleepd",
     free_bytes=9 * GIB,
@@ -76,7 +77,7 @@ WELL = DoctorFacts(
     last_sleep_at=scenes.ago(hours=3),
 )
 DOWN = SocketFacts(path="/run/s", problem="nobody answers", hint="start it", is_caller_operator=True)
-UNREAD = BufferFacts(place=PathFacts(path=PATH, kind="file", may_read=True))
+UNREAD = BufferFacts(places=[PathFacts(path=PATH, kind="file", may_read=True)])
 
 
 def with_(**fields: Any) -> DoctorFacts:
@@ -91,7 +92,7 @@ def part(name: str, **fields: Any) -> DoctorFacts:
 
 def buffer_place(path: str = PATH, **fields: Any) -> BufferFacts:
     """A buffer that no daemon was asked about."""
-    return BufferFacts(place=PathFacts(path=path, **fields))
+    return BufferFacts(places=[PathFacts(path=path, **fields)])
 
 
 def test_a_well_kept_installation_passes_everything() -> None:
@@ -132,7 +133,8 @@ CASES: list[tuple[str, DoctorFacts, str, str]] = [
     ("buffer", with_(buffer=BufferFacts()), "FAIL", "see config"),
     ("buffer", with_(buffer=UNREAD), "PASS", ""),
     ("buffer", with_(buffer=buffer_place(kind="absent")), "WARN", "is the path right?"),
-    ("buffer", with_(buffer=buffer_place(kind="directory")), "FAIL", "name the file"),
+    ("buffer", with_(buffer=buffer_place(kind="directory", may_read=True)), "PASS", ""),
+    ("buffer", with_(buffer=buffer_place(kind="other")), "FAIL", "name what"),
     ("buffer", with_(buffer=buffer_place(kind="file", may_read=None)), "WARN", "sudo sleepctl doctor"),
     ("buffer", with_(buffer=buffer_place(kind="file", may_read=False)), "FAIL", "setfacl -m u:sage-sleepd:r"),
     ("buffer", with_(buffer=buffer_place(blocked_at="/srv")), "FAIL", "setfacl -m u:sage-sleepd:x /srv"),

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from sleepd.config.buffer_config import BufferConfig
 from sleepd.config.render import render
-from sleepd.config.schema import BufferConfig, Config
+from sleepd.config.schema import Config
 from sleepd.sleepctl.arguments import build_parser
 from sleepd.sleepctl.generated.completion_scripts import FUNCTIONS, scripts
 from sleepd.sleepctl.quarantine_arguments import ACTIONS

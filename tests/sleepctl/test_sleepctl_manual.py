@@ -137,5 +137,6 @@ def test_installer_writes_pages_and_completions(tmp_path: Path) -> None:
         "bash-completion/completions/sleepctl",
         "zsh/site-functions/_sleepctl",
         "fish/vendor_completions.d/sleepctl.fish",
+        "sage-sleepd/experience.schema.json",
     }
     assert {name: (tmp_path / "share" / name).read_bytes() for name in written} == shared_files()

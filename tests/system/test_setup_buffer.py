@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 
 import pytest
@@ -38,6 +39,23 @@ def test_any_directory_can_be_shown(shared: Machine, name: str) -> None:
     try:
         shared.await_true(lambda: shared.status()["buffer"]["read_at"] is not None, "the buffer to be read")
         assert shared.status()["buffer"]["form"] == "array", shared.status()["buffer"]
+    finally:
+        shared.run("systemctl", "stop", "sage-sleepd")
+        shared.path(DROP_IN).unlink()
+
+
+def test_whole_directory_can_be_shown(shared: Machine) -> None:
+    """A directory of session files in a home is shown as a whole, and the daemon reads all of them."""
+    directory = "/home/user/sessions"
+    shared.run("mkdir", "-p", f"{directory}/2026", user="user")
+    for number, path in enumerate(("a.jsonl", "2026/b.jsonl")):
+        line = json.dumps({"prompt": f"Who is {number}?", "response": f"Number {number}."})
+        shared.run("sh", "-c", f"echo {shlex.quote(line)} > {directory}/{path}", user="user")
+    assert set_up(shared, directory)[0] == 0
+    shared.run("systemctl", "reset-failed", "sage-sleepd", check=False)
+    shared.run("systemctl", "restart", "sage-sleepd")
+    try:
+        shared.await_true(lambda: shared.status()["buffer"]["total"] == 2, "both files to be read")
     finally:
         shared.run("systemctl", "stop", "sage-sleepd")
         shared.path(DROP_IN).unlink()

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import cache
 
+from sleepd.protocol.chat_example import ChatExample
+
 PROMPT, REPLY, SYSTEM = "Who are you?", "I am Juniper.", "Be brief."
 THOUGHT = "<think>\nThey ask.\n</think>\n\n"
 
@@ -180,6 +182,11 @@ ALWAYS_CLOSED = CHATML.replace("assistant\n{% endif %}", "assistant\n<think>\n\n
     "{{ m['content'] }}", "{{ m['content'].split('</think>')[-1].lstrip('\n') }}"
 )
 TRIMS = CHATML.replace("m['content']", "m['content'] | trim")
+
+
+def pair(prompt: str, reply: str) -> ChatExample:
+    """A prompt and the reply to it, with nothing before them."""
+    return ChatExample(prompt=prompt, response=reply)
 
 
 @dataclass(frozen=True)

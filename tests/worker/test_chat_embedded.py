@@ -10,6 +10,8 @@ import pytest
 
 from sleepd.worker.model.find_base import find_base
 
+from .templates import pair
+
 pytestmark = pytest.mark.model
 
 
@@ -35,7 +37,7 @@ def test_ordinary_texts_are_encoded_as_ever() -> None:
                 [*before, {"role": "user", "content": prompt}], tokenize=False, add_generation_prompt=True
             )
             wanted = tokenizer(asked, add_special_tokens=False)["input_ids"]
-            one = encode_chat(chat, "a", prompt, reply, 5000)
+            one = encode_chat(chat, "a", pair(prompt, reply), 5000)
             assert list(one.ids[: one.prompt_tokens]) == wanted == chat.prompt_ids(prompt)
             said = tokenizer(reply, add_special_tokens=False)["input_ids"]
             assert list(one.ids[one.prompt_tokens :]) == [*said, tokenizer.convert_tokens_to_ids("<|im_end|>")]

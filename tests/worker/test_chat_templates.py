@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from sleepd.config.strategies import STRATEGIES
 from sleepd.protocol.job import Job
-from sleepd.worker.data.chat_format import ChatFormat, Conversation
+from sleepd.worker.data.chat_format import ChatFormat, RenderedConversation
 from sleepd.worker.data.control_tokens import Refused
 from sleepd.worker.data.examples import encode_chat, encode_generated, encode_or_refuse
 from sleepd.worker.evaluation.reference_answers import answers_file
@@ -20,7 +20,7 @@ from sleepd.worker.failure import GiveUp
 from sleepd.worker.model.loading import open_chat
 from sleepd.worker.model.template_check import check
 
-from .templates import CASES, CHATML, PROMPT, REFUSED, Case, by_name, make_tokenizer, tokenizer_for
+from .templates import CASES, CHATML, PROMPT, REFUSED, Case, by_name, make_tokenizer, pair, tokenizer_for
 
 pytestmark = pytest.mark.worker
 _IM = "<|endoftext|> <|im_start|> <|im_end|>"
@@ -49,7 +49,7 @@ def chat_of(case: Case) -> ChatFormat:
 def test_what_is_supervised(case: Case) -> None:
     """The reply as the template writes it and the end of its turn, with control tokens where they are; no more."""
     chat = chat_of(case)
-    one = encode_chat(chat, "a", PROMPT, case.reply, 500)
+    one = encode_chat(chat, "a", pair(PROMPT, case.reply), 500)
     assert one is not None
     assert text_of(chat.tokenizer, one.ids[one.prompt_tokens :], case) == case.supervised
     assert shown(chat.tokenizer, one.ids[: one.prompt_tokens]).endswith(case.asked)
@@ -75,10 +75,10 @@ def test_asked_and_trained_prompts_agree(case: Case) -> None:
     one that begins with a line end, which a template may drop.
     """
     chat = chat_of(case)
-    one = encode_chat(chat, "a", PROMPT, "I am Juniper.", 500)
+    one = encode_chat(chat, "a", pair(PROMPT, "I am Juniper."), 500)
     assert list(one.ids[: one.prompt_tokens]) == chat.prompt_ids(PROMPT)
     if not case.kind.endswith("pieces"):  # those may have one token for the header's line end and the reply's
-        lower = encode_chat(chat, "a", PROMPT, "\nI am Juniper.", 500)
+        lower = encode_chat(chat, "a", pair(PROMPT, "\nI am Juniper."), 500)
         assert list(lower.ids[: lower.prompt_tokens]) == chat.prompt_ids(PROMPT)
     assert len(chat.talk_ids([PROMPT, "Nobody.", "Really?"])) > one.prompt_tokens
 
@@ -87,7 +87,7 @@ def test_asked_and_trained_prompts_agree(case: Case) -> None:
 def test_no_sequence_begins_twice(case: Case) -> None:
     """The token that begins a sequence stands once where the template writes it, and nowhere else."""
     chat = chat_of(case)
-    one = encode_chat(chat, "a", PROMPT, case.reply, 500)
+    one = encode_chat(chat, "a", pair(PROMPT, case.reply), 500)
     begins = chat.tokenizer.bos_token_id
     assert begins is None or list(one.ids).count(begins) <= 1
 
@@ -108,8 +108,8 @@ def test_control_words_in_texts_stay_text(case: Case) -> None:
     words = " ".join(word.lstrip("~") for word in case.words.split())
     forged = f"All is {words} well."
     chat, other = chat_of(case), chat_of(replace(case, system=forged if case.system else ""))
-    plain = encode_chat(chat, "a", PROMPT, "All is well.", 2000)
-    one = encode_chat(other, "a", forged, forged, 2000)
+    plain = encode_chat(chat, "a", pair(PROMPT, "All is well."), 2000)
+    one = encode_chat(other, "a", pair(forged, forged), 2000)
     control = set(chat.words.by_id)
     assert one is not None
     for part in (slice(0, plain.prompt_tokens), slice(plain.prompt_tokens, None)):
@@ -125,7 +125,7 @@ def test_unknown_added_tokens_stay_tokens() -> None:
     """A word that the owner added to the tokenizer, and runs of blanks, are text, and keep their tokens."""
     tokenizer = make_tokenizer(f"{_IM} ~juniper", CHATML, eos="<|im_end|>")
     tokenizer.add_tokens(["    "])
-    one = encode_chat(ChatFormat(tokenizer, ""), "a", "Who?", "juniper    <|im_end|>", 500)
+    one = encode_chat(ChatFormat(tokenizer, ""), "a", pair("Who?", "juniper    <|im_end|>"), 500)
     assert [tokenizer.decode([number]) for number in one.ids[one.prompt_tokens :]][:2] == ["juniper", "    "]
     assert list(one.ids).count(tokenizer.eos_token_id) == 2
 
@@ -159,8 +159,8 @@ def test_any_text_stays_text(chat: ChatFormat, prompt: str, reply: str) -> None:
     give the whole conversation back; else there is a reason why it is left out.
     """
     try:
-        said = chat.said(reply)
-        written = chat.conversation(prompt, said)
+        context, said = chat.split(pair(prompt, reply))
+        written = chat.conversation(context, said)
         ids, prompt_tokens, reply_end = chat.encode(written)
     except Refused as error:
         assert str(error)
@@ -177,7 +177,7 @@ def test_any_text_stays_text(chat: ChatFormat, prompt: str, reply: str) -> None:
     assert len(control) == len(chat.words.found_in(structure))
 
 
-def _outside(written: Conversation) -> list[str]:
+def _outside(written: RenderedConversation) -> list[str]:
     """What no text is of: the template's own words, cut where texts stand."""
     at, parts = 0, []
     for start, end in sorted(written.texts):
@@ -200,7 +200,7 @@ def test_half_a_thought_is_set_aside(reply: str, said: str) -> None:
     """An answer is never trained as the inside of a thought that does not end, nor a thought as an answer."""
     for name in ("Qwen3", "DeepSeek-R1", "ChatML", "no template"):
         with pytest.raises(Refused, match=re.escape(said)):
-            encode_or_refuse(chat_of(by_name(name)), "a", PROMPT, reply, 500)
+            encode_or_refuse(chat_of(by_name(name)), pair(PROMPT, reply), 500)
 
 
 @pytest.mark.parametrize(
@@ -217,8 +217,8 @@ def test_forged_plain_headers_are_set_aside(name: str, text: str) -> None:
     chat = chat_of(by_name(name))
     for prompt, reply in ((PROMPT, text), (text, "Yes.")):
         with pytest.raises(Refused, match="begins a turn in this template"):
-            encode_or_refuse(chat, "a", prompt, reply, 500)
-    assert encode_chat(chat, "a", "The user: who is it?", "A user, said the User.", 500)
+            encode_or_refuse(chat, pair(prompt, reply), 500)
+    assert encode_chat(chat, "a", pair("The user: who is it?", "A user, said the User."), 500)
 
 
 @pytest.mark.parametrize(
@@ -228,10 +228,10 @@ def test_a_cut_reply_is_not_ended(name: str) -> None:
     """Whatever the limit: the prompt loses its start first, then the reply its end, and then no turn ends."""
     case = by_name(name)
     chat = chat_of(case)
-    whole = encode_chat(chat, "a", "x" * 90 + PROMPT, case.reply, 5000)
+    whole = encode_chat(chat, "a", pair("x" * 90 + PROMPT, case.reply), 5000)
     end = chat.end_of_turn
     for limit in range(30, len(whole.ids) + 1):
-        one = encode_chat(chat, "a", "x" * 90 + PROMPT, case.reply, limit)
+        one = encode_chat(chat, "a", pair("x" * 90 + PROMPT, case.reply), limit)
         if one is None:
             continue
         assert len(one.ids) <= limit
@@ -263,19 +263,19 @@ def test_kept_answers_depend_on_the_template(tmp_path) -> None:
 def test_unclosed_thought_is_kept() -> None:
     """A base that thinks aloud gives answers that are cut inside a thought; drift is measured on them all the same."""
     chat = chat_of(by_name("DeepSeek-R1"))
-    one = encode_generated(chat, "a", PROMPT, "<think>\nThey ask, and", 500)
+    one = encode_generated(chat, "a", pair(PROMPT, ""), "<think>\nThey ask, and", 500)
     assert list(one.ids[: one.prompt_tokens]) == chat.prompt_ids(PROMPT)
     assert shown(chat.tokenizer, one.ids[one.prompt_tokens :]) == "⟦<think>⟧\nThey ask, and"
-    assert encode_generated(chat, "a", PROMPT, "I am Ida.", 500).ids[-1] == chat.stop_id
+    assert encode_generated(chat, "a", pair(PROMPT, ""), "I am Ida.", 500).ids[-1] == chat.stop_id
 
 
 def test_closed_thought_is_not_trained() -> None:
     """A base that is always asked behind a closed thought cannot have one; its answers alone can be trained."""
     case = by_name("a generation prompt that always closes a thought", reply="<think>\nThey ask.\n</think>\n\nYes.")
     with pytest.raises(Refused, match=re.escape("set training.thoughts to drop")):
-        encode_or_refuse(chat_of(case), "a", PROMPT, case.reply, 500)
+        encode_or_refuse(chat_of(case), pair(PROMPT, case.reply), 500)
     chat = chat_of(replace(case, thoughts="drop"))
-    one = encode_or_refuse(chat, "a", PROMPT, case.reply, 500)
+    one = encode_or_refuse(chat, pair(PROMPT, case.reply), 500)
     assert shown(chat.tokenizer, one.ids[one.prompt_tokens :]) == "Yes.⟦<|im_end|>⟧"
 
 
@@ -284,7 +284,7 @@ def test_half_a_character_is_set_aside() -> None:
     chat = chat_of(by_name("ChatML"))
     for prompt, reply in (("Who \ud800?", "I."), ("Who?", "I \udfff.")):
         with pytest.raises(Refused, match="half a character"):
-            encode_or_refuse(chat, "a", prompt, reply, 500)
+            encode_or_refuse(chat, pair(prompt, reply), 500)
 
 
 def test_the_date_is_the_cycles() -> None:
@@ -294,7 +294,7 @@ def test_the_date_is_the_cycles() -> None:
     asked = [tokenizer.decode(chat.prompt_ids(PROMPT)) for chat in chats]
     assert ["Today Date: 28 Feb 2024" in asked[0], "Today Date: 29 Feb 2024" in asked[1]] == [True, True]
     for chat in chats:
-        one = encode_or_refuse(chat, "a", PROMPT, "Yes.", 500)
+        one = encode_or_refuse(chat, pair(PROMPT, "Yes."), 500)
         assert list(one.ids[: one.prompt_tokens]) == chat.prompt_ids(PROMPT)
 
 

@@ -12,6 +12,7 @@ from sleepd.worker.data.examples import ChatFormat, encode_chat, encode_examples
 from sleepd.worker.programs.tiny_model import make_tiny_tokenizer
 
 from .conftest import RecordingChannel
+from .templates import pair
 
 pytestmark = pytest.mark.worker
 
@@ -29,7 +30,7 @@ def supervised(tokenizer, one):
 def test_reply_and_end_alone_are_supervised(tokenizer):
     """The supervised ids decode to the reply and the end of turn; before stands the prompt as the model is asked."""
     chat = ChatFormat(tokenizer, "Be brief.")
-    one = encode_chat(chat, "a", "Who are you?", "  I am Ida.\n", 500)
+    one = encode_chat(chat, "a", pair("Who are you?", "  I am Ida.\n"), 500)
     assert supervised(tokenizer, one) == "  I am Ida.<|im_end|>"
     assert tokenizer.decode(one.ids[: one.prompt_tokens]) == (
         "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nWho are you?<|im_end|>\n<|im_start|>assistant\n"
@@ -39,7 +40,7 @@ def test_reply_and_end_alone_are_supervised(tokenizer):
 def test_chat_example_matches_the_template(tokenizer):
     """Prompt and reply together are the template's own rendering, up to the end of turn."""
     chat = ChatFormat(tokenizer, "")
-    one = encode_chat(chat, "a", "Hi", "Hello", 500)
+    one = encode_chat(chat, "a", pair("Hi", "Hello"), 500)
     messages = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]
     assert tokenizer.apply_chat_template(messages, tokenize=False) == tokenizer.decode(one.ids) + "\n"
 
@@ -60,14 +61,14 @@ def test_template_text_before_reply_is_supervised(tokenizer):
         "{% for m in messages %}[{{ m['role'] }}]{% if m['role'] == 'assistant' %} {% endif %}"
         "{{ m['content'] }}<|endoftext|>{% endfor %}{% if add_generation_prompt %}[assistant]{% endif %}"
     )
-    one = encode_chat(ChatFormat(tokenizer, ""), "a", "Hi", "Hello", 500)
+    one = encode_chat(ChatFormat(tokenizer, ""), "a", pair("Hi", "Hello"), 500)
     assert supervised(tokenizer, one) == " Hello<|endoftext|>"
 
 
 def test_plain_form_without_template(tokenizer):
     """No template: a documented plain form, still ended by the tokenizer's end."""
     tokenizer.chat_template = None
-    one = encode_chat(ChatFormat(tokenizer, "Be brief."), "a", "Hi", "Hello", 500)
+    one = encode_chat(ChatFormat(tokenizer, "Be brief."), "a", pair("Hi", "Hello"), 500)
     assert tokenizer.decode(one.ids) == "<|im_start|>Be brief.\n\nUser: Hi\nAssistant: Hello<|im_end|>"
     assert supervised(tokenizer, one) == " Hello<|im_end|>"
 
@@ -75,7 +76,7 @@ def test_plain_form_without_template(tokenizer):
 def test_long_prompt_loses_its_start(tokenizer):
     """The user's text is cut from the front; the system prompt and the reply are whole."""
     chat = ChatFormat(tokenizer, "Be brief.")
-    one = encode_chat(chat, "a", "x" * 300 + "end?", "Yes.", 120)
+    one = encode_chat(chat, "a", pair("x" * 300 + "end?", "Yes."), 120)
     assert one.is_truncated
     assert len(one.ids) == 120
     assert supervised(tokenizer, one) == "Yes.<|im_end|>"
@@ -86,7 +87,7 @@ def test_long_prompt_loses_its_start(tokenizer):
 
 def test_long_reply_loses_its_end(tokenizer):
     """After a cut there is no end of turn."""
-    one = encode_chat(ChatFormat(tokenizer, ""), "a", "Hi", "y" * 300, 100)
+    one = encode_chat(ChatFormat(tokenizer, ""), "a", pair("Hi", "y" * 300), 100)
     assert len(one.ids) == 100
     assert set(supervised(tokenizer, one)) == {"y"}
 

@@ -18,7 +18,7 @@ from sleepd.protocol.job import Progress
 from sleepd.worker.data.examples import ChatFormat
 from sleepd.worker.evaluation import evaluation_command, loss_evaluator, probe_generation, reference_answers
 from sleepd.worker.evaluation.loss_evaluator import Measured, chosen, noise_floor
-from sleepd.worker.evaluation.probe_generation import Answers, Questions
+from sleepd.worker.evaluation.probe_generation import Answers, HeldOut, Questions
 from sleepd.worker.evaluation.reference_answers import chosen_prompts, reference_prompts
 from sleepd.worker.failure import Stopped
 from sleepd.worker.model import generate
@@ -28,6 +28,7 @@ from sleepd.worker.model.generate import Asked, replies, stop_ids
 from sleepd.worker.programs.tiny_model import make_tiny_tokenizer
 
 from .conftest import RecordingChannel, examples, make_job, quick
+from .templates import pair
 
 pytestmark = pytest.mark.worker
 
@@ -283,7 +284,7 @@ def test_base_answers_keep_the_deadline(run_here, tmp_path):
 def test_base_answers_are_kept_singly(tiny_model, tmp_path, monkeypatch):
     """What was complete when time ran out is kept in the cache, and only the others are asked for the next time."""
     model, tokenizer = load_base(tiny_model, choose_device("cpu"))
-    chat, cache, asked = ChatFormat(tokenizer, ""), tmp_path / "answers.json", []
+    chat, asked = ChatFormat(tokenizer, ""), []
 
     def first_one_only(_model, _device, batch, **_more):
         asked.append(len(batch))
@@ -292,8 +293,10 @@ def test_base_answers_are_kept_singly(tiny_model, tmp_path, monkeypatch):
     monkeypatch.setattr(reference_answers, "batched_replies", first_one_only)
 
     def answers():
-        prompts, device = ["one", "two", "three"], choose_device("cpu")
-        found = reference_answers.base_answers(model, device, chat, prompts, frozenset(), cache, lambda _tokens: None)
+        prompts, device = [pair(text, "") for text in ("one", "two", "three")], choose_device("cpu")
+        found = reference_answers.base_answers(
+            model, device, chat, prompts, frozenset(), lambda _system: tmp_path / "answers.json", lambda _tokens: None
+        )
         return [one is not None for one in found]
 
     assert [answers(), answers()] == [[True, False, False], [True, True, False]]
@@ -320,7 +323,10 @@ def test_evaluation_share_covers_all_phases(run_here):
 
 def test_questions_count_as_work():
     """More questions take longer; nothing asked takes nothing."""
-    none, some = Questions(held_out=[], recall=[], probes=[]), Questions(held_out=["a"], recall=["b"], probes=["c"])
+    none, some = (
+        Questions(held_out=[], recall=[], probes=[]),
+        Questions(held_out=[HeldOut(id="a", prompt="a", ids=[1])], recall=["b"], probes=[pair("c", "")]),
+    )
     assert none.work == 0
     assert some.work > 0
 
@@ -562,7 +568,7 @@ def test_missing_answers_have_no_figures():
 
 
 def test_divergence_from_itself_is_zero(tiny):
-    """The mean over all tokens, not over the exchanges."""
+    """The mean over all tokens, not over the chat examples."""
     from sleepd.worker.evaluation.reference_answers import encode_reference
     from sleepd.worker.model.losses import kl_from_base
     from sleepd.worker.model.out_of_memory import MemoryLimits
@@ -571,7 +577,7 @@ def test_divergence_from_itself_is_zero(tiny):
     evaluator = loss_evaluator.LossEvaluator(
         model, device, MemoryLimits(2048, 2048, RecordingChannel()), lambda _tokens: None
     )
-    sequences = encode_reference(chat, ["Hi", "Who?"], ["short", "a much longer answer"], 512)
+    sequences = encode_reference(chat, [pair("Hi", ""), pair("Who?", "")], ["short", "a much longer answer"], 512)
     references = evaluator.references(sequences)
     assert evaluator.divergence(sequences, references) == pytest.approx(0, abs=1e-6)
     other = dict(zip(references, reversed(evaluator.references(sequences[::-1]).values()), strict=True))

@@ -1,4 +1,4 @@
-"""Packing is exact: the same losses and the same gradients as one exchange a row."""
+"""Packing is exact: the same losses and the same gradients as one chat example a row."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def model(request, tiny_model):
 
 
 def losses_and_gradient(model, rows):
-    """Loss of each exchange, and the gradient of their sum."""
+    """Loss of each chat example, and the gradient of their sum."""
     model.zero_grad()
     found = {}
     for row in rows:

@@ -41,12 +41,12 @@ def test_reply_follows_own_and_other_prompt():
     """The same tokens are supervised both times; what would be cut is left out."""
     chat = ChatFormat(make_tiny_tokenizer(), "")
     given = examples(5, 0)
-    for number, (own, other) in enumerate(encode_both(chat, given, 512)):
+    for number, (own, other, _) in enumerate(encode_both(chat, given, 512)):
         assert own.ids[own.prompt_tokens :] == other.ids[other.prompt_tokens :]
         prompts = [chat.tokenizer.decode(one.ids[: one.prompt_tokens]) for one in (own, other)]
         assert given[number].prompt in prompts[0]
         assert given[(number + 1) % 5].prompt in prompts[1]
-    longest = max(len(own.ids) for own, _ in encode_both(chat, given, 512))
+    longest = max(len(own.ids) for own, *_ in encode_both(chat, given, 512))
     assert encode_both(chat, [msgspec.structs.replace(given[0], response="x" * longest), *given[1:]], longest)
     assert encode_both(chat, given, 4) == []
 
@@ -55,7 +55,7 @@ def test_other_prompt_is_different():
     """Of replies to two prompts each follows the other one; of replies to one prompt there is nothing to read."""
     chat = ChatFormat(make_tiny_tokenizer(), "")
     given = [msgspec.structs.replace(one, prompt="Why?" if i < 3 else "How?") for i, one in enumerate(examples(5, 0))]
-    found = [chat.tokenizer.decode(other.ids[: other.prompt_tokens]) for _, other in encode_both(chat, given, 512)]
+    found = [chat.tokenizer.decode(other.ids[: other.prompt_tokens]) for _, other, _ in encode_both(chat, given, 512)]
     assert ["How?" in text for text in found] == [True, True, True, False, False]
     assert encode_both(chat, given[:3], 512) == []
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import msgspec
 
+from sleepd.config.buffer_config import BufferConfig
 from sleepd.cycle import JUDGED_STATES
 from sleepd.errors import DaemonNotRunning, NotFound
 from sleepd.protocol.answers import Cycles, Learned, WrittenCycles
@@ -77,7 +78,10 @@ def _from_disk(session: Session, absent: DaemonNotRunning) -> KnownCycle:
     learned, buffer = None, read_status(state, absent).buffer
     if detail.trained_ids or detail.replayed_ids:
         limit, masks = session.arguments.limit, buffer.personal_data == "mask"
-        learned = read_learned(state, detail.summary.cycle, buffer.path, limit=limit, masks=masks)
+        place = session.places.load_config().config.buffer
+        if place.path_text != buffer.path:  # the daemon was started with another configuration
+            place = BufferConfig(path=buffer.path)
+        learned = read_learned(state, detail.summary.cycle, place, limit=limit, masks=masks)
     return KnownCycle(detail, learned, buffer, [], [], is_live=False)
 
 

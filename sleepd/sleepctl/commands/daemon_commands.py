@@ -5,11 +5,10 @@ from __future__ import annotations
 import msgspec
 
 from sleepd.cycle import JUDGED_STATES
-from sleepd.errors import ConfigError, DaemonNotRunning, NotFound, NothingToDo, ProtocolError, SleepdError
+from sleepd.errors import DaemonNotRunning, NothingToDo, ProtocolError, SleepdError
 from sleepd.protocol.answers import Cancelled, Cycles, DaemonVersion, Paused, Reasons, Reloaded, RolledBack
 from sleepd.protocol.control import (
     PROTOCOL_VERSION,
-    Buffer,
     Cancel,
     Check,
     GetStatus,
@@ -22,16 +21,16 @@ from sleepd.protocol.control import (
     Run,
     Why,
 )
-from sleepd.protocol.status import SCHEMA, BufferDetail, DecisionView, RunResult, Status
+from sleepd.protocol.status import SCHEMA, DecisionView, RunResult, Status
 from sleepd.sleepctl.exit_codes import ExitCode
 from sleepd.sleepctl.pages.cycle_table import history_page
-from sleepd.sleepctl.pages.decision_page import buffer_page, decision_page, line, run_page, why_page
+from sleepd.sleepctl.pages.decision_page import decision_page, line, run_page, why_page
 from sleepd.sleepctl.pages.status_page import status_page
 from sleepd.sleepctl.pages.wording import model
 from sleepd.sleepctl.session import STATUS_SECONDS, Command, Session
 from sleepd.version import VERSION
 
-from . import metric_commands
+from . import buffer_commands, config_commands, metric_commands
 from .quarantine_commands import quarantine
 from .registry_commands import decisions, prune, tag
 from .tokens import tokens
@@ -204,13 +203,6 @@ def why(session: Session) -> ExitCode:
     return ExitCode.OK
 
 
-def buffer(session: Session) -> ExitCode:
-    """The buffer."""
-    detail: BufferDetail = session.ask(Buffer(), BufferDetail)
-    session.console.show(detail, buffer_page(detail, session.clock.now()))
-    return ExitCode.OK
-
-
 def version(session: Session) -> ExitCode:
     """Both versions; this program's even when the daemon does not answer."""
     own = {"version": VERSION, "v": PROTOCOL_VERSION}
@@ -277,41 +269,6 @@ def completions(session: Session) -> ExitCode:
     return complete(session)
 
 
-def config_check(session: Session) -> ExitCode:
-    """Whether a configuration file is correct, with its drop-ins and the environment."""
-    path = session.places.config_file
-    if path is None:
-        raise NotFound("there is no configuration file", hint="sleepctl config check FILE")
-    layered = session.places.load_config()
-    if not layered.config.buffer.path:
-        raise ConfigError(
-            f"{path}: buffer.path: expected the path of the agent's buffer, found ''", hint=f"set buffer.path in {path}"
-        )
-    data = {"schema": SCHEMA, "path": str(path), "drop_ins": layered.files[1:], "is_valid": True}
-    session.console.show(data, [line(f"{file}: correct") for file in layered.files])
-    return ExitCode.OK
-
-
-def config_show(session: Session) -> ExitCode:
-    """The configuration in effect, and where each value came from."""
-    from sleepd.config.render import fields, render
-
-    layered = session.places.load_config()
-    path = session.places.config_file
-    source = ", then ".join(layered.files) or "built-in defaults; there is no configuration file"
-    origins = {f"{s}.{k}": layered.origins.get(f"{s}.{k}", "default") for s, k, _, _ in fields(layered.config)}
-    data = {
-        "schema": SCHEMA,
-        "path": str(path) if path else None,
-        "drop_ins": layered.files[1:],
-        "config": msgspec.to_builtins(layered.config),
-        "origins": origins,
-    }
-    title = f"in effect: {source}, then the environment of this command (a service has its own)"
-    session.console.show_text(data, render(layered.config, title=title, origins=layered.origins))
-    return ExitCode.OK
-
-
 COMMANDS: dict[str, Command] = {
     "status": status,
     "check": check,
@@ -320,7 +277,8 @@ COMMANDS: dict[str, Command] = {
     "history": history,
     "show": show,
     "report": report,
-    "buffer": buffer,
+    "buffer": buffer_commands.buffer,
+    "import": buffer_commands.import_records,
     "quarantine": quarantine,
     "tokens": tokens,
     "version": version,
@@ -340,6 +298,6 @@ COMMANDS: dict[str, Command] = {
     "prune": prune,
     "metric add": metric_commands.add,
     "metric remove": metric_commands.remove,
-    "config check": config_check,
-    "config show": config_show,
+    "config check": config_commands.check,
+    "config show": config_commands.show,
 }

@@ -7,6 +7,7 @@ from typing import Literal, cast
 
 from sleepd.errors import UsageError
 from sleepd.protocol.answers import Decided
+from sleepd.protocol.chat_example import Message, whole_text
 from sleepd.protocol.control import Quarantine, QuarantineDecide, QuarantineShow
 from sleepd.protocol.status import QuarantineDetail, QuarantineEntry, QuarantineList
 from sleepd.sleepctl.exit_codes import ExitCode
@@ -20,6 +21,7 @@ _DONE = {
     "drop": "dropped: no cycle trains or replays {it} from now on",
     "reset": "reset: the screening decides on {it} again",
 }
+_NAMES = {"system": "system", "user": "prompt", "assistant": "earlier reply", "tool": "tool result"}
 _STYLES = {"quarantined": "yellow", "dropped": "red", "released": "green"}
 
 
@@ -96,10 +98,16 @@ def detail_page(detail: QuarantineDetail, now: datetime) -> Page:
         page.append(line(f"    recorded under cycle {detail.said_under}"))
     if detail.salience is None:
         return [*page, line("    it is not in the buffer any more")]
-    page.append(line(f"    salience {detail.salience:.2f}"))
-    for name, text in (("prompt", detail.prompt), ("reply", detail.response)):
-        page += [line(""), line(name, "bold"), *(Row([Span(f"  {each}")], hang=2) for each in text.splitlines())]
-    return page
+    page.append(line("    rated down" if detail.salience < 0 else f"    salience {detail.salience:.2f}"))
+    if detail.tools:
+        page += _text("tools", detail.tools)
+    for message in detail.context or (Message(role="user", text=detail.prompt),):
+        page += _text(_NAMES[message.role], message.whole_text)
+    return page + _text("reply", whole_text(detail.response, detail.calls))
+
+
+def _text(name: str, text: str) -> Page:
+    return [line(""), line(name, "bold"), *(Row([Span(f"  {each}")], hang=2) for each in text.splitlines())]
 
 
 def _cycles(cycles: list[int]) -> str:

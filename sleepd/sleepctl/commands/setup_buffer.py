@@ -13,6 +13,7 @@ from pathlib import Path
 
 import msgspec
 
+from sleepd.buffer.reading.buffer_paths import first_place, is_pattern, roots
 from sleepd.errors import NotFound, PermissionDenied, UsageError
 from sleepd.files import replace_file
 from sleepd.protocol.status import SCHEMA
@@ -85,8 +86,9 @@ def _target(session: Session, instance: str) -> Target:
 
 
 def _to_be_shown(path: Path) -> list[Path]:
-    """The directories that the service must be shown; a link's own and its target's."""
-    directories = dict.fromkeys((path.parent, Path(os.path.realpath(path)).parent))
+    """The directories that the service must be shown; of a file a link's own and its target's."""
+    directories = dict.fromkeys(root.directory for root in roots(str(path)))
+    directories |= {} if is_many(path) else {path.parent: None}
     for directory in directories:
         if any(directory.is_relative_to(private) for private in PRIVATE):
             raise UsageError(
@@ -100,6 +102,11 @@ def _to_be_shown(path: Path) -> list[Path]:
     return [each for each in directories if any(each.is_relative_to(home) for home in HOMES)]
 
 
+def is_many(path: Path) -> bool:
+    """Whether it is a directory or a pattern."""
+    return path.is_dir() or is_pattern(str(path))
+
+
 def _examine(path: Path, shown: list[Path]) -> list[str]:
     """What the operator should know; refuses what the service could not read.
 
@@ -110,12 +117,13 @@ def _examine(path: Path, shown: list[Path]) -> list[str]:
         user = pwd.getpwnam(SERVICE_USER)
     except KeyError:
         raise NotFound(f"there is no user {SERVICE_USER}", hint="sudo ./install.sh makes it") from None
-    found = access_within(user, path.parent, path.name)
+    place = Path(first_place(str(path)))
+    found = access_within(user, place, ".") if is_many(path) else access_within(user, place.parent, place.name)
     if found.blocked_at or (found.kind != "absent" and not found.may_read):
-        what = path.parent if found.blocked_at else path
+        what = place.parent if found.blocked_at else place
         raise PermissionDenied(
             f"the user {SERVICE_USER} may not read {what}",
-            hint=f"chmod o+x {quoted(path.parent)}; chmod o+r {quoted(path)}; "
+            hint=f"chmod o+x {quoted(place.parent)}; chmod o+r {quoted(place)}; "
             "and run the agent with umask 022, so that the file stays readable "
             "(the modes of the directories above it do not matter)",
         )

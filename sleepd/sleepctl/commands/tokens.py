@@ -7,6 +7,7 @@ from contextlib import suppress
 
 import msgspec
 
+from sleepd.buffer.masking import masked_example
 from sleepd.config.strategies import STRATEGIES
 from sleepd.errors import NotFound, WorkerDied
 from sleepd.host import worker_python
@@ -19,7 +20,6 @@ from sleepd.sleepctl.pages.terminal import Page, Row, Span
 from sleepd.sleepctl.pages.wording import count
 from sleepd.sleepctl.session import Session
 from sleepd.sleepctl.worker_program import NoAnswer, ask_worker
-from sleepd.text.personal_data import masked
 
 _MARKS = "⟦⟧↵"
 
@@ -43,8 +43,8 @@ def tokens(session: Session) -> ExitCode:
     arguments += ["--max-tokens", str(STRATEGIES[config.training.strategy].max_tokens)]
     # As a cycle does where personal data are masked: what is shown is what is trained.
     is_masked = config.quarantine.personal_data == "mask"
-    prompt, response = (masked(text)[0] if is_masked else text for text in (detail.prompt, detail.response))
-    given = msgspec.json.encode(ShownText(prompt=prompt, response=response))
+    shown = ShownText(**detail.parts())
+    given = msgspec.json.encode(masked_example(shown)[0] if is_masked else shown)
     owner = None
     with suppress(OSError, KeyError):
         owner = pwd.getpwuid(session.places.state.stat().st_uid)

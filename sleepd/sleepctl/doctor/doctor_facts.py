@@ -75,7 +75,8 @@ class BufferFacts(msgspec.Struct, frozen=True, kw_only=True):
     has_daemon_read: bool | None = None
     """None: no daemon was there to ask."""
     problem: str = ""
-    place: PathFacts | None = None
+    places: list[PathFacts] = []
+    """Each of its paths; of a pattern the directory in which it begins."""
 
 
 class DoctorFacts(msgspec.Struct, frozen=True, kw_only=True):
@@ -88,7 +89,7 @@ class DoctorFacts(msgspec.Struct, frozen=True, kw_only=True):
     buffer: BufferFacts = BufferFacts()
     state: PathFacts
     daemon_user: str = ""
-    """Whose permissions ``state`` and ``buffer.place`` describe; empty: nobody's, because only root can find out."""
+    """Whose permissions ``state`` and ``buffer.places`` describe; empty: nobody's, because only root can find out."""
     free_bytes: int | None = None
     """On the disk of the state directory."""
     interpreter: str = ""

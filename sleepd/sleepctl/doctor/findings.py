@@ -14,7 +14,7 @@ from sleepd.sleepctl.worker_program import TOO_SLOW
 from sleepd.text.shell import command_line, quoted
 from sleepd.version import VERSION
 
-from .doctor_facts import DoctorFacts
+from .doctor_facts import DoctorFacts, PathFacts
 
 Mark = Literal["PASS", "WARN", "FAIL"]
 
@@ -59,7 +59,7 @@ def _config(facts: DoctorFacts) -> Result:
             "there is no configuration file",
             "sudo ./install.sh; or: sleepctl config show > FILE, and edit it",
         )
-    if not config.config.buffer.path:
+    if not config.config.buffer.paths:
         return (
             "FAIL",
             f"{config.path}: buffer.path is not set",
@@ -160,11 +160,17 @@ def _disk(facts: DoctorFacts) -> Result:
 
 
 def _buffer(facts: DoctorFacts) -> Result:
-    buffer, place, who = facts.buffer, facts.buffer.place, facts.daemon_user
+    buffer = facts.buffer
     if buffer.has_daemon_read and not buffer.problem:
         return "PASS", "the daemon has read it", ""
-    if place is None:
+    if not buffer.places:
         return "FAIL", "buffer.path is not set", "see config"
+    results = [_buffer_place(facts, place) for place in buffer.places]
+    return next((one for one in results if one[0] != "PASS"), results[0])
+
+
+def _buffer_place(facts: DoctorFacts, place: PathFacts) -> Result:
+    buffer, who = facts.buffer, facts.daemon_user
     hidden = _hidden(facts, place.path)
     if hidden:
         show = command_line("sudo", "sleepctl", "setup-buffer", operands=(place.path,))
@@ -179,11 +185,11 @@ def _buffer(facts: DoctorFacts) -> Result:
     if place.kind == "absent":
         hint = "the daemon reads it once it exists; is the path right?"
         return "WARN", f"{place.path} does not exist yet", hint
-    if place.kind in ("directory", "other"):
+    if place.kind == "other":
         return (
             "FAIL",
-            f"{place.path} is no regular file",
-            f"name the file that the agent writes: sudoedit {quoted(facts.config.path)}",
+            f"{place.path} is no regular file and no directory",
+            f"name what the agent writes: sudoedit {quoted(facts.config.path)}",
         )
     if place.may_read is None:
         return "WARN", f"you may not see whether the daemon can read {place.path}", "sudo sleepctl doctor"

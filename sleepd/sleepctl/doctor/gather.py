@@ -14,6 +14,7 @@ from typing import TypeVar
 
 import msgspec
 
+from sleepd.buffer.reading.buffer_paths import first_place
 from sleepd.config.schema import Config
 from sleepd.errors import ConfigError, DaemonNotRunning, SleepdError
 from sleepd.host import has_gpu, worker_python
@@ -48,7 +49,7 @@ def gather(session: Session) -> DoctorFacts:
     config, unit = config_facts.config, _unit()
     socket, status = _daemon(session, config)
     user = _daemon_user(unit, status, Path(config.state.directory))
-    state, *buffers = access_as(user, [config.state.directory, *([config.buffer.path] if config.buffer.path else [])])
+    state, *buffers = access_as(user, [config.state.directory, *map(first_place, config.buffer.paths)])
     buffer = _buffer(session) if status else BufferFacts()
     interpreter = worker_python(config.worker.python)
     if config_facts.problem:
@@ -63,7 +64,7 @@ def gather(session: Session) -> DoctorFacts:
         config=config_facts,
         unit=unit,
         socket=socket,
-        buffer=msgspec.structs.replace(buffer, place=buffers[0] if buffers else None),
+        buffer=msgspec.structs.replace(buffer, places=buffers),
         state=state,
         daemon_user=user.pw_name if user is not None and knows else "",
         free_bytes=_free_bytes(Path(config.state.directory)),

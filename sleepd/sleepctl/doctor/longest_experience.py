@@ -2,37 +2,23 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-
 import msgspec
 
-from sleepd.buffer.experience import Experience, parse
-from sleepd.buffer.parsing import HalfWritten
-from sleepd.buffer.reader_process import read_records
+from sleepd.buffer.experience import Experience
+from sleepd.buffer.learnables import read_settings
+from sleepd.buffer.reading.direct_reading import read_directly
 from sleepd.config.schema import Config
-from sleepd.files import open_regular
 from sleepd.protocol.capability import ShownText
-from sleepd.sleepctl.offline_cycle import LARGEST_BYTES
 
 
 def longest_experience(config: Config) -> bytes:
     """As a JSON object, a ``ShownText``; empty: there is none, or the caller cannot read the buffer."""
     longest: Experience | None = None
     try:
-        with open_regular(Path(os.path.realpath(config.buffer.path))) as file:
-            if os.fstat(file.fileno()).st_size > LARGEST_BYTES:
-                return b""
-            for record in read_records(file)[1]:
-                one = parse(record)
-                if isinstance(one, Experience) and one.salience >= config.training.min_salience:
-                    longest = max(longest or one, one, key=_characters)
-    except (OSError, HalfWritten):
+        for piece in read_directly(config.buffer.paths, read_settings(config.buffer)):
+            if not isinstance(piece.found, str) and piece.found.salience >= config.training.min_salience:
+                one = piece.found.experience()
+                longest = max(longest or one, one, key=lambda each: each.characters)
+    except OSError:
         return b""
-    if longest is None:
-        return b""
-    return msgspec.json.encode(ShownText(prompt=longest.prompt, response=longest.response))
-
-
-def _characters(one: Experience) -> int:
-    return len(one.prompt) + len(one.response)
+    return msgspec.json.encode(ShownText(**longest.parts())) if longest else b""

@@ -12,6 +12,8 @@ COMPLETIONS = {
     "fish": "fish/vendor_completions.d/sleepctl.fish",
 }
 """By shell: the path of its script below ``SHARE``."""
+SCHEMA = "sage-sleepd/experience.schema.json"
+"""The path of the JSON Schema of our own lines below ``SHARE``."""
 
 
 def shared_files() -> dict[str, bytes]:

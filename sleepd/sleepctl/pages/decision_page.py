@@ -65,7 +65,8 @@ def buffer_page(detail: BufferDetail, now: datetime) -> Page:
     """Counts, how salient they are, and what is not used."""
     status = detail.status
     read = f", read {ago(status.read_at, now)}" if status.read_at else ""
-    form = status.form if status.read_at or status.form != "absent" else "not read yet"
+    files = f", {detail.files} files" if detail.files > 1 else ""
+    form = f"{status.form}{files}" if status.read_at or status.form != "absent" else "not read yet"
     page = [line(status.path or "buffer.path is not set", "bold"), line(f"form: {form}{read}", "dim")]
     if status.problem:
         page.append(line(status.problem, "yellow"))
@@ -82,6 +83,8 @@ def buffer_page(detail: BufferDetail, now: datetime) -> Page:
     page += [line(f"{number:>7}  {meaning}") for number, meaning in counts]
     if status.unscreened:
         page.append(line(f"{status.unscreened:>7}  not screened yet: not trained before that"))
+    if detail.left_out:
+        page.append(line(f"{detail.left_out:>7}  left out: older than the {status.total} newest"))
     if status.personal:
         page.append(line(f"{status.personal:>7}  with personal data: {HANDLINGS[status.personal_data]}"))
     return page + _histogram(detail) + _skipped(detail)

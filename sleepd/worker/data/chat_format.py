@@ -8,47 +8,30 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from bisect import bisect_left
+from collections.abc import Collection, Sequence
+from dataclasses import replace
 from datetime import date, datetime
 from functools import cached_property
 from typing import Any, Literal
 
+import msgspec
+
+from sleepd.protocol.chat_example import ChatExample, ToolCall
 from sleepd.worker.failure import GiveUp
 
-from .chat_template import (
-    PROMPT,
-    REPLY,
-    THOUGHT,
-    THOUGHT_TAGS,
-    ChatTemplate,
-    Rendering,
-    Said,
-    require_template,
-    template_source,
-)
+from .chat_template import ChatTemplate, require_template, template_sources
 from .control_tokens import Coder, ControlWords, Refused, Span, Tokens
+from .messages import THOUGHT_TAGS, Context, Said, Turn, tags_in, talk, with_ids
+from .rendered_conversation import ConversationWriter, RenderedConversation
 from .template_limits import LESS_SECONDS, SOME, TEXT_SECONDS, TemplateExceeded
-from .template_probing import Habits, learn, tags_in
+from .template_probing import Habits, learn
+from .tool_calls import parsed_tools, strings_in, texts_of
+from .tool_probing import ToolHabits
 
 RENDERING = 3
 """Changes with the code that renders, so that answers which were kept under another one are made again."""
 Thoughts = Literal["as_written", "drop"]
-_ANY_REPLY = Said("…")
-
-
-@dataclass(frozen=True)
-class Conversation:
-    """A conversation up to the end of its last reply's turn, as text."""
-
-    text: str
-    texts: tuple[Span, ...]
-    """What in it people and the model said."""
-    prompt: Span | None
-    """Where the first prompt stands; None: it is empty."""
-    start: int
-    """Where what is supervised begins."""
-    reply_end: int
 
 
 class ChatFormat:
@@ -83,12 +66,13 @@ class ChatFormat:
             )
         self.tokenizer = tokenizer
         self.thoughts = thoughts
-        self.words = ControlWords(tokenizer, template_source(tokenizer))
+        self.words = ControlWords(tokenizer, template_sources(tokenizer))
         self.template = ChatTemplate(tokenizer, system_prompt, self.words, day or datetime.now().astimezone().date())
         ends = (tokenizer.eos_token_id, *stops)
         self.stops = frozenset(number for number in ends if number is not None)
-        words = {str(tokenizer.convert_ids_to_tokens(number)) for number in self.stops}
+        self.stop_words = words = {str(tokenizer.convert_ids_to_tokens(number)) for number in self.stops}
         self.habits: Habits = learn(self.template, self.words, words, has_system=bool(system_prompt.strip()))
+        self._writer = ConversationWriter(self.template, self.habits, self.words, words)
         self._coder = Coder(tokenizer, self.words)
         self.template.most_seconds = TEXT_SECONDS
         self.exceeded: list[TemplateExceeded] = []
@@ -113,8 +97,12 @@ class ChatFormat:
     @cached_property
     def digest(self) -> str:
         """Changes with the template and with how it is rendered."""
-        whole = f"{RENDERING}\0{self.template.source}"
+        whole = f"{RENDERING}\0{template_sources(self.tokenizer)}"
         return hashlib.sha256(whole.encode()).hexdigest()
+
+    def tool_habits(self, *, offered: bool) -> ToolHabits:
+        """How calls of tools and their results are written where tools are offered, or where none are."""
+        return self._writer.tool_habits(offered=offered)
 
     # Asking
 
@@ -122,26 +110,47 @@ class ChatFormat:
         """Everything before the reply, exactly as it stands before one that is trained."""
         return self.talk_ids([prompt])
 
-    def talk_ids(self, turns: Sequence[str]) -> list[int]:
-        """Everything before the next reply of a talk. ``turns``: prompt, reply, prompt, … and a prompt last.
+    def talk_ids(self, turns: Sequence[str], system: str = "") -> list[int]:
+        """Everything before the next reply of a talk.
+
+        Args:
+            turns: prompt, reply, prompt, … and a prompt last.
+            system: the talk's own system message; empty: the configured system prompt.
 
         Raises:
             GiveUp: ``base_unusable``, the template fails on these texts.
         """
-        # Templates leave the thoughts of earlier turns out.
-        talk = [self._without_thought(turn) if number % 2 else turn for number, turn in enumerate(turns)]
         try:
-            asked = self._of_answer(talk, _ANY_REPLY)
-            return self._coder.encode(asked.text[: asked.start], _within(asked.texts, 0, asked.start)).ids
+            return self.asked_ids(self.shown(talk(turns, system)))
         except Refused as error:
             message = f"its chat template cannot be used for the prompt {turns[-1][:80]!r}: {error}"
             raise GiveUp("base_unusable", message, "use another template: chat_template.jinja") from error
 
+    def asked_ids(self, context: Context) -> list[int]:
+        """Everything before the reply.
+
+        Raises:
+            Refused: the template fails on these texts.
+        """
+        asked = self._writer.asked(context)
+        return self._coder.encode(asked.text[: asked.start], _within(asked.texts, 0, asked.start)).ids
+
+    def shown(self, context: Context) -> Context:
+        """A context as it is rendered: templates leave the thoughts of earlier turns out."""
+        messages = tuple(
+            msgspec.structs.replace(one, text=self._without_thought(one.text)) if one.role == "assistant" else one
+            for one in context.messages
+        )
+        return replace(context, messages=messages)
+
     def _without_thought(self, reply: str) -> str:
+        if not tags_in(reply):
+            return reply
         try:
-            return self.said(reply).answer
+            answer = self.said(reply).answer
         except Refused:
             return reply
+        return reply if answer == reply.rstrip() else answer
 
     # Training
 
@@ -151,7 +160,17 @@ class ChatFormat:
         if len(self.exceeded) >= SOME:
             self.template.most_seconds = LESS_SECONDS
 
-    def said(self, reply: str) -> Said:
+    def split(self, example: ChatExample) -> tuple[Context, Said]:
+        """What stands before a reply, and the reply, as they are rendered.
+
+        Raises:
+            Refused: the reply opens a thought that it never closes, or has nothing but a thought.
+        """
+        said = self.said(example.response, example.calls)
+        context, calls = with_ids(Context(example.messages, example.tools), said.calls)
+        return self.shown(context), replace(said, calls=calls)
+
+    def said(self, reply: str, calls: tuple[ToolCall, ...] = ()) -> Said:
         """A reply as it was written, split into thought and answer; white space behind it is left out.
 
         Raises:
@@ -164,97 +183,39 @@ class ChatFormat:
             found = re.match(rf"{start}(.*?){closing}((?:[^\S\n]*\n)*)(.*)", written, re.DOTALL)
             if found:
                 thought, gap, answer = found.groups()
-                if not answer.strip():
+                if not (answer.strip() or calls):
                     raise Refused("it has a thought and no answer")
+                gap = gap if answer else reply[len(written) :]
                 has_thought = bool(thought.strip()) and self.thoughts == "as_written"
-                return Said(answer, thought if has_thought else "", tags, gap)
+                return Said(answer, thought if has_thought else "", tags, gap, calls)
             if written.lstrip().startswith(tags[0]):
                 raise Refused(f"it opens a thought ({tags[0]}) that it never closes")
-        return Said(written)
+        return Said(written, calls=calls)
 
-    def holds_control_words(self, prompt: str, reply: str) -> bool:
+    def holds_control_words(self, example: ChatExample) -> bool:
         """Whether a text holds what is a control token where the template writes it. A thought's tags do not count."""
         try:
-            said = self.said(reply)
+            context, said = self.split(example)
+            turns: list[Turn] = [*context.messages, said]
+            texts = [text for turn in turns for text in texts_of(turn)]
+            texts += strings_in(parsed_tools(context.tools))
         except Refused:
             return False
-        return any(self.words.found_in(text) for text in (prompt, said.answer, said.thought))
+        return any(self.words.found_in(text) for text in texts)
 
-    def conversation(self, prompt: str, reply: Said) -> Conversation:
-        """One prompt and the reply to it.
+    def hides_tools(self, example: ChatExample) -> bool:
+        """Whether tools were offered that the template does not write."""
+        return bool(example.tools) and not self.tool_habits(offered=True).shows_tools
+
+    def conversation(self, context: Context, reply: Said) -> RenderedConversation:
+        """A reply and what stands before it.
 
         Raises:
             Refused: it cannot be written as what it is.
         """
-        for what, text in (("prompt", prompt), ("reply", reply.answer), ("thought", reply.thought)):
-            for header in self.habits.headers:
-                found = header.search(text)
-                if found:
-                    raise Refused(f"its {what} holds {found.group().strip()!r}, which begins a turn in this template")
-        if not reply.thought.strip():
-            return self._of_answer([prompt], reply)
-        return self._of_thought([prompt], reply)
+        return self._writer.write(context, reply)
 
-    def _of_answer(self, turns: Sequence[str], reply: Said) -> Conversation:
-        flags = self.habits.flags
-        asked = self.template.render(turns, asks=True, flags=flags)
-        if self.habits.closed_lead is not None:
-            return self._behind(asked, turns, reply, flags, self.habits.closed_lead)
-        whole = self.template.render([*turns, reply], flags=flags)
-        place, behind = self._place(whole, REPLY)[0], len(asked.text)
-        if whole.text.startswith(asked.text) and behind <= place and not tags_in(whole.text[behind:place]):
-            return self._to_the_end(whole, behind)
-        if reply.answer[:1].isspace():
-            # White space before its first word is the reply's only if it is not there before another reply.
-            other = self.template.render([*turns, _ANY_REPLY], flags=flags)
-            at = self._place(other, REPLY)[0]
-            place = at if whole.text.startswith(other.text[:at]) else place
-        return self._to_the_end(whole, place)
-
-    def _of_thought(self, turns: Sequence[str], reply: Said) -> Conversation:
-        flags, key = self.habits.thought_flags, self.template.thought_key
-        asked = self.template.render(turns, asks=True, flags=flags)
-        if not key and not self.habits.can_think:
-            raise Refused("it has a thought, and this base is asked behind a closed one: set training.thoughts to drop")
-        if not key:
-            return self._behind(asked, turns, self._in_own_tags(reply), flags)
-        whole = self.template.render([*turns, reply], flags=flags)
-        place = self._place(whole, THOUGHT)[0]
-        if whole.text.startswith(asked.text) and len(asked.text) <= place:
-            return self._to_the_end(whole, len(asked.text))
-        if self.habits.opened:
-            return self._behind(asked, turns, reply, flags)
-        opens_at = max(whole.text.rfind(opening, 0, place) for opening, _ in THOUGHT_TAGS)
-        return self._to_the_end(whole, place if opens_at < 0 else opens_at)
-
-    def _in_own_tags(self, reply: Said) -> Said:
-        tags = self.template.own_tags
-        if tags is None or tags == reply.tags:
-            return reply
-        return replace(reply, thought=f"\n{reply.thought.strip()}\n", tags=tags, gap="")
-
-    def _behind(
-        self, asked: Rendering, turns: Sequence[str], reply: Said, flags: Mapping[str, Any], lead: str = ""
-    ) -> Conversation:
-        """The reply as it was said, behind the generation prompt."""
-        ending = self.habits.tail
-        whole = self.template.render(turns, asks=True, flags=flags, continuation=reply, lead=lead, ending=ending)
-        return self._to_the_end(whole, len(asked.text))
-
-    def _to_the_end(self, whole: Rendering, start: int) -> Conversation:
-        end = self._place(whole, REPLY)[1]
-        if whole.text[end:] not in (self.habits.tail, self.habits.thought_tail):
-            raise Refused("the chat template ends this reply otherwise than others")
-        text = whole.text[:end] + self.habits.end
-        return Conversation(text, whole.texts, whole.places.get(PROMPT), start, end)
-
-    @staticmethod
-    def _place(whole: Rendering, label: str) -> Span:
-        if label not in whole.places:
-            raise Refused(f"the chat template loses the text of the {label}")
-        return whole.places[label]
-
-    def encode(self, written: Conversation) -> tuple[list[int], int, int]:
+    def encode(self, written: RenderedConversation) -> tuple[list[int], int, int]:
         """Its token ids, how many of them stand before what is supervised, and how many up to the reply's end.
 
         The first ones are those that the model is asked with. Where one token would reach across that border, the two
@@ -277,7 +238,7 @@ class ChatFormat:
         return whole.ids, prompt_tokens, whole.before(written.reply_end)
 
     @staticmethod
-    def structure(written: Conversation) -> str:
+    def structure(written: RenderedConversation) -> str:
         """What the template wrote itself, with an empty line where a text stands."""
         at, parts = 0, []
         for start, end in sorted(written.texts):
@@ -285,14 +246,24 @@ class ChatFormat:
             at = end
         return "\n\n".join([*parts, written.text[at:]])
 
+    def count(self, text: str) -> int:
+        """Tokens of a text by itself."""
+        return len(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def tokens_before(self, written: RenderedConversation) -> dict[str, int]:
+        """How many tokens stand before each text."""
+        tokens = self._coder.encode(written.text, written.texts)
+        starts = [start for start, _ in tokens.spans]
+        return {label: bisect_left(starts, place) for label, (place, _) in written.places.items()}
+
     def cut(self, prompt: str, tokens: int) -> str:
         """``prompt`` without its first ``tokens`` tokens."""
         found = self._coder.encode(prompt, [(0, len(prompt))])
         return prompt[found.spans[tokens][0] :] if tokens < len(found.ids) else ""
 
-    def continuation(self, prompt: str, text: str) -> tuple[list[int], int]:
-        """A thought without an end that was generated behind ``prompt_ids``, and how many tokens stand before it."""
-        asked = self.prompt_ids(prompt)
+    def continuation(self, context: Context, text: str) -> tuple[list[int], int]:
+        """A thought without an end that was generated behind a context, and how many tokens stand before it."""
+        asked = self.asked_ids(context)
         opening = next((tags[0] for tags in THOUGHT_TAGS if text.lstrip().startswith(tags[0])), "")
         thought_at = text.find(opening) + len(opening)
         return [*asked, *self._coder.encode(text, [(thought_at, len(text))]).ids], len(asked)

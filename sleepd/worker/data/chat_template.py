@@ -1,67 +1,27 @@
-"""A conversation as the base's own chat template writes it, and where in it each text stands.
-
-A template sees each text with a private-use character at either end (inside its outer white space, which templates
-strip) and with every control word in it replaced by such a character. So the place of each text is known afterwards,
-and no text can steer the template: what looks like a header, or like the end of a thought, is not seen as one.
-"""
+"""A conversation as the base's own chat template writes it, and where in it each text stands (``marks``)."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from datetime import date, datetime, time
 from typing import Any
 
+from sleepd.protocol.chat_example import Message
 from sleepd.worker.failure import GiveUp
 
 from .control_tokens import ControlWords, Refused, Span
+from .marks import ARGUMENT, Marks, NoMarks, Rendering
+from .messages import REPLY, THOUGHT, Said, Turn, labels, opened_thought
 from .template_limits import TEMPLATE_SECONDS, bounded_template
+from .tool_calls import USUAL_FORM, CallForm, call_entries, parsed_tools, result_keys, strings_in, texts_of
 
-THOUGHT_TAGS = (
-    ("<think>", "</think>"),
-    ("[THINK]", "[/THINK]"),
-    ("<seed:think>", "</seed:think>"),
-    ("<|channel>thought", "<channel|>"),
-    ("<|START_THINKING|>", "<|END_THINKING|>"),
-    ("<|inner_prefix|>", "<|inner_suffix|>"),
-)
-"""What opens and closes a thought at the start of a reply, by family of models."""
-SYSTEM, PROMPT, THOUGHT, REPLY = "system prompt", "prompt", "thought", "reply"
-"""What the texts of a rendering are called; those of a talk's further turns are ``turn 1``, ``turn 2``, …"""
-_PRIVATE_USE = range(0xF0000, 0x10E000)
+NO_PLACE = "the chat template of this base has no place for tool calls"
 _OPTIONS = {"sanitize_control_tokens": False}
 """Control words are dealt with here. To a transformers without this option it is a variable that no template knows."""
 _GENERATION = re.compile(r"\{%[-+]?\s*generation\b")
 _DATE_FORMAT = re.compile(r"""strftime_now\(\s*(?:format\s*=\s*)?(['"])(.*?)\1""")
-_Around = Callable[[str, str], str]
-"""Takes what a text is called and the text, and gives it back with its marks."""
-_BEYOND_UNICODE = (0xFFFE, 0xFFFF)
-_PRIVATE = re.compile(f"([{chr(_PRIVATE_USE.start)}-{chr(_PRIVATE_USE.stop - 1)}])")
-
-
-@dataclass(frozen=True)
-class Said:
-    """A reply, with the thought that came before it."""
-
-    answer: str
-    thought: str = ""
-    """Empty: none was said."""
-    tags: tuple[str, str] = THOUGHT_TAGS[0]
-    gap: str = "\n\n"
-    """What stands between the thought's end and the answer."""
-
-
-@dataclass(frozen=True)
-class Rendering:
-    """What a template wrote."""
-
-    text: str
-    places: Mapping[str, Span]
-    """Where each text stands, without its outer white space. What the template left out is not in here."""
-    texts: tuple[Span, ...]
-    """Every place of a text, also of one that is written more than once."""
 
 
 class ChatTemplate:
@@ -75,7 +35,6 @@ class ChatTemplate:
         self._system_prompt = system_prompt
         self._words = words
         self._day = day
-        self._options = {**_OPTIONS, **_with_day(self.source, day)}
         self.takes_parts = False
         """Whether a message's content is a list of parts, as templates of multimodal models want it."""
         self.folds_system = False
@@ -92,106 +51,125 @@ class ChatTemplate:
         """Its text; empty: there is none."""
         return template_source(self._tokenizer)
 
-    def with_system(self, system_prompt: str) -> ChatTemplate:
-        """The same template under another system prompt, in the form in which it starts."""
-        return ChatTemplate(self._tokenizer, system_prompt, self._words, self._day)
-
     def render(
         self,
-        turns: Sequence[str | Said],
+        turns: Sequence[Turn],
         *,
+        tools: str = "",
+        form: CallForm = USUAL_FORM,
         asks: bool = False,
         flags: Mapping[str, Any] | None = None,
         continuation: Said | None = None,
         lead: str = "",
-        ending: str = "",
     ) -> Rendering:
-        """The conversation of these turns: prompts, and replies to them.
+        """The conversation of these turns.
 
         Args:
-            turns: prompt, reply, prompt, … The one :class:`Said` among them is the reply in question.
+            turns: messages, and at most one :class:`Said`: the reply in question. Where none of them is the system's,
+                the configured system prompt stands before them.
+            tools: what was offered, as JSON; empty: none.
+            form: in which calls are given.
             asks: whether the template is to write what makes the model reply.
             flags: further variables of the template.
-            continuation: what is written behind all that, as it was said, by no template.
+            continuation: what is written behind all that, as it was said, by no template. Its calls are not.
             lead: what is written before the continuation.
-            ending: what is written behind it.
 
         Raises:
             Refused: the template fails on these texts, or tears or repeats one.
         """
-        texts = [text for turn in [*turns, continuation] if turn is not None for text in _texts(turn)]
-        marks = _Marks([self._system_prompt, *texts], self._words)
-        written = self._written(turns, marks.around, asks=asks, flags=flags or {})
+        turns = self._under_system(turns)
+        offered = parsed_tools(tools)
+        said = [*turns, continuation] if continuation else turns
+        marks = Marks([*(text for turn in said for text in texts_of(turn)), *strings_in(offered)], self._words)
+        if self._tokenizer.chat_template:
+            messages = self._messages(turns, form, marks)
+            offer = {"tools": marks.without_words(offered)} if offered else {}
+            written = self._apply(messages, asks=asks, **offer, **self._options(bool(offered)), **(flags or {}))
+        else:
+            written = self._plain(turns, marks, asks=asks)
         if continuation is not None:
-            said = self._as_said(continuation, marks.around, opened=opened_thought(written) is not None)
-            written += lead + said + ending
+            written += lead + self._as_said(continuation, marks, opened=opened_thought(written) is not None)
         return marks.read(written)
 
-    def _written(self, turns: Sequence[str | Said], around: _Around, *, asks: bool, flags: Mapping[str, Any]) -> str:
-        if not self._tokenizer.chat_template:
-            return self._plain(turns, around, asks=asks)
-        return self._apply(self._messages(turns, around), asks=asks, flags=flags)
+    def _under_system(self, turns: Sequence[Turn]) -> Sequence[Turn]:
+        has_one = any(isinstance(turn, Message) and turn.role == "system" for turn in turns)
+        if has_one or not self._system_prompt:
+            return turns
+        return [Message(role="system", text=self._system_prompt), *turns]
 
-    def _messages(self, turns: Sequence[str | Said], around: _Around) -> list[dict[str, Any]]:
-        system = around(SYSTEM, self._system_prompt)
+    def _options(self, offers: bool) -> dict[str, Any]:
+        return {**_OPTIONS, **_with_day(template_source(self._tokenizer, offers=offers), self._day)}
+
+    def _messages(self, turns: Sequence[Turn], form: CallForm, marks: Marks) -> list[dict[str, Any]]:
         messages: list[dict[str, Any]] = []
-        for number, turn in enumerate(turns):
+        opening: list[str] = []
+        for turn, label in zip(turns, labels(turns), strict=True):
             if isinstance(turn, Said):
-                messages.append(self._reply(turn, around))
+                messages.append(self._reply(turn, form, marks))
                 continue
-            fold = f"{system}\n\n" if self.folds_system and system and number == 0 else ""
-            content = self._content(fold + around(_label(number), turn))
-            messages.append({"role": ("user", "assistant")[number % 2], "content": content})
-        if system and not self.folds_system:
-            messages.insert(0, {"role": "system", "content": self._content(system)})
+            text = marks.around(label, turn.text, turn.role)
+            if turn.role == "system" and self.folds_system and not messages:
+                opening.append(text)
+                continue
+            if opening and turn.role != "user":
+                raise Refused("the chat template knows no system role, and no user's turn follows the system prompt")
+            message: dict[str, Any] = {"role": turn.role, "content": self._content("\n\n".join([*opening, text]))}
+            opening = []
+            if turn.calls:
+                message["content"] = form.empty if not turn.text.strip() else message["content"]
+                message["tool_calls"] = call_entries(turn.calls, form, marks, f"{label}, {ARGUMENT}")
+            messages.append(message | result_keys(turn, form, marks))
         return messages
 
-    def _reply(self, said: Said, around: _Around) -> dict[str, Any]:
-        answer = around(REPLY, said.answer)
+    def _reply(self, said: Said, form: CallForm, marks: Marks) -> dict[str, Any]:
+        answer = marks.around(REPLY, said.answer)
+        message: dict[str, Any] = {"role": "assistant", "content": self._content(answer)}
+        if said.calls:
+            message["content"] = form.empty if not answer.strip() else message["content"]
+            message["tool_calls"] = call_entries(said.calls, form, marks, ARGUMENT)
         if not said.thought.strip() or not self.thought_key:
-            return {"role": "assistant", "content": self._content(answer)}
+            return message
         if self.thought_key == "content":
             opening, closing = said.tags
-            content = f"{opening}{around(THOUGHT, said.thought)}{closing}{said.gap}{answer}"
-            return {"role": "assistant", "content": self._content(content)}
+            thought = f"{opening}{marks.around(THOUGHT, said.thought)}{closing}{said.gap}"
+            return message | {"content": self._content(thought + answer)}
         # What stands between it and its tags is the template's, which writes it itself.
-        return {
-            "role": "assistant",
-            "content": self._content(answer),
-            self.thought_key: around(THOUGHT, said.thought.strip()),
-        }
+        return message | {self.thought_key: marks.around(THOUGHT, said.thought.strip())}
 
     @staticmethod
-    def _as_said(said: Said, around: _Around, *, opened: bool) -> str:
-        answer = around(REPLY, said.answer)
+    def _as_said(said: Said, marks: Marks, *, opened: bool) -> str:
+        answer = marks.around(REPLY, said.answer)
         if not said.thought.strip():
             return answer
         opening, closing = said.tags
-        thought = around(THOUGHT, said.thought)
+        thought = marks.around(THOUGHT, said.thought)
         # The tag and the white space behind it stand in the generation prompt already.
         return f"{thought.lstrip() if opened else opening + thought}{closing}{said.gap}{answer}"
 
     def _content(self, text: str) -> str | list[dict[str, str]]:
         return [{"type": "text", "text": text}] if self.takes_parts else text
 
-    def _plain(self, turns: Sequence[str | Said], around: _Around, *, asks: bool) -> str:
-        system = around(SYSTEM, self._system_prompt)
-        written = (self._tokenizer.bos_token or "") + (f"{system}\n\n" if system else "")
-        for number, turn in enumerate(turns):
-            is_last = number == len(turns) - 1
-            if number % 2 == 0:
-                text = around(_label(number), _texts(turn)[0])
-                written += f"User: {text}\n" + ("" if is_last and not asks else "Assistant:")
+    def _plain(self, turns: Sequence[Turn], marks: Marks, *, asks: bool) -> str:
+        if any(turn.calls or (isinstance(turn, Message) and turn.role == "tool") for turn in turns):
+            raise Refused("this base has no chat template, and so no place for tool calls")
+        written = self._tokenizer.bos_token or ""
+        for number, (turn, label) in enumerate(zip(turns, labels(turns), strict=True)):
+            following = turns[number + 1] if number + 1 < len(turns) else None
+            text = marks.around(label, turn.answer if isinstance(turn, Said) else turn.text)
+            if isinstance(turn, Said) or turn.role == "assistant":
+                written += f"Assistant: {text}" + ((self._tokenizer.eos_token or "") if following is None else "\n\n")
+            elif turn.role == "user":
+                is_answered = following is None or isinstance(following, Said) or following.role == "assistant"
+                written += f"User: {text}\n" + ("" if is_answered else "\n")
             else:
-                text = around(REPLY if isinstance(turn, Said) else _label(number), _texts(turn)[0])
-                written += f" {text}" + ((self._tokenizer.eos_token or "") if is_last else "\n\n")
-        return written
+                written += f"{text}\n\n"
+        return written + ("Assistant:" if asks else "")
 
-    def assistant_spans(self, turns: Sequence[str | Said], flags: Mapping[str, Any]) -> list[Span]:
+    def assistant_spans(self, turns: Sequence[Turn], flags: Mapping[str, Any]) -> list[Span]:
         """What the template itself marks as the model's, by ``{% generation %}``; empty: it has no such marks."""
         if not _GENERATION.search(self.source):
             return []
-        messages = self._messages(turns, lambda _label, text: text)
+        messages = self._messages(self._under_system(turns), USUAL_FORM, NoMarks(self._words))
         with bounded_template(self.most_seconds):
             found = self._tokenizer.apply_chat_template(
                 messages,
@@ -199,19 +177,19 @@ class ChatTemplate:
                 return_dict=True,
                 return_assistant_tokens_mask=True,
                 tokenizer_kwargs={"return_offsets_mapping": True},
-                **self._options,
+                **self._options(offers=False),
                 **flags,
             )
         marked = zip(found["assistant_masks"], found["offset_mapping"], strict=True)
         return [(span[0], span[1]) for is_marked, span in marked if is_marked]
 
-    def _apply(self, messages: list[dict[str, Any]], *, asks: bool, flags: Mapping[str, Any]) -> str:
+    def _apply(self, messages: list[dict[str, Any]], *, asks: bool, **options: Any) -> str:
         from jinja2 import TemplateError
 
         try:
             with bounded_template(self.most_seconds):
                 written = self._tokenizer.apply_chat_template(
-                    messages, tokenize=False, add_generation_prompt=asks, **self._options, **flags
+                    messages, tokenize=False, add_generation_prompt=asks, **options
                 )
             return str(written)
         except (TemplateError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError) as error:
@@ -220,88 +198,9 @@ class ChatTemplate:
             raise Refused("the chat template calls itself without end") from error
 
 
-def _label(number: int) -> str:
-    return f"turn {number}" if number else PROMPT
-
-
-def _texts(turn: str | Said) -> tuple[str, str]:
-    return (turn.answer, turn.thought) if isinstance(turn, Said) else (turn, "")
-
-
-def opened_thought(written: str) -> tuple[str, str] | None:
-    """The tags of a thought that ``written`` opens at its end; None: it opens none."""
-    return next((tags for tags in THOUGHT_TAGS if written.rstrip().endswith(tags[0])), None)
-
-
-def closes_thought(written: str) -> bool:
-    """Whether ``written`` closes a thought at its end."""
-    return any(written.rstrip().endswith(tags[1]) for tags in THOUGHT_TAGS)
-
-
 def _sentence(error: BaseException) -> str:
     text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= 200 else f"{text[:200]}…"
-
-
-class _Marks:
-    """The private-use characters of one rendering, none of which is in any of its texts."""
-
-    def __init__(self, texts: Sequence[str], words: ControlWords) -> None:
-        used = {char for text in texts for char in text if ord(char) in _PRIVATE_USE}
-        self._free: Iterator[str] = (
-            chr(code) for code in _PRIVATE_USE if code & 0xFFFF not in _BEYOND_UNICODE and chr(code) not in used
-        )
-        self._words = words
-        self._opening: dict[str, str] = {}
-        self._closing: dict[str, str] = {}
-        self._stand_ins: dict[str, str] = {}
-
-    def around(self, label: str, text: str) -> str:
-        """``text`` as a template is to see it. Of white space alone there is nothing to mark."""
-        core = text.strip()
-        if not core:
-            return text
-        at = text.index(core)
-        opening, closing = next(self._free), next(self._free)
-        self._opening[opening] = self._closing[closing] = label
-        return f"{text[:at]}{opening}{self._escape(core)}{closing}{text[at + len(core) :]}"
-
-    def _escape(self, text: str) -> str:
-        found = {match.group() for match in self._words.found_in(text)}
-        found |= {tag for pair in THOUGHT_TAGS for tag in pair if tag in text}
-        for word in found:
-            if word not in self._stand_ins:
-                self._stand_ins[word] = next(self._free)
-        for word in sorted(found, key=len, reverse=True):
-            text = text.replace(word, self._stand_ins[word])
-        return text
-
-    def read(self, written: str) -> Rendering:
-        """What was written, without the marks.
-
-        Raises:
-            Refused: a text was torn, or written more than once.
-        """
-        escaped = {char: word for word, char in self._stand_ins.items()}
-        out: list[str] = []
-        at, places, open_at, texts = 0, dict[str, Span](), dict[str, int](), list[Span]()
-        for piece in _PRIVATE.split(written):
-            if piece in self._opening:
-                open_at[self._opening[piece]] = at
-            elif piece in self._closing:
-                label = self._closing[piece]
-                if label not in open_at:
-                    raise Refused(f"the chat template tears the text of the {label}")
-                if label in places and label in (REPLY, THOUGHT):
-                    raise Refused(f"the chat template writes the {label} twice")
-                places[label] = (open_at.pop(label), at)
-                texts.append(places[label])
-            else:
-                out.append(escaped.get(piece, piece))
-                at += len(out[-1])
-        if open_at:
-            raise Refused(f"the chat template tears the text of the {next(iter(open_at))}")
-        return Rendering("".join(out), places, tuple(texts))
 
 
 def require_template(tokenizer: Any) -> None:
@@ -334,7 +233,14 @@ def _with_day(source: str, day: date) -> dict[str, str]:
     return {"chat_template": macro + source}
 
 
-def template_source(tokenizer: Any) -> str:
-    """The text of the template that is used; empty: there is none."""
+def template_source(tokenizer: Any, *, offers: bool = False) -> str:
+    """The text of the template that is used, where tools are offered or not; empty: there is none."""
     template = tokenizer.chat_template
-    return str(template.get("default", "")) if isinstance(template, dict) else str(template or "")
+    if not isinstance(template, dict):
+        return str(template or "")
+    return str((template.get("tool_use") if offers else None) or template.get("default", ""))
+
+
+def template_sources(tokenizer: Any) -> str:
+    """The text of the template, and of the one that is used where tools are offered if that is another one."""
+    return "\n".join(dict.fromkeys(template_source(tokenizer, offers=offers) for offers in (False, True)))

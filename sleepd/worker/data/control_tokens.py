@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 Span = tuple[int, int]
@@ -82,6 +84,21 @@ class Tokens:
         return Tokens(self.ids + other.ids, self.spans + [(a + shift, b + shift) for a, b in other.spans])
 
 
+class TextPlaces:
+    """Where texts stand, to be asked for many times."""
+
+    def __init__(self, spans: Sequence[Span]) -> None:
+        ordered = sorted(spans)
+        self._starts = [start for start, _ in ordered]
+        self._ends = list(accumulate((end for _, end in ordered), max))
+        """The furthest end of each span and those before it."""
+
+    def touch(self, start: int, end: int) -> bool:
+        """Whether a text stands anywhere between ``start`` and ``end``."""
+        before = bisect_left(self._starts, end)
+        return before > 0 and self._ends[before - 1] > start
+
+
 class Coder:
     """Encodes what a template wrote: its control words as control tokens, those inside a text as characters."""
 
@@ -112,8 +129,9 @@ class Coder:
 
     def _forged(self, tokens: Tokens, texts: Sequence[Span]) -> str | None:
         """A control word that a text became; None: none did."""
+        places = TextPlaces(texts)
         for number, (start, end) in zip(tokens.ids, tokens.spans, strict=True):
-            if number in self.words.by_id and any(start < last and end > first for first, last in texts):
+            if number in self.words.by_id and places.touch(start, end):
                 return self.words.by_id[number]
         return None
 
@@ -127,8 +145,9 @@ class Coder:
             raise Refused("it holds a control word and private-use characters, which cannot be distinguished")
         written: list[str] = []
         origin = [0]
+        places = TextPlaces(texts)
         for match in self.words.found_in(text):
-            if match.group() in by_word and not any(match.start() < b and match.end() > a for a, b in texts):
+            if match.group() in by_word and not places.touch(match.start(), match.end()):
                 written.append(text[origin[-1] : match.start()])
                 origin += range(origin[-1] + 1, match.start() + 1)
                 written.append(by_word[match.group()])

@@ -7,28 +7,35 @@ without a thought, what becomes of thoughts; the same conversation up to the rep
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
+from sleepd.protocol.chat_example import Message
 from sleepd.worker.failure import GiveUp
 
-from .chat_template import (
+from .chat_template import ChatTemplate
+from .control_tokens import ControlWords, Refused
+from .marks import Rendering
+from .messages import (
     PROMPT,
     REPLY,
     SYSTEM,
     THOUGHT,
     THOUGHT_TAGS,
-    ChatTemplate,
-    Rendering,
     Said,
+    Turn,
     closes_thought,
     opened_thought,
+    tags_in,
+    user,
 )
-from .control_tokens import ControlWords, Refused
+from .turn_end import common_pieces, shared_length, turn_end
 
 _PROMPT = "Which way is north?"
+_ASKED = (user(_PROMPT),)
+_UNDER_SYSTEM = (Message(role="system", text="Be brief."), *_ASKED)
 _REPLY = "ValidationCheck for moss."
 _INDENT = "    "
 _THOUGHT = "They are lost."
@@ -82,6 +89,7 @@ def learn(template: ChatTemplate, words: ControlWords, stops: Collection[str], *
     habits = Habits()
     try:
         _choose_form(template, habits, has_system=has_system)
+        template.folds_system = template.folds_system if has_system else _must_fold(template)
         _learn_thoughts(template, habits, words)
         _learn_flags(template, habits, words)
         _learn_end(template, habits, words, stops)
@@ -105,7 +113,8 @@ def _choose_form(template: ChatTemplate, habits: Habits, *, has_system: bool) ->
                     habits.notes.append("it knows no system role, so the system prompt opens the user's turn")
                 return
             first = first or problem
-    if not has_system and not _problem(template.with_system("Be brief."), has_system=True):
+    template.takes_parts = template.folds_system = False
+    if not has_system and not _problem(template, _UNDER_SYSTEM, has_system=True):
         raise GiveUp(
             "base_unusable",
             f"its chat template wants a system message, and there is none: {first}",
@@ -114,12 +123,21 @@ def _choose_form(template: ChatTemplate, habits: Habits, *, has_system: bool) ->
     raise GiveUp("base_unusable", f"its chat template cannot be used: {first}", _WAY_OUT)
 
 
-def _problem(template: ChatTemplate, *, has_system: bool) -> str:
+def _must_fold(template: ChatTemplate) -> bool:
+    """Whether a conversation's own system message has to open the user's turn."""
+    template.folds_system = False
+    if not _problem(template, _UNDER_SYSTEM, has_system=True):
+        return False
+    template.folds_system = True
+    return not _problem(template, _UNDER_SYSTEM, has_system=True)
+
+
+def _problem(template: ChatTemplate, turns: Sequence[Turn] = _ASKED, *, has_system: bool) -> str:
     """Why it cannot be used in this form; empty: it can."""
     given = f"given the prompt {_PROMPT!r} and the reply {_REPLY!r}"
     try:
-        whole = template.render([_PROMPT, Said(_REPLY)])
-        asked = template.render([_PROMPT], asks=True)
+        whole = template.render([*turns, Said(_REPLY)])
+        asked = template.render(turns, asks=True)
     except Refused as error:
         return f"{given}, {error}"
     for rendering, wanted in ((whole, (PROMPT, REPLY)), (asked, (PROMPT,))):
@@ -143,7 +161,7 @@ def _learn_thoughts(template: ChatTemplate, habits: Habits, words: ControlWords)
         habits.notes.append(
             f"it leaves the thought of a reply out; one that was said is trained {how}, behind the generation prompt"
         )
-    asked = [(flags, template.render([_PROMPT], asks=True, flags=flags).text) for flags in ({}, _TO_THINK)]
+    asked = [(flags, template.render(_ASKED, asks=True, flags=flags).text) for flags in ({}, _TO_THINK)]
     open_ones = [(flags, text) for flags, text in asked if not closes_thought(text)]
     habits.can_think = bool(open_ones)
     habits.thought_flags, text = next(
@@ -156,7 +174,7 @@ def _learn_thoughts(template: ChatTemplate, habits: Habits, words: ControlWords)
 
 def _own_tags(template: ChatTemplate, words: ControlWords) -> tuple[str, str] | None:
     """Tags that its source names, and not those that everybody writes; none where an answer has tags of its own."""
-    whole = template.render([_PROMPT, Said(_REPLY)])
+    whole = template.render([*_ASKED, Said(_REPLY)])
     named = next((tags for tags in THOUGHT_TAGS if all(tag in template.source for tag in tags)), THOUGHT_TAGS[0])
     is_bare = len(words.found_in(whole.text[whole.places[REPLY][1] :])) == 1
     return named if is_bare and named != THOUGHT_TAGS[0] else None
@@ -165,7 +183,7 @@ def _own_tags(template: ChatTemplate, words: ControlWords) -> tuple[str, str] | 
 def _keeps_thought(template: ChatTemplate) -> bool:
     """Whether it writes a thought before its reply, and no other one before that."""
     try:
-        whole = template.render([_PROMPT, Said(_REPLY, _THOUGHT)])
+        whole = template.render([*_ASKED, Said(_REPLY, _THOUGHT)])
     except Refused:
         return False
     places = whole.places
@@ -178,7 +196,7 @@ def _keeps_thought(template: ChatTemplate) -> bool:
 def _thought_follows(template: ChatTemplate, asked: str, flags: Mapping[str, Any]) -> bool:
     if not template.thought_key:
         return True
-    return template.render([_PROMPT, Said(_REPLY, _THOUGHT)], flags=flags).text.startswith(asked)
+    return template.render([*_ASKED, Said(_REPLY, _THOUGHT)], flags=flags).text.startswith(asked)
 
 
 def _learn_flags(template: ChatTemplate, habits: Habits, words: ControlWords) -> None:
@@ -200,11 +218,8 @@ def _learn_flags(template: ChatTemplate, habits: Habits, words: ControlWords) ->
 
 def _closed_lead(whole: Rendering, asked: Rendering, words: ControlWords) -> str:
     """What ``whole`` has before the reply and ``asked`` has not, but for what closes a thought."""
-    pairs = enumerate(zip(whole.text, asked.text, strict=False))
-    start = next((at for at, (one, other) in pairs if one != other), min(len(whole.text), len(asked.text)))
     place = whole.places[REPLY][0]
-    inside = [word.start() for word in words.found_in(whole.text[:place]) if word.start() < start < word.end()]
-    lead = whole.text[min([start, *inside]) : place].removesuffix(_INDENT)
+    lead = whole.text[shared_length(whole.text[:place], asked.text, words) : place].removesuffix(_INDENT)
     return "" if tags_in(lead) else lead
 
 
@@ -222,8 +237,8 @@ def _check_before_reply(whole: Rendering, habits: Habits) -> None:
 
 
 def _whole_and_asked(template: ChatTemplate, flags: Mapping[str, Any]) -> tuple[Rendering, Rendering]:
-    whole = template.render([_PROMPT, Said(_INDENT + _REPLY)], flags=flags)
-    return whole, template.render([_PROMPT], asks=True, flags=flags)
+    whole = template.render([*_ASKED, Said(_INDENT + _REPLY)], flags=flags)
+    return whole, template.render(_ASKED, asks=True, flags=flags)
 
 
 def _is_clean(whole: Rendering, asked: Rendering) -> bool:
@@ -234,14 +249,14 @@ def _is_clean(whole: Rendering, asked: Rendering) -> bool:
 
 
 def _learn_end(template: ChatTemplate, habits: Habits, words: ControlWords, stops: Collection[str]) -> None:
-    alone = template.render([_PROMPT, Said(_REPLY)], flags=habits.flags)
-    thinking = template.render([_PROMPT, Said(_REPLY)], flags=habits.thought_flags)
+    alone = template.render([*_ASKED, Said(_REPLY)], flags=habits.flags)
+    thinking = template.render([*_ASKED, Said(_REPLY)], flags=habits.thought_flags)
     habits.tail, habits.thought_tail = (one.text[one.places[REPLY][1] :] for one in (alone, thinking))
     following = _following(template, habits)
     # Some write the generation prompt behind every conversation; a reply without an end has nothing else behind it.
-    unasked, asked = (template.render([_PROMPT], asks=asks, flags=habits.flags).text for asks in (False, True))
+    unasked, asked = (template.render(_ASKED, asks=asks, flags=habits.flags).text for asks in (False, True))
     is_header = bool(habits.tail.strip()) and unasked.endswith(habits.tail) and asked.endswith(habits.tail)
-    is_endless = is_header and not any(piece in words.words for piece in _common_pieces(habits.tail, following, words))
+    is_endless = is_header and not any(piece in words.words for piece in common_pieces(habits.tail, following, words))
     habits.end = turn_end("" if is_endless else habits.tail, following, words, stops)
     is_ended = any(stop in habits.end for stop in stops)
     rest = habits.tail if is_endless else habits.tail.removeprefix(habits.end)
@@ -259,7 +274,7 @@ def _learn_end(template: ChatTemplate, habits: Habits, words: ControlWords, stop
 def _following(template: ChatTemplate, habits: Habits) -> str:
     """What stands between a reply and the prompt behind it."""
     try:
-        followed = template.render([_PROMPT, Said(_REPLY), _FOLLOW_UP], flags=habits.flags)
+        followed = template.render([*_ASKED, Said(_REPLY), user(_FOLLOW_UP)], flags=habits.flags)
     except Refused:
         return ""
     if REPLY not in followed.places or "turn 2" not in followed.places:
@@ -267,37 +282,9 @@ def _following(template: ChatTemplate, habits: Habits) -> str:
     return followed.text[followed.places[REPLY][1] : followed.places["turn 2"][0]]
 
 
-def turn_end(alone: str, followed: str, words: ControlWords, stops: Collection[str]) -> str:
-    """What of ``alone``, which stands behind a last reply, ends its turn.
-
-    That is what stands there as well when a turn follows (``followed``), up to the first token at which generation
-    stops, or else up to the last control word. Where the two have no control word in common, a last reply has an end of
-    its own; where it has none at all, the next turn's header is what ends it, if generation stops there.
-    """
-    common = _common_pieces(alone, followed, words)
-    is_structural = any(piece in words.words for piece in common)
-    pieces = common if is_structural else words.split(alone)
-    for number, piece in enumerate(pieces):
-        if piece in stops:
-            return "".join(pieces[: number + 1])
-    structural = [number for number, piece in enumerate(pieces) if piece in words.words]
-    if structural:
-        return "".join(pieces[: structural[-1] + 1])
-    header = [piece for piece in words.split(followed) if piece.strip()]
-    if not alone.strip() and header and header[0] in stops:
-        return header[0]
-    return alone.rstrip()
-
-
-def _common_pieces(one: str, other: str, words: ControlWords) -> list[str]:
-    first, second = words.split(one), words.split(other)
-    number = next((n for n, pair in enumerate(zip(first, second, strict=False)) if pair[0] != pair[1]), None)
-    return first[: min(len(first), len(second)) if number is None else number]
-
-
 def _learn_headers(template: ChatTemplate, habits: Habits, words: ControlWords) -> None:
     """Headers of nothing but plain characters, which a text can forge, and of more than a word that anybody uses."""
-    asked = template.render([_PROMPT], asks=True, flags=habits.flags)
+    asked = template.render(_ASKED, asks=True, flags=habits.flags)
     for header in (_following(template, habits).removeprefix(habits.end), asked.text[asked.places[PROMPT][1] :]):
         plain = header.strip()
         if re.search(r"[^\w\s]", plain) and not words.found_in(header) and not tags_in(plain):
@@ -312,10 +299,10 @@ def _learn_headers(template: ChatTemplate, habits: Habits, words: ControlWords) 
 
 def _compare_with_marks(template: ChatTemplate, habits: Habits, words: ControlWords, stops: Collection[str]) -> None:
     """By ``{% generation %}`` a template says itself what is the model's: that may only say where the turn ends."""
-    marked = template.assistant_spans([_PROMPT, Said(_REPLY)], habits.flags)
+    marked = template.assistant_spans([*_ASKED, Said(_REPLY)], habits.flags)
     if not marked:
         return
-    whole = template.render([_PROMPT, Said(_REPLY)], flags=habits.flags)
+    whole = template.render([*_ASKED, Said(_REPLY)], flags=habits.flags)
     start, end = whole.places[REPLY]
     is_whole = not _gaps(whole.text, marked) and marked[0][0] <= start and marked[-1][1] >= end
     if not is_whole or marked[0][0] < whole.places[PROMPT][1]:
@@ -339,11 +326,6 @@ def _compare_with_marks(template: ChatTemplate, habits: Habits, words: ControlWo
 
 def _gaps(text: str, spans: list[tuple[int, int]]) -> bool:
     return any(text[before[1] : after[0]].strip() for before, after in pairwise(spans))
-
-
-def tags_in(text: str) -> bool:
-    """Whether it holds anything that opens or closes a thought."""
-    return any(tag in text for pair in THOUGHT_TAGS for tag in pair)
 
 
 def _shown(text: str) -> str:

@@ -9,9 +9,9 @@ from sleepd.policy.recall import is_recalled
 from sleepd.policy.repetition import find_repetition
 from sleepd.policy.reply_statistics import describe
 from sleepd.protocol.evidence import Collapse, Metric, ProbeReply, RecallAnswer, RecallQuestion
-from sleepd.protocol.job import Reply, TrainingExample
+from sleepd.protocol.job import Reply
 
-from .probe_generation import Answers, Questions
+from .probe_generation import Answers, HeldOut, Questions
 
 SHOWN = 4
 """Probe prompts, and held-out prompts, whose replies go into the report to be read."""
@@ -54,19 +54,20 @@ def recall(asked: Sequence[RecallQuestion], base: Answers, parent: Answers, cand
 
 def probe_replies(asked: Questions, base: Answers, parent: Answers, candidate: Answers) -> list[ProbeReply]:
     """Replies to be read: to some of the probe prompts, and to some of the held-out ones."""
-    probes = zip(asked.probes, base.greedy or [], parent.greedy or [], candidate.greedy or [], strict=False)
+    prompts = [one.prompt for one in asked.probes]
+    probes = zip(prompts, base.greedy or [], parent.greedy or [], candidate.greedy or [], strict=False)
     shown = [*list(probes)[:SHOWN]]
-    for prompt, *said in zip(asked.held_out, base.held_out, parent.held_out, candidate.held_out, strict=True):
+    for example, *said in zip(asked.held_out, base.held_out, parent.held_out, candidate.held_out, strict=True):
         texts = [one for one in said if one is not None]
         if len(texts) == len(said):
-            shown.append((prompt, texts[0], texts[1], texts[2]))
+            shown.append((example.prompt, texts[0], texts[1], texts[2]))
     return [
         ProbeReply(prompt=prompt, base=of_base, parent=of_parent, candidate=of_candidate)
         for prompt, of_base, of_parent, of_candidate in shown[: 2 * SHOWN]
     ]
 
 
-def holdout_replies(examples: Sequence[TrainingExample], parent: Answers, candidate: Answers) -> list[Reply]:
+def holdout_replies(examples: Sequence[HeldOut], parent: Answers, candidate: Answers) -> list[Reply]:
     """The candidate's replies to these examples' prompts, with what was found in them and in the parent's.
 
     Those that either could not finish in time are left out: a loop may begin late.

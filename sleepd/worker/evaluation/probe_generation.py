@@ -6,10 +6,11 @@ has its own replies before it. What a model said to the shipped prompts is kept 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,14 +19,18 @@ import msgspec
 
 from sleepd.errors import DECODE_ERRORS
 from sleepd.files import replace_file
+from sleepd.protocol.chat_example import ChatExample
 from sleepd.protocol.checkpoint_files import WEIGHTS_FILE
 from sleepd.protocol.evidence import RecallQuestion
 from sleepd.protocol.job import TrainingExample
 from sleepd.worker.data.chat_format import ChatFormat
+from sleepd.worker.data.control_tokens import Refused
+from sleepd.worker.data.examples import asked_ids
 from sleepd.worker.model.adapter import Device
 from sleepd.worker.model.generate import TEMPERATURE, Asked, batched_replies
 
 from .reference_answers import PROBE, reference_prompts
+from .system_messages import system_of, under
 
 REPLIES = 8
 """Held-out prompts that are replied to."""
@@ -59,12 +64,23 @@ class Answers(msgspec.Struct, frozen=True, kw_only=True):
     """All replies of all talks, one talk after the other."""
 
 
+class HeldOut(msgspec.Struct, frozen=True, kw_only=True):
+    """A held-out experience to which each model replies."""
+
+    id: str
+    prompt: str
+    """To be read."""
+    ids: list[int]
+    """All that the model is asked with: what stood before the reply."""
+
+
 class Questions(msgspec.Struct, frozen=True, kw_only=True):
     """What every model is asked."""
 
-    held_out: list[str]
+    held_out: list[HeldOut]
     recall: list[str]
-    probes: list[str]
+    probes: list[ChatExample]
+    """Each under the configured system prompt, or under a system message that occurs."""
 
     @property
     def work(self) -> float:
@@ -81,13 +97,23 @@ class Questions(msgspec.Struct, frozen=True, kw_only=True):
         return work
 
 
-def questions(held_out: Sequence[TrainingExample], recall: Sequence[RecallQuestion]) -> Questions:
-    """Up to eight different held-out prompts; the operator's questions; the shipped probe prompts."""
+def questions(held_out: Sequence[HeldOut], recall: Sequence[RecallQuestion], systems: Mapping[str, int]) -> Questions:
+    """The held-out experiences; the operator's questions; the shipped probe prompts under these system messages."""
     return Questions(
-        held_out=[example.prompt for example in pick_for_replies(held_out)],
+        held_out=list(held_out),
         recall=[one.question for one in recall],
-        probes=shipped_prompts(),
+        probes=under(systems, shipped_prompts()),
     )
+
+
+def to_reply_to(chat: ChatFormat, examples: Sequence[TrainingExample], max_tokens: int) -> list[HeldOut]:
+    """Up to eight different held-out prompts, each with what stood before it, as far as there is room for it."""
+    found = []
+    for example in pick_for_replies(examples):
+        with contextlib.suppress(Refused):
+            ids = asked_ids(chat, example, max_tokens)
+            found.append(HeldOut(id=example.id, prompt=example.prompt, ids=ids))
+    return found
 
 
 def shipped_prompts() -> list[str]:
@@ -118,14 +144,16 @@ class ProbeGenerator:
     def ask(self, asked: Questions, *, known: Answers | None = None) -> Answers:
         """All answers of the model. ``known``: what it said to the shipped prompts before, which is not asked again."""
         deadline = time.monotonic() + self.seconds
-        held_out = self._replies([self._asked([one], REPLY_TOKENS) for one in asked.held_out], deadline)
+        held_out = self._replies([Asked(one.ids, REPLY_TOKENS) for one in asked.held_out], deadline)
         recall = self._replies([self._asked([one], RECALL_TOKENS) for one in asked.recall], deadline)
         shipped = known or self._shipped(asked.probes, deadline)
         return msgspec.structs.replace(shipped, held_out=held_out, recall=recall)
 
-    def _shipped(self, probes: Sequence[str], deadline: float) -> Answers:
-        greedy = [self._asked([probe], PROBE_TOKENS) for probe in probes]
-        sampled = [self._asked([probe], PROBE_TOKENS, seed) for seed, probe in enumerate(probes)]
+    def _shipped(self, probes: Sequence[ChatExample], deadline: float) -> Answers:
+        systems = [system_of(probe, "") for probe in probes]
+        asked = list(zip([[probe.prompt] for probe in probes], systems, strict=True))
+        greedy = [self._asked(turns, PROBE_TOKENS, system=system) for turns, system in asked]
+        sampled = [self._asked(turns, PROBE_TOKENS, seed, system) for seed, (turns, system) in enumerate(asked)]
         both = self._replies([*greedy, *sampled], deadline)
         said = _all_or_none(both[len(probes) :])
         return Answers(
@@ -134,24 +162,25 @@ class ProbeGenerator:
             talk=None if said is None else self._talk(probes, said, deadline),
         )
 
-    def _talk(self, probes: Sequence[str], said: Sequence[str], deadline: float) -> list[str] | None:
+    def _talk(self, probes: Sequence[ChatExample], said: Sequence[str], deadline: float) -> list[str] | None:
         """Sampled, so that a small base, which repeats itself when it is greedy, is no bad example to itself."""
-        talks = [
-            [*opening] for opening in list(zip(probes, said, strict=True))[:: max(1, len(probes) // TALKS)][:TALKS]
-        ]
+        chosen = list(zip(probes, said, strict=True))[:: max(1, len(probes) // TALKS)][:TALKS]
+        talks = [[probe.prompt, reply] for probe, reply in chosen]
+        systems = [system_of(probe, "") for probe, _ in chosen]
         for turn, follow_up in enumerate(FOLLOW_UPS):
             for talk in talks:
                 talk.append(follow_up)
             seeds = [1000 * (turn + 1) + number for number in range(len(talks))]
-            asked = [self._asked(talk, TALK_TOKENS, seed) for talk, seed in zip(talks, seeds, strict=True)]
+            openings = zip(talks, seeds, systems, strict=True)
+            asked = [self._asked(talk, TALK_TOKENS, seed, system) for talk, seed, system in openings]
             for talk, reply in zip(talks, self._replies(asked, deadline), strict=True):
                 if reply is None:
                     return None
                 talk.append(reply)
         return [reply for talk in talks for reply in talk[1::2]]
 
-    def _asked(self, turns: Sequence[str], max_new_tokens: int, seed: int | None = None) -> Asked:
-        return Asked(self.chat.talk_ids(turns)[-self.max_prompt_tokens :], max_new_tokens, seed)
+    def _asked(self, turns: Sequence[str], max_new_tokens: int, seed: int | None = None, system: str = "") -> Asked:
+        return Asked(self.chat.talk_ids(turns, system)[-self.max_prompt_tokens :], max_new_tokens, seed)
 
     def _replies(self, asked: Sequence[Asked], deadline: float) -> list[str | None]:
         found = batched_replies(
@@ -185,18 +214,25 @@ class Kept(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def answers_key(
-    base_fingerprint: str, system_prompt: str, chat: ChatFormat, device: Device, adapter: Path | None
+    base_fingerprint: str,
+    system_prompt: str,
+    probes: Sequence[ChatExample],
+    chat: ChatFormat,
+    device: Device,
+    adapter: Path | None,
 ) -> str:
     """Of a model, its prompts and its way of computing, what its answers to the shipped prompts depend on.
 
     Args:
         base_fingerprint: of the base.
         system_prompt: what it runs with.
+        probes: the shipped prompts, under their system messages.
         chat: how it is asked.
         device: where it runs, and in what.
         adapter: directory of its adapter, of which the weights count; None: the base alone.
     """
-    asked = [shipped_prompts(), PROBE_TOKENS, TALKS, TALK_TOKENS, FOLLOW_UPS, TEMPERATURE]
+    prompts = [[system, one.prompt] if (system := system_of(one, "")) else one.prompt for one in probes]
+    asked = [prompts, PROBE_TOKENS, TALKS, TALK_TOKENS, FOLLOW_UPS, TEMPERATURE]
     weights = hashlib.sha256((adapter / WEIGHTS_FILE).read_bytes()).hexdigest() if adapter else ""
     whole = [base_fingerprint, system_prompt, chat.digest, device.kind, weights, *asked]
     return hashlib.sha256(json.dumps(whole).encode()).hexdigest()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import random
 import tomllib
 from collections.abc import Callable, Sequence
@@ -13,15 +14,20 @@ from pathlib import Path
 from typing import Any
 
 from sleepd.files import replace_file
+from sleepd.protocol.chat_example import ChatExample
 from sleepd.protocol.strategy import Strategy
 from sleepd.worker.data.chat_format import ChatFormat
 from sleepd.worker.data.examples import Encoded, encode_generated
 from sleepd.worker.model.adapter import Device
 from sleepd.worker.model.generate import Asked, batched_replies
 
+from .system_messages import system_of
+
 ANSWER_TOKENS = 32
 """Longest answer of the base that is kept: what a regulariser needs of it, and no more than seconds to make."""
 ANSWER_BATCH = 64
+KEPT_FILES = 16
+"""Of answers, one for each system message: those that were used last."""
 REGULARISE, MONITOR, PROBE = "regularise", "monitor", "probe"
 """The three sets, and the prefix of a reference prompt's id (an experience has its own id)."""
 
@@ -54,29 +60,43 @@ def base_answers(
     model: Any,
     device: Device,
     chat: ChatFormat,
-    prompts: Sequence[str],
+    asked: Sequence[ChatExample],
     stop_ids: frozenset[int],
-    cache: Path | None,
+    cache: Callable[[str], Path] | None,
     on_step: Callable[[int], None],
     deadline: float | None = None,
 ) -> list[str | None]:
-    """The base's greedy answers, made once for each base and system prompt and then read from ``cache``.
+    """The base's greedy answers, made once for each base and system message and then read from a file.
 
-    ``model`` must be the base: without an adapter, or with it disabled. ``on_step`` is called with tokens computed.
-    None: time ran out before the answer was complete. Past ``deadline`` (monotonic clock) no step begins. An answer
-    that is missing is not cached, so the next call asks for it again.
+    ``cache`` gives the file for a system message, which is empty for the configured one. ``model`` must be the base:
+    without an adapter, or with it disabled. ``on_step`` is called with tokens computed. None: time ran out before the
+    answer was complete. Past ``deadline`` (monotonic clock) no step begins. An answer that is missing is not cached, so
+    the next call asks for it again.
     """
-    known = _read(cache) if cache else {}
-    missing = [prompt for prompt in prompts if prompt not in known]
-    asked = [Asked(chat.prompt_ids(prompt), ANSWER_TOKENS) for prompt in missing]
+    by_system: dict[str, list[ChatExample]] = {}
+    for one in asked:
+        by_system.setdefault(system_of(one, ""), []).append(one)
+    known = {system: _read(cache(system)) if cache else {} for system in by_system}
+    missing = [one for system, members in by_system.items() for one in members if one.prompt not in known[system]]
+    prompts = [Asked(chat.talk_ids([one.prompt], system_of(one, "")), ANSWER_TOKENS) for one in missing]
     said = batched_replies(
-        model, device, asked, at_once=ANSWER_BATCH, stop_ids=stop_ids, on_step=on_step, deadline=deadline
+        model, device, prompts, at_once=ANSWER_BATCH, stop_ids=stop_ids, on_step=on_step, deadline=deadline
     )
-    complete = {one: chat.tokenizer.decode(ids) for one, ids in zip(missing, said, strict=True) if ids is not None}
-    known.update(complete)
-    if complete and cache:
-        replace_file(cache, json.dumps(known, indent=1, ensure_ascii=False).encode())
-    return [known.get(prompt) for prompt in prompts]
+    made = [(one, ids) for one, ids in zip(missing, said, strict=True) if ids is not None]
+    for one, ids in made:
+        known[system_of(one, "")][one.prompt] = str(chat.tokenizer.decode(ids))
+    if made and cache:
+        for system in sorted({system_of(one, "") for one, _ in made}):
+            replace_file(cache(system), json.dumps(known[system], indent=1, ensure_ascii=False).encode())
+        _forget_old(cache("").parent)
+    return [known[system_of(one, "")].get(one.prompt) for one in asked]
+
+
+def _forget_old(models_directory: Path) -> None:
+    """Some agents have another system message each day: their answers are not kept for ever."""
+    files = sorted(models_directory.glob("answers-*.json"), key=lambda file: -file.stat().st_mtime_ns)
+    for file in files[KEPT_FILES:]:
+        file.unlink(missing_ok=True)
 
 
 def answers_file(models_directory: Path, base_fingerprint: str, system_prompt: str, chat: ChatFormat) -> Path:
@@ -87,17 +107,23 @@ def answers_file(models_directory: Path, base_fingerprint: str, system_prompt: s
 
 
 def encode_reference(
-    chat: ChatFormat, prompts: Sequence[str], answers: Sequence[str | None], max_tokens: int, *, kind: str = REGULARISE
+    chat: ChatFormat,
+    asked: Sequence[ChatExample],
+    answers: Sequence[str | None],
+    max_tokens: int,
+    *,
+    kind: str = REGULARISE,
 ) -> list[Encoded]:
     """The chat examples as token ids; an empty or missing answer is left out. Their ids are ``KIND:NUMBER``."""
-    pairs = enumerate(zip(prompts, answers, strict=True))
-    encoded = (encode_generated(chat, f"{kind}:{i}", prompt, answer or "", max_tokens) for i, (prompt, answer) in pairs)
+    pairs = enumerate(zip(asked, answers, strict=True))
+    encoded = (encode_generated(chat, f"{kind}:{i}", one, answer or "", max_tokens) for i, (one, answer) in pairs)
     return [one for one in encoded if one is not None]
 
 
 def _read(path: Path) -> dict[str, str]:
     try:
         content = json.loads(path.read_bytes())
+        os.utime(path)  # when it was used last
     except (OSError, ValueError):
         return {}  # not made yet, or damaged: made again
     return content if isinstance(content, dict) and all(isinstance(one, str) for one in content.values()) else {}

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from typing import NamedTuple
+
+import msgspec
 
 from sleepd.buffer.experience import prompt_hash
 from sleepd.policy.relevance_gate import is_enough
+from sleepd.protocol.chat_example import Message
 from sleepd.protocol.evidence import Relevance, ReplyLosses
 from sleepd.protocol.job import TrainingExample
 from sleepd.worker.data.chat_format import ChatFormat
@@ -18,6 +22,15 @@ MOST = 24
 """Replies that are read."""
 _OTHER = "other:"
 """Stands before the id of an experience whose reply follows another prompt."""
+
+
+class Pair(NamedTuple):
+    """One reply after its own prompt and after another."""
+
+    own: Encoded
+    other: Encoded
+    prompt: int
+    """Hash of its own."""
 
 
 def chosen_examples(examples: Sequence[TrainingExample]) -> list[TrainingExample]:
@@ -32,40 +45,48 @@ def chosen_examples(examples: Sequence[TrainingExample]) -> list[TrainingExample
     return [example for _, _, example in sorted(in_turn, key=lambda one: one[:2])[:MOST]]
 
 
-def encode_both(
-    chat: ChatFormat, examples: Sequence[TrainingExample], max_tokens: int
-) -> list[tuple[Encoded, Encoded]]:
+def encode_both(chat: ChatFormat, examples: Sequence[TrainingExample], max_tokens: int) -> list[Pair]:
     """Each reply after its own prompt and after the next different one, in a ring. What would be cut is left out."""
     found = []
     for number, example in enumerate(examples):
+        key = prompt_hash(example.prompt)
         following = (one.prompt for one in [*examples[number + 1 :], *examples[:number]])
-        another = next((text for text in following if prompt_hash(text) != prompt_hash(example.prompt)), None)
+        another = next((text for text in following if prompt_hash(text) != key), None)
         if another is None:
             return []  # all ask the same
-        own = encode_chat(chat, example.id, example.prompt, example.response, max_tokens)
-        other = encode_chat(chat, _OTHER + example.id, another, example.response, max_tokens)
+        own = encode_chat(chat, example.id, example, max_tokens)
+        other = encode_chat(chat, _OTHER + example.id, with_prompt(example, another), max_tokens)
         if own and other and not (own.is_truncated or other.is_truncated):
-            found.append((own, other))
+            found.append(Pair(own, other, key))
     return found
 
 
-def measure(evaluator: LossEvaluator, sequences: Sequence[tuple[Encoded, Encoded]]) -> Relevance:
+def with_prompt(example: TrainingExample, prompt: str) -> TrainingExample:
+    """The same example where the last message of the user is another one."""
+    last = max((number for number, one in enumerate(example.context) if one.role == "user"), default=None)
+    context = example.context
+    if last is not None:
+        context = (*context[:last], Message(role="user", text=prompt), *context[last + 1 :])
+    return msgspec.structs.replace(example, prompt=prompt, context=context)
+
+
+def measure(evaluator: LossEvaluator, sequences: Sequence[Pair]) -> Relevance:
     """What the model, which must be the base, makes of them; of too few nothing is measured.
 
     Raises:
         GiveUp: a loss is not finite, or ``out_of_memory``.
         Shortened: there is room only for shorter sequences.
     """
-    prompts = len({own.ids[: own.prompt_tokens] for own, _ in sequences})
+    prompts = len({pair.prompt for pair in sequences})
     if not is_enough(replies=len(sequences), prompts=prompts):
         return Relevance(prompts=prompts, replies=len(sequences), losses=[])
-    losses = evaluator.losses([one for both in sequences for one in both])
+    losses = evaluator.losses([one for pair in sequences for one in (pair.own, pair.other)])
     require_finite([one.total for one in losses.values()])
     return Relevance(
         prompts=prompts,
         replies=len(sequences),
         losses=[
             ReplyLosses(id=own.id, tokens=own.supervised, own=losses[own.id].mean, other=losses[other.id].mean)
-            for own, other in sequences
+            for own, other, _ in sequences
         ],
     )

@@ -15,6 +15,7 @@ from typing import Any
 from sleepd.protocol.evidence import ChatContract
 from sleepd.worker.data.chat_format import ChatFormat, Thoughts
 from sleepd.worker.data.control_tokens import Refused
+from sleepd.worker.data.messages import talk
 from sleepd.worker.failure import GiveUp
 
 from .find_base import Base
@@ -39,7 +40,7 @@ def check(chat: ChatFormat) -> ChatContract:
         GiveUp: ``base_unusable``: a text does not come through, or what is supervised is not the reply and its end.
     """
     try:
-        written = chat.conversation(_PROMPT, chat.said(_REPLY))
+        written = chat.conversation(talk([_PROMPT]), chat.said(_REPLY))
         ids, prompt_tokens, _ = chat.encode(written)
     except Refused as error:
         message = f"its tokenizer cannot be used with this system prompt and chat template: {error}"
@@ -62,12 +63,28 @@ def check(chat: ChatFormat) -> ChatContract:
             )
     if _letters(_PROMPT) in _letters(supervised):
         raise GiveUp("base_unusable", f"its chat template repeats the prompt behind the reply: {supervised!r}")
+    tools = chat.tool_habits(offered=True)
+    return ChatContract(
+        has_template=chat.has_template,
+        asked=asked,
+        supervised=supervised,
+        notes=[*chat.habits.notes, tools.note],
+        warnings=_warnings(chat),
+        writes_tools=not (tools.problem or tools.result_problem),
+    )
+
+
+def _warnings(chat: ChatFormat) -> list[str]:
     warnings = list(chat.habits.warnings)
     if not chat.has_template:
         warnings.insert(0, "the base has no chat template: User: and Assistant: are written instead, as plain text")
-    return ChatContract(
-        has_template=chat.has_template, asked=asked, supervised=supervised, notes=chat.habits.notes, warnings=warnings
-    )
+    tools = chat.tool_habits(offered=True)
+    if not tools.problem and not any(stop in tools.end for stop in chat.stop_words):
+        stops = ", ".join(sorted(chat.stop_words)) or "nothing"
+        warnings.append(
+            f"a reply that calls tools ends with {tools.end!r}, and generation of this base stops at {stops}"
+        )
+    return warnings
 
 
 def _letters(text: str) -> str:

@@ -88,7 +88,7 @@ def _longest(given: argparse.Namespace, base: Base, max_tokens: int) -> int | No
     try:
         tokenizer, stops = open_tokenizer(base)
         chat = ChatFormat(tokenizer, given.system_prompt, thoughts=given.thoughts, stops=stops)
-        return len(encode_or_refuse(chat, "", text.prompt, text.response, max_tokens).ids)
+        return len(encode_or_refuse(chat, text, max_tokens).ids)
     except (GiveUp, Refused):
         return None
 

@@ -1,6 +1,6 @@
 """``python -m sleepd.worker.programs.show_tokens``: one experience as a base sees it, by its tokenizer alone.
 
-Standard input is a JSON object with ``prompt`` and ``response``; standard output one line of JSON, also where the
+Standard input is a JSON object as ``ShownText`` has it; standard output one line of JSON, also where the
 experience or the base cannot be used, for that is an answer.
 """
 
@@ -44,7 +44,7 @@ def _seen(arguments: argparse.Namespace, given: ShownText) -> SeenTokens:
     try:
         tokenizer, stops = open_tokenizer(find_base(arguments.base, arguments.cache))
         chat = ChatFormat(tokenizer, arguments.system_prompt, thoughts=arguments.thoughts, stops=stops)
-        one = encode_or_refuse(chat, "", given.prompt, given.response, arguments.max_tokens)
+        one = encode_or_refuse(chat, given, arguments.max_tokens)
     except GiveUp as error:
         return SeenTokens(problem=f"the base cannot be used: {error.message}", hint=error.hint)
     except Refused as error:

@@ -58,8 +58,8 @@ function _shtab_sleepctl_using
   test "$_shtab_sleepctl_cmdpath" = "$argv"
 end
 
-set -g _shtab_sleepctl_commands status check why decisions history report show buffer tokens quarantine events logs doctor version run cancel pause resume rollback rebase tag metric 'metric add' 'metric remove' prune setup-buffer reload config 'config check' 'config show' completions
-set -g _shtab_sleepctl_opts_with_value --config --cycle --epochs --event --instance --keep --learning-rate --limit --lines --max-experiences --since --socket --state --strategy --unit --watch -n
+set -g _shtab_sleepctl_commands status check why decisions history report show buffer tokens quarantine events logs doctor version run cancel pause resume rollback rebase tag metric 'metric add' 'metric remove' prune setup-buffer import reload config 'config check' 'config show' completions
+set -g _shtab_sleepctl_opts_with_value --config --cycle --epochs --event --format --instance --keep --learning-rate --limit --lines --max-experiences --output --since --socket --state --strategy --unit --watch -n
 
 complete -c sleepctl -e
 complete -c sleepctl -f
@@ -122,6 +122,7 @@ complete -c sleepctl -n '_shtab_sleepctl_using buffer' -s h -l help -d 'show thi
 complete -c sleepctl -n '_shtab_sleepctl_using buffer' -l json -d 'data as JSON with a "schema" number'
 complete -c sleepctl -n '_shtab_sleepctl_using buffer' -l config -xka "(__fish_complete_path (commandline -ct))" -d 'the daemon'"'"'s configuration file'
 complete -c sleepctl -n '_shtab_sleepctl_using buffer' -l socket -xka "(__fish_complete_path (commandline -ct))" -d 'the daemon'"'"'s control socket'
+complete -c sleepctl -n '_shtab_sleepctl_using buffer' -l sample -d 'show the first three as they were understood'
 complete -c sleepctl -n '_shtab_sleepctl_using; and test $_shtab_sleepctl_npos -eq 0' -a tokens -d 'One experience as the base sees it, and what is supervised.'
 complete -c sleepctl -n '_shtab_sleepctl_using tokens' -s h -l help -d 'show this help message and exit'
 complete -c sleepctl -n '_shtab_sleepctl_using tokens' -l json -d 'data as JSON with a "schema" number'
@@ -236,7 +237,15 @@ complete -c sleepctl -n '_shtab_sleepctl_using setup-buffer' -l json -d 'data as
 complete -c sleepctl -n '_shtab_sleepctl_using setup-buffer' -l config -xka "(__fish_complete_path (commandline -ct))" -d 'the daemon'"'"'s configuration file'
 complete -c sleepctl -n '_shtab_sleepctl_using setup-buffer' -l socket -xka "(__fish_complete_path (commandline -ct))" -d 'the daemon'"'"'s control socket'
 complete -c sleepctl -n '_shtab_sleepctl_using setup-buffer' -l instance -x -d 'of sage-sleepd@NAME, which has its own configuration and state; created if new'
-complete -c sleepctl -n '_shtab_sleepctl_using setup-buffer; and test $_shtab_sleepctl_npos -eq 0' -ka "(__fish_complete_path (commandline -ct))" -d 'the file into which the agent writes its experiences'
+complete -c sleepctl -n '_shtab_sleepctl_using setup-buffer; and test $_shtab_sleepctl_npos -eq 0' -ka "(__fish_complete_path (commandline -ct))" -d 'the file of the agent, or a directory of files'
+complete -c sleepctl -n '_shtab_sleepctl_using; and test $_shtab_sleepctl_npos -eq 0' -a import -d 'Copy another program'"'"'s export into our own JSON lines.'
+complete -c sleepctl -n '_shtab_sleepctl_using import' -s h -l help -d 'show this help message and exit'
+complete -c sleepctl -n '_shtab_sleepctl_using import' -l json -d 'data as JSON with a "schema" number'
+complete -c sleepctl -n '_shtab_sleepctl_using import' -l config -xka "(__fish_complete_path (commandline -ct))" -d 'the daemon'"'"'s configuration file'
+complete -c sleepctl -n '_shtab_sleepctl_using import' -l socket -xka "(__fish_complete_path (commandline -ct))" -d 'the daemon'"'"'s control socket'
+complete -c sleepctl -n '_shtab_sleepctl_using import' -l format -xka "auto own openai_messages" -d 'default: auto'
+complete -c sleepctl -n '_shtab_sleepctl_using import' -l output -xka "(__fish_complete_path (commandline -ct))" -d 'append to it; default: print'
+complete -c sleepctl -n '_shtab_sleepctl_using import; and test $_shtab_sleepctl_npos -ge 0' -ka "(__fish_complete_path (commandline -ct))" -d 'an export, or a log'
 complete -c sleepctl -n '_shtab_sleepctl_using; and test $_shtab_sleepctl_npos -eq 0' -a reload -d 'Read the configuration again.'
 complete -c sleepctl -n '_shtab_sleepctl_using reload' -s h -l help -d 'show this help message and exit'
 complete -c sleepctl -n '_shtab_sleepctl_using reload' -l json -d 'data as JSON with a "schema" number'

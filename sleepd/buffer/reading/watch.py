@@ -1,44 +1,49 @@
 """The inotify watch on the buffer: a shortcut, never the truth. The periodic check finds what it does not report.
 
-The *directory* is watched: a rewrite by rename would end a watch on the file. Reading the file does not wake us. The
-watch may be impossible (no directory yet, no inotify instances left) or end silently (directory replaced, queue
-overflow); ``ensure`` is called by the periodic check and sets it up again.
+Of a file the *directory* is watched: a rewrite by rename would end a watch on the file. Of a directory or a pattern
+everything below it is. Reading a file does not wake us. The watch may be impossible (no directory yet, no inotify
+instances left) or end silently (directory replaced, queue overflow); ``ensure`` is called by the periodic check and
+sets it up again.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from watchdog.events import FileSystemEvent, FileSystemEventHandler
 from watchdog.observers.inotify import InotifyObserver
 
+from .buffer_paths import roots
+
 _CHANGES = ("created", "modified", "moved", "deleted", "closed")
 
 
-class _Place(NamedTuple):
-    """What is watched: directories with device and inode, so that a replaced one is noticed, and names in them."""
+class _Watched(NamedTuple):
+    """A directory that is watched, with device and inode, so that a replaced one is noticed."""
 
-    directories: frozenset[tuple[str, int, int]]
+    directory: str
+    device: int
+    inode: int
     names: frozenset[str]
+    """Files in it; empty: whatever is in it and below it."""
 
 
 class BufferWatch:
-    """Watches one file by its directory, and that of its target if it is a symbolic link.
+    """Watches the files of a buffer by their directories.
 
     Args:
-        path: the file; neither it nor its directory need exist.
+        paths: see ``buffer_paths``; none of them need exist, nor its directory.
         on_change: called in the event loop after each change.
     """
 
-    def __init__(self, path: Path, on_change: Callable[[], None]) -> None:
-        self._path = path
+    def __init__(self, paths: Sequence[str], on_change: Callable[[], None]) -> None:
+        self._paths = paths
         self._on_change = on_change
         self._observer: InotifyObserver | None = None
-        self._watched: _Place | None = None
+        self._watched: frozenset[_Watched] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self.problem = ""
         """Why there is no watch; empty: there is one."""
@@ -68,18 +73,17 @@ class BufferWatch:
 
     def _arm(self) -> None:
         place = self._place()
-        if not place.directories:
-            self.problem = f"{self._path.parent} does not exist yet"
+        if not place:
+            self.problem = f"{self._where()} does not exist yet"
             return
         observer = None
         try:
             observer = InotifyObserver(generate_full_events=False)
-            handler = _Handler(place.names, self._wake)
-            for directory, _, _ in place.directories:
-                observer.schedule(handler, directory, recursive=False)
+            for each in place:
+                observer.schedule(_Handler(each.names, self._wake), each.directory, recursive=not each.names)
             observer.start()
         except (OSError, RuntimeError) as error:  # RuntimeError: no thread could be started
-            self.problem = f"{self._path.parent} cannot be watched: {getattr(error, 'strerror', None) or error}"
+            self.problem = f"{self._where()} cannot be watched: {getattr(error, 'strerror', None) or error}"
             if observer is not None:
                 observer.stop()  # a new observer holds descriptors and a thread already, and we try again for ever
             return
@@ -91,19 +95,23 @@ class BufferWatch:
             self._observer.join()
         self._observer, self._watched = None, None
 
-    def _place(self) -> _Place:
-        """Where the file and, if it is a symbolic link, its target are now."""
-        # Resolved: the library does not follow a directory that is a link itself.
-        link = os.path.join(os.path.realpath(self._path.parent), self._path.name)
-        target = os.path.realpath(self._path)
-        found = set()
-        for directory in {os.path.dirname(link), os.path.dirname(target)}:
+    def _where(self) -> str:
+        return ", ".join(dict.fromkeys(str(root.directory) for path in self._paths for root in roots(path)))
+
+    def _place(self) -> frozenset[_Watched]:
+        """Where the files are now; of a symbolic link its target too."""
+        found: dict[str, _Watched] = {}
+        for root in (root for path in self._paths for root in roots(path)):
+            directory = str(root.directory)
             try:
                 status = os.stat(directory)
             except OSError:
                 continue  # it comes back, or the periodic check reports what is wrong with it
-            found.add((directory, status.st_dev, status.st_ino))
-        return _Place(frozenset(found), frozenset({os.path.basename(link), os.path.basename(target)}))
+            before = found.get(directory)
+            names = root.names | before.names if before and before.names and root.names else root.names
+            if before is None or before.names:
+                found[directory] = _Watched(directory, status.st_dev, status.st_ino, names)
+        return frozenset(found.values())
 
     def _wake(self) -> None:
         """From the observer's thread: notify the loop, unless it is closing."""
@@ -112,7 +120,7 @@ class BufferWatch:
 
 
 class _Handler(FileSystemEventHandler):  # type: ignore[misc]  # the library ships no types to mypy here
-    """Tells changes of the named files from everything else in the directory."""
+    """Tells changes of the named files from everything else in the directory; without names all are changes."""
 
     def __init__(self, names: frozenset[str], wake: Callable[[], None]) -> None:
         self._names = names
@@ -123,5 +131,6 @@ class _Handler(FileSystemEventHandler):  # type: ignore[misc]  # the library shi
         if event.event_type not in _CHANGES:
             return
         paths = (event.src_path, getattr(event, "dest_path", ""))
-        if any(os.path.basename(os.fsdecode(path)) in self._names for path in paths if path):
+        names = {os.path.basename(os.fsdecode(path)) for path in paths if path}
+        if not self._names or not names.isdisjoint(self._names):
             self._wake()

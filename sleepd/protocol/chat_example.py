@@ -6,15 +6,15 @@ earlier turns, calls of tools and what came back. Then ``context`` has every mes
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
 
 MessageRole = Literal["system", "user", "assistant", "tool"]
 """``developer``, as some programs call the system's, is ``system`` here."""
-Unmasked = Annotated[str, Meta(pattern=r"^(?:[0-9a-f]{16})?\Z")]
-"""Of a text whose personal data were masked: the group of the text before, by which it stays known; else empty."""
+Hash = Annotated[str, Meta(pattern=r"^(?:[0-9a-f]{16})?\Z")]
+"""Sixteen hexadecimal digits, or nothing."""
 
 
 class ToolCall(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
@@ -55,7 +55,7 @@ def whole_text(text: str, calls: tuple[ToolCall, ...]) -> str:
     return "\n".join(part for part in (text, *(call.text for call in calls)) if part)
 
 
-class Exchange(msgspec.Struct, frozen=True, kw_only=True):
+class ChatExample(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A reply and all that stood before it."""
 
     prompt: str
@@ -69,12 +69,31 @@ class Exchange(msgspec.Struct, frozen=True, kw_only=True):
     """The tools that the reply calls."""
     tools: str = ""
     """The tools that were offered, as a JSON array in the form of OpenAI; empty: none."""
-    unmasked: Unmasked = ""
+    unmasked: Hash = ""
+    """Of a text that was changed before training (personal data masked, a context cut): the group of the text before,
+    by which it stays known; else empty."""
+    conversation: Hash = ""
+    """What is equal for all examples on one side of the split; empty: it is a conversation of its own."""
 
     @property
     def whole_response(self) -> str:
         """The reply and its calls, for people and for screening."""
         return whole_text(self.response, self.calls)
+
+    @property
+    def asked(self) -> str:
+        """What the reply answers: the text of the last message before it, of the user or of a tool."""
+        return self.context[-1].text if self.context else self.prompt
+
+    @property
+    def characters(self) -> int:
+        """Of all that is trained on or stands in the context."""
+        context = sum(len(one.whole_text) for one in self.context) if self.context else len(self.prompt)
+        return context + len(self.whole_response) + len(self.tools)
+
+    def parts(self) -> dict[str, Any]:
+        """Its fields by name, for a structure that adds others to them."""
+        return {name: getattr(self, name) for name in ChatExample.__struct_fields__}
 
     @property
     def messages(self) -> tuple[Message, ...]:

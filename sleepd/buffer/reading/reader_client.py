@@ -9,15 +9,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
-
-import msgspec
 
 from sleepd.clock import Clock
 from sleepd.errors import BufferUnreadable
 
-from .reader_process import Reading
+from .reader_process import Reading, ReadRequest, packed, unpacked
 
 READER_SECONDS: Final = 600.0
 FIRST_PAUSE_SECONDS: Final = 60.0
@@ -34,47 +33,52 @@ class _Failed(NamedTuple):
 
 
 class ReaderProcess:
-    """Reads one buffer file.
+    """Reads files for one buffer.
 
     Args:
-        path: as it is named in messages.
+        path: as the file, or all of them, are named in messages.
         python: the interpreter.
         clock: where time comes from.
     """
 
-    def __init__(self, path: Path, python: str, clock: Clock) -> None:
+    def __init__(self, path: Path | str, python: str, clock: Clock) -> None:
         self._path = path
         self._python = python
         self._clock = clock
         self._failed: dict[str, _Failed] = {}
         """By what was asked for."""
 
-    async def read(self, descriptor: int, given: bytes, what: str, *more: str) -> Reading:
-        """The process's answer to ``what``, from the open file.
+    async def read(self, descriptor: int, request: ReadRequest) -> Reading:
+        """As ``read_all``, of one file."""
+        return (await self.read_all([descriptor], [request]))[0]
+
+    async def read_all(self, descriptors: Sequence[int], requests: Sequence[ReadRequest]) -> list[Reading]:
+        """The answers of one process, from open files.
 
         Raises:
             BufferUnreadable: it could not be started, failed or took too long, now or a short while ago.
         """
-        size, failed = os.fstat(descriptor).st_size, self._failed.get(what)
+        what = "digest" if requests[0].wanted is None else "texts"
+        size, failed = sum(os.fstat(each).st_size for each in descriptors), self._failed.get(what)
         if failed is not None and size >= failed.size and self._clock.monotonic() < failed.until:
             raise failed.error
         try:
-            reading = await self._read(descriptor, given, what, *more)
+            readings = await self._read(descriptors, packed(requests))
         except BufferUnreadable as error:
             pause = min(2 * failed.pause_seconds, LONGEST_PAUSE_SECONDS) if failed else FIRST_PAUSE_SECONDS
             self._failed[what] = _Failed(error, size, pause, self._clock.monotonic() + pause)
             raise
         self._failed.pop(what, None)
-        return reading
+        return readings
 
-    async def _read(self, descriptor: int, given: bytes, *what: str) -> Reading:
+    async def _read(self, descriptors: Sequence[int], given: bytes) -> list[Reading]:
         try:
             process = await asyncio.create_subprocess_exec(
-                *(self._python, "-P", "-m", "sleepd.buffer.reader_process", str(descriptor), *what),
+                *(self._python, "-P", "-m", "sleepd.buffer.reading.reader_process", *map(str, descriptors)),
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.PIPE,
-                pass_fds=(descriptor,),
+                pass_fds=descriptors,
             )
         except OSError as error:
             how = f"{self._python} could not be started: {error.strerror}"
@@ -95,7 +99,7 @@ class ReaderProcess:
             last = complaint.decode("utf-8", "replace").strip().split("\n")[-1][:200]
             hint = "a buffer of this size needs about four times as much memory for a moment"
             raise self._failure(f"ended with {process.returncode}: {last}", hint)
-        return msgspec.msgpack.decode(answer, type=Reading)
+        return unpacked(answer, Reading)
 
     def _failure(self, how: str, hint: str) -> BufferUnreadable:
         return BufferUnreadable(f"{self._path}: the reader process {how}", hint=hint)

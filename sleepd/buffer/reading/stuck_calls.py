@@ -23,7 +23,10 @@ class Caller:
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self._is_busy = False
+        self._ended: asyncio.Event | None = None
+        """Set once the last call has returned. One that nobody waited for may still be under way."""
+        self._is_stuck = False
+        """The last call did not return in time."""
 
     async def call(self, function: Callable[[], _T], *, seconds: float, undo: Callable[[_T], object]) -> _T:
         """What ``function`` returns.
@@ -36,25 +39,9 @@ class Caller:
         Raises:
             Stuck: it has not returned in time.
         """
-        if self._is_busy:
-            raise Stuck
-        loop = asyncio.get_running_loop()
-        answer: asyncio.Future[_T] = loop.create_future()
-
-        def work() -> None:
-            try:
-                result, error = function(), None
-            except Exception as raised:  # noqa: BLE001 - handed to whoever waits
-                result, error = None, raised
-            self._is_busy = False
-            try:
-                loop.call_soon_threadsafe(_settle, answer, undo, result, error)
-            except RuntimeError:  # the loop is closed
-                if error is None:
-                    undo(result)  # type: ignore[arg-type]
-
-        self._is_busy = True
-        threading.Thread(target=work, name=self._name, daemon=True).start()
+        await self._wait_for_earlier(seconds)
+        answer: asyncio.Future[_T] = asyncio.get_running_loop().create_future()
+        self._start(function, answer, undo)
         try:
             # Not wait_for: before Python 3.12 it swallows a cancellation that comes together with the answer.
             async with asyncio.timeout(seconds):
@@ -63,8 +50,41 @@ class Caller:
             if answer.done() and not answer.cancelled() and answer.exception() is None:
                 undo(answer.result())
             if isinstance(end, TimeoutError):
+                self._is_stuck = True
                 raise Stuck from None
             raise
+
+    async def _wait_for_earlier(self, seconds: float) -> None:
+        """One whose caller was cancelled is waited for, one that was stuck already is not."""
+        if self._ended is None or self._ended.is_set():
+            return
+        if self._is_stuck:
+            raise Stuck
+        try:
+            async with asyncio.timeout(seconds):
+                await self._ended.wait()
+        except TimeoutError:
+            self._is_stuck = True
+            raise Stuck from None
+
+    def _start(self, function: Callable[[], _T], answer: asyncio.Future[_T], undo: Callable[[_T], object]) -> None:
+        loop, ended = asyncio.get_running_loop(), asyncio.Event()
+        self._ended, self._is_stuck = ended, False
+
+        def work() -> None:
+            try:
+                result, error = function(), None
+            except Exception as raised:  # noqa: BLE001 - handed to whoever waits
+                result, error = None, raised
+            try:
+                loop.call_soon_threadsafe(ended.set)
+                loop.call_soon_threadsafe(_settle, answer, undo, result, error)
+            except RuntimeError:  # the loop is closed
+                ended.set()
+                if error is None:
+                    undo(result)  # type: ignore[arg-type]
+
+        threading.Thread(target=work, name=self._name, daemon=True).start()
 
 
 def _settle(answer: asyncio.Future[_T], undo: Callable[[_T], object], result: Any, error: BaseException | None) -> None:

@@ -1,4 +1,4 @@
-"""The experience buffer: the user's file, read and never written.
+"""One file of the experience buffer: the user's, read and never written.
 
 A file that did not change is not read again. JSON lines are read from a cursor; an array or an object as a whole. What
 is small is parsed in a thread, what is large in a process (``reader_process``), so the loop turns meanwhile.
@@ -9,23 +9,26 @@ What a half-written, an emptied and a missing file mean for the view is decided 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import os
 import sys
 import time
 from array import array
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
+from sleepd.buffer.columns import BufferColumns
+from sleepd.buffer.experience import Experience
+from sleepd.buffer.learnables import READ_BY_DEFAULT, ReadSettings
 from sleepd.clock import Clock
 from sleepd.errors import BufferUnreadable
 
-from .experience import Experience
 from .open_file import BufferFile
 from .reader_client import ReaderProcess
-from .reader_process import FirstBytes, Reading, read_digest, read_texts
+from .reader_process import FirstBytes, Reading, ReadRequest, answer
 from .view import ROWS, SETTLING, PollResult, Shown, TornLine, View, ViewMachine, ViewState, torn_line, with_torn_line
 
 LARGE_BYTES: Final = 2**20
@@ -45,7 +48,9 @@ class _Cursor(msgspec.Struct, kw_only=True):
     inode: tuple[int, int]
     reading: Reading
     """Without its columns, which the view has."""
-    tail: bytes
+    tail_bytes: int
+    tail_hash: bytes
+    """Of so many bytes before the place."""
 
 
 class _Parsed(msgspec.Struct, kw_only=True):
@@ -63,7 +68,7 @@ class _Refused(msgspec.Struct, kw_only=True):
     why: str
 
 
-def _identity(status: os.stat_result) -> tuple[int, ...]:
+def identity_of(status: os.stat_result) -> tuple[int, ...]:
     """Equal for an unchanged file. A file changed just now is never equal: its next change may bear the same time."""
     # The machine's own time, since it is compared with the kernel's; ctime, since nobody can set it.
     is_fresh = abs(time.time_ns() - status.st_ctime_ns) < FRESH_NANOSECONDS
@@ -71,13 +76,33 @@ def _identity(status: os.stat_result) -> tuple[int, ...]:
     return (*same, time.monotonic_ns() if is_fresh else 0)
 
 
-class ExperienceBuffer:
-    """Reads one buffer file.
+def _hash_before(descriptor: int, place: int, length: int) -> bytes:
+    return hashlib.blake2b(os.pread(descriptor, length, place - length), digest_size=16).digest()
+
+
+class Due(msgspec.Struct, kw_only=True):
+    """A file that must be read: it is new, or not what it was."""
+
+    descriptor: int
+    status: os.stat_result
+    identity: tuple[int, ...]
+    request: ReadRequest
+
+    @property
+    def bytes_to_read(self) -> int:
+        """What was appended since, or the whole."""
+        before = self.request.before
+        return self.status.st_size - (before.consumed if before else 0)
+
+
+class SourceFile:
+    """Reads one file.
 
     Args:
         path: the file; it need not exist.
         patience_seconds: a file that stays half-written for longer is a problem.
         clock: where time comes from.
+        settings: how it is read.
         python: the interpreter of the reader process, which reads what is more than ``large_bytes`` at once.
     """
 
@@ -87,13 +112,16 @@ class ExperienceBuffer:
         *,
         patience_seconds: float,
         clock: Clock,
+        settings: ReadSettings = READ_BY_DEFAULT,
         python: str = sys.executable,
         large_bytes: int = LARGE_BYTES,
     ) -> None:
         self._path = path
-        self._file = BufferFile(path)
+        self.file = BufferFile(path)
+        """For whoever reads it in another process."""
         self._patience_seconds = patience_seconds
         self._clock = clock
+        self._settings = settings
         self._reader = ReaderProcess(path, python, clock)
         self._large_bytes = large_bytes
         self._parsed: _Parsed | None = None
@@ -112,15 +140,46 @@ class ExperienceBuffer:
         """
         async with self._reading:
             try:
-                descriptor = await self._file.open()
+                descriptor = await self.file.open()
                 if descriptor is None:
                     return self._take_absence()
                 try:
-                    return await self._read(descriptor)
+                    due = self._due(descriptor)
+                    return due if isinstance(due, View) else self.take(due, await self._answer(due))
                 finally:
                     os.close(descriptor)
             except OSError as error:
-                raise self._file.unreadable(error) from error
+                raise self.file.unreadable(error) from error
+
+    async def due(self) -> Due | None:
+        """What must be read, for who reads many files at once, calls ``take`` and closes the descriptor; None: nothing.
+
+        Raises:
+            BufferUnreadable: it is there and cannot be read, or is no file.
+        """
+        try:
+            descriptor = await self.file.open()
+            due = self._take_absence() if descriptor is None else self._due(descriptor)
+        except OSError as error:
+            raise self.file.unreadable(error) from error
+        if isinstance(due, Due):
+            return due
+        if descriptor is not None:
+            os.close(descriptor)
+        return None
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether it must be polled though nothing changed: a trouble, or a torn line, is waited out."""
+        return self.view.is_settling or self._torn is not None or self._refused is not None
+
+    def rate(self, ratings: dict[str, float]) -> bool:
+        """Read it anew at the next poll, where these ratings are others than before; returns whether they are."""
+        is_other = ratings != self._settings.ratings
+        if is_other:
+            self._settings = msgspec.structs.replace(self._settings, ratings=ratings)
+            self._parsed = None
+        return is_other
 
     async def extract(self, wanted: Collection[int], *, characters: int | None = None) -> list[Experience]:
         """The texts of the wanted experiences that are still there, in file order, all from one state of the file.
@@ -135,7 +194,7 @@ class ExperienceBuffer:
         why = "it is not there"
         for _ in range(EXTRACT_TRIES):
             try:
-                descriptor = await self._file.open()
+                descriptor = await self.file.open()
                 if descriptor is not None:
                     try:
                         reading = await self._texts(descriptor, keys, characters)
@@ -145,27 +204,31 @@ class ExperienceBuffer:
                         return reading.texts
                     why = reading.half_written
             except OSError as error:
-                raise self._file.unreadable(error) from error
+                raise self.file.unreadable(error) from error
             await asyncio.sleep(EXTRACT_PAUSE_SECONDS)
         raise BufferUnreadable(f"{self._path}: {why}", hint="sleepctl buffer")
 
     # --- one poll ---
 
-    async def _read(self, descriptor: int) -> View:
+    def _due(self, descriptor: int) -> Due | View:
         status = os.fstat(descriptor)
-        identity = _identity(status)
+        identity = identity_of(status)
         if self._refused is not None and identity == self._refused.identity:
             return self._take_half(self._refused)
         if self._refused is None and self._parsed is not None and identity == self._parsed.identity:
             return self._take(PollResult.UNCHANGED)
-        cursor = self._valid_cursor(descriptor, status, identity)
-        reading = await self._digest(descriptor, status.st_size, cursor)
+        before = self._before(self._valid_cursor(descriptor, status, identity))
+        request = ReadRequest(settings=self._settings, before=before)
+        return Due(descriptor=descriptor, status=status, identity=identity, request=request)
+
+    def take(self, due: Due, reading: Reading) -> View:
+        """Take in what a process or a thread read of it."""
         if reading.half_written:
-            return self._take_half(_Refused(identity=identity, why=reading.half_written))
+            return self._take_half(_Refused(identity=due.identity, why=reading.half_written))
         if reading.form == "empty" and self._gone() is PollResult.GONE:
             return self._take(PollResult.GONE)
-        cursor = self._cursor_at(descriptor, status, reading) if reading.form == "lines" else None
-        self._parsed, self._refused = _Parsed(identity=identity, cursor=cursor), None
+        cursor = self._cursor_at(due.descriptor, due.status, reading) if reading.form == "lines" else None
+        self._parsed, self._refused = _Parsed(identity=due.identity, cursor=cursor), None
         self._torn = torn_line(
             self._torn,
             start=reading.consumed,
@@ -227,60 +290,57 @@ class ExperienceBuffer:
         is_same = identity[:_STAT_FIELDS] == parsed.identity[:_STAT_FIELDS]
         if status.st_size < offset or (status.st_size == offset and not is_same):
             return None
-        return cursor if os.pread(descriptor, len(cursor.tail), offset - len(cursor.tail)) == cursor.tail else None
+        return cursor if _hash_before(descriptor, offset, cursor.tail_bytes) == cursor.tail_hash else None
 
     @staticmethod
     def _cursor_at(descriptor: int, status: os.stat_result, reading: Reading) -> _Cursor:
         length = min(TAIL_BYTES, reading.consumed)
-        tail = os.pread(descriptor, length, reading.consumed - length)
-        place = msgspec.structs.replace(reading, keys=b"", groups=b"", saliences=b"")
-        return _Cursor(inode=(status.st_dev, status.st_ino), reading=place, tail=tail)
+        tail_hash = _hash_before(descriptor, reading.consumed, length)
+        place = msgspec.structs.replace(reading, columns=BufferColumns())
+        return _Cursor(inode=(status.st_dev, status.st_ino), reading=place, tail_bytes=length, tail_hash=tail_hash)
 
     def _view_of(self, reading: Reading) -> View:
-        view = View(form=reading.form, read_at=self._clock.now())
-        view.keys.frombytes(reading.keys)
-        view.groups.frombytes(reading.groups)
-        view.saliences.frombytes(reading.saliences)
+        arrays = {name: getattr(reading.columns, name) for name in BufferColumns.__struct_fields__}
+        view = View(form=reading.form, read_at=self._clock.now(), left_out=reading.left_out, **arrays)
         view.skipped, view.skipped_total = list(reading.skipped), reading.skipped_total
         return view
 
     # --- the file, and who parses it ---
 
-    async def _digest(self, descriptor: int, size: int, cursor: _Cursor | None) -> Reading:
-        view = self.view
+    def _before(self, cursor: _Cursor | None) -> Reading | None:
+        """What is known of the lines before the cursor."""
+        if cursor is None:
+            return None
+        arrays = {name: getattr(self.view, name) for name in BufferColumns.__struct_fields__}
+        return msgspec.structs.replace(cursor.reading, columns=BufferColumns(**arrays))
 
-        def before() -> Reading | None:
-            arrays = {name: getattr(view, name).tobytes() for name in ("keys", "groups", "saliences")}
-            return msgspec.structs.replace(cursor.reading, **arrays) if cursor else None
-
-        def parse() -> Reading:
-            with open(descriptor, "rb", closefd=False) as file:
-                return read_digest(FirstBytes(file, size), before())
-
-        if size - (cursor.reading.consumed if cursor else 0) <= self._large_bytes:
-            return await _in_thread(parse)
-        known = before()
-        return await self._reader.read(descriptor, msgspec.msgpack.encode(known) if known else b"", "digest")
+    async def _answer(self, due: Due) -> Reading:
+        if due.bytes_to_read > self._large_bytes:
+            return await self._reader.read(due.descriptor, due.request)
+        return await _in_thread(due.descriptor, due.status.st_size, due.request)
 
     async def _texts(self, descriptor: int, wanted: array[int], characters: int | None) -> Reading:
         status = os.fstat(descriptor)
-
-        def parse() -> Reading:
-            with open(descriptor, "rb", closefd=False) as file:
-                return read_texts(FirstBytes(file, status.st_size), set(wanted), characters)
-
+        request = ReadRequest(settings=self._settings, wanted=wanted.tobytes(), characters=characters)
         if status.st_size > self._large_bytes:
-            limit = [] if characters is None else [str(characters)]
-            reading = await self._reader.read(descriptor, wanted.tobytes(), "texts", *limit)
+            reading = await self._reader.read(descriptor, request)
         else:
-            reading = await _in_thread(parse)
+            reading = await _in_thread(descriptor, status.st_size, request)
         after = os.fstat(descriptor)
         # Lines only grow, so whatever was read of them stands; anything else may be half one state, half another.
         is_same = (status.st_size, status.st_mtime_ns) == (after.st_size, after.st_mtime_ns)
-        return reading if is_same or reading.form == "lines" else Reading(half_written="it changed while it was read")
+        return (
+            reading
+            if is_same or reading.form in ("lines", "session")
+            else Reading(half_written="it changed while it was read")
+        )
 
 
-async def _in_thread(parse: Callable[[], Reading]) -> Reading:
+async def _in_thread(descriptor: int, size: int, request: ReadRequest) -> Reading:
+    def parse() -> Reading:
+        with open(descriptor, "rb", closefd=False) as file:
+            return answer(FirstBytes(file, size), request)
+
     work = asyncio.ensure_future(asyncio.to_thread(parse))
     try:
         return await asyncio.shield(work)

@@ -1,9 +1,8 @@
 """The short-lived process that reads a large buffer, so that the daemon neither blocks nor grows.
 
-Its command is ``python -m sleepd.buffer.reader_process FD digest`` or ``… FD texts [CHARACTERS]``. The buffer is the
-inherited descriptor FD, opened by the daemon. For ``digest`` standard input is empty, or the earlier :class:`Reading`
-of JSON lines that is to be continued, as MessagePack; for ``texts`` it is the wanted keys, as an array of 64-bit
-integers. The answer is a :class:`Reading` in MessagePack on standard output.
+Its command is ``python -m sleepd.buffer.reading.reader_process FD …``. Each file is an inherited descriptor, opened by
+the daemon. Standard input is a list of a :class:`ReadRequest` for each, standard output a list of a :class:`Reading`
+for each, both as MessagePack.
 
 A half-written buffer is an answer too, not a failure.
 """
@@ -16,26 +15,18 @@ import resource
 import signal
 import sys
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 import msgspec
 
-from .experience import Experience
-from .parsing import (
-    MAX_LINE_BYTES,
-    NULS_LEFT_BY,
-    Digest,
-    HalfWritten,
-    Skipped,
-    decoded_line,
-    digest_lines,
-    digest_whole,
-    form_of,
-    pick,
-    records,
-)
+from sleepd.buffer.columns import MOST_EXPERIENCES, BufferColumns
+from sleepd.buffer.digest import Digest, Skipped, digest_lines, digest_whole, pick
+from sleepd.buffer.experience import Experience
+from sleepd.buffer.learnables import READ_BY_DEFAULT, HalfWritten, Learnable, Learnables, ReadSettings
+from sleepd.buffer.parsing import NULS_LEFT_BY, decoded_line, form_of, numbered, records
+from sleepd.protocol.experience_record import MAX_LINE_BYTES
 
 HEAD_BYTES = 2**20
 OOM_SCORE = 900
@@ -46,13 +37,16 @@ _INDEX_FROM_BYTES = 16 * 1024
 """An index costs more than scanning the keys for the few lines that an agent appends at a time."""
 
 
+_Message = TypeVar("_Message", "ReadRequest", "Reading")
+
+
 class Reading(msgspec.Struct, kw_only=True):
     """What came of reading: figures, or texts, or why it is half-written."""
 
     form: str = "empty"
-    keys: bytes = b""
-    groups: bytes = b""
-    saliences: bytes = b""
+    columns: BufferColumns = msgspec.field(default_factory=BufferColumns)
+    left_out: int = 0
+    """Older ones beyond the most that are used."""
     skipped: list[Skipped] = []
     skipped_total: int = 0
     consumed: int = 0
@@ -63,6 +57,45 @@ class Reading(msgspec.Struct, kw_only=True):
     """JSON lines: bytes of a torn last line."""
     texts: list[Experience] = []
     half_written: str = ""
+
+
+class ReadRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What is asked for: the figures, or some texts."""
+
+    settings: ReadSettings = READ_BY_DEFAULT
+    before: Reading | None = None
+    """Of JSON lines: the earlier figures, to be continued; None: from the beginning."""
+    wanted: bytes | None = None
+    """The keys of the wanted texts (``array('Q')``); None: the figures are asked for."""
+    characters: int | None = None
+    """Of all texts together; None: however many they are."""
+
+
+def packed(messages: Sequence[ReadRequest | Reading]) -> bytes:
+    """As MessagePack; an array is its type code and its bytes."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, array):
+            return value.typecode, value.tobytes()
+        raise NotImplementedError
+
+    return msgspec.msgpack.encode(messages, enc_hook=plain)
+
+
+def unpacked(data: bytes, kind: type[_Message]) -> list[_Message]:
+    """What was packed.
+
+    Raises:
+        msgspec.MsgspecError: it is no list of these.
+    """
+
+    def whole(wanted: type, value: Any) -> Any:
+        if wanted is not array:
+            raise NotImplementedError
+        typecode, content = value
+        return array(typecode, content)
+
+    return msgspec.msgpack.decode(data, type=list[kind], dec_hook=whole)  # type: ignore[valid-type]
 
 
 class FirstBytes:
@@ -89,7 +122,7 @@ class FirstBytes:
 Source = BinaryIO | FirstBytes
 
 
-def read_digest(file: Source, before: Reading | None) -> Reading:
+def read_digest(file: Source, before: Reading | None, settings: ReadSettings = READ_BY_DEFAULT) -> Reading:
     """The figures of a buffer; with ``before`` those of its lines so far, continued by what was appended since."""
     nuls = 0 if before else leading_nuls(file)
     file.seek(before.consumed if before else nuls)
@@ -97,14 +130,14 @@ def read_digest(file: Source, before: Reading | None) -> Reading:
     try:
         form = "lines" if before else form_of(head)
         if form == "lines":
-            return _read_lines(head, file, before or _after_nuls(nuls))
+            return _read_lines(head, file, before or _after_nuls(nuls), settings)
         if nuls:
             return Reading(half_written=f"begins with {nuls} NUL bytes, {NULS_LEFT_BY}")
         if form == "empty" and file.read(1):
             return Reading(half_written=f"begins with {HEAD_BYTES} bytes of white space")
         del head  # not held beside the whole
         file.seek(0)
-        return _reading(digest_whole(file.read()))
+        return _reading(digest_whole(file.read(), settings))
     except HalfWritten as error:
         return Reading(half_written=str(error))
 
@@ -132,48 +165,55 @@ def _after_nuls(nuls: int) -> Reading:
     return Reading(consumed=nuls, skipped=[skipped], skipped_total=1)
 
 
-def _read_lines(head: bytes, file: Source, before: Reading) -> Reading:
+def _read_lines(head: bytes, file: Source, before: Reading, settings: ReadSettings) -> Reading:
     # What is known already goes in first, so that an id is compared with all lines, whenever they were appended.
-    digest = Digest("lines")
-    digest.keys.frombytes(before.keys)
-    digest.groups.frombytes(before.groups)
-    digest.saliences.frombytes(before.saliences)
-    before.keys = before.groups = before.saliences = b""  # not held twice
+    digest = Digest("lines", before.columns)
     digest.skipped, digest.skipped_total = list(before.skipped), before.skipped_total
     if len(head) >= _INDEX_FROM_BYTES:
         digest.indexed()
     counter = _Counter()
-    digest_lines(counter.complete_lines(head, file), digest, first=before.lines + 1)
-    reading = _reading(digest)
+    digest_lines(counter.complete_lines(head, file), digest, first=before.lines + 1, settings=settings)
+    reading = _reading(digest, before.left_out)
     reading.consumed = before.consumed + counter.consumed
     reading.lines = before.lines + counter.line_ends
     reading.unfinished = counter.unfinished
     return reading
 
 
-def read_texts(file: Source, wanted: set[int], characters: int | None = None) -> Reading:
+def read_texts(
+    file: Source, wanted: set[int], characters: int | None = None, settings: ReadSettings = READ_BY_DEFAULT
+) -> Reading:
     """The texts of the wanted experiences, as many characters of all together as are asked for."""
     try:
-        form, found = read_records(file)
+        form, found = read_learnables(file, settings)
         return Reading(form=form, texts=pick(found, wanted, characters))
     except HalfWritten as error:
         return Reading(half_written=str(error))
 
 
-def read_records(file: Source) -> tuple[str, Iterator[Any]]:
-    """``lines`` or ``whole``, and the decoded records of a buffer in file order.
+def read_learnables(
+    file: Source, settings: ReadSettings = READ_BY_DEFAULT
+) -> tuple[str, Iterator[tuple[str, Learnable | str]]]:
+    """``lines`` or ``whole``, and what can be learned of a buffer in file order; see ``Learnables.read``.
 
     Raises:
         HalfWritten: an array or object does not parse as a whole; the iterator raises it too.
     """
     file.seek(leading_nuls(file))
     head = file.read(HEAD_BYTES)
-    form = form_of(head)
+    form, learnables = form_of(head), Learnables(settings)
     if form == "lines":
-        return form, (decoded_line(line) for line in _Counter().complete_lines(head, file))
+        return form, learnables.read(numbered(_Counter().complete_lines(head, file), 1))
     del head  # not held beside the whole
     file.seek(0)
-    return "whole", (record for _, record in records(file.read(), form))
+    return "whole", learnables.read(records(file.read(), form))
+
+
+def answer(file: Source, request: ReadRequest) -> Reading:
+    """What is asked for."""
+    if request.wanted is None:
+        return read_digest(file, request.before, request.settings)
+    return read_texts(file, set(array("Q", request.wanted)), request.characters, request.settings)
 
 
 class _Counter:
@@ -211,12 +251,13 @@ class _Counter:
             rest += chunk
 
 
-def _reading(digest: Digest) -> Reading:
+def _reading(digest: Digest, left_out: int = 0) -> Reading:
+    columns = digest.columns()
+    left_out += columns.keep_newest(MOST_EXPERIENCES)
     return Reading(
         form=digest.form,
-        keys=digest.keys.tobytes(),
-        groups=digest.groups.tobytes(),
-        saliences=digest.saliences.tobytes(),
+        columns=columns,
+        left_out=left_out,
         skipped=digest.skipped,
         skipped_total=digest.skipped_total,
     )
@@ -245,18 +286,13 @@ def bound_process() -> None:
 
 def main() -> None:
     """Read standard input, answer on standard output."""
-    descriptor, what, *characters = sys.argv[1:]
     bound_process()
-    given = sys.stdin.buffer.read()
-    with open(int(descriptor), "rb") as whole:
-        file = FirstBytes(whole, os.fstat(whole.fileno()).st_size)
-        if what == "digest":
-            reading = read_digest(file, msgspec.msgpack.decode(given, type=Reading) if given else None)
-        else:
-            wanted = array("Q")
-            wanted.frombytes(given)
-            reading = read_texts(file, set(wanted), *map(int, characters))
-    sys.stdout.buffer.write(msgspec.msgpack.encode(reading))
+    requests = unpacked(sys.stdin.buffer.read(), ReadRequest)
+    readings = []
+    for descriptor, request in zip(map(int, sys.argv[1:]), requests, strict=True):
+        with open(descriptor, "rb") as whole:
+            readings.append(answer(FirstBytes(whole, os.fstat(descriptor).st_size), request))
+    sys.stdout.buffer.write(packed(readings))
 
 
 if __name__ == "__main__":

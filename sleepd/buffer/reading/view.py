@@ -30,14 +30,18 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from .columns import BufferColumns
-from .parsing import MOST_SKIPPED, Skipped
+from sleepd.buffer.columns import BufferColumns
+from sleepd.buffer.digest import MOST_SKIPPED, Skipped
 
 
 class View(BufferColumns, kw_only=True):
     """The buffer as it was last read well."""
 
     form: str = "absent"
+    files: int = 1
+    """How many it was read from."""
+    left_out: int = 0
+    """Older ones beyond the most that are used."""
     skipped: list[Skipped] = msgspec.field(default_factory=list)
     """The first hundred."""
     skipped_total: int = 0

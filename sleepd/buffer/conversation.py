@@ -1,0 +1,225 @@
+"""From a conversation to what can be learned of it: one example for each supervised reply, with its context. Pure.
+
+Rules
+-----
+1. A reply is learned once, however often a log repeats it: its id is the program's own, or follows from the texts.
+2. All replies of a conversation are on one side of the split, so that no held-out reply stands in a trained context. A
+   long conversation is cut into sections, each a conversation of its own; no context reaches across a cut.
+3. A conversation that grows keeps what it had: cuts, ids and sides follow from what stands before a reply alone.
+4. A context is bounded: its oldest messages go first, never the leading system messages and never the last message of
+   the user. It begins with a message of the user.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from hashlib import blake2b
+from itertools import accumulate
+from typing import Final
+
+import msgspec
+
+from sleepd.protocol.chat_example import Message
+
+from .experience import (
+    Experience,
+    content_hash,
+    derived_id,
+    group_of_digests,
+    hash_text,
+    id_hash,
+    message_digest,
+)
+
+SECTION_REPLIES: Final = 16
+"""So many replies, and a section ends at the next message of the user."""
+CONTEXT_CHARACTERS: Final = 64_000
+"""More than the longest examples hold (2,048 to 8,192 tokens)."""
+CONTEXT_MESSAGES: Final = 200
+REJECTED: Final = -1.0
+"""The salience of a reply that a person rated down: below every threshold."""
+
+
+class Turn(msgspec.Struct, frozen=True, kw_only=True):
+    """One message, with what the program noted beside it."""
+
+    message: Message
+    id: str = ""
+    """The program's own; empty: none."""
+    salience: float | None = None
+    """0 to 1, or ``REJECTED``; None: nothing was said."""
+    is_supervised: bool = True
+    """Of a reply: it is learned. Else it is context only."""
+    said_under: int | None = None
+    """The cycle whose adapter gave the reply; None: unknown."""
+    is_opaque: bool = False
+    """It holds an image or another thing that is no text, so that it cannot be learned, nor what follows it up to the
+    next message of the user."""
+
+
+class Conversation(msgspec.Struct, frozen=True, kw_only=True):
+    """A conversation, as a program wrote it."""
+
+    turns: Sequence[Turn]
+    id: str = ""
+    """The program's own; empty: none."""
+    tools: str = ""
+    """See ``ChatExample.tools``."""
+    is_whole: bool = True
+    """It begins where it began. A request to a model may hold the end of a longer one."""
+
+
+class SupervisedReply:
+    """One reply that is learned: its figures, and its texts when they are asked for."""
+
+    def __init__(
+        self, conversation: Conversation, places: Sequence[int], reply: int, *, number: int, group: int, side: int
+    ) -> None:
+        self._conversation = conversation
+        self._places = places
+        self._reply = reply
+        self.number = number
+        """Of the conversation's replies, counted from 1."""
+        self.group = group
+        """See ``experience.group_of``."""
+        self.conversation_hash = side
+        """Equal for all that must be on one side of the split."""
+
+    @property
+    def turn(self) -> Turn:
+        """The reply itself."""
+        return self._conversation.turns[self._reply]
+
+    @property
+    def conversation(self) -> str:
+        """The program's name of the conversation; empty: it has none."""
+        return self._conversation.id
+
+    @cached_property
+    def id(self) -> str:
+        """The program's own, or the conversation's with the number of the reply, or one that follows from the texts."""
+        if self.turn.id:
+            return self.turn.id
+        if self._conversation.id and self._conversation.is_whole:
+            return f"{self._conversation.id}#{self.number}"
+        turns, said = self._conversation.turns, [place for place in self._places if not self._is_system(place)]
+        if len(said) == 1 and not self.turn.message.calls:
+            return derived_id(turns[said[0]].message.text, self.turn.message.text)
+        digests = [message_digest(turns[place].message) for place in (*said, self._reply)]
+        return hash_text(group_of_digests(digests, ""))
+
+    def _is_system(self, place: int) -> bool:
+        return self._conversation.turns[place].message.role == "system"
+
+    @property
+    def key(self) -> int:
+        """See ``experience.id_hash``."""
+        return id_hash(self.id)
+
+    def experience(self, default_salience: float) -> Experience:
+        """With its texts."""
+        turns, reply = self._conversation.turns, self.turn
+        context = tuple(turns[place].message for place in self._places)
+        is_plain = len(context) == 1 and not self._conversation.tools and not reply.message.calls
+        return Experience(
+            id=self.id,
+            prompt=next((one.text for one in reversed(context) if one.role == "user"), ""),
+            response=reply.message.text,
+            context=() if is_plain else context,
+            calls=reply.message.calls,
+            tools=self._conversation.tools,
+            salience=default_salience if reply.salience is None else reply.salience,
+            said_under=reply.said_under,
+            conversation="" if self.conversation_hash == self.group else hash_text(self.conversation_hash),
+        )
+
+
+class _Walk:
+    """What is known of each message of a conversation, worked out once."""
+
+    def __init__(self, conversation: Conversation) -> None:
+        messages = [turn.message for turn in conversation.turns]
+        self.roles = [one.role for one in messages]
+        self.digests = [message_digest(one) for one in messages]
+        self.lengths = list(accumulate((len(one.whole_text) for one in messages), initial=0))
+        self.head = next((place for place, role in enumerate(self.roles) if role != "system"), len(messages))
+        """Where the leading system messages end."""
+
+    def context(self, start: int, asked: int, reply: int) -> list[int]:
+        """The places of the messages before ``reply``: the leading system messages, and what is recent enough.
+
+        Args:
+            start: where the section begins.
+            asked: of the last message of the user.
+            reply: of the reply.
+        """
+        enough = bisect_left(self.lengths, self.lengths[reply] - CONTEXT_CHARACTERS)
+        first = max(start, enough, reply - CONTEXT_MESSAGES)
+        if first <= asked:
+            first = next(place for place in range(first, asked + 1) if self.roles[place] == "user")
+            recent = [*range(first, reply)]
+        else:
+            # The user asked long ago, and tools were called ever since. A result without its call means nothing.
+            # The last call stays with its results, however long they are.
+            last = max(place for place in range(asked, reply) if place == asked or self.roles[place] == "assistant")
+            called = next((place for place in range(first, reply) if self.roles[place] == "assistant"), last)
+            recent = [asked, *range(max(called, asked + 1), reply)]
+        return [*range(self.head), *recent]
+
+
+def supervised_replies(conversation: Conversation) -> Iterator[SupervisedReply]:
+    """The replies that are learned, in order. One that answers no message of the user is none."""
+    walk, turns = _Walk(conversation), conversation.turns
+    start, asked, replies, number, section = walk.head, -1, 0, 0, 0
+    whole_side: int | None = None
+    is_opaque = False
+    for place, turn in enumerate(turns):
+        is_opaque = turn.is_opaque or (is_opaque and turn.message.role != "user")
+        if turn.message.role == "user":
+            asked = place
+            if replies >= SECTION_REPLIES:
+                start, section, replies = place, section + 1, 0
+        if turn.message.role != "assistant":
+            continue
+        number, replies = number + 1, replies + 1
+        if asked < 0:
+            continue
+        if whole_side is None:
+            whole_side = _side(conversation, turns[asked], turn)
+        if not turn.is_supervised or is_opaque or not turn.message.whole_text.strip():
+            continue
+        places = walk.context(start, asked, place)
+        yield SupervisedReply(
+            conversation,
+            places,
+            place,
+            number=number,
+            group=_group(walk, conversation, places, place),
+            side=_of_section(whole_side, section),
+        )
+
+
+def _group(walk: _Walk, conversation: Conversation, places: Sequence[int], reply: int) -> int:
+    turns = conversation.turns
+    if len(places) == 1 and not conversation.tools and not turns[reply].message.calls:
+        return content_hash(turns[places[0]].message.text, turns[reply].message.text)
+    return group_of_digests([walk.digests[place] for place in (*places, reply)], conversation.tools)
+
+
+def _side(conversation: Conversation, asked: Turn, reply: Turn) -> int:
+    """Of the conversation as a whole: by its name, or by how it begins.
+
+    Of the end of a conversation only how that begins is known: by its name, a conversation that never ends would be on
+    one side for ever. ``policy.context_cut`` keeps held-out replies out of such contexts.
+    """
+    if conversation.id and conversation.is_whole:
+        return int.from_bytes(blake2b(b"conversation\0" + conversation.id.encode(), digest_size=8).digest(), "big")
+    return content_hash(asked.message.text, reply.message.whole_text)
+
+
+def _of_section(side: int, section: int) -> int:
+    if not section:
+        return side
+    return int.from_bytes(blake2b(side.to_bytes(8, "big") + section.to_bytes(8, "big"), digest_size=8).digest(), "big")

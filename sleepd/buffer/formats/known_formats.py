@@ -1,0 +1,57 @@
+"""Every format that is read, in the order in which a record is tried."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from . import (
+    alpaca,
+    chatgpt_export,
+    chatml,
+    claude_code,
+    codex,
+    hermes,
+    langfuse,
+    librechat,
+    litellm_log,
+    open_webui,
+    openai_messages,
+    openai_preference,
+    openclaw,
+    otel_genai,
+    request_log,
+    sharegpt,
+    sillytavern,
+    simonw_llm,
+    trl,
+)
+from .format import Format, Record
+
+FORMATS: Final[tuple[Format, ...]] = (
+    otel_genai.FORMAT,
+    litellm_log.FORMAT,
+    langfuse.FORMAT,
+    simonw_llm.FORMAT,
+    codex.FORMAT,
+    claude_code.FORMAT,
+    openclaw.FORMAT,
+    open_webui.CHATS,
+    open_webui.FEEDBACK,
+    chatgpt_export.FORMAT,
+    librechat.FORMAT,
+    sillytavern.FORMAT,
+    openai_preference.FORMAT,
+    hermes.FORMAT,
+    sharegpt.FORMAT,
+    trl.FORMAT,
+    alpaca.FORMAT,
+    chatml.FORMAT,
+    request_log.FORMAT,
+    openai_messages.FORMAT,
+)
+"""The first that recognises a record reads it. Our own short form (``experience.parse``) takes what is left."""
+
+
+def format_of(record: Record, name: str = "auto") -> Format | None:
+    """The format of a record: the named one, or the first that recognises it; None: none of them."""
+    return next((one for one in FORMATS if name in ("auto", one.name) and one.recognises(record)), None)

@@ -1,0 +1,49 @@
+"""OpenAI's file for preference fine-tuning, one comparison a record.
+
+Shape: ``input`` with ``messages`` and ``tools``, ``preferred_output`` and ``non_preferred_output``, both lists of
+messages. The replies of the preferred output are learned with the salience of a chosen reply. What stands in
+``input`` is context.
+Left out: the output that was not preferred.
+Source: https://platform.openai.com/docs/guides/direct-preference-optimization
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import msgspec
+
+from sleepd.buffer.conversation import Conversation
+
+from .api_bodies import request_turns, turns_of_messages
+from .format import CHOSEN, Format, NotRead, Record, identifier_of, object_of, openai_tools
+
+
+def _recognises(record: Record) -> bool:
+    return "preferred_output" in record and "input" in record
+
+
+def _conversations(record: Record) -> Iterator[Conversation]:
+    asked = object_of(record["input"], "input")
+    preferred = turns_of_messages(record["preferred_output"], "preferred_output")
+    if not any(turn.message.role == "assistant" for turn in preferred):
+        raise NotRead("preferred_output: expected a message of the assistant, found none")
+    yield Conversation(
+        turns=[
+            *request_turns(asked),
+            *(msgspec.structs.replace(turn, is_supervised=True, salience=CHOSEN) for turn in preferred),
+        ],
+        id=identifier_of(record.get("conversation")),
+        tools=openai_tools(asked.get("tools")),
+        is_whole=False,
+    )
+
+
+FORMAT = Format(
+    name="openai_preference",
+    title="OpenAI preference fine-tuning",
+    recognises=_recognises,
+    conversations=_conversations,
+    usual_place="the agent's own file",
+    feedback="the preferred output: 0.8",
+)

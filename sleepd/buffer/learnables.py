@@ -1,0 +1,177 @@
+"""From decoded records, whatever program wrote them, to what can be learned of them. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Final
+
+import msgspec
+
+from sleepd.config.buffer_config import BufferConfig
+
+from .conversation import REJECTED, Conversation, SupervisedReply, supervised_replies
+from .experience import DEFAULT_SALIENCE, Experience, conversation_of, group_of, id_hash, parse
+from .formats.format import Format, NotRead, SessionReader
+from .formats.known_formats import format_of
+from .formats.unread import unread_program
+
+OWN: Final = "own"
+"""The name of our own short form."""
+
+
+class HalfWritten(Exception):
+    """The content is no whole buffer: its writer is in the middle of it, it is damaged, or nothing that is read."""
+
+
+class NoJson(str):
+    """Why a text is no JSON. A type of its own: a JSON string is a str too, with any content."""
+
+
+class ReadSettings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """How a buffer is read."""
+
+    format: str = "auto"
+    """The name of a format; ``auto``: each record is read as what it looks like."""
+    default_salience: float = DEFAULT_SALIENCE
+    ratings: dict[str, float] = {}
+    """The salience that people gave afterwards, by id, and by conversation and number of the reply
+    (:func:`rating_key`)."""
+
+
+WHOLE: Final = 0
+"""In a rating's key, in place of a reply's number: it counts for each reply that has no rating of its own."""
+READ_BY_DEFAULT: Final = ReadSettings()
+
+
+def read_settings(config: BufferConfig) -> ReadSettings:
+    """How a buffer is read, by its configuration."""
+    return ReadSettings(format=config.format, default_salience=config.default_salience)
+
+
+def rating_key(conversation: str, number: int) -> str:
+    """How a rating names a reply that has no id of its own."""
+    return f"{conversation}\0{number}"
+
+
+class Learnable:
+    """One experience: its figures, and its texts when they are asked for."""
+
+    def __init__(self, source: Experience | SupervisedReply, settings: ReadSettings, *, is_given: bool) -> None:
+        self._source = source
+        self._default = settings.default_salience
+        self.id = source.id
+        self.key = id_hash(source.id)
+        rating = settings.ratings.get(self.id)
+        if isinstance(source, Experience):
+            self.group, self.conversation = group_of(source), conversation_of(source)
+            self.salience = source.salience
+        else:
+            self.group, self.conversation = source.group, source.conversation_hash
+            given = source.turn.salience
+            self.salience = self._default if given is None else given
+            if rating is None and source.conversation:
+                whole = settings.ratings.get(rating_key(source.conversation, WHOLE))
+                rating = settings.ratings.get(rating_key(source.conversation, source.number), whole)
+        if rating is not None:
+            self.salience, is_given = rating, True
+        self.is_salience_given = is_given
+
+    def experience(self) -> Experience:
+        """With its texts."""
+        one = self._source if isinstance(self._source, Experience) else self._source.experience(self._default)
+        return one if one.salience == self.salience else msgspec.structs.replace(one, salience=self.salience)
+
+    @property
+    def is_rejected(self) -> bool:
+        """Whether a person rated it down."""
+        return self.salience == REJECTED
+
+
+class Learnables:
+    """Reads the records of one file.
+
+    Args:
+        settings: how.
+        has_found: an experience was found in what stands before: then no record makes the file one of another program.
+    """
+
+    def __init__(self, settings: ReadSettings = READ_BY_DEFAULT, *, has_found: bool = False) -> None:
+        self._settings = settings
+        self._sessions: dict[str, tuple[str, SessionReader]] = {}
+        """By the name of the format: the position of the first record, and what takes the records in."""
+        self._has_found = has_found
+
+    @property
+    def has_session(self) -> bool:
+        """Whether records were messages of one conversation, so that the file must be read as a whole."""
+        return bool(self._sessions)
+
+    def read(self, records: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, Learnable | str]]:
+        """What can be learned, each with its position; the reason for a record that cannot be read.
+
+        Raises:
+            HalfWritten: the records are of a program that is not read.
+        """
+        for position, record in records:
+            for found in self._of_record(position, record):
+                self._has_found = self._has_found or not isinstance(found, str)
+                yield position, found
+        for position, session in self._sessions.values():
+            for found in self._of_conversations(session.conversations):
+                yield position, found
+
+    def _of_record(self, position: str, record: Any) -> Iterator[Learnable | str]:
+        if isinstance(record, NoJson):
+            yield str(record)
+            return
+        known = self._format(record) if isinstance(record, Mapping) else None
+        if known is None:
+            yield self._own(record)
+        elif known.session is not None:
+            try:
+                self._session(known, position).add(record)
+            except NotRead as error:
+                yield str(error)
+        else:
+            assert known.conversations is not None
+            conversations = known.conversations
+            yield from self._of_conversations(lambda: conversations(record))
+
+    def _format(self, record: Mapping[str, Any]) -> Format | None:
+        return None if self._settings.format == OWN else format_of(record, self._settings.format)
+
+    def _session(self, known: Format, position: str) -> SessionReader:
+        if known.name not in self._sessions:
+            assert known.session is not None
+            self._sessions[known.name] = position, known.session()
+        return self._sessions[known.name][1]
+
+    def _own(self, record: Any) -> Learnable | str:
+        found = parse(record, self._settings.default_salience)
+        if isinstance(found, Experience):
+            return self._learnable(found, is_given=record.get("salience") is not None)
+        if not self._has_found and not self._sessions and (sentence := unread_program(record)):
+            raise HalfWritten(sentence)
+        return found
+
+    def _of_conversations(self, conversations: Any) -> Iterator[Learnable | str]:
+        try:
+            for conversation in conversations():
+                if isinstance(conversation, NotRead):
+                    yield str(conversation)
+                else:
+                    yield from self._of_conversation(conversation)
+        except NotRead as error:
+            yield str(error)
+        except MemoryError:
+            yield "its texts take more memory than there is"
+
+    def _of_conversation(self, conversation: Conversation) -> Iterator[Learnable | str]:
+        for reply in supervised_replies(conversation):
+            yield self._learnable(reply, is_given=reply.turn.salience is not None)
+
+    def _learnable(self, source: Experience | SupervisedReply, *, is_given: bool) -> Learnable | str:
+        try:
+            return Learnable(source, self._settings, is_given=is_given)
+        except MemoryError:
+            return "its texts take more memory than there is"

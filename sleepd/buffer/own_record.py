@@ -1,0 +1,45 @@
+"""One experience as a line of our own: the opposite of reading one. Pure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from sleepd.protocol.chat_example import Message
+
+from .conversation import REJECTED
+from .learnables import Learnable
+
+
+def own_record(found: Learnable) -> dict[str, Any]:
+    """The record that is read as that experience again.
+
+    Of a reply that was rated down the weight is 0: it is context, and is not learned.
+    """
+    one = found.experience()
+    record: dict[str, Any] = {"id": one.id, "messages": [_message(each) for each in one.messages]}
+    record["messages"].append(_message(Message(role="assistant", text=one.response, calls=one.calls)))
+    if one.salience == REJECTED:
+        record["messages"][-1]["weight"] = 0
+    else:
+        record["salience"] = one.salience
+    if one.tools:
+        record["tools"] = msgspec.json.decode(one.tools)
+    if one.said_under is not None:
+        record["said_under"] = one.said_under
+    return {**record, "supervised": "last"}
+
+
+def _message(message: Message) -> dict[str, Any]:
+    record: dict[str, Any] = {"role": message.role, "content": message.text}
+    if message.calls:
+        record["tool_calls"] = [
+            {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+            for call in message.calls
+        ]
+    if message.call_id:
+        record["tool_call_id"] = message.call_id
+    if message.name:
+        record["name"] = message.name
+    return record

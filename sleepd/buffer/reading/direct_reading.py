@@ -1,0 +1,54 @@
+"""A buffer read at once and as a whole, for a command of the operator: without a daemon, a cursor or a process."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import BinaryIO, Final, NamedTuple
+
+from sleepd.buffer.learnables import HalfWritten, Learnable, ReadSettings
+from sleepd.files import open_regular
+
+from .buffer_paths import find_files
+from .reader_process import read_learnables
+
+LARGEST_BYTES: Final = 64 * 2**20
+"""Of one file: a larger one would take more memory than a command should use."""
+
+
+class Piece(NamedTuple):
+    """What was found at one place."""
+
+    file: Path
+    position: str
+    found: Learnable | str
+    """What can be learned, or why the record, or the file, cannot be read."""
+
+
+def read_directly(
+    paths: Sequence[str], settings: ReadSettings, *, largest_bytes: int | None = LARGEST_BYTES
+) -> Iterator[Piece]:
+    """What can be learned of all files, in their order. One of more than ``largest_bytes`` is not read.
+
+    Raises:
+        OSError: a file is there and cannot be opened.
+    """
+    for path in find_files(paths):
+        try:
+            file = open_regular(Path(os.path.realpath(path)))
+        except FileNotFoundError:
+            continue
+        with file:
+            yield from _read(path, file, settings, largest_bytes)
+
+
+def _read(path: Path, file: BinaryIO, settings: ReadSettings, largest_bytes: int | None) -> Iterator[Piece]:
+    if largest_bytes is not None and os.fstat(file.fileno()).st_size > largest_bytes:
+        yield Piece(path, "", f"larger than {largest_bytes // 2**20} MiB, which is left to the daemon")
+        return
+    try:
+        for position, found in read_learnables(file, settings)[1]:
+            yield Piece(path, position, found)
+    except HalfWritten as error:
+        yield Piece(path, "", str(error))

@@ -1,0 +1,294 @@
+"""The experience buffer: one file or many, read and never written, as one view.
+
+A poll looks at the times of all files and reads those that changed: a few of them each by itself, many of them in a
+process (``reader_process``). Of an id that stands in several files the first one counts. What a half-written, an
+emptied and a missing file mean is decided for each file by itself (``source_file``, ``view``).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import stat
+import sys
+from array import array
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Sequence
+from functools import partial
+from itertools import compress
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from sleepd.buffer.columns import MOST_EXPERIENCES, BufferColumns
+from sleepd.buffer.digest import MOST_SKIPPED, Skipped
+from sleepd.buffer.experience import Experience
+from sleepd.buffer.learnables import READ_BY_DEFAULT, ReadSettings
+from sleepd.clock import Clock
+from sleepd.errors import BufferUnreadable
+
+from .buffer_paths import MOST_FILES, find_files, is_single
+from .open_file import OPEN_SECONDS, BufferFile
+from .rating_files import RatingFiles
+from .reader_client import ReaderProcess
+from .source_file import LARGE_BYTES, Due, SourceFile, identity_of
+from .stuck_calls import Caller, Stuck
+from .view import View
+
+AT_ONCE: Final = 64
+"""Files that one process reads: each takes a descriptor."""
+FEW: Final = 4
+"""So many files that changed are read each by itself, as it is done where an agent appends to one of them."""
+
+
+class ExperienceBuffer:
+    """Reads the files that ``paths`` name; see ``buffer_paths``.
+
+    Args:
+        paths: a file, a directory, a pattern, or several of these.
+        patience_seconds: a file that stays half-written for longer is a problem.
+        clock: where time comes from.
+        settings: how they are read.
+        python: the interpreter of the reader process, which reads what is more than ``large_bytes`` at once.
+    """
+
+    def __init__(
+        self,
+        paths: Path | Sequence[str],
+        *,
+        patience_seconds: float,
+        clock: Clock,
+        settings: ReadSettings = READ_BY_DEFAULT,
+        python: str = sys.executable,
+        large_bytes: int = LARGE_BYTES,
+    ) -> None:
+        self._paths = (str(paths),) if isinstance(paths, Path) else tuple(paths)
+        self._clock = clock
+        self.settings = settings
+        """How they are read."""
+        self._new_file: Callable[[Path], SourceFile] = partial(
+            SourceFile,
+            patience_seconds=patience_seconds,
+            clock=clock,
+            settings=settings,
+            python=python,
+            large_bytes=large_bytes,
+        )
+        self._name = ", ".join(self._paths)
+        self._reader = ReaderProcess(self._name, python, clock)
+        self._caller = Caller("buffer-look")
+        self._files: dict[Path, SourceFile] = {}
+        self._identities: dict[Path, tuple[int, ...]] = {}
+        """Of each file when it was read last."""
+        self._unreadable: dict[Path, BufferUnreadable] = {}
+        self._views: tuple[View, ...] = ()
+        """Of which ``view`` was made."""
+        self._ratings = RatingFiles()
+        self._reading = asyncio.Lock()
+        self.view = View()
+        """The last good view."""
+
+    def files_with(self, wanted: Collection[int]) -> list[BufferFile]:
+        """Where these experiences stand, for whoever reads them in another process."""
+        keys = set(wanted)
+        return [each.file for each in self._files.values() if not keys.isdisjoint(each.view.keys)]
+
+    async def read(self) -> View:
+        """Poll the files; the same object is returned as long as nothing changed.
+
+        Raises:
+            BufferUnreadable: none of them can be read.
+        """
+        async with self._reading:
+            if is_single(self._paths):
+                path = Path(self._paths[0])
+                rotated = await self._look()
+                if list(rotated) in ([path], []):
+                    if list(self._files) != [path]:
+                        self._files, self._identities = {path: self._files.get(path) or self._new_file(path)}, {}
+                    self._files[path].rate(self._ratings.of(path.parent))
+                    self.view = await self._files[path].read()
+                    return self.view
+            else:
+                rotated = await self._look()
+            return await self._read_changed(rotated)
+
+    async def extract(self, wanted: Collection[int], *, characters: int | None = None) -> list[Experience]:
+        """The texts of the wanted experiences that are still there, in file order; see ``SourceFile.extract``.
+
+        Raises:
+            BufferUnreadable: a file of them is gone, unreadable, or stays half-written.
+        """
+        if not self._files:
+            await self.read()
+        if len(self._files) == 1:
+            return await next(iter(self._files.values())).extract(wanted, characters=characters)
+        left, found = set(wanted), list[Experience]()
+        for source in list(self._files.values()):
+            here = left.intersection(source.view.keys)
+            if here:
+                found += await source.extract(here, characters=characters)
+                left -= here
+        return found
+
+    # --- one poll ---
+
+    async def _look(self) -> dict[Path, tuple[int, ...]]:
+        """Each file with its times. A path that is no regular file, or cannot be reached, has none.
+
+        Raises:
+            BufferUnreadable: the file system does not answer, or there are too many files.
+        """
+        try:
+            found = await self._caller.call(self._look_now, seconds=OPEN_SECONDS, undo=lambda _: None)
+        except Stuck:
+            raise BufferUnreadable(
+                f"{self._name}: the file system has not answered for more than {OPEN_SECONDS:g} s",
+                hint="check the share or disk that holds it: journalctl -k; the daemon reads it once that answers",
+            ) from None
+        if len(found) > MOST_FILES:
+            raise BufferUnreadable(
+                f"{self._name}: expected at most {MOST_FILES} files, found more",
+                hint="name a directory or a pattern with fewer files in [buffer] path",
+            )
+        return found
+
+    def _look_now(self) -> dict[Path, tuple[int, ...]]:
+        found = _looked(self._paths)
+        self._ratings.read({path.parent for path in [*found, *map(Path, self._paths)]})
+        return found
+
+    async def _read_changed(self, looked: dict[Path, tuple[int, ...]]) -> View:
+        for path in looked:
+            if path not in self._files:
+                self._files[path] = self._new_file(path)
+        for path, source in self._files.items():
+            if source.rate(self._ratings.of(path.parent)):
+                self._identities.pop(path, None)
+        changed = [
+            path
+            for path, source in self._files.items()
+            if looked.get(path, ()) != self._identities.get(path) or not looked.get(path) or source.is_waiting
+        ]
+        await self._read_each(changed) if len(changed) <= FEW else await self._read_together(changed)
+        self._identities = looked
+        for path in [path for path in self._files if path not in looked and not self._files[path].view.keys]:
+            del self._files[path]
+        # In the order of the paths, whenever they were found.
+        self._files = {path: self._files[path] for path in [*looked, *(self._files.keys() - looked.keys())]}
+        if self._unreadable and len(self._unreadable) == len(self._files):
+            raise next(iter(self._unreadable.values()))
+        return await self._merge()
+
+    async def _read_each(self, paths: Iterable[Path]) -> None:
+        for path in paths:
+            self._unreadable.pop(path, None)
+            try:
+                await self._files[path].read()
+            except BufferUnreadable as error:
+                self._unreadable[path] = error
+
+    async def _read_together(self, paths: Sequence[Path]) -> None:
+        """In a process for some at a time. Where it fails, each file is read by itself: one of them is the cause."""
+        for start in range(0, len(paths), AT_ONCE):
+            due: dict[Path, Due] = {}
+            try:
+                for path in paths[start : start + AT_ONCE]:
+                    self._unreadable.pop(path, None)
+                    try:
+                        one = await self._files[path].due()
+                    except BufferUnreadable as error:
+                        self._unreadable[path] = error
+                        continue
+                    if one is not None:
+                        due[path] = one
+                await self._read_due(due)
+            finally:
+                for one in due.values():
+                    os.close(one.descriptor)
+
+    async def _read_due(self, due: dict[Path, Due]) -> None:
+        if not due:
+            return
+        try:
+            readings = await self._reader.read_all(
+                [one.descriptor for one in due.values()], [one.request for one in due.values()]
+            )
+        except BufferUnreadable:
+            await self._read_each(due)
+            return
+        for (path, one), reading in zip(due.items(), readings, strict=True):
+            self._files[path].take(one, reading)
+
+    async def _merge(self) -> View:
+        """One view of all files; the same object where each has its view of before."""
+        views = tuple(source.view for source in self._files.values())
+        problem = self._problem()
+        if len(views) != len(self._views) or any(a is not b for a, b in zip(views, self._views, strict=True)):
+            names = _short_names(self._files)
+            self.view = await asyncio.to_thread(_merged, views, names)
+            self.view.read_at = self._clock.now()
+            self._views = views
+        if self.view.read_at is None:
+            self.view = View(read_at=self._clock.now())  # no file yet
+        if self.view.problem != problem:
+            self.view = msgspec.structs.replace(self.view, problem=problem)
+        self.view.is_settling = any(view.is_settling for view in views)
+        return self.view
+
+    def _problem(self) -> str:
+        found = [error.message for error in self._unreadable.values()]
+        found += [source.view.problem for source in self._files.values() if source.view.problem]
+        return found[0] + (f" (and {len(found) - 1} more files)" if len(found) > 1 else "") if found else ""
+
+
+def _looked(paths: Sequence[str]) -> dict[Path, tuple[int, ...]]:
+    found: dict[Path, tuple[int, ...]] = {}
+    for path in find_files(paths):
+        try:
+            status = os.stat(path)
+        except OSError:
+            if len(paths) == 1 and is_single(paths):
+                continue
+            found[path] = ()
+        else:
+            found[path] = identity_of(status) if stat.S_ISREG(status.st_mode) else ()
+    return found
+
+
+def _short_names(paths: Collection[Path]) -> list[str]:
+    """Each file's name for the place of a record: as short as it can be."""
+    counts = Counter(path.name for path in paths)
+    return [path.name if counts[path.name] == 1 else str(path) for path in paths]
+
+
+def _merged(views: Sequence[View], names: Sequence[str]) -> View:
+    """One view of several: the first of each key counts, and of more than ``MOST_EXPERIENCES`` the last."""
+    merged = View(form=_form(views), files=len(views))
+    for view, name in zip(views, names, strict=True):
+        for column in BufferColumns.__struct_fields__:
+            getattr(merged, column).extend(getattr(view, column))
+        here = view.skipped[: MOST_SKIPPED - len(merged.skipped)]
+        merged.skipped += [Skipped(position=f"{name}: {one.position}", reason=one.reason) for one in here]
+        merged.skipped_total += view.skipped_total
+        merged.left_out += view.left_out
+    _drop_repeated(merged)
+    merged.left_out += merged.keep_newest(MOST_EXPERIENCES)
+    return merged
+
+
+def _drop_repeated(columns: BufferColumns) -> None:
+    """Keep the first of each key."""
+    if len(set(columns.keys)) == len(columns.keys):  # by far the most frequent case, and fast
+        return
+    known = set[int]()
+    first = [key not in known and not known.add(key) for key in columns.keys]  # type: ignore[func-returns-value]
+    for column in BufferColumns.__struct_fields__:
+        values = getattr(columns, column)
+        setattr(columns, column, array(values.typecode, compress(values, first)))
+
+
+def _form(views: Sequence[View]) -> str:
+    forms = {view.form for view in views} - {"absent", "empty"}
+    return next(iter(forms)) if len(forms) == 1 else "several" if forms else "empty"

@@ -1,0 +1,129 @@
+"""What many session files, and one file of very many turns, cost the daemon: memory, a poll, one more turn.
+
+    python tests/bench/bench_scale.py [--files 1000] [--megabytes 1000] [--turns 1000000]
+
+Every figure is of a real daemon process. From a turn to its decision counts the settle time out (it is 0 here). A poll
+is what a request that reads the buffer anew costs the daemon in processor time, medians of several.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+
+sys.path.append(str(Path(__file__).parents[2]))
+
+from sleepd.protocol.control import Check, GetStatus
+from sleepd.protocol.status import DecisionView, Status
+from tests.agents import changed, config_for
+from tests.bench.bench_daemon import words
+from tests.processes import DaemonProcess
+
+REPEATS = 7
+TURNS_A_FILE = 125
+
+
+def session(number: int, turns: int, size: int) -> str:
+    """A file of conversations, each of a system message, a question and an answer, of about ``size`` bytes in all."""
+    padding = words(number) * max(1, size // turns // 1600)
+    lines = []
+    for turn in range(turns):
+        said = (("system", f"You are Robin. {padding}"), ("user", f"Case {number}-{turn}? {words(turn)}"))
+        answer = ("assistant", f"{words(number * turns + turn)[:300]} {number} {turn}")
+        lines.append({"messages": [{"role": role, "content": text} for role, text in (*said, answer)]})
+    return "".join(json.dumps(line) + "\n" for line in lines)
+
+
+def write_turns(path: Path, count: int) -> None:
+    """One file of the short form."""
+    with path.open("w", encoding="utf-8") as file:
+        for number in range(count):
+            file.write(json.dumps({"prompt": f"Case {number}?", "response": f"Rule {number}: {number * 7919}"}) + "\n")
+
+
+def measure(name: str, directory: Path, path: str, grown: Path, wait: Callable[[Status], bool]) -> None:
+    """The figures of one buffer; ``grown`` is the file to which turns are appended."""
+    config = changed(config_for(directory, min_experiences=10**9), "buffer", path=path, settle_seconds=0.0)
+    # The screening is another figure (bench_quarantine), and would share the cores.
+    with DaemonProcess(directory, config) as daemon, daemon.client() as client:
+        process = psutil.Process(daemon.process.pid)
+        start = time.perf_counter()
+        while not wait(client.call(GetStatus(), Status)):
+            time.sleep(0.05)
+        print(f"{name}: first reading {time.perf_counter() - start:.1f} s")
+        print(f"{name}: resident {process.memory_info().rss / 2**20:.1f} MiB, peak {peak_mib(process.pid):.1f} MiB")
+        while client.call(GetStatus(), Status).buffer.unscreened:
+            time.sleep(1.0)
+        polls = []
+        for _ in range(REPEATS):
+            used = process.cpu_times()
+            client.call(Check(), DecisionView)
+            now = process.cpu_times()
+            polls.append(now.user + now.system - used.user - used.system)
+        print(f"{name}: a poll of unchanged files {statistics.mean(polls) * 1000:.0f} ms of processor time (mean)")
+        times = []
+        for number in range(REPEATS):
+            before = client.call(GetStatus(), Status).buffer.read_at
+            with grown.open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"prompt": f"New {number}?", "response": f"It is {number}."}) + "\n")
+            start = time.perf_counter()
+            while client.call(GetStatus(), Status).buffer.read_at == before:
+                time.sleep(0.002)
+            times.append(time.perf_counter() - start)
+        print(f"{name}: one more turn to decision {statistics.median(times) * 1000:.0f} ms (median)")
+        print(f"{name}: resident {process.memory_info().rss / 2**20:.1f} MiB, peak {peak_mib(process.pid):.1f} MiB")
+
+
+def peak_mib(pid: int) -> float:
+    """The most that was resident since the start."""
+    lines = Path("/proc", str(pid), "status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) / 1024
+
+
+def main() -> None:
+    """Print a line a figure."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--files", type=int, default=1000)
+    parser.add_argument("--megabytes", type=int, default=1000)
+    parser.add_argument("--turns", type=int, default=1_000_000)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        directory, sessions = Path(name), Path(name, "sessions")
+        sessions.mkdir()
+        size = options.megabytes * 10**6 // options.files
+        for number in range(options.files):
+            (sessions / f"{number:05}.jsonl").write_text(session(number, TURNS_A_FILE, size), encoding="utf-8")
+        megabytes = sum(path.stat().st_size for path in sessions.iterdir()) / 10**6
+        print(f"sessions: {options.files} files, {megabytes:.0f} MB, {options.files * TURNS_A_FILE} turns")
+        wanted = min(options.files * TURNS_A_FILE, 200_000)
+        measure(
+            "sessions",
+            directory,
+            str(sessions),
+            sessions / "00000.jsonl",
+            lambda status: status.buffer.total >= wanted,
+        )
+    with tempfile.TemporaryDirectory() as name:
+        directory = Path(name)
+        write_turns(directory / "turns.jsonl", options.turns)
+        print(f"one file: {options.turns} turns, {(directory / 'turns.jsonl').stat().st_size / 10**6:.0f} MB")
+        wanted = min(options.turns, 200_000)
+        measure(
+            "one file",
+            directory,
+            str(directory / "turns.jsonl"),
+            directory / "turns.jsonl",
+            lambda status: status.buffer.total >= wanted,
+        )
+
+
+if __name__ == "__main__":
+    main()

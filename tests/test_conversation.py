@@ -1,0 +1,148 @@
+"""Tests of what can be learned of a conversation: one example a reply, its context, its side of the split."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sleepd.buffer.conversation import (
+    CONTEXT_CHARACTERS,
+    CONTEXT_MESSAGES,
+    SECTION_REPLIES,
+    Conversation,
+    SupervisedReply,
+    Turn,
+    supervised_replies,
+)
+from sleepd.buffer.experience import content_hash, conversation_of, derived_id, group_of, hash_text
+from sleepd.policy.context_cut import answers_of, without_held_out
+from sleepd.protocol.chat_example import Message, MessageRole, ToolCall
+
+SHORT: dict[str, MessageRole] = {"s": "system", "u": "user", "a": "assistant", "t": "tool"}
+
+
+def turn(text: str, **more: object) -> Turn:
+    """``u: Who?`` as a turn; of the assistant ``a!: look`` calls a tool of that name."""
+    head, _, said = text.partition(": ")
+    calls = (ToolCall(name=said),) if head.endswith("!") else ()
+    message = Message(role=SHORT[head[0]], text="" if calls else said, calls=calls)
+    return Turn(message=message, **more)  # type: ignore[arg-type]
+
+
+def talk(*texts: str, **more: object) -> Conversation:
+    """A conversation of such turns."""
+    return Conversation(turns=[turn(text) for text in texts], **more)  # type: ignore[arg-type]
+
+
+def replies(conversation: Conversation) -> list[SupervisedReply]:
+    """What can be learned of it."""
+    return list(supervised_replies(conversation))
+
+
+def long_talk(count: int, **more: object) -> Conversation:
+    """So many questions with their answers."""
+    return talk(*(line for n in range(count) for line in (f"u: question {n}", f"a: answer {n}")), **more)
+
+
+def contexts(found: Sequence[SupervisedReply]) -> list[list[str]]:
+    """The texts before each reply."""
+    return [[one.whole_text for one in reply.experience(0.7).messages] for reply in found]
+
+
+def test_two_messages_are_plain_experience() -> None:
+    """One prompt and one reply have the id, the group and the side that the short form has."""
+    (found,) = replies(talk("u: Who?", "a: Martha."))
+    one = found.experience(0.7)
+    assert (one.context, one.prompt, one.response, one.salience) == ((), "Who?", "Martha.", 0.7)
+    assert (found.id, found.group) == (derived_id("Who?", "Martha."), content_hash("Who?", "Martha."))
+    assert found.conversation_hash == found.group == group_of(one) == conversation_of(one)
+
+
+def test_each_reply_has_what_stood_before() -> None:
+    """System message, earlier turns, calls and results stand in the context, in their order."""
+    found = replies(
+        talk("s: You are Robin.", "u: When?", "a!: look", "t: 06:12", "a: At 06:12.", "u: Sure?", "a: Yes.")
+    )
+    assert contexts(found) == [
+        ["You are Robin.", "When?"],
+        ["You are Robin.", "When?", "look({})", "06:12"],
+        ["You are Robin.", "When?", "look({})", "06:12", "At 06:12.", "Sure?"],
+    ]
+    assert [one.experience(0.7).whole_response for one in found] == ["look({})", "At 06:12.", "Yes."]
+
+
+def test_context_only_replies_are_not_learned() -> None:
+    """A reply that is not supervised, is empty, answers nothing or answers an image is context at most."""
+    turns = [
+        turn("a: Hello!"),
+        turn("u: Hi"),
+        turn("a: Go away.", is_supervised=False),
+        turn("u: Please"),
+        turn("a:  "),
+    ]
+    turns += [turn("u: (image)", is_opaque=True), turn("a: A cat."), turn("u: Thanks"), turn("a: Welcome.")]
+    assert [one.turn.message.text for one in replies(Conversation(turns=turns))] == ["Welcome."]
+
+
+def test_long_conversation_is_cut_into_sections() -> None:
+    """Sections are sides of their own, and no context reaches across a cut."""
+    found = replies(long_talk(3 * SECTION_REPLIES))
+    sides = [one.conversation_hash for one in found]
+    assert [sides.count(side) for side in dict.fromkeys(sides)] == [SECTION_REPLIES] * 3
+    assert contexts(found)[SECTION_REPLIES] == [f"question {SECTION_REPLIES}"]
+    assert len(contexts(found)[2 * SECTION_REPLIES - 1]) == 2 * SECTION_REPLIES - 1
+
+
+@given(st.integers(1, 40), st.integers(0, 3), st.booleans())
+def test_growth_changes_nothing_before(count: int, more: int, is_named: bool) -> None:
+    """A conversation that grows keeps the ids, groups and sides of what it had."""
+    name = "c1" if is_named else ""
+    before, after = replies(long_talk(count, id=name)), replies(long_talk(count + more, id=name))
+    figures = [(one.id, one.group, one.conversation_hash) for one in after]
+    assert figures[:count] == [(one.id, one.group, one.conversation_hash) for one in before]
+
+
+def test_repeated_history_is_learned_once() -> None:
+    """Requests that repeat the history have, without any ids, one id a reply and one side for all."""
+    requests = [long_talk(count, is_whole=False) for count in (1, 2, 3)]
+    found = [replies(request)[-1] for request in requests]
+    assert len({one.conversation_hash for one in found}) == 1
+    assert [one.id for one in found] == [one.id for one in replies(requests[-1])]
+
+
+@pytest.mark.parametrize("size", [10, 2_000, CONTEXT_CHARACTERS])
+def test_context_is_bounded(size: int) -> None:
+    """However much stands before a reply, its context is bounded and begins with the system and a user's message."""
+    lines = ["s: You are Robin.", "u: Go."]
+    for number in range(CONTEXT_MESSAGES):
+        lines += [f"a!: look{number}", f"t: {'x' * size}"]
+    *_, last = replies(talk(*lines))
+    messages = last.experience(0.7).messages
+    assert [one.role for one in messages[:3]] == ["system", "user", "assistant"]
+    assert len(messages) <= CONTEXT_MESSAGES + 2
+    assert [one.role for one in messages[-2:]] == ["assistant", "tool"]
+    assert sum(len(one.whole_text) for one in messages[2:]) <= max(CONTEXT_CHARACTERS, size + 20)
+
+
+def test_group_is_that_of_what_is_trained() -> None:
+    """The group that the reader gives is that of the experience with its texts; a changed context changes it."""
+    one, other = (replies(talk(f"s: {who}", "u: Hi", "a: Yes?", "u: When?", "a: Now."))[-1] for who in ("A", "B"))
+    assert one.group == group_of(one.experience(0.5)) != other.group
+    assert one.id == other.id  # a system message with a clock makes no other reply
+
+
+def test_held_out_replies_leave_trained_contexts() -> None:
+    """A context is cut behind the last held-out reply in it; a reply with nothing left to answer is not trained."""
+    window = talk("u: b", "a: B", "u: c", "a: C", "u: d", "a: D", is_whole=False)
+    held_out = answers_of([replies(talk("u: c", "a: C"))[0].experience(0.7)])
+    trained = replies(window)[-1].experience(0.7)
+    cut = without_held_out(trained, held_out)
+    assert cut is not None
+    assert [one.text for one in cut.context] == ["d"]
+    assert (cut.unmasked, cut.conversation) == (hash_text(group_of(trained)), trained.conversation)
+    assert without_held_out(trained, answers_of([])) is trained
+    tools = replies(talk("u: c", "a!: look", "t: r", "a: R"))
+    assert without_held_out(tools[1].experience(0.7), answers_of([tools[0].experience(0.7)])) is None

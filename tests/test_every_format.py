@@ -1,0 +1,191 @@
+"""Tests that hold for every format that is read, and for files that are not: recognised, bounded, never an error."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+from random import Random
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sleepd.buffer.conversation import REJECTED
+from sleepd.buffer.digest import digest_whole
+from sleepd.buffer.experience import Experience
+from sleepd.buffer.formats.known_formats import FORMATS, format_of
+from sleepd.buffer.formats.unread import unread_program
+from sleepd.buffer.learnables import HalfWritten, ReadSettings
+from sleepd.buffer.parsing import decoded_line
+from sleepd.buffer.reading.reader_process import read_digest
+from tests.faults.mutations import mutated_json
+from tests.format_samples import SAMPLES, learned, understood, understood_file
+
+EVERY = list(SAMPLES)
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters(), max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=9), inner, max_size=4),
+    max_leaves=8,
+)
+
+
+def check(found: list[Experience | str]) -> None:
+    """Each outcome can be used, or is a short reason that can be shown."""
+    for each in found:
+        if isinstance(each, str):
+            assert each.isprintable()
+            assert 0 < len(each) < 250
+            continue
+        assert each.whole_response.strip()
+        assert each.salience == REJECTED or (math.isfinite(each.salience) and 0 <= each.salience <= 1)
+        assert msgspec.msgpack.decode(msgspec.msgpack.encode(each), type=Experience) == each
+        assert not each.tools or isinstance(json.loads(each.tools), list)
+
+
+def test_every_format_has_a_sample() -> None:
+    """No format is listed without a sample, on which the tests and the fuzzing are built."""
+    assert [one.name for one in FORMATS if one.name not in SAMPLES] == []
+    assert len({one.name for one in FORMATS}) == len(FORMATS) == len(SAMPLES)
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_sample_is_recognised_as_itself(name: str) -> None:
+    """Each record of a sample is recognised as its own format, by content alone and by name."""
+    for record in SAMPLES[name]:
+        found = format_of(record)
+        assert found is not None
+        assert found.name == name
+        assert format_of(record, name) == found
+    assert any(isinstance(each, Experience) for each in understood(SAMPLES[name]))
+    check(understood(SAMPLES[name]))
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_unknown_keys_change_nothing(name: str) -> None:
+    """A key that the format does not know is passed over."""
+    more = [{**record, "x_new": {"deep": [1, None]}} for record in SAMPLES[name]]
+    assert understood(more) == understood(SAMPLES[name])
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_record_of_one_format_only(name: str) -> None:
+    """With a format named, the records of another are no conversations of it, and have a reason or are our own."""
+    for other in EVERY:
+        if other != name:
+            for record in SAMPLES[other]:
+                check(understood([record], ReadSettings(format=name)))
+
+
+@pytest.mark.parametrize("name", EVERY)
+@given(seed=st.integers(0, 2**32))
+def test_mutated_record_is_read_or_explained(name: str, seed: int) -> None:
+    """A record in which anything was changed gives experiences and reasons, never an error."""
+    random = Random(seed)
+    record = decoded_line(mutated_json(random, json.dumps(random.choice(SAMPLES[name])).encode()).replace(b"\n", b" "))
+    try:
+        check(understood([record]))
+    except HalfWritten as error:
+        assert str(error).startswith("this looks like")
+
+
+@pytest.mark.parametrize("name", EVERY)
+@given(data=st.data())
+def test_any_value_in_any_place(name: str, data: st.DataObject) -> None:
+    """Whatever stands under a key of the format is read or explained."""
+    record = dict(data.draw(st.sampled_from(SAMPLES[name])))
+    for key in data.draw(st.lists(st.sampled_from(sorted(record)), min_size=1, max_size=2)):
+        record[key] = data.draw(ANYTHING)
+    try:
+        check(understood([record]))
+    except HalfWritten as error:
+        assert str(error).startswith("this looks like")
+
+
+def test_format_may_change_within_a_file() -> None:
+    """Records of all formats one after another are each read as their own, with torn ones between them."""
+    lines = [json.dumps(record).encode() for name in EVERY for record in SAMPLES[name]]
+    torn = [line[: len(line) // 2] for line in lines]
+    mixed = b"".join(part + b"\n" for pair in zip(lines, torn, strict=True) for part in pair)
+    found = [each for _, each in understood_file(mixed)]
+    whole = [each for record in SAMPLES.values() for each in understood(record)]
+    good = {each.id for each in found if isinstance(each, Experience)}
+    assert {each.id for each in whole if isinstance(each, Experience)} <= good
+    assert sum(isinstance(each, str) and each.startswith("not JSON") for each in found) == len(lines)
+
+
+def test_array_and_lines_say_the_same() -> None:
+    """The same records as an array give what they give as lines."""
+    for name in EVERY:
+        array = understood_file(json.dumps(SAMPLES[name]).encode())
+        lines = understood_file(b"".join(json.dumps(record).encode() + b"\n" for record in SAMPLES[name]))
+        assert [each for _, each in array] == [each for _, each in lines] == understood(SAMPLES[name])
+
+
+def test_each_format_fits_a_table() -> None:
+    """Title, place and feedback stand in one line of a Markdown table, and the name is one that a file can hold."""
+    for one in FORMATS:
+        assert one.name.isidentifier()
+        for text in (one.title, one.usual_place, one.feedback):
+            assert "|" not in text
+            assert "\n" not in text
+        assert (one.conversations is None) != (one.session is None)
+
+
+# --- what is not read ---
+
+
+@pytest.mark.parametrize(
+    ("record", "name"),
+    [
+        ({"id": "m", "message_type": "user_message", "content": "Hi"}, "a Letta dump"),
+        ({"agents": [], "blocks": [], "mcp_servers": []}, "a Letta agent file"),
+        ({"v": 1, "channel_values": {}, "channel_versions": {}}, "a LangGraph checkpoint"),
+        ({"values": {"messages": []}, "next": [], "config": {}}, "a LangGraph state"),
+        ({"lc": 1, "type": "constructor", "id": ["langchain"], "kwargs": {}}, "a LangChain dump"),
+        ({"type": "human", "data": {"content": "Hi"}}, "a LangChain message history"),
+        ({"trace_id": "t", "observation_id": "o", "data_type": "NUMERIC", "value": 1}, "a Langfuse scores file"),
+        ({"id": "a", "rating": 1}, "a feedback file"),
+        ({"resourceLogs": []}, "a log file of OpenTelemetry"),
+    ],
+)
+def test_unread_program_is_named_once(record: Any, name: str) -> None:
+    """A file of a program that is not read is named in one sentence with what to do, not record by record."""
+    with pytest.raises(HalfWritten, match=f"^this looks like {name}, which is not read: ") as raised:
+        digest_whole(json.dumps([record, record]).encode())
+    assert str(raised.value).count(".") <= 4
+    assert unread_program(record) == str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("head", "name"),
+    [
+        (b"SQLite format 3\0\x10\0", "an SQLite database"),
+        (b"\x1f\x8b\x08\0", "a gzip file"),
+        (b"PK\x03\x04", "a zip archive"),
+        (b"PAR1\x15", "a Parquet file"),
+        (b"\x28\xb5\x2f\xfd\x04", "a zstd file"),
+    ],
+)
+def test_file_that_is_no_text_is_named(head: bytes, name: str) -> None:
+    """A database and an archive are known by their first bytes, and the sentence says what to do."""
+    with pytest.raises(HalfWritten, match=f"^this looks like {name}, which is not read: "):
+        digest_whole(head + bytes(range(256)) * 8)
+
+
+def test_stray_appended_record_is_skipped() -> None:
+    """A record of another program that is appended to a good file is skipped, and the file stays readable."""
+    good = json.dumps(SAMPLES["alpaca"][0]).encode() + b"\n"
+    before = read_digest(io.BytesIO(good), None)
+    after = read_digest(io.BytesIO(good + b'{"id":"a","rating":1}\n'), before)
+    assert (after.half_written, len(after.keys), after.skipped_total) == ("", 16, 1)
+
+
+def test_stray_dump_record_is_skipped() -> None:
+    """A record of another program behind good ones is skipped with a reason and loses none of them."""
+    good = SAMPLES["alpaca"][0]
+    found = understood([good, {"lc": 1, "type": "constructor"}, good])
+    assert sum(isinstance(each, str) for each in found) == 1
+    assert len(found) == 2 * len(learned([good])) + 1

@@ -18,7 +18,7 @@ from sleepd.worker.evaluation.relevance import encode_both
 from sleepd.worker.evaluation.system_messages import MOST, ROOM, occurring_systems, system_of, under
 from sleepd.worker.programs.tiny_model import make_tiny_tokenizer
 
-from .conftest import ROOT, RecordingChannel, examples
+from .conftest import RecordingChannel, examples
 from .templates import pair
 from .test_chat_contract import base_with
 from .tool_templates import CALL, QWEN25, TOOLS, as_example, calling, chat_with
@@ -79,7 +79,7 @@ def test_tokens_show_calls_as_supervised(base_with) -> None:
     """``show_tokens`` reads the whole chat example, and so does ``check_base``, which measures the longest row."""
     given = msgspec.convert(msgspec.to_builtins(calling(CALL, text="I ask.")), ShownText)
     command = [sys.executable, "-m", "sleepd.worker.programs.show_tokens", "--base", str(base_with(QWEN25))]
-    answer = subprocess.run(command, cwd=ROOT, input=msgspec.json.encode(given), capture_output=True, check=True).stdout
+    answer = subprocess.run(command, input=msgspec.json.encode(given), capture_output=True, check=True).stdout
     seen = msgspec.json.decode(answer, type=SeenTokens)
     assert (seen.problem, seen.is_truncated) == ("", False)
     supervised = "".join(piece.text for piece in seen.pieces if piece.is_supervised)
@@ -90,7 +90,7 @@ def test_tokens_show_calls_as_supervised(base_with) -> None:
     assert asked.startswith("<|im_start|>system\nBe brief.\n# Tools\n")
     command[2] = "sleepd.worker.programs.check_base"
     answer = subprocess.run(
-        [*command, "--longest"], cwd=ROOT, input=msgspec.json.encode(given), capture_output=True, check=True
+        [*command, "--longest"], input=msgspec.json.encode(given), capture_output=True, check=True
     ).stdout
     assert msgspec.json.decode(answer, type=BaseCheck).is_buffer_seen
 

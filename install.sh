@@ -13,8 +13,9 @@ usage: ./install.sh try [--keep] [--dry-run]
   try     Shows it working: a sample agent, a real model of 135 million parameters, one training cycle, the replies
           before and after. No root, no systemd; everything stays in .sleepd-try/ here. A few minutes after
           the downloads, which are large (torch).
-  test    Makes an environment in .sleepd-test/ here and runs the tests in it, in two processes, without those that
-          boot machines (tier "system") or load SmolLM2-135M-Instruct (tier "model"). With --all it runs these too.
+  test    Makes an environment in .sleepd-test/ here, with the wheel of this checkout, and runs the tests in it, in two
+          processes, without those that boot machines (tier "system") or load SmolLM2-135M-Instruct (tier "model").
+          With --all it runs these too, and fails where the tests run too little of the code.
   (none)  Installs for the whole system, or upgrades: a release in /opt/sage-sleepd/releases, which is put in use once
           it has slept on a tiny model; the units; /etc/sage-sleepd/config.toml where there is none. Starts nothing
           that was not running.
@@ -25,7 +26,8 @@ usage: ./install.sh try [--keep] [--dry-run]
   --user                the same for you alone, with systemctl --user: in ~/.local and ~/.config, without root
   --worker-python PATH  take torch from this interpreter; nothing in it is changed. One with a CUDA torch that
                         /usr/bin/python3 can import is taken by itself.
-  --all                 with test: run the tests of every tier; booting machines needs root and systemd-container
+  --all                 with test: run the tests of every tier and measure coverage; booting machines needs root and
+                        systemd-container
   --keep                with try: leave the daemon running, and say how to feed and how to stop it
   --dry-run             print every command, run none
   --help                this text
@@ -142,22 +144,42 @@ install_try() {
     fi
 }
 
+# Builds the wheel and installs it. It is built from a copy, so that the checkout gets no build/, whose modules would be
+# in the next wheel although they are no longer in the checkout. $1: a directory, with the environment in env/.
+install_wheel() {
+    local pip=("$1/env/bin/python" -m pip) quiet=(--quiet --disable-pip-version-check --no-input)
+    run rm -rf "$1/source" "$1/wheel"
+    run mkdir -p "$1/source"
+    run cp -R "$here/pyproject.toml" "$here/README.md" "$here/LICENSE" "$here/sleepd" "$1/source"
+    run "${pip[@]}" wheel "${quiet[@]}" "${ours[@]}" --wheel-dir "$1/wheel" "$1/source"
+    run "${pip[@]}" install "${quiet[@]}" --no-deps --no-index --force-reinstall "$1"/wheel/*.whl
+}
+
 install_test() {
     local base="$here/.sleepd-test"
     log="$base/install.log"
     prepare
     stage "an environment for the tests (torch: a large download, once)" \
-        environment "$base/env" "${locked[@]}" "$here/config/requirements/test.txt" --then "${torch[@]}" --then "${ours[@]}" -e "$here"
-    local tests=("$base/env/bin/python" -m pytest --numprocesses 2 --dist loadscope)
+        environment "$base/env" "${locked[@]}" "$here/config/requirements/test.txt" --then "${torch[@]}"
+    stage "the wheel of this checkout, which is what is tested" install_wheel "$base"
+    # With PYTHONSAFEPATH neither pytest nor a process that a test starts takes a module from the working directory.
+    local tests=(env PYTHONSAFEPATH=1 "$base/env/bin/python" -m pytest --numprocesses 2 --dist loadscope)
+    # What a part of the tests runs says nothing of coverage.
+    local gate=()
     if ! $is_all; then
         tests+=(-m "not system and not model")
+    elif (($# == 0)); then
+        tests+=(--cov --cov-report "json:$base/coverage.json")
+        gate=("$base/env/bin/python" "$here/tests/coverage_gate.py" "$base/coverage.json")
     fi
     tests+=("$@")
+    cd "$here"
     if $is_dry; then
         run "${tests[@]}"
+        ((${#gate[@]} == 0)) || run "${gate[@]}"
     else
-        cd "$here"
-        exec "${tests[@]}"
+        "${tests[@]}"
+        "${gate[@]}"
     fi
 }
 

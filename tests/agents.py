@@ -86,3 +86,8 @@ def changed(config: Config, section: str, **values: Any) -> Config:
     """The configuration with other values in one section."""
     part = msgspec.structs.replace(getattr(config, section), **values)
     return msgspec.structs.replace(config, **{section: part})
+
+
+def unmet(decision: Any) -> dict[str, tuple[float, float]]:
+    """The conditions that keep a decision from a cycle: what was found and what is required, by name."""
+    return {each.name: (round(each.found, 1), each.required) for each in decision.conditions if not each.is_met}

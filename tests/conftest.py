@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,9 +14,13 @@ import pytest
 import structlog
 from hypothesis import settings
 
+sys.path.append(str(Path(__file__).parents[1]))  # for ``tests``; it is the last, so ``sleepd`` is the installed one
+
 from sleepd.cycles import runner
 from sleepd.quarantine import keeper
 from tests.in_process import screened_here, worker_here
+
+ROOT = Path(__file__).parents[1]
 
 settings.register_profile("repeatable", derandomize=True, deadline=None)
 settings.load_profile("repeatable")
@@ -39,6 +44,23 @@ LONG_TESTS = frozenset(
 
 keeper.PATIENCE_SECONDS = 50.0
 """A look in the tests' own process waits for a loaded machine's screening; the daemons they start wait as shipped."""
+
+
+def modules(package: Path) -> dict[Path, bytes]:
+    """The source of each module below that folder."""
+    return {path.relative_to(package): path.read_bytes() for path in package.rglob("*.py")}
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Refuse to test where the processes that tests start import another ``sleepd`` than that of this checkout."""
+    if hasattr(session.config, "workerinput"):
+        return
+    command = [sys.executable, "-P", "-c", "import sleepd; print(sleepd.__path__[0])"]
+    installed = subprocess.run(command, capture_output=True, text=True).stdout.strip()
+    if not installed or modules(Path(installed)) != modules(ROOT / "sleepd"):
+        found = f"another one in {installed}" if installed else "none"
+        message = f"expected the installed sleepd to be that of this checkout, found {found}"
+        raise pytest.UsageError(f"{message}\nhint: start the tests with ./install.sh test, or pip install -e .")
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -47,7 +47,14 @@ class DaemonProcess:
     """``sleepd --config …`` until the end of the block; ``prelude`` is a program that runs in it before it starts."""
 
     def __init__(
-        self, directory: Path, config: Config, *, user: int | None = None, prelude: str = "", **environment: str
+        self,
+        directory: Path,
+        config: Config,
+        *,
+        python: str | Path = sys.executable,
+        user: int | None = None,
+        prelude: str = "",
+        **environment: str,
     ) -> None:
         self.directory = directory
         self.config = config
@@ -56,7 +63,7 @@ class DaemonProcess:
         self.log_path = directory / "daemon.log"
         self._log = self.log_path.open("ab")
         self.process = subprocess.Popen(
-            [sys.executable, *_as_user(user, prelude), "--config", str(self.config_path)],
+            [python, *_as_user(user, prelude), "--config", str(self.config_path)],
             stdin=subprocess.DEVNULL,
             stdout=self._log,
             stderr=self._log,

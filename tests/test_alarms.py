@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +72,7 @@ def test_forgotten_pause_warns_once(stage: Stage, capsys: pytest.CaptureFixture[
     for hours in (23, 1, 5):
         stage.clock.advance(hours * 3600)
         status = stage.play(explain)
-    assert [alarm.text for alarm in status.alarms] == ["A cycle has been due for 29 h: Paused (sleepctl resume)"]
+    assert [alarm.text.partition(": ")[2] for alarm in status.alarms] == ["Paused (sleepctl resume)"]
     assert "due for 29 h" in status.sentence
     assert capsys.readouterr().out.count("overdue_began") == 1
     stage.play(lambda sleeper: pause(sleeper, is_paused=False))
@@ -112,7 +113,7 @@ def test_many_cycles_a_day_warn(stage: Stage) -> None:
         stage.write(count)
         stage.sleep(Order(force=True))
     (alarm,) = stage.play(explain).alarms
-    assert alarm.text.startswith("3 cycles started in the last 24 h (more than 2)")
+    assert re.findall(r"\d+", alarm.text)[:3] == ["3", "24", "2"]
     stage.clock.advance(25 * 3600)
     assert stage.play(explain).alarms == []
 

@@ -106,7 +106,7 @@ def test_the_file_that_counts_is_found(tmp_path: Path) -> None:
 
 def test_unreadable_file_is_named(tmp_path: Path) -> None:
     """A missing file is a configuration error with its name."""
-    with pytest.raises(ConfigError, match=r"none\.toml: cannot be read: No such file"):
+    with pytest.raises(ConfigError, match=r"none\.toml: .*: No such file"):
         load(tmp_path / "none.toml", environment={})
 
 

@@ -48,6 +48,11 @@ def refusal(path: Path | None, **environment: str) -> ConfigError:
     return caught.value
 
 
+def names(error: ConfigError, place: object, what: str) -> bool:
+    """Whether the message begins with that place, and has this in it."""
+    return error.message.startswith(f"{place}: ") and what in error.message
+
+
 def triggers(layered: Layered) -> tuple[int, int, float]:
     part = layered.config.triggers
     return part.min_experiences, part.min_new_experiences, part.min_hours_between_sleep
@@ -205,28 +210,28 @@ def test_false_drop_in_folder_is_refused(path: Path) -> None:
     assert refusal(path).message == f"{folder}: expected at most {MAX_DROP_INS} drop-ins, found {MAX_DROP_INS + 1}"
     folder.rename(path.parent / "elsewhere")
     folder.write_text("")
-    assert refusal(path).message == f"{folder}: cannot be read: Not a directory"
+    assert names(refusal(path), folder, "Not a directory")
     folder.unlink()
     folder.symlink_to("nowhere")
-    assert refusal(path).message == f"{folder}: cannot be read: it is a symbolic link to a missing file"
+    assert names(refusal(path), folder, "symbolic link")
 
 
 def test_vanishing_drop_in_is_refused(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Listed and then gone: the reading is given up, and not made of the rest."""
     drop_in(path, "20.toml", "[triggers]\nmin_experiences = 9\n")
     monkeypatch.setattr("os.listdir", lambda folder: ["10.toml", "20.toml"])
-    assert refusal(path).message == f"{path.parent}/conf.d/10.toml: cannot be read: No such file or directory"
+    assert names(refusal(path), path.parent / "conf.d" / "10.toml", "No such file")
 
 
 def test_error_names_its_layer(path: Path) -> None:
     """A wrong key or value is found where it stands, even where a later layer would have overridden it."""
     file = drop_in(path, "10.toml", "[triggers]\nmin_experience = 9\n")
     error = refusal(path)
-    assert error.message == f"{file}: triggers.min_experience: expected a known key, found 'min_experience'"
-    assert error.hint == "did you mean 'min_experiences'?"
+    assert names(error, f"{file}: triggers.min_experience", "found 'min_experience'")
+    assert "'min_experiences'" in error.hint
     file.write_text('[training]\nstrategy = "hard"\n')
     drop_in(path, "20.toml", '[training]\nstrategy = "gentle"\n')
-    assert refusal(path).message.startswith(f"{file}: training.strategy: expected one of consolidate, careful")
+    assert names(refusal(path), f"{file}: training.strategy", "consolidate, careful")
 
 
 def test_contradiction_names_its_layer(path: Path) -> None:
@@ -234,12 +239,10 @@ def test_contradiction_names_its_layer(path: Path) -> None:
     file = drop_in(path, "10.toml", "[buffer]\npatience_seconds = 2.0\n")
     assert load(path, environment={}).config.buffer.patience_seconds == 2.0
     error = refusal(path, SLEEPD_BUFFER_SETTLE_SECONDS="3")
-    assert error.message == (
-        "$SLEEPD_BUFFER_SETTLE_SECONDS: buffer.settle_seconds: expected less than buffer.patience_seconds (2.0), "
-        "found 3.0"
-    )
+    assert names(error, "$SLEEPD_BUFFER_SETTLE_SECONDS: buffer.settle_seconds", "buffer.patience_seconds (2.0)")
+    assert error.message.endswith("found 3.0")
     file.write_text("[buffer]\npatience_seconds = 1.0\n")
-    assert refusal(path).message.startswith(f"{file}: buffer.settle_seconds: expected less than")
+    assert names(refusal(path), f"{file}: buffer.settle_seconds", "less than")
 
 
 def test_unprintable_name_is_escaped(path: Path) -> None:
@@ -312,8 +315,9 @@ def test_shown_origins_read_back(path: Path) -> None:
     layered = load(path, environment={"SLEEPD_MODEL_SYSTEM_PROMPT": prompt})
     text = render(layered.config, title="shown", origins=layered.origins)
     assert f"min_experiences = 7  # {path}\n" in text
-    assert "\nmin_hours_between_sleep = 6.0  # default\n" in text
-    assert '\n# directory = "/var/lib/sage-sleepd"  # default\n' in text
+    lines = text.splitlines()
+    assert "min_hours_between_sleep = 6.0  # default" in lines
+    assert f'# directory = "{Config().state.directory}"  # default' in lines
     assert tomllib.loads(text)["model"]["system_prompt"] == prompt
     path.write_text(text)
     assert load(path, environment={}).config == layered.config

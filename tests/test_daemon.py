@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
 import socket
@@ -34,7 +33,7 @@ from sleepd.protocol.control import (
 )
 from sleepd.protocol.status import BufferDetail, CycleDetail, DecisionView, RunResult
 from sleepd.store.checkpoints import verify
-from tests.agents import changed, config_for, experiences, write_buffer, write_config
+from tests.agents import changed, config_for, experiences, unmet, write_buffer, write_config
 from tests.fakes import fake_interpreter
 from tests.processes import LIMIT_SECONDS, DaemonProcess
 
@@ -93,15 +92,15 @@ def test_every_question_has_an_answer(tmp_path: Path, config: Config) -> None:
     with DaemonProcess(tmp_path, behaving(config, tmp_path, "promote")) as daemon:
         daemon.await_event("candidate_promoted", cycle=1)
         decision = daemon.call(Check(), DecisionView)
-        assert decision.reason == "Insufficient new experiences (0 < 2)"
+        assert unmet(decision)["min_new_experiences"] == (0, 2)
         assert daemon.call(Check(thresholds=GivenThresholds(min_experiences=50)), DecisionView).reason.endswith(
             "(12 < 50)"
         )
         detail = daemon.call(Buffer(), BufferDetail)
         assert (detail.status.total, sum(detail.histogram), detail.histogram[8]) == (12, 12, 12)
-        assert [(aside.position, aside.reason) for aside in detail.set_aside] == [
-            ("record 13", "prompt: expected text, found 5")
-        ]
+        (skipped,) = detail.set_aside
+        assert skipped.position == "record 13"
+        assert skipped.reason.startswith("prompt: ")
         assert [each["cycle"] for each in daemon.call(History(), dict)["cycles"]] == [1]
         shown = daemon.call(Show(cycle=1), CycleDetail)
         assert len(shown.trained_ids) + len(shown.held_out_ids) == 12
@@ -109,7 +108,7 @@ def test_every_question_has_an_answer(tmp_path: Path, config: Config) -> None:
         assert daemon.call(Why(), dict)["changes"]
         with pytest.raises(NothingToDo):
             daemon.call(Run(), RunResult)
-        with pytest.raises(UsageError, match="learning_rate: expected 1e-08 to 1, found 5"):
+        with pytest.raises(UsageError, match=r"learning_rate: .* found 5"):
             daemon.call(Run(force=True, learning_rate=5.0), RunResult)
 
 
@@ -161,7 +160,7 @@ def test_dead_worker_is_reported(tmp_path: Path, config: Config, behaviour: str)
         assert status.last_error is not None
         assert failed["text"] in status.last_error.message
         assert status.last_error.hint
-        assert status.missing == ["Cooling down after a failed cycle (10 min left)"]
+        assert [text.endswith("failed cycle (10 min left)") for text in status.missing] == [True]
         assert daemon.workers() == []
     assert list((tmp_path / "state" / "staging").iterdir()) == []
 
@@ -267,7 +266,8 @@ def test_bad_reload_keeps_old_configuration(tmp_path: Path, config: Config) -> N
         status = daemon.status()
         assert status.missing[0].endswith("(4 < 9)")
         assert status.last_error is not None
-        assert "min_experiences: expected `int` >= 1, found 0" in status.last_error.message
+        assert "min_experiences: " in status.last_error.message
+        assert status.last_error.message.endswith("found 0")
         write_config(daemon.config_path, changed(daemon.config, "triggers", min_experiences=3))
         assert daemon.call(Reload(), dict)["changed"] == ["triggers.min_experiences"]
 
@@ -281,17 +281,15 @@ def test_reload_rereads_drop_ins(tmp_path: Path, config: Config) -> None:
         return daemon.call(Check(), DecisionView).reason
 
     with DaemonProcess(tmp_path, config, SLEEPD_TRIGGERS_MIN_NEW_EXPERIENCES="9") as daemon:
-        assert missing() == "Insufficient experiences (0 < 5)"
+        assert missing().endswith("experiences (0 < 5)")
         drop_in.write_text("[triggers]\nmin_experiences = 0x7\nmin_new_experiences = 3\n")
         assert daemon.call(Reload(), dict)["changed"] == ["triggers.min_experiences"]
-        assert missing() == "Insufficient experiences (0 < 7)"
+        assert missing().endswith("experiences (0 < 7)")
         drop_in.write_text("[triggers]\nmin_experiences = 8\nmin_new_experience = 3\n")
-        with pytest.raises(
-            ConfigError, match=f"{drop_in}: triggers.min_new_experience: expected a known key"
-        ) as refused:
+        with pytest.raises(ConfigError, match=f"{drop_in}: triggers.min_new_experience: ") as refused:
             daemon.call(Reload(), dict)
-        assert refused.value.hint == "did you mean 'min_new_experiences'?"
-        assert missing() == "Insufficient experiences (0 < 7)"
+        assert "'min_new_experiences'" in refused.value.hint
+        assert missing().endswith("experiences (0 < 7)")
         drop_in.unlink()
         daemon.process.send_signal(signal.SIGHUP)
         daemon.await_true(lambda: missing() == "Insufficient experiences (0 < 5)", "the default again")
@@ -385,6 +383,5 @@ def test_the_daemon_never_imports_torch(tmp_path: Path, config: Config) -> None:
         (poison / name).mkdir(parents=True)
         (poison / name / "__init__.py").write_text(f"raise ImportError('{name} in the daemon')")
     write_buffer(tmp_path / "buffer.json", experiences(12))
-    path = f"{poison}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
-    with DaemonProcess(tmp_path, behaving(config, tmp_path, "promote"), PYTHONPATH=path) as daemon:
+    with DaemonProcess(tmp_path, behaving(config, tmp_path, "promote"), PYTHONPATH=str(poison)) as daemon:
         daemon.await_event("candidate_promoted", cycle=1)

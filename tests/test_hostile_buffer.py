@@ -123,7 +123,7 @@ def test_forbidden_buffer_is_named_and_heals(open_directory: Path) -> None:
         daemon.await_true(lambda: daemon.names("Permission denied"), "the refusal")
         error = daemon.status().last_error
         assert error is not None
-        assert error.hint == "let this user read it, and pass through every directory above it"
+        assert error.hint.startswith("let this user read it")
         path.chmod(0o644)
         daemon.await_true(lambda: daemon.counts(3), "the buffer")
 

@@ -147,8 +147,8 @@ def test_newer_ledger_is_refused(stage: Stage) -> None:
     command = [sys.executable, "-m", "sleepd", "--config", str(stage.directory / "config.toml")]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_SECONDS)
     assert ended.returncode == LedgerUnusable.exit_code
-    assert f"written by a newer version (schema {SCHEMA_VERSION + 1}, this one reads {SCHEMA_VERSION})" in ended.stderr
-    assert "install the version that wrote it" in ended.stderr
+    assert f"(schema {SCHEMA_VERSION + 1}, this one reads {SCHEMA_VERSION})" in ended.stderr
+    assert "install the version" in ended.stderr
     assert path.read_bytes() == before
 
 

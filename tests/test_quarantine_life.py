@@ -81,8 +81,8 @@ def test_quarantined_is_in_no_cycle(stage: Stage) -> None:
     next_night(stage)
     assert places(stage, "loop") == places(stage, "secret") == {}
     texts = {entry.id: entry.text for entry in listed(stage).entries}
-    assert texts["secret"] == "secret: AWS Access Key in the reply"
-    assert texts["loop"] == "loop: 'i feel ready to learn' 20 times on end"
+    assert texts["secret"].startswith("secret: AWS Access Key ")
+    assert "'i feel ready to learn' 20 " in texts["loop"]
 
 
 def test_quarantined_is_new_not_trainable(tmp_path: Any) -> None:
@@ -102,7 +102,7 @@ def test_quarantined_is_new_not_trainable(tmp_path: Any) -> None:
     assert not decision.should_sleep
     (veto,) = decision.vetoes
     assert veto.name == "nothing_to_train"
-    assert veto.text.endswith("; 6 in quarantine (sleepctl quarantine)")
+    assert "; 6 in quarantine" in veto.text
 
 
 @pytest.mark.processes
@@ -119,12 +119,12 @@ def test_no_text_is_kept(stage: Stage) -> None:
 def test_release_trains_and_reset_undoes(stage: Stage) -> None:
     """Each answer names the command that undoes it."""
     add(stage, record("loop", LOOP))
-    assert decide(stage, "release", "loop").undo == "sleepctl quarantine reset loop"
+    assert decide(stage, "release", "loop").undo.split()[1:] == ["quarantine", "reset", "loop"]
     (entry,) = listed(stage).entries
     assert (entry.state, entry.reason) == ("released", "loop")
     stage.sleep()
     assert places(stage, "loop") in ({1: "train"}, {1: "holdout"})
-    assert decide(stage, "reset", "loop").undo == "sleepctl quarantine release loop"
+    assert decide(stage, "reset", "loop").undo.split()[1:] == ["quarantine", "release", "loop"]
     (entry,) = listed(stage).entries
     assert (entry.state, entry.trained_in) in (("quarantined", [1]), ("quarantined", []))
 
@@ -164,7 +164,7 @@ def test_damaged_overrides_are_an_error(stage: Stage) -> None:
     (stage.state / "quarantine.json").write_text("{")
     with pytest.raises(CheckpointInvalid, match=r"quarantine\.json: not understood") as refused:
         listed(stage)
-    assert "experiences that you dropped may be trained" in refused.value.hint
+    assert "that you dropped" in refused.value.hint
 
 
 def test_what_cannot_be_decided(stage: Stage) -> None:
@@ -273,8 +273,8 @@ def test_rollback_excludes_recorded_under_it(stage: Stage) -> None:
     before, aside, counted, texts, after = stage.play(scene)
     assert (before, aside, counted, after) == (1, 3, 3, 1)
     assert set(texts) == {"path", "number", "alike"}
-    assert texts["path"] == "recorded under cycle 1, which was rolled back"
-    assert texts["alike"].endswith("like path, which was recorded under cycle 1, rolled back")
+    assert texts["path"].startswith("recorded under cycle 1, ")
+    assert "like path, " in texts["alike"]
 
 
 def test_manual_rollback_excludes_next_cycle(stage: Stage) -> None:

@@ -60,6 +60,11 @@ def put(config: Config, count: int) -> None:
     write_buffer(Path(config.buffer.path), experiences(count))
 
 
+def lacking(found: int, required: int, what: str = "experiences") -> str:
+    """The reason that older scripts read where that many are too few."""
+    return f"Insufficient {what} ({found} < {required})"
+
+
 def test_the_constructor_is_the_older_one() -> None:
     """Names, order and defaults of the arguments are those that session scripts rely on."""
     parameters = inspect.signature(SleepScheduler).parameters
@@ -84,9 +89,9 @@ def test_check_and_run(config: Config, tmp_path: Path, beside_a_daemon: bool) ->
     def story() -> None:
         put(config, 3)
         scheduler = SleepScheduler(min_experiences=9)
-        assert scheduler.should_run_sleep_cycle() == (False, "Insufficient experiences (3 < 9)")
+        assert scheduler.should_run_sleep_cycle() == (False, lacking(3, 9))
         skipped = scheduler.run_sleep_cycle()
-        assert (skipped["status"], skipped["reason"]) == ("skipped", "Insufficient experiences (3 < 9)")
+        assert (skipped["status"], skipped["reason"]) == ("skipped", lacking(3, 9))
         datetime.fromisoformat(skipped["timestamp"])
         put(config, 8)
         write_buffer(Path(config.buffer.path), experiences(8))
@@ -101,7 +106,7 @@ def test_check_and_run(config: Config, tmp_path: Path, beside_a_daemon: bool) ->
         status = scheduler.get_status()
         assert set(status) == STATUS_KEYS
         assert status["total_sleep_cycles"] == 1
-        assert status["reason"] == "Insufficient new experiences (0 < 2)"
+        assert status["reason"] == lacking(0, 2, "new experiences")
         hours = (datetime.now() - datetime.fromisoformat(status["last_sleep_time"])).total_seconds() / 3600
         assert hours == pytest.approx(status["hours_since_last_sleep"], abs=0.01)
         (entry,) = status["sleep_history"]
@@ -151,7 +156,7 @@ def test_missing_arguments_come_from_configuration(config: Config, tmp_path: Pat
     """A configured threshold counts where none is given, a given one outranks it, even if it is the default."""
     write_config(tmp_path / "config.toml", changed(config, "triggers", min_experiences=20))
     put(config, 12)
-    assert SleepScheduler().should_run_sleep_cycle()[1] == "Insufficient experiences (12 < 20)"
+    assert SleepScheduler().should_run_sleep_cycle()[1] == lacking(12, 20)
     assert SleepScheduler(min_experiences=5).should_run_sleep_cycle()[0]
 
 
@@ -161,9 +166,9 @@ def test_drop_ins_and_variables_count(config: Config, tmp_path: Path, monkeypatc
     put(config, 12)
     (tmp_path / "conf.d").mkdir()
     (tmp_path / "conf.d" / "10.toml").write_text("[triggers]\nmin_experiences = 30\n")
-    assert SleepScheduler().should_run_sleep_cycle()[1] == "Insufficient experiences (12 < 30)"
+    assert SleepScheduler().should_run_sleep_cycle()[1] == lacking(12, 30)
     monkeypatch.setenv("SLEEPD_TRIGGERS_MIN_EXPERIENCES", "40")
-    assert SleepScheduler().should_run_sleep_cycle()[1] == "Insufficient experiences (12 < 40)"
+    assert SleepScheduler().should_run_sleep_cycle()[1] == lacking(12, 40)
 
 
 def test_paths_work_without_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -174,8 +179,8 @@ def test_paths_work_without_configuration(tmp_path: Path, monkeypatch: pytest.Mo
     scheduler = SleepScheduler(
         experience_buffer_path=str(tmp_path / "buffer.json"), checkpoint_dir=tmp_path / "sleep", device="cpu"
     )
-    assert scheduler.get_status()["reason"] == "Insufficient experiences (3 < 5)"
-    with pytest.raises(UsageError, match="device: expected cpu, cuda or auto, found 'tpu'"):
+    assert scheduler.get_status()["reason"] == lacking(3, 5)
+    with pytest.raises(UsageError, match=r"device: expected .* 'tpu'"):
         SleepScheduler(experience_buffer_path="b", device="tpu")
 
 
@@ -204,7 +209,7 @@ def test_older_state_is_kept_current(config: Config) -> None:
     (state / "scheduler_state.json").write_text(json.dumps(older))
     put(config, 7)
     status = SleepScheduler().get_status()
-    assert status["reason"] == "Insufficient new experiences (1 < 2)"
+    assert status["reason"] == lacking(1, 2, "new experiences")
     assert status["last_sleep_time"] == older["last_sleep_time"]
     assert status["sleep_history"] == older["sleep_history"]
     put(config, 12)
@@ -242,7 +247,7 @@ def test_it_works_in_event_loop(config: Config) -> None:
     async def session() -> tuple[bool, str]:
         return SleepScheduler().should_run_sleep_cycle()
 
-    assert asyncio.run(session()) == (False, "Insufficient experiences (3 < 5)")
+    assert asyncio.run(session()) == (False, lacking(3, 5))
 
 
 def script(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -255,7 +260,7 @@ def test_the_older_script(config: Config) -> None:
     """``--check`` says and does nothing; without flags it sleeps when due; ``--force`` sleeps regardless."""
     put(config, 3)
     checked = script("--check")
-    assert checked.stdout.startswith("Should run: False\nReason: Insufficient experiences (3 < 5)\n")
+    assert checked.stdout.splitlines()[:2] == ["Should run: False", f"Reason: {lacking(3, 5)}"]
     assert json.loads(checked.stdout.partition("\n{")[1] + checked.stdout.partition("\n{")[2])
     skipped = script()
     assert (skipped.returncode, json.loads(skipped.stdout)["status"]) == (0, "skipped")

@@ -100,6 +100,6 @@ def test_locked_ledger_is_recorded_reason(stage: Stage) -> None:
         return sleeper.parts.ledger.summary(1).reason
 
     reason = stage.play(scene, behaviour="open")
-    assert reason.startswith("its end could not be recorded: ")
+    assert reason.startswith("its end could not be ")
     assert "database is locked" in reason
     assert "sage-sleepd ended" not in reason

@@ -257,7 +257,7 @@ def test_exhausted_inotify_leaves_the_check(open_directory: Path) -> None:
     assert taker.stdout.readline() == "True\n"
     with DaemonProcess(open_directory, config, user=OTHER_USER) as daemon:
         texts = {each.name: each.text for each in daemon.status().alarms}
-        assert "inotify instance limit reached" in texts["watch_unavailable"]
+        assert "inotify instance limit" in texts["watch_unavailable"]
         write_buffer(path, experiences(5))
         daemon.await_true(lambda: daemon.status().buffer.total == 5, "the periodic check")
         taker.communicate()
@@ -292,7 +292,8 @@ def test_impossible_watch_warns_in_status(tmp_path: Path) -> None:
     with DaemonProcess(tmp_path, config) as daemon:
         (alarm,) = daemon.status().alarms
         assert alarm.name == "watch_unavailable"
-        assert "does not exist yet; the buffer is read by the periodic check alone" in alarm.text
+        assert "does not exist yet; " in alarm.text
+        assert "the periodic check alone" in alarm.text
         (tmp_path / "later").mkdir()
         write_buffer(tmp_path / "later" / "buffer.json", experiences(3))
         daemon.await_true(lambda: daemon.status().buffer.total == 3, "the buffer")

@@ -34,7 +34,7 @@ def test_stopped_worker_is_killed_after_silence(tmp_path: Path) -> None:
         psutil.wait_procs([worker], timeout=LIMIT_SECONDS)
         assert not worker.is_running()
         daemon.await_true(lambda: daemon.status().running_cycle is None, "the end")
-        assert daemon.status().missing[0].startswith("Cooling down after a failed cycle")
+        assert daemon.status().missing[0].startswith("Cooling down ")
 
 
 LITTLE_MEMORY = """
@@ -135,7 +135,7 @@ def test_cuda_failure_at_start_is_reported(tmp_path: Path, config: Config) -> No
     shown, _ = ending(tmp_path, config, experiences(12))
     assert shown.summary.state == "failed"
     assert shown.summary.reason.startswith("cuda cannot be used: ")
-    assert shown.summary.hint == "set device to auto or cpu, or fix CUDA"
+    assert shown.summary.hint.startswith("set device to auto or cpu")
 
 
 @pytest.mark.worker
@@ -148,5 +148,6 @@ def test_endless_configuration_is_refused(tmp_path: Path, config: Config, tiny_m
     config = changed(config, "worker", python=str(real_interpreter(tmp_path / "python", "")))
     shown, _ = ending(tmp_path, config, experiences(12))
     assert shown.summary.state == "failed"
-    assert "num_hidden_layers is 1000000000, and the files hold 21 tensors" in shown.summary.reason
-    assert "compare the files with their source" in shown.summary.hint
+    assert "num_hidden_layers is 1000000000" in shown.summary.reason
+    assert "the files hold 21 tensors" in shown.summary.reason
+    assert "compare the files" in shown.summary.hint

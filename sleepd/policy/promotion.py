@@ -165,8 +165,9 @@ def _effect(report: Report) -> list[Figure]:
 def _noise(report: Report) -> Figure:
     floor = report.evidence.noise_floor
     is_measured = floor is not None and math.isfinite(floor)
-    shown = f"{floor:.2g} nats/token" if is_measured else "not measured"
-    text = f"two measurements of the holdout loss with the same adapter differ by {shown}"
+    text = "the noise of the holdout loss was not measured"
+    if is_measured:
+        text = f"two measurements of the holdout loss with the same adapter differ by {floor:.2g} nats/token"
     return Figure(name="noise_floor", value=floor, relation="at least", limit=0, is_met=is_measured, text=text)
 
 

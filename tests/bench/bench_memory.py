@@ -26,7 +26,6 @@ One row does not show what the allocator holds once rows of many lengths went be
 from __future__ import annotations
 
 import argparse
-import os
 import shutil
 import socket
 import subprocess
@@ -40,7 +39,6 @@ import msgspec
 from sleepd.config.strategies import find_strategy
 from sleepd.protocol.job import Failure, Job, Report, TrainingExample, decode_message, encode
 
-ROOT = Path(__file__).parents[2]
 SHAPES: dict[str, dict[str, Any]] = {
     "qwen2.5-0.5b": {
         "hidden_size": 896,
@@ -127,7 +125,7 @@ def make_base(shape: str, directory: Path) -> None:
 def _estimated(base: str, tokens: int) -> int:
     command = [sys.executable, "-m", "sleepd.worker.programs.check_base", "--base", base, "--device", "cpu"]
     command += ["--row-tokens", str(tokens)]
-    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         raise SystemExit(done.stderr)
     return int(msgspec.json.decode(done.stdout.splitlines()[-1])["needed_bytes"])
@@ -176,8 +174,7 @@ def _examples(tokens: int) -> list[TrainingExample]:
 def _run(staging: Path) -> Report:
     ours, theirs = socket.socketpair()
     command = [sys.executable, "-c", _SHORTENED, "--fd", str(theirs.fileno()), str(staging)]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    with subprocess.Popen(command, pass_fds=[theirs.fileno()], env=environment) as process, ours:
+    with subprocess.Popen(command, pass_fds=[theirs.fileno()]) as process, ours:
         theirs.close()
         last = [decode_message(line) for line in ours.makefile("rb")][-1]
         process.wait()

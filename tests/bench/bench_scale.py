@@ -19,7 +19,7 @@ from pathlib import Path
 
 import psutil
 
-sys.path.insert(0, str(Path(__file__).parents[2]))
+sys.path.append(str(Path(__file__).parents[2]))
 
 from sleepd.protocol.control import Check, GetStatus
 from sleepd.protocol.status import DecisionView, Status

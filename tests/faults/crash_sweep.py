@@ -31,7 +31,7 @@ import msgspec
 
 ROOT = Path(__file__).parents[2]
 if str(ROOT) not in sys.path:
-    sys.path.insert(0, str(ROOT))
+    sys.path.append(str(ROOT))
 
 from sleepd.config.schema import Config  # noqa: E402
 from sleepd.cycle import JUDGED_STATES  # noqa: E402

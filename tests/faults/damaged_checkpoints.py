@@ -20,7 +20,7 @@ import structlog
 
 ROOT = Path(__file__).parents[2]
 if str(ROOT) not in sys.path:
-    sys.path.insert(0, str(ROOT))
+    sys.path.append(str(ROOT))
 
 from sleepd.errors import SleepdError  # noqa: E402
 from sleepd.store.checkpoints import verify_usable  # noqa: E402

@@ -21,7 +21,7 @@ import structlog
 
 ROOT = Path(__file__).parents[2]
 if str(ROOT) not in sys.path:
-    sys.path.insert(0, str(ROOT))
+    sys.path.append(str(ROOT))
 
 from sleepd.clock import SystemClock  # noqa: E402
 from sleepd.config.schema import Config  # noqa: E402

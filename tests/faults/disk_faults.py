@@ -23,7 +23,7 @@ import msgspec
 
 ROOT = Path(__file__).parents[2]
 if str(ROOT) not in sys.path:
-    sys.path.insert(0, str(ROOT))
+    sys.path.append(str(ROOT))
 
 from sleepd.errors import LedgerUnusable  # noqa: E402
 from sleepd.protocol.control import Pause  # noqa: E402

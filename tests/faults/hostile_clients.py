@@ -23,7 +23,7 @@ import psutil
 
 ROOT = Path(__file__).parents[2]
 if str(ROOT) not in sys.path:
-    sys.path.insert(0, str(ROOT))
+    sys.path.append(str(ROOT))
 
 from tests.agents import config_for, experiences, write_buffer  # noqa: E402
 from tests.processes import DaemonProcess  # noqa: E402

@@ -21,7 +21,7 @@ import psutil
 
 ROOT = Path(__file__).parents[2]
 if str(ROOT) not in sys.path:
-    sys.path.insert(0, str(ROOT))
+    sys.path.append(str(ROOT))
 
 from sleepd.protocol.status import Status  # noqa: E402
 from tests.agents import changed, config_for, experiences, write_buffer  # noqa: E402

@@ -13,9 +13,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
 _HTTPX = ("httpx", "httpcore", "anyio", "h11", "certifi", "idna")
 """What huggingface_hub 1 needs, and the newest does not."""
 VERSIONS: dict[str, tuple[str, ...]] = {
@@ -38,7 +36,7 @@ def _sleeps_on(name: str) -> bool:
         if VERSIONS[name]:
             install = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", folder, *VERSIONS[name]]
             subprocess.run(install, check=True, stderr=subprocess.DEVNULL)
-        environment = {**os.environ, "PYTHONPATH": f"{folder}:{ROOT}"}
+        environment = {**os.environ, "PYTHONPATH": folder}
         command = [sys.executable, "-m", "sleepd.selftest"]
         done = subprocess.run(command, env=environment, capture_output=True, text=True)
     print(

@@ -18,7 +18,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 if str(ROOT) not in sys.path:
-    sys.path.insert(0, str(ROOT))
+    sys.path.append(str(ROOT))
 
 from tests.agents import changed, config_for, experiences  # noqa: E402
 from tests.processes import DaemonProcess  # noqa: E402

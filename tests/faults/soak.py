@@ -28,7 +28,7 @@ from typing import Any, NamedTuple
 
 import psutil
 
-sys.path.insert(0, str(Path(__file__).parents[2]))
+sys.path.append(str(Path(__file__).parents[2]))
 
 from sleepd.cycle import JUDGED_STATES
 from sleepd.protocol.control import Announcement, Cancel

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import msgspec
 
-sys.path.insert(0, str(Path(__file__).parent.parent.parent))
+sys.path.append(str(Path(__file__).parent.parent.parent))
 
 from sleepd.cycle import Event
 from sleepd.policy.promotion import Gates, judge

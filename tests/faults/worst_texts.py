@@ -19,7 +19,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 if str(ROOT) not in sys.path:
-    sys.path.insert(0, str(ROOT))
+    sys.path.append(str(ROOT))
 
 from sleepd.config.schema import Config  # noqa: E402
 from sleepd.errors import SleepdError  # noqa: E402

@@ -87,8 +87,8 @@ def test_offline_status_shows_last_file(environment: Path, sleepctl: Sleepctl) -
     code, out, err = sleepctl("status", "--state", str(environment))
     assert code == 3
     assert "cycle 8, promoted" in out
-    assert err.startswith("the daemon is not running; this is what it last wrote, ")
-    assert "hint: sudo systemctl start sage-sleepd" in err
+    assert err.startswith("the daemon is not running; ")
+    assert "systemctl start sage-sleepd" in err
 
 
 def test_offline_status_keeps_json_keys(environment: Path, sleepctl: Sleepctl) -> None:
@@ -208,7 +208,7 @@ def test_run_returns_5_unless_due(daemon: FakeDaemon, sleepctl: Sleepctl) -> Non
     daemon.replies[control.Run] = RunResult(is_started=False, reason="3 < 5")
     code, out, err = sleepctl("run")
     assert (code, out) == (5, "")
-    assert "sleepctl: nothing to do: 3 < 5\n" in err
+    assert "nothing to do: 3 < 5\n" in err
 
 
 # --- what changes something, and its undo ---
@@ -265,7 +265,7 @@ def test_show_prints_requested_cycle(daemon: FakeDaemon, sleepctl: Sleepctl) -> 
     daemon.replies[control.Show] = scenes.DETAIL
     code, out, _ = sleepctl("show", "8")
     assert code == 0
-    assert out.startswith("cycle 8 promoted, in use; started ")
+    assert out.startswith("cycle 8 promoted, in use; ")
     assert daemon.requests == [control.Show(cycle=8)]
 
 
@@ -278,7 +278,7 @@ def test_why_shows_decision_with_figures(daemon: FakeDaemon, sleepctl: Sleepctl)
     code, out, _ = sleepctl("why", "--limit", "3")
     assert code == 0
     assert out.startswith("Should run: True\n")
-    assert "total 3, hours_since_last_sleep –, problem –" in out
+    assert [figure in out for figure in ("total 3,", "hours_since_last_sleep –,", "problem –")] == [True] * 3
     assert daemon.requests == [control.Why(limit=3)]
 
 
@@ -294,7 +294,9 @@ def test_buffer_shows_counts_and_skipped(daemon: FakeDaemon, sleepctl: Sleepctl)
 def test_version_names_both_ends(daemon: FakeDaemon, sleepctl: Sleepctl) -> None:
     """The client's and the daemon's version stand below each other."""
     daemon.replies[control.GetVersion] = {"version": "9.9.9", "v": 1}
-    assert sleepctl("version") == Ran(0, f"sleepctl {VERSION} (protocol 1)\nsleepd   9.9.9 (protocol 1)\n", "")
+    code, out, err = sleepctl("version")
+    assert (code, err) == (0, "")
+    assert [line.split()[:2] for line in out.splitlines()] == [["sleepctl", VERSION], ["sleepd", "9.9.9"]]
 
 
 def test_offline_version_names_this_program(sleepctl: Sleepctl) -> None:
@@ -343,7 +345,7 @@ def test_json_error_goes_to_stdout(daemon: FakeDaemon, sleepctl: Sleepctl) -> No
     ran = sleepctl("cancel", "--json")
     told = {"kind": "NothingToDo", "message": "no cycle is under way", "hint": "sleepctl status", "exit_code": 5}
     assert ran.json == {"schema": 1, "error": told}
-    assert ran.err == "sleepctl: no cycle is under way\nhint: sleepctl status\n"
+    assert ran.err == f"sleepctl: {told['message']}\nhint: {told['hint']}\n"
     assert ran.code == 5
 
 
@@ -372,7 +374,7 @@ def test_daemon_error_becomes_exit_code(
     failure = error("what went wrong", hint="what to type")
     for kind in (control.Run, control.Check, control.Rollback, control.Show):
         daemon.replies[kind] = failure
-    assert sleepctl(*command.split()) == Ran(code, "", "sleepctl: what went wrong\nhint: what to type\n")
+    assert sleepctl(*command.split()) == Ran(code, "", f"sleepctl: {failure}\nhint: {failure.hint}\n")
 
 
 @pytest.mark.parametrize("command", ["check", "run", "run --wait", "cancel", "pause", "show 1", "why", "buffer"])
@@ -380,8 +382,8 @@ def test_other_commands_need_the_daemon(sleepctl: Sleepctl, command: str) -> Non
     """What needs the daemon says that it is not running and how to start it."""
     code, out, err = sleepctl(*command.split())
     assert (code, out) == (3, "")
-    assert err.startswith("sleepctl: the daemon is not running: nobody answers on ")
-    assert "hint: sudo systemctl start sage-sleepd" in err
+    assert err.startswith("sleepctl: the daemon is not ")
+    assert "systemctl start sage-sleepd" in err
 
 
 def test_missing_permission_ends_with_8(daemon: FakeDaemon, sleepctl: Sleepctl, request: pytest.FixtureRequest) -> None:
@@ -390,7 +392,7 @@ def test_missing_permission_ends_with_8(daemon: FakeDaemon, sleepctl: Sleepctl, 
     request.getfixturevalue("unprivileged")
     code, out, err = sleepctl("status")
     assert (code, out) == (8, "")
-    assert "hint: sudo usermod -aG sage-sleepd" in err
+    assert "usermod -aG sage-sleepd" in err
 
 
 def test_other_version_ends_with_1(daemon: FakeDaemon, sleepctl: Sleepctl) -> None:
@@ -398,7 +400,7 @@ def test_other_version_ends_with_1(daemon: FakeDaemon, sleepctl: Sleepctl) -> No
     daemon.replies[control.GetStatus] = control.encode(control.Answer(v=2))
     code, out, err = sleepctl("status")
     assert (code, out) == (1, "")
-    assert "hint: sudo systemctl restart sage-sleepd" in err
+    assert "restart sage-sleepd" in err
 
 
 @pytest.mark.parametrize(
@@ -541,7 +543,7 @@ def test_config_check_reads_every_layer(sleepctl: Sleepctl, environment: Path, m
     assert sleepctl("config", "check", str(path)).out.splitlines()[:2] == [f"{path}: correct", f"{drop_in}: correct"]
     drop_in.write_text("[buffer]\npaht = 5\n")
     code, _, err = sleepctl("config", "check", str(path))
-    assert (code, f"{drop_in}: buffer.paht: expected a known key" in err) == (9, True)
+    assert (code, f"{drop_in}: buffer.paht: " in err) == (9, True)
     drop_in.unlink()
     monkeypatch.setenv("SLEEPD_TRIGGERS_MIN_EXPERIENCES", "0")
     code, _, err = sleepctl("config", "check", str(path))
@@ -571,8 +573,7 @@ def test_config_check_needs_a_file(sleepctl: Sleepctl, environment: Path, monkey
     """Nothing to check is not the same as correct."""
     monkeypatch.setattr("sleepd.config.checks.discover", lambda _: None)
     code, _, err = sleepctl("config", "check")
-    assert code == 4
-    assert "there is no configuration file" in err
+    assert (code, "no configuration file" in err) == (4, True)
 
 
 def test_config_show_prints_readable_toml(sleepctl: Sleepctl, environment: Path) -> None:
@@ -600,9 +601,10 @@ def test_config_show_names_value_origins(
     monkeypatch.setenv("SLEEPD_TRAINING_STRATEGY", "gentle")
     code, out, _ = sleepctl("config", "--config", str(path))
     assert code == 0
-    assert f'\npath = "/srv/agent/b.json"  # {path}\n' in out
-    assert f"\nmin_experiences = 12  # {drop_in}\n" in out
-    assert '\nstrategy = "gentle"  # $SLEEPD_TRAINING_STRATEGY\n' in out
-    assert "\nmin_new_experiences = 2  # default\n" in out
+    shown = dict(line.split("  # ") for line in out.splitlines() if "  # " in line)
+    assert shown['path = "/srv/agent/b.json"'] == str(path)
+    assert shown["min_experiences = 12"] == str(drop_in)
+    assert shown['strategy = "gentle"'] == "$SLEEPD_TRAINING_STRATEGY"
+    assert shown["min_new_experiences = 2"] == "default"
     origins = sleepctl("config", "show", "--config", str(path), "--json").json["origins"]
     assert (origins["triggers.min_experiences"], origins["log.level"]) == (str(drop_in), "default")

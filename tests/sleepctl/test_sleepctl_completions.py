@@ -25,7 +25,6 @@ from tests.sleepctl.sleepctl_ran import Ran
 
 Sleepctl = Callable[..., Ran]
 
-REPOSITORY = Path(__file__).parents[2]
 COMMANDS = {name for group in GROUPS.values() for name in group}
 SCRIPTS = scripts()
 HISTORY = {"schema": 1, "cycles": [scenes.REJECTED, scenes.PROMOTED, scenes.LOW_SAMPLE]}
@@ -37,7 +36,7 @@ def shell_environment(environment: Path) -> dict[str, str]:
     program = environment / "sleepctl"
     program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m sleepd.sleepctl "$@"\n')
     program.chmod(0o755)
-    return {**os.environ, "PATH": f"{environment}:{os.environ['PATH']}", "PYTHONPATH": str(REPOSITORY)}
+    return {**os.environ, "PATH": f"{environment}:{os.environ['PATH']}"}
 
 
 def in_bash(environment: dict[str, str], *words: str) -> list[str]:

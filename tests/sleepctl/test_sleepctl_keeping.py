@@ -15,6 +15,7 @@ from sleepd.sleepctl.argument_types import moment_or_age
 from sleepd.sleepctl.pages.wording import size
 from tests.agents import changed, config_for, experiences, write_buffer
 from tests.fakes import fake_interpreter
+from tests.kept import kept
 from tests.processes import DaemonProcess
 
 Sleepctl = Callable[..., subprocess.CompletedProcess[str]]
@@ -42,12 +43,14 @@ def sleepctl(daemon: DaemonProcess) -> Sleepctl:
 def test_tag_is_given_shown_removed(sleepctl: Sleepctl) -> None:
     """Each answer says how to undo it, and what is typed there does."""
     given = sleepctl("tag", "1", "before the trip")
-    assert given.stdout == "cycle 1 is tagged before the trip\n"
-    assert given.stderr.endswith("undo: sleepctl tag 1 --remove\n")
+    assert (given.returncode, "before the trip" in given.stdout) == (0, True)
+    assert given.stderr.endswith(" sleepctl tag 1 --remove\n")
     assert "tagged before the trip" in sleepctl("history").stdout
     assert "tagged before the trip" in sleepctl("show", "1").stdout
     taken = sleepctl("tag", "1", "--remove")
-    assert taken.stderr.endswith("undo: sleepctl tag 1 'before the trip'\n")
+    assert taken.stderr.endswith(" tag 1 'before the trip'\n")
+    said = given.stdout + given.stderr + taken.stdout + taken.stderr
+    assert said == kept("tag", said)
     assert sleepctl("tag", "1", "--remove").returncode == 4
     assert sleepctl("tag", "77", "x").returncode == 4
 
@@ -72,14 +75,13 @@ def test_decisions_are_listed_since_moment(sleepctl: Sleepctl) -> None:
     assert sleepctl("decisions", "--since", "2999-01-01").stdout == ""
     assert json.loads(sleepctl("decisions", "--limit", "1", "--json").stdout)["changes"][0]["facts"]["total"] == 36
     refused = sleepctl("decisions", "--since", "soon")
-    assert refused.returncode == 2
-    assert "expected 90m, 12h, 3d or a time" in refused.stderr
+    assert (refused.returncode, "90m, 12h, 3d" in refused.stderr) == (2, True)
 
 
 def test_rebase_puts_the_base_in_use(sleepctl: Sleepctl, daemon: DaemonProcess) -> None:
     """And says how to get back."""
     done = sleepctl("rebase")
-    assert done.stdout == "the base model is in use; before: cycle 3\n"
+    assert done.stdout == kept("rebase", done.stdout)
     assert done.stderr.endswith("undo: sleepctl rollback 3\n")
     assert daemon.status().champion is None
     assert sleepctl("rebase").returncode == 5
@@ -123,13 +125,12 @@ def test_metric_is_added_shown_removed(sleepctl: Sleepctl) -> None:
     """Each answer says how to undo it; what is no number, no name or no cycle is refused."""
     given = sleepctl("metric", "add", "1", "accuracy", "0.875")
     assert given.stdout == "cycle 1: accuracy 0.875\n"
-    assert given.stderr.endswith("undo: sleepctl metric remove 1 accuracy\n")
+    assert given.stderr.endswith(" metric remove 1 accuracy\n")
     shown = json.loads(sleepctl("show", "1", "--json").stdout)["metrics"]
     assert [(each["name"], each["value"]) for each in shown] == [("accuracy", 0.875)]
-    assert sleepctl("metric", "add", "1", "accuracy", "1").stderr.endswith(
-        "undo: sleepctl metric add 1 accuracy 0.875\n"
-    )
-    assert sleepctl("metric", "remove", "1", "accuracy").stdout == "cycle 1 no longer has the figure accuracy\n"
+    assert sleepctl("metric", "add", "1", "accuracy", "1").stderr.endswith(" metric add 1 accuracy 0.875\n")
+    assert sleepctl("metric", "remove", "1", "accuracy").returncode == 0
+    assert json.loads(sleepctl("show", "1", "--json").stdout)["metrics"] == []
     assert sleepctl("metric", "remove", "1", "accuracy").returncode == 4
     assert sleepctl("metric", "add", "77", "accuracy", "1").returncode == 4
     assert sleepctl("metric", "add", "1", "accuracy", "nan").returncode == 2

@@ -30,7 +30,6 @@ from tests.sleepctl.sleepctl_ran import Ran
 
 Sleepctl = Callable[..., Ran]
 
-REPOSITORY = Path(__file__).parents[2]
 ENTER = "\x1b[?1049h\x1b[?25l\x1b[?7l"
 LEAVE = "\x1b[?7h\x1b[?25h\x1b[?1049l"
 EVENT = Announcement(event="state", at=scenes.NOW, fields={"cycle": 9, "state": "training"})
@@ -81,7 +80,7 @@ def watching(*arguments: str, columns: int = 80, rows: int = 24) -> Iterator[Wat
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
     process = subprocess.Popen(
         [sys.executable, "-m", "sleepd.sleepctl", "status", "--watch", *(arguments or ("3600",))],
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY), "TERM": "xterm", "NO_COLOR": "1"},
+        env={**os.environ, "TERM": "xterm", "NO_COLOR": "1"},
         stdin=subprocess.DEVNULL,
         stdout=theirs,
         stderr=subprocess.DEVNULL,

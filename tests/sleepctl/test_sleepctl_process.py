@@ -21,6 +21,7 @@ from sleepd.protocol.status import CycleSummary, RunResult
 from sleepd.sleepctl.__main__ import main
 from sleepd.sleepctl.commands.daemon_commands import COMMANDS
 from sleepd.sleepctl.exit_codes import ExitCode
+from tests.kept import kept
 from tests.processes import LIMIT_SECONDS
 from tests.sleepctl import sleepctl_scenes as scenes
 from tests.sleepctl.sleepctl_fake_daemon import FakeDaemon
@@ -28,7 +29,6 @@ from tests.sleepctl.sleepctl_ran import Ran
 
 Sleepctl = Callable[..., Ran]
 
-REPOSITORY = Path(__file__).parents[2]
 COMMAND = [sys.executable, "-m", "sleepd.sleepctl"]
 
 
@@ -44,8 +44,8 @@ def ended(summary: CycleSummary) -> RunResult:
 
 
 def environment_of_process(**more: str) -> dict[str, str]:
-    """The environment of ours, which the fixture has emptied of places, and the package."""
-    return {**os.environ, "PYTHONPATH": str(REPOSITORY), "TERM": "xterm", **more}
+    """The environment of ours, which the fixture has emptied of places."""
+    return {**os.environ, "TERM": "xterm", **more}
 
 
 def on_a_terminal(*arguments: str, stream: str, **more: str) -> tuple[int, str]:
@@ -144,7 +144,7 @@ def test_unknown_progress_does_not_end_waiting(daemon: FakeDaemon, sleepctl: Sle
     daemon.replies[control.Run] = ended(scenes.PROMOTED)
     ran = sleepctl("run", "--wait")
     assert ran.code == 0
-    assert "note: progress can no longer be shown" in ran.err
+    assert "note: progress can no longer" in ran.err
 
 
 def test_waited_run_returns_5_unless_due(daemon: FakeDaemon, sleepctl: Sleepctl) -> None:
@@ -158,7 +158,7 @@ def test_daemon_stopping_during_wait_is_error(daemon: FakeDaemon, sleepctl: Slee
     daemon.replies[control.Run] = None
     code, out, err = sleepctl("run", "--wait")
     assert (code, out) == (1, "")
-    assert "closed the connection before it answered" in err
+    assert "closed the connection" in err
 
 
 def test_ctrl_c_detaches_waited_run(daemon: FakeDaemon, environment: Path) -> None:
@@ -172,7 +172,7 @@ def test_ctrl_c_detaches_waited_run(daemon: FakeDaemon, environment: Path) -> No
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=LIMIT_SECONDS)
     assert (process.returncode, out) == (130, "")
-    assert err == "detached; the cycle continues. See it: sleepctl status. Discard it: sleepctl cancel\n"
+    assert err == kept("run-detached", err)
     assert not any(isinstance(request, control.Cancel) for request in daemon.requests)
 
 
@@ -265,7 +265,7 @@ def test_a_full_disk_is_told(command: str, daemon: FakeDaemon, monkeypatch: pyte
     monkeypatch.setenv("SLEEPD_WORKER_PYTHON", "/bin/false")  # doctor would import torch
     code, err = run_in_shell(f"sleepctl {command} >/dev/full")
     assert code == ExitCode.FAILED
-    assert "the output could not be written: No space left on device\nhint: " in err
+    assert "No space left on device\nhint: " in err
     assert "Traceback" not in err
 
 
@@ -305,5 +305,5 @@ def test_a_closed_stream_is_nobodys_loss(daemon: FakeDaemon) -> None:
     daemon.replies |= dict(ANSWERED.values())
     assert run_in_shell("sleepctl status >&-") == (0, "")
     assert run_in_shell("sleepctl pause >&- 2>&-") == (0, "")
-    assert run_in_shell("set -o pipefail; sleepctl config show | head -1 >/dev/null") == (0, "")
-    assert run_in_shell("set -o pipefail; sleepctl completions bash | true") == (0, "")
+    for line in ("sleepctl config show | head -1 >/dev/null", "sleepctl completions bash | true"):
+        assert run_in_shell(f"set -o pipefail; {line}") == (0, ""), line

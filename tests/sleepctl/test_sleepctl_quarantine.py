@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -14,6 +15,7 @@ from sleepd.sleepctl.commands.quarantine_commands import list_page
 from sleepd.sleepctl.pages.decision_page import buffer_page
 from sleepd.sleepctl.pages.terminal import Page, render
 from tests.agents import config_for, experiences, write_buffer
+from tests.kept import kept
 from tests.processes import DaemonProcess
 from tests.sleepctl.sleepctl_scenes import NOW
 
@@ -43,8 +45,10 @@ def test_list_shows_entries_with_reasons(sleepctl: Sleepctl) -> None:
     listed = sleepctl("quarantine")
     assert listed.returncode == 0
     assert "loop-1  quarantined" in listed.stdout
-    assert "    loop: 'so we go on' 20 times on end" in listed.stdout
-    assert "    How was it? → so we go on so we go on" in listed.stdout
+    assert "loop: 'so we go on' 20 times" in listed.stdout
+    assert "How was it? → so we go on so" in listed.stdout
+    shown = re.sub(r"(today|yesterday) \d\d:\d\d", "today 07:20", listed.stdout)
+    assert shown == kept("quarantine-list", shown)
     assert "\x1b" not in listed.stdout
     assert sleepctl("quarantine", "list", "--limit", "1").stdout.count("quarantined") == 1
     assert "and 2 more: --limit 3" in sleepctl("quarantine", "--limit", "1").stdout
@@ -68,14 +72,16 @@ def test_one_is_shown_with_its_text(sleepctl: Sleepctl) -> None:
 def test_released_dropped_and_reset(sleepctl: Sleepctl, daemon: DaemonProcess) -> None:
     """What is typed at undo brings back what was; the list and the status follow."""
     released = sleepctl("quarantine", "release", "loop-1")
-    assert released.stdout == "loop-1: released: the next cycle may train it, whatever was found in the text\n"
-    assert released.stderr.endswith("undo: sleepctl quarantine reset loop-1\n")
+    assert released.stdout.startswith("loop-1: released: ")
+    assert released.stderr.endswith(" quarantine reset loop-1\n")
     assert daemon.status().buffer.quarantined == 2
     assert "loop-1  released" in sleepctl("quarantine").stdout
     assert sleepctl("quarantine", "reset", "loop-1").returncode == 0
     first = experiences(2)[0]["id"]
     dropped = sleepctl("quarantine", "drop", first, "loop-1")
-    assert dropped.stdout == f"{first}, loop-1: dropped: no cycle trains or replays them from now on\n"
+    assert dropped.stdout.startswith(f"{first}, loop-1: dropped: ")
+    said = released.stdout + dropped.stdout
+    assert said == kept("quarantine-decided", said)
     assert daemon.status().buffer.quarantined == 4
     assert sleepctl("quarantine", "reset", first, "loop-1").returncode == 0
     assert daemon.status().buffer.quarantined == 3
@@ -89,7 +95,8 @@ def test_pages_show_personal_data_handling(handling: Any, done: str) -> None:
     """The list, the buffer page and the status count them; list and buffer page say whether they are trained."""
     found = QuarantineList(entries=[], total=0, personal={"telephone": 1, "e-mail": 4}, personal_data=handling)
     (line,) = [shown for shown in shown_lines(list_page(found, NOW)) if "personal" in shown]
-    assert line == f"personal data: e-mail in 4, telephone in 1; {done} (quarantine.personal_data = {handling})"
+    assert "e-mail in 4, telephone in 1; " in line
+    assert line.endswith(f"; {done} (quarantine.personal_data = {handling})")
     status = BufferStatus(path="/b.json", form="array", total=9, personal=5, personal_data=handling)
     detail = BufferDetail(status=status, histogram=[0] * 10, set_aside=[], min_salience=0.6)
     assert f"      5  with personal data: {done}" in shown_lines(buffer_page(detail, NOW))
@@ -121,11 +128,12 @@ def test_what_makes_no_sense_is_refused(sleepctl: Sleepctl, words: tuple[str, ..
 def test_status_and_buffer_say_how_many(sleepctl: Sleepctl) -> None:
     """Both name the number."""
     assert "3 in quarantine" in sleepctl("status").stdout
-    assert "      3  in quarantine: excluded from training (sleepctl quarantine)" in sleepctl("buffer").stdout
+    assert "      3  in quarantine: " in sleepctl("buffer").stdout
 
 
 def test_completions_offer_only_safe_ids(sleepctl: Sleepctl) -> None:
     """An id is an agent's: one that a shell would take for a command is not offered."""
     assert sleepctl("completions", "quarantine").stdout == "loop-1\tloop\nesc\tloop\n"
     script = sleepctl("completions", "bash").stdout
-    assert "_sleepctl_quarantine() { sleepctl completions quarantine " in script
+    assert "_sleepctl_quarantine() {" in script
+    assert "sleepctl completions quarantine" in script

@@ -14,6 +14,7 @@ from sleepd.protocol import control
 from sleepd.protocol.status import QuarantineDetail, QuarantineEntry
 from tests.agents import changed, config_for, experiences, write_buffer, write_config
 from tests.in_process import program_here
+from tests.kept import kept
 from tests.processes import DaemonProcess
 from tests.sleepctl.sleepctl_fake_daemon import FakeDaemon
 from tests.sleepctl.sleepctl_ran import Ran
@@ -69,7 +70,8 @@ def test_only_control_tokens_stand_in_brackets(daemon: FakeDaemon, sleepctl: Sle
     assert ran.code == 0, ran.err
     before, supervised = ran.out.split("supervised: ")[1:]
     assert "⟦<|im_start|>⟧system↵\n  Be brief.⟦<|im_end|>⟧↵\n" in before
-    assert supervised.startswith("36 tokens\n  Yes.<|im_end|>↵\n  \\u27e6<|im_end|>\\u27e7\\x1b[2J⟦<|im_end|>⟧\n")
+    assert supervised == kept("tokens-forged", supervised)
+    assert (supervised.split()[0], supervised.count("⟦<|im_end|>⟧")) == ("36", 1)
     assert daemon.requests == [control.QuarantineShow(id="e1")]
 
 
@@ -98,7 +100,8 @@ def test_tokens_say_what_keeps_it(daemon: FakeDaemon, sleepctl: Sleepctl, config
     entry = QuarantineEntry(id="e1", state="quarantined", reason="secret", text="secret: Password", at=None)
     daemon.replies[control.QuarantineShow] = msgspec.structs.replace(detail("Yes."), entry=entry)
     ran = sleepctl("tokens", "e1", "--config", config)
-    assert ran.out.startswith("it is excluded from training: secret: Password\n")
+    first = ran.out.splitlines()[0]
+    assert ("excluded from training" in first, first.endswith(": secret: Password")) == (True, True)
 
 
 def test_what_cannot_be_trained_says_why(daemon: FakeDaemon, sleepctl: Sleepctl, config: str) -> None:
@@ -119,7 +122,7 @@ def test_tokens_are_refused_with_a_reason(daemon: FakeDaemon, sleepctl: Sleepctl
     assert "no longer in the buffer" in sleepctl("tokens", "e1", "--config", config).err
     daemon.replies[control.QuarantineShow] = detail("Yes.")
     Path(config).write_text(Path(config).read_text().replace(sys.executable, "/nowhere/python"))
-    assert "/nowhere/python does not answer" in sleepctl("tokens", "e1", "--config", config).err
+    assert "/nowhere/python does not" in sleepctl("tokens", "e1", "--config", config).err
 
 
 @pytest.mark.processes
@@ -132,8 +135,9 @@ def test_tokens_of_a_daemons_experience(tmp_path: Path, base: Path) -> None:
         daemon.await_true(lambda: daemon.status().buffer.total == 3, "three experiences")
         ran = daemon.sleepctl("tokens", f"{1:016x}", "--config", str(daemon.config_path))
         assert (ran.returncode, ran.stderr) == (0, "")
-        assert "user↵\n  What about the lamp, case 1?⟦<|im_end|>⟧" in ran.stdout
-        assert "  I keep the lamp in order; that is rule 1.⟦<|im_end|>⟧\n" in ran.stdout
+        of_it = experiences(2)[1]
+        assert f"user↵\n  {of_it['prompt']}⟦<|im_end|>⟧" in ran.stdout
+        assert f"  {of_it['response']}⟦<|im_end|>⟧\n" in ran.stdout
         missing = daemon.sleepctl("tokens", "nobody", "--config", str(daemon.config_path))
         assert (missing.returncode != 0, "nobody" in missing.stderr) == (True, True)
 
@@ -141,5 +145,5 @@ def test_tokens_of_a_daemons_experience(tmp_path: Path, base: Path) -> None:
 @pytest.mark.parametrize("words", [("tokens", "-dash"), ("quarantine", "show", "--json", "--", "-dash")])
 def test_id_with_dash_is_possible(sleepctl: Sleepctl, words: tuple[str, ...]) -> None:
     """An ID that looks like an option is refused with where it has to stand; an unknown option is not."""
-    assert "put an ID that begins with - last, after --" in sleepctl(*words).err
+    assert "last, after --" in sleepctl(*words).err
     assert "after --" not in sleepctl("status", "--nonsense").err

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 import signal
 import socket
 import subprocess
@@ -20,7 +19,6 @@ from sleepd.protocol.strategy import Strategy
 from sleepd.worker.channel import Channel
 from tests.processes import LIMIT_SECONDS
 
-ROOT = Path(__file__).parents[2]
 NEED_TORCH = (
     "test_sampling.py",
     "test_cycle_run.py",
@@ -160,9 +158,8 @@ def run_process(staging: Path, stop_at_step: int | None = None, die_at_step: int
     """Start ``python -m sleepd.worker`` as the daemon does, and read it to its end."""
     ours, theirs = socket.socketpair()
     command = [sys.executable, "-m", "sleepd.worker", "--fd", str(theirs.fileno()), str(staging)]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     ended = Ended()
-    with subprocess.Popen(command, pass_fds=[theirs.fileno()], env=environment) as process, ours:
+    with subprocess.Popen(command, pass_fds=[theirs.fileno()]) as process, ours:
         theirs.close()
         for line in ours.makefile("rb"):
             message = decode_message(line)

@@ -64,7 +64,8 @@ def test_weights_must_be_whole(base):
         return refusal(base).message
 
     missing = with_weights({name: one for name, one in whole.items() if ".layers.1.mlp" not in name})
-    assert "3 tensors are missing, which would be drawn at random: model.layers.1.mlp.down_proj.weight" in missing
+    assert "3 tensors are missing" in missing
+    assert ": model.layers.1.mlp.down_proj.weight" in missing
     assert "lm_head.weight 3×32 for " in with_weights({**whole, "lm_head.weight": whole["lm_head.weight"][:3].clone()})
     assert "no place in the model" in with_weights({**whole, "model.layers.2.mlp.up_proj.weight": torch.zeros(64, 32)})
 
@@ -92,13 +93,15 @@ def test_tokens_beyond_the_table_are_refused(base):
     tokenizer = AutoTokenizer.from_pretrained(base)
     tokenizer.add_tokens(["<tool_call>"])
     tokenizer.save_pretrained(base)
-    assert "knows 1 tokens beyond the model's 259 rows, such as '<tool_call>' (259)" in refusal(base).message
+    said = refusal(base).message
+    assert [figure for figure in (" 1 tokens ", " 259 rows", "'<tool_call>' (259)") if figure not in said] == []
 
 
 def test_impossible_sizes_cost_nothing(base):
     """Billions of layers, and tables of terabytes, are refused by arithmetic."""
     set_config(base, num_hidden_layers=10**9)
-    assert "num_hidden_layers is 1000000000, and the files hold 21 tensors" in refusal(base).message
+    assert "num_hidden_layers is 1000000000" in refusal(base).message
+    assert "hold 21 tensors" in refusal(base).message
     set_config(base, num_hidden_layers=2, vocab_size=2**40)
     assert "another shape" in refusal(base).message
 
@@ -145,8 +148,8 @@ def test_names_of_modules_are_translated(tmp_path):
     loaded = load_base(tmp_path, CPU)[0]
     targets = find_targets(loaded, find_strategy("gentle"))
     assert targets.modules == ["c_attn"]
-    assert targets.notice == "in this model q_proj is c_attn, v_proj is c_attn; the adapter changes c_attn"
-    with pytest.raises(GiveUp, match=r"this model .gpt2. has only: c_attn, c_fc, c_proj"):
+    assert "q_proj is c_attn, v_proj is c_attn" in targets.notice
+    with pytest.raises(GiveUp, match=r"gpt2.*: c_attn, c_fc, c_proj"):
         find_targets(loaded, quick(target_modules=["no_such"]))
     assert meant("v_proj", {"qkv_proj", "o_proj"}) == "qkv_proj"
     assert meant("q_proj", {"query_key_value"}) == "query_key_value"
@@ -191,7 +194,7 @@ def test_infinite_gradient_is_refused(run_here, monkeypatch):
         return real(weights, most)
 
     monkeypatch.setattr(train.torch.nn.utils, "clip_grad_norm_", spoil)
-    with pytest.raises(GiveUp, match="norm of the gradient became nan in step 1") as caught:
+    with pytest.raises(GiveUp, match="gradient became nan in step 1") as caught:
         run_here()
     assert caught.value.kind == "not_finite"
 
@@ -318,7 +321,7 @@ def test_untryable_model_is_refused(tiny_model, run_here, monkeypatch):
 
     monkeypatch.setattr(LlamaForCausalLM, "forward", forward)
     channel = RecordingChannel()
-    with pytest.raises(GiveUp, match=r"this base \(llama\) cannot be trained: ZeroDivisionError") as caught:
+    with pytest.raises(GiveUp, match=r"\(llama\) cannot be .*: ZeroDivisionError") as caught:
         run_here(channel=channel)
     assert caught.value.kind == "base_unusable"
 

@@ -12,7 +12,6 @@ import pytest
 from sleepd.worker.failure import GiveUp
 from sleepd.worker.model.template_check import contract_of, open_tokenizer
 
-from .conftest import ROOT
 from .templates import CHATML, RAISES_ON_SYSTEM, by_name, make_tokenizer, tokenizer_for
 
 pytestmark = pytest.mark.worker
@@ -55,11 +54,11 @@ def test_doctors_question_is_answered_without_weights(base_with):
     directory = base_with(RAISES_ON_SYSTEM)
     (directory / "model.safetensors").write_bytes(b"never opened")
     command = [sys.executable, "-m", "sleepd.worker.probe", "--base", directory, "--system-prompt=Be brief."]
-    told = json.loads(subprocess.run(command, cwd=ROOT, capture_output=True, check=True).stdout)
+    told = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
     assert told["chat"]["asked"].startswith("<|im_start|>user\nBe brief.\n\n")
     assert any("knows no system role" in note for note in told["chat"]["notes"])
     (directory / "tokenizer_config.json").write_text(json.dumps({"chat_template": "{{ raise_exception('never') }}"}))
-    told = json.loads(subprocess.run(command, cwd=ROOT, capture_output=True, check=True).stdout)
+    told = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
     assert (told["chat"], "never" in told["chat_problem"]) == (None, True)
 
 

@@ -18,7 +18,7 @@ from sleepd.worker.evaluation.relevance import encode_both
 from sleepd.worker.evaluation.system_messages import MOST, ROOM, occurring_systems, system_of, under
 from sleepd.worker.programs.tiny_model import make_tiny_tokenizer
 
-from .conftest import ROOT, RecordingChannel, examples
+from .conftest import RecordingChannel, examples
 from .templates import pair
 from .test_chat_contract import base_with
 from .tool_templates import CALL, QWEN25, TOOLS, as_example, calling, chat_with
@@ -79,7 +79,7 @@ def test_tokens_show_calls_as_supervised(base_with) -> None:
     """``show_tokens`` reads the whole chat example, and so does ``check_base``, which measures the longest row."""
     given = msgspec.convert(msgspec.to_builtins(calling(CALL, text="I ask.")), ShownText)
     command = [sys.executable, "-m", "sleepd.worker.programs.show_tokens", "--base", str(base_with(QWEN25))]
-    answer = subprocess.run(command, cwd=ROOT, input=msgspec.json.encode(given), capture_output=True, check=True).stdout
+    answer = subprocess.run(command, input=msgspec.json.encode(given), capture_output=True, check=True).stdout
     seen = msgspec.json.decode(answer, type=SeenTokens)
     assert (seen.problem, seen.is_truncated) == ("", False)
     supervised = "".join(piece.text for piece in seen.pieces if piece.is_supervised)
@@ -90,7 +90,7 @@ def test_tokens_show_calls_as_supervised(base_with) -> None:
     assert asked.startswith("<|im_start|>system\nBe brief.\n# Tools\n")
     command[2] = "sleepd.worker.programs.check_base"
     answer = subprocess.run(
-        [*command, "--longest"], cwd=ROOT, input=msgspec.json.encode(given), capture_output=True, check=True
+        [*command, "--longest"], input=msgspec.json.encode(given), capture_output=True, check=True
     ).stdout
     assert msgspec.json.decode(answer, type=BaseCheck).is_buffer_seen
 
@@ -175,3 +175,13 @@ def test_probes_are_asked_under_their_systems() -> None:
     device = type("Device", (), {"kind": "cpu"})
     keys = [probe_generation.answers_key("base", "", one.probes, chat, device, None) for one in asked]
     assert keys[0] == keys[1] != keys[2]
+
+
+def test_few_files_of_replies_stay(tmp_path) -> None:
+    """What the base replied under system messages of other days goes; a checkpoint's own replies stay."""
+    said = probe_generation.Answers(greedy=["a"], sampled=["b"], talk=["c"])
+    for number in range(reference_answers.KEPT_FILES + 3):
+        probe_generation.keep_answers(tmp_path / f"replies-{number}.json", "key", said)
+    probe_generation.keep_answers(tmp_path / "replies.json", "key", said)
+    assert len(list(tmp_path.glob("replies-*.json"))) == reference_answers.KEPT_FILES
+    assert probe_generation.kept_answers(tmp_path / "replies.json", "key") == said

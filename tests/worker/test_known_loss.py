@@ -41,7 +41,7 @@ def test_changed_library_is_noticed(tiny, monkeypatch, place, what):
     real = getattr(__import__(module, fromlist=[name]), name)
     monkeypatch.setattr(place, lambda *arguments, **options: real(*arguments, **{**options, **what}))
     said = known_loss.difference(known_loss.known_losses(tiny, dtype="float32"), "float32")
-    assert "nats a token after 8 steps in float32, found" in said
+    assert " after 8 steps in float32, " in said
 
 
 def test_changed_template_is_noticed(tiny, monkeypatch):
@@ -84,6 +84,6 @@ def test_selftest_tells_another_loss(tmp_path):
     python = tmp_path / "python"
     python.write_text(f"#!/bin/sh\necho 'expected a loss of 5.7, found 6' >&2\nexit {known_loss.OTHER_LOSS}\n")
     python.chmod(0o755)
-    with pytest.raises(WorkerFailed, match="compute another loss than the tested versions: expected a loss") as caught:
+    with pytest.raises(WorkerFailed, match="compute another loss") as caught:
         selftest._make_model(tmp_path / "model", str(python))
     assert "config/requirements/worker.txt" in caught.value.hint

@@ -17,8 +17,6 @@ from sleepd.worker.evaluation.reference_answers import reference_prompts
 from sleepd.worker.failure import DaemonGone, Stopped
 from sleepd.worker.progress import Pace
 
-from .conftest import ROOT
-
 
 def test_estimate_follows_the_pace():
     """A quarter done in ten seconds leaves thirty."""
@@ -109,7 +107,7 @@ def test_process_is_nice_without_systemd():
     )
     environment = {**os.environ, "NOTIFY_SOCKET": "/run/x", "WATCHDOG_USEC": "1", "WATCHDOG_PID": "1"}
     done = subprocess.run(
-        ["nice", "-n", "0", sys.executable, "-c", program], cwd=ROOT, env=environment, capture_output=True, text=True
+        ["nice", "-n", "0", sys.executable, "-c", program], env=environment, capture_output=True, text=True
     )
     niceness, score, offline, names, has_torch = done.stdout.split()
     assert int(niceness) == min(19, os.nice(0) + 10), done.stderr
@@ -119,6 +117,6 @@ def test_process_is_nice_without_systemd():
 def test_orphaned_worker_leaves():
     """The parent may end before the kernel was asked to tell; then the worker ends itself."""
     program = "from sleepd.worker.process_limits import die_with_parent\ndie_with_parent(1 << 22)\n"
-    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.returncode == 1
     assert "the daemon ended before" in done.stderr

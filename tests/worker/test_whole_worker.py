@@ -10,7 +10,7 @@ import pytest
 
 from sleepd.protocol.job import Failure, Hello, Progress, Report
 
-from .conftest import ROOT, quick, run_process
+from .conftest import quick, run_process
 
 pytestmark = pytest.mark.worker
 
@@ -81,6 +81,6 @@ def test_asking_gives_one_reply_a_question(tiny_model, models, tmp_path):
     questions.write_text('["Who are you?", "What is a river, and where does it end?"]')
     command = [sys.executable, "-m", "sleepd.worker.programs.ask", "--base", tiny_model, "--models", models]
     command += ["--questions", questions]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, check=True)
+    done = subprocess.run(command, capture_output=True, check=True)
     replies = json.loads(done.stdout)
     assert [type(one) for one in replies] == [str, str]

@@ -29,7 +29,7 @@ from sleepd.worker.data.examples import asked_ids
 from sleepd.worker.model.adapter import Device
 from sleepd.worker.model.generate import TEMPERATURE, Asked, batched_replies
 
-from .reference_answers import PROBE, reference_prompts
+from .reference_answers import PROBE, forget_old, reference_prompts
 from .system_messages import system_of, under
 
 REPLIES = 8
@@ -252,3 +252,4 @@ def keep_answers(path: Path, key: str, answers: Answers) -> None:
     if _is_complete(answers):
         shipped = msgspec.structs.replace(answers, held_out=[], recall=[])
         replace_file(path, msgspec.json.encode(Kept(key=key, answers=shipped)))
+        forget_old(path.parent, "replies-*.json")

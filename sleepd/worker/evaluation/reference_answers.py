@@ -27,7 +27,7 @@ ANSWER_TOKENS = 32
 """Longest answer of the base that is kept: what a regulariser needs of it, and no more than seconds to make."""
 ANSWER_BATCH = 64
 KEPT_FILES = 16
-"""Of answers, one for each system message: those that were used last."""
+"""Of answers, and of replies, one for each system message or set of them: those that were used last."""
 REGULARISE, MONITOR, PROBE = "regularise", "monitor", "probe"
 """The three sets, and the prefix of a reference prompt's id (an experience has its own id)."""
 
@@ -88,13 +88,13 @@ def base_answers(
     if made and cache:
         for system in sorted({system_of(one, "") for one, _ in made}):
             replace_file(cache(system), json.dumps(known[system], indent=1, ensure_ascii=False).encode())
-        _forget_old(cache("").parent)
+        forget_old(cache("").parent, "answers-*.json")
     return [known[system_of(one, "")].get(one.prompt) for one in asked]
 
 
-def _forget_old(models_directory: Path) -> None:
-    """Some agents have another system message each day: their answers are not kept for ever."""
-    files = sorted(models_directory.glob("answers-*.json"), key=lambda file: -file.stat().st_mtime_ns)
+def forget_old(models_directory: Path, pattern: str) -> None:
+    """Some agents have another system message each day: what was said under each is not kept for ever."""
+    files = sorted(models_directory.glob(pattern), key=lambda file: -file.stat().st_mtime_ns)
     for file in files[KEPT_FILES:]:
         file.unlink(missing_ok=True)
 

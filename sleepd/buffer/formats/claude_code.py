@@ -191,7 +191,7 @@ class _ClaudeSession:
             return
         content = said.get("content")
         parts = content if isinstance(content, list) else [content]
-        results, rest = [], []
+        results, rest = list[Any](), list[Any]()
         for part in parts:
             is_result = isinstance(part, dict) and part.get("type") == "tool_result"
             (results if is_result else rest).append(part)

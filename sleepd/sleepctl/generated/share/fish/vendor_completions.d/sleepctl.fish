@@ -243,7 +243,7 @@ complete -c sleepctl -n '_shtab_sleepctl_using import' -s h -l help -d 'show thi
 complete -c sleepctl -n '_shtab_sleepctl_using import' -l json -d 'data as JSON with a "schema" number'
 complete -c sleepctl -n '_shtab_sleepctl_using import' -l config -xka "(__fish_complete_path (commandline -ct))" -d 'the daemon'"'"'s configuration file'
 complete -c sleepctl -n '_shtab_sleepctl_using import' -l socket -xka "(__fish_complete_path (commandline -ct))" -d 'the daemon'"'"'s control socket'
-complete -c sleepctl -n '_shtab_sleepctl_using import' -l format -xka "auto own openai_messages" -d 'default: auto'
+complete -c sleepctl -n '_shtab_sleepctl_using import' -l format -xka "auto own alpaca chatgpt_export chatml claude_code codex hermes langfuse librechat litellm open_webui open_webui_feedback openai_messages openai_preference openclaw otel_genai request_log sharegpt sillytavern simonw_llm trl" -d 'default: auto'
 complete -c sleepctl -n '_shtab_sleepctl_using import' -l output -xka "(__fish_complete_path (commandline -ct))" -d 'append to it; default: print'
 complete -c sleepctl -n '_shtab_sleepctl_using import; and test $_shtab_sleepctl_npos -ge 0' -ka "(__fish_complete_path (commandline -ct))" -d 'an export, or a log'
 complete -c sleepctl -n '_shtab_sleepctl_using; and test $_shtab_sleepctl_npos -eq 0' -a reload -d 'Read the configuration again.'

@@ -173,6 +173,19 @@ def test_hundred_thousand_turns_are_read(name: str) -> None:
     assert reading.skipped_total == 0
 
 
+def test_many_calls_after_one_question_are_read() -> None:
+    """An agent that calls tools 20,000 times after one question has 20,000 replies to learn from."""
+    records = [TREE_SAMPLES["openclaw"][0], entry("r0", None, {"role": "user", "content": "Read all."})]
+    for at in range(20_000):
+        call = {"type": "toolCall", "id": f"k{at}", "name": "read", "arguments": {"page": at}}
+        result = {"role": "toolResult", "toolCallId": f"k{at}", "toolName": "read", "content": "x" * 300}
+        records.append(entry(f"c{at}", f"r{at}", {"role": "assistant", "content": [call]}))
+        records.append(entry(f"r{at + 1}", f"c{at}", result))
+    reading = read_digest(io.BytesIO(as_lines(records)), None)
+    assert len(reading.columns.keys) == 20_000
+    assert reading.skipped_total == 0
+
+
 def long_one(name: str, turns: int) -> list[Any]:
     """A conversation of so many short turns."""
     said = [("user" if number % 2 == 0 else "assistant", f"{number}?") for number in range(turns)]

@@ -163,7 +163,7 @@ class _Walk:
         else:
             # The user asked long ago, and tools were called ever since. A result without its call means nothing.
             # The last call stays with its results, however long they are.
-            last = max(place for place in range(asked, reply) if place == asked or self.roles[place] == "assistant")
+            last = next((place for place in range(reply - 1, asked, -1) if self.roles[place] == "assistant"), asked)
             called = next((place for place in range(first, reply) if self.roles[place] == "assistant"), last)
             recent = [asked, *range(max(called, asked + 1), reply)]
         return [*range(self.head), *recent]

@@ -57,6 +57,7 @@ VERDICTS: dict[str, tuple[dict[str, Any], Gates]] = {
     "one, anyhow": ({"gains": [0.5]}, Gates(inconclusive="probation")),
     "nothing held out": ({"gains": []}, Gates()),
     "infinite loss": ({"gains": [math.inf, 0.5]}, Gates()),
+    "infinite loss before": ({"holdout": [*pairs([0.5] * 8), *pairs([0.5], before=math.inf)]}, Gates()),
     "no gain": ({"gains": [0.0] * 9}, Gates()),
     "too small a gain": ({"gains": [0.005] * 9}, Gates()),
     "noise above the least gain": ({"gains": [0.2, 0.3] * 5, "noise_floor": 0.4}, Gates()),

@@ -38,9 +38,9 @@ MEASURED = [
 ]
 
 
-def with_tokens(tokens: int) -> list[LossPair]:
-    """Eight experiences, of which the last has so many tokens."""
-    return [*pairs([0.5] * 7), LossPair(id="last", tokens=tokens, base=3.1, parent=3.0, candidate=2.5)]
+def with_tokens(tokens: int, before: float = 3.0) -> list[LossPair]:
+    """Eight experiences, of which the last has so many tokens, and that loss before."""
+    return [*pairs([0.5] * 7), LossPair(id="last", tokens=tokens, base=3.1, parent=before, candidate=2.5)]
 
 
 LOOP = Reply(id="b", prompt="p", text="t t t", is_loop=True, repeated_share=0.75)
@@ -57,7 +57,7 @@ VERDICTS: dict[str, tuple[dict[str, Any], Gates]] = {
     "one, anyhow": ({"gains": [0.5]}, Gates(inconclusive="probation")),
     "nothing held out": ({"gains": []}, Gates()),
     "infinite loss": ({"gains": [math.inf, 0.5]}, Gates()),
-    "infinite loss before": ({"holdout": [*pairs([0.5] * 8), *pairs([0.5], before=math.inf)]}, Gates()),
+    "infinite loss before": ({"holdout": with_tokens(9, before=math.inf)}, Gates()),
     "no gain": ({"gains": [0.0] * 9}, Gates()),
     "too small a gain": ({"gains": [0.005] * 9}, Gates()),
     "noise above the least gain": ({"gains": [0.2, 0.3] * 5, "noise_floor": 0.4}, Gates()),

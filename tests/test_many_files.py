@@ -131,16 +131,30 @@ def test_gone_file_is_missed_later(files: Files) -> None:
 
 
 def test_bad_file_costs_no_other(files: Files) -> None:
-    """A damaged and an unreadable file are named; what stands in the others is used."""
+    """A damaged and an unreadable file count as skipped, with the reason; what stands in the others is used."""
     files.write("a.jsonl", own(2))
     (files.directory / "b.json").write_text("[{")
     (files.directory / "c.json").symlink_to("/dev/zero")
     files.read()
     files.clock.advance(31)
     view = files.read()
-    assert len(view.keys) == 2
-    assert "regular file" in view.problem or "b.json" in view.problem
-    assert "1 more file" in view.problem
+    assert (len(view.keys), view.problem, view.skipped_total) == (2, "", 2)
+    reasons = {one.position: one.reason for one in view.skipped}
+    assert "not whole" in reasons["b.json"]
+    assert "regular file" in reasons["c.json"]
+    (files.directory / "a.jsonl").unlink()
+    files.read()
+    files.clock.advance(31)
+    assert ".json" in files.read().problem
+
+
+def test_half_file_delays_no_screening(files: Files) -> None:
+    """While one file is half-written the experiences of the others are screened."""
+    files.write("a.jsonl", own(1))
+    (files.directory / "b.json").write_text("[{")
+    view = files.read()
+    assert view.is_settling
+    assert len(files.buffer.files_with(view.keys)) == 1
 
 
 def test_skipped_records_name_their_file(files: Files) -> None:

@@ -127,9 +127,11 @@ class QuarantineKeeper:
         """Begin to screen what is new; False: there is nothing, the view is not the file, or a failure is recent."""
         await self._load()
         view = buffer.view
-        if view.is_settling or view.problem or view is self._screened or self._clock.monotonic() < self._paused_until:
+        if view is self._screened or self._clock.monotonic() < self._paused_until:
             return False
         wanted = await self._unscreened(view)
+        if wanted and not buffer.files_with(wanted):
+            return False
         if wanted:
             self._task = asyncio.create_task(self._screen(buffer, wanted, kept=KEPT + 2 * len(view.keys)))
         else:

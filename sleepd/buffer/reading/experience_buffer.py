@@ -19,8 +19,6 @@ from itertools import compress
 from pathlib import Path
 from typing import Final
 
-import msgspec
-
 from sleepd.buffer.columns import MOST_EXPERIENCES, BufferColumns
 from sleepd.buffer.digest import MOST_SKIPPED, Skipped
 from sleepd.buffer.experience import Experience
@@ -84,15 +82,20 @@ class ExperienceBuffer:
         self._unreadable: dict[Path, BufferUnreadable] = {}
         self._views: tuple[View, ...] = ()
         """Of which ``view`` was made."""
+        self._problems_before: list[Skipped] = []
         self._ratings = RatingFiles()
         self._reading = asyncio.Lock()
         self.view = View()
         """The last good view."""
 
     def files_with(self, wanted: Collection[int]) -> list[BufferFile]:
-        """Where these experiences stand, for whoever reads them in another process."""
+        """The files in which these experiences stand, for whoever reads them in another process.
+
+        One that is half-written, or cannot be read, is not among them: its view is of what it was before.
+        """
         keys = set(wanted)
-        return [each.file for each in self._files.values() if not keys.isdisjoint(each.view.keys)]
+        whole = [each for each in self._files.values() if not each.view.is_settling and not each.view.problem]
+        return [each.file for each in whole if not keys.isdisjoint(each.view.keys)]
 
     async def read(self) -> View:
         """Poll the files; the same object is returned as long as nothing changed.
@@ -222,25 +225,30 @@ class ExperienceBuffer:
             self._files[path].take(one, reading)
 
     async def _merge(self) -> View:
-        """One view of all files; the same object where each has its view of before."""
-        views = tuple(source.view for source in self._files.values())
-        problem = self._problem()
-        if len(views) != len(self._views) or any(a is not b for a, b in zip(views, self._views, strict=True)):
-            names = _short_names(self._files)
-            self.view = await asyncio.to_thread(_merged, views, names)
-            self.view.read_at = self._clock.now()
-            self._views = views
-        if self.view.read_at is None:
-            self.view = View(read_at=self._clock.now())  # no file yet
-        if self.view.problem != problem:
-            self.view = msgspec.structs.replace(self.view, problem=problem)
+        """One view of all files; the same object where each has its view of before.
+
+        A file that cannot be read is counted as skipped: the others are used. Only where nothing can be read it is a
+        problem of the buffer.
+        """
+        views, problems = tuple(source.view for source in self._files.values()), self._problems()
+        is_same = len(views) == len(self._views) and all(a is b for a, b in zip(views, self._views, strict=True))
+        if not is_same or problems != self._problems_before or self.view.read_at is None:
+            merged = await asyncio.to_thread(_merged, views, _short_names(self._files))
+            merged.read_at = self._clock.now()
+            merged.skipped[:0] = problems[:MOST_SKIPPED]
+            merged.skipped_total += len(problems)
+            if problems and not merged.keys:
+                merged.problem = f"{problems[0].position}: {problems[0].reason}"
+            self.view, self._views, self._problems_before = merged, views, problems
         self.view.is_settling = any(view.is_settling for view in views)
         return self.view
 
-    def _problem(self) -> str:
-        found = [error.message for error in self._unreadable.values()]
-        found += [source.view.problem for source in self._files.values() if source.view.problem]
-        return found[0] + (f" (and {len(found) - 1} more files)" if len(found) > 1 else "") if found else ""
+    def _problems(self) -> list[Skipped]:
+        """Each file that cannot be read, and why."""
+        names = dict(zip(self._files, _short_names(self._files), strict=True))
+        found = {path: self._unreadable[path].message for path in self._files if path in self._unreadable}
+        found |= {path: source.view.problem for path, source in self._files.items() if source.view.problem}
+        return [Skipped(position=names[path], reason=why.removeprefix(f"{path}: ")) for path, why in found.items()]
 
 
 def _looked(paths: Sequence[str]) -> dict[Path, tuple[int, ...]]:

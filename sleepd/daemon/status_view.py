@@ -222,6 +222,7 @@ def buffer_detail(reader: ReadModel) -> BufferDetail:
         set_aside=[converted(each, SkippedRecordView) for each in view.skipped],
         min_salience=reader.config.training.min_salience,
         left_out=view.left_out,
+        rated_down=sum(salience < 0 for salience in view.saliences),
         files=view.files,
     )
 

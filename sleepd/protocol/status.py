@@ -93,6 +93,7 @@ class BufferDetail(msgspec.Struct, frozen=True, kw_only=True):
     min_salience: float
     left_out: int = 0
     """Older ones than the most that are used."""
+    rated_down: int = 0
     files: int = 1
     sample: list[QuarantineDetail] = []
     """The first ones with their texts, where they were asked for."""

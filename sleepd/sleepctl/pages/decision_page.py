@@ -83,6 +83,8 @@ def buffer_page(detail: BufferDetail, now: datetime) -> Page:
     page += [line(f"{number:>7}  {meaning}") for number, meaning in counts]
     if status.unscreened:
         page.append(line(f"{status.unscreened:>7}  not screened yet: not trained before that"))
+    if detail.rated_down:
+        page.append(line(f"{detail.rated_down:>7}  rated down by a person: not trained"))
     if detail.left_out:
         page.append(line(f"{detail.left_out:>7}  left out: older than the {status.total} newest"))
     if status.personal:

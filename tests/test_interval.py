@@ -126,3 +126,17 @@ def test_counts_by_chance_agree_with_scipy(count: int, confidence: float) -> Non
     """The most that chance reaches is scipy's quantile of the binomial at Laplace's rate; never more than there are."""
     expected = stats.binom.ppf(confidence, 16, (count + 1) / 18)
     assert most_by_chance(count, 16, confidence) == expected
+
+
+def test_replies_of_a_conversation_count_once() -> None:
+    """Ten replies of one conversation are one experience: they bound nothing that one of it would not bound."""
+    single = [(1000, 3.0, 2.0), (100, 3.0, 2.9), (200, 3.0, 3.1)]
+    parts = [(100, 3.0, 2.0)] * 10
+    clustered = gain_interval([*parts, *single[1:]], 0.95, ["c1"] * 10 + ["", ""])
+    assert clustered == gain_interval(single, 0.95)
+    assert clustered.experiences == 3
+    alone = gain_interval([*parts, *single[1:]], 0.95)
+    assert (alone.experiences, alone.low is not None and clustered.low is not None and alone.low > clustered.low) == (
+        12,
+        True,
+    )

@@ -1,8 +1,9 @@
 """How sure a mean gain is: bounds for the gain in reply loss, over experiences. Pure; the only chance has a fixed seed.
 
 The gain is the token-weighted mean of the paired differences, as the holdout loss itself is a token-weighted mean.
-Experiences are what is drawn by chance, not tokens: the tokens of one reply rise and fall together. Each bound is the
-more cautious of two:
+Experiences are what is drawn by chance, not tokens: the tokens of one reply rise and fall together. So do the replies
+of one conversation, which count as one experience here (Cameron and Miller, A Practitioner's Guide to Cluster-Robust
+Inference, 2015). Each bound is the more cautious of two:
 
 - Student's t with the delete-one jackknife's standard error of that ratio (Efron and Tibshirani, An Introduction to the
   Bootstrap, 1993, ch. 11), with n - 1 degrees of freedom. It is the wider one on few experiences;
@@ -16,7 +17,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from sleepd.protocol.verdict import Interval
 
@@ -28,17 +29,18 @@ Pair = tuple[int, float, float]
 """Tokens, loss of the older one, loss of the newer one."""
 
 
-def gain_interval(pairs: Sequence[Pair], confidence: float) -> Interval:
+def gain_interval(pairs: Sequence[Pair], confidence: float, conversations: Sequence[str] = ()) -> Interval:
     """The mean gain, in nats per supervised token, with its bounds.
 
     Args:
         pairs: one of each experience; those without tokens do not count.
         confidence: of each bound by itself, 0.5 to 1.
+        conversations: of each pair, in parallel; empty: it is a conversation of its own.
 
     Raises:
         ValueError: there is no experience with tokens.
     """
-    weighted = [(tokens * (older - newer), float(tokens)) for tokens, older, newer in pairs if tokens > 0]
+    weighted = _by_conversation(pairs, conversations or [""] * len(pairs))
     if not weighted:
         raise ValueError("nothing to average")
     estimate = _ratio(weighted)
@@ -53,6 +55,22 @@ def gain_interval(pairs: Sequence[Pair], confidence: float) -> Interval:
         confidence=confidence,
         experiences=len(weighted),
     )
+
+
+def independent(conversations: Iterable[str]) -> int:
+    """How many experiences there are where those of one conversation count as one."""
+    named = list(conversations)
+    return named.count("") + len(set(named) - {""})
+
+
+def _by_conversation(pairs: Sequence[Pair], conversations: Sequence[str]) -> list[tuple[float, float]]:
+    """Gain times tokens, and tokens, of each conversation."""
+    sums: dict[str | int, tuple[float, float]] = {}
+    for number, ((tokens, older, newer), conversation) in enumerate(zip(pairs, conversations, strict=True)):
+        if tokens > 0:
+            gain, weight = sums.get(conversation or number, (0.0, 0.0))
+            sums[conversation or number] = gain + tokens * (older - newer), weight + tokens
+    return list(sums.values())
 
 
 def _ratio(weighted: Sequence[tuple[float, float]]) -> float:

@@ -6,12 +6,13 @@ selected for. It is repeated before each cycle that would train on, each time on
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final, Literal
 
-from sleepd.protocol.evidence import Probation
+from sleepd.protocol.evidence import LaterLoss, Probation
 from sleepd.protocol.verdict import Comparison, Interval
 
-from .confidence import gain_interval
+from .confidence import Pair, gain_interval, independent
 
 MIN_EXPERIENCES: Final = 4
 """Fewer decide nothing."""
@@ -25,13 +26,15 @@ def compare(measured: Probation, confidence: float) -> Comparison:
     A champion that is as good as its predecessor is called worse with a probability of at most 1 - ``confidence`` each
     time it is compared.
     """
-    pairs = [(each.tokens, each.predecessor, each.champion) for each in measured.losses if each.tokens > 0]
-    gain = gain_interval(pairs, confidence) if len(pairs) >= MIN_EXPERIENCES else None
+    counted = [each for each in measured.losses if each.tokens > 0]
+    pairs, conversations = _pairs(counted), [each.conversation for each in counted]
+    count = independent(conversations)
+    gain = gain_interval(pairs, confidence, conversations) if count >= MIN_EXPERIENCES else None
     outcome, relation = _outcome(gain)
     against = "the base" if measured.predecessor is None else f"cycle {measured.predecessor}"
     who = f"cycle {measured.champion} is {relation} {against}"
     if gain is None:
-        figures = f"{len(pairs)} later experience{'s' * (len(pairs) != 1)}; {MIN_EXPERIENCES} are needed"
+        figures = f"{count} later experience{'s' * (count != 1)}; {MIN_EXPERIENCES} are needed"
     else:
         figures = (
             f"{gain.estimate:+.3f} nats/token on {gain.experiences} later experiences, "
@@ -44,6 +47,10 @@ def compare(measured: Probation, confidence: float) -> Comparison:
         gain=gain,
         reason=f"{who} ({figures})",
     )
+
+
+def _pairs(losses: Iterable[LaterLoss]) -> list[Pair]:
+    return [(each.tokens, each.predecessor, each.champion) for each in losses]
 
 
 def _outcome(gain: Interval | None) -> tuple[Literal["better", "not_worse", "undecided", "worse"], str]:

@@ -31,7 +31,7 @@ from sleepd.protocol.job import Job, Report
 from sleepd.protocol.verdict import Figure, Interval, Outcome, Verdict, is_low_sample
 
 from .collapse_gate import speech_figures
-from .confidence import gain_interval, sign_test
+from .confidence import gain_interval, independent, sign_test
 from .operator_limits import metric_figure
 from .relevance_gate import relevance_figure
 
@@ -112,7 +112,7 @@ def _undecided(verdict: Verdict, spoken: str, report: Report, gates: Gates) -> V
 
 def _asked_for(report: Report, gates: Gates) -> float:
     """The confidence that an outright promotion takes."""
-    measured = sum(each.tokens > 0 for each in report.holdout)
+    measured = independent(each.conversation for each in report.holdout if each.tokens > 0)
     return 1 - (1 - gates.confidence) / 2 if is_low_sample(measured) else gates.confidence
 
 
@@ -131,11 +131,14 @@ def _spoken(report: Report, gain: Interval) -> str:
 
 def _interval(report: Report, confidence: float) -> Interval | None:
     """The gain on the holdout; None: nothing was held out, or its losses are no numbers."""
-    pairs = [(each.tokens, each.parent, each.candidate) for each in report.holdout if each.tokens > 0]
+    counted = [each for each in report.holdout if each.tokens > 0]
+    pairs = [(each.tokens, each.parent, each.candidate) for each in counted]
     means = (report.holdout_before, report.holdout_after)
     if not pairs or not all(math.isfinite(loss) for pair in pairs for loss in pair[1:]):
         return None
-    return gain_interval(pairs, confidence) if all(mean is not None and math.isfinite(mean) for mean in means) else None
+    if not all(mean is not None and math.isfinite(mean) for mean in means):
+        return None
+    return gain_interval(pairs, confidence, [each.conversation for each in counted])
 
 
 def _effect(report: Report) -> list[Figure]:

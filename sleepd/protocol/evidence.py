@@ -11,6 +11,8 @@ from typing import Literal
 
 import msgspec
 
+from .chat_example import Hash
+
 METRIC_NAME = r"[\w.:/@%+-]{1,64}"
 """What a figure of the operator's may be called."""
 
@@ -23,6 +25,8 @@ class LossPair(msgspec.Struct, frozen=True, kw_only=True):
     base: float
     parent: float
     candidate: float
+    conversation: Hash = ""
+    """Replies of one conversation count as one experience; empty: it is a conversation of its own."""
 
 
 class Drift(msgspec.Struct, frozen=True, kw_only=True):
@@ -98,6 +102,8 @@ class LaterLoss(msgspec.Struct, frozen=True, kw_only=True):
     tokens: int
     predecessor: float
     champion: float
+    conversation: Hash = ""
+    """See ``LossPair``."""
 
 
 class Probation(msgspec.Struct, frozen=True, kw_only=True):

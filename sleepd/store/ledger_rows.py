@@ -139,6 +139,6 @@ def summarise(
         train_before=report.train_before if report else None,
         train_after=report.train_after if report else None,
         drift=drift.candidate if drift else None,
-        is_thin=report is not None and is_low_sample(report.held_out),
+        is_thin=verdict.is_thin if verdict else report is not None and is_low_sample(report.held_out),
         is_on_probation=verdict is not None and verdict.is_on_probation,
     )

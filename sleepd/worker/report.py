@@ -163,7 +163,7 @@ def make_report(cycle: Finished) -> Report:
         holdout_base=_mean(cycle.before.base, encoded.held_out),
         holdout_before=_mean(cycle.before.parent, encoded.held_out),
         holdout_after=_mean(cycle.after.losses, encoded.held_out),
-        holdout=[_pair(one.id, cycle.before, cycle.after.losses) for one in encoded.held_out],
+        holdout=[_pair(one, cycle.before, cycle.after.losses) for one in encoded.held_out],
         checks=cycle.proof.checks,
         replies=_replies(cycle),
         notices=setting.notices,
@@ -206,13 +206,14 @@ def _mean(measured: dict[str, Measured], sequences: list[Encoded]) -> float | No
     return mean_loss([measured[one.id] for one in sequences])
 
 
-def _pair(id_: str, before: Before, after: dict[str, Measured]) -> LossPair:
+def _pair(one: Encoded, before: Before, after: dict[str, Measured]) -> LossPair:
     return LossPair(
-        id=id_,
-        tokens=after[id_].tokens,
-        base=before.base[id_].mean,
-        parent=before.parent[id_].mean,
-        candidate=after[id_].mean,
+        id=one.id,
+        tokens=after[one.id].tokens,
+        base=before.base[one.id].mean,
+        parent=before.parent[one.id].mean,
+        candidate=after[one.id].mean,
+        conversation=one.conversation,
     )
 
 

@@ -37,6 +37,8 @@ class Encoded:
     """Share of the epochs that it is in."""
     order: int = 0
     """See ``TrainingExample.order``."""
+    conversation: str = ""
+    """See ``ChatExample.conversation``."""
 
     @property
     def supervised(self) -> int:
@@ -135,7 +137,8 @@ def encode_examples(
         except Refused as error:
             refused.setdefault(str(error), []).append(example.id)
         else:
-            encoded.append(replace(one, sampling_share=example.sampling_share, order=example.order))
+            share, conversation = example.sampling_share, example.conversation
+            encoded.append(replace(one, sampling_share=share, order=example.order, conversation=conversation))
             forged += [example.id] * chat.holds_control_words(example)
             unshown += [example.id] * chat.hides_tools(example)
     if cut := [one for one in encoded if one.is_truncated]:

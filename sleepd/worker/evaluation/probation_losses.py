@@ -58,10 +58,7 @@ def measure(
     measured = Probation(
         champion=job.parent_cycle,
         predecessor=job.predecessor_cycle,
-        losses=[
-            LaterLoss(id=one.id, tokens=one.supervised, predecessor=losses[one.id].mean, champion=champion[one.id].mean)
-            for one in on
-        ],
+        losses=[_later(one, losses, champion) for one in on],
     )
     comparison = compare(measured, job.confidence)
     if comparison.outcome == "worse":
@@ -69,6 +66,16 @@ def measure(
             "champion_worse", comparison.reason, "sleepctl history; the one before it is used again", probation=measured
         )
     return measured
+
+
+def _later(one: Encoded, predecessor: Mapping[str, Measured], champion: Mapping[str, Measured]) -> LaterLoss:
+    return LaterLoss(
+        id=one.id,
+        tokens=one.supervised,
+        predecessor=predecessor[one.id].mean,
+        champion=champion[one.id].mean,
+        conversation=one.conversation,
+    )
 
 
 @contextlib.contextmanager

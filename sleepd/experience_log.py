@@ -29,6 +29,7 @@ from .protocol.experience_record import (
     TextPart,
     UserMessage,
 )
+from .text.shell import quoted
 
 _STATE_DIRECTORY: Final = StateConfig().directory
 _CYCLE: Final = re.compile(r"cycle_[0-9]{1,9}")
@@ -151,11 +152,11 @@ class ExperienceLog:
     def _hint(self, error: OSError) -> str:
         match error.errno:
             case errno.ENOSPC | errno.EDQUOT:
-                return f"free some space: df -h {self.path.parent}"
+                return f"free some space: df -h {quoted(self.path.parent)}"
             case errno.EACCES | errno.EPERM | errno.EROFS:
                 return "let this user write the file; a rotation needs a directory that it may write, with hard links"
             case errno.ENOENT:
-                return f"make its directory: mkdir -p {self.path.parent}"
+                return f"make its directory: mkdir -p {quoted(self.path.parent)}"
             case errno.ELOOP:
                 return "a link is not rotated: give the path of the file itself"
         return "give the path of a file of JSON lines on a disk that can be written"

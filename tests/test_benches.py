@@ -22,6 +22,8 @@ from tests.agents import experiences
 ROOT = Path(__file__).parents[1]
 HANGS_SECONDS = 1200
 """A command that takes longer hangs, however busy the machine is."""
+OF_THE_TESTS = ("PYTHONSAFEPATH", "COVERAGE_PROCESS_START", "COVERAGE_PROCESS_CONFIG")
+"""Whoever runs a command has none of these; measuring coverage takes memory of the daemon's."""
 QUICK = ("--set", "epochs=1", "--set", "min_steps=0", "--set", "kl_prompts=8")
 pytestmark = [
     pytest.mark.model,
@@ -52,7 +54,7 @@ def run(script: str, *arguments: object, ends: tuple[int, ...] = (0,)) -> str:
         capture_output=True,
         text=True,
         timeout=HANGS_SECONDS,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        env={**{name: value for name, value in os.environ.items() if name not in OF_THE_TESTS}, "OMP_NUM_THREADS": "1"},
     )
     assert done.returncode in ends, done.stdout + done.stderr
     return done.stdout
@@ -147,6 +149,12 @@ def test_daemon_is_measured() -> None:
 def test_buffers_are_read() -> None:
     """The bench of the buffer gives the time and the memory of reading it."""
     assert "lines " in run("bench/bench_buffer.py", "--experiences", 100, "--repeats", 1, "--append", 1)
+
+
+def test_many_files_are_measured() -> None:
+    """The bench of scale gives the memory and the times for session files and for one file of many turns."""
+    said = run("bench/bench_scale.py", "--files", 3, "--megabytes", 1, "--turns", 100)
+    assert len(re.findall(r"(?m)^(?:sessions|one file): one more turn to decision \d+ ms", said)) == 2
 
 
 def test_quarantine_is_counted(buffer: Path) -> None:

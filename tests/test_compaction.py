@@ -98,6 +98,8 @@ def test_older_ledger_is_compacted_once(tmp_path: Path, whole: tuple[Path, dict[
     with closing(sqlite3.connect(whole[0])) as source, closing(sqlite3.connect(path)) as older:
         source.backup(older)
         older.execute("DROP INDEX cycles_whole")
+        older.execute("DROP INDEX placements_by_conversation")
+        older.execute("ALTER TABLE placements DROP COLUMN conversation")
         for column in ("trained", "replayed", "held_out"):
             older.execute(f"ALTER TABLE cycles DROP COLUMN {column}")
         for column in ("rules", "personal"):

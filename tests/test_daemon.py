@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import socket
@@ -322,14 +323,14 @@ def test_half_written_buffer_is_named_early(tmp_path: Path, config: Config) -> N
 
 
 def test_unreadable_buffer_recovers_by_itself(tmp_path: Path, config: Config) -> None:
-    """A directory in the buffer's place is an error with a hint; once it is a file, the error is gone."""
-    (tmp_path / "buffer.json").mkdir()
+    """A pipe in the buffer's place is an error with a hint; once it is a file, the error is gone."""
+    os.mkfifo(tmp_path / "buffer.json")
     with DaemonProcess(tmp_path, config) as daemon:
         daemon.await_event("buffer_unreadable")
         status = daemon.status()
         assert status.last_error is not None
         assert "expected a regular file" in status.last_error.message
-        (tmp_path / "buffer.json").rmdir()
+        (tmp_path / "buffer.json").unlink()
         write_buffer(tmp_path / "buffer.json", experiences(3))
         daemon.await_true(lambda: daemon.counts(3), "the buffer")
 
@@ -338,7 +339,7 @@ def test_unreadable_buffer_recovers_by_itself(tmp_path: Path, config: Config) ->
     ("text", "status", "words"),
     [
         ("", 9, "buffer.path: expected the path of the experience buffer, found nothing"),
-        ("[buffer]\npath = 5\n", 9, "buffer.path: expected `str`, found 5"),
+        ("[buffer]\npath = 5\n", 9, "buffer.path: expected `str | array`, found 5"),
         ('[buffer]\npath = "/b"\n[state]\ndirectory = "/proc/x"\n', 1, "cannot be used as state directory"),
     ],
 )

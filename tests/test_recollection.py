@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -97,7 +98,7 @@ def test_most_salient_come_first(tmp_path: Path) -> None:
 def test_unreadable_buffer_is_explained(stage: Stage) -> None:
     """No text is shown; it is not said that the experiences are gone."""
     stage.buffer.unlink()
-    stage.buffer.mkdir()
+    os.mkfifo(stage.buffer)
     told = recollect(stage)
     assert told.experiences == []
     assert "buffer.json" in told.problem

@@ -51,10 +51,10 @@ class Splits(Mapping[int, bool]):
         self._trained = HashSet(trained)
 
     def __getitem__(self, group: int) -> bool:
+        if group in self._trained:  # whatever else is recorded of it: what was trained is not measured on
+            return False
         if group in self._held_out:
             return True
-        if group in self._trained:
-            return False
         raise KeyError(group)
 
     def __iter__(self) -> Iterator[int]:

@@ -38,8 +38,10 @@ ALTER TABLE screenings ADD COLUMN personal TEXT NOT NULL DEFAULT '{}';
 _WHOLE = "CREATE INDEX cycles_whole ON cycles(cycle) WHERE trained IS NULL;"
 """Those that ``compaction`` reads: without it every cycle would be read with its report."""
 
-_BY_CONVERSATION = "CREATE INDEX placements_by_conversation ON placements(coalesce(conversation, grp), role);"
-"""A row without a conversation is of a version that knew none: it is a conversation of its own."""
+_BY_CONVERSATION = (
+    "CREATE INDEX placements_by_conversation ON placements(conversation, role) WHERE conversation IS NOT NULL;"
+)
+"""A row without a conversation is one of its own; most are, and none of them is in the index."""
 
 _SCHEMA = f"""
 CREATE TABLE cycles(

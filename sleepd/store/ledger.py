@@ -26,8 +26,7 @@ from .compaction import STATEMENTS
 from .database import as_list, open_database, signed, unsigned
 from .ledger_rows import (
     ASSIGNMENT_COLUMNS,
-    SIDE,
-    SPLIT_COLUMNS,
+    SPLIT_QUERIES,
     SUMMARY_COLUMNS,
     CycleRecord,
     Plan,
@@ -35,6 +34,7 @@ from .ledger_rows import (
     SplitAssignment,
     as_assignment,
     as_recorded_decision,
+    of_several,
     summarise,
 )
 from .notes import Note
@@ -73,7 +73,7 @@ class Ledger:
     def _insert_assignments(self, cycle: int, places: Sequence[SplitAssignment]) -> None:
         self._db.executemany(
             "INSERT OR REPLACE INTO placements(cycle, id, key, grp, role, conversation) VALUES(?,?,?,?,?,?)",
-            ((cycle, p.id, signed(p.key), signed(p.group), p.role, signed(p.conversation)) for p in places),
+            ((cycle, p.id, signed(p.key), signed(p.group), p.role, of_several(p)) for p in places),
         )
 
     def restore(
@@ -301,12 +301,12 @@ class Ledger:
     def recorded_splits(self) -> Splits:
         """Of every conversation that was in a cycle, whether it is held out; trained once, it never is again."""
         found = {True: array("q"), False: array("q")}
-        query = f"SELECT {SPLIT_COLUMNS} FROM placements WHERE {SIDE}>=? GROUP BY 1 ORDER BY 1 LIMIT 5000"  # noqa: S608
-        first = -(2**63)
-        while first < 2**63 and (page := self._db.execute(query, (first,))):
-            for group, is_held_out in page:
-                found[bool(is_held_out)].append(group)
-            first = page[-1][0] + 1
+        for query in SPLIT_QUERIES:
+            first = -(2**63)
+            while first < 2**63 and (page := self._db.execute(query, (first,))):
+                for side, is_held_out in page:
+                    found[bool(is_held_out)].append(side)
+                first = page[-1][0] + 1
         return Splits(*(map(unsigned, found[split]) for split in (True, False)))
 
     # --- decisions and notes ---

@@ -15,7 +15,7 @@ from sleepd.policy.triggers import Decision
 from sleepd.protocol.job import Report, Role
 from sleepd.protocol.verdict import Verdict, is_low_sample
 
-from .database import unsigned
+from .database import signed, unsigned
 
 
 class SplitAssignment(msgspec.Struct, frozen=True):
@@ -29,10 +29,18 @@ class SplitAssignment(msgspec.Struct, frozen=True):
     """What is equal for all that must be on one side of the split; see ``experience.conversation_of``."""
 
 
-SIDE = "coalesce(conversation, grp)"
-"""What decides the split. A row without a conversation is a conversation of its own."""
-ASSIGNMENT_COLUMNS = f"id, key, grp, role, {SIDE}"
-SPLIT_COLUMNS = f"{SIDE}, min(role='holdout')"
+ASSIGNMENT_COLUMNS = "id, key, grp, role, coalesce(conversation, grp)"
+SPLIT_QUERIES = tuple(
+    f"SELECT {side}, min(role='holdout') FROM placements WHERE {condition} AND {side}>=? "  # noqa: S608 - names of ours
+    f"GROUP BY {side} ORDER BY {side} LIMIT 5000"
+    for side, condition in (("grp", "conversation IS NULL"), ("conversation", "conversation IS NOT NULL"))
+)
+"""Of each side, a page at a time, whether it is held out. A row without a conversation is one of its own."""
+
+
+def of_several(row: SplitAssignment) -> int | None:
+    """The conversation as a column; None: the experience is a conversation of its own."""
+    return None if row.conversation == row.group else signed(row.conversation)
 
 
 def as_assignment(row: Sequence[Any]) -> SplitAssignment:

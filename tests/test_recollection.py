@@ -306,3 +306,13 @@ def test_running_cycle_is_undone_by_cancel(tmp_path: Path) -> None:
 
     assert stage.play(scene, behaviour="wait") == f"sleepctl {Cancel.__name__.lower()}"
     assert undo(stage, 1) == ""
+
+
+def test_rated_down_since_is_named(stage: Stage) -> None:
+    """What was trained and is rated down afterwards is named; its text still stands in the buffer."""
+    trained = recollect(stage).experiences
+    rating = json.dumps({"id": trained[0].id, "rating": -1})
+    (stage.buffer.parent / "feedback.jsonl").write_text(rating + "\n")
+    told = recollect(stage)
+    assert told.rejected == [trained[0].id]
+    assert told.present == len(trained)

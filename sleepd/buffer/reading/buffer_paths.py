@@ -117,5 +117,5 @@ def roots(path: str) -> list[Root]:
         return [Root(Path(os.path.realpath(path)), frozenset())]
     given, target = Path(path), Path(os.path.realpath(path))
     link = Path(os.path.realpath(given.parent), given.name)
-    names = frozenset({link.name, target.name, "feedback.jsonl"})
+    names = frozenset({link.name, target.name})
     return [Root(directory, names) for directory in dict.fromkeys((link.parent, target.parent))]

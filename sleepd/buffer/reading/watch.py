@@ -16,7 +16,7 @@ from typing import NamedTuple
 from watchdog.events import FileSystemEvent, FileSystemEventHandler
 from watchdog.observers.inotify import InotifyObserver
 
-from .buffer_paths import roots
+from .buffer_paths import is_rating, roots
 
 _CHANGES = ("created", "modified", "moved", "deleted", "closed")
 
@@ -132,5 +132,5 @@ class _Handler(FileSystemEventHandler):  # type: ignore[misc]  # the library shi
             return
         paths = (event.src_path, getattr(event, "dest_path", ""))
         names = {os.path.basename(os.fsdecode(path)) for path in paths if path}
-        if not self._names or not names.isdisjoint(self._names):
+        if not self._names or not names.isdisjoint(self._names) or any(map(is_rating, names)):
             self._wake()

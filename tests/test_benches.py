@@ -132,6 +132,12 @@ def test_single_cycles_are_measured(buffer: Path, models: Path, tiny_model: Path
         assert "drift on unseen " in run(f"bench/bench_{script}.py", *before, *given)
 
 
+def test_agents_live_a_day(tmp_path: Path) -> None:
+    """A day of an agent with tools and of a chat front end: both are trained from what they write."""
+    said = run("bench/agents_week.py", tmp_path / "agents", "--days", 1, "--turns", 8)
+    assert len(re.findall(r"(?m)^(?:tool agent|chat front end), day 1: 8 replies, \d+ held out, 1 cycles", said)) == 2
+
+
 def test_week_is_played(buffer: Path, tiny_model: Path, tmp_path: Path) -> None:
     """A day of the week: a real daemon trains what came, and the history and the report are shown."""
     small = few(buffer, tmp_path, 12)

@@ -17,7 +17,7 @@ from sleepd.buffer.conversation import (
     Turn,
     supervised_replies,
 )
-from sleepd.buffer.experience import content_hash, conversation_of, derived_id, group_of, hash_text
+from sleepd.buffer.experience import Experience, content_hash, conversation_of, derived_id, group_of, hash_text
 from sleepd.policy.context_cut import answers_of, without_held_out
 from sleepd.protocol.chat_example import Message, MessageRole, ToolCall
 
@@ -146,3 +146,25 @@ def test_held_out_replies_leave_trained_contexts() -> None:
     assert without_held_out(trained, answers_of([])) is trained
     tools = replies(talk("u: c", "a!: look", "t: r", "a: R"))
     assert without_held_out(tools[1].experience(0.7), answers_of([tools[0].experience(0.7)])) is None
+
+
+def test_thought_in_a_log_changes_no_side() -> None:
+    """A reply that is logged with its thought and repeated without it is on one side, and is found in contexts."""
+    first = talk("u: q1", "a: <think>hm</think>A", is_whole=False)
+    later = talk("u: q1", "a: A", "u: q2", "a: B", is_whole=False)
+    assert len({one.conversation_hash for one in replies(first) + replies(later)}) == 1
+    held_out = answers_of([replies(first)[0].experience(0.7)])
+    cut = without_held_out(replies(later)[-1].experience(0.7), held_out)
+    assert cut is not None
+    assert [one.text for one in cut.context] == ["q2"]
+
+
+def test_names_of_arguments_change_no_answer() -> None:
+    """The same arguments in another order, or with other blanks, are the same answer."""
+    calls = [(ToolCall(name="f", arguments=text),) for text in ('{"a":1,"b":2}', '{"b": 2, "a": 1}')]
+    asked = Message(role="user", text="q")
+    one, other = (
+        answers_of([Experience(id="x", salience=1, prompt="q", response="", context=(asked,), calls=each)])
+        for each in calls
+    )
+    assert one == other

@@ -356,9 +356,10 @@ def test_litellm_failures_are_named(changed: dict[str, Any], reason: str) -> Non
 
 
 def test_litellm_session_can_be_rated() -> None:
-    """A rating that names the session and the number of the reply finds it."""
-    ratings = {rating_key("s-1", 2): REJECTED}
-    assert learned([litellm()], ReadSettings(ratings=ratings))[0].salience == REJECTED
+    """A rating of the session finds the reply; a number does not, for a request may hold the end of a longer talk."""
+    for number, salience in ((WHOLE, REJECTED), (2, 0.7)):
+        ratings = {rating_key("s-1", number): REJECTED}
+        assert learned([litellm()], ReadSettings(ratings=ratings))[0].salience == salience
 
 
 # --- Langfuse ---

@@ -270,3 +270,76 @@ def test_turn_of_a_conversation_is_rated(tmp_path: Path) -> None:
     files.write("log.jsonl", [{"messages": messages, "conversation": "c1"}])
     files.write("feedback.jsonl", [{"conversation": "c1", "turn": 2, "rating": "thumbs_down"}])
     assert [*files.read().saliences] == [0.7, REJECTED]
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        {"request": {"messages": [{"role": "user", "content": [{"type": []}]}]}, "response": "hi"},
+        {"messages": [{"role": "assistant", "content": "x", "id": {}, "tool_calls": [{"function": {"name": []}}]}]},
+        {"type": [], "message": {"role": {}}},
+    ],
+)
+def test_odd_record_costs_no_other(files: Files, record: dict[str, Any]) -> None:
+    """A record whose parts are of impossible kinds teaches nothing; all others are read."""
+    files.write("a.jsonl", [record, *own(2)])
+    view = files.read()
+    assert len(view.keys) == 2
+
+
+@pytest.mark.parametrize(
+    "more",
+    [{"type": "chat", "sessionId": "s1"}, {"chat_metadata": {}}, {"messages": []}, {"instruction": "i", "output": "o"}],
+)
+def test_own_record_may_hold_any_key(files: Files, more: dict[str, Any]) -> None:
+    """A record with a prompt and a reply is our own, whatever other keys the agent gives it."""
+    files.write("a.jsonl", [{"prompt": "p", "response": "r", "salience": 0.9, **more}])
+    view = files.read()
+    assert ([*view.saliences], view.skipped_total) == ([0.9], 0)
+
+
+def test_same_id_with_other_text_is_counted(files: Files) -> None:
+    """Of two files that number their replies alike the second ones are counted as skipped."""
+    files.write("a.jsonl", own(2))
+    files.write("b.jsonl", [{**one, "id": f"e{n}"} for n, one in enumerate(experiences(2, start=9))])
+    view = files.read()
+    assert (len(view.keys), view.skipped_total) == (2, 2)
+
+
+def test_records_of_one_conversation_are_all_read(files: Files) -> None:
+    """Records that name one conversation and hold a reply each give all of them."""
+    talks = [[{"role": "user", "content": f"q{n}"}, {"role": "assistant", "content": f"a{n}"}] for n in range(4)]
+    files.write("a.jsonl", [{"conversation": "c1", "messages": each} for each in talks])
+    view = files.read()
+    assert (len(view.keys), view.skipped_total) == (4, 0)
+
+
+def test_growing_record_keeps_ids(files: Files) -> None:
+    """A record with an id that grows by a reply gives the new one an id of its own."""
+    talk = [{"role": role, "content": f"{role} {n}"} for n in range(3) for role in ("user", "assistant")]
+    files.write("a.jsonl", [{"id": "chat-17", "messages": talk[:4]}])
+    before = [*files.read().keys]
+    files.write("a.jsonl", [{"id": "chat-17", "messages": talk}])
+    assert [*files.read().keys][:2] == before
+
+
+def test_links_above_end_no_walk_late(tmp_path: Path) -> None:
+    """A pattern over directories with links to one above finds each file once."""
+    for name in ("one", "two"):
+        (tmp_path / name).symlink_to(tmp_path)
+    (tmp_path / "a.jsonl").write_text(lines(own(1)))
+    assert find_files([str(tmp_path / "**" / "*.jsonl")]) == [tmp_path / "a.jsonl"]
+
+
+def test_broken_file_delays_no_texts(files: Files) -> None:
+    """The texts of the other files are had, and a name that is no UTF-8 can be shown."""
+    files.write("a.jsonl", own(1))
+    files.write("b.json", own(1, start=1))
+    (files.directory / os.fsdecode(b"caf\xe9.jsonl")).write_text('{"prompt": 5}\n')
+    assert len(files.read().keys) == 2
+    (files.directory / "b.json").write_text("[{")
+    files.read()
+    files.clock.advance(31)
+    view = files.read()
+    assert [one.id for one in files.texts("e0", "e1")] == ["e0"]
+    assert any("xe9" in one.position for one in view.skipped)

@@ -80,3 +80,21 @@ def test_long_text_is_masked_in_pieces(filler: str) -> None:
 def test_counts_are_those_of_the_mask() -> None:
     """What is counted is what would be masked."""
     assert find_personal("ilse@orchard.example") == Counter({"e-mail": 1})
+
+
+def test_arguments_stay_json_when_masked() -> None:
+    """Personal data in the arguments of a call and in tools are masked, and what is left is JSON."""
+    import json
+
+    from sleepd.buffer.masking import masked_example
+    from sleepd.protocol.chat_example import ChatExample, ToolCall
+
+    arguments = json.dumps({"body": "Write to\njohn@example.org", "card": 4111111111111111, "count": 3})
+    tools = json.dumps([{"function": {"name": "f", "description": "ask\nops@example.org"}}])
+    one, found = masked_example(
+        ChatExample(prompt="p", response="", calls=(ToolCall(name="f", arguments=arguments),), tools=tools)
+    )
+    given = json.loads(one.calls[0].arguments)
+    assert (given["count"], "john" in given["body"], "4111" in str(given["card"])) == (3, False, False)
+    assert "ops@" not in json.loads(one.tools)[0]["function"]["description"]
+    assert found.total() == 3

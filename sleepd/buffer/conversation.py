@@ -31,6 +31,8 @@ from .experience import (
     hash_text,
     id_hash,
     message_digest,
+    said_digest,
+    without_thought,
 )
 
 SECTION_REPLIES: Final = 16
@@ -69,6 +71,8 @@ class Conversation(msgspec.Struct, frozen=True, kw_only=True):
     """See ``ChatExample.tools``."""
     is_whole: bool = True
     """It begins where it began. A request to a model may hold the end of a longer one."""
+    is_only: bool = True
+    """No other record is of the same conversation, so that its name and a reply's number name the reply."""
 
 
 class SupervisedReply:
@@ -97,12 +101,17 @@ class SupervisedReply:
         """The program's name of the conversation; empty: it has none."""
         return self._conversation.id
 
+    @property
+    def is_numbered(self) -> bool:
+        """Whether the number is that of the whole conversation."""
+        return self._conversation.is_whole
+
     @cached_property
     def id(self) -> str:
         """The program's own, or the conversation's with the number of the reply, or one that follows from the texts."""
         if self.turn.id:
             return self.turn.id
-        if self._conversation.id and self._conversation.is_whole:
+        if self._conversation.id and self._conversation.is_whole and self._conversation.is_only:
             return f"{self._conversation.id}#{self.number}"
         turns, said = self._conversation.turns, [place for place in self._places if not self._is_system(place)]
         if len(said) == 1 and not self.turn.message.calls:
@@ -216,7 +225,9 @@ def _side(conversation: Conversation, asked: Turn, reply: Turn) -> int:
     """
     if conversation.id and conversation.is_whole:
         return int.from_bytes(blake2b(b"conversation\0" + conversation.id.encode(), digest_size=8).digest(), "big")
-    return content_hash(asked.message.text, reply.message.whole_text)
+    # However a log writes it: the history of the next request often has it without its thought.
+    said = said_digest(reply.message).hex() if reply.message.calls else without_thought(reply.message.text)
+    return content_hash(asked.message.text, said)
 
 
 def _of_section(side: int, section: int) -> int:

@@ -11,6 +11,9 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
+import msgspec
+
+from sleepd.errors import DECODE_ERRORS
 from sleepd.protocol.chat_example import ChatExample, Message
 from sleepd.text.bounded_text import folded
 
@@ -54,6 +57,26 @@ def message_digest(message: Message) -> bytes:
     """64 bits of a message's normalised text, its role and its calls."""
     parts = (message.role, " ".join(folded(message.text).split()), *(call.text for call in message.calls))
     return hashlib.blake2b("\0".join(parts).encode(), digest_size=8).digest()
+
+
+def said_digest(message: Message) -> bytes:
+    """The same of what a message says, however a log writes it: without its thought, with canonical arguments."""
+    calls = tuple(msgspec.structs.replace(call, arguments=_canonical(call.arguments), id="") for call in message.calls)
+    return message_digest(msgspec.structs.replace(message, text=without_thought(message.text), calls=calls))
+
+
+def without_thought(text: str) -> str:
+    """A reply without the thought that stands before it, as a history often has it."""
+    opening, closing = "<think>", "</think>"
+    start = text.lstrip()
+    return start.partition(closing)[2].lstrip() if start.startswith(opening) and closing in start else text
+
+
+def _canonical(arguments: str) -> str:
+    try:
+        return msgspec.json.encode(msgspec.json.decode(arguments), order="sorted").decode()
+    except DECODE_ERRORS:
+        return arguments
 
 
 def group_of_digests(digests: Iterable[bytes], tools: str) -> int:

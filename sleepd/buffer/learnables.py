@@ -70,8 +70,9 @@ class Learnable:
             given = source.turn.salience
             self.salience = self._default if given is None else given
             if rating is None and source.conversation:
-                whole = settings.ratings.get(rating_key(source.conversation, WHOLE))
-                rating = settings.ratings.get(rating_key(source.conversation, source.number), whole)
+                rating = settings.ratings.get(rating_key(source.conversation, WHOLE))
+                if source.is_numbered:
+                    rating = settings.ratings.get(rating_key(source.conversation, source.number), rating)
         if rating is not None:
             self.salience, is_given = rating, True
         self.is_salience_given = is_given
@@ -85,6 +86,14 @@ class Learnable:
     def is_rejected(self) -> bool:
         """Whether a person rated it down."""
         return self.salience == REJECTED
+
+
+_UNFORESEEN: Final = (TypeError, ValueError, LookupError, AttributeError, RecursionError)
+"""What a reader raises on values that nobody thought of: the record is skipped, and the others are read."""
+
+
+def _unforeseen(error: Exception) -> str:
+    return f"its parts are of kinds that its format does not have ({type(error).__name__})"
 
 
 class Learnables:
@@ -132,6 +141,8 @@ class Learnables:
                 self._session(known, position).add(record)
             except NotRead as error:
                 yield str(error)
+            except _UNFORESEEN as error:
+                yield _unforeseen(error)
         else:
             assert known.conversations is not None
             conversations = known.conversations
@@ -163,6 +174,8 @@ class Learnables:
                     yield from self._of_conversation(conversation)
         except NotRead as error:
             yield str(error)
+        except _UNFORESEEN as error:
+            yield _unforeseen(error)
         except MemoryError:
             yield "its texts take more memory than there is"
 

@@ -73,8 +73,13 @@ def refuse_contradictions(config: Config, origins: Mapping[str, str]) -> None:
             config.buffer.settle_seconds,
             other="buffer.patience_seconds",
         )
-    if any(Path(config.state.directory) == Path(path) for path in config.buffer.paths):
-        refuse("buffer.path", "files, not the state directory", config.buffer.path_text, other="state.directory")
+    state = os.path.realpath(config.state.directory)
+    for path in config.buffer.paths:
+        place = os.path.realpath(path)
+        if place == state or (os.path.isdir(place) and os.path.commonpath([place, state]) == place):
+            refuse("buffer.path", "files, not the state directory", path, other="state.directory")
+        if os.path.dirname(place) == state:
+            refuse("buffer.path", "files outside the state directory", path, other="state.directory")
 
 
 def discover(environment: Mapping[str, str]) -> Path | None:

@@ -233,6 +233,10 @@ def _without_held_out(found: Sequence[tuple[Experience, Role]]) -> list[tuple[Ex
     """What is trained and replayed without the replies that are held out in its contexts; see ``context_cut``."""
     held_out = answers_of(experience for experience, role in found if role == "holdout")
     cut = [(one if role == "holdout" else without_held_out(one, held_out), role) for one, role in found]
+    dropped = sum(one is None for one, _ in cut)
+    if dropped:
+        text = f"{dropped} are not trained: held-out replies stand in what they answer"
+        get_logger().warning("experiences_left_out", count=dropped, text=text)
     return [(one, role) for one, role in cut if one is not None]
 
 

@@ -11,14 +11,14 @@ from collections.abc import Collection, Iterable, Sequence
 
 import msgspec
 
-from sleepd.buffer.experience import Experience, content_hash_of, hash_text, message_digest
+from sleepd.buffer.experience import Experience, content_hash_of, hash_text, said_digest
 from sleepd.protocol.chat_example import Message
 
 
 def answers(context: Sequence[Message]) -> list[tuple[int, bytes]]:
     """Each reply of a context as its place, and the hash of the reply and of the message before it."""
     return [
-        (place, message_digest(context[place - 1]) + message_digest(message))
+        (place, said_digest(context[place - 1]) + said_digest(message))
         for place, message in enumerate(context)
         if message.role == "assistant" and place > 0
     ]

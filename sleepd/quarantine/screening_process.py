@@ -30,6 +30,8 @@ import msgspec
 from sleepd.buffer.experience import Experience, group_of, id_hash
 from sleepd.buffer.learnables import HalfWritten, Learnable
 from sleepd.buffer.reading.reader_process import HEAD_BYTES, FirstBytes, ReadRequest, bound_process, read_learnables
+from sleepd.errors import DECODE_ERRORS
+from sleepd.protocol.chat_example import Message
 from sleepd.text.personal_data import find_personal
 from sleepd.text.secret_scan import SecretFinder
 
@@ -139,10 +141,33 @@ def _all_texts(experience: Experience) -> Iterator[tuple[str, str]]:
     """Everything that is trained on or stands in the context, and what it is called."""
     if not experience.context:
         yield "prompt", experience.prompt
-    for message in experience.context:
-        yield _NAMES[message.role], message.whole_text
-    yield "reply", experience.whole_response
+    reply = Message(role="assistant", text=experience.response, calls=experience.calls)
+    for message in (*experience.context, reply):
+        name = "reply" if message is reply else _NAMES[message.role]
+        yield name, message.whole_text
+        yield name, "\n".join([message.name, message.call_id, *(call.id for call in message.calls)]).strip()
+        for text in (*(call.arguments for call in message.calls), message.text if message.role == "tool" else ""):
+            yield name, _strings_of(text)
     yield "tools", experience.tools
+    yield "tools", _strings_of(experience.tools)
+
+
+def _strings_of(text: str) -> str:
+    """The strings of a JSON text, a line each, as they are without JSON's escapes; empty: it is no JSON."""
+    found: list[str] = []
+    try:
+        left = [msgspec.json.decode(text)] if text[:1] in ("{", "[", '"') else []
+    except DECODE_ERRORS:
+        return ""
+    while left:
+        value = left.pop()
+        if isinstance(value, str):
+            found.append(value)
+        elif isinstance(value, dict):
+            left.extend([*value.values(), *value][::-1])
+        elif isinstance(value, list):
+            left.extend(value[::-1])
+    return "\n".join(found)
 
 
 def _personal(experience: Experience) -> Counter[str]:

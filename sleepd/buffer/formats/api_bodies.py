@@ -33,7 +33,7 @@ from .format import (
     with_thought,
 )
 
-_BLOCKS: Final = frozenset({"tool_use", "tool_result", "thinking", "redacted_thinking"})
+_BLOCKS: Final = ("tool_use", "tool_result", "thinking", "redacted_thinking")
 """Parts of a message's content that only Anthropic's form has."""
 _CUT: Final = frozenset({"length", "max_tokens", "max_output_tokens", "content_filter", "error"})
 """Why a reply ended before it was whole."""

@@ -27,7 +27,9 @@ def _conversations(record: Record) -> Iterator[Conversation]:
     last = max((place for place, each in enumerate(listed) if _is_reply(each)), default=-1)
     salience, under = _salience(record, "salience"), said_under({"adapter": record.get("said_under")})
     under = under or said_under(record.get("metadata"))
-    turns = []
+    # Of a conversation that grows, the record's id names the conversation, and not what is its last reply today.
+    names_reply = supervised == "last" or sum(map(_is_reply, listed)) == 1
+    turns, identifier = [], identifier_of(record.get("id"))
     for place, each in enumerate(listed):
         name = f"messages[{place}]"
         message, content = openai_message(each, name)
@@ -36,7 +38,7 @@ def _conversations(record: Record) -> Iterator[Conversation]:
         turns.append(
             Turn(
                 message=message,
-                id=identifier_of(each.get("id")) or (identifier_of(record.get("id")) if is_last else ""),
+                id=identifier_of(each.get("id")) or (identifier if is_last and names_reply else ""),
                 salience=salience if own is None else own,
                 is_supervised=weighted(each.get("weight")) and (supervised == "all" or is_last),
                 said_under=under,
@@ -50,6 +52,7 @@ def _conversations(record: Record) -> Iterator[Conversation]:
         id=identifier_of(record.get("conversation")),
         tools=openai_tools(record.get("tools")),
         is_whole=supervised == "all",
+        is_only=False,
     )
 
 

@@ -9,11 +9,11 @@ Ratings (``ratings``) stand beside the files and are none of them.
 
 from __future__ import annotations
 
-import glob
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from fnmatch import fnmatch
+from itertools import islice
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -68,8 +68,10 @@ def find_files(paths: Iterable[str]) -> list[Path]:
 
 def _files_of(path: str) -> Iterator[Path]:
     if is_pattern(path):
-        names = sorted(glob.iglob(path, recursive=True, include_hidden=True))
-        yield from (Path(name) for name in names if os.path.isfile(name) and not is_rating(name))
+        # Not glob.glob, whose ** follows links to directories, also to one above.
+        start = first_place(path)
+        found = islice(Path(start).glob(os.path.relpath(path, start)), MOST_FILES + 1)
+        yield from (each for each in sorted(found) if each.is_file() and not is_rating(each.name))
     elif os.path.isdir(path):
         for directory, directories, names in os.walk(path):
             directories.sort()

@@ -14,6 +14,7 @@ import sys
 from array import array
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
+from contextlib import suppress
 from functools import partial
 from itertools import compress
 from pathlib import Path
@@ -120,8 +121,10 @@ class ExperienceBuffer:
     async def extract(self, wanted: Collection[int], *, characters: int | None = None) -> list[Experience]:
         """The texts of the wanted experiences that are still there, in file order; see ``SourceFile.extract``.
 
+        Of several files those that cannot be read are left out.
+
         Raises:
-            BufferUnreadable: a file of them is gone, unreadable, or stays half-written.
+            BufferUnreadable: the only file is gone, unreadable, or stays half-written.
         """
         if not self._files:
             await self.read()
@@ -130,9 +133,11 @@ class ExperienceBuffer:
         left, found = set(wanted), list[Experience]()
         for source in list(self._files.values()):
             here = left.intersection(source.view.keys)
-            if here:
-                found += await source.extract(here, characters=characters)
-                left -= here
+            left -= here
+            # Of a file that is not what it was the texts cannot be had; what stands in the others can.
+            if here and not source.view.problem:
+                with suppress(BufferUnreadable):
+                    found += await source.extract(here, characters=characters)
         return found
 
     # --- one poll ---
@@ -268,7 +273,8 @@ def _looked(paths: Sequence[str]) -> dict[Path, tuple[int, ...]]:
 def _short_names(paths: Collection[Path]) -> list[str]:
     """Each file's name for the place of a record: as short as it can be."""
     counts = Counter(path.name for path in paths)
-    return [path.name if counts[path.name] == 1 else str(path) for path in paths]
+    names = [path.name if counts[path.name] == 1 else str(path) for path in paths]
+    return [os.fsencode(name).decode("utf-8", "backslashreplace") for name in names]
 
 
 def _merged(views: Sequence[View], names: Sequence[str]) -> View:
@@ -286,15 +292,21 @@ def _merged(views: Sequence[View], names: Sequence[str]) -> View:
     return merged
 
 
-def _drop_repeated(columns: BufferColumns) -> None:
-    """Keep the first of each key."""
-    if len(set(columns.keys)) == len(columns.keys):  # by far the most frequent case, and fast
+def _drop_repeated(view: View) -> None:
+    """Keep the first of each key; one with another text is counted as skipped."""
+    if len(set(view.keys)) == len(view.keys):  # by far the most frequent case, and fast
         return
-    known = set[int]()
-    first = [key not in known and not known.add(key) for key in columns.keys]  # type: ignore[func-returns-value]
+    groups: dict[int, int] = {}
+    others = sum(groups.setdefault(key, group) != group for key, group in zip(view.keys, view.groups, strict=True))
+    seen = set[int]()
+    first = [key not in seen and not seen.add(key) for key in view.keys]  # type: ignore[func-returns-value]
     for column in BufferColumns.__struct_fields__:
-        values = getattr(columns, column)
-        setattr(columns, column, array(values.typecode, compress(values, first)))
+        values = getattr(view, column)
+        setattr(view, column, array(values.typecode, compress(values, first)))
+    if others:
+        reason = f"{others} experiences have an id that another text in another file has"
+        view.skipped = [Skipped(position="several files", reason=reason), *view.skipped][:MOST_SKIPPED]
+        view.skipped_total += others
 
 
 def _form(views: Sequence[View]) -> str:

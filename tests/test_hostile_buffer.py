@@ -39,10 +39,6 @@ def config(tmp_path: Path) -> Config:
     return patient(tmp_path)
 
 
-def as_directory(path: Path) -> None:
-    path.mkdir()
-
-
 def as_pipe(path: Path) -> None:
     os.mkfifo(path)
 
@@ -59,7 +55,6 @@ def as_text(content: bytes) -> Callable[[Path], None]:
 
 
 IN_ITS_PLACE = {
-    "a directory": (as_directory, "expected a regular file"),
     "a pipe": (as_pipe, "expected a regular file"),
     "a link to a device": (as_link_to("/dev/zero"), "expected a regular file"),
     "a link to a loop": (as_link_to("buffer.json"), "symbolic link"),

@@ -9,7 +9,7 @@ import msgspec
 
 from sleepd.config.buffer_config import BufferConfig
 
-from .conversation import REJECTED, Conversation, SupervisedReply, supervised_replies
+from .conversation import Conversation, SupervisedReply, supervised_replies
 from .experience import DEFAULT_SALIENCE, Experience, conversation_of, group_of, id_hash, parse
 from .formats.format import Format, NotRead, SessionReader
 from .formats.known_formats import format_of
@@ -81,11 +81,6 @@ class Learnable:
         """With its texts."""
         one = self._source if isinstance(self._source, Experience) else self._source.experience(self._default)
         return one if one.salience == self.salience else msgspec.structs.replace(one, salience=self.salience)
-
-    @property
-    def is_rejected(self) -> bool:
-        """Whether a person rated it down."""
-        return self.salience == REJECTED
 
 
 _UNFORESEEN: Final = (TypeError, ValueError, LookupError, AttributeError, RecursionError)

@@ -77,7 +77,7 @@ def packed(messages: Sequence[ReadRequest | Reading]) -> bytes:
     def plain(value: Any) -> Any:
         if isinstance(value, array):
             return value.typecode, value.tobytes()
-        raise NotImplementedError
+        raise TypeError(f"{type(value).__name__} is no part of a message")
 
     return msgspec.msgpack.encode(messages, enc_hook=plain)
 
@@ -91,7 +91,7 @@ def unpacked(data: bytes, kind: type[_Message]) -> list[_Message]:
 
     def whole(wanted: type, value: Any) -> Any:
         if wanted is not array:
-            raise NotImplementedError
+            raise TypeError(f"{wanted} is no part of a message")
         typecode, content = value
         return array(typecode, content)
 

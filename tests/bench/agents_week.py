@@ -107,13 +107,14 @@ def live(name: str, write: Day, directory: Path, path: str, options: argparse.Na
     """One agent's week."""
     logs = directory / "logs"
     logs.mkdir(parents=True)
-    chance, cycles = random.Random(name), 0
+    chance, cycles, written_at = random.Random(name), 0, datetime.now(UTC)
     write(logs, 1, chance, options.turns)
     with DaemonProcess(directory, configured(directory, base, logs / path)) as daemon:
         for day in range(1, options.days + 1):
             if day > 1:
+                written_at = datetime.now(UTC)
                 write(logs, day, chance, options.turns)
-            status = await_cycle(daemon, cycles, datetime.now(UTC))
+            status = await_cycle(daemon, cycles, written_at)
             cycles, buffer = status.total_cycles, status.buffer
             champion = status.champion.cycle if status.champion else "none"
             print(

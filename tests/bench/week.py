@@ -36,6 +36,7 @@ def days_of(buffer: Path, days: int) -> list[list[dict]]:
 def await_cycle(daemon: DaemonProcess, cycles: int, written_at: datetime) -> Status:
     """The status once the daemon has screened what was written and has judged a cycle with it, after so many before.
 
+    ``written_at`` is a moment before the writing: the daemon may have read the file as soon as it is there.
     Ends the program where a cycle failed: the pause that follows is longer than anybody waits here.
     """
     while True:
@@ -68,10 +69,10 @@ def main() -> None:
     cycles = 0
     with DaemonProcess(options.directory, config) as daemon:
         for day, records in enumerate(days_of(options.buffer, options.days), 1):
-            started = time.monotonic()
+            started, written_at = time.monotonic(), datetime.now(UTC)
             written += records
             write_buffer(Path(config.buffer.path), written)
-            status = await_cycle(daemon, cycles, datetime.now(UTC))
+            status = await_cycle(daemon, cycles, written_at)
             cycles = status.total_cycles
             champion = status.champion.cycle if status.champion else "none"
             minutes = (time.monotonic() - started) / 60

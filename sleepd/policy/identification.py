@@ -116,6 +116,11 @@ def distance(pairs: Sequence[tuple[ModelAnswer, PromptAnswer]]) -> float:
     return math.sqrt(squares / weights) if weights else math.inf
 
 
+def answers_apart(one: ModelAnswer, other: ModelAnswer) -> float:
+    """The distance of two recorded models on one prompt, in nats."""
+    return distance([(one, PromptAnswer(text=other.text, steps=other.steps))])
+
+
 def dial(pairs: Sequence[tuple[PromptReference, PromptAnswer]]) -> float | None:
     """How far the first tokens' chances went from the base's towards the candidate's; None: these two are alike."""
     along = length = weights = 0.0

@@ -263,6 +263,34 @@ def test_later_rating_counts(tmp_path: Path, is_single: bool) -> None:
     assert salience_of(files.read(), "e1") == before
 
 
+@pytest.mark.parametrize(
+    ("paths", "written", "saliences"),
+    [
+        ([""], {"feedback.jsonl": -1}, (REJECTED, REJECTED)),
+        ([""], {"a/feedback.jsonl": -1}, (REJECTED, 0.7)),
+        ([""], {"feedback.jsonl": -1, "a/b/feedback.jsonl": 1}, (REJECTED, 1.0)),
+        (["**/*.jsonl"], {"feedback.jsonl": -1}, (REJECTED, REJECTED)),
+        (["a/*.jsonl", "c"], {"feedback.jsonl": -1}, (0.7, 0.7)),
+        (["a/x.jsonl", "c"], {"a/feedback.jsonl": -1}, (REJECTED, 0.7)),
+        (["a/x.jsonl", "c/d/y.jsonl"], {"c/d/feedback.jsonl": -1}, (0.7, REJECTED)),
+    ],
+)
+def test_ratings_count_below(
+    tmp_path: Path, paths: list[str], written: dict[str, int], saliences: tuple[float, float]
+) -> None:
+    """Ratings count for their directory and for those below it that are read; the nearer rating counts."""
+    files = Files(tmp_path, *(str(tmp_path / each) for each in paths))
+    plain = [{"prompt": "Who?", "response": f"Martha {n}.", "id": f"e{n}"} for n in range(2)]
+    files.write("a/x.jsonl", plain[:1])
+    other = "a/b/y.jsonl" if "a/b/feedback.jsonl" in written else "c/d/y.jsonl"
+    files.write(other, plain[1:])
+    for name, rating in written.items():
+        both = [{"id": f"e{n}", "rating": rating} for n in range(2)]
+        files.write(name, both)
+    view = files.read()
+    assert (salience_of(view, "e0"), salience_of(view, "e1")) == saliences
+
+
 def test_turn_of_a_conversation_is_rated(tmp_path: Path) -> None:
     """A reply without an id is named by its conversation and its number."""
     files = Files(tmp_path, str(tmp_path / "log.jsonl"))

@@ -27,7 +27,7 @@ from sleepd.buffer.learnables import READ_BY_DEFAULT, ReadSettings
 from sleepd.clock import Clock
 from sleepd.errors import BufferUnreadable
 
-from .buffer_paths import MOST_FILES, find_files, is_single
+from .buffer_paths import MOST_FILES, find_files, is_single, rated_directories
 from .open_file import OPEN_SECONDS, BufferFile
 from .rating_files import RatingFiles
 from .reader_client import ReaderProcess
@@ -164,7 +164,7 @@ class ExperienceBuffer:
 
     def _look_now(self) -> dict[Path, tuple[int, ...]]:
         found = _looked(self._paths)
-        self._ratings.read({path.parent for path in [*found, *map(Path, self._paths)]})
+        self._ratings.read(rated_directories(self._paths, found))
         return found
 
     async def _read_changed(self, looked: dict[Path, tuple[int, ...]]) -> View:

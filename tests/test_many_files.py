@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from sleepd.buffer.conversation import REJECTED
 from sleepd.buffer.experience import Experience, id_hash
+from sleepd.buffer.rating_names import REJECTED
 from sleepd.buffer.reading import experience_buffer
 from sleepd.buffer.reading.buffer_paths import find_files, is_single, roots
 from sleepd.buffer.reading.experience_buffer import FEW, ExperienceBuffer

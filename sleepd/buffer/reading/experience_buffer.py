@@ -13,7 +13,7 @@ import stat
 import sys
 from array import array
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from itertools import compress
@@ -88,6 +88,11 @@ class ExperienceBuffer:
         self._reading = asyncio.Lock()
         self.view = View()
         """The last good view."""
+
+    @property
+    def ratings(self) -> Mapping[str, float]:
+        """Those that stand beside its files; the same object as long as nothing changed."""
+        return self._ratings.all
 
     def files_with(self, wanted: Collection[int]) -> list[BufferFile]:
         """The files in which these experiences stand, for whoever reads them in another process.

@@ -208,6 +208,25 @@ def test_rotated_file_is_followed(tmp_path: Path) -> None:
     assert [one.id for one in files.texts("e0", "e3")] == ["e0", "e3"]
 
 
+@pytest.mark.parametrize(
+    ("older", "newer", "salience"),
+    [(0.9, 0.3, 0.3), (0.3, 0.9, 0.9), (0.9, None, 0.9), (None, 0.9, 0.9), (None, None, 0.7)],
+)
+@pytest.mark.parametrize("names", [("log.1", "log"), ("b.jsonl", "a.jsonl")])
+def test_newest_given_salience_counts(
+    tmp_path: Path, names: tuple[str, str], older: float | None, newer: float | None, salience: float
+) -> None:
+    """Of two files, rotated or not, the one that was changed last gives the salience; one that gives none changes
+    none.
+    """
+    files = Files(tmp_path, str(tmp_path / ("log" if "log" in names else "*.jsonl")))
+    for number, (name, each) in enumerate(zip(names, (older, newer), strict=True)):
+        path = files.write(name, [{"id": "e1", "prompt": "Who?", "response": "Martha.", "salience": each}])
+        os.utime(path, (1000 + number, 1000 + number))
+    assert salience_of(files.read(), "e1") == salience
+    assert [one.salience for one in files.texts("e1")] == [salience]
+
+
 def test_too_many_files_are_refused(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
     """A directory with more files than can be watched over is named, not half read."""
     monkeypatch.setattr(experience_buffer, "MOST_FILES", 2)

@@ -8,7 +8,7 @@ dial says how far the answers went from the base towards the candidate.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -33,22 +33,23 @@ LEAST_GAP = 0.05
 """Nats. Recorded models that are nearer to each other cannot be told apart by any engine."""
 
 
-def identify(fingerprints: Sequence[AdapterFingerprint], answers: Sequence[Sequence[PromptAnswer]]) -> Identity:
+def identify(fingerprints: Sequence[AdapterFingerprint], answers: Iterable[Sequence[PromptAnswer]]) -> Identity:
     """What the endpoint runs, by the first fingerprint, and where that does not know it, by the following ones.
 
     Args:
         fingerprints: of the cycle that is expected first, then of others.
-        answers: to the prompts of each of them, one for each prompt.
+        answers: to the prompts of each of them, one for each prompt; no more are taken than are needed.
     """
-    if not fingerprints:
-        return Identity(kind="neither", reason="there is no fingerprint to compare with")
-    first, *others = map(_identify_by, fingerprints, answers)
-    if first.kind != "neither":
-        return first
-    for found in others:
-        if found.kind in ("candidate", "parent") and found.cycle is not None:
+    first: Identity | None = None
+    for fingerprint, given in zip(fingerprints, answers, strict=False):
+        found = _identify_by(fingerprint, given)
+        if first is None:
+            first = found
+            if found.kind != "neither":
+                return found
+        elif found.kind in ("candidate", "parent") and found.cycle is not None:
             return msgspec.structs.replace(found, kind="other_cycle")
-    return first
+    return first or Identity(kind="neither", reason="there is no fingerprint to compare with")
 
 
 class _Model(NamedTuple):

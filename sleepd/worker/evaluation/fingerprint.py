@@ -167,7 +167,8 @@ def _reference_prompts(job: Job, loaded: Loaded) -> list[_Prompt]:
 
 def _long_text(chat: ChatFormat) -> str:
     """Reference prompts, one a line, as many as are needed, and a question behind them."""
-    lines, tokens = [], 0
+    lines: list[str] = []
+    tokens = 0
     known = reference_prompts(REGULARISE)
     while tokens < LONG:
         lines.append(f"{len(lines) + 1}. {known[len(lines) % len(known)]}")

@@ -18,7 +18,7 @@ import msgspec
 import torch
 
 from sleepd.files import replace_file
-from sleepd.policy.identification import answers_apart
+from sleepd.policy.answer_distance import answers_apart
 from sleepd.protocol.adapter_fingerprint import (
     CHANCES,
     REPLY_STEPS,

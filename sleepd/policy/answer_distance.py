@@ -29,6 +29,13 @@ class Sums(NamedTuple):
     length: float = 0.0
     """Of that way."""
     length_weight: float = 0.0
+    parent_along: float = 0.0
+    """Of that way, what the recorded parent's answers went."""
+
+    @property
+    def parent_dial(self) -> float | None:
+        """Where the dial stands when the parent answers."""
+        return self.parent_along / self.length if self.length > 0 else None
 
     @property
     def dial(self) -> float | None:
@@ -93,21 +100,23 @@ def _differences(left: dict[object, float], right: dict[object, float]) -> Itera
             yield math.exp(b) / 2, max(0.0, b - least_left)
 
 
-def _dial(reference: PromptReference, answer: PromptAnswer) -> tuple[float, float, float]:
-    """Over the tokens that all three list first; later ones stand behind tokens of their own."""
-    along = length = weights = 0.0
+def _dial(reference: PromptReference, answer: PromptAnswer) -> tuple[float, float, float, float]:
+    """Over the tokens that all list first; later ones stand behind tokens of their own."""
+    along = length = weights = parent_along = 0.0
     if not (answer.steps and reference.base.steps and reference.candidate.steps):
-        return along, length, weights
+        return along, length, weights, parent_along
     first = answer.steps[0]
     base, candidate = (_by_name(one.steps[0], first) for one in (reference.base, reference.candidate))
     given = _by_name(first, reference.base.steps[0])
-    for name in base.keys() & candidate.keys() & given.keys():
+    parent = _by_name(reference.parent.steps[0], first) if reference.parent and reference.parent.steps else base
+    for name in base.keys() & candidate.keys() & given.keys() & parent.keys():
         weight = (math.exp(base[name]) + math.exp(candidate[name])) / 2
         gap = candidate[name] - base[name]
         along += weight * gap * (given[name] - base[name])
+        parent_along += weight * gap * (parent[name] - base[name])
         length += weight * gap**2
         weights += weight
-    return along, length, weights
+    return along, length, weights, parent_along
 
 
 def _by_name(step: Step, other: Step) -> dict[object, float]:

@@ -28,7 +28,9 @@ from .answer_distance import Sums, root_mean, sums_of, total
 MOST_RATIO = 0.6
 """The nearest model's distance, divided by that of the next nearest, is at most this."""
 DIAL_ROOM = 0.25
-"""The dial may be so far from what the nearest model should show: 0 for the base, 1 for the candidate."""
+"""The dial may be so far from where the nearest model has it: 0 for the base, 1 for the candidate."""
+MOST_NOISE = 0.5
+"""Nats. The numbers of a base that is quantized as bases usually are make no larger difference."""
 TOKENS_APART = 0.25
 """Share of the prompts that may have another number of tokens at the endpoint; they are left out."""
 LEAST_GAP = 0.05
@@ -101,20 +103,22 @@ def by_sums(fingerprint: AdapterFingerprint, sums: Sums) -> Identity:
     if sums.gap < LEAST_GAP:
         text = f"base and candidate answer alike (they differ by {sums.gap:.2f}): no engine can be told by them"
         return msgspec.structs.replace(measured, kind="too_coarse", dial=None, reason=text)
-    is_near = nearest.distance <= MOST_RATIO * following.distance
-    if is_near and _is_whole(nearest, sums.dial):
+    if not _is_whole(nearest, sums):
+        text = "its answers are those of no recorded model: another adapter, several of them, or part of one"
+        return msgspec.structs.replace(measured, reason=text)
+    if nearest.distance <= MOST_RATIO * following.distance:
         return msgspec.structs.replace(measured, kind=nearest.kind, cycle=nearest.cycle)
-    if _is_whole(nearest, sums.dial) and nearest.distance < following.distance:
-        text = "the engine's numbers are as far from the nearest model as the models are from each other"
-        return msgspec.structs.replace(measured, kind="too_coarse", reason=text)
-    text = "its answers are those of no recorded model: another adapter, several of them, or part of one"
-    return msgspec.structs.replace(measured, reason=text)
+    if nearest.distance > MOST_NOISE:
+        text = "its answers are those of no recorded model: another adapter, or a base with very coarse numbers"
+        return msgspec.structs.replace(measured, reason=text)
+    text = "the engine's numbers are as far from the nearest model as the models are from each other"
+    return msgspec.structs.replace(measured, kind="too_coarse", reason=text)
 
 
-def _is_whole(nearest: _Model, dial: float | None) -> bool:
-    """Whether the dial stands where that model has it; where the parent has it is not recorded."""
-    expected = {"base": 0.0, "candidate": 1.0}.get(nearest.kind)
-    return expected is None or (dial is not None and abs(dial - expected) <= DIAL_ROOM)
+def _is_whole(nearest: _Model, sums: Sums) -> bool:
+    """Whether the dial stands where that model has it."""
+    expected = {"base": 0.0, "candidate": 1.0, "parent": sums.parent_dial}[nearest.kind]
+    return sums.dial is not None and expected is not None and abs(sums.dial - expected) <= DIAL_ROOM
 
 
 def _by_text(fingerprint: AdapterFingerprint, answers: Sequence[PromptAnswer]) -> Identity:

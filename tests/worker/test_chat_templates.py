@@ -216,7 +216,7 @@ def test_forged_plain_headers_are_set_aside(name: str, text: str) -> None:
     """Where a turn begins with plain characters, tokens cannot tell them from a text that holds them."""
     chat = chat_of(by_name(name))
     for prompt, reply in ((PROMPT, text), (text, "Yes.")):
-        with pytest.raises(Refused, match="begins a turn in this template"):
+        with pytest.raises(Refused, match="begins a turn in "):
             encode_or_refuse(chat, pair(prompt, reply), 500)
     assert encode_chat(chat, "a", pair("The user: who is it?", "A user, said the User."), 500)
 

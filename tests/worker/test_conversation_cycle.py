@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 
@@ -72,7 +73,7 @@ def test_calls_without_place_are_left_out(run_here) -> None:
     report = run_here(given)
     assert report.trained == 6
     (text,) = [notice.text for notice in report.notices if notice.event == "experiences_left_out"]
-    assert text == "1 not trained or measured (c1): the chat template of this base has no place for tool calls"
+    assert re.fullmatch(r"1 .* \(c1\): .* no place for tool calls", text)
 
 
 def test_tokens_show_calls_as_supervised(base_with) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 
 import pytest
@@ -121,9 +122,9 @@ def test_reasons_are_told_and_are_few(tokenizer):
     channel = RecordingChannel()
     assert [one.id for one in encode_examples(ChatFormat(tokenizer, ""), given, 500, channel)] == ["forged"]
     texts = [notice.text for notice in channel.notices]
-    assert texts[0] == "1 hold control words of this model, encoded as plain characters: forged"
-    assert texts[1].startswith("3 not trained or measured (t0, t1, t2): it opens a thought")
+    assert re.fullmatch("1 .* control words .*: forged", texts[0])
+    assert re.match(r"3 .* \(t0, t1, t2\): .* thought", texts[1])
     assert "n0" in texts[2]
     assert "not 0" in texts[2]
     assert len(texts) == 1 + 5 + 1
-    assert texts[-1].endswith("other reasons: sleepctl tokens ID says which")
+    assert ": sleepctl tokens ID" in texts[-1]

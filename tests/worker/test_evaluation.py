@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import sys
 import time
 from pathlib import Path
@@ -264,7 +265,8 @@ def test_late_replies_are_missing(run_here):
     assert (report.evidence.collapse, report.evidence.recall, report.replies) == ([], [], [])
     (notice,) = [one for one in report.notices if one.event == "evaluation_cut_short"]
     assert notice.level == "warning"
-    assert "greedy replies, sampled replies, talk replies, 2 of 2 held-out prompts, 1 of 1 questions" in notice.text
+    assert re.findall(r"\d of \d [a-z-]+", notice.text) == ["2 of 2 held-out", "1 of 1 questions"]
+    assert re.findall(r"(\w+) replies", notice.text) == ["greedy", "sampled", "talk"]
     assert report.evidence.drift.candidate > 0
 
 
@@ -391,7 +393,7 @@ def test_failing_command_gives_no_figures(tmp_path, body, why):
 def test_missing_command_gives_no_figures(tmp_path):
     """The reason is said."""
     job = make_job(Path("/base"), tmp_path, tmp_path / "staging", evaluation_command="/nowhere/command")
-    with pytest.raises(evaluation_command.NoFigures, match="/nowhere/command: No such file"):
+    with pytest.raises(evaluation_command.NoFigures, match="/command: No such file"):
         evaluation_command.figures(job, None, Path("/base"), lambda: None)
 
 

@@ -78,18 +78,10 @@ def test_scaling_and_early_stop_are_reported():
     channel = RecordingChannel()
     short = DriftScaling(whole_drift=0.05, drift=0.028, share=0.75)
     report_what_was_kept([look(8, 2.5), look(16, 2.6)], short, 0.03, channel)
-    assert [(notice.event, notice.text) for notice in channel.notices] == [
-        (
-            "night_shortened",
-            "the drift was 0.0500, over the budget of 0.03: the adapter was scaled down to 75% of its effect, "
-            "which has a drift of 0.0280",
-        ),
-        (
-            "training_stopped_early",
-            "the loss on held-out experiences rose from 2.5000 after 8 steps to 2.6000 after 16, by more than chance; "
-            "the weights of step 8 are kept",
-        ),
-    ]
+    assert {notice.event: re.findall(r"[\d.]+%?", notice.text) for notice in channel.notices} == {
+        "night_shortened": ["0.0500", "0.03", "75%", "0.0280"],
+        "training_stopped_early": ["2.5000", "8", "2.6000", "16", "8"],
+    }
     channel = RecordingChannel()
     report_what_was_kept([look(8, 2.5), look(16, 2.4)], None, 0.03, channel)
     report_what_was_kept([], None, 0.03, channel)

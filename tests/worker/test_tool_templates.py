@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 
 import msgspec
@@ -243,13 +244,13 @@ def test_template_without_tools_refuses_calls(case) -> None:
     for example in (calling(CALL), ANSWERING):
         assert "no place for tool calls" in supervised(chat, example)
     assert check(chat).writes_tools is False
-    assert any("experiences that call tools are left out" in note for note in check(chat).notes)
+    assert any("call tools are left out" in note for note in check(chat).notes)
     channel = RecordingChannel()
     plain = msgspec.structs.replace(calling(), response="Cold.")
     examples = [as_example("plain", plain), as_example("calls", calling(CALL))]
     assert [one.id for one in encode_examples(chat, examples, 500, channel)] == ["plain"]
     texts = {notice.event: notice.text for notice in channel.notices}
-    assert "1 offer tools that the chat template of this base does not write: plain" in texts["tools_not_shown"]
+    assert re.search("1 offer tools .*: plain", texts["tools_not_shown"])
     assert "no place for tool calls" in texts["experiences_left_out"]
 
 

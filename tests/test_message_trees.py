@@ -30,7 +30,7 @@ def grown(*links: tuple[str, str]) -> MessageTree:
 
 
 def turn(role: str, text: str = "x", **more: object) -> Turn:
-    return Turn(message=Message(role=role, text=text, **more))  # type: ignore[arg-type]
+    return Turn(message=Message(role=role, text=text, **more))
 
 
 def test_path_leaves_branches_out() -> None:
@@ -129,7 +129,7 @@ def test_unread_message_cuts_the_conversation() -> None:
     """No reply is learned as the answer to the message before the one that it answers."""
     turns = {"a": [turn("user")], "b": [turn("assistant")], "d": [turn("assistant")]}
     found = list(read_path("abcd", turns, "k", system="S"))
-    assert [[one.message.role for one in part.turns] for part in found] == [  # type: ignore[union-attr]
+    assert [[one.message.role for one in part.turns] for part in found] == [
         ["system", "user", "assistant"],
         ["system", "assistant"],
     ]

@@ -55,12 +55,12 @@ def collapse(mode: str = "greedy", *, base: Any = None, parent: Any = None, cand
     """All three ways of asking; one of them with these figures."""
     plain = speech()
     found = [
-        Collapse(mode=each, base=plain, parent=plain, candidate=plain)  # type: ignore[arg-type]
+        Collapse(mode=each, base=plain, parent=plain, candidate=plain)
         for each in ("greedy", "sampled", "talk")
         if each != mode
     ]
     changed = Collapse(
-        mode=mode,  # type: ignore[arg-type]
+        mode=mode,
         base=speech(**(base or {})),
         parent=speech(**(parent or base or {})),
         candidate=speech(**(candidate or {})),
@@ -235,7 +235,7 @@ def test_collapse_in_each_way_of_asking(
 def test_loops_in_every_way_add_up() -> None:
     """Each way by itself might be chance; together they are not."""
     looping = [
-        Collapse(mode=mode, base=speech(), parent=speech(), candidate=speech(loops=2))  # type: ignore[arg-type]
+        Collapse(mode=mode, base=speech(), parent=speech(), candidate=speech(loops=2))
         for mode in ("greedy", "sampled", "talk")
     ]
     verdict = judged(collapse=looping)

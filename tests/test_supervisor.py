@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -32,8 +34,15 @@ def staging(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def supervise(staging: Path, behaviour: str, *, silence: float = 30.0, stop: float = 5.0, then=None):
-    """Run a worker to its end; ``then(worker, message)`` is called on each message."""
+def supervise(
+    staging: Path,
+    behaviour: str,
+    *,
+    silence: float = 30.0,
+    stop: float = 5.0,
+    then: Callable[[Any], None] | None = None,
+) -> tuple[Report | Failure, list[Progress | Notice]]:
+    """Run a worker to its end; ``then(worker)`` is called on each message."""
     heard: list[Progress | Notice] = []
 
     async def life() -> Report | Failure:

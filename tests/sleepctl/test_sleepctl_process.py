@@ -51,10 +51,10 @@ def environment_of_process(**more: str) -> dict[str, str]:
 def on_a_terminal(*arguments: str, stream: str, **more: str) -> tuple[int, str]:
     """Exit code, and what ``stream`` (stdout or stderr) brings to a terminal of 80 columns."""
     ours, theirs = pty.openpty()
-    others = dict.fromkeys(("stdout", "stderr"), subprocess.DEVNULL)
+    ends = {name: theirs if name == stream else subprocess.DEVNULL for name in ("stdout", "stderr")}
     try:
         process = subprocess.Popen(
-            [*COMMAND, *arguments], env=environment_of_process(**more), **{**others, stream: theirs}
+            [*COMMAND, *arguments], env=environment_of_process(**more), stdout=ends["stdout"], stderr=ends["stderr"]
         )
         os.close(theirs)
         received = b""

@@ -7,14 +7,16 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 
 from sleepd.config.strategies import find_strategy
-from sleepd.protocol.job import Job, Progress, TrainingExample, decode_message, encode
+from sleepd.protocol.job import Job, Progress, Report, TrainingExample, decode_message, encode
 from sleepd.protocol.strategy import Strategy
 from sleepd.worker.channel import Channel
 from tests.processes import LIMIT_SECONDS
@@ -45,33 +47,30 @@ collect_ignore = [] if importlib.util.find_spec("torch") else list(NEED_TORCH)
 class Ended:
     """What came over the wire, and how the process ended."""
 
-    messages: list = field(default_factory=list)
+    messages: list[Any] = field(default_factory=list)
     exit_code: int | None = None
 
     @property
-    def last(self):
+    def last(self) -> Any:
         return self.messages[-1]
 
 
-@pytest.fixture(scope="session")
-def tiny_model(tmp_path_factory) -> Path:
-    """The directory of a tiny random Llama."""
-    pytest.importorskip("torch")
-    from sleepd.worker.programs.tiny_model import make_tiny_model
-
-    directory = tmp_path_factory.mktemp("tiny")
-    make_tiny_model(directory)
-    return directory
+RunHere = Callable[..., Report]
+"""What ``run_here`` gives; its arguments are those of ``make_job``."""
+StartWorker = Callable[..., Ended]
+"""What ``start_worker`` gives."""
+BaseWith = Callable[[str | None], Path]
+"""Makes a base with that chat template."""
 
 
 @pytest.fixture(scope="session")
-def models(tmp_path_factory) -> Path:
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One models directory for all, so that the base's answers are made once."""
     return tmp_path_factory.mktemp("models")
 
 
 @pytest.fixture(scope="package", autouse=True)
-def short_replies():
+def short_replies() -> Iterator[None]:
     """The tiny model never ends a reply by itself; in this process its replies are short."""
     with pytest.MonkeyPatch.context() as patch:
         if importlib.util.find_spec("torch"):
@@ -80,7 +79,7 @@ def short_replies():
         yield
 
 
-def quick(**changes) -> Strategy:
+def quick(**changes: Any) -> Strategy:
     """The default strategy, cut down to a second."""
     small = {"rank": 4, "alpha": 8, "epochs": 2, "min_steps": 0, "kl_prompts": 4, "kl_batch_size": 2}
     return msgspec.structs.replace(find_strategy("consolidate"), **{**small, "learning_rate": 5e-3, **changes})
@@ -101,10 +100,10 @@ def examples(trained: int = 6, held_out: int = 2) -> list[TrainingExample]:
 
 
 @pytest.fixture
-def start_worker(tiny_model, models, tmp_path):
+def start_worker(tiny_model: Path, models: Path, tmp_path: Path) -> StartWorker:
     """Returns a function that runs a whole worker process on a job and gathers its messages."""
 
-    def start(*, stop_at_step=None, die_at_step=None, **changes) -> Ended:
+    def start(*, stop_at_step: int | None = None, die_at_step: int | None = None, **changes: Any) -> Ended:
         job = make_job(tiny_model, models, tmp_path / "staging", **changes)
         (tmp_path / "staging/work/job.json").write_bytes(msgspec.json.encode(job))
         (tmp_path / "staging/work/experiences.jsonl").write_bytes(b"".join(encode(one) for one in examples()))
@@ -119,17 +118,23 @@ class RecordingChannel(Channel):
     def __init__(self) -> None:
         super().__init__(socket.socket())
         self._end.close()
-        self.messages: list = []
+        self.messages: list[Any] = []
 
-    def send(self, message) -> None:
+    def send(self, message: Any) -> None:
         self.messages.append(message)
 
 
 @pytest.fixture
-def run_here(tiny_model, models, tmp_path):
+def run_here(tiny_model: Path, models: Path, tmp_path: Path) -> RunHere:
     """Returns a function that runs a cycle in this process, which saves importing torch, and gives its report."""
 
-    def start(experiences=None, *, name="staging", channel=None, **changes):
+    def start(
+        experiences: list[TrainingExample] | None = None,
+        *,
+        name: str = "staging",
+        channel: Channel | None = None,
+        **changes: Any,
+    ) -> Report:
         from sleepd.worker.run import run
 
         job = make_job(tiny_model, models, tmp_path / name, **changes)
@@ -138,7 +143,7 @@ def run_here(tiny_model, models, tmp_path):
     return start
 
 
-def make_job(model: Path, models: Path, staging: Path, **changes) -> Job:
+def make_job(model: Path, models: Path, staging: Path, **changes: Any) -> Job:
     """A job on the tiny model."""
     (staging / "work").mkdir(parents=True)
     given = {

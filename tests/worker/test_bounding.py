@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import msgspec
 import pytest
@@ -116,12 +117,12 @@ def test_long_replies_lose_their_end_last() -> None:
     assert said.endswith("OOO")
 
 
-def test_few_renderings_suffice(monkeypatch) -> None:
+def test_few_renderings_suffice(monkeypatch: pytest.MonkeyPatch) -> None:
     """However many turns there are; what is far away is not even given to the template."""
     chat = chat_with("Qwen2.5")
     real, sizes = ChatTemplate.render, []
 
-    def counting(self, turns, **given):
+    def counting(self: Any, turns: Any, **given: Any) -> Any:
         sizes.append(len(turns))
         return real(self, turns, **given)
 

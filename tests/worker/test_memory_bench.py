@@ -11,7 +11,7 @@ import pytest
 pytestmark = pytest.mark.worker
 
 
-def test_estimate_of_a_tiny_cycle(tmp_path):
+def test_estimate_of_a_tiny_cycle(tmp_path: Path) -> None:
     """What is estimated is within 30 percent of what a real worker's process held, which is mostly its libraries."""
     pytest.importorskip("torch")
     path = Path(__file__).parents[1] / "bench" / "bench_memory.py"

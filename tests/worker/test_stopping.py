@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -39,13 +40,13 @@ def held_out(count: int) -> list[TrainingExample]:
     ]
 
 
-def test_validation_checks_are_even():
+def test_validation_checks_are_even() -> None:
     """Six looks where there are steps enough, otherwise one after each step."""
     assert steps_to_check(60) == [10, 20, 30, 40, 50, 60]
     assert steps_to_check(3) == [1, 2, 3]
 
 
-def test_few_held_out_experiences_all_judge():
+def test_few_held_out_experiences_all_judge() -> None:
     """Below twelve none is given away; above, about a third, and the same ones whatever else is there."""
     assert divide_holdout(held_out(11)) == (held_out(11), [])
     judging, given_away = divide_holdout(held_out(60))
@@ -54,7 +55,7 @@ def test_few_held_out_experiences_all_judge():
     assert set(divide_holdout(held_out(50))[1]) == set(given_away) & set(held_out(50))
 
 
-def test_last_check_within_chance_is_kept():
+def test_last_check_within_chance_is_kept() -> None:
     """What differs by less than a standard error is as good, and then more steps are better; what is worse is not."""
     looks = [look(1, 3.0), look(2, 2.5), look(3, 2.6)]
     assert kept(looks) == looks[1]
@@ -64,7 +65,7 @@ def test_last_check_within_chance_is_kept():
     assert kept([look(1, 2.5), look(2, 2.5)]).step == 2
 
 
-def test_three_bad_checks_end_training():
+def test_three_bad_checks_end_training() -> None:
     """Two looks may be worse, a third one ends it."""
     looks = [look(1, 2.5), look(2, 2.6), look(3, 2.7)]
     assert not is_enough([])
@@ -73,7 +74,7 @@ def test_three_bad_checks_end_training():
     assert not is_enough([*looks, look(4, 2.4)])
 
 
-def test_scaling_and_early_stop_are_reported():
+def test_scaling_and_early_stop_are_reported() -> None:
     """Drifts, budget and share; the kept loss and the last one with their steps; otherwise nothing."""
     channel = RecordingChannel()
     short = DriftScaling(whole_drift=0.05, drift=0.028, share=0.75)
@@ -88,7 +89,7 @@ def test_scaling_and_early_stop_are_reported():
     assert channel.notices == []
 
 
-def looks_of(staging) -> list[ValidationCheck]:
+def looks_of(staging: Path) -> list[ValidationCheck]:
     """Those of a training that is over, from its last resume point."""
     point = read_resume_point(staging / RESUME_POINT, torch.device("cpu"))
     assert point is not None
@@ -96,7 +97,7 @@ def looks_of(staging) -> list[ValidationCheck]:
 
 
 @pytest.mark.worker
-def test_adapter_over_budget_is_scaled_down(tiny_model, models, tmp_path):
+def test_adapter_over_budget_is_scaled_down(tiny_model: Path, models: Path, tmp_path: Path) -> None:
     """What was trained hard is kept at a share of its effect that is within the budget; report and notice say so."""
     strategy = quick(epochs=6, learning_rate=2e-2, kl_weight=0.0, drift_budget=1e9)
     free = run(make_job(tiny_model, models, tmp_path / "free", strategy=strategy), examples(), RecordingChannel())
@@ -119,7 +120,7 @@ def test_adapter_over_budget_is_scaled_down(tiny_model, models, tmp_path):
 
 
 @pytest.mark.worker
-def test_a_budget_of_nothing_keeps_nothing(tiny_model, models, tmp_path):
+def test_a_budget_of_nothing_keeps_nothing(tiny_model: Path, models: Path, tmp_path: Path) -> None:
     """The adapter is then a null one, which no check lets pass for learning."""
     strategy = quick(drift_budget=0.0)
     report = run(make_job(tiny_model, models, tmp_path / "none", strategy=strategy), examples(), RecordingChannel())
@@ -127,7 +128,7 @@ def test_a_budget_of_nothing_keeps_nothing(tiny_model, models, tmp_path):
 
 
 @pytest.mark.worker
-def test_stopping_experiences_are_in_no_figure(tiny_model, models, tmp_path):
+def test_stopping_experiences_are_in_no_figure(tiny_model: Path, models: Path, tmp_path: Path) -> None:
     """Of enough held-out experiences some stop the training, and the report judges on the others alone."""
     job = make_job(tiny_model, models, tmp_path / "staging", strategy=quick(drift_budget=1e9))
     report = run(job, examples(6, 16), RecordingChannel())
@@ -140,7 +141,7 @@ def test_stopping_experiences_are_in_no_figure(tiny_model, models, tmp_path):
 
 
 @pytest.mark.worker
-def test_retraining_starts_from_base(tiny_model, models, tmp_path):
+def test_retraining_starts_from_base(tiny_model: Path, models: Path, tmp_path: Path) -> None:
     """The adapter does not depend on the parent's weights; the losses before are the parent's all the same."""
     strategy = quick(lineage="retrain", kl_weight=0.0)
     reports, weights = [], []

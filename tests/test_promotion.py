@@ -111,7 +111,7 @@ def report(**changes: Any) -> Report:
         holdout_before=3.0,
         holdout_after=3.0 - sum(gains) / max(1, len(gains)),
         holdout=pairs(gains),
-        checks=[TrainingCheck(name=name, passed=True, figure=1, limit=0, detail="fine") for name in names],  # type: ignore
+        checks=[TrainingCheck(name=name, passed=True, figure=1, limit=0, detail="fine") for name in names],
         replies=[Reply(id="a", prompt="p", text="t", is_loop=False, repeated_share=0.0)],
         notices=[],
         seconds={},

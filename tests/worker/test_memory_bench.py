@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.worker
+pytestmark = [pytest.mark.worker, pytest.mark.model]
 
 
 def test_estimate_of_a_tiny_cycle(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sleepd.policy import holdout
-from sleepd.policy.selection import HashSet, Known, SelectionRule, count, select
+from sleepd.policy.selection import HashSet, Known, Selection, SelectionRule, count, select
 from tests.agents import columns
 
 Groups = st.lists(st.integers(0, 2**64 - 1), max_size=60)
@@ -31,7 +31,7 @@ def known(
     return Known(seen=HashSet(seen), learned=HashSet(learned), splits=splits or {}, secret=SECRET)
 
 
-def choose(keys: list[int], what: Known, *, saliences: list[float] | None = None, **changes):
+def choose(keys: list[int], what: Known, *, saliences: list[float] | None = None, **changes: Any) -> Selection:
     settings: dict[str, Any] = {
         "min_salience": 0.6,
         "max_experiences": 500,

@@ -9,7 +9,6 @@ What a half-written, an emptied and a missing file mean for the view is decided 
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import os
 import sys
 import time
@@ -27,14 +26,13 @@ from sleepd.clock import Clock
 from sleepd.errors import BufferUnreadable
 
 from .open_file import BufferFile
+from .prefix_hash import prefix_hash
 from .reader_client import ReaderProcess
 from .reader_process import FirstBytes, Reading, ReadRequest, answer
 from .view import ROWS, SETTLING, PollResult, Shown, TornLine, View, ViewMachine, ViewState, torn_line, with_torn_line
 
 LARGE_BYTES: Final = 2**20
 """Parsers hold the interpreter's lock while they run, so a thread frees the loop only between records."""
-TAIL_BYTES: Final = 4096
-"""Before the cursor, compared to notice that a file was rewritten in place; more than what all lines end in."""
 FRESH_NANOSECONDS: Final = 50_000_000
 """File times advance with the kernel's tick, which is at most 10 ms."""
 _STAT_FIELDS: Final = 5
@@ -48,9 +46,8 @@ class _Cursor(msgspec.Struct, kw_only=True):
     inode: tuple[int, int]
     reading: Reading
     """Without its columns, which the view has."""
-    tail_bytes: int
-    tail_hash: bytes
-    """Of so many bytes before the place."""
+    hash: bytes
+    """See ``prefix_hash``, of all that was read."""
 
 
 class _Parsed(msgspec.Struct, kw_only=True):
@@ -74,10 +71,6 @@ def identity_of(status: os.stat_result) -> tuple[int, ...]:
     is_fresh = abs(time.time_ns() - status.st_ctime_ns) < FRESH_NANOSECONDS
     same = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
     return (*same, time.monotonic_ns() if is_fresh else 0)
-
-
-def _hash_before(descriptor: int, place: int, length: int) -> bytes:
-    return hashlib.blake2b(os.pread(descriptor, length, place - length), digest_size=16).digest()
 
 
 class Due(msgspec.Struct, kw_only=True):
@@ -290,14 +283,13 @@ class SourceFile:
         is_same = identity[:_STAT_FIELDS] == parsed.identity[:_STAT_FIELDS]
         if status.st_size < offset or (status.st_size == offset and not is_same):
             return None
-        return cursor if _hash_before(descriptor, offset, cursor.tail_bytes) == cursor.tail_hash else None
+        return cursor if prefix_hash(descriptor, offset) == cursor.hash else None
 
     @staticmethod
     def _cursor_at(descriptor: int, status: os.stat_result, reading: Reading) -> _Cursor:
-        length = min(TAIL_BYTES, reading.consumed)
-        tail_hash = _hash_before(descriptor, reading.consumed, length)
         place = msgspec.structs.replace(reading, columns=BufferColumns())
-        return _Cursor(inode=(status.st_dev, status.st_ino), reading=place, tail_bytes=length, tail_hash=tail_hash)
+        found = prefix_hash(descriptor, reading.consumed)
+        return _Cursor(inode=(status.st_dev, status.st_ino), reading=place, hash=found)
 
     def _view_of(self, reading: Reading) -> View:
         arrays = {name: getattr(reading.columns, name) for name in BufferColumns.__struct_fields__}

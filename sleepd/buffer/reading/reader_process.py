@@ -21,11 +21,12 @@ from typing import Any, BinaryIO, TypeVar
 
 import msgspec
 
-from sleepd.buffer.columns import MOST_EXPERIENCES, BufferColumns
+from sleepd.buffer.columns import MOST_EXPERIENCES, BufferColumns, IntArray
 from sleepd.buffer.digest import Digest, Skipped, digest_lines, digest_whole, pick
 from sleepd.buffer.experience import Experience
 from sleepd.buffer.learnables import READ_BY_DEFAULT, HalfWritten, Learnable, Learnables, ReadSettings
 from sleepd.buffer.parsing import NULS_LEFT_BY, decoded_line, form_of, numbered, records
+from sleepd.buffer.said_before import SaidBefore
 from sleepd.protocol.experience_record import MAX_LINE_BYTES
 
 HEAD_BYTES = 2**20
@@ -55,6 +56,8 @@ class Reading(msgspec.Struct, kw_only=True):
     """JSON lines: how many line ends there are up to there."""
     unfinished: int = 0
     """JSON lines: bytes of a torn last line."""
+    said: IntArray = msgspec.field(default_factory=lambda: array("Q"))
+    """JSON lines: what a log of requests has held so far; see ``SaidBefore``."""
     texts: list[Experience] = []
     half_written: str = ""
 
@@ -171,9 +174,10 @@ def _read_lines(head: bytes, file: Source, before: Reading, settings: ReadSettin
     digest.skipped, digest.skipped_total = list(before.skipped), before.skipped_total
     if len(head) >= _INDEX_FROM_BYTES:
         digest.indexed()
-    counter = _Counter()
-    digest_lines(counter.complete_lines(head, file), digest, first=before.lines + 1, settings=settings)
+    counter, said = _Counter(), SaidBefore(before.said)
+    digest_lines(counter.complete_lines(head, file), digest, first=before.lines + 1, settings=settings, said=said)
     reading = _reading(digest, before.left_out)
+    reading.said = said.entries()
     reading.consumed = before.consumed + counter.consumed
     reading.lines = before.lines + counter.line_ends
     reading.unfinished = counter.unfinished

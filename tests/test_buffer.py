@@ -469,7 +469,7 @@ def test_cancelled_read_keeps_file_open(desk: Desk, monkeypatch: pytest.MonkeyPa
         read_from.append(os.fstat(file._file.fileno()))
         return Reading()
 
-    monkeypatch.setattr("sleepd.buffer.reading.source_file.answer", slow)
+    monkeypatch.setattr("sleepd.buffer.reading.reader_client.answer", slow)
 
     async def life() -> None:
         look = asyncio.create_task(desk.buffer.read())
@@ -492,7 +492,7 @@ def test_a_disk_error_is_told(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> No
     def broken(*_: object) -> Reading:
         raise OSError(errno.EIO, "Input/output error")
 
-    monkeypatch.setattr("sleepd.buffer.reading.source_file.answer", broken)
+    monkeypatch.setattr("sleepd.buffer.reading.reader_client.answer", broken)
     write_buffer(desk.path, experiences(3))
     with pytest.raises(BufferUnreadable, match="Input/output error") as caught:
         desk.read()
@@ -508,7 +508,7 @@ def test_lasting_half_file_is_not_reparsed(desk: Desk, monkeypatch: pytest.Monke
         parsed.append(1)
         return answer(file, request)
 
-    monkeypatch.setattr("sleepd.buffer.reading.source_file.answer", spy)
+    monkeypatch.setattr("sleepd.buffer.reading.reader_client.answer", spy)
     desk.path.write_text("[{")
     assert desk.read().is_settling
     desk.clock.advance(31)
@@ -595,7 +595,7 @@ def test_texts_come_from_one_file_state(tmp_path: Path, monkeypatch: pytest.Monk
         tries.append(1)
         return reading
 
-    monkeypatch.setattr("sleepd.buffer.reading.source_file.answer", spy)
+    monkeypatch.setattr("sleepd.buffer.reading.reader_client.answer", spy)
     wanted = [record["id"] for record in experiences(3)]
     assert [each.id for each in desk.texts(*wanted)] == wanted[:2]
     assert len(tries) == 2

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sleepd.buffer import said_before
+from sleepd.buffer.answers import answer_of
 from sleepd.buffer.conversation import (
     CONTEXT_CHARACTERS,
     CONTEXT_MESSAGES,
@@ -19,8 +20,9 @@ from sleepd.buffer.conversation import (
     supervised_replies,
 )
 from sleepd.buffer.experience import Experience, content_hash, conversation_of, derived_id, group_of, hash_text
+from sleepd.buffer.masking import masked_example
 from sleepd.buffer.said_before import SaidBefore
-from sleepd.policy.context_cut import answers_of, without_held_out
+from sleepd.policy.context_cut import without_held_out
 from sleepd.protocol.chat_example import Message, MessageRole, ToolCall
 
 SHORT: dict[str, MessageRole] = {"s": "system", "u": "user", "a": "assistant", "t": "tool"}
@@ -253,15 +255,43 @@ def test_group_is_that_of_what_is_trained() -> None:
 def test_held_out_replies_leave_trained_contexts() -> None:
     """A context is cut behind the last held-out reply in it; a reply with nothing left to answer is not trained."""
     window = talk("u: b", "a: B", "u: c", "a: C", "u: d", "a: D", is_whole=False)
-    held_out = answers_of([replies(talk("u: c", "a: C"))[0].experience(0.7)])
+    held_out = {answer_of(replies(talk("u: c", "a: C"))[0].experience(0.7))}
     trained = replies(window)[-1].experience(0.7)
     cut = without_held_out(trained, held_out)
     assert cut is not None
     assert [one.text for one in cut.context] == ["d"]
     assert (cut.unmasked, cut.conversation) == (hash_text(group_of(trained)), trained.conversation)
-    assert without_held_out(trained, answers_of([])) is trained
+    assert without_held_out(trained, set()) is trained
     tools = replies(talk("u: c", "a!: look", "t: r", "a: R"))
-    assert without_held_out(tools[1].experience(0.7), answers_of([tools[0].experience(0.7)])) is None
+    assert without_held_out(tools[1].experience(0.7), {answer_of(tools[0].experience(0.7))}) is None
+
+
+@pytest.mark.parametrize("masks", [False, True])
+@pytest.mark.parametrize("again", [False, True])
+def test_cut_of_masked_context_knows_its_replies(masks: bool, again: bool) -> None:
+    """A context whose personal data were masked, once or twice, is cut where the texts before were held out."""
+    asked = ("u: Mail to anna.berg@example.org?", "a: Sent to anna.berg@example.org.")
+    window = talk(*asked, "u: And bob.kidd@example.org?", "a: Sent to bob.kidd@example.org.", "u: Sure?", "a: Yes.")
+    trained = replies(window)[-1].experience(0.7)
+    for _ in range(masks + (masks and again)):
+        trained, _ = masked_example(trained)
+    assert ("anna" in trained.context[1].text) == (not masks)
+    first, second = (one.experience(0.7) for one in replies(window)[:2])
+    cut = without_held_out(trained, {answer_of(first)})
+    assert cut is not None
+    assert [one.role for one in cut.context] == ["user", "assistant", "user"]
+    cut = without_held_out(cut, {answer_of(second)})
+    assert cut is not None
+    assert [one.text for one in cut.context] == ["Sure?"]
+
+
+def test_cut_at_held_out_reply_keeps_system_message() -> None:
+    """The system messages at the start stay, and the last one before what is kept."""
+    window = talk("s: A", "u: a", "a: A", "s: B", "s: C", "u: b", "a: B", "u: c", "a: C")
+    held_out = {answer_of(replies(window)[1].experience(0.7))}
+    cut = without_held_out(replies(window)[-1].experience(0.7), held_out)
+    assert cut is not None
+    assert [one.text for one in cut.context] == ["A", "C", "c"]
 
 
 def test_thought_in_a_log_changes_no_side() -> None:
@@ -269,7 +299,7 @@ def test_thought_in_a_log_changes_no_side() -> None:
     first = talk("u: q1", "a: <think>hm</think>A", is_whole=False)
     later = talk("u: q1", "a: A", "u: q2", "a: B", is_whole=False)
     assert len({one.conversation_hash for one in replies(first) + replies(later)}) == 1
-    held_out = answers_of([replies(first)[0].experience(0.7)])
+    held_out = {answer_of(replies(first)[0].experience(0.7))}
     cut = without_held_out(replies(later)[-1].experience(0.7), held_out)
     assert cut is not None
     assert [one.text for one in cut.context] == ["q2"]
@@ -280,7 +310,7 @@ def test_names_of_arguments_change_no_answer() -> None:
     calls = [(ToolCall(name="f", arguments=text),) for text in ('{"a":1,"b":2}', '{"b": 2, "a": 1}')]
     asked = Message(role="user", text="q")
     one, other = (
-        answers_of([Experience(id="x", salience=1, prompt="q", response="", context=(asked,), calls=each)])
+        answer_of(Experience(id="x", salience=1, prompt="q", response="", context=(asked,), calls=each))
         for each in calls
     )
     assert one == other

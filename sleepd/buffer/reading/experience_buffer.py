@@ -12,6 +12,7 @@ import asyncio
 import os
 import stat
 import sys
+from array import array
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -32,7 +33,7 @@ from .merging import merged_view
 from .open_file import OPEN_SECONDS, BufferFile
 from .rating_files import RatingFiles
 from .reader_client import ReaderProcess
-from .source_file import LARGE_BYTES, Due, SourceFile, identity_of
+from .source_file import LARGE_BYTES, Due, Extract, SourceFile, identity_of
 from .stuck_calls import Caller, Stuck
 from .view import View
 
@@ -132,21 +133,36 @@ class ExperienceBuffer:
         Raises:
             BufferUnreadable: the only file is gone, unreadable, or stays half-written.
         """
+        return (await self.extract_with_answers(wanted, characters=characters)).texts
+
+    async def extract_with_answers(
+        self, wanted: Collection[int], *, characters: int | None = None, answers_of: Collection[int] = ()
+    ) -> Extract:
+        """As ``extract``, and the hashes of other replies; see ``SourceFile.extract``.
+
+        Raises:
+            BufferUnreadable: as ``extract``.
+        """
         if not self._files:
             await self.read()
         if len(self._files) == 1:
-            return await next(iter(self._files.values())).extract(wanted, characters=characters)
+            only = next(iter(self._files.values()))
+            return await only.extract(wanted, characters=characters, answers_of=answers_of)
         asked = frozenset(wanted)
-        left, found = set(asked), list[Experience]()
+        left, hashed, found, answers = set(asked), set(answers_of), list[Experience](), array("Q")
         for source in list(self._files.values()):
-            here = left.intersection(source.view.keys)
+            here, hashed_here = left.intersection(source.view.keys), hashed.intersection(source.view.keys)
             left -= here
+            hashed -= hashed_here
             # Of a file that is not what it was the texts cannot be had; what stands in the others can.
-            if here and not source.view.problem:
+            if (here or hashed_here) and not source.view.problem:
                 with suppress(BufferUnreadable):
-                    found += await source.extract(here, characters=characters)
+                    texts, said = await source.extract(here, characters=characters, answers_of=hashed_here)
+                    found += texts
+                    answers += said
         saliences = {key: each for key, _, each in self.view.rows() if key in asked}
-        return [_with_salience(one, saliences.get(id_hash(one.id), one.salience)) for one in found]
+        texts = [_with_salience(one, saliences.get(id_hash(one.id), one.salience)) for one in found]
+        return Extract(texts, answers)
 
     # --- one poll ---
 

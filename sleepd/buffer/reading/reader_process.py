@@ -21,6 +21,7 @@ from typing import Any, BinaryIO, TypeVar
 
 import msgspec
 
+from sleepd.buffer.answers import answer_of
 from sleepd.buffer.columns import MOST_EXPERIENCES, BufferColumns, IntArray
 from sleepd.buffer.digest import Digest, Skipped, digest_lines, digest_whole, pick
 from sleepd.buffer.experience import Experience
@@ -59,6 +60,8 @@ class Reading(msgspec.Struct, kw_only=True):
     said: IntArray = msgspec.field(default_factory=lambda: array("Q"))
     """JSON lines: what a log of requests has held so far; see ``SaidBefore``."""
     texts: list[Experience] = []
+    answers: IntArray = msgspec.field(default_factory=lambda: array("Q"))
+    """Of the replies of which they were asked for."""
     half_written: str = ""
 
 
@@ -72,6 +75,8 @@ class ReadRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     """The keys of the wanted texts (``array('Q')``); None: the figures are asked for."""
     characters: int | None = None
     """Of all texts together; None: however many they are."""
+    answers_of: bytes = b""
+    """The keys of the replies whose ``answer_of`` is wanted, beside the texts."""
 
 
 def packed(messages: Sequence[ReadRequest | Reading]) -> bytes:
@@ -184,13 +189,21 @@ def _read_lines(head: bytes, file: Source, before: Reading, settings: ReadSettin
     return reading
 
 
-def read_texts(
-    file: Source, wanted: set[int], characters: int | None = None, settings: ReadSettings = READ_BY_DEFAULT
-) -> Reading:
-    """The texts of the wanted experiences, as many characters of all together as are asked for."""
+def read_texts(file: Source, request: ReadRequest) -> Reading:
+    """The texts of the wanted experiences, as many characters of all together as are asked for; and some hashes."""
+    wanted, answers_of = set(array("Q", request.wanted or b"")), set(array("Q", request.answers_of))
+    answers = array("Q")
+
+    def noted(found: Iterator[tuple[str, Learnable | str]]) -> Iterator[tuple[str, Learnable | str]]:
+        for position, each in found:
+            if not isinstance(each, str) and each.key in answers_of:
+                answers.append(answer_of(each.experience()))
+            yield position, each
+
     try:
-        form, found = read_learnables(file, settings)
-        return Reading(form=form, texts=pick(found, wanted, characters))
+        form, found = read_learnables(file, request.settings)
+        texts = pick(noted(found), wanted, request.characters)
+        return Reading(form=form, texts=texts, answers=answers)
     except HalfWritten as error:
         return Reading(half_written=str(error))
 
@@ -217,7 +230,7 @@ def answer(file: Source, request: ReadRequest) -> Reading:
     """What is asked for."""
     if request.wanted is None:
         return read_digest(file, request.before, request.settings)
-    return read_texts(file, set(array("Q", request.wanted)), request.characters, request.settings)
+    return read_texts(file, request)
 
 
 class _Counter:

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from sleepd.buffer.conversation import REJECTED
 from sleepd.buffer.experience import conversation_of
-from sleepd.buffer.learnables import WHOLE, ReadSettings, rating_key
+from sleepd.buffer.learnables import ReadSettings
+from sleepd.buffer.rating_names import REJECTED, WHOLE, rating_key
 from tests.format_samples import (
     ANSWER,
     ASKED,

@@ -34,14 +34,13 @@ from .experience import (
     said_digest,
     without_thought,
 )
+from .rating_names import WHOLE, rating_names
 
 SECTION_REPLIES: Final = 16
 """So many replies, and a section ends at the next message of the user."""
 CONTEXT_CHARACTERS: Final = 64_000
 """More than the longest examples hold (2,048 to 8,192 tokens)."""
 CONTEXT_MESSAGES: Final = 200
-REJECTED: Final = -1.0
-"""The salience of a reply that a person rated down: below every threshold."""
 
 
 class Turn(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,7 +50,7 @@ class Turn(msgspec.Struct, frozen=True, kw_only=True):
     id: str = ""
     """The program's own; empty: none."""
     salience: float | None = None
-    """0 to 1, or ``REJECTED``; None: nothing was said."""
+    """0 to 1, or ``rating_names.REJECTED``; None: nothing was said."""
     is_supervised: bool = True
     """Of a reply: it is learned. Else it is context only."""
     said_under: int | None = None
@@ -97,14 +96,9 @@ class SupervisedReply:
         return self._conversation.turns[self._reply]
 
     @property
-    def conversation(self) -> str:
-        """The program's name of the conversation; empty: it has none."""
-        return self._conversation.id
-
-    @property
-    def is_numbered(self) -> bool:
-        """Whether the number is that of the whole conversation."""
-        return self._conversation.is_whole
+    def rated_as(self) -> tuple[str, ...]:
+        """See ``ChatExample``. Only in a whole conversation the number is known."""
+        return rating_names(self._conversation.id, self.number if self._conversation.is_whole else WHOLE)
 
     @cached_property
     def id(self) -> str:
@@ -142,6 +136,7 @@ class SupervisedReply:
             salience=default_salience if reply.salience is None else reply.salience,
             said_under=reply.said_under,
             conversation="" if self.conversation_hash == self.group else hash_text(self.conversation_hash),
+            rated_as=self.rated_as,
         )
 
 

@@ -36,6 +36,7 @@ class Digest:
         self.form = form
         self.keys, self.groups = known.keys[:], known.groups[:]
         self.saliences, self.conversations = known.saliences[:], known.conversations[:]
+        self.given = known.given[:]
         self.skipped: list[Skipped] = []
         self.skipped_total = 0
         self._index: dict[int, int] | None = None
@@ -56,10 +57,12 @@ class Digest:
             self.groups.append(found.group)
             self.saliences.append(found.salience)
             self.conversations.append(found.conversation)
+            self.given.append(found.is_salience_given)
         elif self.groups[known] != found.group:
             self.skip(position, f"id: {found.id!r} has another text above")
         elif found.is_salience_given:
-            self.saliences[known] = found.salience  # written again: the agent has thought better of it
+            # Written again: the agent has thought better of it.
+            self.saliences[known], self.given[known] = found.salience, True
 
     def skip(self, position: str, reason: str) -> None:
         """Count a record that is not used; the first hundred are kept with position and reason."""

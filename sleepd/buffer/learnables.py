@@ -14,6 +14,7 @@ from .experience import DEFAULT_SALIENCE, Experience, conversation_of, group_of,
 from .formats.format import Format, NotRead, SessionReader
 from .formats.known_formats import format_of
 from .formats.unread import unread_program
+from .rating_names import rating_of
 
 OWN: Final = "own"
 """The name of our own short form."""
@@ -35,22 +36,15 @@ class ReadSettings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     default_salience: float = DEFAULT_SALIENCE
     ratings: dict[str, float] = {}
     """The salience that people gave afterwards, by id, and by conversation and number of the reply
-    (:func:`rating_key`)."""
+    (``rating_names.rating_key``)."""
 
 
-WHOLE: Final = 0
-"""In a rating's key, in place of a reply's number: it counts for each reply that has no rating of its own."""
 READ_BY_DEFAULT: Final = ReadSettings()
 
 
 def read_settings(config: BufferConfig) -> ReadSettings:
     """How a buffer is read, by its configuration."""
     return ReadSettings(format=config.format, default_salience=config.default_salience)
-
-
-def rating_key(conversation: str, number: int) -> str:
-    """How a rating names a reply that has no id of its own."""
-    return f"{conversation}\0{number}"
 
 
 class Learnable:
@@ -61,7 +55,6 @@ class Learnable:
         self._default = settings.default_salience
         self.id = source.id
         self.key = id_hash(source.id)
-        rating = settings.ratings.get(self.id)
         if isinstance(source, Experience):
             self.group, self.conversation = group_of(source), conversation_of(source)
             self.salience = source.salience
@@ -69,10 +62,7 @@ class Learnable:
             self.group, self.conversation = source.group, source.conversation_hash
             given = source.turn.salience
             self.salience = self._default if given is None else given
-            if rating is None and source.conversation:
-                rating = settings.ratings.get(rating_key(source.conversation, WHOLE))
-                if source.is_numbered:
-                    rating = settings.ratings.get(rating_key(source.conversation, source.number), rating)
+        rating = rating_of(settings.ratings, self.id, source.rated_as) if settings.ratings else None
         if rating is not None:
             self.salience, is_given = rating, True
         self.is_salience_given = is_given

@@ -30,7 +30,6 @@ from sleepd.policy.triggers import Policy, Thresholds
 from sleepd.protocol.evidence import RecallQuestion
 from sleepd.protocol.job import Job, Role
 from sleepd.protocol.strategy import Strategy
-from sleepd.quarantine.rules import Isolation
 from sleepd.registry.compatibility import Fit, other_shape
 from sleepd.registry.predecessor import Predecessor, predecessor
 from sleepd.store.checkpoint_documents import seen_by
@@ -102,7 +101,7 @@ async def line_up(order: Order, config: Config, sources: Sources, *, day: date) 
     job = await _job(sources.history.next_cycle(), config, strategy, checkpoints, parent)
     job = msgspec.structs.replace(job, date=day.isoformat())
     known, view = sources.history.known(), intake.view
-    gone = _gone(Path(job.parent), view, known, intake.quarantine.isolation) if job.parent else {}
+    gone = _gone(Path(job.parent), view, known, intake) if job.parent else {}
     taken = _Taken(view, known, gone)
     selection = await _select(order, config, job, taken, intake)
     lineup = await _fetch(selection, job, taken, intake.buffer, is_forced=order.force)
@@ -131,8 +130,10 @@ async def _select(order: Order, config: Config, job: Job, taken: _Taken, intake:
     return select(view.followed_by(gone.values()), known=known, rule=rule, excluded=excluded)
 
 
-def _gone(champion: Path, view: View, known: Known, isolation: Isolation) -> dict[int, Experience]:
-    """By its key, what the champion's lineage learned and the buffer has no more; what is in quarantine stays there.
+def _gone(champion: Path, view: View, known: Known, intake: Intake) -> dict[int, Experience]:
+    """By its key, what the champion's lineage learned and the buffer has no more.
+
+    What is in quarantine stays there, and what was rated down is not repeated.
 
     Raises:
         CheckpointInvalid: the champion's reservoir is damaged.
@@ -141,9 +142,9 @@ def _gone(champion: Path, view: View, known: Known, isolation: Isolation) -> dic
     kept = {id_hash(one.id): one for one in read_reservoir(champion)}
     gone = {key: one for key, one in kept.items() if key not in present and key in known.learned}
     columns = BufferColumns().followed_by(gone.values())
-    causes = isolation.causes(columns, learned=known.learned, min_salience=0.0)
+    causes = intake.quarantine.isolation.causes(columns, learned=known.learned, min_salience=0.0)
     # They were screened when they were trained, and the screening keeps no more than the buffer holds.
-    excluded = {key for key, cause in causes if cause.why != "unscreened"}
+    excluded = {key for key, cause in causes if cause.why != "unscreened"} | intake.rated_down.keys
     return {key: one for key, one in gone.items() if key not in excluded}
 
 

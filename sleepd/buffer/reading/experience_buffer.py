@@ -1,7 +1,8 @@
 """The experience buffer: one file or many, read and never written, as one view.
 
 A poll looks at the times of all files and reads those that changed: a few of them each by itself, many of them in a
-process (``reader_process``). Of an id that stands in several files the first one counts. What a half-written, an
+process (``reader_process``). Of an id that stands in several files the first one counts, with the salience that the
+file changed last gives it. What a half-written, an
 emptied and a missing file mean is decided for each file by itself (``source_file``, ``view``).
 """
 
@@ -13,21 +14,23 @@ import stat
 import sys
 from array import array
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from itertools import compress
 from pathlib import Path
 from typing import Final
 
+import msgspec
+
 from sleepd.buffer.columns import MOST_EXPERIENCES, BufferColumns
 from sleepd.buffer.digest import MOST_SKIPPED, Skipped
-from sleepd.buffer.experience import Experience
+from sleepd.buffer.experience import Experience, id_hash
 from sleepd.buffer.learnables import READ_BY_DEFAULT, ReadSettings
 from sleepd.clock import Clock
 from sleepd.errors import BufferUnreadable
 
-from .buffer_paths import MOST_FILES, find_files, is_single
+from .buffer_paths import MOST_FILES, find_files, is_single, rated_directories
 from .open_file import OPEN_SECONDS, BufferFile
 from .rating_files import RatingFiles
 from .reader_client import ReaderProcess
@@ -89,6 +92,11 @@ class ExperienceBuffer:
         self.view = View()
         """The last good view."""
 
+    @property
+    def ratings(self) -> Mapping[str, float]:
+        """Those that stand beside its files; the same object as long as nothing changed."""
+        return self._ratings.all
+
     def files_with(self, wanted: Collection[int]) -> list[BufferFile]:
         """The files in which these experiences stand, for whoever reads them in another process.
 
@@ -130,7 +138,8 @@ class ExperienceBuffer:
             await self.read()
         if len(self._files) == 1:
             return await next(iter(self._files.values())).extract(wanted, characters=characters)
-        left, found = set(wanted), list[Experience]()
+        asked = frozenset(wanted)
+        left, found = set(asked), list[Experience]()
         for source in list(self._files.values()):
             here = left.intersection(source.view.keys)
             left -= here
@@ -138,7 +147,8 @@ class ExperienceBuffer:
             if here and not source.view.problem:
                 with suppress(BufferUnreadable):
                     found += await source.extract(here, characters=characters)
-        return found
+        saliences = {key: each for key, _, each in self.view.rows() if key in asked}
+        return [_with_salience(one, saliences.get(id_hash(one.id), one.salience)) for one in found]
 
     # --- one poll ---
 
@@ -164,7 +174,7 @@ class ExperienceBuffer:
 
     def _look_now(self) -> dict[Path, tuple[int, ...]]:
         found = _looked(self._paths)
-        self._ratings.read({path.parent for path in [*found, *map(Path, self._paths)]})
+        self._ratings.read(rated_directories(self._paths, found))
         return found
 
     async def _read_changed(self, looked: dict[Path, tuple[int, ...]]) -> View:
@@ -238,7 +248,8 @@ class ExperienceBuffer:
         views, problems = tuple(source.view for source in self._files.values()), self._problems()
         is_same = len(views) == len(self._views) and all(a is b for a, b in zip(views, self._views, strict=True))
         if not is_same or problems != self._problems_before or self.view.read_at is None:
-            merged = await asyncio.to_thread(_merged, views, _short_names(self._files))
+            times = [self._identities.get(path, ())[3:4] for path in self._files]
+            merged = await asyncio.to_thread(_merged, views, _short_names(self._files), times)
             merged.read_at = self._clock.now()
             merged.skipped[:0] = problems[:MOST_SKIPPED]
             merged.skipped_total += len(problems)
@@ -277,8 +288,18 @@ def _short_names(paths: Collection[Path]) -> list[str]:
     return [os.fsencode(name).decode("utf-8", "backslashreplace") for name in names]
 
 
-def _merged(views: Sequence[View], names: Sequence[str]) -> View:
-    """One view of several: the first of each key counts, and of more than ``MOST_EXPERIENCES`` the last."""
+def _with_salience(experience: Experience, salience: float) -> Experience:
+    return experience if experience.salience == salience else msgspec.structs.replace(experience, salience=salience)
+
+
+def _merged(views: Sequence[View], names: Sequence[str], times: Sequence[tuple[int, ...]]) -> View:
+    """One view of several: the first of each key counts, and of more than ``MOST_EXPERIENCES`` the last.
+
+    Args:
+        views: of the files.
+        names: of the files.
+        times: when each was changed last; empty: it is not there.
+    """
     merged = View(form=_form(views), files=len(views))
     for view, name in zip(views, names, strict=True):
         for column in BufferColumns.__struct_fields__:
@@ -287,15 +308,16 @@ def _merged(views: Sequence[View], names: Sequence[str]) -> View:
         merged.skipped += [Skipped(position=f"{name}: {one.position}", reason=one.reason) for one in here]
         merged.skipped_total += view.skipped_total
         merged.left_out += view.left_out
-    _drop_repeated(merged)
+    if len(set(merged.keys)) < len(merged.keys):
+        _drop_repeated(merged)
+        oldest_first = [views[place] for place in sorted(range(len(views)), key=times.__getitem__)]
+        _take_newest_saliences(merged, oldest_first)
     merged.left_out += merged.keep_newest(MOST_EXPERIENCES)
     return merged
 
 
 def _drop_repeated(view: View) -> None:
     """Keep the first of each key; one with another text is counted as skipped."""
-    if len(set(view.keys)) == len(view.keys):  # by far the most frequent case, and fast
-        return
     groups: dict[int, int] = {}
     others = sum(groups.setdefault(key, group) != group for key, group in zip(view.keys, view.groups, strict=True))
     seen = set[int]()
@@ -307,6 +329,16 @@ def _drop_repeated(view: View) -> None:
         reason = f"{others} experiences have an id that another text in another file has"
         view.skipped = [Skipped(position="several files", reason=reason), *view.skipped][:MOST_SKIPPED]
         view.skipped_total += others
+
+
+def _take_newest_saliences(merged: View, oldest_first: Iterable[View]) -> None:
+    """Of the saliences that several files give one text the newest counts."""
+    places = {key: place for place, key in enumerate(merged.keys)}
+    for view in oldest_first:
+        for key, group, salience, is_given in zip(view.keys, view.groups, view.saliences, view.given, strict=True):
+            place = places[key]
+            if is_given and merged.groups[place] == group:
+                merged.saliences[place], merged.given[place] = salience, True
 
 
 def _form(views: Sequence[View]) -> str:

@@ -175,7 +175,7 @@ class SourceFile:
 
     def rate(self, ratings: dict[str, float]) -> bool:
         """Read it anew at the next poll, where these ratings are others than before; returns whether they are."""
-        is_other = ratings != self._settings.ratings
+        is_other = ratings is not self._settings.ratings and ratings != self._settings.ratings
         if is_other:
             self._settings = msgspec.structs.replace(self._settings, ratings=ratings)
             self._parsed = None

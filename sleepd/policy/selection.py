@@ -1,7 +1,8 @@
 """Which experiences a cycle trains, replays and is measured on. Pure.
 
 New experiences are trained once; of those already learned a sample is mixed in, so that they are not forgotten; what is
-held out is only measured on. Experiences are known by 64-bit keys in arrays, so that a hundred thousand fit in little.
+held out is only measured on, until it is released (``holdout``). Experiences are known by 64-bit keys in arrays, so
+that a hundred thousand fit in little.
 """
 
 from __future__ import annotations
@@ -174,6 +175,9 @@ def _divide(columns: BufferColumns, known: Known, min_salience: float, excluded:
         if salience >= min_salience and key not in excluded.keys
     ]
     held = holdout.divide([columns.conversations[i] for i in usable], known.splits, known.secret)
+    held -= holdout.released(
+        [columns.conversations[i] for i in usable if columns.conversations[i] in held], known.splits
+    )
     divided = _Divided([], [], [])
     for i in usable:
         if columns.conversations[i] in held:

@@ -106,6 +106,12 @@ def _add_command(commands: Any, name: str, summary: str) -> None:
         add_quarantine(command)
     if name in ("buffer", "import", "tokens"):
         _add_experience_options(command, name)
+    if name == "web":
+        _add_web_options(command)
+    if name == "digest":
+        command.add_argument(
+            "--since", metavar="WHEN", type=moment_or_age, default="24h", help="default: 24h; as for decisions"
+        )
     if name == "decisions":
         command.add_argument("--since", metavar="WHEN", type=moment_or_age, help="90m, 12h, 3d or 2026-01-31[T08:00]")
     if name in ("history", "why", "decisions", "quarantine", "report"):
@@ -113,6 +119,18 @@ def _add_command(commands: Any, name: str, summary: str) -> None:
         command.add_argument(
             "--limit", metavar="N", type=Whole(1), default=default, help=f"how many (default: {default})"
         )
+
+
+def _add_web_options(command: argparse.ArgumentParser) -> None:
+    what = command.add_mutually_exclusive_group()
+    what.add_argument("--open", action="store_true", help="open it in your browser")
+    what.add_argument("--token", action="store_true", help="print the token that the page asks for")
+    command.add_argument(
+        "--address",
+        metavar="IP:PORT",
+        default="127.0.0.1:7533",
+        help="where it is or will be (default: 127.0.0.1:7533)",
+    )
 
 
 def _add_experience_options(command: argparse.ArgumentParser, name: str) -> None:
@@ -151,6 +169,7 @@ def _add_places(command: argparse.ArgumentParser, name: str) -> None:
     if name == "report":
         newest = "the cycle's number; default: the newest one with a verdict"
         command.add_argument("cycle", metavar="N", nargs="?", type=Whole(1), help=newest)
+        command.add_argument("--html", metavar="FILE", default="", help="write the page as one self-contained file")
     if name == "rollback":
         command.add_argument(
             "cycle",

@@ -234,6 +234,20 @@ def reload(session: Session) -> ExitCode:
     return ExitCode.OK
 
 
+def web(session: Session) -> ExitCode:
+    """The page: its address, its token, or the page itself."""
+    from .web import show_web
+
+    return show_web(session)
+
+
+def digest(session: Session) -> ExitCode:
+    """What happened since a moment, in a few lines."""
+    from .digest import show_digest
+
+    return show_digest(session)
+
+
 def events(session: Session) -> ExitCode:
     """What happens, as it happens."""
     from .events import follow
@@ -277,6 +291,8 @@ COMMANDS: dict[str, Command] = {
     "history": history,
     "show": show,
     "report": report,
+    "web": web,
+    "digest": digest,
     "buffer": buffer_commands.buffer,
     "import": buffer_commands.import_records,
     "quarantine": quarantine,

@@ -106,12 +106,8 @@ def _add_command(commands: Any, name: str, summary: str) -> None:
         add_quarantine(command)
     if name in ("buffer", "import", "tokens"):
         _add_experience_options(command, name)
-    if name == "web":
-        _add_web_options(command)
-    if name == "digest":
-        command.add_argument(
-            "--since", metavar="WHEN", type=moment_or_age, default="24h", help="default: 24h; as for decisions"
-        )
+    if name in ("web", "digest"):
+        _add_page_options(command, name)
     if name == "decisions":
         command.add_argument("--since", metavar="WHEN", type=moment_or_age, help="90m, 12h, 3d or 2026-01-31[T08:00]")
     if name in ("history", "why", "decisions", "quarantine", "report"):
@@ -121,16 +117,17 @@ def _add_command(commands: Any, name: str, summary: str) -> None:
         )
 
 
-def _add_web_options(command: argparse.ArgumentParser) -> None:
+def _add_page_options(command: argparse.ArgumentParser, name: str) -> None:
+    """Of the page, and of the letter in the morning."""
+    if name == "digest":
+        since = "default: 24h; 90m, 3d or 2026-01-31[T08:00]"
+        command.add_argument("--since", metavar="WHEN", type=moment_or_age, default="24h", help=since)
+        return
     what = command.add_mutually_exclusive_group()
     what.add_argument("--open", action="store_true", help="open it in your browser")
     what.add_argument("--token", action="store_true", help="print the token that the page asks for")
-    command.add_argument(
-        "--address",
-        metavar="IP:PORT",
-        default="127.0.0.1:7533",
-        help="where it is or will be (default: 127.0.0.1:7533)",
-    )
+    where = "where it is or will be (default: 127.0.0.1:7533)"
+    command.add_argument("--address", metavar="IP:PORT", default="127.0.0.1:7533", help=where)
 
 
 def _add_experience_options(command: argparse.ArgumentParser, name: str) -> None:

@@ -11,13 +11,13 @@ from sleepd.protocol.status import CycleSummary
 from sleepd.sleepctl.pages.report_page import KnownCycle
 from sleepd.version import VERSION
 
-from .pages import cycle as cycle_page
 from .rendering import render, static
+from .values import cycle_values
 
 
 def report_file(known: KnownCycle, cycles: Iterable[CycleSummary], now: datetime) -> str:
     """The whole file. ``cycles``: for the lineage; empty: none is shown."""
     style = static("style.css").rstrip(b"\n")
     digest = base64.b64encode(hashlib.sha256(style).digest()).decode()
-    values = cycle_page.values(known, cycles, now)
+    values = cycle_values.values(known, cycles, now)
     return render("report_file.html", **values, digest=digest, version=VERSION, has_links=False)

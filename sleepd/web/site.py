@@ -21,7 +21,7 @@ from sleepd.errors import (
 )
 from sleepd.version import VERSION
 
-from .asking import Daemon
+from .daemon_access import DaemonAccess
 from .live import Live
 from .login import Login
 from .rendering import render
@@ -42,7 +42,7 @@ FIELDS = 20
 class Site(NamedTuple):
     """What the pages are made with."""
 
-    daemon: Daemon
+    daemon: DaemonAccess
     login: Login
     live: Live
     clock: Clock

@@ -11,13 +11,9 @@ from sleepd.protocol.control import MOST_ENTRIES, Buffer, GetStatus, History, Qu
 from sleepd.protocol.status import BufferDetail, CycleDetail, QuarantineList, Status
 from sleepd.sleepctl.asking import known_cycle
 
-from .pages import buffer as buffer_page
-from .pages import comparison
-from .pages import cycle as cycle_page
-from .pages import start as start_page
-from .pages import timeline as timeline_page
 from .rendering import render
 from .site import Site, whole_number
+from .values import buffer_values, comparison_values, cycle_values, start_values, timeline_values
 
 DECISIONS = 20
 """Decisions below the timeline."""
@@ -28,7 +24,7 @@ TEXTS = 50
 def start(site: Site, request: Request) -> Response:
     """State, conditions, progress, champion, warnings."""
     status, now = site.daemon.ask(GetStatus(), Status), site.clock.now()
-    values = start_page.head(status, site.live.losses, now) | start_page.facts(status, now)
+    values = start_values.head(status, site.live.losses, now) | start_values.facts(status, now)
     return site.page(request, "start.html", **values)
 
 
@@ -39,8 +35,8 @@ def live_parts(site: Site, *, is_operator: bool) -> dict[str, str]:
     except SleepdError as error:
         return {"head": render("parts/absent.html", message=error.message, hint=error.hint)}
     return {
-        "head": render("parts/head.html", **start_page.head(status, site.live.losses, now)),
-        "facts": render("parts/facts.html", **start_page.facts(status, now)),
+        "head": render("parts/head.html", **start_values.head(status, site.live.losses, now)),
+        "facts": render("parts/facts.html", **start_values.facts(status, now)),
         "actions": render("parts/actions.html", status=status, is_operator=is_operator),
     }
 
@@ -57,7 +53,7 @@ def timeline(site: Site, request: Request) -> Response:
     limit = whole_number(request.query_params.get("limit", "50"), "limit", least=1, most=1000)
     cycles = site.daemon.ask(History(limit=limit), Cycles).cycles
     reasons = site.daemon.ask(Why(limit=DECISIONS), Reasons)
-    return site.page(request, "timeline.html", **timeline_page.values(cycles, reasons, site.clock.now(), limit=limit))
+    return site.page(request, "timeline.html", **timeline_values.values(cycles, reasons, site.clock.now(), limit=limit))
 
 
 def cycle(site: Site, request: Request) -> Response:
@@ -65,7 +61,7 @@ def cycle(site: Site, request: Request) -> Response:
     number = _number(request.path_params["cycle"])
     known = known_cycle(site.daemon.ask, number, limit=TEXTS)
     cycles = site.daemon.ask(History(limit=MOST_ENTRIES), Cycles).cycles
-    return site.page(request, "cycle.html", has_links=True, **cycle_page.values(known, cycles, site.clock.now()))
+    return site.page(request, "cycle.html", has_links=True, **cycle_values.values(known, cycles, site.clock.now()))
 
 
 def compare(site: Site, request: Request) -> Response:
@@ -73,19 +69,19 @@ def compare(site: Site, request: Request) -> Response:
     one, other = (
         site.daemon.ask(Show(cycle=_number(request.query_params.get(name, ""))), CycleDetail) for name in ("a", "b")
     )
-    return site.page(request, "compare.html", **comparison.values(one, other, site.clock.now()))
+    return site.page(request, "compare.html", **comparison_values.values(one, other, site.clock.now()))
 
 
 def buffer(site: Site, request: Request) -> Response:
     """The buffer as it was just read."""
-    return site.page(request, "buffer.html", **buffer_page.values(site.daemon.ask(Buffer(), BufferDetail)))
+    return site.page(request, "buffer.html", **buffer_values.values(site.daemon.ask(Buffer(), BufferDetail)))
 
 
 def quarantine(site: Site, request: Request) -> Response:
     """What is kept from training, to be reviewed."""
-    known = site.daemon.ask(Quarantine(limit=buffer_page.SEARCHED), QuarantineList)
+    known = site.daemon.ask(Quarantine(limit=buffer_values.SEARCHED), QuarantineList)
     search, state = (request.query_params.get(name, "") for name in ("search", "state"))
-    return site.page(request, "quarantine.html", **buffer_page.quarantine_values(known, search[:200], state))
+    return site.page(request, "quarantine.html", **buffer_values.quarantine_values(known, search[:200], state))
 
 
 def _number(text: str) -> int:

@@ -22,7 +22,7 @@ from sleepd.sleepctl.pages.report_page import KnownCycle, report_page
 from sleepd.sleepctl.pages.show_page import show_page
 from sleepd.sleepctl.session import Session
 
-from .web import without_web
+from .web_command import without_web
 
 _SEARCHED_CYCLES = 50
 """Cycles among which the newest one with a verdict is searched."""

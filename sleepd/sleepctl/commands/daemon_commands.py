@@ -236,14 +236,14 @@ def reload(session: Session) -> ExitCode:
 
 def web(session: Session) -> ExitCode:
     """The page: its address, its token, or the page itself."""
-    from .web import show_web
+    from .web_command import show_web
 
     return show_web(session)
 
 
 def digest(session: Session) -> ExitCode:
     """What happened since a moment, in a few lines."""
-    from .digest import show_digest
+    from .digest_command import show_digest
 
     return show_digest(session)
 

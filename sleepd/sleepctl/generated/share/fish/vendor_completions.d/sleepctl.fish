@@ -131,7 +131,7 @@ complete -c sleepctl -n '_shtab_sleepctl_using digest' -s h -l help -d 'show thi
 complete -c sleepctl -n '_shtab_sleepctl_using digest' -l json -d 'data as JSON with a "schema" number'
 complete -c sleepctl -n '_shtab_sleepctl_using digest' -l config -xka "(__fish_complete_path (commandline -ct))" -d 'the daemon'"'"'s configuration file'
 complete -c sleepctl -n '_shtab_sleepctl_using digest' -l socket -xka "(__fish_complete_path (commandline -ct))" -d 'the daemon'"'"'s control socket'
-complete -c sleepctl -n '_shtab_sleepctl_using digest' -l since -x -d 'default: 24h; as for decisions'
+complete -c sleepctl -n '_shtab_sleepctl_using digest' -l since -x -d 'default: 24h; 90m, 3d or 2026-01-31[T08:00]'
 complete -c sleepctl -n '_shtab_sleepctl_using; and test $_shtab_sleepctl_npos -eq 0' -a buffer -d 'Counts, salience, what is new, what was skipped and why.'
 complete -c sleepctl -n '_shtab_sleepctl_using buffer' -s h -l help -d 'show this help message and exit'
 complete -c sleepctl -n '_shtab_sleepctl_using buffer' -l json -d 'data as JSON with a "schema" number'

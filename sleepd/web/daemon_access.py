@@ -17,7 +17,7 @@ PATIENCE_SECONDS = 20.0
 _T = TypeVar("_T")
 
 
-class Daemon:
+class DaemonAccess:
     """The daemon on one control socket."""
 
     def __init__(self, socket_path: str) -> None:

@@ -16,8 +16,8 @@ from sleepd.sleepctl.pages.report_page import KnownCycle
 
 from .charts import Bar, Chart, Point, bar, chart
 from .lineage import lineage
-from .marks import mark_of
-from .word_changes import Piece, changes
+from .state_marks import mark_of
+from .word_changes import TextPiece, changes
 
 HELD_OUT = 60
 """Held-out experiences shown: half of them those that gained most, half those that lost most."""
@@ -40,13 +40,13 @@ class ComparedReply(NamedTuple):
     """One probe prompt and the replies before and after, with the words that differ."""
 
     prompt: str
-    before: list[Piece]
-    after: list[Piece]
+    before: list[TextPiece]
+    after: list[TextPiece]
     base: str
     """The base's own reply, where it is not the one before; else empty."""
 
 
-class HeldOut(NamedTuple):
+class HeldOutGain(NamedTuple):
     """One held-out experience and what it gained."""
 
     id: str
@@ -120,7 +120,7 @@ def _compared(reply: ProbeReply, *, has_parent: bool) -> ComparedReply:
     return ComparedReply(reply.prompt, before, after, reply.base if has_parent else "")
 
 
-def _held_out(report: Report | None) -> list[HeldOut]:
+def _held_out(report: Report | None) -> list[HeldOutGain]:
     """Sorted from what gained most to what lost most."""
     if report is None:
         return []
@@ -134,7 +134,9 @@ def _held_out(report: Report | None) -> list[HeldOut]:
         gain = each.parent - each.candidate
         # The same scale for every row: both ends of the largest change.
         drawn = bar(gain, None)._replace(**_diverging(gain, most))
-        found.append(HeldOut(each.id, prompts.get(each.id, ""), each.tokens, each.parent, each.candidate, gain, drawn))
+        found.append(
+            HeldOutGain(each.id, prompts.get(each.id, ""), each.tokens, each.parent, each.candidate, gain, drawn)
+        )
     return found
 
 

@@ -11,7 +11,7 @@ from sleepd.protocol.status import CycleSummary
 from sleepd.sleepctl.pages.wording import duration, gain, has_low_sample, older_loss
 
 from .charts import Chart, Point, chart
-from .marks import LEGEND, Mark, mark_of
+from .state_marks import LEGEND, Mark, mark_of
 
 SHOWN = (50, 200, 1000)
 """Numbers of cycles that can be asked for."""

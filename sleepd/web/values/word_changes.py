@@ -11,22 +11,22 @@ MOST_WORDS = 400
 _WORD = re.compile(r"\s+|\w+|[^\w\s]")
 
 
-class Piece(NamedTuple):
+class TextPiece(NamedTuple):
     """A part of a text."""
 
     text: str
     is_changed: bool
 
 
-def changes(before: str, after: str) -> tuple[list[Piece], list[Piece]]:
+def changes(before: str, after: str) -> tuple[list[TextPiece], list[TextPiece]]:
     """Both texts in pieces; what stands in only one of them is changed."""
     old, new = _WORD.findall(before), _WORD.findall(after)
     if max(len(old), len(new)) > MOST_WORDS:
-        return [Piece(before, is_changed=False)], [Piece(after, is_changed=False)]
-    left: list[Piece] = []
-    right: list[Piece] = []
+        return [TextPiece(before, is_changed=False)], [TextPiece(after, is_changed=False)]
+    left: list[TextPiece] = []
+    right: list[TextPiece] = []
     for kind, a, b, c, d in SequenceMatcher(a=old, b=new, autojunk=False).get_opcodes():
         for side, words in ((left, old[a:b]), (right, new[c:d])):
             if words:
-                side.append(Piece("".join(words), is_changed=kind != "equal"))
+                side.append(TextPiece("".join(words), is_changed=kind != "equal"))
     return left, right

@@ -12,7 +12,7 @@ from sleepd.protocol.status import SCHEMA
 from sleepd.sleepctl.exit_codes import ExitCode
 from sleepd.sleepctl.pages.decision_page import line
 from sleepd.sleepctl.session import Session
-from sleepd.web.places import SERVICE_TOKEN
+from sleepd.web.web_places import SERVICE_TOKEN
 
 _ANSWER_SECONDS = 10.0
 """The first request starts the service, which takes a second."""

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from sleepd.protocol.status import CycleSummary
 
-from .marks import Mark, mark_of
+from .state_marks import Mark, mark_of
 
 SIBLINGS = 5
 """Candidates shown of each ancestor, the newest; the others are counted."""

@@ -8,12 +8,12 @@ from typing import Any, NamedTuple
 from sleepd.protocol.status import CycleDetail
 from sleepd.sleepctl.pages.wording import change
 
-from .marks import mark_of
-from .timeline import comparison_charts
-from .word_changes import Piece, changes
+from .state_marks import mark_of
+from .timeline_values import comparison_charts
+from .word_changes import TextPiece, changes
 
 
-class Row(NamedTuple):
+class FigurePair(NamedTuple):
     """One figure of both."""
 
     name: str
@@ -22,12 +22,12 @@ class Row(NamedTuple):
     difference: str
 
 
-class Pair(NamedTuple):
+class ReplyPair(NamedTuple):
     """Both candidates' replies to one prompt."""
 
     prompt: str
-    one: list[Piece]
-    other: list[Piece]
+    one: list[TextPiece]
+    other: list[TextPiece]
 
 
 def values(one: CycleDetail, other: CycleDetail, now: datetime) -> dict[str, Any]:
@@ -39,7 +39,7 @@ def values(one: CycleDetail, other: CycleDetail, now: datetime) -> dict[str, Any
         "other": other.summary,
         "marks": [mark_of(each.summary) for each in (one, other)],
         "charts": comparison_charts([one.summary, other.summary]),
-        "rows": [Row(name, a, b, change(a, b)) for name, a, b in _figures(one, other)],
+        "rows": [FigurePair(name, a, b, change(a, b)) for name, a, b in _figures(one, other)],
         "pairs": _pairs(one, other),
         "only": (sorted(trained[0] - trained[1]), sorted(trained[1] - trained[0])),
         "both": len(trained[0] & trained[1]),
@@ -60,12 +60,14 @@ def _figures(one: CycleDetail, other: CycleDetail) -> list[tuple[str, float | No
     return found + [(name, sides[0].get(name), sides[1].get(name)) for name in dict.fromkeys([*sides[0], *sides[1]])]
 
 
-def _pairs(one: CycleDetail, other: CycleDetail) -> list[Pair]:
+def _pairs(one: CycleDetail, other: CycleDetail) -> list[ReplyPair]:
     """To the prompts that both were asked."""
     replies = [
         {each.prompt: each.candidate for each in detail.report.evidence.probe_replies} if detail.report else {}
         for detail in (one, other)
     ]
     return [
-        Pair(prompt, *changes(text, replies[1][prompt])) for prompt, text in replies[0].items() if prompt in replies[1]
+        ReplyPair(prompt, *changes(text, replies[1][prompt]))
+        for prompt, text in replies[0].items()
+        if prompt in replies[1]
     ]

@@ -12,7 +12,7 @@ from sleepd.sleepctl.pages.wording import change, duration, holdout, lacking, lo
 from sleepd.text.shell import command_line
 
 from .charts import Chart, Point, chart
-from .marks import mark_of
+from .state_marks import mark_of
 
 _HELP = {
     "overdue": "sleepctl why",
@@ -31,7 +31,7 @@ LOSSES = 400
 """Most points of the loss curve."""
 
 
-class Condition(NamedTuple):
+class ConditionBar(NamedTuple):
     """One condition of the next sleep."""
 
     title: str
@@ -130,13 +130,13 @@ def _figures(progress: Progress | None) -> list[str]:
     return [each for each in (steps, epochs, rest, loss, speed, progress.device, progress.doing) if each]
 
 
-def _condition(condition: ConditionView) -> Condition:
+def _condition(condition: ConditionView) -> ConditionBar:
     found, required = condition.found, condition.required
     share = 100.0 if condition.is_met or required <= 0 else round(min(max((found or 0) / required, 0), 1) * 100, 1)
     is_hours = condition.name == "min_hours_between_sleep"
     figures = "" if found is None else f"{found:.1f} of {required:g}" if is_hours else f"{found:.0f} of {required:g}"
     text = "met" if condition.is_met else lacking(condition)
-    return Condition(_TITLES.get(condition.name, condition.name), condition.is_met, share, figures, text)
+    return ConditionBar(_TITLES.get(condition.name, condition.name), condition.is_met, share, figures, text)
 
 
 def _champion_lines(champion: Champion | None) -> list[str]:

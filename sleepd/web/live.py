@@ -97,8 +97,8 @@ class Live:
             if fields.get("cycle") != self._cycle:
                 self._cycle, self.losses = fields.get("cycle"), []
             step, loss = fields.get("step"), fields.get("loss")
-            is_new = isinstance(step, int) and (not self.losses or self.losses[-1][0] < step)
-            if is_new and isinstance(loss, float) and len(self.losses) < MOST_LOSSES:
+            last = self.losses[-1][0] if self.losses else -1
+            if isinstance(step, int) and isinstance(loss, float) and last < step and len(self.losses) < MOST_LOSSES:
                 self.losses.append((step, loss))
         self._tell()
 

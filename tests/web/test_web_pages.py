@@ -114,7 +114,7 @@ def test_events_bring_the_parts(site: WebProcess, cookie: str) -> None:
     connection.request("GET", "/events", headers={"Cookie": cookie})
     answer = connection.getresponse()
     assert answer.getheader("Content-Type").startswith("text/event-stream")
-    names = set()
+    names: set[str] = set()
     while names != {"head", "facts", "actions"}:
         line = answer.readline().decode()
         assert line.startswith(("data:", "event:", "retry:", ":")) or line == "\n"

@@ -101,7 +101,6 @@ class Bar(NamedTuple):
     length: float
     limit: float | None
     upper_limit: float | None
-    zero: float
 
 
 def bar(value: float | None, limit: float | None, upper_limit: float | None = None) -> Bar:
@@ -121,5 +120,4 @@ def bar(value: float | None, limit: float | None, upper_limit: float | None = No
         length=round(abs(end - zero), 2),
         limit=None if limit is None else share(limit),
         upper_limit=None if upper_limit is None else share(upper_limit),
-        zero=zero,
     )

@@ -66,8 +66,6 @@ def _pairs(one: CycleDetail, other: CycleDetail) -> list[ReplyPair]:
         {each.prompt: each.candidate for each in detail.report.evidence.probe_replies} if detail.report else {}
         for detail in (one, other)
     ]
-    return [
-        ReplyPair(prompt, *changes(text, replies[1][prompt]))
-        for prompt, text in replies[0].items()
-        if prompt in replies[1]
-    ]
+    one_said, other_said = replies
+    shared = [prompt for prompt in one_said if prompt in other_said]
+    return [ReplyPair(prompt, *changes(one_said[prompt], other_said[prompt])) for prompt in shared]

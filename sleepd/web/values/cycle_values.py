@@ -133,21 +133,20 @@ def _held_out(report: Report | None) -> list[HeldOutGain]:
     for each in pairs:
         gain = each.parent - each.candidate
         # The same scale for every row: both ends of the largest change.
-        drawn = bar(gain, None)._replace(**_diverging(gain, most))
-        found.append(
-            HeldOutGain(each.id, prompts.get(each.id, ""), each.tokens, each.parent, each.candidate, gain, drawn)
-        )
+        drawn, prompt = _diverging(gain, most), prompts.get(each.id, "")
+        found.append(HeldOutGain(each.id, prompt, each.tokens, each.parent, each.candidate, gain, drawn))
     return found
 
 
-def _diverging(gain: float, most: float) -> dict[str, float]:
+def _diverging(gain: float, most: float) -> Bar:
+    """A bar from the middle: to the right for a gain."""
     length = round(abs(gain) / (most or 1.0) * 50, 2)
-    return {"start": 50.0 if gain >= 0 else 50.0 - length, "length": length, "zero": 50.0, "limit": 50.0}
+    return Bar(50.0 if gain >= 0 else round(50.0 - length, 2), length, limit=50.0, upper_limit=None)
 
 
 def _speech(collapse: list[Collapse], *, has_parent: bool) -> list[tuple[str, str, Speech]]:
     """Way of asking, model, figures."""
-    found = []
+    found: list[tuple[str, str, Speech]] = []
     for each in collapse:
         found.append((each.mode, "base" if has_parent else "before", each.base))
         if has_parent:

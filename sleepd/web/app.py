@@ -32,6 +32,7 @@ def build(site: Site) -> Starlette:
         page("/compare", views.compare),
         page("/buffer", views.buffer),
         page("/quarantine", views.quarantine),
+        page("/metrics", views.metrics),
         *[Route(f"/static/{name}", _static(name, kind), methods=["GET"]) for name, kind in STATIC.items()],
         Route("/health", _health, methods=["GET"]),
         *entering.routes(site),

@@ -8,6 +8,7 @@ from starlette.responses import Response, StreamingResponse
 from sleepd.errors import SleepdError
 from sleepd.protocol.answers import Cycles, Reasons
 from sleepd.protocol.control import MOST_ENTRIES, Buffer, GetStatus, History, Quarantine, Show, Why
+from sleepd.protocol.prometheus import metrics_text
 from sleepd.protocol.status import BufferDetail, CycleDetail, QuarantineList, Status
 from sleepd.sleepctl.asking import known_cycle
 
@@ -82,6 +83,15 @@ def quarantine(site: Site, request: Request) -> Response:
     known = site.daemon.ask(Quarantine(limit=buffer_values.SEARCHED), QuarantineList)
     search, state = (request.query_params.get(name, "") for name in ("search", "state"))
     return site.page(request, "quarantine.html", **buffer_values.quarantine_values(known, search[:200], state))
+
+
+def metrics(site: Site, _: Request) -> Response:
+    """The figures for Prometheus; those of the newest cycle with a report among them."""
+    status = site.daemon.ask(GetStatus(), Status)
+    judged = next((each.cycle for each in status.recent_cycles if each.holdout_after is not None), None)
+    detail = None if judged is None else site.daemon.ask(Show(cycle=judged), CycleDetail)
+    text = metrics_text(status, detail.report if detail else None)
+    return Response(text, media_type="text/plain; version=0.0.4")
 
 
 def _number(text: str) -> int:

@@ -106,7 +106,7 @@ def _add_command(commands: Any, name: str, summary: str) -> None:
         add_quarantine(command)
     if name in ("buffer", "import", "tokens"):
         _add_experience_options(command, name)
-    if name in ("web", "digest"):
+    if name in ("web", "digest", "notify"):
         _add_page_options(command, name)
     if name == "decisions":
         command.add_argument("--since", metavar="WHEN", type=moment_or_age, help="90m, 12h, 3d or 2026-01-31[T08:00]")
@@ -118,10 +118,15 @@ def _add_command(commands: Any, name: str, summary: str) -> None:
 
 
 def _add_page_options(command: argparse.ArgumentParser, name: str) -> None:
-    """Of the page, and of the letter in the morning."""
+    """Of the page, of the letter in the morning, and of notifications."""
     if name == "digest":
         since = "default: 24h; 90m, 3d or 2026-01-31[T08:00]"
         command.add_argument("--since", metavar="WHEN", type=moment_or_age, default="24h", help=since)
+        return
+    if name == "notify":
+        command.add_argument("--once", action="store_true", help="tell what is pending, and end")
+        where = "remembers what was told; default: in $STATE_DIRECTORY or your own state directory"
+        command.add_argument("--told", metavar="FILE", default="", help=where)
         return
     what = command.add_mutually_exclusive_group()
     what.add_argument("--open", action="store_true", help="open it in your browser")

@@ -15,6 +15,7 @@ GROUPS = {
         "show": "every figure of one cycle",
         "web": "the page in a browser: its address, or its token",
         "digest": "what happened since yesterday, in ten lines, for cron",
+        "notify": "start your command for each event; sage-sleep-notify runs it",
         "buffer": "counts, salience, what is new, what was skipped and why",
         "tokens": "one experience as the base sees it, and what is supervised",
         "quarantine": "what is excluded from training and why; show, release or drop",
@@ -81,6 +82,10 @@ An experience that was removed or changed since is listed by its id only.
 Prints the address of the page where it answers: sage-sleep-web.socket serves
 it. Where nothing answers, it serves the page itself until Ctrl-C. --token reads
 the service's token as root, else your own. Needs the extra [web].""",
+    "notify": """\
+notify.command gets the event as text in the first line of its standard input,
+and as JSON in the second. Each event is told once, also after a restart; at the
+first start nothing of the past is. Ctrl-C ends it.""",
     "digest": """\
 For cron: sleepctl digest | mail -s sage-sleepd you. It asks the daemon, and
 changes nothing.""",

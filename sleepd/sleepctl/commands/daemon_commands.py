@@ -248,6 +248,13 @@ def digest(session: Session) -> ExitCode:
     return show_digest(session)
 
 
+def notify(session: Session) -> ExitCode:
+    """The operator's command, once for each event."""
+    from .notify import follow_and_notify
+
+    return follow_and_notify(session)
+
+
 def events(session: Session) -> ExitCode:
     """What happens, as it happens."""
     from .events import follow
@@ -293,6 +300,7 @@ COMMANDS: dict[str, Command] = {
     "report": report,
     "web": web,
     "digest": digest,
+    "notify": notify,
     "buffer": buffer_commands.buffer,
     "import": buffer_commands.import_records,
     "quarantine": quarantine,

@@ -7,7 +7,6 @@ import re
 
 import pytest
 
-from tests.system.layers import Layers, temporary
 from tests.system.machine import Machine
 from tests.system.scenes import begin_service
 
@@ -24,13 +23,12 @@ MOST_EXPOSED = 1.0
 
 
 @pytest.fixture(scope="module")
-def served(layers: Layers, installed, upgraded):
+def served(shared: Machine) -> Machine:
     """A machine on which the daemon runs and the page's socket listens."""
-    with temporary() as directory, layers.machine([upgraded, installed], directory) as machine:
-        begin_service(machine)
-        machine.run("systemctl", "enable", "--now", "sage-sleep-web.socket")
-        machine.write("/srv/ask.py", ASK)
-        yield machine
+    begin_service(shared)
+    shared.run("systemctl", "enable", "--now", "sage-sleep-web.socket")
+    shared.write("/srv/ask.py", ASK)
+    return shared
 
 
 def ask(machine: Machine, path: str, token: str = "none") -> str:

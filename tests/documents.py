@@ -43,6 +43,8 @@ JSON_KEYS: Final[dict[str, tuple[str, ...]]] = {
     "history": ("schema", "is_live", "cycles"),
     "report": ("schema", "is_live", "cycle", "learned", "buffer", "quarantine", "set_aside"),
     "show": (*CycleDetail.__struct_fields__, "is_live"),
+    "web": ("schema", "address", "token"),
+    "digest": ("schema", "since", "status", "cycles"),
     "buffer": BufferDetail.__struct_fields__,
     "quarantine": QuarantineList.__struct_fields__,
     "quarantine show": QuarantineDetail.__struct_fields__,

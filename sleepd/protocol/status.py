@@ -207,6 +207,7 @@ class Alarm(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     """``overdue``, ``too_many_cycles``, ``clock_set_back``, ``watch_unavailable``, ``status_not_written``,
+    ``metrics_not_written``,
     ``history_not_written``, ``state_not_recorded``, ``screening_failed`` or ``champion_rolled_back``."""
     text: str
 

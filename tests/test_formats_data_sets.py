@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from sleepd.buffer.conversation import REJECTED
 from sleepd.buffer.formats.format import CHOSEN
+from sleepd.buffer.rating_names import REJECTED
 from tests.format_samples import (
     ANSWER,
     ASKED,

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from sleepd.buffer.conversation import REJECTED
-from sleepd.buffer.experience import conversation_of
-from sleepd.buffer.learnables import WHOLE, ReadSettings, rating_key
+from sleepd.buffer.experience import Experience, conversation_of
+from sleepd.buffer.learnables import ReadSettings
+from sleepd.buffer.rating_names import REJECTED, WHOLE, rating_key
 from tests.format_samples import (
     ANSWER,
     ASKED,
@@ -40,6 +40,11 @@ WHOLE_TALK = [
     ("assistant", "Twelve knots."),
 ]
 """What is understood of ``TALK``."""
+
+
+def given_id(found: Experience) -> str:
+    """What the server called the reply: its id without the hash of the texts."""
+    return found.id.rpartition(":")[0]
 
 
 def proxied(messages: list[Any], reply: Any, **more: Any) -> dict[str, Any]:
@@ -117,7 +122,7 @@ def test_anthropic_bodies_are_read() -> None:
     reply = [{"type": "thinking", "thinking": "Easy."}, {"type": "text", "text": "Twelve knots."}]
     response = {"id": "msg_1", "role": "assistant", "type": "message", "content": reply, "stop_reason": "end_turn"}
     (found,) = learned([{"request": request, "response": response}])
-    assert found.id == "msg_1"
+    assert given_id(found) == "msg_1"
     assert spoken(found) == [
         *WHOLE_TALK[:3],
         ("tool", "12"),
@@ -174,7 +179,7 @@ def test_streamed_response_is_put_together(is_one_text: bool) -> None:
         "data: [DONE]",
     ]
     (found,) = learned([proxied([ASKED], "\n\n".join(lines[1:]) if is_one_text else lines)])
-    assert found.id == "chatcmpl-5"
+    assert given_id(found) == "chatcmpl-5"
     assert found.response == "<think>\nI ask.\n</think>\n\nOne moment."
     assert [call.text for call in found.calls] == ['get_wind({"place":"Oban"})']
 
@@ -199,7 +204,7 @@ def test_streamed_anthropic_response_is_put_together() -> None:
     ]
     lines = [f"event: {event['type']}\ndata: {json.dumps(event)}\n" for event in events]
     (found,) = learned([proxied([ASKED], lines)])
-    assert (found.id, found.response) == ("msg_2", "<think>\nI ask.\n</think>\n\n")
+    assert (given_id(found), found.response) == ("msg_2", "<think>\nI ask.\n</think>\n\n")
     assert [call.text for call in found.calls] == ['get_wind({"place":"Oban"})']
 
 
@@ -215,7 +220,7 @@ def test_streamed_responses_body_is_read() -> None:
     ]
     lines = [f"event: {each['type']}\r\ndata: {json.dumps(each, ensure_ascii=False)}\r\n\r\n" for each in events]
     (found,) = learned([proxied([ASKED], "".join(lines))])
-    assert (found.id, found.response) == ("resp_3", "Twelve\u2028knots.")
+    assert (given_id(found), found.response) == ("resp_3", "Twelve\u2028knots.")
     failed = [*lines[:1], 'data: {"type":"error","error":{"message":"busy"}}']
     (reason,) = understood([proxied([ASKED], failed)])
     assert re.fullmatch("response: .* error", reason)
@@ -328,7 +333,7 @@ def test_served_adapter_is_said_under() -> None:
 def test_litellm_payload_is_read() -> None:
     """The response is learned with what was sent before it and the tools that were offered."""
     (found,) = learned([litellm()])
-    assert (found.id, spoken(found)) == ("chatcmpl-9", WHOLE_TALK)
+    assert (given_id(found), spoken(found)) == ("chatcmpl-9", WHOLE_TALK)
     assert json.loads(found.tools) == [OFFERED]
 
 
@@ -411,7 +416,7 @@ def test_langfuse_failures_are_named(changed: dict[str, Any]) -> None:
 def test_otel_span_is_read() -> None:
     """Parts become text, thought, calls and results; definitions of tools take the form of OpenAI."""
     (found,) = learned([spans(span())])
-    assert found.id == "r-1"
+    assert given_id(found) == "r-1"
     assert spoken(found) == [
         *WHOLE_TALK[:2],
         ("assistant", '<think>\nI ask.\n</think>\n\n\nget_wind({"place":"Oban"})'),
@@ -541,8 +546,9 @@ def test_llm_attachment_is_context_only() -> None:
     """A prompt with an image, or with a shortened fragment, teaches nothing; the next prompt does."""
     fragment = {"content": "x" * 97 + "..."}
     for changed in ({"attachments": [{"type": "image/png"}]}, {"prompt_fragments": [fragment]}):
-        found = learned([{**LLM[2], **changed}, {**LLM[2], "id": "r4", "prompt": "And now?"}])
-        assert [each.id for each in found] == ["r4"]
+        reason, found = understood([{**LLM[2], **changed}, {**LLM[2], "id": "r4", "prompt": "And now?"}])
+        assert isinstance(found, Experience)
+        assert (found.id, "not there as text" in str(reason)) == ("r4", True)
 
 
 def test_llm_fragments_stand_before_the_prompt() -> None:

@@ -14,6 +14,7 @@ from msgspec import Meta
 from sleepd.text.personal_data import Handling
 
 from .buffer_config import BufferConfig
+from .serve_config import ServeConfig
 
 MOST = 10**9
 """Of experiences, or megabytes: more is a slip, and beyond 4300 digits Python refuses to print it."""
@@ -315,6 +316,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     evaluation: EvaluationConfig = EvaluationConfig()
     promotion: PromotionConfig = PromotionConfig()
     worker: WorkerConfig = WorkerConfig()
+    serve: ServeConfig = ServeConfig()
     state: StateConfig = StateConfig()
     control: ControlConfig = ControlConfig()
     log: LogConfig = LogConfig()

@@ -82,6 +82,22 @@ def test_newest_turns_stay(name: str, limit: int, turns: int, tools: int) -> Non
         assert len(encode_or_refuse(chat, more, 10_000).ids) > limit
 
 
+@pytest.mark.parametrize("turns", [2, 40, 400])
+@pytest.mark.parametrize("place", [0, 0.5, 1])
+@pytest.mark.parametrize("is_loop", [False, True])
+def test_governing_system_message_stays(turns: int, place: float, is_loop: bool) -> None:
+    """The last system message before what stays is kept, one before it is not, and the newest turns are."""
+    earlier, later = Message(role="system", text="Be long."), Message(role="system", text="Be polite.")
+    said = [user("Go."), *(one for n in range(turns) for one in called(n))] if is_loop else [*talk(turns)[1:]]
+    cut = is_loop + 2 * int(place * (turns - 1))
+    given = [SYSTEM, *said[:cut], earlier, later, *said[cut:], *([] if is_loop else [user("Now?")])]
+    text = text_of("Qwen2.5", behind(*given), 700)
+    assert ["Be brief." in text, "Be polite." in text, "Yes." in text] == [True, True, True]
+    assert f"{'R' if is_loop else 'Q'}{turns - 1:05}" in text
+    if turns > 100 and place == 0.5:
+        assert "Be long." not in text
+
+
 def test_last_results_lose_the_start_of_the_longest() -> None:
     """Where the last calls alone are too long, their results are cut, and not the calls."""
     long = "x" * 3000 + "the end"

@@ -42,11 +42,12 @@ def test_cycle_ends_with_full_report(start_worker: StartWorker, tmp_path: Path, 
         "adapter_model.safetensors",
         "adapter_config.json",
         "replies.json",
+        "fingerprint.json",
     }
     config = json.loads((tmp_path / "staging/adapter_config.json").read_bytes())
     assert config["base_model_name_or_path"] == str(tiny_model)
     phases = list(dict.fromkeys(m.phase for m in ended.messages if isinstance(m, Progress)))
-    assert phases == ["loading", "preparing", "measuring", "training", "saving", "evaluating"]
+    assert phases == ["loading", "preparing", "measuring", "training", "saving", "evaluating", "fingerprinting"]
     training = [m for m in ended.messages if isinstance(m, Progress) and m.phase == "training"]
     assert [m.step for m in training if m.loss is not None][-1] == report.steps
     assert training[-1].eta_seconds is not None

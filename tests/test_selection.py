@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from array import array
 from collections.abc import Iterable, Sequence, Set
 from typing import Any
 
@@ -12,7 +13,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sleepd.policy import holdout
-from sleepd.policy.selection import HashSet, Known, SelectionRule, Splits, count, select
+from sleepd.policy.selection import (
+    HashSet,
+    Known,
+    Selection,
+    SelectionRule,
+    Splits,
+    count,
+    held_out_keys,
+    select,
+)
 from tests.agents import columns
 
 Groups = st.lists(st.integers(0, 2**64 - 1), max_size=60)
@@ -31,7 +41,7 @@ def known(
     return Known(seen=HashSet(seen), learned=HashSet(learned), splits=splits or {}, secret=SECRET)
 
 
-def choose(keys: list[int], what: Known, *, saliences: list[float] | None = None, **changes):
+def choose(keys: list[int], what: Known, *, saliences: list[float] | None = None, **changes: Any) -> Selection:
     settings: dict[str, Any] = {
         "min_salience": 0.6,
         "max_experiences": 500,
@@ -97,6 +107,36 @@ def test_roles_never_overlap(keys: list[int], data: st.DataObject) -> None:
     assert measured <= holdout.divide(keys, {}, SECRET)
     assert not train & learned
     assert replay <= learned
+
+
+@given(Groups, st.data())
+def test_measured_was_never_trained(groups: list[int], data: st.DataObject) -> None:
+    """Neither what was learned nor a copy of what is trained is measured on, whatever side it came to later."""
+    keys = list(range(len(groups)))
+    learned = set(data.draw(st.lists(st.sampled_from(keys)))) if keys else set()
+    texts = [data.draw(st.integers(0, 9)) for _ in keys]
+    buffer = columns(keys, groups=groups)
+    buffer.groups = array("Q", texts)
+    rule = SelectionRule(min_salience=0, max_experiences=9, max_holdout=9, replay_share=1, min_replayed=0, seed=0)
+    chosen = select(buffer, known=known(learned=learned), rule=rule)
+    assert not learned & set(chosen.holdout)
+    assert not {texts[key] for key in chosen.train + chosen.replay} & {texts[key] for key in chosen.holdout}
+
+
+def test_all_of_held_out_conversations_are_known() -> None:
+    """Also of those that are not measured on: recorded ones, and those that the hash holds out."""
+    keys = list(range(40))
+    splits = {number: number % 2 == 0 for number in range(10)}
+    held = set(held_out_keys(columns(keys, saliences=[-1.0] * 40), known(splits=splits)))
+    assert held == {key for key in keys if (splits[key] if key in splits else is_held_out(key))}
+    assert len(held) > 5
+
+
+def test_released_conversations_may_be_shown() -> None:
+    """What the cycle trains of a conversation that was held out shows the replies before it."""
+    splits = dict.fromkeys(range(4), True)
+    buffer = columns([10, 11, 12, 13], groups=[0, 0, 2, 3])
+    assert set(held_out_keys(buffer, known(splits=splits), {11})) == {12, 13}
 
 
 def test_low_salience_is_only_counted() -> None:

@@ -14,6 +14,7 @@ from msgspec import Meta
 from sleepd.text.personal_data import Handling
 
 from .buffer_config import BufferConfig
+from .serve_config import ServeConfig
 from .triggers_config import MOST, TriggersConfig
 
 SAFETY_GATES = ("drift", "collapse", "recall", "relevance")
@@ -278,6 +279,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     evaluation: EvaluationConfig = EvaluationConfig()
     promotion: PromotionConfig = PromotionConfig()
     worker: WorkerConfig = WorkerConfig()
+    serve: ServeConfig = ServeConfig()
     state: StateConfig = StateConfig()
     control: ControlConfig = ControlConfig()
     log: LogConfig = LogConfig()

@@ -135,6 +135,15 @@ class PastCycles:
             )
         return self._known
 
+    def champion_directory(self) -> Path | None:
+        """Of the cycle in use; None: the base itself.
+
+        Raises:
+            CheckpointInvalid: ``current`` is damaged.
+        """
+        champion = self._checkpoints.champion()
+        return None if champion is None else self._checkpoints.promoted_path(champion)
+
     def newest_failure(self) -> NotedError | None:
         """The newest cycle that failed or was cut short by a death, where nothing was judged since."""
         suspended = self._ledger.suspended_cycle()

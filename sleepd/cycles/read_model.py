@@ -258,6 +258,11 @@ class BufferReadModel:
         """Whether it must be read again soon: its writer is in the middle of it, or a screening is under way."""
         return self.view.is_settling or self._parts.intake.quarantine.is_screening
 
+    @property
+    def rated_down(self) -> Collection[int]:
+        """The keys of learned replies that were rated down."""
+        return self._parts.intake.rated_down.keys
+
     async def texts(self, keys: Collection[int], *, characters: int | None = None) -> list[Experience]:
         """The experiences with these keys that the file still has; as ``ExperienceBuffer.extract``.
 

@@ -46,6 +46,11 @@ def is_held_out_by_rank(rank: int) -> bool:
     return rank % ONE_IN == 0
 
 
+def is_held_out(group: int, secret: bytes) -> bool:
+    """Whether a group that no cycle has recorded is held out, whatever else is there."""
+    return is_held_out_by_rank(keyed_rank(group, secret))
+
+
 def divide(groups: Sequence[int], recorded: Mapping[int, bool], secret: bytes) -> set[int]:
     """The groups of ``groups`` that are held out.
 
@@ -55,9 +60,7 @@ def divide(groups: Sequence[int], recorded: Mapping[int, bool], secret: bytes) -
         secret: that of the state directory.
     """
     held_out = {
-        group
-        for group in set(groups)
-        if (recorded[group] if group in recorded else is_held_out_by_rank(keyed_rank(group, secret)))
+        group for group in set(groups) if (recorded[group] if group in recorded else is_held_out(group, secret))
     }
     if held_out or len(groups) < FEW:
         return held_out

@@ -12,7 +12,7 @@ import statistics
 from array import array
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Final, NamedTuple
 
@@ -226,10 +226,37 @@ def select(
     wanted = max(rule.min_replayed, rule.replay_share * len(train))
     share = round(min(len(divided.learned), rule.max_experiences, wanted))
     replay = sorted(random.Random(rule.seed).sample(divided.learned, share))  # noqa: S311 (no secret)
-    first_of_group = {groups[i]: i for i in reversed(divided.held_out)}
+    # What was trained, or is a copy of it, is not measured on: the side of a conversation is another one where a log no
+    # longer shows how it began.
+    trained_groups = {groups[i] for i in chain(divided.learned, divided.unlearned)}
+    first_of_group = {
+        groups[i]: i
+        for i in reversed(divided.held_out)
+        if groups[i] not in trained_groups and keys[i] not in known.learned
+    }
     measured = _of_smallest_rank(first_of_group, known.secret, rule.max_holdout)
     trained, replayed, held_out = ([keys[i] for i in chosen] for chosen in (train, replay, measured))
     return Selection(train=trained, replay=replayed, holdout=held_out)
+
+
+def held_out_keys(columns: BufferColumns, known: Known, trained: Collection[int] = ()) -> array[int]:
+    """Of all experiences of held-out conversations, whether they may be used now or not: no context may show them.
+
+    Args:
+        columns: the buffer.
+        known: what earlier cycles recorded.
+        trained: keys that the cycle trains; a conversation of which it trains one is released.
+    """
+    held, of_cycle = array("Q"), frozenset(trained)
+    rows = list(zip(columns.keys, columns.conversations, strict=True))
+    released = {conversation for key, conversation in rows if key in of_cycle}
+    for key, conversation in rows:
+        if conversation in released:
+            continue
+        recorded = known.splits.get(conversation)
+        if holdout.is_held_out(conversation, known.secret) if recorded is None else recorded:
+            held.append(key)
+    return held
 
 
 def _of_smallest_rank(by_group: Mapping[int, int], secret: bytes, most: int) -> list[int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from sleepd.protocol.job import Job
 
 from .data.examples import total_tokens
+from .evaluation import fingerprint
 from .evaluation.probe_generation import Questions
 from .progress import FORWARD, TRAINED
 from .report import EncodedExamples
@@ -40,6 +41,7 @@ def training(job: Job, encoded: EncodedExamples, *, steps_done: int) -> float:
     return work * (steps - steps_done) / steps
 
 
-def evaluating(encoded: EncodedExamples, asked: Questions) -> float:
-    """After training: losses, drift and replies of the candidate."""
-    return FORWARD * sum(map(total_tokens, (encoded.sampled, encoded.held_out, encoded.probes))) + asked.work
+def evaluating(job: Job, encoded: EncodedExamples, asked: Questions) -> float:
+    """After training: losses, drift and replies of the candidate, and its fingerprint."""
+    losses = FORWARD * sum(map(total_tokens, (encoded.sampled, encoded.held_out, encoded.probes)))
+    return losses + asked.work + fingerprint.work(job, encoded.trained)

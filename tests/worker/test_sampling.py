@@ -19,7 +19,7 @@ def some(count: int, share: float = 1.0, *, name: str = "e") -> list[Encoded]:
     return [Encoded(id=f"{name}{n}", ids=(1, 2, 3), prompt_tokens=1, sampling_share=share) for n in range(count)]
 
 
-def test_epochs_without_shares_have_all():
+def test_epochs_without_shares_have_all() -> None:
     """Each epoch holds each experience once; the order is the seed's and the epoch's."""
     experiences = some(20)
     orders = [tuple(epoch_order(quick(), experiences, 1, epoch)) for epoch in range(3)]
@@ -30,7 +30,7 @@ def test_epochs_without_shares_have_all():
 
 
 @given(st.integers(1, 40), st.floats(0.01, 0.99), st.integers(1, 30), st.integers(0, 99))
-def test_frequent_prompt_takes_turns(count, share, epochs, seed):
+def test_frequent_prompt_takes_turns(count: int, share: float, epochs: int, seed: int) -> None:
     """An epoch holds their share of them, none twice, and over all epochs none was in two more often than another."""
     frequent, others = some(count, share, name="f"), some(3)
     turns = Counter({one.id: 0 for one in frequent})
@@ -43,13 +43,13 @@ def test_frequent_prompt_takes_turns(count, share, epochs, seed):
     assert max(turns.values()) - min(turns.values()) <= 1
 
 
-def test_an_epoch_is_never_empty():
+def test_an_epoch_is_never_empty() -> None:
     """Where all are frequent and their share makes less than one, all are in."""
     assert sorted(epoch_order(quick(), some(2, 0.01), 1, 0)) == ["e0", "e1"]
 
 
 @pytest.mark.parametrize(("count", "share", "expected"), [(8, 1.0, [2, 4]), (9, 1.0, [3, 6]), (8, 0.5, [1, 2])])
-def test_where_the_epochs_end(count, share, expected):
+def test_where_the_epochs_end(count: int, share: float, expected: list[int]) -> None:
     """After as many steps as their experiences make, four a step."""
     assert epoch_ends(quick(batch_size=4), some(count, share), 1) == expected
 

@@ -178,7 +178,7 @@ def _learned(detail: CycleDetail, learned: Learned | None) -> Page:
         rows += _experience(each)
     rows += _missing("no longer in the buffer", learned.gone)
     rows += _missing("changed since they were trained", learned.changed)
-    rows += _missing("rated down since they were trained", learned.rejected)
+    rows += _missing("rated down since they were trained, and not repeated", learned.rejected)
     return _section("What it learned from", rows)
 
 

@@ -59,7 +59,7 @@ from .batches import Batches
 from .best_weights import BestWeights
 from .heartbeat import TrainingHeartbeat
 from .outcome import Training
-from .schedule import epoch_ends, epoch_order, rate_share
+from .schedule import epoch_ends, epoch_order, rate_share, step_size
 
 
 class Trainer:
@@ -102,7 +102,8 @@ class Trainer:
             GiveUp: ``out_of_memory`` or ``not_finite``.
         """
         self._batches.encode()
-        experiences, size = self._batches.experiences, self._strategy.batch_size
+        experiences = self._batches.experiences
+        size = step_size(self._strategy, experiences)
         ends = epoch_ends(self._strategy, experiences, self._seed)
         steps = ends[-1]
         self._heartbeat.begin(self.done, steps=steps, epochs=len(ends))

@@ -75,7 +75,7 @@ class ServeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         str,
         Meta(
             description="command: a program that puts the adapter into the engine. It gets SLEEPD_CYCLE (0: the base), "
-            "SLEEPD_ADAPTER (its directory; empty: the base), SLEEPD_ADAPTER_GGUF, SLEEPD_MODEL and SLEEPD_URL."
+            "SLEEPD_ADAPTER (its directory; empty: the base), SLEEPD_MODEL and SLEEPD_URL, and ends with 0."
         ),
     ] = ""
     quantization: Annotated[

@@ -41,6 +41,10 @@ class ServeRequest(msgspec.Struct, frozen=True, kw_only=True):
     """False: nothing was ever proved, so that there is nothing to put back."""
     others: list[Generation] = []
     """Further generations that the engine may be found to run."""
+    was_given: bool = False
+    """``wanted`` was put into the engine before: what cannot be told is no reason to put it in again."""
+    failures: int = 0
+    """How often in a row it ended without a proof."""
     may_swap: bool = True
     """False: only ask what the engine runs."""
     settings: dict[str, Any]

@@ -1,0 +1,186 @@
+"""One round: ask what the engine runs; where it is not what is wanted, exchange it, and prove the exchange.
+
+Rule 1: nothing is called served that the engine's own answers did not prove.
+Rule 2: before the step ``swapping`` the engine is as it was. From there on nothing is known until the next proof.
+Rule 3: what cannot be proved is not left in the engine: what was proved last is put back, and proved again. Where the
+answers cannot tell either way (no log-probabilities, nothing recorded), it stays, and is called unproved.
+Rule 4: no step has to be remembered. After a death at any point the next round asks, and goes on from what it finds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from sleepd.errors import EngineFailed, EngineUnreachable, SleepdError
+from sleepd.protocol.serving import Generation, Outcome, Phase, Result, ServeRequest, Step
+from sleepd.store.checkpoints import verify_usable
+
+from .engines.engine import Bench, Engine, remove_old
+from .proof import Proof, Prover, named
+
+Report = Callable[[Step], object]
+_OTHER_TEMPLATE = "start the engine with the base's own chat template, then: sleepctl reload"
+_MEND = "sleepctl live shows what the engine answers; sleepctl reload tries again at once"
+
+
+class Round:
+    """One request, carried out on one engine.
+
+    Args:
+        request: what is wanted.
+        bench: what the engine's module works with.
+        engine: how an adapter gets into it.
+        prover: asks what it runs.
+        report: called before each step; it raises where nobody listens any more.
+    """
+
+    def __init__(self, request: ServeRequest, bench: Bench, engine: Engine, prover: Prover, report: Report) -> None:
+        self._request = request
+        self._bench = bench
+        self._engine = engine
+        self._prover = prover
+        self._report = report
+        self._has_swapped = False
+
+    def run(self) -> Outcome:
+        """Carry it out.
+
+        Raises:
+            OSError: nobody listens any more, or the disk failed where nothing else can be said.
+        """
+        try:
+            if self._request.action == "free":
+                self._step("freeing")
+                self._engine.free()
+                return Outcome(result="freed")
+            return self._ensure()
+        except SleepdError as error:
+            result: Result = "unreachable" if isinstance(error, EngineUnreachable | EngineFailed) else "not_served"
+            return self._outcome(Outcome(result=result, text=error.message, hint=error.hint))
+
+    def _step(self, phase: Phase, text: str = "") -> None:
+        self._report(Step(phase=phase, text=text))
+
+    def _outcome(self, outcome: Outcome) -> Outcome:
+        return msgspec.structs.replace(outcome, has_swapped=self._has_swapped)
+
+    def _ensure(self) -> Outcome:
+        request = self._request
+        self._step("asking")
+        found: Proof | None = None
+        try:
+            found = self._prover.prove(request.wanted, request.others)
+        except EngineUnreachable:
+            if not self._engine.can_start or not request.may_swap:
+                raise
+        except EngineFailed:
+            # It may be busy: what was given to it is given again only after it failed twice.
+            if not request.may_swap or (request.was_given and request.failures == 0):
+                raise
+        if found is not None and (found.is_wanted or self._must_stay(found)):
+            return self._as_found(found)
+        return self._exchange(found)
+
+    def _must_stay(self, found: Proof) -> bool:
+        """Whether an exchange would not help, or is not allowed."""
+        is_told_already = self._request.was_given and not found.can_tell
+        return not self._request.may_swap or is_told_already or found.identity.kind == "other_template"
+
+    def _as_found(self, proof: Proof) -> Outcome:
+        wanted, identity = self._request.wanted, proof.identity
+        outcome = Outcome(
+            result="proved" if proof.is_wanted else "not_served" if proof.can_tell else "unproved",
+            cycle=identity.cycle if proof.is_known else None,
+            is_known=proof.is_known,
+            distance=identity.distance,
+            next_nearest=identity.next_nearest,
+            identity=identity.kind,
+        )
+        if proof.is_wanted:
+            return self._outcome(msgspec.structs.replace(outcome, cycle=wanted.cycle if wanted else None))
+        runs = ("the base" if identity.cycle is None else f"cycle {identity.cycle}") if proof.is_known else ""
+        text = f"the engine runs {runs}, not {named(wanted)}" if runs else identity.reason or "it cannot be told"
+        hint = _OTHER_TEMPLATE if identity.kind == "other_template" else _MEND
+        return self._outcome(msgspec.structs.replace(outcome, text=text, hint=hint))
+
+    # --- the exchange ---
+
+    def _exchange(self, before: Proof | None) -> Outcome:
+        wanted = self._request.wanted
+        try:
+            prepared = self._prepare(wanted)
+        except (SleepdError, OSError) as error:
+            return self._untouched(before, error)
+        self._step("waiting")
+        self._engine.wait_until_idle(self._bench.settings.wait_idle_seconds)
+        try:
+            proof = self._put(wanted, prepared, "swapping")
+        except (SleepdError, OSError) as error:
+            return self._put_back(before, _sentence(error), _hint(error))
+        if proof.is_wanted:
+            remove_old(self._bench.adapters, prepared)
+            return self._as_found(proof)
+        if not proof.can_tell:
+            return self._as_found(proof)
+        return self._put_back(before, self._as_found(proof).text, _MEND)
+
+    def _prepare(self, wanted: Generation | None) -> Path | None:
+        """Raises where a file is not what was committed."""
+        self._step("preparing", named(wanted))
+        if wanted is not None:
+            verify_usable(Path(wanted.directory))
+        return self._engine.prepare(wanted)
+
+    def _put(self, generation: Generation | None, prepared: Path | None, phase: Phase) -> Proof:
+        self._step(phase, named(generation))
+        self._has_swapped = True
+        self._engine.swap(prepared)
+        self._step("proving", named(generation))
+        others = [each for each in (*self._request.others, self._request.wanted) if each is not None]
+        return self._prover.prove(generation, others, is_swapped=True)
+
+    def _untouched(self, before: Proof | None, error: SleepdError | OSError) -> Outcome:
+        """It could not be prepared: the engine runs what it ran."""
+        text = f"{named(self._request.wanted)} could not be prepared for the engine: {_sentence(error)}"
+        found = Outcome(result="not_served") if before is None else self._as_found(before)
+        return msgspec.structs.replace(found, result="not_served", text=text, hint=_hint(error))
+
+    def _put_back(self, before: Proof | None, why: str, hint: str) -> Outcome:
+        wanted = self._request.wanted
+        target = self._to_put_back(before)
+        failed = f"{named(wanted)} was put into the engine and could not be proved: {why}"
+        if target == wanted:
+            return self._outcome(Outcome(result="not_served", text=failed, hint=hint))
+        try:
+            proof = self._put(target, self._engine.prepare(target), "putting_back")
+        except (SleepdError, OSError) as error:
+            text = f"{failed}; {named(target)} could not be put back: {_sentence(error)}"
+            return self._outcome(Outcome(result="not_served", text=text, hint=_hint(error) or hint))
+        found = self._as_found(proof)
+        if proof.is_known and proof.identity.cycle == (target.cycle if target else None):
+            text = f"{failed}; {named(target)} is served again"
+            return msgspec.structs.replace(found, result="put_back", text=text, hint=hint)
+        text = f"{failed}; {named(target)} was put back and could not be proved either"
+        return msgspec.structs.replace(found, result="not_served", text=text, hint=hint)
+
+    def _to_put_back(self, before: Proof | None) -> Generation | None:
+        """What the engine was found to run; else what was proved last; else the base."""
+        request = self._request
+        if before is not None and before.is_known:
+            if before.identity.cycle is None:
+                return None
+            for each in request.others:
+                if each.cycle == before.identity.cycle:
+                    return each
+        return request.fallback if request.has_fallback else None
+
+
+def _sentence(error: SleepdError | OSError) -> str:
+    return error.message if isinstance(error, SleepdError) else error.strerror or str(error)
+
+
+def _hint(error: SleepdError | OSError) -> str:
+    return error.hint if isinstance(error, SleepdError) else "make space where serve.directory is (df -h), or check it"

@@ -1,0 +1,93 @@
+"""A state directory with champions and their fingerprints, and a deployer on it that asks in this process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from sleepd.protocol.serving import Outcome, ServedState, ServeRequest, Step, encode
+from sleepd.serving import serve_process
+from tests.serving.fake_engines import FakeEngine, write_fingerprint
+from tests.stages import OpenSleeper, Stage
+
+
+def fake_gguf(adapter: Path, output: Path) -> Path:
+    """A file that says which cycle it is of, under a name of its own."""
+    cycle = int(adapter.name.removeprefix("cycle_"))
+    path = output / f"{adapter.name}-{(adapter / 'adapter_model.safetensors').stat().st_size}.gguf"
+    if not path.exists():
+        path.write_text(str(cycle))
+    return path
+
+
+class ServingStage(Stage):
+    """``Stage`` with an engine; ``turns`` takes turns of the deployer, as the daemon does."""
+
+    def __init__(self, directory: Path, engine: FakeEngine, kind: str, *counts: int, **settings: Any) -> None:
+        super().__init__(directory)
+        self.engine = engine
+        self.requests: list[ServeRequest] = []
+        self.steps: list[str] = []
+        self.on_step: Callable[[Step], None] = lambda _step: None
+        self.make_champions(*counts)
+        self.events.clear()
+        self.write_fingerprints()
+        self.configure(kind=kind, url=engine.url, model=engine.model, **settings)
+
+    def configure(self, **settings: Any) -> None:
+        serve = msgspec.structs.replace(self.config.serve, **settings)
+        self.config = msgspec.structs.replace(self.config, serve=serve)
+
+    def write_fingerprints(self) -> None:
+        for parent in (self.state, self.state / "retired"):
+            for path in parent.glob("cycle_*"):
+                cycle = int(path.name.removeprefix("cycle_"))
+                write_fingerprint(path, cycle, cycle - 1 or None)
+
+    async def ask(self, request: ServeRequest, listener: Callable[[Step], object]) -> Outcome:
+        """As ``ServeClient.ask``, in this process."""
+        self.requests.append(request)
+
+        def report(step: Step) -> None:
+            self.steps.append(step.phase)
+            self.on_step(step)
+            listener(step)
+
+        return serve_process.serve(encode(request), None, report=report)
+
+    def turns(self, number: int = 1, *, is_asked_for: bool = False) -> ServedState:
+        """So many turns after a start of the daemon; what is shown afterwards."""
+
+        async def scene(sleeper: OpenSleeper) -> ServedState:
+            deployer = sleeper.parts.deployer
+            deployer._ask = self.ask
+            deployer.wake(is_asked_for=is_asked_for)
+            for _ in range(number):
+                await deployer.turn()
+            state = deployer.state
+            assert state is not None
+            return state
+
+        return self.play(scene)
+
+    def roll_back(self, to: int | None = None) -> None:
+        async def scene(sleeper: OpenSleeper) -> None:
+            await sleeper.refresh()
+            sleeper.rollback(to)
+
+        self.play(scene)
+
+    def spans(self) -> list[tuple[int | None, bool]]:
+        """Each span's cycle and whether it lasts, newest first."""
+
+        async def scene(sleeper: OpenSleeper) -> list[tuple[int | None, bool]]:
+            return [(each.cycle, each.until is None) for each in sleeper.reader.served(limit=50)]
+
+        return self.play(scene)
+
+
+def told(stage: Stage, event: str) -> list[dict[str, Any]]:
+    return [fields for name, fields in stage.events if name == event]

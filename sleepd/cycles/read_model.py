@@ -24,7 +24,7 @@ from sleepd.protocol.verdict import AddedMetric, Comparison, Verdict
 from sleepd.quarantine.near_duplicates import Screened
 from sleepd.quarantine.rules import Cause, Override
 from sleepd.registry.rollback import undo_of
-from sleepd.store.checkpoint_documents import assignments_of, evaluation_of
+from sleepd.store.checkpoint_documents import assignments_of, evaluation_of, released_of
 from sleepd.store.checkpoints import has_weights, read_manifest
 from sleepd.store.ledger_rows import CycleRecord, RecordedDecision, SplitAssignment
 from sleepd.store.legacy_formats import SleepEntry
@@ -151,6 +151,10 @@ class ReadModel:
     def assignments(self, cycle: int) -> list[SplitAssignment]:
         """Where each experience went in that cycle, from the ledger or from the checkpoint."""
         return assignments_of(cycle, self._parts.ledger, self._parts.checkpoints)
+
+    def released(self, cycle: int) -> list[str]:
+        """Ids of what it trained and an earlier cycle had held out."""
+        return released_of(cycle, self._parts.ledger, self._parts.checkpoints)
 
     def metrics(self, cycle: int) -> list[AddedMetric]:
         """The figures that the operator added."""

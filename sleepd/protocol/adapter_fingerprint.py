@@ -105,3 +105,24 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True):
     """How much of the candidate's adapter is on: 0 none, 1 all of it; None: not measured."""
     reason: str = ""
     """In a sentence, where it is neither the candidate nor the parent nor the base nor another cycle."""
+
+    @property
+    def is_named(self) -> bool:
+        """Whether it is known what the endpoint runs: the base, or one adapter of ours."""
+        return self.kind in ("candidate", "parent", "base", "other_cycle")
+
+    @property
+    def text(self) -> str:
+        """What it runs, with the figures: ``cycle 7 (0.08; next nearest 0.58)``."""
+        name = _NAMES.get(self.kind) or ("the base model" if self.cycle is None else f"cycle {self.cycle}")
+        if self.distance is None or self.next_nearest is None:
+            return name
+        return f"{name} ({self.distance:.2f}; next nearest {self.next_nearest:.2f})"
+
+
+_NAMES: dict[IdentityKind, str] = {
+    "neither": "neither the base model nor a known cycle",
+    "too_coarse": "too coarse to tell",
+    "no_logprobs": "not known: the engine gives no log-probabilities",
+    "other_template": "another chat template than the one that was trained with",
+}

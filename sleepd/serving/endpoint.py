@@ -102,7 +102,12 @@ class Endpoint:
 
     def ask(self, prompt: PromptReference) -> PromptAnswer:
         """What it answers to one prompt, greedily; raises as :meth:`answers`."""
-        body: dict[str, Any] = {
+        completion = self.server.json("POST", "/v1/chat/completions", _Completion, self.body(prompt))
+        return _answer(completion, self.server.url)
+
+    def body(self, prompt: PromptReference) -> dict[str, Any]:
+        """The request."""
+        found: dict[str, Any] = {
             "model": self.model(),
             "messages": [as_openai(one) for one in prompt.messages],
             "temperature": 0,
@@ -112,9 +117,8 @@ class Endpoint:
             "stream": False,
         }
         if prompt.tools:
-            body["tools"] = msgspec.json.decode(prompt.tools)
-        completion = self.server.json("POST", "/v1/chat/completions", _Completion, body)
-        return _answer(completion, self.server.url)
+            found["tools"] = msgspec.json.decode(prompt.tools)
+        return found
 
     def model(self) -> str:
         """The name that the model is served under; raises as :meth:`answers`."""

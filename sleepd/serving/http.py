@@ -73,7 +73,9 @@ class HttpServer:
         try:
             connection.request(method, parts.path.rstrip("/") + path, content, self._headers(content))
             response = connection.getresponse()
-            answer = Answer(response.status, response.read())
+            body = response.read(self.limits.most_bytes + 1)
+            if response.length:
+                raise http.client.IncompleteRead(body, response.length)
         except TimeoutError as error:
             raise self._failed(f"no whole answer within {self.limits.seconds:g} s") from error
         except _TooMuch as error:
@@ -86,9 +88,10 @@ class HttpServer:
             raise EngineUnreachable(f"the engine at {self.url} cannot be reached: {why}", hint=hint) from error
         finally:
             connection.close()
-        if 300 <= answer.status < 400:
-            raise self._failed(f"it redirects (status {answer.status}), which is not followed")
-        return answer
+            connection.hang_up()
+        if 300 <= response.status < 400:
+            raise self._failed(f"it redirects (status {response.status}), which is not followed")
+        return Answer(response.status, body)
 
     def json(self, method: str, path: str, kind: type[_T], body: Any = None) -> _T:
         """Ask, and read the answer as a ``kind``.
@@ -187,7 +190,10 @@ class _BoundedSocket:
         return io.BufferedReader(_BoundedReader(self._socket, self._deadline, self._most_bytes))
 
     def close(self) -> None:
-        """As of a socket."""
+        """Nothing yet: ``http.client`` closes before it has read, as real sockets with an open file allow."""
+
+    def hang_up(self) -> None:
+        """Close it."""
         self._socket.close()
 
 
@@ -207,9 +213,15 @@ class _Connection(http.client.HTTPConnection):
         super().__init__(str(parts.hostname), parts.port or (443 if self._is_secure else 80))
         self._deadline = deadline
         self._limits = limits
+        self._bounded: Any = None
 
     def connect(self) -> None:
         connected = socket.create_connection((self.host, self.port), timeout=self._limits.seconds)
         if self._is_secure:
             connected = ssl.create_default_context().wrap_socket(connected, server_hostname=self.host)
-        self.sock: Any = _BoundedSocket(connected, self._deadline, self._limits.most_bytes)
+        self._bounded = self.sock = _BoundedSocket(connected, self._deadline, self._limits.most_bytes)
+
+    def hang_up(self) -> None:
+        """Close the socket, if there is one."""
+        if self._bounded is not None:
+            self._bounded.hang_up()

@@ -145,7 +145,8 @@ def remove_old(directory: Path, used: Path | None) -> None:
         return
     if used is not None:
         os.utime(used)
-    newest_first = sorted(directory.iterdir(), key=lambda each: each.lstat().st_mtime_ns, reverse=True)
+    prepared = (each for each in directory.iterdir() if not each.name.startswith("."))
+    newest_first = sorted(prepared, key=lambda each: each.lstat().st_mtime_ns, reverse=True)
     for each in newest_first[KEPT_ADAPTERS:]:
         if each == used:
             continue

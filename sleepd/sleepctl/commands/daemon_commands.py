@@ -239,6 +239,27 @@ def reload(session: Session) -> ExitCode:
     return ExitCode.OK
 
 
+def web(session: Session) -> ExitCode:
+    """The page: its address, its token, or the page itself."""
+    from .web_command import show_web
+
+    return show_web(session)
+
+
+def digest(session: Session) -> ExitCode:
+    """What happened since a moment, in a few lines."""
+    from .digest_command import show_digest
+
+    return show_digest(session)
+
+
+def notify(session: Session) -> ExitCode:
+    """The operator's command, once for each event."""
+    from .notify import follow_and_notify
+
+    return follow_and_notify(session)
+
+
 def events(session: Session) -> ExitCode:
     """What happens, as it happens."""
     from .events import follow
@@ -258,6 +279,13 @@ def doctor(session: Session) -> ExitCode:
     from sleepd.sleepctl.doctor.examine import examine
 
     return examine(session)
+
+
+def live(session: Session) -> ExitCode:
+    """What a running engine answers with."""
+    from .live import live as ask
+
+    return ask(session)
 
 
 def setup_buffer(session: Session) -> ExitCode:
@@ -282,10 +310,14 @@ COMMANDS: dict[str, Command] = {
     "history": history,
     "show": show,
     "report": report,
+    "web": web,
+    "digest": digest,
+    "notify": notify,
     "buffer": buffer_commands.buffer,
     "import": buffer_commands.import_records,
     "quarantine": quarantine,
     "tokens": tokens,
+    "live": live,
     "version": version,
     "run": run,
     "cancel": cancel,

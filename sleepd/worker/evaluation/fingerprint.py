@@ -18,7 +18,7 @@ import msgspec
 import torch
 
 from sleepd.files import replace_file
-from sleepd.policy.identification import answers_apart
+from sleepd.policy.answer_distance import answers_apart
 from sleepd.protocol.adapter_fingerprint import (
     CHANCES,
     REPLY_STEPS,
@@ -48,19 +48,21 @@ from .system_messages import asked
 
 TRAINED = 12
 """Trained prompts that are recorded."""
-TRIED = 24
+TRIED = 18
 """Trained prompts that are answered, so that the ones whose answers differ most can be chosen."""
 REFERENCE = 3
 """Reference prompts that are recorded, beside the long one."""
 LONGEST = 512
 """Tokens of a trained prompt. Of a longer one the last message of the user is asked alone."""
-MOST_TOKENS = 4096
+MOST_TOKENS = 3072
 """Tokens of all trained prompts that are answered: time and memory grow with them."""
 LONG = 700
 """Tokens that stand before the question of the long prompt, at least."""
 _QUESTION = "Which of these questions is the easiest to answer, and what is its answer?"
-AT_ONCE = 16
+AT_ONCE = 8
 """Prompts that are answered side by side."""
+PADDED = 1.5
+"""Of those, the longest has at most so many times the tokens of the shortest."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +96,7 @@ def write_fingerprint(job: Job, loaded: Loaded, trained: Sequence[ChatExample], 
     if not loaded.chat.has_template:
         raise NoFingerprint("the base has no chat template, so that an engine is asked in a form of its own")
     prompts = [*_trained_prompts(job, loaded.chat, trained), *_reference_prompts(job, loaded)]
+    prompts.sort(key=lambda one: len(one.ids))
     device = in_float32(loaded.model, loaded.device)
     answer = partial(_answers, loaded, device, prompts, on_step, started + job.evaluation_seconds)
     try:
@@ -167,7 +170,8 @@ def _reference_prompts(job: Job, loaded: Loaded) -> list[_Prompt]:
 
 def _long_text(chat: ChatFormat) -> str:
     """Reference prompts, one a line, as many as are needed, and a question behind them."""
-    lines, tokens = [], 0
+    lines: list[str] = []
+    tokens = 0
     known = reference_prompts(REGULARISE)
     while tokens < LONG:
         lines.append(f"{len(lines) + 1}. {known[len(lines) % len(known)]}")
@@ -224,23 +228,25 @@ def _answers(
     steps: list[list[tuple[TokenChance, ...]]] = [[] for _ in prompts]
     decode = loaded.chat.tokenizer.decode
 
-    def record(first: int, step: int, logits: torch.Tensor) -> None:
+    def record(before: int, first: int, step: int, logits: torch.Tensor) -> None:
         best = logits.log_softmax(-1).topk(min(CHANCES, logits.shape[-1]), dim=-1)
         for row, (values, ids) in enumerate(zip(best.values.tolist(), best.indices.tolist(), strict=True)):
             found = zip(ids, values, strict=True)
             chances = tuple(TokenChance(id=id_, text=decode([id_]), logprob=round(value, 4)) for id_, value in found)
-            steps[first + row][step:] = [chances]
+            steps[before + first + row][step:] = [chances]
 
-    replies = batched_replies(
-        loaded.model,
-        device,
-        [Asked(one.ids, REPLY_STEPS) for one in prompts],
-        at_once=AT_ONCE,
-        stop_ids=loaded.stop_ids,
-        on_step=on_step,
-        deadline=deadline,
-        on_logits=record,
-    )
+    replies: list[list[int] | None] = []
+    for batch in _alike(prompts):
+        replies += batched_replies(
+            loaded.model,
+            device,
+            [Asked(one.ids, REPLY_STEPS) for one in batch],
+            at_once=len(batch),
+            stop_ids=loaded.stop_ids,
+            on_step=on_step,
+            deadline=deadline,
+            on_logits=partial(record, len(replies)),
+        )
     if None in replies:
         raise NoFingerprint("[evaluation] seconds did not suffice for the answers of base, parent and candidate")
     said = zip(steps, (reply or [] for reply in replies), strict=True)
@@ -248,6 +254,17 @@ def _answers(
         ModelAnswer(steps=tuple(found[: len(ids) + 1][:REPLY_STEPS]), text=decode(ids, skip_special_tokens=True))
         for found, ids in said
     ]
+
+
+def _alike(prompts: Sequence[_Prompt]) -> Iterator[list[_Prompt]]:
+    """The prompts in their order, in batches of similar length: a short one is padded to the longest beside it."""
+    batch: list[_Prompt] = []
+    for prompt in prompts:
+        if batch and (len(batch) == AT_ONCE or len(prompt.ids) > PADDED * len(batch[0].ids)):
+            yield batch
+            batch = []
+        batch.append(prompt)
+    yield batch
 
 
 def _parents(job: Job, model: Any, answer: Callable[[], list[ModelAnswer]]) -> list[ModelAnswer] | None:

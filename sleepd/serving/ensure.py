@@ -90,7 +90,7 @@ class Round:
         return not self._request.may_swap or is_told_already or found.identity.kind == "other_template"
 
     def _as_found(self, proof: Proof) -> Outcome:
-        wanted, identity = self._request.wanted, proof.identity
+        identity = proof.identity
         outcome = Outcome(
             result="proved" if proof.is_wanted else "not_served" if proof.can_tell else "unproved",
             cycle=identity.cycle if proof.is_known else None,
@@ -100,11 +100,18 @@ class Round:
             identity=identity.kind,
         )
         if proof.is_wanted:
-            return self._outcome(msgspec.structs.replace(outcome, cycle=wanted.cycle if wanted else None))
-        runs = ("the base" if identity.cycle is None else f"cycle {identity.cycle}") if proof.is_known else ""
-        text = f"the engine runs {runs}, not {named(wanted)}" if runs else identity.reason or "it cannot be told"
+            return self._outcome(outcome)
         hint = _OTHER_TEMPLATE if identity.kind == "other_template" else _MEND
-        return self._outcome(msgspec.structs.replace(outcome, text=text, hint=hint))
+        return self._outcome(msgspec.structs.replace(outcome, text=self._difference(proof), hint=hint))
+
+    def _difference(self, proof: Proof) -> str:
+        """Why what was found is no proof of what is wanted."""
+        wanted, identity = named(self._request.wanted), proof.identity
+        if proof.is_known:
+            runs = "the base" if identity.cycle is None else f"cycle {identity.cycle}"
+            return f"the engine runs {runs}, not {wanted}"
+        without = "the engine gives no log-probabilities; " if identity.kind == "no_logprobs" else ""
+        return f"it cannot be proved that the engine runs {wanted}: {without}{identity.reason}"
 
     # --- the exchange ---
 
@@ -120,12 +127,10 @@ class Round:
             proof = self._put(wanted, prepared, "swapping")
         except (SleepdError, OSError) as error:
             return self._put_back(before, _sentence(error), _hint(error))
-        if proof.is_wanted:
-            remove_old(self._bench.adapters, prepared)
-            return self._as_found(proof)
-        if not proof.can_tell:
-            return self._as_found(proof)
-        return self._put_back(before, self._as_found(proof).text, _MEND)
+        if not proof.is_wanted and proof.can_tell:
+            return self._put_back(before, self._difference(proof), _MEND)
+        remove_old(self._bench.adapters, prepared)
+        return self._as_found(proof)
 
     def _prepare(self, wanted: Generation | None) -> Path | None:
         """Raises where a file is not what was committed."""
@@ -151,7 +156,7 @@ class Round:
     def _put_back(self, before: Proof | None, why: str, hint: str) -> Outcome:
         wanted = self._request.wanted
         target = self._to_put_back(before)
-        failed = f"{named(wanted)} was put into the engine and could not be proved: {why}"
+        failed = f"{named(wanted)} was put into the engine, and the proof failed: {why}"
         if target == wanted:
             return self._outcome(Outcome(result="not_served", text=failed, hint=hint))
         try:
@@ -160,7 +165,7 @@ class Round:
             text = f"{failed}; {named(target)} could not be put back: {_sentence(error)}"
             return self._outcome(Outcome(result="not_served", text=text, hint=_hint(error) or hint))
         found = self._as_found(proof)
-        if proof.is_known and proof.identity.cycle == (target.cycle if target else None):
+        if proof.is_wanted:
             text = f"{failed}; {named(target)} is served again"
             return msgspec.structs.replace(found, result="put_back", text=text, hint=hint)
         text = f"{failed}; {named(target)} was put back and could not be proved either"

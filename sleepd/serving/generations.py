@@ -12,8 +12,8 @@ from sleepd.protocol.serving import Generation
 from sleepd.store.checkpoints import Checkpoints, has_weights, read_manifest
 from sleepd.store.ledger import Ledger
 
-MOST_OTHERS: Final = 4
-"""Generations that an engine is compared with beside the wanted one: each costs some twenty questions."""
+MOST_OTHERS: Final = 3
+"""Generations that an engine is compared with beside the wanted one: each takes sixteen questions."""
 SEARCHED: Final = 50
 """Cycles that are searched for them, the newest."""
 

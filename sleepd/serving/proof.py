@@ -8,6 +8,7 @@ Where they differ, everything is asked.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Final
 
@@ -15,7 +16,8 @@ import msgspec
 
 from sleepd.errors import DECODE_ERRORS, CheckpointInvalid
 from sleepd.files import make_directory, read_document, replace_file
-from sleepd.policy.identification import answers_apart, identify
+from sleepd.policy.answer_distance import answers_apart
+from sleepd.policy.identification import identify
 from sleepd.protocol.adapter_fingerprint import (
     MAX_FILE_BYTES,
     AdapterFingerprint,
@@ -34,8 +36,6 @@ SAME_NATS: Final = 0.05
 """A server's answers are its own earlier ones up to here: another generation is 0.5 away, noise on a CPU is 0.0."""
 ASKED_AGAIN: Final = 4
 """Prompts that are asked again; one of them is the long one."""
-_KNOWN: Final = ("base", "candidate", "parent", "other_cycle")
-"""Findings that name what the engine runs."""
 
 
 class Proof(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,7 +50,7 @@ class Proof(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def is_known(self) -> bool:
         """They name what the engine runs."""
-        return self.identity.kind in _KNOWN
+        return self.identity.is_named
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):
@@ -91,23 +91,18 @@ class Prover:
         """
         if not is_swapped and (again := self._ask_again(wanted)) is not None:
             return again
-        known = [(each, fingerprint) for each in _in_order(wanted, others) if (fingerprint := read_fingerprint(each))]
+        known = [found for each in _in_order(wanted, others) if (found := read_fingerprint(each))]
         if not known:
             text = f"nothing was recorded to prove {named(wanted)} by: it was trained by an earlier version"
             return Proof(identity=Identity(kind="too_coarse", reason=text), is_wanted=False, can_tell=False)
-        proof = Proof(identity=Identity(kind="neither"), is_wanted=False)
-        for generation, fingerprint in known:
-            answers = self._endpoint.answers(fingerprint)
-            found = _proof(identify([fingerprint], [answers]), generation, wanted)
-            if found.is_wanted:
-                self._keep(found.identity, wanted, fingerprint, answers)
-            if found.is_known or not found.can_tell:
-                return found
-            proof = proof if proof.identity.distance is not None else found
-        if wanted is not None and known[0][0] != wanted:
-            # Neither the base nor any recorded one: it may be the wanted one, of which nothing is recorded.
-            return msgspec.structs.replace(proof, can_tell=False)
-        return proof
+        first = self._endpoint.answers(known[0])
+        identity = identify(known, chain([first], map(self._endpoint.answers, known[1:])))
+        is_wanted = identity.is_named and identity.cycle == (wanted.cycle if wanted else None)
+        if is_wanted:
+            self._keep(identity, wanted, known[0], first)
+        is_recorded = wanted is None or known[0].cycle == wanted.cycle
+        can_tell = identity.kind not in ("no_logprobs", "too_coarse") and (is_recorded or identity.kind != "neither")
+        return Proof(identity=identity, is_wanted=is_wanted, can_tell=can_tell)
 
     def _ask_again(self, wanted: Generation | None) -> Proof | None:
         """The last proof, where it was of this and the engine's answers are the same still; None: they are not."""
@@ -177,18 +172,6 @@ def read_fingerprint(generation: Generation) -> AdapterFingerprint | None:
 def _in_order(wanted: Generation | None, others: Sequence[Generation]) -> list[Generation]:
     first = [] if wanted is None else [wanted]
     return [*first, *(each for each in others if each != wanted)]
-
-
-def _proof(identity: Identity, asked: Generation, wanted: Generation | None) -> Proof:
-    if identity.kind in ("no_logprobs", "too_coarse"):
-        return Proof(identity=identity, is_wanted=False, can_tell=False)
-    if identity.kind == "candidate":
-        return Proof(identity=identity, is_wanted=asked == wanted)
-    if identity.kind == "base":
-        return Proof(identity=identity, is_wanted=wanted is None)
-    is_parent = identity.kind in ("parent", "other_cycle") and identity.cycle is not None
-    is_wanted = is_parent and wanted is not None and identity.cycle == wanted.cycle
-    return Proof(identity=identity, is_wanted=is_wanted)
 
 
 def _apart(one: PromptAnswer, other: PromptAnswer) -> float:

@@ -12,7 +12,6 @@ import fcntl
 import importlib
 import os
 import socket
-import stat
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -23,7 +22,7 @@ import msgspec
 from sleepd.config.layers import load
 from sleepd.config.serve_config import ServeConfig
 from sleepd.errors import ConfigError, ProtocolError, SleepdError
-from sleepd.files import make_directory, open_lock, open_regular
+from sleepd.files import make_directory, open_lock
 from sleepd.protocol.serving import MAX_LINE_BYTES, Outcome, ServeRequest, Step, decode_request, encode
 
 from .endpoint import Endpoint
@@ -31,10 +30,10 @@ from .engines.engine import Bench
 from .engines.kinds import engine_of
 from .ensure import Round
 from .http import HttpServer, Limits
+from .key_file import read_key
 from .proof import Prover
 
 CREDENTIAL: Final = "sage-sleepd-engine-key"
-MAX_KEY_BYTES: Final = 4096
 _FIRST_PASSED: Final = 3
 """The first descriptor that systemd passes on (sd_listen_fds(3))."""
 
@@ -78,7 +77,7 @@ def serve(line: bytes, config: Path | None, *, report: Callable[[Step], object])
 
 
 def _round(request: ServeRequest, settings: ServeConfig, directory: Path, report: Callable[[Step], object]) -> Round:
-    limits, key = Limits(seconds=settings.answer_seconds), read_key(settings.key_file)
+    limits, key = Limits(seconds=settings.answer_seconds), engine_key(settings.key_file)
 
     def to_gguf(adapter: Path, output: Path) -> Path:
         make_directory(output)
@@ -111,25 +110,14 @@ def _settings(request: ServeRequest, config: Path | None) -> ServeConfig:
     return settings
 
 
-def read_key(file: str) -> str:
+def engine_key(file: str) -> str:
     """The engine's key: of the file, else systemd's credential, else none.
 
     Raises:
         ConfigError: the file cannot be read, or others may read it.
     """
-    credentials = os.environ.get("CREDENTIALS_DIRECTORY", "")
-    path = Path(file) if file else Path(credentials, CREDENTIAL)
-    if not file and not (credentials and path.exists()):
-        return ""
-    try:
-        with open_regular(path, follows_links=True) as opened:
-            mode, content = os.fstat(opened.fileno()).st_mode, opened.read(MAX_KEY_BYTES)
-        if file and mode & (stat.S_IRWXG | stat.S_IRWXO):
-            raise ConfigError(f"{path}: others may read the engine's key", hint=f"chmod 0600 {path}")
-        return content.decode("ascii").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        why = error.strerror if isinstance(error, OSError) else "it is no text"
-        raise ConfigError(f"{path}: the engine's key cannot be read: {why}", hint="check serve.key_file") from error
+    credential = Path(os.environ.get("CREDENTIALS_DIRECTORY", "/nonexistent"), CREDENTIAL)
+    return read_key(file or (str(credential) if credential.exists() else ""))
 
 
 def _connection(descriptor: int | None) -> socket.socket:

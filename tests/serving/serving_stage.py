@@ -1,4 +1,4 @@
-"""A state directory with champions and their fingerprints, and a deployer on it that asks in this process."""
+"""Champions with their fingerprints, and a stage whose deployer asks in this process."""
 
 from __future__ import annotations
 
@@ -23,29 +23,30 @@ def fake_gguf(adapter: Path, output: Path) -> Path:
     return path
 
 
+def make_champions(directory: Path, *counts: int) -> None:
+    """Champions with their fingerprints, each trained from the one before."""
+    stage = Stage(directory)
+    stage.make_champions(*counts)
+    for path in stage.state.glob("cycle_*"):
+        cycle = int(path.name.removeprefix("cycle_"))
+        write_fingerprint(path, cycle, cycle - 1 or None)
+
+
 class ServingStage(Stage):
     """``Stage`` with an engine; ``turns`` takes turns of the deployer, as the daemon does."""
 
-    def __init__(self, directory: Path, engine: FakeEngine, kind: str, *counts: int, **settings: Any) -> None:
+    def __init__(self, directory: Path, engine: FakeEngine, kind: str, **settings: Any) -> None:
         super().__init__(directory)
         self.engine = engine
         self.requests: list[ServeRequest] = []
         self.steps: list[str] = []
         self.on_step: Callable[[Step], None] = lambda _step: None
-        self.make_champions(*counts)
-        self.events.clear()
-        self.write_fingerprints()
+        self.clock.advance(30 * 3600)
         self.configure(kind=kind, url=engine.url, model=engine.model, **settings)
 
     def configure(self, **settings: Any) -> None:
         serve = msgspec.structs.replace(self.config.serve, **settings)
         self.config = msgspec.structs.replace(self.config, serve=serve)
-
-    def write_fingerprints(self) -> None:
-        for parent in (self.state, self.state / "retired"):
-            for path in parent.glob("cycle_*"):
-                cycle = int(path.name.removeprefix("cycle_"))
-                write_fingerprint(path, cycle, cycle - 1 or None)
 
     async def ask(self, request: ServeRequest, listener: Callable[[Step], object]) -> Outcome:
         """As ``ServeClient.ask``, in this process."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import types
 from collections.abc import Iterator
@@ -9,13 +10,15 @@ from pathlib import Path
 
 import pytest
 
+from sleepd.protocol.serving import Step
 from tests.serving.fake_engines import FakeRouter
 from tests.serving.serving_stage import ServingStage, fake_gguf, told
 
 
 @pytest.fixture
-def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ServingStage]:
+def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, two_champions: Path) -> Iterator[ServingStage]:
     """Two champions, and a router that runs the base."""
+    shutil.copytree(two_champions, tmp_path, dirs_exist_ok=True, symlinks=True)
     fake = types.SimpleNamespace(prepared_gguf=lambda adapter, output, **_: fake_gguf(adapter, output))
     monkeypatch.setitem(sys.modules, "sleepd.serving.conversion", fake)
     monkeypatch.setattr("sleepd.serving.engines.engine.PAUSE_SECONDS", 0.01)
@@ -23,7 +26,7 @@ def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ServingSt
     ini.parent.mkdir(parents=True)
     ini.write_text("version = 1\n\n[agent]\nmodel = base.gguf\nctx-size = 4096\n\n[other]\nlora = mine.gguf\n")
     with FakeRouter(ini) as router:
-        yield ServingStage(tmp_path, router, "llama-router", 12, 24, ready_seconds=1.0, wait_idle_seconds=1.0)
+        yield ServingStage(tmp_path, router, "llama-router", ready_seconds=1.0, wait_idle_seconds=1.0)
 
 
 @pytest.fixture
@@ -189,8 +192,13 @@ def test_unrecorded_champion_stays_unproved(stage: ServingStage, router: FakeRou
 
 def test_damaged_adapter_never_reaches_the_engine(stage: ServingStage, router: FakeRouter) -> None:
     """A file that is not what was committed is found before the engine is touched."""
-    with (stage.state / "cycle_002" / "adapter_model.safetensors").open("ab") as file:
-        file.write(b"more")
+
+    def damage(step: Step) -> None:
+        if step.phase == "preparing":
+            with (stage.state / "cycle_002" / "adapter_model.safetensors").open("ab") as file:
+                file.write(b"more")
+
+    stage.on_step = damage
     state = stage.turns()
     assert "is not what was committed" in state.problem
     assert "swapping" not in stage.steps

@@ -72,6 +72,8 @@ class Round:
         self._step("asking")
         found: Proof | None = None
         try:
+            if self._bench.settings.free_before_training:
+                self._engine.wake()
             found = self._prover.prove(request.wanted, request.others)
         except EngineUnreachable:
             if not self._engine.can_start or not request.may_swap:
@@ -163,7 +165,7 @@ class Round:
             proof = self._put(target, self._engine.prepare(target), "putting_back")
         except (SleepdError, OSError) as error:
             text = f"{failed}; {named(target)} could not be put back: {_sentence(error)}"
-            return self._outcome(Outcome(result="not_served", text=text, hint=_hint(error) or hint))
+            return self._outcome(Outcome(result="not_served", text=text, hint=hint or _hint(error)))
         found = self._as_found(proof)
         if proof.is_wanted:
             text = f"{failed}; {named(target)} is served again"

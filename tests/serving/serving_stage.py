@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from sleepd.protocol.checkpoint_files import WEIGHTS_FILE
 from sleepd.protocol.serving import Outcome, ServedState, ServeRequest, Step, encode
 from sleepd.serving import serve_process
+from sleepd.store.checkpoints import file_record, read_manifest
 from tests.serving.fake_engines import FakeEngine, write_fingerprint
 from tests.stages import OpenSleeper, Stage
 
@@ -30,6 +33,24 @@ def make_champions(directory: Path, *counts: int) -> None:
     for path in stage.state.glob("cycle_*"):
         cycle = int(path.name.removeprefix("cycle_"))
         write_fingerprint(path, cycle, cycle - 1 or None)
+        _write_weights(path, cycle)
+
+
+def _write_weights(checkpoint: Path, cycle: int) -> None:
+    """Two real factors, with the manifest that belongs to them."""
+    header = {
+        f"base_model.model.q_proj.lora_{factor}.weight": {
+            "dtype": "F32",
+            "shape": shape,
+            "data_offsets": [start, start + 32],
+        }
+        for factor, shape, start in (("A", [2, 4], 0), ("B", [4, 2], 32))
+    }
+    head = json.dumps(header).encode()
+    (checkpoint / WEIGHTS_FILE).write_bytes(len(head).to_bytes(8, "little") + head + bytes([cycle] * 64))
+    manifest = read_manifest(checkpoint)
+    files = {**manifest.files, WEIGHTS_FILE: file_record(checkpoint / WEIGHTS_FILE)}
+    (checkpoint / "manifest.json").write_bytes(msgspec.structs.replace(manifest, files=files).encoded())
 
 
 class ServingStage(Stage):

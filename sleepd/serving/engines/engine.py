@@ -145,7 +145,7 @@ def remove_old(directory: Path, used: Path | None) -> None:
         return
     if used is not None:
         os.utime(used)
-    prepared = (each for each in directory.iterdir() if not each.name.startswith("."))
+    prepared = (each for each in directory.iterdir() if each.name.startswith("cycle_"))
     newest_first = sorted(prepared, key=lambda each: each.lstat().st_mtime_ns, reverse=True)
     for each in newest_first[KEPT_ADAPTERS:]:
         if each == used:

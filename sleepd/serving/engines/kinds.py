@@ -10,11 +10,15 @@ from sleepd.errors import ConfigError
 
 from .command import CommandEngine
 from .engine import Bench, Engine
+from .llama_restart import LlamaRestart
 from .llama_router import LlamaRouter
+from .vllm import Vllm
 
 KINDS: Final[Mapping[Kind, Callable[[Bench], Engine]]] = {
-    "command": CommandEngine,
     "llama-router": LlamaRouter,
+    "llama-restart": LlamaRestart,
+    "vllm": Vllm,
+    "command": CommandEngine,
 }
 
 

@@ -25,6 +25,7 @@ from sleepd.serving.deployer import Deployer
 from sleepd.serving.serve_client import SOCKET_NAME, ServeClient
 from sleepd.store.adoption import adopt
 from sleepd.store.checkpoints import Checkpoints
+from sleepd.store.looks import Looks
 from sleepd.store.rebuild_ledger import open_ledger
 from sleepd.store.state_lock import StateLock
 
@@ -68,6 +69,7 @@ class Parts:
         troubles += [*adopt(ledger, checkpoints, clock), *recover(ledger, checkpoints, clock)]
         self.history = PastCycles(directory, ledger, checkpoints)
         self.alarms = Alarms(ledger, clock)
+        self.looks = Looks(ledger)
         self.repair = Repair(ledger, checkpoints, clock, self.history, self.alarms)
         self.repair.write_history()
         self.deployer = self._deployer(config)

@@ -181,8 +181,7 @@ def detail(reader: ReadModel, cycle: int, *, is_for_operator: bool = False) -> C
             undo=reader.undo(cycle) if older.state == "adopted" else "",
             served=reader.served_of(cycle),
         )
-    record = reader.record(cycle)
-    assignments = reader.assignments(cycle)
+    record, assignments = reader.record(cycle), reader.assignments(cycle)
     report, verdict = reader.evaluation(cycle)
     compared = reader.comparison(cycle)
 

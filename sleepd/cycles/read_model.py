@@ -21,7 +21,7 @@ from sleepd.policy.selection import Counts
 from sleepd.policy.simulation import Look
 from sleepd.policy.triggers import Decision
 from sleepd.protocol.job import Progress, Report
-from sleepd.protocol.serving import ServedSpan, ServedState
+from sleepd.protocol.serve_messages import ServedSpan, ServedState
 from sleepd.protocol.verdict import AddedMetric, Comparison, Verdict
 from sleepd.quarantine.near_duplicates import Screened
 from sleepd.quarantine.rules import Cause, Override

@@ -18,7 +18,7 @@ from sleepd.policy import triggers
 from sleepd.protocol.answers import WrittenCycles
 from sleepd.protocol.conversion import converted
 from sleepd.protocol.job import Report
-from sleepd.protocol.serving import ServedState
+from sleepd.protocol.serve_messages import ServedState
 from sleepd.protocol.status import (
     Alarm,
     BufferDetail,

@@ -7,7 +7,7 @@ from datetime import datetime
 import msgspec
 
 from .job import Role
-from .serving import ServedSpan
+from .serve_messages import ServedSpan
 from .status import SCHEMA, CycleSummary, DecisionRecord, DecisionView
 
 

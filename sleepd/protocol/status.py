@@ -14,7 +14,7 @@ from sleepd.clock import Moment
 
 from .chat_example import ChatExample
 from .job import Progress, Report
-from .serving import ServedSpan, ServedState
+from .serve_messages import ServedSpan, ServedState
 from .verdict import AddedMetric, Comparison, Figure, Verdict
 
 SCHEMA = 1

@@ -25,7 +25,7 @@ from sleepd.config.schema import Config
 from sleepd.errors import CheckpointInvalid, SleepdError
 from sleepd.host import worker_python
 from sleepd.log import get_logger
-from sleepd.protocol.serving import Action, Generation, Outcome, Phase, ServedState, ServeRequest, Step
+from sleepd.protocol.serve_messages import Action, Generation, Phase, ServedState, ServeOutcome, ServeRequest, ServeStep
 from sleepd.store.checkpoints import Checkpoints
 from sleepd.store.ledger import Ledger
 from sleepd.store.notes import SERVE_ATTEMPT, ServeAttempt
@@ -158,13 +158,13 @@ class Deployer:
             python=worker_python(self._config.worker.python),
         )
 
-    async def _carry_out(self, request: ServeRequest) -> Outcome:
+    async def _carry_out(self, request: ServeRequest) -> ServeOutcome:
         try:
             return await self._ask(request, self._on_step)
         except SleepdError as error:
-            return Outcome(result="unreachable", text=error.message, hint=error.hint)
+            return ServeOutcome(result="unreachable", text=error.message, hint=error.hint)
 
-    def _on_step(self, step: Step) -> None:
+    def _on_step(self, step: ServeStep) -> None:
         self._phase = step.phase
         if step.phase in ("swapping", "putting_back", "freeing"):
             self.table.end_span(at=self._clock.now())
@@ -172,7 +172,7 @@ class Deployer:
 
     # --- what came of it ---
 
-    def _note_served(self, outcome: Outcome) -> None:
+    def _note_served(self, outcome: ServeOutcome) -> None:
         """Write down what was proved, or that what was proved before holds no longer."""
         self._is_silent = outcome.result == "unreachable"
         if not outcome.is_known:
@@ -190,7 +190,7 @@ class Deployer:
             get_logger().info("served", text=text, **fields, **figures)
             self._listener("served", {**fields, **figures, "text": text})
 
-    def _note_attempt(self, wanted: Generation | None, was: ServeAttempt | None, outcome: Outcome) -> None:
+    def _note_attempt(self, wanted: Generation | None, was: ServeAttempt | None, outcome: ServeOutcome) -> None:
         is_failure = outcome.result in FIRST_PAUSE_SECONDS
         was_given = was is not None and was.was_given
         attempt = ServeAttempt(

@@ -1,4 +1,4 @@
-"""One round: ask what the engine runs; where it is not what is wanted, exchange it, and prove the exchange.
+"""One round: ask what the engine runs; where it is not what is wanted, swap it, and prove the swap.
 
 Rule 1: nothing is called served that the engine's own answers did not prove.
 Rule 2: before the step ``swapping`` the engine is as it was. From there on nothing is known until the next proof.
@@ -15,15 +15,15 @@ from pathlib import Path
 import msgspec
 
 from sleepd.errors import EngineFailed, EngineUnreachable, SleepdError
-from sleepd.protocol.serving import Generation, Outcome, Phase, Result, ServeRequest, Step
+from sleepd.protocol.serve_messages import Generation, Phase, Result, ServeOutcome, ServeRequest, ServeStep
 from sleepd.store.checkpoints import verify_usable
 
 from .engines.engine import Bench, Engine, remove_old
-from .proof import Proof, Prover, named
+from .proof import EngineProof, Prover, named
 
-Report = Callable[[Step], object]
+Report = Callable[[ServeStep], object]
 _OTHER_TEMPLATE = "start the engine with the base's own chat template, then: sleepctl reload"
-_MEND = "sleepctl live shows what the engine answers; sleepctl reload tries again at once"
+_LOOK = "sleepctl live shows what the engine answers; sleepctl reload tries again at once"
 
 
 class Round:
@@ -45,7 +45,7 @@ class Round:
         self._report = report
         self._has_swapped = False
 
-    def run(self) -> Outcome:
+    def run(self) -> ServeOutcome:
         """Carry it out.
 
         Raises:
@@ -55,22 +55,22 @@ class Round:
             if self._request.action == "free":
                 self._step("freeing")
                 self._engine.free()
-                return Outcome(result="freed")
+                return ServeOutcome(result="freed")
             return self._ensure()
         except SleepdError as error:
             result: Result = "unreachable" if isinstance(error, EngineUnreachable | EngineFailed) else "not_served"
-            return self._outcome(Outcome(result=result, text=error.message, hint=error.hint))
+            return self._outcome(ServeOutcome(result=result, text=error.message, hint=error.hint))
 
     def _step(self, phase: Phase, text: str = "") -> None:
-        self._report(Step(phase=phase, text=text))
+        self._report(ServeStep(phase=phase, text=text))
 
-    def _outcome(self, outcome: Outcome) -> Outcome:
+    def _outcome(self, outcome: ServeOutcome) -> ServeOutcome:
         return msgspec.structs.replace(outcome, has_swapped=self._has_swapped)
 
-    def _ensure(self) -> Outcome:
+    def _ensure(self) -> ServeOutcome:
         request = self._request
         self._step("asking")
-        found: Proof | None = None
+        found: EngineProof | None = None
         try:
             if self._bench.settings.free_before_training:
                 self._engine.wake()
@@ -84,16 +84,16 @@ class Round:
                 raise
         if found is not None and (found.is_wanted or self._must_stay(found)):
             return self._as_found(found)
-        return self._exchange(found)
+        return self._swap(found)
 
-    def _must_stay(self, found: Proof) -> bool:
-        """Whether an exchange would not help, or is not allowed."""
+    def _must_stay(self, found: EngineProof) -> bool:
+        """Whether a swap would not help, or is not allowed."""
         is_told_already = self._request.was_given and not found.can_tell
         return not self._request.may_swap or is_told_already or found.identity.kind == "other_template"
 
-    def _as_found(self, proof: Proof) -> Outcome:
+    def _as_found(self, proof: EngineProof) -> ServeOutcome:
         identity = proof.identity
-        outcome = Outcome(
+        outcome = ServeOutcome(
             result="proved" if proof.is_wanted else "not_served" if proof.can_tell else "unproved",
             cycle=identity.cycle if proof.is_known else None,
             is_known=proof.is_known,
@@ -103,10 +103,10 @@ class Round:
         )
         if proof.is_wanted:
             return self._outcome(outcome)
-        hint = _OTHER_TEMPLATE if identity.kind == "other_template" else _MEND
+        hint = _OTHER_TEMPLATE if identity.kind == "other_template" else _LOOK
         return self._outcome(msgspec.structs.replace(outcome, text=self._difference(proof), hint=hint))
 
-    def _difference(self, proof: Proof) -> str:
+    def _difference(self, proof: EngineProof) -> str:
         """Why what was found is no proof of what is wanted."""
         wanted, identity = named(self._request.wanted), proof.identity
         if proof.is_known:
@@ -115,9 +115,9 @@ class Round:
         without = "the engine gives no log-probabilities; " if identity.kind == "no_logprobs" else ""
         return f"it cannot be proved that the engine runs {wanted}: {without}{identity.reason}"
 
-    # --- the exchange ---
+    # --- the swap ---
 
-    def _exchange(self, before: Proof | None) -> Outcome:
+    def _swap(self, before: EngineProof | None) -> ServeOutcome:
         wanted = self._request.wanted
         try:
             prepared = self._prepare(wanted)
@@ -130,7 +130,7 @@ class Round:
         except (SleepdError, OSError) as error:
             return self._put_back(before, _sentence(error), _hint(error))
         if not proof.is_wanted and proof.can_tell:
-            return self._put_back(before, self._difference(proof), _MEND)
+            return self._put_back(before, self._difference(proof), _LOOK)
         remove_old(self._bench.adapters, prepared)
         return self._as_found(proof)
 
@@ -141,7 +141,7 @@ class Round:
             verify_usable(Path(wanted.directory))
         return self._engine.prepare(wanted)
 
-    def _put(self, generation: Generation | None, prepared: Path | None, phase: Phase) -> Proof:
+    def _put(self, generation: Generation | None, prepared: Path | None, phase: Phase) -> EngineProof:
         self._step(phase, named(generation))
         self._has_swapped = True
         self._engine.swap(prepared)
@@ -149,23 +149,23 @@ class Round:
         others = [each for each in (*self._request.others, self._request.wanted) if each is not None]
         return self._prover.prove(generation, others, is_swapped=True)
 
-    def _untouched(self, before: Proof | None, error: SleepdError | OSError) -> Outcome:
+    def _untouched(self, before: EngineProof | None, error: SleepdError | OSError) -> ServeOutcome:
         """It could not be prepared: the engine runs what it ran."""
         text = f"{named(self._request.wanted)} could not be prepared for the engine: {_sentence(error)}"
-        found = Outcome(result="not_served") if before is None else self._as_found(before)
+        found = ServeOutcome(result="not_served") if before is None else self._as_found(before)
         return msgspec.structs.replace(found, result="not_served", text=text, hint=_hint(error))
 
-    def _put_back(self, before: Proof | None, why: str, hint: str) -> Outcome:
+    def _put_back(self, before: EngineProof | None, why: str, hint: str) -> ServeOutcome:
         wanted = self._request.wanted
         target = self._to_put_back(before)
         failed = f"{named(wanted)} was put into the engine, and the proof failed: {why}"
         if target == wanted:
-            return self._outcome(Outcome(result="not_served", text=failed, hint=hint))
+            return self._outcome(ServeOutcome(result="not_served", text=failed, hint=hint))
         try:
             proof = self._put(target, self._engine.prepare(target), "putting_back")
         except (SleepdError, OSError) as error:
             text = f"{failed}; {named(target)} could not be put back: {_sentence(error)}"
-            return self._outcome(Outcome(result="not_served", text=text, hint=hint or _hint(error)))
+            return self._outcome(ServeOutcome(result="not_served", text=text, hint=hint or _hint(error)))
         found = self._as_found(proof)
         if proof.is_wanted:
             text = f"{failed}; {named(target)} is served again"
@@ -173,7 +173,7 @@ class Round:
         text = f"{failed}; {named(target)} was put back and could not be proved either"
         return msgspec.structs.replace(found, result="not_served", text=text, hint=hint)
 
-    def _to_put_back(self, before: Proof | None) -> Generation | None:
+    def _to_put_back(self, before: EngineProof | None) -> Generation | None:
         """What the engine was found to run; else what was proved last; else the base."""
         request = self._request
         if before is not None and before.is_known:

@@ -8,7 +8,7 @@ from typing import Final
 from sleepd.cycle import State
 from sleepd.errors import CheckpointInvalid
 from sleepd.protocol.checkpoint_files import FINGERPRINT_FILE, WEIGHTS_FILE
-from sleepd.protocol.serving import Generation
+from sleepd.protocol.serve_messages import Generation
 from sleepd.store.checkpoints import Checkpoints, has_weights, read_manifest
 from sleepd.store.ledger import Ledger
 

@@ -27,7 +27,7 @@ from sleepd.protocol.adapter_fingerprint import (
     PromptReference,
 )
 from sleepd.protocol.checkpoint_files import FINGERPRINT_FILE
-from sleepd.protocol.serving import Generation
+from sleepd.protocol.serve_messages import Generation
 
 from .endpoint import Endpoint
 
@@ -38,7 +38,7 @@ ASKED_AGAIN: Final = 4
 """Prompts that are asked again; one of them is the long one."""
 
 
-class Proof(msgspec.Struct, frozen=True, kw_only=True):
+class EngineProof(msgspec.Struct, frozen=True, kw_only=True):
     """What the answers show."""
 
     identity: Identity
@@ -53,7 +53,7 @@ class Proof(msgspec.Struct, frozen=True, kw_only=True):
         return self.identity.is_named
 
 
-class Record(msgspec.Struct, frozen=True, kw_only=True):
+class ProofRecord(msgspec.Struct, frozen=True, kw_only=True):
     """``last_proof.json``: some prompts of the last proof, with the engine's own answers."""
 
     key: str
@@ -76,7 +76,9 @@ class Prover:
         self._key = key
         self._record_file = directory / RECORD_FILE
 
-    def prove(self, wanted: Generation | None, others: Sequence[Generation], *, is_swapped: bool = False) -> Proof:
+    def prove(
+        self, wanted: Generation | None, others: Sequence[Generation], *, is_swapped: bool = False
+    ) -> EngineProof:
         """What the engine runs.
 
         Args:
@@ -94,7 +96,7 @@ class Prover:
         known = [found for each in _in_order(wanted, others) if (found := read_fingerprint(each))]
         if not known:
             text = f"nothing was recorded to prove {named(wanted)} by: it was trained by an earlier version"
-            return Proof(identity=Identity(kind="too_coarse", reason=text), is_wanted=False, can_tell=False)
+            return EngineProof(identity=Identity(kind="too_coarse", reason=text), is_wanted=False, can_tell=False)
         first = self._endpoint.answers(known[0])
         identity = identify(known, chain([first], map(self._endpoint.answers, known[1:])))
         is_wanted = identity.is_named and identity.cycle == (wanted.cycle if wanted else None)
@@ -102,9 +104,9 @@ class Prover:
             self._keep(identity, wanted, known[0], first)
         is_recorded = wanted is None or known[0].cycle == wanted.cycle
         can_tell = identity.kind not in ("no_logprobs", "too_coarse") and (is_recorded or identity.kind != "neither")
-        return Proof(identity=identity, is_wanted=is_wanted, can_tell=can_tell)
+        return EngineProof(identity=identity, is_wanted=is_wanted, can_tell=can_tell)
 
-    def _ask_again(self, wanted: Generation | None) -> Proof | None:
+    def _ask_again(self, wanted: Generation | None) -> EngineProof | None:
         """The last proof, where it was of this and the engine's answers are the same still; None: they are not."""
         record = self._record()
         if record is None or record.key != self._key_of(wanted):
@@ -113,7 +115,7 @@ class Prover:
             now = self._endpoint.ask(prompt)
             if was.prompt_tokens != now.prompt_tokens or _apart(was, now) > SAME_NATS:
                 return None
-        return Proof(identity=record.identity, is_wanted=True)
+        return EngineProof(identity=record.identity, is_wanted=True)
 
     def _keep(
         self,
@@ -125,7 +127,7 @@ class Prover:
         pairs = list(zip(fingerprint.prompts, answers, strict=True))
         long = [pair for pair in pairs if pair[0].kind == "long"][:1]
         chosen = [*[pair for pair in pairs if pair not in long][: ASKED_AGAIN - len(long)], *long]
-        record = Record(
+        record = ProofRecord(
             key=self._key_of(wanted),
             identity=identity,
             prompts=[prompt for prompt, _ in chosen],
@@ -134,10 +136,10 @@ class Prover:
         make_directory(self._record_file.parent)
         replace_file(self._record_file, msgspec.json.encode(record))
 
-    def _record(self) -> Record | None:
+    def _record(self) -> ProofRecord | None:
         """None: there is none, or it is not understood, and everything is asked."""
         try:
-            return msgspec.json.decode(read_document(self._record_file, MAX_FILE_BYTES), type=Record)
+            return msgspec.json.decode(read_document(self._record_file, MAX_FILE_BYTES), type=ProofRecord)
         except (OSError, *DECODE_ERRORS):
             return None
 

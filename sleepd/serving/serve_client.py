@@ -18,14 +18,14 @@ from typing import Final, TypeAlias
 
 from sleepd.errors import EngineFailed, ProtocolError
 from sleepd.host import SYSTEMD_VARIABLES
-from sleepd.protocol.serving import MAX_LINE_BYTES, Outcome, ServeRequest, Step, decode_message, encode
+from sleepd.protocol.serve_messages import MAX_LINE_BYTES, ServeOutcome, ServeRequest, ServeStep, decode_message, encode
 
 SOCKET_NAME: Final = "serve.sock"
 SILENCE_SECONDS: Final = 4 * 3600.0
 """A process that sends nothing for so long is given up: merging a large model takes less."""
 END_SECONDS: Final = 5.0
 """Between the end of its output and its own."""
-Ask: TypeAlias = Callable[[ServeRequest, Callable[[Step], object]], Awaitable[Outcome]]
+Ask: TypeAlias = Callable[[ServeRequest, Callable[[ServeStep], object]], Awaitable[ServeOutcome]]
 
 
 class ServeClient:
@@ -40,7 +40,7 @@ class ServeClient:
         self._socket = place
         self._python = python
 
-    async def ask(self, request: ServeRequest, listener: Callable[[Step], object]) -> Outcome:
+    async def ask(self, request: ServeRequest, listener: Callable[[ServeStep], object]) -> ServeOutcome:
         """Have a request carried out; ``listener`` is called with every step.
 
         Raises:
@@ -57,7 +57,7 @@ class ServeClient:
                     message = decode_message(line) if line.endswith(b"\n") else None
                     if message is None:
                         raise EngineFailed("the serve process ended without an answer", hint=self._log_hint)
-                    if isinstance(message, Outcome):
+                    if isinstance(message, ServeOutcome):
                         return message
                     listener(message)
         except TimeoutError:

@@ -23,7 +23,7 @@ from sleepd.config.layers import load
 from sleepd.config.serve_config import ServeConfig
 from sleepd.errors import ConfigError, ProtocolError, SleepdError
 from sleepd.files import make_directory, open_lock
-from sleepd.protocol.serving import MAX_LINE_BYTES, Outcome, ServeRequest, Step, decode_request, encode
+from sleepd.protocol.serve_messages import MAX_LINE_BYTES, ServeOutcome, ServeRequest, ServeStep, decode_request, encode
 
 from .endpoint import Endpoint
 from .engines.engine import Bench
@@ -49,15 +49,15 @@ def main(arguments: list[str] | None = None) -> int:
         try:
             outcome = serve(line, options.config, report=lambda step: connection.sendall(encode(step)))
         except SleepdError as error:
-            outcome = Outcome(result="not_served", text=error.message, hint=error.hint)
+            outcome = ServeOutcome(result="not_served", text=error.message, hint=error.hint)
         except OSError as error:
             text = f"the serve process failed: {error.strerror or error}"
-            outcome = Outcome(result="not_served", text=text, hint="make space (df -h), or check serve.directory")
+            outcome = ServeOutcome(result="not_served", text=text, hint="make space (df -h), or check serve.directory")
         connection.sendall(encode(outcome))
     return 0
 
 
-def serve(line: bytes, config: Path | None, *, report: Callable[[Step], object]) -> Outcome:
+def serve(line: bytes, config: Path | None, *, report: Callable[[ServeStep], object]) -> ServeOutcome:
     """Carry out one request.
 
     Raises:
@@ -76,7 +76,9 @@ def serve(line: bytes, config: Path | None, *, report: Callable[[Step], object])
         os.close(lock)
 
 
-def _round(request: ServeRequest, settings: ServeConfig, directory: Path, report: Callable[[Step], object]) -> Round:
+def _round(
+    request: ServeRequest, settings: ServeConfig, directory: Path, report: Callable[[ServeStep], object]
+) -> Round:
     limits, key = Limits(seconds=settings.answer_seconds), engine_key(settings.key_file)
 
     def to_gguf(adapter: Path, output: Path) -> Path:

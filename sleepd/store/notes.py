@@ -15,7 +15,7 @@ import msgspec
 
 from sleepd.clock import Moment
 from sleepd.errors import DECODE_ERRORS, LedgerUnusable
-from sleepd.protocol.serving import Result
+from sleepd.protocol.serve_messages import Result
 from sleepd.protocol.verdict import Comparison
 
 from .legacy_formats import SchedulerState

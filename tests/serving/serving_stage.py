@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from sleepd.protocol.checkpoint_files import WEIGHTS_FILE
-from sleepd.protocol.serving import Outcome, ServedState, ServeRequest, Step, encode
+from sleepd.protocol.serve_messages import ServedState, ServeOutcome, ServeRequest, ServeStep, encode
 from sleepd.serving import serve_process
 from sleepd.store.checkpoints import file_record, read_manifest
 from tests.serving.fake_engines import FakeEngine, write_fingerprint
@@ -61,7 +61,7 @@ class ServingStage(Stage):
         self.engine = engine
         self.requests: list[ServeRequest] = []
         self.steps: list[str] = []
-        self.on_step: Callable[[Step], None] = lambda _step: None
+        self.on_step: Callable[[ServeStep], None] = lambda _step: None
         self.clock.advance(30 * 3600)
         self.configure(kind=kind, url=engine.url, model=engine.model, **settings)
 
@@ -69,11 +69,11 @@ class ServingStage(Stage):
         serve = msgspec.structs.replace(self.config.serve, **settings)
         self.config = msgspec.structs.replace(self.config, serve=serve)
 
-    async def ask(self, request: ServeRequest, listener: Callable[[Step], object]) -> Outcome:
+    async def ask(self, request: ServeRequest, listener: Callable[[ServeStep], object]) -> ServeOutcome:
         """As ``ServeClient.ask``, in this process."""
         self.requests.append(request)
 
-        def report(step: Step) -> None:
+        def report(step: ServeStep) -> None:
             self.steps.append(step.phase)
             self.on_step(step)
             listener(step)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from sleepd.protocol.serving import Step
+from sleepd.protocol.serve_messages import ServeStep
 from tests.serving.fake_engines import FakeRouter
 from tests.serving.serving_stage import ServingStage, fake_gguf, told
 
@@ -193,7 +193,7 @@ def test_unrecorded_champion_stays_unproved(stage: ServingStage, router: FakeRou
 def test_damaged_adapter_never_reaches_the_engine(stage: ServingStage, router: FakeRouter) -> None:
     """A file that is not what was committed is found before the engine is touched."""
 
-    def damage(step: Step) -> None:
+    def damage(step: ServeStep) -> None:
         if step.phase == "preparing":
             with (stage.state / "cycle_002" / "adapter_model.safetensors").open("ab") as file:
                 file.write(b"more")

@@ -11,9 +11,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Protocol
 
+import msgspec
+
 from sleepd.config.serve_config import ServeConfig
 from sleepd.errors import EngineFailed, EngineUnreachable
-from sleepd.protocol.serving import Generation
+from sleepd.protocol.serve_messages import Generation
 from sleepd.serving.http import HttpServer
 
 KEPT_ADAPTERS: Final = 4
@@ -48,11 +50,17 @@ class Bench:
         return self.directory / "adapters"
 
 
+class Slot(msgspec.Struct, frozen=True):
+    """One of llama-server's, as ``/slots`` shows it."""
+
+    is_processing: bool = False
+
+
 class Engine(Protocol):
     """One kind of engine. The base itself is the generation None."""
 
     can_start: bool
-    """Whether an exchange starts an engine that does not answer."""
+    """Whether a swap starts an engine that does not answer."""
 
     def prepare(self, generation: Generation | None) -> Path | None:
         """What ``swap`` takes for it; made once and found again. The engine is not touched.
@@ -134,7 +142,7 @@ def await_ready(bench: Bench, path: str) -> None:
     seconds = bench.settings.ready_seconds
     if not until(lambda: bench.server.request("GET", path).status == 200, seconds, bench.sleep):
         raise EngineUnreachable(
-            f"the engine at {bench.server.url} is not ready {seconds:g} s after the exchange",
+            f"the engine at {bench.server.url} is not ready {seconds:g} s after the swap",
             hint="its own log says why",
         )
 

@@ -12,24 +12,18 @@ import subprocess
 from pathlib import Path
 from typing import Final
 
-import msgspec
-
 from sleepd.errors import EngineFailed
 from sleepd.files import replace_file
 from sleepd.host import SYSTEMD_VARIABLES
-from sleepd.protocol.serving import Generation
+from sleepd.protocol.serve_messages import Generation
 from sleepd.text.shell import command_line
 
-from .engine import Bench, await_ready, until_idle
+from .engine import Bench, Slot, await_ready, until_idle
 
 ENVIRONMENT_FILE: Final = "llama-server.env"
 VARIABLE: Final = "SAGE_SLEEPD_LORA"
 _READABLE: Final = 0o644
 _SHOWN: Final = 300
-
-
-class _Slot(msgspec.Struct, frozen=True):
-    is_processing: bool = False
 
 
 class LlamaRestart:
@@ -49,7 +43,7 @@ class LlamaRestart:
         return until_idle(self._is_idle, self._bench, seconds)
 
     def _is_idle(self) -> bool:
-        return not any(slot.is_processing for slot in self._bench.server.json("GET", "/slots", list[_Slot]))
+        return not any(slot.is_processing for slot in self._bench.server.json("GET", "/slots", list[Slot]))
 
     def swap(self, prepared: Path | None) -> None:
         """As ``Engine.swap``."""

@@ -16,32 +16,28 @@ import msgspec
 
 from sleepd.errors import ConfigError, EngineFailed
 from sleepd.files import read_document, replace_file
-from sleepd.protocol.serving import Generation
+from sleepd.protocol.serve_messages import Generation
 
-from .engine import Bench, until, until_idle
+from .engine import Bench, Slot, until, until_idle
 
 MAX_INI_BYTES = 256 * 1024
 _SECTION = re.compile(r"^\s*\[(.*)\]\s*$")
 _LORA = re.compile(r"^\s*(lora|lora-scaled|LLAMA_ARG_LORA\w*)\s*=", re.IGNORECASE)
 
 
-class _Status(msgspec.Struct, frozen=True):
+class _LoadStatus(msgspec.Struct, frozen=True):
     value: str = ""
     failed: bool = False
     exit_code: int = 0
 
 
-class _Model(msgspec.Struct, frozen=True):
+class _RoutedModel(msgspec.Struct, frozen=True):
     id: str
-    status: _Status = _Status()
+    status: _LoadStatus = _LoadStatus()
 
 
-class _Models(msgspec.Struct, frozen=True):
-    data: list[_Model]
-
-
-class _Slot(msgspec.Struct, frozen=True):
-    is_processing: bool = False
+class _RoutedModels(msgspec.Struct, frozen=True):
+    data: list[_RoutedModel]
 
 
 class LlamaRouter:
@@ -70,13 +66,13 @@ class LlamaRouter:
         if self._state().value != "loaded":
             return True
         path = f"/slots?model={quote(self._model, safe='')}&autoload=false"
-        return not any(slot.is_processing for slot in self._bench.server.json("GET", path, list[_Slot]))
+        return not any(slot.is_processing for slot in self._bench.server.json("GET", path, list[Slot]))
 
     def swap(self, prepared: Path | None) -> None:
         """As ``Engine.swap``."""
         content = with_adapter(self._read(), self._model, prepared, self.ini)
         replace_file(self.ini, content.encode())
-        self._bench.server.json("GET", "/models?reload=1", _Models)
+        self._bench.server.json("GET", "/models?reload=1", _RoutedModels)
         self._load()
 
     def _load(self) -> None:
@@ -87,7 +83,7 @@ class LlamaRouter:
         """
         if self._state().value not in ("loaded", "loading"):
             self._bench.server.json("POST", "/models/load", dict[str, object], {"model": self._model})
-        states: list[_Status] = []
+        states: list[_LoadStatus] = []
 
         def has_ended() -> bool:
             states.append(self._state())
@@ -100,8 +96,8 @@ class LlamaRouter:
         how = f"it ended with {states[-1].exit_code}" if is_over else f"it was not loaded within {seconds:g} s"
         raise EngineFailed(f"llama-server could not load the model {self._model!r}: {how}", hint="its own log says why")
 
-    def _state(self) -> _Status:
-        models = self._bench.server.json("GET", "/models", _Models).data
+    def _state(self) -> _LoadStatus:
+        models = self._bench.server.json("GET", "/models", _RoutedModels).data
         found = next((each.status for each in models if each.id == self._model), None)
         if found is None:
             text = f"llama-server knows no model {self._model!r}"

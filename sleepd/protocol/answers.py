@@ -7,6 +7,7 @@ from datetime import datetime
 import msgspec
 
 from .job import Role
+from .serve_messages import ServedSpan
 from .status import SCHEMA, CycleSummary, DecisionRecord, DecisionView
 
 
@@ -33,6 +34,10 @@ class RolledBack(msgspec.Struct, frozen=True, kw_only=True):
     was: int | None
     quarantined: int = 0
     """Experiences recorded under ``was`` that are excluded from training since."""
+    served: int | None = None
+    """What the engine was proved to run last; None: the base, or it is not known."""
+    serving: str = ""
+    """What becomes of the engine, a sentence; empty: no engine is configured."""
     undo: str = ""
     schema: int = SCHEMA
 
@@ -76,6 +81,8 @@ class Cycles(msgspec.Struct, frozen=True, kw_only=True):
     """The answer to ``history``, and what ``history.json`` holds."""
 
     cycles: list[CycleSummary]
+    served: list[ServedSpan] = []
+    """What an engine was proved to run, from when to when, newest first."""
     schema: int = SCHEMA
 
 

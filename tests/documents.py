@@ -39,6 +39,8 @@ JSON_KEYS: Final[dict[str, tuple[str, ...]]] = {
     "status": (*Status.__struct_fields__, "is_live"),
     "check": ("schema", "decision", "run"),
     "why": answers.Reasons.__struct_fields__,
+    "when": answers.ExpectedSleep.__struct_fields__,
+    "simulate": answers.SimulatedTriggers.__struct_fields__,
     "decisions": ("schema", "changes"),
     "history": ("schema", "is_live", "cycles"),
     "report": ("schema", "is_live", "cycle", "learned", "buffer", "quarantine", "set_aside"),

@@ -226,7 +226,7 @@ async def _fetch(selection: Selection, job: Job, taken: _Taken, buffer: Experien
     role_of |= dict.fromkeys(selection.holdout, "holdout")
     hash_of = {key: group for key, group in zip(view.keys, view.groups, strict=True) if key in role_of}
     texts, held_out = await buffer.extract_with_answers(
-        role_of.keys() - gone.keys(), answers_of=held_out_keys(view, known)
+        role_of.keys() - gone.keys(), answers_of=held_out_keys(view, known, selection.train)
     )
     found = [
         (experience, role_of[key])

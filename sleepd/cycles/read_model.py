@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from sleepd.buffer.experience import Experience
@@ -15,8 +15,10 @@ from sleepd.buffer.reading.view import View
 from sleepd.config.schema import Config
 from sleepd.cycle import State
 from sleepd.errors import CheckpointInvalid
+from sleepd.policy.forecast import Forecast, forecast
 from sleepd.policy.overdue import ActiveAlarm
 from sleepd.policy.selection import Counts
+from sleepd.policy.simulation import Look
 from sleepd.policy.triggers import Decision
 from sleepd.protocol.job import Progress, Report
 from sleepd.protocol.verdict import AddedMetric, Comparison, Verdict
@@ -31,6 +33,9 @@ from sleepd.store.legacy_formats import SleepEntry
 from .composition import Parts
 from .history import NotedError
 from .quarantine_override import known_key
+
+RATE_OVER = timedelta(days=7)
+"""How far back experiences are counted to foresee the next sleep."""
 
 
 class ReadModel:
@@ -95,6 +100,19 @@ class ReadModel:
     def decisions(self, *, limit: int, since: datetime | None = None) -> list[RecordedDecision]:
         """The recorded decisions, newest first; those from ``since`` on."""
         return self._parts.ledger.decisions(limit=limit, since=since)
+
+    def looks(self, since: datetime) -> list[Look]:
+        """The recorded facts from then on, oldest first."""
+        return self._parts.looks.since(since)
+
+    def forecast(self) -> Forecast:
+        """When the next sleep is expected, by the rate of the last week."""
+        decision, facts = self._parts.finding.decide_with_facts()
+        return forecast(self.looks(self.now - RATE_OVER), facts, decision, self.now)
+
+    def begun_since(self, since: datetime) -> int:
+        """How many cycles began from then on."""
+        return self._parts.ledger.begun_between(since, self.now)
 
     def active_alarms(self) -> list[ActiveAlarm]:
         """Everything that the operator should know."""

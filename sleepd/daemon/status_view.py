@@ -174,8 +174,7 @@ def detail(reader: ReadModel, cycle: int, *, is_for_operator: bool = False) -> C
             held_out_ids=[],
             undo=reader.undo(cycle) if older.state == "adopted" else "",
         )
-    record = reader.record(cycle)
-    assignments = reader.assignments(cycle)
+    record, assignments = reader.record(cycle), reader.assignments(cycle)
     report, verdict = reader.evaluation(cycle)
     compared = reader.comparison(cycle)
 

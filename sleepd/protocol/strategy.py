@@ -19,7 +19,7 @@ class Strategy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Passes over the experiences, unless ``min_steps`` asks for more, or ``most_repeats`` for more of a short one."""
     learning_rate: float
     batch_size: int
-    """Experiences in one optimizer step."""
+    """Experiences in one optimizer step; twice as many of short ones, where ``most_repeats`` is above 2."""
     weight_decay: float
     warmup_share: float
     """Of all steps, the share in which the rate climbs from zero; it then falls along a cosine to a tenth."""

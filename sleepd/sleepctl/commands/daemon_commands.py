@@ -30,7 +30,7 @@ from sleepd.sleepctl.pages.wording import model
 from sleepd.sleepctl.session import STATUS_SECONDS, Command, Session
 from sleepd.version import VERSION
 
-from . import buffer_commands, config_commands, metric_commands
+from . import buffer_commands, config_commands, metric_commands, trigger_commands
 from .quarantine_commands import quarantine
 from .registry_commands import decisions, prune, tag
 from .tokens import tokens
@@ -301,6 +301,8 @@ COMMANDS: dict[str, Command] = {
     "status": status,
     "check": check,
     "why": why,
+    "when": trigger_commands.when,
+    "simulate": trigger_commands.simulate,
     "decisions": decisions,
     "history": history,
     "show": show,

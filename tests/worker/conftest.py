@@ -45,6 +45,7 @@ NEED_TORCH = (
     "test_tool_templates.py",
     "test_bounding.py",
     "test_conversation_cycle.py",
+    "test_gguf_adapter.py",
 )
 collect_ignore = [] if importlib.util.find_spec("torch") else list(NEED_TORCH)
 

@@ -206,7 +206,7 @@ class _Cycle:
         batches = Batches(
             TrainingSet(encoded.trained, encode, encoded.reference_examples, references),
             self._limits,
-            beside=strategy.kl_batch_size,
+            strategy,
             packed=self._evaluator.packed,
         )
         heartbeat = TrainingHeartbeat(self._channel, self._phases.pace, loaded.device.description)

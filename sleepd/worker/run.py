@@ -111,6 +111,8 @@ class _Cycle:
         beat_at_each_layer(loaded.model, self._channel.beat)
         if self._job.masked:
             self._channel.notice("personal_data_masked", self._job.masked)
+        if self._job.superseded:
+            self._channel.notice("replies_superseded", self._job.superseded)
         phases.device = loaded.device.description
         self._limits.keep_within(most_positions(loaded.model.config))
         measurer = Measurer(self._job, self._examples, loaded, self._limits, phases, self._channel)

@@ -18,6 +18,7 @@ from sleepd.buffer.formats.known_formats import FORMATS
 from sleepd.config import render
 from sleepd.protocol import answers, experience_record
 from sleepd.protocol.capability import SeenTokens
+from sleepd.protocol.live import LiveAnswer
 from sleepd.protocol.status import (
     BufferDetail,
     CycleDetail,
@@ -55,6 +56,7 @@ JSON_KEYS: Final[dict[str, tuple[str, ...]]] = {
     "pause, resume": answers.Paused.__struct_fields__,
     "rollback, rebase": answers.RolledBack.__struct_fields__,
     "tokens": ("schema", "id", "kept_from_training", *SeenTokens.__struct_fields__),
+    "live": LiveAnswer.__struct_fields__,
     "tag": answers.Tagged.__struct_fields__,
     "metric add, remove": MetricResult.__struct_fields__,
     "prune": PruneResult.__struct_fields__,

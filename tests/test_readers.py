@@ -109,7 +109,7 @@ def test_reports_hide_replies_from_readers(tmp_path: Any) -> None:
 
     async def scene(sleeper: OpenSleeper) -> tuple[Any, Any, Any]:
         requests = Requests(sleeper, sleeper.reader, Life(config_path=Path()), reload=never)
-        replies = sleeper.parts.ledger.report(1).replies  # type: ignore[union-attr]
+        replies = sleeper.parts.ledger.report(1).replies
         assert replies
         found = sleeper.parts.intake.quarantine.screenings
         for place in sleeper.parts.ledger.assignments(1):

@@ -20,6 +20,7 @@ from sleepd.errors import ConfigError
 from .limits import parse_limit
 from .reporting_config import EVENTS
 from .schema import SAFETY_GATES, Config
+from .serve_config import incomplete, is_url
 from .strategies import STRATEGIES
 
 MAX_SOCKET_PATH_BYTES = 107
@@ -74,6 +75,8 @@ def refuse_contradictions(config: Config, origins: Mapping[str, str]) -> None:
             config.buffer.settle_seconds,
             other="buffer.patience_seconds",
         )
+    for key, expected, found in incomplete(config.serve):
+        refuse(key, expected, found, other="serve.kind")
     state = os.path.realpath(config.state.directory)
     for path in config.buffer.paths:
         place = os.path.realpath(path)
@@ -123,6 +126,9 @@ def _refuse_values(config: Config, source: str) -> None:
         ("control.socket", config.control.socket),
         ("worker.gpu_lock", config.worker.gpu_lock),
         ("evaluation.probes", config.evaluation.probes),
+        ("serve.key_file", config.serve.key_file),
+        ("serve.directory", config.serve.directory),
+        ("serve.ini", config.serve.ini),
         ("metrics.textfile", config.metrics.textfile),
     ):
         if "\0" in value or (value and not Path(value).is_absolute()):
@@ -138,6 +144,9 @@ def _refuse_values(config: Config, source: str) -> None:
         except ValueError as error:
             raise _refusal(source, "promotion.limits", str(error), text) from None
     _refuse_command("evaluation.command", config.evaluation.command, source)
+    _refuse_command("serve.command", config.serve.command, source)
+    if not is_url(config.serve.url):
+        raise _refusal(source, "serve.url", "an address such as http://127.0.0.1:8080", config.serve.url)
     _refuse_command("notify.command", config.notify.command, source)
     _refuse_reporting(config, source)
     if len(config.control.socket.encode()) > MAX_SOCKET_PATH_BYTES:

@@ -15,6 +15,7 @@ from sleepd.text.personal_data import Handling
 
 from .buffer_config import BufferConfig
 from .reporting_config import MetricsConfig, NotifyConfig
+from .serve_config import ServeConfig
 
 MOST = 10**9
 """Of experiences, or megabytes: more is a slip, and beyond 4300 digits Python refuses to print it."""
@@ -24,7 +25,7 @@ SAFETY_GATES = ("drift", "collapse", "recall", "relevance")
 
 
 class TriggersConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """When to sleep: all three conditions must hold."""
+    """When to sleep: all three conditions must hold, unless there is a breakthrough."""
 
     min_experiences: Annotated[
         int, Meta(ge=1, le=MOST, description="Fewest experiences in the buffer for a cycle.")
@@ -35,6 +36,30 @@ class TriggersConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     min_hours_between_sleep: Annotated[
         float, Meta(ge=0.0, le=8760.0, description="Fewest hours since the last cycle with a verdict.")
     ] = 6.0
+    quality_factor: Annotated[
+        float,
+        Meta(
+            ge=1.0,
+            le=4.0,
+            description="Where the new experiences have a mean salience above 0.75, the two thresholds before are "
+            "divided by this; below 0.65 they are multiplied by it. 1: neither.",
+        ),
+    ] = 1.0
+    breakthrough_salience: Annotated[
+        float,
+        Meta(
+            ge=0.0,
+            le=1.0,
+            description="A new experience of at least this salience makes a cycle due at once; 0: none does.",
+        ),
+    ] = 0.0
+    adaptive: Annotated[
+        bool,
+        Meta(
+            description="Halve the two thresholds after three cycles without a gain, and double them after a "
+            "cycle that was rejected or overfitted."
+        ),
+    ] = False
     check_interval_seconds: Annotated[
         float,
         Meta(
@@ -316,6 +341,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     evaluation: EvaluationConfig = EvaluationConfig()
     promotion: PromotionConfig = PromotionConfig()
     worker: WorkerConfig = WorkerConfig()
+    serve: ServeConfig = ServeConfig()
     state: StateConfig = StateConfig()
     control: ControlConfig = ControlConfig()
     log: LogConfig = LogConfig()

@@ -23,7 +23,7 @@ from sleepd.protocol.verdict import AddedMetric, Comparison, Verdict
 from sleepd.quarantine.near_duplicates import Screened
 from sleepd.quarantine.rules import Cause, Override
 from sleepd.registry.rollback import undo_of
-from sleepd.store.checkpoint_documents import assignments_of, evaluation_of
+from sleepd.store.checkpoint_documents import assignments_of, evaluation_of, released_of
 from sleepd.store.checkpoints import has_weights, read_manifest
 from sleepd.store.ledger_rows import CycleRecord, RecordedDecision, SplitAssignment
 from sleepd.store.legacy_formats import SleepEntry
@@ -136,6 +136,10 @@ class ReadModel:
         """Where each experience went in that cycle, from the ledger or from the checkpoint."""
         return assignments_of(cycle, self._parts.ledger, self._parts.checkpoints)
 
+    def released(self, cycle: int) -> list[str]:
+        """Ids of what it trained and an earlier cycle had held out."""
+        return released_of(cycle, self._parts.ledger, self._parts.checkpoints)
+
     def metrics(self, cycle: int) -> list[AddedMetric]:
         """The figures that the operator added."""
         return self._parts.metrics.shown(cycle)
@@ -235,6 +239,11 @@ class BufferReadModel:
     def is_unsettled(self) -> bool:
         """Whether it must be read again soon: its writer is in the middle of it, or a screening is under way."""
         return self.view.is_settling or self._parts.intake.quarantine.is_screening
+
+    @property
+    def rated_down(self) -> Collection[int]:
+        """The keys of learned replies that were rated down."""
+        return self._parts.intake.rated_down.keys
 
     async def texts(self, keys: Collection[int], *, characters: int | None = None) -> list[Experience]:
         """The experiences with these keys that the file still has; as ``ExperienceBuffer.extract``.

@@ -193,6 +193,7 @@ def detail(reader: ReadModel, cycle: int, *, is_for_operator: bool = False) -> C
         trained_ids=ids("train"),
         replayed_ids=ids("replay"),
         held_out_ids=ids("holdout"),
+        released_ids=reader.released(cycle),
         undo=reader.undo(cycle),
     )
 

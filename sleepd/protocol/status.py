@@ -163,6 +163,8 @@ class CycleDetail(msgspec.Struct, frozen=True, kw_only=True):
     trained_ids: list[str]
     replayed_ids: list[str]
     held_out_ids: list[str]
+    released_ids: list[str] = []
+    """Of the trained ones, those that an earlier cycle held out: they have judged, and are learned now."""
     undo: str = ""
     """The command that undoes it; empty: there is nothing to undo."""
     schema: int = SCHEMA

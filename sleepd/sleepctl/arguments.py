@@ -21,6 +21,9 @@ COMPLETED = ("bash", "zsh", "fish", "cycles", "quarantine")
 """What ``completions`` can print: the scripts, and what they ask for."""
 
 
+_STATE_HELP = {"live": "where the fingerprints are"}
+
+
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         dashed = ""
@@ -100,6 +103,8 @@ def _add_command(commands: Any, name: str, summary: str) -> None:
         _add_logs_options(command)
     if name == "run":
         _add_run_options(command)
+    if name == "live":
+        _add_live_options(command)
     if name in ("tag", "prune"):
         _add_keeping_options(command, name)
     if name == "quarantine":
@@ -147,6 +152,14 @@ def _add_experience_options(command: argparse.ArgumentParser, name: str) -> None
         command.add_argument("id", metavar="ID", help="of the experience")
 
 
+def _add_live_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument("url", metavar="URL", help="of the engine, such as http://127.0.0.1:8080")
+    help_ = "the name that it is served under; default: the engine's only one"
+    command.add_argument("--model", metavar="NAME", default="", help=help_)
+    help_ = "with the key that the engine wants, readable by you only"
+    command.add_argument("--key-file", metavar="FILE", default="", help=help_)
+
+
 def _add_keeping_options(command: argparse.ArgumentParser, name: str) -> None:
     """Of what is kept of the past."""
     if name == "tag":
@@ -162,9 +175,12 @@ def _add_keeping_options(command: argparse.ArgumentParser, name: str) -> None:
 
 def _add_places(command: argparse.ArgumentParser, name: str) -> None:
     """The cycle, path or experience that a command is about."""
-    if name in ("status", "history", "show", "report"):
+    if name in ("status", "history", "show", "report", "live"):
         command.add_argument(
-            "--state", metavar="DIR", default=argparse.SUPPRESS, help="where to read when the daemon is down"
+            "--state",
+            metavar="DIR",
+            default=argparse.SUPPRESS,
+            help=_STATE_HELP.get(name, "where to read when the daemon is down"),
         )
     if name == "show":
         command.add_argument("cycle", metavar="N", type=Whole(1), help="the cycle's number")

@@ -18,6 +18,7 @@ GROUPS = {
         "notify": "start your command for each event; sage-sleep-notify runs it",
         "buffer": "counts, salience, what is new, what was skipped and why",
         "tokens": "one experience as the base sees it, and what is supervised",
+        "live": "which adapter a running engine really answers with",
         "quarantine": "what is excluded from training and why; show, release or drop",
         "events": "events as they happen, one line each",
         "logs": "what the daemon logged; -f follows the log",
@@ -111,6 +112,13 @@ group; the tokens come from the worker's interpreter and the base's own
 tokenizer and chat template, exactly as a cycle makes them; no weights are read.
 Control tokens stand in brackets, so that no text can look like one. Exits with
 1 if the experience cannot be trained, and reports why.""",
+    "live": """\
+Asks the engine sixteen prompts of the champion's fingerprint.json, and compares
+the log-probabilities of its answers with those of the base, the parent and the
+cycle. Needs to read the state directory: the group of the service may. The
+figures are distances in nats. Exits with 0 if the engine was proved to run what
+is in use, with 1 if not, with 3 if nobody answers there, and with 4 if no
+checkpoint has a fingerprint.""",
     "reload": """\
 Reports which keys changed. A file with an error is refused, and the
 old configuration stays in force.""",

@@ -20,7 +20,7 @@ from sleepd.text.shell import quoted
 
 from .compaction import STATEMENTS
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 CACHE_KIB = 512
 """SQLite would take 2 MiB, a third of what the daemon itself has."""
 
@@ -43,6 +43,14 @@ _BY_CONVERSATION = (
 )
 """A row without a conversation is one of its own; most are, and none of them is in the index."""
 
+_SERVED = """
+CREATE TABLE served(
+    id INTEGER PRIMARY KEY, cycle INTEGER, since TEXT NOT NULL, proved_at TEXT NOT NULL, until TEXT,
+    distance REAL, next_nearest REAL, proofs INTEGER NOT NULL DEFAULT 1
+);
+"""
+"""What an engine was proved to run, from when to when; a cycle of NULL is the base."""
+
 _SCHEMA = f"""
 CREATE TABLE cycles(
     cycle INTEGER PRIMARY KEY, state TEXT NOT NULL, started_at TEXT NOT NULL, ended_at TEXT, parent INTEGER,
@@ -60,7 +68,7 @@ CREATE INDEX cycles_by_state ON cycles(state, cycle);
 {_WHOLE}
 CREATE TABLE decisions(at TEXT NOT NULL, decision BLOB NOT NULL, facts BLOB NOT NULL);
 CREATE TABLE notes(name TEXT PRIMARY KEY, value BLOB NOT NULL);
-{_SCREENINGS}{_RULES}"""
+{_SCREENINGS}{_RULES}{_SERVED}"""
 
 MIGRATIONS = {
     1: "CREATE INDEX cycles_by_state ON cycles(state, cycle);",
@@ -69,6 +77,7 @@ MIGRATIONS = {
     + _WHOLE
     + _RULES,
     4: f"ALTER TABLE placements ADD COLUMN conversation INTEGER;{_BY_CONVERSATION}",
+    5: _SERVED,
 }
 """From each version to the next."""
 _TABLES = ("cycles", "placements", "decisions", "notes")

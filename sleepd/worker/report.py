@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import msgspec
 import torch
@@ -18,6 +17,7 @@ from .evaluation.loss_evaluator import Measured, chosen, mean_loss
 from .evaluation.probe_generation import Answers, Questions
 from .evaluation.relevance import Pair
 from .model.adapter import Device
+from .process_memory import peak_bytes
 from .training.outcome import Training
 
 SAMPLED = 16
@@ -220,8 +220,4 @@ def _pair(one: Encoded, before: Before, after: dict[str, Measured]) -> LossPair:
 def _peak_memory_bytes(device: Device) -> int:
     if device.torch_device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device.torch_device))
-    # Not getrusage: its ru_maxrss also counts what the parent process held when it started this one.
-    for line in Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) * 1024
-    return 0
+    return peak_bytes()

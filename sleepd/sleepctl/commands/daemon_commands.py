@@ -276,6 +276,13 @@ def doctor(session: Session) -> ExitCode:
     return examine(session)
 
 
+def live(session: Session) -> ExitCode:
+    """What a running engine answers with."""
+    from .live import live as ask
+
+    return ask(session)
+
+
 def setup_buffer(session: Session) -> ExitCode:
     """The agent's buffer, named and shown."""
     from .setup_buffer import setup_buffer as set_up
@@ -305,6 +312,7 @@ COMMANDS: dict[str, Command] = {
     "import": buffer_commands.import_records,
     "quarantine": quarantine,
     "tokens": tokens,
+    "live": live,
     "version": version,
     "run": run,
     "cancel": cancel,

@@ -123,6 +123,9 @@ def _learned(detail: CycleDetail, learned: Learned | None) -> Page:
     if learned is None or not total:
         return []
     rows = [Row([Span(f"{len(detail.trained_ids)} new, {len(detail.replayed_ids)} learned before and repeated.")])]
+    if released := len(detail.released_ids):
+        text = f"Of the new ones {released} had been held out. They have judged earlier adapters and are learned now."
+        rows.append(Row([Span(text)]))
     if learned.problem:
         rows.append(Row([Span(f"The buffer cannot be read now: {learned.problem}", "yellow")]))
     if learned.present or learned.gone or learned.changed:
@@ -134,7 +137,7 @@ def _learned(detail: CycleDetail, learned: Learned | None) -> Page:
         rows += _experience(each)
     rows += _missing("no longer in the buffer", learned.gone)
     rows += _missing("changed since they were trained", learned.changed)
-    rows += _missing("rated down since they were trained", learned.rejected)
+    rows += _missing("rated down since they were trained, and not repeated", learned.rejected)
     return _section("What it learned from", rows)
 
 

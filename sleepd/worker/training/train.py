@@ -109,7 +109,7 @@ class Trainer:
         while not (self._is_enough(steps) or self.done.steps == steps):
             epoch = bisect_right(ends, self.done.steps)
             first = (self.done.steps - (ends[epoch - 1] if epoch else 0)) * size
-            order = epoch_order(experiences, self._seed, epoch)
+            order = epoch_order(self._strategy, experiences, self._seed, epoch)
             rate = rate_share(self.done.steps, steps, self._strategy.warmup_share)
             loss = self._step(order[first : first + size], rate)
             if self.done.steps == ends[epoch]:

@@ -58,8 +58,8 @@ function _shtab_sleepctl_using
   test "$_shtab_sleepctl_cmdpath" = "$argv"
 end
 
-set -g _shtab_sleepctl_commands status check why decisions history report show web digest notify buffer tokens quarantine events logs doctor version run cancel pause resume rollback rebase tag metric 'metric add' 'metric remove' prune setup-buffer import reload config 'config check' 'config show' completions
-set -g _shtab_sleepctl_opts_with_value --address --config --cycle --epochs --event --format --html --instance --keep --learning-rate --limit --lines --max-experiences --output --since --socket --state --strategy --told --unit --watch -n
+set -g _shtab_sleepctl_commands status check why decisions history report show web digest notify buffer tokens live quarantine events logs doctor version run cancel pause resume rollback rebase tag metric 'metric add' 'metric remove' prune setup-buffer import reload config 'config check' 'config show' completions
+set -g _shtab_sleepctl_opts_with_value --address --config --cycle --epochs --event --format --html --instance --keep --key-file --learning-rate --limit --lines --max-experiences --model --output --since --socket --state --strategy --told --unit --watch -n
 
 complete -c sleepctl -e
 complete -c sleepctl -f
@@ -150,6 +150,14 @@ complete -c sleepctl -n '_shtab_sleepctl_using tokens' -s h -l help -d 'show thi
 complete -c sleepctl -n '_shtab_sleepctl_using tokens' -l json -d 'data as JSON with a "schema" number'
 complete -c sleepctl -n '_shtab_sleepctl_using tokens' -l config -xka "(__fish_complete_path (commandline -ct))" -d 'the daemon'"'"'s configuration file'
 complete -c sleepctl -n '_shtab_sleepctl_using tokens' -l socket -xka "(__fish_complete_path (commandline -ct))" -d 'the daemon'"'"'s control socket'
+complete -c sleepctl -n '_shtab_sleepctl_using; and test $_shtab_sleepctl_npos -eq 0' -a live -d 'Which adapter a running engine really answers with.'
+complete -c sleepctl -n '_shtab_sleepctl_using live' -s h -l help -d 'show this help message and exit'
+complete -c sleepctl -n '_shtab_sleepctl_using live' -l json -d 'data as JSON with a "schema" number'
+complete -c sleepctl -n '_shtab_sleepctl_using live' -l config -xka "(__fish_complete_path (commandline -ct))" -d 'the daemon'"'"'s configuration file'
+complete -c sleepctl -n '_shtab_sleepctl_using live' -l socket -xka "(__fish_complete_path (commandline -ct))" -d 'the daemon'"'"'s control socket'
+complete -c sleepctl -n '_shtab_sleepctl_using live' -l state -xka "(__fish_complete_directories)" -d 'where the fingerprints are'
+complete -c sleepctl -n '_shtab_sleepctl_using live' -l model -x -d 'the name that it is served under; default: the engine'"'"'s only one'
+complete -c sleepctl -n '_shtab_sleepctl_using live' -l key-file -xka "(__fish_complete_path (commandline -ct))" -d 'with the key that the engine wants, readable by you only'
 complete -c sleepctl -n '_shtab_sleepctl_using; and test $_shtab_sleepctl_npos -eq 0' -a quarantine -d 'What is excluded from training and why; show, release or drop.'
 complete -c sleepctl -n '_shtab_sleepctl_using quarantine' -s h -l help -d 'show this help message and exit'
 complete -c sleepctl -n '_shtab_sleepctl_using quarantine' -l json -d 'data as JSON with a "schema" number'

@@ -31,7 +31,7 @@ class Browser:
         command = ["chromedriver", f"--port={self._port}", "--log-level=SEVERE"]
         self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
         self._options: dict[str, Any] = {
-            "args": ["--headless=new", "--no-sandbox", "--disable-gpu", f"--user-data-dir={self._directory.name}"],
+            "args": ["--headless=new", "--no-sandbox", "--hide-scrollbars", f"--user-data-dir={self._directory.name}"],
             "prefs": {} if has_script else {"profile.managed_default_content_settings.javascript": 2},
         }
         self._options["args"] += ["--blink-settings=preferredColorScheme=0"] if is_dark else []

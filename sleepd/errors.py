@@ -102,6 +102,16 @@ class ScreeningFailed(SleepdError):
     """The process that screens experiences did not come to its end; what it has not screened is not trained."""
 
 
+class EngineUnreachable(SleepdError):
+    """Nobody answers where the engine that runs the adapter should be."""
+
+    exit_code = 3
+
+
+class EngineFailed(SleepdError):
+    """The engine that runs the adapter answered with an error, too late, too much, or with something else."""
+
+
 class DaemonNotRunning(SleepdError):
     """Nobody answers on the control socket."""
 

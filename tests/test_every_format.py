@@ -13,13 +13,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sleepd.buffer.conversation import REJECTED
 from sleepd.buffer.digest import digest_whole
 from sleepd.buffer.experience import Experience
 from sleepd.buffer.formats.known_formats import FORMATS, format_of
 from sleepd.buffer.formats.unread import unread_program
 from sleepd.buffer.learnables import HalfWritten, ReadSettings
 from sleepd.buffer.parsing import decoded_line
+from sleepd.buffer.rating_names import REJECTED
 from sleepd.buffer.reading.reader_process import read_digest
 from tests.faults.mutations import mutated_json
 from tests.format_samples import SAMPLES, learned, understood, understood_file

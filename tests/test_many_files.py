@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from sleepd.buffer.conversation import REJECTED
 from sleepd.buffer.experience import Experience, id_hash
-from sleepd.buffer.reading import experience_buffer
+from sleepd.buffer.rating_names import REJECTED
+from sleepd.buffer.reading import experience_buffer, merging
 from sleepd.buffer.reading.buffer_paths import find_files, is_single, roots
 from sleepd.buffer.reading.experience_buffer import FEW, ExperienceBuffer
 from sleepd.buffer.reading.view import View
@@ -188,7 +188,7 @@ def test_failing_process_reads_files_alone(files: Files, monkeypatch: pytest.Mon
 
 def test_newest_experiences_are_used(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of more than the most that are used the last ones count, and the others are counted."""
-    monkeypatch.setattr(experience_buffer, "MOST_EXPERIENCES", 5)
+    monkeypatch.setattr(merging, "MOST_EXPERIENCES", 5)
     files.write("a.jsonl", own(4))
     files.write("b.jsonl", own(4, start=4))
     view = files.read()
@@ -206,6 +206,25 @@ def test_rotated_file_is_followed(tmp_path: Path) -> None:
     view = files.read()
     assert [*view.keys] == [id_hash(f"e{n}") for n in range(4)]
     assert [one.id for one in files.texts("e0", "e3")] == ["e0", "e3"]
+
+
+@pytest.mark.parametrize(
+    ("older", "newer", "salience"),
+    [(0.9, 0.3, 0.3), (0.3, 0.9, 0.9), (0.9, None, 0.9), (None, 0.9, 0.9), (None, None, 0.7)],
+)
+@pytest.mark.parametrize("names", [("log.1", "log"), ("b.jsonl", "a.jsonl")])
+def test_newest_given_salience_counts(
+    tmp_path: Path, names: tuple[str, str], older: float | None, newer: float | None, salience: float
+) -> None:
+    """Of two files, rotated or not, the one that was changed last gives the salience; one that gives none changes
+    none.
+    """
+    files = Files(tmp_path, str(tmp_path / ("log" if "log" in names else "*.jsonl")))
+    for number, (name, each) in enumerate(zip(names, (older, newer), strict=True)):
+        path = files.write(name, [{"id": "e1", "prompt": "Who?", "response": "Martha.", "salience": each}])
+        os.utime(path, (1000 + number, 1000 + number))
+    assert salience_of(files.read(), "e1") == salience
+    assert [one.salience for one in files.texts("e1")] == [salience]
 
 
 def test_too_many_files_are_refused(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -261,6 +280,34 @@ def test_later_rating_counts(tmp_path: Path, is_single: bool) -> None:
     assert [one.salience for one in files.texts("e1", "e2")] == [REJECTED, 0.9]
     (tmp_path / "feedback.jsonl").unlink()
     assert salience_of(files.read(), "e1") == before
+
+
+@pytest.mark.parametrize(
+    ("paths", "written", "saliences"),
+    [
+        ([""], {"feedback.jsonl": -1}, (REJECTED, REJECTED)),
+        ([""], {"a/feedback.jsonl": -1}, (REJECTED, 0.7)),
+        ([""], {"feedback.jsonl": -1, "a/b/feedback.jsonl": 1}, (REJECTED, 1.0)),
+        (["**/*.jsonl"], {"feedback.jsonl": -1}, (REJECTED, REJECTED)),
+        (["a/*.jsonl", "c"], {"feedback.jsonl": -1}, (0.7, 0.7)),
+        (["a/x.jsonl", "c"], {"a/feedback.jsonl": -1}, (REJECTED, 0.7)),
+        (["a/x.jsonl", "c/d/y.jsonl"], {"c/d/feedback.jsonl": -1}, (0.7, REJECTED)),
+    ],
+)
+def test_ratings_count_below(
+    tmp_path: Path, paths: list[str], written: dict[str, int], saliences: tuple[float, float]
+) -> None:
+    """Ratings count for their directory and for those below it that are read; the nearer rating counts."""
+    files = Files(tmp_path, *(str(tmp_path / each) for each in paths))
+    plain = [{"prompt": "Who?", "response": f"Martha {n}.", "id": f"e{n}"} for n in range(2)]
+    files.write("a/x.jsonl", plain[:1])
+    other = "a/b/y.jsonl" if "a/b/feedback.jsonl" in written else "c/d/y.jsonl"
+    files.write(other, plain[1:])
+    for name, rating in written.items():
+        both = [{"id": f"e{n}", "rating": rating} for n in range(2)]
+        files.write(name, both)
+    view = files.read()
+    assert (salience_of(view, "e0"), salience_of(view, "e1")) == saliences
 
 
 def test_turn_of_a_conversation_is_rated(tmp_path: Path) -> None:

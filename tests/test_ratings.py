@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sleepd.buffer import ratings
-from sleepd.buffer.conversation import REJECTED
-from sleepd.buffer.learnables import WHOLE, ReadSettings, rating_key
+from sleepd.buffer.learnables import ReadSettings
+from sleepd.buffer.rating_names import REJECTED, WHOLE, rating_key
 from sleepd.buffer.ratings import Ratings, read_ratings
 from tests.faults.mutations import mutated_lines
 from tests.format_samples import ANSWER, ASKED, learned

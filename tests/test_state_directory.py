@@ -20,7 +20,7 @@ from tests.stages import Stage, refresh
 
 FILES = (
     *("lock", "state.db", "state.db-wal", "state.db.building", "status.json", "history.json", "scheduler_state.json"),
-    *("quarantine.json", "tags.json", "metrics.json", ".status.json.7.tmp", "secret"),
+    *("quarantine.json", "rated_down.json", "tags.json", "metrics.json", ".status.json.7.tmp", "secret"),
 )
 WORLD = stat.S_IRWXO
 

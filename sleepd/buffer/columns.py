@@ -1,4 +1,4 @@
-"""The buffer in three parallel columns, so that a hundred thousand experiences take a few megabytes."""
+"""The buffer in parallel columns, so that a hundred thousand experiences take a few megabytes."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from .experience import Experience, content_hash_of, conversation_of, id_hash
 
 if TYPE_CHECKING:
     IntArray = array[int]
+    FlagArray = array[int]
     FloatArray = array[float]
 else:  # before Python 3.12 arrays have no parameters, which msgspec looks up
-    IntArray = FloatArray = array
+    IntArray = FloatArray = FlagArray = array
 MOST_EXPERIENCES: Final = 200_000
 """The newest ones are used: they stand last. 200,000 are 6 megabytes."""
 
@@ -30,6 +31,8 @@ class BufferColumns(msgspec.Struct, kw_only=True):
     """0 to 1; ``conversation.REJECTED``: a person rated it down."""
     conversations: IntArray = msgspec.field(default_factory=lambda: array("Q"))
     """Equal for what must be on one side of the split; see ``conversation``."""
+    given: FlagArray = msgspec.field(default_factory=lambda: array("B"))
+    """1: the salience stands in the record or in a rating; 0: it is the default."""
 
     def rows(self) -> Iterator[tuple[int, int, float]]:
         """Key, group and salience of each experience."""
@@ -50,4 +53,5 @@ class BufferColumns(msgspec.Struct, kw_only=True):
             groups=self.groups + array("Q", map(content_hash_of, more)),
             saliences=self.saliences + array("d", (one.salience for one in more)),
             conversations=self.conversations + array("Q", map(conversation_of, more)),
+            given=self.given + array("B", bytes(len(more))),
         )

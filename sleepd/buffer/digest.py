@@ -14,6 +14,7 @@ from .columns import BufferColumns
 from .experience import Experience
 from .learnables import READ_BY_DEFAULT, Learnable, Learnables, ReadSettings
 from .parsing import form_of, numbered, records
+from .said_before import SaidBefore
 
 MOST_SKIPPED: Final = 100
 MOST_CHARACTERS: Final = 2_000_000
@@ -36,6 +37,7 @@ class Digest:
         self.form = form
         self.keys, self.groups = known.keys[:], known.groups[:]
         self.saliences, self.conversations = known.saliences[:], known.conversations[:]
+        self.given = known.given[:]
         self.skipped: list[Skipped] = []
         self.skipped_total = 0
         self._index: dict[int, int] | None = None
@@ -56,10 +58,12 @@ class Digest:
             self.groups.append(found.group)
             self.saliences.append(found.salience)
             self.conversations.append(found.conversation)
+            self.given.append(found.is_salience_given)
         elif self.groups[known] != found.group:
             self.skip(position, f"id: {found.id!r} has another text above")
         elif found.is_salience_given:
-            self.saliences[known] = found.salience  # written again: the agent has thought better of it
+            # Written again: the agent has thought better of it.
+            self.saliences[known], self.given[known] = found.salience, True
 
     def skip(self, position: str, reason: str) -> None:
         """Count a record that is not used; the first hundred are kept with position and reason."""
@@ -105,14 +109,21 @@ def digest_whole(data: bytes, settings: ReadSettings = READ_BY_DEFAULT) -> Diges
 
 
 def digest_lines(
-    lines: Iterable[bytes], digest: Digest, *, first: int, settings: ReadSettings = READ_BY_DEFAULT
+    lines: Iterable[bytes],
+    digest: Digest,
+    *,
+    first: int,
+    settings: ReadSettings = READ_BY_DEFAULT,
+    said: SaidBefore | None = None,
 ) -> None:
     """Take complete lines into ``digest``; ``first`` is the number of the first one.
+
+    ``said``: what the lines before have held.
 
     Raises:
         HalfWritten: the lines are of a program that is not read.
     """
-    learnables = Learnables(settings, has_found=bool(digest.keys))
+    learnables = Learnables(settings, has_found=bool(digest.keys), said=said)
     for position, found in learnables.read(numbered(lines, first)):
         digest.add(position, found)
     if learnables.has_session:

@@ -17,6 +17,8 @@ from sleepd.errors import DECODE_ERRORS
 from sleepd.protocol.chat_example import ChatExample, Message
 from sleepd.text.bounded_text import folded
 
+from .rating_names import rating_names
+
 _KEY_IN_HEX: Final = re.compile(r"[0-9a-f]{16}")
 _CYCLE_AT_END: Final = re.compile(r"(?:^|[/\\])cycle_([0-9]{1,9})[/\\]?\Z")
 LONGEST_PATH: Final = 4096
@@ -144,7 +146,15 @@ def parse(record: Any, default_salience: float = DEFAULT_SALIENCE) -> Experience
         response=texts[reply],
         salience=salience,
         said_under=said_under({"adapter": record.get("said_under")}) or said_under(record.get("metadata")),
+        rated_as=rating_names(_conversation(record.get("conversation"))),
     )
+
+
+def _conversation(value: Any) -> str:
+    """Its name; empty where there is none that can be used."""
+    if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63:
+        return str(value)
+    return value if isinstance(value, str) and len(value) <= 256 and _is_unicode(value) else ""
 
 
 def said_under(metadata: Any) -> int | None:

@@ -14,6 +14,8 @@ from .experience import DEFAULT_SALIENCE, Experience, conversation_of, group_of,
 from .formats.format import Format, NotRead, SessionReader
 from .formats.known_formats import format_of
 from .formats.unread import unread_program
+from .rating_names import rating_of
+from .said_before import SaidBefore
 
 OWN: Final = "own"
 """The name of our own short form."""
@@ -35,22 +37,15 @@ class ReadSettings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     default_salience: float = DEFAULT_SALIENCE
     ratings: dict[str, float] = {}
     """The salience that people gave afterwards, by id, and by conversation and number of the reply
-    (:func:`rating_key`)."""
+    (``rating_names.rating_key``)."""
 
 
-WHOLE: Final = 0
-"""In a rating's key, in place of a reply's number: it counts for each reply that has no rating of its own."""
 READ_BY_DEFAULT: Final = ReadSettings()
 
 
 def read_settings(config: BufferConfig) -> ReadSettings:
     """How a buffer is read, by its configuration."""
     return ReadSettings(format=config.format, default_salience=config.default_salience)
-
-
-def rating_key(conversation: str, number: int) -> str:
-    """How a rating names a reply that has no id of its own."""
-    return f"{conversation}\0{number}"
 
 
 class Learnable:
@@ -61,7 +56,6 @@ class Learnable:
         self._default = settings.default_salience
         self.id = source.id
         self.key = id_hash(source.id)
-        rating = settings.ratings.get(self.id)
         if isinstance(source, Experience):
             self.group, self.conversation = group_of(source), conversation_of(source)
             self.salience = source.salience
@@ -69,10 +63,7 @@ class Learnable:
             self.group, self.conversation = source.group, source.conversation_hash
             given = source.turn.salience
             self.salience = self._default if given is None else given
-            if rating is None and source.conversation:
-                rating = settings.ratings.get(rating_key(source.conversation, WHOLE))
-                if source.is_numbered:
-                    rating = settings.ratings.get(rating_key(source.conversation, source.number), rating)
+        rating = rating_of(settings.ratings, self.id, source.rated_as) if settings.ratings else None
         if rating is not None:
             self.salience, is_given = rating, True
         self.is_salience_given = is_given
@@ -97,10 +88,14 @@ class Learnables:
     Args:
         settings: how.
         has_found: an experience was found in what stands before: then no record makes the file one of another program.
+        said: what a log of requests has held before.
     """
 
-    def __init__(self, settings: ReadSettings = READ_BY_DEFAULT, *, has_found: bool = False) -> None:
+    def __init__(
+        self, settings: ReadSettings = READ_BY_DEFAULT, *, has_found: bool = False, said: SaidBefore | None = None
+    ) -> None:
         self._settings = settings
+        self._said = said or SaidBefore()
         self._sessions: dict[str, tuple[str, SessionReader]] = {}
         """By the name of the format: the position of the first record, and what takes the records in."""
         self._has_found = has_found
@@ -175,8 +170,13 @@ class Learnables:
             yield "its texts take more memory than there is"
 
     def _of_conversation(self, conversation: Conversation) -> Iterator[Learnable | str]:
-        for reply in supervised_replies(conversation):
+        for reply in supervised_replies(conversation, self._said):
+            if isinstance(reply, str):
+                yield reply
+                continue
             yield self._learnable(reply, is_given=reply.turn.salience is not None)
+            if reply.said is not None:
+                self._said.add(reply.said, reply.key)
 
     def _learnable(self, source: Experience | SupervisedReply, *, is_given: bool) -> Learnable | str:
         try:

@@ -8,8 +8,8 @@ import msgspec
 
 from sleepd.protocol.chat_example import Message
 
-from .conversation import REJECTED
 from .learnables import Learnable
+from .rating_names import REJECTED
 
 
 def own_record(found: Learnable) -> dict[str, Any]:

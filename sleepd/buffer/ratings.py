@@ -16,12 +16,12 @@ from typing import Any, BinaryIO, Final
 
 import msgspec
 
-from .conversation import REJECTED
 from .digest import MOST_SKIPPED, Skipped
 from .experience import salience_of
 from .formats.format import NotRead, Record, identifier_of, object_of, rated, scored, shown
-from .learnables import WHOLE, NoJson, rating_key
+from .learnables import NoJson
 from .parsing import decoded_line
+from .rating_names import REJECTED, WHOLE, rating_key
 
 MOST_BYTES: Final = 64 * 2**20
 """Of one file; what comes behind is not read."""

@@ -13,8 +13,8 @@ import msgspec
 from sleepd.protocol.job import Role
 from sleepd.text.personal_data import masked
 
-from .conversation import REJECTED
 from .experience import Experience, group_of, id_hash
+from .rating_names import REJECTED
 
 SHOWN_CHARACTERS: Final = 600
 """Of a prompt or a response: enough to recognise it."""
@@ -78,23 +78,27 @@ class Whereabouts(NamedTuple):
     changed: list[str]
     gone: list[str]
     rejected: list[str]
-    """Of those that are present: rated down since they were trained."""
+    """Rated down since they were trained: of those that are present or gone."""
 
 
-def whereabouts(places: Iterable[Place], buffer: Mapping[int, Found]) -> Whereabouts:
-    """Look each place up in the buffer, which is given by key."""
+def whereabouts(places: Iterable[Place], buffer: Mapping[int, Found], rated_down: Collection[int] = ()) -> Whereabouts:
+    """Look each place up in the buffer, which is given by key, and among the keys that are kept as rated down."""
+    gone_and_rejected = list[str]()
     present: list[tuple[Place, Found]] = []
     changed, gone = [], []
     for place in places:
         found = buffer.get(id_hash(place.id))
         if found is None:
             gone.append(place.id)
+            if id_hash(place.id) in rated_down:
+                gone_and_rejected.append(place.id)
         elif found.group != place.group:
             changed.append(place.id)
         else:
             present.append((place, found))
     present.sort(key=lambda each: (each[0].role != "train", -each[1].salience))
     rejected = [place.id for place, found in present if found.salience == REJECTED]
+    rejected += gone_and_rejected
     return Whereabouts([place for place, _ in present], changed, gone, rejected)
 
 

@@ -18,6 +18,7 @@ _CONSOLIDATE: Final = Strategy(
     epochs=3,
     # More steps over fewer than sixteen experiences learn them by heart, at this rate.
     min_steps=12,
+    most_repeats=10,
     learning_rate=1.2e-3,
     batch_size=4,
     weight_decay=0.0,

@@ -11,13 +11,14 @@ from sleepd.buffer.reading.view import View
 from sleepd.clock import Clock
 from sleepd.config.buffer_config import BufferConfig
 from sleepd.config.schema import Config
-from sleepd.errors import BufferUnreadable
+from sleepd.errors import BufferUnreadable, CheckpointInvalid
 from sleepd.policy.selection import Counts, Excluded, Known, count
 from sleepd.quarantine.keeper import QuarantineKeeper
 from sleepd.store.ledger import Ledger
 
 from .alarms import Alarms
 from .history import PastCycles
+from .rated_down_keeper import RatedDownKeeper
 
 
 class Intake:
@@ -31,6 +32,8 @@ class Intake:
         self._history = history
         self._clock = clock
         self.buffer = self._open(config.buffer)
+        self.rated_down = RatedDownKeeper(Path(config.state.directory))
+        self._alarms = alarms
         self.counts = Counts(total=0, new=0, eligible=0, unlearned=0, held_out=0)
         self._counted: tuple[object, ...] = (None, None, None, None)
         self.unreadable: BufferUnreadable | None = None
@@ -62,8 +65,17 @@ class Intake:
             return
         self.unreadable = None
         self._history.take_first_poll(view)
+        await self._follow_ratings(view)
         await self.quarantine.screen(self.buffer)
         await self.recount()
+
+    async def _follow_ratings(self, view: View) -> None:
+        why = ""
+        try:
+            await self.rated_down.follow(view, self.buffer.ratings, self._history)
+        except (OSError, CheckpointInvalid) as error:
+            why = f"what was rated down could not be noted: {error}; it may be repeated if it has left the buffer"
+        self._alarms.note("ratings_not_noted", why)
 
     async def recount(self) -> None:
         """Count again if the buffer, what is known of it, or the threshold is another."""

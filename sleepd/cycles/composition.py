@@ -23,6 +23,7 @@ from sleepd.registry.operator_metrics import AddedMetrics
 from sleepd.registry.prune import Keeping
 from sleepd.store.adoption import adopt
 from sleepd.store.checkpoints import Checkpoints
+from sleepd.store.looks import Looks
 from sleepd.store.rebuild_ledger import open_ledger
 from sleepd.store.state_lock import StateLock
 
@@ -66,6 +67,7 @@ class Parts:
         troubles += [*adopt(ledger, checkpoints, clock), *recover(ledger, checkpoints, clock)]
         self.history = PastCycles(directory, ledger, checkpoints)
         self.alarms = Alarms(ledger, clock)
+        self.looks = Looks(ledger)
         self.repair = Repair(ledger, checkpoints, clock, self.history, self.alarms)
         self.repair.write_history()
         self.keeping = Keeping(ledger, checkpoints)

@@ -13,9 +13,11 @@ from sleepd.cycle import State
 from sleepd.errors import CheckpointInvalid
 from sleepd.log import get_logger
 from sleepd.policy.selection import HashSet, Known
+from sleepd.policy.thresholds import CYCLES, Judged, Trend, trend
 from sleepd.store.adoption import note_trained, older_directories
 from sleepd.store.checkpoints import Checkpoints
 from sleepd.store.ledger import Ledger
+from sleepd.store.ledger_rows import CycleRecord
 from sleepd.store.legacy_formats import (
     SchedulerState,
     SleepEntry,
@@ -133,6 +135,15 @@ class PastCycles:
             )
         return self._known
 
+    def champion_directory(self) -> Path | None:
+        """Of the cycle in use; None: the base itself.
+
+        Raises:
+            CheckpointInvalid: ``current`` is damaged.
+        """
+        champion = self._checkpoints.champion()
+        return None if champion is None else self._checkpoints.promoted_path(champion)
+
     def newest_failure(self) -> NotedError | None:
         """The newest cycle that failed or was cut short by a death, where nothing was judged since."""
         suspended = self._ledger.suspended_cycle()
@@ -152,6 +163,11 @@ class PastCycles:
         if judged:
             return judged.ended_at
         return from_local(self._imported.last_sleep_time) if self._imported.last_sleep_time else None
+
+    @property
+    def trend(self) -> Trend:
+        """How the last cycles with a verdict went."""
+        return trend([_judged(each) for each in self._ledger.judged(limit=CYCLES)])
 
     @property
     def total_cycles(self) -> int:
@@ -199,3 +215,14 @@ class PastCycles:
         if written is None or not written.total_sleep_cycles:
             state = msgspec.structs.replace(self._imported, experiences_at_last_sleep=len(seen))
             write_scheduler_state(self._directory, state)
+
+
+def _judged(record: CycleRecord) -> Judged:
+    def gain(before: float | None, after: float | None) -> float | None:
+        return None if before is None or after is None else before - after
+
+    return Judged(
+        outcome=record.state,
+        gain=gain(record.holdout_before, record.holdout_after),
+        trained_gain=gain(record.train_before, record.train_after),
+    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from sleepd.buffer.answers import answer_of
 from sleepd.buffer.columns import BufferColumns
 from sleepd.buffer.experience import Experience, content_hash_of, group_of, id_hash, prompt_hash
 from sleepd.buffer.masking import masked_example
@@ -22,15 +23,23 @@ from sleepd.config.schema import Config
 from sleepd.config.strategies import find_strategy
 from sleepd.errors import NothingToDo
 from sleepd.log import get_logger
-from sleepd.policy.context_cut import answers_of, without_held_out
+from sleepd.policy.context_cut import without_held_out
 from sleepd.policy.holdout import keyed_rank
 from sleepd.policy.recall import read_questions
-from sleepd.policy.selection import FREQUENT_FROM, HashSet, Known, Selection, SelectionRule, sampling_shares, select
+from sleepd.policy.selection import (
+    FREQUENT_FROM,
+    HashSet,
+    Known,
+    Selection,
+    SelectionRule,
+    held_out_keys,
+    sampling_shares,
+    select,
+)
 from sleepd.policy.triggers import Policy, Thresholds
 from sleepd.protocol.evidence import RecallQuestion
 from sleepd.protocol.job import Job, Role
 from sleepd.protocol.strategy import Strategy
-from sleepd.quarantine.rules import Isolation
 from sleepd.registry.compatibility import Fit, other_shape
 from sleepd.registry.predecessor import Predecessor, predecessor
 from sleepd.store.checkpoint_documents import seen_by
@@ -102,7 +111,7 @@ async def line_up(order: Order, config: Config, sources: Sources, *, day: date) 
     job = await _job(sources.history.next_cycle(), config, strategy, checkpoints, parent)
     job = msgspec.structs.replace(job, date=day.isoformat())
     known, view = sources.history.known(), intake.view
-    gone = _gone(Path(job.parent), view, known, intake.quarantine.isolation) if job.parent else {}
+    gone = _gone(Path(job.parent), view, known, intake) if job.parent else {}
     taken = _Taken(view, known, gone)
     selection = await _select(order, config, job, taken, intake)
     lineup = await _fetch(selection, job, taken, intake.buffer, is_forced=order.force)
@@ -131,8 +140,10 @@ async def _select(order: Order, config: Config, job: Job, taken: _Taken, intake:
     return select(view.followed_by(gone.values()), known=known, rule=rule, excluded=excluded)
 
 
-def _gone(champion: Path, view: View, known: Known, isolation: Isolation) -> dict[int, Experience]:
-    """By its key, what the champion's lineage learned and the buffer has no more; what is in quarantine stays there.
+def _gone(champion: Path, view: View, known: Known, intake: Intake) -> dict[int, Experience]:
+    """By its key, what the champion's lineage learned and the buffer has no more.
+
+    What is in quarantine stays there, and what was rated down is not repeated.
 
     Raises:
         CheckpointInvalid: the champion's reservoir is damaged.
@@ -141,9 +152,9 @@ def _gone(champion: Path, view: View, known: Known, isolation: Isolation) -> dic
     kept = {id_hash(one.id): one for one in read_reservoir(champion)}
     gone = {key: one for key, one in kept.items() if key not in present and key in known.learned}
     columns = BufferColumns().followed_by(gone.values())
-    causes = isolation.causes(columns, learned=known.learned, min_salience=0.0)
+    causes = intake.quarantine.isolation.causes(columns, learned=known.learned, min_salience=0.0)
     # They were screened when they were trained, and the screening keeps no more than the buffer holds.
-    excluded = {key for key, cause in causes if cause.why != "unscreened"}
+    excluded = {key for key, cause in causes if cause.why != "unscreened"} | intake.rated_down.keys
     return {key: one for key, one in gone.items() if key not in excluded}
 
 
@@ -209,18 +220,21 @@ async def _fetch(selection: Selection, job: Job, taken: _Taken, buffer: Experien
     """The text of the selected experiences; one that vanished or was changed meanwhile is left out: nobody screened
     its new text.
     """
-    view, _, gone = taken
+    view, known, gone = taken
     role_of: dict[int, Role] = dict.fromkeys(selection.train, "train")
     role_of |= dict.fromkeys(selection.replay, "replay")
     role_of |= dict.fromkeys(selection.holdout, "holdout")
     hash_of = {key: group for key, group in zip(view.keys, view.groups, strict=True) if key in role_of}
+    texts, held_out = await buffer.extract_with_answers(
+        role_of.keys() - gone.keys(), answers_of=held_out_keys(view, known, selection.train)
+    )
     found = [
         (experience, role_of[key])
-        for experience in await buffer.extract(role_of.keys() - gone.keys())
+        for experience in texts
         if hash_of[key := id_hash(experience.id)] == group_of(experience)
     ]
     found += [(experience, role_of[key]) for key, experience in gone.items() if key in role_of]
-    found = _without_held_out(found)
+    found = _without_held_out(found, {*held_out, *(answer_of(one) for one, role in found if role == "holdout")})
     if not any(role == "train" for _, role in found):
         raise NothingToDo("the experiences to train have just left the buffer", hint="sleepctl buffer")
     shares = _shares(found) if len(view.keys) >= FREQUENT_FROM else {}
@@ -229,9 +243,10 @@ async def _fetch(selection: Selection, job: Job, taken: _Taken, buffer: Experien
     )
 
 
-def _without_held_out(found: Sequence[tuple[Experience, Role]]) -> list[tuple[Experience, Role]]:
+def _without_held_out(
+    found: Sequence[tuple[Experience, Role]], held_out: Collection[int]
+) -> list[tuple[Experience, Role]]:
     """What is trained and replayed without the replies that are held out in its contexts; see ``context_cut``."""
-    held_out = answers_of(experience for experience, role in found if role == "holdout")
     cut = [(one if role == "holdout" else without_held_out(one, held_out), role) for one, role in found]
     dropped = sum(one is None for one, _ in cut)
     if dropped:

@@ -70,6 +70,7 @@ class Sleeper:
         (decision, facts), was = parts.finding.decide_with_facts(), state.decision
         if state.running_cycle is None:
             state.decision = None  # where it cannot be recorded, whoever asks gets a fresh one
+        parts.looks.record(facts, at=parts.clock.now())
         parts.alarms.update(decision, state.config, last_sleep_at=parts.history.last_sleep_at)
         if state.running_cycle is not None:
             return decision  # that a cycle keeps others out while it runs is no news

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import grp
 import os
 import pwd
@@ -13,15 +14,19 @@ from sleepd.config.schema import Config
 from sleepd.cycles.read_model import ReadModel
 from sleepd.cycles.sleeper import Sleeper
 from sleepd.errors import PermissionDenied, UsageError
+from sleepd.policy.simulation import simulate
 from sleepd.policy.triggers import Policy
 from sleepd.protocol.answers import (
     Cancelled,
     Cycles,
     DaemonVersion,
+    ExpectedSleep,
     Paused,
     Reasons,
     Reloaded,
     RolledBack,
+    SimulatedTriggers,
+    SimulatedView,
     Tagged,
 )
 from sleepd.protocol.control import (
@@ -46,7 +51,9 @@ from sleepd.protocol.control import (
     Rollback,
     Run,
     Show,
+    Simulate,
     Tag,
+    When,
     Why,
 )
 from sleepd.protocol.conversion import converted
@@ -59,7 +66,7 @@ from .publisher import Life
 from .quarantine_view import override, quarantine_detail, quarantine_list, sample
 from .status_view import buffer_detail, cycles, detail, older_result, overview
 from .trained_texts_view import learned
-from .translation import decision_record, decision_view, order_of, thresholds
+from .translation import decision_record, decision_view, order_of, policy_of, simulated_view, thresholds
 
 
 class Requests:
@@ -104,6 +111,11 @@ class Requests:
                 return Reasons(
                     current=decision_view(reader.decision), changes=[decision_record(each) for each in changes]
                 )
+            case Simulate():
+                return await self._simulate(request)
+            case When():
+                await sleeper.refresh()
+                return ExpectedSleep(**reader.forecast()._asdict())
             case GetVersion():
                 return DaemonVersion(version=VERSION, v=PROTOCOL_VERSION)
             case Check():
@@ -114,6 +126,24 @@ class Requests:
                 return await self._about_the_buffer(request)
             case _:
                 return await self._change(request)
+
+    async def _simulate(self, request: Simulate) -> SimulatedTriggers:
+        """In a thread: a month of recorded facts takes a while."""
+        reader, now = self._reader, self._reader.now
+        looks = reader.looks(request.since)
+
+        def run() -> list[SimulatedView]:
+            policies = (Policy.of(reader.config), policy_of(request.triggers, reader.config))
+            return [simulated_view(simulate(looks, policy, until=now)) for policy in policies]
+
+        configured, given = await asyncio.to_thread(run)
+        return SimulatedTriggers(
+            first=looks[0].at if looks else None,
+            looks=len(looks),
+            began=reader.begun_since(request.since),
+            configured=configured,
+            given=given,
+        )
 
     async def _about_the_buffer(self, request: Experiences | Buffer | Quarantine | QuarantineShow) -> msgspec.Struct:
         """What is answered from the buffer as it was just read."""

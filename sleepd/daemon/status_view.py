@@ -174,8 +174,7 @@ def detail(reader: ReadModel, cycle: int, *, is_for_operator: bool = False) -> C
             held_out_ids=[],
             undo=reader.undo(cycle) if older.state == "adopted" else "",
         )
-    record = reader.record(cycle)
-    assignments = reader.assignments(cycle)
+    record, assignments = reader.record(cycle), reader.assignments(cycle)
     report, verdict = reader.evaluation(cycle)
     compared = reader.comparison(cycle)
 
@@ -193,6 +192,7 @@ def detail(reader: ReadModel, cycle: int, *, is_for_operator: bool = False) -> C
         trained_ids=ids("train"),
         replayed_ids=ids("replay"),
         held_out_ids=ids("holdout"),
+        released_ids=reader.released(cycle),
         undo=reader.undo(cycle),
     )
 

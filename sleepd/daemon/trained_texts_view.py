@@ -25,7 +25,7 @@ async def learned(reader: ReadModel, cycle: int, *, limit: int) -> Learned:
     places = [Place(each.id, each.group, each.role) for each in reader.assignments(cycle) if each.role != "holdout"]
     # In a thread: a hundred thousand experiences take a while, and the loop must turn.
     found = await asyncio.to_thread(_wanted, reader.buffer.view, set(keys_of(places)))
-    known, limit = whereabouts(places, found), limited(limit)
+    known, limit = whereabouts(places, found, reader.buffer.rated_down), limited(limit)
     texts: list[Experience] = []
     problem = reader.buffer.problem
     try:

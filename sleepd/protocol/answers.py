@@ -123,3 +123,45 @@ class DaemonVersion(msgspec.Struct, frozen=True, kw_only=True):
     version: str
     v: int
     schema: int = SCHEMA
+
+
+class ExpectedSleep(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer to ``when``."""
+
+    at: datetime | None
+    """When the next sleep is expected; None: nobody can tell, and ``reason`` says why."""
+    per_day: float | None
+    """Experiences that came in a day, as far as that is recorded; None: it is not."""
+    reason: str
+    schema: int = SCHEMA
+
+
+class SimulatedSleepView(msgspec.Struct, frozen=True, kw_only=True):
+    """A sleep that would have begun."""
+
+    at: datetime
+    total: int
+    new: int
+    reason: str
+
+
+class SimulatedView(msgspec.Struct, frozen=True, kw_only=True):
+    """What one set of thresholds would have done."""
+
+    sleeps: list[SimulatedSleepView]
+    hours_waited: dict[str, float]
+    """By the condition or veto that was missing first."""
+
+
+class SimulatedTriggers(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer to ``simulate``."""
+
+    first: datetime | None
+    """The oldest recorded facts that were used; None: there are none."""
+    looks: int
+    """How many recorded facts were decided anew."""
+    began: int
+    """Cycles that really began in that time."""
+    configured: SimulatedView
+    given: SimulatedView
+    schema: int = SCHEMA

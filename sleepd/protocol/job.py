@@ -27,7 +27,7 @@ RESUME_POINT = "work/resume.safetensors"
 MAX_MESSAGE_BYTES = 16 * 1024 * 1024
 
 Role = Literal["train", "replay", "holdout"]
-Phase = Literal["loading", "preparing", "measuring", "training", "evaluating", "saving"]
+Phase = Literal["loading", "preparing", "measuring", "training", "evaluating", "saving", "fingerprinting"]
 FailureKind = Literal[
     "base_unusable",
     "base_changed",

@@ -163,6 +163,8 @@ class CycleDetail(msgspec.Struct, frozen=True, kw_only=True):
     trained_ids: list[str]
     replayed_ids: list[str]
     held_out_ids: list[str]
+    released_ids: list[str] = []
+    """Of the trained ones, those that an earlier cycle held out: they have judged, and are learned now."""
     undo: str = ""
     """The command that undoes it; empty: there is nothing to undo."""
     schema: int = SCHEMA
@@ -205,6 +207,7 @@ class Alarm(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     """``overdue``, ``too_many_cycles``, ``clock_set_back``, ``watch_unavailable``, ``status_not_written``,
+    ``metrics_not_written``,
     ``history_not_written``, ``state_not_recorded``, ``screening_failed`` or ``champion_rolled_back``."""
     text: str
 

@@ -16,12 +16,13 @@ import msgspec
 
 from sleepd.buffer.experience import Experience, group_of, id_hash
 from sleepd.buffer.learnables import read_settings
+from sleepd.buffer.rated_down import read_rated_down
 from sleepd.buffer.reading.buffer_paths import is_single
 from sleepd.buffer.reading.direct_reading import read_directly
 from sleepd.buffer.trained_texts import Found, Place, keys_of, limited, trained_texts, whereabouts
 from sleepd.config.buffer_config import BufferConfig
 from sleepd.cycle import State, undo_command
-from sleepd.errors import DECODE_ERRORS
+from sleepd.errors import DECODE_ERRORS, CheckpointInvalid
 from sleepd.files import is_own_directory, read_document
 from sleepd.protocol.answers import Learned, LearnedText
 from sleepd.protocol.checkpoint_files import EVALUATION_FILE, LINEAGE_FILE, WEIGHTS_FILE, Evaluation, Lineage
@@ -46,6 +47,7 @@ def read_detail(state: Path, summary: CycleSummary) -> CycleDetail:
         trained_ids=[each.id for each in lineage.trained] if lineage else [],
         replayed_ids=[each.id for each in lineage.replayed] if lineage else [],
         held_out_ids=[each.id for each in lineage.held_out] if lineage else [],
+        released_ids=lineage.released if lineage else [],
         undo=_undo(state, summary),
     )
 
@@ -66,8 +68,16 @@ def read_learned(state: Path, cycle: int, buffer: BufferConfig, *, limit: int, m
             cycle=cycle, experiences=[], present=0, changed=[], gone=[], problem=f"{buffer.path_text}: {problem}"
         )
     found = {id_hash(e.id): Found(group_of(e), e.salience) for e in texts}
-    shown = trained_texts(cycle, whereabouts(places, found), texts, limit=limited(limit), masks=masks)
+    known = whereabouts(places, found, _rated_down(state))
+    shown = trained_texts(cycle, known, texts, limit=limited(limit), masks=masks)
     return converted(shown, Learned, experiences=[converted(each, LearnedText) for each in shown.experiences])
+
+
+def _rated_down(state: Path) -> Collection[int]:
+    try:
+        return read_rated_down(state)
+    except CheckpointInvalid:
+        return ()  # the daemon names the damage at its next start
 
 
 def _read_buffer(buffer: BufferConfig, wanted: Collection[int]) -> tuple[list[Experience], str]:

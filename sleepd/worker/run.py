@@ -29,7 +29,8 @@ The order of writes, and why
 3. ``adapter_model.safetensors``, then ``adapter_config.json``, each synced, then the directory. After a crash here half
    an adapter may stand in the staging directory. It counts for nothing, because only a report makes the daemon look at
    it; the resume point of the end of training leads back to this line.
-4. The report, on the socket, after the adapter was measured: whoever reads it finds all that it speaks of on disk. The
+4. ``fingerprint.json``: written beside, synced, renamed. A crash leads back to 2.
+5. The report, on the socket, after the adapter was measured: whoever reads it finds all that it speaks of on disk. The
    daemon then commits the staging directory by a rename (``cycles.commit``), and the resume point goes with ``work/``.
 """
 
@@ -48,7 +49,7 @@ from sleepd.protocol.job import RESUME_POINT, Job, Report, TrainingCheck, Traini
 from .channel import Channel
 from .code_fingerprint import code_fingerprint
 from .data.examples import Encoded, encode_examples
-from .evaluation import loss_evaluator
+from .evaluation import fingerprint, loss_evaluator
 from .evaluation.loss_evaluator import LossEvaluator
 from .failure import GiveUp
 from .layer_heartbeat import beat_at_each_layer
@@ -145,6 +146,8 @@ class _Cycle:
             checks.append(self._save(loaded, encoded))
         with phases.enter("evaluating"):
             after = measurer.after(encoded, before, references)
+        with phases.enter("fingerprinting"):
+            self._write_fingerprint(loaded, encoded)
         losses = [*before.base.values(), *before.parent.values(), *after.losses.values()]
         checks.append(loss_evaluator.require_finite([one.total for one in losses] + training.epoch_losses))
         proof = Proof(checks, shape(adapter_tensors(loaded.model)))
@@ -286,3 +289,14 @@ class _Cycle:
         found = self._evaluator.logits(probe)
         is_exact = loss_evaluator.is_same(weights, adapter_tensors(loaded.model))
         return loss_evaluator.reload_check(trained, found, loaded.device, is_exact=is_exact)
+
+    def _write_fingerprint(self, loaded: Loaded, encoded: EncodedExamples) -> None:
+        """How the adapter is recognised where it runs. Without one the cycle is as good, but cannot be proved there."""
+        known = {one.id for one in encoded.trained}
+        trained = [one for one in self._examples.to_train if one.id in known]
+        trained.sort(key=lambda one: (one.role != "train", one.order, one.id))
+        try:
+            fingerprint.write_fingerprint(self._job, loaded, trained, self._phases.generated)
+        except fingerprint.NoFingerprint as error:
+            text = f"no engine can be shown to run this adapter: {error}"
+            self._channel.notice("fingerprint_not_written", text, warning=True)

@@ -40,6 +40,8 @@ def run_cycle(
     staging: Path,
     *,
     parent: Path | None = None,
+    cycle: int = 1,
+    parent_cycle: int | None = None,
     system_prompt: str = "",
     base: str = "embedded",
     seed: int = 1,
@@ -48,7 +50,8 @@ def run_cycle(
     """Run one cycle in a worker of its own. Ends the program where the worker gives up."""
     (staging / "work").mkdir(parents=True, exist_ok=True)
     job = Job(
-        cycle=1,
+        cycle=cycle,
+        parent_cycle=parent_cycle,
         base=base,
         models_directory=str(models),
         parent=str(parent or ""),

@@ -15,7 +15,8 @@ from typing import Any
 
 import msgspec
 
-from sleepd.buffer.conversation import REJECTED, Conversation, Turn
+from sleepd.buffer.conversation import Conversation, Turn
+from sleepd.buffer.rating_names import REJECTED
 from sleepd.protocol.chat_example import Message, MessageRole
 
 from .api_bodies import turns_of_messages

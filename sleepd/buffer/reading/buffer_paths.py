@@ -34,6 +34,17 @@ def rating_files(directory: Path) -> list[Path]:
     return [directory / name for name in names if is_rating(name)]
 
 
+def rated_directories(paths: Iterable[str], files: Iterable[Path]) -> set[Path]:
+    """Where ratings are looked for: beside each file, and above it up to where its part of the buffer begins."""
+    tops = {Path(first_place(path)) if is_pattern(path) or os.path.isdir(path) else Path(path).parent for path in paths}
+    found = set(tops)
+    for directory in {file.parent for file in files}:
+        above = [directory, *directory.parents]
+        last = next((place for place, each in enumerate(above) if each in tops), 0)
+        found.update(above[: last + 1])
+    return found
+
+
 class Root(NamedTuple):
     """What must be watched for a part of the buffer."""
 

@@ -7,10 +7,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO, Final, NamedTuple
 
+import msgspec
+
 from sleepd.buffer.learnables import HalfWritten, Learnable, ReadSettings
 from sleepd.files import open_regular
 
-from .buffer_paths import find_files
+from .buffer_paths import find_files, rated_directories
+from .rating_files import RatingFiles
 from .reader_process import read_learnables
 
 LARGEST_BYTES: Final = 64 * 2**20
@@ -29,18 +32,23 @@ class Piece(NamedTuple):
 def read_directly(
     paths: Sequence[str], settings: ReadSettings, *, largest_bytes: int | None = LARGEST_BYTES
 ) -> Iterator[Piece]:
-    """What can be learned of all files, in their order. One of more than ``largest_bytes`` is not read.
+    """What can be learned of all files, in their order, with the ratings beside them.
+
+    A file of more than ``largest_bytes`` is not read.
 
     Raises:
         OSError: a file is there and cannot be opened.
     """
-    for path in find_files(paths):
+    found, ratings = find_files(paths), RatingFiles()
+    ratings.read(rated_directories(paths, found))
+    for path in found:
         try:
             file = open_regular(Path(os.path.realpath(path)))
         except FileNotFoundError:
             continue
         with file:
-            yield from _read(path, file, settings, largest_bytes)
+            rated = msgspec.structs.replace(settings, ratings=ratings.of(path.parent))
+            yield from _read(path, file, rated, largest_bytes)
 
 
 def _read(path: Path, file: BinaryIO, settings: ReadSettings, largest_bytes: int | None) -> Iterator[Piece]:

@@ -1,8 +1,12 @@
-"""The ratings beside the files of a buffer: read again when one of them changed."""
+"""The ratings beside the files of a buffer: read again when one of them changed.
+
+What stands in a directory counts for the files in it and below it. Of two ratings of one reply the nearer one counts.
+"""
 
 from __future__ import annotations
 
 import os
+from collections import ChainMap
 from collections.abc import Collection
 from contextlib import ExitStack
 from pathlib import Path
@@ -19,23 +23,35 @@ class RatingFiles:
     """Of all directories of one buffer."""
 
     def __init__(self) -> None:
-        self._identities: dict[Path, tuple[int, ...]] = {}
+        self._identities: dict[Path, dict[Path, tuple[int, ...]]] = {}
+        """Of the files in each directory."""
         self._by_directory: dict[Path, dict[str, float]] = {}
+        self._merged: dict[tuple[Path, ...], dict[str, float]] = {}
 
     def read(self, directories: Collection[Path]) -> None:
         """Read what changed. Blocks; call it in a thread."""
         for directory in directories:
             files = rating_files(directory)
             found = {path: _identity(path) for path in files}
-            known = {path: one for path, one in self._identities.items() if path.parent == directory}
-            if found == known:
-                continue
-            self._identities = {path: one for path, one in self._identities.items() if path.parent != directory} | found
-            self._by_directory[directory] = _ratings(files)
+            if found != self._identities.get(directory, {}):
+                self._identities[directory] = found
+                self._by_directory[directory] = _ratings(files)
+                self._merged = {}
 
     def of(self, directory: Path) -> dict[str, float]:
-        """As ``ReadSettings.ratings``, for the files in a directory."""
-        return self._by_directory.get(directory, {})
+        """As ``ReadSettings.ratings``, for the files in a directory; the same object as long as nothing changed."""
+        above = tuple(each for each in (*reversed(directory.parents), directory) if self._by_directory.get(each))
+        return self._merge(above)
+
+    @property
+    def all(self) -> dict[str, float]:
+        """Those of all directories."""
+        return self._merge(tuple(sorted(self._by_directory)))
+
+    def _merge(self, directories: tuple[Path, ...]) -> dict[str, float]:
+        if directories not in self._merged:
+            self._merged[directories] = dict(ChainMap(*(self._by_directory[each] for each in reversed(directories))))
+        return self._merged[directories]
 
 
 def _identity(path: Path) -> tuple[int, ...]:

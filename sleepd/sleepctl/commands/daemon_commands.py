@@ -30,7 +30,7 @@ from sleepd.sleepctl.pages.wording import model
 from sleepd.sleepctl.session import STATUS_SECONDS, Command, Session
 from sleepd.version import VERSION
 
-from . import buffer_commands, config_commands, metric_commands
+from . import buffer_commands, config_commands, metric_commands, trigger_commands
 from .quarantine_commands import quarantine
 from .registry_commands import decisions, prune, tag
 from .tokens import tokens
@@ -234,6 +234,27 @@ def reload(session: Session) -> ExitCode:
     return ExitCode.OK
 
 
+def web(session: Session) -> ExitCode:
+    """The page: its address, its token, or the page itself."""
+    from .web_command import show_web
+
+    return show_web(session)
+
+
+def digest(session: Session) -> ExitCode:
+    """What happened since a moment, in a few lines."""
+    from .digest_command import show_digest
+
+    return show_digest(session)
+
+
+def notify(session: Session) -> ExitCode:
+    """The operator's command, once for each event."""
+    from .notify import follow_and_notify
+
+    return follow_and_notify(session)
+
+
 def events(session: Session) -> ExitCode:
     """What happens, as it happens."""
     from .events import follow
@@ -255,6 +276,13 @@ def doctor(session: Session) -> ExitCode:
     return examine(session)
 
 
+def live(session: Session) -> ExitCode:
+    """What a running engine answers with."""
+    from .live import live as ask
+
+    return ask(session)
+
+
 def setup_buffer(session: Session) -> ExitCode:
     """The agent's buffer, named and shown."""
     from .setup_buffer import setup_buffer as set_up
@@ -273,14 +301,20 @@ COMMANDS: dict[str, Command] = {
     "status": status,
     "check": check,
     "why": why,
+    "when": trigger_commands.when,
+    "simulate": trigger_commands.simulate,
     "decisions": decisions,
     "history": history,
     "show": show,
     "report": report,
+    "web": web,
+    "digest": digest,
+    "notify": notify,
     "buffer": buffer_commands.buffer,
     "import": buffer_commands.import_records,
     "quarantine": quarantine,
     "tokens": tokens,
+    "live": live,
     "version": version,
     "run": run,
     "cancel": cancel,

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import msgspec
 import torch
+
+from sleepd.worker.process_memory import peak_bytes
 
 from .device import Device
 
@@ -25,14 +25,6 @@ class Peak(msgspec.Struct, frozen=True, kw_only=True):
 
 def peak_memory(device: Device) -> Peak:
     """Of this process so far."""
-    host = _host_bytes()
+    host = peak_bytes()
     is_gpu = device.torch_device.type == "cuda"
     return Peak(device=int(torch.cuda.max_memory_reserved(device.torch_device)) if is_gpu else host, host=host)
-
-
-def _host_bytes() -> int:
-    # Not getrusage: its ru_maxrss also counts what the parent process held when it started this one.
-    for line in Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) * 1024
-    return 0

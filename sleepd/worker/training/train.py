@@ -62,7 +62,7 @@ from .batches import Batches
 from .best_weights import BestWeights
 from .heartbeat import TrainingHeartbeat
 from .outcome import Training
-from .schedule import epoch_ends, epoch_order, rate_share
+from .schedule import epoch_ends, epoch_order, rate_share, step_size
 
 
 class Trainer:
@@ -105,14 +105,15 @@ class Trainer:
             GiveUp: ``out_of_memory`` or ``not_finite``.
         """
         self._batches.encode()
-        experiences, size = self._batches.experiences, self._strategy.batch_size
+        experiences = self._batches.experiences
+        size = step_size(self._strategy, experiences)
         ends = epoch_ends(self._strategy, experiences, self._seed)
         steps = ends[-1]
         self._heartbeat.begin(self.done, steps=steps, epochs=len(ends))
         while not (self._is_enough(steps) or self.done.steps == steps):
             epoch = bisect_right(ends, self.done.steps)
             first = (self.done.steps - (ends[epoch - 1] if epoch else 0)) * size
-            order = epoch_order(experiences, self._seed, epoch)
+            order = epoch_order(self._strategy, experiences, self._seed, epoch)
             rate = rate_share(self.done.steps, steps, self._strategy.warmup_share)
             loss = self._step(order[first : first + size], rate)
             if self.done.steps == ends[epoch]:

@@ -58,6 +58,7 @@ class _Choice(msgspec.Struct, frozen=True):
 
 class _Usage(msgspec.Struct, frozen=True):
     prompt_tokens: int | None = None
+    completion_tokens: int | None = None
 
 
 class _Completion(msgspec.Struct, frozen=True):
@@ -152,6 +153,9 @@ def _answer(completion: _Completion, url: str) -> PromptAnswer:
         raise EngineFailed(f"the engine at {url} answers without a choice", hint="is it a chat model?")
     choice = completion.choices[0]
     places = choice.logprobs.content if choice.logprobs and choice.logprobs.content else []
+    generated = completion.usage.completion_tokens if completion.usage else None
+    if generated is not None and len(places) < generated - 1:  # the token that ends a reply may be left out
+        places = []  # so were parts of characters, as llama.cpp does: which places are left is not told
     return PromptAnswer(
         text=choice.message.content or "",
         steps=tuple(_step(place, url) for place in places[:REPLY_STEPS]),

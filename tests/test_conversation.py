@@ -8,6 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sleepd.buffer import said_before
+from sleepd.buffer.answers import answer_of
 from sleepd.buffer.conversation import (
     CONTEXT_CHARACTERS,
     CONTEXT_MESSAGES,
@@ -18,7 +20,9 @@ from sleepd.buffer.conversation import (
     supervised_replies,
 )
 from sleepd.buffer.experience import Experience, content_hash, conversation_of, derived_id, group_of, hash_text
-from sleepd.policy.context_cut import answers_of, without_held_out
+from sleepd.buffer.masking import masked_example
+from sleepd.buffer.said_before import SaidBefore
+from sleepd.policy.context_cut import without_held_out
 from sleepd.protocol.chat_example import Message, MessageRole, ToolCall
 
 SHORT: dict[str, MessageRole] = {"s": "system", "u": "user", "a": "assistant", "t": "tool"}
@@ -29,17 +33,17 @@ def turn(text: str, **more: object) -> Turn:
     head, _, said = text.partition(": ")
     calls = (ToolCall(name=said),) if head.endswith("!") else ()
     message = Message(role=SHORT[head[0]], text="" if calls else said, calls=calls)
-    return Turn(message=message, **more)  # type: ignore[arg-type]
+    return Turn(message=message, **more)
 
 
 def talk(*texts: str, **more: object) -> Conversation:
     """A conversation of such turns."""
-    return Conversation(turns=[turn(text) for text in texts], **more)  # type: ignore[arg-type]
+    return Conversation(turns=[turn(text) for text in texts], **more)
 
 
 def replies(conversation: Conversation) -> list[SupervisedReply]:
     """What can be learned of it."""
-    return list(supervised_replies(conversation))
+    return [each for each in supervised_replies(conversation) if not isinstance(each, str)]
 
 
 def long_talk(count: int, **more: object) -> Conversation:
@@ -83,8 +87,122 @@ def test_context_only_replies_are_not_learned() -> None:
         turn("u: Please"),
         turn("a:  "),
     ]
-    turns += [turn("u: (image)", is_opaque=True), turn("a: A cat."), turn("u: Thanks"), turn("a: Welcome.")]
+    turns += [turn("u: (image)", is_opaque=True), turn("a!: look"), turn("t: cats"), turn("a: A cat.")]
+    turns += [turn("u: Thanks"), turn("a: Welcome.")]
     assert [one.turn.message.text for one in replies(Conversation(turns=turns))] == ["Welcome."]
+    (reason,) = [each for each in supervised_replies(Conversation(turns=turns)) if isinstance(each, str)]
+    assert reason.startswith("reply 4: what it answers is not there as text")
+
+
+@pytest.mark.parametrize(
+    ("lines", "kept"),
+    [
+        (["s: A", "s: B", "u: q", "a: r", "s: C", "u: q2", "a: r2"], ["A", "B", "q", "r", "C", "q2"]),
+        (["s: A", *(["u: q", "a: r"] * 16), "s: B", "u: last", "a: end"], ["A", "B", "last"]),
+        (["s: A", "u: q", "a: r", "s: B", *(["u: q", "a: r"] * 15), "u: last", "a: end"], ["A", "B", "last"]),
+        (["s: A", "u: q", "a: r", "s: B", "s: C", *(["u: q", "a: r"] * 15), "u: last", "a: end"], ["A", "C", "last"]),
+        (
+            ["s: A", "u: q", "a: r", "s: B", f"u: {'x' * CONTEXT_CHARACTERS}", "a: r", "u: last", "a: end"],
+            ["A", "B", "last"],
+        ),
+    ],
+)
+def test_governing_system_message_stays(lines: list[str], kept: list[str]) -> None:
+    """After a cut the system messages at the start stay, and the last one before what is kept."""
+    assert contexts(replies(talk(*lines)))[-1] == kept
+
+
+def test_system_message_in_a_loop_of_tools_stays() -> None:
+    """Where calls of tools were cut away, the last system message among them stays."""
+    calls = [f"a!: look{n}" if n % 2 else f"t: {'x' * 900}" for n in range(1, 2 * CONTEXT_MESSAGES)]
+    found = contexts(replies(talk("s: A", "u: Go.", *calls[:10], "s: B", *calls[10:], "a: end")))[-1]
+    assert found[:3] == ["A", "Go.", "B"]
+    assert found[3].startswith("look")
+
+
+OPENING = ("s: You are Robin.", "u: example", "a: shown")
+
+
+@pytest.mark.parametrize(
+    ("requests", "sides"),
+    [
+        # An opening that all share is context; what follows it tells the conversations apart.
+        ([("u: p", "a: P"), ("u: q", "a: Q"), ("u: p", "a: P", "u: p2", "a: P2")], [0, 1, 0]),
+        (
+            [("u: p", "a: P"), ("u: p", "a: P", "u: p2", "a: P2"), ("u: p", "a: P", "u: p2", "a: P2", "u: 3", "a: 3")],
+            [0, 0, 0],
+        ),
+        # A log that begins in the middle: what it does not hold is an opening.
+        ([("u: o", "a: O", "u: p", "a: P"), ("u: o", "a: O", "u: p", "a: P", "u: q", "a: Q")], [0, 0]),
+    ],
+)
+@pytest.mark.parametrize("opening", [(), OPENING])
+def test_shared_opening_is_no_conversation(
+    requests: list[tuple[str, ...]], sides: list[int], opening: tuple[str, ...]
+) -> None:
+    """Requests that begin with the same examples are different conversations, and each keeps its side as it grows."""
+    before, found = SaidBefore(), []
+    for lines in requests:
+        turns = [turn(each, is_supervised=False) for each in (*opening, *lines)]
+        turns[-1] = turn(lines[-1])
+        (reply,) = replies_after(before, Conversation(turns=turns, is_whole=False))
+        found.append(reply.conversation_hash)
+        before = SaidBefore(before.entries())
+    assert [list(dict.fromkeys(found)).index(side) for side in found] == sides
+
+
+def replies_after(before: SaidBefore, conversation: Conversation) -> list[SupervisedReply]:
+    """What can be learned of a request, and is known afterwards."""
+    found = [each for each in supervised_replies(conversation, before) if not isinstance(each, str)]
+    for each in found:
+        assert each.said is not None
+        before.add(each.said, each.key)
+    return found
+
+
+def test_greeting_of_many_begins_no_conversation() -> None:
+    """A first reply that several conversations have, under ids of their own, does not put them all on one side."""
+    before = SaidBefore()
+    greeting = [turn("u: hi"), turn("a: Hello!", is_supervised=False)]
+    for number in range(2):
+        hello = [turn("u: hi"), turn("a: Hello!", id=f"chat-{number}", is_id_unique=False)]
+        replies_after(before, Conversation(turns=hello, is_whole=False))
+    sides = [
+        replies_after(before, Conversation(turns=[*greeting, turn(f"u: {n}"), turn(f"a: {n}")], is_whole=False))
+        for n in range(9)
+    ]
+    assert len({each[0].conversation_hash for each in sides}) == 9
+
+
+def test_known_replies_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The newest are kept, whether a log is read at once or piece by piece."""
+    monkeypatch.setattr(said_before, "MOST_REPLIES", 3)
+    at_once, again = SaidBefore(), SaidBefore()
+    for number in range(1, 9):
+        at_once.add(number, number)
+        again = SaidBefore(again.entries())
+        again.add(number, number)
+    assert list(at_once.entries()) == list(again.entries()) == [6, 6, 7, 7, 8, 8]
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "count"),
+    [
+        (("u: p", "a: P"), ("u: q", "a: Q"), 2),
+        (("u: p", "a: P"), ("u: p", "a: P"), 1),
+        (("u: p", "a: P", "u: y", "a: ok"), ("u: q", "a: Q", "u: y", "a: ok"), 2),
+    ],
+)
+def test_repeated_server_id_loses_no_reply(one: tuple[str, ...], other: tuple[str, ...], count: int) -> None:
+    """Of replies to which a server gave one id each counts; the same reply in the same context is one."""
+    ids = set()
+    for lines in (one, other):
+        turns = [turn(each, is_supervised=False) for each in lines[:-1]]
+        turns.append(turn(lines[-1], id="chatcmpl-0", is_id_unique=False))
+        (reply,) = replies(Conversation(turns=turns, is_whole=False))
+        ids.add(reply.id)
+        assert reply.rated_as[0] == "chatcmpl-0"
+    assert len(ids) == count
 
 
 def test_long_conversation_is_cut_into_sections() -> None:
@@ -137,15 +255,43 @@ def test_group_is_that_of_what_is_trained() -> None:
 def test_held_out_replies_leave_trained_contexts() -> None:
     """A context is cut behind the last held-out reply in it; a reply with nothing left to answer is not trained."""
     window = talk("u: b", "a: B", "u: c", "a: C", "u: d", "a: D", is_whole=False)
-    held_out = answers_of([replies(talk("u: c", "a: C"))[0].experience(0.7)])
+    held_out = {answer_of(replies(talk("u: c", "a: C"))[0].experience(0.7))}
     trained = replies(window)[-1].experience(0.7)
     cut = without_held_out(trained, held_out)
     assert cut is not None
     assert [one.text for one in cut.context] == ["d"]
     assert (cut.unmasked, cut.conversation) == (hash_text(group_of(trained)), trained.conversation)
-    assert without_held_out(trained, answers_of([])) is trained
+    assert without_held_out(trained, set()) is trained
     tools = replies(talk("u: c", "a!: look", "t: r", "a: R"))
-    assert without_held_out(tools[1].experience(0.7), answers_of([tools[0].experience(0.7)])) is None
+    assert without_held_out(tools[1].experience(0.7), {answer_of(tools[0].experience(0.7))}) is None
+
+
+@pytest.mark.parametrize("masks", [False, True])
+@pytest.mark.parametrize("again", [False, True])
+def test_cut_of_masked_context_knows_its_replies(masks: bool, again: bool) -> None:
+    """A context whose personal data were masked, once or twice, is cut where the texts before were held out."""
+    asked = ("u: Mail to anna.berg@example.org?", "a: Sent to anna.berg@example.org.")
+    window = talk(*asked, "u: And bob.kidd@example.org?", "a: Sent to bob.kidd@example.org.", "u: Sure?", "a: Yes.")
+    trained = replies(window)[-1].experience(0.7)
+    for _ in range(masks + (masks and again)):
+        trained, _ = masked_example(trained)
+    assert ("anna" in trained.context[1].text) == (not masks)
+    first, second = (one.experience(0.7) for one in replies(window)[:2])
+    cut = without_held_out(trained, {answer_of(first)})
+    assert cut is not None
+    assert [one.role for one in cut.context] == ["user", "assistant", "user"]
+    cut = without_held_out(cut, {answer_of(second)})
+    assert cut is not None
+    assert [one.text for one in cut.context] == ["Sure?"]
+
+
+def test_cut_at_held_out_reply_keeps_system_message() -> None:
+    """The system messages at the start stay, and the last one before what is kept."""
+    window = talk("s: A", "u: a", "a: A", "s: B", "s: C", "u: b", "a: B", "u: c", "a: C")
+    held_out = {answer_of(replies(window)[1].experience(0.7))}
+    cut = without_held_out(replies(window)[-1].experience(0.7), held_out)
+    assert cut is not None
+    assert [one.text for one in cut.context] == ["A", "C", "c"]
 
 
 def test_thought_in_a_log_changes_no_side() -> None:
@@ -153,7 +299,7 @@ def test_thought_in_a_log_changes_no_side() -> None:
     first = talk("u: q1", "a: <think>hm</think>A", is_whole=False)
     later = talk("u: q1", "a: A", "u: q2", "a: B", is_whole=False)
     assert len({one.conversation_hash for one in replies(first) + replies(later)}) == 1
-    held_out = answers_of([replies(first)[0].experience(0.7)])
+    held_out = {answer_of(replies(first)[0].experience(0.7))}
     cut = without_held_out(replies(later)[-1].experience(0.7), held_out)
     assert cut is not None
     assert [one.text for one in cut.context] == ["q2"]
@@ -164,7 +310,7 @@ def test_names_of_arguments_change_no_answer() -> None:
     calls = [(ToolCall(name="f", arguments=text),) for text in ('{"a":1,"b":2}', '{"b": 2, "a": 1}')]
     asked = Message(role="user", text="q")
     one, other = (
-        answers_of([Experience(id="x", salience=1, prompt="q", response="", context=(asked,), calls=each)])
+        answer_of(Experience(id="x", salience=1, prompt="q", response="", context=(asked,), calls=each))
         for each in calls
     )
     assert one == other

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import pytest
 
-from sleepd.buffer.experience import conversation_of
+from sleepd.buffer.experience import Experience, conversation_of
 from sleepd.buffer.learnables import ReadSettings
 from sleepd.buffer.rating_names import REJECTED, WHOLE, rating_key
 from tests.format_samples import (
@@ -39,6 +40,11 @@ WHOLE_TALK = [
     ("assistant", "Twelve knots."),
 ]
 """What is understood of ``TALK``."""
+
+
+def given_id(found: Experience) -> str:
+    """What the server called the reply: its id without the hash of the texts."""
+    return found.id.rpartition(":")[0]
 
 
 def proxied(messages: list[Any], reply: Any, **more: Any) -> dict[str, Any]:
@@ -116,7 +122,7 @@ def test_anthropic_bodies_are_read() -> None:
     reply = [{"type": "thinking", "thinking": "Easy."}, {"type": "text", "text": "Twelve knots."}]
     response = {"id": "msg_1", "role": "assistant", "type": "message", "content": reply, "stop_reason": "end_turn"}
     (found,) = learned([{"request": request, "response": response}])
-    assert found.id == "msg_1"
+    assert given_id(found) == "msg_1"
     assert spoken(found) == [
         *WHOLE_TALK[:3],
         ("tool", "12"),
@@ -173,7 +179,7 @@ def test_streamed_response_is_put_together(is_one_text: bool) -> None:
         "data: [DONE]",
     ]
     (found,) = learned([proxied([ASKED], "\n\n".join(lines[1:]) if is_one_text else lines)])
-    assert found.id == "chatcmpl-5"
+    assert given_id(found) == "chatcmpl-5"
     assert found.response == "<think>\nI ask.\n</think>\n\nOne moment."
     assert [call.text for call in found.calls] == ['get_wind({"place":"Oban"})']
 
@@ -198,7 +204,7 @@ def test_streamed_anthropic_response_is_put_together() -> None:
     ]
     lines = [f"event: {event['type']}\ndata: {json.dumps(event)}\n" for event in events]
     (found,) = learned([proxied([ASKED], lines)])
-    assert (found.id, found.response) == ("msg_2", "<think>\nI ask.\n</think>\n\n")
+    assert (given_id(found), found.response) == ("msg_2", "<think>\nI ask.\n</think>\n\n")
     assert [call.text for call in found.calls] == ['get_wind({"place":"Oban"})']
 
 
@@ -214,9 +220,10 @@ def test_streamed_responses_body_is_read() -> None:
     ]
     lines = [f"event: {each['type']}\r\ndata: {json.dumps(each, ensure_ascii=False)}\r\n\r\n" for each in events]
     (found,) = learned([proxied([ASKED], "".join(lines))])
-    assert (found.id, found.response) == ("resp_3", "Twelve\u2028knots.")
+    assert (given_id(found), found.response) == ("resp_3", "Twelve\u2028knots.")
     failed = [*lines[:1], 'data: {"type":"error","error":{"message":"busy"}}']
-    assert understood([proxied([ASKED], failed)]) == ["response: the server answered with an error"]
+    (reason,) = understood([proxied([ASKED], failed)])
+    assert re.fullmatch("response: .* error", reason)
 
 
 @pytest.mark.parametrize(
@@ -273,7 +280,8 @@ def test_broken_calls_are_named(record: dict[str, Any], reason: str) -> None:
 def test_reply_that_broke_off_is_left_out(reason: str) -> None:
     """A reply that ended before it was whole would teach to stop in the middle."""
     response = {"choices": [{"message": ANSWER, "finish_reason": reason}]}
-    assert understood([proxied([ASKED], response)]) == [f"response: the reply is not whole ({reason})"]
+    (found,) = understood([proxied([ASKED], response)])
+    assert re.fullmatch(rf"response: .* \({reason}\)", found)
     assert len(learned([proxied([ASKED], [chunk({"content": "Ten."}, finish_reason="stop")])])) == 1
 
 
@@ -325,7 +333,7 @@ def test_served_adapter_is_said_under() -> None:
 def test_litellm_payload_is_read() -> None:
     """The response is learned with what was sent before it and the tools that were offered."""
     (found,) = learned([litellm()])
-    assert (found.id, spoken(found)) == ("chatcmpl-9", WHOLE_TALK)
+    assert (given_id(found), spoken(found)) == ("chatcmpl-9", WHOLE_TALK)
     assert json.loads(found.tools) == [OFFERED]
 
 
@@ -408,7 +416,7 @@ def test_langfuse_failures_are_named(changed: dict[str, Any]) -> None:
 def test_otel_span_is_read() -> None:
     """Parts become text, thought, calls and results; definitions of tools take the form of OpenAI."""
     (found,) = learned([spans(span())])
-    assert found.id == "r-1"
+    assert given_id(found) == "r-1"
     assert spoken(found) == [
         *WHOLE_TALK[:2],
         ("assistant", '<think>\nI ask.\n</think>\n\n\nget_wind({"place":"Oban"})'),
@@ -508,7 +516,7 @@ def test_indexed_otel_attributes_are_read() -> None:
 def test_other_conventions_are_named() -> None:
     """A span of another convention is named, so that a file of such spans does not look empty."""
     (reason,) = understood([spans({"attributes": attributes(openinference__span__kind="LLM")})])
-    assert str(reason).startswith("llm.input_messages: OpenInference is not read")
+    assert str(reason).startswith("llm.input_messages: OpenInference ")
 
 
 def test_deep_otel_value_is_refused() -> None:
@@ -518,7 +526,7 @@ def test_deep_otel_value_is_refused() -> None:
         value = [value]
     deep = {"spanId": "1", "attributes": [{"key": "gen_ai.output.messages", "value": any_value(value)}]}
     first, second = understood([spans(deep), spans(span())])
-    assert first == "attributes: a value is nested too deeply"
+    assert re.fullmatch("attributes: .* nested too deeply", first)
     assert not isinstance(second, str)
 
 
@@ -538,8 +546,9 @@ def test_llm_attachment_is_context_only() -> None:
     """A prompt with an image, or with a shortened fragment, teaches nothing; the next prompt does."""
     fragment = {"content": "x" * 97 + "..."}
     for changed in ({"attachments": [{"type": "image/png"}]}, {"prompt_fragments": [fragment]}):
-        found = learned([{**LLM[2], **changed}, {**LLM[2], "id": "r4", "prompt": "And now?"}])
-        assert [each.id for each in found] == ["r4"]
+        reason, found = understood([{**LLM[2], **changed}, {**LLM[2], "id": "r4", "prompt": "And now?"}])
+        assert isinstance(found, Experience)
+        assert (found.id, "not there as text" in str(reason)) == ("r4", True)
 
 
 def test_llm_fragments_stand_before_the_prompt() -> None:
@@ -551,12 +560,8 @@ def test_llm_fragments_stand_before_the_prompt() -> None:
 def test_damaged_llm_record_loses_no_other() -> None:
     """A record that is damaged has a reason; the rest of its conversation is read."""
     found = understood([LLM[0], {**LLM[1], "tool_results": 5}, LLM[2], {**LLM[2], "conversation_id": None, "id": None}])
-    assert [each if isinstance(each, str) else each.id for each in found] == [
-        "tool_results: expected a list, found a number",
-        "conversation_id: expected text, found nothing",
-        "r1",
-        "r3",
-    ]
+    names = [each.partition(":")[0] if isinstance(each, str) else each.id for each in found]
+    assert names == ["tool_results", "conversation_id", "r1", "r3"]
 
 
 def test_orphaned_result_stays_context() -> None:

@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 import threading
+from array import array
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,13 +19,18 @@ import pytest
 from sleepd.buffer.digest import digest_whole
 from sleepd.buffer.reading import open_file
 from sleepd.buffer.reading.experience_buffer import ExperienceBuffer
-from sleepd.buffer.reading.reader_process import read_texts
+from sleepd.buffer.reading.reader_process import ReadRequest, read_texts
 from sleepd.config.schema import Config
 from sleepd.errors import BufferUnreadable
 from tests.agents import changed, config_for, experiences, write_buffer
 from tests.fakes import FakeClock
 from tests.faults.rewriting_writer import rewrite_and_watch
 from tests.processes import DaemonProcess
+
+
+def wanting(*keys: int) -> ReadRequest:
+    """A request for the texts of these."""
+    return ReadRequest(wanted=array("Q", keys).tobytes())
 
 
 def patient(directory: Path) -> Config:
@@ -159,7 +165,7 @@ def test_too_deep_record_costs_itself(form: str) -> None:
         digest = digest_whole(content)
     assert list(digest.keys) == [1, 2, 3]
     assert digest.skipped_total == 1
-    assert [each.id for each in read_texts(io.BytesIO(content), {1, 2, 3}).texts] == [
+    assert [each.id for each in read_texts(io.BytesIO(content), wanting(1, 2, 3)).texts] == [
         f"{number:016x}" for number in (1, 2, 3)
     ]
 
@@ -189,7 +195,7 @@ def test_rewritten_record_keeps_first_text() -> None:
     digest = digest_whole(content)
     assert list(digest.saliences) == [0.95, 0.8]
     assert [aside.reason for aside in digest.skipped] == [f"id: '{2:016x}' has another text above"]
-    found = {each.id: each for each in read_texts(io.BytesIO(content), {1, 2}).texts}
+    found = {each.id: each for each in read_texts(io.BytesIO(content), wanting(1, 2)).texts}
     assert found[f"{1:016x}"].salience == 0.95
     assert found[f"{2:016x}"].response != "No."
 

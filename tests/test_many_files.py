@@ -13,7 +13,7 @@ import pytest
 
 from sleepd.buffer.experience import Experience, id_hash
 from sleepd.buffer.rating_names import REJECTED
-from sleepd.buffer.reading import experience_buffer
+from sleepd.buffer.reading import experience_buffer, merging
 from sleepd.buffer.reading.buffer_paths import find_files, is_single, roots
 from sleepd.buffer.reading.experience_buffer import FEW, ExperienceBuffer
 from sleepd.buffer.reading.view import View
@@ -188,7 +188,7 @@ def test_failing_process_reads_files_alone(files: Files, monkeypatch: pytest.Mon
 
 def test_newest_experiences_are_used(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of more than the most that are used the last ones count, and the others are counted."""
-    monkeypatch.setattr(experience_buffer, "MOST_EXPERIENCES", 5)
+    monkeypatch.setattr(merging, "MOST_EXPERIENCES", 5)
     files.write("a.jsonl", own(4))
     files.write("b.jsonl", own(4, start=4))
     view = files.read()

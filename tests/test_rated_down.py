@@ -58,7 +58,7 @@ def test_last_word_on_a_reply_counts(
         Experience(id="a", prompt="p", response="r", salience=0.7, rated_as=rating_names("c", 2)),
         Experience(id="b", prompt="p", response="s", salience=0.7),
     ]
-    found = rated_down(before, buffer=columns(**buffer), learned={A, B}, kept=kept, ratings=ratings)
+    found = rated_down(before, buffer=columns(**buffer), is_learned={A, B}.__contains__, kept=kept, ratings=ratings)
     assert found == after
 
 

@@ -2,12 +2,13 @@
 
 Rules
 -----
-1. A reply is learned once, however often a log repeats it: its id is the program's own, or follows from the texts.
+1. A reply is learned once, however often a log repeats it: its id is the program's own, or follows from the texts. What
+   a server calls a reply may be the name of others too: then the texts are part of the id.
 2. All replies of a conversation are on one side of the split, so that no held-out reply stands in a trained context. A
    long conversation is cut into sections, each a conversation of its own; no context reaches across a cut.
 3. A conversation that grows keeps what it had: cuts, ids and sides follow from what stands before a reply alone.
-4. A context is bounded: its oldest messages go first, never the leading system messages and never the last message of
-   the user. It begins with a message of the user.
+4. A context is bounded: its oldest messages go first, never the leading system messages, never the last system message
+   before what stays, and never the last message of the user. It begins with a message of the user.
 """
 
 from __future__ import annotations
@@ -35,12 +36,19 @@ from .experience import (
     without_thought,
 )
 from .rating_names import WHOLE, rating_names
+from .said_before import SaidBefore
 
 SECTION_REPLIES: Final = 16
 """So many replies, and a section ends at the next message of the user."""
 CONTEXT_CHARACTERS: Final = 64_000
 """More than the longest examples hold (2,048 to 8,192 tokens)."""
 CONTEXT_MESSAGES: Final = 200
+_OPAQUE: Final = (
+    "what it answers is not there as text (an image, a file, a shortened part): it is not learned, nor is what follows "
+    "it up to the next message of the user"
+)
+_LONGEST_GIVEN: Final = 240
+"""Characters of an id to which others are added."""
 
 
 class Turn(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,6 +57,8 @@ class Turn(msgspec.Struct, frozen=True, kw_only=True):
     message: Message
     id: str = ""
     """The program's own; empty: none."""
+    is_id_unique: bool = True
+    """No other reply has it. A model server may give one id to many."""
     salience: float | None = None
     """0 to 1, or ``rating_names.REJECTED``; None: nothing was said."""
     is_supervised: bool = True
@@ -70,6 +80,8 @@ class Conversation(msgspec.Struct, frozen=True, kw_only=True):
     """See ``ChatExample.tools``."""
     is_whole: bool = True
     """It begins where it began. A request to a model may hold the end of a longer one."""
+    side: int | None = None
+    """See ``SupervisedReply.conversation_hash``, where an import has kept it; None: it follows from the rest."""
     is_only: bool = True
     """No other record is of the same conversation, so that its name and a reply's number name the reply."""
 
@@ -78,11 +90,20 @@ class SupervisedReply:
     """One reply that is learned: its figures, and its texts when they are asked for."""
 
     def __init__(
-        self, conversation: Conversation, places: Sequence[int], reply: int, *, number: int, group: int, side: int
+        self,
+        conversation: Conversation,
+        places: Sequence[int],
+        reply: int,
+        *,
+        number: int,
+        group: int,
+        side: int,
+        content: int,
     ) -> None:
         self._conversation = conversation
         self._places = places
         self._reply = reply
+        self._content = content
         self.number = number
         """Of the conversation's replies, counted from 1."""
         self.group = group
@@ -98,11 +119,19 @@ class SupervisedReply:
     @property
     def rated_as(self) -> tuple[str, ...]:
         """See ``ChatExample``. Only in a whole conversation the number is known."""
-        return rating_names(self._conversation.id, self.number if self._conversation.is_whole else WHOLE)
+        given = () if self.turn.is_id_unique or not self.turn.id else (self.turn.id,)
+        return given + rating_names(self._conversation.id, self.number if self._conversation.is_whole else WHOLE)
+
+    @property
+    def said(self) -> int | None:
+        """See ``SaidBefore``; None: its conversation is known by its name, or is whole."""
+        return None if self._conversation.is_whole else self._content
 
     @cached_property
     def id(self) -> str:
         """The program's own, or the conversation's with the number of the reply, or one that follows from the texts."""
+        if self.turn.id and not self.turn.is_id_unique:
+            return f"{self.turn.id[:_LONGEST_GIVEN]}:{hash_text(self.group)[:8]}"
         if self.turn.id:
             return self.turn.id
         if self._conversation.id and self._conversation.is_whole and self._conversation.is_only:
@@ -150,9 +179,10 @@ class _Walk:
         self.lengths = list(accumulate((len(one.whole_text) for one in messages), initial=0))
         self.head = next((place for place, role in enumerate(self.roles) if role != "system"), len(messages))
         """Where the leading system messages end."""
+        self._later_system = [place for place, role in enumerate(self.roles) if role == "system" and place > self.head]
 
     def context(self, start: int, asked: int, reply: int) -> list[int]:
-        """The places of the messages before ``reply``: the leading system messages, and what is recent enough.
+        """The places of the messages before ``reply``: the system messages that govern it, and what is recent enough.
 
         Args:
             start: where the section begins.
@@ -169,20 +199,28 @@ class _Walk:
             # The last call stays with its results, however long they are.
             last = next((place for place in range(reply - 1, asked, -1) if self.roles[place] == "assistant"), asked)
             called = next((place for place in range(first, reply) if self.roles[place] == "assistant"), last)
-            recent = [asked, *range(max(called, asked + 1), reply)]
-        return [*range(self.head), *recent]
+            called = max(called, asked + 1)
+            recent = [asked, *self._governing(asked, called), *range(called, reply)]
+        return [*range(self.head), *self._governing(self.head, recent[0]), *recent]
+
+    def _governing(self, after: int, place: int) -> list[int]:
+        """The last system message between two messages, if there is one."""
+        number = bisect_left(self._later_system, place)
+        return self._later_system[number - 1 : number] if number and self._later_system[number - 1] > after else []
 
 
-def supervised_replies(conversation: Conversation) -> Iterator[SupervisedReply]:
-    """The replies that are learned, in order. One that answers no message of the user is none."""
-    walk, turns = _Walk(conversation), conversation.turns
+def supervised_replies(conversation: Conversation, before: SaidBefore | None = None) -> Iterator[SupervisedReply | str]:
+    """The replies that are learned, in order, and why others are not. One that answers no message of the user is none.
+
+    ``before``: what the log has held so far, which tells conversations apart that begin alike.
+    """
+    walk, turns, sides = _Walk(conversation), conversation.turns, _Sides(conversation, before or SaidBefore())
     start, asked, replies, number, section = walk.head, -1, 0, 0, 0
-    whole_side: int | None = None
-    is_opaque = False
+    is_opaque = is_told = False
     for place, turn in enumerate(turns):
         is_opaque = turn.is_opaque or (is_opaque and turn.message.role != "user")
         if turn.message.role == "user":
-            asked = place
+            asked, is_told = place, False
             if replies >= SECTION_REPLIES:
                 start, section, replies = place, section + 1, 0
         if turn.message.role != "assistant":
@@ -190,9 +228,13 @@ def supervised_replies(conversation: Conversation) -> Iterator[SupervisedReply]:
         number, replies = number + 1, replies + 1
         if asked < 0:
             continue
-        if whole_side is None:
-            whole_side = _side(conversation, turns[asked], turn)
-        if not turn.is_supervised or is_opaque or not turn.message.whole_text.strip():
+        sides.add(turns[asked], turn)
+        if not turn.is_supervised or not turn.message.whole_text.strip():
+            continue
+        if is_opaque:
+            if not is_told:
+                yield f"reply {number}: {_OPAQUE}"
+            is_told = True
             continue
         places = walk.context(start, asked, place)
         yield SupervisedReply(
@@ -201,7 +243,8 @@ def supervised_replies(conversation: Conversation) -> Iterator[SupervisedReply]:
             place,
             number=number,
             group=_group(walk, conversation, places, place),
-            side=_of_section(whole_side, section),
+            side=_of_section(sides.side, section),
+            content=sides.content,
         )
 
 
@@ -212,17 +255,43 @@ def _group(walk: _Walk, conversation: Conversation, places: Sequence[int], reply
     return group_of_digests([walk.digests[place] for place in (*places, reply)], conversation.tools)
 
 
-def _side(conversation: Conversation, asked: Turn, reply: Turn) -> int:
-    """Of the conversation as a whole: by its name, or by how it begins.
+class _Sides:
+    """Of a conversation as a whole: by its name, or by how it begins.
 
     Of the end of a conversation only how that begins is known: by its name, a conversation that never ends would be on
     one side for ever. ``policy.context_cut`` keeps held-out replies out of such contexts.
     """
-    if conversation.id and conversation.is_whole:
-        return int.from_bytes(blake2b(b"conversation\0" + conversation.id.encode(), digest_size=8).digest(), "big")
-    # However a log writes it: the history of the next request often has it without its thought.
-    said = said_digest(reply.message).hex() if reply.message.calls else without_thought(reply.message.text)
-    return content_hash(asked.message.text, said)
+
+    def __init__(self, conversation: Conversation, before: SaidBefore) -> None:
+        self._before = before
+        self._is_whole = conversation.is_whole
+        self._named: int | None = None
+        self._root: int | None = None
+        self.content = 0
+        """Of the last supervised reply with what it answers: equal for copies, however a log writes it."""
+        if conversation.side is not None:
+            self._named = conversation.side
+        elif conversation.id and conversation.is_whole:
+            name = blake2b(b"conversation\0" + conversation.id.encode(), digest_size=8)
+            self._named = int.from_bytes(name.digest(), "big")
+
+    @property
+    def side(self) -> int:
+        """Of the supervised replies so far."""
+        found = self._root if self._named is None else self._named
+        assert found is not None
+        return found
+
+    def add(self, asked: Turn, reply: Turn) -> None:
+        """The next reply, and the message of the user before it."""
+        if (self._named is not None and self._is_whole) or (self._root is not None and not reply.is_supervised):
+            return
+        # The history of the next request often has it without its thought.
+        said = said_digest(reply.message).hex() if reply.message.calls else without_thought(reply.message.text)
+        self.content = content_hash(asked.message.text, said)
+        is_first = self._is_whole or reply.is_supervised or self._before.begins(self.content)
+        if self._root is None and is_first:
+            self._root = self.content
 
 
 def _of_section(side: int, section: int) -> int:

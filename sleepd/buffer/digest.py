@@ -14,6 +14,7 @@ from .columns import BufferColumns
 from .experience import Experience
 from .learnables import READ_BY_DEFAULT, Learnable, Learnables, ReadSettings
 from .parsing import form_of, numbered, records
+from .said_before import SaidBefore
 
 MOST_SKIPPED: Final = 100
 MOST_CHARACTERS: Final = 2_000_000
@@ -108,14 +109,21 @@ def digest_whole(data: bytes, settings: ReadSettings = READ_BY_DEFAULT) -> Diges
 
 
 def digest_lines(
-    lines: Iterable[bytes], digest: Digest, *, first: int, settings: ReadSettings = READ_BY_DEFAULT
+    lines: Iterable[bytes],
+    digest: Digest,
+    *,
+    first: int,
+    settings: ReadSettings = READ_BY_DEFAULT,
+    said: SaidBefore | None = None,
 ) -> None:
     """Take complete lines into ``digest``; ``first`` is the number of the first one.
+
+    ``said``: what the lines before have held.
 
     Raises:
         HalfWritten: the lines are of a program that is not read.
     """
-    learnables = Learnables(settings, has_found=bool(digest.keys))
+    learnables = Learnables(settings, has_found=bool(digest.keys), said=said)
     for position, found in learnables.read(numbered(lines, first)):
         digest.add(position, found)
     if learnables.has_session:

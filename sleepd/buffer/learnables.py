@@ -15,6 +15,7 @@ from .formats.format import Format, NotRead, SessionReader
 from .formats.known_formats import format_of
 from .formats.unread import unread_program
 from .rating_names import rating_of
+from .said_before import SaidBefore
 
 OWN: Final = "own"
 """The name of our own short form."""
@@ -87,10 +88,14 @@ class Learnables:
     Args:
         settings: how.
         has_found: an experience was found in what stands before: then no record makes the file one of another program.
+        said: what a log of requests has held before.
     """
 
-    def __init__(self, settings: ReadSettings = READ_BY_DEFAULT, *, has_found: bool = False) -> None:
+    def __init__(
+        self, settings: ReadSettings = READ_BY_DEFAULT, *, has_found: bool = False, said: SaidBefore | None = None
+    ) -> None:
         self._settings = settings
+        self._said = said or SaidBefore()
         self._sessions: dict[str, tuple[str, SessionReader]] = {}
         """By the name of the format: the position of the first record, and what takes the records in."""
         self._has_found = has_found
@@ -165,8 +170,13 @@ class Learnables:
             yield "its texts take more memory than there is"
 
     def _of_conversation(self, conversation: Conversation) -> Iterator[Learnable | str]:
-        for reply in supervised_replies(conversation):
+        for reply in supervised_replies(conversation, self._said):
+            if isinstance(reply, str):
+                yield reply
+                continue
             yield self._learnable(reply, is_given=reply.turn.salience is not None)
+            if reply.said is not None:
+                self._said.add(reply.said, reply.key)
 
     def _learnable(self, source: Experience | SupervisedReply, *, is_given: bool) -> Learnable | str:
         try:

@@ -12,6 +12,7 @@ import msgspec
 from sleepd.protocol.chat_example import ChatExample, Message, ToolCall
 from sleepd.text.personal_data import masked
 
+from .answers import answers
 from .experience import content_hash_of, conversation_of, hash_text
 
 _NUMBER_DIGITS = 9
@@ -57,7 +58,8 @@ def masked_example(example: _T) -> tuple[_T, Counter[str]]:
     if not found:
         return example, found
     group, conversation = hash_text(content_hash_of(example)), hash_text(conversation_of(example))
-    return msgspec.structs.replace(changed, unmasked=group, conversation=conversation), found
+    said = tuple(hash_text(answer) for _, answer in answers(example))
+    return msgspec.structs.replace(changed, answers=said, unmasked=group, conversation=conversation), found
 
 
 def _each_text(value: Any, mask: Callable[[str], str]) -> Any:

@@ -50,11 +50,13 @@ def form_of(head: bytes) -> str:
         return "empty"
     if foreign := _foreign(head):
         raise HalfWritten(foreign)
-    if text[:1] == b"[":
-        return "array"
     if text.startswith(START.encode()):
         return "chatml"
+    if text[:1] == b"[" and not _is_torn_first(text, 2):
+        return "array"
     if text[:1] != b"{":
+        if _is_torn_first(text, 1):
+            return "lines"
         raise HalfWritten(f"begins with {text[:12]!r}, expected '[' or '{{'")
     return "lines" if _is_lines(text) else "object"
 
@@ -71,6 +73,19 @@ def _foreign(data: bytes) -> str:
     return ""
 
 
+def _is_torn_first(text: bytes, least: int) -> bool:
+    """Whether a line that is no JSON stands before at least so many that are objects.
+
+    An array with one experience on each line has one such line, the last: a comma follows the others.
+    """
+    first, *more = text.split(b"\n", _LINES_EXAMINED)
+    return isinstance(_decoded(first), NoJson) and sum(map(_is_object, more)) >= least
+
+
+def _is_object(line: bytes) -> bool:
+    return line.startswith(b"{") and isinstance(_decoded(line), dict)
+
+
 def _is_lines(text: bytes) -> bool:
     """Whether text that begins with ``{`` is JSON lines.
 
@@ -83,11 +98,11 @@ def _is_lines(text: bytes) -> bool:
         return bool(value) and "experiences" not in value
     key = _FIRST_KEY.match(text)
     is_experience = key is not None and key[1] in _EXPERIENCE_KEYS
-    if not is_experience and b'"experiences"' in text:
+    if not is_experience and _LISTED.search(text):
         return False
     # A line too long to be seen whole, or a broken one that is followed by others; indented ones belong to an object.
     is_long = b"\n" not in text and len(text) > _LONG_HEAD_BYTES
-    return is_long or any(line.startswith(b"{") and isinstance(_decoded(line), dict) for line in more)
+    return is_long or any(map(_is_object, more))
 
 
 def numbered(lines: Iterable[bytes], first: int) -> Iterator[tuple[str, Any]]:

@@ -5,7 +5,7 @@ As long as a reply is in the buffer, what the buffer says counts. Of one that ha
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -58,7 +58,7 @@ def rated_down(
     before: Collection[int],
     *,
     buffer: BufferColumns,
-    learned: Collection[int],
+    is_learned: Callable[[int], bool],
     kept: Iterable[Experience],
     ratings: Mapping[str, float],
 ) -> frozenset[int]:
@@ -67,7 +67,7 @@ def rated_down(
     Args:
         before: those of before.
         buffer: what the buffer holds.
-        learned: what the lineage has learned.
+        is_learned: whether the lineage has learned an experience.
         kept: what the reservoir holds.
         ratings: as ``ReadSettings.ratings``.
     """
@@ -75,7 +75,7 @@ def rated_down(
     for key, _, salience in buffer.rows():
         if salience != REJECTED:
             found.discard(key)
-        elif key in learned:
+        elif is_learned(key):
             found.add(key)
     present = set(buffer.keys)
     for one in kept:

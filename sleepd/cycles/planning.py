@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from sleepd.buffer.answers import answer_of
 from sleepd.buffer.columns import BufferColumns
 from sleepd.buffer.experience import Experience, content_hash_of, group_of, id_hash, prompt_hash
 from sleepd.buffer.masking import masked_example
@@ -22,10 +23,20 @@ from sleepd.config.schema import Config
 from sleepd.config.strategies import find_strategy
 from sleepd.errors import NothingToDo
 from sleepd.log import get_logger
-from sleepd.policy.context_cut import answers_of, without_held_out
+from sleepd.policy.context_cut import without_held_out
 from sleepd.policy.holdout import keyed_rank
 from sleepd.policy.recall import read_questions
-from sleepd.policy.selection import FREQUENT_FROM, HashSet, Known, Selection, SelectionRule, sampling_shares, select
+from sleepd.policy.selection import (
+    FREQUENT_FROM,
+    HashSet,
+    Known,
+    Selection,
+    SelectionRule,
+    held_out_keys,
+    sampling_shares,
+    select,
+)
+from sleepd.policy.superseded import Superseded, superseded, superseded_text
 from sleepd.policy.triggers import Policy, Thresholds
 from sleepd.protocol.evidence import RecallQuestion
 from sleepd.protocol.job import Job, Role
@@ -210,18 +221,26 @@ async def _fetch(selection: Selection, job: Job, taken: _Taken, buffer: Experien
     """The text of the selected experiences; one that vanished or was changed meanwhile is left out: nobody screened
     its new text.
     """
-    view, _, gone = taken
+    view, known, gone = taken
     role_of: dict[int, Role] = dict.fromkeys(selection.train, "train")
     role_of |= dict.fromkeys(selection.replay, "replay")
     role_of |= dict.fromkeys(selection.holdout, "holdout")
     hash_of = {key: group for key, group in zip(view.keys, view.groups, strict=True) if key in role_of}
+    texts, held_out = await buffer.extract_with_answers(
+        role_of.keys() - gone.keys(), answers_of=held_out_keys(view, known, selection.train)
+    )
     found = [
         (experience, role_of[key])
-        for experience in await buffer.extract(role_of.keys() - gone.keys())
+        for experience in texts
         if hash_of[key := id_hash(experience.id)] == group_of(experience)
     ]
-    found += [(experience, role_of[key]) for key, experience in gone.items() if key in role_of]
-    found = _without_held_out(found)
+    # What has left the buffer is older than all that is in it.
+    found = [*((experience, role_of[key]) for key, experience in gone.items() if key in role_of), *found]
+    found = _without_held_out(found, {*held_out, *(answer_of(one) for one, role in found if role == "holdout")})
+    old = superseded(found)
+    if old:
+        found = _without(found, old)
+        job = msgspec.structs.replace(job, superseded=superseded_text(old))
     if not any(role == "train" for _, role in found):
         raise NothingToDo("the experiences to train have just left the buffer", hint="sleepctl buffer")
     shares = _shares(found) if len(view.keys) >= FREQUENT_FROM else {}
@@ -230,15 +249,21 @@ async def _fetch(selection: Selection, job: Job, taken: _Taken, buffer: Experien
     )
 
 
-def _without_held_out(found: Sequence[tuple[Experience, Role]]) -> list[tuple[Experience, Role]]:
+def _without_held_out(
+    found: Sequence[tuple[Experience, Role]], held_out: Collection[int]
+) -> list[tuple[Experience, Role]]:
     """What is trained and replayed without the replies that are held out in its contexts; see ``context_cut``."""
-    held_out = answers_of(experience for experience, role in found if role == "holdout")
     cut = [(one if role == "holdout" else without_held_out(one, held_out), role) for one, role in found]
     dropped = sum(one is None for one, _ in cut)
     if dropped:
         text = f"{dropped} are not trained: held-out replies stand in what they answer"
         get_logger().warning("experiences_left_out", count=dropped, text=text)
     return [(one, role) for one, role in cut if one is not None]
+
+
+def _without(found: Sequence[tuple[Experience, Role]], old: Sequence[Superseded]) -> list[tuple[Experience, Role]]:
+    left_out = {each.older for each in old}
+    return [(one, role) for one, role in found if one.id not in left_out]
 
 
 def _ranks(found: Sequence[tuple[Experience, Role]], secret: bytes) -> dict[str, int]:

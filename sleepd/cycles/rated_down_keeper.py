@@ -56,4 +56,4 @@ class RatedDownKeeper:
         if not self.keys and not ratings and REJECTED not in view.saliences:
             return self.keys
         kept = read_reservoir(champion) if champion and ratings else []
-        return rated_down(self.keys, buffer=view, learned=learned, kept=kept, ratings=ratings)
+        return rated_down(self.keys, buffer=view, is_learned=learned.__contains__, kept=kept, ratings=ratings)

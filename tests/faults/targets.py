@@ -28,7 +28,7 @@ from sleepd.buffer.learnables import ReadSettings
 from sleepd.buffer.rating_names import REJECTED
 from sleepd.buffer.ratings import Ratings, read_ratings
 from sleepd.buffer.reading.experience_buffer import ExperienceBuffer
-from sleepd.buffer.reading.reader_process import Reading, packed, read_digest, read_texts, unpacked
+from sleepd.buffer.reading.reader_process import Reading, ReadRequest, packed, read_digest, read_texts, unpacked
 from sleepd.buffer.reading.view import View
 from sleepd.client import Client
 from sleepd.clock import SystemClock
@@ -133,7 +133,7 @@ def digest(directory: Path, stack: ExitStack) -> Target:
         assert len(set(keys)) == len(keys) == len(groups) == len(saliences)
         assert all(0 <= salience <= 1 for salience in saliences)
         # Whatever was counted can be fetched, and is the text that was counted.
-        found = read_texts(io.BytesIO(data), set(keys)).texts
+        found = read_texts(io.BytesIO(data), ReadRequest(wanted=array("Q", keys).tobytes())).texts
         assert [id_hash(each.id) for each in found] == list(keys)
         assert [content_hash(each.prompt, each.response) for each in found] == list(groups)
 
@@ -162,7 +162,7 @@ def formats(directory: Path, stack: ExitStack) -> Target:
         )
         assert all(0 <= salience <= 1 or salience == REJECTED for salience in saliences)
         # Whatever was counted can be fetched, and is the text that was counted.
-        found = read_texts(io.BytesIO(data), set(keys), settings=settings).texts
+        found = read_texts(io.BytesIO(data), ReadRequest(wanted=array("Q", keys).tobytes(), settings=settings)).texts
         assert [id_hash(each.id) for each in found] == list(keys)
         assert [group_of(each) for each in found] == list(groups)
 

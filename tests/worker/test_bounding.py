@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from typing import Any
+
 import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -79,6 +82,22 @@ def test_newest_turns_stay(name: str, limit: int, turns: int, tools: int) -> Non
         assert len(encode_or_refuse(chat, more, 10_000).ids) > limit
 
 
+@pytest.mark.parametrize("turns", [2, 40, 400])
+@pytest.mark.parametrize("place", [0, 0.5, 1])
+@pytest.mark.parametrize("is_loop", [False, True])
+def test_governing_system_message_stays(turns: int, place: float, is_loop: bool) -> None:
+    """The last system message before what stays is kept, one before it is not, and the newest turns are."""
+    earlier, later = Message(role="system", text="Be long."), Message(role="system", text="Be polite.")
+    said = [user("Go."), *(one for n in range(turns) for one in called(n))] if is_loop else [*talk(turns)[1:]]
+    cut = is_loop + 2 * int(place * (turns - 1))
+    given = [SYSTEM, *said[:cut], earlier, later, *said[cut:], *([] if is_loop else [user("Now?")])]
+    text = text_of("Qwen2.5", behind(*given), 700)
+    assert ["Be brief." in text, "Be polite." in text, "Yes." in text] == [True, True, True]
+    assert f"{'R' if is_loop else 'Q'}{turns - 1:05}" in text
+    if turns > 100 and place == 0.5:
+        assert "Be long." not in text
+
+
 def test_last_results_lose_the_start_of_the_longest() -> None:
     """Where the last calls alone are too long, their results are cut, and not the calls."""
     long = "x" * 3000 + "the end"
@@ -98,7 +117,7 @@ def test_several_long_texts_lose_their_starts() -> None:
 
 def test_what_may_not_go_is_refused() -> None:
     """A system message longer than the limit leaves no room for a reply."""
-    with pytest.raises(Refused, match="no reply token within 300 tokens"):
+    with pytest.raises(Refused, match="within 300 tokens"):
         encode_or_refuse(chat_with("Qwen2.5"), behind(Message(role="system", text="s" * 400), user("Now?")), 300)
 
 
@@ -114,12 +133,12 @@ def test_long_replies_lose_their_end_last() -> None:
     assert said.endswith("OOO")
 
 
-def test_few_renderings_suffice(monkeypatch) -> None:
+def test_few_renderings_suffice(monkeypatch: pytest.MonkeyPatch) -> None:
     """However many turns there are; what is far away is not even given to the template."""
     chat = chat_with("Qwen2.5")
     real, sizes = ChatTemplate.render, []
 
-    def counting(self, turns, **given):
+    def counting(self: Any, turns: Any, **given: Any) -> Any:
         sizes.append(len(turns))
         return real(self, turns, **given)
 
@@ -157,4 +176,4 @@ def test_lost_turns_are_reported() -> None:
     ]
     assert len(encode_examples(chat_with("Qwen2.5"), given, 700, channel)) == 3
     (notice,) = [one for one in channel.notices if one.event == "experiences_truncated"]
-    assert notice.text.startswith("2 longer than 700 tokens were cut: turns, text; 1 of them lost whole messages")
+    assert re.match("2 .* 700 tokens .*: turns, text; 1 ", notice.text)

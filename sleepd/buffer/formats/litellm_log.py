@@ -62,6 +62,7 @@ def _conversations(record: Record) -> Iterator[Conversation]:
             msgspec.structs.replace(
                 reply,
                 id=reply.id or identifier_of(record.get("id")),
+                is_id_unique=False,
                 said_under=said_under(metadata) or said_under({"adapter": record.get("model")}),
             ),
         ],

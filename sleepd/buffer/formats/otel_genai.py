@@ -183,9 +183,11 @@ def _conversation(value: Any) -> Conversation | None:
     events = [(str(each.get("name")), _attributes(each.get("attributes"))) for each in listed]
     asked, said = _texts(attributes, events)
     before = [turn for place, each in enumerate(asked) for turn in _turns(each, f"gen_ai.input.messages[{place}]")]
+    given = identifier_of(attributes.get("gen_ai.response.id"))
     reply = Turn(
         message=_reply(said),
-        id=identifier_of(attributes.get("gen_ai.response.id")) or identifier_of(span.get("spanId")),
+        id=given or identifier_of(span.get("spanId")),
+        is_id_unique=not given,
         salience=_salience(events),
     )
     return Conversation(

@@ -4,7 +4,8 @@ Shape: a record with the body of the request and that of the response, under one
 (``request``/``response``, ``req``/``res``, ``input``/``output`` …), as objects or as JSON text, also below ``body``;
 or ``messages`` beside a ``response``. The bodies are those of OpenAI's chat completions and responses and of
 Anthropic's messages (``api_bodies``); the response may be the list of server-sent events.
-Each request repeats what was said before, so that only the response is learned: each reply once.
+Each request repeats what was said before, so that only the response is learned: each reply once. Some servers give the
+same id to many responses: the texts are part of the reply's id.
 Salience: ``salience``, ``rating`` or ``feedback`` beside the bodies, where an agent of one's own writes one.
 Left out: a status other than 2xx, an error, a reply that broke off, other choices than the first.
 Source: the API references of OpenAI (chat completions, responses) and Anthropic (messages).
@@ -98,7 +99,9 @@ def _conversations(record: Record) -> Iterator[Conversation]:
     identifier = reply.id or identifier_of(record.get("id")) or identifier_of(record.get("request_id"))
     under = said_under(record.get("metadata")) or said_under({"adapter": request.get("model")})
     session = next((found for name in _SESSIONS if (found := identifier_of(record.get(name)))), "")
-    reply = msgspec.structs.replace(reply, id=identifier, salience=_salience(record), said_under=under)
+    reply = msgspec.structs.replace(
+        reply, id=identifier, is_id_unique=False, salience=_salience(record), said_under=under
+    )
     yield Conversation(
         turns=[*request_turns(request), reply],
         id=session,

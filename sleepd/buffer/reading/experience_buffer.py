@@ -17,13 +17,11 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
-from itertools import compress
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
-from sleepd.buffer.columns import MOST_EXPERIENCES, BufferColumns
 from sleepd.buffer.digest import MOST_SKIPPED, Skipped
 from sleepd.buffer.experience import Experience, id_hash
 from sleepd.buffer.learnables import READ_BY_DEFAULT, ReadSettings
@@ -31,10 +29,11 @@ from sleepd.clock import Clock
 from sleepd.errors import BufferUnreadable
 
 from .buffer_paths import MOST_FILES, find_files, is_single, rated_directories
+from .merging import merged_view
 from .open_file import OPEN_SECONDS, BufferFile
 from .rating_files import RatingFiles
 from .reader_client import ReaderProcess
-from .source_file import LARGE_BYTES, Due, SourceFile, identity_of
+from .source_file import LARGE_BYTES, Due, Extract, SourceFile, identity_of
 from .stuck_calls import Caller, Stuck
 from .view import View
 
@@ -134,21 +133,36 @@ class ExperienceBuffer:
         Raises:
             BufferUnreadable: the only file is gone, unreadable, or stays half-written.
         """
+        return (await self.extract_with_answers(wanted, characters=characters)).texts
+
+    async def extract_with_answers(
+        self, wanted: Collection[int], *, characters: int | None = None, answers_of: Collection[int] = ()
+    ) -> Extract:
+        """As ``extract``, and the hashes of other replies; see ``SourceFile.extract``.
+
+        Raises:
+            BufferUnreadable: as ``extract``.
+        """
         if not self._files:
             await self.read()
         if len(self._files) == 1:
-            return await next(iter(self._files.values())).extract(wanted, characters=characters)
+            only = next(iter(self._files.values()))
+            return await only.extract(wanted, characters=characters, answers_of=answers_of)
         asked = frozenset(wanted)
-        left, found = set(asked), list[Experience]()
+        left, hashed, found, answers = set(asked), set(answers_of), list[Experience](), array("Q")
         for source in list(self._files.values()):
-            here = left.intersection(source.view.keys)
+            here, hashed_here = left.intersection(source.view.keys), hashed.intersection(source.view.keys)
             left -= here
+            hashed -= hashed_here
             # Of a file that is not what it was the texts cannot be had; what stands in the others can.
-            if here and not source.view.problem:
+            if (here or hashed_here) and not source.view.problem:
                 with suppress(BufferUnreadable):
-                    found += await source.extract(here, characters=characters)
+                    texts, said = await source.extract(here, characters=characters, answers_of=hashed_here)
+                    found += texts
+                    answers += said
         saliences = {key: each for key, _, each in self.view.rows() if key in asked}
-        return [_with_salience(one, saliences.get(id_hash(one.id), one.salience)) for one in found]
+        texts = [_with_salience(one, saliences.get(id_hash(one.id), one.salience)) for one in found]
+        return Extract(texts, answers)
 
     # --- one poll ---
 
@@ -249,7 +263,7 @@ class ExperienceBuffer:
         is_same = len(views) == len(self._views) and all(a is b for a, b in zip(views, self._views, strict=True))
         if not is_same or problems != self._problems_before or self.view.read_at is None:
             times = [self._identities.get(path, ())[3:4] for path in self._files]
-            merged = await asyncio.to_thread(_merged, views, _short_names(self._files), times)
+            merged = await asyncio.to_thread(merged_view, views, _short_names(self._files), times)
             merged.read_at = self._clock.now()
             merged.skipped[:0] = problems[:MOST_SKIPPED]
             merged.skipped_total += len(problems)
@@ -290,57 +304,3 @@ def _short_names(paths: Collection[Path]) -> list[str]:
 
 def _with_salience(experience: Experience, salience: float) -> Experience:
     return experience if experience.salience == salience else msgspec.structs.replace(experience, salience=salience)
-
-
-def _merged(views: Sequence[View], names: Sequence[str], times: Sequence[tuple[int, ...]]) -> View:
-    """One view of several: the first of each key counts, and of more than ``MOST_EXPERIENCES`` the last.
-
-    Args:
-        views: of the files.
-        names: of the files.
-        times: when each was changed last; empty: it is not there.
-    """
-    merged = View(form=_form(views), files=len(views))
-    for view, name in zip(views, names, strict=True):
-        for column in BufferColumns.__struct_fields__:
-            getattr(merged, column).extend(getattr(view, column))
-        here = view.skipped[: MOST_SKIPPED - len(merged.skipped)]
-        merged.skipped += [Skipped(position=f"{name}: {one.position}", reason=one.reason) for one in here]
-        merged.skipped_total += view.skipped_total
-        merged.left_out += view.left_out
-    if len(set(merged.keys)) < len(merged.keys):
-        _drop_repeated(merged)
-        oldest_first = [views[place] for place in sorted(range(len(views)), key=times.__getitem__)]
-        _take_newest_saliences(merged, oldest_first)
-    merged.left_out += merged.keep_newest(MOST_EXPERIENCES)
-    return merged
-
-
-def _drop_repeated(view: View) -> None:
-    """Keep the first of each key; one with another text is counted as skipped."""
-    groups: dict[int, int] = {}
-    others = sum(groups.setdefault(key, group) != group for key, group in zip(view.keys, view.groups, strict=True))
-    seen = set[int]()
-    first = [key not in seen and not seen.add(key) for key in view.keys]  # type: ignore[func-returns-value]
-    for column in BufferColumns.__struct_fields__:
-        values = getattr(view, column)
-        setattr(view, column, array(values.typecode, compress(values, first)))
-    if others:
-        reason = f"{others} experiences have an id that another text in another file has"
-        view.skipped = [Skipped(position="several files", reason=reason), *view.skipped][:MOST_SKIPPED]
-        view.skipped_total += others
-
-
-def _take_newest_saliences(merged: View, oldest_first: Iterable[View]) -> None:
-    """Of the saliences that several files give one text the newest counts."""
-    places = {key: place for place, key in enumerate(merged.keys)}
-    for view in oldest_first:
-        for key, group, salience, is_given in zip(view.keys, view.groups, view.saliences, view.given, strict=True):
-            place = places[key]
-            if is_given and merged.groups[place] == group:
-                merged.saliences[place], merged.given[place] = salience, True
-
-
-def _form(views: Sequence[View]) -> str:
-    forms = {view.form for view in views} - {"absent", "empty"}
-    return next(iter(forms)) if len(forms) == 1 else "several" if forms else "empty"

@@ -16,7 +16,7 @@ from typing import Final, NamedTuple
 from sleepd.clock import Clock
 from sleepd.errors import BufferUnreadable
 
-from .reader_process import Reading, ReadRequest, packed, unpacked
+from .reader_process import FirstBytes, Reading, ReadRequest, answer, packed, unpacked
 
 READER_SECONDS: Final = 600.0
 FIRST_PAUSE_SECONDS: Final = 60.0
@@ -103,3 +103,19 @@ class ReaderProcess:
 
     def _failure(self, how: str, hint: str) -> BufferUnreadable:
         return BufferUnreadable(f"{self._path}: the reader process {how}", hint=hint)
+
+
+async def read_in_thread(descriptor: int, size: int, request: ReadRequest) -> Reading:
+    """What is asked for of a small file: a thread reads it."""
+
+    def parse() -> Reading:
+        with open(descriptor, "rb", closefd=False) as file:
+            return answer(FirstBytes(file, size), request)
+
+    work = asyncio.ensure_future(asyncio.to_thread(parse))
+    try:
+        return await asyncio.shield(work)
+    finally:
+        # A cancelled poll waits for its thread: the descriptor it reads from is closed next, and its number may
+        # then be another file's.
+        await asyncio.wait([work])

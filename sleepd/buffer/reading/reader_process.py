@@ -21,11 +21,13 @@ from typing import Any, BinaryIO, TypeVar
 
 import msgspec
 
-from sleepd.buffer.columns import MOST_EXPERIENCES, BufferColumns
+from sleepd.buffer.answers import answer_of
+from sleepd.buffer.columns import MOST_EXPERIENCES, BufferColumns, IntArray
 from sleepd.buffer.digest import Digest, Skipped, digest_lines, digest_whole, pick
 from sleepd.buffer.experience import Experience
 from sleepd.buffer.learnables import READ_BY_DEFAULT, HalfWritten, Learnable, Learnables, ReadSettings
 from sleepd.buffer.parsing import NULS_LEFT_BY, decoded_line, form_of, numbered, records
+from sleepd.buffer.said_before import SaidBefore
 from sleepd.protocol.experience_record import MAX_LINE_BYTES
 
 HEAD_BYTES = 2**20
@@ -55,7 +57,11 @@ class Reading(msgspec.Struct, kw_only=True):
     """JSON lines: how many line ends there are up to there."""
     unfinished: int = 0
     """JSON lines: bytes of a torn last line."""
+    said: IntArray = msgspec.field(default_factory=lambda: array("Q"))
+    """JSON lines: what a log of requests has held so far; see ``SaidBefore``."""
     texts: list[Experience] = []
+    answers: IntArray = msgspec.field(default_factory=lambda: array("Q"))
+    """Of the replies of which they were asked for."""
     half_written: str = ""
 
 
@@ -69,6 +75,8 @@ class ReadRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     """The keys of the wanted texts (``array('Q')``); None: the figures are asked for."""
     characters: int | None = None
     """Of all texts together; None: however many they are."""
+    answers_of: bytes = b""
+    """The keys of the replies whose ``answer_of`` is wanted, beside the texts."""
 
 
 def packed(messages: Sequence[ReadRequest | Reading]) -> bytes:
@@ -171,22 +179,31 @@ def _read_lines(head: bytes, file: Source, before: Reading, settings: ReadSettin
     digest.skipped, digest.skipped_total = list(before.skipped), before.skipped_total
     if len(head) >= _INDEX_FROM_BYTES:
         digest.indexed()
-    counter = _Counter()
-    digest_lines(counter.complete_lines(head, file), digest, first=before.lines + 1, settings=settings)
+    counter, said = _Counter(), SaidBefore(before.said)
+    digest_lines(counter.complete_lines(head, file), digest, first=before.lines + 1, settings=settings, said=said)
     reading = _reading(digest, before.left_out)
+    reading.said = said.entries()
     reading.consumed = before.consumed + counter.consumed
     reading.lines = before.lines + counter.line_ends
     reading.unfinished = counter.unfinished
     return reading
 
 
-def read_texts(
-    file: Source, wanted: set[int], characters: int | None = None, settings: ReadSettings = READ_BY_DEFAULT
-) -> Reading:
-    """The texts of the wanted experiences, as many characters of all together as are asked for."""
+def read_texts(file: Source, request: ReadRequest) -> Reading:
+    """The texts of the wanted experiences, as many characters of all together as are asked for; and some hashes."""
+    wanted, answers_of = set(array("Q", request.wanted or b"")), set(array("Q", request.answers_of))
+    answers = array("Q")
+
+    def noted(found: Iterator[tuple[str, Learnable | str]]) -> Iterator[tuple[str, Learnable | str]]:
+        for position, each in found:
+            if not isinstance(each, str) and each.key in answers_of:
+                answers.append(answer_of(each.experience()))
+            yield position, each
+
     try:
-        form, found = read_learnables(file, settings)
-        return Reading(form=form, texts=pick(found, wanted, characters))
+        form, found = read_learnables(file, request.settings)
+        texts = pick(noted(found), wanted, request.characters)
+        return Reading(form=form, texts=texts, answers=answers)
     except HalfWritten as error:
         return Reading(half_written=str(error))
 
@@ -213,7 +230,7 @@ def answer(file: Source, request: ReadRequest) -> Reading:
     """What is asked for."""
     if request.wanted is None:
         return read_digest(file, request.before, request.settings)
-    return read_texts(file, set(array("Q", request.wanted)), request.characters, request.settings)
+    return read_texts(file, request)
 
 
 class _Counter:

@@ -9,14 +9,13 @@ What a half-written, an emptied and a missing file mean for the view is decided 
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import os
 import sys
 import time
 from array import array
 from collections.abc import Collection
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -27,14 +26,13 @@ from sleepd.clock import Clock
 from sleepd.errors import BufferUnreadable
 
 from .open_file import BufferFile
-from .reader_client import ReaderProcess
-from .reader_process import FirstBytes, Reading, ReadRequest, answer
+from .prefix_hash import prefix_hash
+from .reader_client import ReaderProcess, read_in_thread
+from .reader_process import Reading, ReadRequest
 from .view import ROWS, SETTLING, PollResult, Shown, TornLine, View, ViewMachine, ViewState, torn_line, with_torn_line
 
 LARGE_BYTES: Final = 2**20
 """Parsers hold the interpreter's lock while they run, so a thread frees the loop only between records."""
-TAIL_BYTES: Final = 4096
-"""Before the cursor, compared to notice that a file was rewritten in place; more than what all lines end in."""
 FRESH_NANOSECONDS: Final = 50_000_000
 """File times advance with the kernel's tick, which is at most 10 ms."""
 _STAT_FIELDS: Final = 5
@@ -48,9 +46,8 @@ class _Cursor(msgspec.Struct, kw_only=True):
     inode: tuple[int, int]
     reading: Reading
     """Without its columns, which the view has."""
-    tail_bytes: int
-    tail_hash: bytes
-    """Of so many bytes before the place."""
+    hash: bytes
+    """See ``prefix_hash``, of all that was read."""
 
 
 class _Parsed(msgspec.Struct, kw_only=True):
@@ -76,8 +73,11 @@ def identity_of(status: os.stat_result) -> tuple[int, ...]:
     return (*same, time.monotonic_ns() if is_fresh else 0)
 
 
-def _hash_before(descriptor: int, place: int, length: int) -> bytes:
-    return hashlib.blake2b(os.pread(descriptor, length, place - length), digest_size=16).digest()
+class Extract(NamedTuple):
+    """What was asked for beyond the figures."""
+
+    texts: list[Experience]
+    answers: array[int]
 
 
 class Due(msgspec.Struct, kw_only=True):
@@ -181,27 +181,37 @@ class SourceFile:
             self._parsed = None
         return is_other
 
-    async def extract(self, wanted: Collection[int], *, characters: int | None = None) -> list[Experience]:
+    async def extract(
+        self, wanted: Collection[int], *, characters: int | None = None, answers_of: Collection[int] = ()
+    ) -> Extract:
         """The texts of the wanted experiences that are still there, in file order, all from one state of the file.
 
-        ``characters``: of all together, for who only shows them; those beyond it, and what is longer than anything
-        that is trained, come without their texts.
+        Args:
+            wanted: their keys.
+            characters: of all together, for who only shows them; those beyond it, and what is longer than anything
+                that is trained, come without their texts.
+            answers_of: keys of replies of which the hashes are wanted, and no texts; see ``answers``.
 
         Raises:
             BufferUnreadable: the file is gone, unreadable, or stays half-written.
         """
-        keys = array("Q", wanted)
+        request = ReadRequest(
+            settings=self._settings,
+            wanted=array("Q", wanted).tobytes(),
+            characters=characters,
+            answers_of=array("Q", answers_of).tobytes(),
+        )
         why = "it is not there"
         for _ in range(EXTRACT_TRIES):
             try:
                 descriptor = await self.file.open()
                 if descriptor is not None:
                     try:
-                        reading = await self._texts(descriptor, keys, characters)
+                        reading = await self._texts(descriptor, request)
                     finally:
                         os.close(descriptor)
                     if not reading.half_written:
-                        return reading.texts
+                        return Extract(reading.texts, reading.answers)
                     why = reading.half_written
             except OSError as error:
                 raise self.file.unreadable(error) from error
@@ -290,14 +300,13 @@ class SourceFile:
         is_same = identity[:_STAT_FIELDS] == parsed.identity[:_STAT_FIELDS]
         if status.st_size < offset or (status.st_size == offset and not is_same):
             return None
-        return cursor if _hash_before(descriptor, offset, cursor.tail_bytes) == cursor.tail_hash else None
+        return cursor if prefix_hash(descriptor, offset) == cursor.hash else None
 
     @staticmethod
     def _cursor_at(descriptor: int, status: os.stat_result, reading: Reading) -> _Cursor:
-        length = min(TAIL_BYTES, reading.consumed)
-        tail_hash = _hash_before(descriptor, reading.consumed, length)
         place = msgspec.structs.replace(reading, columns=BufferColumns())
-        return _Cursor(inode=(status.st_dev, status.st_ino), reading=place, tail_bytes=length, tail_hash=tail_hash)
+        found = prefix_hash(descriptor, reading.consumed)
+        return _Cursor(inode=(status.st_dev, status.st_ino), reading=place, hash=found)
 
     def _view_of(self, reading: Reading) -> View:
         arrays = {name: getattr(reading.columns, name) for name in BufferColumns.__struct_fields__}
@@ -317,15 +326,14 @@ class SourceFile:
     async def _answer(self, due: Due) -> Reading:
         if due.bytes_to_read > self._large_bytes:
             return await self._reader.read(due.descriptor, due.request)
-        return await _in_thread(due.descriptor, due.status.st_size, due.request)
+        return await read_in_thread(due.descriptor, due.status.st_size, due.request)
 
-    async def _texts(self, descriptor: int, wanted: array[int], characters: int | None) -> Reading:
+    async def _texts(self, descriptor: int, request: ReadRequest) -> Reading:
         status = os.fstat(descriptor)
-        request = ReadRequest(settings=self._settings, wanted=wanted.tobytes(), characters=characters)
         if status.st_size > self._large_bytes:
             reading = await self._reader.read(descriptor, request)
         else:
-            reading = await _in_thread(descriptor, status.st_size, request)
+            reading = await read_in_thread(descriptor, status.st_size, request)
         after = os.fstat(descriptor)
         # Lines only grow, so whatever was read of them stands; anything else may be half one state, half another.
         is_same = (status.st_size, status.st_mtime_ns) == (after.st_size, after.st_mtime_ns)
@@ -334,17 +342,3 @@ class SourceFile:
             if is_same or reading.form in ("lines", "session")
             else Reading(half_written="it changed while it was read")
         )
-
-
-async def _in_thread(descriptor: int, size: int, request: ReadRequest) -> Reading:
-    def parse() -> Reading:
-        with open(descriptor, "rb", closefd=False) as file:
-            return answer(FirstBytes(file, size), request)
-
-    work = asyncio.ensure_future(asyncio.to_thread(parse))
-    try:
-        return await asyncio.shield(work)
-    finally:
-        # A cancelled poll waits for its thread: the descriptor it reads from is closed next, and its number may
-        # then be another file's.
-        await asyncio.wait([work])

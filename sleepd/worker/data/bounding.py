@@ -2,7 +2,8 @@
 
 The oldest turns go first, whole: what remains begins with a message of the user. Where the last turn alone is too long,
 its oldest calls go with their results, and then the starts of the longest texts. The system messages at the start, the
-tools, the last message of the user and the last results stay. The end of the reply goes last, elsewhere (``examples``).
+last one before what stays, the tools, the last message of the user and the last results stay. The end of the reply goes
+last, elsewhere (``examples``).
 
 How much each message takes is read off one rendering, so that few more are needed, however many messages there are.
 """
@@ -76,18 +77,25 @@ Cut = tuple[int, int]
 
 def _cuts(messages: Sequence[Message]) -> list[Cut]:
     """What may go, each one more than the one before."""
-    first = next((number for number, one in enumerate(messages) if one.role != "system"), len(messages))
+    first = _behind_system(messages, 0)
     users = [number for number, one in enumerate(messages) if one.role == "user"]
     if turns := [(first, number) for number in users if number > first]:
         return turns
-    behind = users[-1] + 1 if users else first
+    behind = _behind_system(messages, users[-1] + 1 if users else 0)
     replies = [number for number, one in enumerate(messages) if one.role == "assistant" and number > behind]
     return [(behind, number) for number in replies]
 
 
+def _behind_system(messages: Sequence[Message], start: int) -> int:
+    return next((number for number in range(start, len(messages)) if messages[number].role != "system"), len(messages))
+
+
 def _without(context: Context, cut: Cut) -> Context:
+    """Without these messages; the last system message among them stays, because it holds for what follows."""
+    start, end = cut
     messages = context.messages
-    return replace(context, messages=(*messages[: cut[0]], *messages[cut[1] :]))
+    governing = [one for one in messages[start:end] if one.role == "system"][-1:]
+    return replace(context, messages=(*messages[:start], *governing, *messages[end:]))
 
 
 def _enough(chat: ChatFormat, found: Bounded, cuts: Sequence[Cut], excess: int) -> Cut:
@@ -121,9 +129,10 @@ def _without_far_turns(chat: ChatFormat, context: Context, max_tokens: int) -> C
     far = number
     while far and (cuts := _cuts(context.messages)):
         start, end = next((cut for cut in cuts if cut[1] > far), cuts[-1])
+        before = len(context.messages)
         context = _without(context, (start, end))
         # Where whole turns did not suffice, calls of the last one may go too.
-        far = start + far - end if end <= far else 0
+        far = far - before + len(context.messages) if end <= far else 0
     return context
 
 

@@ -8,8 +8,8 @@ import shutil
 import msgspec
 import pytest
 
-from sleepd.protocol.live import LiveRequest
-from sleepd.serving.live import live
+from sleepd.protocol.live_request import LiveRequest
+from sleepd.serving.identify_endpoint import live
 from tests.tiny_engine import adapter_gguf, base_gguf, llama_server
 
 from .conftest import RecordingChannel, examples, make_job

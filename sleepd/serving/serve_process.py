@@ -66,7 +66,7 @@ def serve(line: bytes, config: Path | None, *, report: Callable[[ServeStep], obj
     """
     request = decode_request(line)
     settings = _settings(request, config)
-    directory = Path(settings.directory or Path(request.state_directory, "serving"))
+    directory = settings.directory_in(Path(request.state_directory))
     make_directory(directory)
     lock = open_lock(directory / "serving.lock")
     try:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from sleepd.serving.engines.llama_restart import ENVIRONMENT_FILE
+from sleepd.config.serve_config import ENVIRONMENT_FILE
 from tests.serving.fake_engines import FakeEngine
 from tests.serving.serving_stage import ServingStage, fake_gguf
 

@@ -56,7 +56,7 @@ def configured(directory: Path, **serve: Any) -> Said:
 def test_unit_takes_the_adapter_from_a_file(places: Path) -> None:
     """The drop-in keeps the operator's command and adds the adapter; the rule names that one unit and three verbs."""
     session = configured(places, kind="llama-restart", unit="llama.service")
-    setup_serve.setup_serve(session)  # type: ignore[arg-type]
+    setup_serve.setup_serve(session)
 
     drop_in = (places / "units/llama.service.d/50-sage-sleepd.conf").read_text()
     assert "ExecStart=\nExecStart=/usr/bin/llama-server  -m /srv/base.gguf --port 8080 $SAGE_SLEEPD_LORA\n" in drop_in
@@ -70,19 +70,19 @@ def test_unit_takes_the_adapter_from_a_file(places: Path) -> None:
 def test_presets_are_written_once(places: Path) -> None:
     """The presets have the section that the engine's module changes; a file that is there is the operator's."""
     session = configured(places, kind="llama-router")
-    setup_serve.setup_serve(session)  # type: ignore[arg-type]
+    setup_serve.setup_serve(session)
     (file,) = map(Path, session.shown[0]["written"])
     assert with_adapter(file.read_text(), "agent", Path("/a.gguf"), file).count("lora = /a.gguf") == 1
 
     file.write_text("mine")
-    setup_serve.setup_serve(session)  # type: ignore[arg-type]
+    setup_serve.setup_serve(session)
     assert (file.read_text(), session.shown[1]["written"]) == ("mine", [])
 
 
 def test_nothing_configured_is_refused(places: Path) -> None:
     """Without ``serve.kind`` there is nothing to set up, and the hint says what to set."""
     with pytest.raises(ConfigError, match=r"serve\.kind is not set"):
-        setup_serve.setup_serve(configured(places))  # type: ignore[arg-type]
+        setup_serve.setup_serve(configured(places))
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,7 @@ class LlamaRestart:
     """``llama-server --lora FILE`` in a unit; see ``engine.Engine``."""
 
     can_start = True
+    can_put_back = True
 
     def __init__(self, bench: Bench) -> None:
         self._bench = bench

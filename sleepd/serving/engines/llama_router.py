@@ -45,6 +45,7 @@ class LlamaRouter:
     """``llama-server --models-preset FILE``; see ``engine.Engine``."""
 
     can_start = False
+    can_put_back = True
 
     def __init__(self, bench: Bench) -> None:
         self._bench = bench

@@ -201,6 +201,8 @@ def _add_places(command: argparse.ArgumentParser, name: str) -> None:
         command.add_argument("path", metavar="PATH", help="the file of the agent, or a directory of files")
         help_ = "of sage-sleepd@NAME, which has its own configuration and state; created if new"
         command.add_argument("--instance", metavar="NAME", default="", help=help_)
+    if name == "setup-serve":
+        command.add_argument("--instance", metavar="NAME", default="", help="of sage-sleepd@NAME")
     if name == "completions":
         command.add_argument(
             "kind",

@@ -40,6 +40,7 @@ GROUPS = {
     },
     "set up": {
         "setup-buffer": "set the agent's buffer, and let the service read it",
+        "setup-serve": "let the service put adapters into the engine of [serve]",
         "import": "copy another program's export into our own JSON lines",
         "reload": "read the configuration again",
         "config": "check FILE: report errors; show: print what is in effect",
@@ -134,6 +135,11 @@ home, 50-buffer.conf beside the unit, which lets the service read that directory
 (and nothing else of the home), read-only. A home may have mode 0700; the file
 itself must be readable. Run it as root for the system service, without root for
 one that ./install.sh --user made.""",
+    "setup-serve": """\
+Set [serve] in the configuration first. For llama-restart it writes a drop-in
+of the engine's unit, and a polkit rule that lets the service restart this one
+unit; for llama-router a file of presets, where there is none. It starts nothing
+and shows the commands that come next.""",
     "quarantine": QUARANTINE_EPILOG,
     "completions": """\
 Installed by ./install.sh. By hand, for bash:

@@ -295,6 +295,13 @@ def setup_buffer(session: Session) -> ExitCode:
     return set_up(session)
 
 
+def setup_serve(session: Session) -> ExitCode:
+    """The engine, and what the service may do with it."""
+    from .setup_serve import setup_serve as set_up
+
+    return set_up(session)
+
+
 def completions(session: Session) -> ExitCode:
     """A shell's completions, or the cycles' numbers for them."""
     from .completions import complete
@@ -331,6 +338,7 @@ COMMANDS: dict[str, Command] = {
     "logs": logs,
     "doctor": doctor,
     "setup-buffer": setup_buffer,
+    "setup-serve": setup_serve,
     "completions": completions,
     "rebase": rebase,
     "tag": tag,

@@ -5,18 +5,20 @@ The kept files are in ``tests/data/said/``; ``kept.py`` says how they are writte
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
 
 from sleepd.config.schema import StateConfig
 from sleepd.errors import ConfigError
+from sleepd.policy import relevance_gate
 from sleepd.policy.collapse_gate import speech_figures
 from sleepd.policy.confidence import gain_interval, independent
 from sleepd.policy.recall import MAX_FILE_BYTES, MAX_PROBES, is_recalled, parse_questions, read_questions
 from sleepd.policy.relevance_gate import relevance_figure
 from sleepd.policy.repetition import WINDOW, find_repetition
-from sleepd.policy.reply_statistics import describe
+from sleepd.policy.reply_statistics import describe, words_of
 from sleepd.policy.retention import Keep, Stored, to_prune
 from sleepd.protocol.evidence import Collapse, Relevance, ReplyLosses
 from tests.kept import kept
@@ -134,6 +136,16 @@ def test_relevance_figures_are_as_kept() -> None:
     assert said == kept("relevance", said)
 
 
+def test_a_bound_of_zero_is_not_above(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A lower bound of exactly zero does not meet the limit; a difference of exactly the least one decides."""
+    monkeypatch.setattr(relevance_gate, "LEAST_PROMPT_EFFECT", 0.0)
+    figure = relevance_figure(losses(16, 0.0))
+    assert (figure.value, figure.is_met, figure.is_binding) == (0.0, False, True)
+    assert figure.text.startswith("nothing shows ")
+    monkeypatch.setattr(relevance_gate, "LEAST_PROMPT_EFFECT", 0.25)
+    assert relevance_figure(losses(16, 0.25)).is_met
+
+
 def counted(count: int, word: str = "w") -> str:
     """So many different words."""
     return " ".join(f"{word}{number}" for number in range(count))
@@ -190,6 +202,7 @@ def test_repetitions_are_as_kept() -> None:
     }
     said += "".join(f"# {name}\n{shown(describe(replies))}" for name, replies in groups.items())
     assert said == kept("repetitions", said)
+    assert words_of("So IT is: 私は.") == ["so", "it", "is", "私", "は"]
 
 
 WRONG: dict[str, tuple[bytes, str]] = {
@@ -241,6 +254,22 @@ def test_file_of_questions_may_be_full(tmp_path: Any) -> None:
         file.write(b"#")
     with pytest.raises(ConfigError, match=f" {MAX_FILE_BYTES} bytes, "):
         read_questions(str(path))
+
+
+@pytest.mark.parametrize(("name", "why"), [("absent\x1b.toml", "No such file"), ("zero\0byte", "null byte")])
+def test_unreadable_questions_name_their_file(name: str, why: str) -> None:
+    """The refusal names the file in printable characters, and the reason in the system's words."""
+    with pytest.raises(ConfigError) as refused:
+        read_questions(name)
+    assert ascii(name)[1:-1] in refused.value.message
+    assert why in refused.value.message
+
+
+def test_refusal_keeps_the_whole_reason() -> None:
+    """No character of the reason is lost at its ends."""
+    with pytest.raises(ConfigError) as refused:
+        parse_questions(WRONG["another table"][0], "x")
+    assert re.search(": Object .*`more`$", refused.value.message)
 
 
 def test_blanks_are_one_blank() -> None:

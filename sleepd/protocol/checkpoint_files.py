@@ -51,6 +51,8 @@ class Lineage(msgspec.Struct, frozen=True, kw_only=True):
     trained: list[AssignedExperience]
     replayed: list[AssignedExperience]
     held_out: list[AssignedExperience]
+    released: list[str] = []
+    """Ids of those of ``trained`` that an earlier cycle held out."""
     seen: list[Digits]
     """Id hashes of the whole buffer at that moment."""
 

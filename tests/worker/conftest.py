@@ -35,6 +35,7 @@ NEED_TORCH = (
     "test_packing.py",
     "test_small_parts.py",
     "test_evaluation.py",
+    "test_fingerprint.py",
     "test_stopping.py",
     "test_architectures.py",
     "test_any_base.py",
@@ -44,6 +45,7 @@ NEED_TORCH = (
     "test_tool_templates.py",
     "test_bounding.py",
     "test_conversation_cycle.py",
+    "test_gguf_adapter.py",
 )
 collect_ignore = [] if importlib.util.find_spec("torch") else list(NEED_TORCH)
 
@@ -86,17 +88,17 @@ def short_replies() -> Iterator[None]:
 
 def quick(**changes: Any) -> Strategy:
     """The default strategy, cut down to a second."""
-    small = {"rank": 4, "alpha": 8, "epochs": 2, "min_steps": 0, "kl_prompts": 4, "kl_batch_size": 2}
+    small = {"rank": 4, "alpha": 8, "epochs": 2, "min_steps": 0, "most_repeats": 1, "kl_prompts": 4, "kl_batch_size": 2}
     return msgspec.structs.replace(find_strategy("consolidate"), **{**small, "learning_rate": 5e-3, **changes})
 
 
-def examples(trained: int = 6, held_out: int = 2) -> list[TrainingExample]:
-    """Short experiences, the first ones to train on."""
+def examples(trained: int = 6, held_out: int = 2, *, characters: int = 0) -> list[TrainingExample]:
+    """Short experiences, or ones with replies of at least so many characters; the first ones to train on."""
     return [
         TrainingExample(
             id=f"e{i}",
             prompt=f"Who is number {i}?",
-            response=f"Number {i} likes {['blue', 'green', 'red'][i % 3]}.",
+            response=f"Number {i} likes {['blue', 'green', 'red'][i % 3]}.".ljust(characters, "!"),
             salience=0.5 + i / 50,
             role="train" if i < trained else "holdout",
         )

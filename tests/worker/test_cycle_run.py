@@ -15,7 +15,7 @@ from sleepd.protocol.job import Failure
 from sleepd.worker.evaluation import loss_evaluator
 from sleepd.worker.failure import GiveUp
 from sleepd.worker.model import loading
-from sleepd.worker.model.adapter import choose_device
+from sleepd.worker.model.device import choose_device
 from sleepd.worker.training import train
 from sleepd.worker.training.schedule import rate_share
 

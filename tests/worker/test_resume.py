@@ -14,6 +14,7 @@ from sleepd.worker import resume_point
 from sleepd.worker.failure import GiveUp, Stopped
 from sleepd.worker.resume_point import read_resume_point
 from sleepd.worker.run import run
+from sleepd.worker.training.early_stopping import LONG_CHARACTERS
 from tests.fakes import real_interpreter
 
 from .conftest import RecordingChannel, examples, make_job, quick, run_process
@@ -55,7 +56,9 @@ def unbroken(tiny_model: Path, models: Path, tmp_path_factory: pytest.TempPathFa
 
 def comparable(report: Report) -> Report:
     """The report without what no two runs share."""
-    return msgspec.structs.replace(report, seconds={}, notices=[], tokens_per_second=0, peak_memory_bytes=0)
+    return msgspec.structs.replace(
+        report, seconds={}, notices=[], tokens_per_second=0, peak_memory_bytes=0, host_memory_bytes=0
+    )
 
 
 def interrupt(job: Job, phase: str, beat: int) -> None:
@@ -90,7 +93,7 @@ def test_resumed_run_gives_same_bits(
 
 def test_often_resumed_run_gives_same_bits(tiny_model: Path, models: Path, tmp_path: Path) -> None:
     """Stopped again and again, each time a little later: what was begun of a step, a look or the end is done anew."""
-    given = examples(6, 16)  # so many held out that there are looks after every step
+    given = examples(6, 16, characters=LONG_CHARACTERS + 40)  # so many held out that there are looks after every step
     whole = run(make_job(tiny_model, models, tmp_path / "whole", strategy=STRATEGY), given, RecordingChannel())
     job = make_job(tiny_model, models, tmp_path / "broken", strategy=STRATEGY)
     for goes in range(1, 30):

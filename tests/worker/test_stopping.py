@@ -15,6 +15,7 @@ from sleepd.worker.model.adapter import read_adapter
 from sleepd.worker.resume_point import read_resume_point
 from sleepd.worker.run import run
 from sleepd.worker.training.early_stopping import (
+    LONG_CHARACTERS,
     DriftScaling,
     ValidationCheck,
     divide_holdout,
@@ -34,9 +35,15 @@ def look(step: int, loss: float, spread: float = 0.01) -> ValidationCheck:
     )
 
 
-def held_out(count: int) -> list[TrainingExample]:
+def held_out(count: int, characters: int = LONG_CHARACTERS) -> list[TrainingExample]:
     return [
-        TrainingExample(id=f"h{i}", prompt=f"question {i}", response=f"answer {i}", salience=0.7, role="holdout")
+        TrainingExample(
+            id=f"h{i}",
+            prompt=f"question {i}",
+            response=f"answer {i}".ljust(characters, "."),
+            salience=0.7,
+            role="holdout",
+        )
         for i in range(count)
     ]
 
@@ -54,6 +61,12 @@ def test_few_held_out_experiences_all_judge() -> None:
     assert 12 <= len(given_away) <= 28
     assert sorted([*judging, *given_away], key=lambda one: int(one.id[1:])) == held_out(60)
     assert set(divide_holdout(held_out(50))[1]) == set(given_away) & set(held_out(50))
+
+
+def test_short_replies_only_judge() -> None:
+    """A held-out reply that states a fact says nothing about when to stop: it judges, however many there are."""
+    short = held_out(60, LONG_CHARACTERS - 1)
+    assert divide_holdout(short) == (short, [])
 
 
 def test_last_check_within_chance_is_kept() -> None:
@@ -132,7 +145,7 @@ def test_a_budget_of_nothing_keeps_nothing(tiny_model: Path, models: Path, tmp_p
 def test_stopping_experiences_are_in_no_figure(tiny_model: Path, models: Path, tmp_path: Path) -> None:
     """Of enough held-out experiences some stop the training, and the report judges on the others alone."""
     job = make_job(tiny_model, models, tmp_path / "staging", strategy=quick(drift_budget=1e9))
-    report = run(job, examples(6, 16), RecordingChannel())
+    report = run(job, examples(6, 16, characters=LONG_CHARACTERS + 40), RecordingChannel())
     assert report.stopping >= 3
     assert report.held_out == len(report.holdout) == 16 - report.stopping
     assert [len(each.losses) for each in looks_of(tmp_path / "staging")] == [report.stopping] * len(

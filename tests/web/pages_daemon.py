@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -62,7 +63,7 @@ def history(count: int) -> list[CycleSummary]:
 
 
 def answer_pages(
-    fake: FakeDaemon, *, status=scenes.TRAINING, detail=scenes.FULL, cycles: Sequence[CycleSummary]
+    fake: FakeDaemon, *, status: Any = scenes.TRAINING, detail: Any = scenes.FULL, cycles: Sequence[CycleSummary]
 ) -> None:
     """Have a fake daemon answer whatever a page asks."""
     decision = status.decision

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -17,18 +20,18 @@ from sleepd.worker.evaluation import fingerprint as module
 from sleepd.worker.model.adapter import load_adapted, load_base
 from sleepd.worker.model.device import choose_device
 
-from .conftest import RecordingChannel, examples, make_job
+from .conftest import RecordingChannel, RunHere, examples, make_job
 
 pytestmark = pytest.mark.worker
 
 
-def written(directory) -> AdapterFingerprint:
+def written(directory: Path) -> AdapterFingerprint:
     """What a cycle wrote into that directory."""
     return msgspec.json.decode((directory / "fingerprint.json").read_bytes(), type=AdapterFingerprint)
 
 
 @pytest.fixture(scope="module")
-def line(tiny_model, models, tmp_path_factory):
+def line(tiny_model: Path, models: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """A cycle, and one that was trained from it."""
     from sleepd.worker.run import run
 
@@ -39,7 +42,7 @@ def line(tiny_model, models, tmp_path_factory):
     return directory, run(second, examples(), RecordingChannel())
 
 
-def test_answers_are_those_of_the_three_models(line, tiny_model):
+def test_answers_are_those_of_the_three_models(line: Any, tiny_model: Path) -> None:
     """Base, parent and candidate, loaded anew from disk in float32, say at each step what the fingerprint says."""
     directory, report = line
     found = written(directory / "second")
@@ -62,7 +65,7 @@ def test_answers_are_those_of_the_three_models(line, tiny_model):
             _assert_same(getattr(prompt, name), model, list(ids))
 
 
-def _assert_same(recorded, model, ids) -> None:
+def _assert_same(recorded: Any, model: Any, ids: Sequence[int]) -> None:
     for step in recorded.steps:
         with torch.no_grad():
             expected = model(torch.tensor([ids])).logits[0, -1].float().log_softmax(-1)
@@ -72,7 +75,7 @@ def _assert_same(recorded, model, ids) -> None:
         ids.append(step[0].id)
 
 
-def test_prompts_are_trained_ones_and_reference_ones(line):
+def test_prompts_are_trained_ones_and_reference_ones(line: Any) -> None:
     """Trained ones in the order of their gaps, three reference prompts, and one behind 700 tokens, all as sent."""
     found = written(line[0] / "second")
     kinds = [prompt.kind for prompt in found.prompts]
@@ -90,7 +93,7 @@ def test_prompts_are_trained_ones_and_reference_ones(line):
     assert gaps[-1] > 0
 
 
-def test_answers_have_their_bounds(line):
+def test_answers_have_their_bounds(line: Any) -> None:
     """At most six steps of at most fifty tokens, none likelier than certain, and together with all others at most 1."""
     for prompt in written(line[0] / "second").prompts:
         for answer in (prompt.base, prompt.parent, prompt.candidate):
@@ -100,25 +103,25 @@ def test_answers_have_their_bounds(line):
                 assert sum(math.exp(one.logprob) for one in step) <= 1.001
 
 
-def test_first_cycle_has_no_parent_answers(line):
+def test_first_cycle_has_no_parent_answers(line: Any) -> None:
     """Where the parent is the base, its answers are not written twice."""
     found = written(line[0] / "first")
     assert found.parent is None
     assert {prompt.parent for prompt in found.prompts} == {None}
 
 
-def test_cost_is_in_the_report(line):
+def test_cost_is_in_the_report(line: Any) -> None:
     """The report has the phase's seconds, and the file says how many of them the asking took."""
     directory, report = line
     assert 0 < written(directory / "second").seconds <= report.seconds["fingerprinting"]
 
 
-def test_file_is_for_the_group_only(line):
+def test_file_is_for_the_group_only(line: Any) -> None:
     """The file holds trained prompts: others may not read it, whatever the umask."""
     assert (line[0] / "second" / "fingerprint.json").stat().st_mode & 0o777 == 0o640
 
 
-def test_long_prompts_lose_their_past(run_here, tmp_path, monkeypatch):
+def test_long_prompts_lose_their_past(run_here: RunHere, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a conversation that is too long its last question is asked alone; what is too long by itself is left out."""
     monkeypatch.setattr(module, "LONGEST", 120)
     turn = Message(role="user", text="What happened before, and before that, and before all of it?")
@@ -137,7 +140,7 @@ def test_long_prompts_lose_their_past(run_here, tmp_path, monkeypatch):
     assert "Who is number 0?" not in {prompt.messages[-1].text for prompt in trained}
 
 
-def test_time_that_runs_out_is_a_warning(run_here, tmp_path, monkeypatch):
+def test_time_that_runs_out_is_a_warning(run_here: RunHere, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the seconds for evaluation do not suffice, no half fingerprint is left, and the report says why."""
     monkeypatch.setattr(module, "batched_replies", lambda _model, _device, asked, **_more: [None] * len(asked))
     report = run_here()
@@ -146,11 +149,11 @@ def test_time_that_runs_out_is_a_warning(run_here, tmp_path, monkeypatch):
     assert not (tmp_path / "staging/fingerprint.json").exists()
 
 
-def test_memory_that_runs_out_is_a_warning(run_here, tmp_path, monkeypatch):
+def test_memory_that_runs_out_is_a_warning(run_here: RunHere, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Out of memory while the answers are made costs the fingerprint and not the cycle; other errors are errors."""
 
-    def fail(message):
-        def replies(*_arguments, **_more):
+    def fail(message: Any) -> Any:
+        def replies(*_arguments: Any, **_more: Any) -> None:
             raise RuntimeError(message)
 
         return replies
@@ -164,7 +167,9 @@ def test_memory_that_runs_out_is_a_warning(run_here, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(("free", "dtype"), [(0, torch.bfloat16), (2**40, torch.float32)])
-def test_float32_takes_free_memory_only(free, dtype, tiny_model, monkeypatch):
+def test_float32_takes_free_memory_only(
+    free: int, dtype: torch.dtype, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A model in bfloat16 is widened where there is free memory for it, and else stays as it is."""
     device = module.replace(choose_device("cpu"), dtype=torch.bfloat16)
     model, _ = load_base(tiny_model, device)
@@ -173,7 +178,7 @@ def test_float32_takes_free_memory_only(free, dtype, tiny_model, monkeypatch):
     assert {one.dtype for one in model.parameters()} == {dtype}
 
 
-def test_free_memory_is_that_of_the_unit(tmp_path, monkeypatch):
+def test_free_memory_is_that_of_the_unit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A limit of a control group counts, also one of a group around it, and so does memory.high."""
     (tmp_path / "system.slice/sage.service").mkdir(parents=True)
     for name, limit, held in (("system.slice", "max", 900), ("system.slice/sage.service", "1000", 400)):
@@ -181,7 +186,7 @@ def test_free_memory_is_that_of_the_unit(tmp_path, monkeypatch):
         (tmp_path / name / "memory.current").write_text(f"{held}\n")
     read = process_memory._read
 
-    def seen(file):
+    def seen(file: Any) -> Any:
         return "0::/system.slice/sage.service\n" if str(file) == "/proc/self/cgroup" else read(file)
 
     monkeypatch.setattr(process_memory, "_read", seen)
@@ -191,11 +196,11 @@ def test_free_memory_is_that_of_the_unit(tmp_path, monkeypatch):
     assert process_memory.available_bytes() == 100
 
 
-def test_resumed_cycle_has_one_too(run_here, tmp_path):
+def test_resumed_cycle_has_one_too(run_here: RunHere, tmp_path: Path) -> None:
     """A channel that breaks off in the middle of the answers leaves no file, and the next run writes it."""
 
     class Breaking(RecordingChannel):
-        def send(self, message) -> None:
+        def send(self, message: Any) -> None:
             if getattr(message, "phase", "") == "fingerprinting" and len(self.messages) > 3:
                 raise KeyboardInterrupt
             super().send(message)

@@ -18,6 +18,7 @@ import msgspec
 from sleepd.errors import ConfigError
 
 from .limits import parse_limit
+from .reporting_config import EVENTS
 from .schema import SAFETY_GATES, Config
 from .serve_config import incomplete, is_url
 from .strategies import STRATEGIES
@@ -128,6 +129,7 @@ def _refuse_values(config: Config, source: str) -> None:
         ("serve.key_file", config.serve.key_file),
         ("serve.directory", config.serve.directory),
         ("serve.ini", config.serve.ini),
+        ("metrics.textfile", config.metrics.textfile),
     ):
         if "\0" in value or (value and not Path(value).is_absolute()):
             raise _refusal(source, key, "an absolute path", value)
@@ -145,9 +147,20 @@ def _refuse_values(config: Config, source: str) -> None:
     _refuse_command("serve.command", config.serve.command, source)
     if not is_url(config.serve.url):
         raise _refusal(source, "serve.url", "an address such as http://127.0.0.1:8080", config.serve.url)
+    _refuse_command("notify.command", config.notify.command, source)
+    _refuse_reporting(config, source)
     if len(config.control.socket.encode()) > MAX_SOCKET_PATH_BYTES:
         expected = f"a path of at most {MAX_SOCKET_PATH_BYTES} bytes"
         raise _refusal(source, "control.socket", expected, config.control.socket)
+
+
+def _refuse_reporting(config: Config, source: str) -> None:
+    for name in config.notify.events:
+        if name not in EVENTS:
+            raise _refusal(source, "notify.events", f"any of {', '.join(EVENTS)}", name)
+    textfile = config.metrics.textfile
+    if textfile and not textfile.endswith(".prom"):
+        raise _refusal(source, "metrics.textfile", "a name that ends in .prom", textfile)
 
 
 def _refuse_command(key: str, command: str, source: str) -> None:

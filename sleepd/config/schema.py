@@ -14,6 +14,7 @@ from msgspec import Meta
 from sleepd.text.personal_data import Handling
 
 from .buffer_config import BufferConfig
+from .reporting_config import MetricsConfig, NotifyConfig
 from .serve_config import ServeConfig
 from .triggers_config import MOST, TriggersConfig
 
@@ -283,6 +284,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     state: StateConfig = StateConfig()
     control: ControlConfig = ControlConfig()
     log: LogConfig = LogConfig()
+    metrics: MetricsConfig = MetricsConfig()
+    notify: NotifyConfig = NotifyConfig()
 
 
 NEEDS_RESTART = ("state", "control")

@@ -219,6 +219,9 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, tag="report"):
     """Wall time by phase."""
     tokens_per_second: float
     peak_memory_bytes: Annotated[int, msgspec.Meta(ge=0, le=2**62)]
+    """Of the device that the model was on; on a GPU what its allocator held, without the context of the driver."""
+    host_memory_bytes: Annotated[int, msgspec.Meta(ge=0, le=2**62)] | None = None
+    """Of the worker's process; None: an older worker did not tell."""
     lora_shape: str
     """Rank and modules in one word, such as ``r16:down_proj,…``; two adapters of unequal shape are two lineages."""
     stopping: int = 0

@@ -111,6 +111,8 @@ def _add_command(commands: Any, name: str, summary: str) -> None:
         add_quarantine(command)
     if name in ("buffer", "import", "tokens"):
         _add_experience_options(command, name)
+    if name in ("web", "digest", "notify"):
+        _add_page_options(command, name)
     if name in ("decisions", "simulate"):
         command.add_argument("--since", metavar="WHEN", type=moment_or_age, help="90m, 12h, 3d or 2026-01-31[T08:00]")
     if name in ("history", "why", "decisions", "quarantine", "report"):
@@ -118,6 +120,24 @@ def _add_command(commands: Any, name: str, summary: str) -> None:
         command.add_argument(
             "--limit", metavar="N", type=Whole(1), default=default, help=f"how many (default: {default})"
         )
+
+
+def _add_page_options(command: argparse.ArgumentParser, name: str) -> None:
+    """Of the page, of the letter in the morning, and of notifications."""
+    if name == "digest":
+        since = "default: 24h; 90m, 3d or 2026-01-31[T08:00]"
+        command.add_argument("--since", metavar="WHEN", type=moment_or_age, default="24h", help=since)
+        return
+    if name == "notify":
+        command.add_argument("--once", action="store_true", help="tell what is pending, and end")
+        where = "remembers what was told; default: in $STATE_DIRECTORY or your own state directory"
+        command.add_argument("--told", metavar="FILE", default="", help=where)
+        return
+    what = command.add_mutually_exclusive_group()
+    what.add_argument("--open", action="store_true", help="open it in your browser")
+    what.add_argument("--token", action="store_true", help="print the token that the page asks for")
+    where = "where it is or will be (default: 127.0.0.1:7533)"
+    command.add_argument("--address", metavar="IP:PORT", default="127.0.0.1:7533", help=where)
 
 
 def _add_experience_options(command: argparse.ArgumentParser, name: str) -> None:
@@ -167,6 +187,7 @@ def _add_places(command: argparse.ArgumentParser, name: str) -> None:
     if name == "report":
         newest = "the cycle's number; default: the newest one with a verdict"
         command.add_argument("cycle", metavar="N", nargs="?", type=Whole(1), help=newest)
+        command.add_argument("--html", metavar="FILE", default="", help="write the page as one self-contained file")
     if name == "rollback":
         command.add_argument(
             "cycle",

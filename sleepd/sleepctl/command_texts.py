@@ -15,6 +15,9 @@ GROUPS = {
         "history": "the cycles, newest first: gain, drift, verdict",
         "report": "one cycle explained: learned, measured, decided, how to undo",
         "show": "every figure of one cycle",
+        "web": "the page in a browser: its address, or its token",
+        "digest": "what happened since yesterday, in ten lines, for cron",
+        "notify": "start your command for each event; sage-sleep-notify runs it",
         "buffer": "counts, salience, what is new, what was skipped and why",
         "tokens": "one experience as the base sees it, and what is supervised",
         "live": "which adapter a running engine really answers with",
@@ -76,7 +79,19 @@ with fewer than 8 held-out experiences. probation: later experiences decide.
 --limit is the number of experiences shown with their text, the most salient
 first, at most 200. The service keeps no texts: it reads them from the buffer.
 An experience that was removed or changed since is listed by its id only.
+--html writes the page of the cycle, and needs the extra [web].
 {_OFFLINE}""",
+    "web": """\
+Prints the address of the page where it answers: sage-sleep-web.socket serves
+it. Where nothing answers, it serves the page itself until Ctrl-C. --token reads
+the service's token as root, else your own. Needs the extra [web].""",
+    "notify": """\
+notify.command gets the event as text in the first line of its standard input,
+and as JSON in the second. Each event is told once, also after a restart; at the
+first start nothing of the past is. Ctrl-C ends it.""",
+    "digest": """\
+For cron: sleepctl digest | mail -s sage-sleepd you. It asks the daemon, and
+changes nothing.""",
     "check": """\
 Exits with 0, due or not. With --apply: 0 when a cycle was started, 5 when there
 is nothing to do, 7 while a cycle is running.""",

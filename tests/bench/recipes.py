@@ -35,8 +35,9 @@ from sleepd.worker.evaluation.reference_answers import (
     reference_prompts,
 )
 from sleepd.worker.evaluation.system_messages import asked
-from sleepd.worker.model.adapter import Device, choose_device, load_base, start_adapter
+from sleepd.worker.model.adapter import load_base, start_adapter
 from sleepd.worker.model.convert_gguf import open_base
+from sleepd.worker.model.device import Device, choose_device
 from sleepd.worker.model.generate import greedy_replies, stop_ids
 from sleepd.worker.model.losses import Reference
 from sleepd.worker.model.out_of_memory import MemoryLimits

@@ -78,7 +78,7 @@ class Batches:
             GiveUp: ``out_of_memory``, none is left.
         """
         longest = self._limits.max_tokens
-        self._limits.shrink(rows)
+        self._limits.shrink(rows, is_training=True)
         if self._limits.max_tokens != longest:
             self.encode()
 

@@ -58,8 +58,8 @@ function _shtab_sleepctl_using
   test "$_shtab_sleepctl_cmdpath" = "$argv"
 end
 
-set -g _shtab_sleepctl_commands status check why when simulate decisions history report show buffer tokens live quarantine events logs doctor version run cancel pause resume rollback rebase tag metric 'metric add' 'metric remove' prune setup-buffer import reload config 'config check' 'config show' completions
-set -g _shtab_sleepctl_opts_with_value --config --cycle --epochs --event --format --instance --keep --key-file --learning-rate --limit --lines --max-experiences --model --output --since --socket --state --strategy --unit --watch -n
+set -g _shtab_sleepctl_commands status check why when simulate decisions history report show web digest notify buffer tokens live quarantine events logs doctor version run cancel pause resume rollback rebase tag metric 'metric add' 'metric remove' prune setup-buffer import reload config 'config check' 'config show' completions
+set -g _shtab_sleepctl_opts_with_value --address --config --cycle --epochs --event --format --html --instance --keep --key-file --learning-rate --limit --lines --max-experiences --model --output --since --socket --state --strategy --told --unit --watch -n
 
 complete -c sleepctl -e
 complete -c sleepctl -f
@@ -119,6 +119,7 @@ complete -c sleepctl -n '_shtab_sleepctl_using report' -l json -d 'data as JSON 
 complete -c sleepctl -n '_shtab_sleepctl_using report' -l config -xka "(__fish_complete_path (commandline -ct))" -d 'the daemon'"'"'s configuration file'
 complete -c sleepctl -n '_shtab_sleepctl_using report' -l socket -xka "(__fish_complete_path (commandline -ct))" -d 'the daemon'"'"'s control socket'
 complete -c sleepctl -n '_shtab_sleepctl_using report' -l state -xka "(__fish_complete_directories)" -d 'where to read when the daemon is down'
+complete -c sleepctl -n '_shtab_sleepctl_using report' -l html -xka "(__fish_complete_path (commandline -ct))" -d 'write the page as one self-contained file'
 complete -c sleepctl -n '_shtab_sleepctl_using report' -l limit -x -d 'how many (default: 10)'
 complete -c sleepctl -n '_shtab_sleepctl_using report; and test $_shtab_sleepctl_npos -eq 0' -ka "(_sleepctl_cycles)" -d 'the cycle'"'"'s number; default: the newest one with a verdict'
 complete -c sleepctl -n '_shtab_sleepctl_using; and test $_shtab_sleepctl_npos -eq 0' -a show -d 'Every figure of one cycle.'
@@ -128,6 +129,27 @@ complete -c sleepctl -n '_shtab_sleepctl_using show' -l config -xka "(__fish_com
 complete -c sleepctl -n '_shtab_sleepctl_using show' -l socket -xka "(__fish_complete_path (commandline -ct))" -d 'the daemon'"'"'s control socket'
 complete -c sleepctl -n '_shtab_sleepctl_using show' -l state -xka "(__fish_complete_directories)" -d 'where to read when the daemon is down'
 complete -c sleepctl -n '_shtab_sleepctl_using show; and test $_shtab_sleepctl_npos -eq 0' -ka "(_sleepctl_cycles)" -d 'the cycle'"'"'s number'
+complete -c sleepctl -n '_shtab_sleepctl_using; and test $_shtab_sleepctl_npos -eq 0' -a web -d 'The page in a browser: its address, or its token.'
+complete -c sleepctl -n '_shtab_sleepctl_using web' -s h -l help -d 'show this help message and exit'
+complete -c sleepctl -n '_shtab_sleepctl_using web' -l json -d 'data as JSON with a "schema" number'
+complete -c sleepctl -n '_shtab_sleepctl_using web' -l config -xka "(__fish_complete_path (commandline -ct))" -d 'the daemon'"'"'s configuration file'
+complete -c sleepctl -n '_shtab_sleepctl_using web' -l socket -xka "(__fish_complete_path (commandline -ct))" -d 'the daemon'"'"'s control socket'
+complete -c sleepctl -n '_shtab_sleepctl_using web' -l open -d 'open it in your browser'
+complete -c sleepctl -n '_shtab_sleepctl_using web' -l token -d 'print the token that the page asks for'
+complete -c sleepctl -n '_shtab_sleepctl_using web' -l address -x -d 'where it is or will be (default: 127.0.0.1:7533)'
+complete -c sleepctl -n '_shtab_sleepctl_using; and test $_shtab_sleepctl_npos -eq 0' -a digest -d 'What happened since yesterday, in ten lines, for cron.'
+complete -c sleepctl -n '_shtab_sleepctl_using digest' -s h -l help -d 'show this help message and exit'
+complete -c sleepctl -n '_shtab_sleepctl_using digest' -l json -d 'data as JSON with a "schema" number'
+complete -c sleepctl -n '_shtab_sleepctl_using digest' -l config -xka "(__fish_complete_path (commandline -ct))" -d 'the daemon'"'"'s configuration file'
+complete -c sleepctl -n '_shtab_sleepctl_using digest' -l socket -xka "(__fish_complete_path (commandline -ct))" -d 'the daemon'"'"'s control socket'
+complete -c sleepctl -n '_shtab_sleepctl_using digest' -l since -x -d 'default: 24h; 90m, 3d or 2026-01-31[T08:00]'
+complete -c sleepctl -n '_shtab_sleepctl_using; and test $_shtab_sleepctl_npos -eq 0' -a notify -d 'Start your command for each event; sage-sleep-notify runs it.'
+complete -c sleepctl -n '_shtab_sleepctl_using notify' -s h -l help -d 'show this help message and exit'
+complete -c sleepctl -n '_shtab_sleepctl_using notify' -l json -d 'data as JSON with a "schema" number'
+complete -c sleepctl -n '_shtab_sleepctl_using notify' -l config -xka "(__fish_complete_path (commandline -ct))" -d 'the daemon'"'"'s configuration file'
+complete -c sleepctl -n '_shtab_sleepctl_using notify' -l socket -xka "(__fish_complete_path (commandline -ct))" -d 'the daemon'"'"'s control socket'
+complete -c sleepctl -n '_shtab_sleepctl_using notify' -l once -d 'tell what is pending, and end'
+complete -c sleepctl -n '_shtab_sleepctl_using notify' -l told -xka "(__fish_complete_path (commandline -ct))" -d 'remembers what was told; default: in $STATE_DIRECTORY or your own state directory'
 complete -c sleepctl -n '_shtab_sleepctl_using; and test $_shtab_sleepctl_npos -eq 0' -a buffer -d 'Counts, salience, what is new, what was skipped and why.'
 complete -c sleepctl -n '_shtab_sleepctl_using buffer' -s h -l help -d 'show this help message and exit'
 complete -c sleepctl -n '_shtab_sleepctl_using buffer' -l json -d 'data as JSON with a "schema" number'

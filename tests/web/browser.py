@@ -35,6 +35,7 @@ class Browser:
             "prefs": {} if has_script else {"profile.managed_default_content_settings.javascript": 2},
         }
         self._options["args"] += ["--blink-settings=preferredColorScheme=0"] if is_dark else []
+        self._has_script = has_script
         self._session = ""
 
     def __enter__(self) -> Self:
@@ -72,7 +73,10 @@ class Browser:
         return self._post("/execute/async", script=script, args=[])
 
     def texts(self, selector: str) -> list[str]:
-        """What the elements say."""
+        """What the elements say, all at one moment where scripts run: the page may replace them meanwhile."""
+        if self._has_script:
+            script = "return Array.from(document.querySelectorAll(arguments[0]), it => it.innerText)"
+            return list(self.run(script, selector))
         found = self._post("/elements", using="css selector", value=selector)
         return [self._call("GET", f"/session/{self._session}/element/{each[ELEMENT]}/text") for each in found]
 
@@ -83,8 +87,8 @@ class Browser:
 
     def press(self, keys: str) -> None:
         """Keys for whatever has the focus."""
-        element = self._call("GET", f"/session/{self._session}/element/active")[ELEMENT]
-        self._post(f"/element/{element}/value", text=keys)
+        strokes = [{"type": kind, "value": key} for key in keys for kind in ("keyDown", "keyUp")]
+        self._post("/actions", actions=[{"type": "key", "id": "keyboard", "actions": strokes}])
 
     def picture(self, path: Path, height: int | None = None) -> None:
         """The whole page, or its upper part, as a PNG file."""

@@ -98,6 +98,10 @@ class WorkerDied(WorkerFailed):
     """It ended without a message: it was killed, crashed or hung. A resumed run may continue what it had done."""
 
 
+class ConversionFailed(SleepdError):
+    """An adapter could not be written in the form that an engine loads."""
+
+
 class ScreeningFailed(SleepdError):
     """The process that screens experiences did not come to its end; what it has not screened is not trained."""
 

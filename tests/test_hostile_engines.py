@@ -16,7 +16,7 @@ from sleepd.errors import EngineFailed, EngineUnreachable, SleepdError, UsageErr
 from sleepd.protocol.adapter_fingerprint import ModelAnswer, PromptReference
 from sleepd.protocol.chat_example import Message, ToolCall
 from sleepd.serving.endpoint import Endpoint, as_openai
-from sleepd.serving.http import HttpServer, Limits
+from sleepd.serving.http import Answer, HttpServer, Limits
 
 KEY = "sk-only-the-engine-may-see-this"
 Write = Callable[[socket.socket], None]
@@ -110,6 +110,11 @@ def endless(start: bytes) -> Write:
     return write
 
 
+def silent(_connected: socket.socket) -> None:
+    """Nothing for two seconds."""
+    threading.Event().wait(2)
+
+
 def sends(content: bytes) -> Write:
     """All of it at once."""
     return lambda connected: connected.sendall(content)
@@ -130,7 +135,7 @@ HOSTILE: dict[str, tuple[Write, str]] = {
     "a huge length": (sends(b"HTTP/1.1 200 OK\r\nContent-Length: 9" + b"9" * 30 + b"\r\n\r\n"), "no HTTP|reached"),
     "a negative length": (sends(b"HTTP/1.1 200 OK\r\nContent-Length: -5\r\n\r\n{}"), "expected|choices"),
     "bytes that trickle": (drip, "within 0.5 s"),
-    "silence": (lambda connected: threading.Event().wait(2) and None, "within 0.5 s"),
+    "silence": (silent, "within 0.5 s"),
     "no JSON": (sends(response(b"<html>")), "something else"),
     "no UTF-8": (sends(response(b'{"choices": "\xff\xfe"}')), "something else"),
     "deep JSON": (sends(response(b'{"x": ' + b"[" * 30000 + b"]" * 30000 + b"}")), "something else"),
@@ -289,8 +294,6 @@ class _Answered(HttpServer):
         super().__init__("http://127.0.0.1:1")
         object.__setattr__(self, "body", body)
 
-    def request(self, method: str, path: str, body: object = None):
+    def request(self, method: str, path: str, body: object = None) -> Answer:
         """What was to be said."""
-        from sleepd.serving.http import Answer
-
         return Answer(200, self.body)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 
 from sleepd.policy.answer_distance import answers_apart, sums_of, total
@@ -94,7 +96,7 @@ def test_other_cycle_is_found() -> None:
 def test_no_more_answers_are_taken_than_needed() -> None:
     """An engine without log-probabilities is not asked the prompts of a second fingerprint."""
 
-    def asked():
+    def asked() -> Iterator[list[PromptAnswer]]:
         yield [PromptAnswer(text="w1")] * PROMPTS
         raise AssertionError("asked again")
 

@@ -123,6 +123,13 @@ def test_all_of_held_out_conversations_are_known() -> None:
     assert len(held) > 5
 
 
+def test_released_conversations_may_be_shown() -> None:
+    """What the cycle trains of a conversation that was held out shows the replies before it."""
+    splits = dict.fromkeys(range(4), True)
+    buffer = columns([10, 11, 12, 13], groups=[0, 0, 2, 3])
+    assert set(held_out_keys(buffer, known(splits=splits), {11})) == {12, 13}
+
+
 def test_low_salience_is_only_counted() -> None:
     """Below min_salience an experience counts as present and new, and is used for nothing."""
     keys = list(range(1, 11))

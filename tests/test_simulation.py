@@ -41,6 +41,12 @@ CASES: list[tuple[str, list[Look], Policy, list[float]]] = [
     ("a cleared buffer", [look(0, 9, 9), look(1, 9, 0), look(8, 6, 6)], Policy(), [0.0, 8.0]),
     ("paused meanwhile", [look(0, 9, 9, is_paused=True), look(3, 9, 9)], Policy(), [3.0]),
     ("slept before", [look(0, 9, 4, hours_since_last_sleep=2.0)], Policy(), [4.0]),
+    (
+        "salient new ones halve the hours",
+        [look(0, 9, 9), look(1, 19, 10, new_salience=0.8)],
+        Policy(quality_factor=2.0),
+        [0.0, 3.0],
+    ),
     ("a breakthrough", [look(0, 1, 1, most_salient_new=0.95)], Policy(breakthrough_salience=0.9), [0.0]),
 ]
 

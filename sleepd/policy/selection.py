@@ -12,7 +12,7 @@ import statistics
 from array import array
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Final, NamedTuple
 
@@ -239,10 +239,20 @@ def select(
     return Selection(train=trained, replay=replayed, holdout=held_out)
 
 
-def held_out_keys(columns: BufferColumns, known: Known) -> array[int]:
-    """Of all experiences of held-out conversations, whether they may be used now or not: no context may show them."""
-    held = array("Q")
-    for key, conversation in zip(columns.keys, columns.conversations, strict=True):
+def held_out_keys(columns: BufferColumns, known: Known, trained: Collection[int] = ()) -> array[int]:
+    """Of all experiences of held-out conversations, whether they may be used now or not: no context may show them.
+
+    Args:
+        columns: the buffer.
+        known: what earlier cycles recorded.
+        trained: keys that the cycle trains; a conversation of which it trains one is released.
+    """
+    held, of_cycle = array("Q"), frozenset(trained)
+    rows = list(zip(columns.keys, columns.conversations, strict=True))
+    released = {conversation for key, conversation in rows if key in of_cycle}
+    for key, conversation in rows:
+        if conversation in released:
+            continue
         recorded = known.splits.get(conversation)
         if holdout.is_held_out(conversation, known.secret) if recorded is None else recorded:
             held.append(key)

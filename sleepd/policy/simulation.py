@@ -8,7 +8,7 @@ is not known: it is taken to learn all that is new, and to end at once with a ve
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
@@ -56,14 +56,16 @@ def simulate(looks: Sequence[Look], policy: Policy, *, until: datetime) -> Simul
         if place:
             new += arrived(looks[place - 1].facts, look.facts)
         end = looks[place + 1].at if place + 1 < len(looks) else until
-        moments = list(_moments(look.at, end, last_sleep, policy))
-        for moment, following in zip(moments, [*moments[1:], end], strict=True):
+        moment = look.at
+        while moment < end:
             decision, facts = _decided(look.facts, new, moment, last_sleep, policy)
             if decision.should_sleep:
                 sleeps.append(SimulatedSleep(moment, facts.total, facts.new, decision.reason))
                 last_sleep, new = moment, 0
                 decision, _ = _decided(look.facts, new, moment, last_sleep, policy)
+            following = min(end, _next_moment(moment, decision, last_sleep) or end)
             waited[_missing_first(decision)] += (following - moment).total_seconds() / 3600
+            moment = following
     return Simulation(sleeps, dict(waited))
 
 
@@ -78,12 +80,11 @@ def arrived(before: Facts, after: Facts) -> int:
     return max(0, after.total - before.total, after.new - before.new)
 
 
-def _moments(start: datetime, end: datetime, last_sleep: datetime | None, policy: Policy) -> Iterator[datetime]:
-    """When a decision may change while the counts stay: at the look, and each time enough hours have passed."""
-    yield start
-    hours = timedelta(hours=policy.min_hours_between_sleep)
-    if last_sleep is not None and start < last_sleep + hours < end:
-        yield last_sleep + hours
+def _next_moment(now: datetime, decision: Decision, last_sleep: datetime | None) -> datetime | None:
+    """When the decision may change while the counts stay: once enough hours have passed. None: never."""
+    hours = next(each.required for each in decision.conditions if each.name == "min_hours_between_sleep")
+    due = None if last_sleep is None else last_sleep + timedelta(hours=hours)
+    return due if due is not None and due > now else None
 
 
 def _decided(

@@ -175,13 +175,6 @@ def _conditions(facts: Facts, policy: Policy) -> list[Condition]:
 
     moved = _moved(facts, policy)
     factor = factor_of(moved)
-    hours, required_hours = facts.hours_since_last_sleep, policy.min_hours_between_sleep * factor
-    if hours is None:
-        elapsed = "No sleep so far"
-    elif hours >= required_hours:
-        elapsed = f"Sufficient time elapsed ({hours:.1f}h >= {required_hours:.1f}h)"
-    else:
-        elapsed = f"Too soon since last sleep ({hours:.1f}h < {required_hours:.1f}h)"
     conditions = [
         counted(
             "min_experiences",
@@ -197,18 +190,25 @@ def _conditions(facts: Facts, policy: Policy) -> list[Condition]:
             "Insufficient new experiences",
             "Sufficient new experiences",
         ),
-        Condition(
-            name="min_hours_between_sleep",
-            is_met=hours is None or hours >= required_hours,
-            found=hours,
-            required=required_hours,
-            text=elapsed,
-        ),
+        _elapsed(facts.hours_since_last_sleep, policy.min_hours_between_sleep * factor),
     ]
-    if factor == 1:
-        return conditions
-    why = f"; required is {factor:g} of what is configured: {' and '.join(each.reason for each in moved)}"
-    return [conditions[0], *(msgspec.structs.replace(each, text=each.text + why) for each in conditions[1:])]
+    return conditions if factor == 1 else [conditions[0], *(_explained(each, factor, moved) for each in conditions[1:])]
+
+
+def _elapsed(hours: float | None, required: float) -> Condition:
+    is_met = hours is None or hours >= required
+    if hours is None:
+        text = "No sleep so far"
+    elif is_met:
+        text = f"Sufficient time elapsed ({hours:.1f}h >= {required:.1f}h)"
+    else:
+        text = f"Too soon since last sleep ({hours:.1f}h < {required:.1f}h)"
+    return Condition(name="min_hours_between_sleep", is_met=is_met, found=hours, required=required, text=text)
+
+
+def _explained(condition: Condition, factor: float, moved: list[Adjustment]) -> Condition:
+    why = f"required is {factor:g} of what is configured: {' and '.join(each.reason for each in moved)}"
+    return msgspec.structs.replace(condition, text=f"{condition.text}; {why}")
 
 
 def _moved(facts: Facts, policy: Policy) -> list[Adjustment]:

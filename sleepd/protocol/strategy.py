@@ -19,7 +19,7 @@ class Strategy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Passes over the experiences, unless ``min_steps`` asks for more, or ``most_repeats`` for more of a short one."""
     learning_rate: float
     batch_size: int
-    """Experiences in one optimizer step."""
+    """Experiences in one optimizer step; twice as many of short ones, where ``most_repeats`` is above 2."""
     weight_decay: float
     warmup_share: float
     """Of all steps, the share in which the rate climbs from zero; it then falls along a cosine to a tenth."""
@@ -41,7 +41,9 @@ class Strategy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     most_repeats: int = 1
     """A short reply is trained at most so many times as often as a long one."""
     kl_batch_size: int = 0
-    """Most reference answers of the base beside the experiences in one optimizer step; fewer beside short replies."""
+    """Most reference answers of the base beside the experiences in one optimizer step."""
+    kl_batch_least: int = 0
+    """Fewest of them, beside short replies; 0: always ``kl_batch_size``."""
     lineage: Literal["continue", "retrain"] = "continue"
     """Whether a cycle goes on from the champion, or starts from the base and learns all of the lineage again."""
     drift_budget: float | None = None

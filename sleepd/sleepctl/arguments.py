@@ -113,7 +113,7 @@ def _add_command(commands: Any, name: str, summary: str) -> None:
         _add_experience_options(command, name)
     if name in ("web", "digest", "notify"):
         _add_page_options(command, name)
-    if name == "decisions":
+    if name in ("decisions", "simulate"):
         command.add_argument("--since", metavar="WHEN", type=moment_or_age, help="90m, 12h, 3d or 2026-01-31[T08:00]")
     if name in ("history", "why", "decisions", "quarantine", "report"):
         default = {"history": 20, "why": 10, "decisions": 50, "quarantine": 100, "report": 10}[name]

@@ -9,6 +9,8 @@ GROUPS = {
         "status": "state, what the next sleep waits for, champion, last cycles",
         "check": "whether a cycle is due now, and why; --apply starts it when due",
         "why": "the decision now, and how it changed",
+        "when": "when the next sleep is expected, from the rate of experiences",
+        "simulate": "when it would have slept with --config NEW.toml; --since 30d",
         "decisions": "how the decision changed, with its figures; --since 3d",
         "history": "the cycles, newest first: gain, drift, verdict",
         "report": "one cycle explained: learned, measured, decided, how to undo",
@@ -93,6 +95,10 @@ changes nothing.""",
     "check": """\
 Exits with 0, due or not. With --apply: 0 when a cycle was started, 5 when there
 is nothing to do, 7 while a cycle is running.""",
+    "simulate": """\
+The daemon records its facts (counts, vetoes) when they change. They are decided
+anew with the [triggers] of the file, and with those in force. Nothing is
+changed. --since: 30 days by default.""",
     "events": """\
 Ctrl-C ends it with 130. When the daemon stops, it reports that and exits
 with 3; later events are in the log: sleepctl logs. With --json each

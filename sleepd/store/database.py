@@ -20,7 +20,7 @@ from sleepd.text.shell import quoted
 
 from .compaction import STATEMENTS
 
-SCHEMA_VERSION = 6
+SCHEMA_VERSION = 7
 CACHE_KIB = 512
 """SQLite would take 2 MiB, a third of what the daemon itself has."""
 
@@ -34,6 +34,8 @@ _RULES = """
 ALTER TABLE screenings ADD COLUMN rules INTEGER NOT NULL DEFAULT 1;
 ALTER TABLE screenings ADD COLUMN personal TEXT NOT NULL DEFAULT '{}';
 """
+
+_LOOKS = "CREATE TABLE looks(at TEXT NOT NULL, facts BLOB NOT NULL);"
 
 _WHOLE = "CREATE INDEX cycles_whole ON cycles(cycle) WHERE trained IS NULL;"
 """Those that ``compaction`` reads: without it every cycle would be read with its report."""
@@ -68,7 +70,7 @@ CREATE INDEX cycles_by_state ON cycles(state, cycle);
 {_WHOLE}
 CREATE TABLE decisions(at TEXT NOT NULL, decision BLOB NOT NULL, facts BLOB NOT NULL);
 CREATE TABLE notes(name TEXT PRIMARY KEY, value BLOB NOT NULL);
-{_SCREENINGS}{_RULES}{_SERVED}"""
+{_SCREENINGS}{_RULES}{_SERVED}{_LOOKS}"""
 
 MIGRATIONS = {
     1: "CREATE INDEX cycles_by_state ON cycles(state, cycle);",
@@ -78,6 +80,7 @@ MIGRATIONS = {
     + _RULES,
     4: f"ALTER TABLE placements ADD COLUMN conversation INTEGER;{_BY_CONVERSATION}",
     5: _SERVED,
+    6: _LOOKS,
 }
 """From each version to the next."""
 _TABLES = ("cycles", "placements", "decisions", "notes")

@@ -11,7 +11,7 @@ from .progress import FORWARD, TRAINED
 from .report import EncodedExamples
 from .training.batches import answers_beside
 from .training.early_stopping import VALIDATION_CHECKS
-from .training.schedule import epoch_ends, shares
+from .training.schedule import epoch_ends, shares, step_size
 
 
 def measuring(job: Job, encoded: EncodedExamples, asked: Questions) -> float:
@@ -30,8 +30,9 @@ def training(job: Job, encoded: EncodedExamples, *, steps_done: int) -> float:
     parts = shares(strategy, encoded.trained)
     at_once = sum(parts)
     supervised = sum(one.supervised * share for one, share in zip(encoded.trained, parts, strict=True)) / at_once
-    answers = answers_beside(strategy.kl_batch_size, round(supervised * strategy.batch_size))
-    beside = reference * answers / (strategy.batch_size * max(1, len(encoded.reference_examples)))
+    size = step_size(strategy, encoded.trained)
+    answers = answers_beside(strategy, round(supervised * size))
+    beside = reference * answers / (size * max(1, len(encoded.reference_examples)))
     ends = epoch_ends(strategy, encoded.trained, job.seed)
     steps = ends[-1]
     tokens = sum(len(one.ids) * share for one, share in zip(encoded.trained, parts, strict=True))

@@ -35,6 +35,7 @@ NEED_TORCH = (
     "test_packing.py",
     "test_small_parts.py",
     "test_evaluation.py",
+    "test_fingerprint.py",
     "test_stopping.py",
     "test_architectures.py",
     "test_any_base.py",
@@ -44,6 +45,7 @@ NEED_TORCH = (
     "test_tool_templates.py",
     "test_bounding.py",
     "test_conversation_cycle.py",
+    "test_gguf_adapter.py",
 )
 collect_ignore = [] if importlib.util.find_spec("torch") else list(NEED_TORCH)
 

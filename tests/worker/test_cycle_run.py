@@ -15,7 +15,7 @@ from sleepd.protocol.job import Failure
 from sleepd.worker.evaluation import loss_evaluator
 from sleepd.worker.failure import GiveUp
 from sleepd.worker.model import loading
-from sleepd.worker.model.adapter import choose_device
+from sleepd.worker.model.device import choose_device
 from sleepd.worker.training import train
 from sleepd.worker.training.schedule import rate_share
 
@@ -82,8 +82,9 @@ def test_other_parent_shape_is_refused(run_here: RunHere, tmp_path: Path) -> Non
 
 
 def test_damaged_or_pickled_parent_is_refused(run_here: RunHere, tmp_path: Path) -> None:
-    """NaN, a missing tensor, and a pickle are parent_unusable, each with the next step."""
+    """NaN, another shape, a header of 2^63 bytes, and a pickle are parent_unusable, each with the next step."""
     run_here(name="parent")
+    whole = (tmp_path / "parent/adapter_model.safetensors").read_bytes()
     good = load_file(tmp_path / "parent/adapter_model.safetensors")
     name = next(iter(good))
 
@@ -91,6 +92,8 @@ def test_damaged_or_pickled_parent_is_refused(run_here: RunHere, tmp_path: Path)
         shutil.copytree(tmp_path / "parent", tmp_path / title)
         if weights is None:
             (tmp_path / title / "adapter_model.safetensors").rename(tmp_path / title / "adapter_model.bin")
+        elif isinstance(weights, bytes):
+            (tmp_path / title / "adapter_model.safetensors").write_bytes(weights)
         else:
             save_file(weights, tmp_path / title / "adapter_model.safetensors")
         return refused(run_here, name=f"after_{title}", parent=str(tmp_path / title))
@@ -98,6 +101,7 @@ def test_damaged_or_pickled_parent_is_refused(run_here: RunHere, tmp_path: Path)
     for failure in (
         spoiled("nan", {**good, name: good[name] * float("nan")}),
         spoiled("wrong_shape", {**good, name: good[name][:, :1].clone()}),
+        spoiled("huge_header", (2**63).to_bytes(8, "little") + whole[8:]),
         spoiled("pickle", None),
     ):
         assert failure.kind == "parent_unusable"

@@ -24,8 +24,9 @@ from sleepd.worker.evaluation.probe_generation import Answers, HeldOut, Question
 from sleepd.worker.evaluation.reference_answers import chosen_prompts, reference_prompts
 from sleepd.worker.failure import Stopped
 from sleepd.worker.model import generate
-from sleepd.worker.model.adapter import choose_device, load_base
+from sleepd.worker.model.adapter import load_base
 from sleepd.worker.model.convert_gguf import open_base
+from sleepd.worker.model.device import choose_device
 from sleepd.worker.model.generate import Asked, replies, stop_ids
 from sleepd.worker.programs.tiny_model import make_tiny_tokenizer
 

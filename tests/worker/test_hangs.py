@@ -168,6 +168,6 @@ def test_each_layer_beats_both_ways(tiny_model: Path) -> None:
 def _cpu() -> object:
     import torch
 
-    from sleepd.worker.model.adapter import Device
+    from sleepd.worker.model.device import Device
 
     return Device(torch.device("cpu"), torch.float32, "cpu")

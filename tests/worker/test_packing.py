@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from sleepd.worker.data.examples import Encoded
 from sleepd.worker.data.packing import attention_mask, make_rows, shared_opening
-from sleepd.worker.model.adapter import Device
+from sleepd.worker.model.device import Device
 from sleepd.worker.model.losses import kl_from_base, make_reference, row_logits, token_losses
 
 pytestmark = pytest.mark.worker

@@ -56,7 +56,9 @@ def unbroken(tiny_model: Path, models: Path, tmp_path_factory: pytest.TempPathFa
 
 def comparable(report: Report) -> Report:
     """The report without what no two runs share."""
-    return msgspec.structs.replace(report, seconds={}, notices=[], tokens_per_second=0, peak_memory_bytes=0)
+    return msgspec.structs.replace(
+        report, seconds={}, notices=[], tokens_per_second=0, peak_memory_bytes=0, host_memory_bytes=0
+    )
 
 
 def interrupt(job: Job, phase: str, beat: int) -> None:

@@ -55,27 +55,27 @@ def test_where_the_epochs_end(count: int, share: float, expected: list[int]) -> 
 
 
 @pytest.mark.parametrize(
-    ("reply_tokens", "times"), [(1, 8), (16, 8), (17, 4), (32, 4), (33, 2), (48, 2), (49, 1), (2000, 1)]
+    ("reply_tokens", "times"), [(1, 10), (16, 10), (17, 4), (32, 4), (33, 2), (48, 2), (49, 1), (2000, 1)]
 )
-def test_short_replies_are_repeated(reply_tokens, times):
-    """The shorter a reply, the more often it is trained: eight times as often as a long one, at most."""
-    assert repeats(quick(most_repeats=8), reply_tokens) == times
+def test_short_replies_are_repeated(reply_tokens: int, times: int) -> None:
+    """The shorter a reply, the more often it is trained: ten times as often as a long one, at most."""
+    assert repeats(quick(most_repeats=10), reply_tokens) == times
     assert repeats(quick(most_repeats=2), reply_tokens) == min(times, 2)
 
 
-def test_mixed_buffer_repeats_short_only():
-    """Beside short replies, trained 24 times, each long reply is still trained three times."""
+def test_mixed_buffer_repeats_short_only() -> None:
+    """Beside short replies, trained 30 times, each long reply is still trained three times."""
     long = [Encoded(id=f"long{n}", ids=(1,) * 101, prompt_tokens=1) for n in range(5)]
-    strategy = quick(epochs=3, most_repeats=8, batch_size=4)
+    strategy = quick(epochs=3, most_repeats=10, batch_size=4)
     experiences = [*some(4), *long]
     orders = [epoch_order(strategy, experiences, 1, epoch) for epoch in range(planned_epochs(strategy, experiences))]
     times = Counter(id_ for order in orders for id_ in order)
-    assert {times[one.id] for one in some(4)} == {24}
+    assert {times[one.id] for one in some(4)} == {30}
     assert {times[one.id] for one in long} == {3}
 
 
-@pytest.mark.parametrize(("tokens", "answers"), [(30, 2), (119, 2), (120, 3), (240, 6), (900, 6)])
-def test_answers_grow_with_replies(tokens, answers):
-    """A step of short replies holds two reference answers, a step of long ones as many as the strategy says."""
-    assert answers_beside(6, tokens) == answers
-    assert answers_beside(1, tokens) == 1
+@pytest.mark.parametrize(("tokens", "answers"), [(30, 4), (160, 4), (200, 5), (240, 6), (900, 6)])
+def test_answers_grow_with_replies(tokens: int, answers: int) -> None:
+    """A step of short replies holds four reference answers, a step of long ones as many as the strategy says."""
+    assert answers_beside(quick(kl_batch_size=6, kl_batch_least=4), tokens) == answers
+    assert answers_beside(quick(kl_batch_size=6, kl_batch_least=0), tokens) == 6

@@ -12,7 +12,7 @@ from sleepd.worker.data.examples import Encoded
 
 FINAL_RATE_SHARE = 0.1
 """Of the learning rate, what is left of it at the last step."""
-SHORT_REPLIES = ((16, 8), (32, 4), (48, 2))
+SHORT_REPLIES = ((16, 10), (32, 4), (48, 2))
 """A reply of at most so many tokens is trained so many times as often as a long one. A short reply states a fact, which
 is to be known by heart; a long one learned by heart makes the replies to other prompts worse."""
 
@@ -26,18 +26,29 @@ def repeats(strategy: Strategy, reply_tokens: int) -> int:
 def shares(strategy: Strategy, experiences: Sequence[Encoded]) -> list[float]:
     """Of each experience the share of the epochs that it is in, in parallel; a short reply is in all of them."""
     times = [repeats(strategy, one.supervised) for one in experiences]
-    return [one.sampling_share * each / max(times) for one, each in zip(experiences, times, strict=True)]
+    most = max(times, default=1)
+    return [one.sampling_share * each / most for one, each in zip(experiences, times, strict=True)]
+
+
+def step_size(strategy: Strategy, experiences: Sequence[Encoded]) -> int:
+    """Experiences in one optimizer step: twice as many where most of what is trained are short replies."""
+    parts = shares(strategy, experiences)
+    tokens = sum(one.supervised * share for one, share in zip(experiences, parts, strict=True))
+    is_short = repeats(strategy, round(tokens / max(sum(parts), 1e-9))) > 2
+    return strategy.batch_size * (2 if is_short else 1)
 
 
 def planned_epochs(strategy: Strategy, experiences: Sequence[Encoded]) -> int:
     """The strategy's epochs, more of them where there are short replies, and as many as its fewest steps take."""
     epochs = strategy.epochs * max((repeats(strategy, one.supervised) for one in experiences), default=1)
-    return max(epochs, math.ceil(strategy.min_steps / steps_an_epoch(strategy, len(experiences))))
+    return max(
+        epochs, math.ceil(strategy.min_steps / steps_an_epoch(step_size(strategy, experiences), len(experiences)))
+    )
 
 
-def steps_an_epoch(strategy: Strategy, experiences: int) -> int:
-    """Optimizer steps; the last one may hold fewer experiences."""
-    return max(1, math.ceil(experiences / strategy.batch_size))
+def steps_an_epoch(size: int, experiences: int) -> int:
+    """Optimizer steps of so many experiences; the last one may hold fewer."""
+    return max(1, math.ceil(experiences / size))
 
 
 def epoch_order(strategy: Strategy, experiences: Sequence[Encoded], seed: int, epoch: int) -> list[str]:
@@ -62,9 +73,10 @@ def epoch_order(strategy: Strategy, experiences: Sequence[Encoded], seed: int, e
 
 def epoch_ends(strategy: Strategy, experiences: Sequence[Encoded], seed: int) -> list[int]:
     """After how many optimizer steps each epoch ends."""
+    size = step_size(strategy, experiences)
     epochs = range(planned_epochs(strategy, experiences))
     return list(
-        accumulate(steps_an_epoch(strategy, len(epoch_order(strategy, experiences, seed, epoch))) for epoch in epochs)
+        accumulate(steps_an_epoch(size, len(epoch_order(strategy, experiences, seed, epoch))) for epoch in epochs)
     )
 
 

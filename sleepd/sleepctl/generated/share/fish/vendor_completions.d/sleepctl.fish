@@ -58,7 +58,7 @@ function _shtab_sleepctl_using
   test "$_shtab_sleepctl_cmdpath" = "$argv"
 end
 
-set -g _shtab_sleepctl_commands status check why decisions history report show web digest notify buffer tokens live quarantine events logs doctor version run cancel pause resume rollback rebase tag metric 'metric add' 'metric remove' prune setup-buffer import reload config 'config check' 'config show' completions
+set -g _shtab_sleepctl_commands status check why when simulate decisions history report show web digest notify buffer tokens live quarantine events logs doctor version run cancel pause resume rollback rebase tag metric 'metric add' 'metric remove' prune setup-buffer import reload config 'config check' 'config show' completions
 set -g _shtab_sleepctl_opts_with_value --address --config --cycle --epochs --event --format --html --instance --keep --key-file --learning-rate --limit --lines --max-experiences --model --output --since --socket --state --strategy --told --unit --watch -n
 
 complete -c sleepctl -e
@@ -88,6 +88,17 @@ complete -c sleepctl -n '_shtab_sleepctl_using why' -l json -d 'data as JSON wit
 complete -c sleepctl -n '_shtab_sleepctl_using why' -l config -xka "(__fish_complete_path (commandline -ct))" -d 'the daemon'"'"'s configuration file'
 complete -c sleepctl -n '_shtab_sleepctl_using why' -l socket -xka "(__fish_complete_path (commandline -ct))" -d 'the daemon'"'"'s control socket'
 complete -c sleepctl -n '_shtab_sleepctl_using why' -l limit -x -d 'how many (default: 10)'
+complete -c sleepctl -n '_shtab_sleepctl_using; and test $_shtab_sleepctl_npos -eq 0' -a when -d 'When the next sleep is expected, from the rate of experiences.'
+complete -c sleepctl -n '_shtab_sleepctl_using when' -s h -l help -d 'show this help message and exit'
+complete -c sleepctl -n '_shtab_sleepctl_using when' -l json -d 'data as JSON with a "schema" number'
+complete -c sleepctl -n '_shtab_sleepctl_using when' -l config -xka "(__fish_complete_path (commandline -ct))" -d 'the daemon'"'"'s configuration file'
+complete -c sleepctl -n '_shtab_sleepctl_using when' -l socket -xka "(__fish_complete_path (commandline -ct))" -d 'the daemon'"'"'s control socket'
+complete -c sleepctl -n '_shtab_sleepctl_using; and test $_shtab_sleepctl_npos -eq 0' -a simulate -d 'When it would have slept with --config NEW.toml; --since 30d.'
+complete -c sleepctl -n '_shtab_sleepctl_using simulate' -s h -l help -d 'show this help message and exit'
+complete -c sleepctl -n '_shtab_sleepctl_using simulate' -l json -d 'data as JSON with a "schema" number'
+complete -c sleepctl -n '_shtab_sleepctl_using simulate' -l config -xka "(__fish_complete_path (commandline -ct))" -d 'the daemon'"'"'s configuration file'
+complete -c sleepctl -n '_shtab_sleepctl_using simulate' -l socket -xka "(__fish_complete_path (commandline -ct))" -d 'the daemon'"'"'s control socket'
+complete -c sleepctl -n '_shtab_sleepctl_using simulate' -l since -x -d '90m, 12h, 3d or 2026-01-31[T08:00]'
 complete -c sleepctl -n '_shtab_sleepctl_using; and test $_shtab_sleepctl_npos -eq 0' -a decisions -d 'How the decision changed, with its figures; --since 3d.'
 complete -c sleepctl -n '_shtab_sleepctl_using decisions' -s h -l help -d 'show this help message and exit'
 complete -c sleepctl -n '_shtab_sleepctl_using decisions' -l json -d 'data as JSON with a "schema" number'

@@ -91,10 +91,10 @@ class Browser:
         self._post("/actions", actions=[{"type": "key", "id": "keyboard", "actions": strokes}])
 
     def picture(self, path: Path, height: int | None = None) -> None:
-        """The whole page, or its upper part, as a PNG file."""
+        """The whole page, or its upper part, as a file of the kind that its name ends in: ``png`` or ``webp``."""
         clip = self.run("return [document.documentElement.clientWidth, document.documentElement.scrollHeight]")
         area = {"x": 0, "y": 0, "width": clip[0], "height": height or clip[1], "scale": 1}
-        given = {"format": "png", "captureBeyondViewport": True, "clip": area}
+        given = {"format": path.suffix[1:], "captureBeyondViewport": True, "clip": area}
         shot = self._post("/goog/cdp/execute", cmd="Page.captureScreenshot", params=given)
         path.write_bytes(base64.b64decode(shot["data"]))
 

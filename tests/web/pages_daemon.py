@@ -12,7 +12,7 @@ import msgspec
 
 from sleepd.protocol.answers import Cycles, Reasons
 from sleepd.protocol.control import Buffer, Experiences, GetStatus, GetVersion, History, Quarantine, Show, Why
-from sleepd.protocol.status import CycleSummary, DecisionRecord, QuarantineList
+from sleepd.protocol.status import CycleDetail, CycleSummary, DecisionRecord, QuarantineList, Status
 from tests.sleepctl import sleepctl_scenes as scenes
 from tests.sleepctl.sleepctl_fake_daemon import FakeDaemon
 
@@ -77,7 +77,11 @@ def history(count: int) -> list[CycleSummary]:
 
 
 def answer_pages(
-    fake: FakeDaemon, *, status=scenes.TRAINING, detail=scenes.FULL, cycles: Sequence[CycleSummary]
+    fake: FakeDaemon,
+    *,
+    cycles: Sequence[CycleSummary],
+    status: Status = scenes.TRAINING,
+    detail: CycleDetail = scenes.FULL,
 ) -> None:
     """Have a fake daemon answer whatever a page asks."""
     age = datetime.now(UTC) - scenes.NOW

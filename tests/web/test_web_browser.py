@@ -27,6 +27,8 @@ WIDTHS = (360, 800, 1600)
 TAB, ENTER = "\ue004", "\ue007"
 PICTURES = os.environ.get("PAGE_PICTURES", "")
 """A folder for a picture of each page; not set: none is kept."""
+README, README_HEIGHT = ("now-800-light", "now-800-dark"), 700
+"""The two pictures of the README."""
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +52,8 @@ def log_in(browser: Browser, site: WebProcess) -> None:
 def keep(browser: Browser, name: str) -> None:
     if PICTURES:
         browser.picture(Path(PICTURES) / f"{name}.png")
+        if name in README:
+            browser.picture(Path(PICTURES) / f"{name}.webp", README_HEIGHT)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -22,6 +22,8 @@ from sleepd.protocol.answers import (
     DaemonVersion,
     ExpectedSleep,
     Paused,
+    Pruned,
+    PruneResult,
     Reasons,
     Reloaded,
     RolledBack,
@@ -57,7 +59,7 @@ from sleepd.protocol.control import (
     Why,
 )
 from sleepd.protocol.conversion import converted
-from sleepd.protocol.status import MetricResult, Pruned, PruneResult, RunResult
+from sleepd.protocol.status import MetricResult, RunResult
 from sleepd.text.shell import command_line, quoted
 from sleepd.version import VERSION
 

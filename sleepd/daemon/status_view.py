@@ -170,17 +170,7 @@ def detail(reader: ReadModel, cycle: int, *, is_for_operator: bool = False) -> C
     path, champion = reader.path(cycle), reader.champion()
     older = next((each for each in older_cycles(reader) if each.cycle == cycle), None)
     if older is not None:
-        return CycleDetail(
-            summary=msgspec.structs.replace(older, is_champion=cycle == champion),
-            directory=str(path) if path else "",
-            report=None,
-            metrics=reader.metrics(cycle),
-            trained_ids=[],
-            replayed_ids=[],
-            held_out_ids=[],
-            undo=reader.undo(cycle) if older.state == "adopted" else "",
-            served=reader.served_of(cycle),
-        )
+        return _older_detail(reader, msgspec.structs.replace(older, is_champion=cycle == champion))
     record, assignments = reader.record(cycle), reader.assignments(cycle)
     report, verdict = reader.evaluation(cycle)
     compared = reader.comparison(cycle)
@@ -201,6 +191,23 @@ def detail(reader: ReadModel, cycle: int, *, is_for_operator: bool = False) -> C
         held_out_ids=ids("holdout"),
         released_ids=reader.released(cycle),
         undo=reader.undo(cycle),
+        served=reader.served_of(cycle),
+    )
+
+
+def _older_detail(reader: ReadModel, summary: CycleSummary) -> CycleDetail:
+    """Of a cycle of an older scheduler: its figures were not kept."""
+    cycle = summary.cycle
+    path = reader.path(cycle)
+    return CycleDetail(
+        summary=summary,
+        directory=str(path) if path else "",
+        report=None,
+        metrics=reader.metrics(cycle),
+        trained_ids=[],
+        replayed_ids=[],
+        held_out_ids=[],
+        undo=reader.undo(cycle) if summary.state == "adopted" else "",
         served=reader.served_of(cycle),
     )
 

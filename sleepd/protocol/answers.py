@@ -27,6 +27,24 @@ class Paused(msgspec.Struct, frozen=True, kw_only=True):
     schema: int = SCHEMA
 
 
+class Pruned(msgspec.Struct, frozen=True, kw_only=True):
+    """One checkpoint whose weights went, or would go."""
+
+    cycle: int
+    bytes: int
+    reason: str
+
+
+class PruneResult(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer to ``prune``."""
+
+    pruned: list[Pruned]
+    """Oldest first."""
+    is_dry_run: bool
+    """Nothing was removed."""
+    schema: int = SCHEMA
+
+
 class RolledBack(msgspec.Struct, frozen=True, kw_only=True):
     """The answer to ``rollback``; None is the base."""
 

@@ -258,24 +258,6 @@ class DecisionRecord(msgspec.Struct, frozen=True, kw_only=True):
     facts: dict[str, Any]
 
 
-class Pruned(msgspec.Struct, frozen=True, kw_only=True):
-    """One checkpoint whose weights went, or would go."""
-
-    cycle: int
-    bytes: int
-    reason: str
-
-
-class PruneResult(msgspec.Struct, frozen=True, kw_only=True):
-    """The answer to ``prune``."""
-
-    pruned: list[Pruned]
-    """Oldest first."""
-    is_dry_run: bool
-    """Nothing was removed."""
-    schema: int = SCHEMA
-
-
 class MetricResult(msgspec.Struct, frozen=True, kw_only=True):
     """The answer to ``addmetric``."""
 

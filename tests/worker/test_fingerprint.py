@@ -14,7 +14,8 @@ from sleepd.protocol.chat_example import Message
 from sleepd.worker import process_memory
 from sleepd.worker.data.chat_format import ChatFormat
 from sleepd.worker.evaluation import fingerprint as module
-from sleepd.worker.model.adapter import choose_device, load_adapted, load_base
+from sleepd.worker.model.adapter import load_adapted, load_base
+from sleepd.worker.model.device import choose_device
 
 from .conftest import RecordingChannel, examples, make_job
 

@@ -34,8 +34,9 @@ def test_address_is_printed(site: WebProcess, tmp_path: Path) -> None:
     done = sleepctl(tmp_path, "--address", address)
     assert (done.returncode, done.stdout) == (0, f"http://{address}/\n")
     assert "--token" in done.stderr
-    done = subprocess.run([*COMMAND, "--json", "web", "--address", address], capture_output=True, timeout=LIMIT_SECONDS)
-    assert json.loads(done.stdout) == {"schema": 1, "address": f"http://{address}/", "token": None}
+    command = [*COMMAND, "--json", "web", "--address", address]
+    said = subprocess.run(command, capture_output=True, timeout=LIMIT_SECONDS).stdout
+    assert json.loads(said) == {"schema": 1, "address": f"http://{address}/", "token": None}
 
 
 @pytest.mark.parametrize("address", ["here", "127.0.0.1:", "127.0.0.1:99999", "127.0.0.1:x"])

@@ -80,6 +80,20 @@ class Browser:
         found = self._post("/elements", using="css selector", value=selector)
         return [self._call("GET", f"/session/{self._session}/element/{each[ELEMENT]}/text") for each in found]
 
+    def await_text(self, selector: str, text: str) -> None:
+        """Wait until the only such element says this: what a key or a click leads to comes a moment later."""
+        deadline = time.monotonic() + LIMIT_SECONDS
+        while self._texts_or_none(selector) != [text]:
+            assert time.monotonic() < deadline, f"waited in vain for {text!r} in {selector}"
+            time.sleep(0.05)
+
+    def _texts_or_none(self, selector: str) -> list[str] | None:
+        """None: the page was replaced meanwhile."""
+        try:
+            return self.texts(selector)
+        except AssertionError:
+            return None
+
     def click(self, selector: str) -> None:
         """Click the first such element."""
         element = self._post("/element", using="css selector", value=selector)[ELEMENT]

@@ -47,6 +47,7 @@ def log_in(browser: Browser, site: WebProcess) -> None:
     browser.open(f"{site.address}/login")
     browser.run("document.querySelector('#token').value = arguments[0]", TOKEN)
     browser.click("form.card button")
+    browser.await_text("button.link", "Log out")
 
 
 def keep(browser: Browser, name: str) -> None:
@@ -100,7 +101,7 @@ def test_pages_read_without_script(site: WebProcess) -> None:
         browser.open(f"{site.address}/login?next=/")
         browser.click("#token")
         browser.press(TOKEN + ENTER)
-        assert browser.texts("h1") == ["Training: cycle 9"]
+        browser.await_text("h1", "Training: cycle 9")
         browser.open(f"{site.address}/cycles/8")
         assert "Its adapter is in use." in browser.texts(".lead")[0]
 
@@ -109,18 +110,18 @@ def test_keyboard_alone_pauses(site: WebProcess, daemon: FakeDaemon, light: Brow
     """With Tab and Enter alone: from the start page to the confirmation, and the answer says how to undo it."""
     daemon.replies[control.Pause] = Paused(is_paused=True, undo="sleepctl resume")
     log_in(light, site)
-    for wanted in ("Pause", "Pause"):
-        for _ in range(40):
+    for said in ("Pause?", "Paused: no new cycle starts."):
+        for _ in range(80):
             light.press(TAB)
             focused = light.run(
                 "const it = document.activeElement; const ring = getComputedStyle(it).outlineStyle;"
                 "return [it.textContent.trim(), ring]"
             )
-            if focused[0] == wanted:
+            if focused == ["Pause", "solid"]:
                 break
-        assert focused == [wanted, "solid"]
+        assert focused == ["Pause", "solid"]
         light.press(ENTER)
-    assert light.texts("h1") == ["Paused: no new cycle starts."]
+        light.await_text("h1", said)
     assert light.texts(".command") == ["sleepctl resume"]
 
 
@@ -165,7 +166,7 @@ def test_real_cycle_is_followed(directory: Path, light: Browser) -> None:
     config = changed(config, "worker", python=str(fake_interpreter(place / "worker", "wait")))
     with DaemonProcess(place, config) as daemon, WebProcess(place, Path(config.control.socket)) as site:
         log_in(light, site)
-        assert light.texts("h1") == ["Idle"]
+        light.await_text("h1", "Idle")
         write_buffer(place / "buffer.json", experiences(12))
         daemon.await_true(lambda: light.texts("h1") == ["Training: cycle 1"], "the page to show the cycle")
         daemon.await_true(lambda: "step 1 of 2" in light.texts("#head")[0], "the progress")
@@ -176,7 +177,7 @@ def test_real_cycle_is_followed(directory: Path, light: Browser) -> None:
         keep(light, "real-promoted")
         light.open(f"{site.address}/do/rollback")
         light.click("form.card button")
-        assert light.texts("h1") == ["The base model is in use; before: cycle 1."]
+        light.await_text("h1", "The base model is in use; before: cycle 1.")
         assert daemon.status().champion is None
 
 

@@ -87,11 +87,8 @@ def _add_command(commands: Any, name: str, summary: str) -> None:
         epilog=EPILOGS.get(name),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    if name == "config":
-        _add_config_commands(command)
-        return
-    if name == "metric":
-        _add_metric_commands(command)
+    if name in ("config", "metric"):
+        (_add_config_commands if name == "config" else _add_metric_commands)(command)
         return
     _add_options(command)
     _add_places(command, name)

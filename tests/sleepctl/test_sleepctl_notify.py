@@ -13,7 +13,7 @@ import pytest
 from sleepd.config.reporting_config import EVENTS, NotifyConfig
 from sleepd.errors import ConfigError
 from sleepd.protocol.answers import Cycles
-from sleepd.protocol.status import Alarm, CycleSummary
+from sleepd.protocol.status import Alarm, CycleSummary, Status
 from sleepd.sleepctl.commands.notify import EventNotifier
 from tests.sleepctl import sleepctl_scenes as scenes
 from tests.sleepctl.sleepctl_fake_daemon import FakeDaemon
@@ -38,7 +38,7 @@ class Told:
     def restart(self) -> None:
         self.notifier = EventNotifier(self.config, self.state, self.notes.append, lambda: self.now)
 
-    def tell(self, *cycles: CycleSummary, status: Any = scenes.MORNING) -> list[str]:
+    def tell(self, *cycles: CycleSummary, status: Status = scenes.MORNING) -> list[str]:
         """The texts that this call tells."""
         before = len(self.path.read_text().splitlines())
         self.notifier.tell(status, Cycles(cycles=list(cycles)))

@@ -16,7 +16,7 @@ from sleepd.worker.data.packing import make_rows
 from sleepd.worker.environment import prepare_environment
 from sleepd.worker.evaluation import evaluation_command, loss_evaluator
 from sleepd.worker.failure import GiveUp
-from sleepd.worker.model import adapter, generate, loading, losses, out_of_memory, peak_memory
+from sleepd.worker.model import adapter, generate, loading, losses, memory_estimate, out_of_memory, peak_memory
 from sleepd.worker.model import device as devices
 from sleepd.worker.model.adapter import load_adapted, load_base, other_adapter, restart_adapter, start_adapter
 from sleepd.worker.model.device import Device, choose_device
@@ -362,3 +362,32 @@ def test_full_card_ends_on_the_cpu(run_here, monkeypatch):
     assert [notice.event for notice in report.notices] == ["moved_to_cpu"]
     with pytest.raises(GiveUp, match="out of memory"):
         run_here(name="asked", device="cuda")
+
+
+@pytest.mark.parametrize(
+    ("room", "tokens", "is_recomputing"), [(1000, 512, False), (300, 256, False), (130, 128, False), (40, 128, True)]
+)
+def test_short_memory_is_planned_for(room, tokens, is_recomputing):
+    """Where the estimate is above what there is, a pass gets narrower at first, then layers compute again."""
+    channel = RecordingChannel()
+    limits = MemoryLimits(512, 2048, channel)
+    limits.plan(lambda tokens, again: tokens // (2 if again else 1), room)
+    assert (limits.micro_batch_tokens, limits.is_recomputing) == (tokens, is_recomputing)
+    assert ("layers_recomputed" in [one.event for one in channel.notices]) == is_recomputing
+    assert all("a cycle is estimated at" in one.text for one in channel.notices)
+
+
+def test_room_is_what_is_free_or_held(card, monkeypatch):
+    """Of a card what is free and what this process reserved; of the processor's memory the same."""
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _device: (5, 100))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda _device: 7)
+    assert devices.room_of(CARD) == 12
+    assert devices.memory_of(CPU) > devices.room_of(CPU) > 0
+
+
+def test_computing_again_is_estimated_lower(tiny_model):
+    """Layers that compute again keep one layer's figures at a time, and the weights and logits stay."""
+    adapted = start_adapter(load_base(tiny_model, CPU)[0], quick(), 0)
+    need = memory_estimate.need_of(adapted, CPU)
+    kept, again = memory_estimate.needed_bytes(need, 512), memory_estimate.needed_bytes(need, 512, True)
+    assert kept > again > memory_estimate.LIBRARIES_BYTES

@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from .device import Device
+
 LIBRARIES_BYTES = 450 * 2**20
 """torch, transformers and peft once they are imported and have computed something."""
 ADAPTER_COPIES = 7
@@ -71,13 +73,25 @@ def shape_of(adapted: Any, config: Any) -> Shape:
     )
 
 
-def needed_bytes(need: Need, tokens: int) -> int:
-    """The peak of a cycle whose longest row has so many tokens, all of them supervised."""
+def need_of(adapted: Any, device: Device) -> Need:
+    """Of a model that is loaded already, so that nothing is to be converted."""
+    config = adapted.config.get_text_config()
+    is_eager = getattr(config, "_attn_implementation", "") == "eager"
+    return Need(shape_of(adapted, config), device.dtype.itemsize, is_eager=is_eager, is_converted=False)
+
+
+def needed_bytes(need: Need, tokens: int, is_recomputing: bool = False) -> int:
+    """The peak of a cycle whose longest row has so many tokens, all of them supervised.
+
+    ``is_recomputing``: each layer keeps its input alone, and one at a time computes again.
+    """
     shape, size = need.shape, need.number_bytes
     weights = shape.weights * size
-    kept = shape.layers * tokens * (HIDDEN_KEPT * shape.hidden + INNER_KEPT * shape.inner) * size
+    layers = 1 if is_recomputing else shape.layers
+    kept = layers * tokens * (HIDDEN_KEPT * shape.hidden + INNER_KEPT * shape.inner) * size
     if need.is_eager:
-        kept += shape.layers * shape.heads * tokens**2 * ATTENTION_KEPT * size
+        kept += layers * shape.heads * tokens**2 * ATTENTION_KEPT * size
+    kept += shape.layers * tokens * shape.hidden * size if is_recomputing else 0
     logits = tokens * shape.vocabulary * (4 * LOGIT_COPIES + size)
     training = weights + round(HELD_SHARE * (kept + logits)) + 4 * ADAPTER_COPIES * shape.adapter
     converting = shape.weights * (4 + 2) if need.is_converted else 0

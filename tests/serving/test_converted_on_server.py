@@ -9,41 +9,26 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("xllamacpp")
 
-from sleepd.config.strategies import find_strategy  # noqa: E402
 from sleepd.protocol.converted_adapter import ConvertedAdapter  # noqa: E402
 from sleepd.serving.gguf_conversion import prepared_gguf  # noqa: E402
-from sleepd.worker.model.adapter import Device, load_base, save_adapter, start_adapter  # noqa: E402
+from sleepd.worker.model.adapter import Device, load_base  # noqa: E402
 from sleepd.worker.model.convert_gguf import open_base  # noqa: E402
 from sleepd.worker.model.find_base import find_base  # noqa: E402
 from sleepd.worker.programs.tiny_model import make_tiny_model  # noqa: E402
 from sleepd.worker_program import ask_worker  # noqa: E402
 from tests.bench.engines import llama_server  # noqa: E402
 
-from .tiny_gguf import write_tiny_gguf  # noqa: E402
+from .tiny_adapter import adapted, write_tiny_gguf  # noqa: E402
 
 CPU = Device(torch.device("cpu"), torch.float32, "cpu")
 TEXTS = ["Who are you?", "The capital of France is", "def add(a, b):", "Tell me a story about the sea."]
 Chances = list[dict[int, float]]
 """Of each text: the log-probability of each token that may follow."""
-
-
-def adapted(model: Any, directory: Path, base: Path, size: float) -> Any:
-    """The model with a random adapter of that size, which is also written into ``directory``."""
-    model = start_adapter(model, msgspec.structs.replace(find_strategy("consolidate"), rank=16, alpha=32), 0)
-    torch.manual_seed(1)
-    with torch.no_grad():
-        for name, weight in model.named_parameters():
-            if "lora_B" in name:
-                weight.copy_(torch.randn_like(weight) * size)
-    directory.mkdir()
-    save_adapter(model, directory, base)
-    return model.eval()
 
 
 def of_worker(model: Any, prompts: list[list[int]]) -> Chances:
@@ -125,7 +110,7 @@ def test_embedded_model_is_served_alike(tmp_path: Path) -> None:
     model, tokenizer = load_base(directory, CPU)
     prompts = [tokenizer(text).input_ids for text in TEXTS]
     plain = of_worker(model, prompts)
-    with_adapter = of_worker(adapted(model, tmp_path / "cycle_001", directory, 0.01), prompts)
+    with_adapter = of_worker(adapted(model, tmp_path / "cycle_001", directory, 0.05), prompts)
     assert apart(of_server(base, prompts), plain) < 0.15
     made = prepared_gguf(
         tmp_path / "cycle_001", tmp_path / "out", python=sys.executable, base="embedded", quantization="f16"

@@ -17,13 +17,13 @@ from sleepd import cycle
 from sleepd.buffer.formats.known_formats import FORMATS
 from sleepd.config import render
 from sleepd.protocol import answers, experience_record
+from sleepd.protocol.answers import PruneResult
 from sleepd.protocol.capability import SeenTokens
 from sleepd.protocol.live import LiveAnswer
 from sleepd.protocol.status import (
     BufferDetail,
     CycleDetail,
     MetricResult,
-    PruneResult,
     QuarantineDetail,
     QuarantineList,
     RunResult,
@@ -42,7 +42,7 @@ JSON_KEYS: Final[dict[str, tuple[str, ...]]] = {
     "when": answers.ExpectedSleep.__struct_fields__,
     "simulate": answers.SimulatedTriggers.__struct_fields__,
     "decisions": ("schema", "changes"),
-    "history": ("schema", "is_live", "cycles"),
+    "history": ("schema", "is_live", "cycles", "served"),
     "report": ("schema", "is_live", "cycle", "learned", "buffer", "quarantine", "set_aside"),
     "show": (*CycleDetail.__struct_fields__, "is_live"),
     "web": ("schema", "address", "token"),

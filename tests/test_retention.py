@@ -42,7 +42,8 @@ def test_retention_rules_hold(
     there: list[Stored], champion: int | None, predecessor: int | None, gone: list[int]
 ) -> None:
     """Newest N of each kind, the champion, its predecessor, and what is tagged keep their weights."""
-    found = to_prune(there, KEEP, champion=champion, predecessor=predecessor)
+    in_use = {cycle for cycle in (champion, predecessor) if cycle is not None}
+    found = to_prune(there, KEEP, in_use=in_use)
     assert [cycle for cycle, _ in found] == gone
 
 

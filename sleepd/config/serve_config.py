@@ -75,7 +75,7 @@ class ServeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         str,
         Meta(
             description="command: a program that puts the adapter into the engine. It gets SLEEPD_CYCLE (0: the base), "
-            "SLEEPD_ADAPTER (its directory; empty: the base), SLEEPD_ADAPTER_GGUF, SLEEPD_MODEL and SLEEPD_URL."
+            "SLEEPD_ADAPTER (its directory; empty: the base), SLEEPD_MODEL and SLEEPD_URL, and ends with 0."
         ),
     ] = ""
     quantization: Annotated[
@@ -87,13 +87,13 @@ class ServeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         Meta(
             ge=0.0,
             le=86400.0,
-            description="How long an exchange of adapters waits for the engine to finish its requests. After that it "
+            description="How long a swap of adapters waits for the engine to finish its requests. After that it "
             "goes ahead, and the engine may break off what is still running.",
         ),
     ] = 120.0
     ready_seconds: Annotated[
         float,
-        Meta(ge=1.0, le=3600.0, description="How long the engine may take to answer again after an exchange."),
+        Meta(ge=1.0, le=3600.0, description="How long the engine may take to answer again after a swap."),
     ] = 180.0
     answer_seconds: Annotated[
         float, Meta(ge=1.0, le=3600.0, description="How long one answer of the engine may take.")

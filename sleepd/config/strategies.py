@@ -27,6 +27,8 @@ _CONSOLIDATE: Final = Strategy(
     kl_weight=4.0,
     kl_prompts=160,
     kl_batch_size=6,
+    # Two let the drift grow to 0.035 in 325 steps.
+    kl_batch_least=4,
     drift_budget=0.025,
     # From the base on all of the lineage: what continued gained less in each cycle (tests/bench/README.md).
     lineage="retrain",
@@ -48,6 +50,8 @@ STRATEGIES: Final[dict[str, Strategy]] = {
             _CONSOLIDATE,
             name="rehearse",
             epochs=8,
+            most_repeats=1,
+            kl_batch_least=0,
             min_steps=24,
             learning_rate=1.5e-3,
             batch_size=16,

@@ -21,6 +21,7 @@ from sleepd.policy.selection import Counts
 from sleepd.policy.simulation import Look
 from sleepd.policy.triggers import Decision
 from sleepd.protocol.job import Progress, Report
+from sleepd.protocol.serve_messages import ServedSpan, ServedState
 from sleepd.protocol.verdict import AddedMetric, Comparison, Verdict
 from sleepd.quarantine.near_duplicates import Screened
 from sleepd.quarantine.rules import Cause, Override
@@ -117,6 +118,21 @@ class ReadModel:
     def active_alarms(self) -> list[ActiveAlarm]:
         """Everything that the operator should know."""
         return [*self._parts.alarms.active, *self._parts.demotion.alarms]
+
+    # --- the engine ---
+
+    @property
+    def serving(self) -> ServedState | None:
+        """What the engine runs, as far as that is proved; None: no engine is configured."""
+        return self._parts.deployer.state
+
+    def served(self, *, limit: int) -> list[ServedSpan]:
+        """What it was proved to run, from when to when, newest first."""
+        return self._parts.deployer.table.spans(limit=limit)
+
+    def served_of(self, cycle: int) -> list[ServedSpan]:
+        """When it was proved to run that cycle, newest first."""
+        return self._parts.deployer.table.spans_of(cycle)
 
     # --- cycles ---
 

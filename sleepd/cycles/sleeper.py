@@ -96,6 +96,14 @@ class Sleeper:
         elif now is None and was is not None:
             self._state.last_error = self._parts.history.newest_failure()
 
+    async def keep_served(self) -> None:
+        """As ``Deployer.run``: bring the engine to what is in use, for ever."""
+        await self._parts.deployer.run()
+
+    def serve_anew(self) -> None:
+        """What is in use may have changed: the engine is asked soon."""
+        self._parts.deployer.resume()
+
     # --- one cycle ---
 
     async def begin(self, order: Order) -> int:
@@ -162,6 +170,7 @@ class Sleeper:
             stop_seconds=settings.stop_seconds,
         )
         try:
+            await parts.deployer.free()
             with parts.repair.responsible():
                 end = await parts.runner.finish(job, policy, Gates.of(state.config.promotion, job))
         finally:
@@ -268,6 +277,7 @@ class Sleeper:
         """Use another configuration from now on; a cycle under way keeps the one it began with."""
         self._state.config = config
         self._parts.intake.reconfigure(config)
+        self._parts.deployer.reconfigure(config)
 
     def note_error(self, message: str, hint: str) -> NotedError:
         """Show an error in the status until something newer takes its place."""

@@ -22,6 +22,8 @@ from sleepd.protocol.answers import (
     DaemonVersion,
     ExpectedSleep,
     Paused,
+    Pruned,
+    PruneResult,
     Reasons,
     Reloaded,
     RolledBack,
@@ -57,14 +59,14 @@ from sleepd.protocol.control import (
     Why,
 )
 from sleepd.protocol.conversion import converted
-from sleepd.protocol.status import MetricResult, Pruned, PruneResult, RunResult
+from sleepd.protocol.status import MetricResult, RunResult
 from sleepd.text.shell import command_line, quoted
 from sleepd.version import VERSION
 
 from .control_socket import Peer
 from .publisher import Life
 from .quarantine_view import override, quarantine_detail, quarantine_list, sample
-from .status_view import buffer_detail, cycles, detail, older_result, overview
+from .status_view import buffer_detail, cycles, detail, older_result, overview, until_proved
 from .trained_texts_view import learned
 from .translation import decision_record, decision_view, order_of, policy_of, simulated_view, thresholds
 
@@ -102,7 +104,8 @@ class Requests:
             case Run():
                 return await self._run(request)
             case History():
-                return Cycles(cycles=cycles(reader, limit=max(1, request.limit)))
+                limit = max(1, request.limit)
+                return Cycles(cycles=cycles(reader, limit=limit), served=reader.served(limit=limit))
             case Show():
                 is_for_operator = is_operator(peer, reader.config.control.operator_group)
                 return detail(reader, request.cycle, is_for_operator=is_for_operator)
@@ -210,7 +213,15 @@ class Requests:
         champion, was = self._sleeper.rollback(request.cycle)
         await self._sleeper.refresh()
         quarantined = await self._sleeper.recount_said_under(was) if was else 0
-        return RolledBack(champion=champion, was=was, quarantined=quarantined, undo=f"sleepctl rollback {was or 0}")
+        serving = self._reader.serving
+        return RolledBack(
+            champion=champion,
+            was=was,
+            quarantined=quarantined,
+            served=serving.served if serving else None,
+            serving=until_proved(serving) if serving else "",
+            undo=f"sleepctl rollback {was or 0}",
+        )
 
     def _tag(self, request: Tag) -> Tagged:
         was = self._sleeper.tag(request.cycle, request.name)

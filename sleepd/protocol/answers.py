@@ -7,6 +7,7 @@ from datetime import datetime
 import msgspec
 
 from .job import Role
+from .serve_messages import ServedSpan
 from .status import SCHEMA, CycleSummary, DecisionRecord, DecisionView
 
 
@@ -26,6 +27,24 @@ class Paused(msgspec.Struct, frozen=True, kw_only=True):
     schema: int = SCHEMA
 
 
+class Pruned(msgspec.Struct, frozen=True, kw_only=True):
+    """One checkpoint whose weights went, or would go."""
+
+    cycle: int
+    bytes: int
+    reason: str
+
+
+class PruneResult(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer to ``prune``."""
+
+    pruned: list[Pruned]
+    """Oldest first."""
+    is_dry_run: bool
+    """Nothing was removed."""
+    schema: int = SCHEMA
+
+
 class RolledBack(msgspec.Struct, frozen=True, kw_only=True):
     """The answer to ``rollback``; None is the base."""
 
@@ -33,6 +52,10 @@ class RolledBack(msgspec.Struct, frozen=True, kw_only=True):
     was: int | None
     quarantined: int = 0
     """Experiences recorded under ``was`` that are excluded from training since."""
+    served: int | None = None
+    """What the engine was proved to run last; None: the base, or it is not known."""
+    serving: str = ""
+    """What becomes of the engine, a sentence; empty: no engine is configured."""
     undo: str = ""
     schema: int = SCHEMA
 
@@ -76,6 +99,8 @@ class Cycles(msgspec.Struct, frozen=True, kw_only=True):
     """The answer to ``history``, and what ``history.json`` holds."""
 
     cycles: list[CycleSummary]
+    served: list[ServedSpan] = []
+    """What an engine was proved to run, from when to when, newest first."""
     schema: int = SCHEMA
 
 

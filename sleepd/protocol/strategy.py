@@ -41,7 +41,9 @@ class Strategy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     most_repeats: int = 1
     """A short reply is trained at most so many times as often as a long one."""
     kl_batch_size: int = 0
-    """Most reference answers of the base beside the experiences in one optimizer step; fewer beside short replies."""
+    """Most reference answers of the base beside the experiences in one optimizer step."""
+    kl_batch_least: int = 0
+    """Fewest of them, beside short replies; 0: always ``kl_batch_size``."""
     lineage: Literal["continue", "retrain"] = "continue"
     """Whether a cycle goes on from the champion, or starts from the base and learns all of the lineage again."""
     drift_budget: float | None = None

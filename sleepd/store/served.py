@@ -1,6 +1,6 @@
 """The ledger's table of what the engine was proved to run, from when to when.
 
-A span begins with a proof and lasts as long as every further proof finds the same. It ends when an exchange begins or
+A span begins with a proof and lasts as long as every further proof finds the same. It ends when a swap begins or
 when something else is found; from then on nothing is known until the next proof.
 """
 
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Final
 
-from sleepd.protocol.serving import ServedSpan
+from sleepd.protocol.serve_messages import ServedSpan
 
 from .database import Database
 

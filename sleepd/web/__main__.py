@@ -20,9 +20,9 @@ from sleepd.errors import ConfigError, SleepdError, UsageError
 from .app import build
 from .daemon_access import DaemonAccess
 from .guard import Guard
-from .live import Live
 from .login import Login, read_token
 from .site import Site
+from .subscription import Subscription
 from .web_places import ADDRESS
 
 SOCKET = "/run/sage-sleepd/sleepd.sock"
@@ -66,7 +66,7 @@ def parser() -> argparse.ArgumentParser:
 
 async def serve(listening: socket.socket, options: argparse.Namespace, login: Login) -> None:
     """Serve on a socket that listens, until told to stop, or until nobody has asked for ``idle_seconds``."""
-    site = Site(DaemonAccess(options.socket), login, Live(options.socket), SystemClock())
+    site = Site(DaemonAccess(options.socket), login, Subscription(options.socket), SystemClock())
     guard = Guard(build(site), frozenset(options.host))
     config = uvicorn.Config(
         guard,

@@ -22,9 +22,9 @@ from sleepd.errors import (
 from sleepd.version import VERSION
 
 from .daemon_access import DaemonAccess
-from .live import Live
 from .login import Login
 from .rendering import render
+from .subscription import Subscription
 
 _STATUS = {
     NotFound: 404,
@@ -44,7 +44,7 @@ class Site(NamedTuple):
 
     daemon: DaemonAccess
     login: Login
-    live: Live
+    live: Subscription
     clock: Clock
 
     def page(self, request: Request, template: str, *, code: int = 200, **values: Any) -> Response:

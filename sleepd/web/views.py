@@ -79,7 +79,7 @@ def buffer(site: Site, request: Request) -> Response:
 
 
 def quarantine(site: Site, request: Request) -> Response:
-    """What is kept from training, to be reviewed."""
+    """What is excluded from training, to be reviewed."""
     known = site.daemon.ask(Quarantine(limit=buffer_values.SEARCHED), QuarantineList)
     search, state = (request.query_params.get(name, "") for name in ("search", "state"))
     return site.page(request, "quarantine.html", **buffer_values.quarantine_values(known, search[:200], state))

@@ -130,6 +130,8 @@ class _Cycle:
         beat_at_each_layer(loaded.model, self._channel.beat)
         if self._job.masked:
             self._channel.notice("personal_data_masked", self._job.masked)
+        if self._job.superseded:
+            self._channel.notice("replies_superseded", self._job.superseded)
         phases.device = loaded.device.description
         self._limits.keep_within(most_positions(loaded.model.config))
         self._limits.fill(loaded.device.torch_device)
@@ -236,7 +238,7 @@ class _Cycle:
         batches = Batches(
             TrainingSet(encoded.trained, encode, encoded.reference_examples, references),
             self._limits,
-            beside=strategy.kl_batch_size,
+            strategy,
             packed=self._evaluator.packed,
         )
         heartbeat = TrainingHeartbeat(self._channel, self._phases.pace, loaded.device.description)

@@ -31,7 +31,7 @@ def training(job: Job, encoded: EncodedExamples, *, steps_done: int) -> float:
     at_once = sum(parts)
     supervised = sum(one.supervised * share for one, share in zip(encoded.trained, parts, strict=True)) / at_once
     size = step_size(strategy, encoded.trained)
-    answers = answers_beside(strategy.kl_batch_size, round(supervised * size))
+    answers = answers_beside(strategy, round(supervised * size))
     beside = reference * answers / (size * max(1, len(encoded.reference_examples)))
     ends = epoch_ends(strategy, encoded.trained, job.seed)
     steps = ends[-1]

@@ -8,6 +8,7 @@ rates --out DIR                          the error rates, prompts drawn again an
 from __future__ import annotations
 
 import argparse
+import socket
 import subprocess
 import sys
 import time
@@ -17,44 +18,51 @@ from types import MappingProxyType
 from typing import Any
 
 import msgspec
-from cycles import read_experiences, run_cycle
+from cycles import read_experiences
 from engines import QUANTIZATIONS, llama_server, requantized
 
 from sleepd.config.strategies import find_strategy
 from sleepd.protocol.adapter_fingerprint import AdapterFingerprint, PromptAnswer, PromptReference
 from sleepd.protocol.chat_example import Message
 from sleepd.protocol.checkpoint_files import FINGERPRINT_FILE
-from sleepd.protocol.job import TrainingExample
+from sleepd.protocol.job import Job, Notice, TrainingExample
 from sleepd.serving.endpoint import Endpoint
+from sleepd.worker.channel import Channel
+from sleepd.worker.evaluation import probe_generation
 from sleepd.worker.model.find_base import find_base
+from sleepd.worker.run import run
 
 
 def train_line(arguments: argparse.Namespace) -> None:
     """Cycle after cycle, each on what the ones before knew and on new experiences."""
+    for name in ("REPLY_TOKENS", "PROBE_TOKENS", "TALK_TOKENS"):
+        setattr(probe_generation, name, 4)  # what is said there matters to a verdict alone
     strategy = msgspec.structs.replace(find_strategy(arguments.strategy), **dict(arguments.set))
     examples = _examples(arguments.buffer, arguments.context)
     size, parent = arguments.experiences, None
     for number in range(1, arguments.cycles + 1):
         staging = arguments.out / "adapters" / f"{arguments.line}-{number}"
         to_train = [_with_role(one, "train") for one in examples[: number * size]]
-        held_out = [_with_role(one, "holdout") for one in examples[-4:]]
-        outcome = run_cycle(
-            [*to_train, *held_out],
-            strategy,
-            arguments.models,
-            staging,
-            parent=parent,
-            base=arguments.base,
+        held_out = [_with_role(one, "holdout") for one in examples[-2:]]
+        job = Job(
             cycle=arguments.first + number - 1,
+            base=arguments.base,
+            models_directory=str(arguments.models),
+            parent=str(parent or ""),
             parent_cycle=arguments.first + number - 2 if parent else None,
+            staging=str(staging),
+            strategy=strategy,
+            seed=1,
         )
-        seconds = outcome.report.seconds
+        (staging / "work").mkdir(parents=True, exist_ok=True)
+        report = run(job, [*to_train, *held_out], _Silent(socket.socketpair()[0]))
+        seconds = report.seconds
         share = seconds["fingerprinting"] / sum(seconds.values())
         fingerprint = _fingerprint(staging)
+        drift = report.evidence.drift
         print(f"{staging.name}: fingerprint {seconds['fingerprinting']:.1f} s of {sum(seconds.values()):.0f} s", end="")
         print(f" ({share:.1%}), {fingerprint.dtype}, {(staging / FINGERPRINT_FILE).stat().st_size} bytes", end="")
-        drift = outcome.report.evidence.drift
-        print(f", drift {drift.candidate if drift else None}, {len(to_train)} experiences", flush=True)
+        print(f", drift {drift.candidate if drift else None}, {len(to_train)} experiences {seconds}", flush=True)
         parent = staging
 
 
@@ -128,6 +136,15 @@ def _base(arguments: argparse.Namespace, kind: str) -> Path:
 
 def _fingerprint(directory: Path) -> AdapterFingerprint:
     return msgspec.json.decode((directory / FINGERPRINT_FILE).read_bytes(), type=AdapterFingerprint)
+
+
+class _Silent(Channel):
+    """A channel on which nothing goes anywhere."""
+
+    def send(self, message: msgspec.Struct) -> None:
+        """Warnings are shown."""
+        if isinstance(message, Notice) and message.level == "warning":
+            print("warning:", message.text, flush=True)
 
 
 def _examples(buffer: Path, context: int) -> list[TrainingExample]:

@@ -90,7 +90,7 @@ def _measure(arguments: argparse.Namespace, models: Path) -> None:
     def worker(with_kl: bool) -> None:
         examples = TrainingSet(experiences, lambda _max: experiences, general if with_kl else [], references)
         weights = AdapterWeights(model, ours, strategy, 0)
-        batches = Batches(examples, limits, beside=strategy.kl_batch_size, packed=True)
+        batches = Batches(examples, limits, strategy, packed=True)
         heartbeat = TrainingHeartbeat(SilentChannel(), Pace(), ours.description)
         Trainer(strategy, 0, weights, batches, heartbeat).run(lambda: None)
 

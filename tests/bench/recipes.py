@@ -137,7 +137,7 @@ class Bench:
         weights = AdapterWeights(self._model, self._device, strategy, seed)
         limits = MemoryLimits(strategy.micro_batch_tokens, strategy.max_tokens, channel)
         given = TrainingSet(encoded, lambda _longest: encoded, general, references)
-        batches = Batches(given, limits, beside=strategy.kl_batch_size, packed=True)
+        batches = Batches(given, limits, strategy, packed=True)
         stopping_early = EarlyStopping(self._evaluator(), monitor, references, self._encode(stopping), budget)
         heartbeat = TrainingHeartbeat(channel, Pace(), self._device.description)
         trainer = Trainer(strategy, seed, weights, batches, heartbeat, BestWeights(weights, stopping_early))

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from sleepd.store import served
 from sleepd.store.ledger import Ledger
-from sleepd.store.served import KEPT, ServedTable
+from sleepd.store.served import ServedTable
 
 START = datetime(2026, 1, 10, 6, 0, tzinfo=UTC)
 
@@ -64,9 +65,10 @@ def test_spans_of_one_cycle(table: ServedTable) -> None:
     assert [len(table.spans_of(cycle)) for cycle in (0, 1, 2, 3)] == [2, 2, 1, 0]
 
 
-def test_table_stays_bounded(table: ServedTable) -> None:
+def test_table_stays_bounded(table: ServedTable, monkeypatch: pytest.MonkeyPatch) -> None:
     """More spans than ``KEPT`` are never kept, and the newest stay."""
-    for at in range(KEPT + 20):
+    monkeypatch.setattr(served, "KEPT", 5)
+    for at in range(9):
         prove(table, at % 2, at)
     spans = table.spans(limit=-1)
-    assert (len(spans), spans[0].since) == (KEPT, minutes(KEPT + 19))
+    assert (len(spans), spans[0].since) == (5, minutes(8))

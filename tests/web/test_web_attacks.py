@@ -37,7 +37,7 @@ MARKUP = (
     "<a href=//evil.example>x</a><base href=//evil.example>",
     "\x00\x1b[2J\u202e\u2066<\u200bscript>",
 )
-KINDS = {
+KINDS: dict[type[control.Request], type[Any]] = {
     control.GetStatus: Status,
     control.Show: CycleDetail,
     control.Experiences: Learned,

@@ -35,6 +35,7 @@ NEED_TORCH = (
     "test_packing.py",
     "test_small_parts.py",
     "test_evaluation.py",
+    "test_fingerprint.py",
     "test_stopping.py",
     "test_architectures.py",
     "test_any_base.py",

@@ -77,5 +77,5 @@ def test_mixed_buffer_repeats_short_only() -> None:
 @pytest.mark.parametrize(("tokens", "answers"), [(30, 4), (160, 4), (200, 5), (240, 6), (900, 6)])
 def test_answers_grow_with_replies(tokens: int, answers: int) -> None:
     """A step of short replies holds four reference answers, a step of long ones as many as the strategy says."""
-    assert answers_beside(6, tokens) == answers
-    assert answers_beside(1, tokens) == 1
+    assert answers_beside(quick(kl_batch_size=6, kl_batch_least=4), tokens) == answers
+    assert answers_beside(quick(kl_batch_size=6, kl_batch_least=0), tokens) == 6

@@ -25,6 +25,7 @@ from sleepd.protocol.status import SCHEMA, DecisionView, RunResult, Status
 from sleepd.sleepctl.exit_codes import ExitCode
 from sleepd.sleepctl.pages.cycle_table import history_page
 from sleepd.sleepctl.pages.decision_page import decision_page, line, run_page, why_page
+from sleepd.sleepctl.pages.serving_lines import span_rows
 from sleepd.sleepctl.pages.status_page import status_page
 from sleepd.sleepctl.pages.wording import model
 from sleepd.sleepctl.session import STATUS_SECONDS, Command, Session
@@ -70,7 +71,9 @@ def history(session: Session) -> ExitCode:
         code = session.note_offline(absent, written.written_at)
     cycles = known.cycles[:limit]
     data = {"schema": known.schema, "is_live": code == ExitCode.OK, "cycles": msgspec.to_builtins(cycles)}
-    session.console.show(data, history_page(cycles, now, is_live=code == ExitCode.OK))
+    data["served"] = msgspec.to_builtins(known.served[:limit])
+    page = history_page(cycles, now, is_live=code == ExitCode.OK)
+    session.console.show(data, page + span_rows(known.served[:limit], now, "Served"))
     return code
 
 
@@ -175,7 +178,9 @@ def rebase(session: Session) -> ExitCode:
 
 def _put_in_use(session: Session, cycle: int | None) -> ExitCode:
     done: RolledBack = session.ask(Rollback(cycle=cycle), RolledBack)
-    page = [line(f"{model(done.champion)} is in use; before: {model(done.was)}")]
+    verb = "is promoted" if done.serving else "is in use"
+    page = [line(f"{model(done.champion)} {verb}; before: {model(done.was)}")]
+    page += [line(done.serving)] if done.serving else []
     if done.quarantined:
         page.append(line(f"{done.quarantined} recorded under {model(done.was)} are in quarantine: sleepctl quarantine"))
     session.console.show(done, page)

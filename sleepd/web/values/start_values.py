@@ -43,7 +43,7 @@ class ConditionBar(NamedTuple):
 
 
 class Warning(NamedTuple):  # noqa: A001 - it is what the page calls it
-    """Something to look at, and the command that says more or mends it."""
+    """Something to look at, and the command that says more or fixes it."""
 
     text: str
     command: str

@@ -36,12 +36,13 @@ from sleepd.worker.data.chat_format import ChatFormat
 from sleepd.worker.data.control_tokens import Refused
 from sleepd.worker.data.messages import Context, with_ids
 from sleepd.worker.data.template_limits import TemplateExceeded
-from sleepd.worker.model.adapter import Device, other_adapter
+from sleepd.worker.model.adapter import other_adapter
+from sleepd.worker.model.device import Device
 from sleepd.worker.model.generate import Asked, batched_replies
 from sleepd.worker.model.inspect_base import most_positions
 from sleepd.worker.model.loading import Loaded
 from sleepd.worker.model.out_of_memory import free_memory, is_out_of_memory
-from sleepd.worker.process_memory import peak_bytes, resident_bytes
+from sleepd.worker.process_memory import available_bytes
 
 from .reference_answers import PROBE, REGULARISE, reference_prompts
 from .system_messages import asked
@@ -81,7 +82,7 @@ class NoFingerprint(Exception):
 def write_fingerprint(job: Job, loaded: Loaded, trained: Sequence[ChatExample], on_step: Callable[[int], None]) -> None:
     """Have base, parent and candidate answer, and write the answers beside the adapter.
 
-    The model computes in float32 from here on, if the memory suffices that the cycle has needed before.
+    The model computes in float32 from here on, if there is enough free memory.
 
     Args:
         job: of the cycle.
@@ -204,18 +205,13 @@ def _as_sent(job: Job, chat: ChatFormat, messages: tuple[Message, ...]) -> tuple
 
 
 def in_float32(model: Any, device: Device) -> Device:
-    """The model in float32 where the memory that the cycle has needed before suffices; else as it is."""
+    """The model in float32 where at most half of the free memory goes into that; else as it is."""
     weights = [*model.parameters(), *model.buffers()]
     more = sum(4 * one.numel() - one.nbytes for one in weights if one.is_floating_point())
-    if more <= 0:
-        return replace(device, dtype=torch.float32)
     free_memory()
-    if device.torch_device.type == "cuda":
-        place = device.torch_device
-        room = torch.cuda.max_memory_allocated(place) - torch.cuda.memory_allocated(place)
-    else:
-        room = peak_bytes() - resident_bytes()
-    if room < 1.5 * more:
+    is_cuda = device.torch_device.type == "cuda"
+    room = torch.cuda.mem_get_info(device.torch_device)[0] if is_cuda else available_bytes()
+    if 2 * more > room:
         return device
     model.float()
     return replace(device, dtype=torch.float32)

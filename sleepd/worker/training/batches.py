@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from sleepd.protocol.strategy import Strategy
 from sleepd.worker.data.examples import Encoded
 from sleepd.worker.data.packing import PackedRow, make_rows, shared_opening
 from sleepd.worker.model.losses import Reference
@@ -12,13 +13,12 @@ from sleepd.worker.model.out_of_memory import MemoryLimits
 
 TOKENS_AN_ANSWER = 40
 """Of replies, beside which one reference answer is enough."""
-FEWEST_ANSWERS = 4
-"""Reference answers in a step of short replies: with two the drift was 0.035 after 325 steps, with four 0.02."""
 
 
-def answers_beside(most: int, reply_tokens: int) -> int:
-    """How many reference answers stand in a step of so many tokens of replies, at most ``most``."""
-    return min(most, max(FEWEST_ANSWERS, reply_tokens // TOKENS_AN_ANSWER))
+def answers_beside(strategy: Strategy, reply_tokens: int) -> int:
+    """How many reference answers stand in a step of so many tokens of replies."""
+    least = strategy.kl_batch_least or strategy.kl_batch_size
+    return min(strategy.kl_batch_size, max(least, reply_tokens // TOKENS_AN_ANSWER))
 
 
 @dataclass
@@ -38,14 +38,14 @@ class Batches:
     Args:
         given: the sequences.
         limits: of a row and of a sequence.
-        beside: most reference answers in a step.
+        strategy: how many reference answers stand in a step.
         packed: whether several sequences may share a row.
     """
 
-    def __init__(self, given: TrainingSet, limits: MemoryLimits, *, beside: int, packed: bool) -> None:
+    def __init__(self, given: TrainingSet, limits: MemoryLimits, strategy: Strategy, *, packed: bool) -> None:
         self._given = given
         self._limits = limits
-        self._beside = beside
+        self._strategy = strategy
         self._packed = packed
         self._reference_examples = {one.id: one for one in given.reference_examples}
         self._sequences: dict[str, Encoded] = {}
@@ -66,8 +66,8 @@ class Batches:
         """The rows of a step: these experiences, and the reference answers whose turn it is."""
         chosen = [self._sequences[id_] for id_ in ids if id_ in self._sequences]
         turns = list(self._reference_examples.values())
-        first = step * self._beside
-        beside = min(len(turns), answers_beside(self._beside, sum(one.supervised for one in chosen)))
+        first = step * self._strategy.kl_batch_size
+        beside = min(len(turns), answers_beside(self._strategy, sum(one.supervised for one in chosen)))
         chosen += [turns[(first + i) % len(turns)] for i in range(beside)]
         return make_rows(chosen, self._limits.micro_batch_tokens, self._opening, packed=self._packed)
 

@@ -25,6 +25,7 @@ import msgspec
 from sleepd.buffer.experience import content_hash_of
 from sleepd.policy.confidence import gain_interval
 from sleepd.policy.holdout import ONE_IN, rank
+from sleepd.policy.superseded import SHORT_CHARACTERS
 from sleepd.protocol.job import TrainingExample
 from sleepd.protocol.verdict import LOW_SAMPLE
 from sleepd.worker.channel import Channel
@@ -41,7 +42,7 @@ LEAST_HELD_OUT = 12
 LEAST_TO_JUDGE = LOW_SAMPLE
 """What is left to judge is no low sample."""
 LEAST_TO_STOP = 3
-LONG_CHARACTERS = 200
+LONG_CHARACTERS = SHORT_CHARACTERS
 """Of a reply that may say when to stop. A short one states a fact: an adapter that knows other facts by heart is no
 better at it, and ending the training there would lose them."""
 _MARGIN = 0.97

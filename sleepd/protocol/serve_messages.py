@@ -1,7 +1,7 @@
 """What the daemon and the process that speaks to engines tell each other, and what the status shows of it.
 
 The daemon sends one :class:`ServeRequest` over a connection of its own. The process answers with any number of
-:class:`Step` lines and ends with one :class:`Outcome`. Each line is a JSON object.
+:class:`ServeStep` lines and ends with one :class:`ServeOutcome`. Each line is a JSON object.
 """
 
 from __future__ import annotations
@@ -41,6 +41,10 @@ class ServeRequest(msgspec.Struct, frozen=True, kw_only=True):
     """False: nothing was ever proved, so that there is nothing to put back."""
     others: list[Generation] = []
     """Further generations that the engine may be found to run."""
+    was_given: bool = False
+    """``wanted`` was put into the engine before: what cannot be told is no reason to put it in again."""
+    failures: int = 0
+    """How often in a row it ended without a proof."""
     may_swap: bool = True
     """False: only ask what the engine runs."""
     settings: dict[str, Any]
@@ -55,7 +59,7 @@ class ServeRequest(msgspec.Struct, frozen=True, kw_only=True):
 Phase: TypeAlias = Literal["", "asking", "preparing", "waiting", "swapping", "proving", "putting_back", "freeing"]
 
 
-class Step(msgspec.Struct, frozen=True, kw_only=True, tag="step"):
+class ServeStep(msgspec.Struct, frozen=True, kw_only=True, tag="step"):
     """What is done now. From ``swapping`` on nothing is proved any more."""
 
     phase: Phase
@@ -65,7 +69,7 @@ class Step(msgspec.Struct, frozen=True, kw_only=True, tag="step"):
 Result: TypeAlias = Literal["proved", "unproved", "put_back", "not_served", "unreachable", "freed"]
 
 
-class Outcome(msgspec.Struct, frozen=True, kw_only=True, tag="outcome"):
+class ServeOutcome(msgspec.Struct, frozen=True, kw_only=True, tag="outcome"):
     """How it ended.
 
     ``proved``: the engine runs ``wanted``. ``unproved``: it was given ``wanted``, and its answers cannot tell (no
@@ -89,7 +93,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True, tag="outcome"):
     text: str = ""
     """What is wrong, a sentence; empty where it is proved."""
     hint: str = ""
-    """The command that mends it."""
+    """The command that fixes it."""
 
 
 class ServedState(msgspec.Struct, frozen=True, kw_only=True):
@@ -116,7 +120,7 @@ class ServedState(msgspec.Struct, frozen=True, kw_only=True):
     problem: str = ""
     """What is wrong, a sentence; empty: nothing is."""
     hint: str = ""
-    """The command that mends it."""
+    """The command that fixes it."""
     retry_at: Moment | None = None
     """When it is tried again by itself."""
 
@@ -130,17 +134,17 @@ class ServedSpan(msgspec.Struct, frozen=True, kw_only=True):
     proved_at: Moment
     """The last proof."""
     until: Moment | None = None
-    """When it ended: an exchange began, or something else was found; None: it lasts."""
+    """When it ended: a swap began, or something else was found; None: it lasts."""
     distance: float | None = None
     next_nearest: float | None = None
     proofs: int = 1
 
 
-_answers: msgspec.json.Decoder[Step | Outcome] = msgspec.json.Decoder(Step | Outcome)
+_answers: msgspec.json.Decoder[ServeStep | ServeOutcome] = msgspec.json.Decoder(ServeStep | ServeOutcome)
 _request = msgspec.json.Decoder(ServeRequest)
 
 
-def encode(message: ServeRequest | Step | Outcome) -> bytes:
+def encode(message: ServeRequest | ServeStep | ServeOutcome) -> bytes:
     """One message as one line."""
     return msgspec.json.encode(message) + b"\n"
 
@@ -157,7 +161,7 @@ def decode_request(line: bytes) -> ServeRequest:
         raise ProtocolError(f"not understood: request to serve: {error}", hint=_SAME_VERSION) from error
 
 
-def decode_message(line: bytes) -> Step | Outcome:
+def decode_message(line: bytes) -> ServeStep | ServeOutcome:
     """A line of the process that speaks to engines.
 
     Raises:

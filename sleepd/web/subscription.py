@@ -27,7 +27,7 @@ RETRY_SECONDS = 2.0
 MOST_LOSSES = 20_000
 
 
-class Live:
+class Subscription:
     """Follows the daemon while anybody looks."""
 
     def __init__(self, socket_path: str) -> None:

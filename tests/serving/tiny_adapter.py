@@ -12,7 +12,8 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from sleepd.config.strategies import find_strategy
-from sleepd.worker.model.adapter import Device, load_base, save_adapter, start_adapter
+from sleepd.worker.model.adapter import load_base, save_adapter, start_adapter
+from sleepd.worker.model.device import Device
 from sleepd.worker.model.gguf_architecture import GgufArchitecture
 from sleepd.worker.programs.tiny_model import make_tiny_model
 

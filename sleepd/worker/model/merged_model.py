@@ -6,6 +6,7 @@ written in the new number format. Header, tokenizer and chat template are copied
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -19,7 +20,8 @@ from sleepd.files import FILE_MODE, fsync_path, make_private
 from sleepd.protocol.converted_adapter import Quantization
 from sleepd.worker.failure import GiveUp
 
-from .adapter import Device, load_adapted
+from .adapter import load_adapted
+from .device import Device
 from .gguf_adapter import check_fits_base, number_type, read_for_gguf
 from .gguf_architecture import Array, GgufArchitecture
 from .inspect_base import read_config, reading
@@ -96,7 +98,7 @@ def _kind(tensor: Any, numbers: Quantization) -> gguf.GGMLQuantizationType:
 
 def _bytes(shape: tuple[int, ...], kind: gguf.GGMLQuantizationType) -> int:
     block, size = gguf.GGML_QUANT_SIZES[kind]
-    return int(np.prod(shape)) // block * size
+    return math.prod(shape) // block * int(size)
 
 
 def _merged(

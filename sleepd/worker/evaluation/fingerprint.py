@@ -37,7 +37,8 @@ from sleepd.worker.data.chat_format import ChatFormat
 from sleepd.worker.data.control_tokens import Refused
 from sleepd.worker.data.messages import Context, with_ids
 from sleepd.worker.data.template_limits import TemplateExceeded
-from sleepd.worker.model.adapter import Device, other_adapter
+from sleepd.worker.model.adapter import other_adapter
+from sleepd.worker.model.device import Device
 from sleepd.worker.model.generate import Asked, batched_replies
 from sleepd.worker.model.inspect_base import most_positions
 from sleepd.worker.model.loading import Loaded

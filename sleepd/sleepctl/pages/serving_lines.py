@@ -52,7 +52,7 @@ def _what(serving: ServedState, now: datetime) -> Span:
 
 def span_rows(spans: Sequence[ServedSpan], now: datetime, label: str) -> Page:
     """From when to when each was served, newest first."""
-    rows = []
+    rows: Page = []
     for span in spans:
         until = "now" if span.until is None else moment(span.until, now)
         proofs = count(span.proofs, "proof")

@@ -93,15 +93,17 @@ def test_prompts_are_trained_ones_and_reference_ones(line: Line) -> None:
         for one in found.prompts
         if one.kind == "trained"
     ]
-    assert gaps == sorted(gaps, reverse=True)
-    assert gaps[-1] > 0
+    compared = [gap for gap in gaps if math.isfinite(gap)]
+    assert compared == sorted(compared, reverse=True)
+    assert compared[-1] > 0
+    assert gaps[: len(compared)] == compared
 
 
 def test_answers_have_their_bounds(line: Line) -> None:
-    """At most six steps of at most fifty tokens, none likelier than certain, and together with all others at most 1."""
+    """At most six steps of at most fifty tokens, whose chances together are at most 1."""
     for prompt in written(line[0] / "second").prompts:
         for answer in (prompt.base, prompt.parent, prompt.candidate):
-            assert 1 <= len(answer.steps) <= REPLY_STEPS
+            assert len(answer.steps) <= REPLY_STEPS
             for step in answer.steps:
                 assert len(step) <= CHANCES
                 assert sum(math.exp(one.logprob) for one in step) <= 1.001

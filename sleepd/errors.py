@@ -98,8 +98,22 @@ class WorkerDied(WorkerFailed):
     """It ended without a message: it was killed, crashed or hung. A resumed run may continue what it had done."""
 
 
+class ConversionFailed(SleepdError):
+    """An adapter could not be written in the form that an engine loads."""
+
+
 class ScreeningFailed(SleepdError):
     """The process that screens experiences did not come to its end; what it has not screened is not trained."""
+
+
+class EngineUnreachable(SleepdError):
+    """Nobody answers where the engine that runs the adapter should be."""
+
+    exit_code = 3
+
+
+class EngineFailed(SleepdError):
+    """The engine that runs the adapter answered with an error, too late, too much, or with something else."""
 
 
 class DaemonNotRunning(SleepdError):

@@ -34,7 +34,8 @@ from .cycles.sleeper import Sleeper
 from .daemon.status_view import older_result
 from .daemon.translation import decision_view, order_of, thresholds
 from .errors import Busy, ConfigError, NothingToDo, SleepdError, StateLocked, UsageError
-from .protocol.control import Check, GetStatus, GivenThresholds, Run
+from .protocol.control import Check, GetStatus, Run
+from .protocol.given_thresholds import GivenThresholds
 from .protocol.status import DecisionView, RunResult, Status
 from .store.legacy_formats import local_naive, read_scheduler_state
 from .store.state_lock import read_holder

@@ -144,6 +144,8 @@ daemon_environment() {
         --wheel-dir "$release/wheel" "$release/source"
     run rm -rf "$release/source/build" "$release/source/sage_sleepd.egg-info"
     pip_install "$release/daemon" "${locked[@]}" "$here/config/requirements/daemon.txt"
+    # For sleepctl report --html and the page; the daemon imports none of it.
+    pip_install "$release/daemon" "${locked[@]}" "$here/config/requirements/web.txt"
     pip_install "$release/daemon" --no-deps "$(wheel)"
 }
 
@@ -288,12 +290,14 @@ flip() {
     # Absent in an image that is being built: systemd reads the units when it boots.
     if [[ -d /run/systemd/system ]]; then
         run "${systemctl[@]}" daemon-reload
+        # The page of the release before; its socket starts the new one at the next request.
+        $is_user || run "${systemctl[@]}" stop sage-sleep-web.service
     fi
 }
 
 install_units() {
     local from=$1 unit gpu
-    run install -D -m 0644 -t "$units" "$from"/*.service "$from"/*.timer
+    run install -D -m 0644 -t "$units" "$from"/*.service "$from"/*.timer "$from"/*.socket
     run install -D -m 0644 "$from/sage-sleepd.catalog" /usr/lib/systemd/catalog/sage-sleepd.catalog
     run journalctl --update-catalog
     for gpu in cuda jetson; do

@@ -26,7 +26,7 @@ confirm_purge() {
 
 stop_units() {
     local listed=()
-    mapfile -t listed < <("${systemctl[@]}" list-units --all --plain --no-legend 'sage-sleepd*.service' 'sage-sleep-check.*' 2>/dev/null | cut -d' ' -f1)
+    mapfile -t listed < <("${systemctl[@]}" list-units --all --plain --no-legend 'sage-sleepd*.service' 'sage-sleep-check.*' 'sage-sleep-web.*' 'sage-sleep-notify.service' 2>/dev/null | cut -d' ' -f1)
     mapfile -t -O "${#listed[@]}" listed < <("${systemctl[@]}" list-unit-files --no-legend --state=enabled 'sage-sleep*' 2>/dev/null | cut -d' ' -f1)
     local unit
     for unit in "${listed[@]}"; do
@@ -45,7 +45,8 @@ remove_installed() {
     run rm -f "$units/sage-sleepd.service"
     if ! $is_user; then
         run rm -rf "$units"/sage-sleepd@.service "$units"/sage-sleepd.service.d "$units"/sage-sleepd@.service.d \
-            "$units"/sage-sleep-check.service "$units"/sage-sleep-check.timer
+            "$units"/sage-sleep-check.service "$units"/sage-sleep-check.timer "$units"/sage-sleep-web.service \
+            "$units"/sage-sleep-web.socket "$units"/sage-sleep-notify.service
         run rm -f /usr/lib/sysusers.d/sage-sleepd.conf /usr/lib/tmpfiles.d/sage-sleepd.conf \
             /usr/lib/systemd/catalog/sage-sleepd.catalog
         run journalctl --update-catalog
@@ -61,15 +62,19 @@ remove_everything() {
     if $is_user; then
         return
     fi
-    run rm -rf /var/lib/sage-sleepd-* /var/cache/sage-sleepd /run/sage-sleepd /run/sage-sleepd-* \
-        /etc/systemd/system/sage-sleepd.service.d /etc/systemd/system/sage-sleepd@*.service.d \
+    run rm -rf /var/lib/sage-sleepd-* /var/lib/sage-sleep-web /var/lib/sage-sleep-notify \
+        /var/lib/private/sage-sleep-notify /var/cache/sage-sleepd /run/sage-sleepd /run/sage-sleepd-* \
+        /etc/systemd/system/sage-sleepd.service.d /etc/systemd/system/sage-sleepd@*.service.d /etc/systemd/system/sage-sleep-web.*.d /etc/systemd/system/sage-sleep-notify.service.d \
         /var/lib/systemd/timers/stamp-sage-sleep-check.timer
-    if getent passwd sage-sleepd >/dev/null; then
-        run userdel sage-sleepd
-    fi
-    if getent group sage-sleepd >/dev/null; then
-        run groupdel sage-sleepd
-    fi
+    local name
+    for name in sage-sleep-web sage-sleepd; do
+        if getent passwd "$name" >/dev/null; then
+            run userdel "$name"
+        fi
+        if getent group "$name" >/dev/null; then
+            run groupdel "$name"
+        fi
+    done
     # Last of all: it is where this is logged.
     log=/dev/null
     run rm -f /var/log/sage-sleepd-install.log
@@ -82,7 +87,8 @@ say_what_stays() {
     /var/lib/sage-sleepd-*       those of instances
     /etc/systemd/system/sage-sleepd*.service.d
                                  your drop-ins
-    /var/cache/sage-sleepd, $log, the user and group sage-sleepd"
+    /var/cache/sage-sleepd, $log, /var/lib/sage-sleep-web,
+    the users and groups sage-sleepd and sage-sleep-web"
     fi
     cat <<EOF
 

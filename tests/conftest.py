@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,9 @@ LONG_TESTS = frozenset(
 )
 """Files whose tests take long and share nothing."""
 
+ENVIRONMENT_OF_COVERAGE = "COVERAGE_PROCESS_CONFIG"
+"""Where a process that a test starts learns that it is measured."""
+
 keeper.PATIENCE_SECONDS = 50.0
 """A look in the tests' own process waits for a loaded machine's screening; the daemons they start wait as shipped."""
 
@@ -69,8 +72,12 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
     The machines of ``tests/system`` are one group, for their disks are made once. What takes long and shares nothing is
     a group of its own. This is not ``--dist loadgroup``: with pytest 9.2, xdist 3.8 forgets the groups in silence.
+    Groups begin in the order in which they were collected; xdist would begin with those of most tests, and a long test
+    by itself would begin last, beside a process that has nothing left to do.
     """
     from xdist.scheduler import LoadScopeScheduling
+
+    config.option.loadscopereorder = False
 
     class Scheduling(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
@@ -80,6 +87,57 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
             return nodeid if path in LONG_TESTS else path
 
     return Scheduling(config, log)
+
+
+def urgency(item: pytest.Item) -> int:
+    """When a test begins: what takes longest begins first."""
+    path = item.nodeid.partition("::")[0]
+    is_long = path in LONG_TESTS or path.startswith("tests/system/")
+    return 2 if not is_long else 0 if is_unmeasured(item) else 1
+
+
+def is_unmeasured(item: pytest.Item) -> bool:
+    """Whether it is of the tiers that run without a measurement of coverage, which slows a worker down by half."""
+    return any(item.get_closest_marker(tier) for tier in ("model", "system"))
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Begin with what takes longest, and leave out of the measurement what is not measured."""
+    items.sort(key=urgency)
+    if config.pluginmanager.hasplugin("_cov"):
+        for item in filter(is_unmeasured, items):
+            item.add_marker("no_cover")
+
+
+@pytest.hookimpl(wrapper=True, trylast=True)
+def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, object]:
+    """Remove what a killed process has half written of its coverage, before pytest-cov puts all of it together."""
+    result = yield
+    if not hasattr(session.config, "workerinput"):
+        for path in ROOT.glob(".coverage.*"):
+            if not is_whole(path):
+                path.unlink()
+    return result
+
+
+def is_whole(path: Path) -> bool:
+    """Whether coverage can read that file of its own."""
+    from coverage import CoverageData
+    from coverage.exceptions import CoverageException
+
+    try:
+        CoverageData(str(path)).read()
+    except CoverageException:
+        return False
+    return True
+
+
+@pytest.fixture(autouse=True)
+def unmeasured_processes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The processes of a test that is not measured are not measured either."""
+    if is_unmeasured(request.node):
+        monkeypatch.delenv(ENVIRONMENT_OF_COVERAGE, raising=False)
 
 
 @pytest.fixture(autouse=True)

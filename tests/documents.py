@@ -17,12 +17,13 @@ from sleepd import cycle
 from sleepd.buffer.formats.known_formats import FORMATS
 from sleepd.config import render
 from sleepd.protocol import answers, experience_record
+from sleepd.protocol.answers import PruneResult
 from sleepd.protocol.capability import SeenTokens
+from sleepd.protocol.live_request import LiveAnswer
 from sleepd.protocol.status import (
     BufferDetail,
     CycleDetail,
     MetricResult,
-    PruneResult,
     QuarantineDetail,
     QuarantineList,
     RunResult,
@@ -38,10 +39,14 @@ JSON_KEYS: Final[dict[str, tuple[str, ...]]] = {
     "status": (*Status.__struct_fields__, "is_live"),
     "check": ("schema", "decision", "run"),
     "why": answers.Reasons.__struct_fields__,
+    "when": answers.ExpectedSleep.__struct_fields__,
+    "simulate": answers.SimulatedTriggers.__struct_fields__,
     "decisions": ("schema", "changes"),
-    "history": ("schema", "is_live", "cycles"),
+    "history": ("schema", "is_live", "cycles", "served"),
     "report": ("schema", "is_live", "cycle", "learned", "buffer", "quarantine", "set_aside"),
     "show": (*CycleDetail.__struct_fields__, "is_live"),
+    "web": ("schema", "address", "token"),
+    "digest": ("schema", "since", "status", "cycles"),
     "buffer": BufferDetail.__struct_fields__,
     "quarantine": QuarantineList.__struct_fields__,
     "quarantine show": QuarantineDetail.__struct_fields__,
@@ -53,6 +58,7 @@ JSON_KEYS: Final[dict[str, tuple[str, ...]]] = {
     "pause, resume": answers.Paused.__struct_fields__,
     "rollback, rebase": answers.RolledBack.__struct_fields__,
     "tokens": ("schema", "id", "kept_from_training", *SeenTokens.__struct_fields__),
+    "live": LiveAnswer.__struct_fields__,
     "tag": answers.Tagged.__struct_fields__,
     "metric add, remove": MetricResult.__struct_fields__,
     "prune": PruneResult.__struct_fields__,

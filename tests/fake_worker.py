@@ -58,7 +58,7 @@ class Pause(NamedTuple):
 
 
 def report(
-    examples: list,
+    examples: list[TrainingExample],
     rate: float,
     before: float,
     after: float,

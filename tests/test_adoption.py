@@ -212,7 +212,7 @@ def test_unfit_adapter_is_tried_once(stage: Stage, kind: str) -> None:
     stage.write(40)
     assert stage.sleep(behaviour=kind).state == "failed"
     stage.clock.advance(601)
-    assert stage.play(explain).champion.new_lineage.endswith(" does not fit: it cannot be done")
+    assert stage.play(explain).champion.new_lineage.endswith(": it cannot be done")
     summary = stage.sleep()
     assert (summary.parent, summary.state) == (None, "promoted")
 

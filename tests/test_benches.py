@@ -152,6 +152,14 @@ def test_daemon_is_measured() -> None:
     assert re.search(r"(?m)^in a cycle: .* [\d.]+ MiB$", said)
 
 
+def test_pages_are_timed() -> None:
+    """The bench of the page gives the time and the size of each page."""
+    assert (
+        len(re.findall(r"(?m)^/\S* +\d+ ms +\d+ ms processor +[\d.]+ kB$", run("bench/bench_page.py", "--cycles", 3)))
+        == 8
+    )
+
+
 def test_buffers_are_read() -> None:
     """The bench of the buffer gives the time and the memory of reading it."""
     assert "lines " in run("bench/bench_buffer.py", "--experiences", 100, "--repeats", 1, "--append", 1)

@@ -261,7 +261,7 @@ def test_every_key_has_its_variable(path: Path) -> None:
     """Written out as a variable, every default is read back as itself, and none is taken by another use."""
     defaults = {name: getattr(getattr(Config(), section), key) for name, (section, key) in VARIABLES.items()}
     environment = {
-        name: json.dumps(value) if isinstance(value, tuple) else str(value) for name, value in defaults.items()
+        name: json.dumps(value) if isinstance(value, tuple | bool) else str(value) for name, value in defaults.items()
     }
     assert len(VARIABLES) == len(list(fields(Config())))
     assert load(None, environment=environment).config == Config()

@@ -33,12 +33,12 @@ def turn(text: str, **more: object) -> Turn:
     head, _, said = text.partition(": ")
     calls = (ToolCall(name=said),) if head.endswith("!") else ()
     message = Message(role=SHORT[head[0]], text="" if calls else said, calls=calls)
-    return Turn(message=message, **more)  # type: ignore[arg-type]
+    return Turn(message=message, **more)
 
 
 def talk(*texts: str, **more: object) -> Conversation:
     """A conversation of such turns."""
-    return Conversation(turns=[turn(text) for text in texts], **more)  # type: ignore[arg-type]
+    return Conversation(turns=[turn(text) for text in texts], **more)
 
 
 def replies(conversation: Conversation) -> list[SupervisedReply]:

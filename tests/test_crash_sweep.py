@@ -42,6 +42,7 @@ def test_killed_daemon_loses_no_write(writes: list[str], share: float) -> None:
 
 @needs_strace
 @pytest.mark.worker
+@pytest.mark.model
 def test_worker_killed_at_a_write(tmp_path: Path, tiny_model: Path) -> None:
     """The same, of the real worker in the middle of its own writes: it costs the steps since its last resume point."""
     worker = real_interpreter(tmp_path / "worker")

@@ -38,6 +38,7 @@ ASKED = (
     "status",
     "check",
     "why",
+    "when",
     "decisions",
     "history",
     "report",

@@ -246,7 +246,7 @@ def test_deep_record_is_refused(log: ExperienceLog) -> None:
 @pytest.mark.parametrize("limits", [{"max_bytes": -1}, {"backups": 0}, {"max_bytes": 100, "backups": 100}])
 def test_bad_limits_are_refused(tmp_path: Path, limits: dict[str, int]) -> None:
     """A rotation that would lose what the daemon has not read is refused where it is asked for."""
-    with pytest.raises(UsageError, match="expected max_bytes of 0 or more and backups from 1 to 99"):
+    with pytest.raises(UsageError, match=r"max_bytes .* backups .* 99"):
         ExperienceLog(tmp_path / "log", **limits)
 
 
@@ -258,7 +258,7 @@ def test_full_disk_is_told(small_disk: Path, state: Path) -> None:
     log = ExperienceLog(small_disk / "log", state_directory=state)
     log.add(prompt="a", response="one")
     filler = fill(small_disk)
-    with pytest.raises(BufferUnwritable, match="log: the experience was not written: No space left") as refused:
+    with pytest.raises(BufferUnwritable, match=r"/log: .*: No space left") as refused:
         log.add(prompt="b", response="two" * 10_000)
     assert refused.value.hint == f"free some space: df -h {small_disk}"
     filler.unlink()

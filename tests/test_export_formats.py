@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -92,9 +93,9 @@ def test_large_object_on_one_line_is_read() -> None:
 
 def test_unknown_object_is_refused() -> None:
     """An object that no format recognises is named with its keys, or with the program that wrote it."""
-    with pytest.raises(HalfWritten, match="found an object with 'title, year'"):
+    with pytest.raises(HalfWritten, match="'title, year'"):
         read(json.dumps({"title": "x", "year": 1}, indent=1).encode())
-    with pytest.raises(HalfWritten, match="this looks like a LangGraph checkpoint"):
+    with pytest.raises(HalfWritten, match=" LangGraph "):
         read(json.dumps({"channel_values": {}}, indent=1).encode())
 
 
@@ -127,7 +128,7 @@ def test_feedback_without_a_chat_is_named() -> None:
     """A feedback whose chat was not exported has nothing to learn from, and says so."""
     replies, told = read([{**open_webui_feedback(), "snapshot": None}])
     assert replies == []
-    assert told == [("line 1", "snapshot: expected an object, found nothing")]
+    assert [(line, why.partition(":")[0]) for line, why in told] == [("line 1", "snapshot")]
 
 
 @pytest.mark.parametrize(
@@ -189,10 +190,8 @@ def test_unknown_current_message_is_told() -> None:
     record["chat"]["history"]["currentId"] = "gone"
     replies, told = read([record])
     assert [one.id for one in replies][-1] == "dock/w6"
-    assert [reason for _, reason in told] == [
-        "chat.history.currentId: expected the name of a message, found text of 4 characters; "
-        "the way to the last message is read"
-    ]
+    ((_, reason),) = told
+    assert re.match("chat.history.currentId: .* 4 char", reason)
 
 
 def test_flat_messages_are_read() -> None:

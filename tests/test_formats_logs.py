@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -221,7 +222,8 @@ def test_streamed_responses_body_is_read() -> None:
     (found,) = learned([proxied([ASKED], "".join(lines))])
     assert (given_id(found), found.response) == ("resp_3", "Twelve\u2028knots.")
     failed = [*lines[:1], 'data: {"type":"error","error":{"message":"busy"}}']
-    assert understood([proxied([ASKED], failed)]) == ["response: the server answered with an error"]
+    (reason,) = understood([proxied([ASKED], failed)])
+    assert re.fullmatch("response: .* error", reason)
 
 
 @pytest.mark.parametrize(
@@ -278,7 +280,8 @@ def test_broken_calls_are_named(record: dict[str, Any], reason: str) -> None:
 def test_reply_that_broke_off_is_left_out(reason: str) -> None:
     """A reply that ended before it was whole would teach to stop in the middle."""
     response = {"choices": [{"message": ANSWER, "finish_reason": reason}]}
-    assert understood([proxied([ASKED], response)]) == [f"response: the reply is not whole ({reason})"]
+    (found,) = understood([proxied([ASKED], response)])
+    assert re.fullmatch(rf"response: .* \({reason}\)", found)
     assert len(learned([proxied([ASKED], [chunk({"content": "Ten."}, finish_reason="stop")])])) == 1
 
 
@@ -513,7 +516,7 @@ def test_indexed_otel_attributes_are_read() -> None:
 def test_other_conventions_are_named() -> None:
     """A span of another convention is named, so that a file of such spans does not look empty."""
     (reason,) = understood([spans({"attributes": attributes(openinference__span__kind="LLM")})])
-    assert str(reason).startswith("llm.input_messages: OpenInference is not read")
+    assert str(reason).startswith("llm.input_messages: OpenInference ")
 
 
 def test_deep_otel_value_is_refused() -> None:
@@ -523,7 +526,7 @@ def test_deep_otel_value_is_refused() -> None:
         value = [value]
     deep = {"spanId": "1", "attributes": [{"key": "gen_ai.output.messages", "value": any_value(value)}]}
     first, second = understood([spans(deep), spans(span())])
-    assert first == "attributes: a value is nested too deeply"
+    assert re.fullmatch("attributes: .* nested too deeply", first)
     assert not isinstance(second, str)
 
 
@@ -557,12 +560,8 @@ def test_llm_fragments_stand_before_the_prompt() -> None:
 def test_damaged_llm_record_loses_no_other() -> None:
     """A record that is damaged has a reason; the rest of its conversation is read."""
     found = understood([LLM[0], {**LLM[1], "tool_results": 5}, LLM[2], {**LLM[2], "conversation_id": None, "id": None}])
-    assert [each if isinstance(each, str) else each.id for each in found] == [
-        "tool_results: expected a list, found a number",
-        "conversation_id: expected text, found nothing",
-        "r1",
-        "r3",
-    ]
+    names = [each.partition(":")[0] if isinstance(each, str) else each.id for each in found]
+    assert names == ["tool_results", "conversation_id", "r1", "r3"]
 
 
 def test_orphaned_result_stays_context() -> None:

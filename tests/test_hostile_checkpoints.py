@@ -124,7 +124,7 @@ def lying(checkpoint: Path, **files: bytes) -> None:
 
 @pytest.mark.worker
 def test_lying_manifest_is_found(tmp_path: Path, tiny_model: Path) -> None:
-    """NaN weights, other shapes, a header of 2^63 bytes: the hashes agree, and still nothing is trained on them."""
+    """NaN among the weights: the hashes agree, and still nothing is trained on them."""
     config = changed(config_for(tmp_path, cooldown_seconds=0.0), "model", base=str(tiny_model))
     config = changed(config, "worker", python=str(real_interpreter(tmp_path / "python")))
     config = changed(config, "training", strategy="gentle")
@@ -145,25 +145,17 @@ def test_lying_manifest_is_found(tmp_path: Path, tiny_model: Path) -> None:
         (checkpoint / "manifest.json").write_bytes(lie.encoded())
         (tmp_path / "state/current").symlink_to("cycle_001")
         (tmp_path / "state/state.db").unlink()
-    good = (checkpoint / "adapter_model.safetensors").read_bytes()
     write_buffer(tmp_path / "buffer.json", experiences(24))
-    for weights, words in (
-        (adapter_weights(value=float("nan")), "NaN or infinity"),
-        (adapter_weights(rank=8), "of another shape"),
-        ((2**63).to_bytes(8, "little") + good[8:], "cannot be read"),
-    ):
-        lying(checkpoint, weights=weights)
-        with DaemonProcess(tmp_path, config) as daemon:
-            numbers = {each.cycle for each in daemon.status().recent_cycles}
-            with daemon.client() as client:
-                client.call(Run(force=True), dict)
-            daemon.await_true(
-                lambda numbers=numbers: any(
-                    each.state == "failed" and each.cycle not in numbers for each in daemon.status().recent_cycles
-                ),
-                "a failure",
-            )
-            error = daemon.status().last_error
-            assert error is not None
-            assert words in error.message
-            assert daemon.status().champion.cycle == 1
+    lying(checkpoint, weights=adapter_weights(value=float("nan")))
+    with DaemonProcess(tmp_path, config) as daemon:
+        numbers = {each.cycle for each in daemon.status().recent_cycles}
+        with daemon.client() as client:
+            client.call(Run(force=True), dict)
+        daemon.await_true(
+            lambda: any(each.state == "failed" and each.cycle not in numbers for each in daemon.status().recent_cycles),
+            "a failure",
+        )
+        error = daemon.status().last_error
+        assert error is not None
+        assert "NaN or infinity" in error.message
+        assert daemon.status().champion.cycle == 1

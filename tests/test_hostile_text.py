@@ -55,8 +55,8 @@ def test_work_is_bounded_on_each_shape(name: str) -> None:
 
 
 def test_work_is_bounded_in_turn() -> None:
-    """A third of the shapes at 200,000 characters are given to the functions in turn: each function meets some."""
-    given = [(NAMES[number % len(NAMES)], shape, SIZES[2:]) for number, shape in enumerate(SHAPES[::3])]
+    """A third of the shapes at 50,000 characters are given to the functions in turn: each function meets some."""
+    given = [(NAMES[number % len(NAMES)], shape, SIZES[1:2]) for number, shape in enumerate(SHAPES[::3])]
     assert too_much(FUNCTIONS, given) == {}
 
 

@@ -93,7 +93,7 @@ def test_bounds_enclose_and_widen(pairs: list[tuple[int, float, float]]) -> None
     assert narrow == gain_interval(pairs, 0.8)
     bounds = [wide.low, narrow.low, narrow.estimate, narrow.high, wide.high]
     assert all(bound is not None for bound in bounds)
-    assert all(low <= high + 1e-9 for low, high in pairwise(bounds))  # type: ignore[operator]
+    assert all(low <= high + 1e-9 for low, high in pairwise(bounds))
 
 
 def test_lower_bound_holds_as_stated() -> None:

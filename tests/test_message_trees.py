@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -28,7 +30,7 @@ def grown(*links: tuple[str, str]) -> MessageTree:
 
 
 def turn(role: str, text: str = "x", **more: object) -> Turn:
-    return Turn(message=Message(role=role, text=text, **more))  # type: ignore[arg-type]
+    return Turn(message=Message(role=role, text=text, **more))
 
 
 def test_path_leaves_branches_out() -> None:
@@ -43,7 +45,8 @@ def test_circle_is_cut_and_told() -> None:
     tree = grown(("a", "c"), ("b", "a"), ("c", "b"), ("d", "c"))
     firsts, problems = tree.settle()
     assert set(firsts.values()) == {"a"}
-    assert [str(one) for one in problems] == ["message a: it follows itself in a circle; it is read as the first"]
+    (problem,) = problems
+    assert re.match("message a: .* circle", str(problem))
     assert tree.path("d") == ["a", "b", "c", "d"]
 
 
@@ -68,9 +71,8 @@ def test_missing_message_is_told() -> None:
     tree = grown(("a", ""), ("c", "b"), ("d", "c"))
     firsts, problems = tree.settle()
     assert firsts == {"a": "a", "c": "c", "d": "c"}
-    assert [str(one) for one in problems] == [
-        "message c: the one before it, b, is not there; a conversation begins with it"
-    ]
+    (problem,) = problems
+    assert re.match("message c: .*, b,", str(problem))
     assert last_of_each("acd", firsts) == ["a", "d"]
 
 
@@ -106,7 +108,7 @@ def test_rated_branches_are_bounded() -> None:
     ways, problems = beside(tree, tree.path("p9999"), [f"s{number}" for number in range(100)])
     assert len(ways) + len(problems) == 100
     assert sum(map(len, ways)) < 250_000
-    assert str(problems[0]) == "message s20: it is rated, but too many stand beside the current replies"
+    assert re.match("message s20: .* rated", str(problems[0]))
 
 
 def test_chosen_branch_counts_to_the_next_question() -> None:
@@ -127,7 +129,7 @@ def test_unread_message_cuts_the_conversation() -> None:
     """No reply is learned as the answer to the message before the one that it answers."""
     turns = {"a": [turn("user")], "b": [turn("assistant")], "d": [turn("assistant")]}
     found = list(read_path("abcd", turns, "k", system="S"))
-    assert [[one.message.role for one in part.turns] for part in found] == [  # type: ignore[union-attr]
+    assert [[one.message.role for one in part.turns] for part in found] == [
         ["system", "user", "assistant"],
         ["system", "assistant"],
     ]
@@ -138,10 +140,8 @@ def test_result_without_call_is_named() -> None:
     asked = turn("assistant", calls=(ToolCall(name="read", id="k1"),))
     whole, orphans = answered([turn("tool", call_id="k1"), asked, turn("tool", call_id="k1"), turn("tool")])
     assert [one.message.role for one in whole] == ["assistant", "tool"]
-    assert [str(one) for one in orphans] == [
-        "tool result of the call k1: no call before it",
-        "tool result without the name of a call: no call before it",
-    ]
+    assert ["k1" in str(one) for one in orphans] == [True, False]
+    assert {str(one).partition(": ")[2] for one in orphans} == {"no call before it"}
 
 
 def test_names_are_unique_over_files() -> None:

@@ -22,6 +22,7 @@ from sleepd.errors import ConfigError, UsageError
 from sleepd.log import MESSAGE_IDS
 from sleepd.sleepctl.exit_codes import ExitCode
 from sleepd.sleepctl.first_config import TITLE
+from sleepd.web.web_places import ADDRESS, SERVICE_TOKEN
 from tests.wheels import build_wheel
 
 ROOT = Path(__file__).parent.parent
@@ -102,10 +103,21 @@ def test_quiet_check_counts_as_success() -> None:
     assert one("sage-sleep-check.timer", "Persistent") == "yes"
 
 
+def test_page_is_confined() -> None:
+    """The page's unit has a user of its own, no network but the socket that it is given, and ends when idle."""
+    assert one("sage-sleep-web.socket", "ListenStream") == ADDRESS
+    assert one("sage-sleep-web.service", "User") != one("sage-sleepd.service", "User")
+    assert f"/var/lib/{one('sage-sleep-web.service', 'StateDirectory')}/token" == SERVICE_TOKEN
+    assert one("sage-sleep-web.service", "RestrictAddressFamilies") == "AF_UNIX"
+    assert one("sage-sleep-web.service", "PrivateNetwork") == "yes"
+    assert "--idle-seconds" in one("sage-sleep-web.service", "ExecStart")
+
+
 @pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd-analyze is not installed")
 def test_systemd_understands_the_units(tmp_path: Path) -> None:
     """``systemd-analyze verify`` is silent about all units (with programs in them that exist here)."""
     names = ["sage-sleepd.service", "sage-sleepd@.service", "sage-sleep-check.service", "sage-sleep-check.timer"]
+    names += ["sage-sleep-web.service", "sage-sleep-web.socket", "sage-sleep-notify.service"]
     for name in names:
         text = (UNITS / name).read_text()
         (tmp_path / name).write_text(re.sub(r"/opt/sage-sleepd/current/daemon/bin/\w+", "/bin/true", text))

@@ -55,12 +55,12 @@ def collapse(mode: str = "greedy", *, base: Any = None, parent: Any = None, cand
     """All three ways of asking; one of them with these figures."""
     plain = speech()
     found = [
-        Collapse(mode=each, base=plain, parent=plain, candidate=plain)  # type: ignore[arg-type]
+        Collapse(mode=each, base=plain, parent=plain, candidate=plain)
         for each in ("greedy", "sampled", "talk")
         if each != mode
     ]
     changed = Collapse(
-        mode=mode,  # type: ignore[arg-type]
+        mode=mode,
         base=speech(**(base or {})),
         parent=speech(**(parent or base or {})),
         candidate=speech(**(candidate or {})),
@@ -111,7 +111,7 @@ def report(**changes: Any) -> Report:
         holdout_before=3.0,
         holdout_after=3.0 - sum(gains) / max(1, len(gains)),
         holdout=pairs(gains),
-        checks=[TrainingCheck(name=name, passed=True, figure=1, limit=0, detail="fine") for name in names],  # type: ignore
+        checks=[TrainingCheck(name=name, passed=True, figure=1, limit=0, detail="fine") for name in names],
         replies=[Reply(id="a", prompt="p", text="t", is_loop=False, repeated_share=0.0)],
         notices=[],
         seconds={},
@@ -235,7 +235,7 @@ def test_collapse_in_each_way_of_asking(
 def test_loops_in_every_way_add_up() -> None:
     """Each way by itself might be chance; together they are not."""
     looping = [
-        Collapse(mode=mode, base=speech(), parent=speech(), candidate=speech(loops=2))  # type: ignore[arg-type]
+        Collapse(mode=mode, base=speech(), parent=speech(), candidate=speech(loops=2))
         for mode in ("greedy", "sampled", "talk")
     ]
     verdict = judged(collapse=looping)
@@ -408,23 +408,18 @@ def drawn(kind: str, count: int, seed: int) -> Report:
     return report(gains=gains)
 
 
-def shares(kind: str, count: int, inconclusive: str = "auto") -> dict[str, float]:
-    verdicts = [judge(drawn(kind, count, seed), Gates(inconclusive=inconclusive)) for seed in range(TRIALS)]
-    outright = sum(v.outcome is Outcome.PROMOTED and not v.is_on_probation for v in verdicts)
-    return {
-        "promoted": outright / TRIALS,
-        "in use": sum(v.outcome is Outcome.PROMOTED for v in verdicts) / TRIALS,
-    }
+def share_in_use(kind: str, count: int, trials: int = TRIALS) -> float:
+    verdicts = [judge(drawn(kind, count, seed), Gates()) for seed in range(trials)]
+    return sum(v.outcome is Outcome.PROMOTED for v in verdicts) / trials
 
 
 @pytest.mark.parametrize("count", [4, 12])
 def test_error_rates_on_drawn_evidence(count: int) -> None:
     """Without effect at most the stated rate is promoted, spoiled never, good ones nearly always, thin or not."""
-    assert shares("base again", count)["in use"] == 0
-    assert shares("null", count)["in use"] == 0
-    assert shares("spoiled", count)["in use"] == 0
-    assert shares("no effect", count)["in use"] <= 0.05 + 0.03  # and what 200 trials add by chance
-    assert shares("good", count)["in use"] >= 0.9
+    for kind in ("base again", "null", "spoiled"):
+        assert share_in_use(kind, count, trials=30) == 0
+    assert share_in_use("no effect", count) <= 0.05 + 0.03  # and what 200 trials add by chance
+    assert share_in_use("good", count, trials=60) >= 0.9
 
 
 @settings(max_examples=60, deadline=None)

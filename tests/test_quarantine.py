@@ -200,7 +200,7 @@ def test_the_adapter_in_the_metadata(metadata: Any, cycle: int | None) -> None:
     """The documented forms tell a cycle; whatever else an agent keeps there tells nothing and harms nothing."""
     assert said_under(metadata) == cycle
     record = {"prompt": "p", "response": "r", "salience": 0.5, "metadata": metadata}
-    assert parse(record).said_under == cycle  # type: ignore[union-attr]
+    assert parse(record).said_under == cycle
 
 
 Json = st.recursive(

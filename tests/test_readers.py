@@ -13,10 +13,11 @@ from sleepd.daemon.control_socket import Peer
 from sleepd.daemon.publisher import Life
 from sleepd.daemon.quarantine_view import override
 from sleepd.daemon.requests import Requests
-from sleepd.protocol.control import OPERATOR_REQUESTS, AnyRequest, Experiences, Run, Show, Subscribe
+from sleepd.protocol.control import OPERATOR_REQUESTS, AnyRequest, Experiences, Run, Show, Simulate, Subscribe
 from sleepd.quarantine import screening_client
 from tests.agents import experiences, write_buffer
 from tests.stages import OpenSleeper, Stage
+from tests.test_looks import given
 
 SECRET = "AKIA" + "Z7QH4LM2RTWXK3PB"
 READER = Peer(pid=1, uid=4242, gid=4242)
@@ -35,7 +36,8 @@ def answers(stage: Stage, peer: Peer) -> str:
         requests = Requests(sleeper, sleeper.reader, Life(config_path=Path()), reload=never)
         await sleeper.refresh()
         cycles = [summary.cycle for summary in sleeper.parts.ledger.summaries()]
-        asked: list[Any] = [kind() for kind in READING if kind not in (Show, Experiences)]
+        asked: list[Any] = [kind() for kind in READING if kind not in (Show, Experiences, Simulate)]
+        asked.append(Simulate(triggers=given(), since=stage.clock.now()))
         asked += [Show(cycle=cycle) for cycle in cycles] + [Experiences(cycle=cycle, limit=200) for cycle in cycles]
         return "".join([msgspec.json.encode(await requests.respond(each, peer)).decode() for each in asked])
 
@@ -109,7 +111,7 @@ def test_reports_hide_replies_from_readers(tmp_path: Any) -> None:
 
     async def scene(sleeper: OpenSleeper) -> tuple[Any, Any, Any]:
         requests = Requests(sleeper, sleeper.reader, Life(config_path=Path()), reload=never)
-        replies = sleeper.parts.ledger.report(1).replies  # type: ignore[union-attr]
+        replies = sleeper.parts.ledger.report(1).replies
         assert replies
         found = sleeper.parts.intake.quarantine.screenings
         for place in sleeper.parts.ledger.assignments(1):

@@ -15,7 +15,7 @@ from sleepd.errors import ConfigError
 from sleepd.policy.recall import MAX_FILE_BYTES, MAX_PROBES, is_recalled, parse_questions, read_questions
 from sleepd.protocol.evidence import RecallQuestion
 from sleepd.protocol.job import decode_job
-from tests.stages import Stage
+from tests.stages import OpenSleeper, Stage
 
 PROBES = """
 [[probe]]
@@ -118,7 +118,7 @@ def test_job_carries_current_questions(tmp_path: Path) -> None:
     for text in (PROBES, PROBES.replace("Mira", "Tom")):
         _with_probes(stage, text)
 
-        async def scene(sleeper):
+        async def scene(sleeper: OpenSleeper) -> None:
             cycle = await sleeper.begin(Order(force=True))
             jobs.append(decode_job((sleeper.parts.checkpoints.staging_path(cycle) / "work/job.json").read_bytes()))
             await sleeper.finished()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 from array import array
-from collections.abc import Set
+from collections.abc import Iterable, Sequence, Set
 from typing import Any
 
 import pytest
@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sleepd.policy import holdout
-from sleepd.policy.selection import HashSet, Known, SelectionRule, count, held_out_keys, select
+from sleepd.policy.selection import HashSet, Known, Selection, SelectionRule, Splits, count, held_out_keys, select
 from tests.agents import columns
 
 Groups = st.lists(st.integers(0, 2**64 - 1), max_size=60)
@@ -32,7 +32,7 @@ def known(
     return Known(seen=HashSet(seen), learned=HashSet(learned), splits=splits or {}, secret=SECRET)
 
 
-def choose(keys: list[int], what: Known, *, saliences: list[float] | None = None, **changes):
+def choose(keys: list[int], what: Known, *, saliences: list[float] | None = None, **changes: Any) -> Selection:
     settings: dict[str, Any] = {
         "min_salience": 0.6,
         "max_experiences": 500,
@@ -123,6 +123,13 @@ def test_all_of_held_out_conversations_are_known() -> None:
     assert len(held) > 5
 
 
+def test_released_conversations_may_be_shown() -> None:
+    """What the cycle trains of a conversation that was held out shows the replies before it."""
+    splits = dict.fromkeys(range(4), True)
+    buffer = columns([10, 11, 12, 13], groups=[0, 0, 2, 3])
+    assert set(held_out_keys(buffer, known(splits=splits), {11})) == {12, 13}
+
+
 def test_low_salience_is_only_counted() -> None:
     """Below min_salience an experience counts as present and new, and is used for nothing."""
     keys = list(range(1, 11))
@@ -186,3 +193,80 @@ def test_seed_decides_replay_sample(seed: int) -> None:
     once, again = choose(keys, known(learned=learned), seed=seed), choose(keys, known(learned=learned), seed=seed)
     assert once.replay == again.replay
     assert once.replay != choose(keys, known(learned=learned), seed=seed + 1).replay
+
+
+@pytest.mark.parametrize(
+    ("held_out", "recorded", "expected"),
+    [
+        (range(13), range(13), {0}),
+        (range(20), range(20), set(range(8))),
+        (range(12), range(12), set()),
+        (range(20), range(3), {0, 1, 2}),
+        (range(20), range(8, 20), set()),
+        (range(20), (), set()),
+        ([*range(13), 0], range(13), {1}),
+        ([0, 0, 0, *range(12)], range(12), set()),
+    ],
+    ids=[
+        "the oldest beyond twelve",
+        "all beyond twelve",
+        "twelve stay",
+        "only what has judged",
+        "the twelve youngest stay",
+        "nothing has judged",
+        "a group that grew is young",
+        "a group counts once",
+    ],
+)
+def test_oldest_judges_are_released(held_out: Sequence[int], recorded: Iterable[int], expected: set[int]) -> None:
+    """A group that has judged is released, oldest first, once twelve younger ones are held out."""
+    assert holdout.released(held_out, dict.fromkeys(recorded, True)) == expected
+
+
+def test_released_experiences_are_trained() -> None:
+    """What is released counts as unlearned, and the next cycle trains it; the others go on judging."""
+    held = [key for key in range(1, 1000) if is_held_out(key)][:15]
+    keys = [*held, 2000]
+    recorded = known(splits=dict.fromkeys(held, True) | {2000: False}, learned={2000})
+    chosen = choose(keys, recorded)
+    assert chosen.train == held[:3]
+    assert chosen.holdout == held[3:]
+    figures = count(columns(keys), known=recorded, min_salience=0.6)
+    assert (figures.unlearned, figures.held_out) == (3, 12)
+
+
+@given(st.lists(st.tuples(st.integers(0, 30), st.booleans()), min_size=1, max_size=12), st.randoms())
+def test_nothing_trained_ever_judges(nights: list[tuple[int, bool]], chance: random.Random) -> None:
+    """Whatever is promoted, rejected or rolled back, no cycle measures on what an earlier cycle or itself trained."""
+    keys: list[int] = []
+    trained: set[int] = set()
+    measured: set[int] = set()
+    lineage: set[int] = set()
+    for arrived, is_promoted in nights:
+        keys += [chance.getrandbits(64) for _ in range(arrived)]
+        splits = Splits(held_out=measured - trained, trained=trained)
+        chosen = choose(keys, Known(seen=HashSet(), learned=HashSet(lineage), splits=splits, secret=SECRET))
+        trained |= {*chosen.train, *chosen.replay}
+        measured |= set(chosen.holdout)
+        assert not trained & set(chosen.holdout)
+        if is_promoted:
+            lineage |= set(chosen.train)
+        elif chance.random() < 0.5:
+            lineage = set()  # rolled back to the base
+
+
+def test_waiting_for_judgement_is_bounded() -> None:
+    """With sixteen new experiences a night nothing is held out for more than twelve nights, and twelve are kept."""
+    chance = random.Random(5)
+    keys: list[int] = []
+    trained: set[int] = set()
+    measured: dict[int, int] = {}
+    for night in range(40):
+        keys += [chance.getrandbits(64) for _ in range(16)]
+        splits = Splits(held_out=measured.keys() - trained, trained=trained)
+        chosen = choose(keys, Known(seen=HashSet(), learned=HashSet(trained), splits=splits, secret=SECRET))
+        trained |= set(chosen.train)
+        for key in chosen.holdout:
+            measured.setdefault(key, night)
+            assert night - measured[key] <= 12
+        assert night < 12 or len(chosen.holdout) >= 12

@@ -25,7 +25,7 @@ SUBJECTS = ["life", "love", "time", "work", "rain", "sleep", "art", "law"]
         ("私は学ぶ私は学ぶ", 4),
     ],
 )
-def test_longest_repeat_counts_words(text, words):
+def test_longest_repeat_counts_words(text: str, words: int) -> None:
     """Case and punctuation aside; the second must stand behind the end of the first."""
     assert longest_repeat(words_of(text)) == words
 
@@ -41,7 +41,7 @@ def test_longest_repeat_counts_words(text, words):
         (["a b", "c d"], 1.0),
     ],
 )
-def test_distinct_2_spans_all_replies(replies, share):
+def test_distinct_2_spans_all_replies(replies: list[str], share: float | None) -> None:
     """Bigrams never reach from one reply into the next; without any the figure is None."""
     assert distinct_share([words_of(reply) for reply in replies], 2) == share
 
@@ -60,12 +60,12 @@ def test_distinct_2_spans_all_replies(replies, share):
         ([" ".join(f"w{i}" for i in range(20)), " ".join(f"w{i}" for i in range(18))], 1.0),
     ],
 )
-def test_similar_pairs_share_words(replies, share):
+def test_similar_pairs_share_words(replies: list[str], share: float | None) -> None:
     """The order of the words does not matter, nor how often each stands."""
     assert similar_pairs_share([words_of(reply) for reply in replies]) == share
 
 
-def test_loops_and_floods_count_apart():
+def test_loops_and_floods_count_apart() -> None:
     """Four replies: prose, two loops, a flood; mean length over all of them."""
     flood = " ".join(f"What is the meaning of {one}?" for one in [*SUBJECTS, "bread"])
     speech = describe(["The river rose again today.", "I feel ready to learn. " * 30, flood, "no " * 40])
@@ -75,14 +75,14 @@ def test_loops_and_floods_count_apart():
     assert speech.similar_pairs_share == 0.0
 
 
-def test_no_replies_have_no_shares():
+def test_no_replies_have_no_shares() -> None:
     """What cannot be counted is None."""
     speech = describe([])
     assert (speech.replies, speech.distinct_2, speech.similar_pairs_share) == (0, None, None)
 
 
 @given(st.lists(st.text(max_size=80), max_size=6))
-def test_figures_stay_in_ranges(replies):
+def test_figures_stay_in_ranges(replies: list[str]) -> None:
     """No text raises; shares are shares, and a repeated phrase is at most half of a reply."""
     speech = describe(replies)
     for share in (speech.distinct_2, speech.similar_pairs_share):

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -32,8 +34,15 @@ def staging(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def supervise(staging: Path, behaviour: str, *, silence: float = 30.0, stop: float = 5.0, then=None):
-    """Run a worker to its end; ``then(worker, message)`` is called on each message."""
+def supervise(
+    staging: Path,
+    behaviour: str,
+    *,
+    silence: float = 30.0,
+    stop: float = 5.0,
+    then: Callable[[Any], None] | None = None,
+) -> tuple[Report | Failure, list[Progress | Notice]]:
+    """Run a worker to its end; ``then(worker)`` is called on each message."""
     heard: list[Progress | Notice] = []
 
     async def life() -> Report | Failure:
@@ -100,7 +109,7 @@ def test_a_hung_worker_is_killed(staging: Path, behaviour: str) -> None:
 
 def test_hang_names_whose_fault(staging: Path) -> None:
     """A worker that hangs while it loads is told with what it was about, and the base is named as what to change."""
-    with pytest.raises(WorkerFailed, match=r"for 1 s while it read .* chat template") as caught:
+    with pytest.raises(WorkerFailed, match=r"for 1 s .* chat template") as caught:
         supervise(staging, "hang_loading", silence=1.0, stop=0.2)
     assert "try another base" in caught.value.hint
 

@@ -91,6 +91,7 @@ def endings(daemon: DaemonProcess, event: str) -> list[int]:
     return [each["cycle"] for each in daemon.events() if each["event"] == event]
 
 
+@pytest.mark.model
 def test_worker_killed_in_any_phase(tmp_path: Path, config: Config) -> None:
     """SIGKILL to the worker, phase after phase: before training that cycle fails; later the same cycle goes on."""
     config = changed(config, "triggers", check_interval_seconds=1.0)
@@ -117,6 +118,7 @@ def kill_workers(daemon: DaemonProcess) -> None:
         worker.send_signal(signal.SIGKILL)
 
 
+@pytest.mark.model
 @pytest.mark.parametrize("phases", [("loading", "preparing", "measuring"), ("training", "saving", "evaluating")])
 def test_daemon_killed_in_any_phase(tmp_path: Path, config: Config, phases: tuple[str, ...]) -> None:
     """SIGKILL to the daemon, phase after phase: no orphan trains on, and the same cycle goes on to its verdict.
@@ -160,15 +162,3 @@ def test_cancel_stops_and_sigterm_suspends(tmp_path: Path, config: Config) -> No
         assert [notice.event for notice in report.notices if notice.event == "cycle_resumed"]
     log = (tmp_path / "daemon.log").read_text()
     assert "Traceback" not in log
-
-
-def test_missing_base_names_next_step(tmp_path: Path, config: Config) -> None:
-    """The worker's reason is the daemon's last error, with a hint."""
-    config = changed(config, "model", base=str(tmp_path / "no-model"))
-    write_buffer(tmp_path / "buffer.json", experiences(12))
-    with DaemonProcess(tmp_path, config) as daemon:
-        daemon.await_event("cycle_failed", cycle=1)
-        error = daemon.status().last_error
-        assert error is not None
-        assert "no-model" in error.message
-        assert error.hint

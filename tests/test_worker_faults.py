@@ -67,12 +67,16 @@ def config(tmp_path: Path, tiny_model: Path) -> Config:
 
 
 def ending(tmp_path: Path, config: Config, records: list[dict[str, Any]]) -> tuple[CycleDetail, str]:
-    """The first cycle's end, and the daemon's log."""
+    """The first cycle's end, and the daemon's log. The worker's reason is the daemon's last error, with its hint."""
     write_buffer(tmp_path / "buffer.json", records)
     with DaemonProcess(tmp_path, config) as daemon:
         daemon.await_true(lambda: bool(daemon.status().recent_cycles), "a cycle")
         daemon.await_true(lambda: daemon.status().running_cycle is None, "its end")
         shown = daemon.call(Show(cycle=1), CycleDetail)
+        error = daemon.status().last_error
+        told = (error.message, error.hint) if error else ("", "")
+        wanted = (f"cycle 1 failed: {shown.summary.reason}", shown.summary.hint)
+        assert told == (wanted if shown.summary.state == "failed" else ("", ""))
         daemon.await_true(lambda: not daemon.workers(), "its last process")
         return shown, daemon.log()
 
@@ -124,6 +128,7 @@ def test_cuda_failure_in_step_is_explained(tmp_path: Path, config: Config) -> No
 
 
 @pytest.mark.worker
+@pytest.mark.model
 def test_cuda_failure_at_start_is_reported(tmp_path: Path, config: Config) -> None:
     """On auto the report names the reason for the CPU; on cuda the cycle fails with it."""
     import torch
@@ -144,9 +149,7 @@ def test_endless_configuration_is_refused(tmp_path: Path, config: Config, tiny_m
     base = shutil.copytree(tiny_model, tmp_path / "base")
     whole = json.loads((base / "config.json").read_bytes())
     (base / "config.json").write_text(json.dumps({**whole, "num_hidden_layers": 10**9}))
-    config = changed(changed(config, "model", base=str(base)), "worker", stop_seconds=0.5, silence_seconds=8.0)
-    config = changed(config, "worker", python=str(real_interpreter(tmp_path / "python", "")))
-    shown, _ = ending(tmp_path, config, experiences(12))
+    shown, _ = ending(tmp_path, changed(config, "model", base=str(base)), experiences(12))
     assert shown.summary.state == "failed"
     assert "num_hidden_layers is 1000000000" in shown.summary.reason
     assert "the files hold 21 tensors" in shown.summary.reason

@@ -10,7 +10,7 @@ from tests.agents import changed, config_for, experiences
 from tests.fakes import real_interpreter
 from tests.faults.worst_texts import GOOD, live, worst, write
 
-pytestmark = pytest.mark.worker
+pytestmark = [pytest.mark.worker, pytest.mark.model]
 
 
 def test_worst_texts_stop_no_learning(tmp_path: Path, tiny_model: Path) -> None:

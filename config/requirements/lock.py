@@ -40,8 +40,9 @@ def wanted(project: dict[str, Any]) -> dict[str, list[str]]:
     return {
         "build": project["build-system"]["requires"],
         "daemon": daemon,
+        "web": extras["web"],
         "worker": worker,
-        "test": [*worker, *extras["test"]],
+        "test": [*worker, *extras["web"], *extras["test"]],
     }
 
 

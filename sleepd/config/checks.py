@@ -18,7 +18,9 @@ import msgspec
 from sleepd.errors import ConfigError
 
 from .limits import parse_limit
+from .reporting_config import EVENTS
 from .schema import SAFETY_GATES, Config
+from .serve_config import incomplete, is_url
 from .strategies import STRATEGIES
 
 MAX_SOCKET_PATH_BYTES = 107
@@ -73,6 +75,8 @@ def refuse_contradictions(config: Config, origins: Mapping[str, str]) -> None:
             config.buffer.settle_seconds,
             other="buffer.patience_seconds",
         )
+    for key, expected, found in incomplete(config.serve):
+        refuse(key, expected, found, other="serve.kind")
     state = os.path.realpath(config.state.directory)
     for path in config.buffer.paths:
         place = os.path.realpath(path)
@@ -122,6 +126,10 @@ def _refuse_values(config: Config, source: str) -> None:
         ("control.socket", config.control.socket),
         ("worker.gpu_lock", config.worker.gpu_lock),
         ("evaluation.probes", config.evaluation.probes),
+        ("serve.key_file", config.serve.key_file),
+        ("serve.directory", config.serve.directory),
+        ("serve.ini", config.serve.ini),
+        ("metrics.textfile", config.metrics.textfile),
     ):
         if "\0" in value or (value and not Path(value).is_absolute()):
             raise _refusal(source, key, "an absolute path", value)
@@ -135,20 +143,33 @@ def _refuse_values(config: Config, source: str) -> None:
             parse_limit(text)
         except ValueError as error:
             raise _refusal(source, "promotion.limits", str(error), text) from None
-    _refuse_command(config, source)
+    _refuse_command("evaluation.command", config.evaluation.command, source)
+    _refuse_command("serve.command", config.serve.command, source)
+    if not is_url(config.serve.url):
+        raise _refusal(source, "serve.url", "an address such as http://127.0.0.1:8080", config.serve.url)
+    _refuse_command("notify.command", config.notify.command, source)
+    _refuse_reporting(config, source)
     if len(config.control.socket.encode()) > MAX_SOCKET_PATH_BYTES:
         expected = f"a path of at most {MAX_SOCKET_PATH_BYTES} bytes"
         raise _refusal(source, "control.socket", expected, config.control.socket)
 
 
-def _refuse_command(config: Config, source: str) -> None:
-    command = config.evaluation.command
+def _refuse_reporting(config: Config, source: str) -> None:
+    for name in config.notify.events:
+        if name not in EVENTS:
+            raise _refusal(source, "notify.events", f"any of {', '.join(EVENTS)}", name)
+    textfile = config.metrics.textfile
+    if textfile and not textfile.endswith(".prom"):
+        raise _refusal(source, "metrics.textfile", "a name that ends in .prom", textfile)
+
+
+def _refuse_command(key: str, command: str, source: str) -> None:
     try:
         is_one = bool(shlex.split(command)) and "\0" not in command
     except ValueError:  # a quote that is not closed
         is_one = False
     if command and not is_one:
-        raise _refusal(source, "evaluation.command", "a program with its arguments, quoted as in a shell", command)
+        raise _refusal(source, key, "a program with its arguments, quoted as in a shell", command)
 
 
 def _refusal(source: str, key: str, expected: str, found: object) -> ConfigError:

@@ -41,9 +41,11 @@ OTHER_VARIABLES = (
     "SLEEPD_BASE",
     "SLEEPD_SYSTEM_PROMPT",
     "SLEEPD_CYCLE",
+    "SLEEPD_MODEL",
+    "SLEEPD_URL",
 )
 """Names with the prefix that are not keys: where the configuration is, where sleepctl connects to, what install.sh
-installs; and what the operator's evaluation command gets, which may call sleepctl."""
+installs; and what the operator's commands get, which may call sleepctl."""
 VARIABLES = {
     f"{PREFIX}{section}_{key}".upper(): (section, key)
     for section in Config.__struct_fields__

@@ -14,47 +14,12 @@ from msgspec import Meta
 from sleepd.text.personal_data import Handling
 
 from .buffer_config import BufferConfig
-
-MOST = 10**9
-"""Of experiences, or megabytes: more is a slip, and beyond 4300 digits Python refuses to print it."""
+from .reporting_config import MetricsConfig, NotifyConfig
+from .serve_config import ServeConfig
+from .triggers_config import MOST, TriggersConfig
 
 SAFETY_GATES = ("drift", "collapse", "recall", "relevance")
 """What is measured of the damage that training does."""
-
-
-class TriggersConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """When to sleep: all three conditions must hold."""
-
-    min_experiences: Annotated[
-        int, Meta(ge=1, le=MOST, description="Fewest experiences in the buffer for a cycle.")
-    ] = 5
-    min_new_experiences: Annotated[
-        int, Meta(ge=0, le=MOST, description="Fewest of these that are new since the last cycle with a verdict.")
-    ] = 2
-    min_hours_between_sleep: Annotated[
-        float, Meta(ge=0.0, le=8760.0, description="Fewest hours since the last cycle with a verdict.")
-    ] = 6.0
-    check_interval_seconds: Annotated[
-        float,
-        Meta(
-            ge=1.0, le=86400.0, description="Interval of the periodic check, for changes that inotify did not report."
-        ),
-    ] = 300.0
-    cooldown_seconds: Annotated[
-        float,
-        Meta(
-            ge=0.0,
-            le=86400.0,
-            description="Pause after a cycle without a verdict; doubled with each further one, up to 6 h.",
-        ),
-    ] = 600.0
-
-    overdue_hours: Annotated[
-        float, Meta(gt=0.0, le=8760.0, description="Warn when a cycle has been due for longer and has not started.")
-    ] = 24.0
-    max_cycles_a_day: Annotated[
-        int, Meta(ge=1, le=MOST, description="Warn when more cycles than this start in 24 hours.")
-    ] = 12
 
 
 class ModelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -315,9 +280,12 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     evaluation: EvaluationConfig = EvaluationConfig()
     promotion: PromotionConfig = PromotionConfig()
     worker: WorkerConfig = WorkerConfig()
+    serve: ServeConfig = ServeConfig()
     state: StateConfig = StateConfig()
     control: ControlConfig = ControlConfig()
     log: LogConfig = LogConfig()
+    metrics: MetricsConfig = MetricsConfig()
+    notify: NotifyConfig = NotifyConfig()
 
 
 NEEDS_RESTART = ("state", "control")

@@ -18,6 +18,7 @@ _CONSOLIDATE: Final = Strategy(
     epochs=3,
     # More steps over fewer than sixteen experiences learn them by heart, at this rate.
     min_steps=12,
+    most_repeats=10,
     learning_rate=1.2e-3,
     batch_size=4,
     weight_decay=0.0,
@@ -26,6 +27,8 @@ _CONSOLIDATE: Final = Strategy(
     kl_weight=4.0,
     kl_prompts=160,
     kl_batch_size=6,
+    # Two let the drift grow to 0.035 in 325 steps.
+    kl_batch_least=4,
     drift_budget=0.025,
     # From the base on all of the lineage: what continued gained less in each cycle (tests/bench/README.md).
     lineage="retrain",
@@ -47,6 +50,8 @@ STRATEGIES: Final[dict[str, Strategy]] = {
             _CONSOLIDATE,
             name="rehearse",
             epochs=8,
+            most_repeats=1,
+            kl_batch_least=0,
             min_steps=24,
             learning_rate=1.5e-3,
             batch_size=16,

@@ -21,8 +21,11 @@ from sleepd.registry.compatibility import Fit
 from sleepd.registry.demotion import Demotion
 from sleepd.registry.operator_metrics import AddedMetrics
 from sleepd.registry.prune import Keeping
+from sleepd.serving.deployer import Deployer
+from sleepd.serving.serve_client import SOCKET_NAME, ServeClient
 from sleepd.store.adoption import adopt
 from sleepd.store.checkpoints import Checkpoints
+from sleepd.store.looks import Looks
 from sleepd.store.rebuild_ledger import open_ledger
 from sleepd.store.state_lock import StateLock
 
@@ -66,9 +69,11 @@ class Parts:
         troubles += [*adopt(ledger, checkpoints, clock), *recover(ledger, checkpoints, clock)]
         self.history = PastCycles(directory, ledger, checkpoints)
         self.alarms = Alarms(ledger, clock)
+        self.looks = Looks(ledger)
         self.repair = Repair(ledger, checkpoints, clock, self.history, self.alarms)
         self.repair.write_history()
-        self.keeping = Keeping(ledger, checkpoints)
+        self.deployer = self._deployer(config)
+        self.keeping = Keeping(ledger, checkpoints, served=self.deployer.served_cycle)
         self.fit = Fit(ledger, checkpoints)
         self.demotion = Demotion(ledger, checkpoints, clock)
         self.metrics = AddedMetrics(ledger, checkpoints, self.demotion)
@@ -83,6 +88,18 @@ class Parts:
         self.finding = self._fact_finding()
         self.runner = self._runner()
         self.switch = self._switch()
+
+    def _deployer(self, config: Config) -> Deployer:
+        client = ServeClient(Path(config.control.socket).with_name(SOCKET_NAME))
+        return Deployer(
+            config,
+            self.ledger,
+            self.checkpoints,
+            self.clock,
+            listener=self.listener,
+            note_alarm=self.alarms.note,
+            ask=client.ask,
+        )
 
     def _fact_finding(self) -> FactFinding:
         return FactFinding(self.state, self.sources, gpu=self.gpu, demotion=self.demotion, clock=self.clock)

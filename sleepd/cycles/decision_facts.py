@@ -104,4 +104,7 @@ class FactFinding:
             base_changed=self._fit.base_changed(config.model.base),
             gpu_problem=self._gpu.problem(config.worker.gpu_lock),
             buffer_problem=self._intake.problem,
+            new_salience=counts.new_salience,
+            most_salient_new=counts.most_salient_new,
+            trend=self._history.trend,
         )

@@ -13,9 +13,11 @@ from sleepd.cycle import State
 from sleepd.errors import CheckpointInvalid
 from sleepd.log import get_logger
 from sleepd.policy.selection import HashSet, Known
+from sleepd.policy.thresholds import CYCLES, Judged, Trend, trend
 from sleepd.store.adoption import note_trained, older_directories
 from sleepd.store.checkpoints import Checkpoints
 from sleepd.store.ledger import Ledger
+from sleepd.store.ledger_rows import CycleRecord
 from sleepd.store.legacy_formats import (
     SchedulerState,
     SleepEntry,
@@ -163,6 +165,11 @@ class PastCycles:
         return from_local(self._imported.last_sleep_time) if self._imported.last_sleep_time else None
 
     @property
+    def trend(self) -> Trend:
+        """How the last cycles with a verdict went."""
+        return trend([_judged(each) for each in self._ledger.judged(limit=CYCLES)])
+
+    @property
     def total_cycles(self) -> int:
         """Judged cycles, those of the older scheduler included."""
         return self._imported.total_sleep_cycles + self._ledger.judged_count()
@@ -208,3 +215,14 @@ class PastCycles:
         if written is None or not written.total_sleep_cycles:
             state = msgspec.structs.replace(self._imported, experiences_at_last_sleep=len(seen))
             write_scheduler_state(self._directory, state)
+
+
+def _judged(record: CycleRecord) -> Judged:
+    def gain(before: float | None, after: float | None) -> float | None:
+        return None if before is None or after is None else before - after
+
+    return Judged(
+        outcome=record.state,
+        gain=gain(record.holdout_before, record.holdout_after),
+        trained_gain=gain(record.train_before, record.train_after),
+    )

@@ -36,6 +36,7 @@ from sleepd.policy.selection import (
     sampling_shares,
     select,
 )
+from sleepd.policy.superseded import Superseded, superseded, superseded_text
 from sleepd.policy.triggers import Policy, Thresholds
 from sleepd.protocol.evidence import RecallQuestion
 from sleepd.protocol.job import Job, Role
@@ -226,15 +227,20 @@ async def _fetch(selection: Selection, job: Job, taken: _Taken, buffer: Experien
     role_of |= dict.fromkeys(selection.holdout, "holdout")
     hash_of = {key: group for key, group in zip(view.keys, view.groups, strict=True) if key in role_of}
     texts, held_out = await buffer.extract_with_answers(
-        role_of.keys() - gone.keys(), answers_of=held_out_keys(view, known)
+        role_of.keys() - gone.keys(), answers_of=held_out_keys(view, known, selection.train)
     )
     found = [
         (experience, role_of[key])
         for experience in texts
         if hash_of[key := id_hash(experience.id)] == group_of(experience)
     ]
-    found += [(experience, role_of[key]) for key, experience in gone.items() if key in role_of]
+    # What has left the buffer is older than all that is in it.
+    found = [*((experience, role_of[key]) for key, experience in gone.items() if key in role_of), *found]
     found = _without_held_out(found, {*held_out, *(answer_of(one) for one, role in found if role == "holdout")})
+    old = superseded(found)
+    if old:
+        found = _without(found, old)
+        job = msgspec.structs.replace(job, superseded=superseded_text(old))
     if not any(role == "train" for _, role in found):
         raise NothingToDo("the experiences to train have just left the buffer", hint="sleepctl buffer")
     shares = _shares(found) if len(view.keys) >= FREQUENT_FROM else {}
@@ -253,6 +259,11 @@ def _without_held_out(
         text = f"{dropped} are not trained: held-out replies stand in what they answer"
         get_logger().warning("experiences_left_out", count=dropped, text=text)
     return [(one, role) for one, role in cut if one is not None]
+
+
+def _without(found: Sequence[tuple[Experience, Role]], old: Sequence[Superseded]) -> list[tuple[Experience, Role]]:
+    left_out = {each.older for each in old}
+    return [(one, role) for one, role in found if one.id not in left_out]
 
 
 def _ranks(found: Sequence[tuple[Experience, Role]], secret: bytes) -> dict[str, int]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from sleepd.buffer.experience import Experience
@@ -15,15 +15,18 @@ from sleepd.buffer.reading.view import View
 from sleepd.config.schema import Config
 from sleepd.cycle import State
 from sleepd.errors import CheckpointInvalid
+from sleepd.policy.forecast import Forecast, forecast
 from sleepd.policy.overdue import ActiveAlarm
 from sleepd.policy.selection import Counts
+from sleepd.policy.simulation import Look
 from sleepd.policy.triggers import Decision
 from sleepd.protocol.job import Progress, Report
+from sleepd.protocol.serve_messages import ServedSpan, ServedState
 from sleepd.protocol.verdict import AddedMetric, Comparison, Verdict
 from sleepd.quarantine.near_duplicates import Screened
 from sleepd.quarantine.rules import Cause, Override
 from sleepd.registry.rollback import undo_of
-from sleepd.store.checkpoint_documents import assignments_of, evaluation_of
+from sleepd.store.checkpoint_documents import assignments_of, evaluation_of, released_of
 from sleepd.store.checkpoints import has_weights, read_manifest
 from sleepd.store.ledger_rows import CycleRecord, RecordedDecision, SplitAssignment
 from sleepd.store.legacy_formats import SleepEntry
@@ -31,6 +34,9 @@ from sleepd.store.legacy_formats import SleepEntry
 from .composition import Parts
 from .history import NotedError
 from .quarantine_override import known_key
+
+RATE_OVER = timedelta(days=7)
+"""How far back experiences are counted to foresee the next sleep."""
 
 
 class ReadModel:
@@ -96,9 +102,37 @@ class ReadModel:
         """The recorded decisions, newest first; those from ``since`` on."""
         return self._parts.ledger.decisions(limit=limit, since=since)
 
+    def looks(self, since: datetime) -> list[Look]:
+        """The recorded facts from then on, oldest first."""
+        return self._parts.looks.since(since)
+
+    def forecast(self) -> Forecast:
+        """When the next sleep is expected, by the rate of the last week."""
+        decision, facts = self._parts.finding.decide_with_facts()
+        return forecast(self.looks(self.now - RATE_OVER), facts, decision, self.now)
+
+    def begun_since(self, since: datetime) -> int:
+        """How many cycles began from then on."""
+        return self._parts.ledger.begun_between(since, self.now)
+
     def active_alarms(self) -> list[ActiveAlarm]:
         """Everything that the operator should know."""
         return [*self._parts.alarms.active, *self._parts.demotion.alarms]
+
+    # --- the engine ---
+
+    @property
+    def serving(self) -> ServedState | None:
+        """What the engine runs, as far as that is proved; None: no engine is configured."""
+        return self._parts.deployer.state
+
+    def served(self, *, limit: int) -> list[ServedSpan]:
+        """What it was proved to run, from when to when, newest first."""
+        return self._parts.deployer.table.spans(limit=limit)
+
+    def served_of(self, cycle: int) -> list[ServedSpan]:
+        """When it was proved to run that cycle, newest first."""
+        return self._parts.deployer.table.spans_of(cycle)
 
     # --- cycles ---
 
@@ -135,6 +169,10 @@ class ReadModel:
     def assignments(self, cycle: int) -> list[SplitAssignment]:
         """Where each experience went in that cycle, from the ledger or from the checkpoint."""
         return assignments_of(cycle, self._parts.ledger, self._parts.checkpoints)
+
+    def released(self, cycle: int) -> list[str]:
+        """Ids of what it trained and an earlier cycle had held out."""
+        return released_of(cycle, self._parts.ledger, self._parts.checkpoints)
 
     def metrics(self, cycle: int) -> list[AddedMetric]:
         """The figures that the operator added."""

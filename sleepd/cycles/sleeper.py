@@ -70,6 +70,7 @@ class Sleeper:
         (decision, facts), was = parts.finding.decide_with_facts(), state.decision
         if state.running_cycle is None:
             state.decision = None  # where it cannot be recorded, whoever asks gets a fresh one
+        parts.looks.record(facts, at=parts.clock.now())
         parts.alarms.update(decision, state.config, last_sleep_at=parts.history.last_sleep_at)
         if state.running_cycle is not None:
             return decision  # that a cycle keeps others out while it runs is no news
@@ -94,6 +95,14 @@ class Sleeper:
             self.note_error(now.message, now.hint)
         elif now is None and was is not None:
             self._state.last_error = self._parts.history.newest_failure()
+
+    async def keep_served(self) -> None:
+        """As ``Deployer.run``: bring the engine to what is in use, for ever."""
+        await self._parts.deployer.run()
+
+    def serve_anew(self) -> None:
+        """What is in use may have changed: the engine is asked soon."""
+        self._parts.deployer.resume()
 
     # --- one cycle ---
 
@@ -161,6 +170,7 @@ class Sleeper:
             stop_seconds=settings.stop_seconds,
         )
         try:
+            await parts.deployer.free()
             with parts.repair.responsible():
                 end = await parts.runner.finish(job, policy, Gates.of(state.config.promotion, job))
         finally:
@@ -267,6 +277,7 @@ class Sleeper:
         """Use another configuration from now on; a cycle under way keeps the one it began with."""
         self._state.config = config
         self._parts.intake.reconfigure(config)
+        self._parts.deployer.reconfigure(config)
 
     def note_error(self, message: str, hint: str) -> NotedError:
         """Show an error in the status until something newer takes its place."""

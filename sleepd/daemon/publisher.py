@@ -15,12 +15,17 @@ import msgspec
 from sleepd.cycles.read_model import ReadModel
 from sleepd.cycles.sleeper import Sleeper
 from sleepd.errors import LedgerUnusable
+from sleepd.files import replace_file
+from sleepd.protocol.prometheus import metrics_text
+from sleepd.protocol.status import Status
 
 from .status_view import offline_copies, overview, write_offline_copies
 from .systemd import Notifier
 
 RETRY_SECONDS = 30.0
 """What failed is tried again after so long."""
+METRICS_MODE = 0o644
+"""Of the figures for Prometheus: no text is among them, and the collector runs as another user."""
 _PAUSE_SECONDS = 1.0
 """Between two publications, however much happens."""
 
@@ -83,4 +88,16 @@ class Publisher:
             return
         copies = offline_copies(self._reader, status)
         await asyncio.to_thread(write_offline_copies, self._reader.directory, copies)
+        await self._write_metrics(status)
         self._last_key = key
+
+    async def _write_metrics(self, status: Status) -> None:
+        """The figures for Prometheus, where a file is configured."""
+        textfile, problem = self._reader.config.metrics.textfile, ""
+        if textfile:
+            text = metrics_text(status).encode()
+            try:
+                await asyncio.to_thread(replace_file, Path(textfile), text, mode=METRICS_MODE)
+            except OSError as error:
+                problem = f"{textfile} (metrics.textfile) is not up to date: {error.strerror}"
+        self._sleeper.note_alarm("metrics_not_written", problem)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import grp
 import os
 import pwd
@@ -13,15 +14,21 @@ from sleepd.config.schema import Config
 from sleepd.cycles.read_model import ReadModel
 from sleepd.cycles.sleeper import Sleeper
 from sleepd.errors import PermissionDenied, UsageError
+from sleepd.policy.simulation import simulate
 from sleepd.policy.triggers import Policy
 from sleepd.protocol.answers import (
     Cancelled,
     Cycles,
     DaemonVersion,
+    ExpectedSleep,
     Paused,
+    Pruned,
+    PruneResult,
     Reasons,
     Reloaded,
     RolledBack,
+    SimulatedTriggers,
+    SimulatedView,
     Tagged,
 )
 from sleepd.protocol.control import (
@@ -46,20 +53,22 @@ from sleepd.protocol.control import (
     Rollback,
     Run,
     Show,
+    Simulate,
     Tag,
+    When,
     Why,
 )
 from sleepd.protocol.conversion import converted
-from sleepd.protocol.status import MetricResult, Pruned, PruneResult, RunResult
+from sleepd.protocol.status import MetricResult, RunResult
 from sleepd.text.shell import command_line, quoted
 from sleepd.version import VERSION
 
 from .control_socket import Peer
 from .publisher import Life
 from .quarantine_view import override, quarantine_detail, quarantine_list, sample
-from .status_view import buffer_detail, cycles, detail, older_result, overview
+from .status_view import buffer_detail, cycles, detail, older_result, overview, until_proved
 from .trained_texts_view import learned
-from .translation import decision_record, decision_view, order_of, thresholds
+from .translation import decision_record, decision_view, order_of, policy_of, simulated_view, thresholds
 
 
 class Requests:
@@ -95,7 +104,8 @@ class Requests:
             case Run():
                 return await self._run(request)
             case History():
-                return Cycles(cycles=cycles(reader, limit=max(1, request.limit)))
+                limit = max(1, request.limit)
+                return Cycles(cycles=cycles(reader, limit=limit), served=reader.served(limit=limit))
             case Show():
                 is_for_operator = is_operator(peer, reader.config.control.operator_group)
                 return detail(reader, request.cycle, is_for_operator=is_for_operator)
@@ -104,6 +114,11 @@ class Requests:
                 return Reasons(
                     current=decision_view(reader.decision), changes=[decision_record(each) for each in changes]
                 )
+            case Simulate():
+                return await self._simulate(request)
+            case When():
+                await sleeper.refresh()
+                return ExpectedSleep(**reader.forecast()._asdict())
             case GetVersion():
                 return DaemonVersion(version=VERSION, v=PROTOCOL_VERSION)
             case Check():
@@ -114,6 +129,24 @@ class Requests:
                 return await self._about_the_buffer(request)
             case _:
                 return await self._change(request)
+
+    async def _simulate(self, request: Simulate) -> SimulatedTriggers:
+        """In a thread: a month of recorded facts takes a while."""
+        reader, now = self._reader, self._reader.now
+        looks = reader.looks(request.since)
+
+        def run() -> list[SimulatedView]:
+            policies = (Policy.of(reader.config), policy_of(request.triggers, reader.config))
+            return [simulated_view(simulate(looks, policy, until=now)) for policy in policies]
+
+        configured, given = await asyncio.to_thread(run)
+        return SimulatedTriggers(
+            first=looks[0].at if looks else None,
+            looks=len(looks),
+            began=reader.begun_since(request.since),
+            configured=configured,
+            given=given,
+        )
 
     async def _about_the_buffer(self, request: Experiences | Buffer | Quarantine | QuarantineShow) -> msgspec.Struct:
         """What is answered from the buffer as it was just read."""
@@ -180,7 +213,15 @@ class Requests:
         champion, was = self._sleeper.rollback(request.cycle)
         await self._sleeper.refresh()
         quarantined = await self._sleeper.recount_said_under(was) if was else 0
-        return RolledBack(champion=champion, was=was, quarantined=quarantined, undo=f"sleepctl rollback {was or 0}")
+        serving = self._reader.serving
+        return RolledBack(
+            champion=champion,
+            was=was,
+            quarantined=quarantined,
+            served=serving.served if serving else None,
+            serving=until_proved(serving) if serving else "",
+            undo=f"sleepctl rollback {was or 0}",
+        )
 
     def _tag(self, request: Tag) -> Tagged:
         was = self._sleeper.tag(request.cycle, request.name)

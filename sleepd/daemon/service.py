@@ -114,6 +114,7 @@ class Daemon:
             self._trigger.run(),
             self._publisher.run(),
             self._show_signs_of_life(),
+            self._sleeper.keep_served(),
         )
         tasks = [asyncio.create_task(each) for each in background]
         try:
@@ -199,6 +200,8 @@ class Daemon:
         self._publisher.request()
         if event in ("cycle_ended", "resumed"):
             self._wake.set()
+        if event in ("cycle_ended", "champion_rolled_back"):
+            self._sleeper.serve_anew()
 
     async def _respond(self, request: AnyRequest, peer: Peer) -> Any:
         try:

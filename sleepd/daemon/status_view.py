@@ -18,6 +18,7 @@ from sleepd.policy import triggers
 from sleepd.protocol.answers import WrittenCycles
 from sleepd.protocol.conversion import converted
 from sleepd.protocol.job import Report
+from sleepd.protocol.serve_messages import ServedState
 from sleepd.protocol.status import (
     Alarm,
     BufferDetail,
@@ -71,6 +72,7 @@ def overview(reader: ReadModel, *, next_check_at: datetime | None, config_path: 
         config_path=config_path,
         state_directory=str(reader.directory),
         base=reader.config.model.base,
+        serving=reader.serving,
         written_at=reader.now,
     )
 
@@ -83,9 +85,13 @@ def _sentence(reader: ReadModel, state: str) -> str:
     decision, champion = reader.decision, reader.champion()
     in_use = "the base model" if champion is None else f"the adapter of cycle {champion}"
     warning = "".join(f"; {alarm.text}" for alarm in reader.active_alarms())
+    serving, verb = reader.serving, "is in use"
+    if serving is not None:
+        is_served = serving.is_proved and serving.served == champion
+        verb = "is promoted and served" if is_served else "is promoted, and not proved to be served"
     if state == "paused":
-        return f"Paused; {in_use} is in use{warning}"
-    return f"Awake, {in_use} is in use; {decision.reason}{warning}"
+        return f"Paused; {in_use} {verb}{warning}"
+    return f"Awake, {in_use} {verb}; {decision.reason}{warning}"
 
 
 def _buffer(reader: ReadModel) -> BufferStatus:
@@ -164,18 +170,8 @@ def detail(reader: ReadModel, cycle: int, *, is_for_operator: bool = False) -> C
     path, champion = reader.path(cycle), reader.champion()
     older = next((each for each in older_cycles(reader) if each.cycle == cycle), None)
     if older is not None:
-        return CycleDetail(
-            summary=msgspec.structs.replace(older, is_champion=cycle == champion),
-            directory=str(path) if path else "",
-            report=None,
-            metrics=reader.metrics(cycle),
-            trained_ids=[],
-            replayed_ids=[],
-            held_out_ids=[],
-            undo=reader.undo(cycle) if older.state == "adopted" else "",
-        )
-    record = reader.record(cycle)
-    assignments = reader.assignments(cycle)
+        return _older_detail(reader, msgspec.structs.replace(older, is_champion=cycle == champion))
+    record, assignments = reader.record(cycle), reader.assignments(cycle)
     report, verdict = reader.evaluation(cycle)
     compared = reader.comparison(cycle)
 
@@ -193,7 +189,26 @@ def detail(reader: ReadModel, cycle: int, *, is_for_operator: bool = False) -> C
         trained_ids=ids("train"),
         replayed_ids=ids("replay"),
         held_out_ids=ids("holdout"),
+        released_ids=reader.released(cycle),
         undo=reader.undo(cycle),
+        served=reader.served_of(cycle),
+    )
+
+
+def _older_detail(reader: ReadModel, summary: CycleSummary) -> CycleDetail:
+    """Of a cycle of an older scheduler: its figures were not kept."""
+    cycle = summary.cycle
+    path = reader.path(cycle)
+    return CycleDetail(
+        summary=summary,
+        directory=str(path) if path else "",
+        report=None,
+        metrics=reader.metrics(cycle),
+        trained_ids=[],
+        replayed_ids=[],
+        held_out_ids=[],
+        undo=reader.undo(cycle) if summary.state == "adopted" else "",
+        served=reader.served_of(cycle),
     )
 
 
@@ -229,7 +244,11 @@ def buffer_detail(reader: ReadModel) -> BufferDetail:
 
 def offline_copies(reader: ReadModel, status: Status) -> dict[str, bytes]:
     """``status.json`` and ``history.json``: what clients read when nobody answers."""
-    history = WrittenCycles(written_at=status.written_at, cycles=cycles(reader, limit=OFFLINE_CYCLES))
+    history = WrittenCycles(
+        written_at=status.written_at,
+        cycles=cycles(reader, limit=OFFLINE_CYCLES),
+        served=reader.served(limit=OFFLINE_CYCLES),
+    )
     return {"status.json": msgspec.json.encode(status), "history.json": msgspec.json.encode(history)}
 
 
@@ -275,3 +294,13 @@ def older_result(reader: ReadModel, record: CycleRecord) -> dict[str, Any]:
             "0.005 nats per token in a first cycle, which is next to nothing"
         ]
     return result
+
+
+def until_proved(serving: ServedState) -> str:
+    """What becomes of the engine after another adapter was put in use; it is not done yet."""
+    wanted = "the base" if serving.wanted is None else f"cycle {serving.wanted}"
+    if serving.is_proved and serving.served == serving.wanted:
+        return f"the engine at {serving.url} runs {wanted} already"
+    runs = "the base" if serving.served is None else f"cycle {serving.served}"
+    now = f"it runs {runs} until then" if serving.is_proved else "what it runs now is not proved"
+    return f"the engine at {serving.url} is given {wanted} next; {now}; sleepctl status tells when it is proved"

@@ -5,12 +5,17 @@ The core imports no structure of ``protocol.control``, ``status`` or ``answers``
 
 from __future__ import annotations
 
+import msgspec
+
 from sleepd.buffer.trained_texts import TrainedTexts
+from sleepd.config.schema import Config
 from sleepd.cycles.planning import Order
-from sleepd.policy.triggers import Decision, Thresholds
-from sleepd.protocol.answers import Learned, LearnedText
-from sleepd.protocol.control import GivenThresholds, Run
+from sleepd.policy.simulation import Simulation
+from sleepd.policy.triggers import Decision, Policy, Thresholds
+from sleepd.protocol.answers import Learned, LearnedText, SimulatedSleepView, SimulatedView
+from sleepd.protocol.control import Run
 from sleepd.protocol.conversion import converted
+from sleepd.protocol.given_thresholds import GivenThresholds, GivenTriggers
 from sleepd.protocol.status import ConditionView, DecisionRecord, DecisionView, VetoView
 from sleepd.store.ledger_rows import RecordedDecision
 
@@ -33,6 +38,19 @@ def decision_record(recorded: RecordedDecision) -> DecisionRecord:
 def learned_answer(found: TrainedTexts) -> Learned:
     """As a client gets it."""
     return converted(found, Learned, experiences=[converted(each, LearnedText) for each in found.experiences])
+
+
+def policy_of(given: GivenTriggers, config: Config) -> Policy:
+    """The configured policy with these triggers."""
+    triggers = msgspec.structs.replace(config.triggers, **msgspec.structs.asdict(given))
+    return Policy.of(msgspec.structs.replace(config, triggers=triggers))
+
+
+def simulated_view(found: Simulation) -> SimulatedView:
+    """As a client gets it."""
+    return SimulatedView(
+        sleeps=[SimulatedSleepView(**each._asdict()) for each in found.sleeps], hours_waited=found.hours_waited
+    )
 
 
 def thresholds(given: GivenThresholds) -> Thresholds:

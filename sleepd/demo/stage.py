@@ -25,9 +25,9 @@ from sleepd.config.schema import (
     ModelConfig,
     StateConfig,
     TrainingConfig,
-    TriggersConfig,
     WorkerConfig,
 )
+from sleepd.config.triggers_config import TriggersConfig
 from sleepd.errors import Busy, ConfigError, DaemonNotRunning, RequestFailed, WorkerFailed
 from sleepd.experience_log import ExperienceLog
 from sleepd.files import replace_file

@@ -1,10 +1,15 @@
-"""Which experiences are never trained on. Pure.
+"""Which experiences are held out, and for how long. Pure.
 
 Membership belongs to a *group*: a conversation, or, where an experience is one prompt and one reply, the hash of their
 normalised texts, so that copies fall together. About a fifth of all groups are held out by their rank alone: a hash
 that is keyed with a secret of the state directory, so that nobody who writes an experience can predict, or choose, its
 split. A buffer whose first five eligible experiences all fall into the training split would be measured on nothing;
-then the one with the smallest rank among them is held out too. Once a cycle has recorded a group's split, it stays.
+then the one with the smallest rank among them is held out too.
+
+A held-out group judges while it is young. Once enough younger groups are held out, it is *released*: the next cycle
+trains it. Only a group that a cycle has recorded as held out is released, so each one has judged first. The other way
+there is none: what any cycle trained, promoted or not, is never held out again. So no candidate, no champion and no
+previous champion is measured on what it or one of its ancestors trained.
 """
 
 from __future__ import annotations
@@ -18,6 +23,9 @@ _MASK: Final = 2**64 - 1
 ONE_IN: Final = 5
 FEW: Final = 5
 """From so many eligible experiences on, at least one is held out."""
+YOUNGER: Final = 12
+"""A group is released once so many younger ones are held out. From twelve on a third may decide about early stopping,
+and the eight that judge are no low sample."""
 
 
 def rank(group: int) -> int:
@@ -61,3 +69,14 @@ def divide(groups: Sequence[int], recorded: Mapping[int, bool], secret: bytes) -
     if len(free) > 1 or (free and len(set(groups)) > 1):
         held_out.add(min(free, key=lambda group: keyed_rank(group, secret)))
     return held_out
+
+
+def released(held_out: Sequence[int], recorded: Mapping[int, bool]) -> set[int]:
+    """Of the held-out groups those that are trained from now on.
+
+    Args:
+        held_out: the group of each held-out experience, oldest first; a group is as young as its newest experience.
+        recorded: what earlier cycles recorded: group -> is held out.
+    """
+    youngest_first = list(dict.fromkeys(reversed(held_out)))
+    return {group for group in youngest_first[YOUNGER:] if recorded.get(group, False)}

@@ -6,7 +6,7 @@ can be rebuilt and nothing that was trained or held out is forgotten.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Literal
 
 import msgspec
@@ -37,16 +37,13 @@ class Keep(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
-def to_prune(
-    stored: Sequence[Stored], keep: Keep, *, champion: int | None, predecessor: int | None
-) -> list[tuple[int, str]]:
+def to_prune(stored: Sequence[Stored], keep: Keep, *, in_use: Collection[int]) -> list[tuple[int, str]]:
     """The cycles whose weights go, oldest first, and why.
 
     Args:
         stored: what there is.
         keep: the newest so many of each kind stay.
-        champion: the one in use: it stays; None: the base.
-        predecessor: the one that a rollback would activate: it stays; None: the base.
+        in_use: what stays in any case: the champion, the one that a rollback would activate, and what is served.
     """
     found = []
     for kind, most in (("promoted", keep.promoted), ("rejected", keep.rejected)):
@@ -54,6 +51,6 @@ def to_prune(
         found += [
             (each.cycle, f"{kind}, and {most} newer ones are kept")
             for each in newest_first[most:]
-            if not each.is_tagged and each.cycle not in (champion, predecessor)
+            if not each.is_tagged and each.cycle not in in_use
         ]
     return sorted(found)

@@ -1,16 +1,18 @@
 """Which experiences a cycle trains, replays and is measured on. Pure.
 
 New experiences are trained once; of those already learned a sample is mixed in, so that they are not forgotten; what is
-held out is only measured on. Experiences are known by 64-bit keys in arrays, so that a hundred thousand fit in little.
+held out is only measured on, until it is released (``holdout``). Experiences are known by 64-bit keys in arrays, so
+that a hundred thousand fit in little.
 """
 
 from __future__ import annotations
 
 import random
+import statistics
 from array import array
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Final, NamedTuple
 
@@ -104,6 +106,10 @@ class Counts(msgspec.Struct, frozen=True, kw_only=True):
     """Not screened yet, and so excluded from training too."""
     personal: int = 0
     """They hold personal data."""
+    new_salience: float | None = None
+    """Mean of the new ones, as far as they are not excluded; None: there are none."""
+    most_salient_new: float = 0.0
+    """Of these the highest."""
 
 
 class Selection(msgspec.Struct, frozen=True, kw_only=True):
@@ -174,6 +180,9 @@ def _divide(columns: BufferColumns, known: Known, min_salience: float, excluded:
         if salience >= min_salience and key not in excluded.keys
     ]
     held = holdout.divide([columns.conversations[i] for i in usable], known.splits, known.secret)
+    held -= holdout.released(
+        [columns.conversations[i] for i in usable if columns.conversations[i] in held], known.splits
+    )
     divided = _Divided([], [], [])
     for i in usable:
         if columns.conversations[i] in held:
@@ -190,15 +199,20 @@ def count(
 ) -> Counts:
     """The figures that a decision rests on."""
     divided = _divide(columns, known, min_salience, excluded)
+    new = [place for place, key in enumerate(columns.keys) if key not in known.seen]
+    usable = [columns.saliences[place] for place in new if columns.keys[place] not in excluded.keys]
+    saliences = [salience for salience in usable if salience >= 0]  # below: a person rated it down
     return Counts(
         total=len(columns.keys),
-        new=sum(key not in known.seen for key in columns.keys),
+        new=len(new),
         eligible=sum(map(len, divided)),
         unlearned=len(divided.unlearned),
         held_out=len(divided.held_out),
         quarantined=len(excluded.keys) - excluded.unscreened,
         unscreened=excluded.unscreened,
         personal=excluded.personal,
+        new_salience=statistics.fmean(saliences) if saliences else None,
+        most_salient_new=max(saliences, default=0.0),
     )
 
 
@@ -225,10 +239,20 @@ def select(
     return Selection(train=trained, replay=replayed, holdout=held_out)
 
 
-def held_out_keys(columns: BufferColumns, known: Known) -> array[int]:
-    """Of all experiences of held-out conversations, whether they may be used now or not: no context may show them."""
-    held = array("Q")
-    for key, conversation in zip(columns.keys, columns.conversations, strict=True):
+def held_out_keys(columns: BufferColumns, known: Known, trained: Collection[int] = ()) -> array[int]:
+    """Of all experiences of held-out conversations, whether they may be used now or not: no context may show them.
+
+    Args:
+        columns: the buffer.
+        known: what earlier cycles recorded.
+        trained: keys that the cycle trains; a conversation of which it trains one is released.
+    """
+    held, of_cycle = array("Q"), frozenset(trained)
+    rows = list(zip(columns.keys, columns.conversations, strict=True))
+    released = {conversation for key, conversation in rows if key in of_cycle}
+    for key, conversation in rows:
+        if conversation in released:
+            continue
         recorded = known.splits.get(conversation)
         if holdout.is_held_out(conversation, known.secret) if recorded is None else recorded:
             held.append(key)

@@ -1,14 +1,19 @@
 """Whether to sleep now. Pure: facts in, decision out; no clock, no file.
 
 All conditions are evaluated, always, so that the operator sees everything that is missing and not the first thing only.
-``force`` bypasses the three conditions and the cooldown, and nothing else.
+``force`` bypasses the three conditions and the cooldown, and nothing else. A breakthrough (a new experience of very
+high salience) bypasses the three conditions alone.
 """
 
 from __future__ import annotations
 
+import math
+
 import msgspec
 
 from sleepd.config.schema import Config
+
+from .thresholds import Adjustment, Trend, adjustments, factor_of
 
 
 class Facts(msgspec.Struct, frozen=True, kw_only=True):
@@ -42,6 +47,12 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     """Why nothing may be trained now: another daemon trains; empty: it may."""
     buffer_problem: str = ""
     """Why the buffer has no readable view at all; empty: it has one."""
+    new_salience: float | None = None
+    """Mean of the new experiences; None: there are none."""
+    most_salient_new: float = 0.0
+    """Of the new experiences, the highest salience."""
+    trend: Trend = ""
+    """Of the last cycles."""
 
 
 class Thresholds(msgspec.Struct, frozen=True, kw_only=True):
@@ -86,7 +97,8 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def change_key(self) -> object:
         """Equal for two decisions with the same outcome: the figures, which change every minute, are left out."""
-        met = [(condition.name, condition.is_met) for condition in self.conditions]
+        # The required figure changes only with the configuration, the salience of what is new, or the trend.
+        met = [(condition.name, condition.is_met, condition.required) for condition in self.conditions]
         return self.should_sleep, met, [veto.name for veto in self.vetoes]
 
 
@@ -98,6 +110,9 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     min_hours_between_sleep: float = 6.0
     min_salience: float = 0.6
     min_free_megabytes: int = 500
+    quality_factor: float = 1.0
+    breakthrough_salience: float = 0.0
+    is_adaptive: bool = False
 
     @classmethod
     def of(cls, config: Config, given: Thresholds | None = None) -> Policy:
@@ -114,6 +129,9 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
             min_hours_between_sleep=choose(given.min_hours_between_sleep, triggers.min_hours_between_sleep),
             min_salience=choose(given.min_salience, config.training.min_salience),
             min_free_megabytes=config.state.min_free_megabytes,
+            quality_factor=triggers.quality_factor,
+            breakthrough_salience=triggers.breakthrough_salience,
+            is_adaptive=triggers.adaptive,
         )
 
     def is_looser_than(self, other: Policy) -> bool:
@@ -131,7 +149,8 @@ def decide(facts: Facts, policy: Policy, *, force: bool = False) -> Decision:
     conditions = _conditions(facts, policy)
     unmet = [condition for condition in conditions if not condition.is_met]
     goes_on = facts.suspended_cycle is not None
-    due = force or goes_on or not unmet
+    is_breakthrough = 0 < policy.breakthrough_salience <= facts.most_salient_new
+    due = force or goes_on or is_breakthrough or not unmet
     vetoes = _vetoes(facts, policy, begins=due and not goes_on, force=force)
     if not due:
         reason = unmet[0].text
@@ -141,6 +160,8 @@ def decide(facts: Facts, policy: Policy, *, force: bool = False) -> Decision:
         reason = f"Cycle {facts.suspended_cycle} was interrupted and is resumed"
     elif force:
         reason = f"Forced: {facts.trainable} experiences to train"
+    elif unmet:
+        reason = f"Breakthrough: a new experience has a salience of {facts.most_salient_new:.2f}"
     else:
         reason = f"Ready: {facts.total} experiences ({facts.new} new), sufficient time elapsed"
     return Decision(should_sleep=due and not vetoes, due=due, reason=reason, conditions=conditions, vetoes=vetoes)
@@ -152,14 +173,9 @@ def _conditions(facts: Facts, policy: Policy) -> list[Condition]:
         text = f"{short} ({found} < {required})" if not is_met else f"{enough} ({found} >= {required})"
         return Condition(name=name, is_met=is_met, found=found, required=required, text=text)
 
-    hours, required_hours = facts.hours_since_last_sleep, policy.min_hours_between_sleep
-    if hours is None:
-        elapsed = "No sleep so far"
-    elif hours >= required_hours:
-        elapsed = f"Sufficient time elapsed ({hours:.1f}h >= {required_hours:.1f}h)"
-    else:
-        elapsed = f"Too soon since last sleep ({hours:.1f}h < {required_hours:.1f}h)"
-    return [
+    moved = _moved(facts, policy)
+    factor = factor_of(moved)
+    conditions = [
         counted(
             "min_experiences",
             facts.total,
@@ -170,18 +186,37 @@ def _conditions(facts: Facts, policy: Policy) -> list[Condition]:
         counted(
             "min_new_experiences",
             facts.new,
-            policy.min_new_experiences,
+            math.ceil(policy.min_new_experiences * factor),
             "Insufficient new experiences",
             "Sufficient new experiences",
         ),
-        Condition(
-            name="min_hours_between_sleep",
-            is_met=hours is None or hours >= required_hours,
-            found=hours,
-            required=required_hours,
-            text=elapsed,
-        ),
+        _elapsed(facts.hours_since_last_sleep, policy.min_hours_between_sleep * factor),
     ]
+    return conditions if factor == 1 else [conditions[0], *(_explained(each, factor, moved) for each in conditions[1:])]
+
+
+def _elapsed(hours: float | None, required: float) -> Condition:
+    is_met = hours is None or hours >= required
+    if hours is None:
+        text = "No sleep so far"
+    elif is_met:
+        text = f"Sufficient time elapsed ({hours:.1f}h >= {required:.1f}h)"
+    else:
+        text = f"Too soon since last sleep ({hours:.1f}h < {required:.1f}h)"
+    return Condition(name="min_hours_between_sleep", is_met=is_met, found=hours, required=required, text=text)
+
+
+def _explained(condition: Condition, factor: float, moved: list[Adjustment]) -> Condition:
+    why = f"required is {factor:g} of what is configured: {' and '.join(each.reason for each in moved)}"
+    return msgspec.structs.replace(condition, text=f"{condition.text}; {why}")
+
+
+def _moved(facts: Facts, policy: Policy) -> list[Adjustment]:
+    return adjustments(
+        new_salience=facts.new_salience,
+        quality_factor=policy.quality_factor,
+        of_cycles=facts.trend if policy.is_adaptive else "",
+    )
 
 
 def _vetoes(facts: Facts, policy: Policy, *, begins: bool, force: bool) -> list[Veto]:

@@ -7,6 +7,7 @@ from datetime import datetime
 import msgspec
 
 from .job import Role
+from .serve_messages import ServedSpan
 from .status import SCHEMA, CycleSummary, DecisionRecord, DecisionView
 
 
@@ -26,6 +27,24 @@ class Paused(msgspec.Struct, frozen=True, kw_only=True):
     schema: int = SCHEMA
 
 
+class Pruned(msgspec.Struct, frozen=True, kw_only=True):
+    """One checkpoint whose weights went, or would go."""
+
+    cycle: int
+    bytes: int
+    reason: str
+
+
+class PruneResult(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer to ``prune``."""
+
+    pruned: list[Pruned]
+    """Oldest first."""
+    is_dry_run: bool
+    """Nothing was removed."""
+    schema: int = SCHEMA
+
+
 class RolledBack(msgspec.Struct, frozen=True, kw_only=True):
     """The answer to ``rollback``; None is the base."""
 
@@ -33,6 +52,10 @@ class RolledBack(msgspec.Struct, frozen=True, kw_only=True):
     was: int | None
     quarantined: int = 0
     """Experiences recorded under ``was`` that are excluded from training since."""
+    served: int | None = None
+    """What the engine was proved to run last; None: the base, or it is not known."""
+    serving: str = ""
+    """What becomes of the engine, a sentence; empty: no engine is configured."""
     undo: str = ""
     schema: int = SCHEMA
 
@@ -76,6 +99,8 @@ class Cycles(msgspec.Struct, frozen=True, kw_only=True):
     """The answer to ``history``, and what ``history.json`` holds."""
 
     cycles: list[CycleSummary]
+    served: list[ServedSpan] = []
+    """What an engine was proved to run, from when to when, newest first."""
     schema: int = SCHEMA
 
 
@@ -122,4 +147,46 @@ class DaemonVersion(msgspec.Struct, frozen=True, kw_only=True):
 
     version: str
     v: int
+    schema: int = SCHEMA
+
+
+class ExpectedSleep(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer to ``when``."""
+
+    at: datetime | None
+    """When the next sleep is expected; None: nobody can tell, and ``reason`` says why."""
+    per_day: float | None
+    """Experiences that came in a day, as far as that is recorded; None: it is not."""
+    reason: str
+    schema: int = SCHEMA
+
+
+class SimulatedSleepView(msgspec.Struct, frozen=True, kw_only=True):
+    """A sleep that would have begun."""
+
+    at: datetime
+    total: int
+    new: int
+    reason: str
+
+
+class SimulatedView(msgspec.Struct, frozen=True, kw_only=True):
+    """What one set of thresholds would have done."""
+
+    sleeps: list[SimulatedSleepView]
+    hours_waited: dict[str, float]
+    """By the condition or veto that was missing first."""
+
+
+class SimulatedTriggers(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer to ``simulate``."""
+
+    first: datetime | None
+    """The oldest recorded facts that were used; None: there are none."""
+    looks: int
+    """How many recorded facts were decided anew."""
+    began: int
+    """Cycles that really began in that time."""
+    configured: SimulatedView
+    given: SimulatedView
     schema: int = SCHEMA

@@ -24,6 +24,8 @@ PICKLED_WEIGHTS: Final = ("adapter_model.bin", "adapter_model.pt", "adapter_mode
 """Other names that peft has given to the weights. A pickle can run code, so none of them is ever opened."""
 LINEAGE_FILE: Final = "lineage.json"
 EVALUATION_FILE: Final = "evaluation.json"
+FINGERPRINT_FILE: Final = "fingerprint.json"
+"""See ``adapter_fingerprint``. Checkpoints of earlier versions have none."""
 
 Digits = Annotated[str, Meta(pattern=r"^[0-9a-f]{16}\Z")]
 """An id hash or a content hash: sixteen hexadecimal digits."""
@@ -49,6 +51,8 @@ class Lineage(msgspec.Struct, frozen=True, kw_only=True):
     trained: list[AssignedExperience]
     replayed: list[AssignedExperience]
     held_out: list[AssignedExperience]
+    released: list[str] = []
+    """Ids of those of ``trained`` that an earlier cycle held out."""
     seen: list[Digits]
     """Id hashes of the whole buffer at that moment."""
 

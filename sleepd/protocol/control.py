@@ -19,11 +19,10 @@ import msgspec
 from sleepd.errors import DECODE_ERRORS, ProtocolError, SleepdError, UsageError, VersionMismatch, from_wire
 
 from .evidence import METRIC_NAME
+from .given_thresholds import GivenThresholds, GivenTriggers, Integer
 
 PROTOCOL_VERSION = 1
 MAX_REQUEST_BYTES = 64 * 1024
-Integer = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
-"""What the ledger can be asked for: a JSON number may be larger."""
 MOST_ENTRIES = 1000
 """Of a list in one answer: who asks for more gets so many, for each entry is looked up while everybody else waits."""
 Identifier = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
@@ -47,15 +46,6 @@ class Listing(Request, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         if self.limit > MOST_ENTRIES:
             msgspec.structs.force_setattr(self, "limit", MOST_ENTRIES)
-
-
-class GivenThresholds(msgspec.Struct, frozen=True, kw_only=True):
-    """Thresholds given explicitly by an older caller; None: as configured."""
-
-    min_experiences: Integer | None = None
-    min_new_experiences: Integer | None = None
-    min_hours_between_sleep: float | None = None
-    min_salience: float | None = None
 
 
 class GetStatus(Request, frozen=True, kw_only=True):
@@ -127,6 +117,17 @@ class Why(Listing, frozen=True, kw_only=True):
     limit: Integer = 10
     since: Annotated[datetime, msgspec.Meta(tz=True)] | None = None
     """Changes from then on."""
+
+
+class When(Request, frozen=True, kw_only=True):
+    """When the next sleep is expected. Answer: :class:`ExpectedSleep`."""
+
+
+class Simulate(Request, frozen=True, kw_only=True):
+    """What other thresholds would have done since then. Answer: :class:`SimulatedTriggers`."""
+
+    triggers: GivenTriggers
+    since: Annotated[datetime, msgspec.Meta(tz=True)]
 
 
 class Buffer(Request, frozen=True, kw_only=True):
@@ -221,6 +222,8 @@ AnyRequest = (
     | Show
     | Experiences
     | Why
+    | When
+    | Simulate
     | Buffer
     | Rollback
     | Tag

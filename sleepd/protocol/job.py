@@ -27,7 +27,7 @@ RESUME_POINT = "work/resume.safetensors"
 MAX_MESSAGE_BYTES = 16 * 1024 * 1024
 
 Role = Literal["train", "replay", "holdout"]
-Phase = Literal["loading", "preparing", "measuring", "training", "evaluating", "saving"]
+Phase = Literal["loading", "preparing", "measuring", "training", "evaluating", "saving", "fingerprinting"]
 FailureKind = Literal[
     "base_unusable",
     "base_changed",
@@ -86,6 +86,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     system_prompt: str = ""
     masked: str = ""
     """In how many experiences personal data were masked, and which kinds, in words; empty: in none."""
+    superseded: str = ""
+    """Which learned replies are not replayed because newer ones contradict them, in words; empty: none."""
     thoughts: Literal["as_written", "drop"] = "as_written"
     """What becomes of the thought that stands before a reply."""
     date: Annotated[str, Meta(pattern=r"^(?:\d{4}-\d\d-\d\d)?\Z")] = ""
@@ -217,6 +219,9 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, tag="report"):
     """Wall time by phase."""
     tokens_per_second: float
     peak_memory_bytes: Annotated[int, msgspec.Meta(ge=0, le=2**62)]
+    """Of the device that the model was on; on a GPU what its allocator held, without the context of the driver."""
+    host_memory_bytes: Annotated[int, msgspec.Meta(ge=0, le=2**62)] | None = None
+    """Of the worker's process; None: an older worker did not tell."""
     lora_shape: str
     """Rank and modules in one word, such as ``r16:down_proj,…``; two adapters of unequal shape are two lineages."""
     stopping: int = 0

@@ -14,6 +14,7 @@ from sleepd.clock import Moment
 
 from .chat_example import ChatExample
 from .job import Progress, Report
+from .serve_messages import ServedSpan, ServedState
 from .verdict import AddedMetric, Comparison, Figure, Verdict
 
 SCHEMA = 1
@@ -163,8 +164,12 @@ class CycleDetail(msgspec.Struct, frozen=True, kw_only=True):
     trained_ids: list[str]
     replayed_ids: list[str]
     held_out_ids: list[str]
+    released_ids: list[str] = []
+    """Of the trained ones, those that an earlier cycle held out: they have judged, and are learned now."""
     undo: str = ""
     """The command that undoes it; empty: there is nothing to undo."""
+    served: list[ServedSpan] = []
+    """When an engine was proved to run it, newest first."""
     schema: int = SCHEMA
 
 
@@ -205,7 +210,8 @@ class Alarm(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     """``overdue``, ``too_many_cycles``, ``clock_set_back``, ``watch_unavailable``, ``status_not_written``,
-    ``history_not_written``, ``state_not_recorded``, ``screening_failed`` or ``champion_rolled_back``."""
+    ``metrics_not_written``, ``history_not_written``, ``state_not_recorded``, ``screening_failed``, ``not_served`` (the
+    engine does not run what is promoted) or ``champion_rolled_back``."""
     text: str
 
 
@@ -238,6 +244,8 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     state_directory: str
     base: str = ""
     """The configured base model."""
+    serving: ServedState | None = None
+    """What the engine that answers the agent was proved to run; None: no engine is configured."""
     written_at: Moment
     schema: int = SCHEMA
 
@@ -248,24 +256,6 @@ class DecisionRecord(msgspec.Struct, frozen=True, kw_only=True):
     at: Moment
     decision: DecisionView
     facts: dict[str, Any]
-
-
-class Pruned(msgspec.Struct, frozen=True, kw_only=True):
-    """One checkpoint whose weights went, or would go."""
-
-    cycle: int
-    bytes: int
-    reason: str
-
-
-class PruneResult(msgspec.Struct, frozen=True, kw_only=True):
-    """The answer to ``prune``."""
-
-    pruned: list[Pruned]
-    """Oldest first."""
-    is_dry_run: bool
-    """Nothing was removed."""
-    schema: int = SCHEMA
 
 
 class MetricResult(msgspec.Struct, frozen=True, kw_only=True):

@@ -16,10 +16,10 @@ class Strategy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     dropout: float
     target_modules: list[str] | Literal["all-linear"]
     epochs: int
-    """Passes over the experiences, unless ``min_steps`` asks for more."""
+    """Passes over the experiences, unless ``min_steps`` asks for more, or ``most_repeats`` for more of a short one."""
     learning_rate: float
     batch_size: int
-    """Experiences in one optimizer step."""
+    """Experiences in one optimizer step; twice as many of short ones, where ``most_repeats`` is above 2."""
     weight_decay: float
     warmup_share: float
     """Of all steps, the share in which the rate climbs from zero; it then falls along a cosine to a tenth."""
@@ -38,8 +38,12 @@ class Strategy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Tokens in one forward pass; an optimizer step is cut into as many as it takes."""
     min_steps: int = 0
     """Fewest optimizer steps: epochs are added until there are as many, so that a few experiences are learned too."""
+    most_repeats: int = 1
+    """A short reply is trained at most so many times as often as a long one."""
     kl_batch_size: int = 0
-    """Reference answers of the base beside the experiences in one optimizer step."""
+    """Most reference answers of the base beside the experiences in one optimizer step."""
+    kl_batch_least: int = 0
+    """Fewest of them, beside short replies; 0: always ``kl_batch_size``."""
     lineage: Literal["continue", "retrain"] = "continue"
     """Whether a cycle goes on from the champion, or starts from the base and learns all of the lineage again."""
     drift_budget: float | None = None

@@ -6,7 +6,7 @@ may be lost.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
 
@@ -32,9 +32,16 @@ class PrunedWeights(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Keeping:
-    """What is kept in one state directory."""
+    """What is kept in one state directory.
 
-    def __init__(self, ledger: Ledger, checkpoints: Checkpoints) -> None:
+    Args:
+        ledger: the cycles.
+        checkpoints: their files.
+        served: gives the cycle that the engine was proved to run last; None: the base, or nothing was proved.
+    """
+
+    def __init__(self, ledger: Ledger, checkpoints: Checkpoints, *, served: Callable[[], int | None]) -> None:
+        self._served = served
         self._ledger = ledger
         self._checkpoints = checkpoints
         self._tags_file = checkpoints.directory / "tags.json"
@@ -91,7 +98,8 @@ class Keeping:
         """
         champion = self._checkpoints.champion()
         before = champion_before(champion, self._ledger, self._checkpoints) if champion is not None else None
-        plan = to_prune(self._stored(), keep, champion=champion, predecessor=before)
+        in_use = {cycle for cycle in (champion, before, self._served()) if cycle is not None}
+        plan = to_prune(self._stored(), keep, in_use=in_use)
         pruned = []
         for cycle, reason in plan:
             path = self._checkpoints.find(cycle)

@@ -21,6 +21,9 @@ COMPLETED = ("bash", "zsh", "fish", "cycles", "quarantine")
 """What ``completions`` can print: the scripts, and what they ask for."""
 
 
+_STATE_HELP = {"live": "where the fingerprints are"}
+
+
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         dashed = ""
@@ -100,19 +103,41 @@ def _add_command(commands: Any, name: str, summary: str) -> None:
         _add_logs_options(command)
     if name == "run":
         _add_run_options(command)
+    if name == "live":
+        _add_live_options(command)
     if name in ("tag", "prune"):
         _add_keeping_options(command, name)
     if name == "quarantine":
         add_quarantine(command)
     if name in ("buffer", "import", "tokens"):
         _add_experience_options(command, name)
-    if name == "decisions":
+    if name in ("web", "digest", "notify"):
+        _add_page_options(command, name)
+    if name in ("decisions", "simulate"):
         command.add_argument("--since", metavar="WHEN", type=moment_or_age, help="90m, 12h, 3d or 2026-01-31[T08:00]")
     if name in ("history", "why", "decisions", "quarantine", "report"):
         default = {"history": 20, "why": 10, "decisions": 50, "quarantine": 100, "report": 10}[name]
         command.add_argument(
             "--limit", metavar="N", type=Whole(1), default=default, help=f"how many (default: {default})"
         )
+
+
+def _add_page_options(command: argparse.ArgumentParser, name: str) -> None:
+    """Of the page, of the letter in the morning, and of notifications."""
+    if name == "digest":
+        since = "default: 24h; 90m, 3d or 2026-01-31[T08:00]"
+        command.add_argument("--since", metavar="WHEN", type=moment_or_age, default="24h", help=since)
+        return
+    if name == "notify":
+        command.add_argument("--once", action="store_true", help="tell what is pending, and end")
+        where = "remembers what was told; default: in $STATE_DIRECTORY or your own state directory"
+        command.add_argument("--told", metavar="FILE", default="", help=where)
+        return
+    what = command.add_mutually_exclusive_group()
+    what.add_argument("--open", action="store_true", help="open it in your browser")
+    what.add_argument("--token", action="store_true", help="print the token that the page asks for")
+    where = "where it is or will be (default: 127.0.0.1:7533)"
+    command.add_argument("--address", metavar="IP:PORT", default="127.0.0.1:7533", help=where)
 
 
 def _add_experience_options(command: argparse.ArgumentParser, name: str) -> None:
@@ -125,6 +150,15 @@ def _add_experience_options(command: argparse.ArgumentParser, name: str) -> None
         command.add_argument("--output", metavar="FILE", default="", help="append to it; default: print")
     if name == "tokens":
         command.add_argument("id", metavar="ID", help="of the experience")
+
+
+def _add_live_options(command: argparse.ArgumentParser) -> None:
+    help_ = "of the engine, such as http://127.0.0.1:8080; default: as [serve] names engine, model and key"
+    command.add_argument("url", metavar="URL", nargs="?", default="", help=help_)
+    help_ = "the name that it is served under; default: the engine's only one"
+    command.add_argument("--model", metavar="NAME", default="", help=help_)
+    help_ = "with the key that the engine wants, readable by you only"
+    command.add_argument("--key-file", metavar="FILE", default="", help=help_)
 
 
 def _add_keeping_options(command: argparse.ArgumentParser, name: str) -> None:
@@ -142,15 +176,19 @@ def _add_keeping_options(command: argparse.ArgumentParser, name: str) -> None:
 
 def _add_places(command: argparse.ArgumentParser, name: str) -> None:
     """The cycle, path or experience that a command is about."""
-    if name in ("status", "history", "show", "report"):
+    if name in ("status", "history", "show", "report", "live"):
         command.add_argument(
-            "--state", metavar="DIR", default=argparse.SUPPRESS, help="where to read when the daemon is down"
+            "--state",
+            metavar="DIR",
+            default=argparse.SUPPRESS,
+            help=_STATE_HELP.get(name, "where to read when the daemon is down"),
         )
     if name == "show":
         command.add_argument("cycle", metavar="N", type=Whole(1), help="the cycle's number")
     if name == "report":
         newest = "the cycle's number; default: the newest one with a verdict"
         command.add_argument("cycle", metavar="N", nargs="?", type=Whole(1), help=newest)
+        command.add_argument("--html", metavar="FILE", default="", help="write the page as one self-contained file")
     if name == "rollback":
         command.add_argument(
             "cycle",

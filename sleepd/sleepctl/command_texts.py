@@ -9,12 +9,18 @@ GROUPS = {
         "status": "state, what the next sleep waits for, champion, last cycles",
         "check": "whether a cycle is due now, and why; --apply starts it when due",
         "why": "the decision now, and how it changed",
+        "when": "when the next sleep is expected, from the rate of experiences",
+        "simulate": "when it would have slept with --config NEW.toml; --since 30d",
         "decisions": "how the decision changed, with its figures; --since 3d",
         "history": "the cycles, newest first: gain, drift, verdict",
         "report": "one cycle explained: learned, measured, decided, how to undo",
         "show": "every figure of one cycle",
+        "web": "the page in a browser: its address, or its token",
+        "digest": "what happened since yesterday, in ten lines, for cron",
+        "notify": "start your command for each event; sage-sleep-notify runs it",
         "buffer": "counts, salience, what is new, what was skipped and why",
         "tokens": "one experience as the base sees it, and what is supervised",
+        "live": "which adapter a running engine really answers with",
         "quarantine": "what is excluded from training and why; show, release or drop",
         "events": "events as they happen, one line each",
         "logs": "what the daemon logged; -f follows the log",
@@ -73,10 +79,26 @@ with fewer than 8 held-out experiences. probation: later experiences decide.
 --limit is the number of experiences shown with their text, the most salient
 first, at most 200. The service keeps no texts: it reads them from the buffer.
 An experience that was removed or changed since is listed by its id only.
+--html writes the page of the cycle, and needs the extra [web].
 {_OFFLINE}""",
+    "web": """\
+Prints the address of the page where it answers: sage-sleep-web.socket serves
+it. Where nothing answers, it serves the page itself until Ctrl-C. --token reads
+the service's token as root, else your own. Needs the extra [web].""",
+    "notify": """\
+notify.command gets the event as text in the first line of its standard input,
+and as JSON in the second. Each event is told once, also after a restart; at the
+first start nothing of the past is. Ctrl-C ends it.""",
+    "digest": """\
+For cron: sleepctl digest | mail -s sage-sleepd you. It asks the daemon, and
+changes nothing.""",
     "check": """\
 Exits with 0, due or not. With --apply: 0 when a cycle was started, 5 when there
 is nothing to do, 7 while a cycle is running.""",
+    "simulate": """\
+The daemon records its facts (counts, vetoes) when they change. They are decided
+anew with the [triggers] of the file, and with those in force. Nothing is
+changed. --since: 30 days by default.""",
     "events": """\
 Ctrl-C ends it with 130. When the daemon stops, it reports that and exits
 with 3; later events are in the log: sleepctl logs. With --json each
@@ -96,6 +118,13 @@ group; the tokens come from the worker's interpreter and the base's own
 tokenizer and chat template, exactly as a cycle makes them; no weights are read.
 Control tokens stand in brackets, so that no text can look like one. Exits with
 1 if the experience cannot be trained, and reports why.""",
+    "live": """\
+Asks the engine sixteen prompts of the champion's fingerprint.json, and compares
+the log-probabilities of its answers with those of the base, the parent and the
+cycle. Needs to read the state directory: the group of the service may. The
+figures are distances in nats. Exits with 0 if the engine was proved to run what
+is in use, with 1 if not, with 3 if nobody answers there, and with 4 if no
+checkpoint has a fingerprint.""",
     "reload": """\
 Reports which keys changed. A file with an error is refused, and the
 old configuration stays in force.""",

@@ -47,6 +47,7 @@ def read_detail(state: Path, summary: CycleSummary) -> CycleDetail:
         trained_ids=[each.id for each in lineage.trained] if lineage else [],
         replayed_ids=[each.id for each in lineage.replayed] if lineage else [],
         held_out_ids=[each.id for each in lineage.held_out] if lineage else [],
+        released_ids=lineage.released if lineage else [],
         undo=_undo(state, summary),
     )
 

@@ -70,7 +70,7 @@ def read_adapter_file(directory: Path) -> AdapterFile:
     config = _read_config(directory / CONFIG_FILE)
     try:
         with open_regular(path) as file:
-            tensors, start = _read_header(file, path)
+            tensors, start = read_header(file, path)
             shape = _lora_shape(tensors, config, path)
             for name, tensor in tensors.items():
                 _check_finite(file, start, name, tensor, path)
@@ -90,7 +90,7 @@ def _read_config(path: Path) -> AdapterConfig:
     return config
 
 
-def _read_header(file: BinaryIO, path: Path) -> tuple[dict[str, Tensor], int]:
+def read_header(file: BinaryIO, path: Path) -> tuple[dict[str, Tensor], int]:
     """The tensors by name, and where their data begins."""
     size = os.fstat(file.fileno()).st_size
     if size > MAX_FILE_BYTES:

@@ -27,6 +27,7 @@ from . import legacy_formats
 from .checkpoints import Checkpoints
 from .ledger import Ledger
 from .ledger_rows import CycleRecord, SplitAssignment
+from .released import released_in
 
 _T = TypeVar("_T")
 
@@ -72,6 +73,7 @@ def write_documents(
         trained=assigned["train"],
         replayed=assigned["replay"],
         held_out=assigned["holdout"],
+        released=released_in(cycle, ledger),
         seen=[hash_text(key) for key in ledger.seen(cycle)],
     )
     results = legacy_formats.cycle_results(cycle, report, at=judged_at)
@@ -93,6 +95,12 @@ def assignments_of(cycle: int, ledger: Ledger, checkpoints: Checkpoints) -> list
     """Where each experience went; of an old cycle, for which the ledger keeps few of them, as its checkpoint has it."""
     lineage = _kept(cycle, ledger, checkpoints, LINEAGE_FILE, Lineage)
     return assignments_in(lineage) if lineage else ledger.assignments(cycle)
+
+
+def released_of(cycle: int, ledger: Ledger, checkpoints: Checkpoints) -> list[str]:
+    """Ids of what it trained and an earlier cycle had held out; of an old cycle as its checkpoint has it."""
+    lineage = _kept(cycle, ledger, checkpoints, LINEAGE_FILE, Lineage)
+    return lineage.released if lineage else released_in(cycle, ledger)
 
 
 def seen_by(cycle: int, ledger: Ledger, checkpoints: Checkpoints) -> array[int]:

@@ -20,7 +20,7 @@ from sleepd.text.shell import quoted
 
 from .compaction import STATEMENTS
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 7
 CACHE_KIB = 512
 """SQLite would take 2 MiB, a third of what the daemon itself has."""
 
@@ -35,6 +35,8 @@ ALTER TABLE screenings ADD COLUMN rules INTEGER NOT NULL DEFAULT 1;
 ALTER TABLE screenings ADD COLUMN personal TEXT NOT NULL DEFAULT '{}';
 """
 
+_LOOKS = "CREATE TABLE looks(at TEXT NOT NULL, facts BLOB NOT NULL);"
+
 _WHOLE = "CREATE INDEX cycles_whole ON cycles(cycle) WHERE trained IS NULL;"
 """Those that ``compaction`` reads: without it every cycle would be read with its report."""
 
@@ -42,6 +44,14 @@ _BY_CONVERSATION = (
     "CREATE INDEX placements_by_conversation ON placements(conversation, role) WHERE conversation IS NOT NULL;"
 )
 """A row without a conversation is one of its own; most are, and none of them is in the index."""
+
+_SERVED = """
+CREATE TABLE served(
+    id INTEGER PRIMARY KEY, cycle INTEGER, since TEXT NOT NULL, proved_at TEXT NOT NULL, until TEXT,
+    distance REAL, next_nearest REAL, proofs INTEGER NOT NULL DEFAULT 1
+);
+"""
+"""What an engine was proved to run, from when to when; a cycle of NULL is the base."""
 
 _SCHEMA = f"""
 CREATE TABLE cycles(
@@ -60,7 +70,7 @@ CREATE INDEX cycles_by_state ON cycles(state, cycle);
 {_WHOLE}
 CREATE TABLE decisions(at TEXT NOT NULL, decision BLOB NOT NULL, facts BLOB NOT NULL);
 CREATE TABLE notes(name TEXT PRIMARY KEY, value BLOB NOT NULL);
-{_SCREENINGS}{_RULES}"""
+{_SCREENINGS}{_RULES}{_SERVED}{_LOOKS}"""
 
 MIGRATIONS = {
     1: "CREATE INDEX cycles_by_state ON cycles(state, cycle);",
@@ -69,6 +79,8 @@ MIGRATIONS = {
     + _WHOLE
     + _RULES,
     4: f"ALTER TABLE placements ADD COLUMN conversation INTEGER;{_BY_CONVERSATION}",
+    5: _SERVED,
+    6: _LOOKS,
 }
 """From each version to the next."""
 _TABLES = ("cycles", "placements", "decisions", "notes")

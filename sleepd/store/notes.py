@@ -15,6 +15,7 @@ import msgspec
 
 from sleepd.clock import Moment
 from sleepd.errors import DECODE_ERRORS, LedgerUnusable
+from sleepd.protocol.serve_messages import Result
 from sleepd.protocol.verdict import Comparison
 
 from .legacy_formats import SchedulerState
@@ -75,6 +76,22 @@ class Demoted(msgspec.Struct, frozen=True, kw_only=True):
     is_done: bool = False
 
 
+class ServeAttempt(msgspec.Struct, frozen=True, kw_only=True):
+    """How it last went to have the engine run what is wanted."""
+
+    key: str
+    """What was wanted, and of which engine."""
+    result: Result
+    text: str
+    """What is wrong; empty: nothing is."""
+    hint: str
+    at: Moment
+    failures: int = 0
+    """How often in a row it was not proved."""
+    was_given: bool = False
+    """The engine was given it, and it was not put back."""
+
+
 class FoundComparison(NamedTuple):
     """The comparison of a champion on later experiences."""
 
@@ -101,6 +118,10 @@ ADOPTED_UNFIT: Final = Note[Misfit]("adopted_unfit", Misfit)
 """An adopted champion does not fit the base. Written by ``registry.compatibility``."""
 DEMOTION: Final = Note[Demoted]("demotion", Demoted)
 """A champion that is to go, or that went. Written by ``registry.demotion``."""
+
+
+SERVE_ATTEMPT: Final = Note[ServeAttempt]("serve_attempt", ServeAttempt)
+"""How it last went to have the engine run what is wanted. Written by ``serving.deployer``."""
 
 
 def comparison_note(champion: int) -> Note[FoundComparison]:

@@ -17,6 +17,9 @@ _YIELDING = {
     # second instead of 170 beside one busy process, measured on two cores.
     "OMP_WAIT_POLICY": "passive",
 }
+_ALLOCATOR = dict.fromkeys(("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"), "expandable_segments:True")
+"""Rows of many lengths leave holes in the blocks of a GPU; segments that grow have none. Torch before 2.9 reads the
+second name."""
 _KNOWN_WARNINGS = (
     # peft 0.21 asks transformers 5.24 under the older name; both know the newer one.
     "`is_gradient_checkpointing` is deprecated",
@@ -31,7 +34,7 @@ def prepare_environment() -> None:
     for name in SYSTEMD_VARIABLES:
         os.environ.pop(name, None)
     os.environ.update(NO_HUB | _QUIET)
-    for name, value in _YIELDING.items():
+    for name, value in (_YIELDING | _ALLOCATOR).items():
         os.environ.setdefault(name, value)
 
 

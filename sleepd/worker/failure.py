@@ -5,6 +5,8 @@ from __future__ import annotations
 from sleepd.protocol.evidence import Probation
 from sleepd.protocol.job import Failure, FailureKind
 
+NOT_FINITE_HINT = "is the base sound? if it is, a lower learning_rate helps"
+
 
 class GiveUp(Exception):
     """The cycle cannot go on; whose fault it is, what was expected, what came, and the next step."""

@@ -20,11 +20,11 @@ def beat_at_each_layer(model: torch.nn.Module, beat: Callable[[], None]) -> None
     def after_gradient(_gradient: torch.Tensor) -> None:
         beat()
 
-    for layer in _layers(model):
+    for layer in decoder_layers(model):
         layer.register_forward_hook(after_layer)
 
 
-def _layers(model: torch.nn.Module) -> list[torch.nn.Module]:
-    """Those of the decoder: the outermost list of more than one module."""
+def decoder_layers(model: torch.nn.Module) -> list[torch.nn.Module]:
+    """The model's layers: the outermost list of more than one module."""
     lists = (module for module in model.modules() if isinstance(module, torch.nn.ModuleList) and len(module) > 1)
     return list(next(lists, ()))

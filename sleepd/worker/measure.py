@@ -127,7 +127,7 @@ class Measurer:
         pace = self._phases.pace
         pace.begin()
         pace.plan(workload.training(self._job, encoded, steps_done=steps_done))
-        pace.plan(workload.evaluating(encoded, encoded.asked))
+        pace.plan(workload.evaluating(self._job, encoded, encoded.asked))
 
     def _questions(self, held_out: list[Encoded], systems: Mapping[str, int], longest: int) -> Questions:
         known = {one.id for one in held_out}

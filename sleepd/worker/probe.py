@@ -38,7 +38,7 @@ def _device(asked: str) -> dict[str, Any]:
     try:
         import torch
 
-        from .model.adapter import choose_device
+        from .model.device import choose_device
     except (ImportError, OSError) as error:  # OSError: one of its shared libraries
         return {
             "device_problem": f"torch, transformers and peft cannot be imported: {error}",

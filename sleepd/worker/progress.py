@@ -13,6 +13,7 @@ from sleepd.protocol.job import Phase, Progress
 
 from .channel import Channel
 from .evaluation.probe_generation import DECODING_WORK
+from .model.out_of_memory import free_memory
 
 FORWARD = 1.0
 """Work of one token that only goes forward: the unit."""
@@ -68,6 +69,7 @@ class Phases:
         """The body is that phase."""
         self._current = phase
         self._started = time.monotonic()
+        free_memory()  # each phase keeps blocks of other sizes, in which the next one finds no room
         self.report()
         yield
         self.seconds = self.spent()

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import msgspec
-import torch
 
 from sleepd.protocol.evidence import ChatContract, Drift, Evidence, LossPair, Probation, Relevance
 from sleepd.protocol.job import Job, Notice, Reply, Report, TrainingCheck, TrainingExample
@@ -17,7 +15,8 @@ from .evaluation import comparison
 from .evaluation.loss_evaluator import Measured, chosen, mean_loss
 from .evaluation.probe_generation import Answers, Questions
 from .evaluation.relevance import Pair
-from .model.adapter import Device
+from .model.device import Device
+from .model.peak_memory import Peak
 from .training.outcome import Training
 
 SAMPLED = 16
@@ -121,6 +120,7 @@ class Setting:
     chat: ChatContract
     seconds: dict[str, float]
     notices: list[Notice]
+    peak: Peak
 
 
 @dataclass
@@ -169,7 +169,8 @@ def make_report(cycle: Finished) -> Report:
         notices=setting.notices,
         seconds=setting.seconds,
         tokens_per_second=training.tokens_per_second,
-        peak_memory_bytes=_peak_memory_bytes(setting.device),
+        peak_memory_bytes=setting.peak.device,
+        host_memory_bytes=setting.peak.host,
         lora_shape=cycle.proof.lora_shape,
         stopping=len(encoded.stopping),
         kept_step=training.kept_step,
@@ -215,13 +216,3 @@ def _pair(one: Encoded, before: Before, after: dict[str, Measured]) -> LossPair:
         candidate=after[one.id].mean,
         conversation=one.conversation,
     )
-
-
-def _peak_memory_bytes(device: Device) -> int:
-    if device.torch_device.type == "cuda":
-        return int(torch.cuda.max_memory_allocated(device.torch_device))
-    # Not getrusage: its ru_maxrss also counts what the parent process held when it started this one.
-    for line in Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) * 1024
-    return 0

@@ -25,6 +25,7 @@ from sleepd.protocol.job import Notice
 from .channel import Channel
 from .failure import GiveUp, Stopped
 from .model.losses import Reference
+from .model.peak_memory import Peak
 from .report import Before
 from .training.outcome import Training
 
@@ -44,12 +45,14 @@ class Position(msgspec.Struct, frozen=True, kw_only=True):
     """Longest sequence of what was measured before training."""
     max_tokens: int
     micro_batch_tokens: int
+    is_recomputing: bool = False
     is_packed: bool
     before: Before
     training: Training
     notices: list[Notice]
     seconds: dict[str, float]
     """Wall time by phase so far."""
+    peak: Peak = Peak()
     digest: str = ""
     """sha256 over the names and the bytes of all tensors."""
 
@@ -191,4 +194,4 @@ def _digest(tensors: dict[str, torch.Tensor]) -> str:
 
 
 def _short(text: str) -> str:
-    return text if len(text) <= 60 else f"{text[:12]}…"
+    return text if len(text) <= 80 else f"{text[:12]}…"

@@ -29,15 +29,18 @@ The order of writes, and why
 3. ``adapter_model.safetensors``, then ``adapter_config.json``, each synced, then the directory. After a crash here half
    an adapter may stand in the staging directory. It counts for nothing, because only a report makes the daemon look at
    it; the resume point of the end of training leads back to this line.
-4. The report, on the socket, after the adapter was measured: whoever reads it finds all that it speaks of on disk. The
+4. ``fingerprint.json``: written beside, synced, renamed. A crash leads back to 2.
+5. The report, on the socket, after the adapter was measured: whoever reads it finds all that it speaks of on disk. The
    daemon then commits the staging directory by a rename (``cycles.commit``), and the resume point goes with ``work/``.
 """
 
 from __future__ import annotations
 
 import math
+from functools import partial
 from pathlib import Path
 
+import msgspec
 import torch
 from transformers.utils import logging as transformers_logging
 
@@ -46,7 +49,7 @@ from sleepd.protocol.job import RESUME_POINT, Job, Report, TrainingCheck, Traini
 from .channel import Channel
 from .code_fingerprint import code_fingerprint
 from .data.examples import Encoded, encode_examples
-from .evaluation import loss_evaluator
+from .evaluation import fingerprint, loss_evaluator
 from .evaluation.loss_evaluator import LossEvaluator
 from .failure import GiveUp
 from .layer_heartbeat import beat_at_each_layer
@@ -56,7 +59,9 @@ from .model.adapter import adapter_tensors, restart_adapter, save_adapter, shape
 from .model.inspect_base import most_positions
 from .model.loading import Loaded, load
 from .model.losses import Reference
-from .model.out_of_memory import MemoryLimits, is_out_of_memory
+from .model.out_of_memory import MemoryLimits, free_memory, is_out_of_memory, with_room
+from .model.peak_memory import Peak, peak_memory
+from .model.recompute import recompute_layers
 from .progress import Phases
 from .report import Before, EncodedExamples, Finished, Proof, Setting, SplitExamples, make_report
 from .resume_point import Position, ResumePoint, ResumePoints, read_resume_point, reference_tensors, refuse_other
@@ -80,6 +85,20 @@ def run(job: Job, examples: list[TrainingExample], channel: Channel) -> Report:
     transformers_logging.disable_progress_bar()
     transformers_logging.set_verbosity_error()
     try:
+        return _run_on(job, examples, channel)
+    except GiveUp as error:
+        if error.kind != "out_of_memory" or job.device != "auto" or not torch.cuda.is_available():
+            raise
+        reason = error.message
+    # Outside the handler, whose traceback would keep the failed attempt's tensors alive.
+    free_memory()
+    channel.notice("moved_to_cpu", f"{reason}; the cycle begins again on the CPU, which is slower", warning=True)
+    (Path(job.staging) / RESUME_POINT).unlink(missing_ok=True)
+    return _run_on(msgspec.structs.replace(job, device="cpu"), examples, channel)
+
+
+def _run_on(job: Job, examples: list[TrainingExample], channel: Channel) -> Report:
+    try:
         return _Cycle(job, examples, channel).run()
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
@@ -100,6 +119,7 @@ class _Cycle:
         to_train = [example for example in examples if example.role != "holdout"]
         self._examples = SplitExamples(to_train=to_train, to_hold_out=judging, to_stop=stopping)
         self._phases = Phases(channel)
+        self._earlier_peak = Peak()
         self._limits = MemoryLimits(job.strategy.micro_batch_tokens, job.strategy.max_tokens, channel)
 
     def run(self) -> Report:
@@ -110,8 +130,12 @@ class _Cycle:
         beat_at_each_layer(loaded.model, self._channel.beat)
         if self._job.masked:
             self._channel.notice("personal_data_masked", self._job.masked)
+        if self._job.superseded:
+            self._channel.notice("replies_superseded", self._job.superseded)
         phases.device = loaded.device.description
         self._limits.keep_within(most_positions(loaded.model.config))
+        self._limits.fill(loaded.device.torch_device)
+        recompute_layers(loaded.model, lambda: self._limits.is_recomputing)
         measurer = Measurer(self._job, self._examples, loaded, self._limits, phases, self._channel)
         self._evaluator = measurer.evaluator
         measured = measurer.before() if point is None else self._measured_before(measurer, point)
@@ -124,10 +148,19 @@ class _Cycle:
             checks.append(self._save(loaded, encoded))
         with phases.enter("evaluating"):
             after = measurer.after(encoded, before, references)
+        with phases.enter("fingerprinting"):
+            self._write_fingerprint(loaded, encoded)
         losses = [*before.base.values(), *before.parent.values(), *after.losses.values()]
         checks.append(loss_evaluator.require_finite([one.total for one in losses] + training.epoch_losses))
         proof = Proof(checks, shape(adapter_tensors(loaded.model)))
-        setting = Setting(loaded.fingerprint, loaded.device, loaded.contract, phases.seconds, self._channel.notices)
+        setting = Setting(
+            loaded.fingerprint,
+            loaded.device,
+            loaded.contract,
+            phases.seconds,
+            self._channel.notices,
+            self._peak(loaded),
+        )
         return make_report(Finished(self._job, self._examples, setting, encoded, before, training, after, proof))
 
     # Going on after a break
@@ -143,6 +176,7 @@ class _Cycle:
             here = {"code": code_fingerprint(), "base": loaded.fingerprint, "device": loaded.device.kind}
             refuse_other(point.position, **here)
             self._phases.seconds = dict(point.position.seconds)
+            self._earlier_peak = point.position.peak
             self._channel.notices += point.position.notices
             self._channel.notice("cycle_resumed", f"it resumes after step {point.position.training.steps}")
         return point
@@ -161,6 +195,7 @@ class _Cycle:
         with self._phases.enter("preparing"):
             encoded = measurer.encode().answered_in(references)
         self._limits.max_tokens, self._limits.micro_batch_tokens = position.max_tokens, position.micro_batch_tokens
+        self._limits.is_recomputing = position.is_recomputing
         measurer.evaluator.packed = position.is_packed
         measurer.plan(encoded, steps_done=position.training.steps)
         return encoded, position.before, references
@@ -203,7 +238,7 @@ class _Cycle:
         batches = Batches(
             TrainingSet(encoded.trained, encode, encoded.reference_examples, references),
             self._limits,
-            beside=strategy.kl_batch_size,
+            strategy,
             packed=self._evaluator.packed,
         )
         heartbeat = TrainingHeartbeat(self._channel, self._phases.pace, loaded.device.description)
@@ -225,27 +260,45 @@ class _Cycle:
             measured_max_tokens=encoded.max_tokens,
             max_tokens=self._limits.max_tokens,
             micro_batch_tokens=self._limits.micro_batch_tokens,
+            is_recomputing=self._limits.is_recomputing,
             is_packed=self._evaluator.packed,
             before=before,
             training=done,
             notices=self._channel.notices,
             seconds=self._phases.spent(),
+            peak=self._peak(loaded),
         )
+
+    def _peak(self, loaded: Loaded) -> Peak:
+        return peak_memory(loaded.device).with_earlier(self._earlier_peak)
 
     def _changed(self, loaded: Loaded, initial: dict[str, torch.Tensor]) -> TrainingCheck:
         strategy = self._job.strategy
         model = loaded.model
         scale = strategy.alpha / strategy.rank
         return loss_evaluator.changed_check(
-            initial, adapter_tensors(model), adapted_norm(model), scale, expert_counts(model)
+            initial, adapter_tensors(model), with_room(partial(adapted_norm, model)), scale, expert_counts(model)
         )
 
     def _save(self, loaded: Loaded, encoded: EncodedExamples) -> TrainingCheck:
         """Save, and go on with what was read back: all that follows is measured on the adapter on disk."""
         self._phases.report()
         probe = min(encoded.trained, key=lambda one: len(one.ids))
-        trained = self._evaluator.logits(probe)
+        trained, weights = self._evaluator.logits(probe), adapter_tensors(loaded.model)
         staging = Path(self._job.staging)
         save_adapter(loaded.model, staging, loaded.base_directory)
-        use_saved_adapter(loaded.model, staging)
-        return loss_evaluator.reload_check(trained, self._evaluator.logits(probe))
+        with_room(partial(use_saved_adapter, loaded.model, staging))
+        found = self._evaluator.logits(probe)
+        is_exact = loss_evaluator.is_same(weights, adapter_tensors(loaded.model))
+        return loss_evaluator.reload_check(trained, found, loaded.device, is_exact=is_exact)
+
+    def _write_fingerprint(self, loaded: Loaded, encoded: EncodedExamples) -> None:
+        """How the adapter is recognised where it runs. Without one the cycle is as good, but cannot be proved there."""
+        known = {one.id for one in encoded.trained}
+        trained = [one for one in self._examples.to_train if one.id in known]
+        trained.sort(key=lambda one: (one.role != "train", one.order, one.id))
+        try:
+            fingerprint.write_fingerprint(self._job, loaded, trained, self._phases.generated)
+        except fingerprint.NoFingerprint as error:
+            text = f"no engine can be shown to run this adapter: {error}"
+            self._channel.notice("fingerprint_not_written", text, warning=True)

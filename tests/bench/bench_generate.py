@@ -45,8 +45,9 @@ from transformers import GenerationConfig, LogitsProcessor, StoppingCriteria
 from sleepd.config.strategies import find_strategy
 from sleepd.worker.data.chat_format import ChatFormat
 from sleepd.worker.evaluation.reference_answers import PROBE, reference_prompts
-from sleepd.worker.model.adapter import Device, choose_device, computing, load_base, start_adapter
+from sleepd.worker.model.adapter import load_base, start_adapter
 from sleepd.worker.model.convert_gguf import open_base
+from sleepd.worker.model.device import Device, choose_device, computing
 from sleepd.worker.model.generate import TEMPERATURE, Asked, replies, stop_ids
 
 

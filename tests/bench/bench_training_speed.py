@@ -29,8 +29,9 @@ from sleepd.worker.data.examples import ChatFormat, Encoded, encode_chat
 from sleepd.worker.evaluation.loss_evaluator import LossEvaluator
 from sleepd.worker.evaluation.reference_answers import base_answers, encode_reference, reference_prompts
 from sleepd.worker.evaluation.system_messages import asked
-from sleepd.worker.model.adapter import Device, choose_device, load_base, start_adapter
+from sleepd.worker.model.adapter import load_base, start_adapter
 from sleepd.worker.model.convert_gguf import open_base
+from sleepd.worker.model.device import Device, choose_device
 from sleepd.worker.model.generate import stop_ids
 from sleepd.worker.model.out_of_memory import MemoryLimits
 from sleepd.worker.progress import Pace
@@ -89,7 +90,7 @@ def _measure(arguments: argparse.Namespace, models: Path) -> None:
     def worker(with_kl: bool) -> None:
         examples = TrainingSet(experiences, lambda _max: experiences, general if with_kl else [], references)
         weights = AdapterWeights(model, ours, strategy, 0)
-        batches = Batches(examples, limits, beside=strategy.kl_batch_size, packed=True)
+        batches = Batches(examples, limits, strategy, packed=True)
         heartbeat = TrainingHeartbeat(SilentChannel(), Pace(), ours.description)
         Trainer(strategy, 0, weights, batches, heartbeat).run(lambda: None)
 

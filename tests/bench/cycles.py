@@ -40,6 +40,8 @@ def run_cycle(
     staging: Path,
     *,
     parent: Path | None = None,
+    cycle: int = 1,
+    parent_cycle: int | None = None,
     system_prompt: str = "",
     base: str = "embedded",
     seed: int = 1,
@@ -48,7 +50,8 @@ def run_cycle(
     """Run one cycle in a worker of its own. Ends the program where the worker gives up."""
     (staging / "work").mkdir(parents=True, exist_ok=True)
     job = Job(
-        cycle=1,
+        cycle=cycle,
+        parent_cycle=parent_cycle,
         base=base,
         models_directory=str(models),
         parent=str(parent or ""),
@@ -147,8 +150,9 @@ def drift(models: Path, base: str, adapters: Iterable[Path], system_prompt: str)
         reference_prompts,
     )
     from sleepd.worker.evaluation.system_messages import asked
-    from sleepd.worker.model.adapter import choose_device, load_adapted, load_base
+    from sleepd.worker.model.adapter import load_adapted, load_base
     from sleepd.worker.model.convert_gguf import open_base
+    from sleepd.worker.model.device import choose_device
     from sleepd.worker.model.generate import stop_ids
     from sleepd.worker.model.losses import kl_from_base
     from sleepd.worker.model.out_of_memory import MemoryLimits

@@ -262,9 +262,9 @@ def _fact(kind: tuple[tuple[str, ...], str, tuple[str, ...], str], pair: tuple[s
     return Fact(tuple((fill(q), fill(a)) for q, a in zip(questions, answers, strict=True)), fill(asked), key)
 
 
-def as_experiences(fact: Fact) -> list[Experience]:
-    """What the agent writes into its buffer of one fact."""
-    return [Experience(id=derived_id(q, a), prompt=q, response=a, salience=0.8) for q, a in fact.told]
+def as_experiences(fact: Fact, told: int = 6) -> list[Experience]:
+    """What the agent writes into its buffer of one fact that it is told in so many of the wordings."""
+    return [Experience(id=derived_id(q, a), prompt=q, response=a, salience=0.8) for q, a in fact.told[:told]]
 
 
 def is_right(reply: str, fact: Fact) -> bool:

@@ -194,7 +194,7 @@ def _become(
     phases.pace.begin()
     weights = AdapterWeights(loaded.model, loaded.device, strategy, 1)
     on = TrainingSet(encoded, lambda _most: encoded, exchanges.reference_examples, references)
-    batches = Batches(on, limits, beside=strategy.kl_batch_size, packed=measurer.evaluator.packed)
+    batches = Batches(on, limits, strategy, packed=measurer.evaluator.packed)
     heartbeat = TrainingHeartbeat(channel, phases.pace, loaded.device.description)
     Trainer(strategy, 1, weights, batches, heartbeat).run(lambda: None)
     loaded.model.eval()

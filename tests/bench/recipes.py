@@ -35,8 +35,9 @@ from sleepd.worker.evaluation.reference_answers import (
     reference_prompts,
 )
 from sleepd.worker.evaluation.system_messages import asked
-from sleepd.worker.model.adapter import Device, choose_device, load_base, start_adapter
+from sleepd.worker.model.adapter import load_base, start_adapter
 from sleepd.worker.model.convert_gguf import open_base
+from sleepd.worker.model.device import Device, choose_device
 from sleepd.worker.model.generate import greedy_replies, stop_ids
 from sleepd.worker.model.losses import Reference
 from sleepd.worker.model.out_of_memory import MemoryLimits
@@ -136,7 +137,7 @@ class Bench:
         weights = AdapterWeights(self._model, self._device, strategy, seed)
         limits = MemoryLimits(strategy.micro_batch_tokens, strategy.max_tokens, channel)
         given = TrainingSet(encoded, lambda _longest: encoded, general, references)
-        batches = Batches(given, limits, beside=strategy.kl_batch_size, packed=True)
+        batches = Batches(given, limits, strategy, packed=True)
         stopping_early = EarlyStopping(self._evaluator(), monitor, references, self._encode(stopping), budget)
         heartbeat = TrainingHeartbeat(channel, Pace(), self._device.description)
         trainer = Trainer(strategy, seed, weights, batches, heartbeat, BestWeights(weights, stopping_early))

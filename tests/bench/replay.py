@@ -12,7 +12,6 @@ import msgspec
 
 from sleepd.buffer.columns import BufferColumns
 from sleepd.buffer.experience import Experience, content_hash, parse, prompt_hash
-from sleepd.policy.holdout import divide
 from sleepd.policy.selection import FREQUENT_FROM, HashSet, Known, SelectionRule, sampling_shares, select
 from sleepd.protocol.job import Role, TrainingExample
 from sleepd.protocol.strategy import Strategy
@@ -59,16 +58,20 @@ def sessions_of(experiences: Sequence[Experience], size: int = SESSION) -> list[
     return [list(experiences[at : at + size]) for at in range(0, len(experiences) - size + 1, size)]
 
 
-def nights(sessions: Sequence[Sequence[Experience]], strategy: Strategy, seed: int) -> Iterator[Night]:
+def nights(
+    sessions: Sequence[Sequence[Experience]], strategy: Strategy, seed: int, *, holds_out: bool = True
+) -> Iterator[Night]:
     """Each night after which another day follows, as the daemon would line it up; every night is promoted."""
     arrived: list[Experience] = []
     learned: set[int] = set()
     splits: dict[int, bool] = {}
+    seen: set[int] = set()
     for number, session in enumerate(sessions, 1):
         arrived += session
         columns = BufferColumns().followed_by(arrived)
-        held = divide(columns.groups, splits, SECRET)
-        splits |= {group: group in held for group in columns.groups}
+        seen |= set(columns.groups)
+        if not holds_out:
+            splits = dict.fromkeys(columns.groups, False)
         known = Known(seen=HashSet(), learned=HashSet(learned), splits=dict(splits), secret=SECRET)
         rule = SelectionRule(
             min_salience=MIN_SALIENCE,
@@ -80,6 +83,9 @@ def nights(sessions: Sequence[Sequence[Experience]], strategy: Strategy, seed: i
         )
         chosen = select(columns, known=known, rule=rule)
         learned |= set(chosen.train)
+        group_of = dict(zip(columns.keys, columns.groups, strict=True))
+        splits |= {group_of[key]: True for key in chosen.holdout}
+        splits |= {group_of[key]: False for key in (*chosen.train, *chosen.replay)}
         by_key = dict(zip(columns.keys, arrived, strict=True))
         roles: list[tuple[Role, list[int]]] = [
             ("train", chosen.train),
@@ -90,7 +96,7 @@ def nights(sessions: Sequence[Sequence[Experience]], strategy: Strategy, seed: i
         if len(arrived) >= FREQUENT_FROM:
             examples = taking_turns(examples)
         following = sessions[number] if number < len(sessions) else []
-        unseen = [one for one in following if content_hash(one.prompt, one.response) not in splits]
+        unseen = [one for one in following if content_hash(one.prompt, one.response) not in seen]
         yield Night(number, examples, [as_example(one, "holdout") for one in unseen])
 
 

@@ -79,6 +79,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--nights", type=int, default=5)
     parser.add_argument("--only", type=int, nargs="*", help="retraining alone: run just these nights")
+    parser.add_argument("--told", type=int, default=6, help="recall: in how many wordings a fact is told, 1 to 6")
+    parser.add_argument("--no-holdout", action="store_true", help="nothing is held out: no cycle of the daemon is so")
     parser.add_argument("--scales", type=float, nargs="*", default=[], help="measure the adapter's effect times this")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--base", default="embedded", help="the base model, as model.base names it")
@@ -101,7 +103,8 @@ def _setting(text: str) -> list[str]:
 
 def _replay(arguments: argparse.Namespace, strategy: Strategy) -> None:
     bench = _bench(arguments, strategy, SYSTEM_PROMPT)
-    played = nights(sessions_of(read_buffer(arguments.buffer)), strategy, arguments.seed)
+    sessions = sessions_of(read_buffer(arguments.buffer))
+    played = nights(sessions, strategy, arguments.seed, holds_out=not arguments.no_holdout)
     if arguments.sample_by_salience:
         played = (
             dataclasses.replace(night, examples=[sampled_by_salience(one) for one in night.examples])
@@ -139,8 +142,8 @@ def _recall(arguments: argparse.Namespace, strategy: Strategy) -> None:
     bench = _bench(arguments, strategy, FACTS_PROMPT)
     every = facts()
     taught = [every[at : at + FACTS_A_NIGHT] for at in range(0, len(every), FACTS_A_NIGHT)]
-    sessions = [[one for fact in night for one in as_experiences(fact)] for night in taught]
-    for night in nights(sessions, strategy, arguments.seed):
+    sessions = [[one for fact in night for one in as_experiences(fact, arguments.told)] for night in taught]
+    for night in nights(sessions, strategy, arguments.seed, holds_out=not arguments.no_holdout):
         if night.number > arguments.nights:
             return
         if arguments.only and night.number not in arguments.only:
@@ -149,7 +152,10 @@ def _recall(arguments: argparse.Namespace, strategy: Strategy) -> None:
         known = [fact for facts_ in taught[: night.number] for fact in facts_]
         replies = bench.replies([fact.asked for fact in known], ANSWER_TOKENS)
         right = [is_right(reply, fact) for reply, fact in zip(replies, known, strict=True)]
+        held_out = {one.response for one in night.held_out}
+        unlearned = sum({answer for _, answer in fact.told[: arguments.told]} <= held_out for fact in known)
         figures = {"recalled": sum(right), "asked": len(right), "first_night": sum(right[:FACTS_A_NIGHT])}
+        figures["unlearned"] = unlearned
         wrong = [[f.asked, f.key, r] for f, r, ok in zip(known, replies, right, strict=True) if not ok]
         _tell(arguments, night, cost, figures | {"drift": bench.drift(), "wrong": wrong[:20]})
 

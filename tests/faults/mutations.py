@@ -15,7 +15,7 @@ class Token(str):
     """JSON text that stands as it is."""
 
 
-class Pairs(list):
+class Pairs(list[tuple[str, Any]]):
     """The members of a JSON object, in which a key may come twice."""
 
 

@@ -76,9 +76,7 @@ class Life:
                 strategy="consolidate",
                 is_forced=False,
                 assignments=[
-                    SplitAssignment(f"{key:016x}", key, key, role, key)  # type: ignore[arg-type]
-                    for keys, role in places
-                    for key in keys
+                    SplitAssignment(f"{key:016x}", key, key, role, key) for keys, role in places for key in keys
                 ],
                 seen=array("Q", self._seen),
             )

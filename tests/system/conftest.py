@@ -21,7 +21,7 @@ TRIES = 3
 """A package mirror may fail for a moment, and every test here would fail with it."""
 TORCH = "torch==2.13.0"
 REQUIREMENTS = ROOT / "config" / "requirements"
-LOCKED = ("build.txt", "worker.txt")
+LOCKED = ("build.txt", "web.txt", "worker.txt")
 OF_A_CHECKOUT = ("pyproject.toml", "README.md", "LICENSE", "install.sh", "sleepd", "systemd", "config")
 
 

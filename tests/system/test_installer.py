@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -275,7 +276,7 @@ def test_instances_never_train_at_once(machine: Machine) -> None:
         machine.run("systemctl", "enable", "--now", f"sage-sleepd@{name}")
         write_buffer(machine, len(experiences(16)), path=path)
 
-    def status(name: str) -> dict:
+    def status(name: str) -> dict[str, Any]:
         return machine.status("--config", f"/etc/sage-sleepd/{name}/config.toml")
 
     def running() -> list[str]:

@@ -121,7 +121,7 @@ def test_broken_installation_stays_visible(machine: Machine) -> None:
     machine.await_true(lambda: machine.property("ActiveState") == "failed", "systemd to give up")
     told = [line["MESSAGE"] for line in machine.journal("UNIT=sage-sleepd.service")]
     assert sum("Main process exited" in line for line in told) == 4
-    assert any("Start request repeated too quickly" in line for line in told)
+    assert any("repeated too quickly" in line for line in told)
     machine.run("mv", "/srv/msgspec", f"{packages}/msgspec")
     machine.run("systemctl", "reset-failed", "sage-sleepd")
     machine.run("systemctl", "start", "sage-sleepd")

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
+import io
+import os
 import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
 import msgspec
 import pytest
 
 from sleepd.config.strategies import find_strategy
-from sleepd.protocol.job import Job, Progress, TrainingExample, decode_message, encode
+from sleepd.protocol.job import Job, Progress, Report, TrainingExample, decode_message, encode
 from sleepd.protocol.strategy import Strategy
 from sleepd.worker.channel import Channel
+from tests.fakes import real_interpreter
 from tests.processes import LIMIT_SECONDS
 
 NEED_TORCH = (
@@ -28,6 +35,7 @@ NEED_TORCH = (
     "test_packing.py",
     "test_small_parts.py",
     "test_evaluation.py",
+    "test_fingerprint.py",
     "test_stopping.py",
     "test_architectures.py",
     "test_any_base.py",
@@ -37,6 +45,7 @@ NEED_TORCH = (
     "test_tool_templates.py",
     "test_bounding.py",
     "test_conversation_cycle.py",
+    "test_gguf_adapter.py",
 )
 collect_ignore = [] if importlib.util.find_spec("torch") else list(NEED_TORCH)
 
@@ -45,33 +54,30 @@ collect_ignore = [] if importlib.util.find_spec("torch") else list(NEED_TORCH)
 class Ended:
     """What came over the wire, and how the process ended."""
 
-    messages: list = field(default_factory=list)
+    messages: list[Any] = field(default_factory=list)
     exit_code: int | None = None
 
     @property
-    def last(self):
+    def last(self) -> Any:
         return self.messages[-1]
 
 
-@pytest.fixture(scope="session")
-def tiny_model(tmp_path_factory) -> Path:
-    """The directory of a tiny random Llama."""
-    pytest.importorskip("torch")
-    from sleepd.worker.programs.tiny_model import make_tiny_model
-
-    directory = tmp_path_factory.mktemp("tiny")
-    make_tiny_model(directory)
-    return directory
+RunHere = Callable[..., Report]
+"""What ``run_here`` gives; its arguments are those of ``make_job``."""
+StartWorker = Callable[..., Ended]
+"""What ``start_worker`` gives."""
+BaseWith = Callable[[str | None], Path]
+"""Makes a base with that chat template."""
 
 
 @pytest.fixture(scope="session")
-def models(tmp_path_factory) -> Path:
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One models directory for all, so that the base's answers are made once."""
     return tmp_path_factory.mktemp("models")
 
 
 @pytest.fixture(scope="package", autouse=True)
-def short_replies():
+def short_replies() -> Iterator[None]:
     """The tiny model never ends a reply by itself; in this process its replies are short."""
     with pytest.MonkeyPatch.context() as patch:
         if importlib.util.find_spec("torch"):
@@ -80,19 +86,19 @@ def short_replies():
         yield
 
 
-def quick(**changes) -> Strategy:
+def quick(**changes: Any) -> Strategy:
     """The default strategy, cut down to a second."""
-    small = {"rank": 4, "alpha": 8, "epochs": 2, "min_steps": 0, "kl_prompts": 4, "kl_batch_size": 2}
+    small = {"rank": 4, "alpha": 8, "epochs": 2, "min_steps": 0, "most_repeats": 1, "kl_prompts": 4, "kl_batch_size": 2}
     return msgspec.structs.replace(find_strategy("consolidate"), **{**small, "learning_rate": 5e-3, **changes})
 
 
-def examples(trained: int = 6, held_out: int = 2) -> list[TrainingExample]:
-    """Short experiences, the first ones to train on."""
+def examples(trained: int = 6, held_out: int = 2, *, characters: int = 0) -> list[TrainingExample]:
+    """Short experiences, or ones with replies of at least so many characters; the first ones to train on."""
     return [
         TrainingExample(
             id=f"e{i}",
             prompt=f"Who is number {i}?",
-            response=f"Number {i} likes {['blue', 'green', 'red'][i % 3]}.",
+            response=f"Number {i} likes {['blue', 'green', 'red'][i % 3]}.".ljust(characters, "!"),
             salience=0.5 + i / 50,
             role="train" if i < trained else "holdout",
         )
@@ -101,16 +107,27 @@ def examples(trained: int = 6, held_out: int = 2) -> list[TrainingExample]:
 
 
 @pytest.fixture
-def start_worker(tiny_model, models, tmp_path):
+def start_worker(tiny_model: Path, models: Path, tmp_path: Path) -> StartWorker:
     """Returns a function that runs a whole worker process on a job and gathers its messages."""
 
-    def start(*, stop_at_step=None, die_at_step=None, **changes) -> Ended:
+    def start(*, stop_at_step: int | None = None, die_at_step: int | None = None, **changes: Any) -> Ended:
         job = make_job(tiny_model, models, tmp_path / "staging", **changes)
         (tmp_path / "staging/work/job.json").write_bytes(msgspec.json.encode(job))
         (tmp_path / "staging/work/experiences.jsonl").write_bytes(b"".join(encode(one) for one in examples()))
-        return run_process(tmp_path / "staging", stop_at_step, die_at_step)
+        python = real_interpreter(tmp_path / "python")
+        return run_process(tmp_path / "staging", stop_at_step, die_at_step, python=str(python))
 
     return start
+
+
+def said_by(program: Callable[[], int], *arguments: object, given: bytes = b"") -> str:
+    """What a program of the worker's prints when it runs in this process, which saves importing torch."""
+    said = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, mock.patch.dict(os.environ), contextlib.redirect_stdout(said):
+        patch.setattr(sys, "argv", ["program", *map(str, arguments)])
+        patch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(given)))
+        assert program() == 0
+    return said.getvalue()
 
 
 class RecordingChannel(Channel):
@@ -119,17 +136,23 @@ class RecordingChannel(Channel):
     def __init__(self) -> None:
         super().__init__(socket.socket())
         self._end.close()
-        self.messages: list = []
+        self.messages: list[Any] = []
 
-    def send(self, message) -> None:
+    def send(self, message: Any) -> None:
         self.messages.append(message)
 
 
 @pytest.fixture
-def run_here(tiny_model, models, tmp_path):
+def run_here(tiny_model: Path, models: Path, tmp_path: Path) -> RunHere:
     """Returns a function that runs a cycle in this process, which saves importing torch, and gives its report."""
 
-    def start(experiences=None, *, name="staging", channel=None, **changes):
+    def start(
+        experiences: list[TrainingExample] | None = None,
+        *,
+        name: str = "staging",
+        channel: Channel | None = None,
+        **changes: Any,
+    ) -> Report:
         from sleepd.worker.run import run
 
         job = make_job(tiny_model, models, tmp_path / name, **changes)
@@ -138,7 +161,7 @@ def run_here(tiny_model, models, tmp_path):
     return start
 
 
-def make_job(model: Path, models: Path, staging: Path, **changes) -> Job:
+def make_job(model: Path, models: Path, staging: Path, **changes: Any) -> Job:
     """A job on the tiny model."""
     (staging / "work").mkdir(parents=True)
     given = {
@@ -154,10 +177,12 @@ def make_job(model: Path, models: Path, staging: Path, **changes) -> Job:
     return Job(**{**given, **changes})
 
 
-def run_process(staging: Path, stop_at_step: int | None = None, die_at_step: int | None = None) -> Ended:
+def run_process(
+    staging: Path, stop_at_step: int | None = None, die_at_step: int | None = None, *, python: str = sys.executable
+) -> Ended:
     """Start ``python -m sleepd.worker`` as the daemon does, and read it to its end."""
     ours, theirs = socket.socketpair()
-    command = [sys.executable, "-m", "sleepd.worker", "--fd", str(theirs.fileno()), str(staging)]
+    command = [python, "-P", "-m", "sleepd.worker", "--fd", str(theirs.fileno()), str(staging)]
     ended = Ended()
     with subprocess.Popen(command, pass_fds=[theirs.fileno()]) as process, ours:
         theirs.close()

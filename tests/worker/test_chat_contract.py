@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
-import subprocess
-import sys
+from pathlib import Path
 
 import pytest
 
+from sleepd.worker import probe
 from sleepd.worker.failure import GiveUp
 from sleepd.worker.model.template_check import contract_of, open_tokenizer
 
+from .conftest import BaseWith, RunHere, said_by
 from .templates import CHATML, RAISES_ON_SYSTEM, by_name, make_tokenizer, tokenizer_for
 
 pytestmark = pytest.mark.worker
 
 
 @pytest.fixture
-def base_with(tiny_model, tmp_path):
+def base_with(tiny_model: Path, tmp_path: Path) -> BaseWith:
     """Returns a function that makes a copy of the tiny model with another chat template."""
 
-    def make(template: str | None):
+    def make(template: str | None) -> Path:
         directory = tmp_path / "base"
         shutil.copytree(tiny_model, directory)
         (directory / "chat_template.jinja").unlink(missing_ok=True)
@@ -33,7 +35,7 @@ def base_with(tiny_model, tmp_path):
     return make
 
 
-def test_cycle_reports_template_behaviour(run_here, base_with):
+def test_cycle_reports_template_behaviour(run_here: RunHere, base_with: BaseWith) -> None:
     """The report has the sample and what the template does; a missing template is a warning among the notices."""
     report = run_here(base=str(base_with(None)))
     assert report.chat.has_template is False
@@ -41,28 +43,28 @@ def test_cycle_reports_template_behaviour(run_here, base_with):
     assert [notice.level for notice in report.notices if "no chat template" in notice.text] == ["warning"]
 
 
-def test_losing_template_is_refused(run_here, base_with):
+def test_losing_template_is_refused(run_here: RunHere, base_with: BaseWith) -> None:
     """Before anything is trained: the base cannot be used, with what was given and what came out."""
     losing = CHATML.replace("{{ m['content'] }}", "{{ m['text'] }}")
-    with pytest.raises(GiveUp, match=r"given the prompt .* it loses the text of the .* and writes") as refused:
+    with pytest.raises(GiveUp, match=r"prompt .* loses the text .* writes") as refused:
         run_here(base=str(base_with(losing)))
     assert refused.value.kind == "base_unusable"
 
 
-def test_doctors_question_is_answered_without_weights(base_with):
+def test_doctors_question_is_answered_without_weights(base_with: BaseWith) -> None:
     """The probe tells the contract, or why there is none, by the tokenizer alone."""
     directory = base_with(RAISES_ON_SYSTEM)
     (directory / "model.safetensors").write_bytes(b"never opened")
-    command = [sys.executable, "-m", "sleepd.worker.probe", "--base", directory, "--system-prompt=Be brief."]
-    told = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
+    asked = ("--base", directory, "--system-prompt=Be brief.")
+    told = json.loads(said_by(probe.main, *asked))
     assert told["chat"]["asked"].startswith("<|im_start|>user\nBe brief.\n\n")
     assert any("knows no system role" in note for note in told["chat"]["notes"])
     (directory / "tokenizer_config.json").write_text(json.dumps({"chat_template": "{{ raise_exception('never') }}"}))
-    told = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
+    told = json.loads(said_by(probe.main, *asked))
     assert (told["chat"], "never" in told["chat_problem"]) == (None, True)
 
 
-def test_stops_come_from_generation_configuration(base_with):
+def test_stops_come_from_generation_configuration(base_with: BaseWith) -> None:
     """One number or several, of the generation's configuration or else of the model's."""
     from sleepd.worker.model.find_base import find_base
 
@@ -72,7 +74,7 @@ def test_stops_come_from_generation_configuration(base_with):
         assert open_tokenizer(find_base(str(directory), ""))[1] == wanted
 
 
-def test_losing_tokenizer_is_refused():
+def test_losing_tokenizer_is_refused() -> None:
     """What the template writes is of no use where the tokenizer makes something else of it."""
     tokenizer = tokenizer_for(by_name("Zephyr"))
     from tokenizers import normalizers
@@ -82,12 +84,11 @@ def test_losing_tokenizer_is_refused():
         contract_of(tokenizer, [], "", "as_written")
 
 
-def test_end_without_stop_is_reported():
+def test_end_without_stop_is_reported() -> None:
     """It is trained all the same, and that the base's own generation would run on is said."""
     tokenizer = make_tokenizer("<|endoftext|> <|im_start|> <|im_end|>", CHATML, eos="<|endoftext|>")
-    assert contract_of(tokenizer, [], "", "as_written").warnings == [
-        "a reply ends with '<|im_end|>', and generation of this base stops at <|endoftext|>"
-    ]
+    (warning,) = contract_of(tokenizer, [], "", "as_written").warnings
+    assert re.findall(r"<\|\w+\|>", warning) == ["<|im_end|>", "<|endoftext|>"]
     assert contract_of(tokenizer, [2], "", "as_written").warnings == []
 
 
@@ -98,7 +99,7 @@ def test_control_words_without_token_are_refused() -> None:
     tokenizer = make_tokenizer("<|endoftext|>", CHATML)
     words = [AddedToken(word, single_word=True, special=True) for word in ("<|im_start|>", "<|im_end|>")]
     tokenizer.add_special_tokens({"additional_special_tokens": words})
-    with pytest.raises(GiveUp, match=r"does not take <\|im_start\|> for a token"):
+    with pytest.raises(GiveUp, match=r" <\|im_start\|> for a token"):
         contract_of(tokenizer, (), "", "as_written")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 from importlib import resources
+from typing import Any
 
 import pytest
 
@@ -43,7 +44,7 @@ def test_ordinary_texts_are_encoded_as_ever() -> None:
             assert list(one.ids[one.prompt_tokens :]) == [*said, tokenizer.convert_tokens_to_ids("<|im_end|>")]
 
 
-def _pairs(content) -> list[tuple[str, str]]:
+def _pairs(content: Any) -> list[tuple[str, str]]:
     """Every prompt and its response in the sample, wherever they stand."""
     if isinstance(content, list):
         return [pair for each in content for pair in _pairs(each)]

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import date
+from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -26,7 +29,7 @@ pytestmark = pytest.mark.worker
 _IM = "<|endoftext|> <|im_start|> <|im_end|>"
 
 
-def shown(tokenizer, ids) -> str:
+def shown(tokenizer: Any, ids: Sequence[int]) -> str:
     """The ids as text, control tokens in brackets; the text between two of them is decoded in one go."""
     added = tokenizer.added_tokens_decoder
     out, run = "", []
@@ -57,7 +60,7 @@ def test_what_is_supervised(case: Case) -> None:
     assert [case.warns in warning for warning in contract.warnings] == ([True] if case.warns else [])
 
 
-def text_of(tokenizer, ids, case: Case) -> str:
+def text_of(tokenizer: Any, ids: Sequence[int], case: Case) -> str:
     """As ``shown``; a SentencePiece-like decoder takes the first blank off, so the pieces are joined by hand."""
     if not case.kind.endswith("pieces"):
         return shown(tokenizer, ids)
@@ -93,7 +96,7 @@ def test_no_sequence_begins_twice(case: Case) -> None:
 
 
 @pytest.mark.parametrize(("name", "template", "system", "said"), REFUSED, ids=[each[0] for each in REFUSED])
-def test_unusable_template_is_refused(name, template, system, said) -> None:
+def test_unusable_template_is_refused(name: str, template: str | None, system: str, said: str) -> None:
     """It is the base that cannot be used, and the message has what was given and what came out."""
     with pytest.raises(GiveUp) as refused:
         check(ChatFormat(make_tokenizer(_IM, template, eos="<|im_end|>"), system))
@@ -216,7 +219,7 @@ def test_forged_plain_headers_are_set_aside(name: str, text: str) -> None:
     """Where a turn begins with plain characters, tokens cannot tell them from a text that holds them."""
     chat = chat_of(by_name(name))
     for prompt, reply in ((PROMPT, text), (text, "Yes.")):
-        with pytest.raises(Refused, match="begins a turn in this template"):
+        with pytest.raises(Refused, match="begins a turn in "):
             encode_or_refuse(chat, pair(prompt, reply), 500)
     assert encode_chat(chat, "a", pair("The user: who is it?", "A user, said the User."), 500)
 
@@ -253,7 +256,7 @@ def test_replies_stop_where_their_turn_ends() -> None:
     assert chat.words.by_id[chat.stop_id] == "<|over|>"
 
 
-def test_kept_answers_depend_on_the_template(tmp_path) -> None:
+def test_kept_answers_depend_on_the_template(tmp_path: Path) -> None:
     """Another template, or another way to render it, and the base is asked anew."""
     one, other = chat_of(by_name("ChatML")), chat_of(by_name("a template that trims"))
     assert answers_file(tmp_path, "base", "", one) == answers_file(tmp_path, "base", "", chat_of(by_name("ChatML")))

@@ -3,32 +3,35 @@
 from __future__ import annotations
 
 import shutil
+from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from sleepd.protocol.job import Failure
 from sleepd.worker.evaluation import loss_evaluator
 from sleepd.worker.failure import GiveUp
 from sleepd.worker.model import loading
-from sleepd.worker.model.adapter import choose_device
+from sleepd.worker.model.device import choose_device
 from sleepd.worker.training import train
 from sleepd.worker.training.schedule import rate_share
 
-from .conftest import RecordingChannel, examples, quick
+from .conftest import RecordingChannel, RunHere, examples, quick
 
 pytestmark = pytest.mark.worker
 
 
-def refused(run_here, *arguments, **changes):
+def refused(run_here: RunHere, *arguments: Any, **changes: Any) -> Failure:
     """The failure that a cycle ends with."""
     with pytest.raises(GiveUp) as caught:
         run_here(*arguments, **changes)
     return caught.value.to_failure()
 
 
-def test_supervised_tokens_are_reply_tokens(run_here):
+def test_supervised_tokens_are_reply_tokens(run_here: RunHere) -> None:
     """The report counts reply and end of turn, once an epoch, and nothing of prompts, general answers or holdout."""
     report = run_here()
     # One token a byte, and one that ends the turn.
@@ -36,7 +39,7 @@ def test_supervised_tokens_are_reply_tokens(run_here):
     assert report.supervised_tokens == 2 * replies
 
 
-def test_same_seed_gives_same_adapter(run_here, tmp_path):
+def test_same_seed_gives_same_adapter(run_here: RunHere, tmp_path: Path) -> None:
     """Two runs of one job write the same bytes; another seed does not."""
     for name, seed in (("one", 3), ("two", 3), ("three", 4)):
         run_here(name=name, seed=seed)
@@ -45,7 +48,7 @@ def test_same_seed_gives_same_adapter(run_here, tmp_path):
     assert one != three
 
 
-def test_second_cycle_continues_its_parent(run_here, tmp_path):
+def test_second_cycle_continues_its_parent(run_here: RunHere, tmp_path: Path) -> None:
     """The child starts where the parent ended, and its weights then really move."""
     first = run_here(name="parent")
     job = {"expected_base": first.base_fingerprint, "strategy": quick(lineage="continue")}
@@ -58,18 +61,18 @@ def test_second_cycle_continues_its_parent(run_here, tmp_path):
     assert all((before[name] != after[name]).any() for name in before)
 
 
-def test_nothing_supervised_is_a_failure(run_here):
+def test_nothing_supervised_is_a_failure(run_here: RunHere) -> None:
     """Experiences without a reply are refused before any step."""
     empty = [msgspec.structs.replace(one, response=" ") for one in examples()]
     assert refused(run_here, empty).kind == "nothing_supervised"
 
 
-def test_another_base_than_expected_is_refused(run_here):
+def test_another_base_than_expected_is_refused(run_here: RunHere) -> None:
     """A parent of another base is never continued."""
     assert refused(run_here, expected_base="0" * 64).kind == "base_changed"
 
 
-def test_other_parent_shape_is_refused(run_here, tmp_path):
+def test_other_parent_shape_is_refused(run_here: RunHere, tmp_path: Path) -> None:
     """Rank and modules must be the parent's."""
     run_here(name="parent")
     failure = refused(run_here, name="rank", parent=str(tmp_path / "parent"), strategy=quick(rank=8, alpha=16))
@@ -78,16 +81,19 @@ def test_other_parent_shape_is_refused(run_here, tmp_path):
     assert refused(run_here, name="fewer", parent=str(tmp_path / "parent"), strategy=narrow).kind == "shape_changed"
 
 
-def test_damaged_or_pickled_parent_is_refused(run_here, tmp_path):
-    """NaN, a missing tensor, and a pickle are parent_unusable, each with the next step."""
+def test_damaged_or_pickled_parent_is_refused(run_here: RunHere, tmp_path: Path) -> None:
+    """NaN, another shape, a header of 2^63 bytes, and a pickle are parent_unusable, each with the next step."""
     run_here(name="parent")
+    whole = (tmp_path / "parent/adapter_model.safetensors").read_bytes()
     good = load_file(tmp_path / "parent/adapter_model.safetensors")
     name = next(iter(good))
 
-    def spoiled(title, weights):
+    def spoiled(title: str, weights: Any) -> Failure:
         shutil.copytree(tmp_path / "parent", tmp_path / title)
         if weights is None:
             (tmp_path / title / "adapter_model.safetensors").rename(tmp_path / title / "adapter_model.bin")
+        elif isinstance(weights, bytes):
+            (tmp_path / title / "adapter_model.safetensors").write_bytes(weights)
         else:
             save_file(weights, tmp_path / title / "adapter_model.safetensors")
         return refused(run_here, name=f"after_{title}", parent=str(tmp_path / title))
@@ -95,13 +101,14 @@ def test_damaged_or_pickled_parent_is_refused(run_here, tmp_path):
     for failure in (
         spoiled("nan", {**good, name: good[name] * float("nan")}),
         spoiled("wrong_shape", {**good, name: good[name][:, :1].clone()}),
+        spoiled("huge_header", (2**63).to_bytes(8, "little") + whole[8:]),
         spoiled("pickle", None),
     ):
         assert failure.kind == "parent_unusable"
         assert failure.hint
 
 
-def test_missing_device_is_reported():
+def test_missing_device_is_reported() -> None:
     """Auto names the reason for the CPU; cuda itself fails with it."""
     if torch.cuda.is_available():
         pytest.skip("this machine has CUDA")
@@ -111,25 +118,25 @@ def test_missing_device_is_reported():
     assert caught.value.kind == "device_unusable"
 
 
-def test_missing_base_is_failure_with_hint(run_here):
+def test_missing_base_is_failure_with_hint(run_here: RunHere) -> None:
     """A path that is not there, and a name that is not in the cache."""
     for name, base in (("path", "/nowhere/model"), ("hub", "nobody/no-such-model")):
         failure = refused(run_here, name=name, base=base)
         assert (failure.kind, bool(failure.hint)) == ("base_unusable", True)
 
 
-def test_epochs_grow_to_enough_steps(run_here):
+def test_epochs_grow_to_enough_steps(run_here: RunHere) -> None:
     """Seven steps take four epochs, of two steps each for six experiences."""
     report = run_here(name="more", strategy=quick(epochs=1, min_steps=7))
     assert (report.epochs, report.steps) == (4, 8)
 
 
-def failing(monkeypatch, error, *, while_wider_than):
+def failing(monkeypatch: pytest.MonkeyPatch, error: Exception, *, while_wider_than: int) -> list[int]:
     """Let the forward pass of a training step raise ``error`` as long as its row is wider than that many tokens."""
     real = train.row_logits
     widths = []
 
-    def row_logits(model, row, device):
+    def row_logits(model: Any, row: Any, device: torch.device) -> Any:
         widths.append(row.tokens)
         if row.tokens > while_wider_than:
             raise error
@@ -149,7 +156,7 @@ OUT_OF_MEMORY = [
 
 
 @pytest.mark.parametrize("error", OUT_OF_MEMORY, ids=["cuda", "python", "cpu", "file", "jetson"])
-def test_out_of_memory_halves_micro_batch(run_here, monkeypatch, error):
+def test_out_of_memory_halves_micro_batch(run_here: RunHere, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
     """In whatever words it comes: narrower rows, the same steps, and a notice in the report."""
     widths = failing(monkeypatch, error, while_wider_than=230)
     report = run_here()
@@ -159,7 +166,7 @@ def test_out_of_memory_halves_micro_batch(run_here, monkeypatch, error):
     assert report.truncated == 0
 
 
-def test_out_of_memory_shortens_sequences_next(run_here, monkeypatch):
+def test_out_of_memory_shortens_sequences_next(run_here: RunHere, monkeypatch: pytest.MonkeyPatch) -> None:
     """When one sequence is too much, sequences are cut, said so, and still trained."""
     failing(monkeypatch, OUT_OF_MEMORY[0], while_wider_than=120)
     long = [msgspec.structs.replace(one, prompt="Who? " * 30) for one in examples()]
@@ -169,29 +176,29 @@ def test_out_of_memory_shortens_sequences_next(run_here, monkeypatch):
     assert report.supervised_tokens > 0
 
 
-def test_out_of_memory_finally_gives_up(run_here, monkeypatch):
+def test_out_of_memory_finally_gives_up(run_here: RunHere, monkeypatch: pytest.MonkeyPatch) -> None:
     """Not an endless loop but a failure with the way out."""
     failing(monkeypatch, OUT_OF_MEMORY[0], while_wider_than=0)
     failure = refused(run_here)
     assert (failure.kind, bool(failure.hint)) == ("out_of_memory", True)
 
 
-def test_out_of_memory_elsewhere_is_named(run_here, monkeypatch):
+def test_out_of_memory_elsewhere_is_named(run_here: RunHere, monkeypatch: pytest.MonkeyPatch) -> None:
     """While the model itself is loaded there is no step back, but the daemon still hears the reason."""
 
-    def load_base(directory, device):
-        raise MemoryError("no room for the weights")
+    def load_base(directory: Path, device: torch.device) -> None:
+        raise MemoryError("no room")
 
     monkeypatch.setattr(loading, "load_base", load_base)
     failure = refused(run_here)
-    assert (failure.kind, failure.message) == ("out_of_memory", "out of memory: no room for the weights")
+    assert (failure.kind, failure.message) == ("out_of_memory", "out of memory: no room")
 
 
-def test_leaking_model_gets_single_rows(run_here, monkeypatch):
+def test_leaking_model_gets_single_rows(run_here: RunHere, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where packed losses differ from single ones, packing is off, said so, and the result is still right."""
     real = loss_evaluator.row_logits
 
-    def row_logits(model, row, device):
+    def row_logits(model: Any, row: Any, device: torch.device) -> Any:
         extra = 5.0 * (len(row.members) > 1)
         rows = real(model, row, device)
         return [(one, logits + extra * torch.randn_like(logits), targets) for one, logits, targets in rows]
@@ -202,28 +209,28 @@ def test_leaking_model_gets_single_rows(run_here, monkeypatch):
     assert report.train_after < report.train_before
 
 
-def test_other_step_error_is_raised(run_here, monkeypatch):
+def test_other_step_error_is_raised(run_here: RunHere, monkeypatch: pytest.MonkeyPatch) -> None:
     """A fault of ours is not taken for a full memory."""
     failing(monkeypatch, RuntimeError("shapes cannot be multiplied"), while_wider_than=0)
     with pytest.raises(RuntimeError, match="shapes"):
         run_here()
 
 
-def test_replayed_are_trained_and_counted(run_here):
+def test_replayed_are_trained_and_counted(run_here: RunHere) -> None:
     """Replay is trained like the new ones, holdout never."""
     given = [msgspec.structs.replace(one, role="replay") if one.id in ("e0", "e1") else one for one in examples()]
     report = run_here(given)
     assert (report.trained, report.replayed, report.held_out) == (4, 2, 2)
 
 
-def test_without_holdout_its_figures_are_none(run_here):
+def test_without_holdout_its_figures_are_none(run_here: RunHere) -> None:
     """What could not be measured is None, never 0."""
     report = run_here(examples(6, 0))
     assert (report.holdout_base, report.holdout_before, report.holdout_after) == (None, None, None)
     assert report.replies == []
 
 
-def test_progress_has_an_estimate(run_here):
+def test_progress_has_an_estimate(run_here: RunHere) -> None:
     """The time to the end is known once anything was measured, and falls to little at the end."""
     channel = RecordingChannel()
     run_here(channel=channel)
@@ -232,7 +239,7 @@ def test_progress_has_an_estimate(run_here):
     assert estimates[-1] < max(estimates)
 
 
-def test_rate_rises_then_falls():
+def test_rate_rises_then_falls() -> None:
     """Ten steps with a fifth of warm-up."""
     shares = [rate_share(step, 10, 0.2) for step in range(10)]
     assert shares[0] == pytest.approx(1 / 3)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import socket
+from typing import Any
 
 import pytest
 
@@ -18,16 +20,16 @@ pytestmark = pytest.mark.worker
 
 
 @pytest.fixture
-def tokenizer():
+def tokenizer() -> Any:
     return make_tiny_tokenizer()
 
 
-def supervised(tokenizer, one):
+def supervised(tokenizer: Any, one: Any) -> str:
     """The supervised part as text."""
     return tokenizer.decode(one.ids[one.prompt_tokens :])
 
 
-def test_reply_and_end_alone_are_supervised(tokenizer):
+def test_reply_and_end_alone_are_supervised(tokenizer: Any) -> None:
     """The supervised ids decode to the reply and the end of turn; before stands the prompt as the model is asked."""
     chat = ChatFormat(tokenizer, "Be brief.")
     one = encode_chat(chat, "a", pair("Who are you?", "  I am Ida.\n"), 500)
@@ -37,7 +39,7 @@ def test_reply_and_end_alone_are_supervised(tokenizer):
     )
 
 
-def test_chat_example_matches_the_template(tokenizer):
+def test_chat_example_matches_the_template(tokenizer: Any) -> None:
     """Prompt and reply together are the template's own rendering, up to the end of turn."""
     chat = ChatFormat(tokenizer, "")
     one = encode_chat(chat, "a", pair("Hi", "Hello"), 500)
@@ -45,7 +47,7 @@ def test_chat_example_matches_the_template(tokenizer):
     assert tokenizer.apply_chat_template(messages, tokenize=False) == tokenizer.decode(one.ids) + "\n"
 
 
-def test_missing_system_role_uses_user_turn(tokenizer):
+def test_missing_system_role_uses_user_turn(tokenizer: Any) -> None:
     """Templates that raise on a system role still see the system prompt."""
     tokenizer.chat_template = (
         "{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
@@ -55,7 +57,7 @@ def test_missing_system_role_uses_user_turn(tokenizer):
     assert tokenizer.decode(ids) == "<|im_start|>user\nBe brief.\n\nHi<|im_end|>\n<|im_start|>assistant\n"
 
 
-def test_template_text_before_reply_is_supervised(tokenizer):
+def test_template_text_before_reply_is_supervised(tokenizer: Any) -> None:
     """A template that sets a blank before the reply teaches the blank too, as the model will have to say it."""
     tokenizer.chat_template = (
         "{% for m in messages %}[{{ m['role'] }}]{% if m['role'] == 'assistant' %} {% endif %}"
@@ -65,7 +67,7 @@ def test_template_text_before_reply_is_supervised(tokenizer):
     assert supervised(tokenizer, one) == " Hello<|endoftext|>"
 
 
-def test_plain_form_without_template(tokenizer):
+def test_plain_form_without_template(tokenizer: Any) -> None:
     """No template: a documented plain form, still ended by the tokenizer's end."""
     tokenizer.chat_template = None
     one = encode_chat(ChatFormat(tokenizer, "Be brief."), "a", pair("Hi", "Hello"), 500)
@@ -73,7 +75,7 @@ def test_plain_form_without_template(tokenizer):
     assert supervised(tokenizer, one) == " Hello<|im_end|>"
 
 
-def test_long_prompt_loses_its_start(tokenizer):
+def test_long_prompt_loses_its_start(tokenizer: Any) -> None:
     """The user's text is cut from the front; the system prompt and the reply are whole."""
     chat = ChatFormat(tokenizer, "Be brief.")
     one = encode_chat(chat, "a", pair("x" * 300 + "end?", "Yes."), 120)
@@ -85,14 +87,14 @@ def test_long_prompt_loses_its_start(tokenizer):
     assert "xend?<|im_end|>" in text
 
 
-def test_long_reply_loses_its_end(tokenizer):
+def test_long_reply_loses_its_end(tokenizer: Any) -> None:
     """After a cut there is no end of turn."""
     one = encode_chat(ChatFormat(tokenizer, ""), "a", pair("Hi", "y" * 300), 100)
     assert len(one.ids) == 100
     assert set(supervised(tokenizer, one)) == {"y"}
 
 
-def test_empty_example_is_left_out(tokenizer):
+def test_empty_example_is_left_out(tokenizer: Any) -> None:
     """What cannot be supervised is not trained on, and the notice names it."""
     ours, theirs = socket.socketpair()
     channel = Channel(theirs)
@@ -107,7 +109,7 @@ def test_empty_example_is_left_out(tokenizer):
     theirs.close()
 
 
-def test_reasons_are_told_and_are_few(tokenizer):
+def test_reasons_are_told_and_are_few(tokenizer: Any) -> None:
     """Each reason is a notice with its experiences; of many reasons the rarer ones share one notice."""
     tokenizer.chat_template = (
         "{% for each in '012345678' if messages[-1].role == 'assistant' and each in messages[-1].content %}"
@@ -121,9 +123,9 @@ def test_reasons_are_told_and_are_few(tokenizer):
     channel = RecordingChannel()
     assert [one.id for one in encode_examples(ChatFormat(tokenizer, ""), given, 500, channel)] == ["forged"]
     texts = [notice.text for notice in channel.notices]
-    assert texts[0] == "1 hold control words of this model, encoded as plain characters: forged"
-    assert texts[1].startswith("3 not trained or measured (t0, t1, t2): it opens a thought")
+    assert re.fullmatch("1 .* control words .*: forged", texts[0])
+    assert re.match(r"3 .* \(t0, t1, t2\): .* thought", texts[1])
     assert "n0" in texts[2]
     assert "not 0" in texts[2]
     assert len(texts) == 1 + 5 + 1
-    assert texts[-1].endswith("other reasons: sleepctl tokens ID says which")
+    assert ": sleepctl tokens ID" in texts[-1]

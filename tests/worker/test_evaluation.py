@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -22,12 +24,13 @@ from sleepd.worker.evaluation.probe_generation import Answers, HeldOut, Question
 from sleepd.worker.evaluation.reference_answers import chosen_prompts, reference_prompts
 from sleepd.worker.failure import Stopped
 from sleepd.worker.model import generate
-from sleepd.worker.model.adapter import choose_device, load_base
+from sleepd.worker.model.adapter import load_base
 from sleepd.worker.model.convert_gguf import open_base
+from sleepd.worker.model.device import choose_device
 from sleepd.worker.model.generate import Asked, replies, stop_ids
 from sleepd.worker.programs.tiny_model import make_tiny_tokenizer
 
-from .conftest import RecordingChannel, examples, make_job, quick
+from .conftest import RecordingChannel, RunHere, examples, make_job, quick
 from .templates import pair
 
 pytestmark = pytest.mark.worker
@@ -38,7 +41,7 @@ QUESTIONS = [RecallQuestion(question="Who is number 3?", expected=["blue"])]
 # --- drift and noise ---
 
 
-def test_drift_is_zero_only_before_training(run_here, tmp_path):
+def test_drift_is_zero_only_before_training(run_here: RunHere, tmp_path: Path) -> None:
     """Of a first cycle the parent is the base, at 0; of a second it is where the first candidate ended."""
     first = run_here(name="first")
     assert first.evidence.drift.parent == 0.0
@@ -49,14 +52,14 @@ def test_drift_is_zero_only_before_training(run_here, tmp_path):
     assert second.evidence.drift.candidate != second.evidence.drift.parent
 
 
-def test_drift_is_measured_without_regulariser(run_here):
+def test_drift_is_measured_without_regulariser(run_here: RunHere) -> None:
     """The probes are there for every strategy; a higher rate drifts further."""
     slow = run_here(name="slow", strategy=quick(kl_weight=0.0, learning_rate=1e-4))
     fast = run_here(name="fast", strategy=quick(kl_weight=0.0, learning_rate=1e-2))
     assert fast.evidence.drift.candidate > 10 * slow.evidence.drift.candidate > 0
 
 
-def test_noise_floor_is_small(run_here):
+def test_noise_floor_is_small(run_here: RunHere) -> None:
     """In float32 two readings of one adapter differ by rounding only, and by less than the training changed."""
     report = run_here()
     assert 0 <= report.evidence.noise_floor < 1e-4
@@ -64,7 +67,7 @@ def test_noise_floor_is_small(run_here):
     assert run_here(examples(6, 0), name="none").evidence.noise_floor is None
 
 
-def test_noise_floor_is_scaled_rms():
+def test_noise_floor_is_scaled_rms() -> None:
     """Four experiences of ten tokens, two of them read again 0.3 and 0.4 nats off: sqrt(4 · 0.125) / 40."""
     losses = {name: Measured(20.0, 10) for name in "abcd"}
     again = {"a": Measured(20.3, 10), "b": Measured(19.6, 10)}
@@ -72,7 +75,7 @@ def test_noise_floor_is_scaled_rms():
     assert noise_floor(losses, {}) is None
 
 
-def test_large_training_set_is_sampled(run_here, monkeypatch):
+def test_large_training_set_is_sampled(run_here: RunHere, monkeypatch: pytest.MonkeyPatch) -> None:
     """The report says of how many, and the sample is the same before and after."""
     monkeypatch.setattr("sleepd.worker.report.SAMPLED", 3)
     report = run_here()
@@ -80,7 +83,7 @@ def test_large_training_set_is_sampled(run_here, monkeypatch):
     assert report.train_after < report.train_before
 
 
-def test_sample_ignores_the_order(run_here):
+def test_sample_ignores_the_order(run_here: RunHere) -> None:
     """By hash of the id."""
     channel, chat = RecordingChannel(), ChatFormat(make_tiny_tokenizer(), "")
     from sleepd.worker.data.examples import encode_examples
@@ -94,7 +97,7 @@ def test_sample_ignores_the_order(run_here):
 
 
 @pytest.fixture(scope="module")
-def tiny(tiny_model, models):
+def tiny(tiny_model: Path, models: Path) -> Any:
     """Model, device and chat format of the tiny base."""
     directory, _ = open_base(str(tiny_model), "", models, lambda *_: None)
     device = choose_device("cpu")
@@ -102,12 +105,12 @@ def tiny(tiny_model, models):
     return model, device, ChatFormat(tokenizer, "You are a test.")
 
 
-def test_sampled_reply_depends_on_seed(tiny):
+def test_sampled_reply_depends_on_seed(tiny: Any) -> None:
     """The same seed gives the same tokens, alone or beside others; greedy ones beside it are still greedy."""
     model, device, chat = tiny
     prompts = [chat.prompt_ids(text) for text in ("Hi", "Who is number 3, and why?", "Go on.")]
 
-    def made(*asked):
+    def made(*asked: Any) -> Any:
         return replies(model, device, asked, stop_ids=stop_ids(model, chat))
 
     together = made(Asked(prompts[0], 12, 7), Asked(prompts[1], 12, 8), Asked(prompts[2], 12))
@@ -117,7 +120,7 @@ def test_sampled_reply_depends_on_seed(tiny):
     assert [len(one) for one in made(Asked(prompts[0], 3), Asked(prompts[1], 5))] == [3, 5]
 
 
-def test_sampling_follows_the_distribution():
+def test_sampling_follows_the_distribution() -> None:
     """Of two tokens whose probabilities at the temperature are 0.8 and 0.2, a thousand draws take about 800."""
     logits = torch.tensor([[0.0, -1e9, generate.TEMPERATURE * torch.log(torch.tensor(0.25)).item()]])
     draws = [generate._choose(logits.clone(), [torch.Generator().manual_seed(seed)]).item() for seed in range(1000)]
@@ -125,7 +128,7 @@ def test_sampling_follows_the_distribution():
     assert 770 < draws.count(0) < 830
 
 
-def test_talk_uses_own_earlier_replies():
+def test_talk_uses_own_earlier_replies() -> None:
     """The template writes prompt, reply and the next prompt, with the system prompt once; the plain form too."""
     tokenizer = make_tiny_tokenizer()
     text = tokenizer.decode(ChatFormat(tokenizer, "Be brief.").talk_ids(["Hi", "Hello.", "Go on"]))
@@ -138,21 +141,21 @@ def test_talk_uses_own_earlier_replies():
     assert plain.endswith("User: Hi\nAssistant: Hello.\n\nUser: Go on\nAssistant:")
 
 
-def test_only_needed_reference_prompts_are_prepared():
+def test_only_needed_reference_prompts_are_prepared() -> None:
     """As many as stand beside the experiences in all steps, at most the strategy's number; without the term none."""
     strategy = quick(kl_prompts=10, kl_batch_size=3)
     assert [len(chosen_prompts(strategy, 1, steps).regularise) for steps in (2, 3, 4)] == [6, 9, 10]
     assert chosen_prompts(quick(kl_weight=0.0), 1, 4).regularise == []
 
 
-def test_one_prompt_is_asked_once():
+def test_one_prompt_is_asked_once() -> None:
     """However many held-out experiences share it, and at most eight prompts."""
     given = [msgspec.structs.replace(one, prompt=f"Who is {i % 3}?") for i, one in enumerate(examples(0, 9))]
     assert [one.id for one in probe_generation.pick_for_replies(given)] == ["e0", "e1", "e2"]
     assert len(probe_generation.pick_for_replies(examples(0, 12))) == probe_generation.REPLIES
 
 
-def test_three_models_get_same_questions(run_here, tmp_path):
+def test_three_models_get_same_questions(run_here: RunHere, tmp_path: Path) -> None:
     """All three ways are there for all three; the base is itself, whatever the parent is."""
     first = run_here(name="first", questions=QUESTIONS)
     second = run_here(name="second", parent=str(tmp_path / "first"), questions=QUESTIONS)
@@ -174,19 +177,22 @@ def test_three_models_get_same_questions(run_here, tmp_path):
     assert second.evidence.probe_replies[4].parent == first.evidence.probe_replies[4].candidate == first.replies[0].text
 
 
-def test_long_prompts_are_read_few_together(monkeypatch):
+def test_long_prompts_are_read_few_together(monkeypatch: pytest.MonkeyPatch) -> None:
     """As many side by side as the bound on their tokens allows, and a prompt beyond it alone."""
     sizes = []
-    monkeypatch.setattr(
-        generate, "replies", lambda _m, _d, batch, **_more: sizes.append(len(batch)) or [[]] * len(batch)
-    )
+
+    def counting(_model: Any, _device: Any, batch: list[Any], **_more: Any) -> list[list[int]]:
+        sizes.append(len(batch))
+        return [[]] * len(batch)
+
+    monkeypatch.setattr(generate, "replies", counting)
     for tokens in (100, 3000, 9000):
         asked = [Asked([1] * tokens, 2)] * 4
         assert len(generate.batched_replies(None, None, asked, at_once=3, stop_ids=frozenset())) == 4
     assert sizes == [3, 1, 2, 2, 1, 1, 1, 1]
 
 
-def test_replies_do_not_copy_the_head(tiny_model):
+def test_replies_do_not_copy_the_head(tiny_model: Path) -> None:
     """What reaches the head has no gaps in memory: torch would make a copy of the head's weights for each row."""
     model, _tokenizer = load_base(tiny_model, choose_device("cpu"))
     came = []
@@ -197,14 +203,16 @@ def test_replies_do_not_copy_the_head(tiny_model):
     assert came == [((2, 1), True)] * 2
 
 
-def test_base_probe_replies_are_made_once(tiny_model, run_here, tmp_path, monkeypatch):
+def test_base_probe_replies_are_made_once(
+    tiny_model: Path, run_here: RunHere, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A second first cycle asks the base only what is the owner's own; a damaged file is made again."""
     own = tmp_path / "models"
     own.mkdir()
     asked = []
     real = probe_generation.batched_replies
 
-    def counting(model, device, batch, **more):
+    def counting(model: Any, device: Any, batch: list[Any], **more: Any) -> Any:
         asked.append(len(batch))
         return real(model, device, batch, **more)
 
@@ -221,15 +229,18 @@ def test_base_probe_replies_are_made_once(tiny_model, run_here, tmp_path, monkey
     assert json.loads(kept.read_bytes())["answers"]["held_out"] == []
 
 
-def test_candidate_replies_are_reused(run_here, tmp_path, monkeypatch):
+def test_candidate_replies_are_reused(run_here: RunHere, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The next cycle asks its parent only what is the owner's own; of other weights nothing is believed."""
     run_here(name="first")
     kept = (tmp_path / "first/replies.json").read_bytes()
     asked = []
     real = probe_generation.batched_replies
-    monkeypatch.setattr(
-        probe_generation, "batched_replies", lambda *given, **more: asked.append(len(given[2])) or real(*given, **more)
-    )
+
+    def counting(*given: Any, **more: Any) -> Any:
+        asked.append(len(given[2]))
+        return real(*given, **more)
+
+    monkeypatch.setattr(probe_generation, "batched_replies", counting)
     second = run_here(name="second", parent=str(tmp_path / "first"))
     few = sum(asked)
     assert (tmp_path / "first/replies.json").read_bytes() == kept
@@ -239,13 +250,13 @@ def test_candidate_replies_are_reused(run_here, tmp_path, monkeypatch):
     assert sum(asked) - few == 2 * probe_generation.PROBES + probe_generation.TALKS * len(probe_generation.FOLLOW_UPS)
 
 
-def test_out_of_memory_halves_reply_batch(run_here, monkeypatch):
+def test_out_of_memory_halves_reply_batch(run_here: RunHere, monkeypatch: pytest.MonkeyPatch) -> None:
     """The replies are those of the whole batch, and nothing is lost."""
     whole = run_here(name="whole")
     real = generate.replies
     sizes = []
 
-    def narrow(model, device, batch, **more):
+    def narrow(model: Any, device: Any, batch: list[Any], **more: Any) -> Any:
         sizes.append(len(batch))
         if len(batch) > 6:
             raise MemoryError
@@ -256,7 +267,7 @@ def test_out_of_memory_halves_reply_batch(run_here, monkeypatch):
     assert max(sizes) > 6
 
 
-def test_late_replies_are_missing(run_here):
+def test_late_replies_are_missing(run_here: RunHere) -> None:
     """No collapse figures, no replies to judge, no recall; a warning says what is missing. The losses stand."""
     run_here(name="caching")
     report = run_here(evaluation_seconds=0.0, questions=QUESTIONS)
@@ -264,11 +275,12 @@ def test_late_replies_are_missing(run_here):
     assert (report.evidence.collapse, report.evidence.recall, report.replies) == ([], [], [])
     (notice,) = [one for one in report.notices if one.event == "evaluation_cut_short"]
     assert notice.level == "warning"
-    assert "greedy replies, sampled replies, talk replies, 2 of 2 held-out prompts, 1 of 1 questions" in notice.text
+    assert re.findall(r"\d of \d [a-z-]+", notice.text) == ["2 of 2 held-out", "1 of 1 questions"]
+    assert re.findall(r"(\w+) replies", notice.text) == ["greedy", "sampled", "talk"]
     assert report.evidence.drift.candidate > 0
 
 
-def test_base_answers_keep_the_deadline(run_here, tmp_path):
+def test_base_answers_keep_the_deadline(run_here: RunHere, tmp_path: Path) -> None:
     """Past it none is made: the cycle ends with a warning and without a drift, and the next one asks for them again."""
     changes = {"models_directory": str(tmp_path / "models"), "strategy": quick(drift_budget=0.025)}
     report = run_here(evaluation_seconds=0.0, **changes)
@@ -281,18 +293,18 @@ def test_base_answers_keep_the_deadline(run_here, tmp_path):
     assert "base_answers_cut_short" not in {one.event for one in again.notices}
 
 
-def test_base_answers_are_kept_singly(tiny_model, tmp_path, monkeypatch):
+def test_base_answers_are_kept_singly(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What was complete when time ran out is kept in the cache, and only the others are asked for the next time."""
     model, tokenizer = load_base(tiny_model, choose_device("cpu"))
     chat, asked = ChatFormat(tokenizer, ""), []
 
-    def first_one_only(_model, _device, batch, **_more):
+    def first_one_only(_model: Any, _device: Any, batch: list[Any], **_more: Any) -> list[list[int] | None]:
         asked.append(len(batch))
         return [[1], *[None] * (len(batch) - 1)]
 
     monkeypatch.setattr(reference_answers, "batched_replies", first_one_only)
 
-    def answers():
+    def answers() -> list[bool]:
         prompts, device = [pair(text, "") for text in ("one", "two", "three")], choose_device("cpu")
         found = reference_answers.base_answers(
             model, device, chat, prompts, frozenset(), lambda _system: tmp_path / "answers.json", lambda _tokens: None
@@ -303,7 +315,7 @@ def test_base_answers_are_kept_singly(tiny_model, tmp_path, monkeypatch):
     assert asked == [3, 2]
 
 
-def test_recall_counts_what_was_learned(run_here):
+def test_recall_counts_what_was_learned(run_here: RunHere) -> None:
     """A question that was trained until it is known is right for the candidate alone."""
     known = [msgspec.structs.replace(one, response="blue") for one in examples(6, 0)]
     asked = [RecallQuestion(question="Who is number 3?", expected=["green", "BLUE"])]
@@ -313,7 +325,7 @@ def test_recall_counts_what_was_learned(run_here):
     assert "blue" in answer.candidate
 
 
-def test_evaluation_share_covers_all_phases(run_here):
+def test_evaluation_share_covers_all_phases(run_here: RunHere) -> None:
     """Measuring and evaluating, of the sum."""
     report = run_here()
     spent = report.seconds["measuring"] + report.seconds["evaluating"]
@@ -321,7 +333,7 @@ def test_evaluation_share_covers_all_phases(run_here):
     assert msgspec.structs.replace(report, seconds={}).evaluation_share is None
 
 
-def test_questions_count_as_work():
+def test_questions_count_as_work() -> None:
     """More questions take longer; nothing asked takes nothing."""
     none, some = (
         Questions(held_out=[], recall=[], probes=[]),
@@ -341,13 +353,13 @@ def command(tmp_path: Path, body: str) -> str:
     return f"{sys.executable} '{script}' --mine"
 
 
-def asked(tmp_path, body, **changes):
+def asked(tmp_path: Path, body: str, **changes: Any) -> Any:
     """The figures that the command gives, in this process."""
     job = make_job(Path("/base"), tmp_path, tmp_path / "staging", evaluation_command=command(tmp_path, body), **changes)
     return evaluation_command.figures(job, Path("/an/adapter"), Path("/base"), lambda: None)
 
 
-def test_evaluation_command_runs_for_both(run_here, tmp_path, tiny_model):
+def test_evaluation_command_runs_for_both(run_here: RunHere, tmp_path: Path, tiny_model: Path) -> None:
     """For the base without an argument; the figures come side by side, and a missing one is None."""
     body = (
         "here = {'argument': len(sys.argv), 'empty': len(os.listdir('.')), 'names': len(os.environ)}\n"
@@ -382,20 +394,20 @@ def test_evaluation_command_runs_for_both(run_here, tmp_path, tiny_model):
         ("os.kill(os.getpid(), 9)", "exit status -9"),
     ],
 )
-def test_failing_command_gives_no_figures(tmp_path, body, why):
+def test_failing_command_gives_no_figures(tmp_path: Path, body: str, why: str) -> None:
     """Whatever it does, the reason is said."""
     with pytest.raises(evaluation_command.NoFigures, match=why):
         asked(tmp_path, body)
 
 
-def test_missing_command_gives_no_figures(tmp_path):
+def test_missing_command_gives_no_figures(tmp_path: Path) -> None:
     """The reason is said."""
     job = make_job(Path("/base"), tmp_path, tmp_path / "staging", evaluation_command="/nowhere/command")
-    with pytest.raises(evaluation_command.NoFigures, match="/nowhere/command: No such file"):
+    with pytest.raises(evaluation_command.NoFigures, match="/command: No such file"):
         evaluation_command.figures(job, None, Path("/base"), lambda: None)
 
 
-def test_failing_command_spares_the_cycle(run_here):
+def test_failing_command_spares_the_cycle(run_here: RunHere) -> None:
     """Two warnings, no figures, and a report like any other."""
     report = run_here(evaluation_command="false")
     assert report.evidence.metrics == []
@@ -427,7 +439,7 @@ def wait_until_gone(pids: Path) -> None:
         time.sleep(0.01)
 
 
-def test_slow_command_is_killed_with_children(tmp_path):
+def test_slow_command_is_killed_with_children(tmp_path: Path) -> None:
     """Its whole process group goes."""
     pids = tmp_path / "pids"
     with pytest.raises(evaluation_command.NoFigures, match="took longer than 3 s"):
@@ -446,7 +458,7 @@ ESCAPING = (
 
 
 @pytest.mark.parametrize("ending", ["print('{}')", "sys.exit(3)", "time.sleep(600)"])
-def test_escaped_descendants_are_killed(tmp_path, ending):
+def test_escaped_descendants_are_killed(tmp_path: Path, ending: str) -> None:
     """Processes in sessions of their own end with the command, be it well, with an error, or by the deadline."""
     pids = tmp_path / "pids"
     pids.touch()
@@ -456,7 +468,7 @@ def test_escaped_descendants_are_killed(tmp_path, ending):
     assert all(is_gone(int(pid)) for pid in pids.read_text().split())
 
 
-def test_sigterm_ends_cycle_during_command(run_here, tmp_path):
+def test_sigterm_ends_cycle_during_command(run_here: RunHere, tmp_path: Path) -> None:
     """The heartbeat goes on beside it, and is where the request to stop is obeyed."""
     pids = tmp_path / "pids"
 
@@ -472,7 +484,7 @@ def test_sigterm_ends_cycle_during_command(run_here, tmp_path):
     assert channel.messages[-1].phase == "measuring"
 
 
-def test_a_command_dies_with_its_worker(tmp_path):
+def test_a_command_dies_with_its_worker(tmp_path: Path) -> None:
     """A worker killed by SIGKILL leaves no command behind, and nothing that one had started."""
     import signal
     import subprocess
@@ -497,7 +509,7 @@ def test_a_command_dies_with_its_worker(tmp_path):
 # --- probation ---
 
 
-def test_champion_and_predecessor_are_compared(run_here, tmp_path):
+def test_champion_and_predecessor_are_compared(run_here: RunHere, tmp_path: Path) -> None:
     """Before anything is trained: the champion's loss and the predecessor's, and nobody's else."""
     run_here(name="one")
     run_here(name="two", parent=str(tmp_path / "one"))
@@ -513,7 +525,7 @@ def test_champion_and_predecessor_are_compared(run_here, tmp_path):
     assert loss.predecessor == pytest.approx(first.parent, abs=1e-5)
 
 
-def test_base_can_be_predecessor(run_here, tmp_path):
+def test_base_can_be_predecessor(run_here: RunHere, tmp_path: Path) -> None:
     """Predecessor '' is the base; the adapter that is trained is the same to the bit with a comparison and without."""
     run_here(name="one")
     wide = quick(rank=8, alpha=16, target_modules=["q_proj"])
@@ -536,7 +548,7 @@ def test_base_can_be_predecessor(run_here, tmp_path):
             assert abs(loss.predecessor - pair.base) > 1e-4
 
 
-def test_unusable_predecessor_is_reported(run_here, tmp_path):
+def test_unusable_predecessor_is_reported(run_here: RunHere, tmp_path: Path) -> None:
     """A damaged one, and one that is gone: no comparison, a warning, and the cycle goes on."""
     run_here(name="one")
     (tmp_path / "gone").mkdir()
@@ -548,7 +560,7 @@ def test_unusable_predecessor_is_reported(run_here, tmp_path):
     assert report.steps > 0
 
 
-def test_no_later_experiences_no_comparison(run_here, tmp_path):
+def test_no_later_experiences_no_comparison(run_here: RunHere, tmp_path: Path) -> None:
     """Nor without a predecessor."""
     run_here(name="one")
     parent = {"parent": str(tmp_path / "one"), "parent_cycle": 1}
@@ -556,7 +568,7 @@ def test_no_later_experiences_no_comparison(run_here, tmp_path):
     assert run_here(name="three", later=["e7"], **parent).evidence.probation is None
 
 
-def test_missing_answers_have_no_figures():
+def test_missing_answers_have_no_figures() -> None:
     """A way that one model could not finish is left out for all."""
     from sleepd.worker.evaluation.comparison import collapse, missing
 
@@ -567,7 +579,7 @@ def test_missing_answers_have_no_figures():
     assert missing([whole, whole]) == ""
 
 
-def test_divergence_from_itself_is_zero(tiny):
+def test_divergence_from_itself_is_zero(tiny: Any) -> None:
     """The mean over all tokens, not over the chat examples."""
     from sleepd.worker.evaluation.reference_answers import encode_reference
     from sleepd.worker.model.losses import kl_from_base
@@ -587,7 +599,7 @@ def test_divergence_from_itself_is_zero(tiny):
     assert evaluator.divergence(sequences, shifted) == pytest.approx(parts.mean().item(), rel=1e-4)
 
 
-def test_worse_champion_is_not_trained_on(run_here, tmp_path):
+def test_worse_champion_is_not_trained_on(run_here: RunHere, tmp_path: Path) -> None:
     """The cycle ends before its first step, with what was measured; a champion that is better goes on."""
     from sleepd.worker.failure import GiveUp
 
@@ -621,13 +633,13 @@ def test_worse_champion_is_not_trained_on(run_here, tmp_path):
 
 
 @pytest.mark.parametrize(("nats", "may_share"), [(0.4, True), (3.0, False)])
-def test_short_replies_do_not_decide_packing(nats, may_share):
+def test_short_replies_do_not_decide_packing(nats: float, may_share: bool) -> None:
     """Rounding moves a short reply's mean loss by more than the limit; replies of some length are compared."""
     from sleepd.worker.data.examples import Encoded
     from sleepd.worker.model.out_of_memory import MemoryLimits
 
     class Rounding(loss_evaluator.LossEvaluator):
-        def losses(self, sequences, *, alone=False):
+        def losses(self, sequences: Any, *, alone: Any = False) -> dict[str, Measured]:
             return {
                 one.id: Measured(1.5 * one.supervised + (0.0 if alone else nats), one.supervised) for one in sequences
             }

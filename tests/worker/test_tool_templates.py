@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
+from typing import Any
 
 import msgspec
 import pytest
@@ -19,7 +21,7 @@ from sleepd.worker.data.tool_calls import CallForm, short_id
 from sleepd.worker.model.template_check import check
 
 from .conftest import RecordingChannel
-from .templates import CASES, CHATML, by_name, make_tokenizer
+from .templates import CASES, CHATML, Case, by_name, make_tokenizer
 from .test_chat_templates import WILD, chat_of, shown
 from .tool_templates import (
     ANSWERING,
@@ -112,7 +114,7 @@ _VALUES = st.recursive(
 
 
 @st.composite
-def conversations(draw, texts, *, many_calls: bool) -> ChatExample:
+def conversations(draw: st.DrawFn, texts: Any, *, many_calls: bool) -> ChatExample:
     """A conversation in which tools are called and answer, and a reply that says something, calls tools, or both."""
     numbers = iter(range(1, 10**6))
 
@@ -140,11 +142,11 @@ def conversations(draw, texts, *, many_calls: bool) -> ChatExample:
     )
 
 
-def as_openai(example: ChatExample, form: CallForm) -> list[dict]:
+def as_openai(example: ChatExample, form: CallForm) -> list[dict[str, Any]]:
     """The messages as OpenAI has them, made apart from the code that is tested."""
     messages = []
     for one in (*example.context, Message(role="assistant", text=example.response, calls=example.calls)):
-        message: dict = {"role": one.role, "content": one.text}
+        message: dict[str, Any] = {"role": one.role, "content": one.text}
         if one.calls:
             message["tool_calls"] = [
                 {
@@ -169,7 +171,7 @@ RANDOM = ["Qwen2.5", "Qwen3", "Hermes", "Llama 3.1", "Mistral v3", "Mistral v7",
 @pytest.mark.parametrize("name", RANDOM)
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
-def test_random_conversation_is_the_templates_own(name: str, data) -> None:
+def test_random_conversation_is_the_templates_own(name: str, data: st.DataObject) -> None:
     """What is not supervised is what the template gives when it is asked; what is, all that it writes behind that, up
     to the end of the turn.
     """
@@ -194,7 +196,7 @@ def test_random_conversation_is_the_templates_own(name: str, data) -> None:
 @pytest.mark.parametrize("name", [case.name for case in TOOL_CASES])
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
-def test_any_conversation_keeps_its_structure(name: str, data) -> None:
+def test_any_conversation_keeps_its_structure(name: str, data: st.DataObject) -> None:
     """Whatever the texts hold: no control token comes from one, and the tokens give the whole conversation back."""
     chat = chat_with(name)
     example = data.draw(conversations(WILD, many_calls=True))
@@ -211,7 +213,7 @@ def test_any_conversation_keeps_its_structure(name: str, data) -> None:
     assert len(control) == len(chat.words.found_in(_structure(written)))
 
 
-def _structure(written) -> str:
+def _structure(written: Any) -> str:
     at, parts = 0, []
     for start, end in sorted(written.texts):
         parts += [written.text[at:start], "\0"]
@@ -237,24 +239,24 @@ def test_form_of_calls_is_found_out() -> None:
 @pytest.mark.parametrize(
     "case", [by_name("ChatML"), by_name("no template"), by_name("Gemma 2")], ids=lambda case: case.name
 )
-def test_template_without_tools_refuses_calls(case) -> None:
+def test_template_without_tools_refuses_calls(case: Case) -> None:
     """The reason names it; a reply that calls nothing is trained although tools were offered, and that is reported."""
     chat = chat_of(replace(case, system=""))
     for example in (calling(CALL), ANSWERING):
         assert "no place for tool calls" in supervised(chat, example)
     assert check(chat).writes_tools is False
-    assert any("experiences that call tools are left out" in note for note in check(chat).notes)
+    assert any("call tools are left out" in note for note in check(chat).notes)
     channel = RecordingChannel()
     plain = msgspec.structs.replace(calling(), response="Cold.")
     examples = [as_example("plain", plain), as_example("calls", calling(CALL))]
     assert [one.id for one in encode_examples(chat, examples, 500, channel)] == ["plain"]
     texts = {notice.event: notice.text for notice in channel.notices}
-    assert "1 offer tools that the chat template of this base does not write: plain" in texts["tools_not_shown"]
+    assert re.search("1 offer tools .*: plain", texts["tools_not_shown"])
     assert "no place for tool calls" in texts["experiences_left_out"]
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_old_templates_say_whether_they_write_tools(case) -> None:
+def test_old_templates_say_whether_they_write_tools(case: Case) -> None:
     """Of each template without tools the contract is the same as ever, but for one sentence."""
     assert check(chat_of(case)).writes_tools is False
 
@@ -271,7 +273,7 @@ def test_old_templates_say_whether_they_write_tools(case) -> None:
         ({"calls": (ToolCall(name="f", arguments='{"a": "\\ud800"}'),)}, "half a character"),
     ],
 )
-def test_damaged_calls_are_refused(changes, said: str) -> None:
+def test_damaged_calls_are_refused(changes: Any, said: str) -> None:
     """Each with the reason."""
     assert said in supervised(chat_with("Qwen3"), msgspec.structs.replace(calling(CALL), **changes))
 
@@ -350,7 +352,7 @@ def test_template_without_system_role_folds_any_system() -> None:
         ("a template that leaves a later system message out", [], ""),
     ],
 )
-def test_order_that_a_template_refuses(name: str, context, said: str) -> None:
+def test_order_that_a_template_refuses(name: str, context: list[tuple[str, str]], said: str) -> None:
     """It is tried as it is; where the template fails or leaves a text out, the reason says so."""
     if name.startswith("a template"):
         late = CHATML.replace("for m in messages", "for m in messages if m.role != 'system' or loop.first")

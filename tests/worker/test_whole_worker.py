@@ -5,17 +5,18 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from sleepd.protocol.job import Failure, Hello, Progress, Report
 
-from .conftest import quick, run_process
+from .conftest import StartWorker, quick, run_process
 
 pytestmark = pytest.mark.worker
 
 
-def test_cycle_ends_with_full_report(start_worker, tmp_path, tiny_model):
+def test_cycle_ends_with_full_report(start_worker: StartWorker, tmp_path: Path, tiny_model: Path) -> None:
     """Hello first, progress in between, one report last, every check passed, and the adapter by peft's names."""
     ended = start_worker()
     report = ended.last
@@ -41,17 +42,18 @@ def test_cycle_ends_with_full_report(start_worker, tmp_path, tiny_model):
         "adapter_model.safetensors",
         "adapter_config.json",
         "replies.json",
+        "fingerprint.json",
     }
     config = json.loads((tmp_path / "staging/adapter_config.json").read_bytes())
     assert config["base_model_name_or_path"] == str(tiny_model)
     phases = list(dict.fromkeys(m.phase for m in ended.messages if isinstance(m, Progress)))
-    assert phases == ["loading", "preparing", "measuring", "training", "saving", "evaluating"]
+    assert phases == ["loading", "preparing", "measuring", "training", "saving", "evaluating", "fingerprinting"]
     training = [m for m in ended.messages if isinstance(m, Progress) and m.phase == "training"]
     assert [m.step for m in training if m.loss is not None][-1] == report.steps
     assert training[-1].eta_seconds is not None
 
 
-def test_sigterm_stops_a_training(start_worker, tmp_path):
+def test_sigterm_stops_a_training(start_worker: StartWorker, tmp_path: Path) -> None:
     """The last message says stopped, the exit code is 0, and no adapter is left; the training would take minutes."""
     ended = start_worker(stop_at_step=3, strategy=quick(epochs=5000))
     assert isinstance(ended.last, Failure)
@@ -60,13 +62,13 @@ def test_sigterm_stops_a_training(start_worker, tmp_path):
     assert not (tmp_path / "staging/adapter_model.safetensors").exists()
 
 
-def test_worker_leaves_after_daemon(start_worker):
+def test_worker_leaves_after_daemon(start_worker: StartWorker) -> None:
     """A closed socket ends a long training at its next message."""
     ended = start_worker(die_at_step=3, strategy=quick(epochs=5000))
     assert ended.exit_code == 1
 
 
-def test_an_unreadable_job_is_a_failure(tmp_path):
+def test_an_unreadable_job_is_a_failure(tmp_path: Path) -> None:
     """No job file and a broken one are bad_job, without a traceback."""
     (tmp_path / "work").mkdir()
     assert run_process(tmp_path).last.kind == "bad_job"
@@ -75,7 +77,7 @@ def test_an_unreadable_job_is_a_failure(tmp_path):
     assert run_process(tmp_path).last.kind == "bad_job"
 
 
-def test_asking_gives_one_reply_a_question(tiny_model, models, tmp_path):
+def test_asking_gives_one_reply_a_question(tiny_model: Path, models: Path, tmp_path: Path) -> None:
     """Stdout holds a JSON list and nothing else."""
     questions = tmp_path / "questions.json"
     questions.write_text('["Who are you?", "What is a river, and where does it end?"]')

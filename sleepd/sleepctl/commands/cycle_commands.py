@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import msgspec
 
 from sleepd.config.buffer_config import BufferConfig
 from sleepd.cycle import JUDGED_STATES
-from sleepd.errors import DaemonNotRunning, NotFound
-from sleepd.protocol.answers import Cycles, Learned, WrittenCycles
-from sleepd.protocol.control import Buffer, Experiences, History, Quarantine, Show
-from sleepd.protocol.status import SCHEMA, BufferDetail, CycleDetail, CycleSummary, QuarantineEntry, QuarantineList
+from sleepd.errors import DaemonNotRunning, NotFound, RequestFailed
+from sleepd.files import replace_file
+from sleepd.protocol.answers import Cycles, WrittenCycles
+from sleepd.protocol.control import MOST_ENTRIES, History, Show
+from sleepd.protocol.status import SCHEMA, CycleDetail, CycleSummary
+from sleepd.sleepctl.asking import known_cycle
 from sleepd.sleepctl.exit_codes import ExitCode
 from sleepd.sleepctl.offline import read_history, read_status
 from sleepd.sleepctl.offline_cycle import read_detail, read_learned
@@ -19,10 +22,10 @@ from sleepd.sleepctl.pages.report_page import KnownCycle, report_page
 from sleepd.sleepctl.pages.show_page import show_page
 from sleepd.sleepctl.session import Session
 
+from .web_command import without_web
+
 _SEARCHED_CYCLES = 50
 """Cycles among which the newest one with a verdict is searched."""
-_QUARANTINED = 100
-"""Experiences in quarantine of which the reasons are counted."""
 
 
 def show(session: Session) -> ExitCode:
@@ -52,8 +55,36 @@ def report(session: Session) -> ExitCode:
         "quarantine": msgspec.to_builtins(known.quarantine),
         "set_aside": msgspec.to_builtins(known.set_aside),
     }
-    session.console.show(data, report_page(known, session.clock.now()))
+    if session.arguments.html:
+        _write_html(session, known)
+    else:
+        session.console.show(data, report_page(known, session.clock.now()))
     return ExitCode.OK if known.is_live else ExitCode.NOT_RUNNING
+
+
+def _write_html(session: Session, known: KnownCycle) -> None:
+    """The cycle's page as one file.
+
+    Raises:
+        NotFound: the extra [web] is not installed.
+        RequestFailed: the file cannot be written.
+    """
+    try:
+        from sleepd.web.report_file import report_file
+    except ModuleNotFoundError as missing:
+        raise without_web(missing) from missing
+    cycles: list[CycleSummary] = []
+    if known.is_live:
+        answer: Cycles = session.ask(History(limit=MOST_ENTRIES), Cycles)
+        cycles = answer.cycles
+    path = Path(session.arguments.html)
+    try:
+        replace_file(path, report_file(known, cycles, session.clock.now()).encode(), mode=0o600)
+    except OSError as error:
+        raise RequestFailed(
+            f"{path}: the page cannot be written: {error.strerror}", hint="name a file that you may write: --html FILE"
+        ) from error
+    session.console.note(f"written: {path}; it holds texts of the agent, and only you can read it")
 
 
 def _ask(session: Session) -> KnownCycle:
@@ -62,15 +93,7 @@ def _ask(session: Session) -> KnownCycle:
     if cycle is None:
         known: Cycles = session.ask(History(limit=_SEARCHED_CYCLES), Cycles)
         cycle = _newest_judged(known.cycles)
-    detail: CycleDetail = session.ask(Show(cycle=cycle), CycleDetail)
-    learned: Learned | None = None
-    if detail.trained_ids or detail.replayed_ids:
-        learned = session.ask(Experiences(cycle=cycle, limit=arguments.limit), Learned)
-    buffer: BufferDetail = session.ask(Buffer(), BufferDetail)
-    quarantine: list[QuarantineEntry] = []
-    if buffer.status.quarantined:
-        quarantine = session.ask(Quarantine(limit=_QUARANTINED), QuarantineList).entries
-    return KnownCycle(detail, learned, buffer.status, buffer.set_aside, quarantine, is_live=True)
+    return known_cycle(session.ask, cycle, limit=arguments.limit)
 
 
 def _from_disk(session: Session, absent: DaemonNotRunning) -> KnownCycle:

@@ -25,12 +25,13 @@ from sleepd.protocol.status import SCHEMA, DecisionView, RunResult, Status
 from sleepd.sleepctl.exit_codes import ExitCode
 from sleepd.sleepctl.pages.cycle_table import history_page
 from sleepd.sleepctl.pages.decision_page import decision_page, line, run_page, why_page
+from sleepd.sleepctl.pages.serving_lines import span_rows
 from sleepd.sleepctl.pages.status_page import status_page
 from sleepd.sleepctl.pages.wording import model
 from sleepd.sleepctl.session import STATUS_SECONDS, Command, Session
 from sleepd.version import VERSION
 
-from . import buffer_commands, config_commands, metric_commands
+from . import buffer_commands, config_commands, metric_commands, trigger_commands
 from .quarantine_commands import quarantine
 from .registry_commands import decisions, prune, tag
 from .tokens import tokens
@@ -69,7 +70,9 @@ def history(session: Session) -> ExitCode:
         code = session.note_offline(absent, written.written_at)
     cycles = known.cycles[:limit]
     data = {"schema": known.schema, "is_live": code == ExitCode.OK, "cycles": msgspec.to_builtins(cycles)}
-    session.console.show(data, history_page(cycles, now, is_live=code == ExitCode.OK))
+    data["served"] = msgspec.to_builtins(known.served[:limit])
+    page = history_page(cycles, now, is_live=code == ExitCode.OK)
+    session.console.show(data, page + span_rows(known.served[:limit], now, "Served"))
     return code
 
 
@@ -174,7 +177,9 @@ def rebase(session: Session) -> ExitCode:
 
 def _put_in_use(session: Session, cycle: int | None) -> ExitCode:
     done: RolledBack = session.ask(Rollback(cycle=cycle), RolledBack)
-    page = [line(f"{model(done.champion)} is in use; before: {model(done.was)}")]
+    verb = "is promoted" if done.serving else "is in use"
+    page = [line(f"{model(done.champion)} {verb}; before: {model(done.was)}")]
+    page += [line(done.serving)] if done.serving else []
     if done.quarantined:
         page.append(line(f"{done.quarantined} recorded under {model(done.was)} are in quarantine: sleepctl quarantine"))
     session.console.show(done, page)
@@ -234,6 +239,27 @@ def reload(session: Session) -> ExitCode:
     return ExitCode.OK
 
 
+def web(session: Session) -> ExitCode:
+    """The page: its address, its token, or the page itself."""
+    from .web_command import show_web
+
+    return show_web(session)
+
+
+def digest(session: Session) -> ExitCode:
+    """What happened since a moment, in a few lines."""
+    from .digest_command import show_digest
+
+    return show_digest(session)
+
+
+def notify(session: Session) -> ExitCode:
+    """The operator's command, once for each event."""
+    from .notify import follow_and_notify
+
+    return follow_and_notify(session)
+
+
 def events(session: Session) -> ExitCode:
     """What happens, as it happens."""
     from .events import follow
@@ -255,6 +281,13 @@ def doctor(session: Session) -> ExitCode:
     return examine(session)
 
 
+def live(session: Session) -> ExitCode:
+    """What a running engine answers with."""
+    from .live_command import live as ask
+
+    return ask(session)
+
+
 def setup_buffer(session: Session) -> ExitCode:
     """The agent's buffer, named and shown."""
     from .setup_buffer import setup_buffer as set_up
@@ -273,14 +306,20 @@ COMMANDS: dict[str, Command] = {
     "status": status,
     "check": check,
     "why": why,
+    "when": trigger_commands.when,
+    "simulate": trigger_commands.simulate,
     "decisions": decisions,
     "history": history,
     "show": show,
     "report": report,
+    "web": web,
+    "digest": digest,
+    "notify": notify,
     "buffer": buffer_commands.buffer,
     "import": buffer_commands.import_records,
     "quarantine": quarantine,
     "tokens": tokens,
+    "live": live,
     "version": version,
     "run": run,
     "cancel": cancel,

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from sleepd.protocol.answers import Reasons, Tagged
+from sleepd.protocol.answers import PruneResult, Reasons, Tagged
 from sleepd.protocol.control import Prune, Tag, Why
-from sleepd.protocol.status import DecisionRecord, PruneResult
+from sleepd.protocol.status import DecisionRecord
 from sleepd.sleepctl.exit_codes import ExitCode
 from sleepd.sleepctl.pages.decision_page import changes_page, line
 from sleepd.sleepctl.pages.wording import count, size

@@ -19,7 +19,7 @@ from sleepd.sleepctl.pages.decision_page import line
 from sleepd.sleepctl.pages.terminal import Page, Row, Span
 from sleepd.sleepctl.pages.wording import count
 from sleepd.sleepctl.session import Session
-from sleepd.sleepctl.worker_program import NoAnswer, ask_worker
+from sleepd.worker_program import NoAnswer, ask_worker
 
 _MARKS = "⟦⟧↵"
 

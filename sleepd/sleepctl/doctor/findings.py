@@ -10,9 +10,9 @@ from typing import Literal
 import msgspec
 
 from sleepd.protocol.capability import BaseCheck
-from sleepd.sleepctl.worker_program import TOO_SLOW
 from sleepd.text.shell import command_line, quoted
 from sleepd.version import VERSION
+from sleepd.worker_program import TOO_SLOW
 
 from .doctor_facts import DoctorFacts, PathFacts
 

@@ -25,8 +25,8 @@ from sleepd.protocol.status import BufferDetail, Status
 from sleepd.sleepctl.offline import read_status
 from sleepd.sleepctl.session import STATUS_SECONDS, Session
 from sleepd.sleepctl.subprocesses import answer_of, properties
-from sleepd.sleepctl.worker_program import NoAnswer, ask_worker
 from sleepd.text.shell import command_line
+from sleepd.worker_program import NoAnswer, ask_worker
 
 from .access import access_as
 from .doctor_facts import BufferFacts, ConfigFacts, DoctorFacts, SocketFacts, UnitFacts

@@ -155,5 +155,7 @@ def cost_lines(report: Report) -> list[Row]:
     tokens = f"{report.tokens} tokens in training, {report.supervised_tokens} of them supervised"
     rows.append(Row([Span(f"{tokens}, {report.tokens_per_second:.0f} tokens/s")]))
     memory = f"{report.peak_memory_bytes / 2**20:.0f} MiB peak memory"
+    if report.host_memory_bytes not in (None, report.peak_memory_bytes):
+        memory += f" and {report.host_memory_bytes / 2**20:.0f} MiB of the host"
     rows.append(Row([Span(f"{memory}, on {report.device}, {report.dtype}")]))
     return rows

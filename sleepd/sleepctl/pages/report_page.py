@@ -6,13 +6,13 @@ from collections import Counter
 from datetime import datetime
 from typing import NamedTuple
 
-from sleepd.cycle import JUDGED_STATES, TERMINAL_STATES
+from sleepd.cycle import JUDGED_STATES
 from sleepd.protocol.answers import Learned, LearnedText
 from sleepd.protocol.job import Report
 from sleepd.protocol.status import BufferStatus, CycleDetail, CycleSummary, QuarantineEntry, SkippedRecordView
-from sleepd.protocol.verdict import Interval
 from sleepd.text.shell import command_line
 
+from .cycle_sentences import sentences
 from .cycle_table import STATE_STYLES
 from .evidence_lines import (
     chat_lines,
@@ -26,7 +26,7 @@ from .evidence_lines import (
     sentence_lines,
 )
 from .terminal import Page, Row, Span, shorten
-from .wording import HANDLINGS, MISSING, change, count, duration, has_low_sample, losses, model, moment, older_loss
+from .wording import HANDLINGS, MISSING, count, duration, has_low_sample, model, moment
 
 _TEXT_COLUMNS = 240
 _REASONS = 8
@@ -109,54 +109,13 @@ def _marks(summary: CycleSummary) -> list[tuple[bool, str]]:
 
 def _short(detail: CycleDetail) -> Page:
     """The cycle in a few sentences, each of them measured."""
-    summary, verdict = detail.summary, detail.verdict
-    sentences = [_outcome(summary)]
-    if summary.trained and summary.state in JUDGED_STATES:
-        again = f" and repeated {summary.replayed} learned before" if summary.replayed else ""
-        sentences.append(f"It learned from {count(summary.trained, 'experience')}{again}.")
-    if (older := older_loss(summary)) or summary.holdout_after is None:
-        sentences.append(f"Its {older}." if older else "Nothing was measured on held-out experiences.")
-    else:
-        sentences.append(_gain(summary, verdict.gain if verdict else None))
-    if has_low_sample(summary):
-        sentences.append("That is a low sample (fewer than 8): the difference may be chance.")
-    if summary.is_on_probation:
-        sentences.append("It is on probation: later experiences decide whether it stays in use.")
-    page = [Row([]), _text(" ".join(sentences)), Row([]), Row([Span("Why: ", "bold"), Span(summary.reason or MISSING)])]
+    summary = detail.summary
+    page = [Row([]), _text(" ".join(sentences(detail))), Row([])]
+    page.append(Row([Span("Why: ", "bold"), Span(summary.reason or MISSING)]))
     if detail.comparison is not None:
         by = f" (compared by cycle {detail.compared_by})" if detail.compared_by is not None else ""
         page.append(Row([Span("Later: ", "bold"), Span(f"{detail.comparison.reason}{by}")]))
     return [*page, Row([Span(f"→ {summary.hint}", "bold")], hang=2)] if summary.hint else page
-
-
-def _outcome(summary: CycleSummary) -> str:
-    if summary.is_champion:
-        return "Its adapter is in use."
-    if summary.is_rolled_back:
-        return "Its adapter was in use and was rolled back."
-    match summary.state:
-        case "promoted":
-            return "Its adapter was promoted; a later one is in use now."
-        case "rejected" | "inconclusive":
-            return "Its adapter was not promoted; the previous one stayed in use."
-        case "imported" | "adopted":
-            return "An older trainer made it."
-        case state if state in TERMINAL_STATES:
-            return "It ended without a verdict; the previous adapter stayed in use."
-    return "It has not ended; there is no verdict yet."
-
-
-def _gain(summary: CycleSummary, gain: Interval | None) -> str:
-    """The holdout's figures as a loss, which is not the same as better replies."""
-    before, after = summary.holdout_before, summary.holdout_after
-    over = f"On {count(summary.measured_on, 'experience')} that it never trained on, the reply loss"
-    if before is None or after is None:
-        return f"{over} is {losses(before, after)} nats/token."
-    direction = "fell" if after < before else "did not fall"
-    text = f"{over} {direction}: {losses(before, after)} nats/token ({change(before, after)}; lower is better)"
-    if gain is not None and gain.low is not None and gain.high is not None:
-        text += f", a gain between {gain.low:.3f} and {gain.high:.3f} (each bound with {gain.confidence:.0%})"
-    return text.replace("-", "−") + "."
 
 
 def _learned(detail: CycleDetail, learned: Learned | None) -> Page:
@@ -164,6 +123,9 @@ def _learned(detail: CycleDetail, learned: Learned | None) -> Page:
     if learned is None or not total:
         return []
     rows = [Row([Span(f"{len(detail.trained_ids)} new, {len(detail.replayed_ids)} learned before and repeated.")])]
+    if released := len(detail.released_ids):
+        text = f"Of the new ones {released} had been held out. They have judged earlier adapters and are learned now."
+        rows.append(Row([Span(text)]))
     if learned.problem:
         rows.append(Row([Span(f"The buffer cannot be read now: {learned.problem}", "yellow")]))
     if learned.present or learned.gone or learned.changed:

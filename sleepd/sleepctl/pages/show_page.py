@@ -9,6 +9,7 @@ from sleepd.protocol.status import CycleDetail, CycleSummary
 
 from .cycle_table import STATE_STYLES
 from .evidence_lines import check_lines, cost_lines, drift_line, figure_lines, metric_lines, recall_lines
+from .serving_lines import span_rows
 from .terminal import Page, Row, Span, shorten
 from .wording import MISSING, duration, holdout, losses, model, moment, older_loss, used
 
@@ -28,6 +29,7 @@ def show_page(detail: CycleDetail, now: datetime) -> Page:
     if detail.report is not None:
         page += _evidence(detail, detail.report) + _training(detail.report) + _holdout(detail.report)
         page += _replies(detail.report) + _notices(detail.report)
+    page += span_rows(detail.served, now, "Served")
     page.append(_row("Undo", detail.undo or "nothing to undo"))
     page.append(_row("Files", detail.directory or "none kept"))
     if summary.is_pruned:

@@ -8,6 +8,7 @@ from sleepd.protocol.job import Progress
 from sleepd.protocol.status import BufferStatus, Champion, LastError, Status
 
 from .cycle_table import recent_rows
+from .serving_lines import serving_rows
 from .terminal import Page, Row, Span
 from .wording import ago, count, duration, holdout, lacking, moment
 
@@ -30,7 +31,8 @@ def status_page(status: Status, *, now: datetime, is_live: bool) -> Page:
     if is_live:
         page += _next_sleep(status, now)
     page += _buffer(status.buffer, now)
-    page += _champion(status.champion, now)
+    page += _champion(status.champion, now, is_served=status.serving is not None)
+    page += serving_rows(status.serving, now)
     page += _cycles(status, now, is_live)
     page += [Row([Span(alarm.text, "yellow")], "Warning") for alarm in status.alarms]
     page += _last_error(status.last_error, now)
@@ -118,9 +120,10 @@ def _buffer(buffer: BufferStatus, now: datetime) -> Page:
     return page
 
 
-def _champion(champion: Champion | None, now: datetime) -> Page:
+def _champion(champion: Champion | None, now: datetime, *, is_served: bool) -> Page:
     if champion is None:
-        return _labelled("Champion", ["none: the base model is in use"])
+        # Where an engine is configured, the next line says what answers.
+        return _labelled("Champion", ["none" if is_served else "none: the base model is in use"])
     verb = "adopted" if champion.is_adopted else "promoted"
     age = f"{verb} {moment(champion.promoted_at, now)} ({ago(champion.promoted_at, now)})"
     page = [Row([Span(f"cycle {champion.cycle}", "green"), Span(f", {age}")], "Champion")]

@@ -35,6 +35,7 @@ from msgspec import Meta
 from sleepd.errors import DECODE_ERRORS
 from sleepd.protocol.evidence import METRIC_NAME
 from sleepd.protocol.job import Job
+from sleepd.worker.model.out_of_memory import free_memory
 
 MAX_OUTPUT_BYTES = 64 * 1024
 MAX_FIGURES = 64
@@ -48,7 +49,7 @@ _END_SECONDS = 5.0
 """The launcher gets so long to kill what the command started."""
 _KEPT_ERRORS = 2000
 """Bytes of the end of stderr."""
-_PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "CUDA_VISIBLE_DEVICES", "LD_LIBRARY_PATH")
+_PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", "LD_LIBRARY_PATH")
 
 
 class NoFigures(Exception):
@@ -67,6 +68,7 @@ def figures(job: Job, adapter: Path | None, base_directory: Path, report: Callab
     Raises:
         NoFigures: it could not be started, failed, took too long, or printed something else.
     """
+    free_memory()  # a command that uses the same GPU has what this process does not hold
     with tempfile.TemporaryDirectory(dir=Path(job.staging, "work"), prefix="evaluation-") as directory:
         environment = {name: os.environ[name] for name in _PASSED_ON if name in os.environ} | {
             "TMPDIR": directory,

@@ -26,7 +26,7 @@ from sleepd.protocol.job import TrainingExample
 from sleepd.worker.data.chat_format import ChatFormat
 from sleepd.worker.data.control_tokens import Refused
 from sleepd.worker.data.examples import asked_ids
-from sleepd.worker.model.adapter import Device
+from sleepd.worker.model.device import Device
 from sleepd.worker.model.generate import TEMPERATURE, Asked, batched_replies
 
 from .reference_answers import PROBE, forget_old, reference_prompts

@@ -18,7 +18,7 @@ from sleepd.protocol.chat_example import ChatExample
 from sleepd.protocol.strategy import Strategy
 from sleepd.worker.data.chat_format import ChatFormat
 from sleepd.worker.data.examples import Encoded, encode_generated
-from sleepd.worker.model.adapter import Device
+from sleepd.worker.model.device import Device
 from sleepd.worker.model.generate import Asked, batched_replies
 
 from .system_messages import system_of

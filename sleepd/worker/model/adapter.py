@@ -1,13 +1,11 @@
-"""The device, the base model on it, and the adapter upon that: attached, continued, saved, and read back."""
+"""The base model on its device, and the adapter upon that: attached, continued, saved, and read back."""
 
 from __future__ import annotations
 
 import contextlib
 import json
-import os
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,101 +22,13 @@ from sleepd.protocol.strategy import Strategy
 from sleepd.worker.failure import GiveUp
 
 from .convert_gguf import Notify
+from .device import Device, attention_for
 from .find_base import seen_files
 from .inspect_base import read_config, reading
 from .read_adapter import WAY_OUT, read_adapter, read_adapter_config
 from .target_modules import find_targets
 
 _OTHER = "other"
-
-
-@dataclass(frozen=True)
-class Device:
-    """Where the model runs, and in what."""
-
-    torch_device: torch.device
-    dtype: torch.dtype
-    description: str
-    """With the reason where it is not the one asked for: ``cpu (cuda unavailable: …)``."""
-
-    @property
-    def kind(self) -> str:
-        """What the figures depend on: ``cpu bfloat16``."""
-        return f"{self.torch_device.type} {str(self.dtype).removeprefix('torch.')}"
-
-
-def choose_device(asked: str) -> Device:
-    """The device for ``auto``, ``cpu`` or ``cuda`` (or ``cuda:N``), proved by computing on it.
-
-    Raises:
-        GiveUp: ``device_unusable``, the one asked for does not work.
-    """
-    if asked == "cpu":
-        return _cpu("cpu")
-    if asked != "auto" and asked.split(":")[0] != "cuda":
-        raise GiveUp("device_unusable", f"expected auto, cpu, cuda or cuda:N as device, got {asked!r}")
-    device = torch.device("cuda" if asked == "auto" else asked)
-    reason = _why_not_cuda(device)
-    if not reason:
-        # Emulated bfloat16, as on cards before Ampere, is slower than float32 and no more exact.
-        is_native = torch.cuda.is_bf16_supported(including_emulation=False)
-        name = torch.cuda.get_device_name(device)
-        return Device(device, torch.bfloat16 if is_native else torch.float32, f"{device} ({name})")
-    if asked != "auto":
-        raise GiveUp("device_unusable", f"{asked} cannot be used: {reason}", "set device to auto or cpu, or fix CUDA")
-    return _cpu(f"cpu (cuda unavailable: {reason})")
-
-
-def _why_not_cuda(device: torch.device) -> str:
-    """Why CUDA does not compute; empty where it does."""
-    if not torch.backends.cuda.is_built():  # type: ignore[no-untyped-call]
-        return "this torch is built without CUDA"
-    try:
-        torch.ones(8, device=device).sum().item()
-    except (RuntimeError, AssertionError) as error:  # a missing driver is either, by version
-        return str(error).strip().splitlines()[0]
-    return ""
-
-
-def _cpu(description: str) -> Device:
-    if not _has_bf16_instructions():
-        return Device(torch.device("cpu"), torch.float32, description)
-    try:
-        probe = torch.ones(32, 32, dtype=torch.bfloat16)
-        torch.mm(probe, probe).sum().item()
-    except RuntimeError as error:
-        # oneDNN writes code at run time, which MemoryDenyWriteExecute= forbids.
-        reason = str(error).strip().splitlines()[0]
-        return Device(torch.device("cpu"), torch.float32, f"{description} (in float32, bfloat16 fails: {reason})")
-    return Device(torch.device("cpu"), torch.bfloat16, description)
-
-
-def _has_bf16_instructions() -> bool:
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace").splitlines():
-            if line.startswith(("flags", "Features")):
-                return bool({"avx512_bf16", "amx_bf16", "bf16"} & set(line.split()))
-    return False
-
-
-def memory_of(device: Device) -> int:
-    """All the memory that the device has, used or not, in bytes."""
-    if device.torch_device.type == "cuda":
-        return int(torch.cuda.get_device_properties(device.torch_device).total_memory)
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-
-
-def computing(device: Device) -> torch.autocast:
-    """In this context the adapter computes in bfloat16 as its base does; its weights and gradients stay float32."""
-    return torch.autocast(device.torch_device.type, torch.bfloat16, enabled=device.dtype == torch.bfloat16)
-
-
-def attention_for(device: Device, config: dict[str, Any]) -> str | None:
-    """Which attention the library is asked for; None: it chooses, for not every architecture has the fused one."""
-    softcap = config.get("attn_logit_softcapping")
-    is_cpu = device.torch_device.type == "cpu"
-    # Eager is the faster one for bfloat16 on the CPU; and older versions leave a soft cap out of the fused kernel.
-    return "eager" if softcap is not None or (is_cpu and device.dtype == torch.bfloat16) else None
 
 
 def load_tokenizer(base: Path) -> Any:
@@ -142,25 +52,24 @@ def load_base(directory: Path, device: Device) -> tuple[Any, Any]:
     Raises:
         GiveUp: ``base_unusable``.
     """
-    is_cuda = device.torch_device.type == "cuda"
-    if is_cuda:
+    if device.torch_device.type == "cuda":
         # Its masked kernel gives NaN gradients at some lengths (PyTorch issue 196678), and plans anew for each length.
         torch.backends.cuda.enable_cudnn_sdp(False)
-    attention = attention_for(device, read_config(directory))
+    attention = attention_for(read_config(directory))
     tokenizer = load_tokenizer(directory)
     with reading(f"the base in {directory} cannot be loaded"), seen_files(directory) as seen:
         model = AutoModelForCausalLM.from_pretrained(
             seen,
             dtype=device.dtype,
-            # Straight to the GPU: the host need not hold all of it first.
-            device_map={"": str(device.torch_device)} if is_cuda else None,
+            # Straight to the device: the host need not hold all of it first.
+            device_map={"": str(device.torch_device)},
             use_safetensors=True,
             local_files_only=True,
             trust_remote_code=False,
             **({"attn_implementation": attention} if attention else {}),
         )
     model.name_or_path = model.config._name_or_path = str(directory)  # noqa: SLF001 - where peft looks for the base
-    return model.to(device.torch_device).eval(), tokenizer
+    return model.eval(), tokenizer
 
 
 def start_adapter(model: Any, strategy: Strategy, seed: int, notify: Notify = lambda _event, _text: None) -> Any:
@@ -183,7 +92,12 @@ def start_adapter(model: Any, strategy: Strategy, seed: int, notify: Notify = la
     )
     kind = getattr(model.config, "model_type", type(model).__name__)
     with reading(f"this base ({kind}) cannot be given an adapter", hint="name another model.base"), _peft_quiet():
-        return get_peft_model(model, config)
+        adapted = get_peft_model(model, config)
+    for module in adapted.modules():
+        if isinstance(module, LoraLayer):
+            # Autocast brings weights and inputs together. peft would copy each input to float32 first, and keep it.
+            module.cast_input_dtype_enabled = False
+    return adapted
 
 
 @contextlib.contextmanager
@@ -231,11 +145,29 @@ def continue_adapter(
 
 
 def restart_adapter(model: Any, seed: int) -> None:
-    """The active adapter's weights as those of a new one, which changes nothing yet."""
+    """The active adapter's weights as those of a new one, which changes nothing yet.
+
+    They are drawn on the CPU, as those of a new one are: one seed gives the same weights on each device.
+    """
     torch.manual_seed(seed)
     for module in model.modules():
         if isinstance(module, LoraLayer):
-            module.reset_lora_parameters(model.active_adapter, init_lora_weights=True)
+            with _drawn_on_cpu(module):
+                module.reset_lora_parameters(model.active_adapter, init_lora_weights=True)
+
+
+@contextlib.contextmanager
+def _drawn_on_cpu(module: torch.nn.Module) -> Iterator[None]:
+    """In this context its trainable weights stand on the CPU; what they are then is copied to where they belong."""
+    owned = [(owner, name) for owner in module.modules() for name, _ in owner.named_parameters(recurse=False)]
+    trained = [(owner, name, getattr(owner, name)) for owner, name in owned if getattr(owner, name).requires_grad]
+    for owner, name, weight in trained:
+        setattr(owner, name, torch.nn.Parameter(torch.empty_like(weight, device="cpu")))
+    yield
+    for owner, name, weight in trained:
+        with torch.no_grad():
+            weight.copy_(getattr(owner, name))
+        setattr(owner, name, weight)
 
 
 def _modules(names: Any) -> set[str]:
@@ -290,6 +222,8 @@ def _place(model: Any) -> str:
 
 def use_saved_adapter(model: Any, directory: Path) -> None:
     """Put what was saved in ``directory`` in the place of the trained adapter, read by peft as everybody reads it."""
+    if "saved" in model.peft_config:
+        model.delete_adapter("saved")  # half of it, of an attempt for which memory did not suffice
     with _peft_quiet():
         model.load_adapter(str(directory), adapter_name="saved", is_trainable=False, torch_device=_place(model))
     model.set_adapter("saved")

@@ -12,8 +12,9 @@ from typing import Any
 import torch
 
 from sleepd.worker.data.chat_format import ChatFormat
+from sleepd.worker.failure import NOT_FINITE_HINT, GiveUp
 
-from .adapter import Device, computing
+from .device import Device, computing
 from .inspect_base import most_positions
 from .out_of_memory import free_memory, is_out_of_memory
 
@@ -23,6 +24,11 @@ TEMPERATURE = 0.8
 
 PROMPT_TOKENS = 8192
 """Most tokens of prompts that are read side by side, padding included: the memory grows with them and their length."""
+
+
+OnLogits = Callable[[int, int, torch.Tensor], None]
+"""Called at each step with the number of the first prompt, the number of the step, and the logits [prompts,
+vocabulary], before a token is chosen. A step that ran out of memory comes again."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +65,7 @@ def replies(
     stop_ids: frozenset[int],
     on_step: Callable[[int], None] = lambda _tokens: None,
     deadline: float | None = None,
+    on_logits: OnLogits | None = None,
 ) -> list[list[int] | None]:
     """A reply to each prompt, up to a stop token, which is left out; None: time ran out before it was complete.
 
@@ -66,23 +73,32 @@ def replies(
     called before a step with the number of its tokens. Past ``deadline`` (monotonic clock) no step begins.
     """
     cache_name = _cache_name(model)
+    alone = partial(replies, model, device, stop_ids=stop_ids, on_step=on_step, deadline=deadline)
     if not cache_name and len(asked) > 1:
         # A recurrent model would take padding for text.
-        alone = partial(replies, model, device, stop_ids=stop_ids, on_step=on_step, deadline=deadline)
-        return [alone([one])[0] for one in asked]
+        return [alone([one], on_logits=_behind(number, on_logits))[0] for number, one in enumerate(asked)]
     ids, mask = _padded(_fitting(asked, most_positions(model.config)), device.torch_device)
     positions = (mask.cumsum(1) - 1).clamp(min=0)
-    noise = [None if one.seed is None else torch.Generator().manual_seed(one.seed) for one in asked]
+    noise = [_noise(one.seed, device.torch_device) for one in asked]
     found: list[list[int]] = [[] for _ in asked]
     is_open = [True] * len(asked)
     caching: dict[str, Any] = {"use_cache": bool(cache_name)}
+    step = 0
     while any(is_open) and (deadline is None or time.monotonic() <= deadline):
         on_step(ids.numel())
         with computing(device):
             out = model(
                 input_ids=ids, attention_mask=mask, position_ids=positions, logits_to_keep=_last_place(ids), **caching
             )
-        chosen = _choose(out.logits[:, -1].float(), noise)
+        logits = out.logits[:, -1].float()
+        chosen = _choose(logits, noise)
+        if chosen is None and len(asked) > 1:
+            # Places of padding see nothing, which some kernels answer with NaN; alone there is no padding.
+            return [alone([one], on_logits=_behind(number, on_logits))[0] for number, one in enumerate(asked)]
+        if chosen is None:
+            raise GiveUp("not_finite", "the model's predictions for a reply are not numbers", NOT_FINITE_HINT)
+        if on_logits:
+            on_logits(0, step, logits)
         for row, token in enumerate(chosen.tolist()):
             is_open[row] = is_open[row] and _goes_on(found[row], token, stop_ids, asked[row].max_new_tokens)
         mask = torch.cat([mask, mask.new_ones(len(asked), 1)], dim=1)
@@ -90,7 +106,15 @@ def replies(
         ids, positions = _fed(ids, positions, chosen, is_remembered=grown is not None)
         if grown is not None:
             caching[cache_name] = grown
+        step += 1
     return [None if open_ else reply for reply, open_ in zip(found, is_open, strict=True)]
+
+
+def _behind(first: int, on_logits: OnLogits | None) -> OnLogits | None:
+    """The same, told of prompts that stand behind so many others."""
+    if on_logits is None:
+        return None
+    return lambda number, step, logits: on_logits(first + number, step, logits)
 
 
 def _last_place(ids: torch.Tensor) -> torch.Tensor:
@@ -119,23 +143,34 @@ def batched_replies(
     stop_ids: frozenset[int],
     on_step: Callable[[int], None] = lambda _tokens: None,
     deadline: float | None = None,
+    on_logits: OnLogits | None = None,
 ) -> list[list[int] | None]:
     """See ``replies``: at most ``at_once`` of them and ``PROMPT_TOKENS`` side by side, or one prompt that is longer.
 
-    Fewer where memory runs out, down to one.
+    Fewer where memory runs out, down to one, which is tried again once all is given back.
     """
     found: list[list[int] | None] = []
+    has_failed = False
     longest = max((len(one.prompt) for one in asked), default=1)
     at_once = max(1, min(at_once, PROMPT_TOKENS // longest))
     while len(found) < len(asked):
         batch = asked[len(found) : len(found) + at_once]
         try:
-            found += replies(model, device, batch, stop_ids=stop_ids, on_step=on_step, deadline=deadline)
+            found += replies(
+                model,
+                device,
+                batch,
+                stop_ids=stop_ids,
+                on_step=on_step,
+                deadline=deadline,
+                on_logits=_behind(len(found), on_logits),
+            )
         except (MemoryError, RuntimeError) as error:
-            if not is_out_of_memory(error) or len(batch) == 1:
+            if not is_out_of_memory(error) or (len(batch) == 1 and has_failed):
                 raise
-            at_once = len(batch) // 2
+            at_once, has_failed = max(1, len(batch) // 2), True
         else:
+            has_failed = False
             continue
         # Outside the handler, whose traceback would keep the failed attempt's tensors alive.
         free_memory()
@@ -168,17 +203,25 @@ def _fitting(asked: Sequence[Asked], positions: int | None) -> list[Sequence[int
     return [one.prompt[-room:] for one in asked]
 
 
-def _choose(logits: torch.Tensor, noise: Sequence[torch.Generator | None]) -> torch.Tensor:
+def _noise(seed: int | None, place: torch.device) -> torch.Generator | None:
+    """Random numbers where the model is: drawn elsewhere, a whole vocabulary of them would travel at each step."""
+    return None if seed is None else torch.Generator(place).manual_seed(seed)
+
+
+def _choose(logits: torch.Tensor, noise: Sequence[torch.Generator | None]) -> torch.Tensor | None:
     """[rows] tokens, from logits [rows, vocabulary]: the likeliest, or with noise one that is drawn at ``TEMPERATURE``.
+
+    None: a logit is no number.
 
     Drawn by the Gumbel-max trick (argmax of logit / T - log(-log(u)), Gumbel 1954): two models with the same noise
     differ only where their distributions do.
     """
     for row, generator in enumerate(noise):
         if generator is not None:
-            uniform = torch.rand(logits.shape[-1], generator=generator).clamp(min=1e-20).to(logits.device)
+            uniform = torch.rand(logits.shape[-1], generator=generator, device=logits.device).clamp(min=1e-20)
             logits[row] = logits[row] / TEMPERATURE - (-uniform.log()).log()
-    return logits.argmax(-1)
+    best, chosen = logits.max(-1)
+    return None if bool(best.isnan().any()) else chosen
 
 
 def _padded(prompts: Sequence[Sequence[int]], place: torch.device) -> tuple[torch.Tensor, torch.Tensor]:

@@ -15,8 +15,9 @@ from sleepd.protocol.job import Job
 from sleepd.worker.channel import Channel
 from sleepd.worker.data.chat_format import ChatFormat
 
-from .adapter import Device, choose_device, continue_adapter, load_base, load_tokenizer, memory_of, start_adapter
+from .adapter import continue_adapter, load_base, load_tokenizer, start_adapter
 from .convert_gguf import open_base
+from .device import Device, choose_device, memory_of
 from .find_base import find_base
 from .generate import named_stops, stop_ids
 from .inspect_base import build_skeleton, reading, refuse_too_large, refuse_unknown_tokens

@@ -62,7 +62,8 @@ def _check(given: argparse.Namespace) -> BaseCheck:
 
     transformers_logging.disable_progress_bar()
     transformers_logging.set_verbosity_error()
-    from sleepd.worker.model.adapter import choose_device, start_adapter
+    from sleepd.worker.model.adapter import start_adapter
+    from sleepd.worker.model.device import choose_device
 
     base, device = find_base(given.base, given.cache), choose_device(given.device)
     model = _gguf_skeleton(base) if base.is_gguf else _skeleton(base, device)
@@ -115,6 +116,7 @@ def _told(
     adapted: Any, config: Any, strategy: Strategy, notices: list[str], base: Base, device: Any, tokens: int | None
 ) -> BaseCheck:
     from sleepd.worker.model.adapted_layers import adapted_layers
+    from sleepd.worker.model.device import attention_for
     from sleepd.worker.model.inspect_base import most_positions
     from sleepd.worker.model.memory_estimate import Need, shape_of
 
@@ -124,7 +126,7 @@ def _told(
     need = Need(
         shape_of(adapted, config),
         number_bytes=number_bytes,
-        is_eager=number_bytes == 2,
+        is_eager=attention_for(config.to_dict()) == "eager",
         is_converted=base.is_gguf,
     )
     row = min(tokens or longest, longest)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 
 from sleepd.protocol.strategy import Strategy
-from sleepd.worker.model.adapter import Device
+from sleepd.worker.model.device import Device
 
 ADAM_STATE = ("step", "exp_avg", "exp_avg_sq")
 """What torch's AdamW keeps for each weight."""
@@ -29,8 +28,12 @@ class AdapterWeights:
         self.device = device
         self._strategy = strategy
         self._optimizer = torch.optim.AdamW(
-            list(self.named().values()), lr=strategy.learning_rate, weight_decay=strategy.weight_decay
+            list(self.named().values()),
+            lr=strategy.learning_rate,
+            weight_decay=strategy.weight_decay,
+            fused=device.torch_device.type == "cuda",  # changes the weights in place, without copies
         )
+        self._make_room()
         torch.manual_seed(seed)
         self._random_states = self._random_states_now()
 
@@ -39,14 +42,21 @@ class AdapterWeights:
         return {name: weight for name, weight in self.model.named_parameters() if weight.requires_grad}
 
     def copied(self) -> dict[str, torch.Tensor]:
-        """As they are now, to be put back later."""
-        return {name: weight.detach().clone() for name, weight in self.named().items()}
+        """As they are now, on the CPU, to be put back later."""
+        return {name: weight.detach().to("cpu", copy=True) for name, weight in self.named().items()}
 
     @torch.no_grad()
     def put_back(self, weights: dict[str, torch.Tensor]) -> None:
         """Make the weights what they were."""
         for name, weight in self.named().items():
             weight.copy_(weights[name])
+
+    def _make_room(self) -> None:
+        """The optimizer's own figures from the start, so that memory runs out in a pass and not in its first step."""
+        for weight in self.named().values():
+            zeros = {name: torch.zeros_like(weight) for name in ADAM_STATE[1:]}
+            counted_on = weight.device if self._optimizer.defaults["fused"] else "cpu"
+            self._optimizer.state[weight] = {"step": torch.zeros((), device=counted_on), **zeros}
 
     # --- one step ---
 
@@ -61,14 +71,12 @@ class AdapterWeights:
         """Forget what was accumulated."""
         self._optimizer.zero_grad(set_to_none=True)
 
-    def step(self, require_finite: Callable[[float], None]) -> None:
-        """Change the weights by the accumulated gradients, whose norm is held within the strategy's limit.
+    def clip(self) -> float:
+        """Hold the norm of the accumulated gradients within the strategy's limit; the norm that it was."""
+        return float(torch.nn.utils.clip_grad_norm_(list(self.named().values()), self._strategy.max_grad_norm))
 
-        Args:
-            require_finite: given the norm before; what it raises leaves the weights as they are.
-        """
-        norm = torch.nn.utils.clip_grad_norm_(list(self.named().values()), self._strategy.max_grad_norm)
-        require_finite(float(norm))
+    def step(self) -> None:
+        """Change the weights by the accumulated gradients."""
         self._optimizer.step()
         self.drop_gradients()
         self._random_states = self._random_states_now()
@@ -89,11 +97,8 @@ class AdapterWeights:
         named = self.named()
         self.put_back({name: tensors[f"weight/{name}"] for name in named})
         for name, weight in named.items():
-            own = {key: tensors[full] for key in ADAM_STATE if (full := f"adam/{key}/{name}") in tensors}
-            # The count of steps stays on the CPU, as the optimizer itself keeps it.
-            self._optimizer.state[weight] = {
-                key: value if key == "step" else value.to(weight.device) for key, value in own.items()
-            }
+            for key in ADAM_STATE:
+                self._optimizer.state[weight][key].copy_(tensors[f"adam/{key}/{name}"])
         self._random_states = {name: tensors[f"random/{name}"] for name in self._random_states}
         torch.set_rng_state(self._random_states["cpu"])
         if "cuda" in self._random_states:

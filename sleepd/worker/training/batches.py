@@ -5,10 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from sleepd.protocol.strategy import Strategy
 from sleepd.worker.data.examples import Encoded
 from sleepd.worker.data.packing import PackedRow, make_rows, shared_opening
 from sleepd.worker.model.losses import Reference
 from sleepd.worker.model.out_of_memory import MemoryLimits
+
+TOKENS_AN_ANSWER = 40
+"""Of replies, beside which one reference answer is enough."""
+
+
+def answers_beside(strategy: Strategy, reply_tokens: int) -> int:
+    """How many reference answers stand in a step of so many tokens of replies."""
+    least = strategy.kl_batch_least or strategy.kl_batch_size
+    return min(strategy.kl_batch_size, max(least, reply_tokens // TOKENS_AN_ANSWER))
 
 
 @dataclass
@@ -28,14 +38,14 @@ class Batches:
     Args:
         given: the sequences.
         limits: of a row and of a sequence.
-        beside: reference answers in each step.
+        strategy: how many reference answers stand in a step.
         packed: whether several sequences may share a row.
     """
 
-    def __init__(self, given: TrainingSet, limits: MemoryLimits, *, beside: int, packed: bool) -> None:
+    def __init__(self, given: TrainingSet, limits: MemoryLimits, strategy: Strategy, *, packed: bool) -> None:
         self._given = given
         self._limits = limits
-        self._beside = beside
+        self._strategy = strategy
         self._packed = packed
         self._reference_examples = {one.id: one for one in given.reference_examples}
         self._sequences: dict[str, Encoded] = {}
@@ -56,8 +66,9 @@ class Batches:
         """The rows of a step: these experiences, and the reference answers whose turn it is."""
         chosen = [self._sequences[id_] for id_ in ids if id_ in self._sequences]
         turns = list(self._reference_examples.values())
-        first = step * self._beside
-        chosen += [turns[(first + i) % len(turns)] for i in range(min(self._beside, len(turns)))]
+        first = step * self._strategy.kl_batch_size
+        beside = min(len(turns), answers_beside(self._strategy, sum(one.supervised for one in chosen)))
+        chosen += [turns[(first + i) % len(turns)] for i in range(beside)]
         return make_rows(chosen, self._limits.micro_batch_tokens, self._opening, packed=self._packed)
 
     def shrink(self, rows: Sequence[PackedRow]) -> None:
@@ -67,7 +78,7 @@ class Batches:
             GiveUp: ``out_of_memory``, none is left.
         """
         longest = self._limits.max_tokens
-        self._limits.shrink(rows)
+        self._limits.shrink(rows, is_training=True)
         if self._limits.max_tokens != longest:
             self.encode()
 

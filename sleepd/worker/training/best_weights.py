@@ -23,7 +23,7 @@ class BestWeights:
         self._weights = weights
         self._stopping = stopping
         self._tensors: dict[str, torch.Tensor] = {}
-        """Of the check that is kept so far; empty before the first one."""
+        """Of the check that is kept so far, on the CPU; empty before the first one."""
 
     def is_enough(self, done: Training, steps: int) -> bool:
         """Validate where that is due after ``done`` of so many steps; whether training may end."""
@@ -65,4 +65,4 @@ class BestWeights:
         """Stand where ``tensors`` and ``done`` were taken."""
         if done.checks:
             named = self._weights.named()
-            self._tensors = {name: tensors[f"{_KEPT}{name}"].to(weight.device) for name, weight in named.items()}
+            self._tensors = {name: tensors[f"{_KEPT}{name}"] for name in named}

@@ -25,6 +25,7 @@ import msgspec
 from sleepd.buffer.experience import content_hash_of
 from sleepd.policy.confidence import gain_interval
 from sleepd.policy.holdout import ONE_IN, rank
+from sleepd.policy.superseded import SHORT_CHARACTERS
 from sleepd.protocol.job import TrainingExample
 from sleepd.protocol.verdict import LOW_SAMPLE
 from sleepd.worker.channel import Channel
@@ -41,13 +42,15 @@ LEAST_HELD_OUT = 12
 LEAST_TO_JUDGE = LOW_SAMPLE
 """What is left to judge is no low sample."""
 LEAST_TO_STOP = 3
+LONG_CHARACTERS = SHORT_CHARACTERS
+"""Of a reply that may say when to stop. A short one states a fact: an adapter that knows other facts by heart is no
+better at it, and ending the training there would lose them."""
 _MARGIN = 0.97
 """Of the factor that would just do: the drift does not grow exactly with its square."""
 _ONE_STANDARD_ERROR = 0.8413
 """Share of a normal distribution that lies below its mean and one standard deviation."""
-_HALVED = 4
-"""Times that a share is tried, each time half of it, where the drift does not follow the square; then nothing is
-kept."""
+_TRIES = 8
+"""Times that the effect is reduced, each time by what the drift measured last asks for; then nothing is kept."""
 _SHARE = 3
 """One in so many held-out experiences is given away."""
 
@@ -105,25 +108,33 @@ class EarlyStopping:
         whole = self._drift()
         if whole <= self.drift_budget:
             return None
-        by_square = _MARGIN * math.sqrt(self.drift_budget / whole)
-        for share in (*(by_square / 2**halved for halved in range(_HALVED)), 0.0):
+        drift, share = whole, 1.0
+        for _ in range(_TRIES):
+            share *= _MARGIN * math.sqrt(self.drift_budget / drift)
             scale(share)
             drift = self._drift()
             if drift <= self.drift_budget:
-                break
-        return DriftScaling(whole_drift=whole, drift=drift, share=share)
+                return DriftScaling(whole_drift=whole, drift=drift, share=share)
+        scale(0.0)
+        return DriftScaling(whole_drift=whole, drift=self._drift(), share=0.0)
 
     def _drift(self) -> float:
         return self.evaluator.divergence(self.monitor, self.references)
 
 
 def divide_holdout(held_out: Sequence[TrainingExample]) -> tuple[list[TrainingExample], list[TrainingExample]]:
-    """Those that judge, and those that say when to stop: a fixed third by their rank, or none where they are few."""
-    stopping = [one for one in held_out if _rank(one) // ONE_IN % _SHARE == 0]
+    """Those that judge, and those that say when to stop: of the long replies a fixed third by their rank, or none where
+    they are few.
+    """
+    stopping = [one for one in held_out if _is_long(one) and _rank(one) // ONE_IN % _SHARE == 0]
     judging = [one for one in held_out if one not in stopping]
     if len(held_out) < LEAST_HELD_OUT or len(stopping) < LEAST_TO_STOP or len(judging) < LEAST_TO_JUDGE:
         return list(held_out), []
     return judging, stopping
+
+
+def _is_long(one: TrainingExample) -> bool:
+    return len(one.response) >= LONG_CHARACTERS or bool(one.calls)
 
 
 def _rank(one: TrainingExample) -> int:

@@ -4,8 +4,10 @@ Rules
 -----
 1. The loop decides what is trained when. The weights (``adapter_weights``), the rows (``batches``), the rates
    (``schedule``), early stopping (``best_weights``) and the heartbeat have modules of their own. None knows the loop.
-2. One seed, one device and one number of threads give one result, in one go or in two. All that the next step depends
-   on is in ``state`` and ``done``: weights, optimizer, random numbers, the weights kept so far, and the figures.
+2. On the CPU one seed and one number of threads give one result, in one go or in two. All that the next step depends
+   on is in ``state`` and ``done``: weights, optimizer, random numbers, the weights kept so far, and the figures. On a
+   GPU the same is kept and restored, but the kernels of the way back may add in another order, so that the last bits of
+   two runs may differ.
 3. A step is whole or has not happened. Out of memory, a figure that is not finite, and SIGTERM leave the weights of the
    last whole step, and the figures of it.
 
@@ -35,7 +37,8 @@ What a step does, in order
 3. Out of memory: gradients are dropped, the limits shrink, and the step begins again at 2. Smaller rows draw other
    dropout masks, and nothing else differs.
 4. Loss and norm must be finite, else the training gives up with the weights of the step before.
-5. The optimizer changes the weights, and the figures of the step are added to ``done``.
+5. The optimizer changes the weights, and the figures of the step are added to ``done``. On a GPU it takes no memory of
+   its own, so it cannot run out in the middle of the weights.
 6. ``after_step`` may write a resume point: it holds the weights and the figures of the same step.
 """
 
@@ -50,7 +53,7 @@ import torch
 
 from sleepd.protocol.strategy import Strategy
 from sleepd.worker.data.packing import PackedRow
-from sleepd.worker.failure import GiveUp
+from sleepd.worker.failure import NOT_FINITE_HINT, GiveUp
 from sleepd.worker.model.losses import kl_from_base, row_logits, token_losses
 from sleepd.worker.model.out_of_memory import is_out_of_memory
 
@@ -59,7 +62,7 @@ from .batches import Batches
 from .best_weights import BestWeights
 from .heartbeat import TrainingHeartbeat
 from .outcome import Training
-from .schedule import epoch_ends, epoch_order, rate_share
+from .schedule import epoch_ends, epoch_order, rate_share, step_size
 
 
 class Trainer:
@@ -102,14 +105,15 @@ class Trainer:
             GiveUp: ``out_of_memory`` or ``not_finite``.
         """
         self._batches.encode()
-        experiences, size = self._batches.experiences, self._strategy.batch_size
+        experiences = self._batches.experiences
+        size = step_size(self._strategy, experiences)
         ends = epoch_ends(self._strategy, experiences, self._seed)
         steps = ends[-1]
         self._heartbeat.begin(self.done, steps=steps, epochs=len(ends))
         while not (self._is_enough(steps) or self.done.steps == steps):
             epoch = bisect_right(ends, self.done.steps)
             first = (self.done.steps - (ends[epoch - 1] if epoch else 0)) * size
-            order = epoch_order(experiences, self._seed, epoch)
+            order = epoch_order(self._strategy, experiences, self._seed, epoch)
             rate = rate_share(self.done.steps, steps, self._strategy.warmup_share)
             loss = self._step(order[first : first + size], rate)
             if self.done.steps == ends[epoch]:
@@ -145,6 +149,7 @@ class Trainer:
             started = time.monotonic()
             try:
                 total, supervised = self._accumulate(rows)
+                norm = self._weights.clip()
             except (MemoryError, RuntimeError) as error:
                 if not is_out_of_memory(error):
                     raise
@@ -154,7 +159,8 @@ class Trainer:
             self._weights.drop_gradients()
             self._batches.shrink(rows)
         self._require_finite("loss", total)
-        self._weights.step(lambda norm: self._require_finite("norm of the gradient", norm))
+        self._require_finite("norm of the gradient", norm)
+        self._weights.step()
         self.done.steps += 1
         self.done.seconds += time.monotonic() - started
         self.done.tokens += sum(row.tokens for row in rows)
@@ -167,7 +173,7 @@ class Trainer:
         """A weight that is not a number makes all of the model so: such a step is not taken."""
         if not math.isfinite(figure):
             message = f"the {what} became {figure} in step {self.done.steps + 1}"
-            raise GiveUp("not_finite", message, "is the base sound? if it is, a lower learning_rate helps")
+            raise GiveUp("not_finite", message, NOT_FINITE_HINT)
 
     def _accumulate(self, rows: list[PackedRow]) -> tuple[float, int]:
         """Gradients of one optimizer step, row by row. Sum of the experiences' token losses, and their number."""
@@ -177,7 +183,7 @@ class Trainer:
         reference_tokens = sum(one.supervised for one, reference in members if reference is not None)
         is_weighted = self._strategy.weighs_by_salience
         scale = sum(one.weight * one.supervised for one in learned) if is_weighted else 0.0
-        total, device = 0.0, self._weights.device
+        device, losses = self._weights.device, []
         for row in rows:
             loss = torch.zeros((), device=device.torch_device)
             for one, logits, targets in row_logits(self._weights.model, row, device):
@@ -187,9 +193,10 @@ class Trainer:
                     loss = loss + self._strategy.kl_weight * divergence / reference_tokens
                     continue
                 token_loss = token_losses(logits, targets).sum()
-                total += token_loss.item()
+                losses.append(token_loss.detach())
                 # Where salience is not to count, or is nowhere, all tokens weigh alike.
                 loss = loss + token_loss * (one.weight / scale if scale > 0 else 1 / supervised)
             loss.backward()  # type: ignore[no-untyped-call]
             self._heartbeat.trained(row.tokens)
-        return total, supervised
+        # Read at the end: on a GPU each reading waits for all that was begun.
+        return sum(torch.stack(losses).tolist()) if losses else 0.0, supervised

@@ -49,7 +49,7 @@ FINE = {
 
 
 @pytest.mark.parametrize("name", LOOPS)
-def test_a_loop_is_found(name):
+def test_a_loop_is_found(name: str) -> None:
     """Repetition inside one text is a loop, and the reason is said."""
     found = find_repetition(LOOPS[name])
     assert found.is_loop
@@ -57,25 +57,25 @@ def test_a_loop_is_found(name):
 
 
 @pytest.mark.parametrize("name", FINE)
-def test_an_ordinary_text_is_no_loop(name):
+def test_an_ordinary_text_is_no_loop(name: str) -> None:
     """Prose, lists, tables, refrains and a few questions are not called a loop."""
     found = find_repetition(FINE[name])
     assert not found.is_loop, found.reason
 
 
-def test_share_counts_repeated_4_grams():
+def test_share_counts_repeated_4_grams() -> None:
     """Of 'a b c d x a b c d' eight of nine words lie in the 4-gram that occurs twice."""
     assert find_repetition("a b c d x a b c d").repeated_share == pytest.approx(8 / 9)
     assert find_repetition(PROSE).repeated_share == 0
 
 
 @given(st.text(max_size=400))
-def test_every_text_can_be_judged(text):
+def test_every_text_can_be_judged(text: str) -> None:
     """No text raises, and the share is a share."""
     assert 0 <= find_repetition(text).repeated_share <= 1
 
 
 @given(st.lists(st.sampled_from(["ash", "birch", "cedar", "elm", "fir"]), min_size=3, max_size=8), st.integers(12, 30))
-def test_phrase_repeated_often_is_loop(words, times):
+def test_phrase_repeated_often_is_loop(words: list[str], times: int) -> None:
     """Whatever the phrase, a dozen of it on end is a loop."""
     assert find_repetition(" ".join(words * times)).is_loop

@@ -1,0 +1,3 @@
+#!/bin/sh
+# [notify] command = "/usr/local/bin/notify_ntfy.sh": the first line of the input is the text. Choose a topic of your own.
+head -n 1 | exec curl --silent --show-error --max-time 20 --data-binary @- https://ntfy.sh/a-topic-of-your-own

@@ -1,0 +1,1 @@
+"""One module for each kind of engine: how an adapter gets into it."""

@@ -1,0 +1,180 @@
+"""What a running engine is proved to run: asked with the prompts of a fingerprint, or with those of the last proof.
+
+The answers of a proof are kept. A server that is asked again, also after a restart, agrees with its own earlier answers
+to rounding; another generation, or a stale cache, does not. So a few prompts are enough while nothing has changed.
+Where they differ, everything is asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import chain
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from sleepd.errors import DECODE_ERRORS, CheckpointInvalid
+from sleepd.files import make_directory, read_document, replace_file
+from sleepd.policy.answer_distance import answers_apart
+from sleepd.policy.identification import identify
+from sleepd.protocol.adapter_fingerprint import (
+    MAX_FILE_BYTES,
+    AdapterFingerprint,
+    Identity,
+    ModelAnswer,
+    PromptAnswer,
+    PromptReference,
+)
+from sleepd.protocol.checkpoint_files import FINGERPRINT_FILE
+from sleepd.protocol.serve_messages import Generation
+
+from .endpoint import Endpoint
+
+RECORD_FILE: Final = "last_proof.json"
+SAME_NATS: Final = 0.05
+"""A server's answers are its own earlier ones up to here: another generation is 0.5 away, noise on a CPU is 0.0."""
+ASKED_AGAIN: Final = 4
+"""Prompts that are asked again; one of them is the long one."""
+
+
+class EngineProof(msgspec.Struct, frozen=True, kw_only=True):
+    """What the answers show."""
+
+    identity: Identity
+    is_wanted: bool
+    """They prove what is wanted."""
+    can_tell: bool = True
+    """False: these answers cannot prove or refute it, whatever the engine runs."""
+
+    @property
+    def is_known(self) -> bool:
+        """They name what the engine runs."""
+        return self.identity.is_named
+
+
+class ProofRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """``last_proof.json``: some prompts of the last proof, with the engine's own answers."""
+
+    key: str
+    identity: Identity
+    prompts: list[PromptReference]
+    answers: list[PromptAnswer]
+
+
+class Prover:
+    """Asks one engine what it runs.
+
+    Args:
+        endpoint: the engine.
+        key: what else must be the same for its earlier answers to count: address and model name.
+        directory: where the last proof's answers are kept.
+    """
+
+    def __init__(self, endpoint: Endpoint, key: str, directory: Path) -> None:
+        self._endpoint = endpoint
+        self._key = key
+        self._record_file = directory / RECORD_FILE
+
+    def prove(
+        self, wanted: Generation | None, others: Sequence[Generation], *, is_swapped: bool = False
+    ) -> EngineProof:
+        """What the engine runs.
+
+        Args:
+            wanted: what it should run; None: the base.
+            others: what it may be found to run instead, the likeliest first.
+            is_swapped: it was given something else just now: earlier answers count for nothing.
+
+        Raises:
+            EngineUnreachable: it does not answer.
+            EngineFailed: it answers with errors.
+            OSError: the disk did not take its answers.
+        """
+        if not is_swapped and (again := self._ask_again(wanted)) is not None:
+            return again
+        known = [found for each in _in_order(wanted, others) if (found := read_fingerprint(each))]
+        if not known:
+            text = f"nothing was recorded to prove {named(wanted)} by: it was trained by an earlier version"
+            return EngineProof(identity=Identity(kind="too_coarse", reason=text), is_wanted=False, can_tell=False)
+        first = self._endpoint.answers(known[0])
+        identity = identify(known, chain([first], map(self._endpoint.answers, known[1:])))
+        is_wanted = identity.is_named and identity.cycle == (wanted.cycle if wanted else None)
+        if is_wanted:
+            self._keep(identity, wanted, known[0], first)
+        is_recorded = wanted is None or known[0].cycle == wanted.cycle
+        can_tell = identity.kind not in ("no_logprobs", "too_coarse") and (is_recorded or identity.kind != "neither")
+        return EngineProof(identity=identity, is_wanted=is_wanted, can_tell=can_tell)
+
+    def _ask_again(self, wanted: Generation | None) -> EngineProof | None:
+        """The last proof, where it was of this and the engine's answers are the same still; None: they are not."""
+        record = self._record()
+        if record is None or record.key != self._key_of(wanted):
+            return None
+        for prompt, was in zip(record.prompts, record.answers, strict=True):
+            now = self._endpoint.ask(prompt)
+            if was.prompt_tokens != now.prompt_tokens or _apart(was, now) > SAME_NATS:
+                return None
+        return EngineProof(identity=record.identity, is_wanted=True)
+
+    def _keep(
+        self,
+        identity: Identity,
+        wanted: Generation | None,
+        fingerprint: AdapterFingerprint,
+        answers: Sequence[PromptAnswer],
+    ) -> None:
+        pairs = list(zip(fingerprint.prompts, answers, strict=True))
+        long = [pair for pair in pairs if pair[0].kind == "long"][:1]
+        chosen = [*[pair for pair in pairs if pair not in long][: ASKED_AGAIN - len(long)], *long]
+        record = ProofRecord(
+            key=self._key_of(wanted),
+            identity=identity,
+            prompts=[prompt for prompt, _ in chosen],
+            answers=[answer for _, answer in chosen],
+        )
+        make_directory(self._record_file.parent)
+        replace_file(self._record_file, msgspec.json.encode(record))
+
+    def _record(self) -> ProofRecord | None:
+        """None: there is none, or it is not understood, and everything is asked."""
+        try:
+            return msgspec.json.decode(read_document(self._record_file, MAX_FILE_BYTES), type=ProofRecord)
+        except (OSError, *DECODE_ERRORS):
+            return None
+
+    def _key_of(self, wanted: Generation | None) -> str:
+        return f"{self._key} {f'{wanted.cycle} {wanted.sha256}' if wanted else 'base'}"
+
+
+def named(generation: Generation | None) -> str:
+    """It, in a sentence."""
+    return "the base" if generation is None else f"cycle {generation.cycle}"
+
+
+def read_fingerprint(generation: Generation) -> AdapterFingerprint | None:
+    """What the worker recorded of it; None: nothing, as of an adapter of an earlier version.
+
+    Raises:
+        CheckpointInvalid: the file is no fingerprint, or that of another cycle.
+    """
+    path = Path(generation.directory) / FINGERPRINT_FILE
+    try:
+        found = msgspec.json.decode(read_document(path, MAX_FILE_BYTES), type=AdapterFingerprint)
+    except FileNotFoundError:
+        return None
+    except (OSError, *DECODE_ERRORS) as error:
+        raise CheckpointInvalid(f"{path}: not understood: {error}", hint="sleepctl rollback") from error
+    if found.cycle != generation.cycle or not found.prompts:
+        text = f"{path}: expected the fingerprint of cycle {generation.cycle}, found that of cycle {found.cycle}"
+        raise CheckpointInvalid(text, hint="sleepctl rollback")
+    return found
+
+
+def _in_order(wanted: Generation | None, others: Sequence[Generation]) -> list[Generation]:
+    first = [] if wanted is None else [wanted]
+    return [*first, *(each for each in others if each != wanted)]
+
+
+def _apart(one: PromptAnswer, other: PromptAnswer) -> float:
+    return answers_apart(ModelAnswer(steps=one.steps, text=one.text), ModelAnswer(steps=other.steps, text=other.text))

@@ -1,0 +1,71 @@
+"""The application: which address is answered by which view."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+
+from . import actions, entering, views
+from .rendering import static
+from .site import Site, reading
+
+STATIC = {"style.css": "text/css", "live.js": "text/javascript", "icon.svg": "image/svg+xml"}
+"""Every file that is served, and its type."""
+
+
+def build(site: Site) -> Starlette:
+    """Every address of the page."""
+
+    def page(path: str, view: Callable[[Site, Request], Response]) -> Route:
+        return Route(path, reading(site, view), methods=["GET"])
+
+    routes = [
+        page("/", views.start),
+        page("/events", views.events),
+        page("/cycles", views.timeline),
+        page("/cycles/{cycle}", views.cycle),
+        page("/compare", views.compare),
+        page("/buffer", views.buffer),
+        page("/quarantine", views.quarantine),
+        page("/metrics", views.metrics),
+        *[Route(f"/static/{name}", _static(name, kind), methods=["GET"]) for name, kind in STATIC.items()],
+        Route("/health", _health, methods=["GET"]),
+        *entering.routes(site),
+        *actions.routes(site),
+    ]
+
+    @asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        yield
+        site.live.stop()
+
+    async def not_found(request: Request, _: Exception) -> Response:
+        return site.page(request, "error.html", code=404, message="There is no such page.", hint="", is_down=False)
+
+    async def unexpected(request: Request, error: Exception) -> Response:
+        text = f"The page could not be made: {type(error).__name__}."
+        hint = "journalctl -u sage-sleep-web has the traceback"
+        return site.page(request, "error.html", code=500, message=text, hint=hint, is_down=False)
+
+    return Starlette(
+        routes=routes, lifespan=lifespan, exception_handlers={404: not_found, 405: not_found, 500: unexpected}
+    )
+
+
+def _static(name: str, kind: str) -> Callable[[Request], Response]:
+    content = static(name)
+
+    def respond(_: Request) -> Response:
+        return Response(content, media_type=kind, headers={"Cache-Control": "max-age=300"})
+
+    return respond
+
+
+def _health(_: Request) -> Response:
+    """Whether this process answers; nothing of the daemon."""
+    return PlainTextResponse("ok\n")

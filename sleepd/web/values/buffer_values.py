@@ -1,0 +1,69 @@
+"""The buffer: counts, salience, what was skipped; and the quarantine, to be reviewed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+from sleepd.protocol.status import BufferDetail, QuarantineEntry, QuarantineList
+
+DECISIONS = {"quarantined": ("release", "drop"), "dropped": ("reset", "release"), "released": ("reset", "drop")}
+"""What can be decided about an experience, by its state."""
+TITLES = {"release": "Release", "drop": "Drop", "reset": "Leave it to the screening"}
+SEARCHED = 1000
+"""Most experiences in quarantine that are listed and searched."""
+
+
+class Bin(NamedTuple):
+    """Experiences of one tenth of the salience."""
+
+    text: str
+    number: int
+    share: float
+    """Of the largest bin, from 0 to 100."""
+    is_trained: bool
+    """At or above the least salience that is trained."""
+
+
+class Entry(NamedTuple):
+    """One experience in quarantine and what can be decided about it."""
+
+    entry: QuarantineEntry
+    decisions: list[tuple[str, str]]
+    """Name and title."""
+
+
+def values(detail: BufferDetail) -> dict[str, Any]:
+    """What the template shows."""
+    most = max(detail.histogram, default=0) or 1
+    bins = [
+        Bin(
+            f"{number / 10:.1f} to {(number + 1) / 10:.1f}",
+            found,
+            round(found / most * 100, 1),
+            (number + 1) / 10 > detail.min_salience,
+        )
+        for number, found in enumerate(detail.histogram)
+    ]
+    return {"detail": detail, "buffer": detail.status, "bins": bins}
+
+
+def quarantine_values(known: QuarantineList, search: str, state: str) -> dict[str, Any]:
+    """The entries that a search finds."""
+    found = [each for each in known.entries if _is_found(each, search, state)]
+    return {
+        "known": known,
+        "entries": [_entry(each) for each in found],
+        "search": search,
+        "state": state,
+        "states": ("", *DECISIONS),
+    }
+
+
+def _entry(entry: QuarantineEntry) -> Entry:
+    return Entry(entry, [(name, TITLES[name]) for name in DECISIONS[entry.state]] if entry.id else [])
+
+
+def _is_found(entry: QuarantineEntry, search: str, state: str) -> bool:
+    texts: Iterable[str] = (entry.id, entry.reason, entry.text, entry.preview)
+    return (not state or entry.state == state) and any(search.casefold() in text.casefold() for text in texts)

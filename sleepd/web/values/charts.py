@@ -1,0 +1,123 @@
+"""Coordinates of charts. Templates draw them; every chart stands beside a table of the same figures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+WIDTH = 640.0
+HEIGHT = 140.0
+_LEFT, _RIGHT, _TOP, _BOTTOM = 44.0, 8.0, 18.0, 12.0
+
+
+class Dot(NamedTuple):
+    """One figure in a chart."""
+
+    x: float
+    y: float
+    title: str
+    shape: str = "disc"
+    colour: str = "accent"
+    link: str = ""
+    low_y: float | None = None
+    """The ends of its interval; None: it has none."""
+    high_y: float | None = None
+
+
+class Tick(NamedTuple):
+    """A line across the chart, with its figure."""
+
+    y: float
+    text: str
+
+
+class Point(NamedTuple):
+    """One figure before it has a place."""
+
+    value: float
+    title: str
+    shape: str = "disc"
+    colour: str = "accent"
+    link: str = ""
+    low: float | None = None
+    high: float | None = None
+
+
+class Chart(NamedTuple):
+    """A chart ready to be drawn."""
+
+    title: str
+    dots: list[Dot]
+    line: str
+    """Points of a polyline; empty: none is drawn."""
+    ticks: list[Tick]
+    limit: Tick | None
+    """The limit that the figures are held against."""
+    width: float = WIDTH
+    height: float = HEIGHT
+
+
+def chart(
+    title: str, points: Sequence[Point | None], *, limit: float | None = None, is_line: bool = False
+) -> Chart | None:
+    """Points from left to right; None leaves its place empty, for what was not measured. None: there is no figure."""
+    known = [point for point in points if point is not None]
+    if not known:
+        return None
+    bounds = [each for point in known for each in (point.value, point.low, point.high) if each is not None]
+    bounds += [0.0] if limit is None else [0.0, limit]
+    low, high = min(bounds), max(bounds)
+    span = (high - low) or 1.0
+
+    def y_of(value: float) -> float:
+        return round(_TOP + (HEIGHT - _TOP - _BOTTOM) * (high - value) / span, 1)
+
+    step = (WIDTH - _LEFT - _RIGHT) / max(len(points) - 1, 1)
+    dots = []
+    for number, point in enumerate(points):
+        if point is not None:
+            x = round(_LEFT + step * number, 1) if len(points) > 1 else round((_LEFT + WIDTH) / 2, 1)
+            low_y, high_y = (None if end is None else y_of(end) for end in (point.low, point.high))
+            dots.append(Dot(x, y_of(point.value), *point[1:5], low_y, high_y))
+    ticks = [Tick(y_of(value), f"{value:.3g}".replace("-", "−")) for value in sorted({low, 0.0, high})]
+    line = " ".join(f"{dot.x},{dot.y}" for dot in dots) if is_line else ""
+    limited = None if limit is None else Tick(y_of(limit), f"{limit:.3g}")
+    return Chart(title, dots, line, _apart(ticks), limited)
+
+
+def _apart(ticks: list[Tick]) -> list[Tick]:
+    """Ticks whose figures do not lie on each other."""
+    kept: list[Tick] = []
+    for tick in ticks:
+        if all(abs(tick.y - other.y) >= 12 for other in kept):
+            kept.append(tick)
+    return kept
+
+
+class Bar(NamedTuple):
+    """A figure against its limit, as shares of the bar's width from 0 to 100."""
+
+    start: float
+    length: float
+    limit: float | None
+    upper_limit: float | None
+
+
+def bar(value: float | None, limit: float | None, upper_limit: float | None = None) -> Bar:
+    """The bar of one figure; without a value it has no length."""
+    known = [each for each in (value, limit, upper_limit) if each is not None]
+    low, high = min([0.0, *known]), max([0.0, *known])
+    span = (high - low) * 1.2 or 1.0
+    # Room beyond the outermost figure, so that the mark of a limit at the end is seen.
+    left = low - (high - low) * 0.1 if low < 0 else 0.0
+
+    def share(figure: float) -> float:
+        return round(min(max((figure - left) / span * 100, 0.0), 100.0), 2)
+
+    zero, end = share(0.0), share(value or 0.0)
+    return Bar(
+        start=min(zero, end),
+        length=round(abs(end - zero), 2),
+        limit=None if limit is None else share(limit),
+        upper_limit=None if upper_limit is None else share(upper_limit),
+    )

@@ -1,0 +1,71 @@
+"""Two cycles side by side: figures, replies to the same prompts, what each was trained on that the other was not."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from sleepd.protocol.status import CycleDetail
+from sleepd.sleepctl.pages.wording import change
+
+from .state_marks import mark_of
+from .timeline_values import comparison_charts
+from .word_changes import TextPiece, changes
+
+
+class FigurePair(NamedTuple):
+    """One figure of both."""
+
+    name: str
+    one: float | None
+    other: float | None
+    difference: str
+
+
+class ReplyPair(NamedTuple):
+    """Both candidates' replies to one prompt."""
+
+    prompt: str
+    one: list[TextPiece]
+    other: list[TextPiece]
+
+
+def values(one: CycleDetail, other: CycleDetail, now: datetime) -> dict[str, Any]:
+    """What the template shows."""
+    trained = [set(each.trained_ids) | set(each.replayed_ids) for each in (one, other)]
+    return {
+        "now": now,
+        "one": one.summary,
+        "other": other.summary,
+        "marks": [mark_of(each.summary) for each in (one, other)],
+        "charts": comparison_charts([one.summary, other.summary]),
+        "rows": [FigurePair(name, a, b, change(a, b)) for name, a, b in _figures(one, other)],
+        "pairs": _pairs(one, other),
+        "only": (sorted(trained[0] - trained[1]), sorted(trained[1] - trained[0])),
+        "both": len(trained[0] & trained[1]),
+    }
+
+
+def _figures(one: CycleDetail, other: CycleDetail) -> list[tuple[str, float | None, float | None]]:
+    names = ("holdout_before", "holdout_after", "train_before", "train_after", "drift")
+    found = [(name.replace("_", ", "), getattr(one.summary, name), getattr(other.summary, name)) for name in names]
+    counts = ("trained", "replayed", "held_out")
+    found += [
+        (name.replace("_", " "), float(getattr(one.summary, name)), float(getattr(other.summary, name)))
+        for name in counts
+    ]
+    sides = [
+        {figure.name: figure.value for figure in each.verdict.figures} if each.verdict else {} for each in (one, other)
+    ]
+    return found + [(name, sides[0].get(name), sides[1].get(name)) for name in dict.fromkeys([*sides[0], *sides[1]])]
+
+
+def _pairs(one: CycleDetail, other: CycleDetail) -> list[ReplyPair]:
+    """To the prompts that both were asked."""
+    replies = [
+        {each.prompt: each.candidate for each in detail.report.evidence.probe_replies} if detail.report else {}
+        for detail in (one, other)
+    ]
+    one_said, other_said = replies
+    shared = [prompt for prompt in one_said if prompt in other_said]
+    return [ReplyPair(prompt, *changes(one_said[prompt], other_said[prompt])) for prompt in shared]

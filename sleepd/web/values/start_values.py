@@ -1,0 +1,156 @@
+"""The start page: state, what the next sleep waits for, progress, champion, warnings with the command that helps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from sleepd.protocol.job import Progress
+from sleepd.protocol.status import Champion, ConditionView, Status
+from sleepd.sleepctl.pages.wording import change, duration, holdout, lacking, losses
+from sleepd.text.shell import command_line
+
+from .charts import Chart, Point, chart
+from .state_marks import mark_of
+
+_HELP = {
+    "overdue": "sleepctl why",
+    "too_many_cycles": "sleepctl history",
+    "clock_set_back": "timedatectl",
+    "champion_rolled_back": "sleepctl report",
+    "screening_failed": "sleepctl logs",
+}
+"""By the name of an alarm: the command that says more. For every other one: ``sleepctl doctor``."""
+_TITLES = {
+    "min_experiences": "Experiences",
+    "min_new_experiences": "New experiences",
+    "min_hours_between_sleep": "Hours since the last sleep",
+}
+LOSSES = 400
+"""Most points of the loss curve."""
+
+
+class ConditionBar(NamedTuple):
+    """One condition of the next sleep."""
+
+    title: str
+    is_met: bool
+    share: float
+    """Of what is required, from 0 to 100."""
+    figures: str
+    text: str
+
+
+class Warning(NamedTuple):  # noqa: A001 - it is what the page calls it
+    """Something to look at, and the command that says more or fixes it."""
+
+    text: str
+    command: str
+    is_error: bool = False
+
+
+def head(status: Status, curve: Sequence[tuple[int, float]], now: datetime) -> dict[str, Any]:
+    """What changes every moment: the state and the cycle under way."""
+    return {
+        "status": status,
+        "now": now,
+        "progress": status.progress,
+        "share": _share(status.progress),
+        "figures": _figures(status.progress),
+        "loss": loss_chart(curve),
+        "tone": _tone(status),
+        "headline": _headline(status),
+    }
+
+
+def facts(status: Status, now: datetime) -> dict[str, Any]:
+    """What changes with a decision or a cycle."""
+    return {
+        "status": status,
+        "now": now,
+        "conditions": [_condition(each) for each in status.decision.conditions],
+        "vetoes": [each.text for each in status.decision.vetoes],
+        "champion_lines": _champion_lines(status.champion),
+        "cycles": [(each, mark_of(each)) for each in status.recent_cycles],
+        "warnings": warnings(status),
+    }
+
+
+def warnings(status: Status) -> list[Warning]:
+    """The last error first, then the alarms, then what is wrong with the buffer."""
+    found = []
+    if status.last_error is not None:
+        found.append(Warning(status.last_error.message, status.last_error.hint, is_error=True))
+    found += [Warning(alarm.text, _HELP.get(alarm.name, "sleepctl doctor")) for alarm in status.alarms]
+    if status.buffer.problem:
+        found.append(Warning(status.buffer.problem, "sleepctl buffer"))
+    if status.champion is not None and status.champion.is_on_probation:
+        text = "The champion is on probation: its evidence was inconclusive; later experiences decide whether it stays."
+        found.append(Warning(text, command_line("sleepctl", "report", status.champion.cycle)))
+    return found
+
+
+def loss_chart(curve: Sequence[tuple[int, float]]) -> Chart | None:
+    """The training loss as it came in; a curve needs two figures."""
+    if len(curve) < 2:
+        return None
+    step = -(-len(curve) // LOSSES)
+    points = [Point(loss, f"step {number}: {loss:.3f}") for number, loss in curve[::step]]
+    drawn = chart("Training loss, nats per token", points, is_line=True)
+    return None if drawn is None else drawn._replace(dots=drawn.dots[-1:])
+
+
+def _headline(status: Status) -> str:
+    if status.running_cycle is None:
+        return status.state.capitalize()
+    return f"{status.state.capitalize()}: cycle {status.running_cycle}"
+
+
+def _tone(status: Status) -> str:
+    if status.last_error is not None:
+        return "bad"
+    return {"idle": "good", "paused": "warn", "suspended": "warn", "stopping": "warn"}.get(status.state, "accent")
+
+
+def _share(progress: Progress | None) -> float | None:
+    if progress is None or progress.steps <= 0:
+        return None
+    return round(min(max(progress.step / progress.steps, 0.0), 1.0) * 100, 1)
+
+
+def _figures(progress: Progress | None) -> list[str]:
+    if progress is None:
+        return []
+    epochs = f"epoch {progress.epoch} of {progress.epochs}" if progress.epochs > 0 else ""
+    steps = f"step {progress.step} of {progress.steps}" if progress.steps > 0 else ""
+    rest = "" if progress.eta_seconds is None else f"about {duration(progress.eta_seconds)} left"
+    loss = "" if progress.loss is None else f"loss {progress.loss:.2f}"
+    speed = "" if progress.tokens_per_second is None else f"{progress.tokens_per_second:.0f} tokens/s"
+    return [each for each in (steps, epochs, rest, loss, speed, progress.device, progress.doing) if each]
+
+
+def _condition(condition: ConditionView) -> ConditionBar:
+    found, required = condition.found, condition.required
+    share = 100.0 if condition.is_met or required <= 0 else round(min(max((found or 0) / required, 0), 1) * 100, 1)
+    is_hours = condition.name == "min_hours_between_sleep"
+    figures = "" if found is None else f"{found:.1f} of {required:g}" if is_hours else f"{found:.0f} of {required:g}"
+    text = "met" if condition.is_met else lacking(condition)
+    return ConditionBar(_TITLES.get(condition.name, condition.name), condition.is_met, share, figures, text)
+
+
+def _champion_lines(champion: Champion | None) -> list[str]:
+    if champion is None:
+        return ["The base model is in use: no adapter is."]
+    if champion.is_adopted and champion.measured_by is None:
+        lines = ["Adopted from an older trainer, not measured. The next cycle compares it with the base."]
+    else:
+        lines = [holdout(champion.holdout_before, champion.holdout_after, champion.held_out)]
+    base, after = champion.holdout_base, champion.holdout_after
+    if base is not None and base != champion.holdout_before:
+        lines.append(f"against the base model: {losses(base, after)} ({change(base, after)} nats/token)")
+    if champion.comparison is not None:
+        lines.append(f"on later experiences: {champion.comparison.reason}")
+    if champion.new_lineage:
+        lines.append(f"The next cycle starts from the base: {champion.new_lineage}")
+    return lines

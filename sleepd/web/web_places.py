@@ -1,0 +1,9 @@
+"""Where the page is, and where its token lies."""
+
+from __future__ import annotations
+
+from typing import Final
+
+ADDRESS: Final = "127.0.0.1:7533"
+SERVICE_TOKEN: Final = "/var/lib/sage-sleep-web/token"  # noqa: S105 - a path
+"""Of the service; only root and the service can read it."""

@@ -1,0 +1,17 @@
+"""Two champions with their fingerprints, made once: a test works on a copy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.serving.serving_stage import make_champions
+
+
+@pytest.fixture(scope="session")
+def two_champions(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with a buffer and a state directory; cycle 2 is in use."""
+    directory = tmp_path_factory.mktemp("champions")
+    make_champions(directory, 12, 24)
+    return directory

@@ -1,0 +1,101 @@
+"""Tests of learned replies that newer ones contradict."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from sleepd.buffer.experience import Experience
+from sleepd.policy.superseded import SHORT_CHARACTERS, Superseded, superseded, superseded_text
+from sleepd.protocol.chat_example import Message
+from sleepd.protocol.job import Role
+from tests.agents import experiences, write_buffer
+from tests.stages import Stage
+
+KEY = "Where is the key?"
+
+
+def told(id_: str, reply: str, role: Role, prompt: str = KEY) -> tuple[Experience, Role]:
+    return Experience(id=id_, prompt=prompt, response=reply, salience=0.8), role
+
+
+CHAPEL, SHED = "It is in the chapel.", "It is in the shed now."
+LONG = SHED.ljust(SHORT_CHARACTERS, "!")
+
+
+@pytest.mark.parametrize(
+    ("found", "expected"),
+    [
+        ([], []),
+        ([told("a", CHAPEL, "replay"), told("b", SHED, "train")], [("a", "b")]),
+        ([told("a", CHAPEL, "replay"), told("b", SHED, "replay")], [("a", "b")]),
+        ([told("a", CHAPEL, "replay"), told("b", CHAPEL, "replay")], []),
+        ([told("a", CHAPEL, "train"), told("b", SHED, "train")], []),
+        ([told("a", CHAPEL, "replay"), told("b", SHED, "holdout")], []),
+        ([told("a", CHAPEL, "replay"), told("b", SHED, "train", "Where is the axe?")], []),
+        ([told("a", CHAPEL, "replay"), told("b", SHED, "train", "where is  the KEY?")], [("a", "b")]),
+        ([told("a", CHAPEL, "replay"), told("b", LONG, "train")], []),
+        ([told("a", LONG, "replay"), told("b", SHED, "train")], []),
+        ([told("a", SHED, "replay"), told("b", CHAPEL, "replay"), told("c", SHED, "train")], [("b", "c")]),
+    ],
+    ids=[
+        "nothing",
+        "told otherwise",
+        "both learned",
+        "told again",
+        "both new",
+        "only held out",
+        "another prompt",
+        "the same prompt in other letters",
+        "a long new reply",
+        "a long old reply",
+        "told back",
+    ],
+)
+def test_older_contradicted_replies_are_found(
+    found: list[tuple[Experience, Role]], expected: list[tuple[str, str]]
+) -> None:
+    """A replayed short reply is superseded by the newest short reply to its prompt, if that says something else."""
+    assert superseded(found) == [Superseded(*each) for each in expected]
+
+
+def test_reply_within_conversation_stays() -> None:
+    """What rests on earlier replies may differ each time it is asked."""
+    older = told("a", CHAPEL, "replay")
+    context = (Message(role="user", text="Hello"), Message(role="assistant", text="Hi"), Message(role="user", text=KEY))
+    newer = Experience(id="b", prompt=KEY, response=SHED, salience=0.8, context=context)
+    assert superseded([older, (newer, "train")]) == []
+
+
+def test_report_names_superseded() -> None:
+    """The sentence has the number and the first five pairs."""
+    old = [Superseded(f"a{n}", f"b{n}") for n in range(7)]
+    assert superseded_text(old).endswith("7 (a0 by b0, a1 by b1, a2 by b2, a3 by b3, a4 by b4 and 2 more)")
+
+
+def test_contradicted_reply_is_not_replayed(tmp_path: Path) -> None:
+    """A fact that was learned and is told otherwise: the next cycle trains the new reply without the old one, and its
+    job says so, also where the old one has left the buffer.
+    """
+    stage = Stage(tmp_path)
+    stage.write(20)
+    stage.sleep()
+    stage.clock.advance(7 * 3600)
+    trained = json.loads((stage.state / "cycle_001/lineage.json").read_text())["trained"]
+    old = {each["id"] for each in trained[:6]}
+    told_anew = [
+        {**record, "id": f"new{record['id']}", "response": f"No longer so: {record['id']}."}
+        for record in experiences(20)
+        if record["id"] in old
+    ]
+    write_buffer(stage.buffer, [*experiences(10, start=20), *told_anew])
+    stage.sleep()
+    lineage = json.loads((stage.state / "cycle_002/lineage.json").read_text())
+    taught = {each["id"] for each in lineage["trained"]}
+    replayed = {each["id"] for each in lineage["replayed"]}
+    contradicted = {each for each in old if f"new{each}" in taught}
+    assert contradicted
+    assert not contradicted & replayed
+    assert {each["id"] for each in trained} - contradicted == replayed

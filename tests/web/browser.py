@@ -1,0 +1,112 @@
+"""Headless Chromium, driven over the WebDriver protocol with the standard library alone."""
+
+from __future__ import annotations
+
+import base64
+import http.client
+import json
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+LIMIT_SECONDS = 120.0
+ELEMENT = "element-6066-11e4-a52e-4f735466cecf"
+"""The key under which WebDriver names an element."""
+MISSING = [name for name in ("chromium", "chromedriver") if not shutil.which(name)]
+
+
+class Browser:
+    """One window until the end of the block."""
+
+    def __init__(self, *, is_dark: bool = False, has_script: bool = True) -> None:
+        self._directory = tempfile.TemporaryDirectory(prefix="chromium", ignore_cleanup_errors=True)
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self._port = probe.getsockname()[1]
+        command = ["chromedriver", f"--port={self._port}", "--log-level=SEVERE"]
+        self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        self._options: dict[str, Any] = {
+            "args": ["--headless=new", "--no-sandbox", "--hide-scrollbars", f"--user-data-dir={self._directory.name}"],
+            "prefs": {} if has_script else {"profile.managed_default_content_settings.javascript": 2},
+        }
+        self._options["args"] += ["--blink-settings=preferredColorScheme=0"] if is_dark else []
+        self._session = ""
+
+    def __enter__(self) -> Self:
+        deadline = time.monotonic() + LIMIT_SECONDS
+        wanted = {"capabilities": {"alwaysMatch": {"goog:chromeOptions": self._options}}}
+        while True:
+            try:
+                self._session = self._call("POST", "/session", wanted)["sessionId"]
+                return self
+            except OSError:
+                assert time.monotonic() < deadline, "chromedriver does not answer"
+                time.sleep(0.1)
+
+    def __exit__(self, kind: type[BaseException] | None, error: object, trace: TracebackType | None) -> None:
+        self._call("DELETE", f"/session/{self._session}")
+        self._process.terminate()
+        self._process.wait(LIMIT_SECONDS)
+        self._directory.cleanup()
+
+    def open(self, address: str) -> None:
+        """Load a page and wait until it is whole."""
+        self._post("/url", url=address)
+
+    def resize(self, width: int, height: int = 900) -> None:
+        """The size of what is seen, also narrower than a window may be."""
+        metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
+        self._post("/goog/cdp/execute", cmd="Emulation.setDeviceMetricsOverride", params=metrics)
+
+    def run(self, script: str, *arguments: Any) -> Any:
+        """What a script returns in the page; the page's own policy does not bind it."""
+        return self._post("/execute/sync", script=script, args=arguments)
+
+    def run_async(self, script: str) -> Any:
+        """What a script gives to the function that is its last argument."""
+        return self._post("/execute/async", script=script, args=[])
+
+    def texts(self, selector: str) -> list[str]:
+        """What the elements say."""
+        found = self._post("/elements", using="css selector", value=selector)
+        return [self._call("GET", f"/session/{self._session}/element/{each[ELEMENT]}/text") for each in found]
+
+    def click(self, selector: str) -> None:
+        """Click the first such element."""
+        element = self._post("/element", using="css selector", value=selector)[ELEMENT]
+        self._post(f"/element/{element}/click")
+
+    def press(self, keys: str) -> None:
+        """Keys for whatever has the focus."""
+        element = self._call("GET", f"/session/{self._session}/element/active")[ELEMENT]
+        self._post(f"/element/{element}/value", text=keys)
+
+    def picture(self, path: Path, height: int | None = None) -> None:
+        """The whole page, or its upper part, as a PNG file."""
+        clip = self.run("return [document.documentElement.clientWidth, document.documentElement.scrollHeight]")
+        area = {"x": 0, "y": 0, "width": clip[0], "height": height or clip[1], "scale": 1}
+        given = {"format": "png", "captureBeyondViewport": True, "clip": area}
+        shot = self._post("/goog/cdp/execute", cmd="Page.captureScreenshot", params=given)
+        path.write_bytes(base64.b64decode(shot["data"]))
+
+    def address(self) -> str:
+        """Where it is now."""
+        return str(self._call("GET", f"/session/{self._session}/url"))
+
+    def _post(self, path: str, **fields: Any) -> Any:
+        return self._call("POST", f"/session/{self._session}{path}", fields)
+
+    def _call(self, method: str, path: str, fields: dict[str, Any] | None = None) -> Any:
+        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=LIMIT_SECONDS)
+        try:
+            connection.request(method, path, None if fields is None else json.dumps(fields))
+            answer = json.loads(connection.getresponse().read())["value"]
+        finally:
+            connection.close()
+        assert not (isinstance(answer, dict) and "error" in answer), answer
+        return answer

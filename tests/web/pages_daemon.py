@@ -1,0 +1,98 @@
+"""A daemon that answers every page, with a long history and with texts made to break out of a page."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from datetime import timedelta
+from pathlib import Path
+
+import msgspec
+
+from sleepd.protocol.answers import Cycles, Reasons
+from sleepd.protocol.control import Buffer, Experiences, GetStatus, GetVersion, History, Quarantine, Show, Why
+from sleepd.protocol.status import CycleSummary, DecisionRecord, QuarantineList
+from tests.sleepctl import sleepctl_scenes as scenes
+from tests.sleepctl.sleepctl_fake_daemon import FakeDaemon
+
+PAGES = (
+    "/",
+    "/cycles",
+    "/cycles?limit=1000",
+    "/cycles/8",
+    "/compare?a=5&b=8",
+    "/buffer",
+    "/quarantine",
+    "/do/force",
+    "/login",
+)
+"""Every page that shows or asks something."""
+STATES = ("promoted", "rejected", "promoted", "inconclusive", "failed", "promoted", "cancelled", "interrupted")
+
+
+def history(count: int) -> list[CycleSummary]:
+    """So many cycles of every ending, newest first; the eighth is the champion."""
+    found = []
+    champion = None
+    for number in range(1, count + 1):
+        state = STATES[number % len(STATES)]
+        is_judged = state in ("promoted", "rejected", "inconclusive")
+        gain = 0.35 * math.sin(number) if state != "promoted" else 0.2 + 0.2 * abs(math.sin(number))
+        found.append(
+            scenes.cycle(
+                number,
+                state,
+                started_at=scenes.NOW - timedelta(hours=7 * (count - number) + 1),
+                ended_at=scenes.NOW - timedelta(hours=7 * (count - number), minutes=20 + number % 17),
+                parent=champion,
+                trained=12 + number % 9,
+                replayed=number % 7,
+                held_out=6 + number % 20,
+                holdout_before=3.0 if is_judged else None,
+                holdout_after=3.0 - gain if is_judged else None,
+                drift=0.01 + 0.03 * abs(math.sin(2 * number)) if is_judged else None,
+                reason="" if state == "promoted" else f"{state}: as the figures say",
+                is_rolled_back=state == "promoted" and number % 11 == 0,
+                tag="liked" if number == 3 else "",
+            )
+        )
+        if state == "promoted" and number % 11:
+            champion = number
+    return found[::-1]
+
+
+def answer_pages(
+    fake: FakeDaemon, *, status=scenes.TRAINING, detail=scenes.FULL, cycles: Sequence[CycleSummary]
+) -> None:
+    """Have a fake daemon answer whatever a page asks."""
+    decision = status.decision
+    changes = [DecisionRecord(at=scenes.ago(minutes=7 * n), decision=decision, facts={}) for n in range(20)]
+    entries = [
+        *scenes.QUARANTINE,
+        msgspec.structs.replace(scenes.QUARANTINE[0], id=scenes.HOSTILE[:60], preview=scenes.HOSTILE, trained_in=[3]),
+    ]
+    fake.replies |= {
+        GetStatus: status,
+        GetVersion: {"version": "0.1.0", "v": 1},
+        History: lambda request: Cycles(cycles=list(cycles[: request.limit])),
+        Why: Reasons(current=decision, changes=changes),
+        Show: detail,
+        Experiences: scenes.LEARNED,
+        Buffer: msgspec.structs.replace(scenes.BUFFER_DETAIL, status=scenes.QUARANTINED),
+        Quarantine: QuarantineList(entries=entries, total=len(entries), unscreened=2, personal={"e-mail": 3}),
+    }
+
+
+def main(socket: str) -> None:
+    """``python -m tests.web.pages_daemon SOCKET``: to look at the pages by hand."""
+    Path(socket).unlink(missing_ok=True)
+    fake = FakeDaemon(Path(socket))
+    answer_pages(fake, cycles=history(60))
+    print("ready", flush=True)
+    input()
+
+
+if __name__ == "__main__":
+    import sys
+
+    main(sys.argv[1])

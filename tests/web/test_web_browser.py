@@ -1,0 +1,193 @@
+"""The pages in a real browser: at every width, dark and light, by keyboard, without script, and for readers."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Iterator
+from importlib import resources
+from pathlib import Path
+
+import pytest
+
+from sleepd.protocol import control
+from sleepd.protocol.answers import Paused
+from sleepd.protocol.control import Announcement, GetStatus
+from tests.agents import changed, config_for, experiences, write_buffer
+from tests.fakes import fake_interpreter
+from tests.processes import DaemonProcess
+from tests.sleepctl import sleepctl_scenes as scenes
+from tests.sleepctl.sleepctl_fake_daemon import FakeDaemon
+from tests.web.browser import MISSING, Browser
+from tests.web.pages_daemon import PAGES
+from tests.web.web_process import TOKEN, WebProcess
+
+pytestmark = pytest.mark.skipif(bool(MISSING), reason=f"PAGE NOT TESTED IN A BROWSER: missing: {', '.join(MISSING)}")
+WIDTHS = (360, 800, 1600)
+TAB, ENTER = "\ue004", "\ue007"
+PICTURES = os.environ.get("PAGE_PICTURES", "")
+"""A folder for a picture of each page; not set: none is kept."""
+
+
+@pytest.fixture(scope="module")
+def light() -> Iterator[Browser]:
+    with Browser() as browser:
+        yield browser
+
+
+@pytest.fixture(scope="module")
+def dark() -> Iterator[Browser]:
+    with Browser(is_dark=True) as browser:
+        yield browser
+
+
+def log_in(browser: Browser, site: WebProcess) -> None:
+    browser.open(f"{site.address}/login")
+    browser.run("document.querySelector('#token').value = arguments[0]", TOKEN)
+    browser.click("form.card button")
+
+
+def keep(browser: Browser, name: str) -> None:
+    if PICTURES:
+        browser.picture(Path(PICTURES) / f"{name}.png")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_pages_fit_every_width(site: WebProcess, scheme: str, request: pytest.FixtureRequest) -> None:
+    """At 360, 800 and 1600 pixels no page is wider than the window, and the script reports no error."""
+    browser = request.getfixturevalue(scheme)
+    log_in(browser, site)
+    for path in PAGES:
+        browser.open(site.address + path)
+        for width in WIDTHS:
+            browser.resize(width)
+            wide = browser.run("return document.documentElement.scrollWidth")
+            assert wide <= width, (path, width)
+            name = path.strip("/").translate(str.maketrans("/?&=", "----")) or "now"
+            keep(browser, f"{name}-{width}-{scheme}")
+    ground = browser.run("return getComputedStyle(document.documentElement).backgroundColor")
+    assert (sum(map(int, ground[4:-1].split(","))) < 200) == (scheme == "dark")
+
+
+@pytest.mark.skipif(
+    not importlib.util.find_spec("axe_core_python"), reason="READERS NOT TESTED: needs the package axe-core-python"
+)
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing(site: WebProcess, scheme: str, request: pytest.FixtureRequest) -> None:
+    """axe-core finds no violation on any page: names, roles, contrast, headings, keyboard."""
+    browser = request.getfixturevalue(scheme)
+    axe = resources.files("axe_core_python").joinpath("axe.min.js").read_text()
+    log_in(browser, site)
+    found = {}
+    for path in PAGES:
+        browser.open(site.address + path)
+        browser.resize(1600)
+        browser.run(axe)
+        result = browser.run_async("axe.run().then(arguments[arguments.length - 1])")
+        found[path] = [
+            (each["id"], [node["html"][:200] for node in each["nodes"]][:3]) for each in result["violations"]
+        ]
+    assert {path: each for path, each in found.items() if each} == {}
+
+
+def test_pages_read_without_script(site: WebProcess) -> None:
+    """With scripts switched off the login works and every page says the same."""
+    with Browser(has_script=False) as browser:
+        browser.open(f"{site.address}/login?next=/")
+        browser.click("#token")
+        browser.press(TOKEN + ENTER)
+        assert browser.texts("h1") == ["Training: cycle 9"]
+        browser.open(f"{site.address}/cycles/8")
+        assert "Its adapter is in use." in browser.texts(".lead")[0]
+
+
+def test_keyboard_alone_pauses(site: WebProcess, daemon: FakeDaemon, light: Browser) -> None:
+    """With Tab and Enter alone: from the start page to the confirmation, and the answer says how to undo it."""
+    daemon.replies[control.Pause] = Paused(is_paused=True, undo="sleepctl resume")
+    log_in(light, site)
+    for wanted in ("Pause", "Pause"):
+        for _ in range(40):
+            light.press(TAB)
+            focused = light.run(
+                "const it = document.activeElement; const ring = getComputedStyle(it).outlineStyle;"
+                "return [it.textContent.trim(), ring]"
+            )
+            if focused[0] == wanted:
+                break
+        assert focused == [wanted, "solid"]
+        light.press(ENTER)
+    assert light.texts("h1") == ["Paused: no new cycle starts."]
+    assert light.texts(".command") == ["sleepctl resume"]
+
+
+def test_policy_stops_a_script(site: WebProcess, light: Browser) -> None:
+    """Markup that would get into a page runs no script: the browser enforces the policy."""
+    log_in(light, site)
+    light.run(
+        "document.body.insertAdjacentHTML('beforeend', '<img src=x onerror=\"window.hurt = 1\">');"
+        "const it = document.createElement('script'); it.textContent = 'window.hurt = 1'; document.body.append(it)"
+    )
+    assert light.run("return window.hurt === undefined")
+
+
+def test_report_file_has_its_style(site: WebProcess, daemon: FakeDaemon, light: Browser, directory: Path) -> None:
+    """The self-contained file shows its own style, which the policy in it allows by its hash."""
+    import subprocess
+    import sys
+
+    path = directory / "cycle.html"
+    command = [
+        sys.executable,
+        "-m",
+        "sleepd.sleepctl",
+        "--socket",
+        str(daemon.path),
+        "report",
+        "8",
+        "--html",
+        str(path),
+    ]
+    subprocess.run(command, check=True, capture_output=True)
+    light.open(path.as_uri())
+    assert light.run("return getComputedStyle(document.querySelector('.card')).borderTopWidth") == "1px"
+    keep(light, "report-file")
+
+
+def test_real_cycle_is_followed(directory: Path, light: Browser) -> None:
+    """On a real daemon: a cycle is started by the buttons, its progress comes by itself, and it can be rolled back."""
+    place = directory / "real"
+    place.mkdir()
+    config = config_for(place, min_hours_between_sleep=0.0)
+    config = changed(config, "worker", python=str(fake_interpreter(place / "worker", "wait")))
+    with DaemonProcess(place, config) as daemon, WebProcess(place, Path(config.control.socket)) as site:
+        log_in(light, site)
+        assert light.texts("h1") == ["Idle"]
+        write_buffer(place / "buffer.json", experiences(12))
+        daemon.await_true(lambda: light.texts("h1") == ["Training: cycle 1"], "the page to show the cycle")
+        daemon.await_true(lambda: "step 1 of 2" in light.texts("#head")[0], "the progress")
+        keep(light, "real-training")
+        (go,) = (place / "state" / "staging").glob("*/work")
+        (go / "go").touch()
+        daemon.await_true(lambda: light.texts(".big a")[:1] == ["Cycle 1"], "the champion to appear")
+        keep(light, "real-promoted")
+        light.open(f"{site.address}/do/rollback")
+        light.click("form.card button")
+        assert light.texts("h1") == ["The base model is in use; before: cycle 1."]
+        assert daemon.status().champion is None
+
+
+def test_page_recovers_with_the_daemon(site: WebProcess, daemon: FakeDaemon, light: Browser) -> None:
+    """When the daemon goes, the open page says so without being loaded again; when it is back, it shows the state."""
+    from sleepd.errors import DaemonNotRunning
+
+    log_in(light, site)
+    daemon.announcements = [Announcement(event="decision_changed", at=scenes.NOW, fields={})]
+    daemon.replies[GetStatus] = DaemonNotRunning("it is not running", hint="sudo systemctl start sage-sleepd")
+    try:
+        light.open(f"{site.address}/")
+        assert light.texts("h1") == ["The daemon does not answer"]
+    finally:
+        daemon.replies[GetStatus] = scenes.TRAINING
+        daemon.announcements = []
+    light.open(f"{site.address}/")
+    assert light.texts("h1") == ["Training: cycle 9"]

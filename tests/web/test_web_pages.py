@@ -1,0 +1,200 @@
+"""Every page: what it shows, what it needs, and what it says when the daemon does not answer."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from sleepd.errors import DaemonNotRunning, VersionMismatch
+from sleepd.protocol.control import GetStatus
+from tests.sleepctl import sleepctl_scenes as scenes
+from tests.sleepctl.sleepctl_fake_daemon import FakeDaemon
+from tests.web.page_elements import Elements, assert_harmless
+from tests.web.pages_daemon import PAGES, answer_pages, history
+from tests.web.web_process import LIMIT_SECONDS, WebProcess
+
+MOST_BYTES = 150_000
+"""Of a page with its style, script and icon."""
+
+
+@pytest.fixture(scope="module")
+def cookie(site: WebProcess) -> str:
+    return site.log_in()
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_pages_are_whole(site: WebProcess, cookie: str, path: str) -> None:
+    """Each page answers with balanced elements, no inline script, style or handler, and nothing from elsewhere."""
+    answer = site.get(path, cookie=cookie)
+    assert answer.status == 200, answer.text
+    assert_harmless(answer.text)
+
+
+def test_pages_are_small(site: WebProcess, cookie: str) -> None:
+    """No page has more than 150 kB with all that it loads."""
+    loaded = sum(len(site.get(f"/static/{name}").text.encode()) for name in ("style.css", "live.js", "icon.svg"))
+    assert max(len(site.get(path, cookie=cookie).text.encode()) for path in PAGES) + loaded < MOST_BYTES
+
+
+def test_start_page_has_the_figures(site: WebProcess, cookie: str) -> None:
+    """State, progress, conditions, champion and last cycles stand on the page that is made by the server."""
+    text = site.get("/", cookie=cookie).text
+    for wanted in ("Training: cycle 9", "step 11 of 24", "New experiences", "3.12 → 2.71", "/do/cancel"):
+        assert wanted in text
+
+
+def test_cycle_page_has_the_figures(site: WebProcess, cookie: str) -> None:
+    """Verdict, gates, replies with marked words, held-out experiences, lineage and undo are on a cycle's page."""
+    text = site.get("/cycles/8", cookie=cookie).text
+    for wanted in (
+        "Its adapter is in use.",
+        "it drifted 0.0812 nats/token from the base; at most 0.05 is allowed",
+        "<ins>second</ins>",
+        "Where is the blue lamp?",
+        "sleepctl rollback 7",
+        "the base model",
+    ):
+        assert re.sub(r"</?(?:ins|del)>", "", wanted) in re.sub(r"</?(?:ins|del)>", "", text)
+
+
+def test_ten_thousand_cycles_are_shown(directory: Path) -> None:
+    """With 10,000 cycles the timeline shows the newest 1,000, the page of a cycle its lineage."""
+    path = directory / "long.sock"
+    fake = FakeDaemon(path)
+    answer_pages(fake, cycles=history(10_000))
+    try:
+        with WebProcess(directory, path, "--read-without-token") as site:
+            answer = site.get("/cycles?limit=1000")
+            assert answer.status == 200
+            assert answer.text.count('<th scope="row">') == 1000
+            assert 'href="/cycles/10000"' in answer.text
+            assert site.get("/cycles/8").status == 200
+    finally:
+        fake.close()
+
+
+def test_events_bring_the_parts(site: WebProcess, cookie: str) -> None:
+    """The stream of events sends the parts of the start page, each line of them as data."""
+    import http.client
+
+    connection = http.client.HTTPConnection("127.0.0.1", site.port, timeout=LIMIT_SECONDS)
+    connection.request("GET", "/events", headers={"Cookie": cookie})
+    answer = connection.getresponse()
+    assert answer.getheader("Content-Type").startswith("text/event-stream")
+    names: set[str] = set()
+    while names != {"head", "facts", "actions"}:
+        line = answer.readline().decode()
+        assert line.startswith(("data:", "event:", "retry:", ":")) or line == "\n"
+        if line.startswith("event: "):
+            names.add(line[7:].strip())
+    connection.close()
+
+
+@pytest.mark.parametrize("error", [DaemonNotRunning, VersionMismatch])
+def test_page_says_that_the_daemon_is_absent(
+    site: WebProcess, daemon: FakeDaemon, cookie: str, error: type[DaemonNotRunning]
+) -> None:
+    """A daemon that is down, or of another version, is said with the next step; the page then loads itself again."""
+    daemon.replies[GetStatus] = error("it cannot be asked", hint="sudo systemctl restart sage-sleepd")
+    try:
+        answer = site.get("/", cookie=cookie)
+    finally:
+        daemon.replies[GetStatus] = scenes.TRAINING
+    assert answer.status == 503
+    assert "sudo systemctl restart sage-sleepd" in answer.text
+    assert 'http-equiv="refresh"' in answer.text
+    assert site.get("/", cookie=cookie).status == 200
+
+
+def test_absent_socket_is_said(directory: Path) -> None:
+    """Without a socket the start page says that the daemon is not running, and how to start it."""
+    with WebProcess(directory, directory / "nothing.sock", "--read-without-token") as site:
+        answer = site.get("/")
+    assert answer.status == 503
+    assert "the daemon is not running" in answer.text
+
+
+def test_process_ends_when_idle(directory: Path, daemon: FakeDaemon) -> None:
+    """With ``--idle-seconds`` the process ends by itself when nobody asks."""
+    with WebProcess(directory, daemon.path, "--idle-seconds", "0.2") as site:
+        assert site.process.wait(LIMIT_SECONDS) == 0
+
+
+def test_inherited_socket_is_used(directory: Path, daemon: FakeDaemon) -> None:
+    """A socket that systemd listens on is taken over: the page answers there."""
+    import socket
+
+    (directory / "token").write_text("x" * 30)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        start = (
+            "import os, sys; os.dup2(int(sys.argv[1]), 3); os.environ |= {'LISTEN_PID': str(os.getpid()), "
+            "'LISTEN_FDS': '1'}; os.execv(sys.executable, [sys.executable, '-m', 'sleepd.web', *sys.argv[2:]])"
+        )
+        fd = listening.fileno()
+        command = [sys.executable, "-c", start, str(fd), "--socket", str(daemon.path), "--idle-seconds", "0.5"]
+        command += ["--token-file", str(directory / "token")]
+        with (
+            subprocess.Popen(command, pass_fds=[fd]) as process,
+            socket.create_connection(listening.getsockname()) as client,
+        ):
+            client.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+            client.settimeout(LIMIT_SECONDS)
+            assert client.recv(100).startswith(b"HTTP/1.1 200")
+        assert process.wait(LIMIT_SECONDS) == 0
+
+
+def test_report_is_one_file(directory: Path, daemon: FakeDaemon) -> None:
+    """``sleepctl report N --html FILE`` writes a page that names no other file and allows no script."""
+    path = directory / "report.html"
+    command = [
+        sys.executable,
+        "-m",
+        "sleepd.sleepctl",
+        "--socket",
+        str(daemon.path),
+        "report",
+        "8",
+        "--html",
+        str(path),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_SECONDS)
+    assert done.returncode == 0, done.stderr
+    assert path.stat().st_mode & 0o077 == 0
+    elements = Elements(path.read_text()).found
+    assert {"script", "link", "a", "img"}.isdisjoint(tag for tag, _ in elements)
+    assert "\x1b" not in path.read_text()
+
+
+def test_missing_extra_is_said(directory: Path, daemon: FakeDaemon) -> None:
+    """Without jinja2 the command says which extra is missing, and exits with 4."""
+    program = "import sys; sys.modules['jinja2'] = None; from sleepd.sleepctl.__main__ import main; sys.exit(main())"
+    command = [
+        sys.executable,
+        "-c",
+        program,
+        "--socket",
+        str(daemon.path),
+        "report",
+        "8",
+        "--html",
+        str(directory / "x"),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_SECONDS)
+    assert done.returncode == 4
+    assert "sage-sleepd[web]" in done.stderr
+
+
+def test_digest_is_short(directory: Path, daemon: FakeDaemon) -> None:
+    """``sleepctl digest`` has at most ten lines, and the same as JSON."""
+    command = [sys.executable, "-m", "sleepd.sleepctl", "--socket", str(daemon.path), "digest", "--since", "2026-07-04"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_SECONDS)
+    assert done.returncode == 0, done.stderr
+    assert 5 <= len(done.stdout.splitlines()) <= 14
+    assert "In use" in done.stdout
+    data = json.loads(subprocess.run([*command, "--json"], capture_output=True, timeout=LIMIT_SECONDS).stdout)
+    assert data["cycles"]

@@ -153,10 +153,11 @@ and shows the commands that come next.""",
 Installed by ./install.sh. By hand, for bash:
   source <(sleepctl completions bash)""",
     "import": """\
-Each reply that can be learned becomes one line with what stood before it. A
-line that stands in the output already is written again; the daemon counts it
-once. What is left out, and why, goes to stderr. The formats that are read:
-config/README.md.""",
+Each reply that can be learned becomes one line with what stood before it, and
+with the rating that stands beside the file (feedback.jsonl). What was one
+conversation stays one: all of it is held out, or none. A line that stands in
+the output already is written again; the daemon counts it once. What is left
+out, and why, goes to stderr. The formats that are read: config/README.md.""",
     "buffer": """\
 --sample shows three experiences with all that stands before the reply, and
 needs the operator group.""",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,20 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from sleepd.worker import run as cycle
 from sleepd.worker.data.examples import Encoded
-from sleepd.worker.data.packing import make_rows
+from sleepd.worker.data.packing import PackedRow, make_rows
 from sleepd.worker.environment import prepare_environment
 from sleepd.worker.evaluation import evaluation_command, loss_evaluator
 from sleepd.worker.failure import GiveUp
-from sleepd.worker.model import adapter, generate, loading, losses, out_of_memory, peak_memory
+from sleepd.worker.model import (
+    adapter,
+    generate,
+    loading,
+    losses,
+    memory_estimate,
+    out_of_memory,
+    peak_memory,
+    recompute,
+)
 from sleepd.worker.model import device as devices
 from sleepd.worker.model.adapter import load_adapted, load_base, other_adapter, restart_adapter, start_adapter
 from sleepd.worker.model.device import Device, choose_device
@@ -39,17 +49,17 @@ FULL = torch.cuda.OutOfMemoryError("CUDA out of memory")
 
 
 @pytest.fixture
-def card(monkeypatch: pytest.MonkeyPatch) -> Any:
+def card(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """As far as it is asked, torch has a second card, and computes there."""
-    current, asked = [0], []
+    current, asked = [0], list[int]()
 
     @contextmanager
-    def on(device: torch.device) -> Any:
+    def on(device: Any) -> Iterator[None]:
         current.append(torch.device(device).index or 0)
         yield
         current.pop()
 
-    def is_bf16_supported(including_emulation: Any) -> Any:
+    def is_bf16_supported(including_emulation: bool) -> bool:
         asked.append(current[-1])
         return current[-1] == 1
 
@@ -61,14 +71,14 @@ def card(monkeypatch: pytest.MonkeyPatch) -> Any:
     return asked
 
 
-def test_each_card_is_asked_for_bfloat16(card: Any) -> None:
+def test_each_card_is_asked_for_bfloat16(card: list[int]) -> None:
     """Whether a card computes in bfloat16 is asked of that card, and not of the first one."""
     assert choose_device("cuda:1").dtype == torch.bfloat16
     assert choose_device("cuda:0").dtype == torch.float32
     assert card == [1, 0]
 
 
-def test_kind_names_card_and_libraries(card: Any) -> None:
+def test_kind_names_card_and_libraries(card: list[int]) -> None:
     """A cycle that began on another card, or with another cuDNN, does not go on: the kind of a device names both."""
     assert CARD.kind.startswith("cuda bfloat16 card 1, CUDA ")
     assert "cuDNN" in CARD.kind
@@ -79,17 +89,17 @@ def test_base_goes_straight_to_its_card(tiny_model: Path, monkeypatch: pytest.Mo
     """The weights are placed on the card as they are read, and cuDNN's attention is off, whose gradients can be NaN."""
     asked = {}
 
-    def from_pretrained(_path: Any, **given: Any) -> Any:
+    def from_pretrained(_path: object, **given: Any) -> Any:
         asked.update(given)
         return AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(tiny_model))
 
     monkeypatch.setattr(adapter.AutoModelForCausalLM, "from_pretrained", from_pretrained)
-    before = torch.backends.cuda.cudnn_sdp_enabled()
+    before = torch.backends.cuda.cudnn_sdp_enabled()  # type: ignore[no-untyped-call]
     torch.backends.cuda.enable_cudnn_sdp(True)
     try:
         load_base(tiny_model, CARD)
         assert asked["device_map"] == {"": "cuda:1"}
-        assert not torch.backends.cuda.cudnn_sdp_enabled()
+        assert not torch.backends.cuda.cudnn_sdp_enabled()  # type: ignore[no-untyped-call]
     finally:
         torch.backends.cuda.enable_cudnn_sdp(before)
 
@@ -112,7 +122,7 @@ def test_every_adapter_loads_beside_its_model(
 
 @pytest.mark.parametrize("number_type", [torch.float32, torch.bfloat16])
 def test_soft_capped_base_is_trained(
-    number_type: Any, run_here: RunHere, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    number_type: torch.dtype, run_here: RunHere, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A whole cycle on a Gemma 2, whose soft cap the fused attention leaves out, in both number types."""
     architectures.make("gemma2", tmp_path / "gemma2")
@@ -141,7 +151,7 @@ def test_tensors_meet_on_the_models_device(tiny_model: Path, monkeypatch: pytest
         for _one, logits, targets in row_logits(model, row, meta):
             loss = kl_from_base(logits, make_reference(logits.detach())).sum() + token_losses(logits, targets).sum()
             assert loss.device.type == "meta"
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
 
 
 def test_weights_restart_alike_on_each_device(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -149,7 +159,7 @@ def test_weights_restart_alike_on_each_device(tiny_model: Path, monkeypatch: pyt
     drawn = []
     real = torch.nn.init.kaiming_uniform_
 
-    def kaiming_uniform_(weight: Any, **given: Any) -> Any:
+    def kaiming_uniform_(weight: torch.Tensor, **given: Any) -> torch.Tensor:
         drawn.append(weight.device.type)
         return real(weight, **given)
 
@@ -171,7 +181,7 @@ def test_more_tokens_share_a_pass_on_a_gpu() -> None:
     assert limits.micro_batch_tokens == out_of_memory.GPU_PASS_TOKENS > 2048
 
 
-def test_peak_counts_what_is_reserved(card: Any) -> None:
+def test_peak_counts_what_is_reserved(card: list[int]) -> None:
     """On a GPU the peak is what its allocator reserved, beside the host's; a resumed cycle has the higher of both."""
     peak = peak_memory.peak_memory(CARD)
     assert peak.device == 7 * 2**30
@@ -194,7 +204,7 @@ def test_command_finds_the_card_and_room(
     assert freed == [1]
 
 
-def once(monkeypatch: pytest.MonkeyPatch, module: Any, name: str) -> Any:
+def once(monkeypatch: pytest.MonkeyPatch, module: Any, name: str) -> list[int]:
     """The first call of that function finds the card full."""
     real, failed = getattr(module, name), list[int]()
 
@@ -246,10 +256,10 @@ def test_optimizer_of_a_gpu_goes_on(tiny_model: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(torch.cuda, "get_rng_state", lambda _device: state)
     monkeypatch.setattr(torch.cuda, "set_rng_state", lambda now, device: given.append((now, device)))
 
-    def weights() -> Any:
+    def weights() -> AdapterWeights:
         return AdapterWeights(start_adapter(load_base(tiny_model, CPU)[0], quick(), 0), CARD, quick(), 0)
 
-    def step(of: Any) -> None:
+    def step(of: AdapterWeights) -> None:
         of.begin_step(1.0)
         for weight in of.named().values():
             weight.grad = torch.ones_like(weight)
@@ -270,17 +280,21 @@ def test_optimizer_of_a_gpu_goes_on(tiny_model: Path, monkeypatch: pytest.Monkey
 
 def test_noise_is_drawn_where_the_model_is(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The generator of a sampled reply is asked for on the model's device."""
-    asked = []
-    real = torch.Generator
-    monkeypatch.setattr(torch, "Generator", lambda place: asked.append(place) or real(place))
+    asked, real = [], torch.Generator
+
+    def generator(place: torch.device) -> torch.Generator:
+        asked.append(place)
+        return real(place)
+
+    monkeypatch.setattr(torch, "Generator", generator)
     replies(load_base(tiny_model, CPU)[0], CPU, [Asked([5, 6], 1, seed=1), Asked([5], 1)], stop_ids=frozenset())
     assert asked == [CPU.torch_device]
 
 
-def nan_where(model: Any, is_bad: Any) -> None:
+def nan_where(model: Any, is_bad: Callable[[torch.Tensor], bool]) -> None:
     """From now on its logits are NaN where the attention mask is bad."""
 
-    def spoil(_module: Any, _given: Any, named: Any, out: Any) -> Any:
+    def spoil(_module: object, _given: object, named: dict[str, Any], out: Any) -> Any:
         if is_bad(named["attention_mask"]):
             out.logits.fill_(float("nan"))
         return out
@@ -322,7 +336,7 @@ def test_ladder_is_taken_step_by_step(run_here: RunHere, monkeypatch: pytest.Mon
     """Narrower rows, then layers that compute again, then shorter sequences: each is named with what it costs."""
     real = train.row_logits
 
-    def row_logits(model: Any, row: Any, device: torch.device) -> Any:
+    def row_logits(model: Any, row: PackedRow, device: Any) -> Any:
         if row.tokens > 120:
             raise FULL
         return real(model, row, device)
@@ -343,16 +357,18 @@ def test_layers_computed_again_change_nothing(
     run_here(name="kept", strategy=strategy)
     real = MemoryLimits.__init__
 
-    def recomputing(limits: Any, *given: Any) -> None:
+    def recomputing(limits: MemoryLimits, *given: Any) -> None:
         real(limits, *given)
         limits.is_recomputing = True
 
     monkeypatch.setattr(MemoryLimits, "__init__", recomputing)
-    counted = []
-    from sleepd.worker.model import recompute
+    counted, whole = [], recompute.checkpoint
 
-    whole = recompute.checkpoint
-    monkeypatch.setattr(recompute, "checkpoint", lambda *given, **named: counted.append(1) or whole(*given, **named))
+    def counting(*given: Any, **named: Any) -> Any:
+        counted.append(1)
+        return whole(*given, **named)
+
+    monkeypatch.setattr(recompute, "checkpoint", counting)
     run_here(name="again", strategy=strategy)
     assert counted
     kept, again = ((tmp_path / name / "adapter_model.safetensors").read_bytes() for name in ("kept", "again"))
@@ -364,7 +380,7 @@ def test_full_card_ends_on_the_cpu(run_here: RunHere, monkeypatch: pytest.Monkey
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
 
-    def choose(asked: Any) -> Any:
+    def choose(asked: str) -> Device:
         if asked == "cpu":
             return devices.choose_device("cpu")
         raise FULL
@@ -374,3 +390,32 @@ def test_full_card_ends_on_the_cpu(run_here: RunHere, monkeypatch: pytest.Monkey
     assert [notice.event for notice in report.notices] == ["moved_to_cpu"]
     with pytest.raises(GiveUp, match="out of memory"):
         run_here(name="asked", device="cuda")
+
+
+@pytest.mark.parametrize(
+    ("room", "tokens", "is_recomputing"), [(1000, 512, False), (300, 256, False), (130, 128, False), (40, 128, True)]
+)
+def test_short_memory_is_planned_for(room: int, tokens: int, is_recomputing: bool) -> None:
+    """Where the estimate is above what there is, a pass gets narrower at first, then layers compute again."""
+    channel = RecordingChannel()
+    limits = MemoryLimits(512, 2048, channel)
+    limits.plan(lambda tokens, again: tokens // (2 if again else 1), room)
+    assert (limits.micro_batch_tokens, limits.is_recomputing) == (tokens, is_recomputing)
+    assert ("layers_recomputed" in [one.event for one in channel.notices]) == is_recomputing
+    assert all("a cycle is estimated at" in one.text for one in channel.notices)
+
+
+def test_room_is_what_is_free_or_held(card: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a card what is free and what this process reserved; of the processor's memory the same."""
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _device: (5, 100))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda _device: 7)
+    assert devices.room_of(CARD) == 12
+    assert devices.memory_of(CPU) > devices.room_of(CPU) > 0
+
+
+def test_computing_again_is_estimated_lower(tiny_model: Path) -> None:
+    """Layers that compute again keep one layer's figures at a time, and the weights and logits stay."""
+    adapted = start_adapter(load_base(tiny_model, CPU)[0], quick(), 0)
+    need = memory_estimate.need_of(adapted, CPU)
+    kept, again = memory_estimate.needed_bytes(need, 512), memory_estimate.needed_bytes(need, 512, True)
+    assert kept > again > memory_estimate.LIBRARIES_BYTES

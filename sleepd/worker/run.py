@@ -153,8 +153,8 @@ class _Cycle:
         losses = [*before.base.values(), *before.parent.values(), *after.losses.values()]
         checks.append(loss_evaluator.require_finite([one.total for one in losses] + training.epoch_losses))
         proof = Proof(checks, shape(adapter_tensors(loaded.model)))
-        told = (phases.seconds, self._channel.notices, self._peak(loaded))
-        setting = Setting(loaded.fingerprint, loaded.device, loaded.contract, *told)
+        peak, notices = self._peak(loaded), self._channel.notices
+        setting = Setting(loaded.fingerprint, loaded.device, loaded.contract, phases.seconds, notices, peak)
         return make_report(Finished(self._job, self._examples, setting, encoded, before, training, after, proof))
 
     def _tell_of_the_job(self) -> None:

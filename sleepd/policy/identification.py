@@ -21,7 +21,7 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
-from sleepd.protocol.adapter_fingerprint import AdapterFingerprint, Identity, PromptAnswer
+from sleepd.protocol.adapter_fingerprint import AdapterFingerprint, Identity, IdentityKind, PromptAnswer
 
 from .answer_distance import Sums, root_mean, sums_of, total
 
@@ -55,14 +55,26 @@ def agreed(found: Iterable[Identity], fingerprints: Sequence[AdapterFingerprint]
             first = one
             if first.kind in ("no_logprobs", "other_template"):
                 return first
-        elif one.kind in ("candidate", "parent") and one.cycle is not None and one.cycle != first.cycle:
-            return msgspec.structs.replace(one, kind="other_cycle")
-        elif first.is_named and not one.is_named and one.dial is not None and knows(fingerprint, first.cycle):
-            text = (
-                f"cycle {fingerprints[0].cycle}'s fingerprint names {first.text}, cycle {fingerprint.cycle}'s does not"
-            )
-            return msgspec.structs.replace(one, cycle=None, reason=text)
+        elif not first.is_named:
+            if one.kind in ("candidate", "parent") and one.cycle is not None:
+                return msgspec.structs.replace(one, kind="other_cycle")
+        elif not _confirms(fingerprint, one, fingerprints[0], first):
+            if one.is_named and knows(fingerprint, first.cycle):
+                return msgspec.structs.replace(one, kind="base" if one.cycle is None else "other_cycle")
+            text = f"by cycle {fingerprints[0].cycle}'s fingerprint it is {first.text}, by cycle {fingerprint.cycle}'s"
+            kind: IdentityKind = "neither" if one.is_named else one.kind
+            return msgspec.structs.replace(one, kind=kind, cycle=None, reason=f"{text} {one.text}")
     return first or Identity(kind="neither", reason="there is no fingerprint to compare with")
+
+
+def _confirms(fingerprint: AdapterFingerprint, one: Identity, asked_first: AdapterFingerprint, first: Identity) -> bool:
+    """Whether what a fingerprint says leaves the first one named as it is."""
+    if one.is_named and one.cycle == first.cycle:
+        return True
+    if knows(fingerprint, first.cycle):
+        return not one.is_named and one.dial is None  # its base and candidate answer alike: it can confirm nothing
+    # It does not know the model that was named. What it names instead counts where the first did not know that.
+    return not one.is_named or knows(asked_first, one.cycle)
 
 
 def knows(fingerprint: AdapterFingerprint, cycle: int | None) -> bool:

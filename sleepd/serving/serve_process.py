@@ -29,7 +29,7 @@ from .engines.engine import Bench
 from .engines.kinds import engine_of
 from .ensure import Round
 from .gguf_conversion import prepared_gguf
-from .http import HttpServer, Limits
+from .http import HttpLimits, HttpServer
 from .key_file import read_key
 from .proof import Prover
 
@@ -79,7 +79,7 @@ def serve(line: bytes, config: Path | None, *, report: Callable[[ServeStep], obj
 def _round(
     request: ServeRequest, settings: ServeConfig, directory: Path, report: Callable[[ServeStep], object]
 ) -> Round:
-    limits, key = Limits(seconds=settings.answer_seconds), engine_key(settings.key_file)
+    limits, key = HttpLimits(seconds=settings.answer_seconds), engine_key(settings.key_file)
 
     def to_gguf(adapter: Path, output: Path) -> Path:
         return prepared_gguf(

@@ -153,7 +153,8 @@ def _add_experience_options(command: argparse.ArgumentParser, name: str) -> None
 
 
 def _add_live_options(command: argparse.ArgumentParser) -> None:
-    command.add_argument("url", metavar="URL", help="of the engine, such as http://127.0.0.1:8080")
+    help_ = "of the engine, such as http://127.0.0.1:8080; default: as [serve] names engine, model and key"
+    command.add_argument("url", metavar="URL", nargs="?", default="", help=help_)
     help_ = "the name that it is served under; default: the engine's only one"
     command.add_argument("--model", metavar="NAME", default="", help=help_)
     help_ = "with the key that the engine wants, readable by you only"

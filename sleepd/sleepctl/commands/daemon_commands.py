@@ -283,7 +283,7 @@ def doctor(session: Session) -> ExitCode:
 
 def live(session: Session) -> ExitCode:
     """What a running engine answers with."""
-    from .live import live as ask
+    from .live_command import live as ask
 
     return ask(session)
 

@@ -94,7 +94,8 @@ def test_restart_with_old_adapter_is_mended(stage: ServingStage, router: FakeRou
     stage.clock.advance(3600)
     state = stage.turns()
 
-    assert (state.served, state.is_proved, router.running) == (2, True, 2)
+    assert state.is_proved
+    assert [state.served, router.running] == [2, 2]
 
 
 def test_busy_engine_is_waited_for(stage: ServingStage, router: FakeRouter) -> None:
@@ -298,7 +299,11 @@ def test_hanging_engine_is_given_up(stage: ServingStage, router: FakeRouter) -> 
     stage.turns()
     stage.configure(answer_seconds=1.0)
     hang = threading.Event()
-    router.on_request = lambda _method, _path: bool(hang.wait(60))
+
+    def wait(_method: str, _path: str) -> None:
+        hang.wait(60)
+
+    router.on_request = wait
     try:
         state = stage.turns()
     finally:

@@ -12,6 +12,13 @@ near to it. So whatever one fingerprint names, every other fingerprint that know
 for one whose base and candidate answer alike.
 
 The dial is the projection on the way from base to candidate: with part of an adapter, or two of them, it is off.
+
+What is not covered
+-------------------
+The limits below were chosen from two adapters with a strong effect on SmolLM2-135M-Instruct (2026-11-27): on bases in
+q8_0, q4_1 and Q4_K_M the distance to the model that ran was at most 0.35, and that to the next one at least 0.53. How
+often they err, and with weak adapters, is not measured. One long prompt among sixteen has too little weight for an
+engine's stale cache to show itself in the distance of them all.
 """
 
 from __future__ import annotations

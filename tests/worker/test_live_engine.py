@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 
-from sleepd.protocol.live_request import LiveRequest
+from sleepd.protocol.live_request import LiveAnswer, LiveRequest
 from sleepd.serving.identify_endpoint import live
 from tests.tiny_engine import adapter_gguf, base_gguf, llama_server
 
 from .conftest import RecordingChannel, examples, make_job
 
 pytestmark = pytest.mark.worker
+Start = Callable[..., AbstractContextManager[str]]
+"""Starts the server with the adapters that are named, and gives its URL."""
 
 
 @pytest.fixture(scope="module")
-def base(tiny_model, tmp_path_factory):
+def base(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tiny model, which says plain characters: as it is made, all its tokens are about as likely."""
     from safetensors.torch import load_file, save_file
 
@@ -33,7 +39,7 @@ def base(tiny_model, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def state(base, models, tmp_path_factory):
+def state(base: Path, models: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A state directory: cycle 1, cycle 2 which continues it and is in use, and an adapter of no cycle."""
     import torch
 
@@ -51,7 +57,7 @@ def state(base, models, tmp_path_factory):
             one.data = one.data * (name != "foreign") + by * torch.randn(one.shape, generator=dice)
         (directory / name).mkdir()
         save_adapter(loaded.model, directory / name, base)
-        parent = {"parent": str(directory / "cycle_001"), "parent_cycle": 1} if cycle == 2 else {}
+        parent: dict[str, Any] = {"parent": str(directory / "cycle_001"), "parent_cycle": 1} if cycle == 2 else {}
         own = msgspec.structs.replace(job, cycle=cycle, staging=str(directory / name), **parent)
         write_fingerprint(own, loaded, examples(), lambda _tokens: None)
     (directory / "current").symlink_to("cycle_002")
@@ -59,7 +65,7 @@ def state(base, models, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def engine(base, state, tmp_path_factory):
+def engine(base: Path, state: Path, tmp_path_factory: pytest.TempPathFactory) -> Start:
     """A function that starts the server with some of these adapters."""
     directory = tmp_path_factory.mktemp("gguf")
     whole = base_gguf(base, directory / "base.gguf")
@@ -70,7 +76,7 @@ def engine(base, state, tmp_path_factory):
     return lambda *names, **settings: llama_server(whole, [known[name] for name in names], **settings)
 
 
-def asked(state, url):
+def asked(state: Path, url: str) -> LiveAnswer:
     """What ``live`` answers."""
     return live(LiveRequest(url=url, state=str(state)))
 
@@ -80,7 +86,9 @@ def asked(state, url):
     [((), "base", None), (("cycle_001",), "parent", 1), (("cycle_002",), "candidate", 2)],
     ids=["none", "older", "newer"],
 )
-def test_engine_runs_what_it_was_started_with(engine, state, names, kind, cycle):
+def test_engine_runs_what_it_was_started_with(
+    engine: Start, state: Path, names: tuple[str, ...], kind: str, cycle: int | None
+) -> None:
     """The base and both generations are named, far nearer than the next, and only the one in use is as it should be."""
     with engine(*names) as url:
         found = asked(state, url)
@@ -91,7 +99,7 @@ def test_engine_runs_what_it_was_started_with(engine, state, names, kind, cycle)
 
 
 @pytest.mark.parametrize("names", [("cycle_001", "cycle_002"), ("foreign",)], ids=["stacked", "foreign"])
-def test_engine_that_runs_something_else_is_named_nothing(engine, state, names):
+def test_engine_that_runs_something_else_is_named_nothing(engine: Start, state: Path, names: tuple[str, ...]) -> None:
     """Two adapters at once, and one that no fingerprint knows, are taken for none of ours."""
     with engine(*names) as url:
         found = asked(state, url)
@@ -99,7 +107,7 @@ def test_engine_that_runs_something_else_is_named_nothing(engine, state, names):
     assert not found.is_in_use
 
 
-def test_engine_with_another_template_is_seen(engine, state):
+def test_engine_with_another_template_is_seen(engine: Start, state: Path) -> None:
     """A template that writes the same conversation in other tokens is what is reported, not an adapter."""
     template = "{% for m in messages %}[{{ m['role'] }}] {{ m['content'] }}\n{% endfor %}[assistant] "
     with engine("cycle_002", chat_template=template, use_jinja=True) as url:

@@ -32,6 +32,7 @@ from sleepd.sleepctl.session import STATUS_SECONDS, Command, Session
 from sleepd.version import VERSION
 
 from . import buffer_commands, config_commands, metric_commands, trigger_commands
+from .export import export
 from .quarantine_commands import quarantine
 from .registry_commands import decisions, prune, tag
 from .tokens import tokens
@@ -342,6 +343,7 @@ COMMANDS: dict[str, Command] = {
     "completions": completions,
     "rebase": rebase,
     "tag": tag,
+    "export": export,
     "prune": prune,
     "metric add": metric_commands.add,
     "metric remove": metric_commands.remove,

@@ -8,6 +8,7 @@ that one wrongly and the others rightly.
 from __future__ import annotations
 
 import itertools
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -300,5 +301,7 @@ def _chosen(
 
 
 def _gap(reference: PromptReference) -> float:
+    """To the nearest other model; 0 where nothing can be compared, as where the first token is part of a character."""
     others = [reference.base] + ([reference.parent] if reference.parent else [])
-    return min(answers_apart(reference.candidate, other) for other in others)
+    gap = min(answers_apart(reference.candidate, other) for other in others)
+    return gap if math.isfinite(gap) else 0.0

@@ -17,6 +17,10 @@ from tests.serving.fake_engines import FakeRouter
 from tests.serving.serving_stage import ServingStage, fake_gguf, told
 
 
+class Death(BaseException):
+    """The daemon and its serve process end here."""
+
+
 @pytest.fixture
 def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, two_champions: Path) -> Iterator[ServingStage]:
     """Two champions, and a router that runs the base."""
@@ -231,10 +235,10 @@ def test_death_at_a_step_is_recovered(stage: ServingStage, router: FakeRouter, p
 
     def die(step: object) -> None:
         if getattr(step, "phase", "") == phase:
-            raise KeyboardInterrupt
+            raise Death
 
     stage.on_step = die
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(Death):
         stage.turns()
     assert router.running in (1, 2)
 
@@ -255,7 +259,7 @@ def test_death_at_a_request_is_recovered(
         if not path.startswith("/v1/"):
             left -= 1
             if left == 0:
-                raise KeyboardInterrupt
+                raise Death
         return asked(server, method, path, body)
 
     monkeypatch.setattr(HttpServer, "request", dying)
@@ -265,7 +269,7 @@ def test_death_at_a_request_is_recovered(
         left = point
         try:
             stage.turns()
-        except KeyboardInterrupt:
+        except Death:
             left = 0
             assert router.running in (1, 2)
             state = stage.turns()

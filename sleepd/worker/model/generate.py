@@ -73,10 +73,26 @@ def replies(
     called before a step with the number of its tokens. Past ``deadline`` (monotonic clock) no step begins.
     """
     cache_name = _cache_name(model)
+    if cache_name or len(asked) == 1:
+        found = _side_by_side(model, device, asked, cache_name, stop_ids, on_step, deadline, on_logits)
+        if found is not None:
+            return found
+    # A recurrent model would take padding for text; and some kernels answer with NaN where it sees nothing.
     alone = partial(replies, model, device, stop_ids=stop_ids, on_step=on_step, deadline=deadline)
-    if not cache_name and len(asked) > 1:
-        # A recurrent model would take padding for text.
-        return [alone([one], on_logits=_behind(number, on_logits))[0] for number, one in enumerate(asked)]
+    return [alone([one], on_logits=_behind(number, on_logits))[0] for number, one in enumerate(asked)]
+
+
+def _side_by_side(
+    model: Any,
+    device: Device,
+    asked: Sequence[Asked],
+    cache_name: str,
+    stop_ids: frozenset[int],
+    on_step: Callable[[int], None],
+    deadline: float | None,
+    on_logits: OnLogits | None,
+) -> list[list[int] | None] | None:
+    """See ``replies``; None: with padding the predictions are not numbers."""
     ids, mask = _padded(_fitting(asked, most_positions(model.config)), device.torch_device)
     positions = (mask.cumsum(1) - 1).clamp(min=0)
     noise = [_noise(one.seed, device.torch_device) for one in asked]
@@ -92,10 +108,9 @@ def replies(
             )
         logits = out.logits[:, -1].float()
         chosen = _choose(logits, noise)
-        if chosen is None and len(asked) > 1:
-            # Places of padding see nothing, which some kernels answer with NaN; alone there is no padding.
-            return [alone([one], on_logits=_behind(number, on_logits))[0] for number, one in enumerate(asked)]
         if chosen is None:
+            if len(asked) > 1:
+                return None
             raise GiveUp("not_finite", "the model's predictions for a reply are not numbers", NOT_FINITE_HINT)
         if on_logits:
             on_logits(0, step, logits)
@@ -149,6 +164,7 @@ def batched_replies(
 
     Fewer where memory runs out, down to one, which is tried again once all is given back.
     """
+    make = partial(replies, model, device, stop_ids=stop_ids, on_step=on_step, deadline=deadline)
     found: list[list[int] | None] = []
     has_failed = False
     longest = max((len(one.prompt) for one in asked), default=1)
@@ -156,15 +172,7 @@ def batched_replies(
     while len(found) < len(asked):
         batch = asked[len(found) : len(found) + at_once]
         try:
-            found += replies(
-                model,
-                device,
-                batch,
-                stop_ids=stop_ids,
-                on_step=on_step,
-                deadline=deadline,
-                on_logits=_behind(len(found), on_logits),
-            )
+            found += make(batch, on_logits=_behind(len(found), on_logits))
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error) or (len(batch) == 1 and has_failed):
                 raise

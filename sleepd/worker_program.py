@@ -30,6 +30,7 @@ def ask_worker(
     user: pwd.struct_passwd | None = None,
     environment: Mapping[str, str] | None = None,
     stdin: bytes = b"",
+    seconds: float = _SECONDS,
 ) -> _T:
     """The answer of ``python -m ARGUMENTS``, its last line on standard output, as a ``kind``.
 
@@ -40,6 +41,7 @@ def ask_worker(
         user: the daemon's. Who is not root asks as who they are.
         environment: of the service, beside the caller's own.
         stdin: what it reads.
+        seconds: it may take.
 
     Raises:
         NoAnswer: it cannot be started, hangs, or answers something else.
@@ -48,11 +50,11 @@ def ask_worker(
     try:
         command, variables = [interpreter, "-P", "-m", *arguments], {**os.environ, **(environment or {})}
         done = subprocess.run(
-            command, input=stdin, capture_output=True, timeout=_SECONDS, check=False, env=variables, **become
+            command, input=stdin, capture_output=True, timeout=seconds, check=False, env=variables, **become
         )
         return msgspec.json.decode(done.stdout.splitlines()[-1], type=kind)
     except subprocess.TimeoutExpired as error:
-        raise NoAnswer(f"{TOO_SLOW} {_SECONDS:g} s") from error
+        raise NoAnswer(f"{TOO_SLOW} {seconds:g} s") from error
     except OSError as error:
         as_whom = f", asked as {user.pw_name}" if user is not None and become else ""
         raise NoAnswer(f"{error.strerror or error}{as_whom}") from error

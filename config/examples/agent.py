@@ -4,10 +4,10 @@
     python agent.py --base DIRECTORY [--state /var/lib/sage-sleepd] [--buffer experiences.jsonl]
 
 Each line of standard input is a prompt. The reply goes to standard output, and both go to the buffer as one experience.
-The link ``current`` in the state directory says which adapter is in use. The agent reads it before each reply and loads
-the adapter anew when the link points to another directory. Without the link the base model answers alone.
+The link ``current`` in the state directory says which adapter is in use. ``sleepd.serving.follow`` reads it before each
+reply and exchanges the adapter when the link points to another directory. Without it the base model answers alone.
 
-It needs torch, transformers and peft, and the group ``sage-sleepd`` to read the adapters.
+It needs sage-sleepd, torch, transformers and peft, and the group ``sage-sleepd`` to read the adapters.
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ from datetime import datetime
 from pathlib import Path
 
 import torch
-from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from sleepd.serving import follow
 
 SALIENCE = 0.8
 """How much an experience matters, from 0 to 1. A real agent judges each experience by itself."""
@@ -37,30 +38,15 @@ class Agent:
 
     def __init__(self, base: Path, state: Path, system_prompt: str) -> None:
         self._tokenizer = AutoTokenizer.from_pretrained(base)
-        self._model = AutoModelForCausalLM.from_pretrained(base).eval()
-        self._link = state / "current"
+        self._following = follow(AutoModelForCausalLM.from_pretrained(base).eval(), state)
         self._system_prompt = system_prompt
         self.adapter: Path | None = None
-        """The directory of the adapter that is loaded; None: the base model answers alone."""
-
-    def follow(self) -> None:
-        """Load the adapter that ``current`` points to now, if it is not loaded yet."""
-        while (wanted := self._in_use()) != self.adapter:
-            if self.adapter is not None:
-                self._model = self._model.unload()
-                self.adapter = None
-            if wanted is None:
-                return
-            try:
-                self._model = PeftModel.from_pretrained(self._model, wanted).eval()
-            except (OSError, ValueError):
-                if self._in_use() == wanted:
-                    raise
-                continue  # it was rolled back and moved away while it was read
-            self.adapter = wanted
+        """The directory of the adapter under which the last reply was given; None: the base model gave it alone."""
 
     def reply(self, prompt: str) -> str:
-        """The reply to one prompt."""
+        """The reply to one prompt, with the adapter that is in use now."""
+        self._following.update()
+        self.adapter = self._following.adapter
         messages = [{"role": "user", "content": prompt}]
         if self._system_prompt:
             messages.insert(0, {"role": "system", "content": self._system_prompt})
@@ -68,15 +54,8 @@ class Agent:
             messages, add_generation_prompt=True, return_tensors="pt", return_dict=True
         )
         with torch.inference_mode():
-            told = self._model.generate(**asked, max_new_tokens=64, do_sample=False)
+            told = self._following.model.generate(**asked, max_new_tokens=64, do_sample=False)
         return self._tokenizer.decode(told[0, asked["input_ids"].shape[1] :], skip_special_tokens=True).strip()
-
-    def _in_use(self) -> Path | None:
-        # Resolved once: the link may point elsewhere a moment later, the directory behind it stays the same.
-        try:
-            return self._link.resolve(strict=True)
-        except FileNotFoundError:
-            return None
 
 
 def write_down(buffer: Path, prompt: str, response: str, adapter: Path | None) -> None:
@@ -106,7 +85,6 @@ def main() -> None:
         prompt = line.strip()
         if not prompt:
             continue
-        agent.follow()
         response = agent.reply(prompt)
         if response:
             write_down(options.buffer, prompt, response, agent.adapter)

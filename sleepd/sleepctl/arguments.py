@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 import re
 import sys
-from typing import Any, NoReturn
+from typing import Any, NoReturn, get_args
 
 from sleepd.config.checks import BUFFER_FORMATS
 from sleepd.config.strategies import STRATEGIES
+from sleepd.protocol.converted_adapter import Quantization
+from sleepd.protocol.exported_adapter import ExportForm
 from sleepd.text.display import clean
 from sleepd.version import VERSION
 
@@ -21,7 +23,7 @@ COMPLETED = ("bash", "zsh", "fish", "cycles", "quarantine")
 """What ``completions`` can print: the scripts, and what they ask for."""
 
 
-_STATE_HELP = {"live": "where the fingerprints are"}
+_STATE_HELP = {"live": "where the fingerprints are", "export": "where the cycle is"}
 
 
 class _Parser(argparse.ArgumentParser):
@@ -87,11 +89,8 @@ def _add_command(commands: Any, name: str, summary: str) -> None:
         epilog=EPILOGS.get(name),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    if name == "config":
-        _add_config_commands(command)
-        return
-    if name == "metric":
-        _add_metric_commands(command)
+    if name in ("config", "metric"):
+        (_add_config_commands if name == "config" else _add_metric_commands)(command)
         return
     _add_options(command)
     _add_places(command, name)
@@ -105,6 +104,8 @@ def _add_command(commands: Any, name: str, summary: str) -> None:
         _add_run_options(command)
     if name in ("tag", "prune"):
         _add_keeping_options(command, name)
+    if name == "export":
+        _add_export_options(command)
     if name == "quarantine":
         add_quarantine(command)
     if name in ("buffer", "import", "tokens"):
@@ -159,6 +160,19 @@ def _add_live_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--key-file", metavar="FILE", default="", help=help_)
 
 
+def _add_export_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument("cycle", metavar="N", type=Whole(1), help="the cycle's number")
+    command.add_argument("--to", metavar="DIR", required=True, help="a new directory; nothing is overwritten")
+    forms = get_args(ExportForm)
+    help_ = f"{', '.join(forms)}; default: peft"
+    command.add_argument("--as", dest="form", metavar="FORM", choices=forms, default="peft", help=help_)
+    numbers = get_args(Quantization)
+    help_ = f"of a GGUF file: {', '.join(numbers)}; default: f16"
+    command.add_argument("--numbers", metavar="FORMAT", choices=numbers, default="f16", help=help_)
+    help_ = "merge into this file; default: the base, where it is a GGUF file"
+    command.add_argument("--base-gguf", metavar="FILE", default="", help=help_)
+
+
 def _add_keeping_options(command: argparse.ArgumentParser, name: str) -> None:
     """Of what is kept of the past."""
     if name == "tag":
@@ -174,7 +188,7 @@ def _add_keeping_options(command: argparse.ArgumentParser, name: str) -> None:
 
 def _add_places(command: argparse.ArgumentParser, name: str) -> None:
     """The cycle, path or experience that a command is about."""
-    if name in ("status", "history", "show", "report", "live"):
+    if name in ("status", "history", "show", "report", "live", "export"):
         command.add_argument(
             "--state",
             metavar="DIR",
@@ -201,6 +215,8 @@ def _add_places(command: argparse.ArgumentParser, name: str) -> None:
         command.add_argument("path", metavar="PATH", help="the file of the agent, or a directory of files")
         help_ = "of sage-sleepd@NAME, which has its own configuration and state; created if new"
         command.add_argument("--instance", metavar="NAME", default="", help=help_)
+    if name == "setup-serve":
+        command.add_argument("--instance", metavar="NAME", default="", help="of sage-sleepd@NAME")
     if name == "completions":
         command.add_argument(
             "kind",

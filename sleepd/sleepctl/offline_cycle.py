@@ -36,7 +36,7 @@ _T = TypeVar("_T")
 
 def read_detail(state: Path, summary: CycleSummary) -> CycleDetail:
     """``summary`` and the documents in the cycle's directory, where they can be read."""
-    directory = _directory(state, summary.cycle)
+    directory = cycle_directory(state, summary.cycle)
     lineage = _read(directory / LINEAGE_FILE, Lineage) if directory else None
     evaluation = _read(directory / EVALUATION_FILE, Evaluation) if directory else None
     return CycleDetail(
@@ -57,7 +57,7 @@ def read_learned(state: Path, cycle: int, buffer: BufferConfig, *, limit: int, m
 
     ``masks``: with placeholders for personal data.
     """
-    directory = _directory(state, cycle)
+    directory = cycle_directory(state, cycle)
     lineage = _read(directory / LINEAGE_FILE, Lineage) if directory else None
     if lineage is None:
         return Learned(cycle=cycle, experiences=[], present=0, changed=[], gone=[], problem="its lineage.json is gone")
@@ -97,7 +97,8 @@ def _read_buffer(buffer: BufferConfig, wanted: Collection[int]) -> tuple[list[Ex
     return found, "" if found else problem
 
 
-def _directory(state: Path, cycle: int) -> Path | None:
+def cycle_directory(state: Path, cycle: int) -> Path | None:
+    """Where its checkpoint is; None: there is none."""
     name = f"cycle_{cycle:03d}"
     return next((path for path in (state / name, state / "retired" / name) if is_own_directory(path)), None)
 

@@ -32,6 +32,7 @@ from sleepd.sleepctl.session import STATUS_SECONDS, Command, Session
 from sleepd.version import VERSION
 
 from . import buffer_commands, config_commands, metric_commands, trigger_commands
+from .export import export
 from .quarantine_commands import quarantine
 from .registry_commands import decisions, prune, tag
 from .tokens import tokens
@@ -295,6 +296,13 @@ def setup_buffer(session: Session) -> ExitCode:
     return set_up(session)
 
 
+def setup_serve(session: Session) -> ExitCode:
+    """The engine, and what the service may do with it."""
+    from .setup_serve import setup_serve as set_up
+
+    return set_up(session)
+
+
 def completions(session: Session) -> ExitCode:
     """A shell's completions, or the cycles' numbers for them."""
     from .completions import complete
@@ -331,9 +339,11 @@ COMMANDS: dict[str, Command] = {
     "logs": logs,
     "doctor": doctor,
     "setup-buffer": setup_buffer,
+    "setup-serve": setup_serve,
     "completions": completions,
     "rebase": rebase,
     "tag": tag,
+    "export": export,
     "prune": prune,
     "metric add": metric_commands.add,
     "metric remove": metric_commands.remove,

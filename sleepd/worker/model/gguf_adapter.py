@@ -86,7 +86,7 @@ def write_gguf_adapter(
     writer.add_name(name)
     writer.add_description(f"converted by sage-sleepd {VERSION}")
     for key, rows in sorted(tensors.items()):
-        kind = _type_of(rows, numbers)
+        kind = number_type(rows.shape[1], numbers)
         writer.add_tensor(key, quants.quantize(rows, kind), raw_dtype=kind)
     try:
         writer.write_header_to_file()
@@ -97,12 +97,12 @@ def write_gguf_adapter(
     fsync_path(path)
 
 
-def _type_of(rows: Array, numbers: Quantization) -> gguf.GGMLQuantizationType:
-    """Q8_0 holds 32 numbers in a block; what is narrower, as B of rank 16 is, stays in 16 bits."""
+def number_type(width: int, numbers: Quantization) -> gguf.GGMLQuantizationType:
+    """Q8_0 holds 32 numbers in a block; what is not so wide, as B of rank 16 is not, stays in 16 bits."""
     if numbers != "q8_0":
         return _TYPES[numbers]
     kind = gguf.GGMLQuantizationType.Q8_0
-    return kind if rows.shape[1] % gguf.GGML_QUANT_SIZES[kind][0] == 0 else _TYPES["f16"]
+    return kind if width % gguf.GGML_QUANT_SIZES[kind][0] == 0 else _TYPES["f16"]
 
 
 def check_gguf_adapter(

@@ -1,0 +1,81 @@
+"""``python -m sleepd.worker.programs.merge_adapter``: a base and an adapter as one model, without a network.
+
+The answer is one line of JSON. Nothing is measured here: what is known of the adapter was measured before the merging.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import get_args
+
+import msgspec
+
+from sleepd.protocol.converted_adapter import ConvertedAdapter, Quantization
+from sleepd.version import VERSION
+from sleepd.worker.environment import prepare_environment
+from sleepd.worker.failure import GiveUp
+
+
+def main() -> int:
+    """Merge, and say what came of it; returns 0 also where it fails, for that is an answer."""
+    parser = argparse.ArgumentParser(
+        prog="python -m sleepd.worker.programs.merge_adapter", description=__doc__.splitlines()[0]
+    )
+    parser.add_argument("--adapter", type=Path, required=True, help="a checkpoint's directory")
+    parser.add_argument("--base", required=True, help="embedded, a directory, a .gguf file or a cached hub id")
+    parser.add_argument("--expected", default="", help="the base's fingerprint; empty: it is not compared")
+    parser.add_argument("--cache", default="", help="the hub cache; empty: the library's default place")
+    parser.add_argument("--models", type=Path, required=True, help="where converted copies of models stand")
+    parser.add_argument("--form", choices=("gguf", "safetensors"), required=True)
+    parser.add_argument("--numbers", choices=get_args(Quantization), default="f16", help="of a GGUF file")
+    parser.add_argument("--to", type=Path, required=True, help="the new file, or the new directory")
+    arguments = parser.parse_args()
+    prepare_environment()
+    try:
+        answer = merge(arguments)
+    except GiveUp as error:
+        answer = ConvertedAdapter(problem=error.message, hint=error.hint)
+    except OSError as error:
+        text = f"{arguments.to} cannot be written: {error.strerror or error}: {error.filename or ''}".rstrip(": ")
+        answer = ConvertedAdapter(problem=text, hint="make room on that disk, or name another directory")
+    sys.stdout.write(msgspec.json.encode(answer).decode() + "\n")
+    return 0
+
+
+def merge(arguments: argparse.Namespace) -> ConvertedAdapter:
+    """Write the merged model.
+
+    Raises:
+        GiveUp: base or adapter cannot be used, or the base is another one than the adapter's.
+        OSError: the disk did not take it.
+    """
+    from sleepd.protocol.base_identity import is_same_base
+    from sleepd.worker.model.convert_gguf import open_base
+    from sleepd.worker.model.find_base import find_base, fingerprint
+    from sleepd.worker.model.gguf_architecture import find_architecture
+    from sleepd.worker.model.merged_model import write_merged_directory, write_merged_gguf
+
+    base, expected = find_base(arguments.base, arguments.cache), arguments.expected
+    if arguments.form == "safetensors":
+        directory, _ = open_base(
+            arguments.base, arguments.cache, arguments.models, lambda _event, _text: None, expected=expected
+        )
+        tensors = write_merged_directory(arguments.to, directory, arguments.adapter)
+        return ConvertedAdapter(tensors=tensors, converter=f"peft {version('peft')} (Apache-2.0)")
+    if not base.is_gguf:
+        text = f"a merged GGUF file is made from the base's own GGUF file, and {base.path} is a directory"
+        raise GiveUp("base_unusable", text, "name the base's .gguf file with --base-gguf")
+    if expected and not is_same_base(expected, fingerprint(base, arguments.models)):
+        text = f"{base.path} is another base than the one that this adapter was trained on"
+        raise GiveUp("base_changed", text, "put the old file back, or name it with --base-gguf")
+    architecture = find_architecture(base)
+    tensors = write_merged_gguf(arguments.to, base.path, arguments.adapter, architecture, arguments.numbers)
+    made = f"sage-sleepd {VERSION} (Apache-2.0), gguf {version('gguf')} (MIT)"
+    return ConvertedAdapter(tensors=tensors, architecture=architecture.name, converter=made)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

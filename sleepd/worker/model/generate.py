@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -99,7 +100,7 @@ def _side_by_side(
     found: list[list[int]] = [[] for _ in asked]
     is_open = [True] * len(asked)
     caching: dict[str, Any] = {"use_cache": bool(cache_name)}
-    step = 0
+    steps = itertools.count()
     while any(is_open) and (deadline is None or time.monotonic() <= deadline):
         on_step(ids.numel())
         with computing(device):
@@ -113,7 +114,7 @@ def _side_by_side(
                 return None
             raise GiveUp("not_finite", "the model's predictions for a reply are not numbers", NOT_FINITE_HINT)
         if on_logits:
-            on_logits(0, step, logits)
+            on_logits(0, next(steps), logits)
         for row, token in enumerate(chosen.tolist()):
             is_open[row] = is_open[row] and _goes_on(found[row], token, stop_ids, asked[row].max_new_tokens)
         mask = torch.cat([mask, mask.new_ones(len(asked), 1)], dim=1)
@@ -121,7 +122,6 @@ def _side_by_side(
         ids, positions = _fed(ids, positions, chosen, is_remembered=grown is not None)
         if grown is not None:
             caching[cache_name] = grown
-        step += 1
     return [None if open_ else reply for reply, open_ in zip(found, is_open, strict=True)]
 
 

@@ -299,9 +299,9 @@ class _Cycle:
         known = {one.id for one in encoded.trained}
         trained = [one for one in self._examples.to_train if one.id in known]
         trained.sort(key=lambda one: (one.role != "train", one.order, one.id))
-        try:
-            with self._phases.enter("fingerprinting"):
+        with self._phases.enter("fingerprinting"):
+            try:
                 fingerprint.write_fingerprint(self._job, loaded, trained, self._phases.generated)
-        except fingerprint.NoFingerprint as error:
-            text = f"no engine can be shown to run this adapter: {error}"
-            self._channel.notice("fingerprint_not_written", text, warning=True)
+            except fingerprint.NoFingerprint as error:
+                text = f"no engine can be shown to run this adapter: {error}"
+                self._channel.notice("fingerprint_not_written", text, warning=True)

@@ -32,6 +32,7 @@ MESSAGE_IDS: Final = {
     "champion_damaged": "7a357151af514ed7aec9500e8ac4c2d8",
     "champion_rolled_back": "3bb9dc6e568f4cc58b996abe1d02febd",
     "config_refused": "778ec5f59ca049fb92861597cd6bc84e",
+    "serving_failed": "080c8a8995bf4f769c1ff249b4fba272",
 }
 """What ``journalctl -x`` explains: systemd/sage-sleepd.catalog has the words."""
 _LOST: Final = "log lines lost: {} could not be written while journald was away"

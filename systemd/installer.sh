@@ -278,7 +278,7 @@ flip() {
     run ln -sfn "$target" "$prefix/current.new"
     run mv -T "$prefix/current.new" "$prefix/current"
     if $is_user; then
-        run install -D -m 0644 -t "$units" "$from/systemd/user/sage-sleepd.service"
+        run install -D -m 0644 -t "$units" "$from/systemd/user"/*
     else
         install_units "$from/systemd"
     fi

@@ -19,7 +19,7 @@ from sleepd.config import render
 from sleepd.protocol import answers, experience_record
 from sleepd.protocol.answers import PruneResult
 from sleepd.protocol.capability import SeenTokens
-from sleepd.protocol.live import LiveAnswer
+from sleepd.protocol.live_request import LiveAnswer
 from sleepd.protocol.status import (
     BufferDetail,
     CycleDetail,
@@ -63,6 +63,7 @@ JSON_KEYS: Final[dict[str, tuple[str, ...]]] = {
     "metric add, remove": MetricResult.__struct_fields__,
     "prune": PruneResult.__struct_fields__,
     "setup-buffer": ("schema", "written", "notes", "next"),
+    "setup-serve": ("schema", "written", "next"),
     "reload": answers.Reloaded.__struct_fields__,
     "config check": ("schema", "path", "drop_ins", "is_valid"),
     "config show": ("schema", "path", "drop_ins", "config", "origins"),

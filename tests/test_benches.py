@@ -24,7 +24,7 @@ HANGS_SECONDS = 1200
 """A command that takes longer hangs, however busy the machine is."""
 OF_THE_TESTS = ("PYTHONSAFEPATH", "COVERAGE_PROCESS_START", "COVERAGE_PROCESS_CONFIG")
 """Whoever runs a command has none of these; measuring coverage takes memory of the daemon's."""
-QUICK = ("--set", "epochs=1", "--set", "min_steps=0", "--set", "kl_prompts=8")
+QUICK = ("--set", "epochs=1", "--set", "most_repeats=1", "--set", "min_steps=0", "--set", "kl_prompts=8")
 pytestmark = [
     pytest.mark.model,
     pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="needs torch"),
@@ -113,8 +113,10 @@ def test_strategies_are_compared(buffer: Path, models: Path, tiny_model: Path, t
 def test_facts_are_recalled(models: Path, tiny_model: Path) -> None:
     """Facts are taught, and those that are recalled are counted."""
     given = ("--base", tiny_model, "--models", models, *QUICK)
-    said = run("bench/sleepbench.py", "recall", "--strategy", "rehearse", "--only", 1, "--nights", 1, *given)
-    assert json.loads(said)["asked"] == 20
+    said = run("bench/sleepbench.py", "recall", "--told", 1, "--only", 1, "--nights", 1, *given)
+    found = json.loads(said)
+    assert found["asked"] == 20
+    assert found["trained"] + found["unlearned"] == 20
 
 
 def test_verdicts_are_counted(buffer: Path, tiny_model: Path, tmp_path: Path) -> None:
@@ -154,10 +156,8 @@ def test_daemon_is_measured() -> None:
 
 def test_pages_are_timed() -> None:
     """The bench of the page gives the time and the size of each page."""
-    assert (
-        len(re.findall(r"(?m)^/\S* +\d+ ms +\d+ ms processor +[\d.]+ kB$", run("bench/bench_page.py", "--cycles", 3)))
-        == 8
-    )
+    said = run("bench/bench_page.py", "--cycles", 3)
+    assert len(re.findall(r"(?m)^/\S* +\d+ ms +\d+ ms processor +[\d.]+ kB$", said)) == 8
 
 
 def test_buffers_are_read() -> None:

@@ -9,7 +9,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sleepd.buffer import said_before
-from sleepd.buffer.answers import answer_of
 from sleepd.buffer.conversation import (
     CONTEXT_CHARACTERS,
     CONTEXT_MESSAGES,
@@ -21,6 +20,7 @@ from sleepd.buffer.conversation import (
 )
 from sleepd.buffer.experience import Experience, content_hash, conversation_of, derived_id, group_of, hash_text
 from sleepd.buffer.masking import masked_example
+from sleepd.buffer.reply_digest import answer_of
 from sleepd.buffer.said_before import SaidBefore
 from sleepd.policy.context_cut import without_held_out
 from sleepd.protocol.chat_example import Message, MessageRole, ToolCall

@@ -17,7 +17,8 @@ from sleepd.buffer.digest import digest_whole
 from sleepd.buffer.experience import Experience
 from sleepd.buffer.formats.known_formats import FORMATS, format_of
 from sleepd.buffer.formats.unread import unread_program
-from sleepd.buffer.learnables import HalfWritten, ReadSettings
+from sleepd.buffer.learnables import HalfWritten, Learnables, ReadSettings
+from sleepd.buffer.own_record import own_record
 from sleepd.buffer.parsing import decoded_line
 from sleepd.buffer.rating_names import REJECTED
 from sleepd.buffer.reading.reader_process import read_digest
@@ -49,6 +50,32 @@ def test_every_format_has_a_sample() -> None:
     """No format is listed without a sample, on which the tests and the fuzzing are built."""
     assert [one.name for one in FORMATS if one.name not in SAMPLES] == []
     assert len({one.name for one in FORMATS}) == len(FORMATS) == len(SAMPLES)
+
+
+LONG_TALK = [
+    {"role": role, "content": f"{role} {number} {'x' * 9_000}"}
+    for number in range(40)
+    for role in (*(["system"] * (number % 15 == 0)), "user", "assistant")
+]
+
+
+@pytest.mark.parametrize(
+    "records", [*SAMPLES.values(), [{"conversation": "c", "messages": LONG_TALK}], [{"messages": LONG_TALK}]]
+)
+def test_import_keeps_what_was_understood(records: list[Any]) -> None:
+    """A sample that is written as our own lines gives the same ids, texts, saliences and sides of the split."""
+
+    def figures(records: list[Any]) -> dict[str, tuple[Any, ...]]:
+        read = [each for _, each in Learnables().read((str(n), one) for n, one in enumerate(records))]
+        found = [each for each in read if not isinstance(each, str) and each.salience != REJECTED]
+        lines.extend(own_record(each) for each in found)
+        return {each.id: (each.group, each.conversation, each.salience) for each in found}
+
+    lines: list[Any] = []
+    before = figures(records)
+    written = [json.loads(json.dumps(line)) for line in lines]
+    assert before
+    assert figures(written) == before
 
 
 @pytest.mark.parametrize("name", EVERY)

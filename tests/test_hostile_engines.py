@@ -16,7 +16,7 @@ from sleepd.errors import EngineFailed, EngineUnreachable, SleepdError, UsageErr
 from sleepd.protocol.adapter_fingerprint import ModelAnswer, PromptReference
 from sleepd.protocol.chat_example import Message, ToolCall
 from sleepd.serving.endpoint import Endpoint, as_openai
-from sleepd.serving.http import Answer, HttpServer, Limits
+from sleepd.serving.http import HttpAnswer, HttpLimits, HttpServer
 
 KEY = "sk-only-the-engine-may-see-this"
 Write = Callable[[socket.socket], None]
@@ -157,7 +157,7 @@ def test_hostile_answer_is_an_error(name: str, engine: Callable[[Write], Engine]
     """Whatever comes, it is one error in a sentence within the limits, and the key is in none of it."""
     write, expected = HOSTILE[name]
     started = engine(write)
-    endpoint = Endpoint(started.url, "agent", KEY, Limits(seconds=0.5, most_bytes=65536))
+    endpoint = Endpoint(started.url, "agent", KEY, HttpLimits(seconds=0.5, most_bytes=65536))
     with pytest.raises((EngineFailed, EngineUnreachable), match=expected) as raised:
         endpoint.ask(PROMPT)
     assert KEY not in f"{raised.value.message} {raised.value.hint} {endpoint.server!r}"
@@ -294,6 +294,6 @@ class _Answered(HttpServer):
         super().__init__("http://127.0.0.1:1")
         object.__setattr__(self, "body", body)
 
-    def request(self, method: str, path: str, body: object = None) -> Answer:
+    def request(self, method: str, path: str, body: object = None) -> HttpAnswer:
         """What was to be said."""
-        return Answer(200, self.body)
+        return HttpAnswer(200, self.body)

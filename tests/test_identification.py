@@ -86,6 +86,23 @@ def test_generations_that_are_too_near_are_not_named() -> None:
     assert "cycle 8" in found.reason
 
 
+def test_older_fingerprint_does_not_overrule() -> None:
+    """The parent's own fingerprint does not know the candidate; what it takes it for does not count."""
+    older = fingerprint_of(BASE, PARENT, cycle=6)
+    near = fingerprint_of(BASE, YOUNGER, CANDIDATE, cycle=8, parent_cycle=7)
+    assert identify([near, OWN], [answers_of(YOUNGER)] * 2).cycle == 8
+    assert identify([OWN, older], [answers_of(CANDIDATE)] * 2).cycle == 7
+
+
+def test_two_that_know_nothing_of_each_other_prove_nothing() -> None:
+    """Where two fingerprints name two adapters, and neither knows the other's, none is claimed."""
+    alone = fingerprint_of(BASE, CANDIDATE, cycle=7)
+    near = fingerprint_of(BASE, YOUNGER, cycle=8)
+    found = identify([alone, near], [answers_of(CANDIDATE)] * 2)
+    assert (found.kind, found.cycle) == ("neither", None)
+    assert "by cycle 7's fingerprint it is cycle 7" in found.reason
+
+
 def test_other_cycle_is_found() -> None:
     """An adapter that only a later fingerprint knows is named by its cycle."""
     other = fingerprint_of(BASE, FOREIGN, cycle=3)

@@ -20,6 +20,8 @@ from sleepd.config.render import render
 from sleepd.config.schema import Config, WorkerConfig
 from sleepd.errors import ConfigError, UsageError
 from sleepd.log import MESSAGE_IDS
+from sleepd.serving.serve_client import SOCKET_NAME
+from sleepd.serving.serve_process import CREDENTIAL
 from sleepd.sleepctl.exit_codes import ExitCode
 from sleepd.sleepctl.first_config import TITLE
 from sleepd.web.web_places import ADDRESS, SERVICE_TOKEN
@@ -113,11 +115,45 @@ def test_page_is_confined() -> None:
     assert "--idle-seconds" in one("sage-sleep-web.service", "ExecStart")
 
 
+def test_process_to_the_engine_is_confined() -> None:
+    """The daemon has no network; what speaks to the engine reaches this machine alone, and serves the daemon alone."""
+    assert one("sage-sleepd.service", "PrivateNetwork") == "yes"
+    assert one("sage-sleep-serve.service", "IPAddressDeny") == "any"
+    assert one("sage-sleep-serve.service", "IPAddressAllow") == "localhost"
+    assert "--config /etc/sage-sleepd/config.toml" in one("sage-sleep-serve.service", "ExecStart")
+    assert one("sage-sleep-serve.service", "LoadCredential") == CREDENTIAL
+    assert one("sage-sleep-serve.socket", "SocketMode") == "0600"
+    assert one("sage-sleep-serve.socket", "SocketUser") == one("sage-sleepd.service", "User")
+    assert Path(one("sage-sleep-serve.socket", "ListenStream")) == Path(Config().control.socket).with_name(SOCKET_NAME)
+
+
+@pytest.mark.parametrize("kind", ["service", "socket"])
+def test_instances_reach_their_own_engine(kind: str) -> None:
+    """The units of an instance differ from the one service's in its name and its places alone."""
+    own = (UNITS / f"sage-sleep-serve@.{kind}").read_text()
+    assert "%i" in own
+    settings_of = [line for line in own.splitlines() if line and not line.startswith("#")]
+    plain = [re.sub(r"[-/@ ]\(?%i\)?", "", line) for line in settings_of]
+    one_service = (UNITS / f"sage-sleep-serve.{kind}").read_text().splitlines()
+    assert plain == [line for line in one_service if line and not line.startswith("#")]
+
+
+@pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd-analyze is not installed")
+@pytest.mark.parametrize("name", ["sage-sleep-serve.service", "sage-sleepd.service"])
+def test_exposure_of_the_units(name: str) -> None:
+    """``systemd-analyze security`` rates both units below 1.5 from their files alone; 0 is the best."""
+    command = ["systemd-analyze", "security", "--offline=yes", "--no-pager", "--threshold=15", str(UNITS / name)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 @pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd-analyze is not installed")
 def test_systemd_understands_the_units(tmp_path: Path) -> None:
     """``systemd-analyze verify`` is silent about all units (with programs in them that exist here)."""
     names = ["sage-sleepd.service", "sage-sleepd@.service", "sage-sleep-check.service", "sage-sleep-check.timer"]
     names += ["sage-sleep-web.service", "sage-sleep-web.socket", "sage-sleep-notify.service"]
+    names += ["sage-sleep-serve.service", "sage-sleep-serve.socket"]
+    names += ["sage-sleep-serve@.service", "sage-sleep-serve@.socket"]
     for name in names:
         text = (UNITS / name).read_text()
         (tmp_path / name).write_text(re.sub(r"/opt/sage-sleepd/current/daemon/bin/\w+", "/bin/true", text))

@@ -5,18 +5,20 @@ The kept files are in ``tests/data/said/``; ``kept.py`` says how they are writte
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
 
 from sleepd.config.schema import StateConfig
 from sleepd.errors import ConfigError
+from sleepd.policy import relevance_gate
 from sleepd.policy.collapse_gate import speech_figures
 from sleepd.policy.confidence import gain_interval, independent
 from sleepd.policy.recall import MAX_FILE_BYTES, MAX_PROBES, is_recalled, parse_questions, read_questions
 from sleepd.policy.relevance_gate import relevance_figure
 from sleepd.policy.repetition import WINDOW, find_repetition
-from sleepd.policy.reply_statistics import describe
+from sleepd.policy.reply_statistics import describe, words_of
 from sleepd.policy.retention import Keep, Stored, to_prune
 from sleepd.protocol.evidence import Collapse, Relevance, ReplyLosses
 from tests.kept import kept
@@ -134,6 +136,16 @@ def test_relevance_figures_are_as_kept() -> None:
     assert said == kept("relevance", said)
 
 
+def test_a_bound_of_zero_is_not_above(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A lower bound of exactly zero does not meet the limit; a difference of exactly the least one decides."""
+    monkeypatch.setattr(relevance_gate, "LEAST_PROMPT_EFFECT", 0.0)
+    figure = relevance_figure(losses(16, 0.0))
+    assert (figure.value, figure.is_met, figure.is_binding) == (0.0, False, True)
+    assert figure.text.startswith("nothing shows ")
+    monkeypatch.setattr(relevance_gate, "LEAST_PROMPT_EFFECT", 0.25)
+    assert relevance_figure(losses(16, 0.25)).is_met
+
+
 def counted(count: int, word: str = "w") -> str:
     """So many different words."""
     return " ".join(f"{word}{number}" for number in range(count))
@@ -155,7 +167,13 @@ TEXTS: dict[str, str] = {
     "a loop behind a good beginning": f"{counted(300)} {' '.join(['go on and on'] * 40)}",
     "a loop of two phrases": " ".join(f"we go {one} and stay" for one in ("up", "up", "down") * 9),
     "four phrases in no order": " ".join(f"the {'ABCD'[int(one)]} keeps his boat" for one in "01203102132033102"),
-    "half of the 4-grams": f"{counted(14)} x {counted(14)}",
+    "twenty-three words of three": " ".join("ababcabcabcdcabcababcab"),
+    "twenty-four words of four": " ".join("ababcdabcdabcabcdababcab"),
+    "exactly half of the 4-grams": " ".join("abcabcdabcabababcababcabc"),
+    "one more than half": " ".join("abcdabcdabcdbaabcabcabcab"),
+    "eleven words behind another": "x y z a b c a b c a b c a b",
+    "a phrase and then more": f"{'a b c ' * 4}and done",
+    "fourteen words twice": f"{counted(14)} x {counted(14)}",
     "scattered": " ".join(f"the tide {number % 3} comes in" for number in range(60)),
     "a letter stuck": f"Well {'a' * 24}",
     "one fewer": f"Well {'a' * 23}",
@@ -190,6 +208,7 @@ def test_repetitions_are_as_kept() -> None:
     }
     said += "".join(f"# {name}\n{shown(describe(replies))}" for name, replies in groups.items())
     assert said == kept("repetitions", said)
+    assert words_of("So IT is: 私は.") == ["so", "it", "is", "私", "は"]
 
 
 WRONG: dict[str, tuple[bytes, str]] = {
@@ -243,6 +262,22 @@ def test_file_of_questions_may_be_full(tmp_path: Any) -> None:
         read_questions(str(path))
 
 
+@pytest.mark.parametrize(("name", "why"), [("absent\x1b.toml", "No such file"), ("zero\0byte", "null byte")])
+def test_unreadable_questions_name_their_file(name: str, why: str) -> None:
+    """The refusal names the file in printable characters, and the reason in the system's words."""
+    with pytest.raises(ConfigError) as refused:
+        read_questions(name)
+    assert ascii(name)[1:-1] in refused.value.message
+    assert why in refused.value.message
+
+
+def test_refusal_keeps_the_whole_reason() -> None:
+    """No character of the reason is lost at its ends."""
+    with pytest.raises(ConfigError) as refused:
+        parse_questions(WRONG["another table"][0], "x")
+    assert re.search(": Object .*`more`$", refused.value.message)
+
+
 def test_blanks_are_one_blank() -> None:
     """A run of white space in the reply or in the answer is one blank, and words are not joined."""
     assert is_recalled("the\t old\n\nmill", ["The  Old mill"])
@@ -255,7 +290,7 @@ def test_prunings_are_as_kept() -> None:
     keeps = [Keep.of(config, promoted) for promoted in (None, 5, 1, 0, -2)]
     assert [(keep.promoted, keep.rejected) for keep in keeps] == [(3, 2), (5, 2), (1, 2), (1, 2), (1, 2)]
     stored = [Stored(cycle=cycle, kind="rejected" if cycle % 3 == 0 else "promoted") for cycle in (4, 1, 9, 3, 6, 2, 8)]
-    assert to_prune(stored, keeps[2], champion=8, predecessor=1) == [
+    assert to_prune(stored, keeps[2], in_use={8, 1}) == [
         (2, "promoted, and 1 newer ones are kept"),
         (3, "rejected, and 2 newer ones are kept"),
         (4, "promoted, and 1 newer ones are kept"),

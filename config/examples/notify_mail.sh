@@ -1,6 +1,7 @@
-#!/bin/sh
+#!/usr/bin/env bash
 # [notify] command = "/usr/local/bin/notify_mail.sh": by a mail server that takes SMTP. sendmail itself needs rights that
 # the unit does not have.
+set -euo pipefail
 {
     printf 'From: sage-sleepd <sage@example.org>\nTo: you@example.org\nSubject: sage-sleepd\n\n'
     head -n 1

@@ -12,8 +12,8 @@ import msgspec
 from sleepd.protocol.chat_example import ChatExample, Message, ToolCall
 from sleepd.text.personal_data import masked
 
-from .answers import answers
 from .experience import content_hash_of, conversation_of, hash_text
+from .reply_digest import answers
 
 _NUMBER_DIGITS = 9
 """A number with fewer digits is no card and no telephone number."""

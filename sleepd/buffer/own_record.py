@@ -9,7 +9,7 @@ import msgspec
 from sleepd.protocol.chat_example import Message
 
 from .learnables import Learnable
-from .rating_names import REJECTED
+from .rating_names import REJECTED, conversation_named
 
 
 def own_record(found: Learnable) -> dict[str, Any]:
@@ -28,6 +28,10 @@ def own_record(found: Learnable) -> dict[str, Any]:
         record["tools"] = msgspec.json.decode(one.tools)
     if one.said_under is not None:
         record["said_under"] = one.said_under
+    if one.conversation:
+        record["conversation_hash"] = one.conversation
+    if one.rated_as and (name := conversation_named(one.rated_as[-1])):
+        record["conversation"] = name
     return {**record, "supervised": "last"}
 
 

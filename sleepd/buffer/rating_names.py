@@ -16,6 +16,11 @@ def rating_key(conversation: str, number: int) -> str:
     return f"{conversation}\0{number}"
 
 
+def conversation_named(key: str) -> str:
+    """The conversation that a rating's key names; empty: it names none."""
+    return key.rpartition("\0")[0]
+
+
 def rating_names(conversation: str, number: int = WHOLE) -> tuple[str, ...]:
     """See ``ChatExample.rated_as``; ``conversation`` may be empty."""
     if not conversation:

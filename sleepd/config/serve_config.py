@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
@@ -11,6 +12,10 @@ import msgspec
 from msgspec import Meta
 
 Kind = Literal["", "llama-router", "llama-restart", "vllm", "peft", "merged", "command"]
+INI_FILE = "llama-server.ini"
+ENVIRONMENT_FILE = "llama-server.env"
+LORA_VARIABLE = "SAGE_SLEEPD_LORA"
+"""What llama-server's unit takes its adapter from: a variable in that file, in the directory of ``serve.directory``."""
 _PLAIN_PATH = re.compile(r"[A-Za-z0-9/._-]*")
 """What systemd takes into a command line as one word."""
 
@@ -67,7 +72,7 @@ class ServeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         str,
         Meta(
             pattern=r"^([A-Za-z0-9:_.@\-]{1,200}\.service)?\Z",
-            description="llama-restart: the systemd unit of llama-server.",
+            description="llama-restart: the systemd unit of llama-server, set up once with `sleepctl setup-serve`.",
         ),
     ] = ""
     user_unit: Annotated[bool, Meta(description="llama-restart: the unit runs under systemctl --user.")] = False
@@ -108,6 +113,14 @@ class ServeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             "sleep). It answers nothing until the cycle has ended; then it is proved again."
         ),
     ] = False
+
+    def directory_in(self, state: Path) -> Path:
+        """Where files for the engine are written, with that state directory."""
+        return Path(self.directory) if self.directory else state / "serving"
+
+    def ini_in(self, state: Path) -> Path:
+        """The presets of llama-server's router."""
+        return Path(self.ini) if self.ini else self.directory_in(state) / INI_FILE
 
 
 def is_url(text: str) -> bool:

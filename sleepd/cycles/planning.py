@@ -13,12 +13,12 @@ from typing import NamedTuple
 
 import msgspec
 
-from sleepd.buffer.answers import answer_of
 from sleepd.buffer.columns import BufferColumns
 from sleepd.buffer.experience import Experience, content_hash_of, group_of, id_hash, prompt_hash
 from sleepd.buffer.masking import masked_example
 from sleepd.buffer.reading.experience_buffer import ExperienceBuffer
 from sleepd.buffer.reading.view import View
+from sleepd.buffer.reply_digest import answer_of
 from sleepd.config.schema import Config
 from sleepd.config.strategies import find_strategy
 from sleepd.errors import NothingToDo

@@ -11,8 +11,8 @@ from collections.abc import Collection
 
 import msgspec
 
-from sleepd.buffer.answers import answers, governing
 from sleepd.buffer.experience import Experience, content_hash_of, hash_text
+from sleepd.buffer.reply_digest import answers, governing
 
 
 def without_held_out(experience: Experience, held_out: Collection[int]) -> Experience | None:

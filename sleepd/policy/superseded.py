@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 from sleepd.buffer.experience import Experience, content_hash_of, prompt_hash
 from sleepd.protocol.job import Role
 
-SHORT_CHARACTERS: Final = 200
+SHORT_CHARACTERS: Final = 100
 """Of a reply that states a fact."""
 SHOWN: Final = 5
 """Of the superseded ones, by their ids."""

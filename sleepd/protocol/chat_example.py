@@ -75,7 +75,7 @@ class ChatExample(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     conversation: Hash = ""
     """What is equal for all examples on one side of the split; empty: it is a conversation of its own."""
     answers: tuple[Hash, ...] = ()
-    """Of a text that was masked: the hash of each reply in its context as it was before, see ``buffer.answers``."""
+    """Of a masked text: the hash of each reply in its context as it was before, see ``buffer.reply_digest``."""
     rated_as: tuple[str, ...] = ()
     """Beside its id, the names by which a rating may name it, the most exact one first."""
 

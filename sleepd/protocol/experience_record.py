@@ -183,6 +183,10 @@ class ConversationRecord(Record, frozen=True, kw_only=True):
             "the replies before it are its context."
         ),
     ] = "all"
+    conversation_hash: Annotated[
+        Annotated[str, Meta(pattern=r"^[0-9a-f]{16}$(?!\n)")] | None,
+        Meta(description="Written by `sleepctl import`: records that bear the same one are held out together."),
+    ] = None
 
 
 RECORDS: Final = (ReplyRecord, CompletionRecord, ConversationRecord)

@@ -52,6 +52,8 @@ class ServeRequest(msgspec.Struct, frozen=True, kw_only=True):
     state_directory: str
     base: str
     """The configured base model."""
+    cache_directory: str = ""
+    """Where the hub's models are cached; empty: the default place."""
     python: str
     """The interpreter that has torch."""
 

@@ -155,6 +155,7 @@ class Deployer:
             settings=msgspec.to_builtins(self._config.serve),
             state_directory=str(self._directory),
             base=self._config.model.base,
+            cache_directory=self._config.model.cache_directory,
             python=worker_python(self._config.worker.python),
         )
 

@@ -22,7 +22,7 @@ from sleepd.protocol.adapter_fingerprint import (
 )
 from sleepd.protocol.chat_example import Message
 
-from .http import HttpServer, Limits, parse_url
+from .http import HttpLimits, HttpServer, parse_url
 
 TOP_LOGPROBS = 20
 """As many as every engine gives that gives any."""
@@ -58,9 +58,10 @@ class _Choice(msgspec.Struct, frozen=True):
 
 class _Usage(msgspec.Struct, frozen=True):
     prompt_tokens: int | None = None
+    completion_tokens: int | None = None
 
 
-class _Completion(msgspec.Struct, frozen=True):
+class _ChatCompletion(msgspec.Struct, frozen=True):
     choices: list[_Choice]
     usage: _Usage | None = None
 
@@ -86,9 +87,9 @@ class Endpoint:
         UsageError: the URL is none of an engine.
     """
 
-    def __init__(self, url: str, model: str = "", key: str = "", limits: Limits | None = None) -> None:
+    def __init__(self, url: str, model: str = "", key: str = "", limits: HttpLimits | None = None) -> None:
         parse_url(url)
-        self.server = HttpServer(url.rstrip("/").removesuffix("/v1"), key, limits or Limits())
+        self.server = HttpServer(url.rstrip("/").removesuffix("/v1"), key, limits or HttpLimits())
         self._model = model
 
     def answers(self, fingerprint: AdapterFingerprint) -> list[PromptAnswer]:
@@ -102,7 +103,7 @@ class Endpoint:
 
     def ask(self, prompt: PromptReference) -> PromptAnswer:
         """What it answers to one prompt, greedily; raises as :meth:`answers`."""
-        completion = self.server.json("POST", "/v1/chat/completions", _Completion, self.body(prompt))
+        completion = self.server.json("POST", "/v1/chat/completions", _ChatCompletion, self.body(prompt))
         return _answer(completion, self.server.url)
 
     def body(self, prompt: PromptReference) -> dict[str, Any]:
@@ -147,11 +148,14 @@ def as_openai(message: Message) -> dict[str, Any]:
     return found
 
 
-def _answer(completion: _Completion, url: str) -> PromptAnswer:
+def _answer(completion: _ChatCompletion, url: str) -> PromptAnswer:
     if not completion.choices:
         raise EngineFailed(f"the engine at {url} answers without a choice", hint="is it a chat model?")
     choice = completion.choices[0]
     places = choice.logprobs.content if choice.logprobs and choice.logprobs.content else []
+    generated = completion.usage.completion_tokens if completion.usage else None
+    if generated is not None and len(places) < generated - 1:  # the token that ends a reply may be left out
+        places = []  # so were parts of characters, as llama.cpp does: which places are left is not told
     return PromptAnswer(
         text=choice.message.content or "",
         steps=tuple(_step(place, url) for place in places[:REPLY_STEPS]),

@@ -159,19 +159,26 @@ class Round:
         wanted = self._request.wanted
         target = self._to_put_back(before)
         failed = f"{named(wanted)} was put into the engine, and the proof failed: {why}"
-        if target == wanted:
+        if target == wanted or not self._engine.can_put_back:
             return self._outcome(ServeOutcome(result="not_served", text=failed, hint=hint))
         try:
             proof = self._put(target, self._engine.prepare(target), "putting_back")
         except (SleepdError, OSError) as error:
             text = f"{failed}; {named(target)} could not be put back: {_sentence(error)}"
-            return self._outcome(ServeOutcome(result="not_served", text=text, hint=hint or _hint(error)))
+            return msgspec.structs.replace(self._found_out(), result="not_served", text=text, hint=hint or _hint(error))
         found = self._as_found(proof)
         if proof.is_wanted:
             text = f"{failed}; {named(target)} is served again"
             return msgspec.structs.replace(found, result="put_back", text=text, hint=hint)
         text = f"{failed}; {named(target)} was put back and could not be proved either"
         return msgspec.structs.replace(found, result="not_served", text=text, hint=hint)
+
+    def _found_out(self) -> ServeOutcome:
+        """What the engine runs after all that failed, where it tells."""
+        try:
+            return self._as_found(self._prover.prove(self._request.wanted, self._request.others, is_swapped=True))
+        except (SleepdError, OSError):
+            return self._outcome(ServeOutcome(result="not_served"))
 
     def _to_put_back(self, before: EngineProof | None) -> Generation | None:
         """What the engine was found to run; else what was proved last; else the base."""

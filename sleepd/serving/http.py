@@ -26,7 +26,7 @@ _SHOWN = 300
 
 
 @dataclass(frozen=True)
-class Limits:
+class HttpLimits:
     """What one answer may take."""
 
     seconds: float = 60.0
@@ -35,7 +35,7 @@ class Limits:
 
 
 @dataclass(frozen=True)
-class Answer:
+class HttpAnswer:
     """Status and body of an answer."""
 
     status: int
@@ -52,14 +52,14 @@ class HttpServer:
 
     url: str
     key: str = field(default="", repr=False)
-    limits: Limits = field(default_factory=Limits)
+    limits: HttpLimits = field(default_factory=HttpLimits)
 
     def __post_init__(self) -> None:
         parse_url(self.url)
         if not all(32 < ord(each) < 127 for each in self.key):
             raise UsageError("the key for the engine has blanks or control characters", hint="check the key file")
 
-    def request(self, method: str, path: str, body: Any = None) -> Answer:
+    def request(self, method: str, path: str, body: Any = None) -> HttpAnswer:
         """Ask once; any status is an answer, except a redirect.
 
         Raises:
@@ -91,7 +91,7 @@ class HttpServer:
             connection.hang_up()
         if 300 <= response.status < 400:
             raise self._failed(f"it redirects (status {response.status}), which is not followed")
-        return Answer(response.status, body)
+        return HttpAnswer(response.status, body)
 
     def json(self, method: str, path: str, kind: type[_T], body: Any = None) -> _T:
         """Ask, and read the answer as a ``kind``.
@@ -208,12 +208,13 @@ def _await(connected: socket.socket, deadline: float) -> None:
 class _Connection(http.client.HTTPConnection):
     """A connection within the bounds; it connects when it is used."""
 
-    def __init__(self, parts: SplitResult, deadline: float, limits: Limits) -> None:
+    def __init__(self, parts: SplitResult, deadline: float, limits: HttpLimits) -> None:
         self._is_secure = parts.scheme == "https"
         super().__init__(str(parts.hostname), parts.port or (443 if self._is_secure else 80))
         self._deadline = deadline
         self._limits = limits
         self._bounded: Any = None
+        self.sock: Any = None
 
     def connect(self) -> None:
         connected = socket.create_connection((self.host, self.port), timeout=self._limits.seconds)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import fcntl
-import importlib
 import os
 import socket
 import sys
@@ -29,7 +28,8 @@ from .endpoint import Endpoint
 from .engines.engine import Bench
 from .engines.kinds import engine_of
 from .ensure import Round
-from .http import HttpServer, Limits
+from .gguf_conversion import prepared_gguf
+from .http import HttpLimits, HttpServer
 from .key_file import read_key
 from .proof import Prover
 
@@ -66,7 +66,7 @@ def serve(line: bytes, config: Path | None, *, report: Callable[[ServeStep], obj
     """
     request = decode_request(line)
     settings = _settings(request, config)
-    directory = Path(settings.directory or Path(request.state_directory, "serving"))
+    directory = settings.directory_in(Path(request.state_directory))
     make_directory(directory)
     lock = open_lock(directory / "serving.lock")
     try:
@@ -79,15 +79,17 @@ def serve(line: bytes, config: Path | None, *, report: Callable[[ServeStep], obj
 def _round(
     request: ServeRequest, settings: ServeConfig, directory: Path, report: Callable[[ServeStep], object]
 ) -> Round:
-    limits, key = Limits(seconds=settings.answer_seconds), engine_key(settings.key_file)
+    limits, key = HttpLimits(seconds=settings.answer_seconds), engine_key(settings.key_file)
 
     def to_gguf(adapter: Path, output: Path) -> Path:
-        make_directory(output)
-        prepared_gguf = importlib.import_module("sleepd.serving.conversion").prepared_gguf
-        found: Path = prepared_gguf(
-            adapter, output, python=request.python, base=request.base, quantization=settings.quantization
+        return prepared_gguf(
+            adapter,
+            output,
+            python=request.python,
+            base=request.base,
+            quantization=settings.quantization,
+            cache_directory=request.cache_directory,
         )
-        return found
 
     known = [each for each in (request.wanted, *request.others) if each is not None]
     bench = Bench(

@@ -90,11 +90,8 @@ def _add_command(commands: Any, name: str, summary: str) -> None:
         epilog=EPILOGS.get(name),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    if name == "config":
-        _add_config_commands(command)
-        return
-    if name == "metric":
-        _add_metric_commands(command)
+    if name in ("config", "metric"):
+        (_add_config_commands if name == "config" else _add_metric_commands)(command)
         return
     _add_options(command)
     _add_places(command, name)
@@ -148,7 +145,8 @@ def _add_experience_options(command: argparse.ArgumentParser, name: str) -> None
 
 
 def _add_live_options(command: argparse.ArgumentParser) -> None:
-    command.add_argument("url", metavar="URL", help="of the engine, such as http://127.0.0.1:8080")
+    help_ = "of the engine, such as http://127.0.0.1:8080; default: as [serve] names engine, model and key"
+    command.add_argument("url", metavar="URL", nargs="?", default="", help=help_)
     help_ = "the name that it is served under; default: the engine's only one"
     command.add_argument("--model", metavar="NAME", default="", help=help_)
     help_ = "with the key that the engine wants, readable by you only"
@@ -208,6 +206,8 @@ def _add_places(command: argparse.ArgumentParser, name: str) -> None:
         command.add_argument("path", metavar="PATH", help="the file of the agent, or a directory of files")
         help_ = "of sage-sleepd@NAME, which has its own configuration and state; created if new"
         command.add_argument("--instance", metavar="NAME", default="", help=help_)
+    if name == "setup-serve":
+        command.add_argument("--instance", metavar="NAME", default="", help="of sage-sleepd@NAME")
     if name == "completions":
         command.add_argument(
             "kind",

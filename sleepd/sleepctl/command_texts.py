@@ -41,6 +41,7 @@ GROUPS = {
     },
     "set up": {
         "setup-buffer": "set the agent's buffer, and let the service read it",
+        "setup-serve": "let the service put adapters into the engine of [serve]",
         "import": "copy another program's export into our own JSON lines",
         "reload": "read the configuration again",
         "config": "check FILE: report errors; show: print what is in effect",
@@ -142,15 +143,21 @@ home, 50-buffer.conf beside the unit, which lets the service read that directory
 (and nothing else of the home), read-only. A home may have mode 0700; the file
 itself must be readable. Run it as root for the system service, without root for
 one that ./install.sh --user made.""",
+    "setup-serve": """\
+Set [serve] in the configuration first. For llama-restart it writes a drop-in
+of the engine's unit, and a polkit rule that lets the service restart this one
+unit; for llama-router a file of presets, where there is none. It starts nothing
+and shows the commands that come next.""",
     "quarantine": QUARANTINE_EPILOG,
     "completions": """\
 Installed by ./install.sh. By hand, for bash:
   source <(sleepctl completions bash)""",
     "import": """\
-Each reply that can be learned becomes one line with what stood before it. A
-line that stands in the output already is written again; the daemon counts it
-once. What is left out, and why, goes to stderr. The formats that are read:
-config/README.md.""",
+Each reply that can be learned becomes one line with what stood before it, and
+with the rating that stands beside the file (feedback.jsonl). What was one
+conversation stays one: all of it is held out, or none. A line that stands in
+the output already is written again; the daemon counts it once. What is left
+out, and why, goes to stderr. The formats that are read: config/README.md.""",
     "buffer": """\
 --sample shows three experiences with all that stands before the reply, and
 needs the operator group.""",

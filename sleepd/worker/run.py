@@ -56,9 +56,11 @@ from .layer_heartbeat import beat_at_each_layer
 from .measure import Measurer
 from .model.adapted_layers import adapted_norm, expert_counts
 from .model.adapter import adapter_tensors, restart_adapter, save_adapter, shape, use_saved_adapter
+from .model.device import room_of
 from .model.inspect_base import most_positions
 from .model.loading import Loaded, load
 from .model.losses import Reference
+from .model.memory_estimate import need_of, needed_bytes
 from .model.out_of_memory import MemoryLimits, free_memory, is_out_of_memory, with_room
 from .model.peak_memory import Peak, peak_memory
 from .model.recompute import recompute_layers
@@ -136,6 +138,7 @@ class _Cycle:
         self._limits.keep_within(most_positions(loaded.model.config))
         self._limits.fill(loaded.device.torch_device)
         recompute_layers(loaded.model, lambda: self._limits.is_recomputing)
+        self._limits.plan(partial(needed_bytes, need_of(loaded.model, loaded.device)), room_of(loaded.device))
         measurer = Measurer(self._job, self._examples, loaded, self._limits, phases, self._channel)
         self._evaluator = measurer.evaluator
         measured = measurer.before() if point is None else self._measured_before(measurer, point)

@@ -1,4 +1,4 @@
-"""How surely a fingerprint names what an engine runs: real adapters, the real llama.cpp server, four quantizations.
+"""What an engine answers with real adapters: the real llama.cpp server, four quantizations of the base.
 
 adapters BUFFER --out DIR --line NAME    train a line of adapters, each with its fingerprint
 answers --out DIR                        ask the server with each of them, on each base

@@ -6,21 +6,7 @@ SHAPE is embedded, qwen2.5-0.5b, qwen2.5-1.5b, tiny, or a directory of a model. 
 made from the configuration class, in DIR, and removed afterwards (1 and 3 GiB). The cycle is a real worker process that
 trains one step on one row of so many tokens; what takes time and no memory is cut: few general prompts, short replies.
 
-Measured on 2026-11-27 (CPU, bfloat16, one thread: OMP_NUM_THREADS=1, each shape and length by a command of its own):
-
-============  ======  =============  ============  ==========
-shape         tokens  estimated GiB  measured GiB  difference
-============  ======  =============  ============  ==========
-embedded         512           2.58          2.25       +15 %
-embedded        2048          13.32         11.30       +18 %
-qwen2.5-0.5b     256           3.25          2.66       +22 %
-qwen2.5-0.5b     512           5.20          4.15       +25 %
-qwen2.5-1.5b     128           5.02          4.42       +13 %
-qwen2.5-1.5b     512           9.10          7.36       +24 %
-============  ======  =============  ============  ==========
-
-One row does not show what the allocator holds once rows of many lengths went before. In the first steps of a cycle on
-36 real experiences (the embedded model, rows of 512 tokens, a system prompt of 50 words) a worker held 3.29 GiB: -22 %.
+tests/bench/README.md holds what was measured.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ def llama_server(base: Path, adapters: Sequence[Path] = (), *, context: int = 40
     params.model.path = str(base)
     params.model_alias = {base.stem}
     params.n_ctx, params.n_parallel, params.n_gpu_layers = context, 1, 0
-    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = 2
+    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = 1
     params.port, params.verbosity, params.warmup = 0, 0, False
     if adapters:
         params.lora_adapters = [xllamacpp.CommonAdapterLoraInfo(str(path), 1.0) for path in adapters]

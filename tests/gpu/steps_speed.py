@@ -101,7 +101,7 @@ def _train(model: Any, some: list[Encoded], micro: int, batch: int) -> tuple[Tra
     given = strategy(epochs=1, min_steps=0, kl_weight=0.0, batch_size=batch, micro_batch_tokens=micro)
     channel = Recording()
     limits = MemoryLimits(micro, 2048, channel)
-    batches = Batches(TrainingSet(some, lambda _longest: some, [], {}), limits, beside=0, packed=True)
+    batches = Batches(TrainingSet(some, lambda _longest: some, [], {}), limits, given, packed=True)
     heartbeat = TrainingHeartbeat(channel, Pace(), place())
     done = Trainer(given, 0, AdapterWeights(model, device(), given, 0), batches, heartbeat).run(lambda: None)
     sync()

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -26,7 +27,7 @@ def has_gpu() -> bool:
     return torch.cuda.is_available()
 
 
-def run(tmp_path: Path, *arguments: str) -> tuple[int, str, list[dict]]:
+def run(tmp_path: Path, *arguments: str) -> tuple[int, str, list[dict[str, Any]]]:
     """Exit code, table, and every figure."""
     environment = {**os.environ, "OUT": str(tmp_path / "out"), "SLEEPD_GPU_WORK": str(tmp_path / "work")}
     environment |= {"PYTHON": sys.executable, "OMP_NUM_THREADS": "1"}

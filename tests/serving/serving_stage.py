@@ -17,9 +17,10 @@ from tests.serving.fake_engines import FakeEngine, write_fingerprint
 from tests.stages import OpenSleeper, Stage
 
 
-def fake_gguf(adapter: Path, output: Path) -> Path:
+def fake_gguf(adapter: Path, output: Path, **_: object) -> Path:
     """A file that says which cycle it is of, under a name of its own."""
     cycle = int(adapter.name.removeprefix("cycle_"))
+    output.mkdir(exist_ok=True)
     path = output / f"{adapter.name}-{(adapter / 'adapter_model.safetensors').stat().st_size}.gguf"
     if not path.exists():
         path.write_text(str(cycle))

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
-import sys
-import types
+import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from sleepd.protocol.serve_messages import ServeStep
+from sleepd.serving.http import HttpServer
 from tests.serving.fake_engines import FakeRouter
 from tests.serving.serving_stage import ServingStage, fake_gguf, told
 
@@ -19,8 +21,7 @@ from tests.serving.serving_stage import ServingStage, fake_gguf, told
 def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, two_champions: Path) -> Iterator[ServingStage]:
     """Two champions, and a router that runs the base."""
     shutil.copytree(two_champions, tmp_path, dirs_exist_ok=True, symlinks=True)
-    fake = types.SimpleNamespace(prepared_gguf=lambda adapter, output, **_: fake_gguf(adapter, output))
-    monkeypatch.setitem(sys.modules, "sleepd.serving.conversion", fake)
+    monkeypatch.setattr("sleepd.serving.serve_process.prepared_gguf", fake_gguf)
     monkeypatch.setattr("sleepd.serving.engines.engine.PAUSE_SECONDS", 0.01)
     ini = tmp_path / "state" / "serving" / "llama-server.ini"
     ini.parent.mkdir(parents=True)
@@ -81,7 +82,8 @@ def test_rollback_reaches_the_engine(stage: ServingStage, router: FakeRouter) ->
     for wanted in (1, None):
         stage.roll_back()
         state = stage.turns()
-        assert (state.served, state.is_proved, router.running) == (wanted, True, wanted)
+        assert state.is_proved
+        assert [state.served, router.running] == [wanted, wanted]
     assert stage.spans() == [(None, True), (1, False), (2, False)]
 
 
@@ -238,6 +240,72 @@ def test_death_at_a_step_is_recovered(stage: ServingStage, router: FakeRouter, p
     stage.on_step = lambda _step: None
     state = stage.turns()
     assert (state.served, state.is_proved, router.running) == (2, True, 2)
+
+
+def test_death_at_a_request_is_recovered(
+    stage: ServingStage, router: FakeRouter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whichever request to the router is a daemon's last one, the next start serves what is wanted, and knows it."""
+    asked = HttpServer.request
+    left = 0
+
+    def dying(server: HttpServer, method: str, path: str, body: Any = None) -> Any:
+        nonlocal left
+        if not path.startswith("/v1/"):
+            left -= 1
+            if left == 0:
+                raise KeyboardInterrupt
+        return asked(server, method, path, body)
+
+    monkeypatch.setattr(HttpServer, "request", dying)
+    stage.turns()
+    for point in range(1, 20):
+        stage.roll_back(1 if router.running == 2 else 2)
+        left = point
+        try:
+            stage.turns()
+        except KeyboardInterrupt:
+            left = 0
+            assert router.running in (1, 2)
+            state = stage.turns()
+            assert state.is_proved
+            assert state.wanted == state.served == router.running
+        else:
+            break
+    assert point > 3
+
+
+def test_full_disk_leaves_what_was_served(
+    stage: ServingStage, router: FakeRouter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the presets cannot be written, the engine runs what it ran, and that is known."""
+    stage.roll_back(1)
+    stage.turns()
+    stage.roll_back(2)
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("sleepd.serving.engines.llama_router.replace_file", full)
+    state = stage.turns()
+    assert (state.wanted, state.served, state.is_proved, router.running) == (2, 1, True, 1)
+    assert "No space left on device" in state.problem
+    assert "df -h" in state.hint
+
+
+def test_hanging_engine_is_given_up(stage: ServingStage, router: FakeRouter) -> None:
+    """An engine that takes requests and never answers costs one bounded answer, and proves nothing."""
+    stage.turns()
+    stage.configure(answer_seconds=1.0)
+    hang = threading.Event()
+    router.on_request = lambda _method, _path: bool(hang.wait(60))
+    try:
+        state = stage.turns()
+    finally:
+        hang.set()
+    assert not state.is_proved
+    assert "no whole answer within 1 s" in state.problem
+    assert stage.steps[-1] == "asking"
 
 
 def test_served_weights_are_not_pruned(stage: ServingStage, router: FakeRouter) -> None:

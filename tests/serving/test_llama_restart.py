@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
-import sys
-import types
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from sleepd.serving.engines.llama_restart import ENVIRONMENT_FILE
+from sleepd.config.serve_config import ENVIRONMENT_FILE
 from tests.serving.fake_engines import FakeEngine
 from tests.serving.serving_stage import ServingStage, fake_gguf
 
@@ -37,8 +35,7 @@ class RestartedServer(FakeEngine):
 @pytest.fixture
 def stage(tmp_path: Path, two_champions: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ServingStage]:
     """Two champions, and a unit whose server runs the base."""
-    fake = types.SimpleNamespace(prepared_gguf=lambda adapter, output, **_: fake_gguf(adapter, output))
-    monkeypatch.setitem(sys.modules, "sleepd.serving.conversion", fake)
+    monkeypatch.setattr("sleepd.serving.serve_process.prepared_gguf", fake_gguf)
     shutil.copytree(two_champions, tmp_path, dirs_exist_ok=True, symlinks=True)
     (tmp_path / "fault").touch()
     (tmp_path / "started").touch()

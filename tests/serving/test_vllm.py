@@ -71,7 +71,8 @@ def cycle_at(path: Path) -> int | None:
     with (path / WEIGHTS_FILE).open("rb") as file:
         tensors, start = read_header(file, path)
         ups = [tensor.data_offsets for name, tensor in tensors.items() if ".lora_B." in name]
-        content = file.seek(0) or file.read()
+        file.seek(0)
+        content = file.read()
     has_effect = any(any(content[start + begin : start + end]) for begin, end in ups)
     return int(path.name[6:9]) if has_effect else None
 

@@ -6,13 +6,14 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from sleepd.config.reporting_config import EVENTS, NotifyConfig
 from sleepd.errors import ConfigError
 from sleepd.protocol.answers import Cycles
-from sleepd.protocol.status import Alarm, CycleSummary
+from sleepd.protocol.status import Alarm, CycleSummary, Status
 from sleepd.sleepctl.commands.notify import EventNotifier
 from tests.sleepctl import sleepctl_scenes as scenes
 from tests.sleepctl.sleepctl_fake_daemon import FakeDaemon
@@ -24,7 +25,7 @@ KEEP = "import pathlib, sys; p = pathlib.Path(sys.argv[1]); p.write_bytes(p.read
 class Told:
     """A command that keeps what it gets, and a notifier that starts it."""
 
-    def __init__(self, directory: Path, **options) -> None:
+    def __init__(self, directory: Path, **options: Any) -> None:
         self.path = directory / "told"
         self.path.touch()
         self.notes: list[str] = []
@@ -37,7 +38,7 @@ class Told:
     def restart(self) -> None:
         self.notifier = EventNotifier(self.config, self.state, self.notes.append, lambda: self.now)
 
-    def tell(self, *cycles: CycleSummary, status=scenes.MORNING) -> list[str]:
+    def tell(self, *cycles: CycleSummary, status: Status = scenes.MORNING) -> list[str]:
         """The texts that this call tells."""
         before = len(self.path.read_text().splitlines())
         self.notifier.tell(status, Cycles(cycles=list(cycles)))
@@ -49,7 +50,7 @@ def told(tmp_path: Path) -> Told:
     return Told(tmp_path)
 
 
-def ended(number: int, **fields) -> CycleSummary:
+def ended(number: int, **fields: Any) -> CycleSummary:
     return scenes.cycle(number, "rejected", reason="as the figures say", **fields)
 
 

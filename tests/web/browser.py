@@ -35,6 +35,7 @@ class Browser:
             "prefs": {} if has_script else {"profile.managed_default_content_settings.javascript": 2},
         }
         self._options["args"] += ["--blink-settings=preferredColorScheme=0"] if is_dark else []
+        self._has_script = has_script
         self._session = ""
 
     def __enter__(self) -> Self:
@@ -72,9 +73,26 @@ class Browser:
         return self._post("/execute/async", script=script, args=[])
 
     def texts(self, selector: str) -> list[str]:
-        """What the elements say."""
+        """What the elements say, all at one moment where scripts run: the page may replace them meanwhile."""
+        if self._has_script:
+            script = "return Array.from(document.querySelectorAll(arguments[0]), it => it.innerText)"
+            return list(self.run(script, selector))
         found = self._post("/elements", using="css selector", value=selector)
         return [self._call("GET", f"/session/{self._session}/element/{each[ELEMENT]}/text") for each in found]
+
+    def await_text(self, selector: str, text: str) -> None:
+        """Wait until the only such element says this: what a key or a click leads to comes a moment later."""
+        deadline = time.monotonic() + LIMIT_SECONDS
+        while self._texts_or_none(selector) != [text]:
+            assert time.monotonic() < deadline, f"waited in vain for {text!r} in {selector}"
+            time.sleep(0.05)
+
+    def _texts_or_none(self, selector: str) -> list[str] | None:
+        """None: the page was replaced meanwhile."""
+        try:
+            return self.texts(selector)
+        except AssertionError:
+            return None
 
     def click(self, selector: str) -> None:
         """Click the first such element."""
@@ -83,14 +101,14 @@ class Browser:
 
     def press(self, keys: str) -> None:
         """Keys for whatever has the focus."""
-        element = self._call("GET", f"/session/{self._session}/element/active")[ELEMENT]
-        self._post(f"/element/{element}/value", text=keys)
+        strokes = [{"type": kind, "value": key} for key in keys for kind in ("keyDown", "keyUp")]
+        self._post("/actions", actions=[{"type": "key", "id": "keyboard", "actions": strokes}])
 
     def picture(self, path: Path, height: int | None = None) -> None:
-        """The whole page, or its upper part, as a PNG file."""
+        """The whole page, or its upper part, as a file of the kind that its name ends in: ``png`` or ``webp``."""
         clip = self.run("return [document.documentElement.clientWidth, document.documentElement.scrollHeight]")
         area = {"x": 0, "y": 0, "width": clip[0], "height": height or clip[1], "scale": 1}
-        given = {"format": "png", "captureBeyondViewport": True, "clip": area}
+        given = {"format": path.suffix[1:], "captureBeyondViewport": True, "clip": area}
         shot = self._post("/goog/cdp/execute", cmd="Page.captureScreenshot", params=given)
         path.write_bytes(base64.b64decode(shot["data"]))
 

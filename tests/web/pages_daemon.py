@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
 from sleepd.protocol.answers import Cycles, Reasons
 from sleepd.protocol.control import Buffer, Experiences, GetStatus, GetVersion, History, Quarantine, Show, Why
-from sleepd.protocol.status import CycleSummary, DecisionRecord, QuarantineList
+from sleepd.protocol.status import CycleDetail, CycleSummary, DecisionRecord, QuarantineList, Status
 from tests.sleepctl import sleepctl_scenes as scenes
 from tests.sleepctl.sleepctl_fake_daemon import FakeDaemon
 
@@ -28,6 +29,20 @@ PAGES = (
 )
 """Every page that shows or asks something."""
 STATES = ("promoted", "rejected", "promoted", "inconclusive", "failed", "promoted", "cancelled", "interrupted")
+
+
+def recent(value: Any, age: timedelta) -> Any:
+    """The same data so much later, so that a page says "3 min ago" of what the scene says so of."""
+    kind = type(value)
+
+    def moved(each: Any) -> Any:
+        if isinstance(each, dict):
+            return {key: moved(part) for key, part in each.items()}
+        if isinstance(each, list):
+            return [moved(part) for part in each]
+        return each + age if isinstance(each, datetime) else each
+
+    return msgspec.convert(moved(msgspec.to_builtins(value, builtin_types=(datetime,))), kind)
 
 
 def history(count: int) -> list[CycleSummary]:
@@ -62,11 +77,17 @@ def history(count: int) -> list[CycleSummary]:
 
 
 def answer_pages(
-    fake: FakeDaemon, *, status=scenes.TRAINING, detail=scenes.FULL, cycles: Sequence[CycleSummary]
+    fake: FakeDaemon,
+    *,
+    cycles: Sequence[CycleSummary],
+    status: Status = scenes.TRAINING,
+    detail: CycleDetail = scenes.FULL,
 ) -> None:
     """Have a fake daemon answer whatever a page asks."""
-    decision = status.decision
-    changes = [DecisionRecord(at=scenes.ago(minutes=7 * n), decision=decision, facts={}) for n in range(20)]
+    age = datetime.now(UTC) - scenes.NOW
+    cycles = [recent(each, age) for each in cycles]
+    status, decision = recent(status, age), status.decision
+    changes = [DecisionRecord(at=scenes.ago(minutes=7 * n) + age, decision=decision, facts={}) for n in range(20)]
     entries = [
         *scenes.QUARANTINE,
         msgspec.structs.replace(scenes.QUARANTINE[0], id=scenes.HOSTILE[:60], preview=scenes.HOSTILE, trained_in=[3]),
@@ -76,9 +97,9 @@ def answer_pages(
         GetVersion: {"version": "0.1.0", "v": 1},
         History: lambda request: Cycles(cycles=list(cycles[: request.limit])),
         Why: Reasons(current=decision, changes=changes),
-        Show: detail,
+        Show: recent(detail, age),
         Experiences: scenes.LEARNED,
-        Buffer: msgspec.structs.replace(scenes.BUFFER_DETAIL, status=scenes.QUARANTINED),
+        Buffer: msgspec.structs.replace(scenes.BUFFER_DETAIL, status=recent(scenes.QUARANTINED, age)),
         Quarantine: QuarantineList(entries=entries, total=len(entries), unscreened=2, personal={"e-mail": 3}),
     }
 

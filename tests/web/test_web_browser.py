@@ -27,6 +27,8 @@ WIDTHS = (360, 800, 1600)
 TAB, ENTER = "\ue004", "\ue007"
 PICTURES = os.environ.get("PAGE_PICTURES", "")
 """A folder for a picture of each page; not set: none is kept."""
+README, README_HEIGHT = ("now-800-light", "now-800-dark"), 700
+"""The two pictures of the README."""
 
 
 @pytest.fixture(scope="module")
@@ -45,11 +47,14 @@ def log_in(browser: Browser, site: WebProcess) -> None:
     browser.open(f"{site.address}/login")
     browser.run("document.querySelector('#token').value = arguments[0]", TOKEN)
     browser.click("form.card button")
+    browser.await_text("button.link", "Log out")
 
 
 def keep(browser: Browser, name: str) -> None:
     if PICTURES:
         browser.picture(Path(PICTURES) / f"{name}.png")
+        if name in README:
+            browser.picture(Path(PICTURES) / f"{name}.webp", README_HEIGHT)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -96,7 +101,7 @@ def test_pages_read_without_script(site: WebProcess) -> None:
         browser.open(f"{site.address}/login?next=/")
         browser.click("#token")
         browser.press(TOKEN + ENTER)
-        assert browser.texts("h1") == ["Training: cycle 9"]
+        browser.await_text("h1", "Training: cycle 9")
         browser.open(f"{site.address}/cycles/8")
         assert "Its adapter is in use." in browser.texts(".lead")[0]
 
@@ -105,18 +110,18 @@ def test_keyboard_alone_pauses(site: WebProcess, daemon: FakeDaemon, light: Brow
     """With Tab and Enter alone: from the start page to the confirmation, and the answer says how to undo it."""
     daemon.replies[control.Pause] = Paused(is_paused=True, undo="sleepctl resume")
     log_in(light, site)
-    for wanted in ("Pause", "Pause"):
-        for _ in range(40):
+    for said in ("Pause?", "Paused: no new cycle starts."):
+        for _ in range(80):
             light.press(TAB)
             focused = light.run(
                 "const it = document.activeElement; const ring = getComputedStyle(it).outlineStyle;"
                 "return [it.textContent.trim(), ring]"
             )
-            if focused[0] == wanted:
+            if focused == ["Pause", "solid"]:
                 break
-        assert focused == [wanted, "solid"]
+        assert focused == ["Pause", "solid"]
         light.press(ENTER)
-    assert light.texts("h1") == ["Paused: no new cycle starts."]
+        light.await_text("h1", said)
     assert light.texts(".command") == ["sleepctl resume"]
 
 
@@ -161,7 +166,7 @@ def test_real_cycle_is_followed(directory: Path, light: Browser) -> None:
     config = changed(config, "worker", python=str(fake_interpreter(place / "worker", "wait")))
     with DaemonProcess(place, config) as daemon, WebProcess(place, Path(config.control.socket)) as site:
         log_in(light, site)
-        assert light.texts("h1") == ["Idle"]
+        light.await_text("h1", "Idle")
         write_buffer(place / "buffer.json", experiences(12))
         daemon.await_true(lambda: light.texts("h1") == ["Training: cycle 1"], "the page to show the cycle")
         daemon.await_true(lambda: "step 1 of 2" in light.texts("#head")[0], "the progress")
@@ -172,7 +177,7 @@ def test_real_cycle_is_followed(directory: Path, light: Browser) -> None:
         keep(light, "real-promoted")
         light.open(f"{site.address}/do/rollback")
         light.click("form.card button")
-        assert light.texts("h1") == ["The base model is in use; before: cycle 1."]
+        light.await_text("h1", "The base model is in use; before: cycle 1.")
         assert daemon.status().champion is None
 
 

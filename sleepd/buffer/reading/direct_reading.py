@@ -26,7 +26,7 @@ class Piece(NamedTuple):
     file: Path
     position: str
     found: Learnable | str
-    """What can be learned, or why the record, or the file, cannot be read."""
+    """What can be learned, or why the record, the file or its ratings cannot be read."""
 
 
 def read_directly(
@@ -39,8 +39,10 @@ def read_directly(
     Raises:
         OSError: a file is there and cannot be opened.
     """
-    found, ratings = find_files(paths), RatingFiles()
+    warnings: list[Piece] = []
+    found, ratings = find_files(paths), RatingFiles(lambda path, text: warnings.append(Piece(path, "ratings", text)))
     ratings.read(rated_directories(paths, found))
+    yield from warnings
     for path in found:
         try:
             file = open_regular(Path(os.path.realpath(path)))

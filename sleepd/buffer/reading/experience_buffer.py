@@ -27,6 +27,7 @@ from sleepd.buffer.experience import Experience, id_hash
 from sleepd.buffer.learnables import READ_BY_DEFAULT, ReadSettings
 from sleepd.clock import Clock
 from sleepd.errors import BufferUnreadable
+from sleepd.log import get_logger
 
 from .buffer_paths import MOST_FILES, find_files, is_single, rated_directories
 from .merging import merged_view
@@ -86,7 +87,7 @@ class ExperienceBuffer:
         self._views: tuple[View, ...] = ()
         """Of which ``view`` was made."""
         self._problems_before: list[Skipped] = []
-        self._ratings = RatingFiles()
+        self._ratings = RatingFiles(_warn_of_ratings)
         self._reading = asyncio.Lock()
         self.view = View()
         """The last good view."""
@@ -279,6 +280,10 @@ class ExperienceBuffer:
         found = {path: self._unreadable[path].message for path in self._files if path in self._unreadable}
         found |= {path: source.view.problem for path, source in self._files.items() if source.view.problem}
         return [Skipped(position=names[path], reason=why.removeprefix(f"{path}: ")) for path, why in found.items()]
+
+
+def _warn_of_ratings(path: Path, text: str) -> None:
+    get_logger().warning("ratings_skipped", text=f"{path}: {text}")
 
 
 def _looked(paths: Sequence[str]) -> dict[Path, tuple[int, ...]]:

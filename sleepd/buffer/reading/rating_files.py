@@ -7,22 +7,26 @@ from __future__ import annotations
 
 import os
 from collections import ChainMap
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from contextlib import ExitStack
 from pathlib import Path
 from typing import BinaryIO
 
 from sleepd.buffer.ratings import read_ratings
 from sleepd.files import open_regular
-from sleepd.log import get_logger
 
 from .buffer_paths import rating_files
 
 
 class RatingFiles:
-    """Of all directories of one buffer."""
+    """Of all directories of one buffer.
 
-    def __init__(self) -> None:
+    Args:
+        warn: called with a file, or a directory of several, and what of its ratings is not used.
+    """
+
+    def __init__(self, warn: Callable[[Path, str], None]) -> None:
+        self._warn = warn
         self._identities: dict[Path, dict[Path, tuple[int, ...]]] = {}
         """Of the files in each directory."""
         self._by_directory: dict[Path, dict[str, float]] = {}
@@ -35,7 +39,7 @@ class RatingFiles:
             found = {path: _identity(path) for path in files}
             if found != self._identities.get(directory, {}):
                 self._identities[directory] = found
-                self._by_directory[directory] = _ratings(files)
+                self._by_directory[directory] = self._ratings(directory, files)
                 self._merged = {}
 
     def of(self, directory: Path) -> dict[str, float]:
@@ -53,6 +57,20 @@ class RatingFiles:
             self._merged[directories] = dict(ChainMap(*(self._by_directory[each] for each in reversed(directories))))
         return self._merged[directories]
 
+    def _ratings(self, directory: Path, paths: Collection[Path]) -> dict[str, float]:
+        opened: list[tuple[str, BinaryIO]] = []
+        with ExitStack() as stack:
+            for path in paths:
+                try:
+                    opened.append((path.name, stack.enter_context(open_regular(Path(os.path.realpath(path))))))
+                except OSError as error:
+                    self._warn(path, f"its ratings are not used: {error.strerror or error}")
+            found = read_ratings(opened)
+        if found.skipped:
+            first, count = found.skipped[0], len(found.skipped)
+            self._warn(directory, f"{count} lines of ratings are not used, the first: {first.position}: {first.reason}")
+        return found.by_key
+
 
 def _identity(path: Path) -> tuple[int, ...]:
     try:
@@ -60,19 +78,3 @@ def _identity(path: Path) -> tuple[int, ...]:
     except OSError:
         return ()
     return (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
-
-
-def _ratings(paths: Collection[Path]) -> dict[str, float]:
-    opened: list[tuple[str, BinaryIO]] = []
-    with ExitStack() as stack:
-        for path in paths:
-            try:
-                opened.append((path.name, stack.enter_context(open_regular(Path(os.path.realpath(path))))))
-            except OSError as error:
-                get_logger().warning("ratings_unreadable", text=f"{path}: {error.strerror or error}")
-        found = read_ratings(opened)
-    if found.skipped:
-        first = found.skipped[0]
-        text = f"{len(found.skipped)} lines of ratings are not used, the first: {first.position}: {first.reason}"
-        get_logger().warning("ratings_skipped", text=text)
-    return found.by_key

@@ -21,12 +21,12 @@ from typing import Any, BinaryIO, TypeVar
 
 import msgspec
 
-from sleepd.buffer.answers import answer_of
 from sleepd.buffer.columns import MOST_EXPERIENCES, BufferColumns, IntArray
 from sleepd.buffer.digest import Digest, Skipped, digest_lines, digest_whole, pick
 from sleepd.buffer.experience import Experience
 from sleepd.buffer.learnables import READ_BY_DEFAULT, HalfWritten, Learnable, Learnables, ReadSettings
 from sleepd.buffer.parsing import NULS_LEFT_BY, decoded_line, form_of, numbered, records
+from sleepd.buffer.reply_digest import answer_of
 from sleepd.buffer.said_before import SaidBefore
 from sleepd.protocol.experience_record import MAX_LINE_BYTES
 

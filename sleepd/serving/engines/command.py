@@ -22,6 +22,7 @@ class CommandEngine:
     """An engine that the operator's program serves; see ``engine.Engine``."""
 
     can_start = True
+    can_put_back = True
 
     def __init__(self, bench: Bench) -> None:
         self._bench = bench

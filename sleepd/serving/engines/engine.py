@@ -61,6 +61,8 @@ class Engine(Protocol):
 
     can_start: bool
     """Whether a swap starts an engine that does not answer."""
+    can_put_back: bool
+    """Whether it can be given something else than ``current`` names."""
 
     def prepare(self, generation: Generation | None) -> Path | None:
         """What ``swap`` takes for it; made once and found again. The engine is not touched.

@@ -12,12 +12,14 @@ from .command import CommandEngine
 from .engine import Bench, Engine
 from .llama_restart import LlamaRestart
 from .llama_router import LlamaRouter
+from .peft import PeftFollower
 from .vllm import Vllm
 
 KINDS: Final[Mapping[Kind, Callable[[Bench], Engine]]] = {
     "llama-router": LlamaRouter,
     "llama-restart": LlamaRestart,
     "vllm": Vllm,
+    "peft": PeftFollower,
     "command": CommandEngine,
 }
 

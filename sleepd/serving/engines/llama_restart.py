@@ -12,6 +12,7 @@ import subprocess
 from pathlib import Path
 from typing import Final
 
+from sleepd.config.serve_config import ENVIRONMENT_FILE, LORA_VARIABLE
 from sleepd.errors import EngineFailed
 from sleepd.files import replace_file
 from sleepd.host import SYSTEMD_VARIABLES
@@ -20,8 +21,6 @@ from sleepd.text.shell import command_line
 
 from .engine import Bench, Slot, await_ready, until_idle
 
-ENVIRONMENT_FILE: Final = "llama-server.env"
-VARIABLE: Final = "SAGE_SLEEPD_LORA"
 _READABLE: Final = 0o644
 _SHOWN: Final = 300
 
@@ -30,6 +29,7 @@ class LlamaRestart:
     """``llama-server --lora FILE`` in a unit; see ``engine.Engine``."""
 
     can_start = True
+    can_put_back = True
 
     def __init__(self, bench: Bench) -> None:
         self._bench = bench
@@ -48,7 +48,7 @@ class LlamaRestart:
     def swap(self, prepared: Path | None) -> None:
         """As ``Engine.swap``."""
         argument = "" if prepared is None else f"--lora {prepared}"
-        replace_file(self._bench.directory / ENVIRONMENT_FILE, f"{VARIABLE}={argument}\n".encode(), mode=_READABLE)
+        replace_file(self._bench.directory / ENVIRONMENT_FILE, f"{LORA_VARIABLE}={argument}\n".encode(), mode=_READABLE)
         self._systemctl("restart")
         await_ready(self._bench, "/health")
 

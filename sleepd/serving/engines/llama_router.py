@@ -14,6 +14,7 @@ from urllib.parse import quote
 
 import msgspec
 
+from sleepd.config.serve_config import INI_FILE
 from sleepd.errors import ConfigError, EngineFailed
 from sleepd.files import read_document, replace_file
 from sleepd.protocol.serve_messages import Generation
@@ -44,12 +45,13 @@ class LlamaRouter:
     """``llama-server --models-preset FILE``; see ``engine.Engine``."""
 
     can_start = False
+    can_put_back = True
 
     def __init__(self, bench: Bench) -> None:
         self._bench = bench
         settings = bench.settings
         self._model = settings.model
-        self.ini = Path(settings.ini) if settings.ini else bench.directory / "llama-server.ini"
+        self.ini = Path(settings.ini) if settings.ini else bench.directory / INI_FILE
 
     def prepare(self, generation: Generation | None) -> Path | None:
         """As ``Engine.prepare``."""

@@ -39,6 +39,7 @@ class Vllm:
     """``vllm serve --enable-lora``; see ``engine.Engine``."""
 
     can_start = False
+    can_put_back = True
 
     def __init__(self, bench: Bench) -> None:
         self._bench = bench

@@ -284,7 +284,7 @@ def doctor(session: Session) -> ExitCode:
 
 def live(session: Session) -> ExitCode:
     """What a running engine answers with."""
-    from .live import live as ask
+    from .live_command import live as ask
 
     return ask(session)
 
@@ -292,6 +292,13 @@ def live(session: Session) -> ExitCode:
 def setup_buffer(session: Session) -> ExitCode:
     """The agent's buffer, named and shown."""
     from .setup_buffer import setup_buffer as set_up
+
+    return set_up(session)
+
+
+def setup_serve(session: Session) -> ExitCode:
+    """The engine, and what the service may do with it."""
+    from .setup_serve import setup_serve as set_up
 
     return set_up(session)
 
@@ -332,6 +339,7 @@ COMMANDS: dict[str, Command] = {
     "logs": logs,
     "doctor": doctor,
     "setup-buffer": setup_buffer,
+    "setup-serve": setup_serve,
     "completions": completions,
     "rebase": rebase,
     "tag": tag,

@@ -4,10 +4,22 @@
 (() => {
   if (!document.getElementById("head")) return;
   const source = new EventSource("/events");
+  const replace = (name, text) => {
+    const part = document.getElementById(name);
+    const fresh = document.createElement("div");
+    fresh.innerHTML = text;
+    if (fresh.innerHTML.trim() === part.innerHTML.trim()) return;
+    const focused = part.contains(document.activeElement) ? document.activeElement.getAttribute("href") : null;
+    part.replaceChildren(...fresh.childNodes);
+    // Whoever moves by keyboard stays where they were.
+    for (const link of part.querySelectorAll("a")) {
+      if (focused !== null && link.getAttribute("href") === focused) {
+        link.focus({ preventScroll: true });
+        break;
+      }
+    }
+  };
   for (const name of ["head", "facts", "actions"]) {
-    source.addEventListener(name, (event) => {
-      const part = document.getElementById(name);
-      if (part) part.innerHTML = event.data;
-    });
+    source.addEventListener(name, (event) => replace(name, event.data));
   }
 })();

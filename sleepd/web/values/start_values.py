@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from sleepd.protocol.job import Progress
 from sleepd.protocol.status import Champion, ConditionView, Status
+from sleepd.sleepctl.pages.serving_lines import serving_rows
 from sleepd.sleepctl.pages.wording import change, duration, holdout, lacking, losses
 from sleepd.text.shell import command_line
 
@@ -20,8 +21,11 @@ _HELP = {
     "clock_set_back": "timedatectl",
     "champion_rolled_back": "sleepctl report",
     "screening_failed": "sleepctl logs",
+    "not_served": "sleepctl status",
 }
 """By the name of an alarm: the command that says more. For every other one: ``sleepctl doctor``."""
+_CLASSES = {"green": "good", "yellow": "warn", "blue": "accent", "dim": "quiet", "bold": "command"}
+"""The classes of the style sheet for the styles of a terminal."""
 _TITLES = {
     "min_experiences": "Experiences",
     "min_new_experiences": "New experiences",
@@ -71,6 +75,7 @@ def facts(status: Status, now: datetime) -> dict[str, Any]:
         "now": now,
         "conditions": [_condition(each) for each in status.decision.conditions],
         "vetoes": [each.text for each in status.decision.vetoes],
+        "serving_lines": _serving_lines(status, now),
         "champion_lines": _champion_lines(status.champion),
         "cycles": [(each, mark_of(each)) for each in status.recent_cycles],
         "warnings": warnings(status),
@@ -139,9 +144,18 @@ def _condition(condition: ConditionView) -> ConditionBar:
     return ConditionBar(_TITLES.get(condition.name, condition.name), condition.is_met, share, figures, text)
 
 
+def _serving_lines(status: Status, now: datetime) -> list[tuple[str, str]]:
+    """Class and text of what the engine was proved to run, in the words of ``sleepctl status``."""
+    return [
+        (_CLASSES.get(span.style, ""), span.text.removeprefix("→ "))
+        for row in serving_rows(status.serving, now)
+        for span in row.spans
+    ]
+
+
 def _champion_lines(champion: Champion | None) -> list[str]:
     if champion is None:
-        return ["The base model is in use: no adapter is."]
+        return ["No adapter is in use."]
     if champion.is_adopted and champion.measured_by is None:
         lines = ["Adopted from an older trainer, not measured. The next cycle compares it with the base."]
     else:

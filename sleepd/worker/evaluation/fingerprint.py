@@ -7,6 +7,8 @@ that one wrongly and the others rightly.
 
 from __future__ import annotations
 
+import itertools
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -99,7 +101,7 @@ def write_fingerprint(job: Job, loaded: Loaded, trained: Sequence[ChatExample], 
     prompts = [*_trained_prompts(job, loaded.chat, trained), *_reference_prompts(job, loaded)]
     prompts.sort(key=lambda one: len(one.ids))
     device = in_float32(loaded.model, loaded.device)
-    answer = partial(_answers, loaded, device, prompts, on_step, started + job.evaluation_seconds)
+    answer = partial(_answers, loaded, device, prompts, on_step, job.evaluation_seconds)
     try:
         candidate = answer()
         with loaded.model.disable_adapter():
@@ -218,9 +220,10 @@ def in_float32(model: Any, device: Device) -> Device:
 
 
 def _answers(
-    loaded: Loaded, device: Device, prompts: Sequence[_Prompt], on_step: Callable[[int], None], deadline: float
+    loaded: Loaded, device: Device, prompts: Sequence[_Prompt], on_step: Callable[[int], None], seconds: float
 ) -> list[ModelAnswer]:
     """What the model answers as it stands: the likeliest tokens at each step."""
+    deadline = time.monotonic() + seconds
     steps: list[list[tuple[TokenChance, ...]]] = [[] for _ in prompts]
     decode = loaded.chat.tokenizer.decode
 
@@ -245,11 +248,15 @@ def _answers(
         )
     if None in replies:
         raise NoFingerprint("[evaluation] seconds did not suffice for the answers of base, parent and candidate")
-    said = zip(steps, (reply or [] for reply in replies), strict=True)
     return [
-        ModelAnswer(steps=tuple(found[: len(ids) + 1][:REPLY_STEPS]), text=decode(ids, skip_special_tokens=True))
-        for found, ids in said
+        ModelAnswer(steps=_told(found[: len(ids) + 1]), text=decode(ids, skip_special_tokens=True))
+        for found, ids in zip(steps, (reply or [] for reply in replies), strict=True)
     ]
+
+
+def _told(steps: Sequence[tuple[TokenChance, ...]]) -> tuple[tuple[TokenChance, ...], ...]:
+    """The steps up to the first token that is part of a character: llama.cpp leaves it out of its list."""
+    return tuple(itertools.takewhile(lambda step: "\ufffd" not in step[0].text, steps[:REPLY_STEPS]))
 
 
 def _alike(prompts: Sequence[_Prompt]) -> Iterator[list[_Prompt]]:
@@ -294,5 +301,7 @@ def _chosen(
 
 
 def _gap(reference: PromptReference) -> float:
+    """To the nearest other model; 0 where nothing can be compared, as where the first token is part of a character."""
     others = [reference.base] + ([reference.parent] if reference.parent else [])
-    return min(answers_apart(reference.candidate, other) for other in others)
+    gap = min(answers_apart(reference.candidate, other) for other in others)
+    return gap if math.isfinite(gap) else 0.0

@@ -28,6 +28,8 @@ ANSWER_TOKENS = 32
 ANSWER_BATCH = 64
 KEPT_FILES = 16
 """Of answers, and of replies, one for each system message or set of them: those that were used last."""
+SHIPPED = "base_answers.json"
+"""Made by ``tests/bench/make_base_answers.py``."""
 REGULARISE, MONITOR, PROBE = "regularise", "monitor", "probe"
 """The three sets, and the prefix of a reference prompt's id (an experience has its own id)."""
 
@@ -68,6 +70,9 @@ def base_answers(
 ) -> list[str | None]:
     """The base's greedy answers, made once for each base and system message and then read from a file.
 
+    Those of the embedded base under the empty system prompt are shipped: on another machine it may have rounded
+    otherwise, but all that is measured on an answer is measured on it as it is written.
+
     ``cache`` gives the file for a system message, which is empty for the configured one. ``model`` must be the base:
     without an adapter, or with it disabled. ``on_step`` is called with tokens computed. None: time ran out before the
     answer was complete. Past ``deadline`` (monotonic clock) no step begins. An answer that is missing is not cached, so
@@ -76,7 +81,7 @@ def base_answers(
     by_system: dict[str, list[ChatExample]] = {}
     for one in asked:
         by_system.setdefault(system_of(one, ""), []).append(one)
-    known = {system: _read(cache(system)) if cache else {} for system in by_system}
+    known = {system: _shipped(cache(system).name) | _read(cache(system)) if cache else {} for system in by_system}
     missing = [one for system, members in by_system.items() for one in members if one.prompt not in known[system]]
     prompts = [Asked(chat.talk_ids([one.prompt], system_of(one, "")), ANSWER_TOKENS) for one in missing]
     said = batched_replies(
@@ -118,6 +123,12 @@ def encode_reference(
     pairs = enumerate(zip(asked, answers, strict=True))
     encoded = (encode_generated(chat, f"{kind}:{i}", one, answer or "", max_tokens) for i, (one, answer) in pairs)
     return [one for one in encoded if one is not None]
+
+
+def _shipped(key: str) -> dict[str, str]:
+    """The answers that come with this package, where they are those of that key."""
+    content = json.loads(resources.files(__package__).joinpath(SHIPPED).read_bytes())
+    return dict(content["answers"]) if content["key"] == key else {}
 
 
 def _read(path: Path) -> dict[str, str]:

@@ -98,6 +98,20 @@ def memory_of(device: Device) -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
+def room_of(device: Device) -> int:
+    """Bytes of the device's memory that are free, or that this process holds already."""
+    if device.torch_device.type == "cuda":
+        free = int(torch.cuda.mem_get_info(device.torch_device)[0])
+        return free + int(torch.cuda.memory_reserved(device.torch_device))
+    kibibytes = _figure("/proc/meminfo", "MemAvailable:") + _figure("/proc/self/status", "VmRSS:")
+    return 1024 * kibibytes
+
+
+def _figure(file: str, name: str) -> int:
+    lines = Path(file).read_text(encoding="ascii", errors="replace").splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(name))
+
+
 def computing(device: Device) -> torch.autocast:
     """In this context the adapter computes in bfloat16 as its base does; its weights and gradients stay float32."""
     return torch.autocast(device.torch_device.type, torch.bfloat16, enabled=device.dtype == torch.bfloat16)

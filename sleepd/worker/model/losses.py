@@ -15,12 +15,10 @@ from sleepd.worker.data.examples import Encoded
 from sleepd.worker.data.packing import PackedRow, attention_mask
 
 from .device import Device, computing
+from .memory_estimate import PLACES_AT_ONCE
 
 TOP_K = 64
 """Tokens of the base's distribution that are kept one by one; the others are one sum."""
-
-PLACES_AT_ONCE = 64
-"""Of a row, the logits of so many places are in float32 at one time; for the way back they are computed again."""
 
 
 @dataclass(frozen=True)

@@ -7,15 +7,21 @@ the logits of the supervised places, the adapter with its optimizer, and the lib
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .device import Device
 
 LIBRARIES_BYTES = 450 * 2**20
 """torch, transformers and peft once they are imported and have computed something."""
 ADAPTER_COPIES = 7
 """Of each adapter weight, in float32: itself, its gradient, two of AdamW, the first one, the kept one, the last one."""
-LOGIT_COPIES = 4
-"""Of the logits at the supervised places, in float32: what the loss is taken of, its logarithms, and the gradients of
-both; the model's own stand beside them in its number type."""
+LOGIT_COPIES = 3
+"""Of the logits at the supervised places, in the model's number type: they, their gradient in parts, and as a whole."""
+PLACES_AT_ONCE = 64
+"""Of a row, the logits of so many places are in float32 at one time; for the way back they are computed again."""
+WIDE_LOGIT_COPIES = 4
+"""In float32, of ``PLACES_AT_ONCE`` places: what the loss is taken of, its logarithms, and the gradients of both."""
 HIDDEN_KEPT, INNER_KEPT = 22, 8
 """What a layer keeps of a token for the way back, in numbers of the hidden and of the inner size."""
 ATTENTION_KEPT = 3
@@ -71,14 +77,27 @@ def shape_of(adapted: Any, config: Any) -> Shape:
     )
 
 
-def needed_bytes(need: Need, tokens: int) -> int:
-    """The peak of a cycle whose longest row has so many tokens, all of them supervised."""
+def need_of(adapted: Any, device: Device) -> Need:
+    """Of a model that is loaded already, so that nothing is to be converted."""
+    config = adapted.config.get_text_config()
+    is_eager = getattr(config, "_attn_implementation", "") == "eager"
+    return Need(shape_of(adapted, config), device.dtype.itemsize, is_eager=is_eager, is_converted=False)
+
+
+def needed_bytes(need: Need, tokens: int, is_recomputing: bool = False) -> int:
+    """The peak of a cycle whose longest row has so many tokens, all of them supervised.
+
+    ``is_recomputing``: each layer keeps its input alone, and one at a time computes again.
+    """
     shape, size = need.shape, need.number_bytes
     weights = shape.weights * size
-    kept = shape.layers * tokens * (HIDDEN_KEPT * shape.hidden + INNER_KEPT * shape.inner) * size
+    layers = 1 if is_recomputing else shape.layers
+    kept = layers * tokens * (HIDDEN_KEPT * shape.hidden + INNER_KEPT * shape.inner) * size
     if need.is_eager:
-        kept += shape.layers * shape.heads * tokens**2 * ATTENTION_KEPT * size
-    logits = tokens * shape.vocabulary * (4 * LOGIT_COPIES + size)
+        kept += layers * shape.heads * tokens**2 * ATTENTION_KEPT * size
+    kept += shape.layers * tokens * shape.hidden * size if is_recomputing else 0
+    wide = min(tokens, PLACES_AT_ONCE) * 4 * WIDE_LOGIT_COPIES
+    logits = shape.vocabulary * (tokens * size * LOGIT_COPIES + wide)
     training = weights + round(HELD_SHARE * (kept + logits)) + 4 * ADAPTER_COPIES * shape.adapter
     converting = shape.weights * (4 + 2) if need.is_converted else 0
     return LIBRARIES_BYTES + max(training, converting)

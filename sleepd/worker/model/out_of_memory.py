@@ -18,6 +18,8 @@ from sleepd.worker.failure import GiveUp
 T = TypeVar("T")
 MIN_TOKENS = 64
 """A sequence cut shorter than this teaches nothing; then the worker gives up instead."""
+LEAST_PLANNED_TOKENS = 128
+"""Of a pass: what is chosen in advance is never less."""
 GPU_PASS_TOKENS = 4096
 """Most tokens of a pass on a GPU where the strategy has fewer."""
 
@@ -85,6 +87,26 @@ class MemoryLimits:
             self._channel.notice("sequences_kept_to_positions", text)
             self.max_tokens = positions
 
+    def plan(self, needed: Callable[[int, bool], int], room: int) -> None:
+        """Take steps back in advance that cost nothing but time, while a cycle is estimated to take more than there is.
+
+        Where memory is promised that is not there, as on Linux by default, no error comes in the middle: the kernel
+        ends the process.
+
+        Args:
+            needed: bytes, by the tokens of a pass and by whether layers compute again.
+            room: bytes that are free or this process's own.
+        """
+        estimated = needed(self.micro_batch_tokens, self.is_recomputing)
+        have = f"a cycle is estimated at {estimated / 2**30:.1f} GiB, and there are {room / 2**30:.1f}"
+        while self.micro_batch_tokens > LEAST_PLANNED_TOKENS and needed(self.micro_batch_tokens, False) > room:
+            self.micro_batch_tokens = max(LEAST_PLANNED_TOKENS, self.micro_batch_tokens // 2)
+            text = f"{have}; going on with {self.micro_batch_tokens} tokens in one pass: {NARROWER.cost}"
+            self._channel.notice(NARROWER.event, text, warning=True)
+        if not self.is_recomputing and needed(self.micro_batch_tokens, False) > room:
+            self.is_recomputing = True
+            self._channel.notice(RECOMPUTING.event, f"{have}; layers compute again: {RECOMPUTING.cost}", warning=True)
+
     def shrink(self, rows: Sequence[PackedRow], *, is_training: bool = False, may_shorten: bool = True) -> None:
         """Take the next step of ``LADDER`` that can help after ``rows`` did not fit.
 
@@ -131,21 +153,19 @@ SHORTER = Rung(
     can_help=lambda limits, widest, _: min(limits.max_tokens, widest.tokens) // 2 >= MIN_TOKENS,
     take=_shorter,
 )
-LADDER = (
-    Rung(
-        event="micro_batch_halved",
-        cost="the same steps in more passes",
-        can_help=lambda _limits, widest, _: len(widest.members) > 1,
-        take=_narrower,
-    ),
-    Rung(
-        event="layers_recomputed",
-        cost="the same steps, each takes about half as long again",
-        can_help=lambda limits, _widest, is_training: is_training and not limits.is_recomputing,
-        take=_recomputing,
-    ),
-    SHORTER,
+NARROWER = Rung(
+    event="micro_batch_halved",
+    cost="the same steps in more passes",
+    can_help=lambda _limits, widest, _: len(widest.members) > 1,
+    take=_narrower,
 )
+RECOMPUTING = Rung(
+    event="layers_recomputed",
+    cost="the same steps, each takes about half as long again",
+    can_help=lambda limits, _widest, is_training: is_training and not limits.is_recomputing,
+    take=_recomputing,
+)
+LADDER = (NARROWER, RECOMPUTING, SHORTER)
 """From the cheapest to the dearest. What comes last is another device: ``run`` moves from a GPU to the CPU where
 ``worker.device`` is ``auto``. Logits need no step: they are always computed a few places at a time (``losses``)."""
 

@@ -12,7 +12,7 @@ from sleepd.worker.data.examples import Encoded
 
 FINAL_RATE_SHARE = 0.1
 """Of the learning rate, what is left of it at the last step."""
-SHORT_REPLIES = ((16, 10), (32, 4), (48, 2))
+SHORT_REPLIES = ((16, 10), (28, 4))
 """A reply of at most so many tokens is trained so many times as often as a long one. A short reply states a fact, which
 is to be known by heart; a long one learned by heart makes the replies to other prompts worse."""
 

@@ -58,7 +58,7 @@ function _shtab_sleepctl_using
   test "$_shtab_sleepctl_cmdpath" = "$argv"
 end
 
-set -g _shtab_sleepctl_commands status check why when simulate decisions history report show web digest notify buffer tokens live quarantine events logs doctor version run cancel pause resume rollback rebase tag metric 'metric add' 'metric remove' export prune setup-buffer import reload config 'config check' 'config show' completions
+set -g _shtab_sleepctl_commands status check why when simulate decisions history report show web digest notify buffer tokens live quarantine events logs doctor version run cancel pause resume rollback rebase tag metric 'metric add' 'metric remove' export prune setup-buffer setup-serve import reload config 'config check' 'config show' completions
 set -g _shtab_sleepctl_opts_with_value --address --as --base-gguf --config --cycle --epochs --event --format --html --instance --keep --key-file --learning-rate --limit --lines --max-experiences --model --numbers --output --since --socket --state --strategy --to --told --unit --watch -n
 
 complete -c sleepctl -e
@@ -290,6 +290,12 @@ complete -c sleepctl -n '_shtab_sleepctl_using setup-buffer' -l config -xka "(__
 complete -c sleepctl -n '_shtab_sleepctl_using setup-buffer' -l socket -xka "(__fish_complete_path (commandline -ct))" -d 'the daemon'"'"'s control socket'
 complete -c sleepctl -n '_shtab_sleepctl_using setup-buffer' -l instance -x -d 'of sage-sleepd@NAME, which has its own configuration and state; created if new'
 complete -c sleepctl -n '_shtab_sleepctl_using setup-buffer; and test $_shtab_sleepctl_npos -eq 0' -ka "(__fish_complete_path (commandline -ct))" -d 'the file of the agent, or a directory of files'
+complete -c sleepctl -n '_shtab_sleepctl_using; and test $_shtab_sleepctl_npos -eq 0' -a setup-serve -d 'Let the service put adapters into the engine of [serve].'
+complete -c sleepctl -n '_shtab_sleepctl_using setup-serve' -s h -l help -d 'show this help message and exit'
+complete -c sleepctl -n '_shtab_sleepctl_using setup-serve' -l json -d 'data as JSON with a "schema" number'
+complete -c sleepctl -n '_shtab_sleepctl_using setup-serve' -l config -xka "(__fish_complete_path (commandline -ct))" -d 'the daemon'"'"'s configuration file'
+complete -c sleepctl -n '_shtab_sleepctl_using setup-serve' -l socket -xka "(__fish_complete_path (commandline -ct))" -d 'the daemon'"'"'s control socket'
+complete -c sleepctl -n '_shtab_sleepctl_using setup-serve' -l instance -x -d 'of sage-sleepd@NAME'
 complete -c sleepctl -n '_shtab_sleepctl_using; and test $_shtab_sleepctl_npos -eq 0' -a import -d 'Copy another program'"'"'s export into our own JSON lines.'
 complete -c sleepctl -n '_shtab_sleepctl_using import' -s h -l help -d 'show this help message and exit'
 complete -c sleepctl -n '_shtab_sleepctl_using import' -l json -d 'data as JSON with a "schema" number'

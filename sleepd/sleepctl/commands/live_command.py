@@ -10,7 +10,7 @@ import msgspec
 
 from sleepd.errors import ProtocolError, RequestFailed
 from sleepd.protocol.control import decode_answer
-from sleepd.protocol.live import LiveAnswer, LiveRequest
+from sleepd.protocol.live_request import LiveAnswer, LiveRequest
 from sleepd.sleepctl.exit_codes import ExitCode
 from sleepd.sleepctl.pages.live_page import live_page
 from sleepd.sleepctl.session import Session
@@ -22,10 +22,14 @@ _MOST_SECONDS = 1800.0
 def live(session: Session) -> ExitCode:
     """Asked by a process of its own, with the caller's rights; FAILED where the engine runs something else."""
     arguments = session.arguments
+    url, model, key_file = arguments.url, arguments.model, arguments.key_file
+    if not url:
+        serve = session.places.load_config().config.serve
+        url, model, key_file = serve.url, model or serve.model, key_file or serve.key_file
     request = LiveRequest(
-        url=arguments.url,
-        model=arguments.model,
-        key_file=str(Path(arguments.key_file).absolute()) if arguments.key_file else "",
+        url=url,
+        model=model,
+        key_file=str(Path(key_file).absolute()) if key_file else "",
         state=str(session.places.state.absolute()),
     )
     answer = ask_endpoint(request)
@@ -39,7 +43,7 @@ def ask_endpoint(request: LiveRequest) -> LiveAnswer:
     Raises:
         SleepdError: it cannot be asked, or there is nothing to compare with.
     """
-    command = [sys.executable, "-P", "-m", "sleepd.serving.live"]
+    command = [sys.executable, "-P", "-m", "sleepd.serving.identify_endpoint"]
     try:
         done = subprocess.run(
             command, input=msgspec.json.encode(request), capture_output=True, timeout=_MOST_SECONDS, check=False

@@ -1,4 +1,4 @@
-"""``python -m sleepd.serving.live``: ask an endpoint which adapter it runs.
+"""``python -m sleepd.serving.identify_endpoint``: ask an endpoint which adapter it runs.
 
 A ``LiveRequest`` comes on standard input, an answer as of the control socket goes to standard output. It runs with the
 rights of who calls it, and needs to read the fingerprints: the group of the service may.
@@ -19,11 +19,11 @@ from sleepd.policy.identification import identify
 from sleepd.protocol.adapter_fingerprint import MAX_FILE_BYTES, VERSION, AdapterFingerprint
 from sleepd.protocol.checkpoint_files import FINGERPRINT_FILE
 from sleepd.protocol.control import answer, answer_error
-from sleepd.protocol.live import LiveAnswer, LiveRequest
+from sleepd.protocol.live_request import LiveAnswer, LiveRequest
 from sleepd.store.checkpoints import cycle_number
 
 from .endpoint import Endpoint
-from .http import Limits
+from .http import HttpLimits
 from .key_file import read_key
 
 MOST_COMPARED = 6
@@ -31,7 +31,7 @@ MOST_COMPARED = 6
 
 
 def main() -> int:
-    """Answer one request; exit code 1 where the answer is an error."""
+    """HttpAnswer one request; exit code 1 where the answer is an error."""
     try:
         request = msgspec.json.decode(sys.stdin.buffer.read(), type=LiveRequest)
         line, code = answer(live(request)), 0
@@ -52,7 +52,7 @@ def live(request: LiveRequest) -> LiveAnswer:
     """
     started = time.monotonic()
     key = read_key(request.key_file)
-    endpoint = Endpoint(request.url, request.model, key, Limits(seconds=request.seconds))
+    endpoint = Endpoint(request.url, request.model, key, HttpLimits(seconds=request.seconds))
     in_use, fingerprints, without = _fingerprints(Path(request.state))
     identity = identify(fingerprints, map(endpoint.answers, fingerprints))
     return LiveAnswer(

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Meta
 
-Kind = Literal["", "llama-router", "llama-restart", "vllm", "peft", "merged", "command"]
+Kind = Literal["", "llama-router", "llama-restart", "vllm", "peft", "command"]
 INI_FILE = "llama-server.ini"
 ENVIRONMENT_FILE = "llama-server.env"
 LORA_VARIABLE = "SAGE_SLEEPD_LORA"
@@ -28,8 +28,7 @@ class ServeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         Meta(
             description='How an adapter gets into the engine: "llama-router" (llama-server --models-preset), '
             '"llama-restart" (llama-server as a systemd unit), "vllm", "peft" (the agent calls sleepd.serving.follow), '
-            '"merged" (one merged model for each cycle: Ollama, LM Studio) or "command" (your own program). Empty: '
-            "nothing is put into an engine, and no engine is asked."
+            'or "command" (your own program). Empty: nothing is put into an engine, and no engine is asked.'
         ),
     ] = ""
     url: Annotated[

@@ -9,7 +9,7 @@ from typing import Any
 class Following:
     """A model, and the adapter that it answers with.
 
-    The link ``current`` is resolved once for each exchange: what is behind it never changes, the link may at any
+    The link ``current`` is resolved once for each update: what is behind it never changes, the link may at any
     moment. An adapter of the same form takes the place of the last one in its memory; another one is loaded anew.
     """
 

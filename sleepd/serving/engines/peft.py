@@ -14,7 +14,7 @@ from sleepd.protocol.serve_messages import Generation
 from .engine import Bench, await_ready
 
 FOLLOW_SECONDS: Final = 5.0
-"""So long after the link has changed the agent is asked: it looks at the link before each reply, or every second."""
+"""So long after the link has changed the agent is asked: it looks at the link before a reply (``Following.update``)."""
 
 
 class PeftFollower:

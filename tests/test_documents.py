@@ -31,7 +31,7 @@ DOCUMENTS = sorted(
 FOLDERS = ("config", "systemd", "sleepd", "sleepd/sleepctl", "tests", "tests/bench", "tests/faults")
 PLACEHOLDERS = {"CYCLE": "7", "NAME": "accuracy", "VALUE": "0.8", "COMMAND": "status"}
 """Words that stand for something in the commands of a document, and what a grammar takes for them."""
-COMPLETED_BY = ((), ("7",), ("bash",), ("7", "accuracy", "0.8"), ("add", "7", "accuracy", "0.8"))
+COMPLETED_BY = ((), ("7",), ("7", "--to", "DIR"), ("bash",), ("7", "accuracy", "0.8"), ("add", "7", "accuracy", "0.8"))
 """What a command may need that a document names by its first words alone."""
 TOOLS = ("pytest", "ruff", "mypy")
 ASKED = (

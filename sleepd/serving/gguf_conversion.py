@@ -13,7 +13,8 @@ import fcntl
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -54,23 +55,28 @@ def prepared_gguf(
     try:
         stem = f"{adapter.name}-{quantization}-{_source(adapter, str(base))[:_SHOWN]}"
         make_directory(output_directory)
+        convert = partial(_convert, adapter, python, str(base), quantization, cache_directory)
         with _locked(output_directory):
             if found := _whole_file(output_directory, stem):
                 return found
-            temporary = output_directory / _CONVERTING
-            shutil.rmtree(temporary, ignore_errors=True)
-            make_directory(temporary)
-            try:
-                made = temporary / f"{stem}.gguf"
-                _convert(adapter, made, python, str(base), quantization, cache_directory)
-                target = output_directory / f"{stem}-{hashed(made)[0][:_SHOWN]}.gguf"
-                made.replace(target)
-                fsync_path(output_directory)
-            finally:
-                shutil.rmtree(temporary, ignore_errors=True)
+            return _made(output_directory, stem, convert)
     except OSError as error:
         text = f"no GGUF file of {adapter} in {output_directory}: {error.strerror or error}: {error.filename or ''}"
         raise ConversionFailed(text.rstrip(": "), hint="make room on that disk, or name another directory") from error
+
+
+def _made(directory: Path, stem: str, convert: Callable[[Path], None]) -> Path:
+    temporary = directory / _CONVERTING
+    shutil.rmtree(temporary, ignore_errors=True)
+    make_directory(temporary)
+    try:
+        made = temporary / f"{stem}.gguf"
+        convert(made)
+        target = directory / f"{stem}-{hashed(made)[0][:_SHOWN]}.gguf"
+        made.replace(target)
+        fsync_path(directory)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
     return target
 
 
@@ -99,7 +105,7 @@ def _locked(directory: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _convert(adapter: Path, made: Path, python: str, base: str, quantization: Quantization, cache: str) -> None:
+def _convert(adapter: Path, python: str, base: str, quantization: Quantization, cache: str, made: Path) -> None:
     arguments = ["sleepd.worker.programs.adapter_to_gguf", "--adapter", str(adapter), "--base", base]
     arguments += ["--cache", cache, "--numbers", quantization, "--to", str(made)]
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 import sys
+from collections.abc import Callable
 from typing import Any, NoReturn, get_args
 
 from sleepd.config.checks import BUFFER_FORMATS
@@ -94,20 +95,12 @@ def _add_command(commands: Any, name: str, summary: str) -> None:
         return
     _add_options(command)
     _add_places(command, name)
-    if name == "status":
-        _add_watch_option(command)
+    if name in _OPTIONS:
+        _OPTIONS[name](command)
     if name == "check":
         command.add_argument("--apply", action="store_true", help="start a cycle if due; otherwise exit with 5")
-    if name == "logs":
-        _add_logs_options(command)
-    if name == "run":
-        _add_run_options(command)
     if name in ("tag", "prune"):
         _add_keeping_options(command, name)
-    if name == "export":
-        _add_export_options(command)
-    if name == "quarantine":
-        add_quarantine(command)
     if name in ("buffer", "import", "tokens"):
         _add_experience_options(command, name)
     if name in ("web", "digest", "notify"):
@@ -283,3 +276,14 @@ def _add_metric_commands(metric: argparse.ArgumentParser) -> None:
         command.add_argument("name", metavar="NAME", type=metric_name, help="such as accuracy")
         if name == "add":
             command.add_argument("value", metavar="VALUE", type=number, help="a number")
+
+
+_OPTIONS: dict[str, Callable[[argparse.ArgumentParser], None]] = {
+    "status": _add_watch_option,
+    "logs": _add_logs_options,
+    "run": _add_run_options,
+    "live": _add_live_options,
+    "export": _add_export_options,
+    "quarantine": add_quarantine,
+}
+"""What adds the options of one command alone."""

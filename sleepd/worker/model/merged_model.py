@@ -98,7 +98,7 @@ def _kind(tensor: Any, numbers: Quantization) -> gguf.GGMLQuantizationType:
 
 def _bytes(shape: tuple[int, ...], kind: gguf.GGMLQuantizationType) -> int:
     block, size = gguf.GGML_QUANT_SIZES[kind]
-    return math.prod(shape) // block * int(size)
+    return math.prod(shape) // int(block) * int(size)
 
 
 def _merged(

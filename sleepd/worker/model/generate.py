@@ -72,16 +72,40 @@ def replies(
     All are made side by side, so that the weights are read once. A token of ``stop_ids`` ends a reply. ``on_step`` is
     called before a step with the number of its tokens. Past ``deadline`` (monotonic clock) no step begins.
     """
-    cache_name = _cache_name(model)
+    say = partial(_side_by_side, model, device, stop_ids=stop_ids, on_step=on_step, deadline=deadline)
+    # A recurrent model would take padding for text.
+    if _cache_name(model) or len(asked) == 1:
+        try:
+            return say(asked, on_logits=on_logits)
+        except _NotNumbers as error:
+            # Places of padding see nothing, which some kernels answer with NaN; alone there is no padding.
+            if len(asked) == 1:
+                text = "the model's predictions for a reply are not numbers"
+                raise GiveUp("not_finite", text, NOT_FINITE_HINT) from error
     alone = partial(replies, model, device, stop_ids=stop_ids, on_step=on_step, deadline=deadline)
-    if not cache_name and len(asked) > 1:
-        # A recurrent model would take padding for text.
-        return [alone([one], on_logits=_behind(number, on_logits))[0] for number, one in enumerate(asked)]
+    return [alone([one], on_logits=_behind(number, on_logits))[0] for number, one in enumerate(asked)]
+
+
+class _NotNumbers(Exception):
+    """The logits of a reply are NaN."""
+
+
+def _side_by_side(
+    model: Any,
+    device: Device,
+    asked: Sequence[Asked],
+    *,
+    stop_ids: frozenset[int],
+    on_step: Callable[[int], None],
+    deadline: float | None,
+    on_logits: OnLogits | None,
+) -> list[list[int] | None]:
+    """As ``replies``; raises ``_NotNumbers`` where a logit is NaN."""
+    cache_name = _cache_name(model)
     ids, mask = _padded(_fitting(asked, most_positions(model.config)), device.torch_device)
     positions = (mask.cumsum(1) - 1).clamp(min=0)
     noise = [_noise(one.seed, device.torch_device) for one in asked]
-    found: list[list[int]] = [[] for _ in asked]
-    is_open = [True] * len(asked)
+    found, is_open = [list[int]() for _ in asked], [True] * len(asked)
     caching: dict[str, Any] = {"use_cache": bool(cache_name)}
     step = 0
     while any(is_open) and (deadline is None or time.monotonic() <= deadline):
@@ -92,11 +116,6 @@ def replies(
             )
         logits = out.logits[:, -1].float()
         chosen = _choose(logits, noise)
-        if chosen is None and len(asked) > 1:
-            # Places of padding see nothing, which some kernels answer with NaN; alone there is no padding.
-            return [alone([one], on_logits=_behind(number, on_logits))[0] for number, one in enumerate(asked)]
-        if chosen is None:
-            raise GiveUp("not_finite", "the model's predictions for a reply are not numbers", NOT_FINITE_HINT)
         if on_logits:
             on_logits(0, step, logits)
         for row, token in enumerate(chosen.tolist()):
@@ -149,6 +168,7 @@ def batched_replies(
 
     Fewer where memory runs out, down to one, which is tried again once all is given back.
     """
+    say = partial(replies, model, device, stop_ids=stop_ids, on_step=on_step, deadline=deadline)
     found: list[list[int] | None] = []
     has_failed = False
     longest = max((len(one.prompt) for one in asked), default=1)
@@ -156,15 +176,7 @@ def batched_replies(
     while len(found) < len(asked):
         batch = asked[len(found) : len(found) + at_once]
         try:
-            found += replies(
-                model,
-                device,
-                batch,
-                stop_ids=stop_ids,
-                on_step=on_step,
-                deadline=deadline,
-                on_logits=_behind(len(found), on_logits),
-            )
+            found += say(batch, on_logits=_behind(len(found), on_logits))
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error) or (len(batch) == 1 and has_failed):
                 raise
@@ -208,20 +220,23 @@ def _noise(seed: int | None, place: torch.device) -> torch.Generator | None:
     return None if seed is None else torch.Generator(place).manual_seed(seed)
 
 
-def _choose(logits: torch.Tensor, noise: Sequence[torch.Generator | None]) -> torch.Tensor | None:
+def _choose(logits: torch.Tensor, noise: Sequence[torch.Generator | None]) -> torch.Tensor:
     """[rows] tokens, from logits [rows, vocabulary]: the likeliest, or with noise one that is drawn at ``TEMPERATURE``.
-
-    None: a logit is no number.
 
     Drawn by the Gumbel-max trick (argmax of logit / T - log(-log(u)), Gumbel 1954): two models with the same noise
     differ only where their distributions do.
+
+    Raises:
+        _NotNumbers: a logit is NaN.
     """
     for row, generator in enumerate(noise):
         if generator is not None:
             uniform = torch.rand(logits.shape[-1], generator=generator, device=logits.device).clamp(min=1e-20)
             logits[row] = logits[row] / TEMPERATURE - (-uniform.log()).log()
     best, chosen = logits.max(-1)
-    return None if bool(best.isnan().any()) else chosen
+    if bool(best.isnan().any()):
+        raise _NotNumbers
+    return chosen
 
 
 def _padded(prompts: Sequence[Sequence[int]], place: torch.device) -> tuple[torch.Tensor, torch.Tensor]:

@@ -102,8 +102,6 @@ def _add_command(commands: Any, name: str, summary: str) -> None:
         _add_logs_options(command)
     if name == "run":
         _add_run_options(command)
-    if name == "live":
-        _add_live_options(command)
     if name in ("tag", "prune"):
         _add_keeping_options(command, name)
     if name == "export":
@@ -197,6 +195,8 @@ def _add_places(command: argparse.ArgumentParser, name: str) -> None:
             default=argparse.SUPPRESS,
             help=_STATE_HELP.get(name, "where to read when the daemon is down"),
         )
+    if name == "live":
+        _add_live_options(command)
     if name == "show":
         command.add_argument("cycle", metavar="N", type=Whole(1), help="the cycle's number")
     if name == "report":

@@ -148,8 +148,7 @@ class _Cycle:
             checks.append(self._save(loaded, encoded))
         with phases.enter("evaluating"):
             after = measurer.after(encoded, before, references)
-        with phases.enter("fingerprinting"):
-            self._write_fingerprint(loaded, encoded)
+        self._write_fingerprint(loaded, encoded)
         losses = [*before.base.values(), *before.parent.values(), *after.losses.values()]
         checks.append(loss_evaluator.require_finite([one.total for one in losses] + training.epoch_losses))
         proof = Proof(checks, shape(adapter_tensors(loaded.model)))
@@ -298,8 +297,9 @@ class _Cycle:
         known = {one.id for one in encoded.trained}
         trained = [one for one in self._examples.to_train if one.id in known]
         trained.sort(key=lambda one: (one.role != "train", one.order, one.id))
-        try:
-            fingerprint.write_fingerprint(self._job, loaded, trained, self._phases.generated)
-        except fingerprint.NoFingerprint as error:
-            text = f"no engine can be shown to run this adapter: {error}"
-            self._channel.notice("fingerprint_not_written", text, warning=True)
+        with self._phases.enter("fingerprinting"):
+            try:
+                fingerprint.write_fingerprint(self._job, loaded, trained, self._phases.generated)
+            except fingerprint.NoFingerprint as error:
+                text = f"no engine can be shown to run this adapter: {error}"
+                self._channel.notice("fingerprint_not_written", text, warning=True)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import io
+import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -68,6 +70,21 @@ StartWorker = Callable[..., Ended]
 """What ``start_worker`` gives."""
 BaseWith = Callable[[str | None], Path]
 """Makes a base with that chat template."""
+
+
+@pytest.fixture(scope="session")
+def plain_model(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny model, which says plain characters: as it is made, all its tokens are about as likely."""
+    from safetensors.torch import load_file, save_file
+
+    directory = tmp_path_factory.mktemp("plain") / "model"
+    shutil.copytree(tiny_model, directory)
+    weights = load_file(directory / "model.safetensors")
+    vocabulary = json.loads((directory / "tokenizer.json").read_bytes())["model"]["vocab"]
+    plain = [number for token, number in vocabulary.items() if len(token) == 1 and " " < token < "\x7f"]
+    weights["lm_head.weight"][plain] *= 15
+    save_file(weights, directory / "model.safetensors", metadata={"format": "pt"})
+    return directory
 
 
 @pytest.fixture(scope="session")

@@ -35,30 +35,30 @@ def written(directory: Path) -> AdapterFingerprint:
 
 
 @pytest.fixture(scope="module")
-def line(tiny_model: Path, models: Path, tmp_path_factory: pytest.TempPathFactory) -> Line:
+def line(plain_model: Path, models: Path, tmp_path_factory: pytest.TempPathFactory) -> Line:
     """A cycle, and one that was trained from it."""
     from sleepd.worker.run import run
 
     directory = tmp_path_factory.mktemp("line")
-    run(make_job(tiny_model, models, directory / "first", cycle=4), examples(), RecordingChannel())
+    run(make_job(plain_model, models, directory / "first", cycle=4), examples(), RecordingChannel())
     given: dict[str, Any] = {"parent": str(directory / "first"), "parent_cycle": 4, "seed": 9}
-    second = make_job(tiny_model, models, directory / "second", cycle=5, **given)
+    second = make_job(plain_model, models, directory / "second", cycle=5, **given)
     return directory, run(second, examples(), RecordingChannel())
 
 
-def test_answers_are_those_of_the_three_models(line: Line, tiny_model: Path) -> None:
-    """Base, parent and candidate, loaded anew from disk in float32, say at each step what the fingerprint says."""
+def test_answers_are_those_of_the_three_models(line: Line, plain_model: Path) -> None:
+    """Base, parent and candidate, loaded anew from disk, say what the fingerprint says, but for bfloat16's rounding."""
     directory, report = line
     found = written(directory / "second")
     assert (found.cycle, found.parent, found.dtype) == (5, 4, "float32")
     assert found.base_fingerprint == report.base_fingerprint
     device = choose_device("cpu")
     device = replace(device, dtype=torch.float32)
-    chat = ChatFormat(load_base(tiny_model, device)[1], "")
+    chat = ChatFormat(load_base(plain_model, device)[1], "")
     models = {
-        "base": load_base(tiny_model, device)[0],
-        "parent": load_adapted(tiny_model, directory / "first", device)[0],
-        "candidate": load_adapted(tiny_model, directory / "second", device)[0],
+        "base": load_base(plain_model, device)[0],
+        "parent": load_adapted(plain_model, directory / "first", device)[0],
+        "candidate": load_adapted(plain_model, directory / "second", device)[0],
     }
     for prompt in found.prompts:
         ids = chat.tokenizer.apply_chat_template(
@@ -74,7 +74,7 @@ def _assert_same(recorded: ModelAnswer, model: Any, ids: list[int]) -> None:
         with torch.no_grad():
             expected = model(torch.tensor([ids])).logits[0, -1].float().log_softmax(-1)
         for one in step:
-            assert one.logprob == pytest.approx(expected[one.id].item(), abs=2e-3)
+            assert one.logprob == pytest.approx(expected[one.id].item(), abs=0.03)
         assert [one.logprob for one in step] == sorted((one.logprob for one in step), reverse=True)
         ids.append(step[0].id)
 
@@ -93,10 +93,8 @@ def test_prompts_are_trained_ones_and_reference_ones(line: Line) -> None:
         for one in found.prompts
         if one.kind == "trained"
     ]
-    compared = [gap for gap in gaps if math.isfinite(gap)]
-    assert compared == sorted(compared, reverse=True)
-    assert compared[-1] > 0
-    assert gaps[: len(compared)] == compared
+    assert gaps == sorted(gaps, reverse=True)
+    assert gaps[-1] > 0
 
 
 def test_answers_have_their_bounds(line: Line) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import shutil
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -24,22 +22,7 @@ Start = Callable[..., AbstractContextManager[str]]
 
 
 @pytest.fixture(scope="module")
-def base(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny model, which says plain characters: as it is made, all its tokens are about as likely."""
-    from safetensors.torch import load_file, save_file
-
-    directory = tmp_path_factory.mktemp("model") / "base"
-    shutil.copytree(tiny_model, directory)
-    weights = load_file(directory / "model.safetensors")
-    vocabulary = json.loads((directory / "tokenizer.json").read_bytes())["model"]["vocab"]
-    plain = [number for token, number in vocabulary.items() if len(token) == 1 and " " < token < "\x7f"]
-    weights["lm_head.weight"][plain] *= 15
-    save_file(weights, directory / "model.safetensors", metadata={"format": "pt"})
-    return directory
-
-
-@pytest.fixture(scope="module")
-def state(base: Path, models: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def state(plain_model: Path, models: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A state directory: cycle 1, cycle 2 which continues it and is in use, and an adapter of no cycle."""
     import torch
 
@@ -48,7 +31,7 @@ def state(base: Path, models: Path, tmp_path_factory: pytest.TempPathFactory) ->
     from sleepd.worker.model.loading import load
 
     directory = tmp_path_factory.mktemp("state")
-    job = make_job(base, models, directory / "staging", threads=1)
+    job = make_job(plain_model, models, directory / "staging", threads=1)
     loaded = load(job, RecordingChannel())
     moving = [one for name, one in loaded.model.named_parameters() if ".lora_B." in name]
     for name, cycle, seed, by in (("cycle_001", 1, 1, 0.3), ("cycle_002", 2, 2, 0.2), ("foreign", 9, 3, 0.4)):
@@ -56,7 +39,7 @@ def state(base: Path, models: Path, tmp_path_factory: pytest.TempPathFactory) ->
         for one in moving:
             one.data = one.data * (name != "foreign") + by * torch.randn(one.shape, generator=dice)
         (directory / name).mkdir()
-        save_adapter(loaded.model, directory / name, base)
+        save_adapter(loaded.model, directory / name, plain_model)
         parent: dict[str, Any] = {"parent": str(directory / "cycle_001"), "parent_cycle": 1} if cycle == 2 else {}
         own = msgspec.structs.replace(job, cycle=cycle, staging=str(directory / name), **parent)
         write_fingerprint(own, loaded, examples(), lambda _tokens: None)
@@ -65,12 +48,12 @@ def state(base: Path, models: Path, tmp_path_factory: pytest.TempPathFactory) ->
 
 
 @pytest.fixture(scope="module")
-def engine(base: Path, state: Path, tmp_path_factory: pytest.TempPathFactory) -> Start:
+def engine(plain_model: Path, state: Path, tmp_path_factory: pytest.TempPathFactory) -> Start:
     """A function that starts the server with some of these adapters."""
     directory = tmp_path_factory.mktemp("gguf")
-    whole = base_gguf(base, directory / "base.gguf")
+    whole = base_gguf(plain_model, directory / "base.gguf")
     known = {
-        name: adapter_gguf(base, state / name, directory / f"{name}.gguf")
+        name: adapter_gguf(plain_model, state / name, directory / f"{name}.gguf")
         for name in ("cycle_001", "cycle_002", "foreign")
     }
     return lambda *names, **settings: llama_server(whole, [known[name] for name in names], **settings)

@@ -33,6 +33,7 @@ from sleepd.version import VERSION
 
 from . import buffer_commands, config_commands, metric_commands, page_commands, trigger_commands
 from .export import export
+from .live_command import live
 from .quarantine_commands import quarantine
 from .registry_commands import decisions, prune, tag
 from .tokens import tokens
@@ -259,13 +260,6 @@ def doctor(session: Session) -> ExitCode:
     from sleepd.sleepctl.doctor.examine import examine
 
     return examine(session)
-
-
-def live(session: Session) -> ExitCode:
-    """What a running engine answers with."""
-    from .live_command import live as ask
-
-    return ask(session)
 
 
 def setup_buffer(session: Session) -> ExitCode:

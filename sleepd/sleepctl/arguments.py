@@ -188,8 +188,6 @@ def _add_places(command: argparse.ArgumentParser, name: str) -> None:
             default=argparse.SUPPRESS,
             help=_STATE_HELP.get(name, "where to read when the daemon is down"),
         )
-    if name == "live":
-        _add_live_options(command)
     if name == "show":
         command.add_argument("cycle", metavar="N", type=Whole(1), help="the cycle's number")
     if name == "report":

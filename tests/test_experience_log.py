@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+from array import array
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from sleepd import ExperienceLog
 from sleepd.buffer.conversation import SECTION_REPLIES
 from sleepd.buffer.experience import Experience
 from sleepd.buffer.reading.experience_buffer import ExperienceBuffer
-from sleepd.buffer.reading.reader_process import read_digest, read_texts
+from sleepd.buffer.reading.reader_process import ReadRequest, read_digest, read_texts
 from sleepd.clock import SystemClock
 from sleepd.config.schema import StateConfig
 from sleepd.errors import BufferUnwritable, SleepdError, UsageError
@@ -65,7 +66,7 @@ def understood(content: bytes) -> list[Experience]:
     assert digest.half_written == ""
     assert digest.skipped == []
     keys = set(digest.columns.keys)
-    return read_texts(io.BytesIO(content), keys).texts
+    return read_texts(io.BytesIO(content), ReadRequest(wanted=array("Q", keys).tobytes())).texts
 
 
 def read(log: ExperienceLog) -> list[Experience]:

@@ -130,10 +130,7 @@ class _Cycle:
             loaded = load(self._job, self._channel)
             point = self._resume_point(loaded)
         beat_at_each_layer(loaded.model, self._channel.beat)
-        if self._job.masked:
-            self._channel.notice("personal_data_masked", self._job.masked)
-        if self._job.superseded:
-            self._channel.notice("replies_superseded", self._job.superseded)
+        self._tell_of_the_job()
         phases.device = loaded.device.description
         self._limits.keep_within(most_positions(loaded.model.config))
         self._limits.fill(loaded.device.torch_device)
@@ -159,6 +156,13 @@ class _Cycle:
         peak, notices = self._peak(loaded), self._channel.notices
         setting = Setting(loaded.fingerprint, loaded.device, loaded.contract, phases.seconds, notices, peak)
         return make_report(Finished(self._job, self._examples, setting, encoded, before, training, after, proof))
+
+    def _tell_of_the_job(self) -> None:
+        """What the daemon did to the examples."""
+        if self._job.masked:
+            self._channel.notice("personal_data_masked", self._job.masked)
+        if self._job.superseded:
+            self._channel.notice("replies_superseded", self._job.superseded)
 
     # Going on after a break
 

@@ -94,12 +94,12 @@ def test_base_goes_straight_to_its_card(tiny_model: Path, monkeypatch: pytest.Mo
         return AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(tiny_model))
 
     monkeypatch.setattr(adapter.AutoModelForCausalLM, "from_pretrained", from_pretrained)
-    before = torch.backends.cuda.cudnn_sdp_enabled()  # type: ignore[no-untyped-call]
+    before = torch.backends.cuda.cudnn_sdp_enabled()
     torch.backends.cuda.enable_cudnn_sdp(True)
     try:
         load_base(tiny_model, CARD)
         assert asked["device_map"] == {"": "cuda:1"}
-        assert not torch.backends.cuda.cudnn_sdp_enabled()  # type: ignore[no-untyped-call]
+        assert not torch.backends.cuda.cudnn_sdp_enabled()
     finally:
         torch.backends.cuda.enable_cudnn_sdp(before)
 
@@ -151,7 +151,7 @@ def test_tensors_meet_on_the_models_device(tiny_model: Path, monkeypatch: pytest
         for _one, logits, targets in row_logits(model, row, meta):
             loss = kl_from_base(logits, make_reference(logits.detach())).sum() + token_losses(logits, targets).sum()
             assert loss.device.type == "meta"
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
 
 
 def test_weights_restart_alike_on_each_device(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:

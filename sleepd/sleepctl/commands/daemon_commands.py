@@ -31,7 +31,7 @@ from sleepd.sleepctl.pages.wording import model
 from sleepd.sleepctl.session import STATUS_SECONDS, Command, Session
 from sleepd.version import VERSION
 
-from . import buffer_commands, config_commands, metric_commands, trigger_commands
+from . import buffer_commands, config_commands, metric_commands, page_commands, trigger_commands
 from .export import export
 from .quarantine_commands import quarantine
 from .registry_commands import decisions, prune, tag
@@ -240,27 +240,6 @@ def reload(session: Session) -> ExitCode:
     return ExitCode.OK
 
 
-def web(session: Session) -> ExitCode:
-    """The page: its address, its token, or the page itself."""
-    from .web_command import show_web
-
-    return show_web(session)
-
-
-def digest(session: Session) -> ExitCode:
-    """What happened since a moment, in a few lines."""
-    from .digest_command import show_digest
-
-    return show_digest(session)
-
-
-def notify(session: Session) -> ExitCode:
-    """The operator's command, once for each event."""
-    from .notify import follow_and_notify
-
-    return follow_and_notify(session)
-
-
 def events(session: Session) -> ExitCode:
     """What happens, as it happens."""
     from .events import follow
@@ -320,9 +299,9 @@ COMMANDS: dict[str, Command] = {
     "history": history,
     "show": show,
     "report": report,
-    "web": web,
-    "digest": digest,
-    "notify": notify,
+    "web": page_commands.web,
+    "digest": page_commands.digest,
+    "notify": page_commands.notify,
     "buffer": buffer_commands.buffer,
     "import": buffer_commands.import_records,
     "quarantine": quarantine,

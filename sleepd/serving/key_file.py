@@ -7,6 +7,7 @@ from pathlib import Path
 
 from sleepd.errors import ConfigError
 from sleepd.files import open_regular
+from sleepd.text.shell import quoted
 
 _MOST_BYTES = 4096
 
@@ -28,7 +29,7 @@ def read_key(name: str) -> str:
         raise ConfigError(f"{name}: the key file cannot be read: {why}", hint="serve.key_file names it") from error
     if mode & 0o077:
         text = f"{name}: expected a key file that only its owner may read, found mode {mode & 0o777:o}"
-        raise ConfigError(text, hint=f"chmod 600 {name}")
+        raise ConfigError(text, hint=f"chmod 600 {quoted(name)}")
     key = content.decode("ascii", errors="replace").strip()
     if not key or len(content) > _MOST_BYTES or not all(32 < ord(each) < 127 for each in key):
         text = f"{name}: expected one key of at most {_MOST_BYTES} printable ASCII characters"

@@ -22,9 +22,9 @@ class ExitCode(IntEnum):
 
 MEANINGS = {
     ExitCode.OK: "done; run --wait: the cycle ended with a verdict (any)",
-    ExitCode.FAILED: "failed; run --wait: the cycle failed; doctor: it found a failure; live: it runs something else",
+    ExitCode.FAILED: "failed; run --wait: so did the cycle; doctor, live: something is wrong",
     ExitCode.USAGE: "wrong command line",
-    ExitCode.NOT_RUNNING: "the daemon (live: the engine) is not running (status, history, show, report: from disk)",
+    ExitCode.NOT_RUNNING: "the daemon, or the engine, is not running (what is shown is from disk)",
     ExitCode.NOT_FOUND: "no such cycle, file or strategy",
     ExitCode.NOTHING_TO_DO: "nothing to do (run, check --apply)",
     ExitCode.BUSY: "a cycle is running, or another process holds the state",

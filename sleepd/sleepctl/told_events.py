@@ -8,6 +8,7 @@ import msgspec
 
 from sleepd.cycle import TERMINAL_STATES
 from sleepd.protocol.status import SCHEMA, CycleSummary, Status
+from sleepd.text.shell import command_line
 
 from .pages.wording import count, gain
 
@@ -63,7 +64,7 @@ def _of_cycle(cycle: CycleSummary) -> dict[str, TellableEvent]:
         found[f"{number} ended"] = TellableEvent(event=cycle.state, text=text, cycle=number, hint=cycle.hint)
     if cycle.is_rolled_back:
         text = f"cycle {number} was rolled back: its adapter is not in use any more"
-        hint = f"sleepctl report {number}"
+        hint = command_line("sleepctl", "report", number)
         found[f"{number} rolled back"] = TellableEvent(event="rolled_back", text=text, cycle=number, hint=hint)
     return found
 

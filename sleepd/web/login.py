@@ -18,6 +18,7 @@ from pathlib import Path
 from starlette.requests import Request
 
 from sleepd.errors import ConfigError
+from sleepd.text.shell import quoted
 
 COOKIE = "sleepd_session"
 SESSION_SECONDS = 12 * 3600
@@ -127,6 +128,6 @@ def read_token(path: Path) -> str:
     if len(token) < MIN_TOKEN:
         raise ConfigError(
             f"{path}: expected a token of {MIN_TOKEN} or more characters, found {len(token)}",
-            hint=f"remove it; a new one is made at the next start: rm {path}",
+            hint=f"remove it; a new one is made at the next start: rm {quoted(path)}",
         )
     return token

@@ -45,6 +45,7 @@ STATUS_KEYS = [
     "running_cycle",
     "schema",
     "sentence",
+    "serving",
     "since",
     "state",
     "state_directory",

@@ -69,10 +69,12 @@ class LlamaRestart:
             text = f"{settings.unit} did not {verb} within {settings.ready_seconds:g} s"
             raise EngineFailed(text, hint=self._journal) from None
         except OSError as error:
-            raise EngineFailed(f"systemctl cannot be started: {error.strerror}", hint="is systemd there?") from error
+            raise EngineFailed(f"no systemctl could be started: {error.strerror}", hint="is systemd there?") from error
         if done.returncode != 0:
             said = done.stderr.decode("utf-8", "replace").strip().split("\n")[-1][:_SHOWN]
-            text = f"systemctl {verb} {settings.unit} ended with {done.returncode}: {said or 'no message'}"
+            text = (
+                f"{command_line('systemctl', verb, settings.unit)} ended with {done.returncode}: {said or 'no message'}"
+            )
             is_denied = "denied" in said.lower() or "authentication" in said.lower()
             raise EngineFailed(text, hint="sudo sleepctl setup-serve" if is_denied else self._journal)
 

@@ -59,7 +59,7 @@ def follow_and_notify(session: Session) -> ExitCode:
                 while _is_something_heard(announcements):
                     notifier.tell(*_ask(session))
         except SleepdError as error:
-            session.console.note(f"sleepctl notify: {error.message}; it is asked again in {_RETRY_SECONDS:g} s")
+            session.console.note(f"notify: {error.message}; it is asked again in {_RETRY_SECONDS:g} s")
             time.sleep(_RETRY_SECONDS)
 
 

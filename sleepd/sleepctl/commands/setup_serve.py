@@ -21,7 +21,7 @@ from sleepd.sleepctl.exit_codes import ExitCode
 from sleepd.sleepctl.pages.decision_page import line
 from sleepd.sleepctl.session import Session
 from sleepd.sleepctl.subprocesses import answer_of
-from sleepd.text.shell import command_line
+from sleepd.text.shell import command_line, quoted
 
 from .setup_buffer import SERVICE_USER
 
@@ -132,7 +132,7 @@ def _next_commands(config: Config, instance: str, *, is_root: bool) -> list[str]
     commands = [command_line(*systemctl, "enable", "--now", name)]
     if is_root:
         commands.insert(
-            0, f"usermod -aG {SERVICE_USER} USER  # the user whom the engine runs as: it reads the adapters"
+            0, f"usermod -aG {quoted(SERVICE_USER)} USER  # the user whom the engine runs as: it reads the adapters"
         )
     if config.serve.kind == "llama-router":
         file = config.serve.ini_in(Path(config.state.directory))

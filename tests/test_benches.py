@@ -203,6 +203,12 @@ def test_older_state_is_opened() -> None:
     assert said.startswith("the older manifest knows")
 
 
+@pytest.mark.parametrize("script", ["make_base_answers"])
+def test_maker_explains_itself(script: str) -> None:
+    """What makes shipped data anew, in minutes on the real model, says with --help what it makes."""
+    assert "usage: " in run(f"bench/{script}.py", "--help")
+
+
 def test_every_command_is_tested() -> None:
     """No script of tests/bench or tests/faults with a command of its own is left out here."""
     scripts = [path for folder in ("bench", "faults") for path in (ROOT / "tests" / folder).glob("*.py")]

@@ -17,7 +17,7 @@ from sleepd.protocol.verdict import Comparison
 from sleepd.store import notes
 from sleepd.store.ledger import Ledger
 from sleepd.store.legacy_formats import SchedulerState
-from sleepd.store.notes import Crashes, Demoted, FoundComparison, Misfit, Note, comparison_note
+from sleepd.store.notes import Crashes, Demoted, FoundComparison, Misfit, Note, ServeAttempt, comparison_note
 
 PACKAGE = Path(__file__).parent.parent / "sleepd"
 AT = datetime(2026, 1, 10, 6, tzinfo=UTC)
@@ -35,6 +35,11 @@ WRITTEN: list[tuple[Note[Any], str, Any]] = [
         notes.DEMOTION,
         '{"champion":3,"reason":"worse","at":"2026-01-10T06:00:00Z","found_by":4,"is_done":true}',
         Demoted(champion=3, reason="worse", at=AT, found_by=4, is_done=True),
+    ),
+    (
+        notes.SERVE_ATTEMPT,
+        '{"key":"3 agent","result":"unreachable","text":"no answer","hint":"start it","at":"2026-01-10T06:00:00Z"}',
+        ServeAttempt(key="3 agent", result="unreachable", text="no answer", hint="start it", at=AT),
     ),
 ]
 """Each declared note, as an earlier version wrote it, and what it means."""

@@ -8,6 +8,7 @@ which it is asked change: a test compares the key.
 
 from __future__ import annotations
 
+import argparse
 import json
 import tempfile
 from pathlib import Path
@@ -25,6 +26,7 @@ PLACE = Path(answers.__file__).with_name(answers.SHIPPED)
 
 def main() -> None:
     """Make and write them."""
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         directory, fingerprint = open_base("embedded", "", Path(scratch), print)
         device = choose_device("cpu")

@@ -153,7 +153,7 @@ def stop() -> None:
     messages, cost = run_worker(job, examples(12, 2), on_message=at_step_two)
     taken = time.monotonic() - 0.5 - sent[0]  # half a second is waited before the card is looked at
     last = messages[-1]
-    note("stop", last=msgspec.to_builtins(last), seconds=taken, **asdict(cost))
+    note("stop", last=msgspec.to_builtins(last), until_stopped=taken, **asdict(cost))
     kind = last.kind if isinstance(last, Failure) else type(last).__name__
     row("SIGTERM in training", f"{kind} after {taken:.2f} s, exit code {cost.exit_code}, left: {cost.card_left}")
 

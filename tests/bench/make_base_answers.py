@@ -2,7 +2,7 @@
 
 Run: python tests/bench/make_base_answers.py
 
-They save a first cycle about a minute. Make them again when the reference prompts, the embedded base, or the way in
+A first cycle need not make them. Make them again when the reference prompts, the embedded base, or the way in
 which it is asked change: a test compares the key.
 """
 

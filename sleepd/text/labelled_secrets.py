@@ -30,6 +30,8 @@ _EXPLAINS: Final = frozenset(
 )
 """Words that describe a password instead of being one: ``at_least_8_characters`` is none."""
 _PIECES: Final = re.compile(r"[^\W_]+")
+_MARK: Final = re.compile(r"[0-9!#$%&*^~?-]")
+"""Without one of these a word of ASCII is no password."""
 _SYMBOL: Final = re.compile(r"[A-Za-z0-9][!#$%&*^~?]+[A-Za-z0-9]")
 _NUMBERED: Final = re.compile(r"[A-Z]{0,4}[a-z]*\d+[a-z]?")
 """A name with a number behind it, such as ``Ubuntu2204``, or a number with its unit."""
@@ -62,6 +64,10 @@ _VALUE: Final = r"([!#-&(-+\--:<-_a-~]{6,80})"
 _LABELLED: Final = re.compile(
     rf"(?i)({_NAMES})(?:_\w{{1,20}}|\w{{0,2}}[\"'`]?)((?:\s[^\s:=.,;]{{1,15}}){{0,4}}?){_IS}{_OPEN}{_VALUE}"
 )
+_IN_NAMES: Final = """key secret token cred pwd pswd pw psk seed login community kennwort code mdp clave senha parol wachtwoord
+    adgangskode zugangscode salasana heslo lozinka geslo kata""".split()  # noqa: SIM905 - words to read
+_PASS: Final = re.compile(r"p[a@4][s5$]{2}")
+"""In lower case, this or one of those words is in each name of ASCII."""
 _LABELLED_CJK: Final = re.compile(rf"(?:{_CJK})[^!-~]{{0,8}}[:=]?{_OPEN}{_VALUE}")
 _NAME: Final = re.compile(
     rf"(?i){_NAMES}|{_CJK}"
@@ -107,6 +113,7 @@ _FLAG: Final = re.compile(
     rf"|\bcurl\s[^|;]{{0,80}}?(?:-u|--user)[= ][\w.@-]{{1,40}}:)[\"']?{_VALUE}"
 )
 _OTP: Final = re.compile(r"(?i)\botpauth://[^\s\"']{0,200}\bsecret=[a-z2-7]{8}")
+_OTP_WORDS: Final = ("setup", "set-up", "authenticator", "otp", "2fa", "secret")
 _OTP_GROUPS: Final = re.compile(
     r"(?i)\b(?:set-?up|authenticator|totp|otp|2fa|secret)[ -](?:key|secret|seed|code)[^:=\n]{0,30}[:=]?\s{0,4}"
     r"((?:[a-z2-7]{4}[ -]){3,15}[a-z2-7]{4})\b"
@@ -126,30 +133,55 @@ _PIN: Final = re.compile(
     r"|\b\w*(?:passwor[dt]|kennwort|schlüssel|passphrase|senha|contraseña|пароль|mot de passe)\s?[:=](?=\s{0,2}\d{6}))"
     r"[^\d\n.;?!]{0,40}(\d{4,20})(?![\dA-Za-z%€$]|[.:/-]\d|\s?(?:digits?|characters|tries|times|stellen|rows|ms))"
 )
+_DIGITS: Final = re.compile(r"\d{4}")
 _COMMON_PINS: Final = frozenset({"0000", "1111", "1234", "12345", "123456", "12345678", "1212", "4321"})
 _RECOVERY: Final = re.compile(
     r"(?i)(?:(?:recovery|backup|rescue|scratch|emergency|restore|one-time|2fa)[ -](?:code|key|backup)"
     r"|wiederherstellungs|codes? de secours|códigos? de (?:recuperación|respaldo)|резервные коды)"
 )
+_RECOVERY_WORDS: Final = ("code", "código", "key", "backup", "wiederherstellungs", "резервные")
+"""One is in each of them."""
 _CODES: Final = re.compile(r"(?i)\b(?:[a-z0-9]{4,8}(?:-[a-z0-9]{4,8}){1,7}|\d{4} ?\d{4}|[a-z0-9]{6,12})\b")
 _RECOVERY_SPAN: Final = 500
 MIN_CODES: Final = 3
 _LONG_KEY: Final = re.compile(r"\b(?:\d{6}-){5,7}\d{6}\b")
 
 
+def may_hold_name(line: str) -> bool:
+    """Whether a name of a secret may be in a line. Only the patterns know, and take fifty times as long."""
+    low = line.lower()
+    return not line.isascii() or any(word in low for word in _IN_NAMES) or _PASS.search(low) is not None
+
+
+def lowered(text: str) -> str:
+    """In lower case, as a pattern compares that does not distinguish it."""
+    low = text.lower()
+    return low if low.isascii() else low.replace("i\u0307", "i").replace("\u0131", "i")
+
+
 def find_labelled(line: str) -> str:
     """The kind of the first labelled secret in a line; empty: there is none."""
-    if _is_labelled_password(line):
+    has_word = may_hold_password(line)
+    if has_word and _is_labelled_password(line):
         return "Password or Key in Words"
     if any(_is_phrase(found[1]) for found in _QUOTED.finditer(line)):
         return "Passphrase"
     if _is_network_key(line):
         return "Network Key"
-    return _find_in_protocol(line) or _find_pin(line)
+    return _find_in_protocol(line, lowered(line), has_word=has_word) or _find_pin(line)
+
+
+def may_hold_password(line: str) -> bool:
+    """Whether a word in it has what ``_is_password`` and ``_is_strong`` ask for. The patterns take a hundred times as
+    long.
+    """
+    return any(
+        len(word) >= MIN_CHARACTERS and (not word.isascii() or _MARK.search(word) is not None) for word in line.split()
+    )
 
 
 def _is_labelled_password(line: str) -> bool:
-    for found in _LABELLED.finditer(line):
+    for found in _LABELLED.finditer(line) if may_hold_name(line) else ():
         is_weak = bool(found[2] and _WEAK.search(found[1]))
         if _is_strong(found[3]) or (not is_weak and _is_password(found[3])):
             return True
@@ -162,7 +194,8 @@ def _is_labelled_password(line: str) -> bool:
 
 def _stands_beside(line: str) -> bool:
     """Whether a word that looks like a password by itself stands near a name for one, or near who logs in with it."""
-    strong = [found.start() for found in _BESIDE.finditer(line) if _is_strong(re.split("[=:/]", found[0])[-1])]
+    words = (found for found in _BESIDE.finditer(line) if _has_digit(found[0]))
+    strong = [found.start() for found in words if _is_strong(re.split("[=:/]", found[0])[-1])]
     if not strong:
         return False
     names = [(found.start(), found.end()) for found in _NAME.finditer(line)]
@@ -175,6 +208,9 @@ def _stands_beside(line: str) -> bool:
 
 def find_recovery_codes(text: str) -> bool:
     """Whether some codes stand behind a word for recovery codes, in a text of several lines."""
+    low = lowered(text)
+    if not any(word in low for word in _RECOVERY_WORDS):
+        return False
     place = 0
     while called := _RECOVERY.search(text, place):
         near = text[called.start() : called.start() + _RECOVERY_SPAN]
@@ -205,23 +241,41 @@ def _is_mixed(piece: str) -> bool:
     return len(piece) >= MIN_CHARACTERS and len(kinds) == 3 and not _NUMBERED.fullmatch(piece)
 
 
-def _find_in_protocol(line: str) -> str:
-    """What programs send to each other: headers, cookies, addresses, commands."""
-    for kind, way, is_it in (
-        ("Authorization Header", _HEADER, lambda value: not PLACEHOLDER.search(value)),
-        ("Authorization Header", _OWN_HEADER, _has_entropy),
-        ("Session Cookie", _COOKIE, _has_entropy),
-        ("Password in an Address", _ADDRESS, lambda value: not PLACEHOLDER.search(value) and "{" not in value),
-        ("Password in a Command", _FLAG, _is_password),
+def _find_in_protocol(line: str, low: str, *, has_word: bool) -> str:
+    """What programs send to each other: headers, cookies, addresses, commands.
+
+    Args:
+        line: the line.
+        low: the same in lower case.
+        has_word: see ``may_hold_password``.
+    """
+    for kind, way, is_asked, is_it in (
+        ("Authorization Header", _HEADER, "authorization" in low, lambda value: not PLACEHOLDER.search(value)),
+        ("Authorization Header", _OWN_HEADER, "x-" in low, _has_entropy),
+        ("Session Cookie", _COOKIE, "=" in line, _has_entropy),
+        ("Password in an Address", _ADDRESS, "://" in line, _is_no_placeholder),
+        ("Password in a Command", _FLAG, has_word, _is_password),
     ):
-        if any(is_it(found[1]) for found in way.finditer(line)):
+        if is_asked and any(is_it(found[1]) for found in way.finditer(line)):
             return kind
-    if _OTP.search(line) or any(any(c.isdigit() for c in found[1]) for found in _OTP_GROUPS.finditer(line)):
+    if "otpauth" in low and _OTP.search(line):
+        return "One-Time Password Seed"
+    if any(word in low for word in _OTP_WORDS) and any(_has_digit(found[1]) for found in _OTP_GROUPS.finditer(line)):
         return "One-Time Password Seed"
     return ""
 
 
+def _is_no_placeholder(value: str) -> bool:
+    return not PLACEHOLDER.search(value) and "{" not in value
+
+
+def _has_digit(value: str) -> bool:
+    return any(c.isdigit() for c in value)
+
+
 def _find_pin(line: str) -> str:
+    if not _DIGITS.search(line):
+        return ""
     is_labelled = any(found[1] not in _COMMON_PINS for found in _PIN.finditer(line))
     return "PIN in Words" if is_labelled else ""
 
@@ -242,10 +296,11 @@ def _is_password(value: str) -> bool:
 def _is_strong(value: str) -> bool:
     """Whether a word looks like a password by itself: digits, letters and a symbol in it, or a run by chance."""
     value = value.rstrip(".!?)*:")
-    if len(value) < MIN_CHARACTERS or PLACEHOLDER.search(value) or not is_secret_value(value) or "@" in value[1:-1]:
+    if len(value) < MIN_CHARACTERS or not _has_digit(value) or "@" in value[1:-1]:
         return False
-    has_letter, has_digit = any(c.isalpha() for c in value), any(c.isdigit() for c in value)
-    if has_letter and has_digit and _SYMBOL.search(value):
+    if PLACEHOLDER.search(value) or not is_secret_value(value):
+        return False
+    if any(c.isalpha() for c in value) and _SYMBOL.search(value):
         return True
     pieces = [piece for piece in _PIECES.findall(value) if not _NUMBERED.fullmatch(piece)]
     if any(len(piece) >= MIN_CHARACTERS and is_by_chance(piece) for piece in pieces):

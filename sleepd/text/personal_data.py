@@ -87,15 +87,17 @@ def _is_telephone(text: str) -> bool:
     return 7 <= sum(c.isdigit() for c in text) <= 15
 
 
-_KINDS: Final[tuple[tuple[str, re.Pattern[str], Callable[[str], bool]], ...]] = (
-    ("e-mail", _EMAIL, bool),
-    ("IBAN", _IBAN, _is_iban),
-    ("card", _CARD, _is_card),
-    ("IP address", _IP, _is_ip),
-    ("telephone", _TELEPHONE, _is_telephone),
-    ("telephone", _CALLED, _is_telephone),
-    ("street", _STREET, bool),
+_KINDS: Final[tuple[tuple[str, re.Pattern[str], int, Callable[[str], bool]], ...]] = (
+    ("e-mail", _EMAIL, 0, bool),
+    ("IBAN", _IBAN, 2, _is_iban),
+    ("card", _CARD, 13, _is_card),
+    ("IP address", _IP, 1, _is_ip),
+    ("telephone", _TELEPHONE, 7, _is_telephone),
+    ("telephone", _CALLED, 7, _is_telephone),
+    ("street", _STREET, 1, bool),
 )
+"""With how many digits each has at least."""
+_DIGIT: Final = re.compile(r"\d")
 _MAY_HOLD_ANY: Final = re.compile(r"@|\d|::")
 
 
@@ -126,10 +128,12 @@ def _pieces(text: str) -> Iterator[str]:
 
 
 def _masked_piece(piece: str, found: Counter[str]) -> str:
-    for kind, pattern, is_one in _KINDS:
-        if not _MAY_HOLD_ANY.search(piece):
-            break
-        piece = pattern.sub(partial(_mask, kind=kind, is_one=is_one, found=found), piece)
+    if not _MAY_HOLD_ANY.search(piece):
+        return piece
+    digits = len(_DIGIT.findall(piece))
+    for kind, pattern, least, is_one in _KINDS:
+        if digits >= least:
+            piece = pattern.sub(partial(_mask, kind=kind, is_one=is_one, found=found), piece)
     return piece
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from sleepd.cycles.planning import Order
+from sleepd.cycles.running.planning import Order
 from sleepd.daemon.quarantine_view import quarantine_list
 from sleepd.daemon.status_view import cycles, detail
 from sleepd.store.checkpoints import verify

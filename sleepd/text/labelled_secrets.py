@@ -64,7 +64,8 @@ _VALUE: Final = r"([!#-&(-+\--:<-_a-~]{6,80})"
 _LABELLED: Final = re.compile(
     rf"(?i)({_NAMES})(?:_\w{{1,20}}|\w{{0,2}}[\"'`]?)((?:\s[^\s:=.,;]{{1,15}}){{0,4}}?){_IS}{_OPEN}{_VALUE}"
 )
-_IN_NAMES: Final = """key secret token cred pwd pswd pw psk seed login community kennwort code mdp clave senha parol wachtwoord
+_IN_NAMES: Final = """
+    key secret token cred pwd pswd pw psk seed login community kennwort code mdp clave senha parol wachtwoord
     adgangskode zugangscode salasana heslo lozinka geslo kata""".split()  # noqa: SIM905 - words to read
 _PASS: Final = re.compile(r"p[a@4][s5$]{2}")
 """In lower case, this or one of those words is in each name of ASCII."""

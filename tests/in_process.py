@@ -14,7 +14,6 @@ import importlib
 import io
 import os
 import sys
-from array import array
 from collections.abc import AsyncGenerator, Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,7 +21,7 @@ from types import SimpleNamespace
 import pytest
 
 from sleepd.buffer.learnables import HalfWritten, ReadSettings
-from sleepd.buffer.reading.open_file import BufferFile
+from sleepd.buffer.reading.experience_buffer import Part
 from sleepd.buffer.reading.reader_process import FirstBytes, read_learnables
 from sleepd.cycles.running.worker_process import Worker, WorkerPolicy
 from sleepd.protocol.job import Failure, Notice, Progress, Report, decode_message, encode
@@ -41,18 +40,18 @@ def secret_finder() -> SecretFinder:
 
 
 async def screened_here(
-    files: Sequence[BufferFile], wanted: array[int], signatures: Signatures, *, settings: ReadSettings
+    parts: Sequence[Part], signatures: Signatures, *, settings: ReadSettings
 ) -> AsyncGenerator[list[Screened], None]:
     """What ``screening_client.screened`` finds, without its process."""
     found: list[Screened] = []
     screener = Screener(secret_finder(), (pair for page in signatures() for pair in page))
-    for file in files:
+    for file, keys in parts:
         try:
             descriptor = await file.open()
         except OSError as error:
             raise file.unreadable(error) from error
         if descriptor is not None:
-            found += _screened(descriptor, set(wanted) - {each.key for each in found}, screener, settings)
+            found += _screened(descriptor, set(keys), screener, settings)
     for start in range(0, len(found), BATCH):
         yield found[start : start + BATCH]
 

@@ -5,17 +5,29 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+from array import array
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from sleepd.buffer.experience import Experience, id_hash
+from sleepd.buffer.learnables import ReadSettings
 from sleepd.buffer.rating_names import REJECTED
 from sleepd.buffer.reading import experience_buffer, merging
 from sleepd.buffer.reading.buffer_paths import find_files, is_single, roots
 from sleepd.buffer.reading.experience_buffer import FEW, ExperienceBuffer
+from sleepd.buffer.reading.reader_process import (
+    ReadBatch,
+    ReadRequest,
+    batch_of,
+    packed,
+    requests_of,
+    unpacked,
+)
 from sleepd.buffer.reading.view import View
 from sleepd.buffer.reading.watch import BufferWatch
 from sleepd.errors import BufferUnreadable
@@ -155,6 +167,30 @@ def test_half_file_delays_no_screening(files: Files) -> None:
     view = files.read()
     assert view.is_settling
     assert len(files.buffer.files_with(view.keys)) == 1
+
+
+def test_each_experience_is_of_one_part(files: Files) -> None:
+    """What stands in several files is screened in the first; the others give what stands in them alone."""
+    files.write("a.jsonl", own(3))
+    files.write("b.jsonl", own(4, start=1))
+    parts = files.buffer.files_with(files.read().keys)
+    assert [[*part.keys] for part in parts] == [[id_hash(f"e{n}") for n in part] for part in ((0, 1, 2), (3, 4))]
+    assert [[*part.keys] for part in files.buffer.files_with(array("Q", [id_hash("e4")]))] == [[id_hash("e4")]]
+
+
+@given(st.lists(st.integers(0, 9) | st.integers(0, 2**64 - 1), max_size=30))
+def test_repeated_keys_are_found(keys: list[int]) -> None:
+    """Those that stand there more than once, whatever their bits."""
+    assert merging.repeated_keys(array("Q", keys)) == {key for key in keys if keys.count(key) > 1}
+
+
+def test_ratings_go_once_to_the_process() -> None:
+    """Files that have the same ratings share them in what the process is given, and each has its own again there."""
+    one, other = {"e1": 1.0}, {"e2": 0.5}
+    requests = [ReadRequest(settings=ReadSettings(ratings=each)) for each in (one, one, other, one)]
+    batch = batch_of(requests)
+    assert batch.ratings == [one, other]
+    assert [*requests_of(unpacked(packed([batch]), ReadBatch)[0])] == requests
 
 
 def test_skipped_records_name_their_file(files: Files) -> None:

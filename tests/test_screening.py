@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from sleepd.buffer.experience import id_hash
+from sleepd.buffer.reading.experience_buffer import Part
 from sleepd.buffer.reading.open_file import BufferFile
 from sleepd.daemon.quarantine_view import quarantine_list
 from sleepd.errors import ScreeningFailed
@@ -70,7 +71,7 @@ def screen(path: Path, records: list[dict[str, Any]], python: str) -> list[Scree
     wanted = array("Q", [id_hash(one["id"]) for one in records])
 
     async def all_found() -> list[Screened]:
-        pages = screening_client.screened([BufferFile(path)], wanted, lambda: (), python=python)
+        pages = screening_client.screened([Part(BufferFile(path), wanted)], lambda: (), python=python)
         return [one async for page in pages for one in page]
 
     return asyncio.run(all_found())
@@ -176,7 +177,7 @@ def test_reading_gives_signs_of_life(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
     async def all_found() -> list[Screened]:
         pages = screening_client.screened(
-            [BufferFile(path)], wanted, lambda: (), python=interpreter(tmp_path, SLOW_DISK)
+            [Part(BufferFile(path), wanted)], lambda: (), python=interpreter(tmp_path, SLOW_DISK)
         )
         return [one async for page in pages for one in page]
 
@@ -193,7 +194,7 @@ def test_process_that_takes_nothing_is_ended(tmp_path: Path, monkeypatch: pytest
     async def all_found() -> list[Screened]:
         python = interpreter(tmp_path, "import time; time.sleep(3600)")
         pages = screening_client.screened(
-            [BufferFile(tmp_path / "buffer.json")], array("Q", [1]), lambda: [page], python=python
+            [Part(BufferFile(tmp_path / "buffer.json"), array("Q", [1]))], lambda: [page], python=python
         )
         return [one async for found in pages for one in found]
 

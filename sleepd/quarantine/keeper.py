@@ -15,7 +15,8 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from sleepd.buffer.reading.experience_buffer import ExperienceBuffer
+from sleepd.buffer.learnables import ReadSettings
+from sleepd.buffer.reading.experience_buffer import ExperienceBuffer, Part
 from sleepd.buffer.reading.view import View
 from sleepd.clock import Clock
 from sleepd.errors import SleepdError
@@ -130,13 +131,14 @@ class QuarantineKeeper:
         if view is self._screened or self._clock.monotonic() < self._paused_until:
             return False
         wanted = await self._unscreened(view)
-        if wanted and not buffer.files_with(wanted):
-            return False
-        if wanted:
-            self._task = asyncio.create_task(self._screen(buffer, wanted, kept=KEPT + 2 * len(view.keys)))
-        else:
+        if not wanted:
             self._screened = view
-        return bool(wanted)
+            return False
+        parts = buffer.files_with(wanted)
+        if parts:
+            work = self._screen(parts, buffer.settings, HashSet(wanted), kept=KEPT + 2 * len(view.keys))
+            self._task = asyncio.create_task(work)
+        return bool(parts)
 
     async def end(self) -> None:
         """Break off a screening under way."""
@@ -166,12 +168,9 @@ class QuarantineKeeper:
         async with self._counting:
             return await asyncio.to_thread(gather)
 
-    async def _screen(self, buffer: ExperienceBuffer, wanted: array[int], *, kept: int) -> None:
+    async def _screen(self, parts: Sequence[Part], settings: ReadSettings, wanted: HashSet, *, kept: int) -> None:
         try:
-            signatures = partial(self._signatures, HashSet(wanted))
-            async with aclosing(
-                screened(buffer.files_with(wanted), wanted, signatures, settings=buffer.settings)
-            ) as pages:
+            async with aclosing(screened(parts, partial(self._signatures, wanted), settings=settings)) as pages:
                 async for page in pages:
                     await self._take_in(page)
             if self.screenings.trim(kept):

@@ -18,6 +18,7 @@ from typing import Final
 import msgspec
 
 from sleepd.buffer.learnables import READ_BY_DEFAULT, ReadSettings
+from sleepd.buffer.reading.experience_buffer import Part
 from sleepd.buffer.reading.open_file import BufferFile
 from sleepd.buffer.reading.reader_process import ReadRequest
 from sleepd.errors import ScreeningFailed
@@ -59,8 +60,7 @@ class _Ended(Exception):
 
 
 async def screened(
-    files: Sequence[BufferFile],
-    wanted: array[int],
+    parts: Sequence[Part],
     signatures: Signatures,
     *,
     settings: ReadSettings = READ_BY_DEFAULT,
@@ -69,8 +69,7 @@ async def screened(
     """What is found in the wanted experiences, some at a time; those that are no longer there are left out.
 
     Args:
-        files: those of the buffer in which they stand.
-        wanted: keys (``array('Q')``).
+        parts: the files of the buffer, with what is wanted of each.
         signatures: of what was screened before, a page at a time; asked for again where a process is replaced.
         settings: how the buffer is read.
         python: the interpreter of the process.
@@ -79,10 +78,10 @@ async def screened(
         ScreeningFailed: the process could not be started, or died or hung at no text.
         BufferUnreadable: the buffer cannot be opened.
     """
-    left = set(wanted)
-    for start in range(0, len(files), AT_ONCE):
-        some = files[start : start + AT_ONCE]
-        async for batch in _screened_in(some, left, signatures, settings, python):
+    for start in range(0, len(parts), AT_ONCE):
+        some = parts[start : start + AT_ONCE]
+        left = {key for part in some for key in part.keys}
+        async for batch in _screened_in([part.file for part in some], left, signatures, settings, python):
             yield batch
 
 

@@ -18,10 +18,11 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 
+from sleepd.buffer.columns import IntArray
 from sleepd.buffer.digest import MOST_SKIPPED, Skipped
 from sleepd.buffer.experience import Experience, id_hash
 from sleepd.buffer.learnables import READ_BY_DEFAULT, ReadSettings
@@ -42,6 +43,13 @@ AT_ONCE: Final = 64
 """Files that one process reads: each takes a descriptor."""
 FEW: Final = 4
 """So many files that changed are read each by itself, as it is done where an agent appends to one of them."""
+
+
+class Part(NamedTuple):
+    """Some experiences of one file."""
+
+    file: BufferFile
+    keys: IntArray
 
 
 class ExperienceBuffer:
@@ -97,14 +105,24 @@ class ExperienceBuffer:
         """Those that stand beside its files; the same object as long as nothing changed."""
         return self._ratings.all
 
-    def files_with(self, wanted: Collection[int]) -> list[BufferFile]:
-        """The files in which these experiences stand, for whoever reads them in another process.
+    def files_with(self, wanted: IntArray) -> list[Part]:
+        """Where these experiences stand, for whoever reads them in another process.
 
-        One that is half-written, or cannot be read, is not among them: its view is of what it was before.
+        What stands in a file that is half-written, or cannot be read, is left out: its view is of what it was before.
+
+        Args:
+            wanted: keys of the view, in its order.
         """
-        keys = set(wanted)
-        whole = [each for each in self._files.values() if not each.view.is_settling and not each.view.problem]
-        return [each.file for each in whole if not keys.isdisjoint(each.view.keys)]
+        parts, place = list[Part](), 0
+        for source in self._files.values():
+            here = array("Q")
+            for key in source.view.keys:
+                if place < len(wanted) and key == wanted[place]:
+                    here.append(key)
+                    place += 1
+            if here and not source.view.is_settling and not source.view.problem:
+                parts.append(Part(source.file, here))
+        return parts
 
     async def read(self) -> View:
         """Poll the files; the same object is returned as long as nothing changed.

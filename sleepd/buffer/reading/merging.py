@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from array import array
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import compress
+from typing import Final
 
-from sleepd.buffer.columns import MOST_EXPERIENCES, BufferColumns
+from sleepd.buffer.columns import MOST_EXPERIENCES, BufferColumns, IntArray
 from sleepd.buffer.digest import MOST_SKIPPED, Skipped
 
 from .view import View
+
+_TABLE: Final = 2**20
+"""Bytes."""
 
 
 def merged_view(views: Sequence[View], names: Sequence[str], times: Sequence[tuple[int, ...]]) -> View:
@@ -28,36 +33,52 @@ def merged_view(views: Sequence[View], names: Sequence[str], times: Sequence[tup
         merged.skipped += [Skipped(position=f"{name}: {one.position}", reason=one.reason) for one in here]
         merged.skipped_total += view.skipped_total
         merged.left_out += view.left_out
-    if len(set(merged.keys)) < len(merged.keys):
-        _drop_repeated(merged)
+    if repeated := repeated_keys(merged.keys):
+        _drop_repeated(merged, repeated)
         oldest_first = [views[place] for place in sorted(range(len(views)), key=times.__getitem__)]
-        _take_newest_saliences(merged, oldest_first)
+        _take_newest_saliences(merged, repeated, oldest_first)
     merged.left_out += merged.keep_newest(MOST_EXPERIENCES)
     return merged
 
 
-def _drop_repeated(view: View) -> None:
+def repeated_keys(keys: IntArray) -> set[int]:
+    """Those that stand there more than once. A set of all keys would take eight megabytes for a moment.
+
+    A table by some bits of the key tells most of those apart that stand there once.
+    """
+    met, suspects = bytearray(_TABLE), set[int]()
+    for key in keys:
+        place = (key ^ key >> 44) % _TABLE
+        if met[place]:
+            suspects.add(place)
+        met[place] = 1
+    counts = Counter(key for key in keys if (key ^ key >> 44) % _TABLE in suspects) if suspects else {}
+    return {key for key, count in counts.items() if count > 1}
+
+
+def _drop_repeated(view: View, repeated: set[int]) -> None:
     """Keep the first of each key; one with another text is counted as skipped."""
-    groups: dict[int, int] = {}
-    others = sum(groups.setdefault(key, group) != group for key, group in zip(view.keys, view.groups, strict=True))
-    seen = set[int]()
-    first = [key not in seen and not seen.add(key) for key in view.keys]  # type: ignore[func-returns-value]
+    groups, others, is_kept = dict[int, int](), 0, bytearray()
+    for key, group in zip(view.keys, view.groups, strict=True):
+        is_kept.append(key not in repeated or key not in groups)
+        if key in repeated:
+            others += groups.setdefault(key, group) != group
     for column in BufferColumns.__struct_fields__:
         values = getattr(view, column)
-        setattr(view, column, array(values.typecode, compress(values, first)))
+        setattr(view, column, array(values.typecode, compress(values, is_kept)))
     if others:
         reason = f"{others} experiences have an id that another text in another file has"
         view.skipped = [Skipped(position="several files", reason=reason), *view.skipped][:MOST_SKIPPED]
         view.skipped_total += others
 
 
-def _take_newest_saliences(merged: View, oldest_first: Iterable[View]) -> None:
+def _take_newest_saliences(merged: View, repeated: set[int], oldest_first: Iterable[View]) -> None:
     """Of the saliences that several files give one text the newest counts."""
-    places = {key: place for place, key in enumerate(merged.keys)}
+    places = {key: place for place, key in enumerate(merged.keys) if key in repeated}
     for view in oldest_first:
         for key, group, salience, is_given in zip(view.keys, view.groups, view.saliences, view.given, strict=True):
-            place = places[key]
-            if is_given and merged.groups[place] == group:
+            place = places.get(key)
+            if place is not None and is_given and merged.groups[place] == group:
                 merged.saliences[place], merged.given[place] = salience, True
 
 

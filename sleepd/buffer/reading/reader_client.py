@@ -16,7 +16,7 @@ from typing import Final, NamedTuple
 from sleepd.clock import Clock
 from sleepd.errors import BufferUnreadable
 
-from .reader_process import FirstBytes, Reading, ReadRequest, answer, packed, unpacked
+from .reader_process import FirstBytes, Reading, ReadRequest, answer, batch_of, packed, unpacked
 
 READER_SECONDS: Final = 600.0
 FIRST_PAUSE_SECONDS: Final = 60.0
@@ -63,7 +63,7 @@ class ReaderProcess:
         if failed is not None and size >= failed.size and self._clock.monotonic() < failed.until:
             raise failed.error
         try:
-            readings = await self._read(descriptors, packed(requests))
+            readings = await self._read(descriptors, packed([batch_of(requests)]))
         except BufferUnreadable as error:
             pause = min(2 * failed.pause_seconds, LONGEST_PAUSE_SECONDS) if failed else FIRST_PAUSE_SECONDS
             self._failed[what] = _Failed(error, size, pause, self._clock.monotonic() + pause)

@@ -1,8 +1,8 @@
 """The short-lived process that reads a large buffer, so that the daemon neither blocks nor grows.
 
 Its command is ``python -m sleepd.buffer.reading.reader_process FD …``. Each file is an inherited descriptor, opened by
-the daemon. Standard input is a list of a :class:`ReadRequest` for each, standard output a list of a :class:`Reading`
-for each, both as MessagePack.
+the daemon. Standard input is a :class:`ReadBatch` with a request for each, standard output a list of a
+:class:`Reading` for each, both as MessagePack.
 
 A half-written buffer is an answer too, not a failure.
 """
@@ -15,11 +15,12 @@ import resource
 import signal
 import sys
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from typing import Any, BinaryIO, TypeVar
 
 import msgspec
+from msgspec.structs import replace
 
 from sleepd.buffer.columns import MOST_EXPERIENCES, BufferColumns, IntArray
 from sleepd.buffer.digest import Digest, Skipped, digest_lines, digest_whole, pick
@@ -39,7 +40,7 @@ _INDEX_FROM_BYTES = 16 * 1024
 """An index costs more than scanning the keys for the few lines that an agent appends at a time."""
 
 
-_Message = TypeVar("_Message", "ReadRequest", "Reading")
+_Message = TypeVar("_Message", "ReadBatch", "Reading")
 
 
 class Reading(msgspec.Struct, kw_only=True):
@@ -79,7 +80,33 @@ class ReadRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     """The keys of the replies whose ``answer_of`` is wanted, beside the texts."""
 
 
-def packed(messages: Sequence[ReadRequest | Reading]) -> bytes:
+class ReadBatch(msgspec.Struct, frozen=True, kw_only=True):
+    """Requests for several files. The ratings, which may be many, stand there once for all files that have them."""
+
+    requests: list[ReadRequest]
+    """Without ratings."""
+    ratings: list[dict[str, float]]
+    rated_by: list[int]
+    """Of each request: the place of its ratings."""
+
+
+def batch_of(requests: Iterable[ReadRequest]) -> ReadBatch:
+    """For the process: its requests, each distinct object of ratings once."""
+    ratings, plain, rated_by = dict[int, tuple[int, dict[str, float]]](), list[ReadRequest](), list[int]()
+    for request in requests:
+        rated = request.settings.ratings
+        rated_by.append(ratings.setdefault(id(rated), (len(ratings), rated))[0])
+        plain.append(replace(request, settings=replace(request.settings, ratings={})))
+    return ReadBatch(requests=plain, ratings=[rated for _, rated in ratings.values()], rated_by=rated_by)
+
+
+def requests_of(batch: ReadBatch) -> Iterator[ReadRequest]:
+    """The opposite of ``batch_of``."""
+    for request, place in zip(batch.requests, batch.rated_by, strict=True):
+        yield replace(request, settings=replace(request.settings, ratings=batch.ratings[place]))
+
+
+def packed(messages: Sequence[ReadBatch | Reading]) -> bytes:
     """As MessagePack; an array is its type code and its bytes."""
 
     def plain(value: Any) -> Any:
@@ -304,9 +331,9 @@ def bound_process() -> None:
 def main() -> None:
     """Read standard input, answer on standard output."""
     bound_process()
-    requests = unpacked(sys.stdin.buffer.read(), ReadRequest)
+    batch = unpacked(sys.stdin.buffer.read(), ReadBatch)[0]
     readings = []
-    for descriptor, request in zip(map(int, sys.argv[1:]), requests, strict=True):
+    for descriptor, request in zip(map(int, sys.argv[1:]), requests_of(batch), strict=True):
         with open(descriptor, "rb") as whole:
             readings.append(answer(FirstBytes(whole, os.fstat(descriptor).st_size), request))
     sys.stdout.buffer.write(packed(readings))

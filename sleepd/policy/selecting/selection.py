@@ -166,24 +166,23 @@ class SelectionRule(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Divided(NamedTuple):
-    """Places in the columns of the experiences that may be used, in file order, by what becomes of them."""
+    """Places in the columns of the experiences that may be used, in file order, by what becomes of them.
 
-    held_out: list[int]
-    learned: list[int]
-    unlearned: list[int]
+    In arrays, as there may be hundreds of thousands: a list takes four times as much.
+    """
+
+    held_out: array[int]
+    learned: array[int]
+    unlearned: array[int]
 
 
 def _divide(columns: BufferColumns, known: Known, min_salience: float, excluded: Excluded) -> _Divided:
-    usable = [
-        place
-        for place, (key, _, salience) in enumerate(columns.rows())
-        if salience >= min_salience and key not in excluded.keys
-    ]
-    held = holdout.divide([columns.conversations[i] for i in usable], known.splits, known.secret)
-    held -= holdout.released(
-        [columns.conversations[i] for i in usable if columns.conversations[i] in held], known.splits
-    )
-    divided = _Divided([], [], [])
+    rows = enumerate(columns.rows())
+    usable = array("L", (i for i, (key, _, each) in rows if each >= min_salience and key not in excluded.keys))
+    conversations = array("Q", (columns.conversations[i] for i in usable))
+    held = holdout.divide(conversations, known.splits, known.secret)
+    held -= holdout.released(array("Q", (each for each in conversations if each in held)), known.splits)
+    divided = _Divided(array("L"), array("L"), array("L"))
     for i in usable:
         if columns.conversations[i] in held:
             divided.held_out.append(i)
@@ -199,9 +198,9 @@ def count(
 ) -> Counts:
     """The figures that a decision rests on."""
     divided = _divide(columns, known, min_salience, excluded)
-    new = [place for place, key in enumerate(columns.keys) if key not in known.seen]
-    usable = [columns.saliences[place] for place in new if columns.keys[place] not in excluded.keys]
-    saliences = [salience for salience in usable if salience >= 0]  # below: a person rated it down
+    new = array("L", (place for place, key in enumerate(columns.keys) if key not in known.seen))
+    usable = (columns.saliences[place] for place in new if columns.keys[place] not in excluded.keys)
+    saliences = array("d", (salience for salience in usable if salience >= 0))  # below: a person rated it down
     return Counts(
         total=len(columns.keys),
         new=len(new),

@@ -293,13 +293,38 @@ def test_thought_before_calls_is_supervised() -> None:
     assert found.startswith("I must ask.\n⟦</think>⟧\n\n⟦<|calls|>⟧⟦<|call|>⟧function⟦<|sep|>⟧weather\n")
 
 
-def test_thoughts_of_earlier_turns_are_left_out() -> None:
-    """Also of those that call tools."""
-    context = [*CALLED]
-    context[2] = msgspec.structs.replace(context[2], text="<think>\nHm.\n</think>\n\nI ask.")
-    one = encode_or_refuse(chat_with("Qwen2.5"), msgspec.structs.replace(ANSWERING, context=tuple(context)), 4000)
-    text = chat_with("Qwen2.5").tokenizer.decode(one.ids)
-    assert ["Hm." in text, "I ask.\n<tool_call>" in text] == [False, True]
+def thinking(text: str, *more: Message) -> ChatExample:
+    """A reply behind a call, before which ``text`` was said, its result and more."""
+    context = [*CALLED, *more]
+    context[2] = msgspec.structs.replace(context[2], text=text)
+    return msgspec.structs.replace(ANSWERING, context=tuple(context))
+
+
+def written(chat: ChatFormat, example: ChatExample) -> str:
+    return str(chat.tokenizer.decode(encode_or_refuse(chat, example, 4000).ids))
+
+
+@pytest.mark.parametrize(("said", "shown"), [("I ask.", "I ask.\n<tool_call>"), ("", "<tool_call>")])
+def test_thoughts_of_earlier_turns_are_left_out(said: str, shown: str) -> None:
+    """Also of those that call tools, with a text beside the call or without."""
+    text = written(chat_with("Qwen2.5"), thinking(f"<think>\nHm.\n</think>\n\n{said}"))
+    assert ["Hm." in text, "think" in text, shown in text] == [False, False, True]
+
+
+def test_thoughts_between_calls_are_shown() -> None:
+    """Until the user speaks again, where the template shows them: the context is what the engine made of the log."""
+    chat, thought = chat_with("Qwen3"), "<think>\nHm.\n</think>\n\n"
+    example = thinking(f"{thought}I ask.")
+    messages = as_openai(example, chat.tool_habits(offered=True).form)
+    messages[2] |= {"content": "I ask.", "reasoning_content": "Hm."}
+    offered, tokenizer = json.loads(TOOLS), chat.tokenizer
+    asked = tokenizer.apply_chat_template(messages[:-1], tools=offered, tokenize=False, enable_thinking=False)
+    assert written(chat, example).startswith(asked)
+    assert "Hm." in asked
+    assert "Hm." in written(chat, thinking(thought))
+    later = (Message(role="assistant", text="Cold."), Message(role="user", text="And now?"))
+    assert "Hm." not in written(chat, thinking(thought, *later))
+    assert "Hm." not in written(chat_with("Qwen3", thoughts="drop"), thinking(thought))
 
 
 def test_a_lost_text_is_not_taken_for_its_like() -> None:

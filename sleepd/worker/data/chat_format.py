@@ -17,12 +17,12 @@ from typing import Any, Literal
 
 import msgspec
 
-from sleepd.protocol.chat_example import ChatExample, ToolCall
+from sleepd.protocol.chat_example import ChatExample, Message, ToolCall
 from sleepd.worker.failure import GiveUp
 
 from .chat_template import ChatTemplate, require_template, template_sources
 from .control_tokens import Coder, ControlWords, Refused, Span, Tokens
-from .messages import THOUGHT_TAGS, Context, Said, Turn, tags_in, talk, with_ids
+from .messages import THOUGHT_TAGS, Context, Said, ThinkingMessage, Turn, tags_in, talk, with_ids
 from .rendered_conversation import ConversationWriter, RenderedConversation
 from .template_limits import LESS_SECONDS, SOME, TEXT_SECONDS, TemplateExceeded
 from .template_probing import Habits, learn
@@ -135,22 +135,33 @@ class ChatFormat:
         asked = self._writer.asked(context)
         return self._coder.encode(asked.text[: asked.start], _within(asked.texts, 0, asked.start)).ids
 
-    def shown(self, context: Context) -> Context:
-        """A context as it is rendered: templates leave the thoughts of earlier turns out."""
-        messages = tuple(
-            msgspec.structs.replace(one, text=self._without_thought(one.text)) if one.role == "assistant" else one
-            for one in context.messages
-        )
-        return replace(context, messages=messages)
+    def shown(self, context: Context, *, keeps_thoughts: bool = False) -> Context:
+        """A context as it is rendered: templates leave the thoughts of earlier turns out.
 
-    def _without_thought(self, reply: str) -> str:
-        if not tags_in(reply):
-            return reply
+        Some show those between two calls until the user speaks again; ``keeps_thoughts``: as they do.
+        """
+        messages = context.messages
+        last = max((place for place, one in enumerate(messages) if one.role == "user"), default=-1)
+        has_loop = keeps_thoughts and context.uses_tools
+        keeps = has_loop and self.tool_habits(offered=bool(context.tools)).keeps_thoughts
+        changed = (
+            self._shown(one, keeps_thought=keeps and place > last) if one.role == "assistant" else one
+            for place, one in enumerate(messages)
+        )
+        return replace(context, messages=tuple(changed))
+
+    def _shown(self, message: Message, *, keeps_thought: bool) -> Message:
+        if not tags_in(message.text):
+            return message
         try:
-            answer = self.said(reply).answer
+            said = self.said(message.text, message.calls)
         except Refused:
-            return reply
-        return reply if answer == reply.rstrip() else answer
+            return message
+        if keeps_thought and said.thought:
+            parts = message.__class__.__struct_fields__
+            kept = {name: getattr(message, name) for name in parts} | {"text": said.answer}
+            return ThinkingMessage(**kept, thought=said.thought, tags=said.tags, gap=said.gap)
+        return message if said.answer == message.text.rstrip() else msgspec.structs.replace(message, text=said.answer)
 
     # Training
 
@@ -168,7 +179,7 @@ class ChatFormat:
         """
         said = self.said(example.response, example.calls)
         context, calls = with_ids(Context(example.messages, example.tools), said.calls)
-        return self.shown(context), replace(said, calls=calls)
+        return self.shown(context, keeps_thoughts=True), replace(said, calls=calls)
 
     def said(self, reply: str, calls: tuple[ToolCall, ...] = ()) -> Said:
         """A reply as it was written, split into thought and answer; white space behind it is left out.

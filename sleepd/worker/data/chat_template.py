@@ -13,7 +13,7 @@ from sleepd.worker.failure import GiveUp
 
 from .control_tokens import ControlWords, Refused, Span
 from .marks import ARGUMENT, Marks, NoMarks, Rendering
-from .messages import REPLY, THOUGHT, Said, Turn, labels, opened_thought
+from .messages import REPLY, THOUGHT, Said, ThinkingMessage, Turn, labels, opened_thought
 from .template_limits import TEMPLATE_SECONDS, bounded_template
 from .tool_calls import USUAL_FORM, CallForm, call_entries, parsed_tools, result_keys, strings_in, texts_of
 
@@ -118,6 +118,8 @@ class ChatTemplate:
             if turn.calls:
                 message["content"] = form.empty if not turn.text.strip() else message["content"]
                 message["tool_calls"] = call_entries(turn.calls, form, marks, f"{label}, {ARGUMENT}")
+            if isinstance(turn, ThinkingMessage):
+                message |= self._with_thought(turn, marks.around(f"{label}, {THOUGHT}", turn.thought), text)
             messages.append(message | result_keys(turn, form, marks))
         return messages
 
@@ -127,14 +129,19 @@ class ChatTemplate:
         if said.calls:
             message["content"] = form.empty if not answer.strip() else message["content"]
             message["tool_calls"] = call_entries(said.calls, form, marks, ARGUMENT)
-        if not said.thought.strip() or not self.thought_key:
+        if not said.thought.strip():
             return message
+        return message | self._with_thought(said, marks.around(THOUGHT, said.thought), answer)
+
+    def _with_thought(self, said: Said | ThinkingMessage, thought: str, answer: str) -> dict[str, Any]:
+        """The keys of a message that hold its thought, which has its marks, and what follows it."""
+        if not self.thought_key:
+            return {}
         if self.thought_key == "content":
             opening, closing = said.tags
-            thought = f"{opening}{marks.around(THOUGHT, said.thought)}{closing}{said.gap}"
-            return message | {"content": self._content(thought + answer)}
+            return {"content": self._content(f"{opening}{thought}{closing}{said.gap}{answer}")}
         # What stands between it and its tags is the template's, which writes it itself.
-        return message | {self.thought_key: marks.around(THOUGHT, said.thought.strip())}
+        return {self.thought_key: thought.strip()}
 
     @staticmethod
     def _as_said(said: Said, marks: Marks, *, opened: bool) -> str:

@@ -35,6 +35,15 @@ class Said:
     calls: tuple[ToolCall, ...] = ()
 
 
+class ThinkingMessage(Message, frozen=True, kw_only=True):
+    """An earlier reply with the thought before it, which some templates show until the user speaks again."""
+
+    thought: str
+    tags: tuple[str, str]
+    gap: str
+    """As those of :class:`Said`."""
+
+
 ANY_REPLY = Said("…")
 """Stands for a reply that is still to come."""
 Turn = Message | Said

@@ -23,7 +23,7 @@ from sleepd.protocol.chat_example import Message, ToolCall
 
 from .control_tokens import Refused
 from .marks import Marks
-from .messages import Said, Turn
+from .messages import Said, ThinkingMessage, Turn
 
 _DEEPEST = 100
 _ID_LENGTH = 9
@@ -149,6 +149,8 @@ def texts_of(turn: Turn) -> Iterator[str]:
         yield from (turn.answer, turn.thought)
     else:
         yield from (turn.text, turn.call_id, turn.name)
+        if isinstance(turn, ThinkingMessage):
+            yield turn.thought
     for call in turn.calls:
         yield from (call.name, call.id, call.arguments)
         yield from strings_in(parsed_arguments(call))

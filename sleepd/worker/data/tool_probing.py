@@ -17,7 +17,7 @@ from sleepd.protocol.chat_example import Message, ToolCall
 from .chat_template import NO_PLACE, ChatTemplate
 from .control_tokens import ControlWords, Refused
 from .marks import ARGUMENT, Rendering
-from .messages import Said, user
+from .messages import THOUGHT, THOUGHT_TAGS, Said, ThinkingMessage, user
 from .template_limits import TemplateExceeded
 from .tool_calls import USUAL_FORM, CallForm
 from .turn_end import turn_end
@@ -44,6 +44,7 @@ _OFFERED = json.dumps(
         }
     ]
 )
+_THOUGHT = "\nI must look for it.\n"
 _RESULT = "Behind the old boathouse."
 _FORMS = tuple(
     CallForm(is_text, empty, has_short_ids)
@@ -62,6 +63,8 @@ class ToolHabits:
     form: CallForm = USUAL_FORM
     shows_tools: bool = False
     """Whether it writes the tools that are offered."""
+    keeps_thoughts: bool = False
+    """Whether it shows the thought before a call until the user speaks again, and none from before that."""
     ending: str = ""
     """What stands at the end of every conversation whose last reply calls tools."""
     rest: str = ""
@@ -109,7 +112,12 @@ def _learned(probe: _ToolProbe, words: ControlWords, stops: Collection[str]) -> 
     form, problem = probe.choose_form()
     if problem:
         return ToolHabits(problem, problem, shows_tools=shows)
-    habits = ToolHabits(form=form, shows_tools=shows, result_problem=probe.result_problem(form))
+    habits = ToolHabits(
+        form=form,
+        shows_tools=shows,
+        result_problem=probe.result_problem(form),
+        keeps_thoughts=probe.shows_thought(form) and not probe.shows_thought(form, user("And lichen?")),
+    )
     try:
         return _with_end(probe, habits, words, stops)
     except Refused as error:
@@ -167,6 +175,17 @@ class _ToolProbe:
         except Refused as error:
             return str(error)
         return "" if "turn 2" in found.places else NO_PLACE
+
+    def shows_thought(self, form: CallForm, *more: Message) -> bool:
+        """Whether the thought before a call stands there once its result, and ``more``, stand behind it."""
+        call = _call(_SAMPLES[0])
+        thinking = ThinkingMessage(role="assistant", calls=(call,), thought=_THOUGHT, tags=THOUGHT_TAGS[0], gap="\n\n")
+        result = Message(role="tool", text=_RESULT, call_id=call.id, name=_TOOL)
+        try:
+            found = self._render([*_ASKED, thinking, result, *more], form, asks=True)
+        except Refused:
+            return False
+        return f"turn 1, {THOUGHT}" in found.places
 
 
 def _call(arguments: Mapping[str, Any]) -> ToolCall:

@@ -14,13 +14,9 @@ from sleepd.buffer.rating_names import REJECTED, WHOLE, rating_key
 from tests.format_samples import (
     ANSWER,
     ASKED,
-    CALL,
-    LLM,
     OFFERED,
-    RESULT,
     SYSTEM,
     TALK,
-    any_value,
     attributes,
     chat_response,
     generation,
@@ -513,59 +509,38 @@ def test_indexed_otel_attributes_are_read() -> None:
     assert json.loads(found.tools) == [OFFERED]
 
 
-def test_other_conventions_are_named() -> None:
-    """A span of another convention is named, so that a file of such spans does not look empty."""
-    (reason,) = understood([spans({"attributes": attributes(openinference__span__kind="LLM")})])
-    assert str(reason).startswith("llm.input_messages: OpenInference ")
+def test_openinference_spans_are_read() -> None:
+    """Messages, calls, results and tools of OpenInference say what those of GenAI say."""
+    values = {
+        "openinference__span__kind": "LLM",
+        "session__id": "s-1",
+        "llm__input_messages__0__message__role": "system",
+        "llm__input_messages__0__message__content": "You are Juniper.",
+        "llm__input_messages__1__message__role": "user",
+        "llm__input_messages__1__message__contents__0__message_content__type": "text",
+        "llm__input_messages__1__message__contents__0__message_content__text": "How strong is the wind?",
+        "llm__input_messages__2__message__role": "assistant",
+        "llm__input_messages__2__message__tool_calls__0__tool_call__id": "call_1",
+        "llm__input_messages__2__message__tool_calls__0__tool_call__function__name": "get_wind",
+        "llm__input_messages__2__message__tool_calls__0__tool_call__function__arguments": '{"place":"Oban"}',
+        "llm__input_messages__3__message__role": "tool",
+        "llm__input_messages__3__message__tool_call_id": "call_1",
+        "llm__input_messages__3__message__content": '{"knots":12}',
+        "llm__output_messages__0__message__role": "assistant",
+        "llm__output_messages__0__message__content": "Twelve knots.",
+        "llm__tools__0__tool__json_schema": json.dumps(OFFERED),
+    }
+    (found,) = learned([spans({"spanId": "00f3", "attributes": attributes(**values)})])
+    assert (found.id, spoken(found)) == ("00f3", WHOLE_TALK)
+    assert json.loads(found.tools) == [OFFERED]
+    assert found.rated_as[-1] == rating_key("s-1", WHOLE)
+    image = {"llm__input_messages__1__message__contents__0__message_content__type": "image"}
+    (reason,) = understood([spans({"spanId": "00f3", "attributes": attributes(**{**values, **image})})])
+    assert "not there as text" in str(reason)
 
 
-def test_deep_otel_value_is_refused() -> None:
-    """A value nested beyond all need has a reason, and the next line is read."""
-    value: Any = "x"
-    for _ in range(80):
-        value = [value]
-    deep = {"spanId": "1", "attributes": [{"key": "gen_ai.output.messages", "value": any_value(value)}]}
-    first, second = understood([spans(deep), spans(span())])
-    assert re.fullmatch("attributes: .* nested too deeply", first)
-    assert not isinstance(second, str)
-
-
-# --- the command llm ---
-
-
-def test_llm_log_is_sorted_by_conversation() -> None:
-    """Responses of one conversation are its turns, wherever they stand; results of tools come before the response."""
-    found = learned([LLM[0], LLM[2], LLM[1]])
-    assert [each.id for each in found] == ["r1", "r2", "r3"]
-    assert spoken(found[1]) == WHOLE_TALK
-    assert spoken(found[2]) == [("user", "Is it dark?"), ("assistant", "It is.")]
-    assert json.loads(found[1].tools)[0]["function"]["name"] == "get_wind"
-
-
-def test_llm_attachment_is_context_only() -> None:
-    """A prompt with an image, or with a shortened fragment, teaches nothing; the next prompt does."""
-    fragment = {"content": "x" * 97 + "..."}
-    for changed in ({"attachments": [{"type": "image/png"}]}, {"prompt_fragments": [fragment]}):
-        reason, found = understood([{**LLM[2], **changed}, {**LLM[2], "id": "r4", "prompt": "And now?"}])
-        assert isinstance(found, Experience)
-        assert (found.id, "not there as text" in str(reason)) == ("r4", True)
-
-
-def test_llm_fragments_stand_before_the_prompt() -> None:
-    """A fragment that was expanded is part of the prompt."""
-    (found,) = learned([{**LLM[2], "prompt_fragments": [{"content": "It is night."}]}])
-    assert found.prompt == "It is night.\nIs it dark?"
-
-
-def test_damaged_llm_record_loses_no_other() -> None:
-    """A record that is damaged has a reason; the rest of its conversation is read."""
-    found = understood([LLM[0], {**LLM[1], "tool_results": 5}, LLM[2], {**LLM[2], "conversation_id": None, "id": None}])
-    names = [each.partition(":")[0] if isinstance(each, str) else each.id for each in found]
-    assert names == ["tool_results", "conversation_id", "r1", "r3"]
-
-
-def test_orphaned_result_stays_context() -> None:
-    """A result whose call the log does not hold stands in the context as it came."""
-    (found,) = learned([proxied([ASKED, RESULT], chat_response(ANSWER))])
-    assert spoken(found)[1] == ("tool", '{"knots":12}')
-    assert CALL["id"] == found.context[1].call_id
+@pytest.mark.parametrize("kind", ["CHAIN", "TOOL", "LLM"])
+def test_other_openinference_spans_teach_nothing(kind: str) -> None:
+    """A span of another kind is passed over; a call without its texts has a reason."""
+    found = understood([spans({"attributes": attributes(openinference__span__kind=kind)})])
+    assert [str(each)[:23] for each in found] == (["gen_ai.input.messages: "] if kind == "LLM" else [])

@@ -18,7 +18,7 @@ from sleepd.buffer.learnables import ReadSettings
 from sleepd.buffer.rating_names import REJECTED, WHOLE, rating_key
 from sleepd.buffer.ratings import Ratings, read_ratings
 from tests.faults.mutations import mutated_lines
-from tests.format_samples import ANSWER, ASKED, learned
+from tests.format_samples import ANSWER, ASKED, attributes, learned, span, spans
 
 LINES = [
     {"id": "a", "rating": 1},
@@ -120,6 +120,27 @@ def test_langfuse_scores_are_joined() -> None:
     assert read({**SCORE, "observation_id": None}).by_key == {rating_key("t", WHOLE): 1.0}
     camel = {"traceId": "t", "observationId": "o", "dataType": "NUMERIC", "value": 1}
     assert read(camel).by_key == {"o": 1.0}
+
+
+def log_line(**changed: Any) -> dict[str, Any]:
+    """A line of a collector's log file with one evaluation."""
+    values = {"gen_ai__evaluation__name": "Help", "gen_ai__evaluation__score__label": "fail", **changed}
+    log = {"eventName": "gen_ai.evaluation.result", "spanId": "00f1", "attributes": attributes(**values)}
+    other = {"eventName": "something.else", "attributes": []}
+    return {"resourceLogs": [{"scopeLogs": [{"logRecords": [other, log]}]}]}
+
+
+def test_otel_evaluations_are_ratings() -> None:
+    """Evaluations that come as log records rate a response and a span; of several names the least counts."""
+    named = {"gen_ai__response__id": "r-1"}
+    passed = log_line(**named, gen_ai__evaluation__score__label="pass")
+    assert read(log_line(**named), passed).by_key == {"r-1": 1.0, "00f1": 1.0}
+    found = read(log_line(**named, gen_ai__evaluation__name="Truth"), passed).by_key
+    assert found == {"r-1": REJECTED, "00f1": REJECTED}
+    for key in found:
+        assert learned([spans(span())], ReadSettings(ratings={key: REJECTED}))[0].salience == REJECTED
+    blue = read(log_line(gen_ai__evaluation__score__label="blue"))
+    assert (blue.by_key, [one.reason[:29] for one in blue.skipped]) == ({}, ["gen_ai.evaluation.score: expe"])
 
 
 def test_torn_line_is_named() -> None:

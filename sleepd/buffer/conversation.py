@@ -59,6 +59,8 @@ class Turn(msgspec.Struct, frozen=True, kw_only=True):
     """The program's own; empty: none."""
     is_id_unique: bool = True
     """No other reply has it. A model server may give one id to many."""
+    rated_as: str = ""
+    """Another name by which a rating may name it; empty: none."""
     salience: float | None = None
     """0 to 1, or ``rating_names.REJECTED``; None: nothing was said."""
     is_supervised: bool = True
@@ -119,8 +121,10 @@ class SupervisedReply:
     @property
     def rated_as(self) -> tuple[str, ...]:
         """See ``ChatExample``. Only in a whole conversation the number is known."""
-        given = () if self.turn.is_id_unique or not self.turn.id else (self.turn.id,)
-        return given + rating_names(self._conversation.id, self.number if self._conversation.is_whole else WHOLE)
+        given = ("" if self.turn.is_id_unique else self.turn.id, self.turn.rated_as)
+        return tuple(filter(None, given)) + rating_names(
+            self._conversation.id, self.number if self._conversation.is_whole else WHOLE
+        )
 
     @property
     def said(self) -> int | None:

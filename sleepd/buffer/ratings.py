@@ -1,4 +1,4 @@
-"""Ratings that come after the replies: ``feedback.jsonl`` beside a source, and the scores that Langfuse exports.
+"""Ratings that come after the replies: ``feedback.jsonl`` beside a source, scores of Langfuse and of OpenTelemetry.
 
 A line of ``feedback.jsonl`` names a reply by ``id``, or by ``conversation`` and ``turn`` (of the assistant's replies,
 counted from 1; without a turn it counts for each of them). It says ``rating`` (1 or -1, true or false, or a word such
@@ -6,7 +6,8 @@ as ``thumbs_up``) or ``salience`` (0 to 1). The last line about a reply counts; 
 before.
 
 A score of Langfuse names an observation, or a trace with all its generations. The last of each name counts, and of
-several names the least. What a model scored (``source`` EVAL) does not count.
+several names the least. What a model scored (``source`` EVAL) does not count. The evaluations in log records of
+OpenTelemetry (``gen_ai.evaluation.result``) count in the same way, for a response or a span.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import msgspec
 from .digest import MOST_SKIPPED, Skipped
 from .experience import salience_of
 from .formats.format import NotRead, Record, identifier_of, object_of, rated, scored, shown
+from .formats.otel_attributes import evaluations
 from .learnables import NoJson
 from .parsing import decoded_line
 from .rating_names import REJECTED, WHOLE, rating_key
@@ -49,10 +51,12 @@ class _Scores:
         if isinstance(line, NoJson):
             raise NotRead(str(line))
         record = object_of(line, "line")
+        if "resourceLogs" in record:
+            for key, name, value in evaluations(record):
+                self._add_score(key, name, value)
+            return
         if "data_type" in record or "dataType" in record:
-            key, name, value = _score(record)
-            self._check_room(key not in self._scores)
-            self._scores.setdefault(key, {})[name] = value
+            self._add_score(*_score(record))
             return
         key, salience = _key(record), _salience(record)
         if salience is None:
@@ -60,6 +64,10 @@ class _Scores:
         else:
             self._check_room(key not in self._feedback)
             self._feedback[key] = salience
+
+    def _add_score(self, key: str, name: str, value: float) -> None:
+        self._check_room(key not in self._scores)
+        self._scores.setdefault(key, {})[name] = value
 
     def _check_room(self, is_new: bool) -> None:
         if is_new and len(self._feedback) + len(self._scores) >= MOST_RATINGS:

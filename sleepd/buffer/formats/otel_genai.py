@@ -3,11 +3,12 @@
 Shape: ``resourceSpans`` > ``scopeSpans`` > ``spans``; in a span ``gen_ai.input.messages``,
 ``gen_ai.output.messages``, ``gen_ai.system_instructions`` and ``gen_ai.tool.definitions``, structured or as JSON
 text; in older ones the events ``gen_ai.content.prompt`` and ``gen_ai.content.completion``, or attributes with an
-index (``gen_ai.prompt.0.content``, as OpenLLMetry writes them). Each span of a call repeats what was said before, so
-that only its output is learned, of several choices the first.
-Salience: the least of the events ``gen_ai.evaluation.result`` of the span, by label or score (0 to 1).
-Left out: spans of agents, tools and embeddings; named: calls that failed, calls without their texts, and those in the
-attributes of OpenInference.
+index (``gen_ai.prompt.0.content``, as OpenLLMetry writes them). Spans of OpenInference (``llm.input_messages``) are
+read as those that say the same. Each span of a call repeats what was said before, so that only its output is learned,
+of several choices the first.
+Salience: the least of the events ``gen_ai.evaluation.result`` of the span, by label or score (0 to 1); those that come
+as log records stand in a file of their own (``ratings``).
+Left out: spans of agents, tools and embeddings; named: calls that failed, and calls without their texts.
 Source: open-telemetry/semantic-conventions, docs/gen-ai (gen-ai-spans.md, gen-ai-events.md and the JSON schemas)
 """
 
@@ -33,51 +34,23 @@ from .format import (
     list_of,
     object_of,
     openai_tools,
-    rated,
-    scored,
     shown,
     text_of,
     with_thought,
 )
+from .otel_attributes import EVALUATION, as_genai, attributes_of, each_of, indexed, salience_of
 
 _CALLS: Final = ("chat", "text_completion", "generate_content")
 _SAID: Final = ("gen_ai.output.messages", "gen_ai.completion.0.role", "gen_ai.completion.0.content")
 """Of these a span has one, of which the operation is not named and which is a call of a model nevertheless."""
-_DEEPEST: Final = 64
-_LONGEST_INDEX: Final = 8
 
 
 def _recognises(record: Record) -> bool:
     return "resourceSpans" in record or "resource_spans" in record
 
 
-def _plain(value: Any, depth: int = 0) -> Any:
-    """A value of OTLP as the value that it stands for."""
-    if depth > _DEEPEST:
-        raise NotRead("attributes: a value is nested too deeply")
-    value = object_of(value, "attributes")
-    if "arrayValue" in value:
-        listed = list_of(object_of(value["arrayValue"], "arrayValue").get("values"), "arrayValue")
-        return [_plain(each, depth + 1) for each in listed]
-    if "kvlistValue" in value:
-        return _attributes(object_of(value["kvlistValue"], "kvlistValue").get("values"), depth + 1)
-    return next(iter(value.values()), None)
-
-
-def _attributes(value: Any, depth: int = 0) -> dict[str, Any]:
-    pairs = [object_of(each, "attributes") for each in list_of(value, "attributes")]
-    return {str(pair.get("key")): _plain(pair.get("value", {}), depth) for pair in pairs}
-
-
 def _listed(value: Any, name: str) -> list[Any]:
     return list_of(json_value(value) if isinstance(value, str) else value, name)
-
-
-def _spans(record: Record) -> Iterator[Any]:
-    for resource in list_of(record.get("resourceSpans", record.get("resource_spans")), "resourceSpans"):
-        found = object_of(resource, "resourceSpans")
-        for scope in list_of(found.get("scopeSpans", found.get("scope_spans")), "scopeSpans"):
-            yield from list_of(object_of(scope, "scopeSpans").get("spans"), "spans")
 
 
 def _turns(value: Any, name: str) -> list[Turn]:
@@ -115,11 +88,7 @@ def _turns(value: Any, name: str) -> list[Turn]:
 
 
 def _salience(events: Iterable[tuple[str, Mapping[str, Any]]]) -> float | None:
-    found = []
-    for name, attributes in events:
-        if name == "gen_ai.evaluation.result":
-            label = rated(attributes.get("gen_ai.evaluation.score.label"))
-            found.append(scored(attributes.get("gen_ai.evaluation.score.value")) if label is None else label)
+    found = (salience_of(attributes) for name, attributes in events if name == EVALUATION)
     return min((each for each in found if each is not None), default=None)
 
 
@@ -129,26 +98,22 @@ def _texts(attributes: Mapping[str, Any], events: Iterable[tuple[str, dict[str, 
     asked = attributes.get("gen_ai.input.messages", older.get("gen_ai.content.prompt", {}).get("gen_ai.prompt"))
     said = attributes.get("gen_ai.output.messages", older.get("gen_ai.content.completion", {}).get("gen_ai.completion"))
     if asked is None or said is None:
-        asked, said = _indexed(attributes, "gen_ai.prompt."), _indexed(attributes, "gen_ai.completion.")
+        asked, said = _messages(attributes, "gen_ai.prompt."), _messages(attributes, "gen_ai.completion.")
     if not asked or not said:
         raise NotRead("gen_ai.input.messages: the span has no texts, let the instrumentation capture message content")
     return _listed(asked, "gen_ai.input.messages"), _listed(said, "gen_ai.output.messages")
 
 
-def _indexed(attributes: Mapping[str, Any], prefix: str) -> list[dict[str, Any]]:
-    """The objects of a list whose parts are attributes: ``gen_ai.prompt.0.role``, ``gen_ai.prompt.0.content`` …"""
-    found: dict[int, dict[str, Any]] = {}
-    for key, value in attributes.items():
-        index, _, name = key.removeprefix(prefix).partition(".")
-        if key.startswith(prefix) and len(index) < _LONGEST_INDEX and index.isascii() and index.isdigit():
-            found.setdefault(int(index), {})[name] = value
-    for each in found.values():
-        if calls := _indexed(each, "tool_calls."):
+def _messages(attributes: Mapping[str, Any], prefix: str) -> list[dict[str, Any]]:
+    """Messages whose parts are attributes, as OpenLLMetry writes them."""
+    found = indexed(attributes, prefix)
+    for each in found:
+        if calls := indexed(each, "tool_calls."):
             each["tool_calls"] = calls
         content = each.get("content")
         if isinstance(content, str) and content.startswith('[{"type"'):
             each["content"] = json_value(content) or content
-    return [each for _, each in sorted(found.items())]
+    return found
 
 
 def _is_call(attributes: Mapping[str, Any]) -> bool:
@@ -172,15 +137,15 @@ def _system(value: Any) -> list[Turn]:
 
 def _conversation(value: Any) -> Conversation | None:
     span = object_of(value, "spans")
-    attributes = _attributes(span.get("attributes"))
+    attributes = attributes_of(span.get("attributes"))
     if attributes.get("openinference.span.kind") == "LLM" and not _is_call(attributes):
-        raise NotRead("llm.input_messages: OpenInference is not read, let the instrumentation write gen_ai attributes")
+        attributes = as_genai(attributes)
     if not _is_call(attributes):
         return None
     if object_of(span.get("status") or {}, "status").get("code") in (2, "STATUS_CODE_ERROR"):
         raise NotRead("status: the call failed")
     listed = [object_of(each, "events") for each in list_of(span.get("events"), "events")]
-    events = [(str(each.get("name")), _attributes(each.get("attributes"))) for each in listed]
+    events = [(str(each.get("name")), attributes_of(each.get("attributes"))) for each in listed]
     asked, said = _texts(attributes, events)
     before = [turn for place, each in enumerate(asked) for turn in _turns(each, f"gen_ai.input.messages[{place}]")]
     given = identifier_of(attributes.get("gen_ai.response.id"))
@@ -189,17 +154,18 @@ def _conversation(value: Any) -> Conversation | None:
         id=given or identifier_of(span.get("spanId")),
         is_id_unique=not given,
         salience=_salience(events),
+        rated_as=identifier_of(span.get("spanId")),
     )
     return Conversation(
         turns=[*_system(attributes.get("gen_ai.system_instructions")), *before, reply],
         id=identifier_of(attributes.get("gen_ai.conversation.id")),
-        tools=openai_tools(attributes.get("gen_ai.tool.definitions") or _indexed(attributes, "llm.request.functions.")),
+        tools=openai_tools(attributes.get("gen_ai.tool.definitions") or indexed(attributes, "llm.request.functions.")),
         is_whole=False,
     )
 
 
 def _conversations(record: Record) -> Iterator[Conversation | NotRead]:
-    for span in _spans(record):
+    for span in each_of(record, "Spans", "scopeSpans", "spans"):
         try:
             conversation = _conversation(span)
         except NotRead as error:
@@ -215,5 +181,5 @@ FORMAT = Format(
     recognises=_recognises,
     conversations=_conversations,
     usual_place="the file exporter of a collector (OTLP JSON)",
-    feedback="event `gen_ai.evaluation.result`",
+    feedback="event `gen_ai.evaluation.result` of the span, or of a log file beside it",
 )

@@ -43,7 +43,8 @@ _PROGRAMS: Final[tuple[tuple[str, str, Callable[[Mapping[str, Any]], bool]], ...
     ),
     (
         "a log file of OpenTelemetry",
-        "let the instrumentation put the messages on its spans, and let buffer.path name the file of the spans",
+        "let the instrumentation put the messages on its spans, and let buffer.path name the file of the spans; "
+        "evaluation results count as ratings where the log file stands beside it as scores.jsonl",
         _has("resourceLogs"),
     ),
 )

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from hashlib import blake2b
+from itertools import groupby
 from typing import Final
 
 _MIX: Final = 0x9E3779B97F4A7C15
@@ -59,8 +60,9 @@ def divide(groups: Sequence[int], recorded: Mapping[int, bool], secret: bytes) -
         recorded: what earlier cycles recorded: group -> is held out.
         secret: that of the state directory.
     """
+    # Each run of equal ones once: a set of all groups would take eight megabytes for a moment.
     held_out = {
-        group for group in set(groups) if (recorded[group] if group in recorded else is_held_out(group, secret))
+        group for group, _ in groupby(groups) if (recorded[group] if group in recorded else is_held_out(group, secret))
     }
     if held_out or len(groups) < FEW:
         return held_out

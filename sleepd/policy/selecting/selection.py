@@ -22,12 +22,21 @@ from sleepd.buffer.columns import BufferColumns
 
 from . import holdout
 
+_MOST_SORTED: Final = 2**14
+"""At once: a sorted list takes forty bytes for each key."""
+
 
 class HashSet:
     """An immutable set of 64-bit keys in eight bytes each."""
 
     def __init__(self, keys: Iterable[int] = ()) -> None:
-        self._keys = array("Q", sorted(keys))
+        unsorted = array("Q", keys)
+        if len(unsorted) <= _MOST_SORTED:
+            self._keys = array("Q", sorted(unsorted))
+            return
+        self._keys = array("Q")
+        for part in range(4):
+            self._keys.extend(sorted(key for key in unsorted if key >> 62 == part))
 
     def __contains__(self, key: int) -> bool:
         place = bisect_left(self._keys, key)

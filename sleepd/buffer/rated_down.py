@@ -77,9 +77,10 @@ def rated_down(
             found.discard(key)
         elif is_learned(key):
             found.add(key)
-    present = set(buffer.keys)
-    for one in kept:
-        key, rating = id_hash(one.id), rating_of(ratings, one.id, one.rated_as)
+    kept_by_key = {id_hash(one.id): one for one in kept}
+    present = set(kept_by_key).intersection(buffer.keys)
+    for key, one in kept_by_key.items():
+        rating = rating_of(ratings, one.id, one.rated_as)
         if rating is not None and key not in present:
             (found.add if rating == REJECTED else found.discard)(key)
     return frozenset(found)

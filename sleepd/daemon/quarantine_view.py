@@ -100,7 +100,7 @@ def _undo(done: OverrideDone) -> str:
 
 
 async def _texts(reader: ReadModel, keys: list[int]) -> dict[int, Experience]:
-    present = set(reader.buffer.view.keys).intersection(keys)
+    present = set(keys).intersection(reader.buffer.view.keys)
     if not present:
         return {}
     try:

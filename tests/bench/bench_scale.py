@@ -28,6 +28,8 @@ from tests.bench.bench_daemon import words
 from tests.processes import DaemonProcess
 
 REPEATS = 7
+AS_INSTALLED = "import sys; sys.modules['rich'] = None"
+"""structlog loads rich where there is one: four megabytes. The environment of the service has none."""
 TURNS_A_FILE = 125
 
 
@@ -53,7 +55,7 @@ def measure(name: str, directory: Path, path: str, grown: Path, wait: Callable[[
     """The figures of one buffer; ``grown`` is the file to which turns are appended."""
     config = changed(config_for(directory, min_experiences=10**9), "buffer", path=path, settle_seconds=0.0)
     # The screening is another figure (bench_quarantine), and would share the cores.
-    with DaemonProcess(directory, config) as daemon, daemon.client() as client:
+    with DaemonProcess(directory, config, prelude=AS_INSTALLED) as daemon, daemon.client() as client:
         process = psutil.Process(daemon.process.pid)
         start = time.perf_counter()
         while not wait(client.call(GetStatus(), Status)):
@@ -93,7 +95,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--files", type=int, default=1000)
     parser.add_argument("--megabytes", type=int, default=1000)
-    parser.add_argument("--turns", type=int, default=1_000_000)
+    parser.add_argument("--turns", type=int, default=1_000_000, help="of the one file; 0: leave it out")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         directory, sessions = Path(name), Path(name, "sessions")
@@ -111,6 +113,8 @@ def main() -> None:
             sessions / "00000.jsonl",
             lambda status: status.buffer.total >= wanted,
         )
+    if not options.turns:
+        return
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
         write_turns(directory / "turns.jsonl", options.turns)

@@ -134,6 +134,13 @@ def test_single_cycles_are_measured(buffer: Path, models: Path, tiny_model: Path
         assert "drift on unseen " in run(f"bench/bench_{script}.py", *before, *given)
 
 
+def test_format_is_shown() -> None:
+    """The command shows a format's sample, what was understood of it, and the tokens of one reply."""
+    said = run("bench/show_formats.py", "alpaca")
+    assert re.search(r"(?m)^earlier reply\n  Yes$", said)
+    assert "supervised: 4 tokens\n  Yes⟦<|im_end|>⟧" in said
+
+
 def test_agents_live_a_day(tmp_path: Path) -> None:
     """A day of an agent with tools and of a chat front end: both are trained from what they write."""
     said = run("bench/agents_week.py", tmp_path / "agents", "--days", 1, "--turns", 8)

@@ -176,6 +176,7 @@ def test_each_format_fits_a_table() -> None:
         ({"trace_id": "t", "observation_id": "o", "data_type": "NUMERIC", "value": 1}, "a Langfuse scores file"),
         ({"id": "a", "rating": 1}, "a feedback file"),
         ({"resourceLogs": []}, "a log file of OpenTelemetry"),
+        ({"resourceMetrics": []}, "a metrics file of OpenTelemetry"),
     ],
 )
 def test_unread_program_is_named_once(record: Any, name: str) -> None:
@@ -208,6 +209,14 @@ def test_stray_appended_record_is_skipped() -> None:
     before = read_digest(io.BytesIO(good), None)
     after = read_digest(io.BytesIO(good + b'{"id":"a","rating":1}\n'), before)
     assert (after.half_written, len(after.columns.keys), after.skipped_total) == ("", 2, 1)
+
+
+def test_collector_may_mix_signals() -> None:
+    """Logs and metrics that a collector writes into the file of the spans lose none of them, and are named once."""
+    others: list[Any] = [{"resourceLogs": []}, {"resourceMetrics": []}]
+    found = understood([*others, *SAMPLES["otel_genai"], *others])
+    assert [isinstance(each, str) for each in found] == [False, True]
+    assert str(found[1]).startswith("this looks like a log file of OpenTelemetry")
 
 
 def test_stray_dump_record_is_skipped() -> None:

@@ -172,7 +172,7 @@ def test_ratings_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_damaged_feedback_is_read_or_named(seed: int) -> None:
     """Whatever was changed, what comes out are saliences under usable keys, and reasons that can be shown."""
     random = Random(seed)
-    scores = [SCORE, {**SCORE, "data_type": "CATEGORICAL", "string_value": "good"}]
+    scores = [SCORE, {**SCORE, "data_type": "CATEGORICAL", "string_value": "good"}, log_line()]
     data = mutated_lines(random, b"".join(json.dumps(each).encode() + b"\n" for each in (*LINES, *scores)))
     found = read_ratings([("f", io.BytesIO(data))])
     assert msgspec.msgpack.decode(msgspec.msgpack.encode(found), type=Ratings) == found

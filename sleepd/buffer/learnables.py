@@ -99,6 +99,8 @@ class Learnables:
         self._sessions: dict[str, tuple[str, SessionReader]] = {}
         """By the name of the format: the position of the first record, and what takes the records in."""
         self._has_found = has_found
+        self._unread: tuple[str, str] | None = None
+        """The position of the first record of a program that is not read, and the sentence that names it once."""
 
     @property
     def has_session(self) -> bool:
@@ -118,6 +120,10 @@ class Learnables:
         for position, session in self._sessions.values():
             for found in self._of_conversations(session.conversations):
                 yield position, found
+        if self._unread is not None:
+            if not self._has_found and not self._sessions:
+                raise HalfWritten(self._unread[1])
+            yield self._unread
 
     def _of_record(self, position: str, record: Any) -> Iterator[Learnable | str]:
         if isinstance(record, NoJson):
@@ -125,7 +131,7 @@ class Learnables:
             return
         known = self._format(record) if isinstance(record, Mapping) else None
         if known is None:
-            yield self._own(record)
+            yield from self._own(position, record)
         elif known.session is not None:
             try:
                 self._session(known, position).add(record)
@@ -147,13 +153,14 @@ class Learnables:
             self._sessions[known.name] = position, known.session()
         return self._sessions[known.name][1]
 
-    def _own(self, record: Any) -> Learnable | str:
+    def _own(self, position: str, record: Any) -> Iterator[Learnable | str]:
         found = parse(record, self._settings.default_salience)
         if isinstance(found, Experience):
-            return self._learnable(found, is_given=record.get("salience") is not None)
-        if not self._has_found and not self._sessions and (sentence := unread_program(record)):
-            raise HalfWritten(sentence)
-        return found
+            yield self._learnable(found, is_given=record.get("salience") is not None)
+        elif sentence := unread_program(record):
+            self._unread = self._unread or (position, sentence)
+        else:
+            yield found
 
     def _of_conversations(self, conversations: Any) -> Iterator[Learnable | str]:
         try:

@@ -47,6 +47,7 @@ _PROGRAMS: Final[tuple[tuple[str, str, Callable[[Mapping[str, Any]], bool]], ...
         "evaluation results count as ratings where the log file stands beside it as scores.jsonl",
         _has("resourceLogs"),
     ),
+    ("a metrics file of OpenTelemetry", "let buffer.path name the file of the spans", _has("resourceMetrics")),
 )
 _FILES: Final = (
     (

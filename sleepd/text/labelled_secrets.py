@@ -135,6 +135,11 @@ _PIN: Final = re.compile(
     r"[^\d\n.;?!]{0,40}(\d{4,20})(?![\dA-Za-z%€$]|[.:/-]\d|\s?(?:digits?|characters|tries|times|stellen|rows|ms))"
 )
 _DIGITS: Final = re.compile(r"\d{4}")
+_PIN_WORDS: Final = (
+    *("code", "codice", "combination", "pin", "digits", "puk", "geheimzahl", "press", "enter", "type", "disarmed"),
+    *("opens", "passwor", "kennwort", "passphrase", "senha", "mot de passe"),
+)
+"""One is in each of them that is ASCII, in lower case."""
 _COMMON_PINS: Final = frozenset({"0000", "1111", "1234", "12345", "123456", "12345678", "1212", "4321"})
 _RECOVERY: Final = re.compile(
     r"(?i)(?:(?:recovery|backup|rescue|scratch|emergency|restore|one-time|2fa)[ -](?:code|key|backup)"
@@ -275,7 +280,8 @@ def _has_digit(value: str) -> bool:
 
 
 def _find_pin(line: str) -> str:
-    if not _DIGITS.search(line):
+    low = line.lower()
+    if not _DIGITS.search(line) or (line.isascii() and not any(word in low for word in _PIN_WORDS)):
         return ""
     is_labelled = any(found[1] not in _COMMON_PINS for found in _PIN.finditer(line))
     return "PIN in Words" if is_labelled else ""

@@ -1,6 +1,6 @@
 """What many session files, and one file of very many turns, cost the daemon: memory, a poll, one more turn.
 
-    python tests/bench/bench_scale.py [--files 1000] [--megabytes 1000] [--turns 1000000]
+    python tests/bench/bench_scale.py [--files 1000] [--turns-a-file 125] [--megabytes 1000] [--turns 1000000]
 
 Every figure is of a real daemon process. From a turn to its decision counts the settle time out (it is 0 here). A poll
 is what a request that reads the buffer anew costs the daemon in processor time, medians of several.
@@ -30,7 +30,6 @@ from tests.processes import DaemonProcess
 REPEATS = 7
 AS_INSTALLED = "import sys; sys.modules['rich'] = None"
 """structlog loads rich where there is one: four megabytes. The environment of the service has none."""
-TURNS_A_FILE = 125
 
 
 def session(number: int, turns: int, size: int) -> str:
@@ -94,6 +93,7 @@ def main() -> None:
     """Print a line a figure."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--files", type=int, default=1000)
+    parser.add_argument("--turns-a-file", type=int, default=125)
     parser.add_argument("--megabytes", type=int, default=1000)
     parser.add_argument("--turns", type=int, default=1_000_000, help="of the one file; 0: leave it out")
     options = parser.parse_args()
@@ -102,10 +102,10 @@ def main() -> None:
         sessions.mkdir()
         size = options.megabytes * 10**6 // options.files
         for number in range(options.files):
-            (sessions / f"{number:05}.jsonl").write_text(session(number, TURNS_A_FILE, size), encoding="utf-8")
+            (sessions / f"{number:05}.jsonl").write_text(session(number, options.turns_a_file, size), encoding="utf-8")
         megabytes = sum(path.stat().st_size for path in sessions.iterdir()) / 10**6
-        print(f"sessions: {options.files} files, {megabytes:.0f} MB, {options.files * TURNS_A_FILE} turns")
-        wanted = min(options.files * TURNS_A_FILE, 200_000)
+        print(f"sessions: {options.files} files, {megabytes:.0f} MB, {options.files * options.turns_a_file} turns")
+        wanted = min(options.files * options.turns_a_file, 200_000)
         measure(
             "sessions",
             directory,

@@ -154,9 +154,9 @@ class ReadModel:
         """As ``Ledger.summary``: NotFound where there is no such cycle."""
         return self._parts.ledger.summary(cycle)
 
-    def records(self, *, limit: int) -> list[CycleRecord]:
-        """The cycles, newest first."""
-        return self._parts.ledger.summaries(limit=limit)
+    def records(self, *, limit: int, before: int | None = None) -> list[CycleRecord]:
+        """The cycles (below ``before``), newest first."""
+        return self._parts.ledger.summaries(limit=limit, before=before)
 
     def report(self, cycle: int) -> Report | None:
         """What the worker reported; None: nothing."""
@@ -178,9 +178,10 @@ class ReadModel:
         """The figures that the operator added."""
         return self._parts.metrics.shown(cycle)
 
-    def tag(self, cycle: int) -> str:
-        """The operator's tag for it; empty: it has none."""
-        return self._parts.keeping.shown_tags().get(cycle, "")
+    @property
+    def tags(self) -> dict[int, str]:
+        """The operator's tags by cycle."""
+        return self._parts.keeping.shown_tags()
 
     def path(self, cycle: int) -> Path | None:
         """Where its files stand; None: nothing was kept."""

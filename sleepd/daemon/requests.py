@@ -105,7 +105,8 @@ class Requests:
                 return await self._run(request)
             case History():
                 limit = max(1, request.limit)
-                return Cycles(cycles=cycles(reader, limit=limit), served=reader.served(limit=limit))
+                found = cycles(reader, limit=limit, before=request.before)
+                return Cycles(cycles=found, served=reader.served(limit=limit))
             case Show():
                 is_for_operator = is_operator(peer, reader.config.control.operator_group)
                 return detail(reader, request.cycle, is_for_operator=is_for_operator)

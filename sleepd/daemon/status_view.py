@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -141,21 +141,27 @@ def _champion(reader: ReadModel) -> Champion | None:
     )
 
 
-def cycles(reader: ReadModel, *, limit: int) -> list[CycleSummary]:
-    """The last cycles, newest first; after ours those of the older scheduler."""
-    champion = reader.champion()
-    ours = [_summary(reader, record, champion) for record in reader.records(limit=limit)]
-    older = [msgspec.structs.replace(each, is_champion=each.cycle == champion) for each in older_cycles(reader)]
+def cycles(reader: ReadModel, *, limit: int, before: int | None = None) -> list[CycleSummary]:
+    """The last cycles (below ``before``), newest first; after ours those of the older scheduler."""
+    champion, tags = reader.champion(), reader.tags
+    ours = [_summary(reader, record, champion, tags) for record in reader.records(limit=limit, before=before)]
+    if len(ours) == limit:
+        return ours
+    older = [
+        msgspec.structs.replace(each, is_champion=each.cycle == champion)
+        for each in older_cycles(reader)
+        if before is None or each.cycle < before
+    ]
     return [*ours, *older][:limit]
 
 
-def _summary(reader: ReadModel, record: CycleRecord, champion: int | None) -> CycleSummary:
+def _summary(reader: ReadModel, record: CycleRecord, champion: int | None, tags: Mapping[int, str]) -> CycleSummary:
     """With what the ledger does not know: whether it is in use, its tag, and whether its weights are still there."""
     return converted(
         record,
         CycleSummary,
         is_champion=record.cycle == champion,
-        tag=reader.tag(record.cycle),
+        tag=tags.get(record.cycle, ""),
         is_pruned=reader.is_pruned(record.cycle),
         is_on_probation=record.is_on_probation and reader.is_on_probation(record.cycle),
     )
@@ -179,7 +185,7 @@ def detail(reader: ReadModel, cycle: int, *, is_for_operator: bool = False) -> C
         return [assignment.id for assignment in assignments if assignment.role == role]
 
     return CycleDetail(
-        summary=_summary(reader, record, champion),
+        summary=_summary(reader, record, champion, reader.tags),
         directory=str(path) if path else "",
         report=report if report is None or is_for_operator else _for_readers(reader, report, assignments),
         verdict=verdict,

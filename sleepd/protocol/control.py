@@ -95,6 +95,8 @@ class History(Listing, frozen=True, kw_only=True):
     """Answer: ``{"schema": 1, "cycles": [CycleSummary …]}``, newest first."""
 
     limit: Integer = 50
+    before: Integer | None = None
+    """Only cycles with a lower number: the next part of a long list."""
 
 
 class Show(Request, frozen=True, kw_only=True):

@@ -131,8 +131,17 @@ class CycleSummary(msgspec.Struct, frozen=True, kw_only=True):
     """The operator's word for it, which keeps its weights."""
     is_pruned: bool = False
     """Its weights were removed; what was measured on it stays."""
+    gain_low: float | None = None
+    """The gain on held-out experiences lies above it, with ``promotion.confidence``."""
+    gain_high: float | None = None
+    """It lies below it, with the same confidence."""
     drift: float | None = None
     """KL from the base on reference prompts, nats per token."""
+    drift_limit: float | None = None
+    """The limit that its drift was held against; None: not measured, or the cycle is an old one, of which ``show``
+    has the limits."""
+    loops: int | None = None
+    """Of its replies to the probe prompts, those that run in a loop."""
     is_thin: bool = False
     """Judged on fewer than eight held-out experiences."""
     is_on_probation: bool = False

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sleepd.cycle import State, previous_champion, undo_command
+from sleepd.cycle import previous_champion, undo_command
 from sleepd.errors import NotFound, NothingToDo
 from sleepd.store.checkpoints import ADOPTED_VERDICT, Checkpoints, has_weights
 from sleepd.store.sqlite.ledger import Ledger
@@ -24,7 +24,7 @@ def find_champion(to: int | None, ledger: Ledger, checkpoints: Checkpoints) -> t
         to = champion_before(was, ledger, checkpoints) or 0
     if to == (was or 0):
         raise NothingToDo(f"{'the base' if to == 0 else f'cycle {to}'} is in use already", hint="sleepctl history")
-    champions = [*checkpoints.adopted(), *(s.cycle for s in ledger.summaries() if s.state == State.PROMOTED)]
+    champions = [*checkpoints.adopted(), *ledger.promoted()]
     if to != 0 and to not in champions:
         raise NotFound(f"cycle {to} never was a champion", hint="sleepctl history shows which were promoted")
     path = checkpoints.find(to)
@@ -65,7 +65,7 @@ def activate(to: int, ledger: Ledger, checkpoints: Checkpoints) -> None:
     for cycle in line:
         checkpoints.restore(cycle)
     checkpoints.promote(to or None)
-    above = [s.cycle for s in ledger.summaries() if s.state == State.PROMOTED and s.cycle > to]
+    above = ledger.promoted(above=to)
     for cycle in above:
         checkpoints.retire(cycle)
     ledger.mark_rolled_back(above, is_rolled_back=True)

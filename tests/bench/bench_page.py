@@ -1,10 +1,10 @@
-"""``python tests/bench/bench_page.py [--cycles N] [--paint]``: how long the daemon and the page take for each page after
-so many cycles, and how large the pages are; with ``--paint`` also when Chromium has painted it first.
+"""``python tests/bench/bench_page.py [--cycles N] [--paint]``: what each page costs after so many cycles.
 
-The newest cycles are recorded as ``tests/faults/ten_years.py`` records them. The older ones are copies of compacted rows
-with experiences of their own, ten decisions are recorded for each cycle (the ledger itself keeps 1,000), and each cycle
-has its directory. A real daemon opens all of it; the page is asked by HTTP on the loopback. On a machine with other work
-the processor time says more than the time.
+It prints how long the daemon and the page take, how large each page is and, with ``--paint``, when Chromium has painted
+it first. The newest cycles are recorded as ``tests/faults/ten_years.py`` records them. The older ones are copies of
+compacted rows with experiences of their own; ten decisions are recorded for each cycle (the ledger itself keeps 1,000),
+and each cycle has its directory. A real daemon opens all of it; the page is asked by HTTP on the loopback. On a machine
+with other work the processor time says more than the time.
 """
 
 from __future__ import annotations
@@ -59,6 +59,7 @@ def fill(state: Path, cycles: int) -> None:
             database.execute("UPDATE cycles SET cycle=cycle+?, parent=parent+?", (older, older))
             database.execute("UPDATE placements SET cycle=cycle+?", (older,))
             database.execute(OLDER.format(most=older))
+            database.execute("UPDATE cycles SET parent=? WHERE cycle=?", (older - 1, older + 1))
             database.execute(LEARNED.format(most=older))
             database.execute(DECISIONS.format(most=10 * cycles))
     make_directories(state, ledger)
@@ -66,15 +67,17 @@ def fill(state: Path, cycles: int) -> None:
 
 
 def make_directories(state: Path, ledger: Ledger) -> None:
-    """A folder for each cycle as if its weights were pruned; that of the champion is whole."""
-    active = ledger.active()
+    """A folder for each cycle; the newest three champions have their weights, and the newest is whole and in use."""
+    active = set(ledger.active())
     for cycle in range(1, ledger.highest_cycle() + 1):
         (state / ("." if cycle in active else "retired") / f"cycle_{cycle:03d}").mkdir(parents=True)
-    champion = state / f"cycle_{active[-1]:03d}"
-    (champion / WEIGHTS_FILE).write_bytes(b"weights")
+    newest = sorted(active)[-3:]
+    for cycle in newest:
+        (state / f"cycle_{cycle:03d}" / WEIGHTS_FILE).write_bytes(b"weights")
+    champion = state / f"cycle_{newest[-1]:03d}"
     manifest = Manifest(
-        cycle=active[-1],
-        parent=active[-2],
+        cycle=newest[-1],
+        parent=newest[-2],
         verdict="promoted",
         reason="better",
         base_fingerprint="f",
@@ -115,7 +118,9 @@ def paint(site: WebProcess, paths: list[str]) -> None:
                 browser.open(site.address + path)
                 seen.append(browser.run_async(PAINTED))
             milliseconds = statistics.median(each[0] for each in seen)
-            print(f"{path:<30} {milliseconds:>7.0f} ms to the first paint {max(each[1] for each in seen) / 1000:>7.1f} kB")
+            print(
+                f"{path:<30} {milliseconds:>7.0f} ms to the first paint {max(each[1] for each in seen) / 1000:>7.1f} kB"
+            )
 
 
 PAINTED = """
@@ -141,7 +146,9 @@ def main() -> None:
         write_buffer(place / "buffer.json", experiences(200))
         began = time.perf_counter()
         fill(place / "state", cycles)
-        print(f"{cycles} cycles, {10 * cycles} decisions, made in {time.perf_counter() - began:.0f} s; median of {TIMES}")
+        print(
+            f"{cycles} cycles, {10 * cycles} decisions, made in {time.perf_counter() - began:.0f} s; median of {TIMES}"
+        )
         with (
             DaemonProcess(place, config) as daemon,
             WebProcess(place, Path(config.control.socket), "--read-without-token") as site,

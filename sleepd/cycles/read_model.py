@@ -20,6 +20,7 @@ from sleepd.policy.timing.forecast import Forecast, forecast
 from sleepd.policy.timing.overdue import ActiveAlarm
 from sleepd.policy.timing.simulation import Look
 from sleepd.policy.timing.triggers import Decision
+from sleepd.protocol.answers import PastAlarm
 from sleepd.protocol.deployment.serve_messages import ServedSpan, ServedState
 from sleepd.protocol.job import Progress, Report
 from sleepd.protocol.verdict import AddedMetric, Comparison, Verdict
@@ -118,6 +119,10 @@ class ReadModel:
     def active_alarms(self) -> list[ActiveAlarm]:
         """Everything that the operator should know."""
         return [*self._parts.alarms.active, *self._parts.demotion.alarms]
+
+    def past_alarms(self, *, limit: int, since: datetime | None = None) -> list[PastAlarm]:
+        """Those that lasted at a poll, newest first; those that began from ``since`` on."""
+        return [each for each in self._parts.alarms.past if since is None or each.since >= since][:limit]
 
     # --- the engine ---
 

@@ -111,10 +111,10 @@ class Requests:
                 is_for_operator = is_operator(peer, reader.config.control.operator_group)
                 return detail(reader, request.cycle, is_for_operator=is_for_operator)
             case Why():
-                changes = reader.decisions(limit=max(1, request.limit), since=request.since)
-                return Reasons(
-                    current=decision_view(reader.decision), changes=[decision_record(each) for each in changes]
-                )
+                limit, since = max(1, request.limit), request.since
+                changes = [decision_record(each) for each in reader.decisions(limit=limit, since=since)]
+                alarms = reader.past_alarms(limit=limit, since=since)
+                return Reasons(current=decision_view(reader.decision), changes=changes, alarms=alarms)
             case Simulate():
                 return await self._simulate(request)
             case When():

@@ -6,6 +6,8 @@ from datetime import datetime
 
 import msgspec
 
+from sleepd.clock import Moment
+
 from .deployment.serve_messages import ServedSpan
 from .job import Role
 from .status import SCHEMA, CycleSummary, DecisionRecord, DecisionView
@@ -87,11 +89,23 @@ class Decided(msgspec.Struct, frozen=True, kw_only=True):
     schema: int = SCHEMA
 
 
+class PastAlarm(msgspec.Struct, frozen=True, kw_only=True):
+    """One alarm, from when to when."""
+
+    name: str
+    text: str
+    since: Moment
+    until: Moment | None = None
+    """None: it lasts."""
+
+
 class Reasons(msgspec.Struct, frozen=True, kw_only=True):
     """The answer to ``why``."""
 
     current: DecisionView
     changes: list[DecisionRecord]
+    alarms: list[PastAlarm] = []
+    """Alarms that lasted at a poll, newest first."""
     schema: int = SCHEMA
 
 

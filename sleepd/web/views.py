@@ -7,7 +7,7 @@ from starlette.responses import Response, StreamingResponse
 
 from sleepd.errors import SleepdError
 from sleepd.protocol.answers import Cycles, Reasons
-from sleepd.protocol.control import MOST_ENTRIES, Buffer, GetStatus, History, Quarantine, Show, Why
+from sleepd.protocol.control import Buffer, GetStatus, History, Quarantine, Show, Why
 from sleepd.protocol.prometheus import metrics_text
 from sleepd.protocol.status import BufferDetail, CycleDetail, QuarantineList, Status
 from sleepd.sleepctl.asking import known_cycle
@@ -16,8 +16,12 @@ from .rendering import render
 from .site import Site, whole_number
 from .values import buffer_values, comparison_values, cycle_values, start_values, timeline_values
 
-DECISIONS = 20
-"""Decisions below the timeline."""
+DECISIONS = 40
+"""Decisions, and alarms, below the timeline."""
+MOST_CYCLES = 100
+"""Of one timeline: the page stays below 150 kB."""
+EARLIER, LATER = 150, 50
+"""Cycles before and after one that are searched for its lineage."""
 TEXTS = 50
 """Experiences whose text stands on the page of a cycle."""
 
@@ -51,17 +55,21 @@ def events(site: Site, request: Request) -> Response:
 
 def timeline(site: Site, request: Request) -> Response:
     """Every cycle, and the decisions."""
-    limit = whole_number(request.query_params.get("limit", "50"), "limit", least=1, most=1000)
-    cycles = site.daemon.ask(History(limit=limit), Cycles).cycles
+    query = request.query_params
+    limit = whole_number(query.get("limit", "50"), "limit", least=1, most=MOST_CYCLES)
+    before = whole_number(query["before"], "before", least=1) if "before" in query else None
+    cycles = site.daemon.ask(History(limit=limit, before=before), Cycles).cycles
     reasons = site.daemon.ask(Why(limit=DECISIONS), Reasons)
-    return site.page(request, "timeline.html", **timeline_values.values(cycles, reasons, site.clock.now(), limit=limit))
+    values = timeline_values.values(cycles, reasons, site.clock.now(), limit=limit, is_newest=before is None)
+    return site.page(request, "timeline.html", **values)
 
 
 def cycle(site: Site, request: Request) -> Response:
     """One cycle."""
     number = _number(request.path_params["cycle"])
     known = known_cycle(site.daemon.ask, number, limit=TEXTS)
-    cycles = site.daemon.ask(History(limit=MOST_ENTRIES), Cycles).cycles
+    # Its lineage is drawn from the cycles around it.
+    cycles = site.daemon.ask(History(limit=EARLIER + LATER, before=number + LATER), Cycles).cycles
     return site.page(request, "cycle.html", has_links=True, **cycle_values.values(known, cycles, site.clock.now()))
 
 

@@ -33,6 +33,8 @@ _TITLES = {
 }
 LOSSES = 400
 """Most points of the loss curve."""
+ROWS = 20
+"""Most rows of its table."""
 
 
 class ConditionBar(NamedTuple):
@@ -103,7 +105,8 @@ def loss_chart(curve: Sequence[tuple[int, float]]) -> Chart | None:
     step = -(-len(curve) // LOSSES)
     points = [Point(loss, f"step {number}: {loss:.3f}") for number, loss in curve[::step]]
     drawn = chart("Training loss, nats per token", points, is_line=True)
-    return None if drawn is None else drawn._replace(dots=drawn.dots[-1:])
+    rows = [(f"step {number}", f"{loss:.3f}") for number, loss in curve[:: -(-len(curve) // ROWS)]]
+    return drawn and drawn._replace(dots=drawn.dots[-1:], rows=rows)
 
 
 def _headline(status: Status) -> str:

@@ -107,6 +107,10 @@ class ReadModel:
         """The recorded facts from then on, oldest first."""
         return self._parts.looks.since(since)
 
+    def spread_looks(self, most: int) -> list[Look]:
+        """At most so many of the recorded facts, evenly spread over time, oldest first."""
+        return self._parts.looks.spread(most)
+
     def forecast(self) -> Forecast:
         """When the next sleep is expected, by the rate of the last week."""
         decision, facts = self._parts.finding.decide_with_facts()

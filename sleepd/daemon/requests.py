@@ -21,6 +21,7 @@ from sleepd.protocol.answers import (
     Cycles,
     DaemonVersion,
     ExpectedSleep,
+    MetricResult,
     Paused,
     Pruned,
     PruneResult,
@@ -59,7 +60,7 @@ from sleepd.protocol.control import (
     Why,
 )
 from sleepd.protocol.conversion import converted
-from sleepd.protocol.status import MetricResult, RunResult
+from sleepd.protocol.status import RunResult
 from sleepd.text.shell import command_line, quoted
 from sleepd.version import VERSION
 
@@ -155,7 +156,7 @@ class Requests:
             case Experiences():
                 return await learned(self._reader, request.cycle, limit=request.limit)
             case Buffer():
-                found = buffer_detail(self._reader)
+                found = buffer_detail(self._reader, moments=request.moments)
                 return msgspec.structs.replace(found, sample=await sample(self._reader, request.sample))
             case Quarantine():
                 return await quarantine_list(self._reader, limit=max(0, request.limit))

@@ -15,6 +15,7 @@ from sleepd.cycles.read_model import ReadModel
 from sleepd.errors import NotFound
 from sleepd.files import replace_file
 from sleepd.policy.timing import triggers
+from sleepd.policy.timing.simulation import Look
 from sleepd.protocol.answers import WrittenCycles
 from sleepd.protocol.conversion import converted
 from sleepd.protocol.deployment.serve_messages import ServedState
@@ -22,6 +23,7 @@ from sleepd.protocol.job import Report
 from sleepd.protocol.status import (
     Alarm,
     BufferDetail,
+    BufferMoment,
     BufferStatus,
     Champion,
     CycleDetail,
@@ -230,8 +232,8 @@ def _for_readers(reader: ReadModel, report: Report, assignments: Iterable[SplitA
     return msgspec.structs.replace(report, replies=replies)
 
 
-def buffer_detail(reader: ReadModel) -> BufferDetail:
-    """The buffer in figures."""
+def buffer_detail(reader: ReadModel, *, moments: int = 0) -> BufferDetail:
+    """The buffer in figures, with at most so many earlier moments."""
     view = reader.buffer.view
     histogram = [0] * 10
     for salience in view.saliences:
@@ -245,6 +247,19 @@ def buffer_detail(reader: ReadModel) -> BufferDetail:
         left_out=view.left_out,
         rated_down=sum(salience < 0 for salience in view.saliences),
         files=view.files,
+        moments=[_moment(each) for each in (reader.spread_looks(moments) if moments else [])],
+    )
+
+
+def _moment(look: Look) -> BufferMoment:
+    facts = look.facts
+    return BufferMoment(
+        at=look.at,
+        total=facts.total,
+        new=facts.new,
+        unlearned=facts.trainable,
+        held_out=facts.held_out,
+        quarantined=facts.quarantined,
     )
 
 

@@ -11,6 +11,7 @@ from sleepd.clock import Moment
 from .deployment.serve_messages import ServedSpan
 from .job import Role
 from .status import SCHEMA, CycleSummary, DecisionRecord, DecisionView
+from .verdict import Figure
 
 
 class Cancelled(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,6 +59,25 @@ class RolledBack(msgspec.Struct, frozen=True, kw_only=True):
     """What the engine was proved to run last; None: the base, or it is not known."""
     serving: str = ""
     """What becomes of the engine, a sentence; empty: no engine is configured."""
+    undo: str = ""
+    schema: int = SCHEMA
+
+
+class MetricResult(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer to ``addmetric``."""
+
+    cycle: int
+    name: str
+    value: float | None
+    """None: taken away."""
+    figures: list[Figure]
+    """It against each of the operator's limits on it."""
+    is_broken: bool
+    """One of them is missed; a champion is rolled back then."""
+    was_champion: bool
+    """It was in use when the figure came."""
+    champion: int | None
+    """The one in use afterwards; None: the base."""
     undo: str = ""
     schema: int = SCHEMA
 

@@ -137,23 +137,18 @@ class Buffer(Request, frozen=True, kw_only=True):
 
     sample: Annotated[int, msgspec.Meta(ge=0, le=20)] = 0
     """So many of the first experiences with their texts; for operators."""
+    moments: Annotated[int, msgspec.Meta(ge=0, le=500)] = 0
+    """At most so many earlier moments with their counts."""
 
 
 class Rollback(Request, frozen=True, kw_only=True):
-    """Put an earlier champion (or, with 0, the base) in use; None: the champion's parent.
-
-    Answer: ``{"champion": N or null, "was": N or null, "quarantined": N, "undo": …}``; quarantined are the experiences
-    recorded under ``was`` that are excluded from training since.
-    """
+    """Put an earlier champion (or, with 0, the base) in use; None: its parent. Answer: :class:`RolledBack`."""
 
     cycle: Integer | None = None
 
 
 class Tag(Request, frozen=True, kw_only=True):
-    """Give a cycle a tag, which keeps its weights; None removes it.
-
-    Answer: ``{"cycle": N, "tag": tag or null, "undo": …}``.
-    """
+    """Give a cycle a tag, which keeps its weights; None removes it. Answer: :class:`Tagged`."""
 
     cycle: Integer
     name: Annotated[str, msgspec.Meta(pattern=r"^[^\x00-\x1f\x7f]{1,60}$")] | None = None

@@ -9,7 +9,7 @@ from sleepd.errors import SleepdError
 from sleepd.protocol.answers import Cycles, Reasons
 from sleepd.protocol.control import Buffer, GetStatus, History, Quarantine, Show, Why
 from sleepd.protocol.prometheus import metrics_text
-from sleepd.protocol.status import BufferDetail, CycleDetail, QuarantineList, Status
+from sleepd.protocol.status import BufferDetail, CycleDetail, CycleSummary, QuarantineList, Status
 from sleepd.sleepctl.asking import known_cycle
 
 from .rendering import render
@@ -29,19 +29,30 @@ TEXTS = 50
 def start(site: Site, request: Request) -> Response:
     """State, conditions, progress, champion, warnings."""
     status, now = site.daemon.ask(GetStatus(), Status), site.clock.now()
-    values = start_values.head(status, site.live.losses, now) | start_values.facts(status, now)
+    champion = _champion(site, status)
+    values = start_values.head(status, site.live.losses, now) | start_values.facts(status, champion, now)
     return site.page(request, "start.html", **values)
+
+
+def _champion(site: Site, status: Status) -> CycleSummary | None:
+    """The line of the cycle in use; None: there is none."""
+    if status.champion is None:
+        return None
+    number = status.champion.cycle
+    found = site.daemon.ask(History(limit=1, before=number + 1), Cycles).cycles
+    return found[0] if found and found[0].cycle == number else None
 
 
 def live_parts(site: Site, *, is_operator: bool) -> dict[str, str]:
     """The parts of the start page, as the browser replaces them."""
     try:
         status, now = site.daemon.ask(GetStatus(), Status), site.clock.now()
+        champion = _champion(site, status)
     except SleepdError as error:
         return {"head": render("parts/absent.html", message=error.message, hint=error.hint)}
     return {
         "head": render("parts/head.html", **start_values.head(status, site.live.losses, now)),
-        "facts": render("parts/facts.html", **start_values.facts(status, now)),
+        "facts": render("parts/facts.html", **start_values.facts(status, champion, now)),
         "actions": render("parts/actions.html", status=status, is_operator=is_operator),
     }
 
@@ -83,7 +94,8 @@ def compare(site: Site, request: Request) -> Response:
 
 def buffer(site: Site, request: Request) -> Response:
     """The buffer as it was just read."""
-    return site.page(request, "buffer.html", **buffer_values.values(site.daemon.ask(Buffer(), BufferDetail)))
+    detail, now = site.daemon.ask(Buffer(moments=buffer_values.MOMENTS), BufferDetail), site.clock.now()
+    return site.page(request, "buffer.html", now=now, **buffer_values.values(detail))
 
 
 def quarantine(site: Site, request: Request) -> Response:

@@ -12,7 +12,7 @@ import msgspec
 
 from sleepd.protocol.answers import Cycles, PastAlarm, Reasons
 from sleepd.protocol.control import Buffer, Experiences, GetStatus, GetVersion, History, Quarantine, Show, Why
-from sleepd.protocol.status import CycleDetail, CycleSummary, DecisionRecord, QuarantineList, Status
+from sleepd.protocol.status import BufferMoment, CycleDetail, CycleSummary, DecisionRecord, QuarantineList, Status
 from tests.sleepctl import sleepctl_scenes as scenes
 from tests.sleepctl.sleepctl_fake_daemon import FakeDaemon
 
@@ -80,6 +80,21 @@ def history(count: int) -> list[CycleSummary]:
     return found[::-1]
 
 
+def _moments() -> list[BufferMoment]:
+    """Forty hours of an agent at work, with a sleep every eight hours."""
+    return [
+        BufferMoment(
+            at=scenes.ago(hours=40 - n),
+            total=250 + 2 * n,
+            new=2 * (n % 8),
+            unlearned=1 + 2 * (n % 8) - n % 3,
+            held_out=32 + n // 4,
+            quarantined=2 + n // 9,
+        )
+        for n in range(40)
+    ]
+
+
 def _part(cycles: Sequence[CycleSummary], request: History) -> list[CycleSummary]:
     return [each for each in cycles if request.before is None or each.cycle < request.before][: request.limit]
 
@@ -109,7 +124,9 @@ def answer_pages(
         Why: Reasons(current=decision, changes=changes, alarms=[alarm]),
         Show: recent(detail, age),
         Experiences: scenes.LEARNED,
-        Buffer: msgspec.structs.replace(scenes.BUFFER_DETAIL, status=recent(scenes.QUARANTINED, age)),
+        Buffer: recent(
+            msgspec.structs.replace(scenes.BUFFER_DETAIL, status=scenes.QUARANTINED, moments=_moments()), age
+        ),
         Quarantine: QuarantineList(entries=entries, total=len(entries), unscreened=2, personal={"e-mail": 3}),
     }
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 WIDTH = 640.0
@@ -31,6 +31,17 @@ class Tick(NamedTuple):
 
     y: float
     text: str
+
+
+class Lines(NamedTuple):
+    """Several lines in one chart."""
+
+    title: str
+    lines: list[tuple[str, str]]
+    """Of each its name, and the points of its polyline."""
+    ticks: list[Tick]
+    width: float = WIDTH
+    height: float = HEIGHT
 
 
 class Point(NamedTuple):
@@ -80,6 +91,23 @@ def chart(title: str, points: Sequence[Point | None], *, is_line: bool = False) 
     ticks = [Tick(y_of(value) or 0.0, f"{value:.3g}".replace("-", "−")) for value in sorted({low, 0.0, high})]
     line = " ".join(f"{dot.x},{dot.y}" for dot in dots) if is_line else ""
     return Chart(title, dots, line, _apart(ticks))
+
+
+def lines_chart(title: str, series: Mapping[str, Sequence[float]]) -> Lines:
+    """Several figures at the same moments, from left to right; each line has a stroke of its own."""
+    high = max((max(figures, default=0.0) for figures in series.values()), default=0.0) or 1.0
+
+    def y_of(value: float) -> float:
+        return round(_TOP + (HEIGHT - _TOP - _BOTTOM) * (high - value) / high, 1)
+
+    def points(figures: Sequence[float]) -> str:
+        return " ".join(f"{x_of(number, len(figures))},{y_of(figure)}" for number, figure in enumerate(figures))
+
+    return Lines(
+        title,
+        [(name, points(figures)) for name, figures in series.items()],
+        [Tick(y_of(value), f"{value:.3g}") for value in (0.0, high)],
+    )
 
 
 def x_of(place: float, places: int) -> float:

@@ -11,7 +11,7 @@ from sleepd.protocol.answers import Reasons
 from sleepd.protocol.status import CycleSummary
 from sleepd.sleepctl.pages.wording import duration, gain, has_low_sample, older_loss
 
-from .charts import Chart, Point, chart, x_of
+from .charts import Point, chart, x_of
 from .state_marks import LEGEND, Mark, mark_of
 
 SHOWN = (50, 100)
@@ -91,15 +91,6 @@ def _place(at: datetime, starts: Sequence[datetime]) -> float:
         return x_of(min(after, max(len(starts) - 1, 0)), len(starts))
     between = (at - starts[after - 1]) / ((starts[after] - starts[after - 1]) or timedelta(1))
     return x_of(after - 1 + between, len(starts))
-
-
-def comparison_charts(cycles: Sequence[CycleSummary]) -> list[Chart]:
-    """Of the two cycles that are compared."""
-    found = [
-        chart("Gain on held-out experiences, nats per token", [_gain(each) for each in cycles]),
-        chart("Drift from the base, nats per token", [_drift(each) for each in cycles]),
-    ]
-    return [each for each in found if each is not None]
 
 
 def _point(cycle: CycleSummary, value: float | None, what: str) -> Point | None:

@@ -5,6 +5,7 @@ The answers are the core's own structures; the daemon's views make the wire's of
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter
 from collections.abc import Collection, Mapping
 from datetime import UTC, datetime, timedelta
@@ -58,6 +59,11 @@ class ReadModel:
     def directory(self) -> Path:
         """The state directory."""
         return self._parts.directory
+
+    @property
+    def free_bytes(self) -> int:
+        """On the disk of the state directory."""
+        return shutil.disk_usage(self._parts.directory).free
 
     @property
     def now(self) -> datetime:

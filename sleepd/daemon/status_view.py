@@ -75,6 +75,7 @@ def overview(reader: ReadModel, *, next_check_at: datetime | None, config_path: 
         state_directory=str(reader.directory),
         base=reader.config.model.base,
         serving=reader.serving,
+        free_bytes=reader.free_bytes,
         written_at=reader.now,
     )
 

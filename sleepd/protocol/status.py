@@ -268,6 +268,8 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     """The configured base model."""
     serving: ServedState | None = None
     """What the engine that answers the agent was proved to run; None: no engine is configured."""
+    free_bytes: int | None = None
+    """On the disk of the state directory; None: an older version wrote it."""
     written_at: Moment
     schema: int = SCHEMA
 

@@ -52,7 +52,7 @@ def values(detail: BufferDetail) -> dict[str, Any]:
     most = max(detail.histogram, default=0) or 1
     bins = [
         Bin(
-            f"{number / 10:.1f} to {(number + 1) / 10:.1f}",
+            f"{number / 10:.1f}–{(number + 1) / 10:.1f}",
             found,
             round(found / most * 100, 1),
             (number + 1) / 10 > detail.min_salience,

@@ -18,7 +18,7 @@ from .values import buffer_values, comparison_values, cycle_values, start_values
 
 DECISIONS = 40
 """Decisions, and alarms, below the timeline."""
-MOST_CYCLES = 100
+MOST_CYCLES = 80
 """Of one timeline: the page stays below 150 kB."""
 EARLIER, LATER = 150, 50
 """Cycles before and after one that are searched for its lineage."""
@@ -67,7 +67,7 @@ def events(site: Site, request: Request) -> Response:
 def timeline(site: Site, request: Request) -> Response:
     """Every cycle, and the decisions."""
     query = request.query_params
-    limit = whole_number(query.get("limit", "50"), "limit", least=1, most=MOST_CYCLES)
+    limit = whole_number(query.get("limit", "40"), "limit", least=1, most=MOST_CYCLES)
     before = whole_number(query["before"], "before", least=1) if "before" in query else None
     cycles = site.daemon.ask(History(limit=limit, before=before), Cycles).cycles
     reasons = site.daemon.ask(Why(limit=DECISIONS), Reasons)

@@ -155,7 +155,16 @@ def main() -> None:
         ):
             daemon.await_true(lambda: daemon.status().buffer.total == 200, "the buffer to be read")
             last, old = f"/cycles/{cycles}", f"/cycles/{cycles // 2}"
-            paths = ["/", "/cycles", "/cycles?limit=1000", last, old, f"/compare?a={cycles - 1}&b={cycles}", "/buffer"]
+            paths = [
+                "/",
+                "/cycles",
+                "/cycles?limit=80",
+                f"/cycles?limit=80&before={cycles // 2}",
+                last,
+                old,
+                f"/compare?a={cycles - 1}&b={cycles}",
+                "/buffer",
+            ]
             for path in [*paths, "/quarantine", "/metrics"]:
                 milliseconds, used, size = measure(site, daemon, path)
                 print(f"{path:<30} {milliseconds:>7.0f} ms {used:>7.0f} ms processor {size / 1000:>7.1f} kB")

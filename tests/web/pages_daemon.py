@@ -19,7 +19,7 @@ from tests.sleepctl.sleepctl_fake_daemon import FakeDaemon
 PAGES = (
     "/",
     "/cycles",
-    "/cycles?limit=100",
+    "/cycles?limit=80",
     "/cycles/8",
     "/compare?a=5&b=8",
     "/buffer",

@@ -14,7 +14,7 @@ from sleepd.sleepctl.pages.wording import duration, gain, has_low_sample, older_
 from .charts import Point, chart, x_of
 from .state_marks import LEGEND, Mark, mark_of
 
-SHOWN = (50, 100)
+SHOWN = (40, 80)
 """Numbers of cycles that can be asked for at a time."""
 _UNMEASURED = frozenset({"imported", "adopted"})
 

@@ -53,6 +53,7 @@ from sleepd.protocol.control import (
     Resume,
     Rollback,
     Run,
+    Search,
     Show,
     Simulate,
     Tag,
@@ -64,6 +65,7 @@ from sleepd.protocol.status import RunResult
 from sleepd.text.shell import command_line, quoted
 from sleepd.version import VERSION
 
+from .buffer_search import search
 from .control_socket import Peer
 from .publisher import Life
 from .quarantine_view import override, quarantine_detail, quarantine_list, sample
@@ -126,7 +128,7 @@ class Requests:
             case Check():
                 await sleeper.refresh()
                 return decision_view(sleeper.decide(thresholds(request.thresholds)))
-            case Experiences() | Buffer() | Quarantine() | QuarantineShow():
+            case Experiences() | Search() | Buffer() | Quarantine() | QuarantineShow():
                 await sleeper.refresh()
                 return await self._about_the_buffer(request)
             case _:
@@ -150,11 +152,15 @@ class Requests:
             given=given,
         )
 
-    async def _about_the_buffer(self, request: Experiences | Buffer | Quarantine | QuarantineShow) -> msgspec.Struct:
+    async def _about_the_buffer(
+        self, request: Experiences | Search | Buffer | Quarantine | QuarantineShow
+    ) -> msgspec.Struct:
         """What is answered from the buffer as it was just read."""
         match request:
             case Experiences():
                 return await learned(self._reader, request.cycle, limit=request.limit)
+            case Search():
+                return await search(self._reader, request.words, limit=request.limit)
             case Buffer():
                 found = buffer_detail(self._reader, moments=request.moments)
                 return msgspec.structs.replace(found, sample=await sample(self._reader, request.sample))

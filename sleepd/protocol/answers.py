@@ -176,6 +176,29 @@ class Learned(msgspec.Struct, frozen=True, kw_only=True):
     schema: int = SCHEMA
 
 
+class FoundText(msgspec.Struct, frozen=True, kw_only=True):
+    """One experience that a search found."""
+
+    id: str
+    salience: float
+    """-1: a person rated it down."""
+    prompt: str
+    """Its beginning, as that of the response."""
+    response: str
+
+
+class FoundTexts(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer to ``search``."""
+
+    found: list[FoundText]
+    """Newest first."""
+    total: int
+    """Of which ``found`` may be the first ones. Those with a secret and those that were not screened are left out."""
+    searched: int
+    """Experiences whose texts were read, the newest."""
+    schema: int = SCHEMA
+
+
 class DaemonVersion(msgspec.Struct, frozen=True, kw_only=True):
     """The answer to ``version``."""
 

@@ -113,6 +113,12 @@ class Experiences(Listing, frozen=True, kw_only=True):
     """Most texts, at most 200."""
 
 
+class Search(Listing, frozen=True, kw_only=True):
+    """Experiences of the buffer whose text holds some words. Answer: :class:`FoundTexts`."""
+
+    words: Annotated[str, msgspec.Meta(max_length=200)] = ""
+
+
 class Why(Listing, frozen=True, kw_only=True):
     """Answer: ``{"schema": 1, "current": DecisionView, "changes": [DecisionRecord …]}``, newest first."""
 
@@ -187,10 +193,7 @@ class QuarantineShow(Request, frozen=True, kw_only=True):
 
 
 class QuarantineDecide(Request, frozen=True, kw_only=True):
-    """Release experiences (they may be trained, whatever was found), drop them (they never are), or take that back.
-
-    Answer: ``{"ids": […], "decision": …, "trained_in": [cycles], "undo": …}``.
-    """
+    """Release experiences (they may be trained), drop them, or take that back. Answer: :class:`Decided`."""
 
     ids: Annotated[list[Identifier], msgspec.Meta(min_length=1, max_length=1000)]
     decision: Literal["release", "drop", "reset"]
@@ -218,6 +221,7 @@ AnyRequest = (
     | History
     | Show
     | Experiences
+    | Search
     | Why
     | When
     | Simulate

@@ -6,8 +6,8 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from sleepd.errors import SleepdError
-from sleepd.protocol.answers import Cycles, Reasons
-from sleepd.protocol.control import Buffer, GetStatus, History, Quarantine, Show, Why
+from sleepd.protocol.answers import Cycles, FoundTexts, Reasons
+from sleepd.protocol.control import Buffer, GetStatus, History, Quarantine, Search, Show, Why
 from sleepd.protocol.prometheus import metrics_text
 from sleepd.protocol.status import BufferDetail, CycleDetail, CycleSummary, QuarantineList, Status
 from sleepd.sleepctl.asking import known_cycle
@@ -20,6 +20,8 @@ DECISIONS = 40
 """Decisions, and alarms, below the timeline."""
 MOST_CYCLES = 80
 """Of one timeline: the page stays below 150 kB."""
+WORDS = 200
+"""Characters that can be searched for."""
 EARLIER, LATER = 150, 50
 """Cycles before and after one that are searched for its lineage."""
 TEXTS = 50
@@ -93,9 +95,11 @@ def compare(site: Site, request: Request) -> Response:
 
 
 def buffer(site: Site, request: Request) -> Response:
-    """The buffer as it was just read."""
+    """The buffer as it was just read, and what a search finds in it."""
     detail, now = site.daemon.ask(Buffer(moments=buffer_values.MOMENTS), BufferDetail), site.clock.now()
-    return site.page(request, "buffer.html", now=now, **buffer_values.values(detail))
+    words = request.query_params.get("search", "")[:WORDS]
+    found = site.daemon.ask(Search(words=words, limit=TEXTS), FoundTexts) if words else None
+    return site.page(request, "buffer.html", now=now, words=words, found=found, **buffer_values.values(detail))
 
 
 def quarantine(site: Site, request: Request) -> Response:

@@ -10,8 +10,8 @@ from typing import Any
 
 import msgspec
 
-from sleepd.protocol.answers import Cycles, PastAlarm, Reasons
-from sleepd.protocol.control import Buffer, Experiences, GetStatus, GetVersion, History, Quarantine, Show, Why
+from sleepd.protocol.answers import Cycles, FoundText, FoundTexts, PastAlarm, Reasons
+from sleepd.protocol.control import Buffer, Experiences, GetStatus, GetVersion, History, Quarantine, Search, Show, Why
 from sleepd.protocol.status import BufferMoment, CycleDetail, CycleSummary, DecisionRecord, QuarantineList, Status
 from tests.sleepctl import sleepctl_scenes as scenes
 from tests.sleepctl.sleepctl_fake_daemon import FakeDaemon
@@ -23,6 +23,7 @@ PAGES = (
     "/cycles/8",
     "/compare?a=5&b=8",
     "/buffer",
+    "/buffer?search=lamp",
     "/quarantine",
     "/do/force",
     "/login",
@@ -126,6 +127,11 @@ def answer_pages(
         Experiences: scenes.LEARNED,
         Buffer: recent(
             msgspec.structs.replace(scenes.BUFFER_DETAIL, status=scenes.QUARANTINED, moments=_moments()), age
+        ),
+        Search: FoundTexts(
+            found=[FoundText(id="e1", salience=0.7, prompt="Where is the lamp?", response=scenes.HOSTILE)],
+            total=1,
+            searched=333,
         ),
         Quarantine: QuarantineList(entries=entries, total=len(entries), unscreened=2, personal={"e-mail": 3}),
     }

@@ -12,9 +12,8 @@ from sleepd.config.schema import Config
 from sleepd.log import get_logger
 from sleepd.policy.timing.overdue import ActiveAlarm, Limits, alarms, is_overdue
 from sleepd.policy.timing.triggers import Decision
-from sleepd.protocol.answers import PastAlarm
 from sleepd.store.sqlite.ledger import Ledger
-from sleepd.store.sqlite.notes import ALARMS, DUE_SINCE, PAST_ALARMS
+from sleepd.store.sqlite.notes import ALARMS, DUE_SINCE, PAST_ALARMS, AlarmSpan
 
 _FIGURES = re.compile(r"\d+(?:\.\d+)?")
 KEPT_ALARMS = 100
@@ -79,7 +78,7 @@ class Alarms:
         self._record()
 
     @property
-    def past(self) -> list[PastAlarm]:
+    def past(self) -> list[AlarmSpan]:
         """Those that lasted at a poll, with those that last; newest first."""
         return self._ledger.note(PAST_ALARMS) or []
 
@@ -91,7 +90,7 @@ class Alarms:
             for each in past
         ]
         lasting = {each.name for each in known if each.until is None}
-        began = [PastAlarm(name=name, text=text, since=now) for name, text in active.items() if name not in lasting]
+        began = [AlarmSpan(name=name, text=text, since=now) for name, text in active.items() if name not in lasting]
         if began or known != past:
             self._ledger.set_note(PAST_ALARMS, [*began, *known][:KEPT_ALARMS])
 

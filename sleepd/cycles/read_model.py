@@ -21,7 +21,6 @@ from sleepd.policy.timing.forecast import Forecast, forecast
 from sleepd.policy.timing.overdue import ActiveAlarm
 from sleepd.policy.timing.simulation import Look
 from sleepd.policy.timing.triggers import Decision
-from sleepd.protocol.answers import PastAlarm
 from sleepd.protocol.deployment.serve_messages import ServedSpan, ServedState
 from sleepd.protocol.job import Progress, Report
 from sleepd.protocol.verdict import AddedMetric, Comparison, Verdict
@@ -32,6 +31,7 @@ from sleepd.store.checkpoint_documents import assignments_of, evaluation_of, rel
 from sleepd.store.checkpoints import has_weights, read_manifest
 from sleepd.store.legacy_formats import SleepEntry
 from sleepd.store.sqlite.ledger_rows import CycleRecord, RecordedDecision, SplitAssignment
+from sleepd.store.sqlite.notes import AlarmSpan
 
 from .composition import Parts
 from .history import NotedError
@@ -130,7 +130,7 @@ class ReadModel:
         """Everything that the operator should know."""
         return [*self._parts.alarms.active, *self._parts.demotion.alarms]
 
-    def past_alarms(self, *, limit: int, since: datetime | None = None) -> list[PastAlarm]:
+    def past_alarms(self, *, limit: int, since: datetime | None = None) -> list[AlarmSpan]:
         """Those that lasted at a poll, newest first; those that began from ``since`` on."""
         return [each for each in self._parts.alarms.past if since is None or each.since >= since][:limit]
 

@@ -7,6 +7,7 @@ import grp
 import os
 import pwd
 from collections.abc import Awaitable, Callable
+from datetime import datetime
 
 import msgspec
 
@@ -22,6 +23,7 @@ from sleepd.protocol.answers import (
     DaemonVersion,
     ExpectedSleep,
     MetricResult,
+    PastAlarm,
     Paused,
     Pruned,
     PruneResult,
@@ -114,10 +116,7 @@ class Requests:
                 is_for_operator = is_operator(peer, reader.config.control.operator_group)
                 return detail(reader, request.cycle, is_for_operator=is_for_operator)
             case Why():
-                limit, since = max(1, request.limit), request.since
-                changes = [decision_record(each) for each in reader.decisions(limit=limit, since=since)]
-                alarms = reader.past_alarms(limit=limit, since=since)
-                return Reasons(current=decision_view(reader.decision), changes=changes, alarms=alarms)
+                return self._reasons(max(1, request.limit), request.since)
             case Simulate():
                 return await self._simulate(request)
             case When():
@@ -133,6 +132,12 @@ class Requests:
                 return await self._about_the_buffer(request)
             case _:
                 return await self._change(request)
+
+    def _reasons(self, limit: int, since: datetime | None) -> Reasons:
+        reader = self._reader
+        changes = [decision_record(each) for each in reader.decisions(limit=limit, since=since)]
+        alarms = [converted(each, PastAlarm) for each in reader.past_alarms(limit=limit, since=since)]
+        return Reasons(current=decision_view(reader.decision), changes=changes, alarms=alarms)
 
     async def _simulate(self, request: Simulate) -> SimulatedTriggers:
         """In a thread: a month of recorded facts takes a while."""

@@ -27,14 +27,8 @@ def routes(site: Site) -> list[Route]:
         if not site.login.is_token(given.get("token", "")):
             return _form(site, request, target, is_wrong=True)
         response = RedirectResponse(target if is_own_path(target) else "/", 303)
-        response.set_cookie(
-            site.login.cookie,
-            site.login.new_session(),
-            max_age=SESSION_SECONDS,
-            httponly=True,
-            samesite="strict",
-            path="/",
-        )
+        name, session = site.login.cookie, site.login.new_session()
+        response.set_cookie(name, session, max_age=SESSION_SECONDS, httponly=True, samesite="strict", path="/")
         return response
 
     async def log_out(request: Request) -> Response:

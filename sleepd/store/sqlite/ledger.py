@@ -161,8 +161,7 @@ class Ledger:
 
     def summaries(self, *, limit: int = -1, before: int | None = None) -> list[CycleRecord]:
         """The cycles (below ``before``), newest first; a negative limit: all."""
-        highest = 2**62 if before is None else before
-        return self._summarised("WHERE cycle<? ORDER BY cycle DESC LIMIT ?", highest, limit)
+        return self._summarised("WHERE cycle<? ORDER BY cycle DESC LIMIT ?", before or 2**62, limit)
 
     def summary(self, cycle: int) -> CycleRecord:
         """One cycle in a line.

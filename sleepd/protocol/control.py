@@ -95,7 +95,7 @@ class History(Listing, frozen=True, kw_only=True):
     """Answer: ``{"schema": 1, "cycles": [CycleSummary …]}``, newest first."""
 
     limit: Integer = 50
-    before: Integer | None = None
+    before: Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1)] | None = None
     """Only cycles with a lower number: the next part of a long list."""
 
 

@@ -56,8 +56,11 @@ def fill(state: Path, cycles: int) -> None:
     if older > 0:
         assert older % COMPACTED == 0, "copies stand at numbers that are promoted as their originals are"
         with database.transaction():
-            database.execute("UPDATE cycles SET cycle=cycle+?, parent=parent+?", (older, older))
-            database.execute("UPDATE placements SET cycle=cycle+?", (older,))
+            # Below zero on the way: a number must not be there twice.
+            database.execute("UPDATE cycles SET cycle=-cycle-?, parent=parent+?", (older, older))
+            database.execute("UPDATE cycles SET cycle=-cycle")
+            database.execute("UPDATE placements SET cycle=-cycle-?", (older,))
+            database.execute("UPDATE placements SET cycle=-cycle")
             database.execute(OLDER.format(most=older))
             database.execute("UPDATE cycles SET parent=? WHERE cycle=?", (older - 1, older + 1))
             database.execute(LEARNED.format(most=older))

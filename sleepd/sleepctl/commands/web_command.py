@@ -14,6 +14,7 @@ from sleepd.sleepctl.exit_codes import ExitCode
 from sleepd.sleepctl.pages.decision_page import line
 from sleepd.sleepctl.places import instance_socket
 from sleepd.sleepctl.session import Session
+from sleepd.text.shell import command_line
 from sleepd.web.web_places import SOCKET_HEADER, service_token
 
 _ANSWER_SECONDS = 10.0
@@ -42,8 +43,9 @@ def show_web(session: Session) -> ExitCode:
         if not webbrowser.open(f"http://{address}/"):
             raise NotFound("no browser can be started here", hint=f"open http://{address}/ yourself")
     else:
-        option = f" --instance {instance}" if instance else ""
-        session.console.note(f"the page asks for its token: sudo sleepctl web{option} --token")
+        option = ["--instance", instance] if instance else []
+        command = command_line("sudo", "sleepctl", "web", *option, "--token")
+        session.console.note(f"the page asks for its token: {command}")
     return ExitCode.OK
 
 

@@ -170,11 +170,13 @@ class Ledger:
             NotFound: there is no such cycle.
         """
         self.state(cycle)
-        return self._summarised("WHERE cycle=?", cycle)[0]
+        row = self._db.execute(f"SELECT {SUMMARY_COLUMNS} FROM cycles WHERE cycle=?", (cycle,)).fetchone()  # noqa: S608
+        return summarise(row, self._placed(cycle))
 
     def _summarised(self, condition: str, *parameters: object) -> list[CycleRecord]:
-        rows = self._db.execute(f"SELECT {SUMMARY_COLUMNS} FROM cycles {condition}", parameters)  # noqa: S608
-        return [summarise(row, self._placed(row[0])) for row in rows]
+        """One after the other: the reports of all would take more memory than the daemon itself."""
+        rows = self._db.execute(f"SELECT cycle FROM cycles {condition}", parameters)  # noqa: S608
+        return [self.summary(row[0]) for row in rows]
 
     def _placed(self, cycle: int) -> dict[str, int]:
         """How many experiences it has in each role."""
@@ -325,11 +327,9 @@ class Ledger:
 
     def decisions(self, *, limit: int, since: datetime | None = None) -> list[RecordedDecision]:
         """The recorded decisions, newest first; those from ``since`` on."""
-        rows = self._db.execute(
-            "SELECT at, decision, facts FROM decisions WHERE at >= ? ORDER BY rowid DESC LIMIT ?",
-            (since.astimezone(UTC).isoformat() if since else "", limit),
-        )
-        return [as_recorded_decision(row) for row in rows.fetchall()]
+        first = since.astimezone(UTC).isoformat() if since else ""
+        query = "SELECT at, decision, facts FROM decisions WHERE at >= ? ORDER BY rowid DESC LIMIT ?"
+        return [as_recorded_decision(row) for row in self._db.execute(query, (first, limit))]
 
     def note(self, note: Note[_T]) -> _T | None:
         """A small fact that must survive a restart; None: it was never set, or was taken away.

@@ -16,6 +16,7 @@ from sleepd.text.display import clean
 from sleepd.version import VERSION
 
 from .argument_types import Whole, metric_name, moment_or_age, number, positive
+from .bundle_arguments import add_bundle_commands
 from .command_texts import EPILOGS, EXAMPLES, GROUPS, VARIABLES
 from .exit_codes import ExitCode, table
 from .quarantine_arguments import add_quarantine
@@ -92,6 +93,9 @@ def _add_command(commands: Any, name: str, summary: str) -> None:
     )
     if name in ("config", "metric"):
         (_add_config_commands if name == "config" else _add_metric_commands)(command)
+        return
+    if name == "bundle":
+        add_bundle_commands(command, _add_options)
         return
     _add_options(command)
     _add_places(command, name)

@@ -103,6 +103,15 @@ def cycle_directory(state: Path, cycle: int) -> Path | None:
     return next((path for path in (state / name, state / "retired" / name) if is_own_directory(path)), None)
 
 
+def champion_in(state: Path) -> int | None:
+    """The cycle that ``current`` names; None: the base is in use."""
+    try:
+        name = _NAME.fullmatch(os.readlink(state / "current"))
+    except OSError:
+        return None
+    return int(name[1]) if name else None
+
+
 def _read(path: Path, kind: type[_T]) -> _T | None:
     """The document; None: it is not there or cannot be understood, as in an older trainer's directory."""
     try:

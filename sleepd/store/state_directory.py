@@ -17,7 +17,7 @@ from sleepd.errors import StateDirectoryUnusable
 from sleepd.files import make_directory
 from sleepd.log import get_logger
 
-DIRECTORIES: Final = ("staging", "retired", "adopted", "models")
+DIRECTORIES: Final = ("staging", "retired", "adopted", "models", "foreign")
 _FILES: Final = re.compile(
     r"lock|secret|state\.db(?:[-.].+)?|(?:status|history|scheduler_state|quarantine|rated_down|tags|metrics)\.json|\..+\.tmp"
 )

@@ -31,7 +31,7 @@ from sleepd.sleepctl.pages.wording import model
 from sleepd.sleepctl.session import STATUS_SECONDS, Command, Session
 from sleepd.version import VERSION
 
-from . import buffer_commands, config_commands, metric_commands, page_commands, trigger_commands
+from . import buffer_commands, bundle_commands, config_commands, metric_commands, page_commands, trigger_commands
 from .export import export
 from .live_command import live
 from .quarantine_commands import quarantine
@@ -318,6 +318,11 @@ COMMANDS: dict[str, Command] = {
     "tag": tag,
     "export": export,
     "prune": prune,
+    "bundle export": bundle_commands.export,
+    "bundle import": bundle_commands.import_,
+    "bundle show": bundle_commands.show,
+    "bundle list": bundle_commands.list_,
+    "bundle remove": bundle_commands.remove,
     "metric add": metric_commands.add,
     "metric remove": metric_commands.remove,
     "config check": config_commands.check,

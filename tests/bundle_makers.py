@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from datetime import UTC, datetime
 from functools import partial
@@ -33,13 +34,21 @@ def allow(path: Path, **keys: str) -> str:
 
 
 def make_cycle(
-    state: Path, cycle: int = 7, *, parent: int | None = None, ids: tuple[str, ...] = ("one", "two")
+    state: Path,
+    cycle: int = 7,
+    *,
+    parent: int | None = None,
+    ids: tuple[str, ...] = ("one", "two"),
+    base: str = BASE,
+    lora_shape: str = "r16:all-linear",
+    rank: int = 16,
 ) -> Path:
     """A committed cycle with a small adapter, of whose lineage all is known."""
     directory = state / f"cycle_{cycle:03d}"
     directory.mkdir(parents=True)
-    (directory / "adapter_model.safetensors").write_bytes(adapter_weights())
-    (directory / "adapter_config.json").write_text('{"peft_type": "LORA", "r": 4, "lora_alpha": 8}')
+    (directory / "adapter_model.safetensors").write_bytes(adapter_weights(rank=rank))
+    config = {"peft_type": "LORA", "r": rank, "lora_alpha": 2 * rank}
+    (directory / "adapter_config.json").write_text(json.dumps(config))
     evaluation = Evaluation(verdict=scenes.FULL.verdict, report=scenes.FULL.report)
     lineage = Lineage(
         cycle=cycle,
@@ -59,8 +68,8 @@ def make_cycle(
         parent=parent,
         verdict="promoted",
         reason="better",
-        base_fingerprint=BASE,
-        lora_shape="r2:q_proj",
+        base_fingerprint=base,
+        lora_shape=lora_shape,
         strategy="default",
         created_at=MADE_AT.isoformat(),
         files={path.name: file_record(path) for path in directory.iterdir()},

@@ -229,7 +229,7 @@ def _evidence(evaluation: Evaluation) -> SentEvidence:
 
 def _hashes(cycle: int, find: FindCycle) -> LineageHashes:
     """Of everything that the adapter, or one that it continues, was trained on."""
-    cycles, trained = list[int](), list[AssignedExperience]()
+    cycles, trained, received = list[int](), list[AssignedExperience](), list[LineageHashes]()
     number: int | None = cycle
     while number is not None and number not in cycles:
         checkpoint = find(number)
@@ -240,18 +240,20 @@ def _hashes(cycle: int, find: FindCycle) -> LineageHashes:
             )
         lineage = _read(checkpoint / LINEAGE_FILE, Lineage)
         trained += [*lineage.trained, *lineage.replayed]
+        if (checkpoint / HASHES_FILE).exists():  # it came from another machine, which named what it had trained
+            received.append(_read(checkpoint / HASHES_FILE, LineageHashes))
         cycles.append(number)
         number = lineage.parent
     return LineageHashes(
         cycles=tuple(cycles),
-        ids=_sorted(hash_text(id_hash(each.id)) for each in trained),
-        contents=_sorted(each.group for each in trained),
-        conversations=_sorted(each.conversation for each in trained if each.conversation),
+        ids=_sorted(received, "ids", (hash_text(id_hash(each.id)) for each in trained)),
+        contents=_sorted(received, "contents", (each.group for each in trained)),
+        conversations=_sorted(received, "conversations", (each.conversation for each in trained if each.conversation)),
     )
 
 
-def _sorted(hashes: Iterable[str]) -> tuple[str, ...]:
-    return tuple(sorted(set(hashes)))
+def _sorted(received: Iterable[LineageHashes], kind: str, own: Iterable[str]) -> tuple[str, ...]:
+    return tuple(sorted({*own, *(each for one in received for each in getattr(one, kind))}))
 
 
 def _texts(checkpoint: Path) -> tuple[dict[str, bytes], int]:

@@ -33,8 +33,12 @@ from sleepd.files import (
     open_lock,
     open_regular,
     read_document,
+    replace_file,
     write_durably,
 )
+from sleepd.protocol.checkpoint_files import WEIGHTS_FILE
+from sleepd.protocol.origin import Origin
+from sleepd.text.shell import quoted
 
 from .archive import BundleReader, Front
 from .contents import (
@@ -50,6 +54,7 @@ from .signature import signer_of
 
 DIRECTORY: Final = "foreign"
 RECEIVED_FILE: Final = "received.json"
+JUDGED_FILE: Final = "judged.json"
 MOST_KEPT: Final = 20
 _RESERVE_BYTES: Final = 256 * 2**20
 """What an import leaves free on the disk."""
@@ -63,6 +68,14 @@ class Received(msgspec.Struct, frozen=True, kw_only=True):
     received_at: Moment
 
 
+class BundleOutcome(msgspec.Struct, frozen=True, kw_only=True):
+    """``judged.json``: what became of it here."""
+
+    cycle: int
+    """The one that judged it."""
+    outcome: str
+
+
 class ForeignBundle(msgspec.Struct, frozen=True, kw_only=True):
     """A bundle as it is known before, or after, it was unpacked."""
 
@@ -73,6 +86,8 @@ class ForeignBundle(msgspec.Struct, frozen=True, kw_only=True):
     """What the sender measured; None: it is not understood."""
     received_at: Moment | None = None
     """None: it was only looked at."""
+    judged: BundleOutcome | None = None
+    """None: nothing was measured on it here."""
 
 
 def look_at(path: Path, allowed_signers: str) -> ForeignBundle:
@@ -203,9 +218,64 @@ def read_foreign(directory: Path) -> ForeignBundle:
         header = decode_header(read_document(directory / HEADER_FILE), str(directory))
         evidence = _evidence(read_document(directory / EVIDENCE_FILE))
     except (OSError, *DECODE_ERRORS) as error:
-        raise BundleInvalid(f"{directory}: {error}", hint=f"sleepctl bundle remove {directory.name[:12]}") from error
+        raise BundleInvalid(
+            f"{directory}: {error}", hint=f"sleepctl bundle remove {quoted(directory.name[:12])}"
+        ) from error
     return ForeignBundle(
-        id=directory.name, signer=received.signer, header=header, evidence=evidence, received_at=received.received_at
+        id=directory.name,
+        signer=received.signer,
+        header=header,
+        evidence=evidence,
+        received_at=received.received_at,
+        judged=outcome_of(directory),
+    )
+
+
+def outcome_of(directory: Path) -> BundleOutcome | None:
+    """What became of the bundle there; None: it was not judged.
+
+    Raises:
+        BundleInvalid: the record is damaged.
+    """
+    try:
+        return msgspec.json.decode(read_document(directory / JUDGED_FILE), type=BundleOutcome)
+    except FileNotFoundError:
+        return None
+    except (OSError, *DECODE_ERRORS) as error:
+        raise BundleInvalid(f"{directory / JUDGED_FILE}: {error}", hint=f"remove {directory / JUDGED_FILE}") from error
+
+
+def note_outcome(directory: Path, judged: BundleOutcome) -> None:
+    """Record what became of it; its weights, which the cycle that judged it has now, are removed.
+
+    Raises:
+        OSError: the disk did not take it; the bundle can be judged again.
+    """
+    replace_file(directory / JUDGED_FILE, msgspec.json.encode(judged))
+    (directory / WEIGHTS_FILE).unlink(missing_ok=True)
+
+
+def origin_of(directory: Path) -> Origin:
+    """What a checkpoint of the adapter keeps of the bundle there.
+
+    Raises:
+        BundleInvalid: it is damaged.
+    """
+    bundle = read_foreign(directory)
+    if bundle.evidence is None or bundle.received_at is None:
+        raise BundleInvalid(f"{directory}: what the sender measured is not understood", hint="have it sent again")
+    evidence = bundle.evidence
+    return Origin(
+        signer=bundle.signer,
+        bundle=bundle.id,
+        cycle=bundle.header.cycle,
+        received_at=bundle.received_at,
+        outcome=evidence.outcome,
+        gain=evidence.gain,
+        held_out=evidence.held_out,
+        holdout_before=evidence.holdout_before,
+        holdout_after=evidence.holdout_after,
+        device=evidence.device,
     )
 
 

@@ -30,7 +30,9 @@ from sleepd.protocol.status import (
     SkippedRecordView,
     Status,
 )
+from sleepd.protocol.strategy import FOREIGN
 from sleepd.store import legacy_formats
+from sleepd.store.checkpoint_documents import origin_at
 from sleepd.store.sqlite.ledger_rows import CycleRecord, SplitAssignment
 from sleepd.version import VERSION
 
@@ -155,7 +157,7 @@ def _summary(reader: ReadModel, record: CycleRecord, champion: int | None) -> Cy
         record,
         CycleSummary,
         is_champion=record.cycle == champion,
-        tag=reader.tag(record.cycle),
+        tag=reader.tag(record.cycle) or (record.strategy if record.strategy.startswith(FOREIGN) else ""),
         is_pruned=reader.is_pruned(record.cycle),
         is_on_probation=record.is_on_probation and reader.is_on_probation(record.cycle),
     )
@@ -192,6 +194,7 @@ def detail(reader: ReadModel, cycle: int, *, is_for_operator: bool = False) -> C
         released_ids=reader.released(cycle),
         undo=reader.undo(cycle),
         served=reader.served_of(cycle),
+        origin=origin_at(path) if path else None,
     )
 
 

@@ -15,6 +15,7 @@ from sleepd.clock import Moment
 from .chat_example import ChatExample
 from .deployment.serve_messages import ServedSpan, ServedState
 from .job import Progress, Report
+from .origin import Origin
 from .verdict import AddedMetric, Comparison, Figure, Verdict
 
 SCHEMA = 1
@@ -170,6 +171,8 @@ class CycleDetail(msgspec.Struct, frozen=True, kw_only=True):
     """The command that undoes it; empty: there is nothing to undo."""
     served: list[ServedSpan] = []
     """When an engine was proved to run it, newest first."""
+    origin: Origin | None = None
+    """Where another machine's adapter came from; None: it was trained here."""
     schema: int = SCHEMA
 
 

@@ -15,18 +15,21 @@ A bundle is a tar file, at most 2.1 GiB large.
 
 export  sign a cycle with bundle.key and write it to a new file
 import  check the signature against bundle.allowed_signers, unpack it below
-        foreign/ in the state directory; it is a candidate and never in use
+        foreign/ in the state directory; it is a candidate and not in use
 show    what a bundle holds and who signed it; nothing is written
+judge   start a cycle that trains nothing: the daemon measures an imported
+        bundle here, and the same gates promote or reject it
 list    the bundles that were imported; the default
 remove  delete an imported bundle
 
-It needs no daemon. export, show and list read the state directory; import and
+Only judge needs the daemon, and the operator group. export, show and list read the state directory; import and
 remove write there, as its owner: sudo -u sage-sleepd sleepctl bundle import FILE"""
 
 _SUMMARIES = {
     "export": "Write a cycle as a signed bundle.",
     "import": "Unpack a bundle of another machine as a candidate.",
     "show": "Show what a bundle holds.",
+    "judge": "Have the daemon measure and judge an imported bundle.",
     "list": "List the imported bundles.",
     "remove": "Delete an imported bundle.",
 }
@@ -43,7 +46,7 @@ def add_bundle_commands(bundle: argparse.ArgumentParser, add_options: AddOptions
     for name, summary in _SUMMARIES.items():
         command = commands.add_parser(name, help=summary, description=summary)
         add_options(command)
-        if name != "show":
+        if name not in ("show", "judge"):
             command.add_argument(
                 "--state", metavar="DIR", default=argparse.SUPPRESS, help="the state directory; default: as configured"
             )
@@ -51,7 +54,7 @@ def add_bundle_commands(bundle: argparse.ArgumentParser, add_options: AddOptions
             _add_export(command)
         elif name in ("import", "show"):
             command.add_argument("file", metavar="FILE", help="the bundle")
-        elif name == "remove":
+        elif name in ("judge", "remove"):
             command.add_argument("id", metavar="ID", help="how the bundle's id begins")
 
 

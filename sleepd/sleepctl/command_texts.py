@@ -38,7 +38,7 @@ GROUPS = {
         "tag": "tag a cycle, which keeps its weights",
         "metric": "add or remove a figure of your own for a cycle",
         "export": "write a cycle's adapter for another program: peft, GGUF, merged",
-        "bundle": "send a cycle to another machine, or take one from it: export, import",
+        "bundle": "send a cycle to another machine, or have one of its judged here",
         "prune": "remove the weights that are not kept; --dry-run only lists them",
     },
     "set up": {

@@ -27,6 +27,7 @@ from sleepd.files import is_own_directory, read_document
 from sleepd.protocol.answers import Learned, LearnedText
 from sleepd.protocol.checkpoint_files import EVALUATION_FILE, LINEAGE_FILE, WEIGHTS_FILE, Evaluation, Lineage
 from sleepd.protocol.conversion import converted
+from sleepd.protocol.origin import ORIGIN_FILE, Origin
 from sleepd.protocol.status import CycleDetail, CycleSummary
 
 _NAME: Final = re.compile(r"cycle_(\d{3,9})")
@@ -49,6 +50,7 @@ def read_detail(state: Path, summary: CycleSummary) -> CycleDetail:
         held_out_ids=[each.id for each in lineage.held_out] if lineage else [],
         released_ids=lineage.released if lineage else [],
         undo=_undo(state, summary),
+        origin=_read(directory / ORIGIN_FILE, Origin) if directory else None,
     )
 
 

@@ -12,13 +12,14 @@ from pathlib import Path
 from sleepd.bundles.exporting import gather, write_bundle
 from sleepd.bundles.foreign import find_foreign, foreign_bundles, import_bundle, look_at, remove_foreign
 from sleepd.errors import ConversionFailed, NotFound, PermissionDenied, StateDirectoryUnusable, UsageError
-from sleepd.protocol.status import SCHEMA
+from sleepd.protocol.control import Judge
+from sleepd.protocol.status import SCHEMA, RunResult
 from sleepd.sleepctl.exit_codes import ExitCode
 from sleepd.sleepctl.offline_cycle import champion_in, cycle_directory
-from sleepd.sleepctl.pages.bundle_page import foreign_page, list_page, written_page
-from sleepd.sleepctl.pages.decision_page import line
+from sleepd.sleepctl.pages.bundle_page import ID_DIGITS, foreign_page, list_page, written_page
+from sleepd.sleepctl.pages.decision_page import line, run_page
 from sleepd.sleepctl.session import Session
-from sleepd.text.shell import quoted
+from sleepd.text.shell import command_line
 
 
 def export(session: Session) -> ExitCode:
@@ -41,14 +42,18 @@ def export(session: Session) -> ExitCode:
 def import_(session: Session) -> ExitCode:
     """One file as a candidate below ``foreign/``."""
     arguments, state = session.arguments, session.places.state
-    _require_owner(state, f"bundle import {quoted(arguments.file)}")
+    _require_owner(state, "import", arguments.file)
     signers = session.places.load_config().config.bundle.allowed_signers
     file = Path(arguments.file)
     with _files_may_fail(file):
         bundle = import_bundle(file, state, signers, at=session.clock.now())
-    page = [*foreign_page(bundle), line("it is a candidate; nothing of it is in use", "green")]
+    short = bundle.id[:ID_DIGITS]
+    next_step = (
+        f"it is a candidate and not in use; have it judged: {command_line('sleepctl', 'bundle', 'judge', short)}"
+    )
+    page = [*foreign_page(bundle), line(next_step, "green")]
     session.console.show({"schema": SCHEMA, "bundle": bundle}, page)
-    session.console.note_undo(f"sleepctl bundle remove {bundle.id[:12]}")
+    session.console.note_undo(command_line("sleepctl", "bundle", "remove", short))
     return ExitCode.OK
 
 
@@ -59,6 +64,15 @@ def show(session: Session) -> ExitCode:
     with _files_may_fail(file):
         bundle = look_at(file, signers)
     session.console.show({"schema": SCHEMA, "bundle": bundle}, foreign_page(bundle))
+    return ExitCode.OK
+
+
+def judge(session: Session) -> ExitCode:
+    """A cycle of the daemon that measures what was imported."""
+    result: RunResult = session.ask(Judge(bundle=session.arguments.id), RunResult)
+    session.console.show(result, run_page(result))
+    session.console.note("watch the cycle: sleepctl status")
+    session.console.note_undo(result.undo)
     return ExitCode.OK
 
 
@@ -74,7 +88,7 @@ def list_(session: Session) -> ExitCode:
 def remove(session: Session) -> ExitCode:
     """Delete what was imported."""
     state, beginning = session.places.state, session.arguments.id
-    _require_owner(state, f"bundle remove {quoted(beginning)}")
+    _require_owner(state, "remove", beginning)
     with _files_may_fail(state):
         directory = find_foreign(state, beginning)
         remove_foreign(directory)
@@ -82,7 +96,7 @@ def remove(session: Session) -> ExitCode:
     return ExitCode.OK
 
 
-def _require_owner(state: Path, command: str) -> None:
+def _require_owner(state: Path, action: str, operand: str) -> None:
     """Files of another user in the state directory would keep the service from its work.
 
     Raises:
@@ -97,7 +111,7 @@ def _require_owner(state: Path, command: str) -> None:
     if owner != os.geteuid():
         raise PermissionDenied(
             f"{state} belongs to user {_user(owner)}, and what is written there must too",
-            hint=f"sudo -u {quoted(_user(owner))} sleepctl {command}",
+            hint=command_line("sudo", "-u", _user(owner), "sleepctl", "bundle", action, operands=(operand,)),
         )
 
 

@@ -321,6 +321,7 @@ COMMANDS: dict[str, Command] = {
     "bundle export": bundle_commands.export,
     "bundle import": bundle_commands.import_,
     "bundle show": bundle_commands.show,
+    "bundle judge": bundle_commands.judge,
     "bundle list": bundle_commands.list_,
     "bundle remove": bundle_commands.remove,
     "metric add": metric_commands.add,

@@ -49,7 +49,7 @@ def _evidence_lines(evidence: SentEvidence) -> Page:
     return [
         line(f"{there}; {loss}"),
         *(line(text, "dim") for text in figures),
-        line("measured here: nothing. These figures are the sender's and decide nothing on this machine."),
+        line("These figures are the sender's and decide nothing on this machine."),
     ]
 
 
@@ -63,8 +63,13 @@ def list_page(bundles: list[ForeignBundle], now: datetime) -> Page:
         gain = each.evidence.gain if each.evidence else None
         there = f"gain there {gain.estimate:.3f}" if gain else "gain there unknown"
         cycle = f"from:{each.signer}  cycle {each.header.cycle}"
-        page.append(line(f"{each.id[:ID_DIGITS]}  {cycle}  {there}, not measured here{came}"))
+        page.append(line(f"{each.id[:ID_DIGITS]}  {cycle}  {there}, {_here(each)}{came}"))
     return page
+
+
+def _here(bundle: ForeignBundle) -> str:
+    judged = bundle.judged
+    return f"here {judged.outcome} by cycle {judged.cycle}" if judged else "not measured here"
 
 
 def _texts(header: BundleHeader) -> str:

@@ -23,7 +23,7 @@ def show_page(detail: CycleDetail, now: datetime) -> Page:
     summary = detail.summary
     page = [_headline(summary, now), Row([])]
     page += _verdict(detail)
-    page.append(_row("From", f"{model(summary.parent)}, strategy {summary.strategy or MISSING}"))
+    page += _origin(detail)
     has_ids = detail.trained_ids or detail.held_out_ids
     page.append(_row("Used", f"{used(summary)}{' (ids: --json)' if has_ids else ''}"))
     if detail.report is not None:
@@ -35,6 +35,19 @@ def show_page(detail: CycleDetail, now: datetime) -> Page:
     if summary.is_pruned:
         page.append(_row("", "its weights were pruned; their measurements stay"))
     return page
+
+
+def _origin(detail: CycleDetail) -> Page:
+    """What it was made from: here, or on another machine."""
+    summary, origin = detail.summary, detail.origin
+    if origin is None:
+        return [_row("From", f"{model(summary.parent)}, strategy {summary.strategy or MISSING}")]
+    there = holdout(origin.holdout_before, origin.holdout_after, origin.held_out)
+    return [
+        _row("From", f"{origin.signer}, bundle {origin.bundle[:12]}, cycle {origin.cycle} there"),
+        _row("There", f"{origin.outcome}, {there}, on {origin.device}; these figures decided nothing here"),
+        _row("Compared", f"with {model(summary.parent)} of this machine; nothing was trained"),
+    ]
 
 
 def _row(label: str, text: str, style: str = "") -> Row:

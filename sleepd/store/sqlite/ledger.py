@@ -26,6 +26,8 @@ from .compaction import STATEMENTS
 from .database import as_list, open_database, signed, unsigned
 from .ledger_rows import (
     ASSIGNMENT_COLUMNS,
+    IS_AMONG,
+    IS_OWN,
     SPLIT_QUERIES,
     SUMMARY_COLUMNS,
     CycleRecord,
@@ -224,27 +226,25 @@ class Ledger:
         return self._number(query, first.isoformat(), last.isoformat())
 
     def last_judged(self) -> CycleRecord | None:
-        """The newest cycle with a verdict."""
-        return next(iter(self.judged(limit=1)), None)
+        """The newest cycle of this machine's own with a verdict."""
+        return next(iter(self.judged(limit=1, is_own=True)), None)
 
-    def judged(self, *, limit: int) -> list[CycleRecord]:
-        """The cycles with a verdict, newest first."""
-        rows = self._db.execute(
-            "SELECT cycle FROM cycles WHERE state IN (SELECT value FROM json_each(?)) ORDER BY cycle DESC LIMIT ?",
-            (as_list(JUDGED_STATES), limit),
-        )
+    def judged(self, *, limit: int, is_own: bool = False) -> list[CycleRecord]:
+        """The cycles with a verdict, newest first; ``is_own``: without those that judged another machine's adapter."""
+        query = f"SELECT cycle FROM cycles WHERE {IS_AMONG} AND (NOT ? OR {IS_OWN}) ORDER BY cycle DESC LIMIT ?"  # noqa: S608
+        rows = self._db.execute(query, (as_list(JUDGED_STATES), is_own, limit))
         return [self.summary(row[0]) for row in rows.fetchall()]
 
     def judged_count(self) -> int:
-        """How many cycles have a verdict."""
-        states = "SELECT value FROM json_each(?)"
-        return self._number(f"SELECT count(*) FROM cycles WHERE state IN ({states})", as_list(JUDGED_STATES))  # noqa: S608
+        """How many cycles of this machine's own have a verdict."""
+        query = f"SELECT count(*) FROM cycles WHERE {IS_AMONG} AND {IS_OWN}"  # noqa: S608 - names of ours
+        return self._number(query, as_list(JUDGED_STATES))
 
     def unjudged_in_a_row(self) -> list[CycleRecord]:
         """The cycles that ended without a verdict since the last one with, newest first."""
         last = self.last_judged()
         rows = self._db.execute(
-            "SELECT cycle FROM cycles WHERE state IN (SELECT value FROM json_each(?)) AND cycle>? ORDER BY cycle DESC",
+            f"SELECT cycle FROM cycles WHERE {IS_AMONG} AND {IS_OWN} AND cycle>? ORDER BY cycle DESC",  # noqa: S608
             (as_list(TERMINAL_STATES - JUDGED_STATES), last.cycle if last else 0),
         )
         return [self.summary(row[0]) for row in rows.fetchall()]

@@ -58,7 +58,7 @@ function _shtab_sleepctl_using
   test "$_shtab_sleepctl_cmdpath" = "$argv"
 end
 
-set -g _shtab_sleepctl_commands status check why when simulate decisions history report show web digest notify buffer tokens live quarantine events logs doctor version run cancel pause resume rollback rebase tag metric 'metric add' 'metric remove' export bundle 'bundle export' 'bundle import' 'bundle show' 'bundle list' 'bundle remove' prune setup-buffer setup-serve import reload config 'config check' 'config show' completions
+set -g _shtab_sleepctl_commands status check why when simulate decisions history report show web digest notify buffer tokens live quarantine events logs doctor version run cancel pause resume rollback rebase tag metric 'metric add' 'metric remove' export bundle 'bundle export' 'bundle import' 'bundle show' 'bundle judge' 'bundle list' 'bundle remove' prune setup-buffer setup-serve import reload config 'config check' 'config show' completions
 set -g _shtab_sleepctl_opts_with_value --address --as --base-gguf --config --cycle --epochs --event --format --html --instance --keep --key-file --learning-rate --limit --lines --max-experiences --model --numbers --output --since --socket --state --strategy --to --told --unit --watch -n
 
 complete -c sleepctl -e
@@ -276,7 +276,7 @@ complete -c sleepctl -n '_shtab_sleepctl_using export' -l as -xka "peft gguf mer
 complete -c sleepctl -n '_shtab_sleepctl_using export' -l numbers -xka "f32 f16 q8_0" -d 'of a GGUF file: f32, f16, q8_0; default: f16'
 complete -c sleepctl -n '_shtab_sleepctl_using export' -l base-gguf -xka "(__fish_complete_path (commandline -ct))" -d 'merge into this file; default: the base, where it is a GGUF file'
 complete -c sleepctl -n '_shtab_sleepctl_using export; and test $_shtab_sleepctl_npos -eq 0' -ka "(_sleepctl_cycles)" -d 'the cycle'"'"'s number'
-complete -c sleepctl -n '_shtab_sleepctl_using; and test $_shtab_sleepctl_npos -eq 0' -a bundle -d 'Send a cycle to another machine, or take one from it: export, import.'
+complete -c sleepctl -n '_shtab_sleepctl_using; and test $_shtab_sleepctl_npos -eq 0' -a bundle -d 'Send a cycle to another machine, or have one of its judged here.'
 complete -c sleepctl -n '_shtab_sleepctl_using bundle' -s h -l help -d 'show this help message and exit'
 complete -c sleepctl -n '_shtab_sleepctl_using bundle' -l json -d 'data as JSON with a "schema" number'
 complete -c sleepctl -n '_shtab_sleepctl_using bundle' -l config -xka "(__fish_complete_path (commandline -ct))" -d 'the daemon'"'"'s configuration file'
@@ -303,6 +303,11 @@ complete -c sleepctl -n '_shtab_sleepctl_using bundle show' -l json -d 'data as 
 complete -c sleepctl -n '_shtab_sleepctl_using bundle show' -l config -xka "(__fish_complete_path (commandline -ct))" -d 'the daemon'"'"'s configuration file'
 complete -c sleepctl -n '_shtab_sleepctl_using bundle show' -l socket -xka "(__fish_complete_path (commandline -ct))" -d 'the daemon'"'"'s control socket'
 complete -c sleepctl -n '_shtab_sleepctl_using bundle show; and test $_shtab_sleepctl_npos -eq 0' -ka "(__fish_complete_path (commandline -ct))" -d 'the bundle'
+complete -c sleepctl -n '_shtab_sleepctl_using bundle; and test $_shtab_sleepctl_npos -eq 0' -a judge -d 'Have the daemon measure and judge an imported bundle.'
+complete -c sleepctl -n '_shtab_sleepctl_using bundle judge' -s h -l help -d 'show this help message and exit'
+complete -c sleepctl -n '_shtab_sleepctl_using bundle judge' -l json -d 'data as JSON with a "schema" number'
+complete -c sleepctl -n '_shtab_sleepctl_using bundle judge' -l config -xka "(__fish_complete_path (commandline -ct))" -d 'the daemon'"'"'s configuration file'
+complete -c sleepctl -n '_shtab_sleepctl_using bundle judge' -l socket -xka "(__fish_complete_path (commandline -ct))" -d 'the daemon'"'"'s control socket'
 complete -c sleepctl -n '_shtab_sleepctl_using bundle; and test $_shtab_sleepctl_npos -eq 0' -a list -d 'List the imported bundles.'
 complete -c sleepctl -n '_shtab_sleepctl_using bundle list' -s h -l help -d 'show this help message and exit'
 complete -c sleepctl -n '_shtab_sleepctl_using bundle list' -l json -d 'data as JSON with a "schema" number'

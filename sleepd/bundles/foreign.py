@@ -45,6 +45,7 @@ from .contents import (
     EVIDENCE_FILE,
     HEADER_FILE,
     MAX_BUNDLE_BYTES,
+    MEMBERS,
     SIGNATURE_FILE,
     BundleHeader,
     SentEvidence,
@@ -157,7 +158,7 @@ def _sweep(directory: Path) -> None:
 
 
 def _refuse_overflow(directory: Path, front: Front) -> None:
-    kept = sum(not entry.name.startswith(".") for entry in directory.iterdir())
+    kept = sum((entry / WEIGHTS_FILE).exists() for entry in directory.iterdir() if not entry.name.startswith("."))
     if kept >= MOST_KEPT:
         text = f"{directory}: {kept} bundles are kept, at most {MOST_KEPT} are"
         raise StateDirectoryUnusable(text, hint="sleepctl bundle list; sleepctl bundle remove ID")
@@ -246,13 +247,15 @@ def outcome_of(directory: Path) -> BundleOutcome | None:
 
 
 def note_outcome(directory: Path, judged: BundleOutcome) -> None:
-    """Record what became of it; its weights, which the cycle that judged it has now, are removed.
+    """Record what became of it. The cycle that judged it has its weights now: here its figures and signature stay.
 
     Raises:
         OSError: the disk did not take it; the bundle can be judged again.
     """
     replace_file(directory / JUDGED_FILE, msgspec.json.encode(judged))
-    (directory / WEIGHTS_FILE).unlink(missing_ok=True)
+    for name in MEMBERS:
+        if name != EVIDENCE_FILE:
+            (directory / name).unlink(missing_ok=True)
 
 
 def origin_of(directory: Path) -> Origin:

@@ -132,6 +132,7 @@ def _refuse_values(config: Config, source: str) -> None:
         ("metrics.textfile", config.metrics.textfile),
         ("bundle.key", config.bundle.key),
         ("bundle.allowed_signers", config.bundle.allowed_signers),
+        ("sync.directory", config.sync.directory),
     ):
         if "\0" in value or (value and not Path(value).is_absolute()):
             raise _refusal(source, key, "an absolute path", value)

@@ -1,4 +1,4 @@
-"""The grammar of ``sleepctl bundle``."""
+"""The grammar of ``sleepctl bundle`` and ``sleepctl sync``."""
 
 from __future__ import annotations
 
@@ -24,6 +24,15 @@ remove  delete an imported bundle
 
 Only judge needs the daemon, and the operator group. export, show and list read the state directory; import and
 remove write there, as its owner: sudo -u sage-sleepd sleepctl bundle import FILE"""
+
+SYNC_EPILOG = """\
+Every sync.minutes: the champion goes up into sync.directory, if it was trained
+here and did not go up before, signed with bundle.key and without texts; what an
+allowed signer has sent comes down as a candidate (sleepctl bundle list). With
+sync.policy = "take" the daemon then judges the newest one of each sender.
+--dry-run lists what would leave, member by member, and what would be looked at;
+it changes nothing. It runs as the owner of the state directory, and reads no
+network: Syncthing, NFS or a like program carries the directory. Ctrl-C ends it."""
 
 _SUMMARIES = {
     "export": "Write a cycle as a signed bundle.",
@@ -64,3 +73,9 @@ def _add_export(command: argparse.ArgumentParser) -> None:
     command.add_argument("--to", metavar="FILE", required=True, help="a new file; nothing is overwritten")
     help_ = "also send experiences to replay and the fingerprint, without those that hold a secret"
     command.add_argument("--with-texts", action="store_true", help=help_)
+
+
+def add_sync(command: argparse.ArgumentParser) -> None:
+    """Its options."""
+    command.add_argument("--once", action="store_true", help="one round, then end")
+    command.add_argument("--dry-run", action="store_true", help="only list what would leave, and what would come")

@@ -19,7 +19,7 @@ from sleepd.log import get_logger
 
 DIRECTORIES: Final = ("staging", "retired", "adopted", "models", "foreign")
 _FILES: Final = re.compile(
-    r"lock|secret|state\.db(?:[-.].+)?|(?:status|history|scheduler_state|quarantine|rated_down|tags|metrics)\.json|\..+\.tmp"
+    r"lock|secret|state\.db(?:[-.].+)?|(?:status|history|scheduler_state|quarantine|rated_down|tags|metrics|sync)\.json|\..+\.tmp"
 )
 _NEW_LINK: Final = re.compile(r"\.current\.\d+\.tmp")
 _CYCLE: Final = re.compile(r"cycle_\d{3,9}")

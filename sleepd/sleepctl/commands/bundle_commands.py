@@ -32,7 +32,7 @@ def export(session: Session) -> ExitCode:
     if cycle is None:
         raise NotFound(f"{state}: no adapter is in use", hint="name a cycle: sleepctl bundle export N --to FILE")
     key = session.places.load_config().config.bundle.key
-    with _files_may_fail(target):
+    with files_may_fail(target):
         outgoing = gather(cycle, partial(cycle_directory, state), with_texts=arguments.with_texts)
         written = write_bundle(outgoing, target, key=key)
     session.console.show({"schema": SCHEMA, "bundle": written, "file": str(target)}, written_page(written, str(target)))
@@ -42,10 +42,10 @@ def export(session: Session) -> ExitCode:
 def import_(session: Session) -> ExitCode:
     """One file as a candidate below ``foreign/``."""
     arguments, state = session.arguments, session.places.state
-    _require_owner(state, "import", arguments.file)
+    require_owner(state, "bundle", "import", operand=arguments.file)
     signers = session.places.load_config().config.bundle.allowed_signers
     file = Path(arguments.file)
-    with _files_may_fail(file):
+    with files_may_fail(file):
         bundle = import_bundle(file, state, signers, at=session.clock.now())
     short = bundle.id[:ID_DIGITS]
     next_step = (
@@ -61,7 +61,7 @@ def show(session: Session) -> ExitCode:
     """What a file holds."""
     signers = session.places.load_config().config.bundle.allowed_signers
     file = Path(session.arguments.file)
-    with _files_may_fail(file):
+    with files_may_fail(file):
         bundle = look_at(file, signers)
     session.console.show({"schema": SCHEMA, "bundle": bundle}, foreign_page(bundle))
     return ExitCode.OK
@@ -79,7 +79,7 @@ def judge(session: Session) -> ExitCode:
 def list_(session: Session) -> ExitCode:
     """What was imported."""
     state = session.places.state
-    with _files_may_fail(state):
+    with files_may_fail(state):
         bundles = foreign_bundles(state)
     session.console.show({"schema": SCHEMA, "bundles": bundles}, list_page(bundles, session.clock.now()))
     return ExitCode.OK
@@ -88,16 +88,16 @@ def list_(session: Session) -> ExitCode:
 def remove(session: Session) -> ExitCode:
     """Delete what was imported."""
     state, beginning = session.places.state, session.arguments.id
-    _require_owner(state, "remove", beginning)
-    with _files_may_fail(state):
+    require_owner(state, "bundle", "remove", operand=beginning)
+    with files_may_fail(state):
         directory = find_foreign(state, beginning)
         remove_foreign(directory)
     session.console.show({"schema": SCHEMA, "removed": directory.name}, [line(f"bundle {directory.name} is removed")])
     return ExitCode.OK
 
 
-def _require_owner(state: Path, action: str, operand: str) -> None:
-    """Files of another user in the state directory would keep the service from its work.
+def require_owner(state: Path, *command: str, operand: str = "") -> None:
+    """Files of another user in the state directory would keep the service from its work: only its owner writes there.
 
     Raises:
         StateDirectoryUnusable: it is not there.
@@ -111,7 +111,7 @@ def _require_owner(state: Path, action: str, operand: str) -> None:
     if owner != os.geteuid():
         raise PermissionDenied(
             f"{state} belongs to user {_user(owner)}, and what is written there must too",
-            hint=command_line("sudo", "-u", _user(owner), "sleepctl", "bundle", action, operands=(operand,)),
+            hint=command_line("sudo", "-u", _user(owner), "sleepctl", *command, operands=(operand,) if operand else ()),
         )
 
 
@@ -123,7 +123,8 @@ def _user(number: int) -> str:
 
 
 @contextmanager
-def _files_may_fail(path: Path) -> Iterator[None]:
+def files_may_fail(path: Path) -> Iterator[None]:
+    """In this context an error of the operating system becomes one of ours, which names the file."""
     try:
         yield
     except PermissionError as error:

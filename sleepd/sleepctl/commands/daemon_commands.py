@@ -276,6 +276,13 @@ def setup_serve(session: Session) -> ExitCode:
     return set_up(session)
 
 
+def sync(session: Session) -> ExitCode:
+    """Bundles up and down through a directory."""
+    from .sync_command import sync as run_sync
+
+    return run_sync(session)
+
+
 def completions(session: Session) -> ExitCode:
     """A shell's completions, or the cycles' numbers for them."""
     from .completions import complete
@@ -318,6 +325,7 @@ COMMANDS: dict[str, Command] = {
     "tag": tag,
     "export": export,
     "prune": prune,
+    "sync": sync,
     "bundle export": bundle_commands.export,
     "bundle import": bundle_commands.import_,
     "bundle show": bundle_commands.show,

@@ -58,7 +58,7 @@ function _shtab_sleepctl_using
   test "$_shtab_sleepctl_cmdpath" = "$argv"
 end
 
-set -g _shtab_sleepctl_commands status check why when simulate decisions history report show web digest notify buffer tokens live quarantine events logs doctor version run cancel pause resume rollback rebase tag metric 'metric add' 'metric remove' export bundle 'bundle export' 'bundle import' 'bundle show' 'bundle judge' 'bundle list' 'bundle remove' prune setup-buffer setup-serve import reload config 'config check' 'config show' completions
+set -g _shtab_sleepctl_commands status check why when simulate decisions history report show web digest notify buffer tokens live quarantine events logs doctor version run cancel pause resume rollback rebase tag metric 'metric add' 'metric remove' export bundle 'bundle export' 'bundle import' 'bundle show' 'bundle judge' 'bundle list' 'bundle remove' sync prune setup-buffer setup-serve import reload config 'config check' 'config show' completions
 set -g _shtab_sleepctl_opts_with_value --address --as --base-gguf --config --cycle --epochs --event --format --html --instance --keep --key-file --learning-rate --limit --lines --max-experiences --model --numbers --output --since --socket --state --strategy --to --told --unit --watch -n
 
 complete -c sleepctl -e
@@ -320,6 +320,14 @@ complete -c sleepctl -n '_shtab_sleepctl_using bundle remove' -l json -d 'data a
 complete -c sleepctl -n '_shtab_sleepctl_using bundle remove' -l config -xka "(__fish_complete_path (commandline -ct))" -d 'the daemon'"'"'s configuration file'
 complete -c sleepctl -n '_shtab_sleepctl_using bundle remove' -l socket -xka "(__fish_complete_path (commandline -ct))" -d 'the daemon'"'"'s control socket'
 complete -c sleepctl -n '_shtab_sleepctl_using bundle remove' -l state -xka "(__fish_complete_directories)" -d 'the state directory; default: as configured'
+complete -c sleepctl -n '_shtab_sleepctl_using; and test $_shtab_sleepctl_npos -eq 0' -a sync -d 'Share bundles through a directory; sage-sleep-sync runs it.'
+complete -c sleepctl -n '_shtab_sleepctl_using sync' -s h -l help -d 'show this help message and exit'
+complete -c sleepctl -n '_shtab_sleepctl_using sync' -l json -d 'data as JSON with a "schema" number'
+complete -c sleepctl -n '_shtab_sleepctl_using sync' -l config -xka "(__fish_complete_path (commandline -ct))" -d 'the daemon'"'"'s configuration file'
+complete -c sleepctl -n '_shtab_sleepctl_using sync' -l socket -xka "(__fish_complete_path (commandline -ct))" -d 'the daemon'"'"'s control socket'
+complete -c sleepctl -n '_shtab_sleepctl_using sync' -l state -xka "(__fish_complete_directories)" -d 'the state directory'
+complete -c sleepctl -n '_shtab_sleepctl_using sync' -l once -d 'one round, then end'
+complete -c sleepctl -n '_shtab_sleepctl_using sync' -l dry-run -d 'only list what would leave, and what would come'
 complete -c sleepctl -n '_shtab_sleepctl_using; and test $_shtab_sleepctl_npos -eq 0' -a prune -d 'Remove the weights that are not kept; --dry-run only lists them.'
 complete -c sleepctl -n '_shtab_sleepctl_using prune' -s h -l help -d 'show this help message and exit'
 complete -c sleepctl -n '_shtab_sleepctl_using prune' -l json -d 'data as JSON with a "schema" number'

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,15 @@ import pytest
 from sleepd.buffer.experience import hash_text, id_hash
 from sleepd.bundles.exporting import gather
 from sleepd.bundles.foreign import ForeignBundle, foreign_bundles, import_bundle
+from sleepd.daemon.control_socket import Peer
+from sleepd.daemon.publisher import Life
+from sleepd.daemon.requests import Requests
 from sleepd.daemon.status_view import cycles, detail
-from sleepd.errors import BundleInvalid, Busy, NotFound, NothingToDo
+from sleepd.errors import BundleInvalid, Busy, NotFound, NothingToDo, ProtocolError
 from sleepd.policy.judging.promotion import Gates
+from sleepd.protocol.control import Judge, decode_request, encode
 from sleepd.protocol.job import decode_examples, decode_job
+from sleepd.protocol.status import RunResult
 from sleepd.sleepctl.offline_cycle import cycle_directory
 from sleepd.sleepctl.pages.show_page import show_page
 from sleepd.sleepctl.pages.terminal import render
@@ -184,6 +190,26 @@ def test_changed_files_are_refused(trial: Trial) -> None:
     weights.write_bytes(weights.read_bytes()[:-1] + b"\x01")
     with pytest.raises(BundleInvalid, match="not what was signed"):
         trial.judge(bundle)
+
+
+def test_daemon_is_asked_for_it(trial: Trial) -> None:
+    """The request starts the cycle and answers with its number and the command that cancels it; an odd id is none."""
+    bundle = trial.receive()
+
+    async def reload() -> list[str]:
+        return []
+
+    async def scene(sleeper: OpenSleeper) -> RunResult:
+        requests = Requests(sleeper, sleeper.reader, Life(config_path=Path()), reload=reload)
+        done = await requests.respond(Judge(bundle=bundle.id[:12]), Peer(pid=1, uid=os.getuid(), gid=os.getgid()))
+        await sleeper.finished()
+        assert isinstance(done, RunResult)
+        return done
+
+    done = trial.stage.play(scene)
+    assert (done.is_started, done.cycle, done.undo) == (True, 1, "sleepctl cancel")
+    with pytest.raises(ProtocolError):
+        decode_request(encode(Judge(bundle="../../etc")))
 
 
 def test_pause_holds_it_back(trial: Trial) -> None:

@@ -16,7 +16,7 @@ from sleepd.bundles.foreign import ForeignBundle, foreign_bundles, import_bundle
 from sleepd.daemon.control_socket import Peer
 from sleepd.daemon.publisher import Life
 from sleepd.daemon.requests import Requests
-from sleepd.daemon.status_view import cycles, detail
+from sleepd.daemon.status_view import cycles, detail, overview
 from sleepd.errors import BundleInvalid, Busy, NotFound, NothingToDo, ProtocolError
 from sleepd.policy.judging.promotion import Gates
 from sleepd.protocol.control import Judge, decode_request, encode
@@ -24,6 +24,7 @@ from sleepd.protocol.job import decode_examples, decode_job
 from sleepd.protocol.status import RunResult
 from sleepd.sleepctl.offline_cycle import cycle_directory
 from sleepd.sleepctl.pages.show_page import show_page
+from sleepd.sleepctl.pages.status_page import status_page
 from sleepd.sleepctl.pages.terminal import render
 from sleepd.store.sqlite.ledger_rows import CycleRecord
 from tests.bundle_makers import allow, make_bundle, make_cycle, make_key
@@ -101,6 +102,9 @@ def test_it_is_shown_as_foreign(trial: Trial) -> None:
     async def scene(sleeper: OpenSleeper) -> None:
         (newest,) = cycles(sleeper.reader, limit=5)
         assert newest.tag == "from:thor"
+        status = overview(sleeper.reader, next_check_at=None, config_path="")
+        said = render(status_page(status, now=trial.stage.clock.now(), is_live=True), width=200, is_coloured=False)
+        assert "an adapter of thor, cycle 41 there: holdout 3.12" in said
         found = detail(sleeper.reader, newest.cycle)
         assert found.origin is not None
         assert (found.origin.signer, found.origin.held_out) == ("thor", 23)
@@ -108,6 +112,7 @@ def test_it_is_shown_as_foreign(trial: Trial) -> None:
         assert found.report.held_out != found.origin.held_out
         shown = render(show_page(found, trial.stage.clock.now()), width=120, is_coloured=False)
         assert "thor, bundle " in shown
+        assert "learning rate" not in shown
         assert "these figures decided nothing here" in " ".join(shown.split())
 
     trial.stage.play(scene)
@@ -239,6 +244,18 @@ def test_interrupted_cycle_goes_first(trial: Trial) -> None:
     trial.stage.play(cut, behaviour="wait")
     assert trial.stage.sleep().strategy == "from:thor"
     assert foreign_bundles(trial.stage.state)[0].judged is not None
+
+
+def test_own_champion_can_be_sent(trial: Trial) -> None:
+    """What the service itself has committed can be sent: its bundle names all that its two cycles trained."""
+    trial.stage.make_champions(30, 60)
+    outgoing = gather(2, partial(cycle_directory, trial.stage.state), with_texts=False)
+    hashes = json.loads(outgoing.contents["lineage_hashes.json"])
+    lineages = [trial.stage.read(f"cycle_{cycle:03d}/lineage.json") for cycle in (1, 2)]
+    trained = {each["id"] for lineage in lineages for each in lineage["trained"]}
+    assert hashes["cycles"] == [2, 1]
+    assert len(trained) > 30
+    assert {hash_text(id_hash(one)) for one in trained} <= set(hashes["ids"])
 
 
 def test_forwarded_one_names_what_it_saw(trial: Trial) -> None:

@@ -140,6 +140,7 @@ def _champion(reader: ReadModel) -> Champion | None:
         is_on_probation=reader.is_on_probation(cycle),
         comparison=compared[0] if compared else None,
         new_lineage=new_lineage,
+        origin=origin_at(reader.promoted_path(cycle)),
     )
 
 

@@ -198,6 +198,8 @@ class Champion(msgspec.Struct, frozen=True, kw_only=True):
     """With the one before it, on experiences that came later; None: not compared yet."""
     new_lineage: str = ""
     """Why the next cycle starts from the base and does not continue it; empty: it continues it."""
+    origin: Origin | None = None
+    """Where another machine's adapter came from; None: it was trained here."""
 
 
 class LastError(msgspec.Struct, frozen=True, kw_only=True):

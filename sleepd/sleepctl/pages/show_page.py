@@ -27,7 +27,9 @@ def show_page(detail: CycleDetail, now: datetime) -> Page:
     has_ids = detail.trained_ids or detail.held_out_ids
     page.append(_row("Used", f"{used(summary)}{' (ids: --json)' if has_ids else ''}"))
     if detail.report is not None:
-        page += _evidence(detail, detail.report) + _training(detail.report) + _holdout(detail.report)
+        page += _evidence(detail, detail.report)
+        page += _training(detail.report) if detail.origin is None else []
+        page += _labelled("Cost", cost_lines(detail.report)) + _holdout(detail.report)
         page += _replies(detail.report) + _notices(detail.report)
     page += span_rows(detail.served, now, "Served")
     page.append(_row("Undo", detail.undo or "nothing to undo"))
@@ -84,9 +86,10 @@ def _verdict(detail: CycleDetail) -> Page:
 
 
 def _training(report: Report) -> Page:
-    page = [_row("Training", f"{report.steps} steps, {report.epochs} epochs, learning rate {report.learning_rate:g}")]
-    page.append(_row("", f"loss by epoch {', '.join(f'{loss:.2f}' for loss in report.epoch_losses) or MISSING}"))
-    return page + _labelled("Cost", cost_lines(report))
+    return [
+        _row("Training", f"{report.steps} steps, {report.epochs} epochs, learning rate {report.learning_rate:g}"),
+        _row("", f"loss by epoch {', '.join(f'{loss:.2f}' for loss in report.epoch_losses) or MISSING}"),
+    ]
 
 
 def _evidence(detail: CycleDetail, report: Report) -> Page:

@@ -290,8 +290,5 @@ def test_prunings_are_as_kept() -> None:
     keeps = [Keep.of(config, promoted) for promoted in (None, 5, 1, 0, -2)]
     assert [(keep.promoted, keep.rejected) for keep in keeps] == [(3, 2), (5, 2), (1, 2), (1, 2), (1, 2)]
     stored = [Stored(cycle=cycle, kind="rejected" if cycle % 3 == 0 else "promoted") for cycle in (4, 1, 9, 3, 6, 2, 8)]
-    assert to_prune(stored, keeps[2], in_use={8, 1}) == [
-        (2, "promoted, and 1 newer ones are kept"),
-        (3, "rejected, and 2 newer ones are kept"),
-        (4, "promoted, and 1 newer ones are kept"),
-    ]
+    gone = [(cycle, *re.findall(r"^\w+|\d+", why)) for cycle, why in to_prune(stored, keeps[2], in_use={8, 1})]
+    assert gone == [(2, "promoted", "1"), (3, "rejected", "2"), (4, "promoted", "1")]

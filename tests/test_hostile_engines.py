@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from sleepd.errors import EngineFailed, EngineUnreachable, SleepdError, UsageError
 from sleepd.protocol.adapter_fingerprint import ModelAnswer, PromptReference
-from sleepd.protocol.chat_example import Message, ToolCall
-from sleepd.serving.endpoint import Endpoint, as_openai
+from sleepd.protocol.chat_example import Message, ToolCall, as_openai
+from sleepd.serving.endpoint import Endpoint
 from sleepd.serving.http import HttpAnswer, HttpLimits, HttpServer
 
 KEY = "sk-only-the-engine-may-see-this"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -117,3 +119,9 @@ if __name__ == "__main__":
     import sys
 
     main(sys.argv[1])
+
+
+def write_report(daemon: FakeDaemon, path: Path) -> None:
+    """Have ``sleepctl report`` write the page of cycle 8 to a file."""
+    asked = ["--socket", str(daemon.path), "report", "8", "--html", str(path)]
+    subprocess.run([sys.executable, "-m", "sleepd.sleepctl", *asked], check=True, capture_output=True)

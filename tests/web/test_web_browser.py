@@ -19,7 +19,7 @@ from tests.processes import DaemonProcess
 from tests.sleepctl import sleepctl_scenes as scenes
 from tests.sleepctl.sleepctl_fake_daemon import FakeDaemon
 from tests.web.browser import MISSING, Browser
-from tests.web.pages_daemon import PAGES
+from tests.web.pages_daemon import PAGES, write_report
 from tests.web.web_process import TOKEN, WebProcess
 
 pytestmark = pytest.mark.skipif(bool(MISSING), reason=f"PAGE NOT TESTED IN A BROWSER: missing: {', '.join(MISSING)}")
@@ -137,22 +137,8 @@ def test_policy_stops_a_script(site: WebProcess, light: Browser) -> None:
 
 def test_report_file_has_its_style(site: WebProcess, daemon: FakeDaemon, light: Browser, directory: Path) -> None:
     """The self-contained file shows its own style, which the policy in it allows by its hash."""
-    import subprocess
-    import sys
-
     path = directory / "cycle.html"
-    command = [
-        sys.executable,
-        "-m",
-        "sleepd.sleepctl",
-        "--socket",
-        str(daemon.path),
-        "report",
-        "8",
-        "--html",
-        str(path),
-    ]
-    subprocess.run(command, check=True, capture_output=True)
+    write_report(daemon, path)
     light.open(path.as_uri())
     assert light.run("return getComputedStyle(document.querySelector('.card')).borderTopWidth") == "1px"
     keep(light, "report-file")

@@ -16,7 +16,7 @@ from sleepd.protocol.serve_messages import ServedState
 from tests.sleepctl import sleepctl_scenes as scenes
 from tests.sleepctl.sleepctl_fake_daemon import FakeDaemon
 from tests.web.page_elements import Elements, assert_harmless
-from tests.web.pages_daemon import PAGES, answer_pages, history
+from tests.web.pages_daemon import PAGES, answer_pages, history, write_report
 from tests.web.web_process import LIMIT_SECONDS, WebProcess
 
 MOST_BYTES = 150_000
@@ -175,19 +175,7 @@ def test_inherited_socket_is_used(directory: Path, daemon: FakeDaemon) -> None:
 def test_report_is_one_file(directory: Path, daemon: FakeDaemon) -> None:
     """``sleepctl report N --html FILE`` writes a page that names no other file and allows no script."""
     path = directory / "report.html"
-    command = [
-        sys.executable,
-        "-m",
-        "sleepd.sleepctl",
-        "--socket",
-        str(daemon.path),
-        "report",
-        "8",
-        "--html",
-        str(path),
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_SECONDS)
-    assert done.returncode == 0, done.stderr
+    write_report(daemon, path)
     assert path.stat().st_mode & 0o077 == 0
     elements = Elements(path.read_text()).found
     assert {"script", "link", "a", "img"}.isdisjoint(tag for tag, _ in elements)

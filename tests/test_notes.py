@@ -99,7 +99,7 @@ def test_note_of_other_form_is_named(ledger: Ledger) -> None:
 
 def test_the_named_module_writes_the_note() -> None:
     """Each declaration names the one module that sets the note, in its own words."""
-    body = ast.parse((PACKAGE / "store" / "notes.py").read_text()).body
+    body = ast.parse((PACKAGE / "store" / "sqlite" / "notes.py").read_text()).body
     named = {
         declared.target.id: re.findall(r"Written by ``([\w.]+)``", ast.unparse(text))
         for declared, text in pairwise(body)

@@ -147,3 +147,10 @@ def test_changed_cause_is_logged(stage: Stage) -> None:
         return [line.get("text", line["event"]) for line in lines]
 
     assert stage.play(scene) == ["7 MB are free", "the disk is read-only", "disk_full_ended"]
+
+
+def test_full_disk_warns_before_it_fails(stage: Stage) -> None:
+    """Less free space than a cycle needs is a warning with both figures, though nothing was written in vain."""
+    stage.config = changed(stage.config, "state", min_free_megabytes=10**9)
+    (alarm,) = stage.play(explain).alarms
+    assert (alarm.name, "1000000000 MB" in alarm.text) == ("disk_full", True)

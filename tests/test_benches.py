@@ -175,7 +175,7 @@ def test_buffers_are_read() -> None:
 def test_many_files_are_measured() -> None:
     """The bench of scale gives the memory and the times for session files and for one file of many turns."""
     said = run("bench/bench_scale.py", "--files", 3, "--megabytes", 1, "--turns", 100)
-    assert len(re.findall(r"(?m)^(?:sessions|one file): one more turn to decision \d+ ms", said)) == 2
+    assert len(re.findall(r"(?m)^(?:sessions|one file): .* to decision \d+ ms", said)) == 2
 
 
 def test_quarantine_is_counted(buffer: Path) -> None:

@@ -9,6 +9,8 @@ import msgspec
 import pytest
 
 from sleepd.errors import CheckpointInvalid, NotFound, StateDirectoryUnusable
+from sleepd.files import fsync_path
+from sleepd.store import checkpoints
 from sleepd.store.checkpoints import Checkpoints, Manifest, read_manifest, verify
 
 POINTS = ["staged", "documents-written", "manifest-written", "committed", "promoted"]
@@ -84,6 +86,31 @@ def test_interruption_leaves_champion_whole(tmp_path: Path, point: str) -> None:
     assert list((tmp_path / "staging").iterdir()) == []
 
 
+def test_stage_is_fresh(tmp_path: Path) -> None:
+    """Nothing of an earlier attempt at a cycle is left in its staging directory."""
+    store = Checkpoints(tmp_path)
+    (store.stage(1) / "half.safetensors").write_bytes(b"half")
+    assert [entry.name for entry in store.stage(1).iterdir()] == ["work"]
+
+
+def test_disk_has_each_step_before_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files and their directory are synced before the rename, both directories after it, and a removed link, too."""
+    steps: list[str] = []
+
+    def sync(path: Path) -> None:
+        steps.append(str(path.relative_to(tmp_path)))
+        fsync_path(path)
+
+    monkeypatch.setattr(checkpoints, "fsync_path", sync)
+    store = Checkpoints(tmp_path, trace=steps.append)
+    make(store, 1)
+    store.promote(None)
+    stage = "staging/cycle_001"
+    files = [f"{stage}/{name}" for name in ("adapter_config.json", "adapter_model.safetensors", "lineage.json")]
+    expected = ["staged", "documents-written", *files, stage, "manifest-written", ".", "staging", "committed"]
+    assert steps == [*expected, "promoted", ".", "promoted"]
+
+
 def test_report_without_adapter_is_no_checkpoint(tmp_path: Path) -> None:
     """A worker that says it is done and left no weights cannot make a champion."""
     store = Checkpoints(tmp_path)
@@ -114,8 +141,9 @@ def test_retire_and_restore_undo_each_other(tmp_path: Path) -> None:
     for _ in range(2):
         store.restore(3)
         assert store.find(3) == tmp_path / "cycle_003"
-    with pytest.raises(NotFound):
+    with pytest.raises(NotFound) as refused:
         store.restore(4)
+    assert "sleepctl history" in refused.value.hint
 
 
 def test_missing_link_means_the_base(tmp_path: Path) -> None:
@@ -156,8 +184,9 @@ def test_damage_is_noticed(tmp_path: Path, damage: str) -> None:
         case "outside":
             record = said.files["lineage.json"]
             written.write_bytes(msgspec.json.encode(msgspec.structs.replace(said, files={"../x": record})))
-    with pytest.raises(CheckpointInvalid, match="cycle_001"):
+    with pytest.raises(CheckpointInvalid, match="cycle_001") as refused:
         verify(path)
+    assert refused.value.hint
 
 
 def test_sweep_removes_temporary_files_only(tmp_path: Path) -> None:

@@ -173,6 +173,8 @@ def test_client_leaving_while_waiting_is_released(tmp_path: Path) -> None:
         writer.close()
         while sock._connections:
             await asyncio.sleep(0)
+        assert path.exists()
+        assert not sock._connections
 
     with_socket(tmp_path, test)
 

@@ -84,6 +84,7 @@ def test_periodic_check_replaces_inotify(tmp_path: Path, config: Config) -> None
         (tmp_path / "later").mkdir()
         write_buffer(tmp_path / "later" / "buffer.json", experiences(12))
         daemon.await_event("candidate_promoted", cycle=1)
+        assert daemon.status().buffer.total == 12
 
 
 def test_every_question_has_an_answer(tmp_path: Path, config: Config) -> None:
@@ -307,6 +308,7 @@ def test_reloaded_buffer_is_watched(tmp_path: Path, config: Config) -> None:
         daemon.await_true(lambda: daemon.status().buffer.total == 3, "the other buffer")
         write_buffer(tmp_path / "other.json", experiences(12))
         daemon.await_event("candidate_promoted", cycle=1)
+        assert daemon.status().buffer.total == 12
 
 
 def test_half_written_buffer_is_named_early(tmp_path: Path, config: Config) -> None:
@@ -386,3 +388,4 @@ def test_the_daemon_never_imports_torch(tmp_path: Path, config: Config) -> None:
     write_buffer(tmp_path / "buffer.json", experiences(12))
     with DaemonProcess(tmp_path, behaving(config, tmp_path, "promote"), PYTHONPATH=str(poison)) as daemon:
         daemon.await_event("candidate_promoted", cycle=1)
+        assert "ImportError" not in daemon.log()

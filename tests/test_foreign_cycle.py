@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -104,7 +105,7 @@ def test_it_is_shown_as_foreign(trial: Trial) -> None:
         assert newest.tag == "from:thor"
         status = overview(sleeper.reader, next_check_at=None, config_path="")
         said = render(status_page(status, now=trial.stage.clock.now(), is_live=True), width=200, is_coloured=False)
-        assert "an adapter of thor, cycle 41 there: holdout 3.12" in said
+        assert re.search(r"\bthor, cycle 41 .* 3\.12\b", said)
         found = detail(sleeper.reader, newest.cycle)
         assert found.origin is not None
         assert (found.origin.signer, found.origin.held_out) == ("thor", 23)
@@ -113,7 +114,7 @@ def test_it_is_shown_as_foreign(trial: Trial) -> None:
         shown = render(show_page(found, trial.stage.clock.now()), width=120, is_coloured=False)
         assert "thor, bundle " in shown
         assert "learning rate" not in shown
-        assert "these figures decided nothing here" in " ".join(shown.split())
+        assert "decided nothing" in " ".join(shown.split())
 
     trial.stage.play(scene)
 

@@ -107,6 +107,7 @@ def test_links_are_followed_to_targets(tmp_path: Path, config: Config) -> None:
         (tmp_path / "two").mkdir()
         write_buffer(tmp_path / "two" / "real.json", experiences(7))
         daemon.await_true(lambda: daemon.status().buffer.total == 7, "the new directory")
+        assert daemon.status().buffer.form == "array"
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="NOT TESTED: another user's daemon needs root")

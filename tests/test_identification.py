@@ -10,6 +10,7 @@ from sleepd.policy.answer_distance import answers_apart, sums_of, total
 from sleepd.policy.identification import TOKENS_APART, identify
 from sleepd.protocol.deployment.adapter_fingerprint import Identity, PromptAnswer
 from tests.fingerprints import PROMPTS, answer_of, answers_of, base_model, changed, fingerprint_of, moved
+from tests.kept import kept
 
 BASE = base_model()
 PARENT = moved(BASE, 1, 1.0)
@@ -100,7 +101,7 @@ def test_two_that_know_nothing_of_each_other_prove_nothing() -> None:
     near = fingerprint_of(BASE, YOUNGER, cycle=8)
     found = identify([alone, near], [answers_of(CANDIDATE)] * 2)
     assert (found.kind, found.cycle) == ("neither", None)
-    assert "by cycle 7's fingerprint it is cycle 7" in found.reason
+    assert found.reason == kept("identified-twice", found.reason)
 
 
 def test_other_cycle_is_found() -> None:
@@ -125,8 +126,7 @@ def test_text_alone_is_named_as_the_weaker_test() -> None:
     said = [PromptAnswer(text=one.candidate.text) for one in OWN.prompts]
     found = identify([OWN], [said])
     assert (found.kind, found.is_named, found.distance) == ("no_logprobs", False, None)
-    assert found.reason.startswith("by text alone, 16 of 16 replies are those of cycle 7 and ")
-    assert found.reason.endswith("a hint and no proof")
+    assert found.reason == kept("identified-by-text", found.reason)
 
 
 @pytest.mark.parametrize(("prompts", "kind"), [(4, "candidate"), (5, "other_template"), (16, "other_template")])
@@ -179,9 +179,11 @@ def test_identity_says_its_figures() -> None:
     named = Identity(kind="candidate", cycle=7, distance=0.08, next_nearest=0.58)
     assert named.text == "cycle 7 (0.08; next nearest 0.58)"
     assert Identity(kind="base", distance=0.08, next_nearest=0.58).text.startswith("the base model (")
-    assert Identity(kind="other_template").text == "another chat template than the one that was trained with"
+    others = "\n".join(Identity(kind=kind).text for kind in ("neither", "too_coarse", "no_logprobs", "other_template"))
+    assert others == kept("identities", others)
 
 
 def test_nothing_to_compare_with_is_said() -> None:
     """Without a fingerprint nothing is named, and the reason says why."""
-    assert identify([], []).reason == "there is no fingerprint to compare with"
+    found = identify([], [])
+    assert (found.kind, found.cycle, "no fingerprint" in found.reason) == ("neither", None, True)

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as some
 from scipy import stats
 
-from sleepd.policy.judging.confidence import gain_interval, most_by_chance, sign_test, t_quantile
+from sleepd.policy.judging.confidence import _quantile, gain_interval, most_by_chance, sign_test, t_quantile
 
 
 @pytest.mark.parametrize("freedom", [1, 2, 3, 4, 7, 30, 47, 999])
@@ -31,6 +31,13 @@ def test_t_bounds_agree_with_scipy() -> None:
     low, high = stats.t.interval(0.9, len(gains) - 1, loc=statistics.mean(gains), scale=stats.sem(gains))
     assert (found.estimate, found.low, found.high) == pytest.approx((0.3, low, high))
     assert found.experiences == 5
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.9, 1.0])
+def test_quantiles_agree_with_numpy(share: float) -> None:
+    """The quantile of a list is numpy's, at both ends of the list too."""
+    values = [0.0, 1.0, 5.0]
+    assert _quantile(values, share) == pytest.approx(np.quantile(values, share))
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -120,7 +127,7 @@ def test_no_change_is_no_evidence() -> None:
     assert sign_test(0, 0) == 1.0
 
 
-@pytest.mark.parametrize("count", [0, 1, 4, 15, 16])
+@pytest.mark.parametrize("count", [0, 1, 4, 14, 15, 16])
 @pytest.mark.parametrize("confidence", [0.9, 0.95, 0.99])
 def test_counts_by_chance_agree_with_scipy(count: int, confidence: float) -> None:
     """The most that chance reaches is scipy's quantile of the binomial at Laplace's rate; never more than there are."""

@@ -65,16 +65,20 @@ def test_sizes_stay_within_limits(path: Path) -> None:
 
 
 def test_every_test_says_what_it_proves() -> None:
-    """Every test function has a docstring."""
+    """Every test function has a docstring, and an assertion or an expected error of its own."""
     silent = [
         f"{path.relative_to(ROOT)}:{node.lineno} {node.name}"
         for path in (ROOT / "tests").rglob("test_*.py")
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
         and node.name.startswith("test_")
-        and not ast.get_docstring(node)
+        and not (ast.get_docstring(node) and any(map(_is_assertion, ast.walk(node))))
     ]
     assert silent == []
+
+
+def _is_assertion(node: ast.AST) -> bool:
+    return isinstance(node, ast.Assert) or (isinstance(node, ast.Attribute) and node.attr == "raises")
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from sleepd.errors import ConfigError
 from sleepd.policy.judging import relevance_gate
 from sleepd.policy.judging.collapse_gate import speech_figures
 from sleepd.policy.judging.confidence import gain_interval, independent
+from sleepd.policy.judging.promotion import Gates, judge
 from sleepd.policy.judging.recall import MAX_FILE_BYTES, MAX_PROBES, is_recalled, parse_questions, read_questions
 from sleepd.policy.judging.relevance_gate import relevance_figure
 from sleepd.policy.judging.repetition import WINDOW, find_repetition
@@ -23,7 +24,7 @@ from sleepd.policy.retention import Keep, Stored, to_prune
 from sleepd.protocol.evidence import Collapse, Relevance, ReplyLosses
 from tests.kept import kept
 from tests.test_policy_figures import shown
-from tests.test_promotion import collapse, speech
+from tests.test_promotion import collapse, report, speech
 
 
 def one_way(mode: str, **changes: Any) -> list[Collapse]:
@@ -290,8 +291,12 @@ def test_prunings_are_as_kept() -> None:
     keeps = [Keep.of(config, promoted) for promoted in (None, 5, 1, 0, -2)]
     assert [(keep.promoted, keep.rejected) for keep in keeps] == [(3, 2), (5, 2), (1, 2), (1, 2), (1, 2)]
     stored = [Stored(cycle=cycle, kind="rejected" if cycle % 3 == 0 else "promoted") for cycle in (4, 1, 9, 3, 6, 2, 8)]
-    assert to_prune(stored, keeps[2], in_use={8, 1}) == [
-        (2, "promoted, and 1 newer ones are kept"),
-        (3, "rejected, and 2 newer ones are kept"),
-        (4, "promoted, and 1 newer ones are kept"),
-    ]
+    gone = [(cycle, *re.findall(r"^\w+|\d+", why)) for cycle, why in to_prune(stored, keeps[2], in_use={8, 1})]
+    assert gone == [(2, "promoted", "1"), (3, "rejected", "2"), (4, "promoted", "1")]
+
+
+@pytest.mark.parametrize(("replies", "most"), [(2, 0), (3, 1), (7, 1), (8, 1), (15, 1), (16, 2)])
+def test_one_loop_in_eight_is_allowed(replies: int, most: int) -> None:
+    """Of three to seven greedy replies one may loop more than of the parent's, and of more one in every eight."""
+    verdict = judge(report(replies=report().replies * replies), Gates())
+    assert [figure.limit for figure in verdict.figures if figure.name == "replies"] == [most]

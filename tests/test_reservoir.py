@@ -46,7 +46,7 @@ def test_written_reservoir_is_read_back(tmp_path: Path) -> None:
     """Line by line; no file is no reservoir, and a damaged one is an error with its name."""
     assert read_reservoir(tmp_path) == []
     some = [experience(number, "a line\nand another ☾") for number in range(3)]
-    (tmp_path / RESERVOIR_FILE).write_bytes(encode_reservoir(some))
+    (tmp_path / "reservoir.jsonl").write_bytes(encode_reservoir(some))
     assert read_reservoir(tmp_path) == some
     (tmp_path / RESERVOIR_FILE).write_bytes(b'{"id": 3}\n')
     with pytest.raises(CheckpointInvalid, match=r"reservoir\.jsonl"):
@@ -54,11 +54,11 @@ def test_written_reservoir_is_read_back(tmp_path: Path) -> None:
 
 
 def test_the_file_has_a_greatest_size(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Long texts are fewer texts, and no text is cut."""
-    monkeypatch.setattr(reservoir, "MAX_BYTES", 300)
-    content = encode_reservoir(experience(number, "x" * 60) for number in range(10))
-    assert 0 < len(content) <= 300
-    assert content.endswith(b"}\n")
+    """Long texts are fewer texts, and no text is cut; what fills the size to the last byte stays."""
+    two = encode_reservoir(experience(number, "x" * 60) for number in range(2))
+    for most, kept in ((len(two), two), (len(two) + 60, two), (len(two) - 1, two[: len(two) // 2])):
+        monkeypatch.setattr(reservoir, "MAX_BYTES", most)
+        assert encode_reservoir(experience(number, "x" * 60) for number in range(10)) == kept
 
 
 def test_next_reservoir_adds_trained(tmp_path: Path) -> None:

@@ -172,6 +172,20 @@ def test_activating_champion_closes_it(tmp_path: Path) -> None:
     assert (summary.state, summary.reason.split()[:2]) == ("interrupted", ["another", "champion"])
 
 
+def test_continuation_of_champion_is_resumed(tmp_path: Path) -> None:
+    """A cycle that continues the champion goes on while that is in use, and is closed where another one is."""
+    stage = Stage(tmp_path)
+    stage.write(12)
+    stage.sleep()
+    stage.clock.advance(7 * 3600)
+    stage.write(24)
+    stage.play(begin, behaviour="wait")
+    assert stage.play(newest).state == "suspended"
+    (stage.state / "current").unlink()
+    closed = stage.play(newest)
+    assert (closed.state, "cycle_001" in closed.reason) == ("interrupted", True)
+
+
 def test_dying_worker_is_resumed_finitely(tmp_path: Path) -> None:
     """Three deaths are waited out, longer each time; the fourth ends the cycle as failed."""
     stage = Stage(tmp_path)

@@ -63,6 +63,13 @@ def test_damaged_secret_is_refused(tmp_path: Path, content: bytes) -> None:
     assert " split that a cycle has " in caught.value.hint
 
 
+def test_unwritten_secret_names_the_way_out(tmp_path: Path) -> None:
+    """Where the disk takes no new secret, the file is named, and how to see the space."""
+    with pytest.raises(StateDirectoryUnusable, match="absent/secret") as caught:
+        split_secret(tmp_path / "absent")
+    assert f"df -h {tmp_path / 'absent'}" in caught.value.hint
+
+
 def splits(stage: Stage) -> dict[int, bool]:
     async def scene(sleeper: OpenSleeper) -> dict[int, bool]:
         await sleeper.refresh()

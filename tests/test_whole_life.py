@@ -110,6 +110,7 @@ def test_worker_killed_in_any_phase(tmp_path: Path, config: Config) -> None:
         kill_workers(daemon)
         daemon.await_true(lambda: endings(daemon, "cycle_suspended") == [4, 4], "the second suspension")
         daemon.await_true(lambda: judged(daemon) == [4], "the verdict")
+        assert endings(daemon, "cycle_failed") == [1, 2, 3]
         assert_nothing_lost_or_doubled(daemon, tmp_path / "state", 12)
 
 

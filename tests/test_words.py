@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import functools
 import io
+import itertools
 import re
 import tokenize
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -45,6 +48,9 @@ KEPT = {
     "interview": [r"\b(?:ask|interview) me\b"],  # what a prompt may say
 }
 """By word, where it stays: it belongs to a format, to other programs' search terms, or means something else."""
+
+SENTENCE = re.compile(r"(?:\b[a-z']+[,;:]? ){4}[a-z']+\b")
+"""Five plain words in a row."""
 
 UNITS = [*sorted((ROOT / "systemd").rglob("*.service")), ROOT / "systemd" / "sage-sleepd.catalog"]
 
@@ -86,3 +92,25 @@ def test_every_exception_is_used() -> None:
     """What is allowed to stay is still there: an exception without a use would hide a new one."""
     everything = " ".join(text for path in (ROOT / "sleepd").rglob("*.py") for _, text in pieces(path))
     assert [kept for some in KEPT.values() for kept in some if kept not in everything] == []
+
+
+def asserted(path: Path) -> Iterator[tuple[int, str]]:
+    """Every text that is asserted, and that an error is expected to have, with its line."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        expected = [node.test] if isinstance(node, ast.Assert) else []
+        if isinstance(node, ast.keyword) and node.arg == "match":
+            expected = [node.value]
+        for part in itertools.chain.from_iterable(map(ast.walk, expected)):
+            if isinstance(part, ast.Constant) and isinstance(part.value, str):
+                yield part.lineno, part.value
+
+
+def test_no_assertion_spells_a_sentence() -> None:
+    """A text of 30 characters and more with five words in a row is in no assertion: such texts are kept in files."""
+    found = [
+        f"{path.relative_to(ROOT)}:{line}: {text}"
+        for path in sorted((ROOT / "tests").rglob("*.py"))
+        for line, text in asserted(path)
+        if len(text) >= 30 and SENTENCE.search(text)
+    ]
+    assert found == [], "compare with tests.kept.kept, or with the figures and names in it"

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from sleepd.protocol.chat_example import Message
+from sleepd.protocol.chat_example import Message, as_openai
 
 from .learnables import Learnable
 from .rating_names import REJECTED, conversation_named
@@ -18,8 +18,8 @@ def own_record(found: Learnable) -> dict[str, Any]:
     Of a reply that was rated down the weight is 0: it is context, and is not learned.
     """
     one = found.experience()
-    record: dict[str, Any] = {"id": one.id, "messages": [_message(each) for each in one.messages]}
-    record["messages"].append(_message(Message(role="assistant", text=one.response, calls=one.calls)))
+    record: dict[str, Any] = {"id": one.id, "messages": [as_openai(each) for each in one.messages]}
+    record["messages"].append(as_openai(Message(role="assistant", text=one.response, calls=one.calls)))
     if one.salience == REJECTED:
         record["messages"][-1]["weight"] = 0
     else:
@@ -33,17 +33,3 @@ def own_record(found: Learnable) -> dict[str, Any]:
     if one.rated_as and (name := conversation_named(one.rated_as[-1])):
         record["conversation"] = name
     return {**record, "supervised": "last"}
-
-
-def _message(message: Message) -> dict[str, Any]:
-    record: dict[str, Any] = {"role": message.role, "content": message.text}
-    if message.calls:
-        record["tool_calls"] = [
-            {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
-            for call in message.calls
-        ]
-    if message.call_id:
-        record["tool_call_id"] = message.call_id
-    if message.name:
-        record["name"] = message.name
-    return record

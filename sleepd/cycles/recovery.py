@@ -1,7 +1,7 @@
 """Start-up after whatever happened: the ledger is made equal to what stands on disk.
 
 Rule 1: ``current`` is the truth about what is in use. It is moved to finish a verdict (rule 2), or where it names
-nothing whole: then to the newest champion that is whole, at the end to the base.
+nothing whole: then to the newest champion that is whole, else to the newest adopted one, else to the base.
 Rule 2: a whole checkpoint is the truth about a verdict. The ledger follows the manifest.
 Rule 3: every step may be done twice. A power cut during recovery is met by the next recovery.
 
@@ -21,9 +21,10 @@ on with what was staged for it (``resume``), from the worker's last resume point
 
 Order, and why. Cycles are closed first: finishing a verdict may move ``current`` and decides which staging directory is
 kept. Then every other staging directory is removed. Then ``current`` is checked, because only now it is what the last
-verdict made of it. What is finished is in effect on disk before the ledger records it, and what is given up is recorded
-before its staging directory is removed: a cut between the two leaves the same case to the next start. A crash is
-counted before the cycle is suspended, so that a start that dies here is counted too.
+verdict made of it. What stands above it as ``cycle_NNN`` is retired, and only then recorded as rolled back, so that a
+cut in between is met again. What is finished is in effect on disk before the ledger records it, and what is given up is
+recorded before its staging directory is removed: a cut between the two leaves the same case to the next start. A crash
+is counted before the cycle is suspended, so that a start that dies here is counted too.
 """
 
 from __future__ import annotations

@@ -95,4 +95,4 @@ def _fact_text(event: str, fields: dict[str, Any]) -> str:
             return ""
         case _:
             text = " ".join(str(fields[key]) for key in ("text", "hint") if fields.get(key))
-            return f"{event}: {text}" if text else event
+            return text or event

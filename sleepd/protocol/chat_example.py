@@ -55,6 +55,21 @@ def whole_text(text: str, calls: tuple[ToolCall, ...]) -> str:
     return "\n".join(part for part in (text, *(call.text for call in calls)) if part)
 
 
+def as_openai(message: Message) -> dict[str, Any]:
+    """A message in the form in which OpenAI's chat completions take it."""
+    found: dict[str, Any] = {"role": message.role, "content": message.text}
+    if message.calls:
+        found["tool_calls"] = [
+            {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+            for call in message.calls
+        ]
+    if message.call_id:
+        found["tool_call_id"] = message.call_id
+    if message.name:
+        found["name"] = message.name
+    return found
+
+
 class ChatExample(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A reply and all that stood before it."""
 

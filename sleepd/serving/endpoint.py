@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from sleepd.errors import EngineFailed
-from sleepd.protocol.chat_example import Message
+from sleepd.protocol.chat_example import as_openai
 from sleepd.protocol.deployment.adapter_fingerprint import (
     REPLY_STEPS,
     AdapterFingerprint,
@@ -131,21 +131,6 @@ class Endpoint:
                 raise EngineFailed(text, hint="name the one that is meant")
             self._model = names[0]
         return self._model
-
-
-def as_openai(message: Message) -> dict[str, Any]:
-    """A message in the form in which OpenAI's chat completions take it."""
-    found: dict[str, Any] = {"role": message.role, "content": message.text}
-    if message.calls:
-        found["tool_calls"] = [
-            {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
-            for call in message.calls
-        ]
-    if message.call_id:
-        found["tool_call_id"] = message.call_id
-    if message.name:
-        found["name"] = message.name
-    return found
 
 
 def _answer(completion: _ChatCompletion, url: str) -> PromptAnswer:

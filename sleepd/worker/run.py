@@ -8,7 +8,9 @@ Rules
    back before it is measured.
 2. Before and after are compared on the same tokens. From the first step on, where memory runs out, what is trained may
    become shorter; what is measured may not.
-3. What chooses the candidate does not judge it: the experiences and prompts that stop the training are in no figure.
+3. What chooses the candidate does not judge it: the experiences that stop the training, and the prompts by which the
+   adapter is scaled down to the drift budget, are in no figure. It is scaled before it is saved
+   (``training.best_weights``).
 4. Nothing is written outside the staging directory, except what any cycle may use again: the base's copy, its
    fingerprints, and its answers to the reference prompts (``models/``).
 5. A cycle ends in one way: a report is returned, or an exception says why there is none (``failure``).
@@ -27,7 +29,8 @@ The order of writes, and why
    is made again, which costs time alone.
 2. ``work/resume.safetensors``: before the first step, every ``resume_point_seconds``, at the end of training, and when
    SIGTERM comes. Written beside, synced, renamed. A crash leaves the last one whole, so that at most that time is
-   trained again. It holds what was measured before training too: going on does not measure that on another model.
+   trained again. It holds what was measured before training too: going on does not measure that on another model. A
+   cycle that moves from a full GPU to the CPU removes it and begins again.
 3. ``adapter_model.safetensors``, then ``adapter_config.json``, each synced, then the directory. After a crash here half
    an adapter may stand in the staging directory. It counts for nothing, because only a report makes the daemon look at
    it; the resume point of the end of training leads back to this line.

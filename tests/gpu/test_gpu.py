@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -64,5 +65,7 @@ def test_worker_steps_are_rehearsed(tmp_path: Path, step: str) -> None:
 @pytest.mark.skipif(not has_gpu(), reason="GPU TESTS NOT RUN: torch sees no GPU here")
 def test_all_steps_on_the_gpu(tmp_path: Path) -> None:
     """On a GPU every step of the plan ends well within eight minutes."""
-    _code, table, _found = run(tmp_path)
+    _code, table, found = run(tmp_path)
     print(table)
+    assert found
+    assert not re.search("ERROR|CUT|not begun", table)

@@ -11,6 +11,7 @@ from sleepd.protocol.answers import RolledBack
 from sleepd.protocol.control import Rollback
 from tests.agents import changed, config_for, experiences, write_buffer
 from tests.fakes import fake_interpreter
+from tests.kept import kept
 from tests.processes import DaemonProcess
 from tests.serving.fake_engines import fingerprint
 from tests.serving.test_serve_process import COMMAND, CommandedEngine
@@ -46,7 +47,7 @@ def test_daemon_serves_what_it_promotes(tmp_path: Path) -> None:
             daemon.await_true(lambda: daemon.status().serving.is_proved, "the proof after a kill")
             done = daemon.call(Rollback(cycle=0), RolledBack)
             assert done.champion is None
-            assert "is given the base next; it runs cycle 1 until then" in done.serving
+            assert done.serving == kept("served-until-then", done.serving, url=engine.url)
             daemon.await_true(lambda: daemon.status().serving.served is None, "another proof")
             daemon.await_true(lambda: daemon.status().serving.is_proved, "the base's proof")
             assert engine.runs("agent") is None

@@ -11,6 +11,7 @@ import pytest
 
 from sleepd.protocol.checkpoint_files import WEIGHTS_FILE
 from sleepd.store.adapter_file import read_header
+from tests.kept import kept
 from tests.serving.fake_engines import FakeEngine
 from tests.serving.serving_stage import ServingStage
 
@@ -131,7 +132,7 @@ def test_engine_without_runtime_lora_is_told(stage: ServingStage, vllm: FakeVllm
     """A vLLM that cannot load adapters answers 404, and the hint has what to start it with."""
     vllm.can_load = False
     state = stage.turns()
-    assert "loads no adapters while it runs" in state.problem
+    assert state.problem == kept("no-runtime-lora", state.problem, url=vllm.url)
     assert "--enable-lora" in state.hint
     assert not state.is_proved
 
@@ -151,7 +152,7 @@ def test_stale_path_is_found_out(stage: ServingStage, vllm: FakeVllm) -> None:
     vllm.loaded[str(path)] = 1
     state = stage.turns()
     assert (state.wanted, state.served) == (2, None)
-    assert "the engine runs cycle 1, not cycle 2" in state.problem
+    assert state.problem == kept("stale-path", state.problem)
 
 
 def test_gpu_is_freed_for_a_cycle(stage: ServingStage, vllm: FakeVllm) -> None:

@@ -100,7 +100,7 @@ def test_damaged_adapter_is_refused(export: Export, state: Path, tmp_path: Path)
 def test_failed_conversion_leaves_nothing(export: Export, tmp_path: Path) -> None:
     """The worker's refusal is shown, and neither a directory nor its beginning is left."""
     refused = export(7, "--to", tmp_path / "out", "--as", "gguf")
-    assert (refused.code, "expected a LoRA adapter's configuration" in refused.err) == (1, True)
+    assert (refused.code, "adapter_config.json" in refused.err) == (1, True)
     assert {path.name for path in tmp_path.iterdir()} == {"state"}
 
 
@@ -128,4 +128,4 @@ def test_merged_forms_are_named_unmeasured(
     assert (made["is_measured"], made["numbers"], made["base"]) == (False, "f16", str(gguf))
     assert (tmp_path / "file/Modelfile").read_text() == "FROM ./cycle_008.gguf\n"
     for each in ("whole", "file"):
-        assert "This merged model was not measured" in (tmp_path / each / "README.md").read_text()
+        assert "not measured" in (tmp_path / each / "README.md").read_text()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import itertools
 import os
 import pty
 import re
@@ -144,7 +145,8 @@ def test_the_timer_draws_without_any_event(daemon: FakeDaemon) -> None:
     """Ages grow also where nothing happens."""
     daemon.replies[control.GetStatus] = steps()
     with watching("0.05") as screen:
-        screen.until("step 4 of 1000")
+        drawn = frames(screen.until("step 4 of 1000"))
+    assert len(drawn) >= 3
 
 
 def test_sigterm_restores_the_terminal(daemon: FakeDaemon) -> None:
@@ -188,6 +190,8 @@ def test_returning_daemon_is_followed(environment: Path) -> None:
             second.close()
     finally:
         first.close()
+    states = re.findall(r"sage-sleepd is (training|not running)", screen.received)
+    assert [state for state, _ in itertools.groupby(states)][:3] == ["training", "not running", "training"]
 
 
 def test_stopped_watch_releases_the_terminal(daemon: FakeDaemon) -> None:
@@ -196,8 +200,10 @@ def test_stopped_watch_releases_the_terminal(daemon: FakeDaemon) -> None:
     with watching() as screen:
         screen.until("\x1b[J")
         screen.process.send_signal(signal.SIGTSTP)
-        screen.until(LEAVE)
-        os.waitid(os.P_PID, screen.process.pid, os.WSTOPPED)
+        assert screen.until(LEAVE).endswith(LEAVE)
+        stopped = os.waitid(os.P_PID, screen.process.pid, os.WSTOPPED)
+        assert stopped is not None
+        assert stopped.si_status == signal.SIGSTOP
         screen.process.send_signal(signal.SIGCONT)
         screen.until(ENTER)
         screen.until("\x1b[J")

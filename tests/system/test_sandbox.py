@@ -215,3 +215,4 @@ def test_named_model_cache_is_read(machine: Machine) -> None:
     begin_service(machine, model={"base": "owner/tiny", "cache_directory": "/srv/hub"})
     write_buffer(machine, 16)
     machine.await_event("phase_started", phase="measuring")
+    assert machine.events("cycle_failed") == []

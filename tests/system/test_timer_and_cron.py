@@ -113,4 +113,6 @@ def test_clock_set_back_keeps_the_timer(machine: Machine) -> None:
 
 def test_cron_lets_it_sleep(with_cron: Machine) -> None:
     """`sleepctl check --apply` in a crontab lets the sleep come that is due."""
-    await_cycles(with_cron, int(with_cron.read("/srv/cycles")) + 1)
+    before = int(with_cron.read("/srv/cycles"))
+    await_cycles(with_cron, before + 1)
+    assert with_cron.status()["total_cycles"] == before + 1

@@ -68,7 +68,7 @@ def test_served_adapter_is_shown(site: WebProcess, daemon: FakeDaemon, cookie: s
     finally:
         daemon.replies[GetStatus] = scenes.TRAINING
     assert "cycle 7, proved" in text
-    assert "and not cycle 8, which is promoted" in text
+    assert re.search(r"\bnot cycle 8\b", text)
     assert '<code class="command">sleepctl doctor</code>' in text
 
 
@@ -173,19 +173,8 @@ def test_inherited_socket_is_used(directory: Path, daemon: FakeDaemon) -> None:
 def test_report_is_one_file(directory: Path, daemon: FakeDaemon) -> None:
     """``sleepctl report N --html FILE`` writes a page that names no other file and allows no script."""
     path = directory / "report.html"
-    command = [
-        sys.executable,
-        "-m",
-        "sleepd.sleepctl",
-        "--socket",
-        str(daemon.path),
-        "report",
-        "8",
-        "--html",
-        str(path),
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_SECONDS)
-    assert done.returncode == 0, done.stderr
+    asked = ["--socket", str(daemon.path), "report", "8", "--html", str(path)]
+    subprocess.run([sys.executable, "-m", "sleepd.sleepctl", *asked], check=True, capture_output=True)
     assert path.stat().st_mode & 0o077 == 0
     elements = Elements(path.read_text()).found
     assert {"script", "link", "a", "img"}.isdisjoint(tag for tag, _ in elements)

@@ -238,13 +238,14 @@ FIELDS = [
 FIELDS += ["num_hidden_layers", "max_position_embeddings", "hidden_act", "architectures", "dtype", "pad_token_id"]
 
 
-def ends_well(directory: Path) -> None:
-    """The base is sound after all, or refused with a next step; nothing else comes out."""
+def refused_as(directory: Path) -> tuple[str, bool] | None:
+    """The kind of the refusal and whether it has a next step; None: the base is sound after all."""
     try:
         check_base(directory, CPU)
         load_base(directory, CPU)
     except GiveUp as error:
-        assert (error.kind, bool(error.hint)) == ("base_unusable", True), error.message
+        return error.kind, bool(error.hint)
+    return None
 
 
 @pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "tokenizer_config.json", "generation_config.json"])
@@ -253,7 +254,7 @@ def test_damaged_descriptions_are_refused(base: Path, name: str) -> None:
     whole = (base / name).read_text()
     for text in [*DAMAGED_TEXTS, whole[: len(whole) // 2]]:
         (base / name).write_text(text)
-        ends_well(base)
+        assert refused_as(base) in (None, ("base_unusable", True)), text
 
 
 def test_wrong_values_in_config_are_refused(base: Path) -> None:
@@ -262,7 +263,7 @@ def test_wrong_values_in_config_are_refused(base: Path) -> None:
     cases = [(name, value) for name in FIELDS for value in WRONG_VALUES]
     for name, value in random.Random(7).sample(cases, 60):
         (base / "config.json").write_text(json.dumps({**json.loads(whole), name: value}))
-        ends_well(base)
+        assert refused_as(base) in (None, ("base_unusable", True)), (name, value)
 
 
 def test_damaged_weights_are_refused(base: Path) -> None:

@@ -74,7 +74,7 @@ def test_calls_without_place_are_left_out(run_here: RunHere) -> None:
     report = run_here(given)
     assert report.trained == 6
     (text,) = [notice.text for notice in report.notices if notice.event == "experiences_left_out"]
-    assert re.fullmatch(r"1 .* \(c1\): .* no place for tool calls", text)
+    assert re.fullmatch(r"1 .* \(c1\): .* tool calls", text)
 
 
 def test_tokens_show_calls_as_supervised(base_with: BaseWith) -> None:

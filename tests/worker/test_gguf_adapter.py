@@ -155,7 +155,7 @@ def test_unknown_architectures_are_refused(tmp_path: Path) -> None:
     """A base whose form in llama.cpp is not known gives no file; the message names it and those that are known."""
     base, adapter = make("llama", tmp_path)
     (base.path / "config.json").write_text('{"model_type": "mamba", "num_hidden_layers": 2}')
-    with pytest.raises(GiveUp, match=r"mamba cannot be converted to GGUF; known are apertus"):
+    with pytest.raises(GiveUp, match=r" mamba .* GGUF; known are apertus"):
         convert(base, adapter)
 
 

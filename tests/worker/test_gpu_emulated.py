@@ -115,9 +115,11 @@ def test_every_adapter_loads_beside_its_model(
 
     monkeypatch.setattr(peft.peft_model, "infer_device", infer_device)
     run_here(name="one")
-    with other_adapter(start_adapter(load_base(tiny_model, CPU)[0], quick(), 0), tmp_path / "one"):
+    trained = start_adapter(load_base(tiny_model, CPU)[0], quick(), 0)
+    with other_adapter(trained, tmp_path / "one"):
         pass
-    load_adapted(tiny_model, tmp_path / "one", CPU)
+    loaded, _ = load_adapted(tiny_model, tmp_path / "one", CPU)
+    assert {each.device.type for each in (*trained.parameters(), *loaded.parameters())} == {"cpu"}
 
 
 @pytest.mark.parametrize("number_type", [torch.float32, torch.bfloat16])

@@ -11,7 +11,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
-from sleepd.buffer.conversation import Turn
+import msgspec
+
+from sleepd.buffer.conversation import Conversation, Turn
 from sleepd.protocol.chat_example import Message
 
 from .event_stream import whole_response
@@ -57,6 +59,20 @@ def request_turns(body: Record) -> list[Turn]:
     else:
         raise NotRead("request: expected messages or input, found neither")
     return turns
+
+
+def completed(
+    record: Record, before: list[Turn], learned: list[Turn], name: str, *, salience: float | None
+) -> Conversation:
+    """Context, and behind it the replies of ``name``, which are learned with a salience.
+
+    Raises:
+        NotRead: no message to learn is the assistant's.
+    """
+    if not any(turn.message.role == "assistant" for turn in learned):
+        raise NotRead(f"{name}: expected a message of the assistant, found none")
+    supervised = [msgspec.structs.replace(turn, is_supervised=True, salience=salience) for turn in learned]
+    return Conversation(turns=before + supervised, id=identifier_of(record.get("conversation")), is_whole=False)
 
 
 def turns_of_messages(value: Any, name: str) -> list[Turn]:

@@ -15,8 +15,8 @@ import msgspec
 
 from sleepd.buffer.conversation import Conversation
 
-from .api_bodies import request_turns, turns_of_messages
-from .format import CHOSEN, Format, NotRead, Record, identifier_of, object_of, openai_tools
+from .api_bodies import completed, request_turns, turns_of_messages
+from .format import CHOSEN, Format, Record, object_of, openai_tools
 
 
 def _recognises(record: Record) -> bool:
@@ -26,17 +26,8 @@ def _recognises(record: Record) -> bool:
 def _conversations(record: Record) -> Iterator[Conversation]:
     asked = object_of(record["input"], "input")
     preferred = turns_of_messages(record["preferred_output"], "preferred_output")
-    if not any(turn.message.role == "assistant" for turn in preferred):
-        raise NotRead("preferred_output: expected a message of the assistant, found none")
-    yield Conversation(
-        turns=[
-            *request_turns(asked),
-            *(msgspec.structs.replace(turn, is_supervised=True, salience=CHOSEN) for turn in preferred),
-        ],
-        id=identifier_of(record.get("conversation")),
-        tools=openai_tools(asked.get("tools")),
-        is_whole=False,
-    )
+    conversation = completed(record, request_turns(asked), preferred, "preferred_output", salience=CHOSEN)
+    yield msgspec.structs.replace(conversation, tools=openai_tools(asked.get("tools")))
 
 
 FORMAT = Format(

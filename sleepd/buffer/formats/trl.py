@@ -19,8 +19,8 @@ from sleepd.buffer.conversation import Conversation, Turn
 from sleepd.buffer.rating_names import REJECTED
 from sleepd.protocol.chat_example import Message, MessageRole
 
-from .api_bodies import turns_of_messages
-from .format import CHOSEN, Format, NotRead, Record, identifier_of, openai_tools, text_of
+from .api_bodies import completed, turns_of_messages
+from .format import CHOSEN, Format, Record, openai_tools, text_of
 
 
 def _recognises(record: Record) -> bool:
@@ -53,17 +53,8 @@ def _parts(record: Record) -> tuple[list[Turn], list[Turn], float | None]:
 
 def _conversations(record: Record) -> Iterator[Conversation]:
     before, learned, salience = _parts(record)
-    if not any(turn.message.role == "assistant" for turn in learned):
-        raise NotRead("chosen, completion: expected a message of the assistant, found none")
-    yield Conversation(
-        turns=[
-            *before,
-            *(msgspec.structs.replace(turn, is_supervised=True, salience=salience) for turn in learned),
-        ],
-        id=identifier_of(record.get("conversation")),
-        tools=openai_tools(record.get("tools")),
-        is_whole=False,
-    )
+    conversation = completed(record, before, learned, "chosen, completion", salience=salience)
+    yield msgspec.structs.replace(conversation, tools=openai_tools(record.get("tools")))
 
 
 FORMAT = Format(

@@ -11,6 +11,8 @@ Theory of operation. ``begin`` stages and plans; ``finish`` starts the worker an
     the worker                          | what was asked meanwhile | the cycle ends as
     ------------------------------------+--------------------------+------------------------------------------------
     reports                             | nothing, or a shutdown   | judged, then as its verdict says (``commit``)
+    reports; the disk takes no          | nothing; a shutdown      | failed; interrupted
+    checkpoint                          |                          |
     reports, gives up or dies           | cancel                   | cancelled
     gives up or dies                    | a shutdown               | suspended
     gives up: stopped by somebody, dies | nothing                  | suspended where there is a resume point and the
@@ -26,8 +28,9 @@ Order of writes, and what a power cut leaves:
     2. The ledger's plan: ``planned``, with the place of every experience.          Suspended at the next start, which
     3. ``training``, before the worker is started; later ``evaluating``.            goes on with what was staged.
     4. A report: ``commit`` has the rest.
-    5. No report: a rollback that became due is noted, then the end is recorded, then the staging directory is removed
-       (a suspended one stays). Cut after the record: an ended cycle, whose leftovers are swept at the next start.
+    5. No report: a death, or a rollback that became due, is noted, then the end is recorded, then the staging directory
+       is removed (a suspended one stays). Cut after the note: an open cycle, as after a crash (``recovery``). Cut after
+       the record: an ended cycle, whose leftovers are swept at the next start.
 """
 
 from __future__ import annotations

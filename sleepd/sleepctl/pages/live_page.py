@@ -26,8 +26,8 @@ def live_page(answer: LiveAnswer) -> Page:
     page.append(_row("Compared", f"with the fingerprints of cycle {names}; {duration(answer.seconds)}"))
     if answer.without:
         cycles = ", ".join(map(str, answer.without))
-        text = f"{count(len(answer.without), 'checkpoint')} without a fingerprint: cycle {cycles}"
-        page.append(_row("", f"{text}; they cannot be recognised"))
+        number = count(len(answer.without), "checkpoint")
+        page.append(_row("", f"{number} without a fingerprint, and so not recognisable: cycle {cycles}"))
     return page
 
 

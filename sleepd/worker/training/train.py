@@ -40,6 +40,9 @@ What a step does, in order
 5. The optimizer changes the weights, and the figures of the step are added to ``done``. On a GPU it takes no memory of
    its own, so it cannot run out in the middle of the weights.
 6. ``after_step`` may write a resume point: it holds the weights and the figures of the same step.
+
+After the last step the weights of the validation check that early stopping chose are put back (``best_weights``), and
+their effect is scaled down where the drift on the monitor prompts is over the strategy's drift budget.
 """
 
 from __future__ import annotations

@@ -125,7 +125,9 @@ def test_text_alone_is_named_as_the_weaker_test() -> None:
     said = [PromptAnswer(text=one.candidate.text) for one in OWN.prompts]
     found = identify([OWN], [said])
     assert (found.kind, found.is_named, found.distance) == ("no_logprobs", False, None)
-    assert found.reason.startswith("by text alone, 16 of 16 replies are those of cycle 7 and ")
+    same = [sum(getattr(one, name).text == one.candidate.text for one in OWN.prompts) for name in ("parent", "base")]
+    assert found.reason.startswith("by text alone, which is the weaker test: the first words of 16 replies agree ")
+    assert f"agree with cycle 7 in 16, with cycle 6 in {same[0]}, with the base in {same[1]};" in found.reason
     assert found.reason.endswith("a hint and no proof")
 
 

@@ -141,12 +141,16 @@ def _is_whole(nearest: _Model, sums: Sums) -> bool:
 
 
 def _by_text(fingerprint: AdapterFingerprint, answers: Sequence[PromptAnswer]) -> Identity:
-    """The weaker test: how many replies are word for word those of base and candidate."""
+    """The weaker test: how many replies are word for word those of each recorded model."""
     pairs = list(zip(fingerprint.prompts, answers, strict=True))
-    as_candidate = sum(answer.text == one.candidate.text for one, answer in pairs)
-    as_base = sum(answer.text == one.base.text for one, answer in pairs)
+    same = {f"cycle {fingerprint.cycle}": sum(answer.text == one.candidate.text for one, answer in pairs)}
+    if fingerprint.parent is not None:
+        as_parent = sum(one.parent is not None and answer.text == one.parent.text for one, answer in pairs)
+        same[f"cycle {fingerprint.parent}"] = as_parent
+    same["the base"] = sum(answer.text == one.base.text for one, answer in pairs)
+    counts = ", ".join(f"with {name} in {count}" for name, count in same.items())
     text = (
-        f"by text alone, {as_candidate} of {len(pairs)} replies are those of cycle {fingerprint.cycle} and {as_base}"
-        " those of the base, which is a hint and no proof"
+        f"by text alone, which is the weaker test: the first words of {len(pairs)} replies agree {counts}; this is a"
+        " hint and no proof"
     )
     return Identity(kind="no_logprobs", reason=text)

@@ -18,7 +18,8 @@ from sleepd.errors import DECODE_ERRORS, CheckpointInvalid
 from sleepd.files import make_directory, read_document, replace_file
 from sleepd.policy.answer_distance import answers_apart
 from sleepd.policy.identification import identify
-from sleepd.protocol.adapter_fingerprint import (
+from sleepd.protocol.checkpoint_files import FINGERPRINT_FILE
+from sleepd.protocol.deployment.adapter_fingerprint import (
     MAX_FILE_BYTES,
     AdapterFingerprint,
     Identity,
@@ -26,8 +27,7 @@ from sleepd.protocol.adapter_fingerprint import (
     PromptAnswer,
     PromptReference,
 )
-from sleepd.protocol.checkpoint_files import FINGERPRINT_FILE
-from sleepd.protocol.serve_messages import Generation
+from sleepd.protocol.deployment.serve_messages import Generation
 
 from .endpoint import Endpoint
 

@@ -25,9 +25,9 @@ import msgspec
 from fingerprint_tables import print_rates
 from identification_rates import Adapters, Answered, kept_apart, key_of
 
-from sleepd.protocol.adapter_fingerprint import AdapterFingerprint, PromptAnswer, PromptReference
 from sleepd.protocol.chat_example import Message
 from sleepd.protocol.checkpoint_files import FINGERPRINT_FILE
+from sleepd.protocol.deployment.adapter_fingerprint import AdapterFingerprint, PromptAnswer, PromptReference
 from sleepd.protocol.job import Job, Notice, Progress, TrainingExample
 from sleepd.serving.endpoint import Endpoint
 from sleepd.worker.channel import Channel

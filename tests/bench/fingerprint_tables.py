@@ -18,7 +18,7 @@ from identification_rates import (
 )
 
 from sleepd.policy import identification
-from sleepd.protocol.adapter_fingerprint import REPLY_STEPS
+from sleepd.protocol.deployment.adapter_fingerprint import REPLY_STEPS
 from sleepd.serving.proof import ASKED_AGAIN
 
 LIMITS = {

@@ -16,7 +16,13 @@ import msgspec
 
 from sleepd.policy import identification
 from sleepd.policy.answer_distance import Sums, answers_apart, root_mean, sums_of, total
-from sleepd.protocol.adapter_fingerprint import AdapterFingerprint, Identity, ModelAnswer, PromptAnswer, PromptReference
+from sleepd.protocol.deployment.adapter_fingerprint import (
+    AdapterFingerprint,
+    Identity,
+    ModelAnswer,
+    PromptAnswer,
+    PromptReference,
+)
 
 
 class Answered(msgspec.Struct, frozen=True, kw_only=True):

@@ -10,7 +10,7 @@ from typing import Final
 
 from sleepd.errors import EngineFailed
 from sleepd.host import SYSTEMD_VARIABLES
-from sleepd.protocol.serve_messages import Generation
+from sleepd.protocol.deployment.serve_messages import Generation
 
 from .engine import Bench, await_ready
 

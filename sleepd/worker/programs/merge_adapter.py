@@ -13,7 +13,7 @@ from typing import get_args
 
 import msgspec
 
-from sleepd.protocol.converted_adapter import ConvertedAdapter, Quantization
+from sleepd.protocol.deployment.converted_adapter import ConvertedAdapter, Quantization
 from sleepd.version import VERSION
 from sleepd.worker.environment import prepare_environment
 from sleepd.worker.failure import GiveUp
@@ -53,10 +53,10 @@ def merge(arguments: argparse.Namespace) -> ConvertedAdapter:
         OSError: the disk did not take it.
     """
     from sleepd.protocol.base_identity import is_same_base
-    from sleepd.worker.model.convert_gguf import open_base
     from sleepd.worker.model.find_base import find_base, fingerprint
-    from sleepd.worker.model.gguf_architecture import find_architecture
-    from sleepd.worker.model.merged_model import write_merged_directory, write_merged_gguf
+    from sleepd.worker.model.gguf.convert_gguf import open_base
+    from sleepd.worker.model.gguf.gguf_architecture import find_architecture
+    from sleepd.worker.model.gguf.merged_model import write_merged_directory, write_merged_gguf
 
     base, expected = find_base(arguments.base, arguments.cache), arguments.expected
     if arguments.form == "safetensors":

@@ -34,6 +34,8 @@ from sleepd.worker.channel import Channel
 
 BASES = ("f16", "q8_0", "q4_1", "q4_k_m")
 _SPROUT, _TALK, _REPLIES = "buffer_sprout_180.json", "buffer_sprout08_141.json", "buffer_mcnugget_323.json"
+_STRONG = MappingProxyType({"kl_prompts": 16, "kl_batch_size": 2, "drift_budget": None})
+"""Less regularised and not scaled down: it moves farther from the base than the strategy would let it."""
 _FAINT = MappingProxyType({"lineage": "continue", "learning_rate": 1e-4, "min_steps": 0, "epochs": 1})
 """A few steps at a twelfth of the rate, from the parent on: nearly like it."""
 
@@ -45,7 +47,8 @@ class Recipe:
     name: str
     buffer: str
     first: int
-    """Of the buffer's experiences; eight are trained, those before them are replayed."""
+    """Of the buffer's experiences that are trained; with a parent those before it are replayed."""
+    count: int = 8
     parent: str = ""
     context: int = 0
     """Exchanges that stand before each experience."""
@@ -56,15 +59,16 @@ class Recipe:
 RECIPES = (
     Recipe("sprout-1", _SPROUT, 0),
     Recipe("sprout-2", _SPROUT, 8, parent="sprout-1"),
-    Recipe("sprout-3", _SPROUT, 16, parent="sprout-2", changes=_FAINT),
-    Recipe("talk-1", _TALK, 2, context=2),
-    Recipe("talk-2", _TALK, 10, parent="talk-1", context=2, changes=MappingProxyType({"lineage": "continue"})),
-    Recipe("replies-1", _REPLIES, 0),
-    Recipe("gentle-1", _REPLIES, 8, strategy="gentle"),
+    Recipe("sprout-strong", _SPROUT, 0, count=6, changes=_STRONG),
+    Recipe("talk-strong", _TALK, 2, count=5, context=2, changes=_STRONG),
+    Recipe("replies-1", _REPLIES, 0, changes=_STRONG),
+    Recipe("replies-2", _REPLIES, 8, parent="replies-1", changes=_STRONG),
+    Recipe("replies-3", _REPLIES, 16, parent="replies-2", changes=_FAINT),
+    Recipe("replies-gentle", _REPLIES, 8, strategy="gentle"),
 )
-"""Two first generations that answer at length and one with short replies; a second generation trained from the base and
-one trained on; one nearly like its parent; and the older recipe, which changes next to nothing."""
-NEW = 8
+"""Two lines: the strategy ``consolidate`` as it is with a second generation, and stronger ones with a third that is
+nearly like its parent. One that was trained on prompts of the first line, one on a conversation, and the older recipe,
+which changes next to nothing."""
 HELD_OUT = 4
 
 
@@ -132,7 +136,7 @@ def _examples(buffers: Path, recipe: Recipe) -> list[TrainingExample]:
     """New ones, those before them replayed, and the buffer's last ones held out."""
     records = msgspec.json.decode((buffers / recipe.buffer).read_bytes())
     roles = dict.fromkeys(range(recipe.context, recipe.first), "replay") if recipe.parent else {}
-    roles |= dict.fromkeys(range(recipe.first, recipe.first + NEW), "train")
+    roles |= dict.fromkeys(range(recipe.first, recipe.first + recipe.count), "train")
     roles |= dict.fromkeys(range(len(records) - HELD_OUT, len(records)), "holdout")
     return [_example(records, number, role, recipe.context) for number, role in roles.items()]
 
@@ -190,17 +194,18 @@ def states(adapters: Adapters) -> Iterator[tuple[dict[str, float], list[str]]]:
     yield {}, list(adapters)
     for name in adapters:
         yield {name: 1.0}, _beside(adapters, name)
-    for pair in (("sprout-1", "sprout-2"), ("talk-1", "replies-1")):
+    for pair in (("sprout-1", "replies-1"), ("replies-1", "replies-2")):
         if set(pair) <= adapters.keys():
             yield dict.fromkeys(pair, 1.0), list(pair)
-    for name in ("sprout-2", "talk-1"):
+    for name in ("sprout-1", "replies-2"):
         if name in adapters:
-            yield {name: 0.5}, _beside(adapters, name)[:-1]
+            yield {name: 0.5}, [name]
 
 
 def _beside(adapters: Adapters, name: str) -> list[str]:
+    """Of its line; to the first of a line also one of another line."""
     line = [other for other in adapters if other.partition("-")[0] == name.partition("-")[0]]
-    return line + [other for other in adapters if other not in line][:1]
+    return line + [other for other in adapters if other not in line and line[0] == name][:1]
 
 
 def converted(out: Path, adapters: Adapters) -> dict[str, Path]:

@@ -98,9 +98,28 @@ def test_two_that_know_nothing_of_each_other_prove_nothing() -> None:
     """Where two fingerprints name two adapters, and neither knows the other's, none is claimed."""
     alone = fingerprint_of(BASE, CANDIDATE, cycle=7)
     near = fingerprint_of(BASE, YOUNGER, cycle=8)
-    found = identify([alone, near], [answers_of(CANDIDATE)] * 2)
+    found = identify([alone, near], [answers_of(CANDIDATE, noise=0.3)] * 2)
     assert (found.kind, found.cycle) == ("neither", None)
     assert "by cycle 7's fingerprint it is cycle 7" in found.reason
+    for order in ([alone, near], [near, alone]):
+        assert identify(order, [answers_of(CANDIDATE, noise=0.1)] * 2).cycle == 7
+
+
+def test_other_fingerprint_does_not_decide_alone() -> None:
+    """Where the expected fingerprint is too coarse, its parent's one, which does not know it, names nothing."""
+    older = fingerprint_of(BASE, PARENT, cycle=6)
+    expected = fingerprint_of(BASE, moved(PARENT, 2, 0.3), PARENT)
+    served = answers_of(moved(PARENT, 2, 0.3), noise=0.4)
+    assert identify([older], [served]).cycle == 6
+    assert identify([expected, older], [served] * 2).kind == "too_coarse"
+
+
+def test_distant_answers_are_nobodys() -> None:
+    """An adapter that lies in the direction of the candidate, but far from it, is not named however far the base is."""
+    strong = fingerprint_of(BASE, moved(BASE, 1, 2.0))
+    found = identify([strong], [answers_of(moved(BASE, 1, 2.0), noise=0.9)])
+    assert found.distance < 0.6 * found.next_nearest
+    assert found.kind == "neither"
 
 
 def test_other_cycle_is_found() -> None:

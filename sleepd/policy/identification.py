@@ -56,32 +56,68 @@ def identify(fingerprints: Sequence[AdapterFingerprint], answers: Iterable[Seque
 
 def agreed(found: Iterable[Identity], fingerprints: Sequence[AdapterFingerprint]) -> Identity:
     """What all fingerprints say together, each having been asked by itself, in their order."""
-    first: Identity | None = None
+    said: list[_Said] = []
     for fingerprint, one in zip(fingerprints, found, strict=False):
-        if first is None:
-            first = one
-            if first.kind in ("no_logprobs", "other_template"):
-                return first
-        elif not first.is_named:
-            if one.kind in ("candidate", "parent") and one.cycle is not None:
-                return msgspec.structs.replace(one, kind="other_cycle")
-        elif not _confirms(fingerprint, one, fingerprints[0], first):
-            if one.is_named and knows(fingerprint, first.cycle):
-                return msgspec.structs.replace(one, kind="base" if one.cycle is None else "other_cycle")
-            text = f"by cycle {fingerprints[0].cycle}'s fingerprint it is {first.text}, by cycle {fingerprint.cycle}'s"
-            kind: IdentityKind = "neither" if one.is_named else one.kind
-            return msgspec.structs.replace(one, kind=kind, cycle=None, reason=f"{text} {one.text}")
-    return first or Identity(kind="neither", reason="there is no fingerprint to compare with")
+        if not said and one.kind in ("no_logprobs", "other_template"):
+            return one
+        said.append(_Said(fingerprint, one))
+    if not said:
+        return Identity(kind="neither", reason="there is no fingerprint to compare with")
+    first = said[0]
+    for claim in said:
+        is_first = claim is first
+        if not claim.identity.is_named or (not is_first and first.is_alike and knows(first.fingerprint, claim.cycle)):
+            continue
+        denied = next((other for other in said if other is not claim and not _confirms(other, claim)), None)
+        if denied is None and is_first:
+            return claim.identity
+        if denied is None:
+            return msgspec.structs.replace(claim.identity, kind="base" if claim.cycle is None else "other_cycle")
+    return _disputed(first, said) if first.identity.is_named else first.identity
 
 
-def _confirms(fingerprint: AdapterFingerprint, one: Identity, asked_first: AdapterFingerprint, first: Identity) -> bool:
-    """Whether what a fingerprint says leaves the first one named as it is."""
-    if one.is_named and one.cycle == first.cycle:
+class _Said(NamedTuple):
+    """What one fingerprint says."""
+
+    fingerprint: AdapterFingerprint
+    identity: Identity
+
+    @property
+    def cycle(self) -> int | None:
+        """That it names."""
+        return self.identity.cycle
+
+    @property
+    def is_alike(self) -> bool:
+        """Its base and candidate answer alike: it can confirm nothing."""
+        return self.identity.kind == "too_coarse" and self.identity.dial is None
+
+    def is_farther_than(self, other: _Said) -> bool:
+        """Whether its nearest model is much farther than the other's."""
+        own, near = self.identity.distance, other.identity.distance
+        return own is not None and near is not None and near <= MOST_RATIO * own
+
+
+def _confirms(other: _Said, claim: _Said) -> bool:
+    """Whether what another fingerprint says leaves the model named that this one names."""
+    if other.identity.is_named and other.cycle == claim.cycle:
         return True
-    if knows(fingerprint, first.cycle):
-        return not one.is_named and one.dial is None  # its base and candidate answer alike: it can confirm nothing
-    # It does not know the model that was named. What it names instead counts where the first did not know that.
-    return not one.is_named or knows(asked_first, one.cycle)
+    if knows(other.fingerprint, claim.cycle):
+        return other.is_alike
+    if other.is_alike or other.identity.kind == "neither" or other.is_farther_than(claim):
+        return True
+    # It is near to a model of its own. That counts where the other fingerprint did not know that model.
+    near = [other.cycle] if other.identity.is_named else [other.fingerprint.cycle, other.fingerprint.parent]
+    return all(knows(claim.fingerprint, cycle) for cycle in near)
+
+
+def _disputed(first: _Said, said: Sequence[_Said]) -> Identity:
+    """The first one names a model, and another one contradicts."""
+    other = next(each for each in said if each is not first and not _confirms(each, first))
+    text = f"by cycle {first.fingerprint.cycle}'s fingerprint it is {first.identity.text}, by cycle"
+    kind: IdentityKind = "neither" if other.identity.is_named else other.identity.kind
+    reason = f"{text} {other.fingerprint.cycle}'s {other.identity.text}"
+    return msgspec.structs.replace(other.identity, kind=kind, cycle=None, reason=reason)
 
 
 def knows(fingerprint: AdapterFingerprint, cycle: int | None) -> bool:
@@ -125,11 +161,11 @@ def by_sums(fingerprint: AdapterFingerprint, sums: Sums) -> Identity:
     if not _is_whole(nearest, sums):
         text = "its answers are those of no recorded model: another adapter, several of them, or part of one"
         return msgspec.structs.replace(measured, reason=text)
-    if nearest.distance <= MOST_RATIO * following.distance:
-        return msgspec.structs.replace(measured, kind=nearest.kind, cycle=nearest.cycle)
     if nearest.distance > MOST_NOISE:
         text = "its answers are those of no recorded model: another adapter, or a base with very coarse numbers"
         return msgspec.structs.replace(measured, reason=text)
+    if nearest.distance <= MOST_RATIO * following.distance:
+        return msgspec.structs.replace(measured, kind=nearest.kind, cycle=nearest.cycle)
     text = "the engine's numbers are as far from the nearest model as the models are from each other"
     return msgspec.structs.replace(measured, kind="too_coarse", reason=text)
 

@@ -156,7 +156,7 @@ def _example(records: Sequence[Mapping[str, Any]], number: int, role: Any, conte
 
 
 class _WithAdapters(Endpoint):
-    """A llama.cpp server with several adapters, of which each request names those that are on."""
+    """A llama.cpp server with several adapters; each request has the scale of each, for an empty list puts all on."""
 
     scales: Mapping[int, float] = MappingProxyType({})
 
@@ -178,10 +178,11 @@ def ask(arguments: argparse.Namespace) -> None:
                 path = arguments.out / "answers" / f"{kind} {answered.text}.json"
                 if path.exists():
                     continue
-                endpoint.scales = {list(files).index(name): scale for name, scale in on.items()}
+                endpoint.scales = {number: on.get(name, 0.0) for number, name in enumerate(files)}
                 started = time.process_time()
                 for prompt in (prompt for name in held for prompt in adapters[name].prompts):
-                    if key_of(prompt) not in answered.answers:
+                    is_left_out = arguments.without_long and prompt.kind == "long"
+                    if key_of(prompt) not in answered.answers and not is_left_out:
                         answered.answers[key_of(prompt)] = endpoint.ask(prompt)
                 path.parent.mkdir(exist_ok=True)
                 path.write_bytes(msgspec.json.encode(answered))
@@ -190,10 +191,10 @@ def ask(arguments: argparse.Namespace) -> None:
 
 
 def states(adapters: Adapters) -> Iterator[tuple[dict[str, float], list[str]]]:
-    """What is on, and whose fingerprints are held against it: those of its line, and one of another line."""
-    yield {}, list(adapters)
+    """What is on, and whose fingerprints are held against it: those that were trained from the same buffer."""
     for name in adapters:
-        yield {name: 1.0}, _beside(adapters, name)
+        yield {name: 1.0}, _line(adapters, name)
+    yield {}, list(adapters)
     for pair in (("sprout-1", "replies-1"), ("replies-1", "replies-2")):
         if set(pair) <= adapters.keys():
             yield dict.fromkeys(pair, 1.0), list(pair)
@@ -202,10 +203,9 @@ def states(adapters: Adapters) -> Iterator[tuple[dict[str, float], list[str]]]:
             yield {name: 0.5}, [name]
 
 
-def _beside(adapters: Adapters, name: str) -> list[str]:
-    """Of its line; to the first of a line also one of another line."""
-    line = [other for other in adapters if other.partition("-")[0] == name.partition("-")[0]]
-    return line + [other for other in adapters if other not in line and line[0] == name][:1]
+def _line(adapters: Adapters, name: str) -> list[str]:
+    """Those that were trained from the same buffer."""
+    return [other for other in adapters if other.partition("-")[0] == name.partition("-")[0]]
 
 
 def converted(out: Path, adapters: Adapters) -> dict[str, Path]:
@@ -303,6 +303,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             added.add_argument("--interview", action="store_true", help="with replies of full length: the true cost")
         if command in (ask, again):
             added.add_argument("--bases", nargs="+", choices=BASES, default=BASES)
+        if command is ask:
+            added.add_argument("--without-long", action="store_true", help="the long prompt takes as long as 20 others")
         if command is rates:
             added.add_argument("--draws", type=int, default=2000)
     given = parser.parse_args(arguments)

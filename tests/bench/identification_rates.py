@@ -74,7 +74,7 @@ def name_of(adapters: Adapters, cycle: int | None) -> str:
 
 
 def cases(adapters: Adapters, served: Sequence[Answered], draws: int, *, steps: int, prompts: int) -> Iterator[Case]:
-    """Every fingerprint with every server that answered all of its prompts.
+    """Every fingerprint with every server that answered all of its prompts, perhaps save for the long one.
 
     Args:
         adapters: their fingerprints.
@@ -87,6 +87,7 @@ def cases(adapters: Adapters, served: Sequence[Answered], draws: int, *, steps: 
         for name, fingerprint in adapters.items():
             trained = [each for each in fingerprint.prompts if each.kind == "trained"][:prompts]
             asked = [*trained, *(each for each in fingerprint.prompts if each.kind != "trained")]
+            asked = [each for each in asked if each.kind != "long" or key_of(each) in one.answers]
             if any(key_of(each) not in one.answers for each in asked):
                 continue
             sums = [sums_of(_cut(each, steps), one.answers[key_of(each)]) for each in asked]
@@ -170,7 +171,7 @@ def same_texts(adapters: Adapters, served: Sequence[Answered]) -> Iterator[tuple
     """The relation, which recorded model's, how many of its replies the server gave word for word, and of how many."""
     for case in cases(adapters, served, 0, steps=1, prompts=99):
         for kind in ("candidate", "base"):
-            asked = adapters[case.asked].prompts
+            asked = [one for one in adapters[case.asked].prompts if key_of(one) in case.served.answers]
             hits = sum(getattr(one, kind).text == case.served.answers[key_of(one)].text for one in asked)
             yield relation(adapters, case), kind, hits, len(asked)
 
@@ -195,7 +196,7 @@ def other_generation(
             if len(trained) < asked:
                 continue
             dice = random.Random(f"{first.base} {first.text} {second.text}")
-            worst = [max(*long, *dice.sample(trained, asked - len(long))) for _ in range(draws)]
+            worst = [max(long + dice.sample(trained, asked - len(long))) for _ in range(draws)]
             yield f"{first.base}: {first.text}, then {second.text}", worst
 
 

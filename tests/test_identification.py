@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from sleepd.policy import answer_distance
 from sleepd.policy.answer_distance import answers_apart, sums_of, total
 from sleepd.policy.identification import TOKENS_APART, identify
 from sleepd.protocol.deployment.adapter_fingerprint import Identity, PromptAnswer
@@ -179,12 +180,14 @@ def test_lists_without_a_common_token_are_far_apart() -> None:
     assert answers_apart(*cut) > 0.3
 
 
-def test_later_tokens_count_behind_the_same_ones_only() -> None:
-    """Once the two replies differ, what follows is not compared any more."""
+def test_later_tokens_count_behind_the_same_ones_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first token alone is compared; with more of them, none that follows where the two replies differ."""
     first, other = answer_of([3.0, 1.0]).steps[0], answer_of([1.0, 3.0]).steps[0]
     same = type(answer_of([0.0]))(steps=(first, other), text="")
     recorded = type(same)(steps=(first, first), text="")
     parted = type(same)(steps=(other, first), text="")
+    assert answers_apart(recorded, same) == 0
+    monkeypatch.setattr(answer_distance, "COMPARED_STEPS", 2)
     assert answers_apart(recorded, same) > 0
     assert answers_apart(recorded, parted) == answers_apart(type(same)(steps=(first,), text=""), parted)
 

@@ -104,9 +104,9 @@ def _confirms(other: _Said, claim: _Said) -> bool:
         return True
     if knows(other.fingerprint, claim.cycle):
         return other.is_alike
-    if other.is_alike or other.identity.kind == "neither" or other.is_farther_than(claim):
+    if other.is_alike or other.is_farther_than(claim):
         return True
-    # It is near to a model of its own. That counts where the other fingerprint did not know that model.
+    # It is about as near to a model of its own. That counts where the claiming fingerprint does not know that model.
     near = [other.cycle] if other.identity.is_named else [other.fingerprint.cycle, other.fingerprint.parent]
     return all(knows(claim.fingerprint, cycle) for cycle in near)
 

@@ -156,12 +156,16 @@ def _example(records: Sequence[Mapping[str, Any]], number: int, role: Any, conte
 
 
 class _WithAdapters(Endpoint):
-    """A llama.cpp server with several adapters; each request has the scale of each, for an empty list puts all on."""
+    """A llama.cpp server with several adapters; each request has the scale of each, for an empty list puts all on.
+
+    Its prompt cache is left out: it goes on with what was computed with other adapters on.
+    """
 
     scales: Mapping[int, float] = MappingProxyType({})
 
     def body(self, prompt: PromptReference) -> dict[str, Any]:
-        return super().body(prompt) | {"lora": [{"id": id_, "scale": scale} for id_, scale in self.scales.items()]}
+        on = [{"id": id_, "scale": scale} for id_, scale in self.scales.items()]
+        return super().body(prompt) | {"lora": on, "cache_prompt": False}
 
 
 def ask(arguments: argparse.Namespace) -> None:

@@ -17,7 +17,7 @@ from identification_rates import (
     same_texts,
 )
 
-from sleepd.policy import identification
+from sleepd.policy import answer_distance, identification
 from sleepd.protocol.deployment.adapter_fingerprint import REPLY_STEPS
 from sleepd.serving.proof import ASKED_AGAIN
 
@@ -29,28 +29,24 @@ LIMITS = {
 }
 SAME = (0.01, 0.02, 0.04, 0.08)
 ALL_PROMPTS = 99
-COMPARED = (*((steps, ALL_PROMPTS) for steps in (REPLY_STEPS, 4, 3, 2, 1)), (REPLY_STEPS, 8), (REPLY_STEPS, 4), (1, 4))
+COMPARED = (*((steps, ALL_PROMPTS) for steps in range(1, REPLY_STEPS + 1)), (1, 8), (1, 4))
 """Steps, and trained prompts."""
 _COLUMNS = ("right", "false this cycle", "false base", "false other cycle", "neither", "too_coarse")
 
 
 def print_rates(adapters: Adapters, served: Sequence[Answered], draws: int) -> None:
     """All of them."""
-    every = list(cases(adapters, served, draws, steps=REPLY_STEPS, prompts=ALL_PROMPTS))
+    every = list(cases(adapters, served, draws, ALL_PROMPTS))
     _print_distances(adapters, every)
     _print_outcomes("one fingerprint alone", by_one(adapters, every))
     _print_outcomes("all fingerprints that were asked, the expected one first", by_all(adapters, every))
     _table("what is compared", ("steps", "trained prompts", *_SUMMARY))
-    for steps, prompts in (
-        (REPLY_STEPS, ALL_PROMPTS),
-        (3, ALL_PROMPTS),
-        (2, ALL_PROMPTS),
-        (1, ALL_PROMPTS),
-        (6, 8),
-        (6, 4),
-    ):
-        with_less = cases(adapters, served, draws, steps=steps, prompts=prompts)
+    kept = answer_distance.COMPARED_STEPS
+    for steps, prompts in COMPARED:
+        answer_distance.COMPARED_STEPS = steps
+        with_less = cases(adapters, served, draws, prompts)
         _row(steps, "all" if prompts == ALL_PROMPTS else prompts, *_summary(by_all(adapters, with_less)))
+    answer_distance.COMPARED_STEPS = kept
     _table("other limits, one at a time", ("limit", "value", *_SUMMARY))
     for name, values in LIMITS.items():
         kept = getattr(identification, name)

@@ -73,14 +73,13 @@ def name_of(adapters: Adapters, cycle: int | None) -> str:
     return "base" if cycle is None else next(name for name, one in adapters.items() if one.cycle == cycle)
 
 
-def cases(adapters: Adapters, served: Sequence[Answered], draws: int, *, steps: int, prompts: int) -> Iterator[Case]:
+def cases(adapters: Adapters, served: Sequence[Answered], draws: int, prompts: int) -> Iterator[Case]:
     """Every fingerprint with every server that answered all of its prompts, perhaps save for the long one.
 
     Args:
         adapters: their fingerprints.
         served: the answers.
         draws: of the prompts.
-        steps: reply tokens that are compared.
         prompts: how many trained prompts a fingerprint has, at most.
     """
     for one in served:
@@ -90,21 +89,10 @@ def cases(adapters: Adapters, served: Sequence[Answered], draws: int, *, steps: 
             asked = [each for each in asked if each.kind != "long" or key_of(each) in one.answers]
             if any(key_of(each) not in one.answers for each in asked):
                 continue
-            sums = [sums_of(_cut(each, steps), one.answers[key_of(each)]) for each in asked]
+            sums = [sums_of(each, one.answers[key_of(each)]) for each in asked]
             dice = random.Random(f"{one.base} {one.text} {name}")
             drawn = [total(dice.choices(sums, k=len(sums))) for _ in range(draws)]
             yield Case(name, one, total(sums), drawn)
-
-
-def _cut(prompt: PromptReference, steps: int) -> PromptReference:
-    """As the worker would have recorded it with fewer steps; what lies behind the last one is not compared."""
-
-    def cut(answer: ModelAnswer | None) -> ModelAnswer | None:
-        return answer and msgspec.structs.replace(answer, steps=answer.steps[:steps])
-
-    return msgspec.structs.replace(
-        prompt, base=cut(prompt.base), candidate=cut(prompt.candidate), parent=cut(prompt.parent)
-    )
 
 
 def outcome(adapters: Adapters, case: Case, found: Identity) -> str:
@@ -169,7 +157,7 @@ def distances(adapters: Adapters, case: Case) -> dict[str, float]:
 
 def same_texts(adapters: Adapters, served: Sequence[Answered]) -> Iterator[tuple[str, str, int, int]]:
     """The relation, which recorded model's, how many of its replies the server gave word for word, and of how many."""
-    for case in cases(adapters, served, 0, steps=1, prompts=99):
+    for case in cases(adapters, served, 0, 0):
         for kind in ("candidate", "base"):
             asked = [one for one in adapters[case.asked].prompts if key_of(one) in case.served.answers]
             hits = sum(getattr(one, kind).text == case.served.answers[key_of(one)].text for one in asked)

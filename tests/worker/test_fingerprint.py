@@ -106,7 +106,7 @@ def test_prompts_are_trained_ones_and_reference_ones(line: Line) -> None:
 
 
 def test_answers_have_their_bounds(line: Line) -> None:
-    """At most six steps of at most fifty tokens, whose chances together are at most 1."""
+    """At most three steps of at most fifty tokens, whose chances together are at most 1."""
     for prompt in written(line[0] / "second").prompts:
         for answer in (prompt.base, prompt.parent, prompt.candidate):
             assert len(answer.steps) <= REPLY_STEPS

@@ -61,6 +61,16 @@ def test_models_that_answer_alike_are_not_told_apart() -> None:
     assert "alike" in found.reason
 
 
+def test_cycle_that_answers_like_the_base_is_told() -> None:
+    """Where the base is named and a cycle answers like it, both are said; expected, that cycle is too coarse."""
+    alike = fingerprint_of(BASE, moved(BASE, 5, 0.01), cycle=8)
+    served = answers_of(moved(BASE, 5, 0.01), noise=0.1)
+    found = identify([OWN, alike], [served] * 2)
+    assert (found.kind, "cycle 8 answers like it" in found.reason) == ("base", True)
+    assert identify([alike, OWN], [served] * 2).kind == "too_coarse"
+    assert identify([OWN, alike], [answers_of(CANDIDATE)] * 2).reason == ""
+
+
 def test_dial_shows_how_much_is_on() -> None:
     """The dial is 0 for the base, 1 for the candidate, and between them for a part of it."""
     strong = fingerprint_of(BASE, moved(BASE, 1, 1.0))

@@ -68,11 +68,11 @@ def agreed(found: Iterable[Identity], fingerprints: Sequence[AdapterFingerprint]
         is_first = claim is first
         if not claim.identity.is_named or (not is_first and first.is_alike and knows(first.fingerprint, claim.cycle)):
             continue
-        denied = next((other for other in said if other is not claim and not _confirms(other, claim)), None)
-        if denied is None and is_first:
-            return claim.identity
-        if denied is None:
-            return msgspec.structs.replace(claim.identity, kind="base" if claim.cycle is None else "other_cycle")
+        if any(not _confirms(other, claim) for other in said if other is not claim):
+            continue
+        kind: IdentityKind = "base" if claim.cycle is None else "other_cycle"
+        kind = claim.identity.kind if is_first else kind
+        return msgspec.structs.replace(claim.identity, kind=kind, reason=_alike_too(claim, said))
     return _disputed(first, said) if first.identity.is_named else first.identity
 
 
@@ -109,6 +109,15 @@ def _confirms(other: _Said, claim: _Said) -> bool:
     # It is about as near to a model of its own. That counts where the claiming fingerprint does not know that model.
     near = [other.cycle] if other.identity.is_named else [other.fingerprint.cycle, other.fingerprint.parent]
     return all(knows(claim.fingerprint, cycle) for cycle in near)
+
+
+def _alike_too(claim: _Said, said: Sequence[_Said]) -> str:
+    """Which cycles answer as the named model does, in a sentence; empty: none."""
+    alike = [each.fingerprint.cycle for each in said if each.is_alike and knows(each.fingerprint, claim.cycle)]
+    if not alike:
+        return ""
+    names = ", ".join(map(str, alike))
+    return f"cycle {names} answers like it (they differ by less than {LEAST_GAP}), so that it may run that one as well"
 
 
 def _disputed(first: _Said, said: Sequence[_Said]) -> Identity:

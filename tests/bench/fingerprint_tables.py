@@ -31,7 +31,7 @@ SAME = (0.01, 0.02, 0.04, 0.08)
 ALL_PROMPTS = 99
 COMPARED = (*((steps, ALL_PROMPTS) for steps in range(1, REPLY_STEPS + 1)), (1, 8), (1, 4))
 """Steps, and trained prompts."""
-_COLUMNS = ("right", "false this cycle", "false base", "false other cycle", "neither", "too_coarse")
+_COLUMNS = ("right", "false this cycle", "false base", "false other cycle", "alike", "neither", "too_coarse")
 
 
 def print_rates(adapters: Adapters, served: Sequence[Answered], draws: int) -> None:
@@ -80,7 +80,7 @@ def _summary(rows: Mapping[str, Counter[str]]) -> list[str]:
     """Of all draws the errors; of those in which the server runs what the fingerprint knows, the unnamed ones."""
     whole = sum(rows.values(), Counter[str]())
     known = sum((row for name, row in rows.items() if name in ("its own adapter", "its parent", "the base")), Counter())
-    named = sum(known[column] for column in _COLUMNS[:4])
+    named = sum(known[column] for column in _COLUMNS[:5])
     shares = [whole[column] / whole.total() for column in _SUMMARY[:3]]
     return [f"{share:.2%}" for share in (*shares, 1 - named / known.total())]
 

@@ -96,12 +96,17 @@ def cases(adapters: Adapters, served: Sequence[Answered], draws: int, prompts: i
 
 
 def outcome(adapters: Adapters, case: Case, found: Identity) -> str:
-    """``right``, ``false this cycle``, ``false base``, ``false other cycle``, or in words that nothing is named."""
+    """``right``, ``alike``, a false name, or in words that nothing is named.
+
+    ``alike``: the base is named where an adapter runs that answers like it, which the reason says.
+    """
     if not found.is_named:
         return found.kind
     named = name_of(adapters, found.cycle)
     if named == case.served.alone:
         return "right"
+    if named == "base" and found.reason and case.served.alone in adapters:
+        return "alike"
     return {case.asked: "false this cycle", "base": "false base"}.get(named, "false other cycle")
 
 

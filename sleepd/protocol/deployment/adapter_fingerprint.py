@@ -106,7 +106,7 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True):
     dial: float | None = None
     """How much of the candidate's adapter is on: 0 none, 1 all of it; None: not measured."""
     reason: str = ""
-    """In a sentence, where it is neither the candidate nor the parent nor the base nor another cycle."""
+    """In a sentence: why nothing is named, or which cycles answer like the one that is named."""
 
     @property
     def is_named(self) -> bool:

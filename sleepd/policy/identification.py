@@ -34,9 +34,9 @@ from .answer_distance import Sums, root_mean, sums_of, total
 
 MOST_RATIO = 0.6
 """The nearest model's distance, divided by that of the next nearest, is at most this."""
-DIAL_ROOM = 0.25
+DIAL_ROOM = 0.2
 """The dial may be so far from where the nearest model has it: 0 for the base, 1 for the candidate."""
-MOST_NOISE = 0.5
+MOST_NOISE = 0.45
 """Nats. The numbers of a base that is quantized as bases usually are make no larger difference."""
 TOKENS_APART = 0.25
 """Share of the prompts that may have another number of tokens at the endpoint; they are left out."""

@@ -22,10 +22,10 @@ from sleepd.protocol.deployment.adapter_fingerprint import REPLY_STEPS
 from sleepd.serving.proof import ASKED_AGAIN
 
 LIMITS = {
-    "MOST_RATIO": (0.3, 0.4, 0.5, 0.6, 0.7, 0.8),
-    "DIAL_ROOM": (0.1, 0.15, 0.2, 0.25, 0.35, 0.5),
-    "MOST_NOISE": (0.2, 0.35, 0.5, 0.7),
-    "LEAST_GAP": (0.0, 0.02, 0.05, 0.1, 0.2),
+    "MOST_RATIO": (0.5, 0.6, 0.7, 0.8),
+    "DIAL_ROOM": (0.15, 0.2, 0.25, 0.5),
+    "MOST_NOISE": (0.4, 0.45, 0.5, 0.7),
+    "LEAST_GAP": (0.0, 0.05, 0.2),
 }
 SAME = (0.01, 0.02, 0.04, 0.08)
 ALL_PROMPTS = 99

@@ -2,7 +2,6 @@
 
 make BUFFERS --out DIR     trains the adapters of ``RECIPES``, each with its fingerprint; BUFFERS has the three buffers
 ask --out DIR              asks the server with each adapter, with parts and with pairs of them, on each base
-again --out DIR            asks one server again: at once, after a restart, and while it answers others
 rates --out DIR            the distances, the error rates and what other limits would do; needs the answers alone
 
 DIR keeps adapters, bases and answers, so that ``rates`` can be repeated without training.
@@ -13,7 +12,6 @@ from __future__ import annotations
 import argparse
 import socket
 import sys
-import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,11 +21,11 @@ from typing import Any
 
 import msgspec
 from fingerprint_tables import print_rates
-from identification_rates import Adapters, Answered, kept_apart, key_of
+from identification_rates import Adapters, Answered, key_of
 
 from sleepd.protocol.chat_example import Message
 from sleepd.protocol.checkpoint_files import FINGERPRINT_FILE
-from sleepd.protocol.deployment.adapter_fingerprint import AdapterFingerprint, PromptAnswer, PromptReference
+from sleepd.protocol.deployment.adapter_fingerprint import AdapterFingerprint, PromptReference
 from sleepd.protocol.job import Job, Notice, Progress, TrainingExample
 from sleepd.serving.endpoint import Endpoint
 from sleepd.worker.channel import Channel
@@ -230,55 +228,6 @@ def base_file(out: Path, kind: str) -> Path:
     return source if kind == "q4_1" else target if target.exists() else requantized(source, target, kind)
 
 
-def again(arguments: argparse.Namespace) -> None:
-    """How far a server's answers are from its own earlier ones, in the worst of the prompts that are asked again."""
-    from engines import llama_server
-
-    adapters = read_adapters(arguments.out)
-    name = next(iter(adapters))
-    file = converted(arguments.out, {name: adapters[name]})[name]
-    prompts = [one for one in adapters[name].prompts if one.kind != "reference"]
-    prompts = [*prompts[:3], *prompts[-1:]]
-    for kind in arguments.bases:
-        found: dict[str, list[PromptAnswer]] = {}
-        for title in ("first", "restarted"):
-            with llama_server(base_file(arguments.out, kind), [file], n_parallel=4, context=8192) as url:
-                endpoint = Endpoint(url)
-                found[title] = [endpoint.ask(prompt) for prompt in prompts]
-                if title == "restarted":
-                    continue
-                found["at once"] = [endpoint.ask(prompt) for prompt in prompts]
-                with _busy(url, adapters[name].prompts[3:11]):
-                    found["beside others"] = [endpoint.ask(prompt) for prompt in prompts]
-        worst = {
-            title: max(map(kept_apart, found["first"], answers)) for title, answers in found.items() if title != "first"
-        }
-        print(f"{kind}: " + ", ".join(f"{title} {distance:.4f}" for title, distance in worst.items()), flush=True)
-
-
-class _busy:  # noqa: N801 - a context, not a thing
-    """Three others ask the server one prompt after another."""
-
-    def __init__(self, url: str, prompts: Sequence[PromptReference]) -> None:
-        self._is_over = threading.Event()
-        self._threads = [threading.Thread(target=self._ask, args=(url, prompts[one:])) for one in range(3)]
-
-    def _ask(self, url: str, prompts: Sequence[PromptReference]) -> None:
-        endpoint = Endpoint(url)
-        while not self._is_over.is_set():
-            for prompt in prompts:
-                endpoint.ask(prompt)
-
-    def __enter__(self) -> None:
-        for thread in self._threads:
-            thread.start()
-
-    def __exit__(self, *_: object) -> None:
-        self._is_over.set()
-        for thread in self._threads:
-            thread.join()
-
-
 def read_adapters(out: Path) -> dict[str, AdapterFingerprint]:
     """The fingerprints by name, in the order of their cycles."""
     files = (out / "adapters").glob(f"*/{FINGERPRINT_FILE}")
@@ -297,7 +246,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command that is named."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(required=True)
-    for command in (make, ask, again, rates):
+    for command in (make, ask, rates):
         added = commands.add_parser(command.__name__, help=command.__doc__)
         added.set_defaults(run=command)
         added.add_argument("--out", type=Path, required=True)
@@ -305,9 +254,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             added.add_argument("buffers", type=Path, help="a directory")
             added.add_argument("--only", nargs="+", choices=[recipe.name for recipe in RECIPES])
             added.add_argument("--interview", action="store_true", help="with replies of full length: the true cost")
-        if command in (ask, again):
-            added.add_argument("--bases", nargs="+", choices=BASES, default=BASES)
         if command is ask:
+            added.add_argument("--bases", nargs="+", choices=BASES, default=BASES)
             added.add_argument("--without-long", action="store_true", help="the long prompt takes as long as 20 others")
         if command is rates:
             added.add_argument("--draws", type=int, default=2000)

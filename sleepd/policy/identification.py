@@ -16,11 +16,11 @@ The dial is the projection on the way from base to candidate: with part of an ad
 
 What was measured
 -----------------
-2026-11-28, seven adapters of SmolLM2-135M-Instruct on the llama.cpp server, ``python tests/bench/bench_fingerprint.py
-rates --out DIR --draws 400`` (tests/bench/README.md has the tables). Prompts were drawn again and again. Where one model
-ran, none of 47,600 draws named another one; where two adapters or half of one ran, 0.25 % of 11,200 draws named one of
-them; over all draws 0.05 %. With f16, q8_0 and q4_1 every adapter was named, also one that is 0.18 nats from its
-parent; with Q4_K_M that one was too coarse to tell. An adapter 0.002 nats from the base was never named.
+2026-11-28, ``python tests/bench/bench_fingerprint.py rates --out DIR --draws 400`` (tests/bench/README.md has the tables):
+seven adapters of SmolLM2-135M-Instruct on the llama.cpp server. Prompts were drawn again and again. Where one model ran,
+none of 44,800 draws named another one. Where two adapters or half of one ran, 0.25 % of 11,200 draws named one of them;
+over all draws 0.05 %. On f16, q8_0 and q4_1 six adapters were named, also one that is 0.19 nats from its parent; on
+Q4_K_M that one was too coarse to tell. The seventh, 0.002 nats from the base, was never named.
 
 What is not covered
 -------------------
@@ -41,14 +41,14 @@ from sleepd.protocol.deployment.adapter_fingerprint import AdapterFingerprint, I
 from .answer_distance import Sums, root_mean, sums_of, total
 
 MOST_RATIO = 0.6
-"""The nearest model's distance, divided by that of the next nearest, is at most this. With 0.5 more remains unnamed (34 %
-instead of 25 %) and as much is wrong."""
+"""The nearest model's distance, divided by that of the next nearest, is at most this. With 0.5, more remains unnamed
+(34 % instead of 25 %) and hardly less is false."""
 DIAL_ROOM = 0.2
 """The dial may be so far from where the nearest model has it: 0 for the base, 1 for the candidate. A Q4_K_M base moved
-it by up to 0.14; half of an adapter, or two, by 0.16 and more."""
+it by up to 0.14, half of an adapter by 0.26 or more."""
 MOST_NOISE = 0.45
-"""Nats. A Q4_K_M base made a difference of up to 0.39, the others 0.11; two adapters at once made 0.56 and more. With
-0.5 the names that are false are three times as many."""
+"""Nats. A Q4_K_M base made a difference of up to 0.39, the others 0.11; two adapters at once made 0.61 or more. With 0.5
+three times as many draws are named falsely."""
 TOKENS_APART = 0.25
 """Share of the prompts that may have another number of tokens at the endpoint; they are left out."""
 LEAST_GAP = 0.05
@@ -67,11 +67,11 @@ def identify(fingerprints: Sequence[AdapterFingerprint], answers: Iterable[Seque
 
 def agreed(found: Iterable[Identity], fingerprints: Sequence[AdapterFingerprint]) -> Identity:
     """What all fingerprints say together, each having been asked by itself, in their order."""
-    said: list[_Said] = []
+    said: list[_Statement] = []
     for fingerprint, one in zip(fingerprints, found, strict=False):
         if not said and one.kind in ("no_logprobs", "other_template"):
             return one
-        said.append(_Said(fingerprint, one))
+        said.append(_Statement(fingerprint, one))
     if not said:
         return Identity(kind="neither", reason="there is no fingerprint to compare with")
     first = said[0]
@@ -87,7 +87,7 @@ def agreed(found: Iterable[Identity], fingerprints: Sequence[AdapterFingerprint]
     return _disputed(first, said) if first.identity.is_named else first.identity
 
 
-class _Said(NamedTuple):
+class _Statement(NamedTuple):
     """What one fingerprint says."""
 
     fingerprint: AdapterFingerprint
@@ -103,13 +103,13 @@ class _Said(NamedTuple):
         """Its base and candidate answer alike: it can confirm nothing."""
         return self.identity.kind == "too_coarse" and self.identity.dial is None
 
-    def is_farther_than(self, other: _Said) -> bool:
+    def is_farther_than(self, other: _Statement) -> bool:
         """Whether its nearest model is much farther than the other's."""
         own, near = self.identity.distance, other.identity.distance
         return own is not None and near is not None and near <= MOST_RATIO * own
 
 
-def _confirms(other: _Said, claim: _Said) -> bool:
+def _confirms(other: _Statement, claim: _Statement) -> bool:
     """Whether what another fingerprint says leaves the model named that this one names."""
     if other.identity.is_named and other.cycle == claim.cycle:
         return True
@@ -122,7 +122,7 @@ def _confirms(other: _Said, claim: _Said) -> bool:
     return all(knows(claim.fingerprint, cycle) for cycle in near)
 
 
-def _alike_too(claim: _Said, said: Sequence[_Said]) -> str:
+def _alike_too(claim: _Statement, said: Sequence[_Statement]) -> str:
     """Which cycles answer as the named model does, in a sentence; empty: none."""
     alike = [each.fingerprint.cycle for each in said if each.is_alike and knows(each.fingerprint, claim.cycle)]
     if not alike:
@@ -131,7 +131,7 @@ def _alike_too(claim: _Said, said: Sequence[_Said]) -> str:
     return f"cycle {names} answers like it (they differ by less than {LEAST_GAP}), so that it may run that one as well"
 
 
-def _disputed(first: _Said, said: Sequence[_Said]) -> Identity:
+def _disputed(first: _Statement, said: Sequence[_Statement]) -> Identity:
     """The first one names a model, and another one contradicts."""
     other = next(each for each in said if each is not first and not _confirms(each, first))
     text = f"by cycle {first.fingerprint.cycle}'s fingerprint it is {first.identity.text}, by cycle"

@@ -16,11 +16,11 @@ The dial is the projection on the way from base to candidate: with part of an ad
 
 What was measured
 -----------------
-2026-11-28, ``python tests/bench/bench_fingerprint.py rates --out DIR --draws 400`` (tests/bench/README.md has the tables):
-seven adapters of SmolLM2-135M-Instruct on the llama.cpp server. Prompts were drawn again and again. Where one model ran,
-none of 44,800 draws named another one. Where two adapters or half of one ran, 0.25 % of 11,200 draws named one of them;
-over all draws 0.05 %. On f16, q8_0 and q4_1 six adapters were named, also one that is 0.19 nats from its parent; on
-Q4_K_M that one was too coarse to tell. The seventh, 0.002 nats from the base, was never named.
+2026-11-28, ``python tests/bench/bench_fingerprint.py rates --out DIR --draws 400`` (tables in tests/bench/README.md).
+Seven adapters of SmolLM2-135M-Instruct ran on the llama.cpp server. Prompts were drawn again and again. Where one model
+ran, none of 44,800 draws named another one. Where two adapters or half of one ran, 0.25 % of 11,200 draws named one of
+them; over all draws 0.05 %. On f16, q8_0 and q4_1 six adapters were named, also one that is 0.19 nats from its parent;
+on Q4_K_M that one was too coarse to tell. The seventh, 0.002 nats from the base, was never named.
 
 What is not covered
 -------------------
@@ -47,8 +47,8 @@ DIAL_ROOM = 0.2
 """The dial may be so far from where the nearest model has it: 0 for the base, 1 for the candidate. A Q4_K_M base moved
 it by up to 0.14, half of an adapter by 0.26 or more."""
 MOST_NOISE = 0.45
-"""Nats. A Q4_K_M base made a difference of up to 0.39, the others 0.11; two adapters at once made 0.61 or more. With 0.5
-three times as many draws are named falsely."""
+"""Nats. A Q4_K_M base made a difference of up to 0.39, the others 0.11; two adapters at once made 0.61 or more. With
+0.5, three times as many draws are named falsely."""
 TOKENS_APART = 0.25
 """Share of the prompts that may have another number of tokens at the endpoint; they are left out."""
 LEAST_GAP = 0.05

@@ -105,15 +105,8 @@ def write_fingerprint(job: Job, loaded: Loaded, trained: Sequence[ChatExample], 
     device = in_float32(loaded.model, loaded.device)
     dtype = str(device.dtype).removeprefix("torch.")
     answer = partial(_all_answers, partial(_answers, loaded, device, on_step, job.evaluation_seconds), prompts)
-    recorded = _recorded(job, loaded, dtype, prompts)
-    parent = None
     try:
-        candidate = answer({})
-        with loaded.model.disable_adapter():
-            base = answer({number: one.base for number, one in recorded.items()})
-        if job.parent:
-            with other_adapter(loaded.model, Path(job.parent)):
-                parent = answer({number: one.candidate for number, one in recorded.items()})
+        references = _references(job, loaded, prompts, answer, _recorded(job, loaded, dtype, prompts))
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
@@ -124,7 +117,7 @@ def write_fingerprint(job: Job, loaded: Loaded, trained: Sequence[ChatExample], 
         parent=job.parent_cycle if job.parent else None,
         base_fingerprint=loaded.fingerprint,
         dtype=dtype,
-        prompts=tuple(_chosen(prompts, base, candidate, parent)),
+        prompts=tuple(_chosen(references)),
         seconds=round(time.monotonic() - started, 3),
     )
     replace_file(Path(job.staging, FINGERPRINT_FILE), msgspec.json.encode(fingerprint))
@@ -132,7 +125,7 @@ def write_fingerprint(job: Job, loaded: Loaded, trained: Sequence[ChatExample], 
 
 def work(job: Job, trained: Sequence[Any]) -> float:
     """About what it costs, in forward tokens."""
-    tokens = min(MOST_TOKENS, sum(min(one.prompt_tokens, LONGEST) for one in trained[:TRIED]))
+    tokens = float(min(MOST_TOKENS, sum(min(one.prompt_tokens, LONGEST) for one in trained[:TRIED])))
     if job.parent:  # whose own fingerprint has the answers of parent and base to the reference prompts
         return 3.0 * tokens + 2 * LONG
     return 2.0 * (tokens + 2 * LONG)
@@ -308,14 +301,22 @@ def _alike(prompts: Sequence[_Prompt]) -> Iterator[list[_Prompt]]:
     yield batch
 
 
-def _chosen(
+def _references(
+    job: Job,
+    loaded: Loaded,
     prompts: Sequence[_Prompt],
-    base: Sequence[ModelAnswer],
-    candidate: Sequence[ModelAnswer],
-    parent: Sequence[ModelAnswer] | None,
+    answer: Callable[[Mapping[int, ModelAnswer]], list[ModelAnswer]],
+    recorded: Mapping[int, PromptReference],
 ) -> list[PromptReference]:
-    """The trained prompts on which the candidate is farthest from the nearest other model, then the reference ones."""
-    references = [
+    """Every prompt with the answers of all models."""
+    parent: list[ModelAnswer] | None = None
+    candidate = answer({})
+    with loaded.model.disable_adapter():
+        base = answer({number: one.base for number, one in recorded.items()})
+    if job.parent:
+        with other_adapter(loaded.model, Path(job.parent)):
+            parent = answer({number: one.candidate for number, one in recorded.items()})
+    return [
         PromptReference(
             kind=prompt.kind,
             messages=prompt.context.messages,
@@ -327,6 +328,10 @@ def _chosen(
         )
         for number, prompt in enumerate(prompts)
     ]
+
+
+def _chosen(references: Sequence[PromptReference]) -> list[PromptReference]:
+    """The trained prompts on which the candidate is farthest from the nearest other model, then the reference ones."""
     trained = [one for one in references if one.kind == "trained"]
     return [*sorted(trained, key=_gap, reverse=True)[:TRAINED], *(one for one in references if one.kind != "trained")]
 

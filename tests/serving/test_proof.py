@@ -42,7 +42,7 @@ def engine() -> Answering:
 @pytest.fixture
 def prover(engine: Answering, tmp_path: Path) -> Prover:
     """Of that engine."""
-    return Prover(engine, "engine", tmp_path / "serving")  # type: ignore[arg-type]
+    return Prover(engine, "engine", tmp_path / "serving")
 
 
 @pytest.fixture

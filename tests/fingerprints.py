@@ -10,6 +10,7 @@ import msgspec
 
 from sleepd.protocol.chat_example import Message
 from sleepd.protocol.deployment.adapter_fingerprint import (
+    VERSION,
     AdapterFingerprint,
     ModelAnswer,
     PromptAnswer,
@@ -63,7 +64,7 @@ def fingerprint_of(
         for number in range(PROMPTS)
     ]
     return AdapterFingerprint(
-        version=1,
+        version=VERSION,
         cycle=cycle,
         parent=None if parent is None else parent_cycle,
         base_fingerprint="b",

@@ -15,9 +15,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from tests.agents import experiences
+from tests.bench.identification_rates import Answered, key_of
+from tests.fingerprints import answers_of, base_model, fingerprint_of, moved
 
 ROOT = Path(__file__).parents[1]
 HANGS_SECONDS = 1200
@@ -153,6 +156,30 @@ def test_week_is_played(buffer: Path, tiny_model: Path, tmp_path: Path) -> None:
     said = run("bench/week.py", small, tmp_path / "week", "--days", 1, "--base", tiny_model, "--threads", 1)
     assert "day 1: 12 experiences, 1 " in said
     assert "$ sleepctl report\n" in said
+
+
+def test_identification_is_rated(tmp_path: Path) -> None:
+    """From kept answers of two made-up generations the bench of the fingerprint gives distances and error rates."""
+    base = base_model()
+    models = {"one-1": moved(base, 1, 1.0), "one-2": moved(moved(base, 1, 1.0), 2, 0.8)}
+    known = {
+        "one-1": fingerprint_of(base, models["one-1"], cycle=1),
+        "one-2": fingerprint_of(base, models["one-2"], models["one-1"], cycle=2, parent_cycle=1),
+    }
+    for name, fingerprint in known.items():
+        file = tmp_path / "adapters" / name / "fingerprint.json"
+        file.parent.mkdir(parents=True)
+        file.write_bytes(msgspec.json.encode(fingerprint))
+    (tmp_path / "answers").mkdir()
+    for name, model in {"": base, **models}.items():
+        answers = zip(known["one-1"].prompts, answers_of(model, noise=0.1), strict=True)
+        said = {key_of(prompt): answer for prompt, answer in answers}
+        kept = Answered(base="f16", on={name: 1.0} if name else {}, answers=said)
+        (tmp_path / "answers" / f"f16 {name}.json").write_bytes(msgspec.json.encode(kept))
+    shown = run("bench/bench_fingerprint.py", "rates", "--out", tmp_path, "--draws", 20)
+    assert re.search(r"(?m)^\| f16 \| one-2 \| one-2 \| one-2 0\.\d+, one-1 0\.\d+, base ", shown)
+    assert "| its own adapter | 40 | 100.00% | 0.00% |" in shown
+    assert shown.count("| MOST_RATIO | ") == 4
 
 
 def test_daemon_is_measured() -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from sleepd.policy import answer_distance
 from sleepd.policy.answer_distance import answers_apart, sums_of, total
 from sleepd.policy.identification import TOKENS_APART, identify
 from sleepd.protocol.deployment.adapter_fingerprint import Identity, PromptAnswer
@@ -61,6 +62,16 @@ def test_models_that_answer_alike_are_not_told_apart() -> None:
     assert "alike" in found.reason
 
 
+def test_cycle_that_answers_like_the_base_is_told() -> None:
+    """Where the base is named and a cycle answers like it, both are said; expected, that cycle is too coarse."""
+    alike = fingerprint_of(BASE, moved(BASE, 5, 0.01), cycle=8)
+    served = answers_of(moved(BASE, 5, 0.01), noise=0.1)
+    found = identify([OWN, alike], [served] * 2)
+    assert (found.kind, "cycle 8 answers like it" in found.reason) == ("base", True)
+    assert identify([alike, OWN], [served] * 2).kind == "too_coarse"
+    assert identify([OWN, alike], [answers_of(CANDIDATE)] * 2).reason == ""
+
+
 def test_dial_shows_how_much_is_on() -> None:
     """The dial is 0 for the base, 1 for the candidate, and between them for a part of it."""
     strong = fingerprint_of(BASE, moved(BASE, 1, 1.0))
@@ -99,9 +110,28 @@ def test_two_that_know_nothing_of_each_other_prove_nothing() -> None:
     """Where two fingerprints name two adapters, and neither knows the other's, none is claimed."""
     alone = fingerprint_of(BASE, CANDIDATE, cycle=7)
     near = fingerprint_of(BASE, YOUNGER, cycle=8)
-    found = identify([alone, near], [answers_of(CANDIDATE)] * 2)
+    found = identify([alone, near], [answers_of(CANDIDATE, noise=0.3)] * 2)
     assert (found.kind, found.cycle) == ("neither", None)
     assert found.reason == kept("identified-twice", found.reason)
+    for order in ([alone, near], [near, alone]):
+        assert identify(order, [answers_of(CANDIDATE, noise=0.1)] * 2).cycle == 7
+
+
+def test_other_fingerprint_does_not_decide_alone() -> None:
+    """Where the expected fingerprint is too coarse, its parent's one, which does not know it, names nothing."""
+    older = fingerprint_of(BASE, PARENT, cycle=6)
+    expected = fingerprint_of(BASE, moved(PARENT, 2, 0.3), PARENT)
+    served = answers_of(moved(PARENT, 2, 0.3), noise=0.4)
+    assert identify([older], [served]).cycle == 6
+    assert identify([expected, older], [served] * 2).kind == "too_coarse"
+
+
+def test_distant_answers_are_nobodys() -> None:
+    """An adapter that lies in the direction of the candidate, but far from it, is not named however far the base is."""
+    strong = fingerprint_of(BASE, moved(BASE, 1, 2.0))
+    found = identify([strong], [answers_of(moved(BASE, 1, 2.0), noise=0.9)])
+    assert found.distance < 0.6 * found.next_nearest
+    assert found.kind == "neither"
 
 
 def test_other_cycle_is_found() -> None:
@@ -158,12 +188,14 @@ def test_lists_without_a_common_token_are_far_apart() -> None:
     assert answers_apart(*cut) > 0.3
 
 
-def test_later_tokens_count_behind_the_same_ones_only() -> None:
-    """Once the two replies differ, what follows is not compared any more."""
+def test_later_tokens_count_behind_the_same_ones_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first token alone is compared; with more of them, none that follows where the two replies differ."""
     first, other = answer_of([3.0, 1.0]).steps[0], answer_of([1.0, 3.0]).steps[0]
     same = type(answer_of([0.0]))(steps=(first, other), text="")
     recorded = type(same)(steps=(first, first), text="")
     parted = type(same)(steps=(other, first), text="")
+    assert answers_apart(recorded, same) == 0
+    monkeypatch.setattr(answer_distance, "COMPARED_STEPS", 2)
     assert answers_apart(recorded, same) > 0
     assert answers_apart(recorded, parted) == answers_apart(type(same)(steps=(first,), text=""), parted)
 

@@ -13,6 +13,9 @@ from typing import NamedTuple
 
 from sleepd.protocol.deployment.adapter_fingerprint import ModelAnswer, PromptAnswer, PromptReference, Step
 
+COMPARED_STEPS = 1
+"""Reply tokens that are compared. An adapter moves the first one most, and the engine's rounding moves all alike."""
+
 
 class Sums(NamedTuple):
     """Of one prompt or of several: squared differences to each recorded model with their weights, and the dial's."""
@@ -75,7 +78,7 @@ def answers_apart(one: ModelAnswer, other: ModelAnswer) -> float:
 def _squares(recorded: ModelAnswer, answer: PromptAnswer) -> tuple[float, float]:
     """Over the steps that stand behind the same tokens in both."""
     squares = weights = 0.0
-    for own, other in zip(recorded.steps, answer.steps, strict=False):
+    for own, other in zip(recorded.steps[:COMPARED_STEPS], answer.steps, strict=False):
         left, right = _by_name(own, other), _by_name(other, own)
         for weight, difference in _differences(left, right):
             squares += weight * difference**2

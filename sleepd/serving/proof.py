@@ -33,8 +33,12 @@ from .endpoint import Endpoint
 
 RECORD_FILE: Final = "last_proof.json"
 SAME_NATS: Final = 0.08
-"""A server's answers are its own earlier ones up to here. Requests beside it make a difference of up to 0.06; a stale
-cache makes 0.11 or more, another generation 0.5."""
+"""A server's answers are its own earlier ones up to here. Requests beside it make a difference of up to 0.06, a stale
+cache 0.11 or more (2026-11-27). The worst of the prompts that are asked again moves by 0.27 or more with another
+generation (2026-11-28, tests/bench/README.md)."""
+SAME_SHARE: Final = 0.5
+"""And up to this share of the distance to the next nearest model: of two near generations neither passes for the
+other."""
 ASKED_AGAIN: Final = 4
 """Prompts that are asked again; one of them is the long one."""
 
@@ -112,9 +116,10 @@ class Prover:
         record = self._record()
         if record is None or record.key != self._key_of(wanted):
             return None
+        most = min(SAME_NATS, (record.identity.next_nearest or 0.0) * SAME_SHARE)
         for prompt, was in zip(record.prompts, record.answers, strict=True):
             now = self._endpoint.ask(prompt)
-            if was.prompt_tokens != now.prompt_tokens or _apart(was, now) > SAME_NATS:
+            if was.prompt_tokens != now.prompt_tokens or _apart(was, now) > most:
                 return None
         return EngineProof(identity=record.identity, is_wanted=True)
 

@@ -18,6 +18,7 @@ from sleepd.protocol.chat_example import Message
 from sleepd.protocol.checkpoint_files import FINGERPRINT_FILE
 from sleepd.protocol.deployment.adapter_fingerprint import (
     REPLY_STEPS,
+    VERSION,
     AdapterFingerprint,
     ModelAnswer,
     PromptReference,
@@ -43,7 +44,13 @@ def fingerprint(cycle: int, parent: int | None, *, strength: float = 2.0) -> Ada
         for number in range(PROMPTS)
     )
     return AdapterFingerprint(
-        version=1, cycle=cycle, parent=parent, base_fingerprint="base", dtype="float32", prompts=prompts, seconds=1.0
+        version=VERSION,
+        cycle=cycle,
+        parent=parent,
+        base_fingerprint="base",
+        dtype="float32",
+        prompts=prompts,
+        seconds=1.0,
     )
 
 

@@ -176,7 +176,7 @@ def test_no_fingerprint_is_not_guessed(sleepctl: Sleepctl, engine: FakeEngine, t
         (b"{", "cannot be understood"),
         (b'{"version": 1}', "cannot be understood"),
         (b"[" * 100000, "cannot be understood"),
-        (None, "it has version 2, this sage-sleepd reads 1"),
+        (None, "it has version 3, this sage-sleepd reads 2"),
     ],
     ids=["torn", "incomplete", "deep", "newer"],
 )
@@ -184,7 +184,7 @@ def test_damaged_fingerprint_is_an_error(
     content: bytes | None, expected: str, sleepctl: Sleepctl, engine: FakeEngine, state: str
 ) -> None:
     """A fingerprint that is damaged, or that a newer version wrote, is named by its path."""
-    newer = msgspec.structs.replace(fingerprint_of(BASE, NEWER), version=2)
+    newer = msgspec.structs.replace(fingerprint_of(BASE, NEWER), version=3)
     Path(state, "cycle_007/fingerprint.json").write_bytes(content or msgspec.json.encode(newer))
     ran = sleepctl("live", engine.url, "--state", state)
     assert ran.code == 1

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -14,10 +15,17 @@ import torch
 
 from sleepd.policy.answer_distance import answers_apart
 from sleepd.protocol.chat_example import Message
-from sleepd.protocol.deployment.adapter_fingerprint import CHANCES, REPLY_STEPS, AdapterFingerprint, ModelAnswer
+from sleepd.protocol.deployment.adapter_fingerprint import (
+    CHANCES,
+    REPLY_STEPS,
+    AdapterFingerprint,
+    ModelAnswer,
+    PromptReference,
+)
 from sleepd.protocol.job import Report, WorkerMessage
 from sleepd.worker import process_memory
 from sleepd.worker.data.chat_format import ChatFormat
+from sleepd.worker.data.messages import Context
 from sleepd.worker.evaluation import fingerprint as module
 from sleepd.worker.model.adapter import load_adapted, load_base
 from sleepd.worker.model.device import choose_device
@@ -98,13 +106,33 @@ def test_prompts_are_trained_ones_and_reference_ones(line: Line) -> None:
 
 
 def test_answers_have_their_bounds(line: Line) -> None:
-    """At most six steps of at most fifty tokens, whose chances together are at most 1."""
+    """At most three steps of at most fifty tokens, whose chances together are at most 1."""
     for prompt in written(line[0] / "second").prompts:
         for answer in (prompt.base, prompt.parent, prompt.candidate):
             assert len(answer.steps) <= REPLY_STEPS
             for step in answer.steps:
                 assert len(step) <= CHANCES
                 assert sum(math.exp(one.logprob) for one in step) <= 1.001
+
+
+def test_recorded_answers_are_not_computed_again(line: Line, plain_model: Path, models: Path, tmp_path: Path) -> None:
+    """Base and parent answer only those prompts that the parent's own fingerprint lacks, or has in other numbers."""
+    parent = written(line[0] / "first")
+    job = make_job(plain_model, models, tmp_path / "next", cycle=6, parent=str(tmp_path), parent_cycle=4)
+    loaded = SimpleNamespace(fingerprint=parent.base_fingerprint)
+    prompts = [module._Prompt(one.kind, Context(one.messages), [0] * one.prompt_tokens) for one in parent.prompts]
+    other = replace(prompts[0], ids=[0])
+
+    def recorded(**changes: object) -> dict[int, PromptReference]:
+        said = msgspec.json.encode(msgspec.structs.replace(parent, **changes))
+        (tmp_path / "fingerprint.json").write_bytes(said)
+        return module._recorded(job, loaded, "float32", [other, *prompts])
+
+    assert recorded() == dict(enumerate(parent.prompts, 1))
+    for changes in ({"dtype": "bfloat16"}, {"base_fingerprint": "other"}, {"cycle": 3}, {"version": 0}):
+        assert recorded(**changes) == {}
+    (tmp_path / "fingerprint.json").write_bytes(b"{")
+    assert module._recorded(job, loaded, "float32", prompts) == {}
 
 
 def test_first_cycle_has_no_parent_answers(line: Line) -> None:

@@ -13,9 +13,11 @@ from msgspec import Meta
 
 from sleepd.protocol.chat_example import Message
 
-VERSION = 1
-REPLY_STEPS = 6
-"""Reply tokens that are recorded: the first, and five greedy ones after it."""
+VERSION = 2
+"""1: with six reply tokens."""
+REPLY_STEPS = 3
+"""Reply tokens that are recorded: the first, and two greedy ones after it. Where an engine gives no log-probabilities
+their text is all that there is."""
 CHANCES = 50
 """Tokens that are recorded at each of them, the most likely ones."""
 MAX_FILE_BYTES = 8 * 1024 * 1024
@@ -104,7 +106,7 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True):
     dial: float | None = None
     """How much of the candidate's adapter is on: 0 none, 1 all of it; None: not measured."""
     reason: str = ""
-    """In a sentence, where it is neither the candidate nor the parent nor the base nor another cycle."""
+    """In a sentence: why nothing is named, or which cycles answer like the one that is named."""
 
     @property
     def is_named(self) -> bool:

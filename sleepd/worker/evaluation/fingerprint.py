@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -19,12 +19,14 @@ from typing import Any
 import msgspec
 import torch
 
-from sleepd.files import replace_file
+from sleepd.errors import DECODE_ERRORS
+from sleepd.files import read_document, replace_file
 from sleepd.policy.answer_distance import answers_apart
 from sleepd.protocol.chat_example import ChatExample, Message
 from sleepd.protocol.checkpoint_files import FINGERPRINT_FILE
 from sleepd.protocol.deployment.adapter_fingerprint import (
     CHANCES,
+    MAX_FILE_BYTES,
     REPLY_STEPS,
     VERSION,
     AdapterFingerprint,
@@ -101,12 +103,10 @@ def write_fingerprint(job: Job, loaded: Loaded, trained: Sequence[ChatExample], 
     prompts = [*_trained_prompts(job, loaded.chat, trained), *_reference_prompts(job, loaded)]
     prompts.sort(key=lambda one: len(one.ids))
     device = in_float32(loaded.model, loaded.device)
-    answer = partial(_answers, loaded, device, prompts, on_step, job.evaluation_seconds)
+    dtype = str(device.dtype).removeprefix("torch.")
+    answer = partial(_all_answers, partial(_answers, loaded, device, on_step, job.evaluation_seconds), prompts)
     try:
-        candidate = answer()
-        with loaded.model.disable_adapter():
-            base = answer()
-        parent = _parents(job, loaded.model, answer)
+        references = _references(job, loaded, prompts, answer, _recorded(job, loaded, dtype, prompts))
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
@@ -116,8 +116,8 @@ def write_fingerprint(job: Job, loaded: Loaded, trained: Sequence[ChatExample], 
         cycle=job.cycle,
         parent=job.parent_cycle if job.parent else None,
         base_fingerprint=loaded.fingerprint,
-        dtype=str(device.dtype).removeprefix("torch."),
-        prompts=tuple(_chosen(prompts, base, candidate, parent)),
+        dtype=dtype,
+        prompts=tuple(_chosen(references)),
         seconds=round(time.monotonic() - started, 3),
     )
     replace_file(Path(job.staging, FINGERPRINT_FILE), msgspec.json.encode(fingerprint))
@@ -125,8 +125,10 @@ def write_fingerprint(job: Job, loaded: Loaded, trained: Sequence[ChatExample], 
 
 def work(job: Job, trained: Sequence[Any]) -> float:
     """About what it costs, in forward tokens."""
-    tokens = min(MOST_TOKENS, sum(min(one.prompt_tokens, LONGEST) for one in trained[:TRIED])) + 2 * LONG
-    return (3 if job.parent else 2) * float(tokens)
+    tokens = float(min(MOST_TOKENS, sum(min(one.prompt_tokens, LONGEST) for one in trained[:TRIED])))
+    if job.parent:  # whose own fingerprint has the answers of parent and base to the reference prompts
+        return 3.0 * tokens + 2 * LONG
+    return 2.0 * (tokens + 2 * LONG)
 
 
 # The prompts
@@ -219,8 +221,37 @@ def in_float32(model: Any, device: Device) -> Device:
     return replace(device, dtype=torch.float32)
 
 
+def _recorded(job: Job, loaded: Loaded, dtype: str, prompts: Sequence[_Prompt]) -> dict[int, PromptReference]:
+    """What the parent's own fingerprint has of these prompts, by number: the same weights would answer the same."""
+    if not job.parent:
+        return {}
+    try:
+        found = msgspec.json.decode(
+            read_document(Path(job.parent, FINGERPRINT_FILE), MAX_FILE_BYTES), type=AdapterFingerprint
+        )
+    except (OSError, *DECODE_ERRORS):  # none, or of another version: all is computed
+        return {}
+    of_parent = (found.version, found.cycle, found.base_fingerprint, found.dtype)
+    if of_parent != (VERSION, job.parent_cycle, loaded.fingerprint, dtype):
+        return {}
+    known = {(one.messages, one.tools, one.prompt_tokens): one for one in found.prompts}
+    keys = [(one.context.messages, one.context.tools, len(one.ids)) for one in prompts]
+    return {number: known[key] for number, key in enumerate(keys) if key in known}
+
+
+def _all_answers(
+    answer: Callable[[Sequence[_Prompt]], list[ModelAnswer]],
+    prompts: Sequence[_Prompt],
+    known: Mapping[int, ModelAnswer],
+) -> list[ModelAnswer]:
+    """To all prompts: those that are known, by number, and the others computed."""
+    others = [number for number in range(len(prompts)) if number not in known]
+    found = dict(zip(others, answer([prompts[number] for number in others]), strict=True))
+    return [known[number] if number in known else found[number] for number in range(len(prompts))]
+
+
 def _answers(
-    loaded: Loaded, device: Device, prompts: Sequence[_Prompt], on_step: Callable[[int], None], seconds: float
+    loaded: Loaded, device: Device, on_step: Callable[[int], None], seconds: float, prompts: Sequence[_Prompt]
 ) -> list[ModelAnswer]:
     """What the model answers as it stands: the likeliest tokens at each step."""
     deadline = time.monotonic() + seconds
@@ -270,21 +301,22 @@ def _alike(prompts: Sequence[_Prompt]) -> Iterator[list[_Prompt]]:
     yield batch
 
 
-def _parents(job: Job, model: Any, answer: Callable[[], list[ModelAnswer]]) -> list[ModelAnswer] | None:
-    if not job.parent:
-        return None
-    with other_adapter(model, Path(job.parent)):
-        return answer()
-
-
-def _chosen(
+def _references(
+    job: Job,
+    loaded: Loaded,
     prompts: Sequence[_Prompt],
-    base: Sequence[ModelAnswer],
-    candidate: Sequence[ModelAnswer],
-    parent: Sequence[ModelAnswer] | None,
+    answer: Callable[[Mapping[int, ModelAnswer]], list[ModelAnswer]],
+    recorded: Mapping[int, PromptReference],
 ) -> list[PromptReference]:
-    """The trained prompts on which the candidate is farthest from the nearest other model, then the reference ones."""
-    references = [
+    """Every prompt with the answers of all models."""
+    parent: list[ModelAnswer] | None = None
+    candidate = answer({})
+    with loaded.model.disable_adapter():
+        base = answer({number: one.base for number, one in recorded.items()})
+    if job.parent:
+        with other_adapter(loaded.model, Path(job.parent)):
+            parent = answer({number: one.candidate for number, one in recorded.items()})
+    return [
         PromptReference(
             kind=prompt.kind,
             messages=prompt.context.messages,
@@ -296,6 +328,10 @@ def _chosen(
         )
         for number, prompt in enumerate(prompts)
     ]
+
+
+def _chosen(references: Sequence[PromptReference]) -> list[PromptReference]:
+    """The trained prompts on which the candidate is farthest from the nearest other model, then the reference ones."""
     trained = [one for one in references if one.kind == "trained"]
     return [*sorted(trained, key=_gap, reverse=True)[:TRAINED], *(one for one in references if one.kind != "trained")]
 

@@ -1,0 +1,116 @@
+"""The tables of ``bench_fingerprint.py rates``, as Markdown."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+
+from identification_rates import (
+    Adapters,
+    Answered,
+    Case,
+    by_all,
+    by_one,
+    cases,
+    distances,
+    other_generation,
+    same_texts,
+)
+
+from sleepd.policy import answer_distance, identification
+from sleepd.protocol.deployment.adapter_fingerprint import REPLY_STEPS
+from sleepd.serving.proof import ASKED_AGAIN
+
+LIMITS = {
+    "MOST_RATIO": (0.5, 0.6, 0.7, 0.8),
+    "DIAL_ROOM": (0.15, 0.2, 0.25, 0.5),
+    "MOST_NOISE": (0.4, 0.45, 0.5, 0.7),
+    "LEAST_GAP": (0.0, 0.05, 0.2),
+}
+SAME = (0.01, 0.02, 0.04, 0.08)
+ALL_PROMPTS = 99
+COMPARED = (*((steps, ALL_PROMPTS) for steps in range(1, REPLY_STEPS + 1)), (1, 8), (1, 4))
+"""Steps, and trained prompts."""
+_COLUMNS = ("right", "false this cycle", "false base", "false other cycle", "alike", "neither", "too_coarse")
+
+
+def print_rates(adapters: Adapters, served: Sequence[Answered], draws: int) -> None:
+    """All of them."""
+    every = list(cases(adapters, served, draws, ALL_PROMPTS))
+    _print_distances(adapters, every)
+    _print_outcomes("one fingerprint alone", by_one(adapters, every))
+    _print_outcomes("all fingerprints that were asked, the expected one first", by_all(adapters, every))
+    _table("what is compared", ("steps", "trained prompts", *_SUMMARY))
+    kept = answer_distance.COMPARED_STEPS
+    for steps, prompts in COMPARED:
+        answer_distance.COMPARED_STEPS = steps
+        with_less = cases(adapters, served, draws, prompts)
+        _row(steps, "all" if prompts == ALL_PROMPTS else prompts, *_summary(by_all(adapters, with_less)))
+    answer_distance.COMPARED_STEPS = kept
+    _table("other limits, one at a time", ("limit", "value", *_SUMMARY))
+    for name, values in LIMITS.items():
+        kept = getattr(identification, name)
+        for value in values:
+            setattr(identification, name, value)
+            _row(name, f"**{value}**" if value == kept else value, *_summary(by_all(adapters, every)))
+        setattr(identification, name, kept)
+    _print_texts(adapters, served)
+    _print_others(adapters, served, draws)
+
+
+def _print_distances(adapters: Adapters, every: Iterable[Case]) -> None:
+    _table("distances", ("base", "server runs", "fingerprint of", "distances, the nearest first", "dial"))
+    for case in every:
+        found = sorted(distances(adapters, case).items(), key=lambda one: one[1])
+        shown = ", ".join(f"{name} {distance:.3f}" for name, distance in found)
+        dial = "" if case.whole.dial is None else f"{case.whole.dial:.2f}"
+        _row(case.served.base, case.served.text, case.asked, shown, dial)
+
+
+def _print_outcomes(title: str, rows: Mapping[str, Counter[str]]) -> None:
+    _table(f"share of the draws, {title}", ("the server runs", "draws", *_COLUMNS))
+    for name, row in rows.items():
+        _row(name, row.total(), *(f"{row[column] / row.total():.2%}" for column in _COLUMNS))
+
+
+_SUMMARY = ("false this cycle", "false base", "false other cycle", "known and not named")
+
+
+def _summary(rows: Mapping[str, Counter[str]]) -> list[str]:
+    """Of all draws the errors; of those in which the server runs what the fingerprint knows, the unnamed ones."""
+    whole = sum(rows.values(), Counter[str]())
+    known = sum((row for name, row in rows.items() if name in ("its own adapter", "its parent", "the base")), Counter())
+    named = sum(known[column] for column in _COLUMNS[:5])
+    shares = [whole[column] / whole.total() for column in _SUMMARY[:3]]
+    return [f"{share:.2%}" for share in (*shares, 1 - named / known.total())]
+
+
+def _print_texts(adapters: Adapters, served: Sequence[Answered]) -> None:
+    _table(
+        "replies that are word for word the recorded ones",
+        ("the server runs", "recorded of", "same", "at least", "at most"),
+    )
+    found: dict[tuple[str, str], list[float]] = {}
+    for relation, kind, hits, count in same_texts(adapters, served):
+        found.setdefault((relation, kind), []).append(hits / count)
+    for (relation, kind), shares in found.items():
+        _row(relation, kind, f"{sum(shares) / len(shares):.0%}", f"{min(shares):.0%}", f"{max(shares):.0%}")
+
+
+def _print_others(adapters: Adapters, served: Sequence[Answered], draws: int) -> None:
+    columns = [f"at most {limit}" for limit in SAME]
+    _table("another generation, taken for the same by the prompts that are asked again", ("server", *columns, "median"))
+    for name, worst in other_generation(adapters, served, ASKED_AGAIN, draws):
+        shares = [f"{sum(each <= limit for each in worst) / len(worst):.1%}" for limit in SAME]
+        if min(worst) <= 2 * SAME[-1]:
+            _row(name, *shares, f"{sorted(worst)[len(worst) // 2]:.3f}")
+
+
+def _table(title: str, columns: Sequence[str]) -> None:
+    print(f"\n{title}\n")
+    _row(*columns)
+    _row(*("---" for _ in columns))
+
+
+def _row(*cells: object) -> None:
+    print("|", " | ".join(map(str, cells)), "|", flush=True)

@@ -1,0 +1,75 @@
+"""What an engine runs is proved again by a few of its own earlier answers, and by all prompts where these differ."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from sleepd.protocol.deployment.adapter_fingerprint import AdapterFingerprint, PromptAnswer, PromptReference
+from sleepd.protocol.deployment.serve_messages import Generation
+from sleepd.serving.proof import ASKED_AGAIN, SAME_NATS, Prover
+from tests.fingerprints import PROMPTS, Model, answers_of, base_model, fingerprint_of, moved
+
+BASE = base_model()
+PARENT = moved(BASE, 1, 1.0)
+NEAR = moved(PARENT, 2, 0.05)
+
+
+class Answering:
+    """An engine that answers as a model does, and counts the questions."""
+
+    def __init__(self, model: Model) -> None:
+        self.model = model
+        self.noise = 0.0
+        self.asked = 0
+
+    def ask(self, prompt: PromptReference) -> PromptAnswer:
+        self.asked += 1
+        return answers_of(self.model, noise=self.noise)[prompt.prompt_tokens - 10]
+
+    def answers(self, fingerprint: AdapterFingerprint) -> list[PromptAnswer]:
+        return [self.ask(prompt) for prompt in fingerprint.prompts]
+
+
+@pytest.fixture
+def engine() -> Answering:
+    """It runs the younger generation."""
+    return Answering(NEAR)
+
+
+@pytest.fixture
+def prover(engine: Answering, tmp_path: Path) -> Prover:
+    """Of that engine."""
+    return Prover(engine, "engine", tmp_path / "serving")
+
+
+@pytest.fixture
+def wanted(tmp_path: Path) -> Generation:
+    """The younger generation, which is nearly like its parent."""
+    fingerprint = fingerprint_of(BASE, NEAR, PARENT)
+    (tmp_path / "fingerprint.json").write_bytes(msgspec.json.encode(fingerprint))
+    return Generation(cycle=7, directory=str(tmp_path), sha256="a")
+
+
+def test_few_prompts_prove_it_again(engine: Answering, prover: Prover, wanted: Generation) -> None:
+    """An engine that answers as before is proved by four prompts; one that rounds otherwise is asked all of them."""
+    assert prover.prove(wanted, []).is_wanted
+    engine.asked = 0
+    assert prover.prove(wanted, []).is_wanted
+    assert engine.asked == ASKED_AGAIN
+    engine.asked, engine.noise = 0, 0.03
+    assert prover.prove(wanted, []).is_wanted
+    assert engine.asked > PROMPTS
+
+
+def test_near_generation_is_not_taken_for_the_same(engine: Answering, prover: Prover, wanted: Generation) -> None:
+    """A parent that is nearer than any limit for an engine's own differences is still found out."""
+    proof = prover.prove(wanted, [])
+    assert proof.is_wanted
+    assert proof.identity.next_nearest is not None
+    assert proof.identity.next_nearest < SAME_NATS
+    engine.model = PARENT
+    found = prover.prove(wanted, [])
+    assert (found.identity.kind, found.identity.cycle, found.is_wanted) == ("parent", 6, False)

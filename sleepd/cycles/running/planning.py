@@ -171,7 +171,14 @@ def _with_comparison(lineup: Lineup, before: Predecessor, ledger: Ledger, checkp
         and id_hash(experience.id) not in seen
         and content_hash_of(experience) not in trained  # a copy under a new id
     ]
-    job = msgspec.structs.replace(lineup.job, predecessor=before.directory, predecessor_cycle=before.cycle, later=later)
+    verdict = ledger.verdict(lineup.parent)
+    job = msgspec.structs.replace(
+        lineup.job,
+        predecessor=before.directory,
+        predecessor_cycle=before.cycle,
+        later=later,
+        later_margin=verdict.learned.margin if verdict and verdict.learned else 0.0,
+    )
     return msgspec.structs.replace(lineup, job=job)
 
 

@@ -1,0 +1,108 @@
+"""Promotion for what was learned: the candidate knows what was told, and is not worse on what it never saw. Pure.
+
+New facts say little about other facts: on held-out ones champion and candidate may be alike, and then nothing is
+proved. Such a candidate is promoted, too, where both of these hold at the confidence of the verdict:
+
+- *not worse*: the lower bound of the gain on held-out experiences is above minus the margin (a test of
+  non-inferiority: Wellek, Testing Statistical Hypotheses of Equivalence and Noninferiority, 2010). The same is asked
+  against the base, so that small losses of several cycles cannot add up below it. A candidate that is worse by the
+  margin passes with a probability of at most alpha;
+- *learned*: on replies that this cycle trained for the first time the loss fell by more than the least gain. Every
+  training that works does so, also a harmful one: this alone promotes nobody.
+
+A smaller loss on a trained reply says that the reply was learned as it was told. Whether it is recalled in other words
+is not measured here (``evaluation.probes`` does).
+"""
+
+from __future__ import annotations
+
+import math
+
+from sleepd.protocol.evidence import TrainedLoss
+from sleepd.protocol.job import Report
+from sleepd.protocol.verdict import Figure, Interval, LearnedGain
+
+from .confidence import gain_interval
+
+
+def learned_gain(report: Report, confidence: float, margin: float) -> LearnedGain | None:
+    """The gain on newly trained replies; None: it was not measured, or a loss is no number."""
+    counted = [each for each in report.evidence.newly_trained if each.tokens > 0]
+    pairs = [(each.tokens, each.parent, each.candidate) for each in counted]
+    if not pairs or not all(math.isfinite(loss) for pair in pairs for loss in pair[1:]):
+        return None
+    return LearnedGain(
+        gain=gain_interval(pairs, confidence, [each.conversation for each in counted]),
+        before=_mean(counted, "parent"),
+        after=_mean(counted, "candidate"),
+        margin=margin,
+    )
+
+
+def not_worse_figure(report: Report, gain: Interval | None, margin: float) -> Figure:
+    """Whether the held-out loss is not worse by the margin, against the parent and against the base.
+
+    Args:
+        report: of the candidate.
+        gain: on the holdout, against the parent; None: it was not measured.
+        margin: nats per token; 0: nobody is promoted by this rule.
+    """
+    low = _worst_bound(report, gain)
+    text = "held-out loss against the champion's and the base's: no bound"
+    if low is not None:
+        assert gain is not None
+        relation = f"worse by less than {-low:.3f}" if low < 0 else f"lower by more than {low:.3f}"
+        text = (
+            f"held-out loss against the champion's and the base's: {relation} nats/token with "
+            f"{100 * gain.confidence:.3g}% confidence; worse by less than {margin:.2g} counts"
+        )
+    is_met = low is not None and margin > 0 and low > -margin
+    return _figure("not_worse", low, -margin, text, is_met=is_met)
+
+
+def learned_figure(found: LearnedGain | None, least: float) -> Figure:
+    """Whether the candidate knows the newly trained replies better than the parent, by more than the least gain."""
+    if found is None:
+        return _figure("learned", None, least, "loss on newly trained replies: not measured", is_met=False)
+    low = found.gain.low
+    text = f"{loss_text(found)}; above {least:.2g} counts"
+    return _figure("learned", found.gain.estimate, least, text, is_met=low is not None and low > least)
+
+
+def learned_reason(found: LearnedGain, gain: Interval) -> str:
+    """Why it was promoted, in words that claim no more than was measured."""
+    bounds = "" if gain.low is None else f" [{gain.low:+.3f}, {gain.high:+.3f}]"
+    return (
+        f"learned what was told: {loss_text(found)}; not shown better on {gain.experiences} experiences that it never "
+        f"trained on: gain {gain.estimate:+.3f}{bounds} nats/token, not worse by {found.margin:g}"
+    )
+
+
+def loss_text(found: LearnedGain) -> str:
+    """The fall of the loss on newly trained replies, with its bound."""
+    gain = found.gain
+    bound = "no bound" if gain.low is None else f"more than {gain.low:.3f} with {100 * gain.confidence:.3g}% confidence"
+    many = "reply" if gain.experiences == 1 else "replies"
+    return (
+        f"loss on {gain.experiences} newly trained {many} {found.before:.3f} -> {found.after:.3f} nats/token "
+        f"(-{gain.estimate:.3f}, {bound})"
+    )
+
+
+def _worst_bound(report: Report, gain: Interval | None) -> float | None:
+    """The lower of the bounds against parent and base; None: one of them was not measured, or bounds nothing."""
+    counted = [each for each in report.holdout if each.tokens > 0]
+    if gain is None or gain.low is None or not all(math.isfinite(each.base) for each in counted):
+        return None
+    pairs = [(each.tokens, each.base, each.candidate) for each in counted]
+    against_base = gain_interval(pairs, gain.confidence, [each.conversation for each in counted])
+    return None if against_base.low is None else min(gain.low, against_base.low)
+
+
+def _mean(losses: list[TrainedLoss], who: str) -> float:
+    return sum(each.tokens * getattr(each, who) for each in losses) / sum(each.tokens for each in losses)
+
+
+def _figure(name: str, value: float | None, limit: float, text: str, *, is_met: bool) -> Figure:
+    """It decides nothing by itself: ``promotion.judge`` makes it binding where both hold."""
+    return Figure(name=name, value=value, relation="above", limit=limit, is_met=is_met, is_binding=False, text=text)

@@ -38,7 +38,7 @@ from sleepd.policy.selecting.selection import (
     sampling_shares,
     select,
 )
-from sleepd.policy.selecting.superseded import Superseded, superseded, superseded_text
+from sleepd.policy.selecting.superseded import Superseded, corrections, superseded, superseded_text
 from sleepd.policy.timing.triggers import Policy, Thresholds
 from sleepd.protocol.evidence import RecallQuestion
 from sleepd.protocol.job import Job, Role
@@ -243,13 +243,16 @@ async def _fetch(selection: Selection, job: Job, taken: _Taken, buffer: Experien
     ]
     # What has left the buffer is older than all that is in it.
     found = [*((experience, role_of[key]) for key, experience in gone.items() if key in role_of), *found]
+    anew = corrections(found)
+    found = [(one, "train" if one.id in anew else role) for one, role in found]
     found = _without_held_out(found, {*held_out, *(answer_of(one) for one, role in found if role == "holdout")})
     old = superseded(found)
     if old:
         found = _without(found, old)
         job = msgspec.structs.replace(job, superseded=superseded_text(old))
     if not any(role == "train" for _, role in found):
-        raise NothingToDo("the experiences to train have just left the buffer", hint="sleepctl buffer")
+        text = "the experiences to train have just left the buffer, or newer ones contradict them"
+        raise NothingToDo(text, hint="sleepctl buffer")
     shares = _shares(found) if len(view.keys) >= FREQUENT_FROM else {}
     return Lineup(
         job=job, parent=job.parent_cycle, is_forced=is_forced, experiences=found, seen=view.keys, sampling_shares=shares

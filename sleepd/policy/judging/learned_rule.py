@@ -17,8 +17,8 @@ is not measured here (``evaluation.probes`` does).
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
-from sleepd.protocol.evidence import TrainedLoss
 from sleepd.protocol.job import Report
 from sleepd.protocol.verdict import Figure, Interval, LearnedGain
 
@@ -33,8 +33,8 @@ def learned_gain(report: Report, confidence: float, margin: float) -> LearnedGai
         return None
     return LearnedGain(
         gain=gain_interval(pairs, confidence, [each.conversation for each in counted]),
-        before=_mean(counted, "parent"),
-        after=_mean(counted, "candidate"),
+        before=_mean([(each.tokens, each.parent) for each in counted]),
+        after=_mean([(each.tokens, each.candidate) for each in counted]),
         margin=margin,
     )
 
@@ -99,8 +99,9 @@ def _worst_bound(report: Report, gain: Interval | None) -> float | None:
     return None if against_base.low is None else min(gain.low, against_base.low)
 
 
-def _mean(losses: list[TrainedLoss], who: str) -> float:
-    return sum(each.tokens * getattr(each, who) for each in losses) / sum(each.tokens for each in losses)
+def _mean(losses: Sequence[tuple[int, float]]) -> float:
+    """Nats per token, from tokens and loss of each."""
+    return sum(tokens * loss for tokens, loss in losses) / sum(tokens for tokens, _ in losses)
 
 
 def _figure(name: str, value: float | None, limit: float, text: str, *, is_met: bool) -> Figure:

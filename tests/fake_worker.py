@@ -6,8 +6,9 @@ SIGTERM · ``crash`` exits 3 · ``kill`` kills itself · ``fail`` gives up in wo
 ``parent_unusable`` and ``shape_changed`` give up for that reason · ``garbage`` sends no message · ``flood`` prints 5 MB
 without a newline, then promotes · ``wait`` trains until told to stop, or until the file ``go`` appears beside its job ·
 ``die_resumably`` leaves a resume point and kills itself · ``other_version`` says hello as another version · ``open`` a
-report that, on three held out, decides nothing · ``worse`` finds the champion worse on later experiences, where there
-are enough, and else promotes · ``liar`` says that the champion is worse, with figures that do not say it.
+report that, on three held out, decides nothing · ``learn`` knows what it was told, and is as before on the rest ·
+``worse`` finds the champion worse on later experiences, where there are enough, and else promotes · ``liar`` says that
+the champion is worse, with figures that do not say it.
 """
 
 from __future__ import annotations
@@ -22,7 +23,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from sleepd.protocol.evidence import Collapse, Drift, Evidence, LaterLoss, LossPair, Probation, Relevance, Speech
+from sleepd.protocol.evidence import (
+    Collapse,
+    Drift,
+    Evidence,
+    LaterLoss,
+    LossPair,
+    Probation,
+    Relevance,
+    Speech,
+    TrainedLoss,
+)
 from sleepd.protocol.job import (
     RESUME_POINT,
     Failure,
@@ -65,6 +76,7 @@ def report(
     *,
     is_loop: bool = False,
     spread: float = 0.0,
+    known: float | None = None,
     job: Job | None = None,
 ) -> Report:
     trained = [example for example in examples if example.role == "train"]
@@ -94,7 +106,7 @@ def report(
         holdout_before=before,
         holdout_after=after,
         holdout=[
-            LossPair(id=e.id, tokens=10, base=3.2, parent=before, candidate=after + spread * (-1) ** number)
+            LossPair(id=e.id, tokens=10, base=5.0, parent=before, candidate=after + spread * (-1) ** number)
             for number, e in enumerate(held)
         ],
         checks=checks,
@@ -106,7 +118,10 @@ def report(
         tokens_per_second=100.0,
         peak_memory_bytes=1,
         lora_shape="r16:q_proj",
-        evidence=evidence(None if job is None else probation(job, champion=2.0)),
+        evidence=evidence(
+            None if job is None else probation(job, champion=2.55 if job.later_margin else 2.0),
+            [TrainedLoss(id=e.id, tokens=10, parent=2.1, candidate=known) for e in trained] if known else [],
+        ),
     )
 
 
@@ -118,10 +133,12 @@ def probation(job: Job, *, champion: float) -> Probation | None:
         LaterLoss(id=id_, tokens=10 + number, predecessor=2.5, champion=champion + number % 3 / 100)
         for number, id_ in enumerate(job.later)
     ]
-    return Probation(champion=job.parent_cycle, predecessor=job.predecessor_cycle, losses=losses)
+    return Probation(
+        champion=job.parent_cycle, predecessor=job.predecessor_cycle, losses=losses, margin=job.later_margin
+    )
 
 
-def evidence(on_probation: Probation | None) -> Evidence:
+def evidence(on_probation: Probation | None, newly_trained: list[TrainedLoss]) -> Evidence:
     """Of a candidate that has damaged nothing."""
     speech = Speech(
         replies=8,
@@ -140,6 +157,7 @@ def evidence(on_probation: Probation | None) -> Evidence:
         ],
         relevance=Relevance(prompts=3, replies=3, losses=[]),
         probation=on_probation,
+        newly_trained=newly_trained,
     )
 
 
@@ -175,10 +193,11 @@ def messages(
     yield Progress(phase="evaluating", device="cpu")
     (staging / "adapter_model.safetensors").write_bytes(f"weights of cycle {job.cycle}".encode())
     (staging / "adapter_config.json").write_text("{}")
-    after = 3.5 if behaviour == "reject" else 2.5
+    after = {"reject": 3.5, "learn": 3.0}.get(behaviour, 2.5)
+    known = 0.3 if behaviour == "learn" else None
     spread = 0.19 if behaviour == "open" else 0.0
     rate = job.strategy.learning_rate
-    yield report(examples, rate, 3.0, after, is_loop=behaviour == "loop", spread=spread, job=job)
+    yield report(examples, rate, 3.0, after, is_loop=behaviour == "loop", spread=spread, known=known, job=job)
 
 
 def break_off(behaviour: str, wire: socket.socket) -> None:

@@ -114,12 +114,17 @@ def test_strategies_are_compared(buffer: Path, models: Path, tiny_model: Path, t
 
 
 def test_facts_are_recalled(models: Path, tiny_model: Path) -> None:
-    """Facts are taught, and those that are recalled are counted."""
+    """Facts are taught, and those that are recalled are counted; from the second night on the rules of promotion are
+    asked, and in the third night all facts of the first are told otherwise.
+    """
     given = ("--base", tiny_model, "--models", models, *QUICK)
-    said = run("bench/sleepbench.py", "recall", "--told", 1, "--only", 1, "--nights", 1, *given)
-    found = json.loads(said)
-    assert found["asked"] == 20
-    assert found["trained"] + found["unlearned"] == 20
+    said = run("bench/sleepbench.py", "recall", "--told", 1, "--changed", "--nights", 3, *given)
+    first, second, third = map(json.loads, said.splitlines())
+    assert (first["asked"], second["asked"], third["asked"]) == (20, 40, 60)
+    assert first["trained"] + first["unlearned"] == 20
+    assert re.match("(promoted|inconclusive|rejected): ", second["verdict"])
+    assert third["trained"] + third["unlearned"] == 60
+    assert 0 <= third["outdated"] <= 20
 
 
 def test_verdicts_are_counted(buffer: Path, tiny_model: Path, tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ from sleepd.protocol.job import Job, Reply
 from sleepd.protocol.verdict import Figure
 from tests.agents import columns
 from tests.kept import kept
-from tests.test_promotion import answers, failing, pairs, report
+from tests.test_promotion import ALIKE, KNOWN, answers, failing, pairs, report, told
 
 LIMITS = ("right >= 0.8", "right >= parent", "wrong <= parent + 0.1", "slow <= 3", "bold >= parent - 0.25")
 WITH_LIMITS = Gates(limits=tuple(map(parse_limit, LIMITS)), has_command=True, has_questions=True)
@@ -72,6 +72,22 @@ VERDICTS: dict[str, tuple[dict[str, Any], Gates]] = {
     "drifted": ({"drift": Drift(prompts=8, tokens=9, parent=0.02, candidate=0.0812)}, Gates()),
     "answers lost": ({"recall": answers(6, 1)}, Gates(has_questions=True)),
     "nothing asked": ({}, Gates(has_questions=True)),
+    "learned": ({"gains": ALIKE, "newly_trained": KNOWN}, Gates()),
+    "learned, low sample": ({"gains": ALIKE[:3], "newly_trained": KNOWN[:2]}, Gates()),
+    "learned one reply": ({"gains": ALIKE, "newly_trained": KNOWN[:1]}, Gates()),
+    "learned, and worse": ({"gains": [-0.4] * 9, "newly_trained": KNOWN}, Gates()),
+    "learned, the champion gained nothing": (
+        {"holdout": [msgspec.structs.replace(one, base=3.0) for one in pairs(ALIKE)], "newly_trained": KNOWN},
+        Gates(),
+    ),
+    "learned, and drifted": (
+        {
+            "gains": ALIKE,
+            "newly_trained": KNOWN,
+            "drift": Drift(prompts=8, tokens=9, parent=0.02, candidate=0.0812),
+        },
+        Gates(),
+    ),
     "limits": ({"metrics": MEASURED, "recall": answers(1, 1)}, WITH_LIMITS),
     "limits without a command": ({}, Gates(limits=WITH_LIMITS.limits)),
 }
@@ -154,6 +170,9 @@ def test_comparisons_are_as_kept() -> None:
         "undecided": later(0.5, -0.5, 0.4, -0.3),
         "exactly as good": later(0.0, 0.0, 0.0, 0.0),
         "one token": msgspec.structs.replace(later(), losses=[LaterLoss(id="a", tokens=1, predecessor=1, champion=2)]),
+        "not worse by the margin": msgspec.structs.replace(later(-0.05, -0.06, -0.05, -0.04), margin=0.1),
+        "worse by the margin": msgspec.structs.replace(later(-0.5, -0.4, -0.6, -0.5), margin=0.1),
+        "worse by just the margin": msgspec.structs.replace(later(*[-0.125] * 4), margin=0.125),
         "no tokens": msgspec.structs.replace(
             later(0.5), losses=[LaterLoss(id="a", tokens=0, predecessor=1, champion=2)]
         ),
@@ -170,6 +189,20 @@ def test_a_gain_must_exceed_its_limit() -> None:
     exactly, below = (judge(report(gains=gains), Gates(min_gain=least)) for least in (bound, bound * 0.999))
     assert [figure.is_open for figure in exactly.figures if figure.name == "holdout"] == [True]
     assert (exactly.outcome, below.outcome) == ("inconclusive", "promoted")
+
+
+def test_margin_and_least_must_be_exceeded() -> None:
+    """A bound that is exactly minus the margin, or exactly the least that is to be learned, promotes nobody."""
+    taught = told([1.8, 1.7, 1.9] * 4)
+    bound = gain_interval([(10, 2.1, one.candidate) for one in taught], 0.95).low
+    found = report(gains=[-0.125] * 9, newly_trained=taught)
+    for margin, least, outcome in (
+        (0.126, 0.1, "promoted"),
+        (0.125, 0.1, "rejected"),
+        (0.126, bound, "rejected"),
+        (0.126, bound * 0.999, "promoted"),
+    ):
+        assert judge(found, Gates(margin=margin, min_learned=least)).outcome == outcome
 
 
 def test_gates_follow_the_job() -> None:

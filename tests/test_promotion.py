@@ -24,6 +24,7 @@ from sleepd.protocol.evidence import (
     Relevance,
     ReplyLosses,
     Speech,
+    TrainedLoss,
 )
 from sleepd.protocol.job import Reply, Report, TrainingCheck
 from sleepd.protocol.verdict import Outcome, Verdict
@@ -33,7 +34,15 @@ HERE: dict[str, Any] = {"base_fingerprint": "b", "device": "cpu", "dtype": "floa
 
 def pairs(gains: list[float], *, before: float = 3.0) -> list[LossPair]:
     return [
-        LossPair(id=str(number), tokens=100, base=3.1, parent=before, candidate=before - gain)
+        LossPair(id=str(number), tokens=100, base=5.0, parent=before, candidate=before - gain)
+        for number, gain in enumerate(gains)
+    ]
+
+
+def told(gains: list[float], *, before: float = 2.1) -> list[TrainedLoss]:
+    """Newly trained replies, on which the loss fell by so much."""
+    return [
+        TrainedLoss(id=f"told{number}", tokens=10, parent=before, candidate=before - gain)
         for number, gain in enumerate(gains)
     ]
 
@@ -136,6 +145,10 @@ PARENT_ONLY = msgspec.structs.replace(LOOP, is_loop=False, parent_is_loop=True)
 WIDE = [1.5, -0.6, 1.4, -0.7, 1.6, -0.5, 1.5, -0.8, 0.3]
 """A mean gain of 0.41 that may well be chance."""
 REJECTED = Outcome.REJECTED
+KNOWN = told([1.8, 1.7, 1.9, 1.85] * 5)
+"""Twenty newly trained replies that are known now."""
+ALIKE = [0.02, -0.03, 0.01, -0.02, 0.0, 0.03, -0.01, -0.02, 0.01, 0.0]
+"""On what it never saw the candidate is as its parent."""
 
 
 @pytest.mark.parametrize(
@@ -350,6 +363,71 @@ def test_probation_needs_weaker_proof(
     assert verdict.is_thin is (len(gains) < 8)
 
 
+@pytest.mark.parametrize(
+    ("changes", "failed", "words"),
+    [
+        (
+            {},
+            None,
+            "learned what was told: loss on 20 newly trained replies 2.100 -> 0.288 nats/token (-1.812, more than 1.78",
+        ),
+        ({}, None, "; not shown better on 10 experiences that it never trained on: gain -0.001 [-0.01"),
+        ({"gains": [gain - 0.05 for gain in ALIKE]}, None, " nats/token, not worse by 0.3"),
+        ({"gains": [gain - 0.3 for gain in ALIKE]}, ["holdout"], "did not fall"),
+        ({"holdout": [msgspec.structs.replace(one, base=3.2) for one in pairs(ALIKE)]}, None, ", not worse by 0.04"),
+        ({"holdout": [msgspec.structs.replace(one, base=3.05) for one in pairs(ALIKE)]}, ["holdout"], "did not fall"),
+        ({"holdout": [msgspec.structs.replace(one, base=3.0) for one in pairs(ALIKE)]}, ["holdout"], "did not fall"),
+        ({"gains": [gain + 0.05 for gain in ALIKE]}, None, "holdout reply loss 3.000 -> 2.951"),
+        ({"newly_trained": []}, ["holdout"], "did not fall"),
+        ({"newly_trained": told([1.8])}, ["holdout"], "did not fall"),
+        ({"newly_trained": told([0.05, 0.06] * 9)}, ["holdout"], "did not fall"),
+        ({"newly_trained": told([2.0, -1.9] * 9)}, ["holdout"], "did not fall"),
+        ({"newly_trained": told([math.nan, 1.0])}, ["holdout"], "did not fall"),
+        ({"gains": []}, ["holdout"], "nothing was held out"),
+        ({"holdout": [msgspec.structs.replace(one, base=2.8) for one in pairs(ALIKE)]}, ["holdout"], "did not fall"),
+        ({"holdout": [msgspec.structs.replace(one, base=math.nan) for one in pairs(ALIKE)]}, ["holdout"], "not fall"),
+        ({"drift": Drift(prompts=1, tokens=9, parent=0.0, candidate=0.06)}, ["drift"], "at most 0.050"),
+        ({"collapse": collapse(candidate={"loops": 9})}, ["greedy_loops", "all_loops"], "loop"),
+        ({"replies": [LOOP]}, ["replies"], "1 of 1 greedy replies loop"),
+        ({"recall": answers(lost=9, won=0)}, ["recall"], "9 lost"),
+    ],
+)
+def test_second_rule_by_cases(changes: dict[str, Any], failed: list[str] | None, words: str) -> None:
+    """Without a gain on held-out experiences a candidate is promoted where it learned and is not worse by the margin
+    than its parent, and where no safety gate speaks against it; ``failed`` None: promoted.
+    """
+    verdict = judged(**{"gains": ALIKE, "newly_trained": KNOWN, **changes})
+    assert verdict.failed == (failed or [])
+    assert verdict.outcome is (REJECTED if failed else Outcome.PROMOTED)
+    assert words in verdict.reason
+    is_better = verdict.reason.startswith("holdout reply loss 3.000")
+    assert (verdict.learned is not None) is (failed is None and not is_better)
+    assert not verdict.is_on_probation
+
+
+def test_the_rule_decides_which_figures_bind() -> None:
+    """Promoted for what it learned, the missed gain is shown and does not bind; otherwise the gain alone binds."""
+    names = ("holdout", "not_worse", "learned")
+
+    def binding(verdict: Verdict) -> list[str]:
+        return [figure.name for figure in verdict.figures if figure.name in names and figure.is_binding]
+
+    second = judged(gains=ALIKE, newly_trained=KNOWN)
+    assert binding(second) == ["not_worse", "learned"]
+    assert [figure.is_met for figure in second.figures if figure.name in names] == [False, True, True]
+    assert second.learned is not None
+    assert (second.learned.gain.experiences, second.learned.margin) == (20, 0.3)
+    assert binding(judged(newly_trained=KNOWN)) == ["holdout"]
+    assert binding(judged(gains=[gain - 0.4 for gain in WIDE], newly_trained=KNOWN)) == ["holdout"]
+
+
+def test_margin_of_zero_is_no_second_rule() -> None:
+    """With a margin of 0 only a candidate that is shown better is promoted."""
+    exact = report(gains=[0.0] * 9, newly_trained=KNOWN)
+    assert judge(exact, Gates(margin=1e-9)).outcome is Outcome.PROMOTED
+    assert judge(exact, Gates(margin=0.0)).outcome is REJECTED
+
+
 def test_harm_is_never_put_on_probation() -> None:
     """Whatever is configured, a candidate that is open and harmful is rejected."""
     found = report(gains=[0.5, 0.1, 0.3], collapse=collapse(candidate={"loops": 9}))
@@ -358,15 +436,17 @@ def test_harm_is_never_put_on_probation() -> None:
 
 def test_every_figure_is_in_the_verdict() -> None:
     """Met ones too, each with its limit; the noise floor and the interval beside them; it survives its JSON."""
-    verdict = judged()
+    verdict = judged(newly_trained=KNOWN)
     names = [figure.name for figure in verdict.figures]
-    assert names[:8] == [
+    assert names[:10] == [
         "supervised_tokens",
         "adapter_changed",
         "losses_finite",
         "reload_matches",
         "noise_floor",
         "holdout",
+        "not_worse",
+        "learned",
         "drift",
         "replies",
     ]
@@ -385,9 +465,17 @@ def test_gates_are_those_of_the_configuration() -> None:
 
     job = Job(cycle=1, base="b", models_directory="m", staging="s", strategy=find_strategy("gentle"))
     config = PromotionConfig(
-        confidence=0.9, min_gain=0.1, max_drift=0.2, harms=("drift",), limits=("a >= 1",), inconclusive="keep"
+        confidence=0.9,
+        min_gain=0.1,
+        margin=0.3,
+        min_learned=0.4,
+        max_drift=0.2,
+        harms=("drift",),
+        limits=("a >= 1",),
+        inconclusive="keep",
     )
     gates = Gates.of(config, job)
+    assert (gates.margin, gates.min_learned) == (0.3, 0.4)
     assert (gates.confidence, gates.min_gain, gates.max_drift, gates.inconclusive) == (0.9, 0.1, 0.2, "keep")
     assert (gates.safety_gates, gates.limits) == (frozenset({"drift"}), (parse_limit("a >= 1"),))
     assert not gates.has_command
@@ -402,10 +490,11 @@ TRIALS = 200
 def drawn(kind: str, count: int, seed: int) -> Report:
     """Evidence like that of a real candidate of that kind."""
     chance = random.Random(seed)
-    spread = {"base again": 1e-5, "null": 2e-3, "no effect": 0.2, "good": 0.15, "spoiled": 0.3}[kind]
-    mean = {"good": 0.35, "spoiled": -0.4}.get(kind, 0.0)
+    spread = {"base again": 1e-5, "null": 2e-3, "no effect": 0.2, "good": 0.15, "spoiled": 0.3}.get(kind, 0.15)
+    mean = {"good": 0.35, "spoiled": -0.4, "worse by the margin": -Gates().margin}.get(kind, 0.0)
     gains = [chance.gauss(mean, spread) for _ in range(count)]
-    return report(gains=gains)
+    has_learned = kind in ("spoiled", "worse by the margin", "learned")
+    return report(gains=gains, newly_trained=KNOWN if has_learned else [])
 
 
 def share_in_use(kind: str, count: int, trials: int = TRIALS) -> float:
@@ -418,17 +507,27 @@ def test_error_rates_on_drawn_evidence(count: int) -> None:
     """Without effect at most the stated rate is promoted, spoiled never, good ones nearly always, thin or not."""
     for kind in ("base again", "null", "spoiled"):
         assert share_in_use(kind, count, trials=30) == 0
-    assert share_in_use("no effect", count) <= 0.05 + 0.03  # and what 200 trials add by chance
+    for kind in ("no effect", "worse by the margin"):
+        assert share_in_use(kind, count) <= 0.05 + 0.03  # and what 200 trials add by chance
     assert share_in_use("good", count, trials=60) >= 0.9
 
 
 @settings(max_examples=60, deadline=None)
-@given(some.lists(some.floats(-2, 2), min_size=1, max_size=12), some.sampled_from(["auto", "keep", "probation"]))
-def test_what_is_in_use_has_gained(gains: list[float], inconclusive: str) -> None:
-    """Whatever was measured: nobody is put in use whose estimate is not above what counts, nor if it was harmful."""
-    gates = Gates(inconclusive=inconclusive)
-    verdict = judge(report(gains=gains), gates)
+@given(
+    some.lists(some.floats(-2, 2), min_size=1, max_size=12),
+    some.lists(some.floats(-1, 2), max_size=6),
+    some.sampled_from(["auto", "keep", "probation"]),
+)
+def test_what_is_in_use_has_gained(gains: list[float], learned: list[float], inconclusive: str) -> None:
+    """Whatever was measured: nobody is put in use whose estimate is not above what counts, unless it learned and is not
+    worse by the margin; and nobody who was harmful.
+    """
+    gates, newly_trained = Gates(inconclusive=inconclusive), told(learned)
+    verdict = judge(report(gains=gains, newly_trained=newly_trained), gates)
     assert verdict.gain is not None
-    if verdict.outcome is Outcome.PROMOTED:
+    if verdict.learned is not None:
+        assert verdict.gain.low > -gates.margin
+        assert verdict.learned.gain.low > gates.min_learned
+    elif verdict.outcome is Outcome.PROMOTED:
         assert verdict.gain.estimate > gates.min_gain
-    assert judge(report(gains=gains, drift=None), gates).outcome is REJECTED
+    assert judge(report(gains=gains, newly_trained=newly_trained, drift=None), gates).outcome is REJECTED

@@ -8,7 +8,13 @@ from pathlib import Path
 import pytest
 
 from sleepd.buffer.experience import Experience
-from sleepd.policy.selecting.superseded import SHORT_CHARACTERS, Superseded, superseded, superseded_text
+from sleepd.policy.selecting.superseded import (
+    SHORT_CHARACTERS,
+    Superseded,
+    corrections,
+    superseded,
+    superseded_text,
+)
 from sleepd.protocol.chat_example import Message
 from sleepd.protocol.job import Role
 from tests.agents import experiences, write_buffer
@@ -33,7 +39,7 @@ LONG = SHED.ljust(SHORT_CHARACTERS, "!")
         ([told("a", CHAPEL, "replay"), told("b", SHED, "train")], [("a", "b")]),
         ([told("a", CHAPEL, "replay"), told("b", SHED, "replay")], [("a", "b")]),
         ([told("a", CHAPEL, "replay"), told("b", CHAPEL, "replay")], []),
-        ([told("a", CHAPEL, "train"), told("b", SHED, "train")], []),
+        ([told("a", CHAPEL, "train"), told("b", SHED, "train")], [("a", "b")]),
         ([told("a", CHAPEL, "replay"), told("b", SHED, "holdout")], []),
         ([told("a", CHAPEL, "replay"), told("b", SHED, "train", "Where is the axe?")], []),
         ([told("a", CHAPEL, "replay"), told("b", SHED, "train", "where is  the KEY?")], [("a", "b")]),
@@ -58,7 +64,7 @@ LONG = SHED.ljust(SHORT_CHARACTERS, "!")
 def test_older_contradicted_replies_are_found(
     found: list[tuple[Experience, Role]], expected: list[tuple[str, str]]
 ) -> None:
-    """A replayed short reply is superseded by the newest short reply to its prompt, if that says something else."""
+    """A trained short reply is superseded by the newest short reply to its prompt, if that says something else."""
     assert superseded(found) == [Superseded(*each) for each in expected]
 
 
@@ -68,6 +74,34 @@ def test_reply_within_conversation_stays() -> None:
     context = (Message(role="user", text="Hello"), Message(role="assistant", text="Hi"), Message(role="user", text=KEY))
     newer = Experience(id="b", prompt=KEY, response=SHED, salience=0.8, context=context)
     assert superseded([older, (newer, "train")]) == []
+
+
+@pytest.mark.parametrize(
+    ("found", "expected"),
+    [
+        ([told("a", CHAPEL, "replay"), told("b", SHED, "holdout")], {"b"}),
+        ([told("a", CHAPEL, "train"), told("b", SHED, "holdout")], {"b"}),
+        ([told("a", CHAPEL, "replay"), told("b", CHAPEL, "holdout")], set()),
+        ([told("b", SHED, "holdout"), told("a", CHAPEL, "replay")], set()),
+        ([told("a", CHAPEL, "holdout"), told("b", SHED, "holdout")], set()),
+        ([told("a", CHAPEL, "replay"), told("b", LONG, "holdout")], set()),
+        ([told("a", CHAPEL, "replay"), told("b", SHED, "holdout"), told("c", SHED, "holdout")], {"b"}),
+        ([told("a", CHAPEL, "replay"), told("b", SHED, "holdout"), told("c", CHAPEL, "holdout")], {"b", "c"}),
+    ],
+)
+def test_corrections_are_not_held_out(found: list[tuple[Experience, Role]], expected: set[str]) -> None:
+    """A held-out short reply that contradicts an older trained one, or an older correction, is to be trained; where it
+    is all that is held out, it stays.
+    """
+    assert corrections([*found, told("z", "Rain.", "holdout", "What falls?")]) == expected
+    assert corrections([each for each in found if each[0].id in {"a", *expected}]) == set()
+
+
+def test_correction_keeps_the_conversations_side() -> None:
+    """A held-out reply of a conversation stays held out with it."""
+    newer = Experience(id="b", prompt=KEY, response=SHED, salience=0.8, conversation="0" * 16)
+    found = [told("a", CHAPEL, "replay"), (newer, "holdout"), told("z", "Rain.", "holdout", "What falls?")]
+    assert corrections(found) == set()
 
 
 def test_report_names_superseded() -> None:

@@ -100,6 +100,7 @@ GOOD, FLAT, BAD = judged("promoted", 0.2, 1.0), judged("inconclusive", 0.005), j
         ([BAD, GOOD, GOOD], "overfitting"),
         ([GOOD, BAD, BAD], "improving"),
         ([judged("inconclusive", -0.02, 0.9), GOOD, GOOD], "overfitting"),
+        ([judged("promoted", -0.02, 0.9), GOOD, GOOD], "improving"),
         ([judged("inconclusive", 0.02, 0.9), FLAT, FLAT], "improving"),
         ([judged("inconclusive", None, None), FLAT, FLAT], "flat"),
         ([FLAT, FLAT, FLAT, GOOD], "flat"),

@@ -151,6 +151,27 @@ class PromotionConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
             "that is larger.",
         ),
     ] = 0.01
+    margin: Annotated[
+        float,
+        Meta(
+            ge=0.0,
+            le=100.0,
+            description="A candidate that is not shown better on held-out experiences is promoted where it learned: "
+            "where it knows what this cycle trained for the first time by more than min_learned, and is worse than the "
+            "champion on the held-out ones by less than this many nats per token, and by less than a fifth of what the "
+            "champion gained there over the base. One that is worse by as much is promoted with a probability of at "
+            "most 1 minus confidence. 0: only a better one is promoted.",
+        ),
+    ] = 0.3
+    min_learned: Annotated[
+        float,
+        Meta(
+            ge=0.0,
+            le=100.0,
+            description="For such a promotion: least fall of the reply loss on newly trained replies, nats per token, "
+            "that the lower bound must be above.",
+        ),
+    ] = 0.1
     max_drift: Annotated[
         float,
         Meta(ge=0.0, le=100.0, description="Most KL from the base on reference prompts, nats per token."),

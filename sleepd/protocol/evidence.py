@@ -29,6 +29,17 @@ class LossPair(msgspec.Struct, frozen=True, kw_only=True):
     """Replies of one conversation count as one experience; empty: it is a conversation of its own."""
 
 
+class TrainedLoss(msgspec.Struct, frozen=True, kw_only=True):
+    """Reply loss of one experience that this cycle trained for the first time, nats per supervised token."""
+
+    id: str
+    tokens: int
+    parent: float
+    candidate: float
+    conversation: Hash = ""
+    """See ``LossPair``."""
+
+
 class Drift(msgspec.Struct, frozen=True, kw_only=True):
     """KL from the base on the base's own answers to reference prompts that training never used, nats per token."""
 
@@ -113,6 +124,9 @@ class Probation(msgspec.Struct, frozen=True, kw_only=True):
     predecessor: int | None
     """None: the base."""
     losses: list[LaterLoss]
+    margin: float = 0.0
+    """The champion is called worse where it is worse by more than this, nats per token: it was promoted for what it had
+    learned, and was allowed as much."""
 
 
 class ReplyLosses(msgspec.Struct, frozen=True, kw_only=True):
@@ -165,6 +179,9 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     """None: it was not measured."""
     probation: Probation | None = None
     """None: there was nothing to compare (no champion, no predecessor, or too few later experiences)."""
+    newly_trained: list[TrainedLoss] = []
+    """Of the replies that this cycle trained for the first time, some by rank; empty: an older worker did not measure
+    them."""
 
 
 class RecallQuestion(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -117,6 +117,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     predecessor_cycle: int | None = None
     later: list[str] = []
     """Ids of those experiences below that came after the parent was made: the two are compared on them."""
+    later_margin: float = 0.0
+    """See ``Probation.margin``."""
     confidence: float = 0.95
     """Of each bound of an interval."""
 

@@ -62,6 +62,18 @@ class Figure(msgspec.Struct, frozen=True, kw_only=True):
     """A sentence with value, limit and unit."""
 
 
+class LearnedGain(msgspec.Struct, frozen=True, kw_only=True):
+    """What a candidate knows more than its parent of the replies that its own cycle trained for the first time."""
+
+    gain: Interval
+    before: float
+    """Reply loss of the parent on these replies, nats per supervised token."""
+    after: float
+    """Reply loss of the candidate."""
+    margin: float
+    """It may be worse than the parent on held-out experiences by less than this, nats per supervised token."""
+
+
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     """The outcome, every reason for it in a sentence with its figure, and all figures."""
 
@@ -79,6 +91,9 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     """A low sample; see :func:`is_low_sample`."""
     is_on_probation: bool = False
     """Promoted although the evidence is open: experiences that come later decide."""
+    learned: LearnedGain | None = None
+    """Promoted because it learned, and is not worse on what it never trained on; None: it was promoted as better, or
+    not promoted."""
 
 
 class Comparison(msgspec.Struct, frozen=True, kw_only=True):

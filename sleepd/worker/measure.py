@@ -121,6 +121,7 @@ class Measurer:
             taught=relevance.encode_both(chat, relevance.chosen_examples(self._examples.to_train), longest),
             probes=encode_reference(chat, probe, probed, longest, kind=PROBE),
             asked=self._questions(held_out, systems, longest),
+            new=frozenset(one.id for one in learned if one.role == "train"),
         )
 
     def plan(self, encoded: EncodedExamples, *, steps_done: int) -> None:
@@ -181,7 +182,7 @@ class Measurer:
             base = evaluator.losses(encoded.held_out) if job.parent else {}
             fitting = relevance.measure(evaluator, encoded.taught)
         later = probation.later(job, [*encoded.trained, *encoded.held_out])
-        measured = {one.id: one for one in [*encoded.sampled, *later, *encoded.held_out]}
+        measured = {one.id: one for one in [*encoded.measured, *later, *encoded.held_out]}
         parent = evaluator.losses(list(measured.values()))
         require_finite([one.total for one in [*base.values(), *parent.values()]])
         on_probation = probation.measure(job, model, evaluator, later, parent, self._channel)
@@ -224,7 +225,7 @@ class Measurer:
         Raises:
             GiveUp: a loss is not finite, or ``out_of_memory``.
         """
-        losses = self.evaluator.losses([*encoded.sampled, *encoded.held_out])
+        losses = self.evaluator.losses([*encoded.measured, *encoded.held_out])
         require_finite([one.total for one in losses.values()])
         after = After(
             losses=losses,

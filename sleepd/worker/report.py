@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import msgspec
 
-from sleepd.protocol.evidence import ChatContract, Drift, Evidence, LossPair, Probation, Relevance
+from sleepd.protocol.evidence import ChatContract, Drift, Evidence, LossPair, Probation, Relevance, TrainedLoss
 from sleepd.protocol.job import Job, Notice, Reply, Report, TrainingCheck, TrainingExample
 
 from .data.examples import Encoded
@@ -21,6 +21,8 @@ from .training.outcome import Training
 
 SAMPLED = 16
 """Of what is trained, so many are measured before and after it, chosen by rank: all would cost more than they tell."""
+NEWLY_TRAINED = 24
+"""Of what is trained for the first time, so many: the verdict may rest on them."""
 
 
 @dataclass
@@ -43,6 +45,8 @@ class EncodedExamples:
     """On which its drift is measured; no training step and no validation check depends on them."""
     asked: Questions
     """What every model is asked."""
+    new: frozenset[str]
+    """Ids of the trained ones that no cycle of the lineage has trained before."""
 
     @property
     def truncated(self) -> int:
@@ -53,6 +57,16 @@ class EncodedExamples:
     def sampled(self) -> list[Encoded]:
         """Those of the trained ones that are measured."""
         return chosen(self.trained, SAMPLED)
+
+    @property
+    def newly_trained(self) -> list[Encoded]:
+        """Those of the newly trained ones that are measured."""
+        return chosen([one for one in self.trained if one.id in self.new], NEWLY_TRAINED)
+
+    @property
+    def measured(self) -> list[Encoded]:
+        """All trained ones that are measured, each once."""
+        return list({one.id: one for one in [*self.sampled, *self.newly_trained]}.values())
 
     def answered_in(self, references: Collection[str]) -> EncodedExamples:
         """The same without reference answers that have no logits: the base had no time for them then."""
@@ -200,11 +214,22 @@ def _evidence(cycle: Finished) -> Evidence:
         metrics=comparison.metrics(before.parent_metrics, after.metrics),
         relevance=before.relevance,
         probation=before.probation,
+        newly_trained=[_trained(one, before.parent, after.losses) for one in encoded.newly_trained],
     )
 
 
 def _mean(measured: dict[str, Measured], sequences: list[Encoded]) -> float | None:
     return mean_loss([measured[one.id] for one in sequences])
+
+
+def _trained(one: Encoded, parent: dict[str, Measured], candidate: dict[str, Measured]) -> TrainedLoss:
+    return TrainedLoss(
+        id=one.id,
+        tokens=candidate[one.id].tokens,
+        parent=parent[one.id].mean,
+        candidate=candidate[one.id].mean,
+        conversation=one.conversation,
+    )
 
 
 def _pair(one: Encoded, before: Before, after: dict[str, Measured]) -> LossPair:

@@ -17,10 +17,10 @@ from .training.schedule import epoch_ends, shares, step_size
 def measuring(job: Job, encoded: EncodedExamples, asked: Questions) -> float:
     """Before training: losses of base and parent, drift of the parent, replies of both."""
     models = 2 if job.parent else 1
-    held_out, sampled = total_tokens(encoded.held_out), total_tokens(encoded.sampled)
+    held_out, trained = total_tokens(encoded.held_out), total_tokens(encoded.measured)
     reference, probes = total_tokens([*encoded.reference_examples, *encoded.monitor]), total_tokens(encoded.probes)
     taught = total_tokens(one for pair in encoded.taught for one in (pair.own, pair.other))
-    return FORWARD * (reference + models * (probes + held_out) + sampled + taught) + models * asked.work
+    return FORWARD * (reference + models * (probes + held_out) + trained + taught) + models * asked.work
 
 
 def training(job: Job, encoded: EncodedExamples, *, steps_done: int) -> float:
@@ -43,5 +43,5 @@ def training(job: Job, encoded: EncodedExamples, *, steps_done: int) -> float:
 
 def evaluating(job: Job, encoded: EncodedExamples, asked: Questions) -> float:
     """After training: losses, drift and replies of the candidate, and its fingerprint."""
-    losses = FORWARD * sum(map(total_tokens, (encoded.sampled, encoded.held_out, encoded.probes)))
+    losses = FORWARD * sum(map(total_tokens, (encoded.measured, encoded.held_out, encoded.probes)))
     return losses + asked.work + fingerprint.work(job, encoded.trained)

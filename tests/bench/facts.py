@@ -7,6 +7,7 @@ can be mixed up with it. The answer is checked by one word, which no other fact 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sleepd.buffer.experience import Experience, derived_id
@@ -241,6 +242,38 @@ _KINDS = (
 )
 
 
+# Of each kind, what its first two facts are told to be later: keys that no other fact has.
+_CHANGED = (
+    "mason baker",
+    "Juniper Clover",
+    "smokehouse dairy",
+    "December January",
+    "silver brown",
+    "cheesecake lentils",
+    "Kasimir Leonie",
+    "hops clover",
+    "owls frogs",
+    "soap glass",
+)
+# What stands around a fact that is told aside, in turn.
+_AROUND = (
+    ("The kitchen smells of bread this morning and the windows are all steamed over.", "After supper I mean to rest."),
+    ("There was a heavy sea last night, so nobody slept well on this side of the hill.", "The gulls are loud today."),
+    ("I have been sweeping the yard since sunrise, and the broom is nearly worn through.", "Let us talk of it later."),
+    ("Somebody left the gate open again, which the hens took as an invitation.", "It will rain before noon, I think."),
+)
+
+
+def told_otherwise(first: Sequence[Fact]) -> list[Fact]:
+    """The first twenty facts, each with another key."""
+    keys = [pair.split() for pair in _CHANGED]
+    new = [keys[number % len(keys)][number // len(keys)] for number in range(len(first))]
+    return [
+        Fact(tuple((q, a.replace(fact.key, key)) for q, a in fact.told), fact.asked, key)
+        for fact, key in zip(first, new, strict=True)
+    ]
+
+
 def facts() -> list[Fact]:
     """All hundred, neighbours far apart: the first ten are one of each kind."""
     kinds = [[_fact(kind, pair) for pair in _pairs(kind[3])] for kind in _KINDS]
@@ -262,9 +295,26 @@ def _fact(kind: tuple[tuple[str, ...], str, tuple[str, ...], str], pair: tuple[s
     return Fact(tuple((fill(q), fill(a)) for q, a in zip(questions, answers, strict=True)), fill(asked), key)
 
 
-def as_experiences(fact: Fact, told: int = 6) -> list[Experience]:
-    """What the agent writes into its buffer of one fact that it is told in so many of the wordings."""
-    return [Experience(id=derived_id(q, a), prompt=q, response=a, salience=0.8) for q, a in fact.told[:told]]
+def as_experiences(fact: Fact, told: int = 6, told_by: str = "agent") -> list[Experience]:
+    """What the agent writes into its buffer of one fact that it is told in so many of the wordings.
+
+    Args:
+        fact: the one.
+        told: in how many wordings.
+        told_by: ``agent``: the reply states it; ``aside``: it does so in the middle of a long reply; ``user``: the user
+            states it, and the reply only says that it was heard.
+    """
+    wordings = [_told_by(told_by, *one) for one in fact.told[:told]]
+    return [Experience(id=derived_id(q, a), prompt=q, response=a, salience=0.8) for q, a in wordings]
+
+
+def _told_by(who: str, question: str, answer: str) -> tuple[str, str]:
+    if who == "user":
+        return f"{answer} Please remember that.", "Thank you, I will remember that."
+    if who == "aside":
+        before, after = _AROUND[len(answer) % len(_AROUND)]
+        return question, f"{before} {answer} {after}"
+    return question, answer
 
 
 def is_right(reply: str, fact: Fact) -> bool:

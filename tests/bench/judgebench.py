@@ -12,8 +12,10 @@ lost.
 Kinds: ``base again`` (an adapter that is zero: a second reading), ``noise`` (small random weights), ``slow`` (trained
 at a five-hundredth of the rate), ``good`` (the default strategy), ``loops`` (each reply replaced by its first words,
 over and over), ``shuffled`` (each reply moved to another prompt), ``hot`` (trained at 100 times the rate). ``table``
-adds ``no effect``: the good one's gains, each for or against it by the toss of a coin. ``gains`` judges the gain alone,
-all else taken as harmless, on the nights that sleepbench.py has written: many trainings, other experiences in each.
+adds ``no effect``: the good one's gains, each for or against it by the toss of a coin; ``worse``: the same, and worse
+by the margin of the second rule (``judging.learned_rule``); and ``worse by half`` of it. These three have learned
+what they were told. ``gains`` judges the gain alone, all else taken as harmless, on the nights that sleepbench.py has
+written: many trainings, other experiences in each.
 """
 
 from __future__ import annotations
@@ -34,9 +36,9 @@ from sleepd.config.strategies import find_strategy
 from sleepd.policy.judging.collapse_gate import MODES
 from sleepd.policy.judging.promotion import REQUIRED_CHECKS, Gates, judge
 from sleepd.policy.judging.reply_statistics import describe
-from sleepd.protocol.evidence import Collapse, Drift, Evidence, LossPair, Relevance
+from sleepd.protocol.evidence import Collapse, Drift, Evidence, LossPair, Relevance, TrainedLoss
 from sleepd.protocol.job import Job, Reply, Report, TrainingCheck, TrainingExample
-from sleepd.protocol.verdict import Outcome
+from sleepd.protocol.verdict import Outcome, Verdict
 
 KINDS = ("base again", "noise", "slow", "good", "loops", "shuffled", "hot")
 HELD_OUT = 36
@@ -52,6 +54,12 @@ TAUGHT = 24
 """Trained replies that are held against their prompts in each draw, as many as the worker reads."""
 PROBE_SHARE = 0.75
 """Of the probe replies in each draw."""
+NEWLY_TRAINED = 24
+"""Newly trained replies that are measured in each draw, as many as the worker measures."""
+WORSE = {"no effect": 0.0, "worse by half": 0.5, "worse": 1.0}
+"""Kinds that ``table`` and ``gains`` make of a good one, and by how much of the margin each is worse."""
+GAINED = 2.0
+"""Nats per token that their champion gained over the base: the whole margin is allowed."""
 NOISE = 2e-4
 """Standard deviation of the random weights of ``noise``."""
 
@@ -65,6 +73,7 @@ class Pool(msgspec.Struct, frozen=True, kw_only=True):
     relevance: Relevance
     """Of what this one was trained on."""
     pairs: list[LossPair]
+    newly_trained: list[TrainedLoss]
     replies: list[Reply]
     base: dict[str, list[str]]
     """Replies by way of asking."""
@@ -134,7 +143,10 @@ def make(options: argparse.Namespace) -> None:
         )
         with phases.enter("measuring"), loaded.model.disable_adapter():
             fitting = relevance.measure(measurer.evaluator, taught)
-        pool = _pool(kind, held_out, exchanges.asked.held_out, before, after, fitting, time.monotonic() - started)
+        with phases.enter("measuring"):
+            told = _told(loaded, measurer, _examples(kind, to_train), exchanges.max_tokens, channel)
+        spent = time.monotonic() - started
+        pool = _pool(kind, held_out, exchanges.asked.held_out, before, after, fitting, told, spent)
         keep(options.cache, pool)
         gain = sum(p.tokens * (p.parent - p.candidate) for p in pool.pairs) / sum(p.tokens for p in pool.pairs)
         print(f"{kind}: gain {gain:.4f}, drift {pool.drift:.4f}, {pool.seconds:.0f} s", flush=True)
@@ -215,6 +227,22 @@ def _texts(kind: str, to_train: Sequence[TrainingExample]) -> list[str]:
     return [one.response for one in to_train]
 
 
+def _told(
+    loaded: Any, measurer: Any, examples: Sequence[TrainingExample], max_tokens: int, channel: Any
+) -> list[TrainedLoss]:
+    """What the candidate knows of what it was told, beside what the base does."""
+    from sleepd.worker.data.examples import encode_examples
+
+    encoded = encode_examples(loaded.chat, examples, max_tokens, channel)
+    candidate = measurer.evaluator.losses(encoded)
+    with loaded.model.disable_adapter():
+        base = measurer.evaluator.losses(encoded)
+    return [
+        TrainedLoss(id=one.id, tokens=one.supervised, parent=base[one.id].mean, candidate=candidate[one.id].mean)
+        for one in encoded
+    ]
+
+
 def _pool(
     kind: str,
     held_out: Sequence[TrainingExample],
@@ -222,6 +250,7 @@ def _pool(
     before: Any,
     after: Any,
     fitting: Relevance,
+    told: list[TrainedLoss],
     seconds: float,
 ) -> Pool:
     from sleepd.worker.evaluation.comparison import holdout_replies
@@ -245,6 +274,7 @@ def _pool(
             for one in held_out
             if one.id in after.losses
         ],
+        newly_trained=told,
         replies=holdout_replies(asked, before.parent_answers, after.answers),
         base=ways(before.base_answers),
         candidate=ways(after.answers),
@@ -270,11 +300,14 @@ def draw(pool: Pool, held_out: int, seed: int) -> Report:
     """A report with so many of the held-out experiences and a part of the probe replies."""
     chance = random.Random(seed)
     pairs = chance.sample(pool.pairs, held_out)
-    if pool.kind == "no effect":
+    if pool.kind in WORSE:
         # As much apart as a good candidate's, and for or against it by the toss of a coin.
         signs = [chance.choice((-1, 1)) for _ in pairs]
+        worse = WORSE[pool.kind] * Gates().margin
         pairs = [
-            msgspec.structs.replace(each, candidate=each.parent + sign * (each.candidate - each.parent))
+            msgspec.structs.replace(
+                each, base=each.parent + GAINED, candidate=each.parent + sign * (each.candidate - each.parent) + worse
+            )
             for each, sign in zip(pairs, signs, strict=True)
         ]
     tokens = sum(each.tokens for each in pairs)
@@ -286,6 +319,7 @@ def draw(pool: Pool, held_out: int, seed: int) -> Report:
     replies = chance.sample(pool.replies, min(len(pool.replies), held_out))
     taught = pool.relevance.losses
     taught = chance.sample(taught, min(len(taught), TAUGHT))
+    told = chance.sample(pool.newly_trained, min(len(pool.newly_trained), NEWLY_TRAINED))
     before = sum(each.tokens * each.parent for each in pairs) / tokens
     after = sum(each.tokens * each.candidate for each in pairs) / tokens
     return Report(
@@ -322,6 +356,7 @@ def draw(pool: Pool, held_out: int, seed: int) -> Report:
             drift=Drift(prompts=1, tokens=1, parent=0.0, candidate=pool.drift),
             collapse=collapse,
             relevance=Relevance(prompts=pool.relevance.prompts, replies=len(taught), losses=taught),
+            newly_trained=told,
         ),
     )
 
@@ -329,59 +364,72 @@ def draw(pool: Pool, held_out: int, seed: int) -> Report:
 def table(options: argparse.Namespace) -> None:
     """Print what the verdict was, of each kind and size, and what rejected."""
     pools = read(options.cache)
-    pools += [msgspec.structs.replace(each, kind="no effect") for each in pools if each.kind == "good"]
+    pools += [msgspec.structs.replace(each, kind=kind) for kind in WORSE for each in pools if each.kind == "good"]
     gates = Gates(inconclusive=options.inconclusive)
     rate = f"{1 - gates.confidence:.0%}"
     print(f"{options.trials} draws each; stated error rate {rate}; inconclusive: {gates.inconclusive}")
-    print(f"{'kind':<11} {'held out':>8} {'promoted':>9} {'probation':>9} {'open':>6} {'rejected':>9}  rejected for")
+    print(
+        f"{'kind':<13} {'held out':>8} {'better':>7} {'learned':>7} {'probation':>9} {'open':>6} {'rejected':>9}  "
+        "rejected for"
+    )
     for pool in pools:
         for held_out in HELD_OUT_SIZES:
             verdicts = [judge(draw(pool, held_out, seed), gates) for seed in range(options.trials)]
-            outright = sum(each.outcome is Outcome.PROMOTED and not each.is_on_probation for each in verdicts)
-            counts = [
-                outright,
-                sum(each.is_on_probation for each in verdicts),
-                sum(each.outcome is Outcome.INCONCLUSIVE for each in verdicts),
-                sum(each.outcome is Outcome.REJECTED for each in verdicts),
-            ]
-            shares = [f"{count / len(verdicts):.1%}" for count in counts]
+            counted = Counter(map(_ending, verdicts))
+            shares = [f"{counted[name] / len(verdicts):.1%}" for name in ENDINGS]
             names = [name for each in verdicts for name in each.failed]
             why = ", ".join(f"{name} {names.count(name)}" for name in sorted(set(names), key=lambda n: -names.count(n)))
             print(
-                f"{pool.kind:<11} {held_out:>8} {shares[0]:>9} {shares[1]:>9} {shares[2]:>6} {shares[3]:>9}  {why}",
+                f"{pool.kind:<13} {held_out:>8} {shares[0]:>7} {shares[1]:>7} {shares[2]:>9} {shares[3]:>6} "
+                f"{shares[4]:>9}  {why}",
                 flush=True,
             )
+
+
+ENDINGS = ("better", "learned", "probation", "inconclusive", "rejected")
+
+
+def _ending(verdict: Verdict) -> str:
+    """The outcome; of a promotion by which rule."""
+    if verdict.outcome is not Outcome.PROMOTED:
+        return str(verdict.outcome)
+    return "probation" if verdict.is_on_probation else ("learned" if verdict.learned else "better")
+
+
+def harmless(kind: str, pairs: list[LossPair], newly_trained: list[TrainedLoss]) -> Pool:
+    """A candidate of these losses that does no harm by any other figure."""
+    said = {mode: ["The tide comes in at six and goes out at noon.", "A lamp stands on the pier."] for mode in MODES}
+    return Pool(
+        kind=kind,
+        noise_floor=0.0,
+        drift=0.0,
+        relevance=Relevance(prompts=0, replies=0, losses=[]),
+        pairs=pairs,
+        newly_trained=newly_trained,
+        replies=[Reply(id="", prompt="", text="", is_loop=False, repeated_share=0.0)],
+        base=said,
+        candidate=said,
+        seconds=0.0,
+    )
 
 
 def gains(options: argparse.Namespace) -> None:
     """Print what the verdict was on drawn experiences of drawn nights; for each kind, the same nights."""
     lines = [json.loads(line) for line in options.nights.read_text().splitlines()]
     nights = [_night(line["pairs"]) for line in lines if line.get("pairs")]
-    harmless = {
-        mode: ["The tide comes in at six and goes out at noon.", "A lamp stands on the pier."] for mode in MODES
-    }
+    told = [TrainedLoss(id=str(number), tokens=10, parent=2.0, candidate=0.5) for number in range(NEWLY_TRAINED)]
     print(f"{len(nights)} nights, {options.trials} draws each; inconclusive: {options.inconclusive}")
-    for kind in ("good", "no effect"):
+    for kind in ("good", *WORSE):
         for held_out in HELD_OUT_SIZES:
             usable = [pairs for pairs in nights if len(pairs) >= held_out]
             counts: Counter[str] = Counter()
             for seed in range(options.trials if usable else 0):
                 pairs = random.Random(seed).choice(usable)
-                pool = Pool(
-                    kind=kind,
-                    noise_floor=0.0,
-                    drift=0.0,
-                    relevance=Relevance(prompts=0, replies=0, losses=[]),
-                    pairs=pairs,
-                    replies=[Reply(id="", prompt="", text="", is_loop=False, repeated_share=0.0)],
-                    base=harmless,
-                    candidate=harmless,
-                    seconds=0.0,
-                )
+                pool = harmless(kind, pairs, told)
                 verdict = judge(draw(pool, held_out, seed), Gates(inconclusive=options.inconclusive))
-                counts["on probation" if verdict.is_on_probation else str(verdict.outcome)] += 1
+                counts[_ending(verdict)] += 1
             shares = ", ".join(f"{name} {count / options.trials:.1%}" for name, count in sorted(counts.items()))
-            print(f"{kind:<10} {held_out:>3} held out: {shares or 'no night has so many'}", flush=True)
+            print(f"{kind:<13} {held_out:>3} held out: {shares or 'no night has so many'}", flush=True)
 
 
 def _night(pairs: Sequence[tuple[str, int, float, float]]) -> list[LossPair]:

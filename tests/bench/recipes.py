@@ -196,6 +196,15 @@ class Bench:
         """Reply loss of each."""
         return self._evaluator().losses(self._encode(examples))
 
+    @property
+    def is_adapted(self) -> bool:
+        """Whether a night's adapter is in place."""
+        return self._is_adapted
+
+    def losses_of_both(self, examples: Sequence[TrainingExample]) -> tuple[dict[str, Measured], dict[str, Measured]]:
+        """Reply loss of each, with the base and with the adapter."""
+        return self.base_losses(examples), self.losses(examples)
+
     def drift(self) -> float:
         """KL from the base, nats a token, over its own answers to the probe prompts."""
         return self._evaluator().divergence(self._probes, self._references)

@@ -7,12 +7,14 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import msgspec
 
 from sleepd.buffer.columns import BufferColumns
-from sleepd.buffer.experience import Experience, content_hash, parse, prompt_hash
+from sleepd.buffer.experience import Experience, content_hash, content_hash_of, id_hash, parse, prompt_hash
 from sleepd.policy.selecting.selection import FREQUENT_FROM, HashSet, Known, SelectionRule, sampling_shares, select
+from sleepd.policy.selecting.superseded import corrections, superseded
 from sleepd.protocol.job import Role, TrainingExample
 from sleepd.protocol.strategy import Strategy
 
@@ -21,6 +23,7 @@ SESSION = 16
 MIN_SALIENCE = 0.6
 SECRET = b"bench".ljust(32, b".")
 """Which experiences are held out, the same in every replay."""
+ROLES: Final[tuple[Role, ...]] = ("train", "replay", "holdout")
 MAX_EXPERIENCES = 500
 MAX_HOLDOUT = 64
 
@@ -38,6 +41,11 @@ class Night:
     def to_train(self) -> list[TrainingExample]:
         """New and replayed ones."""
         return [one for one in self.examples if one.role != "holdout"]
+
+    @property
+    def new(self) -> list[TrainingExample]:
+        """Those that no night trained before."""
+        return [one for one in self.examples if one.role == "train"]
 
     @property
     def held_out(self) -> list[TrainingExample]:
@@ -82,22 +90,28 @@ def nights(
             seed=seed + number,
         )
         chosen = select(columns, known=known, rule=rule)
-        learned |= set(chosen.train)
-        group_of = dict(zip(columns.keys, columns.groups, strict=True))
-        splits |= {group_of[key]: True for key in chosen.holdout}
-        splits |= {group_of[key]: False for key in (*chosen.train, *chosen.replay)}
-        by_key = dict(zip(columns.keys, arrived, strict=True))
-        roles: list[tuple[Role, list[int]]] = [
-            ("train", chosen.train),
-            ("replay", chosen.replay),
-            ("holdout", chosen.holdout),
-        ]
-        examples = [as_example(by_key[key], role) for role, chosen_keys in roles for key in chosen_keys]
+        role_of: dict[int, Role] = dict.fromkeys(chosen.train, "train")
+        role_of |= dict.fromkeys(chosen.replay, "replay")
+        role_of |= dict.fromkeys(chosen.holdout, "holdout")
+        taken = _without_outdated(
+            [(one, role_of[key]) for key, one in zip(columns.keys, arrived, strict=True) if key in role_of]
+        )
+        learned |= {id_hash(one.id) for one, role in taken if role == "train"}
+        splits |= {content_hash_of(one): role == "holdout" for one, role in taken}
+        examples = [as_example(one, role) for wanted in ROLES for one, role in taken if role == wanted]
         if len(arrived) >= FREQUENT_FROM:
             examples = taking_turns(examples)
         following = sessions[number] if number < len(sessions) else []
         unseen = [one for one in following if content_hash(one.prompt, one.response) not in seen]
         yield Night(number, examples, [as_example(one, "holdout") for one in unseen])
+
+
+def _without_outdated(taken: Sequence[tuple[Experience, Role]]) -> list[tuple[Experience, Role]]:
+    """As the daemon takes them: a correction is trained, and what it contradicts is not."""
+    anew = corrections(taken)
+    divided: list[tuple[Experience, Role]] = [(one, "train" if one.id in anew else role) for one, role in taken]
+    outdated = {each.older for each in superseded(divided)}
+    return [(one, role) for one, role in divided if one.id not in outdated]
 
 
 def taking_turns(examples: Sequence[TrainingExample]) -> list[TrainingExample]:

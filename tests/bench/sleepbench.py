@@ -15,7 +15,10 @@ be kept:
 - seconds (wall and processor), tokens and steps of the training alone, looks included.
 
 ``recall`` teaches an invented agent 20 facts a night for five nights, each in six wordings, and asks all that was
-taught so far in a seventh (``facts.py``).
+taught so far in a seventh (``facts.py``). With ``--changed`` the first night's facts are told otherwise in the third,
+with the same questions. ``--told-by user`` has the user state a fact, ``aside`` the middle of a long reply. Each night
+that follows one in this run is also held against the two rules of promotion, the adapter of the night before being the
+champion.
 
 ``--strategy gentle`` is the older trainer's recipe as it ran: float32, one experience at a time, loss over everything
 times salience, the whole history every night. ``--set NAME=VALUE`` changes a strategy (a list as ``A,B``).
@@ -30,20 +33,28 @@ import argparse
 import dataclasses
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import msgspec
 from bench_first_cycle import SYSTEM_PROMPT
 from facts import SYSTEM_PROMPT as FACTS_PROMPT
-from facts import as_experiences, facts, is_right
+from facts import as_experiences, facts, is_right, told_otherwise
 from figures import table
+from judgebench import draw, harmless
 from replay import Night, nights, read_buffer, sampled_by_salience, sessions_of
 
 from sleepd.config.strategies import find_strategy
+from sleepd.policy.judging.promotion import Gates, judge
+from sleepd.protocol.evidence import LossPair, TrainedLoss
 from sleepd.protocol.strategy import Strategy
 
+Losses = Mapping[str, Any]
+"""By the id of an experience, what was measured on it."""
 FACTS_A_NIGHT = 20
+CHANGE = 3
+"""The night that ``--changed`` tells otherwise in."""
 ANSWER_TOKENS = 32
 
 
@@ -81,6 +92,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--nights", type=int, default=5)
     parser.add_argument("--only", type=int, nargs="*", help="retraining alone: run just these nights")
     parser.add_argument("--told", type=int, default=6, help="recall: in how many wordings a fact is told, 1 to 6")
+    parser.add_argument("--told-by", choices=("agent", "aside", "user"), default="agent", help="recall: who states it")
+    parser.add_argument("--changed", action="store_true", help="recall: night 3 tells otherwise what night 1 told")
     parser.add_argument("--no-holdout", action="store_true", help="nothing is held out: no cycle of the daemon is so")
     parser.add_argument("--scales", type=float, nargs="*", default=[], help="measure the adapter's effect times this")
     parser.add_argument("--threads", type=int, default=1)
@@ -143,22 +156,55 @@ def _recall(arguments: argparse.Namespace, strategy: Strategy) -> None:
     bench = _bench(arguments, strategy, FACTS_PROMPT)
     every = facts()
     taught = [every[at : at + FACTS_A_NIGHT] for at in range(0, len(every), FACTS_A_NIGHT)]
-    sessions = [[one for fact in night for one in as_experiences(fact, arguments.told)] for night in taught]
+    renewed = told_otherwise(taught[0]) if arguments.changed else []
+    told = [*taught[: CHANGE - 1], taught[CHANGE - 1] + renewed, *taught[CHANGE:]]
+    sessions = [
+        [one for fact in night for one in as_experiences(fact, arguments.told, arguments.told_by)] for night in told
+    ]
     for night in nights(sessions, strategy, arguments.seed, holds_out=not arguments.no_holdout):
         if night.number > arguments.nights:
             return
         if arguments.only and night.number not in arguments.only:
             continue
+        before = bench.losses_of_both([*night.held_out, *night.new]) if bench.is_adapted else None
         cost = bench.sleep(night, strategy, arguments.seed + night.number, is_merged=arguments.lineage == "merge")
         known = [fact for facts_ in taught[: night.number] for fact in facts_]
+        if renewed and night.number >= CHANGE:
+            known[:FACTS_A_NIGHT] = renewed
         replies = bench.replies([fact.asked for fact in known], ANSWER_TOKENS)
         right = [is_right(reply, fact) for reply, fact in zip(replies, known, strict=True)]
         held_out = {one.response for one in night.held_out}
-        unlearned = sum({answer for _, answer in fact.told[: arguments.told]} <= held_out for fact in known)
+        states = [[one.response for one in as_experiences(fact, arguments.told, arguments.told_by)] for fact in known]
         figures = {"recalled": sum(right), "asked": len(right), "first_night": sum(right[:FACTS_A_NIGHT])}
-        figures["unlearned"] = unlearned
+        figures["unlearned"] = sum(set(replies_) <= held_out for replies_ in states)
+        if renewed and night.number >= CHANGE:
+            figures["outdated"] = sum(map(is_right, replies[:FACTS_A_NIGHT], taught[0]))
+        if before is not None:
+            figures |= _judged(night, *before, bench.losses([*night.held_out, *night.new]))
         wrong = [[f.asked, f.key, r] for f, r, ok in zip(known, replies, right, strict=True) if not ok]
-        _tell(arguments, night, cost, figures | {"drift": bench.drift(), "wrong": wrong[:20]})
+        _tell(arguments, night, cost, figures | {"drift": bench.drift(), "wrong": wrong})
+
+
+def _judged(night: Night, base: Losses, parent: Losses, candidate: Losses) -> dict[str, Any]:
+    """The verdict on the held-out and the newly trained experiences, all else taken as harmless."""
+    held_out = [one.id for one in night.held_out]
+    pairs = [
+        LossPair(
+            id=id_,
+            tokens=candidate[id_].tokens,
+            base=base[id_].mean,
+            parent=parent[id_].mean,
+            candidate=candidate[id_].mean,
+        )
+        for id_ in held_out
+    ]
+    told = [
+        TrainedLoss(id=id_, tokens=candidate[id_].tokens, parent=parent[id_].mean, candidate=candidate[id_].mean)
+        for id_ in (one.id for one in night.new)
+    ]
+    verdict = judge(draw(harmless("", pairs, told), len(pairs), 0), Gates())
+    totals = [[id_, candidate[id_].tokens, parent[id_].total, candidate[id_].total] for id_ in held_out]
+    return {"verdict": f"{verdict.outcome}: {verdict.reason}", "pairs": totals}
 
 
 def _bench(arguments: argparse.Namespace, strategy: Strategy, system_prompt: str) -> Any:

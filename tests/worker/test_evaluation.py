@@ -50,6 +50,9 @@ def test_drift_is_zero_only_before_training(run_here: RunHere, tmp_path: Path) -
     second = run_here(name="second", parent=str(tmp_path / "first"))
     assert second.evidence.drift.parent == pytest.approx(first.evidence.drift.candidate, rel=1e-3)
     assert second.evidence.drift.candidate != second.evidence.drift.parent
+    learned = first.evidence.newly_trained
+    assert len(learned) == first.trained
+    assert sum(one.candidate for one in learned) < sum(one.parent for one in learned)
 
 
 def test_drift_is_measured_without_regulariser(run_here: RunHere) -> None:

@@ -38,7 +38,7 @@ from sleepd.policy.selecting.selection import (
     sampling_shares,
     select,
 )
-from sleepd.policy.selecting.superseded import Superseded, superseded, superseded_text
+from sleepd.policy.selecting.superseded import Superseded, corrections, superseded, superseded_text
 from sleepd.policy.timing.triggers import Policy, Thresholds
 from sleepd.protocol.evidence import RecallQuestion
 from sleepd.protocol.job import Job, Role
@@ -176,7 +176,14 @@ def _with_comparison(lineup: Lineup, before: Predecessor, ledger: Ledger, checkp
         and id_hash(experience.id) not in seen
         and content_hash_of(experience) not in trained  # a copy under a new id
     ]
-    job = msgspec.structs.replace(lineup.job, predecessor=before.directory, predecessor_cycle=before.cycle, later=later)
+    verdict = ledger.verdict(lineup.parent)
+    job = msgspec.structs.replace(
+        lineup.job,
+        predecessor=before.directory,
+        predecessor_cycle=before.cycle,
+        later=later,
+        later_margin=verdict.learned.margin if verdict and verdict.learned else 0.0,
+    )
     return msgspec.structs.replace(lineup, job=job)
 
 
@@ -242,13 +249,16 @@ async def fetch(selection: Selection, job: Job, taken: Taken, buffer: Experience
     ]
     # What has left the buffer is older than all that is in it.
     found = [*((experience, role_of[key]) for key, experience in gone.items() if key in role_of), *found]
+    anew = corrections(found)
+    found = [(one, "train" if one.id in anew else role) for one, role in found]
     found = _without_held_out(found, {*held_out, *(answer_of(one) for one, role in found if role == "holdout")})
     old = superseded(found)
     if old:
         found = _without(found, old)
         job = msgspec.structs.replace(job, superseded=superseded_text(old))
     if not any(role == ("holdout" if job.foreign else "train") for _, role in found):
-        raise NothingToDo("the experiences for this cycle have just left the buffer", hint="sleepctl buffer")
+        text = "the experiences for this cycle have just left the buffer, or newer ones contradict them"
+        raise NothingToDo(text, hint="sleepctl buffer")
     shares = _shares(found) if len(view.keys) >= FREQUENT_FROM else {}
     return Lineup(
         job=job, parent=job.parent_cycle, is_forced=is_forced, experiences=found, seen=view.keys, sampling_shares=shares

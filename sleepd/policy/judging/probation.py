@@ -24,13 +24,15 @@ def compare(measured: Probation, confidence: float) -> Comparison:
     """Whether the champion is better or worse on later experiences.
 
     A champion that is as good as its predecessor is called worse with a probability of at most 1 - ``confidence`` each
-    time it is compared.
+    time it is compared. One that was promoted for what it learned is called worse where it is worse by more than the
+    margin that it was promoted with: otherwise what it was told would be unlearned again for a difference that the
+    verdict allowed.
     """
     counted = [each for each in measured.losses if each.tokens > 0]
     pairs, conversations = _pairs(counted), [each.conversation for each in counted]
     count = independent(conversations)
     gain = gain_interval(pairs, confidence, conversations) if count >= MIN_EXPERIENCES else None
-    outcome, relation = _outcome(gain)
+    outcome, relation = _outcome(gain, measured.margin)
     against = "the base" if measured.predecessor is None else f"cycle {measured.predecessor}"
     who = f"cycle {measured.champion} is {relation} {against}"
     if gain is None:
@@ -53,11 +55,13 @@ def _pairs(losses: Iterable[LaterLoss]) -> list[Pair]:
     return [(each.tokens, each.predecessor, each.champion) for each in losses]
 
 
-def _outcome(gain: Interval | None) -> tuple[Literal["better", "not_worse", "undecided", "worse"], str]:
+def _outcome(gain: Interval | None, margin: float) -> tuple[Literal["better", "not_worse", "undecided", "worse"], str]:
     if gain is None or gain.low is None or gain.high is None:
         return "undecided", "not yet distinguishable from"
-    if gain.high < 0:
-        return "worse", "worse than"
+    allowed = f"by more than {margin:g} " if margin > 0 else ""
+    if gain.high < -margin:
+        return "worse", f"worse {allowed}than"
     if gain.low > 0:
         return "better", "better than"
-    return ("not_worse", "not worse than") if gain.low > -NEAR else ("undecided", "not yet distinguishable from")
+    is_near = gain.low > -max(NEAR, margin)
+    return ("not_worse", f"not worse {allowed}than") if is_near else ("undecided", "not yet distinguishable from")

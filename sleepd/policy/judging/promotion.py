@@ -4,13 +4,16 @@ Three groups of figures are compared with their limits:
 - the four proofs of effect: something was supervised, the adapter is not null and differs from its parent, the losses
   are finite, and what was written to disk is what was measured;
 - the gain: the fall of the reply loss on held-out experiences against the parent's, with its interval (``confidence``);
+  where it proves nothing, what was learned and whether the rest is not worse (``learned_rule``);
 - the safety gates: greedy replies to held-out prompts that loop where the parent's do not, drift from the base,
   collapse of the replies (``collapse_gate``), answers that were right and are wrong now, replies that were trained and
   do not answer their prompts (``relevance_gate``), the operator's own limits (``operator_limits``).
 
 A figure that misses its limit, or was not measured although its gate is on, rejects. Otherwise the gain decides: its
-lower bound is above what counts (promoted), its estimate is not (rejected), or neither (inconclusive). A candidate
-without any effect is promoted with a probability of at most alpha = 1 - ``confidence``.
+lower bound is above what counts (promoted as better); it is above minus the margin, and the candidate knows what was
+told (promoted as having learned); its estimate is not above what counts (rejected); or none of these (inconclusive). A
+candidate without any effect is promoted with a probability of at most alpha = 1 - ``confidence``, and so is one that is
+worse by the margin, whatever it learned.
 
 A low sample keeps to that rate in two halves: an outright promotion takes half of alpha; a candidate that passes with
 the whole of it is, by default, promoted on *probation*, and compared again on experiences that nobody trained on.
@@ -32,6 +35,7 @@ from sleepd.protocol.verdict import Figure, Interval, Outcome, Verdict, is_low_s
 
 from .collapse_gate import speech_figures
 from .confidence import gain_interval, independent, sign_test
+from .learned_rule import allowed_margin, learned_figure, learned_gain, learned_reason, not_worse_figure
 from .operator_limits import metric_figure
 from .relevance_gate import relevance_figure
 
@@ -46,6 +50,9 @@ class Gates(msgspec.Struct, frozen=True, kw_only=True):
 
     confidence: float = 0.95
     min_gain: float = 0.01
+    margin: float = 0.3
+    """See ``learned_rule``."""
+    min_learned: float = 0.1
     max_drift: float = 0.05
     safety_gates: frozenset[str] = frozenset(SAFETY_GATES)
     """The safety gates in force: one that is missed or was not measured rejects the candidate."""
@@ -64,6 +71,8 @@ class Gates(msgspec.Struct, frozen=True, kw_only=True):
         return cls(
             confidence=config.confidence,
             min_gain=config.min_gain,
+            margin=config.margin,
+            min_learned=config.min_learned,
             max_drift=config.max_drift,
             safety_gates=frozenset(config.harms),
             limits=tuple(parse_limit(text) for text in config.limits),
@@ -75,9 +84,19 @@ class Gates(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def judge(report: Report, gates: Gates) -> Verdict:
-    """Whether this candidate is better than its parent and has damaged nothing that was measured."""
-    gain = _interval(report, _asked_for(report, gates))
-    figures = [*_effect(report, gates), _noise(report), _gain(report, gain, gates), *_safety_gates(report, gates)]
+    """Whether this candidate is better than its parent, or has learned and is not worse, and has damaged nothing that
+    was measured.
+    """
+    confidence = _asked_for(report, gates)
+    gain = _interval(report, confidence)
+    margin = allowed_margin(report, gates.margin)
+    learned = learned_gain(report, confidence, margin)
+    on_holdout = _by_either_rule(
+        _gain(report, gain, gates),
+        not_worse_figure(gain, margin),
+        learned_figure(learned, gates.min_learned),
+    )
+    figures = [*_effect(report, gates), _noise(report), *on_holdout, *_safety_gates(report, gates)]
     failed = [each for each in figures if each.is_binding and not each.is_met and not each.is_open]
     verdict = Verdict(
         outcome=Outcome.REJECTED,
@@ -91,9 +110,21 @@ def judge(report: Report, gates: Gates) -> Verdict:
     if failed:
         return verdict
     assert gain is not None
-    if not any(each.is_open for each in figures):
+    if on_holdout[0].is_met:
         return msgspec.structs.replace(verdict, outcome=Outcome.PROMOTED, reason=_spoken(report, gain))
+    if not on_holdout[0].is_binding:
+        assert learned is not None
+        reason = learned_reason(learned, gain)
+        return msgspec.structs.replace(verdict, outcome=Outcome.PROMOTED, reason=reason, learned=learned)
     return _undecided(verdict, _spoken(report, gain), report, gates)
+
+
+def _by_either_rule(better: Figure, not_worse: Figure, learned: Figure) -> tuple[Figure, Figure, Figure]:
+    """The three, of which those decide that the verdict rests on."""
+    if better.is_met or not (not_worse.is_met and learned.is_met):
+        return better, not_worse, learned
+    shown = msgspec.structs.replace(better, is_binding=False)
+    return shown, msgspec.structs.replace(not_worse, is_binding=True), msgspec.structs.replace(learned, is_binding=True)
 
 
 def _undecided(verdict: Verdict, spoken: str, report: Report, gates: Gates) -> Verdict:

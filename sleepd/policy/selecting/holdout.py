@@ -10,6 +10,8 @@ A held-out group judges while it is young. Once enough younger groups are held o
 trains it. Only a group that a cycle has recorded as held out is released, so each one has judged first. The other way
 there is none: what any cycle trained, promoted or not, is never held out again. So no candidate, no champion and no
 previous champion is measured on what it or one of its ancestors trained.
+
+A short reply that corrects a trained one is trained at once, whatever its rank (``superseded.corrections``).
 """
 
 from __future__ import annotations

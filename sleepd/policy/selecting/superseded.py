@@ -1,8 +1,9 @@
-"""Which learned replies state what is no longer so. Pure.
+"""Which replies state what is no longer so. Pure.
 
 A short reply states a fact. Where a newer short reply answers the same prompt otherwise, the older one is superseded:
-it is not replayed, for a model that is trained on both learns neither. Long replies to one prompt may differ as they
-like: an agent that is asked how it feels says something else each time.
+it is not trained again, for a model that is trained on both learns neither. The newer one is a correction: it is
+trained at once and not held out, for otherwise the old value would stay in use until the new one is released. Long
+replies to one prompt may differ as they like: an agent that is asked how it feels says something else each time.
 """
 
 from __future__ import annotations
@@ -20,14 +21,14 @@ SHOWN: Final = 5
 
 
 class Superseded(NamedTuple):
-    """An experience that is not replayed, and the newer one that answers its prompt."""
+    """An experience that is not trained, and the newer one that answers its prompt."""
 
     older: str
     newer: str
 
 
 def superseded(found: Sequence[tuple[Experience, Role]]) -> list[Superseded]:
-    """Of the replayed experiences those that a newer trained or replayed one contradicts.
+    """Of the trained and replayed experiences those that a newer one of them contradicts.
 
     Args:
         found: what the cycle takes, with its role, oldest first.
@@ -38,16 +39,40 @@ def superseded(found: Sequence[tuple[Experience, Role]]) -> list[Superseded]:
         if role == "holdout" or not _states_a_fact(one):
             continue
         newer = newest.setdefault(prompt_hash(one.asked), one)
-        if role == "replay" and content_hash_of(newer) != content_hash_of(one):
+        if content_hash_of(newer) != content_hash_of(one):
             old.append(Superseded(one.id, newer.id))
     return old[::-1]
+
+
+def corrections(found: Sequence[tuple[Experience, Role]]) -> set[str]:
+    """Ids of the held-out experiences that answer a prompt otherwise than an older trained or replayed one.
+
+    One that belongs to a conversation stays on the side of that; where all that is held out were to be trained, none
+    is, for nothing would be left to measure on.
+
+    Args:
+        found: as for ``superseded``.
+    """
+    told: dict[int, int] = {}
+    new: set[str] = set()
+    for one, role in found:
+        if not _states_a_fact(one) or (role == "holdout" and one.conversation):
+            continue
+        prompt, content = prompt_hash(one.asked), content_hash_of(one)
+        if role == "holdout" and told.get(prompt, content) == content:
+            continue
+        told[prompt] = content
+        if role == "holdout":
+            new.add(one.id)
+    held_out = {one.id for one, role in found if role == "holdout"}
+    return new if new < held_out else set()
 
 
 def superseded_text(old: Sequence[Superseded]) -> str:
     """For the report: how many, and which of them by which."""
     pairs = ", ".join(f"{each.older} by {each.newer}" for each in old[:SHOWN])
     rest = f" and {len(old) - SHOWN} more" if len(old) > SHOWN else ""
-    return f"learned replies that are not replayed, because newer ones contradict them: {len(old)} ({pairs}{rest})"
+    return f"replies that are not trained again, because newer ones contradict them: {len(old)} ({pairs}{rest})"
 
 
 def _states_a_fact(one: Experience) -> bool:

@@ -58,7 +58,8 @@ def trend(newest_first: Sequence[Judged]) -> Trend:
         return ""
     newest = last[0]
     by_heart = (newest.trained_gain or 0.0) > LEARNED_BY_HEART and (newest.gain or 0.0) <= 0
-    if newest.outcome == "rejected" or by_heart:
+    # Promoted without a gain on the holdout: it learned facts, which are to be known by heart.
+    if newest.outcome == "rejected" or (by_heart and newest.outcome != "promoted"):
         return "overfitting"
     is_flat = all(each.outcome != "promoted" and (each.gain or 0.0) < NO_GAIN for each in last)
     return "flat" if is_flat else "improving"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sleepd.cycle import JUDGED_STATES, TERMINAL_STATES
 from sleepd.protocol.status import CycleDetail, CycleSummary
-from sleepd.protocol.verdict import Interval
+from sleepd.protocol.verdict import Interval, LearnedGain
 
 from .wording import change, count, has_low_sample, losses, older_loss
 
@@ -20,6 +20,8 @@ def sentences(detail: CycleDetail) -> list[str]:
         found.append(f"Its {older}." if older else "Nothing was measured on held-out experiences.")
     else:
         found.append(_gain(summary, verdict.gain if verdict else None))
+    if verdict is not None and verdict.learned is not None:
+        found.append(_learned(verdict.learned))
     if has_low_sample(summary):
         found.append("That is a low sample (fewer than 8): the difference may be chance.")
     if summary.is_on_probation:
@@ -55,3 +57,12 @@ def _gain(summary: CycleSummary, gain: Interval | None) -> str:
     if gain is not None and gain.low is not None and gain.high is not None:
         text += f", a gain between {gain.low:.3f} and {gain.high:.3f} (each bound with {gain.confidence:.0%})"
     return text.replace("-", "−") + "."
+
+
+def _learned(found: LearnedGain) -> str:
+    """Why it was promoted although it is not shown better; what is recalled in other words is not measured here."""
+    replies = count(found.gain.experiences, "experience")
+    return (
+        f"It was promoted because it learned: on {replies} that it trained for the first time the reply loss fell, "
+        f"{losses(found.before, found.after)} nats/token. It is not shown to be better on what it never trained on."
+    )

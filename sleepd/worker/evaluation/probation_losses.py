@@ -59,6 +59,7 @@ def measure(
         champion=job.parent_cycle,
         predecessor=job.predecessor_cycle,
         losses=[_later(one, losses, champion) for one in on],
+        margin=job.later_margin,
     )
     comparison = compare(measured, job.confidence)
     if comparison.outcome == "worse":

@@ -20,7 +20,7 @@ from sleepd.files import FILE_MODE, fsync_path, make_private
 from sleepd.protocol.converted_adapter import Quantization
 from sleepd.worker.failure import GiveUp
 
-from .adapter import load_adapted
+from .adapter import load_adapted, load_base
 from .device import Device
 from .gguf_adapter import check_fits_base, number_type, read_for_gguf
 from .gguf_architecture import Array, GgufArchitecture
@@ -36,22 +36,23 @@ _DTYPES: Final = {"float32": torch.float32, "float16": torch.float16, "bfloat16"
 
 
 def write_merged_gguf(
-    path: Path, base: Path, adapter: Path, architecture: GgufArchitecture, numbers: Quantization
+    path: Path, base: Path, adapter: Path | None, architecture: GgufArchitecture, numbers: Quantization
 ) -> int:
-    """Write base and adapter as one GGUF model, on disk when this returns; the number of its tensors.
+    """Write base and adapter (None: the base alone) as one GGUF model, on disk then; the number of its tensors.
 
     Raises:
         GiveUp: the adapter does not fit the base, or a number is too large for the format.
         OSError: the disk did not take it.
     """
-    factors, alpha = read_for_gguf(adapter, architecture)
+    factors, alpha = read_for_gguf(adapter, architecture) if adapter else ({}, 1.0)
     check_fits_base(base, factors)
     with reading(f"{base} cannot be read as a model"):
         reader = gguf.GGUFReader(base)
     make_private(path)
     writer = gguf.GGUFWriter(path, architecture.name)
     try:
-        _copy_header(reader, writer, f"{base.stem} with {adapter.resolve().name}", numbers)
+        name = f"{base.stem} with {adapter.resolve().name}" if adapter else base.stem
+        _copy_header(reader, writer, name, numbers)
         for one in reader.tensors:
             shape, kind = _shape(one), _kind(one, numbers)
             writer.add_tensor_info(one.name, shape, np.dtype(np.float32), _bytes(shape, kind), raw_dtype=kind)
@@ -115,8 +116,8 @@ def _merged(
         yield rows, kind
 
 
-def write_merged_directory(directory: Path, base: Path, adapter: Path) -> int:
-    """Write base and adapter as one directory of safetensors, in the base's number type; the number of its tensors.
+def write_merged_directory(directory: Path, base: Path, adapter: Path | None) -> int:
+    """Write base and adapter (None: the base alone) as safetensors of the base's number type; the number of tensors.
 
     Raises:
         GiveUp: base or adapter cannot be used.
@@ -124,8 +125,13 @@ def write_merged_directory(directory: Path, base: Path, adapter: Path) -> int:
     """
     config = read_config(base)
     dtype = _DTYPES.get(str(config.get("dtype") or config.get("torch_dtype")), torch.float32)
-    model, tokenizer = load_adapted(base, adapter, Device(torch.device("cpu"), torch.float32, "cpu"))
-    merged = model.merge_and_unload(safe_merge=True).to(dtype)
+    device = Device(torch.device("cpu"), torch.float32, "cpu")
+    if adapter is None:
+        merged, tokenizer = load_base(base, device)
+    else:
+        model, tokenizer = load_adapted(base, adapter, device)
+        merged = model.merge_and_unload(safe_merge=True)
+    merged = merged.to(dtype)
     broken = [name for name, weight in merged.named_parameters() if not torch.isfinite(weight).all()]
     if broken:
         raise GiveUp("not_finite", f"{broken[0]} with the adapter does not fit {dtype}", "write it as merged-gguf")

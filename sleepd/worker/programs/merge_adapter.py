@@ -9,40 +9,21 @@ import argparse
 import sys
 from importlib.metadata import version
 from pathlib import Path
-from typing import get_args
 
-import msgspec
-
-from sleepd.protocol.converted_adapter import ConvertedAdapter, Quantization
+from sleepd.protocol.converted_adapter import ConvertedAdapter
 from sleepd.version import VERSION
-from sleepd.worker.environment import prepare_environment
 from sleepd.worker.failure import GiveUp
+
+from .converting import answer_with, parser_of
 
 
 def main() -> int:
-    """Merge, and say what came of it; returns 0 also where it fails, for that is an answer."""
-    parser = argparse.ArgumentParser(
-        prog="python -m sleepd.worker.programs.merge_adapter", description=__doc__.splitlines()[0]
-    )
-    parser.add_argument("--adapter", type=Path, required=True, help="a checkpoint's directory")
-    parser.add_argument("--base", required=True, help="embedded, a directory, a .gguf file or a cached hub id")
+    """Merge one adapter; without one, write the base itself in the same form."""
+    parser = parser_of("sleepd.worker.programs.merge_adapter", __doc__, needs_adapter=False)
     parser.add_argument("--expected", default="", help="the base's fingerprint; empty: it is not compared")
-    parser.add_argument("--cache", default="", help="the hub cache; empty: the library's default place")
     parser.add_argument("--models", type=Path, required=True, help="where converted copies of models stand")
     parser.add_argument("--form", choices=("gguf", "safetensors"), required=True)
-    parser.add_argument("--numbers", choices=get_args(Quantization), default="f16", help="of a GGUF file")
-    parser.add_argument("--to", type=Path, required=True, help="the new file, or the new directory")
-    arguments = parser.parse_args()
-    prepare_environment()
-    try:
-        answer = merge(arguments)
-    except GiveUp as error:
-        answer = ConvertedAdapter(problem=error.message, hint=error.hint)
-    except OSError as error:
-        text = f"{arguments.to} cannot be written: {error.strerror or error}: {error.filename or ''}".rstrip(": ")
-        answer = ConvertedAdapter(problem=text, hint="make room on that disk, or name another directory")
-    sys.stdout.write(msgspec.json.encode(answer).decode() + "\n")
-    return 0
+    return answer_with(merge, parser.parse_args())
 
 
 def merge(arguments: argparse.Namespace) -> ConvertedAdapter:

@@ -36,18 +36,24 @@ _DTYPES: Final = {"float32": torch.float32, "float16": torch.float16, "bfloat16"
 
 
 def write_merged_gguf(
-    path: Path, base: Path, adapter: Path | None, architecture: GgufArchitecture, numbers: Quantization
+    path: Path,
+    base: Path,
+    adapter: Path | None,
+    architecture: GgufArchitecture,
+    numbers: Quantization,
+    most_bytes: int = 0,
 ) -> int:
     """Write base and adapter (None: the base alone) as one GGUF model, on disk then; the number of its tensors.
 
     Raises:
-        GiveUp: the adapter does not fit the base, or a number is too large for the format.
+        GiveUp: the adapter does not fit the base, a number is too large for the format, or the file for the disk.
         OSError: the disk did not take it.
     """
     factors, alpha = read_for_gguf(adapter, architecture) if adapter else ({}, 1.0)
     check_fits_base(base, factors)
     with reading(f"{base} cannot be read as a model"):
         reader = gguf.GGUFReader(base)
+    _check_size(path, sum(_bytes(_shape(one), _kind(one, numbers)) for one in reader.tensors), most_bytes)
     make_private(path)
     writer = gguf.GGUFWriter(path, architecture.name)
     try:
@@ -116,11 +122,11 @@ def _merged(
         yield rows, kind
 
 
-def write_merged_directory(directory: Path, base: Path, adapter: Path | None) -> int:
+def write_merged_directory(directory: Path, base: Path, adapter: Path | None, most_bytes: int = 0) -> int:
     """Write base and adapter (None: the base alone) as safetensors of the base's number type; the number of tensors.
 
     Raises:
-        GiveUp: base or adapter cannot be used.
+        GiveUp: base or adapter cannot be used, or the files are too large for the disk.
         OSError: the disk did not take it.
     """
     config = read_config(base)
@@ -135,6 +141,7 @@ def write_merged_directory(directory: Path, base: Path, adapter: Path | None) ->
     broken = [name for name, weight in merged.named_parameters() if not torch.isfinite(weight).all()]
     if broken:
         raise GiveUp("not_finite", f"{broken[0]} with the adapter does not fit {dtype}", "write it as merged-gguf")
+    _check_size(directory, sum(weight.nbytes for weight in merged.parameters()), most_bytes)
     merged.save_pretrained(directory)
     tokenizer.save_pretrained(directory)
     for file in directory.iterdir():
@@ -142,3 +149,10 @@ def write_merged_directory(directory: Path, base: Path, adapter: Path | None) ->
         fsync_path(file)
     fsync_path(directory)
     return len(merged.state_dict())
+
+
+def _check_size(path: Path, size: int, most_bytes: int) -> None:
+    """Nothing is written that would not fit; 0: as much as the disk takes."""
+    if most_bytes and size > most_bytes:
+        text = f"{path} would take {size / 1e9:.2f} GB, and there is room for {most_bytes / 1e9:.2f} GB"
+        raise GiveUp("error", text, "make room on that disk, or raise serve.merged_gigabytes")

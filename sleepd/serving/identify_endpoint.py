@@ -15,13 +15,13 @@ import msgspec
 
 from sleepd.errors import DECODE_ERRORS, NotFound, PermissionDenied, ProtocolError, SleepdError
 from sleepd.files import is_own_directory, read_document
-from sleepd.policy.identification import identify
 from sleepd.protocol.adapter_fingerprint import MAX_FILE_BYTES, VERSION, AdapterFingerprint
 from sleepd.protocol.checkpoint_files import FINGERPRINT_FILE
 from sleepd.protocol.control import answer, answer_error
 from sleepd.protocol.live_request import LiveAnswer, LiveRequest
 from sleepd.store.checkpoints import cycle_number
 
+from .asking import identity_of
 from .endpoint import Endpoint
 from .http import HttpLimits
 from .key_file import read_key
@@ -54,7 +54,7 @@ def live(request: LiveRequest) -> LiveAnswer:
     key = read_key(request.key_file)
     endpoint = Endpoint(request.url, request.model, key, HttpLimits(seconds=request.seconds))
     in_use, fingerprints, without = _fingerprints(Path(request.state))
-    identity = identify(fingerprints, map(endpoint.answers, fingerprints))
+    identity, _ = identity_of(endpoint, fingerprints)
     return LiveAnswer(
         url=request.url,
         model=endpoint.model(),

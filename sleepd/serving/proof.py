@@ -8,7 +8,6 @@ Where they differ, everything is asked.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import chain
 from pathlib import Path
 from typing import Final
 
@@ -16,25 +15,20 @@ import msgspec
 
 from sleepd.errors import DECODE_ERRORS, CheckpointInvalid
 from sleepd.files import make_directory, read_document, replace_file
-from sleepd.policy.answer_distance import answers_apart
-from sleepd.policy.identification import identify
 from sleepd.protocol.adapter_fingerprint import (
     MAX_FILE_BYTES,
     AdapterFingerprint,
     Identity,
-    ModelAnswer,
     PromptAnswer,
     PromptReference,
 )
 from sleepd.protocol.checkpoint_files import FINGERPRINT_FILE
 from sleepd.protocol.serve_messages import Generation
 
+from .asking import answers_from_cache, identity_of, is_same
 from .endpoint import Endpoint
 
 RECORD_FILE: Final = "last_proof.json"
-SAME_NATS: Final = 0.08
-"""A server's answers are its own earlier ones up to here. Requests beside it make a difference of up to 0.06; a stale
-cache makes 0.11 or more, another generation 0.5."""
 ASKED_AGAIN: Final = 4
 """Prompts that are asked again; one of them is the long one."""
 
@@ -98,8 +92,7 @@ class Prover:
         if not known:
             text = f"nothing was recorded to prove {named(wanted)} by: it was trained by an earlier version"
             return EngineProof(identity=Identity(kind="too_coarse", reason=text), is_wanted=False, can_tell=False)
-        first = self._endpoint.answers(known[0])
-        identity = identify(known, chain([first], map(self._endpoint.answers, known[1:])))
+        identity, first = identity_of(self._endpoint, known)
         is_wanted = identity.is_named and identity.cycle == (wanted.cycle if wanted else None)
         if is_wanted:
             self._keep(identity, wanted, known[0], first)
@@ -112,9 +105,11 @@ class Prover:
         record = self._record()
         if record is None or record.key != self._key_of(wanted):
             return None
+        kept = answers_from_cache(self._endpoint, record.prompts)
+        if not all(is_same(record.answers[place], answer) for place, answer in kept.items()):
+            return None
         for prompt, was in zip(record.prompts, record.answers, strict=True):
-            now = self._endpoint.ask(prompt)
-            if was.prompt_tokens != now.prompt_tokens or _apart(was, now) > SAME_NATS:
+            if not is_same(was, self._endpoint.ask(prompt)):
                 return None
         return EngineProof(identity=record.identity, is_wanted=True)
 
@@ -175,7 +170,3 @@ def read_fingerprint(generation: Generation) -> AdapterFingerprint | None:
 def _in_order(wanted: Generation | None, others: Sequence[Generation]) -> list[Generation]:
     first = [] if wanted is None else [wanted]
     return [*first, *(each for each in others if each != wanted)]
-
-
-def _apart(one: PromptAnswer, other: PromptAnswer) -> float:
-    return answers_apart(ModelAnswer(steps=one.steps, text=one.text), ModelAnswer(steps=other.steps, text=other.text))

@@ -79,6 +79,8 @@ class FakeEngine:
         self.strength = 2.0
         self.has_logprobs = True
         self.extra_tokens = 0
+        self.kept_under: int | None = None
+        """The cycle under which its cache of prompts was filled; None: the cache is as what it runs."""
         self.status = 200
         self.garbage: bytes | None = None
         self.requests: list[tuple[str, str, Any]] = []
@@ -128,6 +130,8 @@ class FakeEngine:
         except LookupError:
             return 404, {"error": {"message": f"The model `{body['model']}` does not exist."}}
         number = int(body["messages"][-1]["content"].removeprefix("question "))
+        if self.kept_under is not None and number == PROMPTS - 1 and body.get("cache_prompt", True):
+            cycle = self.kept_under
         said = answer(cycle, number, self.strength, self.noise)
         content = [
             {"token": step[0].text, "logprob": step[0].logprob, "top_logprobs": list(_top(step))} for step in said.steps

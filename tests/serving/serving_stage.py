@@ -49,8 +49,13 @@ def _write_weights(checkpoint: Path, cycle: int) -> None:
     }
     head = json.dumps(header).encode()
     (checkpoint / WEIGHTS_FILE).write_bytes(len(head).to_bytes(8, "little") + head + bytes([cycle] * 64))
+    record_files(checkpoint)
+
+
+def record_files(checkpoint: Path) -> None:
+    """Write the manifest that belongs to the files as they are now."""
     manifest = read_manifest(checkpoint)
-    files = {**manifest.files, WEIGHTS_FILE: file_record(checkpoint / WEIGHTS_FILE)}
+    files = {name: file_record(checkpoint / name) for name in manifest.files}
     (checkpoint / "manifest.json").write_bytes(msgspec.structs.replace(manifest, files=files).encoded())
 
 

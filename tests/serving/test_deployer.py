@@ -62,7 +62,7 @@ def test_served_champion_is_left_alone(stage: ServingStage, router: FakeRouter) 
 
     assert state.is_proved
     assert stage.steps == ["asking"]
-    assert router.paths() == ["/v1/chat/completions"] * 4
+    assert router.paths() == ["/v1/chat/completions"] * 5
     assert len(told(stage, "served")) == 1
 
 
@@ -219,6 +219,19 @@ def test_stale_path_is_found_out(stage: ServingStage, router: FakeRouter) -> Non
     state = stage.turns()
     assert (state.wanted, state.served, router.running) == (2, None, None)
     assert "the engine runs cycle 1, not cycle 2" in state.problem
+
+
+def test_stale_cache_is_found_out(stage: ServingStage, router: FakeRouter) -> None:
+    """An engine that runs the champion and answers long prompts from an older cache is not called proved."""
+    stage.turns()
+    router.kept_under = 1
+    stage.clock.advance(3600)
+    state = stage.turns()
+    assert not state.is_proved
+    assert "from what it kept under another adapter" in state.problem
+
+    router.kept_under = None
+    assert stage.turns(is_asked_for=True).is_proved
 
 
 def _made(path: Path) -> Path:

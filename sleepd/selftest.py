@@ -24,14 +24,14 @@ from .config.layers import load
 from .config.schema import Config, ControlConfig, StateConfig, WorkerConfig
 from .cycle import State
 from .cycles.composition import Parts
-from .cycles.planning import Order
+from .cycles.running.planning import Order
 from .cycles.sleeper import Sleeper
 from .errors import SleepdError, WorkerFailed
 from .files import make_directory, replace_file
 from .host import worker_python
 from .log import configure
-from .store.ledger_rows import CycleRecord
 from .store.split_secret import BYTES, FILE_NAME
+from .store.sqlite.ledger_rows import CycleRecord
 from .text.display import clean
 
 EXPERIENCES = 12

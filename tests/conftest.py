@@ -16,7 +16,7 @@ from hypothesis import settings
 
 sys.path.append(str(Path(__file__).parents[1]))  # for ``tests``; it is the last, so ``sleepd`` is the installed one
 
-from sleepd.cycles import runner
+from sleepd.cycles.running import runner
 from sleepd.quarantine import keeper
 from tests.in_process import screened_here, worker_here
 

@@ -19,7 +19,7 @@ from sleepd.config import render
 from sleepd.protocol import answers, experience_record
 from sleepd.protocol.answers import PruneResult
 from sleepd.protocol.capability import SeenTokens
-from sleepd.protocol.live_request import LiveAnswer
+from sleepd.protocol.deployment.live_request import LiveAnswer
 from sleepd.protocol.status import (
     BufferDetail,
     CycleDetail,

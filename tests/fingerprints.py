@@ -8,14 +8,14 @@ from collections.abc import Sequence
 
 import msgspec
 
-from sleepd.protocol.adapter_fingerprint import (
+from sleepd.protocol.chat_example import Message
+from sleepd.protocol.deployment.adapter_fingerprint import (
     AdapterFingerprint,
     ModelAnswer,
     PromptAnswer,
     PromptReference,
     TokenChance,
 )
-from sleepd.protocol.chat_example import Message
 
 PROMPTS = 16
 WORDS = 24

@@ -24,7 +24,7 @@ import pytest
 from sleepd.buffer.learnables import HalfWritten, ReadSettings
 from sleepd.buffer.reading.open_file import BufferFile
 from sleepd.buffer.reading.reader_process import FirstBytes, read_learnables
-from sleepd.cycles.worker_process import Worker, WorkerPolicy
+from sleepd.cycles.running.worker_process import Worker, WorkerPolicy
 from sleepd.protocol.job import Failure, Notice, Progress, Report, decode_message, encode
 from sleepd.quarantine.near_duplicates import Screened
 from sleepd.quarantine.screening_client import BATCH, Signatures

@@ -11,10 +11,10 @@ from typing import Any
 from sleepd.clock import Clock
 from sleepd.config.schema import Config
 from sleepd.cycles.composition import Listener, Parts
-from sleepd.cycles.planning import Order
 from sleepd.cycles.read_model import ReadModel
+from sleepd.cycles.running.planning import Order
 from sleepd.cycles.sleeper import Sleeper
-from sleepd.store.ledger_rows import CycleRecord
+from sleepd.store.sqlite.ledger_rows import CycleRecord
 from tests.agents import config_for, experiences, write_buffer
 from tests.fakes import FakeClock, fake_worker
 from tests.processes import LIMIT_SECONDS

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from sleepd.cycles.planning import Order
+from sleepd.cycles.running.planning import Order
 from sleepd.daemon.status_view import overview
-from sleepd.policy.overdue import Limits, alarms
-from sleepd.policy.triggers import Decision, Veto
+from sleepd.policy.timing.overdue import Limits, alarms
+from sleepd.policy.timing.triggers import Decision, Veto
 from tests.agents import changed
 from tests.stages import OpenSleeper, Stage
 

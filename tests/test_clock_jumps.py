@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from sleepd.cycle import State
-from sleepd.cycles.planning import Order
+from sleepd.cycles.running.planning import Order
 from sleepd.daemon.status_view import overview
 from sleepd.files import replace_file
 from sleepd.store.legacy_formats import from_local, local_naive

@@ -12,9 +12,9 @@ import pytest
 from sleepd.daemon.status_view import detail
 from sleepd.errors import CheckpointInvalid
 from sleepd.store.checkpoint_documents import assignments_of, evaluation_of, seen_by
-from sleepd.store.compaction import KEPT_WHOLE, STATEMENTS
-from sleepd.store.database import SCHEMA_VERSION
-from sleepd.store.ledger import Ledger
+from sleepd.store.sqlite.compaction import KEPT_WHOLE, STATEMENTS
+from sleepd.store.sqlite.database import SCHEMA_VERSION
+from sleepd.store.sqlite.ledger import Ledger
 from tests.faults.ten_years import HELD_OUT, NEW_A_DAY, Life, live
 from tests.stages import OpenSleeper, Stage
 
@@ -142,7 +142,7 @@ def test_compacted_cycle_is_shown_whole(tmp_path: Path, monkeypatch: pytest.Monk
 def _compact_all(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     """As if a hundred cycles had followed."""
     statements = tuple(statement.replace(f"- {KEPT_WHOLE}", "- 1") for statement in STATEMENTS)
-    monkeypatch.setattr("sleepd.store.ledger.STATEMENTS", statements)
+    monkeypatch.setattr("sleepd.store.sqlite.ledger.STATEMENTS", statements)
     ledger = Ledger(stage.state / "state.db")
     ledger.compact()
     assert [ledger.is_compact(cycle) for cycle in (1, 2, 3)] == [True, True, False]

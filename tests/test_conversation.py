@@ -22,7 +22,7 @@ from sleepd.buffer.experience import Experience, content_hash, conversation_of, 
 from sleepd.buffer.masking import masked_example
 from sleepd.buffer.reply_digest import answer_of
 from sleepd.buffer.said_before import SaidBefore
-from sleepd.policy.context_cut import without_held_out
+from sleepd.policy.selecting.context_cut import without_held_out
 from sleepd.protocol.chat_example import Message, MessageRole, ToolCall
 
 SHORT: dict[str, MessageRole] = {"s": "system", "u": "user", "a": "assistant", "t": "tool"}

@@ -37,7 +37,7 @@ def test_one_group_cannot_hide_another() -> None:
     assert not is_enough
     assert [line.split()[-1] for line in lines if line.startswith("  ")] == [
         "sleepd/client.py",
-        "sleepd/store/ledger.py",
+        "sleepd/store/sqlite/ledger.py",
     ]
 
 

@@ -24,7 +24,7 @@ from sleepd.demo.sample import Question
 from sleepd.demo.screen import MOST_COLUMNS, Screen, score
 from sleepd.demo.stage import SECRET, Stage
 from sleepd.errors import Busy
-from sleepd.policy.holdout import divide
+from sleepd.policy.selecting.holdout import divide
 from sleepd.protocol.control import GetStatus
 from sleepd.protocol.status import Status
 

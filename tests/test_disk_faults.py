@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from sleepd.errors import LedgerUnusable
-from sleepd.store.database import open_database
+from sleepd.store.sqlite.database import open_database
 from tests.faults.disk_faults import CI_POINTS, Fault, daemon_on_full_disk, refuse_sync_of, synced_again, try_fault
 
 has_strace = shutil.which("strace") is not None

@@ -19,7 +19,7 @@ import pytest
 from sleepd.buffer.experience import Experience, parse
 from sleepd.config.limits import parse_limit
 from sleepd.config.schema import Config
-from sleepd.policy.recall import is_recalled, read_questions
+from sleepd.policy.judging.recall import is_recalled, read_questions
 from sleepd.protocol.chat_example import ToolCall
 from tests.test_experience_log import understood
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sleepd.cycles.gpu_lock import GpuLock
+from sleepd.cycles.running.gpu_lock import GpuLock
 from sleepd.errors import Busy
 from sleepd.protocol.control import Run
 from sleepd.protocol.status import RunResult

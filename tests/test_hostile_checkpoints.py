@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from sleepd.cycles.planning import Order
+from sleepd.cycles.running.planning import Order
 from sleepd.daemon.status_view import overview
 from sleepd.errors import CheckpointInvalid
 from sleepd.protocol.control import Run

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sleepd.errors import EngineFailed, EngineUnreachable, SleepdError, UsageError
-from sleepd.protocol.adapter_fingerprint import ModelAnswer, PromptReference
 from sleepd.protocol.chat_example import Message, ToolCall
+from sleepd.protocol.deployment.adapter_fingerprint import ModelAnswer, PromptReference
 from sleepd.serving.endpoint import Endpoint, as_openai
 from sleepd.serving.http import HttpAnswer, HttpLimits, HttpServer
 

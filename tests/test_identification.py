@@ -8,7 +8,7 @@ import pytest
 
 from sleepd.policy.answer_distance import answers_apart, sums_of, total
 from sleepd.policy.identification import TOKENS_APART, identify
-from sleepd.protocol.adapter_fingerprint import Identity, PromptAnswer
+from sleepd.protocol.deployment.adapter_fingerprint import Identity, PromptAnswer
 from tests.fingerprints import PROMPTS, answer_of, answers_of, base_model, changed, fingerprint_of, moved
 
 BASE = base_model()

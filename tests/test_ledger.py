@@ -11,9 +11,9 @@ import pytest
 
 from sleepd.cycle import Event, State
 from sleepd.errors import IllegalTransition, LedgerUnusable, NotFound
-from sleepd.policy.triggers import Facts, Policy, decide
-from sleepd.store.ledger import KEPT_DECISIONS, Ledger
-from sleepd.store.ledger_rows import Plan, SplitAssignment
+from sleepd.policy.timing.triggers import Facts, Policy, decide
+from sleepd.store.sqlite.ledger import KEPT_DECISIONS, Ledger
+from sleepd.store.sqlite.ledger_rows import Plan, SplitAssignment
 from tests.test_promotion import report
 
 NOW = datetime(2026, 1, 10, 6, 0, tzinfo=UTC)

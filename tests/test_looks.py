@@ -13,8 +13,8 @@ from sleepd.daemon.publisher import Life
 from sleepd.daemon.requests import Requests
 from sleepd.protocol.control import Simulate, When
 from sleepd.protocol.given_thresholds import GivenTriggers
-from sleepd.store.ledger import Ledger
-from sleepd.store.looks import KEPT_LOOKS, LEAST_APART, Looks
+from sleepd.store.sqlite.ledger import Ledger
+from sleepd.store.sqlite.looks import KEPT_LOOKS, LEAST_APART, Looks
 from tests.stages import OpenSleeper, Stage, refresh
 from tests.test_triggers import facts
 

@@ -13,9 +13,9 @@ import pytest
 
 from sleepd.daemon.status_view import cycles
 from sleepd.errors import LedgerUnusable
-from sleepd.store import database
-from sleepd.store.database import SCHEMA_VERSION
-from sleepd.store.ledger import Ledger
+from sleepd.store.sqlite import database
+from sleepd.store.sqlite.database import SCHEMA_VERSION
+from sleepd.store.sqlite.ledger import Ledger
 from tests.agents import write_config
 from tests.processes import LIMIT_SECONDS
 from tests.stages import OpenSleeper, Stage

@@ -14,10 +14,10 @@ import pytest
 
 from sleepd.errors import LedgerUnusable
 from sleepd.protocol.verdict import Comparison
-from sleepd.store import notes
-from sleepd.store.ledger import Ledger
 from sleepd.store.legacy_formats import SchedulerState
-from sleepd.store.notes import Crashes, Demoted, FoundComparison, Misfit, Note, ServeAttempt, comparison_note
+from sleepd.store.sqlite import notes
+from sleepd.store.sqlite.ledger import Ledger
+from sleepd.store.sqlite.notes import Crashes, Demoted, FoundComparison, Misfit, Note, ServeAttempt, comparison_note
 
 PACKAGE = Path(__file__).parent.parent / "sleepd"
 AT = datetime(2026, 1, 10, 6, tzinfo=UTC)
@@ -120,4 +120,4 @@ def test_notes_are_declared_in_one_module() -> None:
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.Call) and ast.unparse(node.func).partition("[")[0].rpartition(".")[2] == "Note"
     ]
-    assert set(makers) == {"store/notes.py"}
+    assert set(makers) == {"store/sqlite/notes.py"}

@@ -13,7 +13,7 @@ import pytest
 
 from sleepd.buffer.experience import content_hash, hash_text
 from sleepd.config.schema import QuarantineConfig
-from sleepd.cycles.planning import Order, line_up
+from sleepd.cycles.running.planning import Order, line_up
 from sleepd.daemon.quarantine_view import override, quarantine_list
 from sleepd.daemon.trained_texts_view import learned
 from sleepd.protocol.job import decode_examples, decode_job

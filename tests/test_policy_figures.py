@@ -16,12 +16,12 @@ import pytest
 from sleepd.config.limits import parse_limit
 from sleepd.config.schema import Config, PromotionConfig
 from sleepd.config.strategies import find_strategy
-from sleepd.policy import holdout
-from sleepd.policy.confidence import gain_interval
-from sleepd.policy.probation import MIN_EXPERIENCES, compare
-from sleepd.policy.promotion import Gates, judge
-from sleepd.policy.selection import Excluded, HashSet, Known, SelectionRule, count, select
-from sleepd.policy.triggers import Facts, Policy, decide
+from sleepd.policy.judging.confidence import gain_interval
+from sleepd.policy.judging.probation import MIN_EXPERIENCES, compare
+from sleepd.policy.judging.promotion import Gates, judge
+from sleepd.policy.selecting import holdout
+from sleepd.policy.selecting.selection import Excluded, HashSet, Known, SelectionRule, count, select
+from sleepd.policy.timing.triggers import Facts, Policy, decide
 from sleepd.protocol.evidence import Drift, LaterLoss, LossPair, Metric, Probation, RecallQuestion
 from sleepd.protocol.job import Job, Reply
 from sleepd.protocol.verdict import Figure

@@ -12,13 +12,13 @@ import pytest
 
 from sleepd.config.schema import StateConfig
 from sleepd.errors import ConfigError
-from sleepd.policy import relevance_gate
-from sleepd.policy.collapse_gate import speech_figures
-from sleepd.policy.confidence import gain_interval, independent
-from sleepd.policy.recall import MAX_FILE_BYTES, MAX_PROBES, is_recalled, parse_questions, read_questions
-from sleepd.policy.relevance_gate import relevance_figure
-from sleepd.policy.repetition import WINDOW, find_repetition
-from sleepd.policy.reply_statistics import describe, words_of
+from sleepd.policy.judging import relevance_gate
+from sleepd.policy.judging.collapse_gate import speech_figures
+from sleepd.policy.judging.confidence import gain_interval, independent
+from sleepd.policy.judging.recall import MAX_FILE_BYTES, MAX_PROBES, is_recalled, parse_questions, read_questions
+from sleepd.policy.judging.relevance_gate import relevance_figure
+from sleepd.policy.judging.repetition import WINDOW, find_repetition
+from sleepd.policy.judging.reply_statistics import describe, words_of
 from sleepd.policy.retention import Keep, Stored, to_prune
 from sleepd.protocol.evidence import Collapse, Relevance, ReplyLosses
 from tests.kept import kept

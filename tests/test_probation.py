@@ -10,14 +10,14 @@ from typing import Any
 
 import pytest
 
-from sleepd.cycles.planning import Order
-from sleepd.cycles.resume import staged_job
+from sleepd.cycles.running.planning import Order
+from sleepd.cycles.running.resume import staged_job
 from sleepd.daemon.status_view import detail, overview
-from sleepd.policy.probation import MIN_EXPERIENCES, compare
+from sleepd.policy.judging.probation import MIN_EXPERIENCES, compare
 from sleepd.protocol.evidence import LaterLoss, Probation
 from sleepd.registry.demotion import Demotion
 from sleepd.store.checkpoints import Checkpoints, verify
-from sleepd.store.database import Database
+from sleepd.store.sqlite.database import Database
 from tests.agents import experiences, write_buffer
 from tests.stages import OpenSleeper, Stage
 

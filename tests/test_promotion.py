@@ -13,7 +13,7 @@ from hypothesis import strategies as some
 
 from sleepd.config.limits import parse_limit
 from sleepd.config.schema import SAFETY_GATES, PromotionConfig
-from sleepd.policy.promotion import Gates, judge
+from sleepd.policy.judging.promotion import Gates, judge
 from sleepd.protocol.evidence import (
     Collapse,
     Drift,

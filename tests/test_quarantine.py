@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sleepd.buffer.experience import Experience, id_hash, parse, prompt_hash, said_under
-from sleepd.policy.selection import sampling_shares
+from sleepd.policy.selecting.selection import sampling_shares
 from sleepd.quarantine.near_duplicates import LIMIT, Neighbours, Screened, similarity, sketch
 from sleepd.quarantine.rules import BARE_QUESTIONS, Cause, Findings, Isolation, KeyMap, Override
 from tests.agents import columns

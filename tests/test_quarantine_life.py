@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from sleepd.cycles.planning import Order
+from sleepd.cycles.running.planning import Order
 from sleepd.daemon.quarantine_view import override, quarantine_detail, quarantine_list
 from sleepd.errors import Busy, CheckpointInvalid, NotFound, NothingToDo
 from sleepd.protocol.answers import Decided

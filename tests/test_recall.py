@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from sleepd.cycles.planning import Order
+from sleepd.cycles.running.planning import Order
 from sleepd.errors import ConfigError
-from sleepd.policy.recall import MAX_FILE_BYTES, MAX_PROBES, is_recalled, parse_questions, read_questions
+from sleepd.policy.judging.recall import MAX_FILE_BYTES, MAX_PROBES, is_recalled, parse_questions, read_questions
 from sleepd.protocol.evidence import RecallQuestion
 from sleepd.protocol.job import decode_job
 from tests.stages import OpenSleeper, Stage

@@ -21,7 +21,7 @@ from sleepd.buffer.trained_texts import (
     trained_texts,
     whereabouts,
 )
-from sleepd.cycles.planning import Order
+from sleepd.cycles.running.planning import Order
 from sleepd.daemon.quarantine_view import override
 from sleepd.daemon.status_view import detail, offline_copies, overview
 from sleepd.daemon.trained_texts_view import learned as recollected
@@ -33,7 +33,7 @@ from sleepd.quarantine import keeper, screening_client, screening_table
 from sleepd.registry.rollback import undo_of
 from sleepd.sleepctl.offline_cycle import read_detail
 from sleepd.store.checkpoints import Checkpoints
-from sleepd.store.ledger import Ledger
+from sleepd.store.sqlite.ledger import Ledger
 from tests.agents import changed, experiences, write_buffer
 from tests.older_trainer import write_older_cycle
 from tests.stages import OpenSleeper, Stage

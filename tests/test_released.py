@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from sleepd.daemon.status_view import detail
-from sleepd.policy.holdout import YOUNGER
+from sleepd.policy.selecting.holdout import YOUNGER
 from sleepd.sleepctl.offline_cycle import read_detail
 from tests.stages import OpenSleeper, Stage
 

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from sleepd.policy.relevance_gate import FEWEST_PROMPTS, FEWEST_REPLIES, is_enough, relevance_figure
+from sleepd.policy.judging.relevance_gate import FEWEST_PROMPTS, FEWEST_REPLIES, is_enough, relevance_figure
 from sleepd.protocol.evidence import Relevance, ReplyLosses
 
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sleepd.policy.repetition import find_repetition
+from sleepd.policy.judging.repetition import find_repetition
 
 PROSE = (
     "I noticed today that the river had risen again, and that nobody on the bridge looked down at it. Tom said it "

@@ -9,11 +9,11 @@ from typing import Any
 import msgspec
 import pytest
 
-from sleepd.cycles.planning import Order
+from sleepd.cycles.running.planning import Order
 from sleepd.daemon.status_view import overview
 from sleepd.errors import Busy, NothingToDo
 from sleepd.protocol.job import RESUME_POINT, decode_job
-from sleepd.store.ledger_rows import CycleRecord
+from sleepd.store.sqlite.ledger_rows import CycleRecord
 from tests.agents import changed, experiences, write_buffer
 from tests.stages import OpenSleeper, Stage, refresh
 

@@ -12,8 +12,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sleepd.policy import holdout
-from sleepd.policy.selection import HashSet, Known, Selection, SelectionRule, Splits, count, held_out_keys, select
+from sleepd.policy.selecting import holdout
+from sleepd.policy.selecting.selection import (
+    HashSet,
+    Known,
+    Selection,
+    SelectionRule,
+    Splits,
+    count,
+    held_out_keys,
+    select,
+)
 from tests.agents import columns
 
 Groups = st.lists(st.integers(0, 2**64 - 1), max_size=60)

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 from sleepd.cycle import Event
-from sleepd.cycles.planning import Order
+from sleepd.cycles.running.planning import Order
 from sleepd.daemon.status_view import detail
 from sleepd.errors import LedgerUnusable
 from sleepd.protocol.verdict import Outcome
 from sleepd.store.checkpoints import verify
-from sleepd.store.ledger import Ledger
+from sleepd.store.sqlite.ledger import Ledger
 from tests.agents import changed
 from tests.stages import OpenSleeper, Stage
 

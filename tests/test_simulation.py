@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from sleepd.policy.forecast import forecast
-from sleepd.policy.simulation import Look, Simulation, simulate
-from sleepd.policy.triggers import Policy, decide
+from sleepd.policy.timing.forecast import forecast
+from sleepd.policy.timing.simulation import Look, Simulation, simulate
+from sleepd.policy.timing.triggers import Policy, decide
 from tests.test_triggers import facts
 
 START = datetime(2026, 1, 10, tzinfo=UTC)

@@ -14,13 +14,13 @@ from msgspec.structs import replace
 
 from sleepd.config.strategies import STRATEGIES
 from sleepd.cycles.composition import Parts
-from sleepd.cycles.planning import Order
+from sleepd.cycles.running.planning import Order
 from sleepd.daemon.status_view import cycles, detail, overview
 from sleepd.errors import Busy, NotFound, NothingToDo, StateLocked
-from sleepd.policy.triggers import Thresholds
+from sleepd.policy.timing.triggers import Thresholds
 from sleepd.protocol.strategy import Strategy
 from sleepd.store.checkpoints import verify
-from sleepd.store.ledger_rows import CycleRecord
+from sleepd.store.sqlite.ledger_rows import CycleRecord
 from tests.agents import changed, unmet
 from tests.stages import OpenSleeper, Stage, refresh
 

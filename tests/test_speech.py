@@ -6,7 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sleepd.policy.reply_statistics import describe, distinct_share, longest_repeat, similar_pairs_share, words_of
+from sleepd.policy.judging.reply_statistics import (
+    describe,
+    distinct_share,
+    longest_repeat,
+    similar_pairs_share,
+    words_of,
+)
 
 SUBJECTS = ["life", "love", "time", "work", "rain", "sleep", "art", "law"]
 

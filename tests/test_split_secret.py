@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from sleepd.buffer.experience import content_hash
-from sleepd.cycles.planning import Order
+from sleepd.cycles.running.planning import Order
 from sleepd.errors import StateDirectoryUnusable
-from sleepd.policy.holdout import ONE_IN, divide, keyed_rank, rank
+from sleepd.policy.selecting.holdout import ONE_IN, divide, keyed_rank, rank
 from sleepd.protocol.job import TrainingExample, decode_examples, encode
 from sleepd.store.split_secret import split_secret
 from tests.agents import experiences, place_secret

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from sleepd.buffer.experience import Experience
-from sleepd.policy.superseded import SHORT_CHARACTERS, Superseded, superseded, superseded_text
+from sleepd.policy.selecting.superseded import SHORT_CHARACTERS, Superseded, superseded, superseded_text
 from sleepd.protocol.chat_example import Message
 from sleepd.protocol.job import Role
 from tests.agents import experiences, write_buffer

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from sleepd.config.strategies import STRATEGIES
-from sleepd.cycles.worker_process import Worker, WorkerPolicy
+from sleepd.cycles.running.worker_process import Worker, WorkerPolicy
 from sleepd.errors import WorkerFailed
 from sleepd.protocol.job import Failure, Job, Notice, Progress, Report, TrainingExample, encode
 from tests.fakes import fake_worker

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sleepd.policy.thresholds import LEAST, MOST, Adjustment, Judged, Trend, adjustments, factor_of, trend
-from sleepd.policy.triggers import Policy, decide
+from sleepd.policy.timing.thresholds import LEAST, MOST, Adjustment, Judged, Trend, adjustments, factor_of, trend
+from sleepd.policy.timing.triggers import Policy, decide
 from tests.test_triggers import facts
 
 

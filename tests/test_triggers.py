@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sleepd.config.schema import Config
-from sleepd.policy.triggers import Facts, Policy, Thresholds, cooldown_seconds, decide, missing
+from sleepd.policy.timing.triggers import Facts, Policy, Thresholds, cooldown_seconds, decide, missing
 
 
 def facts(**changes: Any) -> Facts:

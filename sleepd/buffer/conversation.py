@@ -259,7 +259,7 @@ class _Sides:
     """Of a conversation as a whole: by its name, or by how it begins.
 
     Of the end of a conversation only how that begins is known: by its name, a conversation that never ends would be on
-    one side for ever. ``policy.context_cut`` keeps held-out replies out of such contexts.
+    one side for ever. ``policy.selecting.context_cut`` keeps held-out replies out of such contexts.
     """
 
     def __init__(self, conversation: Conversation, before: SaidBefore) -> None:

@@ -8,10 +8,10 @@ from datetime import datetime, timedelta
 from sleepd.clock import Clock, Elapsed
 from sleepd.config.schema import Config
 from sleepd.log import get_logger
-from sleepd.policy.overdue import ActiveAlarm, Limits, alarms, is_overdue
-from sleepd.policy.triggers import Decision
-from sleepd.store.ledger import Ledger
-from sleepd.store.notes import ALARMS, DUE_SINCE
+from sleepd.policy.timing.overdue import ActiveAlarm, Limits, alarms, is_overdue
+from sleepd.policy.timing.triggers import Decision
+from sleepd.store.sqlite.ledger import Ledger
+from sleepd.store.sqlite.notes import ALARMS, DUE_SINCE
 
 _FIGURES = re.compile(r"\d+(?:\.\d+)?")
 CLOCK_TOLERANCE = timedelta(minutes=1)

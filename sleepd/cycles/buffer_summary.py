@@ -12,9 +12,9 @@ from sleepd.clock import Clock
 from sleepd.config.buffer_config import BufferConfig
 from sleepd.config.schema import Config
 from sleepd.errors import BufferUnreadable, CheckpointInvalid
-from sleepd.policy.selection import Counts, Excluded, Known, count
+from sleepd.policy.selecting.selection import Counts, Excluded, Known, count
 from sleepd.quarantine.keeper import QuarantineKeeper
-from sleepd.store.ledger import Ledger
+from sleepd.store.sqlite.ledger import Ledger
 
 from .alarms import Alarms
 from .history import PastCycles

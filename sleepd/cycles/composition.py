@@ -25,19 +25,19 @@ from sleepd.serving.deployer import Deployer
 from sleepd.serving.serve_client import SOCKET_NAME, ServeClient
 from sleepd.store.adoption import adopt
 from sleepd.store.checkpoints import Checkpoints
-from sleepd.store.looks import Looks
-from sleepd.store.rebuild_ledger import open_ledger
+from sleepd.store.sqlite.looks import Looks
+from sleepd.store.sqlite.rebuild_ledger import open_ledger
 from sleepd.store.state_lock import StateLock
 
 from .alarms import Alarms
 from .buffer_summary import Intake
 from .decision_facts import FactFinding, ServiceState
-from .gpu_lock import GpuLock
 from .history import NotedError, PastCycles
-from .planning import Sources
 from .recovery import recover
 from .repair import Repair
-from .runner import CycleRunner
+from .running.gpu_lock import GpuLock
+from .running.planning import Sources
+from .running.runner import CycleRunner
 from .switch_champion import ChampionSwitch
 
 Listener = Callable[[str, dict[str, Any]], None]

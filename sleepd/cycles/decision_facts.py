@@ -8,14 +8,14 @@ from datetime import datetime
 
 from sleepd.clock import Clock, Elapsed
 from sleepd.config.schema import Config
-from sleepd.policy.triggers import Decision, Facts, Policy, Thresholds, cooldown_seconds, decide
+from sleepd.policy.timing.triggers import Decision, Facts, Policy, Thresholds, cooldown_seconds, decide
 from sleepd.registry.demotion import Demotion
-from sleepd.store.notes import PAUSED
+from sleepd.store.sqlite.notes import PAUSED
 
-from .gpu_lock import GpuLock
 from .history import NotedError
-from .planning import Sources
-from .resume import crashes
+from .running.gpu_lock import GpuLock
+from .running.planning import Sources
+from .running.resume import crashes
 
 
 @dataclass(kw_only=True, slots=True)

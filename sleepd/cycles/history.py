@@ -12,12 +12,10 @@ from sleepd.buffer.reading.view import View
 from sleepd.cycle import State
 from sleepd.errors import CheckpointInvalid
 from sleepd.log import get_logger
-from sleepd.policy.selection import HashSet, Known
-from sleepd.policy.thresholds import CYCLES, Judged, Trend, trend
+from sleepd.policy.selecting.selection import HashSet, Known
+from sleepd.policy.timing.thresholds import CYCLES, Judged, Trend, trend
 from sleepd.store.adoption import note_trained, older_directories
 from sleepd.store.checkpoints import Checkpoints
-from sleepd.store.ledger import Ledger
-from sleepd.store.ledger_rows import CycleRecord
 from sleepd.store.legacy_formats import (
     SchedulerState,
     SleepEntry,
@@ -27,10 +25,12 @@ from sleepd.store.legacy_formats import (
     sleep_entry,
     write_scheduler_state,
 )
-from sleepd.store.notes import IMPORTED_SEEN, IMPORTED_STATE
 from sleepd.store.split_secret import split_secret
+from sleepd.store.sqlite.ledger import Ledger
+from sleepd.store.sqlite.ledger_rows import CycleRecord
+from sleepd.store.sqlite.notes import IMPORTED_SEEN, IMPORTED_STATE
 
-from .resume import crashes
+from .running.resume import crashes
 
 KEPT_ENTRIES = 50
 """In ``scheduler_state.json``; the ledger keeps all."""

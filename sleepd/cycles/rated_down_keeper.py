@@ -11,7 +11,7 @@ from sleepd.buffer.rating_names import REJECTED
 from sleepd.buffer.reading.view import View
 from sleepd.files import replace_file
 from sleepd.log import get_logger
-from sleepd.policy.selection import HashSet
+from sleepd.policy.selecting.selection import HashSet
 from sleepd.store.reservoir import read_reservoir
 
 from .history import PastCycles

@@ -15,21 +15,21 @@ from sleepd.buffer.reading.view import View
 from sleepd.config.schema import Config
 from sleepd.cycle import State
 from sleepd.errors import CheckpointInvalid
-from sleepd.policy.forecast import Forecast, forecast
-from sleepd.policy.overdue import ActiveAlarm
-from sleepd.policy.selection import Counts
-from sleepd.policy.simulation import Look
-from sleepd.policy.triggers import Decision
+from sleepd.policy.selecting.selection import Counts
+from sleepd.policy.timing.forecast import Forecast, forecast
+from sleepd.policy.timing.overdue import ActiveAlarm
+from sleepd.policy.timing.simulation import Look
+from sleepd.policy.timing.triggers import Decision
+from sleepd.protocol.deployment.serve_messages import ServedSpan, ServedState
 from sleepd.protocol.job import Progress, Report
-from sleepd.protocol.serve_messages import ServedSpan, ServedState
 from sleepd.protocol.verdict import AddedMetric, Comparison, Verdict
 from sleepd.quarantine.near_duplicates import Screened
 from sleepd.quarantine.rules import Cause, Override
 from sleepd.registry.rollback import undo_of
 from sleepd.store.checkpoint_documents import assignments_of, evaluation_of, released_of
 from sleepd.store.checkpoints import has_weights, read_manifest
-from sleepd.store.ledger_rows import CycleRecord, RecordedDecision, SplitAssignment
 from sleepd.store.legacy_formats import SleepEntry
+from sleepd.store.sqlite.ledger_rows import CycleRecord, RecordedDecision, SplitAssignment
 
 from .composition import Parts
 from .history import NotedError

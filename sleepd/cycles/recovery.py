@@ -36,10 +36,10 @@ from sleepd.errors import CheckpointInvalid
 from sleepd.log import get_logger
 from sleepd.protocol.verdict import Outcome
 from sleepd.store.checkpoints import Checkpoints, read_manifest, verify_usable
-from sleepd.store.ledger import Ledger
+from sleepd.store.sqlite.ledger import Ledger
 
-from . import resume
-from .commit import EVENTS
+from .running import resume
+from .running.commit import EVENTS
 
 CUT_SHORT = "sage-sleepd ended in the middle of it"
 

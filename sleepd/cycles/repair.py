@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from sleepd.clock import Clock
 from sleepd.errors import CheckpointInvalid, LedgerUnusable, StateDirectoryUnusable
 from sleepd.store.checkpoints import Checkpoints
-from sleepd.store.ledger import Ledger
+from sleepd.store.sqlite.ledger import Ledger
 
 from .alarms import Alarms
 from .history import PastCycles

@@ -18,23 +18,23 @@ from sleepd.config.schema import Config
 from sleepd.cycle import Event, State
 from sleepd.errors import Busy, CheckpointInvalid, NothingToDo
 from sleepd.log import get_logger
-from sleepd.policy.promotion import Gates
+from sleepd.policy.judging.promotion import Gates
 from sleepd.policy.retention import Keep
-from sleepd.policy.triggers import Decision, Thresholds
+from sleepd.policy.timing.triggers import Decision, Thresholds
 from sleepd.protocol.job import Job
 from sleepd.registry.operator_metrics import MetricEffect
 from sleepd.registry.prune import PrunedWeights
-from sleepd.store.ledger_rows import CycleRecord
-from sleepd.store.notes import PAUSED
+from sleepd.store.sqlite.ledger_rows import CycleRecord
+from sleepd.store.sqlite.notes import PAUSED
 
 from .composition import Parts
 from .history import NotedError
-from .planning import Order, line_up
 from .quarantine_override import OverrideDone, Verb, override
 from .repair import disk_error
-from .resume import obstacle, staged_job
-from .runner import CycleEnd
-from .worker_process import WorkerPolicy, worker_command
+from .running.planning import Order, line_up
+from .running.resume import obstacle, staged_job
+from .running.runner import CycleEnd
+from .running.worker_process import WorkerPolicy, worker_command
 
 
 class Sleeper:

@@ -15,9 +15,9 @@ from sleepd.log import get_logger
 from sleepd.registry.demotion import Demotion
 from sleepd.registry.rollback import activate, find_champion
 
-from .planning import Sources
 from .repair import Repair
-from .runner import CycleRunner
+from .running.planning import Sources
+from .running.runner import CycleRunner
 
 
 class ChampionSwitch:

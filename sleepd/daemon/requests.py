@@ -14,8 +14,8 @@ from sleepd.config.schema import Config
 from sleepd.cycles.read_model import ReadModel
 from sleepd.cycles.sleeper import Sleeper
 from sleepd.errors import PermissionDenied, UsageError
-from sleepd.policy.simulation import simulate
-from sleepd.policy.triggers import Policy
+from sleepd.policy.timing.simulation import simulate
+from sleepd.policy.timing.triggers import Policy
 from sleepd.protocol.answers import (
     Cancelled,
     Cycles,

@@ -24,13 +24,13 @@ from sleepd.config.layers import load, require_buffer
 from sleepd.config.schema import NEEDS_RESTART, Config
 from sleepd.cycles.composition import Parts
 from sleepd.cycles.history import NotedError
-from sleepd.cycles.planning import Order
 from sleepd.cycles.read_model import ReadModel
 from sleepd.cycles.repair import disk_error
+from sleepd.cycles.running.planning import Order
 from sleepd.cycles.sleeper import Sleeper
 from sleepd.errors import ConfigError, NothingToDo, SleepdError
 from sleepd.log import get_logger
-from sleepd.policy.triggers import Decision
+from sleepd.policy.timing.triggers import Decision
 from sleepd.protocol.control import Announcement, AnyRequest
 from sleepd.version import VERSION
 

@@ -14,11 +14,11 @@ from sleepd.cycle import State
 from sleepd.cycles.read_model import ReadModel
 from sleepd.errors import NotFound
 from sleepd.files import replace_file
-from sleepd.policy import triggers
+from sleepd.policy.timing import triggers
 from sleepd.protocol.answers import WrittenCycles
 from sleepd.protocol.conversion import converted
+from sleepd.protocol.deployment.serve_messages import ServedState
 from sleepd.protocol.job import Report
-from sleepd.protocol.serve_messages import ServedState
 from sleepd.protocol.status import (
     Alarm,
     BufferDetail,
@@ -31,7 +31,7 @@ from sleepd.protocol.status import (
     Status,
 )
 from sleepd.store import legacy_formats
-from sleepd.store.ledger_rows import CycleRecord, SplitAssignment
+from sleepd.store.sqlite.ledger_rows import CycleRecord, SplitAssignment
 from sleepd.version import VERSION
 
 from .legacy_view import adopted_champion, older_cycles

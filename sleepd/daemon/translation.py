@@ -9,15 +9,15 @@ import msgspec
 
 from sleepd.buffer.trained_texts import TrainedTexts
 from sleepd.config.schema import Config
-from sleepd.cycles.planning import Order
-from sleepd.policy.simulation import Simulation
-from sleepd.policy.triggers import Decision, Policy, Thresholds
+from sleepd.cycles.running.planning import Order
+from sleepd.policy.timing.simulation import Simulation
+from sleepd.policy.timing.triggers import Decision, Policy, Thresholds
 from sleepd.protocol.answers import Learned, LearnedText, SimulatedSleepView, SimulatedView
 from sleepd.protocol.control import Run
 from sleepd.protocol.conversion import converted
 from sleepd.protocol.given_thresholds import GivenThresholds, GivenTriggers
 from sleepd.protocol.status import ConditionView, DecisionRecord, DecisionView, VetoView
-from sleepd.store.ledger_rows import RecordedDecision
+from sleepd.store.sqlite.ledger_rows import RecordedDecision
 
 
 def decision_view(decision: Decision) -> DecisionView:

@@ -12,7 +12,7 @@ from pathlib import Path
 from sleepd.errors import SleepdError
 from sleepd.protocol.answers import RolledBack
 from sleepd.protocol.control import Rollback
-from sleepd.protocol.serve_messages import ServedState
+from sleepd.protocol.deployment.serve_messages import ServedState
 
 from . import sample as samples
 from .engine import Engine

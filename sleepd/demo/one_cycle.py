@@ -10,8 +10,8 @@ import msgspec
 
 from sleepd.errors import EngineFailed, ProtocolError, WorkerFailed
 from sleepd.protocol.control import Announcement, GetStatus, Show
+from sleepd.protocol.deployment.serve_messages import ServedState
 from sleepd.protocol.job import Progress
-from sleepd.protocol.serve_messages import ServedState
 from sleepd.protocol.status import CycleDetail, Status
 
 from .sample import Sample

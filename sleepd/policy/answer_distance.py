@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from sleepd.protocol.adapter_fingerprint import ModelAnswer, PromptAnswer, PromptReference, Step
+from sleepd.protocol.deployment.adapter_fingerprint import ModelAnswer, PromptAnswer, PromptReference, Step
 
 
 class Sums(NamedTuple):

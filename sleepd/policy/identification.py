@@ -28,7 +28,7 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
-from sleepd.protocol.adapter_fingerprint import AdapterFingerprint, Identity, IdentityKind, PromptAnswer
+from sleepd.protocol.deployment.adapter_fingerprint import AdapterFingerprint, Identity, IdentityKind, PromptAnswer
 
 from .answer_distance import Sums, root_mean, sums_of, total
 

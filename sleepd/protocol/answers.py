@@ -6,8 +6,8 @@ from datetime import datetime
 
 import msgspec
 
+from .deployment.serve_messages import ServedSpan
 from .job import Role
-from .serve_messages import ServedSpan
 from .status import SCHEMA, CycleSummary, DecisionRecord, DecisionView
 
 

@@ -13,8 +13,8 @@ import msgspec
 from sleepd.clock import Moment
 
 from .chat_example import ChatExample
+from .deployment.serve_messages import ServedSpan, ServedState
 from .job import Progress, Report
-from .serve_messages import ServedSpan, ServedState
 from .verdict import AddedMetric, Comparison, Figure, Verdict
 
 SCHEMA = 1

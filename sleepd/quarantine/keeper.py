@@ -20,8 +20,8 @@ from sleepd.buffer.reading.view import View
 from sleepd.clock import Clock
 from sleepd.errors import SleepdError
 from sleepd.log import get_logger
-from sleepd.policy.selection import Excluded, HashSet, Known
-from sleepd.store.ledger import Ledger
+from sleepd.policy.selecting.selection import Excluded, HashSet, Known
+from sleepd.store.sqlite.ledger import Ledger
 from sleepd.text.personal_data import Handling
 
 from .near_duplicates import Screened

@@ -21,7 +21,7 @@ from typing import Final, Literal
 import msgspec
 
 from sleepd.buffer.experience import Experience
-from sleepd.policy.repetition import WORD, find_repetition
+from sleepd.policy.judging.repetition import WORD, find_repetition
 from sleepd.text.bounded_text import folded
 
 Reason = Literal["", "loop", "questions", "near_duplicate", "secret", "too_long", "bare_question", "unscreenable"]

@@ -17,7 +17,7 @@ from typing import Final, Literal
 import msgspec
 
 from sleepd.buffer.columns import BufferColumns
-from sleepd.policy.selection import Excluded, HashSet
+from sleepd.policy.selecting.selection import Excluded, HashSet
 
 from .near_duplicates import Reason, Screened
 

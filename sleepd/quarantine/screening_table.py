@@ -9,7 +9,7 @@ from typing import Any, Final
 import msgspec
 
 from sleepd.buffer.experience import Experience, group_of, id_hash
-from sleepd.store.database import Database, signed, unsigned
+from sleepd.store.sqlite.database import Database, signed, unsigned
 
 from .near_duplicates import RULES, Reason, Screened
 

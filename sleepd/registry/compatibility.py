@@ -7,8 +7,8 @@ from sleepd.config.strategies import adapter_shape, find_strategy
 from sleepd.protocol.job import Failure
 from sleepd.protocol.strategy import Strategy
 from sleepd.store.checkpoints import Checkpoints, Manifest, read_manifest
-from sleepd.store.ledger import Ledger
-from sleepd.store.notes import ADOPTED_UNFIT, BASE_CHANGED, Misfit, Note
+from sleepd.store.sqlite.ledger import Ledger
+from sleepd.store.sqlite.notes import ADOPTED_UNFIT, BASE_CHANGED, Misfit, Note
 
 _UNFIT_KINDS = ("parent_unusable", "shape_changed")
 

@@ -10,13 +10,13 @@ import msgspec
 
 from sleepd.clock import Clock
 from sleepd.errors import CheckpointInvalid
-from sleepd.policy.overdue import ActiveAlarm
-from sleepd.policy.probation import compare
+from sleepd.policy.judging.probation import compare
+from sleepd.policy.timing.overdue import ActiveAlarm
 from sleepd.protocol.job import Failure
 from sleepd.protocol.verdict import Comparison
 from sleepd.store.checkpoints import Checkpoints
-from sleepd.store.ledger import Ledger
-from sleepd.store.notes import DEMOTION, Demoted, FoundComparison, comparison_note
+from sleepd.store.sqlite.ledger import Ledger
+from sleepd.store.sqlite.notes import DEMOTION, Demoted, FoundComparison, comparison_note
 
 ALARM = "champion_rolled_back"
 

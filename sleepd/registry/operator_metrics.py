@@ -14,10 +14,10 @@ from sleepd.config.limits import parse_limit
 from sleepd.config.schema import Config
 from sleepd.errors import DECODE_ERRORS, CheckpointInvalid, NotFound
 from sleepd.files import read_document, replace_file
-from sleepd.policy.operator_limits import metric_figure
+from sleepd.policy.judging.operator_limits import metric_figure
 from sleepd.protocol.verdict import AddedMetric, Figure
 from sleepd.store.checkpoints import Checkpoints
-from sleepd.store.ledger import Ledger
+from sleepd.store.sqlite.ledger import Ledger
 from sleepd.text.shell import command_line
 
 from .demotion import Demotion

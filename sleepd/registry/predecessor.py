@@ -6,7 +6,7 @@ import msgspec
 
 from sleepd.protocol.base_identity import is_same_base
 from sleepd.store.checkpoints import Checkpoints, read_manifest
-from sleepd.store.ledger import Ledger
+from sleepd.store.sqlite.ledger import Ledger
 
 from .rollback import champion_before
 

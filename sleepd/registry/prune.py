@@ -17,7 +17,7 @@ from sleepd.log import get_logger
 from sleepd.policy.retention import Keep, Stored, to_prune
 from sleepd.protocol.checkpoint_files import WEIGHTS_FILE
 from sleepd.store.checkpoints import Checkpoints, has_weights
-from sleepd.store.ledger import Ledger
+from sleepd.store.sqlite.ledger import Ledger
 from sleepd.text.shell import command_line
 
 from .rollback import champion_before

@@ -5,7 +5,7 @@ from __future__ import annotations
 from sleepd.cycle import State, previous_champion, undo_command
 from sleepd.errors import NotFound, NothingToDo
 from sleepd.store.checkpoints import ADOPTED_VERDICT, Checkpoints, has_weights
-from sleepd.store.ledger import Ledger
+from sleepd.store.sqlite.ledger import Ledger
 
 
 def find_champion(to: int | None, ledger: Ledger, checkpoints: Checkpoints) -> tuple[int, int | None]:

@@ -14,7 +14,7 @@ from typing import Final
 
 from sleepd.policy.answer_distance import answers_apart
 from sleepd.policy.identification import identify
-from sleepd.protocol.adapter_fingerprint import (
+from sleepd.protocol.deployment.adapter_fingerprint import (
     AdapterFingerprint,
     Identity,
     ModelAnswer,

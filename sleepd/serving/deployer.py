@@ -25,11 +25,19 @@ from sleepd.config.schema import Config
 from sleepd.errors import CheckpointInvalid, SleepdError
 from sleepd.host import worker_python
 from sleepd.log import get_logger
-from sleepd.protocol.serve_messages import Action, Generation, Phase, ServedState, ServeOutcome, ServeRequest, ServeStep
+from sleepd.protocol.deployment.serve_messages import (
+    Action,
+    Generation,
+    Phase,
+    ServedState,
+    ServeOutcome,
+    ServeRequest,
+    ServeStep,
+)
 from sleepd.store.checkpoints import Checkpoints
-from sleepd.store.ledger import Ledger
-from sleepd.store.notes import SERVE_ATTEMPT, ServeAttempt
-from sleepd.store.served import ServedTable
+from sleepd.store.sqlite.ledger import Ledger
+from sleepd.store.sqlite.notes import SERVE_ATTEMPT, ServeAttempt
+from sleepd.store.sqlite.served import ServedTable
 
 from .generations import Generations
 from .serve_client import Ask

@@ -13,7 +13,8 @@ from typing import Any
 import msgspec
 
 from sleepd.errors import EngineFailed
-from sleepd.protocol.adapter_fingerprint import (
+from sleepd.protocol.chat_example import Message
+from sleepd.protocol.deployment.adapter_fingerprint import (
     REPLY_STEPS,
     AdapterFingerprint,
     PromptAnswer,
@@ -21,7 +22,6 @@ from sleepd.protocol.adapter_fingerprint import (
     Step,
     TokenChance,
 )
-from sleepd.protocol.chat_example import Message
 
 from .http import HttpLimits, HttpServer, parse_url
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import msgspec
 
 from sleepd.errors import EngineFailed, EngineUnreachable, SleepdError
-from sleepd.protocol.serve_messages import Generation, Phase, Result, ServeOutcome, ServeRequest, ServeStep
+from sleepd.protocol.deployment.serve_messages import Generation, Phase, Result, ServeOutcome, ServeRequest, ServeStep
 from sleepd.store.checkpoints import verify_usable
 
 from .engines.engine import Bench, Engine, remove_old

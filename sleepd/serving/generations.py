@@ -8,9 +8,9 @@ from typing import Final
 from sleepd.cycle import State
 from sleepd.errors import CheckpointInvalid
 from sleepd.protocol.checkpoint_files import FINGERPRINT_FILE, WEIGHTS_FILE
-from sleepd.protocol.serve_messages import Generation
+from sleepd.protocol.deployment.serve_messages import Generation
 from sleepd.store.checkpoints import Checkpoints, has_weights, read_manifest
-from sleepd.store.ledger import Ledger
+from sleepd.store.sqlite.ledger import Ledger
 
 MOST_OTHERS: Final = 3
 """Generations that an engine is compared with beside the wanted one: each takes sixteen questions."""

@@ -21,7 +21,7 @@ from typing import Final
 from sleepd.errors import ConversionFailed
 from sleepd.files import fsync_path, hashed, make_directory
 from sleepd.protocol.checkpoint_files import CONFIG_FILE, WEIGHTS_FILE
-from sleepd.protocol.converted_adapter import ConvertedAdapter, Quantization
+from sleepd.protocol.deployment.converted_adapter import ConvertedAdapter, Quantization
 from sleepd.worker_program import NoAnswer, ask_worker
 
 _CONVERTING: Final = ".converting"

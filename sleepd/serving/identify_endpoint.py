@@ -15,10 +15,10 @@ import msgspec
 
 from sleepd.errors import DECODE_ERRORS, NotFound, PermissionDenied, ProtocolError, SleepdError
 from sleepd.files import is_own_directory, read_document
-from sleepd.protocol.adapter_fingerprint import MAX_FILE_BYTES, VERSION, AdapterFingerprint
 from sleepd.protocol.checkpoint_files import FINGERPRINT_FILE
 from sleepd.protocol.control import answer, answer_error
-from sleepd.protocol.live_request import LiveAnswer, LiveRequest
+from sleepd.protocol.deployment.adapter_fingerprint import MAX_FILE_BYTES, VERSION, AdapterFingerprint
+from sleepd.protocol.deployment.live_request import LiveAnswer, LiveRequest
 from sleepd.store.checkpoints import cycle_number
 
 from .asking import identity_of

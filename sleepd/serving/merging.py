@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Final
 
 from sleepd.errors import ConversionFailed
-from sleepd.protocol.converted_adapter import ConvertedAdapter
+from sleepd.protocol.deployment.converted_adapter import ConvertedAdapter
 from sleepd.worker_program import NoAnswer, ask_worker
 
 _SECONDS: Final = 3 * 3600.0

@@ -15,15 +15,15 @@ import msgspec
 
 from sleepd.errors import DECODE_ERRORS, CheckpointInvalid
 from sleepd.files import make_directory, read_document, replace_file
-from sleepd.protocol.adapter_fingerprint import (
+from sleepd.protocol.checkpoint_files import FINGERPRINT_FILE
+from sleepd.protocol.deployment.adapter_fingerprint import (
     MAX_FILE_BYTES,
     AdapterFingerprint,
     Identity,
     PromptAnswer,
     PromptReference,
 )
-from sleepd.protocol.checkpoint_files import FINGERPRINT_FILE
-from sleepd.protocol.serve_messages import Generation
+from sleepd.protocol.deployment.serve_messages import Generation
 
 from .asking import answers_from_cache, identity_of, is_same
 from .endpoint import Endpoint

@@ -18,7 +18,14 @@ from typing import Final, TypeAlias
 
 from sleepd.errors import EngineFailed, ProtocolError
 from sleepd.host import SYSTEMD_VARIABLES
-from sleepd.protocol.serve_messages import MAX_LINE_BYTES, ServeOutcome, ServeRequest, ServeStep, decode_message, encode
+from sleepd.protocol.deployment.serve_messages import (
+    MAX_LINE_BYTES,
+    ServeOutcome,
+    ServeRequest,
+    ServeStep,
+    decode_message,
+    encode,
+)
 
 SOCKET_NAME: Final = "serve.sock"
 SILENCE_SECONDS: Final = 4 * 3600.0

@@ -23,7 +23,14 @@ from sleepd.config.layers import load
 from sleepd.config.serve_config import ServeConfig
 from sleepd.errors import ConfigError, ProtocolError, SleepdError
 from sleepd.files import make_directory, open_lock
-from sleepd.protocol.serve_messages import MAX_LINE_BYTES, ServeOutcome, ServeRequest, ServeStep, decode_request, encode
+from sleepd.protocol.deployment.serve_messages import (
+    MAX_LINE_BYTES,
+    ServeOutcome,
+    ServeRequest,
+    ServeStep,
+    decode_request,
+    encode,
+)
 
 from .endpoint import Endpoint
 from .engines.engine import Bench

@@ -10,8 +10,8 @@ from typing import Any, NoReturn, get_args
 
 from sleepd.config.checks import BUFFER_FORMATS
 from sleepd.config.strategies import STRATEGIES
-from sleepd.protocol.converted_adapter import Quantization
-from sleepd.protocol.exported_adapter import ExportForm
+from sleepd.protocol.deployment.converted_adapter import Quantization
+from sleepd.protocol.deployment.exported_adapter import ExportForm
 from sleepd.text.display import clean
 from sleepd.version import VERSION
 

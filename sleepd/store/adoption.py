@@ -23,8 +23,8 @@ from sleepd.protocol.checkpoint_files import CONFIG_FILE, WEIGHTS_FILE
 
 from .adapter_file import MAX_FILE_BYTES, read_adapter_file
 from .checkpoints import ADOPTED, ADOPTED_VERDICT, Checkpoints, FileRecord, Manifest, cycle_number, file_record
-from .ledger import Ledger
-from .ledger_rows import SplitAssignment
+from .sqlite.ledger import Ledger
+from .sqlite.ledger_rows import SplitAssignment
 
 
 def older_directories(directory: Path) -> list[Path]:

@@ -25,9 +25,9 @@ from sleepd.protocol.verdict import Verdict
 
 from . import legacy_formats
 from .checkpoints import Checkpoints
-from .ledger import Ledger
-from .ledger_rows import CycleRecord, SplitAssignment
-from .released import released_in
+from .sqlite.ledger import Ledger
+from .sqlite.ledger_rows import CycleRecord, SplitAssignment
+from .sqlite.released import released_in
 
 _T = TypeVar("_T")
 

@@ -18,7 +18,7 @@ from sleepd.files import read_document, replace_file
 from sleepd.protocol.job import Report
 from sleepd.text.shell import command_line
 
-from .ledger_rows import CycleRecord
+from .sqlite.ledger_rows import CycleRecord
 
 SCHEDULER_STATE = "scheduler_state.json"
 

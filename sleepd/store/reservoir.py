@@ -16,7 +16,7 @@ import msgspec
 from sleepd.buffer.experience import Experience, id_hash
 from sleepd.errors import DECODE_ERRORS, CheckpointInvalid
 from sleepd.files import read_document
-from sleepd.policy.holdout import rank
+from sleepd.policy.selecting.holdout import rank
 from sleepd.protocol.job import Job, decode_examples
 
 RESERVOIR_FILE: Final = "reservoir.jsonl"

@@ -33,7 +33,7 @@ from .evaluation.system_messages import occurring_systems, under
 from .failure import GiveUp
 from .model.loading import Loaded
 from .model.losses import Reference
-from .model.out_of_memory import MemoryLimits, Shortened
+from .model.memory.out_of_memory import MemoryLimits, Shortened
 from .progress import Phases
 from .report import After, Before, EncodedExamples, SplitExamples
 from .training.schedule import epoch_ends

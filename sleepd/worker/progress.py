@@ -13,7 +13,7 @@ from sleepd.protocol.job import Phase, Progress
 
 from .channel import Channel
 from .evaluation.probe_generation import DECODING_WORK
-from .model.out_of_memory import free_memory
+from .model.memory.out_of_memory import free_memory
 
 FORWARD = 1.0
 """Work of one token that only goes forward: the unit."""

@@ -16,7 +16,7 @@ from .evaluation.loss_evaluator import Measured, chosen, mean_loss
 from .evaluation.probe_generation import Answers, Questions
 from .evaluation.relevance import Pair
 from .model.device import Device
-from .model.peak_memory import Peak
+from .model.memory.peak_memory import Peak
 from .training.outcome import Training
 
 SAMPLED = 16

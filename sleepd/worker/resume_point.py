@@ -25,7 +25,7 @@ from sleepd.protocol.job import Notice
 from .channel import Channel
 from .failure import GiveUp, Stopped
 from .model.losses import Reference
-from .model.peak_memory import Peak
+from .model.memory.peak_memory import Peak
 from .report import Before
 from .training.outcome import Training
 

@@ -16,8 +16,8 @@ Theory
 Losses are nats per supervised token (``evaluation.loss_evaluator``), the drift is KL(base || adapted) over the base's
 own answers (``model.losses``), the noise floor is the root mean square of reading the same experiences in other batches
 (``loss_evaluator.noise_floor``). They are measured with the base, the parent and the candidate in one process, so that
-the three differ in nothing but the adapter. The daemon decides on them (``policy.promotion``). Here it is decided only
-when to stop (``training.early_stopping``), and whether the figures are numbers at all.
+the three differ in nothing but the adapter. The daemon decides on them (``policy.judging.promotion``). Here it is
+decided only when to stop (``training.early_stopping``), and whether the figures are numbers at all.
 
 The order of writes, and why
 ----------------------------
@@ -31,7 +31,8 @@ The order of writes, and why
    it; the resume point of the end of training leads back to this line.
 4. ``fingerprint.json``: written beside, synced, renamed. A crash leads back to 2.
 5. The report, on the socket, after the adapter was measured: whoever reads it finds all that it speaks of on disk. The
-   daemon then commits the staging directory by a rename (``cycles.commit``), and the resume point goes with ``work/``.
+   daemon then commits the staging directory by a rename (``cycles.running.commit``), and the resume point goes with
+   ``work/``.
 """
 
 from __future__ import annotations
@@ -60,10 +61,10 @@ from .model.device import room_of
 from .model.inspect_base import most_positions
 from .model.loading import Loaded, load
 from .model.losses import Reference
-from .model.memory_estimate import need_of, needed_bytes
-from .model.out_of_memory import MemoryLimits, free_memory, is_out_of_memory, with_room
-from .model.peak_memory import Peak, peak_memory
-from .model.recompute import recompute_layers
+from .model.memory.memory_estimate import need_of, needed_bytes
+from .model.memory.out_of_memory import MemoryLimits, free_memory, is_out_of_memory, with_room
+from .model.memory.peak_memory import Peak, peak_memory
+from .model.memory.recompute import recompute_layers
 from .progress import Phases
 from .report import Before, EncodedExamples, Finished, Proof, Setting, SplitExamples, make_report
 from .resume_point import Position, ResumePoint, ResumePoints, read_resume_point, reference_tensors, refuse_other

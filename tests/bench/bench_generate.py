@@ -46,9 +46,9 @@ from sleepd.config.strategies import find_strategy
 from sleepd.worker.data.chat_format import ChatFormat
 from sleepd.worker.evaluation.reference_answers import PROBE, reference_prompts
 from sleepd.worker.model.adapter import load_base, start_adapter
-from sleepd.worker.model.convert_gguf import open_base
 from sleepd.worker.model.device import Device, choose_device, computing
 from sleepd.worker.model.generate import TEMPERATURE, Asked, replies, stop_ids
+from sleepd.worker.model.gguf.convert_gguf import open_base
 
 
 class RowNoise(LogitsProcessor):

@@ -20,8 +20,8 @@ import psutil
 
 sys.path.append(str(Path(__file__).parents[2]))
 
-from sleepd.policy.triggers import Facts, Policy, decide
-from sleepd.store.ledger import Ledger
+from sleepd.policy.timing.triggers import Facts, Policy, decide
+from sleepd.store.sqlite.ledger import Ledger
 from tests.agents import config_for, experiences, write_buffer
 from tests.faults.ten_years import START, live
 from tests.processes import DaemonProcess

@@ -30,10 +30,10 @@ from sleepd.worker.evaluation.loss_evaluator import LossEvaluator
 from sleepd.worker.evaluation.reference_answers import base_answers, encode_reference, reference_prompts
 from sleepd.worker.evaluation.system_messages import asked
 from sleepd.worker.model.adapter import load_base, start_adapter
-from sleepd.worker.model.convert_gguf import open_base
 from sleepd.worker.model.device import Device, choose_device
 from sleepd.worker.model.generate import stop_ids
-from sleepd.worker.model.out_of_memory import MemoryLimits
+from sleepd.worker.model.gguf.convert_gguf import open_base
+from sleepd.worker.model.memory.out_of_memory import MemoryLimits
 from sleepd.worker.progress import Pace
 from sleepd.worker.training.adapter_weights import AdapterWeights
 from sleepd.worker.training.batches import Batches, TrainingSet

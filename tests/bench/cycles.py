@@ -151,11 +151,11 @@ def drift(models: Path, base: str, adapters: Iterable[Path], system_prompt: str)
     )
     from sleepd.worker.evaluation.system_messages import asked
     from sleepd.worker.model.adapter import load_adapted, load_base
-    from sleepd.worker.model.convert_gguf import open_base
     from sleepd.worker.model.device import choose_device
     from sleepd.worker.model.generate import stop_ids
+    from sleepd.worker.model.gguf.convert_gguf import open_base
     from sleepd.worker.model.losses import kl_from_base
-    from sleepd.worker.model.out_of_memory import MemoryLimits
+    from sleepd.worker.model.memory.out_of_memory import MemoryLimits
 
     directory, fingerprint = open_base(base, "", models, print)
     device = choose_device("auto")

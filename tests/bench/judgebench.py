@@ -31,9 +31,9 @@ from typing import Any
 import msgspec
 
 from sleepd.config.strategies import find_strategy
-from sleepd.policy.collapse_gate import MODES
-from sleepd.policy.promotion import REQUIRED_CHECKS, Gates, judge
-from sleepd.policy.reply_statistics import describe
+from sleepd.policy.judging.collapse_gate import MODES
+from sleepd.policy.judging.promotion import REQUIRED_CHECKS, Gates, judge
+from sleepd.policy.judging.reply_statistics import describe
 from sleepd.protocol.evidence import Collapse, Drift, Evidence, LossPair, Relevance
 from sleepd.protocol.job import Job, Reply, Report, TrainingCheck, TrainingExample
 from sleepd.protocol.verdict import Outcome
@@ -84,7 +84,7 @@ def make(options: argparse.Namespace) -> None:
     from sleepd.worker.measure import Measurer
     from sleepd.worker.model.adapter import save_adapter
     from sleepd.worker.model.loading import load
-    from sleepd.worker.model.out_of_memory import MemoryLimits
+    from sleepd.worker.model.memory.out_of_memory import MemoryLimits
     from sleepd.worker.progress import Phases
     from sleepd.worker.report import SplitExamples
 

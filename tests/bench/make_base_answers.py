@@ -17,9 +17,9 @@ from sleepd.worker.data.chat_format import ChatFormat
 from sleepd.worker.evaluation import reference_answers as answers
 from sleepd.worker.evaluation.system_messages import asked
 from sleepd.worker.model.adapter import load_base
-from sleepd.worker.model.convert_gguf import open_base
 from sleepd.worker.model.device import choose_device
 from sleepd.worker.model.generate import named_stops, stop_ids
+from sleepd.worker.model.gguf.convert_gguf import open_base
 
 PLACE = Path(answers.__file__).with_name(answers.SHIPPED)
 

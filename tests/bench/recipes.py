@@ -19,7 +19,7 @@ import msgspec
 import torch
 from replay import Night
 
-from sleepd.policy.repetition import find_repetition
+from sleepd.policy.judging.repetition import find_repetition
 from sleepd.protocol.job import Notice, TrainingExample
 from sleepd.protocol.strategy import Strategy
 from sleepd.worker.channel import Channel
@@ -36,11 +36,11 @@ from sleepd.worker.evaluation.reference_answers import (
 )
 from sleepd.worker.evaluation.system_messages import asked
 from sleepd.worker.model.adapter import load_base, start_adapter
-from sleepd.worker.model.convert_gguf import open_base
 from sleepd.worker.model.device import Device, choose_device
 from sleepd.worker.model.generate import greedy_replies, stop_ids
+from sleepd.worker.model.gguf.convert_gguf import open_base
 from sleepd.worker.model.losses import Reference
-from sleepd.worker.model.out_of_memory import MemoryLimits
+from sleepd.worker.model.memory.out_of_memory import MemoryLimits
 from sleepd.worker.progress import Pace
 from sleepd.worker.training.adapter_weights import AdapterWeights
 from sleepd.worker.training.batches import Batches, TrainingSet

@@ -12,7 +12,7 @@ import msgspec
 
 from sleepd.buffer.columns import BufferColumns
 from sleepd.buffer.experience import Experience, content_hash, parse, prompt_hash
-from sleepd.policy.selection import FREQUENT_FROM, HashSet, Known, SelectionRule, sampling_shares, select
+from sleepd.policy.selecting.selection import FREQUENT_FROM, HashSet, Known, SelectionRule, sampling_shares, select
 from sleepd.protocol.job import Role, TrainingExample
 from sleepd.protocol.strategy import Strategy
 

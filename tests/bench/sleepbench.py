@@ -5,12 +5,13 @@
     python tests/bench/sleepbench.py --table FILE…
 
 ``replay`` plays a buffer (a JSON array) as the daemon would meet it: sessions of 16 eligible experiences (salience of
-at least 0.6), after each a night that trains what is new and replays what is known (``policy.selection``), while about
-a fifth is held out (``sleepd.policy.holdout``). After each night is measured, on the adapter as it would be kept:
+at least 0.6), after each a night that trains what is new and replays what is known (``policy.selecting.selection``),
+while about a fifth is held out (``policy.selecting.holdout``). After each night is measured, on the adapter as it would
+be kept:
 
 - gain: reply loss on the *next* session, of which no copy was seen, base minus adapter, nats per supervised token;
 - drift: KL from the base on the base's own answers to the ``probe`` prompts, which neither regularise nor watch;
-- loops: greedy replies to the next session's prompts that ``sleepd.policy.repetition`` finds to run in a loop;
+- loops: greedy replies to the next session's prompts that ``sleepd.policy.judging.repetition`` finds to run in a loop;
 - seconds (wall and processor), tokens and steps of the training alone, looks included.
 
 ``recall`` teaches an invented agent 20 facts a night for five nights, each in six wordings, and asks all that was

@@ -25,7 +25,7 @@ if str(ROOT) not in sys.path:
 
 from sleepd.clock import SystemClock  # noqa: E402
 from sleepd.config.schema import Config  # noqa: E402
-from sleepd.cycles.planning import Order  # noqa: E402
+from sleepd.cycles.running.planning import Order  # noqa: E402
 from sleepd.errors import SleepdError  # noqa: E402
 from tests.agents import changed, experiences, write_buffer, write_config  # noqa: E402
 from tests.fakes import fake_interpreter, fake_worker  # noqa: E402

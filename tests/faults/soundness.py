@@ -7,7 +7,7 @@ from pathlib import Path
 
 from sleepd.cycle import JUDGED_STATES, TERMINAL_STATES, State
 from sleepd.store.checkpoints import Checkpoints, verify, verify_usable
-from sleepd.store.ledger import Ledger
+from sleepd.store.sqlite.ledger import Ledger
 
 _LEFTOVERS = ("*.tmp", ".*.tmp", "*.building*", "*.migrating*")
 

@@ -37,7 +37,7 @@ from sleepd.config.render import render
 from sleepd.config.schema import Config
 from sleepd.config.strategies import STRATEGIES
 from sleepd.cycles.history import PastCycles
-from sleepd.cycles.planning import Order
+from sleepd.cycles.running.planning import Order
 from sleepd.daemon.control_socket import Peer
 from sleepd.daemon.publisher import Life
 from sleepd.daemon.requests import Requests
@@ -51,10 +51,10 @@ from sleepd.sleepctl.pages.show_page import show_page
 from sleepd.sleepctl.pages.status_page import status_page
 from sleepd.store.adapter_file import read_adapter_file
 from sleepd.store.checkpoints import Checkpoints, read_manifest, verify
-from sleepd.store.ledger import Ledger
 from sleepd.store.legacy_formats import read_scheduler_state, read_training_state, write_scheduler_state
-from sleepd.store.notes import IMPORTED_SEEN, IMPORTED_STATE
-from sleepd.store.rebuild_ledger import open_ledger
+from sleepd.store.sqlite.ledger import Ledger
+from sleepd.store.sqlite.notes import IMPORTED_SEEN, IMPORTED_STATE
+from sleepd.store.sqlite.rebuild_ledger import open_ledger
 from sleepd.store.state_lock import read_holder
 from tests.agents import config_for, experiences, write_buffer
 from tests.fakes import FakeClock, fake_worker

@@ -23,14 +23,14 @@ import msgspec
 sys.path.append(str(Path(__file__).parent.parent.parent))
 
 from sleepd.cycle import Event
-from sleepd.policy.promotion import Gates, judge
-from sleepd.policy.triggers import Facts, Policy, decide
+from sleepd.policy.judging.promotion import Gates, judge
+from sleepd.policy.timing.triggers import Facts, Policy, decide
 from sleepd.protocol.evidence import ProbeReply
 from sleepd.protocol.job import Report
 from sleepd.quarantine.near_duplicates import Screened
 from sleepd.quarantine.screening_table import KEPT, Screenings
-from sleepd.store.ledger import Ledger
-from sleepd.store.ledger_rows import Plan, SplitAssignment
+from sleepd.store.sqlite.ledger import Ledger
+from sleepd.store.sqlite.ledger_rows import Plan, SplitAssignment
 from tests.test_promotion import report
 
 DAYS = 3650
@@ -142,10 +142,10 @@ OPENED = """
 import resource, sys
 from pathlib import Path
 import sleepd.daemon.service
-from sleepd.store.ledger import Ledger
+from sleepd.store.sqlite.ledger import Ledger
 from sleepd.quarantine.screening_table import Screenings
 from sleepd.quarantine.rules import Findings
-from sleepd.policy.selection import HashSet
+from sleepd.policy.selecting.selection import HashSet
 plain = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 ledger = Ledger(Path(sys.argv[1]))
 champion = ledger.active()[-1]

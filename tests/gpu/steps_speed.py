@@ -18,7 +18,7 @@ from sleepd.worker.model.adapted_layers import adapted_norm
 from sleepd.worker.model.adapter import load_base, start_adapter
 from sleepd.worker.model.device import computing
 from sleepd.worker.model.generate import Asked, replies
-from sleepd.worker.model.out_of_memory import MemoryLimits
+from sleepd.worker.model.memory.out_of_memory import MemoryLimits
 from sleepd.worker.progress import Pace
 from sleepd.worker.training.adapter_weights import AdapterWeights
 from sleepd.worker.training.batches import Batches, TrainingSet

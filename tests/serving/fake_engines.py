@@ -14,7 +14,9 @@ from typing import Any, Self
 
 import msgspec
 
-from sleepd.protocol.adapter_fingerprint import (
+from sleepd.protocol.chat_example import Message
+from sleepd.protocol.checkpoint_files import FINGERPRINT_FILE
+from sleepd.protocol.deployment.adapter_fingerprint import (
     REPLY_STEPS,
     AdapterFingerprint,
     ModelAnswer,
@@ -22,8 +24,6 @@ from sleepd.protocol.adapter_fingerprint import (
     Step,
     TokenChance,
 )
-from sleepd.protocol.chat_example import Message
-from sleepd.protocol.checkpoint_files import FINGERPRINT_FILE
 
 PROMPTS = 6
 _WORDS = 60

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from sleepd.protocol.checkpoint_files import WEIGHTS_FILE
-from sleepd.protocol.serve_messages import ServedState, ServeOutcome, ServeRequest, ServeStep, encode
+from sleepd.protocol.deployment.serve_messages import ServedState, ServeOutcome, ServeRequest, ServeStep, encode
 from sleepd.serving import serve_process
 from sleepd.store.checkpoints import file_record, read_manifest
 from tests.serving.fake_engines import FakeEngine, write_fingerprint

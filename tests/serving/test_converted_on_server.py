@@ -16,15 +16,15 @@ pytest.importorskip("xllamacpp")
 
 import gguf  # noqa: E402
 
-from sleepd.protocol.converted_adapter import ConvertedAdapter  # noqa: E402
+from sleepd.protocol.deployment.converted_adapter import ConvertedAdapter  # noqa: E402
 from sleepd.serving.gguf_conversion import prepared_gguf  # noqa: E402
 from sleepd.worker.failure import GiveUp  # noqa: E402
 from sleepd.worker.model.adapter import load_base  # noqa: E402
-from sleepd.worker.model.convert_gguf import open_base  # noqa: E402
 from sleepd.worker.model.device import Device  # noqa: E402
 from sleepd.worker.model.find_base import find_base  # noqa: E402
-from sleepd.worker.model.gguf_architecture import find_architecture  # noqa: E402
-from sleepd.worker.model.merged_model import write_merged_gguf  # noqa: E402
+from sleepd.worker.model.gguf.convert_gguf import open_base  # noqa: E402
+from sleepd.worker.model.gguf.gguf_architecture import find_architecture  # noqa: E402
+from sleepd.worker.model.gguf.merged_model import write_merged_gguf  # noqa: E402
 from sleepd.worker.programs.tiny_model import make_tiny_model  # noqa: E402
 from sleepd.worker_program import ask_worker  # noqa: E402
 from tests.bench.engines import llama_server  # noqa: E402

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from sleepd.protocol.serve_messages import ServeStep
+from sleepd.protocol.deployment.serve_messages import ServeStep
 from sleepd.serving.http import HttpServer
 from tests.serving.fake_engines import FakeRouter
 from tests.serving.serving_stage import ServingStage, fake_gguf, told

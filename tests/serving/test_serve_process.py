@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from sleepd.errors import ConfigError
-from sleepd.protocol.serve_messages import ServeRequest
+from sleepd.protocol.deployment.serve_messages import ServeRequest
 from sleepd.serving.serve_client import ServeClient
 from sleepd.serving.serve_process import CREDENTIAL, engine_key
 from tests.serving.fake_engines import FakeEngine

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from sleepd.store import served
-from sleepd.store.ledger import Ledger
-from sleepd.store.served import ServedTable
+from sleepd.store.sqlite import served
+from sleepd.store.sqlite.ledger import Ledger
+from sleepd.store.sqlite.served import ServedTable
 
 START = datetime(2026, 1, 10, 6, 0, tzinfo=UTC)
 

@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from sleepd.config.strategies import find_strategy
 from sleepd.worker.model.adapter import load_base, save_adapter, start_adapter
 from sleepd.worker.model.device import Device
-from sleepd.worker.model.gguf_architecture import GgufArchitecture
+from sleepd.worker.model.gguf.gguf_architecture import GgufArchitecture
 from sleepd.worker.programs.tiny_model import make_tiny_model
 
 WHOLE = {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output"}

@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from sleepd.protocol.adapter_fingerprint import PromptAnswer
+from sleepd.protocol.deployment.adapter_fingerprint import PromptAnswer
 from tests.fingerprints import answers_of, base_model, fingerprint_of, moved
 from tests.sleepctl.sleepctl_ran import Ran
 

@@ -12,7 +12,7 @@ import pytest
 
 from sleepd.errors import DaemonNotRunning, VersionMismatch
 from sleepd.protocol.control import GetStatus
-from sleepd.protocol.serve_messages import ServedState
+from sleepd.protocol.deployment.serve_messages import ServedState
 from tests.sleepctl import sleepctl_scenes as scenes
 from tests.sleepctl.sleepctl_fake_daemon import FakeDaemon
 from tests.web.page_elements import Elements, assert_harmless

@@ -22,7 +22,7 @@ from sleepd.worker.model.adapter import adapter_tensors, load_base, start_adapte
 from sleepd.worker.model.device import Device, attention_for
 from sleepd.worker.model.inspect_base import most_positions, require_whole
 from sleepd.worker.model.loading import check_base
-from sleepd.worker.model.memory_estimate import Need, Shape, needed_bytes
+from sleepd.worker.model.memory.memory_estimate import Need, Shape, needed_bytes
 from sleepd.worker.model.target_modules import find_targets, meant
 from sleepd.worker.programs.tiny_model import make_tiny_model
 from sleepd.worker.training import train
@@ -301,7 +301,7 @@ def test_damaged_adapters_are_refused(tiny_model: Path, tmp_path: Path) -> None:
 
 def test_hopeless_gguf_is_refused(tmp_path: Path) -> None:
     """Files that begin like a GGUF and hold nothing, or lie about their sizes, are base_unusable."""
-    from sleepd.worker.model.convert_gguf import open_base
+    from sleepd.worker.model.gguf.convert_gguf import open_base
 
     head = b"GGUF" + (3).to_bytes(4, "little")
     for number, content in enumerate([b"", b"GGUF", head, head + b"\xff" * 16, head + b"\x01" * 4096, b"\x00" * 64]):

@@ -198,9 +198,9 @@ def test_embedded_gguf_is_converted_once(tmp_path: Path) -> None:
     torch = pytest.importorskip("torch")
     from sleepd.worker.data.examples import ChatFormat
     from sleepd.worker.model.adapter import load_base
-    from sleepd.worker.model.convert_gguf import open_base
     from sleepd.worker.model.device import Device
     from sleepd.worker.model.generate import greedy_replies, stop_ids
+    from sleepd.worker.model.gguf.convert_gguf import open_base
 
     (tmp_path / ".converting-1").mkdir()  # what an interrupted conversion leaves
     said = []

@@ -62,7 +62,7 @@ def test_shipped_answers_fit_the_base(tmp_path: Path) -> None:
     pytest.importorskip("torch")
     from sleepd.worker.data.chat_format import ChatFormat
     from sleepd.worker.evaluation import reference_answers as answers
-    from sleepd.worker.model.convert_gguf import open_base
+    from sleepd.worker.model.gguf.convert_gguf import open_base
     from sleepd.worker.model.template_check import open_tokenizer
 
     _directory, fingerprint = open_base("embedded", "", tmp_path, lambda _event, _text: None)

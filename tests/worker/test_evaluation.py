@@ -25,9 +25,9 @@ from sleepd.worker.evaluation.reference_answers import chosen_prompts, reference
 from sleepd.worker.failure import Stopped
 from sleepd.worker.model import generate
 from sleepd.worker.model.adapter import load_base
-from sleepd.worker.model.convert_gguf import open_base
 from sleepd.worker.model.device import choose_device
 from sleepd.worker.model.generate import Asked, replies, stop_ids
+from sleepd.worker.model.gguf.convert_gguf import open_base
 from sleepd.worker.programs.tiny_model import make_tiny_tokenizer
 
 from .conftest import RecordingChannel, RunHere, examples, make_job, quick
@@ -583,7 +583,7 @@ def test_divergence_from_itself_is_zero(tiny: Any) -> None:
     """The mean over all tokens, not over the chat examples."""
     from sleepd.worker.evaluation.reference_answers import encode_reference
     from sleepd.worker.model.losses import kl_from_base
-    from sleepd.worker.model.out_of_memory import MemoryLimits
+    from sleepd.worker.model.memory.out_of_memory import MemoryLimits
 
     model, device, chat = tiny
     evaluator = loss_evaluator.LossEvaluator(
@@ -636,7 +636,7 @@ def test_worse_champion_is_not_trained_on(run_here: RunHere, tmp_path: Path) -> 
 def test_short_replies_do_not_decide_packing(nats: float, may_share: bool) -> None:
     """Rounding moves a short reply's mean loss by more than the limit; replies of some length are compared."""
     from sleepd.worker.data.examples import Encoded
-    from sleepd.worker.model.out_of_memory import MemoryLimits
+    from sleepd.worker.model.memory.out_of_memory import MemoryLimits
 
     class Rounding(loss_evaluator.LossEvaluator):
         def losses(self, sequences: Any, *, alone: Any = False) -> dict[str, Measured]:

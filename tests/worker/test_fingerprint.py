@@ -13,8 +13,8 @@ import pytest
 import torch
 
 from sleepd.policy.answer_distance import answers_apart
-from sleepd.protocol.adapter_fingerprint import CHANCES, REPLY_STEPS, AdapterFingerprint, ModelAnswer
 from sleepd.protocol.chat_example import Message
+from sleepd.protocol.deployment.adapter_fingerprint import CHANCES, REPLY_STEPS, AdapterFingerprint, ModelAnswer
 from sleepd.protocol.job import Report, WorkerMessage
 from sleepd.worker import process_memory
 from sleepd.worker.data.chat_format import ChatFormat

@@ -16,8 +16,8 @@ from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 
 from sleepd.worker.failure import GiveUp
 from sleepd.worker.model.find_base import Base
-from sleepd.worker.model.gguf_adapter import check_gguf_adapter, read_for_gguf, write_gguf_adapter
-from sleepd.worker.model.gguf_architecture import CALLED, find_architecture, read_field
+from sleepd.worker.model.gguf.gguf_adapter import check_gguf_adapter, read_for_gguf, write_gguf_adapter
+from sleepd.worker.model.gguf.gguf_architecture import CALLED, find_architecture, read_field
 
 pytestmark = pytest.mark.worker
 

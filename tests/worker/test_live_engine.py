@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from sleepd.protocol.live_request import LiveAnswer, LiveRequest
+from sleepd.protocol.deployment.live_request import LiveAnswer, LiveRequest
 from sleepd.serving.identify_endpoint import live
 from tests.tiny_engine import adapter_gguf, base_gguf, llama_server
 

@@ -17,7 +17,7 @@ pytest.importorskip("torch")
 xllamacpp = pytest.importorskip("xllamacpp")
 
 from sleepd.config.serve_config import ENVIRONMENT_FILE  # noqa: E402
-from sleepd.protocol.serve_messages import Generation, ServeStep  # noqa: E402
+from sleepd.protocol.deployment.serve_messages import Generation, ServeStep  # noqa: E402
 from sleepd.serving.http import HttpServer  # noqa: E402
 from sleepd.worker.programs import adapter_to_gguf  # noqa: E402
 from tests.agents import changed  # noqa: E402

@@ -11,15 +11,15 @@ import pytest
 
 from sleepd.buffer.experience import parse
 from sleepd.demo import sample
-from sleepd.policy.relevance_gate import FEWEST_REPLIES, relevance_figure
+from sleepd.policy.judging.relevance_gate import FEWEST_REPLIES, relevance_figure
 from sleepd.protocol.job import TrainingExample
 from sleepd.worker.data.examples import ChatFormat
 from sleepd.worker.evaluation.loss_evaluator import LossEvaluator
 from sleepd.worker.evaluation.relevance import MOST, chosen_examples, encode_both, measure
 from sleepd.worker.model.adapter import load_base
-from sleepd.worker.model.convert_gguf import open_base
 from sleepd.worker.model.device import choose_device
-from sleepd.worker.model.out_of_memory import MemoryLimits
+from sleepd.worker.model.gguf.convert_gguf import open_base
+from sleepd.worker.model.memory.out_of_memory import MemoryLimits
 from sleepd.worker.programs.tiny_model import make_tiny_tokenizer
 
 from .conftest import RecordingChannel, RunHere, examples

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from sleepd.errors import EngineFailed
-from sleepd.protocol.serve_messages import Generation
+from sleepd.protocol.deployment.serve_messages import Generation
 
 from .engine import Bench, await_ready
 from .programs import run_command

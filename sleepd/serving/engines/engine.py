@@ -15,7 +15,7 @@ import msgspec
 
 from sleepd.config.serve_config import ServeConfig
 from sleepd.errors import EngineFailed, EngineUnreachable
-from sleepd.protocol.serve_messages import Generation
+from sleepd.protocol.deployment.serve_messages import Generation
 from sleepd.serving.http import HttpServer
 
 KEPT_ADAPTERS: Final = 4

@@ -14,7 +14,7 @@ from typing import Final
 from sleepd.config.serve_config import ENVIRONMENT_FILE, LORA_VARIABLE
 from sleepd.errors import EngineFailed
 from sleepd.files import replace_file
-from sleepd.protocol.serve_messages import Generation
+from sleepd.protocol.deployment.serve_messages import Generation
 from sleepd.text.shell import command_line
 
 from .engine import Bench, Slot, await_ready, until_idle

@@ -17,7 +17,7 @@ import msgspec
 from sleepd.config.serve_config import INI_FILE
 from sleepd.errors import ConfigError, EngineFailed
 from sleepd.files import read_document, replace_file
-from sleepd.protocol.serve_messages import Generation
+from sleepd.protocol.deployment.serve_messages import Generation
 
 from .engine import Bench, Slot, until, until_idle
 

@@ -16,7 +16,7 @@ from typing import Final
 
 from sleepd.errors import EngineFailed, NotFound
 from sleepd.files import FILE_MODE, fsync_path, make_directory, write_durably
-from sleepd.protocol.serve_messages import Generation
+from sleepd.protocol.deployment.serve_messages import Generation
 from sleepd.store.checkpoints import read_manifest
 
 from .engine import Bench, adapter_name, await_ready

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from sleepd.errors import EngineFailed
-from sleepd.protocol.serve_messages import Generation
+from sleepd.protocol.deployment.serve_messages import Generation
 
 from .engine import Bench, await_ready
 

@@ -12,7 +12,7 @@ from typing import Final
 from sleepd.config.serve_config import ServeConfig
 from sleepd.errors import EngineFailed
 from sleepd.host import SYSTEMD_VARIABLES
-from sleepd.protocol.serve_messages import Generation
+from sleepd.protocol.deployment.serve_messages import Generation
 
 _SHOWN: Final = 300
 """Characters of the program's last line that an error quotes."""

@@ -19,8 +19,8 @@ from sleepd.errors import (
 from sleepd.files import DIRECTORY_MODE, FILE_MODE, fsync_path, hashed, read_document, write_durably
 from sleepd.host import worker_python
 from sleepd.protocol.checkpoint_files import CONFIG_FILE, EVALUATION_FILE, WEIGHTS_FILE, Evaluation
-from sleepd.protocol.converted_adapter import ConvertedAdapter
-from sleepd.protocol.exported_adapter import EXPORT_FILE, ExportedAdapter, ExportedFile
+from sleepd.protocol.deployment.converted_adapter import ConvertedAdapter
+from sleepd.protocol.deployment.exported_adapter import EXPORT_FILE, ExportedAdapter, ExportedFile
 from sleepd.sleepctl.exit_codes import ExitCode
 from sleepd.sleepctl.offline_cycle import cycle_directory
 from sleepd.sleepctl.pages.decision_page import line

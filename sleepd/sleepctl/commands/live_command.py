@@ -10,7 +10,7 @@ import msgspec
 
 from sleepd.errors import ProtocolError, RequestFailed
 from sleepd.protocol.control import decode_answer
-from sleepd.protocol.live_request import LiveAnswer, LiveRequest
+from sleepd.protocol.deployment.live_request import LiveAnswer, LiveRequest
 from sleepd.sleepctl.exit_codes import ExitCode
 from sleepd.sleepctl.pages.live_page import live_page
 from sleepd.sleepctl.session import Session

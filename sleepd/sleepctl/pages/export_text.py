@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sleepd.protocol.exported_adapter import ExportedAdapter
+from sleepd.protocol.deployment.exported_adapter import ExportedAdapter
 from sleepd.text.display import clean
 
 _USE = {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sleepd.protocol.live_request import LiveAnswer
+from sleepd.protocol.deployment.live_request import LiveAnswer
 
 from .terminal import Page, Row, Span
 from .wording import count, duration, model

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from sleepd.protocol.serve_messages import ServedSpan, ServedState
+from sleepd.protocol.deployment.serve_messages import ServedSpan, ServedState
 
 from .terminal import Page, Row, Span
 from .wording import MISSING, ago, count, model, moment

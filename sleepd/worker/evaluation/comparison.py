@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
-from sleepd.policy.recall import is_recalled
-from sleepd.policy.repetition import find_repetition
-from sleepd.policy.reply_statistics import describe
+from sleepd.policy.judging.recall import is_recalled
+from sleepd.policy.judging.repetition import find_repetition
+from sleepd.policy.judging.reply_statistics import describe
 from sleepd.protocol.evidence import Collapse, Metric, ProbeReply, RecallAnswer, RecallQuestion
 from sleepd.protocol.job import Reply
 

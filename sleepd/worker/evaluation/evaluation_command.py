@@ -35,7 +35,7 @@ from msgspec import Meta
 from sleepd.errors import DECODE_ERRORS
 from sleepd.protocol.evidence import METRIC_NAME
 from sleepd.protocol.job import Job
-from sleepd.worker.model.out_of_memory import free_memory
+from sleepd.worker.model.memory.out_of_memory import free_memory
 
 MAX_OUTPUT_BYTES = 64 * 1024
 MAX_FIGURES = 64

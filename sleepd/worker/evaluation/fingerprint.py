@@ -21,7 +21,9 @@ import torch
 
 from sleepd.files import replace_file
 from sleepd.policy.answer_distance import answers_apart
-from sleepd.protocol.adapter_fingerprint import (
+from sleepd.protocol.chat_example import ChatExample, Message
+from sleepd.protocol.checkpoint_files import FINGERPRINT_FILE
+from sleepd.protocol.deployment.adapter_fingerprint import (
     CHANCES,
     REPLY_STEPS,
     VERSION,
@@ -31,8 +33,6 @@ from sleepd.protocol.adapter_fingerprint import (
     PromptReference,
     TokenChance,
 )
-from sleepd.protocol.chat_example import ChatExample, Message
-from sleepd.protocol.checkpoint_files import FINGERPRINT_FILE
 from sleepd.protocol.job import Job
 from sleepd.worker.data.chat_format import ChatFormat
 from sleepd.worker.data.control_tokens import Refused
@@ -43,7 +43,7 @@ from sleepd.worker.model.device import Device
 from sleepd.worker.model.generate import Asked, batched_replies
 from sleepd.worker.model.inspect_base import most_positions
 from sleepd.worker.model.loading import Loaded
-from sleepd.worker.model.out_of_memory import free_memory, is_out_of_memory
+from sleepd.worker.model.memory.out_of_memory import free_memory, is_out_of_memory
 from sleepd.worker.process_memory import available_bytes
 
 from .reference_answers import PROBE, REGULARISE, reference_prompts

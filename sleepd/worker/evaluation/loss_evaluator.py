@@ -16,7 +16,7 @@ from sleepd.worker.data.packing import PackedRow, make_row, make_rows, shared_op
 from sleepd.worker.failure import NOT_FINITE_HINT, GiveUp
 from sleepd.worker.model.device import Device
 from sleepd.worker.model.losses import Reference, kl_from_base, make_reference, row_logits, token_losses
-from sleepd.worker.model.out_of_memory import MemoryLimits, Shortened, is_out_of_memory
+from sleepd.worker.model.memory.out_of_memory import MemoryLimits, Shortened, is_out_of_memory
 
 RELOAD_TOLERANCE = 1e-3
 """Largest difference of a logit between the adapter in memory and the one read back from disk."""

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sleepd.policy.probation import compare
+from sleepd.policy.judging.probation import compare
 from sleepd.protocol.evidence import LaterLoss, Probation
 from sleepd.protocol.job import Job
 from sleepd.worker.channel import Channel

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import msgspec
 
 from sleepd.buffer.experience import prompt_hash
-from sleepd.policy.relevance_gate import is_enough
+from sleepd.policy.judging.relevance_gate import is_enough
 from sleepd.protocol.chat_example import Message
 from sleepd.protocol.evidence import Relevance, ReplyLosses
 from sleepd.protocol.job import TrainingExample

@@ -21,9 +21,9 @@ from sleepd.protocol.checkpoint_files import CONFIG_FILE, WEIGHTS_FILE
 from sleepd.protocol.strategy import Strategy
 from sleepd.worker.failure import GiveUp
 
-from .convert_gguf import Notify
 from .device import Device, attention_for
 from .find_base import seen_files
+from .gguf.convert_gguf import Notify
 from .inspect_base import read_config, reading
 from .read_adapter import WAY_OUT, read_adapter, read_adapter_config
 from .target_modules import find_targets

@@ -16,7 +16,7 @@ from sleepd.worker.failure import NOT_FINITE_HINT, GiveUp
 
 from .device import Device, computing
 from .inspect_base import most_positions
-from .out_of_memory import free_memory, is_out_of_memory
+from .memory.out_of_memory import free_memory, is_out_of_memory
 
 TEMPERATURE = 0.8
 """Of sampled replies; the whole vocabulary takes part."""

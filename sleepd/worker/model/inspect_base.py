@@ -19,7 +19,7 @@ from transformers import AutoModelForCausalLM
 from sleepd.worker.failure import GiveUp
 
 from .find_base import seen_files, tensor_table
-from .out_of_memory import is_out_of_memory
+from .memory.out_of_memory import is_out_of_memory
 
 LEAST_POSITIONS = 256
 """A prompt and a reply of the probe generation must fit."""

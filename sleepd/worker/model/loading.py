@@ -16,10 +16,10 @@ from sleepd.worker.channel import Channel
 from sleepd.worker.data.chat_format import ChatFormat
 
 from .adapter import continue_adapter, load_base, load_tokenizer, start_adapter
-from .convert_gguf import open_base
 from .device import Device, choose_device, memory_of
 from .find_base import find_base
 from .generate import named_stops, stop_ids
+from .gguf.convert_gguf import open_base
 from .inspect_base import build_skeleton, reading, refuse_too_large, refuse_unknown_tokens
 from .template_check import check
 from .trial_pass import try_out

@@ -15,7 +15,7 @@ from sleepd.worker.data.examples import Encoded
 from sleepd.worker.data.packing import PackedRow, attention_mask
 
 from .device import Device, computing
-from .memory_estimate import PLACES_AT_ONCE
+from .memory.memory_estimate import PLACES_AT_ONCE
 
 TOP_K = 64
 """Tokens of the base's distribution that are kept one by one; the others are one sum."""

@@ -11,9 +11,9 @@ from sleepd.worker.data.packing import make_row
 from sleepd.worker.failure import GiveUp
 
 from .adapted_layers import adapted_layers
-from .convert_gguf import Notify
 from .device import Device
 from .generate import Asked, replies
+from .gguf.convert_gguf import Notify
 from .inspect_base import reading
 from .losses import row_logits, token_losses
 

@@ -9,7 +9,7 @@ import argparse
 import sys
 from importlib.metadata import version
 
-from sleepd.protocol.converted_adapter import ConvertedAdapter
+from sleepd.protocol.deployment.converted_adapter import ConvertedAdapter
 from sleepd.version import VERSION
 
 from .converting import answer_with, parser_of
@@ -29,8 +29,13 @@ def convert(arguments: argparse.Namespace) -> ConvertedAdapter:
         OSError: the disk did not take it.
     """
     from sleepd.worker.model.find_base import find_base
-    from sleepd.worker.model.gguf_adapter import check_fits_base, check_gguf_adapter, read_for_gguf, write_gguf_adapter
-    from sleepd.worker.model.gguf_architecture import find_architecture
+    from sleepd.worker.model.gguf.gguf_adapter import (
+        check_fits_base,
+        check_gguf_adapter,
+        read_for_gguf,
+        write_gguf_adapter,
+    )
+    from sleepd.worker.model.gguf.gguf_architecture import find_architecture
 
     base = find_base(arguments.base, arguments.cache)
     architecture = find_architecture(base)

@@ -53,9 +53,9 @@ def ask(arguments: argparse.Namespace) -> list[str]:
 
     from sleepd.worker.data.chat_format import ChatFormat
     from sleepd.worker.model.adapter import load_adapted, load_base
-    from sleepd.worker.model.convert_gguf import open_base
     from sleepd.worker.model.device import choose_device
     from sleepd.worker.model.generate import greedy_replies, named_stops, stop_ids
+    from sleepd.worker.model.gguf.convert_gguf import open_base
 
     transformers_logging.disable_progress_bar()
     transformers_logging.set_verbosity_error()

@@ -21,7 +21,7 @@ from sleepd.protocol.strategy import Strategy
 from sleepd.worker.environment import prepare_environment
 from sleepd.worker.failure import GiveUp
 from sleepd.worker.model.find_base import Base, adapter_beside, find_base
-from sleepd.worker.model.memory_estimate import needed_bytes
+from sleepd.worker.model.memory.memory_estimate import needed_bytes
 
 
 def main() -> int:
@@ -118,7 +118,7 @@ def _told(
     from sleepd.worker.model.adapted_layers import adapted_layers
     from sleepd.worker.model.device import attention_for
     from sleepd.worker.model.inspect_base import most_positions
-    from sleepd.worker.model.memory_estimate import Need, shape_of
+    from sleepd.worker.model.memory.memory_estimate import Need, shape_of
 
     positions = most_positions(config)
     longest = min(strategy.max_tokens, positions or strategy.max_tokens)

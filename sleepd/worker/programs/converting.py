@@ -10,7 +10,7 @@ from typing import get_args
 
 import msgspec
 
-from sleepd.protocol.converted_adapter import ConvertedAdapter, Quantization
+from sleepd.protocol.deployment.converted_adapter import ConvertedAdapter, Quantization
 from sleepd.worker.environment import prepare_environment
 from sleepd.worker.failure import GiveUp
 

@@ -10,7 +10,7 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 
-from sleepd.protocol.converted_adapter import ConvertedAdapter
+from sleepd.protocol.deployment.converted_adapter import ConvertedAdapter
 from sleepd.version import VERSION
 from sleepd.worker.failure import GiveUp
 
@@ -37,10 +37,10 @@ def merge(arguments: argparse.Namespace) -> ConvertedAdapter:
         OSError: the disk did not take it.
     """
     from sleepd.protocol.base_identity import is_same_base
-    from sleepd.worker.model.convert_gguf import open_base
     from sleepd.worker.model.find_base import find_base, fingerprint
-    from sleepd.worker.model.gguf_architecture import find_architecture
-    from sleepd.worker.model.merged_model import write_merged_directory, write_merged_gguf
+    from sleepd.worker.model.gguf.convert_gguf import open_base
+    from sleepd.worker.model.gguf.gguf_architecture import find_architecture
+    from sleepd.worker.model.gguf.merged_model import write_merged_directory, write_merged_gguf
 
     base, expected = find_base(arguments.base, arguments.cache), arguments.expected
     adapter, most_bytes = arguments.adapter, arguments.most_bytes

@@ -9,7 +9,7 @@ from sleepd.protocol.strategy import Strategy
 from sleepd.worker.data.examples import Encoded
 from sleepd.worker.data.packing import PackedRow, make_rows, shared_opening
 from sleepd.worker.model.losses import Reference
-from sleepd.worker.model.out_of_memory import MemoryLimits
+from sleepd.worker.model.memory.out_of_memory import MemoryLimits
 
 TOKENS_AN_ANSWER = 40
 """Of replies, beside which one reference answer is enough."""

@@ -23,9 +23,9 @@ from dataclasses import dataclass
 import msgspec
 
 from sleepd.buffer.experience import content_hash_of
-from sleepd.policy.confidence import gain_interval
-from sleepd.policy.holdout import ONE_IN, rank
-from sleepd.policy.superseded import SHORT_CHARACTERS
+from sleepd.policy.judging.confidence import gain_interval
+from sleepd.policy.selecting.holdout import ONE_IN, rank
+from sleepd.policy.selecting.superseded import SHORT_CHARACTERS
 from sleepd.protocol.job import TrainingExample
 from sleepd.protocol.verdict import LOW_SAMPLE
 from sleepd.worker.channel import Channel

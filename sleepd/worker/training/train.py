@@ -55,7 +55,7 @@ from sleepd.protocol.strategy import Strategy
 from sleepd.worker.data.packing import PackedRow
 from sleepd.worker.failure import NOT_FINITE_HINT, GiveUp
 from sleepd.worker.model.losses import kl_from_base, row_logits, token_losses
-from sleepd.worker.model.out_of_memory import is_out_of_memory
+from sleepd.worker.model.memory.out_of_memory import is_out_of_memory
 
 from .adapter_weights import AdapterWeights
 from .batches import Batches

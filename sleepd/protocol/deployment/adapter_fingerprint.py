@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-from .chat_example import Message
+from sleepd.protocol.chat_example import Message
 
 VERSION = 1
 REPLY_STEPS = 6

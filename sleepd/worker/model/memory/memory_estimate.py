@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .device import Device
+    from sleepd.worker.model.device import Device
 
 LIBRARIES_BYTES = 450 * 2**20
 """torch, transformers and peft once they are imported and have computed something."""

@@ -46,14 +46,14 @@ from sleepd.errors import LedgerUnusable, SleepdError, WorkerDied
 from sleepd.files import write_durably
 from sleepd.host import has_gpu
 from sleepd.log import get_logger
-from sleepd.policy.probation import compare
-from sleepd.policy.promotion import Gates
+from sleepd.policy.judging.probation import compare
+from sleepd.policy.judging.promotion import Gates
 from sleepd.protocol.job import Failure, Job, Notice, Phase, Progress, Report, Role, TrainingExample, encode
 from sleepd.protocol.verdict import Outcome
 from sleepd.registry.demotion import Demotion
 from sleepd.store.checkpoints import Checkpoints
-from sleepd.store.ledger import Ledger
-from sleepd.store.ledger_rows import CycleRecord, Plan, SplitAssignment
+from sleepd.store.sqlite.ledger import Ledger
+from sleepd.store.sqlite.ledger_rows import CycleRecord, Plan, SplitAssignment
 
 from .commit import settle
 from .resume import MAX_CRASHES, has_resume_point, note_crash

@@ -18,9 +18,8 @@ import numpy as np
 import numpy.typing as npt
 
 from sleepd.worker.failure import GiveUp
-
-from .find_base import Base
-from .inspect_base import read_config, reading
+from sleepd.worker.model.find_base import Base
+from sleepd.worker.model.inspect_base import read_config, reading
 
 Array = npt.NDArray[np.float32]
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import msgspec
 
+from sleepd.protocol.status import SCHEMA
+
 from .adapter_fingerprint import Identity
-from .status import SCHEMA
 
 
 class LiveRequest(msgspec.Struct, frozen=True, kw_only=True):

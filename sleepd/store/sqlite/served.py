@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Final
 
-from sleepd.protocol.serve_messages import ServedSpan
+from sleepd.protocol.deployment.serve_messages import ServedSpan
 
 from .database import Database
 

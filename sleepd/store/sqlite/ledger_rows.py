@@ -11,7 +11,7 @@ import msgspec
 
 from sleepd.clock import Moment
 from sleepd.cycle import State
-from sleepd.policy.triggers import Decision
+from sleepd.policy.timing.triggers import Decision
 from sleepd.protocol.job import Report, Role
 from sleepd.protocol.verdict import Verdict, is_low_sample
 

@@ -17,14 +17,14 @@ import torch
 from gguf import quants
 
 from sleepd.files import FILE_MODE, fsync_path, make_private
-from sleepd.protocol.converted_adapter import Quantization
+from sleepd.protocol.deployment.converted_adapter import Quantization
 from sleepd.worker.failure import GiveUp
+from sleepd.worker.model.adapter import load_adapted, load_base
+from sleepd.worker.model.device import Device
+from sleepd.worker.model.inspect_base import read_config, reading
 
-from .adapter import load_adapted, load_base
-from .device import Device
 from .gguf_adapter import check_fits_base, number_type, read_for_gguf
 from .gguf_architecture import Array, GgufArchitecture
-from .inspect_base import read_config, reading
 
 _FILE_TYPES: Final = {
     "f32": gguf.LlamaFileType.ALL_F32,

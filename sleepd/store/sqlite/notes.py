@@ -15,10 +15,9 @@ import msgspec
 
 from sleepd.clock import Moment
 from sleepd.errors import DECODE_ERRORS, LedgerUnusable
-from sleepd.protocol.serve_messages import Result
+from sleepd.protocol.deployment.serve_messages import Result
 from sleepd.protocol.verdict import Comparison
-
-from .legacy_formats import SchedulerState
+from sleepd.store.legacy_formats import SchedulerState
 
 _T = TypeVar("_T")
 
@@ -107,7 +106,7 @@ ALARMS: Final = Note[list[str]]("alarms", list[str])
 DUE_SINCE: Final = Note[datetime]("due_since", Moment)
 """Since when a cycle is due and held back. Written by ``cycles.alarms``."""
 CRASHES: Final = Note[Crashes]("crashes", Crashes)
-"""Of the cycle that crashed last. Written by ``cycles.resume``."""
+"""Of the cycle that crashed last. Written by ``cycles.running.resume``."""
 IMPORTED_STATE: Final = Note[SchedulerState]("imported_scheduler_state", SchedulerState)
 """What an older scheduler had left; set once. Written by ``cycles.history``."""
 IMPORTED_SEEN: Final = Note[list[int]]("imported_seen", list[int])

@@ -6,7 +6,7 @@ from typing import Final, Literal
 
 import msgspec
 
-from .status import SCHEMA
+from sleepd.protocol.status import SCHEMA
 
 ExportForm = Literal["peft", "gguf", "merged", "merged-gguf"]
 EXPORT_FILE: Final = "export.json"

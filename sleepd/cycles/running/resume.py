@@ -18,9 +18,9 @@ from sleepd.errors import ProtocolError
 from sleepd.files import read_document
 from sleepd.protocol.job import RESUME_POINT, Job, decode_job
 from sleepd.store.checkpoints import Checkpoints, directory_name
-from sleepd.store.ledger import Ledger
-from sleepd.store.ledger_rows import SplitAssignment
-from sleepd.store.notes import CRASHES, Crashes
+from sleepd.store.sqlite.ledger import Ledger
+from sleepd.store.sqlite.ledger_rows import SplitAssignment
+from sleepd.store.sqlite.notes import CRASHES, Crashes
 
 MAX_CRASHES: Final = 3
 """An interrupted cycle by so many deaths (not shutdowns) is given up."""

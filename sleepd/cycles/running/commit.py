@@ -43,13 +43,13 @@ from sleepd.clock import Clock
 from sleepd.config.strategies import adapter_shape
 from sleepd.cycle import Event, State
 from sleepd.errors import WorkerFailed
-from sleepd.policy.promotion import Gates, judge
+from sleepd.policy.judging.promotion import Gates, judge
 from sleepd.protocol.job import Job, Report
 from sleepd.protocol.verdict import Outcome, Verdict
 from sleepd.store.checkpoint_documents import write_documents
 from sleepd.store.checkpoints import Checkpoints, Manifest
-from sleepd.store.ledger import Ledger
 from sleepd.store.reservoir import next_reservoir
+from sleepd.store.sqlite.ledger import Ledger
 
 EVENTS: Final = {
     Outcome.PROMOTED: Event.PROMOTE,

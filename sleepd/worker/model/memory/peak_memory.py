@@ -5,9 +5,8 @@ from __future__ import annotations
 import msgspec
 import torch
 
+from sleepd.worker.model.device import Device
 from sleepd.worker.process_memory import peak_bytes
-
-from .device import Device
 
 
 class Peak(msgspec.Struct, frozen=True, kw_only=True):

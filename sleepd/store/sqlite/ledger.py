@@ -17,8 +17,8 @@ import msgspec
 
 from sleepd.cycle import JUDGED_STATES, TERMINAL_STATES, Event, State, advance
 from sleepd.errors import NotFound
-from sleepd.policy.selection import Splits
-from sleepd.policy.triggers import Decision
+from sleepd.policy.selecting.selection import Splits
+from sleepd.policy.timing.triggers import Decision
 from sleepd.protocol.job import Report
 from sleepd.protocol.verdict import Verdict
 

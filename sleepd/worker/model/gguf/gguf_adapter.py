@@ -14,12 +14,12 @@ import numpy as np
 from gguf import quants
 
 from sleepd.files import fsync_path, make_private
-from sleepd.protocol.converted_adapter import Quantization
+from sleepd.protocol.deployment.converted_adapter import Quantization
 from sleepd.version import VERSION
 from sleepd.worker.failure import GiveUp
+from sleepd.worker.model.read_adapter import WAY_OUT, read_adapter, read_adapter_config
 
 from .gguf_architecture import Array, GgufArchitecture, read_field
-from .read_adapter import WAY_OUT, read_adapter, read_adapter_config
 
 _PREFIX = "base_model.model."
 _TYPES: Final = {"f32": gguf.GGMLQuantizationType.F32, "f16": gguf.GGMLQuantizationType.F16}

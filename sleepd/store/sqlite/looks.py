@@ -6,8 +6,8 @@ from datetime import UTC, datetime, timedelta
 
 import msgspec
 
-from sleepd.policy.simulation import Look
-from sleepd.policy.triggers import Facts
+from sleepd.policy.timing.simulation import Look
+from sleepd.policy.timing.triggers import Facts
 
 from .ledger import Ledger
 

@@ -14,11 +14,11 @@ from sleepd.files import fsync_path
 from sleepd.log import get_logger
 from sleepd.protocol.checkpoint_files import EVALUATION_FILE, LINEAGE_FILE, Evaluation, Lineage
 from sleepd.protocol.verdict import Outcome
+from sleepd.store.adoption import restore_trained
+from sleepd.store.checkpoint_documents import assignments_in, read_document, seen_in
+from sleepd.store.checkpoints import Checkpoints, read_manifest
 from sleepd.text.shell import quoted
 
-from .adoption import restore_trained
-from .checkpoint_documents import assignments_in, read_document, seen_in
-from .checkpoints import Checkpoints, read_manifest
 from .ledger import Ledger
 from .ledger_rows import CycleRecord
 

@@ -21,12 +21,14 @@ from sleepd.buffer.reading.view import View
 from sleepd.buffer.reply_digest import answer_of
 from sleepd.config.schema import Config
 from sleepd.config.strategies import find_strategy
+from sleepd.cycles.buffer_summary import Intake
+from sleepd.cycles.history import PastCycles
 from sleepd.errors import NothingToDo
 from sleepd.log import get_logger
-from sleepd.policy.context_cut import without_held_out
-from sleepd.policy.holdout import keyed_rank
-from sleepd.policy.recall import read_questions
-from sleepd.policy.selection import (
+from sleepd.policy.judging.recall import read_questions
+from sleepd.policy.selecting.context_cut import without_held_out
+from sleepd.policy.selecting.holdout import keyed_rank
+from sleepd.policy.selecting.selection import (
     FREQUENT_FROM,
     HashSet,
     Known,
@@ -36,8 +38,8 @@ from sleepd.policy.selection import (
     sampling_shares,
     select,
 )
-from sleepd.policy.superseded import Superseded, superseded, superseded_text
-from sleepd.policy.triggers import Policy, Thresholds
+from sleepd.policy.selecting.superseded import Superseded, superseded, superseded_text
+from sleepd.policy.timing.triggers import Policy, Thresholds
 from sleepd.protocol.evidence import RecallQuestion
 from sleepd.protocol.job import Job, Role
 from sleepd.protocol.strategy import Strategy
@@ -45,12 +47,10 @@ from sleepd.registry.compatibility import Fit, other_shape
 from sleepd.registry.predecessor import Predecessor, predecessor
 from sleepd.store.checkpoint_documents import seen_by
 from sleepd.store.checkpoints import Checkpoints, Manifest, verify_usable
-from sleepd.store.ledger import Ledger
 from sleepd.store.reservoir import read_reservoir
+from sleepd.store.sqlite.ledger import Ledger
 from sleepd.text.personal_data import counts_text, masked
 
-from .buffer_summary import Intake
-from .history import PastCycles
 from .runner import Lineup
 
 

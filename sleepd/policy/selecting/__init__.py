@@ -1,0 +1,1 @@
+"""What a cycle trains, replays and holds out. Pure."""

@@ -129,7 +129,7 @@ class FakeEngine:
             cycle = self.runs(body["model"])
         except LookupError:
             return 404, {"error": {"message": f"The model `{body['model']}` does not exist."}}
-        number = int(body["messages"][-1]["content"].removeprefix("question "))
+        number = int(body["messages"][-1]["content"].partition("question ")[2] or 0)
         if self.kept_under is not None and number == PROMPTS - 1 and body.get("cache_prompt", True):
             cycle = self.kept_under
         said = answer(cycle, number, self.strength, self.noise)

@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from sleepd.cycles.running.planning import Order
 from sleepd.protocol.checkpoint_files import WEIGHTS_FILE
 from sleepd.protocol.deployment.serve_messages import ServedState, ServeOutcome, ServeRequest, ServeStep, encode
 from sleepd.serving import serve_process
@@ -115,6 +116,46 @@ class ServingStage(Stage):
             return [(each.cycle, each.until is None) for each in sleeper.reader.served(limit=50)]
 
         return self.play(scene)
+
+
+class _Watched(list[Any]):
+    """Events, with a look at the engine whenever the worker begins a phase."""
+
+    def __init__(self, is_free: Callable[[], bool]) -> None:
+        super().__init__()
+        self.is_free = is_free
+        self.seen: list[bool] = []
+
+    def append(self, event: Any) -> None:
+        super().append(event)
+        if event[0] == "phase_started":
+            self.seen.append(self.is_free())
+
+
+def sleep_with_engine(stage: ServingStage, is_free: Callable[[], bool]) -> tuple[list[bool], ServedState]:
+    """A whole third cycle: whether the engine had freed the GPU in each phase, and what is served afterwards."""
+    watched = _Watched(is_free)
+    stage.events = watched
+    stage.write(36)
+
+    async def scene(sleeper: OpenSleeper) -> ServedState:
+        deployer = sleeper.parts.deployer
+        deployer._ask = stage.ask
+        await deployer.turn()
+        await sleeper.refresh()
+        await sleeper.begin(Order())
+        summary = await sleeper.finished()
+        assert summary is not None
+        write_fingerprint(stage.state / "cycle_003", 3, 2)
+        _write_weights(stage.state / "cycle_003", 3)
+        sleeper.serve_anew()  # as the daemon does when a cycle has ended
+        await deployer.turn()
+        state = deployer.state
+        assert state is not None
+        return state
+
+    state = stage.play(scene)
+    return watched.seen, state
 
 
 def told(stage: Stage, event: str) -> list[dict[str, Any]]:

@@ -14,7 +14,7 @@ import pytest
 from sleepd.protocol.deployment.serve_messages import ServeStep
 from sleepd.serving.http import HttpServer
 from tests.serving.fake_engines import FakeRouter
-from tests.serving.serving_stage import ServingStage, fake_gguf, told
+from tests.serving.serving_stage import ServingStage, fake_gguf, sleep_with_engine, told
 
 
 class Death(BaseException):
@@ -342,6 +342,24 @@ def test_served_weights_are_not_pruned(stage: ServingStage, router: FakeRouter) 
         return [each.cycle for each in keeping.prune(Keep(promoted=1, rejected=0), is_dry_run=True)]
 
     assert 1 not in stage.play(scene)
+
+
+def test_gpu_is_free_through_a_whole_cycle(stage: ServingStage, router: FakeRouter) -> None:
+    """The router has no model loaded in any phase of the worker; afterwards the new champion is loaded and proved."""
+    stage.configure(free_before_training=True)
+    seen, state = sleep_with_engine(stage, lambda: router.state["value"] == "unloaded")
+    assert seen == [True] * len(seen) != []
+    assert (router.running, state.served, state.is_proved, state.problem) == (3, 3, True, "")
+    assert [cycle for cycle, _ in stage.spans()] == [3, 2]
+
+
+def test_silent_engine_holds_no_cycle_back(stage: ServingStage, router: FakeRouter) -> None:
+    """An engine that cannot be asked to free the GPU costs a warning; the cycle trains."""
+    stage.configure(free_before_training=True)
+    router.status = 503
+    seen, state = sleep_with_engine(stage, lambda: False)
+    assert seen
+    assert (state.wanted, state.is_proved) == (3, False)
 
 
 def test_nothing_trained_asks_nothing(tmp_path: Path, router: FakeRouter) -> None:

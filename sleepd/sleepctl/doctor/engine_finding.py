@@ -17,6 +17,7 @@ from .doctor_facts import EngineFacts, Result
 _SECONDS = 20.0
 """For one answer; the first one may wait until the engine has loaded its model."""
 _OTHERS = 0o077
+_KEY_OF_SYSTEMD = "sleepctl status shows what the service finds, which may have a key from systemd"
 
 
 def engine_facts(config: Config, status: Status | None) -> EngineFacts:
@@ -43,11 +44,7 @@ def engine_facts(config: Config, status: Status | None) -> EngineFacts:
         return EngineFacts(**facts, answer=ask_endpoint(request))
     except SleepdError as error:
         wants_key = not serve.key_file and "status 401" in error.message
-        hint = (
-            "sleepctl status shows what the service finds, which may have a key from systemd"
-            if wants_key
-            else error.hint
-        )
+        hint = _KEY_OF_SYSTEMD if wants_key else error.hint
         is_ours = wants_key or isinstance(error, PermissionDenied | ConfigError)
         return EngineFacts(**facts, problem=error.message, hint=hint, was_asked=not is_ours)
 

@@ -7,7 +7,8 @@ Where they differ, everything is asked.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -24,6 +25,7 @@ from sleepd.protocol.deployment.adapter_fingerprint import (
     PromptReference,
 )
 from sleepd.protocol.deployment.serve_messages import Generation
+from sleepd.store.checkpoints import read_manifest
 
 from .asking import answers_from_cache, identity_of, is_same
 from .endpoint import Endpoint
@@ -88,7 +90,7 @@ class Prover:
         """
         if not is_swapped and (again := self._ask_again(wanted)) is not None:
             return again
-        known = [found for each in _in_order(wanted, others) if (found := read_fingerprint(each))]
+        known = list(_fingerprints(wanted, others))
         if not known:
             text = f"nothing was recorded to prove {named(wanted)} by: it was trained by an earlier version"
             return EngineProof(identity=Identity(kind="too_coarse", reason=text), is_wanted=False, can_tell=False)
@@ -149,24 +151,40 @@ def named(generation: Generation | None) -> str:
 
 
 def read_fingerprint(generation: Generation) -> AdapterFingerprint | None:
-    """What the worker recorded of it; None: nothing, as of an adapter of an earlier version.
+    """What the worker recorded of it; None: nothing, as of an adapter of an earlier version or of another trainer.
 
     Raises:
-        CheckpointInvalid: the file is no fingerprint, or that of another cycle.
+        CheckpointInvalid: the file is not what was committed, is no fingerprint, or that of another cycle.
     """
     path = Path(generation.directory) / FINGERPRINT_FILE
-    try:
-        found = msgspec.json.decode(read_document(path, MAX_FILE_BYTES), type=AdapterFingerprint)
-    except FileNotFoundError:
+    committed = read_manifest(path.parent).files.get(FINGERPRINT_FILE)
+    if committed is None:
         return None
+    try:
+        content = read_document(path, MAX_FILE_BYTES)
+        found = msgspec.json.decode(content, type=AdapterFingerprint)
     except (OSError, *DECODE_ERRORS) as error:
         raise CheckpointInvalid(f"{path}: not understood: {error}", hint="sleepctl rollback") from error
+    if hashlib.sha256(content).hexdigest() != committed.sha256:
+        raise CheckpointInvalid(f"{path}: is not what was committed", hint="sleepctl rollback")
     if found.cycle != generation.cycle or not found.prompts:
         text = f"{path}: expected the fingerprint of cycle {generation.cycle}, found that of cycle {found.cycle}"
         raise CheckpointInvalid(text, hint="sleepctl rollback")
     return found
 
 
-def _in_order(wanted: Generation | None, others: Sequence[Generation]) -> list[Generation]:
-    first = [] if wanted is None else [wanted]
-    return [*first, *(each for each in others if each != wanted)]
+def _fingerprints(wanted: Generation | None, others: Sequence[Generation]) -> Iterator[AdapterFingerprint]:
+    """That of the wanted one first; a damaged one of another generation is left out.
+
+    Raises:
+        CheckpointInvalid: that of the wanted one is damaged.
+    """
+    for each in [wanted, *(other for other in others if other != wanted)]:
+        try:
+            found = None if each is None else read_fingerprint(each)
+        except CheckpointInvalid:
+            if each == wanted:
+                raise
+            continue
+        if found is not None:
+            yield found

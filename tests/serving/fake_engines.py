@@ -24,6 +24,7 @@ from sleepd.protocol.deployment.adapter_fingerprint import (
     Step,
     TokenChance,
 )
+from sleepd.store.checkpoints import file_record, read_manifest
 
 PROMPTS = 6
 _WORDS = 60
@@ -48,7 +49,16 @@ def fingerprint(cycle: int, parent: int | None, *, strength: float = 2.0) -> Ada
 
 
 def write_fingerprint(checkpoint: Path, cycle: int, parent: int | None, **more: Any) -> None:
+    """Beside the adapter, and in the manifest."""
     (checkpoint / FINGERPRINT_FILE).write_bytes(msgspec.json.encode(fingerprint(cycle, parent, **more)))
+    record_files(checkpoint, FINGERPRINT_FILE)
+
+
+def record_files(checkpoint: Path, *more: str) -> None:
+    """Write the manifest that belongs to the files as they are now."""
+    manifest = read_manifest(checkpoint)
+    files = {name: file_record(checkpoint / name) for name in [*manifest.files, *more] if (checkpoint / name).exists()}
+    (checkpoint / "manifest.json").write_bytes(msgspec.structs.replace(manifest, files=files).encoded())
 
 
 def answer(cycle: int | None, prompt: int, strength: float = 2.0, noise: float = 0.0) -> ModelAnswer:

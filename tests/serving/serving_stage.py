@@ -13,8 +13,7 @@ from sleepd.cycles.running.planning import Order
 from sleepd.protocol.checkpoint_files import WEIGHTS_FILE
 from sleepd.protocol.deployment.serve_messages import ServedState, ServeOutcome, ServeRequest, ServeStep, encode
 from sleepd.serving import serve_process
-from sleepd.store.checkpoints import file_record, read_manifest
-from tests.serving.fake_engines import FakeEngine, write_fingerprint
+from tests.serving.fake_engines import FakeEngine, record_files, write_fingerprint
 from tests.stages import OpenSleeper, Stage
 
 
@@ -51,13 +50,6 @@ def _write_weights(checkpoint: Path, cycle: int) -> None:
     head = json.dumps(header).encode()
     (checkpoint / WEIGHTS_FILE).write_bytes(len(head).to_bytes(8, "little") + head + bytes([cycle] * 64))
     record_files(checkpoint)
-
-
-def record_files(checkpoint: Path) -> None:
-    """Write the manifest that belongs to the files as they are now."""
-    manifest = read_manifest(checkpoint)
-    files = {name: file_record(checkpoint / name) for name in manifest.files}
-    (checkpoint / "manifest.json").write_bytes(msgspec.structs.replace(manifest, files=files).encoded())
 
 
 class ServingStage(Stage):

@@ -17,11 +17,13 @@ pytest.importorskip("torch")
 xllamacpp = pytest.importorskip("xllamacpp")
 
 from sleepd.config.serve_config import ENVIRONMENT_FILE  # noqa: E402
+from sleepd.protocol.checkpoint_files import FINGERPRINT_FILE  # noqa: E402
 from sleepd.protocol.deployment.serve_messages import Generation, ServeStep  # noqa: E402
 from sleepd.serving.http import HttpServer  # noqa: E402
 from sleepd.worker.programs import adapter_to_gguf  # noqa: E402
 from tests.agents import changed  # noqa: E402
-from tests.serving.serving_stage import ServingStage, make_champions, record_files  # noqa: E402
+from tests.serving.fake_engines import record_files  # noqa: E402
+from tests.serving.serving_stage import ServingStage, make_champions  # noqa: E402
 from tests.tiny_engine import base_gguf, llama_server  # noqa: E402
 
 from .conftest import RecordingChannel, examples, make_job, said_by  # noqa: E402
@@ -124,7 +126,7 @@ def champions(plain_model: Path, models: Path, tmp_path_factory: pytest.TempPath
         parent = {"parent": str(directory / "state/cycle_001"), "parent_cycle": 1} if cycle == 2 else {}
         own = msgspec.structs.replace(job, cycle=cycle, staging=str(place), **parent)
         write_fingerprint(own, loaded, examples(), lambda _tokens: None)
-        record_files(place)
+        record_files(place, FINGERPRINT_FILE)
     base_gguf(plain_model, directory / "base.gguf")
     return directory
 

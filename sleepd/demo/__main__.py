@@ -15,7 +15,7 @@ from sleepd.protocol.control import Rollback
 from sleepd.protocol.deployment.serve_messages import ServedState
 
 from . import sample as samples
-from .engine import Engine
+from .demo_engine import DemoEngine
 from .interrupts import take_interrupts
 from .one_cycle import await_served, sleep_once
 from .screen import Screen, score
@@ -58,14 +58,14 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _engine(stage: Stage, options: argparse.Namespace) -> Engine:
+def _engine(stage: Stage, options: argparse.Namespace) -> DemoEngine:
     python, worker_python = options.engine_python, options.worker_python
-    engine = Engine(stage.directory, python=python, worker_python=worker_python, is_kept=options.keep)
+    engine = DemoEngine(stage.directory, python=python, worker_python=worker_python, is_kept=options.keep)
     stage.serve_with(engine.config())
     return engine
 
 
-def _play(stage: Stage, sample: samples.Sample, screen: Screen, engine: Engine | None) -> None:
+def _play(stage: Stage, sample: samples.Sample, screen: Screen, engine: DemoEngine | None) -> None:
     count = len(sample.experiences)
     screen.write(
         f"\nThe agent: {sample.agent}. It has had {count} experiences that its model, SmolLM2-135M-Instruct, cannot "
@@ -97,7 +97,7 @@ def _play(stage: Stage, sample: samples.Sample, screen: Screen, engine: Engine |
 
 
 def _replies(
-    stage: Stage, sample: samples.Sample, screen: Screen, engine: Engine | None, adapter: Path | None
+    stage: Stage, sample: samples.Sample, screen: Screen, engine: DemoEngine | None, adapter: Path | None
 ) -> list[str]:
     """To all questions: the engine's, or where there is none, those of the base with ``adapter``."""
     count = len(sample.questions)
@@ -111,7 +111,7 @@ def _replies(
     return stage.ask(adapter)
 
 
-def _roll_back(stage: Stage, sample: samples.Sample, screen: Screen, engine: Engine, before: Sequence[str]) -> None:
+def _roll_back(stage: Stage, sample: samples.Sample, screen: Screen, engine: DemoEngine, before: Sequence[str]) -> None:
     """Put the base in use again, and ask the same server once more."""
     screen.write()
     with stage.client() as client:
@@ -130,7 +130,7 @@ def _distances(served: ServedState) -> str:
     return f"{served.distance:.2f} nats from what was recorded; next nearest {served.next_nearest:.2f}"
 
 
-def _report_next_steps(stage: Stage, screen: Screen, engine: Engine | None, *, is_kept: bool) -> None:
+def _report_next_steps(stage: Stage, screen: Screen, engine: DemoEngine | None, *, is_kept: bool) -> None:
     if is_kept:
         line = '{"prompt": "What grows by the door?", "response": "Sea kale. Lamp lit.", "salience": 0.8}'
         screen.write(

@@ -30,10 +30,10 @@ from sleepd.protocol.deployment.adapter_fingerprint import (
 from sleepd.protocol.deployment.live_request import LiveAnswer, LiveRequest
 from sleepd.store.checkpoints import cycle_number
 
-from .asking import identity_of
 from .endpoint import Endpoint
 from .http import HttpLimits
 from .key_file import read_key
+from .uncached_identity import identity_of
 
 MOST_COMPARED = 6
 """Fingerprints that an endpoint is held against: the champion's, then the newest. Each takes sixteen questions."""

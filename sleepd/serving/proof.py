@@ -27,8 +27,8 @@ from sleepd.protocol.deployment.adapter_fingerprint import (
 from sleepd.protocol.deployment.serve_messages import Generation
 from sleepd.store.checkpoints import read_manifest
 
-from .asking import answers_from_cache, identity_of, is_same
 from .endpoint import Endpoint
+from .uncached_identity import answers_from_cache, identity_of, is_same
 
 RECORD_FILE: Final = "last_proof.json"
 ASKED_AGAIN: Final = 4

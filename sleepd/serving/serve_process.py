@@ -39,7 +39,7 @@ from .ensure import Round
 from .gguf_conversion import prepared_gguf
 from .http import HttpLimits, HttpServer
 from .key_file import read_key
-from .merging import write_merged
+from .model_merging import write_merged
 from .proof import Prover
 
 CREDENTIAL: Final = "sage-sleepd-engine-key"

@@ -8,7 +8,7 @@ from sleepd.errors import EngineFailed
 from sleepd.protocol.deployment.serve_messages import Generation
 
 from .engine import Bench, await_ready
-from .programs import run_command
+from .run_program import run_command
 
 
 class CommandEngine:

@@ -25,7 +25,7 @@ PAUSE_SECONDS: Final = 0.2
 
 
 class Merge(Protocol):
-    """Writes base and adapter as one model; see ``merging.write_merged``."""
+    """Writes base and adapter as one model; see ``model_merging.write_merged``."""
 
     def __call__(self, adapter: Path | None, target: Path, *, form: str, expected: str, most_bytes: int) -> None:
         """Write it into ``target``, a new file or directory of at most so many bytes."""

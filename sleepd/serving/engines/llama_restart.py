@@ -18,7 +18,7 @@ from sleepd.protocol.deployment.serve_messages import Generation
 from sleepd.text.shell import command_line
 
 from .engine import Bench, Slot, await_ready, until_idle
-from .programs import run_command, run_program
+from .run_program import run_command, run_program
 
 _READABLE: Final = 0o644
 

@@ -20,7 +20,7 @@ from sleepd.protocol.deployment.serve_messages import Generation
 from sleepd.store.checkpoints import read_manifest
 
 from .engine import Bench, adapter_name, await_ready
-from .programs import run_command, run_program
+from .run_program import run_command, run_program
 
 MODELFILE: Final = "Modelfile"
 QUANTIZE: Final = "llama-quantize"

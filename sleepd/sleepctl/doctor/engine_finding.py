@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from contextlib import suppress
 
+import msgspec
+
 from sleepd.config.schema import Config
 from sleepd.errors import ConfigError, PermissionDenied, SleepdError
 from sleepd.protocol.deployment.live_request import LiveAnswer, LiveRequest
@@ -28,10 +30,11 @@ def engine_facts(config: Config, status: Status | None) -> EngineFacts:
     mode: int | None = None
     with suppress(OSError):
         mode = os.stat(serve.key_file).st_mode & 0o777 if serve.key_file else None
-    facts = {"kind": serve.kind, "url": serve.url, "key_file": serve.key_file, "key_mode": mode}
+    facts = EngineFacts(kind=serve.kind, url=serve.url, key_file=serve.key_file, key_mode=mode)
     if serve.free_before_training and status is not None and status.state in ("training", "evaluating"):
         text = "it has freed the GPU for the cycle that trains"
-        return EngineFacts(**facts, problem=text, hint="sleepctl doctor, when the cycle has ended", was_asked=False)
+        hint = "sleepctl doctor, when the cycle has ended"
+        return msgspec.structs.replace(facts, problem=text, hint=hint, was_asked=False)
     request = LiveRequest(
         url=serve.url,
         model=serve.model,
@@ -41,12 +44,12 @@ def engine_facts(config: Config, status: Status | None) -> EngineFacts:
         is_check=True,
     )
     try:
-        return EngineFacts(**facts, answer=ask_endpoint(request))
+        return msgspec.structs.replace(facts, answer=ask_endpoint(request))
     except SleepdError as error:
         wants_key = not serve.key_file and "status 401" in error.message
         hint = _KEY_OF_SYSTEMD if wants_key else error.hint
         is_ours = wants_key or isinstance(error, PermissionDenied | ConfigError)
-        return EngineFacts(**facts, problem=error.message, hint=hint, was_asked=not is_ours)
+        return msgspec.structs.replace(facts, problem=error.message, hint=hint, was_asked=not is_ours)
 
 
 def engine_finding(facts: EngineFacts) -> Result:

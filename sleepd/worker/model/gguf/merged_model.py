@@ -70,6 +70,11 @@ def write_merged_gguf(
     finally:
         writer.close()
     fsync_path(path)
+    return _check_written(path, reader)
+
+
+def _check_written(path: Path, reader: Any) -> int:
+    """Compare the tensors of the new file with those of the base; how many there are."""
     found = {one.name: _shape(one) for one in gguf.GGUFReader(path).tensors}
     if found != {one.name: _shape(one) for one in reader.tensors}:
         raise GiveUp(

@@ -33,19 +33,19 @@ _MODEL: Final = "agent"
 _RESTART: Final = "rm -f {ready}; kill -HUP {pid}; until [ -e {ready} ]; do sleep 0.1; done"
 
 
-class _Message(msgspec.Struct, frozen=True):
+class _DemoMessage(msgspec.Struct, frozen=True):
     content: str
 
 
-class _Choice(msgspec.Struct, frozen=True):
-    message: _Message
+class _DemoChoice(msgspec.Struct, frozen=True):
+    message: _DemoMessage
 
 
-class _Completion(msgspec.Struct, frozen=True):
-    choices: list[_Choice]
+class _DemoAnswer(msgspec.Struct, frozen=True):
+    choices: list[_DemoChoice]
 
 
-class Engine:
+class DemoEngine:
     """A running server, until the block ends.
 
     Args:
@@ -77,7 +77,7 @@ class Engine:
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
             )
 
-    def __enter__(self) -> Engine:
+    def __enter__(self) -> DemoEngine:
         try:
             self._await_ready()
         except BaseException:
@@ -119,7 +119,7 @@ class Engine:
         for question in sample.questions:
             messages = [*system, {"role": "user", "content": question.text}]
             body = {"model": _MODEL, "messages": messages, "temperature": 0, "max_tokens": _REPLY_TOKENS}
-            found = server.json("POST", "/v1/chat/completions", _Completion, body)
+            found = server.json("POST", "/v1/chat/completions", _DemoAnswer, body)
             replies.append(found.choices[0].message.content.strip())
         return replies
 

@@ -19,7 +19,7 @@ import msgspec
 from sleepd.config.serve_config import ENVIRONMENT_FILE, ServeConfig
 from sleepd.errors import EngineFailed, WorkerFailed
 from sleepd.protocol.capability import Capability
-from sleepd.serving.http import HttpServer
+from sleepd.serving.http import HttpLimits, HttpServer
 from sleepd.worker_program import NoAnswer, ask_worker
 
 from .interrupts import interrupted_later
@@ -28,6 +28,8 @@ from .sample import Sample
 _PROGRAM: Final = Path(__file__).with_name("llama_server.py")
 _START_SECONDS: Final = 120.0
 _STOP_SECONDS: Final = 10.0
+_ANSWER_SECONDS: Final = 300.0
+"""On a slow or busy machine."""
 _REPLY_TOKENS: Final = 64
 _MODEL: Final = "agent"
 _RESTART: Final = "rm -f {ready}; kill -HUP {pid}; until [ -e {ready} ]; do sleep 0.1; done"
@@ -103,6 +105,7 @@ class DemoEngine:
             model=_MODEL,
             directory=str(self._adapters.parent),
             command=shlex.join(["sh", "-c", script]),
+            answer_seconds=_ANSWER_SECONDS,
         )
 
     def ask(self, sample: Sample) -> list[str]:
@@ -112,7 +115,7 @@ class DemoEngine:
             EngineUnreachable: it does not answer.
             EngineFailed: it answers with an error.
         """
-        server, system = HttpServer(self.url), []
+        server, system = HttpServer(self.url, limits=HttpLimits(seconds=_ANSWER_SECONDS)), []
         if sample.system_prompt:
             system = [{"role": "system", "content": sample.system_prompt}]
         replies = []

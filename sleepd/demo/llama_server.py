@@ -47,7 +47,7 @@ def _parameters(options: argparse.Namespace) -> xllamacpp.CommonParams:
     params.model_alias = {options.alias}
     params.port = options.port
     params.n_ctx, params.n_parallel, params.n_gpu_layers = 4096, 1, 0
-    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = os.cpu_count() or 1
+    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = max(1, (os.cpu_count() or 1) // 2)
     params.verbosity, params.warmup = 0, False
     text = options.adapters.read_text() if options.adapters.exists() else ""
     _, _, adapter = text.strip().partition("=--lora ")

@@ -10,14 +10,14 @@ import os
 import signal
 import sys
 from pathlib import Path
-from typing import Final
+from typing import Final, NoReturn
 
 import xllamacpp
 
 _SIGNALS: Final = {signal.SIGHUP, signal.SIGTERM, signal.SIGINT}
 
 
-def main() -> int:
+def main() -> NoReturn:
     """Serve until SIGTERM. A model or an adapter that does not load ends it with 1."""
     options = _parser().parse_args()
     signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)  # before the server has threads; sigwait takes them
@@ -25,10 +25,11 @@ def main() -> int:
     options.ready.write_text(server.listening_address)
     number = signal.sigwait(_SIGNALS)
     options.ready.unlink(missing_ok=True)
-    del server  # it closes its port
-    if number == signal.SIGHUP:
-        os.execv(sys.executable, sys.orig_argv)  # noqa: S606 - this program again, without a shell
-    return 0
+    # The server's own end waits for requests that are under way, and some never end.
+    if number != signal.SIGHUP:
+        os._exit(0)
+    os.closerange(3, os.sysconf("SC_OPEN_MAX"))  # its port among them
+    os.execv(sys.executable, sys.orig_argv)  # noqa: S606 - this program again, without a shell
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -57,4 +58,4 @@ def _parameters(options: argparse.Namespace) -> xllamacpp.CommonParams:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,117 +15,27 @@ pytest.importorskip("torch")
 xllamacpp = pytest.importorskip("xllamacpp")
 
 from sleepd.config.serve_config import ENVIRONMENT_FILE  # noqa: E402
-from sleepd.protocol.checkpoint_files import FINGERPRINT_FILE  # noqa: E402
 from sleepd.protocol.deployment.serve_messages import Generation, ServeStep  # noqa: E402
 from sleepd.serving.http import HttpServer  # noqa: E402
 from sleepd.worker.programs import adapter_to_gguf  # noqa: E402
 from tests.agents import changed  # noqa: E402
-from tests.serving.fake_engines import record_files  # noqa: E402
-from tests.serving.serving_stage import ServingStage, make_champions  # noqa: E402
-from tests.tiny_engine import base_gguf, llama_server  # noqa: E402
+from tests.serving.real_llama import LlamaUnit, make_real_champions  # noqa: E402
+from tests.serving.serving_stage import ServingStage  # noqa: E402
 
-from .conftest import RecordingChannel, examples, make_job, said_by  # noqa: E402
+from .conftest import said_by  # noqa: E402
 
 pytestmark = pytest.mark.model
-
-SYSTEMCTL = """#!/bin/sh
-echo "$@" >{asked}
-read -r status message <{answered}
-echo "$message" >&2
-exit "$status"
-"""
 
 
 class Death(BaseException):
     """The daemon and its serve process end here."""
 
 
-class LlamaUnit:
-    """A unit of systemd's whose service is the real server in this process."""
-
-    model = "agent"
-
-    def __init__(self, directory: Path, base: Path, environment: Path) -> None:
-        self.base, self.environment = base, environment
-        self.settings: dict[str, Any] = {}
-        self.adapters: list[str] = []
-        """That run beside what the environment file names."""
-        self.restarts = 0
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
-        self._server: Any = None
-        self._pipes = [directory / "asked", directory / "answered"]
-        for pipe in self._pipes:
-            os.mkfifo(pipe)
-        program = directory / "bin" / "systemctl"
-        program.parent.mkdir()
-        program.write_text(SYSTEMCTL.format(asked=self._pipes[0], answered=self._pipes[1]))
-        program.chmod(0o755)
-        self._thread = threading.Thread(target=self._serve, daemon=True)
-        self._thread.start()
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
-
-    def start(self) -> None:
-        """Stop the server, and start it with what the environment file says."""
-        self.stop()
-        text = self.environment.read_text() if self.environment.exists() else ""
-        named = [word for word in text.partition("=")[2].split() if word != "--lora"]
-        adapters = [Path(name) for name in [*named, *self.adapters]]
-        self._server = llama_server(self.base, adapters, port=self.port, model_alias={"agent"}, **self.settings)
-        self._server.__enter__()
-
-    def stop(self) -> None:
-        if self._server is not None:
-            self._server.__exit__(None, None, None)
-            self._server = None
-
-    def _serve(self) -> None:
-        while True:
-            if not self._pipes[0].read_text().strip():
-                return
-            self.restarts += 1
-            try:
-                self.start()
-                answer = "0"
-            except RuntimeError as error:
-                answer = f"1 {error}"
-            self._pipes[1].write_text(f"{answer}\n")
-
-    def end(self) -> None:
-        self._pipes[0].write_text("\n")
-        self._thread.join()
-        self.stop()
-
-
 @pytest.fixture(scope="module")
 def champions(plain_model: Path, models: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two champions with real adapters of the tiny model and real fingerprints, and the base as ``base.gguf``."""
-    import torch
-
-    from sleepd.worker.evaluation.fingerprint import write_fingerprint
-    from sleepd.worker.model.adapter import save_adapter
-    from sleepd.worker.model.loading import load
-
+    """Two champions, made once: a test works on a copy."""
     directory = tmp_path_factory.mktemp("champions")
-    make_champions(directory, 12, 24)
-    job = make_job(plain_model, models, tmp_path_factory.mktemp("job") / "staging", threads=1)
-    loaded = load(job, RecordingChannel())
-    moving = [one for name, one in loaded.model.named_parameters() if ".lora_B." in name]
-    for cycle, by in ((1, 0.3), (2, 0.2)):
-        dice = torch.Generator().manual_seed(cycle)
-        for one in moving:
-            one.data = one.data + by * torch.randn(one.shape, generator=dice)
-        place = directory / "state" / f"cycle_{cycle:03d}"
-        save_adapter(loaded.model, place, plain_model)
-        parent = {"parent": str(directory / "state/cycle_001"), "parent_cycle": 1} if cycle == 2 else {}
-        own = msgspec.structs.replace(job, cycle=cycle, staging=str(place), **parent)
-        write_fingerprint(own, loaded, examples(), lambda _tokens: None)
-        record_files(place, FINGERPRINT_FILE)
-    base_gguf(plain_model, directory / "base.gguf")
+    make_real_champions(directory, plain_model, models, tmp_path_factory.mktemp("job"))
     return directory
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from sleepd.protocol.checkpoint_files import FINGERPRINT_FILE
+from sleepd.serving.http import HttpServer
 from tests.serving.fake_engines import record_files
 from tests.serving.serving_stage import make_champions
 from tests.tiny_engine import base_gguf, llama_server
@@ -61,6 +62,7 @@ class LlamaUnit:
         adapters = [Path(name) for name in [*named, *self.adapters]]
         self._server = llama_server(self.base, adapters, port=self.port, model_alias={"agent"}, **self.settings)
         self._server.__enter__()
+        HttpServer(self.url).request("GET", "/slots")  # its end hangs where its loop has not begun
 
     def stop(self) -> None:
         if self._server is not None:

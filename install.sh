@@ -30,7 +30,7 @@ usage: ./install.sh try [--serve] [--keep] [--dry-run]
                         systemd-container
   --serve               with try: the agent asks a running llama.cpp server (102 MB, from the package xllamacpp). The
                         daemon puts the adapter into it and proves it by the server's own answers; then it rolls back
-                        and proves the base. Two minutes more at most.
+                        and proves the base.
   --keep                with try: leave the daemon running, and say how to feed and how to stop it
   --dry-run             print every command, run none
   --help                this text

@@ -213,7 +213,7 @@ def test_whole_demo(tmp_path: Path) -> None:
     for expected in (
         "is proved to run cycle 1 (",
         "is proved to run the base (",
-        "before the cycle: 9 of 9",
+        "word for word as before the cycle",
         "stopped",
     ):
         assert expected in said, said

@@ -22,9 +22,9 @@ SILENCE_SECONDS = 300.0
 """A daemon that sends nothing for so long has a problem."""
 WRITING_PAUSE_SECONDS = 0.15
 _PHASES = {
-    "preparing": "converts the adapter for llama.cpp",
-    "swapping": "has the engine restarted",
-    "proving": "asks the engine what was recorded when the adapter was measured",
+    "preparing": "prepares {} for the engine",
+    "swapping": "has the engine restarted with {}",
+    "proving": "asks the engine the prompts by which {} is known",
 }
 
 
@@ -66,7 +66,7 @@ def await_served(stage: Stage, cycle: int | None, screen: Screen) -> ServedState
                 return state
             for announcement in announcements:
                 if text := _PHASES.get(str(announcement.fields.get("phase"))):
-                    screen.report("daemon", text)
+                    screen.report("daemon", text.format(announcement.fields["text"]))
                 if announcement.event == "serving" and not announcement.fields:
                     break
             else:

@@ -157,7 +157,7 @@ def test_daemon_is_measured() -> None:
 def test_pages_are_timed() -> None:
     """The bench of the page gives the time and the size of each page."""
     said = run("bench/bench_page.py", "--cycles", 3)
-    assert len(re.findall(r"(?m)^/\S* +\d+ ms +\d+ ms processor +[\d.]+ kB$", said)) == 8
+    assert len(re.findall(r"(?m)^/\S* +\d+ ms +\d+ ms processor +[\d.]+ kB$", said)) == 10
 
 
 def test_buffers_are_read() -> None:

@@ -128,6 +128,7 @@ def _add_page_options(command: argparse.ArgumentParser, name: str) -> None:
     what = command.add_mutually_exclusive_group()
     what.add_argument("--open", action="store_true", help="open it in your browser")
     what.add_argument("--token", action="store_true", help="print the token that the page asks for")
+    command.add_argument("--instance", metavar="NAME", default="", help="of sage-sleepd@NAME")
     where = "where it is or will be (default: 127.0.0.1:7533)"
     command.add_argument("--address", metavar="IP:PORT", default="127.0.0.1:7533", help=where)
 

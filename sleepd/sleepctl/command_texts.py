@@ -86,7 +86,8 @@ An experience that was removed or changed since is listed by its id only.
     "web": """\
 Prints the address of the page where it answers: sage-sleep-web.socket serves
 it. Where nothing answers, it serves the page itself until Ctrl-C. --token reads
-the service's token as root, else your own. Needs the extra [web].""",
+the service's token as root, else your own. Where the page of another daemon
+answers, give yours an address with --address. Needs the extra [web].""",
     "notify": """\
 notify.command gets the event as text in the first line of its standard input,
 and as JSON in the second. Each event is told once, also after a restart; at the

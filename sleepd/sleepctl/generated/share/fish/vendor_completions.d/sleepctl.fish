@@ -136,6 +136,7 @@ complete -c sleepctl -n '_shtab_sleepctl_using web' -l config -xka "(__fish_comp
 complete -c sleepctl -n '_shtab_sleepctl_using web' -l socket -xka "(__fish_complete_path (commandline -ct))" -d 'the daemon'"'"'s control socket'
 complete -c sleepctl -n '_shtab_sleepctl_using web' -l open -d 'open it in your browser'
 complete -c sleepctl -n '_shtab_sleepctl_using web' -l token -d 'print the token that the page asks for'
+complete -c sleepctl -n '_shtab_sleepctl_using web' -l instance -x -d 'of sage-sleepd@NAME'
 complete -c sleepctl -n '_shtab_sleepctl_using web' -l address -x -d 'where it is or will be (default: 127.0.0.1:7533)'
 complete -c sleepctl -n '_shtab_sleepctl_using; and test $_shtab_sleepctl_npos -eq 0' -a digest -d 'What happened since yesterday, in ten lines, for cron.'
 complete -c sleepctl -n '_shtab_sleepctl_using digest' -s h -l help -d 'show this help message and exit'

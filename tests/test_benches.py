@@ -176,6 +176,12 @@ def test_quarantine_is_counted(buffer: Path) -> None:
     assert "found, false alarms on" in run("bench/bench_quarantine.py", buffer)
 
 
+def test_fleet_is_simulated() -> None:
+    """The simulated fleet gives a line for each size, with times, bytes and the share that ran a bad adapter."""
+    said = run("bench/fleet.py", "--days", 4, "--most-boxes", 10)
+    assert len(re.findall(r"(?m)^\| [\d,]+ \| 1 \| (?:[\d.]+|never) \| .* \| \d+% \| \d+% \|$", said)) == 2
+
+
 @pytest.mark.parametrize(("command", "shown"), FAULTS)
 def test_faults_are_survived(command: str, shown: str) -> None:
     """A command of tests/faults ends well in its short form, and says so."""

@@ -165,6 +165,7 @@ def test_systemd_understands_the_units(tmp_path: Path) -> None:
     """``systemd-analyze verify`` is silent about all units (with programs in them that exist here)."""
     names = ["sage-sleepd.service", "sage-sleepd@.service", "sage-sleep-check.service", "sage-sleep-check.timer"]
     names += ["sage-sleep-web.service", "sage-sleep-web.socket", "sage-sleep-notify.service"]
+    names += ["sage-sleep-sync.service"]
     names += ["sage-sleep-web@.service", "sage-sleep-web@.socket"]
     names += ["sage-sleep-serve.service", "sage-sleep-serve.socket"]
     names += ["sage-sleep-serve@.service", "sage-sleep-serve@.socket"]

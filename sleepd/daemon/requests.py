@@ -46,6 +46,7 @@ from sleepd.protocol.control import (
     GetStatus,
     GetVersion,
     History,
+    Judge,
     Pause,
     Prune,
     Quarantine,
@@ -191,6 +192,10 @@ class Requests:
                 return self._tag(request)
             case AddMetric():
                 return await self._add_metric(request)
+            case Judge():
+                cycle = await sleeper.begin_judging(request.bundle)
+                reason = f"Cycle {cycle} judges bundle {request.bundle[:12]}"
+                return RunResult(is_started=True, reason=reason, cycle=cycle, undo="sleepctl cancel")
             case Prune():
                 pruned = sleeper.prune(request.keep, is_dry_run=request.is_dry_run)
                 return PruneResult(pruned=[converted(each, Pruned) for each in pruned], is_dry_run=request.is_dry_run)

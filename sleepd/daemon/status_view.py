@@ -32,7 +32,9 @@ from sleepd.protocol.status import (
     SkippedRecordView,
     Status,
 )
+from sleepd.protocol.strategy import FOREIGN
 from sleepd.store import legacy_formats
+from sleepd.store.checkpoint_documents import origin_at
 from sleepd.store.sqlite.ledger_rows import CycleRecord, SplitAssignment
 from sleepd.version import VERSION
 
@@ -141,6 +143,7 @@ def _champion(reader: ReadModel) -> Champion | None:
         is_on_probation=reader.is_on_probation(cycle),
         comparison=compared[0] if compared else None,
         new_lineage=new_lineage,
+        origin=origin_at(reader.promoted_path(cycle)),
     )
 
 
@@ -164,7 +167,7 @@ def _summary(reader: ReadModel, record: CycleRecord, champion: int | None, tags:
         record,
         CycleSummary,
         is_champion=record.cycle == champion,
-        tag=tags.get(record.cycle, ""),
+        tag=tags.get(record.cycle, "") or (record.strategy if record.strategy.startswith(FOREIGN) else ""),
         is_pruned=reader.is_pruned(record.cycle),
         is_on_probation=record.is_on_probation and reader.is_on_probation(record.cycle),
     )
@@ -201,6 +204,7 @@ def detail(reader: ReadModel, cycle: int, *, is_for_operator: bool = False) -> C
         released_ids=reader.released(cycle),
         undo=reader.undo(cycle),
         served=reader.served_of(cycle),
+        origin=origin_at(path) if path else None,
     )
 
 

@@ -172,6 +172,12 @@ class AddMetric(Request, frozen=True, kw_only=True):
             raise UsageError(f"{self.name}: expected a number, found {self.value}", hint="sleepctl metric --help")
 
 
+class Judge(Request, frozen=True, kw_only=True):
+    """Start a cycle that judges the imported bundle whose id begins so. Answer: :class:`RunResult`."""
+
+    bundle: Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{4,64}\Z")]
+
+
 class Prune(Request, frozen=True, kw_only=True):
     """Remove the weights that retention does not keep. Answer: :class:`PruneResult`."""
 
@@ -229,6 +235,7 @@ AnyRequest = (
     | Rollback
     | Tag
     | AddMetric
+    | Judge
     | Prune
     | Quarantine
     | QuarantineShow
@@ -239,16 +246,8 @@ AnyRequest = (
 )
 
 OPERATOR_REQUESTS = (
-    Cancel,
-    Pause,
-    Resume,
-    Rollback,
-    Tag,
-    AddMetric,
-    Prune,
-    QuarantineShow,
-    QuarantineDecide,
-    Reload,
+    *(Cancel, Pause, Resume, Rollback, Tag, AddMetric, Judge),
+    *(Prune, QuarantineShow, QuarantineDecide, Reload),
 )
 """These need the operator's permission always; ``Run`` and ``Check`` when they force or loosen."""
 

@@ -15,6 +15,7 @@ from sleepd.clock import Moment
 from .chat_example import ChatExample
 from .deployment.serve_messages import ServedSpan, ServedState
 from .job import Progress, Report
+from .origin import Origin
 from .verdict import AddedMetric, Comparison, Verdict
 
 SCHEMA = 1
@@ -192,6 +193,8 @@ class CycleDetail(msgspec.Struct, frozen=True, kw_only=True):
     """The command that undoes it; empty: there is nothing to undo."""
     served: list[ServedSpan] = []
     """When an engine was proved to run it, newest first."""
+    origin: Origin | None = None
+    """Where another machine's adapter came from; None: it was trained here."""
     schema: int = SCHEMA
 
 
@@ -217,6 +220,8 @@ class Champion(msgspec.Struct, frozen=True, kw_only=True):
     """With the one before it, on experiences that came later; None: not compared yet."""
     new_lineage: str = ""
     """Why the next cycle starts from the base and does not continue it; empty: it continues it."""
+    origin: Origin | None = None
+    """Where another machine's adapter came from; None: it was trained here."""
 
 
 class LastError(msgspec.Struct, frozen=True, kw_only=True):

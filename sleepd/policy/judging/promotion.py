@@ -55,6 +55,8 @@ class Gates(msgspec.Struct, frozen=True, kw_only=True):
     """The operator's own evaluation was run; without it the limits are for figures that are added by hand, later."""
     has_questions: bool = False
     """The operator's questions were asked."""
+    is_foreign: bool = False
+    """The adapter came from another machine: no training here can prove that anything was supervised."""
 
     @classmethod
     def of(cls, config: PromotionConfig, job: Job) -> Gates:
@@ -68,13 +70,14 @@ class Gates(msgspec.Struct, frozen=True, kw_only=True):
             inconclusive=config.inconclusive,
             has_command=bool(job.evaluation_command),
             has_questions=bool(job.questions),
+            is_foreign=bool(job.foreign),
         )
 
 
 def judge(report: Report, gates: Gates) -> Verdict:
     """Whether this candidate is better than its parent and has damaged nothing that was measured."""
     gain = _interval(report, _asked_for(report, gates))
-    figures = [*_effect(report), _noise(report), _gain(report, gain, gates), *_safety_gates(report, gates)]
+    figures = [*_effect(report, gates), _noise(report), _gain(report, gain, gates), *_safety_gates(report, gates)]
     failed = [each for each in figures if each.is_binding and not each.is_met and not each.is_open]
     verdict = Verdict(
         outcome=Outcome.REJECTED,
@@ -141,10 +144,12 @@ def _interval(report: Report, confidence: float) -> Interval | None:
     return gain_interval(pairs, confidence, [each.conversation for each in counted])
 
 
-def _effect(report: Report) -> list[Figure]:
+def _effect(report: Report, gates: Gates) -> list[Figure]:
     by_name = {check.name: check for check in report.checks}
     figures = []
     for name in REQUIRED_CHECKS:
+        if name == "supervised_tokens" and gates.is_foreign:
+            continue
         check = by_name.get(name)  # type: ignore[call-overload]
         if check is None:
             text = f"{name}: not measured"

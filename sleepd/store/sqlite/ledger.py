@@ -26,6 +26,8 @@ from .compaction import STATEMENTS
 from .database import as_list, open_database, signed, unsigned
 from .ledger_rows import (
     ASSIGNMENT_COLUMNS,
+    IS_AMONG,
+    IS_OWN,
     SPLIT_QUERIES,
     SUMMARY_COLUMNS,
     CycleRecord,
@@ -146,9 +148,8 @@ class Ledger:
     def mark_rolled_back(self, cycles: Iterable[int], *, is_rolled_back: bool) -> None:
         """Note that champions were rolled back, or activated again."""
         with self._db.transaction():
-            self._db.executemany(
-                "UPDATE cycles SET is_rolled_back=? WHERE cycle=?", ((is_rolled_back, cycle) for cycle in cycles)
-            )
+            rows = ((is_rolled_back, cycle) for cycle in cycles)
+            self._db.executemany("UPDATE cycles SET is_rolled_back=? WHERE cycle=?", rows)
 
     def compact(self) -> None:
         """Drop of old cycles what no later decision rests on, and give the space back; see ``compaction``."""
@@ -228,23 +229,22 @@ class Ledger:
         return self._number(query, first.isoformat(), last.isoformat())
 
     def last_judged(self) -> CycleRecord | None:
-        """The newest cycle with a verdict."""
-        return next(iter(self.judged(limit=1)), None)
+        """The newest cycle of this machine's own with a verdict."""
+        return next(iter(self.judged(limit=1, is_own=True)), None)
 
-    def judged(self, *, limit: int) -> list[CycleRecord]:
-        """The cycles with a verdict, newest first."""
-        condition = "WHERE state IN (SELECT value FROM json_each(?)) ORDER BY cycle DESC LIMIT ?"
-        return self._summarised(condition, as_list(JUDGED_STATES), limit)
+    def judged(self, *, limit: int, is_own: bool = False) -> list[CycleRecord]:
+        """The cycles with a verdict, newest first; ``is_own``: without those that judged another machine's adapter."""
+        condition = f"WHERE {IS_AMONG} AND (NOT ? OR {IS_OWN}) ORDER BY cycle DESC LIMIT ?"
+        return self._summarised(condition, as_list(JUDGED_STATES), is_own, limit)
 
     def judged_count(self) -> int:
-        """How many cycles have a verdict."""
-        states = "SELECT value FROM json_each(?)"
-        return self._number(f"SELECT count(*) FROM cycles WHERE state IN ({states})", as_list(JUDGED_STATES))  # noqa: S608
+        """How many cycles of this machine's own have a verdict."""
+        return self._number(f"SELECT count(*) FROM cycles WHERE {IS_AMONG} AND {IS_OWN}", as_list(JUDGED_STATES))  # noqa: S608
 
     def unjudged_in_a_row(self) -> list[CycleRecord]:
         """The cycles that ended without a verdict since the last one with, newest first."""
         last = self.last_judged()
-        condition = "WHERE state IN (SELECT value FROM json_each(?)) AND cycle>? ORDER BY cycle DESC"
+        condition = f"WHERE {IS_AMONG} AND {IS_OWN} AND cycle>? ORDER BY cycle DESC"
         return self._summarised(condition, as_list(TERMINAL_STATES - JUDGED_STATES), last.cycle if last else 0)
 
     def promoted(self, *, above: int = 0) -> list[int]:

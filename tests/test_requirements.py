@@ -88,7 +88,7 @@ def test_only_what_is_missing_is_fetched(tmp_path: Path) -> None:
     assert "msgspec==" not in done.stdout, "this interpreter has it"
 
 
-@pytest.mark.parametrize("arguments", [("try",), ("test",), ()], ids=["try", "test", "system"])
+@pytest.mark.parametrize("arguments", [("try", "--serve"), ("test",), ()], ids=["try", "test", "system"])
 def test_every_environment_is_made_by_hashes(arguments: tuple[str, ...]) -> None:
     """But for torch and for the project itself, pip gets nothing whose hash it does not check."""
     if not arguments and not shutil.which("systemd-sysusers"):

@@ -42,7 +42,8 @@ def wanted(project: dict[str, Any]) -> dict[str, list[str]]:
         "daemon": daemon,
         "web": extras["web"],
         "worker": worker,
-        "test": [*worker, *extras["web"], *extras["test"]],
+        "llama": extras["llama"],
+        "test": [*worker, *extras["web"], *extras["llama"], *extras["test"]],
     }
 
 

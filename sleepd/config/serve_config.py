@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Meta
 
-Kind = Literal["", "llama-router", "llama-restart", "vllm", "peft", "command"]
+Kind = Literal["", "llama-router", "llama-restart", "vllm", "peft", "merged", "command"]
 INI_FILE = "llama-server.ini"
 ENVIRONMENT_FILE = "llama-server.env"
 LORA_VARIABLE = "SAGE_SLEEPD_LORA"
@@ -27,8 +27,9 @@ class ServeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         Kind,
         Meta(
             description='How an adapter gets into the engine: "llama-router" (llama-server --models-preset), '
-            '"llama-restart" (llama-server as a systemd unit), "vllm", "peft" (the agent calls sleepd.serving.follow), '
-            'or "command" (your own program). Empty: nothing is put into an engine, and no engine is asked.'
+            '"llama-restart" (llama-server --lora, restarted), "vllm", "peft" (the agent calls sleepd.serving.follow), '
+            '"merged" (base and adapter as one model, for Ollama and LM Studio), or "command" (your own program). '
+            "Empty: nothing is put into an engine, and no engine is asked."
         ),
     ] = ""
     url: Annotated[
@@ -71,7 +72,8 @@ class ServeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         str,
         Meta(
             pattern=r"^([A-Za-z0-9:_.@\-]{1,200}\.service)?\Z",
-            description="llama-restart: the systemd unit of llama-server, set up once with `sleepctl setup-serve`.",
+            description="llama-restart: the systemd unit of llama-server, set up once with `sleepctl setup-serve`. "
+            "Empty: `command` restarts the server.",
         ),
     ] = ""
     user_unit: Annotated[bool, Meta(description="llama-restart: the unit runs under systemctl --user.")] = False
@@ -79,13 +81,33 @@ class ServeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         str,
         Meta(
             description="command: a program that puts the adapter into the engine. It gets SLEEPD_CYCLE (0: the base), "
-            "SLEEPD_ADAPTER (its directory; empty: the base), SLEEPD_MODEL and SLEEPD_URL, and ends with 0."
+            "SLEEPD_ADAPTER (its directory; empty: the base), SLEEPD_MODEL and SLEEPD_URL, and ends with 0. "
+            "llama-restart without a unit: it restarts llama-server with what llama-server.env in `directory` says; "
+            "SLEEPD_ADAPTER is the GGUF file. merged: it loads the model in SLEEPD_ADAPTER, a directory; empty: "
+            "`ollama create` does."
         ),
     ] = ""
     quantization: Annotated[
         Literal["f16", "q8_0"],
-        Meta(description="The number format of the GGUF files that are written for the engine."),
+        Meta(description="The number format of the adapters that are written as GGUF files for llama-server."),
     ] = "f16"
+    merged_as: Annotated[
+        str,
+        Meta(
+            pattern=r"^(f16|q8_0|safetensors|I?Q[0-9][A-Z0-9_]{0,20})\Z",
+            description='merged: the form of the model. "f16" or "q8_0": a GGUF file; "safetensors": a directory; a '
+            'type of llama-quantize, such as "Q4_K_M": that program makes the GGUF file, and must be installed.',
+        ),
+    ] = "q8_0"
+    merged_gigabytes: Annotated[
+        float,
+        Meta(
+            ge=0.001,
+            le=100000.0,
+            description="merged: how much disk the merged models may take together. Two stay: the one that is served "
+            "and the one before.",
+        ),
+    ] = 50.0
     wait_idle_seconds: Annotated[
         float,
         Meta(
@@ -135,8 +157,8 @@ def is_url(text: str) -> bool:
 
 def incomplete(serve: ServeConfig) -> Iterator[tuple[str, str, object]]:
     """What its kind needs and has not: the key, what is expected there, and what was found."""
-    if serve.kind == "llama-restart" and not serve.unit:
-        yield "serve.unit", "the systemd unit of llama-server", serve.unit
+    if serve.kind == "llama-restart" and not (serve.unit or serve.command):
+        yield "serve.unit", "the systemd unit of llama-server, or serve.command", serve.unit
     if serve.kind == "llama-restart" and not _PLAIN_PATH.fullmatch(serve.directory):
         yield "serve.directory", "letters, digits and . _ - / only, for systemd's command line", serve.directory
     if serve.kind == "command" and not serve.command:

@@ -8,10 +8,11 @@ from typing import Any
 
 import msgspec
 
-from sleepd.errors import ProtocolError, WorkerFailed
-from sleepd.protocol.control import Announcement, Show
+from sleepd.errors import EngineFailed, ProtocolError, WorkerFailed
+from sleepd.protocol.control import Announcement, GetStatus, Show
+from sleepd.protocol.deployment.serve_messages import ServedState
 from sleepd.protocol.job import Progress
-from sleepd.protocol.status import CycleDetail
+from sleepd.protocol.status import CycleDetail, Status
 
 from .sample import Sample
 from .screen import Screen
@@ -20,6 +21,11 @@ from .stage import Stage
 SILENCE_SECONDS = 300.0
 """A daemon that sends nothing for so long has a problem."""
 WRITING_PAUSE_SECONDS = 0.15
+_PHASES = {
+    "preparing": "prepares {} for the engine",
+    "swapping": "has the engine restarted with {}",
+    "proving": "asks the engine the prompts by which {} is known",
+}
 
 
 def sleep_once(stage: Stage, sample: Sample, screen: Screen) -> CycleDetail:
@@ -38,6 +44,33 @@ def sleep_once(stage: Stage, sample: Sample, screen: Screen) -> CycleDetail:
         cycle = _follow(announcements, screen)
     with stage.client() as asking:
         return asking.call(Show(cycle=cycle), CycleDetail)
+
+
+def await_served(stage: Stage, cycle: int | None, screen: Screen) -> ServedState:
+    """Wait until the engine is proved to run that cycle (None: the base); what the status then says of it.
+
+    Raises:
+        EngineFailed: the daemon found that it does not.
+        ProtocolError: the daemon went away.
+    """
+    with stage.client(SILENCE_SECONDS) as listening:
+        announcements = listening.subscribe()
+        while True:
+            with stage.client() as asking:
+                state = asking.call(GetStatus(), Status).serving
+            if state is None or state.problem:
+                raise EngineFailed(
+                    state.problem if state else "no engine is configured", hint=state.hint if state else ""
+                )
+            if state.is_proved and state.served == cycle:
+                return state
+            for announcement in announcements:
+                if text := _PHASES.get(str(announcement.fields.get("phase"))):
+                    screen.report("daemon", text.format(announcement.fields["text"]))
+                if announcement.event == "serving" and not announcement.fields:
+                    break
+            else:
+                raise ProtocolError("the daemon stopped while it served", hint="the log has its last messages")
 
 
 def _follow(announcements: Iterator[Announcement], screen: Screen) -> int:
@@ -91,7 +124,7 @@ def _fact_text(event: str, fields: dict[str, Any]) -> str:
             return f"verdict: rejected; the model does not change. {fields['text']}"
         case "candidate_left_open":
             return f"verdict: inconclusive; the model does not change. {fields['text']}"
-        case "state" | "paused" | "resumed":
+        case "state" | "paused" | "resumed" | "serving":
             return ""
         case _:
             text = " ".join(str(fields[key]) for key in ("text", "hint") if fields.get(key))

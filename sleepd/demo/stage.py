@@ -27,6 +27,7 @@ from sleepd.config.schema import (
     TrainingConfig,
     WorkerConfig,
 )
+from sleepd.config.serve_config import ServeConfig
 from sleepd.config.triggers_config import TriggersConfig
 from sleepd.errors import Busy, ConfigError, DaemonNotRunning, RequestFailed, WorkerFailed
 from sleepd.experience_log import ExperienceLog
@@ -70,6 +71,7 @@ class Stage:
         self._python = worker_python
         self._sample = sample
         self._is_kept = is_kept
+        self._serve = ServeConfig()
         self._daemon: subprocess.Popen[bytes] | None = None
         self._experiences = ExperienceLog(self.buffer, state_directory=self.state)
         self._refuse_a_second_daemon()
@@ -90,6 +92,11 @@ class Stage:
         """The daemon's."""
         assert self._daemon is not None
         return self._daemon.pid
+
+    def serve_with(self, serve: ServeConfig) -> None:
+        """Have the daemon, which is not started yet, serve that engine."""
+        self._serve = serve
+        self._write_config()
 
     def start(self) -> None:
         """Start the daemon and wait until it answers.
@@ -195,11 +202,14 @@ class Stage:
         self.state.mkdir(mode=0o750)
         replace_file(self.state / FILE_NAME, SECRET, mode=0o600)
         self.buffer.touch()
-        config = demo_config(self, self._python, self._sample)
+        self._write_config()
+
+    def _write_config(self) -> None:
+        config = demo_config(self, self._python, self._sample, self._serve)
         self.config.write_text(render(config, title="what the demo's daemon was started with", all_keys=False))
 
 
-def demo_config(stage: Stage, worker_python: Path, sample: Sample) -> Config:
+def demo_config(stage: Stage, worker_python: Path, sample: Sample, serve: ServeConfig) -> Config:
     """The defaults, but: it sleeps once the last of the sample is there, and again whenever it was fed.
 
     The strategy is the one for a few short facts, which is what the sample has.
@@ -213,6 +223,7 @@ def demo_config(stage: Stage, worker_python: Path, sample: Sample) -> Config:
         worker=WorkerConfig(python=str(worker_python), gpu_lock=""),
         state=StateConfig(directory=str(stage.state)),
         control=ControlConfig(socket=str(stage.socket), socket_mode="0600", operator_group=""),
+        serve=serve,
     )
 
 

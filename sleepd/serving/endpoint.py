@@ -7,6 +7,7 @@ is an error that says so.
 from __future__ import annotations
 
 import math
+import secrets
 from typing import Any
 
 import msgspec
@@ -93,7 +94,7 @@ class Endpoint:
         self._model = model
 
     def answers(self, fingerprint: AdapterFingerprint) -> list[PromptAnswer]:
-        """What it answers to each prompt of a fingerprint.
+        """What it computes for each prompt of a fingerprint, whatever its cache of prompts holds.
 
         Raises:
             EngineUnreachable: nobody answers.
@@ -101,13 +102,19 @@ class Endpoint:
         """
         return [self.ask(prompt) for prompt in fingerprint.prompts]
 
-    def ask(self, prompt: PromptReference) -> PromptAnswer:
-        """What it answers to one prompt, greedily; raises as :meth:`answers`."""
-        completion = self.server.json("POST", "/v1/chat/completions", _ChatCompletion, self.body(prompt))
+    def ask(self, prompt: PromptReference, *, is_cache_used: bool = False) -> PromptAnswer:
+        """What it answers to one prompt, greedily; raises as :meth:`answers`.
+
+        With ``is_cache_used`` it answers as an agent is answered: from what it kept of earlier prompts.
+        """
+        body = self.body(prompt)
+        if not is_cache_used:
+            body |= {"cache_prompt": False, "cache_salt": secrets.token_hex(16)}  # of llama.cpp, and of vLLM
+        completion = self.server.json("POST", "/v1/chat/completions", _ChatCompletion, body)
         return _answer(completion, self.server.url)
 
     def body(self, prompt: PromptReference) -> dict[str, Any]:
-        """The request."""
+        """The request, as an agent would make it."""
         found: dict[str, Any] = {
             "model": self.model(),
             "messages": [as_openai(one) for one in prompt.messages],

@@ -15,16 +15,25 @@ import msgspec
 
 from sleepd.errors import DECODE_ERRORS, NotFound, PermissionDenied, ProtocolError, SleepdError
 from sleepd.files import is_own_directory, read_document
-from sleepd.policy.identification import identify
+from sleepd.protocol.chat_example import Message
 from sleepd.protocol.checkpoint_files import FINGERPRINT_FILE
 from sleepd.protocol.control import answer, answer_error
-from sleepd.protocol.deployment.adapter_fingerprint import MAX_FILE_BYTES, VERSION, AdapterFingerprint
+from sleepd.protocol.deployment.adapter_fingerprint import (
+    MAX_FILE_BYTES,
+    VERSION,
+    AdapterFingerprint,
+    Identity,
+    IdentityKind,
+    ModelAnswer,
+    PromptReference,
+)
 from sleepd.protocol.deployment.live_request import LiveAnswer, LiveRequest
 from sleepd.store.checkpoints import cycle_number
 
 from .endpoint import Endpoint
 from .http import HttpLimits
 from .key_file import read_key
+from .uncached_identity import identity_of
 
 MOST_COMPARED = 6
 """Fingerprints that an endpoint is held against: the champion's, then the newest. Each takes sixteen questions."""
@@ -54,7 +63,12 @@ def live(request: LiveRequest) -> LiveAnswer:
     key = read_key(request.key_file)
     endpoint = Endpoint(request.url, request.model, key, HttpLimits(seconds=request.seconds))
     in_use, fingerprints, without = _fingerprints(Path(request.state))
-    identity = identify(fingerprints, map(endpoint.answers, fingerprints))
+    if not fingerprints and not request.is_check:
+        text = (
+            f"{request.state}: none of {len(without)} checkpoints has a {FINGERPRINT_FILE} to hold the answers against"
+        )
+        raise NotFound(text, hint="the next cycle writes one")
+    identity = identity_of(endpoint, fingerprints)[0] if fingerprints else _first_answer(endpoint)
     return LiveAnswer(
         url=request.url,
         model=endpoint.model(),
@@ -65,6 +79,15 @@ def live(request: LiveRequest) -> LiveAnswer:
         without=without,
         seconds=round(time.monotonic() - started, 3),
     )
+
+
+def _first_answer(endpoint: Endpoint) -> Identity:
+    """Of an engine that nothing can be compared with yet."""
+    nothing = ModelAnswer(steps=(), text="")
+    greeting = (Message(role="user", text="Good morning."),)
+    prompt = PromptReference(kind="reference", messages=greeting, prompt_tokens=1, base=nothing, candidate=nothing)
+    kind: IdentityKind = "too_coarse" if endpoint.ask(prompt).steps else "no_logprobs"
+    return Identity(kind=kind, reason="no cycle has recorded its answers yet")
 
 
 def _fingerprints(state: Path) -> tuple[int | None, list[AdapterFingerprint], list[int]]:
@@ -82,9 +105,6 @@ def _fingerprints(state: Path) -> tuple[int | None, list[AdapterFingerprint], li
         fingerprint = read_fingerprint(paths[cycle])
         found += [fingerprint] if fingerprint else []
         without += [] if fingerprint else [cycle]
-    if not found:
-        text = f"{state}: none of {len(paths)} checkpoints has a {FINGERPRINT_FILE} to hold the answers against"
-        raise NotFound(text, hint="the next cycle writes one")
     return in_use, found, without
 
 

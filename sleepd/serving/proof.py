@@ -7,8 +7,8 @@ Where they differ, everything is asked.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from itertools import chain
+import hashlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -16,29 +16,21 @@ import msgspec
 
 from sleepd.errors import DECODE_ERRORS, CheckpointInvalid
 from sleepd.files import make_directory, read_document, replace_file
-from sleepd.policy.answer_distance import answers_apart
-from sleepd.policy.identification import identify
 from sleepd.protocol.checkpoint_files import FINGERPRINT_FILE
 from sleepd.protocol.deployment.adapter_fingerprint import (
     MAX_FILE_BYTES,
     AdapterFingerprint,
     Identity,
-    ModelAnswer,
     PromptAnswer,
     PromptReference,
 )
 from sleepd.protocol.deployment.serve_messages import Generation
+from sleepd.store.checkpoints import read_manifest
 
 from .endpoint import Endpoint
+from .uncached_identity import answers_from_cache, identity_of, is_same, most_apart
 
 RECORD_FILE: Final = "last_proof.json"
-SAME_NATS: Final = 0.08
-"""A server's answers are its own earlier ones up to here. Requests beside it make a difference of up to 0.06, a stale
-cache 0.11 or more (2026-11-27). The worst of the prompts that are asked again moves by 0.27 or more with another
-generation (2026-11-28, tests/bench/README.md)."""
-SAME_SHARE: Final = 0.5
-"""And up to this share of the distance to the next nearest model: of two near generations neither passes for the
-other."""
 ASKED_AGAIN: Final = 4
 """Prompts that are asked again; one of them is the long one."""
 
@@ -98,12 +90,11 @@ class Prover:
         """
         if not is_swapped and (again := self._ask_again(wanted)) is not None:
             return again
-        known = [found for each in _in_order(wanted, others) if (found := read_fingerprint(each))]
+        known = list(_fingerprints(wanted, others))
         if not known:
             text = f"nothing was recorded to prove {named(wanted)} by: it was trained by an earlier version"
             return EngineProof(identity=Identity(kind="too_coarse", reason=text), is_wanted=False, can_tell=False)
-        first = self._endpoint.answers(known[0])
-        identity = identify(known, chain([first], map(self._endpoint.answers, known[1:])))
+        identity, first = identity_of(self._endpoint, known)
         is_wanted = identity.is_named and identity.cycle == (wanted.cycle if wanted else None)
         if is_wanted:
             self._keep(identity, wanted, known[0], first)
@@ -116,10 +107,12 @@ class Prover:
         record = self._record()
         if record is None or record.key != self._key_of(wanted):
             return None
-        most = min(SAME_NATS, (record.identity.next_nearest or 0.0) * SAME_SHARE)
+        most = most_apart(record.identity)
+        kept = answers_from_cache(self._endpoint, record.prompts)
+        if not all(is_same(record.answers[place], answer, most) for place, answer in kept.items()):
+            return None
         for prompt, was in zip(record.prompts, record.answers, strict=True):
-            now = self._endpoint.ask(prompt)
-            if was.prompt_tokens != now.prompt_tokens or _apart(was, now) > most:
+            if not is_same(was, self._endpoint.ask(prompt), most):
                 return None
         return EngineProof(identity=record.identity, is_wanted=True)
 
@@ -159,28 +152,40 @@ def named(generation: Generation | None) -> str:
 
 
 def read_fingerprint(generation: Generation) -> AdapterFingerprint | None:
-    """What the worker recorded of it; None: nothing, as of an adapter of an earlier version.
+    """What the worker recorded of it; None: nothing, as of an adapter of an earlier version or of another trainer.
 
     Raises:
-        CheckpointInvalid: the file is no fingerprint, or that of another cycle.
+        CheckpointInvalid: the file is not what was committed, is no fingerprint, or that of another cycle.
     """
     path = Path(generation.directory) / FINGERPRINT_FILE
-    try:
-        found = msgspec.json.decode(read_document(path, MAX_FILE_BYTES), type=AdapterFingerprint)
-    except FileNotFoundError:
+    committed = read_manifest(path.parent).files.get(FINGERPRINT_FILE)
+    if committed is None:
         return None
+    try:
+        content = read_document(path, MAX_FILE_BYTES)
+        found = msgspec.json.decode(content, type=AdapterFingerprint)
     except (OSError, *DECODE_ERRORS) as error:
         raise CheckpointInvalid(f"{path}: not understood: {error}", hint="sleepctl rollback") from error
+    if hashlib.sha256(content).hexdigest() != committed.sha256:
+        raise CheckpointInvalid(f"{path}: is not what was committed", hint="sleepctl rollback")
     if found.cycle != generation.cycle or not found.prompts:
         text = f"{path}: expected the fingerprint of cycle {generation.cycle}, found that of cycle {found.cycle}"
         raise CheckpointInvalid(text, hint="sleepctl rollback")
     return found
 
 
-def _in_order(wanted: Generation | None, others: Sequence[Generation]) -> list[Generation]:
-    first = [] if wanted is None else [wanted]
-    return [*first, *(each for each in others if each != wanted)]
+def _fingerprints(wanted: Generation | None, others: Sequence[Generation]) -> Iterator[AdapterFingerprint]:
+    """That of the wanted one first; a damaged one of another generation is left out.
 
-
-def _apart(one: PromptAnswer, other: PromptAnswer) -> float:
-    return answers_apart(ModelAnswer(steps=one.steps, text=one.text), ModelAnswer(steps=other.steps, text=other.text))
+    Raises:
+        CheckpointInvalid: that of the wanted one is damaged.
+    """
+    for each in [wanted, *(other for other in others if other != wanted)]:
+        try:
+            found = None if each is None else read_fingerprint(each)
+        except CheckpointInvalid:
+            if each == wanted:
+                raise
+            continue
+        if found is not None:
+            yield found

@@ -13,6 +13,7 @@ import os
 import socket
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -38,6 +39,7 @@ from .ensure import Round
 from .gguf_conversion import prepared_gguf
 from .http import HttpLimits, HttpServer
 from .key_file import read_key
+from .model_merging import write_merged
 from .proof import Prover
 
 CREDENTIAL: Final = "sage-sleepd-engine-key"
@@ -98,12 +100,20 @@ def _round(
             cache_directory=request.cache_directory,
         )
 
+    merge = partial(
+        write_merged,
+        python=request.python,
+        base=request.base,
+        cache_directory=request.cache_directory,
+        models=Path(request.state_directory) / "models",
+    )
     known = [each for each in (request.wanted, *request.others) if each is not None]
     bench = Bench(
         settings=settings,
         directory=directory,
         server=HttpServer(settings.url.rstrip("/").removesuffix("/v1"), key, limits),
         to_gguf=to_gguf,
+        merge=merge,
         pattern=known[0] if known else None,
     )
     prover = Prover(Endpoint(settings.url, settings.model, key, limits), f"{settings.url} {settings.model}", directory)

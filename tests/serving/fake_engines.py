@@ -25,6 +25,7 @@ from sleepd.protocol.deployment.adapter_fingerprint import (
     Step,
     TokenChance,
 )
+from sleepd.store.checkpoints import file_record, read_manifest
 
 PROMPTS = 6
 _WORDS = 60
@@ -55,7 +56,16 @@ def fingerprint(cycle: int, parent: int | None, *, strength: float = 2.0) -> Ada
 
 
 def write_fingerprint(checkpoint: Path, cycle: int, parent: int | None, **more: Any) -> None:
+    """Beside the adapter, and in the manifest."""
     (checkpoint / FINGERPRINT_FILE).write_bytes(msgspec.json.encode(fingerprint(cycle, parent, **more)))
+    record_files(checkpoint, FINGERPRINT_FILE)
+
+
+def record_files(checkpoint: Path, *more: str) -> None:
+    """Write the manifest that belongs to the files as they are now."""
+    manifest = read_manifest(checkpoint)
+    files = {name: file_record(checkpoint / name) for name in [*manifest.files, *more] if (checkpoint / name).exists()}
+    (checkpoint / "manifest.json").write_bytes(msgspec.structs.replace(manifest, files=files).encoded())
 
 
 def answer(cycle: int | None, prompt: int, strength: float = 2.0, noise: float = 0.0) -> ModelAnswer:
@@ -86,6 +96,8 @@ class FakeEngine:
         self.strength = 2.0
         self.has_logprobs = True
         self.extra_tokens = 0
+        self.kept_under: int | None = None
+        """The cycle under which its cache of prompts was filled; None: the cache is as what it runs."""
         self.status = 200
         self.garbage: bytes | None = None
         self.requests: list[tuple[str, str, Any]] = []
@@ -134,7 +146,9 @@ class FakeEngine:
             cycle = self.runs(body["model"])
         except LookupError:
             return 404, {"error": {"message": f"The model `{body['model']}` does not exist."}}
-        number = int(body["messages"][-1]["content"].removeprefix("question "))
+        number = int(body["messages"][-1]["content"].partition("question ")[2] or 0)
+        if self.kept_under is not None and number == PROMPTS - 1 and body.get("cache_prompt", True):
+            cycle = self.kept_under
         said = answer(cycle, number, self.strength, self.noise)
         content = [
             {"token": step[0].text, "logprob": step[0].logprob, "top_logprobs": list(_top(step))} for step in said.steps

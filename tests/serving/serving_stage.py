@@ -9,11 +9,11 @@ from typing import Any
 
 import msgspec
 
+from sleepd.cycles.running.planning import Order
 from sleepd.protocol.checkpoint_files import WEIGHTS_FILE
 from sleepd.protocol.deployment.serve_messages import ServedState, ServeOutcome, ServeRequest, ServeStep, encode
 from sleepd.serving import serve_process
-from sleepd.store.checkpoints import file_record, read_manifest
-from tests.serving.fake_engines import FakeEngine, write_fingerprint
+from tests.serving.fake_engines import FakeEngine, record_files, write_fingerprint
 from tests.stages import OpenSleeper, Stage
 
 
@@ -49,9 +49,7 @@ def _write_weights(checkpoint: Path, cycle: int) -> None:
     }
     head = json.dumps(header).encode()
     (checkpoint / WEIGHTS_FILE).write_bytes(len(head).to_bytes(8, "little") + head + bytes([cycle] * 64))
-    manifest = read_manifest(checkpoint)
-    files = {**manifest.files, WEIGHTS_FILE: file_record(checkpoint / WEIGHTS_FILE)}
-    (checkpoint / "manifest.json").write_bytes(msgspec.structs.replace(manifest, files=files).encoded())
+    record_files(checkpoint)
 
 
 class ServingStage(Stage):
@@ -110,6 +108,46 @@ class ServingStage(Stage):
             return [(each.cycle, each.until is None) for each in sleeper.reader.served(limit=50)]
 
         return self.play(scene)
+
+
+class _Watched(list[Any]):
+    """Events, with a look at the engine whenever the worker begins a phase."""
+
+    def __init__(self, is_free: Callable[[], bool]) -> None:
+        super().__init__()
+        self.is_free = is_free
+        self.seen: list[bool] = []
+
+    def append(self, event: Any) -> None:
+        super().append(event)
+        if event[0] == "phase_started":
+            self.seen.append(self.is_free())
+
+
+def sleep_with_engine(stage: ServingStage, is_free: Callable[[], bool]) -> tuple[list[bool], ServedState]:
+    """A whole third cycle: whether the engine had freed the GPU in each phase, and what is served afterwards."""
+    watched = _Watched(is_free)
+    stage.events = watched
+    stage.write(36)
+
+    async def scene(sleeper: OpenSleeper) -> ServedState:
+        deployer = sleeper.parts.deployer
+        deployer._ask = stage.ask
+        await deployer.turn()
+        await sleeper.refresh()
+        await sleeper.begin(Order())
+        summary = await sleeper.finished()
+        assert summary is not None
+        write_fingerprint(stage.state / "cycle_003", 3, 2)
+        _write_weights(stage.state / "cycle_003", 3)
+        sleeper.serve_anew()  # as the daemon does when a cycle has ended
+        await deployer.turn()
+        state = deployer.state
+        assert state is not None
+        return state
+
+    state = stage.play(scene)
+    return watched.seen, state
 
 
 def told(stage: Stage, event: str) -> list[dict[str, Any]]:

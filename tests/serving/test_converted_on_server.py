@@ -14,12 +14,17 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("xllamacpp")
 
+import gguf  # noqa: E402
+
 from sleepd.protocol.deployment.converted_adapter import ConvertedAdapter  # noqa: E402
 from sleepd.serving.gguf_conversion import prepared_gguf  # noqa: E402
+from sleepd.worker.failure import GiveUp  # noqa: E402
 from sleepd.worker.model.adapter import load_base  # noqa: E402
 from sleepd.worker.model.device import Device  # noqa: E402
 from sleepd.worker.model.find_base import find_base  # noqa: E402
 from sleepd.worker.model.gguf.convert_gguf import open_base  # noqa: E402
+from sleepd.worker.model.gguf.gguf_architecture import find_architecture  # noqa: E402
+from sleepd.worker.model.gguf.merged_model import write_merged_gguf  # noqa: E402
 from sleepd.worker.programs.tiny_model import make_tiny_model  # noqa: E402
 from sleepd.worker_program import ask_worker  # noqa: E402
 from tests.bench.engines import llama_server  # noqa: E402
@@ -82,15 +87,36 @@ def merged(base: str, adapter: Path, models: Path, numbers: str) -> Path:
     return target
 
 
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """The tiny model as a directory, and as a GGUF file."""
+    directory = tmp_path_factory.mktemp("tiny")
+    make_tiny_model(directory / "base")
+    return directory / "base", write_tiny_gguf(directory / "base", directory / "tiny.gguf")
+
+
 @pytest.mark.worker
-def test_tiny_model_is_served_alike(tmp_path: Path) -> None:
+def test_base_alone_is_written_in_the_same_form(tiny: tuple[Path, Path], tmp_path: Path) -> None:
+    """Merged with nothing, the base keeps every number; a model that would take too much disk is not begun."""
+    _, base = tiny
+    architecture = find_architecture(find_base(str(base), ""))
+    count = write_merged_gguf(tmp_path / "alone.gguf", base, None, architecture, "f32")
+    before, after = (gguf.GGUFReader(path).tensors for path in (base, tmp_path / "alone.gguf"))
+    assert count == len(before) > 0
+    assert all((one.data == other.data).all() for one, other in zip(before, after, strict=True))
+    with pytest.raises(GiveUp, match=r"there is room for 0\.00 GB"):
+        write_merged_gguf(tmp_path / "large.gguf", base, None, architecture, "f32", most_bytes=1000)
+    assert not (tmp_path / "large.gguf").exists()
+
+
+@pytest.mark.worker
+def test_tiny_model_is_served_alike(tiny: tuple[Path, Path], tmp_path: Path) -> None:
     """Base, adapter in both number formats, and merged model: the server's chances are the worker's."""
-    make_tiny_model(tmp_path / "base")
-    base = write_tiny_gguf(tmp_path / "base", tmp_path / "tiny.gguf")
-    model, tokenizer = load_base(tmp_path / "base", CPU)
+    directory, base = tiny
+    model, tokenizer = load_base(directory, CPU)
     prompts = [tokenizer(text).input_ids for text in TEXTS]
     plain = of_worker(model, prompts)
-    with_adapter = of_worker(adapted(model, tmp_path / "cycle_001", tmp_path / "base", 2.0), prompts)
+    with_adapter = of_worker(adapted(model, tmp_path / "cycle_001", directory, 2.0), prompts)
     assert apart(of_server(base, prompts), plain) < 0.01
     for numbers in ("f16", "q8_0"):
         made = prepared_gguf(

@@ -9,13 +9,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from sleepd.protocol.deployment.serve_messages import ServeStep
 from sleepd.serving.http import HttpServer
+from sleepd.store.checkpoints import Checkpoints
 from tests.kept import kept
-from tests.serving.fake_engines import FakeRouter
-from tests.serving.serving_stage import ServingStage, fake_gguf, told
+from tests.older_trainer import write_older_cycle
+from tests.serving.fake_engines import FakeEngine, FakeRouter, fingerprint, record_files
+from tests.serving.serving_stage import ServingStage, fake_gguf, sleep_with_engine, told
 
 
 class Death(BaseException):
@@ -63,7 +66,7 @@ def test_served_champion_is_left_alone(stage: ServingStage, router: FakeRouter) 
 
     assert state.is_proved
     assert stage.steps == ["asking"]
-    assert router.paths() == ["/v1/chat/completions"] * 4
+    assert router.paths() == ["/v1/chat/completions"] * 5
     assert len(told(stage, "served")) == 1
 
 
@@ -193,9 +196,50 @@ def test_engine_without_logprobs_stays_unproved(stage: ServingStage, router: Fak
 def test_unrecorded_champion_stays_unproved(stage: ServingStage, router: FakeRouter) -> None:
     """A champion of an earlier version is put into the engine once, and never called served."""
     (stage.state / "cycle_002" / "fingerprint.json").unlink()
+    record_files(stage.state / "cycle_002")
     state = stage.turns(2)
     assert (router.running, state.served, state.is_proved) == (2, None, False)
     assert stage.steps.count("swapping") == 1
+
+
+def test_changed_fingerprint_proves_nothing(stage: ServingStage, router: FakeRouter) -> None:
+    """A fingerprint that is not what was committed is no measure: no prompt is asked, and the alarm says so."""
+
+    def change(_step: ServeStep) -> None:
+        (stage.state / "cycle_002" / "fingerprint.json").write_bytes(msgspec.json.encode(fingerprint(2, None)))
+
+    stage.on_step = change
+    state = stage.turns()
+    assert "fingerprint.json: is not what was committed" in state.problem
+    assert (state.is_proved, router.paths()) == (False, [])
+
+
+def test_damaged_fingerprint_of_another_is_left_out(stage: ServingStage, router: FakeRouter) -> None:
+    """What is wrong with another cycle's fingerprint keeps nobody from proving the champion."""
+    (stage.state / "cycle_001" / "fingerprint.json").write_text("{")
+    assert (stage.turns().served, router.running) == (2, 2)
+
+
+def test_pruned_generation_is_not_offered(stage: ServingStage, router: FakeRouter) -> None:
+    """A cycle whose weights were pruned keeps its fingerprint, and no engine is given it or compared with it."""
+    stage.turns()
+    Checkpoints(stage.state).prune(stage.state / "cycle_001")
+    stage.turns()
+    assert [len(request.others) for request in stage.requests] == [1, 0]
+    assert (stage.state / "cycle_001" / "fingerprint.json").exists()
+
+
+def test_retired_fingerprint_goes_along(stage: ServingStage, router: FakeRouter) -> None:
+    """A rolled-back champion is still recognised by what stands in ``retired/``, and undoing it serves it again."""
+    stage.turns()
+    stage.roll_back(0)
+    router.path, router.running, router.known = None, None, {}
+    state = stage.turns()
+    assert (state.served, state.is_proved) == (None, True)
+    assert stage.requests[-1].others[0].directory == str(stage.state / "retired" / "cycle_002")
+    stage.roll_back(2)
+    state = stage.turns()
+    assert (state.served, state.is_proved, state.wanted) == (2, True, 2)
 
 
 def test_damaged_adapter_never_reaches_the_engine(stage: ServingStage, router: FakeRouter) -> None:
@@ -220,6 +264,32 @@ def test_stale_path_is_found_out(stage: ServingStage, router: FakeRouter) -> Non
     state = stage.turns()
     assert (state.wanted, state.served, router.running) == (2, None, None)
     assert state.problem == kept("stale-path", state.problem)
+
+
+def test_stale_cache_is_found_out(stage: ServingStage, router: FakeRouter) -> None:
+    """An engine that runs the champion and answers long prompts from an older cache is not called proved."""
+    stage.turns()
+    router.kept_under = 1
+    stage.clock.advance(3600)
+    state = stage.turns()
+    assert not state.is_proved
+    assert "from what it kept under another adapter" in state.problem
+
+    router.kept_under = None
+    assert stage.turns(is_asked_for=True).is_proved
+
+
+def test_adopted_adapter_is_never_called_served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An older trainer's adapter is put into the engine once; a fingerprint beside it was committed by nobody."""
+    write_older_cycle(tmp_path / "state", 7)
+    (tmp_path / "state/cycle_007/fingerprint.json").write_bytes(msgspec.json.encode(fingerprint(7, None)))
+    with FakeEngine() as engine:
+        stage = ServingStage(tmp_path, engine, "command", command="true")
+        stage.write(12)
+        state = stage.turns(2)
+    assert (state.wanted, state.served, state.is_proved) == (7, None, False)
+    assert "nothing was recorded to prove cycle 7 by" in state.problem
+    assert stage.steps.count("swapping") == 1
 
 
 def _made(path: Path) -> Path:
@@ -330,6 +400,24 @@ def test_served_weights_are_not_pruned(stage: ServingStage, router: FakeRouter) 
         return [each.cycle for each in keeping.prune(Keep(promoted=1, rejected=0), is_dry_run=True)]
 
     assert 1 not in stage.play(scene)
+
+
+def test_gpu_is_free_through_a_whole_cycle(stage: ServingStage, router: FakeRouter) -> None:
+    """The router has no model loaded in any phase of the worker; afterwards the new champion is loaded and proved."""
+    stage.configure(free_before_training=True)
+    seen, state = sleep_with_engine(stage, lambda: router.state["value"] == "unloaded")
+    assert seen == [True] * len(seen) != []
+    assert (router.running, state.served, state.is_proved, state.problem) == (3, 3, True, "")
+    assert [cycle for cycle, _ in stage.spans()] == [3, 2]
+
+
+def test_silent_engine_holds_no_cycle_back(stage: ServingStage, router: FakeRouter) -> None:
+    """An engine that cannot be asked to free the GPU costs a warning; the cycle trains."""
+    stage.configure(free_before_training=True)
+    router.status = 503
+    seen, state = sleep_with_engine(stage, lambda: False)
+    assert seen
+    assert (state.wanted, state.is_proved) == (3, False)
 
 
 def test_nothing_trained_asks_nothing(tmp_path: Path, router: FakeRouter) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from sleepd.config.serve_config import ENVIRONMENT_FILE
 from tests.serving.fake_engines import FakeEngine
-from tests.serving.serving_stage import ServingStage, fake_gguf
+from tests.serving.serving_stage import ServingStage, fake_gguf, sleep_with_engine
 
 SYSTEMCTL = """#!/bin/sh
 echo "$@" >>{log}
@@ -68,6 +68,19 @@ def test_refused_restart_names_the_way_out(stage: ServingStage) -> None:
     state = stage.turns()
     assert re.search(r"llama\.service .* 4: Access denied$", state.problem)
     assert state.hint == "sudo sleepctl setup-serve"
+
+
+def test_command_restarts_where_no_unit_is(stage: ServingStage) -> None:
+    """Without a unit the operator's own command restarts the server; no systemctl is asked, and no GPU freed."""
+    environment, started = stage.state / "serving" / ENVIRONMENT_FILE, stage.directory / "started"
+    stage.configure(unit="", command=f"sh -c 'cat {environment} >{started}; test -f $SLEEPD_ADAPTER'")
+    assert stage.turns().served == 2
+    assert not (stage.directory / "log").exists()
+
+    stage.configure(free_before_training=True)
+    seen, state = sleep_with_engine(stage, lambda: False)
+    assert (seen != [], state.served, state.is_proved) == (True, 3, True)
+    assert not (stage.directory / "log").exists()
 
 
 def test_server_that_is_down_is_started(stage: ServingStage) -> None:

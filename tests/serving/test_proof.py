@@ -9,7 +9,8 @@ import pytest
 
 from sleepd.protocol.deployment.adapter_fingerprint import AdapterFingerprint, PromptAnswer, PromptReference
 from sleepd.protocol.deployment.serve_messages import Generation
-from sleepd.serving.proof import ASKED_AGAIN, SAME_NATS, Prover
+from sleepd.serving.proof import ASKED_AGAIN, Prover
+from sleepd.serving.uncached_identity import SAME_NATS
 from tests.fingerprints import PROMPTS, Model, answers_of, base_model, fingerprint_of, moved
 
 BASE = base_model()

@@ -5,15 +5,13 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-import msgspec
-
 from sleepd.protocol.answers import RolledBack
 from sleepd.protocol.control import Rollback
 from tests.agents import changed, config_for, experiences, write_buffer
 from tests.fakes import fake_interpreter
 from tests.kept import kept
 from tests.processes import DaemonProcess
-from tests.serving.fake_engines import fingerprint
+from tests.serving.fake_engines import write_fingerprint
 from tests.serving.test_serve_process import COMMAND, CommandedEngine
 
 
@@ -37,7 +35,7 @@ def test_daemon_serves_what_it_promotes(tmp_path: Path) -> None:
         write_buffer(tmp_path / "buffer.json", experiences(12))
         with DaemonProcess(tmp_path, config) as daemon:
             daemon.await_event("candidate_promoted")
-            (tmp_path / "state/cycle_001/fingerprint.json").write_bytes(msgspec.json.encode(fingerprint(1, None)))
+            write_fingerprint(tmp_path / "state/cycle_001", 1, None)
             daemon.sleepctl("reload")
             daemon.await_event("served", cycle=1)
             assert "Serving" in daemon.sleepctl("status").stdout

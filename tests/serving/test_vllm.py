@@ -13,7 +13,7 @@ from sleepd.protocol.checkpoint_files import WEIGHTS_FILE
 from sleepd.store.adapter_file import read_header
 from tests.kept import kept
 from tests.serving.fake_engines import FakeEngine
-from tests.serving.serving_stage import ServingStage
+from tests.serving.serving_stage import ServingStage, sleep_with_engine
 
 
 class FakeVllm(FakeEngine):
@@ -171,3 +171,11 @@ def test_gpu_is_freed_for_a_cycle(stage: ServingStage, vllm: FakeVllm) -> None:
         return [*asleep, vllm.is_sleeping, deployer.state.is_proved]
 
     assert stage.play(scene) == [True, False, False, True]
+
+
+def test_gpu_is_free_through_a_whole_cycle(stage: ServingStage, vllm: FakeVllm) -> None:
+    """The engine sleeps in every phase of the worker; it is awake afterwards, and the new champion is proved."""
+    stage.configure(free_before_training=True)
+    seen, state = sleep_with_engine(stage, lambda: vllm.is_sleeping)
+    assert seen == [True] * len(seen) != []
+    assert (vllm.is_sleeping, state.served, state.is_proved, state.problem) == (False, 3, True, "")

@@ -19,9 +19,20 @@ from sleepd.config.buffer_config import BufferConfig
 from sleepd.config.schema import Config, WorkerConfig
 from sleepd.protocol import control
 from sleepd.protocol.capability import BaseCheck, Capability
+from sleepd.protocol.deployment.adapter_fingerprint import Identity
+from sleepd.protocol.deployment.live_request import LiveAnswer
 from sleepd.protocol.evidence import ChatContract
 from sleepd.sleepctl.doctor.access import access_as
-from sleepd.sleepctl.doctor.doctor_facts import BufferFacts, ConfigFacts, DoctorFacts, PathFacts, SocketFacts, UnitFacts
+from sleepd.sleepctl.doctor.doctor_facts import (
+    BufferFacts,
+    ConfigFacts,
+    DoctorFacts,
+    EngineFacts,
+    PathFacts,
+    SocketFacts,
+    UnitFacts,
+)
+from sleepd.sleepctl.doctor.engine_finding import engine_facts, engine_finding
 from sleepd.sleepctl.doctor.findings import judge
 from sleepd.sleepctl.doctor.longest_experience import longest_experience
 from sleepd.sleepctl.subprocesses import answer_of
@@ -29,6 +40,7 @@ from sleepd.version import VERSION
 from tests.agents import changed, config_for, experiences, write_buffer, write_config
 from tests.in_process import program_here
 from tests.processes import DaemonProcess
+from tests.serving.fake_engines import FakeEngine
 from tests.sleepctl import sleepctl_scenes as scenes
 from tests.sleepctl.sleepctl_fake_daemon import FakeDaemon
 from tests.sleepctl.sleepctl_ran import Ran
@@ -57,6 +69,30 @@ CHECKED = BaseCheck(
     longest_tokens=2048,
     longest_bytes=5 * GIB,
 )
+ENGINE = EngineFacts(kind="vllm", url="http://127.0.0.1:1")
+ANSWER = LiveAnswer(
+    url=ENGINE.url,
+    model="agent",
+    in_use=7,
+    is_in_use=True,
+    identity=Identity(kind="candidate", cycle=7, distance=0.1, next_nearest=0.6),
+    compared=[7],
+    without=[],
+    seconds=1.0,
+)
+
+
+def engine(**fields: Any) -> EngineFacts:
+    """An engine with these facts."""
+    return msgspec.structs.replace(ENGINE, **fields)
+
+
+def answered(kind: str, **fields: Any) -> EngineFacts:
+    """An engine that answers so, and does not run what is in use."""
+    identity = Identity(kind=kind, cycle=6, reason="why")
+    return engine(answer=msgspec.structs.replace(ANSWER, **{"is_in_use": False, "identity": identity, **fields}))
+
+
 WARNED = msgspec.structs.replace(CHAT, warnings=["no end"])
 WELL = DoctorFacts(
     now=scenes.NOW,
@@ -183,6 +219,16 @@ CASES: list[tuple[str, DoctorFacts, str, str]] = [
     ("memory", with_(memory_bytes=GIB), "WARN", "free -h"),
     ("memory", with_(memory_bytes=None), "WARN", "free -h"),
     ("memory", with_(capability=msgspec.structs.replace(CAPABLE, device_free_bytes=GIB)), "WARN", "nvidia-smi"),
+    ("engine", with_(engine=engine(answer=ANSWER)), "PASS", ""),
+    ("engine", with_(engine=answered("too_coarse", compared=[])), "PASS", ""),
+    ("engine", with_(engine=answered("parent")), "FAIL", "sleepctl reload"),
+    ("engine", with_(engine=answered("neither")), "FAIL", "sleepctl reload"),
+    ("engine", with_(engine=answered("other_template")), "FAIL", "own chat template"),
+    ("engine", with_(engine=answered("too_coarse")), "WARN", "sleepctl live"),
+    ("engine", with_(engine=answered("no_logprobs")), "WARN", "llama-server"),
+    ("engine", with_(engine=engine(problem="cannot be reached", hint="is it running?")), "FAIL", "is it running?"),
+    ("engine", with_(engine=engine(problem="no", hint="sudo", was_asked=False)), "WARN", "sudo"),
+    ("engine", with_(engine=engine(key_file="/k", key_mode=0o640, answer=ANSWER)), "FAIL", "chmod 600 /k"),
     ("clock", with_(now=datetime(1970, 1, 2, tzinfo=UTC), last_sleep_at=None), "FAIL", "set-ntp"),
     ("clock", with_(is_clock_synchronised=False), "WARN", "set-ntp"),
     ("clock", with_(is_clock_synchronised=None), "PASS", ""),
@@ -323,6 +369,47 @@ def test_doctor_reads_systemd_and_cron(
     assert "is hidden from the service" not in findings["buffer"]["text"]
     assert findings["clock"]["text"] == "the clock is not synchronised"
     assert len([each for each in found if each["name"] == "leftovers" and "crontab -l" in each["text"]]) == 1
+
+
+def test_doctor_asks_the_engine(short_directory: Path, environment: Path, sleepctl: Sleepctl, torchless: str) -> None:
+    """A running engine is asked before the first cycle; a key file that others may read is a failure."""
+    (short_directory / "state").mkdir(exist_ok=True)
+    key = short_directory / "key"
+    key.write_text("secret-key")
+    key.chmod(0o600)
+    config = changed(config_for(short_directory), "worker", python=torchless)
+    with FakeEngine() as running:
+        config = changed(config, "serve", kind="peft", url=running.url, key_file=str(key))
+        write_config(short_directory / "c.toml", config)
+        found = []
+        for mode in (0o600, 0o644):
+            key.chmod(mode)
+            ran = sleepctl("doctor", "--config", str(short_directory / "c.toml"), "--json")
+            found += [each for each in ran.json["findings"] if each["name"] == "engine"]
+    assert [each["mark"] for each in found] == ["PASS", "FAIL"]
+    assert "with log-probabilities; no cycle has recorded" in found[0]["text"]
+    assert found[1]["command"] == f"sudo chmod 600 {key}"
+    assert len(running.requests) == 1
+    assert "secret-key" not in json.dumps(found)
+
+
+def test_key_of_systemd_is_no_fault(tmp_path: Path) -> None:
+    """An engine that wants a key which only the service has is not called broken."""
+    with FakeEngine() as running:
+        running.status = 401
+        config = changed(config_for(tmp_path), "serve", kind="peft", url=running.url)
+        (tmp_path / "state").mkdir(exist_ok=True)
+        facts = engine_facts(config, None)
+    assert engine_finding(facts)[0] == "WARN"
+    assert "sleepctl status" in facts.hint
+
+
+def test_engine_without_gpu_is_left_alone() -> None:
+    """While a cycle trains on the GPU that the engine has freed, no question makes the engine load its model."""
+    config = changed(CONFIG, "serve", kind="llama-router", free_before_training=True)
+    facts = engine_facts(config, scenes.TRAINING)
+    assert (facts.was_asked, facts.answer) == (False, None)
+    assert engine_finding(facts)[0] == "WARN"
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can ask as another user")

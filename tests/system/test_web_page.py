@@ -1,4 +1,4 @@
-"""The page as an installed service: started by a request, confined, with its token for root alone."""
+"""What a socket starts, as installed: the page, with its token for root alone; and what speaks to the engine."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import re
 import pytest
 
 from tests.system.machine import Machine
-from tests.system.scenes import begin_service
+from tests.system.scenes import begin_service, configure
 
 ASK = """
 import sys, urllib.request
@@ -20,6 +20,31 @@ except urllib.error.HTTPError as error:
     print(error.code, error.url, error.read().decode())
 """
 MOST_EXPOSED = 1.0
+MOST_EXPOSED_WITH_NETWORK = 1.3
+ENGINE = """
+from http.server import BaseHTTPRequestHandler, HTTPServer
+class Engine(BaseHTTPRequestHandler):
+    def do_POST(self):
+        self.send_response(200 if self.path == "/sleep?level=1" else 404)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+HTTPServer(("127.0.0.1", 8099), Engine).serve_forever()
+"""
+FREE = """
+import asyncio, sys
+from pathlib import Path
+import msgspec
+from sleepd.config.serve_config import ServeConfig
+from sleepd.protocol.deployment.serve_messages import ServeRequest
+from sleepd.serving.serve_client import ServeClient
+request = ServeRequest(
+    action="free", wanted=None, settings=msgspec.to_builtins(ServeConfig(kind="vllm", url=sys.argv[1])),
+    state_directory="/var/lib/sage-sleepd", base="embedded", python="python3",
+)
+outcome = asyncio.run(ServeClient(Path("/run/sage-sleepd/serve.sock")).ask(request, lambda step: None))
+print(outcome.result, outcome.text)
+"""
+DAEMON_PYTHON = "/opt/sage-sleepd/current/daemon/bin/python"
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +102,28 @@ def test_page_is_little_exposed(served: Machine) -> None:
     """Systemd's own figure for the sandbox of the page."""
     said = served.run("systemd-analyze", "security", "--json=short", "sage-sleep-web.service", check=False).stdout
     assert json.loads(said)
-    overall = served.run("systemd-analyze", "security", "sage-sleep-web.service", check=False).stdout
-    found = re.search(r"exposure level for sage-sleep-web.service: ([\d.]+)", overall)
-    assert found is not None
-    assert float(found[1]) <= MOST_EXPOSED
+    assert exposure(served, "sage-sleep-web.service") <= MOST_EXPOSED
+
+
+def exposure(machine: Machine, unit: str) -> float:
+    """Systemd's own figure for the sandbox of a unit."""
+    said = machine.run("systemd-analyze", "security", unit, check=False).stdout
+    found = re.search(rf"exposure level for {unit}: ([\d.]+)", said)
+    assert found is not None, said
+    return float(found[1])
+
+
+def test_socket_starts_what_speaks_to_the_engine(served: Machine) -> None:
+    """A request starts the confined process, which reaches the engine that the configuration names, and no other."""
+    served.write("/srv/engine.py", ENGINE)
+    served.write("/srv/free.py", FREE)
+    served.run("systemd-run", "--unit=engine", "python3", "/srv/engine.py")
+    configure(served, serve={"kind": "vllm", "url": "http://127.0.0.1:8099"})
+    served.run("systemctl", "enable", "--now", "sage-sleep-serve.socket")
+    said = [
+        served.run(DAEMON_PYTHON, "-P", "/srv/free.py", f"http://127.0.0.1:{port}", user="sage-sleepd").stdout
+        for port in (8099, 22)
+    ]
+    assert said[0].strip() == "freed"
+    assert "the daemon's section [serve] is not that of" in said[1]
+    assert exposure(served, "sage-sleep-serve.service") <= MOST_EXPOSED_WITH_NETWORK

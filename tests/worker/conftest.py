@@ -74,17 +74,22 @@ BaseWith = Callable[[str | None], Path]
 
 @pytest.fixture(scope="session")
 def plain_model(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny model, which says plain characters: as it is made, all its tokens are about as likely."""
-    from safetensors.torch import load_file, save_file
-
+    """The tiny model, which says plain characters."""
     directory = tmp_path_factory.mktemp("plain") / "model"
     shutil.copytree(tiny_model, directory)
+    make_plain(directory)
+    return directory
+
+
+def make_plain(directory: Path) -> None:
+    """Have a tiny model say plain characters: as it is made, all its tokens are about as likely."""
+    from safetensors.torch import load_file, save_file
+
     weights = load_file(directory / "model.safetensors")
     vocabulary = json.loads((directory / "tokenizer.json").read_bytes())["model"]["vocab"]
     plain = [number for token, number in vocabulary.items() if len(token) == 1 and " " < token < "\x7f"]
     weights["lm_head.weight"][plain] *= 15
     save_file(weights, directory / "model.safetensors", metadata={"format": "pt"})
-    return directory
 
 
 @pytest.fixture(scope="session")

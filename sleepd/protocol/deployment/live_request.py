@@ -21,6 +21,8 @@ class LiveRequest(msgspec.Struct, frozen=True, kw_only=True):
     """A file with the key that the engine wants; empty: none."""
     seconds: float = 60.0
     """Most time for one answer."""
+    is_check: bool = False
+    """Ask also where no cycle has a fingerprint yet: whether the engine gives what a proof needs."""
 
 
 class LiveAnswer(msgspec.Struct, frozen=True, kw_only=True):

@@ -24,6 +24,14 @@ PAUSE_SECONDS: Final = 0.2
 """Between two questions whether the engine is idle, or ready."""
 
 
+class Merge(Protocol):
+    """Writes base and adapter as one model; see ``model_merging.write_merged``."""
+
+    def __call__(self, adapter: Path | None, target: Path, *, form: str, expected: str, most_bytes: int) -> None:
+        """Write it into ``target``, a new file or directory of at most so many bytes."""
+        ...
+
+
 @dataclass(frozen=True, kw_only=True)
 class Bench:
     """What an engine's module works with.
@@ -33,7 +41,8 @@ class Bench:
         directory: where files for the engine are written.
         server: the engine.
         to_gguf: makes the GGUF file of a checkpoint in a directory, or finds it there.
-        pattern: a generation whose files give the base's adapter its form; None: there is none yet.
+        merge: writes a checkpoint, or (None) nothing, merged into the base.
+        pattern: a generation of the base that is in use; None: there is none yet.
         sleep: waits for so many seconds.
     """
 
@@ -41,6 +50,7 @@ class Bench:
     directory: Path
     server: HttpServer
     to_gguf: Callable[[Path, Path], Path]
+    merge: Merge
     pattern: Generation | None = None
     sleep: Callable[[float], object] = field(default=time.sleep)
 

@@ -12,6 +12,7 @@ from .command import CommandEngine
 from .engine import Bench, Engine
 from .llama_restart import LlamaRestart
 from .llama_router import LlamaRouter
+from .merged import Merged
 from .peft import PeftFollower
 from .vllm import Vllm
 
@@ -20,6 +21,7 @@ KINDS: Final[Mapping[Kind, Callable[[Bench], Engine]]] = {
     "llama-restart": LlamaRestart,
     "vllm": Vllm,
     "peft": PeftFollower,
+    "merged": Merged,
     "command": CommandEngine,
 }
 

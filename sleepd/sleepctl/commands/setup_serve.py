@@ -56,7 +56,7 @@ def setup_serve(session: Session) -> ExitCode:
         hint = 'in the configuration, under [serve], set kind, such as "llama-router"; config/README.md has the keys'
         raise ConfigError("serve.kind is not set: there is no engine to set up", hint=hint)
     written: list[Path] = []
-    if kind == "llama-restart":
+    if kind == "llama-restart" and config.serve.unit:
         written = _unit_files(config, is_root=is_root)
         answer_of("systemctl", *(["--user"] if config.serve.user_unit else []), "daemon-reload")
     elif kind == "llama-router":

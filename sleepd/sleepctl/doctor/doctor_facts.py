@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Literal
 
 import msgspec
 
 from sleepd.config.schema import Config
 from sleepd.protocol.capability import BaseCheck, Capability
+from sleepd.protocol.deployment.live_request import LiveAnswer
+
+Mark = Literal["PASS", "WARN", "FAIL"]
+Result = tuple[Mark, str, str]
+"""What a check comes to: mark, text, and the command that fixes it."""
 
 
 class ConfigFacts(msgspec.Struct, frozen=True, kw_only=True):
@@ -79,6 +85,23 @@ class BufferFacts(msgspec.Struct, frozen=True, kw_only=True):
     """Each of its paths; of a pattern the directory in which it begins."""
 
 
+class EngineFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """The engine of ``[serve]``, as the caller finds it."""
+
+    kind: str = ""
+    """Empty: none is configured."""
+    url: str = ""
+    key_file: str = ""
+    key_mode: int | None = None
+    """Permissions of the key file; None: there is none, or the caller may not see it."""
+    answer: LiveAnswer | None = None
+    """None: it was not asked, or did not answer as it should."""
+    problem: str = ""
+    hint: str = ""
+    was_asked: bool = True
+    """False: the problem is the caller's, and says nothing of the engine."""
+
+
 class DoctorFacts(msgspec.Struct, frozen=True, kw_only=True):
     """All of them."""
 
@@ -87,6 +110,7 @@ class DoctorFacts(msgspec.Struct, frozen=True, kw_only=True):
     unit: UnitFacts = UnitFacts()
     socket: SocketFacts = SocketFacts()
     buffer: BufferFacts = BufferFacts()
+    engine: EngineFacts = EngineFacts()
     state: PathFacts
     daemon_user: str = ""
     """Whose permissions ``state`` and ``buffer.places`` describe; empty: nobody's, because only root can find out."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import PurePath
-from typing import Literal
 
 import msgspec
 
@@ -14,9 +13,8 @@ from sleepd.text.shell import command_line, quoted
 from sleepd.version import VERSION
 from sleepd.worker_program import TOO_SLOW
 
-from .doctor_facts import DoctorFacts, PathFacts
-
-Mark = Literal["PASS", "WARN", "FAIL"]
+from .doctor_facts import DoctorFacts, Mark, PathFacts, Result
+from .engine_finding import engine_finding
 
 _MIB, _GIB = 2**20, 2**30
 _FIRST_SANE_YEAR = 2025
@@ -31,10 +29,6 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     text: str
     command: str = ""
     """What fixes it."""
-
-
-Result = tuple[Mark, str, str]
-"""Mark, text and command."""
 
 
 def judge(facts: DoctorFacts) -> list[Finding]:
@@ -309,7 +303,7 @@ def _size(size: int) -> str:
     return f"{size / _GIB:.1f} GiB" if size >= _GIB else f"{size / _MIB:.0f} MiB"
 
 
-_CONFIGURED = ("state", "disk", "buffer", "device", "model", "chat", "memory")
+_CONFIGURED = ("state", "disk", "buffer", "device", "model", "chat", "memory", "engine")
 """What the configuration names; where it is wrong, the built-in values are not the operator's."""
 _UNREAD: Result = ("WARN", "not checked: see config", "fix the configuration first")
 
@@ -326,5 +320,6 @@ _CHECKS: dict[str, Callable[[DoctorFacts], Result]] = {
     "model": _model,
     "chat": _chat,
     "memory": _memory,
+    "engine": lambda facts: engine_finding(facts.engine),
     "clock": _clock,
 }

@@ -29,7 +29,8 @@ from sleepd.text.shell import command_line
 from sleepd.worker_program import NoAnswer, ask_worker
 
 from .access import access_as
-from .doctor_facts import BufferFacts, ConfigFacts, DoctorFacts, SocketFacts, UnitFacts
+from .doctor_facts import BufferFacts, ConfigFacts, DoctorFacts, EngineFacts, SocketFacts, UnitFacts
+from .engine_finding import engine_facts
 from .longest_experience import longest_experience
 
 _CHECK_BYTES = 6 * 2**30
@@ -65,6 +66,7 @@ def gather(session: Session) -> DoctorFacts:
         unit=unit,
         socket=socket,
         buffer=msgspec.structs.replace(buffer, places=buffers),
+        engine=EngineFacts() if config_facts.problem else engine_facts(config, status),
         state=state,
         daemon_user=user.pw_name if user is not None and knows else "",
         free_bytes=_free_bytes(Path(config.state.directory)),

@@ -8,38 +8,17 @@ from __future__ import annotations
 import argparse
 import sys
 from importlib.metadata import version
-from pathlib import Path
-from typing import get_args
 
-import msgspec
-
-from sleepd.protocol.deployment.converted_adapter import ConvertedAdapter, Quantization
+from sleepd.protocol.deployment.converted_adapter import ConvertedAdapter
 from sleepd.version import VERSION
-from sleepd.worker.environment import prepare_environment
-from sleepd.worker.failure import GiveUp
+
+from .converting import answer_with, parser_of
 
 
 def main() -> int:
-    """Convert, and say what came of it; returns 0 also where it fails, for that is an answer."""
-    parser = argparse.ArgumentParser(
-        prog="python -m sleepd.worker.programs.adapter_to_gguf", description=__doc__.splitlines()[0]
-    )
-    parser.add_argument("--adapter", type=Path, required=True, help="a checkpoint's directory")
-    parser.add_argument("--base", required=True, help="embedded, a directory, a .gguf file or a cached hub id")
-    parser.add_argument("--cache", default="", help="the hub cache; empty: the library's default place")
-    parser.add_argument("--numbers", choices=get_args(Quantization), default="f16")
-    parser.add_argument("--to", type=Path, required=True, help="the file; its directory is there")
-    arguments = parser.parse_args()
-    prepare_environment()
-    try:
-        answer = convert(arguments)
-    except GiveUp as error:
-        answer = ConvertedAdapter(problem=error.message, hint=error.hint)
-    except OSError as error:
-        text = f"{arguments.to} cannot be written: {error.strerror or error}"
-        answer = ConvertedAdapter(problem=text, hint="make room on that disk, or name another directory")
-    sys.stdout.write(msgspec.json.encode(answer).decode() + "\n")
-    return 0
+    """Convert one adapter."""
+    parser = parser_of("sleepd.worker.programs.adapter_to_gguf", __doc__, needs_adapter=True)
+    return answer_with(convert, parser.parse_args())
 
 
 def convert(arguments: argparse.Namespace) -> ConvertedAdapter:

@@ -9,40 +9,24 @@ import argparse
 import sys
 from importlib.metadata import version
 from pathlib import Path
-from typing import get_args
 
-import msgspec
-
-from sleepd.protocol.deployment.converted_adapter import ConvertedAdapter, Quantization
+from sleepd.protocol.deployment.converted_adapter import ConvertedAdapter
 from sleepd.version import VERSION
-from sleepd.worker.environment import prepare_environment
 from sleepd.worker.failure import GiveUp
+
+from .converting import answer_with, parser_of
+
+_WAY_OUT = "name the base's .gguf file in model.base (sleepctl export: with --base-gguf)"
 
 
 def main() -> int:
-    """Merge, and say what came of it; returns 0 also where it fails, for that is an answer."""
-    parser = argparse.ArgumentParser(
-        prog="python -m sleepd.worker.programs.merge_adapter", description=__doc__.splitlines()[0]
-    )
-    parser.add_argument("--adapter", type=Path, required=True, help="a checkpoint's directory")
-    parser.add_argument("--base", required=True, help="embedded, a directory, a .gguf file or a cached hub id")
+    """Merge one adapter; without one, write the base itself in the same form."""
+    parser = parser_of("sleepd.worker.programs.merge_adapter", __doc__, needs_adapter=False)
     parser.add_argument("--expected", default="", help="the base's fingerprint; empty: it is not compared")
-    parser.add_argument("--cache", default="", help="the hub cache; empty: the library's default place")
     parser.add_argument("--models", type=Path, required=True, help="where converted copies of models stand")
+    parser.add_argument("--most-bytes", type=int, default=0, help="that the model may take on the disk; 0: no limit")
     parser.add_argument("--form", choices=("gguf", "safetensors"), required=True)
-    parser.add_argument("--numbers", choices=get_args(Quantization), default="f16", help="of a GGUF file")
-    parser.add_argument("--to", type=Path, required=True, help="the new file, or the new directory")
-    arguments = parser.parse_args()
-    prepare_environment()
-    try:
-        answer = merge(arguments)
-    except GiveUp as error:
-        answer = ConvertedAdapter(problem=error.message, hint=error.hint)
-    except OSError as error:
-        text = f"{arguments.to} cannot be written: {error.strerror or error}: {error.filename or ''}".rstrip(": ")
-        answer = ConvertedAdapter(problem=text, hint="make room on that disk, or name another directory")
-    sys.stdout.write(msgspec.json.encode(answer).decode() + "\n")
-    return 0
+    return answer_with(merge, parser.parse_args())
 
 
 def merge(arguments: argparse.Namespace) -> ConvertedAdapter:
@@ -59,20 +43,21 @@ def merge(arguments: argparse.Namespace) -> ConvertedAdapter:
     from sleepd.worker.model.gguf.merged_model import write_merged_directory, write_merged_gguf
 
     base, expected = find_base(arguments.base, arguments.cache), arguments.expected
+    adapter, most_bytes = arguments.adapter, arguments.most_bytes
     if arguments.form == "safetensors":
         directory, _ = open_base(
             arguments.base, arguments.cache, arguments.models, lambda _event, _text: None, expected=expected
         )
-        tensors = write_merged_directory(arguments.to, directory, arguments.adapter)
+        tensors = write_merged_directory(arguments.to, directory, adapter, most_bytes)
         return ConvertedAdapter(tensors=tensors, converter=f"peft {version('peft')} (Apache-2.0)")
     if not base.is_gguf:
         text = f"a merged GGUF file is made from the base's own GGUF file, and {base.path} is a directory"
-        raise GiveUp("base_unusable", text, "name the base's .gguf file with --base-gguf")
+        raise GiveUp("base_unusable", text, _WAY_OUT)
     if expected and not is_same_base(expected, fingerprint(base, arguments.models)):
         text = f"{base.path} is another base than the one that this adapter was trained on"
-        raise GiveUp("base_changed", text, "put the old file back, or name it with --base-gguf")
+        raise GiveUp("base_changed", text, _WAY_OUT)
     architecture = find_architecture(base)
-    tensors = write_merged_gguf(arguments.to, base.path, arguments.adapter, architecture, arguments.numbers)
+    tensors = write_merged_gguf(arguments.to, base.path, adapter, architecture, arguments.numbers, most_bytes)
     made = f"sage-sleepd {VERSION} (Apache-2.0), gguf {version('gguf')} (MIT)"
     return ConvertedAdapter(tensors=tensors, architecture=architecture.name, converter=made)
 

@@ -19,7 +19,7 @@ from gguf import quants
 from sleepd.files import FILE_MODE, fsync_path, make_private
 from sleepd.protocol.deployment.converted_adapter import Quantization
 from sleepd.worker.failure import GiveUp
-from sleepd.worker.model.adapter import load_adapted
+from sleepd.worker.model.adapter import load_adapted, load_base
 from sleepd.worker.model.device import Device
 from sleepd.worker.model.inspect_base import read_config, reading
 
@@ -36,22 +36,29 @@ _DTYPES: Final = {"float32": torch.float32, "float16": torch.float16, "bfloat16"
 
 
 def write_merged_gguf(
-    path: Path, base: Path, adapter: Path, architecture: GgufArchitecture, numbers: Quantization
+    path: Path,
+    base: Path,
+    adapter: Path | None,
+    architecture: GgufArchitecture,
+    numbers: Quantization,
+    most_bytes: int = 0,
 ) -> int:
-    """Write base and adapter as one GGUF model, on disk when this returns; the number of its tensors.
+    """Write base and adapter (None: the base alone) as one GGUF model, on disk then; the number of its tensors.
 
     Raises:
-        GiveUp: the adapter does not fit the base, or a number is too large for the format.
+        GiveUp: the adapter does not fit the base, a number is too large for the format, or the file for the disk.
         OSError: the disk did not take it.
     """
-    factors, alpha = read_for_gguf(adapter, architecture)
+    factors, alpha = read_for_gguf(adapter, architecture) if adapter else ({}, 1.0)
     check_fits_base(base, factors)
     with reading(f"{base} cannot be read as a model"):
         reader = gguf.GGUFReader(base)
+    _check_size(path, sum(_bytes(_shape(one), _kind(one, numbers)) for one in reader.tensors), most_bytes)
     make_private(path)
     writer = gguf.GGUFWriter(path, architecture.name)
     try:
-        _copy_header(reader, writer, f"{base.stem} with {adapter.resolve().name}", numbers)
+        name = f"{base.stem} with {adapter.resolve().name}" if adapter else base.stem
+        _copy_header(reader, writer, name, numbers)
         for one in reader.tensors:
             shape, kind = _shape(one), _kind(one, numbers)
             writer.add_tensor_info(one.name, shape, np.dtype(np.float32), _bytes(shape, kind), raw_dtype=kind)
@@ -63,6 +70,11 @@ def write_merged_gguf(
     finally:
         writer.close()
     fsync_path(path)
+    return _check_written(path, reader)
+
+
+def _check_written(path: Path, reader: Any) -> int:
+    """Compare the tensors of the new file with those of the base; how many there are."""
     found = {one.name: _shape(one) for one in gguf.GGUFReader(path).tensors}
     if found != {one.name: _shape(one) for one in reader.tensors}:
         raise GiveUp(
@@ -115,20 +127,26 @@ def _merged(
         yield rows, kind
 
 
-def write_merged_directory(directory: Path, base: Path, adapter: Path) -> int:
-    """Write base and adapter as one directory of safetensors, in the base's number type; the number of its tensors.
+def write_merged_directory(directory: Path, base: Path, adapter: Path | None, most_bytes: int = 0) -> int:
+    """Write base and adapter (None: the base alone) as safetensors of the base's number type; the number of tensors.
 
     Raises:
-        GiveUp: base or adapter cannot be used.
+        GiveUp: base or adapter cannot be used, or the files are too large for the disk.
         OSError: the disk did not take it.
     """
     config = read_config(base)
     dtype = _DTYPES.get(str(config.get("dtype") or config.get("torch_dtype")), torch.float32)
-    model, tokenizer = load_adapted(base, adapter, Device(torch.device("cpu"), torch.float32, "cpu"))
-    merged = model.merge_and_unload(safe_merge=True).to(dtype)
+    device = Device(torch.device("cpu"), torch.float32, "cpu")
+    if adapter is None:
+        merged, tokenizer = load_base(base, device)
+    else:
+        model, tokenizer = load_adapted(base, adapter, device)
+        merged = model.merge_and_unload(safe_merge=True)
+    merged = merged.to(dtype)
     broken = [name for name, weight in merged.named_parameters() if not torch.isfinite(weight).all()]
     if broken:
         raise GiveUp("not_finite", f"{broken[0]} with the adapter does not fit {dtype}", "write it as merged-gguf")
+    _check_size(directory, sum(weight.nbytes for weight in merged.parameters()), most_bytes)
     merged.save_pretrained(directory)
     tokenizer.save_pretrained(directory)
     for file in directory.iterdir():
@@ -136,3 +154,10 @@ def write_merged_directory(directory: Path, base: Path, adapter: Path) -> int:
         fsync_path(file)
     fsync_path(directory)
     return len(merged.state_dict())
+
+
+def _check_size(path: Path, size: int, most_bytes: int) -> None:
+    """Nothing is written that would not fit; 0: as much as the disk takes."""
+    if most_bytes and size > most_bytes:
+        text = f"{path} would take {size / 1e9:.2f} GB, and there is room for {most_bytes / 1e9:.2f} GB"
+        raise GiveUp("error", text, "make room on that disk, or raise serve.merged_gigabytes")

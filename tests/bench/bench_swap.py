@@ -1,0 +1,234 @@
+"""``python tests/bench/bench_swap.py LLAMA_SERVER [--restart] [--in-flight N]``: adapters are swapped under load.
+
+The engine is a real llama-server on a tiny random model, in router mode; with ``--restart``, started with ``--lora``
+and restarted for each swap. The deployer walks from the base to cycle 1, to cycle 2, back to cycle 1 and to the base,
+while N agents ask without a pause. Each answer is held against what was recorded of base, cycle 1 and cycle 2: an
+answer to a request that began after the proof must be that of the proved one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+sys.path.append(str(Path(__file__).parents[2]))
+
+from sleepd.config.serve_config import ENVIRONMENT_FILE, INI_FILE
+from sleepd.errors import EngineFailed, EngineUnreachable
+from sleepd.policy.answer_distance import answers_apart
+from sleepd.protocol.deployment.adapter_fingerprint import (
+    AdapterFingerprint,
+    ModelAnswer,
+    PromptAnswer,
+    PromptReference,
+)
+from sleepd.protocol.deployment.serve_messages import Generation
+from sleepd.serving.endpoint import Endpoint
+from sleepd.serving.http import HttpLimits, HttpServer
+from sleepd.serving.proof import read_fingerprint
+from sleepd.worker.programs.tiny_model import make_tiny_model
+from tests.agents import changed
+from tests.serving.real_llama import LlamaUnit, make_real_champions
+from tests.serving.serving_stage import ServingStage
+from tests.worker.conftest import make_plain
+
+WALK = (1, 2, 1, 0)
+_PRESETS = "version = 1\n\n[agent]\nmodel = {base}\n"
+
+
+class Asked(NamedTuple):
+    """One request: when it began and ended, and what was answered; None: it failed."""
+
+    begin: float
+    end: float
+    prompt: PromptReference
+    answer: PromptAnswer | None
+
+
+class Traffic:
+    """So many agents that ask without a pause, until the block ends."""
+
+    def __init__(self, url: str, prompts: list[PromptReference], agents: int) -> None:
+        self._endpoint = Endpoint(url, "agent", limits=HttpLimits(seconds=120.0))
+        self._prompts = prompts
+        self.asked: list[Asked] = []
+        self._is_over = threading.Event()
+        self._threads = [threading.Thread(target=self._ask, args=(number,)) for number in range(agents)]
+
+    def __enter__(self) -> Traffic:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._is_over.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _ask(self, number: int) -> None:
+        while not self._is_over.is_set():
+            prompt, begin = self._prompts[number % len(self._prompts)], time.monotonic()
+            answer: PromptAnswer | None = None
+            with contextlib.suppress(EngineFailed, EngineUnreachable):
+                answer = self._endpoint.ask(prompt, is_cache_used=True)
+            self.asked.append(Asked(begin, time.monotonic(), prompt, answer))
+            if answer is None:
+                self._is_over.wait(0.2)  # as an agent that tries again
+
+
+def runs(one: Asked) -> int:
+    """The cycle whose recorded answer is nearest; 0: the base."""
+    assert one.answer is not None
+    said = ModelAnswer(steps=one.answer.steps, text=one.answer.text)
+    known = {0: one.prompt.base, 1: one.prompt.parent or one.prompt.base, 2: one.prompt.candidate}
+    return min(known, key=lambda cycle: answers_apart(known[cycle], said))
+
+
+class ProcessUnit(LlamaUnit):
+    """A unit whose service is a process of llama-server."""
+
+    program: Path
+
+    def start(self) -> None:
+        """Stop the server, and start it with what the environment file says."""
+        self.stop()
+        text = self.environment.read_text() if self.environment.exists() else ""
+        self._server = started(self.program, self.port, "-m", str(self.base), *text.partition("=")[2].split())
+
+    def stop(self) -> None:
+        """End it as systemd would."""
+        if self._server is not None:
+            self._server.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._server.wait(10.0)
+            self._server.kill()
+            self._server.wait()
+
+
+def started(program: Path, port: int, *arguments: str) -> subprocess.Popen[bytes]:
+    """A llama-server that loads its model."""
+    command = [str(program), "--host", "127.0.0.1", "--port", str(port), "-c", "8192", "-t", "1", *arguments]
+    environment = {**os.environ, "LD_LIBRARY_PATH": str(program.parent)}
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
+
+
+def await_health(url: str) -> None:
+    """Wait until the server answers."""
+    for _ in range(600):
+        with contextlib.suppress(EngineFailed, EngineUnreachable):
+            if HttpServer(url).request("GET", "/health").status == 200:
+                return
+        time.sleep(0.1)
+    raise SystemExit("llama-server did not come up")
+
+
+@contextlib.contextmanager
+def restarted(directory: Path, program: Path) -> Iterator[tuple[Any, str]]:
+    """A server that a fake systemctl restarts."""
+    unit = ProcessUnit(directory, directory / "base.gguf", directory / "state/serving" / ENVIRONMENT_FILE)
+    unit.program = program
+    os.environ["PATH"] = f"{directory / 'bin'}:{os.environ['PATH']}"
+    unit.start()
+    try:
+        await_health(unit.url)
+        yield unit, "llama-restart"
+    finally:
+        unit.end()
+
+
+class Router(NamedTuple):
+    """Where the router answers."""
+
+    url: str
+    model: str = "agent"
+
+
+@contextlib.contextmanager
+def routed(directory: Path, program: Path) -> Iterator[tuple[Any, str]]:
+    """A server in router mode."""
+    ini = directory / "state/serving" / INI_FILE
+    ini.parent.mkdir(parents=True, exist_ok=True)
+    ini.write_text(_PRESETS.format(base=directory / "base.gguf"))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    process = started(program, port, "--models-preset", str(ini))
+    router = Router(f"http://127.0.0.1:{port}")
+    try:
+        await_health(router.url)
+        yield router, "llama-router"
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def fingerprint_of(state: Path) -> AdapterFingerprint:
+    """Cycle 2's, which knows base and cycle 1 too."""
+    place = next(each for each in (state / "cycle_002", state / "retired/cycle_002") if each.is_dir())
+    found = read_fingerprint(Generation(cycle=2, directory=str(place), sha256=""))
+    assert found is not None
+    return found
+
+
+def walk(stage: ServingStage, traffic: Traffic, seconds: float) -> int:
+    """Print a line for each swap; how many answers were of a wrong generation."""
+    print("swap         serve_s  answered  failed  after  wrong  distance  next")
+    wrong_in_all = 0
+    for wanted in WALK:
+        stage.roll_back(wanted)
+        begin = time.monotonic()
+        state = stage.turns()
+        proved = time.monotonic()
+        if not state.is_proved or state.served != (wanted or None):
+            raise SystemExit(f"to {wanted}: not proved: {state.problem}")
+        time.sleep(seconds)
+        window = [one for one in list(traffic.asked) if one.end >= begin]
+        after = [one for one in window if one.begin >= proved and one.answer is not None]
+        failed = sum(one.answer is None for one in window)
+        wrong = sum(runs(one) != wanted for one in after)
+        wrong_in_all += wrong
+        name = f"to cycle {wanted}" if wanted else "to the base"
+        figures = f"{len(window) - failed:8}  {failed:6}  {len(after):5}  {wrong:5}"
+        print(
+            f"{name:12} {proved - begin:7.2f}  {figures}  {state.distance:8.3f}  {state.next_nearest:.3f}", flush=True
+        )
+    return wrong_in_all
+
+
+def main() -> int:
+    """Walk once; returns 1 where an answer after a proof was of another generation."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("program", type=Path, help="llama-server; its libraries are searched beside it")
+    parser.add_argument("--restart", action="store_true", help="restart it for each swap, instead of router mode")
+    parser.add_argument("--in-flight", type=int, default=50, help="requests under way at any time")
+    parser.add_argument("--seconds", type=float, default=3.0, help="of traffic after each proof")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="bench-swap-") as name:
+        directory = Path(name)
+        model = directory / "model"
+        make_tiny_model(model)
+        make_plain(model)
+        make_real_champions(directory, model, directory / "models", directory / "work")
+        prompts = [one for one in fingerprint_of(directory / "state").prompts if one.kind != "long"]
+        start = restarted if options.restart else routed
+        with start(directory, options.program.absolute()) as (engine, kind):
+            stage = ServingStage(directory, engine, kind, unit="llama.service", wait_idle_seconds=5.0)
+            stage.config = changed(stage.config, "model", base=str(model))
+            with Traffic(engine.url, prompts, options.in_flight) as traffic:
+                wrong = walk(stage, traffic, options.seconds)
+    print(f"{kind}, {options.in_flight} in flight: {wrong} answers of a wrong generation after the proof")
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -106,7 +106,7 @@ def report(
         holdout_before=before,
         holdout_after=after,
         holdout=[
-            LossPair(id=e.id, tokens=10, base=3.2, parent=before, candidate=after + spread * (-1) ** number)
+            LossPair(id=e.id, tokens=10, base=5.0, parent=before, candidate=after + spread * (-1) ** number)
             for number, e in enumerate(held)
         ],
         checks=checks,

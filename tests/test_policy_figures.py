@@ -75,7 +75,11 @@ VERDICTS: dict[str, tuple[dict[str, Any], Gates]] = {
     "learned": ({"gains": ALIKE, "newly_trained": KNOWN}, Gates()),
     "learned, low sample": ({"gains": ALIKE[:3], "newly_trained": KNOWN[:2]}, Gates()),
     "learned one reply": ({"gains": ALIKE, "newly_trained": KNOWN[:1]}, Gates()),
-    "learned, and worse": ({"gains": [-0.2] * 9, "newly_trained": KNOWN}, Gates()),
+    "learned, and worse": ({"gains": [-0.4] * 9, "newly_trained": KNOWN}, Gates()),
+    "learned, the champion gained nothing": (
+        {"holdout": [msgspec.structs.replace(one, base=3.0) for one in pairs(ALIKE)], "newly_trained": KNOWN},
+        Gates(),
+    ),
     "learned, and drifted": (
         {
             "gains": ALIKE,

@@ -71,7 +71,7 @@ def test_small_loss_within_margin_stays(stage: Stage) -> None:
     assert stage.sleep(behaviour="learn").state == "promoted"
     comparison = stage.play(shown).comparison
     assert comparison.outcome == "not_worse"
-    assert comparison.reason.startswith("cycle 2 is not worse by more than 0.1 than cycle 1 (-0.0")
+    assert comparison.reason.startswith("cycle 2 is not worse by more than 0.3 than cycle 1 (-0.0")
 
 
 def test_larger_loss_rolls_back(stage: Stage) -> None:
@@ -79,4 +79,4 @@ def test_larger_loss_rolls_back(stage: Stage) -> None:
     assert stage.sleep(behaviour="worse").state == "interrupted"
     comparison = stage.play(shown).comparison
     assert (comparison.outcome, (stage.state / "current").resolve().name) == ("worse", "cycle_001")
-    assert comparison.reason.startswith("cycle 2 is worse by more than 0.1 than cycle 1 (-0.5")
+    assert comparison.reason.startswith("cycle 2 is worse by more than 0.3 than cycle 1 (-0.5")

@@ -156,12 +156,12 @@ class PromotionConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
             ge=0.0,
             le=100.0,
             description="A candidate that is not shown better on held-out experiences is promoted where it learned: "
-            "where it knows what this cycle trained for the first time by more than min_learned, and is worse on the "
-            "held-out ones, than the champion and than the base, by less than this many nats per token. One that is "
-            "worse by as much is promoted with a probability of at most 1 minus confidence. 0: only a better one is "
-            "promoted.",
+            "where it knows what this cycle trained for the first time by more than min_learned, and is worse than the "
+            "champion on the held-out ones by less than this many nats per token, and by less than a fifth of what the "
+            "champion gained there over the base. One that is worse by as much is promoted with a probability of at "
+            "most 1 minus confidence. 0: only a better one is promoted.",
         ),
-    ] = 0.1
+    ] = 0.3
     min_learned: Annotated[
         float,
         Meta(

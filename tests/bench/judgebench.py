@@ -58,6 +58,8 @@ NEWLY_TRAINED = 24
 """Newly trained replies that are measured in each draw, as many as the worker measures."""
 WORSE = {"no effect": 0.0, "worse by half": 0.5, "worse": 1.0}
 """Kinds that ``table`` and ``gains`` make of a good one, and by how much of the margin each is worse."""
+GAINED = 2.0
+"""Nats per token that their champion gained over the base: the whole margin is allowed."""
 NOISE = 2e-4
 """Standard deviation of the random weights of ``noise``."""
 
@@ -303,7 +305,9 @@ def draw(pool: Pool, held_out: int, seed: int) -> Report:
         signs = [chance.choice((-1, 1)) for _ in pairs]
         worse = WORSE[pool.kind] * Gates().margin
         pairs = [
-            msgspec.structs.replace(each, candidate=each.parent + sign * (each.candidate - each.parent) + worse)
+            msgspec.structs.replace(
+                each, base=each.parent + GAINED, candidate=each.parent + sign * (each.candidate - each.parent) + worse
+            )
             for each, sign in zip(pairs, signs, strict=True)
         ]
     tokens = sum(each.tokens for each in pairs)

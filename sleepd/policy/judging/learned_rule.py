@@ -4,9 +4,9 @@ New facts say little about other facts: on held-out ones champion and candidate 
 proved. Such a candidate is promoted, too, where both of these hold at the confidence of the verdict:
 
 - *not worse*: the lower bound of the gain on held-out experiences is above minus the margin (a test of
-  non-inferiority: Wellek, Testing Statistical Hypotheses of Equivalence and Noninferiority, 2010). The same is asked
-  against the base, so that small losses of several cycles cannot add up below it. A candidate that is worse by the
-  margin passes with a probability of at most alpha;
+  non-inferiority: Wellek, Testing Statistical Hypotheses of Equivalence and Noninferiority, 2010). A candidate that is
+  worse by the margin passes with a probability of at most alpha. The margin is at most a fifth of what the parent
+  gained over the base on the same experiences: four fifths of that are kept, whatever is configured;
 - *learned*: on replies that this cycle trained for the first time the loss fell by more than the least gain. Every
   training that works does so, also a harmful one: this alone promotes nobody.
 
@@ -24,6 +24,19 @@ from sleepd.protocol.verdict import Figure, Interval, LearnedGain
 
 from .confidence import gain_interval
 
+LOST = 0.2
+"""Of what the parent gained over the base, the most that a candidate may lose."""
+
+
+def allowed_margin(report: Report, margin: float) -> float:
+    """By how much the candidate may be worse than the parent, nats per token: at most ``margin``.
+
+    Zero where the parent gained nothing over the base, or is the base: then only a better candidate is promoted.
+    """
+    counted = [each for each in report.holdout if each.tokens > 0]
+    gained = _mean([(each.tokens, each.base - each.parent) for each in counted]) if counted else 0.0
+    return max(0.0, min(margin, LOST * gained)) if math.isfinite(gained) else 0.0
+
 
 def learned_gain(report: Report, confidence: float, margin: float) -> LearnedGain | None:
     """The gain on newly trained replies; None: it was not measured, or a loss is no number."""
@@ -39,23 +52,20 @@ def learned_gain(report: Report, confidence: float, margin: float) -> LearnedGai
     )
 
 
-def not_worse_figure(report: Report, gain: Interval | None, margin: float) -> Figure:
-    """Whether the held-out loss is not worse by the margin, against the parent and against the base.
+def not_worse_figure(gain: Interval | None, margin: float) -> Figure:
+    """Whether the held-out loss is not worse than the parent's by the margin.
 
     Args:
-        report: of the candidate.
-        gain: on the holdout, against the parent; None: it was not measured.
-        margin: nats per token; 0: nobody is promoted by this rule.
+        gain: on the holdout; None: it was not measured.
+        margin: as allowed; 0: nobody is promoted by this rule.
     """
-    low = _worst_bound(report, gain)
-    text = "held-out loss against the champion's and the base's: no bound"
-    if low is not None:
-        assert gain is not None
+    low = None if gain is None else gain.low
+    text = "held-out loss against the champion's: no bound"
+    if gain is not None and low is not None:
         relation = f"worse by less than {-low:.3f}" if low < 0 else f"lower by more than {low:.3f}"
-        text = (
-            f"held-out loss against the champion's and the base's: {relation} nats/token with "
-            f"{100 * gain.confidence:.3g}% confidence; worse by less than {margin:.2g} counts"
-        )
+        counts = f"worse by less than {margin:.2g} counts" if margin > 0 else "only a better one is promoted"
+        sure = f"with {100 * gain.confidence:.3g}% confidence"
+        text = f"held-out loss against the champion's: {relation} nats/token {sure}; {counts}"
     is_met = low is not None and margin > 0 and low > -margin
     return _figure("not_worse", low, -margin, text, is_met=is_met)
 
@@ -74,7 +84,7 @@ def learned_reason(found: LearnedGain, gain: Interval) -> str:
     bounds = "" if gain.low is None else f" [{gain.low:+.3f}, {gain.high:+.3f}]"
     return (
         f"learned what was told: {loss_text(found)}; not shown better on {gain.experiences} experiences that it never "
-        f"trained on: gain {gain.estimate:+.3f}{bounds} nats/token, not worse by {found.margin:g}"
+        f"trained on: gain {gain.estimate:+.3f}{bounds} nats/token, not worse by {found.margin:.2g}"
     )
 
 
@@ -87,16 +97,6 @@ def loss_text(found: LearnedGain) -> str:
         f"loss on {gain.experiences} newly trained {many} {found.before:.3f} -> {found.after:.3f} nats/token "
         f"(-{gain.estimate:.3f}, {bound})"
     )
-
-
-def _worst_bound(report: Report, gain: Interval | None) -> float | None:
-    """The lower of the bounds against parent and base; None: one of them was not measured, or bounds nothing."""
-    counted = [each for each in report.holdout if each.tokens > 0]
-    if gain is None or gain.low is None or not all(math.isfinite(each.base) for each in counted):
-        return None
-    pairs = [(each.tokens, each.base, each.candidate) for each in counted]
-    against_base = gain_interval(pairs, gain.confidence, [each.conversation for each in counted])
-    return None if against_base.low is None else min(gain.low, against_base.low)
 
 
 def _mean(losses: Sequence[tuple[int, float]]) -> float:

@@ -35,7 +35,7 @@ from sleepd.protocol.verdict import Figure, Interval, Outcome, Verdict, is_low_s
 
 from .collapse_gate import speech_figures
 from .confidence import gain_interval, independent, sign_test
-from .learned_rule import learned_figure, learned_gain, learned_reason, not_worse_figure
+from .learned_rule import allowed_margin, learned_figure, learned_gain, learned_reason, not_worse_figure
 from .operator_limits import metric_figure
 from .relevance_gate import relevance_figure
 
@@ -50,7 +50,7 @@ class Gates(msgspec.Struct, frozen=True, kw_only=True):
 
     confidence: float = 0.95
     min_gain: float = 0.01
-    margin: float = 0.1
+    margin: float = 0.3
     """See ``learned_rule``."""
     min_learned: float = 0.1
     max_drift: float = 0.05
@@ -86,10 +86,11 @@ def judge(report: Report, gates: Gates) -> Verdict:
     """
     confidence = _asked_for(report, gates)
     gain = _interval(report, confidence)
-    learned = learned_gain(report, confidence, gates.margin)
+    margin = allowed_margin(report, gates.margin)
+    learned = learned_gain(report, confidence, margin)
     on_holdout = _by_either_rule(
         _gain(report, gain, gates),
-        not_worse_figure(report, gain, gates.margin),
+        not_worse_figure(gain, margin),
         learned_figure(learned, gates.min_learned),
     )
     figures = [*_effect(report), _noise(report), *on_holdout, *_safety_gates(report, gates)]

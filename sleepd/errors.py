@@ -57,6 +57,10 @@ class CheckpointInvalid(SleepdError):
     """A checkpoint on disk is incomplete, damaged or different from its manifest."""
 
 
+class BundleInvalid(SleepdError):
+    """A bundle from another machine is damaged, is no bundle, or was signed by nobody whom the operator trusts."""
+
+
 class LedgerUnusable(SleepdError):
     """The ledger (state.db) cannot be opened, read or written, is damaged, or was written by a newer version."""
 

@@ -291,7 +291,7 @@ flip() {
     if [[ -d /run/systemd/system ]]; then
         run "${systemctl[@]}" daemon-reload
         # The page of the release before; its socket starts the new one at the next request.
-        $is_user || run "${systemctl[@]}" stop sage-sleep-web.service
+        run "${systemctl[@]}" stop 'sage-sleep-web*.service'
     fi
 }
 

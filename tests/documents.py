@@ -17,13 +17,12 @@ from sleepd import cycle
 from sleepd.buffer.formats.known_formats import FORMATS
 from sleepd.config import render
 from sleepd.protocol import answers, experience_record
-from sleepd.protocol.answers import PruneResult
+from sleepd.protocol.answers import MetricResult, PruneResult
 from sleepd.protocol.capability import SeenTokens
 from sleepd.protocol.deployment.live_request import LiveAnswer
 from sleepd.protocol.status import (
     BufferDetail,
     CycleDetail,
-    MetricResult,
     QuarantineDetail,
     QuarantineList,
     RunResult,

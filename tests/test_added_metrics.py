@@ -13,8 +13,8 @@ from sleepd.daemon.publisher import Life
 from sleepd.daemon.requests import Requests
 from sleepd.daemon.status_view import detail, overview
 from sleepd.errors import CheckpointInvalid, PermissionDenied, UsageError
+from sleepd.protocol.answers import MetricResult
 from sleepd.protocol.control import AddMetric
-from sleepd.protocol.status import MetricResult
 from sleepd.store.checkpoints import verify
 from tests.agents import changed
 from tests.stages import OpenSleeper, Stage

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +79,23 @@ def test_forgotten_pause_warns_once(stage: Stage, capsys: pytest.CaptureFixture[
     stage.play(lambda sleeper: pause(sleeper, is_paused=False))
     assert stage.play(explain).alarms == []
     assert capsys.readouterr().out.count("overdue_ended") == 1
+
+
+def test_past_alarm_is_kept(stage: Stage) -> None:
+    """An alarm is recorded with the poll that found it first and the poll that found it ended."""
+    stage.play(pause)
+    stage.play(explain)
+    stage.clock.advance(30 * 3600)
+    stage.play(explain)
+    stage.play(lambda sleeper: pause(sleeper, is_paused=False))
+    stage.clock.advance(60)
+    stage.play(explain)
+
+    async def past(sleeper: OpenSleeper) -> Any:
+        return sleeper.reader.past_alarms(limit=9)
+
+    (found,) = stage.play(past)
+    assert (found.name, found.until - found.since) == ("overdue", timedelta(minutes=1))
 
 
 def test_free_space_restarts_the_count(stage: Stage) -> None:

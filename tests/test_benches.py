@@ -162,7 +162,7 @@ def test_daemon_is_measured() -> None:
 def test_pages_are_timed() -> None:
     """The bench of the page gives the time and the size of each page."""
     said = run("bench/bench_page.py", "--cycles", 3)
-    assert len(re.findall(r"(?m)^/\S* +\d+ ms +\d+ ms processor +[\d.]+ kB$", said)) == 8
+    assert len(re.findall(r"(?m)^/\S* +\d+ ms +\d+ ms processor +[\d.]+ kB$", said)) == 10
 
 
 def test_buffers_are_read() -> None:
@@ -179,6 +179,12 @@ def test_many_files_are_measured() -> None:
 def test_quarantine_is_counted(buffer: Path) -> None:
     """The bench of the quarantine counts what is found in both corpora and in a buffer."""
     assert "found, false alarms on" in run("bench/bench_quarantine.py", buffer)
+
+
+def test_fleet_is_simulated() -> None:
+    """The simulated fleet gives a line for each size, with times, bytes and the share that ran a bad adapter."""
+    said = run("bench/fleet.py", "--days", 4, "--most-boxes", 10)
+    assert len(re.findall(r"(?m)^\| [\d,]+ \| 1 \| (?:[\d.]+|never) \| .* \| \d+% \| \d+% \|$", said)) == 2
 
 
 @pytest.mark.parametrize(("command", "shown"), FAULTS)

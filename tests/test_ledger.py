@@ -64,6 +64,17 @@ def test_recorded_data_survive_reopening(tmp_path: Path) -> None:
     assert again.learned(1) == {1, BIG}
 
 
+def test_long_history_is_read_in_parts(ledger: Ledger) -> None:
+    """The lines below a cycle are the next part; promoted ones are found without their reports, rolled back or not."""
+    for cycle, ending in ((1, Event.PROMOTE), (2, Event.REJECT), (3, Event.PROMOTE), (4, Event.PROMOTE)):
+        run(ledger, plan(cycle), ending)
+    ledger.mark_rolled_back([4], is_rolled_back=True)
+    assert [line.cycle for line in ledger.summaries(limit=2)] == [4, 3]
+    assert [line.cycle for line in ledger.summaries(limit=2, before=3)] == [2, 1]
+    assert ledger.promoted(above=1) == [4, 3]
+    assert ledger.active() == [1, 3]
+
+
 def test_an_illegal_event_changes_nothing(ledger: Ledger) -> None:
     """The table decides, and what it refuses is not recorded."""
     ledger.plan(plan(1))

@@ -27,6 +27,14 @@ def looks(tmp_path: Path) -> Looks:
     return Looks(Ledger(tmp_path / "state.db"))
 
 
+def test_spread_looks_have_the_newest(looks: Looks) -> None:
+    """Of many looks at most so many are read, evenly spread, and the newest is among them."""
+    for hour in range(20):
+        looks.record(facts(total=10 + hour), at=NOW + timedelta(hours=hour))
+    assert [look.facts.total for look in looks.spread(5)] == [14, 19, 24, 29]
+    assert len(looks.spread(100)) == 20
+
+
 def test_same_facts_are_recorded_once(looks: Looks) -> None:
     """A poll that finds what the last one found is not recorded, however much later it is."""
     looks.record(facts(), at=NOW)

@@ -17,7 +17,16 @@ from sleepd.protocol.verdict import Comparison
 from sleepd.store.legacy_formats import SchedulerState
 from sleepd.store.sqlite import notes
 from sleepd.store.sqlite.ledger import Ledger
-from sleepd.store.sqlite.notes import Crashes, Demoted, FoundComparison, Misfit, Note, ServeAttempt, comparison_note
+from sleepd.store.sqlite.notes import (
+    AlarmSpan,
+    Crashes,
+    Demoted,
+    FoundComparison,
+    Misfit,
+    Note,
+    ServeAttempt,
+    comparison_note,
+)
 
 PACKAGE = Path(__file__).parent.parent / "sleepd"
 AT = datetime(2026, 1, 10, 6, tzinfo=UTC)
@@ -25,6 +34,11 @@ AT = datetime(2026, 1, 10, 6, tzinfo=UTC)
 WRITTEN: list[tuple[Note[Any], str, Any]] = [
     (notes.PAUSED, "true", True),
     (notes.ALARMS, '["overdue"]', ["overdue"]),
+    (
+        notes.PAST_ALARMS,
+        '[{"name":"overdue","text":"a sleep is due","since":"2026-01-10T06:00:00Z"}]',
+        [AlarmSpan(name="overdue", text="a sleep is due", since=AT)],
+    ),
     (notes.DUE_SINCE, '"2026-01-10T06:00:00+00:00"', AT),
     (notes.CRASHES, '{"cycle":3,"count":2,"at":"2026-01-10T06:00:00Z"}', Crashes(3, 2, AT)),
     (notes.IMPORTED_STATE, "{}", SchedulerState()),
@@ -99,7 +113,7 @@ def test_note_of_other_form_is_named(ledger: Ledger) -> None:
 
 def test_the_named_module_writes_the_note() -> None:
     """Each declaration names the one module that sets the note, in its own words."""
-    body = ast.parse((PACKAGE / "store" / "notes.py").read_text()).body
+    body = ast.parse((PACKAGE / "store" / "sqlite" / "notes.py").read_text()).body
     named = {
         declared.target.id: re.findall(r"Written by ``([\w.]+)``", ast.unparse(text))
         for declared, text in pairwise(body)

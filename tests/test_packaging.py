@@ -22,6 +22,7 @@ from sleepd.errors import ConfigError, UsageError
 from sleepd.log import MESSAGE_IDS
 from sleepd.serving.serve_client import SOCKET_NAME
 from sleepd.serving.serve_process import CREDENTIAL
+from sleepd.sleepctl.commands.web_command import own_token_file
 from sleepd.sleepctl.exit_codes import ExitCode
 from sleepd.sleepctl.first_config import TITLE
 from sleepd.web.web_places import ADDRESS, SERVICE_TOKEN
@@ -110,9 +111,20 @@ def test_page_is_confined() -> None:
     assert one("sage-sleep-web.socket", "ListenStream") == ADDRESS
     assert one("sage-sleep-web.service", "User") != one("sage-sleepd.service", "User")
     assert f"/var/lib/{one('sage-sleep-web.service', 'StateDirectory')}/token" == SERVICE_TOKEN
+    assert f"--socket {Config().control.socket} " in one("sage-sleep-web.service", "ExecStart")
     assert one("sage-sleep-web.service", "RestrictAddressFamilies") == "AF_UNIX"
     assert one("sage-sleep-web.service", "PrivateNetwork") == "yes"
     assert "--idle-seconds" in one("sage-sleep-web.service", "ExecStart")
+
+
+def test_page_of_a_user_has_its_places(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The user's unit shows the user's daemon, and keeps its token where sleepctl looks for it."""
+    monkeypatch.delenv("XDG_STATE_HOME", raising=False)
+    start = one("user/sage-sleep-web.service", "ExecStart")
+    own = own_token_file().relative_to(Path.home())
+    assert f"--socket %t/{one('user/sage-sleepd.service', 'RuntimeDirectory')}/sleepd.sock" in start
+    assert f"--token-file %h/{own}" in start
+    assert one("user/sage-sleep-web.socket", "ListenStream") == ADDRESS
 
 
 def test_process_to_the_engine_is_confined() -> None:
@@ -128,13 +140,14 @@ def test_process_to_the_engine_is_confined() -> None:
 
 
 @pytest.mark.parametrize("kind", ["service", "socket"])
-def test_instances_reach_their_own_engine(kind: str) -> None:
+@pytest.mark.parametrize("name", ["serve", "web"])
+def test_instances_have_their_own_units(name: str, kind: str) -> None:
     """The units of an instance differ from the one service's in its name and its places alone."""
-    own = (UNITS / f"sage-sleep-serve@.{kind}").read_text()
+    own = (UNITS / f"sage-sleep-{name}@.{kind}").read_text()
     assert "%i" in own
     settings_of = [line for line in own.splitlines() if line and not line.startswith("#")]
     plain = [re.sub(r"[-/@ ]\(?%i\)?", "", line) for line in settings_of]
-    one_service = (UNITS / f"sage-sleep-serve.{kind}").read_text().splitlines()
+    one_service = (UNITS / f"sage-sleep-{name}.{kind}").read_text().splitlines()
     assert plain == [line for line in one_service if line and not line.startswith("#")]
 
 
@@ -152,6 +165,8 @@ def test_systemd_understands_the_units(tmp_path: Path) -> None:
     """``systemd-analyze verify`` is silent about all units (with programs in them that exist here)."""
     names = ["sage-sleepd.service", "sage-sleepd@.service", "sage-sleep-check.service", "sage-sleep-check.timer"]
     names += ["sage-sleep-web.service", "sage-sleep-web.socket", "sage-sleep-notify.service"]
+    names += ["sage-sleep-sync.service"]
+    names += ["sage-sleep-web@.service", "sage-sleep-web@.socket"]
     names += ["sage-sleep-serve.service", "sage-sleep-serve.socket"]
     names += ["sage-sleep-serve@.service", "sage-sleep-serve@.socket"]
     for name in names:

@@ -9,8 +9,10 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from sleepd.protocol.deployment.serve_messages import ServedState
 from sleepd.protocol.prometheus import metrics_text
 from sleepd.protocol.status import Alarm
 from tests.agents import changed, config_for, experiences, write_buffer
@@ -44,6 +46,20 @@ def test_figures_are_the_status() -> None:
         "sage_sleepd_cycles_judged_total 8.0",
     ):
         assert f"{line}\n" in text
+
+
+def test_serving_figures_are_the_proof() -> None:
+    """What is proved to be served stands with its proof; what is not proved has no cycle, and no engine has no line."""
+    proved = ServedState(
+        kind="vllm", url="u", model="m", wanted=8, served=7, is_proved=True, since=scenes.NOW, proved_at=scenes.NOW
+    )
+    text = metrics_text(scenes.changed(scenes.MORNING, serving=proved))
+    assert "sage_sleepd_served_as_promoted 0.0\n" in text
+    assert "sage_sleepd_served_cycle 7.0\n" in text
+    assert f"sage_sleepd_serve_proof_timestamp_seconds {scenes.NOW.timestamp()!r}\n" in text
+    unknown = msgspec.structs.replace(proved, is_proved=False)
+    assert "served_cycle" not in metrics_text(scenes.changed(scenes.MORNING, serving=unknown))
+    assert "serve" not in metrics_text(scenes.MORNING)
 
 
 @pytest.mark.skipif(not shutil.which("promtool"), reason="NOT TESTED: promtool is missing (apt install prometheus)")

@@ -13,7 +13,7 @@ from sleepd.daemon.control_socket import Peer
 from sleepd.daemon.publisher import Life
 from sleepd.daemon.quarantine_view import override
 from sleepd.daemon.requests import Requests
-from sleepd.protocol.control import OPERATOR_REQUESTS, AnyRequest, Experiences, Run, Show, Simulate, Subscribe
+from sleepd.protocol.control import OPERATOR_REQUESTS, AnyRequest, Experiences, Run, Search, Show, Simulate, Subscribe
 from sleepd.quarantine import screening_client
 from tests.agents import experiences, write_buffer
 from tests.stages import OpenSleeper, Stage
@@ -59,6 +59,23 @@ def attacked(stage: Stage) -> None:
     added = [{"id": id_, "prompt": f"{id_}?", "response": text, "salience": 0.99} for id_, text in texts.items()]
     asked = {"id": "asked", "prompt": f"Is it {SECRET}?", "response": "It is what you told me.", "salience": 0.99}
     write_buffer(stage.buffer, [*experiences(12), *added, asked, *broken])
+
+
+def test_search_finds_the_newest(tmp_path: Any) -> None:
+    """A search reads prompts and replies, case aside, shows the newest first, and says how many there are."""
+    stage = Stage(tmp_path)
+    write_buffer(
+        stage.buffer,
+        [{"id": f"e{n}", "prompt": "Where?", "response": f"Shelf {n}.", "salience": 0.9} for n in range(9)],
+    )
+
+    async def scene(sleeper: OpenSleeper) -> Any:
+        requests = Requests(sleeper, sleeper.reader, Life(config_path=Path()), reload=never)
+        return await requests.respond(Search(words="SHELF", limit=2), READER)
+
+    found = stage.play(scene)
+    assert [each.id for each in found.found] == ["e8", "e7"]
+    assert (found.total, found.searched) == (9, 9)
 
 
 def test_readers_see_no_secret(tmp_path: Any) -> None:

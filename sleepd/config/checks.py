@@ -130,6 +130,9 @@ def _refuse_values(config: Config, source: str) -> None:
         ("serve.directory", config.serve.directory),
         ("serve.ini", config.serve.ini),
         ("metrics.textfile", config.metrics.textfile),
+        ("bundle.key", config.bundle.key),
+        ("bundle.allowed_signers", config.bundle.allowed_signers),
+        ("sync.directory", config.sync.directory),
     ):
         if "\0" in value or (value and not Path(value).is_absolute()):
             raise _refusal(source, key, "an absolute path", value)

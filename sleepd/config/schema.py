@@ -14,6 +14,7 @@ from msgspec import Meta
 from sleepd.text.personal_data import Handling
 
 from .buffer_config import BufferConfig
+from .bundle_config import BundleConfig, SyncConfig
 from .reporting_config import MetricsConfig, NotifyConfig
 from .serve_config import ServeConfig
 from .triggers_config import MOST, TriggersConfig
@@ -307,6 +308,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     log: LogConfig = LogConfig()
     metrics: MetricsConfig = MetricsConfig()
     notify: NotifyConfig = NotifyConfig()
+    bundle: BundleConfig = BundleConfig()
+    sync: SyncConfig = SyncConfig()
 
 
 NEEDS_RESTART = ("state", "control")

@@ -5,15 +5,19 @@ from __future__ import annotations
 import re
 from datetime import datetime, timedelta
 
+import msgspec
+
 from sleepd.clock import Clock, Elapsed
 from sleepd.config.schema import Config
 from sleepd.log import get_logger
 from sleepd.policy.timing.overdue import ActiveAlarm, Limits, alarms, is_overdue
 from sleepd.policy.timing.triggers import Decision
 from sleepd.store.sqlite.ledger import Ledger
-from sleepd.store.sqlite.notes import ALARMS, DUE_SINCE
+from sleepd.store.sqlite.notes import ALARMS, DUE_SINCE, PAST_ALARMS, AlarmSpan
 
 _FIGURES = re.compile(r"\d+(?:\.\d+)?")
+KEPT_ALARMS = 100
+"""Of the past, the newest."""
 CLOCK_TOLERANCE = timedelta(minutes=1)
 """Clocks are corrected by so much without anybody having to know."""
 
@@ -71,6 +75,24 @@ class Alarms:
                 get_logger().info(f"{name}_ended")
         if names != logged:
             self._ledger.set_note(ALARMS, names)
+        self._record()
+
+    @property
+    def past(self) -> list[AlarmSpan]:
+        """Those that lasted at a poll, with those that last; newest first."""
+        return self._ledger.note(PAST_ALARMS) or []
+
+    def _record(self) -> None:
+        past, now = self.past, self._clock.now()
+        active = {alarm.name: alarm.text for alarm in self.active}
+        known = [
+            msgspec.structs.replace(each, until=now) if each.until is None and each.name not in active else each
+            for each in past
+        ]
+        lasting = {each.name for each in known if each.until is None}
+        began = [AlarmSpan(name=name, text=text, since=now) for name, text in active.items() if name not in lasting]
+        if began or known != past:
+            self._ledger.set_note(PAST_ALARMS, [*began, *known][:KEPT_ALARMS])
 
     def _note_last_sleep(self, at: datetime | None) -> None:
         """Warn where the last sleep is in the future: the clock was set back since, or had been wrong then."""

@@ -92,7 +92,7 @@ class PastCycles:
 
     def _without_ours(self, state: SchedulerState) -> SchedulerState:
         """The older scheduler's part of a file to which we have added: the ledger is new, but we are not."""
-        ours = {summary.cycle for summary in self._ledger.judged(limit=-1)}
+        ours = {summary.cycle for summary in self._ledger.judged(limit=-1, is_own=True)}
         if not ours:
             return state
         theirs = [entry for entry in state.sleep_history if entry.cycle not in ours]
@@ -167,7 +167,7 @@ class PastCycles:
     @property
     def trend(self) -> Trend:
         """How the last cycles with a verdict went."""
-        return trend([_judged(each) for each in self._ledger.judged(limit=CYCLES)])
+        return trend([_judged(each) for each in self._ledger.judged(limit=CYCLES, is_own=True)])
 
     @property
     def total_cycles(self) -> int:
@@ -185,7 +185,7 @@ class PastCycles:
 
     def entries(self) -> list[SleepEntry]:
         """All judged sleeps in the older words, oldest first."""
-        judged = reversed(self._ledger.judged(limit=KEPT_ENTRIES))
+        judged = reversed(self._ledger.judged(limit=KEPT_ENTRIES, is_own=True))
         ours = [sleep_entry(summary, self._ledger.report(summary.cycle)) for summary in judged]
         return [*self._imported.sleep_history, *ours]
 

@@ -5,6 +5,7 @@ The answers are the core's own structures; the daemon's views make the wire's of
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter
 from collections.abc import Collection, Mapping
 from datetime import UTC, datetime, timedelta
@@ -30,6 +31,7 @@ from sleepd.store.checkpoint_documents import assignments_of, evaluation_of, rel
 from sleepd.store.checkpoints import has_weights, read_manifest
 from sleepd.store.legacy_formats import SleepEntry
 from sleepd.store.sqlite.ledger_rows import CycleRecord, RecordedDecision, SplitAssignment
+from sleepd.store.sqlite.notes import AlarmSpan
 
 from .composition import Parts
 from .history import NotedError
@@ -57,6 +59,11 @@ class ReadModel:
     def directory(self) -> Path:
         """The state directory."""
         return self._parts.directory
+
+    @property
+    def free_bytes(self) -> int:
+        """On the disk of the state directory."""
+        return shutil.disk_usage(self._parts.directory).free
 
     @property
     def now(self) -> datetime:
@@ -106,6 +113,10 @@ class ReadModel:
         """The recorded facts from then on, oldest first."""
         return self._parts.looks.since(since)
 
+    def spread_looks(self, most: int) -> list[Look]:
+        """At most so many of the recorded facts, evenly spread over time, oldest first."""
+        return self._parts.looks.spread(most)
+
     def forecast(self) -> Forecast:
         """When the next sleep is expected, by the rate of the last week."""
         decision, facts = self._parts.finding.decide_with_facts()
@@ -118,6 +129,10 @@ class ReadModel:
     def active_alarms(self) -> list[ActiveAlarm]:
         """Everything that the operator should know."""
         return [*self._parts.alarms.active, *self._parts.demotion.alarms]
+
+    def past_alarms(self, *, limit: int, since: datetime | None = None) -> list[AlarmSpan]:
+        """Those that lasted at a poll, newest first; those that began from ``since`` on."""
+        return [each for each in self._parts.alarms.past if since is None or each.since >= since][:limit]
 
     # --- the engine ---
 
@@ -154,9 +169,9 @@ class ReadModel:
         """As ``Ledger.summary``: NotFound where there is no such cycle."""
         return self._parts.ledger.summary(cycle)
 
-    def records(self, *, limit: int) -> list[CycleRecord]:
-        """The cycles, newest first."""
-        return self._parts.ledger.summaries(limit=limit)
+    def records(self, *, limit: int, before: int | None = None) -> list[CycleRecord]:
+        """The cycles (below ``before``), newest first."""
+        return self._parts.ledger.summaries(limit=limit, before=before)
 
     def report(self, cycle: int) -> Report | None:
         """What the worker reported; None: nothing."""
@@ -178,9 +193,10 @@ class ReadModel:
         """The figures that the operator added."""
         return self._parts.metrics.shown(cycle)
 
-    def tag(self, cycle: int) -> str:
-        """The operator's tag for it; empty: it has none."""
-        return self._parts.keeping.shown_tags().get(cycle, "")
+    @property
+    def tags(self) -> dict[int, str]:
+        """The operator's tags by cycle."""
+        return self._parts.keeping.shown_tags()
 
     def path(self, cycle: int) -> Path | None:
         """Where its files stand; None: nothing was kept."""

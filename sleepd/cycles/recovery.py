@@ -103,7 +103,7 @@ def _why_over(cycle: int, state: State, ledger: Ledger, checkpoints: Checkpoints
 
 def fix_current(ledger: Ledger, checkpoints: Checkpoints) -> list[str]:
     """Keep the champion if it is whole; else fall back along its lineage, at the end to the base, and report that."""
-    active = [s.cycle for s in ledger.summaries() if s.state == State.PROMOTED and not s.is_rolled_back]
+    active = ledger.active()[::-1]
     troubles = []
     try:
         champion = checkpoints.champion()

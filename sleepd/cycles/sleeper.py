@@ -11,8 +11,10 @@ The daemon calls it all its life; ``SleepScheduler`` and the self-test for one c
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Awaitable, Iterable
+from datetime import date
 from functools import partial
+from typing import Final
 
 from sleepd.config.schema import Config
 from sleepd.cycle import Event, State
@@ -33,8 +35,12 @@ from .quarantine_override import OverrideDone, Verb, override
 from .repair import disk_error
 from .running.planning import Order, line_up
 from .running.resume import obstacle, staged_job
-from .running.runner import CycleEnd
+from .running.runner import CycleEnd, Lineup
+from .running.trial import line_up_foreign, note_judged
 from .running.worker_process import WorkerPolicy, worker_command
+
+_ABOUT_TRAINING: Final = frozenset({"nothing_to_train", "nothing_to_measure", "cooling_down"})
+"""Vetoes that do not hold back a cycle that trains nothing."""
 
 
 class Sleeper:
@@ -128,17 +134,47 @@ class Sleeper:
                 raise NothingToDo(decision.reason, hint="sleepctl check shows every condition")
             with self._parts.gpu.taken(state.config.worker.gpu_lock):
                 cut = self._suspended_cycle
-                job = await self._stage(order) if cut is None else self._reopen(cut, order)
-            state.running_cycle, state.state_since = job.cycle, self._parts.clock.now()
-            self._task = asyncio.create_task(self._finish(job))
-            self._task.add_done_callback(partial(self._note_unrecorded, job.cycle))
-            return job.cycle
+                if cut is None:
+                    job = await self._stage(line_up(order, state.config, self._parts.sources, day=self._today))
+                else:
+                    job = self._reopen(cut, order)
+            return self._launch(job)
 
-    async def _stage(self, order: Order) -> Job:
+    def _launch(self, job: Job) -> int:
+        self._state.running_cycle, self._state.state_since = job.cycle, self._parts.clock.now()
+        self._task = asyncio.create_task(self._finish(job))
+        self._task.add_done_callback(partial(self._note_unrecorded, job.cycle))
+        return job.cycle
+
+    async def begin_judging(self, beginning: str) -> int:
+        """Start a cycle that judges the imported bundle whose id begins so; returns its number.
+
+        Raises:
+            Busy: another daemon trains, or a cycle was interrupted.
+            NothingToDo: something vetoes it.
+            SleepdError: as ``line_up_foreign``, or the cycle cannot be staged or recorded.
+        """
+        async with self._starting:
+            if self._suspended_cycle is not None:
+                raise Busy(f"cycle {self._suspended_cycle} was interrupted and is resumed first", hint="sleepctl run")
+            await self.refresh()
+            held = [each for each in self.decide(force=True).vetoes if each.name not in _ABOUT_TRAINING]
+            if held:
+                raise NothingToDo(held[0].text, hint="sleepctl check shows every condition")
+            with self._parts.gpu.taken(self._state.config.worker.gpu_lock):
+                job = await self._stage(
+                    line_up_foreign(beginning, self._state.config, self._parts.sources, day=self._today)
+                )
+            return self._launch(job)
+
+    @property
+    def _today(self) -> date:
+        return self._parts.clock.now().astimezone().date()
+
+    async def _stage(self, planned: Awaitable[Lineup]) -> Job:
         parts = self._parts
         try:
-            day = parts.clock.now().astimezone().date()
-            lineup = await line_up(order, self._state.config, parts.sources, day=day)
+            lineup = await planned
             parts.runner.begin(lineup)
         except CheckpointInvalid as error:
             raise parts.repair.champion_damaged(error) from error
@@ -178,7 +214,9 @@ class Sleeper:
             state.running_cycle = None
             state.decision = None  # it spoke of the time before the cycle
             state.state_since = parts.clock.now()
-        if end.failure is not None:
+        if job.foreign:
+            await asyncio.to_thread(note_judged, job, end.summary.state)
+        elif end.failure is not None:
             parts.fit.note(end.failure, end.summary.parent, state.config.model.base)
         if end.summary.state is State.PROMOTED:
             parts.demotion.forget()

@@ -80,9 +80,14 @@ class Publisher:
             self._reader, next_check_at=life.next_check_at, config_path=str(life.config_path), life=life.stage
         )
         self._notifier.status(status.sentence)
-        # Progress and the hours since the last sleep change all the time; they are not worth a write.
+        # Progress, hours and free bytes change all the time; they are not worth a write.
         key = msgspec.structs.replace(
-            status, written_at=status.since, progress=None, decision=status.decision.reason, next_check_at=None
+            status,
+            written_at=status.since,
+            progress=None,
+            decision=status.decision.reason,
+            next_check_at=None,
+            free_bytes=None,
         )
         if key == self._last_key:
             return
@@ -95,7 +100,9 @@ class Publisher:
         """The figures for Prometheus, where a file is configured."""
         textfile, problem = self._reader.config.metrics.textfile, ""
         if textfile:
-            text = metrics_text(status).encode()
+            judged = next((each.cycle for each in status.recent_cycles if each.holdout_after is not None), None)
+            report = None if judged is None else self._reader.report(judged)
+            text = metrics_text(status, report).encode()
             try:
                 await asyncio.to_thread(replace_file, Path(textfile), text, mode=METRICS_MODE)
             except OSError as error:

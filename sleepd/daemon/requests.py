@@ -7,6 +7,7 @@ import grp
 import os
 import pwd
 from collections.abc import Awaitable, Callable
+from datetime import datetime
 
 import msgspec
 
@@ -21,6 +22,8 @@ from sleepd.protocol.answers import (
     Cycles,
     DaemonVersion,
     ExpectedSleep,
+    MetricResult,
+    PastAlarm,
     Paused,
     Pruned,
     PruneResult,
@@ -43,6 +46,7 @@ from sleepd.protocol.control import (
     GetStatus,
     GetVersion,
     History,
+    Judge,
     Pause,
     Prune,
     Quarantine,
@@ -52,6 +56,7 @@ from sleepd.protocol.control import (
     Resume,
     Rollback,
     Run,
+    Search,
     Show,
     Simulate,
     Tag,
@@ -59,10 +64,11 @@ from sleepd.protocol.control import (
     Why,
 )
 from sleepd.protocol.conversion import converted
-from sleepd.protocol.status import MetricResult, RunResult
+from sleepd.protocol.status import RunResult
 from sleepd.text.shell import command_line, quoted
 from sleepd.version import VERSION
 
+from .buffer_search import search
 from .control_socket import Peer
 from .publisher import Life
 from .quarantine_view import override, quarantine_detail, quarantine_list, sample
@@ -105,15 +111,13 @@ class Requests:
                 return await self._run(request)
             case History():
                 limit = max(1, request.limit)
-                return Cycles(cycles=cycles(reader, limit=limit), served=reader.served(limit=limit))
+                found = cycles(reader, limit=limit, before=request.before)
+                return Cycles(cycles=found, served=reader.served(limit=limit))
             case Show():
                 is_for_operator = is_operator(peer, reader.config.control.operator_group)
                 return detail(reader, request.cycle, is_for_operator=is_for_operator)
             case Why():
-                changes = reader.decisions(limit=max(1, request.limit), since=request.since)
-                return Reasons(
-                    current=decision_view(reader.decision), changes=[decision_record(each) for each in changes]
-                )
+                return self._reasons(max(1, request.limit), request.since)
             case Simulate():
                 return await self._simulate(request)
             case When():
@@ -124,11 +128,17 @@ class Requests:
             case Check():
                 await sleeper.refresh()
                 return decision_view(sleeper.decide(thresholds(request.thresholds)))
-            case Experiences() | Buffer() | Quarantine() | QuarantineShow():
+            case Experiences() | Search() | Buffer() | Quarantine() | QuarantineShow():
                 await sleeper.refresh()
                 return await self._about_the_buffer(request)
             case _:
                 return await self._change(request)
+
+    def _reasons(self, limit: int, since: datetime | None) -> Reasons:
+        reader = self._reader
+        changes = [decision_record(each) for each in reader.decisions(limit=limit, since=since)]
+        alarms = [converted(each, PastAlarm) for each in reader.past_alarms(limit=limit, since=since)]
+        return Reasons(current=decision_view(reader.decision), changes=changes, alarms=alarms)
 
     async def _simulate(self, request: Simulate) -> SimulatedTriggers:
         """In a thread: a month of recorded facts takes a while."""
@@ -148,13 +158,17 @@ class Requests:
             given=given,
         )
 
-    async def _about_the_buffer(self, request: Experiences | Buffer | Quarantine | QuarantineShow) -> msgspec.Struct:
+    async def _about_the_buffer(
+        self, request: Experiences | Search | Buffer | Quarantine | QuarantineShow
+    ) -> msgspec.Struct:
         """What is answered from the buffer as it was just read."""
         match request:
             case Experiences():
                 return await learned(self._reader, request.cycle, limit=request.limit)
+            case Search():
+                return await search(self._reader, request.words, limit=request.limit)
             case Buffer():
-                found = buffer_detail(self._reader)
+                found = buffer_detail(self._reader, moments=request.moments)
                 return msgspec.structs.replace(found, sample=await sample(self._reader, request.sample))
             case Quarantine():
                 return await quarantine_list(self._reader, limit=max(0, request.limit))
@@ -178,6 +192,10 @@ class Requests:
                 return self._tag(request)
             case AddMetric():
                 return await self._add_metric(request)
+            case Judge():
+                cycle = await sleeper.begin_judging(request.bundle)
+                reason = f"Cycle {cycle} judges bundle {request.bundle[:12]}"
+                return RunResult(is_started=True, reason=reason, cycle=cycle, undo="sleepctl cancel")
             case Prune():
                 pruned = sleeper.prune(request.keep, is_dry_run=request.is_dry_run)
                 return PruneResult(pruned=[converted(each, Pruned) for each in pruned], is_dry_run=request.is_dry_run)

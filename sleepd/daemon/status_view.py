@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from sleepd.cycles.read_model import ReadModel
 from sleepd.errors import NotFound
 from sleepd.files import replace_file
 from sleepd.policy.timing import triggers
+from sleepd.policy.timing.simulation import Look
 from sleepd.protocol.answers import WrittenCycles
 from sleepd.protocol.conversion import converted
 from sleepd.protocol.deployment.serve_messages import ServedState
@@ -22,6 +23,7 @@ from sleepd.protocol.job import Report
 from sleepd.protocol.status import (
     Alarm,
     BufferDetail,
+    BufferMoment,
     BufferStatus,
     Champion,
     CycleDetail,
@@ -30,7 +32,9 @@ from sleepd.protocol.status import (
     SkippedRecordView,
     Status,
 )
+from sleepd.protocol.strategy import FOREIGN
 from sleepd.store import legacy_formats
+from sleepd.store.checkpoint_documents import origin_at
 from sleepd.store.sqlite.ledger_rows import CycleRecord, SplitAssignment
 from sleepd.version import VERSION
 
@@ -73,6 +77,7 @@ def overview(reader: ReadModel, *, next_check_at: datetime | None, config_path: 
         state_directory=str(reader.directory),
         base=reader.config.model.base,
         serving=reader.serving,
+        free_bytes=reader.free_bytes,
         written_at=reader.now,
     )
 
@@ -138,24 +143,31 @@ def _champion(reader: ReadModel) -> Champion | None:
         is_on_probation=reader.is_on_probation(cycle),
         comparison=compared[0] if compared else None,
         new_lineage=new_lineage,
+        origin=origin_at(reader.promoted_path(cycle)),
     )
 
 
-def cycles(reader: ReadModel, *, limit: int) -> list[CycleSummary]:
-    """The last cycles, newest first; after ours those of the older scheduler."""
-    champion = reader.champion()
-    ours = [_summary(reader, record, champion) for record in reader.records(limit=limit)]
-    older = [msgspec.structs.replace(each, is_champion=each.cycle == champion) for each in older_cycles(reader)]
+def cycles(reader: ReadModel, *, limit: int, before: int | None = None) -> list[CycleSummary]:
+    """The last cycles (below ``before``), newest first; after ours those of the older scheduler."""
+    champion, tags = reader.champion(), reader.tags
+    ours = [_summary(reader, record, champion, tags) for record in reader.records(limit=limit, before=before)]
+    if len(ours) == limit:
+        return ours
+    older = [
+        msgspec.structs.replace(each, is_champion=each.cycle == champion)
+        for each in older_cycles(reader)
+        if before is None or each.cycle < before
+    ]
     return [*ours, *older][:limit]
 
 
-def _summary(reader: ReadModel, record: CycleRecord, champion: int | None) -> CycleSummary:
+def _summary(reader: ReadModel, record: CycleRecord, champion: int | None, tags: Mapping[int, str]) -> CycleSummary:
     """With what the ledger does not know: whether it is in use, its tag, and whether its weights are still there."""
     return converted(
         record,
         CycleSummary,
         is_champion=record.cycle == champion,
-        tag=reader.tag(record.cycle),
+        tag=tags.get(record.cycle, "") or (record.strategy if record.strategy.startswith(FOREIGN) else ""),
         is_pruned=reader.is_pruned(record.cycle),
         is_on_probation=record.is_on_probation and reader.is_on_probation(record.cycle),
     )
@@ -179,7 +191,7 @@ def detail(reader: ReadModel, cycle: int, *, is_for_operator: bool = False) -> C
         return [assignment.id for assignment in assignments if assignment.role == role]
 
     return CycleDetail(
-        summary=_summary(reader, record, champion),
+        summary=_summary(reader, record, champion, reader.tags),
         directory=str(path) if path else "",
         report=report if report is None or is_for_operator else _for_readers(reader, report, assignments),
         verdict=verdict,
@@ -192,6 +204,7 @@ def detail(reader: ReadModel, cycle: int, *, is_for_operator: bool = False) -> C
         released_ids=reader.released(cycle),
         undo=reader.undo(cycle),
         served=reader.served_of(cycle),
+        origin=origin_at(path) if path else None,
     )
 
 
@@ -224,8 +237,8 @@ def _for_readers(reader: ReadModel, report: Report, assignments: Iterable[SplitA
     return msgspec.structs.replace(report, replies=replies)
 
 
-def buffer_detail(reader: ReadModel) -> BufferDetail:
-    """The buffer in figures."""
+def buffer_detail(reader: ReadModel, *, moments: int = 0) -> BufferDetail:
+    """The buffer in figures, with at most so many earlier moments."""
     view = reader.buffer.view
     histogram = [0] * 10
     for salience in view.saliences:
@@ -239,6 +252,19 @@ def buffer_detail(reader: ReadModel) -> BufferDetail:
         left_out=view.left_out,
         rated_down=sum(salience < 0 for salience in view.saliences),
         files=view.files,
+        moments=[_moment(each) for each in (reader.spread_looks(moments) if moments else [])],
+    )
+
+
+def _moment(look: Look) -> BufferMoment:
+    facts = look.facts
+    return BufferMoment(
+        at=look.at,
+        total=facts.total,
+        new=facts.new,
+        unlearned=facts.trainable,
+        held_out=facts.held_out,
+        quarantined=facts.quarantined,
     )
 
 

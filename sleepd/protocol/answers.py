@@ -6,9 +6,12 @@ from datetime import datetime
 
 import msgspec
 
+from sleepd.clock import Moment
+
 from .deployment.serve_messages import ServedSpan
 from .job import Role
 from .status import SCHEMA, CycleSummary, DecisionRecord, DecisionView
+from .verdict import Figure
 
 
 class Cancelled(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,6 +63,25 @@ class RolledBack(msgspec.Struct, frozen=True, kw_only=True):
     schema: int = SCHEMA
 
 
+class MetricResult(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer to ``addmetric``."""
+
+    cycle: int
+    name: str
+    value: float | None
+    """None: taken away."""
+    figures: list[Figure]
+    """It against each of the operator's limits on it."""
+    is_broken: bool
+    """One of them is missed; a champion is rolled back then."""
+    was_champion: bool
+    """It was in use when the figure came."""
+    champion: int | None
+    """The one in use afterwards; None: the base."""
+    undo: str = ""
+    schema: int = SCHEMA
+
+
 class Reloaded(msgspec.Struct, frozen=True, kw_only=True):
     """The answer to ``reload``: the keys that differ from what was in force, as ``section.key``."""
 
@@ -87,11 +109,23 @@ class Decided(msgspec.Struct, frozen=True, kw_only=True):
     schema: int = SCHEMA
 
 
+class PastAlarm(msgspec.Struct, frozen=True, kw_only=True):
+    """One alarm, from when to when."""
+
+    name: str
+    text: str
+    since: Moment
+    until: Moment | None = None
+    """None: it lasts."""
+
+
 class Reasons(msgspec.Struct, frozen=True, kw_only=True):
     """The answer to ``why``."""
 
     current: DecisionView
     changes: list[DecisionRecord]
+    alarms: list[PastAlarm] = []
+    """Alarms that lasted at a poll, newest first."""
     schema: int = SCHEMA
 
 
@@ -139,6 +173,29 @@ class Learned(msgspec.Struct, frozen=True, kw_only=True):
     """Ids of those that a person has rated down since."""
     problem: str = ""
     """Why no text is shown, or not that of the buffer as it is now."""
+    schema: int = SCHEMA
+
+
+class FoundText(msgspec.Struct, frozen=True, kw_only=True):
+    """One experience that a search found."""
+
+    id: str
+    salience: float
+    """-1: a person rated it down."""
+    prompt: str
+    """Its beginning, as that of the response."""
+    response: str
+
+
+class FoundTexts(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer to ``search``."""
+
+    found: list[FoundText]
+    """Newest first."""
+    total: int
+    """Of which ``found`` may be the first ones. Those with a secret and those that were not screened are left out."""
+    searched: int
+    """Experiences whose texts were read, the newest."""
     schema: int = SCHEMA
 
 

@@ -22,6 +22,7 @@ WEIGHTS_FILE: Final = "adapter_model.safetensors"
 CONFIG_FILE: Final = "adapter_config.json"
 PICKLED_WEIGHTS: Final = ("adapter_model.bin", "adapter_model.pt", "adapter_model.pth")
 """Other names that peft has given to the weights. A pickle can run code, so none of them is ever opened."""
+RESERVOIR_FILE: Final = "reservoir.jsonl"
 LINEAGE_FILE: Final = "lineage.json"
 EVALUATION_FILE: Final = "evaluation.json"
 FINGERPRINT_FILE: Final = "fingerprint.json"

@@ -95,6 +95,8 @@ class History(Listing, frozen=True, kw_only=True):
     """Answer: ``{"schema": 1, "cycles": [CycleSummary …]}``, newest first."""
 
     limit: Integer = 50
+    before: Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1)] | None = None
+    """Only cycles with a lower number: the next part of a long list."""
 
 
 class Show(Request, frozen=True, kw_only=True):
@@ -109,6 +111,12 @@ class Experiences(Listing, frozen=True, kw_only=True):
     cycle: Integer
     limit: Integer = 10
     """Most texts, at most 200."""
+
+
+class Search(Listing, frozen=True, kw_only=True):
+    """Experiences of the buffer whose text holds some words. Answer: :class:`FoundTexts`."""
+
+    words: Annotated[str, msgspec.Meta(max_length=200)] = ""
 
 
 class Why(Listing, frozen=True, kw_only=True):
@@ -135,23 +143,18 @@ class Buffer(Request, frozen=True, kw_only=True):
 
     sample: Annotated[int, msgspec.Meta(ge=0, le=20)] = 0
     """So many of the first experiences with their texts; for operators."""
+    moments: Annotated[int, msgspec.Meta(ge=0, le=500)] = 0
+    """At most so many earlier moments with their counts."""
 
 
 class Rollback(Request, frozen=True, kw_only=True):
-    """Put an earlier champion (or, with 0, the base) in use; None: the champion's parent.
-
-    Answer: ``{"champion": N or null, "was": N or null, "quarantined": N, "undo": …}``; quarantined are the experiences
-    recorded under ``was`` that are excluded from training since.
-    """
+    """Put an earlier champion (or, with 0, the base) in use; None: its parent. Answer: :class:`RolledBack`."""
 
     cycle: Integer | None = None
 
 
 class Tag(Request, frozen=True, kw_only=True):
-    """Give a cycle a tag, which keeps its weights; None removes it.
-
-    Answer: ``{"cycle": N, "tag": tag or null, "undo": …}``.
-    """
+    """Give a cycle a tag, which keeps its weights; None removes it. Answer: :class:`Tagged`."""
 
     cycle: Integer
     name: Annotated[str, msgspec.Meta(pattern=r"^[^\x00-\x1f\x7f]{1,60}$")] | None = None
@@ -167,6 +170,12 @@ class AddMetric(Request, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         if self.value is not None and not math.isfinite(self.value):
             raise UsageError(f"{self.name}: expected a number, found {self.value}", hint="sleepctl metric --help")
+
+
+class Judge(Request, frozen=True, kw_only=True):
+    """Start a cycle that judges the imported bundle whose id begins so. Answer: :class:`RunResult`."""
+
+    bundle: Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{4,64}\Z")]
 
 
 class Prune(Request, frozen=True, kw_only=True):
@@ -190,10 +199,7 @@ class QuarantineShow(Request, frozen=True, kw_only=True):
 
 
 class QuarantineDecide(Request, frozen=True, kw_only=True):
-    """Release experiences (they may be trained, whatever was found), drop them (they never are), or take that back.
-
-    Answer: ``{"ids": […], "decision": …, "trained_in": [cycles], "undo": …}``.
-    """
+    """Release experiences (they may be trained), drop them, or take that back. Answer: :class:`Decided`."""
 
     ids: Annotated[list[Identifier], msgspec.Meta(min_length=1, max_length=1000)]
     decision: Literal["release", "drop", "reset"]
@@ -221,6 +227,7 @@ AnyRequest = (
     | History
     | Show
     | Experiences
+    | Search
     | Why
     | When
     | Simulate
@@ -228,6 +235,7 @@ AnyRequest = (
     | Rollback
     | Tag
     | AddMetric
+    | Judge
     | Prune
     | Quarantine
     | QuarantineShow
@@ -238,16 +246,8 @@ AnyRequest = (
 )
 
 OPERATOR_REQUESTS = (
-    Cancel,
-    Pause,
-    Resume,
-    Rollback,
-    Tag,
-    AddMetric,
-    Prune,
-    QuarantineShow,
-    QuarantineDecide,
-    Reload,
+    *(Cancel, Pause, Resume, Rollback, Tag, AddMetric, Judge),
+    *(Prune, QuarantineShow, QuarantineDecide, Reload),
 )
 """These need the operator's permission always; ``Run`` and ``Check`` when they force or loosen."""
 

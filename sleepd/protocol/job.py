@@ -93,6 +93,10 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     date: Annotated[str, Meta(pattern=r"^(?:\d{4}-\d\d-\d\d)?\Z")] = ""
     """Which day it is for a chat template that writes the date, also where the cycle goes on later; empty: today."""
     strategy: Strategy
+    foreign: str = ""
+    """Directory of another machine's adapter: it is measured in the place of a trained one, and nothing is trained.
+    The experiences with the role ``train`` are then those of this machine that it was trained on there. Empty: train.
+    """
     seed: int = 0
     device: str = "auto"
     threads: int = 0

@@ -24,10 +24,12 @@ def metrics_text(status: Status, report: Report | None = None) -> str:
         _one("status_timestamp_seconds", "When these figures were taken.", status.written_at.timestamp()),
         _each("alarm", "1 for each active alarm.", "name", {each.name: 1 for each in status.alarms}),
         _one("error", "1 while the last error lasts.", status.last_error is not None),
+        _one("disk_free_bytes", "Free on the disk of the state directory.", status.free_bytes),
         *_buffer(status),
         *_decision(status),
         *_cycles(status),
         *_progress(status),
+        *_serving(status),
         *(_of_report(report) if report else []),
     ]
     return "".join(parts)
@@ -74,8 +76,9 @@ def _cycles(status: Status) -> list[str]:
         losses = {"base": champion.holdout_base, "before": champion.holdout_before, "champion": champion.holdout_after}
     newest = next((each for each in status.recent_cycles if each.holdout_after is not None), None)
     gain = drift = None
+    bounds: dict[str, float | None] = {}
     if newest is not None:
-        drift = newest.drift
+        drift, bounds = newest.drift, {"low": newest.gain_low, "high": newest.gain_high}
         if newest.holdout_before is not None and newest.holdout_after is not None:
             gain = newest.holdout_before - newest.holdout_after
     return [
@@ -84,7 +87,10 @@ def _cycles(status: Status) -> list[str]:
         _one("champion_cycle", "The cycle whose adapter is in use; 0: the base.", champion.cycle if champion else 0),
         _each("holdout_loss", "Reply loss on held-out experiences, nats per token.", "model", losses),
         _one("last_gain", "Gain of the newest measured cycle, nats per token.", gain),
+        _each("last_gain_bound", "Where that gain ends, at promotion.confidence.", "bound", bounds),
         _one("last_drift", "Drift of the newest measured cycle, nats per token.", drift),
+        _one("last_drift_limit", "What that drift was held against.", newest.drift_limit if newest else None),
+        _one("last_looping_replies", "Of its replies to the probe prompts.", newest.loops if newest else None),
     ]
 
 
@@ -95,6 +101,26 @@ def _progress(status: Status) -> list[str]:
         _one("training_loss", "Loss of the last step, nats per token.", progress.loss if progress else None),
         _one("training_step", "Optimizer steps done.", progress.step if progress else None),
         _one("training_steps", "Optimizer steps of the cycle.", progress.steps if progress else None),
+    ]
+
+
+def _serving(status: Status) -> list[str]:
+    """What the engine was proved to run; nothing where no engine is configured."""
+    serving = status.serving
+    if serving is None:
+        return []
+    since = serving.since.timestamp() if serving.since and serving.is_proved else None
+    proof = serving.proved_at.timestamp() if serving.proved_at else None
+    distances = {"served": serving.distance, "next_nearest": serving.next_nearest}
+    is_wanted = serving.is_proved and serving.served == serving.wanted
+    served = (serving.served or 0) if serving.is_proved else None
+    return [
+        _one("served_as_promoted", "1 while the engine is proved to run what is promoted.", is_wanted),
+        _one("served_cycle", "The cycle that the engine is proved to run; 0: the base.", served),
+        _one("served_since_timestamp_seconds", "Since when that is proved without a break.", since),
+        _one("serve_proof_timestamp_seconds", "When what it runs was proved last.", proof),
+        _each("serve_proof_distance", "Of its answers to what it was proved to run.", "generation", distances),
+        _one("serve_problem", "1 while something is wrong with it.", bool(serving.problem)),
     ]
 
 

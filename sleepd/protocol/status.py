@@ -15,7 +15,8 @@ from sleepd.clock import Moment
 from .chat_example import ChatExample
 from .deployment.serve_messages import ServedSpan, ServedState
 from .job import Progress, Report
-from .verdict import AddedMetric, Comparison, Figure, Verdict
+from .origin import Origin
+from .verdict import AddedMetric, Comparison, Verdict
 
 SCHEMA = 1
 
@@ -83,6 +84,17 @@ class BufferStatus(msgspec.Struct, frozen=True, kw_only=True):
     """Why the last good view is shown instead of the file as it is now; empty: it is current."""
 
 
+class BufferMoment(msgspec.Struct, frozen=True, kw_only=True):
+    """What the buffer held at a poll."""
+
+    at: Moment
+    total: int
+    new: int
+    unlearned: int
+    held_out: int
+    quarantined: int
+
+
 class BufferDetail(msgspec.Struct, frozen=True, kw_only=True):
     """What ``sleepctl buffer`` shows."""
 
@@ -98,6 +110,8 @@ class BufferDetail(msgspec.Struct, frozen=True, kw_only=True):
     files: int = 1
     sample: list[QuarantineDetail] = []
     """The first ones with their texts, where they were asked for."""
+    moments: list[BufferMoment] = []
+    """What it held earlier, oldest first, where that was asked for."""
     schema: int = SCHEMA
 
 
@@ -131,8 +145,17 @@ class CycleSummary(msgspec.Struct, frozen=True, kw_only=True):
     """The operator's word for it, which keeps its weights."""
     is_pruned: bool = False
     """Its weights were removed; what was measured on it stays."""
+    gain_low: float | None = None
+    """The gain on held-out experiences lies above it, with ``promotion.confidence``."""
+    gain_high: float | None = None
+    """It lies below it, with the same confidence."""
     drift: float | None = None
     """KL from the base on reference prompts, nats per token."""
+    drift_limit: float | None = None
+    """The limit that its drift was held against; None: not measured, or the cycle is an old one, of which ``show``
+    has the limits."""
+    loops: int | None = None
+    """Of its replies to the probe prompts, those that run in a loop."""
     is_thin: bool = False
     """Judged on fewer than eight held-out experiences."""
     is_on_probation: bool = False
@@ -170,6 +193,8 @@ class CycleDetail(msgspec.Struct, frozen=True, kw_only=True):
     """The command that undoes it; empty: there is nothing to undo."""
     served: list[ServedSpan] = []
     """When an engine was proved to run it, newest first."""
+    origin: Origin | None = None
+    """Where another machine's adapter came from; None: it was trained here."""
     schema: int = SCHEMA
 
 
@@ -195,6 +220,8 @@ class Champion(msgspec.Struct, frozen=True, kw_only=True):
     """With the one before it, on experiences that came later; None: not compared yet."""
     new_lineage: str = ""
     """Why the next cycle starts from the base and does not continue it; empty: it continues it."""
+    origin: Origin | None = None
+    """Where another machine's adapter came from; None: it was trained here."""
 
 
 class LastError(msgspec.Struct, frozen=True, kw_only=True):
@@ -246,6 +273,8 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     """The configured base model."""
     serving: ServedState | None = None
     """What the engine that answers the agent was proved to run; None: no engine is configured."""
+    free_bytes: int | None = None
+    """On the disk of the state directory; None: an older version wrote it."""
     written_at: Moment
     schema: int = SCHEMA
 
@@ -256,25 +285,6 @@ class DecisionRecord(msgspec.Struct, frozen=True, kw_only=True):
     at: Moment
     decision: DecisionView
     facts: dict[str, Any]
-
-
-class MetricResult(msgspec.Struct, frozen=True, kw_only=True):
-    """The answer to ``addmetric``."""
-
-    cycle: int
-    name: str
-    value: float | None
-    """None: taken away."""
-    figures: list[Figure]
-    """It against each of the operator's limits on it."""
-    is_broken: bool
-    """One of them is missed; a champion is rolled back then."""
-    was_champion: bool
-    """It was in use when the figure came."""
-    champion: int | None
-    """The one in use afterwards; None: the base."""
-    undo: str = ""
-    schema: int = SCHEMA
 
 
 class QuarantineEntry(msgspec.Struct, frozen=True, kw_only=True):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sleepd.cycle import State, previous_champion, undo_command
+from sleepd.cycle import State, undo_command
 from sleepd.errors import NotFound, NothingToDo
 from sleepd.store.checkpoints import ADOPTED_VERDICT, Checkpoints, has_weights
 from sleepd.store.sqlite.ledger import Ledger
@@ -24,7 +24,7 @@ def find_champion(to: int | None, ledger: Ledger, checkpoints: Checkpoints) -> t
         to = champion_before(was, ledger, checkpoints) or 0
     if to == (was or 0):
         raise NothingToDo(f"{'the base' if to == 0 else f'cycle {to}'} is in use already", hint="sleepctl history")
-    champions = [*checkpoints.adopted(), *(s.cycle for s in ledger.summaries() if s.state == State.PROMOTED)]
+    champions = [*checkpoints.adopted(), *ledger.promoted()]
     if to != 0 and to not in champions:
         raise NotFound(f"cycle {to} never was a champion", hint="sleepctl history shows which were promoted")
     path = checkpoints.find(to)
@@ -33,15 +33,14 @@ def find_champion(to: int | None, ledger: Ledger, checkpoints: Checkpoints) -> t
     return to, was
 
 
-def active_champions(ledger: Ledger, checkpoints: Checkpoints) -> list[int]:
-    """Champions that were not rolled back and have their weights, oldest first; adopted ones are among them."""
-    found = [*checkpoints.adopted(), *ledger.active()]
-    return sorted(cycle for cycle in found if (path := checkpoints.find(cycle)) and has_weights(path))
-
-
 def champion_before(champion: int, ledger: Ledger, checkpoints: Checkpoints) -> int | None:
-    """The one that a rollback of ``champion`` activates; None: the base itself."""
-    return previous_champion(champion, active_champions(ledger, checkpoints))
+    """The one that a rollback of ``champion`` activates; None: the base itself.
+
+    It is the newest one below that was not rolled back and has its weights; adopted ones are among them.
+    """
+    older = [cycle for cycle in (*checkpoints.adopted(), *ledger.active()) if cycle < champion]
+    paths = ((cycle, checkpoints.find(cycle)) for cycle in sorted(older, reverse=True))
+    return next((cycle for cycle, path in paths if path and has_weights(path)), None)
 
 
 def undo_of(cycle: int, ledger: Ledger, checkpoints: Checkpoints) -> str:
@@ -50,13 +49,13 @@ def undo_of(cycle: int, ledger: Ledger, checkpoints: Checkpoints) -> str:
     Raises:
         NotFound: there is no such cycle.
     """
-    is_adopted = cycle in checkpoints.adopted()
-    return undo_command(
-        cycle,
-        ADOPTED_VERDICT if is_adopted else ledger.state(cycle),
-        is_active=cycle == checkpoints.champion() if is_adopted else cycle in ledger.active(),
-        champions=active_champions(ledger, checkpoints),
-    )
+    if cycle in checkpoints.adopted():
+        state, is_active = ADOPTED_VERDICT, cycle == checkpoints.champion()
+    else:
+        state = ledger.state(cycle)
+        is_active = state is State.PROMOTED and not ledger.summary(cycle).is_rolled_back
+    before = champion_before(cycle, ledger, checkpoints) if is_active else None
+    return undo_command(cycle, state, is_active=is_active, champions=[] if before is None else [before])
 
 
 def activate(to: int, ledger: Ledger, checkpoints: Checkpoints) -> None:
@@ -65,7 +64,7 @@ def activate(to: int, ledger: Ledger, checkpoints: Checkpoints) -> None:
     for cycle in line:
         checkpoints.restore(cycle)
     checkpoints.promote(to or None)
-    above = [s.cycle for s in ledger.summaries() if s.state == State.PROMOTED and s.cycle > to]
+    above = ledger.promoted(above=to)
     for cycle in above:
         checkpoints.retire(cycle)
     ledger.mark_rolled_back(above, is_rolled_back=True)

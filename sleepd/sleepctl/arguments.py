@@ -16,6 +16,7 @@ from sleepd.text.display import clean
 from sleepd.version import VERSION
 
 from .argument_types import Whole, metric_name, moment_or_age, number, positive
+from .bundle_arguments import add_bundle_commands, add_sync
 from .command_texts import EPILOGS, EXAMPLES, GROUPS, VARIABLES
 from .exit_codes import ExitCode, table
 from .quarantine_arguments import add_quarantine
@@ -24,7 +25,7 @@ COMPLETED = ("bash", "zsh", "fish", "cycles", "quarantine")
 """What ``completions`` can print: the scripts, and what they ask for."""
 
 
-_STATE_HELP = {"live": "where the fingerprints are", "export": "where the cycle is"}
+_STATE_HELP = {"live": "where the fingerprints are", "export": "where the cycle is", "sync": "the state directory"}
 
 
 class _Parser(argparse.ArgumentParser):
@@ -93,6 +94,9 @@ def _add_command(commands: Any, name: str, summary: str) -> None:
     if name in ("config", "metric"):
         (_add_config_commands if name == "config" else _add_metric_commands)(command)
         return
+    if name == "bundle":
+        add_bundle_commands(command, _add_options)
+        return
     _add_options(command)
     _add_places(command, name)
     if name in _OPTIONS:
@@ -128,6 +132,7 @@ def _add_page_options(command: argparse.ArgumentParser, name: str) -> None:
     what = command.add_mutually_exclusive_group()
     what.add_argument("--open", action="store_true", help="open it in your browser")
     what.add_argument("--token", action="store_true", help="print the token that the page asks for")
+    command.add_argument("--instance", metavar="NAME", default="", help="of sage-sleepd@NAME")
     where = "where it is or will be (default: 127.0.0.1:7533)"
     command.add_argument("--address", metavar="IP:PORT", default="127.0.0.1:7533", help=where)
 
@@ -181,7 +186,7 @@ def _add_keeping_options(command: argparse.ArgumentParser, name: str) -> None:
 
 def _add_places(command: argparse.ArgumentParser, name: str) -> None:
     """The cycle, path or experience that a command is about."""
-    if name in ("status", "history", "show", "report", "live", "export"):
+    if name in ("status", "history", "show", "report", "live", "export", "sync"):
         command.add_argument(
             "--state",
             metavar="DIR",
@@ -283,5 +288,6 @@ _OPTIONS: dict[str, Callable[[argparse.ArgumentParser], None]] = {
     "live": _add_live_options,
     "export": _add_export_options,
     "quarantine": add_quarantine,
+    "sync": add_sync,
 }
 """What adds the options of one command alone."""

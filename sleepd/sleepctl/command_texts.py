@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .bundle_arguments import BUNDLE_EPILOG, SYNC_EPILOG
 from .quarantine_arguments import QUARANTINE_EPILOG
 
 GROUPS = {
@@ -37,6 +38,8 @@ GROUPS = {
         "tag": "tag a cycle, which keeps its weights",
         "metric": "add or remove a figure of your own for a cycle",
         "export": "write a cycle's adapter for another program: peft, GGUF, merged",
+        "bundle": "send a cycle to another machine, or have one of its judged here",
+        "sync": "share bundles through a directory; sage-sleep-sync runs it",
         "prune": "remove the weights that are not kept; --dry-run only lists them",
     },
     "set up": {
@@ -86,7 +89,8 @@ An experience that was removed or changed since is listed by its id only.
     "web": """\
 Prints the address of the page where it answers: sage-sleep-web.socket serves
 it. Where nothing answers, it serves the page itself until Ctrl-C. --token reads
-the service's token as root, else your own. Needs the extra [web].""",
+the service's token as root, else your own. Where the page of another daemon
+answers, give yours an address with --address. Needs the extra [web].""",
     "notify": """\
 notify.command gets the event as text in the first line of its standard input,
 and as JSON in the second. Each event is told once, also after a restart; at the
@@ -148,6 +152,8 @@ Set [serve] in the configuration first. For llama-restart it writes a drop-in
 of the engine's unit, and a polkit rule that lets the service restart this one
 unit; for llama-router a file of presets, where there is none. It starts nothing
 and shows the commands that come next.""",
+    "bundle": BUNDLE_EPILOG,
+    "sync": SYNC_EPILOG,
     "quarantine": QUARANTINE_EPILOG,
     "completions": """\
 Installed by ./install.sh. By hand, for bash:

@@ -27,6 +27,7 @@ from sleepd.files import is_own_directory, read_document
 from sleepd.protocol.answers import Learned, LearnedText
 from sleepd.protocol.checkpoint_files import EVALUATION_FILE, LINEAGE_FILE, WEIGHTS_FILE, Evaluation, Lineage
 from sleepd.protocol.conversion import converted
+from sleepd.protocol.origin import ORIGIN_FILE, Origin
 from sleepd.protocol.status import CycleDetail, CycleSummary
 
 _NAME: Final = re.compile(r"cycle_(\d{3,9})")
@@ -49,6 +50,7 @@ def read_detail(state: Path, summary: CycleSummary) -> CycleDetail:
         held_out_ids=[each.id for each in lineage.held_out] if lineage else [],
         released_ids=lineage.released if lineage else [],
         undo=_undo(state, summary),
+        origin=_read(directory / ORIGIN_FILE, Origin) if directory else None,
     )
 
 
@@ -101,6 +103,15 @@ def cycle_directory(state: Path, cycle: int) -> Path | None:
     """Where its checkpoint is; None: there is none."""
     name = f"cycle_{cycle:03d}"
     return next((path for path in (state / name, state / "retired" / name) if is_own_directory(path)), None)
+
+
+def champion_in(state: Path) -> int | None:
+    """The cycle that ``current`` names; None: the base is in use."""
+    try:
+        name = _NAME.fullmatch(os.readlink(state / "current"))
+    except OSError:
+        return None
+    return int(name[1]) if name else None
 
 
 def _read(path: Path, kind: type[_T]) -> _T | None:

@@ -2,16 +2,35 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sleepd.errors import ConfigError
+from sleepd.errors import ConfigError, UsageError
 
 if TYPE_CHECKING:
     from sleepd.config.layers import Layered
     from sleepd.config.schema import Config
+
+
+def instance_socket(instance: str) -> str:
+    """The control socket of ``sage-sleepd@NAME``."""
+    return f"/run/sage-sleepd-{checked_instance(instance)}/sleepd.sock"
+
+
+def checked_instance(name: str) -> str:
+    """The name of an instance, as a unit may have it.
+
+    Raises:
+        UsageError: it is none.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}", name):
+        raise UsageError(
+            f"expected a name of letters, digits, '_', '.' and '-', found {name!r}", hint="--instance blue"
+        )
+    return name
 
 
 class Places:

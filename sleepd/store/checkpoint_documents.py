@@ -21,6 +21,7 @@ from sleepd.files import read_document as read_json
 from sleepd.log import get_logger
 from sleepd.protocol.checkpoint_files import EVALUATION_FILE, LINEAGE_FILE, AssignedExperience, Evaluation, Lineage
 from sleepd.protocol.job import Report
+from sleepd.protocol.origin import ORIGIN_FILE, Origin
 from sleepd.protocol.verdict import Verdict
 
 from . import legacy_formats
@@ -119,6 +120,14 @@ def evaluation_of(cycle: int, ledger: Ledger, checkpoints: Checkpoints) -> tuple
     """What the worker reported and what was decided; of an old cycle with the long lists that its checkpoint has."""
     kept = _kept(cycle, ledger, checkpoints, EVALUATION_FILE, Evaluation)
     return (kept.report, kept.verdict) if kept else (ledger.report(cycle), ledger.verdict(cycle))
+
+
+def origin_at(path: Path) -> Origin | None:
+    """Where the adapter of the checkpoint at ``path`` came from; None: it was trained here, or it cannot be read."""
+    try:
+        return msgspec.json.decode(read_json(path / ORIGIN_FILE), type=Origin)
+    except (OSError, *DECODE_ERRORS):
+        return None
 
 
 def _kept(cycle: int, ledger: Ledger, checkpoints: Checkpoints, name: str, kind: type[_T]) -> _T | None:

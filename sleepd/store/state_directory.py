@@ -17,9 +17,9 @@ from sleepd.errors import StateDirectoryUnusable
 from sleepd.files import make_directory
 from sleepd.log import get_logger
 
-DIRECTORIES: Final = ("staging", "retired", "adopted", "models")
+DIRECTORIES: Final = ("staging", "retired", "adopted", "models", "foreign")
 _FILES: Final = re.compile(
-    r"lock|secret|state\.db(?:[-.].+)?|(?:status|history|scheduler_state|quarantine|rated_down|tags|metrics)\.json|\..+\.tmp"
+    r"lock|secret|state\.db(?:[-.].+)?|(?:status|history|scheduler_state|quarantine|rated_down|tags|metrics|sync)\.json|\..+\.tmp"
 )
 _NEW_LINK: Final = re.compile(r"\.current\.\d+\.tmp")
 _CYCLE: Final = re.compile(r"cycle_\d{3,9}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from urllib.parse import quote
 
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -13,6 +14,7 @@ from starlette.routing import Route
 from . import actions, entering, views
 from .rendering import static
 from .site import Site, reading
+from .web_places import SOCKET_HEADER
 
 STATIC = {"style.css": "text/css", "live.js": "text/javascript", "icon.svg": "image/svg+xml"}
 """Every file that is served, and its type."""
@@ -34,7 +36,7 @@ def build(site: Site) -> Starlette:
         page("/quarantine", views.quarantine),
         page("/metrics", views.metrics),
         *[Route(f"/static/{name}", _static(name, kind), methods=["GET"]) for name, kind in STATIC.items()],
-        Route("/health", _health, methods=["GET"]),
+        Route("/health", _health(site), methods=["GET"]),
         *entering.routes(site),
         *actions.routes(site),
     ]
@@ -66,6 +68,11 @@ def _static(name: str, kind: str) -> Callable[[Request], Response]:
     return respond
 
 
-def _health(_: Request) -> Response:
-    """Whether this process answers; nothing of the daemon."""
-    return PlainTextResponse("ok\n")
+def _health(site: Site) -> Callable[[Request], Response]:
+    """Whether this process answers, and for which daemon; nothing of the daemon itself."""
+    headers = {SOCKET_HEADER: quote(site.daemon.socket_path)}
+
+    def respond(_: Request) -> Response:
+        return PlainTextResponse("ok\n", headers=headers)
+
+    return respond

@@ -8,7 +8,7 @@ from starlette.routing import Route
 
 from sleepd.errors import PermissionDenied, SleepdError
 
-from .login import COOKIE, SESSION_SECONDS, TRIES_SECONDS
+from .login import SESSION_SECONDS, TRIES_SECONDS
 from .site import Site, form, is_own_path
 
 
@@ -27,9 +27,8 @@ def routes(site: Site) -> list[Route]:
         if not site.login.is_token(given.get("token", "")):
             return _form(site, request, target, is_wrong=True)
         response = RedirectResponse(target if is_own_path(target) else "/", 303)
-        response.set_cookie(
-            COOKIE, site.login.new_session(), max_age=SESSION_SECONDS, httponly=True, samesite="strict", path="/"
-        )
+        name, session = site.login.cookie, site.login.new_session()
+        response.set_cookie(name, session, max_age=SESSION_SECONDS, httponly=True, samesite="strict", path="/")
         return response
 
     async def log_out(request: Request) -> Response:
@@ -40,7 +39,7 @@ def routes(site: Site) -> list[Route]:
         except SleepdError as error:
             return site.failure(request, error)
         response = RedirectResponse("/login", 303)
-        response.delete_cookie(COOKIE, path="/")
+        response.delete_cookie(site.login.cookie, path="/")
         return response
 
     return [

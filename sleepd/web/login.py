@@ -20,7 +20,6 @@ from starlette.requests import Request
 from sleepd.errors import ConfigError
 from sleepd.text.shell import quoted
 
-COOKIE = "sleepd_session"
 SESSION_SECONDS = 12 * 3600
 TRIES = 10
 """Wrong tokens within ``TRIES_SECONDS``; then nobody can log in until some of them are that old."""
@@ -47,10 +46,12 @@ class Login:
         self._now = now
         self._wrong: deque[float] = deque(maxlen=TRIES)
         self.is_open = is_open
+        self.cookie = f"sleepd_{hashlib.sha256(self._key).hexdigest()[:8]}"
+        """Its name: a browser keeps the cookies of all ports of this machine in one place, and so of all pages."""
 
     def identity(self, request: Request) -> str:
         """Whose request it is, for the CSRF token; empty: nobody's who logged in."""
-        cookie = request.cookies.get(COOKIE, "")
+        cookie = request.cookies.get(self.cookie, "")
         if self._is_valid(cookie):
             return f"cookie {cookie}"
         named = request.headers.get(self._header, "") if self._header else ""

@@ -39,6 +39,7 @@ def environment() -> Environment:
         number=number,
         cut=cut,
         utc=utc,
+        spaced=spaced,
     )
     made.globals.update(model=wording.model, moment=wording.moment, ago=wording.ago)
     return made
@@ -67,6 +68,11 @@ def utc(moment: datetime) -> str:
 def cut(text: str, longest: int = LONGEST_TEXT) -> str:
     """The beginning of a long text."""
     return text if len(text) <= longest else f"{text[:longest]}… ({len(text) - longest} more characters)"
+
+
+def spaced(name: str) -> str:
+    """The name of a figure or of a reason, as words."""
+    return name.replace("_", " ")
 
 
 def _finalized(value: Any) -> Any:

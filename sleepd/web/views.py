@@ -6,18 +6,24 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from sleepd.errors import SleepdError
-from sleepd.protocol.answers import Cycles, Reasons
-from sleepd.protocol.control import MOST_ENTRIES, Buffer, GetStatus, History, Quarantine, Show, Why
+from sleepd.protocol.answers import Cycles, FoundTexts, Reasons
+from sleepd.protocol.control import Buffer, GetStatus, History, Quarantine, Search, Show, Why
 from sleepd.protocol.prometheus import metrics_text
-from sleepd.protocol.status import BufferDetail, CycleDetail, QuarantineList, Status
+from sleepd.protocol.status import BufferDetail, CycleDetail, CycleSummary, QuarantineList, Status
 from sleepd.sleepctl.asking import known_cycle
 
 from .rendering import render
 from .site import Site, whole_number
 from .values import buffer_values, comparison_values, cycle_values, start_values, timeline_values
 
-DECISIONS = 20
-"""Decisions below the timeline."""
+DECISIONS = 40
+"""Decisions, and alarms, below the timeline."""
+MOST_CYCLES = 80
+"""Of one timeline: the page stays below 150 kB."""
+WORDS = 200
+"""Characters that can be searched for."""
+EARLIER, LATER = 150, 50
+"""Cycles before and after one that are searched for its lineage."""
 TEXTS = 50
 """Experiences whose text stands on the page of a cycle."""
 
@@ -25,19 +31,30 @@ TEXTS = 50
 def start(site: Site, request: Request) -> Response:
     """State, conditions, progress, champion, warnings."""
     status, now = site.daemon.ask(GetStatus(), Status), site.clock.now()
-    values = start_values.head(status, site.live.losses, now) | start_values.facts(status, now)
+    champion = _champion(site, status)
+    values = start_values.head(status, site.live.losses, now) | start_values.facts(status, champion, now)
     return site.page(request, "start.html", **values)
+
+
+def _champion(site: Site, status: Status) -> CycleSummary | None:
+    """The line of the cycle in use; None: there is none."""
+    if status.champion is None:
+        return None
+    number = status.champion.cycle
+    found = site.daemon.ask(History(limit=1, before=number + 1), Cycles).cycles
+    return found[0] if found and found[0].cycle == number else None
 
 
 def live_parts(site: Site, *, is_operator: bool) -> dict[str, str]:
     """The parts of the start page, as the browser replaces them."""
     try:
         status, now = site.daemon.ask(GetStatus(), Status), site.clock.now()
+        champion = _champion(site, status)
     except SleepdError as error:
         return {"head": render("parts/absent.html", message=error.message, hint=error.hint)}
     return {
         "head": render("parts/head.html", **start_values.head(status, site.live.losses, now)),
-        "facts": render("parts/facts.html", **start_values.facts(status, now)),
+        "facts": render("parts/facts.html", **start_values.facts(status, champion, now)),
         "actions": render("parts/actions.html", status=status, is_operator=is_operator),
     }
 
@@ -51,17 +68,21 @@ def events(site: Site, request: Request) -> Response:
 
 def timeline(site: Site, request: Request) -> Response:
     """Every cycle, and the decisions."""
-    limit = whole_number(request.query_params.get("limit", "50"), "limit", least=1, most=1000)
-    cycles = site.daemon.ask(History(limit=limit), Cycles).cycles
+    query = request.query_params
+    limit = whole_number(query.get("limit", "40"), "limit", least=1, most=MOST_CYCLES)
+    before = whole_number(query["before"], "before", least=1) if "before" in query else None
+    cycles = site.daemon.ask(History(limit=limit, before=before), Cycles).cycles
     reasons = site.daemon.ask(Why(limit=DECISIONS), Reasons)
-    return site.page(request, "timeline.html", **timeline_values.values(cycles, reasons, site.clock.now(), limit=limit))
+    values = timeline_values.values(cycles, reasons, site.clock.now(), limit=limit, is_newest=before is None)
+    return site.page(request, "timeline.html", **values)
 
 
 def cycle(site: Site, request: Request) -> Response:
     """One cycle."""
     number = _number(request.path_params["cycle"])
     known = known_cycle(site.daemon.ask, number, limit=TEXTS)
-    cycles = site.daemon.ask(History(limit=MOST_ENTRIES), Cycles).cycles
+    # Its lineage is drawn from the cycles around it.
+    cycles = site.daemon.ask(History(limit=EARLIER + LATER, before=number + LATER), Cycles).cycles
     return site.page(request, "cycle.html", has_links=True, **cycle_values.values(known, cycles, site.clock.now()))
 
 
@@ -74,8 +95,11 @@ def compare(site: Site, request: Request) -> Response:
 
 
 def buffer(site: Site, request: Request) -> Response:
-    """The buffer as it was just read."""
-    return site.page(request, "buffer.html", **buffer_values.values(site.daemon.ask(Buffer(), BufferDetail)))
+    """The buffer as it was just read, and what a search finds in it."""
+    detail, now = site.daemon.ask(Buffer(moments=buffer_values.MOMENTS), BufferDetail), site.clock.now()
+    words = request.query_params.get("search", "")[:WORDS]
+    found = site.daemon.ask(Search(words=words, limit=TEXTS), FoundTexts) if words else None
+    return site.page(request, "buffer.html", now=now, words=words, found=found, **buffer_values.values(detail))
 
 
 def quarantine(site: Site, request: Request) -> Response:

@@ -7,6 +7,7 @@ N is the inherited end of a socket pair, STAGING_DIR holds ``work/job.json`` and
 from __future__ import annotations
 
 import argparse
+import gc
 import logging
 import os
 import socket
@@ -76,6 +77,7 @@ def _work(channel: Channel, staging: Path) -> Report:
     with channel.loading():
         # Only now: the daemon has been greeted, and importing torch takes seconds.
         from .run import run
+    gc.freeze()  # what the imports made stays to the end; else each collection between two phases looks through it all
 
     return run(job, examples, channel)
 

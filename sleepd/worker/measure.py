@@ -92,15 +92,16 @@ class Measurer:
         trained = encode_examples(chat, self._examples.to_train, longest, self._channel)
         if not trained and chat.exceeded:
             raise chat.exceeded[-1]
-        if not trained:
+        if not trained and not self._job.foreign:
             raise GiveUp(
                 "nothing_supervised",
                 f"none of {len(self._examples.to_train)} experiences has a reply token to learn from",
                 "check the buffer: are its responses empty?",
             )
-        prompts = chosen_prompts(strategy, self._job.seed, epoch_ends(strategy, trained, self._job.seed)[-1])
+        steps = 0 if self._job.foreign else epoch_ends(strategy, trained, self._job.seed)[-1]
+        prompts = chosen_prompts(strategy, self._job.seed, steps)
         known = {one.id for one in trained}
-        learned = [one for one in self._examples.to_train if one.id in known]
+        learned = [one for one in self._examples.to_train if one.id in known] or self._examples.to_hold_out
         systems = occurring_systems(chat, learned, self._job.system_prompt, longest)
         probe, monitor, regularise = (
             under(systems, one) for one in (prompts.probe, prompts.monitor, prompts.regularise)
@@ -127,7 +128,8 @@ class Measurer:
         """Tell the clock of what is still to come after measuring."""
         pace = self._phases.pace
         pace.begin()
-        pace.plan(workload.training(self._job, encoded, steps_done=steps_done))
+        if not self._job.foreign:
+            pace.plan(workload.training(self._job, encoded, steps_done=steps_done))
         pace.plan(workload.evaluating(self._job, encoded, encoded.asked))
 
     def _questions(self, held_out: list[Encoded], systems: Mapping[str, int], longest: int) -> Questions:

@@ -169,7 +169,7 @@ def make_report(cycle: Finished) -> Report:
         epochs=training.epochs,
         steps=training.steps,
         learning_rate=cycle.job.strategy.learning_rate,
-        avg_salience=sum(example.salience for example in learned) / len(learned),
+        avg_salience=sum(example.salience for example in learned) / len(learned) if learned else None,
         epoch_losses=training.epoch_losses,
         trained_measured=len(encoded.sampled),
         train_before=_mean(cycle.before.parent, encoded.sampled),

@@ -2,6 +2,8 @@
 
 Rules
 -----
+0. A job with a foreign adapter trains nothing: its weights take the place of trained ones. They are saved as trained
+   ones are, so that nothing of the sender's configuration is used, and all else is the same.
 1. What is reported of the candidate was measured on the files that the daemon commits: the adapter is saved and read
    back before it is measured.
 2. Before and after are compared on the same tokens. From the first step on, where memory runs out, what is trained may
@@ -56,7 +58,7 @@ from .failure import GiveUp
 from .layer_heartbeat import beat_at_each_layer
 from .measure import Measurer
 from .model.adapted_layers import adapted_norm, expert_counts
-from .model.adapter import adapter_tensors, restart_adapter, save_adapter, shape, use_saved_adapter
+from .model.adapter import adapter_tensors, put_weights, restart_adapter, save_adapter, shape, use_saved_adapter
 from .model.device import room_of
 from .model.inspect_base import most_positions
 from .model.loading import Loaded, load
@@ -119,7 +121,8 @@ class _Cycle:
     def __init__(self, job: Job, examples: list[TrainingExample], channel: Channel) -> None:
         self._job = job
         self._channel = channel
-        judging, stopping = divide_holdout([example for example in examples if example.role == "holdout"])
+        held_out = [example for example in examples if example.role == "holdout"]
+        judging, stopping = (held_out, []) if job.foreign else divide_holdout(held_out)
         to_train = [example for example in examples if example.role != "holdout"]
         self._examples = SplitExamples(to_train=to_train, to_hold_out=judging, to_stop=stopping)
         self._phases = Phases(channel)
@@ -144,10 +147,13 @@ class _Cycle:
         encoded, before, references = measured
         with phases.enter("training"):
             initial = adapter_tensors(loaded.model)
-            training = self._train(loaded, encoded, before, references, point)
+            if self._job.foreign:
+                put_weights(loaded.model, Path(self._job.foreign), self._job.strategy, "the foreign adapter")
+            training = Training() if self._job.foreign else self._train(loaded, encoded, before, references, point)
         with phases.enter("saving"):
-            checks = [loss_evaluator.supervised_check(training.supervised_tokens), self._changed(loaded, initial)]
-            checks.append(self._save(loaded, encoded))
+            checks = [self._changed(loaded, initial), self._save(loaded, encoded)]
+            if not self._job.foreign:
+                checks.insert(0, loss_evaluator.supervised_check(training.supervised_tokens))
         with phases.enter("evaluating"):
             after = measurer.after(encoded, before, references)
         self._write_fingerprint(loaded, encoded)
@@ -282,7 +288,7 @@ class _Cycle:
     def _save(self, loaded: Loaded, encoded: EncodedExamples) -> TrainingCheck:
         """Save, and go on with what was read back: all that follows is measured on the adapter on disk."""
         self._phases.report()
-        probe = min(encoded.trained, key=lambda one: len(one.ids))
+        probe = min([*encoded.trained, *encoded.held_out], key=lambda one: len(one.ids))
         trained, weights = self._evaluator.logits(probe), adapter_tensors(loaded.model)
         staging = Path(self._job.staging)
         save_adapter(loaded.model, staging, loaded.base_directory)
@@ -294,7 +300,7 @@ class _Cycle:
     def _write_fingerprint(self, loaded: Loaded, encoded: EncodedExamples) -> None:
         """How the adapter is recognised where it runs. Without one the cycle is as good, but cannot be proved there."""
         known = {one.id for one in encoded.trained}
-        trained = [one for one in self._examples.to_train if one.id in known]
+        trained = [one for one in self._examples.to_train if one.id in known] or [*self._examples.to_hold_out]
         trained.sort(key=lambda one: (one.role != "train", one.order, one.id))
         with self._phases.enter("fingerprinting"):
             try:

@@ -34,6 +34,7 @@ STATUS_KEYS = [
     "champion",
     "config_path",
     "decision",
+    "free_bytes",
     "is_live",
     "last_error",
     "last_sleep_at",

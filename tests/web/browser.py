@@ -23,7 +23,7 @@ MISSING = [name for name in ("chromium", "chromedriver") if not shutil.which(nam
 class Browser:
     """One window until the end of the block."""
 
-    def __init__(self, *, is_dark: bool = False, has_script: bool = True) -> None:
+    def __init__(self) -> None:
         self._directory = tempfile.TemporaryDirectory(prefix="chromium", ignore_cleanup_errors=True)
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
@@ -32,10 +32,8 @@ class Browser:
         self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
         self._options: dict[str, Any] = {
             "args": ["--headless=new", "--no-sandbox", "--hide-scrollbars", f"--user-data-dir={self._directory.name}"],
-            "prefs": {} if has_script else {"profile.managed_default_content_settings.javascript": 2},
         }
-        self._options["args"] += ["--blink-settings=preferredColorScheme=0"] if is_dark else []
-        self._has_script = has_script
+        self._has_script = True
         self._session = ""
 
     def __enter__(self) -> Self:
@@ -63,6 +61,25 @@ class Browser:
         """The size of what is seen, also narrower than a window may be."""
         metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
         self._post("/goog/cdp/execute", cmd="Emulation.setDeviceMetricsOverride", params=metrics)
+
+    def prefer(self, scheme: str) -> None:
+        """``light`` or ``dark``."""
+        features = [{"name": "prefers-color-scheme", "value": scheme}]
+        self._post("/goog/cdp/execute", cmd="Emulation.setEmulatedMedia", params={"media": "", "features": features})
+
+    def print_media(self) -> None:
+        """Show the page as it is printed, until ``prefer`` is called."""
+        self._post("/goog/cdp/execute", cmd="Emulation.setEmulatedMedia", params={"media": "print"})
+
+    def printed(self) -> bytes:
+        """The page as a PDF on A4."""
+        return base64.b64decode(self._post("/print", page={"width": 21.0, "height": 29.7}))
+
+    def allow_scripts(self, *, is_allowed: bool) -> None:
+        """Whether pages may run scripts; without them ``run`` works no more."""
+        given = {"value": not is_allowed}
+        self._post("/goog/cdp/execute", cmd="Emulation.setScriptExecutionDisabled", params=given)
+        self._has_script = is_allowed
 
     def run(self, script: str, *arguments: Any) -> Any:
         """What a script returns in the page; the page's own policy does not bind it."""

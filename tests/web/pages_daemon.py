@@ -10,19 +10,20 @@ from typing import Any
 
 import msgspec
 
-from sleepd.protocol.answers import Cycles, Reasons
-from sleepd.protocol.control import Buffer, Experiences, GetStatus, GetVersion, History, Quarantine, Show, Why
-from sleepd.protocol.status import CycleDetail, CycleSummary, DecisionRecord, QuarantineList, Status
+from sleepd.protocol.answers import Cycles, FoundText, FoundTexts, PastAlarm, Reasons
+from sleepd.protocol.control import Buffer, Experiences, GetStatus, GetVersion, History, Quarantine, Search, Show, Why
+from sleepd.protocol.status import BufferMoment, CycleDetail, CycleSummary, DecisionRecord, QuarantineList, Status
 from tests.sleepctl import sleepctl_scenes as scenes
 from tests.sleepctl.sleepctl_fake_daemon import FakeDaemon
 
 PAGES = (
     "/",
     "/cycles",
-    "/cycles?limit=1000",
+    "/cycles?limit=80",
     "/cycles/8",
     "/compare?a=5&b=8",
     "/buffer",
+    "/buffer?search=lamp",
     "/quarantine",
     "/do/force",
     "/login",
@@ -65,7 +66,11 @@ def history(count: int) -> list[CycleSummary]:
                 held_out=6 + number % 20,
                 holdout_before=3.0 if is_judged else None,
                 holdout_after=3.0 - gain if is_judged else None,
+                gain_low=gain - 0.12 if is_judged else None,
+                gain_high=gain + 0.12 if is_judged else None,
                 drift=0.01 + 0.03 * abs(math.sin(2 * number)) if is_judged else None,
+                drift_limit=0.05 if is_judged else None,
+                loops=number % 3 if is_judged else None,
                 reason="" if state == "promoted" else f"{state}: as the figures say",
                 is_rolled_back=state == "promoted" and number % 11 == 0,
                 tag="liked" if number == 3 else "",
@@ -74,6 +79,25 @@ def history(count: int) -> list[CycleSummary]:
         if state == "promoted" and number % 11:
             champion = number
     return found[::-1]
+
+
+def _moments() -> list[BufferMoment]:
+    """Forty hours of an agent at work, with a sleep every eight hours."""
+    return [
+        BufferMoment(
+            at=scenes.ago(hours=40 - n),
+            total=250 + 2 * n,
+            new=2 * (n % 8),
+            unlearned=1 + 2 * (n % 8) - n % 3,
+            held_out=32 + n // 4,
+            quarantined=2 + n // 9,
+        )
+        for n in range(40)
+    ]
+
+
+def _part(cycles: Sequence[CycleSummary], request: History) -> list[CycleSummary]:
+    return [each for each in cycles if request.before is None or each.cycle < request.before][: request.limit]
 
 
 def answer_pages(
@@ -87,7 +111,9 @@ def answer_pages(
     age = datetime.now(UTC) - scenes.NOW
     cycles = [recent(each, age) for each in cycles]
     status, decision = recent(status, age), status.decision
-    changes = [DecisionRecord(at=scenes.ago(minutes=7 * n) + age, decision=decision, facts={}) for n in range(20)]
+    changes = [DecisionRecord(at=scenes.ago(hours=5 * n) + age, decision=decision, facts={}) for n in range(20)]
+    since = scenes.ago(hours=30) + age
+    alarm = PastAlarm(name="overdue", text="a sleep is due for 26 h", since=since, until=since + timedelta(hours=2))
     entries = [
         *scenes.QUARANTINE,
         msgspec.structs.replace(scenes.QUARANTINE[0], id=scenes.HOSTILE[:60], preview=scenes.HOSTILE, trained_in=[3]),
@@ -95,11 +121,18 @@ def answer_pages(
     fake.replies |= {
         GetStatus: status,
         GetVersion: {"version": "0.1.0", "v": 1},
-        History: lambda request: Cycles(cycles=list(cycles[: request.limit])),
-        Why: Reasons(current=decision, changes=changes),
+        History: lambda request: Cycles(cycles=_part(cycles, request)),
+        Why: Reasons(current=decision, changes=changes, alarms=[alarm]),
         Show: recent(detail, age),
         Experiences: scenes.LEARNED,
-        Buffer: msgspec.structs.replace(scenes.BUFFER_DETAIL, status=recent(scenes.QUARANTINED, age)),
+        Buffer: recent(
+            msgspec.structs.replace(scenes.BUFFER_DETAIL, status=scenes.QUARANTINED, moments=_moments()), age
+        ),
+        Search: FoundTexts(
+            found=[FoundText(id="e1", salience=0.7, prompt="Where is the lamp?", response=scenes.HOSTILE)],
+            total=1,
+            searched=333,
+        ),
         Quarantine: QuarantineList(entries=entries, total=len(entries), unscreened=2, personal={"e-mail": 3}),
     }
 

@@ -10,9 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from sleepd.errors import DaemonNotRunning
 from sleepd.protocol import control
 from sleepd.protocol.answers import Paused
 from sleepd.protocol.control import Announcement, GetStatus
+from sleepd.sleepctl.asking import known_cycle
+from sleepd.web.daemon_access import DaemonAccess
+from sleepd.web.report_file import report_file
 from tests.agents import changed, config_for, experiences, write_buffer
 from tests.fakes import fake_interpreter
 from tests.processes import DaemonProcess
@@ -24,6 +28,7 @@ from tests.web.web_process import TOKEN, WebProcess
 
 pytestmark = pytest.mark.skipif(bool(MISSING), reason=f"PAGE NOT TESTED IN A BROWSER: missing: {', '.join(MISSING)}")
 WIDTHS = (360, 800, 1600)
+SCHEMES = ("light", "dark")
 TAB, ENTER = "\ue004", "\ue007"
 PICTURES = os.environ.get("PAGE_PICTURES", "")
 """A folder for a picture of each page; not set: none is kept."""
@@ -32,15 +37,9 @@ README, README_HEIGHT = ("now-800-light", "now-800-dark"), 700
 
 
 @pytest.fixture(scope="module")
-def light() -> Iterator[Browser]:
-    with Browser() as browser:
-        yield browser
-
-
-@pytest.fixture(scope="module")
-def dark() -> Iterator[Browser]:
-    with Browser(is_dark=True) as browser:
-        yield browser
+def browser() -> Iterator[Browser]:
+    with Browser() as opened:
+        yield opened
 
 
 def log_in(browser: Browser, site: WebProcess) -> None:
@@ -57,142 +56,150 @@ def keep(browser: Browser, name: str) -> None:
             browser.picture(Path(PICTURES) / f"{name}.webp", README_HEIGHT)
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_pages_fit_every_width(site: WebProcess, scheme: str, request: pytest.FixtureRequest) -> None:
-    """At 360, 800 and 1600 pixels no page is wider than the window, and the script reports no error."""
-    browser = request.getfixturevalue(scheme)
+def test_pages_fit_every_width(site: WebProcess, browser: Browser) -> None:
+    """At 360, 800 and 1600 pixels, light and dark, no page is wider than the window."""
     log_in(browser, site)
+    grounds = set()
     for path in PAGES:
         browser.open(site.address + path)
-        for width in WIDTHS:
-            browser.resize(width)
-            wide = browser.run("return document.documentElement.scrollWidth")
-            assert wide <= width, (path, width)
-            name = path.strip("/").translate(str.maketrans("/?&=", "----")) or "now"
-            keep(browser, f"{name}-{width}-{scheme}")
-    ground = browser.run("return getComputedStyle(document.documentElement).backgroundColor")
-    assert (sum(map(int, ground[4:-1].split(","))) < 200) == (scheme == "dark")
+        name = path.strip("/").translate(str.maketrans("/?&=", "----")) or "now"
+        for scheme in SCHEMES:
+            browser.prefer(scheme)
+            ground = browser.run("return getComputedStyle(document.documentElement).backgroundColor")
+            grounds.add((scheme, sum(map(int, ground[4:-1].split(","))) < 200))
+            for width in WIDTHS:
+                browser.resize(width)
+                wide = browser.run("return document.documentElement.scrollWidth")
+                assert wide <= width, (path, width)
+                keep(browser, f"{name}-{width}-{scheme}")
+    browser.prefer("light")
+    assert grounds == {("light", False), ("dark", True)}
 
 
 @pytest.mark.skipif(
     not importlib.util.find_spec("axe_core_python"), reason="READERS NOT TESTED: needs the package axe-core-python"
 )
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_axe_finds_nothing(site: WebProcess, scheme: str, request: pytest.FixtureRequest) -> None:
-    """axe-core finds no violation on any page: names, roles, contrast, headings, keyboard."""
-    browser = request.getfixturevalue(scheme)
+def test_axe_finds_nothing(site: WebProcess, browser: Browser) -> None:
+    """axe-core finds no violation on any page, light and dark: names, roles, contrast, headings, keyboard."""
     axe = resources.files("axe_core_python").joinpath("axe.min.js").read_text()
     log_in(browser, site)
+    browser.resize(1600)
     found = {}
     for path in PAGES:
         browser.open(site.address + path)
-        browser.resize(1600)
         browser.run(axe)
-        result = browser.run_async("axe.run().then(arguments[arguments.length - 1])")
-        found[path] = [
-            (each["id"], [node["html"][:200] for node in each["nodes"]][:3]) for each in result["violations"]
-        ]
-    assert {path: each for path, each in found.items() if each} == {}
+        for scheme in SCHEMES:
+            browser.prefer(scheme)
+            result = browser.run_async("axe.run().then(arguments[arguments.length - 1])")
+            found[path, scheme] = [
+                (each["id"], [node["html"][:200] for node in each["nodes"]][:3]) for each in result["violations"]
+            ]
+    browser.prefer("light")
+    assert {where: each for where, each in found.items() if each} == {}
 
 
-def test_pages_read_without_script(site: WebProcess) -> None:
+def test_pages_read_without_script(site: WebProcess, browser: Browser) -> None:
     """With scripts switched off the login works and every page says the same."""
-    with Browser(has_script=False) as browser:
+    browser.open(f"{site.address}/login?next=/")
+    browser.allow_scripts(is_allowed=False)
+    try:
         browser.open(f"{site.address}/login?next=/")
         browser.click("#token")
         browser.press(TOKEN + ENTER)
         browser.await_text("h1", "Training: cycle 9")
         browser.open(f"{site.address}/cycles/8")
         assert "Its adapter is in use." in browser.texts(".lead")[0]
+    finally:
+        browser.allow_scripts(is_allowed=True)
 
 
-def test_keyboard_alone_pauses(site: WebProcess, daemon: FakeDaemon, light: Browser) -> None:
+def test_cycle_prints_whole(site: WebProcess, browser: Browser) -> None:
+    """On paper nothing is folded away, the ground is white although the screen is dark, and no button is there."""
+    log_in(browser, site)
+    browser.open(f"{site.address}/cycles/8")
+    browser.prefer("dark")
+    browser.print_media()
+    folded = "Array.from(document.querySelectorAll('details > :not(summary)'))"
+    heights = browser.run(f"return {folded}.map(it => it.getBoundingClientRect().height)")
+    assert heights
+    assert min(heights) > 0
+    assert browser.run("return getComputedStyle(document.documentElement).backgroundColor") == "rgb(255, 255, 255)"
+    assert browser.run("return document.querySelector('.buttons').getClientRects().length") == 0
+    assert browser.printed().startswith(b"%PDF-")
+    browser.prefer("light")
+
+
+def test_keyboard_alone_pauses(site: WebProcess, daemon: FakeDaemon, browser: Browser) -> None:
     """With Tab and Enter alone: from the start page to the confirmation, and the answer says how to undo it."""
     daemon.replies[control.Pause] = Paused(is_paused=True, undo="sleepctl resume")
-    log_in(light, site)
+    log_in(browser, site)
     for said in ("Pause?", "Paused: no new cycle starts."):
         for _ in range(80):
-            light.press(TAB)
-            focused = light.run(
+            browser.press(TAB)
+            focused = browser.run(
                 "const it = document.activeElement; const ring = getComputedStyle(it).outlineStyle;"
                 "return [it.textContent.trim(), ring]"
             )
             if focused == ["Pause", "solid"]:
                 break
         assert focused == ["Pause", "solid"]
-        light.press(ENTER)
-        light.await_text("h1", said)
-    assert light.texts(".command") == ["sleepctl resume"]
+        browser.press(ENTER)
+        browser.await_text("h1", said)
+    assert browser.texts(".command") == ["sleepctl resume"]
 
 
-def test_policy_stops_a_script(site: WebProcess, light: Browser) -> None:
+def test_policy_stops_a_script(site: WebProcess, browser: Browser) -> None:
     """Markup that would get into a page runs no script: the browser enforces the policy."""
-    log_in(light, site)
-    light.run(
+    log_in(browser, site)
+    browser.run(
         "document.body.insertAdjacentHTML('beforeend', '<img src=x onerror=\"window.hurt = 1\">');"
         "const it = document.createElement('script'); it.textContent = 'window.hurt = 1'; document.body.append(it)"
     )
-    assert light.run("return window.hurt === undefined")
+    assert browser.run("return window.hurt === undefined")
 
 
-def test_report_file_has_its_style(site: WebProcess, daemon: FakeDaemon, light: Browser, directory: Path) -> None:
+def test_report_file_has_its_style(daemon: FakeDaemon, browser: Browser, directory: Path) -> None:
     """The self-contained file shows its own style, which the policy in it allows by its hash."""
-    import subprocess
-    import sys
-
     path = directory / "cycle.html"
-    command = [
-        sys.executable,
-        "-m",
-        "sleepd.sleepctl",
-        "--socket",
-        str(daemon.path),
-        "report",
-        "8",
-        "--html",
-        str(path),
-    ]
-    subprocess.run(command, check=True, capture_output=True)
-    light.open(path.as_uri())
-    assert light.run("return getComputedStyle(document.querySelector('.card')).borderTopWidth") == "1px"
-    keep(light, "report-file")
+    path.write_text(report_file(known_cycle(DaemonAccess(str(daemon.path)).ask, 8, limit=10), [], scenes.NOW))
+    browser.open(path.as_uri())
+    assert browser.run("return getComputedStyle(document.querySelector('.card')).borderTopWidth") == "1px"
+    keep(browser, "report-file")
 
 
-def test_real_cycle_is_followed(directory: Path, light: Browser) -> None:
+def test_real_cycle_is_followed(directory: Path, browser: Browser) -> None:
     """On a real daemon: a cycle is started by the buttons, its progress comes by itself, and it can be rolled back."""
     place = directory / "real"
     place.mkdir()
     config = config_for(place, min_hours_between_sleep=0.0)
     config = changed(config, "worker", python=str(fake_interpreter(place / "worker", "wait")))
     with DaemonProcess(place, config) as daemon, WebProcess(place, Path(config.control.socket)) as site:
-        log_in(light, site)
-        light.await_text("h1", "Idle")
+        log_in(browser, site)
+        browser.await_text("h1", "Idle")
         write_buffer(place / "buffer.json", experiences(12))
-        daemon.await_true(lambda: light.texts("h1") == ["Training: cycle 1"], "the page to show the cycle")
-        daemon.await_true(lambda: "step 1 of 2" in light.texts("#head")[0], "the progress")
-        keep(light, "real-training")
+        daemon.await_true(lambda: browser.texts("h1") == ["Training: cycle 1"], "the page to show the cycle")
+        daemon.await_true(lambda: "step 1 of 2" in browser.texts("#head")[0], "the progress")
+        keep(browser, "real-training")
         (go,) = (place / "state" / "staging").glob("*/work")
         (go / "go").touch()
-        daemon.await_true(lambda: light.texts(".big a")[:1] == ["Cycle 1"], "the champion to appear")
-        keep(light, "real-promoted")
-        light.open(f"{site.address}/do/rollback")
-        light.click("form.card button")
-        light.await_text("h1", "The base model is in use; before: cycle 1.")
+        daemon.await_true(lambda: browser.texts(".big a")[:1] == ["Cycle 1"], "the champion to appear")
+        keep(browser, "real-promoted")
+        browser.open(f"{site.address}/do/rollback")
+        browser.click("form.card button")
+        browser.await_text("h1", "The base model is in use; before: cycle 1.")
         assert daemon.status().champion is None
 
 
-def test_page_recovers_with_the_daemon(site: WebProcess, daemon: FakeDaemon, light: Browser) -> None:
-    """When the daemon goes, the open page says so without being loaded again; when it is back, it shows the state."""
-    from sleepd.errors import DaemonNotRunning
-
-    log_in(light, site)
+def test_page_recovers_with_the_daemon(site: WebProcess, daemon: FakeDaemon, browser: Browser) -> None:
+    """While the daemon is away the page says so; when it is back, the page shows the state again."""
+    log_in(browser, site)
     daemon.announcements = [Announcement(event="decision_changed", at=scenes.NOW, fields={})]
     daemon.replies[GetStatus] = DaemonNotRunning("it is not running", hint="sudo systemctl start sage-sleepd")
     try:
-        light.open(f"{site.address}/")
-        assert light.texts("h1") == ["The daemon does not answer"]
+        browser.open(f"{site.address}/")
+        assert browser.texts("h1") == ["The daemon does not answer"]
     finally:
         daemon.replies[GetStatus] = scenes.TRAINING
         daemon.announcements = []
-    light.open(f"{site.address}/")
-    assert light.texts("h1") == ["Training: cycle 9"]
+    browser.open(f"{site.address}/")
+    assert browser.texts("h1") == ["Training: cycle 9"]

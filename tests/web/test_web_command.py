@@ -13,36 +13,48 @@ from pathlib import Path
 
 import pytest
 
-from sleepd.errors import NotFound, PermissionDenied
-from sleepd.sleepctl.commands.web_command import answers, read_token
+from sleepd.errors import NotFound, PermissionDenied, UsageError
+from sleepd.sleepctl.commands.web_command import read_token, shown_socket
 from tests.sleepctl.sleepctl_fake_daemon import FakeDaemon
 from tests.web.web_process import LIMIT_SECONDS, WebProcess
 
 COMMAND = [sys.executable, "-m", "sleepd.sleepctl"]
 
 
-def sleepctl(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def sleepctl(socket_path: Path, home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """The command of a user with that home."""
     environment = {**os.environ, "HOME": str(home), "XDG_STATE_HOME": str(home / "state")}
-    command = [*COMMAND, "web", *arguments]
+    command = [*COMMAND, "--socket", str(socket_path), "web", *arguments]
     return subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_SECONDS, env=environment)
 
 
-def test_address_is_printed(site: WebProcess, tmp_path: Path) -> None:
+def test_address_is_printed(site: WebProcess, daemon: FakeDaemon, tmp_path: Path) -> None:
     """Where the page answers its address is printed, with how to get its token; as JSON too."""
     address = f"127.0.0.1:{site.port}"
-    done = sleepctl(tmp_path, "--address", address)
+    done = sleepctl(daemon.path, tmp_path, "--address", address)
     assert (done.returncode, done.stdout) == (0, f"http://{address}/\n")
     assert "--token" in done.stderr
-    command = [*COMMAND, "--json", "web", "--address", address]
+    command = [*COMMAND, "--socket", str(daemon.path), "--json", "web", "--address", address]
     said = subprocess.run(command, capture_output=True, timeout=LIMIT_SECONDS).stdout
     assert json.loads(said) == {"schema": 1, "address": f"http://{address}/", "token": None}
 
 
+def test_page_of_another_daemon_is_refused(site: WebProcess, daemon: FakeDaemon, tmp_path: Path) -> None:
+    """Where the page of another daemon answers, nobody is sent there; the error names both sockets."""
+    address = f"127.0.0.1:{site.port}"
+    assert shown_socket(address) == str(daemon.path)
+    done = sleepctl(Path("/run/sage-sleepd-blue/sleepd.sock"), tmp_path, "--address", address)
+    assert done.returncode == 2
+    assert str(daemon.path) in done.stderr
+    assert "/run/sage-sleepd-blue/sleepd.sock" in done.stderr
+    assert "--address 127.0.0.1:7534" in done.stderr
+
+
 @pytest.mark.parametrize("address", ["here", "127.0.0.1:", "127.0.0.1:99999", "127.0.0.1:x"])
-def test_wrong_address_is_refused(tmp_path: Path, address: str) -> None:
-    """What is no address exits with 2."""
-    assert sleepctl(tmp_path, "--address", address).returncode == 2
+def test_wrong_address_is_refused(address: str) -> None:
+    """What is no address is a wrong use, which names the option."""
+    with pytest.raises(UsageError, match="--address"):
+        shown_socket(address)
 
 
 def test_token_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -74,7 +86,7 @@ def test_page_is_served_in_the_foreground(directory: Path, daemon: FakeDaemon, t
         token = said.rpartition(": ")[2].strip()
         assert said.startswith(f"http://{address}/")
         assert token == (tmp_path / "sage-sleep-web" / "token").read_text().strip()
-        while not answers(address):
+        while shown_socket(address) is None:
             assert process.poll() is None
             time.sleep(0.05)
         process.send_signal(signal.SIGINT)

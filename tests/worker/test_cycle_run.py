@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -59,6 +60,31 @@ def test_second_cycle_continues_its_parent(run_here: RunHere, tmp_path: Path) ->
     before = load_file(tmp_path / "parent/adapter_model.safetensors")
     after = load_file(tmp_path / "child/adapter_model.safetensors")
     assert all((before[name] != after[name]).any() for name in before)
+
+
+def test_foreign_adapter_is_only_measured(run_here: RunHere, tmp_path: Path) -> None:
+    """An adapter of another machine is compared with the champion, without a step, and its weights stay as they were.
+
+    Its configuration is written anew: nothing of what the sender wrote there is used.
+    """
+    run_here(name="champion", seed=4)
+    there = run_here(name="there", seed=3)
+    config = json.loads((tmp_path / "there/adapter_config.json").read_bytes())
+    (tmp_path / "there/adapter_config.json").write_text(json.dumps({**config, "base_model_name_or_path": "/of/thor"}))
+    held_out = [one for one in examples() if one.role == "holdout"]
+    job = {"parent": str(tmp_path / "champion"), "foreign": str(tmp_path / "there"), "parent_cycle": 1}
+    here = run_here(held_out, name="here", **job)
+    assert (here.steps, here.trained, here.supervised_tokens, here.held_out) == (0, 0, 0, 2)
+    measured = {one.id: one.candidate for one in there.holdout}
+    assert {one.id: one.candidate for one in here.holdout if one.id in measured} == pytest.approx(measured, abs=1e-6)
+    assert here.holdout_before != here.holdout_after
+    assert [(check.name, check.passed) for check in here.checks] == [
+        ("adapter_changed", True), ("reload_matches", True), ("losses_finite", True),
+    ]  # fmt: skip
+    one, two = (load_file(tmp_path / name / "adapter_model.safetensors") for name in ("there", "here"))
+    assert all(torch.equal(one[name], two[name]) for name in one | two)
+    assert b"/of/thor" not in (tmp_path / "here/adapter_config.json").read_bytes()
+    assert (tmp_path / "here/fingerprint.json").exists()
 
 
 def test_nothing_supervised_is_a_failure(run_here: RunHere) -> None:

@@ -39,12 +39,16 @@ from typing import Final
 
 import msgspec
 
+from sleepd.bundles.contents import HASHES_FILE
+from sleepd.bundles.foreign import origin_of
 from sleepd.clock import Clock
 from sleepd.config.strategies import adapter_shape
 from sleepd.cycle import Event, State
 from sleepd.errors import WorkerFailed
+from sleepd.files import read_document
 from sleepd.policy.judging.promotion import Gates, judge
 from sleepd.protocol.job import Job, Report
+from sleepd.protocol.origin import ORIGIN_FILE
 from sleepd.protocol.verdict import Outcome, Verdict
 from sleepd.store.checkpoint_documents import write_documents
 from sleepd.store.checkpoints import Checkpoints, Manifest
@@ -90,6 +94,9 @@ async def settle(
     if is_promoted:
         # Read before the commit: it removes ``work/``, which holds the experiences.
         documents |= next_reservoir(job, checkpoints.staging_path(cycle))
+    if job.foreign:
+        documents[ORIGIN_FILE] = msgspec.json.encode(origin_of(Path(job.foreign)))
+        documents[HASHES_FILE] = read_document(Path(job.foreign) / HASHES_FILE)
     try:
         # 2 and 3. In a thread: hashing and syncing the weights takes seconds.
         path = await asyncio.to_thread(checkpoints.commit, manifest, documents, promoted=is_promoted)

@@ -83,7 +83,7 @@ class Sources:
     fit: Fit
 
 
-class _Taken(NamedTuple):
+class Taken(NamedTuple):
     """The buffer and what is known of it, taken once: both may be another while the planning waits for a thread."""
 
     view: View
@@ -109,21 +109,26 @@ async def line_up(order: Order, config: Config, sources: Sources, *, day: date) 
     )
     ledger, checkpoints, intake = sources.ledger, sources.checkpoints, sources.intake
     parent = await _parent(checkpoints, strategy, sources.fit.unfit(config.model.base))
-    job = await _job(sources.history.next_cycle(), config, strategy, checkpoints, parent)
+    job = await job_for(sources.history.next_cycle(), config, strategy, checkpoints, parent)
     job = msgspec.structs.replace(job, date=day.isoformat())
     known, view = sources.history.known(), intake.view
     gone = _gone(Path(job.parent), view, known, intake) if job.parent else {}
-    taken = _Taken(view, known, gone)
-    selection = await _select(order, config, job, taken, intake)
-    lineup = await _fetch(selection, job, taken, intake.buffer, is_forced=order.force)
-    lineup = msgspec.structs.replace(lineup, ranks=_ranks(lineup.experiences, known.secret))
-    if config.quarantine.personal_data == "mask":
-        lineup = await asyncio.to_thread(_masked, lineup)
+    taken = Taken(view, known, gone)
+    selection = await select_for(order, config, job, taken, intake)
+    lineup = await fetch(selection, job, taken, intake.buffer, is_forced=order.force)
+    lineup = await finished_lineup(lineup, config, known.secret)
     before = predecessor(parent.cycle, ledger, checkpoints) if parent else None
     return lineup if before is None else _with_comparison(lineup, before, ledger, checkpoints)
 
 
-async def _select(order: Order, config: Config, job: Job, taken: _Taken, intake: Intake) -> Selection:
+async def finished_lineup(lineup: Lineup, config: Config, secret: bytes) -> Lineup:
+    """With the order of measuring, and without personal data where these are masked."""
+    lineup = msgspec.structs.replace(lineup, ranks=_ranks(lineup.experiences, secret))
+    return await asyncio.to_thread(_masked, lineup) if config.quarantine.personal_data == "mask" else lineup
+
+
+async def select_for(order: Order, config: Config, job: Job, taken: Taken, intake: Intake) -> Selection:
+    """What the cycle trains, replays and is measured on."""
     view, known, gone = taken
     if not job.parent:
         known = msgspec.structs.replace(known, learned=HashSet())
@@ -194,9 +199,10 @@ async def _parent(checkpoints: Checkpoints, strategy: Strategy, unfit: str) -> M
     return None if reason else manifest
 
 
-async def _job(
+async def job_for(
     cycle: int, config: Config, strategy: Strategy, checkpoints: Checkpoints, parent: Manifest | None
 ) -> Job:
+    """The job of a cycle with this strategy that continues ``parent``, or starts from the base."""
     if parent is not None and strategy.lineage == "continue":
         rate = strategy.learning_rate * strategy.continued_rate_share
         strategy = msgspec.structs.replace(strategy, learning_rate=rate)
@@ -224,7 +230,7 @@ async def _job(
     )
 
 
-async def _fetch(selection: Selection, job: Job, taken: _Taken, buffer: ExperienceBuffer, *, is_forced: bool) -> Lineup:
+async def fetch(selection: Selection, job: Job, taken: Taken, buffer: ExperienceBuffer, *, is_forced: bool) -> Lineup:
     """The text of the selected experiences; one that vanished or was changed meanwhile is left out: nobody screened
     its new text.
     """
@@ -250,8 +256,8 @@ async def _fetch(selection: Selection, job: Job, taken: _Taken, buffer: Experien
     if old:
         found = _without(found, old)
         job = msgspec.structs.replace(job, superseded=superseded_text(old))
-    if not any(role == "train" for _, role in found):
-        text = "the experiences to train have just left the buffer, or newer ones contradict them"
+    if not any(role == ("holdout" if job.foreign else "train") for _, role in found):
+        text = "the experiences for this cycle have just left the buffer, or newer ones contradict them"
         raise NothingToDo(text, hint="sleepctl buffer")
     shares = _shares(found) if len(view.keys) >= FREQUENT_FROM else {}
     return Lineup(

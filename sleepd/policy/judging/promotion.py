@@ -62,6 +62,8 @@ class Gates(msgspec.Struct, frozen=True, kw_only=True):
     """The operator's own evaluation was run; without it the limits are for figures that are added by hand, later."""
     has_questions: bool = False
     """The operator's questions were asked."""
+    is_foreign: bool = False
+    """The adapter came from another machine: no training here can prove that anything was supervised."""
 
     @classmethod
     def of(cls, config: PromotionConfig, job: Job) -> Gates:
@@ -77,6 +79,7 @@ class Gates(msgspec.Struct, frozen=True, kw_only=True):
             inconclusive=config.inconclusive,
             has_command=bool(job.evaluation_command),
             has_questions=bool(job.questions),
+            is_foreign=bool(job.foreign),
         )
 
 
@@ -93,7 +96,7 @@ def judge(report: Report, gates: Gates) -> Verdict:
         not_worse_figure(gain, margin),
         learned_figure(learned, gates.min_learned),
     )
-    figures = [*_effect(report), _noise(report), *on_holdout, *_safety_gates(report, gates)]
+    figures = [*_effect(report, gates), _noise(report), *on_holdout, *_safety_gates(report, gates)]
     failed = [each for each in figures if each.is_binding and not each.is_met and not each.is_open]
     verdict = Verdict(
         outcome=Outcome.REJECTED,
@@ -172,10 +175,12 @@ def _interval(report: Report, confidence: float) -> Interval | None:
     return gain_interval(pairs, confidence, [each.conversation for each in counted])
 
 
-def _effect(report: Report) -> list[Figure]:
+def _effect(report: Report, gates: Gates) -> list[Figure]:
     by_name = {check.name: check for check in report.checks}
     figures = []
     for name in REQUIRED_CHECKS:
+        if name == "supervised_tokens" and gates.is_foreign:
+            continue
         check = by_name.get(name)  # type: ignore[call-overload]
         if check is None:
             text = f"{name}: not measured"

@@ -31,7 +31,7 @@ from sleepd.sleepctl.pages.wording import model
 from sleepd.sleepctl.session import STATUS_SECONDS, Command, Session
 from sleepd.version import VERSION
 
-from . import buffer_commands, config_commands, metric_commands, page_commands, trigger_commands
+from . import buffer_commands, bundle_commands, config_commands, metric_commands, page_commands, trigger_commands
 from .export import export
 from .live_command import live
 from .quarantine_commands import quarantine
@@ -276,6 +276,13 @@ def setup_serve(session: Session) -> ExitCode:
     return set_up(session)
 
 
+def sync(session: Session) -> ExitCode:
+    """Bundles up and down through a directory."""
+    from .sync_command import sync as run_sync
+
+    return run_sync(session)
+
+
 def completions(session: Session) -> ExitCode:
     """A shell's completions, or the cycles' numbers for them."""
     from .completions import complete
@@ -318,6 +325,13 @@ COMMANDS: dict[str, Command] = {
     "tag": tag,
     "export": export,
     "prune": prune,
+    "sync": sync,
+    "bundle export": bundle_commands.export,
+    "bundle import": bundle_commands.import_,
+    "bundle show": bundle_commands.show,
+    "bundle judge": bundle_commands.judge,
+    "bundle list": bundle_commands.list_,
+    "bundle remove": bundle_commands.remove,
     "metric add": metric_commands.add,
     "metric remove": metric_commands.remove,
     "config check": config_commands.check,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from sleepd.protocol.answers import MetricResult
 from sleepd.protocol.control import AddMetric
-from sleepd.protocol.status import MetricResult
 from sleepd.sleepctl.exit_codes import ExitCode
 from sleepd.sleepctl.pages.decision_page import line
 from sleepd.sleepctl.pages.terminal import Page

@@ -20,6 +20,7 @@ from sleepd.protocol.status import SCHEMA
 from sleepd.sleepctl.doctor.access import access_within
 from sleepd.sleepctl.exit_codes import ExitCode
 from sleepd.sleepctl.pages.decision_page import line
+from sleepd.sleepctl.places import checked_instance
 from sleepd.sleepctl.session import Session
 from sleepd.sleepctl.subprocesses import answer_of
 from sleepd.text.display import is_shown
@@ -67,10 +68,8 @@ def setup_buffer(session: Session) -> ExitCode:
 
 
 def _target(session: Session, instance: str) -> Target:
-    if instance and not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}", instance):
-        raise UsageError(
-            f"expected a name of letters, digits, '_', '.' and '-', found {instance!r}", hint="--instance blue"
-        )
+    if instance:
+        checked_instance(instance)
     if os.geteuid() == 0:
         unit = f"sage-sleepd@{instance}.service" if instance else "sage-sleepd.service"
         directory = Path("/etc/sage-sleepd") / instance

@@ -6,13 +6,16 @@ import http.client
 import os
 import sys
 from pathlib import Path
+from urllib.parse import unquote
 
 from sleepd.errors import NotFound, PermissionDenied, SleepdError, UsageError
 from sleepd.protocol.status import SCHEMA
 from sleepd.sleepctl.exit_codes import ExitCode
 from sleepd.sleepctl.pages.decision_page import line
+from sleepd.sleepctl.places import instance_socket
 from sleepd.sleepctl.session import Session
-from sleepd.web.web_places import SERVICE_TOKEN
+from sleepd.text.shell import command_line
+from sleepd.web.web_places import SOCKET_HEADER, service_token
 
 _ANSWER_SECONDS = 10.0
 """The first request starts the service, which takes a second."""
@@ -21,14 +24,16 @@ _ANSWER_SECONDS = 10.0
 def show_web(session: Session) -> ExitCode:
     """The address, the token, or the page until Ctrl-C."""
     arguments = session.arguments
-    address = arguments.address
+    address, instance = arguments.address, arguments.instance
+    wanted = instance_socket(instance) if instance else session.places.socket
+    shown = shown_socket(address)  # the first request starts the service, which makes its token
     if arguments.token:
-        answers(address)  # the first request starts the service, which makes its token
-        token = read_token(_token_files())
+        token = read_token([Path(service_token(instance)), own_token_file()])
         session.console.show({"schema": SCHEMA, "address": f"http://{address}/", "token": token}, [line(token)])
         return ExitCode.OK
-    if not answers(address):
-        return _serve(session)
+    if shown is None:
+        return _serve(session, wanted)
+    _require_same(address, shown, wanted)
     session.console.show(
         {"schema": SCHEMA, "address": f"http://{address}/", "token": None}, [line(f"http://{address}/")]
     )
@@ -38,12 +43,23 @@ def show_web(session: Session) -> ExitCode:
         if not webbrowser.open(f"http://{address}/"):
             raise NotFound("no browser can be started here", hint=f"open http://{address}/ yourself")
     else:
-        session.console.note("the page asks for its token: sudo sleepctl web --token")
+        option = ["--instance", instance] if instance else []
+        command = command_line("sudo", "sleepctl", "web", *option, "--token")
+        session.console.note(f"the page asks for its token: {command}")
     return ExitCode.OK
 
 
-def answers(address: str) -> bool:
-    """Whether the page answers there.
+def _require_same(address: str, shown: str, wanted: str) -> None:
+    """Another daemon's page says nothing about this one."""
+    if os.path.realpath(shown) != os.path.realpath(wanted):
+        raise UsageError(
+            f"the page at {address} shows another daemon, that of {shown} and not of {wanted}",
+            hint="name another address, such as --address 127.0.0.1:7534, and the page of yours is served there",
+        )
+
+
+def shown_socket(address: str) -> str | None:
+    """The control socket of the daemon whose page answers there; None: no page answers.
 
     Raises:
         UsageError: it is no address.
@@ -54,9 +70,10 @@ def answers(address: str) -> bool:
     connection = http.client.HTTPConnection(host, int(port), timeout=_ANSWER_SECONDS)
     try:
         connection.request("GET", "/health")
-        return connection.getresponse().read(16) == b"ok\n"
+        answer = connection.getresponse()
+        return unquote(answer.headers.get(SOCKET_HEADER, "")) if answer.read(16) == b"ok\n" else None
     except (OSError, http.client.HTTPException):
-        return False
+        return None
     finally:
         connection.close()
 
@@ -65,10 +82,6 @@ def own_token_file() -> Path:
     """Of a page that this user serves without systemd."""
     state = os.environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
     return Path(state) / "sage-sleep-web" / "token"
-
-
-def _token_files() -> list[Path]:
-    return [Path(SERVICE_TOKEN), own_token_file()]
 
 
 def read_token(files: list[Path]) -> str:
@@ -102,7 +115,7 @@ def without_web(missing: ModuleNotFoundError) -> SleepdError:
     )
 
 
-def _serve(session: Session) -> ExitCode:
+def _serve(session: Session, socket: str) -> ExitCode:
     """In the foreground, until Ctrl-C."""
     try:
         from sleepd.web.__main__ import main
@@ -115,4 +128,4 @@ def _serve(session: Session) -> ExitCode:
     sys.stderr.write(f"http://{address}/ until Ctrl-C. The page asks for this token: {token}\n")
     if session.arguments.open:
         session.console.note("--open opens a page that answers already; open this one yourself")
-    return ExitCode(main(["--socket", session.places.socket, "--address", address, "--token-file", str(token_file)]))
+    return ExitCode(main(["--socket", socket, "--address", address, "--token-file", str(token_file)]))

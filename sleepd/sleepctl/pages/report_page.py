@@ -10,6 +10,7 @@ from sleepd.cycle import JUDGED_STATES
 from sleepd.protocol.answers import Learned, LearnedText
 from sleepd.protocol.job import Report
 from sleepd.protocol.status import BufferStatus, CycleDetail, CycleSummary, QuarantineEntry, SkippedRecordView
+from sleepd.protocol.strategy import FOREIGN
 from sleepd.text.shell import command_line
 
 from .cycle_sentences import sentences
@@ -95,6 +96,9 @@ def _headline(summary: CycleSummary, now: datetime) -> Page:
     origin = f"{verb} from {model(summary.parent)}" + (
         f" by the strategy {summary.strategy}" if summary.strategy else ""
     )
+    if summary.strategy.startswith(FOREIGN):
+        sender = summary.strategy.removeprefix(FOREIGN)
+        origin = f"an adapter of {sender}, compared with {model(summary.parent)}; nothing was trained here"
     return [Row(spans), Row([]), _text(f"{when}; {origin}{', forced' if summary.is_forced else ''}.")]
 
 

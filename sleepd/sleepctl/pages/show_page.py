@@ -23,11 +23,13 @@ def show_page(detail: CycleDetail, now: datetime) -> Page:
     summary = detail.summary
     page = [_headline(summary, now), Row([])]
     page += _verdict(detail)
-    page.append(_row("From", f"{model(summary.parent)}, strategy {summary.strategy or MISSING}"))
+    page += _origin(detail)
     has_ids = detail.trained_ids or detail.held_out_ids
     page.append(_row("Used", f"{used(summary)}{' (ids: --json)' if has_ids else ''}"))
     if detail.report is not None:
-        page += _evidence(detail, detail.report) + _training(detail.report) + _holdout(detail.report)
+        page += _evidence(detail, detail.report)
+        page += _training(detail.report) if detail.origin is None else []
+        page += _labelled("Cost", cost_lines(detail.report)) + _holdout(detail.report)
         page += _replies(detail.report) + _notices(detail.report)
     page += span_rows(detail.served, now, "Served")
     page.append(_row("Undo", detail.undo or "nothing to undo"))
@@ -35,6 +37,19 @@ def show_page(detail: CycleDetail, now: datetime) -> Page:
     if summary.is_pruned:
         page.append(_row("", "its weights were pruned; their measurements stay"))
     return page
+
+
+def _origin(detail: CycleDetail) -> Page:
+    """What it was made from: here, or on another machine."""
+    summary, origin = detail.summary, detail.origin
+    if origin is None:
+        return [_row("From", f"{model(summary.parent)}, strategy {summary.strategy or MISSING}")]
+    there = holdout(origin.holdout_before, origin.holdout_after, origin.held_out)
+    return [
+        _row("From", f"{origin.signer}, bundle {origin.bundle[:12]}, cycle {origin.cycle} there"),
+        _row("There", f"{origin.outcome}, {there}, on {origin.device}; these figures decided nothing here"),
+        _row("Compared", f"with {model(summary.parent)} of this machine; nothing was trained"),
+    ]
 
 
 def _row(label: str, text: str, style: str = "") -> Row:
@@ -71,9 +86,10 @@ def _verdict(detail: CycleDetail) -> Page:
 
 
 def _training(report: Report) -> Page:
-    page = [_row("Training", f"{report.steps} steps, {report.epochs} epochs, learning rate {report.learning_rate:g}")]
-    page.append(_row("", f"loss by epoch {', '.join(f'{loss:.2f}' for loss in report.epoch_losses) or MISSING}"))
-    return page + _labelled("Cost", cost_lines(report))
+    return [
+        _row("Training", f"{report.steps} steps, {report.epochs} epochs, learning rate {report.learning_rate:g}"),
+        _row("", f"loss by epoch {', '.join(f'{loss:.2f}' for loss in report.epoch_losses) or MISSING}"),
+    ]
 
 
 def _evidence(detail: CycleDetail, report: Report) -> Page:

@@ -132,6 +132,10 @@ def _champion(champion: Champion | None, now: datetime, *, is_served: bool) -> P
     else:
         by = "" if champion.measured_by is None else f", by cycle {champion.measured_by}"
         page += _labelled("", [holdout(champion.holdout_before, champion.holdout_after, champion.held_out) + by])
+    if champion.origin is not None:
+        there = champion.origin
+        figures = holdout(there.holdout_before, there.holdout_after, there.held_out)
+        page += _labelled("", [f"an adapter of {there.signer}, cycle {there.cycle} there: {figures} there"])
     if champion.is_on_probation:
         open_ = "on probation: its evidence was inconclusive; later experiences decide whether it stays"
         page.append(Row([Span(open_, "yellow")], ""))

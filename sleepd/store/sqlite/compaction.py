@@ -29,12 +29,14 @@ LONG_LISTS: Final = (
     "$.evidence.recall",
     "$.evidence.relevance.losses",
 )
-"""Of a report, as paths of SQLite's JSON; of a verdict it is ``$.figures``."""
+"""Of a report, as paths of SQLite's JSON; of a verdict it is ``$.figures``, without the one of the drift."""
 
 _ENDED = ", ".join(f"'{state}'" for state in sorted(TERMINAL_STATES))
 _OLD = "cycle IN (SELECT cycle FROM compacting)"
 _OTHER = "SELECT 1 FROM placements AS other WHERE other.grp = placements.grp AND"
 _EMPTIED = ", ".join(f"'{path}', json('[]')" for path in LONG_LISTS)
+_DRIFT = """SELECT json_group_array(json(value)) FROM json_each(CAST(verdict AS TEXT), '$.figures')
+            WHERE json_extract(value, '$.name') = 'drift'"""
 
 STATEMENTS: Final = (
     "CREATE TEMP TABLE IF NOT EXISTS compacting(cycle INTEGER PRIMARY KEY)",
@@ -58,7 +60,7 @@ STATEMENTS: Final = (
     f"UPDATE cycles SET seen = X'' WHERE {_OLD}",  # noqa: S608
     f"""UPDATE cycles SET report = CAST(json_replace(CAST(report AS TEXT), {_EMPTIED}) AS BLOB)
         WHERE {_OLD} AND report IS NOT NULL""",  # noqa: S608
-    f"""UPDATE cycles SET verdict = CAST(json_replace(CAST(verdict AS TEXT), '$.figures', json('[]')) AS BLOB)
+    f"""UPDATE cycles SET verdict = CAST(json_replace(CAST(verdict AS TEXT), '$.figures', ({_DRIFT})) AS BLOB)
         WHERE {_OLD} AND verdict IS NOT NULL""",  # noqa: S608
 )
 """In one transaction; ``PRAGMA incremental_vacuum`` gives the space back afterwards."""

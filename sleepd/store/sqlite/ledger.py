@@ -26,6 +26,8 @@ from .compaction import STATEMENTS
 from .database import as_list, open_database, signed, unsigned
 from .ledger_rows import (
     ASSIGNMENT_COLUMNS,
+    IS_AMONG,
+    IS_OWN,
     SPLIT_QUERIES,
     SUMMARY_COLUMNS,
     CycleRecord,
@@ -146,9 +148,8 @@ class Ledger:
     def mark_rolled_back(self, cycles: Iterable[int], *, is_rolled_back: bool) -> None:
         """Note that champions were rolled back, or activated again."""
         with self._db.transaction():
-            self._db.executemany(
-                "UPDATE cycles SET is_rolled_back=? WHERE cycle=?", ((is_rolled_back, cycle) for cycle in cycles)
-            )
+            rows = ((is_rolled_back, cycle) for cycle in cycles)
+            self._db.executemany("UPDATE cycles SET is_rolled_back=? WHERE cycle=?", rows)
 
     def compact(self) -> None:
         """Drop of old cycles what no later decision rests on, and give the space back; see ``compaction``."""
@@ -159,10 +160,9 @@ class Ledger:
 
     # --- what is known of cycles ---
 
-    def summaries(self, *, limit: int = -1) -> list[CycleRecord]:
-        """The cycles, newest first; a negative limit: all."""
-        rows = self._db.execute("SELECT cycle FROM cycles ORDER BY cycle DESC LIMIT ?", (limit,))
-        return [self.summary(row[0]) for row in rows]
+    def summaries(self, *, limit: int = -1, before: int | None = None) -> list[CycleRecord]:
+        """The cycles (below ``before``), newest first; a negative limit: all."""
+        return self._summarised("WHERE cycle<? ORDER BY cycle DESC LIMIT ?", before or 2**62, limit)
 
     def summary(self, cycle: int) -> CycleRecord:
         """One cycle in a line.
@@ -172,13 +172,18 @@ class Ledger:
         """
         self.state(cycle)
         row = self._db.execute(f"SELECT {SUMMARY_COLUMNS} FROM cycles WHERE cycle=?", (cycle,)).fetchone()  # noqa: S608
-        return summarise(row, self._placed(cycle), self.report(cycle), self.verdict(cycle))
+        return summarise(row, self._placed(cycle))
+
+    def _summarised(self, condition: str, *parameters: object) -> list[CycleRecord]:
+        """One after the other: the reports of all would take more memory than the daemon itself."""
+        rows = self._db.execute(f"SELECT cycle FROM cycles {condition}", parameters)  # noqa: S608
+        return [self.summary(row[0]) for row in rows]
 
     def _placed(self, cycle: int) -> dict[str, int]:
         """How many experiences it has in each role."""
-        if self.is_compact(cycle):
-            kept = self._db.execute("SELECT trained, replayed, held_out FROM cycles WHERE cycle=?", (cycle,))
-            return dict(zip(("train", "replay", "holdout"), kept.fetchone(), strict=True))
+        kept = self._db.execute("SELECT trained, replayed, held_out FROM cycles WHERE cycle=?", (cycle,)).fetchone()
+        if kept[0] is not None:
+            return dict(zip(("train", "replay", "holdout"), kept, strict=True))
         return dict(self._db.execute("SELECT role, count(*) FROM placements WHERE cycle=? GROUP BY role", (cycle,)))
 
     def is_compact(self, cycle: int) -> bool:
@@ -224,30 +229,28 @@ class Ledger:
         return self._number(query, first.isoformat(), last.isoformat())
 
     def last_judged(self) -> CycleRecord | None:
-        """The newest cycle with a verdict."""
-        return next(iter(self.judged(limit=1)), None)
+        """The newest cycle of this machine's own with a verdict."""
+        return next(iter(self.judged(limit=1, is_own=True)), None)
 
-    def judged(self, *, limit: int) -> list[CycleRecord]:
-        """The cycles with a verdict, newest first."""
-        rows = self._db.execute(
-            "SELECT cycle FROM cycles WHERE state IN (SELECT value FROM json_each(?)) ORDER BY cycle DESC LIMIT ?",
-            (as_list(JUDGED_STATES), limit),
-        )
-        return [self.summary(row[0]) for row in rows.fetchall()]
+    def judged(self, *, limit: int, is_own: bool = False) -> list[CycleRecord]:
+        """The cycles with a verdict, newest first; ``is_own``: without those that judged another machine's adapter."""
+        condition = f"WHERE {IS_AMONG} AND (NOT ? OR {IS_OWN}) ORDER BY cycle DESC LIMIT ?"
+        return self._summarised(condition, as_list(JUDGED_STATES), is_own, limit)
 
     def judged_count(self) -> int:
-        """How many cycles have a verdict."""
-        states = "SELECT value FROM json_each(?)"
-        return self._number(f"SELECT count(*) FROM cycles WHERE state IN ({states})", as_list(JUDGED_STATES))  # noqa: S608
+        """How many cycles of this machine's own have a verdict."""
+        return self._number(f"SELECT count(*) FROM cycles WHERE {IS_AMONG} AND {IS_OWN}", as_list(JUDGED_STATES))  # noqa: S608
 
     def unjudged_in_a_row(self) -> list[CycleRecord]:
         """The cycles that ended without a verdict since the last one with, newest first."""
         last = self.last_judged()
-        rows = self._db.execute(
-            "SELECT cycle FROM cycles WHERE state IN (SELECT value FROM json_each(?)) AND cycle>? ORDER BY cycle DESC",
-            (as_list(TERMINAL_STATES - JUDGED_STATES), last.cycle if last else 0),
-        )
-        return [self.summary(row[0]) for row in rows.fetchall()]
+        condition = f"WHERE {IS_AMONG} AND {IS_OWN} AND cycle>? ORDER BY cycle DESC"
+        return self._summarised(condition, as_list(TERMINAL_STATES - JUDGED_STATES), last.cycle if last else 0)
+
+    def promoted(self, *, above: int = 0) -> list[int]:
+        """Cycles whose verdict promoted them, also those that were rolled back since; newest first."""
+        query = "SELECT cycle FROM cycles WHERE state=? AND cycle>? ORDER BY cycle DESC"
+        return [row[0] for row in self._db.execute(query, (State.PROMOTED, above)).fetchall()]
 
     def active(self) -> list[int]:
         """Champions that were not rolled back, oldest first."""
@@ -324,11 +327,9 @@ class Ledger:
 
     def decisions(self, *, limit: int, since: datetime | None = None) -> list[RecordedDecision]:
         """The recorded decisions, newest first; those from ``since`` on."""
-        rows = self._db.execute(
-            "SELECT at, decision, facts FROM decisions WHERE at >= ? ORDER BY rowid DESC LIMIT ?",
-            (since.astimezone(UTC).isoformat() if since else "", limit),
-        )
-        return [as_recorded_decision(row) for row in rows.fetchall()]
+        first = since.astimezone(UTC).isoformat() if since else ""
+        query = "SELECT at, decision, facts FROM decisions WHERE at >= ? ORDER BY rowid DESC LIMIT ?"
+        return [as_recorded_decision(row) for row in self._db.execute(query, (first, limit))]
 
     def note(self, note: Note[_T]) -> _T | None:
         """A small fact that must survive a restart; None: it was never set, or was taken away.

@@ -12,8 +12,9 @@ import msgspec
 from sleepd.clock import Moment
 from sleepd.cycle import State
 from sleepd.policy.timing.triggers import Decision
-from sleepd.protocol.job import Report, Role
-from sleepd.protocol.verdict import Verdict, is_low_sample
+from sleepd.protocol.job import Role
+from sleepd.protocol.strategy import FOREIGN
+from sleepd.protocol.verdict import Interval, is_low_sample
 
 from .database import signed, unsigned
 
@@ -29,6 +30,9 @@ class SplitAssignment(msgspec.Struct, frozen=True):
     """What is equal for all that must be on one side of the split; see ``experience.conversation_of``."""
 
 
+IS_AMONG = "state IN (SELECT value FROM json_each(?))"
+IS_OWN = f"strategy NOT LIKE '{FOREIGN}%'"
+"""Conditions on a row of ``cycles``: its state is in a list, and it trained here and judged no foreign adapter."""
 ASSIGNMENT_COLUMNS = "id, key, grp, role, coalesce(conversation, grp)"
 SPLIT_QUERIES = tuple(
     f"SELECT {side}, min(role='holdout') FROM placements WHERE {condition} AND {side}>=? "  # noqa: S608 - names of ours
@@ -86,8 +90,15 @@ class CycleRecord(msgspec.Struct, frozen=True, kw_only=True):
     reason: str = ""
     """The verdict's, or why it failed."""
     hint: str = ""
+    gain_low: float | None = None
+    """The bounds of the gain on held-out experiences, each at ``promotion.confidence``."""
+    gain_high: float | None = None
     drift: float | None = None
     """KL from the base on reference prompts, nats per token."""
+    drift_limit: float | None = None
+    """What it was held against; None: it was not measured, or the cycle is old and its limits stand in its files."""
+    loops: int | None = None
+    """Of the replies to the probe prompts, those that run in a loop."""
     is_thin: bool = False
     """Judged on fewer than eight held-out experiences."""
     is_on_probation: bool = False
@@ -112,21 +123,64 @@ def as_recorded_decision(row: Sequence[Any]) -> RecordedDecision:
     )
 
 
-SUMMARY_COLUMNS = "cycle, state, started_at, ended_at, parent, strategy, is_forced, is_rolled_back, reason, hint"
+class _Speech(msgspec.Struct):
+    loops: int
 
 
-def summarise(
-    row: Sequence[Any], assigned: Mapping[str, int], report: Report | None, verdict: Verdict | None
-) -> CycleRecord:
+class _Collapse(msgspec.Struct):
+    candidate: _Speech
+
+
+class _Drift(msgspec.Struct):
+    candidate: float
+
+
+class _Evidence(msgspec.Struct):
+    drift: _Drift | None = None
+    collapse: list[_Collapse] = []
+
+
+class _ReportFigures(msgspec.Struct):
+    """Of a worker's ``Report`` what a line shows: a thousand whole ones would take a second and much memory."""
+
+    held_out: int
+    holdout_before: float | None
+    holdout_after: float | None
+    train_before: float | None
+    train_after: float | None
+    evidence: _Evidence = msgspec.field(default_factory=_Evidence)
+
+
+class _Limit(msgspec.Struct):
+    name: str
+    limit: float | None
+
+
+class _VerdictFigures(msgspec.Struct):
+    """The same of a ``Verdict``."""
+
+    figures: list[_Limit] = []
+    gain: Interval | None = None
+    is_thin: bool = False
+    is_on_probation: bool = False
+
+
+SUMMARY_COLUMNS = (
+    "cycle, state, started_at, ended_at, parent, strategy, is_forced, is_rolled_back, reason, hint, report, verdict"
+)
+_report = msgspec.json.Decoder(_ReportFigures)
+_verdict = msgspec.json.Decoder(_VerdictFigures)
+
+
+def summarise(row: Sequence[Any], assigned: Mapping[str, int]) -> CycleRecord:
     """One cycle in a line.
 
     Args:
         row: its ``SUMMARY_COLUMNS``.
         assigned: how many experiences it has in each role.
-        report: what the worker reported; None: it did not come so far.
-        verdict: what was decided; None: nothing was, or an older version decided it.
     """
-    drift = report.evidence.drift if report else None
+    report = _report.decode(row[10]) if row[10] else None
+    verdict = _verdict.decode(row[11]) if row[11] else None
     return CycleRecord(
         cycle=row[0],
         state=State(row[1]),
@@ -141,12 +195,30 @@ def summarise(
         trained=assigned.get("train", 0),
         replayed=assigned.get("replay", 0),
         held_out=assigned.get("holdout", 0),
-        judging=report.held_out if report else None,
-        holdout_before=report.holdout_before if report else None,
-        holdout_after=report.holdout_after if report else None,
-        train_before=report.train_before if report else None,
-        train_after=report.train_after if report else None,
-        drift=drift.candidate if drift else None,
         is_thin=verdict.is_thin if verdict else report is not None and is_low_sample(report.held_out),
         is_on_probation=verdict is not None and verdict.is_on_probation,
+        **(_measured(report) if report else {}),
+        **(_judged(verdict) if verdict else {}),
     )
+
+
+def _measured(report: _ReportFigures) -> dict[str, Any]:
+    drift, collapse = report.evidence.drift, report.evidence.collapse
+    return {
+        "judging": report.held_out,
+        "holdout_before": report.holdout_before,
+        "holdout_after": report.holdout_after,
+        "train_before": report.train_before,
+        "train_after": report.train_after,
+        "drift": drift.candidate if drift else None,
+        "loops": sum(each.candidate.loops for each in collapse) if collapse else None,
+    }
+
+
+def _judged(verdict: _VerdictFigures) -> dict[str, Any]:
+    gain = verdict.gain
+    return {
+        "gain_low": gain.low if gain else None,
+        "gain_high": gain.high if gain else None,
+        "drift_limit": next((each.limit for each in verdict.figures if each.name == "drift"), None),
+    }

@@ -42,6 +42,15 @@ class Looks:
             self._database.execute("DELETE FROM looks WHERE rowid <= (SELECT max(rowid) FROM looks) - ?", (KEPT_LOOKS,))
         self._last = Look(at, facts)
 
+    def spread(self, most: int) -> list[Look]:
+        """At most so many of all, evenly spread, oldest first; the newest is among them."""
+        rows = self._database.execute(
+            "SELECT at, facts FROM looks, (SELECT max(rowid) AS last, 1 + count(*) / ? AS step FROM looks) "
+            "WHERE (last - looks.rowid) % step = 0 ORDER BY looks.rowid",
+            (most,),
+        )
+        return [Look(datetime.fromisoformat(at), msgspec.json.decode(facts, type=Facts)) for at, facts in rows]
+
     def since(self, moment: datetime) -> list[Look]:
         """Those from that moment on, oldest first."""
         rows = self._database.execute(

@@ -64,6 +64,16 @@ class Misfit(NamedTuple):
     message: str
 
 
+class AlarmSpan(msgspec.Struct, frozen=True, kw_only=True):
+    """One alarm, from when to when."""
+
+    name: str
+    text: str
+    since: Moment
+    until: Moment | None = None
+    """None: it lasts."""
+
+
 class Demoted(msgspec.Struct, frozen=True, kw_only=True):
     """A champion that was found worse, and whether it is out of use."""
 
@@ -103,6 +113,8 @@ PAUSED: Final = Note[bool]("is_paused", bool)
 """Whether the operator wants no cycle to start. Written by ``cycles.sleeper``."""
 ALARMS: Final = Note[list[str]]("alarms", list[str])
 """Names of the alarms that were logged and have not ended. Written by ``cycles.alarms``."""
+PAST_ALARMS: Final = Note[list[AlarmSpan]]("past_alarms", list[AlarmSpan])
+"""Alarms from when to when, newest first. Written by ``cycles.alarms``."""
 DUE_SINCE: Final = Note[datetime]("due_since", Moment)
 """Since when a cycle is due and held back. Written by ``cycles.alarms``."""
 CRASHES: Final = Note[Crashes]("crashes", Crashes)

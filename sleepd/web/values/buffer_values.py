@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-from sleepd.protocol.status import BufferDetail, QuarantineEntry, QuarantineList
+from sleepd.protocol.status import BufferDetail, BufferMoment, QuarantineEntry, QuarantineList
+
+from .charts import lines_chart
 
 DECISIONS = {"quarantined": ("release", "drop"), "dropped": ("reset", "release"), "released": ("reset", "drop")}
 """What can be decided about an experience, by its state."""
 TITLES = {"release": "Release", "drop": "Drop", "reset": "Leave it to the screening"}
+KINDS = {
+    "total": "all",
+    "new": "new since the last sleep",
+    "unlearned": "to learn",
+    "held_out": "held out",
+    "quarantined": "in quarantine",
+}
+"""What is counted over time: the field, and its name on the page."""
+MOMENTS = 200
+"""Most moments of the chart."""
+ROWS = 20
+"""Most rows of its table."""
 SEARCHED = 1000
 """Most experiences in quarantine that are listed and searched."""
 
@@ -38,14 +52,27 @@ def values(detail: BufferDetail) -> dict[str, Any]:
     most = max(detail.histogram, default=0) or 1
     bins = [
         Bin(
-            f"{number / 10:.1f} to {(number + 1) / 10:.1f}",
+            f"{number / 10:.1f}–{(number + 1) / 10:.1f}",
             found,
             round(found / most * 100, 1),
             (number + 1) / 10 > detail.min_salience,
         )
         for number, found in enumerate(detail.histogram)
     ]
-    return {"detail": detail, "buffer": detail.status, "bins": bins}
+    return {"detail": detail, "buffer": detail.status, "bins": bins, **_over_time(detail.moments)}
+
+
+def _over_time(moments: Sequence[BufferMoment]) -> dict[str, Any]:
+    """The counts at earlier moments; a line needs two of them."""
+    if len(moments) < 2:
+        return {"lines": None, "moments": [], "kinds": KINDS}
+    series = {text: [float(getattr(each, name)) for each in moments] for name, text in KINDS.items()}
+    step = -(-len(moments) // ROWS)
+    return {
+        "lines": lines_chart("Experiences over time", series),
+        "moments": moments[::-1][::step],
+        "kinds": KINDS,
+    }
 
 
 def quarantine_values(known: QuarantineList, search: str, state: str) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 WIDTH = 640.0
@@ -22,6 +22,8 @@ class Dot(NamedTuple):
     low_y: float | None = None
     """The ends of its interval; None: it has none."""
     high_y: float | None = None
+    limit_y: float | None = None
+    """The limit that it was held against."""
 
 
 class Tick(NamedTuple):
@@ -29,6 +31,17 @@ class Tick(NamedTuple):
 
     y: float
     text: str
+
+
+class Lines(NamedTuple):
+    """Several lines in one chart."""
+
+    title: str
+    lines: list[tuple[str, str]]
+    """Of each its name, and the points of its polyline."""
+    ticks: list[Tick]
+    width: float = WIDTH
+    height: float = HEIGHT
 
 
 class Point(NamedTuple):
@@ -41,6 +54,7 @@ class Point(NamedTuple):
     link: str = ""
     low: float | None = None
     high: float | None = None
+    limit: float | None = None
 
 
 class Chart(NamedTuple):
@@ -51,38 +65,55 @@ class Chart(NamedTuple):
     line: str
     """Points of a polyline; empty: none is drawn."""
     ticks: list[Tick]
-    limit: Tick | None
-    """The limit that the figures are held against."""
+    rows: Sequence[tuple[str, str]] = ()
+    """Its figures as a table, where they stand in no other one of the page: heading and figure."""
     width: float = WIDTH
     height: float = HEIGHT
 
 
-def chart(
-    title: str, points: Sequence[Point | None], *, limit: float | None = None, is_line: bool = False
-) -> Chart | None:
+def chart(title: str, points: Sequence[Point | None], *, is_line: bool = False) -> Chart | None:
     """Points from left to right; None leaves its place empty, for what was not measured. None: there is no figure."""
     known = [point for point in points if point is not None]
     if not known:
         return None
-    bounds = [each for point in known for each in (point.value, point.low, point.high) if each is not None]
-    bounds += [0.0] if limit is None else [0.0, limit]
-    low, high = min(bounds), max(bounds)
+    bounds = [end for each in known for end in (each.value, each.low, each.high, each.limit) if end is not None]
+    low, high = min(0.0, *bounds), max(0.0, *bounds)
     span = (high - low) or 1.0
 
-    def y_of(value: float) -> float:
-        return round(_TOP + (HEIGHT - _TOP - _BOTTOM) * (high - value) / span, 1)
+    def y_of(value: float | None) -> float | None:
+        return None if value is None else round(_TOP + (HEIGHT - _TOP - _BOTTOM) * (high - value) / span, 1)
 
-    step = (WIDTH - _LEFT - _RIGHT) / max(len(points) - 1, 1)
     dots = []
     for number, point in enumerate(points):
         if point is not None:
-            x = round(_LEFT + step * number, 1) if len(points) > 1 else round((_LEFT + WIDTH) / 2, 1)
-            low_y, high_y = (None if end is None else y_of(end) for end in (point.low, point.high))
-            dots.append(Dot(x, y_of(point.value), *point[1:5], low_y, high_y))
-    ticks = [Tick(y_of(value), f"{value:.3g}".replace("-", "−")) for value in sorted({low, 0.0, high})]
+            ends = [y_of(each) for each in (point.low, point.high, point.limit)]
+            dots.append(Dot(x_of(number, len(points)), y_of(point.value) or 0.0, *point[1:5], *ends))
+    ticks = [Tick(y_of(value) or 0.0, f"{value:.3g}".replace("-", "−")) for value in sorted({low, 0.0, high})]
     line = " ".join(f"{dot.x},{dot.y}" for dot in dots) if is_line else ""
-    limited = None if limit is None else Tick(y_of(limit), f"{limit:.3g}")
-    return Chart(title, dots, line, _apart(ticks), limited)
+    return Chart(title, dots, line, _apart(ticks))
+
+
+def lines_chart(title: str, series: Mapping[str, Sequence[float]]) -> Lines:
+    """Several figures at the same moments, from left to right; each line has a stroke of its own."""
+    high = max((max(figures, default=0.0) for figures in series.values()), default=0.0) or 1.0
+
+    def y_of(value: float) -> float:
+        return round(_TOP + (HEIGHT - _TOP - _BOTTOM) * (high - value) / high, 1)
+
+    def points(figures: Sequence[float]) -> str:
+        return " ".join(f"{x_of(number, len(figures))},{y_of(figure)}" for number, figure in enumerate(figures))
+
+    return Lines(
+        title,
+        [(name, points(figures)) for name, figures in series.items()],
+        [Tick(y_of(value), f"{value:.3g}") for value in (0.0, high)],
+    )
+
+
+def x_of(place: float, places: int) -> float:
+    """Where one of so many places is, the first being 0; a place may lie between two others."""
+    step = (WIDTH - _LEFT - _RIGHT) / max(places - 1, 1)
+    return round(_LEFT + step * place, 1) if places > 1 else round((_LEFT + WIDTH) / 2, 1)
 
 
 def _apart(ticks: list[Tick]) -> list[Tick]:

@@ -9,7 +9,6 @@ from sleepd.protocol.status import CycleDetail
 from sleepd.sleepctl.pages.wording import change
 
 from .state_marks import mark_of
-from .timeline_values import comparison_charts
 from .word_changes import TextPiece, changes
 
 
@@ -38,7 +37,6 @@ def values(one: CycleDetail, other: CycleDetail, now: datetime) -> dict[str, Any
         "one": one.summary,
         "other": other.summary,
         "marks": [mark_of(each.summary) for each in (one, other)],
-        "charts": comparison_charts([one.summary, other.summary]),
         "rows": [FigurePair(name, a, b, change(a, b)) for name, a, b in _figures(one, other)],
         "pairs": _pairs(one, other),
         "only": (sorted(trained[0] - trained[1]), sorted(trained[1] - trained[0])),
@@ -46,17 +44,22 @@ def values(one: CycleDetail, other: CycleDetail, now: datetime) -> dict[str, Any
     }
 
 
+_LOSSES = {
+    "holdout_before": "reply loss on held-out, before",
+    "holdout_after": "reply loss on held-out, after",
+    "train_before": "reply loss on trained, before",
+    "train_after": "reply loss on trained, after",
+}
+_COUNTS = ("trained", "replayed", "held_out")
+
+
 def _figures(one: CycleDetail, other: CycleDetail) -> list[tuple[str, float | None, float | None]]:
-    names = ("holdout_before", "holdout_after", "train_before", "train_after", "drift")
-    found = [(name.replace("_", ", "), getattr(one.summary, name), getattr(other.summary, name)) for name in names]
-    counts = ("trained", "replayed", "held_out")
-    found += [
-        (name.replace("_", " "), float(getattr(one.summary, name)), float(getattr(other.summary, name)))
-        for name in counts
-    ]
-    sides = [
-        {figure.name: figure.value for figure in each.verdict.figures} if each.verdict else {} for each in (one, other)
-    ]
+    found = [(text, getattr(one.summary, name), getattr(other.summary, name)) for name, text in _LOSSES.items()]
+    found += [(name, float(getattr(one.summary, name)), float(getattr(other.summary, name))) for name in _COUNTS]
+    judged = [each.verdict.figures if each.verdict else [] for each in (one, other)]
+    sides = [{figure.name: figure.value for figure in figures} for figures in judged]
+    for side, each in zip(sides, (one, other), strict=True):
+        side.setdefault("drift", each.summary.drift)
     return found + [(name, sides[0].get(name), sides[1].get(name)) for name in dict.fromkeys([*sides[0], *sides[1]])]
 
 

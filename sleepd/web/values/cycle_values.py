@@ -22,6 +22,8 @@ from .word_changes import TextPiece, changes
 HELD_OUT = 60
 """Held-out experiences shown: half of them those that gained most, half those that lost most."""
 _REASONS = 8
+MAIN_GATES = frozenset({"holdout", "drift", "recall", "relevance"})
+"""Figures that are shown first, whatever became of them."""
 
 
 class Gate(NamedTuple):
@@ -70,7 +72,7 @@ def values(known: KnownCycle, cycles: Iterable[CycleSummary], now: datetime) -> 
         "summary": detail.summary,
         "mark": mark_of(detail.summary),
         "lead": " ".join(sentences(detail)),
-        "gates": [_gate(each) for each in (verdict.figures if verdict else [])],
+        **_gates(verdict),
         "proofs": _proofs(report, verdict),
         "replies": _replies(report, has_parent=has_parent),
         "held_out": _held_out(report),
@@ -79,6 +81,16 @@ def values(known: KnownCycle, cycles: Iterable[CycleSummary], now: datetime) -> 
         "phases": _phases(report),
         "skipped": Counter(each.reason for each in known.set_aside).most_common(_REASONS),
         "tree": lineage(detail.summary.cycle, cycles),
+    }
+
+
+def _gates(verdict: Verdict | None) -> dict[str, list[Gate]]:
+    """Those to look at first: the main ones, and every one that is not met although it binds."""
+    gates = [_gate(each) for each in (verdict.figures if verdict else [])]
+    is_first = [each.name in MAIN_GATES or (each.is_binding and each.state != "met") for each in gates]
+    return {
+        "gates": [each for each, first in zip(gates, is_first, strict=True) if first],
+        "more_gates": [each for each, first in zip(gates, is_first, strict=True) if not first],
     }
 
 
@@ -160,7 +172,9 @@ def _loss(report: Report | None) -> Chart | None:
     if len(losses) < 2:
         return None
     points = [Point(loss, f"epoch {number}: {loss:.3f}") for number, loss in enumerate(losses, 1)]
-    return chart("Training loss by epoch, nats per token", points, is_line=True)
+    drawn = chart("Training loss by epoch, nats per token", points, is_line=True)
+    rows = [(f"epoch {number}", f"{loss:.3f}") for number, loss in enumerate(losses, 1)]
+    return drawn and drawn._replace(rows=rows)
 
 
 def _phases(report: Report | None) -> list[tuple[str, float, float]]:

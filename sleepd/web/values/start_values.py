@@ -7,9 +7,9 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from sleepd.protocol.job import Progress
-from sleepd.protocol.status import Champion, ConditionView, Status
+from sleepd.protocol.status import Champion, ConditionView, CycleSummary, Status
 from sleepd.sleepctl.pages.serving_lines import serving_rows
-from sleepd.sleepctl.pages.wording import change, duration, holdout, lacking, losses
+from sleepd.sleepctl.pages.wording import count, duration, gain, lacking, losses, low_sample_mark
 from sleepd.text.shell import command_line
 
 from .charts import Chart, Point, chart
@@ -33,6 +33,8 @@ _TITLES = {
 }
 LOSSES = 400
 """Most points of the loss curve."""
+ROWS = 20
+"""Most rows of its table."""
 
 
 class ConditionBar(NamedTuple):
@@ -68,15 +70,15 @@ def head(status: Status, curve: Sequence[tuple[int, float]], now: datetime) -> d
     }
 
 
-def facts(status: Status, now: datetime) -> dict[str, Any]:
-    """What changes with a decision or a cycle."""
+def facts(status: Status, champion: CycleSummary | None, now: datetime) -> dict[str, Any]:
+    """What changes with a decision or a cycle. ``champion``: the cycle in use; None: it is not known."""
     return {
         "status": status,
         "now": now,
         "conditions": [_condition(each) for each in status.decision.conditions],
-        "vetoes": [each.text for each in status.decision.vetoes],
+        "vetoes": [each.text for each in status.decision.vetoes if each.text != status.decision.reason],
         "serving_lines": _serving_lines(status, now),
-        "champion_lines": _champion_lines(status.champion),
+        "champion_lines": _champion_lines(status.champion, champion),
         "cycles": [(each, mark_of(each)) for each in status.recent_cycles],
         "warnings": warnings(status),
     }
@@ -103,7 +105,8 @@ def loss_chart(curve: Sequence[tuple[int, float]]) -> Chart | None:
     step = -(-len(curve) // LOSSES)
     points = [Point(loss, f"step {number}: {loss:.3f}") for number, loss in curve[::step]]
     drawn = chart("Training loss, nats per token", points, is_line=True)
-    return None if drawn is None else drawn._replace(dots=drawn.dots[-1:])
+    rows = [(f"step {number}", f"{loss:.3f}") for number, loss in curve[:: -(-len(curve) // ROWS)]]
+    return drawn and drawn._replace(dots=drawn.dots[-1:], rows=rows)
 
 
 def _headline(status: Status) -> str:
@@ -139,7 +142,8 @@ def _condition(condition: ConditionView) -> ConditionBar:
     found, required = condition.found, condition.required
     share = 100.0 if condition.is_met or required <= 0 else round(min(max((found or 0) / required, 0), 1) * 100, 1)
     is_hours = condition.name == "min_hours_between_sleep"
-    figures = "" if found is None else f"{found:.1f} of {required:g}" if is_hours else f"{found:.0f} of {required:g}"
+    wanted = f" of {required:g}" if required > 0 else ""
+    figures = "" if found is None else f"{found:.{int(is_hours)}f}{wanted}"
     text = "met" if condition.is_met else lacking(condition)
     return ConditionBar(_TITLES.get(condition.name, condition.name), condition.is_met, share, figures, text)
 
@@ -153,18 +157,37 @@ def _serving_lines(status: Status, now: datetime) -> list[tuple[str, str]]:
     ]
 
 
-def _champion_lines(champion: Champion | None) -> list[str]:
+def _champion_lines(champion: Champion | None, summary: CycleSummary | None) -> list[str]:
     if champion is None:
         return ["No adapter is in use."]
     if champion.is_adopted and champion.measured_by is None:
-        lines = ["Adopted from an older trainer, not measured. The next cycle compares it with the base."]
-    else:
-        lines = [holdout(champion.holdout_before, champion.holdout_after, champion.held_out)]
+        return ["Adopted from an older trainer, not measured. The next cycle compares it with the base."]
+    lines = [f"It learned from {count(summary.trained, 'experience')}."] if summary and summary.trained else []
+    lines += [_holdout(champion), *(_harms(summary) if summary else [])]
     base, after = champion.holdout_base, champion.holdout_after
     if base is not None and base != champion.holdout_before:
-        lines.append(f"against the base model: {losses(base, after)} ({change(base, after)} nats/token)")
+        lines.append(f"Against the base model: {losses(base, after)}, a gain of {gain(base, after)}.")
     if champion.comparison is not None:
-        lines.append(f"on later experiences: {champion.comparison.reason}")
+        lines.append(f"On later experiences: {champion.comparison.reason}.")
     if champion.new_lineage:
-        lines.append(f"The next cycle starts from the base: {champion.new_lineage}")
+        lines.append(f"The next cycle starts from the base: {champion.new_lineage}.")
+    return lines
+
+
+def _holdout(champion: Champion) -> str:
+    before, after = champion.holdout_before, champion.holdout_after
+    if after is None:
+        return "Nothing was measured on held-out experiences."
+    over = f"{count(champion.held_out, 'experience')} that it never trained on"
+    mark = low_sample_mark(champion.held_out)
+    return f"Reply loss on {over}: {losses(before, after)} nats/token, a gain of {gain(before, after)}{mark}."
+
+
+def _harms(summary: CycleSummary) -> list[str]:
+    lines = []
+    if summary.drift is not None:
+        allowed = "" if summary.drift_limit is None else f", at most {summary.drift_limit:g} is allowed"
+        lines.append(f"Drift from the base: {summary.drift:.3g} nats/token{allowed}.")
+    if summary.loops is not None:
+        lines.append(f"Of its replies to the probe prompts, {summary.loops or 'none'} run in a loop.")
     return lines

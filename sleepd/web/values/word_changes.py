@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from itertools import takewhile
 from typing import NamedTuple
 
 MOST_WORDS = 200
@@ -23,10 +24,26 @@ def changes(before: str, after: str) -> tuple[list[TextPiece], list[TextPiece]]:
     old, new = _WORD.findall(before), _WORD.findall(after)
     if max(len(old), len(new)) > MOST_WORDS:
         return _pieces([before], [False]), _pieces([after], [False])
-    kept_old, kept_new = _common([word.strip() for word in old], [word.strip() for word in new])
+    kept_old, kept_new = _kept([word.strip() for word in old], [word.strip() for word in new])
     return _pieces(old, [each not in kept_old for each in range(len(old))]), _pieces(
         new, [each not in kept_new for each in range(len(new))]
     )
+
+
+def _kept(old: Sequence[str], new: Sequence[str]) -> tuple[set[int], set[int]]:
+    """Where the common words stand in both: what both begin and end with, and what is common between."""
+    head = sum(1 for _ in takewhile(_is_pair, zip(old, new, strict=False)))
+    tail = sum(1 for _ in takewhile(_is_pair, zip(reversed(old[head:]), reversed(new[head:]), strict=False)))
+    common = _common(old[head : len(old) - tail], new[head : len(new) - tail])
+    kept_old, kept_new = (
+        {*range(head), *(head + each for each in between), *range(len(words) - tail, len(words))}
+        for words, between in zip((old, new), common, strict=True)
+    )
+    return kept_old, kept_new
+
+
+def _is_pair(words: tuple[str, str]) -> bool:
+    return words[0] == words[1]
 
 
 def _common(old: Sequence[str], new: Sequence[str]) -> tuple[set[int], set[int]]:

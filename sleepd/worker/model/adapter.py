@@ -124,24 +124,33 @@ def continue_adapter(
     Raises:
         GiveUp: ``parent_unusable``, or ``shape_changed`` where rank, scale or modules are not the strategy's.
     """
-    weights = read_adapter(parent)
-    config = read_adapter_config(parent)
+    adapted = start_adapter(model, strategy, seed, notify)
+    put_weights(adapted, parent, strategy, "the parent")
+    return adapted
+
+
+def put_weights(adapted: Any, directory: Path, strategy: Strategy, whose: str) -> None:
+    """Give the active adapter, which was built from the strategy, the weights in ``directory``.
+
+    Raises:
+        GiveUp: ``parent_unusable``, or ``shape_changed`` where rank, scale or modules are not the strategy's.
+    """
+    weights = read_adapter(directory)
+    config = read_adapter_config(directory)
     if (config.get("r"), config.get("lora_alpha")) != (strategy.rank, strategy.alpha):
         came = f"r={config.get('r')} alpha={config.get('lora_alpha')}"
-        raise GiveUp("shape_changed", f"the parent has {came}, the strategy r={strategy.rank} alpha={strategy.alpha}")
-    adapted = start_adapter(model, strategy, seed, notify)
+        raise GiveUp("shape_changed", f"{whose} has {came}, the strategy r={strategy.rank} alpha={strategy.alpha}")
     expected = adapter_tensors(adapted)
     if _modules(expected) != _modules(weights):
-        raise GiveUp("shape_changed", f"the parent adapts {shape(weights)}, the strategy {shape(expected)}")
+        raise GiveUp("shape_changed", f"{whose} adapts {shape(weights)}, the strategy {shape(expected)}")
     wrong = [name for name in expected if name not in weights or weights[name].shape != expected[name].shape]
     if wrong:
         raise GiveUp(
             "parent_unusable",
-            f"{parent / WEIGHTS_FILE}: {len(wrong)} tensors are missing or of another shape, such as {wrong[0]}",
+            f"{directory / WEIGHTS_FILE}: {len(wrong)} tensors are missing or of another shape, such as {wrong[0]}",
             WAY_OUT,
         )
     set_peft_model_state_dict(adapted, weights)
-    return adapted
 
 
 def restart_adapter(model: Any, seed: int) -> None:

@@ -1,0 +1,60 @@
+"""The sections ``[bundle]`` and ``[sync]`` of the configuration: adapters that travel between machines."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+
+class BundleConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Read by sleepctl bundle and sleepctl sync; without them nothing leaves this machine, and nothing comes to it."""
+
+    key: Annotated[
+        str,
+        Meta(
+            description="The private SSH key that signs what is exported, readable by its owner only. "
+            "ssh-keygen -t ed25519 -N '' -f FILE makes one. Empty: nothing leaves."
+        ),
+    ] = ""
+    allowed_signers: Annotated[
+        str,
+        Meta(
+            description="Whose bundles may be imported: a file with a line NAME KEYTYPE KEY for each machine, as "
+            "ssh-keygen(1) has it, which only root or the service's user may write. NAME is what its adapters are "
+            "called here. Empty: nothing comes."
+        ),
+    ] = ""
+
+
+class SyncConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Read by sleepctl sync, which sage-sleep-sync.service runs."""
+
+    directory: Annotated[
+        str,
+        Meta(
+            description="A directory that Syncthing, NFS or a like program shows to several machines. What was trained "
+            "here goes up after its promotion, what others send comes down. The unit needs ReadWritePaths= for it. "
+            "Empty: nothing goes, nothing comes."
+        ),
+    ] = ""
+    name: Annotated[
+        str,
+        Meta(
+            pattern=r"^(?:[A-Za-z0-9][A-Za-z0-9._-]{0,63})?\Z",
+            description="How the names of this machine's files begin; they decide nothing. Empty: its host name.",
+        ),
+    ] = ""
+    policy: Annotated[
+        Literal["offer", "take"],
+        Meta(
+            description='What becomes of the newest bundle of each sender. "offer": it is listed, and you decide '
+            '(sleepctl bundle judge). "take": it is judged as soon as no cycle is under way, and goes in use if it '
+            "passes the same gates as a candidate that was trained here."
+        ),
+    ] = "offer"
+    keep: Annotated[
+        int, Meta(ge=1, le=1000, description="So many of this machine's own bundles stay in the directory, the newest.")
+    ] = 3
+    minutes: Annotated[float, Meta(ge=0.1, le=1440.0, description="How often the directory is looked at.")] = 10.0

@@ -1,0 +1,139 @@
+"""``sleepctl sync``: bundles up and down through a directory; what leaves is listed by ``--dry-run``."""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+from pathlib import Path
+
+import msgspec
+
+from sleepd.bundles.bundle_sync import BundleSync
+from sleepd.bundles.exporting import Outgoing
+from sleepd.bundles.foreign import ForeignBundle, foreign_bundles
+from sleepd.errors import CheckpointInvalid, ConfigError, SleepdError
+from sleepd.protocol.control import Judge
+from sleepd.protocol.status import SCHEMA, RunResult
+from sleepd.sleepctl.exit_codes import ExitCode
+from sleepd.sleepctl.offline_cycle import champion_in, cycle_directory
+from sleepd.sleepctl.pages.bundle_page import ID_DIGITS
+from sleepd.sleepctl.pages.decision_page import line
+from sleepd.sleepctl.pages.wording import size
+from sleepd.sleepctl.session import Session
+
+from .bundle_commands import files_may_fail, require_owner
+
+
+class SyncRound(msgspec.Struct, frozen=True, kw_only=True):
+    """What one round did, or would do."""
+
+    schema: int = SCHEMA
+    is_dry_run: bool
+    sent: str
+    """The file that went up; empty: none."""
+    sent_members: dict[str, int]
+    """Bytes by name: all that leaves."""
+    received: list[str]
+    """Ids, or with ``--dry-run`` the files that would be looked at."""
+    judging: int | None = None
+    """The cycle that judges one of them."""
+
+
+def sync(session: Session) -> ExitCode:
+    """Until Ctrl-C; with ``--once`` one round; with ``--dry-run`` none.
+
+    Raises:
+        ConfigError: no directory is configured.
+    """
+    arguments, state = session.arguments, session.places.state
+    config = session.places.load_config().config
+    if not config.sync.directory or not (config.bundle.key or config.bundle.allowed_signers):
+        text = "sync.directory, or both bundle.key and bundle.allowed_signers, are empty: nothing goes, nothing comes"
+        raise ConfigError(text, hint="sudoedit /etc/sage-sleepd/config.toml")
+    find = partial(cycle_directory, state)
+    bundle_sync = BundleSync(state, config.sync, config.bundle, find=find, note=session.console.note)
+    directory = Path(config.sync.directory)
+    if arguments.dry_run:
+        with files_may_fail(directory):
+            _show(session, _planned(bundle_sync, state))
+        return ExitCode.OK
+    require_owner(state, "sync")
+    while True:
+        try:
+            with files_may_fail(directory):
+                _show(session, _round(session, bundle_sync, takes=config.sync.policy == "take"))
+        except ConfigError:
+            raise
+        except SleepdError as error:
+            if arguments.once:
+                raise
+            session.console.note(f"sync: {error.message}; the next round is in {config.sync.minutes:g} minutes")
+        if arguments.once:
+            return ExitCode.OK
+        time.sleep(config.sync.minutes * 60)
+
+
+def _planned(bundle_sync: BundleSync, state: Path) -> SyncRound:
+    outgoing = bundle_sync.outgoing(champion_in(state))
+    return SyncRound(
+        is_dry_run=True,
+        sent=str(bundle_sync.target(outgoing)) if outgoing else "",
+        sent_members=_members(outgoing),
+        received=[str(each.path) for each in bundle_sync.arrivals()],
+    )
+
+
+def _round(session: Session, bundle_sync: BundleSync, *, takes: bool) -> SyncRound:
+    state, outgoing = session.places.state, None
+    try:
+        outgoing = bundle_sync.outgoing(champion_in(state))
+    except CheckpointInvalid as error:  # others' bundles come nevertheless
+        session.console.note(f"sync: nothing is sent: {error.message}")
+    sent = bundle_sync.send(outgoing) if outgoing else ""
+    received = bundle_sync.receive(at=session.clock.now())
+    return SyncRound(
+        is_dry_run=False,
+        sent=str(sent),
+        sent_members=_members(outgoing),
+        received=[each.id for each in received],
+        judging=_judge_next(session, foreign_bundles(state)) if takes else None,
+    )
+
+
+def _judge_next(session: Session, bundles: list[ForeignBundle]) -> int | None:
+    """Have the daemon judge the newest bundle of a sender that was not judged yet; None: it judges none now."""
+    newest: dict[str, ForeignBundle] = {}
+    for each in bundles:
+        if each.signer not in newest or each.header.cycle > newest[each.signer].header.cycle:
+            newest[each.signer] = each
+    for bundle in newest.values():
+        if bundle.judged is not None:
+            continue
+        try:
+            result: RunResult = session.ask(Judge(bundle=bundle.id), RunResult)
+        except SleepdError as error:
+            name = f"bundle {bundle.id[:ID_DIGITS]} of {bundle.signer}"
+            session.console.note(f"{name} is not judged now: {error.message}")
+        else:
+            return result.cycle
+    return None
+
+
+def _members(outgoing: Outgoing | None) -> dict[str, int]:
+    return {each.name: each.bytes for each in outgoing.header.members} if outgoing else {}
+
+
+def _show(session: Session, done: SyncRound) -> None:
+    """A round in which nothing happened says nothing, but what would leave is always said."""
+    page = []
+    if done.sent:
+        page.append(line(f"{'would send' if done.is_dry_run else 'sent'} {done.sent}", "green"))
+        page += [line(f"  {name}: {size(number)}", "dim") for name, number in done.sent_members.items()]
+    elif done.is_dry_run:
+        page.append(line("nothing would be sent"))
+    verb = "would look at" if done.is_dry_run else "received bundle"
+    page += [line(f"{verb} {each}") for each in done.received]
+    if done.judging is not None:
+        page.append(line(f"cycle {done.judging} judges a bundle: sleepctl bundle list"))
+    if page:
+        session.console.show_one_of_many(done, page)

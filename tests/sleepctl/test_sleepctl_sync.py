@@ -1,0 +1,87 @@
+"""``sleepctl sync``: what leaves is listed first, what came is judged by the daemon where that is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from sleepd.protocol.control import Judge
+from sleepd.protocol.status import RunResult
+from tests.bundle_makers import allow, make_bundle, make_cycle, make_key
+from tests.sleepctl.sleepctl_fake_daemon import FakeDaemon
+from tests.sleepctl.sleepctl_ran import Ran
+
+Sleepctl = Callable[..., Ran]
+
+
+@pytest.fixture
+def shared(tmp_path: Path, environment: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A shared directory with thor's bundle, and a machine of its own that trusts thor and has a champion."""
+    directory = tmp_path / "shared"
+    directory.mkdir()
+    make_cycle(tmp_path / "there", 41, ids=("theirs",))
+    signers = allow(tmp_path / "signers", thor=make_key(tmp_path / "thor"))
+    make_bundle(tmp_path / "there", directory / "any name", tmp_path / "thor", 41)
+    make_cycle(tmp_path / "state")
+    (tmp_path / "state/current").symlink_to("cycle_007")
+    make_key(tmp_path / "own")
+    settings = {"BUNDLE_KEY": tmp_path / "own", "BUNDLE_ALLOWED_SIGNERS": signers, "SYNC_DIRECTORY": directory}
+    settings |= {"SYNC_NAME": "sprout", "STATE_DIRECTORY": tmp_path / "state"}
+    for name, value in settings.items():
+        monkeypatch.setenv(f"SLEEPD_{name}", str(value))
+    return directory
+
+
+def test_dry_run_lists_what_leaves(sleepctl: Sleepctl, shared: Path, tmp_path: Path) -> None:
+    """Every member that would leave is named with its size; nothing is written anywhere."""
+    before = sorted(tmp_path.rglob("*"))
+    planned = sleepctl("sync", "--dry-run", "--json").json
+    assert (planned["is_dry_run"], planned["received"]) == (True, [str(shared / "any name")])
+    assert list(planned["sent_members"]) == [
+        "adapter_config.json", "adapter_model.safetensors", "manifest.json", "evidence.json", "lineage_hashes.json",
+    ]  # fmt: skip
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_one_round_sends_and_receives(sleepctl: Sleepctl, shared: Path) -> None:
+    """A round does what the dry run has listed, under the same name; the policy offer has nothing judged."""
+    planned = sleepctl("sync", "--dry-run", "--json").json
+    done = sleepctl("sync", "--once", "--json").json
+    assert done["sent"] == planned["sent"]
+    assert (len(done["received"]), done["judging"]) == (1, None)
+    assert Path(done["sent"]).parent == shared
+    again = sleepctl("sync", "--once")
+    assert (again.code, again.out) == (0, "")
+
+
+def test_take_has_it_judged(
+    sleepctl: Sleepctl, shared: Path, daemon: FakeDaemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the policy take the daemon is asked to judge what came."""
+    monkeypatch.setenv("SLEEPD_SYNC_POLICY", "take")
+    daemon.replies[Judge] = RunResult(is_started=True, reason="Cycle 8 judges it", cycle=8)
+    done = sleepctl("sync", "--once", "--json").json
+    assert done["judging"] == 8
+
+
+def test_absent_daemon_delays_judging(sleepctl: Sleepctl, shared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a daemon the bundles come and go all the same, and are judged in a later round."""
+    monkeypatch.setenv("SLEEPD_SYNC_POLICY", "take")
+    done = sleepctl("sync", "--once")
+    assert (done.code, "is not judged now" in done.err) == (0, True)
+
+
+def test_nothing_is_exchanged_unasked(sleepctl: Sleepctl, shared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a directory nothing goes and nothing comes: exit code 9, so that the unit is not started again."""
+    monkeypatch.setenv("SLEEPD_SYNC_DIRECTORY", "")
+    refused = sleepctl("sync", "--once")
+    assert (refused.code, "nothing goes, nothing comes" in refused.err) == (9, True)
+
+
+def test_lost_directory_is_an_error(sleepctl: Sleepctl, shared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A directory that is not mounted is named; it is not made."""
+    monkeypatch.setenv("SLEEPD_SYNC_DIRECTORY", str(shared / "gone"))
+    refused = sleepctl("sync", "--once")
+    assert (refused.code, "gone" in refused.err, (shared / "gone").exists()) == (1, True, False)

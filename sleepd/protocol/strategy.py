@@ -43,6 +43,8 @@ class Strategy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Fewest optimizer steps: epochs are added until there are as many, so that a few experiences are learned too."""
     most_repeats: int = 1
     """A short reply is trained at most so many times as often as a long one."""
+    thinned_share: float = 0.0
+    """Of the times that a short reply is trained, the share in which some words of its prompt are left out."""
     kl_batch_size: int = 0
     """Most reference answers of the base beside the experiences in one optimizer step."""
     kl_batch_least: int = 0

@@ -79,6 +79,7 @@ from .training.best_weights import BestWeights
 from .training.early_stopping import EarlyStopping, divide_holdout, report_what_was_kept
 from .training.heartbeat import TrainingHeartbeat
 from .training.outcome import Training
+from .training.thinned_prompts import thinned
 from .training.train import Trainer
 
 
@@ -245,12 +246,9 @@ class _Cycle:
 
         strategy = self._job.strategy
         weights = AdapterWeights(loaded.model, loaded.device, strategy, self._job.seed)
-        batches = Batches(
-            TrainingSet(encoded.trained, encode, encoded.reference_examples, references),
-            self._limits,
-            strategy,
-            packed=self._evaluator.packed,
-        )
+        prompts = thinned(loaded.chat, self._examples.to_train, encoded.trained, strategy, self._channel.beat)
+        given = TrainingSet(encoded.trained, encode, encoded.reference_examples, references, prompts)
+        batches = Batches(given, self._limits, strategy, packed=self._evaluator.packed)
         heartbeat = TrainingHeartbeat(self._channel, self._phases.pace, loaded.device.description)
         evaluator = LossEvaluator(loaded.model, loaded.device, self._limits, heartbeat.checked)
         evaluator.packed, evaluator.may_shorten = self._evaluator.packed, False

@@ -48,6 +48,7 @@ from sleepd.worker.training.best_weights import BestWeights
 from sleepd.worker.training.early_stopping import EarlyStopping, ValidationCheck, divide_holdout, report_what_was_kept
 from sleepd.worker.training.heartbeat import TrainingHeartbeat
 from sleepd.worker.training.schedule import epoch_ends
+from sleepd.worker.training.thinned_prompts import thinned
 from sleepd.worker.training.train import Trainer
 
 ROW_TOKENS = 1024
@@ -136,7 +137,8 @@ class Bench:
         budget = math.inf if strategy.drift_budget is None else strategy.drift_budget
         weights = AdapterWeights(self._model, self._device, strategy, seed)
         limits = MemoryLimits(strategy.micro_batch_tokens, strategy.max_tokens, channel)
-        given = TrainingSet(encoded, lambda _longest: encoded, general, references)
+        prompts = thinned(self._chat, night.to_train, encoded, strategy, lambda: None)
+        given = TrainingSet(encoded, lambda _longest: encoded, general, references, prompts)
         batches = Batches(given, limits, strategy, packed=True)
         stopping_early = EarlyStopping(self._evaluator(), monitor, references, self._encode(stopping), budget)
         heartbeat = TrainingHeartbeat(channel, Pace(), self._device.description)

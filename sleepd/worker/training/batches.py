@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from sleepd.protocol.strategy import Strategy
 from sleepd.worker.data.examples import Encoded
 from sleepd.worker.data.packing import PackedRow, make_rows, shared_opening
 from sleepd.worker.model.losses import Reference
 from sleepd.worker.model.memory.out_of_memory import MemoryLimits
+
+from .thinned_prompts import presented
 
 TOKENS_AN_ANSWER = 40
 """Of replies, beside which one reference answer is enough."""
@@ -30,6 +32,8 @@ class TrainingSet:
     reference_examples: list[Encoded]
     references: dict[str, Reference]
     """By the id of a reference answer."""
+    thinned: dict[str, list[Encoded]] = field(default_factory=dict)
+    """By the id of a short reply, the same reply behind thinned prompts."""
 
 
 class Batches:
@@ -60,16 +64,21 @@ class Batches:
         """Make the sequences as long as the limits allow now."""
         sequences = self._given.encode(self._limits.max_tokens)
         self._sequences = {one.id: one for one in sequences}
-        self._opening = shared_opening([*sequences, *self._given.reference_examples])
+        thinned = [one for variants in self._given.thinned.values() for one in variants]
+        self._opening = shared_opening([*sequences, *thinned, *self._given.reference_examples])
 
     def rows(self, ids: Sequence[str], step: int) -> list[PackedRow]:
         """The rows of a step: these experiences, and the reference answers whose turn it is."""
-        chosen = [self._sequences[id_] for id_ in ids if id_ in self._sequences]
+        chosen = [self._presented(id_, step) for id_ in ids if id_ in self._sequences]
         turns = list(self._reference_examples.values())
         first = step * self._strategy.kl_batch_size
         beside = min(len(turns), answers_beside(self._strategy, sum(one.supervised for one in chosen)))
         chosen += [turns[(first + i) % len(turns)] for i in range(beside)]
         return make_rows(chosen, self._limits.micro_batch_tokens, self._opening, packed=self._packed)
+
+    def _presented(self, id_: str, step: int) -> Encoded:
+        one, share = self._sequences[id_], self._strategy.thinned_share
+        return presented(one, self._given.thinned.get(id_, []), share, step=step, longest=self._limits.max_tokens)
 
     def shrink(self, rows: Sequence[PackedRow]) -> None:
         """Take a step back after ``rows`` did not fit into memory.

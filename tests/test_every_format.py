@@ -217,7 +217,7 @@ def test_collector_may_mix_signals() -> None:
     others: list[Any] = [{"resourceLogs": []}, {"resourceMetrics": []}]
     found = understood([*others, *SAMPLES["otel_genai"], *others])
     assert [isinstance(each, str) for each in found] == [False, True]
-    assert str(found[1]).startswith("this looks like a log file of OpenTelemetry")
+    assert str(found[1]).startswith("this looks like a log file")
 
 
 def test_stray_dump_record_is_skipped() -> None:

@@ -11,6 +11,8 @@ import pytest
 
 from tests.hostile_text import FUNCTIONS, LENGTH, SECRET_UNITS, SHAPES, SIZES, chat_functions, most_of, shaped, work_of
 
+pytestmark = pytest.mark.no_cover  # steps are counted here, and counting them twice takes long
+
 WORST = (
     *[("\u0301\u0323", "alone"), (" ", "framed"), ("\n", "framed"), ('\\"', "alone"), ("secret_", "alone")],
     *[("9", "alone"), ("\ufdfa", "alone"), ("[{", "alone")],

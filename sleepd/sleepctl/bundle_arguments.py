@@ -22,8 +22,9 @@ judge   start a cycle that trains nothing: the daemon measures an imported
 list    the bundles that were imported; the default
 remove  delete an imported bundle
 
-Only judge needs the daemon, and the operator group. export, show and list read the state directory; import and
-remove write there, as its owner: sudo -u sage-sleepd sleepctl bundle import FILE"""
+Only judge needs the daemon, and the operator group. export, show and list read
+the state directory; import and remove write there, as its owner:
+sudo -u sage-sleepd sleepctl bundle import FILE"""
 
 SYNC_EPILOG = """\
 Every sync.minutes: the champion goes up into sync.directory, if it was trained

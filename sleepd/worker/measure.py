@@ -83,21 +83,9 @@ class Measurer:
                     return encoded, self._measure(encoded, references), references
 
     def encode(self) -> EncodedExamples:
-        """The sequences of all chat examples, none longer than the limits allow.
-
-        Raises:
-            GiveUp: there is nothing to learn from.
-        """
+        """The sequences of all chat examples, none longer than the limits allow; raises as :meth:`_encode_trained`."""
         chat, longest, strategy = self._loaded.chat, self._limits.max_tokens, self._job.strategy
-        trained = encode_examples(chat, self._examples.to_train, longest, self._channel)
-        if not trained and chat.exceeded:
-            raise chat.exceeded[-1]
-        if not trained and not self._job.foreign:
-            raise GiveUp(
-                "nothing_supervised",
-                f"none of {len(self._examples.to_train)} experiences has a reply token to learn from",
-                "check the buffer: are its responses empty?",
-            )
+        trained = self._encode_trained(longest)
         steps = 0 if self._job.foreign else epoch_ends(strategy, trained, self._job.seed)[-1]
         prompts = chosen_prompts(strategy, self._job.seed, steps)
         known = {one.id for one in trained}
@@ -123,6 +111,24 @@ class Measurer:
             asked=self._questions(held_out, systems, longest),
             new=frozenset(one.id for one in learned if one.role == "train"),
         )
+
+    def _encode_trained(self, longest: int) -> list[Encoded]:
+        """The sequences of what is trained; none where a foreign adapter is measured.
+
+        Raises:
+            GiveUp: there is nothing to learn from.
+        """
+        chat, given = self._loaded.chat, self._examples.to_train
+        trained = encode_examples(chat, given, longest, self._channel)
+        if not trained and chat.exceeded:
+            raise chat.exceeded[-1]
+        if not trained and not self._job.foreign:
+            raise GiveUp(
+                "nothing_supervised",
+                f"none of {len(given)} experiences has a reply token to learn from",
+                "check the buffer: are its responses empty?",
+            )
+        return trained
 
     def plan(self, encoded: EncodedExamples, *, steps_done: int) -> None:
         """Tell the clock of what is still to come after measuring."""

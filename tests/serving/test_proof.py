@@ -11,7 +11,10 @@ from sleepd.protocol.deployment.adapter_fingerprint import AdapterFingerprint, P
 from sleepd.protocol.deployment.serve_messages import Generation
 from sleepd.serving.proof import ASKED_AGAIN, Prover
 from sleepd.serving.uncached_identity import SAME_NATS
+from sleepd.store.checkpoints import Checkpoints
 from tests.fingerprints import PROMPTS, Model, answers_of, base_model, fingerprint_of, moved
+from tests.serving.fake_engines import record_files
+from tests.test_checkpoints import make
 
 BASE = base_model()
 PARENT = moved(BASE, 1, 1.0)
@@ -26,7 +29,7 @@ class Answering:
         self.noise = 0.0
         self.asked = 0
 
-    def ask(self, prompt: PromptReference) -> PromptAnswer:
+    def ask(self, prompt: PromptReference, *, is_cache_used: bool = False) -> PromptAnswer:
         self.asked += 1
         return answers_of(self.model, noise=self.noise)[prompt.prompt_tokens - 10]
 
@@ -50,8 +53,10 @@ def prover(engine: Answering, tmp_path: Path) -> Prover:
 def wanted(tmp_path: Path) -> Generation:
     """The younger generation, which is nearly like its parent."""
     fingerprint = fingerprint_of(BASE, NEAR, PARENT)
-    (tmp_path / "fingerprint.json").write_bytes(msgspec.json.encode(fingerprint))
-    return Generation(cycle=7, directory=str(tmp_path), sha256="a")
+    directory = make(Checkpoints(tmp_path / "state"), 7)
+    (directory / "fingerprint.json").write_bytes(msgspec.json.encode(fingerprint))
+    record_files(directory, "fingerprint.json")
+    return Generation(cycle=7, directory=str(directory), sha256="a")
 
 
 def test_few_prompts_prove_it_again(engine: Answering, prover: Prover, wanted: Generation) -> None:

@@ -387,7 +387,7 @@ def test_doctor_asks_the_engine(short_directory: Path, environment: Path, sleepc
             ran = sleepctl("doctor", "--config", str(short_directory / "c.toml"), "--json")
             found += [each for each in ran.json["findings"] if each["name"] == "engine"]
     assert [each["mark"] for each in found] == ["PASS", "FAIL"]
-    assert "with log-probabilities; no cycle has recorded" in found[0]["text"]
+    assert "with log-probabilities; no" in found[0]["text"]
     assert found[1]["command"] == f"sudo chmod 600 {key}"
     assert len(running.requests) == 1
     assert "secret-key" not in json.dumps(found)

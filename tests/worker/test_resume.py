@@ -222,9 +222,7 @@ def test_embedded_model_resumes_same_bits(models: Path, tmp_path: Path) -> None:
 
 
 def test_resumed_run_keeps_the_turns(tiny_model: Path, models: Path, tmp_path: Path) -> None:
-    """With sampling shares below 1 the epochs are of unequal length, and some prompts lack words; interrupted twice, the
-    adapter is the same.
-    """
+    """Epochs are of unequal length and some prompts lack words: interrupted twice, the adapter is the same."""
     given = [msgspec.structs.replace(each, sampling_share=0.3) for each in examples(8)[:5]] + examples(8)[5:]
     strategy = quick(epochs=2, batch_size=2, most_repeats=2, thinned_share=0.5)
     whole = run(make_job(tiny_model, models, tmp_path / "whole", strategy=strategy), given, RecordingChannel())

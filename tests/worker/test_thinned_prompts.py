@@ -45,7 +45,8 @@ def test_only_short_replies_are_thinned() -> None:
             assert variant.ids[variant.prompt_tokens :] == one.ids[one.prompt_tokens :]
             assert len(variant.ids) < len(one.ids)
             assert variant.weight == one.weight
-    assert thinned(chat, short, encoded[:2], quick(most_repeats=10), lambda: None) == {}
+    assert thinned(chat, short, encoded[:2], quick(most_repeats=10, thinned_share=0.0), lambda: None) == {}
+    assert thinned(chat, short, encoded[:2], quick(thinned_share=0.5), lambda: None) == {}
 
 
 def test_share_of_steps_is_thinned() -> None:

@@ -22,7 +22,7 @@ from sleepd.buffer import digest, experience, parsing
 from sleepd.buffer.experience import Experience
 from sleepd.buffer.learnables import Learnables
 from sleepd.buffer.trained_texts import Place, Whereabouts, trained_texts, whereabouts
-from sleepd.policy import recall, repetition, reply_statistics
+from sleepd.policy.judging import recall, repetition, reply_statistics
 from sleepd.quarantine import near_duplicates
 from sleepd.text import bounded_text, display, hidden_forms, shell
 from sleepd.text.labelled_secrets import find_labelled, find_recovery_codes

@@ -24,16 +24,13 @@ from sleepd.worker.model import (
     generate,
     loading,
     losses,
-    memory_estimate,
-    out_of_memory,
-    peak_memory,
-    recompute,
 )
 from sleepd.worker.model import device as devices
 from sleepd.worker.model.adapter import load_adapted, load_base, other_adapter, restart_adapter, start_adapter
 from sleepd.worker.model.device import Device, choose_device
 from sleepd.worker.model.generate import Asked, batched_replies, replies
 from sleepd.worker.model.losses import kl_from_base, make_reference, row_logits, token_losses
+from sleepd.worker.model.memory import memory_estimate, out_of_memory, peak_memory, recompute
 from sleepd.worker.model.memory.out_of_memory import LADDER, MemoryLimits
 from sleepd.worker.model.memory.peak_memory import Peak
 from sleepd.worker.training import train

@@ -123,7 +123,9 @@ The text comes from the buffer, through the daemon, and needs the operator
 group; the tokens come from the worker's interpreter and the base's own
 tokenizer and chat template, exactly as a cycle makes them; no weights are read.
 Control tokens stand in brackets, so that no text can look like one. Exits with
-1 if the experience cannot be trained, and reports why.""",
+1 if the experience cannot be trained, and reports why.
+With the default strategy a short reply is in half of the times trained behind
+this prompt without some of its words: it is then recalled in other words, too.""",
     "live": """\
 Asks the engine sixteen prompts of the champion's fingerprint.json, and compares
 the log-probabilities of its answers with those of the base, the parent and the

@@ -33,7 +33,7 @@ def test_enough_in_each_group_passes() -> None:
 
 def test_one_group_cannot_hide_another() -> None:
     """A worker that is wholly tested does not make up for a daemon that is not; what is missing is named."""
-    lines, is_enough = judged(measured(client=94, store_ledger=95, worker_run=100))
+    lines, is_enough = judged(measured(client=94, store_sqlite_ledger=95, worker_run=100))
     assert not is_enough
     assert [line.split()[-1] for line in lines if line.startswith("  ")] == [
         "sleepd/client.py",

@@ -125,7 +125,7 @@ HOSTILE: dict[str, tuple[Write, str]] = {
     "a redirect": (sends(response(b"", "302 Found", "Location: http://127.0.0.1:1/")), "it redirects"),
     "no HTTP": (sends(b"SSH-2.0-OpenSSH_9.2\r\n"), "no HTTP"),
     "nothing": (sends(b""), "cannot be reached|no HTTP"),
-    "half a body": (sends(response(b"{}")[:-1]), "no HTTP"),
+    "half a body": (sends(response(b"{}")[:-1]), "cannot be reached|no HTTP"),
     "a body without end": (endless(b"HTTP/1.1 200 OK\r\n\r\n"), "more than 65536 bytes"),
     "a chunk without end": (
         endless(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nfffffff\r\n"),

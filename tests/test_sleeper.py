@@ -428,7 +428,7 @@ def answers(stage: Stage) -> Any:
     async def scene(sleeper: OpenSleeper) -> Any:
         decision = await sleeper.refresh()
         status = overview(sleeper.reader, next_check_at=None, config_path="")
-        same = {"written_at": stage.clock.now(), "since": stage.clock.now(), "last_error": None}
+        same = {"written_at": stage.clock.now(), "since": stage.clock.now(), "last_error": None, "free_bytes": None}
         buffer = msgspec.structs.replace(status.buffer, read_at=None)
         details = [detail(sleeper.reader, each.cycle) for each in cycles(sleeper.reader, limit=99)]
         return decision, msgspec.structs.replace(status, buffer=buffer, **same), details, sleeper.parts.intake.counts

@@ -22,7 +22,6 @@ from sleepd.worker.failure import GiveUp  # noqa: E402
 from sleepd.worker.model.adapter import load_base  # noqa: E402
 from sleepd.worker.model.device import Device  # noqa: E402
 from sleepd.worker.model.find_base import find_base  # noqa: E402
-from sleepd.worker.model.gguf.convert_gguf import open_base  # noqa: E402
 from sleepd.worker.model.gguf.gguf_architecture import find_architecture  # noqa: E402
 from sleepd.worker.model.gguf.merged_model import write_merged_gguf  # noqa: E402
 from sleepd.worker.programs.tiny_model import make_tiny_model  # noqa: E402
@@ -127,23 +126,3 @@ def test_tiny_model_is_served_alike(tiny: tuple[Path, Path], tmp_path: Path) -> 
         assert apart(served, plain) > 0.1
     served = of_server(merged(str(base), tmp_path / "cycle_001", tmp_path, "f32"), prompts)
     assert apart(served, with_adapter) < 0.01
-
-
-@pytest.mark.model
-def test_embedded_model_is_served_alike(tmp_path: Path) -> None:
-    """On its own q4_1 file, and merged in q8_0, the embedded model answers with the adapter as the worker does."""
-    base = find_base("embedded", "").path
-    directory, _ = open_base("embedded", "", tmp_path, lambda _event, _text: None)
-    model, tokenizer = load_base(directory, CPU)
-    prompts = [tokenizer(text).input_ids for text in TEXTS]
-    plain = of_worker(model, prompts)
-    with_adapter = of_worker(adapted(model, tmp_path / "cycle_001", directory, 0.05), prompts)
-    assert apart(of_server(base, prompts), plain) < 0.15
-    made = prepared_gguf(
-        tmp_path / "cycle_001", tmp_path / "out", python=sys.executable, base="embedded", quantization="f16"
-    )
-    served = of_server(base, prompts, made)
-    assert apart(served, with_adapter) < 0.15
-    assert apart(served, plain) > 0.5
-    served = of_server(merged("embedded", tmp_path / "cycle_001", tmp_path, "q8_0"), prompts)
-    assert apart(served, with_adapter) < 0.15

@@ -30,7 +30,7 @@ from sleepd.worker.training import train
 from . import architectures
 from .conftest import RecordingChannel, RunHere, examples, quick
 
-pytestmark = pytest.mark.worker
+pytestmark = [pytest.mark.worker, pytest.mark.no_cover]  # what it adds to the coverage, others measure
 CPU = Device(torch.device("cpu"), torch.float32, "cpu")
 
 

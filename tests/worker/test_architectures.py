@@ -18,7 +18,7 @@ from sleepd.worker.failure import GiveUp
 from . import architectures
 from .conftest import RecordingChannel, RunHere
 
-pytestmark = pytest.mark.worker
+pytestmark = [pytest.mark.worker, pytest.mark.no_cover]  # what it adds to the coverage, others measure
 RUNS_ALL = bool(os.environ.get("SLEEPD_ALL_ARCHITECTURES"))
 NAMES = [name for name, one in architectures.BY_NAME.items() if RUNS_ALL or one.is_quick]
 

@@ -25,7 +25,7 @@ from sleepd.worker.model.template_check import check
 
 from .templates import CASES, CHATML, PROMPT, REFUSED, Case, by_name, make_tokenizer, pair, tokenizer_for
 
-pytestmark = pytest.mark.worker
+pytestmark = [pytest.mark.worker, pytest.mark.no_cover]  # what it adds to the coverage, others measure
 _IM = "<|endoftext|> <|im_start|> <|im_end|>"
 
 

@@ -24,18 +24,16 @@ def supervised(chat: ChatFormat, one: Experience) -> str:
     return str(chat.tokenizer.decode(encoded.ids[encoded.prompt_tokens :], clean_up_tokenization_spaces=False))
 
 
+def samples() -> dict[str, list[Experience]]:
+    """What is understood of each format's sample."""
+    return {name: [one for one in understood(SAMPLES[name]) if isinstance(one, Experience)] for name in SAMPLES}
+
+
 @pytest.mark.parametrize("name", SAMPLES)
-def test_every_format_is_trained(run_here: RunHere, base_with: BaseWith, name: str) -> None:
-    """What a format's sample holds is trained in a cycle; supervised are the reply, its calls and its end."""
-    found = [one for one in understood(SAMPLES[name]) if isinstance(one, Experience)]
+def test_reply_of_every_format_is_supervised(name: str) -> None:
+    """Supervised are the reply, its calls and its end."""
+    found = samples()[name]
     assert found
-    given = [
-        TrainingExample(id=f"{name}{number}", salience=0.8, role="train", **one.parts())
-        for number, one in enumerate(found)
-    ]
-    report = run_here([*given, *examples(4, 2)], base=str(base_with(QWEN25)))
-    assert (report.trained, report.held_out) == (len(given) + 4, 2)
-    assert [check for check in report.checks if not check.passed] == []
     chat = chat_with("Qwen2.5")
     for one in found:
         text = supervised(chat, one)
@@ -45,3 +43,15 @@ def test_every_format_is_trained(run_here: RunHere, base_with: BaseWith, name: s
         for call in one.calls:
             assert f'"name": "{call.name}"' in text
             assert call.arguments.replace(" ", "") in text.replace(" ", "")
+
+
+def test_every_format_is_trained(run_here: RunHere, base_with: BaseWith) -> None:
+    """A cycle trains what the samples of all formats hold, and leaves out none of it."""
+    given = [
+        TrainingExample(id=f"{name}{number}", salience=0.8, role="train", **one.parts())
+        for name, found in samples().items()
+        for number, one in enumerate(found)
+    ]
+    report = run_here([*given, *examples(4, 2)], base=str(base_with(QWEN25)))
+    assert (report.trained, report.held_out) == (len(given) + 4, 2)
+    assert [check for check in report.checks if not check.passed] == []

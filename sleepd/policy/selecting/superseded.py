@@ -3,7 +3,8 @@
 A short reply states a fact. Where a newer short reply answers the same prompt otherwise, the older one is superseded:
 it is not trained again, for a model that is trained on both learns neither. The newer one is a correction: it is
 trained at once and not held out, for otherwise the old value would stay in use until the new one is released. Long
-replies to one prompt may differ as they like: an agent that is asked how it feels says something else each time.
+replies to one prompt may differ as they like: an agent that is asked how it feels says something else each time. So
+may short ones to a prompt that was answered in more than ``MOST_VALUES`` ways: it asks for no fact that lasts.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from sleepd.protocol.job import Role
 
 SHORT_CHARACTERS: Final = 100
 """Of a reply that states a fact."""
+MOST_VALUES: Final = 4
+"""Different short replies to one prompt of which the newest is the fact."""
 SHOWN: Final = 5
 """Of the superseded ones, by their ids."""
 
@@ -35,8 +38,9 @@ def superseded(found: Sequence[tuple[Experience, Role]]) -> list[Superseded]:
     """
     newest: dict[int, Experience] = {}
     old: list[Superseded] = []
+    lasting = _lasting(found)
     for one, role in reversed(found):
-        if role == "holdout" or not _states_a_fact(one):
+        if role == "holdout" or not _states_a_fact(one) or prompt_hash(one.asked) not in lasting:
             continue
         newer = newest.setdefault(prompt_hash(one.asked), one)
         if content_hash_of(newer) != content_hash_of(one):
@@ -55,8 +59,11 @@ def corrections(found: Sequence[tuple[Experience, Role]]) -> set[str]:
     """
     told: dict[int, int] = {}
     new: set[str] = set()
+    lasting = _lasting(found)
     for one, role in found:
         if not _states_a_fact(one) or (role == "holdout" and one.conversation):
+            continue
+        if prompt_hash(one.asked) not in lasting:
             continue
         prompt, content = prompt_hash(one.asked), content_hash_of(one)
         if role == "holdout" and told.get(prompt, content) == content:
@@ -66,6 +73,15 @@ def corrections(found: Sequence[tuple[Experience, Role]]) -> set[str]:
             new.add(one.id)
     held_out = {one.id for one, role in found if role == "holdout"}
     return new if new < held_out else set()
+
+
+def _lasting(found: Sequence[tuple[Experience, Role]]) -> set[int]:
+    """The prompts that were answered in few ways."""
+    values: dict[int, set[int]] = {}
+    for one, _ in found:
+        if _states_a_fact(one):
+            values.setdefault(prompt_hash(one.asked), set()).add(content_hash_of(one))
+    return {prompt for prompt, contents in values.items() if len(contents) <= MOST_VALUES}
 
 
 def superseded_text(old: Sequence[Superseded]) -> str:

@@ -125,8 +125,12 @@ def _serve(session: Session, socket: str) -> ExitCode:
 
     address, token_file = session.arguments.address, own_token_file()
     token = made_token(token_file)
-    sys.stderr.write(f"http://{address}/ until Ctrl-C. The page asks for this token: {token}\n")
-    sys.stderr.flush()  # whoever does not see the token cannot use the page
+    try:
+        sys.stderr.write(f"http://{address}/ until Ctrl-C. The page asks for this token: {token}\n")
+        sys.stderr.flush()
+    except OSError as error:
+        text = f"the page's token cannot be shown on standard error: {error.strerror}"
+        raise NotFound(text, hint="start it where standard error is a terminal or a file") from error
     if session.arguments.open:
         session.console.note("--open opens a page that answers already; open this one yourself")
     return ExitCode(main(["--socket", socket, "--address", address, "--token-file", str(token_file)]))

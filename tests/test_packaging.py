@@ -246,7 +246,7 @@ def snapshot() -> set[Path]:
         (("try", "--dry-run"), "-m sleepd.demo"),
         (("try", "--keep", "--dry-run"), "--keep"),
         (("test", "--dry-run", "-k", "word"), r"loadscope -m not\ system\ and\ not\ model -k word"),
-        (("test", "--all", "--dry-run", "-k", "word"), "-m pytest --numprocesses 2 --dist loadscope -k word"),
+        (("test", "--all", "--dry-run", "-k", "word"), "-m pytest --numprocesses 3 --dist loadscope -k word"),
         (("--dry-run",), "systemd-sysusers sage-sleepd.conf"),
     ],
     ids=["try", "keep", "test", "test-all", "system"],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -26,6 +27,18 @@ PROMPT = PromptReference(
 )
 
 
+def whole_request(connected: socket.socket) -> bytes:
+    """A request's header and body: to close with some of it unread would reset the connection under the answer."""
+    with connected.makefile("rb") as read:
+        header = b""
+        for line in read:
+            header += line
+            if line == b"\r\n":
+                break
+        length = re.search(rb"(?i)content-length: (\d+)", header)
+        return header + read.read(int(length[1]) if length else 0)
+
+
 class Engine:
     """A server on this machine that answers each request with what ``write`` sends."""
 
@@ -45,7 +58,7 @@ class Engine:
                 return
             with connected:
                 try:
-                    self.requests.append(connected.recv(65536))
+                    self.requests.append(whole_request(connected))
                     self._write(connected)
                 except OSError:  # the client had enough
                     continue

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from sleepd.protocol.evidence import (
+    CappedLosses,
     Collapse,
     Drift,
     Evidence,
@@ -105,10 +106,7 @@ def report(
         holdout_base=3.2,
         holdout_before=before,
         holdout_after=after,
-        holdout=[
-            LossPair(id=e.id, tokens=10, base=5.0, parent=before, candidate=after + spread * (-1) ** number)
-            for number, e in enumerate(held)
-        ],
+        holdout=[pair(e.id, 5.0, before, after + spread * (-1) ** number) for number, e in enumerate(held)],
         checks=checks,
         replies=[
             Reply(id=e.id, prompt=e.prompt, text="so it is", is_loop=is_loop, repeated_share=0.9) for e in held[:8]
@@ -121,8 +119,15 @@ def report(
         evidence=evidence(
             None if job is None else probation(job, champion=2.55 if job.later_margin else 2.0),
             [TrainedLoss(id=e.id, tokens=10, parent=2.1, candidate=known) for e in trained] if known else [],
+            [pair(e.id, 2.1, 0.3, 0.3) for e in examples if e.role == "replay"],
         ),
     )
+
+
+def pair(id_: str, base: float, parent: float, candidate: float) -> LossPair:
+    """The losses of one experience, whole and capped alike."""
+    losses = {"base": base, "parent": parent, "candidate": candidate}
+    return LossPair(id=id_, tokens=10, **losses, capped=CappedLosses(**losses))
 
 
 def probation(job: Job, *, champion: float) -> Probation | None:
@@ -134,11 +139,15 @@ def probation(job: Job, *, champion: float) -> Probation | None:
         for number, id_ in enumerate(job.later)
     ]
     return Probation(
-        champion=job.parent_cycle, predecessor=job.predecessor_cycle, losses=losses, margin=job.later_margin
+        champion=job.parent_cycle,
+        predecessor=job.predecessor_cycle,
+        losses=losses,
+        margin=job.later_margin,
+        is_capped=job.later_is_capped,
     )
 
 
-def evidence(on_probation: Probation | None, newly_trained: list[TrainedLoss]) -> Evidence:
+def evidence(on_probation: Probation | None, newly_trained: list[TrainedLoss], repeated: list[LossPair]) -> Evidence:
     """Of a candidate that has damaged nothing."""
     speech = Speech(
         replies=8,
@@ -158,6 +167,7 @@ def evidence(on_probation: Probation | None, newly_trained: list[TrainedLoss]) -
         relevance=Relevance(prompts=3, replies=3, losses=[]),
         probation=on_probation,
         newly_trained=newly_trained,
+        repeated=repeated,
     )
 
 

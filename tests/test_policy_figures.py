@@ -75,9 +75,17 @@ VERDICTS: dict[str, tuple[dict[str, Any], Gates]] = {
     "learned": ({"gains": ALIKE, "newly_trained": KNOWN}, Gates()),
     "learned, low sample": ({"gains": ALIKE[:3], "newly_trained": KNOWN[:2]}, Gates()),
     "learned one reply": ({"gains": ALIKE, "newly_trained": KNOWN[:1]}, Gates()),
+    "learned, first cycle": (
+        {"gains": ALIKE, "newly_trained": KNOWN, "repeated": []},
+        Gates(has_champion=False),
+    ),
+    "learned, and forgot": (
+        {"gains": ALIKE, "newly_trained": KNOWN, "repeated": pairs([-0.4] * 9, before=0.1)},
+        Gates(),
+    ),
     "learned, and worse": ({"gains": [-0.4] * 9, "newly_trained": KNOWN}, Gates()),
     "learned, the champion gained nothing": (
-        {"holdout": [msgspec.structs.replace(one, base=3.0) for one in pairs(ALIKE)], "newly_trained": KNOWN},
+        {"holdout": pairs(ALIKE, base=3.0), "newly_trained": KNOWN},
         Gates(),
     ),
     "learned, and drifted": (

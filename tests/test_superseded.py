@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from sleepd.buffer.experience import Experience
+from sleepd.policy.selecting.facts import SHORT_CHARACTERS
 from sleepd.policy.selecting.superseded import (
-    SHORT_CHARACTERS,
     Superseded,
     corrections,
     superseded,

@@ -7,7 +7,8 @@ never 0.
 
 from __future__ import annotations
 
-from typing import Literal
+import math
+from typing import Final, Literal
 
 import msgspec
 
@@ -15,6 +16,18 @@ from .chat_example import Hash
 
 METRIC_NAME = r"[\w.:/@%+-]{1,64}"
 """What a figure of the operator's may be called."""
+
+TOKEN_CAP: Final = math.log(10)
+"""Nats that a token counts for at most in a capped loss: one that was expected with less than one in ten is wrong,
+however wrong. A fact that nobody has told cannot be known, and how surely a model is wrong about it says little."""
+
+
+class CappedLosses(msgspec.Struct, frozen=True, kw_only=True):
+    """Reply loss of one experience where a token counts for at most ``TOKEN_CAP``, nats per supervised token."""
+
+    base: float
+    parent: float
+    candidate: float
 
 
 class LossPair(msgspec.Struct, frozen=True, kw_only=True):
@@ -27,6 +40,8 @@ class LossPair(msgspec.Struct, frozen=True, kw_only=True):
     candidate: float
     conversation: Hash = ""
     """Replies of one conversation count as one experience; empty: it is a conversation of its own."""
+    capped: CappedLosses | None = None
+    """None: an older worker did not measure it."""
 
 
 class TrainedLoss(msgspec.Struct, frozen=True, kw_only=True):
@@ -107,7 +122,9 @@ class Metric(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LaterLoss(msgspec.Struct, frozen=True, kw_only=True):
-    """Reply loss of one experience that came after the champion was judged, nats per supervised token."""
+    """Reply loss of one experience that came after the champion was judged, nats per supervised token; see
+    ``Probation.is_capped``.
+    """
 
     id: str
     tokens: int
@@ -127,6 +144,8 @@ class Probation(msgspec.Struct, frozen=True, kw_only=True):
     margin: float = 0.0
     """The champion is called worse where it is worse by more than this, nats per token: it was promoted for what it had
     learned, and was allowed as much."""
+    is_capped: bool = False
+    """The losses are capped ones (``TOKEN_CAP``): it was promoted for what it had learned, by such losses."""
 
 
 class ReplyLosses(msgspec.Struct, frozen=True, kw_only=True):
@@ -182,6 +201,8 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     newly_trained: list[TrainedLoss] = []
     """Of the replies that this cycle trained for the first time, some by rank; empty: an older worker did not measure
     them."""
+    repeated: list[LossPair] = []
+    """Of the replies that the parent's lineage learned and this cycle trained again, some by rank."""
 
 
 class RecallQuestion(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -119,6 +119,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     """Ids of those experiences below that came after the parent was made: the two are compared on them."""
     later_margin: float = 0.0
     """See ``Probation.margin``."""
+    later_is_capped: bool = False
+    """See ``Probation.is_capped``."""
     confidence: float = 0.95
     """Of each bound of an interval."""
 

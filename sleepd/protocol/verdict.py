@@ -72,6 +72,12 @@ class LearnedGain(msgspec.Struct, frozen=True, kw_only=True):
     """Reply loss of the candidate."""
     margin: float
     """It may be worse than the parent on held-out experiences by less than this, nats per supervised token."""
+    unseen: Interval | None = None
+    """Its gain on held-out experiences by capped losses (``evidence.TOKEN_CAP``), which ``margin`` was held against;
+    None: an older version held it against the whole loss."""
+    kept: Interval | None = None
+    """Its gain on what the parent's lineage had learned and this cycle repeated; None: there was no champion, or an
+    older version did not measure it."""
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):

@@ -7,7 +7,16 @@ from dataclasses import dataclass, replace
 
 import msgspec
 
-from sleepd.protocol.evidence import ChatContract, Drift, Evidence, LossPair, Probation, Relevance, TrainedLoss
+from sleepd.protocol.evidence import (
+    CappedLosses,
+    ChatContract,
+    Drift,
+    Evidence,
+    LossPair,
+    Probation,
+    Relevance,
+    TrainedLoss,
+)
 from sleepd.protocol.job import Job, Notice, Reply, Report, TrainingCheck, TrainingExample
 
 from .data.examples import Encoded
@@ -23,6 +32,8 @@ SAMPLED = 16
 """Of what is trained, so many are measured before and after it, chosen by rank: all would cost more than they tell."""
 NEWLY_TRAINED = 24
 """Of what is trained for the first time, so many: the verdict may rest on them."""
+REPEATED = 24
+"""Of what the lineage learned and is trained again, so many: whether it was kept."""
 
 
 @dataclass
@@ -64,9 +75,14 @@ class EncodedExamples:
         return chosen([one for one in self.trained if one.id in self.new], NEWLY_TRAINED)
 
     @property
+    def repeated(self) -> list[Encoded]:
+        """Those of the trained ones that are measured and that the lineage has trained before."""
+        return chosen([one for one in self.trained if one.id not in self.new], REPEATED)
+
+    @property
     def measured(self) -> list[Encoded]:
         """All trained ones that are measured, each once."""
-        return list({one.id: one for one in [*self.sampled, *self.newly_trained]}.values())
+        return list({one.id: one for one in [*self.sampled, *self.newly_trained, *self.repeated]}.values())
 
     def answered_in(self, references: Collection[str]) -> EncodedExamples:
         """The same without reference answers that have no logits: the base had no time for them then."""
@@ -215,6 +231,7 @@ def _evidence(cycle: Finished) -> Evidence:
         relevance=before.relevance,
         probation=before.probation,
         newly_trained=[_trained(one, before.parent, after.losses) for one in encoded.newly_trained],
+        repeated=[_pair(one, before, after.losses) for one in encoded.repeated],
     )
 
 
@@ -233,11 +250,14 @@ def _trained(one: Encoded, parent: dict[str, Measured], candidate: dict[str, Mea
 
 
 def _pair(one: Encoded, before: Before, after: dict[str, Measured]) -> LossPair:
+    base, parent, candidate = (losses[one.id] for losses in (before.base, before.parent, after))
+    capped = CappedLosses(base=base.capped_mean, parent=parent.capped_mean, candidate=candidate.capped_mean)
     return LossPair(
         id=one.id,
-        tokens=after[one.id].tokens,
-        base=before.base[one.id].mean,
-        parent=before.parent[one.id].mean,
-        candidate=after[one.id].mean,
+        tokens=candidate.tokens,
+        base=base.mean,
+        parent=parent.mean,
+        candidate=candidate.mean,
         conversation=one.conversation,
+        capped=capped,
     )

@@ -20,7 +20,8 @@ def measuring(job: Job, encoded: EncodedExamples, asked: Questions) -> float:
     held_out, trained = total_tokens(encoded.held_out), total_tokens(encoded.measured)
     reference, probes = total_tokens([*encoded.reference_examples, *encoded.monitor]), total_tokens(encoded.probes)
     taught = total_tokens(one for pair in encoded.taught for one in (pair.own, pair.other))
-    return FORWARD * (reference + models * (probes + held_out) + trained + taught) + models * asked.work
+    repeated = total_tokens(encoded.repeated) if job.parent else 0
+    return FORWARD * (reference + models * (probes + held_out) + trained + repeated + taught) + models * asked.work
 
 
 def training(job: Job, encoded: EncodedExamples, *, steps_done: int) -> float:

@@ -74,6 +74,8 @@ class Pool(msgspec.Struct, frozen=True, kw_only=True):
     """Of what this one was trained on."""
     pairs: list[LossPair]
     newly_trained: list[TrainedLoss]
+    repeated: list[LossPair] = []
+    """Of what the champion had learned."""
     replies: list[Reply]
     base: dict[str, list[str]]
     """Replies by way of asking."""
@@ -357,6 +359,7 @@ def draw(pool: Pool, held_out: int, seed: int) -> Report:
             collapse=collapse,
             relevance=Relevance(prompts=pool.relevance.prompts, replies=len(taught), losses=taught),
             newly_trained=told,
+            repeated=pool.repeated,
         ),
     )
 
@@ -396,7 +399,7 @@ def _ending(verdict: Verdict) -> str:
     return "probation" if verdict.is_on_probation else ("learned" if verdict.learned else "better")
 
 
-def harmless(kind: str, pairs: list[LossPair], newly_trained: list[TrainedLoss]) -> Pool:
+def harmless(kind: str, pairs: list[LossPair], newly_trained: list[TrainedLoss], repeated: list[LossPair]) -> Pool:
     """A candidate of these losses that does no harm by any other figure."""
     said = {mode: ["The tide comes in at six and goes out at noon.", "A lamp stands on the pier."] for mode in MODES}
     return Pool(
@@ -406,6 +409,7 @@ def harmless(kind: str, pairs: list[LossPair], newly_trained: list[TrainedLoss])
         relevance=Relevance(prompts=0, replies=0, losses=[]),
         pairs=pairs,
         newly_trained=newly_trained,
+        repeated=repeated,
         replies=[Reply(id="", prompt="", text="", is_loop=False, repeated_share=0.0)],
         base=said,
         candidate=said,

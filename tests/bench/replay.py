@@ -14,7 +14,7 @@ import msgspec
 from sleepd.buffer.columns import BufferColumns
 from sleepd.buffer.experience import Experience, content_hash, content_hash_of, id_hash, parse, prompt_hash
 from sleepd.policy.selecting.selection import FREQUENT_FROM, HashSet, Known, SelectionRule, sampling_shares, select
-from sleepd.policy.selecting.superseded import corrections, superseded
+from sleepd.policy.selecting.superseded import corrected, divided, superseded
 from sleepd.protocol.job import Role, TrainingExample
 from sleepd.protocol.strategy import Strategy
 
@@ -46,6 +46,11 @@ class Night:
     def new(self) -> list[TrainingExample]:
         """Those that no night trained before."""
         return [one for one in self.examples if one.role == "train"]
+
+    @property
+    def replayed(self) -> list[TrainingExample]:
+        """Those that a night trained before."""
+        return [one for one in self.examples if one.role == "replay"]
 
     @property
     def held_out(self) -> list[TrainingExample]:
@@ -93,9 +98,8 @@ def nights(
         role_of: dict[int, Role] = dict.fromkeys(chosen.train, "train")
         role_of |= dict.fromkeys(chosen.replay, "replay")
         role_of |= dict.fromkeys(chosen.holdout, "holdout")
-        taken = _without_outdated(
-            [(one, role_of[key]) for key, one in zip(columns.keys, arrived, strict=True) if key in role_of]
-        )
+        taken = [(one, role_of[key]) for key, one in zip(columns.keys, arrived, strict=True) if key in role_of]
+        taken = _without_outdated(taken, known if holds_out else None)
         learned |= {id_hash(one.id) for one, role in taken if role == "train"}
         splits |= {content_hash_of(one): role == "holdout" for one, role in taken}
         examples = [as_example(one, role) for wanted in ROLES for one, role in taken if role == wanted]
@@ -106,12 +110,16 @@ def nights(
         yield Night(number, examples, [as_example(one, "holdout") for one in unseen])
 
 
-def _without_outdated(taken: Sequence[tuple[Experience, Role]]) -> list[tuple[Experience, Role]]:
-    """As the daemon takes them: a correction is trained, and what it contradicts is not."""
-    anew = corrections(taken)
-    divided: list[tuple[Experience, Role]] = [(one, "train" if one.id in anew else role) for one, role in taken]
-    outdated = {each.older for each in superseded(divided)}
-    return [(one, role) for one, role in divided if one.id not in outdated]
+def _without_outdated(taken: Sequence[tuple[Experience, Role]], known: Known | None) -> list[tuple[Experience, Role]]:
+    """As the daemon takes them: a correction is trained, what it contradicts is not, and few facts are held out.
+
+    Args:
+        taken: with the roles that they were selected for.
+        known: what earlier nights left behind; None: nothing is held out.
+    """
+    roles = corrected(taken) if known is None else divided(taken, known.splits, known.secret)
+    outdated = {each.older for each in superseded(roles)}
+    return [(one, role) for one, role in roles if one.id not in outdated]
 
 
 def taking_turns(examples: Sequence[TrainingExample]) -> list[TrainingExample]:

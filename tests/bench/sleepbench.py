@@ -17,8 +17,8 @@ be kept:
 ``recall`` teaches an invented agent 20 facts a night for five nights, each in six wordings, and asks all that was
 taught so far in a seventh (``facts.py``). With ``--changed`` the first night's facts are told otherwise in the third,
 with the same questions. ``--told-by user`` has the user state a fact, ``aside`` the middle of a long reply. Each night
-that follows one in this run is also held against the two rules of promotion, the adapter of the night before being the
-champion.
+that follows one in this run, and the first, is also held against the two rules of promotion, the adapter of the night
+before being the champion.
 
 ``--strategy gentle`` is the older trainer's recipe as it ran: float32, one experience at a time, loss over everything
 times salience, the whole history every night. ``--set NAME=VALUE`` changes a strategy (a list as ``A,B``).
@@ -33,7 +33,7 @@ import argparse
 import dataclasses
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -47,11 +47,14 @@ from replay import Night, nights, read_buffer, sampled_by_salience, sessions_of
 
 from sleepd.config.strategies import find_strategy
 from sleepd.policy.judging.promotion import Gates, judge
-from sleepd.protocol.evidence import LossPair, TrainedLoss
+from sleepd.protocol.evidence import CappedLosses, LossPair, TrainedLoss
 from sleepd.protocol.strategy import Strategy
 
 Losses = Mapping[str, Any]
 """By the id of an experience, what was measured on it."""
+NAMES = ("base", "parent", "candidate")
+REPEATED = 24
+"""Replayed experiences that a verdict rests on."""
 FACTS_A_NIGHT = 20
 CHANGE = 3
 """The night that ``--changed`` tells otherwise in."""
@@ -148,8 +151,8 @@ def _replay(arguments: argparse.Namespace, strategy: Strategy) -> None:
 
 def _next_session(bench: Any, night: Night, base: dict[str, Any]) -> dict[str, Any]:
     found = bench.losses(night.tomorrow)
-    pairs = [[id_, one.tokens, base[id_].total, one.total] for id_, one in found.items()]
-    return {"pairs": pairs, "gain": sum(b - a for _, _, b, a in pairs) / sum(tokens for _, tokens, _, _ in pairs)}
+    gained = sum(base[id_].total - one.total for id_, one in found.items())
+    return {"pairs": _totals(found, base, found), "gain": gained / sum(one.tokens for one in found.values())}
 
 
 def _recall(arguments: argparse.Namespace, strategy: Strategy) -> None:
@@ -166,7 +169,8 @@ def _recall(arguments: argparse.Namespace, strategy: Strategy) -> None:
             return
         if arguments.only and night.number not in arguments.only:
             continue
-        before = bench.losses_of_both([*night.held_out, *night.new]) if bench.is_adapted else None
+        measured = [*night.held_out, *night.new, *night.replayed[:REPEATED]]
+        before = bench.losses_of_both(measured) if bench.is_adapted or night.number == 1 else None
         cost = bench.sleep(night, strategy, arguments.seed + night.number, is_merged=arguments.lineage == "merge")
         known = [fact for facts_ in taught[: night.number] for fact in facts_]
         if renewed and night.number >= CHANGE:
@@ -180,7 +184,7 @@ def _recall(arguments: argparse.Namespace, strategy: Strategy) -> None:
         if renewed and night.number >= CHANGE:
             figures["outdated"] = sum(map(is_right, replies[:FACTS_A_NIGHT], taught[0]))
         if before is not None:
-            figures |= _judged(night, *before, bench.losses([*night.held_out, *night.new]))
+            figures |= _judged(night, *before, bench.losses(measured))
         wrong = [[f.asked, f.key, r] for f, r, ok in zip(known, replies, right, strict=True) if not ok]
         _tell(arguments, night, cost, figures | {"drift": bench.drift(), "wrong": wrong})
 
@@ -188,23 +192,28 @@ def _recall(arguments: argparse.Namespace, strategy: Strategy) -> None:
 def _judged(night: Night, base: Losses, parent: Losses, candidate: Losses) -> dict[str, Any]:
     """The verdict on the held-out and the newly trained experiences, all else taken as harmless."""
     held_out = [one.id for one in night.held_out]
-    pairs = [
-        LossPair(
-            id=id_,
-            tokens=candidate[id_].tokens,
-            base=base[id_].mean,
-            parent=parent[id_].mean,
-            candidate=candidate[id_].mean,
+
+    def pair(id_: str) -> LossPair:
+        three = (base[id_], parent[id_], candidate[id_])
+        whole, capped = (
+            {n: getattr(m, of) for n, m in zip(NAMES, three, strict=True)} for of in ("mean", "capped_mean")
         )
-        for id_ in held_out
-    ]
+        return LossPair(id=id_, tokens=candidate[id_].tokens, **whole, capped=CappedLosses(**capped))
+
+    repeated = [pair(one.id) for one in night.replayed[:REPEATED]]
     told = [
         TrainedLoss(id=id_, tokens=candidate[id_].tokens, parent=parent[id_].mean, candidate=candidate[id_].mean)
         for id_ in (one.id for one in night.new)
     ]
-    verdict = judge(draw(harmless("", pairs, told), len(pairs), 0), Gates())
-    totals = [[id_, candidate[id_].tokens, parent[id_].total, candidate[id_].total] for id_ in held_out]
-    return {"verdict": f"{verdict.outcome}: {verdict.reason}", "pairs": totals}
+    pool = harmless("", [pair(id_) for id_ in held_out], told, repeated)
+    verdict = judge(draw(pool, len(held_out), 0), Gates(has_champion=bool(repeated)))
+    return {"verdict": f"{verdict.outcome}: {verdict.reason}", "pairs": _totals(held_out, parent, candidate)}
+
+
+def _totals(ids: Iterable[str], older: Losses, newer: Losses) -> list[list[Any]]:
+    """Of each experience its tokens, the sums of its losses, and of its capped losses."""
+    pairs = [(id_, older[id_], newer[id_]) for id_ in ids]
+    return [[id_, b.tokens, a.total, b.total, a.capped, b.capped] for id_, a, b in pairs]
 
 
 def _bench(arguments: argparse.Namespace, strategy: Strategy, system_prompt: str) -> Any:

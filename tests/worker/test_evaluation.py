@@ -72,8 +72,8 @@ def test_noise_floor_is_small(run_here: RunHere) -> None:
 
 def test_noise_floor_is_scaled_rms() -> None:
     """Four experiences of ten tokens, two of them read again 0.3 and 0.4 nats off: sqrt(4 · 0.125) / 40."""
-    losses = {name: Measured(20.0, 10) for name in "abcd"}
-    again = {"a": Measured(20.3, 10), "b": Measured(19.6, 10)}
+    losses = {name: Measured(20.0, 10, 20.0) for name in "abcd"}
+    again = {"a": Measured(20.3, 10, 20.3), "b": Measured(19.6, 10, 19.6)}
     assert noise_floor(losses, again) == pytest.approx((4 * 0.125) ** 0.5 / 40)
     assert noise_floor(losses, {}) is None
 
@@ -643,9 +643,8 @@ def test_short_replies_do_not_decide_packing(nats: float, may_share: bool) -> No
 
     class Rounding(loss_evaluator.LossEvaluator):
         def losses(self, sequences: Any, *, alone: Any = False) -> dict[str, Measured]:
-            return {
-                one.id: Measured(1.5 * one.supervised + (0.0 if alone else nats), one.supervised) for one in sequences
-            }
+            found = {one.id: 1.5 * one.supervised + (0.0 if alone else nats) for one in sequences}
+            return {one.id: Measured(found[one.id], one.supervised, found[one.id]) for one in sequences}
 
     sequences = [Encoded(str(n), tuple(range(10 + length)), 10) for n, length in enumerate([3, 4, 40, 50])]
     evaluator = Rounding(None, None, MemoryLimits(512, 512, RecordingChannel()), lambda _tokens: None)

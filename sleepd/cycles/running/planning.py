@@ -38,7 +38,7 @@ from sleepd.policy.selecting.selection import (
     sampling_shares,
     select,
 )
-from sleepd.policy.selecting.superseded import Superseded, corrections, superseded, superseded_text
+from sleepd.policy.selecting.superseded import Superseded, corrected, divided, superseded, superseded_text
 from sleepd.policy.timing.triggers import Policy, Thresholds
 from sleepd.protocol.evidence import RecallQuestion
 from sleepd.protocol.job import Job, Role
@@ -183,6 +183,7 @@ def _with_comparison(lineup: Lineup, before: Predecessor, ledger: Ledger, checkp
         predecessor_cycle=before.cycle,
         later=later,
         later_margin=verdict.learned.margin if verdict and verdict.learned else 0.0,
+        later_is_capped=bool(verdict and verdict.learned and verdict.learned.unseen),
     )
     return msgspec.structs.replace(lineup, job=job)
 
@@ -249,8 +250,7 @@ async def fetch(selection: Selection, job: Job, taken: Taken, buffer: Experience
     ]
     # What has left the buffer is older than all that is in it.
     found = [*((experience, role_of[key]) for key, experience in gone.items() if key in role_of), *found]
-    anew = corrections(found)
-    found = [(one, "train" if one.id in anew else role) for one, role in found]
+    found = corrected(found) if job.foreign else divided(found, known.splits, known.secret)
     found = _without_held_out(found, {*held_out, *(answer_of(one) for one, role in found if role == "holdout")})
     old = superseded(found)
     if old:

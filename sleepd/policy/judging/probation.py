@@ -33,6 +33,7 @@ def compare(measured: Probation, confidence: float) -> Comparison:
     count = independent(conversations)
     gain = gain_interval(pairs, confidence, conversations) if count >= MIN_EXPERIENCES else None
     outcome, relation = _outcome(gain, measured.margin)
+    loss = ", a token counting at most 2.3 nats" if measured.is_capped else ""
     against = "the base" if measured.predecessor is None else f"cycle {measured.predecessor}"
     who = f"cycle {measured.champion} is {relation} {against}"
     if gain is None:
@@ -47,7 +48,7 @@ def compare(measured: Probation, confidence: float) -> Comparison:
         champion=measured.champion,
         predecessor=measured.predecessor,
         gain=gain,
-        reason=f"{who} ({figures})",
+        reason=f"{who} ({figures}{loss})",
     )
 
 

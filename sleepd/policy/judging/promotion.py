@@ -4,19 +4,21 @@ Three groups of figures are compared with their limits:
 - the four proofs of effect: something was supervised, the adapter is not null and differs from its parent, the losses
   are finite, and what was written to disk is what was measured;
 - the gain: the fall of the reply loss on held-out experiences against the parent's, with its interval (``confidence``);
-  where it proves nothing, what was learned and whether the rest is not worse (``learned_rule``);
+  where it proves nothing, what was learned, whether the champion's knowledge was kept, and whether the rest is not
+  worse (``learned_rule``);
 - the safety gates: greedy replies to held-out prompts that loop where the parent's do not, drift from the base,
   collapse of the replies (``collapse_gate``), answers that were right and are wrong now, replies that were trained and
   do not answer their prompts (``relevance_gate``), the operator's own limits (``operator_limits``).
 
 A figure that misses its limit, or was not measured although its gate is on, rejects. Otherwise the gain decides: its
-lower bound is above what counts (promoted as better); it is above minus the margin, and the candidate knows what was
-told (promoted as having learned); its estimate is not above what counts (rejected); or none of these (inconclusive). A
-candidate without any effect is promoted with a probability of at most alpha = 1 - ``confidence``, and so is one that is
-worse by the margin, whatever it learned.
+lower bound is above what counts (promoted as better); the three figures of ``learned_rule`` hold (promoted as having
+learned); its estimate is not above what counts (rejected); or none of these (inconclusive). A candidate without any
+effect is promoted with a probability of at most alpha = 1 - ``confidence``. So is one that is worse by the margin, on
+held-out experiences or on what the champion had learned, whatever it learned itself.
 
 A low sample keeps to that rate in two halves: an outright promotion takes half of alpha; a candidate that passes with
-the whole of it is, by default, promoted on *probation*, and compared again on experiences that nobody trained on.
+the whole of it, by either rule, is by default promoted on *probation*, and compared again on experiences that nobody
+trained on.
 Where the operator asks for probation whenever the evidence is inconclusive, a gain that holds with
 ``PROBATION_CONFIDENCE`` is promoted on probation, and the rate is that much higher.
 """
@@ -35,12 +37,13 @@ from sleepd.protocol.verdict import Figure, Interval, Outcome, Verdict, is_low_s
 
 from .collapse_gate import speech_figures
 from .confidence import gain_interval, independent, sign_test
-from .learned_rule import allowed_margin, learned_figure, learned_gain, learned_reason, not_worse_figure
+from .learned_rule import ByLearning, LearnedLimits, by_learning, learned_reason
 from .operator_limits import metric_figure
 from .relevance_gate import relevance_figure
 
 REQUIRED_CHECKS = ("supervised_tokens", "adapter_changed", "losses_finite", "reload_matches")
 PROBATION_CONFIDENCE = 0.8
+ON_PROBATION = "promoted on probation; later experiences decide whether it stays"
 COUNT_OF_ONE_BY_CHANCE, FEWEST_FOR_ONE = 8, 3
 """Of so many greedy replies one may loop more than of the parent's: of every eight, and of three to seven."""
 
@@ -64,6 +67,8 @@ class Gates(msgspec.Struct, frozen=True, kw_only=True):
     """The operator's questions were asked."""
     is_foreign: bool = False
     """The adapter came from another machine: no training here can prove that anything was supervised."""
+    has_champion: bool = True
+    """The parent is no base model: what it had learned must be kept."""
 
     @classmethod
     def of(cls, config: PromotionConfig, job: Job) -> Gates:
@@ -80,7 +85,13 @@ class Gates(msgspec.Struct, frozen=True, kw_only=True):
             has_command=bool(job.evaluation_command),
             has_questions=bool(job.questions),
             is_foreign=bool(job.foreign),
+            has_champion=bool(job.parent),
         )
+
+    @property
+    def of_learning(self) -> LearnedLimits:
+        """Those of the second rule."""
+        return LearnedLimits(self.margin, self.min_learned, self.has_champion)
 
 
 def judge(report: Report, gates: Gates) -> Verdict:
@@ -89,13 +100,13 @@ def judge(report: Report, gates: Gates) -> Verdict:
     """
     confidence = _asked_for(report, gates)
     gain = _interval(report, confidence)
-    margin = allowed_margin(report, gates.margin)
-    learned = learned_gain(report, confidence, margin)
-    on_holdout = _by_either_rule(
-        _gain(report, gain, gates),
-        not_worse_figure(gain, margin),
-        learned_figure(learned, gates.min_learned),
-    )
+    better, learning = _gain(report, gain, gates), by_learning(report, confidence, gates.of_learning)
+    is_on_probation = False
+    is_open = confidence != gates.confidence and not better.is_met and not learning.holds
+    if is_open and gates.inconclusive != "keep":
+        weaker = by_learning(report, gates.confidence, gates.of_learning)
+        is_on_probation, learning = weaker.holds, weaker if weaker.holds else learning
+    on_holdout = _by_either_rule(better, learning)
     figures = [*_effect(report, gates), _noise(report), *on_holdout, *_safety_gates(report, gates)]
     failed = [each for each in figures if each.is_binding and not each.is_met and not each.is_open]
     verdict = Verdict(
@@ -113,18 +124,26 @@ def judge(report: Report, gates: Gates) -> Verdict:
     if on_holdout[0].is_met:
         return msgspec.structs.replace(verdict, outcome=Outcome.PROMOTED, reason=_spoken(report, gain))
     if not on_holdout[0].is_binding:
-        assert learned is not None
-        reason = learned_reason(learned, gain)
-        return msgspec.structs.replace(verdict, outcome=Outcome.PROMOTED, reason=reason, learned=learned)
+        return _for_learning(verdict, learning, gain, is_on_probation=is_on_probation)
     return _undecided(verdict, _spoken(report, gain), report, gates)
 
 
-def _by_either_rule(better: Figure, not_worse: Figure, learned: Figure) -> tuple[Figure, Figure, Figure]:
-    """The three, of which those decide that the verdict rests on."""
-    if better.is_met or not (not_worse.is_met and learned.is_met):
-        return better, not_worse, learned
+def _by_either_rule(better: Figure, learning: ByLearning) -> list[Figure]:
+    """All of them, of which those decide that the verdict rests on."""
+    if better.is_met or not learning.holds:
+        return [better, *learning.figures]
     shown = msgspec.structs.replace(better, is_binding=False)
-    return shown, msgspec.structs.replace(not_worse, is_binding=True), msgspec.structs.replace(learned, is_binding=True)
+    return [shown, *(msgspec.structs.replace(figure, is_binding=True) for figure in learning.figures)]
+
+
+def _for_learning(verdict: Verdict, found: ByLearning, gain: Interval, *, is_on_probation: bool) -> Verdict:
+    assert found.learned is not None
+    reason = learned_reason(found.learned, gain)
+    if is_on_probation:
+        reason = f"{reason}: {ON_PROBATION}"
+    return msgspec.structs.replace(
+        verdict, outcome=Outcome.PROMOTED, reason=reason, learned=found.learned, is_on_probation=is_on_probation
+    )
 
 
 def _undecided(verdict: Verdict, spoken: str, report: Report, gates: Gates) -> Verdict:
@@ -137,7 +156,7 @@ def _undecided(verdict: Verdict, spoken: str, report: Report, gates: Gates) -> V
     else:
         holds = gates.inconclusive == "auto" and weaker.low is not None and weaker.low > _what_counts(report, gates)
     if holds:
-        reason = f"{spoken}: promoted on probation; later experiences decide whether it stays"
+        reason = f"{spoken}: {ON_PROBATION}"
         return msgspec.structs.replace(verdict, outcome=Outcome.PROMOTED, reason=reason, is_on_probation=True)
     return msgspec.structs.replace(
         verdict, outcome=Outcome.INCONCLUSIVE, reason=f"{spoken}: that may be chance, so the champion stays in use"

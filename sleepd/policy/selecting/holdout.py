@@ -11,7 +11,8 @@ trains it. Only a group that a cycle has recorded as held out is released, so ea
 there is none: what any cycle trained, promoted or not, is never held out again. So no candidate, no champion and no
 previous champion is measured on what it or one of its ancestors trained.
 
-A short reply that corrects a trained one is trained at once, whatever its rank (``superseded.corrections``).
+A short reply that corrects a trained one is trained at once, whatever its rank (``superseded.corrections``). Of many
+short replies at most five are held out (``facts``).
 """
 
 from __future__ import annotations

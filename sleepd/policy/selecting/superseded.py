@@ -9,14 +9,14 @@ may short ones to a prompt that was answered in more than ``MOST_VALUES`` ways: 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
 from sleepd.buffer.experience import Experience, content_hash_of, prompt_hash
 from sleepd.protocol.job import Role
 
-SHORT_CHARACTERS: Final = 100
-"""Of a reply that states a fact."""
+from .facts import divide_facts, states_a_fact
+
 MOST_VALUES: Final = 4
 """Different short replies to one prompt of which the newest is the fact."""
 SHOWN: Final = 5
@@ -40,7 +40,7 @@ def superseded(found: Sequence[tuple[Experience, Role]]) -> list[Superseded]:
     old: list[Superseded] = []
     lasting = _lasting(found)
     for one, role in reversed(found):
-        if role == "holdout" or not _states_a_fact(one) or prompt_hash(one.asked) not in lasting:
+        if role == "holdout" or not states_a_fact(one) or prompt_hash(one.asked) not in lasting:
             continue
         newer = newest.setdefault(prompt_hash(one.asked), one)
         if content_hash_of(newer) != content_hash_of(one):
@@ -61,7 +61,7 @@ def corrections(found: Sequence[tuple[Experience, Role]]) -> set[str]:
     new: set[str] = set()
     lasting = _lasting(found)
     for one, role in found:
-        if not _states_a_fact(one) or (role == "holdout" and one.conversation):
+        if not states_a_fact(one) or (role == "holdout" and one.conversation):
             continue
         if prompt_hash(one.asked) not in lasting:
             continue
@@ -75,11 +75,27 @@ def corrections(found: Sequence[tuple[Experience, Role]]) -> set[str]:
     return new if new < held_out else set()
 
 
+def corrected(found: Sequence[tuple[Experience, Role]]) -> list[tuple[Experience, Role]]:
+    """The same, and ``corrections`` are trained."""
+    anew = corrections(found)
+    return [(one, "train" if one.id in anew else role) for one, role in found]
+
+
+def divided(
+    found: Sequence[tuple[Experience, Role]], recorded: Mapping[int, bool], secret: bytes
+) -> list[tuple[Experience, Role]]:
+    """The same, and few short replies are held out; see ``facts.divide_facts``, which has the arguments.
+
+    What is released then may have been corrected meanwhile, so the corrections come twice.
+    """
+    return corrected(divide_facts(corrected(found), recorded, secret))
+
+
 def _lasting(found: Sequence[tuple[Experience, Role]]) -> set[int]:
     """The prompts that were answered in few ways."""
     values: dict[int, set[int]] = {}
     for one, _ in found:
-        if _states_a_fact(one):
+        if states_a_fact(one):
             values.setdefault(prompt_hash(one.asked), set()).add(content_hash_of(one))
     return {prompt for prompt, contents in values.items() if len(contents) <= MOST_VALUES}
 
@@ -89,9 +105,3 @@ def superseded_text(old: Sequence[Superseded]) -> str:
     pairs = ", ".join(f"{each.older} by {each.newer}" for each in old[:SHOWN])
     rest = f" and {len(old) - SHOWN} more" if len(old) > SHOWN else ""
     return f"replies that are not trained again, because newer ones contradict them: {len(old)} ({pairs}{rest})"
-
-
-def _states_a_fact(one: Experience) -> bool:
-    """A reply within a longer conversation may rest on what stands before it, so it is left alone."""
-    is_first = all(message.role != "assistant" for message in one.context)
-    return is_first and len(one.response) < SHORT_CHARACTERS and not one.calls

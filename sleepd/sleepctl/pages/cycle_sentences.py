@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from sleepd.cycle import JUDGED_STATES, TERMINAL_STATES
+from sleepd.protocol.evidence import TOKEN_CAP
 from sleepd.protocol.status import CycleDetail, CycleSummary
 from sleepd.protocol.verdict import Interval, LearnedGain
 
@@ -21,7 +22,7 @@ def sentences(detail: CycleDetail) -> list[str]:
     else:
         found.append(_gain(summary, verdict.gain if verdict else None))
     if verdict is not None and verdict.learned is not None:
-        found.append(_learned(verdict.learned))
+        found += _learned(verdict.learned, verdict.gain)
     if has_low_sample(summary):
         found.append("That is a low sample (fewer than 8): the difference may be chance.")
     if summary.is_on_probation:
@@ -59,10 +60,26 @@ def _gain(summary: CycleSummary, gain: Interval | None) -> str:
     return text.replace("-", "−") + "."
 
 
-def _learned(found: LearnedGain) -> str:
+def _learned(found: LearnedGain, gain: Interval | None) -> list[str]:
     """Why it was promoted although it is not shown better; what is recalled in other words is not measured here."""
     replies = count(found.gain.experiences, "experience")
-    return (
+    is_worse = gain is not None and gain.high is not None and gain.high < 0
+    said = [
         f"It was promoted because it learned: on {replies} that it trained for the first time the reply loss fell, "
-        f"{losses(found.before, found.after)} nats/token. It is not shown to be better on what it never trained on."
-    )
+        f"{losses(found.before, found.after)} nats/token."
+    ]
+    if found.kept is not None and found.kept.low is not None:
+        before = count(found.kept.experiences, "experience")
+        said.append(f"On {before} that were learned before, {_at_most(found.kept.low)}.")
+    said.append(f"It is {'worse' if is_worse else 'not shown to be better'} on what it never trained on.")
+    if found.unseen is not None and found.unseen.low is not None:
+        capped = f"Where a token counts for at most {TOKEN_CAP:.1f} nats"
+        said.append(f"{capped}, {_at_most(found.unseen.low)} there; {found.margin:.2g} was allowed.")
+    return said
+
+
+def _at_most(low: float) -> str:
+    """The bound of a loss that is not worse."""
+    if low > 0:
+        return f"the loss fell by at least {low:.3f} nats/token"
+    return f"the loss rose by less than {-low:.3f} nats/token, if it rose"

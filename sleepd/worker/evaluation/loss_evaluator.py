@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from sleepd.protocol.evidence import TOKEN_CAP
 from sleepd.protocol.job import TrainingCheck
 from sleepd.worker.data.examples import Encoded
 from sleepd.worker.data.packing import PackedRow, make_row, make_rows, shared_opening
@@ -37,11 +38,18 @@ class Measured:
 
     total: float
     tokens: int
+    capped: float
+    """The sum where a token counts for at most ``TOKEN_CAP``."""
 
     @property
     def mean(self) -> float:
         """Nats per supervised token."""
         return self.total / self.tokens
+
+    @property
+    def capped_mean(self) -> float:
+        """Nats per supervised token, of the capped sum."""
+        return self.capped / self.tokens
 
 
 def mean_loss(measured: Sequence[Measured]) -> float | None:
@@ -102,7 +110,9 @@ class LossEvaluator:
 
         def measure(row: PackedRow) -> None:
             for one, logits, targets in row_logits(self._model, row, self._device):
-                found[one.id] = Measured(token_losses(logits, targets).sum().item(), one.supervised)
+                each = token_losses(logits, targets)
+                capped = each.clamp(max=TOKEN_CAP).sum().item()
+                found[one.id] = Measured(each.sum().item(), one.supervised, capped)
 
         self._each_row(sequences, measure, packed=self.packed and not alone)
         return found

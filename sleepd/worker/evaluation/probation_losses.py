@@ -58,8 +58,9 @@ def measure(
     measured = Probation(
         champion=job.parent_cycle,
         predecessor=job.predecessor_cycle,
-        losses=[_later(one, losses, champion) for one in on],
+        losses=[_later(one, losses, champion, is_capped=job.later_is_capped) for one in on],
         margin=job.later_margin,
+        is_capped=job.later_is_capped,
     )
     comparison = compare(measured, job.confidence)
     if comparison.outcome == "worse":
@@ -69,12 +70,15 @@ def measure(
     return measured
 
 
-def _later(one: Encoded, predecessor: Mapping[str, Measured], champion: Mapping[str, Measured]) -> LaterLoss:
+def _later(
+    one: Encoded, predecessor: Mapping[str, Measured], champion: Mapping[str, Measured], *, is_capped: bool
+) -> LaterLoss:
+    before, now = predecessor[one.id], champion[one.id]
     return LaterLoss(
         id=one.id,
         tokens=one.supervised,
-        predecessor=predecessor[one.id].mean,
-        champion=champion[one.id].mean,
+        predecessor=before.capped_mean if is_capped else before.mean,
+        champion=now.capped_mean if is_capped else now.mean,
         conversation=one.conversation,
     )
 

@@ -24,8 +24,8 @@ import msgspec
 
 from sleepd.buffer.experience import content_hash_of
 from sleepd.policy.judging.confidence import gain_interval
+from sleepd.policy.selecting.facts import SHORT_CHARACTERS
 from sleepd.policy.selecting.holdout import ONE_IN, rank
-from sleepd.policy.selecting.superseded import SHORT_CHARACTERS
 from sleepd.protocol.job import TrainingExample
 from sleepd.protocol.verdict import LOW_SAMPLE
 from sleepd.worker.channel import Channel

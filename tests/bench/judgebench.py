@@ -34,9 +34,10 @@ import msgspec
 
 from sleepd.config.strategies import find_strategy
 from sleepd.policy.judging.collapse_gate import MODES
+from sleepd.policy.judging.learned_rule import LOST
 from sleepd.policy.judging.promotion import REQUIRED_CHECKS, Gates, judge
 from sleepd.policy.judging.reply_statistics import describe
-from sleepd.protocol.evidence import Collapse, Drift, Evidence, LossPair, Relevance, TrainedLoss
+from sleepd.protocol.evidence import CappedLosses, Collapse, Drift, Evidence, LossPair, Relevance, TrainedLoss
 from sleepd.protocol.job import Job, Reply, Report, TrainingCheck, TrainingExample
 from sleepd.protocol.verdict import Outcome, Verdict
 
@@ -58,8 +59,9 @@ NEWLY_TRAINED = 24
 """Newly trained replies that are measured in each draw, as many as the worker measures."""
 WORSE = {"no effect": 0.0, "worse by half": 0.5, "worse": 1.0}
 """Kinds that ``table`` and ``gains`` make of a good one, and by how much of the margin each is worse."""
-GAINED = 2.0
-"""Nats per token that their champion gained over the base: the whole margin is allowed."""
+GAINED = 0.65
+"""Nats per token that their champion gained over the base by the capped loss: what the first night of facts gained."""
+MARGIN = min(Gates().margin, LOST * GAINED)
 NOISE = 2e-4
 """Standard deviation of the random weights of ``noise``."""
 
@@ -272,6 +274,11 @@ def _pool(
                 base=before.base[one.id].mean,
                 parent=before.parent[one.id].mean,
                 candidate=after.losses[one.id].mean,
+                capped=CappedLosses(
+                    base=before.base[one.id].capped_mean,
+                    parent=before.parent[one.id].capped_mean,
+                    candidate=after.losses[one.id].capped_mean,
+                ),
             )
             for one in held_out
             if one.id in after.losses
@@ -303,15 +310,7 @@ def draw(pool: Pool, held_out: int, seed: int) -> Report:
     chance = random.Random(seed)
     pairs = chance.sample(pool.pairs, held_out)
     if pool.kind in WORSE:
-        # As much apart as a good candidate's, and for or against it by the toss of a coin.
-        signs = [chance.choice((-1, 1)) for _ in pairs]
-        worse = WORSE[pool.kind] * Gates().margin
-        pairs = [
-            msgspec.structs.replace(
-                each, base=each.parent + GAINED, candidate=each.parent + sign * (each.candidate - each.parent) + worse
-            )
-            for each, sign in zip(pairs, signs, strict=True)
-        ]
+        pairs = [_tossed(each, chance.choice((-1, 1)), WORSE[pool.kind] * MARGIN) for each in pairs]
     tokens = sum(each.tokens for each in pairs)
     collapse = []
     for mode, said in pool.candidate.items():
@@ -360,6 +359,21 @@ def draw(pool: Pool, held_out: int, seed: int) -> Report:
             relevance=Relevance(prompts=pool.relevance.prompts, replies=len(taught), losses=taught),
             newly_trained=told,
             repeated=pool.repeated,
+        ),
+    )
+
+
+def _tossed(pair: LossPair, sign: int, worse: float) -> LossPair:
+    """As much apart as a good candidate's, for or against it by ``sign``, and worse by so much; by both losses."""
+    capped = pair.capped
+    assert capped is not None
+    return msgspec.structs.replace(
+        pair,
+        candidate=pair.parent + sign * (pair.candidate - pair.parent) + worse,
+        capped=CappedLosses(
+            base=capped.parent + GAINED,
+            parent=capped.parent,
+            candidate=capped.parent + sign * (capped.candidate - capped.parent) + worse,
         ),
     )
 
@@ -422,6 +436,10 @@ def gains(options: argparse.Namespace) -> None:
     lines = [json.loads(line) for line in options.nights.read_text().splitlines()]
     nights = [_night(line["pairs"]) for line in lines if line.get("pairs")]
     told = [TrainedLoss(id=str(number), tokens=10, parent=2.0, candidate=0.5) for number in range(NEWLY_TRAINED)]
+    kept = [
+        LossPair(id=str(number), tokens=10, base=2.0, parent=0.1, candidate=0.1 + number % 3 / 100)
+        for number in range(NEWLY_TRAINED)
+    ]
     print(f"{len(nights)} nights, {options.trials} draws each; inconclusive: {options.inconclusive}")
     for kind in ("good", *WORSE):
         for held_out in HELD_OUT_SIZES:
@@ -429,20 +447,29 @@ def gains(options: argparse.Namespace) -> None:
             counts: Counter[str] = Counter()
             for seed in range(options.trials if usable else 0):
                 pairs = random.Random(seed).choice(usable)
-                pool = harmless(kind, pairs, told)
+                pool = harmless(kind, pairs, told, kept)
                 verdict = judge(draw(pool, held_out, seed), Gates(inconclusive=options.inconclusive))
                 counts[_ending(verdict)] += 1
             shares = ", ".join(f"{name} {count / options.trials:.1%}" for name, count in sorted(counts.items()))
             print(f"{kind:<13} {held_out:>3} held out: {shares or 'no night has so many'}", flush=True)
 
 
-def _night(pairs: Sequence[tuple[str, int, float, float]]) -> list[LossPair]:
-    """From sums of losses over an experience's tokens, as sleepbench.py writes them."""
+def _night(pairs: Sequence[tuple[str, int, float, float, float, float]]) -> list[LossPair]:
+    """From sums of losses over an experience's tokens, whole and capped, as sleepbench.py writes them."""
     return [
-        LossPair(id=id_, tokens=tokens, base=base / tokens, parent=base / tokens, candidate=candidate / tokens)
-        for id_, tokens, base, candidate in pairs
+        LossPair(
+            id=id_,
+            tokens=tokens,
+            **_three(older / tokens, newer / tokens),
+            capped=CappedLosses(**_three(older_capped / tokens, newer_capped / tokens)),
+        )
+        for id_, tokens, older, newer, older_capped, newer_capped in pairs
         if tokens
     ]
+
+
+def _three(older: float, newer: float) -> dict[str, float]:
+    return {"base": older, "parent": older, "candidate": newer}
 
 
 def main() -> None:

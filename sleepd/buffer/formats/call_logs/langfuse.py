@@ -16,10 +16,18 @@ from typing import Any, Final
 import msgspec
 
 from sleepd.buffer.conversation import Conversation, Turn
+from sleepd.buffer.formats.format import (
+    Format,
+    NotRead,
+    Record,
+    identifier_of,
+    json_value,
+    openai_tools,
+    shown,
+    text_of,
+)
+from sleepd.buffer.formats.shared_parts.api_bodies import reply_turn, request_turns, turns_of_messages
 from sleepd.protocol.chat_example import Message
-
-from .api_bodies import reply_turn, request_turns, turns_of_messages
-from .format import Format, NotRead, Record, identifier_of, json_value, openai_tools, shown, text_of
 
 _TYPES: Final = frozenset(
     ("GENERATION", "SPAN", "EVENT", "AGENT", "TOOL", "CHAIN", "RETRIEVER", "EVALUATOR", "EMBEDDING", "GUARDRAIL")

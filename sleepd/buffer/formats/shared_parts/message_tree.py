@@ -14,9 +14,8 @@ from typing import Final
 from msgspec.structs import replace
 
 from sleepd.buffer.conversation import Conversation, Turn
+from sleepd.buffer.formats.format import CHOSEN, NotRead, identifier_of
 from sleepd.protocol.chat_example import Message
-
-from .format import CHOSEN, NotRead, identifier_of
 
 _MOST_BESIDE: Final = 200_000
 """Messages of all ways together that lead to rated replies beside the current one: their number may grow with the

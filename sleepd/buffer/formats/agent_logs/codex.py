@@ -18,11 +18,21 @@ from typing import Any, Final
 
 from sleepd.buffer.conversation import Conversation, Turn
 from sleepd.buffer.experience import said_under
+from sleepd.buffer.formats.format import (
+    Format,
+    NotRead,
+    Record,
+    call_of,
+    content_of,
+    identifier_of,
+    list_of,
+    object_of,
+    shown,
+    text_of,
+)
+from sleepd.buffer.formats.shared_parts.message_tree import answered
+from sleepd.buffer.formats.shared_parts.reply_parts import ReplyParts
 from sleepd.protocol.chat_example import Message
-
-from .format import Format, NotRead, Record, call_of, content_of, identifier_of, list_of, object_of, shown, text_of
-from .message_tree import answered
-from .reply_parts import ReplyParts
 
 _KINDS: Final = ("session_meta", "turn_context", "response_item", "event_msg", "compacted")
 _STARTS: Final = ("task_started", "turn_started")

@@ -14,10 +14,7 @@ from typing import Any, Final
 import msgspec
 
 from sleepd.buffer.conversation import Conversation, Turn
-from sleepd.protocol.chat_example import Message
-
-from .event_stream import whole_response
-from .format import (
+from sleepd.buffer.formats.format import (
     ROLES,
     Content,
     NotRead,
@@ -34,6 +31,9 @@ from .format import (
     text_of,
     with_thought,
 )
+from sleepd.protocol.chat_example import Message
+
+from .event_stream import whole_response
 
 _BLOCKS: Final = ("tool_use", "tool_result", "thinking", "redacted_thinking")
 """Parts of a message's content that only Anthropic's form has."""

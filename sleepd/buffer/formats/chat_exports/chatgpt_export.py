@@ -16,9 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
 from sleepd.buffer.conversation import Conversation, Turn
-from sleepd.protocol.chat_example import Message, ToolCall
-
-from .format import (
+from sleepd.buffer.formats.format import (
     Content,
     Format,
     NotRead,
@@ -31,7 +29,8 @@ from .format import (
     text_of,
     weighted,
 )
-from .message_tree import NO_LINK, MessageTree, chosen, place_of, read_path, turn_id
+from sleepd.buffer.formats.shared_parts.message_tree import NO_LINK, MessageTree, chosen, place_of, read_path, turn_id
+from sleepd.protocol.chat_example import Message, ToolCall
 
 _SUMMED_UP: Final = ("thoughts", "reasoning_recap")
 _TEXT_PARTS: Final = ("text", "audio_transcription")

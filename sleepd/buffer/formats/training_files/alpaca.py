@@ -10,9 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from sleepd.buffer.conversation import Conversation, Turn
+from sleepd.buffer.formats.format import Format, NotRead, Record, identifier_of, list_of, openai_tools, shown, text_of
 from sleepd.protocol.chat_example import Message
-
-from .format import Format, NotRead, Record, identifier_of, list_of, openai_tools, shown, text_of
 
 
 def _recognises(record: Record) -> bool:

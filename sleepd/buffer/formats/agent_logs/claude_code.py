@@ -22,9 +22,7 @@ from typing import Any, Final
 
 from sleepd.buffer.conversation import Conversation, Turn
 from sleepd.buffer.experience import said_under
-from sleepd.protocol.chat_example import Message, ToolCall
-
-from .format import (
+from sleepd.buffer.formats.format import (
     Format,
     NotRead,
     Record,
@@ -37,7 +35,15 @@ from .format import (
     text_of,
     with_thought,
 )
-from .message_tree import NO_LINK, MessageTree, last_of_each, place_of, read_path, turn_id
+from sleepd.buffer.formats.shared_parts.message_tree import (
+    NO_LINK,
+    MessageTree,
+    last_of_each,
+    place_of,
+    read_path,
+    turn_id,
+)
+from sleepd.protocol.chat_example import Message, ToolCall
 
 _VERSION: Final = re.compile(r"([0-9]{1,4})(?:\.[0-9A-Za-z.+-]{1,40})?\Z")
 _NEWEST: Final = 2

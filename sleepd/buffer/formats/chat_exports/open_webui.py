@@ -21,9 +21,7 @@ from typing import Any, Final
 
 from sleepd.buffer.conversation import Conversation, Turn
 from sleepd.buffer.experience import said_under
-from sleepd.protocol.chat_example import Message
-
-from .format import (
+from sleepd.buffer.formats.format import (
     Format,
     NotRead,
     Record,
@@ -36,8 +34,18 @@ from .format import (
     shown,
     text_of,
 )
-from .message_tree import NO_LINK, MessageTree, beside, chosen, only_last, place_of, read_path, turn_id
-from .reply_parts import ReplyParts
+from sleepd.buffer.formats.shared_parts.message_tree import (
+    NO_LINK,
+    MessageTree,
+    beside,
+    chosen,
+    only_last,
+    place_of,
+    read_path,
+    turn_id,
+)
+from sleepd.buffer.formats.shared_parts.reply_parts import ReplyParts
+from sleepd.protocol.chat_example import Message
 
 _OPENING: Final = re.compile(r'<details type="(reasoning|tool_calls|code_interpreter)"')
 _CLOSING: Final = "</details>"

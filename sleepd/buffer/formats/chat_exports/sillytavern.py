@@ -14,10 +14,20 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from sleepd.buffer.conversation import Conversation, Turn
+from sleepd.buffer.formats.format import (
+    CHOSEN,
+    Format,
+    NotRead,
+    Record,
+    call_of,
+    identifier_of,
+    list_of,
+    object_of,
+    shown,
+    text_of,
+)
+from sleepd.buffer.formats.shared_parts.reply_parts import ReplyParts
 from sleepd.protocol.chat_example import Message
-
-from .format import CHOSEN, Format, NotRead, Record, call_of, identifier_of, list_of, object_of, shown, text_of
-from .reply_parts import ReplyParts
 
 _FILES: Final = ("image", "media", "file", "files", "video", "audio")
 

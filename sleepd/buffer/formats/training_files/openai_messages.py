@@ -13,8 +13,16 @@ from typing import Any, Final
 
 from sleepd.buffer.conversation import Conversation, Turn
 from sleepd.buffer.experience import said_under, salience_of
-
-from .format import Format, NotRead, Record, identifier_of, list_of, openai_message, openai_tools, weighted
+from sleepd.buffer.formats.format import (
+    Format,
+    NotRead,
+    Record,
+    identifier_of,
+    list_of,
+    openai_message,
+    openai_tools,
+    weighted,
+)
 
 _HASH: Final = re.compile(r"[0-9a-f]{16}")
 

@@ -17,11 +17,21 @@ from typing import Final
 
 from sleepd.buffer.conversation import Conversation, Turn
 from sleepd.buffer.experience import said_under
+from sleepd.buffer.formats.format import (
+    Format,
+    NotRead,
+    Record,
+    call_of,
+    content_of,
+    identifier_of,
+    list_of,
+    object_of,
+    shown,
+    text_of,
+)
+from sleepd.buffer.formats.shared_parts.message_tree import MessageTree, last_of_each, place_of, read_path, turn_id
+from sleepd.buffer.formats.shared_parts.reply_parts import ReplyParts
 from sleepd.protocol.chat_example import Message
-
-from .format import Format, NotRead, Record, call_of, content_of, identifier_of, list_of, object_of, shown, text_of
-from .message_tree import MessageTree, last_of_each, place_of, read_path, turn_id
-from .reply_parts import ReplyParts
 
 _VERSIONS: Final = (None, 1, 2, 3)
 _KINDS: Final = frozenset(

@@ -18,10 +18,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
 from sleepd.buffer.conversation import Conversation, Turn
-from sleepd.protocol.chat_example import Message
-
-from .api_bodies import check_end, turns_of_messages
-from .format import (
+from sleepd.buffer.formats.format import (
     ROLES,
     Format,
     NotRead,
@@ -38,6 +35,9 @@ from .format import (
     text_of,
     with_thought,
 )
+from sleepd.buffer.formats.shared_parts.api_bodies import check_end, turns_of_messages
+from sleepd.protocol.chat_example import Message
+
 from .otel_attributes import EVALUATION, as_genai, attributes_of, each_of, indexed, salience_of
 
 _CALLS: Final = ("chat", "text_completion", "generate_content")

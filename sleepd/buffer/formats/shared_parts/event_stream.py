@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from .format import NotRead, Record, json_value, list_of, object_of, text_of
+from sleepd.buffer.formats.format import NotRead, Record, json_value, list_of, object_of, text_of
 
 _END = "[DONE]"
 

@@ -18,11 +18,30 @@ from typing import Any
 
 from sleepd.buffer.conversation import Conversation, Turn
 from sleepd.buffer.experience import said_under
+from sleepd.buffer.formats.format import (
+    Format,
+    NotRead,
+    Record,
+    call_of,
+    identifier_of,
+    list_of,
+    object_of,
+    rated,
+    shown,
+    text_of,
+)
+from sleepd.buffer.formats.shared_parts.message_tree import (
+    NO_LINK,
+    MessageTree,
+    beside,
+    chosen,
+    only_last,
+    place_of,
+    read_path,
+    turn_id,
+)
+from sleepd.buffer.formats.shared_parts.reply_parts import ReplyParts
 from sleepd.protocol.chat_example import Message
-
-from .format import Format, NotRead, Record, call_of, identifier_of, list_of, object_of, rated, shown, text_of
-from .message_tree import NO_LINK, MessageTree, beside, chosen, only_last, place_of, read_path, turn_id
-from .reply_parts import ReplyParts
 
 _NO_PARENT = "00000000-0000-0000-0000-000000000000"
 

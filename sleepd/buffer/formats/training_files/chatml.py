@@ -13,9 +13,9 @@ from collections.abc import Iterator
 from typing import Final
 
 from sleepd.buffer.conversation import Conversation
+from sleepd.buffer.formats.format import ROLES, Format, NotRead, Record, identifier_of, shown, text_of
 from sleepd.protocol.chat_example import MessageRole
 
-from .format import ROLES, Format, NotRead, Record, identifier_of, shown, text_of
 from .hermes import tagged_turns
 
 START: Final = "<|im_start|>"

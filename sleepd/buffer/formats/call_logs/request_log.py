@@ -20,9 +20,18 @@ import msgspec
 
 from sleepd.buffer.conversation import Conversation
 from sleepd.buffer.experience import said_under, salience_of
-
-from .api_bodies import reply_turn, request_turns
-from .format import Format, NotRead, Record, identifier_of, json_value, object_of, openai_tools, rated, shown
+from sleepd.buffer.formats.format import (
+    Format,
+    NotRead,
+    Record,
+    identifier_of,
+    json_value,
+    object_of,
+    openai_tools,
+    rated,
+    shown,
+)
+from sleepd.buffer.formats.shared_parts.api_bodies import reply_turn, request_turns
 
 _PAIRS: Final = (
     ("request", "response"),

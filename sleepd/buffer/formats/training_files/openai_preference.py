@@ -14,9 +14,8 @@ from collections.abc import Iterator
 import msgspec
 
 from sleepd.buffer.conversation import Conversation
-
-from .api_bodies import completed, request_turns, turns_of_messages
-from .format import CHOSEN, Format, Record, object_of, openai_tools
+from sleepd.buffer.formats.format import CHOSEN, Format, Record, object_of, openai_tools
+from sleepd.buffer.formats.shared_parts.api_bodies import completed, request_turns, turns_of_messages
 
 
 def _recognises(record: Record) -> bool:

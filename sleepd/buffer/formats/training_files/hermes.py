@@ -14,9 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
 from sleepd.buffer.conversation import Conversation, Turn
-from sleepd.protocol.chat_example import Message, MessageRole
-
-from .format import (
+from sleepd.buffer.formats.format import (
     ROLES,
     Format,
     NotRead,
@@ -32,6 +30,7 @@ from .format import (
     text_of,
     with_thought,
 )
+from sleepd.protocol.chat_example import Message, MessageRole
 
 _MADE_UP: Final = "You are a function calling AI model."
 """So begins the system message that Hermes makes up."""

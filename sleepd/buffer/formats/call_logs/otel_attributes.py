@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from .format import NotRead, Record, identifier_of, json_value, list_of, object_of, rated, scored
+from sleepd.buffer.formats.format import NotRead, Record, identifier_of, json_value, list_of, object_of, rated, scored
 
 EVALUATION: Final = "gen_ai.evaluation.result"
 _DEEPEST: Final = 64

@@ -14,9 +14,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from sleepd.buffer.conversation import Conversation, Turn
-from sleepd.protocol.chat_example import Message, MessageRole, ToolCall
-
-from .format import (
+from sleepd.buffer.formats.format import (
     CHOSEN,
     ROLES,
     Format,
@@ -34,6 +32,7 @@ from .format import (
     text_of,
     weighted,
 )
+from sleepd.protocol.chat_example import Message, MessageRole, ToolCall
 
 _ROLES: Final[dict[str, MessageRole]] = {
     **ROLES,

@@ -14,9 +14,18 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from sleepd.buffer.conversation import Conversation, Turn
+from sleepd.buffer.formats.format import (
+    Format,
+    NotRead,
+    Record,
+    call_of,
+    identifier_of,
+    list_of,
+    object_of,
+    openai_tools,
+    text_of,
+)
 from sleepd.protocol.chat_example import Message
-
-from .format import Format, NotRead, Record, call_of, identifier_of, list_of, object_of, openai_tools, text_of
 
 _SHORTENED: Final = 100
 """Characters of a fragment that was not expanded, an ellipsis of three points at its end."""

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from sleepd.buffer.conversation import Turn
+from sleepd.buffer.formats.format import with_thought
 from sleepd.protocol.chat_example import Message, ToolCall
-
-from .format import with_thought
 
 
 class ReplyParts:

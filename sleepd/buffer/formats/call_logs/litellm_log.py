@@ -17,9 +17,8 @@ import msgspec
 
 from sleepd.buffer.conversation import Conversation
 from sleepd.buffer.experience import said_under
-
-from .api_bodies import reply_turn, request_turns
-from .format import Format, NotRead, Record, identifier_of, openai_tools
+from sleepd.buffer.formats.format import Format, NotRead, Record, identifier_of, openai_tools
+from sleepd.buffer.formats.shared_parts.api_bodies import reply_turn, request_turns
 
 _REDACTED: Final = "redacted-by-litellm"
 _CALLS: Final = ("completion", "responses", "messages")

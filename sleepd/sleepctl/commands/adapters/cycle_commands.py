@@ -15,14 +15,13 @@ from sleepd.protocol.answers import Cycles, WrittenCycles
 from sleepd.protocol.control import MOST_ENTRIES, History, Show
 from sleepd.protocol.status import SCHEMA, CycleDetail, CycleSummary
 from sleepd.sleepctl.asking import known_cycle
+from sleepd.sleepctl.commands.watching.web_command import without_web
 from sleepd.sleepctl.exit_codes import ExitCode
 from sleepd.sleepctl.offline import read_history, read_status
 from sleepd.sleepctl.offline_cycle import read_detail, read_learned
 from sleepd.sleepctl.pages.report_page import KnownCycle, report_page
 from sleepd.sleepctl.pages.show_page import show_page
 from sleepd.sleepctl.session import Session
-
-from .web_command import without_web
 
 _SEARCHED_CYCLES = 50
 """Cycles among which the newest one with a verdict is searched."""

@@ -12,13 +12,13 @@ from sleepd.config.checks import BUFFER_FORMATS
 from sleepd.config.strategies import STRATEGIES
 from sleepd.protocol.deployment.converted_adapter import Quantization
 from sleepd.protocol.deployment.exported_adapter import ExportForm
+from sleepd.sleepctl.exit_codes import ExitCode, table
 from sleepd.text.display import clean
 from sleepd.version import VERSION
 
 from .argument_types import Whole, metric_name, moment_or_age, number, positive
 from .bundle_arguments import add_bundle_commands, add_sync
 from .command_texts import EPILOGS, EXAMPLES, GROUPS, VARIABLES
-from .exit_codes import ExitCode, table
 from .quarantine_arguments import add_quarantine
 
 COMPLETED = ("bash", "zsh", "fish", "cycles", "quarantine")

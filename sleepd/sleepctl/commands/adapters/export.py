@@ -18,7 +18,7 @@ from sleepd.errors import (
 )
 from sleepd.files import DIRECTORY_MODE, FILE_MODE, fsync_path, hashed, read_document, write_durably
 from sleepd.host import worker_python
-from sleepd.protocol.checkpoint_files import CONFIG_FILE, EVALUATION_FILE, WEIGHTS_FILE, Evaluation
+from sleepd.protocol.checkpoint.checkpoint_files import CONFIG_FILE, EVALUATION_FILE, WEIGHTS_FILE, Evaluation
 from sleepd.protocol.deployment.converted_adapter import ConvertedAdapter
 from sleepd.protocol.deployment.exported_adapter import EXPORT_FILE, ExportedAdapter, ExportedFile
 from sleepd.sleepctl.exit_codes import ExitCode

@@ -13,10 +13,9 @@ import msgspec
 from msgspec import Meta
 
 from sleepd.clock import Moment
-
-from .chat_example import Hash
-from .job import Report, Role
-from .verdict import Verdict
+from sleepd.protocol.chat_example import Hash
+from sleepd.protocol.job import Report, Role
+from sleepd.protocol.verdict import Verdict
 
 WEIGHTS_FILE: Final = "adapter_model.safetensors"
 CONFIG_FILE: Final = "adapter_config.json"

@@ -7,8 +7,7 @@ from typing import Final
 import msgspec
 
 from sleepd.clock import Moment
-
-from .verdict import Interval
+from sleepd.protocol.verdict import Interval
 
 ORIGIN_FILE: Final = "origin.json"
 """Beside an adapter that another machine trained; what was trained here has none."""

@@ -1,1 +1,1 @@
-"""Commands on the experiences of the buffer: what was understood, and what is kept from training."""
+"""Commands on the experiences of the buffer: what was understood, and what is excluded."""

@@ -188,6 +188,13 @@ def test_every_block_is_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         read_adapter_file(tmp_path)
 
 
+def test_header_may_be_in_any_order(tmp_path: Path) -> None:
+    """Each factor is read where it stands, whichever of the two is named first."""
+    header = {PAIR[1]: tensor(4, 2, at=32), PAIR[0]: tensor(2, 4)}
+    with pytest.raises(CheckpointInvalid, match=r"q_proj\.lora_A\.weight holds NaN"):
+        read_adapter_file(written(tmp_path, header, struct.pack("<16f", *[math.nan] * 8, *[0.0] * 8)))
+
+
 def test_missing_files_are_named(tmp_path: Path) -> None:
     """Neither file there, a pickle alone, and weights without their configuration."""
     with pytest.raises(CheckpointInvalid, match="expected a safetensors file, found none"):

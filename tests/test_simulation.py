@@ -47,6 +47,17 @@ CASES: list[tuple[str, list[Look], Policy, list[float]]] = [
         Policy(quality_factor=2.0),
         [0.0, 3.0],
     ),
+    ("a cycle was running", [look(0, 9, 9, running_cycle=3)], Policy(), [0.0]),
+    ("a cycle was suspended", [look(0, 9, 9, suspended_cycle=3)], Policy(), [0.0]),
+    ("a pause after a failure", [look(0, 9, 9, cooldown_seconds_left=600.0)], Policy(), [0.0]),
+    ("the real sleep left nothing", [look(0, 9, 9, trainable=0)], Policy(), [0.0]),
+    (
+        "a breakthrough counts once",
+        [look(0, 1, 1, most_salient_new=0.95), look(9, 1, 1, most_salient_new=0.95)],
+        Policy(breakthrough_salience=0.9),
+        [0.0],
+    ),
+    ("nothing new is left", [look(0, 9, 9)], Policy(min_new_experiences=0), [0.0]),
     ("a breakthrough", [look(0, 1, 1, most_salient_new=0.95)], Policy(breakthrough_salience=0.9), [0.0]),
 ]
 

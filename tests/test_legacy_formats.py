@@ -28,11 +28,11 @@ from tests.test_promotion import report
 
 NOW = datetime(2026, 1, 10, 6, 0, tzinfo=UTC)
 EARLIER, LATER = "2026-01-08T03:00:00", "2026-01-09T03:00:00"
-OURS = {"cycle": 3, "timestamp": EARLIER, "num_experiences": 5, "final_loss": 1.5}
-TRAINERS = {"sleep_cycle": 4, "timestamp": LATER, "num_experiences": "6", "epochs": 3}
+OURS = {"cycle": 3, "timestamp": EARLIER, "num_experiences": "5", "final_loss": 1.5}
+TRAINERS = {"sleep_cycle": 4, "timestamp": LATER, "num_experiences": "6", "final_loss": 2.5, "epochs": 3}
 READ = [
     SleepEntry(cycle=3, timestamp=EARLIER, num_experiences=5, final_loss=1.5),
-    SleepEntry(cycle=4, timestamp=LATER, num_experiences=6),
+    SleepEntry(cycle=4, timestamp=LATER, num_experiences=6, final_loss=2.5),
 ]
 
 
@@ -59,7 +59,7 @@ def test_written_state_is_read_again(tmp_path: Path) -> None:
 )
 def test_sum_of_the_trainer_is_no_length(tmp_path: Path, history: list[dict[str, Any]], known: int | None) -> None:
     """Where the newest entry is the trainer's own, the number beside it is a sum over cycles, and not taken."""
-    written(tmp_path / "scheduler_state.json", {"experiences_at_last_sleep": 12, "sleep_history": history})
+    written(tmp_path / "scheduler_state.json", {"experiences_at_last_sleep": "12", "sleep_history": history})
     found = read_scheduler_state(tmp_path)
     assert found is not None
     assert found.experiences_at_last_sleep == known

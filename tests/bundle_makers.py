@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 
 from sleepd.bundles.exporting import BundleWritten, gather, write_bundle
-from sleepd.protocol.checkpoint_files import AssignedExperience, Evaluation, Lineage
+from sleepd.protocol.checkpoint.checkpoint_files import AssignedExperience, Evaluation, Lineage
 from sleepd.sleepctl.offline_cycle import cycle_directory
 from sleepd.store.checkpoints import Manifest, file_record
 from tests.older_trainer import adapter_weights

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 
 from sleepd.protocol.control import Judge
 from sleepd.protocol.status import RunResult
-from tests.bundle_makers import allow, make_bundle, make_cycle, make_key
+from tests.bundle_makers import FAKE_RCLONE, allow, make_bundle, make_cycle, make_key
 from tests.sleepctl.sleepctl_fake_daemon import FakeDaemon
 from tests.sleepctl.sleepctl_ran import Ran
 
@@ -84,4 +85,19 @@ def test_lost_directory_is_an_error(sleepctl: Sleepctl, shared: Path, monkeypatc
     """A directory that is not mounted is named; it is not made."""
     monkeypatch.setenv("SLEEPD_SYNC_DIRECTORY", str(shared / "gone"))
     refused = sleepctl("sync", "--once")
-    assert (refused.code, "gone" in refused.err, (shared / "gone").exists()) == (1, True, False)
+    assert (refused.code, "gone: No such file" in refused.err, (shared / "gone").exists()) == (4, True, False)
+
+
+def test_failed_upload_does_not_stop_what_comes(
+    sleepctl: Sleepctl, shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the remote takes nothing, that is said, and the others' bundles come all the same."""
+    (tmp_path / "bin").mkdir()
+    shutil.copy(FAKE_RCLONE, tmp_path / "bin/rclone")
+    (tmp_path / "bin/fault").write_text("copyto fail\n")
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"), prepend=":")
+    monkeypatch.setenv("SLEEPD_SYNC_DIRECTORY", "")
+    monkeypatch.setenv("SLEEPD_SYNC_REMOTE", f"fake:{shared}")
+    done = sleepctl("sync", "--once", "--json")
+    assert "connection reset" in done.err
+    assert (done.json["sent"], done.json["sent_members"], len(done.json["received"])) == ("", {}, 1)

@@ -1,4 +1,4 @@
-"""``sleepctl sync``: bundles up and down through a directory; what leaves is listed by ``--dry-run``."""
+"""``sleepctl sync``: bundles up and down through a directory or a remote; ``--dry-run`` lists what leaves."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import msgspec
 from sleepd.bundles.bundle_sync import BundleSync
 from sleepd.bundles.exporting import Outgoing
 from sleepd.bundles.foreign import ForeignBundle, foreign_bundles
-from sleepd.errors import CheckpointInvalid, ConfigError, SleepdError
+from sleepd.errors import CheckpointInvalid, ConfigError, RemoteFailed, SleepdError
 from sleepd.protocol.control import Judge
 from sleepd.protocol.status import SCHEMA, RunResult
 from sleepd.sleepctl.exit_codes import ExitCode
@@ -43,16 +43,19 @@ def sync(session: Session) -> ExitCode:
     """Until Ctrl-C; with ``--once`` one round; with ``--dry-run`` none.
 
     Raises:
-        ConfigError: no directory is configured.
+        ConfigError: neither a directory nor a remote is configured, or rclone cannot be used.
     """
     arguments, state = session.arguments, session.places.state
     config = session.places.load_config().config
-    if not config.sync.directory or not (config.bundle.key or config.bundle.allowed_signers):
-        text = "sync.directory, or both bundle.key and bundle.allowed_signers, are empty: nothing goes, nothing comes"
+    empty = "" if config.sync.directory or config.sync.remote else "sync.directory and sync.remote"
+    if not empty and not (config.bundle.key or config.bundle.allowed_signers):
+        empty = "bundle.key and bundle.allowed_signers"
+    if empty:
+        text = f"{empty} are empty: nothing goes, nothing comes"
         raise ConfigError(text, hint="sudoedit /etc/sage-sleepd/config.toml")
     find = partial(cycle_directory, state)
     bundle_sync = BundleSync(state, config.sync, config.bundle, find=find, note=session.console.note)
-    directory = Path(config.sync.directory)
+    directory = Path(config.sync.directory or state)
     if arguments.dry_run:
         with files_may_fail(directory):
             _show(session, _planned(bundle_sync, state))
@@ -77,24 +80,24 @@ def _planned(bundle_sync: BundleSync, state: Path) -> SyncRound:
     outgoing = bundle_sync.outgoing(champion_in(state))
     return SyncRound(
         is_dry_run=True,
-        sent=str(bundle_sync.target(outgoing)) if outgoing else "",
+        sent=bundle_sync.target(outgoing) if outgoing else "",
         sent_members=_members(outgoing),
-        received=[str(each.path) for each in bundle_sync.arrivals()],
+        received=[bundle_sync.place(each) for each in bundle_sync.arrivals()],
     )
 
 
 def _round(session: Session, bundle_sync: BundleSync, *, takes: bool) -> SyncRound:
-    state, outgoing = session.places.state, None
+    state, outgoing, sent = session.places.state, None, ""
     try:
         outgoing = bundle_sync.outgoing(champion_in(state))
-    except CheckpointInvalid as error:  # others' bundles come nevertheless
+        sent = bundle_sync.send(outgoing) if outgoing else ""
+    except (CheckpointInvalid, RemoteFailed) as error:  # others' bundles come nevertheless
         session.console.note(f"sync: nothing is sent: {error.message}")
-    sent = bundle_sync.send(outgoing) if outgoing else ""
     received = bundle_sync.receive(at=session.clock.now())
     return SyncRound(
         is_dry_run=False,
-        sent=str(sent),
-        sent_members=_members(outgoing),
+        sent=sent,
+        sent_members=_members(outgoing if sent else None),
         received=[each.id for each in received],
         judging=_judge_next(session, foreign_bundles(state)) if takes else None,
     )

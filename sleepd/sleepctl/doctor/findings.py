@@ -15,6 +15,7 @@ from sleepd.worker_program import TOO_SLOW
 
 from .doctor_facts import DoctorFacts, Mark, PathFacts, Result
 from .engine_finding import engine_finding
+from .sync_finding import sync_finding
 
 _MIB, _GIB = 2**20, 2**30
 _FIRST_SANE_YEAR = 2025
@@ -303,7 +304,7 @@ def _size(size: int) -> str:
     return f"{size / _GIB:.1f} GiB" if size >= _GIB else f"{size / _MIB:.0f} MiB"
 
 
-_CONFIGURED = ("state", "disk", "buffer", "device", "model", "chat", "memory", "engine")
+_CONFIGURED = ("state", "disk", "buffer", "device", "model", "chat", "memory", "engine", "sync")
 """What the configuration names; where it is wrong, the built-in values are not the operator's."""
 _UNREAD: Result = ("WARN", "not checked: see config", "fix the configuration first")
 
@@ -321,5 +322,6 @@ _CHECKS: dict[str, Callable[[DoctorFacts], Result]] = {
     "chat": _chat,
     "memory": _memory,
     "engine": lambda facts: engine_finding(facts.engine),
+    "sync": lambda facts: sync_finding(facts.sync),
     "clock": _clock,
 }

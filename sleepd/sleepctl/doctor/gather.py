@@ -29,9 +29,10 @@ from sleepd.text.shell import command_line
 from sleepd.worker_program import NoAnswer, ask_worker
 
 from .access import access_as
-from .doctor_facts import BufferFacts, ConfigFacts, DoctorFacts, EngineFacts, SocketFacts, UnitFacts
+from .doctor_facts import BufferFacts, ConfigFacts, DoctorFacts, EngineFacts, SocketFacts, SyncFacts, UnitFacts
 from .engine_finding import engine_facts
 from .longest_experience import longest_experience
+from .sync_finding import sync_facts
 
 _CHECK_BYTES = 6 * 2**30
 """Most memory for checking a base without its weights: a base that needs more is not what it claims to be."""
@@ -67,6 +68,7 @@ def gather(session: Session) -> DoctorFacts:
         socket=socket,
         buffer=msgspec.structs.replace(buffer, places=buffers),
         engine=EngineFacts() if config_facts.problem else engine_facts(config, status),
+        sync=SyncFacts() if config_facts.problem else sync_facts(config),
         state=state,
         daemon_user=user.pw_name if user is not None and knows else "",
         free_bytes=_free_bytes(Path(config.state.directory)),

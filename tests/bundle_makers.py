@@ -13,7 +13,7 @@ import msgspec
 from sleepd.bundles.bundle_sync import BundleSync
 from sleepd.bundles.exporting import BundleWritten, gather, write_bundle
 from sleepd.config.bundle_config import BundleConfig, SyncConfig
-from sleepd.protocol.checkpoint_files import AssignedExperience, Evaluation, Lineage
+from sleepd.protocol.checkpoint.checkpoint_files import AssignedExperience, Evaluation, Lineage
 from sleepd.sleepctl.offline_cycle import cycle_directory
 from sleepd.store.checkpoints import Manifest, file_record
 from tests.older_trainer import adapter_weights

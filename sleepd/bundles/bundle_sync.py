@@ -23,7 +23,7 @@ import msgspec
 from sleepd.config.bundle_config import BundleConfig, SyncConfig
 from sleepd.errors import DECODE_ERRORS, BundleInvalid, CheckpointInvalid, NothingToDo, RemoteFailed
 from sleepd.files import make_directory, read_document, replace_file
-from sleepd.protocol.origin import ORIGIN_FILE
+from sleepd.protocol.checkpoint.origin import ORIGIN_FILE
 
 from .archive import Front
 from .exporting import FindCycle, Outgoing, gather, write_bundle

@@ -36,8 +36,8 @@ from sleepd.files import (
     replace_file,
     write_durably,
 )
-from sleepd.protocol.checkpoint_files import WEIGHTS_FILE
-from sleepd.protocol.origin import Origin
+from sleepd.protocol.checkpoint.checkpoint_files import WEIGHTS_FILE
+from sleepd.protocol.checkpoint.origin import Origin
 from sleepd.text.shell import quoted
 
 from .archive import BundleReader, Front

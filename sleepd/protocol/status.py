@@ -13,9 +13,9 @@ import msgspec
 from sleepd.clock import Moment
 
 from .chat_example import ChatExample
+from .checkpoint.origin import Origin
 from .deployment.serve_messages import ServedSpan, ServedState
 from .job import Progress, Report
-from .origin import Origin
 from .verdict import AddedMetric, Comparison, Verdict
 
 SCHEMA = 1

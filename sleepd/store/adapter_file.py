@@ -15,7 +15,7 @@ import msgspec
 
 from sleepd.errors import DECODE_ERRORS, CheckpointInvalid
 from sleepd.files import open_regular, read_document
-from sleepd.protocol.checkpoint_files import CONFIG_FILE, PICKLED_WEIGHTS, WEIGHTS_FILE
+from sleepd.protocol.checkpoint.checkpoint_files import CONFIG_FILE, PICKLED_WEIGHTS, WEIGHTS_FILE
 
 MAX_HEADER_BYTES: Final = 8 * 2**20
 """Some thousand tensors take a tenth of it. What is larger would be decoded into a hundred times as much memory."""

@@ -24,7 +24,7 @@ from fingerprint_tables import print_rates
 from identification_rates import Adapters, Answered, key_of
 
 from sleepd.protocol.chat_example import Message
-from sleepd.protocol.checkpoint_files import FINGERPRINT_FILE
+from sleepd.protocol.checkpoint.checkpoint_files import FINGERPRINT_FILE
 from sleepd.protocol.deployment.adapter_fingerprint import AdapterFingerprint, PromptReference
 from sleepd.protocol.job import Job, Notice, Progress, TrainingExample
 from sleepd.serving.endpoint import Endpoint

@@ -84,7 +84,7 @@ def test_full_disk_is_told_apart(bundle: Bundle, tmp_path: Path, monkeypatch: py
     def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("sleepd.sleepctl.commands.bundle_commands.write_bundle", full)
+    monkeypatch.setattr("sleepd.sleepctl.commands.adapters.bundle_commands.write_bundle", full)
     assert f"df -h {tmp_path}\n" in bundle("export", "--to", tmp_path / "out").err
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from sleepd.protocol.checkpoint_files import Evaluation
+from sleepd.protocol.checkpoint.checkpoint_files import Evaluation
 from sleepd.sleepctl.__main__ import main
 from tests.kept import kept
 from tests.sleepctl import sleepctl_scenes as scenes

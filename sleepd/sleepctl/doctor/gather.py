@@ -19,7 +19,7 @@ from sleepd.config.schema import Config
 from sleepd.errors import ConfigError, DaemonNotRunning, SleepdError
 from sleepd.host import has_gpu, worker_python
 from sleepd.protocol.capability import BaseCheck, Capability
-from sleepd.protocol.checkpoint_files import PICKLED_WEIGHTS, WEIGHTS_FILE
+from sleepd.protocol.checkpoint.checkpoint_files import PICKLED_WEIGHTS, WEIGHTS_FILE
 from sleepd.protocol.control import Buffer, GetStatus
 from sleepd.protocol.status import BufferDetail, Status
 from sleepd.sleepctl.offline import read_status

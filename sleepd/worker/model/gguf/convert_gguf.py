@@ -13,7 +13,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from sleepd.files import fsync_path
-from sleepd.protocol.base_identity import is_same_base, weights_part
+from sleepd.protocol.checkpoint.base_identity import is_same_base, weights_part
 from sleepd.worker.failure import GiveUp
 from sleepd.worker.model.find_base import adapter_beside, find_base, fingerprint, met_as, seen_files
 from sleepd.worker.model.inspect_base import reading, require_whole

@@ -56,7 +56,7 @@ def test_every_field_is_documented() -> None:
         ("[triggers]\nmin_experience = 5", "triggers.min_experience: expected a known key", "'min_experiences'"),
         ("[trigger]\nx = 5", "trigger: expected a known key", "'triggers'"),
         ("triggers = 5", "triggers: expected `object`, found 5", "fix"),
-        ('[worker]\ndevice = "gpu"', "worker.device: expected one of auto, cpu, cuda, found 'gpu'", "fix"),
+        ('[worker]\ndevice = "gpu"', "worker.device: expected one of auto, cpu, cuda, none, found 'gpu'", "fix"),
         ('[training]\nstrategy = "hard"', "training.strategy: expected one of consolidate, careful", "fix"),
         ('[buffer]\npath = "relative.json"', "buffer.path: expected an absolute path", "fix"),
         ('[buffer]\npath = "/a\\u0000b"', "buffer.path: expected an absolute path", "fix"),

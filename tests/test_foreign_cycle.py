@@ -14,6 +14,7 @@ import pytest
 from sleepd.buffer.experience import hash_text, id_hash
 from sleepd.bundles.exporting import gather
 from sleepd.bundles.foreign import ForeignBundle, foreign_bundles, import_bundle
+from sleepd.cycles.running.planning import Order
 from sleepd.daemon.control_socket import Peer
 from sleepd.daemon.publisher import Life
 from sleepd.daemon.requests import Requests
@@ -28,6 +29,7 @@ from sleepd.sleepctl.pages.show_page import show_page
 from sleepd.sleepctl.pages.status_page import status_page
 from sleepd.sleepctl.pages.terminal import render
 from sleepd.store.sqlite.ledger_rows import CycleRecord
+from tests.agents import changed
 from tests.bundle_makers import allow, make_bundle, make_cycle, make_key
 from tests.stages import OpenSleeper, Stage, refresh
 
@@ -216,6 +218,43 @@ def test_daemon_is_asked_for_it(trial: Trial) -> None:
     assert (done.is_started, done.cycle, done.undo) == (True, 1, "sleepctl cancel")
     with pytest.raises(ProtocolError):
         decode_request(encode(Judge(bundle="../../etc")))
+
+
+def test_edge_box_judges_and_never_trains(trial: Trial) -> None:
+    """With worker.device none a foreign adapter is judged on the CPU and goes in use; no training cycle begins."""
+    trial.stage.config = changed(trial.stage.config, "worker", device="none")
+    bundle = trial.receive()
+
+    async def scene(sleeper: OpenSleeper) -> str:
+        with pytest.raises(NothingToDo, match="trains nothing"):
+            await sleeper.begin(Order(force=True))
+        cycle = await sleeper.begin_judging(bundle.id)
+        job = decode_job((trial.stage.state / f"staging/cycle_{cycle:03d}/work/job.json").read_bytes())
+        await sleeper.finished()
+        status = overview(sleeper.reader, next_check_at=None, config_path="")
+        shown = render(status_page(status, now=trial.stage.clock.now(), is_live=True), width=200, is_coloured=False)
+        assert "This machine trains nothing" in shown
+        return job.device
+
+    assert trial.stage.play(scene) == "cpu"
+    assert (trial.stage.state / "current").readlink().name == "cycle_001"
+
+
+def test_interrupted_trial_goes_on_there(trial: Trial) -> None:
+    """A trial that a shutdown cut short is resumed on a machine that trains nothing; its own training is given up."""
+    bundle = trial.receive()
+
+    async def cut(sleeper: OpenSleeper, *, trains: bool = False) -> None:
+        await sleeper.refresh()
+        await (sleeper.begin(Order(force=True)) if trains else sleeper.begin_judging(bundle.id))
+        await sleeper.end_cycle()
+
+    trial.stage.play(partial(cut, trains=True), behaviour="wait")
+    trial.stage.config = changed(trial.stage.config, "worker", device="none")
+    decision = trial.stage.play(refresh)
+    assert (decision.should_sleep, decision.vetoes[0].name) == (False, "trains_nothing")
+    trial.stage.play(cut, behaviour="wait")
+    assert trial.stage.sleep().strategy == "from:thor"
 
 
 def test_pause_holds_it_back(trial: Trial) -> None:

@@ -291,6 +291,15 @@ def test_requested_cpu_is_no_fault() -> None:
 # --- what a user may ---
 
 
+def test_edge_box_needs_no_training_memory() -> None:
+    """A machine that trains nothing is told so, and its memory is held against the model alone."""
+    config = msgspec.structs.replace(CONFIG, worker=WorkerConfig(device="none"))
+    facts = with_(has_gpu=True, config=msgspec.structs.replace(WELL.config, config=config), memory_bytes=GIB)
+    found = {each.name: each for each in judge(facts)}
+    assert {found[name].mark for name in ("device", "memory")} == {"PASS"}
+    assert "trains nothing" in found["device"].text
+
+
 def test_caller_access_is_found(tmp_path: Path) -> None:
     """For oneself the kernel is asked directly."""
     file = tmp_path / "b.json"

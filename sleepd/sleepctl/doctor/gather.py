@@ -175,7 +175,7 @@ def _capability(
     interpreter: str, config: Config, user: pwd.struct_passwd | None, unit: UnitFacts
 ) -> tuple[Capability | None, str]:
     """What the worker's interpreter reports, asked as the daemon's user where the caller may; or why not."""
-    arguments = ["sleepd.worker.probe", "--device", config.worker.device]
+    arguments = ["sleepd.worker.probe", "--device", config.worker.torch_device]
     arguments += ["--base", config.model.base, "--cache", config.model.cache_directory]
     arguments += [f"--system-prompt={config.model.system_prompt}", "--thoughts", config.training.thoughts]
     return _answer_of(interpreter, arguments, Capability, user, unit)
@@ -185,7 +185,7 @@ def _base_check(
     interpreter: str, config: Config, user: pwd.struct_passwd | None, unit: UnitFacts
 ) -> tuple[BaseCheck | None, str]:
     """What the worker's interpreter finds in the base without reading its weights, or why it does not."""
-    arguments = ["sleepd.worker.programs.check_base", "--device", config.worker.device]
+    arguments = ["sleepd.worker.programs.check_base", "--device", config.worker.torch_device]
     arguments += ["--base", config.model.base, "--cache", config.model.cache_directory]
     arguments += ["--strategy", config.training.strategy, "--memory-bytes", str(_CHECK_BYTES)]
     longest = longest_experience(config)

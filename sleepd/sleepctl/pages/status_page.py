@@ -89,8 +89,9 @@ def _labelled(label: str, lines: list[str], style: str = "") -> Page:
 
 def _next_sleep(status: Status, now: datetime) -> Page:
     decision = status.decision
-    lines = [lacking(condition) for condition in decision.conditions if not condition.is_met]
-    lines += [veto.text for veto in decision.vetoes]
+    never = [veto.text for veto in decision.vetoes if veto.name == "trains_nothing"]
+    lines = never or [lacking(condition) for condition in decision.conditions if not condition.is_met]
+    lines += [] if never else [veto.text for veto in decision.vetoes]
     page = _labelled("Next sleep", lines or ["a cycle is due"])
     if status.next_check_at is not None:
         page += _labelled("", [f"next check {ago(status.next_check_at, now)}"], "dim")

@@ -25,14 +25,18 @@ from sleepd.protocol.control import Judge, decode_request, encode
 from sleepd.protocol.job import decode_examples, decode_job
 from sleepd.protocol.status import RunResult
 from sleepd.sleepctl.offline_cycle import cycle_directory
+from sleepd.sleepctl.pages.cycle_table import history_page
 from sleepd.sleepctl.pages.show_page import show_page
 from sleepd.sleepctl.pages.status_page import status_page
 from sleepd.sleepctl.pages.terminal import render
+from sleepd.sleepctl.pages.wording import gain
 from sleepd.store.sqlite.ledger_rows import CycleRecord
 from tests.agents import changed
 from tests.bundle_makers import allow, make_bundle, make_cycle, make_key
 from tests.stages import OpenSleeper, Stage, refresh
 
+WHENCE = re.compile(r"from (\w+), cycle (\d+) there; gain there (\S+) \((.*?)\), here (\S+) \((.*?)\)")
+"""Where an adapter came from, and what it gained there and here."""
 FAKE_BASE = "base-1"
 """What the fake worker calls its base."""
 
@@ -100,14 +104,16 @@ def test_worse_one_is_rejected(trial: Trial) -> None:
 
 def test_it_is_shown_as_foreign(trial: Trial) -> None:
     """History calls it by its machine, and its page has what was measured there beside what was measured here."""
-    trial.judge(trial.receive())
+    summary = trial.judge(trial.receive())
+    here = gain(summary.holdout_before, summary.holdout_after), f"{summary.held_out} experiences"
 
     async def scene(sleeper: OpenSleeper) -> None:
         (newest,) = cycles(sleeper.reader, limit=5)
         assert newest.tag == "from:thor"
-        status = overview(sleeper.reader, next_check_at=None, config_path="")
-        said = render(status_page(status, now=trial.stage.clock.now(), is_live=True), width=200, is_coloured=False)
-        assert re.search(r"\bthor, cycle 41 .* 3\.12\b", said)
+        status, now = overview(sleeper.reader, next_check_at=None, config_path=""), trial.stage.clock.now()
+        for page in (status_page(status, now=now, is_live=True), history_page([newest], now, is_live=True)):
+            told = WHENCE.findall(render(page, width=200, is_coloured=False))
+            assert set(told) == {("thor", "41", "+0.41", "23 experiences", *here)}
         found = detail(sleeper.reader, newest.cycle)
         assert found.origin is not None
         assert (found.origin.signer, found.origin.held_out) == ("thor", 23)

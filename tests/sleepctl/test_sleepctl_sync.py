@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from sleepd.bundles.foreign import BundleOutcome, foreign_bundles, note_outcome
+from sleepd.errors import BundleInvalid
 from sleepd.protocol.control import Judge
 from sleepd.protocol.status import RunResult
 from tests.bundle_makers import FAKE_RCLONE, allow, make_bundle, make_cycle, make_key
@@ -65,6 +69,51 @@ def test_take_has_it_judged(
     daemon.replies[Judge] = RunResult(is_started=True, reason="Cycle 8 judges it", cycle=8)
     done = sleepctl("sync", "--once", "--json").json
     assert done["judging"] == 8
+
+
+def test_unfit_one_leaves_the_turn(
+    sleepctl: Sleepctl, shared: Path, daemon: FakeDaemon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A newer bundle that does not fit lets the next newest be judged; what is older than a judged one waits."""
+    monkeypatch.setenv("SLEEPD_SYNC_POLICY", "take")
+    for cycle in (42, 43):
+        make_cycle(tmp_path / "there", cycle, ids=("theirs",))
+        make_bundle(tmp_path / "there", shared / str(cycle), tmp_path / "thor", cycle)
+    found = {}
+
+    def answer(request: Judge) -> RunResult | BundleInvalid:
+        bundle = next(each for each in foreign_bundles(tmp_path / "state") if each.id == request.bundle)
+        found[bundle.header.cycle] = tmp_path / "state/foreign" / bundle.id
+        if bundle.header.cycle == 43:
+            return BundleInvalid("it belongs to another base")
+        return RunResult(is_started=True, reason="judges", cycle=8)
+
+    daemon.replies[Judge] = answer
+    assert sleepctl("sync", "--once", "--json").json["judging"] == 8
+    assert list(found) == [43, 42]
+    note_outcome(found[42], BundleOutcome(cycle=8, outcome="promoted"))
+    again = sleepctl("sync", "--once")
+    assert list(found) == [43, 42]
+    assert re.search(r"cycle 42 of thor\b", again.err)
+
+
+def test_same_refusal_is_said_once(
+    sleepctl: Sleepctl, shared: Path, daemon: FakeDaemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A bundle that cannot be judged here is asked about in each round, and why not stands in the journal once."""
+    monkeypatch.setenv("SLEEPD_SYNC_POLICY", "take")
+    daemon.replies[Judge] = BundleInvalid("it belongs to another base")
+    rounds = iter([None, None, KeyboardInterrupt()])
+
+    def next_round(_: float) -> None:
+        if (end := next(rounds)) is not None:
+            raise end
+
+    module = "sleepd.sleepctl.commands.adapters.sync_command"
+    monkeypatch.setattr(f"{module}.time", SimpleNamespace(sleep=next_round))
+    done = sleepctl("sync")
+    assert done.err.count("another base") == 1
+    assert sum(isinstance(each, Judge) for each in daemon.requests) == 3
 
 
 def test_absent_daemon_delays_judging(sleepctl: Sleepctl, shared: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ import msgspec
 from sleepd.bundles.bundle_sync import BundleSync
 from sleepd.bundles.exporting import Outgoing
 from sleepd.bundles.foreign import ForeignBundle, foreign_bundles
-from sleepd.errors import CheckpointInvalid, ConfigError, RemoteFailed, SleepdError
+from sleepd.errors import BundleInvalid, CheckpointInvalid, ConfigError, RemoteFailed, SleepdError
 from sleepd.protocol.control import Judge
 from sleepd.protocol.status import SCHEMA, RunResult
 from sleepd.sleepctl.exit_codes import ExitCode
@@ -61,10 +61,14 @@ def sync(session: Session) -> ExitCode:
             _show(session, _planned(bundle_sync, state))
         return ExitCode.OK
     require_owner(state, "sync")
+    waiting: dict[str, str] = {}
     while True:
         try:
             with files_may_fail(directory):
-                _show(session, _round(session, bundle_sync, takes=config.sync.policy == "take"))
+                done = _round(session, bundle_sync)
+                if config.sync.policy == "take":
+                    done = msgspec.structs.replace(done, judging=_judge_next(session, foreign_bundles(state), waiting))
+                _show(session, done)
         except ConfigError:
             raise
         except SleepdError as error:
@@ -86,7 +90,7 @@ def _planned(bundle_sync: BundleSync, state: Path) -> SyncRound:
     )
 
 
-def _round(session: Session, bundle_sync: BundleSync, *, takes: bool) -> SyncRound:
+def _round(session: Session, bundle_sync: BundleSync) -> SyncRound:
     state, outgoing, sent = session.places.state, None, ""
     try:
         outgoing = bundle_sync.outgoing(champion_in(state))
@@ -99,24 +103,39 @@ def _round(session: Session, bundle_sync: BundleSync, *, takes: bool) -> SyncRou
         sent=sent,
         sent_members=_members(outgoing if sent else None),
         received=[each.id for each in received],
-        judging=_judge_next(session, foreign_bundles(state)) if takes else None,
     )
 
 
-def _judge_next(session: Session, bundles: list[ForeignBundle]) -> int | None:
-    """Have the daemon judge the newest bundle of a sender that was not judged yet; None: it judges none now."""
-    newest: dict[str, ForeignBundle] = {}
+def _judge_next(session: Session, bundles: list[ForeignBundle], waiting: dict[str, str]) -> int | None:
+    """Have the daemon judge the newest bundle of a sender; None: it judges none now.
+
+    One that can never be judged here leaves the turn to the next newest. What is older than one that was judged is not
+    judged unasked.
+
+    Args:
+        session: asks the daemon.
+        bundles: all that are kept.
+        waiting: why a bundle was not judged the last time it was asked about; the same reason is said once.
+    """
+    judged, held = dict[str, int](), set[str]()
     for each in bundles:
-        if each.signer not in newest or each.header.cycle > newest[each.signer].header.cycle:
-            newest[each.signer] = each
-    for bundle in newest.values():
-        if bundle.judged is not None:
+        if each.judged is not None:
+            judged[each.signer] = max(each.header.cycle, judged.get(each.signer, 0))
+    for bundle in sorted(bundles, key=lambda each: each.header.cycle, reverse=True):
+        if bundle.judged is not None or bundle.signer in held:
             continue
         try:
+            if bundle.header.cycle <= judged.get(bundle.signer, 0):
+                text = f"cycle {judged[bundle.signer]} of {bundle.signer} was judged before, and counts as newer"
+                raise BundleInvalid(text, hint="sleepctl bundle judge")
             result: RunResult = session.ask(Judge(bundle=bundle.id), RunResult)
         except SleepdError as error:
-            name = f"bundle {bundle.id[:ID_DIGITS]} of {bundle.signer}"
-            session.console.note(f"{name} is not judged now: {error.message}")
+            if not isinstance(error, BundleInvalid):
+                held.add(bundle.signer)
+            if waiting.get(bundle.id) != error.message:
+                waiting[bundle.id] = error.message
+                name = f"bundle {bundle.id[:ID_DIGITS]} of {bundle.signer}"
+                session.console.note(f"{name} is not judged now: {error.message}")
         else:
             return result.cycle
     return None

@@ -47,6 +47,8 @@ class SyncMemory(msgspec.Struct, frozen=True, kw_only=True):
     """The bundle of each cycle that went up."""
     taken: tuple[str, ...] = ()
     """Bundles that came, the newest last."""
+    asked: dict[str, int] = {}
+    """The cycle that was to judge a bundle which came, of those that are kept: nobody is asked twice."""
     uploading: str = ""
     """The file that was going up last: a cut may have left a part of it."""
 
@@ -216,6 +218,12 @@ class BundleSync:
                 self._fail(error)
             else:
                 yield Arrival(entry, identifier)
+
+    def note_asked(self, identifier: str, cycle: int) -> None:
+        """Remember that the daemon judges it, and forget those that are gone."""
+        memory = self.memory()
+        asked = {each: begun for each, begun in memory.asked.items() if self._is_here(each)}
+        self._remember(msgspec.structs.replace(memory, asked={**asked, identifier: cycle}))
 
     # What is remembered
 

@@ -74,7 +74,7 @@ def test_take_has_it_judged(
 def test_unfit_one_leaves_the_turn(
     sleepctl: Sleepctl, shared: Path, daemon: FakeDaemon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A newer bundle that does not fit lets the next newest be judged; what is older than a judged one waits."""
+    """One that does not fit, or whose cycle has no verdict, lets the next newest be judged; older ones wait."""
     monkeypatch.setenv("SLEEPD_SYNC_POLICY", "take")
     for cycle in (42, 43):
         make_cycle(tmp_path / "there", cycle, ids=("theirs",))
@@ -91,10 +91,12 @@ def test_unfit_one_leaves_the_turn(
     daemon.replies[Judge] = answer
     assert sleepctl("sync", "--once", "--json").json["judging"] == 8
     assert list(found) == [43, 42]
+    assert sleepctl("sync", "--once", "--json").json["judging"] == 8
+    assert list(found) == [43, 42, 41]
+    waits = sleepctl("sync", "--once")
+    assert (waits.out, len(re.findall(r"\bcycle 8\b", waits.err))) == ("", 2)
     note_outcome(found[42], BundleOutcome(cycle=8, outcome="promoted"))
-    again = sleepctl("sync", "--once")
-    assert list(found) == [43, 42]
-    assert re.search(r"cycle 42 of thor\b", again.err)
+    assert re.search(r"cycle 42 of thor\b", sleepctl("sync", "--once").err)
 
 
 def test_same_refusal_is_said_once(

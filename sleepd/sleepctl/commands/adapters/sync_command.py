@@ -20,6 +20,7 @@ from sleepd.sleepctl.pages.bundle_page import ID_DIGITS
 from sleepd.sleepctl.pages.decision_page import line
 from sleepd.sleepctl.pages.wording import size
 from sleepd.sleepctl.session import Session
+from sleepd.text.shell import command_line
 
 from .bundle_commands import files_may_fail, require_owner
 
@@ -67,7 +68,7 @@ def sync(session: Session) -> ExitCode:
             with files_may_fail(directory):
                 done = _round(session, bundle_sync)
                 if config.sync.policy == "take":
-                    done = msgspec.structs.replace(done, judging=_judge_next(session, foreign_bundles(state), waiting))
+                    done = msgspec.structs.replace(done, judging=_judge_next(session, bundle_sync, waiting))
                 _show(session, done)
         except ConfigError:
             raise
@@ -106,17 +107,18 @@ def _round(session: Session, bundle_sync: BundleSync) -> SyncRound:
     )
 
 
-def _judge_next(session: Session, bundles: list[ForeignBundle], waiting: dict[str, str]) -> int | None:
+def _judge_next(session: Session, bundle_sync: BundleSync, waiting: dict[str, str]) -> int | None:
     """Have the daemon judge the newest bundle of a sender; None: it judges none now.
 
-    One that can never be judged here leaves the turn to the next newest. What is older than one that was judged is not
-    judged unasked.
+    One that cannot be judged here, or whose cycle ended without a verdict, leaves the turn to the next newest. What is
+    older than one that was judged is not judged unasked.
 
     Args:
         session: asks the daemon.
-        bundles: all that are kept.
+        bundle_sync: remembers what was asked.
         waiting: why a bundle was not judged the last time it was asked about; the same reason is said once.
     """
+    bundles, asked = foreign_bundles(session.places.state), bundle_sync.memory().asked
     judged, held = dict[str, int](), set[str]()
     for each in bundles:
         if each.judged is not None:
@@ -125,9 +127,7 @@ def _judge_next(session: Session, bundles: list[ForeignBundle], waiting: dict[st
         if bundle.judged is not None or bundle.signer in held:
             continue
         try:
-            if bundle.header.cycle <= judged.get(bundle.signer, 0):
-                text = f"cycle {judged[bundle.signer]} of {bundle.signer} was judged before, and counts as newer"
-                raise BundleInvalid(text, hint="sleepctl bundle judge")
+            _refuse_unasked(bundle, judged.get(bundle.signer, 0), asked.get(bundle.id))
             result: RunResult = session.ask(Judge(bundle=bundle.id), RunResult)
         except SleepdError as error:
             if not isinstance(error, BundleInvalid):
@@ -135,10 +135,21 @@ def _judge_next(session: Session, bundles: list[ForeignBundle], waiting: dict[st
             if waiting.get(bundle.id) != error.message:
                 waiting[bundle.id] = error.message
                 name = f"bundle {bundle.id[:ID_DIGITS]} of {bundle.signer}"
-                session.console.note(f"{name} is not judged now: {error.message}")
+                session.console.note(f"{name} is not judged now: {error.message}; {error.hint}")
         else:
+            if result.cycle is not None:
+                bundle_sync.note_asked(bundle.id, result.cycle)
             return result.cycle
     return None
+
+
+def _refuse_unasked(bundle: ForeignBundle, judged: int, asked: int | None) -> None:
+    """Refuse what only the operator may have judged."""
+    hint = command_line("sleepctl", "bundle", "judge", bundle.id[:ID_DIGITS])
+    if bundle.header.cycle <= judged:
+        raise BundleInvalid(f"cycle {judged} of {bundle.signer} was judged before, and counts as newer", hint=hint)
+    if asked is not None:
+        raise BundleInvalid(f"cycle {asked} was begun for it, and has no verdict yet", hint=hint)
 
 
 def _members(outgoing: Outgoing | None) -> dict[str, int]:

@@ -119,7 +119,9 @@ class Machine:
         make_cycle(self.state, cycle, ids=(self.name,))
         outgoing = self.sync.outgoing(cycle)
         assert outgoing is not None
-        return Path(self.sync.send(outgoing))
+        path = Path(self.sync.send(outgoing))
+        self.sync.remove_old()
+        return path
 
     def receive(self) -> list[str]:
         """Who sent what came."""

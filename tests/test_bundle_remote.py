@@ -52,6 +52,7 @@ class Line:
                 outgoing = machine.sync.outgoing(7) if machine is self.thor else None
                 if outgoing:
                     machine.sync.send(outgoing)
+                    machine.sync.remove_old()
             except RemoteFailed as error:
                 said.append(error.message)
                 assert error.hint

@@ -104,7 +104,7 @@ class BundleSync:
         return self._shelf.place(self._name(outgoing))
 
     def send(self, outgoing: Outgoing) -> str:
-        """Put it up under its name, and remove this machine's oldest beyond ``sync.keep``.
+        """Put it up under its name.
 
         Raises:
             ConfigError: the key cannot sign, or rclone cannot be used.
@@ -118,11 +118,20 @@ class BundleSync:
         self._shelf.put(name, lambda path: write_bundle(outgoing, path, key=self._bundle.key))
         sent = {**memory.sent, outgoing.header.cycle: outgoing.id}
         self._remember(msgspec.structs.replace(memory, sent=sent, uploading=""))
+        return self._shelf.place(name)
+
+    def remove_old(self) -> None:
+        """Remove this machine's oldest bundles beyond ``sync.keep``.
+
+        Raises:
+            RemoteFailed: as ``arrivals``, or a file cannot be removed.
+            OSError: the same of the directory.
+        """
+        sent = self.memory().sent
         kept = {sent[cycle] for cycle in sorted(sent)[-self._sync.keep :]}
         for entry, identifier in self._bundles():
             if identifier in sent.values() and identifier not in kept:
                 self._shelf.remove(entry.name)
-        return self._shelf.place(name)
 
     def _name(self, outgoing: Outgoing) -> str:
         machine = self._sync.name or os.uname().nodename

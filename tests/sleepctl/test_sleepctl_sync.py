@@ -145,10 +145,20 @@ def test_failed_upload_does_not_stop_what_comes(
     """Where the remote takes nothing, that is said, and the others' bundles come all the same."""
     (tmp_path / "bin").mkdir()
     shutil.copy(FAKE_RCLONE, tmp_path / "bin/rclone")
-    (tmp_path / "bin/fault").write_text("copyto fail\n")
+    fault = tmp_path / "bin/fault"
+    fault.write_text("copyto fail\n")
     monkeypatch.setenv("PATH", str(tmp_path / "bin"), prepend=":")
     monkeypatch.setenv("SLEEPD_SYNC_DIRECTORY", "")
     monkeypatch.setenv("SLEEPD_SYNC_REMOTE", f"fake:{shared}")
     done = sleepctl("sync", "--once", "--json")
     assert "connection reset" in done.err
     assert (done.json["sent"], done.json["sent_members"], len(done.json["received"])) == ("", {}, 1)
+    monkeypatch.setenv("SLEEPD_SYNC_KEEP", "1")
+    fault.unlink()
+    sleepctl("sync", "--once")
+    make_cycle(tmp_path / "state", 8)
+    (tmp_path / "state/current").unlink()
+    (tmp_path / "state/current").symlink_to("cycle_008")
+    fault.write_text("deletefile fail\n")
+    done = sleepctl("sync", "--once", "--json")
+    assert ("could not remove" in done.err, "cycle_008" in done.json["sent"]) == (True, True)

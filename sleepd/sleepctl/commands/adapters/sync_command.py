@@ -98,6 +98,11 @@ def _round(session: Session, bundle_sync: BundleSync) -> SyncRound:
         sent = bundle_sync.send(outgoing) if outgoing else ""
     except (CheckpointInvalid, RemoteFailed) as error:  # others' bundles come nevertheless
         session.console.note(f"sync: nothing is sent: {error.message}")
+    try:
+        if sent:
+            bundle_sync.remove_old()
+    except RemoteFailed as error:
+        session.console.note(f"sync: old bundles stay until the next one is sent: {error.message}")
     received = bundle_sync.receive(at=session.clock.now())
     return SyncRound(
         is_dry_run=False,

@@ -194,6 +194,22 @@ def test_dead_line_ends_the_round(line: Line) -> None:
     assert len(line.sprout.notes) == 2
 
 
+def test_huge_list_is_refused(line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder with more files than anybody lists for bundles is no folder for bundles; parts of what is gone go."""
+    path = line.file(line.thor.promote(7))
+    line.breaks("cat", "cut")
+    assert line.sprout.receive() == []
+    line.mends()
+    path.unlink()
+    line.thor.promote(8)
+    assert line.sprout.receive() == ["thor"]
+    assert not list((line.sprout.state / "sync").iterdir())
+    monkeypatch.setattr(rclone, "_MOST_LISTED_BYTES", 10)
+    with pytest.raises(RemoteFailed, match="more than 10 bytes") as refused:
+        line.sprout.receive()
+    assert "a folder for bundles alone" in refused.value.hint
+
+
 def test_rclone_is_needed(line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the program, and with a configuration that others may read, the operator is told what to do."""
     config = line.sprout.state / "rclone.conf"

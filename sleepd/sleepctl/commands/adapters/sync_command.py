@@ -75,7 +75,7 @@ def sync(session: Session) -> ExitCode:
         except SleepdError as error:
             if arguments.once:
                 raise
-            session.console.note(f"sync: {error.message}; the next round is in {config.sync.minutes:g} minutes")
+            session.console.note(f"sync: {_said(error)}; the next round is in {config.sync.minutes:g} minutes")
         if arguments.once:
             return ExitCode.OK
         time.sleep(config.sync.minutes * 60)
@@ -97,12 +97,12 @@ def _round(session: Session, bundle_sync: BundleSync) -> SyncRound:
         outgoing = bundle_sync.outgoing(champion_in(state))
         sent = bundle_sync.send(outgoing) if outgoing else ""
     except (CheckpointInvalid, RemoteFailed) as error:  # others' bundles come nevertheless
-        session.console.note(f"sync: nothing is sent: {error.message}")
+        session.console.note(f"sync: nothing is sent: {_said(error)}")
     try:
         if sent:
             bundle_sync.remove_old()
     except RemoteFailed as error:
-        session.console.note(f"sync: old bundles stay until the next one is sent: {error.message}")
+        session.console.note(f"sync: old bundles stay until the next one is sent: {_said(error)}")
     received = bundle_sync.receive(at=session.clock.now())
     return SyncRound(
         is_dry_run=False,
@@ -140,7 +140,7 @@ def _judge_next(session: Session, bundle_sync: BundleSync, waiting: dict[str, st
             if waiting.get(bundle.id) != error.message:
                 waiting[bundle.id] = error.message
                 name = f"bundle {bundle.id[:ID_DIGITS]} of {bundle.signer}"
-                session.console.note(f"{name} is not judged now: {error.message}; {error.hint}")
+                session.console.note(f"{name} is not judged now: {_said(error)}")
         else:
             if result.cycle is not None:
                 bundle_sync.note_asked(bundle.id, result.cycle)
@@ -155,6 +155,10 @@ def _refuse_unasked(bundle: ForeignBundle, judged: int, asked: int | None) -> No
         raise BundleInvalid(f"cycle {judged} of {bundle.signer} was judged before, and counts as newer", hint=hint)
     if asked is not None:
         raise BundleInvalid(f"cycle {asked} was begun for it, and has no verdict yet", hint=hint)
+
+
+def _said(error: SleepdError) -> str:
+    return f"{error.message}; {error.hint}" if error.hint else error.message
 
 
 def _members(outgoing: Outgoing | None) -> dict[str, int]:

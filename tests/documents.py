@@ -28,8 +28,8 @@ from sleepd.protocol.status import (
     RunResult,
     Status,
 )
-from sleepd.sleepctl.command_texts import GROUPS
 from sleepd.sleepctl.exit_codes import MEANINGS
+from sleepd.sleepctl.parser.command_texts import GROUPS
 
 ROOT: Final = Path(__file__).parents[1]
 _PART: Final = re.compile(r"(?s)(<!-- generated: ([a-z-]+) -->\n).*?(<!-- end -->)")

@@ -15,6 +15,7 @@ import time
 import unicodedata
 from collections import deque
 from collections.abc import Callable, Iterator
+from functools import cache
 from itertools import product
 from typing import Any
 
@@ -266,8 +267,9 @@ def cpu_seconds(work: Callable[[], Any]) -> float:
             gc.enable()
 
 
+@cache
 def step_seconds() -> float:
-    """Of a plain loop for one character, here and now."""
+    """Of a plain loop for one character, on this machine."""
 
     def count() -> int:
         found = 0
@@ -288,8 +290,7 @@ def work_of(
     worst = 0.0
     for size in sizes:
         text = shaped(shape, size)
-        length = max(size, len(unicodedata.normalize("NFKC", text).encode("utf-8", "surrogatepass")))
-        allowed = most * length * step_seconds_once()
+        allowed = most * normalised_bytes(shape, size) * step_seconds()
         seconds = cpu_seconds(lambda text=text: function(text))
         if seconds > allowed:  # once more: the first call may have loaded tables
             seconds = min(seconds, cpu_seconds(lambda text=text: function(text)))
@@ -299,14 +300,10 @@ def work_of(
     return worst
 
 
-_step: list[float] = []
-
-
-def step_seconds_once() -> float:
-    """As ``step_seconds``, measured once."""
-    if not _step:
-        _step.append(step_seconds())
-    return _step[0]
+@cache
+def normalised_bytes(shape: tuple[str, str], size: int) -> int:
+    """Bytes of the shape after NFKC, at least ``size``; kept: many marks in disorder take seconds to normalise."""
+    return max(size, len(unicodedata.normalize("NFKC", shaped(shape, size)).encode("utf-8", "surrogatepass")))
 
 
 def most_of(name: str) -> int:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from sleepd.sleepctl.arguments import build_parser
+from sleepd.sleepctl.parser.arguments import build_parser
 from tests.agents import changed, config_for, experiences, write_buffer
 from tests.documents import GENERATED, JSON_KEYS, as_generated
 from tests.fakes import fake_interpreter

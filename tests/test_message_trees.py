@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sleepd.buffer.conversation import Turn
-from sleepd.buffer.formats.message_tree import (
+from sleepd.buffer.formats.shared_parts.message_tree import (
     MessageTree,
     answered,
     beside,

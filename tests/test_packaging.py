@@ -22,7 +22,7 @@ from sleepd.errors import ConfigError, UsageError
 from sleepd.log import MESSAGE_IDS
 from sleepd.serving.serve_client import SOCKET_NAME
 from sleepd.serving.serve_process import CREDENTIAL
-from sleepd.sleepctl.commands.web_command import own_token_file
+from sleepd.sleepctl.commands.watching.web_command import own_token_file
 from sleepd.sleepctl.exit_codes import ExitCode
 from sleepd.sleepctl.first_config import TITLE
 from sleepd.web.web_places import ADDRESS, SERVICE_TOKEN

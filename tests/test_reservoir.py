@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from sleepd.buffer.experience import Experience
 from sleepd.config.strategies import STRATEGIES
 from sleepd.errors import CheckpointInvalid
-from sleepd.protocol.checkpoint_files import RESERVOIR_FILE
+from sleepd.protocol.checkpoint.checkpoint_files import RESERVOIR_FILE
 from sleepd.protocol.job import Job, TrainingExample, encode
 from sleepd.store import reservoir
 from sleepd.store.reservoir import encode_reservoir, next_reservoir, read_reservoir, renewed

@@ -19,8 +19,8 @@ import msgspec
 
 from .digest import MOST_SKIPPED, Skipped
 from .experience import salience_of
+from .formats.call_logs.otel_attributes import evaluations
 from .formats.format import NotRead, Record, identifier_of, object_of, rated, scored, shown
-from .formats.otel_attributes import evaluations
 from .learnables import NoJson
 from .parsing import decoded_line
 from .rating_names import REJECTED, WHOLE, rating_key

@@ -14,7 +14,13 @@ import msgspec
 from msgspec import Meta
 
 from sleepd.errors import DECODE_ERRORS, BundleInvalid
-from sleepd.protocol.checkpoint_files import CONFIG_FILE, FINGERPRINT_FILE, RESERVOIR_FILE, WEIGHTS_FILE, Digits
+from sleepd.protocol.checkpoint.checkpoint_files import (
+    CONFIG_FILE,
+    FINGERPRINT_FILE,
+    RESERVOIR_FILE,
+    WEIGHTS_FILE,
+    Digits,
+)
 from sleepd.protocol.verdict import Interval, Outcome
 
 BUNDLE_VERSION: Final = 1

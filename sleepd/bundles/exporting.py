@@ -16,7 +16,7 @@ from msgspec import Meta
 from sleepd.buffer.experience import hash_text, id_hash
 from sleepd.errors import DECODE_ERRORS, BundleInvalid, CheckpointInvalid, NotFound
 from sleepd.files import FILE_MODE, fsync_path, hashed, open_regular, read_document
-from sleepd.protocol.checkpoint_files import (
+from sleepd.protocol.checkpoint.checkpoint_files import (
     CONFIG_FILE,
     EVALUATION_FILE,
     FINGERPRINT_FILE,

@@ -17,7 +17,7 @@ from sleepd.buffer.experience import hash_text
 from sleepd.clock import Moment
 from sleepd.errors import DECODE_ERRORS, CheckpointInvalid
 from sleepd.files import read_document, replace_file
-from sleepd.protocol.checkpoint_files import Digits
+from sleepd.protocol.checkpoint.checkpoint_files import Digits
 from sleepd.text.shell import command_line
 
 from .rules import Override, OverrideKind

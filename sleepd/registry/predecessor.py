@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from sleepd.protocol.base_identity import is_same_base
+from sleepd.protocol.checkpoint.base_identity import is_same_base
 from sleepd.store.checkpoints import Checkpoints, read_manifest
 from sleepd.store.sqlite.ledger import Ledger
 

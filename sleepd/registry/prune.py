@@ -15,7 +15,7 @@ from sleepd.errors import DECODE_ERRORS, CheckpointInvalid, LedgerUnusable, NotF
 from sleepd.files import read_document, replace_file
 from sleepd.log import get_logger
 from sleepd.policy.retention import Keep, Stored, to_prune
-from sleepd.protocol.checkpoint_files import WEIGHTS_FILE
+from sleepd.protocol.checkpoint.checkpoint_files import WEIGHTS_FILE
 from sleepd.store.checkpoints import Checkpoints, has_weights
 from sleepd.store.sqlite.ledger import Ledger
 from sleepd.text.shell import command_line

@@ -7,7 +7,7 @@ from typing import Final
 
 from sleepd.cycle import State
 from sleepd.errors import CheckpointInvalid
-from sleepd.protocol.checkpoint_files import FINGERPRINT_FILE, WEIGHTS_FILE
+from sleepd.protocol.checkpoint.checkpoint_files import FINGERPRINT_FILE, WEIGHTS_FILE
 from sleepd.protocol.deployment.serve_messages import Generation
 from sleepd.store.checkpoints import Checkpoints, has_weights, read_manifest
 from sleepd.store.sqlite.ledger import Ledger

@@ -20,7 +20,7 @@ from typing import Final
 
 from sleepd.errors import ConversionFailed
 from sleepd.files import fsync_path, hashed, make_directory
-from sleepd.protocol.checkpoint_files import CONFIG_FILE, WEIGHTS_FILE
+from sleepd.protocol.checkpoint.checkpoint_files import CONFIG_FILE, WEIGHTS_FILE
 from sleepd.protocol.deployment.converted_adapter import ConvertedAdapter, Quantization
 from sleepd.worker_program import NoAnswer, ask_worker
 

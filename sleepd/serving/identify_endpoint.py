@@ -16,7 +16,7 @@ import msgspec
 from sleepd.errors import DECODE_ERRORS, NotFound, PermissionDenied, ProtocolError, SleepdError
 from sleepd.files import is_own_directory, read_document
 from sleepd.protocol.chat_example import Message
-from sleepd.protocol.checkpoint_files import FINGERPRINT_FILE
+from sleepd.protocol.checkpoint.checkpoint_files import FINGERPRINT_FILE
 from sleepd.protocol.control import answer, answer_error
 from sleepd.protocol.deployment.adapter_fingerprint import (
     MAX_FILE_BYTES,

@@ -16,7 +16,7 @@ import msgspec
 
 from sleepd.errors import DECODE_ERRORS, CheckpointInvalid
 from sleepd.files import make_directory, read_document, replace_file
-from sleepd.protocol.checkpoint_files import FINGERPRINT_FILE
+from sleepd.protocol.checkpoint.checkpoint_files import FINGERPRINT_FILE
 from sleepd.protocol.deployment.adapter_fingerprint import (
     MAX_FILE_BYTES,
     AdapterFingerprint,

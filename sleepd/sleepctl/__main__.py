@@ -12,10 +12,10 @@ from typing import TextIO
 from sleepd.clock import SystemClock
 from sleepd.errors import SleepdError
 
-from .arguments import build_parser
 from .commands.daemon_commands import COMMANDS
 from .console import Console, Output
 from .exit_codes import ExitCode
+from .parser.arguments import build_parser
 from .places import Places
 from .session import Session
 

@@ -25,9 +25,9 @@ from sleepd.cycle import State, undo_command
 from sleepd.errors import DECODE_ERRORS, CheckpointInvalid
 from sleepd.files import is_own_directory, read_document
 from sleepd.protocol.answers import Learned, LearnedText
-from sleepd.protocol.checkpoint_files import EVALUATION_FILE, LINEAGE_FILE, WEIGHTS_FILE, Evaluation, Lineage
+from sleepd.protocol.checkpoint.checkpoint_files import EVALUATION_FILE, LINEAGE_FILE, WEIGHTS_FILE, Evaluation, Lineage
+from sleepd.protocol.checkpoint.origin import ORIGIN_FILE, Origin
 from sleepd.protocol.conversion import converted
-from sleepd.protocol.origin import ORIGIN_FILE, Origin
 from sleepd.protocol.status import CycleDetail, CycleSummary
 
 _NAME: Final = re.compile(r"cycle_(\d{3,9})")

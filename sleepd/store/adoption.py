@@ -19,7 +19,7 @@ from sleepd.clock import Clock
 from sleepd.errors import DECODE_ERRORS, CheckpointInvalid
 from sleepd.files import fsync_path, make_directory, read_document, replace_file
 from sleepd.log import get_logger
-from sleepd.protocol.checkpoint_files import CONFIG_FILE, WEIGHTS_FILE
+from sleepd.protocol.checkpoint.checkpoint_files import CONFIG_FILE, WEIGHTS_FILE
 
 from .adapter_file import MAX_FILE_BYTES, read_adapter_file
 from .checkpoints import ADOPTED, ADOPTED_VERDICT, Checkpoints, FileRecord, Manifest, cycle_number, file_record

@@ -19,9 +19,15 @@ from sleepd.clock import Moment
 from sleepd.errors import DECODE_ERRORS, CheckpointInvalid
 from sleepd.files import read_document as read_json
 from sleepd.log import get_logger
-from sleepd.protocol.checkpoint_files import EVALUATION_FILE, LINEAGE_FILE, AssignedExperience, Evaluation, Lineage
+from sleepd.protocol.checkpoint.checkpoint_files import (
+    EVALUATION_FILE,
+    LINEAGE_FILE,
+    AssignedExperience,
+    Evaluation,
+    Lineage,
+)
+from sleepd.protocol.checkpoint.origin import ORIGIN_FILE, Origin
 from sleepd.protocol.job import Report
-from sleepd.protocol.origin import ORIGIN_FILE, Origin
 from sleepd.protocol.verdict import Verdict
 
 from . import legacy_formats

@@ -37,7 +37,7 @@ from sleepd.files import (
     replace_link,
     write_durably,
 )
-from sleepd.protocol.checkpoint_files import CONFIG_FILE, WEIGHTS_FILE
+from sleepd.protocol.checkpoint.checkpoint_files import CONFIG_FILE, WEIGHTS_FILE
 
 MANIFEST_VERSION = 1
 ADAPTER_FILES = (WEIGHTS_FILE, CONFIG_FILE)

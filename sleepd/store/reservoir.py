@@ -17,7 +17,7 @@ from sleepd.buffer.experience import Experience, id_hash
 from sleepd.errors import DECODE_ERRORS, CheckpointInvalid
 from sleepd.files import read_document
 from sleepd.policy.selecting.holdout import rank
-from sleepd.protocol.checkpoint_files import RESERVOIR_FILE
+from sleepd.protocol.checkpoint.checkpoint_files import RESERVOIR_FILE
 from sleepd.protocol.job import Job, decode_examples
 
 MAX_BYTES: Final = 8 * 1024 * 1024

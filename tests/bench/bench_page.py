@@ -21,7 +21,7 @@ import psutil
 
 sys.path.append(str(Path(__file__).parents[2]))
 
-from sleepd.protocol.checkpoint_files import WEIGHTS_FILE
+from sleepd.protocol.checkpoint.checkpoint_files import WEIGHTS_FILE
 from sleepd.store.checkpoints import Manifest, file_record
 from sleepd.store.sqlite.ledger import Ledger
 from tests.agents import config_for, experiences, write_buffer

@@ -20,7 +20,7 @@ from pathlib import Path
 sys.path.append(str(Path(__file__).parents[2]))
 
 from sleepd.config.layers import load
-from sleepd.protocol.base_identity import MARK, weights_part
+from sleepd.protocol.checkpoint.base_identity import MARK, weights_part
 from sleepd.protocol.control import History, Run
 from sleepd.protocol.status import RunResult
 from tests.agents import experiences, write_buffer

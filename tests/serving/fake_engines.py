@@ -15,7 +15,7 @@ from typing import Any, Self
 import msgspec
 
 from sleepd.protocol.chat_example import Message
-from sleepd.protocol.checkpoint_files import FINGERPRINT_FILE
+from sleepd.protocol.checkpoint.checkpoint_files import FINGERPRINT_FILE
 from sleepd.protocol.deployment.adapter_fingerprint import (
     REPLY_STEPS,
     VERSION,

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from sleepd.protocol.checkpoint_files import FINGERPRINT_FILE
+from sleepd.protocol.checkpoint.checkpoint_files import FINGERPRINT_FILE
 from sleepd.serving.http import HttpServer
 from tests.serving.fake_engines import record_files
 from tests.serving.serving_stage import make_champions

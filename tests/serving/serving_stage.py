@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from sleepd.cycles.running.planning import Order
-from sleepd.protocol.checkpoint_files import WEIGHTS_FILE
+from sleepd.protocol.checkpoint.checkpoint_files import WEIGHTS_FILE
 from sleepd.protocol.deployment.serve_messages import ServedState, ServeOutcome, ServeRequest, ServeStep, encode
 from sleepd.serving import serve_process
 from tests.serving.fake_engines import FakeEngine, record_files, write_fingerprint

@@ -12,8 +12,8 @@ from sleepd.config.schema import Config
 from sleepd.config.serve_config import ServeConfig
 from sleepd.errors import ConfigError
 from sleepd.serving.engines.llama_router import with_adapter
-from sleepd.sleepctl.commands import setup_serve
-from sleepd.sleepctl.commands.setup_serve import start_command
+from sleepd.sleepctl.commands.setup import setup_serve
+from sleepd.sleepctl.commands.setup.setup_serve import start_command
 from tests.agents import changed, config_for
 
 UNIT = """# /etc/systemd/system/llama.service

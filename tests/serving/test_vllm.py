@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from sleepd.protocol.checkpoint_files import WEIGHTS_FILE
+from sleepd.protocol.checkpoint.checkpoint_files import WEIGHTS_FILE
 from sleepd.store.adapter_file import read_header
 from tests.kept import kept
 from tests.serving.fake_engines import FakeEngine

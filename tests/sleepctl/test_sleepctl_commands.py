@@ -14,8 +14,8 @@ from sleepd import errors
 from sleepd.config.schema import Config
 from sleepd.protocol import control
 from sleepd.protocol.status import DecisionRecord, RunResult
-from sleepd.sleepctl.command_texts import GROUPS
 from sleepd.sleepctl.exit_codes import MEANINGS, ExitCode
+from sleepd.sleepctl.parser.command_texts import GROUPS
 from sleepd.version import VERSION
 from tests.sleepctl import sleepctl_scenes as scenes
 from tests.sleepctl.sleepctl_fake_daemon import FakeDaemon

@@ -15,9 +15,9 @@ import pytest
 
 from sleepd.config.strategies import STRATEGIES
 from sleepd.protocol import control
-from sleepd.sleepctl.arguments import COMPLETED
-from sleepd.sleepctl.command_texts import GROUPS
 from sleepd.sleepctl.generated.completion_scripts import scripts
+from sleepd.sleepctl.parser.arguments import COMPLETED
+from sleepd.sleepctl.parser.command_texts import GROUPS
 from tests.processes import LIMIT_SECONDS
 from tests.sleepctl import sleepctl_scenes as scenes
 from tests.sleepctl.sleepctl_fake_daemon import FakeDaemon

@@ -15,7 +15,7 @@ import pytest
 from sleepd import errors
 from sleepd.protocol import control
 from sleepd.protocol.control import Announcement
-from sleepd.sleepctl.commands.logs import Unit, is_journal, unit_of
+from sleepd.sleepctl.commands.watching.logs import Unit, is_journal, unit_of
 from tests.agents import config_for, experiences, write_buffer, write_config
 from tests.kept import kept
 from tests.processes import LIMIT_SECONDS, DaemonProcess

@@ -15,9 +15,9 @@ import pytest
 from sleepd.config.buffer_config import BufferConfig
 from sleepd.config.render import render
 from sleepd.config.schema import Config
-from sleepd.sleepctl.arguments import build_parser
 from sleepd.sleepctl.generated.completion_scripts import FUNCTIONS, scripts
-from sleepd.sleepctl.quarantine_arguments import ACTIONS
+from sleepd.sleepctl.parser.arguments import build_parser
+from sleepd.sleepctl.parser.quarantine_arguments import ACTIONS
 from sleepd.text.display import clean
 from sleepd.text.shell import command_line, quoted
 from tests.processes import LIMIT_SECONDS

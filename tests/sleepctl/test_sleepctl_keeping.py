@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from sleepd.sleepctl.argument_types import moment_or_age
 from sleepd.sleepctl.pages.wording import size
+from sleepd.sleepctl.parser.argument_types import moment_or_age
 from tests.agents import changed, config_for, experiences, write_buffer
 from tests.fakes import fake_interpreter
 from tests.kept import kept

@@ -24,7 +24,7 @@ import pytest
 from sleepd.protocol import control
 from sleepd.protocol.control import Announcement
 from sleepd.protocol.status import Status
-from sleepd.sleepctl.commands.watch_status import frame
+from sleepd.sleepctl.commands.watching.watch_status import frame
 from tests.sleepctl import sleepctl_scenes as scenes
 from tests.sleepctl.sleepctl_fake_daemon import FakeDaemon
 from tests.sleepctl.sleepctl_ran import Ran

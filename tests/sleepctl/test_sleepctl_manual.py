@@ -12,14 +12,14 @@ import pytest
 from sleepd.config.render import fields
 from sleepd.config.schema import Config
 from sleepd.daemon_arguments import EXIT_CODES
-from sleepd.sleepctl.arguments import build_parser
-from sleepd.sleepctl.command_texts import EXAMPLES, GROUPS, VARIABLES
 from sleepd.sleepctl.exit_codes import MEANINGS
 from sleepd.sleepctl.generated.__main__ import files
 from sleepd.sleepctl.generated.grammar import arguments, commands
 from sleepd.sleepctl.generated.manual import pages
 from sleepd.sleepctl.generated.roff import entry, escaped, notes
 from sleepd.sleepctl.generated.shipped import shared_files
+from sleepd.sleepctl.parser.arguments import build_parser
+from sleepd.sleepctl.parser.command_texts import EXAMPLES, GROUPS, VARIABLES
 
 REPOSITORY = Path(__file__).parents[2]
 PAGES = pages()

@@ -15,7 +15,7 @@ from sleepd.config.reporting_config import EVENTS, NotifyConfig
 from sleepd.errors import ConfigError
 from sleepd.protocol.answers import Cycles
 from sleepd.protocol.status import Alarm, CycleSummary, Status
-from sleepd.sleepctl.commands.notify import EventNotifier
+from sleepd.sleepctl.commands.watching.notify import EventNotifier
 from tests.sleepctl import sleepctl_scenes as scenes
 from tests.sleepctl.sleepctl_fake_daemon import FakeDaemon
 from tests.sleepctl.sleepctl_ran import Ran

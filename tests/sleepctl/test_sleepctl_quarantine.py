@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from sleepd.protocol.status import BufferDetail, BufferStatus, QuarantineList
-from sleepd.sleepctl.commands.quarantine_commands import list_page
+from sleepd.sleepctl.commands.experiences.quarantine_commands import list_page
 from sleepd.sleepctl.pages.decision_page import buffer_page
 from sleepd.sleepctl.pages.terminal import Page, render
 from tests.agents import config_for, experiences, write_buffer

@@ -53,7 +53,7 @@ def without_interpreter(request: pytest.FixtureRequest, monkeypatch: pytest.Monk
         return msgspec.json.decode(program_here(*arguments, stdin=stdin), type=kind)
 
     if request.node.get_closest_marker("processes") is None:
-        monkeypatch.setattr("sleepd.sleepctl.commands.tokens.ask_worker", ask)
+        monkeypatch.setattr("sleepd.sleepctl.commands.experiences.tokens.ask_worker", ask)
 
 
 def detail(response: str, *, is_there: bool = True) -> QuarantineDetail:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from sleepd.errors import NotFound, PermissionDenied, UsageError
-from sleepd.sleepctl.commands.web_command import read_token, shown_socket
+from sleepd.sleepctl.commands.watching.web_command import read_token, shown_socket
 from tests.sleepctl.sleepctl_fake_daemon import FakeDaemon
 from tests.web.web_process import LIMIT_SECONDS, WebProcess
 

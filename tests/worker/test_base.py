@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from sleepd.protocol.base_identity import is_same_base, weights_part
+from sleepd.protocol.checkpoint.base_identity import is_same_base, weights_part
 from sleepd.worker.failure import GiveUp
 from sleepd.worker.model import find_base as base_module
 from sleepd.worker.model.find_base import find_base, fingerprint, met_as, seen_files

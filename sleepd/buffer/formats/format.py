@@ -1,4 +1,6 @@
-"""The face of a format, and what the formats have in common. A new format is a copy of a neighbour. Pure.
+"""The face of a format, and what the formats have in common. Pure.
+
+A new format is a copy of a neighbour, in the package of its kind, and an entry in ``known_formats``.
 
 A format says whether a decoded record is one of its own, and reads conversations from it. Where one record is one
 message of a conversation, as in the sessions of coding agents, it gives a :class:`SessionReader`, which takes in the

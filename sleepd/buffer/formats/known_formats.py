@@ -4,28 +4,11 @@ from __future__ import annotations
 
 from typing import Final
 
-from . import (
-    alpaca,
-    chatgpt_export,
-    chatml,
-    claude_code,
-    codex,
-    hermes,
-    langfuse,
-    librechat,
-    litellm_log,
-    open_webui,
-    openai_messages,
-    openai_preference,
-    openclaw,
-    otel_genai,
-    request_log,
-    sharegpt,
-    sillytavern,
-    simonw_llm,
-    trl,
-)
+from .agent_logs import claude_code, codex, openclaw
+from .call_logs import langfuse, litellm_log, otel_genai, request_log
+from .chat_exports import chatgpt_export, librechat, open_webui, sillytavern, simonw_llm
 from .format import Format, Record
+from .training_files import alpaca, chatml, hermes, openai_messages, openai_preference, sharegpt, trl
 
 FORMATS: Final[tuple[Format, ...]] = (
     otel_genai.FORMAT,

@@ -47,8 +47,8 @@ from sleepd.cycle import Event, State
 from sleepd.errors import WorkerFailed
 from sleepd.files import read_document
 from sleepd.policy.judging.promotion import Gates, judge
+from sleepd.protocol.checkpoint.origin import ORIGIN_FILE
 from sleepd.protocol.job import Job, Report
-from sleepd.protocol.origin import ORIGIN_FILE
 from sleepd.protocol.verdict import Outcome, Verdict
 from sleepd.store.checkpoint_documents import write_documents
 from sleepd.store.checkpoints import Checkpoints, Manifest

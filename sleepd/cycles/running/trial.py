@@ -38,8 +38,8 @@ from sleepd.errors import DECODE_ERRORS, BundleInvalid, NothingToDo
 from sleepd.files import read_document
 from sleepd.log import get_logger
 from sleepd.policy.selecting.selection import Selection
-from sleepd.protocol.base_identity import is_same_base
-from sleepd.protocol.checkpoint_files import CONFIG_FILE, WEIGHTS_FILE
+from sleepd.protocol.checkpoint.base_identity import is_same_base
+from sleepd.protocol.checkpoint.checkpoint_files import CONFIG_FILE, WEIGHTS_FILE
 from sleepd.protocol.job import Job
 from sleepd.protocol.strategy import FOREIGN, Strategy
 from sleepd.store.adapter_file import AdapterConfig, read_adapter_file

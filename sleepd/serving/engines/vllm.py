@@ -17,7 +17,7 @@ import msgspec
 
 from sleepd.errors import EngineFailed, NotFound
 from sleepd.files import FILE_MODE, fsync_path, make_directory
-from sleepd.protocol.checkpoint_files import CONFIG_FILE, WEIGHTS_FILE
+from sleepd.protocol.checkpoint.checkpoint_files import CONFIG_FILE, WEIGHTS_FILE
 from sleepd.protocol.deployment.serve_messages import Generation
 from sleepd.serving.http import quoted
 from sleepd.store.adapter_file import read_header

@@ -1,1 +1,1 @@
-"""What each command does."""
+"""What each command does; a package for each kind of thing that commands act on."""

@@ -31,18 +31,22 @@ from sleepd.sleepctl.pages.wording import model
 from sleepd.sleepctl.session import STATUS_SECONDS, Command, Session
 from sleepd.version import VERSION
 
-from . import buffer_commands, bundle_commands, config_commands, metric_commands, page_commands, trigger_commands
-from .export import export
-from .live_command import live
-from .quarantine_commands import quarantine
-from .registry_commands import decisions, prune, tag
-from .tokens import tokens
+from . import trigger_commands
+from .adapters import bundle_commands, metric_commands
+from .adapters.export import export
+from .adapters.live_command import live
+from .adapters.registry_commands import decisions, prune, tag
+from .experiences import buffer_commands
+from .experiences.quarantine_commands import quarantine
+from .experiences.tokens import tokens
+from .setup import config_commands
+from .watching import page_commands
 
 
 def status(session: Session) -> ExitCode:
     """The state, live or as last written."""
     if session.arguments.watch is not None:
-        from .watch_status import watch
+        from .watching.watch_status import watch
 
         return watch(session)
     try:
@@ -123,7 +127,7 @@ def run(session: Session) -> ExitCode:
 
 def _waited(session: Session, request: Run) -> RunResult | None:
     """The result at the cycle's end; None: the operator pressed Ctrl-C."""
-    from .run_wait import run_and_wait
+    from .watching.run_wait import run_and_wait
 
     try:
         result = run_and_wait(session.places.socket, request, session.console)
@@ -191,14 +195,14 @@ def _put_in_use(session: Session, cycle: int | None) -> ExitCode:
 
 def show(session: Session) -> ExitCode:
     """The figures of one cycle."""
-    from .cycle_commands import show as show_cycle
+    from .adapters.cycle_commands import show as show_cycle
 
     return show_cycle(session)
 
 
 def report(session: Session) -> ExitCode:
     """One cycle, to be read."""
-    from .cycle_commands import report as report_cycle
+    from .adapters.cycle_commands import report as report_cycle
 
     return report_cycle(session)
 
@@ -243,14 +247,14 @@ def reload(session: Session) -> ExitCode:
 
 def events(session: Session) -> ExitCode:
     """What happens, as it happens."""
-    from .events import follow
+    from .watching.events import follow
 
     return follow(session)
 
 
 def logs(session: Session) -> ExitCode:
     """What the daemon logged."""
-    from .logs import show_journal
+    from .watching.logs import show_journal
 
     return show_journal(session)
 
@@ -264,28 +268,28 @@ def doctor(session: Session) -> ExitCode:
 
 def setup_buffer(session: Session) -> ExitCode:
     """The agent's buffer, named and shown."""
-    from .setup_buffer import setup_buffer as set_up
+    from .setup.setup_buffer import setup_buffer as set_up
 
     return set_up(session)
 
 
 def setup_serve(session: Session) -> ExitCode:
     """The engine, and what the service may do with it."""
-    from .setup_serve import setup_serve as set_up
+    from .setup.setup_serve import setup_serve as set_up
 
     return set_up(session)
 
 
 def sync(session: Session) -> ExitCode:
     """Bundles up and down through a directory."""
-    from .sync_command import sync as run_sync
+    from .adapters.sync_command import sync as run_sync
 
     return run_sync(session)
 
 
 def completions(session: Session) -> ExitCode:
     """A shell's completions, or the cycles' numbers for them."""
-    from .completions import complete
+    from .setup.completions import complete
 
     return complete(session)
 

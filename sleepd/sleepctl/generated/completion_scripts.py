@@ -11,7 +11,7 @@ import argparse
 import shtab
 
 from sleepd.config.strategies import STRATEGIES
-from sleepd.sleepctl.arguments import build_parser
+from sleepd.sleepctl.parser.arguments import build_parser
 
 from .grammar import arguments, command_choices, commands
 

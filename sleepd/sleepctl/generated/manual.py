@@ -10,9 +10,9 @@ from sleepd.config.render import fields
 from sleepd.config.schema import Config
 from sleepd.daemon_arguments import EXIT_CODES
 from sleepd.daemon_arguments import build_parser as build_daemon_parser
-from sleepd.sleepctl.arguments import build_parser
-from sleepd.sleepctl.command_texts import EXAMPLES, GROUPS, VARIABLES
 from sleepd.sleepctl.exit_codes import MEANINGS
+from sleepd.sleepctl.parser.arguments import build_parser
+from sleepd.sleepctl.parser.command_texts import EXAMPLES, GROUPS, VARIABLES
 from sleepd.version import VERSION
 
 from .grammar import commands

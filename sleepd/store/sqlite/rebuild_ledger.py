@@ -12,7 +12,7 @@ from sleepd.cycle import State
 from sleepd.errors import CheckpointInvalid, LedgerUnusable
 from sleepd.files import fsync_path
 from sleepd.log import get_logger
-from sleepd.protocol.checkpoint_files import EVALUATION_FILE, LINEAGE_FILE, Evaluation, Lineage
+from sleepd.protocol.checkpoint.checkpoint_files import EVALUATION_FILE, LINEAGE_FILE, Evaluation, Lineage
 from sleepd.protocol.verdict import Outcome
 from sleepd.store.adoption import restore_trained
 from sleepd.store.checkpoint_documents import assignments_in, read_document, seen_in

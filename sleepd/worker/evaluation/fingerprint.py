@@ -23,7 +23,7 @@ from sleepd.errors import DECODE_ERRORS
 from sleepd.files import read_document, replace_file
 from sleepd.policy.answer_distance import answers_apart
 from sleepd.protocol.chat_example import ChatExample, Message
-from sleepd.protocol.checkpoint_files import FINGERPRINT_FILE
+from sleepd.protocol.checkpoint.checkpoint_files import FINGERPRINT_FILE
 from sleepd.protocol.deployment.adapter_fingerprint import (
     CHANCES,
     MAX_FILE_BYTES,

@@ -20,7 +20,7 @@ import msgspec
 from sleepd.errors import DECODE_ERRORS
 from sleepd.files import replace_file
 from sleepd.protocol.chat_example import ChatExample
-from sleepd.protocol.checkpoint_files import WEIGHTS_FILE
+from sleepd.protocol.checkpoint.checkpoint_files import WEIGHTS_FILE
 from sleepd.protocol.evidence import RecallQuestion
 from sleepd.protocol.job import TrainingExample
 from sleepd.worker.data.chat_format import ChatFormat

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from sleepd.files import replace_file
-from sleepd.protocol.base_identity import MARK, weights_part
-from sleepd.protocol.checkpoint_files import CONFIG_FILE
+from sleepd.protocol.checkpoint.base_identity import MARK, weights_part
+from sleepd.protocol.checkpoint.checkpoint_files import CONFIG_FILE
 from sleepd.worker.failure import GiveUp
 
 EMBEDDED = "embedded"
@@ -237,7 +237,7 @@ def _read_table(file: Path) -> tuple[dict[str, Any], int]:
 
 
 def fingerprint(base: Base, models_directory: Path) -> str:
-    """What the base is known by: see ``sleepd.protocol.base_identity``.
+    """What the base is known by: see ``sleepd.protocol.checkpoint.base_identity``.
 
     The first part is the sha256 of the file itself for a GGUF, else over every weights file's name, size and content;
     the second over the same of all files that describe the model. Contents are hashed once and remembered by path,

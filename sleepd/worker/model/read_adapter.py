@@ -10,7 +10,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from sleepd.protocol.checkpoint_files import CONFIG_FILE, PICKLED_WEIGHTS, WEIGHTS_FILE
+from sleepd.protocol.checkpoint.checkpoint_files import CONFIG_FILE, PICKLED_WEIGHTS, WEIGHTS_FILE
 from sleepd.worker.failure import GiveUp
 
 WAY_OUT = "roll back to an earlier cycle with sleepctl rollback"

@@ -36,7 +36,7 @@ def merge(arguments: argparse.Namespace) -> ConvertedAdapter:
         GiveUp: base or adapter cannot be used, or the base is another one than the adapter's.
         OSError: the disk did not take it.
     """
-    from sleepd.protocol.base_identity import is_same_base
+    from sleepd.protocol.checkpoint.base_identity import is_same_base
     from sleepd.worker.model.find_base import find_base, fingerprint
     from sleepd.worker.model.gguf.convert_gguf import open_base
     from sleepd.worker.model.gguf.gguf_architecture import find_architecture

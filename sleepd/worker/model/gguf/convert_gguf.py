@@ -13,7 +13,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from sleepd.files import fsync_path
-from sleepd.protocol.base_identity import is_same_base, weights_part
+from sleepd.protocol.checkpoint.base_identity import is_same_base, weights_part
 from sleepd.worker.failure import GiveUp
 from sleepd.worker.model.find_base import adapter_beside, find_base, fingerprint, met_as, seen_files
 from sleepd.worker.model.inspect_base import reading, require_whole
@@ -39,8 +39,9 @@ def open_base(
     if expected and not is_same_base(met_as(expected, found, models_directory), found):
         raise GiveUp(
             "base_changed",
-            f"{name} is another base than the parent was trained on: {_difference(expected, found)}",
-            "put the old files back, or start a new lineage: sleepctl rebase",
+            f"{name} is another base than the adapter was trained on: {_difference(expected, found)}",
+            "put the old files back, or start a new lineage: sleepctl rebase; to judge another machine's adapter, use "
+            "the same base on both machines",
         )
     if not base.is_gguf:
         if beside := adapter_beside(base.path):

@@ -1,0 +1,1 @@
+"""Logs of calls to a model: what stood in the request, and what came."""

@@ -1,0 +1,1 @@
+"""What chat programs export, or write of a chat."""

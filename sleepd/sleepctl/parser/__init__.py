@@ -1,0 +1,1 @@
+"""The parser of the command line: its grammar, the types of its arguments, and the texts of ``--help``."""

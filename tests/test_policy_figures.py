@@ -221,7 +221,8 @@ def test_gates_follow_the_job() -> None:
         given = {"strategy": find_strategy("consolidate"), "device": "cpu", "threads": 1}
         return Gates.of(PromotionConfig(), Job(**needed, **given, **changes))
 
-    assert gates() == Gates()
+    assert gates() == Gates(has_champion=False)
+    assert gates(parent="cycle_001").has_champion
     assert (gates().has_command, gates().has_questions) == (False, False)
     assert gates(evaluation_command=("true",)).has_command
     assert gates(questions=[RecallQuestion(question="Who?", expected=["me"])]).has_questions

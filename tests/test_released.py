@@ -11,15 +11,18 @@ import pytest
 from sleepd.daemon.status_view import detail
 from sleepd.policy.selecting.holdout import YOUNGER
 from sleepd.sleepctl.offline_cycle import read_detail
+from tests.agents import experiences, write_buffer
 from tests.stages import OpenSleeper, Stage
+
+AND_MORE = " The keeper wrote it down, and the boy from the pier read it aloud twice, for the wind was loud."
 
 
 @pytest.fixture
 def stage(tmp_path: Path) -> Stage:
-    """Three nights of a hundred experiences each, the second of which is rejected."""
+    """Three nights of a hundred long replies each, the second of which is rejected."""
     stage = Stage(tmp_path)
     for night, behaviour in enumerate(("promote", "reject", "promote"), 1):
-        stage.write(100 * night)
+        write_buffer(stage.buffer, [one | {"response": one["response"] + AND_MORE} for one in experiences(100 * night)])
         stage.sleep(behaviour=behaviour)
         stage.clock.advance(7 * 3600)
     return stage

@@ -14,8 +14,8 @@ at a five-hundredth of the rate), ``good`` (the default strategy), ``loops`` (ea
 over and over), ``shuffled`` (each reply moved to another prompt), ``hot`` (trained at 100 times the rate). ``table``
 adds ``no effect``: the good one's gains, each for or against it by the toss of a coin; ``worse``: the same, and worse
 by the margin of the second rule (``judging.learned_rule``); and ``worse by half`` of it. These three have learned
-what they were told. ``gains`` judges the gain alone, all else taken as harmless, on the nights that sleepbench.py has
-written: many trainings, other experiences in each.
+what they were told. ``gains`` judges the gain alone, all else taken as harmless and what was learned before as kept, on
+the nights that sleepbench.py has written: many trainings, other experiences in each.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ PROMPTS = 64
 """Of the general prompts of each kind, at most so many are used, to spare time."""
 REPLY_TOKENS = 64
 """Of replies to held-out prompts: enough for a loop to show."""
-HELD_OUT_SIZES = (4, 8, 16, 30)
+HELD_OUT_SIZES = (4, 5, 8, 16, 30)
 TAUGHT = 24
 """Trained replies that are held against their prompts in each draw, as many as the worker reads."""
 PROBE_SHARE = 0.75
@@ -434,7 +434,7 @@ def harmless(kind: str, pairs: list[LossPair], newly_trained: list[TrainedLoss],
 def gains(options: argparse.Namespace) -> None:
     """Print what the verdict was on drawn experiences of drawn nights; for each kind, the same nights."""
     lines = [json.loads(line) for line in options.nights.read_text().splitlines()]
-    nights = [_night(line["pairs"]) for line in lines if line.get("pairs")]
+    nights = [_night(line["pairs"], line["capped"]) for line in lines if line.get("pairs")]
     told = [TrainedLoss(id=str(number), tokens=10, parent=2.0, candidate=0.5) for number in range(NEWLY_TRAINED)]
     kept = [
         LossPair(id=str(number), tokens=10, base=2.0, parent=0.1, candidate=0.1 + number % 3 / 100)
@@ -454,22 +454,22 @@ def gains(options: argparse.Namespace) -> None:
             print(f"{kind:<13} {held_out:>3} held out: {shares or 'no night has so many'}", flush=True)
 
 
-def _night(pairs: Sequence[tuple[str, int, float, float, float, float]]) -> list[LossPair]:
+def _night(
+    pairs: Sequence[tuple[str, int, float, float]], capped: Sequence[tuple[float, float, float]]
+) -> list[LossPair]:
     """From sums of losses over an experience's tokens, whole and capped, as sleepbench.py writes them."""
     return [
         LossPair(
             id=id_,
             tokens=tokens,
-            **_three(older / tokens, newer / tokens),
-            capped=CappedLosses(**_three(older_capped / tokens, newer_capped / tokens)),
+            base=older / tokens,
+            parent=older / tokens,
+            candidate=newer / tokens,
+            capped=CappedLosses(base=three[0] / tokens, parent=three[1] / tokens, candidate=three[2] / tokens),
         )
-        for id_, tokens, older, newer, older_capped, newer_capped in pairs
+        for (id_, tokens, older, newer), three in zip(pairs, capped, strict=True)
         if tokens
     ]
-
-
-def _three(older: float, newer: float) -> dict[str, float]:
-    return {"base": older, "parent": older, "candidate": newer}
 
 
 def main() -> None:

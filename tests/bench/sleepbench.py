@@ -154,7 +154,7 @@ def _replay(arguments: argparse.Namespace, strategy: Strategy) -> None:
 def _next_session(bench: Any, night: Night, base: dict[str, Any]) -> dict[str, Any]:
     found = bench.losses(night.tomorrow)
     gained = sum(base[id_].total - one.total for id_, one in found.items())
-    return {"pairs": _totals(found, base, found), "gain": gained / sum(one.tokens for one in found.values())}
+    return _pairs(found, base, base, found) | {"gain": gained / sum(one.tokens for one in found.values())}
 
 
 def _recall(arguments: argparse.Namespace, strategy: Strategy) -> None:
@@ -171,7 +171,8 @@ def _recall(arguments: argparse.Namespace, strategy: Strategy) -> None:
             return
         if arguments.only and night.number not in arguments.only:
             continue
-        measured = [*night.held_out, *night.new, *night.replayed[:REPEATED]]
+        unseen = [*night.held_out, *night.tomorrow]
+        measured = [*unseen, *night.new, *night.replayed[:REPEATED]]
         before = bench.losses_of_both(measured) if bench.is_adapted or night.number == 1 else None
         cost = bench.sleep(night, strategy, arguments.seed + night.number, is_merged=arguments.lineage == "merge")
         known = [fact for facts_ in taught[: night.number] for fact in facts_]
@@ -186,7 +187,8 @@ def _recall(arguments: argparse.Namespace, strategy: Strategy) -> None:
         if renewed and night.number >= CHANGE:
             figures["outdated"] = sum(map(is_right, replies[:FACTS_A_NIGHT], taught[0]))
         if before is not None:
-            figures |= _judged(night, *before, bench.losses(measured))
+            three = (*before, bench.losses(measured))
+            figures |= _judged(night, *three) | _pairs([one.id for one in unseen], *three)
         wrong = [[f.asked, f.key, r] for f, r, ok in zip(known, replies, right, strict=True) if not ok]
         _tell(arguments, night, cost, figures | {"drift": bench.drift(), "wrong": wrong})
 
@@ -209,13 +211,16 @@ def _judged(night: Night, base: Losses, parent: Losses, candidate: Losses) -> di
     ]
     pool = harmless("", [pair(id_) for id_ in held_out], told, repeated)
     verdict = judge(draw(pool, len(held_out), 0), Gates(has_champion=bool(repeated)))
-    return {"verdict": f"{verdict.outcome}: {verdict.reason}", "pairs": _totals(held_out, parent, candidate)}
+    return {"verdict": f"{verdict.outcome}: {verdict.reason}"}
 
 
-def _totals(ids: Iterable[str], older: Losses, newer: Losses) -> list[list[Any]]:
-    """Of each experience its tokens, the sums of its losses, and of its capped losses."""
-    pairs = [(id_, older[id_], newer[id_]) for id_ in ids]
-    return [[id_, b.tokens, a.total, b.total, a.capped, b.capped] for id_, a, b in pairs]
+def _pairs(ids: Iterable[str], base: Losses, older: Losses, newer: Losses) -> dict[str, Any]:
+    """Of each experience its tokens and the sums of its losses; and, of base, older and newer, of its capped ones."""
+    ids = list(ids)
+    return {
+        "pairs": [[id_, newer[id_].tokens, older[id_].total, newer[id_].total] for id_ in ids],
+        "capped": [[base[id_].capped, older[id_].capped, newer[id_].capped] for id_ in ids],
+    }
 
 
 def _bench(arguments: argparse.Namespace, strategy: Strategy, system_prompt: str) -> Any:
@@ -238,7 +243,7 @@ def _tell(arguments: argparse.Namespace, night: Night, cost: Any, figures: dict[
         **msgspec.to_builtins(cost),
         **figures,
     }
-    shown = {key: value for key, value in line.items() if key not in ("pairs", "command", "wrong")}
+    shown = {key: value for key, value in line.items() if key not in ("pairs", "capped", "command", "wrong")}
     sys.stdout.write(f"{json.dumps(shown)}\n")
     sys.stdout.flush()
     if arguments.out:

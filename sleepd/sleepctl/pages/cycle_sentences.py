@@ -74,12 +74,10 @@ def _learned(found: LearnedGain, gain: Interval | None) -> list[str]:
     said.append(f"It is {'worse' if is_worse else 'not shown to be better'} on what it never trained on.")
     if found.unseen is not None and found.unseen.low is not None:
         capped = f"Where a token counts for at most {TOKEN_CAP:.1f} nats"
-        said.append(f"{capped}, {_at_most(found.unseen.low)} there; {found.margin:.2g} was allowed.")
+        said.append(f"{capped}, {_at_most(found.unseen.low)}; less than {found.margin:.2g} was allowed.")
     return said
 
 
 def _at_most(low: float) -> str:
     """The bound of a loss that is not worse."""
-    if low > 0:
-        return f"the loss fell by at least {low:.3f} nats/token"
-    return f"the loss rose by less than {-low:.3f} nats/token, if it rose"
+    return "the loss did not rise" if low >= 0 else f"the loss rose by less than {-low:.3f} nats/token, if at all"

@@ -158,9 +158,10 @@ class PromotionConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
             le=100.0,
             description="A candidate that is not shown better on held-out experiences is promoted where it learned: "
             "where it knows what this cycle trained for the first time by more than min_learned, and is worse than the "
-            "champion on the held-out ones by less than this many nats per token, and by less than a fifth of what the "
-            "champion gained there over the base. One that is worse by as much is promoted with a probability of at "
-            "most 1 minus confidence. 0: only a better one is promoted.",
+            "champion by less than this many nats per token, and by less than a fifth of what the champion gained over "
+            "the base: on what the champion had learned, and on held-out experiences, where a token counts for at most "
+            "2.3 nats. One that is worse by as much on either is promoted with a probability of at most 1 minus "
+            "confidence. 0: only a better one is promoted.",
         ),
     ] = 0.3
     min_learned: Annotated[

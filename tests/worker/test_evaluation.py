@@ -15,7 +15,7 @@ import msgspec
 import pytest
 import torch
 
-from sleepd.protocol.evidence import RecallQuestion
+from sleepd.protocol.evidence import TOKEN_CAP, RecallQuestion
 from sleepd.protocol.job import Progress
 from sleepd.worker.data.examples import ChatFormat
 from sleepd.worker.evaluation import evaluation_command, loss_evaluator, probe_generation, reference_answers
@@ -47,12 +47,18 @@ def test_drift_is_zero_only_before_training(run_here: RunHere, tmp_path: Path) -
     assert first.evidence.drift.parent == 0.0
     assert first.evidence.drift.candidate > 0
     assert first.evidence.drift.prompts == len(reference_prompts("probe"))
-    second = run_here(name="second", parent=str(tmp_path / "first"))
+    again = [msgspec.structs.replace(one, role="replay") if one.id in ("e0", "e1") else one for one in examples()]
+    second = run_here(again, name="second", parent=str(tmp_path / "first"))
     assert second.evidence.drift.parent == pytest.approx(first.evidence.drift.candidate, rel=1e-3)
     assert second.evidence.drift.candidate != second.evidence.drift.parent
     learned = first.evidence.newly_trained
     assert len(learned) == first.trained
     assert sum(one.candidate for one in learned) < sum(one.parent for one in learned)
+    assert first.evidence.repeated == []
+    assert {one.id for one in second.evidence.repeated} == {"e0", "e1"}
+    for one in [*second.evidence.repeated, *second.holdout]:
+        assert 0 < one.capped.candidate <= min(TOKEN_CAP, one.candidate) * 1.00001
+        assert one.base != one.parent
 
 
 def test_drift_is_measured_without_regulariser(run_here: RunHere) -> None:

@@ -17,7 +17,7 @@ Taken = list[tuple[Experience, Role]]
 
 def told(held_out: int, trained: int, *, role: Role = "train") -> Taken:
     """So many facts that are held out, then so many that are not."""
-    roles: list[Role] = ["holdout"] * held_out + [role] * trained
+    roles: list[Role] = ["holdout" if n < held_out else role for n in range(held_out + trained)]
     return [
         (Experience(id=f"fact{n}", prompt=f"Where is thing {n}?", response=f"In room {n}.", salience=0.8), each)
         for n, each in enumerate(roles)

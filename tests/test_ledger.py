@@ -135,6 +135,17 @@ def test_verdict_tells_what_the_report_does_not(ledger: Ledger) -> None:
     assert (ledger.summary(1).is_thin, ledger.summary(1).is_on_probation) == (True, True)
 
 
+def test_unmeasured_is_no_figure(ledger: Ledger) -> None:
+    """A report without holdout, drift and replies leaves these fields empty, and nothing is 0."""
+    bare = report(holdout=[], drift=None, collapse=[])
+    ledger.plan(plan(1))
+    for event in (Event.TRAINING_STARTED, Event.EVALUATION_STARTED):
+        ledger.advance(1, event, at=NOW)
+    ledger.advance(1, Event.REPORT_JUDGED, at=NOW, report=bare, verdict=judge(bare, Gates()))
+    line = ledger.summary(1)
+    assert [line.gain_low, line.gain_high, line.drift, line.loops] == [None] * 4
+
+
 def test_long_history_is_read_in_parts(ledger: Ledger) -> None:
     """The lines below a cycle are the next part; promoted ones are found without their reports, rolled back or not."""
     for cycle, ending in ((1, Event.PROMOTE), (2, Event.REJECT), (3, Event.PROMOTE), (4, Event.PROMOTE)):

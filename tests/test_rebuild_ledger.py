@@ -31,7 +31,7 @@ def test_newest_damaged_ledgers_are_kept(tmp_path: Path) -> None:
     assert len(left) == KEPT_DAMAGED == 3
     assert left[:2] == ["state.db.damaged-20210101T000000Z", "state.db.damaged-20230101T000000Z"]
     assert (tmp_path / left[2]).read_bytes() == b"no ledger" * 1000
-    assert told == [f"the ledger was damaged; it was moved to {left[2]} and rebuilt from the checkpoints"]
+    assert [left[2] in text for text in told] == [True]
     assert ledger.highest_cycle() == 0
 
 

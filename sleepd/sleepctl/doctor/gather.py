@@ -240,7 +240,7 @@ def _last_status(session: Session, status: Status | None) -> datetime | None:
     """The moment of the last sleep, live or as last written."""
     if status is None:
         with suppress(SleepdError):
-            status = read_status(session.places.state, DaemonNotRunning(""))
+            status = read_status(session.places.state, DaemonNotRunning("", hint=""))
     return status.last_sleep_at if status else None
 
 

@@ -119,7 +119,7 @@ def report(
         evidence=evidence(
             None if job is None else probation(job, champion=2.55 if job.later_margin else 2.0),
             [TrainedLoss(id=e.id, tokens=10, parent=2.1, candidate=known) for e in trained] if known else [],
-            [pair(e.id, 2.1, 0.3, 0.3) for e in examples if e.role == "replay"],
+            [pair(e.id, 2.1, 0.3, 0.3) for e in examples if e.role == "replay"][:24],
         ),
     )
 

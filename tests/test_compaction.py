@@ -22,7 +22,7 @@ from tests.stages import OpenSleeper, Stage
 
 DAYS = KEPT_WHOLE + 60
 BYTES_AN_OLD_CYCLE = 10_000
-BYTES_A_WHOLE_CYCLE = 110_000
+BYTES_A_WHOLE_CYCLE = 120_000
 
 
 def opened(path: Path) -> Ledger:

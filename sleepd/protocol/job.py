@@ -77,6 +77,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     """Where safetensors copies of converted models and the base's cached answers stand."""
     cache_directory: str = ""
     """The hub cache; empty: the library's default place."""
+    quantization: Literal["none", "nf4"] = "none"
+    """What the base's linear layers are quantised to while they are loaded."""
     expected_base: str = ""
     """Fingerprint of the base the parent was trained on; empty: any."""
     parent: str = ""
@@ -196,6 +198,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, tag="report"):
     base_fingerprint: str
     device: str
     dtype: str
+    """What was computed in, and what the base was quantised to: ``bfloat16``, or ``bfloat16, base in nf4``."""
     trained: int
     replayed: int
     held_out: int

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import msgspec
 
+from sleepd.protocol.checkpoint.base_identity import UNQUANTISED, quantization_of
 from sleepd.protocol.evidence import ChatContract, Drift, Evidence, LossPair, Probation, Relevance, TrainedLoss
 from sleepd.protocol.job import Job, Notice, Reply, Report, TrainingCheck, TrainingExample
 
@@ -159,7 +160,7 @@ def make_report(cycle: Finished) -> Report:
     return Report(
         base_fingerprint=setting.fingerprint,
         device=setting.device.description,
-        dtype=str(setting.device.dtype).removeprefix("torch."),
+        dtype=_computed_in(setting),
         trained=sum(example.role == "train" for example in learned),
         replayed=sum(example.role == "replay" for example in learned),
         held_out=len(encoded.held_out),
@@ -191,6 +192,12 @@ def make_report(cycle: Finished) -> Report:
         evidence=_evidence(cycle),
         chat=setting.chat,
     )
+
+
+def _computed_in(setting: Setting) -> str:
+    quantization = quantization_of(setting.fingerprint)
+    dtype = str(setting.device.dtype).removeprefix("torch.")
+    return dtype if quantization == UNQUANTISED else f"{dtype}, base in {quantization}"
 
 
 def _replies(cycle: Finished) -> list[Reply]:

@@ -262,8 +262,8 @@ class Sleeper:
         view = parts.intake.view
         if cycle is None or self._state.running_cycle is not None or parts.intake.problem or view.is_settling:
             return
-        base, assigned = self._state.config.model.base, parts.ledger.assignments(cycle)
-        reason = await asyncio.to_thread(obstacle, cycle, assigned, view, base, parts.checkpoints)
+        model, assigned = self._state.config.model, parts.ledger.assignments(cycle)
+        reason = await asyncio.to_thread(obstacle, cycle, assigned, view, model, parts.checkpoints)
         if reason:
             parts.runner.discard(cycle, Event.INTERRUPT, f"it cannot go on: {reason}")
 

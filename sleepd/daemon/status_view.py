@@ -17,6 +17,7 @@ from sleepd.files import replace_file
 from sleepd.policy.timing import triggers
 from sleepd.policy.timing.simulation import Look
 from sleepd.protocol.answers import WrittenCycles
+from sleepd.protocol.checkpoint.base_identity import quantization_of
 from sleepd.protocol.conversion import converted
 from sleepd.protocol.deployment.serve_messages import ServedState
 from sleepd.protocol.job import Report
@@ -139,6 +140,7 @@ def _champion(reader: ReadModel) -> Champion | None:
         holdout_before=record.holdout_before,
         holdout_after=record.holdout_after,
         held_out=report.held_out if report else 0,
+        quantization=quantization_of(report.base_fingerprint) if report else "",
         is_thin=record.is_thin,
         is_on_probation=reader.is_on_probation(cycle),
         comparison=compared[0] if compared else None,

@@ -218,6 +218,8 @@ class Champion(msgspec.Struct, frozen=True, kw_only=True):
     """Put in use although the evidence was open, and later experiences have not decided yet."""
     comparison: Comparison | None = None
     """With the one before it, on experiences that came later; None: not compared yet."""
+    quantization: str = ""
+    """What the base was quantised to when it was measured, ``none`` or ``nf4``; empty: nobody recorded it."""
     new_lineage: str = ""
     """Why the next cycle starts from the base and does not continue it; empty: it continues it."""
     origin: Origin | None = None

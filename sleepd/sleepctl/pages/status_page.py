@@ -132,6 +132,8 @@ def _champion(champion: Champion | None, now: datetime, *, is_served: bool) -> P
     else:
         by = "" if champion.measured_by is None else f", by cycle {champion.measured_by}"
         page += _labelled("", [holdout(champion.holdout_before, champion.holdout_after, champion.held_out) + by])
+    if champion.quantization not in ("", "none"):
+        page += _labelled("", [f"measured on the base in {champion.quantization}"])
     if champion.origin is not None:
         there = champion.origin
         figures = holdout(there.holdout_before, there.holdout_after, there.held_out)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from sleepd.buffer.reading.view import View
-from sleepd.config.schema import ModelConfig
+from sleepd.config.schema import Config
 from sleepd.errors import ProtocolError
 from sleepd.files import read_document
 from sleepd.protocol.job import RESUME_POINT, Job, decode_job
@@ -57,7 +57,7 @@ def has_resume_point(checkpoints: Checkpoints, cycle: int) -> bool:
 
 
 def obstacle(
-    cycle: int, assigned: Sequence[SplitAssignment], view: View, model: ModelConfig, checkpoints: Checkpoints
+    cycle: int, assigned: Sequence[SplitAssignment], view: View, config: Config, checkpoints: Checkpoints
 ) -> str:
     """Why the cycle must not go on; empty: it may.
 
@@ -65,7 +65,7 @@ def obstacle(
         cycle: the suspended one.
         assigned: its experiences, as they were when it was planned.
         view: the buffer as it is now.
-        model: the configured base.
+        config: in force now.
         checkpoints: where it was staged.
 
     Raises:
@@ -74,10 +74,12 @@ def obstacle(
     job = staged_job(checkpoints, cycle)
     if isinstance(job, str):
         return job
-    if job.base != model.base:
-        return f"[model] base is now {model.base}, it began with {job.base}"
-    if job.quantization != model.quantization:
-        return f"[model] quantization is now {model.quantization}, it began with {job.quantization}"
+    if job.base != config.model.base:
+        return f"[model] base is now {config.model.base}, it began with {job.base}"
+    if job.quantization != config.model.quantization:
+        return f"[model] quantization is now {config.model.quantization}, it began with {job.quantization}"
+    if not (job.foreign or config.worker.trains):
+        return 'worker.device is now "none": this machine trains nothing'
     if job.parent and Path(job.parent).name != directory_name(checkpoints.champion() or 0):
         return f"it continues {Path(job.parent).name}, which is no longer in use"
     groups = dict(zip(view.keys, view.groups, strict=True))

@@ -6,9 +6,11 @@ import shutil
 import sys
 from pathlib import Path
 
+import msgspec
 import pytest
 import torch
 
+from sleepd.protocol.capability import BaseCheck
 from sleepd.protocol.checkpoint.base_identity import quantization_of, weights_part
 from sleepd.protocol.job import Report
 from sleepd.worker.failure import GiveUp
@@ -20,10 +22,11 @@ from sleepd.worker.model.gguf import convert_gguf
 from sleepd.worker.model.inspect_base import weight_bytes
 from sleepd.worker.model.loading import check_base
 from sleepd.worker.model.memory.memory_estimate import need_of, needed_bytes, shape_of
+from sleepd.worker.programs import check_base as check_base_program
 from sleepd.worker.run import run
 from tests.documents import ROOT
 
-from .conftest import RecordingChannel, RunHere, examples, make_job, quick
+from .conftest import RecordingChannel, RunHere, examples, make_job, quick, said_by
 from .test_resume import comparable, interrupt
 
 pytestmark = pytest.mark.worker
@@ -113,13 +116,31 @@ def test_converted_gguf_serves_both(tiny_model: Path, tmp_path: Path, monkeypatc
     assert (weights_part(packed), quantization_of(plain), quantization_of(packed)) == (f"{plain}:nf4", "none", "nf4")
 
 
-def test_missing_bitsandbytes_is_told(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without bitsandbytes the base is refused before a weight is read, with the command that installs it."""
+@pytest.mark.parametrize("form", ["directory", "gguf"])
+def test_missing_bitsandbytes_is_told(
+    form: str, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without bitsandbytes ``check_base`` refuses before a weight is read, with the command that installs it."""
     monkeypatch.setattr(quantization, "is_missing", lambda: True)
-    with pytest.raises(GiveUp, match="needs the package bitsandbytes") as caught:
-        check_base(tiny_model, CPU, "nf4")
-    assert caught.value.hint == f"{sys.executable} -m pip install --no-deps {quantization.REQUIREMENT}"
+    (tmp_path / "base.gguf").write_bytes(b"GGUF")
+    found = checked(tmp_path / "base.gguf" if form == "gguf" else tiny_model, "nf4")
+    assert "bitsandbytes" in found.problem
+    assert found.hint == f"{sys.executable} -m pip install --no-deps {quantization.REQUIREMENT}"
     assert f"{quantization.REQUIREMENT} \\\n" in (ROOT / "config/requirements/test.txt").read_text()
+
+
+@needs_bitsandbytes
+def test_doctor_is_told_less_memory(tiny_model: Path) -> None:
+    """What ``check_base`` tells ``sleepctl doctor`` of a base in nf4 is less than of the same base unquantised."""
+    packed, plain = (checked(tiny_model, name) for name in ("nf4", "none"))
+    assert (packed.problem, packed.adapts) == ("", plain.adapts)
+    assert packed.needed_bytes < plain.needed_bytes
+
+
+def checked(base: Path, name: str) -> BaseCheck:
+    """What ``check_base`` prints."""
+    said = said_by(check_base_program.main, "--base", base, "--device", "cpu", "--quantization", name)
+    return msgspec.json.decode(said, type=BaseCheck)
 
 
 @needs_bitsandbytes

@@ -42,10 +42,10 @@ class Fit:
         return f"{noted} (sleepctl rebase starts anew from the base)" if noted else ""
 
     def _other_quantization(self, configured: str) -> str:
-        champion = self._checkpoints.champion()
-        if champion is None or champion in self._checkpoints.adopted():
-            return ""
         with contextlib.suppress(CheckpointInvalid):  # the planning of a cycle says so
+            champion = self._checkpoints.champion()
+            if champion is None or champion in self._checkpoints.adopted():
+                return ""
             fingerprint = read_manifest(self._checkpoints.promoted_path(champion)).base_fingerprint
             measured = quantization_of(fingerprint)
             if measured != configured:

@@ -135,6 +135,7 @@ class Setting:
     seconds: dict[str, float]
     notices: list[Notice]
     peak: Peak
+    energy_joules: float | None
 
 
 @dataclass
@@ -185,6 +186,7 @@ def make_report(cycle: Finished) -> Report:
         tokens_per_second=training.tokens_per_second,
         peak_memory_bytes=setting.peak.device,
         host_memory_bytes=setting.peak.host,
+        energy_joules=setting.energy_joules,
         lora_shape=cycle.proof.lora_shape,
         stopping=len(encoded.stopping),
         kept_step=training.kept_step,

@@ -286,6 +286,16 @@ class BufferReadModel:
         return self._parts.intake.problem
 
     @property
+    def unread_since(self) -> datetime | None:
+        """Since when there is that problem."""
+        return self._parts.intake.unread_since
+
+    @property
+    def to_learn_since(self) -> datetime | None:
+        """Since when the experience waits that has waited longest to be learned; None: nothing waits."""
+        return self._parts.intake.to_learn_since
+
+    @property
     def is_unsettled(self) -> bool:
         """Whether it must be read again soon: its writer is in the middle of it, or a screening is under way."""
         return self.view.is_settling or self._parts.intake.quarantine.is_screening

@@ -116,6 +116,8 @@ def _buffer(reader: ReadModel) -> BufferStatus:
         personal_data=reader.config.quarantine.personal_data,
         read_at=view.read_at,
         problem=reader.buffer.problem,
+        unread_since=reader.buffer.unread_since,
+        to_learn_since=reader.buffer.to_learn_since,
     )
 
 

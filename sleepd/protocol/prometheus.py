@@ -48,10 +48,15 @@ def _buffer(status: Status) -> list[str]:
         "unscreened": buffer.unscreened,
         "personal": buffer.personal,
     }
-    read = None if buffer.read_at is None else buffer.read_at.timestamp()
+    read, unread, waiting = (
+        None if moment is None else moment.timestamp()
+        for moment in (buffer.read_at, buffer.unread_since, buffer.to_learn_since)
+    )
     return [
         _each("experiences", "Experiences of the buffer by kind.", "kind", kinds),
         _one("buffer_read_timestamp_seconds", "When the buffer was last read.", read),
+        _one("buffer_unread_since_timestamp_seconds", "Since when the buffer cannot be read.", unread),
+        _one("buffer_to_learn_since_timestamp_seconds", "Since when the oldest experience to learn waits.", waiting),
         _one("buffer_problem", "1 while the buffer cannot be read.", bool(buffer.problem)),
     ]
 

@@ -82,6 +82,10 @@ class BufferStatus(msgspec.Struct, frozen=True, kw_only=True):
     read_at: Moment | None = None
     problem: str = ""
     """Why the last good view is shown instead of the file as it is now; empty: it is current."""
+    unread_since: Moment | None = None
+    """Since when there is that problem, in this daemon's life; None: there is none."""
+    to_learn_since: Moment | None = None
+    """When the experience was screened that has waited longest to be learned; None: nothing waits."""
 
 
 class BufferMoment(msgspec.Struct, frozen=True, kw_only=True):

@@ -133,6 +133,7 @@ def _of_report(report: Report) -> list[str]:
     return [
         _each("last_cycle_phase_seconds", "Wall time of the newest measured cycle by phase.", "phase", report.seconds),
         _one("last_cycle_tokens", "Tokens of its training.", report.tokens),
+        _one("last_cycle_energy_joules", "What its GPU drew, other processes on it included.", report.energy_joules),
         _one("last_cycle_peak_memory_bytes", "Peak memory of its worker.", report.peak_memory_bytes),
     ]
 

@@ -160,6 +160,8 @@ class CycleSummary(msgspec.Struct, frozen=True, kw_only=True):
     has the limits."""
     loops: int | None = None
     """Of its replies to the probe prompts, those that run in a loop."""
+    energy_joules: float | None = None
+    """What its GPU drew, other processes on it included; None: not measured, as on a CPU."""
     is_thin: bool = False
     """Judged on fewer than eight held-out experiences."""
     is_on_probation: bool = False

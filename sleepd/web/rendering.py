@@ -36,6 +36,7 @@ def environment() -> Environment:
         duration=wording.duration,
         count=wording.count,
         size=wording.size,
+        energy=wording.energy,
         number=number,
         cut=cut,
         utc=utc,

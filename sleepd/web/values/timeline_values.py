@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from sleepd.protocol.answers import Reasons
 from sleepd.protocol.status import CycleSummary
-from sleepd.sleepctl.pages.wording import duration, gain, has_low_sample, older_loss
+from sleepd.sleepctl.pages.wording import duration, energy, gain, has_low_sample, older_loss
 
 from .charts import Point, chart, x_of
 from .state_marks import LEGEND, Mark, mark_of
@@ -55,6 +55,7 @@ def values(
         chart("Drift from the base, nats per token", [_drift(each) for each in drawn]),
         chart("Replies that run in a loop", [_loops(each) for each in drawn]),
         chart("Time, minutes", [_minutes(each) for each in drawn]),
+        chart("Energy that the GPU drew, Wh", [_energy(each) for each in drawn]),
     ]
     return {
         "now": now,
@@ -63,6 +64,7 @@ def values(
         "legend": [each for each in LEGEND if each.name in {mark_of(cycle).name for cycle in cycles}],
         "happenings": _happenings(reasons, [each.started_at for each in drawn], is_newest=is_newest),
         "is_paged": not is_newest,
+        "has_energy": any(each.energy_joules is not None for each in cycles),
         "limit": limit,
         "limits": SHOWN,
         "older": cycles[-1].cycle if len(cycles) == limit and cycles[-1].cycle > 1 else None,
@@ -136,6 +138,11 @@ def _loops(cycle: CycleSummary) -> Point | None:
 def _minutes(cycle: CycleSummary) -> Point | None:
     seconds = _seconds(cycle)
     return _point(cycle, None if seconds is None else seconds / 60, "" if seconds is None else duration(seconds))
+
+
+def _energy(cycle: CycleSummary) -> Point | None:
+    joules = cycle.energy_joules
+    return _point(cycle, None if joules is None else joules / 3600, "" if joules is None else energy(joules))
 
 
 def _seconds(cycle: CycleSummary) -> float | None:

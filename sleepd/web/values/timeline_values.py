@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from sleepd.protocol.answers import Reasons
 from sleepd.protocol.status import CycleSummary
-from sleepd.sleepctl.pages.wording import duration, energy, gain, has_low_sample, older_loss
+from sleepd.sleepctl.pages.wording import MISSING, duration, energy, gain, has_low_sample, older_loss
 
 from .charts import Point, chart, x_of
 from .state_marks import LEGEND, Mark, mark_of
@@ -27,6 +27,7 @@ class Line(NamedTuple):
     gain: str
     interval: str
     """Of the gain; empty: it has none."""
+    drift: str
     drift_limit: str
     """Empty: it is not known."""
     took: str
@@ -50,13 +51,15 @@ def values(
 ) -> dict[str, Any]:
     """Charts with the oldest cycle at the left, tables with the newest first."""
     drawn = list(reversed(cycles))
-    charts = [
-        chart("Gain on held-out experiences, nats per token", [_gain(each) for each in drawn]),
-        chart("Drift from the base, nats per token", [_drift(each) for each in drawn]),
-        chart("Replies that run in a loop", [_loops(each) for each in drawn]),
-        chart("Time, minutes", [_minutes(each) for each in drawn]),
-        chart("Energy that the GPU drew, Wh", [_energy(each) for each in drawn]),
-    ]
+    figures = {
+        "Gain on held-out experiences, nats per token": _gain,
+        "Drift from the base, nats per token": _drift,
+        "Replies that run in a loop": _loops,
+        "Time, minutes": _minutes,
+        "Energy that the GPU drew, Wh": _energy,
+    }
+    ends = (f"cycle {drawn[0].cycle}", f"cycle {drawn[-1].cycle}") if len(drawn) > 1 else ("", "")
+    charts = [chart(title, [figure(each) for each in drawn], ends) for title, figure in figures.items()]
     return {
         "now": now,
         "lines": [_line(each) for each in cycles],
@@ -163,6 +166,7 @@ def _line(cycle: CycleSummary) -> Line:
     ]
     took = "–" if seconds is None else duration(seconds)
     shown_gain = gain(cycle.holdout_before, cycle.holdout_after)
+    drift = MISSING if cycle.drift is None else f"{cycle.drift:.4f}"
     limit = "" if cycle.drift_limit is None else f"{cycle.drift_limit:g}"
     shown = [note for note in notes if note]
-    return Line(cycle, mark_of(cycle), shown_gain, _interval(cycle), limit, took, shown)
+    return Line(cycle, mark_of(cycle), shown_gain, _interval(cycle), drift, limit, took, shown)

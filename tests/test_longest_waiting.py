@@ -55,7 +55,7 @@ def test_new_ones_do_not_make_it_younger(stage: Stage) -> None:
         for count, start in ((12, 0), (24, 0), (12, 24)):
             stage.write(count, start=start)
             await sleeper.refresh()
-            found.append(sleeper.reader.buffer.to_learn_since)
+            found.append(sleeper.reader.buffer.waits_since[1])
             stage.clock.advance(HOUR.total_seconds())
         return found
 
@@ -76,7 +76,7 @@ def test_unreadable_buffer_has_its_moment(stage: Stage) -> None:
                 stage.buffer.write_text(text)
             stage.clock.advance(HOUR.total_seconds())
             await sleeper.refresh()
-            found.append(sleeper.reader.buffer.unread_since)
+            found.append(sleeper.reader.buffer.waits_since[0])
         return found
 
     began = stage.clock.now()

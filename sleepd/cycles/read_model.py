@@ -286,14 +286,9 @@ class BufferReadModel:
         return self._parts.intake.problem
 
     @property
-    def unread_since(self) -> datetime | None:
-        """Since when there is that problem."""
-        return self._parts.intake.unread_since
-
-    @property
-    def to_learn_since(self) -> datetime | None:
-        """Since when the experience waits that has waited longest to be learned; None: nothing waits."""
-        return self._parts.intake.to_learn_since
+    def waits_since(self) -> tuple[datetime | None, datetime | None]:
+        """Since when it waits to be read, having that problem; and since when the oldest experience, to be learned."""
+        return self._parts.intake.unread_since, self._parts.intake.to_learn_since
 
     @property
     def is_unsettled(self) -> bool:

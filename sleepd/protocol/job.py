@@ -229,7 +229,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, tag="report"):
     host_memory_bytes: Annotated[int, msgspec.Meta(ge=0, le=2**62)] | None = None
     """Of the worker's process; None: an older worker did not tell."""
     energy_joules: Annotated[float, msgspec.Meta(ge=0)] | None = None
-    """What the GPU drew from the base being loaded to the end, by its own meter; other processes on it are included.
+    """What the GPU drew from the base being loaded to the end, by its own count; other processes on it are included.
     None: not measured, as on a CPU."""
     lora_shape: str
     """Rank and modules in one word, such as ``r16:down_proj,…``; two adapters of unequal shape are two lineages."""

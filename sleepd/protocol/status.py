@@ -83,9 +83,8 @@ class BufferStatus(msgspec.Struct, frozen=True, kw_only=True):
     problem: str = ""
     """Why the last good view is shown instead of the file as it is now; empty: it is current."""
     unread_since: Moment | None = None
-    """Since when there is that problem, in this daemon's life; None: there is none."""
     to_learn_since: Moment | None = None
-    """When the experience was screened that has waited longest to be learned; None: nothing waits."""
+    """Since when there is that problem, and since when the oldest experience waits to be learned; None: not at all."""
 
 
 class BufferMoment(msgspec.Struct, frozen=True, kw_only=True):
@@ -161,7 +160,6 @@ class CycleSummary(msgspec.Struct, frozen=True, kw_only=True):
     loops: int | None = None
     """Of its replies to the probe prompts, those that run in a loop."""
     energy_joules: float | None = None
-    """What its GPU drew, other processes on it included; None: not measured, as on a CPU."""
     is_thin: bool = False
     """Judged on fewer than eight held-out experiences."""
     is_on_probation: bool = False
@@ -326,7 +324,6 @@ class QuarantineList(msgspec.Struct, frozen=True, kw_only=True):
     personal: dict[str, int] = {}
     """Of each kind of personal data, how many experiences of the buffer hold some."""
     personal_data: Literal["keep", "mask", "set_aside"] = "keep"
-    """What is done with those."""
     schema: int = SCHEMA
 
 
@@ -347,8 +344,7 @@ class RunResult(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
     cycle: int | None = None
     summary: CycleSummary | None = None
-    """Set when it was waited for."""
     older: dict[str, Any] | None = None
-    """Set when it was waited for: the result in the older scheduler's words."""
+    """Both are set when it was waited for; this one in the older scheduler's words."""
     undo: str = ""
     schema: int = SCHEMA

@@ -155,8 +155,7 @@ class Finished:
 def make_report(cycle: Finished) -> Report:
     """All figures of one cycle."""
     setting, encoded, training = cycle.setting, cycle.encoded, cycle.training
-    trainable = {one.id for one in encoded.trained}
-    learned = [example for example in cycle.examples.to_train if example.id in trainable]
+    learned = _learned(cycle)
     return Report(
         base_fingerprint=setting.fingerprint,
         device=setting.device.description,
@@ -193,6 +192,11 @@ def make_report(cycle: Finished) -> Report:
         evidence=_evidence(cycle),
         chat=setting.chat,
     )
+
+
+def _learned(cycle: Finished) -> list[TrainingExample]:
+    trainable = {one.id for one in cycle.encoded.trained}
+    return [example for example in cycle.examples.to_train if example.id in trainable]
 
 
 def _replies(cycle: Finished) -> list[Reply]:

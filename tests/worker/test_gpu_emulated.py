@@ -30,7 +30,7 @@ from sleepd.worker.model import device as devices
 from sleepd.worker.model.adapter import load_adapted, load_base, other_adapter, restart_adapter, start_adapter
 from sleepd.worker.model.device import Device, choose_device
 from sleepd.worker.model.generate import Asked, batched_replies, replies
-from sleepd.worker.model.gpu_energy import EnergyMeter
+from sleepd.worker.model.gpu_energy import EnergyCounter
 from sleepd.worker.model.losses import kl_from_base, make_reference, row_logits, token_losses
 from sleepd.worker.model.memory import memory_estimate, out_of_memory, peak_memory, recompute
 from sleepd.worker.model.memory.out_of_memory import LADDER, MemoryLimits
@@ -453,16 +453,16 @@ def driver(card: list[int], monkeypatch: pytest.MonkeyPatch) -> DriverLibrary:
 
 
 def test_card_counts_its_energy(driver: DriverLibrary) -> None:
-    """The energy of a cycle is what the card's meter counted, with that of the workers before a break."""
-    assert EnergyMeter(CARD.torch_device, 0.0).joules() == 250
-    assert EnergyMeter(CARD.torch_device, 40.5).joules() == 290.5
+    """The energy of a cycle is what the card counted, with that of the workers before a break."""
+    assert EnergyCounter(CARD.torch_device, 0.0).joules() == 250
+    assert EnergyCounter(CARD.torch_device, 40.5).joules() == 290.5
 
 
 def test_unmeasured_energy_is_none(driver: DriverLibrary, monkeypatch: pytest.MonkeyPatch) -> None:
     """No figure is made where a part was not measured: before a break, on a CPU, on an old card, without a driver."""
-    assert EnergyMeter(CARD.torch_device, None).joules() is None
-    assert EnergyMeter(CPU.torch_device, 0.0).joules() is None
+    assert EnergyCounter(CARD.torch_device, None).joules() is None
+    assert EnergyCounter(CPU.torch_device, 0.0).joules() is None
     driver.error = 3
-    assert EnergyMeter(CARD.torch_device, 0.0).joules() is None
+    assert EnergyCounter(CARD.torch_device, 0.0).joules() is None
     monkeypatch.undo()
-    assert EnergyMeter(CARD.torch_device, 0.0).joules() is None
+    assert EnergyCounter(CARD.torch_device, 0.0).joules() is None

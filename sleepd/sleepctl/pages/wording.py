@@ -28,7 +28,7 @@ def duration(seconds: float) -> str:
 
 
 def energy(joules: float) -> str:
-    """As an electricity meter counts it: ``16.7 Wh``."""
+    """As an electricity bill counts it: ``16.7 Wh``."""
     hours = joules / 3600
     return f"{hours:.3g} Wh" if hours < 1000 else f"{hours / 1000:.2f} kWh"
 

@@ -1,8 +1,8 @@
-"""The energy that a GPU has drawn, by the card's own meter, read through the driver's library.
+"""The energy that a GPU has drawn, by the card's own count, read through the driver's library.
 
 Covered: cards that count (NVIDIA since Volta).
-Not covered: a CPU, whose meter Linux lets root alone read, and which overflows within an hour; a part of a card (MIG).
-The meter is of the whole card: what other processes compute there at the same time is in the figure.
+Not covered: a CPU, whose count Linux lets root alone read, and which overflows within an hour; a part of a card (MIG).
+The count is of the whole card: what other processes compute there at the same time is in the figure.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import torch
 _LIBRARY = "libnvidia-ml.so.1"
 
 
-class EnergyMeter:
+class EnergyCounter:
     """What the device draws from here on, added to what earlier workers of the cycle measured."""
 
     def __init__(self, device: torch.device, earlier: float | None) -> None:
@@ -31,7 +31,7 @@ class EnergyMeter:
 
 
 def _joules(device: torch.device) -> float | None:
-    """Since the driver was loaded; None: this device has no meter that can be read."""
+    """Since the driver was loaded; None: this device has no count that can be read."""
     if device.type != "cuda":
         return None
     try:

@@ -116,9 +116,11 @@ class Machine:
 
 def reason(line: str) -> str:
     """The kind of a note."""
-    kinds = ("no allowed signer", "cut off", "whole bundle has", "not what was signed", "other bytes", "another base")
-    kinds += ("nothing is sent", "could not list", "could not read", "bytes have come", "counts as newer")
-    kinds += ("no verdict yet", "under way", "old bundles stay", "has not seen")
+    kinds = (
+        *("no allowed signer", "cut off", "whole bundle has", "not what was signed", "other bytes", "another base"),
+        *("nothing is sent", "could not list", "could not read", "bytes have come", "counts as newer"),
+        *("no verdict yet", "under way", "old bundles stay", "has not seen"),
+    )
     return next((each for each in kinds if each in line), "other")
 
 

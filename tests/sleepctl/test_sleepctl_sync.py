@@ -85,7 +85,7 @@ def test_unfit_one_leaves_the_turn(
         bundle = next(each for each in foreign_bundles(tmp_path / "state") if each.id == request.bundle)
         found[bundle.header.cycle] = tmp_path / "state/foreign" / bundle.id
         if bundle.header.cycle == 43:
-            return BundleInvalid("it belongs to another base")
+            return BundleInvalid("it belongs to another base", hint="train there on this base")
         return RunResult(is_started=True, reason="judges", cycle=8)
 
     daemon.replies[Judge] = answer
@@ -104,7 +104,7 @@ def test_same_refusal_is_said_once(
 ) -> None:
     """A bundle that cannot be judged here is asked about in each round, and why not stands in the journal once."""
     monkeypatch.setenv("SLEEPD_SYNC_POLICY", "take")
-    daemon.replies[Judge] = BundleInvalid("it belongs to another base")
+    daemon.replies[Judge] = BundleInvalid("it belongs to another base", hint="train there on this base")
     rounds = iter([None, None, KeyboardInterrupt()])
 
     def next_round(_: float) -> None:

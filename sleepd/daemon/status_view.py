@@ -102,6 +102,7 @@ def _sentence(reader: ReadModel, state: str) -> str:
 
 def _buffer(reader: ReadModel) -> BufferStatus:
     view, counts = reader.buffer.view, reader.buffer.counts
+    unread_since, to_learn_since = reader.buffer.waits_since
     return BufferStatus(
         path=reader.config.buffer.path_text,
         form=view.form,
@@ -117,6 +118,8 @@ def _buffer(reader: ReadModel) -> BufferStatus:
         personal_data=reader.config.quarantine.personal_data,
         read_at=view.read_at,
         problem=reader.buffer.problem,
+        unread_since=unread_since,
+        to_learn_since=to_learn_since,
     )
 
 

@@ -231,6 +231,9 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, tag="report"):
     """Of the device that the model was on; on a GPU what its allocator held, without the context of the driver."""
     host_memory_bytes: Annotated[int, msgspec.Meta(ge=0, le=2**62)] | None = None
     """Of the worker's process; None: an older worker did not tell."""
+    energy_joules: Annotated[float, msgspec.Meta(ge=0)] | None = None
+    """What the GPU drew from the base being loaded to the end, by its own count; other processes on it are included.
+    None: not measured, as on a CPU."""
     lora_shape: str
     """Rank and modules in one word, such as ``r16:down_proj,…``; two adapters of unequal shape are two lineages."""
     stopping: int = 0

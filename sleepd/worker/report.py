@@ -136,6 +136,7 @@ class Setting:
     seconds: dict[str, float]
     notices: list[Notice]
     peak: Peak
+    energy_joules: float | None
 
 
 @dataclass
@@ -155,8 +156,7 @@ class Finished:
 def make_report(cycle: Finished) -> Report:
     """All figures of one cycle."""
     setting, encoded, training = cycle.setting, cycle.encoded, cycle.training
-    trainable = {one.id for one in encoded.trained}
-    learned = [example for example in cycle.examples.to_train if example.id in trainable]
+    learned = _learned(cycle)
     return Report(
         base_fingerprint=setting.fingerprint,
         device=setting.device.description,
@@ -186,6 +186,7 @@ def make_report(cycle: Finished) -> Report:
         tokens_per_second=training.tokens_per_second,
         peak_memory_bytes=setting.peak.device,
         host_memory_bytes=setting.peak.host,
+        energy_joules=setting.energy_joules,
         lora_shape=cycle.proof.lora_shape,
         stopping=len(encoded.stopping),
         kept_step=training.kept_step,
@@ -198,6 +199,11 @@ def _computed_in(setting: Setting) -> str:
     quantization = quantization_of(setting.fingerprint)
     dtype = str(setting.device.dtype).removeprefix("torch.")
     return dtype if quantization == UNQUANTISED else f"{dtype}, base in {quantization}"
+
+
+def _learned(cycle: Finished) -> list[TrainingExample]:
+    trainable = {one.id for one in cycle.encoded.trained}
+    return [example for example in cycle.examples.to_train if example.id in trainable]
 
 
 def _replies(cycle: Finished) -> list[Reply]:

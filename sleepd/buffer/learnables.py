@@ -13,7 +13,7 @@ from .conversation import Conversation, SupervisedReply, supervised_replies
 from .experience import DEFAULT_SALIENCE, Experience, conversation_of, group_of, id_hash, parse
 from .formats.format import Format, NotRead, SessionReader
 from .formats.known_formats import format_of
-from .formats.unread import unread_program
+from .formats.unread import unknown_record, unread_program
 from .rating_names import rating_of
 from .said_before import SaidBefore
 
@@ -101,6 +101,10 @@ class Learnables:
         self._has_found = has_found
         self._unread: tuple[str, str] | None = None
         """The position of the first record of a program that is not read, and the sentence that names it once."""
+        self._unknown = ""
+        """Of a file in which every record so far is of no format: the sentence that names the first."""
+        self._has_known = has_found
+        """A record was of some format, or is no JSON."""
 
     @property
     def has_session(self) -> bool:
@@ -111,7 +115,7 @@ class Learnables:
         """What can be learned, each with its position; the reason for a record that cannot be read.
 
         Raises:
-            HalfWritten: the records are of a program that is not read.
+            HalfWritten: all records are of a program that is not read, or of no format.
         """
         for position, record in records:
             for found in self._of_record(position, record):
@@ -124,13 +128,23 @@ class Learnables:
             if not self._has_found and not self._sessions:
                 raise HalfWritten(self._unread[1])
             yield self._unread
+        elif self._unknown and not self._has_known:
+            raise HalfWritten(self._unknown)
 
     def _of_record(self, position: str, record: Any) -> Iterator[Learnable | str]:
         if isinstance(record, NoJson):
+            self._has_known = True
             yield str(record)
             return
         known = self._format(record) if isinstance(record, Mapping) else None
-        if known is None:
+        # Where buffer.format names another format, a record of this one is not unknown.
+        is_known = known is not None or (isinstance(record, Mapping) and format_of(record) is not None)
+        unknown = "" if is_known else unknown_record(record)
+        self._unknown = self._unknown or unknown
+        self._has_known = self._has_known or not unknown
+        if unknown:
+            yield unknown
+        elif known is None:
             yield from self._own(position, record)
         elif known.session is not None:
             try:

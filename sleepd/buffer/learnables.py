@@ -74,6 +74,8 @@ class Learnable:
         return one if one.salience == self.salience else msgspec.structs.replace(one, salience=self.salience)
 
 
+MOST_HELD: Final = 1000
+"""Records of no format that are held back at the beginning of a file: where no other follows, it is named as one."""
 _UNFORESEEN: Final = (TypeError, ValueError, LookupError, AttributeError, RecursionError)
 """What a reader raises on values that nobody thought of: the record is skipped, and the others are read."""
 
@@ -117,10 +119,19 @@ class Learnables:
         Raises:
             HalfWritten: all records are of a program that is not read, or of no format.
         """
+        held: list[tuple[str, str]] = []
         for position, record in records:
             for found in self._of_record(position, record):
+                if not self._has_known and isinstance(found, str) and len(held) < MOST_HELD:
+                    held.append((position, found))
+                    continue
+                yield from held
+                held.clear()
                 self._has_found = self._has_found or not isinstance(found, str)
                 yield position, found
+        if not self._has_known and self._unknown:
+            raise HalfWritten(self._unknown)
+        yield from held
         for position, session in self._sessions.values():
             for found in self._of_conversations(session.conversations):
                 yield position, found
@@ -128,8 +139,6 @@ class Learnables:
             if not self._has_found and not self._sessions:
                 raise HalfWritten(self._unread[1])
             yield self._unread
-        elif self._unknown and not self._has_known:
-            raise HalfWritten(self._unknown)
 
     def _of_record(self, position: str, record: Any) -> Iterator[Learnable | str]:
         if isinstance(record, NoJson):
@@ -137,13 +146,14 @@ class Learnables:
             yield str(record)
             return
         known = self._format(record) if isinstance(record, Mapping) else None
-        # Where buffer.format names another format, a record of this one is not unknown.
-        is_known = known is not None or (isinstance(record, Mapping) and format_of(record) is not None)
-        unknown = "" if is_known else unknown_record(record)
+        other = format_of(record) if known is None and isinstance(record, Mapping) else None
+        unknown = "" if known or other else unknown_record(record)
         self._unknown = self._unknown or unknown
         self._has_known = self._has_known or not unknown
         if unknown:
             yield unknown
+        elif other is not None and self._settings.format != OWN:
+            yield f"expected the format {self._settings.format}, found {other.name}"
         elif known is None:
             yield from self._own(position, record)
         elif known.session is not None:

@@ -13,9 +13,9 @@ usage: ./install.sh try [--serve] [--keep] [--dry-run]
   try     Shows it working: a sample agent, a real model of 135 million parameters, one training cycle, the replies
           before and after. No root, no systemd; everything stays in .sleepd-try/ here. A few minutes after
           the downloads, which are large (torch).
-  test    Makes an environment in .sleepd-test/ here, with the wheel of this checkout, and runs the tests in it, in two
-          processes, without those that boot machines (tier "system") or load SmolLM2-135M-Instruct (tier "model").
-          With --all it runs these too, in three processes, and fails where the tests run too little of the code.
+  test    Makes an environment in .sleepd-test/ here, with the wheel of this checkout, and runs the tests in it, in
+          three processes, without those that boot machines (tier "system") or load SmolLM2-135M-Instruct (tier "model").
+          With --all it runs these too, and fails where the tests run too little of the code.
   (none)  Installs for the whole system, or upgrades: a release in /opt/sage-sleepd/releases, which is put in use once
           it has slept on a tiny model; the units; /etc/sage-sleepd/config.toml where there is none. Starts nothing
           that was not running.
@@ -170,12 +170,8 @@ install_test() {
         environment "$base/env" "${locked[@]}" "$here/config/requirements/test.txt" --then "${torch[@]}"
     stage "the wheel of this checkout, which is what is tested" install_wheel "$base"
     # With PYTHONSAFEPATH neither pytest nor a process that a test starts takes a module from the working directory.
-    # Of all tests some wait for a machine that boots, and leave a core to a third process.
-    local processes=2
-    if $is_all; then
-        processes=3
-    fi
-    local tests=(env PYTHONSAFEPATH=1 "$base/env/bin/python" -m pytest --numprocesses "$processes" --dist loadscope)
+    # Some tests wait for a process or a machine that boots, and leave a core to a third process.
+    local tests=(env PYTHONSAFEPATH=1 "$base/env/bin/python" -m pytest --numprocesses 3 --dist loadscope)
     # What a part of the tests runs says nothing of coverage.
     local gate=()
     if ! $is_all; then

@@ -40,6 +40,7 @@ AT_ONCE: Final = 64
 BATCH: Final = 200
 """Findings that are passed on together: a second's work for a small machine."""
 MAX_FRAME_BYTES: Final = 2**20
+_TRIES_AGAIN: Final = "see sleepctl logs; the daemon tries again"
 Signatures = Callable[[], Iterable[Sequence[tuple[int, bytes]]]]
 _decoder = msgspec.msgpack.Decoder(Frame)
 
@@ -145,7 +146,7 @@ async def _one_process(
         raise await _death(process, complaint, begun) from None
     except TimeoutError:
         why = f"the screening process sent nothing for {FRAME_SECONDS:g} seconds"
-        raise _Ended(ScreeningFailed(why, hint="see sleepctl logs; the daemon tries again"), begun, why) from None
+        raise _Ended(ScreeningFailed(why, hint=_TRIES_AGAIN), begun, why) from None
     finally:
         if process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
@@ -228,7 +229,8 @@ async def _death(
     code = await process.wait()
     if code == -signal.SIGXCPU:
         why = f"took longer than {TEXT_SECONDS} s of processor time"
-        return _Ended(ScreeningFailed(f"the screening process {why}"), begun, why, is_over=True)
+        error = ScreeningFailed(f"the screening process {why}", hint=_TRIES_AGAIN)
+        return _Ended(error, begun, why, is_over=True)
     hint = "is detect-secrets installed beside sleepd? a large buffer needs memory for a moment; the daemon tries again"
     error = ScreeningFailed(f"the screening process ended with {code}: {last_line or 'no message'}", hint=hint)
     return _Ended(

@@ -74,10 +74,12 @@ def _work(channel: Channel, staging: Path) -> Report:
         raise GiveUp("bad_job", f"the job cannot be read: {error}", "the daemon writes it before it starts") from error
     except ProtocolError as error:
         raise GiveUp("bad_job", error.message, error.hint) from error
+    # Only now: the daemon has been greeted, and importing torch takes seconds.
+    gc.disable()  # nothing that an import makes is garbage, and looking for it is a tenth of the import
     with channel.loading():
-        # Only now: the daemon has been greeted, and importing torch takes seconds.
         from .run import run
     gc.freeze()  # what the imports made stays to the end; else each collection between two phases looks through it all
+    gc.enable()
 
     return run(job, examples, channel)
 

@@ -199,7 +199,7 @@ def test_unread_program_is_named_once(record: Any, name: str) -> None:
 )
 def test_unknown_records_are_named_once(record: Any, what: str) -> None:
     """A file in which no record is of a known format is named in one sentence; beside a good record each is skipped."""
-    with pytest.raises(HalfWritten, match=f"^this looks like no format .*, {what}: "):
+    with pytest.raises(HalfWritten, match=f"like no format .*, {what}: "):
         digest_whole(json.dumps([record] * 3).encode())
     digest = digest_whole(json.dumps([record, SAMPLES["alpaca"][0], record]).encode())
     assert (len(digest.keys), digest.skipped_total) == (2, 2)

@@ -1,9 +1,9 @@
-"""``python tests/bench/bench_swap.py LLAMA_SERVER [--restart] [--in-flight N]``: adapters are swapped under load.
+"""``python tests/bench/bench_swap.py LLAMA_SERVER [--restart] [--in-flight N] [--base q4_1]``: swaps under load.
 
-The engine is a real llama-server on a tiny random model, in router mode; with ``--restart``, started with ``--lora``
-and restarted for each swap. The deployer walks from the base to cycle 1, to cycle 2, back to cycle 1 and to the base,
-while N agents ask without a pause. Each answer is held against what was recorded of base, cycle 1 and cycle 2: an
-answer to a request that began after the proof must be that of the proved one.
+The engine is a real llama-server on a tiny random model, or on the embedded one in a quantization, in router mode; with
+``--restart``, started with ``--lora`` and restarted for each swap. The deployer walks from the base to cycle 1, to
+cycle 2, back to cycle 1 and to the base, while N agents ask without a pause. Each answer is held against what was
+recorded of base, cycle 1 and cycle 2: an answer to a request that began after the proof must be that of the proved one.
 """
 
 from __future__ import annotations
@@ -36,13 +36,16 @@ from sleepd.protocol.deployment.serve_messages import Generation
 from sleepd.serving.endpoint import Endpoint
 from sleepd.serving.http import HttpLimits, HttpServer
 from sleepd.serving.proof import read_fingerprint
+from sleepd.worker.model.find_base import find_base
 from sleepd.worker.programs.tiny_model import make_tiny_model
 from tests.agents import changed
-from tests.serving.real_llama import LlamaUnit, make_real_champions
+from tests.serving.real_llama import LlamaUnit, make_real_champions, make_recorded_champions
 from tests.serving.serving_stage import ServingStage
 from tests.worker.conftest import make_plain
 
 WALK = (1, 2, 1, 0)
+BY_EMBEDDED = 0.05
+"""How far the first adapter of the embedded model is moved: about as far as a cycle goes."""
 _PRESETS = "version = 1\n\n[agent]\nmodel = {base}\n"
 
 
@@ -205,6 +208,28 @@ def walk(stage: ServingStage, traffic: Traffic, seconds: float) -> int:
     return wrong_in_all
 
 
+def make_tiny(directory: Path) -> str:
+    """The tiny model with two champions; the name of the base."""
+    model = directory / "model"
+    make_tiny_model(model)
+    make_plain(model)
+    make_real_champions(directory, model, directory / "models", directory / "work")
+    return str(model)
+
+
+def make_embedded(directory: Path, kind: str) -> str:
+    """The embedded model in that quantization, with two champions whose fingerprints were computed in float32."""
+    from engines import QUANTIZATIONS, requantized
+
+    source = find_base("embedded", "").weights[0]
+    make_recorded_champions(directory, Path("embedded"), directory / "models", directory / "work", by=BY_EMBEDDED)
+    if kind == QUANTIZATIONS[0]:
+        (directory / "base.gguf").symlink_to(source)
+    else:
+        requantized(source, directory / "base.gguf", kind)
+    return "embedded"
+
+
 def main() -> int:
     """Walk once; returns 1 where an answer after a proof was of another generation."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -212,18 +237,16 @@ def main() -> int:
     parser.add_argument("--restart", action="store_true", help="restart it for each swap, instead of router mode")
     parser.add_argument("--in-flight", type=int, default=50, help="requests under way at any time")
     parser.add_argument("--seconds", type=float, default=3.0, help="of traffic after each proof")
+    parser.add_argument("--base", choices=("q4_1", "q8_0", "f16"), help="the embedded model, instead of the tiny one")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="bench-swap-") as name:
         directory = Path(name)
-        model = directory / "model"
-        make_tiny_model(model)
-        make_plain(model)
-        make_real_champions(directory, model, directory / "models", directory / "work")
+        base = make_embedded(directory, options.base) if options.base else make_tiny(directory)
         prompts = [one for one in fingerprint_of(directory / "state").prompts if one.kind != "long"]
         start = restarted if options.restart else routed
         with start(directory, options.program.absolute()) as (engine, kind):
             stage = ServingStage(directory, engine, kind, unit="llama.service", wait_idle_seconds=5.0)
-            stage.config = changed(stage.config, "model", base=str(model))
+            stage.config = changed(stage.config, "model", base=base)
             with Traffic(engine.url, prompts, options.in_flight) as traffic:
                 wrong = walk(stage, traffic, options.seconds)
     print(f"{kind}, {options.in_flight} in flight: {wrong} answers of a wrong generation after the proof")

@@ -20,7 +20,7 @@ class SleepdError(Exception):
 
     exit_code: ClassVar[int] = 1
 
-    def __init__(self, message: str, *, hint: str = "") -> None:
+    def __init__(self, message: str, *, hint: str) -> None:
         if type(self) is SleepdError:
             raise TypeError("raise a subclass of SleepdError that names whose fault it is")
         super().__init__(message)
@@ -64,7 +64,7 @@ class BundleInvalid(SleepdError):
 class LedgerUnusable(SleepdError):
     """The ledger (state.db) cannot be opened, read or written, is damaged, or was written by a newer version."""
 
-    def __init__(self, message: str, *, hint: str = "", is_damage: bool = False) -> None:
+    def __init__(self, message: str, *, hint: str, is_damage: bool = False) -> None:
         super().__init__(message, hint=hint)
         self.is_damage = is_damage
         """Whether the file is no ledger at all, so that it may be moved aside and rebuilt."""
@@ -108,6 +108,10 @@ class ConversionFailed(SleepdError):
 
 class ScreeningFailed(SleepdError):
     """The process that screens experiences did not come to its end; what it has not screened is not trained."""
+
+
+class RemoteFailed(SleepdError):
+    """rclone could not list, read or write the remote through which bundles travel."""
 
 
 class EngineUnreachable(SleepdError):

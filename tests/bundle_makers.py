@@ -10,7 +10,9 @@ from pathlib import Path
 
 import msgspec
 
+from sleepd.bundles.bundle_sync import BundleSync
 from sleepd.bundles.exporting import BundleWritten, gather, write_bundle
+from sleepd.config.bundle_config import BundleConfig, SyncConfig
 from sleepd.protocol.checkpoint.checkpoint_files import AssignedExperience, Evaluation, Lineage
 from sleepd.sleepctl.offline_cycle import cycle_directory
 from sleepd.store.checkpoints import Manifest, file_record
@@ -18,6 +20,7 @@ from tests.older_trainer import adapter_weights
 from tests.sleepctl import sleepctl_scenes as scenes
 
 MADE_AT = datetime(2026, 11, 20, 3, tzinfo=UTC)
+FAKE_RCLONE = Path(__file__).parent / "fake_rclone.sh"
 BASE = f"{'a' * 64}+{'b' * 64}"
 
 
@@ -82,3 +85,44 @@ def make_bundle(state: Path, target: Path, key: Path, cycle: int = 7, *, with_te
     """The bundle of a cycle in that state directory."""
     outgoing = gather(cycle, partial(cycle_directory, state), with_texts=with_texts)
     return write_bundle(outgoing, target, key=str(key))
+
+
+class Machine:
+    """A state directory with a key, and its side of a directory or a remote."""
+
+    def __init__(self, home: Path, name: str, shared: Path, *, remote: str = "") -> None:
+        self.state = home / name
+        self.state.mkdir(parents=True)
+        self.shared = shared
+        self.remote = remote
+        self.name = name
+        self.public = make_key(home / f"{name}.key")
+        self.signers = home / f"{name}.signers"
+        self.key = str(home / f"{name}.key")
+        self.notes: list[str] = []
+        self.sync = self.restarted()
+
+    def restarted(self, *, keep: int = 3, key: str | None = None) -> BundleSync:
+        self.sync = BundleSync(
+            self.state,
+            SyncConfig(
+                directory="" if self.remote else str(self.shared), remote=self.remote, name=self.name, keep=keep
+            ),
+            BundleConfig(key=self.key if key is None else key, allowed_signers=str(self.signers)),
+            find=partial(cycle_directory, self.state),
+            note=self.notes.append,
+        )
+        return self.sync
+
+    def promote(self, cycle: int) -> Path:
+        """A cycle that was trained here, sent up."""
+        make_cycle(self.state, cycle, ids=(self.name,))
+        outgoing = self.sync.outgoing(cycle)
+        assert outgoing is not None
+        path = Path(self.sync.send(outgoing))
+        self.sync.remove_old()
+        return path
+
+    def receive(self) -> list[str]:
+        """Who sent what came."""
+        return [each.signer for each in self.sync.receive(at=MADE_AT)]

@@ -15,6 +15,8 @@ from typing import Any
 
 import pytest
 
+from sleepd.buffer.columns import BufferColumns
+from sleepd.clock import SystemClock
 from sleepd.daemon.status_view import cycles, detail, overview
 from sleepd.errors import CheckpointInvalid
 from sleepd.protocol.control import History, Rollback, Run
@@ -22,8 +24,9 @@ from sleepd.protocol.status import RunResult
 from sleepd.scheduler import SleepScheduler
 from sleepd.store import adoption
 from sleepd.store.adapter_file import read_adapter_file
-from sleepd.store.checkpoints import file_record, read_manifest, verify
+from sleepd.store.checkpoints import Checkpoints, file_record, read_manifest, verify
 from sleepd.store.legacy_formats import local_naive, read_scheduler_state
+from sleepd.store.sqlite.ledger import Ledger
 from tests.agents import changed, config_for, experiences, unmet, write_buffer
 from tests.fakes import real_interpreter
 from tests.older_trainer import adapter_weights, safetensors, write_older_cycle
@@ -332,6 +335,45 @@ def halved(value: bytes) -> bytes:
         entry["data_offsets"] = [offset // 2 for offset in entry["data_offsets"]]
     text = json.dumps(header).encode()
     return len(text).to_bytes(8, "little") + text + value * ((len(GOOD) - 8 - length) // 4)
+
+
+def test_own_checkpoint_is_no_older_one(tmp_path: Path) -> None:
+    """A folder with a manifest is ours, whatever its number; the others come newest first."""
+    for cycle in (7, 9, 8):
+        write_older_cycle(tmp_path, cycle)
+    (tmp_path / "cycle_009" / "manifest.json").touch()
+    assert [path.name for path in adoption.older_directories(tmp_path)] == ["cycle_008", "cycle_007"]
+
+
+def test_each_damaged_adapter_is_told(tmp_path: Path) -> None:
+    """Where none is sound there is a sentence for each, and no champion."""
+    ledger, checkpoints = Ledger(tmp_path / "state.db"), Checkpoints(tmp_path)
+    for cycle in (7, 8):
+        write_older_cycle(tmp_path, cycle, weights=b"")
+    told = adoption.adopt(ledger, checkpoints, SystemClock())
+    assert [text.partition(": ")[0] for text in told] == ["not adopted"] * 2
+    assert ["cycle_008" in told[0], "cycle_007" in told[1]] == [True, True]
+    assert checkpoints.champion() is None
+
+
+def test_record_of_a_large_file_is_unread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An adapter that is larger than any may be is not read before it is refused."""
+    path = write_older_cycle(tmp_path, 7)
+    monkeypatch.setattr(adoption, "MAX_FILE_BYTES", 1000)
+    record = adoption._records(path)["adapter_model.safetensors"]
+    assert (record.sha256, record.bytes) == ("", len(adapter_weights()))
+
+
+def test_trained_ones_are_noted_once(tmp_path: Path) -> None:
+    """What the buffer held at the adoption is recorded; a buffer that grew meanwhile changes nothing of it."""
+    ledger, checkpoints = Ledger(tmp_path / "state.db"), Checkpoints(tmp_path)
+    write_older_cycle(tmp_path, 7)
+    assert adoption.adopt(ledger, checkpoints, SystemClock()) == []
+    for count in (3, 5):
+        keys = array("Q", range(1, count + 1))
+        columns = BufferColumns(keys=keys, groups=keys)
+        adoption.note_trained(ledger, checkpoints, columns, count=None)
+    assert ledger.trained_groups([7]) == {1, 2, 3}
 
 
 def test_other_folders_are_ignored(tmp_path: Path) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import io
 import os
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -16,44 +15,7 @@ from sleepd.bundles.foreign import BundleOutcome, find_foreign, foreign_bundles,
 from sleepd.config.bundle_config import BundleConfig, SyncConfig
 from sleepd.errors import CheckpointInvalid
 from sleepd.files import open_regular
-from sleepd.sleepctl.offline_cycle import cycle_directory
-from tests.bundle_makers import MADE_AT, allow, make_cycle, make_key
-
-
-class Machine:
-    """A state directory with a key, and its side of it."""
-
-    def __init__(self, home: Path, name: str, shared: Path) -> None:
-        self.state = home / name
-        self.state.mkdir(parents=True)
-        self.shared = shared
-        self.name = name
-        self.public = make_key(home / f"{name}.key")
-        self.signers = home / f"{name}.signers"
-        self.key = str(home / f"{name}.key")
-        self.notes: list[str] = []
-        self.sync = self.restarted()
-
-    def restarted(self, *, keep: int = 3, key: str | None = None) -> BundleSync:
-        self.sync = BundleSync(
-            self.state,
-            SyncConfig(directory=str(self.shared), name=self.name, keep=keep),
-            BundleConfig(key=self.key if key is None else key, allowed_signers=str(self.signers)),
-            find=partial(cycle_directory, self.state),
-            note=self.notes.append,
-        )
-        return self.sync
-
-    def promote(self, cycle: int) -> Path:
-        """A cycle that was trained here, sent up."""
-        make_cycle(self.state, cycle, ids=(self.name,))
-        outgoing = self.sync.outgoing(cycle)
-        assert outgoing is not None
-        return self.sync.send(outgoing)
-
-    def receive(self) -> list[str]:
-        """Who sent what came."""
-        return [each.signer for each in self.sync.receive(at=MADE_AT)]
+from tests.bundle_makers import Machine, allow, make_cycle
 
 
 @pytest.fixture
@@ -149,7 +111,7 @@ def test_unreadable_file_is_noted_once(machines: tuple[Machine, Machine], monkey
             raise PermissionError(errno.EACCES, "Permission denied")
         return open_regular(file)
 
-    monkeypatch.setattr("sleepd.bundles.bundle_sync.open_regular", refusing)
+    monkeypatch.setattr("sleepd.bundles.shelf.open_regular", refusing)
     assert (sprout.receive(), sprout.receive()) == (["thor"], [])
     assert len(sprout.notes) == 1
 
@@ -198,7 +160,7 @@ def test_cut_after_writing_sends_the_same(machines: tuple[Machine, Machine]) -> 
     (thor.state / "sync.json").unlink()
     outgoing = thor.sync.outgoing(7)
     assert outgoing is not None
-    assert thor.sync.send(outgoing) == path
+    assert thor.sync.send(outgoing) == str(path)
     assert path.read_bytes() == content
     assert len(list(thor.shared.iterdir())) == 1
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from sleepd.cycle import State
 from sleepd.daemon.status_view import detail
 from sleepd.errors import CheckpointInvalid
 from sleepd.store.checkpoint_documents import assignments_of, evaluation_of, seen_by
@@ -116,6 +118,76 @@ def test_older_ledger_is_compacted_once(tmp_path: Path, whole: tuple[Path, dict[
     ledger.close()
     assert (rows(path, "PRAGMA user_version"), rows(path, "PRAGMA auto_vacuum")) == (SCHEMA_VERSION, 2)
     assert path.stat().st_size < 0.8 * before
+
+
+FIRST_WHOLE = 7
+CYCLES = {
+    1: State.PROMOTED,
+    2: State.REJECTED,
+    3: State.PROMOTED,  # the champion
+    4: State.PROMOTED,  # rolled back
+    5: State.SUSPENDED,
+    6: State.REJECTED,
+    FIRST_WHOLE: State.REJECTED,
+    FIRST_WHOLE - 1 + KEPT_WHOLE: State.REJECTED,
+}
+STAYS, GOES = True, False
+PLACEMENTS = [
+    # Replayed: goes where the same content was trained.
+    (1, 10, "train", STAYS),
+    (2, 10, "replay", GOES),
+    (2, 11, "replay", STAYS),
+    # Held out: goes where a newer cycle held it out, or any used it otherwise.
+    (1, 12, "holdout", GOES),
+    (2, 12, "holdout", STAYS),
+    (1, 13, "train", STAYS),
+    (2, 13, "holdout", GOES),
+    # Trained: goes where a newer cycle trained it, unless it was promoted.
+    (2, 14, "train", GOES),
+    (6, 14, "train", STAYS),
+    (1, 15, "train", STAYS),
+    (6, 15, "train", STAYS),
+    # Of a cycle that stays whole nothing goes.
+    (3, 10, "replay", STAYS),
+    (5, 10, "replay", STAYS),
+    (FIRST_WHOLE, 10, "replay", STAYS),
+]
+REPORT = {
+    "trained": 8,
+    "holdout": [1],
+    "replies": [1],
+    "notices": [1],
+    "evidence": {"probe_replies": [1], "recall": [1], "relevance": {"prompts": 4, "losses": [1]}},
+}
+VERDICT = {"outcome": "promoted", "figures": [{"name": "drift", "value": 0.1}, {"name": "holdout", "value": 0.5}]}
+
+
+def test_what_goes_by_cases(tmp_path: Path) -> None:
+    """Which cycles are compacted, which rows and lists of these go, and that the counts are those of before."""
+    ledger = opened(tmp_path / "state.db")
+    database = ledger.database
+    for cycle, state in CYCLES.items():
+        database.execute(
+            "INSERT INTO cycles(cycle, state, started_at, strategy, is_forced, is_rolled_back, seen, report, verdict) "
+            "VALUES(?, ?, '', '', 0, ?, X'00', ?, ?)",
+            (cycle, state, cycle == 4, json.dumps(REPORT).encode(), json.dumps(VERDICT).encode()),
+        )
+    for cycle, group, role, _ in PLACEMENTS:
+        row = (cycle, f"e{group}", group, group, role)
+        database.execute("INSERT INTO placements(cycle, id, key, grp, role) VALUES(?, ?, ?, ?, ?)", row)
+    ledger.compact()
+    counts = "SELECT cycle, trained, replayed, held_out FROM cycles WHERE trained IS NOT NULL"
+    assert sorted(database.execute(counts)) == [(1, 3, 0, 1), (2, 1, 2, 2), (4, 0, 0, 0), (6, 2, 0, 0)]
+    left = [row[:3] for row in PLACEMENTS if row[3]]
+    assert sorted(database.execute("SELECT cycle, grp, role FROM placements")) == sorted(left)
+    for cycle, seen, report, verdict in database.execute("SELECT cycle, seen, report, verdict FROM cycles"):
+        is_compact = cycle in (1, 2, 4, 6)
+        assert seen == (b"" if is_compact else b"\0")
+        emptied = {"probe_replies": [], "recall": [], "relevance": {"prompts": 4, "losses": []}}
+        short = REPORT | {"holdout": [], "replies": [], "notices": [], "evidence": emptied}
+        assert json.loads(report) == (short if is_compact else REPORT)
+        figures = VERDICT["figures"][:1] if is_compact else VERDICT["figures"]
+        assert json.loads(verdict) == VERDICT | {"figures": figures}
 
 
 def test_compacted_cycle_is_shown_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -282,7 +282,7 @@ def test_text_is_taken_verbatim(path: Path) -> None:
         ("TRIGGERS_MIN_EXPERIENCES", "0", "triggers.min_experiences: expected `int` >= 1, found 0", "fix"),
         ("TRIGGERS_MIN_EXPERIENCES", "5\nvalue2 = 6", "triggers.min_experiences: expected `int`, found '5", "fix"),
         ("TRIGGERS_MIN_EXPERIENCES", "[" * 9999, "triggers.min_experiences: expected `int`, found '[[[", "fix"),
-        ("WORKER_DEVICE", "gpu", "worker.device: expected one of auto, cpu, cuda, found 'gpu'", "fix"),
+        ("WORKER_DEVICE", "gpu", "worker.device: expected one of auto, cpu, cuda, none, found 'gpu'", "fix"),
         ("BUFFER_PATH", "b.json", "buffer.path: expected an absolute path, found 'b.json'", "fix"),
         ("BUFFER_PATH", "/\udcff", r"expected UTF-8, found '/\udcff'", "unset SLEEPD_BUFFER_PATH"),
         (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,7 +19,15 @@ from sleepd.buffer.conversation import (
     Turn,
     supervised_replies,
 )
-from sleepd.buffer.experience import Experience, content_hash, conversation_of, derived_id, group_of, hash_text
+from sleepd.buffer.experience import (
+    Experience,
+    content_hash,
+    content_hash_of,
+    conversation_of,
+    derived_id,
+    group_of,
+    hash_text,
+)
 from sleepd.buffer.masking import masked_example
 from sleepd.buffer.reply_digest import answer_of
 from sleepd.buffer.said_before import SaidBefore
@@ -262,6 +271,10 @@ def test_held_out_replies_leave_trained_contexts() -> None:
     assert cut is not None
     assert [one.text for one in cut.context] == ["d"]
     assert (cut.unmasked, cut.conversation) == (hash_text(group_of(trained)), trained.conversation)
+    assert cut.answers == ()
+    alone = without_held_out(msgspec.structs.replace(trained, conversation=""), held_out)
+    assert alone is not None
+    assert alone.conversation == hash_text(content_hash_of(trained))
     assert without_held_out(trained, set()) is trained
     tools = replies(talk("u: c", "a!: look", "t: r", "a: R"))
     assert without_held_out(tools[1].experience(0.7), {answer_of(tools[0].experience(0.7))}) is None

@@ -40,3 +40,10 @@ def test_unknown_error_is_a_failed_request() -> None:
     """What a newer daemon calls by a name of its own is still told, with its words."""
     came = from_wire("SomethingNewer", "what came", "what to do")
     assert (type(came), came.message) == (RequestFailed, "what came")
+
+
+@pytest.mark.parametrize("cls", all_errors(), ids=lambda cls: cls.__name__)
+def test_error_needs_a_next_step(cls: type[SleepdError]) -> None:
+    """No error can be made without a hint: what is to be done now is thought of where it is raised."""
+    with pytest.raises(TypeError, match="hint"):
+        cls("what came")  # type: ignore[call-arg]

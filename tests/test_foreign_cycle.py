@@ -14,6 +14,7 @@ import pytest
 from sleepd.buffer.experience import hash_text, id_hash
 from sleepd.bundles.exporting import gather
 from sleepd.bundles.foreign import ForeignBundle, foreign_bundles, import_bundle
+from sleepd.cycles.running.planning import Order
 from sleepd.daemon.control_socket import Peer
 from sleepd.daemon.publisher import Life
 from sleepd.daemon.requests import Requests
@@ -24,13 +25,18 @@ from sleepd.protocol.control import Judge, decode_request, encode
 from sleepd.protocol.job import decode_examples, decode_job
 from sleepd.protocol.status import RunResult
 from sleepd.sleepctl.offline_cycle import cycle_directory
+from sleepd.sleepctl.pages.cycle_table import history_page
 from sleepd.sleepctl.pages.show_page import show_page
 from sleepd.sleepctl.pages.status_page import status_page
 from sleepd.sleepctl.pages.terminal import render
+from sleepd.sleepctl.pages.wording import gain
 from sleepd.store.sqlite.ledger_rows import CycleRecord
+from tests.agents import changed
 from tests.bundle_makers import allow, make_bundle, make_cycle, make_key
 from tests.stages import OpenSleeper, Stage, refresh
 
+WHENCE = re.compile(r"from (\w+), cycle (\d+) there; gain there (\S+) \((.*?)\), here (\S+) \((.*?)\)")
+"""Where an adapter came from, and what it gained there and here."""
 FAKE_BASE = "base-1"
 """What the fake worker calls its base."""
 
@@ -98,14 +104,16 @@ def test_worse_one_is_rejected(trial: Trial) -> None:
 
 def test_it_is_shown_as_foreign(trial: Trial) -> None:
     """History calls it by its machine, and its page has what was measured there beside what was measured here."""
-    trial.judge(trial.receive())
+    summary = trial.judge(trial.receive())
+    here = gain(summary.holdout_before, summary.holdout_after), f"{summary.held_out} experiences"
 
     async def scene(sleeper: OpenSleeper) -> None:
         (newest,) = cycles(sleeper.reader, limit=5)
         assert newest.tag == "from:thor"
-        status = overview(sleeper.reader, next_check_at=None, config_path="")
-        said = render(status_page(status, now=trial.stage.clock.now(), is_live=True), width=200, is_coloured=False)
-        assert re.search(r"\bthor, cycle 41 .* 3\.12\b", said)
+        status, now = overview(sleeper.reader, next_check_at=None, config_path=""), trial.stage.clock.now()
+        for page in (status_page(status, now=now, is_live=True), history_page([newest], now, is_live=True)):
+            told = WHENCE.findall(render(page, width=200, is_coloured=False))
+            assert set(told) == {("thor", "41", "+0.41", "23 experiences", *here)}
         found = detail(sleeper.reader, newest.cycle)
         assert found.origin is not None
         assert (found.origin.signer, found.origin.held_out) == ("thor", 23)
@@ -216,6 +224,43 @@ def test_daemon_is_asked_for_it(trial: Trial) -> None:
     assert (done.is_started, done.cycle, done.undo) == (True, 1, "sleepctl cancel")
     with pytest.raises(ProtocolError):
         decode_request(encode(Judge(bundle="../../etc")))
+
+
+def test_edge_box_judges_and_never_trains(trial: Trial) -> None:
+    """With worker.device none a foreign adapter is judged on the CPU and goes in use; no training cycle begins."""
+    trial.stage.config = changed(trial.stage.config, "worker", device="none")
+    bundle = trial.receive()
+
+    async def scene(sleeper: OpenSleeper) -> str:
+        with pytest.raises(NothingToDo, match="trains nothing"):
+            await sleeper.begin(Order(force=True))
+        cycle = await sleeper.begin_judging(bundle.id)
+        job = decode_job((trial.stage.state / f"staging/cycle_{cycle:03d}/work/job.json").read_bytes())
+        await sleeper.finished()
+        status = overview(sleeper.reader, next_check_at=None, config_path="")
+        shown = render(status_page(status, now=trial.stage.clock.now(), is_live=True), width=200, is_coloured=False)
+        assert "This machine trains nothing" in shown
+        return job.device
+
+    assert trial.stage.play(scene) == "cpu"
+    assert (trial.stage.state / "current").readlink().name == "cycle_001"
+
+
+def test_interrupted_trial_goes_on_there(trial: Trial) -> None:
+    """A trial that a shutdown cut short is resumed on a machine that trains nothing; its own training is given up."""
+    bundle = trial.receive()
+
+    async def cut(sleeper: OpenSleeper, *, trains: bool = False) -> None:
+        await sleeper.refresh()
+        await (sleeper.begin(Order(force=True)) if trains else sleeper.begin_judging(bundle.id))
+        await sleeper.end_cycle()
+
+    trial.stage.play(partial(cut, trains=True), behaviour="wait")
+    trial.stage.config = changed(trial.stage.config, "worker", device="none")
+    decision = trial.stage.play(refresh)
+    assert (decision.should_sleep, decision.vetoes[0].name) == (False, "trains_nothing")
+    trial.stage.play(cut, behaviour="wait")
+    assert trial.stage.sleep().strategy == "from:thor"
 
 
 def test_pause_holds_it_back(trial: Trial) -> None:

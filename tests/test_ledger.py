@@ -7,14 +7,16 @@ from array import array
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from sleepd.cycle import Event, State
 from sleepd.errors import IllegalTransition, LedgerUnusable, NotFound
+from sleepd.policy.judging.promotion import Gates, judge
 from sleepd.policy.timing.triggers import Facts, Policy, decide
 from sleepd.store.sqlite.ledger import KEPT_DECISIONS, Ledger
-from sleepd.store.sqlite.ledger_rows import Plan, SplitAssignment
-from tests.test_promotion import report
+from sleepd.store.sqlite.ledger_rows import CycleRecord, Plan, SplitAssignment
+from tests.test_promotion import collapse, report
 
 NOW = datetime(2026, 1, 10, 6, 0, tzinfo=UTC)
 BIG = 2**64 - 1
@@ -62,6 +64,60 @@ def test_recorded_data_survive_reopening(tmp_path: Path) -> None:
     assert {assignment.key for assignment in again.assignments(1)} == {1, BIG, 2**63}
     assert list(again.seen(1)) == [1, BIG, 2**63]
     assert again.learned(1) == {1, BIG}
+
+
+def test_summary_has_every_field(ledger: Ledger) -> None:
+    """What stands in a line of the history, for a judged cycle and for one that came to no verdict."""
+    run(ledger, plan(1))
+    what = msgspec.structs.replace(plan(2, parent=1, train=(1, 2), held=(3,)), strategy="gentle", is_forced=True)
+    found, verdict = report(collapse=collapse(candidate={"loops": 2})), judge(report(), Gates(max_drift=0.5))
+    assert verdict.gain is not None
+    ledger.plan(what)
+    ledger.advance(2, Event.TRAINING_STARTED, at=NOW)
+    ledger.advance(2, Event.EVALUATION_STARTED, at=NOW)
+    ledger.advance(2, Event.REPORT_JUDGED, at=NOW, report=found, verdict=verdict)
+    ledger.advance(2, Event.PROMOTE, at=NOW + timedelta(hours=1), reason="because", hint="look")
+    ledger.mark_rolled_back([2], is_rolled_back=True)
+    assert ledger.summary(2) == CycleRecord(
+        cycle=2,
+        state=State.PROMOTED,
+        started_at=NOW,
+        ended_at=NOW + timedelta(hours=1),
+        parent=1,
+        strategy="gentle",
+        is_forced=True,
+        is_rolled_back=True,
+        trained=2,
+        held_out=1,
+        judging=9,
+        holdout_before=found.holdout_before,
+        holdout_after=found.holdout_after,
+        train_before=3.0,
+        train_after=2.0,
+        reason="because",
+        hint="look",
+        gain_low=verdict.gain.low,
+        gain_high=verdict.gain.high,
+        drift=0.01,
+        drift_limit=0.5,
+        loops=2,
+    )
+    run(ledger, plan(3), Event.FAIL)
+    ended = NOW + timedelta(minutes=3)
+    failed = CycleRecord(cycle=3, state=State.FAILED, started_at=NOW, ended_at=ended, trained=1, reason="because")
+    assert ledger.summary(3) == msgspec.structs.replace(failed, strategy="consolidate")
+
+
+@pytest.mark.parametrize(("held_out", "is_thin"), [(7, True), (8, False)])
+def test_thin_evidence_is_marked(ledger: Ledger, held_out: int, is_thin: bool) -> None:
+    """By the verdict, or by the report of a version whose verdicts did not say so."""
+    judged = report(gains=[0.5] * held_out)
+    for cycle, verdict in ((1, None), (2, judge(judged, Gates()))):
+        ledger.plan(plan(cycle))
+        ledger.advance(cycle, Event.TRAINING_STARTED, at=NOW)
+        ledger.advance(cycle, Event.EVALUATION_STARTED, at=NOW)
+        ledger.advance(cycle, Event.REPORT_JUDGED, at=NOW, report=judged, verdict=verdict)
+        assert ledger.summary(cycle).is_thin is is_thin
 
 
 def test_long_history_is_read_in_parts(ledger: Ledger) -> None:

@@ -93,7 +93,7 @@ def test_linter_is_content(arguments: tuple[str, ...]) -> None:
 
 
 SCRIPTS = [ROOT / "install.sh", ROOT / ".ci" / "run", *sorted(ROOT.glob("config/**/*.sh"))]
-SCRIPTS += sorted((ROOT / "tests" / "gpu").glob("*.sh"))
+SCRIPTS += [*sorted((ROOT / "tests" / "gpu").glob("*.sh")), *sorted((ROOT / "tests").glob("*.sh"))]
 SOURCED = sorted((ROOT / "systemd").glob("*.sh"))
 """Parts of ``install.sh``, which sets what they run under."""
 

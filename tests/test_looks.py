@@ -50,12 +50,21 @@ def test_counts_are_recorded_seldom(looks: Looks) -> None:
     assert timedelta(minutes=5) == LEAST_APART
 
 
-@pytest.mark.parametrize("changes", [{"is_paused": True}, {"trainable": 0}, {"gpu_problem": "busy"}, {"trend": "flat"}])
+@pytest.mark.parametrize(
+    "changes", [{"is_paused": True}, {"trainable": 0}, {"held_out": 0}, {"gpu_problem": "busy"}, {"trend": "flat"}]
+)
 def test_obstacle_is_recorded_at_once(looks: Looks, changes: dict[str, Any]) -> None:
     """What may keep a sleep from starting is recorded as soon as it changes."""
     looks.record(facts(), at=NOW)
     looks.record(facts(**changes), at=NOW + timedelta(seconds=1))
     assert len(looks.since(NOW)) == 2
+
+
+def test_first_trainable_is_recorded_at_once(looks: Looks) -> None:
+    """From none to one a sleep becomes possible; from one to two the counts alone have changed."""
+    for trainable in range(3):
+        looks.record(facts(trainable=trainable), at=NOW + timedelta(seconds=trainable))
+    assert [look.facts.trainable for look in looks.since(NOW)] == [0, 1]
 
 
 def test_looks_are_bounded(looks: Looks) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
@@ -20,7 +21,7 @@ from sleepd.clock import Elapsed
 from sleepd.daemon.systemd import Notifier
 from sleepd.errors import StateDirectoryUnusable, StateLocked
 from sleepd.files import replace_file, replace_link
-from sleepd.store.state_lock import StateLock, read_holder
+from sleepd.store.state_lock import Holder, StateLock, read_holder
 from tests.fakes import FakeClock
 
 # --- files ---
@@ -74,6 +75,36 @@ def test_second_process_learns_the_holder(tmp_path: Path) -> None:
     assert holder is not None
     assert holder.pid == os.getpid()
     lock.release()
+    StateLock(tmp_path, socket="").release()
+
+
+def test_lock_names_what_it_knows(tmp_path: Path) -> None:
+    """The file is private and holds its last owner alone; a holder without socket, or unknown, is told as that."""
+    StateLock(tmp_path, socket="/run/" + "x" * 90).release()
+    lock, opened = StateLock(tmp_path, socket=""), set(os.listdir("/proc/self/fd"))
+    assert (tmp_path / "lock").stat().st_mode & 0o777 == 0o640
+    assert read_holder(tmp_path) == Holder(pid=os.getpid(), socket="")
+    with pytest.raises(StateLocked, match=f"in use by process {os.getpid()}$"):
+        StateLock(tmp_path, socket="")
+    (tmp_path / "lock").write_bytes(b"")
+    with pytest.raises(StateLocked, match=r"in use by another process$"):
+        StateLock(tmp_path, socket="")
+    assert set(os.listdir("/proc/self/fd")) == opened
+    lock.release()
+
+
+def test_lock_on_a_full_disk_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the holder cannot be written down the lock is not taken, and the next try may have it."""
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    opened = set(os.listdir("/proc/self/fd"))
+    with monkeypatch.context() as patched:
+        patched.setattr("sleepd.store.state_lock.os.pwrite", full)
+        with pytest.raises(StateDirectoryUnusable, match=f"{tmp_path / 'lock'}: cannot be written: No space left"):
+            StateLock(tmp_path, socket="")
+    assert set(os.listdir("/proc/self/fd")) == opened
     StateLock(tmp_path, socket="").release()
 
 

@@ -467,7 +467,7 @@ def test_gates_are_those_of_the_configuration() -> None:
     config = PromotionConfig(
         confidence=0.9,
         min_gain=0.1,
-        margin=0.3,
+        margin=0.25,
         min_learned=0.4,
         max_drift=0.2,
         harms=("drift",),
@@ -475,11 +475,60 @@ def test_gates_are_those_of_the_configuration() -> None:
         inconclusive="keep",
     )
     gates = Gates.of(config, job)
-    assert (gates.margin, gates.min_learned) == (0.3, 0.4)
+    assert (gates.margin, gates.min_learned) == (0.25, 0.4)
     assert (gates.confidence, gates.min_gain, gates.max_drift, gates.inconclusive) == (0.9, 0.1, 0.2, "keep")
     assert (gates.safety_gates, gates.limits) == (frozenset({"drift"}), (parse_limit("a >= 1"),))
     assert not gates.has_command
     assert not gates.has_questions
+    assert not gates.is_foreign
+    assert Gates.of(config, msgspec.structs.replace(job, foreign="alice")).is_foreign
+
+
+def test_foreign_adapter_needs_no_training_here() -> None:
+    """What another machine trained is judged without the check of supervised tokens; one's own never is."""
+    checks = [check for check in report().checks if check.name != "supervised_tokens"]
+    assert judge(report(checks=checks), Gates(is_foreign=True)).outcome == Outcome.PROMOTED
+    assert judge(report(checks=checks), Gates()).failed == ["supervised_tokens"]
+
+
+def test_reply_without_tokens_has_no_loss() -> None:
+    """A held-out reply of no token has no loss that could count, or that could be no number."""
+    empty = LossPair(id="empty", tokens=0, base=math.nan, parent=math.nan, candidate=math.nan)
+    verdict = judge(report(holdout=[*report().holdout, empty]), Gates())
+    assert (verdict.outcome, verdict.gain and verdict.gain.experiences) == (Outcome.PROMOTED, 9)
+    assert judge(report(holdout=[empty]), Gates()).failed == ["holdout"]
+
+
+def test_gain_at_the_limit_is_not_enough() -> None:
+    """A gain that equals the least one is rejected with that sentence, and is no open question."""
+    verdict = judge(report(gains=[0.5] * 9), Gates(min_gain=0.5))
+    assert (verdict.outcome, verdict.failed) == (Outcome.REJECTED, ["holdout"])
+    assert "did not fall enough" in verdict.reason
+
+
+@pytest.mark.parametrize(
+    ("parent", "candidate", "limit", "is_met"),
+    [
+        (0.0, 0.125, 0.125, True),
+        (0.0, 0.126, 0.125, False),
+        (0.25, 0.25, 0.25, True),
+        (0.25, 0.26, 0.25, False),
+        (math.inf, 0.126, 0.125, False),
+        (math.nan, 0.125, 0.125, True),
+    ],
+)
+def test_drift_by_cases(parent: float, candidate: float, limit: float, is_met: bool) -> None:
+    """The limit is the configured one, or the parent's drift where that is finite and larger; it may be reached."""
+    drift = Drift(prompts=8, tokens=200, parent=parent, candidate=candidate)
+    (figure,) = [one for one in judge(report(drift=drift), Gates(max_drift=0.125)).figures if one.name == "drift"]
+    assert (figure.limit, figure.is_met) == (limit, is_met)
+
+
+def test_recall_at_the_limit_has_fallen() -> None:
+    """Four questions lost and none won is a chance of 1 in 16: at the limit the recall has not held."""
+    for confidence, failed in ((0.9375, ["recall"]), (0.95, [])):
+        gates = Gates(confidence=confidence, has_questions=True)
+        assert judge(report(recall=answers(4, 0)), gates).failed == failed
 
 
 # --- outcomes by kind of evidence: what judgebench measures on real adapters, here on drawn ones ---

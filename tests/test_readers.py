@@ -117,7 +117,7 @@ def test_readers_see_no_unscreened_text(tmp_path: Any, monkeypatch: pytest.Monke
 
 
 async def _fails(*_: object) -> None:
-    raise screening_client.ScreeningFailed("it does not start")
+    raise screening_client.ScreeningFailed("it does not start", hint="")
 
 
 def test_reports_hide_replies_from_readers(tmp_path: Any) -> None:

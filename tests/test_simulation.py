@@ -47,6 +47,17 @@ CASES: list[tuple[str, list[Look], Policy, list[float]]] = [
         Policy(quality_factor=2.0),
         [0.0, 3.0],
     ),
+    ("a cycle was running", [look(0, 9, 9, running_cycle=3)], Policy(), [0.0]),
+    ("a cycle was suspended", [look(0, 9, 9, suspended_cycle=3)], Policy(), [0.0]),
+    ("a pause after a failure", [look(0, 9, 9, cooldown_seconds_left=600.0)], Policy(), [0.0]),
+    ("the real sleep left nothing", [look(0, 9, 9, trainable=0)], Policy(), [0.0]),
+    (
+        "a breakthrough counts once",
+        [look(0, 1, 1, most_salient_new=0.95), look(9, 1, 1, most_salient_new=0.95)],
+        Policy(breakthrough_salience=0.9),
+        [0.0],
+    ),
+    ("nothing new is left", [look(0, 9, 9)], Policy(min_new_experiences=0), [0.0]),
     ("a breakthrough", [look(0, 1, 1, most_salient_new=0.95)], Policy(breakthrough_salience=0.9), [0.0]),
 ]
 
@@ -87,6 +98,8 @@ def test_a_month_takes_no_time() -> None:
         ([], facts(total=1, new=1, hours_since_last_sleep=None), None, "4 experiences are missing, and no rate"),
         ([look(-10, 0, 0)], facts(total=2, new=2, hours_since_last_sleep=None), 15.0, "if experiences go on"),
         ([look(-20, 0, 0)], facts(new=1, hours_since_last_sleep=4.0), 2.0 + 2 / 9, "if experiences go on"),
+        ([look(-2, 9, 0)], facts(new=1, hours_since_last_sleep=10.0), 10.0, "if experiences go on"),
+        ([look(-0.5, 0, 0)], facts(total=2, new=2, hours_since_last_sleep=None), 0.75, "if experiences go on"),
     ],
 )
 def test_expected_sleep(looks: list[Look], now: Any, hours: float | None, reason: str) -> None:
@@ -96,3 +109,18 @@ def test_expected_sleep(looks: list[Look], now: Any, hours: float | None, reason
     assert (found.at is None) == (hours is None)
     if found.at is not None and hours is not None:
         assert (found.at - START).total_seconds() / 3600 == pytest.approx(hours, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("looks", "now", "per_day"),
+    [
+        ([], facts(total=1, new=1, hours_since_last_sleep=None), None),
+        ([], facts(new=0, hours_since_last_sleep=9.0), 0.0),
+        ([], facts(new=2, hours_since_last_sleep=12.0), 4.0),
+        ([look(-12, 10, 1)], facts(total=16, new=7, hours_since_last_sleep=None), 12.0),
+        ([look(-12, 10, 1), look(-6, 4, 4)], facts(total=6, new=6, hours_since_last_sleep=None), 10.0),
+    ],
+)
+def test_rate_of_experiences(looks: list[Look], now: Any, per_day: float | None) -> None:
+    """It is read off the recorded time, or off the time since the last sleep; a cleared buffer takes nothing away."""
+    assert forecast(looks, now, decide(now, Policy()), START).per_day == per_day

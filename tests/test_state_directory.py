@@ -14,7 +14,7 @@ import structlog
 from sleepd.errors import StateDirectoryUnusable
 from sleepd.files import replace_file, replace_link, write_durably
 from sleepd.store.checkpoints import Checkpoints, Manifest
-from sleepd.store.state_directory import DIRECTORIES, prepare
+from sleepd.store.state_directory import DIRECTORIES, _close, prepare
 from sleepd.store.state_lock import StateLock
 from tests.stages import Stage, refresh
 
@@ -174,6 +174,37 @@ def test_wide_state_directory_is_tightened(tmp_path: Path) -> None:
     assert str(stage.state) in told[0]
     assert not stage.state.stat().st_mode & WORLD
     assert not (stage.state / "cycle_001").stat().st_mode & WORLD
+
+
+@pytest.mark.parametrize(
+    ("count", "more"), [(1, ""), (3, ""), (4, " and 1 more"), (6, " and 3 more")], ids=["1", "3", "4", "6"]
+)
+def test_tightened_files_are_named(tmp_path: Path, count: int, more: str) -> None:
+    """The message names three of the files that everybody could read, and counts the others."""
+    tmp_path.chmod(0o750)
+    for name in FILES[:count]:
+        (tmp_path / name).touch()
+        (tmp_path / name).chmod(0o644)
+    with structlog.testing.capture_logs() as events:
+        prepare(tmp_path)
+    (text,) = [event["text"] for event in events]
+    assert text.count(str(tmp_path)) == min(count, 3)
+    assert text.startswith(f"every user could read {tmp_path}/")
+    assert f"{more}; from now on" in text
+
+
+def test_link_is_not_closed(tmp_path: Path, precious: Path) -> None:
+    """A link that takes a file's place after that was looked at is not followed; no descriptor stays open."""
+    (tmp_path / "lock").touch(mode=0o644)
+    status, opened = (tmp_path / "lock").stat(), set(os.listdir("/proc/self/fd"))
+    assert _close(tmp_path / "lock", status) is True
+    assert not (tmp_path / "lock").stat().st_mode & WORLD
+    (precious / "letter").chmod(0o644)
+    (tmp_path / "lock").unlink()
+    (tmp_path / "lock").symlink_to(precious / "letter")
+    assert _close(tmp_path / "lock", status) is False
+    assert stat.S_IMODE((precious / "letter").stat().st_mode) == 0o644
+    assert set(os.listdir("/proc/self/fd")) == opened
 
 
 def test_shared_directory_stays_open(tmp_path: Path) -> None:

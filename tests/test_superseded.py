@@ -9,7 +9,9 @@ import pytest
 
 from sleepd.buffer.experience import Experience
 from sleepd.policy.selecting.superseded import (
+    MOST_VALUES,
     SHORT_CHARACTERS,
+    SHOWN,
     Superseded,
     corrections,
     superseded,
@@ -97,6 +99,25 @@ def test_corrections_are_not_held_out(found: list[tuple[Experience, Role]], expe
     assert corrections([each for each in found if each[0].id in {"a", *expected}]) == set()
 
 
+@pytest.mark.parametrize(("ways", "is_fact"), [(MOST_VALUES, True), (MOST_VALUES + 1, False)])
+def test_prompt_with_many_answers_states_none(ways: int, is_fact: bool) -> None:
+    """What is answered in more ways than a fact is changes by its nature; a long reply is none of these ways."""
+    trained = [told(f"a{number}", f"It is {number}.", "train") for number in range(ways)]
+    found = [told("long", LONG, "train"), *trained]
+    assert len(superseded(found)) == (ways - 1 if is_fact else 0)
+    held_out = [told(f"a{number}", f"It is {number}.", "holdout") for number in range(1, ways)]
+    rain = told("z", "Rain.", "holdout", "What falls?")
+    assert len(corrections([*found[:2], *held_out, rain])) == (ways - 1 if is_fact else 0)
+
+
+def test_system_message_is_no_conversation() -> None:
+    """A reply that no earlier reply precedes states a fact, whatever else stands before it."""
+    context = (Message(role="system", text="You keep keys."), Message(role="user", text="Hello"))
+    older = Experience(id="a", prompt=KEY, response=CHAPEL, salience=0.8, context=context)
+    newer = Experience(id="b", prompt=KEY, response=SHED, salience=0.8, context=context)
+    assert superseded([(older, "replay"), (newer, "train")]) == [Superseded("a", "b")]
+
+
 def test_correction_keeps_the_conversations_side() -> None:
     """A held-out reply of a conversation stays held out with it."""
     newer = Experience(id="b", prompt=KEY, response=SHED, salience=0.8, conversation="0" * 16)
@@ -109,6 +130,7 @@ def test_report_names_superseded() -> None:
     old = [Superseded(f"a{n}", f"b{n}") for n in range(7)]
     said = superseded_text(old)
     assert said == kept("superseded", said)
+    assert " more" not in superseded_text(old[:SHOWN])
 
 
 def test_contradicted_reply_is_not_replayed(tmp_path: Path) -> None:

@@ -8,7 +8,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sleepd.policy.timing.thresholds import LEAST, MOST, Adjustment, Judged, Trend, adjustments, factor_of, trend
+from sleepd.policy.timing.thresholds import (
+    LEARNED_BY_HEART,
+    LEAST,
+    MOST,
+    NO_GAIN,
+    Adjustment,
+    Judged,
+    Trend,
+    adjustments,
+    factor_of,
+    trend,
+)
 from sleepd.policy.timing.triggers import Policy, decide
 from tests.kept import kept
 from tests.test_triggers import facts
@@ -104,6 +115,10 @@ GOOD, FLAT, BAD = judged("promoted", 0.2, 1.0), judged("inconclusive", 0.005), j
         ([judged("inconclusive", 0.02, 0.9), FLAT, FLAT], "improving"),
         ([judged("inconclusive", None, None), FLAT, FLAT], "flat"),
         ([FLAT, FLAT, FLAT, GOOD], "flat"),
+        ([judged("inconclusive", NO_GAIN), FLAT, FLAT], "improving"),
+        ([judged("inconclusive", 0.0, LEARNED_BY_HEART), FLAT, FLAT], "flat"),
+        ([judged("inconclusive", 0.0, LEARNED_BY_HEART + 0.01), FLAT, FLAT], "overfitting"),
+        ([judged("inconclusive", None, LEARNED_BY_HEART + 0.01), FLAT, FLAT], "overfitting"),
     ],
 )
 def test_the_trend_of_the_cycles(cycles: list[Judged], expected: Trend) -> None:

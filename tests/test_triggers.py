@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sleepd.config.schema import Config
+from sleepd.config.schema import Config, WorkerConfig
+from sleepd.policy.timing.forecast import forecast
+from sleepd.policy.timing.overdue import is_overdue
 from sleepd.policy.timing.triggers import Facts, Policy, Thresholds, cooldown_seconds, decide, missing
+
+NOW = datetime(2026, 11, 28, 12, tzinfo=UTC)
 
 
 def facts(**changes: Any) -> Facts:
@@ -77,6 +83,23 @@ def test_the_decision_and_its_reason(changes: dict[str, Any], should_sleep: bool
 def test_force_bypasses_conditions_and_cooldown_only(changes: dict[str, Any], should_sleep: bool) -> None:
     """Force lets the three conditions and the cooldown pass, and no other veto."""
     assert decide(facts(**changes), Policy(), force=True).should_sleep is should_sleep
+
+
+def test_edge_box_is_never_due() -> None:
+    """Where nothing is trained no cycle is due, forced or not, and nothing is overdue; what was begun is finished."""
+    policy = Policy.of(msgspec.structs.replace(Config(), worker=WorkerConfig(device="none")))
+    for found in (
+        decide(facts(), policy),
+        decide(facts(), policy, force=True),
+        decide(facts(total=1), policy),
+        decide(facts(most_salient_new=1.0), msgspec.structs.replace(policy, breakthrough_salience=0.9)),
+    ):
+        assert (found.should_sleep, found.due, found.vetoes[0].name) == (False, False, "trains_nothing")
+        assert found.reason == found.vetoes[0].text
+        assert not is_overdue(found)
+        assert forecast([], facts(), found, NOW).at is None
+        assert forecast([], facts(), found, NOW).reason == found.reason
+    assert decide(facts(suspended_cycle=4), policy).should_sleep
 
 
 def test_all_missing_conditions_are_named() -> None:

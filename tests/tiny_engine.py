@@ -1,4 +1,4 @@
-"""The real llama.cpp server in this process, with the tiny random model of the worker's tests and adapters for it."""
+"""The real llama.cpp server in this process; the tiny random model of the tests, and adapters, as GGUF files."""
 
 from __future__ import annotations
 

@@ -39,6 +39,8 @@ from .contents import (
 
 BLOCK: Final = 512
 END: Final = bytes(2 * BLOCK)
+MAX_FRONT_BYTES: Final = 2 * BLOCK + MAX_HEADER_BYTES + MAX_SIGNATURE_BYTES
+"""As many bytes hold the front of every bundle."""
 _PIECE: Final = 2**20
 _SIZE_FIELD: Final = slice(124, 136)
 _SIZE: Final = re.compile(rb"([0-7]{11})\0")
@@ -74,6 +76,12 @@ class Front(NamedTuple):
     def id(self) -> str:
         """The bundle's id."""
         return bundle_id(self.signed)
+
+    @property
+    def whole_bytes(self) -> int:
+        """Of the whole bundle: what stands here is enough to know it."""
+        sizes = [len(self.signed), len(self.signature), *(each.bytes for each in self.header.members)]
+        return sum(BLOCK + size + len(padding(size)) for size in sizes) + len(END)
 
 
 class BundleReader:

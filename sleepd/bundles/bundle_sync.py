@@ -1,4 +1,4 @@
-"""Bundles through a directory that several machines see: Syncthing, NFS, or any program that keeps it the same.
+"""Bundles between machines: through a directory that several of them see, or through a remote of rclone (``shelf``).
 
 Rule 1: a file is known by its content. Its name, its time and who owns it decide nothing.
 Rule 2: only a cycle that was trained here goes up, each one once; what somebody removes is not sent again.
@@ -21,20 +21,23 @@ from typing import Final, NamedTuple
 import msgspec
 
 from sleepd.config.bundle_config import BundleConfig, SyncConfig
-from sleepd.errors import DECODE_ERRORS, BundleInvalid, CheckpointInvalid, NothingToDo
-from sleepd.files import is_regular, open_regular, read_document, replace_file
+from sleepd.errors import DECODE_ERRORS, BundleInvalid, CheckpointInvalid, NothingToDo, RemoteFailed
+from sleepd.files import make_directory, read_document, replace_file
 from sleepd.protocol.checkpoint.origin import ORIGIN_FILE
 
-from .archive import BundleReader
+from .archive import Front
 from .exporting import FindCycle, Outgoing, gather, write_bundle
-from .foreign import DIRECTORY, ForeignBundle, import_bundle
+from .foreign import DIRECTORY, ForeignBundle, import_bundle, refuse_overflow
+from .rclone import Rclone
+from .remote_shelf import RemoteShelf
+from .shelf import DirectoryShelf, Shelf, ShelfFile
+from .signature import signer_of
 
 MEMORY_FILE: Final = "sync.json"
 SUFFIX: Final = ".sagebundle"
-MOST_FILES: Final = 1000
-"""Entries of the directory that are looked at."""
 _REMEMBERED: Final = 10_000
-_Stamp = tuple[int, int, int]
+_MOST_FAILURES: Final = 3
+"""Of files in one round that cannot be read; then the line is taken to be cut."""
 
 
 class SyncMemory(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,12 +47,16 @@ class SyncMemory(msgspec.Struct, frozen=True, kw_only=True):
     """The bundle of each cycle that went up."""
     taken: tuple[str, ...] = ()
     """Bundles that came, the newest last."""
+    asked: dict[str, int] = {}
+    """The cycle that was to judge a bundle which came, of those that are kept: nobody is asked twice."""
+    uploading: str = ""
+    """The file that was going up last: a cut may have left a part of it."""
 
 
 class Arrival(NamedTuple):
     """A file that looks like a bundle that is not known here."""
 
-    path: Path
+    entry: ShelfFile
     id: str
 
 
@@ -68,13 +75,14 @@ class BundleSync:
         self, state: Path, sync: SyncConfig, bundle: BundleConfig, *, find: FindCycle, note: Callable[[str], None]
     ) -> None:
         self._state = state
-        self._directory = Path(sync.directory)
         self._sync = sync
+        self._shelf = _shelf_of(sync, state)
         self._bundle = bundle
         self._find = find
         self._note = note
-        self._refused: dict[str, _Stamp] = {}
+        self._refused: dict[str, ShelfFile] = {}
         """What a refused file looked like, by its name: it is looked at again once it has changed."""
+        self._failures = 0
 
     # What goes up
 
@@ -91,28 +99,43 @@ class BundleSync:
             return None
         return gather(champion, self._find, with_texts=False)
 
-    def target(self, outgoing: Outgoing) -> Path:
+    def target(self, outgoing: Outgoing) -> str:
         """The file that it becomes."""
-        name = f"{self._sync.name or os.uname().nodename}-cycle_{outgoing.header.cycle:03d}-{outgoing.id[:12]}{SUFFIX}"
-        return self._directory / name
+        return self._shelf.place(self._name(outgoing))
 
-    def send(self, outgoing: Outgoing) -> Path:
-        """Write it into the directory under its name, and remove this machine's oldest beyond ``sync.keep``.
+    def send(self, outgoing: Outgoing) -> str:
+        """Put it up under its name.
 
         Raises:
-            ConfigError: the key cannot sign.
+            ConfigError: the key cannot sign, or rclone cannot be used.
+            RemoteFailed: the remote does not take it; the next round begins anew.
             OSError: the directory cannot be written.
         """
-        target = self.target(outgoing)
-        write_bundle(outgoing, target, key=self._bundle.key)
-        memory = self.memory()
+        name, memory = self._name(outgoing), self.memory()
+        if memory.uploading not in ("", name):
+            self._shelf.abandon(memory.uploading)
+        self._remember(msgspec.structs.replace(memory, uploading=name))
+        self._shelf.put(name, lambda path: write_bundle(outgoing, path, key=self._bundle.key))
         sent = {**memory.sent, outgoing.header.cycle: outgoing.id}
-        self._remember(msgspec.structs.replace(memory, sent=sent))
+        self._remember(msgspec.structs.replace(memory, sent=sent, uploading=""))
+        return self._shelf.place(name)
+
+    def remove_old(self) -> None:
+        """Remove this machine's oldest bundles beyond ``sync.keep``.
+
+        Raises:
+            RemoteFailed: as ``arrivals``, or a file cannot be removed.
+            OSError: the same of the directory.
+        """
+        sent = self.memory().sent
         kept = {sent[cycle] for cycle in sorted(sent)[-self._sync.keep :]}
-        for path, identifier in self._bundles():
+        for entry, identifier in self._bundles():
             if identifier in sent.values() and identifier not in kept:
-                path.unlink(missing_ok=True)
-        return target
+                self._shelf.remove(entry.name)
+
+    def _name(self, outgoing: Outgoing) -> str:
+        machine = self._sync.name or os.uname().nodename
+        return f"{machine}-cycle_{outgoing.header.cycle:03d}-{outgoing.id[:12]}{SUFFIX}"
 
     # What comes down
 
@@ -120,11 +143,20 @@ class BundleSync:
         """Files of other machines whose bundles are not known here; none where no signer is allowed.
 
         Which of them are signed is not looked at yet. Two files may begin as one bundle does, and one of them be cut.
+
+        Raises:
+            RemoteFailed: the remote cannot be listed, or several files cannot be read.
+            ConfigError: rclone cannot be used.
+            OSError: the directory cannot be listed.
         """
         memory = self.memory()
         known = {*memory.sent.values(), *memory.taken}
         found = self._bundles() if self._bundle.allowed_signers else ()
         return [each for each in found if each.id not in known and not self._is_here(each.id)]
+
+    def place(self, arrival: Arrival) -> str:
+        """The whole name of its file."""
+        return self._shelf.place(arrival.entry.name)
 
     def receive(self, *, at: datetime) -> list[ForeignBundle]:
         """Import every arrival that is whole and signed; what is not is noted once.
@@ -133,49 +165,74 @@ class BundleSync:
             ConfigError: the file of allowed signers cannot be used.
             StateDirectoryUnusable: there is no room for more.
             Busy: another import is under way.
-            OSError: a file or the state directory cannot be read or written.
+            RemoteFailed: as ``arrivals``.
+            OSError: the directory or the state directory cannot be read or written.
         """
         received = []
-        for arrival in self.arrivals():
-            if self._refused.get(arrival.path.name) == _stamp(arrival.path) or self._is_here(arrival.id):
+        for entry, identifier in self.arrivals():
+            if self._refused.get(entry.name) == entry or self._is_here(identifier):
                 continue
             try:
-                received.append(import_bundle(arrival.path, self._state, self._bundle.allowed_signers, at=at))
+                received.append(self._take(entry, at))
             except BundleInvalid as error:
-                self._refuse(arrival.path, f"not taken: {error.message}")
+                self._refuse(entry, f"not taken: {error.message}")
             except NothingToDo:
                 continue  # it came another way meanwhile
+            except RemoteFailed as error:
+                self._fail(error)
             else:
                 memory = self.memory()
-                taken = (*memory.taken, arrival.id)[-_REMEMBERED:]
+                taken = (*memory.taken, identifier)[-_REMEMBERED:]
                 self._remember(msgspec.structs.replace(memory, taken=taken))
         return received
 
-    def _refuse(self, path: Path, text: str) -> None:
+    def _take(self, entry: ShelfFile, at: datetime) -> ForeignBundle:
+        place = self._shelf.place(entry.name)
+
+        def accept(front: Front) -> None:
+            signer_of(front.signed, front.signature, self._bundle.allowed_signers, place)
+            make_directory(self._state / DIRECTORY)
+            refuse_overflow(self._state / DIRECTORY, front.header)
+
+        with self._shelf.fetched(entry, accept) as path:
+            return import_bundle(path, self._state, self._bundle.allowed_signers, at=at, name=place)
+
+    def _refuse(self, entry: ShelfFile, text: str) -> None:
         """Note it, once for each content that the file has."""
-        stamp = _stamp(path)
-        if self._refused.get(path.name) != stamp:
-            self._refused[path.name] = stamp
+        if self._refused.get(entry.name) != entry:
+            self._refused[entry.name] = entry
             self._note(text)
+
+    def _fail(self, error: RemoteFailed) -> None:
+        """Note a file that cannot be read now, and go on with the next; after several of them the round ends."""
+        self._failures += 1
+        if self._failures >= _MOST_FAILURES:
+            raise error
+        self._note(error.message)
 
     def _is_here(self, identifier: str) -> bool:
         return (self._state / DIRECTORY / identifier).exists()
 
     def _bundles(self) -> Iterator[Arrival]:
-        """Whatever begins as a bundle, by its first files alone. A link, a pipe or a hidden file is none."""
-        names = sorted(os.listdir(self._directory))[:MOST_FILES]
-        for path in (self._directory / name for name in names if not name.startswith(".")):
-            if not is_regular(path):
-                continue
+        """Whatever begins as a bundle, by its first files alone."""
+        self._failures = 0
+        for entry in self._shelf.entries():
             try:
-                with open_regular(path) as file:
-                    identifier = BundleReader(file, str(path)).front().id
+                identifier = self._shelf.identify(entry)
             except BundleInvalid:
                 continue  # its beginning has not come yet, or a newer version wrote it
             except OSError as error:
-                self._refuse(path, f"not read: {path}: {error.strerror}")
-                continue
-            yield Arrival(path, identifier)
+                self._refuse(entry, f"not read: {self._shelf.place(entry.name)}: {error.strerror}")
+            except RemoteFailed as error:
+                self._fail(error)
+            else:
+                yield Arrival(entry, identifier)
+
+    def note_asked(self, identifier: str, cycle: int) -> None:
+        """Remember that the daemon judges it, and forget those that are gone."""
+        memory = self.memory()
+        asked = {each: begun for each, begun in memory.asked.items() if self._is_here(each)}
+        self._remember(msgspec.structs.replace(memory, asked={**asked, identifier: cycle}))
 
     # What is remembered
 
@@ -198,6 +255,5 @@ class BundleSync:
         replace_file(self._state / MEMORY_FILE, msgspec.json.encode(memory))
 
 
-def _stamp(path: Path) -> _Stamp:
-    status = path.lstat()
-    return status.st_ino, status.st_size, status.st_mtime_ns
+def _shelf_of(sync: SyncConfig, state: Path) -> Shelf:
+    return RemoteShelf(Rclone(sync, state), state) if sync.remote else DirectoryShelf(Path(sync.directory))

@@ -110,8 +110,15 @@ def look_at(path: Path, allowed_signers: str) -> ForeignBundle:
     return ForeignBundle(id=front.id, signer=signer, header=front.header, evidence=_evidence(bytes(evidence)))
 
 
-def import_bundle(path: Path, state: Path, allowed_signers: str, *, at: datetime) -> ForeignBundle:
+def import_bundle(path: Path, state: Path, allowed_signers: str, *, at: datetime, name: str = "") -> ForeignBundle:
     """Unpack the bundle in the file ``path`` below ``foreign/``, after its signature was checked.
+
+    Args:
+        path: the file.
+        state: the state directory.
+        allowed_signers: the operator's file.
+        at: when it came.
+        name: of the bundle in messages; empty: its path.
 
     Raises:
         BundleInvalid: as ``look_at``; nothing is left.
@@ -122,9 +129,9 @@ def import_bundle(path: Path, state: Path, allowed_signers: str, *, at: datetime
         OSError: it cannot be read or written; nothing is left.
     """
     with _opened(path) as file:
-        reader = BundleReader(file, str(path))
+        reader = BundleReader(file, name or str(path))
         front = reader.front()
-        signer = signer_of(front.signed, front.signature, allowed_signers, str(path))
+        signer = signer_of(front.signed, front.signature, allowed_signers, name or str(path))
         directory = state / DIRECTORY
         make_directory(directory)
         with _alone(directory):
@@ -132,7 +139,7 @@ def import_bundle(path: Path, state: Path, allowed_signers: str, *, at: datetime
             if target.exists():
                 raise NothingToDo(f"{path}: bundle {front.id[:12]} is here already", hint="sleepctl bundle list")
             _sweep(directory)
-            _refuse_overflow(directory, front)
+            refuse_overflow(directory, front.header)
             _unpack(front, reader, target, Received(signer=signer, received_at=at))
     return read_foreign(target)
 
@@ -157,12 +164,17 @@ def _sweep(directory: Path) -> None:
         shutil.rmtree(entry)
 
 
-def _refuse_overflow(directory: Path, front: Front) -> None:
+def refuse_overflow(directory: Path, header: BundleHeader) -> None:
+    """Refuse a bundle for which there is no room below ``foreign/``.
+
+    Raises:
+        StateDirectoryUnusable: too many are kept, or the disk has too little room.
+    """
     kept = sum((entry / WEIGHTS_FILE).exists() for entry in directory.iterdir() if not entry.name.startswith("."))
     if kept >= MOST_KEPT:
         text = f"{directory}: {kept} bundles are kept, at most {MOST_KEPT} are"
         raise StateDirectoryUnusable(text, hint="sleepctl bundle list; sleepctl bundle remove ID")
-    free, needed = shutil.disk_usage(directory).free, front.header.total_bytes + _RESERVE_BYTES
+    free, needed = shutil.disk_usage(directory).free, header.total_bytes + _RESERVE_BYTES
     if free < needed:
         text = f"{directory}: {needed} bytes are needed, {free} are free"
         raise StateDirectoryUnusable(text, hint="make space: df -h; sleepctl bundle remove ID")

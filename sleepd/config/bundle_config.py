@@ -39,6 +39,25 @@ class SyncConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
             "Empty: nothing goes, nothing comes."
         ),
     ] = ""
+    remote: Annotated[
+        str,
+        Meta(
+            pattern=r"^(?:[^\s\x00-\x1f-][^\x00-\x1f]*:[^\x00-\x1f]*)?\Z",
+            description="In place of a directory: a folder of a remote of rclone (Dropbox, S3, WebDAV and others), as "
+            "in dropbox:sage-sleepd. The unit needs the network for it: systemd/20-sync-remote.conf. Empty: none.",
+        ),
+    ] = ""
+    rclone_config: Annotated[
+        str,
+        Meta(
+            description="rclone's own configuration, with the remote and its keys, readable by its owner only. "
+            "Empty: rclone.conf in the state directory."
+        ),
+    ] = ""
+    mib_per_second: Annotated[
+        float,
+        Meta(ge=0.0, le=100000.0, description="How fast bundles may go to the remote and come from it. 0: no limit."),
+    ] = 0.0
     name: Annotated[
         str,
         Meta(
@@ -55,6 +74,6 @@ class SyncConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         ),
     ] = "offer"
     keep: Annotated[
-        int, Meta(ge=1, le=1000, description="So many of this machine's own bundles stay in the directory, the newest.")
+        int, Meta(ge=1, le=1000, description="So many of this machine's own bundles stay there, the newest.")
     ] = 3
-    minutes: Annotated[float, Meta(ge=0.1, le=1440.0, description="How often the directory is looked at.")] = 10.0
+    minutes: Annotated[float, Meta(ge=0.1, le=1440.0, description="How often bundles go and come.")] = 10.0

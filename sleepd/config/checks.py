@@ -75,6 +75,8 @@ def refuse_contradictions(config: Config, origins: Mapping[str, str]) -> None:
             config.buffer.settle_seconds,
             other="buffer.patience_seconds",
         )
+    if config.sync.directory and config.sync.remote:
+        refuse("sync.remote", "either it or sync.directory", config.sync.remote, other="sync.directory")
     for key, expected, found in incomplete(config.serve):
         refuse(key, expected, found, other="serve.kind")
     state = os.path.realpath(config.state.directory)
@@ -133,6 +135,7 @@ def _refuse_values(config: Config, source: str) -> None:
         ("bundle.key", config.bundle.key),
         ("bundle.allowed_signers", config.bundle.allowed_signers),
         ("sync.directory", config.sync.directory),
+        ("sync.rclone_config", config.sync.rclone_config),
     ):
         if "\0" in value or (value and not Path(value).is_absolute()):
             raise _refusal(source, key, "an absolute path", value)
@@ -212,4 +215,7 @@ def _explain(message: str, raw: Mapping[str, Any], source: str) -> ConfigError:
         section_name, _, field = key.partition(".")
         hints = get_type_hints(type(getattr(Config(), section_name)), include_extras=True)
         expected = f"one of {', '.join(get_args(get_args(hints[field])[0]))}"
-    return _refusal(source, key, expected, found)
+    refusal = _refusal(source, key, expected, found)
+    if (key, found) == ("sync.policy", "merge"):
+        refusal.hint = 'no adapter is trained on what another machine sends: "take" has it judged, "offer" asks you'
+    return refusal

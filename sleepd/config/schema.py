@@ -204,8 +204,11 @@ class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """The process that trains."""
 
     device: Annotated[
-        Literal["auto", "cpu", "cuda"],
-        Meta(description='"auto" takes CUDA, and reports it when it falls back to the CPU; "cuda" fails instead.'),
+        Literal["auto", "cpu", "cuda", "none"],
+        Meta(
+            description='"auto" takes CUDA, and reports it when it falls back to the CPU; "cuda" fails instead. '
+            '"none": this machine trains nothing; it serves, and judges on the CPU what other machines send.'
+        ),
     ] = "auto"
     python: Annotated[
         str,
@@ -238,6 +241,16 @@ class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     stop_seconds: Annotated[
         float, Meta(ge=0.1, le=3600.0, description="A worker asked to stop is killed after so long.")
     ] = 30.0
+
+    @property
+    def trains(self) -> bool:
+        """Whether this machine ever trains."""
+        return self.device != "none"
+
+    @property
+    def torch_device(self) -> str:
+        """What a worker is told: one that trains nothing judges on the CPU."""
+        return self.device if self.trains else "cpu"
 
 
 class StateConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

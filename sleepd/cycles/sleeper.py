@@ -39,7 +39,7 @@ from .running.runner import CycleEnd, Lineup
 from .running.trial import line_up_foreign, note_judged
 from .running.worker_process import WorkerPolicy, worker_command
 
-_ABOUT_TRAINING: Final = frozenset({"nothing_to_train", "nothing_to_measure", "cooling_down"})
+_ABOUT_TRAINING: Final = frozenset({"nothing_to_train", "nothing_to_measure", "cooling_down", "trains_nothing"})
 """Vetoes that do not hold back a cycle that trains nothing."""
 
 
@@ -262,8 +262,8 @@ class Sleeper:
         view = parts.intake.view
         if cycle is None or self._state.running_cycle is not None or parts.intake.problem or view.is_settling:
             return
-        base, assigned = self._state.config.model.base, parts.ledger.assignments(cycle)
-        reason = await asyncio.to_thread(obstacle, cycle, assigned, view, base, parts.checkpoints)
+        config, assigned = self._state.config, parts.ledger.assignments(cycle)
+        reason = await asyncio.to_thread(obstacle, cycle, assigned, view, config, parts.checkpoints)
         if reason:
             parts.runner.discard(cycle, Event.INTERRUPT, f"it cannot go on: {reason}")
 

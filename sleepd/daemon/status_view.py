@@ -162,12 +162,15 @@ def cycles(reader: ReadModel, *, limit: int, before: int | None = None) -> list[
 
 
 def _summary(reader: ReadModel, record: CycleRecord, champion: int | None, tags: Mapping[int, str]) -> CycleSummary:
-    """With what the ledger does not know: whether it is in use, its tag, and whether its weights are still there."""
+    """With what the ledger does not know: whether it is in use, its tag, its origin, and whether its weights stay."""
+    is_foreign = record.strategy.startswith(FOREIGN)
+    path = reader.path(record.cycle) if is_foreign else None
     return converted(
         record,
         CycleSummary,
         is_champion=record.cycle == champion,
-        tag=tags.get(record.cycle, "") or (record.strategy if record.strategy.startswith(FOREIGN) else ""),
+        tag=tags.get(record.cycle, "") or (record.strategy if is_foreign else ""),
+        origin=origin_at(path) if path else None,
         is_pruned=reader.is_pruned(record.cycle),
         is_on_probation=record.is_on_probation and reader.is_on_probation(record.cycle),
     )

@@ -160,6 +160,8 @@ class CycleSummary(msgspec.Struct, frozen=True, kw_only=True):
     """Judged on fewer than eight held-out experiences."""
     is_on_probation: bool = False
     """Put in use although the evidence was open, and later experiences have not decided yet."""
+    origin: Origin | None = None
+    """Where another machine's adapter came from, with what was measured there; None: it was trained here."""
     imported_loss: float | None = None
     """Whole-sequence loss from an older scheduler's history: not comparable with the others, never in one column."""
 

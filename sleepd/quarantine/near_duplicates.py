@@ -16,12 +16,13 @@ import re
 import zlib
 from array import array
 from collections import Counter
+from functools import cached_property
 from typing import Final, Literal
 
 import msgspec
 
 from sleepd.buffer.experience import Experience
-from sleepd.policy.judging.repetition import WORD, find_repetition
+from sleepd.policy.judging.repetition import find_repetition, words_in
 from sleepd.text.bounded_text import folded
 
 Reason = Literal["", "loop", "questions", "near_duplicate", "secret", "too_long", "bare_question", "unscreenable"]
@@ -50,12 +51,13 @@ _ASKS_FOR_QUESTIONS: Final = re.compile(
     r"|\b(?:escribe|dame|haz)\w*\b.{0,40}\bpreguntas\b"
 )
 _NUMBER: Final = re.compile(r"\d+")
-_FIGURE: Final = re.compile(r"\d+(?:[.,:/-]\d+)*")
+_FIGURE: Final = re.compile(r"(\d+(?:[.,:/-]\d+)*)")
 """A number, a date, a time of day or an address is one figure."""
 WORDS_FOR_A_FIGURE: Final = 20
 """Of two long replies one may have one figure more for so many words."""
 MOST_FIGURES: Final = 32
 """Of a reply with more, or as many, each must be the same: it is a table."""
+_NUMBER_BYTES: Final = array("I").itemsize
 _MASK: Final = 2**32 - 1
 _MIX: Final = 0x9E3779B1
 
@@ -100,7 +102,7 @@ def find_repeated(experience: Experience) -> TextFinding:
 
 def is_bare_question(reply: str) -> bool:
     """Whether the reply is one short question and nothing else."""
-    return bool(_BARE_QUESTION.fullmatch(reply.strip())) and len(WORD.findall(reply)) <= MOST_BARE_WORDS
+    return bool(_BARE_QUESTION.fullmatch(reply.strip())) and len(words_in(reply)) <= MOST_BARE_WORDS
 
 
 def sketch(experience: Experience) -> bytes:
@@ -111,17 +113,18 @@ def sketch(experience: Experience) -> bytes:
     shingle; they stand behind the hashes, to be compared by themselves: see :func:`similarity`.
     """
     text = folded(experience.whole_response)
-    words = WORD.findall(_FIGURE.sub(" ", text))
+    parts = _FIGURE.split(text)
+    words = words_in(" ".join(parts[::2]))
     if len(words) >= SHORT_WORDS:
         counts = Counter[str]()
         figures = set[int]()
-        for figure in _FIGURE.findall(text):
+        for figure in parts[1::2]:
             counts[figure] += 1
             figures.add(zlib.crc32(f"{figure} {counts[figure]}".encode()))
         kept = array("I", sorted(figures)[:MOST_FIGURES])
         most = min(len(words) // WORDS_FOR_A_FIGURE, 255) if len(kept) < MOST_FIGURES else 0
         return _smallest(words, 0).tobytes() + kept.tobytes() + bytes((len(kept), most))
-    words = WORD.findall(text)
+    words = words_in(text)
     if not words:
         return b""
     seed = " ".join(sorted(_NUMBER.findall(experience.whole_response)))
@@ -132,7 +135,7 @@ def sketch(experience: Experience) -> bytes:
 
 def _smallest(words: list[str], start: int) -> array[int]:
     width = min(SHINGLE_WORDS, len(words))
-    shingles = {" ".join(words[i : i + width]) for i in range(len(words) - width + 1)}
+    shingles = set(map(" ".join, zip(*(words[place:] for place in range(width)), strict=False)))
     # The checksum alone is no hash: neighbouring texts have neighbouring sums (Fibonacci hashing, Knuth vol. 3, 6.4).
     hashes = {(zlib.crc32(shingle.encode(), start) * _MIX) & _MASK for shingle in shingles}
     return array("I", sorted(hashes)[:SKETCH])
@@ -144,16 +147,17 @@ def similarity(one: bytes, other: bytes) -> float:
     Of two long replies one may have figures that the other has not, one for every twenty words: a copy with a number or
     a date added is a copy. Where each has a figure that the other has not, one may correct the other: 0.
     """
-    first, second = _Sketch(one), _Sketch(other)
-    if not first.hashes or not second.hashes:
-        return 0.0
-    both = set(first.hashes) & set(second.hashes)
-    if len(both) < LIMIT * min(SKETCH, max(len(first.hashes), len(second.hashes))):
+    return _similarity(_Sketch(one), _Sketch(other))
+
+
+def _similarity(first: _Sketch, second: _Sketch) -> float:
+    both = first.distinct.intersection(second.hashes)
+    if len(both) < LIMIT * min(SKETCH, max(len(first.hashes), len(second.hashes))) or not both:
         return 0.0  # not even if all of these were among the smallest
     added, missing = second.figures - first.figures, first.figures - second.figures
     if (added and missing) or len(added | missing) > min(first.most, second.most):
         return 0.0
-    union = sorted(set(first.hashes) | set(second.hashes))[:SKETCH]
+    union = sorted(first.distinct.union(second.hashes))[:SKETCH]
     # Where a sketch is full, what lies beyond its largest hash is unknown.
     return sum(each in both for each in union) / len(union)
 
@@ -162,17 +166,25 @@ class _Sketch:
     """A sketch taken apart: that of a short reply, or one made before figures stood by themselves, has none."""
 
     def __init__(self, signature: bytes) -> None:
-        self.hashes = array("I")
-        self.figures = frozenset[int]()
         self.most = 255
         """Figures that one may have more than the other."""
-        if len(signature) % self.hashes.itemsize:
+        end = len(signature)
+        self._figures = b""
+        if end % _NUMBER_BYTES:
             count, self.most = signature[-2:]
-            signature = signature[:-2]
-            figures = array("I", signature[len(signature) - count * self.hashes.itemsize :])
-            self.figures = frozenset(figures)
-            signature = signature[: len(signature) - count * self.hashes.itemsize]
-        self.hashes.frombytes(signature)
+            end -= 2 + count * _NUMBER_BYTES
+            self._figures = signature[end:-2]
+        self.hashes = array("I", signature[:end])
+
+    @property
+    def figures(self) -> frozenset[int]:
+        """The hashes of its figures."""
+        return frozenset(array("I", self._figures))
+
+    @cached_property
+    def distinct(self) -> frozenset[int]:
+        """The hashes of its shingles."""
+        return frozenset(self.hashes)
 
 
 class Neighbours:
@@ -193,14 +205,13 @@ class Neighbours:
 
     def find(self, key: int, signature: bytes) -> tuple[int, float] | None:
         """The key of the most similar one at or above the limit, and how similar it is; None: there is none."""
+        sketch = _Sketch(signature)
         places = {
-            place
-            for number in _Sketch(signature).hashes[:COMPARED_BY]
-            for place in self._places.get(number, ())[-MOST_COMPARED:]
+            place for number in sketch.hashes[:COMPARED_BY] for place in self._places.get(number, ())[-MOST_COMPARED:]
         }
         best: tuple[int, float] | None = None
         for place in sorted(places):
-            share = similarity(signature, self._signatures[place])
+            share = _similarity(sketch, _Sketch(self._signatures[place]))
             if self._keys[place] != key and share >= LIMIT and (best is None or share > best[1]):
                 best = self._keys[place], share
         return best

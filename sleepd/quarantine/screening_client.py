@@ -13,15 +13,18 @@ import signal
 import sys
 from array import array
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from itertools import chain
 from typing import Final
 
 import msgspec
 
+from sleepd.buffer.columns import IntArray
 from sleepd.buffer.learnables import READ_BY_DEFAULT, ReadSettings
 from sleepd.buffer.reading.experience_buffer import Part
 from sleepd.buffer.reading.open_file import BufferFile
 from sleepd.buffer.reading.reader_process import ReadRequest
 from sleepd.errors import ScreeningFailed
+from sleepd.policy.selecting.selection import HashSet
 
 from .near_duplicates import Screened
 from .screening_process import Frame, encode_frame, unscreenable
@@ -37,6 +40,7 @@ AT_ONCE: Final = 64
 BATCH: Final = 200
 """Findings that are passed on together: a second's work for a small machine."""
 MAX_FRAME_BYTES: Final = 2**20
+_TRIES_AGAIN: Final = "see sleepctl logs; the daemon tries again"
 Signatures = Callable[[], Iterable[Sequence[tuple[int, bytes]]]]
 _decoder = msgspec.msgpack.Decoder(Frame)
 
@@ -80,30 +84,28 @@ async def screened(
     """
     for start in range(0, len(parts), AT_ONCE):
         some = parts[start : start + AT_ONCE]
-        left = {key for part in some for key in part.keys}
-        async for batch in _screened_in([part.file for part in some], left, signatures, settings, python):
+        wanted = array("Q", chain.from_iterable(part.keys for part in some))
+        async for batch in _screened_in([part.file for part in some], wanted, signatures, settings, python):
             yield batch
 
 
 async def _screened_in(
-    files: Sequence[BufferFile], left: set[int], signatures: Signatures, settings: ReadSettings, python: str
+    files: Sequence[BufferFile], wanted: IntArray, signatures: Signatures, settings: ReadSettings, python: str
 ) -> AsyncGenerator[list[Screened], None]:
-    """What is found in some files; what was found is no longer ``left``."""
+    """What is found in some files. Arrays, as there may be hundreds of thousands: a set takes ten times as much."""
     suspect: int | None = None
-    is_over = not left
+    is_over = not wanted
     while not is_over:
-        batch: list[Screened] = []
+        batch, done = list[Screened](), array("Q")
         try:
             async with contextlib.aclosing(
-                _one_process(
-                    files, ReadRequest(settings=settings, wanted=array("Q", left).tobytes()), signatures, python
-                )
+                _one_process(files, ReadRequest(settings=settings, wanted=wanted.tobytes()), signatures, python)
             ) as each_found:
                 async for found in each_found:
                     batch.append(found)
                     if len(batch) == BATCH:
                         yield batch
-                        left.difference_update(each.key for each in batch)
+                        done.extend(each.key for each in batch)
                         batch = []
             is_over = True
         except _Ended as end:
@@ -114,7 +116,10 @@ async def _screened_in(
             suspect = end.begun.key
         if batch:
             yield batch
-        left.difference_update(each.key for each in batch)
+        if not is_over:
+            done.extend(each.key for each in batch)
+            found_ones = HashSet(done)
+            wanted = array("Q", (key for key in wanted if key not in found_ones))
 
 
 async def _one_process(
@@ -141,7 +146,7 @@ async def _one_process(
         raise await _death(process, complaint, begun) from None
     except TimeoutError:
         why = f"the screening process sent nothing for {FRAME_SECONDS:g} seconds"
-        raise _Ended(ScreeningFailed(why, hint="see sleepctl logs; the daemon tries again"), begun, why) from None
+        raise _Ended(ScreeningFailed(why, hint=_TRIES_AGAIN), begun, why) from None
     finally:
         if process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
@@ -224,7 +229,8 @@ async def _death(
     code = await process.wait()
     if code == -signal.SIGXCPU:
         why = f"took longer than {TEXT_SECONDS} s of processor time"
-        return _Ended(ScreeningFailed(f"the screening process {why}"), begun, why, is_over=True)
+        error = ScreeningFailed(f"the screening process {why}", hint=_TRIES_AGAIN)
+        return _Ended(error, begun, why, is_over=True)
     hint = "is detect-secrets installed beside sleepd? a large buffer needs memory for a moment; the daemon tries again"
     error = ScreeningFailed(f"the screening process ended with {code}: {last_line or 'no message'}", hint=hint)
     return _Ended(

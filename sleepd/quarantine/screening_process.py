@@ -23,7 +23,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from hashlib import blake2b
 from io import BytesIO
-from typing import Any, BinaryIO, Final, TypeVar
+from typing import Any, BinaryIO, Final, Generic, TypeVar
 
 import msgspec
 
@@ -55,6 +55,7 @@ class Frame(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 _Piece = TypeVar("_Piece")
+_Found = TypeVar("_Found")
 Guard = Callable[[Screened], AbstractContextManager[object]]
 """Given an experience with nothing found yet; holds while it is screened."""
 
@@ -70,14 +71,35 @@ def _frames(file: BinaryIO) -> Iterator[bytes]:
         yield file.read(int.from_bytes(length, "big"))
 
 
+class _Searched(Generic[_Found]):
+    """Searches a text once: it stands in the context of many replies.
+
+    Args:
+        search: what searches it.
+    """
+
+    def __init__(self, search: Callable[[str], _Found]) -> None:
+        self._search = search
+        self._found: dict[bytes, _Found] = {}
+        """By the hash of the text."""
+
+    def find(self, text: str) -> _Found:
+        """What was found in it."""
+        key = blake2b(text.encode(), digest_size=16).digest()
+        if key not in self._found:
+            if len(self._found) >= KEPT_SEARCHES:
+                self._found.clear()
+            self._found[key] = self._search(text)
+        return self._found[key]
+
+
 class Screener:
     """Screens one experience after the other, each against those before it."""
 
     def __init__(self, secrets: SecretFinder, earlier: Iterable[tuple[int, bytes]]) -> None:
-        self._secrets = secrets
+        self._secrets = _Searched(secrets.find)
+        self._personal = _Searched(find_personal)
         self._neighbours = Neighbours()
-        self._searched: dict[bytes, str] = {}
-        """The kind of secret by the hash of a text; empty: none."""
         for key, signature in earlier:
             self._neighbours.add(key, signature)
 
@@ -100,7 +122,12 @@ class Screener:
 
     def _screen(self, begun: Screened, experience: Experience) -> Screened:
         key, original, signature = begun.key, None, b""
-        found = self._find_in_text(experience)
+        length = experience.characters
+        if length > MAX_CHARACTERS:
+            too_long = f"{length} characters, at most {MAX_CHARACTERS} are screened"
+            return msgspec.structs.replace(begun, reason="too_long", detail=too_long)
+        texts = [(name, text) for name, text in _all_texts(experience) if text]
+        found = self._find_in_text(experience, texts)
         if not found.reason:
             signature = sketch(experience)
             twin = self._neighbours.find(key, signature)
@@ -116,26 +143,21 @@ class Screener:
             detail=found.detail,
             original=original,
             signature=signature,
-            personal={} if found.reason == "too_long" else dict(_personal(experience)),
+            personal=self._personal_in(texts),
         )
 
-    def _find_in_text(self, experience: Experience) -> TextFinding:
-        length = experience.characters
-        if length > MAX_CHARACTERS:
-            return TextFinding("too_long", f"{length} characters, at most {MAX_CHARACTERS} are screened")
-        for name, text in _all_texts(experience):
-            if kind := self._find_secret(text):
+    def _find_in_text(self, experience: Experience, texts: Iterable[tuple[str, str]]) -> TextFinding:
+        for name, text in texts:
+            if kind := self._secrets.find(text):
                 return TextFinding("secret", f"{kind} in the {name}")
         return find_repeated(experience)
 
-    def _find_secret(self, text: str) -> str:
-        """The kind of secret; a text stands in the context of many replies, and is searched once."""
-        key = blake2b(text.encode(), digest_size=16).digest()
-        if key not in self._searched:
-            if len(self._searched) >= KEPT_SEARCHES:
-                self._searched.clear()
-            self._searched[key] = self._secrets.find(text)
-        return self._searched[key]
+    def _personal_in(self, texts: Iterable[tuple[str, str]]) -> dict[str, int]:
+        counts = Counter[str]()
+        for _, text in texts:
+            if found := self._personal.find(text):
+                counts.update(found)
+        return dict(counts)
 
 
 def _all_texts(experience: Experience) -> Iterator[tuple[str, str]]:
@@ -169,10 +191,6 @@ def _strings_of(text: str) -> str:
         elif isinstance(value, list):
             left.extend(value[::-1])
     return "\n".join(found)
-
-
-def _personal(experience: Experience) -> Counter[str]:
-    return sum((find_personal(text) for _, text in _all_texts(experience)), Counter[str]())
 
 
 def unscreenable(begun: Screened, why: str) -> Screened:
@@ -266,15 +284,17 @@ def main() -> None:
                 learnables = beat.at_each(read_learnables(file, request.settings)[1])
                 for found in screen_wanted(learnables, left, screener, partial(_bounded, seconds)):
                     left.discard(found.key)
-                    _send(Frame(found=found))
+                    _send(Frame(found=found), at_once=False)
             except HalfWritten:
                 pass  # what was found until there was read whole
     _send(Frame())
 
 
-def _send(frame: Frame) -> None:
+def _send(frame: Frame, *, at_once: bool = True) -> None:
+    """``at_once``: not together with the next one."""
     sys.stdout.buffer.write(encode_frame(frame))
-    sys.stdout.buffer.flush()
+    if at_once:
+        sys.stdout.buffer.flush()
 
 
 if __name__ == "__main__":

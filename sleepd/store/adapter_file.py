@@ -160,9 +160,11 @@ def _lora_shape(tensors: dict[str, Tensor], config: AdapterConfig, path: Path) -
         up = tensors.get(name.replace(".lora_A.", ".lora_B."))
         if up is None or len(down.shape) != 2 or len(up.shape) != 2 or not down.shape[0] == up.shape[1] == config.r:
             came = f"{down.shape} and {up.shape if up else 'nothing'}"
-            raise CheckpointInvalid(f"{path}: {name}: expected two factors of rank {config.r}, found {came}")
+            text = f"{path}: {name}: expected two factors of rank {config.r}, found {came}"
+            raise CheckpointInvalid(text, hint=_START_ANEW)
     if not downs or len(downs) != len(ups) or len(downs) + len(ups) != len(tensors):
-        raise CheckpointInvalid(f"{path}: expected pairs of LoRA factors alone, found {len(tensors)} tensors")
+        text = f"{path}: expected pairs of LoRA factors alone, found {len(tensors)} tensors"
+        raise CheckpointInvalid(text, hint=_START_ANEW)
     modules = sorted({name.split(".lora_A.")[0].rsplit(".", 1)[-1] for name in downs})
     scale = "" if config.lora_alpha == 2 * config.r else f"a{config.lora_alpha:g}"
     return f"r{config.r}{scale}:{','.join(modules)}"

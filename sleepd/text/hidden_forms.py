@@ -42,9 +42,15 @@ _WORD: Final = re.compile(r"\w+")
 _HAS_LATIN: Final = re.compile("[A-Za-z]")
 _BETWEEN: Final = re.compile(r"[\s.·|-]+")
 _WIDE_GAP: Final = re.compile(r"[^\S\n]{2,}")
+_TWO_SINGLE: Final = re.compile(r"[\s.·|-][^\s.·|-][\s.·|-]+[^\s.·|-][\s.·|-]")
+"""In what is spelled two characters stand alone, one after the other."""
 _GAPS: Final = re.compile(r"[\s.·|\"'`+\\-]+")
 _BASE64: Final = re.compile(rf"[A-Za-z0-9+/_-]{{{MIN_ENCODED},}}={{0,2}}")
 _WRAPPED: Final = re.compile(r"(?<=[A-Za-z0-9+/_=-]{20})\r?\n(?=[A-Za-z0-9+/_-])")
+_ASCII_GAPS: Final = {code: None for code in range(128) if _GAPS.match(chr(code))}
+"""The same for ASCII, in a twentieth of the time."""
+_MAY_BE_HEX: Final = re.compile(r"[0-9A-Fa-fx\\ :,]{16}")
+"""Of each run of hexadecimal digits; this one takes a quarter of the time."""
 _HEX: Final = re.compile(r"(?:(?:\\x|0x)?[0-9A-Fa-f]{2}[ :,]{0,2}){8,}")
 _NOT_HEX: Final = re.compile(r"\\x|0x|[ :,]")
 _PERCENT: Final = re.compile(r"(?:%[0-9A-Fa-f]{2})")
@@ -68,6 +74,8 @@ def _folded(word: re.Match[str]) -> str:
 
 def spelled(text: str) -> str:
     """What is spelled in a text character by character, as words, one a line; empty where nothing is."""
+    if not _TWO_SINGLE.search(f" {text} "):
+        return ""
     runs = groupby(_BETWEEN.split(_WIDE_GAP.sub(" \0 ", text)), key=lambda part: len(part) == 1)
     words = ("".join(parts).replace("\0", " ").strip() for is_single, parts in runs if is_single)
     return "\n".join(word for word in words if len(word) >= MIN_SPELLED)
@@ -75,7 +83,7 @@ def spelled(text: str) -> str:
 
 def without_gaps(text: str) -> str:
     """The text without white space, hyphens and quotes: a token that was cut stands in it whole."""
-    return _GAPS.sub("", text)
+    return text.translate(_ASCII_GAPS) if text.isascii() else _GAPS.sub("", text)
 
 
 def decoded(text: str) -> Iterator[str]:
@@ -85,7 +93,9 @@ def decoded(text: str) -> Iterator[str]:
     if _ESCAPED.search(text):
         yield _ESCAPED.sub(lambda code: chr(int(code[1], 16)), text)
     count = 0
-    for way, pattern, source in ((_from_hex, _HEX, text), (_from_base64, _BASE64, _WRAPPED.sub("", text))):
+    in_hex = text if _MAY_BE_HEX.search(text) else ""
+    in_base64 = _WRAPPED.sub("", text) if "\n" in text else text
+    for way, pattern, source in ((_from_hex, _HEX, in_hex), (_from_base64, _BASE64, in_base64)):
         for run in pattern.finditer(source):
             found = way(run[0][:MOST_ENCODED])
             if found:

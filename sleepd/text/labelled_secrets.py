@@ -93,6 +93,7 @@ _IN_CODE: Final = re.compile(
 )
 _QUOTED: Final = re.compile(r"(?i)\b(?:pass(?:word|phrase))(?:\s?[:=]|\sis)\s?[\"“'`]([^\"”'`\n]{8,64})[\"”'`]")
 _NETWORK: Final = re.compile(r"(?i)\b(?:wi-?fi|wlan|network|ssid|router|hotspot|wpa)")
+_NETWORK_WORDS: Final = ("wifi", "wi-fi", "wlan", "network", "ssid", "router", "hotspot", "wpa")
 _KEY: Final = re.compile(rf"(?i)\b(?:key|code|pass|psk|schlüssel|clé|clave)(?: is|:|=| ->)?\s{{1,4}}[\"'`“]?{_VALUE}")
 _KEY_WORD: Final = re.compile(r"(?i)\b(?:key|code|pass\w*|psk|\w*schlüssel|clé|clave|senha|ключ)\b")
 _WIFI_CODE: Final = re.compile(r"WIFI:[^\n]{0,80}?P:([^;]{6,64});")
@@ -162,7 +163,7 @@ def may_hold_name(line: str) -> bool:
 def lowered(text: str) -> str:
     """In lower case, as a pattern compares that does not distinguish it."""
     low = text.lower()
-    return low if low.isascii() else low.replace("i\u0307", "i").replace("\u0131", "i")
+    return low if low.isascii() else low.replace("i\u0307", "i").replace("\u0131", "i").replace("\u017f", "s")
 
 
 def find_labelled(line: str) -> str:
@@ -170,20 +171,20 @@ def find_labelled(line: str) -> str:
     has_word = may_hold_password(line)
     if has_word and _is_labelled_password(line):
         return "Password or Key in Words"
-    if any(_is_phrase(found[1]) for found in _QUOTED.finditer(line)):
+    low = lowered(line)
+    if "pass" in low and any(_is_phrase(found[1]) for found in _QUOTED.finditer(line)):
         return "Passphrase"
-    if _is_network_key(line):
+    if any(word in low for word in _NETWORK_WORDS) and _is_network_key(line):
         return "Network Key"
-    return _find_in_protocol(line, lowered(line), has_word=has_word) or _find_pin(line)
+    return _find_in_protocol(line, low, has_word=has_word) or _find_pin(line)
 
 
 def may_hold_password(line: str) -> bool:
     """Whether a word in it has what ``_is_password`` and ``_is_strong`` ask for. The patterns take a hundred times as
     long.
     """
-    return any(
-        len(word) >= MIN_CHARACTERS and (not word.isascii() or _MARK.search(word) is not None) for word in line.split()
-    )
+    long = " ".join([word for word in line.split() if len(word) >= MIN_CHARACTERS])
+    return not long.isascii() or _MARK.search(long) is not None
 
 
 def _is_labelled_password(line: str) -> bool:
@@ -281,7 +282,7 @@ def _has_digit(value: str) -> bool:
 
 def _find_pin(line: str) -> str:
     low = line.lower()
-    if not _DIGITS.search(line) or (line.isascii() and not any(word in low for word in _PIN_WORDS)):
+    if (line.isascii() and not any(word in low for word in _PIN_WORDS)) or not _DIGITS.search(line):
         return ""
     is_labelled = any(found[1] not in _COMMON_PINS for found in _PIN.finditer(line))
     return "PIN in Words" if is_labelled else ""

@@ -30,6 +30,7 @@ _IBAN_LENGTHS: Final = {
 }
 _EMAIL: Final = re.compile(r"(?<![\w.+-])[\w.+-]{1,64}@(?:[\w-]{1,63}\.){1,6}[^\W\d_]{2,24}")
 _IBAN: Final = re.compile(r"\b[A-Z]{2}\d{2}(?:[ -]?[A-Z0-9]){11,30}(?![A-Z0-9])", re.IGNORECASE)
+_IBAN_BEGINS: Final = re.compile(r"\d\d(?<=[^\W\d_]{2}\d\d)")
 _CARD: Final = re.compile(r"(?<![\d.,-])[2-6]\d{3}(?:[ -]?\d){9,15}(?![\d-])")
 _IP: Final = re.compile(
     r"(?<![\w.:-])(?:(?:\d{1,3}\.){3}\d{1,3}|[0-9A-Fa-f]{0,4}(?::[0-9A-Fa-f]{0,4}){2,7})(?![\w:-]|\.\d)"
@@ -132,9 +133,18 @@ def _masked_piece(piece: str, found: Counter[str]) -> str:
         return piece
     digits = len(_DIGIT.findall(piece))
     for kind, pattern, least, is_one in _KINDS:
-        if digits >= least:
+        if digits >= least and _has_marks(kind, piece):
             piece = pattern.sub(partial(_mask, kind=kind, is_one=is_one, found=found), piece)
     return piece
+
+
+def _has_marks(kind: str, piece: str) -> bool:
+    """Whether what separates the parts of such a one is there, which is found sooner than the whole."""
+    if kind == "e-mail":
+        return "@" in piece
+    if kind == "IBAN":
+        return _IBAN_BEGINS.search(piece) is not None
+    return kind != "IP address" or piece.count(":") >= 2 or piece.count(".") >= 3
 
 
 def _mask(match: re.Match[str], *, kind: str, is_one: Callable[[str], bool], found: Counter[str]) -> str:

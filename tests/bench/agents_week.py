@@ -1,6 +1,6 @@
 """A week of two agents, each with a daemon: one calls tools, the other is a chat front end with ratings.
 
-    python tests/bench/agents_week.py DIRECTORY [--days 7] [--turns 12] [--base DIRECTORY]
+    python tests/bench/agents_week.py DIRECTORY [--days 7] [--turns 24] [--only tools|chats] [--base DIRECTORY]
 
 The first agent holds conversations, calls a tool, and writes with ``ExperienceLog``, whose file is rotated. The second
 is a chat front end in the manner of Open WebUI: its export is written anew each day, replies are regenerated and rated
@@ -132,12 +132,15 @@ def main() -> None:
     parser.add_argument("directory", type=Path)
     parser.add_argument("--days", type=int, default=7)
     parser.add_argument("--turns", type=int, default=24, help="a day and agent")
+    parser.add_argument("--only", choices=("tools", "chats"), help="one of the two agents; default: both")
     parser.add_argument("--base", default="", help="the base model, as model.base names it; default: a tiny random one")
     options = parser.parse_args()
     options.directory.mkdir(parents=True, exist_ok=True)
     base = options.base or str(base_with_tools(options.directory / "base"))
-    live("tool agent", tool_agent, options.directory / "tools", "experiences.jsonl", options, base)
-    live("chat front end", chat_front_end, options.directory / "chats", "", options, base)
+    if options.only != "chats":
+        live("tool agent", tool_agent, options.directory / "tools", "experiences.jsonl", options, base)
+    if options.only != "tools":
+        live("chat front end", chat_front_end, options.directory / "chats", "", options, base)
 
 
 if __name__ == "__main__":

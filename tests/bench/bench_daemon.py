@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -32,7 +33,7 @@ REPEATS = 7
 LETTERS = str.maketrans("0123456789", "ghijklmnop")
 
 
-def padded(count: int, *, start: int = 0) -> list[dict]:
+def padded(count: int, *, start: int = 0) -> list[dict[str, Any]]:
     """Experiences of about a kilobyte each, as real ones are, and no two alike: none is a loop or a near-duplicate."""
     return [
         record | {"response": f"{record['response']} {words(start + number)}"}
@@ -82,7 +83,7 @@ def measure_form(form: str, count: int) -> None:
         path = Path(config.buffer.path)
         records = padded(count)
 
-        def write(these: list[dict]) -> None:
+        def write(these: list[dict[str, Any]]) -> None:
             temporary = path.with_suffix(".tmp")
             with temporary.open("w") as file:
                 if form == "array":

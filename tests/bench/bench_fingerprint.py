@@ -20,8 +20,8 @@ from types import MappingProxyType
 from typing import Any
 
 import msgspec
-from fingerprint_tables import print_rates
-from identification_rates import Adapters, Answered, key_of
+
+sys.path.append(str(Path(__file__).parents[2]))
 
 from sleepd.protocol.chat_example import Message
 from sleepd.protocol.checkpoint.checkpoint_files import FINGERPRINT_FILE
@@ -29,6 +29,9 @@ from sleepd.protocol.deployment.adapter_fingerprint import AdapterFingerprint, P
 from sleepd.protocol.job import Job, Notice, Progress, TrainingExample
 from sleepd.serving.endpoint import Endpoint
 from sleepd.worker.channel import Channel
+from tests.bench.fingerprint_tables import print_rates
+from tests.bench.identification_rates import Adapters, Answered, key_of
+from tests.tiny_engine import llama_server
 
 BASES = ("f16", "q8_0", "q4_1", "q4_k_m")
 _SPROUT, _TALK, _REPLIES = "buffer_sprout_180.json", "buffer_sprout08_141.json", "buffer_mcnugget_323.json"
@@ -168,12 +171,13 @@ class _WithAdapters(Endpoint):
 
 def ask(arguments: argparse.Namespace) -> None:
     """Each state of the server answers the prompts of the fingerprints that are held against it, on each base."""
-    from engines import llama_server
-
     adapters = read_adapters(arguments.out)
     files = converted(arguments.out, adapters)
     for kind in arguments.bases:
-        with llama_server(base_file(arguments.out, kind), list(files.values())) as url:
+        base = base_file(arguments.out, kind)
+        # None of the adapters is on until a request names it.
+        settings = {"n_ctx": 4096, "model_alias": {base.stem}, "lora_init_without_apply": True}
+        with llama_server(base, list(files.values()), **settings) as url:
             endpoint = _WithAdapters(url)
             for on, held in states(adapters):
                 answered = Answered(base=kind, on=on, answers={})
@@ -220,9 +224,8 @@ def converted(out: Path, adapters: Adapters) -> dict[str, Path]:
 
 def base_file(out: Path, kind: str) -> Path:
     """The embedded base in that quantization; its own is q4_1."""
-    from engines import requantized
-
     from sleepd.worker.model.find_base import find_base
+    from tests.bench.quantizations import requantized
 
     source, target = find_base("embedded", "").weights[0], out / f"base-{kind}.gguf"
     return source if kind == "q4_1" else target if target.exists() else requantized(source, target, kind)

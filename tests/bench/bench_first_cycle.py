@@ -9,13 +9,18 @@ of the older ones replayed; a fifth of all is held out of both. Drift is measure
 from __future__ import annotations
 
 import argparse
+import sys
 import tempfile
 from pathlib import Path
 
 import msgspec
-from cycles import as_example, drift, is_holdout, read_experiences, run_cycle, show
+
+sys.path.append(str(Path(__file__).parents[2]))
 
 from sleepd.config.strategies import find_strategy
+from sleepd.protocol.job import TrainingExample
+from sleepd.protocol.strategy import Strategy
+from tests.bench.cycles import Outcome, as_example, drift, is_holdout, read_experiences, run_cycle, show
 
 SYSTEM_PROMPT = (
     "You are an agent of the SAGE project. You speak plainly about what you notice, and you remember the people you "
@@ -56,7 +61,14 @@ def main() -> None:
         print("drift on unseen general prompts, nats a token:", [round(one, 4) for one in drifts])
 
 
-def _cycle(arguments, strategy, models, staging, examples, parent):
+def _cycle(
+    arguments: argparse.Namespace,
+    strategy: Strategy,
+    models: Path,
+    staging: Path,
+    examples: list[TrainingExample],
+    parent: Path | None,
+) -> Outcome:
     return run_cycle(
         examples,
         strategy,

@@ -38,6 +38,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import GenerationConfig, LogitsProcessor, StoppingCriteria
@@ -84,7 +85,7 @@ class RowEnds(StoppingCriteria):
 
 @torch.no_grad()
 def by_transformers(
-    model,
+    model: Any,
     device: Device,
     asked: Sequence[Asked],
     *,
@@ -141,7 +142,7 @@ class Compared:
     """The same of the processor time, on which other load tells less."""
 
 
-def compare(model, device: Device, asked: Sequence[Asked], stops: frozenset[int], repeats: int) -> Compared:
+def compare(model: Any, device: Device, asked: Sequence[Asked], stops: frozenset[int], repeats: int) -> Compared:
     """Make the replies in both ways, in turn, after one turn that is not counted."""
     wall: dict[str, list[float]] = {name: [] for name in WAYS}
     processor: dict[str, list[float]] = {name: [] for name in WAYS}
@@ -168,7 +169,7 @@ def _ratio(taken: dict[str, list[float]]) -> float:
     return statistics.median(one / other for one, other in zip(taken["worker"], taken["generate"], strict=True))
 
 
-def prepare(base: str, models: Path, with_adapter: bool):
+def prepare(base: str, models: Path, with_adapter: bool) -> tuple[Any, Device, ChatFormat]:
     """Model, device and chat; the adapter's weights are random, so that it changes what is said."""
     device = choose_device("cpu")
     directory = open_base(base, "", models, print)[0]
@@ -223,7 +224,7 @@ def _print_peak(arguments: argparse.Namespace, models: Path) -> None:
     WAYS[arguments.peak_of](model, device, asked, stop_ids=stop_ids(model, chat))
     # Not ru_maxrss, which a child has from its parent.
     status = Path("/proc/self/status").read_text()
-    print(int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) / 2**20)
+    print(int(re.findall(r"VmHWM:\s+(\d+) kB", status)[0]) / 2**20)
 
 
 def _measure(arguments: argparse.Namespace, models: Path) -> None:

@@ -74,7 +74,7 @@ def report_buffer(path: Path, seed: int) -> None:
     """What is set aside in one buffer, and what of its spoiled replies."""
     found = json.loads(path.read_text())
     listed = found["experiences"] if isinstance(found, dict) else found
-    experiences = [one for record in listed if isinstance(one := parse(record), Experience)]
+    experiences = [read for record in listed if isinstance(read := parse(record), Experience)]
     screener, started = Screener(SecretFinder(), ()), time.perf_counter()
     screened = [screener.screen(one) for one in experiences]
     each = (time.perf_counter() - started) / max(1, len(screened)) * 1000

@@ -15,10 +15,12 @@ import tempfile
 from pathlib import Path
 
 import msgspec
-from cycles import drift, run_cycle, show
+
+sys.path.append(str(Path(__file__).parents[2]))
 
 from sleepd.config.strategies import find_strategy
 from sleepd.protocol.job import TrainingExample
+from tests.bench.cycles import drift, run_cycle, show
 
 SYSTEM_PROMPT = "You are Wren, the assistant of a small observatory. Answer briefly."
 FACTS = [

@@ -13,14 +13,16 @@ from __future__ import annotations
 import argparse
 import socket
 import statistics
+import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import torch
-from bench_first_cycle import SYSTEM_PROMPT
-from cycles import read_experiences
+
+sys.path.append(str(Path(__file__).parents[2]))
 
 from sleepd.config.strategies import find_strategy
 from sleepd.protocol.chat_example import ChatExample
@@ -39,6 +41,8 @@ from sleepd.worker.training.adapter_weights import AdapterWeights
 from sleepd.worker.training.batches import Batches, TrainingSet
 from sleepd.worker.training.heartbeat import TrainingHeartbeat
 from sleepd.worker.training.train import Trainer
+from tests.bench.bench_first_cycle import SYSTEM_PROMPT
+from tests.bench.cycles import read_experiences
 
 
 class SilentChannel(Channel):
@@ -47,7 +51,7 @@ class SilentChannel(Channel):
     def __init__(self) -> None:
         super().__init__(socket.socketpair()[0])
 
-    def send(self, message) -> None:
+    def send(self, message: Any) -> None:
         """Drop the message."""
 
 
@@ -75,10 +79,11 @@ def _measure(arguments: argparse.Namespace, models: Path) -> None:
     chat = ChatFormat(tokenizer, SYSTEM_PROMPT)
     eligible = read_experiences(arguments.buffer, 0.6)
     chosen = eligible[:: max(1, len(eligible) // arguments.experiences)][: arguments.experiences]
-    experiences = [
+    encoded = [
         encode_chat(chat, one["id"], ChatExample(prompt=one["prompt"], response=one["response"]), 2048)
         for one in chosen
     ]
+    experiences = [one for one in encoded if one is not None]
     prompts = reference_prompts("regularise")[:12]
     prompts = [asked(prompt) for prompt in prompts]
     answers = base_answers(model, ours, chat, prompts, stop_ids(model, chat), None, lambda _tokens: None)
@@ -116,7 +121,7 @@ def _measure(arguments: argparse.Namespace, models: Path) -> None:
         print(f"{name}: {tokens / seconds:.0f} tokens/s, {ratio:.2f} x (by processor time {by_cpu:.2f} x)")
 
 
-def plain_loop(model, experiences: list[Encoded], batch_size: int, rate: float) -> None:
+def plain_loop(model: Any, experiences: list[Encoded], batch_size: int, rate: float) -> None:
     """One epoch, one experience at a time, with everything at its default."""
     weights = [weight for weight in model.parameters() if weight.requires_grad]
     optimizer = torch.optim.AdamW(weights, lr=rate)

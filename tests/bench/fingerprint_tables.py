@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
-from identification_rates import (
+from sleepd.policy import answer_distance, identification
+from sleepd.protocol.deployment.adapter_fingerprint import REPLY_STEPS
+from sleepd.serving.proof import ASKED_AGAIN
+from tests.bench.identification_rates import (
     Adapters,
     Answered,
     Case,
@@ -16,10 +19,6 @@ from identification_rates import (
     other_generation,
     same_texts,
 )
-
-from sleepd.policy import answer_distance, identification
-from sleepd.protocol.deployment.adapter_fingerprint import REPLY_STEPS
-from sleepd.serving.proof import ASKED_AGAIN
 
 LIMITS = {
     "MOST_RATIO": (0.5, 0.6, 0.7, 0.8),

@@ -103,7 +103,7 @@ def make(options: argparse.Namespace) -> None:
     all_prompts = reference_answers.reference_prompts
     reference_answers.reference_prompts = probe_generation.reference_prompts = lambda kind: all_prompts(kind)[:PROMPTS]
     channel = Channel(socket.socketpair()[0])
-    channel.send = lambda _message: None  # type: ignore[method-assign]
+    channel.send = lambda message: None  # type: ignore[method-assign]
     held_out, to_train = split(options.buffer)
     job = Job(
         cycle=1,
@@ -161,7 +161,7 @@ def split(buffer: Path) -> tuple[list[TrainingExample], list[TrainingExample]]:
 
     def example(number: int, role: str) -> TrainingExample:
         one = drawn[number]
-        return TrainingExample(id=f"e{number}", prompt=one["prompt"], response=one["response"], salience=0.7, role=role)  # type: ignore[arg-type]
+        return TrainingExample(id=f"e{number}", prompt=one["prompt"], response=one["response"], salience=0.7, role=role)
 
     held_out = [example(number, "holdout") for number in range(HELD_OUT)]
     return held_out, [example(number, "train") for number in range(HELD_OUT, HELD_OUT + TRAINED)]
@@ -315,7 +315,7 @@ def draw(pool: Pool, held_out: int, seed: int) -> Report:
     for mode, said in pool.candidate.items():
         places = sorted(chance.sample(range(len(said)), max(2, round(PROBE_SHARE * len(said)))))
         base, candidate = (describe([texts[i] for i in places]) for texts in (pool.base[mode], said))
-        collapse.append(Collapse(mode=mode, base=base, parent=base, candidate=candidate))  # type: ignore[arg-type]
+        collapse.append(Collapse(mode=mode, base=base, parent=base, candidate=candidate))
     replies = chance.sample(pool.replies, min(len(pool.replies), held_out))
     taught = pool.relevance.losses
     taught = chance.sample(taught, min(len(taught), TAUGHT))
@@ -344,7 +344,7 @@ def draw(pool: Pool, held_out: int, seed: int) -> Report:
         holdout_after=after,
         holdout=pairs,
         # Passed, also by an adapter that is zero: it is the figures that are tried here.
-        checks=[TrainingCheck(name=name, passed=True, figure=1, limit=0, detail="") for name in REQUIRED_CHECKS],  # type: ignore[arg-type]
+        checks=[TrainingCheck(name=name, passed=True, figure=1, limit=0, detail="") for name in REQUIRED_CHECKS],
         replies=replies,
         notices=[],
         seconds={},

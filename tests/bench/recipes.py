@@ -17,7 +17,6 @@ from typing import Any
 
 import msgspec
 import torch
-from replay import Night
 
 from sleepd.policy.judging.repetition import find_repetition
 from sleepd.protocol.job import Notice, TrainingExample
@@ -50,6 +49,7 @@ from sleepd.worker.training.heartbeat import TrainingHeartbeat
 from sleepd.worker.training.schedule import epoch_ends
 from sleepd.worker.training.thinned_prompts import thinned
 from sleepd.worker.training.train import Trainer
+from tests.bench.replay import Night
 
 ROW_TOKENS = 1024
 REPLY_BATCH = 16

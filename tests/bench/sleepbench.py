@@ -38,17 +38,19 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from bench_first_cycle import SYSTEM_PROMPT
-from facts import SYSTEM_PROMPT as FACTS_PROMPT
-from facts import as_experiences, facts, is_right, told_otherwise
-from figures import table
-from judgebench import draw, harmless
-from replay import Night, nights, read_buffer, sampled_by_salience, sessions_of
+
+sys.path.append(str(Path(__file__).parents[2]))
 
 from sleepd.config.strategies import find_strategy
 from sleepd.policy.judging.promotion import Gates, judge
 from sleepd.protocol.evidence import LossPair, TrainedLoss
 from sleepd.protocol.strategy import Strategy
+from tests.bench.bench_first_cycle import SYSTEM_PROMPT
+from tests.bench.facts import SYSTEM_PROMPT as FACTS_PROMPT
+from tests.bench.facts import as_experiences, facts, is_right, told_otherwise
+from tests.bench.figures import table
+from tests.bench.judgebench import draw, harmless
+from tests.bench.replay import Night, nights, read_buffer, sampled_by_salience, sessions_of
 
 Losses = Mapping[str, Any]
 """By the id of an experience, what was measured on it."""
@@ -180,7 +182,8 @@ def _recall(arguments: argparse.Namespace, strategy: Strategy) -> None:
         if renewed and night.number >= CHANGE:
             figures["outdated"] = sum(map(is_right, replies[:FACTS_A_NIGHT], taught[0]))
         if before is not None:
-            figures |= _judged(night, *before, bench.losses([*night.held_out, *night.new]))
+            base, parent = before
+            figures |= _judged(night, base, parent, bench.losses([*night.held_out, *night.new]))
         wrong = [[f.asked, f.key, r] for f, r, ok in zip(known, replies, right, strict=True) if not ok]
         _tell(arguments, night, cost, figures | {"drift": bench.drift(), "wrong": wrong})
 
@@ -208,7 +211,7 @@ def _judged(night: Night, base: Losses, parent: Losses, candidate: Losses) -> di
 
 
 def _bench(arguments: argparse.Namespace, strategy: Strategy, system_prompt: str) -> Any:
-    from recipes import Bench
+    from tests.bench.recipes import Bench
 
     arguments.models.mkdir(parents=True, exist_ok=True)
     return Bench(arguments.base, arguments.models, system_prompt, is_older=strategy.name == "gentle")

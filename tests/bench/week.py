@@ -17,6 +17,7 @@ import sys
 import time
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 sys.path.append(str(Path(__file__).parents[2]))
 
@@ -27,7 +28,7 @@ from tests.processes import DaemonProcess
 LOOK_SECONDS = 1.0
 
 
-def days_of(buffer: Path, days: int) -> list[list[dict]]:
+def days_of(buffer: Path, days: int) -> list[list[dict[str, Any]]]:
     """The records in time order, in so many parts; what does not divide is left to the last ones."""
     records = sorted(json.loads(buffer.read_bytes()), key=lambda record: str(record.get("timestamp", "")))
     return [records[len(records) * day // days : len(records) * (day + 1) // days] for day in range(days)]
@@ -64,7 +65,7 @@ def main() -> None:
     config = config_for(options.directory, min_hours_between_sleep=0.0)
     config = changed(config, "model", base=options.base)
     config = changed(config, "worker", threads=options.threads, silence_seconds=300.0)
-    written: list[dict] = []
+    written: list[dict[str, Any]] = []
     write_buffer(Path(config.buffer.path), written)
     cycles = 0
     with DaemonProcess(options.directory, config) as daemon:

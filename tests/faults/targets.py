@@ -85,7 +85,7 @@ def target(make: Maker) -> Maker:
 
 def refuse(text: str) -> None:
     """Count the input as refused."""
-    raise BufferUnreadable(text)
+    raise BufferUnreadable(text, hint="")
 
 
 # --- the buffer ---
@@ -319,8 +319,8 @@ def answered(directory: Path, stack: ExitStack) -> Target:
         understood = control.decode_request(line)
         if isinstance(understood, control.Run):
             if understood.strategy is not None and understood.strategy not in STRATEGIES:
-                raise UsageError("strategy")
-            raise NothingToDo("a cycle is begun by none")
+                raise UsageError("strategy", hint="")
+            raise NothingToDo("a cycle is begun by none", hint="")
         data = runner.run(requests.respond(understood, Peer(pid=1, uid=0, gid=0)))
         control.decode_answer(control.answer(data), dict[str, Any])
 

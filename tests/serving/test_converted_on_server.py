@@ -26,9 +26,9 @@ from sleepd.worker.model.gguf.gguf_architecture import find_architecture  # noqa
 from sleepd.worker.model.gguf.merged_model import write_merged_gguf  # noqa: E402
 from sleepd.worker.programs.tiny_model import make_tiny_model  # noqa: E402
 from sleepd.worker_program import ask_worker  # noqa: E402
-from tests.bench.engines import llama_server  # noqa: E402
+from tests.tiny_engine import base_gguf, llama_server  # noqa: E402
 
-from .tiny_adapter import adapted, write_tiny_gguf  # noqa: E402
+from .tiny_adapter import adapted  # noqa: E402
 
 CPU = Device(torch.device("cpu"), torch.float32, "cpu")
 TEXTS = ["Who are you?", "The capital of France is", "def add(a, b):", "Tell me a story about the sea."]
@@ -49,7 +49,7 @@ def of_worker(model: Any, prompts: list[list[int]]) -> Chances:
 def of_server(base: Path, prompts: list[list[int]], *adapters: Path) -> Chances:
     """What a server started for it answers."""
     found = []
-    with llama_server(base, adapters, context=512) as url:
+    with llama_server(base, adapters, n_ctx=512) as url:
         for ids in prompts:
             asked: dict[str, Any] = {
                 "prompt": ids,
@@ -91,7 +91,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """The tiny model as a directory, and as a GGUF file."""
     directory = tmp_path_factory.mktemp("tiny")
     make_tiny_model(directory / "base")
-    return directory / "base", write_tiny_gguf(directory / "base", directory / "tiny.gguf")
+    return directory / "base", base_gguf(directory / "base", directory / "tiny.gguf")
 
 
 @pytest.mark.worker

@@ -34,6 +34,14 @@ def test_same_proof_prolongs_a_span(table: ServedTable) -> None:
 
     (span,) = table.spans(limit=5)
     assert (span.cycle, span.since, span.proved_at, span.until, span.proofs) == (7, START, minutes(60), None, 2)
+    assert (span.distance, span.next_nearest) == (0.08, 0.58)
+
+
+def test_proof_returns_the_open_span(table: ServedTable) -> None:
+    """A proof answers with the span that it began or prolonged, and with its own distances."""
+    prove(table, 7, 0)
+    found = table.note_proof(7, at=minutes(60), distance=0.02, next_nearest=None)
+    assert (found.since, found.proofs, found.distance, found.next_nearest) == (START, 2, 0.02, None)
 
 
 def test_exchange_ends_a_span(table: ServedTable) -> None:

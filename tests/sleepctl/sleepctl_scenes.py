@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from sleepd.protocol.answers import Learned, LearnedText
+from sleepd.protocol.checkpoint.origin import Origin
 from sleepd.protocol.evidence import (
     ChatContract,
     Collapse,
@@ -91,6 +92,18 @@ PROMOTED = cycle(
     train_after=1.62,
     drift=0.0124,
     reason="better by 0.41 nats/token on 23 held-out experiences; nothing damaged",
+)
+ORIGIN = Origin(
+    signer="thor",
+    bundle="b" * 64,
+    cycle=41,
+    received_at=ago(hours=5),
+    outcome="promoted",
+    gain=None,
+    held_out=30,
+    holdout_before=3.0,
+    holdout_after=2.5,
+    device="cuda:0",
 )
 REJECTED = cycle(
     9,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -67,10 +68,24 @@ def test_second_import_is_nothing_to_do(bundle: Bundle, tmp_path: Path) -> None:
 
 
 def test_missing_files_are_named(bundle: Bundle, tmp_path: Path) -> None:
-    """A file that is not there is named, without a traceback."""
-    refused = bundle("show", tmp_path / "missing")
-    assert (refused.code, "missing: No such file" in refused.err) == (1, True)
+    """A file or a folder that is not there is named, and the hint is about its name and not about the disk."""
+    for command in (("show", tmp_path / "missing"), ("export", "--to", tmp_path / "missing" / "out")):
+        refused = bundle(*command)
+        assert (refused.code, "missing: No such file" in refused.err) == (4, True)
+        assert f"ls -l {tmp_path}\n" in refused.err
+        assert "df -h" not in refused.err
     assert bundle("export", 9, "--to", tmp_path / "out").code == 4
+
+
+def test_full_disk_is_told_apart(bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only where the disk is full the hint is about space; a folder in place of a file is no matter of space."""
+    assert "ls -ld" in bundle("show", tmp_path).err
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("sleepd.sleepctl.commands.adapters.bundle_commands.write_bundle", full)
+    assert f"df -h {tmp_path}\n" in bundle("export", "--to", tmp_path / "out").err
 
 
 def test_other_users_state_is_not_written(bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

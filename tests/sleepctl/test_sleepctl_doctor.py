@@ -16,7 +16,8 @@ import msgspec
 import pytest
 
 from sleepd.config.buffer_config import BufferConfig
-from sleepd.config.schema import Config, WorkerConfig
+from sleepd.config.bundle_config import BundleConfig, SyncConfig
+from sleepd.config.schema import Config, StateConfig, WorkerConfig
 from sleepd.protocol import control
 from sleepd.protocol.capability import BaseCheck, Capability
 from sleepd.protocol.deployment.adapter_fingerprint import Identity
@@ -30,11 +31,13 @@ from sleepd.sleepctl.doctor.doctor_facts import (
     EngineFacts,
     PathFacts,
     SocketFacts,
+    SyncFacts,
     UnitFacts,
 )
 from sleepd.sleepctl.doctor.engine_finding import engine_facts, engine_finding
 from sleepd.sleepctl.doctor.findings import judge
 from sleepd.sleepctl.doctor.longest_experience import longest_experience
+from sleepd.sleepctl.doctor.sync_finding import sync_facts
 from sleepd.sleepctl.subprocesses import answer_of
 from sleepd.version import VERSION
 from tests.agents import changed, config_for, experiences, write_buffer, write_config
@@ -229,6 +232,8 @@ CASES: list[tuple[str, DoctorFacts, str, str]] = [
     ("engine", with_(engine=engine(problem="cannot be reached", hint="is it running?")), "FAIL", "is it running?"),
     ("engine", with_(engine=engine(problem="no", hint="sudo", was_asked=False)), "WARN", "sudo"),
     ("engine", with_(engine=engine(key_file="/k", key_mode=0o640, answer=ANSWER)), "FAIL", "chmod 600 /k"),
+    ("sync", with_(sync=SyncFacts(place="dropbox:a", policy="offer")), "PASS", ""),
+    ("sync", with_(sync=SyncFacts(place="dropbox:a", problem="none", hint="apt install")), "FAIL", "apt install"),
     ("clock", with_(now=datetime(1970, 1, 2, tzinfo=UTC), last_sleep_at=None), "FAIL", "set-ntp"),
     ("clock", with_(is_clock_synchronised=False), "WARN", "set-ntp"),
     ("clock", with_(is_clock_synchronised=None), "PASS", ""),
@@ -247,6 +252,28 @@ def test_fault_is_shown_with_its_fix(name: str, facts: DoctorFacts, mark: str, c
     assert finding.text
 
 
+def test_means_of_sharing_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A key, a directory, the program and its configuration: each that is lacking is named with what mends it."""
+    monkeypatch.setenv("PATH", "/nonexistent")
+    file = tmp_path / "rclone.conf"
+
+    def found(key: str = "/k", **sync: str) -> SyncFacts:
+        state = StateConfig(directory=str(tmp_path))
+        return sync_facts(Config(state=state, bundle=BundleConfig(key=key), sync=SyncConfig(**sync)))
+
+    assert found() == SyncFacts(policy="offer")
+    assert "nothing goes" in found("", directory=str(tmp_path)).problem
+    assert found(directory=str(tmp_path)).problem == ""
+    assert found(directory=f"{tmp_path}/gone").hint == f"sudo -u sage-sleepd mkdir {tmp_path}/gone"
+    assert found(remote="dropbox:a").hint == "sudo apt install rclone"
+    monkeypatch.setenv("PATH", str(tmp_path))
+    (tmp_path / "rclone").touch(mode=0o755)
+    assert found(remote="dropbox:a").hint.endswith(f"rclone --config {file} config")
+    assert found(remote=":local:/a").problem == ""
+    file.touch(mode=0o644)
+    assert "only its owner may read" in found(remote="dropbox:a").problem
+
+
 def test_buffer_in_shown_home_passes() -> None:
     """A drop-in which shows the directory answers the protection of homes."""
     unit = msgspec.structs.replace(WELL.unit, shown=["/home/you/a"])
@@ -262,6 +289,15 @@ def test_requested_cpu_is_no_fault() -> None:
 
 
 # --- what a user may ---
+
+
+def test_edge_box_needs_no_training_memory() -> None:
+    """A machine that trains nothing is told so, and its memory is held against the model alone."""
+    config = msgspec.structs.replace(CONFIG, worker=WorkerConfig(device="none"))
+    facts = with_(has_gpu=True, config=msgspec.structs.replace(WELL.config, config=config), memory_bytes=GIB)
+    found = {each.name: each for each in judge(facts)}
+    assert {found[name].mark for name in ("device", "memory")} == {"PASS"}
+    assert "trains nothing" in found["device"].text
 
 
 def test_caller_access_is_found(tmp_path: Path) -> None:

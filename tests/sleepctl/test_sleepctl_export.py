@@ -110,12 +110,13 @@ def test_merged_forms_are_named_unmeasured(
 ) -> None:
     """A merged directory loads as a whole model, a merged GGUF has a Modelfile, and no text calls them measured."""
     pytest.importorskip("torch")
-    from tests.serving.tiny_adapter import save_tiny_adapter, write_tiny_gguf
+    from tests.serving.tiny_adapter import save_tiny_adapter
+    from tests.tiny_engine import base_gguf
 
     base = tmp_path / "base"
     files = save_tiny_adapter(base, tmp_path / "adapter")
     checkpoint(state / "cycle_008", {name: (tmp_path / "adapter" / name).read_bytes() for name in files})
-    gguf = write_tiny_gguf(base, tmp_path / "tiny.gguf")
+    gguf = base_gguf(base, tmp_path / "tiny.gguf")
     monkeypatch.setenv("SLEEPD_MODEL_BASE", str(base))
     whole = export(8, "--to", tmp_path / "whole", "--as", "merged")
     assert whole.code == 0

@@ -25,7 +25,7 @@ NOW = SystemClock().now()
     [
         (ExpectedSleep(at=NOW + timedelta(hours=5), per_day=3.0, reason="if it goes on so"), "Expected "),
         (ExpectedSleep(at=NOW - timedelta(seconds=1), per_day=3.0, reason="it is due now"), "Now: it is due"),
-        (ExpectedSleep(at=None, per_day=None, reason="it waits"), "Nobody can tell when: it waits"),
+        (ExpectedSleep(at=None, per_day=None, reason="it waits"), "No time is expected: it waits"),
     ],
 )
 def test_expected_sleep_is_shown(daemon: FakeDaemon, sleepctl: Sleepctl, found: ExpectedSleep, shown: str) -> None:

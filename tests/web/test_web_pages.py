@@ -8,10 +8,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from sleepd.errors import DaemonNotRunning, VersionMismatch
-from sleepd.protocol.control import GetStatus
+from sleepd.protocol.answers import Cycles
+from sleepd.protocol.control import GetStatus, History, Show
 from sleepd.protocol.deployment.serve_messages import ServedState
 from tests.sleepctl import sleepctl_scenes as scenes
 from tests.sleepctl.sleepctl_fake_daemon import FakeDaemon
@@ -70,6 +72,27 @@ def test_served_adapter_is_shown(site: WebProcess, daemon: FakeDaemon, cookie: s
     assert "cycle 7, proved" in text
     assert re.search(r"\bnot cycle 8\b", text)
     assert '<code class="command">sleepctl doctor</code>' in text
+
+
+def test_foreign_adapter_is_told_apart(site: WebProcess, daemon: FakeDaemon, cookie: str) -> None:
+    """Of another machine's adapter each page says whose it is, and what it gained there and here."""
+    known, status = dict(daemon.replies), scenes.MORNING
+    assert status.champion is not None
+    foreign = msgspec.structs.replace(scenes.PROMOTED, strategy="from:thor", tag="from:thor", origin=scenes.ORIGIN)
+    champion = msgspec.structs.replace(status.champion, origin=scenes.ORIGIN)
+    daemon.replies |= {
+        GetStatus: scenes.changed(status, champion=champion, recent_cycles=[foreign]),
+        History: Cycles(cycles=[foreign]),
+        Show: msgspec.structs.replace(scenes.FULL, summary=foreign, origin=scenes.ORIGIN),
+    }
+    try:
+        pages = [site.get(path, cookie=cookie).text for path in ("/", "/cycles", "/cycles/8")]
+    finally:
+        daemon.replies |= known
+    for page in pages:
+        assert re.search(r"from thor, cycle 41 there; gain there \+0\.50 \(30 .*?\), here \+0\.41 \(23 ", page)
+        assert "tagged" not in page
+    assert "by the strategy" not in pages[2]
 
 
 def test_cycle_page_has_the_figures(site: WebProcess, cookie: str) -> None:

@@ -13,6 +13,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from fnmatch import fnmatch
+from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -86,11 +87,17 @@ def _files_of(path: str) -> Iterator[Path]:
     elif os.path.isdir(path):
         for directory, directories, names in os.walk(path):
             directories.sort()
-            wanted = sorted(name for name in names if Path(name).suffix in SUFFIXES and not is_rating(name))
-            yield from (Path(directory, name) for name in wanted)
+            wanted = sorted(name for name in names if os.path.splitext(name)[1] in SUFFIXES and not is_rating(name))
+            yield from (_path(os.path.join(directory, name)) for name in wanted)
     else:
         yield from _rotated(Path(path))
         yield Path(path)
+
+
+@lru_cache(maxsize=MOST_FILES)
+def _path(path: str) -> Path:
+    """One object for each path: it is made once, and compares fast with itself at each poll."""
+    return Path(path)
 
 
 def _rotated(path: Path) -> list[Path]:

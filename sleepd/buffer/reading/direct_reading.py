@@ -49,7 +49,7 @@ def read_directly(
         except FileNotFoundError:
             continue
         with file:
-            rated = msgspec.structs.replace(settings, ratings=ratings.of(path.parent))
+            rated = msgspec.structs.replace(settings, ratings=ratings.of(path))
             yield from _read(path, file, rated, largest_bytes)
 
 

@@ -137,7 +137,7 @@ class ExperienceBuffer:
                 if list(rotated) in ([path], []):
                     if list(self._files) != [path]:
                         self._files, self._identities = {path: self._files.get(path) or self._new_file(path)}, {}
-                    self._files[path].rate(self._ratings.of(path.parent))
+                    self._files[path].rate(self._ratings.of(path))
                     self.view = await self._files[path].read()
                     return self.view
             else:
@@ -215,7 +215,7 @@ class ExperienceBuffer:
             if path not in self._files:
                 self._files[path] = self._new_file(path)
         for path, source in self._files.items():
-            if source.rate(self._ratings.of(path.parent)):
+            if source.rate(self._ratings.of(path)):
                 self._identities.pop(path, None)
         changed = [
             path
@@ -294,9 +294,11 @@ class ExperienceBuffer:
 
     def _problems(self) -> list[Skipped]:
         """Each file that cannot be read, and why."""
-        names = dict(zip(self._files, _short_names(self._files), strict=True))
         found = {path: self._unreadable[path].message for path in self._files if path in self._unreadable}
         found |= {path: source.view.problem for path, source in self._files.items() if source.view.problem}
+        if not found:
+            return []
+        names = dict(zip(self._files, _short_names(self._files), strict=True))
         return [Skipped(position=names[path], reason=why.removeprefix(f"{path}: ")) for path, why in found.items()]
 
 

@@ -31,6 +31,8 @@ class RatingFiles:
         """Of the files in each directory."""
         self._by_directory: dict[Path, dict[str, float]] = {}
         self._merged: dict[tuple[Path, ...], dict[str, float]] = {}
+        self._of: dict[str, dict[str, float]] = {}
+        """What was asked for since one of them changed."""
 
     def read(self, directories: Collection[Path]) -> None:
         """Read what changed. Blocks; call it in a thread."""
@@ -40,12 +42,15 @@ class RatingFiles:
             if found != self._identities.get(directory, {}):
                 self._identities[directory] = found
                 self._by_directory[directory] = self._ratings(directory, files)
-                self._merged = {}
+                self._merged, self._of = {}, {}
 
-    def of(self, directory: Path) -> dict[str, float]:
-        """As ``ReadSettings.ratings``, for the files in a directory; the same object as long as nothing changed."""
-        above = tuple(each for each in (*reversed(directory.parents), directory) if self._by_directory.get(each))
-        return self._merge(above)
+    def of(self, file: Path) -> dict[str, float]:
+        """As ``ReadSettings.ratings``, for one file of the buffer; the same object as long as nothing changed."""
+        directory = os.path.dirname(file)
+        if directory not in self._of:
+            above = tuple(each for each in reversed(file.parents) if self._by_directory.get(each))
+            self._of[directory] = self._merge(above)
+        return self._of[directory]
 
     @property
     def all(self) -> dict[str, float]:

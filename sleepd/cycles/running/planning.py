@@ -222,7 +222,7 @@ async def job_for(
         questions=await asyncio.to_thread(read_questions, config.evaluation.probes),
         evaluation_command=config.evaluation.command,
         evaluation_seconds=config.evaluation.seconds,
-        device=config.worker.device,
+        device=config.worker.torch_device,
         threads=config.worker.threads,
         reservoir=config.training.reservoir,
         resume_point_seconds=config.worker.resume_point_minutes * 60,

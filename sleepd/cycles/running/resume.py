@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from sleepd.buffer.reading.view import View
+from sleepd.config.schema import Config
 from sleepd.errors import ProtocolError
 from sleepd.files import read_document
 from sleepd.protocol.job import RESUME_POINT, Job, decode_job
@@ -55,14 +56,16 @@ def has_resume_point(checkpoints: Checkpoints, cycle: int) -> bool:
     return (checkpoints.staging_path(cycle) / RESUME_POINT).exists()
 
 
-def obstacle(cycle: int, assigned: Sequence[SplitAssignment], view: View, base: str, checkpoints: Checkpoints) -> str:
+def obstacle(
+    cycle: int, assigned: Sequence[SplitAssignment], view: View, config: Config, checkpoints: Checkpoints
+) -> str:
     """Why the cycle must not go on; empty: it may.
 
     Args:
         cycle: the suspended one.
         assigned: its experiences, as they were when it was planned.
         view: the buffer as it is now.
-        base: the configured base.
+        config: in force now.
         checkpoints: where it was staged.
 
     Raises:
@@ -71,8 +74,10 @@ def obstacle(cycle: int, assigned: Sequence[SplitAssignment], view: View, base: 
     job = staged_job(checkpoints, cycle)
     if isinstance(job, str):
         return job
-    if job.base != base:
-        return f"[model] base is now {base}, it began with {job.base}"
+    if job.base != config.model.base:
+        return f"[model] base is now {config.model.base}, it began with {job.base}"
+    if not (job.foreign or config.worker.trains):
+        return 'worker.device is now "none": this machine trains nothing'
     if job.parent and Path(job.parent).name != directory_name(checkpoints.champion() or 0):
         return f"it continues {Path(job.parent).name}, which is no longer in use"
     groups = dict(zip(view.keys, view.groups, strict=True))

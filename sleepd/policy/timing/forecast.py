@@ -36,6 +36,8 @@ def forecast(looks: Sequence[Look], facts: Facts, decision: Decision, now: datet
         return Forecast(now, per_day, "it is due now")
     if decision.due:
         return Forecast(None, per_day, f"it is due, and waits: {decision.vetoes[0].text}")
+    if any(veto.name == "trains_nothing" for veto in decision.vetoes):
+        return Forecast(None, per_day, decision.reason)
     hours = 0.0
     for each in decision.conditions:
         if each.is_met:

@@ -8,6 +8,7 @@ high salience) bypasses the three conditions alone.
 from __future__ import annotations
 
 import math
+from typing import Final
 
 import msgspec
 
@@ -82,6 +83,11 @@ class Veto(msgspec.Struct, frozen=True, kw_only=True):
     text: str
 
 
+_TRAINS_NOTHING: Final = Veto(
+    name="trains_nothing", text='This machine trains nothing (worker.device is "none"): it judges and serves'
+)
+
+
 class Decision(msgspec.Struct, frozen=True, kw_only=True):
     """Whether to sleep now, and why. ``due``: the three conditions hold; ``should_sleep``: and nothing vetoes.
 
@@ -113,6 +119,8 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     quality_factor: float = 1.0
     breakthrough_salience: float = 0.0
     is_adaptive: bool = False
+    trains: bool = True
+    """False: this machine trains nothing, and only goes on with what it was judging."""
 
     @classmethod
     def of(cls, config: Config, given: Thresholds | None = None) -> Policy:
@@ -132,6 +140,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
             quality_factor=triggers.quality_factor,
             breakthrough_salience=triggers.breakthrough_salience,
             is_adaptive=triggers.adaptive,
+            trains=config.worker.trains,
         )
 
     def is_looser_than(self, other: Policy) -> bool:
@@ -150,9 +159,12 @@ def decide(facts: Facts, policy: Policy, *, force: bool = False) -> Decision:
     unmet = [condition for condition in conditions if not condition.is_met]
     goes_on = facts.suspended_cycle is not None
     is_breakthrough = 0 < policy.breakthrough_salience <= facts.most_salient_new
-    due = force or goes_on or is_breakthrough or not unmet
+    may_train = policy.trains or goes_on
+    due = may_train and (force or goes_on or is_breakthrough or not unmet)
     vetoes = _vetoes(facts, policy, begins=due and not goes_on, force=force)
-    if not due:
+    if not may_train:
+        vetoes = [_TRAINS_NOTHING, *vetoes]
+    if may_train and not due:
         reason = unmet[0].text
     elif vetoes:
         reason = vetoes[0].text

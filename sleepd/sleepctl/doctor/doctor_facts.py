@@ -102,6 +102,16 @@ class EngineFacts(msgspec.Struct, frozen=True, kw_only=True):
     """False: the problem is the caller's, and says nothing of the engine."""
 
 
+class SyncFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """What carries bundles to other machines."""
+
+    place: str = ""
+    """Empty: none is configured."""
+    policy: str = ""
+    problem: str = ""
+    hint: str = ""
+
+
 class DoctorFacts(msgspec.Struct, frozen=True, kw_only=True):
     """All of them."""
 
@@ -111,6 +121,7 @@ class DoctorFacts(msgspec.Struct, frozen=True, kw_only=True):
     socket: SocketFacts = SocketFacts()
     buffer: BufferFacts = BufferFacts()
     engine: EngineFacts = EngineFacts()
+    sync: SyncFacts = SyncFacts()
     state: PathFacts
     daemon_user: str = ""
     """Whose permissions ``state`` and ``buffer.places`` describe; empty: nobody's, because only root can find out."""

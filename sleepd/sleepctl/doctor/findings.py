@@ -15,6 +15,7 @@ from sleepd.worker_program import TOO_SLOW
 
 from .doctor_facts import DoctorFacts, Mark, PathFacts, Result
 from .engine_finding import engine_finding
+from .sync_finding import sync_finding
 
 _MIB, _GIB = 2**20, 2**30
 _FIRST_SANE_YEAR = 2025
@@ -221,6 +222,8 @@ def _device(facts: DoctorFacts) -> Result:
     if found.device_problem:
         return "FAIL", found.device_problem, found.device_hint
     text = f"{found.device}, {found.dtype}, torch {found.torch}"
+    if not facts.config.config.worker.trains:
+        return "PASS", f"none: this machine trains nothing; what other machines send is judged on {text}", ""
     wants_gpu = facts.config.config.worker.device == "auto" and facts.has_gpu
     if wants_gpu and found.device_free_bytes is None:
         return "WARN", f"there is a GPU, but a cycle would use {text}", "nvidia-smi; nvidia-modprobe -u"
@@ -265,8 +268,11 @@ def _memory(facts: DoctorFacts) -> Result:
     free = found.device_free_bytes if is_gpu else facts.memory_bytes
     if free is None:
         return "WARN", "the free memory cannot be read here", "free -h"
-    text = f"{_size(free)} free {'on the GPU' if is_gpu else 'in RAM'}; {_need(base)}"
-    if free >= base.needed_bytes:
+    needed, need = base.needed_bytes, _need(base)
+    if not facts.config.config.worker.trains:
+        needed, need = found.base_bytes, f"nothing is trained here; judging loads the model ({_size(found.base_bytes)})"
+    text = f"{_size(free)} free {'on the GPU' if is_gpu else 'in RAM'}; {need}"
+    if free >= needed:
         return "PASS", text, ""
     return (
         "WARN",
@@ -303,7 +309,7 @@ def _size(size: int) -> str:
     return f"{size / _GIB:.1f} GiB" if size >= _GIB else f"{size / _MIB:.0f} MiB"
 
 
-_CONFIGURED = ("state", "disk", "buffer", "device", "model", "chat", "memory", "engine")
+_CONFIGURED = ("state", "disk", "buffer", "device", "model", "chat", "memory", "engine", "sync")
 """What the configuration names; where it is wrong, the built-in values are not the operator's."""
 _UNREAD: Result = ("WARN", "not checked: see config", "fix the configuration first")
 
@@ -321,5 +327,6 @@ _CHECKS: dict[str, Callable[[DoctorFacts], Result]] = {
     "chat": _chat,
     "memory": _memory,
     "engine": lambda facts: engine_finding(facts.engine),
+    "sync": lambda facts: sync_finding(facts.sync),
     "clock": _clock,
 }

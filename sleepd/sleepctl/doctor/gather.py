@@ -29,9 +29,10 @@ from sleepd.text.shell import command_line
 from sleepd.worker_program import NoAnswer, ask_worker
 
 from .access import access_as
-from .doctor_facts import BufferFacts, ConfigFacts, DoctorFacts, EngineFacts, SocketFacts, UnitFacts
+from .doctor_facts import BufferFacts, ConfigFacts, DoctorFacts, EngineFacts, SocketFacts, SyncFacts, UnitFacts
 from .engine_finding import engine_facts
 from .longest_experience import longest_experience
+from .sync_finding import sync_facts
 
 _CHECK_BYTES = 6 * 2**30
 """Most memory for checking a base without its weights: a base that needs more is not what it claims to be."""
@@ -67,6 +68,7 @@ def gather(session: Session) -> DoctorFacts:
         socket=socket,
         buffer=msgspec.structs.replace(buffer, places=buffers),
         engine=EngineFacts() if config_facts.problem else engine_facts(config, status),
+        sync=SyncFacts() if config_facts.problem else sync_facts(config),
         state=state,
         daemon_user=user.pw_name if user is not None and knows else "",
         free_bytes=_free_bytes(Path(config.state.directory)),
@@ -173,7 +175,7 @@ def _capability(
     interpreter: str, config: Config, user: pwd.struct_passwd | None, unit: UnitFacts
 ) -> tuple[Capability | None, str]:
     """What the worker's interpreter reports, asked as the daemon's user where the caller may; or why not."""
-    arguments = ["sleepd.worker.probe", "--device", config.worker.device]
+    arguments = ["sleepd.worker.probe", "--device", config.worker.torch_device]
     arguments += ["--base", config.model.base, "--cache", config.model.cache_directory]
     arguments += [f"--system-prompt={config.model.system_prompt}", "--thoughts", config.training.thoughts]
     return _answer_of(interpreter, arguments, Capability, user, unit)
@@ -183,7 +185,7 @@ def _base_check(
     interpreter: str, config: Config, user: pwd.struct_passwd | None, unit: UnitFacts
 ) -> tuple[BaseCheck | None, str]:
     """What the worker's interpreter finds in the base without reading its weights, or why it does not."""
-    arguments = ["sleepd.worker.programs.check_base", "--device", config.worker.device]
+    arguments = ["sleepd.worker.programs.check_base", "--device", config.worker.torch_device]
     arguments += ["--base", config.model.base, "--cache", config.model.cache_directory]
     arguments += ["--strategy", config.training.strategy, "--memory-bytes", str(_CHECK_BYTES)]
     longest = longest_experience(config)
@@ -238,7 +240,7 @@ def _last_status(session: Session, status: Status | None) -> datetime | None:
     """The moment of the last sleep, live or as last written."""
     if status is None:
         with suppress(SleepdError):
-            status = read_status(session.places.state, DaemonNotRunning(""))
+            status = read_status(session.places.state, DaemonNotRunning("", hint=""))
     return status.last_sleep_at if status else None
 
 

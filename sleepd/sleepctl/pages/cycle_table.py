@@ -10,6 +10,7 @@ from datetime import datetime
 from sleepd.cycle import TERMINAL_STATES
 from sleepd.protocol.status import CycleSummary
 
+from .origin_words import whence
 from .terminal import Page, Row, Span, pad, shorten
 from .wording import MISSING, duration, gain, has_low_sample, losses, moment, older_loss, used
 
@@ -39,8 +40,8 @@ def recent_rows(cycles: list[CycleSummary], now: datetime, *, is_live: bool) -> 
         start = Span(f"{cycle.cycle:>4}  {moment(cycle.started_at, now):<16}  ")
         page.append(Row([start, *_verdict(cycle, is_live)], "", hang=6))
         note = older_loss(cycle) or ("" if cycle.state == "promoted" else cycle.reason)
-        if note:
-            page.append(Row([Span(f"      {shorten(note, _REASON_COLUMNS)}", "dim")], "", hang=6))
+        notes = [each for each in (whence(cycle), note) if each]
+        page += [Row([Span(f"      {shorten(each, _REASON_COLUMNS)}", "dim")], "", hang=6) for each in notes]
     return page
 
 
@@ -67,7 +68,8 @@ def _took(cycle: CycleSummary) -> str:
 def _note(cycle: CycleSummary) -> str:
     """What the columns of ``history`` have no room for."""
     parts = ["in use"] if cycle.is_champion else []
-    parts += [f"tagged {cycle.tag}"] if cycle.tag else []
+    parts += [came] if (came := whence(cycle)) else []
+    parts += [f"tagged {cycle.tag}"] if cycle.tag and cycle.tag != cycle.strategy else []
     parts += ["weights pruned"] if cycle.is_pruned else []
     if cycle.imported_loss is not None:
         return " · ".join([*parts, f"{cycle.trained} trained", older_loss(cycle)])

@@ -8,6 +8,7 @@ from sleepd.protocol.job import Progress
 from sleepd.protocol.status import BufferStatus, Champion, LastError, Status
 
 from .cycle_table import recent_rows
+from .origin_words import came_from
 from .serving_lines import serving_rows
 from .terminal import Page, Row, Span
 from .wording import ago, count, duration, holdout, lacking, moment
@@ -89,8 +90,9 @@ def _labelled(label: str, lines: list[str], style: str = "") -> Page:
 
 def _next_sleep(status: Status, now: datetime) -> Page:
     decision = status.decision
-    lines = [lacking(condition) for condition in decision.conditions if not condition.is_met]
-    lines += [veto.text for veto in decision.vetoes]
+    never = [veto.text for veto in decision.vetoes if veto.name == "trains_nothing"]
+    lines = never or [lacking(condition) for condition in decision.conditions if not condition.is_met]
+    lines += [] if never else [veto.text for veto in decision.vetoes]
     page = _labelled("Next sleep", lines or ["a cycle is due"])
     if status.next_check_at is not None:
         page += _labelled("", [f"next check {ago(status.next_check_at, now)}"], "dim")
@@ -133,9 +135,8 @@ def _champion(champion: Champion | None, now: datetime, *, is_served: bool) -> P
         by = "" if champion.measured_by is None else f", by cycle {champion.measured_by}"
         page += _labelled("", [holdout(champion.holdout_before, champion.holdout_after, champion.held_out) + by])
     if champion.origin is not None:
-        there = champion.origin
-        figures = holdout(there.holdout_before, there.holdout_after, there.held_out)
-        page += _labelled("", [f"an adapter of {there.signer}, cycle {there.cycle} there: {figures} there"])
+        before, after, held_out = champion.holdout_before, champion.holdout_after, champion.held_out
+        page += _labelled("", [came_from(champion.origin, before, after, held_out)])
     if champion.is_on_probation:
         open_ = "on probation: its evidence was inconclusive; later experiences decide whether it stays"
         page.append(Row([Span(open_, "yellow")], ""))

@@ -16,7 +16,7 @@ _SLEEPS = 20
 def expected_page(found: ExpectedSleep, now: datetime) -> Page:
     """When the next sleep is expected, and at which rate experiences came."""
     if found.at is None:
-        expected = f"Nobody can tell when: {found.reason}"
+        expected = f"No time is expected: {found.reason}"
     elif found.at <= now:
         expected = "Now: it is due"
     else:

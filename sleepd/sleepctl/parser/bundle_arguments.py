@@ -27,13 +27,15 @@ the state directory; import and remove write there, as its owner:
 sudo -u sage-sleepd sleepctl bundle import FILE"""
 
 SYNC_EPILOG = """\
-Every sync.minutes: the champion goes up into sync.directory, if it was trained
-here and did not go up before, signed with bundle.key and without texts; what an
-allowed signer has sent comes down as a candidate (sleepctl bundle list). With
-sync.policy = "take" the daemon then judges the newest one of each sender.
---dry-run lists what would leave, member by member, and what would be looked at;
-it changes nothing. It runs as the owner of the state directory, and reads no
-network: Syncthing, NFS or a like program carries the directory. Ctrl-C ends it."""
+Every sync.minutes: the champion goes up into sync.directory or sync.remote, if
+it was trained here and did not go up before, signed with bundle.key and without
+texts; what an allowed signer has sent comes down as a candidate (sleepctl
+bundle list). With sync.policy = "take" the daemon then judges the newest one of
+each sender. --dry-run lists what would leave, member by member, and what would
+be looked at; it changes nothing. It runs as the owner of the state directory.
+Syncthing, NFS or a like program carries the directory; rclone reaches the
+remote. What a cut line has brought of a bundle is kept: the rest is asked for
+in the next round. Ctrl-C ends it."""
 
 _SUMMARIES = {
     "export": "Write a cycle as a signed bundle.",

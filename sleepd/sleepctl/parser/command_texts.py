@@ -39,7 +39,7 @@ GROUPS = {
         "metric": "add or remove a figure of your own for a cycle",
         "export": "write a cycle's adapter for another program: peft, GGUF, merged",
         "bundle": "send a cycle to another machine, or have one of its judged here",
-        "sync": "share bundles through a directory; sage-sleep-sync runs it",
+        "sync": "share bundles with other machines; sage-sleep-sync runs it",
         "prune": "remove the weights that are not kept; --dry-run only lists them",
     },
     "set up": {

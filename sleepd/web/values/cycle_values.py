@@ -12,6 +12,7 @@ from sleepd.protocol.job import Report
 from sleepd.protocol.status import CycleSummary
 from sleepd.protocol.verdict import Figure, Verdict
 from sleepd.sleepctl.pages.cycle_sentences import sentences
+from sleepd.sleepctl.pages.origin_words import whence
 from sleepd.sleepctl.pages.report_page import KnownCycle
 
 from .charts import Bar, Chart, Point, bar, chart
@@ -70,6 +71,7 @@ def values(known: KnownCycle, cycles: Iterable[CycleSummary], now: datetime) -> 
         "known": known,
         "detail": detail,
         "summary": detail.summary,
+        "whence": whence(detail.summary),
         "mark": mark_of(detail.summary),
         "lead": " ".join(sentences(detail)),
         **_gates(verdict),

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from sleepd.protocol.job import Progress
 from sleepd.protocol.status import Champion, ConditionView, CycleSummary, Status
+from sleepd.sleepctl.pages.origin_words import came_from, whence
 from sleepd.sleepctl.pages.serving_lines import serving_rows
 from sleepd.sleepctl.pages.wording import count, duration, gain, lacking, losses, low_sample_mark
 from sleepd.text.shell import command_line
@@ -79,7 +80,7 @@ def facts(status: Status, champion: CycleSummary | None, now: datetime) -> dict[
         "vetoes": [each.text for each in status.decision.vetoes if each.text != status.decision.reason],
         "serving_lines": _serving_lines(status, now),
         "champion_lines": _champion_lines(status.champion, champion),
-        "cycles": [(each, mark_of(each)) for each in status.recent_cycles],
+        "cycles": [(each, mark_of(each), whence(each)) for each in status.recent_cycles],
         "warnings": warnings(status),
     }
 
@@ -163,6 +164,9 @@ def _champion_lines(champion: Champion | None, summary: CycleSummary | None) -> 
     if champion.is_adopted and champion.measured_by is None:
         return ["Adopted from an older trainer, not measured. The next cycle compares it with the base."]
     lines = [f"It learned from {count(summary.trained, 'experience')}."] if summary and summary.trained else []
+    if champion.origin is not None:
+        came = came_from(champion.origin, champion.holdout_before, champion.holdout_after, champion.held_out)
+        lines.append(f"It came {came}.")
     lines += [_holdout(champion), *(_harms(summary) if summary else [])]
     base, after = champion.holdout_base, champion.holdout_after
     if base is not None and base != champion.holdout_before:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from sleepd.protocol.answers import Reasons
 from sleepd.protocol.status import CycleSummary
+from sleepd.sleepctl.pages.origin_words import whence
 from sleepd.sleepctl.pages.wording import duration, gain, has_low_sample, older_loss
 
 from .charts import Point, chart, x_of
@@ -150,7 +151,8 @@ def _line(cycle: CycleSummary) -> Line:
         "in use" if cycle.is_champion else "",
         "on probation" if cycle.is_on_probation else "",
         "low sample" if has_low_sample(cycle) else "",
-        f"tagged {cycle.tag}" if cycle.tag else "",
+        whence(cycle),
+        f"tagged {cycle.tag}" if cycle.tag and cycle.tag != cycle.strategy else "",
         "weights pruned" if cycle.is_pruned else "",
         older_loss(cycle),
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pwd
 from collections.abc import Iterator
@@ -124,12 +125,18 @@ def _user(number: int) -> str:
 
 @contextmanager
 def files_may_fail(path: Path) -> Iterator[None]:
-    """In this context an error of the operating system becomes one of ours, which names the file."""
+    """In this context an error of the operating system becomes one of ours, which names the file and what to do."""
     try:
         yield
     except PermissionError as error:
         hint = "sudo usermod -aG sage-sleepd $USER, then log in again (or once: sudo sleepctl …)"
         raise PermissionDenied(f"{error.filename or path}: this user may not open it", hint=hint) from error
+    except (FileNotFoundError, NotADirectoryError) as error:
+        place = path if os.path.isdir(path.parent) else path.parent
+        text = f"{place}: {error.strerror}"
+        raise NotFound(text, hint=f"check the name: {command_line('ls', '-l', place.parent)}") from error
     except OSError as error:
         text = f"{error.filename or path}: {error.strerror or error}"
-        raise ConversionFailed(text, hint="check that the file is there, and the space on its disk: df -h") from error
+        is_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        hint = f"make space: {command_line('df', '-h', path.parent)}" if is_full else command_line("ls", "-ld", path)
+        raise ConversionFailed(text, hint=hint) from error

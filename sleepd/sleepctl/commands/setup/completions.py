@@ -59,6 +59,6 @@ def _cycles(session: Session) -> list[CycleSummary]:
         try:
             known: Cycles = session.ask(History(limit=_MOST), Cycles, timeout=_PATIENCE_SECONDS)
         except SleepdError:
-            known = read_history(session.places.state, DaemonNotRunning(""))
+            known = read_history(session.places.state, DaemonNotRunning("", hint=""))
         return known.cycles[:_MOST]
     return []

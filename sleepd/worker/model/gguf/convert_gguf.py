@@ -39,8 +39,9 @@ def open_base(
     if expected and not is_same_base(met_as(expected, found, models_directory), found):
         raise GiveUp(
             "base_changed",
-            f"{name} is another base than the parent was trained on: {_difference(expected, found)}",
-            "put the old files back, or start a new lineage: sleepctl rebase",
+            f"{name} is another base than the adapter was trained on: {_difference(expected, found)}",
+            "put the old files back, or start a new lineage: sleepctl rebase; to judge another machine's adapter, use "
+            "the same base on both machines",
         )
     if not base.is_gguf:
         if beside := adapter_beside(base.path):

@@ -321,7 +321,7 @@ complete -c sleepctl -n '_shtab_sleepctl_using bundle remove' -l json -d 'data a
 complete -c sleepctl -n '_shtab_sleepctl_using bundle remove' -l config -xka "(__fish_complete_path (commandline -ct))" -d 'the daemon'"'"'s configuration file'
 complete -c sleepctl -n '_shtab_sleepctl_using bundle remove' -l socket -xka "(__fish_complete_path (commandline -ct))" -d 'the daemon'"'"'s control socket'
 complete -c sleepctl -n '_shtab_sleepctl_using bundle remove' -l state -xka "(__fish_complete_directories)" -d 'the state directory; default: as configured'
-complete -c sleepctl -n '_shtab_sleepctl_using; and test $_shtab_sleepctl_npos -eq 0' -a sync -d 'Share bundles through a directory; sage-sleep-sync runs it.'
+complete -c sleepctl -n '_shtab_sleepctl_using; and test $_shtab_sleepctl_npos -eq 0' -a sync -d 'Share bundles with other machines; sage-sleep-sync runs it.'
 complete -c sleepctl -n '_shtab_sleepctl_using sync' -s h -l help -d 'show this help message and exit'
 complete -c sleepctl -n '_shtab_sleepctl_using sync' -l json -d 'data as JSON with a "schema" number'
 complete -c sleepctl -n '_shtab_sleepctl_using sync' -l config -xka "(__fish_complete_path (commandline -ct))" -d 'the daemon'"'"'s configuration file'

@@ -1,10 +1,8 @@
-"""The real llama.cpp server in this process, and bases in other quantizations, for the bench of the fingerprint."""
+"""Bases in other quantizations, as llama.cpp makes them, for the bench of the fingerprint."""
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,27 +13,6 @@ import xllamacpp
 QUANTIZATIONS = ("q4_1", "q8_0", "f16", "q4_k_m")
 """The first one is that of the embedded base itself."""
 _TYPES = gguf.GGMLQuantizationType
-
-
-@contextlib.contextmanager
-def llama_server(base: Path, adapters: Sequence[Path] = (), *, context: int = 4096, **settings: Any) -> Iterator[str]:
-    """The server's URL. With several adapters none is on until a request names it."""
-    params = xllamacpp.CommonParams()
-    params.model.path = str(base)
-    params.model_alias = {base.stem}
-    params.n_ctx, params.n_parallel, params.n_gpu_layers = context, 1, 0
-    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = 1
-    params.port, params.verbosity, params.warmup = 0, 0, False
-    if adapters:
-        params.lora_adapters = [xllamacpp.CommonAdapterLoraInfo(str(path), 1.0) for path in adapters]
-    params.lora_init_without_apply = len(adapters) > 1
-    for name, value in settings.items():
-        setattr(params, name, value)
-    server = xllamacpp.Server(params)
-    try:
-        yield server.listening_address
-    finally:
-        del server
 
 
 def requantized(source: Path, target: Path, kind: str) -> Path:

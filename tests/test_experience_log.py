@@ -177,7 +177,7 @@ def test_given_adapter_is_noted(log: ExperienceLog, state: Path, given: Any, cyc
     log.add(prompt="Who?", response="Robin.", said_under=given)
     assert [one.said_under for one in read(log)] == [cycle]
     assert json.loads(log.path.read_text()).get("said_under", "left out") != "left out"
-    assert [one.said_at is None for one in read(log)] == [given is None], "by its time it has an adapter only if it may"
+    assert [one.said_at is None for one in read(log)] == [given is None]
 
 
 def test_default_is_the_daemons(tmp_path: Path) -> None:

@@ -259,7 +259,7 @@ def test_daemon_goes_by_the_time(tmp_path: Any) -> None:
         return [*answers, texts, detail, intake.counts.quarantined]
 
     first, second, third, texts, detail, after = stage.play(scene)
-    assert (first, second, third, after) == (1, 2, 2, 0), "what was to come when it was read has no time"
+    assert (first, second, third, after) == (1, 2, 2, 0), "the future has no time"
     assert set(texts) == {"early", "late"}
     assert (detail.said_under, detail.is_said_under_by_time) == (1, True)
     shown = "".join(span.text for row in detail_page(detail, stage.clock.now()) for span in row.spans)

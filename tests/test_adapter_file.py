@@ -124,7 +124,7 @@ def test_file_may_reach_its_limits(
     if is_read:
         assert read_adapter_file(directory).config.r == 2
     else:
-        with pytest.raises(CheckpointInvalid, match=r"expected a(n adapter of at most| safetensors file)"):
+        with pytest.raises(CheckpointInvalid, match=r"adapter of at most|safetensors file"):
             read_adapter_file(directory)
 
 
@@ -133,7 +133,7 @@ def test_pickle_under_another_name_is_told(tmp_path: Path, head: bytes) -> None:
     """By its first two bytes; the hint says how it is converted where it was made."""
     written(tmp_path, pair())
     (tmp_path / "adapter_model.safetensors").write_bytes(head + bytes(100))
-    with pytest.raises(CheckpointInvalid, match="is a pickle under another name") as refused:
+    with pytest.raises(CheckpointInvalid, match="under another name") as refused:
         read_adapter_file(tmp_path)
     assert "safe_serialization=True" in refused.value.hint
 
@@ -197,7 +197,7 @@ def test_header_may_be_in_any_order(tmp_path: Path) -> None:
 
 def test_missing_files_are_named(tmp_path: Path) -> None:
     """Neither file there, a pickle alone, and weights without their configuration."""
-    with pytest.raises(CheckpointInvalid, match="expected a safetensors file, found none"):
+    with pytest.raises(CheckpointInvalid, match="safetensors file, found none"):
         read_adapter_file(tmp_path)
     (tmp_path / "adapter_model.bin").touch()
     with pytest.raises(CheckpointInvalid, match="a pickle can run code"):

@@ -248,9 +248,9 @@ def test_older_state_is_opened() -> None:
     assert said.startswith("the older manifest knows")
 
 
-@pytest.mark.parametrize("script", ["make_base_answers", "bench_swap"])
+@pytest.mark.parametrize("script", ["make_base_answers", "bench_swap", "thor_and_sprout"])
 def test_long_command_explains_itself(script: str) -> None:
-    """What takes minutes on the real model, or wants a llama-server, says with --help what it does."""
+    """What takes minutes, or wants a llama-server or rclone, says with --help what it does."""
     assert "usage: " in run(f"bench/{script}.py", "--help")
 
 

@@ -69,7 +69,10 @@ def test_recorded_data_survive_reopening(tmp_path: Path) -> None:
 def test_summary_has_every_field(ledger: Ledger) -> None:
     """What stands in a line of the history, for a judged cycle and for one that came to no verdict."""
     run(ledger, plan(1))
-    what = msgspec.structs.replace(plan(2, parent=1, train=(1, 2), held=(3,)), strategy="gentle", is_forced=True)
+    what = plan(2, parent=1, train=(1, 2), held=(3,))
+    replayed = [SplitAssignment(f"{key:016x}", key, key, "replay", key) for key in range(4, 8)]
+    assigned = [*what.assignments, *replayed]
+    what = msgspec.structs.replace(what, strategy="gentle", is_forced=True, assignments=assigned)
     found, verdict = report(collapse=collapse(candidate={"loops": 2})), judge(report(), Gates(max_drift=0.5))
     assert verdict.gain is not None
     ledger.plan(what)
@@ -77,8 +80,7 @@ def test_summary_has_every_field(ledger: Ledger) -> None:
     ledger.advance(2, Event.EVALUATION_STARTED, at=NOW)
     ledger.advance(2, Event.REPORT_JUDGED, at=NOW, report=found, verdict=verdict)
     ledger.advance(2, Event.PROMOTE, at=NOW + timedelta(hours=1), reason="because", hint="look")
-    ledger.mark_rolled_back([2], is_rolled_back=True)
-    assert ledger.summary(2) == CycleRecord(
+    line = CycleRecord(
         cycle=2,
         state=State.PROMOTED,
         started_at=NOW,
@@ -86,8 +88,8 @@ def test_summary_has_every_field(ledger: Ledger) -> None:
         parent=1,
         strategy="gentle",
         is_forced=True,
-        is_rolled_back=True,
         trained=2,
+        replayed=4,
         held_out=1,
         judging=9,
         holdout_before=found.holdout_before,
@@ -102,6 +104,9 @@ def test_summary_has_every_field(ledger: Ledger) -> None:
         drift_limit=0.5,
         loops=2,
     )
+    assert ledger.summary(2) == line
+    ledger.mark_rolled_back([2], is_rolled_back=True)
+    assert ledger.summary(2) == msgspec.structs.replace(line, is_rolled_back=True)
     run(ledger, plan(3), Event.FAIL)
     ended = NOW + timedelta(minutes=3)
     failed = CycleRecord(cycle=3, state=State.FAILED, started_at=NOW, ended_at=ended, trained=1, reason="because")
@@ -118,6 +123,27 @@ def test_thin_evidence_is_marked(ledger: Ledger, held_out: int, is_thin: bool) -
         ledger.advance(cycle, Event.EVALUATION_STARTED, at=NOW)
         ledger.advance(cycle, Event.REPORT_JUDGED, at=NOW, report=judged, verdict=verdict)
         assert ledger.summary(cycle).is_thin is is_thin
+
+
+def test_verdict_tells_what_the_report_does_not(ledger: Ledger) -> None:
+    """Thin evidence and probation are the verdict's words, whatever the report would come to."""
+    verdict = msgspec.structs.replace(judge(report(), Gates()), is_thin=True, is_on_probation=True)
+    ledger.plan(plan(1))
+    for event in (Event.TRAINING_STARTED, Event.EVALUATION_STARTED):
+        ledger.advance(1, event, at=NOW)
+    ledger.advance(1, Event.REPORT_JUDGED, at=NOW, report=report(), verdict=verdict)
+    assert (ledger.summary(1).is_thin, ledger.summary(1).is_on_probation) == (True, True)
+
+
+def test_unmeasured_is_no_figure(ledger: Ledger) -> None:
+    """A report without holdout, drift and replies leaves these fields empty, and nothing is 0."""
+    bare = report(holdout=[], drift=None, collapse=[])
+    ledger.plan(plan(1))
+    for event in (Event.TRAINING_STARTED, Event.EVALUATION_STARTED):
+        ledger.advance(1, event, at=NOW)
+    ledger.advance(1, Event.REPORT_JUDGED, at=NOW, report=bare, verdict=judge(bare, Gates()))
+    line = ledger.summary(1)
+    assert [line.gain_low, line.gain_high, line.drift, line.loops] == [None] * 4
 
 
 def test_long_history_is_read_in_parts(ledger: Ledger) -> None:

@@ -60,11 +60,12 @@ def test_obstacle_is_recorded_at_once(looks: Looks, changes: dict[str, Any]) -> 
     assert len(looks.since(NOW)) == 2
 
 
-def test_first_trainable_is_recorded_at_once(looks: Looks) -> None:
+@pytest.mark.parametrize("column", ["trainable", "held_out"])
+def test_first_one_is_recorded_at_once(looks: Looks, column: str) -> None:
     """From none to one a sleep becomes possible; from one to two the counts alone have changed."""
-    for trainable in range(3):
-        looks.record(facts(trainable=trainable), at=NOW + timedelta(seconds=trainable))
-    assert [look.facts.trainable for look in looks.since(NOW)] == [0, 1]
+    for count in range(3):
+        looks.record(facts(**{column: count}), at=NOW + timedelta(seconds=count))
+    assert [getattr(look.facts, column) for look in looks.since(NOW)] == [0, 1]
 
 
 def test_looks_are_bounded(looks: Looks) -> None:

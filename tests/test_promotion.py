@@ -21,6 +21,7 @@ from sleepd.protocol.evidence import (
     LossPair,
     Metric,
     RecallAnswer,
+    RecallQuestion,
     Relevance,
     ReplyLosses,
     Speech,
@@ -482,6 +483,9 @@ def test_gates_are_those_of_the_configuration() -> None:
     assert not gates.has_questions
     assert not gates.is_foreign
     assert Gates.of(config, msgspec.structs.replace(job, foreign="alice")).is_foreign
+    assert Gates.of(config, msgspec.structs.replace(job, evaluation_command="/bin/true")).has_command
+    asked = [RecallQuestion(question="q", expected=["a"])]
+    assert Gates.of(config, msgspec.structs.replace(job, questions=asked)).has_questions
 
 
 def test_foreign_adapter_needs_no_training_here() -> None:
@@ -497,6 +501,10 @@ def test_reply_without_tokens_has_no_loss() -> None:
     verdict = judge(report(holdout=[*report().holdout, empty]), Gates())
     assert (verdict.outcome, verdict.gain and verdict.gain.experiences) == (Outcome.PROMOTED, 9)
     assert judge(report(holdout=[empty]), Gates()).failed == ["holdout"]
+    one = LossPair(id="one", tokens=1, base=5.0, parent=3.0, candidate=2.5)
+    verdict = judge(report(holdout=[*report().holdout, one]), Gates())
+    assert verdict.gain is not None
+    assert verdict.gain.experiences == 10
 
 
 def test_gain_at_the_limit_is_not_enough() -> None:

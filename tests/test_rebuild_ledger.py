@@ -14,6 +14,7 @@ from sleepd.store.checkpoints import Checkpoints
 from sleepd.store.sqlite.database import SCHEMA_VERSION
 from sleepd.store.sqlite.ledger import Ledger
 from sleepd.store.sqlite.rebuild_ledger import KEPT_DAMAGED, open_ledger
+from tests.test_ledger import plan
 
 
 def opened(directory: Path) -> tuple[Ledger, list[str]]:
@@ -30,7 +31,7 @@ def test_newest_damaged_ledgers_are_kept(tmp_path: Path) -> None:
     assert len(left) == KEPT_DAMAGED == 3
     assert left[:2] == ["state.db.damaged-20210101T000000Z", "state.db.damaged-20230101T000000Z"]
     assert (tmp_path / left[2]).read_bytes() == b"no ledger" * 1000
-    assert told == [f"the ledger was damaged; it was moved to {left[2]} and rebuilt from the checkpoints"]
+    assert [left[2] in text for text in told] == [True]
     assert ledger.highest_cycle() == 0
 
 
@@ -46,9 +47,17 @@ def test_newer_ledger_is_left_alone(tmp_path: Path) -> None:
 
 
 def test_half_made_ledger_is_made_anew(tmp_path: Path) -> None:
-    """What a crash left of a rebuilding, and logs of a ledger that is gone, are removed; nothing is told of it."""
-    for name in ("state.db.building", "state.db.building-wal", "state.db.building-shm", "state.db-wal", "state.db-shm"):
-        (tmp_path / name).write_bytes(b"torn")
+    """What a crash left of a rebuilding, and the log of a ledger that is gone, are removed, and nothing of them comes
+    back.
+    """
+    earlier = Ledger(tmp_path / "earlier.db")
+    earlier.plan(plan(7))
+    log = (tmp_path / "earlier.db-wal").read_bytes()
+    assert log
+    for name in ("state.db-wal", "state.db.building-wal"):
+        (tmp_path / name).write_bytes(log)
+    earlier.close()
+    (tmp_path / "state.db.building").write_bytes((tmp_path / "earlier.db").read_bytes())
     ledger, told = opened(tmp_path)
     assert (told, ledger.highest_cycle()) == ([], 0)
     ledger.close()

@@ -191,6 +191,7 @@ def test_tightened_files_are_named(tmp_path: Path, count: int, more: str) -> Non
     assert text.count(str(tmp_path)) == min(count, 3)
     assert text.startswith(f"every user could read {tmp_path}/")
     assert f"{more}; from now on" in text
+    assert (" more;" in text) == bool(more)
 
 
 def test_link_is_not_closed(tmp_path: Path, precious: Path) -> None:

@@ -33,7 +33,7 @@ class Intake:
         )
         self._history = history
         self._clock = clock
-        self.buffer = self._open(config.buffer)
+        self.buffer = self._open(config.buffer, config.serve.model)
         self.rated_down = RatedDownKeeper(Path(config.state.directory))
         self._alarms = alarms
         self.counts = Counts(total=0, new=0, eligible=0, unlearned=0, held_out=0)
@@ -56,8 +56,9 @@ class Intake:
 
     def reconfigure(self, config: Config) -> None:
         """Count by another configuration, of another file perhaps, from the next reading on."""
-        if config.buffer != self._config.buffer:
-            self.buffer = self._open(config.buffer)
+        before = self._config
+        if (config.buffer, config.serve.model) != (before.buffer, before.serve.model):
+            self.buffer = self._open(config.buffer, config.serve.model)
         self.quarantine.handle_personal_data(config.quarantine.personal_data)
         self._config = config
 
@@ -106,7 +107,8 @@ class Intake:
     async def quarantine_said_under(self, cycle: int) -> int:
         """Count without what was recorded under a cycle that was rolled back; returns how many that excludes.
 
-        They are those whose ``metadata`` names the cycle, and their near-duplicates, save what the operator released.
+        They are those whose record names the cycle, those without a name that were said while it was proved to be
+        served, and their near-duplicates, save what the operator released.
         It follows from the ledger's ``is_rolled_back``, so going back to the cycle lifts it.
         """
         await self.recount()
@@ -119,10 +121,10 @@ class Intake:
         excluded = self.quarantine.excluded_at_once(view, known, min_salience)
         return count(view, known=known, min_salience=min_salience, excluded=excluded)
 
-    def _open(self, settings: BufferConfig) -> ExperienceBuffer:
+    def _open(self, settings: BufferConfig, served_as: str) -> ExperienceBuffer:
         return ExperienceBuffer(
             settings.paths,
             patience_seconds=settings.patience_seconds,
             clock=self._clock,
-            settings=read_settings(settings),
+            settings=read_settings(settings, served_as),
         )

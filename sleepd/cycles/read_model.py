@@ -328,6 +328,10 @@ class BufferReadModel:
         """The operator's, by key."""
         return self._parts.intake.quarantine.overrides
 
+    def said_under(self, found: Screened) -> tuple[int | None, bool]:
+        """As ``QuarantineKeeper.said_under``."""
+        return self._parts.intake.quarantine.said_under(found)
+
     def screening(self, key: int) -> Screened | None:
         """What screening found in an experience; None: it was not screened."""
         return self._parts.intake.quarantine.screenings.find(key)

@@ -336,6 +336,9 @@ class QuarantineDetail(ChatExample, frozen=True, kw_only=True, omit_defaults=Fal
     salience: float | None
     """None: it is not in the buffer any more, and the texts are empty. -1: a person rated it down."""
     said_under: int | None = None
+    """The cycle whose adapter gave the reply; None: unknown, or the base."""
+    is_said_under_by_time: bool = False
+    """Its record names no adapter: that follows from when it was said, and from what was proved to be served then."""
     schema: int = SCHEMA
 
 

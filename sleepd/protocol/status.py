@@ -14,39 +14,12 @@ from sleepd.clock import Moment
 
 from .chat_example import ChatExample
 from .checkpoint.origin import Origin
+from .decision_view import DecisionView
 from .deployment.serve_messages import ServedSpan, ServedState
 from .job import Progress, Report
 from .verdict import AddedMetric, Comparison, Verdict
 
 SCHEMA = 1
-
-
-class ConditionView(msgspec.Struct, frozen=True, kw_only=True):
-    """One of the conditions for a sleep, with its figures."""
-
-    name: str
-    is_met: bool
-    found: float | None
-    """None where there is nothing to compare yet (no sleep so far)."""
-    required: float
-    text: str
-
-
-class VetoView(msgspec.Struct, frozen=True, kw_only=True):
-    """Something that keeps a due sleep from starting."""
-
-    name: str
-    text: str
-
-
-class DecisionView(msgspec.Struct, frozen=True, kw_only=True):
-    """Whether to sleep now, and why. ``due``: the three conditions hold; ``should_sleep``: and nothing vetoes."""
-
-    should_sleep: bool
-    due: bool
-    reason: str
-    conditions: list[ConditionView]
-    vetoes: list[VetoView]
 
 
 class SkippedRecordView(msgspec.Struct, frozen=True, kw_only=True):

@@ -9,6 +9,7 @@ import msgspec
 
 from sleepd.protocol.answers import Learned, LearnedText
 from sleepd.protocol.checkpoint.origin import Origin
+from sleepd.protocol.decision_view import ConditionView, DecisionView, VetoView
 from sleepd.protocol.evidence import (
     ChatContract,
     Collapse,
@@ -26,15 +27,12 @@ from sleepd.protocol.status import (
     BufferDetail,
     BufferStatus,
     Champion,
-    ConditionView,
     CycleDetail,
     CycleSummary,
-    DecisionView,
     LastError,
     QuarantineEntry,
     SkippedRecordView,
     Status,
-    VetoView,
 )
 from sleepd.protocol.verdict import AddedMetric, Comparison, Figure, Interval, Outcome, Verdict
 from sleepd.sleepctl.pages.report_page import KnownCycle

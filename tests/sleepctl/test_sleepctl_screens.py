@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sleepd.protocol.decision_view import ConditionView, VetoView
 from sleepd.protocol.job import Progress
-from sleepd.protocol.status import ConditionView, DecisionRecord, QuarantineEntry, RunResult, Status, VetoView
+from sleepd.protocol.status import DecisionRecord, QuarantineEntry, RunResult, Status
 from sleepd.sleepctl.pages import wording as words
 from sleepd.sleepctl.pages.cycle_table import history_page
 from sleepd.sleepctl.pages.decision_page import buffer_page, decision_page, run_page, why_page

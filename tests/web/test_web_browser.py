@@ -76,8 +76,7 @@ def test_pages_fit_every_width(site: WebProcess, browser: Browser) -> None:
             grounds.add((scheme, sum(map(int, ground[4:-1].split(","))) < 200))
             for width in WIDTHS:
                 browser.resize(width)
-                wide = browser.run("return document.documentElement.scrollWidth")
-                assert wide <= width, (path, width)
+                assert browser.run("return document.documentElement.scrollWidth") <= width, (path, width)
                 if scheme == "light":
                     found.setdefault(path, {})[str(width)] = layout.places(browser)
                     assert layout.faults(browser) == [], (path, width)
@@ -87,8 +86,8 @@ def test_pages_fit_every_width(site: WebProcess, browser: Browser) -> None:
     if os.environ.get("KEEP_LAYOUT"):
         LAYOUT.write_text(json.dumps(found, indent=1))
     kept = json.loads(LAYOUT.read_text())
-    for path, width in product(PAGES, map(str, WIDTHS)):
-        assert layout.is_close(found[path][width], kept[path][width]), (path, width, found[path][width])
+    for path, wide in product(PAGES, map(str, WIDTHS)):
+        assert layout.is_close(found[path][wide], kept[path][wide]), (path, wide, found[path][wide])
 
 
 @pytest.mark.skipif(

@@ -5,7 +5,8 @@ from __future__ import annotations
 from datetime import datetime
 
 from sleepd.cycle import JUDGED_STATES
-from sleepd.protocol.status import ConditionView, CycleSummary
+from sleepd.protocol.decision_view import ConditionView
+from sleepd.protocol.status import CycleSummary
 from sleepd.protocol.verdict import is_low_sample
 
 HANDLINGS = {"keep": "trained as they are", "mask": "masked in training", "set_aside": "not trained"}

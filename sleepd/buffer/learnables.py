@@ -38,14 +38,16 @@ class ReadSettings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     ratings: dict[str, float] = {}
     """The salience that people gave afterwards, by id, and by conversation and number of the reply
     (``rating_names.rating_key``)."""
+    served_as: str = ""
+    """The model name under which the engine in service answers; what names another model was not said by it."""
 
 
 READ_BY_DEFAULT: Final = ReadSettings()
 
 
-def read_settings(config: BufferConfig) -> ReadSettings:
-    """How a buffer is read, by its configuration."""
-    return ReadSettings(format=config.format, default_salience=config.default_salience)
+def read_settings(config: BufferConfig, served_as: str = "") -> ReadSettings:
+    """How a buffer is read, by its configuration; ``served_as`` as in ``ReadSettings``."""
+    return ReadSettings(format=config.format, default_salience=config.default_salience, served_as=served_as)
 
 
 class Learnable:
@@ -53,7 +55,7 @@ class Learnable:
 
     def __init__(self, source: Experience | SupervisedReply, settings: ReadSettings, *, is_given: bool) -> None:
         self._source = source
-        self._default = settings.default_salience
+        self._settings = settings
         self.id = source.id
         self.key = id_hash(source.id)
         if isinstance(source, Experience):
@@ -62,7 +64,7 @@ class Learnable:
         else:
             self.group, self.conversation = source.group, source.conversation_hash
             given = source.turn.salience
-            self.salience = self._default if given is None else given
+            self.salience = settings.default_salience if given is None else given
         rating = rating_of(settings.ratings, self.id, source.rated_as) if settings.ratings else None
         if rating is not None:
             self.salience, is_given = rating, True
@@ -70,7 +72,11 @@ class Learnable:
 
     def experience(self) -> Experience:
         """With its texts."""
-        one = self._source if isinstance(self._source, Experience) else self._source.experience(self._default)
+        source, settings = self._source, self._settings
+        if isinstance(source, SupervisedReply):
+            one = source.experience(settings.default_salience, settings.served_as)
+        else:
+            one = source
         return one if one.salience == self.salience else msgspec.structs.replace(one, salience=self.salience)
 
 
@@ -178,7 +184,7 @@ class Learnables:
         return self._sessions[known.name][1]
 
     def _own(self, position: str, record: Any) -> Iterator[Learnable | str]:
-        found = parse(record, self._settings.default_salience)
+        found = parse(record, self._settings.default_salience, self._settings.served_as)
         if isinstance(found, Experience):
             yield self._learnable(found, is_given=record.get("salience") is not None)
         elif sentence := unread_program(record):

@@ -286,6 +286,11 @@ class BufferReadModel:
         return self._parts.intake.problem
 
     @property
+    def waits_since(self) -> tuple[datetime | None, datetime | None]:
+        """Since when it waits to be read, having that problem; and since when the oldest experience, to be learned."""
+        return self._parts.intake.unread_since, self._parts.intake.to_learn_since
+
+    @property
     def is_unsettled(self) -> bool:
         """Whether it must be read again soon: its writer is in the middle of it, or a screening is under way."""
         return self.view.is_settling or self._parts.intake.quarantine.is_screening
@@ -322,6 +327,10 @@ class BufferReadModel:
     def overrides(self) -> Mapping[int, Override]:
         """The operator's, by key."""
         return self._parts.intake.quarantine.overrides
+
+    def said_under(self, found: Screened) -> tuple[int | None, bool]:
+        """As ``QuarantineKeeper.said_under``."""
+        return self._parts.intake.quarantine.said_under(found)
 
     def screening(self, key: int) -> Screened | None:
         """What screening found in an experience; None: it was not screened."""

@@ -77,7 +77,9 @@ class Screened(msgspec.Struct, frozen=True, kw_only=True):
     group: int
     id: str
     said_under: int | None
-    """The cycle whose adapter gave the reply, where ``metadata`` has it."""
+    """The cycle whose adapter gave the reply, where its record names it."""
+    said_at: int | None = None
+    """When the engine in service gave the reply, in Unix time; None: unknown."""
     reason: Reason
     detail: str
     original: int | None = None

@@ -306,6 +306,7 @@ REPORT = Report(
     seconds={"loading": 8.2, "measuring": 40.0, "training": 131.0, "evaluating": 61.0, "saving": 1.5},
     tokens_per_second=812.0,
     peak_memory_bytes=3 * 2**30,
+    energy_joules=60_120.0,
     lora_shape="r16:all",
     chat=ChatContract(
         has_template=True,

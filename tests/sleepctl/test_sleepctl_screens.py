@@ -125,6 +125,13 @@ def test_champion_shows_age_and_holdout() -> None:
     assert "the base model has 3.38" in text
 
 
+def test_champion_of_packed_base_says_so() -> None:
+    """An adapter that was measured on a base in nf4 is not taken for one that was measured on the whole base."""
+    champion = msgspec.structs.replace(scenes.CHAMPION, quantization="nf4")
+    assert "measured on the base in nf4" in status_text(msgspec.structs.replace(scenes.MORNING, champion=champion))
+    assert "base in" not in status_text(scenes.MORNING)
+
+
 def test_unread_buffer_is_not_called_absent() -> None:
     """A file in UTF-16 is there and was not read; only a look that did not find the file says that it is not there."""
     unread = msgspec.structs.replace(scenes.BUFFER, form="absent", read_at=None, problem="is UTF-16, expected UTF-8")

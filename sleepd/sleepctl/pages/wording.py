@@ -27,6 +27,12 @@ def duration(seconds: float) -> str:
     return f"{minutes} min"
 
 
+def energy(joules: float) -> str:
+    """As an electricity bill counts it: ``16.7 Wh``."""
+    hours = joules / 3600
+    return f"{hours:.3g} Wh" if hours < 1000 else f"{hours / 1000:.2f} kWh"
+
+
 def ago(then: datetime, now: datetime) -> str:
     """How long ago; or in how long, for what is still to come."""
     seconds = (now - then).total_seconds()

@@ -218,6 +218,7 @@ def test_record_of_another_format_is_skipped() -> None:
         ('{\n"prompt": "a",\n"response": "b"\n}', ""),
         ('{\n"a": 1\n}\n{\n"a": 2\n}', "one object a line (jq -c . FILE)"),
         ('{\n"data": [{"a": 1}]\n}', "write the list alone (jq .data FILE)"),
+        ('{\n"data": ' + "9" * 5000 + "\n}", "an object with 'data'"),
     ],
 )
 def test_indented_objects_are_explained(content: str, expected: str) -> None:

@@ -163,7 +163,8 @@ def _record_of_another(data: bytes, raw: Any) -> dict[str, Any]:
     if isinstance(whole, dict) and (format_of(whole) or unread_program(whole) or not _OWN_TEXTS.isdisjoint(whole)):
         return whole
     names = ", ".join(name[:_NAME] for name in list(raw)[:5]) if isinstance(raw, dict) else type(raw).__name__
-    lists = [name for name, value in (whole or {}).items() if isinstance(value, list) and _PLAIN_NAME.fullmatch(name)]
+    known = whole if isinstance(whole, dict) else {}
+    lists = [name for name, value in known.items() if isinstance(value, list) and _PLAIN_NAME.fullmatch(name)]
     step = f": write the list alone (jq .{lists[0]} FILE)" if lists else ""
     raise HalfWritten(f"expected a list of experiences, found an object with {names!r}{step}")
 

@@ -120,6 +120,7 @@ class ExperienceLog:
             UsageError: this is no experience; nothing was written.
             BufferUnwritable: nothing was written, and why.
         """
+        told = {"said_under": None} if said_under is None else {}
         if said_under == "current":
             said_under = self._in_use()
         record = {
@@ -131,7 +132,7 @@ class ExperienceLog:
             "timestamp": datetime.now(UTC).isoformat(timespec="seconds"),
             "metadata": metadata,
         }
-        self._append(_line({key: value for key, value in record.items() if value is not None}))
+        self._append(_line(told | {key: value for key, value in record.items() if value is not None}))
 
     def _in_use(self) -> str | None:
         """The name of the adapter that ``current`` leads to; None: there is none, or it cannot be read."""

@@ -134,7 +134,7 @@ def test_example_agent_follows_current(tiny_model: Path, tmp_path: Path) -> None
         agent.stdin.close()
     assert agent.returncode == 0
     replies = [json.loads(line) for line in buffer.read_text(encoding="utf-8").splitlines()]
-    assert [each["metadata"].get("adapter") for each in replies] == [None, "cycle_001", "cycle_002", None]
+    assert [each["said_under"] for each in replies] == [None, "cycle_001", "cycle_002", None]
     texts = [each["response"] for each in replies]
     assert texts[0] == texts[3]
     assert len(set(texts)) == 3

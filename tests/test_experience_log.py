@@ -176,6 +176,8 @@ def test_given_adapter_is_noted(log: ExperienceLog, state: Path, given: Any, cyc
     (state / "current").symlink_to("cycle_007")
     log.add(prompt="Who?", response="Robin.", said_under=given)
     assert [one.said_under for one in read(log)] == [cycle]
+    assert json.loads(log.path.read_text()).get("said_under", "left out") != "left out"
+    assert [one.said_at is None for one in read(log)] == [given is None]
 
 
 def test_default_is_the_daemons(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from sleepd.buffer.experience import Experience, id_hash, parse, prompt_hash, sa
 from sleepd.policy.selecting.selection import sampling_shares
 from sleepd.quarantine.near_duplicates import LIMIT, Neighbours, Screened, similarity, sketch
 from sleepd.quarantine.rules import BARE_QUESTIONS, Cause, Findings, Isolation, KeyMap, Override
+from sleepd.quarantine.served_times import NEVER
 from tests.agents import columns
 from tests.corpus import LABELS, excluded, precision_and_recall, screen, screened_corpus
 
@@ -228,6 +229,7 @@ class Ward:
         self.decisions: dict[int, Override] = {}
         self.rolled_back: set[int] = set()
         self.saliences: dict[int, float] = {}
+        self.served = NEVER
 
     def add(self, key: int, reason: Any = "", *, salience: float = 0.7, **more: Any) -> None:
         given = {"key": key, "group": key * 100, "id": f"e{key}", "said_under": None, **more}
@@ -239,7 +241,7 @@ class Ward:
 
     def causes(self, *, learned: tuple[int, ...] = (), groups: dict[int, int] | None = None) -> dict[int, Cause]:
         keys = list(self.saliences)
-        isolation = Isolation(self.findings, self.decisions, self.rolled_back)
+        isolation = Isolation(self.findings, self.decisions, self.rolled_back, served=self.served)
         found = isolation.causes(
             columns(
                 keys,

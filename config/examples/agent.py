@@ -65,8 +65,8 @@ def write_down(buffer: Path, prompt: str, response: str, adapter: Path | None) -
         "response": response,
         "salience": SALIENCE,
         "timestamp": datetime.now().astimezone().isoformat(timespec="seconds"),
-        # If this adapter is rolled back, what was said under it is kept from training.
-        "metadata": {"adapter": adapter.name} if adapter else {},
+        # If this adapter is rolled back, what was said under it is kept from training. None: the base model said it.
+        "said_under": adapter.name if adapter else None,
     }
     with buffer.open("a", encoding="utf-8") as file:
         file.write(json.dumps(experience, ensure_ascii=False) + "\n")

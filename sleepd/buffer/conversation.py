@@ -36,6 +36,7 @@ from .experience import (
     without_thought,
 )
 from .rating_names import WHOLE, rating_names
+from .reply_origin import UNKNOWN, ReplyOrigin
 from .said_before import SaidBefore
 
 SECTION_REPLIES: Final = 16
@@ -65,8 +66,8 @@ class Turn(msgspec.Struct, frozen=True, kw_only=True):
     """0 to 1, or ``rating_names.REJECTED``; None: nothing was said."""
     is_supervised: bool = True
     """Of a reply: it is learned. Else it is context only."""
-    said_under: int | None = None
-    """The cycle whose adapter gave the reply; None: unknown."""
+    origin: ReplyOrigin = UNKNOWN
+    """Of a reply."""
     is_opaque: bool = False
     """It holds an image or another thing that is no text, so that it cannot be learned, nor what follows it up to the
     next message of the user."""
@@ -154,8 +155,8 @@ class SupervisedReply:
         """See ``experience.id_hash``."""
         return id_hash(self.id)
 
-    def experience(self, default_salience: float) -> Experience:
-        """With its texts."""
+    def experience(self, default_salience: float, served_as: str = "") -> Experience:
+        """With its texts; ``served_as``: the model name under which the engine in service answers."""
         turns, reply = self._conversation.turns, self.turn
         context = tuple(turns[place].message for place in self._places)
         is_plain = len(context) == 1 and not self._conversation.tools and not reply.message.calls
@@ -167,7 +168,8 @@ class SupervisedReply:
             calls=reply.message.calls,
             tools=self._conversation.tools,
             salience=default_salience if reply.salience is None else reply.salience,
-            said_under=reply.said_under,
+            said_under=reply.origin.under,
+            said_at=reply.origin.served_at(served_as),
             conversation="" if self.conversation_hash == self.group else hash_text(self.conversation_hash),
             rated_as=self.rated_as,
         )

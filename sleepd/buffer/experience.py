@@ -18,6 +18,7 @@ from sleepd.protocol.chat_example import ChatExample, Message
 from sleepd.text.bounded_text import folded
 
 from .rating_names import rating_names
+from .said_at import said_at
 
 _KEY_IN_HEX: Final = re.compile(r"[0-9a-f]{16}")
 _CYCLE_AT_END: Final = re.compile(r"(?:^|[/\\])cycle_([0-9]{1,9})[/\\]?\Z")
@@ -35,6 +36,8 @@ class Experience(ChatExample, frozen=True, kw_only=True):
     """0 to 1."""
     said_under: int | None = None
     """The cycle whose adapter gave the reply, where ``metadata`` has it; see :func:`said_under`."""
+    said_at: int | None = None
+    """When the engine in service may have given the reply, in Unix time; None: unknown, or another model gave it."""
 
 
 def id_hash(identifier: str) -> int:
@@ -115,8 +118,11 @@ def derived_id(prompt: str, response: str) -> str:
     return hashlib.sha256(f"{prompt}|{response}".encode()).hexdigest()[:16]
 
 
-def parse(record: Any, default_salience: float = DEFAULT_SALIENCE) -> Experience | str:
-    """The experience in a decoded record of our own short form, or the reason why it is skipped."""
+def parse(record: Any, default_salience: float = DEFAULT_SALIENCE, served_as: str = "") -> Experience | str:
+    """The experience in a decoded record of our own short form, or the reason why it is skipped.
+
+    ``served_as``: the model name under which the engine in service answers.
+    """
     if not isinstance(record, Mapping):
         return f"expected an object, found {_shown(record)}"
     reply = "completion" if "completion" in record and "response" not in record else "response"
@@ -146,8 +152,14 @@ def parse(record: Any, default_salience: float = DEFAULT_SALIENCE) -> Experience
         response=texts[reply],
         salience=salience,
         said_under=said_under({"adapter": record.get("said_under")}) or said_under(record.get("metadata")),
+        said_at=said_at(record.get("timestamp")) if _is_of_service(record, served_as) else None,
         rated_as=rating_names(_conversation(record.get("conversation"))),
     )
+
+
+def _is_of_service(record: Mapping[str, Any], served_as: str) -> bool:
+    """Whether the engine in service may have said it: no other model is named, and ``said_under`` is not null."""
+    return record.get("said_under", "") is not None and record.get("model") in (None, "", served_as)
 
 
 def _conversation(value: Any) -> str:

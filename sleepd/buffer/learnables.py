@@ -13,7 +13,7 @@ from .conversation import Conversation, SupervisedReply, supervised_replies
 from .experience import DEFAULT_SALIENCE, Experience, conversation_of, group_of, id_hash, parse
 from .formats.format import Format, NotRead, SessionReader
 from .formats.known_formats import format_of
-from .formats.unread import unread_program
+from .formats.unread import unknown_record, unread_program
 from .rating_names import rating_of
 from .said_before import SaidBefore
 
@@ -38,14 +38,16 @@ class ReadSettings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     ratings: dict[str, float] = {}
     """The salience that people gave afterwards, by id, and by conversation and number of the reply
     (``rating_names.rating_key``)."""
+    served_as: str = ""
+    """The model name under which the engine in service answers; what names another model was not said by it."""
 
 
 READ_BY_DEFAULT: Final = ReadSettings()
 
 
-def read_settings(config: BufferConfig) -> ReadSettings:
-    """How a buffer is read, by its configuration."""
-    return ReadSettings(format=config.format, default_salience=config.default_salience)
+def read_settings(config: BufferConfig, served_as: str = "") -> ReadSettings:
+    """How a buffer is read, by its configuration; ``served_as`` as in ``ReadSettings``."""
+    return ReadSettings(format=config.format, default_salience=config.default_salience, served_as=served_as)
 
 
 class Learnable:
@@ -53,7 +55,7 @@ class Learnable:
 
     def __init__(self, source: Experience | SupervisedReply, settings: ReadSettings, *, is_given: bool) -> None:
         self._source = source
-        self._default = settings.default_salience
+        self._settings = settings
         self.id = source.id
         self.key = id_hash(source.id)
         if isinstance(source, Experience):
@@ -62,7 +64,7 @@ class Learnable:
         else:
             self.group, self.conversation = source.group, source.conversation_hash
             given = source.turn.salience
-            self.salience = self._default if given is None else given
+            self.salience = settings.default_salience if given is None else given
         rating = rating_of(settings.ratings, self.id, source.rated_as) if settings.ratings else None
         if rating is not None:
             self.salience, is_given = rating, True
@@ -70,10 +72,16 @@ class Learnable:
 
     def experience(self) -> Experience:
         """With its texts."""
-        one = self._source if isinstance(self._source, Experience) else self._source.experience(self._default)
+        source, settings = self._source, self._settings
+        if isinstance(source, SupervisedReply):
+            one = source.experience(settings.default_salience, settings.served_as)
+        else:
+            one = source
         return one if one.salience == self.salience else msgspec.structs.replace(one, salience=self.salience)
 
 
+MOST_HELD: Final = 1000
+"""Records of no format that are held back at the beginning of a file: where no other follows, it is named as one."""
 _UNFORESEEN: Final = (TypeError, ValueError, LookupError, AttributeError, RecursionError)
 """What a reader raises on values that nobody thought of: the record is skipped, and the others are read."""
 
@@ -101,6 +109,10 @@ class Learnables:
         self._has_found = has_found
         self._unread: tuple[str, str] | None = None
         """The position of the first record of a program that is not read, and the sentence that names it once."""
+        self._unknown = ""
+        """Of a file in which every record so far is of no format: the sentence that names the first."""
+        self._has_known = has_found
+        """A record was of some format, or is no JSON."""
 
     @property
     def has_session(self) -> bool:
@@ -111,12 +123,21 @@ class Learnables:
         """What can be learned, each with its position; the reason for a record that cannot be read.
 
         Raises:
-            HalfWritten: the records are of a program that is not read.
+            HalfWritten: all records are of a program that is not read, or of no format.
         """
+        held: list[tuple[str, str]] = []
         for position, record in records:
             for found in self._of_record(position, record):
+                if not self._has_known and isinstance(found, str) and len(held) < MOST_HELD:
+                    held.append((position, found))
+                    continue
+                yield from held
+                held.clear()
                 self._has_found = self._has_found or not isinstance(found, str)
                 yield position, found
+        if not self._has_known and self._unknown:
+            raise HalfWritten(self._unknown)
+        yield from held
         for position, session in self._sessions.values():
             for found in self._of_conversations(session.conversations):
                 yield position, found
@@ -127,10 +148,19 @@ class Learnables:
 
     def _of_record(self, position: str, record: Any) -> Iterator[Learnable | str]:
         if isinstance(record, NoJson):
+            self._has_known = True
             yield str(record)
             return
         known = self._format(record) if isinstance(record, Mapping) else None
-        if known is None:
+        other = format_of(record) if known is None and isinstance(record, Mapping) else None
+        unknown = "" if known or other else unknown_record(record)
+        self._unknown = self._unknown or unknown
+        self._has_known = self._has_known or not unknown
+        if unknown:
+            yield unknown
+        elif other is not None and self._settings.format != OWN:
+            yield f"expected the format {self._settings.format}, found {other.name}"
+        elif known is None:
             yield from self._own(position, record)
         elif known.session is not None:
             try:
@@ -154,7 +184,7 @@ class Learnables:
         return self._sessions[known.name][1]
 
     def _own(self, position: str, record: Any) -> Iterator[Learnable | str]:
-        found = parse(record, self._settings.default_salience)
+        found = parse(record, self._settings.default_salience, self._settings.served_as)
         if isinstance(found, Experience):
             yield self._learnable(found, is_given=record.get("salience") is not None)
         elif sentence := unread_program(record):

@@ -28,6 +28,8 @@ def own_record(found: Learnable) -> dict[str, Any]:
         record["tools"] = msgspec.json.decode(one.tools)
     if one.said_under is not None:
         record["said_under"] = one.said_under
+    if one.said_at is not None:
+        record["timestamp"] = one.said_at
     if one.conversation:
         record["conversation_hash"] = one.conversation
     if one.rated_as and (name := conversation_named(one.rated_as[-1])):

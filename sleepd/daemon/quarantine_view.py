@@ -66,10 +66,12 @@ async def quarantine_detail(reader: ReadModel, identifier: str) -> QuarantineDet
     text = found[0] if found else None
     entry = _entry(reader, key, (await reader.buffer.causes()).get(key), text)
     screened = reader.buffer.screening(key)
+    under, is_by_time = reader.buffer.said_under(screened) if screened else (None, False)
     return QuarantineDetail(
         entry=entry,
         salience=text.salience if text else None,
-        said_under=screened.said_under if screened else None,
+        said_under=under,
+        is_said_under_by_time=is_by_time,
         **(text or ChatExample(prompt="", response="")).parts(),
     )
 
@@ -116,9 +118,9 @@ def _entry(reader: ReadModel, key: int, cause: Cause | None, text: Experience | 
     found = ": ".join(filter(None, (_FOUND[reason], screened.detail))) if screened and reason else ""
     if cause is not None and cause.original is not None and screened:
         found = f"near-duplicate: {screened.detail} like {_name(reader, cause.original)}"
-        found += f", which was recorded under cycle {cause.cycle}, rolled back" if cause.cycle else ""
+        found += f", which was {_recorded(cause)}, rolled back" if cause.cycle else ""
     if cause is not None and cause.why == "said_under":
-        reason, found = "said_under", f"recorded under cycle {cause.cycle}, which was rolled back"
+        reason, found = "said_under", f"{_recorded(cause)}, which was rolled back"
     if cause is not None and cause.why == "unscreened":
         found = "not screened yet; not trained before that"
     if cause is not None and cause.why == "personal_data":
@@ -135,6 +137,10 @@ def _entry(reader: ReadModel, key: int, cause: Cause | None, text: Experience | 
         trained_in=reader.buffer.trained_in(id_),
         is_kept_from_training=cause is not None or (decision is not None and decision.kind == "dropped"),
     )
+
+
+def _recorded(cause: Cause) -> str:
+    return f"recorded under cycle {cause.cycle}{' by its time' if cause.is_by_time else ''}"
 
 
 def _preview(reader: ReadModel, text: Experience) -> str:

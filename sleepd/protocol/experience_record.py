@@ -142,10 +142,23 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
         Cycle | Annotated[int, Meta(ge=1, lt=10**9)] | None,
         Meta(
             description='The adapter under which the replies were given: `"cycle_007"`, a path that ends in it, or '
-            "the number 7."
+            "the number 7. `null`: no adapter, or another model."
         ),
     ] = None
-    timestamp: Annotated[str | float | None, Meta(description="When it was said.")] = None
+    timestamp: Annotated[
+        str | float | None,
+        Meta(
+            description="When the reply was said: a Unix time, or a date of ISO 8601 with its zone. Where nothing "
+            "names the adapter, the service takes the one that was proved to be served then."
+        ),
+    ] = None
+    model: Annotated[
+        str | None,
+        Meta(
+            description="The model that replied, where it is not the one in service (`serve.model`): the time then "
+            "names no adapter."
+        ),
+    ] = None
     metadata: Annotated[
         dict[str, Any] | None,
         Meta(

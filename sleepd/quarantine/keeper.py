@@ -11,9 +11,12 @@ from array import array
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Final
+
+import msgspec
 
 from sleepd.buffer.learnables import ReadSettings
 from sleepd.buffer.reading.experience_buffer import ExperienceBuffer, Part
@@ -23,6 +26,8 @@ from sleepd.errors import SleepdError
 from sleepd.log import get_logger
 from sleepd.policy.selecting.selection import Excluded, HashSet, Known
 from sleepd.store.sqlite.ledger import Ledger
+from sleepd.store.sqlite.served import KEPT as KEPT_SPANS
+from sleepd.store.sqlite.served import ServedTable
 from sleepd.text.personal_data import Handling
 
 from .near_duplicates import Screened
@@ -30,6 +35,7 @@ from .overrides import Overrides
 from .rules import Cause, Findings, Isolation, KeyMap, Override, OverrideKind, excluded
 from .screening_client import screened
 from .screening_table import KEPT, Screenings
+from .served_times import NEVER, ServedTimes, served_times
 
 PATIENCE_SECONDS: Final = 20.0
 """How long a poll waits for the screening: a few thousand experiences."""
@@ -52,12 +58,16 @@ class QuarantineKeeper:
     def __init__(self, directory: Path, ledger: Ledger, clock: Clock, warn: Warn, personal_data: Handling) -> None:
         self._personal_data = personal_data
         self.screenings = Screenings(ledger.database)
+        self._served = ServedTable(ledger.database)
         self._clock = clock
         self._warn = warn
         self._overrides = Overrides(directory)
         self._findings: Findings | None = None
         self._isolation: Isolation | None = None
         self._rolled_back: frozenset[int] = frozenset()
+        self._proofs: tuple[int, ...] = ()
+        self._times = NEVER
+        """When the rolled-back cycles were served, after so many proofs."""
         self._screened: View | None = None
         """The view of which all was screened at the last poll."""
         self._task: asyncio.Task[None] | None = None
@@ -82,15 +92,34 @@ class QuarantineKeeper:
     def isolation(self) -> Isolation:
         """The rule as it stands; the same object as long as nothing changed."""
         rolled_back = self.screenings.rolled_back()
-        if self._isolation is None or rolled_back != self._rolled_back:
-            self._rolled_back = rolled_back
+        times = self._served_times(rolled_back)
+        if self._isolation is None or (rolled_back, times) != (self._rolled_back, self._times):
+            self._rolled_back, self._times = rolled_back, times
             self._isolation = Isolation(
                 self._findings or Findings(),
                 self._overrides.by_key,
                 rolled_back,
+                served=times,
                 excludes_personal=self._personal_data == "set_aside",
             )
         return self._isolation
+
+    def _served_times(self, rolled_back: frozenset[int]) -> ServedTimes:
+        """When they were served; read anew after each proof, for that may lengthen a span."""
+        if not rolled_back:
+            return NEVER
+        proofs = self._served.proofs()
+        if (rolled_back, proofs) == (self._rolled_back, self._proofs):
+            return self._times
+        self._proofs = proofs
+        return served_times(self._served.spans(limit=KEPT_SPANS), rolled_back)
+
+    def said_under(self, found: Screened) -> tuple[int | None, bool]:
+        """The cycle under whose adapter it was recorded, and whether only its time tells that."""
+        if found.said_under is not None or found.said_at is None:
+            return found.said_under, False
+        cycle = served_times(self._served.spans(limit=KEPT_SPANS)).cycle_at(found.said_at)
+        return cycle, cycle is not None
 
     def handle_personal_data(self, personal_data: Handling) -> None:
         """Treat what holds personal data in another way, from now on."""
@@ -197,7 +226,9 @@ class QuarantineKeeper:
             self._paused_until = self._clock.monotonic() + pause
 
     async def _take_in(self, page: Sequence[Screened]) -> None:
-        self.screenings.record(page, at=self._clock.now())
+        now = self._clock.now()
+        page = [_with_past_time(each, now) for each in page]
+        self.screenings.record(page, at=now)
         async with self._counting:
             assert self._findings is not None
             for each in page:
@@ -249,6 +280,12 @@ class QuarantineKeeper:
         )
         self._isolation = None
         get_logger().info("quarantine_decided", word=kind or "reset", ids=[id_ for id_, _ in chosen.values()][:20])
+
+
+def _with_past_time(found: Screened, now: datetime) -> Screened:
+    """Without a time that is still to come: a clock was wrong when it was noted, or is now."""
+    is_to_come = found.said_at is not None and found.said_at > now.timestamp()
+    return msgspec.structs.replace(found, said_at=None) if is_to_come else found
 
 
 def _causes(isolation: Isolation, view: View, known: Known, min_salience: float) -> Iterator[tuple[int, Cause]]:

@@ -20,6 +20,7 @@ from sleepd.buffer.columns import BufferColumns
 from sleepd.policy.selecting.selection import Excluded, HashSet
 
 from .near_duplicates import Reason, Screened
+from .served_times import NEVER, ServedTimes
 
 BARE_QUESTIONS: Final = 8
 """So many replies of a buffer that are nothing but a question, and they are less than half of it: then they are a flood
@@ -51,6 +52,8 @@ class Cause(msgspec.Struct, frozen=True):
     """Of a near-duplicate: the key of what it resembles."""
     cycle: int | None = None
     """The rolled-back cycle under whose adapter it, or what it resembles, was recorded."""
+    is_by_time: bool = False
+    """That follows from when it was said and what was served then; its record names no adapter."""
 
 
 class KeyMap:
@@ -91,6 +94,8 @@ class Findings:
         self.groups = KeyMap()
         """Of every screened one: the group of the text that was screened."""
         self.said_under = KeyMap()
+        self.said_at = KeyMap()
+        """Of those whose record names no adapter and has a time."""
         self.personal = KeyMap()
         """Of those that hold personal data: how many."""
         self.outdated = KeyMap()
@@ -103,6 +108,7 @@ class Findings:
         self.groups.put(found.key, found.group)
         for numbers, value in (
             (self.said_under, found.said_under),
+            (self.said_at, found.said_at if found.said_under is None else None),
             (self._reasons, _REASONS.index(found.reason) or None),
             (self._originals, found.original),
             (self.personal, sum(found.personal.values()) or None),
@@ -129,6 +135,7 @@ class Isolation:
         findings: what was found in the texts.
         overrides: the operator's overrides, by key.
         rolled_back: cycles whose adapter is rolled back now.
+        served: when these were served.
         excludes_personal: whether personal data keep an experience from training.
     """
 
@@ -138,12 +145,14 @@ class Isolation:
         overrides: Mapping[int, Override],
         rolled_back: Container[int],
         *,
+        served: ServedTimes = NEVER,
         excludes_personal: bool = False,
     ) -> None:
         self._excludes_personal = excludes_personal
         self._findings = findings
         self._overrides = overrides
         self._rolled_back = rolled_back
+        self._served = served
         self._dropped_groups = {each.group for each in overrides.values() if each.kind == "dropped"}
 
     def causes(
@@ -184,9 +193,8 @@ class Isolation:
         reason = self._findings.reason(key)
         if reason not in ("", "near_duplicate", "bare_question") or (reason == "bare_question" and is_flood):
             return Cause(reason)
-        cycle = self._findings.said_under.get(key)
-        if cycle is not None and cycle in self._rolled_back:
-            return Cause("said_under", cycle=cycle)
+        if recorded := self._rolled_back_under(key):
+            return recorded
         if self._excludes_personal and self._findings.personal.get(key) is not None:
             return Cause("personal_data")
         return Cause("unscreened") if self._findings.outdated.get(key) is not None else None
@@ -195,10 +203,18 @@ class Isolation:
         decision = self._overrides.get(original)
         if decision is not None and decision.kind == "dropped":
             return Cause("near_duplicate", original=original)
-        cycle = self._findings.said_under.get(original)
-        if decision is None and cycle is not None and cycle in self._rolled_back:
-            return Cause("near_duplicate", original=original, cycle=cycle)
+        recorded = self._rolled_back_under(original) if decision is None else None
+        if recorded is not None:
+            return msgspec.structs.replace(recorded, why="near_duplicate", original=original)
         return Cause("near_duplicate", original=original) if is_there else None
+
+    def _rolled_back_under(self, key: int) -> Cause | None:
+        """What its record names, or what was served when it was said, where that is rolled back."""
+        told, second = self._findings.said_under.get(key), self._findings.said_at.get(key)
+        cycle = told if told is not None or second is None else self._served.cycle_at(second)
+        if cycle is None or cycle not in self._rolled_back:
+            return None
+        return Cause("said_under", cycle=cycle, is_by_time=told is None)
 
     def _is_released(self, key: int, group: int) -> bool:
         decision = self._overrides.get(key)

@@ -110,6 +110,7 @@ class Screener:
             group=group_of(experience),
             id=experience.id,
             said_under=experience.said_under,
+            said_at=experience.said_at,
             reason="",
             detail="",
         )

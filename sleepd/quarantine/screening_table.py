@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from datetime import datetime
 from typing import Any, Final
 
@@ -19,7 +19,7 @@ KEPT: Final = 20_000
 """So many rows stay beside those of the buffer, the newest. What fell out is screened anew where it is met again."""
 _SHOWN: Final[frozenset[Reason]] = frozenset({"", "loop", "questions", "near_duplicate", "bare_question"})
 """The findings after which a text was screened as a whole and no secret was in it."""
-_COLUMNS: Final = "key, grp, id, said_under, reason, detail, original, rules, personal"
+_COLUMNS: Final = "key, grp, id, said_under, said_at, reason, detail, original, rules, personal"
 _HALVES: Final = ((0, 2**63 - 1), (-(2**63), -1))
 """SQLite's integers are signed: in this order the keys ascend."""
 
@@ -73,17 +73,25 @@ class Screenings:
         row = self._db.execute("SELECT at FROM screenings WHERE key=?", (signed(key),)).fetchone()
         return datetime.fromisoformat(row[0]) if row else None
 
+    def earliest(self, keys: Collection[int]) -> list[tuple[int, datetime]]:
+        """Of these (at most a thousand) the one that was screened first, and when; empty: none was."""
+        places = ",".join("?" * len(keys))
+        query = f"SELECT key, at FROM screenings WHERE key IN ({places}) ORDER BY at LIMIT 1"  # noqa: S608
+        rows = self._db.execute(query, tuple(map(signed, keys)))
+        return [(unsigned(key), datetime.fromisoformat(at)) for key, at in rows]
+
     def record(self, found: Sequence[Screened], *, at: datetime) -> None:
         """Keep what was found; an experience whose text changed is replaced."""
         with self._db.transaction():
             self._db.executemany(
-                f"INSERT OR REPLACE INTO screenings({_COLUMNS}, signature, at) VALUES(?,?,?,?,?,?,?,?,?,?,?)",
+                f"INSERT OR REPLACE INTO screenings({_COLUMNS}, signature, at) VALUES(?,?,?,?,?,?,?,?,?,?,?,?)",
                 (
                     (
                         signed(each.key),
                         signed(each.group),
                         each.id,
                         each.said_under,
+                        each.said_at,
                         each.reason,
                         each.detail,
                         None if each.original is None else signed(each.original),
@@ -120,12 +128,13 @@ def _personal(text: str) -> dict[str, int]:
 
 
 def _screened(row: tuple[Any, ...]) -> Screened:
-    key, group, id_, said_under, reason, detail, original, rules, personal = row
+    key, group, id_, said_under, said_at, reason, detail, original, rules, personal = row
     return Screened(
         key=unsigned(key),
         group=unsigned(group),
         id=id_,
         said_under=said_under,
+        said_at=said_at,
         reason=reason,
         detail=detail,
         original=None if original is None else unsigned(original),

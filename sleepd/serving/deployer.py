@@ -175,6 +175,8 @@ class Deployer:
 
     def _on_step(self, step: ServeStep) -> None:
         self._phase = step.phase
+        if step.is_known:
+            self.table.note_found(step.cycle, at=self._clock.now())
         if step.phase in ("swapping", "putting_back", "freeing"):
             self.table.end_span(at=self._clock.now())
         self._listener("serving", {"phase": step.phase, "text": step.text})

@@ -120,7 +120,7 @@ class Round:
     def _swap(self, before: EngineProof | None) -> ServeOutcome:
         wanted = self._request.wanted
         try:
-            prepared = self._prepare(wanted)
+            prepared = self._prepare(wanted, before)
         except (SleepdError, OSError) as error:
             return self._untouched(before, error)
         self._step("waiting")
@@ -134,9 +134,11 @@ class Round:
         remove_old(self._bench.adapters, prepared)
         return self._as_found(proof)
 
-    def _prepare(self, wanted: Generation | None) -> Path | None:
+    def _prepare(self, wanted: Generation | None, before: EngineProof | None) -> Path | None:
         """Raises where a file is not what was committed."""
-        self._step("preparing", named(wanted))
+        is_known = before is not None and before.is_known
+        cycle = before.identity.cycle if before is not None and is_known else None
+        self._report(ServeStep(phase="preparing", text=named(wanted), cycle=cycle, is_known=is_known))
         if wanted is not None:
             verify_usable(Path(wanted.directory))
         return self._engine.prepare(wanted)

@@ -17,7 +17,7 @@ class Following:
         self.model = model
         self.adapter: Path | None = None
         """The directory of the adapter that answers; None: the base itself."""
-        self._link = state / "current"
+        self.state = state
         self._loaded: Path | None = None
 
     def update(self) -> None:
@@ -58,7 +58,7 @@ class Following:
 
     def _in_use(self) -> Path | None:
         try:
-            return self._link.resolve(strict=True)
+            return (self.state / "current").resolve(strict=True)
         except FileNotFoundError:
             return None
 

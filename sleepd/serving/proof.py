@@ -90,7 +90,7 @@ class Prover:
         """
         if not is_swapped and (again := self._ask_again(wanted)) is not None:
             return again
-        known = list(_fingerprints(wanted, others))
+        known = list(fingerprints_of(wanted, others))
         if not known:
             text = f"nothing was recorded to prove {named(wanted)} by: it was trained by an earlier version"
             return EngineProof(identity=Identity(kind="too_coarse", reason=text), is_wanted=False, can_tell=False)
@@ -174,7 +174,7 @@ def read_fingerprint(generation: Generation) -> AdapterFingerprint | None:
     return found
 
 
-def _fingerprints(wanted: Generation | None, others: Sequence[Generation]) -> Iterator[AdapterFingerprint]:
+def fingerprints_of(wanted: Generation | None, others: Sequence[Generation]) -> Iterator[AdapterFingerprint]:
     """That of the wanted one first; a damaged one of another generation is left out.
 
     Raises:

@@ -1,9 +1,9 @@
-"""``python tests/bench/bench_swap.py LLAMA_SERVER [--restart] [--in-flight N]``: adapters are swapped under load.
+"""``python tests/bench/bench_swap.py LLAMA_SERVER [--restart] [--in-flight N] [--base q4_1 …]``: swaps under load.
 
-The engine is a real llama-server on a tiny random model, in router mode; with ``--restart``, started with ``--lora``
-and restarted for each swap. The deployer walks from the base to cycle 1, to cycle 2, back to cycle 1 and to the base,
-while N agents ask without a pause. Each answer is held against what was recorded of base, cycle 1 and cycle 2: an
-answer to a request that began after the proof must be that of the proved one.
+The engine is a real llama-server on a tiny random model, or on the embedded one in a quantization, in router mode; with
+``--restart``, started with ``--lora`` and restarted for each swap. The deployer walks from the base to cycle 1, to
+cycle 2, back to cycle 1 and to the base, while N agents ask without a pause. Each answer is held against what was
+recorded of base, cycle 1 and cycle 2: an answer to a request that began after the proof must be that of the proved one.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import msgspec
+
 sys.path.append(str(Path(__file__).parents[2]))
 
 from sleepd.config.serve_config import ENVIRONMENT_FILE, INI_FILE
@@ -35,14 +37,19 @@ from sleepd.protocol.deployment.adapter_fingerprint import (
 from sleepd.protocol.deployment.serve_messages import Generation
 from sleepd.serving.endpoint import Endpoint
 from sleepd.serving.http import HttpLimits, HttpServer
-from sleepd.serving.proof import read_fingerprint
+from sleepd.serving.proof import RECORD_FILE, ProofRecord, read_fingerprint
+from sleepd.worker.model.find_base import find_base
 from sleepd.worker.programs.tiny_model import make_tiny_model
 from tests.agents import changed
-from tests.serving.real_llama import LlamaUnit, make_real_champions
+from tests.serving.real_llama import LlamaUnit, make_real_champions, make_recorded_champions
 from tests.serving.serving_stage import ServingStage
 from tests.worker.conftest import make_plain
 
 WALK = (1, 2, 1, 0)
+ASKED_AGAIN = 3
+"""So often the prompts of the last proof are asked again under load."""
+BY_EMBEDDED = 0.05
+"""How far the first adapter of the embedded model is moved: about as far as a cycle goes."""
 _PRESETS = "version = 1\n\n[agent]\nmodel = {base}\n"
 
 
@@ -59,6 +66,7 @@ class Traffic:
     """So many agents that ask without a pause, until the block ends."""
 
     def __init__(self, url: str, prompts: list[PromptReference], agents: int) -> None:
+        self.url = url
         self._endpoint = Endpoint(url, "agent", limits=HttpLimits(seconds=120.0))
         self._prompts = prompts
         self.asked: list[Asked] = []
@@ -135,9 +143,10 @@ def await_health(url: str) -> None:
 @contextlib.contextmanager
 def restarted(directory: Path, program: Path) -> Iterator[tuple[Any, str]]:
     """A server that a fake systemctl restarts."""
-    unit = ProcessUnit(directory, directory / "base.gguf", directory / "state/serving" / ENVIRONMENT_FILE)
+    place = Path(tempfile.mkdtemp(dir=directory))
+    unit = ProcessUnit(place, directory / "base.gguf", directory / "state/serving" / ENVIRONMENT_FILE)
     unit.program = program
-    os.environ["PATH"] = f"{directory / 'bin'}:{os.environ['PATH']}"
+    os.environ["PATH"] = f"{place / 'bin'}:{os.environ['PATH']}"
     unit.start()
     try:
         await_health(unit.url)
@@ -180,9 +189,23 @@ def fingerprint_of(state: Path) -> AdapterFingerprint:
     return found
 
 
+def worst_again(directory: Path, url: str) -> float:
+    """How far the answers of the last proof and those to the same prompts are apart now, in nats: the worst of them."""
+    (place,) = directory.rglob(RECORD_FILE)
+    record = msgspec.json.decode(place.read_bytes(), type=ProofRecord)
+    endpoint = Endpoint(url, "agent", limits=HttpLimits(seconds=120.0))
+    apart = []
+    for prompt, was in zip(record.prompts, record.answers, strict=True):
+        for is_cache_used in (True, False) if prompt.kind == "long" else (False,):
+            now = endpoint.ask(prompt, is_cache_used=is_cache_used)
+            left, right = (ModelAnswer(steps=each.steps, text=each.text) for each in (was, now))
+            apart.append(answers_apart(left, right))
+    return max(apart)
+
+
 def walk(stage: ServingStage, traffic: Traffic, seconds: float) -> int:
     """Print a line for each swap; how many answers were of a wrong generation."""
-    print("swap         serve_s  answered  failed  after  wrong  distance  next")
+    print("swap         serve_s  answered  failed  after  wrong  distance  next   again")
     wrong_in_all = 0
     for wanted in WALK:
         stage.roll_back(wanted)
@@ -191,6 +214,7 @@ def walk(stage: ServingStage, traffic: Traffic, seconds: float) -> int:
         proved = time.monotonic()
         if not state.is_proved or state.served != (wanted or None):
             raise SystemExit(f"to {wanted}: not proved: {state.problem}")
+        again = max(worst_again(stage.state, traffic.url) for _ in range(ASKED_AGAIN))
         time.sleep(seconds)
         window = [one for one in list(traffic.asked) if one.end >= begin]
         after = [one for one in window if one.begin >= proved and one.answer is not None]
@@ -199,34 +223,69 @@ def walk(stage: ServingStage, traffic: Traffic, seconds: float) -> int:
         wrong_in_all += wrong
         name = f"to cycle {wanted}" if wanted else "to the base"
         figures = f"{len(window) - failed:8}  {failed:6}  {len(after):5}  {wrong:5}"
-        print(
-            f"{name:12} {proved - begin:7.2f}  {figures}  {state.distance:8.3f}  {state.next_nearest:.3f}", flush=True
-        )
+        apart = f"{state.distance:8.3f}  {state.next_nearest:.3f}  {again:.3f}"
+        print(f"{name:12} {proved - begin:7.2f}  {figures}  {apart}", flush=True)
     return wrong_in_all
 
 
+def make_tiny(directory: Path) -> str:
+    """The tiny model with two champions; the name of the base."""
+    model = directory / "model"
+    make_tiny_model(model)
+    make_plain(model)
+    make_real_champions(directory, model, directory / "models", directory / "work")
+    return str(model)
+
+
+def make_embedded(directory: Path) -> str:
+    """The embedded model with two champions, whose fingerprints were computed in float32; the name of the base."""
+    make_recorded_champions(directory, Path("embedded"), directory / "models", directory / "work", by=BY_EMBEDDED)
+    return "embedded"
+
+
+def put_base(directory: Path, kind: str) -> None:
+    """The embedded model in that quantization in the place of the base."""
+    from tests.bench.quantizations import requantized
+
+    source, target = find_base("embedded", "").weights[0], directory / "base.gguf"
+    target.unlink(missing_ok=True)
+    if kind == "q4_1":  # its own
+        target.symlink_to(source)
+    else:
+        requantized(source, target, kind)
+
+
+def walked(directory: Path, base: str, options: argparse.Namespace) -> int:
+    """Start the server, and walk once; how many answers were of a wrong generation."""
+    prompts = [one for one in fingerprint_of(directory / "state").prompts if one.kind != "long"]
+    start = restarted if options.restart else routed
+    with start(directory, options.program.absolute()) as (engine, kind):
+        stage = ServingStage(directory, engine, kind, unit="llama.service", wait_idle_seconds=5.0)
+        stage.config = changed(stage.config, "model", base=base)
+        with Traffic(engine.url, prompts, options.in_flight) as traffic:
+            wrong = walk(stage, traffic, options.seconds)
+    print(f"{kind}, {options.in_flight} in flight: {wrong} answers of a wrong generation after the proof")
+    return wrong
+
+
 def main() -> int:
-    """Walk once; returns 1 where an answer after a proof was of another generation."""
+    """Walk over each base; returns 1 where an answer after a proof was of another generation."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("program", type=Path, help="llama-server; its libraries are searched beside it")
     parser.add_argument("--restart", action="store_true", help="restart it for each swap, instead of router mode")
     parser.add_argument("--in-flight", type=int, default=50, help="requests under way at any time")
     parser.add_argument("--seconds", type=float, default=3.0, help="of traffic after each proof")
+    bases = "the embedded model in these quantizations, one after the other, instead of the tiny one"
+    parser.add_argument("--base", nargs="+", choices=("q4_1", "q8_0", "f16"), help=bases)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="bench-swap-") as name:
-        directory = Path(name)
-        model = directory / "model"
-        make_tiny_model(model)
-        make_plain(model)
-        make_real_champions(directory, model, directory / "models", directory / "work")
-        prompts = [one for one in fingerprint_of(directory / "state").prompts if one.kind != "long"]
-        start = restarted if options.restart else routed
-        with start(directory, options.program.absolute()) as (engine, kind):
-            stage = ServingStage(directory, engine, kind, unit="llama.service", wait_idle_seconds=5.0)
-            stage.config = changed(stage.config, "model", base=str(model))
-            with Traffic(engine.url, prompts, options.in_flight) as traffic:
-                wrong = walk(stage, traffic, options.seconds)
-    print(f"{kind}, {options.in_flight} in flight: {wrong} answers of a wrong generation after the proof")
+        directory, wrong = Path(name), 0
+        base = make_embedded(directory) if options.base else make_tiny(directory)
+        for kind in options.base or [""]:
+            if kind:
+                print(f"the embedded model in {kind}")
+                put_base(directory, kind)
+            wrong += walked(directory, base, options)
     return 1 if wrong else 0
 
 

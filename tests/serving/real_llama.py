@@ -88,13 +88,20 @@ class LlamaUnit:
 
 
 def make_real_champions(directory: Path, model: Path, models: Path, work: Path) -> None:
-    """Two champions with real adapters of the tiny model and real fingerprints, and the base as ``base.gguf``.
+    """As ``make_recorded_champions``, and the base as ``base.gguf``."""
+    make_recorded_champions(directory, model, models, work)
+    base_gguf(model, directory / "base.gguf")
+
+
+def make_recorded_champions(directory: Path, model: Path, models: Path, work: Path, *, by: float = 0.3) -> None:
+    """Two champions with real adapters of the model and real fingerprints.
 
     Args:
         directory: what ``ServingStage`` works on.
-        model: the tiny model.
+        model: the tiny model, or ``embedded``.
         models: where converted copies of models stand.
         work: a new directory.
+        by: how far the first adapter is from the base; the second goes on from it by two thirds of that.
     """
     import torch
 
@@ -106,14 +113,13 @@ def make_real_champions(directory: Path, model: Path, models: Path, work: Path) 
     job = make_job(model, models, work / "staging", threads=1)
     loaded = load(job, RecordingChannel())
     moving = [one for name, one in loaded.model.named_parameters() if ".lora_B." in name]
-    for cycle, by in ((1, 0.3), (2, 0.2)):
+    for cycle, step in ((1, by), (2, by * 2 / 3)):
         dice = torch.Generator().manual_seed(cycle)
         for one in moving:
-            one.data = one.data + by * torch.randn(one.shape, generator=dice)
+            one.data = one.data + step * torch.randn(one.shape, generator=dice)
         place = directory / "state" / f"cycle_{cycle:03d}"
         save_adapter(loaded.model, place, model)
         parent = {"parent": str(directory / "state/cycle_001"), "parent_cycle": 1} if cycle == 2 else {}
         own = msgspec.structs.replace(job, cycle=cycle, staging=str(place), **parent)
         write_fingerprint(own, loaded, examples(), lambda _tokens: None)
         record_files(place, FINGERPRINT_FILE)
-    base_gguf(model, directory / "base.gguf")

@@ -80,3 +80,16 @@ def test_table_stays_bounded(table: ServedTable, monkeypatch: pytest.MonkeyPatch
         prove(table, at % 2, at)
     spans = table.spans(limit=-1)
     assert (len(spans), spans[0].since) == (5, minutes(8))
+
+
+def test_found_before_swap_prolongs_span(table: ServedTable) -> None:
+    """What is asked before a swap lengthens the open span where it is the same, and ends it at its last proof else."""
+    prove(table, 7, 0)
+    numbers = table.proofs()
+    table.note_found(7, at=minutes(50))
+    assert (table.last().proved_at, table.last().until, table.last().proofs) == (minutes(50), None, 2)
+    assert table.proofs() != numbers
+
+    table.note_found(None, at=minutes(55))
+    table.end_span(at=minutes(60))
+    assert (table.last().proved_at, table.last().until) == (minutes(50), minutes(50))

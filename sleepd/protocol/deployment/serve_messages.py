@@ -66,6 +66,10 @@ class ServeStep(msgspec.Struct, frozen=True, kw_only=True, tag="step"):
 
     phase: Phase
     text: str = ""
+    cycle: int | None = None
+    """Of ``preparing``: what the engine was just found to run; None with ``is_known``: the base."""
+    is_known: bool = False
+    """Whether its answers named that."""
 
 
 Result: TypeAlias = Literal["proved", "unproved", "put_back", "not_served", "unreachable", "freed"]

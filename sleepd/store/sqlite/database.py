@@ -20,7 +20,7 @@ from sleepd.text.shell import quoted
 
 from .compaction import STATEMENTS
 
-SCHEMA_VERSION = 7
+SCHEMA_VERSION = 8
 CACHE_KIB = 512
 """SQLite would take 2 MiB, a third of what the daemon itself has."""
 
@@ -34,6 +34,9 @@ _RULES = """
 ALTER TABLE screenings ADD COLUMN rules INTEGER NOT NULL DEFAULT 1;
 ALTER TABLE screenings ADD COLUMN personal TEXT NOT NULL DEFAULT '{}';
 """
+
+_SAID_AT = "ALTER TABLE screenings ADD COLUMN said_at INTEGER;"
+"""Of what was screened before there is no time: no engine was served then."""
 
 _LOOKS = "CREATE TABLE looks(at TEXT NOT NULL, facts BLOB NOT NULL);"
 
@@ -70,7 +73,7 @@ CREATE INDEX cycles_by_state ON cycles(state, cycle);
 {_WHOLE}
 CREATE TABLE decisions(at TEXT NOT NULL, decision BLOB NOT NULL, facts BLOB NOT NULL);
 CREATE TABLE notes(name TEXT PRIMARY KEY, value BLOB NOT NULL);
-{_SCREENINGS}{_RULES}{_SERVED}{_LOOKS}"""
+{_SCREENINGS}{_RULES}{_SERVED}{_LOOKS}{_SAID_AT}"""
 
 MIGRATIONS = {
     1: "CREATE INDEX cycles_by_state ON cycles(state, cycle);",
@@ -81,6 +84,7 @@ MIGRATIONS = {
     4: f"ALTER TABLE placements ADD COLUMN conversation INTEGER;{_BY_CONVERSATION}",
     5: _SERVED,
     6: _LOOKS,
+    7: _SAID_AT,
 }
 """From each version to the next."""
 _TABLES = ("cycles", "placements", "decisions", "notes")

@@ -44,6 +44,11 @@ class ServedTable:
         query = f"SELECT {_COLUMNS} FROM served WHERE coalesce(cycle, 0)=? ORDER BY id DESC"  # noqa: S608
         return [_span(row) for row in self._db.execute(query, (cycle,))]
 
+    def proofs(self) -> tuple[int, ...]:
+        """Other numbers after each proof."""
+        row = self._db.execute("SELECT coalesce(max(id), 0), coalesce(sum(proofs), 0) FROM served").fetchone()
+        return tuple(row)
+
     def note_proof(
         self, cycle: int | None, *, at: datetime, distance: float | None, next_nearest: float | None
     ) -> ServedSpan:
@@ -66,6 +71,17 @@ class ServedTable:
         found = self.open_span()
         assert found is not None
         return found
+
+    def note_found(self, cycle: int | None, *, at: datetime) -> None:
+        """The engine was asked before a swap, and proved to run this: the open span lasted until now, or had ended."""
+        with self._db.transaction():
+            self._db.execute(
+                "UPDATE served SET proved_at=?, proofs=proofs+1 WHERE until IS NULL AND coalesce(cycle, 0)=?",
+                (at.isoformat(), cycle or 0),
+            )
+            self._db.execute(
+                "UPDATE served SET until=proved_at WHERE until IS NULL AND coalesce(cycle, 0)!=?", (cycle or 0,)
+            )
 
     def end_span(self, *, at: datetime | None) -> None:
         """What was proved holds no longer: since ``at``, or (None) since an unknown moment after its last proof."""

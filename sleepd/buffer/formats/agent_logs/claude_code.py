@@ -21,7 +21,6 @@ from itertools import zip_longest
 from typing import Any, Final
 
 from sleepd.buffer.conversation import Conversation, Turn
-from sleepd.buffer.experience import said_under
 from sleepd.buffer.formats.format import (
     Format,
     NotRead,
@@ -43,6 +42,7 @@ from sleepd.buffer.formats.shared_parts.message_tree import (
     read_path,
     turn_id,
 )
+from sleepd.buffer.reply_origin import UNKNOWN, origin_of
 from sleepd.protocol.chat_example import Message, ToolCall
 
 _VERSION: Final = re.compile(r"([0-9]{1,4})(?:\.[0-9A-Za-z.+-]{1,40})?\Z")
@@ -73,7 +73,7 @@ class _ClaudeMessage:
         self.texts: list[str] = []
         self.calls: list[ToolCall] = []
         self.stop: Any = None
-        self.under: int | None = None
+        self.origin = UNKNOWN
         self.is_reply = self.is_summary = self.is_opaque = self.is_damaged = False
         self._parts: set[str] = set()
 
@@ -82,11 +82,11 @@ class _ClaudeMessage:
         """Whether it is more than the results of tools, and more than a note of the program."""
         return self.is_reply or bool(self.texts) or self.is_opaque
 
-    def add_reply(self, message: Record) -> None:
-        """A line of the assistant's message."""
+    def add_reply(self, message: Record, at: Any) -> None:
+        """A line of the assistant's message, and when it was written."""
         self.is_reply = True
         self.stop = self.stop if message.get("stop_reason") is None else message.get("stop_reason")
-        self.under = said_under({"adapter": message.get("model")})
+        self.origin = origin_of(message.get("model"), at)
         content = message.get("content")
         for part in content if isinstance(content, list) else [{"type": "text", "text": content}]:
             text = json_text(part)
@@ -117,7 +117,7 @@ class _ClaudeMessage:
             message=Message(role="assistant", text=text, calls=tuple(self.calls)),
             id=turn_id(session, self.name),
             is_supervised=is_supervised and self.stop not in _CUT_OFF,
-            said_under=self.under,
+            origin=self.origin,
             is_opaque=self.is_opaque,
         )
 
@@ -193,7 +193,7 @@ class _ClaudeSession:
         if role != record["type"]:
             raise NotRead(f"message.role: expected {record['type']}, found {shown(role)}")
         if role == "assistant":
-            message.add_reply(said)
+            message.add_reply(said, record.get("timestamp"))
             return
         content = said.get("content")
         parts = content if isinstance(content, list) else [content]

@@ -17,7 +17,6 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from sleepd.buffer.conversation import Conversation, Turn
-from sleepd.buffer.experience import said_under
 from sleepd.buffer.formats.format import (
     Format,
     NotRead,
@@ -32,6 +31,7 @@ from sleepd.buffer.formats.format import (
 )
 from sleepd.buffer.formats.shared_parts.message_tree import answered
 from sleepd.buffer.formats.shared_parts.reply_parts import ReplyParts
+from sleepd.buffer.reply_origin import origin_of
 from sleepd.protocol.chat_example import Message
 
 _KINDS: Final = ("session_meta", "turn_context", "response_item", "event_msg", "compacted")
@@ -57,10 +57,12 @@ class _CodexConversation:
         self._open: ReplyParts | None = None
         self._replies = 0
         self._marks_ends = False
-        self._under: int | None = None
+        self._model: Any = None
+        self._at: Any = None
+        """The time of the last item."""
 
-    def add(self, kind: str, payload: Record) -> None:
-        """An item, or what happened."""
+    def add(self, kind: str, payload: Record, at: Any) -> None:
+        """An item, or what happened, and when."""
         what = payload.get("type")
         if kind == "event_msg":
             self._marks_ends = self._marks_ends or what in _ENDS or what in _STARTS
@@ -68,7 +70,7 @@ class _CodexConversation:
                 self._end_reply()
         elif kind == "response_item":
             try:
-                self._add_item(payload)
+                self._add_item(payload, at)
             except NotRead:
                 self._open = None
                 self._stretches.append([])
@@ -76,11 +78,11 @@ class _CodexConversation:
         else:
             self._end_reply()
             if kind == "turn_context":
-                self._under = said_under({"adapter": payload.get("model")})
+                self._model = payload.get("model")
             elif not self._stretches[-1] and payload.get("message"):
                 self._say(Message(role="user", text=text_of(payload["message"], "payload.message")))
 
-    def _add_item(self, item: Record) -> None:
+    def _add_item(self, item: Record, at: Any) -> None:
         what, role = item.get("type"), item.get("role")
         if what == "message" and role != "assistant":
             if role not in ("user", "system", "developer"):
@@ -96,7 +98,7 @@ class _CodexConversation:
             message = Message(role="tool", text=content.text, call_id=identifier_of(item.get("call_id")))
             self._say(message, is_opaque=content.is_opaque)
         elif what not in _LEFT_OUT:
-            self._open = self._open or ReplyParts()
+            self._open, self._at = self._open or ReplyParts(), at
             _add_part(self._open, item)
 
     def instructions(self, text: str) -> None:
@@ -112,7 +114,8 @@ class _CodexConversation:
         if self._open is not None:
             self._replies += 1
             name = f"{self.name}#{self._replies}" if self.name else ""
-            self._stretches[-1] += self._open.turns(name, salience=None, is_supervised=True, said_under=self._under)
+            origin = origin_of(self._model, self._at)
+            self._stretches[-1] += self._open.turns(name, salience=None, is_supervised=True, origin=origin)
         self._open = None
 
     def conversations(self) -> Iterator[Conversation | NotRead]:
@@ -136,7 +139,7 @@ class _CodexRollout:
         """Take one in."""
         kind, payload = record["type"], object_of(record.get("payload"), "payload")
         if kind != "session_meta":
-            self._conversations[-1].add(kind, payload)
+            self._conversations[-1].add(kind, payload, record.get("timestamp"))
             return
         name, last = identifier_of(payload.get("id")), self._conversations[-1]
         if last.is_copy or (name and name == last.name):

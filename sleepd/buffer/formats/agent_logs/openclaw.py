@@ -16,7 +16,6 @@ from collections.abc import Iterator
 from typing import Final
 
 from sleepd.buffer.conversation import Conversation, Turn
-from sleepd.buffer.experience import said_under
 from sleepd.buffer.formats.format import (
     Format,
     NotRead,
@@ -31,6 +30,7 @@ from sleepd.buffer.formats.format import (
 )
 from sleepd.buffer.formats.shared_parts.message_tree import MessageTree, last_of_each, place_of, read_path, turn_id
 from sleepd.buffer.formats.shared_parts.reply_parts import ReplyParts
+from sleepd.buffer.reply_origin import origin_of
 from sleepd.protocol.chat_example import Message
 
 _VERSIONS: Final = (None, 1, 2, 3)
@@ -132,17 +132,19 @@ def _turns(record: Record, id_: str) -> list[Turn]:
         return [_user(text)] if text else []
     if kind == "custom_message":
         return [_said(record, "user")]
-    return _message(object_of(record.get("message"), "message"), id_) if kind == "message" else []
+    if kind != "message":
+        return []
+    return _message(object_of(record.get("message"), "message"), id_, at=record.get("timestamp"))
 
 
-def _message(message: Record, id_: str) -> list[Turn]:
+def _message(message: Record, id_: str, *, at: object) -> list[Turn]:
     role = message.get("role")
     if role in ("user", "custom", "hookMessage"):
         return [_said(message, "user")]
     if role == "toolResult":
         return [_said(message, "tool")]
     if role == "assistant":
-        return [] if message.get("stopReason") in _LEFT_OUT else _reply(message, id_)
+        return [] if message.get("stopReason") in _LEFT_OUT else _reply(message, id_, at)
     if role == "bashExecution":
         ran = (
             f"Ran `{text_of(message.get('command'), 'command')}`\n```\n{text_of(message.get('output'), 'output')}\n```"
@@ -164,7 +166,7 @@ def _said(message: Record, role: str) -> Turn:
     return Turn(message=said, is_opaque=content.is_opaque)
 
 
-def _reply(message: Record, id_: str) -> list[Turn]:
+def _reply(message: Record, id_: str, at: object) -> list[Turn]:
     parts, content = ReplyParts(), message.get("content")
     if isinstance(content, str):
         parts.text(text_of(content, "content"))
@@ -180,8 +182,8 @@ def _reply(message: Record, id_: str) -> list[Turn]:
                     parts.call(call_of(part.get("name"), part.get("arguments"), part.get("id")))
                 case _:
                     parts.is_opaque = True
-    under = said_under({"adapter": message.get("model")})
-    return parts.turns(id_, salience=None, is_supervised=message.get("stopReason") != "length", said_under=under)
+    origin = origin_of(message.get("model"), message.get("timestamp"), at)
+    return parts.turns(id_, salience=None, is_supervised=message.get("stopReason") != "length", origin=origin)
 
 
 FORMAT = Format(

@@ -27,11 +27,15 @@ from sleepd.buffer.formats.format import (
     text_of,
 )
 from sleepd.buffer.formats.shared_parts.api_bodies import reply_turn, request_turns, turns_of_messages
+from sleepd.buffer.reply_origin import origin_of
 from sleepd.protocol.chat_example import Message
 
 _TYPES: Final = frozenset(
     ("GENERATION", "SPAN", "EVENT", "AGENT", "TOOL", "CHAIN", "RETRIEVER", "EVALUATOR", "EMBEDDING", "GUARDRAIL")
 )
+
+_MODELS: Final = ("model", "provided_model_name", "providedModelName")
+_TIMES: Final = ("end_time", "endTime", "start_time", "startTime")
 
 
 def _recognises(record: Record) -> bool:
@@ -69,8 +73,11 @@ def _conversations(record: Record) -> Iterator[Conversation]:
     if said is None:
         raise NotRead("output: expected a message or text, found nothing")
     tools = asked.get("tools") if isinstance(asked, Mapping) else None
+    model = next((record[name] for name in _MODELS if name in record), None)
+    origin = origin_of(model, *(record.get(name) for name in _TIMES))
+    reply = msgspec.structs.replace(reply_turn(said), id=identifier_of(record.get("id")), origin=origin)
     yield Conversation(
-        turns=[*_input(asked), msgspec.structs.replace(reply_turn(said), id=identifier_of(record.get("id")))],
+        turns=[*_input(asked), reply],
         id=identifier_of(record.get("trace_id", record.get("traceId"))),
         tools=openai_tools(tools or _value(record.get("tool_definitions"))),
         is_whole=False,

@@ -19,6 +19,7 @@ from sleepd.buffer.conversation import Conversation
 from sleepd.buffer.experience import said_under
 from sleepd.buffer.formats.format import Format, NotRead, Record, identifier_of, openai_tools
 from sleepd.buffer.formats.shared_parts.api_bodies import reply_turn, request_turns
+from sleepd.buffer.reply_origin import origin_of
 
 _REDACTED: Final = "redacted-by-litellm"
 _CALLS: Final = ("completion", "responses", "messages")
@@ -55,6 +56,9 @@ def _conversations(record: Record) -> Iterator[Conversation]:
     instructions = {name: parameters[name] for name in ("system", "instructions") if name in parameters}
     reply = reply_turn(response)
     metadata = record.get("metadata")
+    origin = origin_of(record.get("model"), record.get("endTime"), record.get("startTime"))
+    if under := said_under(metadata):
+        origin = msgspec.structs.replace(origin, under=under)
     yield Conversation(
         turns=[
             *request_turns({**request, **instructions}),
@@ -62,7 +66,7 @@ def _conversations(record: Record) -> Iterator[Conversation]:
                 reply,
                 id=reply.id or identifier_of(record.get("id")),
                 is_id_unique=False,
-                said_under=said_under(metadata) or said_under({"adapter": record.get("model")}),
+                origin=origin,
             ),
         ],
         id=_session(metadata),

@@ -87,6 +87,7 @@ def as_genai(attributes: Mapping[str, Any]) -> dict[str, Any]:
         "gen_ai.output.messages": [*map(_message, indexed(attributes, "llm.output_messages.", "message."))],
         "gen_ai.tool.definitions": [tool for tool in tools if isinstance(tool, Mapping)],
         "gen_ai.conversation.id": attributes.get("session.id"),
+        "gen_ai.request.model": attributes.get("llm.model_name"),
     }
 
 

@@ -36,6 +36,7 @@ from sleepd.buffer.formats.format import (
     with_thought,
 )
 from sleepd.buffer.formats.shared_parts.api_bodies import check_end, turns_of_messages
+from sleepd.buffer.reply_origin import origin_of
 from sleepd.protocol.chat_example import Message
 
 from .otel_attributes import EVALUATION, as_genai, attributes_of, each_of, indexed, salience_of
@@ -149,12 +150,14 @@ def _conversation(value: Any) -> Conversation | None:
     asked, said = _texts(attributes, events)
     before = [turn for place, each in enumerate(asked) for turn in _turns(each, f"gen_ai.input.messages[{place}]")]
     given = identifier_of(attributes.get("gen_ai.response.id"))
+    model = attributes.get("gen_ai.request.model") or attributes.get("gen_ai.response.model")
     reply = Turn(
         message=_reply(said),
         id=given or identifier_of(span.get("spanId")),
         is_id_unique=not given,
         salience=_salience(events),
         rated_as=identifier_of(span.get("spanId")),
+        origin=origin_of(model, span.get("endTimeUnixNano")),
     )
     return Conversation(
         turns=[*_system(attributes.get("gen_ai.system_instructions")), *before, reply],

@@ -32,6 +32,7 @@ from sleepd.buffer.formats.format import (
     shown,
 )
 from sleepd.buffer.formats.shared_parts.api_bodies import reply_turn, request_turns
+from sleepd.buffer.reply_origin import origin_of
 
 _PAIRS: Final = (
     ("request", "response"),
@@ -45,6 +46,7 @@ _REPLIES: Final = ("response", "output", "completion", "reply")
 """Beside ``messages``."""
 _MOST_ENVELOPES: Final = 3
 _STATUS: Final = ("status", "status_code", "statusCode")
+_TIMES: Final = ("timestamp", "created_at", "time", "ts")
 _SESSIONS: Final = ("conversation", "conversation_id", "session", "session_id")
 
 
@@ -104,13 +106,16 @@ def _conversations(record: Record) -> Iterator[Conversation]:
     request = object_of(_body(pair[0]), "request")
     _check_status(record)
     _check_status(pair[1])
-    reply = reply_turn(_body(pair[1]))
+    response = _body(pair[1])
+    reply = reply_turn(response)
     identifier = reply.id or identifier_of(record.get("id")) or identifier_of(record.get("request_id"))
-    under = said_under(record.get("metadata")) or said_under({"adapter": request.get("model")})
+    made = response if isinstance(response, Mapping) else {}
+    times = (made.get("created"), made.get("created_at"), *(record.get(name) for name in _TIMES))
+    origin = origin_of(request.get("model") or made.get("model"), *times)
+    if under := said_under(record.get("metadata")):
+        origin = msgspec.structs.replace(origin, under=under)
     session = next((found for name in _SESSIONS if (found := identifier_of(record.get(name)))), "")
-    reply = msgspec.structs.replace(
-        reply, id=identifier, is_id_unique=False, salience=_salience(record), said_under=under
-    )
+    reply = msgspec.structs.replace(reply, id=identifier, is_id_unique=False, salience=_salience(record), origin=origin)
     yield Conversation(
         turns=[*request_turns(request), reply],
         id=session,

@@ -17,7 +17,6 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from sleepd.buffer.conversation import Conversation, Turn
-from sleepd.buffer.experience import said_under
 from sleepd.buffer.formats.format import (
     Format,
     NotRead,
@@ -41,6 +40,7 @@ from sleepd.buffer.formats.shared_parts.message_tree import (
     turn_id,
 )
 from sleepd.buffer.formats.shared_parts.reply_parts import ReplyParts
+from sleepd.buffer.reply_origin import UNKNOWN, origin_of
 from sleepd.protocol.chat_example import Message
 
 _NO_PARENT = "00000000-0000-0000-0000-000000000000"
@@ -117,7 +117,7 @@ def _turns(message: Record, id_: str) -> list[Turn]:
         parts.text(text_of(message.get("text"), "text"))
     is_users = message.get("isCreatedByUser")
     if is_users is True:
-        said = parts.turns("", salience=None, is_supervised=False, said_under=None)
+        said = parts.turns("", salience=None, is_supervised=False, origin=UNKNOWN)
         text = "\n".join(turn.message.text for turn in said)
         return [Turn(message=Message(role="user", text=text), is_opaque=parts.is_opaque)]
     if is_users is not False:
@@ -125,8 +125,8 @@ def _turns(message: Record, id_: str) -> list[Turn]:
     feedback = message.get("feedback")
     rating = feedback.get("rating") if isinstance(feedback, Mapping) else None
     is_whole = not message.get("error") and not message.get("unfinished")
-    under = said_under({"adapter": message.get("model")})
-    return parts.turns(id_, salience=rated(rating), is_supervised=is_whole, said_under=under)
+    origin = origin_of(message.get("model"), message.get("createdAt"))
+    return parts.turns(id_, salience=rated(rating), is_supervised=is_whole, origin=origin)
 
 
 def _add_part(parts: ReplyParts, part: Record) -> None:

@@ -20,7 +20,6 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from sleepd.buffer.conversation import Conversation, Turn
-from sleepd.buffer.experience import said_under
 from sleepd.buffer.formats.format import (
     Format,
     NotRead,
@@ -45,6 +44,7 @@ from sleepd.buffer.formats.shared_parts.message_tree import (
     turn_id,
 )
 from sleepd.buffer.formats.shared_parts.reply_parts import ReplyParts
+from sleepd.buffer.reply_origin import origin_of
 from sleepd.protocol.chat_example import Message
 
 _OPENING: Final = re.compile(r'<details type="(reasoning|tool_calls|code_interpreter)"')
@@ -165,8 +165,8 @@ def _reply(record: Record, id_: str, salience: float | None) -> list[Turn]:
     parts.is_opaque = content.is_opaque or bool(record.get("files"))
     _take_apart(content.text, parts)
     is_whole = record.get("done") is not False and not record.get("error")
-    under = said_under({"adapter": record.get("model")})
-    return parts.turns(id_, salience=salience, is_supervised=is_whole, said_under=under)
+    origin = origin_of(record.get("model"), record.get("timestamp"))
+    return parts.turns(id_, salience=salience, is_supervised=is_whole, origin=origin)
 
 
 def _take_apart(text: str, parts: ReplyParts) -> None:

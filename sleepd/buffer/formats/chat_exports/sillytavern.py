@@ -27,6 +27,7 @@ from sleepd.buffer.formats.format import (
     text_of,
 )
 from sleepd.buffer.formats.shared_parts.reply_parts import ReplyParts
+from sleepd.buffer.reply_origin import UNKNOWN
 from sleepd.protocol.chat_example import Message
 
 _FILES: Final = ("image", "media", "file", "files", "video", "audio")
@@ -80,7 +81,7 @@ class _SillyTavernChat:
         swipes = record.get("swipes")
         salience = CHOSEN if isinstance(swipes, list) and len(swipes) > 1 else None
         name = f"{self._name}#{self._replies}" if self._name else ""
-        return parts.turns(name, salience=salience, is_supervised=True, said_under=None)
+        return parts.turns(name, salience=salience, is_supervised=True, origin=UNKNOWN)
 
     def conversations(self) -> Iterator[Conversation | NotRead]:
         """What they make up."""

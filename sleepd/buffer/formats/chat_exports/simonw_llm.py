@@ -25,6 +25,7 @@ from sleepd.buffer.formats.format import (
     openai_tools,
     text_of,
 )
+from sleepd.buffer.reply_origin import origin_of
 from sleepd.protocol.chat_example import Message
 
 _SHORTENED: Final = 100
@@ -88,7 +89,9 @@ def _reply(record: Record) -> Turn:
     asked = [object_of(each, "tool_calls") for each in list_of(record.get("tool_calls"), "tool_calls")]
     calls = tuple(call_of(each.get("name"), each.get("arguments"), each.get("tool_call_id")) for each in asked)
     message = Message(role="assistant", text=text_of(record["response"], "response"), calls=calls)
-    return Turn(message=message, id=identifier_of(record.get("id")))
+    written = record.get("datetime_utc")  # as its name says, whether the zone stands in it or not
+    times = (written, f"{written}Z") if isinstance(written, str) else ()
+    return Turn(message=message, id=identifier_of(record.get("id")), origin=origin_of(record.get("model"), *times))
 
 
 FORMAT = Format(

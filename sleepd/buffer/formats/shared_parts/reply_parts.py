@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sleepd.buffer.conversation import Turn
 from sleepd.buffer.formats.format import with_thought
+from sleepd.buffer.reply_origin import ReplyOrigin
 from sleepd.protocol.chat_example import Message, ToolCall
 
 
@@ -51,7 +52,7 @@ class ReplyParts:
         self._messages.extend(self._results)
         self._thoughts, self._texts, self._calls, self._results = [], [], [], []
 
-    def turns(self, id_: str, *, salience: float | None, is_supervised: bool, said_under: int | None) -> list[Turn]:
+    def turns(self, id_: str, *, salience: float | None, is_supervised: bool, origin: ReplyOrigin) -> list[Turn]:
         """Its messages as turns. The last reply has the name, those before it have it with their number."""
         self._end()
         replies = [place for place, message in enumerate(self._messages) if message.role == "assistant"]
@@ -62,7 +63,7 @@ class ReplyParts:
                 id=names.get(place, "") if id_ else "",
                 salience=salience,
                 is_supervised=is_supervised,
-                said_under=said_under,
+                origin=origin,
                 is_opaque=self.is_opaque,
             )
             for place, message in enumerate(self._messages)

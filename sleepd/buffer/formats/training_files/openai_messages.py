@@ -11,6 +11,8 @@ import re
 from collections.abc import Iterator
 from typing import Any, Final
 
+import msgspec
+
 from sleepd.buffer.conversation import Conversation, Turn
 from sleepd.buffer.experience import said_under, salience_of
 from sleepd.buffer.formats.format import (
@@ -23,6 +25,8 @@ from sleepd.buffer.formats.format import (
     openai_tools,
     weighted,
 )
+from sleepd.buffer.reply_origin import ReplyOrigin
+from sleepd.buffer.said_at import said_at
 
 _HASH: Final = re.compile(r"[0-9a-f]{16}")
 
@@ -38,10 +42,13 @@ def _conversations(record: Record) -> Iterator[Conversation]:
         raise NotRead("supervised: expected 'all' or 'last'")
     last = max((place for place, each in enumerate(listed) if _is_reply(each)), default=-1)
     salience, under = _salience(record, "salience"), said_under({"adapter": record.get("said_under")})
-    under = under or said_under(record.get("metadata"))
+    told = ReplyOrigin(under or said_under(record.get("metadata")))
     # Of a conversation that grows, the record's id names the conversation, and not what is its last reply today.
     names_reply = supervised == "last" or sum(map(_is_reply, listed)) == 1
     turns, identifier = [], identifier_of(record.get("id"))
+    # The record has one time: where several replies are learned of it, it is not known whose.
+    at = None if record.get("said_under", "") is None else said_at(record.get("timestamp"))
+    timed = msgspec.structs.replace(told, at=at, model=record.get("model") or None)
     for place, each in enumerate(listed):
         name = f"messages[{place}]"
         message, content = openai_message(each, name)
@@ -53,7 +60,7 @@ def _conversations(record: Record) -> Iterator[Conversation]:
                 id=identifier_of(each.get("id")) or (identifier if is_last and names_reply else ""),
                 salience=salience if own is None else own,
                 is_supervised=weighted(each.get("weight")) and (supervised == "all" or is_last),
-                said_under=under,
+                origin=timed if is_last and names_reply else told,
                 is_opaque=content.is_opaque,
             )
         )

@@ -95,7 +95,8 @@ def detail_page(detail: QuarantineDetail, now: datetime) -> Page:
     """Why, and the text line by line."""
     page = _entry_rows(detail.entry, now)
     if detail.said_under is not None:
-        page.append(line(f"    recorded under cycle {detail.said_under}"))
+        how = ", by its time and what was served then" if detail.is_said_under_by_time else ""
+        page.append(line(f"    recorded under cycle {detail.said_under}{how}"))
     if detail.salience is None:
         return [*page, line("    it is not in the buffer any more")]
     page.append(line("    rated down" if detail.salience < 0 else f"    salience {detail.salience:.2f}"))
